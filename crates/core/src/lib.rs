@@ -1,1 +1,27 @@
-//! core
+//! The words and the ports of Windrow.
+//!
+//! Every other crate meets here: what time is ([`time`]), which intervals rows are raked into
+//! ([`window`]), where a row stands in its partition ([`offset`]), how rows enter ([`source`]),
+//! who tells the time of day ([`clock`]), how much of anything is allowed ([`limits`]) and how a
+//! thing went wrong ([`error`]).
+//!
+//! This crate knows Arrow and nothing else: no DataFusion, no tokio, no input or output.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod error;
+pub mod limits;
+pub mod offset;
+pub mod source;
+pub mod time;
+pub mod window;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use error::{Error, ErrorKind, Place, Result};
+pub use limits::Limits;
+pub use offset::{OffsetRange, PartitionId, RowOffsets};
+pub use source::{
+    BadRow, CmpOp, Partition, Predicate, Reader, ScanRequest, Source, SourceBatch, Split,
+};
+pub use time::{EventTimeColumn, StreamSchema, Watermark};
+pub use window::{WindowKind, WindowSpec};

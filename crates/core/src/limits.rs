@@ -1,0 +1,32 @@
+//! How much of anything is allowed. Every limit has a name, a unit and a default; none may ever
+//! give a silently wrong answer.
+
+/// The limits of one engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Rows that one micro-batch holds at most.
+    pub batch_rows_max: usize,
+    /// Worker threads, and so source partitions (or splits of one) read at the same time.
+    pub threads: usize,
+    /// Batches that wait between two steps of a query at most.
+    pub queue_batches_max: usize,
+    /// Bytes of one text row (a JSON line, a CSV record); a longer one is a bad row.
+    pub row_bytes_max: usize,
+    /// Bad rows and late rows that are kept for looking at, per stream or query. All are counted.
+    pub kept_rows_max: usize,
+    /// Bytes of SQL text in one submission.
+    pub sql_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            batch_rows_max: 65_536,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            queue_batches_max: 16,
+            row_bytes_max: 256 << 20,
+            kept_rows_max: 100_000,
+            sql_bytes_max: 16 << 20,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Which intervals rows are raked into.
+
+use crate::{Error, Result};
+
+/// The shape of a window. All lengths are ticks of the event-time column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WindowKind {
+    /// Fixed, gapless, not overlapping: `[k·size, (k+1)·size)`.
+    Tumble {
+        /// Length.
+        size: i64,
+    },
+    /// Fixed, every `slide` one starts: `[k·slide, k·slide + size)`. `size` need not be a
+    /// multiple of `slide`.
+    Hop {
+        /// From one start to the next.
+        slide: i64,
+        /// Length.
+        size: i64,
+    },
+    /// Growing: `[k·size, k·size + j·step)` for `j = 1 …`, the last one ending at `(k+1)·size`
+    /// (`size` is a multiple of `step`).
+    Cumulate {
+        /// By how much each next window is longer.
+        step: i64,
+        /// Length of the longest.
+        size: i64,
+    },
+}
+
+/// A valid window: lengths are positive, `slide ≤ size`, `step` divides `size`.
+/// Windows align to the Unix epoch plus `offset`; times before 1970 floor downward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WindowSpec {
+    kind: WindowKind,
+    offset: i64,
+}
+
+impl WindowSpec {
+    /// Checks the lengths. The offset is taken modulo the alignment (size, slide).
+    ///
+    /// # Errors
+    /// A length that is not positive, a slide longer than the size, a step that does not divide
+    /// the size, with the hint that most likely helps.
+    pub fn try_new(kind: WindowKind, offset: i64) -> Result<Self> {
+        let positive = |name: &str, v: i64| {
+            if v > 0 {
+                Ok(())
+            } else {
+                Err(Error::sql(format!("the window's {name} must be positive")))
+            }
+        };
+        let period = match kind {
+            WindowKind::Tumble { size } => {
+                positive("size", size)?;
+                size
+            }
+            WindowKind::Hop { slide, size } => {
+                positive("slide", slide)?;
+                positive("size", size)?;
+                if slide > size {
+                    return Err(Error::sql("the slide of HOP is longer than its size")
+                        .with_hint("HOP takes (slide, size): did you swap them?"));
+                }
+                slide
+            }
+            WindowKind::Cumulate { step, size } => {
+                positive("step", step)?;
+                positive("size", size)?;
+                if step > size {
+                    return Err(Error::sql("the step of CUMULATE is longer than its size")
+                        .with_hint("CUMULATE takes (step, size): did you swap them?"));
+                }
+                if size % step != 0 {
+                    return Err(Error::sql("the size of CUMULATE is not a multiple of its step"));
+                }
+                size
+            }
+        };
+        Ok(Self { kind, offset: offset.rem_euclid(period) })
+    }
+
+    /// The shape.
+    pub fn kind(&self) -> WindowKind {
+        self.kind
+    }
+
+    /// The shift against the epoch in ticks, `0 ≤ offset < size or slide`.
+    pub fn offset(&self) -> i64 {
+        self.offset
+    }
+
+    /// Length of the longest window in ticks.
+    pub fn size(&self) -> i64 {
+        match self.kind {
+            WindowKind::Tumble { size }
+            | WindowKind::Hop { size, .. }
+            | WindowKind::Cumulate { size, .. } => size,
+        }
+    }
+
+    /// Whether the start of a window tells its end (not in CUMULATE).
+    pub fn start_tells_end(&self) -> bool {
+        !matches!(self.kind, WindowKind::Cumulate { .. })
+    }
+
+    /// The event times for which all bounds can be written in 64 bits. A row outside is a bad
+    /// row: its windows do not exist.
+    pub fn valid_times(&self) -> std::ops::RangeInclusive<i64> {
+        let margin = self.size().saturating_mul(2);
+        i64::MIN.saturating_add(margin).saturating_add(1)
+            ..=i64::MAX.saturating_sub(margin).saturating_sub(1)
+    }
+}
