@@ -1,1 +1,14 @@
-//! sql
+//! From SQL text to plans.
+//!
+//! This crate owns the way `text → Statement → plan`: [`parse`] reads statements, with every
+//! spelling of a window brought into one canonical form; [`plan`] makes logical plans of them and
+//! lowers these to a bounded or a continuous form; [`leaf`] is where rows enter a plan that runs
+//! once per micro-batch; [`diagnostics`] turns the engine's errors into errors for people.
+//!
+//! Invariants: SQL is never turned back into text on the way; no input, however long or deeply
+//! nested, makes this crate panic or overflow the stack.
+
+pub mod diagnostics;
+pub mod leaf;
+pub mod parse;
+pub mod plan;
