@@ -1,1 +1,26 @@
-//! window
+//! The heart of Windrow: rows are raked into slices, slices are merged into windows.
+//!
+//! A worker feeds prepared batches to its [`SliceStore`]; each row is counted once, in one slice,
+//! whatever the overlap of windows. When the watermark passes, the slices leave as [`Segment`]s.
+//! A coordinator adds the segments of all workers to one [`WindowMerger`], which closes windows in
+//! ascending order of their end. Which rows are late is decided per row, before they get here
+//! ([`lateness`]).
+//!
+//! Invariants: synchronous, no input or output, no clock, no randomness that shows. The same rows
+//! with the same tags give the same windows, whatever the batches, the stores and the moments of
+//! flushing.
+#![forbid(unsafe_code)]
+
+mod failure;
+pub mod lateness;
+mod merger;
+mod segment;
+mod slicing;
+mod spec;
+mod store;
+
+pub use merger::{ClosedWindow, WindowMerger};
+pub use segment::Segment;
+pub use slicing::Slicing;
+pub use spec::{AggregateCall, GroupingSets, Mode, OperatorSpec};
+pub use store::SliceStore;

@@ -1,0 +1,294 @@
+//! What a window operator does: the contract between the planner, the workers and the merger.
+//!
+//! Invariant: an [`OperatorSpec`] exists only when its columns exist, its time column is a
+//! timestamp and its aggregates can be built.
+
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use datafusion::logical_expr::GroupsAccumulator;
+use datafusion::physical_expr::GroupsAccumulatorAdapter;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use windrow_core::{Error, Result, WindowSpec, time};
+
+use crate::failure;
+use crate::slicing::Slicing;
+
+/// A window operator: which windows, over which column, and what becomes of the rows.
+///
+/// All expressions have been evaluated by the prepare plan: what is named here are plain columns
+/// of the prepared batch.
+#[derive(Debug, Clone)]
+pub struct OperatorSpec {
+    window: WindowSpec,
+    time: usize,
+    input_schema: SchemaRef,
+    mode: Mode,
+    slicing: Slicing,
+    output_schema: SchemaRef,
+    time_type: (TimeUnit, Option<Arc<str>>),
+}
+
+/// What becomes of the rows of a window.
+#[derive(Debug, Clone)]
+pub enum Mode {
+    /// One row per group.
+    Aggregate {
+        /// Columns of the user's keys; may be empty (one group).
+        keys: Vec<usize>,
+        /// GROUPING SETS, CUBE, ROLLUP over `keys`.
+        grouping_sets: Option<GroupingSets>,
+        /// The aggregates, in order of output.
+        aggregates: Vec<AggregateCall>,
+    },
+    /// All rows, as they are.
+    Rows,
+}
+
+/// One aggregate call over plain columns.
+#[derive(Debug, Clone)]
+pub struct AggregateCall {
+    /// The function, built over the *coerced* argument types. Its name is the output column's.
+    pub function: Arc<AggregateFunctionExpr>,
+    /// Columns of the arguments, then of the ORDER BY inside the call if the function minds the
+    /// order. `count(*)` wants a column that is never NULL: the time column serves, and costs nothing.
+    pub arguments: Vec<usize>,
+    /// A boolean column: only rows where it is true count (FILTER).
+    pub filter: Option<usize>,
+}
+
+/// GROUPING SETS: each row counts once in every set.
+#[derive(Debug, Clone)]
+pub struct GroupingSets {
+    masks: Vec<Vec<bool>>,
+    ids: Vec<u64>,
+    id_field: FieldRef,
+}
+
+impl GroupingSets {
+    /// The sets as masks over the keys: `true` means that the key is NULL in that set. The
+    /// grouping id is DataFusion's `__grouping_id`, with the same values and type.
+    ///
+    /// # Errors
+    /// When the id does not fit into 64 bits.
+    pub fn try_new(masks: Vec<Vec<bool>>) -> Result<Self> {
+        let keys = masks.first().map_or(0, Vec::len);
+        if masks.is_empty() || masks.iter().any(|m| m.len() != keys) {
+            return Err(Error::internal("grouping sets of different lengths"));
+        }
+        let ordinals: Vec<usize> = masks
+            .iter()
+            .enumerate()
+            .map(|(i, mask)| masks.iter().take(i).filter(|m| *m == mask).count())
+            .collect();
+        let ordinal_max = ordinals.iter().copied().max().unwrap_or(0);
+        let bits = keys + (usize::BITS - ordinal_max.leading_zeros()) as usize;
+        let id_type = match bits {
+            0..=8 => DataType::UInt8,
+            9..=16 => DataType::UInt16,
+            17..=32 => DataType::UInt32,
+            33..=64 => DataType::UInt64,
+            _ => {
+                return Err(Error::sql("the grouping sets have more than 64 columns")
+                    .with_hint("Group by fewer columns."));
+            }
+        };
+        let ids = masks
+            .iter()
+            .zip(&ordinals)
+            .map(|(mask, ordinal)| {
+                let nulls = mask.iter().fold(0_u64, |id, null| (id << 1) | u64::from(*null));
+                nulls
+                    | (*ordinal as u64).checked_shl(u32::try_from(keys).unwrap_or(64)).unwrap_or(0)
+            })
+            .collect();
+        let id_field = Arc::new(Field::new(
+            datafusion::logical_expr::Aggregate::INTERNAL_GROUPING_ID,
+            id_type,
+            false,
+        ));
+        Ok(Self { masks, ids, id_field })
+    }
+
+    /// Per set: which keys are NULL.
+    pub fn masks(&self) -> &[Vec<bool>] {
+        &self.masks
+    }
+
+    /// Per set: its grouping id.
+    pub(crate) fn ids(&self) -> &[u64] {
+        &self.ids
+    }
+
+    /// Name and type of the grouping id.
+    pub fn id_field(&self) -> &FieldRef {
+        &self.id_field
+    }
+}
+
+impl OperatorSpec {
+    /// Checks columns and types, and that each aggregate can be built.
+    ///
+    /// # Errors
+    /// Internal when the planner named what does not exist; the aggregate's own error when it
+    /// cannot be built.
+    pub fn try_new(
+        window: WindowSpec,
+        time: usize,
+        input_schema: SchemaRef,
+        mode: Mode,
+    ) -> Result<Self> {
+        let time_type = match field(&input_schema, time)?.data_type() {
+            DataType::Timestamp(unit, zone) => (*unit, zone.clone()),
+            other => {
+                return Err(Error::internal(format!(
+                    "the time column \"{}\" of a window is {other}",
+                    input_schema.field(time).name()
+                )));
+            }
+        };
+        let mut fields = match &mode {
+            Mode::Rows => input_schema.fields().to_vec(),
+            Mode::Aggregate { keys, grouping_sets, aggregates } => {
+                check_aggregates(&input_schema, aggregates)?;
+                let mut fields = key_fields(&input_schema, keys, grouping_sets.as_ref())?;
+                fields.extend(aggregates.iter().map(|call| call.function.field()));
+                fields
+            }
+        };
+        let bound = DataType::Timestamp(time_type.0, time_type.1.clone());
+        for name in ["window_start", "window_end", "window_time"] {
+            fields.push(Arc::new(Field::new(name, bound.clone(), false)));
+        }
+        Ok(Self {
+            window,
+            time,
+            input_schema,
+            mode,
+            slicing: Slicing::new(window),
+            output_schema: Arc::new(Schema::new(fields)),
+            time_type,
+        })
+    }
+
+    /// The windows.
+    pub fn window(&self) -> WindowSpec {
+        self.window
+    }
+
+    /// The time column: a timestamp, never NULL.
+    pub fn time(&self) -> usize {
+        self.time
+    }
+
+    /// Unit of the event time.
+    pub fn time_unit(&self) -> TimeUnit {
+        self.time_type.0
+    }
+
+    /// Unit and zone of the bounds.
+    pub(crate) fn time_type(&self) -> &(TimeUnit, Option<Arc<str>>) {
+        &self.time_type
+    }
+
+    /// The columns of a prepared batch.
+    pub fn input_schema(&self) -> &SchemaRef {
+        &self.input_schema
+    }
+
+    /// What becomes of the rows.
+    pub fn mode(&self) -> &Mode {
+        &self.mode
+    }
+
+    /// How time is cut into slices.
+    pub fn slicing(&self) -> &Slicing {
+        &self.slicing
+    }
+
+    /// Aggregate: keys, grouping id, aggregates, `window_start`, `window_end`, `window_time`.
+    /// Rows: the input's columns, then the same three. Bounds have the time column's type.
+    pub fn output_schema(&self) -> &SchemaRef {
+        &self.output_schema
+    }
+}
+
+impl AggregateCall {
+    /// A fresh accumulator; functions without one for groups get DataFusion's adapter.
+    pub(crate) fn accumulator(&self) -> Result<Box<dyn GroupsAccumulator>> {
+        if self.function.groups_accumulator_supported() {
+            return self.function.create_groups_accumulator().map_err(failure::engine);
+        }
+        let function = Arc::clone(&self.function);
+        Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())))
+    }
+}
+
+fn field(schema: &SchemaRef, index: usize) -> Result<&FieldRef> {
+    schema
+        .fields()
+        .get(index)
+        .ok_or_else(|| Error::internal(format!("prepared column {index} does not exist")))
+}
+
+fn check_aggregates(schema: &SchemaRef, aggregates: &[AggregateCall]) -> Result<()> {
+    for call in aggregates {
+        for argument in &call.arguments {
+            field(schema, *argument)?;
+        }
+        if let Some(filter) = call.filter
+            && field(schema, filter)?.data_type() != &DataType::Boolean
+        {
+            return Err(Error::internal(format!(
+                "the filter of \"{}\" is not a boolean",
+                call.function.name()
+            )));
+        }
+        call.accumulator()?;
+    }
+    Ok(())
+}
+
+/// The keys (nullable where a grouping set leaves them out), then the grouping id.
+pub(crate) fn key_fields(
+    schema: &SchemaRef,
+    keys: &[usize],
+    grouping_sets: Option<&GroupingSets>,
+) -> Result<Vec<FieldRef>> {
+    let mut fields = Vec::with_capacity(keys.len() + 1);
+    for (i, key) in keys.iter().enumerate() {
+        let field = field(schema, *key)?;
+        let masked = grouping_sets
+            .is_some_and(|sets| sets.masks.iter().any(|m| m.get(i).copied().unwrap_or(false)));
+        fields.push(if masked && !field.is_nullable() {
+            Arc::new(field.as_ref().clone().with_nullable(true))
+        } else {
+            Arc::clone(field)
+        });
+    }
+    if let Some(sets) = grouping_sets {
+        if sets.masks.iter().any(|m| m.len() != keys.len()) {
+            return Err(Error::internal("grouping sets do not fit the keys"));
+        }
+        fields.push(Arc::clone(&sets.id_field));
+    }
+    Ok(fields)
+}
+
+/// The event times of a column, in its own ticks.
+///
+/// # Errors
+/// When it is not a timestamp.
+pub(crate) fn ticks(column: &ArrayRef) -> Result<&[i64]> {
+    use arrow::array::AsArray;
+    use arrow::datatypes as t;
+    let unit = time::time_unit(column.data_type())
+        .ok_or_else(|| Error::internal("the time column is not a timestamp"))?;
+    Ok(match unit {
+        TimeUnit::Second => column.as_primitive::<t::TimestampSecondType>().values(),
+        TimeUnit::Millisecond => column.as_primitive::<t::TimestampMillisecondType>().values(),
+        TimeUnit::Microsecond => column.as_primitive::<t::TimestampMicrosecondType>().values(),
+        TimeUnit::Nanosecond => column.as_primitive::<t::TimestampNanosecondType>().values(),
+    })
+}
