@@ -36,7 +36,7 @@ FROM (
     GROUP BY window_start, window_end, carrier
 ) AS w
 JOIN airlines AS a ON a.carrier = w.carrier
-WHERE w.departures >= 5 AND w.avg_delay >= 60
+WHERE w.departures >= 5 AND w.avg_delay >= 90
 EMIT FINAL;
 
 -- 5. A hopping window: every hour, the three hours up to then. The busiest ones only.
