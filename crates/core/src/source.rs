@@ -91,6 +91,8 @@ pub struct ScanRequest {
     /// per row. Rows may then be left out only in whole splits whose event times are known;
     /// without it, any row that fails a predicate may be left out.
     pub event_time: Option<usize>,
+    /// Read what is there now and end, even if the source is endless.
+    pub until_now: bool,
     /// Rows in a batch at most.
     pub batch_rows_max: usize,
 }
