@@ -9,14 +9,14 @@ CREATE STREAM readings (
     WATERMARK FOR taken AS taken - INTERVAL '1 minute'
 ) WITH (
     connector = 'datagen',
-    rows = 4320,                                   -- three days, one reading a minute
-    seed = 7,
+    rows = '4320',                                   -- three days, one reading a minute
+    seed = '7',
     start = '2026-01-01T00:00:00Z',
     'interval' = '1 minute',
     disorder = '60000',                            -- milliseconds
     fields.taken.kind = 'event_time',
-    fields.sensor.min = 1, fields.sensor.max = 3,
-    fields.temperature.min = -5, fields.temperature.max = 25, fields.temperature.null_share = 0.05
+    fields.sensor.min = '1', fields.sensor.max = '3',
+    fields.temperature.min = '-5', fields.temperature.max = '25', fields.temperature.null_share = '0.05'
 );
 
 SELECT window_start, window_end, sensor,
