@@ -1,1 +1,190 @@
-//! Where rows enter a plan.
+//! Where rows enter a plan that runs once per micro-batch or per closed window.
+//!
+//! A [`LeafTable`] stands in a logical plan for rows that come later. Its physical node reads them
+//! from the [`LeafInputs`] that the *task context* carries, so that one physical plan serves all
+//! workers: each has its own task context and its own inputs.
+//!
+//! Invariant: a leaf takes its batches when it is executed; executed again without new ones, it
+//! is empty. Nothing here waits.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result, exec_err, internal_err};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_expr::EquivalenceProperties;
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::memory::MemoryStream;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties,
+    ReplaceChildrenOptions,
+};
+
+/// Names a leaf within one continuous plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LeafId(pub usize);
+
+impl fmt::Display for LeafId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "leaf_{}", self.0)
+    }
+}
+
+/// The batches that leaves read next. One per worker, carried by its task context as an
+/// extension of the session's configuration: `SessionConfig::with_extension(Arc::new(inputs))`.
+#[derive(Debug, Default)]
+pub struct LeafInputs(Mutex<BTreeMap<LeafId, Vec<RecordBatch>>>);
+
+impl LeafInputs {
+    /// No batches yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What `leaf` reads when it is executed next; replaces what it has not read.
+    pub fn set(&self, leaf: LeafId, batches: Vec<RecordBatch>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(leaf, batches);
+    }
+
+    /// Forgets everything that was not read.
+    pub fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn take(&self, leaf: LeafId) -> Vec<RecordBatch> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&leaf).unwrap_or_default()
+    }
+}
+
+/// Rows that come later, as a table for the planner.
+#[derive(Debug, Clone)]
+pub struct LeafTable {
+    id: LeafId,
+    schema: SchemaRef,
+}
+
+impl LeafTable {
+    /// The leaf `id`, whose batches will have exactly `schema`.
+    pub fn new(id: LeafId, schema: SchemaRef) -> Self {
+        Self { id, schema }
+    }
+
+    /// Its name in [`LeafInputs`].
+    pub fn id(&self) -> LeafId {
+        self.id
+    }
+}
+
+#[async_trait]
+impl TableProvider for LeafTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Temporary
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(LeafExec::try_new(self.id, Arc::clone(&self.schema), projection.cloned())?))
+    }
+}
+
+/// The physical form of a [`LeafTable`]: one partition, bounded.
+#[derive(Debug)]
+pub struct LeafExec {
+    id: LeafId,
+    projection: Option<Vec<usize>>,
+    schema: SchemaRef,
+    properties: Arc<PlanProperties>,
+}
+
+impl LeafExec {
+    fn try_new(id: LeafId, full: SchemaRef, projection: Option<Vec<usize>>) -> Result<Self> {
+        let schema = match &projection {
+            Some(columns) => Arc::new(full.project(columns)?),
+            None => full,
+        };
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(Arc::clone(&schema)),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        Ok(Self { id, projection, schema, properties: Arc::new(properties) })
+    }
+}
+
+impl DisplayAs for LeafExec {
+    fn fmt_as(&self, _t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LeafExec: {}", self.id)
+    }
+}
+
+impl ExecutionPlan for LeafExec {
+    fn name(&self) -> &'static str {
+        "LeafExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![]
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        if children.is_empty() { Ok(self) } else { internal_err!("a leaf has no children") }
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        if children.is_empty() { Ok(self) } else { internal_err!("a leaf has no children") }
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        if partition != 0 {
+            return internal_err!("a leaf has one partition, not {}", partition + 1);
+        }
+        let Some(inputs) = context.session_config().get_extension::<LeafInputs>() else {
+            return exec_err!("{} is executed without inputs in its task context", self.id);
+        };
+        let batches = inputs.take(self.id);
+        Ok(Box::pin(MemoryStream::try_new(
+            batches,
+            Arc::clone(&self.schema),
+            self.projection.clone(),
+        )?))
+    }
+}

@@ -1,1 +1,99 @@
-//! Logical plans.
+//! Logical plans: from the syntax tree to a bounded or a continuous form.
+//!
+//! [`plan_query`] makes a logical plan whose window relations are [`WindowAssign`] nodes.
+//! [`bounded`] lowers these to ordinary DataFusion nodes: the truth. [`continuous`] optimises the
+//! plan and splits it at the window boundary: *prepare* plans (stateless, per micro-batch), window
+//! operators, *finish* plans (per closed window).
+//!
+//! Invariants: the two forms mean the same rows; what cannot run continuously is refused with
+//! the clause named and a way out; nothing here panics on any plan.
+
+mod assign;
+mod bounded;
+mod bounds;
+mod flow;
+mod lineage;
+mod relation;
+mod session;
+mod tvf;
+
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::datasource::source_as_provider;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast;
+use windrow_core::{Error, Result};
+
+use crate::diagnostics::from_datafusion;
+pub use assign::{WINDOW_END, WINDOW_START, WINDOW_TIME, WindowAssign};
+pub use bounded::bounded;
+pub use flow::{ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, WindowInput};
+pub use relation::{EventTime, StreamRelation};
+pub use session::{micro_batch_state, physical, run, session_state};
+
+/// Plans a query: analysed, not optimised; window relations are [`WindowAssign`] nodes.
+/// `columns` renames the output (as in `CREATE VIEW v (a, b) AS …`) unless it is empty.
+///
+/// # Errors
+/// When the query does not fit the catalog, or the number of `columns` is not the query's.
+pub async fn plan_query(
+    state: &SessionState,
+    query: &ast::Query,
+    columns: &[ast::Ident],
+) -> Result<LogicalPlan> {
+    let statement = ast::Statement::Query(Box::new(query.clone()));
+    let plan = state
+        .statement_to_plan(Statement::Statement(Box::new(statement)))
+        .await
+        .map_err(from_datafusion)?;
+    let plan = state
+        .analyzer()
+        .execute_and_check(plan, state.config_options(), |_, _| {})
+        .map_err(from_datafusion)?;
+    rename(state, plan, columns)
+}
+
+fn rename(state: &SessionState, plan: LogicalPlan, columns: &[ast::Ident]) -> Result<LogicalPlan> {
+    if columns.is_empty() {
+        return Ok(plan);
+    }
+    let found = plan.schema().fields().len();
+    if columns.len() != found {
+        return Err(Error::sql(format!(
+            "{} column names are given, but the query has {found} columns",
+            columns.len()
+        ))
+        .with_hint("Give one name per column of the query, or none at all."));
+    }
+    let fold = state.config_options().sql_parser.enable_ident_normalization;
+    let exprs: Vec<Expr> = columns
+        .iter()
+        .zip(plan.schema().columns())
+        .map(|(name, column)| {
+            let folded = fold && name.quote_style.is_none();
+            let name = if folded { name.value.to_lowercase() } else { name.value.clone() };
+            Expr::Column(column).alias(name)
+        })
+        .collect();
+    LogicalPlanBuilder::from(plan)
+        .project(exprs)
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(from_datafusion)
+}
+
+/// Whether a plan reads a stream or a view anywhere, subqueries included.
+pub fn is_streaming(plan: &LogicalPlan) -> bool {
+    let mut found = false;
+    let walked = plan.apply_with_subqueries(|node| {
+        found |= matches!(node, LogicalPlan::TableScan(scan) if stream_of(scan).is_some());
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    walked.is_ok() && found
+}
+
+/// The stream that a scan reads, if it is one.
+fn stream_of(scan: &TableScan) -> Option<StreamRelation> {
+    let provider = source_as_provider(&scan.source).ok()?;
+    provider.downcast_ref::<StreamRelation>().cloned()
+}

@@ -1,0 +1,105 @@
+//! The bounded form: window relations as ordinary DataFusion nodes.
+//!
+//! TUMBLE becomes a projection; HOP and CUMULATE become a list of window ends per row, unnested.
+//! The optimiser sees through all of it: filters are pushed, columns pruned.
+
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{
+    Column, DataFusionError, Result, ScalarValue, TableReference, UnnestOptions,
+};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
+use windrow_core::{Error, WindowKind};
+
+use super::assign::{BOUNDS, WindowAssign};
+use super::bounds::{Bound, bound, windows_per_row};
+use crate::diagnostics::from_datafusion;
+
+/// Windows that one row may have in a plan that writes down each: more would not fit in memory.
+const WINDOWS_PER_ROW_MAX: i64 = 10_000;
+
+/// The column of window ends between the list and the bounds.
+const ENDS: &str = "__window_ends";
+
+/// Lowers every [`WindowAssign`] to ordinary nodes; nothing of ours remains.
+///
+/// # Errors
+/// When a row would have more windows than can be written down.
+pub fn bounded(plan: LogicalPlan) -> Result<LogicalPlan, Error> {
+    plan.transform_up_with_subqueries(|node| {
+        let lowered = match WindowAssign::of(&node) {
+            Some(assign) => lower(assign, assign.input().clone(), Times::Any)?,
+            // A bound may be nullable to the engine where the node said that it is not.
+            None => node.recompute_schema()?,
+        };
+        Ok(Transformed::yes(lowered))
+    })
+    .data()
+    .map_err(from_datafusion)
+}
+
+/// What is known about the times that windows are given to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Times {
+    /// Nothing: NULL and the ends of time occur.
+    Any,
+    /// Checked where the rows entered.
+    Valid,
+}
+
+/// One window relation over `input` as ordinary nodes, with the same columns.
+pub(crate) fn lower(
+    assign: &WindowAssign,
+    input: LogicalPlan,
+    times: Times,
+) -> Result<LogicalPlan> {
+    let spec = assign.spec();
+    if windows_per_row(spec) > WINDOWS_PER_ROW_MAX {
+        return Err(DataFusionError::External(Box::new(
+            Error::sql(format!(
+                "each row would be in {} windows, more than {WINDOWS_PER_ROW_MAX}",
+                windows_per_row(spec)
+            ))
+            .with_hint("Choose a longer slide or step, or a shorter size."),
+        )));
+    }
+    let kept: Vec<Expr> = assign
+        .kept()
+        .map(|i| Expr::Column(Column::from(input.schema().qualified_field(i))))
+        .collect();
+    let time = Expr::Column(assign.time().clone());
+    let (time_type, _) = assign.time_type()?;
+    let mut builder = LogicalPlanBuilder::from(input);
+    if times == Times::Any {
+        // Leaves out NULL, and every time whose windows cannot be written in 64 bits.
+        let valid = spec.valid_times();
+        let tick = |ticks: i64| -> Result<Expr> {
+            Ok(lit(ScalarValue::Int64(Some(ticks)).cast_to(&time_type)?))
+        };
+        builder =
+            builder.filter(time.clone().between(tick(*valid.start())?, tick(*valid.end())?))?;
+    }
+    let qualifier = assign.qualifier().cloned();
+    let bounds = if let WindowKind::Tumble { .. } = spec.kind() {
+        [Bound::TumbleStart, Bound::TumbleEnd, Bound::TumbleTime]
+            .map(|which| bound(spec, which, time.clone()))
+    } else {
+        let list = bound(spec, Bound::Ends, time).alias(ENDS);
+        let options = UnnestOptions::new().with_preserve_nulls(false);
+        builder = builder
+            .project(kept.iter().cloned().chain([list]))?
+            .unnest_column_with_options(Column::new_unqualified(ENDS), options)?;
+        let end = Expr::Column(Column::new_unqualified(ENDS));
+        let start = bound(spec, Bound::StartOfEnd, end.clone());
+        [start, end.clone(), bound(spec, Bound::TimeOfEnd, end)]
+    };
+    let bounds = BOUNDS.iter().zip(bounds).map(|(name, expr)| named(expr, qualifier.clone(), name));
+    builder.project(kept.into_iter().chain(bounds))?.build()
+}
+
+/// `expr` under a name that may have a qualifier.
+pub(crate) fn named(expr: Expr, qualifier: Option<TableReference>, name: &str) -> Expr {
+    match &expr {
+        Expr::Column(column) if column.relation == qualifier && column.name == name => expr,
+        _ => expr.alias_qualified(qualifier, name),
+    }
+}

@@ -1,0 +1,111 @@
+//! A continuous plan: what the planner hands to the runtime.
+//!
+//! ```text
+//! leaf ─► prepare plan ─► window operator ─► leaf ─► finish plan ─► output
+//!         (RowsFlow)      (OperatorSpec)             (Stage)
+//! ```
+//!
+//! Invariants: every leaf of the whole plan has its own [`LeafId`]; a prepare plan treats rows
+//! one by one (its result over a batch is the union of its results over the rows); a finish plan
+//! is run once per *end* of windows, over what all its inputs have for that end.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::logical_expr::LogicalPlan;
+use windrow_core::Predicate;
+use windrow_window::OperatorSpec;
+
+use super::relation::{EventTime, StreamRelation};
+use crate::leaf::LeafId;
+
+/// A query that runs for as long as its streams do.
+#[derive(Debug, Clone)]
+pub struct ContinuousPlan {
+    /// What makes the output rows.
+    pub root: Flow,
+    /// The columns of the output.
+    pub schema: SchemaRef,
+    /// Which columns of the output carry event time.
+    pub event_times: Vec<EventTime>,
+    /// How long after its end a window still takes rows, in nanoseconds (`ALLOW LATENESS`).
+    pub lateness_nanos: i128,
+}
+
+/// How output rows are made.
+#[derive(Debug, Clone)]
+pub enum Flow {
+    /// Row by row: each micro-batch gives its output at once.
+    Rows(RowsFlow),
+    /// Window by window.
+    Windows(Box<Stage>),
+}
+
+/// A stateless plan over micro-batches.
+///
+/// With more than one leaf, a micro-batch of one leaf goes through with the others empty.
+#[derive(Debug, Clone)]
+pub struct RowsFlow {
+    /// Optimised; its leaves are [`LeafTable`](crate::leaf::LeafTable) scans and tables that do
+    /// not stream.
+    pub plan: LogicalPlan,
+    /// Where its rows come from.
+    pub leaves: Vec<Leaf>,
+}
+
+/// Where rows enter a plan.
+#[derive(Debug, Clone)]
+pub struct Leaf {
+    /// Its name in [`LeafInputs`](crate::leaf::LeafInputs).
+    pub id: LeafId,
+    /// The columns that its batches must have.
+    pub schema: SchemaRef,
+    /// Who makes the batches.
+    pub from: LeafSource,
+}
+
+/// Who makes the rows of a leaf.
+#[derive(Debug, Clone)]
+pub enum LeafSource {
+    /// A stream or a view.
+    Stream {
+        /// Which.
+        relation: Arc<StreamRelation>,
+        /// The columns that the leaf wants: indexes into the relation's schema, ascending; the
+        /// event-time columns that windows use are among them.
+        projection: Vec<usize>,
+        /// Conditions that every row the plan can use satisfies. The plan checks them again, so
+        /// that a source may or may not use them.
+        predicates: Vec<Predicate>,
+    },
+    /// The finished windows of a stage: a window over windows. The watermark of the leaf is the
+    /// stage's.
+    Stage(Box<Stage>),
+}
+
+/// Windows, and what becomes of them when they close.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    /// What feeds the windows. All have the same unit of event time.
+    pub inputs: Vec<WindowInput>,
+    /// The plan that runs per closed end; its leaves are the inputs' and tables that do not stream.
+    pub finish: LogicalPlan,
+    /// Whether `finish` only filters and projects, so that many windows may go through at once.
+    pub row_wise: bool,
+}
+
+/// One window operator of a stage.
+#[derive(Debug, Clone)]
+pub struct WindowInput {
+    /// Where its closed windows enter the finish plan.
+    pub leaf: LeafId,
+    /// What prepares its rows: exactly `operator.input_schema()` comes out.
+    pub flow: RowsFlow,
+    /// The windows and what is kept of them.
+    pub operator: Arc<OperatorSpec>,
+    /// How far the time column may lie behind the watermark of `flow`'s leaves: the operator's
+    /// watermark is theirs less this. 0 except for windows over another window's start.
+    pub lag_ticks: i64,
+    /// How long after its end a window still takes rows. 0 for windows over windows.
+    pub lateness_ticks: i64,
+}

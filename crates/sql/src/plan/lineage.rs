@@ -1,0 +1,185 @@
+//! What the columns of a plan tell about time, by identity: through renames, filters,
+//! projections, joins and unions, never through computation.
+
+use std::sync::Arc;
+
+use datafusion::common::{Column, JoinType, Result};
+use datafusion::logical_expr::utils::grouping_set_to_exprlist;
+use datafusion::logical_expr::{Aggregate, Distinct, Expr, GroupingSet, LogicalPlan};
+
+use super::assign::WindowAssign;
+use super::stream_of;
+
+/// What is known about a column.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// Its value tells the end of the row's window: `end = value + this`, in ticks.
+    pub(crate) to_end: Option<i64>,
+    /// It carries event time, that far (in ticks) behind the watermark at most.
+    pub(crate) lag: Option<i64>,
+}
+
+/// What is known about each column of `plan`, in the order of its schema.
+#[recursive::recursive]
+pub(crate) fn columns(plan: &LogicalPlan) -> Result<Vec<Known>> {
+    let nothing = || vec![Known::default(); plan.schema().fields().len()];
+    let mut known = match plan {
+        LogicalPlan::TableScan(scan) => {
+            let mut known = nothing();
+            if let Some(relation) = stream_of(scan) {
+                for time in relation.event_times() {
+                    let at = match &scan.projection {
+                        Some(kept) => kept.iter().position(|column| *column == time.column),
+                        None => Some(time.column),
+                    };
+                    if let Some(slot) = at.and_then(|i| known.get_mut(i)) {
+                        slot.lag = Some(time.lag_ticks);
+                    }
+                }
+            }
+            known
+        }
+        LogicalPlan::Projection(p) => of_exprs(p.expr.iter(), &p.input)?,
+        LogicalPlan::Distinct(Distinct::On(on)) => of_exprs(on.select_expr.iter(), &on.input)?,
+        LogicalPlan::Filter(_)
+        | LogicalPlan::Sort(_)
+        | LogicalPlan::Limit(_)
+        | LogicalPlan::Repartition(_)
+        | LogicalPlan::Subquery(_)
+        | LogicalPlan::SubqueryAlias(_)
+        | LogicalPlan::Window(_)
+        | LogicalPlan::Distinct(Distinct::All(_)) => match plan.inputs().first() {
+            Some(input) => columns(input)?,
+            None => vec![],
+        },
+        LogicalPlan::Aggregate(aggregate) => of_aggregate(aggregate)?,
+        LogicalPlan::Join(join) => {
+            let nullable = |known: Vec<Known>| vec![Known::default(); known.len()];
+            let (left, right) = (columns(&join.left)?, columns(&join.right)?);
+            let (left, right) = match join.join_type {
+                JoinType::Inner => (left, right),
+                JoinType::Left => (left, nullable(right)),
+                JoinType::Right => (nullable(left), right),
+                JoinType::Full => (nullable(left), nullable(right)),
+                JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => (left, vec![]),
+                JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => (vec![], right),
+            };
+            left.into_iter().chain(right).collect()
+        }
+        LogicalPlan::Union(union) => of_union(&union.inputs)?,
+        LogicalPlan::Unnest(unnest) => {
+            let input = columns(&unnest.input)?;
+            unnest
+                .dependency_indices
+                .iter()
+                .map(|from| {
+                    let exploded = unnest.list_type_columns.iter().any(|(i, _)| i == from)
+                        || unnest.struct_type_columns.contains(from);
+                    if exploded { Known::default() } else { at(&input, *from) }
+                })
+                .collect()
+        }
+        LogicalPlan::Extension(_) => match WindowAssign::of(plan) {
+            Some(assign) => of_assign(assign)?,
+            None => nothing(),
+        },
+        _ => nothing(),
+    };
+    known.resize(plan.schema().fields().len(), Known::default());
+    Ok(known)
+}
+
+/// What is known about a column of `plan` that an expression names.
+pub(crate) fn of_column(known: &[Known], plan: &LogicalPlan, column: &Column) -> Known {
+    plan.schema().maybe_index_of_column(column).map_or_else(Known::default, |i| at(known, i))
+}
+
+/// What is known about an expression over `plan`: something only if it is a column.
+pub(crate) fn of_expr(known: &[Known], plan: &LogicalPlan, expr: &Expr) -> Known {
+    match expr {
+        Expr::Alias(alias) => of_expr(known, plan, &alias.expr),
+        Expr::Column(column) => of_column(known, plan, column),
+        _ => Known::default(),
+    }
+}
+
+fn at(known: &[Known], index: usize) -> Known {
+    known.get(index).copied().unwrap_or_default()
+}
+
+fn of_exprs<'a>(
+    exprs: impl Iterator<Item = &'a Expr>,
+    input: &Arc<LogicalPlan>,
+) -> Result<Vec<Known>> {
+    let known = columns(input)?;
+    Ok(exprs.map(|expr| of_expr(&known, input, expr)).collect())
+}
+
+/// A key keeps what is known of it, unless a grouping set makes it NULL.
+fn of_aggregate(aggregate: &Aggregate) -> Result<Vec<Known>> {
+    let known = columns(&aggregate.input)?;
+    let sets = grouping_sets(aggregate);
+    let keys = grouping_set_to_exprlist(&aggregate.group_expr)?;
+    Ok(keys
+        .into_iter()
+        .map(|key| match &sets {
+            Some(sets) if !sets.iter().all(|set| set.contains(key)) => Known::default(),
+            _ => of_expr(&known, &aggregate.input, key),
+        })
+        .collect())
+}
+
+/// The grouping sets written out, if there are any.
+pub(crate) fn grouping_sets(aggregate: &Aggregate) -> Option<Vec<Vec<Expr>>> {
+    let [Expr::GroupingSet(set)] = aggregate.group_expr.as_slice() else { return None };
+    Some(match set {
+        GroupingSet::GroupingSets(sets) => sets.clone(),
+        GroupingSet::Rollup(keys) => {
+            (0..=keys.len()).rev().map(|n| keys.iter().take(n).cloned().collect()).collect()
+        }
+        GroupingSet::Cube(keys) => (0..1_u64 << keys.len().min(20))
+            .rev()
+            .map(|bits| {
+                let kept = keys.iter().enumerate().filter(|(i, _)| bits >> i & 1 == 1);
+                kept.map(|(_, key)| key.clone()).collect()
+            })
+            .collect(),
+    })
+}
+
+fn of_union(inputs: &[Arc<LogicalPlan>]) -> Result<Vec<Known>> {
+    let mut merged: Option<Vec<Known>> = None;
+    for input in inputs {
+        let known = columns(input)?;
+        merged = Some(match merged {
+            None => known,
+            Some(before) => before
+                .into_iter()
+                .zip(known)
+                .map(|(a, b)| Known {
+                    to_end: a.to_end.filter(|end| b.to_end == Some(*end)),
+                    lag: a.lag.zip(b.lag).map(|(a, b)| a.max(b)),
+                })
+                .collect(),
+        });
+    }
+    Ok(merged.unwrap_or_default())
+}
+
+/// The new windows are the ones that count; older ones keep what they are as event times.
+fn of_assign(assign: &WindowAssign) -> Result<Vec<Known>> {
+    let input = columns(assign.input())?;
+    let lag = of_column(&input, assign.input(), assign.time()).lag;
+    let spec = assign.spec();
+    let size = spec.size();
+    let kept = assign.kept().map(|i| Known { to_end: None, ..at(&input, i) });
+    let bounds = [
+        Known {
+            to_end: spec.start_tells_end().then_some(size),
+            lag: lag.map(|lag| lag.saturating_add(size)),
+        },
+        Known { to_end: Some(0), lag },
+        Known { to_end: Some(1), lag },
+    ];
+    Ok(kept.chain(bounds).collect())
+}

@@ -1,0 +1,113 @@
+//! What the catalog registers for a stream or a materialized view.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{ScanArgs, ScanResult, Session, TableProvider};
+use datafusion::common::{Constraints, Result, Statistics};
+use datafusion::logical_expr::dml::InsertOp;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+
+/// A column that carries event time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EventTime {
+    /// Index of the column.
+    pub column: usize,
+    /// How far its values may lie behind the watermark, in ticks of the column: after the
+    /// watermark W there comes no row with a value below `W - lag_ticks`.
+    pub lag_ticks: i64,
+}
+
+/// A stream or a materialized view, for the planner.
+///
+/// A bounded plan scans it through the provider that answers from what is there now. A continuous
+/// plan never scans it: [`continuous`](super::continuous) puts a leaf in its place.
+#[derive(Debug, Clone)]
+pub struct StreamRelation {
+    name: String,
+    schema: SchemaRef,
+    event_times: Vec<EventTime>,
+    bounded: Arc<dyn TableProvider>,
+}
+
+impl StreamRelation {
+    /// A stream called `name`, whose columns `event_times` carry event time, and whose present
+    /// contents `bounded` reads (with the same schema).
+    pub fn new(
+        name: String,
+        schema: SchemaRef,
+        event_times: Vec<EventTime>,
+        bounded: Arc<dyn TableProvider>,
+    ) -> Self {
+        Self { name, schema, event_times, bounded }
+    }
+
+    /// Its name in the catalog.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its columns that carry event time.
+    pub fn event_times(&self) -> &[EventTime] {
+        &self.event_times
+    }
+}
+
+#[async_trait]
+impl TableProvider for StreamRelation {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn constraints(&self) -> Option<&Constraints> {
+        self.bounded.constraints()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn get_column_default(&self, column: &str) -> Option<&Expr> {
+        self.bounded.get_column_default(column)
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.bounded.scan(state, projection, filters, limit).await
+    }
+
+    async fn scan_with_args<'a>(
+        &self,
+        state: &dyn Session,
+        args: ScanArgs<'a>,
+    ) -> Result<ScanResult> {
+        self.bounded.scan_with_args(state, args).await
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        self.bounded.supports_filters_pushdown(filters)
+    }
+
+    fn statistics(&self) -> Option<Statistics> {
+        self.bounded.statistics()
+    }
+
+    async fn insert_into(
+        &self,
+        state: &dyn Session,
+        input: Arc<dyn ExecutionPlan>,
+        insert_op: InsertOp,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.bounded.insert_into(state, input, insert_op).await
+    }
+}

@@ -1,0 +1,99 @@
+//! The DataFusion sessions that plans are made and run in.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::common::Result;
+use datafusion::execution::TaskContext;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{
+    ExecutionPlan, ExecutionPlanProperties, execution_plan::reset_plan_states,
+};
+use datafusion::prelude::SessionConfig;
+use futures::TryStreamExt;
+use windrow_core::Error;
+
+use super::tvf::WindowRelations;
+use crate::diagnostics::from_datafusion;
+
+/// Rows of a batch within plans that run per micro-batch: one batch goes through in one piece.
+const MICRO_BATCH_ROWS: usize = 65_536;
+
+/// A session that knows the window functions and the JSON functions.
+///
+/// # Errors
+/// When functions cannot be registered (our bug).
+pub fn session_state(
+    config: SessionConfig,
+    runtime: Arc<RuntimeEnv>,
+) -> Result<SessionState, Error> {
+    let mut state = SessionStateBuilder::new_with_default_features()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_relation_planners(vec![Arc::new(WindowRelations)])
+        .build();
+    datafusion_functions_json::register_all(&mut state).map_err(from_datafusion)?;
+    Ok(state)
+}
+
+/// The settings for plans that run once per micro-batch or closed window: one partition, no
+/// task of its own, nothing that assumes a single execution.
+pub fn micro_batch_state(state: &SessionState) -> SessionState {
+    let mut config =
+        state.config().clone().with_target_partitions(1).with_batch_size(MICRO_BATCH_ROWS);
+    {
+        let options = config.options_mut();
+        options.execution.collect_statistics = false;
+        let optimizer = &mut options.optimizer;
+        optimizer.enable_round_robin_repartition = false;
+        optimizer.repartition_aggregations = false;
+        optimizer.repartition_joins = false;
+        optimizer.repartition_windows = false;
+        optimizer.repartition_sorts = false;
+        optimizer.repartition_file_scans = false;
+        optimizer.enable_dynamic_filter_pushdown = false;
+        optimizer.enable_topk_dynamic_filter_pushdown = false;
+        optimizer.enable_join_dynamic_filter_pushdown = false;
+        optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    }
+    SessionStateBuilder::new_from_existing(state.clone()).with_config(config).build()
+}
+
+/// The physical form of an optimised plan (a prepare or finish plan), for a state from
+/// [`micro_batch_state`]. It may be executed again and again, each time through [`run`] or after
+/// `reset_plan_states`.
+///
+/// # Errors
+/// When DataFusion cannot plan it.
+pub async fn physical(
+    state: &SessionState,
+    plan: &LogicalPlan,
+) -> Result<Arc<dyn ExecutionPlan>, Error> {
+    state.query_planner().create_physical_plan(plan, state).await.map_err(from_datafusion)
+}
+
+/// Runs a physical plan once: resets it, executes every output partition in order on this task,
+/// and collects the batches that are not empty. What its leaves read stands in the
+/// [`LeafInputs`](crate::leaf::LeafInputs) of `context`.
+///
+/// # Errors
+/// When an expression fails on the data.
+pub async fn run(
+    plan: &Arc<dyn ExecutionPlan>,
+    context: &Arc<TaskContext>,
+) -> Result<Vec<RecordBatch>, Error> {
+    // Without it joins and sorts keep what they had, and metrics grow for ever.
+    let plan = reset_plan_states(Arc::clone(plan)).map_err(from_datafusion)?;
+    let mut batches = vec![];
+    for partition in 0..plan.output_partitioning().partition_count() {
+        let mut rows = plan.execute(partition, Arc::clone(context)).map_err(from_datafusion)?;
+        while let Some(batch) = rows.try_next().await.map_err(from_datafusion)? {
+            if batch.num_rows() > 0 {
+                batches.push(batch);
+            }
+        }
+    }
+    Ok(batches)
+}

@@ -1,0 +1,407 @@
+//! `FROM TUMBLE(…)`, `HOP(…)`, `CUMULATE(…)`: from the syntax tree to [`WindowAssign`].
+//!
+//! Only the canonical spelling comes here; the parser brings the others into it.
+
+use arrow::datatypes::DataType;
+use datafusion::common::{Column, DFSchema, DataFusionError, ExprSchema, Result, ScalarValue};
+use datafusion::logical_expr::planner::{
+    PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
+};
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::sql::sqlparser::ast::{
+    self, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, ObjectNamePart, Spanned,
+    TableFactor,
+};
+use datafusion::sql::sqlparser::tokenizer::Span;
+use windrow_core::{Error, Place, WindowKind, WindowSpec, time};
+
+use super::assign::{WINDOW_TIME, WindowAssign};
+use super::lineage;
+
+const NANOS_PER_DAY: i128 = 86_400_000_000_000;
+
+/// Plans window relations; leaves every other relation to DataFusion.
+#[derive(Debug)]
+pub(crate) struct WindowRelations;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Function {
+    Tumble,
+    Hop,
+    Cumulate,
+    Session,
+}
+
+impl Function {
+    fn of(name: &ObjectName) -> Option<Self> {
+        let [ObjectNamePart::Identifier(name)] = name.0.as_slice() else { return None };
+        Some(match name.value.to_ascii_lowercase().as_str() {
+            "tumble" => Self::Tumble,
+            "hop" => Self::Hop,
+            "cumulate" => Self::Cumulate,
+            "session" => Self::Session,
+            _ => return None,
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tumble => "TUMBLE",
+            Self::Hop => "HOP",
+            Self::Cumulate => "CUMULATE",
+            Self::Session => "SESSION",
+        }
+    }
+
+    /// The intervals it takes, in order of position; the last one may be left out.
+    fn intervals(self) -> &'static [&'static str] {
+        match self {
+            Self::Tumble => &["size", "offset"],
+            Self::Hop => &["slide", "size", "offset"],
+            Self::Cumulate => &["step", "size", "offset"],
+            Self::Session => &["gap", "offset"],
+        }
+    }
+
+    fn usage(self) -> &'static str {
+        match self {
+            Self::Tumble => "Write TUMBLE(stream, time, size [, offset]).",
+            Self::Hop => "Write HOP(stream, time, slide, size [, offset]).",
+            Self::Cumulate => "Write CUMULATE(stream, time, step, size [, offset]).",
+            Self::Session => "Write SESSION(stream, time, gap).",
+        }
+    }
+}
+
+impl RelationPlanner for WindowRelations {
+    fn plan_relation(
+        &self,
+        relation: TableFactor,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<RelationPlanning> {
+        match relation {
+            TableFactor::Table { name, alias, args: Some(args), .. }
+                if Function::of(&name).is_some() =>
+            {
+                let Some(function) = Function::of(&name) else {
+                    return Err(error(Error::internal("a window function without a name"), None));
+                };
+                let plan = plan(function, name.span(), args.args, context)?;
+                Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
+            }
+            other => Ok(RelationPlanning::Original(Box::new(other))),
+        }
+    }
+}
+
+/// The arguments by what they are for.
+struct Arguments {
+    data: Option<ast::Expr>,
+    time: Option<ast::Expr>,
+    /// In the order of [`Function::intervals`].
+    intervals: Vec<Option<ast::Expr>>,
+}
+
+fn plan(
+    function: Function,
+    span: Span,
+    args: Vec<FunctionArg>,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<LogicalPlan> {
+    if function == Function::Session {
+        return Err(error(
+            Error::sql("SESSION windows are not yet part of this version")
+                .with_hint("Use TUMBLE, HOP or CUMULATE."),
+            Some(span),
+        ));
+    }
+    let arguments = sort_arguments(function, span, args, context)?;
+    let data = arguments.data.ok_or_else(|| missing(function, "stream", span))?;
+    let input = plan_data(function, data, context)?;
+    let (time, time_span) = match arguments.time {
+        Some(expr) => {
+            let span = expr.span();
+            (time_column(function, expr, &input, context)?, span)
+        }
+        None => (inferred_time(function, &input, span)?, span),
+    };
+    let time_type = input.schema().field_from_column(&time)?.data_type().clone();
+    let Some(unit) = time::time_unit(&time_type) else {
+        return Err(error(not_a_timestamp(&time, &time_type), Some(time_span)));
+    };
+    let mut ticks = vec![];
+    for (name, expr) in function.intervals().iter().zip(arguments.intervals) {
+        ticks.push(match expr {
+            Some(expr) => {
+                let span = expr.span();
+                let nanos = nanos(function, name, expr, context)?;
+                time::nanos_to_ticks(nanos, unit).map_err(|e| error(e, Some(span)))?
+            }
+            None if *name == "offset" => 0,
+            None => return Err(missing(function, name, span)),
+        });
+    }
+    let spec = match (function, ticks.as_slice()) {
+        (Function::Tumble, [size, offset]) => {
+            WindowSpec::try_new(WindowKind::Tumble { size: *size }, *offset)
+        }
+        (Function::Hop, [slide, size, offset]) => {
+            WindowSpec::try_new(WindowKind::Hop { slide: *slide, size: *size }, *offset)
+        }
+        (Function::Cumulate, [step, size, offset]) => {
+            WindowSpec::try_new(WindowKind::Cumulate { step: *step, size: *size }, *offset)
+        }
+        _ => Err(Error::internal("a window function with other intervals than its own")),
+    };
+    let spec = spec.map_err(|e| error(e, Some(span)))?;
+    Ok(WindowAssign::try_new(input, time, spec)?.into_plan())
+}
+
+fn sort_arguments(
+    function: Function,
+    span: Span,
+    args: Vec<FunctionArg>,
+    context: &dyn RelationPlannerContext,
+) -> Result<Arguments> {
+    let names = function.intervals();
+    let mut sorted = Arguments { data: None, time: None, intervals: vec![None; names.len()] };
+    let mut positional = 0;
+    for arg in args {
+        let (name, arg) = match arg {
+            FunctionArg::Named { name, arg, .. } => (Some(name), arg),
+            FunctionArg::ExprNamed { name: ast::Expr::Identifier(name), arg, .. } => {
+                (Some(name), arg)
+            }
+            FunctionArg::ExprNamed { name, .. } => return Err(unexpected(function, name.span())),
+            FunctionArg::Unnamed(arg) => (None, arg),
+        };
+        let FunctionArgExpr::Expr(expr) = arg else { return Err(unexpected(function, span)) };
+        let at = expr.span();
+        let slot = match name {
+            Some(name) => match context.normalize_ident(name.clone()).to_lowercase().as_str() {
+                "data" => &mut sorted.data,
+                "timecol" => &mut sorted.time,
+                other => match names.iter().position(|n| *n == other) {
+                    Some(i) => &mut sorted.intervals[i],
+                    None => return Err(unknown_name(function, &name.value, name.span)),
+                },
+            },
+            None if sorted.data.is_none() => &mut sorted.data,
+            None if positional == 0 && sorted.time.is_none() && names_a_column(&expr) => {
+                &mut sorted.time
+            }
+            None => {
+                positional += 1;
+                match sorted.intervals.get_mut(positional - 1) {
+                    Some(slot) => slot,
+                    None => return Err(unexpected(function, at)),
+                }
+            }
+        };
+        if slot.replace(expr).is_some() {
+            let e = Error::sql(format!("{} gets an argument twice", function.name()));
+            return Err(error(e.with_hint(function.usage()), Some(at)));
+        }
+    }
+    Ok(sorted)
+}
+
+fn names_a_column(expr: &ast::Expr) -> bool {
+    match expr {
+        ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_) => true,
+        ast::Expr::Nested(inner) => names_a_column(inner),
+        ast::Expr::Function(f) => is_descriptor(f),
+        _ => false,
+    }
+}
+
+fn is_descriptor(function: &ast::Function) -> bool {
+    function.name.to_string().eq_ignore_ascii_case("descriptor")
+}
+
+fn plan_data(
+    function: Function,
+    data: ast::Expr,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<LogicalPlan> {
+    let span = data.span();
+    let name = match data {
+        ast::Expr::Subquery(subquery) => {
+            return context.plan(TableFactor::Derived {
+                lateral: false,
+                subquery,
+                alias: None,
+                sample: None,
+            });
+        }
+        ast::Expr::Nested(inner) => return plan_data(function, *inner, context),
+        ast::Expr::Identifier(name) => vec![name],
+        ast::Expr::CompoundIdentifier(names) => names,
+        _ => return Err(unexpected(function, span)),
+    };
+    context.plan(TableFactor::Table {
+        name: ObjectName::from(name),
+        alias: None,
+        args: None,
+        with_hints: vec![],
+        version: None,
+        with_ordinality: false,
+        partitions: vec![],
+        json_path: None,
+        sample: None,
+        index_hints: vec![],
+    })
+}
+
+fn time_column(
+    function: Function,
+    expr: ast::Expr,
+    input: &LogicalPlan,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<Column> {
+    let span = expr.span();
+    let expr = match expr {
+        ast::Expr::Nested(inner) => return time_column(function, *inner, input, context),
+        ast::Expr::Function(f) if is_descriptor(&f) => match f.args {
+            FunctionArguments::List(list) => match list.args.as_slice() {
+                [FunctionArg::Unnamed(FunctionArgExpr::Expr(column))] => column.clone(),
+                _ => return Err(unexpected(function, span)),
+            },
+            _ => return Err(unexpected(function, span)),
+        },
+        other => other,
+    };
+    match context.sql_to_expr(expr, input.schema())? {
+        Expr::Column(column) => Ok(column),
+        _ => {
+            let e = Error::sql(format!("the time of {} must be a column", function.name()));
+            Err(error(
+                e.with_hint(
+                    "Compute it in a subquery: FROM TUMBLE((SELECT *, … AS ts FROM stream), ts, …).",
+                ),
+                Some(span),
+            ))
+        }
+    }
+}
+
+/// The input's only event-time column.
+fn inferred_time(function: Function, input: &LogicalPlan, span: Span) -> Result<Column> {
+    let columns: Vec<Column> = lineage::columns(input)?
+        .iter()
+        .zip(input.schema().columns())
+        .filter(|(known, _)| known.lag == Some(0))
+        .map(|(_, column)| column)
+        .collect();
+    // Every window result has three event times; the one made for windows over windows wins.
+    let mut over_windows = columns.iter().filter(|c| c.name == WINDOW_TIME);
+    match (columns.as_slice(), over_windows.next(), over_windows.next()) {
+        ([column], ..) => Ok(column.clone()),
+        (_, Some(column), None) => Ok(column.clone()),
+        ([], ..) => {
+            let e = Error::sql(format!("{} has no time column", function.name()));
+            let hint = "Name one, or declare the stream's event time with WATERMARK FOR.";
+            Err(error(e.with_hint(function.usage()).with_hint(hint), Some(span)))
+        }
+        (several, ..) => {
+            let names: Vec<_> = several.iter().map(|c| format!("\"{}\"", c.name)).collect();
+            let e = Error::sql(format!(
+                "{} could go over more than one time column: {}",
+                function.name(),
+                names.join(", ")
+            ));
+            Err(error(e.with_hint("Name the one you mean."), Some(span)))
+        }
+    }
+}
+
+/// The length of an interval in nanoseconds; a day has 24 hours.
+fn nanos(
+    function: Function,
+    name: &str,
+    expr: ast::Expr,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<i128> {
+    let span = expr.span();
+    let not_an_interval = || {
+        let e = Error::sql(format!("the {name} of {} must be an interval", function.name()));
+        let hint = "Write it as INTERVAL '10 seconds'.";
+        error(e.with_hint(hint).with_hint(function.usage()), Some(span))
+    };
+    let (value, sign) = match context.sql_to_expr(expr, &DFSchema::empty())? {
+        Expr::Literal(value, _) => (value, 1),
+        Expr::Negative(inner) => match *inner {
+            Expr::Literal(value, _) => (value, -1),
+            _ => return Err(not_an_interval()),
+        },
+        _ => return Err(not_an_interval()),
+    };
+    let value = match &value {
+        ScalarValue::Utf8(Some(_)) | ScalarValue::Utf8View(Some(_)) => value
+            .cast_to(&DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano))
+            .map_err(|_| not_an_interval())?,
+        _ => value,
+    };
+    let (months, nanos) = match value {
+        ScalarValue::IntervalMonthDayNano(Some(v)) => {
+            (v.months, i128::from(v.days) * NANOS_PER_DAY + i128::from(v.nanoseconds))
+        }
+        ScalarValue::IntervalDayTime(Some(v)) => {
+            (0, i128::from(v.days) * NANOS_PER_DAY + i128::from(v.milliseconds) * 1_000_000)
+        }
+        ScalarValue::IntervalYearMonth(Some(months)) => (months, 0),
+        ScalarValue::DurationSecond(Some(v)) => (0, i128::from(v) * 1_000_000_000),
+        ScalarValue::DurationMillisecond(Some(v)) => (0, i128::from(v) * 1_000_000),
+        ScalarValue::DurationMicrosecond(Some(v)) => (0, i128::from(v) * 1_000),
+        ScalarValue::DurationNanosecond(Some(v)) => (0, i128::from(v)),
+        _ => return Err(not_an_interval()),
+    };
+    if months != 0 {
+        let e = Error::sql("months and years have no fixed length, so windows cannot have them");
+        let hint = "Use days, or group by date_trunc('month', …) over windows of one day.";
+        return Err(error(e.with_hint(hint), Some(span)));
+    }
+    Ok(nanos * sign)
+}
+
+fn not_a_timestamp(column: &Column, found: &DataType) -> Error {
+    Error::sql(format!("the time column \"{}\" is {found}, not a timestamp", column.name))
+        .with_hint(format!(
+            "Cast it: FROM TUMBLE((SELECT *, CAST(\"{}\" AS TIMESTAMP) AS ts FROM …), ts, …), \
+             or declare a generated column of the stream.",
+            column.name
+        ))
+}
+
+fn missing(function: Function, what: &str, span: Span) -> DataFusionError {
+    let e = Error::sql(format!("{} has no {what}", function.name()));
+    error(e.with_hint(function.usage()), Some(span))
+}
+
+fn unexpected(function: Function, span: Span) -> DataFusionError {
+    let e = Error::sql(format!("unexpected argument of {}", function.name()));
+    error(e.with_hint(function.usage()), Some(span))
+}
+
+fn unknown_name(function: Function, name: &str, span: Span) -> DataFusionError {
+    let mut known = vec!["data", "timecol"];
+    known.extend(function.intervals());
+    let e = Error::sql(format!("{} has no argument \"{name}\"", function.name()));
+    error(e.with_hint(format!("Its arguments are: {}.", known.join(", "))), Some(span))
+}
+
+/// Our error inside of DataFusion's, with its place.
+fn error(e: Error, span: Option<Span>) -> DataFusionError {
+    let place = span.filter(|s| s.start.line > 0).and_then(|s| {
+        Some(Place {
+            line: usize::try_from(s.start.line).ok()?,
+            column: usize::try_from(s.start.column).ok()?,
+            end_line: usize::try_from(s.end.line).ok()?,
+            end_column: usize::try_from(s.end.column).ok()?,
+        })
+    });
+    DataFusionError::External(Box::new(match place {
+        Some(place) if e.place().is_none() => e.with_place(place),
+        _ => e,
+    }))
+}
