@@ -71,7 +71,11 @@ impl Place {
 /// An error for people. Its [`Display`](fmt::Display) prints the message only; the command line
 /// adds detail, the SQL with a caret, and the hints.
 #[derive(Debug)]
-pub struct Error {
+pub struct Error(Box<Parts>);
+
+/// What an [`Error`] holds; boxed, so that a result that carries one stays small.
+#[derive(Debug)]
+struct Parts {
     kind: ErrorKind,
     message: String,
     detail: Option<String>,
@@ -83,14 +87,14 @@ pub struct Error {
 impl Error {
     /// A new error. `message` is lower case, without a full stop, and names the object.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Parts {
             kind,
             message: message.into(),
             detail: None,
             hints: vec![],
             place: None,
             source: None,
-        }
+        }))
     }
 
     /// The statement is wrong.
@@ -116,54 +120,54 @@ impl Error {
     /// Adds a full sentence that explains more.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
-        self.detail = Some(detail.into());
+        self.0.detail = Some(detail.into());
         self
     }
 
     /// Adds something that the user can do, as a full sentence.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hints.push(hint.into());
+        self.0.hints.push(hint.into());
         self
     }
 
     /// Sets the place in the SQL.
     #[must_use]
     pub fn with_place(mut self, place: Place) -> Self {
-        self.place = Some(place);
+        self.0.place = Some(place);
         self
     }
 
     /// Keeps the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        self.0.source = Some(source.into());
         self
     }
 
     /// What the caller can do.
     pub fn kind(&self) -> ErrorKind {
-        self.kind
+        self.0.kind
     }
 
     /// The message alone.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// A full sentence that explains more.
     pub fn detail(&self) -> Option<&str> {
-        self.detail.as_deref()
+        self.0.detail.as_deref()
     }
 
     /// What the user can do.
     pub fn hints(&self) -> &[String] {
-        &self.hints
+        &self.0.hints
     }
 
     /// Where in the SQL.
     pub fn place(&self) -> Option<Place> {
-        self.place
+        self.0.place
     }
 
     /// Message, the line of `sql` with a caret under the place, detail and hints: the text that
@@ -180,16 +184,16 @@ impl Error {
     /// );
     /// ```
     pub fn render(&self, sql: &str) -> String {
-        let mut out = self.message.clone();
+        let mut out = self.0.message.clone();
         if let Some((place, line)) =
-            self.place.and_then(|p| Some((p, sql.lines().nth(p.line.checked_sub(1)?)?)))
+            self.0.place.and_then(|p| Some((p, sql.lines().nth(p.line.checked_sub(1)?)?)))
         {
             out.push_str(&quote_line(place, line));
         }
-        if let Some(detail) = &self.detail {
+        if let Some(detail) = &self.0.detail {
             out.push_str(&format!("\ndetail: {detail}"));
         }
-        for hint in &self.hints {
+        for hint in &self.0.hints {
             out.push_str(&format!("\nhint: {hint}"));
         }
         out
@@ -216,13 +220,13 @@ fn quote_line(place: Place, line: &str) -> String {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0.message)
     }
 }
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|s| s as &(dyn StdError + 'static))
+        self.0.source.as_deref().map(|s| s as &(dyn StdError + 'static))
     }
 }
 
