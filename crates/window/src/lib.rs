@@ -11,13 +11,20 @@
 //! flushing.
 #![forbid(unsafe_code)]
 
+mod bounds;
 mod failure;
 pub mod lateness;
 mod merger;
+mod overlapping;
+mod partition;
+mod rows;
 mod segment;
 mod slicing;
 mod spec;
+mod stacks;
 mod store;
+mod table;
+mod tumbling;
 
 pub use merger::{ClosedWindow, WindowMerger};
 pub use segment::Segment;

@@ -1,11 +1,22 @@
-//! Closes windows.
+//! Closes windows, in ascending order of their end.
+//!
+//! Invariants: the frontier (all windows that end at it or before are closed) never moves back. A
+//! segment that belongs to a closed window is refused, so that no window is ever closed twice or
+//! without a row that was owed to it. Windows without rows do not appear, and time without rows
+//! costs nothing.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
+use arrow::array::ArrayRef;
 use arrow::record_batch::RecordBatch;
-use windrow_core::{Error, Result, Watermark};
+use windrow_core::{Error, Result, Watermark, WindowKind};
 
-use crate::{OperatorSpec, Segment};
+use crate::bounds::Bounds;
+use crate::overlapping::Overlapping;
+use crate::rows::RowWindows;
+use crate::tumbling::Tumbling;
+use crate::{Mode, OperatorSpec, Segment};
 
 /// A finished window.
 #[derive(Debug, Clone)]
@@ -18,50 +29,131 @@ pub struct ClosedWindow {
     pub rows: Vec<RecordBatch>,
 }
 
-/// Merges segments and closes windows in ascending order of their end.
+/// Merges the segments of all workers and closes windows.
+///
+/// # Contract
+/// Before [`close`](Self::close) at a watermark, every worker has been flushed at that watermark or
+/// a later one, and its segments have been added. Rows that come later for a slice whose first
+/// window is closed are tagged (see [`lateness`](crate::lateness)).
 #[derive(Debug)]
 pub struct WindowMerger {
     spec: Arc<OperatorSpec>,
+    windows: Box<dyn Windows>,
+    frontier: i64,
+}
+
+/// Columns (without bounds) of some rows of a window, and their number.
+pub(crate) type Part = (Vec<ArrayRef>, usize);
+
+/// The state behind a kind of window.
+pub(crate) trait Windows: Debug + Send {
+    /// Takes a segment some of whose windows end after `frontier`.
+    fn add(&mut self, spec: &OperatorSpec, segment: Segment) -> Result<()>;
+
+    /// End of the first window after `frontier` that has rows.
+    fn next_end(&self, spec: &OperatorSpec, frontier: i64) -> Option<i64>;
+
+    /// The rows of the window that ends at `end`, which is the next; forgets what no later
+    /// window needs.
+    fn close(&mut self, spec: &OperatorSpec, end: i64) -> Result<Vec<Part>>;
+
+    /// Start of the last slice that has rows.
+    fn last_slice(&self) -> Option<i64>;
+
+    fn size_bytes(&self) -> usize;
 }
 
 impl WindowMerger {
     /// An empty merger.
     pub fn new(spec: Arc<OperatorSpec>) -> Self {
-        Self { spec }
+        let window = spec.window();
+        let windows: Box<dyn Windows> = match (spec.mode(), window.kind()) {
+            (Mode::Rows, _) => Box::new(RowWindows::default()),
+            (_, WindowKind::Tumble { .. }) => Box::new(Tumbling::default()),
+            (_, WindowKind::Hop { slide, size }) if slide == size => Box::new(Tumbling::default()),
+            (_, WindowKind::Cumulate { step, size }) if step == size => {
+                Box::new(Tumbling::default())
+            }
+            _ => Box::new(Overlapping::default()),
+        };
+        Self { spec, windows, frontier: i64::MIN }
     }
 
     /// Takes a segment.
     ///
     /// # Errors
-    /// Internal when all its windows have been closed already.
+    /// Internal when a window that it belongs to has been closed already; what an aggregate
+    /// says when it cannot merge.
     pub fn add(&mut self, segment: Segment) -> Result<()> {
-        Err(Error::internal(format!("not built yet: {segment:?} {:?}", self.spec.window())))
+        let slicing = self.spec.slicing();
+        let first = slicing.first_end(segment.slice).max(segment.counts_from);
+        if first <= self.frontier {
+            return Err(Error::internal(format!(
+                "a segment of slice {} came for the window that ends at {first}, which is closed",
+                segment.slice
+            )));
+        }
+        self.windows.add(&self.spec, segment)
     }
 
     /// Closes all windows that end at `watermark` or before; empty ones do not appear.
+    /// (With ALLOW LATENESS, `watermark` runs behind by that much.)
     ///
     /// # Errors
-    /// When an aggregate fails, or what `output` returns.
+    /// When an aggregate fails, or what `output` returns: the merger is then not to be used
+    /// further.
     pub fn close(
         &mut self,
         watermark: Watermark,
         output: &mut dyn FnMut(ClosedWindow) -> Result<()>,
     ) -> Result<()> {
-        output(ClosedWindow { start: watermark.ticks(), end: 0, rows: vec![] })
+        while let Some(end) = self.next_end() {
+            if !watermark.closes(end) {
+                break;
+            }
+            let start = self.spec.slicing().start_of(end);
+            let parts = self.windows.close(&self.spec, end)?;
+            self.frontier = end;
+            let mut bounds = Bounds::new(&self.spec, start, end);
+            let rows = parts
+                .into_iter()
+                .filter(|(_, rows)| *rows > 0)
+                .map(|(columns, rows)| bounds.batch(&self.spec, columns, rows))
+                .collect::<Result<Vec<_>>>()?;
+            if !rows.is_empty() {
+                output(ClosedWindow { start, end, rows })?;
+            }
+        }
+        self.frontier = self.frontier.max(watermark.ticks());
+        Ok(())
     }
 
     /// End of the next window that has rows.
     pub fn next_end(&self) -> Option<i64> {
-        None
+        self.windows.next_end(&self.spec, self.frontier)
     }
 
-    /// Windows that have rows here and are not closed (an upper bound where time is sparse).
+    /// All windows that end at this time or before are closed; `i64::MIN` before any.
+    pub fn frontier(&self) -> i64 {
+        self.frontier
+    }
+
+    /// Windows that have rows here and are not closed; where time is sparse this counts the empty
+    /// ones between them too.
     pub fn open_windows(&self) -> usize {
-        0
+        let slicing = self.spec.slicing();
+        match (self.next_end(), self.windows.last_slice()) {
+            (Some(next), Some(last)) => {
+                let ticks = slicing.last_end(last).max(next).abs_diff(next);
+                let windows = ticks / slicing.advance().unsigned_abs();
+                usize::try_from(windows).unwrap_or(usize::MAX).saturating_add(1)
+            }
+            _ => 0,
+        }
     }
 
-    /// Bytes of state.
+    /// Bytes of state; looks at each slice.
     pub fn size_bytes(&self) -> usize {
-        0
+        self.windows.size_bytes()
     }
 }

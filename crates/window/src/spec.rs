@@ -26,8 +26,46 @@ pub struct OperatorSpec {
     input_schema: SchemaRef,
     mode: Mode,
     slicing: Slicing,
+    layout: Layout,
     output_schema: SchemaRef,
     time_type: (TimeUnit, Option<Arc<str>>),
+}
+
+/// The columns that aggregates read, packed: so that only they are gathered.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Layout {
+    /// Columns of the prepared batch, each once.
+    pub(crate) columns: Vec<usize>,
+    /// Positions of the keys in `columns`.
+    pub(crate) keys: Vec<usize>,
+    /// Per aggregate: positions of the arguments in `columns`.
+    pub(crate) arguments: Vec<Vec<usize>>,
+    /// Per aggregate: position of the filter in `columns`.
+    pub(crate) filters: Vec<Option<usize>>,
+}
+
+impl Layout {
+    fn new(mode: &Mode) -> Self {
+        let mut layout = Self::default();
+        if let Mode::Aggregate { keys, aggregates, .. } = mode {
+            let keys = keys.iter().map(|c| layout.place(*c)).collect();
+            layout.keys = keys;
+            for call in aggregates {
+                let arguments = call.arguments.iter().map(|c| layout.place(*c)).collect();
+                layout.arguments.push(arguments);
+                let filter = call.filter.map(|c| layout.place(c));
+                layout.filters.push(filter);
+            }
+        }
+        layout
+    }
+
+    fn place(&mut self, column: usize) -> usize {
+        self.columns.iter().position(|c| *c == column).unwrap_or_else(|| {
+            self.columns.push(column);
+            self.columns.len() - 1
+        })
+    }
 }
 
 /// What becomes of the rows of a window.
@@ -164,6 +202,7 @@ impl OperatorSpec {
         Ok(Self {
             window,
             time,
+            layout: Layout::new(&mode),
             input_schema,
             mode,
             slicing: Slicing::new(window),
@@ -205,6 +244,34 @@ impl OperatorSpec {
     /// How time is cut into slices.
     pub fn slicing(&self) -> &Slicing {
         &self.slicing
+    }
+
+    /// Which columns the aggregates read.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The aggregates; none in [`Mode::Rows`].
+    pub(crate) fn aggregates(&self) -> &[AggregateCall] {
+        match &self.mode {
+            Mode::Aggregate { aggregates, .. } => aggregates,
+            Mode::Rows => &[],
+        }
+    }
+
+    /// The grouping sets, if any.
+    pub(crate) fn grouping_sets(&self) -> Option<&GroupingSets> {
+        match &self.mode {
+            Mode::Aggregate { grouping_sets, .. } => grouping_sets.as_ref(),
+            Mode::Rows => None,
+        }
+    }
+
+    /// Names and types of the keys, the grouping id included.
+    pub(crate) fn key_schema(&self) -> SchemaRef {
+        let keys = self.output_schema.fields().len() - 3 - self.aggregates().len();
+        let fields: Vec<_> = self.output_schema.fields().iter().take(keys).cloned().collect();
+        Arc::new(Schema::new(fields))
     }
 
     /// Aggregate: keys, grouping id, aggregates, `window_start`, `window_end`, `window_time`.

@@ -1,0 +1,64 @@
+//! The columns `window_start`, `window_end`, `window_time` of a window's rows.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, PrimitiveArray};
+use arrow::buffer::ScalarBuffer;
+use arrow::datatypes as t;
+use arrow::datatypes::{ArrowTimestampType, TimeUnit};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use windrow_core::Result;
+
+use crate::OperatorSpec;
+
+/// Three constant columns, built once per window in the greatest length asked for.
+pub(crate) struct Bounds {
+    values: [i64; 3],
+    time_type: (TimeUnit, Option<Arc<str>>),
+    columns: Option<[ArrayRef; 3]>,
+}
+
+impl Bounds {
+    pub(crate) fn new(spec: &OperatorSpec, start: i64, end: i64) -> Self {
+        let values = [start, end, end.saturating_sub(1)];
+        Self { values, time_type: spec.time_type().clone(), columns: None }
+    }
+
+    /// `columns` with the bounds behind them.
+    pub(crate) fn batch(
+        &mut self,
+        spec: &OperatorSpec,
+        mut columns: Vec<ArrayRef>,
+        rows: usize,
+    ) -> Result<RecordBatch> {
+        columns.extend(self.columns(rows));
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(spec.output_schema()), columns, &options)?)
+    }
+
+    fn columns(&mut self, rows: usize) -> [ArrayRef; 3] {
+        match &self.columns {
+            Some(columns) if columns.iter().all(|c| c.len() >= rows) => {
+                columns.each_ref().map(|c| c.slice(0, rows))
+            }
+            _ => {
+                let built = self.values.map(|value| constant(&self.time_type, value, rows));
+                self.columns.insert(built).clone()
+            }
+        }
+    }
+}
+
+fn constant((unit, zone): &(TimeUnit, Option<Arc<str>>), value: i64, rows: usize) -> ArrayRef {
+    fn typed<T: ArrowTimestampType>(value: i64, rows: usize, zone: Option<Arc<str>>) -> ArrayRef {
+        let values = ScalarBuffer::from(vec![value; rows]);
+        Arc::new(PrimitiveArray::<T>::new(values, None).with_timezone_opt(zone))
+    }
+    let zone = zone.clone();
+    match unit {
+        TimeUnit::Second => typed::<t::TimestampSecondType>(value, rows, zone),
+        TimeUnit::Millisecond => typed::<t::TimestampMillisecondType>(value, rows, zone),
+        TimeUnit::Microsecond => typed::<t::TimestampMicrosecondType>(value, rows, zone),
+        TimeUnit::Nanosecond => typed::<t::TimestampNanosecondType>(value, rows, zone),
+    }
+}

@@ -1,0 +1,153 @@
+//! Cuts a batch into the pieces that fall into one slice each.
+//!
+//! The common batch lies in one slice and is not touched; a batch in time order is cut into runs
+//! without copying; only a mixed batch is gathered, and then once.
+
+use arrow::array::UInt32Array;
+use windrow_core::{Error, Result};
+
+use crate::slicing::Slicing;
+
+/// Runs are cut without copying while there are at most this many rows per run on average.
+const RUN_ROWS_MIN: usize = 256;
+/// Up to so many slices the slice of a row is found by comparing, beyond by dividing.
+const COMPARED_SLICES_MAX: usize = 12;
+
+/// Rows `[start, start + len)` that fall into one slice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) slice: i64,
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+}
+
+/// How a batch falls into slices.
+#[derive(Debug)]
+pub(crate) enum Partition {
+    /// Wholly into one.
+    One(i64),
+    /// In runs of the batch as it is.
+    Runs(Vec<Piece>),
+    /// In runs of the batch after its rows have been put in this order.
+    Gather(UInt32Array, Vec<Piece>),
+}
+
+/// How rows at `times` fall into slices. `times` is not empty.
+pub(crate) fn partition(slicing: &Slicing, times: &[i64]) -> Result<Partition> {
+    let Some(&first) = times.first() else {
+        return Ok(Partition::Runs(vec![]));
+    };
+    let slice = slicing.slice(first);
+    if all_within(times, slice, slicing.width()) {
+        return Ok(Partition::One(slice));
+    }
+    if u32::try_from(times.len()).is_err() {
+        return Err(Error::internal(format!("a micro-batch of {} rows", times.len())));
+    }
+    if let Some(runs) = runs(slicing, times) {
+        return Ok(Partition::Runs(runs));
+    }
+    let (min, max) = times.iter().fold((first, first), |(a, b), &t| (a.min(t), b.max(t)));
+    let base = slicing.slice(min);
+    let span = max.abs_diff(base) / slicing.width().unsigned_abs();
+    Ok(match usize::try_from(span) {
+        Ok(span) if span < times.len().saturating_mul(2) => {
+            count_and_scatter(slicing, times, base, span + 1)
+        }
+        _ => sort(slicing, times),
+    })
+}
+
+/// Whether all times are in `[from, from + width)`: two subtractions and an OR per row, which
+/// the compiler turns into vector code. A difference that wraps sets the sign bit of the other.
+fn all_within(times: &[i64], from: i64, width: i64) -> bool {
+    let last = from.saturating_add(width - 1);
+    times.chunks(4096).all(|chunk| {
+        chunk
+            .iter()
+            .fold(0_i64, |outside, &t| outside | t.wrapping_sub(from) | last.wrapping_sub(t))
+            >= 0
+    })
+}
+
+/// The runs of one slice each, if they are long enough to be worth it.
+fn runs(slicing: &Slicing, times: &[i64]) -> Option<Vec<Piece>> {
+    let runs_max = times.len() / RUN_ROWS_MIN;
+    let mut runs: Vec<Piece> = vec![];
+    let mut start = 0;
+    while let Some(&first) = times.get(start) {
+        if runs.len() >= runs_max {
+            return None;
+        }
+        let slice = slicing.slice(first);
+        let last = slice.saturating_add(slicing.width() - 1);
+        let rest = times.get(start..).unwrap_or_default();
+        let len = rest.iter().position(|&t| t < slice || t > last).unwrap_or(rest.len());
+        runs.push(Piece { slice, start, len });
+        start += len;
+    }
+    Some(runs)
+}
+
+/// Counting sort by slice number; stable.
+fn count_and_scatter(slicing: &Slicing, times: &[i64], base: i64, slices: usize) -> Partition {
+    let numbers = slice_numbers(slicing.width(), times, base, slices);
+    let mut counts = vec![0_u32; slices];
+    for &number in &numbers {
+        if let Some(count) = counts.get_mut(number as usize) {
+            *count += 1;
+        }
+    }
+    let mut pieces = vec![];
+    let mut start = 0_u32;
+    for (number, count) in counts.iter_mut().enumerate() {
+        let len = *count;
+        if len > 0 {
+            let slice = base.saturating_add((number as i64).saturating_mul(slicing.width()));
+            pieces.push(Piece { slice, start: start as usize, len: len as usize });
+        }
+        *count = start;
+        start += len;
+    }
+    let mut order = vec![0_u32; times.len()];
+    for (row, &number) in (0_u32..).zip(&numbers) {
+        if let Some(place) = counts.get_mut(number as usize) {
+            if let Some(slot) = order.get_mut(*place as usize) {
+                *slot = row;
+            }
+            *place += 1;
+        }
+    }
+    Partition::Gather(UInt32Array::from(order), pieces)
+}
+
+/// The number of each row's slice, from 0 for the one at `base`.
+fn slice_numbers(width: i64, times: &[i64], base: i64, slices: usize) -> Vec<u32> {
+    let width = width.unsigned_abs();
+    if slices <= COMPARED_SLICES_MAX {
+        let mut numbers = vec![0_u32; times.len()];
+        for number in 1..slices as u64 {
+            let bound = number.saturating_mul(width);
+            for (slot, &t) in numbers.iter_mut().zip(times) {
+                *slot += u32::from(t.wrapping_sub(base) as u64 >= bound);
+            }
+        }
+        return numbers;
+    }
+    times.iter().map(|&t| (t.wrapping_sub(base) as u64 / width) as u32).collect()
+}
+
+/// For times that are far apart: sort by slice, keeping the order of rows.
+fn sort(slicing: &Slicing, times: &[i64]) -> Partition {
+    let mut rows: Vec<(i64, u32)> =
+        times.iter().zip(0_u32..).map(|(&t, row)| (slicing.slice(t), row)).collect();
+    rows.sort_unstable();
+    let mut pieces: Vec<Piece> = vec![];
+    for (i, (slice, _)) in rows.iter().enumerate() {
+        match pieces.last_mut() {
+            Some(piece) if piece.slice == *slice => piece.len += 1,
+            _ => pieces.push(Piece { slice: *slice, start: i, len: 1 }),
+        }
+    }
+    Partition::Gather(rows.iter().map(|(_, row)| *row).collect::<Vec<u32>>().into(), pieces)
+}

@@ -1,0 +1,245 @@
+//! Live aggregate state: groups and their accumulators.
+//!
+//! Invariant: every group of a table has been passed at least one row or one state, which is what
+//! DataFusion's accumulators expect (a group they never saw would count as seen).
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, AsArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array, new_null_array,
+};
+use arrow::datatypes::DataType;
+use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
+use datafusion::physical_plan::aggregates::order::GroupOrdering;
+use windrow_core::{Error, Result};
+
+use crate::failure;
+use crate::spec::{GroupingSets, OperatorSpec};
+
+/// Gives each distinct key a number, dense from 0 in the order of coming.
+pub(crate) struct Interner {
+    /// `None` without keys: then there is one group.
+    values: Option<Box<dyn GroupValues>>,
+    any: bool,
+}
+
+impl Interner {
+    pub(crate) fn new(spec: &OperatorSpec) -> Result<Self> {
+        let schema = spec.key_schema();
+        let values = if schema.fields().is_empty() {
+            None
+        } else {
+            Some(new_group_values(schema, &GroupOrdering::None).map_err(failure::engine)?)
+        };
+        Ok(Self { values, any: false })
+    }
+
+    /// The numbers of the keys of `rows` rows.
+    pub(crate) fn intern(
+        &mut self,
+        keys: &[ArrayRef],
+        rows: usize,
+        groups: &mut Vec<usize>,
+    ) -> Result<()> {
+        match &mut self.values {
+            Some(values) => values.intern(keys, groups).map_err(failure::engine),
+            None => {
+                self.any |= rows > 0;
+                groups.clear();
+                groups.resize(rows, 0);
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.values.as_ref().map_or(usize::from(self.any), |values| values.len())
+    }
+
+    /// Gives the keys away; nothing is known afterwards.
+    pub(crate) fn take_keys(&mut self) -> Result<Vec<ArrayRef>> {
+        self.any = false;
+        match &mut self.values {
+            Some(values) => values.emit(EmitTo::All).map_err(failure::engine),
+            None => Ok(vec![]),
+        }
+    }
+
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.values.as_ref().map_or(0, |values| values.size())
+    }
+}
+
+/// The accumulators of a spec's aggregates.
+pub(crate) struct Accumulators(Vec<Box<dyn GroupsAccumulator>>);
+
+impl Accumulators {
+    pub(crate) fn new(spec: &OperatorSpec) -> Result<Self> {
+        spec.aggregates().iter().map(|call| call.accumulator()).collect::<Result<_>>().map(Self)
+    }
+
+    /// Counts rows; `columns` are packed by the spec's layout.
+    fn update(
+        &mut self,
+        spec: &OperatorSpec,
+        columns: &[ArrayRef],
+        groups: &[usize],
+        total: usize,
+    ) -> Result<()> {
+        let layout = spec.layout();
+        let calls = layout.arguments.iter().zip(&layout.filters);
+        for (accumulator, (arguments, filter)) in self.0.iter_mut().zip(calls) {
+            let values: Vec<ArrayRef> =
+                arguments.iter().filter_map(|c| columns.get(*c).cloned()).collect();
+            let filter = filter.and_then(|c| columns.get(c)).map(|c| c.as_boolean());
+            accumulator.update_batch(&values, groups, filter, total).map_err(failure::engine)?;
+        }
+        Ok(())
+    }
+
+    /// Merges one state row into each of `groups`.
+    pub(crate) fn merge(
+        &mut self,
+        states: &[Vec<ArrayRef>],
+        groups: &[usize],
+        total: usize,
+    ) -> Result<()> {
+        for (accumulator, state) in self.0.iter_mut().zip(states) {
+            accumulator.merge_batch(state, groups, total).map_err(failure::engine)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the states away.
+    pub(crate) fn take_states(&mut self) -> Result<Vec<Vec<ArrayRef>>> {
+        let states = self.0.iter_mut().map(|a| a.state(EmitTo::All));
+        states.collect::<Result<_, _>>().map_err(failure::engine)
+    }
+
+    /// Gives the results away.
+    pub(crate) fn take_values(&mut self) -> Result<Vec<ArrayRef>> {
+        let values = self.0.iter_mut().map(|a| a.evaluate(EmitTo::All));
+        values.collect::<Result<_, _>>().map_err(failure::engine)
+    }
+
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.0.iter().map(|a| a.size()).sum()
+    }
+}
+
+/// A frozen table: one row per group.
+#[derive(Debug, Clone)]
+pub(crate) struct Frozen {
+    pub(crate) keys: Vec<ArrayRef>,
+    /// Per aggregate: its state columns.
+    pub(crate) states: Vec<Vec<ArrayRef>>,
+    pub(crate) groups: usize,
+}
+
+impl Frozen {
+    pub(crate) fn size_bytes(&self) -> usize {
+        arrays_bytes(&self.keys) + states_bytes(&self.states)
+    }
+}
+
+pub(crate) fn arrays_bytes(arrays: &[ArrayRef]) -> usize {
+    arrays.iter().map(|a| a.get_array_memory_size()).sum()
+}
+
+pub(crate) fn states_bytes(states: &[Vec<ArrayRef>]) -> usize {
+    states.iter().map(|s| arrays_bytes(s)).sum()
+}
+
+/// Groups and their aggregates, growing.
+pub(crate) struct GroupTable {
+    interner: Interner,
+    accumulators: Accumulators,
+}
+
+impl fmt::Debug for GroupTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupTable").field("groups", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl GroupTable {
+    pub(crate) fn new(spec: &OperatorSpec) -> Result<Self> {
+        Ok(Self { interner: Interner::new(spec)?, accumulators: Accumulators::new(spec)? })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.interner.len()
+    }
+
+    /// Counts rows; `columns` are packed by the spec's layout. `groups` is scratch.
+    pub(crate) fn update(
+        &mut self,
+        spec: &OperatorSpec,
+        columns: &[ArrayRef],
+        rows: usize,
+        groups: &mut Vec<usize>,
+    ) -> Result<()> {
+        let layout = spec.layout();
+        let mut keys: Vec<ArrayRef> =
+            layout.keys.iter().filter_map(|c| columns.get(*c).cloned()).collect();
+        let Some(sets) = spec.grouping_sets() else {
+            self.interner.intern(&keys, rows, groups)?;
+            return self.accumulators.update(spec, columns, groups, self.interner.len());
+        };
+        let plain = keys.clone();
+        for (mask, id) in sets.masks().iter().zip(sets.ids()) {
+            keys.clear();
+            keys.extend(plain.iter().zip(mask).map(|(key, null)| {
+                if *null { new_null_array(key.data_type(), rows) } else { Arc::clone(key) }
+            }));
+            keys.push(grouping_id(sets, *id, rows)?);
+            self.interner.intern(&keys, rows, groups)?;
+            self.accumulators.update(spec, columns, groups, self.interner.len())?;
+        }
+        Ok(())
+    }
+
+    /// Merges what another table had.
+    pub(crate) fn merge(&mut self, other: &Frozen, groups: &mut Vec<usize>) -> Result<()> {
+        self.interner.intern(&other.keys, other.groups, groups)?;
+        self.accumulators.merge(&other.states, groups, self.interner.len())
+    }
+
+    /// Turns into keys and states.
+    pub(crate) fn freeze(mut self) -> Result<Frozen> {
+        let groups = self.len();
+        let keys = self.interner.take_keys()?;
+        Ok(Frozen { keys, states: self.accumulators.take_states()?, groups })
+    }
+
+    /// Turns into result columns (keys, then values) and their number of rows.
+    pub(crate) fn evaluate(mut self) -> Result<(Vec<ArrayRef>, usize)> {
+        let groups = self.len();
+        let mut columns = self.interner.take_keys()?;
+        columns.extend(self.accumulators.take_values()?);
+        Ok((columns, groups))
+    }
+
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.interner.size_bytes() + self.accumulators.size_bytes()
+    }
+}
+
+/// A column of one grouping id.
+fn grouping_id(sets: &GroupingSets, id: u64, rows: usize) -> Result<ArrayRef> {
+    let narrow = |_| Error::internal("a grouping id is wider than its type");
+    Ok(match sets.id_field().data_type() {
+        DataType::UInt8 => {
+            Arc::new(UInt8Array::from(vec![u8::try_from(id).map_err(narrow)?; rows]))
+        }
+        DataType::UInt16 => {
+            Arc::new(UInt16Array::from(vec![u16::try_from(id).map_err(narrow)?; rows]))
+        }
+        DataType::UInt32 => {
+            Arc::new(UInt32Array::from(vec![u32::try_from(id).map_err(narrow)?; rows]))
+        }
+        _ => Arc::new(UInt64Array::from(vec![id; rows])),
+    })
+}

@@ -1,0 +1,80 @@
+//! Windows of one slice: the segments of the workers add up, and that is the window.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use windrow_core::{Error, Result};
+
+use crate::OperatorSpec;
+use crate::merger::{Part, Windows};
+use crate::segment::{Body, Segment};
+use crate::table::GroupTable;
+
+/// Open windows by the start of their slice.
+#[derive(Debug, Default)]
+pub(crate) struct Tumbling {
+    open: BTreeMap<i64, Body>,
+    /// Scratch.
+    groups: Vec<usize>,
+}
+
+impl Windows for Tumbling {
+    fn add(&mut self, spec: &OperatorSpec, segment: Segment) -> Result<()> {
+        match self.open.entry(segment.slice) {
+            Entry::Vacant(place) => {
+                place.insert(segment.body);
+            }
+            Entry::Occupied(mut place) => {
+                let mine = std::mem::replace(place.get_mut(), Body::Rows(vec![]));
+                *place.get_mut() = merge(spec, mine, segment.body, &mut self.groups)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn next_end(&self, spec: &OperatorSpec, _frontier: i64) -> Option<i64> {
+        self.open.keys().next().map(|slice| spec.slicing().first_end(*slice))
+    }
+
+    fn close(&mut self, spec: &OperatorSpec, _end: i64) -> Result<Vec<Part>> {
+        let Some((_, body)) = self.open.pop_first() else {
+            return Ok(vec![]);
+        };
+        Ok(vec![live(spec, body, &mut self.groups)?.evaluate()?])
+    }
+
+    fn last_slice(&self) -> Option<i64> {
+        self.open.keys().next_back().copied()
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.open.values().map(Body::size_bytes).sum()
+    }
+}
+
+/// Merges the smaller into the larger.
+fn merge(spec: &OperatorSpec, a: Body, b: Body, groups: &mut Vec<usize>) -> Result<Body> {
+    let (mut into, from) = match (a, b) {
+        (Body::Live(a), Body::Live(b)) if a.len() < b.len() => (b, a.freeze()?),
+        (Body::Live(a), Body::Live(b)) => (a, b.freeze()?),
+        (Body::Live(live), Body::Frozen(frozen)) | (Body::Frozen(frozen), Body::Live(live)) => {
+            (live, frozen)
+        }
+        (a, Body::Frozen(frozen)) => (live(spec, a, groups)?, frozen),
+        _ => return Err(Error::internal("rows and aggregates of one slice")),
+    };
+    into.merge(&from, groups)?;
+    Ok(Body::Live(into))
+}
+
+fn live(spec: &OperatorSpec, body: Body, groups: &mut Vec<usize>) -> Result<Box<GroupTable>> {
+    match body {
+        Body::Live(table) => Ok(table),
+        Body::Frozen(frozen) => {
+            let mut table = Box::new(GroupTable::new(spec)?);
+            table.merge(&frozen, groups)?;
+            Ok(table)
+        }
+        Body::Rows(_) => Err(Error::internal("a slice of an aggregate holds rows")),
+    }
+}
