@@ -110,7 +110,7 @@ impl Column {
         let array: ArrayRef = match &self.values {
             Values::EventTime(unit) => {
                 let ticks = rows.clone().map(|row| times.ticks(row, *unit));
-                self.from_ticks(ticks.collect::<Result<Vec<_>>>()?)?
+                self.typed_ticks(ticks.collect::<Result<Vec<_>>>()?)?
             }
             Values::Sequence { first, .. } => {
                 let ticks = rows.clone().map(|row| {
@@ -123,7 +123,7 @@ impl Column {
                 });
                 Arc::new(Int64Array::from(ticks.collect::<Result<Vec<_>>>()?))
             }
-            Values::Ticks { min, choices } => self.from_ticks(
+            Values::Ticks { min, choices } => self.typed_ticks(
                 bits.map(|b| min.wrapping_add_unsigned(below(b, *choices))).collect(),
             )?,
             Values::Fractions { min, max, choices } => {
@@ -159,7 +159,7 @@ impl Column {
     }
 
     /// Whole numbers in the smallest unit of the column's type as values of that type.
-    fn from_ticks(&self, ticks: Vec<i64>) -> Result<ArrayRef> {
+    fn typed_ticks(&self, ticks: Vec<i64>) -> Result<ArrayRef> {
         match &self.data_type {
             DataType::Decimal128(precision, scale) => {
                 let values = ticks.into_iter().map(i128::from);
