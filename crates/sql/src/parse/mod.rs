@@ -1,1 +1,209 @@
-//! Reads SQL text.
+//! Reads SQL text: [`parse`] gives typed statements whose queries are *canonical*.
+//!
+//! Canonical means that every window, however it was spelled, is a relation in FROM:
+//! `TableFactor::Table` with the one-part name `tumble`, `hop`, `cumulate` or `session` and the
+//! arguments `(SELECT * FROM input)` (always a subquery), then the time column as an identifier
+//! (left out: the event time of the input), then the intervals, positional or named (`size`,
+//! `slide`, `step`, `gap`, `offset`), then for a session with keys [`PARTITION_BY`].
+//!
+//! The way of a submission: one lexing pass (places are those of the whole submission), split at
+//! `;`, the tail cut off, window clauses turned into functions, the rest parsed by sqlparser with
+//! [our dialect](dialect), windows brought into canonical form.
+//!
+//! Invariants: text never becomes text again; deep nesting is an error, not a stack overflow.
+
+mod canonical;
+mod clause;
+mod command;
+mod cursor;
+mod ddl;
+mod dialect;
+mod errors;
+mod grouped;
+mod interval;
+mod lex;
+mod relation;
+mod statement;
+mod tail;
+#[cfg(test)]
+mod tests;
+
+pub use interval::Interval;
+pub use lex::is_complete;
+pub use relation::PARTITION_BY;
+pub use statement::{
+    ContinuousQuery, CreateStream, CreateView, Drop, DropKind, Explain, Explained, Insert,
+    OptionItem, Parsed, Set, ShowKind, Statement, WatermarkClause,
+};
+pub use tail::{Emit, Tail};
+
+use datafusion::sql::parser::{DFParserBuilder, Statement as EngineStatement};
+use datafusion::sql::sqlparser::ast::{Query, Statement as StandardStatement, TableObject};
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use windrow_core::{Error, Place, Result};
+
+use self::cursor::{Cursor, place_of, unquoted};
+use self::errors::{from_engine, from_parser};
+
+/// The parser's own limit of recursion; parentheses are bounded before ([`lex`]).
+const RECURSION_MAX: usize = 200;
+
+/// Reads all statements of `sql`, which are separated by `;`.
+///
+/// # Errors
+/// The first statement that cannot be read, with its place in `sql`; no statement is returned
+/// then.
+pub fn parse(sql: &str) -> Result<Vec<Parsed>> {
+    let mut statements = vec![];
+    for piece in lex::split(sql)? {
+        let first = piece.tokens.first().map_or(piece.end, |t| place_of(t.span));
+        statements.push(Parsed {
+            statement: command::statement(&piece.tokens, piece.end)?,
+            text: piece.text.to_owned(),
+            first_line: first.line,
+            first_column: first.column,
+        });
+    }
+    Ok(statements)
+}
+
+/// A parser of our dialect over `tokens`.
+fn parser(tokens: &[TokenWithSpan]) -> Parser<'static> {
+    Parser::new(&dialect::DIALECT)
+        .with_recursion_limit(RECURSION_MAX)
+        .with_tokens_with_locations(tokens.to_vec())
+}
+
+/// Reads a query with its tail; `tail` holds what was said before (`EMIT … AS`).
+fn query(tokens: &[TokenWithSpan], mut tail: Tail, end: Place) -> Result<ContinuousQuery> {
+    let (tokens, cut) = tail::cut(tokens, end)?;
+    tail::merge(&mut tail, cut)?;
+    let tokens = windows(tokens, &mut tail, end)?;
+    let mut parser = parser(&tokens);
+    let mut query = parser.parse_query().map_err(|e| from_parser(e, &tokens, end))?;
+    nothing_left(&parser, &tokens, end)?;
+    canonical::canonicalize(&mut *query)?;
+    Ok(ContinuousQuery { query, tail })
+}
+
+/// The tokens with window clauses turned into functions.
+fn windows(tokens: &[TokenWithSpan], tail: &mut Tail, end: Place) -> Result<Vec<TokenWithSpan>> {
+    let mut tokens = relation_tokens(tokens);
+    clause::desugar(&mut tokens, tail, end)?;
+    Ok(tokens)
+}
+
+/// Writes `SESSION(t PARTITION BY k, …)` as `SESSION(TABLE t PARTITION BY k, …)`, which the
+/// dialect reads.
+fn relation_tokens(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
+    let mut out = Vec::with_capacity(tokens.len());
+    for (i, token) in tokens.iter().enumerate() {
+        out.push(token.clone());
+        let before = i.checked_sub(1).and_then(|b| tokens.get(b));
+        let opens = token.token == Token::LParen
+            && before
+                .and_then(|t| unquoted(&t.token))
+                .is_some_and(|w| relation::WindowFunction::named(w).is_some());
+        let ahead = tokens.get(i + 1..).unwrap_or_default();
+        if opens && cursor::is_word(ahead.first().map_or(&Token::EOF, |t| &t.token), "TABLE") {
+            continue;
+        }
+        if opens && partitioned(Cursor::new(ahead, place_of(token.span))) {
+            let table = Token::make_keyword("TABLE");
+            out.push(TokenWithSpan { token: table, span: token.span });
+        }
+    }
+    out
+}
+
+/// Whether a table or a subquery is next, and PARTITION BY after it.
+fn partitioned(mut ahead: Cursor<'_>) -> bool {
+    let read = match ahead.peek(0) {
+        Token::LParen => ahead.parenthesized().is_ok(),
+        _ => ahead.name("a table").is_ok(),
+    };
+    read && ahead.sees(&["PARTITION", "BY"])
+}
+
+/// Reads anything that the engine underneath knows.
+fn engine(tokens: &[TokenWithSpan], end: Place) -> Result<EngineStatement> {
+    let mut tail = Tail::default();
+    let tokens = windows(tokens, &mut tail, end)?;
+    if let Some(place) = tail.lateness.map(|l| l.place) {
+        return Err(Error::sql("a grace period needs a continuous query").with_place(place));
+    }
+    let failed = |e| from_engine(e, &tokens, end);
+    let mut parser = DFParserBuilder::new(tokens.clone())
+        .with_dialect(&dialect::DIALECT)
+        .with_recursion_limit(RECURSION_MAX)
+        .build()
+        .map_err(failed)?;
+    let mut statement = parser.parse_statement().map_err(failed)?;
+    nothing_left(&parser.parser, &tokens, end)?;
+    canonicalize_engine(&mut statement)?;
+    Ok(statement)
+}
+
+fn canonicalize_engine(statement: &mut EngineStatement) -> Result<()> {
+    use datafusion::sql::parser::CopyToSource;
+    match statement {
+        EngineStatement::Statement(statement) => canonical::canonicalize(&mut **statement),
+        EngineStatement::CopyTo(copy) => match &mut copy.source {
+            CopyToSource::Query(query) => canonical::canonicalize::<Query>(query),
+            CopyToSource::Relation(_) => Ok(()),
+        },
+        EngineStatement::Explain(explain) => canonicalize_engine(&mut explain.statement),
+        EngineStatement::CreateExternalTable(_) | EngineStatement::Reset(_) => Ok(()),
+    }
+}
+
+/// Reads `INSERT INTO target [(columns)] query tail`.
+fn insert(tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
+    let (tokens, mut tail) = tail::cut(tokens, end)?;
+    let tokens = windows(tokens, &mut tail, end)?;
+    let mut parser = parser(&tokens);
+    let mut statement = parser.parse_statement().map_err(|e| from_parser(e, &tokens, end))?;
+    nothing_left(&parser, &tokens, end)?;
+    canonical::canonicalize(&mut statement)?;
+    let plain = |i: &datafusion::sql::sqlparser::ast::Insert| {
+        !i.overwrite && i.returning.is_none() && i.on.is_none() && i.assignments.is_empty()
+    };
+    match statement {
+        StandardStatement::Insert(mut insert) if plain(&insert) && insert.source.is_some() => {
+            let TableObject::TableName(target) = insert.table.clone() else {
+                return Err(Error::sql("INSERT needs the name of a table or stream")
+                    .with_place(tokens.first().map_or(end, |t| place_of(t.span))));
+            };
+            let last = |c: &datafusion::sql::sqlparser::ast::ObjectName| {
+                c.0.last().and_then(|p| p.as_ident()).cloned()
+            };
+            let columns = insert.columns.iter().filter_map(last).collect();
+            let Some(query) = insert.source.take() else {
+                return Err(Error::sql("INSERT needs VALUES or a query").with_place(end));
+            };
+            let query = ContinuousQuery { query, tail };
+            Ok(Statement::Insert(Box::new(Insert { target, columns, query, rest: insert })))
+        }
+        statement if tail.is_empty() => {
+            Ok(Statement::DataFusion(Box::new(EngineStatement::Statement(Box::new(statement)))))
+        }
+        _ => Err(Error::sql("this form of INSERT cannot emit continuously")
+            .with_place(tail.place.unwrap_or(end))
+            .with_hint("Write INSERT INTO target SELECT … EMIT ….")),
+    }
+}
+
+/// Everything has to be read.
+fn nothing_left(parser: &Parser<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<()> {
+    match parser.peek_token_ref() {
+        token if token.token == Token::EOF => Ok(()),
+        _ => {
+            let found = parser.peek_token();
+            match parser.expected::<()>("the end of the statement", found) {
+                Ok(()) => Ok(()),
+                Err(error) => Err(from_parser(error, tokens, end)),
+            }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Spelling 4: `WINDOW TUMBLING (SIZE 1 MINUTE)` and its kin, at any depth.
+//!
+//! A pass over the tokens turns the clause into a marked function in the GROUP BY of the same
+//! SELECT, where spelling 3 takes over. Tokens keep their places. The standard's
+//! `WINDOW w AS (…)` is left alone.
+
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Word};
+use windrow_core::{Error, Place, Result};
+
+use super::cursor::{Cursor, is_word, place_of, unquoted};
+use super::grouped::CLAUSE_MARK;
+use super::interval::{Interval, interval};
+use super::relation::WindowFunction;
+use super::tail::{Tail, once};
+
+/// What a clause says.
+struct Clause {
+    window: WindowFunction,
+    /// In the order of the function's arguments.
+    lengths: Vec<Interval>,
+    grace: Option<Interval>,
+    /// How many tokens it has.
+    len: usize,
+    span: Span,
+}
+
+/// Rewrites every clause in `tokens`; a grace period goes to the tail.
+pub(super) fn desugar(tokens: &mut Vec<TokenWithSpan>, tail: &mut Tail, end: Place) -> Result<()> {
+    let mut at = 0;
+    while at < tokens.len() {
+        let ahead = tokens.get(at..).unwrap_or_default();
+        if kind(ahead).is_none() {
+            at += 1;
+            continue;
+        }
+        let clause = read(ahead, end)?;
+        let place = place_of(clause.span);
+        once(&mut tail.lateness, clause.grace, "ALLOW LATENESS", place)?;
+        let target = target(tokens, at, clause.len, place)?;
+        let marker = marker(&clause, &target);
+        let insert_at = match target {
+            Target::Extend(i) | Target::Create(i) => i,
+        };
+        tokens.splice(insert_at..insert_at, marker);
+        tokens.drain(at..at + clause.len);
+    }
+    Ok(())
+}
+
+/// The window of the clause that begins with these tokens, if one does.
+fn kind(tokens: &[TokenWithSpan]) -> Option<WindowFunction> {
+    let [window, kind, paren, ..] = tokens else { return None };
+    if !is_word(&window.token, "WINDOW") || paren.token != Token::LParen {
+        return None;
+    }
+    Some(match unquoted(&kind.token)?.to_ascii_uppercase().as_str() {
+        "TUMBLING" => WindowFunction::Tumble,
+        "HOPPING" | "SLIDING" => WindowFunction::Hop,
+        "CUMULATING" => WindowFunction::Cumulate,
+        "SESSION" => WindowFunction::Session,
+        _ => return None,
+    })
+}
+
+#[derive(Default)]
+struct Parts {
+    size: Option<Interval>,
+    advance: Option<Interval>,
+    offset: Option<Interval>,
+    gap: Option<Interval>,
+    grace: Option<Interval>,
+}
+
+fn read(tokens: &[TokenWithSpan], end: Place) -> Result<Clause> {
+    let mut cursor = Cursor::new(tokens, end);
+    let span = tokens.first().map_or(Span::empty(), |t| t.span);
+    let window = kind(tokens).ok_or_else(|| cursor.expected("a WINDOW clause"))?;
+    cursor.advance();
+    cursor.advance();
+    let mut inner = cursor.parenthesized()?;
+    let mut parts = Parts::default();
+    loop {
+        part(&mut inner, window, &mut parts)?;
+        if !inner.eat_token(&Token::Comma) {
+            break;
+        }
+    }
+    if !inner.is_end() {
+        return Err(inner.expected("\",\" or \")\""));
+    }
+    let lengths = lengths(window, &parts, place_of(span))?;
+    Ok(Clause { window, lengths, grace: parts.grace, len: cursor.position(), span })
+}
+
+fn part(inner: &mut Cursor<'_>, window: WindowFunction, parts: &mut Parts) -> Result<()> {
+    let at = inner.place();
+    let session = window == WindowFunction::Session;
+    if inner.eat(&["GRACE", "PERIOD"]) {
+        let grace = interval(inner, "the grace period")?;
+        once(&mut parts.grace, Some(grace), "GRACE PERIOD", at)
+    } else if session {
+        let _optional = inner.eat(&["GAP"]);
+        let gap = interval(inner, "the gap of the session")?;
+        once(&mut parts.gap, Some(gap), "GAP", at)
+    } else if inner.eat(&["SIZE"]) {
+        once(&mut parts.size, Some(interval(inner, "the size of the window")?), "SIZE", at)
+    } else if inner.eat(&["ADVANCE", "BY"]) && window != WindowFunction::Tumble {
+        once(&mut parts.advance, Some(interval(inner, "the advance")?), "ADVANCE BY", at)
+    } else if inner.eat(&["OFFSET"]) {
+        once(&mut parts.offset, Some(interval(inner, "the offset")?), "OFFSET", at)
+    } else {
+        Err(inner.expected("SIZE, ADVANCE BY, OFFSET or GRACE PERIOD").with_hint(usage(window)))
+    }
+}
+
+fn usage(window: WindowFunction) -> &'static str {
+    match window {
+        WindowFunction::Tumble => "Write it as WINDOW TUMBLING (SIZE 1 MINUTE).",
+        WindowFunction::Hop => "Write it as WINDOW HOPPING (SIZE 10 MINUTES, ADVANCE BY 1 MINUTE).",
+        WindowFunction::Cumulate => {
+            "Write it as WINDOW CUMULATING (SIZE 1 DAY, ADVANCE BY 1 HOUR)."
+        }
+        WindowFunction::Session => "Write it as WINDOW SESSION (5 MINUTES).",
+    }
+}
+
+fn lengths(window: WindowFunction, parts: &Parts, place: Place) -> Result<Vec<Interval>> {
+    let need = |part: Option<Interval>, name: &str| {
+        let missing = || {
+            Error::sql(format!("{name} is missing in the WINDOW clause"))
+                .with_place(place)
+                .with_hint(usage(window))
+        };
+        part.ok_or_else(missing)
+    };
+    let mut lengths = match window {
+        WindowFunction::Tumble => vec![need(parts.size, "SIZE")?],
+        WindowFunction::Session => vec![need(parts.gap, "GAP")?],
+        WindowFunction::Hop | WindowFunction::Cumulate => {
+            vec![need(parts.advance, "ADVANCE BY")?, need(parts.size, "SIZE")?]
+        }
+    };
+    lengths.extend(parts.offset);
+    Ok(lengths)
+}
+
+/// Where the marker goes (index in the tokens with the clause still in them).
+enum Target {
+    /// Just after an existing GROUP BY.
+    Extend(usize),
+    /// Here, with a GROUP BY of its own.
+    Create(usize),
+}
+
+fn target(tokens: &[TokenWithSpan], at: usize, len: usize, place: Place) -> Result<Target> {
+    if grouped_before(tokens, at) {
+        return Err(Error::sql("the WINDOW clause stands after GROUP BY")
+            .with_place(place)
+            .with_hint("Put it before GROUP BY, next to WHERE."));
+    }
+    let mut depth = 0_usize;
+    for (i, token) in tokens.iter().enumerate().skip(at + len) {
+        match &token.token {
+            Token::LParen => depth += 1,
+            Token::RParen if depth == 0 => return Ok(Target::Create(i)),
+            Token::RParen => depth -= 1,
+            Token::Word(w) if depth == 0 => match w.keyword {
+                Keyword::GROUP => return Ok(Target::Extend(i + 2)),
+                Keyword::WINDOW if kind(tokens.get(i..).unwrap_or_default()).is_some() => {
+                    return Err(Error::sql("a SELECT has two WINDOW clauses")
+                        .with_place(place_of(token.span))
+                        .with_hint("Keep one, or put the other into a subquery."));
+                }
+                keyword if ends_where(keyword) => return Ok(Target::Create(i)),
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+    Ok(Target::Create(tokens.len()))
+}
+
+/// Whether the SELECT that the clause belongs to has its GROUP BY before it.
+fn grouped_before(tokens: &[TokenWithSpan], at: usize) -> bool {
+    let mut depth = 0_usize;
+    for token in tokens.get(..at).unwrap_or_default().iter().rev() {
+        match &token.token {
+            Token::RParen => depth += 1,
+            Token::LParen if depth == 0 => return false,
+            Token::LParen => depth -= 1,
+            Token::Word(w) if depth == 0 => match w.keyword {
+                Keyword::GROUP => return true,
+                Keyword::SELECT => return false,
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Whether this keyword comes after where a GROUP BY would stand.
+fn ends_where(keyword: Keyword) -> bool {
+    matches!(
+        keyword,
+        Keyword::HAVING
+            | Keyword::QUALIFY
+            | Keyword::WINDOW
+            | Keyword::ORDER
+            | Keyword::LIMIT
+            | Keyword::OFFSET
+            | Keyword::FETCH
+            | Keyword::UNION
+            | Keyword::EXCEPT
+            | Keyword::INTERSECT
+            | Keyword::MINUS
+            | Keyword::SORT
+            | Keyword::CLUSTER
+            | Keyword::DISTRIBUTE
+    )
+}
+
+fn marker(clause: &Clause, target: &Target) -> Vec<TokenWithSpan> {
+    let word = |value: String, keyword| Token::Word(Word { value, quote_style: None, keyword });
+    let mut out = vec![];
+    if matches!(target, Target::Create(_)) {
+        out.push(word("GROUP".to_owned(), Keyword::GROUP));
+        out.push(word("BY".to_owned(), Keyword::BY));
+    }
+    let name = format!("{CLAUSE_MARK}{}", clause.window.name());
+    out.push(word(name, Keyword::NoKeyword));
+    out.push(Token::LParen);
+    for (i, length) in clause.lengths.iter().enumerate() {
+        if i > 0 {
+            out.push(Token::Comma);
+        }
+        out.push(word("INTERVAL".to_owned(), Keyword::INTERVAL));
+        out.push(Token::SingleQuotedString(literal(length.nanos)));
+    }
+    out.push(Token::RParen);
+    if matches!(target, Target::Extend(_)) {
+        out.push(Token::Comma);
+    }
+    out.into_iter().map(|token| TokenWithSpan { token, span: clause.span }).collect()
+}
+
+/// The value of an interval literal, in the largest unit that is exact.
+fn literal(nanos: i128) -> String {
+    let units = [(1_000_000_000, "seconds"), (1_000_000, "milliseconds"), (1_000, "microseconds")];
+    for (unit, name) in units {
+        if nanos % unit == 0 {
+            return format!("{} {name}", nanos / unit);
+        }
+    }
+    format!("{nanos} nanoseconds")
+}

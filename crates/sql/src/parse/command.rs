@@ -1,0 +1,288 @@
+//! Which statement it is: dispatch on the leading words, and the small commands themselves.
+
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use windrow_core::{Error, Place, Result};
+
+use super::cursor::{Cursor, is_word, spanning, unquoted};
+use super::ddl::{self, Head};
+use super::errors::{LEADING, from_parser};
+use super::interval::interval;
+use super::statement::{Drop, DropKind, Explain, Explained, Set, ShowKind, Statement};
+use super::tail::Tail;
+use super::{engine, insert, parser, query};
+use crate::diagnostics::nearest;
+
+/// Reads one statement.
+pub(super) fn statement(tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
+    let mut cursor = Cursor::new(tokens, end);
+    let Some(word) = unquoted(cursor.peek(0)) else {
+        return match cursor.peek(0) {
+            Token::LParen => Ok(Statement::Query(query(tokens, Tail::default(), end)?)),
+            _ => Err(cursor.expected("a statement")),
+        };
+    };
+    match word.to_ascii_uppercase().as_str() {
+        "SELECT" | "WITH" | "VALUES" | "FROM" | "TABLE" => {
+            Ok(Statement::Query(query(tokens, Tail::default(), end)?))
+        }
+        "INSERT" => insert(tokens, end),
+        "CREATE" => create(cursor, tokens, end),
+        "EXPLAIN" => explain(cursor, tokens, end),
+        "SUBSCRIBE" => subscribe(cursor),
+        "WAIT" => wait(cursor),
+        "SHOW" => show(cursor, tokens, end),
+        "DESCRIBE" | "DESC" => describe(cursor, tokens, end),
+        "DROP" => drop(cursor, tokens, end),
+        "SET" => set(cursor, tokens, end),
+        "PAUSE" | "RESUME" | "DECLARE" | "FETCH" | "REFRESH" => Err(later(word, cursor.place())),
+        _ if LEADING.iter().any(|k| k.eq_ignore_ascii_case(word)) => passed(tokens, end),
+        _ => {
+            let error = Error::sql(format!("\"{word}\" begins no statement"));
+            let place = cursor.place();
+            cursor.advance();
+            Err(error.with_place(place).with_hint(match nearest(word, LEADING.iter().copied()) {
+                Some(near) => format!("Did you mean {near}?"),
+                None => "Statements begin with SELECT, CREATE, INSERT, DROP, EXPLAIN, SHOW, \
+                         DESCRIBE, SUBSCRIBE, WAIT FOR, SET or COPY."
+                    .to_owned(),
+            }))
+        }
+    }
+}
+
+fn passed(tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
+    Ok(Statement::DataFusion(Box::new(engine(tokens, end)?)))
+}
+
+/// What the design has and this version has not.
+fn later(what: &str, place: Place) -> Error {
+    let what = what.to_uppercase();
+    Error::sql(format!("{what} is not part of this version"))
+        .with_place(place)
+        .with_hint("Use CREATE MATERIALIZED VIEW, INSERT INTO … SELECT, and DROP.")
+}
+
+fn create(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
+    cursor.advance();
+    let head = Head { or_replace: cursor.eat(&["OR", "REPLACE"]) };
+    let at = cursor.place();
+    if cursor.eat(&["STREAM"]) || cursor.eat(&["SOURCE"]) {
+        ddl::create_stream(cursor, head)
+    } else if cursor.eat(&["MATERIALIZED", "VIEW"]) {
+        ddl::create_view(cursor, head, true, end)
+    } else if cursor.eat(&["VIEW"]) {
+        ddl::create_view(cursor, head, false, end)
+    } else if cursor.sees(&["TABLE"]) && ddl::is_stream(tokens) {
+        cursor.advance();
+        ddl::create_stream(cursor, head)
+    } else if cursor.eat(&["SINK"]) || cursor.eat(&["SUBSCRIPTION"]) {
+        let word = tokens.get(cursor.position() - 1).and_then(|t| unquoted(&t.token));
+        Err(later(&format!("CREATE {}", word.unwrap_or_default()), at))
+    } else {
+        passed(tokens, end).map_err(|error| match unquoted(cursor.peek(0)) {
+            Some(word) if error.place() == Some(at) && error.hints().is_empty() => {
+                let kinds = ["STREAM", "SOURCE", "TABLE", "VIEW", "MATERIALIZED", "EXTERNAL"];
+                match nearest(word, kinds) {
+                    Some(near) => error.with_hint(format!("Did you mean {near}?")),
+                    None => error.with_hint(
+                        "CREATE makes a STREAM, MATERIALIZED VIEW, VIEW, TABLE or EXTERNAL TABLE.",
+                    ),
+                }
+            }
+            _ => error,
+        })
+    }
+}
+
+fn explain(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
+    cursor.advance();
+    if cursor.eat(&["WHY", "NOT"]) {
+        let view = cursor.name("the name of a view")?;
+        cursor.expect_end()?;
+        let what = Explained::WhyNot(view);
+        return Ok(Statement::Explain(Explain { analyze: false, verbose: false, what }));
+    }
+    let (mut analyze, mut verbose) = (false, false);
+    loop {
+        if !analyze && cursor.eat(&["ANALYZE"]) {
+            analyze = true;
+        } else if !verbose && cursor.eat(&["VERBOSE"]) {
+            verbose = true;
+        } else {
+            break;
+        }
+    }
+    let query_next = ["SELECT", "WITH", "VALUES"].iter().any(|w| is_word(cursor.peek(1), w));
+    let options =
+        cursor.peek(0) == &Token::LParen && !query_next && cursor.peek(1) != &Token::LParen;
+    if cursor.sees(&["FORMAT"]) || options {
+        return passed(tokens, end);
+    }
+    if cursor.is_end() {
+        return Err(cursor.expected("a statement after EXPLAIN"));
+    }
+    if cursor.sees(&["EXPLAIN"]) {
+        return Err(cursor.expected("a statement other than EXPLAIN"));
+    }
+    let inner = statement(cursor.rest(), end)?;
+    let what = Explained::Statement(Box::new(inner));
+    Ok(Statement::Explain(Explain { analyze, verbose, what }))
+}
+
+fn subscribe(mut cursor: Cursor<'_>) -> Result<Statement> {
+    cursor.advance();
+    let _optional = cursor.eat(&["TO"]);
+    let view = cursor.name("the name of a view")?;
+    let after = if cursor.eat(&["AFTER"]) {
+        let place = cursor.place();
+        let Token::Number(text, _) = cursor.peek(0) else {
+            return Err(cursor.expected("a sequence number"));
+        };
+        let number = text.parse().map_err(|_| {
+            Error::sql(format!("\"{text}\" is not a sequence number"))
+                .with_place(place)
+                .with_hint("Give the last number that you have seen, a whole number.")
+        })?;
+        cursor.advance();
+        Some(number)
+    } else {
+        None
+    };
+    cursor.expect_end()?;
+    Ok(Statement::Subscribe { view, after })
+}
+
+fn wait(mut cursor: Cursor<'_>) -> Result<Statement> {
+    cursor.expect(&["WAIT", "FOR"])?;
+    let view = cursor.name("the name of a view")?;
+    let until = if cursor.eat(&["UNTIL"]) {
+        let mut timestamp: Vec<TokenWithSpan> = vec![];
+        let until = cursor.place();
+        while !cursor.is_end() && !cursor.sees(&["TIMEOUT"]) {
+            timestamp.extend(cursor.rest().first().cloned());
+            cursor.advance();
+        }
+        let end = cursor.place();
+        let mut parser = parser(&timestamp);
+        let expr = parser.parse_expr().map_err(|e| from_parser(e, &timestamp, end))?;
+        if parser.peek_token_ref().token != Token::EOF {
+            return Err(Error::sql("expected one timestamp after UNTIL")
+                .with_place(until)
+                .with_hint("Write UNTIL TIMESTAMP '2026-01-01 00:00:00'."));
+        }
+        Some(expr)
+    } else {
+        None
+    };
+    let timeout = if cursor.eat(&["TIMEOUT"]) {
+        Some(interval(&mut cursor, "the timeout")?.to_duration())
+    } else {
+        None
+    };
+    cursor.expect_end()?;
+    Ok(Statement::WaitFor { view, until, timeout })
+}
+
+fn show(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
+    cursor.advance();
+    if cursor.eat(&["CREATE"]) {
+        let kinds: [&[&str]; 5] =
+            [&["MATERIALIZED", "VIEW"], &["STREAM"], &["SOURCE"], &["TABLE"], &["VIEW"]];
+        // A word for the kind may also be the name itself: SHOW CREATE stream.
+        let kind = kinds.iter().find(|k| cursor.sees(k) && cursor.rest().len() > k.len());
+        if let Some(kind) = kind {
+            cursor.eat(kind);
+        }
+        let name = cursor.name("a name")?;
+        cursor.expect_end()?;
+        return Ok(Statement::ShowCreate(name));
+    }
+    let kinds: [(&[&str], ShowKind); 10] = [
+        (&["STREAMS"], ShowKind::Streams),
+        (&["SOURCES"], ShowKind::Streams),
+        (&["MATERIALIZED", "VIEWS"], ShowKind::MaterializedViews),
+        (&["VIEWS"], ShowKind::Views),
+        (&["TABLES"], ShowKind::Tables),
+        (&["QUERIES"], ShowKind::Queries),
+        (&["SINKS"], ShowKind::Sinks),
+        (&["WATERMARKS"], ShowKind::Watermarks),
+        (&["WINDOWS"], ShowKind::Windows),
+        (&["FUNCTIONS"], ShowKind::Functions),
+    ];
+    match kinds.iter().find(|(words, _)| cursor.eat(words)) {
+        Some((_, ShowKind::Functions)) if !cursor.is_end() => passed(tokens, end),
+        Some((_, kind)) => {
+            cursor.expect_end()?;
+            Ok(Statement::Show(*kind))
+        }
+        None => passed(tokens, end),
+    }
+}
+
+fn describe(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
+    cursor.advance();
+    if ["SELECT", "WITH", "VALUES", "INSERT"].iter().any(|w| cursor.sees(&[w])) {
+        return passed(tokens, end);
+    }
+    if cursor.sees(&["TABLE"]) && cursor.rest().len() > 1 {
+        cursor.advance();
+    }
+    let name = cursor.name("a name")?;
+    cursor.expect_end()?;
+    Ok(Statement::Describe(name))
+}
+
+fn drop(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
+    cursor.advance();
+    let kinds: [(&[&str], DropKind); 6] = [
+        (&["STREAM"], DropKind::Stream),
+        (&["SOURCE"], DropKind::Stream),
+        (&["MATERIALIZED", "VIEW"], DropKind::MaterializedView),
+        (&["VIEW"], DropKind::View),
+        (&["TABLE"], DropKind::Table),
+        (&["SINK"], DropKind::Sink),
+    ];
+    let Some((_, kind)) = kinds.iter().find(|(words, _)| cursor.eat(words)) else {
+        return passed(tokens, end);
+    };
+    let if_exists = cursor.eat(&["IF", "EXISTS"]);
+    let mut names = vec![cursor.name("a name")?];
+    while cursor.eat_token(&Token::Comma) {
+        names.push(cursor.name("a name")?);
+    }
+    let cascade = cursor.eat(&["CASCADE"]);
+    if !cascade {
+        let _optional = cursor.eat(&["RESTRICT"]);
+    }
+    cursor.expect_end()?;
+    Ok(Statement::Drop(Drop { kind: *kind, names, if_exists, cascade }))
+}
+
+fn set(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
+    cursor.advance();
+    if cursor.sees(&["TIME", "ZONE"]) || cursor.peek(0) == &Token::LParen {
+        return passed(tokens, end);
+    }
+    let name = cursor.name("the name of a setting")?;
+    if !cursor.eat(&["TO"]) {
+        cursor.expect_token(&Token::Eq)?;
+    }
+    let start = cursor.place();
+    // A bare word is a value too: SET output = csv.
+    let value = match unquoted(cursor.peek(0)) {
+        Some(word) if !word.eq_ignore_ascii_case("INTERVAL") => {
+            cursor.advance();
+            word.to_owned()
+        }
+        _ => ddl::literal(&mut cursor, "the value of the setting")?,
+    };
+    let place = spanning(start, cursor.place_before());
+    cursor.expect_end()?;
+    let parts: Vec<String> = name
+        .0
+        .iter()
+        .filter_map(|p| p.as_ident())
+        .map(|i| if i.quote_style.is_some() { i.value.clone() } else { i.value.to_lowercase() })
+        .collect();
+    Ok(Statement::Set(Set { name: parts.join("."), value, place }))
+}

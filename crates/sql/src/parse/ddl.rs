@@ -1,0 +1,337 @@
+//! `CREATE STREAM` and `CREATE [MATERIALIZED] VIEW`.
+
+use datafusion::sql::sqlparser::ast::{ColumnDef, ColumnOption, Expr, Ident};
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use windrow_core::{Error, Place, Result};
+
+use super::cursor::{Cursor, is_word, place_of, spanning};
+use super::errors::from_parser;
+use super::interval::interval;
+use super::statement::{CreateStream, CreateView, OptionItem, Statement, WatermarkClause};
+use super::tail::{self, Tail};
+use super::{parser, query};
+
+/// `OR REPLACE` and `IF NOT EXISTS` around the kind of object.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Head {
+    pub(super) or_replace: bool,
+}
+
+/// Whether `CREATE TABLE …` means a stream: it has a watermark or names a connector.
+pub(super) fn is_stream(tokens: &[TokenWithSpan]) -> bool {
+    let mut depth = 0_usize;
+    for (i, token) in tokens.iter().enumerate() {
+        let next = tokens.get(i + 1).map(|t| &t.token);
+        match &token.token {
+            Token::LParen => depth += 1,
+            Token::RParen => depth = depth.saturating_sub(1),
+            Token::Word(w)
+                if depth == 0 && w.quote_style.is_none() && is_word(&token.token, "AS") =>
+            {
+                return false;
+            }
+            Token::Word(_) | Token::SingleQuotedString(_) if depth == 1 => {
+                let named = match &token.token {
+                    Token::Word(w) => &w.value,
+                    Token::SingleQuotedString(text) => text,
+                    _ => continue,
+                };
+                let is = |word: &str| named.eq_ignore_ascii_case(word);
+                let for_next = next.is_some_and(|t| is_word(t, "FOR"));
+                let interval_next = next.is_some_and(|t| is_word(t, "INTERVAL"));
+                if is("WATERMARK") && for_next
+                    || is("LATENESS") && interval_next
+                    || is("connector") && next == Some(&Token::Eq)
+                {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+/// What follows `CREATE [OR REPLACE] STREAM`.
+pub(super) fn create_stream(mut cursor: Cursor<'_>, head: Head) -> Result<Statement> {
+    let if_not_exists = cursor.eat(&["IF", "NOT", "EXISTS"]);
+    let name = cursor.name("the name of the stream")?;
+    let (columns, watermark) = if cursor.peek(0) == &Token::LParen {
+        let open = cursor.place();
+        let inner = cursor.parenthesized()?;
+        columns(inner.rest(), spanning(open, cursor.place_before()), cursor.place_before())?
+    } else {
+        (vec![], None)
+    };
+    let options = options(&mut cursor)?;
+    cursor.expect_end()?;
+    if columns.is_empty() && watermark.is_none() && options.is_empty() {
+        return Err(cursor.expected("columns or WITH (…)").with_hint(
+            "A stream without connector needs columns: CREATE STREAM s (a INT, ts TIMESTAMP, \
+             WATERMARK FOR ts).",
+        ));
+    }
+    let or_replace = head.or_replace;
+    let stream = CreateStream { or_replace, if_not_exists, name, columns, watermark, options };
+    Ok(Statement::CreateStream(stream))
+}
+
+fn columns(
+    tokens: &[TokenWithSpan],
+    list: Place,
+    end: Place,
+) -> Result<(Vec<ColumnDef>, Option<WatermarkClause>)> {
+    let mut reader = ColumnReader { tokens, end, parser: parser(tokens), watermark: None };
+    let mut columns: Vec<ColumnDef> = vec![];
+    loop {
+        if reader.parser.peek_token_ref().token == Token::EOF {
+            break;
+        }
+        if let Some(column) = reader.element()? {
+            let name = folded(&column.name);
+            if columns.iter().any(|c| name == folded(&c.name)) {
+                return Err(Error::sql(format!("column \"{name}\" stands twice"))
+                    .with_place(place_of(column.name.span))
+                    .with_hint("Rename or remove one of them."));
+            }
+            columns.push(column);
+        }
+        if !reader.parser.consume_token(&Token::Comma) {
+            reader.expect_end()?;
+            break;
+        }
+    }
+    let watermark = reader.watermark;
+    if columns.is_empty() && watermark.is_none() {
+        return Err(Error::sql("the column list is empty")
+            .with_place(list)
+            .with_hint("Leave the parentheses out to take the columns from the data."));
+    }
+    if let Some(mark) = &watermark
+        && !columns.is_empty()
+        && !columns.iter().any(|c| folded(&c.name) == folded(&mark.column))
+    {
+        let name = folded(&mark.column);
+        let known: Vec<String> = columns.iter().map(|c| folded(&c.name)).collect();
+        let known = known.iter().map(String::as_str);
+        return Err(Error::sql(format!("WATERMARK FOR names an unknown column \"{name}\""))
+            .with_place(place_of(mark.column.span))
+            .with_hint(crate::diagnostics::did_you_mean(&name, known, "columns")));
+    }
+    Ok((columns, watermark))
+}
+
+/// An identifier as the catalog knows it.
+fn folded(ident: &Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    }
+}
+
+struct ColumnReader<'t> {
+    tokens: &'t [TokenWithSpan],
+    end: Place,
+    parser: Parser<'static>,
+    watermark: Option<WatermarkClause>,
+}
+
+impl ColumnReader<'_> {
+    /// A column, or `None` when it was a watermark.
+    fn element(&mut self) -> Result<Option<ColumnDef>> {
+        let [first, second] = self.parser.peek_tokens_ref();
+        let at = place_of(first.span);
+        if is_word(&first.token, "WATERMARK") && is_word(&second.token, "FOR") {
+            self.parser.next_token();
+            self.parser.next_token();
+            let column = self.parser.parse_identifier().map_err(|e| self.error(e))?;
+            let has_expr = is_word(&self.parser.peek_token_ref().token, "AS");
+            let expr = if has_expr {
+                self.parser.next_token();
+                Some(self.parser.parse_expr().map_err(|e| self.error(e))?)
+            } else {
+                None
+            };
+            self.mark(column, expr, at)?;
+            return Ok(None);
+        }
+        let constraint = ["PRIMARY", "UNIQUE", "FOREIGN", "CONSTRAINT", "CHECK"];
+        let key = is_word(&second.token, "KEY") || second.token == Token::LParen;
+        if constraint.iter().any(|w| is_word(&first.token, w)) && key {
+            return Err(Error::sql("a stream has no table constraints")
+                .with_place(at)
+                .with_hint("Remove it; a view can drop duplicates or check rows."));
+        }
+        let column = self.parser.parse_column_def().map_err(|e| self.error(e))?;
+        if is_word(&self.parser.peek_token_ref().token, "LATENESS") {
+            self.lateness(&column.name)?;
+        }
+        for option in &column.options {
+            supported(&column, &option.option)?;
+        }
+        Ok(Some(column))
+    }
+
+    /// `ts TIMESTAMP LATENESS INTERVAL '5 seconds'` means `WATERMARK FOR ts AS ts - INTERVAL …`.
+    fn lateness(&mut self, column: &Ident) -> Result<()> {
+        let at = place_of(self.parser.next_token().span);
+        let ahead = self.tokens.get(self.parser.index()..).unwrap_or_default();
+        interval(&mut Cursor::new(ahead, self.end), "the lateness")?;
+        let right = self.parser.parse_expr().map_err(|e| self.error(e))?;
+        let expr = Expr::BinaryOp {
+            left: Box::new(Expr::Identifier(column.clone())),
+            op: datafusion::sql::sqlparser::ast::BinaryOperator::Minus,
+            right: Box::new(right),
+        };
+        self.mark(column.clone(), Some(expr), at)
+    }
+
+    fn mark(&mut self, column: Ident, expr: Option<Expr>, place: Place) -> Result<()> {
+        if self.watermark.is_some() {
+            return Err(Error::sql("a stream has two watermarks")
+                .with_place(place)
+                .with_hint("Only one column is the event time; remove the other watermark."));
+        }
+        self.watermark = Some(WatermarkClause { column, expr, place });
+        Ok(())
+    }
+
+    fn expect_end(&self) -> Result<()> {
+        let token = self.parser.peek_token_ref();
+        if token.token == Token::EOF {
+            return Ok(());
+        }
+        let what = format!("expected \",\" or \")\" after a column, found \"{}\"", token.token);
+        Err(Error::sql(what).with_place(place_of(token.span)))
+    }
+
+    fn error(&self, error: datafusion::sql::sqlparser::parser::ParserError) -> Error {
+        from_parser(error, self.tokens, self.end)
+    }
+}
+
+fn supported(column: &ColumnDef, option: &ColumnOption) -> Result<()> {
+    match option {
+        ColumnOption::Null
+        | ColumnOption::NotNull
+        | ColumnOption::Comment(_)
+        | ColumnOption::Generated { generation_expr: Some(_), .. } => Ok(()),
+        other => Err(Error::sql(format!(
+            "column \"{}\" of a stream cannot have {other}",
+            folded(&column.name)
+        ))
+        .with_place(place_of(column.name.span))
+        .with_hint("A column may be NOT NULL or GENERATED ALWAYS AS (…).")),
+    }
+}
+
+/// `[WITH (key = value, …)]`.
+pub(super) fn options(cursor: &mut Cursor<'_>) -> Result<Vec<OptionItem>> {
+    let mut options: Vec<OptionItem> = vec![];
+    if !cursor.eat(&["WITH"]) {
+        return Ok(options);
+    }
+    let mut inner = cursor.parenthesized()?;
+    while !inner.is_end() {
+        let item = option(&mut inner)?;
+        if options.iter().any(|o| o.key.eq_ignore_ascii_case(&item.key)) {
+            return Err(Error::config(format!("option \"{}\" stands twice", item.key))
+                .with_place(item.place)
+                .with_hint("Remove one of them."));
+        }
+        options.push(item);
+        if !inner.eat_token(&Token::Comma) && !inner.is_end() {
+            return Err(inner.expected("\",\" or \")\" after an option"));
+        }
+    }
+    Ok(options)
+}
+
+fn option(inner: &mut Cursor<'_>) -> Result<OptionItem> {
+    let at = inner.place();
+    let key = match inner.peek(0) {
+        Token::SingleQuotedString(text) | Token::DoubleQuotedString(text) => {
+            let key = text.clone();
+            inner.advance();
+            key
+        }
+        _ => {
+            let mut parts = vec![folded(&inner.identifier("the name of an option")?)];
+            while inner.eat_token(&Token::Period) {
+                parts.push(folded(&inner.identifier("the name of an option")?));
+            }
+            parts.join(".")
+        }
+    };
+    inner.expect_token(&Token::Eq)?;
+    let value = literal(inner, &format!("the value of \"{key}\""))?;
+    Ok(OptionItem { key, value, place: spanning(at, inner.place_before()) })
+}
+
+/// A string, a number, TRUE, FALSE or an interval, as text.
+pub(super) fn literal(cursor: &mut Cursor<'_>, what: &str) -> Result<String> {
+    let has_interval = cursor.eat(&["INTERVAL"]);
+    let negative = !has_interval && cursor.eat_token(&Token::Minus);
+    let sign = if negative { "-" } else { "" };
+    let text = match cursor.peek(0) {
+        Token::SingleQuotedString(text) if !negative => text.clone(),
+        Token::Number(number, _) => format!("{sign}{number}"),
+        Token::Word(w)
+            if !negative
+                && (is_word(cursor.peek(0), "TRUE") || is_word(cursor.peek(0), "FALSE")) =>
+        {
+            w.value.to_lowercase()
+        }
+        _ => {
+            let hint = "Write it as a string in single quotes, a number, TRUE or FALSE.";
+            return Err(cursor.expected(what).with_hint(hint));
+        }
+    };
+    cursor.advance();
+    if has_interval && let Token::Word(unit) = cursor.peek(0) {
+        cursor.advance();
+        return Ok(format!("{text} {}", unit.value.to_lowercase()));
+    }
+    Ok(text)
+}
+
+/// What follows `CREATE [OR REPLACE] [MATERIALIZED] VIEW`.
+pub(super) fn create_view(
+    mut cursor: Cursor<'_>,
+    head: Head,
+    materialized: bool,
+    end: Place,
+) -> Result<Statement> {
+    let if_not_exists = cursor.eat(&["IF", "NOT", "EXISTS"]);
+    let name = cursor.name("the name of the view")?;
+    let mut columns = vec![];
+    if cursor.peek(0) == &Token::LParen {
+        let mut inner = cursor.parenthesized()?;
+        loop {
+            columns.push(inner.identifier("the name of a column")?);
+            if !inner.eat_token(&Token::Comma) {
+                break;
+            }
+        }
+        if !inner.is_end() {
+            return Err(inner.expected("\",\" or \")\" after a column's name"));
+        }
+    }
+    let mut first = Tail::default();
+    tail::items(&mut cursor, &mut first)?;
+    let options = options(&mut cursor)?;
+    tail::items(&mut cursor, &mut first)?;
+    cursor.expect(&["AS"])?;
+    let query = query(cursor.rest(), first, end)?;
+    let or_replace = head.or_replace;
+    Ok(Statement::CreateView(CreateView {
+        or_replace,
+        if_not_exists,
+        materialized,
+        name,
+        columns,
+        options,
+        query,
+    }))
+}

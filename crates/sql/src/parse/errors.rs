@@ -1,0 +1,168 @@
+//! The parser's errors, for people: with their place, without "Line: 1, Column: 8" in the text.
+
+use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::parser::ParserError;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use windrow_core::{Error, Place};
+
+use super::cursor::{is_word, place_of, unquoted};
+use super::lex::lower_first;
+use super::tail::EMIT_FORMS;
+use crate::diagnostics::nearest;
+
+/// Words that begin a statement.
+pub(super) const LEADING: &[&str] = &[
+    "SELECT",
+    "WITH",
+    "VALUES",
+    "FROM",
+    "TABLE",
+    "INSERT",
+    "CREATE",
+    "DROP",
+    "EXPLAIN",
+    "SHOW",
+    "DESCRIBE",
+    "DESC",
+    "SET",
+    "RESET",
+    "COPY",
+    "SUBSCRIBE",
+    "WAIT",
+    "ALTER",
+    "DELETE",
+    "UPDATE",
+    "MERGE",
+    "TRUNCATE",
+    "PREPARE",
+    "EXECUTE",
+    "DEALLOCATE",
+    "BEGIN",
+    "START",
+    "COMMIT",
+    "ROLLBACK",
+    "USE",
+    "ANALYZE",
+    "PAUSE",
+    "RESUME",
+    "REPLACE",
+    "CALL",
+    "GRANT",
+    "REVOKE",
+];
+
+/// Words inside statements that people mistype.
+const INNER: &[&str] = &[
+    "FROM",
+    "WHERE",
+    "GROUP",
+    "ORDER",
+    "HAVING",
+    "LIMIT",
+    "JOIN",
+    "LEFT",
+    "INNER",
+    "UNION",
+    "EMIT",
+    "WINDOW",
+    "WATERMARK",
+    "MATERIALIZED",
+    "STREAM",
+    "VIEW",
+    "TABLE",
+    "INTO",
+    "VALUES",
+    "WITH",
+    "LATENESS",
+    "CHANGES",
+    "FINAL",
+    "CLOSE",
+    "TUMBLING",
+    "HOPPING",
+    "CUMULATING",
+    "GENERATED",
+];
+
+/// A parser's error over `tokens`; `end` is the place behind the last of them.
+pub(super) fn from_parser(error: ParserError, tokens: &[TokenWithSpan], end: Place) -> Error {
+    let text = match &error {
+        ParserError::RecursionLimitExceeded => {
+            return Error::sql("the statement nests too deeply")
+                .with_place(tokens.first().map_or(end, |t| place_of(t.span)))
+                .with_hint("Name inner queries with WITH, or split the statement into views.")
+                .with_source(error);
+        }
+        ParserError::ParserError(text) | ParserError::TokenizerError(text) => text.clone(),
+    };
+    let (message, at) = located(&text);
+    let index = at.and_then(|(line, column)| {
+        let starts = |t: &TokenWithSpan| (t.span.start.line, t.span.start.column);
+        tokens.binary_search_by_key(&(line, column), starts).ok()
+    });
+    let place = match (index.and_then(|i| tokens.get(i)), at) {
+        (Some(token), _) => place_of(token.span),
+        (None, Some((line, column))) if line > 0 => {
+            let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+            Place::at(at(line), at(column))
+        }
+        _ => end,
+    };
+    let mut out = Error::sql(reworded(message)).with_place(place);
+    if let Some(hint) = hint(tokens, index.unwrap_or(tokens.len())) {
+        out = out.with_hint(hint);
+    }
+    out.with_source(error)
+}
+
+/// The error of the engine's own statement parser.
+pub(super) fn from_engine(error: DataFusionError, tokens: &[TokenWithSpan], end: Place) -> Error {
+    match error {
+        DataFusionError::SQL(parser, _) => from_parser(*parser, tokens, end),
+        DataFusionError::Diagnostic(_, inner) => from_engine(*inner, tokens, end),
+        other => {
+            let converted = crate::diagnostics::from_datafusion(other);
+            if converted.place().is_some() { converted } else { converted.with_place(end) }
+        }
+    }
+}
+
+/// Splits " at Line: 1, Column: 8" off.
+fn located(text: &str) -> (&str, Option<(u64, u64)>) {
+    let Some((message, rest)) = text.rsplit_once(" at Line: ") else { return (text, None) };
+    let numbers = rest
+        .split_once(", Column: ")
+        .and_then(|(line, column)| Some((line.trim().parse().ok()?, column.trim().parse().ok()?)));
+    match numbers {
+        Some(at) => (message, Some(at)),
+        None => (text, None),
+    }
+}
+
+fn reworded(message: &str) -> String {
+    let message = message.trim().trim_start_matches("sql parser error: ").trim_end_matches('.');
+    match message.strip_prefix("Expected: ").and_then(|m| m.rsplit_once(", found: ")) {
+        Some((expected, "EOF")) => format!("expected {expected}, found the end of the statement"),
+        Some((expected, found)) => format!("expected {expected}, found \"{found}\""),
+        None => lower_first(message),
+    }
+}
+
+/// What the word at `index`, or the one before it, was perhaps meant to be.
+fn hint(tokens: &[TokenWithSpan], index: usize) -> Option<String> {
+    let word = |i: usize| tokens.get(i).map(|t: &TokenWithSpan| &t.token);
+    let before = index.checked_sub(1).and_then(word);
+    if before.is_some_and(|t| is_word(t, "EMIT")) {
+        return Some(EMIT_FORMS.to_owned());
+    }
+    // At the end of a parenthesis the mistake is often the word before it.
+    [word(index), before].into_iter().flatten().find_map(mistyped)
+}
+
+fn mistyped(token: &Token) -> Option<String> {
+    let word = unquoted(token)?;
+    if INNER.iter().any(|k| k.eq_ignore_ascii_case(word)) {
+        return None;
+    }
+    let near = nearest(word, INNER.iter().copied())?;
+    Some(format!("Did you mean {near} instead of \"{word}\"?"))
+}

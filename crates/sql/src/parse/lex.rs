@@ -1,0 +1,210 @@
+//! Text to statements' tokens: one pass over the whole submission, so that every place in an
+//! error is a place in it, split at `;`.
+//!
+//! Invariants: a token list has no white space; parentheses nest, and chains of operators grow,
+//! only so far that the trees made of them can be walked and dropped on any thread's stack.
+
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+use windrow_core::{Error, Place, Result};
+
+use super::cursor::place_of;
+use super::dialect::DIALECT;
+
+/// How deep parentheses may nest.
+pub(super) const DEPTH_MAX: usize = 60;
+/// How many operators of one precedence, joins or set operations may follow one another. Each is
+/// one more level of the expression's tree, and trees are dropped recursively.
+pub(super) const CHAIN_MAX: usize = 1_000;
+
+/// The tokens of one statement.
+#[derive(Debug)]
+pub(super) struct Piece<'a> {
+    /// Its own text.
+    pub(super) text: &'a str,
+    /// Its tokens; never empty.
+    pub(super) tokens: Vec<TokenWithSpan>,
+    /// Just behind its last character.
+    pub(super) end: Place,
+}
+
+/// Splits `sql` into statements; empty ones are left out.
+pub(super) fn split(sql: &str) -> Result<Vec<Piece<'_>>> {
+    let tokens = Tokenizer::new(&DIALECT, sql).tokenize_with_location().map_err(|e| {
+        let Location { line, column } = e.location;
+        let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).max(1);
+        Error::sql(lower_first(e.message.trim())).with_place(Place::at(at(line), at(column)))
+    })?;
+    let mut positions = Positions { text: sql, byte: 0, line: 1, column: 1 };
+    let mut pieces = vec![];
+    let mut current = vec![];
+    for token in tokens {
+        match token.token {
+            Token::SemiColon => finish(&mut pieces, &mut current, &mut positions)?,
+            Token::Whitespace(_) | Token::EOF => {}
+            _ => current.push(token),
+        }
+    }
+    finish(&mut pieces, &mut current, &mut positions)?;
+    Ok(pieces)
+}
+
+/// Whether a prompt can hand `sql` over: it ends with `;`, or there is nothing in it.
+///
+/// Text that cannot be read at all counts as complete, so that its error shows; an open string,
+/// quoted name or comment does not.
+pub fn is_complete(sql: &str) -> bool {
+    match Tokenizer::new(&DIALECT, sql).tokenize() {
+        Ok(tokens) => {
+            let last = tokens.iter().rev().find(|t| !matches!(t, Token::Whitespace(_)));
+            last.is_none_or(|t| *t == Token::SemiColon)
+        }
+        Err(e) => {
+            let message = e.message.to_lowercase();
+            !["unterminated", "unexpected eof", "expected close delimiter", "before eof"]
+                .iter()
+                .any(|m| message.contains(m))
+        }
+    }
+}
+
+fn finish<'a>(
+    pieces: &mut Vec<Piece<'a>>,
+    current: &mut Vec<TokenWithSpan>,
+    positions: &mut Positions<'a>,
+) -> Result<()> {
+    let tokens = std::mem::take(current);
+    let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else { return Ok(()) };
+    let start = positions.seek(first.span.start);
+    let stop = positions.seek(last.span.end);
+    let text = positions.text.get(start..stop).unwrap_or_default();
+    let last = place_of(last.span);
+    guard(&tokens)?;
+    pieces.push(Piece { text, tokens, end: Place::at(last.end_line, last.end_column) });
+    Ok(())
+}
+
+/// Finds bytes by line and column. It only goes forward, so that a long text is walked once.
+struct Positions<'a> {
+    text: &'a str,
+    byte: usize,
+    line: u64,
+    column: u64,
+}
+
+impl Positions<'_> {
+    fn seek(&mut self, to: Location) -> usize {
+        for c in self.text.get(self.byte..).unwrap_or_default().chars() {
+            if (self.line, self.column) >= (to.line, to.column) {
+                break;
+            }
+            self.byte += c.len_utf8();
+            if c == '\n' {
+                self.line += 1;
+                self.column = 1;
+            } else {
+                self.column += 1;
+            }
+        }
+        self.byte
+    }
+}
+
+/// The chains that are open at one depth of parentheses.
+#[derive(Default, Clone, Copy)]
+struct Chains {
+    sets: usize,
+    joins: usize,
+    ors: usize,
+    ands: usize,
+    others: usize,
+}
+
+/// Refuses what would make a tree too deep.
+fn guard(tokens: &[TokenWithSpan]) -> Result<()> {
+    let mut open: Vec<Chains> = vec![];
+    let mut chains = Chains::default();
+    for token in tokens {
+        match &token.token {
+            Token::LParen | Token::LBracket | Token::LBrace => {
+                if open.len() >= DEPTH_MAX {
+                    return Err(too_deep(place_of(token.span)));
+                }
+                // A subscript or a call prolongs the chain it stands in: a[1][1][1] …
+                chains.others += usize::from(token.token == Token::LBracket);
+                open.push(chains);
+                chains = Chains::default();
+            }
+            Token::RParen | Token::RBracket | Token::RBrace => {
+                chains = open.pop().unwrap_or_default();
+            }
+            Token::Comma => {
+                chains = Chains { sets: chains.sets, joins: chains.joins, ..Chains::default() }
+            }
+            Token::Word(w) => word(&mut chains, w.keyword),
+            Token::Number(..)
+            | Token::SingleQuotedString(_)
+            | Token::DoubleQuotedString(_)
+            | Token::Period
+            | Token::Placeholder(_) => {}
+            _ => chains.others += 1,
+        }
+        let Chains { sets, joins, ors, ands, others } = chains;
+        if [sets, joins, ors, ands, others].into_iter().any(|n| n > CHAIN_MAX) {
+            return Err(Error::sql(format!("more than {CHAIN_MAX} operators in one chain"))
+                .with_place(place_of(token.span))
+                .with_hint("Write a long chain of OR as IN (…), or a long UNION as VALUES."));
+        }
+    }
+    Ok(())
+}
+
+fn word(chains: &mut Chains, keyword: Keyword) {
+    match keyword {
+        Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::MINUS => {
+            *chains = Chains { sets: chains.sets + 1, ..Chains::default() };
+        }
+        Keyword::SELECT => *chains = Chains { sets: chains.sets, ..Chains::default() },
+        Keyword::JOIN => {
+            *chains = Chains { sets: chains.sets, joins: chains.joins + 1, ..Chains::default() }
+        }
+        Keyword::FROM
+        | Keyword::WHERE
+        | Keyword::ON
+        | Keyword::WHEN
+        | Keyword::THEN
+        | Keyword::ELSE => {
+            *chains = Chains { sets: chains.sets, joins: chains.joins, ..Chains::default() };
+        }
+        Keyword::OR | Keyword::XOR => {
+            *chains = Chains { ors: chains.ors + 1, ands: 0, others: 0, ..*chains };
+        }
+        Keyword::AND => *chains = Chains { ands: chains.ands + 1, others: 0, ..*chains },
+        Keyword::NOT
+        | Keyword::IS
+        | Keyword::LIKE
+        | Keyword::ILIKE
+        | Keyword::COLLATE
+        | Keyword::AT => {
+            chains.others += 1;
+        }
+        _ => {}
+    }
+}
+
+fn too_deep(place: Place) -> Error {
+    Error::sql(format!("the statement nests more than {DEPTH_MAX} levels deep"))
+        .with_place(place)
+        .with_hint("Name inner queries with WITH, or split the statement into views.")
+}
+
+/// Messages begin in lower case.
+pub(super) fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    let first: String = chars.next().map(|c| c.to_lowercase().collect()).unwrap_or_default();
+    // An abbreviation or a keyword at the beginning keeps its capitals.
+    if chars.clone().next().is_some_and(char::is_uppercase) {
+        return text.to_owned();
+    }
+    format!("{first}{}", chars.as_str())
+}

@@ -1,0 +1,239 @@
+//! What a statement says, once read. Queries in it are canonical: see [`super`].
+
+use std::time::Duration;
+
+use datafusion::sql::parser::Statement as EngineStatement;
+use datafusion::sql::sqlparser::ast::{
+    self, ColumnDef, Expr, Ident, ObjectName, Query, Statement as StandardStatement,
+};
+use windrow_core::Place;
+
+use super::tail::Tail;
+
+/// One statement of a submission.
+#[derive(Debug, Clone)]
+pub struct Parsed {
+    /// What it says.
+    pub statement: Statement,
+    /// Its own text, as written, without the `;`.
+    pub text: String,
+    /// The line of its first character in the submission, from 1.
+    pub first_line: usize,
+    /// The column of its first character, from 1, in characters.
+    pub first_column: usize,
+}
+
+/// What a statement says.
+#[derive(Debug, Clone)]
+pub enum Statement {
+    /// `CREATE STREAM`, and its synonyms.
+    CreateStream(CreateStream),
+    /// `CREATE [MATERIALIZED] VIEW`.
+    CreateView(CreateView),
+    /// `SELECT`, `WITH`, `VALUES`, with or without a tail.
+    Query(ContinuousQuery),
+    /// `INSERT INTO`.
+    Insert(Box<Insert>),
+    /// `SUBSCRIBE [TO] view [AFTER n]`.
+    Subscribe {
+        /// The view to follow.
+        view: ObjectName,
+        /// Resume after this sequence number; `None`: from now.
+        after: Option<u64>,
+    },
+    /// `WAIT FOR view [UNTIL TIMESTAMP '…'] [TIMEOUT interval]`.
+    WaitFor {
+        /// The view to wait for.
+        view: ObjectName,
+        /// Until its watermark has passed this timestamp; `None`: until its inputs are consumed.
+        until: Option<Expr>,
+        /// Give up after so long.
+        timeout: Option<Duration>,
+    },
+    /// `EXPLAIN [ANALYZE] [VERBOSE] statement` or `EXPLAIN WHY NOT view`.
+    Explain(Explain),
+    /// `SHOW …` of a kind that Windrow keeps.
+    Show(ShowKind),
+    /// `SHOW CREATE [kind] name`.
+    ShowCreate(ObjectName),
+    /// `DESCRIBE name`.
+    Describe(ObjectName),
+    /// `DROP kind [IF EXISTS] name, … [CASCADE]`.
+    Drop(Drop),
+    /// `SET name = value`.
+    Set(Set),
+    /// Everything else, as the engine underneath reads it (windows in it are canonical too).
+    DataFusion(Box<EngineStatement>),
+}
+
+/// `CREATE [OR REPLACE] STREAM [IF NOT EXISTS] name (…) WITH (…)`.
+#[derive(Debug, Clone)]
+pub struct CreateStream {
+    /// Replaces a stream of that name.
+    pub or_replace: bool,
+    /// Does nothing where one exists.
+    pub if_not_exists: bool,
+    /// Its name.
+    pub name: ObjectName,
+    /// The columns as declared, generated ones with their expression. Empty: left to the data.
+    pub columns: Vec<ColumnDef>,
+    /// The declared event time.
+    pub watermark: Option<WatermarkClause>,
+    /// `WITH (…)`, in order; no key twice.
+    pub options: Vec<OptionItem>,
+}
+
+/// `WATERMARK FOR column [AS expr]`.
+#[derive(Debug, Clone)]
+pub struct WatermarkClause {
+    /// The event-time column.
+    pub column: Ident,
+    /// The promise, such as `ts - INTERVAL '5 seconds'`; `None`: the column itself, no delay.
+    pub expr: Option<Expr>,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// `key = 'value'` of a `WITH (…)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OptionItem {
+    /// The key; lower case unless it was quoted. Dotted keys keep their dots.
+    pub key: String,
+    /// The value as text, quotes removed.
+    pub value: String,
+    /// Where key and value stand.
+    pub place: Place,
+}
+
+/// `CREATE [OR REPLACE] [MATERIALIZED] VIEW [IF NOT EXISTS] name [(columns)] [WITH (…)] AS query`.
+#[derive(Debug, Clone)]
+pub struct CreateView {
+    /// Replaces a view of that name.
+    pub or_replace: bool,
+    /// Does nothing where one exists.
+    pub if_not_exists: bool,
+    /// Runs and keeps its results; otherwise only a name for a query.
+    pub materialized: bool,
+    /// Its name.
+    pub name: ObjectName,
+    /// New names for the columns; empty: the query's.
+    pub columns: Vec<Ident>,
+    /// `WITH (…)`, in order; no key twice.
+    pub options: Vec<OptionItem>,
+    /// What it computes.
+    pub query: ContinuousQuery,
+}
+
+/// A query and how it emits.
+#[derive(Debug, Clone)]
+pub struct ContinuousQuery {
+    /// The query; every window in it is canonical.
+    pub query: Box<Query>,
+    /// What stood after it.
+    pub tail: Tail,
+}
+
+/// `INSERT INTO target [(columns)] query`.
+#[derive(Debug, Clone)]
+pub struct Insert {
+    /// Where rows go.
+    pub target: ObjectName,
+    /// The columns that the query's columns fill; empty: all, in order.
+    pub columns: Vec<Ident>,
+    /// Where rows come from.
+    pub query: ContinuousQuery,
+    /// The statement as parsed, without its query.
+    pub(super) rest: ast::Insert,
+}
+
+impl Insert {
+    /// The same statement for the engine underneath (for a target that is its table). The tail,
+    /// which it does not know, is left out.
+    pub fn into_datafusion(self) -> EngineStatement {
+        let mut insert = self.rest;
+        insert.source = Some(self.query.query);
+        EngineStatement::Statement(Box::new(StandardStatement::Insert(insert)))
+    }
+}
+
+/// `EXPLAIN`.
+#[derive(Debug, Clone)]
+pub struct Explain {
+    /// Runs the statement and tells what happened.
+    pub analyze: bool,
+    /// Tells more.
+    pub verbose: bool,
+    /// What is asked.
+    pub what: Explained,
+}
+
+/// What `EXPLAIN` is asked about.
+#[derive(Debug, Clone)]
+pub enum Explained {
+    /// How a statement runs.
+    Statement(Box<Statement>),
+    /// `EXPLAIN WHY NOT view`: what the view is waiting for.
+    WhyNot(ObjectName),
+}
+
+/// What `SHOW` lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ShowKind {
+    /// Streams (also `SOURCES`).
+    Streams,
+    /// Views, materialized or not.
+    Views,
+    /// Materialized views only.
+    MaterializedViews,
+    /// Everything that can be read.
+    Tables,
+    /// Running queries.
+    Queries,
+    /// Sinks.
+    Sinks,
+    /// Watermarks per partition.
+    Watermarks,
+    /// Open windows.
+    Windows,
+    /// Functions.
+    Functions,
+}
+
+/// `DROP`.
+#[derive(Debug, Clone)]
+pub struct Drop {
+    /// What kind of object.
+    pub kind: DropKind,
+    /// Which ones.
+    pub names: Vec<ObjectName>,
+    /// Says nothing where there is none.
+    pub if_exists: bool,
+    /// Drops what depends on them too.
+    pub cascade: bool,
+}
+
+/// What `DROP` removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DropKind {
+    /// `STREAM` or `SOURCE`.
+    Stream,
+    /// `VIEW`.
+    View,
+    /// `MATERIALIZED VIEW`.
+    MaterializedView,
+    /// `TABLE`.
+    Table,
+    /// `SINK`.
+    Sink,
+}
+
+/// `SET name = value`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Set {
+    /// The setting, lower case, with its dots.
+    pub name: String,
+    /// The value as text, quotes removed.
+    pub value: String,
+    /// Where the value stands.
+    pub place: Place,
+}
