@@ -1,1 +1,19 @@
-//! runtime
+//! The engine of Windrow: catalog, stream tables, continuous queries and views, behind one
+//! facade, [`Engine`]. The command line is a thin client of it, and so can any program be.
+//!
+//! ```text
+//! Engine ─ Session ─ statement ─► bounded plan ─────────────────────────────► rows
+//!                            └──► continuous plan ─► scan ─► taps ─► stage ─► rows, view
+//! ```
+//! See [`Engine`] for an example.
+#![forbid(unsafe_code)]
+
+pub(crate) mod catalog;
+mod engine;
+pub(crate) mod query;
+mod session;
+pub(crate) mod stream;
+
+pub use engine::{Engine, EngineConfig, Progress};
+pub use session::{Outcome, ResultStream, Session, SessionOptions, UnusedRows};
+pub use stream::push::Pushed;

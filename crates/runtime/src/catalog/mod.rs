@@ -1,0 +1,234 @@
+//! What exists: streams, views and reference tables, by name.
+//!
+//! DataFusion's schema provider holds what the planner scans; this catalog holds what stands
+//! behind it: the stream, the query of a view, the text of each definition.
+
+pub(crate) mod system;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
+use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart};
+use parking_lot::Mutex;
+use windrow_core::{Error, ErrorKind, Result};
+use windrow_sql::diagnostics::{from_datafusion, nearest};
+
+use crate::engine::{CATALOG, SCHEMA};
+use crate::query::shared::Shared;
+use crate::stream::log::MemoryLog;
+use crate::stream::{Feed, Stream};
+
+/// All objects of an engine.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    schema: Arc<MemorySchemaProvider>,
+    objects: Mutex<BTreeMap<String, Entry>>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    object: Object,
+    /// The statement that made it.
+    text: String,
+    /// The streams and views that it reads.
+    reads: Vec<String>,
+}
+
+/// A named object. Reference tables are DataFusion's own and not listed here.
+#[derive(Debug, Clone)]
+pub(crate) enum Object {
+    Stream(Arc<Stream>),
+    /// A name for a query.
+    View,
+    Materialized(Arc<Materialized>),
+}
+
+/// A view that keeps its results.
+#[derive(Debug)]
+pub(crate) struct Materialized {
+    pub(crate) name: String,
+    pub(crate) log: Arc<MemoryLog>,
+    /// The view as a stream, for queries that read it.
+    pub(crate) stream: Arc<Stream>,
+    pub(crate) query: Arc<Shared>,
+    /// All inputs end by themselves.
+    pub(crate) bounded: bool,
+    /// The streams and views that it reads.
+    pub(crate) reads: Vec<String>,
+}
+
+impl Object {
+    /// What people call it.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Stream(_) => "stream",
+            Self::View => "view",
+            Self::Materialized(_) => "materialized view",
+        }
+    }
+}
+
+impl Catalog {
+    pub(crate) fn new(schema: Arc<MemorySchemaProvider>) -> Self {
+        Self { schema, objects: Mutex::default() }
+    }
+
+    /// Adds an object and what the planner scans for it.
+    pub(crate) fn add(
+        &self,
+        name: &str,
+        object: Object,
+        provider: Arc<dyn TableProvider>,
+        (text, reads): (&str, Vec<String>),
+    ) -> Result<()> {
+        let mut objects = self.objects.lock();
+        if self.schema.table_exist(name) {
+            return Err(exists(name));
+        }
+        self.schema.register_table(name.to_owned(), provider).map_err(from_datafusion)?;
+        objects.insert(name.to_owned(), Entry { object, text: text.to_owned(), reads });
+        Ok(())
+    }
+
+    /// Whether anything has this name.
+    pub(crate) fn exists(&self, name: &str) -> bool {
+        self.schema.table_exist(name)
+    }
+
+    /// The object of this name, if it is one of ours.
+    pub(crate) fn get(&self, name: &str) -> Option<Object> {
+        self.objects.lock().get(name).map(|e| e.object.clone())
+    }
+
+    /// The statement that made an object of ours.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        self.objects.lock().get(name).map(|e| e.text.clone())
+    }
+
+    /// All objects of ours, by name.
+    pub(crate) fn all(&self) -> Vec<Object> {
+        self.objects.lock().values().map(|e| e.object.clone()).collect()
+    }
+
+    /// All objects of ours with name and defining text.
+    pub(crate) fn definitions(&self) -> Vec<(String, Object, String)> {
+        let objects = self.objects.lock();
+        objects.iter().map(|(n, e)| (n.clone(), e.object.clone(), e.text.clone())).collect()
+    }
+
+    /// Every name, reference tables included.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names = self.schema.table_names();
+        names.sort_unstable();
+        names
+    }
+
+    /// The stream of this name.
+    pub(crate) fn stream(&self, name: &str) -> Result<Arc<Stream>> {
+        match self.get(name) {
+            Some(Object::Stream(stream)) => Ok(stream),
+            Some(other) => {
+                Err(Error::sql(format!("\"{name}\" is a {}, not a stream", other.kind())))
+            }
+            None if self.exists(name) => {
+                Err(Error::sql(format!("\"{name}\" is a table, not a stream")))
+            }
+            None => Err(self.missing("stream", name)),
+        }
+    }
+
+    /// The stream, or the materialized view as a stream.
+    pub(crate) fn stream_to_read(&self, name: &str) -> Result<Arc<Stream>> {
+        match self.get(name) {
+            Some(Object::Materialized(view)) => Ok(Arc::clone(&view.stream)),
+            _ => self.stream(name),
+        }
+    }
+
+    /// The materialized view of this name.
+    pub(crate) fn materialized(&self, name: &str) -> Result<Arc<Materialized>> {
+        match self.get(name) {
+            Some(Object::Materialized(view)) => Ok(view),
+            Some(other) => Err(Error::sql(format!(
+                "\"{name}\" is a {}, not a materialized view",
+                other.kind()
+            ))),
+            None if self.exists(name) => {
+                Err(Error::sql(format!("\"{name}\" is a table, not a materialized view")))
+            }
+            None => Err(self.missing("materialized view", name)),
+        }
+    }
+
+    /// Who reads an object.
+    pub(crate) fn readers(&self, name: &str) -> Vec<String> {
+        let objects = self.objects.lock();
+        objects
+            .iter()
+            .filter(|(_, e)| e.reads.iter().any(|r| r == name))
+            .map(|(n, _)| n.clone())
+            .collect()
+    }
+
+    /// Removes an object (or a reference table); a materialized view's query is stopped.
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        let entry = self.objects.lock().remove(name);
+        if let Some(Entry { object: Object::Materialized(view), .. }) = &entry {
+            view.query.cancel();
+            view.log.end();
+        }
+        self.schema.deregister_table(name).map(|_| ()).map_err(from_datafusion)
+    }
+
+    /// Whether reading this stream or view ends by itself.
+    pub(crate) fn is_bounded(&self, name: &str) -> bool {
+        match self.get(name) {
+            Some(Object::Materialized(view)) => view.bounded,
+            Some(Object::Stream(stream)) => match &stream.feed {
+                Feed::Source(source) => source.is_bounded(),
+                Feed::Push(_) | Feed::View(_) => false,
+            },
+            Some(Object::View) | None => true,
+        }
+    }
+
+    /// The error for a name that nothing has.
+    pub(crate) fn missing(&self, kind: &str, name: &str) -> Error {
+        let error = Error::new(ErrorKind::NotFound, format!("{kind} \"{name}\" does not exist"));
+        let names = self.names();
+        let known: Vec<&str> = names.iter().map(String::as_str).collect();
+        match nearest(name, &known) {
+            Some(near) => error.with_hint(format!("Did you mean \"{near}\"?")),
+            None if known.is_empty() => error.with_hint("Nothing has been created yet."),
+            None => error.with_hint(format!("There are: {}.", known.join(", "))),
+        }
+    }
+}
+
+/// The error for a name that is taken.
+pub(crate) fn exists(name: &str) -> Error {
+    Error::new(ErrorKind::Exists, format!("\"{name}\" exists already"))
+        .with_hint("Use IF NOT EXISTS or OR REPLACE, or another name.")
+}
+
+/// The plain name that an SQL name stands for: folded to lower case unless quoted.
+pub(crate) fn plain_name(name: &ObjectName) -> Result<String> {
+    let mut parts = Vec::with_capacity(name.0.len());
+    for part in &name.0 {
+        let ObjectNamePart::Identifier(ident) = part else {
+            return Err(Error::sql(format!("\"{name}\" is not a plain name")));
+        };
+        parts.push(match ident.quote_style {
+            Some(_) => ident.value.clone(),
+            None => ident.value.to_lowercase(),
+        });
+    }
+    match parts.as_slice() {
+        [name] => Ok(name.clone()),
+        [schema, name] if schema == SCHEMA => Ok(name.clone()),
+        [catalog, schema, name] if catalog == CATALOG && schema == SCHEMA => Ok(name.clone()),
+        _ => Err(Error::sql(format!("\"{name}\" is outside the schema \"{SCHEMA}\""))
+            .with_hint("Streams and views have plain names; the schema \"windrow\" is read only.")),
+    }
+}

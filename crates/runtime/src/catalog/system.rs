@@ -1,0 +1,307 @@
+//! Everything is a table: the schema `windrow`, made anew at each look.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, StringArray, TimestampMicrosecondArray, UInt32Array, UInt64Array,
+};
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, Session, TableProvider};
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::error::Result as EngineResult;
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use windrow_core::{Result, Watermark};
+use windrow_sql::diagnostics::from_datafusion;
+
+use crate::catalog::{Catalog, Object};
+use crate::engine::{Parts, register_schema};
+use crate::query::intake::display_micros;
+use crate::query::shared::Status;
+use crate::stream::Feed;
+use crate::stream::table::outside;
+
+/// The name of the schema.
+pub(crate) const WINDROW: &str = "windrow";
+
+type Make = fn(&Parts, &Catalog) -> Result<RecordBatch>;
+
+/// All system tables.
+const TABLES: &[(&str, Make)] = &[
+    ("streams", streams),
+    ("views", views),
+    ("queries", queries),
+    ("watermarks", watermarks),
+    ("ledger", ledger),
+    ("late_rows", late_rows),
+    ("bad_rows", bad_rows),
+];
+
+/// Registers the schema.
+pub(crate) fn register(parts: &Arc<Parts>, catalog: &Arc<Catalog>) -> Result<()> {
+    let schema = MemorySchemaProvider::new();
+    for (name, make) in TABLES {
+        let columns = make(parts, catalog)?.schema();
+        let table = SystemTable {
+            name,
+            columns,
+            make: *make,
+            parts: Arc::downgrade(parts),
+            catalog: Arc::downgrade(catalog),
+        };
+        schema.register_table((*name).to_owned(), Arc::new(table)).map_err(from_datafusion)?;
+    }
+    register_schema(parts, WINDROW, Arc::new(schema))
+}
+
+struct SystemTable {
+    name: &'static str,
+    columns: SchemaRef,
+    make: Make,
+    parts: std::sync::Weak<Parts>,
+    catalog: std::sync::Weak<Catalog>,
+}
+
+impl std::fmt::Debug for SystemTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "windrow.{}", self.name)
+    }
+}
+
+#[async_trait]
+impl TableProvider for SystemTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.columns)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        _: Option<usize>,
+    ) -> EngineResult<Arc<dyn ExecutionPlan>> {
+        let rows = match (self.parts.upgrade(), self.catalog.upgrade()) {
+            (Some(parts), Some(catalog)) => (self.make)(&parts, &catalog).map_err(outside)?,
+            _ => RecordBatch::new_empty(self.schema()),
+        };
+        let plan =
+            MemorySourceConfig::try_new_exec(&[vec![rows]], self.schema(), projection.cloned())?;
+        Ok(plan)
+    }
+}
+
+fn text<S: AsRef<str>>(values: impl IntoIterator<Item = S>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values))
+}
+
+fn maybe_text<S: AsRef<str>>(values: impl IntoIterator<Item = Option<S>>) -> ArrayRef {
+    Arc::new(values.into_iter().collect::<StringArray>())
+}
+
+fn count(values: impl IntoIterator<Item = u64>) -> ArrayRef {
+    Arc::new(UInt64Array::from_iter_values(values))
+}
+
+fn times(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
+    Arc::new(values.into_iter().collect::<TimestampMicrosecondArray>())
+}
+
+fn table(columns: Vec<(&str, ArrayRef, bool)>) -> Result<RecordBatch> {
+    Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
+}
+
+fn streams(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
+    let all: Vec<_> = catalog
+        .definitions()
+        .into_iter()
+        .filter_map(|(name, object, text)| match object {
+            Object::Stream(stream) => Some((name, stream, text)),
+            Object::View | Object::Materialized(_) => None,
+        })
+        .collect();
+    table(vec![
+        ("name", text(all.iter().map(|s| &s.0)), false),
+        ("connector", text(all.iter().map(|s| &s.1.connector)), false),
+        (
+            "event_time",
+            maybe_text(all.iter().map(|(_, s, _)| {
+                let time = s.schema.event_time()?;
+                Some(s.schema.schema().field(time.index).name().clone())
+            })),
+            true,
+        ),
+        (
+            "bounded",
+            Arc::new(BooleanArray::from_iter(all.iter().map(|s| Some(catalog.is_bounded(&s.0))))),
+            false,
+        ),
+        (
+            "rows",
+            Arc::new(
+                all.iter()
+                    .map(|(_, s, _)| match &s.feed {
+                        Feed::Push(push) => Some(push.log.state().rows),
+                        Feed::Source(_) | Feed::View(_) => None,
+                    })
+                    .collect::<UInt64Array>(),
+            ),
+            true,
+        ),
+        ("definition", text(all.iter().map(|s| &s.2)), false),
+    ])
+}
+
+fn views(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
+    let all: Vec<_> = catalog
+        .definitions()
+        .into_iter()
+        .filter(|(_, object, _)| !matches!(object, Object::Stream(_)))
+        .collect();
+    let kept = |object: &Object| match object {
+        Object::Materialized(view) => Some(Arc::clone(view)),
+        Object::View | Object::Stream(_) => None,
+    };
+    table(vec![
+        ("name", text(all.iter().map(|v| &v.0)), false),
+        (
+            "materialized",
+            Arc::new(BooleanArray::from_iter(all.iter().map(|v| Some(kept(&v.1).is_some())))),
+            false,
+        ),
+        (
+            "status",
+            maybe_text(all.iter().map(|v| kept(&v.1).map(|view| view.query.status().name()))),
+            true,
+        ),
+        (
+            "rows",
+            Arc::new(
+                all.iter()
+                    .map(|v| kept(&v.1).map(|view| view.log.state().rows))
+                    .collect::<UInt64Array>(),
+            ),
+            true,
+        ),
+        ("definition", text(all.iter().map(|v| &v.2)), false),
+    ])
+}
+
+fn queries(parts: &Parts, _: &Catalog) -> Result<RecordBatch> {
+    let all: Vec<_> = parts.queries.lock().values().cloned().collect();
+    let state: Vec<_> = all.iter().map(|q| q.state.lock().clone()).collect();
+    table(vec![
+        ("id", count(all.iter().map(|q| q.id)), false),
+        ("name", text(all.iter().map(|q| &q.name)), false),
+        ("status", text(all.iter().map(|q| q.status().name())), false),
+        ("batches", count(state.iter().map(|s| s.batches)), false),
+        ("windows_open", count(state.iter().map(|s| s.windows_open as u64)), false),
+        ("windows_closed", count(state.iter().map(|s| s.windows_closed)), false),
+        ("state_bytes", count(state.iter().map(|s| s.state_bytes as u64)), false),
+        ("rows_out", count(all.iter().map(|q| q.ledger.rows_out())), false),
+        (
+            "error",
+            maybe_text(all.iter().map(|q| match q.status() {
+                Status::Failed(error) => Some(error.message().to_owned()),
+                Status::Running | Status::Finished | Status::Cancelled => None,
+            })),
+            true,
+        ),
+    ])
+}
+
+fn watermarks(parts: &Parts, _: &Catalog) -> Result<RecordBatch> {
+    let notes = parts.scans.lock().clone();
+    let mut rows = Vec::new();
+    for note in notes {
+        let Some(progress) = note.progress.upgrade() else { continue };
+        let partitions = progress.lock().status();
+        for query in &note.queries {
+            let at =
+                |w: Watermark| note.time_type.as_ref().and_then(|t| display_micros(w.ticks(), t));
+            rows.extend(partitions.iter().map(|p| {
+                let time = at(p.watermark);
+                (query.name.clone(), note.stream.clone(), p.clone(), time)
+            }));
+        }
+    }
+    table(vec![
+        ("query", text(rows.iter().map(|r| &r.0)), false),
+        ("stream", text(rows.iter().map(|r| &r.1)), false),
+        (
+            "partition",
+            Arc::new(UInt32Array::from_iter_values(rows.iter().map(|r| r.2.id.0))),
+            false,
+        ),
+        ("partition_name", text(rows.iter().map(|r| &r.2.name)), false),
+        ("state", text(rows.iter().map(|r| r.2.state)), false),
+        ("watermark", times(rows.iter().map(|r| r.3)), true),
+        ("holds", Arc::new(BooleanArray::from_iter(rows.iter().map(|r| Some(r.2.holds)))), false),
+    ])
+}
+
+fn ledger(parts: &Parts, _: &Catalog) -> Result<RecordBatch> {
+    let all: Vec<_> = parts.queries.lock().values().cloned().collect();
+    let total: Vec<_> = all.iter().map(|q| q.ledger.total()).collect();
+    table(vec![
+        ("query", text(all.iter().map(|q| &q.name)), false),
+        ("rows_in", count(total.iter().map(|t| t.rows_in)), false),
+        ("aggregated", count(total.iter().map(|t| t.aggregated)), false),
+        ("filtered", count(total.iter().map(|t| t.filtered)), false),
+        ("late", count(total.iter().map(|t| t.late)), false),
+        ("bad", count(total.iter().map(|t| t.bad)), false),
+        (
+            "balanced",
+            Arc::new(BooleanArray::from_iter(total.iter().map(|t| Some(t.is_balanced())))),
+            false,
+        ),
+    ])
+}
+
+fn late_rows(parts: &Parts, _: &Catalog) -> Result<RecordBatch> {
+    let mut all = parts.late_rows.all();
+    all.sort_by(|a, b| {
+        (&a.query, &a.stream, a.partition, a.offset).cmp(&(
+            &b.query,
+            &b.stream,
+            b.partition,
+            b.offset,
+        ))
+    });
+    table(vec![
+        ("query", text(all.iter().map(|r| &r.query)), false),
+        ("stream", text(all.iter().map(|r| &r.stream)), false),
+        (
+            "partition",
+            Arc::new(UInt32Array::from_iter_values(all.iter().map(|r| r.partition.0))),
+            false,
+        ),
+        ("offset", count(all.iter().map(|r| r.offset)), false),
+        ("event_time", times(all.iter().map(|r| Some(r.event_time_micros))), true),
+        ("watermark", times(all.iter().map(|r| r.watermark_micros)), true),
+        ("reason", text(all.iter().map(|_| "all windows of the row had closed")), false),
+        ("row", text(all.iter().map(|r| &r.row)), false),
+    ])
+}
+
+fn bad_rows(parts: &Parts, _: &Catalog) -> Result<RecordBatch> {
+    let all = parts.bad_rows.all();
+    table(vec![
+        ("stream", text(all.iter().map(|((stream, _, _), _)| stream)), false),
+        (
+            "partition",
+            Arc::new(UInt32Array::from_iter_values(all.iter().map(|((_, p, _), _)| p.0))),
+            false,
+        ),
+        ("partition_name", text(all.iter().map(|(_, bad)| &bad.partition_name)), false),
+        ("offset", count(all.iter().map(|((_, _, offset), _)| *offset)), false),
+        ("reason", text(all.iter().map(|(_, bad)| &bad.reason)), false),
+        ("raw", text(all.iter().map(|(_, bad)| &bad.raw)), false),
+    ])
+}

@@ -1,0 +1,339 @@
+//! The engine: one process' streams, views and queries. Everything that the command line does
+//! goes through here.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use arrow::datatypes::DataType;
+use arrow::record_batch::RecordBatch;
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
+    MemorySchemaProvider,
+};
+use datafusion::execution::SessionState;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::FutureExt;
+use parking_lot::Mutex;
+use tokio::runtime::{Handle, Runtime};
+use windrow_core::{Clock, Error, Limits, Result, SystemClock};
+use windrow_sql::diagnostics::from_datafusion;
+use windrow_sql::plan::{micro_batch_state, session_state};
+
+use crate::catalog::{Catalog, Object, system};
+use crate::query::kept::{BadRows, LateRows};
+use crate::query::progress::Progress as ScanProgress;
+use crate::query::scan::{Counters, Scan};
+use crate::query::shared::Shared;
+use crate::query::start::{Ready, launch};
+use crate::session::{Session, SessionOptions};
+use crate::stream::Feed;
+use crate::stream::push::Pushed;
+
+/// Ended queries that `windrow.queries` and `windrow.ledger` remember.
+const ENDED_QUERIES_MAX: usize = 256;
+/// The one catalog and schema that statements may write to.
+pub(crate) const CATALOG: &str = "datafusion";
+pub(crate) const SCHEMA: &str = "public";
+
+/// How an engine is to be.
+#[derive(Debug, Clone, Default)]
+pub struct EngineConfig {
+    /// How much of anything is allowed.
+    pub limits: Limits,
+    /// Who tells the time; `None`: the machine. Tests bring their own.
+    pub clock: Option<Arc<dyn Clock>>,
+}
+
+/// A streaming SQL engine. Cheap to clone; the last clone that is dropped stops everything.
+///
+/// ```
+/// use futures::TryStreamExt;
+/// use windrow_runtime::{Engine, EngineConfig, Outcome, SessionOptions};
+///
+/// # fn main() -> windrow_core::Result<()> {
+/// let engine = Engine::open(EngineConfig::default())?;
+/// let session = engine.session(SessionOptions { push_ends: true })?;
+/// let rows = futures::executor::block_on(async {
+///     session.run("CREATE STREAM s (k INT, ts TIMESTAMP, WATERMARK FOR ts)").await?;
+///     session.run("INSERT INTO s VALUES (1, TIMESTAMP '2026-01-01 00:00:01')").await?;
+///     let sql = "SELECT window_end, count(*) AS n \
+///                FROM TUMBLE(s, ts, INTERVAL '1 minute') GROUP BY window_start, window_end \
+///                EMIT FINAL";
+///     match session.run(sql).await? {
+///         Outcome::Rows(rows) => rows.try_collect::<Vec<_>>().await,
+///         Outcome::Done(_) => Ok(vec![]),
+///     }
+/// })?;
+/// assert_eq!(rows.iter().map(|b| b.num_rows()).sum::<usize>(), 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) catalog: Arc<Catalog>,
+    /// Views that wait to start, so that those created together read their streams once.
+    pending: Mutex<Vec<Ready>>,
+    runtime: Mutex<Option<Runtime>>,
+}
+
+/// What all queries of an engine share.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) limits: Limits,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) cpu: Handle,
+    pub(crate) bad_rows: Arc<BadRows>,
+    pub(crate) late_rows: Arc<LateRows>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) queries: Mutex<BTreeMap<u64, Arc<Shared>>>,
+    pub(crate) scans: Mutex<Vec<ScanNote>>,
+    next_query: AtomicU64,
+    catalogs: Arc<dyn CatalogProviderList>,
+    env: Arc<RuntimeEnv>,
+    micro_batches: SessionState,
+}
+
+/// What `windrow.watermarks` needs to know of a scan.
+#[derive(Debug, Clone)]
+pub(crate) struct ScanNote {
+    pub(crate) stream: String,
+    pub(crate) queries: Vec<Arc<Shared>>,
+    pub(crate) progress: Weak<Mutex<ScanProgress>>,
+    pub(crate) time_type: Option<DataType>,
+}
+
+/// How much has been read since the engine was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Rows read by continuous queries.
+    pub rows: u64,
+    /// Stored bytes read, in whole splits.
+    pub bytes: u64,
+    /// Stored bytes of everything that has been opened for reading.
+    pub bytes_total: u64,
+}
+
+impl Engine {
+    /// Opens an engine that keeps everything in memory.
+    ///
+    /// # Errors
+    /// When threads cannot be started, or functions not be registered (our bug).
+    pub fn open(config: EngineConfig) -> Result<Self> {
+        let limits = config.limits;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(limits.threads.max(1))
+            .thread_name("windrow")
+            .thread_stack_size(8 << 20)
+            .enable_all()
+            .build()
+            .map_err(|e| Error::internal(format!("cannot start threads: {e}")).with_source(e))?;
+        let clock = config.clock.unwrap_or_else(machine_clock);
+        let (catalogs, schema) = catalogs()?;
+        let env = Arc::new(RuntimeEnv::default());
+        let mut state = session_state(df_config(&limits), Arc::clone(&env))?;
+        state.register_catalog_list(Arc::clone(&catalogs));
+        let parts = Arc::new(Parts {
+            bad_rows: Arc::new(BadRows::new(limits.kept_rows_max)),
+            late_rows: Arc::new(LateRows::new(limits.kept_rows_max)),
+            clock,
+            cpu: runtime.handle().clone(),
+            counters: Arc::default(),
+            queries: Mutex::default(),
+            scans: Mutex::default(),
+            next_query: AtomicU64::new(1),
+            catalogs,
+            env,
+            micro_batches: micro_batch_state(&state),
+            limits,
+        });
+        let catalog = Arc::new(Catalog::new(schema));
+        system::register(&parts, &catalog)?;
+        let inner =
+            Inner { parts, catalog, pending: Mutex::default(), runtime: Mutex::new(Some(runtime)) };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// A session: settings of its own, the catalog shared with all others.
+    ///
+    /// # Errors
+    /// When functions cannot be registered (our bug).
+    pub fn session(&self, options: SessionOptions) -> Result<Session> {
+        let parts = &self.inner.parts;
+        let mut state = session_state(df_config(&parts.limits), Arc::clone(&parts.env))?;
+        state.register_catalog_list(Arc::clone(&parts.catalogs));
+        let context = SessionContext::new_with_state(state);
+        Ok(Session::new(Arc::clone(&self.inner), context, options))
+    }
+
+    /// Appends rows to a stream without connector. The columns must be the stream's, in order.
+    ///
+    /// # Errors
+    /// When there is no such stream, or the columns are others.
+    pub fn push(&self, stream: &str, rows: &RecordBatch) -> Result<Pushed> {
+        let stream = self.inner.catalog.stream(stream)?;
+        let Feed::Push(push) = &stream.feed else {
+            return Err(Error::sql(format!(
+                "stream \"{}\" is fed by its connector, rows cannot be pushed",
+                stream.name
+            )));
+        };
+        if rows.schema().fields() != stream.schema.schema().fields() {
+            return Err(Error::data(format!(
+                "the columns of the rows are not those of stream \"{}\"",
+                stream.name
+            )));
+        }
+        push.append(rows)
+    }
+
+    /// How much has been read.
+    pub fn progress(&self) -> Progress {
+        let counters = &self.inner.parts.counters;
+        Progress {
+            rows: counters.rows.load(Ordering::Relaxed),
+            bytes: counters.bytes.load(Ordering::Relaxed),
+            bytes_total: counters.bytes_total.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The names of all streams, views and tables, for completion.
+    pub fn names(&self) -> Vec<String> {
+        self.inner.catalog.names()
+    }
+
+    /// Waits for the views that read only bounded inputs.
+    ///
+    /// # Errors
+    /// What a view failed with.
+    pub async fn drain(&self) -> Result<()> {
+        self.inner.start_pending();
+        for object in self.inner.catalog.all() {
+            if let Object::Materialized(view) = object
+                && view.bounded
+            {
+                view.query.ended().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops all queries and waits for nothing.
+    pub fn shutdown(&self) {
+        self.inner.stop();
+    }
+}
+
+impl Inner {
+    /// Queues a view; it starts with the next statement that is no `CREATE`, or in a moment.
+    pub(crate) fn start_later(self: &Arc<Self>, ready: Ready) {
+        self.pending.lock().push(ready);
+        let inner = Arc::downgrade(self);
+        let pause = self.parts.clock.sleep(std::time::Duration::from_millis(20));
+        self.parts.cpu.spawn(pause.map(move |()| {
+            if let Some(inner) = inner.upgrade() {
+                inner.start_pending();
+            }
+        }));
+    }
+
+    /// Starts the views that wait, together.
+    pub(crate) fn start_pending(&self) {
+        let ready = std::mem::take(&mut *self.pending.lock());
+        if !ready.is_empty() {
+            launch(&self.parts, ready);
+        }
+    }
+
+    fn stop(&self) {
+        let queries: Vec<_> = self.parts.queries.lock().values().cloned().collect();
+        queries.iter().for_each(|q| q.cancel());
+        if let Some(runtime) = self.runtime.lock().take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Parts {
+    /// The settings and functions for plans that run per micro-batch.
+    pub(crate) fn micro_batch_state(&self) -> SessionState {
+        self.micro_batches.clone()
+    }
+
+    /// Registers a query; the oldest ended ones are forgotten.
+    pub(crate) fn new_query(&self, name: Option<String>) -> Arc<Shared> {
+        let id = self.next_query.fetch_add(1, Ordering::Relaxed);
+        let name = name.unwrap_or_else(|| format!("query_{id}"));
+        let shared = Shared::new(id, name, self.limits.queue_batches_max);
+        let mut queries = self.queries.lock();
+        let ended: Vec<u64> =
+            queries.iter().filter(|(_, q)| q.is_over()).map(|(id, _)| *id).collect();
+        let surplus = ended.len().saturating_sub(ENDED_QUERIES_MAX);
+        for id in ended.into_iter().take(surplus) {
+            queries.remove(&id);
+        }
+        queries.insert(id, Arc::clone(&shared));
+        shared
+    }
+
+    /// Remembers a scan for `windrow.watermarks`.
+    pub(crate) fn note_scan(&self, scan: &Scan) {
+        let mut scans = self.scans.lock();
+        scans.retain(|s| s.progress.strong_count() > 0);
+        scans.push(ScanNote {
+            stream: scan.stream.clone(),
+            queries: scan.taps.iter().map(|t| Arc::clone(&t.shared)).collect(),
+            progress: Arc::downgrade(&scan.progress),
+            time_type: scan.time_type.clone(),
+        });
+    }
+}
+
+fn machine_clock() -> Arc<dyn Clock> {
+    #[expect(clippy::disallowed_methods, reason = "the one timer behind the clock")]
+    let sleeper = |duration| tokio::time::sleep(duration).boxed();
+    Arc::new(SystemClock::new(sleeper))
+}
+
+fn df_config(limits: &Limits) -> SessionConfig {
+    SessionConfig::new()
+        .with_target_partitions(limits.threads.max(1))
+        .with_information_schema(true)
+        .with_default_catalog_and_schema(CATALOG, SCHEMA)
+        .with_create_default_catalog_and_schema(false)
+}
+
+fn catalogs() -> Result<(Arc<dyn CatalogProviderList>, Arc<MemorySchemaProvider>)> {
+    let list = MemoryCatalogProviderList::new();
+    let catalog = MemoryCatalogProvider::new();
+    let schema = Arc::new(MemorySchemaProvider::new());
+    catalog.register_schema(SCHEMA, Arc::clone(&schema) as _).map_err(from_datafusion)?;
+    list.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
+    Ok((Arc::new(list), schema))
+}
+
+/// Registers a further schema in the catalog.
+pub(crate) fn register_schema(
+    parts: &Parts,
+    name: &str,
+    schema: Arc<dyn datafusion::catalog::SchemaProvider>,
+) -> Result<()> {
+    let catalog = parts
+        .catalogs
+        .catalog(CATALOG)
+        .ok_or_else(|| Error::internal("the catalog is not registered"))?;
+    catalog.register_schema(name, schema).map(|_| ()).map_err(from_datafusion)
+}

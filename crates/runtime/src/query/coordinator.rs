@@ -1,0 +1,169 @@
+//! The coordinator of one continuous query: woken by every micro-batch, it moves the query's
+//! watermark, closes what may close and hands finished rows to the output. While it waits for a
+//! slow output it gives the sources no room, so they wait too.
+
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use parking_lot::Mutex;
+use windrow_core::{ErrorKind, Result, Watermark};
+use windrow_sql::leaf::LeafId;
+
+use crate::query::output::Output;
+use crate::query::progress::Progress;
+use crate::query::runner::PlanRunner;
+use crate::query::shared::{Shared, Status};
+use crate::query::stage::StageRun;
+
+/// The root of a query's plan, running.
+#[derive(Debug)]
+pub(crate) enum Root {
+    /// Windows that close.
+    Stage(Box<StageRun>),
+    /// Rows that pass: workers send them out themselves, only nested stages are stepped here.
+    Rows { nested: Vec<(LeafId, StageRun)>, prepare: Arc<PlanRunner> },
+}
+
+/// The coordinator's own state.
+#[derive(Debug)]
+pub(crate) struct Coordinator {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) root: Root,
+    /// All scans of the query.
+    pub(crate) scans: Vec<Arc<Mutex<Progress>>>,
+    pub(crate) output: Output,
+}
+
+impl Coordinator {
+    /// Runs until all inputs have ended and all windows are out, or the query is stopped.
+    pub(crate) async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let result = tokio::select! {
+            result = self.steps() => result,
+            () = shared.stopped() => Ok(()),
+        };
+        match result {
+            Err(error) if error.kind() == ErrorKind::Cancelled => shared.cancel(),
+            Err(error) => shared.fail(Arc::new(error)),
+            Ok(()) => {}
+        }
+        if let Status::Failed(error) = shared.status() {
+            self.output.fail(super::shared::again(&error)).await;
+        }
+    }
+
+    async fn steps(&mut self) -> Result<()> {
+        loop {
+            let batches = self.shared.wait_for_batches().await;
+            let low = self.low();
+            self.step().await?;
+            self.output.advance(self.watermark(low));
+            self.note(batches, low);
+            self.shared.give_room(batches);
+            self.shared.passed();
+            if low == Watermark::END {
+                self.shared.finish(Status::Finished);
+                self.output.end();
+                return Ok(());
+            }
+        }
+    }
+
+    /// The lowest watermark of the scans.
+    fn low(&self) -> Watermark {
+        self.scans.iter().map(|s| s.lock().watermark()).min().unwrap_or(Watermark::END)
+    }
+
+    /// What has been given out is complete up to there.
+    fn watermark(&self, low: Watermark) -> Watermark {
+        match &self.root {
+            Root::Stage(stage) => stage.watermark(),
+            Root::Rows { nested, .. } => {
+                nested.iter().map(|(_, s)| s.watermark()).min().unwrap_or(Watermark::END).min(low)
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<()> {
+        match &mut self.root {
+            Root::Stage(stage) => {
+                stage.gather().await?;
+                while let Some(rows) = stage.pop().await? {
+                    send(&self.shared, &self.output, rows).await?;
+                }
+            }
+            Root::Rows { nested, prepare } => {
+                for (leaf, stage) in nested {
+                    stage.gather().await?;
+                    while let Some(rows) = stage.pop().await? {
+                        let rows = prepare.run(vec![(*leaf, rows)]).await?;
+                        send(&self.shared, &self.output, rows).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&self, batches: usize, low: Watermark) {
+        let (bytes, open, closed) = match &self.root {
+            Root::Stage(stage) => {
+                let (bytes, open) = stage.size();
+                (bytes, open, stage.closed)
+            }
+            Root::Rows { .. } => (0, 0, 0),
+        };
+        let mut state = self.shared.state.lock();
+        state.watermark = self.watermark(low);
+        state.windows_closed = closed;
+        state.windows_open = open;
+        state.state_bytes = bytes;
+        state.batches += batches as u64;
+    }
+}
+
+async fn send(shared: &Shared, output: &Output, rows: Vec<RecordBatch>) -> Result<()> {
+    for rows in rows {
+        shared.ledger.add_rows_out(rows.num_rows());
+        output.send(rows).await?;
+    }
+    Ok(())
+}
+
+impl Coordinator {
+    /// Queries that start together read one scan's progress: `(old, new)`.
+    pub(crate) fn replace_progress(
+        &mut self,
+        replaced: &[(Arc<Mutex<Progress>>, Arc<Mutex<Progress>>)],
+    ) {
+        replace(&mut self.scans, replaced);
+        match &mut self.root {
+            Root::Stage(stage) => stage.replace_progress(replaced),
+            Root::Rows { nested, .. } => {
+                nested.iter_mut().for_each(|(_, stage)| stage.replace_progress(replaced));
+            }
+        }
+    }
+}
+
+impl StageRun {
+    fn replace_progress(&mut self, replaced: &[(Arc<Mutex<Progress>>, Arc<Mutex<Progress>>)]) {
+        for input in &mut self.inputs {
+            replace(&mut input.scans, replaced);
+            for nested in &mut input.nested {
+                nested.stage.replace_progress(replaced);
+            }
+        }
+    }
+}
+
+fn replace(
+    scans: &mut [Arc<Mutex<Progress>>],
+    replaced: &[(Arc<Mutex<Progress>>, Arc<Mutex<Progress>>)],
+) {
+    for scan in scans {
+        if let Some((_, new)) = replaced.iter().find(|(old, _)| Arc::ptr_eq(old, scan)) {
+            *scan = Arc::clone(new);
+        }
+    }
+}

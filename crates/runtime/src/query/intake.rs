@@ -1,0 +1,159 @@
+//! The gate that every decoded batch passes, whatever source it comes from: NULL event times,
+//! rows stamped too far ahead of the wall clock and times without windows become bad rows.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{
+    DataType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    TimestampNanosecondType, TimestampSecondType,
+};
+use arrow::record_batch::RecordBatch;
+use windrow_core::time::{ticks_to_micros, time_unit};
+use windrow_core::{BadRow, Error, Result, RowOffsets, SourceBatch};
+
+/// The checks on one stream's event times.
+#[derive(Debug, Clone)]
+pub(crate) struct Intake {
+    /// The event-time column within the scanned columns; `None`: nothing to check.
+    pub(crate) time: Option<usize>,
+    /// Event times whose windows have bounds.
+    pub(crate) valid: RangeInclusive<i64>,
+    /// How far an event time may be ahead of the wall clock, in µs.
+    pub(crate) max_future_skew_micros: Option<i64>,
+}
+
+/// A batch that passed the gate.
+#[derive(Debug)]
+pub(crate) struct TakenIn {
+    pub(crate) rows: RecordBatch,
+    pub(crate) row_offsets: Arc<dyn RowOffsets>,
+    /// Smallest and largest event time; `None` when there is no row or no event time.
+    pub(crate) times: Option<(i64, i64)>,
+    /// All bad rows of the batch: undecodable ones and those that failed here.
+    pub(crate) bad: Vec<BadRow>,
+    pub(crate) skipped: u64,
+}
+
+impl Intake {
+    /// Checks a batch at wall-clock time `now_micros`.
+    ///
+    /// # Errors
+    /// When the event-time column is not a timestamp (a broken source).
+    pub(crate) fn take(&self, batch: SourceBatch, now_micros: i64) -> Result<TakenIn> {
+        let SourceBatch { rows, row_offsets, bad, skipped, .. } = batch;
+        let mut taken = TakenIn { rows, row_offsets, bad, skipped, times: None };
+        let Some(index) = self.time else { return Ok(taken) };
+        if taken.rows.num_rows() == 0 {
+            return Ok(taken);
+        }
+        let column = Arc::clone(taken.rows.column(index));
+        let times = ticks(&column)?;
+        let highest = self.highest(column.data_type(), now_micros);
+        let (min, max) = min_max(times);
+        if column.null_count() == 0 && min >= *self.valid.start() && max <= highest {
+            taken.times = Some((min, max));
+            return Ok(taken);
+        }
+        self.separate(taken, &column, highest)
+    }
+
+    /// The largest acceptable event time in ticks.
+    fn highest(&self, data_type: &DataType, now_micros: i64) -> i64 {
+        let valid = *self.valid.end();
+        match (self.max_future_skew_micros, time_unit(data_type)) {
+            (Some(skew), Some(unit)) => {
+                micros_to_ticks(now_micros.saturating_add(skew), unit).min(valid)
+            }
+            _ => valid,
+        }
+    }
+
+    /// Some rows are bad: keeps the good ones and says of each bad one why.
+    fn separate(&self, mut taken: TakenIn, column: &ArrayRef, highest: i64) -> Result<TakenIn> {
+        let times = ticks(column)?;
+        let name = taken.rows.schema_ref().field(self.time.unwrap_or(0)).name().clone();
+        let reason = |row: usize, time: i64| -> Option<String> {
+            if column.is_null(row) {
+                Some(format!("event time \"{name}\" is NULL"))
+            } else if !self.valid.contains(&time) {
+                Some(format!("event time \"{name}\" is out of range"))
+            } else if time > highest {
+                Some(format!("event time \"{name}\" is too far in the future (max_future_skew)"))
+            } else {
+                None
+            }
+        };
+        let mut keep = Vec::with_capacity(times.len());
+        let mut kept_offsets: Vec<u64> = Vec::with_capacity(times.len());
+        for (row, time) in times.iter().enumerate() {
+            let why = reason(row, *time);
+            keep.push(why.is_none());
+            let offset = taken.row_offsets.offset(row);
+            match why {
+                None => kept_offsets.push(offset),
+                Some(reason) => {
+                    taken.bad.push(BadRow { offset, reason, raw: render_row(&taken.rows, row)? });
+                }
+            }
+        }
+        taken.rows = filter_record_batch(&taken.rows, &BooleanArray::from(keep))?;
+        taken.row_offsets = Arc::new(kept_offsets);
+        if let (Some(index), true) = (self.time, taken.rows.num_rows() > 0) {
+            taken.times = Some(min_max(ticks(taken.rows.column(index))?));
+        }
+        Ok(taken)
+    }
+}
+
+/// One row as a line of JSON.
+pub(crate) fn render_row(rows: &RecordBatch, row: usize) -> Result<String> {
+    let mut line = Vec::new();
+    let mut writer = arrow::json::writer::LineDelimitedWriter::new(&mut line);
+    writer.write(&rows.slice(row, 1))?;
+    writer.finish()?;
+    drop(writer);
+    Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
+}
+
+/// The values of a timestamp column, whatever its unit. NULL slots hold anything.
+pub(crate) fn ticks(column: &ArrayRef) -> Result<&[i64]> {
+    match column.data_type() {
+        DataType::Timestamp(TimeUnit::Second, _) => {
+            Ok(column.as_primitive::<TimestampSecondType>().values())
+        }
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+            Ok(column.as_primitive::<TimestampMillisecondType>().values())
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            Ok(column.as_primitive::<TimestampMicrosecondType>().values())
+        }
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+            Ok(column.as_primitive::<TimestampNanosecondType>().values())
+        }
+        other => Err(Error::internal(format!("event-time column is {other}, not a timestamp"))),
+    }
+}
+
+fn min_max(times: &[i64]) -> (i64, i64) {
+    times.iter().fold((i64::MAX, i64::MIN), |(lo, hi), t| (lo.min(*t), hi.max(*t)))
+}
+
+fn micros_to_ticks(micros: i64, unit: TimeUnit) -> i64 {
+    match unit {
+        TimeUnit::Second => micros.div_euclid(1_000_000),
+        TimeUnit::Millisecond => micros.div_euclid(1_000),
+        TimeUnit::Microsecond => micros,
+        TimeUnit::Nanosecond => micros.saturating_mul(1_000),
+    }
+}
+
+/// Ticks of a column's unit in µs, for display.
+pub(crate) fn display_micros(ticks: i64, data_type: &DataType) -> Option<i64> {
+    match ticks {
+        i64::MIN | i64::MAX => None,
+        ticks => time_unit(data_type).map(|unit| ticks_to_micros(ticks, unit)),
+    }
+}

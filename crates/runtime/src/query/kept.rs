@@ -1,0 +1,100 @@
+//! Rows that were not used, kept for looking at: `windrow.late_rows` and `windrow.bad_rows`.
+//!
+//! All of them are counted; up to `kept_rows_max` are kept, the first ones.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+use windrow_core::{BadRow, PartitionId};
+
+/// A bad row, by stream, partition and offset: reading a stream again does not double it.
+#[derive(Debug)]
+pub(crate) struct BadRows {
+    rows_max: usize,
+    rows: Mutex<BTreeMap<(String, PartitionId, u64), Bad>>,
+}
+
+/// What is kept of a bad row.
+#[derive(Debug, Clone)]
+pub(crate) struct Bad {
+    pub(crate) partition_name: String,
+    pub(crate) reason: String,
+    pub(crate) raw: String,
+}
+
+impl BadRows {
+    pub(crate) fn new(rows_max: usize) -> Self {
+        Self { rows_max, rows: Mutex::default() }
+    }
+
+    /// Keeps bad rows of one partition.
+    pub(crate) fn keep(&self, stream: &str, partition: (PartitionId, &str), bad: &[BadRow]) {
+        let mut rows = self.rows.lock();
+        for row in bad {
+            if rows.len() >= self.rows_max {
+                return;
+            }
+            rows.insert(
+                (stream.to_owned(), partition.0, row.offset),
+                Bad {
+                    partition_name: partition.1.to_owned(),
+                    reason: row.reason.clone(),
+                    raw: row.raw.clone(),
+                },
+            );
+        }
+    }
+
+    /// Forgets the rows of a dropped stream.
+    pub(crate) fn forget(&self, stream: &str) {
+        self.rows.lock().retain(|(name, _, _), _| name != stream);
+    }
+
+    /// All kept rows, by stream, partition and offset.
+    pub(crate) fn all(&self) -> Vec<((String, PartitionId, u64), Bad)> {
+        self.rows.lock().iter().map(|(k, v)| (k.clone(), v.clone())).collect()
+    }
+}
+
+/// A late row: by the watermark of its own partition all its windows had closed.
+#[derive(Debug, Clone)]
+pub(crate) struct Late {
+    pub(crate) query: String,
+    pub(crate) stream: String,
+    pub(crate) partition: PartitionId,
+    pub(crate) offset: u64,
+    /// In µs since the epoch.
+    pub(crate) event_time_micros: i64,
+    /// The partition's watermark just before the row, in µs.
+    pub(crate) watermark_micros: Option<i64>,
+    /// The row as JSON, as far as the query read it.
+    pub(crate) row: String,
+}
+
+/// The late rows that are kept.
+#[derive(Debug)]
+pub(crate) struct LateRows {
+    rows_max: usize,
+    rows: Mutex<Vec<Late>>,
+}
+
+impl LateRows {
+    pub(crate) fn new(rows_max: usize) -> Self {
+        Self { rows_max, rows: Mutex::default() }
+    }
+
+    /// How many more will be kept.
+    pub(crate) fn room(&self) -> usize {
+        self.rows_max.saturating_sub(self.rows.lock().len())
+    }
+
+    pub(crate) fn keep(&self, late: Vec<Late>) {
+        let mut rows = self.rows.lock();
+        let room = self.rows_max.saturating_sub(rows.len());
+        rows.extend(late.into_iter().take(room));
+    }
+
+    pub(crate) fn all(&self) -> Vec<Late> {
+        self.rows.lock().clone()
+    }
+}

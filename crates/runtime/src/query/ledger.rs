@@ -1,0 +1,67 @@
+//! No row vanishes silently: what became of every row that a query was given.
+//!
+//! `rows_in = aggregated + filtered + late + bad`, per query.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The counters of one query. Every input row is in exactly one of the four others.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    rows_in: AtomicU64,
+    aggregated: AtomicU64,
+    filtered: AtomicU64,
+    late: AtomicU64,
+    bad: AtomicU64,
+    rows_out: AtomicU64,
+}
+
+/// What became of the rows of one micro-batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Rows that the source gave.
+    pub(crate) rows_in: u64,
+    /// Rows that reached the window (or the output, in a stateless query).
+    pub(crate) aggregated: u64,
+    /// Rows that a condition left out.
+    pub(crate) filtered: u64,
+    /// Rows whose windows had all closed.
+    pub(crate) late: u64,
+    /// Rows that could not be used.
+    pub(crate) bad: u64,
+}
+
+impl Entry {
+    /// Whether every row is accounted for.
+    pub(crate) fn is_balanced(self) -> bool {
+        self.rows_in == self.aggregated + self.filtered + self.late + self.bad
+    }
+}
+
+impl Ledger {
+    pub(crate) fn add(&self, entry: Entry) {
+        debug_assert!(entry.is_balanced(), "{entry:?}");
+        self.rows_in.fetch_add(entry.rows_in, Ordering::Relaxed);
+        self.aggregated.fetch_add(entry.aggregated, Ordering::Relaxed);
+        self.filtered.fetch_add(entry.filtered, Ordering::Relaxed);
+        self.late.fetch_add(entry.late, Ordering::Relaxed);
+        self.bad.fetch_add(entry.bad, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_rows_out(&self, rows: usize) {
+        self.rows_out.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn total(&self) -> Entry {
+        Entry {
+            rows_in: self.rows_in.load(Ordering::Relaxed),
+            aggregated: self.aggregated.load(Ordering::Relaxed),
+            filtered: self.filtered.load(Ordering::Relaxed),
+            late: self.late.load(Ordering::Relaxed),
+            bad: self.bad.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn rows_out(&self) -> u64 {
+        self.rows_out.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,14 @@
+//! Continuous queries: scan → tap → window state → finish → output.
+
+pub(crate) mod coordinator;
+pub(crate) mod intake;
+pub(crate) mod kept;
+pub(crate) mod ledger;
+pub(crate) mod output;
+pub(crate) mod progress;
+pub(crate) mod runner;
+pub(crate) mod scan;
+pub(crate) mod shared;
+pub(crate) mod stage;
+pub(crate) mod start;
+pub(crate) mod tap;

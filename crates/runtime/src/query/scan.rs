@@ -1,0 +1,375 @@
+//! A scan: reads one stream once, for all queries that tap it.
+//!
+//! ```text
+//! source ─► partitions ─► lanes ─► workers (at most `threads`) ─► taps
+//! ```
+//! A *lane* is what has to be read in order: the splits of a partition, or a single split where
+//! the event times of those before it are known, so that its watermark is known without reading
+//! them. Splits within a lane are decoded at the same time and taken in order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arrow::datatypes::DataType;
+use futures::{StreamExt, stream};
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use windrow_core::{
+    Clock, Error, Limits, Partition, PartitionId, Result, ScanRequest, Source, SourceBatch, Split,
+    Watermark,
+};
+
+use crate::query::intake::Intake;
+use crate::query::kept::BadRows;
+use crate::query::progress::{Progress, Step};
+use crate::query::tap::{Origin, Tap, TapWorker};
+
+/// One reading of a stream.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    pub(crate) stream: String,
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) request: ScanRequest,
+    pub(crate) taps: Vec<Arc<Tap>>,
+    pub(crate) progress: Arc<Mutex<Progress>>,
+    pub(crate) intake: Intake,
+    pub(crate) time: ScanTime,
+    pub(crate) bad_rows: Arc<BadRows>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) limits: Limits,
+    pub(crate) counters: Arc<Counters>,
+    /// Type of the event-time column, for display.
+    pub(crate) time_type: Option<DataType>,
+}
+
+/// How the scan's watermark comes about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ScanTime {
+    /// The declared delay; `None`: the source tells its watermark itself (a view), or there is
+    /// no event time.
+    pub(crate) delay_ticks: Option<i64>,
+    /// A partition without rows for this long stops holding the watermark.
+    pub(crate) idle_timeout: Option<Duration>,
+}
+
+/// What the progress bar shows.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) rows: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) bytes_total: AtomicU64,
+}
+
+/// Splits that are read in order.
+#[derive(Debug)]
+struct Lane {
+    partition: PartitionId,
+    name: String,
+    splits: Vec<Split>,
+    /// Largest event time of the partition before this lane.
+    max: Option<i64>,
+    /// Windows may already be closed by this watermark, whatever the partition's own.
+    hold: Watermark,
+}
+
+impl Scan {
+    /// Reads the stream to its end (which an endless one does not have). Errors of the stream
+    /// fail all its queries, errors of one query only that one.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let result = tokio::select! {
+            result = Arc::clone(&self).read_all() => result,
+            () = self.all_stopped() => Ok(()),
+        };
+        if let Err(error) = result {
+            let error = Arc::new(error);
+            for tap in &self.taps {
+                tap.shared.fail(Arc::clone(&error));
+            }
+        }
+        for tap in &self.taps {
+            tap.shared.nudge();
+        }
+    }
+
+    /// Completes when no query wants the scan any more.
+    async fn all_stopped(&self) {
+        for tap in &self.taps {
+            tap.shared.stopped().await;
+        }
+    }
+
+    async fn read_all(self: Arc<Self>) -> Result<()> {
+        let partitions = self.source.discover().await?;
+        self.progress.lock().add(&partitions, self.clock.now_micros());
+        let again = self.source.rediscover_after();
+        if again.is_none() {
+            self.progress.lock().complete();
+        }
+        let lanes = self.lanes(partitions, Watermark::NONE);
+        let mut tasks = JoinSet::new();
+        if let Some(timeout) = self.time.idle_timeout {
+            let scan = Arc::clone(&self);
+            tasks.spawn(async move { scan.watch_idle(timeout).await });
+        }
+        if self.source.is_bounded() {
+            let workers = self.limits.threads.clamp(1, lanes.len().max(1));
+            let lanes = Arc::new(Mutex::new(VecDeque::from(lanes)));
+            for _ in 0..workers {
+                tasks.spawn(Arc::clone(&self).work(Arc::clone(&lanes)));
+            }
+            return self.join(tasks, workers).await;
+        }
+        for lane in lanes {
+            tasks.spawn(Arc::clone(&self).work(Arc::new(Mutex::new(VecDeque::from([lane])))));
+        }
+        match again {
+            Some(after) => self.follow(after, tasks).await,
+            None => {
+                let workers = tasks.len() - usize::from(self.time.idle_timeout.is_some());
+                self.join(tasks, workers).await
+            }
+        }
+    }
+
+    /// Waits for `workers` workers; other tasks end with them.
+    async fn join(&self, mut tasks: JoinSet<Result<Task>>, workers: usize) -> Result<()> {
+        let mut left = workers;
+        while left > 0 {
+            match tasks.join_next().await {
+                Some(done) => {
+                    if matches!(joined(done)?, Task::Worker) {
+                        left -= 1;
+                    }
+                }
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for new partitions again and again, and reads them.
+    async fn follow(
+        self: Arc<Self>,
+        after: Duration,
+        mut tasks: JoinSet<Result<Task>>,
+    ) -> Result<()> {
+        loop {
+            tokio::select! {
+                () = self.clock.sleep(after) => {}
+                Some(done) = tasks.join_next(), if !tasks.is_empty() => { joined(done)?; continue; }
+            }
+            if self.taps.iter().all(|tap| tap.shared.is_stopped()) {
+                return Ok(());
+            }
+            let mut found = self.source.discover().await?;
+            let hold = {
+                let mut progress = self.progress.lock();
+                found.retain(|p| !progress.knows(p.id));
+                let hold = progress.watermark();
+                progress.add(&found, self.clock.now_micros());
+                hold
+            };
+            for lane in self.lanes(found, hold) {
+                tasks.spawn(Arc::clone(&self).work(Arc::new(Mutex::new(VecDeque::from([lane])))));
+            }
+        }
+    }
+
+    async fn watch_idle(self: Arc<Self>, timeout: Duration) -> Result<Task> {
+        let micros = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX);
+        loop {
+            self.clock.sleep(timeout / 4).await;
+            self.progress.lock().mark_idle(self.clock.now_micros(), micros);
+            for tap in &self.taps {
+                tap.shared.nudge();
+            }
+        }
+    }
+
+    /// Cuts partitions into lanes.
+    fn lanes(&self, partitions: Vec<Partition>, hold: Watermark) -> Vec<Lane> {
+        let timed = self.time.delay_ticks.is_some();
+        let mut lanes = Vec::new();
+        for partition in partitions {
+            let Partition { id, name, splits } = partition;
+            for split in &splits {
+                let bytes = split.bytes.unwrap_or(0);
+                self.counters.bytes_total.fetch_add(bytes, Ordering::Relaxed);
+            }
+            let known = splits.iter().all(|s| s.event_times.is_some());
+            if timed && !known {
+                lanes.push(Lane { partition: id, name, splits, max: None, hold });
+                continue;
+            }
+            let mut max = None;
+            for split in splits {
+                let end = split.event_times.map(|(_, max)| max);
+                lanes.push(Lane {
+                    partition: id,
+                    name: name.clone(),
+                    splits: vec![split],
+                    max,
+                    hold,
+                });
+                max = max.max(end);
+            }
+        }
+        lanes
+    }
+
+    /// A worker: takes lane after lane.
+    async fn work(self: Arc<Self>, lanes: Arc<Mutex<VecDeque<Lane>>>) -> Result<Task> {
+        let mut taps: Vec<TapWorker> = self.taps.iter().cloned().map(TapWorker::new).collect();
+        loop {
+            let Some(lane) = lanes.lock().pop_front() else { return Ok(Task::Worker) };
+            self.read_lane(lane, &mut taps).await?;
+            if taps.is_empty() {
+                return Ok(Task::Worker);
+            }
+        }
+    }
+
+    async fn read_lane(&self, mut lane: Lane, taps: &mut Vec<TapWorker>) -> Result<()> {
+        let splits = std::mem::take(&mut lane.splits);
+        if splits.len() == 1 || self.limits.threads == 1 {
+            for split in splits {
+                let mut reader = self.source.open(&split, &self.request).await?;
+                self.progress.lock().begin(lane.partition, split.number);
+                while let Some(batch) = reader.next().await? {
+                    self.take(&mut lane, &split, batch, taps).await?;
+                    if taps.is_empty() {
+                        return Ok(());
+                    }
+                }
+                self.end_split(&mut lane, &split, taps);
+            }
+            return Ok(());
+        }
+        let ahead = self.limits.threads;
+        let mut decoded = stream::iter(splits)
+            .map(|split| decode(Arc::clone(&self.source), split, self.request.clone()))
+            .buffered(ahead);
+        while let Some(done) = decoded.next().await {
+            let (split, batches) = done?;
+            self.progress.lock().begin(lane.partition, split.number);
+            for batch in batches {
+                self.take(&mut lane, &split, batch, taps).await?;
+                if taps.is_empty() {
+                    return Ok(());
+                }
+            }
+            self.end_split(&mut lane, &split, taps);
+        }
+        Ok(())
+    }
+
+    /// One micro-batch into all taps; then the watermark moves.
+    async fn take(
+        &self,
+        lane: &mut Lane,
+        split: &Split,
+        batch: SourceBatch,
+        taps: &mut Vec<TapWorker>,
+    ) -> Result<()> {
+        let now = self.clock.now_micros();
+        let explicit = batch.watermark;
+        let consumed = batch.offsets.end();
+        let taken = self.intake.take(batch, now)?;
+        self.bad_rows.keep(&self.stream, (lane.partition, &lane.name), &taken.bad);
+        {
+            let mut progress = self.progress.lock();
+            if progress.is_idle(lane.partition) {
+                lane.hold = lane.hold.advance(progress.watermark());
+            }
+        }
+        let before = match (self.time.delay_ticks, lane.max) {
+            (Some(delay), Some(max)) => Watermark::at(max).delayed(delay).advance(lane.hold),
+            _ => lane.hold,
+        };
+        let origin = Origin { partition: lane.partition, before };
+        let mut dead = Vec::new();
+        for (at, tap) in taps.iter().enumerate() {
+            if tap.tap.shared.is_stopped() {
+                dead.push(at);
+            } else if let Err(error) = tap.take(&taken, origin).await {
+                stop(tap, error);
+                dead.push(at);
+            }
+        }
+        for at in dead.into_iter().rev() {
+            taps.remove(at);
+        }
+        let rows = taken.rows.num_rows() as u64 + taken.skipped;
+        self.counters.rows.fetch_add(rows, Ordering::Relaxed);
+        if self.time.delay_ticks.is_some() {
+            lane.max = lane.max.max(taken.times.map(|(_, max)| max));
+        }
+        let max = lane.max.filter(|_| self.time.delay_ticks.is_some());
+        let step = Step { max, explicit, consumed, now_micros: now };
+        self.progress.lock().advance(lane.partition, split.number, &step);
+        for tap in taps.iter() {
+            tap.tap.shared.nudge();
+        }
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    fn end_split(&self, lane: &mut Lane, split: &Split, taps: &[TapWorker]) {
+        if self.time.delay_ticks.is_some() {
+            // Rows that were skipped count for the watermark all the same.
+            lane.max = lane.max.max(split.event_times.map(|(_, max)| max));
+            let now_micros = self.clock.now_micros();
+            let step = Step { max: lane.max, now_micros, ..Step::default() };
+            self.progress.lock().advance(lane.partition, split.number, &step);
+        }
+        self.progress.lock().finish(lane.partition, split.number);
+        self.counters.bytes.fetch_add(split.bytes.unwrap_or(0), Ordering::Relaxed);
+        for tap in taps {
+            tap.tap.shared.nudge();
+        }
+    }
+}
+
+/// What a task of the scan was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    Worker,
+}
+
+fn joined(done: Result<Result<Task>, tokio::task::JoinError>) -> Result<Task> {
+    done.map_err(|e| Error::internal(format!("a worker of a scan stopped: {e}")).with_source(e))?
+}
+
+/// A query that cannot go on: a cancelled one just stops, the others fail with their error.
+fn stop(tap: &TapWorker, error: Error) {
+    match error.kind() {
+        windrow_core::ErrorKind::Cancelled => tap.tap.shared.cancel(),
+        _ => tap.tap.shared.fail(Arc::new(error)),
+    }
+    tap.tap.shared.nudge();
+}
+
+/// Decodes a whole split on another thread.
+async fn decode(
+    source: Arc<dyn Source>,
+    split: Split,
+    request: ScanRequest,
+) -> Result<(Split, Vec<SourceBatch>)> {
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        let mut reader = source.open(&split, &request).await?;
+        let mut batches = Vec::new();
+        while let Some(batch) = reader.next().await? {
+            batches.push(batch);
+        }
+        Ok((split, batches))
+    });
+    match task.join_next().await {
+        Some(done) => {
+            done.map_err(|e| Error::internal(format!("decoding stopped: {e}")).with_source(e))?
+        }
+        None => Err(Error::internal("decoding did not start")),
+    }
+}

@@ -1,0 +1,252 @@
+//! What all tasks of one continuous query share: its counters, its brake, its end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore, watch};
+use windrow_core::{Error, ErrorKind, Result, Watermark};
+
+use crate::query::ledger::Ledger;
+use crate::query::progress::Progress;
+
+/// One running query, as its tasks see it.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) ledger: Ledger,
+    pub(crate) state: Mutex<QueryState>,
+    /// Wakes the coordinator: a micro-batch has reached the state.
+    wake: Notify,
+    /// Micro-batches that the coordinator has not looked at yet.
+    pending: AtomicUsize,
+    /// Bounds `pending`: a slow coordinator (or client) slows the sources.
+    permits: Semaphore,
+    stop: watch::Sender<bool>,
+    status: watch::Sender<Status>,
+    /// How often the coordinator has been through.
+    passes: watch::Sender<u64>,
+    /// The scans that feed the query: stream name and progress.
+    scans: Mutex<Vec<(String, Arc<Mutex<Progress>>)>>,
+}
+
+/// For `windrow.queries`.
+#[derive(Debug, Clone)]
+pub(crate) struct QueryState {
+    /// What has been given out is complete up to there.
+    pub(crate) watermark: Watermark,
+    /// Windows closed so far.
+    pub(crate) windows_closed: u64,
+    /// Windows that have rows and are not closed, as far as the merger knows them.
+    pub(crate) windows_open: usize,
+    /// Micro-batches done.
+    pub(crate) batches: u64,
+    /// Bytes of window state.
+    pub(crate) state_bytes: usize,
+}
+
+impl Default for QueryState {
+    fn default() -> Self {
+        Self {
+            watermark: Watermark::NONE,
+            windows_closed: 0,
+            windows_open: 0,
+            batches: 0,
+            state_bytes: 0,
+        }
+    }
+}
+
+/// Whether a query still runs.
+#[derive(Debug, Clone)]
+pub(crate) enum Status {
+    Running,
+    /// All inputs have ended and all windows are out.
+    Finished,
+    Failed(Arc<Error>),
+    Cancelled,
+}
+
+impl Status {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Finished => "finished",
+            Self::Failed(_) => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(id: u64, name: String, batches_max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            name,
+            ledger: Ledger::default(),
+            state: Mutex::default(),
+            wake: Notify::new(),
+            pending: AtomicUsize::new(0),
+            permits: Semaphore::new(batches_max),
+            stop: watch::Sender::new(false),
+            status: watch::Sender::new(Status::Running),
+            passes: watch::Sender::new(0),
+            scans: Mutex::default(),
+        })
+    }
+
+    /// Waits until the coordinator has room for one more micro-batch.
+    pub(crate) async fn wait_for_room(&self) -> Result<()> {
+        let permit =
+            self.permits.acquire().await.map_err(|closed| cancelled().with_source(closed))?;
+        permit.forget();
+        Ok(())
+    }
+
+    /// A micro-batch has reached the state (or a source has ended).
+    pub(crate) fn batch_done(&self) {
+        self.pending.fetch_add(1, Ordering::AcqRel);
+        self.wake.notify_one();
+    }
+
+    /// Wakes the coordinator without a micro-batch.
+    pub(crate) fn nudge(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Waits for micro-batches; returns how many came.
+    pub(crate) async fn wait_for_batches(&self) -> usize {
+        self.wake.notified().await;
+        self.pending.swap(0, Ordering::AcqRel)
+    }
+
+    /// The coordinator is through with `batches` micro-batches.
+    pub(crate) fn give_room(&self, batches: usize) {
+        self.permits.add_permits(batches);
+    }
+
+    /// The coordinator has been through once more.
+    pub(crate) fn passed(&self) {
+        self.passes.send_modify(|n| *n += 1);
+    }
+
+    /// A receiver that wakes after each pass of the coordinator.
+    pub(crate) fn watch_passes(&self) -> watch::Receiver<u64> {
+        self.passes.subscribe()
+    }
+
+    /// Remembers a scan that feeds the query.
+    pub(crate) fn add_scan(&self, stream: &str, progress: &Arc<Mutex<Progress>>) {
+        self.scans.lock().push((stream.to_owned(), Arc::clone(progress)));
+    }
+
+    /// The progress of the scan that reads a stream for this query.
+    pub(crate) fn scan_of(&self, stream: &str) -> Option<Arc<Mutex<Progress>>> {
+        self.scans.lock().iter().find(|(s, _)| s == stream).map(|(_, p)| Arc::clone(p))
+    }
+
+    /// Whether the query has ended, in whatever way.
+    pub(crate) fn is_over(&self) -> bool {
+        !matches!(*self.status.borrow(), Status::Running)
+    }
+
+    /// Stops the query at the next await.
+    pub(crate) fn cancel(&self) {
+        self.finish(Status::Cancelled);
+        self.stop.send_replace(true);
+        self.permits.close();
+    }
+
+    /// Completes when the query is stopped.
+    pub(crate) async fn stopped(&self) {
+        let mut stop = self.stop.subscribe();
+        // The sender lives in self.
+        drop(stop.wait_for(|stop| *stop).await);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Sets the final status, once.
+    pub(crate) fn finish(&self, status: Status) {
+        self.status.send_if_modified(|now| {
+            let first = matches!(now, Status::Running);
+            if first {
+                *now = status;
+            }
+            first
+        });
+    }
+
+    /// Fails the query and stops its tasks.
+    pub(crate) fn fail(&self, error: Arc<Error>) {
+        self.finish(Status::Failed(error));
+        self.stop.send_replace(true);
+        self.permits.close();
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Waits for the end of the query.
+    ///
+    /// # Errors
+    /// What the query failed with; `Cancelled` when it was stopped.
+    pub(crate) async fn ended(&self) -> Result<()> {
+        let mut status = self.status.subscribe();
+        let ended = status
+            .wait_for(|s| !matches!(s, Status::Running))
+            .await
+            .map_err(|gone| Error::internal("query status is gone").with_source(gone))?;
+        match &*ended {
+            Status::Running | Status::Finished => Ok(()),
+            Status::Failed(error) => Err(again(error)),
+            Status::Cancelled => Err(cancelled()),
+        }
+    }
+
+    /// A receiver that wakes when the query's status changes.
+    pub(crate) fn watch_status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+}
+
+/// The error of a query that was stopped.
+pub(crate) fn cancelled() -> Error {
+    Error::new(ErrorKind::Cancelled, "the query was cancelled")
+}
+
+/// The same error once more, for the next one who asks.
+pub(crate) fn again(error: &Arc<Error>) -> Error {
+    let mut copy = Error::new(error.kind(), error.message());
+    if let Some(detail) = error.detail() {
+        copy = copy.with_detail(detail);
+    }
+    if let Some(place) = error.place() {
+        copy = copy.with_place(place);
+    }
+    for hint in error.hints() {
+        copy = copy.with_hint(hint);
+    }
+    copy.with_source(
+        Box::new(ErrorRef(Arc::clone(error))) as Box<dyn std::error::Error + Send + Sync>
+    )
+}
+
+#[derive(Debug)]
+struct ErrorRef(Arc<Error>);
+
+impl std::fmt::Display for ErrorRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for ErrorRef {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(self.0.as_ref())
+    }
+}

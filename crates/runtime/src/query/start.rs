@@ -1,0 +1,410 @@
+//! From a continuous plan to running tasks: physical plans, taps, scans, coordinator.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::datasource::{MemTable, provider_as_source, source_as_provider};
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{LogicalPlan, TableScan};
+use datafusion::physical_plan::collect;
+use parking_lot::Mutex;
+use windrow_core::{Predicate, Result, ScanRequest};
+use windrow_sql::diagnostics::from_datafusion;
+use windrow_sql::leaf::{LeafId, LeafTable};
+use windrow_sql::plan::{
+    ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, micro_batch_state, physical,
+};
+use windrow_window::lateness::Tolerance;
+use windrow_window::{SliceStore, WindowMerger};
+
+use crate::catalog::Catalog;
+use crate::engine::Parts;
+use crate::query::coordinator::{Coordinator, Root};
+use crate::query::output::Output;
+use crate::query::progress::Progress;
+use crate::query::runner::PlanRunner;
+use crate::query::scan::{Scan, ScanTime};
+use crate::query::shared::Shared;
+use crate::query::stage::{InputRun, NestedRun, StageRun};
+use crate::query::tap::{PreparePlan, Sink, Stores, Tap};
+use crate::stream::push::PushStream;
+use crate::stream::{Feed, Stream};
+
+/// A query that is ready to run, but for its scans.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    coordinator: Coordinator,
+    taps: Vec<Draft>,
+}
+
+/// A tap before its scan is known.
+#[derive(Debug)]
+struct Draft {
+    stream: Arc<Stream>,
+    /// The query reads what is there now and then ends.
+    bounded: bool,
+    leaf: LeafId,
+    projection: Vec<usize>,
+    predicates: Vec<Predicate>,
+    plan: PreparePlan,
+    sink: DraftSink,
+    late_to: Option<Arc<PushStream>>,
+    /// Place of the scan's progress in the query.
+    progress: ProgressSlot,
+}
+
+#[derive(Debug)]
+enum DraftSink {
+    Window { operator: Arc<windrow_window::OperatorSpec>, lateness_ticks: i64, stores: Stores },
+    Rows(Output),
+}
+
+/// Progress that the coordinator reads; all taps of one scan share one.
+type ProgressSlot = Arc<Mutex<Progress>>;
+
+/// How a query is to run.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) output: Output,
+    /// Push streams count as ended once their rows of now are read.
+    pub(crate) push_ends: bool,
+    pub(crate) late_to: Option<Arc<PushStream>>,
+}
+
+struct Builder<'a> {
+    parts: &'a Parts,
+    catalog: &'a Catalog,
+    state: SessionState,
+    wanted: Wanted,
+    taps: Vec<Draft>,
+    /// One progress per stream of the query.
+    progress: BTreeMap<String, ProgressSlot>,
+}
+
+/// Makes the physical plans of a query and its coordinator.
+pub(crate) async fn ready(
+    parts: &Parts,
+    catalog: &Catalog,
+    state: &SessionState,
+    plan: ContinuousPlan,
+    wanted: Wanted,
+) -> Result<Ready> {
+    let mut builder = Builder {
+        parts,
+        catalog,
+        state: micro_batch_state(state),
+        wanted,
+        taps: vec![],
+        progress: BTreeMap::new(),
+    };
+    let root = builder.root(plan.root).await?;
+    let Builder { wanted, taps, progress, .. } = builder;
+    let coordinator = Coordinator {
+        shared: wanted.shared,
+        root,
+        scans: progress.into_values().collect(),
+        output: wanted.output,
+    };
+    Ok(Ready { coordinator, taps })
+}
+
+/// Starts queries together: each stream that they read is read once for all of them.
+pub(crate) fn launch(parts: &Arc<Parts>, queries: Vec<Ready>) {
+    let mut scans: BTreeMap<(String, bool), Vec<(Arc<Shared>, Draft)>> = BTreeMap::new();
+    let mut coordinators = Vec::new();
+    for query in queries {
+        let shared = Arc::clone(&query.coordinator.shared);
+        for tap in query.taps {
+            let key = (tap.stream.name.clone(), tap.bounded);
+            scans.entry(key).or_default().push((Arc::clone(&shared), tap));
+        }
+        coordinators.push(query.coordinator);
+    }
+    // One progress per scan: the first tap's, and every other query reads that one.
+    let mut replaced: Vec<(ProgressSlot, ProgressSlot)> = Vec::new();
+    let mut ready = Vec::new();
+    for (_, mut taps) in scans {
+        let Some(progress) = taps.first().map(|(_, t)| Arc::clone(&t.progress)) else { continue };
+        for (shared, tap) in &mut taps {
+            shared.add_scan(&tap.stream.name, &progress);
+            let old = std::mem::replace(&mut tap.progress, Arc::clone(&progress));
+            replaced.push((old, Arc::clone(&progress)));
+        }
+        ready.push(scan(parts, progress, taps));
+    }
+    for mut coordinator in coordinators {
+        coordinator.replace_progress(&replaced);
+        let shared = Arc::clone(&coordinator.shared);
+        parts.cpu.spawn(coordinator.run());
+        shared.nudge();
+    }
+    for scan in ready {
+        parts.note_scan(&scan);
+        parts.cpu.spawn(Arc::new(scan).run());
+    }
+}
+
+/// One scan for these taps.
+fn scan(parts: &Arc<Parts>, progress: ProgressSlot, taps: Vec<(Arc<Shared>, Draft)>) -> Scan {
+    let stream = taps.first().map(|(_, t)| Arc::clone(&t.stream));
+    let bounded = taps.first().is_some_and(|(_, t)| t.bounded);
+    let stream = stream.unwrap_or_else(|| unreachable!("a scan has a tap"));
+    let event_time = stream.schema.event_time();
+    let whole_rows = taps.iter().any(|(_, t)| t.late_to.is_some());
+    let mut columns: Vec<usize> = if whole_rows {
+        (0..stream.schema.schema().fields().len()).collect()
+    } else {
+        taps.iter().flat_map(|(_, t)| t.projection.iter().copied()).collect()
+    };
+    columns.extend(event_time.map(|e| e.index));
+    columns.sort_unstable();
+    columns.dedup();
+    let at = |column: usize| columns.partition_point(|c| *c < column);
+    let time = event_time.map(|e| at(e.index));
+    let explicit = matches!(stream.feed, Feed::View(_));
+    let windowed = taps.iter().any(|(_, t)| matches!(t.sink, DraftSink::Window { .. }));
+    let predicates = match taps.as_slice() {
+        [(_, only)] => only.predicates.clone(),
+        _ => vec![],
+    };
+    let delay = event_time.filter(|_| !explicit).map(|e| e.delay_ticks);
+    let mut intake = stream.intake();
+    intake.time = time.filter(|_| !explicit);
+    let source = stream.source(bounded);
+    if source.is_bounded() {
+        intake.max_future_skew_micros = None;
+    }
+    let taps = taps
+        .into_iter()
+        .map(|(shared, draft)| {
+            let sink = match draft.sink {
+                DraftSink::Rows(output) => Sink::Rows(output),
+                DraftSink::Window { operator, lateness_ticks, stores } => {
+                    let valid = operator.window().valid_times();
+                    intake.valid = (*intake.valid.start()).max(*valid.start())
+                        ..=(*intake.valid.end()).min(*valid.end());
+                    let tolerance =
+                        Tolerance { delay: delay.unwrap_or(0), allowed_lateness: lateness_ticks };
+                    Sink::Window { operator, tolerance, stores }
+                }
+            };
+            Arc::new(Tap {
+                shared,
+                stream: stream.name.clone(),
+                leaf: draft.leaf,
+                projection: draft.projection.iter().map(|c| at(*c)).collect(),
+                time: time.filter(|_| !explicit),
+                plan: draft.plan,
+                state: parts.micro_batch_state(),
+                sink,
+                late_rows: Arc::clone(&parts.late_rows),
+                late_to: draft.late_to,
+            })
+        })
+        .collect();
+    Scan {
+        stream: stream.name.clone(),
+        source,
+        request: ScanRequest {
+            projection: columns.clone(),
+            predicates,
+            event_time: event_time.filter(|_| windowed && !explicit).map(|e| e.index),
+            until_now: bounded,
+            batch_rows_max: parts.limits.batch_rows_max,
+        },
+        taps,
+        progress,
+        intake,
+        time: ScanTime { delay_ticks: delay, idle_timeout: stream.idle_timeout },
+        bad_rows: Arc::clone(&parts.bad_rows),
+        clock: Arc::clone(&parts.clock),
+        limits: parts.limits.clone(),
+        counters: Arc::clone(&parts.counters),
+        time_type: event_time.map(|e| stream.schema.schema().field(e.index).data_type().clone()),
+    }
+}
+
+impl Builder<'_> {
+    async fn root(&mut self, flow: Flow) -> Result<Root> {
+        match flow {
+            Flow::Windows(stage) => Ok(Root::Stage(Box::new(self.stage(*stage).await?))),
+            Flow::Rows(flow) => {
+                let plan = self.prepare(&flow).await?;
+                let prepare = Arc::new(PlanRunner::new(Arc::clone(&plan.plan), &self.state));
+                let mut nested = Vec::new();
+                for leaf in flow.leaves {
+                    let sink = DraftSink::Rows(self.wanted.output.clone());
+                    if let Some((_, leaf, stage)) = self.leaf(leaf, &plan, sink).await? {
+                        nested.push((leaf, stage));
+                    }
+                }
+                Ok(Root::Rows { nested, prepare })
+            }
+        }
+    }
+
+    async fn stage(&mut self, stage: Stage) -> Result<StageRun> {
+        let mut inputs = Vec::new();
+        for input in stage.inputs {
+            let plan = self.prepare(&input.flow).await?;
+            let mut run = InputRun::new(input.leaf, Arc::clone(&input.operator));
+            run.merger = WindowMerger::new(Arc::clone(&input.operator));
+            run.lag_ticks = input.lag_ticks;
+            run.lateness_ticks = input.lateness_ticks;
+            for leaf in input.flow.leaves {
+                let sink = DraftSink::Window {
+                    operator: Arc::clone(&input.operator),
+                    lateness_ticks: input.lateness_ticks,
+                    stores: Arc::clone(&run.stores),
+                };
+                match Box::pin(self.leaf(leaf, &plan, sink)).await? {
+                    Some((plan, leaf, stage)) => run.nested.push(NestedRun {
+                        leaf,
+                        stage: Box::new(stage),
+                        prepare: Arc::new(PlanRunner::new(plan, &self.state)),
+                        store: SliceStore::new(Arc::clone(&input.operator)),
+                    }),
+                    None => run.scans.extend(self.taps.last().map(|t| Arc::clone(&t.progress))),
+                }
+            }
+            inputs.push(run);
+        }
+        let finish = self.pin(stage.finish).await?;
+        let finish = PlanRunner::new(physical(&self.state, &finish).await?, &self.state);
+        Ok(StageRun { inputs, finish, row_wise: stage.row_wise, closed: 0 })
+    }
+
+    /// A leaf becomes a tap, or a stage that feeds it.
+    async fn leaf(
+        &mut self,
+        leaf: Leaf,
+        plan: &PreparePlan,
+        sink: DraftSink,
+    ) -> Result<Option<(Arc<dyn datafusion::physical_plan::ExecutionPlan>, LeafId, StageRun)>> {
+        let (relation, projection, predicates) = match leaf.from {
+            LeafSource::Stage(stage) => {
+                let stage = Box::pin(self.stage(*stage)).await?;
+                return Ok(Some((Arc::clone(&plan.plan), leaf.id, stage)));
+            }
+            LeafSource::Stream { relation, projection, predicates } => {
+                (relation, projection, predicates)
+            }
+        };
+        let stream = self.catalog.stream_to_read(relation.name())?;
+        let delay = stream.schema.event_time().map_or(0, |e| e.delay_ticks);
+        let progress = self
+            .progress
+            .entry(stream.name.clone())
+            .or_insert_with(|| Arc::new(Mutex::new(Progress::new(delay))));
+        let bounded = self.wanted.push_ends && matches!(stream.feed, Feed::Push(_));
+        self.taps.push(Draft {
+            bounded,
+            leaf: leaf.id,
+            projection,
+            predicates,
+            plan: plan.clone(),
+            sink,
+            late_to: self.wanted.late_to.clone(),
+            progress: Arc::clone(progress),
+            stream,
+        });
+        Ok(None)
+    }
+
+    async fn prepare(&mut self, flow: &RowsFlow) -> Result<PreparePlan> {
+        let plan = self.pin(flow.plan.clone()).await?;
+        let traced = self.pin(flow.traced()?.plan).await?;
+        Ok(PreparePlan {
+            row_preserving: is_row_preserving(&plan)?,
+            plan: physical(&self.state, &plan).await?,
+            traced: physical(&self.state, &traced).await?,
+        })
+    }
+
+    /// Reads the reference tables of a plan once, now, so that a micro-batch does not read their
+    /// files again.
+    async fn pin(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        let mut tables = Vec::new();
+        plan.apply(|node| {
+            if let LogicalPlan::TableScan(scan) = node
+                && !is_leaf(scan)
+            {
+                tables.push(scan.clone());
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+        .map_err(from_datafusion)?;
+        if tables.is_empty() {
+            return Ok(plan);
+        }
+        let mut pinned = Vec::with_capacity(tables.len());
+        for scan in tables {
+            pinned.push(self.read_table(scan).await?);
+        }
+        let mut pinned = pinned.into_iter();
+        plan.transform_down(|node| match node {
+            LogicalPlan::TableScan(scan) if !is_leaf(&scan) => match pinned.next() {
+                Some(table) => Ok(Transformed::yes(table)),
+                None => Ok(Transformed::no(LogicalPlan::TableScan(scan))),
+            },
+            node => Ok(Transformed::no(node)),
+        })
+        .map(|t| t.data)
+        .map_err(from_datafusion)
+    }
+
+    async fn read_table(&self, scan: TableScan) -> Result<LogicalPlan> {
+        let name = scan.table_name.clone();
+        let schema = Arc::clone(scan.projected_schema.inner());
+        let state = &self.state;
+        let plan = LogicalPlan::TableScan(scan);
+        let rows = async {
+            let plan = state.query_planner().create_physical_plan(&plan, state).await?;
+            let rows = collect(plan, state.task_ctx()).await?;
+            let table: Arc<dyn TableProvider> = Arc::new(MemTable::try_new(schema, vec![rows])?);
+            TableScan::try_new(name, provider_as_source(table), None, vec![], None)
+        };
+        rows.await.map(LogicalPlan::TableScan).map_err(from_datafusion)
+    }
+}
+
+fn is_leaf(scan: &TableScan) -> bool {
+    source_as_provider(&scan.source).is_ok_and(|p| p.downcast_ref::<LeafTable>().is_some())
+}
+
+/// Whether each input row gives at most one output row.
+fn is_row_preserving(plan: &LogicalPlan) -> Result<bool> {
+    let mut preserving = true;
+    plan.apply(|node| {
+        preserving &= matches!(
+            node,
+            LogicalPlan::Projection(_)
+                | LogicalPlan::Filter(_)
+                | LogicalPlan::SubqueryAlias(_)
+                | LogicalPlan::TableScan(_)
+                | LogicalPlan::Union(_)
+                | LogicalPlan::EmptyRelation(_)
+        );
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .map_err(from_datafusion)?;
+    // A union that reads the same leaf twice doubles its rows.
+    let mut leaves = Vec::new();
+    plan.apply(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Ok(provider) = source_as_provider(&scan.source)
+            && let Some(leaf) = provider.downcast_ref::<LeafTable>()
+        {
+            leaves.push(leaf.id());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .map_err(from_datafusion)?;
+    let count = leaves.len();
+    leaves.sort_unstable();
+    leaves.dedup();
+    Ok(preserving && leaves.len() == count)
+}

@@ -1,0 +1,323 @@
+//! A tap: where one query takes rows from a scan.
+//!
+//! ```text
+//! scanned batch ─► late? ─► prepare plan ─► slice store of this worker     (a windowed query)
+//!                    │             └──────► output                         (a stateless one)
+//!                    └─► late rows: counted, kept, LATE DATA TO
+//! ```
+//! The order in the ledger is that of the query's text: a row that WHERE leaves out is filtered,
+//! even if it came late.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BooleanArray, UInt32Array};
+use arrow::compute::{filter_record_batch, take_record_batch};
+use arrow::datatypes::{DataType, UInt64Type};
+use arrow::record_batch::RecordBatch;
+use datafusion::execution::SessionState;
+use datafusion::physical_plan::ExecutionPlan;
+use parking_lot::Mutex;
+use windrow_core::{Error, PartitionId, Result, Watermark};
+use windrow_sql::leaf::LeafId;
+use windrow_window::lateness::{NotOnTime, Tolerance, classify};
+use windrow_window::{OperatorSpec, SliceStore};
+
+use crate::query::intake::{TakenIn, display_micros, render_row, ticks};
+use crate::query::kept::{Late, LateRows};
+use crate::query::ledger::Entry;
+use crate::query::output::Output;
+use crate::query::runner::PlanRunner;
+use crate::query::shared::Shared;
+use crate::stream::push::PushStream;
+
+/// The slice stores of all workers that feed one window operator.
+pub(crate) type Stores = Arc<Mutex<Vec<Arc<Mutex<SliceStore>>>>>;
+
+/// One query's interest in one scan; shared by the scan's workers.
+#[derive(Debug)]
+pub(crate) struct Tap {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) stream: String,
+    pub(crate) leaf: LeafId,
+    /// Which scanned columns the leaf has.
+    pub(crate) projection: Vec<usize>,
+    /// The event-time column among the scanned ones.
+    pub(crate) time: Option<usize>,
+    pub(crate) plan: PreparePlan,
+    pub(crate) state: SessionState,
+    pub(crate) sink: Sink,
+    pub(crate) late_rows: Arc<LateRows>,
+    /// `LATE DATA TO`.
+    pub(crate) late_to: Option<Arc<PushStream>>,
+}
+
+/// The stateless part of a query, as physical plans.
+#[derive(Debug, Clone)]
+pub(crate) struct PreparePlan {
+    pub(crate) plan: Arc<dyn ExecutionPlan>,
+    /// The same with the number of the input row in a last column.
+    pub(crate) traced: Arc<dyn ExecutionPlan>,
+    /// One row in, at most one row out (no join, no unnest): counting needs no tracing.
+    pub(crate) row_preserving: bool,
+}
+
+/// Where prepared rows go.
+#[derive(Debug)]
+pub(crate) enum Sink {
+    /// Into a window operator.
+    Window { operator: Arc<OperatorSpec>, tolerance: Tolerance, stores: Stores },
+    /// Out: the query has no window.
+    Rows(Output),
+}
+
+/// A tap as one worker uses it: with plans and state of its own.
+#[derive(Debug)]
+pub(crate) struct TapWorker {
+    pub(crate) tap: Arc<Tap>,
+    runner: PlanRunner,
+    traced: PlanRunner,
+    store: Option<Arc<Mutex<SliceStore>>>,
+}
+
+/// Where a batch comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    pub(crate) partition: PartitionId,
+    /// The partition's watermark just before the batch.
+    pub(crate) before: Watermark,
+}
+
+impl TapWorker {
+    /// A worker's own end of the tap.
+    pub(crate) fn new(tap: Arc<Tap>) -> Self {
+        let store = match &tap.sink {
+            Sink::Window { operator, stores, .. } => {
+                let store = Arc::new(Mutex::new(SliceStore::new(Arc::clone(operator))));
+                stores.lock().push(Arc::clone(&store));
+                Some(store)
+            }
+            Sink::Rows(_) => None,
+        };
+        let runner = PlanRunner::new(Arc::clone(&tap.plan.plan), &tap.state);
+        let traced = PlanRunner::new(Arc::clone(&tap.plan.traced), &tap.state);
+        Self { tap, runner, traced, store }
+    }
+
+    /// Takes a batch into the query. When it returns, the rows are in the state (or out), and
+    /// only then may the watermark move past them.
+    pub(crate) async fn take(&self, taken: &TakenIn, origin: Origin) -> Result<()> {
+        self.tap.shared.wait_for_room().await?;
+        let mut entry = Entry {
+            rows_in: taken.rows.num_rows() as u64 + taken.bad.len() as u64 + taken.skipped,
+            bad: taken.bad.len() as u64,
+            filtered: taken.skipped,
+            ..Entry::default()
+        };
+        if taken.rows.num_rows() > 0 {
+            self.take_rows(taken, origin, &mut entry).await?;
+        }
+        if !entry.is_balanced() {
+            return Err(Error::internal(format!(
+                "rows of query \"{}\" are unaccounted for: {entry:?}",
+                self.tap.shared.name
+            )));
+        }
+        self.tap.shared.ledger.add(entry);
+        self.tap.shared.batch_done();
+        Ok(())
+    }
+
+    async fn take_rows(&self, taken: &TakenIn, origin: Origin, entry: &mut Entry) -> Result<()> {
+        let input = taken.rows.project(&self.tap.projection)?;
+        let Some(store) = &self.store else {
+            return self.pass_on(input, entry).await;
+        };
+        let not_on_time = self.not_on_time(taken, origin)?;
+        if not_on_time.is_empty() {
+            return self.aggregate(store, input, entry).await;
+        }
+        let apart: Vec<usize> = not_on_time
+            .late
+            .iter()
+            .copied()
+            .chain(not_on_time.partly.iter().map(|p| p.0))
+            .collect();
+        let mut on_time = vec![true; input.num_rows()];
+        for row in &apart {
+            if let Some(slot) = on_time.get_mut(*row) {
+                *slot = false;
+            }
+        }
+        let rest = filter_record_batch(&input, &BooleanArray::from(on_time))?;
+        self.aggregate(store, rest, entry).await?;
+        self.take_late(store, taken, &input, (&not_on_time, origin), entry).await
+    }
+
+    /// Which rows of the batch are not on time; most batches are spared the look at each row.
+    fn not_on_time(&self, taken: &TakenIn, origin: Origin) -> Result<NotOnTime> {
+        let (Sink::Window { operator, tolerance, .. }, Some((min, max)), Some(time)) =
+            (&self.tap.sink, taken.times, self.tap.time)
+        else {
+            return Ok(NotOnTime::default());
+        };
+        let behind = tolerance.delay.saturating_add(tolerance.allowed_lateness);
+        let closed = origin.before.delayed(tolerance.allowed_lateness).ticks();
+        if min >= closed && min >= max.saturating_sub(behind) {
+            return Ok(NotOnTime::default());
+        }
+        let times = ticks(taken.rows.column(time))?;
+        Ok(classify(operator.slicing(), times, origin.before, *tolerance))
+    }
+
+    /// Stateless: rows pass.
+    async fn pass_on(&self, input: RecordBatch, entry: &mut Entry) -> Result<()> {
+        let Sink::Rows(output) = &self.tap.sink else { return Ok(()) };
+        for rows in self.prepare(input, entry).await? {
+            self.tap.shared.ledger.add_rows_out(rows.num_rows());
+            output.send(rows).await?;
+        }
+        Ok(())
+    }
+
+    async fn aggregate(
+        &self,
+        store: &Mutex<SliceStore>,
+        input: RecordBatch,
+        entry: &mut Entry,
+    ) -> Result<()> {
+        if input.num_rows() == 0 {
+            return Ok(());
+        }
+        let prepared = self.prepare(input, entry).await?;
+        let mut store = store.lock();
+        prepared.iter().try_for_each(|rows| store.update(rows))
+    }
+
+    /// Runs the prepare plan and counts.
+    async fn prepare(&self, input: RecordBatch, entry: &mut Entry) -> Result<Vec<RecordBatch>> {
+        let rows_in = input.num_rows() as u64;
+        let (out, passed) = if self.tap.plan.row_preserving {
+            let out = self.runner.run_one(self.tap.leaf, input).await?;
+            let passed = out.iter().map(|b| b.num_rows() as u64).sum();
+            (out, passed)
+        } else {
+            let (out, rows) = self.trace(input).await?;
+            let mut rows: Vec<u64> = rows.into_iter().flatten().collect();
+            rows.sort_unstable();
+            rows.dedup();
+            (out, rows.len() as u64)
+        };
+        entry.aggregated += passed;
+        entry.filtered += rows_in.saturating_sub(passed);
+        Ok(out)
+    }
+
+    /// Runs the traced plan: per output batch, the input row that each output row came from.
+    async fn trace(&self, input: RecordBatch) -> Result<(Vec<RecordBatch>, Vec<Vec<u64>>)> {
+        let numbered = windrow_sql::leaf::number_rows(&input)?;
+        let mut batches = Vec::new();
+        let mut rows = Vec::new();
+        for mut batch in self.traced.run_one(self.tap.leaf, numbered).await? {
+            let last = batch.num_columns().saturating_sub(1);
+            let column = batch.remove_column(last);
+            let numbers = column
+                .as_primitive_opt::<UInt64Type>()
+                .ok_or_else(|| Error::internal("the row number of a traced plan is lost"))?;
+            rows.push(numbers.values().to_vec());
+            batches.push(batch);
+        }
+        Ok((batches, rows))
+    }
+
+    /// The rows that are late for some or all of their windows.
+    async fn take_late(
+        &self,
+        store: &Mutex<SliceStore>,
+        taken: &TakenIn,
+        input: &RecordBatch,
+        (not_on_time, origin): (&NotOnTime, Origin),
+        entry: &mut Entry,
+    ) -> Result<()> {
+        let partly: Vec<usize> = not_on_time.partly.iter().map(|(row, _)| *row).collect();
+        if !partly.is_empty() {
+            let (batches, rows) = self.trace(pick(input, &partly)?).await?;
+            let mut seen = vec![false; partly.len()];
+            for (batch, rows) in batches.iter().zip(&rows) {
+                let mut from = Vec::with_capacity(rows.len());
+                for row in rows {
+                    let at = usize::try_from(*row).unwrap_or(usize::MAX);
+                    let (_, end) = not_on_time.partly.get(at).ok_or_else(|| {
+                        Error::internal("the row number of a traced plan is wrong")
+                    })?;
+                    from.push(*end);
+                    if let Some(seen) = seen.get_mut(at) {
+                        *seen = true;
+                    }
+                }
+                store.lock().update_partly_late(batch, &from)?;
+            }
+            let passed = seen.iter().filter(|s| **s).count() as u64;
+            entry.aggregated += passed;
+            entry.filtered += partly.len() as u64 - passed;
+        }
+        if not_on_time.late.is_empty() {
+            return Ok(());
+        }
+        let (_, rows) = self.trace(pick(input, &not_on_time.late)?).await?;
+        let mut late: Vec<usize> = rows
+            .iter()
+            .flatten()
+            .filter_map(|at| not_on_time.late.get(usize::try_from(*at).ok()?).copied())
+            .collect();
+        late.sort_unstable();
+        late.dedup();
+        entry.late += late.len() as u64;
+        entry.filtered += not_on_time.late.len() as u64 - late.len() as u64;
+        self.keep_late(taken, &late, origin)
+    }
+
+    fn keep_late(&self, taken: &TakenIn, late: &[usize], origin: Origin) -> Result<()> {
+        if let Some(to) = &self.tap.late_to {
+            to.append(&pick(&taken.rows, late)?)?;
+        }
+        let (Some(time), room) = (self.tap.time, self.tap.late_rows.room()) else { return Ok(()) };
+        let column = taken.rows.column(time);
+        let times = ticks(column)?;
+        let delay = match &self.tap.sink {
+            Sink::Window { tolerance, .. } => tolerance.delay,
+            Sink::Rows(_) => 0,
+        };
+        let mut kept = Vec::new();
+        let mut before = origin.before;
+        let mut seen = 0;
+        for &row in late.iter().take(room) {
+            let earlier = times.get(seen..row).unwrap_or_default().iter().max();
+            if let Some(max) = earlier {
+                before = before.advance(Watermark::at(*max).delayed(delay));
+            }
+            seen = row;
+            kept.push(Late {
+                query: self.tap.shared.name.clone(),
+                stream: self.tap.stream.clone(),
+                partition: origin.partition,
+                offset: taken.row_offsets.offset(row),
+                event_time_micros: times
+                    .get(row)
+                    .and_then(|t| display_micros(*t, column.data_type()))
+                    .unwrap_or_default(),
+                watermark_micros: display_micros(before.ticks(), column.data_type()),
+                row: render_row(&taken.rows, row)?,
+            });
+        }
+        self.tap.late_rows.keep(kept);
+        Ok(())
+    }
+}
+
+/// The given rows of a batch.
+fn pick(batch: &RecordBatch, rows: &[usize]) -> Result<RecordBatch> {
+    let rows: UInt32Array =
+        rows.iter().map(|row| u32::try_from(*row).unwrap_or(u32::MAX)).collect();
+    debug_assert_eq!(rows.data_type(), &DataType::UInt32);
+    Ok(take_record_batch(batch, &rows)?)
+}

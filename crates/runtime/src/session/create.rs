@@ -1,0 +1,520 @@
+//! `CREATE STREAM`, `CREATE [MATERIALIZED] VIEW`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::catalog::view::ViewTable;
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::logical_expr::{DdlStatement, Expr as PlanExpr, LogicalPlan};
+use datafusion::sql::parser::Statement as EngineStatement;
+use datafusion::sql::sqlparser::ast::helpers::stmt_create_table::CreateTableBuilder;
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, ColumnDef, ColumnOption, Expr, ExprWithAlias, Ident, ObjectName,
+};
+use windrow_connectors::{ConnectorEnv, Declared, open_source};
+use windrow_core::time::{nanos_to_ticks, time_unit};
+use windrow_core::{Error, EventTimeColumn, Place, Result, Source, StreamSchema};
+use windrow_sql::diagnostics::{from_datafusion, nearest};
+use windrow_sql::parse::{CreateStream, CreateView, OptionItem, WatermarkClause};
+use windrow_sql::plan::{continuous, plan_query};
+
+use crate::catalog::{Materialized, Object, exists, plain_name};
+use crate::query::intake::Intake;
+use crate::query::output::Output;
+use crate::query::start::{Wanted, ready};
+use crate::session::query::streams_read;
+use crate::session::{Outcome, Session};
+use crate::stream::generated::{Column, Columns, GeneratedSource};
+use crate::stream::log::MemoryLog;
+use crate::stream::push::PushStream;
+use crate::stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
+
+/// The options that belong to the engine, whatever the connector.
+const STREAM_OPTIONS: &[&str] = &["connector", "idle_timeout", "max_future_skew"];
+const VIEW_OPTIONS: &[&str] = &["start"];
+
+/// What the engine itself reads of a stream's options.
+#[derive(Debug, Default)]
+struct EngineOptions {
+    connector: Option<String>,
+    idle_timeout: Option<Duration>,
+    max_future_skew_micros: Option<i64>,
+    /// What is left for the connector.
+    rest: Vec<(String, String)>,
+}
+
+impl Session {
+    pub(super) async fn create_stream(&self, create: CreateStream, text: &str) -> Result<Outcome> {
+        let name = plain_name(&create.name)?;
+        if self.taken(&name, create.or_replace, create.if_not_exists, "stream")? {
+            return Ok(Outcome::Done("CREATE STREAM (exists already)".into()));
+        }
+        let options = engine_options(&create.options)?;
+        let stream = Arc::new(self.new_stream(&name, &create, options).await?);
+        let relation = Arc::new(stream.relation(None));
+        if create.or_replace {
+            self.replace(&name)?;
+        }
+        let said = match stream.schema.event_time() {
+            Some(_) => "CREATE STREAM".to_owned(),
+            None => "CREATE STREAM (no watermark: no windows with EMIT over it)".to_owned(),
+        };
+        self.engine.catalog.add(&name, Object::Stream(stream), relation, (text, vec![]))?;
+        Ok(Outcome::Done(said))
+    }
+
+    async fn new_stream(
+        &self,
+        name: &str,
+        create: &CreateStream,
+        options: EngineOptions,
+    ) -> Result<Stream> {
+        let parts = &self.engine.parts;
+        let columns = match create.columns.as_slice() {
+            [] => None,
+            columns => Some(self.declared_columns(columns).await?),
+        };
+        let (feed_source, schema) = match &options.connector {
+            Some(connector) => {
+                let source = self.open(connector, create, &options, columns.as_ref()).await?;
+                let schema = source.schema();
+                (Some(source), schema)
+            }
+            None => {
+                no_options(&options, name)?;
+                let columns = columns.ok_or_else(|| {
+                    Error::sql(format!("stream \"{name}\" has neither columns nor a connector"))
+                        .with_hint("Declare its columns, or say where its rows come from: WITH (connector = 'file', path = '…').")
+                })?;
+                (None, columns.schema)
+            }
+        };
+        let event_time = match &create.watermark {
+            Some(clause) => Some(self.event_time(&schema, clause)?),
+            None => None,
+        };
+        let schema =
+            StreamSchema::try_new(schema, event_time).map_err(|e| match &create.watermark {
+                Some(clause) => e.with_place(clause.place),
+                None => e,
+            })?;
+        let feed = match feed_source {
+            Some(source) => Feed::Source(source),
+            None => {
+                let intake = Intake {
+                    time: event_time.map(|e| e.index),
+                    valid: i64::MIN..=i64::MAX,
+                    max_future_skew_micros: options
+                        .max_future_skew_micros
+                        .or(Some(MAX_FUTURE_SKEW_MICROS)),
+                };
+                Feed::Push(Arc::new(PushStream::new(
+                    name.to_owned(),
+                    MemoryLog::new(Arc::clone(schema.schema())),
+                    intake,
+                    Arc::clone(&parts.bad_rows),
+                    Arc::clone(&parts.clock),
+                )))
+            }
+        };
+        Ok(Stream {
+            name: name.to_owned(),
+            schema,
+            feed,
+            idle_timeout: options.idle_timeout,
+            max_future_skew_micros: options.max_future_skew_micros,
+            connector: options.connector.unwrap_or_else(|| "push".to_owned()),
+            bad_rows: Arc::clone(&parts.bad_rows),
+            clock: Arc::clone(&parts.clock),
+        })
+    }
+
+    async fn open(
+        &self,
+        connector: &str,
+        create: &CreateStream,
+        options: &EngineOptions,
+        columns: Option<&Columns>,
+    ) -> Result<Arc<dyn Source>> {
+        let parts = &self.engine.parts;
+        let env = ConnectorEnv {
+            limits: parts.limits.clone(),
+            clock: Arc::clone(&parts.clock),
+            io: parts.cpu.clone(),
+        };
+        let watermark = create.watermark.as_ref().map(|w| ident_name(&w.column));
+        let physical = columns.map(|c| Arc::clone(&c.physical));
+        let delivered =
+            |name: &String| physical.as_ref().is_none_or(|p| p.column_with_name(name).is_some());
+        let declared =
+            Declared { schema: physical.clone(), event_time: watermark.filter(delivered) };
+        let placed = |e: Error| match (e.place(), create.options.first()) {
+            (None, Some(_)) => place_of_option(e, &create.options),
+            _ => e,
+        };
+        let inner = open_source(connector, &options.rest, declared, &env).await.map_err(placed)?;
+        Ok(match columns {
+            Some(columns) if columns.columns.iter().any(|c| matches!(c, Column::Generated(_))) => {
+                let columns = Columns {
+                    schema: Arc::clone(&columns.schema),
+                    physical: Arc::clone(&columns.physical),
+                    columns: columns.columns.clone(),
+                };
+                Arc::new(GeneratedSource { inner, columns: Arc::new(columns) })
+            }
+            _ => inner,
+        })
+    }
+
+    /// The declared columns as Arrow columns, generated ones with their expression.
+    async fn declared_columns(&self, columns: &[ColumnDef]) -> Result<Columns> {
+        let state = self.state();
+        let mut plain = columns.to_vec();
+        for column in &mut plain {
+            column
+                .options
+                .retain(|o| matches!(o.option, ColumnOption::NotNull | ColumnOption::Null));
+        }
+        let name = ObjectName::from(vec![Ident::new("windrow_columns")]);
+        let table = CreateTableBuilder::new(name).columns(plain).build();
+        let statement = EngineStatement::Statement(Box::new(table.into()));
+        let plan = state.statement_to_plan(statement).await.map_err(from_datafusion)?;
+        let LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) = plan else {
+            return Err(Error::internal("column definitions did not plan as a table"));
+        };
+        let schema: SchemaRef = Arc::clone(table.input.schema().inner());
+        let generated = |column: &ColumnDef| {
+            column.options.iter().find_map(|o| match &o.option {
+                ColumnOption::Generated { generation_expr: Some(expr), .. } => Some(expr.clone()),
+                _ => None,
+            })
+        };
+        let physical: SchemaRef = Arc::new(Schema::new(
+            schema
+                .fields()
+                .iter()
+                .zip(columns)
+                .filter(|(_, column)| generated(column).is_none())
+                .map(|(field, _)| Arc::clone(field))
+                .collect::<Vec<Arc<Field>>>(),
+        ));
+        let df_schema = DFSchema::try_from(Arc::clone(&physical)).map_err(from_datafusion)?;
+        let mut kinds = Vec::with_capacity(columns.len());
+        let mut next = 0;
+        for column in columns {
+            kinds.push(match generated(column) {
+                None => {
+                    next += 1;
+                    Column::Physical(next - 1)
+                }
+                Some(expr) => {
+                    let expr = ExprWithAlias { expr, alias: None };
+                    let expr = state
+                        .create_logical_expr_from_sql_expr(expr, &df_schema)
+                        .map_err(from_datafusion)?;
+                    let expr =
+                        state.create_physical_expr(expr, &df_schema).map_err(from_datafusion)?;
+                    Column::Generated(expr)
+                }
+            });
+        }
+        Ok(Columns { schema, physical, columns: kinds })
+    }
+
+    /// `WATERMARK FOR column AS column - INTERVAL …`.
+    fn event_time(&self, schema: &SchemaRef, clause: &WatermarkClause) -> Result<EventTimeColumn> {
+        let name = ident_name(&clause.column);
+        let Some((index, field)) = schema.column_with_name(&name) else {
+            let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+            let error = Error::sql(format!("WATERMARK FOR names no column: \"{name}\""))
+                .with_place(clause.place);
+            return Err(match nearest(&name, names.iter().copied()) {
+                Some(near) => error.with_hint(format!("Did you mean \"{near}\"?")),
+                None => error.with_hint(format!("Known columns: {}.", names.join(", "))),
+            });
+        };
+        let Some(unit) = time_unit(field.data_type()) else {
+            return Ok(EventTimeColumn { index, delay_ticks: 0 });
+        };
+        let nanos = match &clause.expr {
+            None => 0,
+            Some(expr) => self.delay_nanos(expr, &clause.column).map_err(|e| match e.place() {
+                Some(_) => e,
+                None => e.with_place(clause.place),
+            })?,
+        };
+        // A delay that is no whole number of ticks rounds up: it may be longer, never shorter.
+        let tick = 1_000_000_000 / i128::from(windrow_core::time::ticks_per_second(unit));
+        let whole = nanos + (tick - nanos.rem_euclid(tick)) % tick;
+        Ok(EventTimeColumn { index, delay_ticks: nanos_to_ticks(whole, unit)? })
+    }
+
+    fn delay_nanos(&self, expr: &Expr, column: &Ident) -> Result<i128> {
+        let wrong = || {
+            Error::sql(format!(
+                "the watermark of \"{column}\" is not \"{column}\" less an interval"
+            ))
+            .with_hint(format!("Write WATERMARK FOR {column} AS {column} - INTERVAL '5 seconds'."))
+        };
+        let is_column =
+            |e: &Expr| matches!(e, Expr::Identifier(i) if ident_name(i) == ident_name(column));
+        match expr {
+            Expr::Nested(inner) => self.delay_nanos(inner, column),
+            e if is_column(e) => Ok(0),
+            Expr::BinaryOp { left, op: BinaryOperator::Minus, right } if is_column(left) => {
+                let state = self.state();
+                let expr = ExprWithAlias { expr: right.as_ref().clone(), alias: None };
+                let expr = state
+                    .create_logical_expr_from_sql_expr(expr, &DFSchema::empty())
+                    .map_err(from_datafusion)?;
+                match expr {
+                    PlanExpr::Literal(value, _) => interval_nanos(&value).ok_or_else(wrong),
+                    _ => Err(wrong()),
+                }
+            }
+            _ => Err(wrong()),
+        }
+    }
+
+    pub(super) async fn create_view(&self, create: CreateView, text: &str) -> Result<Outcome> {
+        let name = plain_name(&create.name)?;
+        let kind = if create.materialized { "materialized view" } else { "view" };
+        let said = format!("CREATE {}", kind.to_uppercase());
+        if self.taken(&name, create.or_replace, create.if_not_exists, kind)? {
+            return Ok(Outcome::Done(format!("{said} (exists already)")));
+        }
+        let plan = plan_query(&self.state(), &create.query.query, &create.columns).await?;
+        let reads = streams_read(&plan)?;
+        if reads.contains(&name) {
+            return Err(Error::sql(format!("{kind} \"{name}\" would read itself")));
+        }
+        if !create.materialized {
+            if !create.query.tail.is_empty() {
+                return Err(Error::sql(format!(
+                    "view \"{name}\" only names a query, it has no EMIT"
+                ))
+                .with_hint("Use CREATE MATERIALIZED VIEW, or give EMIT where the view is read."));
+            }
+            if create.or_replace {
+                self.replace(&name)?;
+            }
+            let table = Arc::new(ViewTable::new(plan, Some(text.to_owned())));
+            self.engine.catalog.add(&name, Object::View, table, (text, reads))?;
+            return Ok(Outcome::Done(said));
+        }
+        view_options(&create.options)?;
+        let plan = continuous(&self.state(), plan, &create.query.tail)?;
+        let late_to = self.late_to(&create.query.tail, &reads)?;
+        if create.or_replace {
+            self.replace(&name)?;
+        }
+        self.start_view(&name, plan, reads, late_to, text).await?;
+        Ok(Outcome::Done(said))
+    }
+
+    async fn start_view(
+        &self,
+        name: &str,
+        plan: windrow_sql::plan::ContinuousPlan,
+        reads: Vec<String>,
+        late_to: Option<Arc<PushStream>>,
+        text: &str,
+    ) -> Result<()> {
+        let parts = &self.engine.parts;
+        let catalog = &self.engine.catalog;
+        let log = MemoryLog::new(Arc::clone(&plan.schema));
+        let shared = parts.new_query(Some(name.to_owned()));
+        let event_times = plan.event_times.clone();
+        let event_time =
+            event_times.first().map(|e| EventTimeColumn { index: e.column, delay_ticks: 0 });
+        let stream = Arc::new(Stream {
+            name: name.to_owned(),
+            schema: StreamSchema::try_new(Arc::clone(&plan.schema), event_time)?,
+            feed: Feed::View(Arc::clone(&log)),
+            idle_timeout: None,
+            max_future_skew_micros: None,
+            connector: "view".to_owned(),
+            bad_rows: Arc::clone(&parts.bad_rows),
+            clock: Arc::clone(&parts.clock),
+        });
+        let wanted = Wanted {
+            shared: Arc::clone(&shared),
+            output: Output::View(Arc::clone(&log)),
+            push_ends: false,
+            late_to,
+        };
+        let query = ready(parts, catalog, &self.state(), plan, wanted).await?;
+        let view = Materialized {
+            name: name.to_owned(),
+            log,
+            stream: Arc::clone(&stream),
+            query: shared,
+            bounded: reads.iter().all(|r| catalog.is_bounded(r)),
+            reads: reads.clone(),
+        };
+        let relation = Arc::new(stream.relation(Some(event_times)));
+        catalog.add(name, Object::Materialized(Arc::new(view)), relation, (text, reads))?;
+        self.engine.start_later(query);
+        Ok(())
+    }
+
+    /// Whether an `IF NOT EXISTS` has nothing to do.
+    fn taken(&self, name: &str, replace: bool, if_not_exists: bool, kind: &str) -> Result<bool> {
+        let catalog = &self.engine.catalog;
+        if !catalog.exists(name) {
+            return Ok(false);
+        }
+        match catalog.get(name) {
+            _ if if_not_exists => Ok(true),
+            Some(object) if replace && object.kind() == kind => Ok(false),
+            Some(object) if replace => {
+                Err(Error::sql(format!("\"{name}\" is a {}, not a {kind}", object.kind())))
+            }
+            _ => Err(exists(name)),
+        }
+    }
+
+    /// Removes what `OR REPLACE` replaces.
+    fn replace(&self, name: &str) -> Result<()> {
+        let catalog = &self.engine.catalog;
+        if !catalog.exists(name) {
+            return Ok(());
+        }
+        if let [reader, ..] = catalog.readers(name).as_slice() {
+            return Err(Error::sql(format!("\"{name}\" is read by \"{reader}\""))
+                .with_hint(format!("Drop \"{reader}\" first, or give the new one another name.")));
+        }
+        catalog.remove(name)
+    }
+
+    /// The push stream for late rows.
+    pub(super) fn late_stream(&self, name: &str, reads: &[String]) -> Result<Arc<PushStream>> {
+        let catalog = &self.engine.catalog;
+        let parts = &self.engine.parts;
+        let [read] = reads else {
+            return Err(Error::sql("LATE DATA TO needs a query that reads exactly one stream"));
+        };
+        let from = catalog.stream_to_read(read)?;
+        if catalog.exists(name) {
+            let to = catalog.stream(name)?;
+            return match &to.feed {
+                Feed::Push(push) if to.schema.schema() == from.schema.schema() => {
+                    Ok(Arc::clone(push))
+                }
+                _ => Err(Error::sql(format!(
+                    "\"{name}\" cannot take the late rows of \"{read}\": its columns differ"
+                ))),
+            };
+        }
+        let push = Arc::new(PushStream::new(
+            name.to_owned(),
+            MemoryLog::new(Arc::clone(from.schema.schema())),
+            Intake { time: None, valid: i64::MIN..=i64::MAX, max_future_skew_micros: None },
+            Arc::clone(&parts.bad_rows),
+            Arc::clone(&parts.clock),
+        ));
+        let stream = Arc::new(Stream {
+            name: name.to_owned(),
+            schema: StreamSchema::try_new(Arc::clone(from.schema.schema()), None)?,
+            feed: Feed::Push(Arc::clone(&push)),
+            idle_timeout: None,
+            max_future_skew_micros: None,
+            connector: "push".to_owned(),
+            bad_rows: Arc::clone(&parts.bad_rows),
+            clock: Arc::clone(&parts.clock),
+        });
+        let relation = Arc::new(stream.relation(None));
+        let text = format!("-- late rows of \"{read}\"");
+        catalog.add(name, Object::Stream(stream), relation, (&text, vec![]))?;
+        Ok(push)
+    }
+}
+
+fn ident_name(ident: &Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    }
+}
+
+/// Takes the engine's own options out of `WITH (…)`.
+fn engine_options(options: &[OptionItem]) -> Result<EngineOptions> {
+    let mut found = EngineOptions::default();
+    for OptionItem { key, value, place } in options {
+        match key.as_str() {
+            "connector" => found.connector = Some(value.clone()),
+            "idle_timeout" => found.idle_timeout = Some(duration(key, value, *place)?),
+            "max_future_skew" => {
+                let skew = duration(key, value, *place)?;
+                found.max_future_skew_micros = i64::try_from(skew.as_micros()).ok();
+            }
+            _ => found.rest.push((key.clone(), value.clone())),
+        }
+    }
+    Ok(found)
+}
+
+fn no_options(options: &EngineOptions, name: &str) -> Result<()> {
+    match options.rest.first() {
+        None => Ok(()),
+        Some((key, _)) => Err(Error::config(format!(
+            "unknown option \"{key}\" of stream \"{name}\", which has no connector"
+        ))
+        .with_hint(format!("Known options: {}.", STREAM_OPTIONS.join(", ")))),
+    }
+}
+
+fn view_options(options: &[OptionItem]) -> Result<()> {
+    for OptionItem { key, value, place } in options {
+        if key != "start" {
+            return Err(Error::config(format!("unknown option \"{key}\" of a materialized view"))
+                .with_place(*place)
+                .with_hint(format!("Known options: {}.", VIEW_OPTIONS.join(", "))));
+        }
+        if !value.eq_ignore_ascii_case("earliest") {
+            return Err(Error::config(format!("start = '{value}' is not part of this version"))
+                .with_place(*place)
+                .with_hint("A view starts with what its streams hold: start = 'earliest'."));
+        }
+    }
+    Ok(())
+}
+
+fn duration(key: &str, value: &str, place: Place) -> Result<Duration> {
+    let interval = ScalarValue::try_from_string(
+        value.to_owned(),
+        &arrow::datatypes::DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano),
+    );
+    let nanos = interval.ok().and_then(|i| interval_nanos(&i)).and_then(|n| u64::try_from(n).ok());
+    nanos.map(Duration::from_nanos).ok_or_else(|| {
+        Error::config(format!("option \"{key}\" is not an interval: '{value}'"))
+            .with_place(place)
+            .with_hint(format!("Write {key} = '5 seconds'."))
+    })
+}
+
+/// An interval in nanoseconds; days have 24 hours, months have no length.
+fn interval_nanos(value: &ScalarValue) -> Option<i128> {
+    const DAY: i128 = 24 * 3_600 * 1_000_000_000;
+    match value {
+        ScalarValue::IntervalMonthDayNano(Some(i))
+            if i.months == 0 && i128::from(i.nanoseconds) + i128::from(i.days) * DAY >= 0 =>
+        {
+            Some(i128::from(i.days) * DAY + i128::from(i.nanoseconds))
+        }
+        ScalarValue::IntervalDayTime(Some(i)) => {
+            Some(i128::from(i.days) * DAY + i128::from(i.milliseconds) * 1_000_000)
+        }
+        _ => None,
+    }
+}
+
+/// Puts an error that names an option at that option.
+fn place_of_option(error: Error, options: &[OptionItem]) -> Error {
+    let named = options.iter().find(|o| error.message().contains(&format!("\"{}\"", o.key)));
+    match named {
+        Some(option) => error.with_place(option.place),
+        None => error,
+    }
+}

@@ -1,0 +1,84 @@
+//! `DROP` and `SET`.
+
+use windrow_core::{Error, Result};
+use windrow_sql::parse::{Drop, DropKind, Set};
+
+use crate::catalog::{Object, plain_name};
+use crate::session::{Outcome, Session};
+
+impl Session {
+    pub(super) fn drop_objects(&self, drop: &Drop) -> Result<Outcome> {
+        for name in &drop.names {
+            self.drop_object(drop, &plain_name(name)?)?;
+        }
+        Ok(Outcome::Done(format!("DROP {}", kind_name(drop.kind).to_uppercase())))
+    }
+
+    fn drop_object(&self, drop: &Drop, name: &str) -> Result<()> {
+        let catalog = &self.engine.catalog;
+        let wanted = kind_name(drop.kind);
+        if !catalog.exists(name) {
+            return if drop.if_exists { Ok(()) } else { Err(catalog.missing(wanted, name)) };
+        }
+        let found = catalog.get(name);
+        let fits = match (&found, drop.kind) {
+            (Some(Object::Stream(_)), DropKind::Stream | DropKind::Table)
+            | (Some(Object::View | Object::Materialized(_)), DropKind::View)
+            | (Some(Object::Materialized(_)), DropKind::MaterializedView)
+            | (None, DropKind::Table) => true,
+            (Some(_) | None, _) => false,
+        };
+        if !fits {
+            let kind = found.map_or("table", |o| o.kind());
+            return Err(Error::sql(format!("\"{name}\" is a {kind}, not a {wanted}"))
+                .with_hint(format!("Use DROP {} {name}.", kind.to_uppercase())));
+        }
+        let readers = catalog.readers(name);
+        if let Some(reader) = readers.first() {
+            if !drop.cascade {
+                return Err(Error::sql(format!("\"{name}\" is read by \"{reader}\""))
+                    .with_hint(format!("Drop \"{reader}\" first, or use CASCADE.")));
+            }
+            for reader in &readers {
+                self.drop_any(reader)?;
+            }
+        }
+        self.engine.parts.bad_rows.forget(name);
+        catalog.remove(name)
+    }
+
+    /// Drops a view and all that read it.
+    fn drop_any(&self, name: &str) -> Result<()> {
+        let catalog = &self.engine.catalog;
+        for reader in catalog.readers(name) {
+            self.drop_any(&reader)?;
+        }
+        if catalog.exists(name) { catalog.remove(name) } else { Ok(()) }
+    }
+
+    pub(super) fn set(&self, set: &Set) -> Result<Outcome> {
+        let state = self.context.state_ref();
+        let mut state = state.write();
+        state.config_mut().options_mut().set(&set.name, &set.value).map_err(|e| {
+            Error::config(format!(
+                "setting \"{}\" cannot be \"{}\": {}",
+                set.name,
+                set.value,
+                e.strip_backtrace()
+            ))
+            .with_place(set.place)
+            .with_hint("SHOW ALL lists the settings.")
+        })?;
+        Ok(Outcome::Done("SET".into()))
+    }
+}
+
+fn kind_name(kind: DropKind) -> &'static str {
+    match kind {
+        DropKind::Stream => "stream",
+        DropKind::View => "view",
+        DropKind::MaterializedView => "materialized view",
+        DropKind::Table => "table",
+        DropKind::Sink => "sink",
+    }
+}

@@ -1,0 +1,159 @@
+//! `INSERT INTO`: into a stream without connector, or into a reference table.
+
+use std::sync::Arc;
+
+use arrow::array::new_null_array;
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use futures::TryStreamExt;
+use windrow_core::{Error, Result};
+use windrow_sql::parse::Insert;
+use windrow_sql::plan::{continuous, plan_query};
+
+use crate::catalog::{Object, plain_name};
+use crate::query::output::Output;
+use crate::query::start::Wanted;
+use crate::session::query::streams_read;
+use crate::session::{Outcome, Session};
+use crate::stream::Feed;
+use crate::stream::push::PushStream;
+
+impl Session {
+    pub(super) async fn insert(&self, insert: Insert) -> Result<Outcome> {
+        let name = plain_name(&insert.target)?;
+        let stream = match self.engine.catalog.get(&name) {
+            Some(Object::Stream(stream)) => stream,
+            Some(other) => {
+                return Err(Error::sql(format!(
+                    "\"{name}\" is a {}, rows cannot be inserted",
+                    other.kind()
+                )));
+            }
+            None if !self.engine.catalog.exists(&name) => {
+                return Err(self.engine.catalog.missing("stream", &name));
+            }
+            None => return self.standard(insert.into_datafusion()).await,
+        };
+        let Feed::Push(push) = &stream.feed else {
+            return Err(Error::sql(format!(
+                "stream \"{name}\" is fed by its connector \"{}\", rows cannot be inserted",
+                stream.connector
+            )));
+        };
+        let plan = plan_query(&self.state(), &insert.query.query, &[]).await?;
+        let target =
+            Target::new(stream.schema.schema(), &insert, &name, plan.schema().fields().len())?;
+        if insert.query.tail.is_empty() {
+            return self.insert_bounded(plan, &target, push).await;
+        }
+        let reads = streams_read(&plan)?;
+        let plan = continuous(&self.state(), plan, &insert.query.tail)?;
+        let late_to = self.late_to(&insert.query.tail, &reads)?;
+        let shared = self.engine.parts.new_query(Some(format!("insert into {name}")));
+        let id = shared.id;
+        let output = Output::Stream { stream: Arc::clone(push), target: Arc::new(target) };
+        let wanted = Wanted { shared, output, push_ends: false, late_to };
+        self.start_now(plan, wanted).await?;
+        Ok(Outcome::Done(format!("INSERT (continuous, query {id})")))
+    }
+
+    async fn insert_bounded(
+        &self,
+        plan: datafusion::logical_expr::LogicalPlan,
+        target: &Target,
+        push: &Arc<PushStream>,
+    ) -> Result<Outcome> {
+        let Outcome::Rows(mut rows) = self.bounded(plan).await? else {
+            return Err(Error::internal("the query of an INSERT gives no rows"));
+        };
+        // All rows are made before one is inserted: a statement that fails inserts nothing.
+        let mut batches = Vec::new();
+        while let Some(batch) = rows.try_next().await? {
+            batches.push(target.fit(&batch)?);
+        }
+        let (mut inserted, mut bad) = (0, 0);
+        for batch in &batches {
+            let pushed = push.append(batch)?;
+            inserted += pushed.rows;
+            bad += pushed.bad;
+        }
+        Ok(Outcome::Done(match bad {
+            0 => format!("INSERT 0 {inserted}"),
+            bad => format!("INSERT 0 {inserted} ({bad} bad, see windrow.bad_rows)"),
+        }))
+    }
+}
+
+/// Which column of the stream takes which column of the query.
+#[derive(Debug)]
+pub(crate) struct Target {
+    stream: String,
+    schema: SchemaRef,
+    /// Per column of the stream: the column of the query, or none.
+    from: Vec<Option<usize>>,
+}
+
+impl Target {
+    fn new(schema: &SchemaRef, insert: &Insert, name: &str, given: usize) -> Result<Self> {
+        let columns = schema.fields().len();
+        let mut from = vec![None; columns];
+        let wanted = if insert.columns.is_empty() { columns } else { insert.columns.len() };
+        if wanted != given {
+            return Err(Error::sql(format!(
+                "INSERT INTO \"{name}\" expects {wanted} columns, the query has {given}"
+            )));
+        }
+        if insert.columns.is_empty() {
+            from = (0..columns).map(Some).collect();
+        }
+        for (at, ident) in insert.columns.iter().enumerate() {
+            let column = match ident.quote_style {
+                Some(_) => ident.value.clone(),
+                None => ident.value.to_lowercase(),
+            };
+            let slot = schema
+                .column_with_name(&column)
+                .and_then(|(index, _)| from.get_mut(index))
+                .ok_or_else(|| {
+                    Error::sql(format!("stream \"{name}\" has no column \"{column}\""))
+                })?;
+            if slot.replace(at).is_some() {
+                return Err(Error::sql(format!("column \"{column}\" stands twice")));
+            }
+        }
+        Ok(Self { stream: name.to_owned(), schema: Arc::clone(schema), from })
+    }
+
+    /// Rows of the query as rows of the stream.
+    pub(crate) fn fit(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let count = rows.num_rows();
+        let strict = CastOptions { safe: false, ..CastOptions::default() };
+        let mut columns = Vec::with_capacity(self.from.len());
+        for (field, from) in self.schema.fields().iter().zip(&self.from) {
+            let column = match from {
+                Some(at) => cast_with_options(rows.column(*at), field.data_type(), &strict)
+                    .map_err(|e| {
+                        Error::data(format!(
+                            "column \"{}\" of stream \"{}\" is {}: {e}",
+                            field.name(),
+                            self.stream,
+                            field.data_type()
+                        ))
+                        .with_source(e)
+                    })?,
+                None => new_null_array(field.data_type(), count),
+            };
+            if !field.is_nullable() && column.null_count() > 0 {
+                return Err(Error::data(format!(
+                    "column \"{}\" of stream \"{}\" is NOT NULL",
+                    field.name(),
+                    self.stream
+                )));
+            }
+            columns.push(column);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
+    }
+}

@@ -1,0 +1,141 @@
+//! Sessions: statements in, rows out.
+
+mod create;
+mod drop;
+mod explain;
+pub(crate) mod insert;
+pub(crate) mod outcome;
+pub(crate) mod query;
+mod show;
+mod wait;
+
+use std::sync::Arc;
+
+use datafusion::execution::SessionState;
+use datafusion::prelude::SessionContext;
+use windrow_core::{Error, Limits, Result};
+use windrow_sql::parse::{Parsed, Statement, parse};
+
+use crate::engine::Inner;
+pub use outcome::{Outcome, ResultStream, UnusedRows};
+
+/// How a session is to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Streams that are fed by INSERT count as ended once a `SELECT … EMIT` has read what they
+    /// hold. Right where nobody else can insert while the query runs (a file of SQL that is
+    /// executed statement by statement); otherwise such a query waits for further rows.
+    pub push_ends: bool,
+}
+
+/// A session of an engine. Cheap to clone; the clones share settings.
+#[derive(Debug, Clone)]
+pub struct Session {
+    pub(crate) engine: Arc<Inner>,
+    pub(crate) context: Arc<SessionContext>,
+    pub(crate) options: SessionOptions,
+}
+
+impl Session {
+    pub(crate) fn new(
+        engine: Arc<Inner>,
+        context: SessionContext,
+        options: SessionOptions,
+    ) -> Self {
+        Self { engine, context: Arc::new(context), options }
+    }
+
+    /// Executes one statement given as text.
+    ///
+    /// # Errors
+    /// When the text is not exactly one statement, and as [`Session::execute`].
+    pub async fn run(&self, sql: &str) -> Result<Outcome> {
+        let mut statements = parse(sql)?;
+        match (statements.pop(), statements.is_empty()) {
+            (Some(statement), true) => self.execute(&statement).await,
+            (None, _) => Err(Error::sql("there is no statement")),
+            (Some(_), false) => Err(Error::sql("there is more than one statement")
+                .with_hint("Parse the text and execute statement by statement.")),
+        }
+    }
+
+    /// Executes one statement. Dropping the future, or the rows it gives, stops the statement.
+    ///
+    /// # Errors
+    /// What is wrong with the statement, with its place; what failed while it ran.
+    pub async fn execute(&self, statement: &Parsed) -> Result<Outcome> {
+        self.check_size(&statement.text)?;
+        let session = self.clone();
+        let statement = statement.clone();
+        let task = self.engine.parts.cpu.spawn(async move { session.dispatch(statement).await });
+        AbortOnDrop(task).await
+    }
+
+    async fn dispatch(&self, parsed: Parsed) -> Result<Outcome> {
+        let Parsed { statement, text, .. } = parsed;
+        if !matches!(&statement, Statement::CreateView(_) | Statement::CreateStream(_)) {
+            self.engine.start_pending();
+        }
+        match statement {
+            Statement::CreateStream(create) => self.create_stream(create, &text).await,
+            Statement::CreateView(create) => self.create_view(create, &text).await,
+            Statement::Query(query) => self.query(query).await,
+            Statement::Insert(insert) => self.insert(*insert).await,
+            Statement::Subscribe { view, after } => self.subscribe(&view, after),
+            Statement::WaitFor { view, until, timeout } => {
+                self.wait_for(&view, until, timeout).await
+            }
+            Statement::Explain(explain) => self.explain(explain).await,
+            Statement::Show(kind) => self.show(kind).await,
+            Statement::ShowCreate(name) => self.show_create(&name).await,
+            Statement::Describe(name) => self.describe(&name).await,
+            Statement::Drop(drop) => self.drop_objects(&drop),
+            Statement::Set(set) => self.set(&set),
+            Statement::DataFusion(statement) => self.standard(*statement).await,
+        }
+    }
+
+    /// The settings, functions and catalog of the session as they are now.
+    pub(crate) fn state(&self) -> SessionState {
+        self.context.state()
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.engine.parts.limits
+    }
+
+    fn check_size(&self, text: &str) -> Result<()> {
+        let max = self.limits().sql_bytes_max;
+        if text.len() > max {
+            return Err(Error::new(
+                windrow_core::ErrorKind::Limit,
+                format!("the statement has {} bytes, more than sql_bytes_max = {max}", text.len()),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A task that stops when nobody waits for it any more.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> std::future::Future for AbortOnDrop<Result<T>> {
+    type Output = Result<T>;
+
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Self::Output> {
+        std::pin::Pin::new(&mut self.0).poll(cx).map(|done| match done {
+            Ok(result) => result,
+            Err(error) if error.is_cancelled() => Err(crate::query::shared::cancelled()),
+            Err(error) => Err(Error::internal("a statement panicked").with_source(error)),
+        })
+    }
+}
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,112 @@
+//! What a statement gives back.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use futures::{Stream, StreamExt};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use windrow_core::Result;
+
+use crate::query::shared::Shared;
+
+/// What a statement gives back.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Rows, now or as windows close.
+    Rows(ResultStream),
+    /// It is done; what was done, for people (`CREATE STREAM`, `INSERT 0 3`).
+    Done(String),
+}
+
+/// The rows of a query: a stream of Arrow batches that all have [`ResultStream::schema`].
+/// Dropping it stops the query.
+#[derive(Debug)]
+pub struct ResultStream {
+    schema: SchemaRef,
+    continuous: bool,
+    rows: mpsc::Receiver<Result<RecordBatch>>,
+    stop: Stop,
+}
+
+/// What dropping a result stops.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// A task that executes a bounded plan.
+    Task(JoinHandle<()>),
+    /// A continuous query.
+    Query(Arc<Shared>),
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        match self {
+            Self::Task(task) => task.abort(),
+            Self::Query(query) => query.cancel(),
+        }
+    }
+}
+
+impl ResultStream {
+    pub(crate) fn new(
+        schema: SchemaRef,
+        continuous: bool,
+        rows: mpsc::Receiver<Result<RecordBatch>>,
+        stop: Stop,
+    ) -> Self {
+        Self { schema, continuous, rows, stop }
+    }
+
+    /// The columns, known before the first row.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Whether rows come as windows close (a query with EMIT, SUBSCRIBE).
+    pub fn is_continuous(&self) -> bool {
+        self.continuous
+    }
+
+    /// What became of the input rows so far, for a continuous query: late and bad ones.
+    pub fn unused_rows(&self) -> Option<UnusedRows> {
+        match &self.stop {
+            Stop::Query(query) => {
+                let total = query.ledger.total();
+                Some(UnusedRows { late: total.late, bad: total.bad })
+            }
+            Stop::Task(_) => None,
+        }
+    }
+}
+
+/// Input rows that did not count, with the tables that hold them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnusedRows {
+    /// In `windrow.late_rows`.
+    pub late: u64,
+    /// In `windrow.bad_rows`.
+    pub bad: u64,
+}
+
+impl Stream for ResultStream {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.rows.poll_recv(cx)
+    }
+}
+
+/// A result whose rows are all there already.
+pub(crate) async fn ready(schema: SchemaRef, rows: Vec<RecordBatch>) -> ResultStream {
+    let (sender, receiver) = mpsc::channel(rows.len().max(1));
+    let mut rows = futures::stream::iter(rows);
+    while let Some(batch) = rows.next().await {
+        // The receiver is here, and there is room for every batch.
+        drop(sender.try_send(Ok(batch)));
+    }
+    let done = tokio::spawn(async {});
+    ResultStream::new(schema, false, receiver, Stop::Task(done))
+}

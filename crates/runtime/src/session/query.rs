@@ -1,0 +1,185 @@
+//! `SELECT`: bounded, or continuous with EMIT; `SUBSCRIBE`; and DataFusion's own statements.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::datasource::source_as_provider;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::sql::parser::Statement as EngineStatement;
+use datafusion::sql::sqlparser::ast::ObjectName;
+use futures::StreamExt;
+use tokio::sync::mpsc;
+use windrow_core::{Result, ScanRequest, Source};
+use windrow_sql::diagnostics::from_datafusion;
+use windrow_sql::parse::{ContinuousQuery, Tail};
+use windrow_sql::plan::{ContinuousPlan, StreamRelation, bounded, continuous, plan_query};
+
+use crate::catalog::{Object, plain_name};
+use crate::query::output::Output;
+use crate::query::start::{Wanted, launch, ready};
+use crate::session::outcome::Stop;
+use crate::session::{Outcome, ResultStream, Session};
+use crate::stream::log::LogSource;
+use crate::stream::push::PushStream;
+
+impl Session {
+    pub(super) async fn query(&self, query: ContinuousQuery) -> Result<Outcome> {
+        let plan = plan_query(&self.state(), &query.query, &[]).await?;
+        if query.tail.is_empty() {
+            return self.bounded(plan).await;
+        }
+        let reads = streams_read(&plan)?;
+        let plan = continuous(&self.state(), plan, &query.tail)?;
+        if self.options.push_ends {
+            self.catch_up(&reads).await?;
+        }
+        let late_to = self.late_to(&query.tail, &reads)?;
+        let shared = self.engine.parts.new_query(None);
+        let schema = Arc::clone(&plan.schema);
+        let (sender, receiver) = mpsc::channel(self.limits().queue_batches_max);
+        let wanted = Wanted {
+            shared: Arc::clone(&shared),
+            output: Output::Client(sender),
+            push_ends: self.options.push_ends,
+            late_to,
+        };
+        self.start_now(plan, wanted).await?;
+        Ok(Outcome::Rows(ResultStream::new(schema, true, receiver, Stop::Query(shared))))
+    }
+
+    /// Starts a continuous query at once.
+    pub(super) async fn start_now(&self, plan: ContinuousPlan, wanted: Wanted) -> Result<()> {
+        let parts = &self.engine.parts;
+        let query = ready(parts, &self.engine.catalog, &self.state(), plan, wanted).await?;
+        launch(parts, vec![query]);
+        Ok(())
+    }
+
+    /// `LATE DATA TO name`: the push stream that takes late rows; made when it does not exist,
+    /// with the columns of the (one) stream that the query reads.
+    pub(super) fn late_to(&self, tail: &Tail, reads: &[String]) -> Result<Option<Arc<PushStream>>> {
+        let Some(name) = &tail.late_data_to else { return Ok(None) };
+        self.late_stream(&plain_name(name)?, reads).map(Some)
+    }
+
+    /// Runs a plan over what is there now.
+    pub(super) async fn bounded(&self, plan: LogicalPlan) -> Result<Outcome> {
+        let plan = bounded(plan)?;
+        let state = self.state();
+        let plan = state.create_physical_plan(&plan).await.map_err(from_datafusion)?;
+        Ok(Outcome::Rows(self.execute_plan(plan)))
+    }
+
+    /// Executes a physical plan in the background.
+    pub(super) fn execute_plan(&self, plan: Arc<dyn ExecutionPlan>) -> ResultStream {
+        let schema = plan.schema();
+        let context = self.context.task_ctx();
+        let (sender, receiver) = mpsc::channel(self.limits().queue_batches_max);
+        let task = self.engine.parts.cpu.spawn(async move {
+            let mut rows = match execute_stream(plan, context) {
+                Ok(rows) => rows,
+                // Nobody to tell when the client is gone.
+                Err(error) => return drop(sender.send(Err(from_datafusion(error))).await),
+            };
+            while let Some(batch) = rows.next().await {
+                let failed = batch.is_err();
+                if sender.send(batch.map_err(from_datafusion)).await.is_err() || failed {
+                    return;
+                }
+            }
+        });
+        ResultStream::new(schema, false, receiver, Stop::Task(task))
+    }
+
+    /// Everything that is DataFusion's own: reference tables, COPY, SET, SHOW, …
+    pub(super) async fn standard(&self, statement: EngineStatement) -> Result<Outcome> {
+        let said = said(&statement);
+        let plan = self.state().statement_to_plan(statement).await.map_err(from_datafusion)?;
+        let plan = bounded(plan)?;
+        let frame = self.context.execute_logical_plan(plan).await.map_err(from_datafusion)?;
+        let plan = frame.create_physical_plan().await.map_err(from_datafusion)?;
+        if plan.schema().fields().is_empty() {
+            // Done already; running it shows what failed late.
+            let rows = datafusion::physical_plan::collect(plan, self.context.task_ctx()).await;
+            rows.map_err(from_datafusion)?;
+            return Ok(Outcome::Done(said));
+        }
+        Ok(Outcome::Rows(self.execute_plan(plan)))
+    }
+
+    /// Follows a view from now on, or from a sequence number on (sequence numbers count the
+    /// rows of the view from 1).
+    pub(super) fn subscribe(&self, view: &ObjectName, after: Option<u64>) -> Result<Outcome> {
+        let name = plain_name(view)?;
+        let view = self.engine.catalog.materialized(&name)?;
+        let from = after.unwrap_or_else(|| view.log.state().rows);
+        let source = LogSource::follow(Arc::clone(&view.log), from, true);
+        let request = ScanRequest {
+            projection: (0..view.log.schema().fields().len()).collect(),
+            predicates: vec![],
+            event_time: None,
+            until_now: false,
+            batch_rows_max: self.limits().batch_rows_max,
+        };
+        let (sender, receiver) = mpsc::channel(self.limits().queue_batches_max);
+        let follow = async move {
+            for partition in source.discover().await? {
+                for split in &partition.splits {
+                    let mut reader = source.open(split, &request).await?;
+                    while let Some(batch) = reader.next().await? {
+                        if batch.rows.num_rows() > 0 && sender.send(Ok(batch.rows)).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+            windrow_core::Result::Ok(())
+        };
+        let query = Arc::clone(&view.query);
+        let task = self.engine.parts.cpu.spawn(async move {
+            if let Err(error) = follow.await {
+                tracing::warn!(query = query.name, %error, "subscription ended");
+            }
+        });
+        let schema = Arc::clone(view.log.schema());
+        Ok(Outcome::Rows(ResultStream::new(schema, true, receiver, Stop::Task(task))))
+    }
+
+    /// Waits until the views that are read here have taken in what was pushed.
+    async fn catch_up(&self, reads: &[String]) -> Result<()> {
+        for name in reads {
+            if let Some(Object::Materialized(view)) = self.engine.catalog.get(name)
+                && !view.bounded
+            {
+                self.wait_consumed(&view).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names of the streams and views that a plan reads.
+pub(crate) fn streams_read(plan: &LogicalPlan) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Ok(provider) = source_as_provider(&scan.source)
+            && let Some(stream) = provider.downcast_ref::<StreamRelation>()
+        {
+            names.push(stream.name().to_owned());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .map_err(from_datafusion)?;
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
+}
+
+/// The command tag of a statement: its first two words.
+fn said(statement: &EngineStatement) -> String {
+    let text = statement.to_string();
+    let words: Vec<&str> = text.split_whitespace().take(2).collect();
+    words.join(" ").to_uppercase()
+}

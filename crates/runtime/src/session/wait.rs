@@ -1,0 +1,155 @@
+//! `WAIT FOR view [UNTIL TIMESTAMP '…'] [TIMEOUT …]`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{DataType, TimeUnit};
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::logical_expr::{Expr as PlanExpr, cast};
+use datafusion::sql::sqlparser::ast::{Expr, ExprWithAlias, ObjectName};
+use windrow_core::time::{ticks_to_micros, time_unit};
+use windrow_core::{Error, ErrorKind, PartitionId, Result, Watermark};
+use windrow_sql::diagnostics::from_datafusion;
+
+use crate::catalog::{Materialized, Object, plain_name};
+use crate::session::{Outcome, Session};
+use crate::stream::Feed;
+
+impl Session {
+    pub(super) async fn wait_for(
+        &self,
+        view: &ObjectName,
+        until: Option<Expr>,
+        timeout: Option<Duration>,
+    ) -> Result<Outcome> {
+        let name = plain_name(view)?;
+        let view = self.engine.catalog.materialized(&name)?;
+        let wait = async {
+            match until {
+                Some(until) => self.wait_until(&view, self.micros(until)?).await,
+                None if view.bounded => view.query.ended().await,
+                None => self.wait_consumed(&view).await,
+            }
+        };
+        match timeout {
+            None => wait.await?,
+            Some(timeout) => tokio::select! {
+                done = wait => done?,
+                () = self.engine.parts.clock.sleep(timeout) => {
+                    let message = format!("view \"{name}\" is not there yet after {timeout:?}");
+                    return Err(Error::new(ErrorKind::Unavailable, message)
+                        .with_hint(format!("EXPLAIN WHY NOT {name} says what it waits for.")));
+                }
+            },
+        }
+        Ok(Outcome::Done("WAIT".into()))
+    }
+
+    /// Waits until the view's watermark has passed a time in µs.
+    async fn wait_until(&self, view: &Materialized, micros: i64) -> Result<()> {
+        let column = view.stream.schema.event_time().ok_or_else(|| {
+            Error::sql(format!("view \"{}\" has no event time to wait for", view.name))
+                .with_hint("Select window_time or window_end in the view, or leave UNTIL out.")
+        })?;
+        let unit = time_unit(view.stream.schema.schema().field(column.index).data_type());
+        let mut passes = view.query.watch_passes();
+        loop {
+            let watermark = view.query.state.lock().watermark;
+            let passed =
+                unit.is_some_and(|unit| ticks_to_micros(watermark.ticks(), unit) >= micros);
+            if watermark == Watermark::END || passed {
+                return Ok(());
+            }
+            if view.query.is_over() {
+                return view.query.ended().await;
+            }
+            tokio::select! {
+                changed = passes.changed() => if changed.is_err() { return Ok(()) },
+                ended = view.query.ended() => return ended,
+            }
+        }
+    }
+
+    /// Waits until the view has taken in all that its inputs hold now.
+    pub(super) async fn wait_consumed(&self, view: &Arc<Materialized>) -> Result<()> {
+        for input in &view.reads {
+            match self.engine.catalog.get(input) {
+                Some(Object::Materialized(inner)) => {
+                    Box::pin(self.wait_consumed(&inner)).await?;
+                    self.wait_for_offset(view, input, inner.log.state().rows).await?;
+                }
+                Some(Object::Stream(stream)) => match &stream.feed {
+                    Feed::Push(push) => {
+                        self.wait_for_offset(view, input, push.log.state().rows).await?;
+                    }
+                    Feed::Source(source) if source.is_bounded() => {}
+                    Feed::Source(_) | Feed::View(_) => {
+                        return Err(Error::sql(format!(
+                            "view \"{}\" reads stream \"{input}\", which never ends",
+                            view.name
+                        ))
+                        .with_hint("Say how far to wait: WAIT FOR … UNTIL TIMESTAMP '…'."));
+                    }
+                },
+                Some(Object::View) | None => {}
+            }
+        }
+        // One whole pass of the coordinator that began after the rows were in.
+        let mut passes = view.query.watch_passes();
+        for _ in 0..2 {
+            if view.query.is_over() {
+                return view.query.ended().await;
+            }
+            view.query.nudge();
+            tokio::select! {
+                changed = passes.changed() => if changed.is_err() { return Ok(()) },
+                ended = view.query.ended() => return ended,
+            }
+        }
+        Ok(())
+    }
+
+    async fn wait_for_offset(&self, view: &Materialized, input: &str, rows: u64) -> Result<()> {
+        let mut passes = view.query.watch_passes();
+        loop {
+            let progress = view.query.scan_of(input);
+            let consumed = progress.map_or(0, |p| p.lock().consumed(PartitionId(0)));
+            if consumed >= rows {
+                return Ok(());
+            }
+            if view.query.is_over() {
+                return view.query.ended().await;
+            }
+            tokio::select! {
+                changed = passes.changed() => if changed.is_err() { return Ok(()) },
+                ended = view.query.ended() => return ended,
+            }
+        }
+    }
+
+    /// A timestamp literal in µs.
+    fn micros(&self, literal: Expr) -> Result<i64> {
+        let state = self.state();
+        let expr = ExprWithAlias { expr: literal, alias: None };
+        let empty = DFSchema::empty();
+        let expr =
+            state.create_logical_expr_from_sql_expr(expr, &empty).map_err(from_datafusion)?;
+        let wanted = DataType::Timestamp(TimeUnit::Microsecond, None);
+        let expr: PlanExpr = cast(expr, wanted);
+        let value = state
+            .create_physical_expr(expr, &empty)
+            .and_then(|e| {
+                let none = arrow::record_batch::RecordBatch::new_empty(Arc::clone(empty.inner()));
+                e.evaluate(&none)
+            })
+            .map_err(from_datafusion)?;
+        match value {
+            datafusion::logical_expr::ColumnarValue::Scalar(ScalarValue::TimestampMicrosecond(
+                Some(v),
+                _,
+            )) => Ok(v),
+            _ => Err(Error::sql("WAIT FOR … UNTIL takes a timestamp literal")
+                .with_hint("Write UNTIL TIMESTAMP '2026-01-01 00:00:00'.")),
+        }
+    }
+}

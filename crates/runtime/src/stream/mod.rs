@@ -1,0 +1,98 @@
+//! Stream tables: what a name with offsets and a watermark is made of, and how it is read.
+
+pub(crate) mod generated;
+pub mod log;
+pub(crate) mod push;
+pub(crate) mod table;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::catalog::TableProvider;
+use windrow_core::{Clock, Source, StreamSchema};
+use windrow_sql::plan::{EventTime, StreamRelation};
+
+use crate::query::intake::Intake;
+use crate::query::kept::BadRows;
+use crate::stream::log::{LogSource, MemoryLog};
+use crate::stream::push::PushStream;
+use crate::stream::table::{LogTable, SourceTable};
+
+/// How far ahead of the wall clock a row of an endless source may be stamped: 5 minutes.
+pub(crate) const MAX_FUTURE_SKEW_MICROS: i64 = 5 * 60 * 1_000_000;
+
+/// A stream, or a materialized view as its readers see it.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) name: String,
+    pub(crate) schema: StreamSchema,
+    pub(crate) feed: Feed,
+    pub(crate) idle_timeout: Option<Duration>,
+    /// Set by the user; `None`: [`MAX_FUTURE_SKEW_MICROS`] for endless sources.
+    pub(crate) max_future_skew_micros: Option<i64>,
+    /// The name of its connector, for people.
+    pub(crate) connector: String,
+    pub(crate) bad_rows: Arc<BadRows>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// Where a stream's rows come from.
+#[derive(Debug, Clone)]
+pub(crate) enum Feed {
+    /// INSERT.
+    Push(Arc<PushStream>),
+    /// A connector.
+    Source(Arc<dyn Source>),
+    /// The finished windows of a view.
+    View(Arc<MemoryLog>),
+}
+
+impl Stream {
+    /// A new reading of the stream from its beginning. `bounded`: what is there now.
+    pub(crate) fn source(&self, bounded: bool) -> Arc<dyn Source> {
+        match &self.feed {
+            Feed::Source(source) => Arc::clone(source),
+            Feed::Push(push) if bounded => {
+                Arc::new(LogSource::snapshot(Arc::clone(&push.log), false))
+            }
+            Feed::Push(push) => Arc::new(LogSource::follow(Arc::clone(&push.log), 0, false)),
+            Feed::View(log) if bounded => Arc::new(LogSource::snapshot(Arc::clone(log), true)),
+            Feed::View(log) => Arc::new(LogSource::follow(Arc::clone(log), 0, true)),
+        }
+    }
+
+    /// The checks on its rows.
+    pub(crate) fn intake(&self) -> Intake {
+        let max_future_skew_micros = match (&self.feed, self.max_future_skew_micros) {
+            (_, Some(micros)) => Some(micros),
+            (Feed::Source(source), None) if source.is_bounded() => None,
+            (Feed::View(_), None) => None,
+            // What was pushed has been checked when it was pushed.
+            (Feed::Push(_), None) => None,
+            (Feed::Source(_), None) => Some(MAX_FUTURE_SKEW_MICROS),
+        };
+        Intake {
+            time: self.schema.event_time().map(|e| e.index),
+            valid: i64::MIN..=i64::MAX,
+            max_future_skew_micros,
+        }
+    }
+
+    /// What the planner sees. `event_times` of a view come from its plan.
+    pub(crate) fn relation(
+        self: &Arc<Self>,
+        event_times: Option<Vec<EventTime>>,
+    ) -> StreamRelation {
+        let event_times = event_times.unwrap_or_else(|| {
+            let time = self.schema.event_time();
+            time.map(|e| EventTime { column: e.index, lag_ticks: 0 }).into_iter().collect()
+        });
+        let bounded: Arc<dyn TableProvider> = match &self.feed {
+            Feed::Push(push) => Arc::new(LogTable::new(Arc::clone(&push.log))),
+            Feed::View(log) => Arc::new(LogTable::new(Arc::clone(log))),
+            Feed::Source(_) => Arc::new(SourceTable::new(Arc::clone(self))),
+        };
+        let schema = Arc::clone(self.schema.schema());
+        StreamRelation::new(self.name.clone(), schema, event_times, bounded)
+    }
+}

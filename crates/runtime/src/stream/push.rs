@@ -1,0 +1,72 @@
+//! Push streams: rows come by INSERT (later by Flight) and stay in a memory log.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow::record_batch::RecordBatch;
+use windrow_core::offset::Consecutive;
+use windrow_core::{Clock, OffsetRange, PartitionId, Result, SourceBatch};
+
+use crate::query::intake::Intake;
+use crate::query::kept::BadRows;
+use crate::stream::log::MemoryLog;
+
+/// A stream without a connector.
+#[derive(Debug)]
+pub(crate) struct PushStream {
+    pub(crate) name: String,
+    pub(crate) log: Arc<MemoryLog>,
+    pub(crate) intake: Intake,
+    pub(crate) bad_rows: Arc<BadRows>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Rows that were ever offered, good and bad: the offset of a bad row is its number among
+    /// them.
+    offered: AtomicU64,
+    bad: AtomicU64,
+}
+
+/// What became of pushed rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pushed {
+    /// Rows now in the stream.
+    pub rows: u64,
+    /// Rows that could not be used; see `windrow.bad_rows`.
+    pub bad: u64,
+}
+
+impl PushStream {
+    pub(crate) fn new(
+        name: String,
+        log: Arc<MemoryLog>,
+        intake: Intake,
+        bad_rows: Arc<BadRows>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { name, log, intake, bad_rows, clock, offered: 0.into(), bad: 0.into() }
+    }
+
+    /// Appends rows that have the stream's columns.
+    pub(crate) fn append(&self, rows: &RecordBatch) -> Result<Pushed> {
+        let count = rows.num_rows() as u64;
+        let first = self.offered.fetch_add(count, Ordering::Relaxed);
+        let batch = SourceBatch {
+            rows: rows.clone(),
+            offsets: OffsetRange::try_new(first, first + count)?,
+            row_offsets: Arc::new(Consecutive(first)),
+            bad: vec![],
+            skipped: 0,
+            watermark: None,
+        };
+        let taken = self.intake.take(batch, self.clock.now_micros())?;
+        let pushed = Pushed { rows: taken.rows.num_rows() as u64, bad: taken.bad.len() as u64 };
+        self.bad_rows.keep(&self.name, (PartitionId(0), "log"), &taken.bad);
+        self.bad.fetch_add(pushed.bad, Ordering::Relaxed);
+        self.log.append(taken.rows)?;
+        Ok(pushed)
+    }
+
+    /// Bad rows so far.
+    pub(crate) fn bad(&self) -> u64 {
+        self.bad.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,265 @@
+//! Streams as tables: what a bounded query reads. The same decoding and the same checks as in a
+//! continuous query, but none of its windows.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use futures::stream;
+use windrow_core::{PartitionId, Reader, ScanRequest, Source, SourceBatch, Split};
+
+use crate::query::intake::Intake;
+use crate::stream::log::MemoryLog;
+use crate::stream::{Feed, Stream};
+
+/// A memory log as it is now.
+#[derive(Debug)]
+pub(crate) struct LogTable {
+    log: Arc<MemoryLog>,
+}
+
+impl LogTable {
+    pub(crate) fn new(log: Arc<MemoryLog>) -> Self {
+        Self { log }
+    }
+}
+
+#[async_trait]
+impl TableProvider for LogTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.log.schema())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        _: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let partitions = spread(self.log.snapshot(), state.config().target_partitions());
+        let plan =
+            MemorySourceConfig::try_new_exec(&partitions, self.schema(), projection.cloned())?;
+        Ok(plan)
+    }
+}
+
+/// Spreads batches over at most `count` partitions, in runs, so that their order is kept within
+/// one.
+fn spread(batches: Vec<RecordBatch>, count: usize) -> Vec<Vec<RecordBatch>> {
+    let per_partition = batches.len().div_ceil(count.max(1)).max(1);
+    let mut partitions: Vec<Vec<RecordBatch>> = vec![];
+    for batch in batches {
+        match partitions.last_mut() {
+            Some(last) if last.len() < per_partition => last.push(batch),
+            _ => partitions.push(vec![batch]),
+        }
+    }
+    if partitions.is_empty() {
+        partitions.push(vec![]);
+    }
+    partitions
+}
+
+/// What a connector holds now.
+#[derive(Debug)]
+pub(crate) struct SourceTable {
+    stream: Arc<Stream>,
+}
+
+impl SourceTable {
+    pub(crate) fn new(stream: Arc<Stream>) -> Self {
+        Self { stream }
+    }
+}
+
+#[async_trait]
+impl TableProvider for SourceTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.stream.schema.schema())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let Feed::Source(source) = &self.stream.feed else {
+            return Err(DataFusionError::Internal("a source table over no source".into()));
+        };
+        let schema = self.schema();
+        let wanted: Vec<usize> =
+            projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
+        let projected = Arc::new(schema.project(&wanted)?);
+        let reading = self.reading(source, &wanted, filters, state.config().batch_size());
+        let partitions = source.discover().await.map_err(outside)?;
+        let splits: Vec<Split> = partitions.into_iter().flat_map(|p| p.splits).collect();
+        let count = state.config().target_partitions().clamp(1, splits.len().max(1));
+        let per_partition = splits.len().div_ceil(count).max(1);
+        let mut streams: Vec<Arc<dyn PartitionStream>> = splits
+            .chunks(per_partition)
+            .map(|splits| {
+                let part = Part {
+                    reading: reading.clone(),
+                    schema: Arc::clone(&projected),
+                    splits: splits.to_vec(),
+                };
+                Arc::new(part) as Arc<dyn PartitionStream>
+            })
+            .collect();
+        if streams.is_empty() {
+            let part = Part { reading, schema: Arc::clone(&projected), splits: vec![] };
+            streams.push(Arc::new(part));
+        }
+        let plan = StreamingTableExec::try_new(projected, streams, None, vec![], false, limit)?;
+        Ok(Arc::new(plan))
+    }
+}
+
+impl SourceTable {
+    fn reading(
+        &self,
+        source: &Arc<dyn Source>,
+        wanted: &[usize],
+        filters: &[Expr],
+        batch_rows_max: usize,
+    ) -> Reading {
+        // The event time is always read: rows without one are bad rows, in this form as well.
+        let mut columns = wanted.to_vec();
+        columns.extend(self.stream.schema.event_time().map(|e| e.index));
+        columns.sort_unstable();
+        columns.dedup();
+        let at = |column: usize| columns.partition_point(|c| *c < column);
+        let mut intake = self.stream.intake();
+        intake.time = self.stream.schema.event_time().map(|e| at(e.index));
+        let shown = wanted.iter().map(|c| at(*c)).collect();
+        let predicates = windrow_sql::plan::predicates(filters, &self.schema());
+        Reading {
+            stream: Arc::clone(&self.stream),
+            source: Arc::clone(source),
+            request: Arc::new(ScanRequest {
+                projection: columns,
+                predicates,
+                event_time: None,
+                until_now: true,
+                batch_rows_max,
+            }),
+            intake,
+            shown,
+        }
+    }
+}
+
+/// How to read a source for a bounded query.
+#[derive(Debug, Clone)]
+struct Reading {
+    stream: Arc<Stream>,
+    source: Arc<dyn Source>,
+    request: Arc<ScanRequest>,
+    intake: Intake,
+    /// The wanted columns among the scanned ones.
+    shown: Vec<usize>,
+}
+
+/// Some splits, one after the other.
+struct Part {
+    reading: Reading,
+    schema: SchemaRef,
+    splits: Vec<Split>,
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stream {}, {} splits", self.reading.stream.name, self.splits.len())
+    }
+}
+
+impl PartitionStream for Part {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let at = Position {
+            reading: self.reading.clone(),
+            splits: self.splits.clone().into_iter(),
+            reader: None,
+        };
+        let rows = stream::try_unfold(at, |mut at| async move {
+            Ok(at.next().await.map_err(outside)?.map(|rows| (rows, at)))
+        });
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows))
+    }
+}
+
+struct Position {
+    reading: Reading,
+    splits: std::vec::IntoIter<Split>,
+    reader: Option<(PartitionId, Box<dyn Reader>)>,
+}
+
+impl Position {
+    async fn next(&mut self) -> windrow_core::Result<Option<RecordBatch>> {
+        loop {
+            if self.reader.is_none() {
+                let Some(split) = self.splits.next() else { return Ok(None) };
+                let reader = self.reading.source.open(&split, &self.reading.request).await?;
+                self.reader = Some((split.partition, reader));
+            }
+            let Some((partition, reader)) = &mut self.reader else { continue };
+            match reader.next().await? {
+                Some(batch) => {
+                    let rows = self.reading.check(*partition, batch)?;
+                    if rows.num_rows() > 0 {
+                        return Ok(Some(rows));
+                    }
+                }
+                None => self.reader = None,
+            }
+        }
+    }
+}
+
+impl Reading {
+    fn check(
+        &self,
+        partition: PartitionId,
+        batch: SourceBatch,
+    ) -> windrow_core::Result<RecordBatch> {
+        let taken = self.intake.take(batch, self.stream.clock.now_micros())?;
+        self.stream.bad_rows.keep(&self.stream.name, (partition, ""), &taken.bad);
+        Ok(taken.rows.project(&self.shown)?)
+    }
+}
+
+/// An error of ours, on its way through DataFusion.
+pub(crate) fn outside(error: windrow_core::Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
