@@ -1,0 +1,29 @@
+//! The tests of the whole: SQL in, rows out.
+//!
+//! One linked binary with its own harness, so that each SQL file is a test by its own name: `cargo test -p windrow-tests
+//! -- slt/joins`. Paths in the SQL are relative to the root of the repository, where the tests run.
+
+#![expect(clippy::expect_used, reason = "a test that cannot go on says so and fails")]
+
+mod bad_input;
+mod binary;
+mod nexmark;
+mod slt;
+mod sql_files;
+mod talk;
+
+use std::path::Path;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the repository");
+    std::env::set_current_dir(root).expect("the repository is there");
+    let mut trials: Vec<Trial> = slt::trials();
+    trials.extend(sql_files::trials());
+    trials.extend(nexmark::trials());
+    trials.extend(bad_input::trials());
+    trials.extend(binary::trials());
+    libtest_mimic::run(&arguments, trials).exit();
+}

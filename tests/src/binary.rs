@@ -1,0 +1,122 @@
+//! The `windrow` program itself: what it prints where, and how it exits.
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use libtest_mimic::{Failed, Trial};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test("binary/quickstart", quickstart),
+        Trial::test("binary/formats", formats),
+        Trial::test("binary/exit_codes", exit_codes),
+        Trial::test("binary/standard_input", standard_input),
+    ]
+}
+
+/// Builds the program as this test was built, and tells where it is.
+fn program() -> Result<PathBuf, Failed> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--package", "windrow", "--bin", "windrow"]);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        let done = build.output().map_err(|e| e.to_string())?;
+        if !done.status.success() {
+            return Err(String::from_utf8_lossy(&done.stderr).into_owned());
+        }
+        let me = std::env::current_exe().map_err(|e| e.to_string())?;
+        let target = me.ancestors().nth(2).ok_or("the test is in no target directory")?;
+        Ok(target.join("windrow"))
+    });
+    built.clone().map_err(Failed::from)
+}
+
+fn windrow(arguments: &[&str]) -> Result<Output, Failed> {
+    Ok(Command::new(program()?).args(arguments).stdin(Stdio::null()).output()?)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn check(holds: bool, what: &str, output: &Output) -> Result<(), Failed> {
+    if holds {
+        return Ok(());
+    }
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    Err(format!("{what}\n{}\nstdout:\n{out}\nstderr:\n{err}", output.status).into())
+}
+
+fn quickstart() -> Result<(), Failed> {
+    let output = windrow(&["run", "sql/quickstart.sql"])?;
+    check(output.status.success(), "the quickstart fails", &output)?;
+    let out = text(&output.stdout);
+    // Counted by hand from sql/data/flights.json: the storm, the one departure of the next morning, an airline's name.
+    for expected in
+        ["2013-02-07T06:00:00", "348", "2013-02-09T06:00:00", "United Air Lines Inc.", "hourly"]
+    {
+        check(out.contains(expected), &format!("{expected:?} is not shown"), &output)?;
+    }
+    let lines = out.lines().count();
+    check(lines < 200, "more than a newcomer wants to read", &output)
+}
+
+fn formats() -> Result<(), Failed> {
+    let sql = "SELECT 1 AS a, 'x,y' AS b UNION ALL SELECT NULL, NULL ORDER BY a";
+    for (format, expected) in [
+        ("csv", "a,b\n1,\"x,y\"\n,\n"),
+        ("ndjson", "{\"a\":1,\"b\":\"x,y\"}\n{\"a\":null,\"b\":null}\n"),
+    ] {
+        let output = windrow(&["-c", sql, "--format", format])?;
+        check(text(&output.stdout) == expected, format, &output)?;
+    }
+    let output = windrow(&["-c", sql, "--format", "table"])?;
+    check(text(&output.stdout).contains("NULL"), "table", &output)
+}
+
+fn exit_codes() -> Result<(), Failed> {
+    let cases: [(&[&str], i32, &str); 6] = [
+        (&["-c", "SELECT 1"], 0, ""),
+        (&["-c", "SELCT 1"], 2, "SELECT"),
+        (&["-c", "SELECT 1; SELECT nothing FROM nowhere"], 2, "nowhere"),
+        (&["run", "no/such/file.sql"], 2, "no/such/file.sql"),
+        (&["--no-such-flag"], 2, "no-such-flag"),
+        (&["-c", "SELECT CAST('x' || random() AS INT)"], 3, ""),
+    ];
+    for (arguments, code, message) in cases {
+        let output = windrow(arguments)?;
+        check(
+            output.status.code() == Some(code),
+            &format!("{arguments:?} is to exit with {code}"),
+            &output,
+        )?;
+        check(
+            text(&output.stderr).contains(message),
+            &format!("{message:?} is not said"),
+            &output,
+        )?;
+        let bug = text(&output.stderr).contains("panicked")
+            || text(&output.stderr).contains("bug in DataFusion");
+        check(!bug, "an internal message", &output)?;
+    }
+    Ok(())
+}
+
+fn standard_input() -> Result<(), Failed> {
+    use std::io::Write;
+    let mut child = Command::new(program()?)
+        .args(["--format", "csv"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut stdin = child.stdin.take().ok_or("no standard input")?;
+    stdin.write_all(b"CREATE TABLE t AS SELECT 4 AS x;\n-- a comment; with a semicolon\nSELECT x * 2 AS y FROM t;\n")?;
+    drop(stdin);
+    let output = child.wait_with_output()?;
+    check(output.status.success() && text(&output.stdout) == "y\n8\n", "piped SQL", &output)
+}

@@ -1,0 +1,120 @@
+//! The files of `slt/`, each by its own engine, twice: with the default limits, and with micro-batches of three rows on
+//! one thread. See `slt/README.md`.
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use libtest_mimic::{Failed, Trial};
+use sqllogictest::{AsyncDB, ColumnType, DBOutput, Runner};
+use windrow_core::Limits;
+
+use crate::talk::{Answer, Refusal, Talk, letter};
+
+/// The last line of a query that is run without EMIT and with `EMIT FINAL`.
+const BOTH_FORMS: &str = "-- both forms";
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let small = Limits { batch_rows_max: 3, threads: 1, ..Limits::default() };
+    let mut trials = vec![];
+    for file in files(Path::new("tests/slt"), "slt") {
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        for (suffix, limits) in [("", Limits::default()), (" in batches of 3", small.clone())] {
+            let file = file.clone();
+            trials.push(Trial::test(format!("slt/{name}{suffix}"), move || run(&file, &limits)));
+        }
+    }
+    trials
+}
+
+/// The files below `directory` with this extension, in order of name.
+pub(crate) fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = vec![];
+    let Ok(entries) = std::fs::read_dir(directory) else { return found };
+    for path in entries.flatten().map(|e| e.path()) {
+        if path.is_dir() {
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|e| e == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn run(file: &Path, limits: &Limits) -> Result<(), Failed> {
+    let mut runner = Runner::new(|| async { Ok(Slt(Talk::new(limits.clone())?)) });
+    runner.with_column_validator(|actual, expected| {
+        let any = |(a, e): (&Letter, &Letter)| e.0 == '?' || a == e;
+        actual.len() == expected.len() && actual.iter().zip(expected).all(any)
+    });
+    Ok(runner.run_file(file)?)
+}
+
+struct Slt(Talk);
+
+#[async_trait]
+impl AsyncDB for Slt {
+    type Error = Refusal;
+    type ColumnType = Letter;
+
+    async fn run(&mut self, sql: &str) -> Result<DBOutput<Letter>, Refusal> {
+        let answer = match sql.trim_end().strip_suffix(BOTH_FORMS) {
+            Some(query) => both_forms(&self.0, query)?,
+            None => self.0.ask(sql)?,
+        };
+        Ok(match answer {
+            Answer::Done(message) => DBOutput::StatementComplete(count(&message)),
+            Answer::Rows { schema, rows } => {
+                let types = schema.fields().iter().map(|f| Letter(letter(f.data_type()))).collect();
+                DBOutput::Rows { types, rows }
+            }
+        })
+    }
+
+    async fn shutdown(&mut self) {}
+}
+
+/// Runs a query bounded and continuous; the same rows must come, in any order.
+fn both_forms(talk: &Talk, query: &str) -> Result<Answer, Refusal> {
+    let bounded = talk.rows(query).map_err(|e| Refusal(format!("without EMIT: {e}")))?;
+    // A query without window has no window to close: its rows pass at once.
+    let emit = format!("{query} EMIT FINAL");
+    let Answer::Rows { schema, rows } =
+        talk.ask(&emit).map_err(|e| Refusal(format!("with EMIT: {e}")))?
+    else {
+        return Err(Refusal("the continuous form gave no rows".to_owned()));
+    };
+    let sorted = |rows: &[Vec<String>]| {
+        let mut rows: Vec<String> = rows.iter().map(|r| r.join(" ")).collect();
+        rows.sort_unstable();
+        rows
+    };
+    let (truth, continuous) = (sorted(&bounded), sorted(&rows));
+    if truth == continuous {
+        return Ok(Answer::Rows { schema, rows });
+    }
+    Err(Refusal(format!(
+        "the two forms differ\nwithout EMIT:\n{}\nwith EMIT:\n{}",
+        truth.join("\n"),
+        continuous.join("\n")
+    )))
+}
+
+/// The rows that a statement like "INSERT 0 3" speaks of.
+fn count(message: &str) -> u64 {
+    message.rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// The type of a column by its letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Letter(char);
+
+impl ColumnType for Letter {
+    fn from_char(value: char) -> Option<Self> {
+        "BDIPRT?".contains(value).then_some(Self(value))
+    }
+
+    fn to_char(&self) -> char {
+        self.0
+    }
+}

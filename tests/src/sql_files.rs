@@ -1,0 +1,32 @@
+//! Every file of `sql/` runs to its end, and each of its queries has something to show.
+
+use std::path::Path;
+
+use libtest_mimic::{Failed, Trial};
+use windrow_core::Limits;
+
+use crate::slt::files;
+use crate::talk::{Answer, Talk};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    files(Path::new("sql"), "sql")
+        .into_iter()
+        .map(|file| Trial::test(file.display().to_string(), move || run(&file)))
+        .collect()
+}
+
+fn run(file: &Path) -> Result<(), Failed> {
+    let text = std::fs::read_to_string(file)?;
+    let statements = windrow_sql::parse::parse(&text).map_err(|e| e.render(&text))?;
+    let talk = Talk::new(Limits::default())?;
+    for statement in statements {
+        let place = format!("{}:{}", file.display(), statement.first_line);
+        match talk.ask(&statement.text).map_err(|e| format!("{place}: {e}"))? {
+            Answer::Rows { rows, .. } if rows.is_empty() => {
+                return Err(format!("{place}: this query has no rows to show").into());
+            }
+            Answer::Rows { .. } | Answer::Done(_) => {}
+        }
+    }
+    Ok(talk.drain()?)
+}

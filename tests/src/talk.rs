@@ -1,0 +1,125 @@
+//! Talking to an engine: text in, rows as text out.
+
+use std::fmt;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use futures::{StreamExt, executor::block_on};
+use windrow_core::Limits;
+use windrow_runtime::{Engine, EngineConfig, Outcome, Session, SessionOptions};
+
+/// An engine of one's own and a session in it.
+pub(crate) struct Talk {
+    engine: Engine,
+    session: Session,
+}
+
+/// The answer to one statement.
+pub(crate) enum Answer {
+    /// Rows, as Arrow shows them.
+    Rows { schema: SchemaRef, rows: Vec<Vec<String>> },
+    /// Anything else, in words ("CREATE STREAM").
+    Done(String),
+}
+
+/// What went wrong, as a user sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Refusal(pub(crate) String);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl From<ArrowError> for Refusal {
+    fn from(error: ArrowError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl Talk {
+    /// A new engine with these limits, in which streams without connector end where they are read.
+    pub(crate) fn new(limits: Limits) -> Result<Self, Refusal> {
+        let open = || {
+            let engine = Engine::open(EngineConfig { limits, ..EngineConfig::default() })?;
+            let session = engine.session(SessionOptions { push_ends: true })?;
+            Ok(Self { engine, session })
+        };
+        open().map_err(|e: windrow_core::Error| Refusal(e.render("")))
+    }
+
+    /// Runs one statement to its end.
+    pub(crate) fn ask(&self, sql: &str) -> Result<Answer, Refusal> {
+        let refused = |e: windrow_core::Error| Refusal(e.render(sql));
+        block_on(async {
+            match self.session.run(sql).await.map_err(refused)? {
+                Outcome::Done(message) => Ok(Answer::Done(message.to_string())),
+                Outcome::Rows(mut stream) => {
+                    let schema = stream.schema();
+                    let mut rows = vec![];
+                    while let Some(batch) = stream.next().await {
+                        rows.extend(texts(&batch.map_err(refused)?)?);
+                    }
+                    Ok(Answer::Rows { schema, rows })
+                }
+            }
+        })
+    }
+
+    /// The rows of a query.
+    pub(crate) fn rows(&self, sql: &str) -> Result<Vec<Vec<String>>, Refusal> {
+        match self.ask(sql)? {
+            Answer::Rows { rows, .. } => Ok(rows),
+            Answer::Done(message) => Err(Refusal(format!("no rows but {message:?}"))),
+        }
+    }
+
+    /// Waits for the views over bounded inputs.
+    pub(crate) fn drain(&self) -> Result<(), Refusal> {
+        block_on(self.engine.drain()).map_err(|e| Refusal(e.render("")))
+    }
+}
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        self.engine.shutdown();
+    }
+}
+
+/// Each value as Arrow shows it; `NULL`, and `(empty)` for an empty text.
+fn texts(batch: &RecordBatch) -> Result<Vec<Vec<String>>, Refusal> {
+    let options = FormatOptions::default().with_null("NULL");
+    let columns = batch
+        .columns()
+        .iter()
+        .map(|c| ArrayFormatter::try_new(c.as_ref(), &options))
+        .collect::<Result<Vec<_>, _>>()?;
+    let text = |value: String| if value.is_empty() { "(empty)".to_owned() } else { value };
+    (0..batch.num_rows())
+        .map(|row| {
+            Ok(columns
+                .iter()
+                .map(|c| c.value(row).try_to_string().map(text))
+                .collect::<Result<_, _>>()?)
+        })
+        .collect()
+}
+
+/// One letter for a type, as the slt files write them.
+pub(crate) fn letter(kind: &DataType) -> char {
+    match kind {
+        DataType::Boolean => 'B',
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => 'T',
+        DataType::Date32 | DataType::Date64 => 'D',
+        DataType::Timestamp(..) => 'P',
+        DataType::Dictionary(_, value) => letter(value),
+        t if t.is_integer() => 'I',
+        t if t.is_floating() || t.is_decimal() => 'R',
+        _ => '?',
+    }
+}
