@@ -9,7 +9,7 @@ CREATE STREAM readings (
     WATERMARK FOR taken AS taken - INTERVAL '1 minute'
 ) WITH (
     connector = 'datagen',
-    rows = '4320',                                   -- three days, one reading a minute
+    rows = '4320',            -- three days, one reading a minute
     seed = '7',
     start = '2026-01-01T00:00:00Z',
     'interval' = '1 minute',
