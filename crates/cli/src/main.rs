@@ -1,1 +1,80 @@
-fn main() {}
+//! The `windrow` command: a thin client of [`windrow_runtime::Engine`].
+//!
+//! Results go to stdout, everything else (progress, notices, errors) to stderr. The exit status
+//! is 0, or [`ErrorKind::exit_code`](windrow_core::ErrorKind::exit_code) of what went wrong; a
+//! reader of stdout that goes away early is no error.
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod completion;
+mod failure;
+mod interrupt;
+mod output;
+mod progress;
+mod repl;
+mod script;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use windrow_core::{Error, Limits, Result};
+use windrow_runtime::{Engine, EngineConfig};
+
+use crate::arguments::{Arguments, Work};
+use crate::failure::Failure;
+use crate::interrupt::Interrupts;
+use crate::script::{Runner, Script};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_log();
+    match work(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Does what the arguments ask for.
+fn work(arguments: &Arguments) -> Result<(), Failure> {
+    let work = arguments.work(std::io::stdin().is_terminal())?;
+    let is_repl = matches!(work, Work::Repl);
+    let interrupts = Interrupts::listen(is_repl)?;
+    let limits = Limits::default();
+    let limits = Limits { threads: arguments.threads().unwrap_or(limits.threads), ..limits };
+    let engine = Engine::open(EngineConfig { limits, ..EngineConfig::default() })?;
+    // Everything heavy happens on the engine's own threads; this one waits and prints.
+    let waiting = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(|e| Error::internal(format!("cannot wait for results: {e}")).with_source(e))?;
+    let mut runner = Runner::new(&engine, Arc::clone(&interrupts), arguments.printing(), is_repl)?;
+    let done = match work {
+        Work::Repl => repl::run(&waiting, &engine, &mut runner),
+        Work::Scripts(sources) => waiting.block_on(async {
+            for source in sources {
+                runner.run(&Script::read(source)?).await?;
+            }
+            runner.finish().await
+        }),
+    };
+    engine.shutdown();
+    done
+}
+
+/// Sends the log to stderr: warnings, or what `WINDROW_LOG` asks for.
+fn start_log() {
+    use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    match std::env::var("WINDROW_LOG") {
+        Ok(filter) => log.with_env_filter(EnvFilter::new(filter)).init(),
+        Err(_) => log.with_max_level(LevelFilter::WARN).init(),
+    }
+}

@@ -1,0 +1,227 @@
+//! What stands on the command line, and what it means.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use windrow_core::{Error, Result};
+
+use crate::script::Source;
+
+/// Streaming SQL: continuous queries over files, generators and pushed rows.
+///
+/// Without a command, reads statements from the terminal. Statements end with a semicolon.
+#[derive(Debug, Parser)]
+#[command(name = "windrow", version, max_term_width = 100)]
+#[command(args_conflicts_with_subcommands = true, subcommand_precedence_over_arg = true)]
+#[command(after_help = "\
+Examples:
+  windrow                                   read statements from the terminal
+  windrow run sql/quickstart.sql            run a file
+  windrow -c \"SELECT 1\" --format csv        run a statement
+  windrow < statements.sql                  run what comes from a pipe
+
+Results go to stdout, everything else to stderr. Exit status: 0 done, 2 a mistake in the SQL or
+the options, 3 a problem with the data, 4 a service does not answer, 70 a bug in Windrow, 130
+interrupted. WINDROW_LOG=debug logs to stderr.")]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    direct: Direct,
+}
+
+/// What `windrow` does without a command.
+#[derive(Debug, Args)]
+struct Direct {
+    /// Where everything is kept durably (not in this version).
+    dir: Option<String>,
+    /// Run these statements and exit; may be given several times.
+    #[arg(short = 'c', long = "command", value_name = "SQL")]
+    command_text: Vec<String>,
+    /// Run the statements of this file and exit ("-": stdin); may be given several times.
+    #[arg(short, long, value_name = "FILE")]
+    file: Vec<PathBuf>,
+    /// Talk to a server (not in this version).
+    #[arg(long, value_name = "URL")]
+    connect: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What may be said with and without a command.
+#[derive(Debug, Args)]
+struct Common {
+    /// How results are written.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Threads that read and aggregate (default: one per core).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Write no progress, notices and timings to stderr, only errors.
+    #[arg(short, long)]
+    quiet: bool,
+    /// Where everything is kept durably (not in this version).
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the statements of files in order and exit when their bounded queries are done.
+    Run {
+        /// The files ("-": stdin).
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Serve Flight SQL (not in this version).
+    Serve {
+        /// Whatever a server will understand.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        rest: Vec<String>,
+    },
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A table for people.
+    #[default]
+    Table,
+    /// Comma-separated values with a header.
+    Csv,
+    /// A JSON object per line.
+    #[value(alias = "json", alias = "jsonl")]
+    Ndjson,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Printing {
+    pub(crate) format: Format,
+    pub(crate) quiet: bool,
+}
+
+/// What there is to do.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Read statements from the terminal.
+    Repl,
+    /// Run these and exit.
+    Scripts(Vec<Source>),
+}
+
+impl Arguments {
+    fn common(&self) -> &Common {
+        match &self.command {
+            Some(Command::Run { common, .. }) => common,
+            _ => &self.direct.common,
+        }
+    }
+
+    /// The number of threads asked for.
+    pub(crate) fn threads(&self) -> Option<usize> {
+        self.common().threads.map(usize::from)
+    }
+
+    /// How to print.
+    pub(crate) fn printing(&self) -> Printing {
+        let common = self.common();
+        Printing { format: common.format, quiet: common.quiet }
+    }
+
+    /// What there is to do; `stdin_is_terminal` tells whether somebody sits there.
+    ///
+    /// # Errors
+    /// For what only later versions can do.
+    pub(crate) fn work(&self, stdin_is_terminal: bool) -> Result<Work> {
+        if matches!(self.command, Some(Command::Serve { .. })) {
+            return Err(later("\"windrow serve\" is not in this version"));
+        }
+        if let Some(url) = &self.direct.connect {
+            return Err(later(format!("cannot connect to \"{url}\": there is no server yet")));
+        }
+        if let Some(dir) = self.common().data_dir.as_ref().or(self.direct.dir.as_ref()) {
+            let error = later(format!("cannot keep data in \"{dir}\""));
+            let is_script = std::path::Path::new(dir).is_file();
+            return Err(if is_script {
+                error.with_hint(format!("To run that file: windrow run {dir}"))
+            } else {
+                error.with_hint("Leave the directory out.")
+            });
+        }
+        if let Some(Command::Run { files, .. }) = &self.command {
+            return Ok(Work::Scripts(files.iter().map(|path| Source::from_path(path)).collect()));
+        }
+        let texts = self.direct.command_text.iter().cloned().map(Source::Text);
+        let files = self.direct.file.iter().map(|path| Source::from_path(path));
+        let sources: Vec<Source> = texts.chain(files).collect();
+        if !sources.is_empty() {
+            return Ok(Work::Scripts(sources));
+        }
+        Ok(if stdin_is_terminal { Work::Repl } else { Work::Scripts(vec![Source::Stdin]) })
+    }
+}
+
+/// The error for what a later version will do.
+fn later(message: impl Into<String>) -> Error {
+    Error::config(message).with_detail("This version of Windrow keeps everything in memory.")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Work> {
+        Arguments::try_parse_from(line.split(' ')).unwrap().work(true)
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_to_do() {
+        assert!(matches!(parse("windrow").unwrap(), Work::Repl));
+        let piped = Arguments::try_parse_from(["windrow"]).unwrap().work(false).unwrap();
+        assert!(matches!(piped, Work::Scripts(s) if matches!(s[..], [Source::Stdin])));
+        let run = parse("windrow run a.sql b.sql --format csv").unwrap();
+        assert!(matches!(run, Work::Scripts(s) if s.len() == 2));
+        let text = parse("windrow -c SELECT;").unwrap();
+        assert!(
+            matches!(text, Work::Scripts(s) if matches!(&s[..], [Source::Text(t)] if t == "SELECT;"))
+        );
+    }
+
+    #[test]
+    fn formats_and_threads() {
+        let arguments = Arguments::try_parse_from([
+            "windrow",
+            "run",
+            "x.sql",
+            "--format",
+            "ndjson",
+            "--threads",
+            "3",
+        ])
+        .unwrap();
+        assert_eq!(arguments.printing().format, Format::Ndjson);
+        assert_eq!(arguments.threads(), Some(3));
+        assert!(Arguments::try_parse_from(["windrow", "--threads", "0"]).is_err());
+        assert!(Arguments::try_parse_from(["windrow", "--format", "xml"]).is_err());
+    }
+
+    #[test]
+    fn later_versions_are_named() {
+        for line in ["windrow data", "windrow serve --data-dir d", "windrow --connect grpc://h:1"] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.kind().exit_code(), 2, "{line}");
+            assert_eq!(error.detail(), Some("This version of Windrow keeps everything in memory."));
+        }
+        assert!(parse("windrow run a.sql --data-dir d").is_err());
+    }
+}

@@ -1,0 +1,77 @@
+//! Ctrl-C: the first one cancels the running statement; who insists leaves the program.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::sync::Notify;
+use windrow_core::{Error, ErrorKind, Result};
+
+/// How often Ctrl-C has to come within one statement until the program leaves at once.
+const INSISTS_RUN: u32 = 2;
+const INSISTS_REPL: u32 = 3;
+
+/// The interrupts of the running statement.
+#[derive(Debug)]
+pub(crate) struct Interrupts {
+    count: AtomicU32,
+    notify: Notify,
+}
+
+impl Interrupts {
+    /// Listens for Ctrl-C from now on. In the REPL it takes one more to leave the program.
+    ///
+    /// # Errors
+    /// When the system does not let us.
+    pub(crate) fn listen(is_repl: bool) -> Result<Arc<Self>> {
+        let interrupts = Arc::new(Self { count: AtomicU32::new(0), notify: Notify::new() });
+        let shared = Arc::clone(&interrupts);
+        let insists = if is_repl { INSISTS_REPL } else { INSISTS_RUN };
+        ctrlc::set_handler(move || {
+            if shared.count.fetch_add(1, Ordering::SeqCst) + 1 >= insists {
+                leave();
+            }
+            shared.notify.notify_one();
+        })
+        .map_err(|e| Error::internal(format!("cannot listen for Ctrl-C: {e}")).with_source(e))?;
+        Ok(interrupts)
+    }
+
+    /// Forgets the interrupts so far: a new statement begins.
+    pub(crate) fn reset(&self) {
+        self.count.store(0, Ordering::SeqCst);
+    }
+
+    /// Completes when the running statement is to be cancelled.
+    pub(crate) async fn cancelled(&self) -> Error {
+        // A permit may be left from an interrupt of an earlier statement: then the count is 0.
+        while self.count.load(Ordering::SeqCst) == 0 {
+            self.notify.notified().await;
+        }
+        Error::new(ErrorKind::Cancelled, "cancelled")
+    }
+}
+
+/// Leaves the program though something still runs.
+#[expect(clippy::exit, reason = "the user insists, and what runs did not stop when asked")]
+fn leave() {
+    std::process::exit(i32::from(ErrorKind::Cancelled.exit_code()));
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn an_interrupt_of_an_earlier_statement_does_not_count() {
+        let interrupts = Interrupts { count: AtomicU32::new(0), notify: Notify::new() };
+        interrupts.notify.notify_one();
+        assert!(interrupts.cancelled().now_or_never().is_none());
+        interrupts.count.store(1, Ordering::SeqCst);
+        let error = interrupts.cancelled().now_or_never().unwrap();
+        assert_eq!(error.kind().exit_code(), 130);
+        interrupts.reset();
+        assert!(interrupts.cancelled().now_or_never().is_none());
+    }
+}

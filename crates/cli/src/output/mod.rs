@@ -1,0 +1,237 @@
+//! Results as text: a table for people, CSV or JSON lines for programs.
+
+mod table;
+
+use std::io::Write;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+
+use self::table::Table;
+use crate::arguments::Format;
+use crate::failure::Failure;
+
+/// One result on its way out.
+pub(crate) struct Printer {
+    form: Form,
+    schema: SchemaRef,
+    rows: u64,
+}
+
+enum Form {
+    Table(Table),
+    Csv { header_due: bool },
+    Ndjson,
+}
+
+impl Printer {
+    /// A printer for rows of `schema`. A `continuous` result is shown as it comes; the layout of
+    /// its table follows its first batch. `width_max` is the width of the terminal that reads,
+    /// if one does.
+    pub(crate) fn new(
+        format: Format,
+        schema: SchemaRef,
+        continuous: bool,
+        width_max: Option<usize>,
+    ) -> Self {
+        let form = match format {
+            Format::Table => Form::Table(Table::new(&schema, continuous, width_max)),
+            Format::Csv => Form::Csv { header_due: true },
+            Format::Ndjson => Form::Ndjson,
+        };
+        Self { form, schema, rows: 0 }
+    }
+
+    /// Rows printed so far.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Prints a batch.
+    ///
+    /// # Errors
+    /// When it cannot be written, or a value not be shown.
+    pub(crate) fn batch(
+        &mut self,
+        out: &mut impl Write,
+        batch: &RecordBatch,
+    ) -> Result<(), Failure> {
+        self.rows += batch.num_rows() as u64;
+        match &mut self.form {
+            Form::Table(table) => table.batch(out, batch),
+            Form::Csv { header_due } => {
+                let header = std::mem::take(header_due);
+                let batch = with_flat_columns(batch)?;
+                let writer = arrow::csv::WriterBuilder::new().with_header(header);
+                writer.build(&mut *out).write(&batch).map_err(|e| from_arrow(e, out))
+            }
+            Form::Ndjson => {
+                let writer = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
+                let mut writer = writer.build::<_, arrow::json::writer::LineDelimited>(&mut *out);
+                let written = writer.write(batch).and_then(|()| writer.finish());
+                drop(writer);
+                written.map_err(|e| from_arrow(e, out))
+            }
+        }
+    }
+
+    /// Prints what is left, as there are no more rows: a table's end, the header of no rows.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn end(&mut self, out: &mut impl Write) -> Result<(), Failure> {
+        match &mut self.form {
+            Form::Table(table) => table.end(out)?,
+            Form::Csv { header_due: true } => {
+                let nothing = RecordBatch::new_empty(Arc::clone(&self.schema));
+                self.batch(out, &nothing)?;
+            }
+            Form::Csv { .. } | Form::Ndjson => {}
+        }
+        out.flush()?;
+        Ok(())
+    }
+}
+
+/// Writers of Arrow wrap what the system says; whether the reader has left, the system tells
+/// again when asked.
+fn from_arrow(e: arrow::error::ArrowError, out: &mut impl Write) -> Failure {
+    match (e, out.flush()) {
+        (arrow::error::ArrowError::IoError(_, e), _) | (_, Err(e)) => e.into(),
+        (e, Ok(())) => windrow_core::Error::from(e).into(),
+    }
+}
+
+/// How values are shown where people read them.
+fn format_options() -> FormatOptions<'static> {
+    FormatOptions::new()
+        .with_null("NULL")
+        .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.f"))
+        .with_datetime_format(Some("%Y-%m-%d %H:%M:%S%.f"))
+        .with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f%:z"))
+}
+
+/// `batch` with its nested columns as text, because CSV has no others.
+fn with_flat_columns(batch: &RecordBatch) -> Result<RecordBatch, Failure> {
+    let is_flat = |t: &DataType| !t.is_nested();
+    if batch.schema_ref().fields().iter().all(|f| is_flat(f.data_type())) {
+        return Ok(batch.clone());
+    }
+    let options = format_options();
+    let mut fields = vec![];
+    let mut columns = vec![];
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        if is_flat(field.data_type()) {
+            fields.push(Arc::clone(field));
+            columns.push(Arc::clone(column));
+            continue;
+        }
+        let cells = ArrayFormatter::try_new(column, &options).map_err(windrow_core::Error::from)?;
+        let texts: StringArray = (0..column.len())
+            .map(|row| column.is_valid(row).then(|| cells.value(row).to_string()))
+            .collect();
+        fields.push(Arc::new(Field::new(field.name(), DataType::Utf8, true)));
+        columns.push(Arc::new(texts) as ArrayRef);
+    }
+    let schema = Arc::new(Schema::new(fields));
+    Ok(RecordBatch::try_new(schema, columns).map_err(windrow_core::Error::from)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use arrow::array::{
+        Float64Array, Int64Array, ListArray, StringViewArray, TimestampMicrosecondArray,
+    };
+    use arrow::datatypes::Int32Type;
+
+    use super::*;
+
+    pub(super) fn sample() -> RecordBatch {
+        let columns: [(&str, ArrayRef); 4] = [
+            ("k", Arc::new(Int64Array::from(vec![Some(1), None, Some(-30)]))),
+            ("name", Arc::new(StringViewArray::from(vec![Some("a,b"), Some("zwei\nlines"), None]))),
+            ("at", Arc::new(TimestampMicrosecondArray::from(vec![0, 1_500_000, -1]))),
+            ("x", Arc::new(Float64Array::from(vec![0.5, 2.0, 1e20]))),
+        ];
+        RecordBatch::try_from_iter_with_nullable(columns.map(|(n, c)| (n, c, true))).unwrap()
+    }
+
+    pub(super) fn print(
+        format: Format,
+        continuous: bool,
+        width_max: Option<usize>,
+        schema: SchemaRef,
+        batches: &[RecordBatch],
+    ) -> String {
+        let mut out = vec![];
+        let mut printer = Printer::new(format, schema, continuous, width_max);
+        for batch in batches {
+            printer.batch(&mut out, batch).unwrap();
+        }
+        printer.end(&mut out).unwrap();
+        assert_eq!(printer.rows(), batches.iter().map(|b| b.num_rows() as u64).sum::<u64>());
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn csv_has_its_header_once() {
+        let batch = sample();
+        let text = print(Format::Csv, true, None, batch.schema(), &[batch.slice(0, 1), batch]);
+        assert_eq!(
+            text,
+            "k,name,at,x\n\
+             1,\"a,b\",1970-01-01T00:00:00,0.5\n\
+             1,\"a,b\",1970-01-01T00:00:00,0.5\n\
+             ,\"zwei\nlines\",1970-01-01T00:00:01.500,2.0\n\
+             -30,,1969-12-31T23:59:59.999999,1e20\n"
+        );
+        assert_eq!(print(Format::Csv, false, None, sample().schema(), &[]), "k,name,at,x\n");
+    }
+
+    #[test]
+    fn csv_shows_nested_values_as_text() {
+        let list =
+            ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), None]), None]);
+        let batch = RecordBatch::try_from_iter([("l", Arc::new(list) as ArrayRef)]).unwrap();
+        let text = print(Format::Csv, false, None, batch.schema(), &[batch]);
+        assert_eq!(text, "l\n\"[1, NULL]\"\n\n".replace("\n\n", "\n\"\"\n"));
+    }
+
+    #[test]
+    fn ndjson_says_null() {
+        let batch = sample().slice(1, 1);
+        let text = print(Format::Ndjson, false, None, batch.schema(), &[batch]);
+        assert_eq!(
+            text,
+            "{\"k\":null,\"name\":\"zwei\\nlines\",\"at\":\"1970-01-01T00:00:01.500\",\"x\":2.0}\n"
+        );
+        assert_eq!(print(Format::Ndjson, false, None, sample().schema(), &[]), "");
+    }
+
+    /// A pipe whose reader has left.
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_leaves_ends_the_output_quietly() {
+        for format in [Format::Csv, Format::Ndjson, Format::Table] {
+            let mut printer = Printer::new(format, sample().schema(), true, None);
+            let failure = printer.batch(&mut Closed, &sample()).unwrap_err();
+            assert!(matches!(failure, Failure::ReaderLeft), "{format:?}: {failure:?}");
+        }
+    }
+}
