@@ -4,8 +4,8 @@
 //! from the [`LeafInputs`] that the *task context* carries, so that one physical plan serves all
 //! workers: each has its own task context and its own inputs.
 //!
-//! Invariant: a leaf takes its batches when it is executed; executed again without new ones, it
-//! is empty. Nothing here waits.
+//! Invariant: a leaf reads what was set for it until that is replaced or cleared (one plan may scan
+//! a leaf twice); without anything set it is empty. Nothing here waits.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -48,18 +48,19 @@ impl LeafInputs {
         Self::default()
     }
 
-    /// What `leaf` reads when it is executed next; replaces what it has not read.
+    /// What `leaf` reads from now on.
     pub fn set(&self, leaf: LeafId, batches: Vec<RecordBatch>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(leaf, batches);
     }
 
-    /// Forgets everything that was not read.
+    /// Forgets everything: all leaves are empty.
     pub fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn take(&self, leaf: LeafId) -> Vec<RecordBatch> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&leaf).unwrap_or_default()
+    fn get(&self, leaf: LeafId) -> Vec<RecordBatch> {
+        let inputs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inputs.get(&leaf).cloned().unwrap_or_default()
     }
 }
 
@@ -180,7 +181,7 @@ impl ExecutionPlan for LeafExec {
         let Some(inputs) = context.session_config().get_extension::<LeafInputs>() else {
             return exec_err!("{} is executed without inputs in its task context", self.id);
         };
-        let batches = inputs.take(self.id);
+        let batches = inputs.get(self.id);
         Ok(Box::pin(MemoryStream::try_new(
             batches,
             Arc::clone(&self.schema),

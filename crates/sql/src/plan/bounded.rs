@@ -3,7 +3,7 @@
 //! TUMBLE becomes a projection; HOP and CUMULATE become a list of window ends per row, unnested.
 //! The optimiser sees through all of it: filters are pushed, columns pruned.
 
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{
     Column, DataFusionError, Result, ScalarValue, TableReference, UnnestOptions,
 };
@@ -25,6 +25,11 @@ const ENDS: &str = "__window_ends";
 /// # Errors
 /// When a row would have more windows than can be written down.
 pub fn bounded(plan: LogicalPlan) -> Result<LogicalPlan, Error> {
+    lower_all(plan).map_err(from_datafusion)
+}
+
+/// [`bounded`], with the engine's error.
+pub(crate) fn lower_all(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| {
         let lowered = match WindowAssign::of(&node) {
             Some(assign) => lower(assign, assign.input().clone(), Times::Any)?,
@@ -34,7 +39,6 @@ pub fn bounded(plan: LogicalPlan) -> Result<LogicalPlan, Error> {
         Ok(Transformed::yes(lowered))
     })
     .data()
-    .map_err(from_datafusion)
 }
 
 /// What is known about the times that windows are given to.

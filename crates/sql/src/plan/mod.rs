@@ -8,16 +8,25 @@
 //! Invariants: the two forms mean the same rows; what cannot run continuously is refused with
 //! the clause named and a way out; nothing here panics on any plan.
 
+mod aggregate;
 mod assign;
 mod bounded;
 mod bounds;
+mod display;
+mod fingerprint;
 mod flow;
+mod hoist;
 mod lineage;
 mod relation;
 mod session;
+mod shape;
+mod split;
+mod trace;
 mod tvf;
 
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use std::sync::Arc;
+
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan};
@@ -29,8 +38,11 @@ use crate::diagnostics::from_datafusion;
 pub use assign::{WINDOW_END, WINDOW_START, WINDOW_TIME, WindowAssign};
 pub use bounded::bounded;
 pub use flow::{ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, WindowInput};
+use relation::ContinuousScan;
 pub use relation::{EventTime, StreamRelation};
 pub use session::{micro_batch_state, physical, run, session_state};
+pub use split::continuous;
+pub use trace::ROW_COLUMN;
 
 /// Plans a query: analysed, not optimised; window relations are [`WindowAssign`] nodes.
 /// `columns` renames the output (as in `CREATE VIEW v (a, b) AS …`) unless it is empty.
@@ -93,7 +105,10 @@ pub fn is_streaming(plan: &LogicalPlan) -> bool {
 }
 
 /// The stream that a scan reads, if it is one.
-fn stream_of(scan: &TableScan) -> Option<StreamRelation> {
+fn stream_of(scan: &TableScan) -> Option<Arc<StreamRelation>> {
     let provider = source_as_provider(&scan.source).ok()?;
-    provider.downcast_ref::<StreamRelation>().cloned()
+    if let Some(scan) = provider.downcast_ref::<ContinuousScan>() {
+        return Some(Arc::clone(&scan.0));
+    }
+    provider.downcast_ref::<StreamRelation>().map(|relation| Arc::new(relation.clone()))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{ScanArgs, ScanResult, Session, TableProvider};
-use datafusion::common::{Constraints, Result, Statistics};
+use datafusion::common::{Constraints, Result, Statistics, internal_err};
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
@@ -109,5 +109,31 @@ impl TableProvider for StreamRelation {
         insert_op: InsertOp,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         self.bounded.insert_into(state, input, insert_op).await
+    }
+}
+
+/// A [`StreamRelation`] within a plan that is becoming continuous. It takes no filters from the
+/// optimiser, so that these stay visible above it, and it is never scanned.
+#[derive(Debug, Clone)]
+pub(crate) struct ContinuousScan(pub(crate) Arc<StreamRelation>);
+
+#[async_trait]
+impl TableProvider for ContinuousScan {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.0.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        _projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        internal_err!("stream \"{}\" of a continuous plan is scanned", self.0.name)
     }
 }

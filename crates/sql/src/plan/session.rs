@@ -17,6 +17,7 @@ use windrow_core::Error;
 
 use super::tvf::WindowRelations;
 use crate::diagnostics::from_datafusion;
+use crate::leaf::LeafInputs;
 
 /// Rows of a batch within plans that run per micro-batch: one batch goes through in one piece.
 const MICRO_BATCH_ROWS: usize = 65_536;
@@ -76,7 +77,7 @@ pub async fn physical(
 
 /// Runs a physical plan once: resets it, executes every output partition in order on this task,
 /// and collects the batches that are not empty. What its leaves read stands in the
-/// [`LeafInputs`](crate::leaf::LeafInputs) of `context`.
+/// [`LeafInputs`] of `context`, which are cleared at the end.
 ///
 /// # Errors
 /// When an expression fails on the data.
@@ -94,6 +95,9 @@ pub async fn run(
                 batches.push(batch);
             }
         }
+    }
+    if let Some(inputs) = context.session_config().get_extension::<LeafInputs>() {
+        inputs.clear();
     }
     Ok(batches)
 }

@@ -1,0 +1,284 @@
+//! Lifts a window relation above everything that treats rows one by one.
+//!
+//! `filter(project(join(windows(rows), table)))` becomes `windows(filter(project(join(rows,
+//! table))))`: so that all of it runs per micro-batch, in parallel, and the window operator gets
+//! plain columns. Expressions over bounds only are kept aside for the closed window; an
+//! expression that mixes bounds and columns of rows stops the lift.
+
+use std::sync::Arc;
+
+use arrow::datatypes::TimeUnit;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, Result, TableReference};
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{Expr, Join, LogicalPlan, LogicalPlanBuilder, Projection};
+use windrow_core::WindowSpec;
+
+use super::aggregate::OPERATOR;
+use super::assign::{BOUNDS, WindowAssign};
+use super::bounded::lower_all;
+use super::lineage;
+use super::shape::{Kind, kind};
+
+/// The qualifier of bounds in expressions that wait for the closed window.
+const BOUND_QUALIFIER: &str = "__window";
+
+/// A plan taken apart: `windows(inner)`, and what its columns are.
+#[derive(Debug)]
+pub(crate) struct Hoisted {
+    /// The rows, without windows.
+    pub(crate) inner: LogicalPlan,
+    /// The time column of the windows in `inner`.
+    pub(crate) time: Column,
+    /// The windows.
+    pub(crate) spec: WindowSpec,
+    /// The unit of their bounds.
+    pub(crate) unit: TimeUnit,
+    /// How far the time column may lie behind the watermark.
+    pub(crate) lag_ticks: i64,
+    /// What each column of the plan is, in order.
+    pub(crate) outputs: Vec<Output>,
+    /// Conditions over bounds: only windows that satisfy all of them count.
+    pub(crate) conditions: Vec<Expr>,
+}
+
+/// What a column of a hoisted plan is.
+#[derive(Debug, Clone)]
+pub(crate) enum Output {
+    /// A column of the rows.
+    Row(Column),
+    /// An expression over bounds alone (see [`at_leaf`]).
+    Bound(Expr),
+}
+
+/// An expression in terms of a hoisted plan.
+#[derive(Debug)]
+pub(crate) enum Rewritten {
+    /// Over columns of the rows, or over nothing.
+    Row(Expr),
+    /// Over bounds alone.
+    Bound(Expr),
+    /// Over both.
+    Mixed,
+}
+
+/// Takes `plan` apart; `None` when something in it stops the lift.
+///
+/// # Errors
+/// When a rewritten node is invalid (our bug).
+#[recursive::recursive]
+pub(crate) fn hoist(plan: &LogicalPlan, names: &mut usize) -> Result<Option<Hoisted>> {
+    match plan {
+        LogicalPlan::Extension(_) => WindowAssign::of(plan).map(of_assign).transpose(),
+        // Columns keep their order; only their names change, and those are not used here.
+        LogicalPlan::SubqueryAlias(alias) => hoist(&alias.input, names),
+        LogicalPlan::Projection(projection) => {
+            let Some(below) = hoist(&projection.input, names)? else { return Ok(None) };
+            below.project(projection, names)
+        }
+        LogicalPlan::Filter(filter) => {
+            let Some(mut below) = hoist(&filter.input, names)? else { return Ok(None) };
+            for condition in split_conjunction(&filter.predicate) {
+                match below.rewrite(condition, filter.input.schema())? {
+                    Rewritten::Row(condition) => {
+                        let rows = LogicalPlanBuilder::from(below.inner);
+                        below.inner = rows.filter(condition)?.build()?;
+                    }
+                    Rewritten::Bound(condition) => below.conditions.push(condition),
+                    Rewritten::Mixed => return Ok(None),
+                }
+            }
+            Ok(Some(below))
+        }
+        LogicalPlan::Join(join) => of_join(join, names),
+        _ => Ok(None),
+    }
+}
+
+fn of_assign(assign: &WindowAssign) -> Result<Hoisted> {
+    let known = lineage::columns(assign.input())?;
+    let lag = lineage::of_column(&known, assign.input(), assign.time()).lag;
+    let rows = assign
+        .kept()
+        .map(|i| Output::Row(Column::from(assign.input().schema().qualified_field(i))));
+    let bounds = BOUNDS.iter().map(|name| {
+        let qualifier = TableReference::bare(BOUND_QUALIFIER);
+        Output::Bound(Expr::Column(Column::new(Some(qualifier), *name)))
+    });
+    Ok(Hoisted {
+        inner: assign.input().clone(),
+        time: assign.time().clone(),
+        spec: assign.spec(),
+        unit: assign.time_type()?.1,
+        lag_ticks: lag.unwrap_or(0),
+        outputs: rows.chain(bounds).collect(),
+        conditions: vec![],
+    })
+}
+
+/// A join of windowed rows with a table that does not stream.
+fn of_join(join: &Join, names: &mut usize) -> Result<Option<Hoisted>> {
+    let (left, right) = (kind(&join.left)?, kind(&join.right)?);
+    let rows_left = right == Kind::Static;
+    let (rows, table) = match (left, right) {
+        (Kind::Rows { windowed: true }, Kind::Static) => (&join.left, &join.right),
+        (Kind::Static, Kind::Rows { windowed: true }) => (&join.right, &join.left),
+        _ => return Ok(None),
+    };
+    let Some(below) = hoist(rows, names)? else { return Ok(None) };
+    let mut on = Vec::with_capacity(join.on.len());
+    for (l, r) in &join.on {
+        let Rewritten::Row(rewritten) =
+            below.rewrite(if rows_left { l } else { r }, rows.schema())?
+        else {
+            return Ok(None);
+        };
+        on.push(if rows_left { (rewritten, r.clone()) } else { (l.clone(), rewritten) });
+    }
+    let filter = match &join.filter {
+        None => None,
+        Some(filter) => match below.rewrite_beside(filter, rows.schema(), Some(table.schema()))? {
+            Rewritten::Row(filter) => Some(filter),
+            _ => return Ok(None),
+        },
+    };
+    let table = Arc::new(lower_all(table.as_ref().clone())?);
+    let inner = Arc::new(below.inner.clone());
+    let sides = if rows_left { (inner, table) } else { (table, inner) };
+    let Ok(joined) = Join::try_new(
+        sides.0,
+        sides.1,
+        on,
+        filter,
+        join.join_type,
+        join.join_constraint,
+        join.null_equality,
+        join.null_aware,
+    ) else {
+        // A name below an alias clashes with one of the table: the join stays where it is.
+        return Ok(None);
+    };
+    // The table's columns (or a mark) are the rest of the schema, before or after the rows'.
+    let extra = join.schema.fields().len() - below.outputs.len();
+    let all = joined.schema.columns();
+    let table_columns: Vec<Column> = if rows_left {
+        all.into_iter().rev().take(extra).rev().collect()
+    } else {
+        all.into_iter().take(extra).collect()
+    };
+    let table_outputs = table_columns.into_iter().map(Output::Row);
+    let outputs = if rows_left {
+        below.outputs.into_iter().chain(table_outputs).collect()
+    } else {
+        table_outputs.chain(below.outputs).collect()
+    };
+    Ok(Some(Hoisted { inner: LogicalPlan::Join(joined), outputs, ..below }))
+}
+
+impl Hoisted {
+    /// `expr`, which is over the plan's columns (`schema`), in terms of `inner` and bounds.
+    pub(crate) fn rewrite(&self, expr: &Expr, schema: &DFSchema) -> Result<Rewritten> {
+        self.rewrite_beside(expr, schema, None)
+    }
+
+    fn rewrite_beside(
+        &self,
+        expr: &Expr,
+        schema: &DFSchema,
+        table: Option<&DFSchema>,
+    ) -> Result<Rewritten> {
+        let (mut rows, mut bounds, mut opaque) = (false, false, false);
+        let rewritten = expr
+            .clone()
+            .transform_down(|node| match node {
+                Expr::Column(column) => {
+                    let output = schema
+                        .maybe_index_of_column(&column)
+                        .and_then(|index| self.outputs.get(index));
+                    match output {
+                        Some(Output::Row(inner)) => {
+                            rows = true;
+                            let inner = Expr::Column(inner.clone());
+                            Ok(Transformed::new(inner, true, TreeNodeRecursion::Jump))
+                        }
+                        Some(Output::Bound(bound)) => {
+                            bounds = true;
+                            Ok(Transformed::new(bound.clone(), true, TreeNodeRecursion::Jump))
+                        }
+                        None => {
+                            // A column of the table beside, or something we do not know.
+                            rows = true;
+                            opaque |= table.is_none_or(|t| !t.has_column(&column));
+                            Ok(Transformed::no(Expr::Column(column)))
+                        }
+                    }
+                }
+                Expr::Exists(_)
+                | Expr::InSubquery(_)
+                | Expr::SetComparison(_)
+                | Expr::ScalarSubquery(_)
+                | Expr::OuterReferenceColumn(..) => {
+                    opaque = true;
+                    Ok(Transformed::no(node))
+                }
+                other => Ok(Transformed::no(other)),
+            })
+            .data()?;
+        Ok(match (rows, bounds) {
+            _ if opaque => Rewritten::Mixed,
+            (true, true) => Rewritten::Mixed,
+            (false, true) => Rewritten::Bound(rewritten),
+            (_, false) => Rewritten::Row(rewritten),
+        })
+    }
+
+    /// The projection below the windows: what it computes gets fresh names.
+    fn project(mut self, projection: &Projection, names: &mut usize) -> Result<Option<Self>> {
+        let schema = projection.input.schema();
+        let mut outputs = Vec::with_capacity(projection.expr.len());
+        let mut kept = vec![self.time.clone()];
+        let mut computed = vec![];
+        for expr in &projection.expr {
+            match self.rewrite(expr, schema)? {
+                Rewritten::Mixed => return Ok(None),
+                Rewritten::Bound(expr) => outputs.push(Output::Bound(expr.unalias())),
+                Rewritten::Row(expr) => match expr.unalias() {
+                    Expr::Column(column) => {
+                        if !kept.contains(&column) {
+                            kept.push(column.clone());
+                        }
+                        outputs.push(Output::Row(column));
+                    }
+                    expr => {
+                        *names += 1;
+                        let name = format!("__c{names}");
+                        outputs.push(Output::Row(Column::new_unqualified(&name)));
+                        computed.push(expr.alias(name));
+                    }
+                },
+            }
+        }
+        if !computed.is_empty() {
+            let exprs = kept.into_iter().map(Expr::Column).chain(computed);
+            self.inner = LogicalPlanBuilder::from(self.inner).project(exprs)?.build()?;
+        }
+        Ok(Some(Self { outputs, ..self }))
+    }
+}
+
+/// An expression over bounds and the operator's columns, as one over the leaf `leaf`.
+pub(crate) fn at_leaf(expr: Expr, leaf: &TableReference) -> Result<Expr> {
+    expr.transform(|node| match node {
+        Expr::Column(column)
+            if column
+                .relation
+                .as_ref()
+                .is_some_and(|r| matches!(r.table(), BOUND_QUALIFIER | OPERATOR)) =>
+        {
+            let column = Column::new(Some(leaf.clone()), column.name);
+            Ok(Transformed::yes(Expr::Column(column)))
+        }
+        other => Ok(Transformed::no(other)),
+    })
+    .data()
+}

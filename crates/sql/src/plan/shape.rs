@@ -1,0 +1,357 @@
+//! What a plan is to a continuous query: rows, windows, or something that never ends.
+//!
+//! Everything above a window relation runs once per *end* of windows. That is right only for
+//! plans whose result is the union of their results per end, which is proven here node by node:
+//! by the columns that tell a row's window (see [`super::lineage`]). Whatever cannot be proven
+//! is refused, naming the clause and a way out.
+
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DataFusionError, JoinType, Result};
+use datafusion::logical_expr::utils::grouping_set_to_exprlist;
+use datafusion::logical_expr::{Aggregate, Distinct, Expr, Join, LogicalPlan, Window};
+use windrow_core::Error;
+
+use super::assign::WindowAssign;
+use super::lineage::{self, Known};
+use super::relation::StreamRelation;
+use super::{is_streaming, stream_of};
+
+/// What a plan is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Reads no stream.
+    Static,
+    /// Row by row. `windowed`: each row has its window, so that the rows of a window can be kept
+    /// until it closes.
+    Rows {
+        /// Whether all rows come through a window relation.
+        windowed: bool,
+    },
+    /// Needs closed windows.
+    Windows,
+    /// A union of closed windows and rows that have none.
+    Mixed,
+}
+
+/// What `plan` is.
+///
+/// # Errors
+/// When it cannot run continuously: a statement error that says why and what to do.
+#[recursive::recursive]
+pub(crate) fn kind(plan: &LogicalPlan) -> Result<Kind> {
+    refuse_streaming_subqueries(plan)?;
+    match plan {
+        LogicalPlan::TableScan(scan) => Ok(match stream_of(scan) {
+            Some(_) => Kind::Rows { windowed: false },
+            None => Kind::Static,
+        }),
+        LogicalPlan::Projection(_)
+        | LogicalPlan::Filter(_)
+        | LogicalPlan::SubqueryAlias(_)
+        | LogicalPlan::Subquery(_)
+        | LogicalPlan::Unnest(_)
+        | LogicalPlan::Repartition(_) => {
+            plan.inputs().first().map_or(Ok(Kind::Static), |p| kind(p))
+        }
+        LogicalPlan::Join(join) => of_join(join),
+        LogicalPlan::Union(union) => {
+            let mut merged = None;
+            for input in &union.inputs {
+                let next = kind(input)?;
+                merged = Some(match merged {
+                    None => next,
+                    Some(before) => united(before, next, plan)?,
+                });
+            }
+            Ok(merged.unwrap_or(Kind::Static))
+        }
+        LogicalPlan::Aggregate(aggregate) => of_aggregate(aggregate),
+        LogicalPlan::Window(window) => of_over(window),
+        LogicalPlan::Distinct(distinct) => {
+            let input = distinct.input();
+            let known = lineage::columns(input)?;
+            let told = match distinct {
+                Distinct::All(_) => known.iter().any(|k| k.to_end.is_some()),
+                Distinct::On(on) => tells(&known, input, on.on_expr.iter()),
+            };
+            whole("DISTINCT", "Add window_end to what is DISTINCT.", input, told)
+        }
+        LogicalPlan::Sort(sort) => whole("ORDER BY", "", &sort.input, true),
+        LogicalPlan::Limit(limit) => whole("LIMIT", "", &limit.input, true),
+        _ => of_other(plan),
+    }
+}
+
+fn of_other(plan: &LogicalPlan) -> Result<Kind> {
+    if let Some(assign) = WindowAssign::of(plan) {
+        if kind(assign.input())? == Kind::Static {
+            return Ok(Kind::Static);
+        }
+        require_event_time(assign)?;
+        return Ok(Kind::Rows { windowed: true });
+    }
+    if is_streaming(plan) {
+        return Err(refused(
+            Error::sql(format!("{} cannot run continuously", what(plan)))
+                .with_hint("Leave EMIT out to run the query once over what is there now."),
+        ));
+    }
+    Ok(Kind::Static)
+}
+
+/// A node that needs all rows of a window. `told`: whether it keeps windows apart.
+fn whole(clause: &str, add: &str, input: &LogicalPlan, told: bool) -> Result<Kind> {
+    match kind(input)? {
+        Kind::Static => Ok(Kind::Static),
+        Kind::Rows { windowed: true } | Kind::Windows if told => Ok(Kind::Windows),
+        Kind::Rows { windowed: true } | Kind::Windows => Err(refused(
+            Error::sql(format!(
+                "{clause} over windows of {} goes across windows, so it never ends",
+                streams(input)
+            ))
+            .with_hint(add),
+        )),
+        Kind::Rows { windowed: false } | Kind::Mixed => Err(refused(
+            Error::sql(format!("{clause} on {} without a window never ends", streams(input)))
+                .with_hint(window_hint(input)),
+        )),
+    }
+}
+
+fn of_aggregate(aggregate: &Aggregate) -> Result<Kind> {
+    let input = &aggregate.input;
+    let known = lineage::columns(input)?;
+    let told = match lineage::grouping_sets(aggregate) {
+        Some(sets) => sets.iter().all(|set| tells(&known, input, set.iter())),
+        None => tells(&known, input, grouping_set_to_exprlist(&aggregate.group_expr)?.into_iter()),
+    };
+    let clause = if aggregate.group_expr.is_empty() {
+        "an aggregate"
+    } else if aggregate.aggr_expr.is_empty() {
+        "GROUP BY or DISTINCT"
+    } else {
+        "GROUP BY"
+    };
+    whole(clause, "Add window_start, window_end to GROUP BY (to every grouping set).", input, told)
+}
+
+fn of_over(window: &Window) -> Result<Kind> {
+    let known = lineage::columns(&window.input)?;
+    let told = window.window_expr.iter().all(|expr| {
+        let expr = match expr {
+            Expr::Alias(alias) => alias.expr.as_ref(),
+            other => other,
+        };
+        match expr {
+            Expr::WindowFunction(f) => tells(&known, &window.input, f.params.partition_by.iter()),
+            _ => false,
+        }
+    });
+    whole("OVER", "Add window_end to PARTITION BY.", &window.input, told)
+}
+
+fn tells<'a>(
+    known: &[Known],
+    input: &LogicalPlan,
+    mut exprs: impl Iterator<Item = &'a Expr>,
+) -> bool {
+    exprs.any(|expr| lineage::of_expr(known, input, expr).to_end.is_some())
+}
+
+fn united(a: Kind, b: Kind, plan: &LogicalPlan) -> Result<Kind> {
+    Ok(match (a, b) {
+        (Kind::Static, Kind::Static) => Kind::Static,
+        (Kind::Static, _) | (_, Kind::Static) => {
+            return Err(refused(
+                Error::sql(format!(
+                    "UNION of {} with a table that does not stream cannot run continuously",
+                    streams(plan)
+                ))
+                .with_hint("Read the table in a query of its own."),
+            ));
+        }
+        (Kind::Rows { windowed: a }, Kind::Rows { windowed: b }) => Kind::Rows { windowed: a && b },
+        (Kind::Mixed, _) | (_, Kind::Mixed) => Kind::Mixed,
+        (Kind::Windows, Kind::Rows { windowed: false })
+        | (Kind::Rows { windowed: false }, Kind::Windows) => Kind::Mixed,
+        (Kind::Windows, _) | (_, Kind::Windows) => Kind::Windows,
+    })
+}
+
+fn of_join(join: &Join) -> Result<Kind> {
+    let (left, right) = (kind(&join.left)?, kind(&join.right)?);
+    let preserved = match (left, right) {
+        (Kind::Static, Kind::Static) => return Ok(Kind::Static),
+        (_, Kind::Static) => matches!(
+            join.join_type,
+            JoinType::Inner
+                | JoinType::Left
+                | JoinType::LeftSemi
+                | JoinType::LeftAnti
+                | JoinType::LeftMark
+        ),
+        (Kind::Static, _) => matches!(
+            join.join_type,
+            JoinType::Inner
+                | JoinType::Right
+                | JoinType::RightSemi
+                | JoinType::RightAnti
+                | JoinType::RightMark
+        ),
+        _ => return of_stream_join(join, left, right),
+    };
+    if preserved {
+        return Ok(if left == Kind::Static { right } else { left });
+    }
+    Err(refused(
+        Error::sql(format!(
+            "{} JOIN of {} with a table keeps the table's unmatched rows, which are known only \
+             when the stream ends",
+            join.join_type,
+            streams(if left == Kind::Static { &join.right } else { &join.left })
+        ))
+        .with_hint("Keep the stream's rows instead: FROM stream LEFT JOIN table, or use JOIN."),
+    ))
+}
+
+/// Both sides stream: each must have windows, and the join must keep windows apart.
+fn of_stream_join(join: &Join, left: Kind, right: Kind) -> Result<Kind> {
+    let windowed = |kind| matches!(kind, Kind::Rows { windowed: true } | Kind::Windows);
+    for (kind, side) in [(left, &join.left), (right, &join.right)] {
+        if !windowed(kind) {
+            return Err(refused(
+                Error::sql(format!(
+                    "a join with {} without a window would keep its rows for ever",
+                    streams(side)
+                ))
+                .with_hint(
+                    "Join windows: FROM TUMBLE(a, …) AS a JOIN TUMBLE(b, …) AS b ON a.window_start \
+                     = b.window_start AND a.window_end = b.window_end AND ….",
+                ),
+            ));
+        }
+    }
+    let (l, r) = (lineage::columns(&join.left)?, lineage::columns(&join.right)?);
+    let same_window = join.on.iter().any(|(a, b)| {
+        let a = lineage::of_expr(&l, &join.left, a).to_end;
+        a.is_some() && a == lineage::of_expr(&r, &join.right, b).to_end
+    });
+    if same_window {
+        return Ok(Kind::Windows);
+    }
+    Err(refused(
+        Error::sql(format!(
+            "a join of windows of {} and {} goes across windows, so it never ends",
+            streams(&join.left),
+            streams(&join.right)
+        ))
+        .with_hint(
+            "Add a.window_start = b.window_start AND a.window_end = b.window_end to ON; both need \
+             windows of the same size and time columns of the same type.",
+        ),
+    ))
+}
+
+fn refuse_streaming_subqueries(plan: &LogicalPlan) -> Result<()> {
+    let mut found = None;
+    plan.apply_subqueries(|subquery| {
+        if is_streaming(subquery) {
+            found = Some(streams(subquery));
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    match found {
+        None => Ok(()),
+        Some(streams) => Err(refused(
+            Error::sql(format!("a subquery as a value cannot read {streams} continuously"))
+                .with_hint("Join it on window_start and window_end instead."),
+        )),
+    }
+}
+
+/// Windows of a continuous query go over event time, by identity.
+fn require_event_time(assign: &WindowAssign) -> Result<()> {
+    let known = lineage::columns(assign.input())?;
+    let column = assign.time();
+    if lineage::of_column(&known, assign.input(), column).lag.is_some() {
+        return Ok(());
+    }
+    let e = Error::sql(format!(
+        "column \"{}\" is not the event time of {}",
+        column.name,
+        streams(assign.input())
+    ));
+    let found = relations(assign.input());
+    let hint = match found.as_slice() {
+        [one] => match event_time_name(one) {
+            Some(time) => {
+                format!("Use \"{time}\", the event time of \"{}\", unchanged.", one.name())
+            }
+            None => format!(
+                "Declare it: CREATE STREAM {} (…, WATERMARK FOR {} AS {} - INTERVAL '5 seconds').",
+                one.name(),
+                column.name,
+                column.name
+            ),
+        },
+        _ => "Use a column that is event time on all sides, unchanged.".to_owned(),
+    };
+    Err(refused(e.with_hint(hint)))
+}
+
+fn event_time_name(relation: &StreamRelation) -> Option<String> {
+    use datafusion::catalog::TableProvider;
+    let time = relation.event_times().first()?;
+    relation.schema().fields().get(time.column).map(|field| field.name().clone())
+}
+
+fn relations(plan: &LogicalPlan) -> Vec<StreamRelation> {
+    let mut found: Vec<StreamRelation> = vec![];
+    let walked = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Some(relation) = stream_of(scan)
+            && !found.iter().any(|known| known.name() == relation.name())
+        {
+            found.push(relation.as_ref().clone());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    if walked.is_ok() { found } else { vec![] }
+}
+
+/// The streams below, in words.
+fn streams(plan: &LogicalPlan) -> String {
+    let names: Vec<_> = relations(plan).iter().map(|r| format!("\"{}\"", r.name())).collect();
+    match names.as_slice() {
+        [] => "a stream".to_owned(),
+        [one] => format!("stream {one}"),
+        several => format!("streams {}", several.join(", ")),
+    }
+}
+
+fn window_hint(plan: &LogicalPlan) -> String {
+    let found = relations(plan);
+    let (name, time) = match found.as_slice() {
+        [one, ..] => (one.name(), event_time_name(one).unwrap_or_else(|| "ts".to_owned())),
+        [] => ("stream", "ts".to_owned()),
+    };
+    format!(
+        "Use FROM TUMBLE({name}, {time}, INTERVAL '1 minute') with window_start, window_end in \
+         GROUP BY, or leave EMIT out to read what is there now."
+    )
+}
+
+fn what(plan: &LogicalPlan) -> &'static str {
+    match plan {
+        LogicalPlan::RecursiveQuery(_) => "a recursive query over a stream",
+        LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) => "EXPLAIN",
+        LogicalPlan::Dml(_) | LogicalPlan::Copy(_) => "a write",
+        _ => "this clause over a stream",
+    }
+}
+
+/// Our error inside of DataFusion's.
+pub(crate) fn refused(e: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(e))
+}

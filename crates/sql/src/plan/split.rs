@@ -1,0 +1,425 @@
+//! The continuous form: a plan split at the window boundary.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema};
+use datafusion::catalog::TableProvider;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, Result, TableReference};
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{
+    Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableScan, TableScanBuilder,
+};
+use windrow_core::{CmpOp, Error, Predicate, time};
+use windrow_window::{Mode, OperatorSpec};
+
+use super::aggregate::{OPERATOR, Prepared, window_aggregate};
+use super::assign::WindowAssign;
+use super::bounded::{Times, lower, lower_all, named};
+use super::flow::{ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, WindowInput};
+use super::hoist::{Hoisted, Output, at_leaf, hoist};
+use super::relation::{ContinuousScan, EventTime};
+use super::shape::{Kind, kind, refused};
+use super::{fingerprint, lineage, stream_of};
+use crate::diagnostics::from_datafusion;
+use crate::leaf::{LeafId, LeafTable};
+use crate::parse::{Emit, Tail};
+
+/// The continuous form of a plan from [`plan_query`](super::plan_query).
+///
+/// # Errors
+/// When the query cannot run continuously: names the clause, with a way out as a hint.
+pub fn continuous(
+    state: &SessionState,
+    plan: LogicalPlan,
+    tail: &Tail,
+) -> Result<ContinuousPlan, Error> {
+    let plan = streams_in_place(plan).map_err(from_datafusion)?;
+    let plan = state.optimizer().optimize(plan, state, |_, _| {}).map_err(from_datafusion)?;
+    let kind = kind(&plan).map_err(from_datafusion)?;
+    check_tail(kind, tail)?;
+    let lateness_nanos = tail.lateness.map_or(0, |interval| interval.nanos);
+    let mut splitter = Splitter { state, leaves: 0, names: 0, lateness_nanos };
+    let schema = Arc::new(plan.schema().as_arrow().clone());
+    let event_times = event_times(&plan).map_err(from_datafusion)?;
+    let root = match kind {
+        Kind::Rows { .. } => splitter.rows_flow(&plan).map(Flow::Rows),
+        Kind::Windows => splitter.stage(&plan).map(|stage| Flow::Windows(Box::new(stage))),
+        Kind::Mixed => Err(refused(
+            Error::sql("UNION of closed windows with rows that have no window cannot run as one")
+                .with_hint("Run them as two queries."),
+        )),
+        Kind::Static => Err(refused(
+            Error::sql("EMIT needs a stream, but the query reads none")
+                .with_hint("Leave EMIT out: the query ends by itself."),
+        )),
+    };
+    let root = root.map_err(from_datafusion)?;
+    Ok(ContinuousPlan { root, schema, event_times, lateness_nanos })
+}
+
+/// Streams as scans that keep filters visible above them.
+fn streams_in_place(plan: LogicalPlan) -> Result<LogicalPlan> {
+    plan.transform_up_with_subqueries(|node| match node {
+        LogicalPlan::TableScan(scan) => match stream_of(&scan) {
+            Some(relation) => {
+                let source = provider_as_source(Arc::new(ContinuousScan(relation)));
+                Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan })))
+            }
+            None => Ok(Transformed::no(LogicalPlan::TableScan(scan))),
+        },
+        other => Ok(Transformed::no(other)),
+    })
+    .data()
+}
+
+fn event_times(plan: &LogicalPlan) -> Result<Vec<EventTime>> {
+    Ok(lineage::columns(plan)?
+        .iter()
+        .enumerate()
+        .filter_map(|(column, known)| Some(EventTime { column, lag_ticks: known.lag? }))
+        .collect())
+}
+
+fn check_tail(kind: Kind, tail: &Tail) -> Result<(), Error> {
+    let not_yet = |what: &str| {
+        let e = Error::sql(format!("{what} is not yet part of this version"))
+            .with_hint("Use EMIT ON WINDOW CLOSE.");
+        Err(match tail.place {
+            Some(place) => e.with_place(place),
+            None => e,
+        })
+    };
+    match &tail.emit {
+        None | Some(Emit::OnWindowClose) => {}
+        Some(Emit::Changes) if matches!(kind, Kind::Rows { .. } | Kind::Static) => {}
+        Some(Emit::Changes) => return not_yet("EMIT CHANGES of windows"),
+        Some(Emit::OnUpdate { .. }) => return not_yet("EMIT ON UPDATE"),
+        Some(Emit::Every(_)) => return not_yet("EMIT EVERY"),
+    }
+    if tail.delay.is_some() {
+        return not_yet("WITH DELAY");
+    }
+    if tail.timeout.is_some() {
+        return not_yet("AND TIMEOUT");
+    }
+    Ok(())
+}
+
+/// Splits a plan, numbering leaves.
+struct Splitter<'a> {
+    state: &'a SessionState,
+    /// How many leaves there are.
+    leaves: usize,
+    /// How many names were made.
+    names: usize,
+    lateness_nanos: i128,
+}
+
+/// The inputs of one stage, with what tells them apart.
+#[derive(Default)]
+struct Inputs {
+    inputs: Vec<WindowInput>,
+    fingerprints: Vec<Option<String>>,
+}
+
+impl Splitter<'_> {
+    fn optimize(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        self.state.optimizer().optimize(plan, self.state, |_, _| {})
+    }
+
+    fn next_leaf(&mut self) -> LeafId {
+        self.leaves += 1;
+        LeafId(self.leaves - 1)
+    }
+
+    /// `plan`, which is rows (or a union with closed windows), as a stateless plan over leaves.
+    fn rows_flow(&mut self, plan: &LogicalPlan) -> Result<RowsFlow> {
+        let mut leaves = vec![];
+        let plan = self.stateless(plan, &mut leaves)?;
+        let plan = self.optimize(plan)?;
+        let plan = self.stream_leaves(plan, &mut leaves)?;
+        Ok(RowsFlow { plan, leaves })
+    }
+
+    /// Puts leaves in place of closed windows, and lowers the window relations that remain.
+    #[recursive::recursive]
+    fn stateless(&mut self, plan: &LogicalPlan, leaves: &mut Vec<Leaf>) -> Result<LogicalPlan> {
+        match kind(plan)? {
+            Kind::Static => return lower_all(plan.clone()),
+            Kind::Windows => return self.stage_leaf(plan, leaves),
+            Kind::Rows { .. } | Kind::Mixed => {}
+        }
+        if let Some(assign) = WindowAssign::of(plan) {
+            let input = self.stateless(assign.input(), leaves)?;
+            return lower(assign, input, Times::Valid);
+        }
+        plan.clone()
+            .map_children(|input| self.stateless(&input, leaves).map(Transformed::yes))
+            .data()?
+            .recompute_schema()
+    }
+
+    /// Closed windows as a leaf, under their own names.
+    fn stage_leaf(&mut self, plan: &LogicalPlan, leaves: &mut Vec<Leaf>) -> Result<LogicalPlan> {
+        // Names of columns may repeat in a plan, not in a leaf.
+        let columns = plan.schema().columns();
+        let exprs = columns
+            .iter()
+            .enumerate()
+            .map(|(i, column)| Expr::Column(column.clone()).alias(format!("c{i}")));
+        let renamed = LogicalPlanBuilder::from(plan.clone()).project(exprs)?.build()?;
+        let stage = self.stage(&renamed)?;
+        let schema = Arc::new(stage.finish.schema().as_arrow().clone());
+        let id = self.next_leaf();
+        let from = LeafSource::Stage(Box::new(stage));
+        leaves.push(Leaf { id, schema: Arc::clone(&schema), from });
+        let name = TableReference::bare(id.to_string());
+        let restored = plan.schema().iter().enumerate().map(|(i, (qualifier, field))| {
+            let column = Expr::Column(Column::new(Some(name.clone()), format!("c{i}")));
+            named(column, qualifier.cloned(), field.name())
+        });
+        scan(name.clone(), LeafTable::new(id, schema))?.project(restored)?.build()
+    }
+
+    /// Puts leaves in place of streams; an optimised plan.
+    fn stream_leaves(&mut self, plan: LogicalPlan, leaves: &mut Vec<Leaf>) -> Result<LogicalPlan> {
+        plan.transform_down(|node| {
+            let (scan, condition) = match &node {
+                LogicalPlan::TableScan(scan) => (scan, None),
+                LogicalPlan::Filter(filter) => match filter.input.as_ref() {
+                    LogicalPlan::TableScan(scan) => (scan, Some(filter)),
+                    _ => return Ok(Transformed::no(node)),
+                },
+                _ => return Ok(Transformed::no(node)),
+            };
+            if stream_of(scan).is_none() {
+                return Ok(Transformed::no(node));
+            }
+            let mut plan = self.stream_leaf(scan, condition.map(|f| &f.predicate), leaves)?;
+            if let Some(filter) = condition {
+                plan = LogicalPlanBuilder::from(plan).filter(filter.predicate.clone())?.build()?;
+            }
+            Ok(Transformed::new(plan, true, TreeNodeRecursion::Jump))
+        })
+        .data()
+    }
+
+    fn stream_leaf(
+        &mut self,
+        scan: &TableScan,
+        condition: Option<&Expr>,
+        leaves: &mut Vec<Leaf>,
+    ) -> Result<LogicalPlan> {
+        let Some(relation) = stream_of(scan) else {
+            return Err(refused(Error::internal("a leaf for what is not a stream")));
+        };
+        let full = relation.schema();
+        let used = match &scan.projection {
+            Some(columns) => columns.clone(),
+            None => (0..full.fields().len()).collect(),
+        };
+        let mut projection = used.clone();
+        projection.extend(relation.event_times().first().map(|time| time.column));
+        projection.sort_unstable();
+        projection.dedup();
+        let schema = Arc::new(full.project(&projection)?);
+        let positions: Vec<usize> =
+            used.iter().filter_map(|column| projection.binary_search(column).ok()).collect();
+        let predicates = condition
+            .map(|condition| {
+                let parts = split_conjunction(condition).into_iter();
+                parts.filter_map(|part| predicate(part, &full)).collect()
+            })
+            .unwrap_or_default();
+        let id = self.next_leaf();
+        let source = provider_as_source(Arc::new(LeafTable::new(id, Arc::clone(&schema))));
+        let whole = positions.len() == projection.len();
+        let plan = TableScanBuilder::new(scan.table_name.clone(), source)
+            .with_projection((!whole).then_some(positions))
+            .build()
+            .map(LogicalPlan::TableScan)?;
+        let from = LeafSource::Stream { relation, projection, predicates };
+        leaves.push(Leaf { id, schema, from });
+        Ok(plan)
+    }
+
+    /// `plan`, which needs closed windows, as window operators and a finish plan over them.
+    fn stage(&mut self, plan: &LogicalPlan) -> Result<Stage> {
+        let mut inputs = Inputs::default();
+        let finish = self.finish(plan, &mut inputs)?;
+        let finish = self.optimize(finish)?;
+        let inputs = inputs.inputs;
+        let units: Vec<_> = inputs.iter().map(|input| input.operator.time_unit()).collect();
+        if units.windows(2).any(|pair| pair.first() != pair.last()) {
+            return Err(refused(
+                Error::sql("windows over time columns of different units cannot be put together")
+                    .with_hint("Cast the time columns to the same timestamp type."),
+            ));
+        }
+        let row_wise = inputs.len() == 1 && is_row_wise(&finish);
+        Ok(Stage { inputs, finish, row_wise })
+    }
+
+    #[recursive::recursive]
+    fn finish(&mut self, plan: &LogicalPlan, inputs: &mut Inputs) -> Result<LogicalPlan> {
+        let kind = kind(plan)?;
+        if kind == Kind::Static {
+            return lower_all(plan.clone());
+        }
+        if let LogicalPlan::Aggregate(aggregate) = plan
+            && matches!(super::shape::kind(&aggregate.input)?, Kind::Rows { windowed: true })
+            && let Some(found) = window_aggregate(self.state, aggregate, &mut self.names)?
+        {
+            let text = found.calls.clone();
+            let input = self.window_input(&found.hoisted, found.prepare, found.mode, &text);
+            // An aggregate whose state cannot be merged keeps its rows instead.
+            if let Ok((input, fingerprint)) = input {
+                let operator = Arc::clone(&input.operator);
+                let leaf = inputs.add(input, fingerprint);
+                return restore(leaf, &operator, &found.hoisted, found.outputs, plan.schema());
+            }
+        }
+        if kind == (Kind::Rows { windowed: true })
+            && let Some(hoisted) = hoist(plan, &mut self.names)?
+        {
+            return self.kept_rows(hoisted, plan.schema(), inputs);
+        }
+        plan.clone()
+            .map_children(|input| self.finish(&input, inputs).map(Transformed::yes))
+            .data()?
+            .recompute_schema()
+    }
+
+    /// Windowed rows that are kept until their window closes.
+    fn kept_rows(
+        &mut self,
+        hoisted: Hoisted,
+        schema: &DFSchema,
+        inputs: &mut Inputs,
+    ) -> Result<LogicalPlan> {
+        let mut prepared = Prepared::new(hoisted.time.clone());
+        let outputs = hoisted
+            .outputs
+            .iter()
+            .map(|output| match output {
+                Output::Bound(expr) => expr.clone(),
+                Output::Row(column) => {
+                    let index = prepared.add(Expr::Column(column.clone()));
+                    let qualifier = TableReference::bare(OPERATOR);
+                    Expr::Column(Column::new(Some(qualifier), Prepared::name(index)))
+                }
+            })
+            .collect();
+        let prepare = prepared.plan(hoisted.inner.clone())?;
+        let (input, fingerprint) = self.window_input(&hoisted, prepare, Mode::Rows, "rows")?;
+        let operator = Arc::clone(&input.operator);
+        let leaf = inputs.add(input, fingerprint);
+        restore(leaf, &operator, &hoisted, outputs, schema)
+    }
+
+    fn window_input(
+        &mut self,
+        hoisted: &Hoisted,
+        prepare: LogicalPlan,
+        mode: Mode,
+        text: &str,
+    ) -> Result<(WindowInput, Option<String>)> {
+        let schema: Vec<Field> =
+            prepare.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
+        let operator = OperatorSpec::try_new(hoisted.spec, 0, Arc::new(Schema::new(schema)), mode)
+            .map_err(refused)?;
+        let fingerprint = fingerprint::of_plan(&self.optimize(prepare.clone())?)?
+            .map(|plan| format!("{:?} {text} {plan}", hoisted.spec));
+        let flow = self.rows_flow(&prepare)?;
+        let streams = flow.leaves.iter().any(|l| matches!(l.from, LeafSource::Stream { .. }));
+        let lateness_ticks = if streams {
+            time::nanos_to_ticks(self.lateness_nanos, hoisted.unit).map_err(refused)?
+        } else {
+            0
+        };
+        let leaf = self.next_leaf();
+        let operator = Arc::new(operator);
+        let lag_ticks = hoisted.lag_ticks;
+        Ok((WindowInput { leaf, flow, operator, lag_ticks, lateness_ticks }, fingerprint))
+    }
+}
+
+impl Inputs {
+    /// The leaf of this input, or of one that is the same.
+    fn add(&mut self, input: WindowInput, fingerprint: Option<String>) -> LeafId {
+        if fingerprint.is_some()
+            && let Some(at) = self.fingerprints.iter().position(|known| *known == fingerprint)
+            && let Some(same) = self.inputs.get(at)
+        {
+            return same.leaf;
+        }
+        let leaf = input.leaf;
+        self.inputs.push(input);
+        self.fingerprints.push(fingerprint);
+        leaf
+    }
+}
+
+/// The closed windows of `leaf` with the columns `outputs`, under the names of `schema`.
+fn restore(
+    leaf: LeafId,
+    operator: &OperatorSpec,
+    hoisted: &Hoisted,
+    outputs: Vec<Expr>,
+    schema: &DFSchema,
+) -> Result<LogicalPlan> {
+    let name = TableReference::bare(leaf.to_string());
+    let table = LeafTable::new(leaf, Arc::clone(operator.output_schema()));
+    let mut plan = scan(name.clone(), table)?;
+    for condition in &hoisted.conditions {
+        plan = plan.filter(at_leaf(condition.clone(), &name)?)?;
+    }
+    let mut exprs = Vec::with_capacity(outputs.len());
+    for (expr, (qualifier, field)) in outputs.into_iter().zip(schema.iter()) {
+        exprs.push(named(at_leaf(expr, &name)?, qualifier.cloned(), field.name()));
+    }
+    plan.project(exprs)?.build()
+}
+
+fn scan(name: TableReference, table: LeafTable) -> Result<LogicalPlanBuilder> {
+    LogicalPlanBuilder::scan(name, provider_as_source(Arc::new(table)), None)
+}
+
+/// Whether a plan only filters and projects.
+fn is_row_wise(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::TableScan(_) => true,
+        LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => {
+            plan.inputs().iter().all(|input| is_row_wise(input))
+        }
+        _ => false,
+    }
+}
+
+/// `column op literal` (or the other way round) for readers.
+fn predicate(expr: &Expr, schema: &Schema) -> Option<Predicate> {
+    let Expr::BinaryExpr(binary) = expr else { return None };
+    let (column, op, literal) = match (binary.left.as_ref(), binary.right.as_ref()) {
+        (Expr::Column(column), Expr::Literal(value, _)) => (column, binary.op, value),
+        (Expr::Literal(value, _), Expr::Column(column)) => (column, binary.op.swap()?, value),
+        _ => return None,
+    };
+    let op = match op {
+        Operator::Eq => CmpOp::Eq,
+        Operator::NotEq => CmpOp::NotEq,
+        Operator::Lt => CmpOp::Lt,
+        Operator::LtEq => CmpOp::LtEq,
+        Operator::Gt => CmpOp::Gt,
+        Operator::GtEq => CmpOp::GtEq,
+        _ => return None,
+    };
+    let index = schema.index_of(&column.name).ok()?;
+    let same_type = schema.field(index).data_type() == &literal.data_type();
+    if literal.is_null() || !same_type {
+        return None;
+    }
+    Some(Predicate { column: index, op, literal: literal.to_array().ok()? })
+}
