@@ -68,8 +68,6 @@ struct Front {
     /// Oldest first; those before `next` are gone.
     slices: Vec<Slice>,
     next: usize,
-    /// Per slice: the keys in it and in the younger ones are ids `0..len`.
-    lens: Vec<usize>,
     keys: Vec<ArrayRef>,
     /// Slices per block.
     block: usize,
@@ -156,7 +154,6 @@ impl Stacks {
         let block = n.isqrt().max(1);
         let mut renamed = vec![NONE; self.ids.len()];
         let mut order: Vec<u32> = vec![];
-        let mut lens = vec![0; n];
         let mut kept = vec![Suffix::default(); n.div_ceil(block)];
         let mut states = Accumulators::new(spec)?;
         for (i, slice) in back.slices.iter_mut().enumerate().rev() {
@@ -172,9 +169,6 @@ impl Stacks {
                     self.positions.push(*new as usize);
                 }
                 states.merge(&part.states, &self.positions, order.len())?;
-            }
-            if let Some(len) = lens.get_mut(i) {
-                *len = order.len();
             }
             if i % block == 0
                 && let Some(slot) = kept.get_mut(i / block)
@@ -196,7 +190,7 @@ impl Stacks {
         }
         self.back.position = vec![NONE; order.len()];
         self.front =
-            Front { slices: back.slices, next: 0, lens, keys, block, kept, near: BTreeMap::new() };
+            Front { slices: back.slices, next: 0, keys, block, kept, near: BTreeMap::new() };
         Ok(())
     }
 
@@ -366,10 +360,11 @@ impl Front {
         for i in (self.next..end).rev() {
             let mut states = Accumulators::new(spec)?;
             merge_all(&mut states, &suffix, identity)?;
-            suffix.len = self.lens.get(i).copied().unwrap_or(suffix.len);
             for part in self.slices.get(i).map_or(&[][..], |slice| &slice.parts) {
                 positions.clear();
                 positions.extend(part.ids.iter().map(|id| *id as usize));
+                // New ids come in order: exactly those up to the greatest have been seen.
+                suffix.len = positions.iter().fold(suffix.len, |len, id| len.max(*id + 1));
                 states.merge(&part.states, &positions, suffix.len)?;
             }
             suffix.states = states.take_states()?;

@@ -1,0 +1,205 @@
+//! The answer by looking at every row and every window.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, StructArray,
+    TimestampMicrosecondArray,
+};
+use arrow::buffer::NullBuffer;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use rand::Rng;
+use rand::rngs::StdRng;
+use windrow_core::WindowKind;
+use windrow_window::lateness::Tolerance;
+use windrow_window::{Mode, OperatorSpec};
+
+/// By (end, start): the rows as text, sorted.
+pub type Windowed = BTreeMap<(i64, i64), Vec<String>>;
+
+/// One row.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub id: i64,
+    pub time: i64,
+    pub keys: (Option<i64>, Option<String>, Option<i64>),
+    pub value: Option<i64>,
+    pub float: Option<f64>,
+    pub flag: Option<bool>,
+}
+
+impl Row {
+    pub fn random(rng: &mut StdRng, id: i64, time: i64, cardinality: i64) -> Self {
+        let mut number =
+            |n: i64| if rng.random_bool(0.1) { None } else { Some(rng.random_range(0..n)) };
+        Self {
+            id,
+            time,
+            keys: (
+                number(cardinality),
+                number(4).map(|n| format!("a text that does not fit into a view {n}")),
+                number(3),
+            ),
+            value: number(10),
+            float: number(8).map(|n| n as f64),
+            flag: number(2).map(|n| n == 1),
+        }
+    }
+
+    fn key_texts(&self) -> [String; 3] {
+        let (a, b, c) = &self.keys;
+        [show(*a), show(b.clone()), show(c.map(|n| format!("{{a:{n}}}")))]
+    }
+}
+
+fn show<T: ToString>(value: Option<T>) -> String {
+    value.map_or("NULL".to_owned(), |v| v.to_string())
+}
+
+/// A list as text whose order does not matter.
+pub fn sorted_list(mut items: Vec<String>) -> String {
+    items.sort();
+    format!("[{}]", items.join(", "))
+}
+
+/// The rows as a prepared batch.
+pub fn batch(schema: &SchemaRef, text: &DataType, rows: &[Row]) -> RecordBatch {
+    let a: Int64Array = rows.iter().map(|r| Some(r.keys.2.unwrap_or(0))).collect();
+    let field = Arc::new(Field::new("a", DataType::Int64, true));
+    let valid: NullBuffer = rows.iter().map(|r| r.keys.2.is_some()).collect();
+    let texts: StringArray = rows.iter().map(|r| r.keys.1.clone()).collect();
+    let times: TimestampMicrosecondArray = rows.iter().map(|r| Some(r.time)).collect();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(rows.iter().map(|r| Some(r.id)).collect::<Int64Array>()),
+        Arc::new(times.with_timezone("UTC")),
+        Arc::new(rows.iter().map(|r| r.keys.0).collect::<Int64Array>()),
+        cast(&texts, text).unwrap(),
+        Arc::new(StructArray::new(vec![field].into(), vec![Arc::new(a)], Some(valid))),
+        Arc::new(rows.iter().map(|r| r.value).collect::<Int64Array>()),
+        Arc::new(rows.iter().map(|r| r.float).collect::<Float64Array>()),
+        Arc::new(rows.iter().map(|r| r.flag).collect::<BooleanArray>()),
+    ];
+    RecordBatch::try_new(Arc::clone(schema), columns).unwrap()
+}
+
+/// All windows (start, end) that hold `time`, by trying.
+fn windows(kind: WindowKind, offset: i64, time: i64) -> Vec<(i64, i64)> {
+    let (period, lengths): (i64, Vec<i64>) = match kind {
+        WindowKind::Tumble { size } => (size, vec![size]),
+        WindowKind::Hop { slide, size } => (slide, vec![size]),
+        WindowKind::Cumulate { step, size } => {
+            (size, (1..=size / step).map(|j| j * step).collect())
+        }
+    };
+    let longest = *lengths.last().unwrap();
+    let near = (time - offset).div_euclid(period);
+    (near - longest / period - 2..=near + 2)
+        .map(|k| k * period + offset)
+        .flat_map(|start| lengths.iter().map(move |length| (start, start + length)))
+        .filter(|(start, end)| (*start..*end).contains(&time))
+        .collect()
+}
+
+/// The windows of all rows, and how many rows are in none because they are late.
+pub fn evaluate(
+    spec: &OperatorSpec,
+    tolerance: Tolerance,
+    partitions: &[Vec<Row>],
+) -> (Windowed, usize) {
+    let mut groups: BTreeMap<((i64, i64), String), Vec<&Row>> = BTreeMap::new();
+    let mut late = 0;
+    for rows in partitions {
+        let mut watermark = i64::MIN / 2;
+        for row in rows {
+            let mut counted = false;
+            for (start, end) in windows(spec.window().kind(), spec.window().offset(), row.time) {
+                if end + tolerance.allowed_lateness > watermark {
+                    counted = true;
+                    for key in keys(spec.mode(), row) {
+                        groups.entry(((end, start), key)).or_default().push(row);
+                    }
+                }
+            }
+            late += usize::from(!counted);
+            watermark = watermark.max(row.time - tolerance.delay);
+        }
+    }
+    let mut windowed = Windowed::new();
+    for ((window, key), rows) in groups {
+        let lines = windowed.entry(window).or_default();
+        match spec.mode() {
+            Mode::Rows => lines.extend(rows.iter().map(|r| plain(r))),
+            Mode::Aggregate { aggregates, .. } => {
+                let mut cells = aggregate(&rows);
+                cells.truncate(aggregates.len());
+                lines.push(format!("{key}{}", cells.join("|")));
+            }
+        }
+    }
+    windowed.values_mut().for_each(|lines| lines.sort());
+    (windowed, late)
+}
+
+/// The keys of the groups that a row counts in, as text.
+fn keys(mode: &Mode, row: &Row) -> Vec<String> {
+    let Mode::Aggregate { keys, grouping_sets, .. } = mode else {
+        return vec![String::new()];
+    };
+    let texts = row.key_texts();
+    let plain = vec![vec![false; keys.len()]];
+    let masks = grouping_sets.as_ref().map_or(&plain[..], |sets| sets.masks());
+    let mut seen: BTreeMap<&Vec<bool>, u64> = BTreeMap::new();
+    masks
+        .iter()
+        .map(|mask| {
+            let shown = mask.iter().zip(&texts).map(|(m, t)| if *m { "NULL" } else { t });
+            let mut key: String = shown.map(|t| format!("{t}|")).collect();
+            if grouping_sets.is_some() {
+                let bits = mask.iter().fold(0, |id, null| id * 2 + u64::from(*null));
+                let before = seen.entry(mask).or_default();
+                key += &format!("{}|", bits + (*before << mask.len()));
+                *before += 1;
+            }
+            key
+        })
+        .collect()
+}
+
+fn plain(row: &Row) -> String {
+    let [a, b, c] = row.key_texts();
+    let time =
+        datafusion::scalar::ScalarValue::TimestampMicrosecond(Some(row.time), Some("UTC".into()));
+    let cells = [
+        row.id.to_string(),
+        time.to_string(),
+        a,
+        b,
+        c,
+        show(row.value),
+        show(row.float),
+        show(row.flag),
+    ];
+    cells.join("|")
+}
+
+fn aggregate(rows: &[&Row]) -> Vec<String> {
+    let values: Vec<i64> = rows.iter().filter_map(|r| r.value).collect();
+    let floats: Vec<f64> = rows.iter().filter_map(|r| r.float).collect();
+    let mean = floats.iter().sum::<f64>() / floats.len() as f64;
+    let flagged = rows.iter().filter(|r| r.flag == Some(true) && r.value.is_some()).count();
+    vec![
+        rows.len().to_string(),
+        show((!values.is_empty()).then(|| values.iter().sum::<i64>())),
+        show(values.iter().min()),
+        show(rows.iter().filter_map(|r| r.keys.1.clone()).max()),
+        show((!floats.is_empty()).then_some(mean)),
+        values.iter().collect::<BTreeSet<_>>().len().to_string(),
+        sorted_list(
+            rows.iter().map(|r| r.value.map_or(String::new(), |v| v.to_string())).collect(),
+        ),
+        flagged.to_string(),
+        floats.len().to_string(),
+    ]
+}
