@@ -41,10 +41,10 @@ enum Command {
 pub(crate) fn run(waiting: &Runtime, engine: &Engine, runner: &mut Runner) -> Result<(), Failure> {
     let mut editor = editor(engine).map_err(|e| terminal_error(&e))?;
     let history = history_path();
-    if let Some(path) = history.as_ref().filter(|path| path.exists()) {
-        if let Err(e) = editor.load_history(path) {
-            say(&format!("notice: cannot read the history {}: {e}", path.display()));
-        }
+    if let Some(path) = history.as_ref().filter(|path| path.exists())
+        && let Err(e) = editor.load_history(path)
+    {
+        say(&format!("notice: cannot read the history {}: {e}", path.display()));
     }
     say(&format!(
         "Windrow {}: everything is kept in memory. \".help\" helps, Ctrl-D leaves.",

@@ -170,11 +170,7 @@ impl Runner {
     }
 
     /// Prints rows until there are no more; how many there were.
-    async fn print(
-        &mut self,
-        mut rows: ResultStream,
-        watch: &mut Watch<'_>,
-    ) -> Result<u64, Failure> {
+    async fn print(&mut self, mut rows: ResultStream, watch: &mut Watch) -> Result<u64, Failure> {
         let format = self.printing.format;
         let width = self.terminal_width();
         let schema = Arc::clone(rows.schema());
@@ -236,17 +232,17 @@ impl Runner {
 }
 
 /// Waits for something with an eye on Ctrl-C and the progress bar.
-struct Watch<'a> {
-    interrupts: &'a Interrupts,
+struct Watch {
+    interrupts: Arc<Interrupts>,
     ticks: Interval,
     bar: Bar,
 }
 
-impl<'a> Watch<'a> {
-    fn new(engine: &Engine, interrupts: &'a Interrupts, quiet: bool) -> Self {
+impl Watch {
+    fn new(engine: &Engine, interrupts: &Arc<Interrupts>, quiet: bool) -> Self {
         let mut ticks = interval_at(Instant::now() + TICK, TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { interrupts, ticks, bar: Bar::new(engine, quiet) }
+        Self { interrupts: Arc::clone(interrupts), ticks, bar: Bar::new(engine, quiet) }
     }
 
     /// Waits for `work`.

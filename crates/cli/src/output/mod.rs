@@ -66,7 +66,8 @@ impl Printer {
                 let header = std::mem::take(header_due);
                 let batch = with_flat_columns(batch)?;
                 let writer = arrow::csv::WriterBuilder::new().with_header(header);
-                writer.build(&mut *out).write(&batch).map_err(|e| from_arrow(e, out))
+                let written = writer.build(&mut *out).write(&batch);
+                written.map_err(|e| from_arrow(e, out))
             }
             Form::Ndjson => {
                 let writer = arrow::json::WriterBuilder::new().with_explicit_nulls(true);

@@ -218,7 +218,7 @@ mod tests {
 │  -30 │ NULL        │ 1969-12-31 23:59:59.999999 │                    1e20 │
 └──────┴─────────────┴────────────────────────────┴─────────────────────────┘
 ";
-        let narrow = |text: &str| text.replace(' ', "").replace('─', "");
+        let narrow = |text: &str| text.replace([' ', '─'], "");
         assert_eq!(narrow(&text), narrow(expected), "{text}");
         let widths: Vec<usize> = text.lines().map(UnicodeWidthStr::width).collect();
         assert!(widths.iter().all(|w| Some(w) == widths.first()), "{text}");
