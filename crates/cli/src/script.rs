@@ -150,14 +150,10 @@ impl Runner {
     }
 
     async fn statement(&mut self, statement: &Parsed) -> Result<(), Failure> {
-        let start = Instant::now();
         let mut watch = Watch::new(&self.engine, &self.interrupts, self.printing.quiet);
         let done = match watch.until(self.session.execute(statement)).await.and_then(|o| o) {
             Ok(Outcome::Done(message)) => Ok(message),
-            Ok(Outcome::Rows(rows)) => self.print(rows, &mut watch).await.map(|rows| {
-                let plural = if rows == 1 { "" } else { "s" };
-                format!("{rows} row{plural} in {}", duration(start.elapsed()))
-            }),
+            Ok(Outcome::Rows(rows)) => self.print(rows, &mut watch).await,
             Err(error) => Err(error.into()),
         };
         watch.bar.clear();
@@ -169,7 +165,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Prints rows until there are no more; how many there were.
+    /// Prints rows until there are no more; what people are told about them.
     async fn print(&mut self, mut rows: ResultStream, watch: &mut Watch) -> Result<u64, Failure> {
         let format = self.printing.format;
         let width = self.terminal_width();
@@ -201,11 +197,14 @@ impl Runner {
             }
         }
         watch.bar.aside(|| printer.end(&mut self.out))?;
+        let count = printer.rows();
+        let plural = if count == 1 { "" } else { "s" };
+        let mut message = format!("{count} row{plural} in {}", duration(watch.start.elapsed()));
         if let Some(unused) = rows.unused_rows() {
-            self.notice_unused(unused.late, "late", "windrow.late_rows");
-            self.notice_unused(unused.bad, "bad", "windrow.bad_rows");
+            message.push_str(&left_out(unused.late, "late", "windrow.late_rows"));
+            message.push_str(&left_out(unused.bad, "bad", "windrow.bad_rows"));
         }
-        Ok(printer.rows())
+        Ok(message)
     }
 
     fn terminal_width(&self) -> Option<usize> {
@@ -213,13 +212,6 @@ impl Runner {
             return None;
         }
         terminal_size::terminal_size().map(|(width, _)| usize::from(width.0))
-    }
-
-    fn notice_unused(&self, rows: u64, kind: &str, table: &str) {
-        if rows > 0 {
-            let verb = if rows == 1 { "row was" } else { "rows were" };
-            self.notice(&format!("notice: {rows} {kind} {verb} left out: SELECT * FROM {table}"));
-        }
     }
 
     /// Tells people something that is no result.
@@ -233,6 +225,7 @@ impl Runner {
 
 /// Waits for something with an eye on Ctrl-C and the progress bar.
 struct Watch {
+    start: Instant,
     interrupts: Arc<Interrupts>,
     ticks: Interval,
     bar: Bar,
@@ -240,9 +233,10 @@ struct Watch {
 
 impl Watch {
     fn new(engine: &Engine, interrupts: &Arc<Interrupts>, quiet: bool) -> Self {
-        let mut ticks = interval_at(Instant::now() + TICK, TICK);
+        let start = Instant::now();
+        let mut ticks = interval_at(start + TICK, TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { interrupts: Arc::clone(interrupts), ticks, bar: Bar::new(engine, quiet) }
+        Self { start, interrupts: Arc::clone(interrupts), ticks, bar: Bar::new(engine, quiet) }
     }
 
     /// Waits for `work`.
@@ -270,6 +264,15 @@ impl Watch {
     }
 }
 
+/// What people are told of input rows that did not count; nothing where there are none.
+fn left_out(rows: u64, kind: &str, table: &str) -> String {
+    match rows {
+        0 => String::new(),
+        1 => format!("\nnotice: 1 {kind} row was left out; see {table}"),
+        _ => format!("\nnotice: {rows} {kind} rows were left out; see {table}"),
+    }
+}
+
 /// A length of time for people.
 fn duration(time: Duration) -> String {
     match time.as_secs_f64() {
@@ -288,6 +291,13 @@ mod tests {
         assert_eq!(duration(Duration::from_micros(12_345)), "12 ms");
         assert_eq!(duration(Duration::from_millis(2_345)), "2.3 s");
         assert_eq!(duration(Duration::from_secs(125)), "2 min 5 s");
+    }
+
+    #[test]
+    fn rows_that_did_not_count_are_told() {
+        assert_eq!(left_out(0, "late", "windrow.late_rows"), "");
+        let notice = left_out(2, "late", "windrow.late_rows");
+        assert_eq!(notice, "\nnotice: 2 late rows were left out; see windrow.late_rows");
     }
 
     #[test]

@@ -106,13 +106,9 @@ fn from_arrow(e: arrow::error::ArrowError, out: &mut impl Write) -> Failure {
     }
 }
 
-/// How values are shown where people read them.
+/// How values are shown where people read them: as in CSV, but NULL can be seen.
 fn format_options() -> FormatOptions<'static> {
-    FormatOptions::new()
-        .with_null("NULL")
-        .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.f"))
-        .with_datetime_format(Some("%Y-%m-%d %H:%M:%S%.f"))
-        .with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f%:z"))
+    FormatOptions::new().with_null("NULL")
 }
 
 /// `batch` with its nested columns as text, because CSV has no others.
