@@ -1,1 +1,15 @@
-//! connectors
+//! The outside as [`Source`](windrow_core::Source)s: files and object stores ([`mod@file`]), and
+//! made-up events ([`generator`]).
+//!
+//! [`open_source`] is the one door: it takes what `CREATE STREAM … WITH (…)` says. What options a
+//! connector understands is written down once, in [`options`], and serves errors, help and tab
+//! completion.
+#![forbid(unsafe_code)]
+
+pub mod file;
+pub mod generator;
+pub mod options;
+mod registry;
+
+pub use options::{OptionDoc, StreamOptions};
+pub use registry::{ConnectorEnv, Declared, known_connectors, open_source, options_of};

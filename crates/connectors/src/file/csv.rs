@@ -1,0 +1,429 @@
+//! CSV (RFC 4180, with other delimiters, quotes and escapes where told).
+//!
+//! Columns are found by the names of the header, or by position where there is none. An empty
+//! field is NULL. Every record has as many fields as the header (or the first record). All
+//! declared columns that can be wrong are decoded, whatever a query asks for.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::csv::ReaderBuilder;
+use arrow::csv::reader::Decoder;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use regex::Regex;
+use windrow_core::{Error, Result};
+
+use super::convert::{goes_by_text, sql_name};
+use super::decode::{Decode, Looks, finish_column};
+use super::records::Framing;
+
+/// How the CSV files of a stream are written.
+#[derive(Debug, Clone)]
+pub(super) struct CsvStyle {
+    /// Between fields; `None`: a tab in `.tsv` files, else a comma.
+    pub delimiter: Option<u8>,
+    /// Whether the first record names the columns.
+    pub header: bool,
+    /// Opens and closes a field.
+    pub quote: u8,
+    /// Takes the meaning from the next character in a quoted field.
+    pub escape: Option<u8>,
+    /// What means NULL beside the empty field.
+    pub null: Option<String>,
+}
+
+/// The style of one file.
+#[derive(Debug, Clone)]
+pub(super) struct CsvDialect {
+    delimiter: u8,
+    /// Whether the first record names the columns.
+    pub header: bool,
+    quote: u8,
+    escape: Option<u8>,
+    null: Option<Regex>,
+}
+
+impl CsvStyle {
+    /// The style of a file of this name.
+    ///
+    /// # Errors
+    /// When the word for NULL cannot be used.
+    pub(super) fn of_file(&self, name: &str) -> Result<CsvDialect> {
+        let tab = super::format::is_tab_separated(name);
+        let null = self.null.as_ref().map(|word| {
+            Regex::new(&format!("^({})?$", regex::escape(word)))
+                .map_err(|e| Error::config(format!("option \"null\" cannot be used: {e}")))
+        });
+        Ok(CsvDialect {
+            delimiter: self.delimiter.unwrap_or(if tab { b'\t' } else { b',' }),
+            header: self.header,
+            quote: self.quote,
+            escape: self.escape,
+            null: null.transpose()?,
+        })
+    }
+}
+
+impl CsvDialect {
+    /// Where records end.
+    pub(super) fn framing(&self) -> Framing {
+        let Self { quote, escape, delimiter, .. } = *self;
+        Framing::Quoted { quote, escape, delimiter }
+    }
+
+    fn builder(&self, schema: SchemaRef) -> ReaderBuilder {
+        let mut builder = ReaderBuilder::new(schema)
+            .with_delimiter(self.delimiter)
+            .with_quote(self.quote)
+            .with_header(false);
+        if let Some(escape) = self.escape {
+            builder = builder.with_escape(escape);
+        }
+        if let Some(null) = &self.null {
+            builder = builder.with_null_regex(null.clone());
+        }
+        builder
+    }
+
+    /// The fields of one record as text.
+    ///
+    /// # Errors
+    /// When it is no single record, in words for people.
+    pub(super) fn split(&self, record: &[u8]) -> Result<Vec<Option<String>>, String> {
+        let reader = csv_reader(self, record);
+        let mut found = None;
+        for row in reader {
+            let row = row?;
+            if found.replace(row).is_some() {
+                return Err("the line holds more than one record".to_owned());
+            }
+        }
+        found.ok_or_else(|| "the record is empty".to_owned())
+    }
+}
+
+/// Splits text into records of any number of fields. Only for headers, inference and bad rows.
+fn csv_reader<'a>(
+    dialect: &'a CsvDialect,
+    text: &'a [u8],
+) -> impl Iterator<Item = Result<Vec<Option<String>>, String>> + 'a {
+    let mut builder = csv_core::ReaderBuilder::new();
+    builder.delimiter(dialect.delimiter).quote(dialect.quote).escape(dialect.escape);
+    let mut reader = builder.build();
+    let mut rest = text;
+    let mut ended = false;
+    std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        let mut fields: Vec<Vec<u8>> = vec![vec![]];
+        let mut out = [0_u8; 1024];
+        loop {
+            let (result, read, written) = reader.read_field(rest, &mut out);
+            rest = rest.get(read..).unwrap_or_default();
+            if let Some(field) = fields.last_mut() {
+                field.extend_from_slice(out.get(..written).unwrap_or_default());
+            }
+            match result {
+                csv_core::ReadFieldResult::InputEmpty | csv_core::ReadFieldResult::OutputFull => {}
+                csv_core::ReadFieldResult::Field { record_end: false } => fields.push(vec![]),
+                csv_core::ReadFieldResult::Field { record_end: true } => break,
+                csv_core::ReadFieldResult::End => {
+                    ended = true;
+                    return None;
+                }
+            }
+        }
+        let text = |field: Vec<u8>| {
+            String::from_utf8(field).map_err(|_| "the record is not valid UTF-8".to_owned())
+        };
+        let is_null = |s: &String| match &dialect.null {
+            Some(null) => null.is_match(s),
+            None => s.is_empty(),
+        };
+        let fields = fields.into_iter().map(|f| text(f).map(|s| (!is_null(&s)).then_some(s)));
+        Some(fields.collect())
+    })
+}
+
+/// Where the declared columns stand in a file.
+#[derive(Debug, Clone)]
+pub(super) struct CsvColumns {
+    /// Fields in each record.
+    pub count: usize,
+    /// For each declared column, its field.
+    pub fields: Vec<usize>,
+}
+
+impl CsvColumns {
+    /// Finds the declared columns in the first record (as text) of file `name`.
+    ///
+    /// # Errors
+    /// When it is no record, or a column is not there; the hint lists what is.
+    pub(super) fn of_first(
+        declared: &Schema,
+        dialect: &CsvDialect,
+        first: &[u8],
+        name: &str,
+    ) -> Result<Self> {
+        let fields = dialect
+            .split(first)
+            .map_err(|why| Error::data(format!("the header of file \"{name}\" is wrong: {why}")))?;
+        Self::find(declared, &fields, dialect.header, name)
+    }
+
+    /// Finds the declared columns in the first record of file `name`.
+    ///
+    /// # Errors
+    /// When one is not there; the hint lists what is.
+    fn find(declared: &Schema, first: &[Option<String>], header: bool, name: &str) -> Result<Self> {
+        let wanted = declared.fields();
+        if !header {
+            if first.len() < wanted.len() {
+                return Err(Error::data(format!(
+                    "file \"{name}\" has {} fields in its first record, {} columns are declared",
+                    first.len(),
+                    wanted.len()
+                ))
+                .with_hint("Without header, columns are found by position."));
+            }
+            return Ok(Self { count: first.len(), fields: (0..wanted.len()).collect() });
+        }
+        let names: Vec<&str> =
+            first.iter().map(|f| f.as_deref().unwrap_or_default().trim()).collect();
+        let find = |wanted: &str| {
+            let same = |n: &&str| **n == *wanted;
+            let nearly = |n: &&str| n.eq_ignore_ascii_case(wanted);
+            names.iter().position(|n| same(n)).or_else(|| names.iter().position(|n| nearly(n)))
+        };
+        let fields = wanted.iter().map(|field| {
+            find(field.name()).ok_or_else(|| missing_column(name, field.name(), &names))
+        });
+        Ok(Self { count: first.len(), fields: fields.collect::<Result<_>>()? })
+    }
+}
+
+/// A file does not have a declared column.
+pub(super) fn missing_column(file: &str, column: &str, known: &[&str]) -> Error {
+    Error::data(format!("file \"{file}\" has no column \"{column}\""))
+        .with_hint(format!("Its columns are: {}.", known.join(", ")))
+}
+
+/// Whether a CSV field can become this type.
+///
+/// # Errors
+/// When not.
+pub(super) fn check_types(schema: &Schema) -> Result<()> {
+    match schema.fields().iter().find(|f| f.data_type().is_nested()) {
+        None => Ok(()),
+        Some(field) => Err(Error::config(format!(
+            "column \"{}\" is {}, which CSV cannot hold",
+            field.name(),
+            sql_name(field.data_type())
+        ))
+        .with_hint("Declare it as VARCHAR.")),
+    }
+}
+
+/// Decodes records of CSV.
+pub(super) struct CsvDecoder {
+    dialect: CsvDialect,
+    columns: CsvColumns,
+    declared: SchemaRef,
+    wanted: SchemaRef,
+    projection: Vec<usize>,
+    /// The file's fields; those that are read, ascending.
+    file_schema: SchemaRef,
+    read: Vec<usize>,
+    rows_max: usize,
+    decoder: Option<(usize, Decoder)>,
+}
+
+/// Rows that the small decoder takes, which is built for finding bad rows.
+const FEW: usize = 32;
+
+impl CsvDecoder {
+    pub(super) fn new(
+        dialect: CsvDialect,
+        columns: CsvColumns,
+        declared: SchemaRef,
+        (projection, wanted): (Vec<usize>, SchemaRef),
+        rows_max: usize,
+    ) -> Self {
+        let mut types = vec![DataType::Utf8View; columns.count];
+        let mut read = vec![];
+        for (index, (field, at)) in declared.fields().iter().zip(&columns.fields).enumerate() {
+            if !goes_by_text(field.data_type())
+                && let Some(slot) = types.get_mut(*at)
+            {
+                *slot = field.data_type().clone();
+            }
+            if may_be_wrong(field) || projection.contains(&index) {
+                read.push(*at);
+            }
+        }
+        if read.is_empty() {
+            // Something must be read to see that the records are records.
+            read.push(0);
+        }
+        read.sort_unstable();
+        read.dedup();
+        let field = |(i, t): (usize, DataType)| Field::new(format!("{i}"), t, true);
+        let fields: Vec<Field> = types.into_iter().enumerate().map(field).collect();
+        let file_schema = Arc::new(Schema::new(fields));
+        Self {
+            dialect,
+            columns,
+            declared,
+            wanted,
+            projection,
+            file_schema,
+            read,
+            rows_max,
+            decoder: None,
+        }
+    }
+
+    fn read(&mut self, text: &[u8], rows: usize) -> Result<RecordBatch, String> {
+        let room = if rows < FEW { FEW } else { self.rows_max.max(rows) + 1 };
+        let (_, mut decoder) = match self.decoder.take() {
+            Some((has, decoder)) if has == room => (has, decoder),
+            _ => {
+                let builder = self.dialect.builder(self.file_schema.clone());
+                let builder = builder.with_batch_size(room).with_projection(self.read.clone());
+                (room, builder.build_decoder())
+            }
+        };
+        let mut rest = text;
+        while !rest.is_empty() {
+            let used = decoder.decode(rest).map_err(|e| plain(&e))?;
+            if used == 0 {
+                break;
+            }
+            rest = rest.get(used..).unwrap_or_default();
+        }
+        if !text.ends_with(b"\n") {
+            decoder.decode(b"\n").map_err(|e| plain(&e))?;
+        }
+        let batch = decoder.flush().map_err(|e| plain(&e))?.ok_or("the record is empty")?;
+        if !rest.is_empty() || batch.num_rows() != rows {
+            return Err("the line is not exactly one record".to_owned());
+        }
+        self.decoder = Some((room, decoder));
+        Ok(batch)
+    }
+
+    /// The declared column `index` of a batch that was read.
+    fn column(&self, batch: &RecordBatch, index: usize) -> Result<ArrayRef, String> {
+        let field = self.declared.fields().get(index).ok_or("no such column")?;
+        let at = self.columns.fields.get(index).ok_or("no such column")?;
+        let place = self.read.binary_search(at).map_err(|_| "a column was not read")?;
+        let read = batch.columns().get(place).ok_or("a column was not read")?;
+        finish_column(read, field.name(), field.data_type(), field.is_nullable())
+    }
+}
+
+impl Decode for CsvDecoder {
+    fn schema(&self) -> &SchemaRef {
+        &self.wanted
+    }
+
+    fn looks(&self, record: &[u8]) -> Looks {
+        match record {
+            [b'\r' | b'\n', ..] if record.iter().all(|b| matches!(b, b'\r' | b'\n')) => {
+                Looks::Blank
+            }
+            [] => Looks::Blank,
+            _ => Looks::Whole,
+        }
+    }
+
+    fn decode(&mut self, text: &[u8], rows: usize) -> Result<RecordBatch, String> {
+        let batch = self.read(text, rows)?;
+        let mut wanted: Vec<ArrayRef> = Vec::with_capacity(self.projection.len());
+        for index in 0..self.declared.fields().len() {
+            let asked = self.projection.contains(&index);
+            if asked || self.declared.fields().get(index).is_some_and(|f| may_be_wrong(f.as_ref()))
+            {
+                let column = self.column(&batch, index)?;
+                if asked {
+                    wanted.push(column);
+                }
+            }
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        RecordBatch::try_new_with_options(self.wanted.clone(), wanted, &options)
+            .map_err(|e| e.to_string())
+    }
+
+    fn fields(&mut self, record: &[u8]) -> Result<Vec<Result<ArrayRef, String>>, String> {
+        let texts = self.dialect.split(record)?;
+        if texts.len() != self.columns.count {
+            return Err(format!(
+                "the record has {} fields, not {}",
+                texts.len(),
+                self.columns.count
+            ));
+        }
+        let mut values = vec![];
+        for index in 0..self.declared.fields().len() {
+            let value = self.field(record, &texts, index);
+            let nullable = self.declared.fields().get(index).is_some_and(|f| f.is_nullable());
+            if self.projection.contains(&index) {
+                values.push(value);
+            } else if !nullable && let Err(reason) = value {
+                return Err(reason);
+            }
+        }
+        Ok(values)
+    }
+}
+
+impl CsvDecoder {
+    /// The value of one column of one record.
+    fn field(
+        &self,
+        record: &[u8],
+        texts: &[Option<String>],
+        index: usize,
+    ) -> Result<ArrayRef, String> {
+        let alone = Self {
+            dialect: self.dialect.clone(),
+            columns: self.columns.clone(),
+            declared: self.declared.clone(),
+            wanted: self.wanted.clone(),
+            projection: vec![],
+            file_schema: self.file_schema.clone(),
+            read: self.columns.fields.get(index).copied().into_iter().collect(),
+            rows_max: 1,
+            decoder: None,
+        };
+        let mut alone = alone;
+        alone.read(record, 1).and_then(|batch| alone.column(&batch, index)).map_err(|why| {
+            let Some(field) = self.declared.fields().get(index) else { return why };
+            let text = self.columns.fields.get(index).and_then(|at| texts.get(*at));
+            match text {
+                Some(Some(text)) if !why.starts_with("column") => format!(
+                    "column \"{}\": '{text}' is not {}",
+                    field.name(),
+                    sql_name(field.data_type())
+                ),
+                _ => why,
+            }
+        })
+    }
+}
+
+/// A nullable text field is never wrong: it is read only when it is asked for.
+fn may_be_wrong(field: &Field) -> bool {
+    !field.is_nullable() || !is_text(field.data_type())
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8)
+}
+
+fn plain(e: &arrow::error::ArrowError) -> String {
+    let text = e.to_string();
+    text.strip_prefix("Csv error: ").unwrap_or(&text).to_owned()
+}

@@ -1,0 +1,237 @@
+//! From records of text to a batch, so that no good row is lost and every bad one is named.
+//!
+//! A run of records is decoded at once. When that fails, the run is cut into sixteen, and so on
+//! down to the records that are bad. What is bad never depends on its neighbours, on the cut, or
+//! on what a query asks for.
+
+use std::ops::Range;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, SchemaRef};
+use windrow_core::{BadRow, Error, Result};
+
+use super::convert::{from_text, keeps_promise};
+
+/// What becomes of a row that cannot be decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnBadRow {
+    /// It goes to the dead letters.
+    DeadLetter,
+    /// The query fails.
+    Fail,
+    /// Fields that cannot be decoded become NULL; a row without any sense is a dead letter.
+    Null,
+}
+
+/// Characters of a bad row that are kept for looking at.
+const RAW_CHARS_MAX: usize = 1_000;
+/// Into how many parts a run with a bad row in it is cut.
+const CUT: usize = 16;
+
+/// Decodes records of one format; what comes out has the wanted columns.
+pub(super) trait Decode: Send {
+    /// The wanted columns.
+    fn schema(&self) -> &SchemaRef;
+
+    /// What a record is at first sight.
+    fn looks(&self, record: &[u8]) -> Looks;
+
+    /// Decodes exactly `rows` records.
+    ///
+    /// # Errors
+    /// When any of them is bad, in words for people (which matter for a single record only).
+    fn decode(&mut self, text: &[u8], rows: usize) -> Result<RecordBatch, String>;
+
+    /// Takes a record apart: the value of each wanted column, or what is wrong with it.
+    ///
+    /// # Errors
+    /// When it is no record at all.
+    fn fields(&mut self, record: &[u8]) -> Result<Vec<Result<ArrayRef, String>>, String>;
+}
+
+/// What a record is at first sight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Looks {
+    /// It says nothing and is passed over.
+    Blank,
+    /// It may be good: decoded together with its neighbours.
+    Whole,
+    /// It may spill into its neighbours: decoded alone.
+    Odd,
+}
+
+/// Records of one piece of text.
+pub(super) struct Run<'a> {
+    /// The buffer that they stand in.
+    pub text: &'a [u8],
+    /// Where they stand in it, ascending.
+    pub records: &'a [Range<usize>],
+    /// What to add to a position in `text` to get the offset.
+    pub base: u64,
+}
+
+/// What became of a run.
+#[derive(Debug, Default)]
+pub(super) struct Decoded {
+    /// Good rows, in order.
+    pub pieces: Vec<RecordBatch>,
+    /// Where each good row stands.
+    pub offsets: Vec<u64>,
+    /// The bad ones.
+    pub bad: Vec<BadRow>,
+    /// Set when quotes made one record of several lines and it makes no sense: its first line is
+    /// among the bad ones, and all from this position of the text on is to be cut anew.
+    pub recut: Option<usize>,
+}
+
+impl Decoded {
+    /// All good rows in one batch.
+    pub(super) fn into_batch(
+        mut self,
+        schema: &SchemaRef,
+    ) -> Result<(RecordBatch, Vec<u64>, Vec<BadRow>)> {
+        let rows = match self.pieces.len() {
+            0 => empty(schema, 0)?,
+            1 => self.pieces.remove(0),
+            // Batches without columns cannot be concatenated.
+            _ if schema.fields().is_empty() => empty(schema, self.offsets.len())?,
+            _ => concat_batches(schema, &self.pieces)?,
+        };
+        Ok((rows, self.offsets, self.bad))
+    }
+}
+
+fn empty(schema: &SchemaRef, rows: usize) -> Result<RecordBatch> {
+    if schema.fields().is_empty() {
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        return Ok(RecordBatch::try_new_with_options(schema.clone(), vec![], &options)?);
+    }
+    Ok(RecordBatch::new_empty(schema.clone()))
+}
+
+/// Decodes a run of records, none of them blank.
+///
+/// # Errors
+/// For the first bad row when the stream says `on_bad_row = 'fail'`; `name` is the file.
+pub(super) fn decode_run(
+    decoder: &mut dyn Decode,
+    run: &Run<'_>,
+    on_bad: OnBadRow,
+    name: &str,
+    into: &mut Decoded,
+) -> Result<()> {
+    let (Some(first), Some(last)) = (run.records.first(), run.records.last()) else {
+        return Ok(());
+    };
+    let text = run.text.get(first.start..last.end).unwrap_or_default();
+    let reason = match decoder.decode(text, run.records.len()) {
+        Ok(rows) => {
+            into.offsets.extend(run.records.iter().map(|r| run.base + r.start as u64));
+            into.pieces.push(rows);
+            return Ok(());
+        }
+        Err(reason) => reason,
+    };
+    if run.records.len() > 1 {
+        for part in run.records.chunks(run.records.len().div_ceil(CUT)) {
+            if into.recut.is_some() {
+                break;
+            }
+            decode_run(decoder, &Run { records: part, ..*run }, on_bad, name, into)?;
+        }
+        return Ok(());
+    }
+    let offset = run.base + first.start as u64;
+    let reason = match decoder.fields(text) {
+        Err(reason) => {
+            if let Some(line) = memchr::memchr(b'\n', text.trim_ascii_end()) {
+                into.recut = Some(first.start + line + 1);
+                let raw = readable(text.get(..line).unwrap_or_default());
+                return refuse(BadRow { offset, reason, raw }, on_bad, name, into);
+            }
+            reason
+        }
+        Ok(fields) if on_bad == OnBadRow::Null => match with_nulls(decoder.schema(), fields) {
+            Ok(row) => {
+                into.offsets.push(offset);
+                into.pieces.push(row);
+                return Ok(());
+            }
+            Err(reason) => reason,
+        },
+        Ok(fields) => fields.into_iter().find_map(Result::err).unwrap_or(reason),
+    };
+    refuse(BadRow { offset, reason, raw: readable(text) }, on_bad, name, into)
+}
+
+/// Keeps a bad row, or fails because of it.
+///
+/// # Errors
+/// When the stream says `on_bad_row = 'fail'`.
+pub(super) fn refuse(bad: BadRow, on_bad: OnBadRow, name: &str, into: &mut Decoded) -> Result<()> {
+    if on_bad == OnBadRow::Fail {
+        return Err(Error::data(format!(
+            "file \"{name}\" has a bad row at byte {}: {}",
+            bad.offset, bad.reason
+        ))
+        .with_detail(format!("The row is: {}", bad.raw))
+        .with_hint("Use on_bad_row = 'dead_letter' to set bad rows aside and go on."));
+    }
+    into.bad.push(bad);
+    Ok(())
+}
+
+/// One row of the fields, NULL where they are bad.
+fn with_nulls(
+    schema: &SchemaRef,
+    fields: Vec<Result<ArrayRef, String>>,
+) -> Result<RecordBatch, String> {
+    let mut columns = Vec::with_capacity(fields.len());
+    for (field, value) in schema.fields().iter().zip(fields) {
+        columns.push(match value {
+            Ok(value) => value,
+            Err(_) if field.is_nullable() => new_null_array(field.data_type(), 1),
+            Err(reason) => return Err(reason),
+        });
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(1));
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options).map_err(|e| e.to_string())
+}
+
+/// Turns a column as it was read into one as it was declared.
+///
+/// # Errors
+/// For the first value that does not fit, naming the column.
+pub(super) fn finish_column(
+    read: &ArrayRef,
+    name: &str,
+    to: &DataType,
+    nullable: bool,
+) -> Result<ArrayRef, String> {
+    let column = if read.data_type() == to {
+        read.clone()
+    } else {
+        let text = read.as_string_view_opt().ok_or_else(|| {
+            format!("column \"{name}\": read as {}, declared as {to}", read.data_type())
+        })?;
+        from_text(text, to).map_err(|why| format!("column \"{name}\": {why}"))?
+    };
+    if keeps_promise(&column, nullable) {
+        Ok(column)
+    } else {
+        Err(format!("column \"{name}\" is missing or NULL, and is declared NOT NULL"))
+    }
+}
+
+/// A bad row for people: without line ends, invalid UTF-8 replaced, cut to a readable length.
+pub(super) fn readable(record: &[u8]) -> String {
+    let head = record.get(..RAW_CHARS_MAX * 4).unwrap_or(record);
+    let text = String::from_utf8_lossy(head);
+    let text = text.trim_end_matches(['\r', '\n']);
+    match text.char_indices().nth(RAW_CHARS_MAX) {
+        Some((cut, _)) => format!("{}…", text.get(..cut).unwrap_or(text)),
+        None if head.len() < record.len() => format!("{text}…"),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,229 @@
+//! Bytes of one file, in order, unpacked: big sequential reads from disk, range requests to
+//! object stores (on the input runtime), gzip and zstd pushed through as they come.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::{ObjectStore, ObjectStoreExt};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use windrow_core::{Error, Result};
+
+use super::format::Packing;
+use super::location::{Blob, interrupted, unreadable};
+
+/// Bytes asked from an object store at a time.
+const STORE_READ_BYTES: u64 = 8 << 20;
+/// Packed bytes that are unpacked at a time: bounds what a tiny file can blow up to at once.
+const UNPACK_BYTES: usize = 64 << 10;
+
+/// Reads the bytes `[at, end)` of a file. For packed files positions count unpacked bytes, and
+/// reading starts at 0.
+pub(super) struct Feed {
+    name: String,
+    raw: Raw,
+    unpack: Unpack,
+    /// Packed bytes that were read and not yet unpacked.
+    packed: Bytes,
+}
+
+enum Raw {
+    Local {
+        file: File,
+        left: u64,
+    },
+    Store {
+        store: Store,
+        at: u64,
+        surely: u64,
+        end: u64,
+        pending: Option<JoinHandle<Result<Bytes>>>,
+    },
+}
+
+struct Store {
+    store: Arc<dyn ObjectStore>,
+    path: object_store::path::Path,
+    io: Handle,
+}
+
+enum Unpack {
+    Plain,
+    Gzip(Box<flate2::write::MultiGzDecoder<Vec<u8>>>),
+    Zstd(Box<zstd::stream::write::Decoder<'static, Vec<u8>>>),
+    Done,
+}
+
+impl Feed {
+    /// Opens a file to read its stored bytes: from, up to where they are surely needed, and up
+    /// to where they may be.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub(super) fn open(
+        name: &str,
+        blob: &Blob,
+        packing: Packing,
+        [at, surely, end]: [u64; 3],
+        io: &Handle,
+    ) -> Result<Self> {
+        let raw = match blob {
+            Blob::Local(path) => {
+                let mut file = File::open(path.as_ref()).map_err(|e| unreadable(name, e))?;
+                file.seek(SeekFrom::Start(at)).map_err(|e| unreadable(name, e))?;
+                Raw::Local { file, left: end.saturating_sub(at) }
+            }
+            Blob::Store(store, path) => {
+                let (store, path, io) = (Arc::clone(store), path.clone(), io.clone());
+                Raw::Store { store: Store { store, path, io }, at, surely, end, pending: None }
+            }
+        };
+        let unpack = match packing {
+            Packing::Plain => Unpack::Plain,
+            Packing::Gzip => Unpack::Gzip(Box::new(flate2::write::MultiGzDecoder::new(Vec::new()))),
+            Packing::Zstd => Unpack::Zstd(Box::new(
+                zstd::stream::write::Decoder::new(Vec::new()).map_err(|e| unreadable(name, e))?,
+            )),
+        };
+        Ok(Self { name: name.to_owned(), raw, unpack, packed: Bytes::new() })
+    }
+
+    /// Appends some more bytes to `to`, about `want`; 0 at the end. A dropped call loses nothing.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or what is packed is damaged or cut off.
+    pub(super) async fn fill(&mut self, to: &mut Vec<u8>, want: usize) -> Result<usize> {
+        let before = to.len();
+        if matches!(self.unpack, Unpack::Plain) {
+            if let Raw::Local { file, left } = &mut self.raw {
+                let take = (want as u64).min(*left);
+                to.reserve(usize::try_from(take).unwrap_or(want));
+                let read = file.take(take).read_to_end(to);
+                let read = read.map_err(|e| unreadable(&self.name, e))?;
+                *left -= read as u64;
+                return Ok(read);
+            }
+            let bytes = self.raw.next(&self.name).await?;
+            to.extend_from_slice(&bytes);
+            return Ok(to.len() - before);
+        }
+        while to.len() - before < want && !matches!(self.unpack, Unpack::Done) {
+            if self.packed.is_empty() {
+                self.packed = self.raw.next(&self.name).await?;
+            }
+            let piece = self.packed.split_to(self.packed.len().min(UNPACK_BYTES));
+            self.unpack.push(&piece, to).map_err(|e| damaged(&self.name, e))?;
+        }
+        Ok(to.len() - before)
+    }
+}
+
+impl Raw {
+    /// The next stored bytes; empty at the end.
+    async fn next(&mut self, name: &str) -> Result<Bytes> {
+        match self {
+            Self::Local { file, left } => {
+                let take = (*left).min(1 << 20);
+                let mut bytes = Vec::with_capacity(usize::try_from(take).unwrap_or(0));
+                let read =
+                    file.take(take).read_to_end(&mut bytes).map_err(|e| unreadable(name, e))?;
+                *left -= read as u64;
+                Ok(bytes.into())
+            }
+            Self::Store { store, at, surely, end, pending } => {
+                let task = match pending.take() {
+                    Some(task) => task,
+                    None if at >= end => return Ok(Bytes::new()),
+                    None => store.request(name, *at..(*at + STORE_READ_BYTES).min(*end)),
+                };
+                // Kept while waiting, so that a dropped call loses nothing.
+                let bytes = pending.insert(task).await;
+                *pending = None;
+                let bytes = bytes.map_err(|e| interrupted(&e))??;
+                *at += bytes.len() as u64;
+                if at < surely {
+                    *pending = Some(store.request(name, *at..(*at + STORE_READ_BYTES).min(*end)));
+                }
+                Ok(bytes)
+            }
+        }
+    }
+}
+
+impl Store {
+    fn request(&self, name: &str, range: std::ops::Range<u64>) -> JoinHandle<Result<Bytes>> {
+        let (store, path, name) = (Arc::clone(&self.store), self.path.clone(), name.to_owned());
+        self.io.spawn(async move {
+            store.get_range(&path, range).await.map_err(|e| unreadable(&name, e))
+        })
+    }
+}
+
+impl Unpack {
+    /// Unpacks `piece` to the end of `to`; an empty piece is the end.
+    fn push(&mut self, piece: &[u8], to: &mut Vec<u8>) -> std::io::Result<()> {
+        let ends = piece.is_empty();
+        match self {
+            Self::Plain | Self::Done => return Ok(()),
+            Self::Gzip(decoder) => {
+                decoder.write_all(piece)?;
+                if ends {
+                    decoder.try_finish()?;
+                } else {
+                    decoder.flush()?;
+                }
+                to.append(decoder.get_mut());
+            }
+            Self::Zstd(decoder) => {
+                decoder.write_all(piece)?;
+                decoder.flush()?;
+                to.append(decoder.get_mut());
+            }
+        }
+        if ends {
+            *self = Self::Done;
+        }
+        Ok(())
+    }
+}
+
+fn damaged(name: &str, e: std::io::Error) -> Error {
+    Error::data(format!("file \"{name}\" cannot be unpacked: {e}"))
+        .with_hint("It is damaged, cut off, or not packed as its name says; set compression.")
+        .with_source(e)
+}
+
+/// Reads ranges of a file at once (for Parquet).
+///
+/// # Errors
+/// When it cannot be read, or is shorter than it was when it was listed.
+pub(super) async fn read_ranges(
+    name: &str,
+    blob: &Blob,
+    ranges: Vec<std::ops::Range<u64>>,
+    io: &Handle,
+) -> Result<Vec<Bytes>> {
+    match blob {
+        Blob::Local(path) => {
+            let mut file = File::open(path.as_ref()).map_err(|e| unreadable(name, e))?;
+            let mut all = Vec::with_capacity(ranges.len());
+            for range in ranges {
+                let length = usize::try_from(range.end - range.start)
+                    .map_err(|_| Error::data(format!("file \"{name}\" is too large")))?;
+                let mut bytes = vec![0; length];
+                file.seek(SeekFrom::Start(range.start)).map_err(|e| unreadable(name, e))?;
+                file.read_exact(&mut bytes).map_err(|e| unreadable(name, e))?;
+                all.push(bytes.into());
+            }
+            Ok(all)
+        }
+        Blob::Store(store, path) => {
+            let (store, path) = (Arc::clone(store), path.clone());
+            let task = io.spawn(async move { store.get_ranges(&path, &ranges).await });
+            let bytes = task.await.map_err(|e| interrupted(&e))?;
+            bytes.map_err(|e| unreadable(name, e))
+        }
+    }
+}

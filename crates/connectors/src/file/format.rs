@@ -1,0 +1,90 @@
+//! What is in a file and how it is packed, as its name or the options tell.
+
+/// How rows are written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Format {
+    /// One JSON object per line.
+    Json,
+    /// Comma-separated values.
+    Csv,
+    /// Apache Parquet.
+    Parquet,
+}
+
+/// How the bytes are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Packing {
+    /// Not at all.
+    Plain,
+    /// gzip, one member or many.
+    Gzip,
+    /// Zstandard, one frame or many.
+    Zstd,
+}
+
+/// The words of the option `format`.
+pub(super) const FORMATS: &[(&str, Format)] = &[
+    ("json", Format::Json),
+    ("ndjson", Format::Json),
+    ("jsonl", Format::Json),
+    ("csv", Format::Csv),
+    ("tsv", Format::Csv),
+    ("parquet", Format::Parquet),
+];
+
+/// The words of the option `compression`.
+pub(super) const PACKINGS: &[(&str, Packing)] = &[
+    ("none", Packing::Plain),
+    ("gzip", Packing::Gzip),
+    ("gz", Packing::Gzip),
+    ("zstd", Packing::Zstd),
+    ("zst", Packing::Zstd),
+];
+
+impl Format {
+    /// What people call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Json => "JSON",
+            Self::Csv => "CSV",
+            Self::Parquet => "Parquet",
+        }
+    }
+}
+
+/// How a file of this name is packed.
+pub(super) fn packing_of_name(name: &str) -> Packing {
+    match suffix(name).as_deref() {
+        Some("gz" | "gzip") => Packing::Gzip,
+        Some("zst" | "zstd") => Packing::Zstd,
+        _ => Packing::Plain,
+    }
+}
+
+/// The format that a file's name tells, `.gz` and `.zst` left aside.
+pub(super) fn format_of_name(name: &str) -> Option<Format> {
+    match inner_suffix(name).as_deref() {
+        Some("json" | "ndjson" | "jsonl") => Some(Format::Json),
+        Some("csv" | "tsv") => Some(Format::Csv),
+        Some("parquet" | "pq") => Some(Format::Parquet),
+        _ => None,
+    }
+}
+
+/// Whether the name says that fields are separated by tabs.
+pub(super) fn is_tab_separated(name: &str) -> bool {
+    inner_suffix(name).as_deref() == Some("tsv")
+}
+
+fn inner_suffix(name: &str) -> Option<String> {
+    let inner = match packing_of_name(name) {
+        Packing::Plain => name,
+        Packing::Gzip | Packing::Zstd => name.rsplit_once('.')?.0,
+    };
+    suffix(inner)
+}
+
+fn suffix(name: &str) -> Option<String> {
+    let base = name.rsplit('/').next()?;
+    Some(base.rsplit_once('.')?.1.to_ascii_lowercase())
+}

@@ -1,0 +1,468 @@
+//! `connector = 'file'`: JSON, CSV and Parquet files, on this machine and in object stores.
+//!
+//! - Each file is a partition; with `files = 'in_order'` all files, in order of name, are one.
+//! - A split is a row group of a Parquet file or a range of bytes of a text file.
+//! - An offset is the number of the row in a Parquet file, and the position of the row's first
+//!   byte in the (unpacked) text. In one partition of many files, file `n` starts at `n · 2⁴⁴`.
+//! - Listing again finds new files and files that changed; what was found before keeps its
+//!   partition.
+
+mod convert;
+mod csv;
+mod decode;
+mod feed;
+mod format;
+mod infer;
+mod json;
+mod location;
+mod options;
+mod parquet;
+mod records;
+mod sample;
+mod text;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+use windrow_core::{
+    Error, ErrorKind, Partition, PartitionId, Reader, Result, ScanRequest, Source, Split,
+};
+
+use self::csv::{CsvColumns, check_types};
+use self::format::{Format, Packing, format_of_name, packing_of_name};
+use self::location::{Blob, Found, Location};
+use self::options::FileOptions;
+pub use self::options::OPTIONS;
+use self::parquet::{ParquetFile, ParquetReader, ParquetSplit, read_footer};
+use self::sample::{first_records, infer_columns};
+use self::text::{TextFile, TextFormat, TextReader, TextSettings, TextSplit};
+use crate::{ConnectorEnv, Declared};
+
+/// Between the first offsets of two files in one partition: larger than any file.
+const FILE_STRIDE_BITS: u32 = 44;
+/// How often a place is looked at by default: here, and in an object store.
+const POLL_LOCAL: Duration = Duration::from_millis(200);
+const POLL_STORE: Duration = Duration::from_secs(10);
+
+/// Sizes that never change an answer.
+#[derive(Debug, Clone, Copy)]
+struct Tuning {
+    /// Bytes of a text file in one split.
+    split_bytes: u64,
+    /// Bytes of text that are read at a time.
+    block_bytes: usize,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { split_bytes: 8 << 20, block_bytes: 4 << 20 }
+    }
+}
+
+/// Opens the files that the options describe. Columns that are not declared are found out.
+///
+/// # Errors
+/// See [`open_source`](crate::open_source).
+pub async fn open(
+    options: &[(String, String)],
+    declared: Declared,
+    env: &ConnectorEnv,
+) -> Result<Arc<dyn Source>> {
+    Ok(Arc::new(FileSource::open(options, declared, env, Tuning::default()).await?))
+}
+
+#[derive(Debug)]
+struct FileSource {
+    location: Location,
+    options: FileOptions,
+    format: Format,
+    schema: SchemaRef,
+    /// Index of the event-time column.
+    event_time: Option<usize>,
+    env: ConnectorEnv,
+    tuning: Tuning,
+    known: Mutex<Known>,
+}
+
+/// What was found before.
+#[derive(Debug, Default)]
+struct Known {
+    partitions: BTreeMap<String, PartitionId>,
+    plans: BTreeMap<String, Plan>,
+}
+
+/// The splits of one file in one version.
+#[derive(Debug, Clone)]
+struct Plan {
+    version: String,
+    size: u64,
+    base: u64,
+    splits: Vec<SplitPlan>,
+}
+
+#[derive(Debug, Clone)]
+struct SplitPlan {
+    rows: Option<u64>,
+    bytes: Option<u64>,
+    event_times: Option<(i64, i64)>,
+    detail: Detail,
+}
+
+#[derive(Debug, Clone)]
+enum Detail {
+    Text(Arc<TextSplit>),
+    Parquet(Arc<ParquetSplit>),
+}
+
+impl FileSource {
+    async fn open(
+        options: &[(String, String)],
+        declared: Declared,
+        env: &ConnectorEnv,
+        tuning: Tuning,
+    ) -> Result<Self> {
+        let options = FileOptions::read(options)?;
+        let location = Location::parse(&options.path, &options.store)?;
+        let found = location.list(options.format, &env.io).await?;
+        let format = match (options.format, found.first()) {
+            (Some(format), _) => format,
+            (None, Some(first)) => format_of_name(&first.name).ok_or_else(|| {
+                Error::config(format!("the format of file \"{}\" is not known", first.name))
+                    .with_hint("Add format = 'json', 'csv' or 'parquet' to WITH.")
+            })?,
+            (None, None) => format_of_name(&options.path).ok_or_else(|| nothing(&options))?,
+        };
+        let mut source = Self {
+            location,
+            format,
+            schema: Arc::new(Schema::empty()),
+            event_time: None,
+            env: env.clone(),
+            tuning,
+            known: Mutex::default(),
+            options,
+        };
+        // What one format has in a directory is not all of it.
+        let found: Vec<Found> = found.into_iter().filter(|f| source.reads(f)).collect();
+        if found.is_empty() && !(source.options.follow && declared.schema.is_some()) {
+            return Err(nothing(&source.options));
+        }
+        source.schema = match declared.schema {
+            Some(schema) => schema,
+            None => source.infer(&found).await?,
+        };
+        if format == Format::Csv {
+            check_types(&source.schema)?;
+        }
+        if let Some(first) = found.first() {
+            source.check(first).await?;
+        }
+        source.event_time = declared.event_time.and_then(|name| source.schema.index_of(&name).ok());
+        Ok(source)
+    }
+
+    /// Whether a file of a directory has this stream's format, as far as its name tells.
+    fn reads(&self, found: &Found) -> bool {
+        self.options.format.is_some()
+            || format_of_name(&found.name).is_none_or(|format| format == self.format)
+    }
+
+    fn text_file(&self, found: &Found, base: u64, next_base: Option<u64>) -> Result<TextFile> {
+        let follow = self.options.follow.then(|| self.poll());
+        let format = match self.format {
+            Format::Csv => TextFormat::Csv(self.options.csv.of_file(&found.name)?),
+            Format::Json | Format::Parquet => TextFormat::Json,
+        };
+        Ok(TextFile {
+            name: found.name.clone(),
+            blob: found.blob.clone(),
+            size: found.size,
+            packing: self.options.packing.unwrap_or_else(|| packing_of_name(&found.name)),
+            format,
+            base,
+            next_base,
+            follow,
+            first: tokio::sync::OnceCell::new(),
+        })
+    }
+
+    fn poll(&self) -> Duration {
+        self.options.poll.unwrap_or(match self.location {
+            Location::Local(_) => POLL_LOCAL,
+            Location::Store { .. } => POLL_STORE,
+        })
+    }
+
+    /// Finds out the columns.
+    async fn infer(&self, found: &[Found]) -> Result<SchemaRef> {
+        if self.format == Format::Parquet {
+            let Some(first) = found.first() else { return Err(nothing(&self.options)) };
+            let file = self.footer(first).await?;
+            let fields = file.metadata.schema().fields().clone();
+            return Ok(Arc::new(Schema::new(fields)));
+        }
+        let files: Vec<Arc<TextFile>> = found
+            .iter()
+            .take(16)
+            .map(|found| self.text_file(found, 0, None).map(Arc::new))
+            .collect::<Result<_>>()?;
+        infer_columns(&files, self.options.infer_rows, &self.env.io).await
+    }
+
+    /// Looks whether the declared columns are in the first file, so that a wrong declaration is
+    /// told at once and not by the first query.
+    async fn check(&self, first: &Found) -> Result<()> {
+        match self.format {
+            Format::Json => {}
+            Format::Parquet => {
+                self.footer(first).await?.find_columns(&self.schema)?;
+            }
+            Format::Csv => {
+                let file = self.text_file(first, 0, None)?;
+                let records = first_records(&file, 1, &self.env.io).await?;
+                if let (TextFormat::Csv(dialect), Some(record)) = (&file.format, records.first()) {
+                    CsvColumns::of_first(&self.schema, dialect, record, &file.name)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn footer(&self, found: &Found) -> Result<ParquetFile> {
+        read_footer(&found.name, &found.blob, found.size, &self.env.io).await
+    }
+
+    async fn plan(&self, found: &Found, base: u64, next_base: Option<u64>) -> Result<Plan> {
+        let splits = match self.format {
+            Format::Parquet => self.plan_parquet(found, base, next_base).await?,
+            Format::Json | Format::Csv => self.plan_text(found, base, next_base).await?,
+        };
+        Ok(Plan { version: found.version.clone(), size: found.size, base, splits })
+    }
+
+    async fn plan_parquet(
+        &self,
+        found: &Found,
+        base: u64,
+        next_base: Option<u64>,
+    ) -> Result<Vec<SplitPlan>> {
+        let file = Arc::new(self.footer(found).await?);
+        let columns = Arc::new(file.find_columns(&self.schema)?);
+        let starts = file.row_starts();
+        let mut splits = vec![];
+        for (row_group, pair) in starts.windows(2).enumerate() {
+            let [first, end] = pair else { continue };
+            let is_last = row_group + 2 == starts.len();
+            let event_times = self.event_time.and_then(|time| {
+                let to = self.schema.fields().get(time)?.data_type();
+                file.event_times(row_group, *columns.get(time)?, to)
+            });
+            splits.push(SplitPlan {
+                rows: Some(end - first),
+                bytes: file.group_bytes(row_group),
+                event_times,
+                detail: Detail::Parquet(Arc::new(ParquetSplit {
+                    file: Arc::clone(&file),
+                    row_group,
+                    first: base + first,
+                    end: next_base.filter(|_| is_last).unwrap_or(base + end),
+                    columns: Arc::clone(&columns),
+                })),
+            });
+        }
+        Ok(splits)
+    }
+
+    async fn plan_text(
+        &self,
+        found: &Found,
+        base: u64,
+        next_base: Option<u64>,
+    ) -> Result<Vec<SplitPlan>> {
+        let file = Arc::new(self.text_file(found, base, next_base)?);
+        let step = self.tuning.split_bytes.max(1);
+        let cuts = file.packing == Packing::Plain && !self.options.follow && found.size > step;
+        let cuts = cuts && (self.format == Format::Json || self.has_no_quotes(&file).await?);
+        let count = if cuts { found.size.div_ceil(step) } else { 1 };
+        let splits = (0..count).map(|number| {
+            let start = number * step;
+            let end = (number + 1 < count).then_some(start + step);
+            SplitPlan {
+                rows: None,
+                bytes: Some(end.unwrap_or(found.size) - start),
+                event_times: None,
+                detail: Detail::Text(Arc::new(TextSplit { file: Arc::clone(&file), start, end })),
+            }
+        });
+        Ok(splits.collect())
+    }
+
+    /// Whether a CSV file on this machine may be cut at any line end. Files in object stores are
+    /// not looked through: they would be fetched twice.
+    async fn has_no_quotes(&self, file: &TextFile) -> Result<bool> {
+        let Blob::Local(path) = &file.blob else { return Ok(false) };
+        let (path, quote, name) = (Arc::clone(path), self.options.csv.quote, file.name.clone());
+        let look = self.env.io.spawn_blocking(move || -> std::io::Result<bool> {
+            use std::io::Read;
+            let mut file = std::fs::File::open(path.as_ref())?;
+            let mut block = vec![0; 1 << 20];
+            loop {
+                match file.read(&mut block)? {
+                    0 => return Ok(true),
+                    n if memchr::memchr(quote, block.get(..n).unwrap_or_default()).is_some() => {
+                        return Ok(false);
+                    }
+                    _ => {}
+                }
+            }
+        });
+        let looked = look.await.map_err(|e| location::interrupted(&e))?;
+        looked.map_err(|e| location::unreadable(&name, e))
+    }
+
+    /// The plan of a file, made anew when the file changed. A file that is followed is expected
+    /// to change.
+    async fn known_plan(
+        &self,
+        known: &mut Known,
+        found: &Found,
+        (base, next_base): (u64, Option<u64>),
+    ) -> Result<Option<Plan>> {
+        let same = |plan: &&Plan| {
+            let followed = self.options.follow && self.format != Format::Parquet;
+            let unchanged = plan.version == found.version && plan.size == found.size;
+            plan.base == base && (followed || unchanged)
+        };
+        if let Some(plan) = known.plans.get(&found.name).filter(same) {
+            return Ok(Some(plan.clone()));
+        }
+        match self.plan(found, base, next_base).await {
+            Ok(plan) => {
+                known.plans.insert(found.name.clone(), plan.clone());
+                Ok(Some(plan))
+            }
+            // It may be half written; it is looked at again.
+            Err(e) if self.options.follow && e.kind() == ErrorKind::Data => {
+                tracing::warn!(file = found.name, "left out for now: {e}");
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// There is nothing to read.
+fn nothing(options: &FileOptions) -> Error {
+    let path = &options.path;
+    if std::path::Path::new(path).is_dir() {
+        let what = options.format.map_or("JSON, CSV or Parquet", Format::name);
+        return Error::new(
+            ErrorKind::NotFound,
+            format!("directory \"{path}\" has no {what} files"),
+        )
+        .with_hint("Files are told by .json, .ndjson, .jsonl, .csv, .tsv and .parquet (and .gz or .zst); set format for others.");
+    }
+    Error::new(ErrorKind::NotFound, format!("no file matches \"{path}\""))
+        .with_hint("Relative paths start where windrow was started.")
+}
+
+/// The splits of one partition, numbered.
+fn partition(id: PartitionId, name: String, plans: Vec<SplitPlan>) -> Partition {
+    let split = |(number, plan): (usize, SplitPlan)| Split {
+        partition: id,
+        number,
+        rows: plan.rows,
+        bytes: plan.bytes,
+        event_times: plan.event_times,
+        detail: Arc::new(plan.detail),
+    };
+    Partition { id, name, splits: plans.into_iter().enumerate().map(split).collect() }
+}
+
+#[async_trait]
+impl Source for FileSource {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn is_bounded(&self) -> bool {
+        !self.options.follow
+    }
+
+    async fn discover(&self) -> Result<Vec<Partition>> {
+        let found = self.location.list(Some(self.format), &self.env.io).await?;
+        let found: Vec<Found> = found.into_iter().filter(|f| self.reads(f)).collect();
+        if found.is_empty() && !self.options.follow {
+            return Err(nothing(&self.options));
+        }
+        let mut known = self.known.lock().await;
+        if self.options.in_order {
+            let mut splits = vec![];
+            let count = found.len() as u64;
+            for (number, found) in (0_u64..).zip(&found) {
+                let base = number << FILE_STRIDE_BITS;
+                let next = (number + 1 < count).then_some((number + 1) << FILE_STRIDE_BITS);
+                let plan = self.known_plan(&mut known, found, (base, next)).await?;
+                splits.extend(plan.into_iter().flat_map(|plan| plan.splits));
+            }
+            return Ok(vec![partition(PartitionId(0), self.options.path.clone(), splits)]);
+        }
+        let mut partitions = vec![];
+        for found in &found {
+            let Some(plan) = self.known_plan(&mut known, found, (0, None)).await? else {
+                continue;
+            };
+            let next = u32::try_from(known.partitions.len())
+                .map_err(|_| Error::new(ErrorKind::Limit, "there are too many files"))?;
+            let id = *known.partitions.entry(found.name.clone()).or_insert(PartitionId(next));
+            partitions.push(partition(id, found.name.clone(), plan.splits));
+        }
+        Ok(partitions)
+    }
+
+    fn rediscover_after(&self) -> Option<Duration> {
+        self.options.follow.then(|| self.poll())
+    }
+
+    async fn open(&self, split: &Split, scan: &ScanRequest) -> Result<Box<dyn Reader>> {
+        let detail = split
+            .detail
+            .downcast_ref::<Detail>()
+            .ok_or_else(|| Error::internal("a split of another source was given to a file"))?;
+        match detail {
+            Detail::Parquet(split) => {
+                let (schema, io) = (self.schema(), self.env.io.clone());
+                Ok(Box::new(ParquetReader::new(Arc::clone(split), scan, schema, io)?))
+            }
+            Detail::Text(split) => {
+                let file = &split.file;
+                let needs_first = split.start > 0 && matches!(file.format, TextFormat::Csv(_));
+                let first = if needs_first {
+                    let look = || async {
+                        let records = first_records(file, 1, &self.env.io).await?;
+                        Ok::<_, Error>(records.into_iter().next().unwrap_or_default())
+                    };
+                    Some(file.first.get_or_try_init(look).await?.as_slice())
+                } else {
+                    None
+                };
+                let settings = TextSettings {
+                    declared: self.schema(),
+                    on_bad: self.options.on_bad,
+                    row_bytes_max: self.env.limits.row_bytes_max,
+                    block_bytes: self.tuning.block_bytes.max(1),
+                    clock: Arc::clone(&self.env.clock),
+                    io: self.env.io.clone(),
+                };
+                Ok(Box::new(TextReader::open(settings, Arc::clone(split), scan, first)?))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

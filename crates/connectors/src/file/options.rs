@@ -1,0 +1,143 @@
+//! The options of `connector = 'file'`.
+
+use std::time::Duration;
+
+use windrow_core::{Error, Result};
+
+use super::csv::CsvStyle;
+use super::decode::OnBadRow;
+use super::format::{FORMATS, Format, PACKINGS, Packing};
+use crate::options::{OptionDoc, StreamOptions};
+
+const fn option(
+    name: &'static str,
+    values: &'static str,
+    default: &'static str,
+    doc: &'static str,
+) -> OptionDoc {
+    OptionDoc { name, values, default, doc }
+}
+
+/// What `connector = 'file'` understands.
+pub const OPTIONS: &[OptionDoc] = &[
+    option(
+        "path",
+        "a file, directory, glob or URL",
+        "",
+        "Where the files are: data/*.json, ~/events, file://, s3://bucket/prefix, https://….",
+    ),
+    option(
+        "format",
+        "'json' | 'csv' | 'parquet'",
+        "by the file's name",
+        "How rows are written; JSON is one object per line.",
+    ),
+    option(
+        "compression",
+        "'none' | 'gzip' | 'zstd'",
+        "by the file's name",
+        "How text files are packed.",
+    ),
+    option("delimiter", "one character", ",", "Stands between the fields of CSV."),
+    option("header", "true | false", "true", "Whether the first record of CSV names the columns."),
+    option("quote", "one character", "\"", "Opens and closes a field of CSV."),
+    option(
+        "escape",
+        "one character",
+        "",
+        "Takes the meaning from the next character in a quoted field of CSV.",
+    ),
+    option("null", "a word", "", "What means NULL in CSV, beside the empty field."),
+    option(
+        "on_bad_row",
+        "'dead_letter' | 'fail' | 'null'",
+        "dead_letter",
+        "What becomes of a row that cannot be decoded: it is set aside in windrow.bad_rows, the \
+         query fails, or its bad fields become NULL.",
+    ),
+    option(
+        "follow",
+        "true | false",
+        "false",
+        "Keeps reading what is appended, and new files that match; the stream never ends.",
+    ),
+    option("poll_interval", "a length of time", "200 ms", "How often follow looks for more."),
+    option(
+        "files",
+        "'any_order' | 'in_order'",
+        "any_order",
+        "Whether rows are ordered from file to file, by name; then all files are one partition.",
+    ),
+    option("infer_rows", "a number", "1000", "From how many rows the columns are found out."),
+    option("endpoint", "a URL", "", "The address of an S3-compatible store."),
+    option("region", "a name", "", "The region of the S3 bucket."),
+    option("access_key_id", "a key", "", "For S3; the environment's AWS_ACCESS_KEY_ID otherwise."),
+    option("secret_access_key", "a key", "", "For S3; AWS_SECRET_ACCESS_KEY otherwise."),
+    option("session_token", "a token", "", "For S3; AWS_SESSION_TOKEN otherwise."),
+    option("allow_http", "true | false", "false", "Lets the store be reached without TLS."),
+    option("aws_*", "a value", "", "Any other option of the S3 client."),
+];
+
+/// Options that go to the object store as they are.
+const STORE_OPTIONS: &[&str] =
+    &["endpoint", "region", "access_key_id", "secret_access_key", "session_token", "allow_http"];
+
+/// The options of one stream, read.
+#[derive(Debug, Clone)]
+pub(super) struct FileOptions {
+    pub path: String,
+    pub format: Option<Format>,
+    pub packing: Option<Packing>,
+    pub csv: CsvStyle,
+    pub on_bad: OnBadRow,
+    pub follow: bool,
+    pub poll: Option<Duration>,
+    pub in_order: bool,
+    pub infer_rows: usize,
+    pub store: Vec<(String, String)>,
+}
+
+impl FileOptions {
+    /// Reads what stands in `WITH (…)`.
+    ///
+    /// # Errors
+    /// For an unknown option, a wrong value, and options that do not go together.
+    pub(super) fn read(entries: &[(String, String)]) -> Result<Self> {
+        let options = StreamOptions::try_new("file", entries, OPTIONS)?;
+        let bad_rows = [
+            ("dead_letter", OnBadRow::DeadLetter),
+            ("fail", OnBadRow::Fail),
+            ("null", OnBadRow::Null),
+        ];
+        let orders = [("any_order", false), ("in_order", true)];
+        let is_tsv = options.get("format").is_some_and(|f| f.trim().eq_ignore_ascii_case("tsv"));
+        let for_store = |key: &str| key.starts_with("aws_") || STORE_OPTIONS.contains(&key);
+        let read = Self {
+            path: options.required("path")?.to_owned(),
+            format: options.choice("format", FORMATS)?,
+            packing: options.choice("compression", PACKINGS)?,
+            csv: CsvStyle {
+                delimiter: options.ascii("delimiter")?.or(is_tsv.then_some(b'\t')),
+                header: options.flag("header", true)?,
+                quote: options.ascii("quote")?.unwrap_or(b'"'),
+                escape: options.ascii("escape")?,
+                null: options.get("null").map(str::to_owned),
+            },
+            on_bad: options.choice("on_bad_row", &bad_rows)?.unwrap_or(OnBadRow::DeadLetter),
+            follow: options.flag("follow", false)?,
+            poll: options.duration("poll_interval")?,
+            in_order: options.choice("files", &orders)?.unwrap_or(false),
+            infer_rows: options.number("infer_rows")?.unwrap_or(1000).max(1),
+            store: options
+                .iter()
+                .filter(|(key, _)| for_store(key))
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
+        };
+        if read.follow && read.in_order {
+            return Err(Error::config("options \"follow\" and \"files\" do not go together")
+                .with_hint("A followed file has no end after which the next one could start."));
+        }
+        Ok(read)
+    }
+}

@@ -1,0 +1,607 @@
+//! Reading Parquet: one split per row group.
+//!
+//! Only the columns that are asked for (and those that predicates need) are read and decoded.
+//! Footers are read once per version of a file. An offset is the number of the row in the file.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use async_trait::async_trait;
+use bytes::{Buf, Bytes};
+use parking_lot::Mutex;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
+use parquet::arrow::arrow_reader::{
+    ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder, RowFilter,
+};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::reader::{ChunkReader, Length};
+use tokio::runtime::Handle;
+use windrow_core::{
+    CmpOp, Error, OffsetRange, Predicate, Reader, Result, RowOffsets, ScanRequest, SourceBatch,
+};
+
+use super::csv::missing_column;
+use super::feed::read_ranges;
+use super::location::Blob;
+
+/// Bytes of the end of a file that are read at first: most footers are in them.
+const TAIL_BYTES: u64 = 64 << 10;
+
+/// A Parquet file whose footer has been read.
+#[derive(Debug)]
+pub(super) struct ParquetFile {
+    pub name: String,
+    pub blob: Blob,
+    pub metadata: ArrowReaderMetadata,
+}
+
+/// One row group of a file.
+#[derive(Debug)]
+pub(super) struct ParquetSplit {
+    pub file: Arc<ParquetFile>,
+    pub row_group: usize,
+    /// Offset of its first row; one past its last, and where the next split begins.
+    pub first: u64,
+    pub end: u64,
+    /// For each declared column, its place in the file.
+    pub columns: Arc<Vec<usize>>,
+}
+
+/// Reads the footer of a file. Text comes as views, which is how it is decoded fastest.
+///
+/// # Errors
+/// When it cannot be read or is not Parquet.
+pub(super) async fn read_footer(
+    name: &str,
+    blob: &Blob,
+    size: u64,
+    io: &Handle,
+) -> Result<ParquetFile> {
+    let mut start = size.saturating_sub(TAIL_BYTES);
+    let metadata = loop {
+        let bytes = read_ranges(name, blob, vec![start..size], io).await?;
+        let tail = bytes.into_iter().next().unwrap_or_default();
+        let mut reader = ParquetMetaDataReader::new();
+        match reader.try_parse_sized(&tail, size) {
+            Ok(()) => break reader.finish().map_err(|e| damaged(name, e))?,
+            Err(ParquetError::NeedMoreData(needed)) if start > 0 => {
+                start = size.saturating_sub((needed as u64).max(2 * (size - start)));
+            }
+            Err(e) => return Err(damaged(name, e)),
+        }
+    };
+    let metadata = Arc::new(metadata);
+    let plain = ArrowReaderMetadata::try_new(Arc::clone(&metadata), ArrowReaderOptions::new())
+        .map_err(|e| damaged(name, e))?;
+    let viewed: Vec<Field> = plain.schema().fields().iter().map(|f| as_view(f)).collect();
+    let viewed = Arc::new(Schema::new_with_metadata(viewed, plain.schema().metadata().clone()));
+    let options = ArrowReaderOptions::new().with_schema(viewed);
+    let metadata = ArrowReaderMetadata::try_new(metadata, options).unwrap_or(plain);
+    Ok(ParquetFile { name: name.to_owned(), blob: blob.clone(), metadata })
+}
+
+fn as_view(field: &Field) -> Field {
+    match field.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 => field.clone().with_data_type(DataType::Utf8View),
+        DataType::Binary | DataType::LargeBinary => {
+            field.clone().with_data_type(DataType::BinaryView)
+        }
+        _ => field.clone(),
+    }
+}
+
+fn damaged(name: &str, e: ParquetError) -> Error {
+    Error::data(format!("file \"{name}\" cannot be read as Parquet: {e}"))
+        .with_hint("It is damaged, or it has another format; set format.")
+        .with_source(e)
+}
+
+impl ParquetFile {
+    /// Finds the declared columns in the file.
+    ///
+    /// # Errors
+    /// When one is not there, or has a type that cannot become the declared one.
+    pub(super) fn find_columns(&self, declared: &Schema) -> Result<Vec<usize>> {
+        let has = self.metadata.schema().fields();
+        let find = |field: &Arc<Field>| {
+            let exact = has.iter().position(|f| f.name() == field.name());
+            let index = exact
+                .or_else(|| has.iter().position(|f| f.name().eq_ignore_ascii_case(field.name())))
+                .ok_or_else(|| {
+                    let names: Vec<&str> = has.iter().map(|f| f.name().as_str()).collect();
+                    missing_column(&self.name, field.name(), &names)
+                })?;
+            let is = has.get(index).map(|f| f.data_type());
+            if is.is_some_and(|is| !can_become(is, field.data_type())) {
+                return Err(Error::data(format!(
+                    "column \"{}\" of file \"{}\" is {}, which cannot become {}",
+                    field.name(),
+                    self.name,
+                    is.map(ToString::to_string).unwrap_or_default(),
+                    field.data_type()
+                ))
+                .with_hint("Declare the column with the file's type and CAST it in the query."));
+            }
+            Ok(index)
+        };
+        declared.fields().iter().map(find).collect()
+    }
+
+    /// Rows before each row group, and after the last.
+    pub(super) fn row_starts(&self) -> Vec<u64> {
+        let mut starts = vec![0];
+        let mut rows = 0;
+        for group in self.metadata.metadata().row_groups() {
+            rows += u64::try_from(group.num_rows()).unwrap_or(0);
+            starts.push(rows);
+        }
+        starts
+    }
+
+    /// Compressed bytes of a row group.
+    pub(super) fn group_bytes(&self, row_group: usize) -> Option<u64> {
+        let group = self.metadata.metadata().row_groups().get(row_group)?;
+        u64::try_from(group.compressed_size()).ok()
+    }
+
+    /// The smallest and largest value of a column in a row group, as the declared type, where
+    /// the statistics know them.
+    fn range(
+        &self,
+        row_group: usize,
+        column: usize,
+        to: &DataType,
+    ) -> Option<(ArrayRef, ArrayRef)> {
+        let group = self.metadata.metadata().row_groups().get(row_group)?;
+        let schema = self.metadata.schema();
+        let name = schema.fields().get(column)?.name();
+        let parquet = self.metadata.parquet_schema();
+        let statistics = StatisticsConverter::try_new(name, schema, parquet).ok()?;
+        let groups: [&RowGroupMetaData; 1] = [group];
+        let (min, max) =
+            (statistics.row_group_mins(groups).ok()?, statistics.row_group_maxes(groups).ok()?);
+        let (min, max) = (convert(&min, to).ok()?, convert(&max, to).ok()?);
+        (min.is_valid(0) && max.is_valid(0)).then_some((min, max))
+    }
+
+    /// The smallest and largest event time of a row group in ticks, when they are exact.
+    pub(super) fn event_times(
+        &self,
+        row_group: usize,
+        column: usize,
+        to: &DataType,
+    ) -> Option<(i64, i64)> {
+        if !matches!(to, DataType::Timestamp(..)) {
+            return None;
+        }
+        let schema = self.metadata.schema();
+        let name = schema.fields().get(column)?.name();
+        let parquet = self.metadata.parquet_schema();
+        let statistics = StatisticsConverter::try_new(name, schema, parquet).ok()?;
+        let group = self.metadata.metadata().row_groups().get(row_group)?;
+        let exact = |flags: BooleanArray| flags.is_valid(0) && flags.value(0);
+        let is_exact = exact(statistics.row_group_is_min_value_exact([group]).ok()?)
+            && exact(statistics.row_group_is_max_value_exact([group]).ok()?);
+        if !is_exact {
+            return None;
+        }
+        let (min, max) = self.range(row_group, column, to)?;
+        Some((ticks(&min)?, ticks(&max)?))
+    }
+}
+
+/// The first value of a timestamp array.
+fn ticks(array: &ArrayRef) -> Option<i64> {
+    let ticks = cast_with_options(array, &DataType::Int64, &STRICT).ok()?;
+    let ticks = ticks.as_primitive_opt::<arrow::datatypes::Int64Type>()?;
+    ticks.is_valid(0).then(|| ticks.value(0))
+}
+
+const STRICT: CastOptions<'static> =
+    CastOptions { safe: false, format_options: arrow::util::display::FormatOptions::new() };
+
+/// Turns a column of a file into the declared type.
+fn convert(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    if column.data_type() == to {
+        return Ok(Arc::clone(column));
+    }
+    cast_with_options(column, to, &STRICT)
+}
+
+/// Whether each value of type `is` has its like in type `to` (a timestamp may lose digits).
+fn can_become(is: &DataType, to: &DataType) -> bool {
+    use DataType as T;
+    let text = |t: &T| matches!(t, T::Utf8 | T::LargeUtf8 | T::Utf8View);
+    let binary = |t: &T| matches!(t, T::Binary | T::LargeBinary | T::BinaryView);
+    match (is, to) {
+        _ if is == to => true,
+        (T::Dictionary(_, value), _) => can_become(value, to),
+        (T::Null, _) | (T::Timestamp(..) | T::Date32 | T::Date64, T::Timestamp(..)) => true,
+        _ if text(is) => text(to),
+        _ if binary(is) => binary(to) || text(to),
+        // What does not fit is an error when it is met, never wrapped.
+        _ if is.is_integer() => to.is_integer() || to.is_floating() || to.is_decimal(),
+        _ if is.is_floating() => matches!(to, T::Float32 | T::Float64),
+        _ if is.is_decimal() => to.is_decimal() || to.is_floating(),
+        (T::Int64, T::Timestamp(..)) => true,
+        _ if is.is_nested() => arrow::compute::can_cast_types(is, to),
+        _ => false,
+    }
+}
+
+/// Reads one row group.
+pub(super) struct ParquetReader {
+    task: Task,
+    state: State,
+}
+
+/// What is to be read.
+struct Task {
+    split: Arc<ParquetSplit>,
+    scan: ScanRequest,
+    declared: SchemaRef,
+    wanted: SchemaRef,
+    io: Handle,
+}
+
+enum State {
+    New,
+    /// Nothing in the row group satisfies the predicates.
+    Pruned,
+    Open(Box<Open>),
+    Done,
+}
+
+struct Open {
+    batches: ParquetRecordBatchReader,
+    /// For each wanted column, its place in a decoded batch.
+    places: Vec<usize>,
+    /// Which rows of the group the filter let through, as it went.
+    passed: Option<Arc<Mutex<VecDeque<BooleanArray>>>>,
+    /// Offset of the next row.
+    at: u64,
+}
+
+impl ParquetReader {
+    pub(super) fn new(
+        split: Arc<ParquetSplit>,
+        scan: &ScanRequest,
+        declared: SchemaRef,
+        io: Handle,
+    ) -> Result<Self> {
+        let wanted = Arc::new(declared.project(&scan.projection)?);
+        let task = Task { split, scan: scan.clone(), declared, wanted, io };
+        let state = if task.is_pruned() { State::Pruned } else { State::New };
+        Ok(Self { task, state })
+    }
+}
+
+impl Task {
+    /// Whether the statistics prove that no row satisfies the predicates. Where the watermark
+    /// needs each row's time, that is allowed only for a split whose times are known.
+    fn is_pruned(&self) -> bool {
+        let ParquetSplit { file, row_group, columns, .. } = self.split.as_ref();
+        let type_of = |column: usize| self.declared.fields().get(column).map(|f| f.data_type());
+        if let Some(time) = self.scan.event_time {
+            let known = columns
+                .get(time)
+                .zip(type_of(time))
+                .is_some_and(|(at, to)| file.event_times(*row_group, *at, to).is_some());
+            if !known {
+                return false;
+            }
+        }
+        self.scan.predicates.iter().any(|predicate| {
+            // Statistics do not tell NaN, which is greater than any number.
+            let range = columns
+                .get(predicate.column)
+                .zip(type_of(predicate.column))
+                .filter(|(_, to)| !to.is_floating())
+                .and_then(|(at, to)| file.range(*row_group, *at, to));
+            range.is_some_and(|(min, max)| excludes(predicate, &min, &max).unwrap_or(false))
+        })
+    }
+
+    /// Fetches the column chunks that are needed.
+    async fn open(&self) -> Result<Open> {
+        let ParquetSplit { file, row_group, columns, first, .. } = self.split.as_ref();
+        let schema = file.metadata.parquet_schema();
+        let roots = |wanted: &[usize]| -> Vec<usize> {
+            wanted.iter().filter_map(|c| columns.get(*c).copied()).collect()
+        };
+        let wanted = roots(&self.scan.projection);
+        let filter = self.filter_columns();
+        let filtered = roots(&filter);
+        let mask = ProjectionMask::roots(schema, wanted.iter().copied());
+        let filter_mask = ProjectionMask::roots(schema, filtered.iter().copied());
+        let chunks = self.fetch(&[&mask, &filter_mask]).await?;
+        let mut builder =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(chunks, file.metadata.clone())
+                .with_row_groups(vec![*row_group])
+                .with_batch_size(self.scan.batch_rows_max.max(1))
+                .with_projection(mask);
+        let mut passed = None;
+        if !filter.is_empty() {
+            let seen = Arc::new(Mutex::new(VecDeque::new()));
+            builder = builder.with_row_filter(self.filter(filter_mask, &filtered, &seen));
+            passed = Some(seen);
+        }
+        let batches = builder.build().map_err(|e| damaged(&file.name, e))?;
+        Ok(Open { batches, places: places(&wanted), passed, at: *first })
+    }
+
+    /// The columns of the predicates, when it pays to decode them first: when rows may be left
+    /// out at all, and there are other columns that are then decoded for fewer rows.
+    fn filter_columns(&self) -> Vec<usize> {
+        let mut columns: Vec<usize> = self.scan.predicates.iter().map(|p| p.column).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        let others = self.scan.projection.iter().any(|c| !columns.contains(c));
+        if self.scan.event_time.is_some() || !others { vec![] } else { columns }
+    }
+
+    /// All predicates at once, over the columns `roots` of the file; masks go to `seen`.
+    fn filter(
+        &self,
+        mask: ProjectionMask,
+        roots: &[usize],
+        seen: &Arc<Mutex<VecDeque<BooleanArray>>>,
+    ) -> RowFilter {
+        let order = places(roots);
+        let mut tests = vec![];
+        for predicate in &self.scan.predicates {
+            let root = self.split.columns.get(predicate.column);
+            let place = root
+                .and_then(|root| roots.iter().position(|r| r == root))
+                .and_then(|at| order.get(at).copied());
+            let to = self.declared.fields().get(predicate.column).map(|f| f.data_type().clone());
+            tests.push((place, to, predicate.clone()));
+        }
+        let seen = Arc::clone(seen);
+        let test = move |batch: RecordBatch| {
+            let mut all: Option<BooleanArray> = None;
+            for (place, to, predicate) in &tests {
+                let column = place.and_then(|p| batch.columns().get(p));
+                let (Some(column), Some(to)) = (column, to) else { continue };
+                let holds = compare(&convert(column, to)?, predicate)?;
+                // NULL is not true.
+                let holds = match holds.null_count() {
+                    0 => holds,
+                    _ => arrow::compute::prep_null_mask_filter(&holds),
+                };
+                all = Some(match all {
+                    Some(all) => arrow::compute::and(&all, &holds)?,
+                    None => holds,
+                });
+            }
+            let all = all.unwrap_or_else(|| BooleanArray::from(vec![true; batch.num_rows()]));
+            seen.lock().push_back(all.clone());
+            Ok(all)
+        };
+        RowFilter::new(vec![Box::new(ArrowPredicateFn::new(mask, test))])
+    }
+
+    /// Reads the bytes of all leaves in any of the masks.
+    async fn fetch(&self, masks: &[&ProjectionMask]) -> Result<Fetched> {
+        let file = &self.split.file;
+        let group = file.metadata.metadata().row_group(self.split.row_group);
+        let ranges: Vec<Range<u64>> = group
+            .columns()
+            .iter()
+            .enumerate()
+            .filter(|(leaf, _)| masks.iter().any(|mask| mask.leaf_included(*leaf)))
+            .map(|(_, column)| {
+                let (start, length) = column.byte_range();
+                start..start + length
+            })
+            .collect();
+        let bytes = read_ranges(&file.name, &file.blob, ranges.clone(), &self.io).await?;
+        let chunks = ranges.into_iter().map(|r| r.start).zip(bytes).collect();
+        Ok(Fetched { chunks: Arc::new(chunks) })
+    }
+
+    fn next_open(&self, open: &mut Open) -> Result<Option<SourceBatch>> {
+        let file = &self.split.file.name;
+        let end = self.split.end;
+        let Some(batch) = open.batches.next() else {
+            // Rows at the end that the filter held back, and nothing else.
+            let start = std::mem::replace(&mut open.at, end);
+            return if start < end { self.empty(start, end).map(Some) } else { Ok(None) };
+        };
+        let batch = batch.map_err(|e| {
+            Error::data(format!("file \"{file}\" cannot be decoded: {e}")).with_source(e)
+        })?;
+        let count = batch.num_rows();
+        let rows = self.as_declared(&batch, &open.places)?;
+        let start = open.at;
+        let Some(passed) = &open.passed else {
+            open.at += count as u64;
+            return SourceBatch::consecutive(rows, start).map(Some);
+        };
+        let mut seen = passed.lock();
+        let mut offsets: Vec<u64> = Vec::with_capacity(count);
+        while offsets.len() < count {
+            let Some(mask) = seen.pop_front() else { break };
+            let mut used = mask.len();
+            for set in mask.values().set_indices() {
+                if offsets.len() == count {
+                    break;
+                }
+                offsets.push(open.at + set as u64);
+                used = set + 1;
+            }
+            if offsets.len() < count {
+                used = mask.len();
+            } else if used < mask.len() {
+                seen.push_front(mask.slice(used, mask.len() - used));
+            }
+            open.at += used as u64;
+        }
+        drop(seen);
+        let range = OffsetRange::try_new(start, open.at)?;
+        Ok(Some(SourceBatch {
+            rows,
+            offsets: range,
+            skipped: open.at - start - count as u64,
+            row_offsets: Arc::new(offsets) as Arc<dyn RowOffsets>,
+            bad: vec![],
+            watermark: None,
+        }))
+    }
+
+    /// The wanted columns of a decoded batch, in order and with the declared types.
+    fn as_declared(&self, batch: &RecordBatch, places: &[usize]) -> Result<RecordBatch> {
+        let mut columns = Vec::with_capacity(places.len());
+        for (place, field) in places.iter().zip(self.wanted.fields()) {
+            let column = batch.columns().get(*place).ok_or_else(|| {
+                Error::internal(format!("column \"{}\" was not decoded", field.name()))
+            })?;
+            let file = &self.split.file.name;
+            let column = convert(column, field.data_type()).map_err(|e| {
+                Error::data(format!(
+                    "column \"{}\" of file \"{file}\" has a value that is no {}: {e}",
+                    field.name(),
+                    field.data_type()
+                ))
+                .with_source(e)
+            })?;
+            if !field.is_nullable() && column.null_count() > 0 {
+                return Err(Error::data(format!(
+                    "column \"{}\" of file \"{file}\" has NULLs, and is declared NOT NULL",
+                    field.name()
+                ))
+                .with_hint("Declare it without NOT NULL."));
+            }
+            columns.push(column);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.wanted), columns, &options)?)
+    }
+
+    /// A batch that stands for rows that were left out.
+    fn empty(&self, start: u64, end: u64) -> Result<SourceBatch> {
+        let rows = if self.wanted.fields().is_empty() {
+            let options = RecordBatchOptions::new().with_row_count(Some(0));
+            RecordBatch::try_new_with_options(Arc::clone(&self.wanted), vec![], &options)?
+        } else {
+            RecordBatch::new_empty(Arc::clone(&self.wanted))
+        };
+        let mut batch = SourceBatch::consecutive(rows, start)?;
+        batch.offsets = OffsetRange::try_new(start, end)?;
+        let rows = self.split.file.metadata.metadata().row_group(self.split.row_group).num_rows();
+        let rows_end = self.split.first + u64::try_from(rows).unwrap_or(0);
+        batch.skipped = rows_end.min(end).saturating_sub(start);
+        Ok(batch)
+    }
+}
+
+#[async_trait]
+impl Reader for ParquetReader {
+    async fn next(&mut self) -> Result<Option<SourceBatch>> {
+        if matches!(self.state, State::New) {
+            self.state = State::Open(Box::new(self.task.open().await?));
+        }
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::New | State::Done => Ok(None),
+            State::Pruned => {
+                let ParquetSplit { first, end, .. } = *self.task.split;
+                self.task.empty(first, end).map(Some)
+            }
+            State::Open(mut open) => {
+                let batch = self.task.next_open(&mut open)?;
+                if batch.is_some() {
+                    self.state = State::Open(open);
+                }
+                Ok(batch)
+            }
+        }
+    }
+}
+
+/// Where columns `roots` of a file stand in a batch that has them in the file's order.
+fn places(roots: &[usize]) -> Vec<usize> {
+    let mut order = roots.to_vec();
+    order.sort_unstable();
+    order.dedup();
+    roots.iter().map(|root| order.binary_search(root).unwrap_or(usize::MAX)).collect()
+}
+
+/// Where a predicate holds; NULL where it is not known.
+fn compare(column: &ArrayRef, predicate: &Predicate) -> Result<BooleanArray, ArrowError> {
+    use arrow::array::Scalar;
+    use arrow::compute::kernels::cmp;
+    let literal = Scalar::new(predicate.literal.slice(0, 1));
+    match predicate.op {
+        CmpOp::Eq => cmp::eq(column, &literal),
+        CmpOp::NotEq => cmp::neq(column, &literal),
+        CmpOp::Lt => cmp::lt(column, &literal),
+        CmpOp::LtEq => cmp::lt_eq(column, &literal),
+        CmpOp::Gt => cmp::gt(column, &literal),
+        CmpOp::GtEq => cmp::gt_eq(column, &literal),
+    }
+}
+
+/// Whether no value between `min` and `max` satisfies the predicate.
+fn excludes(predicate: &Predicate, min: &ArrayRef, max: &ArrayRef) -> Option<bool> {
+    let holds = |bound: &ArrayRef, op: CmpOp| {
+        let test = Predicate { op, ..predicate.clone() };
+        let found = compare(bound, &test).ok()?;
+        found.is_valid(0).then(|| found.value(0))
+    };
+    Some(match predicate.op {
+        CmpOp::Eq => holds(min, CmpOp::Gt)? || holds(max, CmpOp::Lt)?,
+        // Bounds may be cut or widened, so only a bound that excludes is used.
+        CmpOp::NotEq => false,
+        CmpOp::Lt => !holds(min, CmpOp::Lt)?,
+        CmpOp::LtEq => !holds(min, CmpOp::LtEq)?,
+        CmpOp::Gt => !holds(max, CmpOp::Gt)?,
+        CmpOp::GtEq => !holds(max, CmpOp::GtEq)?,
+    })
+}
+
+/// Column chunks in memory.
+#[derive(Debug, Clone)]
+struct Fetched {
+    /// Where each starts in the file, and its bytes.
+    chunks: Arc<Vec<(u64, Bytes)>>,
+}
+
+impl Fetched {
+    fn from(&self, start: u64) -> Result<Bytes, ParquetError> {
+        let found = self.chunks.iter().find_map(|(at, bytes)| {
+            let skip = usize::try_from(start.checked_sub(*at)?).ok()?;
+            (skip < bytes.len()).then(|| bytes.slice(skip..))
+        });
+        found.ok_or_else(|| ParquetError::General(format!("no bytes at {start} were fetched")))
+    }
+}
+
+impl Length for Fetched {
+    fn len(&self) -> u64 {
+        self.chunks.iter().map(|(at, bytes)| at + bytes.len() as u64).max().unwrap_or(0)
+    }
+}
+
+impl ChunkReader for Fetched {
+    type T = bytes::buf::Reader<Bytes>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(self.from(start)?.reader())
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let bytes = self.from(start)?;
+        if bytes.len() < length {
+            return Err(ParquetError::EOF(format!("{length} bytes at {start} were not fetched")));
+        }
+        Ok(bytes.slice(..length))
+    }
+}

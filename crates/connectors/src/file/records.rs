@@ -1,0 +1,185 @@
+//! Cutting text into records: lines, or CSV records whose quoted fields may hold line ends.
+//!
+//! A [`RecordCutter`] goes over a growing buffer once, whatever the size of its pieces. It knows
+//! where records end, not what is in them.
+
+use memchr::{memchr, memchr_iter, memchr2};
+
+/// What ends a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// A line end.
+    Lines,
+    /// A line end outside a quoted field.
+    Quoted {
+        /// Opens and closes a field; twice inside one it is itself.
+        quote: u8,
+        /// Takes the meaning from the next character inside a quoted field.
+        escape: Option<u8>,
+        /// Stands between fields.
+        delimiter: u8,
+    },
+}
+
+/// Finds the ends of records in a buffer that grows.
+#[derive(Debug, Clone)]
+pub(super) struct RecordCutter {
+    framing: Framing,
+    /// Where to go on.
+    at: usize,
+    /// Where the record that is not finished starts.
+    start: usize,
+    quoted: bool,
+}
+
+impl RecordCutter {
+    pub(super) fn new(framing: Framing) -> Self {
+        Self { framing, at: 0, start: 0, quoted: false }
+    }
+
+    /// Where the record that is not finished starts.
+    pub(super) fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Whether the end of the buffer is inside a quoted field.
+    pub(super) fn is_quoted(&self, buffer: &[u8]) -> bool {
+        // A quote at the very end closes its field when nothing follows.
+        self.quoted && !(self.at + 1 == buffer.len() && self.is_quote(buffer.get(self.at)))
+    }
+
+    /// Forgets the first `bytes` of the buffer, which were removed.
+    pub(super) fn shift(&mut self, bytes: usize) {
+        self.at = self.at.saturating_sub(bytes);
+        self.start = self.start.saturating_sub(bytes);
+    }
+
+    /// Starts a new record at `at`, outside quotes.
+    pub(super) fn restart(&mut self, at: usize) {
+        (self.at, self.start, self.quoted) = (at, at, false);
+    }
+
+    /// Goes on to the end of `buffer`; gives `(start, one past the line end)` of each record.
+    pub(super) fn cut(&mut self, buffer: &[u8], mut record: impl FnMut(usize, usize)) {
+        match self.framing {
+            Framing::Lines => self.cut_lines(buffer, buffer.len(), &mut record),
+            Framing::Quoted { quote, escape, delimiter } => {
+                while self.at < buffer.len() {
+                    let on = if self.quoted {
+                        self.leave_quotes(buffer, quote, escape)
+                    } else {
+                        self.enter_quotes(buffer, quote, delimiter, &mut record)
+                    };
+                    if !on {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_quote(&self, byte: Option<&u8>) -> bool {
+        matches!((self.framing, byte), (Framing::Quoted { quote, .. }, Some(b)) if *b == quote)
+    }
+
+    /// All line ends before `to` end records.
+    fn cut_lines(&mut self, buffer: &[u8], to: usize, record: &mut impl FnMut(usize, usize)) {
+        let from = self.at;
+        for i in memchr_iter(b'\n', buffer.get(from..to).unwrap_or_default()) {
+            record(self.start, from + i + 1);
+            self.start = from + i + 1;
+        }
+        self.at = to;
+    }
+
+    /// To the next quote that opens a field. `false`: there is none.
+    fn enter_quotes(
+        &mut self,
+        buffer: &[u8],
+        quote: u8,
+        delimiter: u8,
+        record: &mut impl FnMut(usize, usize),
+    ) -> bool {
+        let Some(i) = memchr(quote, buffer.get(self.at..).unwrap_or_default()) else {
+            self.cut_lines(buffer, buffer.len(), record);
+            return false;
+        };
+        let found = self.at + i;
+        self.cut_lines(buffer, found, record);
+        let before = found.checked_sub(1).and_then(|b| buffer.get(b));
+        self.quoted = found == self.start || before.is_some_and(|b| *b == delimiter);
+        self.at = found + 1;
+        true
+    }
+
+    /// To the quote that closes the field. `false`: more bytes are needed.
+    fn leave_quotes(&mut self, buffer: &[u8], quote: u8, escape: Option<u8>) -> bool {
+        let rest = buffer.get(self.at..).unwrap_or_default();
+        let found = match escape {
+            Some(escape) => memchr2(quote, escape, rest),
+            None => memchr(quote, rest),
+        };
+        let Some(i) = found else {
+            self.at = buffer.len();
+            return false;
+        };
+        self.at += i;
+        let is_escape = escape.is_some() && buffer.get(self.at).copied() == escape;
+        let Some(next) = buffer.get(self.at + 1) else { return false };
+        if is_escape || *next == quote {
+            self.at += 2;
+        } else {
+            self.quoted = false;
+            self.at += 1;
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(text: &str, framing: Framing, piece: usize) -> Vec<String> {
+        let mut cutter = RecordCutter::new(framing);
+        let (mut buffer, mut out) = (vec![], vec![]);
+        for bytes in text.as_bytes().chunks(piece) {
+            buffer.extend_from_slice(bytes);
+            let mut ends = vec![];
+            cutter.cut(&buffer, |a, b| ends.push((a, b)));
+            for (a, b) in ends {
+                out.push(String::from_utf8(buffer[a..b].to_vec()).unwrap());
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn any_piece_size_gives_the_same_records() {
+        let framing = Framing::Quoted { quote: b'"', escape: Some(b'\\'), delimiter: b',' };
+        let text =
+            "a,b\n\"x\ny\",2\n\"he said \"\"\n\"\"\",3\nno\"quote,4\n\"\\\"\n\",5\n,\"\"\n\n7\n";
+        let whole = cut(text, framing, text.len());
+        assert_eq!(
+            whole,
+            [
+                "a,b\n",
+                "\"x\ny\",2\n",
+                "\"he said \"\"\n\"\"\",3\n",
+                "no\"quote,4\n",
+                "\"\\\"\n\",5\n",
+                ",\"\"\n",
+                "\n",
+                "7\n"
+            ]
+        );
+        for piece in 1..12 {
+            assert_eq!(cut(text, framing, piece), whole, "pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn lines_know_no_quotes() {
+        assert_eq!(cut("\"a\nb\"\n", Framing::Lines, 2), ["\"a\n", "b\"\n"]);
+    }
+}

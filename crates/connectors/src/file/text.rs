@@ -1,0 +1,532 @@
+//! Reading text files: JSON lines and CSV.
+//!
+//! A split is a range of bytes; the records in it are those that *start* in it (the range itself
+//! is not cut at line ends: each reader finds its first one). A reader fills a buffer in big
+//! steps, cuts records, and decodes all complete ones at once. An offset is the position of the
+//! record's first byte in the unpacked text.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use tokio::runtime::Handle;
+use windrow_core::{BadRow, Clock, OffsetRange, Reader, Result, ScanRequest, SourceBatch};
+
+use super::csv::{CsvColumns, CsvDecoder, CsvDialect};
+use super::decode::{Decode, Decoded, Looks, OnBadRow, Run, decode_run, readable, refuse};
+use super::feed::Feed;
+use super::format::Packing;
+use super::json::JsonDecoder;
+use super::location::{Blob, current_size};
+use super::records::{Framing, RecordCutter};
+
+/// Bytes that are read beyond the end of a split at a time, to finish its last record.
+const OVERHANG_BYTES: usize = 64 << 10;
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// What is in the text.
+#[derive(Debug, Clone)]
+pub(super) enum TextFormat {
+    Json,
+    Csv(CsvDialect),
+}
+
+/// A text file of a stream.
+#[derive(Debug)]
+pub(super) struct TextFile {
+    pub name: String,
+    pub blob: Blob,
+    /// Bytes as stored when it was listed.
+    pub size: u64,
+    pub packing: Packing,
+    pub format: TextFormat,
+    /// Offset of its first byte, and of the next file's in the same partition.
+    pub base: u64,
+    pub next_base: Option<u64>,
+    /// Whether to wait for more at its end, and how long between two looks.
+    pub follow: Option<Duration>,
+    /// Its first record, once somebody had to look.
+    pub first: tokio::sync::OnceCell<Vec<u8>>,
+}
+
+impl TextFile {
+    /// How long to wait for more, when more may come. Packed files are read as they are.
+    fn grows(&self) -> Option<Duration> {
+        self.follow.filter(|_| self.packing == Packing::Plain)
+    }
+}
+
+/// A range of bytes of a text file.
+#[derive(Debug)]
+pub(super) struct TextSplit {
+    pub file: Arc<TextFile>,
+    pub start: u64,
+    /// `None`: to the end of the file.
+    pub end: Option<u64>,
+}
+
+/// How a stream wants its text read.
+#[derive(Debug, Clone)]
+pub(super) struct TextSettings {
+    pub declared: SchemaRef,
+    pub on_bad: OnBadRow,
+    pub row_bytes_max: usize,
+    /// Bytes that are read at a time.
+    pub block_bytes: usize,
+    pub clock: Arc<dyn Clock>,
+    pub io: Handle,
+}
+
+/// Reads one split.
+pub(super) struct TextReader {
+    settings: TextSettings,
+    split: Arc<TextSplit>,
+    projection: Vec<usize>,
+    wanted: SchemaRef,
+    rows_max: usize,
+    feed: Feed,
+    decoder: Option<Box<dyn Decode>>,
+    cutter: RecordCutter,
+    buffer: Vec<u8>,
+    /// Position in the file of the buffer's first byte.
+    buffer_at: u64,
+    /// Complete records that wait in the buffer, and how many of them are done.
+    records: Vec<Range<usize>>,
+    done: usize,
+    /// Bad rows that were found while cutting.
+    bad: Vec<BadRow>,
+    /// What to add to a position in the file to get an offset.
+    base: u64,
+    /// Offset up to which batches were given out; not known before the first record.
+    covered: Option<u64>,
+    mode: Mode,
+    at_start: bool,
+    at_end: bool,
+    /// Whether to end at what is there now, even in a file that is followed.
+    until_now: bool,
+}
+
+/// What the bytes that come next are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// The rest of a record that belongs to the split before, or was too long.
+    SkipLine,
+    /// Records.
+    Records,
+}
+
+impl TextReader {
+    /// Starts to read a split. `first` is the file's first record, needed for a CSV split that
+    /// does not start with it.
+    pub(super) fn open(
+        settings: TextSettings,
+        split: Arc<TextSplit>,
+        scan: &ScanRequest,
+        first: Option<&[u8]>,
+    ) -> Result<Self> {
+        let file = &split.file;
+        // One byte early: a line end there means that a record starts just at the split.
+        let from = split.start.saturating_sub(1);
+        let soft_end = split.end.unwrap_or(file.size);
+        let feed = Feed::open(
+            &file.name,
+            &file.blob,
+            file.packing,
+            [from, soft_end, file.size],
+            &settings.io,
+        )?;
+        let framing = match &file.format {
+            TextFormat::Json => Framing::Lines,
+            // Such files are cut into several splits only when there are no quotes in them.
+            TextFormat::Csv(_) if split.start > 0 || split.end.is_some() => Framing::Lines,
+            TextFormat::Csv(dialect) => dialect.framing(),
+        };
+        let wanted = Arc::new(settings.declared.project(&scan.projection)?);
+        let base = file.base;
+        let mut reader = Self {
+            projection: scan.projection.clone(),
+            wanted,
+            rows_max: scan.batch_rows_max.max(1),
+            feed,
+            decoder: None,
+            cutter: RecordCutter::new(framing),
+            buffer: vec![],
+            buffer_at: from,
+            records: vec![],
+            done: 0,
+            bad: vec![],
+            base,
+            covered: (split.start == 0).then_some(base),
+            mode: if split.start > 0 { Mode::SkipLine } else { Mode::Records },
+            at_start: split.start == 0,
+            at_end: false,
+            until_now: scan.until_now,
+            settings,
+            split,
+        };
+        match (&reader.split.file.format, first) {
+            (TextFormat::Json, _) => reader.decoder = Some(reader.json_decoder()),
+            (TextFormat::Csv(dialect), Some(first)) => {
+                reader.decoder = Some(reader.csv_decoder(dialect, first)?);
+            }
+            (TextFormat::Csv(_), None) => {}
+        }
+        Ok(reader)
+    }
+
+    fn json_decoder(&self) -> Box<dyn Decode> {
+        let declared = self.settings.declared.clone();
+        let (projection, wanted) = (self.projection.clone(), self.wanted.clone());
+        Box::new(JsonDecoder::new(declared, projection, wanted, self.rows_max))
+    }
+
+    fn csv_decoder(&self, dialect: &CsvDialect, first: &[u8]) -> Result<Box<dyn Decode>> {
+        let name = &self.split.file.name;
+        let columns = CsvColumns::of_first(&self.settings.declared, dialect, first, name)?;
+        let declared = self.settings.declared.clone();
+        let asked = (self.projection.clone(), self.wanted.clone());
+        Ok(Box::new(CsvDecoder::new(dialect.clone(), columns, declared, asked, self.rows_max)))
+    }
+
+    /// Position in the file of a position in the buffer.
+    fn position(&self, at: usize) -> u64 {
+        self.buffer_at + at as u64
+    }
+
+    /// Whether a record that starts at this position of the file belongs to the next split.
+    fn is_beyond(&self, position: u64) -> bool {
+        self.split.end.is_some_and(|end| position >= end)
+    }
+
+    /// Reads more, and cuts it into records.
+    async fn fill(&mut self) -> Result<()> {
+        let consumed = self.cutter.start();
+        if consumed > 0 {
+            self.buffer.drain(..consumed);
+            self.buffer_at += consumed as u64;
+            self.cutter.shift(consumed);
+        }
+        self.records.clear();
+        self.done = 0;
+        let position = self.position(self.buffer.len());
+        let block = self.settings.block_bytes;
+        let want = match self.split.end.map(|end| end.saturating_sub(position)) {
+            None => block,
+            Some(0) => OVERHANG_BYTES.max(self.buffer.len()).min(block),
+            Some(left) => usize::try_from(left).unwrap_or(block).min(block),
+        };
+        let read = self.feed.fill(&mut self.buffer, want).await?;
+        if read == 0 && !self.wait_for_more().await? {
+            self.at_end = true;
+        }
+        self.cut()
+    }
+
+    /// At the end of a file that is followed: looks whether there is more, and waits a little if
+    /// not. `false` for any other file.
+    async fn wait_for_more(&mut self) -> Result<bool> {
+        let file = Arc::clone(&self.split.file);
+        let Some(poll) = file.grows() else { return Ok(false) };
+        let mut position = self.position(self.buffer.len());
+        let size = current_size(&file.name, &file.blob, &self.settings.io).await?;
+        if size.is_some_and(|size| size < position) {
+            tracing::warn!(
+                file = file.name,
+                "the file became shorter and is read again from its start"
+            );
+            self.base += position;
+            (self.buffer_at, position) = (0, 0);
+            self.buffer.clear();
+            self.cutter.restart(0);
+            self.at_start = true;
+            if matches!(file.format, TextFormat::Csv(_)) {
+                self.decoder = None;
+            }
+        }
+        match size {
+            Some(size) if size > position => {
+                let range = [position, size, size];
+                self.feed =
+                    Feed::open(&file.name, &file.blob, file.packing, range, &self.settings.io)?;
+            }
+            _ if self.until_now => return Ok(false),
+            _ => self.settings.clock.sleep(poll).await,
+        }
+        Ok(true)
+    }
+
+    /// Cuts what is in the buffer into records.
+    fn cut(&mut self) -> Result<()> {
+        if self.mode == Mode::SkipLine && !self.skip_line() {
+            return Ok(());
+        }
+        if self.at_start && (self.buffer.len() >= BYTE_ORDER_MARK.len() || self.at_end) {
+            self.at_start = false;
+            if self.buffer.starts_with(BYTE_ORDER_MARK) {
+                self.cutter.restart(BYTE_ORDER_MARK.len());
+            }
+        }
+        if self.at_start {
+            return Ok(());
+        }
+        self.covered = Some(self.covered.unwrap_or(self.base + self.position(self.cutter.start())));
+        let records = &mut self.records;
+        self.cutter.cut(&self.buffer, |start, end| records.push(start..end));
+        if self.at_end {
+            self.cut_end()?;
+        } else if self.buffer.len() - self.cutter.start() > self.settings.row_bytes_max {
+            self.cut_too_long()?;
+        }
+        let beyond = self.records.iter().position(|r| self.is_beyond(self.position(r.start)));
+        if let Some(beyond) = beyond {
+            self.records.truncate(beyond);
+        }
+        if beyond.is_some() || self.is_beyond(self.position(self.cutter.start())) {
+            self.at_end = true;
+        }
+        Ok(())
+    }
+
+    /// Drops bytes up to a line end. `false`: there is none yet.
+    fn skip_line(&mut self) -> bool {
+        let from = self.cutter.start();
+        let rest = self.buffer.get(from..).unwrap_or_default();
+        match memchr::memchr(b'\n', rest) {
+            Some(i) => {
+                self.cutter.restart(from + i + 1);
+                self.mode = Mode::Records;
+                if self.is_beyond(self.position(from + i + 1)) {
+                    self.at_end = true;
+                    return false;
+                }
+                true
+            }
+            None => {
+                self.cutter.restart(self.buffer.len());
+                // No record starts in this split at all when its end is reached here.
+                self.at_end |= self.is_beyond(self.position(self.buffer.len()));
+                false
+            }
+        }
+    }
+
+    /// The last record may have no line end; a quoted field may still be open.
+    fn cut_end(&mut self) -> Result<()> {
+        if self.split.file.grows().is_some() {
+            // Its line end may still come.
+            return Ok(());
+        }
+        while self.cutter.start() < self.buffer.len() {
+            let start = self.cutter.start();
+            if self.cutter.is_quoted(&self.buffer) {
+                self.give_up_line(start, "a quoted field is not closed")?;
+                let records = &mut self.records;
+                self.cutter.cut(&self.buffer, |start, end| records.push(start..end));
+            } else {
+                let end = self.buffer.len();
+                self.records.push(start..end);
+                self.cutter.restart(end);
+            }
+        }
+        Ok(())
+    }
+
+    /// The record that is not finished is longer than allowed.
+    fn cut_too_long(&mut self) -> Result<()> {
+        let start = self.cutter.start();
+        let max = self.settings.row_bytes_max;
+        let reason = format!("the row is longer than row_bytes_max ({max} bytes)");
+        let quoted = self.cutter.is_quoted(&self.buffer);
+        let rest = self.buffer.get(start..).unwrap_or_default();
+        if !quoted || memchr::memchr(b'\n', rest).is_none() {
+            self.mode = Mode::SkipLine;
+        }
+        self.give_up_line(start, &reason)?;
+        if self.mode == Mode::Records {
+            let records = &mut self.records;
+            self.cutter.cut(&self.buffer, |start, end| records.push(start..end));
+        }
+        Ok(())
+    }
+
+    /// Makes the line that starts at `start` a bad row, and goes on after it.
+    fn give_up_line(&mut self, start: usize, reason: &str) -> Result<()> {
+        let rest = self.buffer.get(start..).unwrap_or_default();
+        let length = memchr::memchr(b'\n', rest).map_or(rest.len(), |i| i + 1);
+        let raw = readable(rest.get(..length).unwrap_or_default());
+        let offset = self.base + self.position(start);
+        let bad = BadRow { offset, reason: reason.to_owned(), raw };
+        let mut into = Decoded::default();
+        refuse(bad, self.settings.on_bad, &self.split.file.name, &mut into)?;
+        self.bad.append(&mut into.bad);
+        self.cutter.restart(start + length);
+        Ok(())
+    }
+
+    /// The next records that wait, as a batch; `None` when there are none.
+    fn take(&mut self) -> Result<Option<SourceBatch>> {
+        self.take_header()?;
+        let last = self.records.len().min(self.done + self.rows_max);
+        let Some(end) = last.checked_sub(1).and_then(|l| self.records.get(l)).map(|r| r.end) else {
+            return self.take_bad();
+        };
+        if self.done >= last {
+            return self.take_bad();
+        }
+        let Some(decoder) = self.decoder.as_deref_mut() else { return Ok(None) };
+        let mut decoded = Decoded::default();
+        let (on_bad, name) = (self.settings.on_bad, &self.split.file.name);
+        let base = self.base + self.buffer_at;
+        let mut run: Vec<Range<usize>> = Vec::with_capacity(last - self.done);
+        for record in self.records.get(self.done..last).unwrap_or_default() {
+            let bytes = self.buffer.get(record.clone()).unwrap_or_default();
+            let looks = decoder.looks(bytes);
+            let too_long = bytes.len() > self.settings.row_bytes_max.saturating_add(2);
+            if looks == Looks::Whole && !too_long {
+                run.push(record.clone());
+                continue;
+            }
+            if looks == Looks::Blank {
+                continue;
+            }
+            let before = Run { text: &self.buffer, records: &run, base };
+            decode_run(decoder, &before, on_bad, name, &mut decoded)?;
+            run.clear();
+            if decoded.recut.is_some() {
+                break;
+            }
+            if too_long {
+                let max = self.settings.row_bytes_max;
+                let reason = format!("the row is longer than row_bytes_max ({max} bytes)");
+                let offset = base + record.start as u64;
+                let bad = BadRow { offset, reason, raw: readable(bytes) };
+                refuse(bad, on_bad, name, &mut decoded)?;
+            } else {
+                let alone = std::slice::from_ref(record);
+                let alone = Run { text: &self.buffer, records: alone, base };
+                decode_run(decoder, &alone, on_bad, name, &mut decoded)?;
+            }
+            if decoded.recut.is_some() {
+                break;
+            }
+        }
+        if decoded.recut.is_none() {
+            let rest = Run { text: &self.buffer, records: &run, base };
+            decode_run(decoder, &rest, on_bad, name, &mut decoded)?;
+        }
+        let end = match decoded.recut {
+            None => {
+                self.done = last;
+                end
+            }
+            Some(at) => {
+                self.cut_anew(at)?;
+                at
+            }
+        };
+        self.batch(decoded, self.base + self.position(end))
+    }
+
+    /// Forgets how the text from `at` on was cut, and cuts it again.
+    fn cut_anew(&mut self, at: usize) -> Result<()> {
+        self.records.clear();
+        self.done = 0;
+        // What was found wrong behind `at` was found with the wrong cut.
+        let from = self.base + self.position(at);
+        self.bad.retain(|bad| bad.offset < from);
+        self.cutter.restart(at);
+        let records = &mut self.records;
+        self.cutter.cut(&self.buffer, |start, end| records.push(start..end));
+        if self.at_end { self.cut_end() } else { Ok(()) }
+    }
+
+    /// The first record of a CSV file says where its columns are.
+    fn take_header(&mut self) -> Result<()> {
+        if self.decoder.is_some() {
+            return Ok(());
+        }
+        let TextFormat::Csv(dialect) = &self.split.file.format else { return Ok(()) };
+        let is_blank = |r: &Range<usize>| {
+            let bytes = self.buffer.get(r.clone()).unwrap_or_default();
+            bytes.iter().all(|b| matches!(b, b'\r' | b'\n'))
+        };
+        let Some(first) = self.records.iter().position(|r| !is_blank(r)) else {
+            self.done = self.records.len();
+            return Ok(());
+        };
+        let range = self.records.get(first).cloned().unwrap_or_default();
+        let bytes = self.buffer.get(range).unwrap_or_default();
+        self.decoder = Some(self.csv_decoder(dialect, bytes)?);
+        self.done = if dialect.header { first + 1 } else { first };
+        Ok(())
+    }
+
+    /// Bad rows that no records come with.
+    fn take_bad(&mut self) -> Result<Option<SourceBatch>> {
+        if self.bad.is_empty() {
+            return Ok(None);
+        }
+        let end = self.base + self.position(self.cutter.start());
+        self.batch(Decoded::default(), end)
+    }
+
+    /// Makes a batch of everything up to offset `end`; `None` when there is nothing to tell.
+    fn batch(&mut self, mut decoded: Decoded, end: u64) -> Result<Option<SourceBatch>> {
+        let start = self.covered.unwrap_or(end);
+        let (now, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.bad).into_iter().partition(|bad| bad.offset < end);
+        self.bad = later;
+        decoded.bad.extend(now);
+        decoded.bad.sort_by_key(|bad| bad.offset);
+        if decoded.offsets.is_empty() && decoded.bad.is_empty() {
+            return Ok(None);
+        }
+        let (rows, offsets, bad) = decoded.into_batch(&self.wanted)?;
+        self.covered = Some(end);
+        Ok(Some(SourceBatch {
+            rows,
+            offsets: OffsetRange::try_new(start, end)?,
+            row_offsets: Arc::new(offsets),
+            bad,
+            skipped: 0,
+            watermark: None,
+        }))
+    }
+
+    /// What lies between the last batch and the end of the split (blank lines, mostly), so that
+    /// ranges tile.
+    fn rest(&mut self) -> Result<Option<SourceBatch>> {
+        let Some(start) = self.covered.take() else { return Ok(None) };
+        let end = match (self.split.end, self.split.file.next_base) {
+            (None, Some(next)) => next,
+            _ => self.base + self.position(self.cutter.start().min(self.buffer.len())),
+        };
+        if end <= start {
+            return Ok(None);
+        }
+        let (rows, _, bad) = Decoded::default().into_batch(&self.wanted)?;
+        let row_offsets = Arc::new(Vec::<u64>::new());
+        let offsets = OffsetRange::try_new(start, end)?;
+        Ok(Some(SourceBatch { rows, offsets, row_offsets, bad, skipped: 0, watermark: None }))
+    }
+}
+
+#[async_trait]
+impl Reader for TextReader {
+    async fn next(&mut self) -> Result<Option<SourceBatch>> {
+        loop {
+            if let Some(batch) = self.take()? {
+                return Ok(Some(batch));
+            }
+            if self.done < self.records.len() {
+                continue;
+            }
+            if self.at_end {
+                return self.rest();
+            }
+            self.fill().await?;
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! What stands in `WITH (…)`, checked against what a connector understands.
+//!
+//! A connector's options are written down once, as a list of [`OptionDoc`]; errors, help and tab
+//! completion all come from it. [`StreamOptions`] is the typed view: whoever holds one knows that
+//! every key in it is a known one.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use windrow_core::{Error, Result};
+
+/// One option of a connector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OptionDoc {
+    /// Its name. A part `*` between dots stands for any name (`fields.*.min`), and a trailing `*`
+    /// for any ending (`aws_*`).
+    pub name: &'static str,
+    /// What may stand there, for people: `true | false`, `a number`.
+    pub values: &'static str,
+    /// What is taken when it is left out; empty when nothing is.
+    pub default: &'static str,
+    /// What it does: one sentence.
+    pub doc: &'static str,
+}
+
+impl OptionDoc {
+    /// Whether `key` (lower case) is this option.
+    fn matches(&self, key: &str) -> bool {
+        if let Some(prefix) = self.name.strip_suffix('*')
+            && !prefix.ends_with('.')
+        {
+            return key.starts_with(prefix);
+        }
+        let Some((head, tail)) = self.name.split_once('*') else { return self.name == key };
+        key.len() > head.len() + tail.len() && key.starts_with(head) && key.ends_with(tail)
+    }
+}
+
+/// The options of one stream: every key is known, none stands twice.
+#[derive(Debug, Clone)]
+pub struct StreamOptions<'a> {
+    connector: &'a str,
+    entries: Vec<(String, &'a str)>,
+}
+
+impl<'a> StreamOptions<'a> {
+    /// Checks that every key is one of `known`. Keys are compared in lower case.
+    ///
+    /// # Errors
+    /// For an unknown or repeated option; the hint lists the known ones and names the nearest.
+    pub fn try_new(
+        connector: &'a str,
+        entries: &'a [(String, String)],
+        known: &[OptionDoc],
+    ) -> Result<Self> {
+        let mut checked: Vec<(String, &'a str)> = Vec::with_capacity(entries.len());
+        for (key, value) in entries {
+            let lower = key.to_ascii_lowercase();
+            if !known.iter().any(|doc| doc.matches(&lower)) {
+                return Err(unknown_option(connector, key, known));
+            }
+            if checked.iter().any(|(k, _)| *k == lower) {
+                return Err(Error::config(format!("option \"{key}\" stands twice")));
+            }
+            checked.push((lower, value.as_str()));
+        }
+        Ok(Self { connector, entries: checked })
+    }
+
+    /// The connector whose options these are.
+    pub fn connector(&self) -> &str {
+        self.connector
+    }
+
+    /// All keys (lower case) and values, as written.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        self.entries.iter().map(|(k, v)| (k.as_str(), *v))
+    }
+
+    /// The value of an option.
+    pub fn get(&self, name: &str) -> Option<&'a str> {
+        self.entries.iter().find(|(k, _)| k == name).map(|(_, v)| *v)
+    }
+
+    /// The value of an option that must be given.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn required(&self, name: &str) -> Result<&'a str> {
+        self.get(name).ok_or_else(|| {
+            Error::config(format!(
+                "a stream with connector \"{}\" needs the option \"{name}\"",
+                self.connector
+            ))
+            .with_hint(format!("Add {name} = '…' to WITH."))
+        })
+    }
+
+    /// A switch: `true`/`false`, `on`/`off`, `yes`/`no`, `1`/`0`.
+    ///
+    /// # Errors
+    /// For any other value.
+    pub fn flag(&self, name: &str, default: bool) -> Result<bool> {
+        match self.get(name).map(|v| v.trim().to_ascii_lowercase()).as_deref() {
+            None => Ok(default),
+            Some("true" | "on" | "yes" | "1") => Ok(true),
+            Some("false" | "off" | "no" | "0") => Ok(false),
+            Some(other) => Err(bad_value(name, other, "true or false")),
+        }
+    }
+
+    /// A number.
+    ///
+    /// # Errors
+    /// When it is none, or does not fit.
+    pub fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>> {
+        self.get(name)
+            .map(|v| v.trim().replace('_', "").parse().map_err(|_| bad_value(name, v, "a number")))
+            .transpose()
+    }
+
+    /// One ASCII character; `\t` and `tab` mean the tab.
+    ///
+    /// # Errors
+    /// For anything else.
+    pub fn ascii(&self, name: &str) -> Result<Option<u8>> {
+        self.get(name)
+            .map(|v| match v.as_bytes() {
+                [byte] if byte.is_ascii() => Ok(*byte),
+                b"\\t" | b"tab" | b"TAB" => Ok(b'\t'),
+                _ => Err(bad_value(name, v, "one ASCII character")),
+            })
+            .transpose()
+    }
+
+    /// A length of time: `200 ms`, `5s`, `1 minute`; a bare number is milliseconds.
+    ///
+    /// # Errors
+    /// For anything else.
+    pub fn duration(&self, name: &str) -> Result<Option<Duration>> {
+        self.get(name)
+            .map(|v| {
+                parse_duration(v)
+                    .ok_or_else(|| bad_value(name, v, "a length of time such as '200 ms'"))
+            })
+            .transpose()
+    }
+
+    /// One of several words.
+    ///
+    /// # Errors
+    /// For any other word; the hint lists them.
+    pub fn choice<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<Option<T>> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let word = value.trim().to_ascii_lowercase();
+        if let Some((_, choice)) = words.iter().find(|(w, _)| *w == word) {
+            return Ok(Some(*choice));
+        }
+        let known: Vec<String> = words.iter().map(|(w, _)| format!("'{w}'")).collect();
+        Err(bad_value(name, value, &format!("one of {}", known.join(", "))))
+    }
+}
+
+/// An option that has a value it cannot have. `expected` continues "must be …".
+pub fn bad_value(name: &str, value: &str, expected: &str) -> Error {
+    Error::config(format!("option \"{name}\" must be {expected}, not \"{value}\""))
+}
+
+fn unknown_option(connector: &str, key: &str, known: &[OptionDoc]) -> Error {
+    let names: Vec<&str> = known.iter().map(|doc| doc.name).collect();
+    let error = Error::config(format!("unknown option \"{key}\" of connector \"{connector}\""));
+    let error = match nearest(&key.to_ascii_lowercase(), &names) {
+        Some(near) => error.with_hint(format!("Did you mean \"{near}\"?")),
+        None => error,
+    };
+    error.with_hint(format!("Known options of \"{connector}\": {}.", names.join(", ")))
+}
+
+/// The word of `words` that `word` most likely means, if any is near enough.
+pub(crate) fn nearest<'w>(word: &str, words: &[&'w str]) -> Option<&'w str> {
+    let near = words.iter().map(|w| (edit_distance(word, w), *w)).min_by_key(|(d, _)| *d)?;
+    (near.0 <= (word.chars().count() / 3).max(1)).then_some(near.1)
+}
+
+/// Insertions, removals and replacements that make `b` of `a`.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (cell, cb) in row.iter_mut().skip(1).zip(&b) {
+            let best = (diagonal + usize::from(ca != *cb)).min(left + 1).min(*cell + 1);
+            diagonal = std::mem::replace(cell, best);
+            left = best;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+/// `200 ms`, `1.5 s`, `PT`-free; a bare number is milliseconds.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().ok()?;
+    let seconds = match unit.trim().to_ascii_lowercase().as_str() {
+        "us" | "µs" | "microsecond" | "microseconds" => 1e-6,
+        "" | "ms" | "milli" | "millis" | "millisecond" | "milliseconds" => 1e-3,
+        "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
+        "m" | "min" | "mins" | "minute" | "minutes" => 60.0,
+        "h" | "hour" | "hours" => 3_600.0,
+        "d" | "day" | "days" => 86_400.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number * seconds).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: &[OptionDoc] = &[
+        OptionDoc { name: "path", values: "a path", default: "", doc: "Where." },
+        OptionDoc { name: "fields.*.min", values: "a number", default: "", doc: "Least." },
+        OptionDoc { name: "aws_*", values: "a word", default: "", doc: "For S3." },
+        OptionDoc { name: "poll", values: "a time", default: "", doc: "How often." },
+    ];
+
+    fn entries(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn unknown_options_name_the_nearest_and_list_all() {
+        let given = entries(&[("paht", "x")]);
+        let e = StreamOptions::try_new("file", &given, KNOWN).unwrap_err();
+        assert_eq!(e.message(), "unknown option \"paht\" of connector \"file\"");
+        assert_eq!(e.hints().first().unwrap(), "Did you mean \"path\"?");
+        assert!(e.hints().last().unwrap().contains("path, fields.*.min"));
+    }
+
+    #[test]
+    fn patterns_match_whole_families() {
+        let given = entries(&[("fields.a.min", "1"), ("AWS_REGION", "eu"), ("path", "p")]);
+        let options = StreamOptions::try_new("file", &given, KNOWN).unwrap();
+        assert_eq!(options.get("aws_region"), Some("eu"));
+        assert_eq!(options.number::<i64>("fields.a.min").unwrap(), Some(1));
+        assert!(StreamOptions::try_new("file", &entries(&[("fields.min", "1")]), KNOWN).is_err());
+    }
+
+    #[test]
+    fn durations_are_read() {
+        for (text, millis) in [("200 ms", 200), ("5s", 5_000), ("1.5 minutes", 90_000), ("7", 7)] {
+            let given = entries(&[("poll", text)]);
+            let options = StreamOptions::try_new("file", &given, KNOWN).unwrap();
+            assert_eq!(options.duration("poll").unwrap(), Some(Duration::from_millis(millis)));
+        }
+        let given = entries(&[("poll", "soon")]);
+        let options = StreamOptions::try_new("file", &given, KNOWN).unwrap();
+        assert!(options.duration("poll").is_err());
+    }
+}
