@@ -13,6 +13,7 @@
 
 mod bounds;
 mod failure;
+mod keys;
 pub mod lateness;
 mod merger;
 mod overlapping;

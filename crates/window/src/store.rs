@@ -30,6 +30,8 @@ pub struct SliceStore {
     open: BTreeMap<(i64, i64), OpenSlice>,
     /// The smallest watermark at which something leaves; `i64::MAX` when nothing is open.
     leaves_at: i64,
+    /// Groups of the slice that left last: the next will have about as many.
+    groups_expected: usize,
     /// Scratch: group numbers of the rows at hand.
     groups: Vec<usize>,
 }
@@ -43,7 +45,13 @@ struct OpenSlice {
 impl SliceStore {
     /// An empty store.
     pub fn new(spec: Arc<OperatorSpec>) -> Self {
-        Self { spec, open: BTreeMap::new(), leaves_at: i64::MAX, groups: vec![] }
+        Self {
+            spec,
+            open: BTreeMap::new(),
+            leaves_at: i64::MAX,
+            groups_expected: 0,
+            groups: vec![],
+        }
     }
 
     /// Counts rows that are on time: in all windows that hold them. The time column has no NULL.
@@ -125,6 +133,9 @@ impl SliceStore {
         let mut segments = Vec::with_capacity(leaving.len());
         for key in leaving {
             if let Some(open) = self.open.remove(&key) {
+                if let (Body::Live(table), ON_TIME) = (&open.body, key.1) {
+                    self.groups_expected = table.len();
+                }
                 let body = if stays_live { open.body } else { open.body.freeze()? };
                 segments.push(Segment { slice: key.0, counts_from: key.1, rows: open.rows, body });
             }
@@ -214,7 +225,10 @@ impl SliceStore {
             Entry::Vacant(place) => {
                 let body = match self.spec.mode() {
                     Mode::Rows => Body::Rows(vec![]),
-                    Mode::Aggregate { .. } => Body::Live(Box::new(GroupTable::new(&self.spec)?)),
+                    Mode::Aggregate { .. } => {
+                        let expected = if from == ON_TIME { self.groups_expected } else { 0 };
+                        Body::Live(Box::new(GroupTable::new(&self.spec, expected)?))
+                    }
                 };
                 let leaves = self.spec.slicing().first_end(slice).max(from);
                 self.leaves_at = self.leaves_at.min(leaves);

@@ -16,24 +16,33 @@ use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use windrow_core::{Error, Result};
 
 use crate::failure;
+use crate::keys::IntegerKeys;
 use crate::spec::{GroupingSets, OperatorSpec};
 
 /// Gives each distinct key a number, dense from 0 in the order of coming.
-pub(crate) struct Interner {
-    /// `None` without keys: then there is one group.
-    values: Option<Box<dyn GroupValues>>,
-    any: bool,
+pub(crate) enum Interner {
+    /// No keys: one group, once there is a row.
+    Nothing { any: bool },
+    /// One column of integers.
+    Integers(IntegerKeys),
+    /// Everything else.
+    Any(Box<dyn GroupValues>),
 }
 
 impl Interner {
-    pub(crate) fn new(spec: &OperatorSpec) -> Result<Self> {
+    /// `expected` keys can come without growing.
+    pub(crate) fn new(spec: &OperatorSpec, expected: usize) -> Result<Self> {
         let schema = spec.key_schema();
-        let values = if schema.fields().is_empty() {
-            None
-        } else {
-            Some(new_group_values(schema, &GroupOrdering::None).map_err(failure::engine)?)
-        };
-        Ok(Self { values, any: false })
+        if let [field] = schema.fields().as_ref()
+            && let Some(mut keys) = IntegerKeys::for_type(field.data_type())
+        {
+            keys.expect(expected);
+            return Ok(Self::Integers(keys));
+        }
+        if schema.fields().is_empty() {
+            return Ok(Self::Nothing { any: false });
+        }
+        new_group_values(schema, &GroupOrdering::None).map(Self::Any).map_err(failure::engine)
     }
 
     /// The numbers of the keys of `rows` rows.
@@ -43,32 +52,45 @@ impl Interner {
         rows: usize,
         groups: &mut Vec<usize>,
     ) -> Result<()> {
-        match &mut self.values {
-            Some(values) => values.intern(keys, groups).map_err(failure::engine),
-            None => {
-                self.any |= rows > 0;
+        match (self, keys) {
+            (Self::Nothing { any }, _) => {
+                *any |= rows > 0;
                 groups.clear();
                 groups.resize(rows, 0);
                 Ok(())
             }
+            (Self::Integers(integers), [keys]) => integers.intern(keys, groups),
+            (Self::Integers(_), _) => Err(Error::internal("a single key has several columns")),
+            (Self::Any(values), _) => values.intern(keys, groups).map_err(failure::engine),
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.values.as_ref().map_or(usize::from(self.any), |values| values.len())
+        match self {
+            Self::Nothing { any } => usize::from(*any),
+            Self::Integers(keys) => keys.len(),
+            Self::Any(values) => values.len(),
+        }
     }
 
     /// Gives the keys away; nothing is known afterwards.
     pub(crate) fn take_keys(&mut self) -> Result<Vec<ArrayRef>> {
-        self.any = false;
-        match &mut self.values {
-            Some(values) => values.emit(EmitTo::All).map_err(failure::engine),
-            None => Ok(vec![]),
+        match self {
+            Self::Nothing { any } => {
+                *any = false;
+                Ok(vec![])
+            }
+            Self::Integers(keys) => Ok(vec![keys.take()?]),
+            Self::Any(values) => values.emit(EmitTo::All).map_err(failure::engine),
         }
     }
 
     pub(crate) fn size_bytes(&self) -> usize {
-        self.values.as_ref().map_or(0, |values| values.size())
+        match self {
+            Self::Nothing { .. } => 0,
+            Self::Integers(keys) => keys.size_bytes(),
+            Self::Any(values) => values.size(),
+        }
     }
 }
 
@@ -165,8 +187,12 @@ impl fmt::Debug for GroupTable {
 }
 
 impl GroupTable {
-    pub(crate) fn new(spec: &OperatorSpec) -> Result<Self> {
-        Ok(Self { interner: Interner::new(spec)?, accumulators: Accumulators::new(spec)? })
+    /// `expected` groups can come without growing the table of keys.
+    pub(crate) fn new(spec: &OperatorSpec, expected: usize) -> Result<Self> {
+        Ok(Self {
+            interner: Interner::new(spec, expected)?,
+            accumulators: Accumulators::new(spec)?,
+        })
     }
 
     pub(crate) fn len(&self) -> usize {

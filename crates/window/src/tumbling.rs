@@ -71,7 +71,7 @@ fn live(spec: &OperatorSpec, body: Body, groups: &mut Vec<usize>) -> Result<Box<
     match body {
         Body::Live(table) => Ok(table),
         Body::Frozen(frozen) => {
-            let mut table = Box::new(GroupTable::new(spec)?);
+            let mut table = Box::new(GroupTable::new(spec, frozen.groups)?);
             table.merge(&frozen, groups)?;
             Ok(table)
         }

@@ -1,0 +1,180 @@
+//! The window operator alone, on one thread: 10 M rows in memory through one [`SliceStore`] and one
+//! [`WindowMerger`], every window's rows built and dropped.
+//!
+//! Key `i64`, event time in µs, price `i64`; half of the rows have a hot key that moves, the others
+//! are spread over all keys; 18,400 rows per second of event time, out of order by up to a second.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::functions_aggregate::{count::count_udaf, min_max::max_udaf, sum::sum_udaf};
+use datafusion::logical_expr::AggregateUDF;
+use datafusion::physical_expr::aggregate::AggregateExprBuilder;
+use datafusion::physical_expr::expressions::Column;
+use divan::counter::ItemsCount;
+use windrow_core::{Error, Result, Watermark, WindowKind, WindowSpec};
+use windrow_window::lateness::{Tolerance, classify};
+use windrow_window::{AggregateCall, Mode, OperatorSpec, SliceStore, WindowMerger};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const ROWS: usize = 10_000_000;
+const SECOND: i64 = 1_000_000;
+const ROWS_PER_SECOND: i64 = 18_400;
+
+fn main() {
+    divan::main();
+}
+
+fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("key", DataType::Int64, false),
+        Field::new("ts", DataType::Timestamp(TimeUnit::Microsecond, None), false),
+        Field::new("price", DataType::Int64, false),
+    ]))
+}
+
+/// The same rows each time: xorshift.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: i64) -> i64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ((u128::from(self.0) * n.unsigned_abs() as u128) >> 64) as i64
+    }
+}
+
+type Input = Arc<Vec<RecordBatch>>;
+
+/// The rows with `keys` keys in batches of `batch_rows`; kept for the next bench that asks.
+fn input(keys: i64, batch_rows: usize) -> Result<Input> {
+    static KEPT: Mutex<BTreeMap<(i64, usize), Input>> = Mutex::new(BTreeMap::new());
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(input) = kept.get(&(keys, batch_rows)) {
+        return Ok(Arc::clone(input));
+    }
+    kept.clear();
+    let mut random = Random(0x9E37_79B9_7F4A_7C15);
+    let mut batches = vec![];
+    let mut row = 0_i64;
+    while (row as usize) < ROWS {
+        let n = batch_rows.min(ROWS - row as usize);
+        let (mut key, mut ts, mut price) = (vec![], vec![], vec![]);
+        for _ in 0..n {
+            let hot = (row / 20_000) % keys;
+            key.push(if random.below(2) == 0 { hot } else { random.below(keys) });
+            ts.push(row * SECOND / ROWS_PER_SECOND - random.below(SECOND));
+            price.push(random.below(10_000));
+            row += 1;
+        }
+        batches.push(RecordBatch::try_new(
+            schema(),
+            vec![
+                Arc::new(Int64Array::from(key)),
+                Arc::new(TimestampMicrosecondArray::from(ts)),
+                Arc::new(Int64Array::from(price)),
+            ],
+        )?);
+    }
+    let input = Arc::new(batches);
+    kept.insert((keys, batch_rows), Arc::clone(&input));
+    Ok(input)
+}
+
+fn call(function: Arc<AggregateUDF>, column: usize) -> Result<AggregateCall> {
+    let schema = schema();
+    let name = schema.field(column).name().clone();
+    let function = AggregateExprBuilder::new(function, vec![Arc::new(Column::new(&name, column))])
+        .schema(schema)
+        .alias(name)
+        .build()
+        .map_err(|e| Error::internal(e.to_string()))?;
+    Ok(AggregateCall { function: Arc::new(function), arguments: vec![column], filter: None })
+}
+
+fn spec(kind: WindowKind, count_only: bool) -> Result<Arc<OperatorSpec>> {
+    let mut aggregates = vec![call(count_udaf(), 1)?];
+    if !count_only {
+        aggregates.extend([call(sum_udaf(), 2)?, call(max_udaf(), 2)?]);
+    }
+    let mode = Mode::Aggregate { keys: vec![0], grouping_sets: None, aggregates };
+    let window = WindowSpec::try_new(kind, 0)?;
+    Ok(Arc::new(OperatorSpec::try_new(window, 1, schema(), mode)?))
+}
+
+/// All rows through the operator; the number of result rows.
+fn run(spec: &Arc<OperatorSpec>, input: &[RecordBatch]) -> Result<usize> {
+    let tolerance = Tolerance { delay: SECOND, allowed_lateness: 0 };
+    let mut store = SliceStore::new(Arc::clone(spec));
+    let mut merger = WindowMerger::new(Arc::clone(spec));
+    let mut watermark = Watermark::NONE;
+    let mut results = 0;
+    let mut close = |store: &mut SliceStore, watermark| {
+        for segment in store.flush(watermark)? {
+            merger.add(segment)?;
+        }
+        merger.close(watermark, &mut |window| {
+            results += window.rows.iter().map(RecordBatch::num_rows).sum::<usize>();
+            black_box(window);
+            Ok(())
+        })
+    };
+    for batch in input {
+        let times = batch.column(1).as_any().downcast_ref::<TimestampMicrosecondArray>();
+        let times: &[i64] = times.map_or(&[], |t| t.values());
+        let found = classify(spec.slicing(), times, watermark, tolerance);
+        if !found.is_empty() {
+            return Err(Error::internal("no row of this input is late"));
+        }
+        store.update(batch)?;
+        let latest = times.iter().copied().max().unwrap_or(i64::MIN);
+        watermark = watermark.advance(Watermark::at(latest.saturating_sub(SECOND)));
+        close(&mut store, watermark)?;
+    }
+    close(&mut store, Watermark::END)?;
+    Ok(results)
+}
+
+fn bench(bencher: divan::Bencher<'_, '_>, kind: WindowKind, size: (i64, usize), count_only: bool) {
+    let prepared = spec(kind, count_only).and_then(|s| Ok((s, input(size.0, size.1)?)));
+    let Ok((spec, input)) = prepared else {
+        return;
+    };
+    bencher.counter(ItemsCount::new(ROWS)).bench_local(|| black_box(run(&spec, &input)).is_ok());
+}
+
+const SIZES: [(i64, usize); 6] = [
+    (1_000, 8_192),
+    (1_000, 65_536),
+    (100_000, 8_192),
+    (100_000, 65_536),
+    (1_000_000, 8_192),
+    (1_000_000, 65_536),
+];
+
+#[divan::bench(args = SIZES, sample_count = 3)]
+fn tumble_10s(bencher: divan::Bencher<'_, '_>, size: (i64, usize)) {
+    bench(bencher, WindowKind::Tumble { size: 10 * SECOND }, size, false);
+}
+
+#[divan::bench(args = SIZES, sample_count = 3)]
+fn hop_10s_2s(bencher: divan::Bencher<'_, '_>, size: (i64, usize)) {
+    bench(bencher, WindowKind::Hop { slide: 2 * SECOND, size: 10 * SECOND }, size, false);
+}
+
+#[divan::bench(args = [(1_000, 65_536), (66_000, 65_536), (1_000_000, 65_536)], sample_count = 3)]
+fn hop_60s_1s(bencher: divan::Bencher<'_, '_>, size: (i64, usize)) {
+    bench(bencher, WindowKind::Hop { slide: SECOND, size: 60 * SECOND }, size, false);
+}
+
+/// Query QB60 of the comparison: 66 k keys in each of 600 windows, count only.
+#[divan::bench(args = [(66_000, 65_536)], sample_count = 3)]
+fn hop_60s_1s_count(bencher: divan::Bencher<'_, '_>, size: (i64, usize)) {
+    bench(bencher, WindowKind::Hop { slide: SECOND, size: 60 * SECOND }, size, true);
+}
