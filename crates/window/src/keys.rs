@@ -13,8 +13,8 @@ use windrow_core::{Error, ErrorKind, Result};
 
 /// The number of an empty place.
 const EMPTY: u32 = u32::MAX;
-/// Places of a fresh table.
-const PLACES_MIN: usize = 256;
+/// Places of a fresh table: few, because a slice may hold one key.
+const PLACES_MIN: usize = 16;
 
 /// Keys whose places are looked at before the first is compared.
 const LOOKED_AHEAD: usize = 32;
@@ -208,4 +208,62 @@ fn narrow<T: ArrowNativeType>(values: &[i64], cut: impl Fn(i64) -> T) -> Buffer 
 fn spread(key: i64, seed: u64) -> usize {
     let product = u128::from(key as u64 ^ seed) * u128::from(seed ^ 0x9E37_79B9_7F4A_7C15);
     (product as u64 ^ (product >> 64) as u64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Array, Date32Array, Int8Array, TimestampSecondArray, UInt64Array};
+
+    use super::*;
+
+    /// Interns two slices of a column and gives the keys back.
+    fn round(column: &ArrayRef) -> (Vec<usize>, ArrayRef) {
+        let mut keys = IntegerKeys::for_type(column.data_type()).unwrap();
+        let (mut all, mut numbers) = (vec![], vec![]);
+        let half = column.len() / 2;
+        for part in [column.slice(0, half), column.slice(half, column.len() - half)] {
+            keys.intern(&part, &mut numbers).unwrap();
+            all.extend(&numbers);
+        }
+        assert_eq!(keys.len(), all.iter().max().unwrap() + 1);
+        (all, keys.take().unwrap())
+    }
+
+    #[test]
+    fn keys_come_back_by_number_in_their_type() {
+        let columns: [ArrayRef; 4] = [
+            Arc::new(Int8Array::from(vec![Some(-1), None, Some(-1), Some(127), None, Some(0)])),
+            Arc::new(Date32Array::from(vec![Some(-1), Some(i32::MIN), None, Some(-1), None])),
+            Arc::new(UInt64Array::from(vec![u64::MAX, 0, u64::MAX, 1 << 63, 0])),
+            Arc::new(TimestampSecondArray::from(vec![5, 6, 5, 7]).with_timezone("UTC")),
+        ];
+        for column in columns {
+            let (numbers, keys) = round(&column);
+            assert_eq!(keys.data_type(), column.data_type());
+            for (row, number) in numbers.iter().enumerate() {
+                assert_eq!(keys.slice(*number, 1).as_ref(), column.slice(row, 1).as_ref());
+            }
+        }
+    }
+
+    #[test]
+    fn many_keys_are_found_again_after_growing() {
+        let column: ArrayRef =
+            Arc::new(UInt64Array::from_iter_values((0..50_000).map(|k| k << 40)));
+        let mut keys = IntegerKeys::for_type(column.data_type()).unwrap();
+        let mut numbers = vec![];
+        for _ in 0..2 {
+            keys.intern(&column, &mut numbers).unwrap();
+            assert!(numbers.iter().copied().eq(0..50_000));
+        }
+    }
+
+    #[test]
+    fn floats_and_wide_keys_are_for_others() {
+        for other in [DataType::Float64, DataType::Decimal128(38, 0), DataType::Utf8] {
+            assert!(IntegerKeys::for_type(&other).is_none());
+        }
+    }
 }

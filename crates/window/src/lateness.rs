@@ -81,3 +81,53 @@ pub fn late_rows(
     let mut late = found.late.iter().copied().peekable();
     Some(BooleanBuffer::collect_bool(times.len(), |row| late.next_if_eq(&row).is_some()))
 }
+
+#[cfg(test)]
+mod tests {
+    use windrow_core::WindowKind;
+
+    use super::*;
+
+    fn hop() -> Slicing {
+        Slicing::new(WindowSpec::try_new(WindowKind::Hop { slide: 10, size: 30 }, 0).unwrap())
+    }
+
+    const PUNCTUAL: Tolerance = Tolerance { delay: 0, allowed_lateness: 0 };
+
+    #[test]
+    fn a_row_counts_where_a_window_is_open() {
+        // Windows of 19 end at 20, 30, 40; those of 3 at 10, 20, 30.
+        let found = classify(&hop(), &[35, 19, 3, 36], Watermark::NONE, PUNCTUAL);
+        assert_eq!(found, NotOnTime { late: vec![2], partly: vec![(1, 40)] });
+    }
+
+    #[test]
+    fn a_watermark_at_the_end_of_a_window_closes_it() {
+        let window = WindowSpec::try_new(WindowKind::Tumble { size: 10 }, 0).unwrap();
+        let late = |before| late_rows(&window, &[9, 10, 9], Watermark::at(before), 0, 0);
+        assert_eq!(late(9).unwrap().iter().collect::<Vec<_>>(), [false, false, true]);
+        assert_eq!(late(10).unwrap().iter().collect::<Vec<_>>(), [true, false, true]);
+        assert!(late_rows(&window, &[9, 10, 9], Watermark::at(9), 1, 0).is_none());
+        assert!(late_rows(&window, &[9, 10, 9], Watermark::at(10), 0, 1).is_none());
+    }
+
+    #[test]
+    fn cuts_of_batches_do_not_matter() {
+        let times = [5, 40, 12, 33, 90, 61, 88, 20, 100, 71];
+        let whole = classify(&hop(), &times, Watermark::NONE, PUNCTUAL);
+        for cut in 0..=times.len() {
+            let mut found = classify(&hop(), &times[..cut], Watermark::NONE, PUNCTUAL);
+            let before = times[..cut].iter().max().map_or(Watermark::NONE, |t| Watermark::at(*t));
+            let rest = classify(&hop(), &times[cut..], before, PUNCTUAL);
+            found.late.extend(rest.late.iter().map(|row| row + cut));
+            found.partly.extend(rest.partly.iter().map(|(row, from)| (row + cut, *from)));
+            assert_eq!(found, whole, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn after_the_end_everything_is_late() {
+        let found = classify(&hop(), &[i64::MAX, 0], Watermark::END, PUNCTUAL);
+        assert_eq!(found.late, [0, 1]);
+    }
+}

@@ -151,3 +151,68 @@ fn sort(slicing: &Slicing, times: &[i64]) -> Partition {
     }
     Partition::Gather(rows.iter().map(|(_, row)| *row).collect::<Vec<u32>>().into(), pieces)
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+    use windrow_core::{WindowKind, WindowSpec};
+
+    use super::*;
+
+    fn slicing(width: i64) -> Slicing {
+        Slicing::new(WindowSpec::try_new(WindowKind::Tumble { size: width }, 3).unwrap())
+    }
+
+    /// Every row is in exactly one piece, the one of its slice, and rows of a slice keep their order.
+    fn check(slicing: &Slicing, times: &[i64]) -> &'static str {
+        let (what, order, pieces) = match partition(slicing, times).unwrap() {
+            Partition::One(slice) => {
+                ("one", None, vec![Piece { slice, start: 0, len: times.len() }])
+            }
+            Partition::Runs(pieces) => ("runs", None, pieces),
+            Partition::Gather(order, pieces) => ("gather", Some(order), pieces),
+        };
+        let mut next = 0;
+        for piece in pieces {
+            assert_eq!(piece.start, next, "pieces tile");
+            next += piece.len;
+            let rows: Vec<usize> = (piece.start..next)
+                .map(|at| order.as_ref().map_or(at, |order| order.value(at) as usize))
+                .collect();
+            assert!(rows.is_sorted());
+            assert!(rows.iter().all(|row| slicing.slice(times[*row]) == piece.slice));
+        }
+        assert_eq!(next, times.len());
+        what
+    }
+
+    #[test]
+    fn batches_are_cut_by_slice() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..300 {
+            let slicing = slicing(rng.random_range(1..1000));
+            let jitter = rng.random_range(1..5000);
+            let step = [0, 1, 3, 1_000_000_007][rng.random_range(0..4)];
+            let times: Vec<i64> = (0..rng.random_range(1..3000))
+                .map(|i| i * step + rng.random_range(-jitter..jitter) * i64::from(jitter > 2000))
+                .collect();
+            seen.insert(check(&slicing, &times));
+        }
+        assert_eq!(seen.len(), 3, "{seen:?}");
+    }
+
+    #[test]
+    fn the_ends_of_time_do_not_panic() {
+        let ends = [i64::MIN, i64::MIN + 1, -1, 0, 1, i64::MAX - 1, i64::MAX];
+        for width in [1, 10, i64::MAX / 4] {
+            let slicing = slicing(width);
+            let valid =
+                WindowSpec::try_new(WindowKind::Tumble { size: width }, 3).unwrap().valid_times();
+            partition(&slicing, &ends).unwrap();
+            let times: Vec<i64> = ends.into_iter().filter(|t| valid.contains(t)).collect();
+            check(&slicing, &[times.as_slice(), &[*valid.start(), *valid.end()]].concat());
+        }
+    }
+}

@@ -21,6 +21,8 @@ use crate::{Mode, OperatorSpec, Segment};
 
 /// Counts from the first window on: the tag of rows that are on time.
 const ON_TIME: i64 = i64::MIN;
+/// Up to so many open slices a fresh one is given room for as many groups as the last had.
+const USUAL_SLICES_MAX: usize = 8;
 
 /// The open slices of one worker.
 #[derive(Debug)]
@@ -220,13 +222,16 @@ impl SliceStore {
 
     fn slice(&mut self, slice: i64, from: i64) -> Result<(&mut OpenSlice, &mut Vec<usize>)> {
         use std::collections::btree_map::Entry;
+        let open_slices = self.open.len();
         let open = match self.open.entry((slice, from)) {
             Entry::Occupied(open) => open.into_mut(),
             Entry::Vacant(place) => {
                 let body = match self.spec.mode() {
                     Mode::Rows => Body::Rows(vec![]),
                     Mode::Aggregate { .. } => {
-                        let expected = if from == ON_TIME { self.groups_expected } else { 0 };
+                        // Where many slices are open at once most hold few rows.
+                        let usual = from == ON_TIME && open_slices < USUAL_SLICES_MAX;
+                        let expected = if usual { self.groups_expected } else { 0 };
                         Body::Live(Box::new(GroupTable::new(&self.spec, expected)?))
                     }
                 };

@@ -172,14 +172,14 @@ fn case(rng: &mut StdRng) -> Case {
 }
 
 /// Runs a case with cuts, stores and flushes by `rng`.
-fn run(case: &Case, rng: &mut StdRng) -> (Windowed, usize) {
+fn run(case: &Case, rng: &mut StdRng) -> (Windowed, usize, usize) {
     let stores_n = rng.random_range(1..5);
     let mut stores: Vec<_> = (0..stores_n).map(|_| SliceStore::new(case.spec.clone())).collect();
     let mut merger = WindowMerger::new(Arc::clone(&case.spec));
     let mut watermarks = vec![Watermark::NONE; case.partitions.len()];
     let mut done = vec![0; case.partitions.len()];
     let longest = [1, 5, 40, 1000][rng.random_range(0..4)];
-    let (mut output, mut late) = (Windowed::new(), 0);
+    let (mut output, mut late, mut partly_late) = (Windowed::new(), 0, 0);
     while (0..done.len()).any(|p| done[p] < case.partitions[p].len()) {
         let p = rng.random_range(0..done.len());
         let to = (done[p] + rng.random_range(0..=longest)).min(case.partitions[p].len());
@@ -192,6 +192,7 @@ fn run(case: &Case, rng: &mut StdRng) -> (Windowed, usize) {
             watermarks[p] = watermarks[p].advance(reached);
         }
         late += found.late.len();
+        partly_late += found.partly.len();
         let batch = naive::batch(case.spec.input_schema(), &case.text, rows);
         let store = &mut stores[rng.random_range(0..stores_n)];
         let on_time = (0..rows.len() as u32).filter(|i| {
@@ -214,7 +215,7 @@ fn run(case: &Case, rng: &mut StdRng) -> (Windowed, usize) {
     assert_eq!(merger.next_end(), None);
     assert_eq!(merger.open_windows(), 0);
     assert!(stores.iter().all(|s| s.rows() == 0 && s.first_open().is_none()));
-    (output, late)
+    (output, late, partly_late)
 }
 
 fn close(
@@ -256,13 +257,16 @@ fn close(
 
 #[test]
 fn any_cut_gives_the_windows_of_the_naive_evaluator() {
-    for seed in 0..250 {
+    let (mut all_late, mut all_partly) = (0, 0);
+    for seed in 0..160 {
         let mut rng = StdRng::seed_from_u64(seed);
         let case = case(&mut rng);
         let (expected, expected_late) =
             naive::evaluate(&case.spec, case.tolerance, &case.partitions);
         for cut in 0..2 {
-            let (output, late) = run(&case, &mut rng);
+            let (output, late, partly) = run(&case, &mut rng);
+            all_late += late;
+            all_partly += partly;
             let what = format!("seed {seed}, cut {cut}: {:?}", case.spec.window());
             assert_eq!(late, expected_late, "late rows, {what}");
             for (window, rows) in &expected {
@@ -271,4 +275,5 @@ fn any_cut_gives_the_windows_of_the_naive_evaluator() {
             assert_eq!(output.len(), expected.len(), "windows, {what}");
         }
     }
+    assert!(all_late > 500 && all_partly > 500, "late {all_late}, partly {all_partly}");
 }

@@ -1,0 +1,112 @@
+//! When windows close, and what is refused.
+
+use std::sync::Arc;
+
+use arrow::array::{Int64Array, RecordBatch, TimestampMillisecondArray};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use windrow_core::{ErrorKind, Watermark, WindowKind, WindowSpec};
+use windrow_window::{Mode, OperatorSpec, SliceStore, WindowMerger};
+
+fn spec(kind: WindowKind) -> Arc<OperatorSpec> {
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("ts", DataType::Timestamp(TimeUnit::Millisecond, None), false),
+        Field::new("n", DataType::Int64, false),
+    ]));
+    let window = WindowSpec::try_new(kind, 0).unwrap();
+    let mode = Mode::Aggregate { keys: vec![1], grouping_sets: None, aggregates: vec![] };
+    Arc::new(OperatorSpec::try_new(window, 0, schema, mode).unwrap())
+}
+
+fn batch(spec: &OperatorSpec, times: &[i64]) -> RecordBatch {
+    let n = Int64Array::from_iter_values(0..times.len() as i64);
+    let times = TimestampMillisecondArray::from(times.to_vec());
+    RecordBatch::try_new(Arc::clone(spec.input_schema()), vec![Arc::new(times), Arc::new(n)])
+        .unwrap()
+}
+
+/// The ends of the windows that close at `watermark`.
+fn close(store: &mut SliceStore, merger: &mut WindowMerger, watermark: Watermark) -> Vec<i64> {
+    for segment in store.flush(watermark).unwrap() {
+        merger.add(segment).unwrap();
+    }
+    let mut ends = vec![];
+    merger
+        .close(watermark, &mut |window| {
+            ends.push(window.end);
+            Ok(())
+        })
+        .unwrap();
+    ends
+}
+
+#[test]
+fn a_window_closes_at_its_end_and_not_before() {
+    let spec = spec(WindowKind::Tumble { size: 10 });
+    let (mut store, mut merger) =
+        (SliceStore::new(Arc::clone(&spec)), WindowMerger::new(Arc::clone(&spec)));
+    store.update(&batch(&spec, &[-1, 0, 9, 10])).unwrap();
+    assert_eq!((store.first_open(), store.open_slices(), store.rows()), (Some(-10), 3, 4));
+    assert_eq!(close(&mut store, &mut merger, Watermark::at(9)), [0]);
+    assert_eq!(close(&mut store, &mut merger, Watermark::at(10)), [10]);
+    assert_eq!(close(&mut store, &mut merger, Watermark::at(5)), [0_i64; 0]);
+    assert_eq!(merger.frontier(), 10, "the frontier never moves back");
+    assert_eq!(close(&mut store, &mut merger, Watermark::END), [20]);
+}
+
+#[test]
+fn a_year_without_rows_costs_nothing() {
+    let year = 365 * 86_400_000;
+    for kind in [
+        WindowKind::Hop { slide: 2, size: 10 },
+        WindowKind::Cumulate { step: 2, size: 10 },
+        WindowKind::Tumble { size: 10 },
+    ] {
+        let spec = spec(kind);
+        let (mut store, mut merger) =
+            (SliceStore::new(Arc::clone(&spec)), WindowMerger::new(Arc::clone(&spec)));
+        store.update(&batch(&spec, &[0, 1000 * year])).unwrap();
+        let ends = close(&mut store, &mut merger, Watermark::END);
+        assert_eq!(ends.len(), if matches!(kind, WindowKind::Tumble { .. }) { 2 } else { 10 });
+        assert_eq!(merger.size_bytes(), 0, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_segment_of_a_closed_window_is_refused() {
+    for kind in [WindowKind::Tumble { size: 10 }, WindowKind::Hop { slide: 5, size: 20 }] {
+        let spec = spec(kind);
+        let (mut store, mut merger) =
+            (SliceStore::new(Arc::clone(&spec)), WindowMerger::new(Arc::clone(&spec)));
+        close(&mut store, &mut merger, Watermark::at(10));
+        store.update(&batch(&spec, &[3])).unwrap();
+        let segment = store.flush(Watermark::at(10)).unwrap().remove(0);
+        assert_eq!(merger.add(segment).unwrap_err().kind(), ErrorKind::Internal, "{kind:?}");
+    }
+}
+
+#[test]
+fn rows_that_count_nowhere_are_refused() {
+    let spec = spec(WindowKind::Hop { slide: 5, size: 20 });
+    let mut store = SliceStore::new(Arc::clone(&spec));
+    assert!(store.update_partly_late(&batch(&spec, &[3]), &[25]).is_err());
+    store.update_partly_late(&batch(&spec, &[3]), &[20]).unwrap();
+    assert_eq!(store.rows(), 1);
+}
+
+#[test]
+fn a_sliding_window_keeps_no_slice_that_is_over() {
+    let spec = spec(WindowKind::Hop { slide: 1, size: 60 });
+    let (mut store, mut merger) =
+        (SliceStore::new(Arc::clone(&spec)), WindowMerger::new(Arc::clone(&spec)));
+    let mut most = 0;
+    for second in 0..2000 {
+        store.update(&batch(&spec, &[second; 50])).unwrap();
+        close(&mut store, &mut merger, Watermark::at(second));
+        if second == 200 {
+            most = merger.size_bytes();
+        }
+    }
+    assert!(merger.size_bytes() < 2 * most, "state does not grow with time");
+    // The last second is still in the store; the one before is in 59 more windows.
+    assert_eq!(merger.open_windows(), 59);
+}
