@@ -327,7 +327,7 @@ impl Front {
             }
             slice.parts = vec![];
             self.near.remove(&self.next);
-            if self.next % self.block == 0
+            if self.next.is_multiple_of(self.block)
                 && let Some(passed) = self.kept.get_mut(self.next / self.block)
             {
                 *passed = Suffix::default();
@@ -341,7 +341,7 @@ impl Front {
         if self.next >= self.slices.len() {
             return Ok(Suffix::default());
         }
-        if self.next % self.block == 0 {
+        if self.next.is_multiple_of(self.block) {
             return Ok(self.kept.get(self.next / self.block).cloned().unwrap_or_default());
         }
         if !self.near.contains_key(&self.next) {

@@ -17,7 +17,7 @@ use windrow_core::{Error, Result};
 
 use crate::failure;
 use crate::keys::IntegerKeys;
-use crate::spec::{GroupingSets, OperatorSpec};
+use crate::spec::{AggregateCall, GroupingSets, OperatorSpec};
 
 /// Gives each distinct key a number, dense from 0 in the order of coming.
 pub(crate) enum Interner {
@@ -99,7 +99,7 @@ pub(crate) struct Accumulators(Vec<Box<dyn GroupsAccumulator>>);
 
 impl Accumulators {
     pub(crate) fn new(spec: &OperatorSpec) -> Result<Self> {
-        spec.aggregates().iter().map(|call| call.accumulator()).collect::<Result<_>>().map(Self)
+        spec.aggregates().iter().map(AggregateCall::accumulator).collect::<Result<_>>().map(Self)
     }
 
     /// Counts rows; `columns` are packed by the spec's layout.
@@ -115,7 +115,7 @@ impl Accumulators {
         for (accumulator, (arguments, filter)) in self.0.iter_mut().zip(calls) {
             let values: Vec<ArrayRef> =
                 arguments.iter().filter_map(|c| columns.get(*c).cloned()).collect();
-            let filter = filter.and_then(|c| columns.get(c)).map(|c| c.as_boolean());
+            let filter = filter.and_then(|c| columns.get(c)).map(AsArray::as_boolean);
             accumulator.update_batch(&values, groups, filter, total).map_err(failure::engine)?;
         }
         Ok(())

@@ -1,4 +1,5 @@
 //! When windows close, and what is refused.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 

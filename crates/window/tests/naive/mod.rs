@@ -17,21 +17,21 @@ use windrow_window::lateness::Tolerance;
 use windrow_window::{Mode, OperatorSpec};
 
 /// By (end, start): the rows as text, sorted.
-pub type Windowed = BTreeMap<(i64, i64), Vec<String>>;
+pub(crate) type Windowed = BTreeMap<(i64, i64), Vec<String>>;
 
 /// One row.
 #[derive(Debug, Clone)]
-pub struct Row {
-    pub id: i64,
-    pub time: i64,
-    pub keys: (Option<i64>, Option<String>, Option<i64>),
-    pub value: Option<i64>,
-    pub float: Option<f64>,
-    pub flag: Option<bool>,
+pub(crate) struct Row {
+    pub(crate) id: i64,
+    pub(crate) time: i64,
+    pub(crate) keys: (Option<i64>, Option<String>, Option<i64>),
+    pub(crate) value: Option<i64>,
+    pub(crate) float: Option<f64>,
+    pub(crate) flag: Option<bool>,
 }
 
 impl Row {
-    pub fn random(rng: &mut StdRng, id: i64, time: i64, cardinality: i64) -> Self {
+    pub(crate) fn random(rng: &mut StdRng, id: i64, time: i64, cardinality: i64) -> Self {
         let mut number =
             |n: i64| if rng.random_bool(0.1) { None } else { Some(rng.random_range(0..n)) };
         Self {
@@ -59,13 +59,13 @@ fn show<T: ToString>(value: Option<T>) -> String {
 }
 
 /// A list as text whose order does not matter.
-pub fn sorted_list(mut items: Vec<String>) -> String {
+pub(crate) fn sorted_list(mut items: Vec<String>) -> String {
     items.sort();
     format!("[{}]", items.join(", "))
 }
 
 /// The rows as a prepared batch.
-pub fn batch(schema: &SchemaRef, text: &DataType, rows: &[Row]) -> RecordBatch {
+pub(crate) fn batch(schema: &SchemaRef, text: &DataType, rows: &[Row]) -> RecordBatch {
     let a: Int64Array = rows.iter().map(|r| Some(r.keys.2.unwrap_or(0))).collect();
     let field = Arc::new(Field::new("a", DataType::Int64, true));
     let valid: NullBuffer = rows.iter().map(|r| r.keys.2.is_some()).collect();
@@ -103,7 +103,7 @@ fn windows(kind: WindowKind, offset: i64, time: i64) -> Vec<(i64, i64)> {
 }
 
 /// The windows of all rows, and how many rows are in none because they are late.
-pub fn evaluate(
+pub(crate) fn evaluate(
     spec: &OperatorSpec,
     tolerance: Tolerance,
     partitions: &[Vec<Row>],
@@ -148,7 +148,7 @@ fn keys(mode: &Mode, row: &Row) -> Vec<String> {
         return vec![String::new()];
     };
     let texts = row.key_texts();
-    let plain = vec![vec![false; keys.len()]];
+    let plain = [vec![false; keys.len()]];
     let masks = grouping_sets.as_ref().map_or(&plain[..], |sets| sets.masks());
     let mut seen: BTreeMap<&Vec<bool>, u64> = BTreeMap::new();
     masks
