@@ -166,7 +166,11 @@ impl Runner {
     }
 
     /// Prints rows until there are no more; what people are told about them.
-    async fn print(&mut self, mut rows: ResultStream, watch: &mut Watch) -> Result<u64, Failure> {
+    async fn print(
+        &mut self,
+        mut rows: ResultStream,
+        watch: &mut Watch,
+    ) -> Result<String, Failure> {
         let format = self.printing.format;
         let width = self.terminal_width();
         let schema = Arc::clone(rows.schema());
