@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::compute::concat_batches;
 use arrow::datatypes::DataType;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use windrow_core::{Error, Result};
@@ -16,6 +17,11 @@ use crate::segment::{Body, Segment};
 const PINNED_FACTOR: usize = 2;
 /// … and at least this many bytes.
 const PINNED_BYTES_MIN: usize = 64 << 10;
+
+/// Batches of fewer rows are put together…
+const SMALL_ROWS: usize = 1024;
+/// … until they have so many.
+const TOGETHER_ROWS: usize = 8192;
 
 /// Slices of rows, by start and by the end of the first window that the rows count in.
 #[derive(Debug, Default)]
@@ -86,6 +92,39 @@ pub(crate) fn next_end<'a>(
     next
 }
 
+/// Puts neighbours together where batches are small: under light load a micro-batch is a few rows,
+/// and what comes after a window should not pay for each.
+pub(crate) fn together(batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+    let mut out: Vec<RecordBatch> = vec![];
+    let mut small: Vec<RecordBatch> = vec![];
+    let mut rows = 0;
+    for batch in batches {
+        if batch.num_rows() >= SMALL_ROWS || rows >= TOGETHER_ROWS {
+            put_together(&mut small, &mut out)?;
+            rows = 0;
+        }
+        if batch.num_rows() >= SMALL_ROWS {
+            out.push(batch);
+        } else {
+            rows += batch.num_rows();
+            small.push(batch);
+        }
+    }
+    put_together(&mut small, &mut out)?;
+    Ok(out)
+}
+
+fn put_together(small: &mut Vec<RecordBatch>, out: &mut Vec<RecordBatch>) -> Result<()> {
+    if small.len() > 1
+        && let Some(first) = small.first()
+    {
+        out.push(concat_batches(&first.schema(), small.iter())?);
+        small.clear();
+    }
+    out.append(small);
+    Ok(())
+}
+
 /// String views keep whole buffers alive that mostly belong to rows that were filtered out:
 /// copies what is shown when that is much less.
 pub(crate) fn without_foreign_bytes(batch: RecordBatch) -> Result<RecordBatch> {
@@ -120,4 +159,43 @@ pub(crate) fn without_foreign_bytes(batch: RecordBatch) -> Result<RecordBatch> {
 fn pins(buffers: &[arrow::buffer::Buffer], used: usize) -> bool {
     let held: usize = buffers.iter().map(arrow::buffer::Buffer::capacity).sum();
     held > PINNED_BYTES_MIN && held > used.saturating_mul(PINNED_FACTOR)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, StringViewArray};
+    use arrow::datatypes::{Field, Schema};
+
+    use super::*;
+
+    fn numbers(from: i64, to: i64) -> RecordBatch {
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+        let numbers = Int64Array::from_iter_values(from..to);
+        RecordBatch::try_new(schema, vec![Arc::new(numbers)]).unwrap()
+    }
+
+    #[test]
+    fn small_batches_are_put_together_in_order() {
+        let mut batches: Vec<_> = (0..20_000).map(|n| numbers(n, n + 1)).collect();
+        batches.push(numbers(20_000, 30_000));
+        batches.push(numbers(30_000, 30_010));
+        let out = together(batches).unwrap();
+        assert!(out.len() <= 5, "{}", out.len());
+        let all = concat_batches(&out[0].schema(), &out).unwrap();
+        assert_eq!(all, numbers(0, 30_010));
+    }
+
+    #[test]
+    fn what_was_filtered_out_is_not_kept_alive() {
+        let text = "a text that does not fit into a view ".repeat(10);
+        let views: ArrayRef =
+            Arc::new(StringViewArray::from_iter_values((0..1000).map(|n| format!("{text}{n}"))));
+        let schema = Arc::new(Schema::new(vec![Field::new("s", DataType::Utf8View, false)]));
+        let batch = RecordBatch::try_new(schema, vec![views]).unwrap();
+        let one = without_foreign_bytes(batch.slice(7, 1)).unwrap();
+        assert_eq!(one, batch.slice(7, 1));
+        assert!(one.get_array_memory_size() < 10_000);
+        let all = without_foreign_bytes(batch.clone()).unwrap();
+        assert_eq!(all.get_array_memory_size(), batch.get_array_memory_size());
+    }
 }

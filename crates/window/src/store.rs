@@ -138,7 +138,11 @@ impl SliceStore {
                 if let (Body::Live(table), ON_TIME) = (&open.body, key.1) {
                     self.groups_expected = table.len();
                 }
-                let body = if stays_live { open.body } else { open.body.freeze()? };
+                let body = match open.body {
+                    Body::Rows(rows) => Body::Rows(rows::together(rows)?),
+                    live if stays_live => live,
+                    shared => shared.freeze()?,
+                };
                 segments.push(Segment { slice: key.0, counts_from: key.1, rows: open.rows, body });
             }
         }
