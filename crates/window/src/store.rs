@@ -21,6 +21,10 @@ use crate::{Mode, OperatorSpec, Segment};
 
 /// Counts from the first window on: the tag of rows that are on time.
 const ON_TIME: i64 = i64::MIN;
+/// Rows that are counted at a time.
+const STEP_ROWS: usize = 8192;
+/// A step is too short when its pieces are shorter than this on average.
+const PIECE_ROWS_MIN: usize = 512;
 /// Up to so many open slices a fresh one is given room for as many groups as the last had.
 const USUAL_SLICES_MAX: usize = 8;
 
@@ -61,20 +65,47 @@ impl SliceStore {
     /// # Errors
     /// When an aggregate fails (overflow, memory); Internal when the batch is not as specified.
     pub fn update(&mut self, batch: &RecordBatch) -> Result<()> {
-        if batch.num_rows() == 0 {
-            return Ok(());
+        let rows = batch.num_rows();
+        // Steps that stay in the cache, and often in one slice; all at once where time is so
+        // mixed that a step would fall into many small pieces, and where rows are only kept.
+        let mut step = match self.spec.mode() {
+            Mode::Aggregate { .. } => STEP_ROWS,
+            Mode::Rows => rows,
+        };
+        let mut start = 0;
+        while start < rows {
+            let len = step.min(rows - start);
+            let pieces = if len == rows {
+                self.update_step(batch)?
+            } else {
+                self.update_step(&batch.slice(start, len))?
+            };
+            start += len;
+            if pieces.saturating_mul(PIECE_ROWS_MIN) > len {
+                step = rows;
+            }
         }
+        Ok(())
+    }
+
+    /// Counts rows; returns into how many pieces they fell.
+    fn update_step(&mut self, batch: &RecordBatch) -> Result<usize> {
         let spec = Arc::clone(&self.spec);
         let times = self.times(batch)?;
         match partition(spec.slicing(), ticks(&times)?)? {
             Partition::One(slice) => {
                 let piece = Piece { slice, start: 0, len: batch.num_rows() };
-                self.count(batch, &[piece], &[])
+                self.count(batch, &[piece], &[])?;
+                Ok(1)
             }
-            Partition::Runs(pieces) => self.count(batch, &pieces, &[]),
+            Partition::Runs(pieces) => {
+                self.count(batch, &pieces, &[])?;
+                Ok(pieces.len())
+            }
             Partition::Gather(order, pieces) => {
                 let batch = self.gather(batch, &order)?;
-                self.count(&batch, &pieces, &[])
+                self.count(&batch, &pieces, &[])?;
+                Ok(pieces.len())
             }
         }
     }
