@@ -41,7 +41,7 @@ pub use flow::{ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, WindowIn
 use relation::ContinuousScan;
 pub use relation::{EventTime, StreamRelation};
 pub use session::{micro_batch_state, physical, run, session_state};
-pub use split::continuous;
+pub use split::{continuous, predicates};
 pub use trace::ROW_COLUMN;
 
 /// Plans a query: analysed, not optimised; window relations are [`WindowAssign`] nodes.
@@ -112,3 +112,6 @@ fn stream_of(scan: &TableScan) -> Option<Arc<StreamRelation>> {
     }
     provider.downcast_ref::<StreamRelation>().map(|relation| Arc::new(relation.clone()))
 }
+
+#[cfg(test)]
+mod tests;

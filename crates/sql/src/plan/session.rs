@@ -59,7 +59,10 @@ pub fn micro_batch_state(state: &SessionState) -> SessionState {
         optimizer.enable_join_dynamic_filter_pushdown = false;
         optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     }
-    SessionStateBuilder::new_from_existing(state.clone()).with_config(config).build()
+    // Not through a builder: that would make a new, empty default catalog in the shared list.
+    let mut state = state.clone();
+    *state.config_mut() = config;
+    state
 }
 
 /// The physical form of an optimised plan (a prepare or finish plan), for a state from

@@ -399,6 +399,11 @@ fn is_row_wise(plan: &LogicalPlan) -> bool {
     }
 }
 
+/// The conditions among `filters` that readers understand, over the columns of `schema`.
+pub fn predicates(filters: &[Expr], schema: &Schema) -> Vec<Predicate> {
+    filters.iter().filter_map(|filter| predicate(filter, schema)).collect()
+}
+
 /// `column op literal` (or the other way round) for readers.
 fn predicate(expr: &Expr, schema: &Schema) -> Option<Predicate> {
     let Expr::BinaryExpr(binary) = expr else { return None };
