@@ -179,7 +179,7 @@ fn unknown_option(connector: &str, key: &str, known: &[OptionDoc]) -> Error {
 /// The word of `words` that `word` most likely means, if any is near enough.
 pub(crate) fn nearest<'w>(word: &str, words: &[&'w str]) -> Option<&'w str> {
     let near = words.iter().map(|w| (edit_distance(word, w), *w)).min_by_key(|(d, _)| *d)?;
-    (near.0 <= (word.chars().count() / 3).max(1)).then_some(near.1)
+    (near.0 <= (word.chars().count() / 3).max(2) && near.0 < near.1.len()).then_some(near.1)
 }
 
 /// Insertions, removals and replacements that make `b` of `a`.

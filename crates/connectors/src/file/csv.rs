@@ -334,6 +334,13 @@ impl Decode for CsvDecoder {
                 Looks::Blank
             }
             [] => Looks::Blank,
+            [inner @ .., _] if memchr::memchr(b'\n', inner).is_some() => {
+                if self.dialect.framing().is_well_quoted(record) {
+                    Looks::Whole
+                } else {
+                    Looks::Runaway
+                }
+            }
             _ => Looks::Whole,
         }
     }

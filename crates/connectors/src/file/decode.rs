@@ -59,6 +59,9 @@ pub(super) enum Looks {
     Whole,
     /// It may spill into its neighbours: decoded alone.
     Odd,
+    /// Several lines that a stray quote made one record: the first is bad, the others are cut
+    /// anew.
+    Runaway,
 }
 
 /// Records of one piece of text.

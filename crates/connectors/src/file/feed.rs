@@ -10,6 +10,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use windrow_core::{Error, Result};
+use zstd::stream::raw::Operation;
 
 use super::format::Packing;
 use super::location::{Blob, interrupted, unreadable};
@@ -18,6 +19,8 @@ use super::location::{Blob, interrupted, unreadable};
 const STORE_READ_BYTES: u64 = 8 << 20;
 /// Packed bytes that are unpacked at a time: bounds what a tiny file can blow up to at once.
 const UNPACK_BYTES: usize = 64 << 10;
+/// Room that zstd is given at a time.
+const UNPACKED_BYTES: usize = 128 << 10;
 
 /// Reads the bytes `[at, end)` of a file. For packed files positions count unpacked bytes, and
 /// reading starts at 0.
@@ -52,7 +55,7 @@ struct Store {
 enum Unpack {
     Plain,
     Gzip(Box<flate2::write::MultiGzDecoder<Vec<u8>>>),
-    Zstd(Box<zstd::stream::write::Decoder<'static, Vec<u8>>>),
+    Zstd { decoder: zstd::stream::raw::Decoder<'static>, frame_is_whole: bool },
     Done,
 }
 
@@ -83,9 +86,11 @@ impl Feed {
         let unpack = match packing {
             Packing::Plain => Unpack::Plain,
             Packing::Gzip => Unpack::Gzip(Box::new(flate2::write::MultiGzDecoder::new(Vec::new()))),
-            Packing::Zstd => Unpack::Zstd(Box::new(
-                zstd::stream::write::Decoder::new(Vec::new()).map_err(|e| unreadable(name, e))?,
-            )),
+            Packing::Zstd => {
+                let decoder = zstd::stream::raw::Decoder::new();
+                let decoder = decoder.map_err(|e| unreadable(name, e))?;
+                Unpack::Zstd { decoder, frame_is_whole: true }
+            }
         };
         Ok(Self { name: name.to_owned(), raw, unpack, packed: Bytes::new() })
     }
@@ -176,10 +181,28 @@ impl Unpack {
                 }
                 to.append(decoder.get_mut());
             }
-            Self::Zstd(decoder) => {
-                decoder.write_all(piece)?;
-                decoder.flush()?;
-                to.append(decoder.get_mut());
+            Self::Zstd { frame_is_whole, .. } if ends => {
+                if !*frame_is_whole {
+                    return Err(std::io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            Self::Zstd { decoder, frame_is_whole } => {
+                let mut rest = piece;
+                loop {
+                    let start = to.len();
+                    to.resize(start + UNPACKED_BYTES, 0);
+                    let room = to.get_mut(start..).unwrap_or_default();
+                    let status = decoder.run_on_buffers(rest, room)?;
+                    to.truncate(start + status.bytes_written);
+                    rest = rest.get(status.bytes_read..).unwrap_or_default();
+                    if status.bytes_read > 0 || status.bytes_written > 0 {
+                        *frame_is_whole = status.remaining == 0;
+                    }
+                    // Full room may mean that more is waiting.
+                    if rest.is_empty() && status.bytes_written < UNPACKED_BYTES {
+                        break;
+                    }
+                }
             }
         }
         if ends {

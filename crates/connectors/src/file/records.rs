@@ -21,6 +21,30 @@ pub(super) enum Framing {
     },
 }
 
+impl Framing {
+    /// Whether every quoted field of a record ends at a delimiter or at the record's end. Where
+    /// text follows a closing quote, a stray quote opened the field.
+    pub(super) fn is_well_quoted(self, record: &[u8]) -> bool {
+        let Self::Quoted { quote, escape, delimiter } = self else { return true };
+        let mut cutter = RecordCutter::new(self);
+        while cutter.enter_quotes(record, quote, delimiter, &mut |_, _| {}) {
+            if !cutter.quoted {
+                continue;
+            }
+            while cutter.quoted {
+                if !cutter.leave_quotes(record, quote, escape) {
+                    return true;
+                }
+            }
+            let next = record.get(cutter.at);
+            if next.is_some_and(|b| *b != delimiter && !matches!(b, b'\r' | b'\n')) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
 /// Finds the ends of records in a buffer that grows.
 #[derive(Debug, Clone)]
 pub(super) struct RecordCutter {

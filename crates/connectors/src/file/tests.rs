@@ -535,10 +535,14 @@ async fn follow_reads_what_is_appended_and_new_files() {
     let scan = ScanRequest { until_now: true, ..all(&source) };
     assert_eq!(read(&source, &scan).await.unwrap().count(), 1, "what is there now, and an end");
 
-    append(&case.path("a.json"), b"2}\n");
-    assert!(soon(reader.next()).await.is_none(), "not before it looks again");
-    clock.advance(Duration::from_millis(200));
-    let batch = soon(reader.next()).await.unwrap().unwrap().unwrap();
+    let batch = {
+        let mut next = std::pin::pin!(reader.next());
+        assert!(soon(&mut next).await.is_none());
+        append(&case.path("a.json"), b"2}\n");
+        assert!(soon(&mut next).await.is_none(), "not before it looks again");
+        clock.advance(Duration::from_millis(200));
+        soon(&mut next).await.unwrap().unwrap().unwrap()
+    };
     assert_eq!((batch.offsets.start(), batch.offsets.end()), (8, 16));
     assert_eq!(batch.rows.column(0).as_primitive::<Int64Type>().value(0), 2);
 

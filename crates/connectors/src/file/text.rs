@@ -281,7 +281,9 @@ impl TextReader {
         }
         let beyond = self.records.iter().position(|r| self.is_beyond(self.position(r.start)));
         if let Some(beyond) = beyond {
+            let start = self.records.get(beyond).map_or(self.buffer.len(), |r| r.start);
             self.records.truncate(beyond);
+            self.cutter.restart(start);
         }
         if beyond.is_some() || self.is_beyond(self.position(self.cutter.start())) {
             self.at_end = true;
@@ -305,8 +307,10 @@ impl TextReader {
             }
             None => {
                 self.cutter.restart(self.buffer.len());
-                // No record starts in this split at all when its end is reached here.
-                self.at_end |= self.is_beyond(self.position(self.buffer.len()));
+                // No record starts in this split at all when its end is reached here; but the
+                // end of a record that was too long is still to be found.
+                let beyond = self.is_beyond(self.position(self.buffer.len()));
+                self.at_end |= self.covered.is_none() && beyond;
                 false
             }
         }
@@ -382,14 +386,15 @@ impl TextReader {
         let mut run: Vec<Range<usize>> = Vec::with_capacity(last - self.done);
         for record in self.records.get(self.done..last).unwrap_or_default() {
             let bytes = self.buffer.get(record.clone()).unwrap_or_default();
-            let looks = decoder.looks(bytes);
             let too_long = bytes.len() > self.settings.row_bytes_max.saturating_add(2);
-            if looks == Looks::Whole && !too_long {
-                run.push(record.clone());
-                continue;
-            }
-            if looks == Looks::Blank {
-                continue;
+            let looks = decoder.looks(bytes);
+            match looks {
+                Looks::Whole if !too_long => {
+                    run.push(record.clone());
+                    continue;
+                }
+                Looks::Blank => continue,
+                Looks::Whole | Looks::Odd | Looks::Runaway => {}
             }
             let before = Run { text: &self.buffer, records: &run, base };
             decode_run(decoder, &before, on_bad, name, &mut decoded)?;
@@ -397,10 +402,16 @@ impl TextReader {
             if decoded.recut.is_some() {
                 break;
             }
-            if too_long {
+            let offset = base + record.start as u64;
+            if looks == Looks::Runaway {
+                let line = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |i| i + 1);
+                let reason = "a quoted field is not closed where it should be".to_owned();
+                let raw = readable(bytes.get(..line).unwrap_or_default());
+                refuse(BadRow { offset, reason, raw }, on_bad, name, &mut decoded)?;
+                decoded.recut = Some(record.start + line);
+            } else if too_long {
                 let max = self.settings.row_bytes_max;
                 let reason = format!("the row is longer than row_bytes_max ({max} bytes)");
-                let offset = base + record.start as u64;
                 let bad = BadRow { offset, reason, raw: readable(bytes) };
                 refuse(bad, on_bad, name, &mut decoded)?;
             } else {
