@@ -194,7 +194,7 @@ impl CsvColumns {
         let find = |wanted: &str| {
             let same = |n: &&str| **n == *wanted;
             let nearly = |n: &&str| n.eq_ignore_ascii_case(wanted);
-            names.iter().position(|n| same(n)).or_else(|| names.iter().position(|n| nearly(n)))
+            names.iter().position(same).or_else(|| names.iter().position(nearly))
         };
         let fields = wanted.iter().map(|field| {
             find(field.name()).ok_or_else(|| missing_column(name, field.name(), &names))

@@ -67,7 +67,8 @@ pub(super) async fn read_footer(
 ) -> Result<ParquetFile> {
     let mut start = size.saturating_sub(TAIL_BYTES);
     let metadata = loop {
-        let bytes = read_ranges(name, blob, vec![start..size], io).await?;
+        let tail = std::iter::once(start..size).collect();
+        let bytes = read_ranges(name, blob, tail, io).await?;
         let tail = bytes.into_iter().next().unwrap_or_default();
         let mut reader = ParquetMetaDataReader::new();
         match reader.try_parse_sized(&tail, size) {

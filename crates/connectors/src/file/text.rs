@@ -285,9 +285,9 @@ impl TextReader {
             self.records.truncate(beyond);
             self.cutter.restart(start);
         }
-        if beyond.is_some() || self.is_beyond(self.position(self.cutter.start())) {
-            self.at_end = true;
-        }
+        // A record that is too long is skipped to its end, wherever that is.
+        let next = self.position(self.cutter.start());
+        self.at_end |= beyond.is_some() || (self.mode == Mode::Records && self.is_beyond(next));
         Ok(())
     }
 
