@@ -162,12 +162,20 @@ impl Reader {
     }
 }
 
-/// Whether a number in the text may have a fraction or an exponent (a cheap look, which may say
-/// yes for no reason).
+/// Whether the number of some field may have a fraction or an exponent: a cheap look for
+/// `": 12.` and `": 1e`, which may say yes for what stands in a string.
 fn may_hold_fractions(text: &[u8]) -> bool {
-    let digit_before =
-        |i: usize| i.checked_sub(1).and_then(|b| text.get(b)).is_some_and(u8::is_ascii_digit);
-    memchr::memchr3_iter(b'.', b'e', b'E', text).any(digit_before)
+    memchr::memchr3_iter(b'.', b'e', b'E', text).any(|at| {
+        let before = text.get(..at).unwrap_or_default();
+        if !before.last().is_some_and(u8::is_ascii_digit) {
+            return false;
+        }
+        let is_part = |b: &u8| b.is_ascii_digit() || matches!(b, b'-' | b'+');
+        let number = before.iter().rev().take_while(|b| is_part(b)).count();
+        let before = before.get(..before.len() - number).unwrap_or_default().trim_ascii_end();
+        let Some((b':', key)) = before.split_last() else { return false };
+        key.trim_ascii_end().last() == Some(&b'"')
+    })
 }
 
 /// arrow's message without its preambles: names the column in our way.
@@ -191,5 +199,20 @@ fn why_not_json(record: &[u8], e: &serde_json::Error) -> String {
         format!("the JSON object is cut off: {what}")
     } else {
         format!("the line is not valid JSON: {what} at character {}", e.column())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_hold_fractions;
+
+    #[test]
+    fn only_numbers_of_fields_count() {
+        for text in ["{\"a\":1.5}", "{\"a\" : -12e3}", "{\"t\":\"x\",\"a\":1E2}"] {
+            assert!(may_hold_fractions(text.as_bytes()), "{text}");
+        }
+        for text in ["{\"t\":\"12:00:00.5\",\"a\":1}", "{\"ease\":12,\"e\":\"1e\"}", "", ".5"] {
+            assert!(!may_hold_fractions(text.as_bytes()), "{text}");
+        }
     }
 }
