@@ -16,7 +16,7 @@ use crate::partition::{Partition, Piece, partition};
 use crate::rows;
 use crate::segment::Body;
 use crate::spec::ticks;
-use crate::table::GroupTable;
+use crate::table::{GroupTable, Interner};
 use crate::{Mode, OperatorSpec, Segment};
 
 /// Counts from the first window on: the tag of rows that are on time.
@@ -38,6 +38,8 @@ pub struct SliceStore {
     leaves_at: i64,
     /// Groups of the slice that left last: the next will have about as many.
     groups_expected: usize,
+    /// Interners of slices that have left.
+    spare: Vec<Interner>,
     /// Scratch: group numbers of the rows at hand.
     groups: Vec<usize>,
 }
@@ -56,6 +58,7 @@ impl SliceStore {
             open: BTreeMap::new(),
             leaves_at: i64::MAX,
             groups_expected: 0,
+            spare: vec![],
             groups: vec![],
         }
     }
@@ -172,7 +175,13 @@ impl SliceStore {
                 let body = match open.body {
                     Body::Rows(rows) => Body::Rows(rows::together(rows)?),
                     live if stays_live => live,
-                    shared => shared.freeze()?,
+                    Body::Live(table) => {
+                        let (frozen, spare) = table.freeze()?;
+                        self.spare.extend(spare);
+                        self.spare.truncate(USUAL_SLICES_MAX);
+                        Body::Frozen(frozen)
+                    }
+                    frozen @ Body::Frozen(_) => frozen,
                 };
                 segments.push(Segment { slice: key.0, counts_from: key.1, rows: open.rows, body });
             }
@@ -267,7 +276,11 @@ impl SliceStore {
                         // Where many slices are open at once most hold few rows.
                         let usual = from == ON_TIME && open_slices < USUAL_SLICES_MAX;
                         let expected = if usual { self.groups_expected } else { 0 };
-                        Body::Live(Box::new(GroupTable::new(&self.spec, expected)?))
+                        let interner = match self.spare.pop() {
+                            Some(spare) => spare,
+                            None => Interner::new(&self.spec, expected)?,
+                        };
+                        Body::Live(Box::new(GroupTable::new(&self.spec, interner)?))
                     }
                 };
                 let leaves = self.spec.slicing().first_end(slice).max(from);
