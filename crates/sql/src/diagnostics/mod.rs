@@ -1,13 +1,366 @@
 //! Errors for people: the engine's errors as ours, and near matches for unknown names.
+//!
+//! Invariants: nothing here panics, whatever the error; an error of the user's making never reads
+//! as a bug; an error of ours that travelled through the engine comes out as it went in.
 
 mod near;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+
+use arrow::error::ArrowError;
+use datafusion::common::{Column, Diagnostic, SchemaError, Span};
+use datafusion::error::DataFusionError;
+use windrow_core::{Error, ErrorKind, Place};
 
 pub use near::{did_you_mean, nearest};
 
-use datafusion::error::DataFusionError;
-use windrow_core::Error;
+/// How many layers around the cause are looked through.
+const LAYERS_MAX: usize = 64;
 
-/// An error of the engine underneath as one for people.
+/// An error of the engine underneath as one for people: with the kind that says who can act, the
+/// place in the SQL where the engine knows it, and near matches for unknown names.
 pub fn from_datafusion(error: DataFusionError) -> Error {
-    Error::internal(error.to_string())
+    let mut outside = Outside::default();
+    let converted = convert(error, &mut outside);
+    let Outside { place, hints } = outside;
+    let converted = match place {
+        Some(place) if converted.place().is_none() => converted.with_place(place),
+        _ => converted,
+    };
+    if converted.hints().is_empty() {
+        hints.into_iter().fold(converted, Error::with_hint)
+    } else {
+        converted
+    }
+}
+
+/// What the layers around the cause tell.
+#[derive(Default)]
+struct Outside {
+    place: Option<Place>,
+    hints: Vec<String>,
+}
+
+impl Outside {
+    fn add(&mut self, diagnostic: &Diagnostic) {
+        self.place = self.place.or(diagnostic.span.and_then(place_of));
+        if self.hints.is_empty() {
+            self.hints = diagnostic.helps.iter().map(|h| sentence(&h.message)).collect();
+        }
+    }
+}
+
+/// Unwraps the layers, one by one, and converts the cause.
+fn convert(mut error: DataFusionError, outside: &mut Outside) -> Error {
+    for _ in 0..LAYERS_MAX {
+        error = match error {
+            DataFusionError::Context(_, inner) => *inner,
+            DataFusionError::Diagnostic(diagnostic, inner) => {
+                outside.add(&diagnostic);
+                *inner
+            }
+            DataFusionError::Collection(mut errors) if !errors.is_empty() => errors.swap_remove(0),
+            DataFusionError::Shared(shared) => match Arc::try_unwrap(shared) {
+                Ok(inner) => inner,
+                Err(shared) => return from_shared(&shared, outside),
+            },
+            DataFusionError::ArrowError(arrow, _) => match *arrow {
+                ArrowError::ExternalError(external) => match unwrap_external(external) {
+                    Ok(inner) => inner,
+                    Err(ours) => return ours,
+                },
+                arrow => return from_arrow(&arrow),
+            },
+            DataFusionError::External(external) => match unwrap_external(external) {
+                Ok(inner) => inner,
+                Err(ours) => return ours,
+            },
+            cause => return from_cause(cause),
+        };
+    }
+    from_cause(error)
+}
+
+/// The engine's error in a box, or ours.
+fn unwrap_external(external: Box<dyn StdError + Send + Sync>) -> Result<DataFusionError, Error> {
+    let external = match external.downcast::<Error>() {
+        Ok(ours) => return Err(*ours),
+        Err(other) => other,
+    };
+    let external = match external.downcast::<DataFusionError>() {
+        Ok(engine) => return Ok(*engine),
+        Err(other) => other,
+    };
+    match external.downcast::<ArrowError>() {
+        Ok(arrow) => Ok(DataFusionError::ArrowError(arrow, None)),
+        Err(other) => {
+            let message = first_line(&other.to_string());
+            Err(Error::new(ErrorKind::Unavailable, message).with_source(other))
+        }
+    }
+}
+
+/// An error that others hold too: it cannot be taken apart, so what matters of it is copied.
+fn from_shared(mut error: &DataFusionError, outside: &mut Outside) -> Error {
+    for _ in 0..LAYERS_MAX {
+        error = match error {
+            DataFusionError::Context(_, inner) => inner,
+            DataFusionError::Shared(inner) => inner,
+            DataFusionError::Diagnostic(diagnostic, inner) => {
+                outside.add(diagnostic);
+                inner
+            }
+            DataFusionError::Collection(errors) => match errors.first() {
+                Some(first) => first,
+                None => break,
+            },
+            DataFusionError::External(external) => {
+                if let Some(ours) = external.downcast_ref::<Error>() {
+                    return copied(ours);
+                }
+                match external.downcast_ref::<DataFusionError>() {
+                    Some(inner) => inner,
+                    None => break,
+                }
+            }
+            DataFusionError::ArrowError(arrow, _) => match arrow.as_ref() {
+                ArrowError::ExternalError(external) => {
+                    if let Some(ours) = external.downcast_ref::<Error>() {
+                        return copied(ours);
+                    }
+                    match external.downcast_ref::<DataFusionError>() {
+                        Some(inner) => inner,
+                        None => break,
+                    }
+                }
+                arrow => return from_arrow(arrow),
+            },
+            _ => break,
+        };
+    }
+    plain(error)
+}
+
+fn copied(error: &Error) -> Error {
+    let mut copy = Error::new(error.kind(), error.message());
+    if let Some(detail) = error.detail() {
+        copy = copy.with_detail(detail);
+    }
+    if let Some(place) = error.place() {
+        copy = copy.with_place(place);
+    }
+    error.hints().iter().cloned().fold(copy, Error::with_hint)
+}
+
+fn from_cause(error: DataFusionError) -> Error {
+    plain(&error).with_source(error)
+}
+
+/// The cause itself, which has no layers any more.
+fn plain(error: &DataFusionError) -> Error {
+    let new = |kind, text: &str| Error::new(kind, tidy(text));
+    match error {
+        DataFusionError::SchemaError(schema, _) => from_schema(schema),
+        DataFusionError::Plan(text) => from_plan(text),
+        DataFusionError::SQL(parser, _) => new(ErrorKind::Sql, &parser.to_string()),
+        DataFusionError::NotImplemented(text) => {
+            new(ErrorKind::Sql, text).with_hint("The engine does not support this; rewrite it.")
+        }
+        DataFusionError::Configuration(text) => new(ErrorKind::Config, text),
+        DataFusionError::ResourcesExhausted(text) => new(ErrorKind::Limit, text)
+            .with_hint("Raise the memory limit, use shorter windows, or group by fewer keys."),
+        DataFusionError::ObjectStore(store) => new(ErrorKind::Unavailable, &store.to_string()),
+        DataFusionError::IoError(io) => {
+            let kind = match io.kind() {
+                std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+                std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => {
+                    ErrorKind::Data
+                }
+                _ => ErrorKind::Unavailable,
+            };
+            new(kind, &io.to_string())
+        }
+        DataFusionError::ParquetError(parquet) => new(ErrorKind::Data, &parquet.to_string()),
+        DataFusionError::ArrowError(arrow, _) => from_arrow(arrow),
+        DataFusionError::Execution(text) => from_execution(text),
+        DataFusionError::Internal(text) => new(ErrorKind::Internal, text)
+            .with_hint("This is a bug in Windrow; please report it with the statement."),
+        DataFusionError::External(external) => new(ErrorKind::Unavailable, &external.to_string()),
+        DataFusionError::ExecutionJoin(join) => new(ErrorKind::Internal, &join.to_string()),
+        DataFusionError::Substrait(text) | DataFusionError::Ffi(text) => {
+            new(ErrorKind::Internal, text)
+        }
+        // Only layers without a cause are left; to print an empty collection would panic.
+        _ => Error::internal("the engine failed without saying why"),
+    }
+}
+
+fn from_arrow(error: &ArrowError) -> Error {
+    let text = error.to_string();
+    let kind = match error {
+        ArrowError::NotYetImplemented(_) => ErrorKind::Sql,
+        ArrowError::MemoryError(_) => ErrorKind::Limit,
+        ArrowError::IoError(..) => ErrorKind::Unavailable,
+        ArrowError::SchemaError(_) | ArrowError::InvalidArgumentError(_) => ErrorKind::Data,
+        ArrowError::CDataInterface(_) => ErrorKind::Internal,
+        _ => ErrorKind::Data,
+    };
+    let error = Error::new(kind, tidy(&text));
+    if text.starts_with("Cast error") || text.starts_with("Parser error") {
+        return error.with_hint("Use TRY_CAST to get NULL where a value does not fit.");
+    }
+    error
+}
+
+fn from_execution(text: &str) -> Error {
+    // Functions report bad values as plain execution errors.
+    Error::new(ErrorKind::Data, tidy(text))
+}
+
+fn from_schema(error: &SchemaError) -> Error {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let qualified = |c: &Column| c.flat_name();
+            let known: Vec<String> = if field.relation.is_some() {
+                valid_fields.iter().map(qualified).collect()
+            } else {
+                // Two relations may have the same column; it is listed once.
+                let mut names: Vec<String> = vec![];
+                for c in valid_fields {
+                    if !names.contains(&c.name) {
+                        names.push(c.name.clone());
+                    }
+                }
+                names
+            };
+            let name = qualified(field);
+            let error = Error::sql(format!("unknown column \"{name}\""));
+            let exact = known.iter().find(|k| k.eq_ignore_ascii_case(&name));
+            let error = match exact {
+                Some(k) => error.with_hint(format!("Write it in double quotes: \"{k}\".")),
+                None if known.is_empty() => error,
+                None => error.with_hint(did_you_mean(
+                    &name,
+                    known.iter().map(String::as_str),
+                    "columns",
+                )),
+            };
+            match field.spans().first().and_then(place_of) {
+                Some(place) => error.with_place(place),
+                None => error,
+            }
+        }
+        SchemaError::AmbiguousReference { field } => {
+            let error = Error::sql(format!("column \"{}\" is ambiguous", field.name))
+                .with_hint("Put the name or alias of its relation before it.");
+            match field.spans().first().and_then(place_of) {
+                Some(place) => error.with_place(place),
+                None => error,
+            }
+        }
+        SchemaError::DuplicateQualifiedField { name, .. }
+        | SchemaError::DuplicateUnqualifiedField { name } => {
+            Error::sql(format!("two columns are named \"{name}\""))
+                .with_hint("Give one of them another name with AS.")
+        }
+    }
+}
+
+fn from_plan(text: &str) -> Error {
+    if let Some(name) = between(text, "table '", "' not found") {
+        // The catalog and schema are the engine's defaults, not the user's words.
+        let short = name.strip_prefix("datafusion.public.").unwrap_or(name);
+        let error = Error::new(ErrorKind::NotFound, format!("unknown table \"{short}\""));
+        return error.with_hint("SHOW TABLES lists what can be read.");
+    }
+    if let Some(name) = between(text, "Invalid function '", "'") {
+        let error = Error::sql(format!("unknown function \"{name}\""));
+        return match between(text, "Did you mean '", "'") {
+            Some(near) if nearest(name, [near]).is_some() => {
+                error.with_hint(format!("Did you mean \"{near}\"? SHOW FUNCTIONS lists all."))
+            }
+            _ => error.with_hint("SHOW FUNCTIONS lists all functions."),
+        };
+    }
+    let text = tidy(text);
+    let (message, hint) = match text.split_once(". ") {
+        Some((first, rest)) if !rest.is_empty() => (first.to_owned(), Some(sentence(rest))),
+        _ => (text, None),
+    };
+    let error = Error::sql(message);
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(before)?;
+    rest.split_once(after).map(|(name, _)| name)
+}
+
+/// A message as we write it: one line, lower case, no full stop, no word of the engine's own.
+fn tidy(text: &str) -> String {
+    const PREFIXES: &[&str] = &[
+        "Error during planning: ",
+        "External error: ",
+        "Arrow error: ",
+        "Execution error: ",
+        "Invalid or Unsupported Configuration: ",
+        "Resources exhausted: ",
+        "This feature is not implemented: ",
+        "Internal error: ",
+        "SQL error: ",
+        "sql parser error: ",
+        "Invalid argument error: ",
+        "Cast error: ",
+        "Parser error: ",
+        "Compute error: ",
+        "Arithmetic overflow: ",
+        "Object Store error: ",
+        "IO error: ",
+        "Parquet error: ",
+    ];
+    let mut text = text.split("\n\nbacktrace: ").next().unwrap_or(text);
+    text = text.split("This issue was likely caused by a bug").next().unwrap_or(text).trim();
+    while let Some(rest) = PREFIXES.iter().find_map(|p| text.strip_prefix(p)) {
+        text = rest;
+    }
+    let line: String = text.split('\n').map(str::trim).collect::<Vec<_>>().join(" ");
+    lower_first(line.trim_end_matches('.'))
+}
+
+fn first_line(text: &str) -> String {
+    tidy(text.lines().next().unwrap_or_default())
+}
+
+fn sentence(text: &str) -> String {
+    let text = text.trim();
+    let mut chars = text.chars();
+    let first: String = chars.next().map(|c| c.to_uppercase().collect()).unwrap_or_default();
+    let stop = if text.ends_with(['.', '?', '!']) { "" } else { "." };
+    format!("{first}{}{stop}", chars.as_str())
+}
+
+/// Messages begin in lower case; an abbreviation or a keyword at the beginning keeps its capitals.
+pub(crate) fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    let Some(first) = chars.next() else { return String::new() };
+    let second = chars.clone().next();
+    if second.is_some_and(|c| c.is_uppercase() || !c.is_alphabetic()) {
+        return text.to_owned();
+    }
+    format!("{}{}", first.to_lowercase(), chars.as_str())
+}
+
+fn place_of(span: Span) -> Option<Place> {
+    let at = |n: u64| usize::try_from(n).ok().filter(|n| *n > 0);
+    let (line, column) = (at(span.start.line)?, at(span.start.column)?);
+    let end_line = at(span.end.line).unwrap_or(line).max(line);
+    let end_column = at(span.end.column).unwrap_or(column + 1);
+    let end_column = if end_line == line { end_column.max(column + 1) } else { end_column };
+    Some(Place { line, column, end_line, end_column })
 }

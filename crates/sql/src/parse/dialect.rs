@@ -50,8 +50,8 @@ impl Dialect for WindrowDialect {
 
     fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
         match &parser.peek_token_ref().token {
-            Token::Word(w) if w.keyword == Keyword::TABLE && w.quote_style.is_none() => {
-                parser.maybe_parse(table_argument).transpose()
+            Token::Word(w) if w.keyword == Keyword::TABLE && is_table_argument(parser) => {
+                Some(table_argument(parser))
             }
             _ => None,
         }
@@ -89,8 +89,26 @@ impl Dialect for WindrowDialect {
     }
 }
 
-/// `TABLE name`, `TABLE (query)` or `TABLE (function(…))`, with `PARTITION BY`, where an argument
-/// ends after it. A column that is called `table` is left alone: what follows differs.
+/// Whether `TABLE` begins an argument here: `TABLE (`, or a name and the argument's end after it.
+/// A column that is called `table` is left alone: what follows differs. This only looks ahead; to
+/// try and go back would double the work with each level of nesting.
+fn is_table_argument(parser: &Parser<'_>) -> bool {
+    if parser.peek_nth_token_ref(1).token == Token::LParen {
+        return true;
+    }
+    let mut n = 1;
+    while matches!(parser.peek_nth_token_ref(n).token, Token::Word(_)) {
+        match &parser.peek_nth_token_ref(n + 1).token {
+            Token::Period => n += 2,
+            Token::Comma | Token::RParen => return true,
+            Token::Word(w) => return w.keyword == Keyword::PARTITION,
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// `TABLE name`, `TABLE (query)` or `TABLE (function(…))`, with `PARTITION BY`.
 fn table_argument(parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
     parser.expect_keyword(Keyword::TABLE)?;
     let input = if parser.consume_token(&Token::LParen) {

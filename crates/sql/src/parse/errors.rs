@@ -6,9 +6,8 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use windrow_core::{Error, Place};
 
 use super::cursor::{is_word, place_of, unquoted};
-use super::lex::lower_first;
 use super::tail::EMIT_FORMS;
-use crate::diagnostics::nearest;
+use crate::diagnostics::{lower_first, nearest};
 
 /// Words that begin a statement.
 pub(super) const LEADING: &[&str] = &[

@@ -10,12 +10,17 @@ use windrow_core::{Error, Place, Result};
 
 use super::cursor::place_of;
 use super::dialect::DIALECT;
+use crate::diagnostics::lower_first;
 
 /// How deep parentheses may nest.
 pub(super) const DEPTH_MAX: usize = 60;
 /// How many operators of one precedence, joins or set operations may follow one another. Each is
 /// one more level of the expression's tree, and trees are dropped recursively.
 pub(super) const CHAIN_MAX: usize = 1_000;
+
+/// How many parentheses that sqlparser reads twice may be open at once; each doubles its work. It
+/// tries a subquery before a join in parentheses, and CAST and its like before a plain function.
+const DOUBLE_MAX: usize = 10;
 
 /// The tokens of one statement.
 #[derive(Debug)]
@@ -118,13 +123,57 @@ struct Chains {
     ors: usize,
     ands: usize,
     others: usize,
+    doubled: bool,
 }
 
-/// Refuses what would make a tree too deep.
+impl Chains {
+    /// Nothing open, but at the same parenthesis.
+    fn only_doubled(self) -> Self {
+        Self { doubled: self.doubled, ..Self::default() }
+    }
+}
+
+/// Whether the parenthesis at `i` belongs to a word that is read as syntax first, and as the name
+/// of a function when that fails.
+fn tried_twice(tokens: &[TokenWithSpan], i: usize) -> bool {
+    let before = i.checked_sub(1).and_then(|b| tokens.get(b)).map(|t| &t.token);
+    let Some(Token::Word(w)) = before else { return false };
+    matches!(
+        w.keyword,
+        Keyword::CAST
+            | Keyword::TRY_CAST
+            | Keyword::SAFE_CAST
+            | Keyword::CONVERT
+            | Keyword::EXTRACT
+            | Keyword::SUBSTRING
+            | Keyword::TRIM
+            | Keyword::POSITION
+            | Keyword::OVERLAY
+            | Keyword::CEIL
+            | Keyword::FLOOR
+            | Keyword::EXISTS
+            | Keyword::INTERVAL
+            | Keyword::ARRAY
+            | Keyword::STRUCT
+            | Keyword::MAP
+    )
+}
+
+/// Whether two parentheses open just before token `i`.
+fn doubly_open(tokens: &[TokenWithSpan], i: usize) -> bool {
+    let opens = |back: usize| {
+        let token = i.checked_sub(back).and_then(|i| tokens.get(i));
+        token.is_some_and(|t| t.token == Token::LParen)
+    };
+    opens(1) && opens(2)
+}
+
+/// Refuses what would make a tree too deep, or the parser too slow.
 fn guard(tokens: &[TokenWithSpan]) -> Result<()> {
     let mut open: Vec<Chains> = vec![];
     let mut chains = Chains::default();
-    for token in tokens {
+    let mut doubles = 0_usize;
+    for (i, token) in tokens.iter().enumerate() {
         match &token.token {
             Token::LParen | Token::LBracket | Token::LBrace => {
                 if open.len() >= DEPTH_MAX {
@@ -133,15 +182,29 @@ fn guard(tokens: &[TokenWithSpan]) -> Result<()> {
                 // A subscript or a call prolongs the chain it stands in: a[1][1][1] …
                 chains.others += usize::from(token.token == Token::LBracket);
                 open.push(chains);
-                chains = Chains::default();
+                chains = Chains { doubled: tried_twice(tokens, i), ..Chains::default() };
+                doubles += usize::from(chains.doubled);
+                if doubles > DOUBLE_MAX {
+                    return Err(too_deep(place_of(token.span)));
+                }
             }
             Token::RParen | Token::RBracket | Token::RBrace => {
+                doubles = doubles.saturating_sub(usize::from(chains.doubled));
                 chains = open.pop().unwrap_or_default();
             }
             Token::Comma => {
-                chains = Chains { sets: chains.sets, joins: chains.joins, ..Chains::default() }
+                chains = Chains { sets: chains.sets, joins: chains.joins, ..chains.only_doubled() }
             }
-            Token::Word(w) => word(&mut chains, w.keyword),
+            Token::Word(w) => {
+                word(&mut chains, w.keyword);
+                if w.keyword == Keyword::SELECT && !chains.doubled && doubly_open(tokens, i) {
+                    chains.doubled = true;
+                    doubles += 1;
+                    if doubles > DOUBLE_MAX {
+                        return Err(too_deep(place_of(token.span)));
+                    }
+                }
+            }
             Token::Number(..)
             | Token::SingleQuotedString(_)
             | Token::DoubleQuotedString(_)
@@ -149,7 +212,7 @@ fn guard(tokens: &[TokenWithSpan]) -> Result<()> {
             | Token::Placeholder(_) => {}
             _ => chains.others += 1,
         }
-        let Chains { sets, joins, ors, ands, others } = chains;
+        let Chains { sets, joins, ors, ands, others, .. } = chains;
         if [sets, joins, ors, ands, others].into_iter().any(|n| n > CHAIN_MAX) {
             return Err(Error::sql(format!("more than {CHAIN_MAX} operators in one chain"))
                 .with_place(place_of(token.span))
@@ -162,11 +225,11 @@ fn guard(tokens: &[TokenWithSpan]) -> Result<()> {
 fn word(chains: &mut Chains, keyword: Keyword) {
     match keyword {
         Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::MINUS => {
-            *chains = Chains { sets: chains.sets + 1, ..Chains::default() };
+            *chains = Chains { sets: chains.sets + 1, ..chains.only_doubled() };
         }
-        Keyword::SELECT => *chains = Chains { sets: chains.sets, ..Chains::default() },
+        Keyword::SELECT => *chains = Chains { sets: chains.sets, ..chains.only_doubled() },
         Keyword::JOIN => {
-            *chains = Chains { sets: chains.sets, joins: chains.joins + 1, ..Chains::default() }
+            *chains = Chains { sets: chains.sets, joins: chains.joins + 1, ..chains.only_doubled() }
         }
         Keyword::FROM
         | Keyword::WHERE
@@ -174,7 +237,7 @@ fn word(chains: &mut Chains, keyword: Keyword) {
         | Keyword::WHEN
         | Keyword::THEN
         | Keyword::ELSE => {
-            *chains = Chains { sets: chains.sets, joins: chains.joins, ..Chains::default() };
+            *chains = Chains { sets: chains.sets, joins: chains.joins, ..chains.only_doubled() };
         }
         Keyword::OR | Keyword::XOR => {
             *chains = Chains { ors: chains.ors + 1, ands: 0, others: 0, ..*chains };
@@ -193,18 +256,7 @@ fn word(chains: &mut Chains, keyword: Keyword) {
 }
 
 fn too_deep(place: Place) -> Error {
-    Error::sql(format!("the statement nests more than {DEPTH_MAX} levels deep"))
+    Error::sql("the statement nests too deeply")
         .with_place(place)
         .with_hint("Name inner queries with WITH, or split the statement into views.")
-}
-
-/// Messages begin in lower case.
-pub(super) fn lower_first(text: &str) -> String {
-    let mut chars = text.chars();
-    let first: String = chars.next().map(|c| c.to_lowercase().collect()).unwrap_or_default();
-    // An abbreviation or a keyword at the beginning keeps its capitals.
-    if chars.clone().next().is_some_and(char::is_uppercase) {
-        return text.to_owned();
-    }
-    format!("{first}{}", chars.as_str())
 }

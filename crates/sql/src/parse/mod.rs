@@ -49,12 +49,21 @@ use self::errors::{from_engine, from_parser};
 /// The parser's own limit of recursion; parentheses are bounded before ([`lex`]).
 const RECURSION_MAX: usize = 200;
 
+/// The stack that recursive functions find at least, in bytes. The default of the crate, 128 KiB,
+/// is less than what sqlparser uses between two of its checks when it is not optimised: its
+/// parser then overflowed the stack at some twenty levels.
+const STACK_MIN: usize = 1 << 20;
+/// How much stack is added when less is left.
+const STACK_ADDED: usize = 8 << 20;
+
 /// Reads all statements of `sql`, which are separated by `;`.
 ///
 /// # Errors
 /// The first statement that cannot be read, with its place in `sql`; no statement is returned
 /// then.
 pub fn parse(sql: &str) -> Result<Vec<Parsed>> {
+    recursive::set_minimum_stack_size(STACK_MIN);
+    recursive::set_stack_allocation_size(STACK_ADDED);
     let mut statements = vec![];
     for piece in lex::split(sql)? {
         let first = piece.tokens.first().map_or(piece.end, |t| place_of(t.span));
