@@ -202,7 +202,8 @@ impl SliceStore {
 
     /// Bytes of state; looks at each open slice.
     pub fn size_bytes(&self) -> usize {
-        self.open.values().map(|open| open.body.size_bytes()).sum()
+        let open: usize = self.open.values().map(|open| open.body.size_bytes()).sum();
+        open + self.spare.iter().map(Interner::size_bytes).sum::<usize>()
     }
 
     /// Rows in the open slices.
