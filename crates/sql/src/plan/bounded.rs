@@ -32,7 +32,7 @@ pub fn bounded(plan: LogicalPlan) -> Result<LogicalPlan, Error> {
 pub(crate) fn lower_all(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| {
         let lowered = match WindowAssign::of(&node) {
-            Some(assign) => lower(assign, assign.input().clone(), Times::Any)?,
+            Some(assign) => lower(assign, assign.input().clone())?,
             // A bound may be nullable to the engine where the node said that it is not.
             None => node.recompute_schema()?,
         };
@@ -41,21 +41,8 @@ pub(crate) fn lower_all(plan: LogicalPlan) -> Result<LogicalPlan> {
     .data()
 }
 
-/// What is known about the times that windows are given to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Times {
-    /// Nothing: NULL and the ends of time occur.
-    Any,
-    /// Checked where the rows entered.
-    Valid,
-}
-
 /// One window relation over `input` as ordinary nodes, with the same columns.
-pub(crate) fn lower(
-    assign: &WindowAssign,
-    input: LogicalPlan,
-    times: Times,
-) -> Result<LogicalPlan> {
+pub(crate) fn lower(assign: &WindowAssign, input: LogicalPlan) -> Result<LogicalPlan> {
     let spec = assign.spec();
     if windows_per_row(spec) > WINDOWS_PER_ROW_MAX {
         return Err(DataFusionError::External(Box::new(
@@ -72,16 +59,13 @@ pub(crate) fn lower(
         .collect();
     let time = Expr::Column(assign.time().clone());
     let (time_type, _) = assign.time_type()?;
-    let mut builder = LogicalPlanBuilder::from(input);
-    if times == Times::Any {
-        // Leaves out NULL, and every time whose windows cannot be written in 64 bits.
-        let valid = spec.valid_times();
-        let tick = |ticks: i64| -> Result<Expr> {
-            Ok(lit(ScalarValue::Int64(Some(ticks)).cast_to(&time_type)?))
-        };
-        builder =
-            builder.filter(time.clone().between(tick(*valid.start())?, tick(*valid.end())?))?;
-    }
+    // Leaves out NULL, and every time whose windows cannot be written in 64 bits.
+    let valid = spec.valid_times();
+    let tick = |ticks: i64| -> Result<Expr> {
+        Ok(lit(ScalarValue::Int64(Some(ticks)).cast_to(&time_type)?))
+    };
+    let mut builder = LogicalPlanBuilder::from(input)
+        .filter(time.clone().between(tick(*valid.start())?, tick(*valid.end())?))?;
     let qualifier = assign.qualifier().cloned();
     let bounds = if let WindowKind::Tumble { .. } = spec.kind() {
         [Bound::TumbleStart, Bound::TumbleEnd, Bound::TumbleTime]

@@ -159,7 +159,7 @@ fn of_join(join: &Join, names: &mut usize) -> Result<Option<Hoisted>> {
         return Ok(None);
     };
     // The table's columns (or a mark) are the rest of the schema, before or after the rows'.
-    let extra = join.schema.fields().len() - below.outputs.len();
+    let extra = join.schema.fields().len().saturating_sub(below.outputs.len());
     let all = joined.schema.columns();
     let table_columns: Vec<Column> = if rows_left {
         all.into_iter().rev().take(extra).rev().collect()

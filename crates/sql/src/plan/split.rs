@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::Schema;
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, Result, TableReference};
@@ -15,9 +15,9 @@ use datafusion::logical_expr::{
 use windrow_core::{CmpOp, Error, Predicate, time};
 use windrow_window::{Mode, OperatorSpec};
 
-use super::aggregate::{OPERATOR, Prepared, window_aggregate};
+use super::aggregate::{OPERATOR, Prepared, WindowAggregate, window_aggregate};
 use super::assign::WindowAssign;
-use super::bounded::{Times, lower, lower_all, named};
+use super::bounded::{lower, lower_all, named};
 use super::flow::{ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, WindowInput};
 use super::hoist::{Hoisted, Output, at_leaf, hoist};
 use super::relation::{ContinuousScan, EventTime};
@@ -154,7 +154,7 @@ impl Splitter<'_> {
         }
         if let Some(assign) = WindowAssign::of(plan) {
             let input = self.stateless(assign.input(), leaves)?;
-            return lower(assign, input, Times::Valid);
+            return lower(assign, input);
         }
         plan.clone()
             .map_children(|input| self.stateless(&input, leaves).map(Transformed::yes))
@@ -273,13 +273,14 @@ impl Splitter<'_> {
             && matches!(super::shape::kind(&aggregate.input)?, Kind::Rows { windowed: true })
             && let Some(found) = window_aggregate(self.state, aggregate, &mut self.names)?
         {
-            let text = found.calls.clone();
-            let input = self.window_input(&found.hoisted, found.prepare, found.mode, &text);
-            // An aggregate whose state cannot be merged keeps its rows instead.
-            if let Ok((input, fingerprint)) = input {
-                let operator = Arc::clone(&input.operator);
-                let leaf = inputs.add(input, fingerprint);
-                return restore(leaf, &operator, &found.hoisted, found.outputs, plan.schema());
+            match operator(&found.hoisted, &found.prepare, found.mode) {
+                Ok(operator) => {
+                    let WindowAggregate { hoisted, prepare, outputs, calls, .. } = found;
+                    let leaf = self.window_input(&hoisted, &prepare, &operator, &calls, inputs)?;
+                    return restore(leaf, &operator, &hoisted, outputs, plan.schema());
+                }
+                // Its state cannot be merged: the rows are kept instead, and aggregated at the end.
+                Err(e) => tracing::debug!(error = %e, "an aggregate keeps its rows"),
             }
         }
         if kind == (Kind::Rows { windowed: true })
@@ -314,26 +315,30 @@ impl Splitter<'_> {
             })
             .collect();
         let prepare = prepared.plan(hoisted.inner.clone())?;
-        let (input, fingerprint) = self.window_input(&hoisted, prepare, Mode::Rows, "rows")?;
-        let operator = Arc::clone(&input.operator);
-        let leaf = inputs.add(input, fingerprint);
+        let operator = operator(&hoisted, &prepare, Mode::Rows).map_err(refused)?;
+        let leaf = self.window_input(&hoisted, &prepare, &operator, "rows", inputs)?;
         restore(leaf, &operator, &hoisted, outputs, schema)
     }
 
+    /// Adds a window operator over `prepare` to a stage, unless it has the same one already;
+    /// `text` tells operators over the same rows apart. Returns its leaf.
     fn window_input(
         &mut self,
         hoisted: &Hoisted,
-        prepare: LogicalPlan,
-        mode: Mode,
+        prepare: &LogicalPlan,
+        operator: &Arc<OperatorSpec>,
         text: &str,
-    ) -> Result<(WindowInput, Option<String>)> {
-        let schema: Vec<Field> =
-            prepare.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
-        let operator = OperatorSpec::try_new(hoisted.spec, 0, Arc::new(Schema::new(schema)), mode)
-            .map_err(refused)?;
+        inputs: &mut Inputs,
+    ) -> Result<LeafId> {
         let fingerprint = fingerprint::of_plan(&self.optimize(prepare.clone())?)?
             .map(|plan| format!("{:?} {text} {plan}", hoisted.spec));
-        let flow = self.rows_flow(&prepare)?;
+        if fingerprint.is_some()
+            && let Some(at) = inputs.fingerprints.iter().position(|known| *known == fingerprint)
+            && let Some(same) = inputs.inputs.get(at)
+        {
+            return Ok(same.leaf);
+        }
+        let flow = self.rows_flow(prepare)?;
         let streams = flow.leaves.iter().any(|l| matches!(l.from, LeafSource::Stream { .. }));
         let lateness_ticks = if streams {
             time::nanos_to_ticks(self.lateness_nanos, hoisted.unit).map_err(refused)?
@@ -341,26 +346,22 @@ impl Splitter<'_> {
             0
         };
         let leaf = self.next_leaf();
-        let operator = Arc::new(operator);
+        let operator = Arc::clone(operator);
         let lag_ticks = hoisted.lag_ticks;
-        Ok((WindowInput { leaf, flow, operator, lag_ticks, lateness_ticks }, fingerprint))
+        inputs.inputs.push(WindowInput { leaf, flow, operator, lag_ticks, lateness_ticks });
+        inputs.fingerprints.push(fingerprint);
+        Ok(leaf)
     }
 }
 
-impl Inputs {
-    /// The leaf of this input, or of one that is the same.
-    fn add(&mut self, input: WindowInput, fingerprint: Option<String>) -> LeafId {
-        if fingerprint.is_some()
-            && let Some(at) = self.fingerprints.iter().position(|known| *known == fingerprint)
-            && let Some(same) = self.inputs.get(at)
-        {
-            return same.leaf;
-        }
-        let leaf = input.leaf;
-        self.inputs.push(input);
-        self.fingerprints.push(fingerprint);
-        leaf
-    }
+/// The window operator over the rows that `prepare` gives.
+fn operator(
+    hoisted: &Hoisted,
+    prepare: &LogicalPlan,
+    mode: Mode,
+) -> Result<Arc<OperatorSpec>, Error> {
+    let schema = Arc::new(prepare.schema().as_arrow().clone());
+    OperatorSpec::try_new(hoisted.spec, 0, schema, mode).map(Arc::new)
 }
 
 /// The closed windows of `leaf` with the columns `outputs`, under the names of `schema`.

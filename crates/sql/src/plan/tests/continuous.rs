@@ -1,6 +1,6 @@
 //! The continuous form gives what the bounded form gives.
 
-use super::World;
+use super::{World, int, ints, times, ts};
 
 const TUMBLE: &str = "TUMBLE(bid, ts, INTERVAL '2 seconds')";
 const HOP: &str = "HOP(bid, ts, INTERVAL '700 milliseconds', INTERVAL '2 seconds')";
@@ -186,6 +186,10 @@ async fn ranking_and_composition() {
         "SELECT window_end, count(*) FROM TUMBLE((
             SELECT window_start AS s, count(*) FROM {W} GROUP BY window_start),
             s, INTERVAL '6 seconds') GROUP BY window_end",
+        "SELECT window_end, u, count(*) FROM (SELECT window_end, unnest([price, bidder]) AS u FROM {W})
+         GROUP BY window_end, u",
+        "SELECT window_end, u, count(*) FROM TUMBLE((SELECT ts, unnest([price, bidder]) AS u FROM bid),
+            ts, INTERVAL '2 seconds') GROUP BY window_end, u",
         // Windows put together.
         "SELECT window_end, 'b' AS k, count(*) AS n FROM {W} GROUP BY window_end UNION ALL
          SELECT window_end, 'p', count(*) FROM TUMBLE(person, ts, INTERVAL '3 seconds') GROUP BY window_end",
@@ -233,4 +237,50 @@ async fn order_and_limit_apply_per_window() {
         .bounded_rows("SELECT DISTINCT window_end FROM TUMBLE(bid, ts, INTERVAL '2 seconds')")
         .await;
     assert_eq!(rows.len(), windows.len());
+}
+
+#[tokio::test]
+async fn views() {
+    let mut world = World::new();
+    world.view("calm", "SELECT auction AS a, price, ts AS t FROM bid WHERE price < 50").await;
+    world.view("per2", "SELECT window_start, window_end, window_time, a, count(*) AS n
+        FROM TUMBLE(calm, t, INTERVAL '2 seconds') GROUP BY window_start, window_end, window_time, a").await;
+    // A materialized view: a stream with three event times.
+    world.stream(
+        "mv",
+        vec![ts("window_start"), ts("window_end"), ts("window_time"), int("n")],
+        vec![
+            times([0, 2_000, 4_000]),
+            times([2_000, 4_000, 6_000]),
+            times([1_999, 3_999, 5_999]),
+            ints([1, 2, 3]),
+        ],
+        Some(2),
+    );
+    for sql in [
+        "SELECT a, t FROM calm WHERE a > 1",
+        "SELECT window_end, count(*) FROM TUMBLE(calm, t, INTERVAL '1 second') GROUP BY window_end",
+        "SELECT window_end, a, n FROM per2 WHERE n > 1",
+        "SELECT window_end, sum(n) FROM TUMBLE(per2, window_time, INTERVAL '6 seconds') GROUP BY window_end",
+        "SELECT window_start, window_end, sum(n) FROM TUMBLE(mv, INTERVAL '4 seconds')
+         GROUP BY window_start, window_end",
+    ] {
+        world.agree(sql).await;
+    }
+}
+
+#[tokio::test]
+async fn traced_rows_tell_where_they_came_from() {
+    let world = World::new();
+    for sql in [
+        "SELECT price FROM bid WHERE price > 3",
+        "SELECT b.price, c.title FROM bid b LEFT JOIN channels c ON b.channel = c.code",
+        "SELECT price, window_end FROM HOP(bid, ts, INTERVAL '1 second', INTERVAL '3 seconds')",
+    ] {
+        let rows = world.traced_rows(sql).await;
+        assert!(!rows.is_empty());
+        for (price, row) in rows {
+            assert_eq!(price, row * row % 97, "{sql}");
+        }
+    }
 }

@@ -8,11 +8,13 @@ mod refusals;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use arrow::array::{
+    ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array,
+};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimeUnit, UInt64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::catalog::TableProvider;
-use datafusion::datasource::MemTable;
+use datafusion::datasource::{MemTable, ViewTable};
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
@@ -135,6 +137,37 @@ impl World {
 
     fn register(&self, name: &str, table: Arc<dyn TableProvider>) {
         SessionContext::new_with_state(self.state.clone()).register_table(name, table).unwrap();
+    }
+
+    /// `CREATE VIEW name AS sql`.
+    async fn view(&self, name: &str, sql: &str) {
+        let plan = plan_query(&self.state, &Self::query(sql).query, &[]).await.unwrap();
+        self.register(name, Arc::new(ViewTable::new(plan, None)));
+    }
+
+    /// The first column (an integer) of a flow over `bid`, with the row each came from.
+    async fn traced_rows(&self, sql: &str) -> Vec<(i64, i64)> {
+        let plan = self.continuous(sql).await.unwrap();
+        let Flow::Rows(flow) = &plan.root else { panic!("{plan}") };
+        let flow = flow.traced().unwrap();
+        let LeafSource::Stream { projection, .. } = &flow.leaves[0].from else { panic!("{plan}") };
+        let all = self.contents["bid"].project(projection).unwrap();
+        let numbers = UInt64Array::from_iter_values(0..all.num_rows() as u64);
+        let mut columns = all.columns().to_vec();
+        columns.push(Arc::new(numbers));
+        let batch = RecordBatch::try_new(Arc::clone(&flow.leaves[0].schema), columns).unwrap();
+        let state = micro_batch_state(&self.state);
+        let (context, inputs) = context(&state);
+        inputs.set(flow.leaves[0].id, vec![batch]);
+        let plan = physical(&state, &flow.plan).await.unwrap();
+        let mut rows = vec![];
+        for batch in run(&plan, &context).await.unwrap() {
+            let first = batch.column(0).as_primitive::<Int64Type>();
+            let numbers = batch.columns().last().unwrap().as_primitive::<UInt64Type>();
+            let numbers = numbers.values().iter().map(|n| i64::try_from(*n).unwrap());
+            rows.extend(first.values().iter().copied().zip(numbers));
+        }
+        rows
     }
 
     /// The one query in `sql`.
