@@ -310,6 +310,8 @@ fn machine_clock() -> Arc<dyn Clock> {
 
 fn df_config(limits: &Limits) -> SessionConfig {
     SessionConfig::new()
+        // Errors of the planner carry their place in the text.
+        .set_bool("datafusion.sql_parser.collect_spans", true)
         .with_target_partitions(limits.threads.max(1))
         .with_information_schema(true)
         .with_default_catalog_and_schema(CATALOG, SCHEMA)

@@ -198,7 +198,7 @@ impl Catalog {
         let error = Error::new(ErrorKind::NotFound, format!("{kind} \"{name}\" does not exist"));
         let names = self.names();
         let known: Vec<&str> = names.iter().map(String::as_str).collect();
-        match nearest(name, &known) {
+        match nearest(name, known.iter().copied()) {
             Some(near) => error.with_hint(format!("Did you mean \"{near}\"?")),
             None if known.is_empty() => error.with_hint("Nothing has been created yet."),
             None => error.with_hint(format!("There are: {}.", known.join(", "))),

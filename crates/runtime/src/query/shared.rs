@@ -207,11 +207,6 @@ impl Shared {
             Status::Cancelled => Err(cancelled()),
         }
     }
-
-    /// A receiver that wakes when the query's status changes.
-    pub(crate) fn watch_status(&self) -> watch::Receiver<Status> {
-        self.status.subscribe()
-    }
 }
 
 /// The error of a query that was stopped.

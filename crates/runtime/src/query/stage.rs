@@ -37,7 +37,6 @@ pub(crate) struct StageRun {
 #[derive(Debug)]
 pub(crate) struct InputRun {
     pub(crate) leaf: LeafId,
-    pub(crate) operator: Arc<OperatorSpec>,
     pub(crate) merger: WindowMerger,
     /// The scans that feed it.
     pub(crate) scans: Vec<Arc<Mutex<Progress>>>,
@@ -60,11 +59,10 @@ pub(crate) struct NestedRun {
 
 impl InputRun {
     /// An input that nothing feeds yet.
-    pub(crate) fn new(leaf: LeafId, operator: Arc<OperatorSpec>) -> Self {
+    pub(crate) fn new(leaf: LeafId, operator: &Arc<OperatorSpec>) -> Self {
         Self {
             leaf,
-            merger: WindowMerger::new(Arc::clone(&operator)),
-            operator,
+            merger: WindowMerger::new(Arc::clone(operator)),
             scans: vec![],
             stores: Stores::default(),
             nested: vec![],
@@ -74,8 +72,8 @@ impl InputRun {
         }
     }
 
-    /// Takes in what has become final and says how far that is.
-    async fn gather(&mut self) -> Result<Watermark> {
+    /// Takes in what has become final and moves the watermark there.
+    async fn gather(&mut self) -> Result<()> {
         let mut low = Watermark::END;
         for scan in &self.scans {
             low = low.min(scan.lock().watermark());
@@ -105,7 +103,7 @@ impl InputRun {
                 }
             }
         }
-        Ok(self.watermark)
+        Ok(())
     }
 }
 

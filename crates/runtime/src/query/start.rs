@@ -7,7 +7,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::{MemTable, provider_as_source, source_as_provider};
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::{LogicalPlan, TableScan};
+use datafusion::logical_expr::{LogicalPlan, TableScan, TableScanBuilder};
 use datafusion::physical_plan::collect;
 use parking_lot::Mutex;
 use windrow_core::{Predicate, Result, ScanRequest};
@@ -16,8 +16,8 @@ use windrow_sql::leaf::{LeafId, LeafTable};
 use windrow_sql::plan::{
     ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, micro_batch_state, physical,
 };
+use windrow_window::SliceStore;
 use windrow_window::lateness::Tolerance;
-use windrow_window::{SliceStore, WindowMerger};
 
 use crate::catalog::Catalog;
 use crate::engine::Parts;
@@ -75,7 +75,6 @@ pub(crate) struct Wanted {
 }
 
 struct Builder<'a> {
-    parts: &'a Parts,
     catalog: &'a Catalog,
     state: SessionState,
     wanted: Wanted,
@@ -86,14 +85,12 @@ struct Builder<'a> {
 
 /// Makes the physical plans of a query and its coordinator.
 pub(crate) async fn ready(
-    parts: &Parts,
     catalog: &Catalog,
     state: &SessionState,
     plan: ContinuousPlan,
     wanted: Wanted,
 ) -> Result<Ready> {
     let mut builder = Builder {
-        parts,
         catalog,
         state: micro_batch_state(state),
         wanted,
@@ -250,8 +247,7 @@ impl Builder<'_> {
         let mut inputs = Vec::new();
         for input in stage.inputs {
             let plan = self.prepare(&input.flow).await?;
-            let mut run = InputRun::new(input.leaf, Arc::clone(&input.operator));
-            run.merger = WindowMerger::new(Arc::clone(&input.operator));
+            let mut run = InputRun::new(input.leaf, &input.operator);
             run.lag_ticks = input.lag_ticks;
             run.lateness_ticks = input.lateness_ticks;
             for leaf in input.flow.leaves {
@@ -365,7 +361,7 @@ impl Builder<'_> {
             let plan = state.query_planner().create_physical_plan(&plan, state).await?;
             let rows = collect(plan, state.task_ctx()).await?;
             let table: Arc<dyn TableProvider> = Arc::new(MemTable::try_new(schema, vec![rows])?);
-            TableScan::try_new(name, provider_as_source(table), None, vec![], None)
+            TableScanBuilder::new(name, provider_as_source(table)).build()
         };
         rows.await.map(LogicalPlan::TableScan).map_err(from_datafusion)
     }

@@ -10,15 +10,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray, UInt32Array};
+use arrow::array::{AsArray, BooleanArray, UInt32Array, UInt64Array};
 use arrow::compute::{filter_record_batch, take_record_batch};
-use arrow::datatypes::{DataType, UInt64Type};
+use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::SessionState;
 use datafusion::physical_plan::ExecutionPlan;
 use parking_lot::Mutex;
 use windrow_core::{Error, PartitionId, Result, Watermark};
 use windrow_sql::leaf::LeafId;
+use windrow_sql::plan::ROW_COLUMN;
 use windrow_window::lateness::{NotOnTime, Tolerance, classify};
 use windrow_window::{OperatorSpec, SliceStore};
 
@@ -214,7 +215,7 @@ impl TapWorker {
 
     /// Runs the traced plan: per output batch, the input row that each output row came from.
     async fn trace(&self, input: RecordBatch) -> Result<(Vec<RecordBatch>, Vec<Vec<u64>>)> {
-        let numbered = windrow_sql::leaf::number_rows(&input)?;
+        let numbered = number_rows(&input)?;
         let mut batches = Vec::new();
         let mut rows = Vec::new();
         for mut batch in self.traced.run_one(self.tap.leaf, numbered).await? {
@@ -314,10 +315,19 @@ impl TapWorker {
     }
 }
 
+/// The batch with the hidden column that traced plans carry along.
+fn number_rows(batch: &RecordBatch) -> Result<RecordBatch> {
+    let numbers = UInt64Array::from_iter_values(0..batch.num_rows() as u64);
+    let mut fields = batch.schema().fields().to_vec();
+    fields.push(Arc::new(Field::new(ROW_COLUMN, DataType::UInt64, false)));
+    let mut columns = batch.columns().to_vec();
+    columns.push(Arc::new(numbers));
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
 /// The given rows of a batch.
 fn pick(batch: &RecordBatch, rows: &[usize]) -> Result<RecordBatch> {
     let rows: UInt32Array =
         rows.iter().map(|row| u32::try_from(*row).unwrap_or(u32::MAX)).collect();
-    debug_assert_eq!(rows.data_type(), &DataType::UInt32);
     Ok(take_record_batch(batch, &rows)?)
 }

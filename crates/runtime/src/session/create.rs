@@ -344,7 +344,7 @@ impl Session {
             push_ends: false,
             late_to,
         };
-        let query = ready(parts, catalog, &self.state(), plan, wanted).await?;
+        let query = ready(catalog, &self.state(), plan, wanted).await?;
         let view = Materialized {
             name: name.to_owned(),
             log,

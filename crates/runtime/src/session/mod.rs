@@ -29,11 +29,17 @@ pub struct SessionOptions {
 }
 
 /// A session of an engine. Cheap to clone; the clones share settings.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Session {
     pub(crate) engine: Arc<Inner>,
     pub(crate) context: Arc<SessionContext>,
     pub(crate) options: SessionOptions,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("options", &self.options).finish_non_exhaustive()
+    }
 }
 
 impl Session {
@@ -119,7 +125,7 @@ impl Session {
 /// A task that stops when nobody waits for it any more.
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 
-impl<T> std::future::Future for AbortOnDrop<Result<T>> {
+impl<T> Future for AbortOnDrop<Result<T>> {
     type Output = Result<T>;
 
     fn poll(

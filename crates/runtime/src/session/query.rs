@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use arrow::record_batch::RecordBatch;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
@@ -51,7 +52,7 @@ impl Session {
     /// Starts a continuous query at once.
     pub(super) async fn start_now(&self, plan: ContinuousPlan, wanted: Wanted) -> Result<()> {
         let parts = &self.engine.parts;
-        let query = ready(parts, &self.engine.catalog, &self.state(), plan, wanted).await?;
+        let query = ready(&self.engine.catalog, &self.state(), plan, wanted).await?;
         launch(parts, vec![query]);
         Ok(())
     }
@@ -123,19 +124,7 @@ impl Session {
             batch_rows_max: self.limits().batch_rows_max,
         };
         let (sender, receiver) = mpsc::channel(self.limits().queue_batches_max);
-        let follow = async move {
-            for partition in source.discover().await? {
-                for split in &partition.splits {
-                    let mut reader = source.open(split, &request).await?;
-                    while let Some(batch) = reader.next().await? {
-                        if batch.rows.num_rows() > 0 && sender.send(Ok(batch.rows)).await.is_err() {
-                            return Ok(());
-                        }
-                    }
-                }
-            }
-            windrow_core::Result::Ok(())
-        };
+        let follow = follow(source, request, sender);
         let query = Arc::clone(&view.query);
         let task = self.engine.parts.cpu.spawn(async move {
             if let Err(error) = follow.await {
@@ -157,6 +146,25 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Hands on all rows of a source until it ends or the reader is gone.
+async fn follow(
+    source: LogSource,
+    request: ScanRequest,
+    sender: mpsc::Sender<Result<RecordBatch>>,
+) -> Result<()> {
+    for partition in source.discover().await? {
+        for split in &partition.splits {
+            let mut reader = source.open(split, &request).await?;
+            while let Some(batch) = reader.next().await? {
+                if batch.rows.num_rows() > 0 && sender.send(Ok(batch.rows)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The names of the streams and views that a plan reads.

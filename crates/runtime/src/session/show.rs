@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, StringArray};
 use arrow::record_batch::RecordBatch;
-use datafusion::sql::TableReference;
+use datafusion::common::TableReference;
 use datafusion::sql::sqlparser::ast::ObjectName;
 use windrow_core::{Error, Result};
 use windrow_sql::diagnostics::from_datafusion;

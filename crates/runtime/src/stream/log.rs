@@ -30,7 +30,7 @@ const JOIN_ROWS: usize = 8_192;
 
 /// An append-only, in-memory table with offsets.
 #[derive(Debug)]
-pub struct MemoryLog {
+pub(crate) struct MemoryLog {
     schema: SchemaRef,
     inner: Mutex<Inner>,
     changed: watch::Sender<()>,
@@ -47,24 +47,24 @@ struct Inner {
 
 /// What a log holds at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogState {
+pub(crate) struct LogState {
     /// One past the last offset.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// The promise that the writer gave with its last append.
-    pub watermark: Watermark,
+    pub(crate) watermark: Watermark,
     /// Whether the writer is done.
-    pub ended: bool,
+    pub(crate) ended: bool,
 }
 
 impl MemoryLog {
     /// An empty log.
-    pub fn new(schema: SchemaRef) -> Arc<Self> {
+    pub(crate) fn new(schema: SchemaRef) -> Arc<Self> {
         let inner = Inner { batches: vec![], rows: 0, watermark: Watermark::NONE, ended: false };
         Arc::new(Self { schema, inner: Mutex::new(inner), changed: watch::Sender::new(()) })
     }
 
     /// The columns.
-    pub fn schema(&self) -> &SchemaRef {
+    pub(crate) fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
@@ -72,7 +72,7 @@ impl MemoryLog {
     ///
     /// # Errors
     /// When the log has ended, or small batches cannot be joined.
-    pub fn append(&self, batch: RecordBatch) -> Result<u64> {
+    pub(crate) fn append(&self, batch: RecordBatch) -> Result<u64> {
         let first = {
             let mut inner = self.inner.lock();
             if inner.ended {
@@ -92,7 +92,7 @@ impl MemoryLog {
     }
 
     /// Promises that no appended row will have an event time below `watermark`.
-    pub fn advance(&self, watermark: Watermark) {
+    pub(crate) fn advance(&self, watermark: Watermark) {
         let moved = {
             let mut inner = self.inner.lock();
             let before = inner.watermark;
@@ -105,7 +105,7 @@ impl MemoryLog {
     }
 
     /// Ends the log: readers that reach the end are done.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         {
             let mut inner = self.inner.lock();
             inner.ended = true;
@@ -115,24 +115,24 @@ impl MemoryLog {
     }
 
     /// What it holds now.
-    pub fn state(&self) -> LogState {
+    pub(crate) fn state(&self) -> LogState {
         let inner = self.inner.lock();
         LogState { rows: inner.rows, watermark: inner.watermark, ended: inner.ended }
     }
 
     /// All batches of now (a cheap copy of references).
-    pub fn snapshot(&self) -> Vec<RecordBatch> {
+    pub(crate) fn snapshot(&self) -> Vec<RecordBatch> {
         self.inner.lock().batches.iter().map(|(_, b)| b.clone()).collect()
     }
 
     /// A receiver that wakes at every change.
-    pub fn watch(&self) -> watch::Receiver<()> {
+    pub(crate) fn watch(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
     /// Up to `rows_max` rows from `offset` on, from one stored batch; `None` when there are none
     /// yet.
-    pub fn read(&self, offset: u64, rows_max: usize) -> Option<RecordBatch> {
+    pub(crate) fn read(&self, offset: u64, rows_max: usize) -> Option<RecordBatch> {
         let inner = self.inner.lock();
         let at = inner.batches.partition_point(|(first, _)| *first <= offset).checked_sub(1)?;
         let (first, batch) = inner.batches.get(at)?;
@@ -164,7 +164,7 @@ fn join_small_tail(schema: &SchemaRef, batches: &mut Vec<(u64, RecordBatch)>) ->
 
 /// A log as a source.
 #[derive(Debug)]
-pub struct LogSource {
+pub(crate) struct LogSource {
     log: Arc<MemoryLog>,
     /// Where reading begins.
     from: u64,
@@ -177,12 +177,12 @@ pub struct LogSource {
 impl LogSource {
     /// Follows a log from `from` on until it ends. `explicit_watermark`: the writer gives the
     /// watermark (a view does), it is not derived from event times.
-    pub fn follow(log: Arc<MemoryLog>, from: u64, explicit_watermark: bool) -> Self {
+    pub(crate) fn follow(log: Arc<MemoryLog>, from: u64, explicit_watermark: bool) -> Self {
         Self { log, from, until: None, explicit_watermark }
     }
 
     /// What the log holds now, and then ends.
-    pub fn snapshot(log: Arc<MemoryLog>, explicit_watermark: bool) -> Self {
+    pub(crate) fn snapshot(log: Arc<MemoryLog>, explicit_watermark: bool) -> Self {
         let until = Some(log.state().rows);
         Self { log, from: 0, until, explicit_watermark }
     }

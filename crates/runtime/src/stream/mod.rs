@@ -1,7 +1,7 @@
 //! Stream tables: what a name with offsets and a watermark is made of, and how it is read.
 
 pub(crate) mod generated;
-pub mod log;
+pub(crate) mod log;
 pub(crate) mod push;
 pub(crate) mod table;
 

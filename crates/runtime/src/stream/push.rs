@@ -22,7 +22,6 @@ pub(crate) struct PushStream {
     /// Rows that were ever offered, good and bad: the offset of a bad row is its number among
     /// them.
     offered: AtomicU64,
-    bad: AtomicU64,
 }
 
 /// What became of pushed rows.
@@ -42,7 +41,7 @@ impl PushStream {
         bad_rows: Arc<BadRows>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { name, log, intake, bad_rows, clock, offered: 0.into(), bad: 0.into() }
+        Self { name, log, intake, bad_rows, clock, offered: 0.into() }
     }
 
     /// Appends rows that have the stream's columns.
@@ -60,13 +59,7 @@ impl PushStream {
         let taken = self.intake.take(batch, self.clock.now_micros())?;
         let pushed = Pushed { rows: taken.rows.num_rows() as u64, bad: taken.bad.len() as u64 };
         self.bad_rows.keep(&self.name, (PartitionId(0), "log"), &taken.bad);
-        self.bad.fetch_add(pushed.bad, Ordering::Relaxed);
         self.log.append(taken.rows)?;
         Ok(pushed)
-    }
-
-    /// Bad rows so far.
-    pub(crate) fn bad(&self) -> u64 {
-        self.bad.load(Ordering::Relaxed)
     }
 }
