@@ -35,8 +35,6 @@ pub(crate) struct IntegerKeys {
     values: Vec<i64>,
     null: Option<usize>,
     seed: u64,
-    /// The table still holds keys that have been given away.
-    stale: bool,
 }
 
 impl IntegerKeys {
@@ -56,7 +54,6 @@ impl IntegerKeys {
             // Unknown to who sends keys, so that none can make all of them collide. Numbers do
             // not depend on it.
             seed: RandomState::new().hash_one(0) | 1,
-            stale: false,
         })
     }
 
@@ -70,10 +67,6 @@ impl IntegerKeys {
 
     /// Makes room for so many keys at once.
     pub(crate) fn expect(&mut self, keys: usize) {
-        if self.stale {
-            self.stale = false;
-            self.table.fill(Place { key: 0, number: EMPTY });
-        }
         let places = (keys / 3 * 5 + 1).next_power_of_two().max(PLACES_MIN);
         if places > self.table.len() {
             self.grow(places);
@@ -188,17 +181,13 @@ impl IntegerKeys {
         }
     }
 
-    /// Gives the keys away, by number, and starts afresh. Keeps the table if it has been used
-    /// well: memory at hand costs less than new memory.
+    /// Gives the keys away, by number; nothing is known afterwards.
     pub(crate) fn take(&mut self) -> Result<ArrayRef> {
+        self.table = vec![];
         let values = std::mem::take(&mut self.values);
         let len = values.len();
-        if self.table.len() / 16 > len {
-            self.table = vec![];
-        }
-        self.stale = true;
-        let nulls = self.null.take();
-        let nulls = nulls.map(|null| (0..len).map(|i| i != null).collect::<NullBuffer>());
+        let nulls =
+            self.null.take().map(|null| (0..len).map(|i| i != null).collect::<NullBuffer>());
         let buffer = match self.width {
             1 => narrow(&values, |key| key as i8),
             2 => narrow(&values, |key| key as i16),

@@ -28,7 +28,7 @@ pub(crate) enum Body {
 impl Body {
     pub(crate) fn freeze(self) -> Result<Self> {
         Ok(match self {
-            Self::Live(table) => Self::Frozen(table.freeze()?.0),
+            Self::Live(table) => Self::Frozen(table.freeze()?),
             other => other,
         })
     }

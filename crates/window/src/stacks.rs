@@ -139,7 +139,7 @@ impl Stacks {
         let gone = self.back.slices.partition_point(|slice| slice.start < start);
         self.back.slices.drain(..gone);
         if self.back.slices.is_empty() {
-            self.ids.reset(spec)?;
+            self.ids = Interner::new(spec, 0)?;
             self.front = Front::default();
             self.back = Back::default();
             return Ok(());
@@ -183,7 +183,7 @@ impl Stacks {
         let order = UInt32Array::from(order);
         let keys =
             back.keys.iter().map(|k| take(k, &order, None)).collect::<Result<Vec<_>, _>>()?;
-        self.ids.reset(spec)?;
+        self.ids = Interner::new(spec, 2 * order.len())?;
         self.ids.intern(&keys, order.len(), &mut self.positions)?;
         if self.ids.len() != order.len() {
             return Err(Error::internal("two keys of a window have become equal"));

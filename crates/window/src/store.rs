@@ -16,7 +16,7 @@ use crate::partition::{Partition, Piece, partition};
 use crate::rows;
 use crate::segment::Body;
 use crate::spec::ticks;
-use crate::table::{GroupTable, Interner};
+use crate::table::GroupTable;
 use crate::{Mode, OperatorSpec, Segment};
 
 /// Counts from the first window on: the tag of rows that are on time.
@@ -38,8 +38,6 @@ pub struct SliceStore {
     leaves_at: i64,
     /// Groups of the slice that left last: the next will have about as many.
     groups_expected: usize,
-    /// Interners of slices that have left.
-    spare: Vec<Interner>,
     /// Scratch: group numbers of the rows at hand.
     groups: Vec<usize>,
 }
@@ -58,7 +56,6 @@ impl SliceStore {
             open: BTreeMap::new(),
             leaves_at: i64::MAX,
             groups_expected: 0,
-            spare: vec![],
             groups: vec![],
         }
     }
@@ -175,13 +172,7 @@ impl SliceStore {
                 let body = match open.body {
                     Body::Rows(rows) => Body::Rows(rows::together(rows)?),
                     live if stays_live => live,
-                    Body::Live(table) => {
-                        let (frozen, spare) = table.freeze()?;
-                        self.spare.extend(spare);
-                        self.spare.truncate(USUAL_SLICES_MAX);
-                        Body::Frozen(frozen)
-                    }
-                    frozen @ Body::Frozen(_) => frozen,
+                    shared => shared.freeze()?,
                 };
                 segments.push(Segment { slice: key.0, counts_from: key.1, rows: open.rows, body });
             }
@@ -202,8 +193,7 @@ impl SliceStore {
 
     /// Bytes of state; looks at each open slice.
     pub fn size_bytes(&self) -> usize {
-        let open: usize = self.open.values().map(|open| open.body.size_bytes()).sum();
-        open + self.spare.iter().map(Interner::size_bytes).sum::<usize>()
+        self.open.values().map(|open| open.body.size_bytes()).sum()
     }
 
     /// Rows in the open slices.
@@ -277,11 +267,7 @@ impl SliceStore {
                         // Where many slices are open at once most hold few rows.
                         let usual = from == ON_TIME && open_slices < USUAL_SLICES_MAX;
                         let expected = if usual { self.groups_expected } else { 0 };
-                        let interner = match self.spare.pop() {
-                            Some(spare) => spare,
-                            None => Interner::new(&self.spec, expected)?,
-                        };
-                        Body::Live(Box::new(GroupTable::new(&self.spec, interner)?))
+                        Body::Live(Box::new(GroupTable::new(&self.spec, expected)?))
                     }
                 };
                 let leaves = self.spec.slicing().first_end(slice).max(from);

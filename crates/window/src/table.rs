@@ -73,22 +73,7 @@ impl Interner {
         }
     }
 
-    /// Forgets all keys.
-    pub(crate) fn reset(&mut self, spec: &OperatorSpec) -> Result<()> {
-        self.take_keys()?;
-        if !self.is_reusable() {
-            *self = Self::new(spec, 0)?;
-        }
-        Ok(())
-    }
-
-    /// Whether it may go on after its keys have been taken. DataFusion's may not: some keep
-    /// numbers of keys that they have given away.
-    fn is_reusable(&self) -> bool {
-        !matches!(self, Self::Any(_))
-    }
-
-    /// Gives the keys away. Not to be used afterwards without [`reset`](Self::reset).
+    /// Gives the keys away; nothing is known afterwards.
     pub(crate) fn take_keys(&mut self) -> Result<Vec<ArrayRef>> {
         match self {
             Self::Nothing { any } => {
@@ -201,16 +186,13 @@ impl fmt::Debug for GroupTable {
     }
 }
 
-impl fmt::Debug for Interner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Interner").field("keys", &self.len()).finish_non_exhaustive()
-    }
-}
-
 impl GroupTable {
-    /// With an interner that knows no key.
-    pub(crate) fn new(spec: &OperatorSpec, interner: Interner) -> Result<Self> {
-        Ok(Self { interner, accumulators: Accumulators::new(spec)? })
+    /// `expected` groups can come without growing the table of keys.
+    pub(crate) fn new(spec: &OperatorSpec, expected: usize) -> Result<Self> {
+        Ok(Self {
+            interner: Interner::new(spec, expected)?,
+            accumulators: Accumulators::new(spec)?,
+        })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -251,13 +233,11 @@ impl GroupTable {
         self.accumulators.merge(&other.states, groups, self.interner.len())
     }
 
-    /// Turns into keys and states; an interner that is left may serve another table.
-    pub(crate) fn freeze(mut self) -> Result<(Frozen, Option<Interner>)> {
+    /// Turns into keys and states.
+    pub(crate) fn freeze(mut self) -> Result<Frozen> {
         let groups = self.len();
         let keys = self.interner.take_keys()?;
-        let states = self.accumulators.take_states()?;
-        let spare = self.interner.is_reusable().then_some(self.interner);
-        Ok((Frozen { keys, states, groups }, spare))
+        Ok(Frozen { keys, states: self.accumulators.take_states()?, groups })
     }
 
     /// Turns into result columns (keys, then values) and their number of rows.

@@ -8,7 +8,7 @@ use windrow_core::{Error, Result};
 use crate::OperatorSpec;
 use crate::merger::{Part, Windows};
 use crate::segment::{Body, Segment};
-use crate::table::{GroupTable, Interner};
+use crate::table::GroupTable;
 
 /// Open windows by the start of their slice.
 #[derive(Debug, Default)]
@@ -55,8 +55,8 @@ impl Windows for Tumbling {
 /// Merges the smaller into the larger.
 fn merge(spec: &OperatorSpec, a: Body, b: Body, groups: &mut Vec<usize>) -> Result<Body> {
     let (mut into, from) = match (a, b) {
-        (Body::Live(a), Body::Live(b)) if a.len() < b.len() => (b, a.freeze()?.0),
-        (Body::Live(a), Body::Live(b)) => (a, b.freeze()?.0),
+        (Body::Live(a), Body::Live(b)) if a.len() < b.len() => (b, a.freeze()?),
+        (Body::Live(a), Body::Live(b)) => (a, b.freeze()?),
         (Body::Live(live), Body::Frozen(frozen)) | (Body::Frozen(frozen), Body::Live(live)) => {
             (live, frozen)
         }
@@ -71,7 +71,7 @@ fn live(spec: &OperatorSpec, body: Body, groups: &mut Vec<usize>) -> Result<Box<
     match body {
         Body::Live(table) => Ok(table),
         Body::Frozen(frozen) => {
-            let mut table = Box::new(GroupTable::new(spec, Interner::new(spec, frozen.groups)?)?);
+            let mut table = Box::new(GroupTable::new(spec, frozen.groups)?);
             table.merge(&frozen, groups)?;
             Ok(table)
         }
