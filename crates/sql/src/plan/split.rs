@@ -286,7 +286,7 @@ impl Splitter<'_> {
         if kind == (Kind::Rows { windowed: true })
             && let Some(hoisted) = hoist(plan, &mut self.names)?
         {
-            return self.kept_rows(hoisted, plan.schema(), inputs);
+            return self.kept_rows(&hoisted, plan.schema(), inputs);
         }
         plan.clone()
             .map_children(|input| self.finish(&input, inputs).map(Transformed::yes))
@@ -297,7 +297,7 @@ impl Splitter<'_> {
     /// Windowed rows that are kept until their window closes.
     fn kept_rows(
         &mut self,
-        hoisted: Hoisted,
+        hoisted: &Hoisted,
         schema: &DFSchema,
         inputs: &mut Inputs,
     ) -> Result<LogicalPlan> {
@@ -315,9 +315,9 @@ impl Splitter<'_> {
             })
             .collect();
         let prepare = prepared.plan(hoisted.inner.clone())?;
-        let operator = operator(&hoisted, &prepare, Mode::Rows).map_err(refused)?;
-        let leaf = self.window_input(&hoisted, &prepare, &operator, "rows", inputs)?;
-        restore(leaf, &operator, &hoisted, outputs, schema)
+        let operator = operator(hoisted, &prepare, Mode::Rows).map_err(refused)?;
+        let leaf = self.window_input(hoisted, &prepare, &operator, "rows", inputs)?;
+        restore(leaf, &operator, hoisted, outputs, schema)
     }
 
     /// Adds a window operator over `prepare` to a stage, unless it has the same one already;

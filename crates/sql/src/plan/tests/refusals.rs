@@ -2,10 +2,8 @@
 
 use super::World;
 
-#[tokio::test]
-async fn shapes_that_never_end() {
-    let world = World::new();
-    for (sql, message, hint) in [
+/// Query, part of the message, part of a hint.
+const SHAPES: &[(&str, &str, &str)] = &[
         (
             "SELECT auction, count(*) FROM bid GROUP BY auction",
             "GROUP BY on stream \"bid\" without a window never ends",
@@ -97,7 +95,12 @@ async fn shapes_that_never_end() {
             "a subquery as a value cannot read stream \"bid\"",
             "Join it",
         ),
-    ] {
+];
+
+#[tokio::test]
+async fn shapes_that_never_end() {
+    let world = World::new();
+    for (sql, message, hint) in SHAPES {
         let sql = format!("{sql} EMIT FINAL");
         let error = match world.continuous(&sql).await {
             Err(error) => error,
