@@ -55,20 +55,23 @@ impl Talk {
 
     /// Runs one statement to its end.
     pub(crate) fn ask(&self, sql: &str) -> Result<Answer, Refusal> {
+        block_on(self.answer(sql))
+    }
+
+    /// As [`ask`](Self::ask), for one that waits already.
+    pub(crate) async fn answer(&self, sql: &str) -> Result<Answer, Refusal> {
         let refused = |e: windrow_core::Error| Refusal(e.render(sql));
-        block_on(async {
-            match self.session.run(sql).await.map_err(refused)? {
-                Outcome::Done(message) => Ok(Answer::Done(message.to_string())),
-                Outcome::Rows(mut stream) => {
-                    let schema = stream.schema();
-                    let mut rows = vec![];
-                    while let Some(batch) = stream.next().await {
-                        rows.extend(texts(&batch.map_err(refused)?)?);
-                    }
-                    Ok(Answer::Rows { schema, rows })
+        match self.session.run(sql).await.map_err(refused)? {
+            Outcome::Done(message) => Ok(Answer::Done(message)),
+            Outcome::Rows(mut stream) => {
+                let schema = SchemaRef::clone(stream.schema());
+                let mut rows = vec![];
+                while let Some(batch) = stream.next().await {
+                    rows.extend(texts(&batch.map_err(refused)?)?);
                 }
+                Ok(Answer::Rows { schema, rows })
             }
-        })
+        }
     }
 
     /// The rows of a query.
