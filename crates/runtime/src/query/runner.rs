@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
+use datafusion::execution::{SessionState, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 use windrow_core::Result;
 use windrow_sql::leaf::{LeafId, LeafInputs};
@@ -26,8 +26,8 @@ impl PlanRunner {
     pub(crate) fn new(plan: Arc<dyn ExecutionPlan>, state: &SessionState) -> Self {
         let inputs = Arc::new(LeafInputs::default());
         let config = state.config().clone().with_extension(Arc::clone(&inputs));
-        let state =
-            SessionStateBuilder::new_from_existing(state.clone()).with_config(config).build();
+        let mut state = state.clone();
+        *state.config_mut() = config;
         Self { plan, context: state.task_ctx(), inputs }
     }
 

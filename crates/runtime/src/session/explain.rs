@@ -146,6 +146,6 @@ fn display_time(micros: i64) -> String {
 
 /// Text as rows, one per line.
 async fn lines(column: &str, text: &str) -> Result<Outcome> {
-    let lines: ArrayRef = Arc::new(StringArray::from_iter_values(text.lines()));
+    let lines: ArrayRef = Arc::new(StringArray::from(text.lines().collect::<Vec<_>>()));
     rows(vec![(column, lines)]).await
 }
