@@ -8,5 +8,5 @@ if [ ! -x "$work/venv/bin/python" ]; then
     python3 -m venv "$work/venv"
     "$work/venv/bin/pip" install --quiet duckdb polars pyarrow datafusion
 fi
-cargo build --release --package windrow-benches --bin whole_queries
+cargo build --release --workspace --bins
 exec "$work/venv/bin/python" benches/compare/compare.py --data "$work/data" "$@"

@@ -10,7 +10,7 @@ CREATE STREAM clicks (
 CREATE VIEW visits AS
 SELECT at, payload ->> 'page' AS page, payload ->> 'user' AS visitor
 FROM clicks
-WHERE payload ->> 'bot' IS DISTINCT FROM 'true';
+WHERE (payload ->> 'bot') IS DISTINCT FROM 'true';
 
 -- Runs from now on and keeps what it finishes. The window is written as a clause here; see TUMBLE(…) for the other way.
 CREATE MATERIALIZED VIEW pages_per_minute AS

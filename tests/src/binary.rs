@@ -15,22 +15,28 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Builds the program as this test was built, and tells where it is.
+/// Where the program is; it is built when it is not there yet (`cargo test` alone builds no programs of other packages).
+/// With `--workspace`, because the features of a single package differ and DataFusion would be compiled anew.
 fn program() -> Result<PathBuf, Failed> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
+        let me = std::env::current_exe().map_err(|e| e.to_string())?;
+        let target = me.ancestors().nth(2).ok_or("the test is in no target directory")?;
+        let program = target.join(format!("windrow{}", std::env::consts::EXE_SUFFIX));
+        if program.exists() {
+            return Ok(program);
+        }
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "windrow", "--bin", "windrow"]);
+        build.args(["build", "--quiet", "--workspace", "--bins"]);
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }
         let done = build.output().map_err(|e| e.to_string())?;
-        if !done.status.success() {
-            return Err(String::from_utf8_lossy(&done.stderr).into_owned());
+        if done.status.success() {
+            Ok(program)
+        } else {
+            Err(String::from_utf8_lossy(&done.stderr).into_owned())
         }
-        let me = std::env::current_exe().map_err(|e| e.to_string())?;
-        let target = me.ancestors().nth(2).ok_or("the test is in no target directory")?;
-        Ok(target.join("windrow"))
     });
     built.clone().map_err(Failed::from)
 }
