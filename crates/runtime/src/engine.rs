@@ -33,6 +33,9 @@ use crate::stream::push::Pushed;
 
 /// Ended queries that `windrow.queries` and `windrow.ledger` remember.
 const ENDED_QUERIES_MAX: usize = 256;
+/// Plans are walked recursively; a long chain of set operations must not end the process. The
+/// memory is only taken as it is used.
+const THREAD_STACK_BYTES: usize = 64 << 20;
 /// The one catalog and schema that statements may write to.
 pub(crate) const CATALOG: &str = "datafusion";
 pub(crate) const SCHEMA: &str = "public";
@@ -131,7 +134,7 @@ impl Engine {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(limits.threads.max(1))
             .thread_name("windrow")
-            .thread_stack_size(8 << 20)
+            .thread_stack_size(THREAD_STACK_BYTES)
             .enable_all()
             .build()
             .map_err(|e| Error::internal(format!("cannot start threads: {e}")).with_source(e))?;
@@ -173,7 +176,8 @@ impl Engine {
         Ok(Session::new(Arc::clone(&self.inner), context, options))
     }
 
-    /// Appends rows to a stream without connector. The columns must be the stream's, in order.
+    /// Appends rows to a stream without connector. The columns must be the stream's, in order,
+    /// without generated ones.
     ///
     /// # Errors
     /// When there is no such stream, or the columns are others.
@@ -185,7 +189,7 @@ impl Engine {
                 stream.name
             )));
         };
-        if rows.schema().fields() != stream.schema.schema().fields() {
+        if rows.schema().fields() != push.physical().fields() {
             return Err(Error::data(format!(
                 "the columns of the rows are not those of stream \"{}\"",
                 stream.name

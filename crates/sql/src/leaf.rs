@@ -15,8 +15,9 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, exec_err, internal_err};
+use datafusion::common::{Result, Statistics, exec_err, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_expr::EquivalenceProperties;
@@ -64,17 +65,27 @@ impl LeafInputs {
     }
 }
 
+/// Rows of a leaf, as the planner guesses: a large micro-batch.
+const ROWS_GUESS: usize = 1 << 16;
+
 /// Rows that come later, as a table for the planner.
 #[derive(Debug, Clone)]
 pub struct LeafTable {
     id: LeafId,
     schema: SchemaRef,
+    rows_guess: usize,
 }
 
 impl LeafTable {
     /// The leaf `id`, whose batches will have exactly `schema`.
     pub fn new(id: LeafId, schema: SchemaRef) -> Self {
-        Self { id, schema }
+        Self { id, schema, rows_guess: ROWS_GUESS }
+    }
+
+    /// The same leaf with a guess at its rows: joins build their hash table over the smaller side.
+    #[must_use]
+    pub fn with_rows_guess(self, rows_guess: usize) -> Self {
+        Self { rows_guess, ..self }
     }
 
     /// Its name in [`LeafInputs`].
@@ -100,7 +111,8 @@ impl TableProvider for LeafTable {
         _filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(LeafExec::try_new(self.id, Arc::clone(&self.schema), projection.cloned())?))
+        let leaf = LeafExec::try_new(self, projection.cloned())?;
+        Ok(Arc::new(leaf))
     }
 }
 
@@ -111,13 +123,14 @@ pub struct LeafExec {
     projection: Option<Vec<usize>>,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
+    rows_guess: usize,
 }
 
 impl LeafExec {
-    fn try_new(id: LeafId, full: SchemaRef, projection: Option<Vec<usize>>) -> Result<Self> {
+    fn try_new(table: &LeafTable, projection: Option<Vec<usize>>) -> Result<Self> {
         let schema = match &projection {
-            Some(columns) => Arc::new(full.project(columns)?),
-            None => full,
+            Some(columns) => Arc::new(table.schema.project(columns)?),
+            None => Arc::clone(&table.schema),
         };
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&schema)),
@@ -125,7 +138,8 @@ impl LeafExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Ok(Self { id, projection, schema, properties: Arc::new(properties) })
+        let (id, rows_guess) = (table.id, table.rows_guess);
+        Ok(Self { id, projection, schema, properties: Arc::new(properties), rows_guess })
     }
 }
 
@@ -168,6 +182,14 @@ impl ExecutionPlan for LeafExec {
         children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         if children.is_empty() { Ok(self) } else { internal_err!("a leaf has no children") }
+    }
+
+    fn partition_statistics(&self, _partition: Option<usize>) -> Result<Arc<Statistics>> {
+        let mut guess = Statistics::new_unknown(&self.schema);
+        guess.num_rows = Precision::Inexact(self.rows_guess);
+        let bytes = self.rows_guess.saturating_mul(8 * self.schema.fields().len().max(1));
+        guess.total_byte_size = Precision::Inexact(bytes);
+        Ok(Arc::new(guess))
     }
 
     fn execute(

@@ -340,8 +340,13 @@ impl Task {
     }
 
     /// The columns of the predicates, when it pays to decode them first: when rows may be left
-    /// out at all, and there are other columns that are then decoded for fewer rows.
+    /// out at all, there are other columns that are then decoded for fewer rows, and the
+    /// predicate asks for one value. A range that keeps half of the rows costs more this way
+    /// than it saves (measured on 10 M bids: 10 % of the whole query).
     fn filter_columns(&self) -> Vec<usize> {
+        if !self.scan.predicates.iter().any(|p| p.op == CmpOp::Eq) {
+            return vec![];
+        }
         let mut columns: Vec<usize> = self.scan.predicates.iter().map(|p| p.column).collect();
         columns.sort_unstable();
         columns.dedup();

@@ -193,6 +193,19 @@ impl Catalog {
         }
     }
 
+    /// Whether a stream or view ends but for rows that somebody may still push: it reads push
+    /// streams, and no connector that is endless by itself.
+    pub(crate) fn waits_for_pushes(&self, name: &str) -> bool {
+        match self.get(name) {
+            Some(Object::Materialized(view)) => {
+                let ends = |n: &String| self.is_bounded(n) || self.waits_for_pushes(n);
+                !view.bounded && view.reads.iter().all(ends)
+            }
+            Some(Object::Stream(stream)) => matches!(stream.feed, Feed::Push(_)),
+            Some(Object::View) | None => false,
+        }
+    }
+
     /// The error for a name that nothing has.
     pub(crate) fn missing(&self, kind: &str, name: &str) -> Error {
         let error = Error::new(ErrorKind::NotFound, format!("{kind} \"{name}\" does not exist"));

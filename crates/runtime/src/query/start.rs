@@ -295,7 +295,9 @@ impl Builder<'_> {
             .progress
             .entry(stream.name.clone())
             .or_insert_with(|| Arc::new(Mutex::new(Progress::new(delay))));
-        let bounded = self.wanted.push_ends && matches!(stream.feed, Feed::Push(_));
+        let bounded = self.wanted.push_ends
+            && matches!(stream.feed, Feed::Push(_) | Feed::View(_))
+            && self.catalog.waits_for_pushes(&stream.name);
         self.taps.push(Draft {
             bounded,
             leaf: leaf.id,

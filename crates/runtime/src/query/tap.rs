@@ -279,7 +279,7 @@ impl TapWorker {
 
     fn keep_late(&self, taken: &TakenIn, late: &[usize], origin: Origin) -> Result<()> {
         if let Some(to) = &self.tap.late_to {
-            to.append(&pick(&taken.rows, late)?)?;
+            to.append_whole(pick(&taken.rows, late)?)?;
         }
         let (Some(time), room) = (self.tap.time, self.tap.late_rows.room()) else { return Ok(()) };
         let column = taken.rows.column(time);

@@ -83,11 +83,11 @@ impl Session {
             }
             None => {
                 no_options(&options, name)?;
-                let columns = columns.ok_or_else(|| {
+                let columns = columns.as_ref().ok_or_else(|| {
                     Error::sql(format!("stream \"{name}\" has neither columns nor a connector"))
                         .with_hint("Declare its columns, or say where its rows come from: WITH (connector = 'file', path = '…').")
                 })?;
-                (None, columns.schema)
+                (None, Arc::clone(&columns.schema))
             }
         };
         let event_time = match &create.watermark {
@@ -115,6 +115,7 @@ impl Session {
                     intake,
                     Arc::clone(&parts.bad_rows),
                     Arc::clone(&parts.clock),
+                    columns.filter(Columns::any_generated).map(Arc::new),
                 )))
             }
         };
@@ -155,13 +156,8 @@ impl Session {
         };
         let inner = open_source(connector, &options.rest, declared, &env).await.map_err(placed)?;
         Ok(match columns {
-            Some(columns) if columns.columns.iter().any(|c| matches!(c, Column::Generated(_))) => {
-                let columns = Columns {
-                    schema: Arc::clone(&columns.schema),
-                    physical: Arc::clone(&columns.physical),
-                    columns: columns.columns.clone(),
-                };
-                Arc::new(GeneratedSource { inner, columns: Arc::new(columns) })
+            Some(columns) if columns.any_generated() => {
+                Arc::new(GeneratedSource { inner, columns: Arc::new(columns.clone()) })
             }
             _ => inner,
         })
@@ -413,6 +409,7 @@ impl Session {
             Intake { time: None, valid: i64::MIN..=i64::MAX, max_future_skew_micros: None },
             Arc::clone(&parts.bad_rows),
             Arc::clone(&parts.clock),
+            None,
         ));
         let stream = Arc::new(Stream {
             name: name.to_owned(),

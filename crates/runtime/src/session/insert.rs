@@ -42,8 +42,7 @@ impl Session {
             )));
         };
         let plan = plan_query(&self.state(), &insert.query.query, &[]).await?;
-        let target =
-            Target::new(stream.schema.schema(), &insert, &name, plan.schema().fields().len())?;
+        let target = Target::new(push.physical(), &insert, &name, plan.schema().fields().len())?;
         if insert.query.tail.is_empty() {
             return self.insert_bounded(plan, &target, push).await;
         }
@@ -64,7 +63,7 @@ impl Session {
         target: &Target,
         push: &Arc<PushStream>,
     ) -> Result<Outcome> {
-        let Outcome::Rows(mut rows) = self.bounded(plan).await? else {
+        let Outcome::Rows(mut rows) = self.bounded_in_order(plan).await? else {
             return Err(Error::internal("the query of an INSERT gives no rows"));
         };
         // All rows are made before one is inserted: a statement that fails inserts nothing.

@@ -4,6 +4,7 @@ mod create;
 mod drop;
 mod explain;
 pub(crate) mod insert;
+mod names;
 pub(crate) mod outcome;
 pub(crate) mod query;
 mod show;
@@ -73,7 +74,9 @@ impl Session {
         self.check_size(&statement.text)?;
         let session = self.clone();
         let statement = statement.clone();
-        let task = self.engine.parts.cpu.spawn(async move { session.dispatch(statement).await });
+        let task = self.engine.parts.cpu.spawn(async move {
+            session.dispatch(statement).await.map_err(|e| session.suggest(e))
+        });
         AbortOnDrop(task).await
     }
 

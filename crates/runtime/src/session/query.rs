@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::parser::Statement as EngineStatement;
@@ -66,8 +67,18 @@ impl Session {
 
     /// Runs a plan over what is there now.
     pub(super) async fn bounded(&self, plan: LogicalPlan) -> Result<Outcome> {
+        self.bounded_with(self.state(), plan).await
+    }
+
+    /// The same in the order of what is read, on one thread.
+    pub(super) async fn bounded_in_order(&self, plan: LogicalPlan) -> Result<Outcome> {
+        let mut state = self.state();
+        state.config_mut().options_mut().execution.target_partitions = 1;
+        self.bounded_with(state, plan).await
+    }
+
+    async fn bounded_with(&self, state: SessionState, plan: LogicalPlan) -> Result<Outcome> {
         let plan = bounded(plan)?;
-        let state = self.state();
         let plan = state.create_physical_plan(&plan).await.map_err(from_datafusion)?;
         Ok(Outcome::Rows(self.execute_plan(plan)))
     }
@@ -98,8 +109,18 @@ impl Session {
         let said = said(&statement);
         let plan = self.state().statement_to_plan(statement).await.map_err(from_datafusion)?;
         let plan = bounded(plan)?;
+        let ordered = matches!(plan, LogicalPlan::Copy(_) | LogicalPlan::Dml(_));
         let frame = self.context.execute_logical_plan(plan).await.map_err(from_datafusion)?;
-        let plan = frame.create_physical_plan().await.map_err(from_datafusion)?;
+        let plan = if ordered {
+            let (mut state, plan) = frame.into_parts();
+            // What is written keeps the order of what is read: a stream's rows in another order
+            // would be late rows when they are read back.
+            let options = state.config_mut().options_mut();
+            options.execution.target_partitions = 1;
+            state.create_physical_plan(&plan).await.map_err(from_datafusion)?
+        } else {
+            frame.create_physical_plan().await.map_err(from_datafusion)?
+        };
         if plan.schema().fields().is_empty() {
             // Done already; running it shows what failed late.
             let rows = datafusion::physical_plan::collect(plan, self.context.task_ctx()).await;
@@ -139,7 +160,7 @@ impl Session {
     async fn catch_up(&self, reads: &[String]) -> Result<()> {
         for name in reads {
             if let Some(Object::Materialized(view)) = self.engine.catalog.get(name)
-                && !view.bounded
+                && self.engine.catalog.waits_for_pushes(name)
             {
                 self.wait_consumed(&view).await?;
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, StringArray};
+use arrow::array::{ArrayRef, StringArray};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::TableReference;
 use datafusion::sql::sqlparser::ast::ObjectName;
@@ -10,7 +10,7 @@ use windrow_core::{Error, Result};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::ShowKind;
 
-use crate::catalog::{Object, plain_name};
+use crate::catalog::plain_name;
 use crate::session::outcome::ready;
 use crate::session::{Outcome, Session};
 
@@ -66,34 +66,25 @@ impl Session {
     }
 
     pub(super) async fn describe(&self, name: &ObjectName) -> Result<Outcome> {
-        let (schema, event_time) = match plain_name(name) {
+        let schema = match plain_name(name) {
             Ok(plain) => {
                 if !self.engine.catalog.exists(&plain) {
                     return Err(self.engine.catalog.missing("stream, view or table", &plain));
                 }
-                let event_time = match self.engine.catalog.get(&plain) {
-                    Some(Object::Stream(stream)) => stream.schema.event_time(),
-                    Some(Object::View | Object::Materialized(_)) | None => None,
-                };
-                (self.columns(TableReference::bare(plain)).await?, event_time)
+                self.columns(TableReference::bare(plain)).await?
             }
             // A system table.
-            Err(_) => (self.columns(TableReference::parse_str(&name.to_string())).await?, None),
+            Err(_) => self.columns(TableReference::parse_str(&name.to_string())).await?,
         };
         let fields = schema.fields();
         let names = StringArray::from_iter_values(fields.iter().map(|f| f.name()));
         let types = StringArray::from_iter_values(fields.iter().map(|f| f.data_type().to_string()));
-        let nulls = BooleanArray::from_iter(fields.iter().map(|f| Some(f.is_nullable())));
-        let marks: StringArray = fields
-            .iter()
-            .enumerate()
-            .map(|(at, _)| event_time.filter(|e| e.index == at).map(|_| "event time"))
-            .collect();
+        let yes_no = |nullable: bool| if nullable { "YES" } else { "NO" };
+        let nulls = StringArray::from_iter_values(fields.iter().map(|f| yes_no(f.is_nullable())));
         rows(vec![
             ("column_name", Arc::new(names) as ArrayRef),
             ("data_type", Arc::new(types)),
             ("is_nullable", Arc::new(nulls)),
-            ("note", Arc::new(marks)),
         ])
         .await
     }

@@ -23,7 +23,7 @@ pub(crate) enum Column {
 }
 
 /// The columns of a stream that has generated ones.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Columns {
     /// All columns, as declared.
     pub(crate) schema: SchemaRef,
@@ -53,6 +53,17 @@ impl Columns {
         let schema = Arc::new(self.schema.project(wanted)?);
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         Ok(RecordBatch::try_new_with_options(schema, arrays, &options)?)
+    }
+
+    /// All columns, from whole physical rows.
+    pub(crate) fn compute_all(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let all: Vec<usize> = (0..self.columns.len()).collect();
+        self.compute(rows, &all)
+    }
+
+    /// Whether any column is generated.
+    pub(crate) fn any_generated(&self) -> bool {
+        self.columns.iter().any(|c| matches!(c, Column::Generated(_)))
     }
 
     /// The physical columns that the wanted ones need, ascending.

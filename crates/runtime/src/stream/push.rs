@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use windrow_core::offset::Consecutive;
 use windrow_core::{Clock, OffsetRange, PartitionId, Result, SourceBatch};
 
 use crate::query::intake::Intake;
 use crate::query::kept::BadRows;
+use crate::stream::generated::Columns;
 use crate::stream::log::MemoryLog;
 
 /// A stream without a connector.
@@ -19,6 +21,8 @@ pub(crate) struct PushStream {
     pub(crate) intake: Intake,
     pub(crate) bad_rows: Arc<BadRows>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Generated columns, worked out as rows come in.
+    pub(crate) columns: Option<Arc<Columns>>,
     /// Rows that were ever offered, good and bad: the offset of a bad row is its number among
     /// them.
     offered: AtomicU64,
@@ -40,16 +44,31 @@ impl PushStream {
         intake: Intake,
         bad_rows: Arc<BadRows>,
         clock: Arc<dyn Clock>,
+        columns: Option<Arc<Columns>>,
     ) -> Self {
-        Self { name, log, intake, bad_rows, clock, offered: 0.into() }
+        Self { name, log, intake, bad_rows, clock, columns, offered: 0.into() }
     }
 
-    /// Appends rows that have the stream's columns.
+    /// The columns that rows are pushed with: all but the generated ones.
+    pub(crate) fn physical(&self) -> &SchemaRef {
+        self.columns.as_ref().map_or_else(|| self.log.schema(), |c| &c.physical)
+    }
+
+    /// Appends rows that have the [physical](Self::physical) columns.
     pub(crate) fn append(&self, rows: &RecordBatch) -> Result<Pushed> {
+        let whole = match &self.columns {
+            Some(columns) => columns.compute_all(rows)?,
+            None => rows.clone(),
+        };
+        self.append_whole(whole)
+    }
+
+    /// Appends rows that have all columns.
+    pub(crate) fn append_whole(&self, rows: RecordBatch) -> Result<Pushed> {
         let count = rows.num_rows() as u64;
         let first = self.offered.fetch_add(count, Ordering::Relaxed);
         let batch = SourceBatch {
-            rows: rows.clone(),
+            rows,
             offsets: OffsetRange::try_new(first, first + count)?,
             row_offsets: Arc::new(Consecutive(first)),
             bad: vec![],

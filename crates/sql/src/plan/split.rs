@@ -373,7 +373,14 @@ fn restore(
     schema: &DFSchema,
 ) -> Result<LogicalPlan> {
     let name = TableReference::bare(leaf.to_string());
+    // The groups of a window are fewer than its rows.
+    let rows_guess = match operator.mode() {
+        Mode::Rows => 1 << 20,
+        Mode::Aggregate { keys, .. } if keys.is_empty() => 1,
+        Mode::Aggregate { .. } => 1 << 14,
+    };
     let table = LeafTable::new(leaf, Arc::clone(operator.output_schema()));
+    let table = table.with_rows_guess(rows_guess);
     let mut plan = scan(name.clone(), table)?;
     for condition in &hoisted.conditions {
         plan = plan.filter(at_leaf(condition.clone(), &name)?)?;

@@ -1,0 +1,53 @@
+//! Names that nothing has: what was meant, probably.
+
+use windrow_core::{Error, ErrorKind};
+use windrow_sql::diagnostics::nearest;
+
+use crate::session::Session;
+
+impl Session {
+    /// An error about an unknown table or function, with the nearest name that exists.
+    pub(super) fn suggest(&self, error: Error) -> Error {
+        let unknown = |kind: &str| {
+            let rest = error.message().strip_prefix("unknown ")?.strip_prefix(kind)?;
+            rest.strip_prefix(" \"")?.strip_suffix('"').map(str::to_owned)
+        };
+        if let Some(name) = unknown("table") {
+            let names = self.engine.catalog.names();
+            let near = nearest(&name, names.iter().map(String::as_str)).map(str::to_owned);
+            return hinted(
+                &error,
+                ErrorKind::NotFound,
+                near,
+                "SHOW TABLES lists what can be read.",
+            );
+        }
+        if let Some(name) = unknown("function") {
+            let state = self.state();
+            let mut names: Vec<&str> = state
+                .scalar_functions()
+                .keys()
+                .chain(state.aggregate_functions().keys())
+                .chain(state.window_functions().keys())
+                .map(String::as_str)
+                .chain(["tumble", "hop", "cumulate"])
+                .collect();
+            names.sort_unstable();
+            let near = nearest(&name, names).map(str::to_owned);
+            return hinted(&error, ErrorKind::Sql, near, "SHOW FUNCTIONS lists all functions.");
+        }
+        error
+    }
+}
+
+fn hinted(error: &Error, kind: ErrorKind, near: Option<String>, list: &str) -> Error {
+    let hint = match near {
+        Some(near) => format!("Did you mean \"{near}\"? {list}"),
+        None => list.to_owned(),
+    };
+    let better = Error::new(kind, error.message()).with_hint(hint);
+    match error.place() {
+        Some(place) => better.with_place(place),
+        None => better,
+    }
+}
