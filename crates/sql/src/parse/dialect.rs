@@ -1,7 +1,10 @@
-//! The dialect: sqlparser's generic one, plus `TABLE t [PARTITION BY k, …]` as an argument.
+//! The dialect: sqlparser's generic one, plus `TABLE t [PARTITION BY k, …]` as an argument, with
+//! PostgreSQL's precedence of JSON arrows and `||`.
 //!
-//! Invariant: whatever [`GenericDialect`] accepts is accepted here; [`Dialect::dialect`] tells the
-//! parser so, and every flag that the generic dialect raises is raised again below.
+//! Invariants: whatever [`GenericDialect`] accepts is accepted here, but for columns that are called
+//! `case` or `not` without quotes; [`Dialect::dialect`] tells the parser so, and every flag that the
+//! generic dialect raises is raised again below. CASE, NOT and INTERVAL are read once: the parser's
+//! second try of them as names doubles its work with each level of a statement that is wrong.
 
 use std::any::TypeId;
 
@@ -9,7 +12,7 @@ use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
     ObjectName,
 };
-use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect};
+use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -53,8 +56,39 @@ impl Dialect for WindrowDialect {
             Token::Word(w) if w.keyword == Keyword::TABLE && is_table_argument(parser) => {
                 Some(table_argument(parser))
             }
+            Token::Word(w) if w.keyword == Keyword::CASE && !is_column(parser) => {
+                parser.advance_token();
+                Some(parser.parse_case_expr())
+            }
+            Token::Word(w) if w.keyword == Keyword::NOT && !is_column(parser) => {
+                parser.advance_token();
+                Some(parser.parse_not())
+            }
+            Token::Word(w) if w.keyword == Keyword::INTERVAL && !fields_first(parser) => {
+                parser.advance_token();
+                // The parser has no limit of its own for these.
+                if matches!(&parser.peek_token_ref().token, Token::Word(w) if w.keyword == Keyword::INTERVAL)
+                {
+                    return Some(parser.expected("an interval's text", parser.peek_token()));
+                }
+                Some(parser.parse_interval())
+            }
             _ => None,
         }
+    }
+
+    fn get_next_precedence(&self, parser: &Parser<'_>) -> Option<Result<u8, ParserError>> {
+        let concatenates = parser.peek_token_ref().token == Token::StringConcat;
+        concatenates.then(|| Ok(self.prec_value(Precedence::PgOther)))
+    }
+
+    /// As in PostgreSQL, `->`, `->>`, `@>` and the like bind tighter than comparisons, LIKE and
+    /// BETWEEN, and less tightly than arithmetic.
+    fn prec_value(&self, precedence: Precedence) -> u8 {
+        GenericDialect.prec_value(match precedence {
+            Precedence::PgOther => Precedence::Pipe,
+            other => other,
+        })
     }
 
     raise! {
@@ -106,6 +140,27 @@ fn is_table_argument(parser: &Parser<'_>) -> bool {
         }
     }
     false
+}
+
+/// Whether the reserved word that is next is the name of a column after all: nothing follows that
+/// could begin an expression.
+fn is_column(parser: &Parser<'_>) -> bool {
+    match &parser.peek_nth_token_ref(1).token {
+        Token::Word(w) => matches!(w.keyword, Keyword::FROM | Keyword::AS),
+        Token::EOF | Token::Comma | Token::RParen | Token::RBracket | Token::Period | Token::Eq => {
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Whether INTERVAL is next and its fields stand before its text: `INTERVAL DAY TO HOUR '1 2'`.
+fn fields_first(parser: &Parser<'_>) -> bool {
+    let at = |n: usize| &parser.peek_nth_token_ref(n).token;
+    let is_word = |n: usize| matches!(at(n), Token::Word(_));
+    let is_text = |n: usize| matches!(at(n), Token::SingleQuotedString(_));
+    let to = matches!(at(2), Token::Word(w) if w.keyword == Keyword::TO);
+    is_word(1) && (is_text(2) || (to && is_word(3) && is_text(4)))
 }
 
 /// `TABLE name`, `TABLE (query)` or `TABLE (function(…))`, with `PARTITION BY`.

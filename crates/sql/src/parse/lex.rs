@@ -12,11 +12,14 @@ use super::cursor::place_of;
 use super::dialect::DIALECT;
 use crate::diagnostics::lower_first;
 
-/// How deep parentheses may nest.
+/// How deep parentheses and CASE may nest.
 pub(super) const DEPTH_MAX: usize = 60;
-/// How many operators of one precedence, joins or set operations may follow one another. Each is
-/// one more level of the expression's tree, and trees are dropped recursively.
+/// How many operators of one precedence, or joins, may follow one another. Each is one more level
+/// of the expression's tree, and trees are dropped recursively.
 pub(super) const CHAIN_MAX: usize = 1_000;
+/// How many set operations may follow one another, those in parentheses inside them counted along.
+/// Each is a level of the plan, whose levels need far more stack than those of an expression.
+pub(super) const SETS_MAX: usize = 200;
 
 /// How many parentheses that sqlparser reads twice may be open at once; each doubles its work. It
 /// tries a subquery before a join in parentheses, and CAST and its like before a plain function.
@@ -119,6 +122,10 @@ impl Positions<'_> {
 #[derive(Default, Clone, Copy)]
 struct Chains {
     sets: usize,
+    /// The most set operations above one another in any parentheses so far.
+    sets_within: usize,
+    /// The CASEs without their END.
+    cases: usize,
     joins: usize,
     ors: usize,
     ands: usize,
@@ -127,9 +134,20 @@ struct Chains {
 }
 
 impl Chains {
-    /// Nothing open, but at the same parenthesis.
-    fn only_doubled(self) -> Self {
-        Self { doubled: self.doubled, ..Self::default() }
+    /// At the same parenthesis, in another branch of the set operations.
+    fn branch(self) -> Self {
+        let Self { sets, sets_within, cases, doubled, .. } = self;
+        Self { sets, sets_within, cases, doubled, ..Self::default() }
+    }
+
+    /// At the same parenthesis and in the same branch, in another expression.
+    fn expression(self) -> Self {
+        Self { joins: self.joins, ..self.branch() }
+    }
+
+    /// Set operations above one another.
+    fn sets_deep(self) -> usize {
+        self.sets + self.sets_within
     }
 }
 
@@ -144,7 +162,15 @@ fn tried_twice(tokens: &[TokenWithSpan], i: usize) -> bool {
             | Keyword::TRY_CAST
             | Keyword::SAFE_CAST
             | Keyword::CONVERT
+            | Keyword::TRY_CONVERT
+            | Keyword::CURRENT_DATE
+            | Keyword::CURRENT_TIME
+            | Keyword::CURRENT_TIMESTAMP
+            | Keyword::LOCALTIME
+            | Keyword::LOCALTIMESTAMP
+            | Keyword::VALUES
             | Keyword::EXTRACT
+            | Keyword::SUBSTR
             | Keyword::SUBSTRING
             | Keyword::TRIM
             | Keyword::POSITION
@@ -173,37 +199,43 @@ fn guard(tokens: &[TokenWithSpan]) -> Result<()> {
     let mut open: Vec<Chains> = vec![];
     let mut chains = Chains::default();
     let mut doubles = 0_usize;
+    let mut cases = 0_usize;
     for (i, token) in tokens.iter().enumerate() {
         match &token.token {
             Token::LParen | Token::LBracket | Token::LBrace => {
-                if open.len() >= DEPTH_MAX {
-                    return Err(too_deep(place_of(token.span)));
-                }
                 // A subscript or a call prolongs the chain it stands in: a[1][1][1] …
                 chains.others += usize::from(token.token == Token::LBracket);
                 open.push(chains);
                 chains = Chains { doubled: tried_twice(tokens, i), ..Chains::default() };
                 doubles += usize::from(chains.doubled);
-                if doubles > DOUBLE_MAX {
-                    return Err(too_deep(place_of(token.span)));
-                }
             }
             Token::RParen | Token::RBracket | Token::RBrace => {
                 doubles = doubles.saturating_sub(usize::from(chains.doubled));
+                cases = cases.saturating_sub(chains.cases);
+                let within = chains.sets_deep();
                 chains = open.pop().unwrap_or_default();
+                chains.sets_within = chains.sets_within.max(within);
             }
-            Token::Comma => {
-                chains = Chains { sets: chains.sets, joins: chains.joins, ..chains.only_doubled() }
-            }
+            Token::Comma => chains = chains.expression(),
+            // A word behind a point is a column's name.
+            Token::Word(_) if i.checked_sub(1).is_some_and(|b| is_period(tokens, b)) => {}
             Token::Word(w) => {
-                word(&mut chains, w.keyword);
-                if w.keyword == Keyword::SELECT && !chains.doubled && doubly_open(tokens, i) {
-                    chains.doubled = true;
-                    doubles += 1;
-                    if doubles > DOUBLE_MAX {
-                        return Err(too_deep(place_of(token.span)));
+                match w.keyword {
+                    Keyword::CASE => {
+                        chains.cases += 1;
+                        cases += 1;
                     }
+                    Keyword::END if chains.cases > 0 => {
+                        chains.cases -= 1;
+                        cases = cases.saturating_sub(1);
+                    }
+                    Keyword::SELECT if !chains.doubled && doubly_open(tokens, i) => {
+                        chains.doubled = true;
+                        doubles += 1;
+                    }
+                    _ => {}
                 }
+                word(&mut chains, w.keyword);
             }
             Token::Number(..)
             | Token::SingleQuotedString(_)
@@ -212,12 +244,33 @@ fn guard(tokens: &[TokenWithSpan]) -> Result<()> {
             | Token::Placeholder(_) => {}
             _ => chains.others += 1,
         }
-        let Chains { sets, joins, ors, ands, others, .. } = chains;
-        if [sets, joins, ors, ands, others].into_iter().any(|n| n > CHAIN_MAX) {
-            return Err(Error::sql(format!("more than {CHAIN_MAX} operators in one chain"))
-                .with_place(place_of(token.span))
-                .with_hint("Write a long chain of OR as IN (…), or a long UNION as VALUES."));
+        if open.len() + cases > DEPTH_MAX || doubles > DOUBLE_MAX {
+            return Err(too_deep(place_of(token.span)));
         }
+        too_long(&chains, place_of(token.span))?;
+    }
+    Ok(())
+}
+
+fn is_period(tokens: &[TokenWithSpan], i: usize) -> bool {
+    tokens.get(i).is_some_and(|t| t.token == Token::Period)
+}
+
+/// Refuses chains above the limits.
+fn too_long(chains: &Chains, place: Place) -> Result<()> {
+    let Chains { joins, ors, ands, others, .. } = *chains;
+    if chains.sets_deep() > SETS_MAX {
+        return Err(Error::sql(format!("more than {SETS_MAX} set operations in one chain"))
+            .with_place(place)
+            .with_hint(
+                "Split the statement, for instance into several INSERTs, or write constant rows \
+                 as VALUES.",
+            ));
+    }
+    if [joins, ors, ands, others].into_iter().any(|n| n > CHAIN_MAX) {
+        return Err(Error::sql(format!("more than {CHAIN_MAX} operators in one chain"))
+            .with_place(place)
+            .with_hint("Write a long chain of OR as IN (…)."));
     }
     Ok(())
 }
@@ -225,20 +278,18 @@ fn guard(tokens: &[TokenWithSpan]) -> Result<()> {
 fn word(chains: &mut Chains, keyword: Keyword) {
     match keyword {
         Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::MINUS => {
-            *chains = Chains { sets: chains.sets + 1, ..chains.only_doubled() };
+            *chains = Chains { sets: chains.sets + 1, ..chains.branch() };
         }
-        Keyword::SELECT => *chains = Chains { sets: chains.sets, ..chains.only_doubled() },
+        Keyword::SELECT => *chains = chains.branch(),
         Keyword::JOIN => {
-            *chains = Chains { sets: chains.sets, joins: chains.joins + 1, ..chains.only_doubled() }
+            *chains = Chains { joins: chains.joins + 1, ..chains.expression() };
         }
         Keyword::FROM
         | Keyword::WHERE
         | Keyword::ON
         | Keyword::WHEN
         | Keyword::THEN
-        | Keyword::ELSE => {
-            *chains = Chains { sets: chains.sets, joins: chains.joins, ..chains.only_doubled() };
-        }
+        | Keyword::ELSE => *chains = chains.expression(),
         Keyword::OR | Keyword::XOR => {
             *chains = Chains { ors: chains.ors + 1, ands: 0, others: 0, ..*chains };
         }

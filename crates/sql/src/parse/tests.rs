@@ -441,6 +441,16 @@ fn deep_and_long_text() {
             format!("SELECT {}1", "NOT ".repeat(deep)),
             format!("SELECT {}1", "- ".repeat(deep)),
             format!("SELECT {}1", "CASE WHEN ".repeat(deep)),
+            format!("SELECT {}", "CASE WHEN true THEN ".repeat(deep)),
+            format!("SELECT {}", "CASE ".repeat(deep)),
+            format!("SELECT {}", "INTERVAL ".repeat(deep)),
+            format!("SELECT {}", "INTERVAL - ".repeat(deep)),
+            format!("SELECT {}", "EXISTS (".repeat(deep)),
+            format!("SELECT {}", "ARRAY[".repeat(deep)),
+            format!("SELECT {}", "{".repeat(deep)),
+            format!("SELECT {}", "x IN (".repeat(deep)),
+            format!("SELECT * FROM {}", "(SELECT * FROM ".repeat(deep)),
+            "WITH a AS (".repeat(deep),
             format!("SELECT {}1", "a + ".repeat(deep)),
             format!("SELECT {}1", "a = 1 OR ".repeat(deep)),
             format!("SELECT 1{}", "::int".repeat(deep)),
@@ -459,7 +469,13 @@ fn deep_and_long_text() {
         for sql in [
             format!("SELECT {}1 FROM TUMBLE(t, ts, '1 s')", "a = 1 OR ".repeat(fits)),
             format!("SELECT {}1", "a + ".repeat(fits)),
-            format!("{}SELECT 1", "SELECT 1 UNION ALL ".repeat(fits)),
+            format!("{}SELECT 1", "SELECT 1 UNION ALL ".repeat(lex::SETS_MAX)),
+            format!(
+                "SELECT {}1{}",
+                "CASE WHEN true THEN ".repeat(lex::DEPTH_MAX),
+                " END".repeat(lex::DEPTH_MAX)
+            ),
+            format!("SELECT {}1", "CASE WHEN a THEN (b.end) END, ".repeat(1_000)),
             format!("SELECT {}1{}", "(".repeat(40), ")".repeat(40)),
             format!("SELECT * FROM {}t{}", "(SELECT * FROM ".repeat(30), ")".repeat(30)),
             format!("INSERT INTO s VALUES {}(1, -1)", "(1, 'abc'), ".repeat(90_000)),
@@ -476,3 +492,100 @@ fn deep_and_long_text() {
 }
 
 const CHAIN: usize = lex::CHAIN_MAX;
+
+/// Wrong statements below the limits of nesting: a parser that reads a part twice at each level
+/// would not come back from them.
+#[test]
+fn wrong_nesting_is_refused_at_once() {
+    let deep = lex::DEPTH_MAX;
+    let started = std::time::Instant::now();
+    for part in [
+        "CASE WHEN true THEN ",
+        "CASE ",
+        "CASE - ",
+        "CASE f(",
+        "NOT ",
+        "NOT (",
+        "NOT f(",
+        "INTERVAL ",
+        "INTERVAL - ",
+        "INTERVAL (",
+        "INTERVAL f(",
+        "INTERVAL DAY ",
+        "EXISTS (SELECT ",
+        "CURRENT_DATE(",
+        "SUBSTR(",
+        "ARRAY[",
+        "MAP {",
+        "{fn f(",
+        "x IN (",
+        "x IN (SELECT ",
+        "x IN (VALUES (",
+        "a[",
+        "f(",
+        "(SELECT ",
+        "f(TABLE(",
+        "STRUCT(",
+        "x BETWEEN CASE WHEN f(",
+    ] {
+        for times in [8, deep / 2, deep] {
+            let sql = format!("SELECT {}+", part.repeat(times));
+            assert!(parse(&sql).is_err(), "{sql}");
+            assert!(started.elapsed().as_secs() < 20, "{part}");
+        }
+    }
+}
+
+#[test]
+fn set_operations_have_a_limit() {
+    let over = lex::SETS_MAX + 1;
+    let error = parse(&format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(over))).unwrap_err();
+    assert_eq!(error.message(), "more than 200 set operations in one chain");
+    let inner = format!("(SELECT 1{})", " UNION ALL SELECT 1".repeat(150));
+    assert!(parse(&format!("{inner} UNION ALL SELECT 1")).is_ok());
+    assert!(parse(&format!("({inner}{})", " UNION ALL SELECT 1".repeat(100))).is_err());
+    let beside = format!("SELECT * FROM {inner} a, {inner} b");
+    assert!(parse(&beside).is_ok(), "{:?}", parse(&beside).err());
+}
+
+/// Arrows as in PostgreSQL: tighter than comparisons, less tight than arithmetic.
+#[test]
+fn arrows_bind_tighter_than_comparisons() {
+    for (written, meant) in [
+        ("d ->> 'a' = 'b'", "(d ->> 'a') = 'b'"),
+        ("'b' <> d ->> 'a'", "'b' <> (d ->> 'a')"),
+        ("d -> 'a' ->> 'b' < 'c' AND x", "((d -> 'a') ->> 'b') < 'c' AND x"),
+        ("d #>> p LIKE 'b%'", "(d #>> p) LIKE 'b%'"),
+        ("d ->> 'a' IN ('b')", "(d ->> 'a') IN ('b')"),
+        ("d ->> 'a' BETWEEN 'b' AND 'c'", "(d ->> 'a') BETWEEN 'b' AND 'c'"),
+        ("d ->> 'a' IS NULL", "(d ->> 'a') IS NULL"),
+        ("d @> e = true", "(d @> e) = true"),
+        ("d ->> 'a' || 'b' = 'c'", "((d ->> 'a') || 'b') = 'c'"),
+        ("d -> 1 + 2", "d -> (1 + 2)"),
+        ("NOT d ->> 'a' = 'b'", "NOT ((d ->> 'a') = 'b')"),
+    ] {
+        assert_eq!(shape(written), shape(meant), "{written}");
+    }
+}
+
+/// The expression's tree, without its parentheses.
+fn shape(expression: &str) -> String {
+    use datafusion::sql::sqlparser::ast::{Expr, VisitMut, VisitorMut};
+    struct Bracket;
+    impl VisitorMut for Bracket {
+        type Break = ();
+        fn post_visit_expr(&mut self, e: &mut Expr) -> std::ops::ControlFlow<()> {
+            let inner = match &*e {
+                Expr::Nested(inner) => (**inner).clone(),
+                Expr::Identifier(_) | Expr::Value(_) => return std::ops::ControlFlow::Continue(()),
+                other => Expr::Nested(Box::new(other.clone())),
+            };
+            *e = inner;
+            std::ops::ControlFlow::Continue(())
+        }
+    }
+    let mut parser = Parser::new(&dialect::DIALECT).try_with_sql(expression).unwrap();
+    let mut tree = parser.parse_expr().unwrap();
+    assert!(VisitMut::visit(&mut tree, &mut Bracket).is_continue());
+    tree.to_string()
+}
