@@ -15,7 +15,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Where the program is; it is built when it is not there yet (`cargo test` alone builds no programs of other packages).
+/// Where the program is; it is built first (`cargo test` alone builds no programs of other packages, and one that lies there
+/// may be old).
 /// With `--workspace`, because the features of a single package differ and DataFusion would be compiled anew.
 fn program() -> Result<PathBuf, Failed> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
@@ -23,9 +24,6 @@ fn program() -> Result<PathBuf, Failed> {
         let me = std::env::current_exe().map_err(|e| e.to_string())?;
         let target = me.ancestors().nth(2).ok_or("the test is in no target directory")?;
         let program = target.join(format!("windrow{}", std::env::consts::EXE_SUFFIX));
-        if program.exists() {
-            return Ok(program);
-        }
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--quiet", "--workspace", "--bins"]);
         if !cfg!(debug_assertions) {

@@ -139,15 +139,20 @@ impl Table {
             }
             if width > column.width {
                 let (cut, width) = cut(text, column.width);
-                write!(out, "│ {cut}{:1$} ", "", column.width - width)?;
+                write!(out, "│ {cut}{} ", spaces(column.width - width))?;
             } else if column.is_number {
-                write!(out, "│ {:1$}{text} ", "", column.width - width)?;
+                write!(out, "│ {}{text} ", spaces(column.width - width))?;
             } else {
-                write!(out, "│ {text}{:1$} ", "", column.width - width)?;
+                write!(out, "│ {text}{} ", spaces(column.width - width))?;
             }
         }
         writeln!(out, "│")
     }
+}
+
+/// Padding; the width of a format specification ends at 65,535, a column's does not.
+fn spaces(count: usize) -> String {
+    " ".repeat(count)
 }
 
 /// How wide values of a type usually are, so that the first batch of a continuous result does

@@ -5,12 +5,11 @@
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use parking_lot::Mutex;
 use windrow_core::{ErrorKind, Result, Watermark};
 use windrow_sql::leaf::LeafId;
 
 use crate::query::output::Output;
-use crate::query::progress::Progress;
+use crate::query::progress::SharedProgress;
 use crate::query::runner::PlanRunner;
 use crate::query::shared::{Shared, Status};
 use crate::query::stage::StageRun;
@@ -24,13 +23,16 @@ pub(crate) enum Root {
     Rows { nested: Vec<(LeafId, StageRun)>, prepare: Arc<PlanRunner> },
 }
 
+/// A progress, and the one that takes its place.
+pub(crate) type Replaced = (SharedProgress, SharedProgress);
+
 /// The coordinator's own state.
 #[derive(Debug)]
 pub(crate) struct Coordinator {
     pub(crate) shared: Arc<Shared>,
     pub(crate) root: Root,
     /// All scans of the query.
-    pub(crate) scans: Vec<Arc<Mutex<Progress>>>,
+    pub(crate) scans: Vec<SharedProgress>,
     pub(crate) output: Output,
 }
 
@@ -132,10 +134,7 @@ async fn send(shared: &Shared, output: &Output, rows: Vec<RecordBatch>) -> Resul
 
 impl Coordinator {
     /// Queries that start together read one scan's progress: `(old, new)`.
-    pub(crate) fn replace_progress(
-        &mut self,
-        replaced: &[(Arc<Mutex<Progress>>, Arc<Mutex<Progress>>)],
-    ) {
+    pub(crate) fn replace_progress(&mut self, replaced: &[Replaced]) {
         replace(&mut self.scans, replaced);
         match &mut self.root {
             Root::Stage(stage) => stage.replace_progress(replaced),
@@ -147,7 +146,7 @@ impl Coordinator {
 }
 
 impl StageRun {
-    fn replace_progress(&mut self, replaced: &[(Arc<Mutex<Progress>>, Arc<Mutex<Progress>>)]) {
+    fn replace_progress(&mut self, replaced: &[Replaced]) {
         for input in &mut self.inputs {
             replace(&mut input.scans, replaced);
             for nested in &mut input.nested {
@@ -157,10 +156,7 @@ impl StageRun {
     }
 }
 
-fn replace(
-    scans: &mut [Arc<Mutex<Progress>>],
-    replaced: &[(Arc<Mutex<Progress>>, Arc<Mutex<Progress>>)],
-) {
+fn replace(scans: &mut [SharedProgress], replaced: &[Replaced]) {
     for scan in scans {
         if let Some((_, new)) = replaced.iter().find(|(old, _)| Arc::ptr_eq(old, scan)) {
             *scan = Arc::clone(new);

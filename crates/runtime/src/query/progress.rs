@@ -11,7 +11,13 @@
 //! not. The scan's watermark is the minimum over partitions that are not idle, and never moves
 //! back.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use windrow_core::{Partition, PartitionId, Watermark};
+
+/// Progress that the scan's workers write and coordinators read.
+pub(crate) type SharedProgress = Arc<Mutex<Progress>>;
 
 /// The progress of one scan.
 #[derive(Debug)]
@@ -262,7 +268,6 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use windrow_core::Split;
 
     fn partition(id: u32, known: &[Option<(i64, i64)>]) -> Partition {

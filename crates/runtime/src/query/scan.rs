@@ -23,7 +23,7 @@ use windrow_core::{
 
 use crate::query::intake::Intake;
 use crate::query::kept::BadRows;
-use crate::query::progress::{Progress, Step};
+use crate::query::progress::{SharedProgress, Step};
 use crate::query::tap::{Origin, Tap, TapWorker};
 
 /// One reading of a stream.
@@ -33,7 +33,7 @@ pub(crate) struct Scan {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) request: ScanRequest,
     pub(crate) taps: Vec<Arc<Tap>>,
-    pub(crate) progress: Arc<Mutex<Progress>>,
+    pub(crate) progress: SharedProgress,
     pub(crate) intake: Intake,
     pub(crate) time: ScanTime,
     pub(crate) bad_rows: Arc<BadRows>,

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use windrow_core::{Error, ErrorKind, Result, Watermark};
 
 use crate::query::ledger::Ledger;
-use crate::query::progress::Progress;
+use crate::query::progress::SharedProgress;
 
 /// One running query, as its tasks see it.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Shared {
     /// How often the coordinator has been through.
     passes: watch::Sender<u64>,
     /// The scans that feed the query: stream name and progress.
-    scans: Mutex<Vec<(String, Arc<Mutex<Progress>>)>>,
+    scans: Mutex<Vec<(String, SharedProgress)>>,
 }
 
 /// For `windrow.queries`.
@@ -137,12 +137,12 @@ impl Shared {
     }
 
     /// Remembers a scan that feeds the query.
-    pub(crate) fn add_scan(&self, stream: &str, progress: &Arc<Mutex<Progress>>) {
+    pub(crate) fn add_scan(&self, stream: &str, progress: &SharedProgress) {
         self.scans.lock().push((stream.to_owned(), Arc::clone(progress)));
     }
 
     /// The progress of the scan that reads a stream for this query.
-    pub(crate) fn scan_of(&self, stream: &str) -> Option<Arc<Mutex<Progress>>> {
+    pub(crate) fn scan_of(&self, stream: &str) -> Option<SharedProgress> {
         self.scans.lock().iter().find(|(s, _)| s == stream).map(|(_, p)| Arc::clone(p))
     }
 

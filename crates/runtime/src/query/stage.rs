@@ -10,12 +10,11 @@
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use parking_lot::Mutex;
 use windrow_core::{Result, Watermark};
 use windrow_sql::leaf::LeafId;
 use windrow_window::{ClosedWindow, OperatorSpec, SliceStore, WindowMerger};
 
-use crate::query::progress::Progress;
+use crate::query::progress::SharedProgress;
 use crate::query::runner::PlanRunner;
 use crate::query::tap::Stores;
 
@@ -39,7 +38,7 @@ pub(crate) struct InputRun {
     pub(crate) leaf: LeafId,
     pub(crate) merger: WindowMerger,
     /// The scans that feed it.
-    pub(crate) scans: Vec<Arc<Mutex<Progress>>>,
+    pub(crate) scans: Vec<SharedProgress>,
     pub(crate) stores: Stores,
     pub(crate) nested: Vec<NestedRun>,
     pub(crate) lag_ticks: i64,

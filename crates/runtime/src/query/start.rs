@@ -21,9 +21,9 @@ use windrow_window::lateness::Tolerance;
 
 use crate::catalog::Catalog;
 use crate::engine::Parts;
-use crate::query::coordinator::{Coordinator, Root};
+use crate::query::coordinator::{Coordinator, Replaced, Root};
 use crate::query::output::Output;
-use crate::query::progress::Progress;
+use crate::query::progress::{Progress, SharedProgress};
 use crate::query::runner::PlanRunner;
 use crate::query::scan::{Scan, ScanTime};
 use crate::query::shared::Shared;
@@ -52,17 +52,17 @@ struct Draft {
     sink: DraftSink,
     late_to: Option<Arc<PushStream>>,
     /// Place of the scan's progress in the query.
-    progress: ProgressSlot,
+    progress: SharedProgress,
 }
+
+/// The taps of one scan, each with its query.
+type Drafts = Vec<(Arc<Shared>, Draft)>;
 
 #[derive(Debug)]
 enum DraftSink {
     Window { operator: Arc<windrow_window::OperatorSpec>, lateness_ticks: i64, stores: Stores },
     Rows(Output),
 }
-
-/// Progress that the coordinator reads; all taps of one scan share one.
-type ProgressSlot = Arc<Mutex<Progress>>;
 
 /// How a query is to run.
 #[derive(Debug, Clone)]
@@ -80,7 +80,7 @@ struct Builder<'a> {
     wanted: Wanted,
     taps: Vec<Draft>,
     /// One progress per stream of the query.
-    progress: BTreeMap<String, ProgressSlot>,
+    progress: BTreeMap<String, SharedProgress>,
 }
 
 /// Makes the physical plans of a query and its coordinator.
@@ -110,7 +110,7 @@ pub(crate) async fn ready(
 
 /// Starts queries together: each stream that they read is read once for all of them.
 pub(crate) fn launch(parts: &Arc<Parts>, queries: Vec<Ready>) {
-    let mut scans: BTreeMap<(String, bool), Vec<(Arc<Shared>, Draft)>> = BTreeMap::new();
+    let mut scans: BTreeMap<(String, bool), Drafts> = BTreeMap::new();
     let mut coordinators = Vec::new();
     for query in queries {
         let shared = Arc::clone(&query.coordinator.shared);
@@ -121,7 +121,7 @@ pub(crate) fn launch(parts: &Arc<Parts>, queries: Vec<Ready>) {
         coordinators.push(query.coordinator);
     }
     // One progress per scan: the first tap's, and every other query reads that one.
-    let mut replaced: Vec<(ProgressSlot, ProgressSlot)> = Vec::new();
+    let mut replaced: Vec<Replaced> = Vec::new();
     let mut ready = Vec::new();
     for (_, mut taps) in scans {
         let Some(progress) = taps.first().map(|(_, t)| Arc::clone(&t.progress)) else { continue };
@@ -145,7 +145,7 @@ pub(crate) fn launch(parts: &Arc<Parts>, queries: Vec<Ready>) {
 }
 
 /// One scan for these taps.
-fn scan(parts: &Arc<Parts>, progress: ProgressSlot, taps: Vec<(Arc<Shared>, Draft)>) -> Scan {
+fn scan(parts: &Arc<Parts>, progress: SharedProgress, taps: Drafts) -> Scan {
     let stream = taps.first().map(|(_, t)| Arc::clone(&t.stream));
     let bounded = taps.first().is_some_and(|(_, t)| t.bounded);
     let stream = stream.unwrap_or_else(|| unreachable!("a scan has a tap"));

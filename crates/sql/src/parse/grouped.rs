@@ -458,7 +458,7 @@ fn input(
         }
         _ => {
             let what = "its relation is neither a table nor a subquery".to_owned();
-            return Err(wrong(window, what, place));
+            return Err(wrong(window, &what, place));
         }
     }
     let inner = match std::mem::replace(factor, named_table(ObjectName::from(Vec::<Ident>::new())))

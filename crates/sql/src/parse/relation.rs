@@ -148,26 +148,26 @@ fn arguments(
     for arg in args {
         match arg {
             FunctionArg::Named { name, arg: FunctionArgExpr::Expr(expr), operator } => {
-                named(window, &mut found, name, expr, operator)?;
+                named(window, &mut found, &name, expr, operator)?;
             }
             FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => {
                 positional(window, &mut found, expr, place)?;
             }
             other => {
-                return Err(wrong(window, format!("\"{other}\" is no argument for it"), place));
+                return Err(wrong(window, &format!("\"{other}\" is no argument for it"), place));
             }
         }
     }
     let Arguments { input, time, mut keys, intervals, .. } = found;
     let Some(input) = input else {
-        return Err(wrong(window, "the table is missing".to_owned(), place));
+        return Err(wrong(window, "the table is missing", place));
     };
     let input = subquery(window, input, &mut keys, place)?;
     let (least, most, _) = window.usage();
     if !(least..=most).contains(&intervals.len()) {
         let n = intervals.len();
         let wants = if least == most { format!("{least}") } else { format!("{least} or {most}") };
-        return Err(wrong(window, format!("it has {n} intervals, not {wants}"), place));
+        return Err(wrong(window, &format!("it has {n} intervals, not {wants}"), place));
     }
     if !keys.is_empty() && window != WindowFunction::Session {
         return Err(placed(
@@ -197,7 +197,7 @@ pub(super) fn unnamed(expr: Expr) -> FunctionArg {
 fn named(
     window: WindowFunction,
     found: &mut Arguments,
-    name: Ident,
+    name: &Ident,
     expr: Expr,
     operator: FunctionArgOperator,
 ) -> Result<()> {
@@ -219,7 +219,7 @@ fn named(
                 .iter()
                 .any(|a| matches!(a, FunctionArg::Named { name, .. } if name.value == known));
             if twice {
-                return Err(wrong(window, format!("\"{key}\" stands twice"), place));
+                return Err(wrong(window, &format!("\"{key}\" stands twice"), place));
             }
             let name = Ident { value: key, quote_style: None, span: name.span };
             let arg = FunctionArgExpr::Expr(expr);
@@ -265,7 +265,7 @@ fn set(
     place: Option<Place>,
 ) -> Result<()> {
     if slot.replace(expr).is_some() {
-        return Err(wrong(window, format!("\"{key}\" stands twice"), place));
+        return Err(wrong(window, &format!("\"{key}\" stands twice"), place));
     }
     Ok(())
 }
@@ -312,7 +312,7 @@ pub(super) fn time_column(
     let expr = match descriptor(&expr) {
         Some(mut columns) if columns.len() == 1 => columns.remove(0),
         Some(_) => {
-            return Err(wrong(window, "DESCRIPTOR takes one time column".to_owned(), place));
+            return Err(wrong(window, "DESCRIPTOR takes one time column", place));
         }
         None => expr,
     };
@@ -354,7 +354,7 @@ fn subquery(
         Expr::CompoundIdentifier(names) => named_table(ObjectName::from(names)),
         Expr::Function(function) => {
             let FunctionArguments::List(list) = function.args else {
-                return Err(wrong(window, "its first argument is not a table".to_owned(), place));
+                return Err(wrong(window, "its first argument is not a table", place));
             };
             if plain(&function.name).is_some_and(|n| n.value == PARTITIONED) {
                 let mut args = list.args.into_iter().filter_map(|arg| match arg {
@@ -363,7 +363,7 @@ fn subquery(
                 });
                 let inner = args.next();
                 keys.extend(args);
-                let missing = || wrong(window, "the table is missing".to_owned(), place);
+                let missing = || wrong(window, "the table is missing", place);
                 return subquery(window, inner.ok_or_else(missing)?, keys, place);
             }
             let mut factor = named_table(function.name);
@@ -374,14 +374,14 @@ fn subquery(
         }
         other => {
             let what = format!("its first argument is \"{}\", not a table", shortened(&other));
-            return Err(wrong(window, what, place));
+            return Err(wrong(window, &what, place));
         }
     };
     Ok(Expr::Subquery(Box::new(select_star(factor))))
 }
 
 /// "TUMBLE: … ", with its usage.
-pub(super) fn wrong(window: WindowFunction, what: String, place: Option<Place>) -> Error {
+pub(super) fn wrong(window: WindowFunction, what: &str, place: Option<Place>) -> Error {
     let (.., usage) = window.usage();
     let error = Error::sql(format!("the arguments of {} are wrong: {what}", window.title()));
     placed(error.with_hint(format!("Write it as {usage}.")), place)

@@ -32,6 +32,7 @@ fn pointed(sql: &str, place: Option<Place>) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn windows_become_canonical() {
     let cases = [
         // 1: relation.
@@ -304,6 +305,7 @@ fn submissions_are_split() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn wrong_statements_point_at_the_mistake() {
     let cases = [
         ("SELCT 1", "begins no statement", "SELCT", "Did you mean SELECT?"),
@@ -496,6 +498,7 @@ const CHAIN: usize = lex::CHAIN_MAX;
 /// Wrong statements below the limits of nesting: a parser that reads a part twice at each level
 /// would not come back from them.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the test is about real time")]
 fn wrong_nesting_is_refused_at_once() {
     let deep = lex::DEPTH_MAX;
     let started = std::time::Instant::now();
