@@ -1,4 +1,4 @@
-//! Sources that make their rows up: [`nexmark`] (the auction benchmark) and [`datagen`] (columns
+//! Sources that make their rows up: [`nexmark()`] (the auction benchmark) and [`datagen()`] (columns
 //! as declared).
 //!
 //! Row `n` of a generator depends on its options and on `n` and on nothing else, so any split, any

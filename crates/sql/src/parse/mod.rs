@@ -8,7 +8,7 @@
 //!
 //! The way of a submission: one lexing pass (places are those of the whole submission), split at
 //! `;`, the tail cut off, window clauses turned into functions, the rest parsed by sqlparser with
-//! [our dialect](dialect), windows brought into canonical form.
+//! our dialect, windows brought into canonical form.
 //!
 //! Invariants: text never becomes text again; deep nesting is an error, not a stack overflow.
 

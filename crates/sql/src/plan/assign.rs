@@ -1,7 +1,7 @@
 //! The window relation as a node of a logical plan.
 //!
 //! `WindowAssign` gives each row the bounds of each window that it belongs to. It is *never*
-//! executed: [`bounded`](super::bounded) lowers it, [`continuous`](super::continuous) makes window
+//! executed: [`bounded`](super::bounded()) lowers it, [`continuous`](super::continuous) makes window
 //! operators of it.
 //!
 //! Invariant: the output is the input's columns without those called like a bound, then

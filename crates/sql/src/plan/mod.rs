@@ -1,7 +1,7 @@
 //! Logical plans: from the syntax tree to a bounded or a continuous form.
 //!
 //! [`plan_query`] makes a logical plan whose window relations are [`WindowAssign`] nodes.
-//! [`bounded`] lowers these to ordinary DataFusion nodes: the truth. [`continuous`] optimises the
+//! [`bounded()`] lowers these to ordinary DataFusion nodes: the truth. [`continuous`] optimises the
 //! plan and splits it at the window boundary: *prepare* plans (stateless, per micro-batch), window
 //! operators, *finish* plans (per closed window).
 //!
