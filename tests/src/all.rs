@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod binary;
+mod live;
 mod nexmark;
 mod slt;
 mod sql_files;
@@ -24,6 +25,7 @@ fn main() {
     trials.extend(sql_files::trials());
     trials.extend(nexmark::trials());
     trials.extend(bad_input::trials());
+    trials.extend(live::trials());
     trials.extend(binary::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -160,10 +160,14 @@ impl StageRun {
         self.inputs.iter().filter_map(|i| i.merger.next_end()).min()
     }
 
-    /// Bytes of window state, and open windows.
+    /// Bytes of window state, and open windows: those of the merger, and the slices that a worker
+    /// still fills.
     pub(crate) fn size(&self) -> (usize, usize) {
         self.inputs.iter().fold((0, 0), |(bytes, open), input| {
-            let stores: usize = input.stores.lock().iter().map(|s| s.lock().size_bytes()).sum();
+            let (stores, slices) = input.stores.lock().iter().fold((0, 0), |(bytes, open), s| {
+                let store = s.lock();
+                (bytes + store.size_bytes(), open.max(store.open_slices()))
+            });
             let (nested_bytes, nested_open) = input
                 .nested
                 .iter()
@@ -171,7 +175,7 @@ impl StageRun {
                 .fold((0, 0), |(b, o), (nb, no)| (b + nb, o + no));
             (
                 bytes + stores + input.merger.size_bytes() + nested_bytes,
-                open + input.merger.open_windows() + nested_open,
+                open + slices + input.merger.open_windows() + nested_open,
             )
         })
     }

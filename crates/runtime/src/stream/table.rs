@@ -22,6 +22,9 @@ use crate::query::intake::Intake;
 use crate::stream::log::MemoryLog;
 use crate::stream::{Feed, Stream};
 
+/// A log with fewer rows is read by one thread: there is nothing to gain from two.
+const ORDERED_ROWS: u64 = 65_536;
+
 /// A memory log as it is now.
 #[derive(Debug)]
 pub(crate) struct LogTable {
@@ -51,7 +54,12 @@ impl TableProvider for LogTable {
         _: &[Expr],
         _: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let partitions = spread(self.log.snapshot(), state.config().target_partitions());
+        // A short log is read in one piece, which keeps its rows in order.
+        let count = match self.log.state().rows {
+            0..ORDERED_ROWS => 1,
+            _ => state.config().target_partitions(),
+        };
+        let partitions = spread(self.log.snapshot(), count);
         let plan =
             MemorySourceConfig::try_new_exec(&partitions, self.schema(), projection.cloned())?;
         Ok(plan)

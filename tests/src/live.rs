@@ -1,0 +1,131 @@
+//! What goes on while a query runs: files that grow, partitions that fall silent, followers of a view, the same answer from
+//! any number of threads.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+
+use futures::{StreamExt, executor::block_on};
+use libtest_mimic::{Failed, Trial};
+use windrow_core::Limits;
+use windrow_runtime::{Engine, EngineConfig, Outcome, SessionOptions};
+
+use crate::talk::Talk;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test("live/a followed file grows, a new file appears", follow),
+        Trial::test("live/a silent partition lets the watermark go", idle),
+        Trial::test("live/a subscriber has every window once", subscribe),
+        Trial::test("live/any threads and batches give the same windows", same_answer),
+    ]
+}
+
+fn line(second: u32, k: u32) -> String {
+    format!("{{\"ts\":\"2026-01-01T00:{:02}:{:02}\",\"k\":{k}}}\n", second / 60, second % 60)
+}
+
+const VIEW: &str = "CREATE MATERIALIZED VIEW v AS SELECT window_end, count(*) AS n \
+                    FROM TUMBLE(s, ts, INTERVAL '10 seconds') GROUP BY window_start, window_end";
+
+fn follow() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("a.json");
+    fs::write(&path, line(1, 1) + &line(2, 2))?;
+    let talk = Talk::new(Limits::default())?;
+    talk.ask(&format!(
+        "CREATE STREAM s (ts TIMESTAMP, k INT, WATERMARK FOR ts) WITH (connector = 'file', path = '{}/*.json', \
+         follow = 'true', poll_interval = '5 milliseconds', idle_timeout = '50 milliseconds')",
+        dir.path().display()
+    ))?;
+    talk.ask(VIEW)?;
+    let mut file = fs::OpenOptions::new().append(true).open(&path)?;
+    // The end of the last line comes later: until then it is no row.
+    file.write_all(line(12, 3).trim_end().as_bytes())?;
+    file.flush()?;
+    file.write_all(b"\n")?;
+    fs::write(dir.path().join("b.json"), line(13, 4) + &line(25, 5))?;
+    talk.ask("WAIT FOR v UNTIL TIMESTAMP '2026-01-01 00:00:20' TIMEOUT INTERVAL '20 seconds'")?;
+    let rows = talk.rows("SELECT n FROM v ORDER BY window_end")?;
+    if rows != [["2"], ["2"]] {
+        return Err(format!("{rows:?}").into());
+    }
+    Ok(())
+}
+
+fn idle() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    fs::write(dir.path().join("quiet.json"), line(1, 1))?;
+    fs::write(dir.path().join("busy.json"), line(2, 2) + &line(30, 3))?;
+    let talk = Talk::new(Limits::default())?;
+    talk.ask(&format!(
+        "CREATE STREAM s (ts TIMESTAMP, k INT, WATERMARK FOR ts) WITH (connector = 'file', path = '{}/*.json', \
+         follow = 'true', poll_interval = '5 milliseconds', idle_timeout = '50 milliseconds')",
+        dir.path().display()
+    ))?;
+    talk.ask(VIEW)?;
+    talk.ask("WAIT FOR v UNTIL TIMESTAMP '2026-01-01 00:00:10' TIMEOUT INTERVAL '20 seconds'")?;
+    let rows = talk.rows("SELECT n FROM v")?;
+    if rows != [["2"]] {
+        return Err(format!("{rows:?}").into());
+    }
+    Ok(())
+}
+
+fn subscribe() -> Result<(), Failed> {
+    let engine = Engine::open(EngineConfig::default())?;
+    let session = engine.session(SessionOptions::default())?;
+    block_on(async {
+        session.run("CREATE STREAM s (ts TIMESTAMP, k INT, WATERMARK FOR ts)").await?;
+        session.run(VIEW).await?;
+        let Outcome::Rows(mut rows) = session.run("SUBSCRIBE TO v AFTER 0").await? else {
+            return Err("SUBSCRIBE gives no rows".into());
+        };
+        let mut seen = 0;
+        for second in 0..50 {
+            let insert = format!(
+                "INSERT INTO s VALUES (TIMESTAMP '2026-01-01 00:{:02}:{:02}', {second})",
+                second * 10 / 60,
+                second * 10 % 60
+            );
+            session.run(&insert).await?;
+        }
+        while seen < 49 {
+            let batch = rows.next().await.ok_or("the subscription ended")??;
+            seen += batch.num_rows();
+        }
+        if seen == 49 { Ok(()) } else { Err(format!("{seen} windows").into()) }
+    })
+}
+
+fn same_answer() -> Result<(), Failed> {
+    let mut answers = Vec::new();
+    for threads in [1, 2, 3] {
+        for batch_rows_max in [97, 4_096] {
+            let talk = Talk::new(Limits { threads, batch_rows_max, ..Limits::default() })?;
+            talk.ask(
+                "CREATE STREAM bid (WATERMARK FOR date_time AS date_time - INTERVAL '200 milliseconds') WITH (connector = \
+                 'nexmark', 'table' = 'bid', events = '20000', event_rate = '1000', out_of_order = '1s')",
+            )?;
+            let mut rows = talk.rows(
+                "SELECT auction, count(*), sum(price), window_end FROM HOP(bid, date_time, INTERVAL '300 milliseconds', \
+                 INTERVAL '1 second') WHERE price > 1000 GROUP BY auction, window_start, window_end EMIT FINAL",
+            )?;
+            rows.sort_unstable();
+            let ledger =
+                talk.rows("SELECT rows_in, aggregated, filtered, late, bad FROM windrow.ledger")?;
+            let mut text = String::new();
+            write!(text, "{ledger:?} {rows:?}")?;
+            answers.push(text);
+        }
+    }
+    let first = answers.first().cloned().unwrap_or_default();
+    if first.contains("\"0\", \"0\"]") {
+        return Err("no row was late: the test tests nothing".into());
+    }
+    if answers.iter().all(|a| *a == first) {
+        Ok(())
+    } else {
+        Err("the answer depends on threads or batches".into())
+    }
+}
