@@ -124,13 +124,15 @@ pub(crate) fn launch(parts: &Arc<Parts>, queries: Vec<Ready>) {
     let mut replaced: Vec<Replaced> = Vec::new();
     let mut ready = Vec::new();
     for (_, mut taps) in scans {
-        let Some(progress) = taps.first().map(|(_, t)| Arc::clone(&t.progress)) else { continue };
+        let Some((_, first)) = taps.first() else { continue };
+        let (stream, bounded) = (Arc::clone(&first.stream), first.bounded);
+        let progress = Arc::clone(&first.progress);
         for (shared, tap) in &mut taps {
             shared.add_scan(&tap.stream.name, &progress);
             let old = std::mem::replace(&mut tap.progress, Arc::clone(&progress));
             replaced.push((old, Arc::clone(&progress)));
         }
-        ready.push(scan(parts, progress, taps));
+        ready.push(scan(parts, &stream, bounded, progress, taps));
     }
     for mut coordinator in coordinators {
         coordinator.replace_progress(&replaced);
@@ -144,11 +146,14 @@ pub(crate) fn launch(parts: &Arc<Parts>, queries: Vec<Ready>) {
     }
 }
 
-/// One scan for these taps.
-fn scan(parts: &Arc<Parts>, progress: SharedProgress, taps: Drafts) -> Scan {
-    let stream = taps.first().map(|(_, t)| Arc::clone(&t.stream));
-    let bounded = taps.first().is_some_and(|(_, t)| t.bounded);
-    let stream = stream.unwrap_or_else(|| unreachable!("a scan has a tap"));
+/// One scan of a stream for these taps. `bounded`: of what is there now.
+fn scan(
+    parts: &Arc<Parts>,
+    stream: &Stream,
+    bounded: bool,
+    progress: SharedProgress,
+    taps: Drafts,
+) -> Scan {
     let event_time = stream.schema.event_time();
     let whole_rows = taps.iter().any(|(_, t)| t.late_to.is_some());
     let mut columns: Vec<usize> = if whole_rows {
