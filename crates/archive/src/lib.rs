@@ -1,0 +1,1 @@
+//! Finished windows and stream history as Parquet on an object store.
