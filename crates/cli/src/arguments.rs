@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use windrow_core::{Error, Result};
+use windrow_core::{Error, Limits, Result};
 
 use crate::script::Source;
 
@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
 /// What `windrow` does without a command.
 #[derive(Debug, Args)]
 struct Direct {
-    /// Where everything is kept durably (not in this version).
+    /// Where everything is kept durably; without it, everything is in memory.
     dir: Option<String>,
     /// Run these statements and exit; may be given several times.
     #[arg(short = 'c', long = "command", value_name = "SQL")]
@@ -60,9 +60,12 @@ struct Common {
     /// Write no progress, notices and timings to stderr, only errors.
     #[arg(short, long)]
     quiet: bool,
-    /// Where everything is kept durably (not in this version).
+    /// Where everything is kept durably; without it, everything is in memory.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
+    /// Rows of a stream or view that wait in memory until they are archived [default: 1048576].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    tail_rows: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -120,9 +123,36 @@ impl Arguments {
         }
     }
 
-    /// The number of threads asked for.
-    pub(crate) fn threads(&self) -> Option<usize> {
-        self.common().threads.map(usize::from)
+    /// The data directory asked for.
+    ///
+    /// # Errors
+    /// When it is a file, or an object store.
+    pub(crate) fn data_dir(&self) -> Result<Option<PathBuf>> {
+        let Some(dir) = self.common().data_dir.as_ref().or(self.direct.dir.as_ref()) else {
+            return Ok(None);
+        };
+        if dir.contains("://") {
+            return Err(later(format!("cannot keep data in \"{dir}\""))
+                .with_hint("Name a local directory."));
+        }
+        let path = PathBuf::from(dir);
+        if path.is_file() {
+            return Err(Error::config(format!("\"{dir}\" is a file, not a data directory"))
+                .with_hint(format!("To run that file: windrow run {dir}")));
+        }
+        Ok(Some(path))
+    }
+
+    /// The limits, with what was asked for.
+    pub(crate) fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        if let Some(threads) = self.common().threads {
+            limits.threads = usize::from(threads);
+        }
+        if let Some(rows) = self.common().tail_rows {
+            limits.tail_rows_max = rows;
+        }
+        limits
     }
 
     /// How to print.
@@ -142,15 +172,6 @@ impl Arguments {
         if let Some(url) = &self.direct.connect {
             return Err(later(format!("cannot connect to \"{url}\": there is no server yet")));
         }
-        if let Some(dir) = self.common().data_dir.as_ref().or(self.direct.dir.as_ref()) {
-            let error = later(format!("cannot keep data in \"{dir}\""));
-            let is_script = std::path::Path::new(dir).is_file();
-            return Err(if is_script {
-                error.with_hint(format!("To run that file: windrow run {dir}"))
-            } else {
-                error.with_hint("Leave the directory out.")
-            });
-        }
         if let Some(Command::Run { files, .. }) = &self.command {
             return Ok(Work::Scripts(files.iter().map(|path| Source::from_path(path)).collect()));
         }
@@ -166,7 +187,7 @@ impl Arguments {
 
 /// The error for what a later version will do.
 fn later(message: impl Into<String>) -> Error {
-    Error::config(message).with_detail("This version of Windrow keeps everything in memory.")
+    Error::config(message).with_detail("It comes with a later version of Windrow.")
 }
 
 #[cfg(test)]
@@ -210,18 +231,28 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(arguments.printing().format, Format::Ndjson);
-        assert_eq!(arguments.threads(), Some(3));
+        assert_eq!(arguments.limits().threads, 3);
         assert!(Arguments::try_parse_from(["windrow", "--threads", "0"]).is_err());
         assert!(Arguments::try_parse_from(["windrow", "--format", "xml"]).is_err());
     }
 
     #[test]
     fn later_versions_are_named() {
-        for line in ["windrow data", "windrow serve --data-dir d", "windrow --connect grpc://h:1"] {
+        for line in ["windrow serve --data-dir d", "windrow --connect grpc://h:1"] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.kind().exit_code(), 2, "{line}");
-            assert_eq!(error.detail(), Some("This version of Windrow keeps everything in memory."));
+            assert_eq!(error.detail(), Some("It comes with a later version of Windrow."));
         }
-        assert!(parse("windrow run a.sql --data-dir d").is_err());
+    }
+
+    #[test]
+    fn data_directories() {
+        let dir = |line: &str| Arguments::try_parse_from(line.split(' ')).unwrap().data_dir();
+        assert_eq!(dir("windrow").unwrap(), None);
+        assert_eq!(dir("windrow data").unwrap(), Some("data".into()));
+        assert_eq!(dir("windrow run a.sql --data-dir d").unwrap(), Some("d".into()));
+        assert!(dir("windrow s3://bucket/data").is_err());
+        let file = dir("windrow Cargo.toml").unwrap_err();
+        assert_eq!(file.hints(), ["To run that file: windrow run Cargo.toml"]);
     }
 }

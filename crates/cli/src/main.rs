@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use windrow_core::{Error, Limits, Result};
+use windrow_core::{Error, Result};
 use windrow_runtime::{Engine, EngineConfig};
 
 use crate::arguments::{Arguments, Work};
@@ -44,9 +44,8 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
     let work = arguments.work(std::io::stdin().is_terminal())?;
     let is_repl = matches!(work, Work::Repl);
     let interrupts = Interrupts::listen(is_repl)?;
-    let limits = Limits::default();
-    let limits = Limits { threads: arguments.threads().unwrap_or(limits.threads), ..limits };
-    let engine = Engine::open(EngineConfig { limits, ..EngineConfig::default() })?;
+    let (limits, data_dir) = (arguments.limits(), arguments.data_dir()?);
+    let engine = Engine::open(EngineConfig { limits, data_dir, ..EngineConfig::default() })?;
     // Everything heavy happens on the engine's own threads; this one waits and prints.
     let waiting = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -62,8 +61,9 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
             runner.finish().await
         }),
     };
-    engine.shutdown();
-    done
+    // What went wrong first is what is told.
+    let closed = waiting.block_on(engine.close());
+    done.and(closed.map_err(Failure::from))
 }
 
 /// Sends the log to stderr: warnings, or what `WINDROW_LOG` asks for.

@@ -16,6 +16,13 @@ pub struct Limits {
     pub kept_rows_max: usize,
     /// Bytes of SQL text in one submission.
     pub sql_bytes_max: usize,
+    /// Rows that the memory tail of a stream or view holds until it is archived (with a data
+    /// directory only).
+    pub tail_rows_max: u64,
+    /// Bytes of the same.
+    pub tail_bytes_max: usize,
+    /// How long finished windows stay in memory alone before they are archived, at the longest.
+    pub spill_interval: std::time::Duration,
 }
 
 impl Default for Limits {
@@ -27,6 +34,9 @@ impl Default for Limits {
             row_bytes_max: 256 << 20,
             kept_rows_max: 100_000,
             sql_bytes_max: 16 << 20,
+            tail_rows_max: 1 << 20,
+            tail_bytes_max: 64 << 20,
+            spill_interval: std::time::Duration::from_secs(5),
         }
     }
 }

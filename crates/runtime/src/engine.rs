@@ -2,6 +2,7 @@
 //! goes through here.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -26,10 +27,12 @@ use crate::query::kept::{BadRows, LateRows};
 use crate::query::progress::Progress as ScanProgress;
 use crate::query::scan::{Counters, Scan};
 use crate::query::shared::Shared;
+use crate::durable::store::Store;
 use crate::query::start::{Ready, launch};
 use crate::session::{Session, SessionOptions};
 use crate::stream::Feed;
 use crate::stream::push::Pushed;
+use crate::stream::spill::Spiller;
 
 /// Ended queries that `windrow.queries` and `windrow.ledger` remember.
 const ENDED_QUERIES_MAX: usize = 256;
@@ -47,6 +50,8 @@ pub struct EngineConfig {
     pub limits: Limits,
     /// Who tells the time; `None`: the machine. Tests bring their own.
     pub clock: Option<Arc<dyn Clock>>,
+    /// Where everything is kept durably; `None`: in memory. One engine at a time has a directory.
+    pub data_dir: Option<PathBuf>,
 }
 
 /// A streaming SQL engine. Cheap to clone; the last clone that is dropped stops everything.
@@ -84,6 +89,10 @@ pub(crate) struct Inner {
     pub(crate) catalog: Arc<Catalog>,
     /// Views that wait to start, so that those created together read their streams once.
     pending: Mutex<Vec<Ready>>,
+    /// The data directory.
+    pub(crate) store: Option<Arc<Store>>,
+    /// Who moves rows to the archive, by stream and view.
+    spillers: Mutex<BTreeMap<String, Arc<Spiller>>>,
     runtime: Mutex<Option<Runtime>>,
 }
 
@@ -125,12 +134,19 @@ pub struct Progress {
 }
 
 impl Engine {
-    /// Opens an engine that keeps everything in memory.
+    /// Opens an engine. With a data directory, what it holds is there again, and its queries go
+    /// on.
     ///
     /// # Errors
-    /// When threads cannot be started, or functions not be registered (our bug).
+    /// When the data directory is in use, not ours or damaged; when threads cannot be started, or
+    /// functions not be registered (our bug).
     pub fn open(config: EngineConfig) -> Result<Self> {
         let limits = config.limits;
+        let clock = config.clock.unwrap_or_else(machine_clock);
+        let store = match &config.data_dir {
+            Some(path) => Some(Arc::new(Store::open(path, Arc::clone(&clock))?)),
+            None => None,
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(limits.threads.max(1))
             .thread_name("windrow")
@@ -138,7 +154,6 @@ impl Engine {
             .enable_all()
             .build()
             .map_err(|e| Error::internal(format!("cannot start threads: {e}")).with_source(e))?;
-        let clock = config.clock.unwrap_or_else(machine_clock);
         let (catalogs, schema) = catalogs()?;
         let env = Arc::new(RuntimeEnv::default());
         let mut state = session_state(df_config(&limits), Arc::clone(&env))?;
@@ -159,9 +174,25 @@ impl Engine {
         });
         let catalog = Arc::new(Catalog::new(schema));
         system::register(&parts, &catalog)?;
-        let inner =
-            Inner { parts, catalog, pending: Mutex::default(), runtime: Mutex::new(Some(runtime)) };
-        Ok(Self { inner: Arc::new(inner) })
+        let cpu = runtime.handle().clone();
+        let inner = Inner {
+            parts,
+            catalog,
+            pending: Mutex::default(),
+            store,
+            spillers: Mutex::default(),
+            runtime: Mutex::new(Some(runtime)),
+        };
+        let engine = Self { inner: Arc::new(inner) };
+        if engine.inner.store.is_some() {
+            let session = engine.session(SessionOptions::default())?;
+            // On a thread of its own, because the caller may be inside of another runtime.
+            let restored = std::thread::scope(|scope| {
+                scope.spawn(|| cpu.block_on(session.restore())).join()
+            });
+            restored.map_err(|_panic| Error::internal("opening the data directory panicked"))??;
+        }
+        Ok(engine)
     }
 
     /// A session: settings of its own, the catalog shared with all others.
@@ -195,7 +226,7 @@ impl Engine {
                 stream.name
             )));
         }
-        push.append(rows)
+        push.append_blocking(rows)
     }
 
     /// How much has been read.
@@ -229,6 +260,30 @@ impl Engine {
         Ok(())
     }
 
+    /// Takes in what was pushed, archives all finished windows and stops. Without a data directory
+    /// it stops at once.
+    ///
+    /// # Errors
+    /// When finished windows cannot be archived. They are not lost: the next opening works them
+    /// out again.
+    pub async fn close(&self) -> Result<()> {
+        let mut closed = Ok(());
+        if self.inner.store.is_some() {
+            self.inner.start_pending();
+            let session = self.session(SessionOptions::default())?;
+            let inner = Arc::clone(&self.inner);
+            let work = self.inner.parts.cpu.spawn(async move {
+                session.settle().await;
+                inner.spill_all().await
+            });
+            closed = work.await.map_err(|e| {
+                Error::internal("closing the data directory stopped").with_source(e)
+            })?;
+        }
+        self.inner.stop();
+        closed
+    }
+
     /// Stops all queries and waits for nothing.
     pub fn shutdown(&self) {
         self.inner.stop();
@@ -254,6 +309,41 @@ impl Inner {
         if !ready.is_empty() {
             launch(&self.parts, ready);
         }
+    }
+
+    /// Moves the rows of a log to its archive from now on.
+    pub(crate) fn keep(&self, name: &str, spiller: Arc<Spiller>) {
+        let parts = &self.parts;
+        let run = Arc::clone(&spiller).run(Arc::clone(&parts.clock), parts.limits.clone());
+        parts.cpu.spawn(run);
+        self.spillers.lock().insert(name.to_owned(), spiller);
+    }
+
+    /// Nothing moves to the archive of this name any more.
+    pub(crate) async fn let_go(&self, name: &str) {
+        let spiller = self.spillers.lock().remove(name);
+        if let Some(spiller) = spiller {
+            spiller.stop().await;
+        }
+    }
+
+    /// Who archives a stream or view.
+    pub(crate) fn spiller(&self, name: &str) -> Option<Arc<Spiller>> {
+        self.spillers.lock().get(name).cloned()
+    }
+
+    /// Archives what views have finished, then stops to archive. Rows of push streams stay in
+    /// their write-ahead log.
+    async fn spill_all(&self) -> Result<()> {
+        let spillers = std::mem::take(&mut *self.spillers.lock());
+        let mut done = Ok(());
+        for spiller in spillers.values() {
+            if spiller.is_view() {
+                done = done.and(spiller.spill().await);
+            }
+            spiller.stop().await;
+        }
+        done
     }
 
     fn stop(&self) {

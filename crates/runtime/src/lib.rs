@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod catalog;
+pub(crate) mod durable;
 mod engine;
 pub(crate) mod query;
 mod session;

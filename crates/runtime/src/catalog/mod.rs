@@ -16,7 +16,7 @@ use windrow_sql::diagnostics::{from_datafusion, nearest};
 
 use crate::engine::{CATALOG, SCHEMA};
 use crate::query::shared::Shared;
-use crate::stream::log::MemoryLog;
+use crate::stream::log::StreamLog;
 use crate::stream::{Feed, Stream};
 
 /// All objects of an engine.
@@ -48,7 +48,7 @@ pub(crate) enum Object {
 #[derive(Debug)]
 pub(crate) struct Materialized {
     pub(crate) name: String,
-    pub(crate) log: Arc<MemoryLog>,
+    pub(crate) log: Arc<StreamLog>,
     /// The view as a stream, for queries that read it.
     pub(crate) stream: Arc<Stream>,
     pub(crate) query: Arc<Shared>,
@@ -203,6 +203,16 @@ impl Catalog {
             }
             Some(Object::Stream(stream)) => matches!(stream.feed, Feed::Push(_)),
             Some(Object::View) | None => false,
+        }
+    }
+
+    /// Whether the rows of a stream or view are there again after a restart: all but what is only
+    /// in memory.
+    pub(crate) fn is_replayable(&self, name: &str) -> bool {
+        match self.get(name) {
+            Some(Object::Materialized(view)) => view.reads.iter().all(|n| self.is_replayable(n)),
+            Some(Object::Stream(stream)) => stream.replayable,
+            Some(Object::View) | None => true,
         }
     }
 

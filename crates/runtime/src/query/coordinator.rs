@@ -125,11 +125,8 @@ impl Coordinator {
 }
 
 async fn send(shared: &Shared, output: &Output, rows: Vec<RecordBatch>) -> Result<()> {
-    for rows in rows {
-        shared.ledger.add_rows_out(rows.num_rows());
-        output.send(rows).await?;
-    }
-    Ok(())
+    shared.ledger.add_rows_out(rows.iter().map(RecordBatch::num_rows).sum());
+    output.send_closed(rows).await
 }
 
 impl Coordinator {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::record_batch::RecordBatch;
 use tokio::sync::mpsc;
 use windrow_core::{Error, ErrorKind, Result, Watermark};
 
 use crate::session::insert::Target;
-use crate::stream::log::MemoryLog;
+use crate::stream::log::StreamLog;
 use crate::stream::push::PushStream;
 
 /// The end of a continuous query.
@@ -16,7 +17,13 @@ pub(crate) enum Output {
     /// A client that reads as fast as it can; the query waits for it.
     Client(mpsc::Sender<Result<RecordBatch>>),
     /// A materialized view: finished windows stay here.
-    View(Arc<MemoryLog>),
+    View {
+        /// Its log.
+        log: Arc<StreamLog>,
+        /// The rows of a window come in one order, whatever the threads: then their offsets are
+        /// the same when the query is run again after a crash.
+        ordered: bool,
+    },
     /// Another stream (`INSERT INTO s SELECT … EMIT`).
     Stream {
         /// Which.
@@ -36,27 +43,49 @@ impl Output {
             return Ok(());
         }
         match self {
+            Self::View { log, .. } => log.append(rows).map(|_| ()),
             Self::Client(client) => client.send(Ok(rows)).await.map_err(|closed| {
                 Error::new(ErrorKind::Cancelled, "the client has gone").with_source(closed)
             }),
-            Self::View(log) => log.append(rows).map(|_| ()),
-            Self::Stream { stream, target } => stream.append(&target.fit(&rows)?).map(|_| ()),
+            Self::Stream { stream, target } => stream.append(&target.fit(&rows)?).await.map(|_| ()),
         }
+    }
+
+    /// Hands on all rows of the windows that closed together.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub(crate) async fn send_closed(&self, rows: Vec<RecordBatch>) -> Result<()> {
+        if let Self::View { ordered: true, .. } = self {
+            return match in_order(rows)? {
+                Some(rows) => self.send(rows).await,
+                None => Ok(()),
+            };
+        }
+        for rows in rows {
+            self.send(rows).await?;
+        }
+        Ok(())
     }
 
     /// Promises that later rows have no event time below `watermark`.
     pub(crate) fn advance(&self, watermark: Watermark) {
         match self {
-            Self::View(log) if watermark != Watermark::END => log.advance(watermark),
-            Self::View(_) | Self::Client(_) | Self::Stream { .. } => {}
+            Self::View { log, .. } if watermark != Watermark::END => log.advance(watermark),
+            Self::View { .. } | Self::Client(_) | Self::Stream { .. } => {}
         }
+    }
+
+    /// Whether the rows of a window are put into one order.
+    pub(crate) fn is_ordered(&self) -> bool {
+        matches!(self, Self::View { ordered: true, .. })
     }
 
     /// All rows have been sent. A client's channel ends when the query drops it; a stream lives
     /// on.
     pub(crate) fn end(&self) {
         match self {
-            Self::View(log) => log.end(),
+            Self::View { log, .. } => log.end(),
             Self::Client(_) | Self::Stream { .. } => {}
         }
     }
@@ -66,7 +95,28 @@ impl Output {
         match self {
             // A client that is gone needs no error.
             Self::Client(client) => drop(client.send(Err(error)).await),
-            Self::View(_) | Self::Stream { .. } => {}
+            Self::View { log, .. } => log.fail(Arc::new(error)),
+            Self::Stream { .. } => {}
         }
     }
+}
+
+/// The rows sorted by all columns that can be compared, in one batch; `None` when there are none.
+fn in_order(rows: Vec<RecordBatch>) -> Result<Option<RecordBatch>> {
+    let Some(first) = rows.first() else { return Ok(None) };
+    let rows = concat_batches(&first.schema(), &rows)?;
+    if rows.num_rows() < 2 {
+        return Ok(Some(rows));
+    }
+    let columns: Vec<SortColumn> = rows
+        .columns()
+        .iter()
+        .filter(|c| !c.data_type().is_nested())
+        .map(|c| SortColumn { values: Arc::clone(c), options: None })
+        .collect();
+    if columns.is_empty() {
+        return Ok(Some(rows));
+    }
+    let order = lexsort_to_indices(&columns, None)?;
+    Ok(Some(take_record_batch(&rows, &order)?))
 }

@@ -30,6 +30,9 @@ pub(crate) struct StageRun {
     pub(crate) row_wise: bool,
     /// Windows closed so far.
     pub(crate) closed: u64,
+    /// Windows that end here or before are in the archive already: they are closed once more and
+    /// given to nobody.
+    pub(crate) archived: Watermark,
 }
 
 /// One window operator of a stage, running.
@@ -136,6 +139,10 @@ impl StageRun {
         let mut count = 0;
         let mut any = false;
         while let Some(end) = self.next_end().filter(|end| watermark.closes(*end)) {
+            if self.archived.closes(end) {
+                self.leave_out(end)?;
+                continue;
+            }
             for (input, (_, rows)) in self.inputs.iter_mut().zip(&mut rows) {
                 let closed = &mut self.closed;
                 input.merger.close(Watermark::at(end), &mut |window: ClosedWindow| {
@@ -154,6 +161,18 @@ impl StageRun {
             return Ok(None);
         }
         Ok(Some(self.finish.run(rows).await?))
+    }
+
+    /// Closes the windows of this end without giving them to anybody.
+    fn leave_out(&mut self, end: i64) -> Result<()> {
+        let closed = &mut self.closed;
+        for input in &mut self.inputs {
+            input.merger.close(Watermark::at(end), &mut |_| {
+                *closed += 1;
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     fn next_end(&self) -> Option<i64> {

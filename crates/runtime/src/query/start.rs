@@ -10,7 +10,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::{LogicalPlan, TableScan, TableScanBuilder};
 use datafusion::physical_plan::collect;
 use parking_lot::Mutex;
-use windrow_core::{Predicate, Result, ScanRequest};
+use windrow_core::{Predicate, Result, ScanRequest, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::leaf::{LeafId, LeafTable};
 use windrow_sql::plan::{
@@ -72,6 +72,8 @@ pub(crate) struct Wanted {
     /// Push streams count as ended once their rows of now are read.
     pub(crate) push_ends: bool,
     pub(crate) late_to: Option<Arc<PushStream>>,
+    /// Windows that end here or before are in the archive already.
+    pub(crate) archived: Watermark,
 }
 
 struct Builder<'a> {
@@ -232,7 +234,13 @@ fn scan(
 impl Builder<'_> {
     async fn root(&mut self, flow: Flow) -> Result<Root> {
         match flow {
-            Flow::Windows(stage) => Ok(Root::Stage(Box::new(self.stage(*stage).await?))),
+            Flow::Windows(stage) => {
+                let mut stage = self.stage(*stage).await?;
+                stage.archived = self.wanted.archived;
+                // One end after the other, so that rows have the same offsets in every run.
+                stage.row_wise &= !self.wanted.output.is_ordered();
+                Ok(Root::Stage(Box::new(stage)))
+            }
             Flow::Rows(flow) => {
                 let plan = self.prepare(&flow).await?;
                 let prepare = Arc::new(PlanRunner::new(Arc::clone(&plan.plan), &self.state));
@@ -275,7 +283,8 @@ impl Builder<'_> {
         }
         let finish = self.pin(stage.finish).await?;
         let finish = PlanRunner::new(physical(&self.state, &finish).await?, &self.state);
-        Ok(StageRun { inputs, finish, row_wise: stage.row_wise, closed: 0 })
+        let row_wise = stage.row_wise;
+        Ok(StageRun { inputs, finish, row_wise, closed: 0, archived: Watermark::NONE })
     }
 
     /// A leaf becomes a tap, or a stage that feeds it.

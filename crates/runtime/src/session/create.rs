@@ -14,24 +14,27 @@ use datafusion::sql::sqlparser::ast::{
 };
 use windrow_connectors::{ConnectorEnv, Declared, open_source};
 use windrow_core::time::{nanos_to_ticks, time_unit};
-use windrow_core::{Error, EventTimeColumn, Place, Result, Source, StreamSchema};
+use windrow_core::{Error, EventTimeColumn, Place, Result, Source, StreamSchema, Watermark};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::parse::{CreateStream, CreateView, OptionItem, WatermarkClause};
-use windrow_sql::plan::{continuous, plan_query};
+use windrow_sql::plan::{Flow, continuous, plan_query};
 
 use crate::catalog::{Materialized, Object, exists, plain_name};
+use crate::durable::definitions::Definition;
+use crate::durable::wal::Durability;
 use crate::query::intake::Intake;
 use crate::query::output::Output;
+use crate::query::shared::Status;
 use crate::query::start::{Wanted, ready};
 use crate::session::query::streams_read;
 use crate::session::{Outcome, Session};
 use crate::stream::generated::{Column, Columns, GeneratedSource};
-use crate::stream::log::MemoryLog;
+use crate::stream::log::StreamLog;
 use crate::stream::push::PushStream;
 use crate::stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
 
 /// The options that belong to the engine, whatever the connector.
-const STREAM_OPTIONS: &[&str] = &["connector", "idle_timeout", "max_future_skew"];
+const STREAM_OPTIONS: &[&str] = &["connector", "durability", "idle_timeout", "max_future_skew"];
 const VIEW_OPTIONS: &[&str] = &["start"];
 
 /// What the engine itself reads of a stream's options.
@@ -40,8 +43,24 @@ struct EngineOptions {
     connector: Option<String>,
     idle_timeout: Option<Duration>,
     max_future_skew_micros: Option<i64>,
+    durability: Option<String>,
     /// What is left for the connector.
     rest: Vec<(String, String)>,
+}
+
+/// A stream before it is given a place for its rows.
+struct StreamColumns {
+    schema: StreamSchema,
+    source: Option<Arc<dyn Source>>,
+    columns: Option<Columns>,
+}
+
+/// A materialized view before it runs.
+struct NewView {
+    name: String,
+    reads: Vec<String>,
+    late_to: Option<Arc<PushStream>>,
+    text: String,
 }
 
 impl Session {
@@ -51,11 +70,14 @@ impl Session {
             return Ok(Outcome::Done("CREATE STREAM (exists already)".into()));
         }
         let options = engine_options(&create.options)?;
-        let stream = Arc::new(self.new_stream(&name, &create, options).await?);
-        let relation = Arc::new(stream.relation(None));
+        let columns = self.stream_columns(&name, &create, &options).await?;
         if create.or_replace {
-            self.replace(&name)?;
+            self.replace(&name).await?;
         }
+        let definition = self.record(&name, "stream", text)?;
+        let stream = self.new_stream(&name, columns, options, definition.as_ref()).await;
+        let stream = Arc::new(self.or_forget(&name, stream)?);
+        let relation = Arc::new(stream.relation(None));
         let said = match stream.schema.event_time() {
             Some(_) => "CREATE STREAM".to_owned(),
             None => "CREATE STREAM (no watermark: no windows with EMIT over it)".to_owned(),
@@ -64,25 +86,30 @@ impl Session {
         Ok(Outcome::Done(said))
     }
 
-    async fn new_stream(
+    /// The columns of a stream, and its source where it has a connector.
+    async fn stream_columns(
         &self,
         name: &str,
         create: &CreateStream,
-        options: EngineOptions,
-    ) -> Result<Stream> {
-        let parts = &self.engine.parts;
+        options: &EngineOptions,
+    ) -> Result<StreamColumns> {
         let columns = match create.columns.as_slice() {
             [] => None,
             columns => Some(self.declared_columns(columns).await?),
         };
         let (feed_source, schema) = match &options.connector {
             Some(connector) => {
-                let source = self.open(connector, create, &options, columns.as_ref()).await?;
+                let source = self.open(connector, create, options, columns.as_ref()).await?;
                 let schema = source.schema();
+                if let Some(durability) = &options.durability {
+                    return Err(Error::config(format!(
+                        "durability = '{durability}' is for streams without a connector"
+                    )));
+                }
                 (Some(source), schema)
             }
             None => {
-                no_options(&options, name)?;
+                no_options(options, name)?;
                 let columns = columns.as_ref().ok_or_else(|| {
                     Error::sql(format!("stream \"{name}\" has neither columns nor a connector"))
                         .with_hint("Declare its columns, or say where its rows come from: WITH (connector = 'file', path = '…').")
@@ -99,36 +126,98 @@ impl Session {
                 Some(clause) => e.with_place(clause.place),
                 None => e,
             })?;
-        let feed = match feed_source {
+        Ok(StreamColumns { schema, source: feed_source, columns })
+    }
+
+    async fn new_stream(
+        &self,
+        name: &str,
+        columns: StreamColumns,
+        options: EngineOptions,
+        definition: Option<&Definition>,
+    ) -> Result<Stream> {
+        let parts = &self.engine.parts;
+        let StreamColumns { schema, source, columns } = columns;
+        // A generator that begins now begins at another time after a restart.
+        let begins_now = options.rest.iter().any(|(_, value)| value.eq_ignore_ascii_case("now"));
+        let feed = match source {
             Some(source) => Feed::Source(source),
             None => {
-                let intake = Intake {
-                    time: event_time.map(|e| e.index),
-                    valid: i64::MIN..=i64::MAX,
-                    max_future_skew_micros: options
-                        .max_future_skew_micros
-                        .or(Some(MAX_FUTURE_SKEW_MICROS)),
-                };
-                Feed::Push(Arc::new(PushStream::new(
-                    name.to_owned(),
-                    MemoryLog::new(Arc::clone(schema.schema())),
-                    intake,
-                    Arc::clone(&parts.bad_rows),
-                    Arc::clone(&parts.clock),
-                    columns.filter(Columns::any_generated).map(Arc::new),
-                )))
+                let columns = columns.filter(Columns::any_generated).map(Arc::new);
+                Feed::Push(self.push_stream(name, &schema, columns, &options, definition).await?)
             }
+        };
+        let replayable = match &feed {
+            Feed::Push(push) => push.wal.is_some(),
+            Feed::Source(_) => !begins_now,
+            Feed::View(_) => true,
         };
         Ok(Stream {
             name: name.to_owned(),
             schema,
             feed,
+            replayable,
             idle_timeout: options.idle_timeout,
             max_future_skew_micros: options.max_future_skew_micros,
             connector: options.connector.unwrap_or_else(|| "push".to_owned()),
             bad_rows: Arc::clone(&parts.bad_rows),
             clock: Arc::clone(&parts.clock),
         })
+    }
+
+    /// A push stream: in memory, or kept in the data directory.
+    async fn push_stream(
+        &self,
+        name: &str,
+        schema: &StreamSchema,
+        columns: Option<Arc<Columns>>,
+        options: &EngineOptions,
+        definition: Option<&Definition>,
+    ) -> Result<Arc<PushStream>> {
+        let parts = &self.engine.parts;
+        let time = schema.event_time().map(|e| e.index);
+        let intake = Intake {
+            time,
+            valid: i64::MIN..=i64::MAX,
+            max_future_skew_micros: options.max_future_skew_micros.or(Some(MAX_FUTURE_SKEW_MICROS)),
+        };
+        let durability = durability(options)?;
+        let (log, wal) = match (&self.engine.store, definition, durability) {
+            (Some(store), Some(definition), Some(durability)) => {
+                let (kept, wal) =
+                    store.open_stream(definition, schema.schema(), time, durability).await?;
+                self.engine.keep(name, kept.spiller(Some(Arc::clone(&wal))));
+                (kept.log, Some(wal))
+            }
+            _ => (StreamLog::new(Arc::clone(schema.schema())), None),
+        };
+        let (bad_rows, clock) = (Arc::clone(&parts.bad_rows), Arc::clone(&parts.clock));
+        let push = PushStream::new(name.to_owned(), log, intake, bad_rows, clock, columns);
+        Ok(Arc::new(match wal {
+            Some(wal) => push.with_wal(wal),
+            None => push,
+        }))
+    }
+
+    /// Makes a definition durable, where there is a data directory. While an engine is opened the
+    /// definition is there already.
+    fn record(&self, name: &str, kind: &str, text: &str) -> Result<Option<Definition>> {
+        match (&self.engine.store, &self.restoring) {
+            (Some(_), Some(definition)) => Ok(Some(definition.as_ref().clone())),
+            (Some(store), None) => store.record(name, kind, text).map(Some),
+            (None, _) => Ok(None),
+        }
+    }
+
+    /// Takes a definition back when its object could not be made.
+    fn or_forget<T>(&self, name: &str, made: Result<T>) -> Result<T> {
+        if made.is_err()
+            && self.restoring.is_none()
+            && let Some(store) = &self.engine.store
+        {
+            store.forget(name)?;
+        }
+        made
     }
 
     async fn open(
@@ -293,9 +382,10 @@ impl Session {
                 .with_hint("Use CREATE MATERIALIZED VIEW, or give EMIT where the view is read."));
             }
             if create.or_replace {
-                self.replace(&name)?;
+                self.replace(&name).await?;
             }
             let table = Arc::new(ViewTable::new(plan, Some(text.to_owned())));
+            self.record(&name, "view", text)?;
             self.engine.catalog.add(&name, Object::View, table, (text, reads))?;
             return Ok(Outcome::Done(said));
         }
@@ -303,55 +393,77 @@ impl Session {
         let plan = continuous(&self.state(), plan, &create.query.tail)?;
         let late_to = self.late_to(&create.query.tail, &reads)?;
         if create.or_replace {
-            self.replace(&name)?;
+            self.replace(&name).await?;
         }
-        self.start_view(&name, plan, reads, late_to, text).await?;
+        let definition = self.record(&name, "materialized view", text)?;
+        let view = NewView { name: name.clone(), reads, late_to, text: text.to_owned() };
+        let started = self.start_view(view, plan, definition).await;
+        self.or_forget(&name, started)?;
         Ok(Outcome::Done(said))
     }
 
     async fn start_view(
         &self,
-        name: &str,
+        view: NewView,
         plan: windrow_sql::plan::ContinuousPlan,
-        reads: Vec<String>,
-        late_to: Option<Arc<PushStream>>,
-        text: &str,
+        definition: Option<Definition>,
     ) -> Result<()> {
+        let NewView { name, reads, late_to, text } = view;
         let parts = &self.engine.parts;
         let catalog = &self.engine.catalog;
-        let log = MemoryLog::new(Arc::clone(&plan.schema));
-        let shared = parts.new_query(Some(name.to_owned()));
         let event_times = plan.event_times.clone();
         let event_time =
             event_times.first().map(|e| EventTimeColumn { index: e.column, delay_ticks: 0 });
+        // What has no windows has no frontier to go on from: it is worked out again from history.
+        // And without history the windows behind the frontier would swallow what comes anew.
+        let keeps = matches!(plan.root, Flow::Windows(_))
+            && reads.iter().all(|name| catalog.is_replayable(name));
+        let (log, archived, ordered) = match (&self.engine.store, definition.filter(|_| keeps)) {
+            (Some(store), Some(definition)) => {
+                let time = event_time.map(|e| e.index);
+                let (kept, archived) = store.open_view(&definition, &plan.schema, time).await?;
+                self.engine.keep(&name, kept.spiller(None));
+                (kept.log, archived, true)
+            }
+            _ => (StreamLog::new(Arc::clone(&plan.schema)), Watermark::NONE, false),
+        };
+        let shared = parts.new_query(Some(name.clone()));
         let stream = Arc::new(Stream {
-            name: name.to_owned(),
+            name: name.clone(),
             schema: StreamSchema::try_new(Arc::clone(&plan.schema), event_time)?,
             feed: Feed::View(Arc::clone(&log)),
             idle_timeout: None,
             max_future_skew_micros: None,
             connector: "view".to_owned(),
+            replayable: true,
             bad_rows: Arc::clone(&parts.bad_rows),
             clock: Arc::clone(&parts.clock),
         });
         let wanted = Wanted {
             shared: Arc::clone(&shared),
-            output: Output::View(Arc::clone(&log)),
+            output: Output::View { log: Arc::clone(&log), ordered },
             push_ends: false,
             late_to,
+            archived,
         };
         let query = ready(catalog, &self.state(), plan, wanted).await?;
         let view = Materialized {
-            name: name.to_owned(),
+            name: name.clone(),
             log,
             stream: Arc::clone(&stream),
-            query: shared,
+            query: Arc::clone(&shared),
             bounded: reads.iter().all(|r| catalog.is_bounded(r)),
             reads: reads.clone(),
         };
         let relation = Arc::new(stream.relation(Some(event_times)));
-        catalog.add(name, Object::Materialized(Arc::new(view)), relation, (text, reads))?;
-        self.engine.start_later(query);
+        catalog.add(&name, Object::Materialized(Arc::new(view)), relation, (&text, reads))?;
+        if archived == Watermark::END {
+            // All its windows are in the archive, and no more will come.
+            shared.state.lock().watermark = archived;
+            shared.finish(Status::Finished);
+        } else {
+            self.engine.start_later(query);
+        }
         Ok(())
     }
 
@@ -372,7 +484,7 @@ impl Session {
     }
 
     /// Removes what `OR REPLACE` replaces.
-    fn replace(&self, name: &str) -> Result<()> {
+    async fn replace(&self, name: &str) -> Result<()> {
         let catalog = &self.engine.catalog;
         if !catalog.exists(name) {
             return Ok(());
@@ -381,6 +493,7 @@ impl Session {
             return Err(Error::sql(format!("\"{name}\" is read by \"{reader}\""))
                 .with_hint(format!("Drop \"{reader}\" first, or give the new one another name.")));
         }
+        self.engine.let_go(name).await;
         catalog.remove(name)
     }
 
@@ -395,6 +508,11 @@ impl Session {
         if catalog.exists(name) {
             let to = catalog.stream(name)?;
             return match &to.feed {
+                // A query that is run again after a crash would give its late rows once more.
+                Feed::Push(push) if push.wal.is_some() => Err(Error::sql(format!(
+                    "\"{name}\" is a durable stream, late rows of a query would be doubled in it"
+                ))
+                .with_hint("Name a stream that does not exist yet; it is filled again at every start.")),
                 Feed::Push(push) if to.schema.schema() == from.schema.schema() => {
                     Ok(Arc::clone(push))
                 }
@@ -405,7 +523,7 @@ impl Session {
         }
         let push = Arc::new(PushStream::new(
             name.to_owned(),
-            MemoryLog::new(Arc::clone(from.schema.schema())),
+            StreamLog::new(Arc::clone(from.schema.schema())),
             Intake { time: None, valid: i64::MIN..=i64::MAX, max_future_skew_micros: None },
             Arc::clone(&parts.bad_rows),
             Arc::clone(&parts.clock),
@@ -418,6 +536,7 @@ impl Session {
             idle_timeout: None,
             max_future_skew_micros: None,
             connector: "push".to_owned(),
+            replayable: false,
             bad_rows: Arc::clone(&parts.bad_rows),
             clock: Arc::clone(&parts.clock),
         });
@@ -446,10 +565,26 @@ fn engine_options(options: &[OptionItem]) -> Result<EngineOptions> {
                 let skew = duration(key, value, *place)?;
                 found.max_future_skew_micros = i64::try_from(skew.as_micros()).ok();
             }
+            "durability" => {
+                found.durability = Some(value.to_lowercase());
+                durability(&found).map_err(|e| e.with_place(*place))?;
+            }
             _ => found.rest.push((key.clone(), value.clone())),
         }
     }
     Ok(found)
+}
+
+/// How durable a push stream's rows are; `None`: in memory only.
+fn durability(options: &EngineOptions) -> Result<Option<Durability>> {
+    match options.durability.as_deref() {
+        None | Some("fsync") => Ok(Some(Durability::Fsync)),
+        Some("os") => Ok(Some(Durability::Os)),
+        Some("memory") => Ok(None),
+        Some(other) => Err(Error::config(format!("durability = '{other}' is not known")).with_hint(
+            "Known: 'fsync' (survives a power failure), 'os' (survives a crash of Windrow), 'memory'.",
+        )),
+    }
 }
 
 fn no_options(options: &EngineOptions, name: &str) -> Result<()> {

@@ -7,14 +7,14 @@ use crate::catalog::{Object, plain_name};
 use crate::session::{Outcome, Session};
 
 impl Session {
-    pub(super) fn drop_objects(&self, drop: &Drop) -> Result<Outcome> {
+    pub(super) async fn drop_objects(&self, drop: &Drop) -> Result<Outcome> {
         for name in &drop.names {
-            self.drop_object(drop, &plain_name(name)?)?;
+            self.drop_object(drop, &plain_name(name)?).await?;
         }
         Ok(Outcome::Done(format!("DROP {}", kind_name(drop.kind).to_uppercase())))
     }
 
-    fn drop_object(&self, drop: &Drop, name: &str) -> Result<()> {
+    async fn drop_object(&self, drop: &Drop, name: &str) -> Result<()> {
         let catalog = &self.engine.catalog;
         let wanted = kind_name(drop.kind);
         if !catalog.exists(name) {
@@ -40,20 +40,30 @@ impl Session {
                     .with_hint(format!("Drop \"{reader}\" first, or use CASCADE.")));
             }
             for reader in &readers {
-                self.drop_any(reader)?;
+                self.drop_any(reader).await?;
             }
         }
         self.engine.parts.bad_rows.forget(name);
-        catalog.remove(name)
+        self.remove(name).await
+    }
+
+    /// Removes an object from the catalog, and what is kept of it.
+    async fn remove(&self, name: &str) -> Result<()> {
+        self.engine.let_go(name).await;
+        self.engine.catalog.remove(name)?;
+        match &self.engine.store {
+            Some(store) => store.forget(name),
+            None => Ok(()),
+        }
     }
 
     /// Drops a view and all that read it.
-    fn drop_any(&self, name: &str) -> Result<()> {
+    async fn drop_any(&self, name: &str) -> Result<()> {
         let catalog = &self.engine.catalog;
         for reader in catalog.readers(name) {
-            self.drop_any(&reader)?;
+            Box::pin(self.drop_any(&reader)).await?;
         }
-        if catalog.exists(name) { catalog.remove(name) } else { Ok(()) }
+        if catalog.exists(name) { self.remove(name).await } else { Ok(()) }
     }
 
     pub(super) fn set(&self, set: &Set) -> Result<Outcome> {

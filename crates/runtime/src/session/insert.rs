@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use arrow::array::new_null_array;
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::compute::{CastOptions, cast_with_options, concat_batches};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use futures::TryStreamExt;
-use windrow_core::{Error, Result};
+use windrow_core::{Error, Result, Watermark};
 use windrow_sql::parse::Insert;
 use windrow_sql::plan::{continuous, plan_query};
 
@@ -19,8 +19,11 @@ use crate::session::{Outcome, Session};
 use crate::stream::Feed;
 use crate::stream::push::PushStream;
 
+/// An INSERT of up to so many rows is one record of the log.
+const WHOLE_ROWS_MAX: usize = 1 << 20;
+
 impl Session {
-    pub(super) async fn insert(&self, insert: Insert) -> Result<Outcome> {
+    pub(super) async fn insert(&self, insert: Insert, text: &str) -> Result<Outcome> {
         let name = plain_name(&insert.target)?;
         let stream = match self.engine.catalog.get(&name) {
             Some(Object::Stream(stream)) => stream,
@@ -33,7 +36,7 @@ impl Session {
             None if !self.engine.catalog.exists(&name) => {
                 return Err(self.engine.catalog.missing("stream", &name));
             }
-            None => return self.standard(insert.into_datafusion()).await,
+            None => return self.standard(insert.into_datafusion(), text).await,
         };
         let Feed::Push(push) = &stream.feed else {
             return Err(Error::sql(format!(
@@ -52,7 +55,8 @@ impl Session {
         let shared = self.engine.parts.new_query(Some(format!("insert into {name}")));
         let id = shared.id;
         let output = Output::Stream { stream: Arc::clone(push), target: Arc::new(target) };
-        let wanted = Wanted { shared, output, push_ends: false, late_to };
+        let wanted =
+            Wanted { shared, output, push_ends: false, late_to, archived: Watermark::NONE };
         self.start_now(plan, wanted).await?;
         Ok(Outcome::Done(format!("INSERT (continuous, query {id})")))
     }
@@ -72,8 +76,8 @@ impl Session {
             batches.push(target.fit(&batch)?);
         }
         let (mut inserted, mut bad) = (0, 0);
-        for batch in &batches {
-            let pushed = push.append(batch)?;
+        for batch in &whole(batches)? {
+            let pushed = push.append(batch).await?;
             inserted += pushed.rows;
             bad += pushed.bad;
         }
@@ -81,6 +85,18 @@ impl Session {
             0 => format!("INSERT 0 {inserted}"),
             bad => format!("INSERT 0 {inserted} ({bad} bad, see windrow.bad_rows)"),
         }))
+    }
+}
+
+/// The rows of one statement as one batch, so that they are durable together or not at all; very
+/// many rows stay as they are.
+fn whole(batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    match batches.first() {
+        Some(first) if batches.len() > 1 && rows <= WHOLE_ROWS_MAX => {
+            Ok(vec![concat_batches(&first.schema(), &batches)?])
+        }
+        _ => Ok(batches),
     }
 }
 

@@ -7,7 +7,9 @@ pub(crate) mod insert;
 mod names;
 pub(crate) mod outcome;
 pub(crate) mod query;
+mod restore;
 mod show;
+mod tables;
 mod wait;
 
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use datafusion::prelude::SessionContext;
 use windrow_core::{Error, Limits, Result};
 use windrow_sql::parse::{Parsed, Statement, parse};
 
+use crate::durable::definitions::Definition;
 use crate::engine::Inner;
 pub use outcome::{Outcome, ResultStream, UnusedRows};
 
@@ -35,6 +38,8 @@ pub struct Session {
     pub(crate) engine: Arc<Inner>,
     pub(crate) context: Arc<SessionContext>,
     pub(crate) options: SessionOptions,
+    /// The definition that is being restored, while an engine is opened.
+    pub(crate) restoring: Option<Arc<Definition>>,
 }
 
 impl std::fmt::Debug for Session {
@@ -49,7 +54,7 @@ impl Session {
         context: SessionContext,
         options: SessionOptions,
     ) -> Self {
-        Self { engine, context: Arc::new(context), options }
+        Self { engine, context: Arc::new(context), options, restoring: None }
     }
 
     /// Executes one statement given as text.
@@ -81,15 +86,19 @@ impl Session {
     }
 
     async fn dispatch(&self, parsed: Parsed) -> Result<Outcome> {
-        let Parsed { statement, text, .. } = parsed;
-        if !matches!(&statement, Statement::CreateView(_) | Statement::CreateStream(_)) {
+        if !matches!(&parsed.statement, Statement::CreateView(_) | Statement::CreateStream(_)) {
             self.engine.start_pending();
         }
+        self.dispatch_statement(parsed).await
+    }
+
+    async fn dispatch_statement(&self, parsed: Parsed) -> Result<Outcome> {
+        let Parsed { statement, text, .. } = parsed;
         match statement {
             Statement::CreateStream(create) => self.create_stream(create, &text).await,
             Statement::CreateView(create) => self.create_view(create, &text).await,
             Statement::Query(query) => self.query(query).await,
-            Statement::Insert(insert) => self.insert(*insert).await,
+            Statement::Insert(insert) => self.insert(*insert, &text).await,
             Statement::Subscribe { view, after } => self.subscribe(&view, after),
             Statement::WaitFor { view, until, timeout } => {
                 self.wait_for(&view, until, timeout).await
@@ -98,9 +107,9 @@ impl Session {
             Statement::Show(kind) => self.show(kind).await,
             Statement::ShowCreate(name) => self.show_create(&name).await,
             Statement::Describe(name) => self.describe(&name).await,
-            Statement::Drop(drop) => self.drop_objects(&drop),
+            Statement::Drop(drop) => self.drop_objects(&drop).await,
             Statement::Set(set) => self.set(&set),
-            Statement::DataFusion(statement) => self.standard(*statement).await,
+            Statement::DataFusion(statement) => self.standard(*statement, &text).await,
         }
     }
 

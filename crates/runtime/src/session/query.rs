@@ -12,7 +12,7 @@ use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::ObjectName;
 use futures::StreamExt;
 use tokio::sync::mpsc;
-use windrow_core::{Result, ScanRequest, Source};
+use windrow_core::{Result, ScanRequest, Source, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Tail};
 use windrow_sql::plan::{ContinuousPlan, StreamRelation, bounded, continuous, plan_query};
@@ -20,7 +20,8 @@ use windrow_sql::plan::{ContinuousPlan, StreamRelation, bounded, continuous, pla
 use crate::catalog::{Object, plain_name};
 use crate::query::output::Output;
 use crate::query::start::{Wanted, launch, ready};
-use crate::session::outcome::Stop;
+use crate::session::outcome::{Stop, ready as told};
+use crate::session::tables::Change;
 use crate::session::{Outcome, ResultStream, Session};
 use crate::stream::log::LogSource;
 use crate::stream::push::PushStream;
@@ -45,6 +46,7 @@ impl Session {
             output: Output::Client(sender),
             push_ends: self.options.push_ends,
             late_to,
+            archived: Watermark::NONE,
         };
         self.start_now(plan, wanted).await?;
         Ok(Outcome::Rows(ResultStream::new(schema, true, receiver, Stop::Query(shared))))
@@ -105,10 +107,15 @@ impl Session {
     }
 
     /// Everything that is DataFusion's own: reference tables, COPY, SET, SHOW, …
-    pub(super) async fn standard(&self, statement: EngineStatement) -> Result<Outcome> {
+    pub(super) async fn standard(
+        &self,
+        statement: EngineStatement,
+        text: &str,
+    ) -> Result<Outcome> {
         let said = said(&statement);
         let plan = self.state().statement_to_plan(statement).await.map_err(from_datafusion)?;
         let plan = bounded(plan)?;
+        let change = Change::of(&plan);
         let ordered = matches!(plan, LogicalPlan::Copy(_) | LogicalPlan::Dml(_));
         let frame = self.context.execute_logical_plan(plan).await.map_err(from_datafusion)?;
         let plan = if ordered {
@@ -125,9 +132,20 @@ impl Session {
             // Done already; running it shows what failed late.
             let rows = datafusion::physical_plan::collect(plan, self.context.task_ctx()).await;
             rows.map_err(from_datafusion)?;
+            if let Some(change) = change {
+                self.keep_change(change, text).await?;
+            }
             return Ok(Outcome::Done(said));
         }
-        Ok(Outcome::Rows(self.execute_plan(plan)))
+        let Some(change) = change.filter(|_| self.engine.store.is_some()) else {
+            return Ok(Outcome::Rows(self.execute_plan(plan)));
+        };
+        // How many rows were changed is told when they are durable.
+        let schema = plan.schema();
+        let rows = datafusion::physical_plan::collect(plan, self.context.task_ctx()).await;
+        let rows = rows.map_err(from_datafusion)?;
+        self.keep_change(change, text).await?;
+        Ok(Outcome::Rows(told(schema, rows).await))
     }
 
     /// Follows a view from now on, or from a sequence number on (sequence numbers count the

@@ -1,15 +1,19 @@
-//! The memory log: an append-only table with offsets that many readers follow.
+//! The log of a stream table: an append-only table with offsets that many readers follow.
 //!
 //! It holds the rows of push streams (INSERT, later Flight) and the finished windows of views.
 //! Readers keep their own position and are served from the log, so a slow reader holds nobody
 //! back and needs no queue.
 //!
 //! ```text
-//! offset   0        n1       n2            n
-//!          ├─ batch ─┼─ batch ─┼─ … ─ batch ─┤ ◄─ append      watermark, ended
+//! offset   0                    start    n1             rows
+//!          ├─ archive (Parquet) ──┼─ batch ─┼─ … ─ batch ─┤ ◄─ append      watermark, ended
+//!                                 └────── memory tail ─────┘
 //! ```
+//! Without a data directory there is no archive and the tail is everything.
+//!
 //! Invariants: offsets are row numbers and tile; a row once appended never moves or changes;
-//! the watermark never moves back; after `end` nothing is appended.
+//! the boundary `start` moves only together with the archive's snapshot, under one lock, so each
+//! row is read once; the watermark never moves back; after `end` nothing is appended.
 
 use std::sync::Arc;
 
@@ -17,20 +21,25 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use windrow_archive::ArchiveSnapshot;
 use windrow_core::{
     Error, Partition, PartitionId, Reader, Result, ScanRequest, Source, SourceBatch, Split,
     Watermark,
 };
 
+use crate::query::shared::again;
+
 /// Small appended batches are joined until one holds this many rows, so that a view of many
 /// small windows is read at the speed of a few large batches.
 const JOIN_ROWS: usize = 8_192;
 
-/// An append-only, in-memory table with offsets.
+/// An append-only table with offsets: a memory tail, and what of it is archived.
 #[derive(Debug)]
-pub(crate) struct MemoryLog {
+pub(crate) struct StreamLog {
     schema: SchemaRef,
     inner: Mutex<Inner>,
     changed: watch::Sender<()>,
@@ -38,11 +47,18 @@ pub(crate) struct MemoryLog {
 
 #[derive(Debug)]
 struct Inner {
-    /// Batches by their first offset, ascending.
+    /// The rows before `start`.
+    archive: Option<ArchiveSnapshot>,
+    /// First offset of the tail.
+    start: u64,
+    /// Batches of the tail by their first offset, ascending.
     batches: Vec<(u64, RecordBatch)>,
     rows: u64,
     watermark: Watermark,
+    /// The rows that were there when the watermark was told last.
+    rows_at_watermark: u64,
     ended: bool,
+    failed: Option<Arc<Error>>,
 }
 
 /// What a log holds at one moment.
@@ -56,10 +72,58 @@ pub(crate) struct LogState {
     pub(crate) ended: bool,
 }
 
-impl MemoryLog {
+/// All rows of one moment: those of the archive, then those of the tail.
+#[derive(Debug)]
+pub(crate) struct Contents {
+    pub(crate) archive: Option<ArchiveSnapshot>,
+    pub(crate) tail: Vec<RecordBatch>,
+    pub(crate) tail_rows: u64,
+}
+
+/// Rows of the tail that may go to the archive.
+#[derive(Debug)]
+pub(crate) struct Unarchived {
+    /// Offset of the first.
+    pub(crate) first: u64,
+    pub(crate) batches: Vec<RecordBatch>,
+    /// One past the last offset.
+    pub(crate) end: u64,
+    /// The watermark that they are complete up to.
+    pub(crate) watermark: Watermark,
+}
+
+impl StreamLog {
     /// An empty log.
     pub(crate) fn new(schema: SchemaRef) -> Arc<Self> {
-        let inner = Inner { batches: vec![], rows: 0, watermark: Watermark::NONE, ended: false };
+        Self::with(schema, None, Watermark::NONE)
+    }
+
+    /// A log that goes on behind what is archived; `watermark` is the promise that was given with
+    /// the archived rows, [`Watermark::END`] when its writer was done.
+    pub(crate) fn restored(
+        schema: SchemaRef,
+        archive: ArchiveSnapshot,
+        watermark: Watermark,
+    ) -> Arc<Self> {
+        Self::with(schema, Some(archive), watermark)
+    }
+
+    fn with(
+        schema: SchemaRef,
+        archive: Option<ArchiveSnapshot>,
+        watermark: Watermark,
+    ) -> Arc<Self> {
+        let start = archive.as_ref().map_or(0, |a| a.state().rows);
+        let inner = Inner {
+            archive,
+            start,
+            batches: vec![],
+            rows: start,
+            watermark,
+            rows_at_watermark: start,
+            ended: watermark == Watermark::END,
+            failed: None,
+        };
         Arc::new(Self { schema, inner: Mutex::new(inner), changed: watch::Sender::new(()) })
     }
 
@@ -97,6 +161,9 @@ impl MemoryLog {
             let mut inner = self.inner.lock();
             let before = inner.watermark;
             inner.watermark = before.advance(watermark);
+            if inner.watermark == watermark {
+                inner.rows_at_watermark = inner.rows;
+            }
             inner.watermark != before
         };
         if moved {
@@ -110,7 +177,14 @@ impl MemoryLog {
             let mut inner = self.inner.lock();
             inner.ended = true;
             inner.watermark = Watermark::END;
+            inner.rows_at_watermark = inner.rows;
         }
+        self.changed.send_replace(());
+    }
+
+    /// The writer has failed: readers get its error when they reach the end.
+    pub(crate) fn fail(&self, error: Arc<Error>) {
+        self.inner.lock().failed = Some(error);
         self.changed.send_replace(());
     }
 
@@ -120,9 +194,14 @@ impl MemoryLog {
         LogState { rows: inner.rows, watermark: inner.watermark, ended: inner.ended }
     }
 
-    /// All batches of now (a cheap copy of references).
-    pub(crate) fn snapshot(&self) -> Vec<RecordBatch> {
-        self.inner.lock().batches.iter().map(|(_, b)| b.clone()).collect()
+    /// All rows of now (cheap copies of references).
+    pub(crate) fn contents(&self) -> Contents {
+        let inner = self.inner.lock();
+        Contents {
+            archive: inner.archive.clone().filter(|_| inner.start > 0),
+            tail: inner.batches.iter().map(|(_, b)| b.clone()).collect(),
+            tail_rows: inner.rows - inner.start,
+        }
     }
 
     /// A receiver that wakes at every change.
@@ -130,16 +209,81 @@ impl MemoryLog {
         self.changed.subscribe()
     }
 
-    /// Up to `rows_max` rows from `offset` on, from one stored batch; `None` when there are none
-    /// yet.
-    pub(crate) fn read(&self, offset: u64, rows_max: usize) -> Option<RecordBatch> {
+    /// Rows and bytes of the tail.
+    pub(crate) fn tail_size(&self) -> (u64, usize) {
         let inner = self.inner.lock();
-        let at = inner.batches.partition_point(|(first, _)| *first <= offset).checked_sub(1)?;
-        let (first, batch) = inner.batches.get(at)?;
-        let skip = usize::try_from(offset - first).ok()?;
-        let rows = batch.num_rows().checked_sub(skip).filter(|rows| *rows > 0)?;
-        Some(batch.slice(skip, rows.min(rows_max)))
+        let bytes = inner.batches.iter().map(|(_, b)| b.get_array_memory_size()).sum();
+        (inner.rows - inner.start, bytes)
     }
+
+    /// The rows that the archive does not have: all (`by_watermark` false), or those that the
+    /// watermark says are complete. `None` when the archive is up to date, the watermark
+    /// included.
+    pub(crate) fn unarchived(&self, by_watermark: bool) -> Option<Unarchived> {
+        let inner = self.inner.lock();
+        let end = if by_watermark { inner.rows_at_watermark } else { inner.rows };
+        let known = inner.archive.as_ref().and_then(|a| a.state().txn_version);
+        let news = if by_watermark {
+            known.unwrap_or(i64::MIN) < inner.watermark.ticks()
+        } else {
+            end > inner.start
+        };
+        if !news {
+            return None;
+        }
+        let mut batches = Vec::new();
+        for (first, batch) in &inner.batches {
+            let room = end.saturating_sub(*first);
+            match usize::try_from(room).unwrap_or(usize::MAX).min(batch.num_rows()) {
+                0 => break,
+                rows => batches.push(batch.slice(0, rows)),
+            }
+        }
+        Some(Unarchived { first: inner.start, batches, end, watermark: inner.watermark })
+    }
+
+    /// The archive has grown: the tail lets go of what it holds now.
+    pub(crate) fn archived(&self, archive: ArchiveSnapshot) {
+        let mut inner = self.inner.lock();
+        let start = archive.state().rows;
+        let kept = std::mem::take(&mut inner.batches).into_iter().filter_map(|(first, batch)| {
+            let gone = usize::try_from(start.saturating_sub(first)).unwrap_or(usize::MAX);
+            let left = batch.num_rows().checked_sub(gone).filter(|left| *left > 0)?;
+            Some((first.max(start), batch.slice(gone, left)))
+        });
+        inner.batches = kept.collect();
+        inner.start = start;
+        inner.archive = Some(archive);
+    }
+
+    /// Up to `rows_max` rows from `offset` on, from one stored batch.
+    fn read(&self, offset: u64, rows_max: usize) -> Found {
+        let inner = self.inner.lock();
+        if offset < inner.start {
+            return inner.archive.clone().map_or(Found::Nothing, Found::Archived);
+        }
+        let found = || {
+            let at = inner.batches.partition_point(|(first, _)| *first <= offset).checked_sub(1)?;
+            let (first, batch) = inner.batches.get(at)?;
+            let skip = usize::try_from(offset - first).ok()?;
+            let rows = batch.num_rows().checked_sub(skip).filter(|rows| *rows > 0)?;
+            Some(batch.slice(skip, rows.min(rows_max)))
+        };
+        found().map_or(Found::Nothing, Found::Rows)
+    }
+
+    fn failed(&self) -> Option<Error> {
+        self.inner.lock().failed.as_ref().map(again)
+    }
+}
+
+/// What stands at an offset.
+enum Found {
+    Rows(RecordBatch),
+    /// It is in the archive.
+    Archived(ArchiveSnapshot),
+    /// Nothing yet.
+    Nothing,
 }
 
 /// Joins the small batches at the end once together they are no longer small. Each row is copied
@@ -165,7 +309,7 @@ fn join_small_tail(schema: &SchemaRef, batches: &mut Vec<(u64, RecordBatch)>) ->
 /// A log as a source.
 #[derive(Debug)]
 pub(crate) struct LogSource {
-    log: Arc<MemoryLog>,
+    log: Arc<StreamLog>,
     /// Where reading begins.
     from: u64,
     /// Where reading ends, whatever comes later; `None`: when the log ends.
@@ -177,12 +321,12 @@ pub(crate) struct LogSource {
 impl LogSource {
     /// Follows a log from `from` on until it ends. `explicit_watermark`: the writer gives the
     /// watermark (a view does), it is not derived from event times.
-    pub(crate) fn follow(log: Arc<MemoryLog>, from: u64, explicit_watermark: bool) -> Self {
+    pub(crate) fn follow(log: Arc<StreamLog>, from: u64, explicit_watermark: bool) -> Self {
         Self { log, from, until: None, explicit_watermark }
     }
 
     /// What the log holds now, and then ends.
-    pub(crate) fn snapshot(log: Arc<MemoryLog>, explicit_watermark: bool) -> Self {
+    pub(crate) fn snapshot(log: Arc<StreamLog>, explicit_watermark: bool) -> Self {
         let until = Some(log.state().rows);
         Self { log, from: 0, until, explicit_watermark }
     }
@@ -221,12 +365,13 @@ impl Source for LogSource {
             told: Watermark::NONE,
             projection: scan.projection.clone(),
             batch_rows_max: scan.batch_rows_max,
+            archived: None,
         }))
     }
 }
 
 struct LogReader {
-    log: Arc<MemoryLog>,
+    log: Arc<StreamLog>,
     changed: watch::Receiver<()>,
     position: u64,
     until: Option<u64>,
@@ -235,18 +380,31 @@ struct LogReader {
     told: Watermark,
     projection: Vec<usize>,
     batch_rows_max: usize,
+    /// A reading of the archive that stands at the position.
+    archived: Option<BoxStream<'static, Result<RecordBatch>>>,
+}
+
+/// What a reader finds at its position.
+enum Step {
+    Batch(SourceBatch),
+    Archive(ArchiveSnapshot),
+    Wait,
 }
 
 impl LogReader {
-    /// The batch at the position, `None` when nothing is there (yet).
-    fn take(&mut self) -> Result<Option<SourceBatch>> {
+    /// What is at the position.
+    fn look(&mut self) -> Result<Step> {
         // The state is read before the rows: a watermark must never overtake its rows.
         let state = self.log.state();
-        let until = self.until.unwrap_or(u64::MAX).min(state.rows);
-        let left = usize::try_from(until.saturating_sub(self.position)).unwrap_or(usize::MAX);
-        let rows = match left.min(self.batch_rows_max) {
-            0 => None,
+        let left = self.left(state.rows);
+        let found = match left.min(self.batch_rows_max) {
+            0 => Found::Nothing,
             rows_max => self.log.read(self.position, rows_max),
+        };
+        let rows = match found {
+            Found::Archived(archive) => return Ok(Step::Archive(archive)),
+            Found::Rows(rows) => Some(rows.project(&self.projection)?),
+            Found::Nothing => None,
         };
         let caught_up =
             self.position + rows.as_ref().map_or(0, |b| b.num_rows() as u64) >= state.rows;
@@ -256,17 +414,42 @@ impl LogReader {
             && self.until.is_none())
         .then_some(state.watermark);
         if rows.is_none() && watermark.is_none() {
-            return Ok(None);
+            return Ok(Step::Wait);
         }
         let rows = match rows {
-            Some(rows) => rows.project(&self.projection)?,
+            Some(rows) => rows,
             None => RecordBatch::new_empty(Arc::new(self.log.schema.project(&self.projection)?)),
         };
+        self.pass(rows, watermark).map(Step::Batch)
+    }
+
+    /// Rows that may be read when the log has `rows`.
+    fn left(&self, rows: u64) -> usize {
+        let until = self.until.unwrap_or(u64::MAX).min(rows);
+        usize::try_from(until.saturating_sub(self.position)).unwrap_or(usize::MAX)
+    }
+
+    fn pass(&mut self, rows: RecordBatch, watermark: Option<Watermark>) -> Result<SourceBatch> {
         let mut batch = SourceBatch::consecutive(rows, self.position)?;
         self.position = batch.offsets.end();
         self.told = watermark.unwrap_or(self.told);
         batch.watermark = watermark;
-        Ok(Some(batch))
+        Ok(batch)
+    }
+
+    /// The next batch of the archive; `None` when it is read to its end.
+    async fn next_archived(&mut self) -> Result<Option<SourceBatch>> {
+        let Some(archived) = &mut self.archived else { return Ok(None) };
+        let Some(rows) = archived.next().await.transpose()? else {
+            self.archived = None;
+            return Ok(None);
+        };
+        let left = self.left(u64::MAX);
+        let rows = rows.slice(0, rows.num_rows().min(left));
+        if left <= rows.num_rows() {
+            self.archived = None;
+        }
+        self.pass(rows, None).map(Some)
     }
 
     fn is_done(&self) -> bool {
@@ -282,12 +465,25 @@ impl LogReader {
 impl Reader for LogReader {
     async fn next(&mut self) -> Result<Option<SourceBatch>> {
         loop {
-            self.changed.mark_unchanged();
-            if let Some(batch) = self.take()? {
+            if let Some(batch) = self.next_archived().await? {
                 return Ok(Some(batch));
+            }
+            self.changed.mark_unchanged();
+            match self.look()? {
+                Step::Batch(batch) => return Ok(Some(batch)),
+                Step::Archive(archive) => {
+                    let rows =
+                        archive.read(self.position, &self.projection, self.batch_rows_max).await?;
+                    self.archived = Some(rows);
+                    continue;
+                }
+                Step::Wait => {}
             }
             if self.is_done() {
                 return Ok(None);
+            }
+            if let Some(error) = self.log.failed() {
+                return Err(error);
             }
             // The sender lives as long as the log, which this reader holds.
             if self.changed.changed().await.is_err() {

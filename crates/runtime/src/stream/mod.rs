@@ -3,6 +3,7 @@
 pub(crate) mod generated;
 pub(crate) mod log;
 pub(crate) mod push;
+pub(crate) mod spill;
 pub(crate) mod table;
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use windrow_sql::plan::{EventTime, StreamRelation};
 
 use crate::query::intake::Intake;
 use crate::query::kept::BadRows;
-use crate::stream::log::{LogSource, MemoryLog};
+use crate::stream::log::{LogSource, StreamLog};
 use crate::stream::push::PushStream;
 use crate::stream::table::{LogTable, SourceTable};
 
@@ -32,6 +33,8 @@ pub(crate) struct Stream {
     pub(crate) max_future_skew_micros: Option<i64>,
     /// The name of its connector, for people.
     pub(crate) connector: String,
+    /// Reading it after a restart gives the same rows.
+    pub(crate) replayable: bool,
     pub(crate) bad_rows: Arc<BadRows>,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -44,7 +47,7 @@ pub(crate) enum Feed {
     /// A connector.
     Source(Arc<dyn Source>),
     /// The finished windows of a view.
-    View(Arc<MemoryLog>),
+    View(Arc<StreamLog>),
 }
 
 impl Stream {

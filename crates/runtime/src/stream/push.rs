@@ -1,4 +1,5 @@
-//! Push streams: rows come by INSERT (later by Flight) and stay in a memory log.
+//! Push streams: rows come by INSERT (later by Flight) and stay in a log. With a data directory
+//! they pass a write-ahead log first, and are acknowledged when they are durable there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,21 +9,24 @@ use arrow::record_batch::RecordBatch;
 use windrow_core::offset::Consecutive;
 use windrow_core::{Clock, OffsetRange, PartitionId, Result, SourceBatch};
 
+use crate::durable::wal::Wal;
 use crate::query::intake::Intake;
 use crate::query::kept::BadRows;
 use crate::stream::generated::Columns;
-use crate::stream::log::MemoryLog;
+use crate::stream::log::StreamLog;
 
 /// A stream without a connector.
 #[derive(Debug)]
 pub(crate) struct PushStream {
     pub(crate) name: String,
-    pub(crate) log: Arc<MemoryLog>,
+    pub(crate) log: Arc<StreamLog>,
     pub(crate) intake: Intake,
     pub(crate) bad_rows: Arc<BadRows>,
     pub(crate) clock: Arc<dyn Clock>,
     /// Generated columns, worked out as rows come in.
     pub(crate) columns: Option<Arc<Columns>>,
+    /// Where rows become durable before readers see them; it appends to the log itself.
+    pub(crate) wal: Option<Arc<Wal>>,
     /// Rows that were ever offered, good and bad: the offset of a bad row is its number among
     /// them.
     offered: AtomicU64,
@@ -40,13 +44,19 @@ pub struct Pushed {
 impl PushStream {
     pub(crate) fn new(
         name: String,
-        log: Arc<MemoryLog>,
+        log: Arc<StreamLog>,
         intake: Intake,
         bad_rows: Arc<BadRows>,
         clock: Arc<dyn Clock>,
         columns: Option<Arc<Columns>>,
     ) -> Self {
-        Self { name, log, intake, bad_rows, clock, columns, offered: 0.into() }
+        let offered = log.state().rows.into();
+        Self { name, log, intake, bad_rows, clock, columns, wal: None, offered }
+    }
+
+    /// The same with a write-ahead log.
+    pub(crate) fn with_wal(self, wal: Arc<Wal>) -> Self {
+        Self { wal: Some(wal), ..self }
     }
 
     /// The columns that rows are pushed with: all but the generated ones.
@@ -54,17 +64,42 @@ impl PushStream {
         self.columns.as_ref().map_or_else(|| self.log.schema(), |c| &c.physical)
     }
 
-    /// Appends rows that have the [physical](Self::physical) columns.
-    pub(crate) fn append(&self, rows: &RecordBatch) -> Result<Pushed> {
-        let whole = match &self.columns {
-            Some(columns) => columns.compute_all(rows)?,
-            None => rows.clone(),
+    /// Appends rows that have the [physical](Self::physical) columns. When it returns they are
+    /// durable, as far as the stream is.
+    pub(crate) async fn append(&self, rows: &RecordBatch) -> Result<Pushed> {
+        let (rows, pushed) = self.take_in(self.whole(rows)?)?;
+        match &self.wal {
+            Some(wal) if rows.num_rows() > 0 => wal.append(rows).await?,
+            _ => self.log.append(rows)?,
         };
-        self.append_whole(whole)
+        Ok(pushed)
     }
 
-    /// Appends rows that have all columns.
+    /// The same for who cannot await.
+    pub(crate) fn append_blocking(&self, rows: &RecordBatch) -> Result<Pushed> {
+        self.append_whole(self.whole(rows)?)
+    }
+
+    /// Appends rows that have all columns, for who cannot await.
     pub(crate) fn append_whole(&self, rows: RecordBatch) -> Result<Pushed> {
+        let (rows, pushed) = self.take_in(rows)?;
+        match &self.wal {
+            Some(wal) if rows.num_rows() > 0 => wal.append_blocking(rows)?,
+            _ => self.log.append(rows)?,
+        };
+        Ok(pushed)
+    }
+
+    /// The rows with generated columns.
+    fn whole(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        match &self.columns {
+            Some(columns) => columns.compute_all(rows),
+            None => Ok(rows.clone()),
+        }
+    }
+
+    /// The good rows among these.
+    fn take_in(&self, rows: RecordBatch) -> Result<(RecordBatch, Pushed)> {
         let count = rows.num_rows() as u64;
         let first = self.offered.fetch_add(count, Ordering::Relaxed);
         let batch = SourceBatch {
@@ -78,7 +113,6 @@ impl PushStream {
         let taken = self.intake.take(batch, self.clock.now_micros())?;
         let pushed = Pushed { rows: taken.rows.num_rows() as u64, bad: taken.bad.len() as u64 };
         self.bad_rows.keep(&self.name, (PartitionId(0), "log"), &taken.bad);
-        self.log.append(taken.rows)?;
-        Ok(pushed)
+        Ok((taken.rows, pushed))
     }
 }

@@ -14,25 +14,26 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::stream;
 use windrow_core::{PartitionId, Reader, ScanRequest, Source, SourceBatch, Split};
 
 use crate::query::intake::Intake;
-use crate::stream::log::MemoryLog;
+use crate::stream::log::StreamLog;
 use crate::stream::{Feed, Stream};
 
 /// A log with fewer rows is read by one thread: there is nothing to gain from two.
 const ORDERED_ROWS: u64 = 65_536;
 
-/// A memory log as it is now.
+/// A log as it is now: its archive, then its memory tail, each row once.
 #[derive(Debug)]
 pub(crate) struct LogTable {
-    log: Arc<MemoryLog>,
+    log: Arc<StreamLog>,
 }
 
 impl LogTable {
-    pub(crate) fn new(log: Arc<MemoryLog>) -> Self {
+    pub(crate) fn new(log: Arc<StreamLog>) -> Self {
         Self { log }
     }
 }
@@ -47,22 +48,36 @@ impl TableProvider for LogTable {
         TableType::Base
     }
 
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        // The archive leaves out what its statistics rule out; the tail leaves out nothing.
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
     async fn scan(
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _: &[Expr],
-        _: Option<usize>,
+        filters: &[Expr],
+        limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        let contents = self.log.contents();
         // A short log is read in one piece, which keeps its rows in order.
-        let count = match self.log.state().rows {
+        let count = match contents.tail_rows {
             0..ORDERED_ROWS => 1,
             _ => state.config().target_partitions(),
         };
-        let partitions = spread(self.log.snapshot(), count);
-        let plan =
+        let partitions = spread(contents.tail, count);
+        let tail: Arc<dyn ExecutionPlan> =
             MemorySourceConfig::try_new_exec(&partitions, self.schema(), projection.cloned())?;
-        Ok(plan)
+        let Some(archive) = contents.archive else { return Ok(tail) };
+        let archived = archive.scan(state, projection, filters, limit).await?;
+        if contents.tail_rows == 0 {
+            return Ok(archived);
+        }
+        UnionExec::try_new(vec![archived, tail])
     }
 }
 

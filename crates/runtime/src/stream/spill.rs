@@ -1,0 +1,137 @@
+//! Moves rows from the memory tail of a log to its archive, off the path of results.
+//!
+//! A view spills the windows that its watermark says are finished; the watermark is the
+//! transaction's version, so that after a crash the query knows which windows to leave out. A push
+//! stream spills what it has; the version is the end offset, and the write-ahead log lets go of
+//! segments that the archive covers.
+//!
+//! Invariants: one spill at a time; the tail lets go of rows only after the archive has committed
+//! them; a spill that fails changes nothing and is tried again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use windrow_archive::{ArchiveTable, Provenance};
+use windrow_core::{Clock, Limits, Result};
+
+use crate::durable::wal::Wal;
+use crate::stream::log::StreamLog;
+
+/// After so many spills small files are put together.
+const SPILLS_PER_COMPACTION: u64 = 32;
+/// Files that nobody names any more are kept so long for who still reads them.
+const VACUUM_AFTER: Duration = Duration::from_secs(3_600);
+
+/// Moves the rows of one log to its archive.
+#[derive(Debug)]
+pub(crate) struct Spiller {
+    log: Arc<StreamLog>,
+    archive: Arc<ArchiveTable>,
+    /// The log of a push stream; views have none, they spill by watermark.
+    wal: Option<Arc<Wal>>,
+    spills: tokio::sync::Mutex<u64>,
+    stop: watch::Sender<bool>,
+    error: Mutex<Option<String>>,
+}
+
+impl Spiller {
+    pub(crate) fn new(
+        log: Arc<StreamLog>,
+        archive: Arc<ArchiveTable>,
+        wal: Option<Arc<Wal>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            log,
+            archive,
+            wal,
+            spills: tokio::sync::Mutex::new(0),
+            stop: watch::Sender::new(false),
+            error: Mutex::new(None),
+        })
+    }
+
+    /// Whether these are the finished windows of a view.
+    pub(crate) fn is_view(&self) -> bool {
+        self.wal.is_none()
+    }
+
+    /// Archives what is complete now.
+    ///
+    /// # Errors
+    /// When it cannot be written; nothing has changed then.
+    pub(crate) async fn spill(&self) -> Result<()> {
+        let mut spills = self.spills.lock().await;
+        let Some(rows) = self.log.unarchived(self.wal.is_none()) else { return Ok(()) };
+        let version = match &self.wal {
+            Some(_) => i64::try_from(rows.end).unwrap_or(i64::MAX),
+            None => rows.watermark.ticks(),
+        };
+        let provenance = Provenance {
+            watermark: self.wal.is_none().then(|| rows.watermark.ticks()),
+            ..Provenance::default()
+        };
+        let done = self.archive.append(&rows.batches, rows.first, version, &provenance).await;
+        *self.error.lock() = done.as_ref().err().map(|e| e.message().to_owned());
+        done?;
+        self.log.archived(self.archive.snapshot());
+        if let Some(wal) = &self.wal {
+            wal.delete_below(rows.end)?;
+        }
+        *spills += 1;
+        if spills.is_multiple_of(SPILLS_PER_COMPACTION) && self.archive.compact().await? {
+            self.log.archived(self.archive.snapshot());
+            self.archive.vacuum(VACUUM_AFTER).await?;
+        }
+        Ok(())
+    }
+
+    /// Spills when the tail is long, and otherwise now and then, until it is stopped.
+    pub(crate) async fn run(self: Arc<Self>, clock: Arc<dyn Clock>, limits: Limits) {
+        let mut stop = self.stop.subscribe();
+        let mut changed = self.log.watch();
+        loop {
+            let pause = clock.sleep(limits.spill_interval);
+            let long = async {
+                while !self.is_long(&limits) {
+                    if changed.changed().await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            };
+            tokio::select! {
+                stopped = stop.wait_for(|stop| *stop) => { drop(stopped); return; }
+                () = pause => {}
+                () = long => {}
+            }
+            // A push stream is durable without its archive: no file for a few rows.
+            if self.wal.is_some() && !self.is_long(&limits) {
+                continue;
+            }
+            if let Err(error) = self.spill().await {
+                tracing::warn!(%error, "finished rows stay in memory, the archive cannot be written");
+                tokio::select! {
+                    stopped = stop.wait_for(|stop| *stop) => { drop(stopped); return; }
+                    () = clock.sleep(limits.spill_interval) => {}
+                }
+            }
+        }
+    }
+
+    fn is_long(&self, limits: &Limits) -> bool {
+        let (rows, bytes) = self.log.tail_size();
+        rows >= limits.tail_rows_max || bytes >= limits.tail_bytes_max
+    }
+
+    /// Stops; a spill that is under way is waited for.
+    pub(crate) async fn stop(&self) {
+        self.stop.send_replace(true);
+        drop(self.spills.lock().await);
+    }
+
+    /// Why the last spill failed, if it did.
+    pub(crate) fn error(&self) -> Option<String> {
+        self.error.lock().clone()
+    }
+}
