@@ -15,6 +15,7 @@ mod delta_schema;
 mod durable;
 mod failure;
 mod file_entry;
+mod file_reader;
 mod file_stats;
 mod file_writer;
 mod log;
