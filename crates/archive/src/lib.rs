@@ -24,6 +24,8 @@ mod snapshot;
 mod spec;
 mod storage;
 mod table;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 pub use durable::SyncedLocal;
