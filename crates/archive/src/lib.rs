@@ -1,1 +1,35 @@
 //! Finished windows and stream history as Parquet on an object store.
+//!
+//! An [`ArchiveTable`] is an append-only sequence of rows (row 0, 1, 2, …). The rows are Parquet
+//! files that we write ourselves; which files there are is said by a Delta Lake log, so that every
+//! engine that knows Delta can read them. Invariants:
+//!
+//! - The live files tile the sequence: no gap, no overlap. A file's name says which rows it has.
+//! - A commit is one entry of the log. It carries the caller's transaction version, and a version
+//!   that is committed is never written again.
+//! - A reader holds a [`ArchiveSnapshot`]: whole commits only, and its files stay until it is gone.
+#![forbid(unsafe_code)]
+
+mod compaction;
+mod delta_schema;
+mod durable;
+mod failure;
+mod file_entry;
+mod file_reader;
+mod file_stats;
+mod file_writer;
+mod log;
+mod scan;
+mod snapshot;
+mod spec;
+mod storage;
+mod table;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+
+pub use durable::SyncedLocal;
+pub use snapshot::ArchiveSnapshot;
+pub use spec::{ArchiveOptions, ArchiveState, Provenance, TableSpec};
+pub use storage::Storage;
+pub use table::ArchiveTable;

@@ -1,0 +1,130 @@
+//! Arrow's types in Delta's words, and the exact Arrow schema as a property of the table.
+
+use arrow::datatypes::{DataType as Arrow, Field, Fields, Schema, SchemaRef};
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use deltalake_core::kernel::{
+    ArrayType, DataType as Delta, MapType, PrimitiveType, StructField, StructType,
+};
+use windrow_core::{Error, Result};
+
+/// The columns of `schema` in Delta's words, all nullable.
+///
+/// # Errors
+/// When Delta has no word for a type; the column is named.
+pub(crate) fn columns(schema: &Schema) -> Result<Vec<StructField>> {
+    schema.fields().iter().map(|f| column(f, f.name())).collect()
+}
+
+/// One field; `path` is what people call it.
+fn column(field: &Field, path: &str) -> Result<StructField> {
+    Ok(StructField::nullable(field.name(), data_type(field.data_type(), path)?))
+}
+
+/// One type of the column `path`.
+fn data_type(arrow: &Arrow, path: &str) -> Result<Delta> {
+    use PrimitiveType as P;
+    let primitive = |p| Ok(Delta::Primitive(p));
+    match arrow {
+        Arrow::Boolean => primitive(P::Boolean),
+        Arrow::Int8 => primitive(P::Byte),
+        Arrow::Int16 | Arrow::UInt8 => primitive(P::Short),
+        Arrow::Int32 | Arrow::UInt16 => primitive(P::Integer),
+        Arrow::Int64 | Arrow::UInt32 | Arrow::UInt64 => primitive(P::Long),
+        Arrow::Float16 | Arrow::Float32 => primitive(P::Float),
+        Arrow::Float64 => primitive(P::Double),
+        Arrow::Utf8 | Arrow::LargeUtf8 | Arrow::Utf8View => primitive(P::String),
+        Arrow::Binary | Arrow::LargeBinary | Arrow::BinaryView | Arrow::FixedSizeBinary(_) => {
+            primitive(P::Binary)
+        }
+        Arrow::Date32 | Arrow::Date64 => primitive(P::Date),
+        Arrow::Timestamp(_, None) => primitive(P::TimestampNtz),
+        Arrow::Timestamp(_, Some(_)) => primitive(P::Timestamp),
+        Arrow::Decimal32(p, s)
+        | Arrow::Decimal64(p, s)
+        | Arrow::Decimal128(p, s)
+        | Arrow::Decimal256(p, s) => {
+            let scale = u8::try_from(*s).map_err(|_| no_word(arrow, path))?;
+            Delta::decimal(*p, scale).map_err(|e| no_word(arrow, path).with_source(e))
+        }
+        Arrow::Dictionary(_, value) => data_type(value, path),
+        Arrow::List(item)
+        | Arrow::LargeList(item)
+        | Arrow::ListView(item)
+        | Arrow::LargeListView(item)
+        | Arrow::FixedSizeList(item, _) => {
+            let item = data_type(item.data_type(), &format!("{path}[]"))?;
+            Ok(Delta::from(ArrayType::new(item, true)))
+        }
+        Arrow::Struct(fields) => structure(fields, path),
+        Arrow::Map(entries, _) => match entries.data_type() {
+            Arrow::Struct(pair) if pair.len() == 2 => {
+                let key = data_type(pair[0].data_type(), &format!("{path} (its keys)"))?;
+                let value = data_type(pair[1].data_type(), &format!("{path} (its values)"))?;
+                Ok(Delta::from(MapType::new(key, value, true)))
+            }
+            _ => Err(no_word(arrow, path)),
+        },
+        _ => Err(no_word(arrow, path)),
+    }
+}
+
+/// A struct of the column `path`.
+fn structure(fields: &Fields, path: &str) -> Result<Delta> {
+    let fields = fields
+        .iter()
+        .map(|f| column(f, &format!("{path}.{}", f.name())))
+        .collect::<Result<Vec<_>>>()?;
+    let of = StructType::try_new(fields).map_err(|e| {
+        Error::sql(format!("column \"{path}\" cannot be archived: {e}")).with_source(e)
+    })?;
+    Ok(Delta::from(of))
+}
+
+/// Delta has no such type.
+fn no_word(arrow: &Arrow, path: &str) -> Error {
+    Error::sql(format!("column \"{path}\" of type {arrow} cannot be archived"))
+        .with_detail("Delta Lake has no such type.")
+        .with_hint("CAST the column to a type that it has, such as BIGINT, VARCHAR or TIMESTAMP.")
+}
+
+/// The exact schema as text (hexadecimal digits of an Arrow stream without batches).
+pub(crate) fn to_text(schema: &Schema) -> Result<String> {
+    let mut bytes = vec![];
+    StreamWriter::try_new(&mut bytes, schema)?.finish()?;
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// The schema that [`to_text`] wrote, or `None` if the text is damaged.
+pub(crate) fn from_text(text: &str) -> Option<SchemaRef> {
+    let bytes = (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok())
+        .collect::<Option<Vec<u8>>>()?;
+    Some(StreamReader::try_new(bytes.as_slice(), None).ok()?.schema())
+}
+
+/// Whether rows of `a` are rows of `b`: names, types and nullability; notes on fields do not count.
+pub(crate) fn same(a: &Schema, b: &Schema) -> bool {
+    a.fields().len() == b.fields().len()
+        && a.fields().iter().zip(b.fields()).all(|(x, y)| {
+            x.name() == y.name()
+                && x.data_type().equals_datatype(y.data_type())
+                && x.is_nullable() == y.is_nullable()
+        })
+}
+
+/// The first difference between a stored schema and the one that is wanted, in words.
+pub(crate) fn difference(stored: &Schema, wanted: &Schema) -> String {
+    let show = |f: &Field| {
+        let null = if f.is_nullable() { "" } else { " NOT NULL" };
+        format!("\"{}\" {}{null}", f.name(), f.data_type())
+    };
+    let (s, w) = (stored.fields(), wanted.fields());
+    for (x, y) in s.iter().zip(w) {
+        if show(x) != show(y) {
+            return format!("It has the column {}, and {} is wanted.", show(x), show(y));
+        }
+    }
+    format!("It has {} columns, and {} are wanted.", s.len(), w.len())
+}

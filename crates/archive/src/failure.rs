@@ -1,0 +1,102 @@
+//! What went wrong below, in words for people.
+//!
+//! A file that is missing or damaged is [`ErrorKind::Corrupt`] and named; what does not answer is
+//! [`ErrorKind::Unavailable`]; the rest is our bug.
+
+use std::error::Error as StdError;
+use std::io;
+
+use deltalake_core::{DeltaTableError, ObjectStoreError};
+use parquet::errors::ParquetError;
+use windrow_core::{Error, ErrorKind};
+
+/// The text of an error with all its causes, each said once.
+fn chain(e: &(dyn StdError + 'static)) -> String {
+    let mut text = e.to_string();
+    let mut cause = e.source();
+    while let Some(c) = cause {
+        let said = c.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = c.source();
+    }
+    text
+}
+
+/// Looks for a cause of type `T`.
+fn cause<'a, T: StdError + 'static>(e: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    let mut at = Some(e);
+    while let Some(c) = at {
+        if let Some(found) = c.downcast_ref::<T>() {
+            return Some(found);
+        }
+        at = c.source();
+    }
+    None
+}
+
+/// An object store that said no. `what` is what was tried, in words, with the name.
+pub(crate) fn store(what: &str, e: ObjectStoreError) -> Error {
+    let kind = match &e {
+        ObjectStoreError::NotFound { .. } => ErrorKind::Corrupt,
+        _ => ErrorKind::Unavailable,
+    };
+    let full =
+        cause::<io::Error>(&e).is_some_and(|io| io.kind() == io::ErrorKind::StorageFull);
+    let error = Error::new(kind, format!("cannot {what}: {}", chain(&e)));
+    let error = if full { error.with_hint("The disk is full: make room, then retry.") } else { error };
+    error.with_source(e)
+}
+
+/// A Delta log that cannot be read or written.
+pub(crate) fn delta(what: &str, e: DeltaTableError) -> Error {
+    if let DeltaTableError::ObjectStore { source } = e {
+        return store(what, source);
+    }
+    let text = chain(&e);
+    let unavailable = matches!(
+        e,
+        DeltaTableError::Transaction { .. }
+            | DeltaTableError::VersionAlreadyExists(_)
+            | DeltaTableError::Io { .. }
+    ) || cause::<ObjectStoreError>(&e)
+        .is_some_and(|o| !matches!(o, ObjectStoreError::NotFound { .. }))
+        || cause::<io::Error>(&e).is_some_and(|io| io.kind() != io::ErrorKind::NotFound);
+    let internal = matches!(
+        e,
+        DeltaTableError::SchemaMismatch { .. }
+            | DeltaTableError::InvalidData { .. }
+            | DeltaTableError::CommitValidation { .. }
+            | DeltaTableError::SerializeLogJson { .. }
+    );
+    let kind = if unavailable {
+        ErrorKind::Unavailable
+    } else if internal {
+        ErrorKind::Internal
+    } else {
+        ErrorKind::Corrupt
+    };
+    Error::new(kind, format!("cannot {what}: {text}")).with_source(e)
+}
+
+/// A Parquet file that cannot be read.
+pub(crate) fn reading(path: &str, e: ParquetError) -> Error {
+    let unavailable = cause::<ObjectStoreError>(&e)
+        .is_some_and(|o| !matches!(o, ObjectStoreError::NotFound { .. }));
+    let kind = if unavailable { ErrorKind::Unavailable } else { ErrorKind::Corrupt };
+    Error::new(kind, format!("cannot read the archive file \"{path}\": {}", chain(&e)))
+        .with_source(e)
+}
+
+/// Rows that cannot be encoded as Parquet.
+pub(crate) fn encoding(table: &str, e: ParquetError) -> Error {
+    Error::internal(format!("cannot encode rows of \"{table}\" as Parquet: {}", chain(&e)))
+        .with_source(e)
+}
+
+/// A task that did not come back.
+pub(crate) fn task(e: tokio::task::JoinError) -> Error {
+    Error::internal(format!("a task of the archive ended early: {e}")).with_source(e)
+}

@@ -1,0 +1,198 @@
+//! Rows to Parquet: where files and row groups end, and what their footers say.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::compute::kernels::cmp::distinct;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use windrow_core::{Error, Result};
+
+use crate::failure;
+use crate::file_stats::{FileStats, StatsCollector};
+use crate::spec::{ArchiveOptions, Provenance, TableSpec};
+
+/// Where the footer keeps the provenance.
+pub(crate) const PROVENANCE_KEY: &str = "windrow.provenance";
+
+/// Rows are written in pieces of at most this many, so that sizes are looked at often enough.
+const PIECE_ROWS: usize = 8 << 10;
+
+/// A file that is encoded and not yet stored.
+#[derive(Debug)]
+pub(crate) struct EncodedFile {
+    /// Its first row in the sequence.
+    pub(crate) start: u64,
+    /// One past its last row.
+    pub(crate) end: u64,
+    /// The Parquet file.
+    pub(crate) bytes: Vec<u8>,
+    /// What it holds.
+    pub(crate) stats: FileStats,
+}
+
+/// The file that rows go to now.
+struct Open {
+    writer: ArrowWriter<Vec<u8>>,
+    stats: StatsCollector,
+    start: u64,
+    rows: u64,
+    /// The event time of the last row, in an array of one.
+    last_time: Option<ArrayRef>,
+}
+
+/// Encodes a run of rows as files near the target size.
+pub(crate) struct FileWriter {
+    spec: Arc<TableSpec>,
+    options: ArchiveOptions,
+    /// The next row in the sequence.
+    next: u64,
+    open: Option<Open>,
+    done: Vec<EncodedFile>,
+    /// What the footers say.
+    pub(crate) provenance: Provenance,
+}
+
+impl FileWriter {
+    /// A writer whose first row is `start`.
+    pub(crate) fn new(
+        spec: Arc<TableSpec>,
+        options: ArchiveOptions,
+        start: u64,
+        provenance: Provenance,
+    ) -> Self {
+        Self { spec, options, next: start, open: None, done: vec![], provenance }
+    }
+
+    /// Encodes rows.
+    pub(crate) fn push(&mut self, batch: &RecordBatch) -> Result<()> {
+        let mut at = 0;
+        while at < batch.num_rows() {
+            let rest = batch.slice(at, PIECE_ROWS.min(batch.num_rows() - at));
+            at += self.push_piece(&rest)?;
+            self.end_if_full()?;
+        }
+        Ok(())
+    }
+
+    /// Encodes the first rows of a piece up to the end of a row group; gives how many.
+    fn push_piece(&mut self, piece: &RecordBatch) -> Result<usize> {
+        if self.open.is_none() {
+            self.open = Some(self.begin()?);
+        }
+        let name = &self.spec.name;
+        let open = self.open.as_mut().ok_or_else(|| Error::internal("no archive file is open"))?;
+        let mut rows = piece.num_rows();
+        let mut ends = false;
+        let times = self.spec.event_time.and_then(|i| piece.columns().get(i));
+        if let Some(times) = times
+            && open.writer.in_progress_rows() >= self.options.row_group_rows_soft
+            && let Some(change) = first_change(open.last_time.as_ref(), times)?
+        {
+            ends = true;
+            rows = change;
+        }
+        if rows > 0 {
+            let part = piece.slice(0, rows);
+            open.writer.write(&part).map_err(|e| failure::encoding(name, e))?;
+            open.stats.add(&part)?;
+            open.rows += rows as u64;
+            open.last_time = times.map(|t| t.slice(rows - 1, 1));
+            self.next += rows as u64;
+        }
+        if ends {
+            open.writer.flush().map_err(|e| failure::encoding(name, e))?;
+        }
+        Ok(rows)
+    }
+
+    /// Begins a file.
+    fn begin(&self) -> Result<Open> {
+        let level = ZstdLevel::try_new(self.options.compression_level)
+            .map_err(|e| failure::encoding(&self.spec.name, e))?;
+        let properties = WriterProperties::builder()
+            .set_created_by(format!("windrow {}", self.spec.engine_version))
+            .set_compression(Compression::ZSTD(level))
+            .set_max_row_group_row_count(Some(self.options.row_group_rows.max(1)))
+            .build();
+        let writer = ArrowWriter::try_new(vec![], Arc::clone(&self.spec.schema), Some(properties))
+            .map_err(|e| failure::encoding(&self.spec.name, e))?;
+        let stats = StatsCollector::new(&self.spec.schema)?;
+        Ok(Open { writer, stats, start: self.next, rows: 0, last_time: None })
+    }
+
+    /// Ends the file if it has the target size.
+    fn end_if_full(&mut self) -> Result<()> {
+        let full = self.open.as_ref().is_some_and(|open| {
+            let bytes = open.writer.bytes_written() + open.writer.in_progress_size();
+            bytes as u64 >= self.options.target_file_bytes
+        });
+        if full { self.end() } else { Ok(()) }
+    }
+
+    /// Ends the file.
+    fn end(&mut self) -> Result<()> {
+        let Some(mut open) = self.open.take() else { return Ok(()) };
+        let provenance = serde_json::to_string(&self.provenance)
+            .map_err(|e| Error::internal(format!("cannot note a provenance: {e}")))?;
+        for (key, value) in [
+            (PROVENANCE_KEY, provenance),
+            ("windrow.table", self.spec.name.clone()),
+            ("windrow.engine_version", self.spec.engine_version.clone()),
+            ("windrow.fingerprint", self.spec.fingerprint.clone()),
+        ] {
+            open.writer.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
+        }
+        let bytes =
+            open.writer.into_inner().map_err(|e| failure::encoding(&self.spec.name, e))?;
+        self.done.push(EncodedFile {
+            start: open.start,
+            end: open.start + open.rows,
+            bytes,
+            stats: open.stats.finish(&self.spec.schema)?,
+        });
+        Ok(())
+    }
+
+    /// The files that have ended since the last call.
+    pub(crate) fn take_done(&mut self) -> Vec<EncodedFile> {
+        std::mem::take(&mut self.done)
+    }
+
+    /// Ends the last file and gives what was not taken.
+    pub(crate) fn finish(mut self) -> Result<Vec<EncodedFile>> {
+        self.end()?;
+        Ok(self.done)
+    }
+}
+
+/// The first row whose time is not that of the row before it.
+fn first_change(before: Option<&ArrayRef>, times: &ArrayRef) -> Result<Option<usize>> {
+    if let Some(before) = before
+        && distinct(before, &times.slice(0, 1))?.value(0)
+    {
+        return Ok(Some(0));
+    }
+    let pairs = times.len() - 1;
+    let changes = distinct(&times.slice(0, pairs), &times.slice(1, pairs))?;
+    Ok((0..pairs).find(|i| changes.value(*i)).map(|i| i + 1))
+}
+
+/// The batch with the table's own schema.
+///
+/// # Errors
+/// When its columns are not those of the table: our bug.
+pub(crate) fn conform(spec: &TableSpec, batch: &RecordBatch) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(
+        Arc::clone(&spec.schema),
+        batch.columns().to_vec(),
+        &options,
+    )
+    .map_err(|e| {
+        Error::internal(format!("rows do not fit the archive table \"{}\": {e}", spec.name))
+            .with_source(e)
+    })
+}

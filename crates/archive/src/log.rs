@@ -1,0 +1,250 @@
+//! The Delta log of a table: opening, making, committing, checkpoints.
+//!
+//! The library retries a commit on top of another writer's; here it must not, because the rows of
+//! a commit only fit behind the rows that its writer saw. So a commit is tried once, and after any
+//! error the log is read again before anything else is done.
+
+use std::collections::HashMap;
+
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
+use deltalake_core::kernel::{Action, Transaction};
+use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
+use deltalake_core::operations::create::CreateBuilder;
+use deltalake_core::protocol::DeltaOperation;
+use deltalake_core::table::state::DeltaTableState;
+use deltalake_core::{DeltaTable, checkpoints};
+use futures::TryStreamExt;
+use serde_json::Value;
+use windrow_core::{Error, ErrorKind, Result};
+
+use crate::file_entry::{self, FileEntry};
+use crate::spec::TableSpec;
+use crate::storage::Storage;
+use crate::{delta_schema, failure};
+
+/// Where the log keeps the exact Arrow schema.
+const SCHEMA_KEY: &str = "windrow.schema";
+/// Where the log keeps the fingerprint of the query.
+const FINGERPRINT_KEY: &str = "windrow.fingerprint";
+
+/// The log of one table, as of the last commit that we know of.
+pub(crate) struct DeltaLog {
+    table: DeltaTable,
+    place: String,
+    app: String,
+}
+
+/// What one commit changes.
+pub(crate) struct Commit {
+    /// Files that come and go.
+    pub(crate) actions: Vec<Action>,
+    /// The transaction version, of an append.
+    pub(crate) txn_version: Option<i64>,
+    /// What kind of change it is.
+    pub(crate) operation: DeltaOperation,
+    /// What the log notes about it.
+    pub(crate) notes: Option<Value>,
+}
+
+impl DeltaLog {
+    /// Opens the log in `storage`, or makes it.
+    pub(crate) async fn open(storage: &Storage, spec: &TableSpec) -> Result<Self> {
+        let store: LogStoreRef = default_logstore(
+            storage.here(),
+            storage.root(),
+            storage.url(),
+            &StorageConfig::default(),
+        );
+        let place = storage.shown();
+        let what = || format!("open the archive \"{}\" in \"{place}\"", spec.name);
+        let columns = delta_schema::columns(&spec.schema)?;
+        let there =
+            store.is_delta_table_location().await.map_err(|e| failure::delta(&what(), e))?;
+        let table = if there {
+            let mut table = DeltaTable::new(store);
+            table.load().await.map_err(|e| failure::delta(&what(), e))?;
+            table
+        } else {
+            no_orphans(storage, spec).await?;
+            create(store, spec, columns).await.map_err(|e| failure::delta(&what(), e))?
+        };
+        let log = Self { table, place, app: spec.name.clone() };
+        log.check_schema(spec)?;
+        Ok(log)
+    }
+
+    /// Refuses a table whose rows are of another kind.
+    fn check_schema(&self, spec: &TableSpec) -> Result<()> {
+        let state = self.state()?;
+        let stored = state.metadata().configuration().get(SCHEMA_KEY).ok_or_else(|| {
+            Error::data(format!("the Delta table in \"{}\" was not made by Windrow", self.place))
+                .with_hint("Use another directory.")
+        })?;
+        let stored = delta_schema::from_text(stored).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Corrupt,
+                format!("the schema in the Delta log of \"{}\" is damaged", self.place),
+            )
+        })?;
+        if delta_schema::same(&stored, &spec.schema) {
+            return Ok(());
+        }
+        Err(Error::data(format!(
+            "the archive in \"{}\" has other columns than \"{}\"",
+            self.place, spec.name
+        ))
+        .with_detail(delta_schema::difference(&stored, &spec.schema))
+        .with_hint("Use the definition that made it, or another directory."))
+    }
+
+    /// The loaded state.
+    fn state(&self) -> Result<&DeltaTableState> {
+        self.table.snapshot().map_err(|e| failure::delta(&self.what("read"), e))
+    }
+
+    /// What is tried, in words.
+    fn what(&self, verb: &str) -> String {
+        format!("{verb} the Delta log of \"{}\" in \"{}\"", self.app, self.place)
+    }
+
+    /// The fingerprint of the query that made the table.
+    pub(crate) fn fingerprint(&self) -> Option<String> {
+        self.state().ok()?.metadata().configuration().get(FINGERPRINT_KEY).cloned()
+    }
+
+    /// The live files, in no order.
+    pub(crate) fn files(&self, spec: &TableSpec) -> Result<Vec<FileEntry>> {
+        let files = self
+            .state()?
+            .snapshot()
+            .try_log_data()
+            .map_err(|e| failure::delta(&self.what("read"), e))?;
+        files
+            .iter()
+            .map(|f| {
+                let stats = f.stats();
+                FileEntry::from_log(
+                    &f.path(),
+                    f.size(),
+                    f.modification_time(),
+                    stats.as_deref(),
+                    &spec.schema,
+                )
+            })
+            .collect()
+    }
+
+    /// The transaction version of the last append.
+    pub(crate) async fn txn_version(&self) -> Result<Option<i64>> {
+        self.state()?
+            .transaction_version(self.table.log_store().as_ref(), &self.app)
+            .await
+            .map_err(|e| failure::delta(&self.what("read"), e))
+    }
+
+    /// Commits once. After an error it is unknown whether it was committed: read the log again.
+    pub(crate) async fn commit(&mut self, commit: Commit) -> Result<()> {
+        let mut properties = CommitProperties::default()
+            .with_max_retries(0)
+            .with_create_checkpoint(false)
+            .with_cleanup_expired_logs(Some(false));
+        if let Some(version) = commit.txn_version {
+            properties =
+                properties.with_application_transaction(Transaction::new(&self.app, version));
+        }
+        if let Some(notes) = commit.notes {
+            properties = properties.with_metadata([("windrow".to_owned(), notes)]);
+        }
+        let state = self.state()?.clone();
+        let done = CommitBuilder::from(properties)
+            .with_actions(commit.actions)
+            .build(Some(&state as &dyn TableReference), self.table.log_store(), commit.operation)
+            .await
+            .map_err(|e| failure::delta(&self.what("commit to"), e))?;
+        self.table.state = Some(done.snapshot);
+        Ok(())
+    }
+
+    /// Reads the log again from the store.
+    pub(crate) async fn reload(&mut self) -> Result<()> {
+        let state = DeltaTableState::try_new(self.table.log_store().as_ref(), None)
+            .await
+            .map_err(|e| failure::delta(&self.what("read"), e))?;
+        self.table.state = Some(state);
+        Ok(())
+    }
+
+    /// Writes a checkpoint if one is due, and forgets log entries that are old. A failure costs
+    /// only time at the next opening, so it is told and not returned.
+    pub(crate) async fn checkpoint_if_due(&mut self, interval: u64) {
+        let Some(version) = self.table.version() else { return };
+        if version == 0 || !version.is_multiple_of(interval.max(1)) {
+            return;
+        }
+        let written = async {
+            checkpoints::create_checkpoint(&self.table, None).await?;
+            checkpoints::cleanup_metadata(&self.table, None).await?;
+            // The old state still reads entries that may be gone, and more of them with each
+            // commit; from the checkpoint on, commits are quick again.
+            DeltaTableState::try_new(self.table.log_store().as_ref(), Some(version)).await
+        };
+        match written.await {
+            Ok(state) => self.table.state = Some(state),
+            Err(e) => {
+                let e = failure::delta(&self.what("checkpoint"), e);
+                tracing::warn!(table = %self.app, error = %e, "no checkpoint");
+            }
+        }
+    }
+}
+
+/// Makes the table: version 0 of its log.
+async fn create(
+    store: LogStoreRef,
+    spec: &TableSpec,
+    columns: Vec<deltalake_core::kernel::StructField>,
+) -> Result<DeltaTable, deltalake_core::DeltaTableError> {
+    let schema = delta_schema::to_text(&spec.schema)
+        .map_err(|e| deltalake_core::DeltaTableError::generic(e.message()))?;
+    // Replaced files and log entries are of no use to us after the readers of the moment are
+    // done; kept for weeks, as is the default, they would make every checkpoint slow.
+    let properties: HashMap<String, Option<String>> = [
+        (SCHEMA_KEY, schema.as_str()),
+        (FINGERPRINT_KEY, spec.fingerprint.as_str()),
+        ("windrow.engineVersion", spec.engine_version.as_str()),
+        ("delta.logRetentionDuration", "interval 1 hours"),
+        ("delta.deletedFileRetentionDuration", "interval 1 hours"),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), Some(value.to_owned())))
+    .collect();
+    CreateBuilder::new()
+        .with_log_store(store)
+        .with_table_name(&spec.name)
+        .with_columns(columns)
+        .with_configuration(properties)
+        .with_raise_if_key_not_exists(false)
+        .await
+}
+
+/// Refuses to begin anew where the log of a table was lost: its rows would be gone unnoticed.
+async fn no_orphans(storage: &Storage, spec: &TableSpec) -> Result<()> {
+    let what = format!("look for the archive \"{}\" in \"{}\"", spec.name, storage.shown());
+    let here = storage.here();
+    let mut files = here.list(None);
+    loop {
+        match files.try_next().await {
+            Ok(None) | Err(deltalake_core::ObjectStoreError::NotFound { .. }) => return Ok(()),
+            Ok(Some(meta)) if file_entry::rows_of(meta.location.as_ref()).is_some() => {
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    format!("the archive in \"{}\" has lost its Delta log", storage.shown()),
+                )
+                .with_detail(format!("There is the file \"{}\".", meta.location))
+                .with_hint("Restore the directory \"_delta_log\", or use another directory."));
+            }
+            Ok(Some(_)) => {}
+            Err(e) => return Err(failure::store(&what, e)),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! A snapshot as a plan of DataFusion.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use datafusion::catalog::Session;
+use datafusion::common::stats::Precision;
+use datafusion::common::{DFSchema, Statistics};
+use datafusion::config::TableParquetOptions;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::error::Result;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+
+use crate::snapshot::ArchiveSnapshot;
+use crate::storage::Storage;
+
+/// The name under which DataFusion finds the store of `storage`. Not its URL: another program's
+/// store may be registered there, with other settings.
+fn store_url(storage: &Storage) -> Result<ObjectStoreUrl> {
+    let mut hash = DefaultHasher::new();
+    Arc::as_ptr(&storage.root()).cast::<()>().hash(&mut hash);
+    ObjectStoreUrl::parse(format!("windrow-archive://{:016x}", hash.finish()))
+}
+
+impl ArchiveSnapshot {
+    /// A plan that reads the rows in any order. The filters are used to skip files, row groups and
+    /// pages, and are not applied to each row: the caller reports them as inexact.
+    ///
+    /// # Errors
+    /// When a filter cannot be planned.
+    pub async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = Arc::clone(&self.spec.schema);
+        if self.live.files.is_empty() {
+            let projected = match projection {
+                Some(p) => Arc::new(schema.project(p)?),
+                None => schema,
+            };
+            return Ok(Arc::new(EmptyExec::new(projected)));
+        }
+        let url = store_url(&self.storage)?;
+        session.runtime_env().register_object_store(url.as_ref(), self.storage.root());
+        let mut parquet = session.config_options().execution.parquet.clone();
+        parquet.pruning = true;
+        let mut source = ParquetSource::new(Arc::clone(&schema)).with_table_parquet_options(
+            TableParquetOptions { global: parquet, ..TableParquetOptions::default() },
+        );
+        if let Some(filter) = conjunction(filters.iter().cloned()) {
+            let names = DFSchema::try_from(Arc::clone(&schema))?;
+            source = source.with_predicate(session.create_physical_expr(filter, &names)?);
+        }
+        let files: Vec<PartitionedFile> = self.live.files.iter().map(|f| self.file(f)).collect();
+        let mut statistics = Statistics::new_unknown(&schema);
+        let held = self.live.state.rows - self.live.state.first_row;
+        statistics.num_rows = usize::try_from(held).map_or(Precision::Absent, Precision::Exact);
+        let groups =
+            FileGroup::new(files).split_files(session.config().target_partitions().max(1));
+        let config = FileScanConfigBuilder::new(url, Arc::new(source))
+            .with_file_groups(groups)
+            .with_statistics(statistics)
+            .with_projection_indices(projection.cloned())?
+            // With filters that are not applied here, a limit would lose rows.
+            .with_limit(if filters.is_empty() { limit } else { None })
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+
+    /// One file for DataFusion. The entry goes with it, so that vacuuming sees that it is held.
+    fn file(&self, entry: &Arc<crate::file_entry::FileEntry>) -> PartitionedFile {
+        let path = self.storage.path_of(&entry.name);
+        let mut file = PartitionedFile::new(String::new(), entry.bytes);
+        file.object_meta.location = path;
+        file.with_statistics(entry.stats.to_datafusion()).with_extension(Arc::clone(entry))
+    }
+}

@@ -1,0 +1,201 @@
+//! What is committed at one moment, and reading it as a sequence.
+
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::ObjectStoreExt;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::PageIndexPolicy;
+use windrow_core::{Error, ErrorKind, Result};
+
+use crate::file_entry::FileEntry;
+use crate::file_reader::FileReader;
+use crate::file_writer::PROVENANCE_KEY;
+use crate::spec::{ArchiveState, Provenance, TableSpec};
+use crate::storage::Storage;
+use crate::table::Live;
+use crate::{delta_schema, failure};
+
+/// The rows of a table at one moment. Its files are not vacuumed by its process while it lives.
+#[derive(Debug, Clone)]
+pub struct ArchiveSnapshot {
+    pub(crate) storage: Storage,
+    pub(crate) spec: Arc<TableSpec>,
+    pub(crate) live: Arc<Live>,
+}
+
+/// Which rows and columns of a file are read.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    /// The columns, in the order wanted.
+    pub(crate) projection: Vec<usize>,
+    /// The schema of those columns.
+    pub(crate) schema: SchemaRef,
+    /// The first row, in the sequence.
+    pub(crate) from_row: u64,
+    /// The most rows of a batch.
+    pub(crate) batch_rows: usize,
+}
+
+/// A file's rows, and where they came from if the file says so.
+pub(crate) struct OpenedFile {
+    /// Its rows.
+    pub(crate) rows: BoxStream<'static, Result<RecordBatch>>,
+    /// Its provenance.
+    pub(crate) provenance: Option<Provenance>,
+}
+
+impl ArchiveSnapshot {
+    /// How much there is.
+    pub fn state(&self) -> ArchiveState {
+        self.live.state.clone()
+    }
+
+    /// The schema of the rows.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.spec.schema
+    }
+
+    /// The rows from `from_row` on, in sequence, in batches of at most `batch_rows` rows, with the
+    /// columns `projection` (in that order).
+    ///
+    /// # Errors
+    /// When the rows at `from_row` were dropped, or a column does not exist. The stream gives an
+    /// error when a file cannot be read.
+    pub async fn read(
+        &self,
+        from_row: u64,
+        projection: &[usize],
+        batch_rows: usize,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let state = &self.live.state;
+        if from_row < state.first_row {
+            return Err(Error::data(format!(
+                "row {from_row} of \"{}\" is no longer there",
+                self.spec.name
+            ))
+            .with_detail(format!("The first row that is still held is {}.", state.first_row)));
+        }
+        let part = Part {
+            projection: projection.to_vec(),
+            schema: Arc::new(self.spec.schema.project(projection).map_err(|e| {
+                Error::internal(format!("no such column in \"{}\": {e}", self.spec.name))
+            })?),
+            from_row,
+            batch_rows: batch_rows.max(1),
+        };
+        let first = self.live.files.partition_point(|f| f.end <= from_row);
+        let files: Vec<Arc<FileEntry>> = self.live.files.iter().skip(first).cloned().collect();
+        let (storage, spec) = (self.storage.clone(), Arc::clone(&self.spec));
+        let rows = stream::iter(files)
+            .then(move |file| {
+                let (storage, spec, part) = (storage.clone(), Arc::clone(&spec), part.clone());
+                async move { open_file(&storage, &spec, &file, part).await.map(|opened| opened.rows) }
+            })
+            .try_flatten();
+        Ok(rows.boxed())
+    }
+}
+
+/// Opens a file at the first row of `part`.
+pub(crate) async fn open_file(
+    storage: &Storage,
+    spec: &TableSpec,
+    file: &Arc<FileEntry>,
+    part: Part,
+) -> Result<OpenedFile> {
+    let path = storage.path_of(&file.name);
+    let shown = path.to_string();
+    let input = FileReader { store: storage.root(), path, bytes: file.bytes };
+    let skip = part.from_row.saturating_sub(file.start);
+    // Pages are skipped only where rows are.
+    let pages = if skip > 0 { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
+    let options = ArrowReaderOptions::new().with_page_index_policy(pages);
+    let builder = match ParquetRecordBatchStreamBuilder::new_with_options(input, options).await {
+        Ok(builder) => builder,
+        Err(e) => return Err(unreadable(storage, file, &shown, e).await),
+    };
+    check(spec, file, &shown, &builder)?;
+    let mut groups = vec![];
+    let (mut before, mut offset) = (0_u64, None);
+    for (i, group) in builder.metadata().row_groups().iter().enumerate() {
+        let end = before + u64::try_from(group.num_rows()).unwrap_or(0);
+        if end > skip {
+            offset.get_or_insert(skip.saturating_sub(before));
+            groups.push(i);
+        }
+        before = end;
+    }
+    let offset = usize::try_from(offset.unwrap_or(0)).unwrap_or(usize::MAX);
+    let mask = ProjectionMask::roots(builder.parquet_schema(), part.projection.iter().copied());
+    let provenance = builder
+        .metadata()
+        .file_metadata()
+        .key_value_metadata()
+        .and_then(|all| all.iter().find(|kv| kv.key == PROVENANCE_KEY))
+        .and_then(|kv| serde_json::from_str(kv.value.as_deref()?).ok());
+    let rows = builder
+        .with_row_groups(groups)
+        .with_projection(mask)
+        .with_offset(offset)
+        .with_batch_size(part.batch_rows)
+        .build()
+        .map_err(|e| failure::reading(&shown, e))?;
+    // The reader gives columns in the order of the file; this puts them in the order wanted.
+    let mut sorted = part.projection.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let order: Vec<usize> =
+        part.projection.iter().filter_map(|c| sorted.binary_search(c).ok()).collect();
+    // The entry stays with the stream, so that vacuuming sees that its file is being read.
+    let held = Arc::clone(file);
+    let rows = rows.map(move |batch| {
+        let batch = batch.map_err(|e| failure::reading(&shown, e))?;
+        let columns = order.iter().filter_map(|i| batch.columns().get(*i)).cloned().collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        RecordBatch::try_new_with_options(Arc::clone(&part.schema), columns, &options)
+            .map_err(|e| damaged(&held.name, &e.to_string()))
+    });
+    Ok(OpenedFile { rows: rows.boxed(), provenance })
+}
+
+/// Refuses a file that is not what the log says.
+fn check(
+    spec: &TableSpec,
+    file: &FileEntry,
+    shown: &str,
+    builder: &ParquetRecordBatchStreamBuilder<FileReader>,
+) -> Result<()> {
+    if !delta_schema::same(builder.schema(), &spec.schema) {
+        let how = delta_schema::difference(builder.schema(), &spec.schema);
+        return Err(damaged(shown, "its columns are not those of the table").with_detail(how));
+    }
+    let rows = builder.metadata().file_metadata().num_rows();
+    if u64::try_from(rows).ok() != Some(file.end - file.start) {
+        return Err(damaged(shown, &format!("it has {rows} rows")));
+    }
+    Ok(())
+}
+
+/// Why a file cannot be opened. A file that was cut off looks like a store that does not answer,
+/// so its size is compared.
+async fn unreadable(storage: &Storage, file: &FileEntry, shown: &str, e: ParquetError) -> Error {
+    match storage.root().head(&storage.path_of(&file.name)).await {
+        Ok(meta) if meta.size != file.bytes => {
+            let how = format!("it has {} bytes and not {}", meta.size, file.bytes);
+            damaged(shown, &how).with_source(e)
+        }
+        _ => failure::reading(shown, e),
+    }
+}
+
+/// A file is not what it should be.
+fn damaged(path: &str, how: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("the archive file \"{path}\" is damaged: {how}"))
+}

@@ -1,0 +1,340 @@
+//! The table: one writer, and the state that readers see.
+//!
+//! What readers see is replaced in one step after a commit, never before, so they see whole commits
+//! only. After an error, or a writer that was dropped halfway, the log is read again first.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use deltalake_core::kernel::Action;
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use object_store::ObjectStoreExt;
+use parking_lot::Mutex;
+use serde_json::json;
+use windrow_core::{Clock, Error, ErrorKind, Result};
+
+use crate::failure;
+use crate::file_entry::{self, FileEntry};
+use crate::file_writer::{EncodedFile, FileWriter, conform};
+use crate::log::{Commit, DeltaLog};
+use crate::snapshot::ArchiveSnapshot;
+use crate::spec::{ArchiveOptions, ArchiveState, Provenance, TableSpec};
+use crate::storage::Storage;
+
+/// An append-only sequence of rows on an object store.
+pub struct ArchiveTable {
+    pub(crate) storage: Storage,
+    pub(crate) spec: Arc<TableSpec>,
+    pub(crate) options: ArchiveOptions,
+    pub(crate) clock: Arc<dyn Clock>,
+    live: Mutex<Arc<Live>>,
+    pub(crate) writer: tokio::sync::Mutex<Writer>,
+    fingerprint: Option<String>,
+}
+
+/// What readers see.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    /// The live files, in the order of their rows.
+    pub(crate) files: Vec<Arc<FileEntry>>,
+    /// How much there is.
+    pub(crate) state: ArchiveState,
+}
+
+/// What only the writer has.
+pub(crate) struct Writer {
+    pub(crate) log: DeltaLog,
+    /// Whether the log may say more than we know.
+    stale: bool,
+    /// Files that this process took out of the log, and when (µs since the epoch). Readers may
+    /// still hold them.
+    pub(crate) retired: Vec<(Arc<FileEntry>, i64)>,
+}
+
+impl std::fmt::Debug for ArchiveTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ArchiveTable")
+            .field("name", &self.spec.name)
+            .field("storage", &self.storage)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Live {
+    /// Puts files in order.
+    ///
+    /// # Errors
+    /// When they do not tile the sequence.
+    fn new(mut files: Vec<Arc<FileEntry>>, txn_version: Option<i64>, table: &str) -> Result<Self> {
+        files.sort_by_key(|f| f.start);
+        for (a, b) in files.iter().zip(files.iter().skip(1)) {
+            if a.end != b.start {
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    format!("the archive file \"{}\" of \"{table}\" does not fit", b.name),
+                )
+                .with_detail(format!("The file before it ends at row {}.", a.end)));
+            }
+        }
+        let state = ArchiveState {
+            first_row: files.first().map_or(0, |f| f.start),
+            rows: files.last().map_or(0, |f| f.end),
+            txn_version,
+            files: files.len(),
+            bytes: files.iter().map(|f| f.bytes).sum(),
+        };
+        Ok(Self { files, state })
+    }
+}
+
+impl ArchiveTable {
+    /// Opens the table in `storage`, or makes it.
+    ///
+    /// # Errors
+    /// When a column has a type that cannot be archived, when the table there has other columns,
+    /// or when its log is damaged or cannot be reached.
+    pub async fn open(storage: Storage, spec: TableSpec, clock: Arc<dyn Clock>) -> Result<Self> {
+        Self::open_with(storage, spec, ArchiveOptions::default(), clock).await
+    }
+
+    /// Like [`open`](Self::open), with other sizes.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_with(
+        storage: Storage,
+        spec: TableSpec,
+        options: ArchiveOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        if spec.event_time.is_some_and(|i| i >= spec.schema.fields().len()) {
+            return Err(Error::internal(format!("\"{}\" has no such event time", spec.name)));
+        }
+        let log = DeltaLog::open(&storage, &spec).await?;
+        let fingerprint = log.fingerprint();
+        let table = Self {
+            storage,
+            spec: Arc::new(spec),
+            options,
+            clock,
+            live: Mutex::new(Arc::new(Live::default())),
+            writer: tokio::sync::Mutex::new(Writer { log, stale: true, retired: vec![] }),
+            fingerprint,
+        };
+        let mut writer = table.writer.lock().await;
+        table.learn(&mut writer).await?;
+        drop(writer);
+        Ok(table)
+    }
+
+    /// What the table is.
+    pub fn spec(&self) -> &TableSpec {
+        &self.spec
+    }
+
+    /// Where the table is.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// The fingerprint that the table was made with, which may not be that of its spec.
+    pub fn stored_fingerprint(&self) -> Option<&str> {
+        self.fingerprint.as_deref()
+    }
+
+    /// How much is committed.
+    pub fn state(&self) -> ArchiveState {
+        self.live.lock().state.clone()
+    }
+
+    /// What is committed now, for reading.
+    pub fn snapshot(&self) -> ArchiveSnapshot {
+        ArchiveSnapshot {
+            storage: self.storage.clone(),
+            spec: Arc::clone(&self.spec),
+            live: self.live(),
+        }
+    }
+
+    /// What readers see now.
+    pub(crate) fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live.lock())
+    }
+
+    /// Appends rows in one commit. `rows_start` is the end of the sequence. If `txn_version` is
+    /// committed already, nothing is written. After an error the same call may be made again.
+    ///
+    /// # Errors
+    /// When the store does not take the rows, or when they do not fit the table (our bug).
+    pub async fn append(
+        &self,
+        batches: &[RecordBatch],
+        rows_start: u64,
+        txn_version: i64,
+        provenance: &Provenance,
+    ) -> Result<ArchiveState> {
+        let mut writer = self.writer.lock().await;
+        self.freshen(&mut writer).await?;
+        let state = self.state();
+        let committed = |state: &ArchiveState| state.txn_version.is_some_and(|v| v >= txn_version);
+        if committed(&state) {
+            return Ok(state);
+        }
+        if rows_start != state.rows {
+            return Err(Error::internal(format!(
+                "rows for \"{}\" begin at {rows_start}, but {} are committed",
+                self.spec.name, state.rows
+            )));
+        }
+        let files = self.encode(batches, rows_start, provenance).await?;
+        let added = self.store(files, txn_version).await?;
+        let notes = json!({
+            "engineVersion": self.spec.engine_version,
+            "fingerprint": self.spec.fingerprint,
+            "provenance": provenance,
+        });
+        let commit = Commit {
+            actions: self.adds(&added, true),
+            txn_version: Some(txn_version),
+            operation: DeltaOperation::Write {
+                mode: SaveMode::Append,
+                partition_by: None,
+                predicate: None,
+            },
+            notes: Some(notes),
+        };
+        if let Err(e) = self.commit(&mut writer, commit, &added, &[]).await {
+            // The commit may have been made although its answer was lost.
+            self.freshen_after(&mut writer).await;
+            return if committed(&self.state()) { Ok(self.state()) } else { Err(e) };
+        }
+        Ok(self.state())
+    }
+
+    /// The actions that bring files into the log.
+    pub(crate) fn adds(&self, files: &[Arc<FileEntry>], data_change: bool) -> Vec<Action> {
+        files.iter().map(|f| Action::Add(f.add(&self.spec.schema, data_change))).collect()
+    }
+
+    /// Commits, then shows readers the change.
+    pub(crate) async fn commit(
+        &self,
+        writer: &mut Writer,
+        commit: Commit,
+        added: &[Arc<FileEntry>],
+        removed: &[Arc<FileEntry>],
+    ) -> Result<()> {
+        let old = self.live();
+        let txn_version = commit.txn_version.or(old.state.txn_version);
+        let mut files: Vec<Arc<FileEntry>> = old
+            .files
+            .iter()
+            .filter(|f| !removed.iter().any(|r| r.name == f.name))
+            .cloned()
+            .collect();
+        files.extend(added.iter().cloned());
+        let next = Live::new(files, txn_version, &self.spec.name)?;
+        writer.stale = true;
+        writer.log.commit(commit).await?;
+        self.publish(writer, next);
+        writer.stale = false;
+        writer.log.checkpoint_if_due(self.options.checkpoint_interval).await;
+        Ok(())
+    }
+
+    /// Shows readers another state.
+    fn publish(&self, writer: &mut Writer, next: Live) {
+        let now = self.clock.now_micros();
+        let mut live = self.live.lock();
+        let old = std::mem::replace(&mut *live, Arc::new(next));
+        let kept: HashMap<&str, ()> = live.files.iter().map(|f| (f.name.as_str(), ())).collect();
+        let gone = old.files.iter().filter(|f| !kept.contains_key(f.name.as_str()));
+        writer.retired.extend(gone.map(|f| (Arc::clone(f), now)));
+    }
+
+    /// Reads the log again if it may say more than we know.
+    pub(crate) async fn freshen(&self, writer: &mut Writer) -> Result<()> {
+        if !writer.stale {
+            return Ok(());
+        }
+        writer.log.reload().await?;
+        self.learn(writer).await
+    }
+
+    /// [`freshen`](Self::freshen) after an error that is told anyway.
+    pub(crate) async fn freshen_after(&self, writer: &mut Writer) {
+        if let Err(e) = self.freshen(writer).await {
+            // It stays stale, so the next call tries again.
+            tracing::debug!(table = %self.spec.name, error = %e, "cannot read the log again");
+        }
+    }
+
+    /// Shows readers what the loaded log says.
+    async fn learn(&self, writer: &mut Writer) -> Result<()> {
+        let old = self.live();
+        let known: HashMap<&str, &Arc<FileEntry>> =
+            old.files.iter().map(|f| (f.name.as_str(), f)).collect();
+        let files = writer.log.files(&self.spec)?.into_iter().map(|f| {
+            // The same file stays the same value, so that it is seen who holds it.
+            known.get(f.name.as_str()).map_or_else(|| Arc::new(f), |f| Arc::clone(f))
+        });
+        let files = files.collect();
+        let txn_version = writer.log.txn_version().await?;
+        let next = Live::new(files, txn_version, &self.spec.name)?;
+        self.publish(writer, next);
+        writer.stale = false;
+        Ok(())
+    }
+
+    /// Encodes rows as Parquet files.
+    async fn encode(
+        &self,
+        batches: &[RecordBatch],
+        start: u64,
+        provenance: &Provenance,
+    ) -> Result<Vec<EncodedFile>> {
+        let batches: Vec<RecordBatch> =
+            batches.iter().map(|b| conform(&self.spec, b)).collect::<Result<_>>()?;
+        let mut files = FileWriter::new(
+            Arc::clone(&self.spec),
+            self.options.clone(),
+            start,
+            provenance.clone(),
+        );
+        tokio::task::spawn_blocking(move || {
+            batches.iter().try_for_each(|b| files.push(b))?;
+            files.finish()
+        })
+        .await
+        .map_err(failure::task)?
+    }
+
+    /// Stores encoded files; no reader sees them before they are committed.
+    pub(crate) async fn store(
+        &self,
+        files: Vec<EncodedFile>,
+        txn_version: i64,
+    ) -> Result<Vec<Arc<FileEntry>>> {
+        let store = self.storage.root();
+        let mut entries = Vec::with_capacity(files.len());
+        for file in files {
+            let name = file_entry::new_name(file.start, file.end, txn_version);
+            let path = self.storage.path_of(&name);
+            let bytes = file.bytes.len() as u64;
+            store.put(&path, file.bytes.into()).await.map_err(|e| {
+                failure::store(&format!("write the archive file \"{path}\""), e)
+            })?;
+            entries.push(Arc::new(FileEntry {
+                name,
+                start: file.start,
+                end: file.end,
+                bytes,
+                modified_ms: self.clock.now_micros().div_euclid(1_000),
+                stats: file.stats,
+            }));
+        }
+        Ok(entries)
+    }
+}

@@ -1,0 +1,89 @@
+//! Scans: the right rows, and files that are not opened.
+
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{Expr, col, lit};
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::metrics::MetricValue;
+use datafusion::physical_plan::{ExecutionPlan, collect};
+use datafusion::prelude::{SessionConfig, SessionContext};
+
+use super::*;
+
+/// The rows (column `n`) that a filter finds, and how many files were skipped.
+async fn find(snapshot: &ArchiveSnapshot, filter: Expr) -> (Vec<i64>, usize) {
+    let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(3));
+    let session = context.state();
+    let projection = vec![0, 1, 2];
+    let scan = snapshot
+        .scan(&session, Some(&projection), std::slice::from_ref(&filter), Some(1))
+        .await
+        .unwrap();
+    let schema = datafusion::common::DFSchema::try_from(scan.schema()).unwrap();
+    let filter = context.create_physical_expr(filter, &schema).unwrap();
+    let plan = Arc::new(FilterExec::try_new(filter, Arc::clone(&scan)).unwrap());
+    let batches = collect(plan, context.task_ctx()).await.unwrap();
+    let mut found: Vec<i64> =
+        batches.iter().flat_map(|b| b.column(0).as_primitive::<Int64Type>().values().to_vec()).collect();
+    found.sort_unstable();
+    let skipped = scan.metrics().unwrap().iter().find_map(|m| match m.value() {
+        MetricValue::PruningMetrics { name, pruning_metrics }
+            if name == "files_ranges_pruned_statistics" =>
+        {
+            Some(pruning_metrics.pruned())
+        }
+        _ => None,
+    });
+    (found, skipped.unwrap_or(0))
+}
+
+#[tokio::test]
+async fn files_that_cannot_match_are_not_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = Storage::local(dir.path()).unwrap();
+    let table = open(&storage).await;
+    for i in 1..=10 {
+        append(&table, i * 100, i as i64).await;
+    }
+    for snapshot in [table.snapshot(), open(&storage).await.snapshot()] {
+        let at = |v| lit(ScalarValue::TimestampMicrosecond(Some(v), None));
+        let filter = col("at").gt_eq(at(4_500)).and(col("at").lt(at(5_200)));
+        assert_eq!(find(&snapshot, filter).await, ((450..520).collect(), 8));
+        assert_eq!(find(&snapshot, col("n").eq(lit(999_i64))).await, (vec![999], 9));
+        assert_eq!(find(&snapshot, col("n").gt(lit(999_i64))).await, (vec![], 10));
+        assert_eq!(find(&snapshot, col("t").eq(lit("t123"))).await.0, vec![123]);
+        assert_eq!(find(&snapshot, col("t").is_null().and(col("n").lt(lit(9_i64)))).await.0, [0, 7]);
+    }
+}
+
+#[tokio::test]
+async fn a_scan_has_projection_count_and_limit() {
+    let table = open(&in_memory()).await;
+    let context = SessionContext::new();
+    let session = context.state();
+    let empty = table.snapshot().scan(&session, Some(&vec![2]), &[], None).await.unwrap();
+    assert_eq!(empty.schema().field(0).name(), "t");
+    assert!(collect(empty, context.task_ctx()).await.unwrap().is_empty());
+    append(&table, 100, 1).await;
+    append(&table, 200, 2).await;
+    let snapshot = table.snapshot();
+    let count = |plan: Arc<dyn ExecutionPlan>| {
+        let context = context.task_ctx();
+        async move {
+            let batches = collect(plan, context).await.unwrap();
+            batches.iter().map(RecordBatch::num_rows).sum::<usize>()
+        }
+    };
+    assert_eq!(count(snapshot.scan(&session, None, &[], None).await.unwrap()).await, 200);
+    let none = snapshot.scan(&session, Some(&vec![]), &[], None).await.unwrap();
+    assert_eq!(none.schema().fields().len(), 0);
+    assert_eq!(count(none).await, 200);
+    let plan = snapshot.scan(&session, Some(&vec![2, 0]), &[], None).await.unwrap();
+    assert_eq!(plan.schema().fields()[0].name(), "t");
+    // Merged and vacuumed meanwhile: the plan holds its files.
+    table.compact().await.unwrap();
+    drop(snapshot);
+    table.vacuum(std::time::Duration::ZERO).await.unwrap();
+    assert_eq!(count(plan).await, 200);
+}
