@@ -17,7 +17,7 @@ use windrow_core::time::{nanos_to_ticks, time_unit};
 use windrow_core::{Error, EventTimeColumn, Place, Result, Source, StreamSchema};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::parse::{CreateStream, CreateView, OptionItem, WatermarkClause};
-use windrow_sql::plan::{continuous, plan_query};
+use windrow_sql::plan::{ContinuousPlan, Flow, LeafSource, continuous, plan_query};
 
 use crate::catalog::{Materialized, Object, exists, plain_name};
 use crate::query::intake::Intake;
@@ -300,19 +300,20 @@ impl Session {
             return Ok(Outcome::Done(said));
         }
         view_options(&create.options)?;
+        let bounded = plan.clone();
         let plan = continuous(&self.state(), plan, &create.query.tail)?;
         let late_to = self.late_to(&create.query.tail, &reads)?;
         if create.or_replace {
             self.replace(&name)?;
         }
-        self.start_view(&name, plan, reads, late_to, text).await?;
+        self.start_view(&name, (plan, bounded), reads, late_to, text).await?;
         Ok(Outcome::Done(said))
     }
 
     async fn start_view(
         &self,
         name: &str,
-        plan: windrow_sql::plan::ContinuousPlan,
+        (plan, bounded): (ContinuousPlan, LogicalPlan),
         reads: Vec<String>,
         late_to: Option<Arc<PushStream>>,
         text: &str,
@@ -340,6 +341,7 @@ impl Session {
             push_ends: false,
             late_to,
         };
+        let row_by_row = is_row_by_row(&plan.root);
         let query = ready(catalog, &self.state(), plan, wanted).await?;
         let view = Materialized {
             name: name.to_owned(),
@@ -348,6 +350,9 @@ impl Session {
             query: shared,
             bounded: reads.iter().all(|r| catalog.is_bounded(r)),
             reads: reads.clone(),
+            plan: bounded,
+            event_time: event_times.first().copied(),
+            row_by_row,
         };
         let relation = Arc::new(stream.relation(Some(event_times)));
         catalog.add(name, Object::Materialized(Arc::new(view)), relation, (text, reads))?;
@@ -425,6 +430,16 @@ impl Session {
         let text = format!("-- late rows of \"{read}\"");
         catalog.add(name, Object::Stream(stream), relation, (&text, vec![]))?;
         Ok(push)
+    }
+}
+
+/// Whether rows of streams pass one by one, without a window anywhere.
+fn is_row_by_row(root: &Flow) -> bool {
+    match root {
+        Flow::Windows(_) => false,
+        Flow::Rows(flow) => {
+            flow.leaves.iter().all(|leaf| matches!(leaf.from, LeafSource::Stream { .. }))
+        }
     }
 }
 

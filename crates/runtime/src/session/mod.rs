@@ -1,5 +1,6 @@
 //! Sessions: statements in, rows out.
 
+mod compare;
 mod create;
 mod drop;
 mod explain;
@@ -8,6 +9,7 @@ mod names;
 pub(crate) mod outcome;
 pub(crate) mod query;
 mod show;
+mod verify;
 mod wait;
 
 use std::sync::Arc;
@@ -94,6 +96,7 @@ impl Session {
             Statement::WaitFor { view, until, timeout } => {
                 self.wait_for(&view, until, timeout).await
             }
+            Statement::Verify(verify) => self.verify(verify).await,
             Statement::Explain(explain) => self.explain(explain).await,
             Statement::Show(kind) => self.show(kind).await,
             Statement::ShowCreate(name) => self.show_create(&name).await,

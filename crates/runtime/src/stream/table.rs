@@ -1,9 +1,12 @@
 //! Streams as tables: what a bounded query reads. The same decoding and the same checks as in a
 //! continuous query, but none of its windows.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::array::BooleanArray;
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -25,15 +28,58 @@ use crate::stream::{Feed, Stream};
 /// A log with fewer rows is read by one thread: there is nothing to gain from two.
 const ORDERED_ROWS: u64 = 65_536;
 
+/// Rows of a stream that a bounded query does not read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LeftOut {
+    /// Of a log: all rows from this offset on.
+    pub(crate) from: Option<u64>,
+    /// Single rows.
+    pub(crate) rows: BTreeSet<(PartitionId, u64)>,
+}
+
+impl LeftOut {
+    /// Those of `rows` that are read; row `i` stands at `offset(i)`.
+    fn apply(
+        &self,
+        rows: RecordBatch,
+        partition: PartitionId,
+        offset: impl Fn(usize) -> u64,
+    ) -> windrow_core::Result<RecordBatch> {
+        if self.rows.is_empty() && self.from.is_none() {
+            return Ok(rows);
+        }
+        let end = self.from.unwrap_or(u64::MAX);
+        let keep = BooleanArray::from_iter((0..rows.num_rows()).map(|row| {
+            let at = offset(row);
+            Some(at < end && !self.rows.contains(&(partition, at)))
+        }));
+        Ok(filter_record_batch(&rows, &keep)?)
+    }
+}
+
 /// A memory log as it is now.
 #[derive(Debug)]
 pub(crate) struct LogTable {
     log: Arc<MemoryLog>,
+    left_out: LeftOut,
 }
 
 impl LogTable {
-    pub(crate) fn new(log: Arc<MemoryLog>) -> Self {
-        Self { log }
+    pub(crate) fn new(log: Arc<MemoryLog>, left_out: LeftOut) -> Self {
+        Self { log, left_out }
+    }
+
+    /// The batches of now, less what is left out.
+    fn batches(&self) -> Result<Vec<RecordBatch>> {
+        let mut first = 0;
+        let mut batches = self.log.snapshot();
+        for batch in &mut batches {
+            let begin = first;
+            first += batch.num_rows() as u64;
+            let at = |row: usize| begin + row as u64;
+            *batch = self.left_out.apply(batch.clone(), PartitionId(0), at).map_err(outside)?;
+        }
+        Ok(batches)
     }
 }
 
@@ -59,7 +105,7 @@ impl TableProvider for LogTable {
             0..ORDERED_ROWS => 1,
             _ => state.config().target_partitions(),
         };
-        let partitions = spread(self.log.snapshot(), count);
+        let partitions = spread(self.batches()?, count);
         let plan =
             MemorySourceConfig::try_new_exec(&partitions, self.schema(), projection.cloned())?;
         Ok(plan)
@@ -87,11 +133,12 @@ fn spread(batches: Vec<RecordBatch>, count: usize) -> Vec<Vec<RecordBatch>> {
 #[derive(Debug)]
 pub(crate) struct SourceTable {
     stream: Arc<Stream>,
+    left_out: Arc<LeftOut>,
 }
 
 impl SourceTable {
-    pub(crate) fn new(stream: Arc<Stream>) -> Self {
-        Self { stream }
+    pub(crate) fn new(stream: Arc<Stream>, left_out: LeftOut) -> Self {
+        Self { stream, left_out: Arc::new(left_out) }
     }
 }
 
@@ -181,6 +228,7 @@ impl SourceTable {
             }),
             intake,
             shown,
+            left_out: Arc::clone(&self.left_out),
         }
     }
 }
@@ -194,6 +242,7 @@ struct Reading {
     intake: Intake,
     /// The wanted columns among the scanned ones.
     shown: Vec<usize>,
+    left_out: Arc<LeftOut>,
 }
 
 /// Some splits, one after the other.
@@ -263,7 +312,8 @@ impl Reading {
     ) -> windrow_core::Result<RecordBatch> {
         let taken = self.intake.take(batch, self.stream.clock.now_micros())?;
         self.stream.bad_rows.keep(&self.stream.name, (partition, ""), &taken.bad);
-        Ok(taken.rows.project(&self.shown)?)
+        let rows = taken.rows.project(&self.shown)?;
+        self.left_out.apply(rows, partition, |row| taken.row_offsets.offset(row))
     }
 }
 
