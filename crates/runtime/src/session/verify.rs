@@ -12,7 +12,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, StringArray, TimestampMicrosecondArray};
 use arrow::compute::{cast, filter_record_batch};
@@ -41,7 +40,6 @@ use crate::stream::table::LeftOut;
 const SHOWN_MAX: usize = 20;
 /// How often a view whose rows pass one by one is looked at until none is on its way.
 const LOOKS_MAX: usize = 100;
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 /// Which rows are compared, by the view's event-time column.
 #[derive(Debug, Clone, Copy)]
@@ -111,18 +109,24 @@ impl Session {
     /// The view as it is now. Rows that pass one by one are in the view a moment before they
     /// count as taken in; then it looks again.
     async fn look(&self, view: &Materialized) -> Result<Seen> {
+        let mut passes = view.query.watch_passes();
         let mut looks = 0;
         loop {
+            let over = view.query.is_over();
             let before = self.consumed(view)?;
             let watermark = view.query.state.lock().watermark;
             let rows = view.log.snapshot();
             let consumed = self.consumed(view)?;
             let settled = before == consumed && self.is_caught_up(view, &consumed)?;
             looks += 1;
-            if settled || !view.row_by_row || looks == LOOKS_MAX {
+            if settled || over || !view.row_by_row || looks == LOOKS_MAX {
                 return Ok(Seen { watermark, rows, consumed, settled });
             }
-            self.engine.parts.clock.sleep(LOOK_AGAIN_AFTER).await;
+            // Whichever way it ended, there is one more look to take.
+            tokio::select! {
+                changed = passes.changed() => drop(changed),
+                ended = view.query.ended() => drop(ended),
+            }
         }
     }
 
