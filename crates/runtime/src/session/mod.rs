@@ -96,7 +96,7 @@ impl Session {
             Statement::WaitFor { view, until, timeout } => {
                 self.wait_for(&view, until, timeout).await
             }
-            Statement::Verify(verify) => self.verify(verify).await,
+            Statement::Verify(verify) => self.verify(*verify).await,
             Statement::Explain(explain) => self.explain(explain).await,
             Statement::Show(kind) => self.show(kind).await,
             Statement::ShowCreate(name) => self.show_create(&name).await,

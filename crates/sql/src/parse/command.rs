@@ -201,7 +201,7 @@ fn verify(mut cursor: Cursor<'_>) -> Result<Statement> {
     let to = if cursor.eat(&["TO"]) { Some(timestamp(&mut cursor, "TO", "FROM")?) } else { None };
     let place = spanning(start, cursor.place_before());
     cursor.expect_end()?;
-    Ok(Statement::Verify(Verify { view, from, to, place }))
+    Ok(Statement::Verify(Box::new(Verify { view, from, to, place })))
 }
 
 fn show(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {

@@ -51,7 +51,7 @@ pub enum Statement {
         timeout: Option<Duration>,
     },
     /// `VERIFY VIEW view [FROM TIMESTAMP '…'] [TO TIMESTAMP '…']`.
-    Verify(Verify),
+    Verify(Box<Verify>),
     /// `EXPLAIN [ANALYZE] [VERBOSE] statement` or `EXPLAIN WHY NOT view`.
     Explain(Explain),
     /// `SHOW …` of a kind that Windrow keeps.
