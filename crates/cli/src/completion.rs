@@ -123,6 +123,7 @@ const KEYWORDS: &[&str] = &[
     "USING",
     "VALUES",
     "VARCHAR",
+    "VERIFY VIEW",
     "VIEW",
     "WAIT FOR",
     "WATERMARK FOR",

@@ -23,11 +23,11 @@ use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::plan::{micro_batch_state, session_state};
 
 use crate::catalog::{Catalog, Object, system};
+use crate::durable::store::Store;
 use crate::query::kept::{BadRows, LateRows};
 use crate::query::progress::Progress as ScanProgress;
 use crate::query::scan::{Counters, Scan};
 use crate::query::shared::Shared;
-use crate::durable::store::Store;
 use crate::query::start::{Ready, launch};
 use crate::session::{Session, SessionOptions};
 use crate::stream::Feed;
@@ -187,9 +187,8 @@ impl Engine {
         if engine.inner.store.is_some() {
             let session = engine.session(SessionOptions::default())?;
             // On a thread of its own, because the caller may be inside of another runtime.
-            let restored = std::thread::scope(|scope| {
-                scope.spawn(|| cpu.block_on(session.restore())).join()
-            });
+            let restored =
+                std::thread::scope(|scope| scope.spawn(|| cpu.block_on(session.restore())).join());
             restored.map_err(|_panic| Error::internal("opening the data directory panicked"))??;
         }
         Ok(engine)

@@ -9,10 +9,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart};
 use parking_lot::Mutex;
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
+use windrow_sql::plan::EventTime;
 
 use crate::engine::{CATALOG, SCHEMA};
 use crate::query::shared::Shared;
@@ -56,6 +58,12 @@ pub(crate) struct Materialized {
     pub(crate) bounded: bool,
     /// The streams and views that it reads.
     pub(crate) reads: Vec<String>,
+    /// Its query, before it became continuous: what `VERIFY VIEW` runs.
+    pub(crate) plan: LogicalPlan,
+    /// The column that tells which of its rows are finished.
+    pub(crate) event_time: Option<EventTime>,
+    /// It has no window: rows of streams pass one by one.
+    pub(crate) row_by_row: bool,
 }
 
 impl Object {

@@ -73,7 +73,8 @@ impl Definitions {
         content.next_id += 1;
         let mut dir = encode_name(name);
         let root = self.path.parent().map(PathBuf::from).unwrap_or_default();
-        let on_disk = ["streams", "views"].iter().any(|folder| root.join(folder).join(&dir).exists());
+        let on_disk =
+            ["streams", "views"].iter().any(|folder| root.join(folder).join(&dir).exists());
         if on_disk || content.objects.iter().any(|d| d.dir == dir) {
             dir = format!("{dir}.{id}");
         }
@@ -143,7 +144,10 @@ mod tests {
     fn any_flipped_byte_is_seen() {
         let dir = tempfile::tempdir().unwrap();
         let directory = DataDirectory::open(dir.path()).unwrap();
-        Definitions::open(&directory).unwrap().put("s", "stream", "CREATE STREAM s (k INT)").unwrap();
+        Definitions::open(&directory)
+            .unwrap()
+            .put("s", "stream", "CREATE STREAM s (k INT)")
+            .unwrap();
         let path = dir.path().join(FILE);
         let good = std::fs::read(&path).unwrap();
         for at in 0..good.len() {

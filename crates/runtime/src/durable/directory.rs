@@ -101,7 +101,8 @@ fn check_format(path: &Path, bytes: &[u8]) -> Result<()> {
 
 fn lock(path: &Path) -> Result<File> {
     let file_path = path.join(LOCK_FILE);
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&file_path);
+    let opened =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&file_path);
     let mut file = opened.map_err(|e| failed("write", &file_path, e))?;
     match file.try_lock() {
         Ok(()) => {}
@@ -120,7 +121,9 @@ fn lock(path: &Path) -> Result<File> {
         Err(TryLockError::Error(error)) => return Err(failed("lock", &file_path, error)),
     }
     let owner = std::process::id().to_string();
-    file.set_len(0).and_then(|()| file.write_all(owner.as_bytes())).map_err(|e| failed("write", &file_path, e))?;
+    file.set_len(0)
+        .and_then(|()| file.write_all(owner.as_bytes()))
+        .map_err(|e| failed("write", &file_path, e))?;
     Ok(file)
 }
 

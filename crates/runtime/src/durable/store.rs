@@ -134,7 +134,11 @@ impl Store {
         let (wal, recovered) = Wal::open(&dir.join("log"), schema, from, options, applied)?;
         let Recovered { batches, cut, .. } = recovered;
         if let Some(cut) = cut {
-            tracing::warn!(stream = definition.name, ?cut, "a row that was never acknowledged was cut off");
+            tracing::warn!(
+                stream = definition.name,
+                ?cut,
+                "a row that was never acknowledged was cut off"
+            );
         }
         for (_, rows) in batches {
             log.append(rows)?;

@@ -60,6 +60,8 @@ impl BadRows {
 #[derive(Debug, Clone)]
 pub(crate) struct Late {
     pub(crate) query: String,
+    /// The query's number: names are given again.
+    pub(crate) query_id: u64,
     pub(crate) stream: String,
     pub(crate) partition: PartitionId,
     pub(crate) offset: u64,
@@ -96,5 +98,12 @@ impl LateRows {
 
     pub(crate) fn all(&self) -> Vec<Late> {
         self.rows.lock().clone()
+    }
+
+    /// Where the kept late rows of one query stand: stream, partition, offset.
+    pub(crate) fn places(&self, query_id: u64) -> Vec<(String, PartitionId, u64)> {
+        let rows = self.rows.lock();
+        let of_query = rows.iter().filter(|late| late.query_id == query_id);
+        of_query.map(|late| (late.stream.clone(), late.partition, late.offset)).collect()
     }
 }

@@ -13,6 +13,8 @@ pub(crate) struct Ledger {
     late: AtomicU64,
     bad: AtomicU64,
     rows_out: AtomicU64,
+    /// Of the aggregated rows, those that count only in some of their windows.
+    partly_late: AtomicU64,
 }
 
 /// What became of the rows of one micro-batch.
@@ -49,6 +51,15 @@ impl Ledger {
 
     pub(crate) fn add_rows_out(&self, rows: usize) {
         self.rows_out.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_partly_late(&self, rows: u64) {
+        self.partly_late.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    /// Aggregated rows that came too late for some of their windows.
+    pub(crate) fn partly_late(&self) -> u64 {
+        self.partly_late.load(Ordering::Relaxed)
     }
 
     pub(crate) fn total(&self) -> Entry {

@@ -258,6 +258,7 @@ impl TapWorker {
                 store.lock().update_partly_late(batch, &from)?;
             }
             let passed = seen.iter().filter(|s| **s).count() as u64;
+            self.tap.shared.ledger.add_partly_late(passed);
             entry.aggregated += passed;
             entry.filtered += partly.len() as u64 - passed;
         }
@@ -299,6 +300,7 @@ impl TapWorker {
             seen = row;
             kept.push(Late {
                 query: self.tap.shared.name.clone(),
+                query_id: self.tap.shared.id,
                 stream: self.tap.stream.clone(),
                 partition: origin.partition,
                 offset: taken.row_offsets.offset(row),

@@ -17,7 +17,7 @@ use windrow_core::time::{nanos_to_ticks, time_unit};
 use windrow_core::{Error, EventTimeColumn, Place, Result, Source, StreamSchema, Watermark};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::parse::{CreateStream, CreateView, OptionItem, WatermarkClause};
-use windrow_sql::plan::{Flow, continuous, plan_query};
+use windrow_sql::plan::{ContinuousPlan, Flow, LeafSource, continuous, plan_query};
 
 use crate::catalog::{Materialized, Object, exists, plain_name};
 use crate::durable::definitions::Definition;
@@ -61,6 +61,8 @@ struct NewView {
     reads: Vec<String>,
     late_to: Option<Arc<PushStream>>,
     text: String,
+    /// Its query, as the bounded form has it.
+    bounded: LogicalPlan,
 }
 
 impl Session {
@@ -390,13 +392,14 @@ impl Session {
             return Ok(Outcome::Done(said));
         }
         view_options(&create.options)?;
+        let bounded = plan.clone();
         let plan = continuous(&self.state(), plan, &create.query.tail)?;
         let late_to = self.late_to(&create.query.tail, &reads)?;
         if create.or_replace {
             self.replace(&name).await?;
         }
         let definition = self.record(&name, "materialized view", text)?;
-        let view = NewView { name: name.clone(), reads, late_to, text: text.to_owned() };
+        let view = NewView { name: name.clone(), reads, late_to, text: text.to_owned(), bounded };
         let started = self.start_view(view, plan, definition).await;
         self.or_forget(&name, started)?;
         Ok(Outcome::Done(said))
@@ -405,10 +408,10 @@ impl Session {
     async fn start_view(
         &self,
         view: NewView,
-        plan: windrow_sql::plan::ContinuousPlan,
+        plan: ContinuousPlan,
         definition: Option<Definition>,
     ) -> Result<()> {
-        let NewView { name, reads, late_to, text } = view;
+        let NewView { name, reads, late_to, text, bounded } = view;
         let parts = &self.engine.parts;
         let catalog = &self.engine.catalog;
         let event_times = plan.event_times.clone();
@@ -446,6 +449,7 @@ impl Session {
             late_to,
             archived,
         };
+        let row_by_row = is_row_by_row(&plan.root);
         let query = ready(catalog, &self.state(), plan, wanted).await?;
         let view = Materialized {
             name: name.clone(),
@@ -454,6 +458,9 @@ impl Session {
             query: Arc::clone(&shared),
             bounded: reads.iter().all(|r| catalog.is_bounded(r)),
             reads: reads.clone(),
+            plan: bounded,
+            event_time: event_times.first().copied(),
+            row_by_row,
         };
         let relation = Arc::new(stream.relation(Some(event_times)));
         catalog.add(&name, Object::Materialized(Arc::new(view)), relation, (&text, reads))?;
@@ -512,7 +519,9 @@ impl Session {
                 Feed::Push(push) if push.wal.is_some() => Err(Error::sql(format!(
                     "\"{name}\" is a durable stream, late rows of a query would be doubled in it"
                 ))
-                .with_hint("Name a stream that does not exist yet; it is filled again at every start.")),
+                .with_hint(
+                    "Name a stream that does not exist yet; it is filled again at every start.",
+                )),
                 Feed::Push(push) if to.schema.schema() == from.schema.schema() => {
                     Ok(Arc::clone(push))
                 }
@@ -544,6 +553,16 @@ impl Session {
         let text = format!("-- late rows of \"{read}\"");
         catalog.add(name, Object::Stream(stream), relation, (&text, vec![]))?;
         Ok(push)
+    }
+}
+
+/// Whether rows of streams pass one by one, without a window anywhere.
+fn is_row_by_row(root: &Flow) -> bool {
+    match root {
+        Flow::Windows(_) => false,
+        Flow::Rows(flow) => {
+            flow.leaves.iter().all(|leaf| matches!(leaf.from, LeafSource::Stream { .. }))
+        }
     }
 }
 

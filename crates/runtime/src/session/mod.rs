@@ -1,5 +1,6 @@
 //! Sessions: statements in, rows out.
 
+mod compare;
 mod create;
 mod drop;
 mod explain;
@@ -10,6 +11,7 @@ pub(crate) mod query;
 mod restore;
 mod show;
 mod tables;
+mod verify;
 mod wait;
 
 use std::sync::Arc;
@@ -103,6 +105,7 @@ impl Session {
             Statement::WaitFor { view, until, timeout } => {
                 self.wait_for(&view, until, timeout).await
             }
+            Statement::Verify(verify) => self.verify(*verify).await,
             Statement::Explain(explain) => self.explain(explain).await,
             Statement::Show(kind) => self.show(kind).await,
             Statement::ShowCreate(name) => self.show_create(&name).await,

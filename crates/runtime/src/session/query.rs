@@ -107,11 +107,7 @@ impl Session {
     }
 
     /// Everything that is DataFusion's own: reference tables, COPY, SET, SHOW, …
-    pub(super) async fn standard(
-        &self,
-        statement: EngineStatement,
-        text: &str,
-    ) -> Result<Outcome> {
+    pub(super) async fn standard(&self, statement: EngineStatement, text: &str) -> Result<Outcome> {
         let said = said(&statement);
         let plan = self.state().statement_to_plan(statement).await.map_err(from_datafusion)?;
         let plan = bounded(plan)?;

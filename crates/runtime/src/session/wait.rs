@@ -26,7 +26,9 @@ impl Session {
         let view = self.engine.catalog.materialized(&name)?;
         let wait = async {
             match until {
-                Some(until) => self.wait_until(&view, self.micros(until)?).await,
+                Some(until) => {
+                    self.wait_until(&view, self.micros(until, "WAIT FOR … UNTIL")?).await
+                }
                 None if view.bounded => view.query.ended().await,
                 None => self.wait_consumed(&view).await,
             }
@@ -127,8 +129,8 @@ impl Session {
         }
     }
 
-    /// A timestamp literal in µs.
-    fn micros(&self, literal: Expr) -> Result<i64> {
+    /// A timestamp literal in µs, for the clause `clause`.
+    pub(super) fn micros(&self, literal: Expr, clause: &str) -> Result<i64> {
         let state = self.state();
         let expr = ExprWithAlias { expr: literal, alias: None };
         let empty = DFSchema::empty();
@@ -148,8 +150,11 @@ impl Session {
                 Some(v),
                 _,
             )) => Ok(v),
-            _ => Err(Error::sql("WAIT FOR … UNTIL takes a timestamp literal")
-                .with_hint("Write UNTIL TIMESTAMP '2026-01-01 00:00:00'.")),
+            _ => {
+                let word = clause.rsplit(' ').next().unwrap_or_default();
+                Err(Error::sql(format!("{clause} takes a timestamp literal"))
+                    .with_hint(format!("Write {word} TIMESTAMP '2026-01-01 00:00:00'.")))
+            }
         }
     }
 }

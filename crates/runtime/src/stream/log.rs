@@ -21,8 +21,8 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use windrow_archive::ArchiveSnapshot;
@@ -78,6 +78,23 @@ pub(crate) struct Contents {
     pub(crate) archive: Option<ArchiveSnapshot>,
     pub(crate) tail: Vec<RecordBatch>,
     pub(crate) tail_rows: u64,
+}
+
+impl Contents {
+    /// All rows, those of the archive read into memory.
+    ///
+    /// # Errors
+    /// When the archive cannot be read.
+    pub(crate) async fn batches(&self) -> Result<Vec<RecordBatch>> {
+        let mut batches = Vec::new();
+        if let Some(archive) = &self.archive {
+            let all: Vec<usize> = (0..archive.schema().fields().len()).collect();
+            let rows = archive.read(0, &all, JOIN_ROWS).await?;
+            batches = rows.try_collect().await?;
+        }
+        batches.extend(self.tail.iter().cloned());
+        Ok(batches)
+    }
 }
 
 /// Rows of the tail that may go to the archive.
@@ -356,7 +373,14 @@ impl Source for LogSource {
     }
 
     async fn open(&self, _: &Split, scan: &ScanRequest) -> Result<Box<dyn Reader>> {
-        Ok(Box::new(LogReader {
+        Ok(Box::new(self.reader(scan)))
+    }
+}
+
+impl LogSource {
+    /// Reads the log; it has only one split.
+    pub(crate) fn reader(&self, scan: &ScanRequest) -> LogReader {
+        LogReader {
             changed: self.log.watch(),
             log: Arc::clone(&self.log),
             position: self.from,
@@ -366,11 +390,12 @@ impl Source for LogSource {
             projection: scan.projection.clone(),
             batch_rows_max: scan.batch_rows_max,
             archived: None,
-        }))
+        }
     }
 }
 
-struct LogReader {
+/// Reads a log: first what is archived, then the tail.
+pub(crate) struct LogReader {
     log: Arc<StreamLog>,
     changed: watch::Receiver<()>,
     position: u64,

@@ -17,7 +17,7 @@ use crate::query::intake::Intake;
 use crate::query::kept::BadRows;
 use crate::stream::log::{LogSource, StreamLog};
 use crate::stream::push::PushStream;
-use crate::stream::table::{LogTable, SourceTable};
+use crate::stream::table::{LeftOut, LogTable, SourceTable};
 
 /// How far ahead of the wall clock a row of an endless source may be stamped: 5 minutes.
 pub(crate) const MAX_FUTURE_SKEW_MICROS: i64 = 5 * 60 * 1_000_000;
@@ -88,14 +88,20 @@ impl Stream {
     ) -> StreamRelation {
         let event_times = event_times.unwrap_or_else(|| {
             let time = self.schema.event_time();
-            time.map(|e| EventTime { column: e.index, lag_ticks: 0 }).into_iter().collect()
+            let plain = |column| EventTime { column, lag_ticks: 0, closes: false };
+            time.map(|e| plain(e.index)).into_iter().collect()
         });
-        let bounded: Arc<dyn TableProvider> = match &self.feed {
-            Feed::Push(push) => Arc::new(LogTable::new(Arc::clone(&push.log))),
-            Feed::View(log) => Arc::new(LogTable::new(Arc::clone(log))),
-            Feed::Source(_) => Arc::new(SourceTable::new(Arc::clone(self))),
-        };
+        let bounded = self.contents(LeftOut::default());
         let schema = Arc::clone(self.schema.schema());
         StreamRelation::new(self.name.clone(), schema, event_times, bounded)
+    }
+
+    /// What the stream holds when it is scanned, but for some rows.
+    pub(crate) fn contents(self: &Arc<Self>, left_out: LeftOut) -> Arc<dyn TableProvider> {
+        match &self.feed {
+            Feed::Push(push) => Arc::new(LogTable::new(Arc::clone(&push.log), left_out)),
+            Feed::View(log) => Arc::new(LogTable::new(Arc::clone(log), left_out)),
+            Feed::Source(_) => Arc::new(SourceTable::new(Arc::clone(self), left_out)),
+        }
     }
 }

@@ -1,9 +1,12 @@
 //! Streams as tables: what a bounded query reads. The same decoding and the same checks as in a
 //! continuous query, but none of its windows.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::array::BooleanArray;
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -14,27 +17,126 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
-use futures::stream;
+use datafusion::physical_plan::union::UnionExec;
+use futures::{StreamExt, stream};
 use windrow_core::{PartitionId, Reader, ScanRequest, Source, SourceBatch, Split};
 
 use crate::query::intake::Intake;
-use crate::stream::log::StreamLog;
+use crate::stream::log::{LogSource, StreamLog};
 use crate::stream::{Feed, Stream};
 
 /// A log with fewer rows is read by one thread: there is nothing to gain from two.
 const ORDERED_ROWS: u64 = 65_536;
 
+/// Rows of a stream that a bounded query does not read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LeftOut {
+    /// Of a log: all rows from this offset on.
+    pub(crate) from: Option<u64>,
+    /// Single rows.
+    pub(crate) rows: BTreeSet<(PartitionId, u64)>,
+}
+
+impl LeftOut {
+    fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.from.is_none()
+    }
+
+    /// Those of `rows` that are read; row `i` stands at `offset(i)`.
+    fn apply(
+        &self,
+        rows: RecordBatch,
+        partition: PartitionId,
+        offset: impl Fn(usize) -> u64,
+    ) -> windrow_core::Result<RecordBatch> {
+        if self.is_empty() {
+            return Ok(rows);
+        }
+        let end = self.from.unwrap_or(u64::MAX);
+        let keep = BooleanArray::from_iter((0..rows.num_rows()).map(|row| {
+            let at = offset(row);
+            Some(at < end && !self.rows.contains(&(partition, at)))
+        }));
+        Ok(filter_record_batch(&rows, &keep)?)
+    }
+}
+
 /// A log as it is now: its archive, then its memory tail, each row once.
 #[derive(Debug)]
 pub(crate) struct LogTable {
     log: Arc<StreamLog>,
+    left_out: LeftOut,
 }
 
 impl LogTable {
-    pub(crate) fn new(log: Arc<StreamLog>) -> Self {
-        Self { log }
+    pub(crate) fn new(log: Arc<StreamLog>, left_out: LeftOut) -> Self {
+        Self { log, left_out }
+    }
+
+    /// The rows that are not left out, read in the order of their offsets.
+    fn scan_in_order(
+        &self,
+        projection: Option<&Vec<usize>>,
+        batch_rows_max: usize,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = self.schema();
+        let projection =
+            projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
+        let schema = Arc::new(schema.project(&projection)?);
+        let part = LogPart {
+            log: Arc::clone(&self.log),
+            left_out: self.left_out.clone(),
+            schema: Arc::clone(&schema),
+            projection,
+            batch_rows_max,
+        };
+        let plan =
+            StreamingTableExec::try_new(schema, vec![Arc::new(part)], None, vec![], false, None)?;
+        Ok(Arc::new(plan))
+    }
+}
+
+/// A whole log, row by row.
+#[derive(Debug)]
+struct LogPart {
+    log: Arc<StreamLog>,
+    left_out: LeftOut,
+    schema: SchemaRef,
+    projection: Vec<usize>,
+    batch_rows_max: usize,
+}
+
+impl PartitionStream for LogPart {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let source = LogSource::snapshot(Arc::clone(&self.log), false);
+        let left_out = self.left_out.clone();
+        let request = ScanRequest {
+            projection: self.projection.clone(),
+            predicates: vec![],
+            event_time: None,
+            until_now: true,
+            batch_rows_max: self.batch_rows_max,
+        };
+        let rows = stream::once(async move { source.reader(&request) }).flat_map(move |reader| {
+            let left_out = left_out.clone();
+            stream::try_unfold(reader, move |mut reader| {
+                let left_out = left_out.clone();
+                async move {
+                    let Some(batch) = reader.next().await.map_err(outside)? else {
+                        return Ok(None);
+                    };
+                    let at = |row: usize| batch.row_offsets.offset(row);
+                    let rows = left_out.apply(batch.rows.clone(), PartitionId(0), at);
+                    Ok(Some((rows.map_err(outside)?, reader)))
+                }
+            })
+        });
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows))
     }
 }
 
@@ -63,6 +165,9 @@ impl TableProvider for LogTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        if !self.left_out.is_empty() {
+            return self.scan_in_order(projection, state.config().batch_size());
+        }
         let contents = self.log.contents();
         // A short log is read in one piece, which keeps its rows in order.
         let count = match contents.tail_rows {
@@ -102,11 +207,12 @@ fn spread(batches: Vec<RecordBatch>, count: usize) -> Vec<Vec<RecordBatch>> {
 #[derive(Debug)]
 pub(crate) struct SourceTable {
     stream: Arc<Stream>,
+    left_out: Arc<LeftOut>,
 }
 
 impl SourceTable {
-    pub(crate) fn new(stream: Arc<Stream>) -> Self {
-        Self { stream }
+    pub(crate) fn new(stream: Arc<Stream>, left_out: LeftOut) -> Self {
+        Self { stream, left_out: Arc::new(left_out) }
     }
 }
 
@@ -196,6 +302,7 @@ impl SourceTable {
             }),
             intake,
             shown,
+            left_out: Arc::clone(&self.left_out),
         }
     }
 }
@@ -209,6 +316,7 @@ struct Reading {
     intake: Intake,
     /// The wanted columns among the scanned ones.
     shown: Vec<usize>,
+    left_out: Arc<LeftOut>,
 }
 
 /// Some splits, one after the other.
@@ -278,7 +386,8 @@ impl Reading {
     ) -> windrow_core::Result<RecordBatch> {
         let taken = self.intake.take(batch, self.stream.clock.now_micros())?;
         self.stream.bad_rows.keep(&self.stream.name, (partition, ""), &taken.bad);
-        Ok(taken.rows.project(&self.shown)?)
+        let rows = taken.rows.project(&self.shown)?;
+        self.left_out.apply(rows, partition, |row| taken.row_offsets.offset(row))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which statement it is: dispatch on the leading words, and the small commands themselves.
 
+use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use windrow_core::{Error, Place, Result};
 
@@ -7,7 +8,7 @@ use super::cursor::{Cursor, is_word, spanning, unquoted};
 use super::ddl::{self, Head};
 use super::errors::{LEADING, from_parser};
 use super::interval::interval;
-use super::statement::{Drop, DropKind, Explain, Explained, Set, ShowKind, Statement};
+use super::statement::{Drop, DropKind, Explain, Explained, Set, ShowKind, Statement, Verify};
 use super::tail::Tail;
 use super::{engine, insert, parser, query};
 use crate::diagnostics::nearest;
@@ -30,6 +31,7 @@ pub(super) fn statement(tokens: &[TokenWithSpan], end: Place) -> Result<Statemen
         "EXPLAIN" => explain(cursor, tokens, end),
         "SUBSCRIBE" => subscribe(cursor),
         "WAIT" => wait(cursor),
+        "VERIFY" => verify(cursor),
         "SHOW" => show(cursor, tokens, end),
         "DESCRIBE" | "DESC" => describe(cursor, tokens, end),
         "DROP" => drop(cursor, tokens, end),
@@ -43,7 +45,7 @@ pub(super) fn statement(tokens: &[TokenWithSpan], end: Place) -> Result<Statemen
             Err(error.with_place(place).with_hint(match nearest(word, LEADING.iter().copied()) {
                 Some(near) => format!("Did you mean {near}?"),
                 None => "Statements begin with SELECT, CREATE, INSERT, DROP, EXPLAIN, SHOW, \
-                         DESCRIBE, SUBSCRIBE, WAIT FOR, SET or COPY."
+                         DESCRIBE, SUBSCRIBE, WAIT FOR, VERIFY VIEW, SET or COPY."
                     .to_owned(),
             }))
         }
@@ -156,21 +158,7 @@ fn wait(mut cursor: Cursor<'_>) -> Result<Statement> {
     cursor.expect(&["WAIT", "FOR"])?;
     let view = cursor.name("the name of a view")?;
     let until = if cursor.eat(&["UNTIL"]) {
-        let mut timestamp: Vec<TokenWithSpan> = vec![];
-        let until = cursor.place();
-        while !cursor.is_end() && !cursor.sees(&["TIMEOUT"]) {
-            timestamp.extend(cursor.rest().first().cloned());
-            cursor.advance();
-        }
-        let end = cursor.place();
-        let mut parser = parser(&timestamp);
-        let expr = parser.parse_expr().map_err(|e| from_parser(e, &timestamp, end))?;
-        if parser.peek_token_ref().token != Token::EOF {
-            return Err(Error::sql("expected one timestamp after UNTIL")
-                .with_place(until)
-                .with_hint("Write UNTIL TIMESTAMP '2026-01-01 00:00:00'."));
-        }
-        Some(expr)
+        Some(timestamp(&mut cursor, "UNTIL", "TIMEOUT")?)
     } else {
         None
     };
@@ -181,6 +169,39 @@ fn wait(mut cursor: Cursor<'_>) -> Result<Statement> {
     };
     cursor.expect_end()?;
     Ok(Statement::WaitFor { view, until, timeout })
+}
+
+/// The one timestamp after the word `after`, up to the word `stop` or the end.
+fn timestamp(cursor: &mut Cursor<'_>, after: &str, stop: &str) -> Result<Expr> {
+    let mut tokens: Vec<TokenWithSpan> = vec![];
+    let start = cursor.place();
+    while !cursor.is_end() && !cursor.sees(&[stop]) {
+        tokens.extend(cursor.rest().first().cloned());
+        cursor.advance();
+    }
+    let end = cursor.place();
+    let mut parser = parser(&tokens);
+    let expr = parser.parse_expr().map_err(|e| from_parser(e, &tokens, end))?;
+    if parser.peek_token_ref().token != Token::EOF {
+        return Err(Error::sql(format!("expected one timestamp after {after}"))
+            .with_place(start)
+            .with_hint(format!("Write {after} TIMESTAMP '2026-01-01 00:00:00'.")));
+    }
+    Ok(expr)
+}
+
+fn verify(mut cursor: Cursor<'_>) -> Result<Statement> {
+    cursor.expect(&["VERIFY"])?;
+    let _optional = cursor.eat(&["MATERIALIZED"]);
+    cursor.expect(&["VIEW"])?;
+    let view = cursor.name("the name of a materialized view")?;
+    let start = cursor.place();
+    let from =
+        if cursor.eat(&["FROM"]) { Some(timestamp(&mut cursor, "FROM", "TO")?) } else { None };
+    let to = if cursor.eat(&["TO"]) { Some(timestamp(&mut cursor, "TO", "FROM")?) } else { None };
+    let place = spanning(start, cursor.place_before());
+    cursor.expect_end()?;
+    Ok(Statement::Verify(Box::new(Verify { view, from, to, place })))
 }
 
 fn show(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {

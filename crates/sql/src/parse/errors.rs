@@ -28,6 +28,7 @@ pub(super) const LEADING: &[&str] = &[
     "COPY",
     "SUBSCRIBE",
     "WAIT",
+    "VERIFY",
     "ALTER",
     "DELETE",
     "UPDATE",

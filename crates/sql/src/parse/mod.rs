@@ -33,7 +33,7 @@ pub use lex::is_complete;
 pub use relation::PARTITION_BY;
 pub use statement::{
     ContinuousQuery, CreateStream, CreateView, Drop, DropKind, Explain, Explained, Insert,
-    OptionItem, Parsed, Set, ShowKind, Statement, WatermarkClause,
+    OptionItem, Parsed, Set, ShowKind, Statement, Verify, WatermarkClause,
 };
 pub use tail::{Emit, Tail};
 

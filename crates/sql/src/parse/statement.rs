@@ -50,6 +50,8 @@ pub enum Statement {
         /// Give up after so long.
         timeout: Option<Duration>,
     },
+    /// `VERIFY VIEW view [FROM TIMESTAMP '…'] [TO TIMESTAMP '…']`.
+    Verify(Box<Verify>),
     /// `EXPLAIN [ANALYZE] [VERBOSE] statement` or `EXPLAIN WHY NOT view`.
     Explain(Explain),
     /// `SHOW …` of a kind that Windrow keeps.
@@ -154,6 +156,19 @@ impl Insert {
         insert.source = Some(self.query.query);
         EngineStatement::Statement(Box::new(StandardStatement::Insert(insert)))
     }
+}
+
+/// `VERIFY VIEW view [FROM TIMESTAMP '…'] [TO TIMESTAMP '…']`.
+#[derive(Debug, Clone)]
+pub struct Verify {
+    /// The materialized view to compute again.
+    pub view: ObjectName,
+    /// Only rows at this event time or after.
+    pub from: Option<Expr>,
+    /// Only rows before this event time.
+    pub to: Option<Expr>,
+    /// Where the range stands.
+    pub place: Place,
 }
 
 /// `EXPLAIN`.

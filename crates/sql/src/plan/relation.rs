@@ -18,6 +18,9 @@ pub struct EventTime {
     /// How far its values may lie behind the watermark, in ticks of the column: after the
     /// watermark W there comes no row with a value below `W - lag_ticks`.
     pub lag_ticks: i64,
+    /// The value tells the end of the row's window, so that a row at exactly `W - lag_ticks` is
+    /// finished as well; otherwise only those below are.
+    pub closes: bool,
 }
 
 /// A stream or a materialized view, for the planner.
@@ -47,6 +50,12 @@ impl StreamRelation {
     /// Its name in the catalog.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The same stream with other present contents (of the same schema).
+    #[must_use]
+    pub fn with_contents(&self, bounded: Arc<dyn TableProvider>) -> Self {
+        Self { bounded, ..self.clone() }
     }
 
     /// Its columns that carry event time.

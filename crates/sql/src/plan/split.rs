@@ -79,7 +79,11 @@ fn event_times(plan: &LogicalPlan) -> Result<Vec<EventTime>> {
     Ok(lineage::columns(plan)?
         .iter()
         .enumerate()
-        .filter_map(|(column, known)| Some(EventTime { column, lag_ticks: known.lag? }))
+        .filter_map(|(column, known)| {
+            // Start and end of a window move with its end; its last tick is one before.
+            let closes = known.to_end.is_some_and(|to_end| to_end != 1);
+            Some(EventTime { column, lag_ticks: known.lag?, closes })
+        })
         .collect())
 }
 

@@ -233,7 +233,9 @@ impl Writer {
     fn commit(&mut self, group: &[Request]) -> Result<u64> {
         if let Some(why) = &self.poisoned {
             return Err(Error::new(ErrorKind::Unavailable, why.clone())
-                .with_detail("The log takes no rows any more, since it is not known what is on disk.")
+                .with_detail(
+                    "The log takes no rows any more, since it is not known what is on disk.",
+                )
                 .with_hint("Mend the disk and start again; what was acknowledged is there."));
         }
         let first = self.next;
