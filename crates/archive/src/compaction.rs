@@ -128,9 +128,8 @@ impl ArchiveTable {
                 entries.extend(self.store(merged.take_done(), txn_version).await?);
             }
         }
-        let last = tokio::task::spawn_blocking(move || merged.finish())
-            .await
-            .map_err(failure::task)??;
+        let last =
+            tokio::task::spawn_blocking(move || merged.finish()).await.map_err(failure::task)??;
         entries.extend(self.store(last, txn_version).await?);
         Ok(entries)
     }

@@ -90,13 +90,14 @@ fn put_file(path: &FsPath, payload: &PutPayload, create: bool) -> Result<()> {
     let dir = path.parent().ok_or_else(|| failed(path, ErrorKind::InvalidInput.into()))?;
     make_dirs(dir)?;
     let (mut file, staged) = stage(path)?;
-    let written = payload
-        .iter()
-        .try_for_each(|part| file.write_all(part))
-        .and_then(|()| file.sync_all())
-        .and_then(|()| {
-            if create { fs::hard_link(&staged, path) } else { fs::rename(&staged, path) }
-        });
+    let written =
+        payload
+            .iter()
+            .try_for_each(|part| file.write_all(part))
+            .and_then(|()| file.sync_all())
+            .and_then(|()| {
+                if create { fs::hard_link(&staged, path) } else { fs::rename(&staged, path) }
+            });
     drop(file);
     if create || written.is_err() {
         // Listings skip staged files, so one that stays is only some lost room.

@@ -43,10 +43,10 @@ pub(crate) fn store(what: &str, e: ObjectStoreError) -> Error {
         ObjectStoreError::NotFound { .. } => ErrorKind::Corrupt,
         _ => ErrorKind::Unavailable,
     };
-    let full =
-        cause::<io::Error>(&e).is_some_and(|io| io.kind() == io::ErrorKind::StorageFull);
+    let full = cause::<io::Error>(&e).is_some_and(|io| io.kind() == io::ErrorKind::StorageFull);
     let error = Error::new(kind, format!("cannot {what}: {}", chain(&e)));
-    let error = if full { error.with_hint("The disk is full: make room, then retry.") } else { error };
+    let error =
+        if full { error.with_hint("The disk is full: make room, then retry.") } else { error };
     error.with_source(e)
 }
 

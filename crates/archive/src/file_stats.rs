@@ -41,9 +41,7 @@ pub(crate) struct FileStats {
 
 /// Whether a column of this type has bounds.
 fn bounded(of: &DataType) -> bool {
-    of.is_integer()
-        || of.is_string()
-        || matches!(of, DataType::Date32 | DataType::Timestamp(_, _))
+    of.is_integer() || of.is_string() || matches!(of, DataType::Date32 | DataType::Timestamp(_, _))
 }
 
 /// Whether nulls of a column of this type are counted.
@@ -97,7 +95,8 @@ impl StatsCollector {
     /// What was counted.
     pub(crate) fn finish(mut self, schema: &Schema) -> Result<FileStats> {
         let mut columns = Vec::with_capacity(self.nulls.len());
-        for ((field, nulls), bounds) in schema.fields().iter().zip(&self.nulls).zip(&mut self.bounds)
+        for ((field, nulls), bounds) in
+            schema.fields().iter().zip(&self.nulls).zip(&mut self.bounds)
         {
             let (min, max) = match bounds {
                 Some((min, max)) => (
@@ -270,12 +269,7 @@ fn bound_from_json(value: &Value, of: &DataType, up: bool) -> Option<ScalarValue
 }
 
 /// µs in another unit, rounded outwards.
-fn timestamp(
-    micros: i64,
-    unit: TimeUnit,
-    zone: Option<Arc<str>>,
-    up: bool,
-) -> Option<ScalarValue> {
+fn timestamp(micros: i64, unit: TimeUnit, zone: Option<Arc<str>>, up: bool) -> Option<ScalarValue> {
     let coarse = |per: i64| micros.div_euclid(per) + i64::from(up && micros.rem_euclid(per) != 0);
     Some(match unit {
         TimeUnit::Second => ScalarValue::TimestampSecond(Some(coarse(1_000_000)), zone),

@@ -145,8 +145,7 @@ impl FileWriter {
         ] {
             open.writer.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
         }
-        let bytes =
-            open.writer.into_inner().map_err(|e| failure::encoding(&self.spec.name, e))?;
+        let bytes = open.writer.into_inner().map_err(|e| failure::encoding(&self.spec.name, e))?;
         self.done.push(EncodedFile {
             start: open.start,
             end: open.start + open.rows,
@@ -186,13 +185,9 @@ fn first_change(before: Option<&ArrayRef>, times: &ArrayRef) -> Result<Option<us
 /// When its columns are not those of the table: our bug.
 pub(crate) fn conform(spec: &TableSpec, batch: &RecordBatch) -> Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(
-        Arc::clone(&spec.schema),
-        batch.columns().to_vec(),
-        &options,
-    )
-    .map_err(|e| {
-        Error::internal(format!("rows do not fit the archive table \"{}\": {e}", spec.name))
-            .with_source(e)
-    })
+    RecordBatch::try_new_with_options(Arc::clone(&spec.schema), batch.columns().to_vec(), &options)
+        .map_err(|e| {
+            Error::internal(format!("rows do not fit the archive table \"{}\": {e}", spec.name))
+                .with_source(e)
+        })
 }

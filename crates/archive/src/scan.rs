@@ -64,8 +64,7 @@ impl ArchiveSnapshot {
         let mut statistics = Statistics::new_unknown(&schema);
         let held = self.live.state.rows - self.live.state.first_row;
         statistics.num_rows = usize::try_from(held).map_or(Precision::Absent, Precision::Exact);
-        let groups =
-            FileGroup::new(files).split_files(session.config().target_partitions().max(1));
+        let groups = FileGroup::new(files).split_files(session.config().target_partitions().max(1));
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(statistics)

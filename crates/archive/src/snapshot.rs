@@ -93,12 +93,15 @@ impl ArchiveSnapshot {
         let first = self.live.files.partition_point(|f| f.end <= from_row);
         let files: Vec<Arc<FileEntry>> = self.live.files.iter().skip(first).cloned().collect();
         let (storage, spec) = (self.storage.clone(), Arc::clone(&self.spec));
-        let rows = stream::iter(files)
-            .then(move |file| {
-                let (storage, spec, part) = (storage.clone(), Arc::clone(&spec), part.clone());
-                async move { open_file(&storage, &spec, &file, part).await.map(|opened| opened.rows) }
-            })
-            .try_flatten();
+        let rows =
+            stream::iter(files)
+                .then(move |file| {
+                    let (storage, spec, part) = (storage.clone(), Arc::clone(&spec), part.clone());
+                    async move {
+                        open_file(&storage, &spec, &file, part).await.map(|opened| opened.rows)
+                    }
+                })
+                .try_flatten();
         Ok(rows.boxed())
     }
 }

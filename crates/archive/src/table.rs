@@ -323,9 +323,10 @@ impl ArchiveTable {
             let name = file_entry::new_name(file.start, file.end, txn_version);
             let path = self.storage.path_of(&name);
             let bytes = file.bytes.len() as u64;
-            store.put(&path, file.bytes.into()).await.map_err(|e| {
-                failure::store(&format!("write the archive file \"{path}\""), e)
-            })?;
+            store
+                .put(&path, file.bytes.into())
+                .await
+                .map_err(|e| failure::store(&format!("write the archive file \"{path}\""), e))?;
             entries.push(Arc::new(FileEntry {
                 name,
                 start: file.start,

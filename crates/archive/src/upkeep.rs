@@ -11,11 +11,11 @@ use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use windrow_core::{Error, Result};
 
+use crate::failure;
 use crate::file_entry;
 use crate::file_stats::ticks;
 use crate::log::Commit;
 use crate::table::{ArchiveTable, Writer};
-use crate::failure;
 
 impl ArchiveTable {
     /// Deletes Parquet files that are not in the log and have been so for `older_than`: what a
@@ -60,7 +60,8 @@ impl ArchiveTable {
     /// The files that must stay: live ones, those held by readers, those taken out lately.
     fn kept(&self, writer: &Writer, limit: i64) -> HashSet<String> {
         let live = self.live();
-        let retired = writer.retired.iter().filter(|(f, at)| Arc::strong_count(f) > 1 || *at > limit);
+        let retired =
+            writer.retired.iter().filter(|(f, at)| Arc::strong_count(f) > 1 || *at > limit);
         live.files.iter().chain(retired.map(|(f, _)| f)).map(|f| f.name.clone()).collect()
     }
 

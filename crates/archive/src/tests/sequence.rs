@@ -162,7 +162,7 @@ async fn the_oldest_files_are_dropped() {
 #[tokio::test]
 async fn checkpoints_make_opening_quick_and_change_nothing() {
     let storage = in_memory();
-    let options = crate::ArchiveOptions { checkpoint_interval: 10, ..small() };
+    let options = ArchiveOptions { checkpoint_interval: 10, ..small() };
     let table = ArchiveTable::open_with(storage.clone(), spec(), options, clock()).await.unwrap();
     for i in 1..=35_u64 {
         append(&table, i * 10, i as i64).await;
@@ -204,13 +204,15 @@ async fn row_groups_end_with_the_window_and_footers_say_where_from() {
     table.append(&[rows(181, 182)], 181, 3, &of(9, 12)).await.unwrap();
     let path = storage.path_of(&table.snapshot().live.files[0].name);
     let bytes = storage.root().get(&path).await.unwrap().bytes().await.unwrap();
-    let file = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
+    let file =
+        parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
     let groups: Vec<i64> = file.metadata().row_groups().iter().map(|g| g.num_rows()).collect();
     assert_eq!(groups, [60, 60, 60]);
     assert!(table.compact().await.unwrap());
     let path = storage.path_of(&table.snapshot().live.files[0].name);
     let bytes = storage.root().get(&path).await.unwrap().bytes().await.unwrap();
-    let file = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
+    let file =
+        parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
     let notes = file.metadata().file_metadata().key_value_metadata().unwrap();
     let said = notes.iter().find(|kv| kv.key == "windrow.provenance").unwrap();
     let said: Provenance = serde_json::from_str(said.value.as_deref().unwrap()).unwrap();
@@ -225,7 +227,8 @@ async fn other_columns_and_damage_are_told() {
     append(&table, 10, 1).await;
     append(&table, 20, 2).await;
     let other = Arc::new(Schema::new(vec![Field::new("n", DataType::Int32, false)]));
-    let error = ArchiveTable::open(storage.clone(), spec_of(other, None), clock()).await.unwrap_err();
+    let error =
+        ArchiveTable::open(storage.clone(), spec_of(other, None), clock()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
     assert!(error.detail().is_some_and(|d| d.contains("\"n\"")), "{error:?}");
 

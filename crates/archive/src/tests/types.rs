@@ -64,7 +64,8 @@ fn every() -> RecordBatch {
         ("none", Arc::new(Int64Array::from(vec![None, None, None]))),
         ("odd name; (sum)", Arc::new(Int64Array::from(vec![Some(1), None, Some(2)]))),
     ];
-    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true))).unwrap()
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true)))
+        .unwrap()
 }
 
 #[tokio::test]
@@ -73,9 +74,7 @@ async fn every_type_comes_back_as_it_was() {
     let storage = in_memory();
     let options = ArchiveOptions { checkpoint_interval: 3, ..ArchiveOptions::default() };
     let spec = spec_of(batch.schema(), None);
-    let open = || {
-        ArchiveTable::open_with(storage.clone(), spec.clone(), options.clone(), clock())
-    };
+    let open = || ArchiveTable::open_with(storage.clone(), spec.clone(), options.clone(), clock());
     let table = open().await.unwrap();
     for i in 0..4 {
         let none = Provenance::default();
@@ -84,12 +83,12 @@ async fn every_type_comes_back_as_it_was() {
     let all: Vec<usize> = (0..batch.num_columns()).collect();
     let expected = concat_batches(&batch.schema(), &vec![batch.clone(); 4]).unwrap();
     let got = read(&open().await.unwrap().snapshot(), 0, &all).await;
-    assert_eq!(format!("{got:?}"), format!("{expected:?}"));
+    assert_eq!(got, expected);
     assert!(table.compact().await.unwrap());
     let table = open().await.unwrap();
     assert_eq!(table.state().files, 1);
     let got = read(&table.snapshot(), 0, &all).await;
-    assert_eq!(format!("{got:?}"), format!("{expected:?}"));
+    assert_eq!(got, expected);
 }
 
 #[test]
