@@ -109,7 +109,7 @@ async fn live_through(seed: u64) -> Done {
     let mut done = Done::default();
     let (mut table, mut end, mut txn) = (None, 0, 0);
     let mut steps = 0;
-    while steps < 30 {
+    while steps < 12 {
         let Some(open) = &table else {
             match ArchiveTable::open_with(storage.clone(), spec(), options.clone(), clock()).await {
                 Ok(t) => table = Some(t),
@@ -163,5 +163,5 @@ async fn every_row_once_and_in_order() {
         faults += done.faults;
         appends += done.appends;
     }
-    assert!(faults > 200 && appends > 1000, "{faults} faults, {appends} appends");
+    assert!(faults > 100 && appends > 500, "{faults} faults, {appends} appends");
 }

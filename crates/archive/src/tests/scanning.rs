@@ -29,7 +29,8 @@ async fn find(snapshot: &ArchiveSnapshot, filter: Expr) -> (Vec<i64>, usize) {
         .flat_map(|b| b.column(0).as_primitive::<Int64Type>().values().to_vec())
         .collect();
     found.sort_unstable();
-    let skipped = scan.metrics().unwrap().iter().find_map(|m| match m.value() {
+    let metrics = scan.metrics().unwrap();
+    let skipped = metrics.iter().filter_map(|m| match m.value() {
         MetricValue::PruningMetrics { name, pruning_metrics }
             if name == "files_ranges_pruned_statistics" =>
         {
@@ -37,7 +38,7 @@ async fn find(snapshot: &ArchiveSnapshot, filter: Expr) -> (Vec<i64>, usize) {
         }
         _ => None,
     });
-    (found, skipped.unwrap_or(0))
+    (found, skipped.sum())
 }
 
 #[tokio::test]

@@ -162,7 +162,7 @@ async fn the_oldest_files_are_dropped() {
 #[tokio::test]
 async fn checkpoints_make_opening_quick_and_change_nothing() {
     let storage = in_memory();
-    let options = crate::ArchiveOptions { checkpoint_interval: 10, ..small() };
+    let options = ArchiveOptions { checkpoint_interval: 10, ..small() };
     let table = ArchiveTable::open_with(storage.clone(), spec(), options, clock()).await.unwrap();
     for i in 1..=35_u64 {
         append(&table, i * 10, i as i64).await;

@@ -83,12 +83,12 @@ async fn every_type_comes_back_as_it_was() {
     let all: Vec<usize> = (0..batch.num_columns()).collect();
     let expected = concat_batches(&batch.schema(), &vec![batch.clone(); 4]).unwrap();
     let got = read(&open().await.unwrap().snapshot(), 0, &all).await;
-    assert_eq!(format!("{got:?}"), format!("{expected:?}"));
+    assert_eq!(got, expected);
     assert!(table.compact().await.unwrap());
     let table = open().await.unwrap();
     assert_eq!(table.state().files, 1);
     let got = read(&table.snapshot(), 0, &all).await;
-    assert_eq!(format!("{got:?}"), format!("{expected:?}"));
+    assert_eq!(got, expected);
 }
 
 #[test]
