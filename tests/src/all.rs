@@ -7,8 +7,12 @@
 
 mod bad_input;
 mod binary;
+mod crash;
+mod durable;
 mod live;
 mod nexmark;
+mod program;
+mod readers;
 mod slt;
 mod sql_files;
 mod talk;
@@ -27,5 +31,8 @@ fn main() {
     trials.extend(bad_input::trials());
     trials.extend(live::trials());
     trials.extend(binary::trials());
+    trials.extend(durable::trials());
+    trials.extend(crash::trials());
+    trials.extend(readers::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -1,10 +1,10 @@
 //! The `windrow` program itself: what it prints where, and how it exits.
 
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
 
 use libtest_mimic::{Failed, Trial};
+
+use crate::program::program;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -13,38 +13,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("binary/exit_codes", exit_codes),
         Trial::test("binary/standard_input", standard_input),
     ]
-}
-
-/// Where the program is; it is built first (`cargo test` alone builds no programs of other packages, and one that lies there
-/// may be old).
-/// With `--workspace`, because the features of a single package differ and DataFusion would be compiled anew.
-fn program() -> Result<PathBuf, Failed> {
-    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| {
-        let me = std::env::current_exe().map_err(|e| e.to_string())?;
-        let target = me.ancestors().nth(2).ok_or("the test is in no target directory")?;
-        let program = target.join(format!("windrow{}", std::env::consts::EXE_SUFFIX));
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--workspace", "--bins"]);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        // What cargo tells a test about its own package must not reach another cargo: build scripts that look at it (ring's)
-        // would run again, and all that stands on them would be compiled anew.
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy().into_owned();
-            if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
-                build.env_remove(name);
-            }
-        }
-        let done = build.output().map_err(|e| e.to_string())?;
-        if done.status.success() {
-            Ok(program)
-        } else {
-            Err(String::from_utf8_lossy(&done.stderr).into_owned())
-        }
-    });
-    built.clone().map_err(Failed::from)
 }
 
 fn windrow(arguments: &[&str]) -> Result<Output, Failed> {

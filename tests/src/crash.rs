@@ -1,0 +1,495 @@
+//! Kill -9 at any moment: every acknowledged row is there once, every INSERT wholly or not at all, every window once and as
+//! the bounded query has it.
+//!
+//! Each scenario kills the real program many times over one data directory. Its choices come from a seed (printed when it
+//! fails; `WINDROW_CRASH_SEED` sets another); when exactly the kill arrives is up to the machine. `WINDROW_CRASH_TIMES=10`
+//! kills ten times as often. After a failure the data directory is left to be looked at.
+//!
+//! What SIGKILL cannot show is what a power failure would: what the system has, it keeps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use libtest_mimic::{Failed, Trial};
+
+use crate::program::{Home, Said, count, failed, for_ever};
+
+/// The flag for small spills, so that archiving is going on all the time. Set once the program has it.
+const SMALL_SPILLS: Option<[&str; 2]> = None;
+
+/// Milliseconds from one row to the next, of disorder, and that the watermark stays behind.
+const STEP: u64 = 100;
+const DISORDER: u64 = 1_500;
+const DELAY: u64 = 2_000;
+/// Milliseconds since 1970 of the first row: 2026-01-01.
+const BEGIN: u64 = 1_767_225_600_000;
+
+const STREAM: &str = "CREATE STREAM IF NOT EXISTS s (id BIGINT, k INT, ts TIMESTAMP, x BIGINT, \
+                      WATERMARK FOR ts AS ts - INTERVAL '2 seconds');\n";
+
+/// The views: name, text, and by how many seconds its windows may come later than the stream's watermark.
+const VIEWS: [(&str, &str, u32); 3] = [
+    (
+        "t",
+        "SELECT window_start, window_end, window_time, k, count(*) AS n, sum(x) AS total, max(id) AS last \
+         FROM TUMBLE(s, ts, INTERVAL '10 seconds') GROUP BY window_start, window_end, window_time, k",
+        0,
+    ),
+    (
+        "h",
+        "SELECT window_start, window_end, k, count(*) AS n, min(x) AS low, max(x) AS high \
+         FROM HOP(s, ts, INTERVAL '4 seconds', INTERVAL '10 seconds') GROUP BY window_start, window_end, k",
+        0,
+    ),
+    (
+        "tt",
+        "SELECT window_start, window_end, sum(n) AS n, sum(total) AS total, max(last) AS last \
+         FROM TUMBLE(t, window_time, INTERVAL '30 seconds') GROUP BY window_start, window_end",
+        10,
+    ),
+];
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let kill = |name, seed, kills, moment, flags| {
+        let scenario = Scenario { seed, kills, moment, flags };
+        Trial::test(format!("crash/{name}"), move || scenario.run())
+    };
+    vec![
+        kill("while rows come", 1, 40, Moment::Acknowledged(150), None),
+        kill("while starting", 2, 30, Moment::Started(Duration::from_millis(400)), None),
+        kill("while spilling", 3, 30, Moment::Acknowledged(150), SMALL_SPILLS),
+        kill("while ending", 4, 20, Moment::Ending(Duration::from_millis(150)), SMALL_SPILLS),
+        Trial::test("crash/while objects come and go", objects),
+        Trial::test("crash/no kill", no_kill),
+    ]
+}
+
+/// When the kill comes.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    /// Soon after at most so many acknowledged INSERTs.
+    Acknowledged(u64),
+    /// At most so long after the start.
+    Started(Duration),
+    /// At most so long after the program has been told to end (SIGTERM), or has come to the end of its statements.
+    Ending(Duration),
+}
+
+/// Numbers out of a seed (SplitMix64).
+struct Chance(u64);
+
+impl Chance {
+    /// A number below `end`.
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end.max(1)
+    }
+
+    /// A while, at most `longest`.
+    fn while_below(&mut self, longest: Duration) -> Duration {
+        let micros = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(self.below(micros))
+    }
+}
+
+/// The seed of a scenario and how often it kills, as the environment has it.
+fn wanted(seed: u64, kills: usize) -> (u64, usize) {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let times = number("WINDROW_CRASH_TIMES").and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
+    (number("WINDROW_CRASH_SEED").unwrap_or(seed), kills * times)
+}
+
+/// Many kills of one kind.
+#[derive(Debug, Clone, Copy)]
+struct Scenario {
+    seed: u64,
+    kills: usize,
+    moment: Moment,
+    flags: Option<[&'static str; 2]>,
+}
+
+impl Scenario {
+    fn run(self) -> Result<(), Failed> {
+        let (seed, kills) = wanted(self.seed, self.kills);
+        let mut world = World::new(seed)?;
+        world.home.flags = self.flags.iter().flatten().map(|flag| (*flag).to_owned()).collect();
+        let (mut killed, mut rounds) = (0, 0);
+        let mut rounds_of_it = || -> Result<(), Failed> {
+            while killed < kills {
+                rounds += 1;
+                if rounds > 3 * kills + 10 {
+                    return Err("the kills come too late: the program has ended before".into());
+                }
+                killed += usize::from(world.round(self.moment)?);
+                if rounds % 10 == 0 {
+                    world.check("", true)?;
+                }
+            }
+            world.check("", false)?;
+            // Once more after a clean end.
+            world.check("", false)?;
+            if world.stored.len() < 100 { Err("the test tests nothing".into()) } else { Ok(()) }
+        };
+        match rounds_of_it() {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let text = error.message().unwrap_or_default().to_owned();
+                let at = world.home.keep();
+                Err(format!("seed {seed}, round {rounds}, directory {}: {text}", at.display())
+                    .into())
+            }
+        }
+    }
+}
+
+/// One INSERT: its rows by id, each as the check query shows it.
+type Insert = BTreeMap<u64, String>;
+
+/// A data directory, and what must be in it.
+struct World {
+    home: Home,
+    chance: Chance,
+    next_id: u64,
+    /// What was acknowledged.
+    stored: BTreeMap<u64, String>,
+    /// What was not, but had been begun: each is there wholly or not at all.
+    unsure: Vec<Insert>,
+}
+
+impl World {
+    fn new(seed: u64) -> Result<Self, Failed> {
+        let (stored, unsure) = (BTreeMap::new(), vec![]);
+        Ok(Self { home: Home::new()?, chance: Chance(seed), next_id: 1, stored, unsure })
+    }
+
+    /// The next INSERT, from `first` on.
+    fn insert(&mut self, first: u64) -> (Insert, String) {
+        let mut rows = Insert::new();
+        let mut sql = String::from("INSERT INTO s VALUES ");
+        for id in first..=first + self.chance.below(8) {
+            let (k, x) = (self.chance.below(5), self.chance.below(1_000_000));
+            let millis = BEGIN + id * STEP + self.chance.below(DISORDER);
+            let comma = if id == first { "" } else { ", " };
+            // Infallible: a String takes everything.
+            drop(write!(sql, "{comma}({id}, {k}, to_timestamp_millis({millis}), {x})"));
+            rows.insert(id, format!("{id},{k},{millis}000000,{x}"));
+        }
+        sql.push_str(";\n");
+        (rows, sql)
+    }
+
+    /// Starts, inserts, kills; whether the kill came in time. Afterwards the world knows what must be stored.
+    fn round(&mut self, moment: Moment) -> Result<bool, Failed> {
+        let statements = match moment {
+            Moment::Acknowledged(most) => most + 50,
+            Moment::Started(_) => 200,
+            Moment::Ending(_) => 5 + self.chance.below(20),
+        };
+        let mut sql = create();
+        let mut inserts = vec![];
+        let mut next = self.next_id;
+        for _ in 0..statements {
+            let (rows, text) = self.insert(next);
+            next = rows.keys().last().map_or(next, |id| id + 1);
+            inserts.push(rows);
+            sql.push_str(&text);
+        }
+        let by_signal = matches!(moment, Moment::Ending(_)) && self.chance.below(2) == 0;
+        if by_signal || matches!(moment, Moment::Started(_)) {
+            sql.push_str(&for_ever("t"));
+        }
+        let mut running = self.home.start(&sql)?;
+        let alive = match moment {
+            Moment::Acknowledged(most) => {
+                let times = usize::try_from(self.chance.below(most))?;
+                let alive = running.until(times, "INSERT 0 ")?;
+                std::thread::sleep(self.chance.while_below(Duration::from_millis(3)));
+                alive
+            }
+            Moment::Started(longest) => {
+                std::thread::sleep(self.chance.while_below(longest));
+                true
+            }
+            Moment::Ending(longest) => {
+                let alive = running.until(inserts.len(), "INSERT 0 ")?;
+                if alive && by_signal {
+                    running.signal("TERM")?;
+                }
+                std::thread::sleep(self.chance.while_below(longest));
+                alive
+            }
+        };
+        let said = running.kill()?;
+        self.take(&said, &inserts, by_signal)?;
+        Ok(alive && said.status.code().is_none())
+    }
+
+    /// Learns from what the program said what must be stored.
+    fn take(&mut self, said: &Said, inserts: &[Insert], told: bool) -> Result<(), Failed> {
+        // Killed (no code), or done before; somebody who is told to end may say that it was interrupted.
+        let may_end = [None, Some(0)].contains(&said.status.code())
+            || told && matches!(said.status.code(), Some(130 | 143));
+        said.check(may_end, "the program fails")?;
+        said.no_bug()?;
+        let acknowledgements = said.err.split_inclusive('\n').filter(|l| l.ends_with('\n'));
+        let mut acknowledged =
+            acknowledgements.filter_map(|l| l.trim_end().strip_prefix("INSERT 0 "));
+        for rows in inserts {
+            self.next_id = rows.keys().last().map_or(self.next_id, |id| id + 1);
+            let Some(count) = acknowledged.next() else {
+                // The next one had perhaps begun, those after it had not.
+                self.unsure.push(rows.clone());
+                return Ok(());
+            };
+            said.check(count == rows.len().to_string(), "another number of rows is acknowledged")?;
+            self.stored.extend(rows.clone());
+        }
+        Ok(())
+    }
+
+    /// Compares what there is after `inserts` with what must be; ends with a kill or cleanly.
+    fn check(&mut self, inserts: &str, kill: bool) -> Result<(), Failed> {
+        let mut before = create();
+        before.push_str(inserts);
+        let mut queries = vec![
+            "SELECT id, k, CAST(ts AS BIGINT) AS ts, x FROM s".to_owned(),
+            "SELECT query, balanced, late, bad FROM windrow.ledger WHERE NOT balanced OR late + bad <> 0"
+                .to_owned(),
+        ];
+        for (name, text, slack) in VIEWS {
+            before.push_str(&format!("WAIT FOR {name};\n"));
+            let newest =
+                format!("SELECT coalesce(max(window_end), TIMESTAMP '1970-01-01') FROM {name}");
+            queries.push(format!("SELECT * FROM {name}"));
+            queries.push(format!("SELECT * FROM ({text}) WHERE window_end <= ({newest})"));
+            // Windows that have closed and are not in the view.
+            queries.push(format!(
+                "SELECT * FROM ({text}) WHERE window_end > ({newest}) AND window_end <= (SELECT max(ts) FROM s) \
+                 - INTERVAL '{DELAY} milliseconds' - INTERVAL '{slack} seconds'"
+            ));
+        }
+        let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
+        let tables = if kill {
+            self.home.tables_then_kill(&before, &queries, "t")?
+        } else {
+            self.home.tables(&before, &queries)?
+        };
+        let mut tables = tables.into_iter();
+        self.check_rows(&tables.next().unwrap_or_default())?;
+        same("the ledger", &tables.next().unwrap_or_default(), &[])?;
+        for (name, ..) in VIEWS {
+            let mut next = || tables.next().unwrap_or_default();
+            let (view, bounded, missing) = (next(), next(), next());
+            same(&format!("view {name}"), &view, &bounded)?;
+            same(&format!("closed windows that view {name} lacks"), &missing, &[])?;
+        }
+        Ok(())
+    }
+
+    /// Compares the rows of the stream with those that must be there. What may be there counts as stored once it is.
+    fn check_rows(&mut self, found: &[String]) -> Result<(), Failed> {
+        let there: BTreeSet<&String> = found.iter().collect();
+        for insert in std::mem::take(&mut self.unsure) {
+            let rows = insert.values().filter(|row| there.contains(row)).count();
+            if rows == insert.len() {
+                self.stored.extend(insert);
+            } else if rows > 0 {
+                let lines: Vec<_> = insert.values().collect();
+                return Err(format!("{rows} rows only of the INSERT of {lines:?}").into());
+            }
+        }
+        let mut expected: Vec<String> = self.stored.values().cloned().collect();
+        expected.sort_unstable();
+        same("stream s", found, &expected)
+    }
+}
+
+/// The stream and its views, if they are not there.
+fn create() -> String {
+    let mut sql = STREAM.to_owned();
+    for (name, text, _) in VIEWS {
+        sql.push_str(&format!("CREATE MATERIALIZED VIEW IF NOT EXISTS {name} AS {text};\n"));
+    }
+    sql
+}
+
+/// The test itself: in memory and without a kill, what is checked holds.
+fn no_kill() -> Result<(), Failed> {
+    let mut world = World::new(6)?;
+    world.home.durable = false;
+    let mut sql = String::new();
+    for kill in [true, false] {
+        for _ in 0..150 {
+            let (rows, text) = world.insert(world.next_id);
+            world.next_id = rows.keys().last().map_or(1, |id| id + 1);
+            world.stored.extend(rows);
+            sql.push_str(&text);
+        }
+        world.check(&sql, kill)?;
+    }
+    world.stored.pop_first();
+    if world.check(&sql, false).is_ok() {
+        return Err("a row that is too much is not seen".into());
+    }
+    // What was said before a kill counts.
+    let mut world = World::new(7)?;
+    world.home.durable = false;
+    let mut killed = 0;
+    for _ in 0..5 {
+        killed += usize::from(world.round(Moment::Acknowledged(100))?);
+    }
+    if killed == 0 || world.stored.is_empty() {
+        return Err(format!("{killed} kills, {} rows", world.stored.len()).into());
+    }
+    Ok(())
+}
+
+/// Fails unless both have the same lines; tells some that differ.
+fn same(what: &str, found: &[String], expected: &[String]) -> Result<(), Failed> {
+    if found == expected {
+        return Ok(());
+    }
+    let tally = |lines: &[String]| {
+        let mut counts: BTreeMap<String, i64> = BTreeMap::new();
+        for line in lines {
+            *counts.entry(line.clone()).or_default() += 1;
+        }
+        counts
+    };
+    let (found, expected) = (tally(found), tally(expected));
+    let mut text = format!("{what} is not as it must be (-: is missing, +: is too much)");
+    let lines: BTreeSet<&String> = found.keys().chain(expected.keys()).collect();
+    let count = |of: &BTreeMap<String, i64>, line| of.get(line).copied().unwrap_or_default();
+    let mut different = lines.into_iter().filter_map(|line| {
+        let more = count(&found, line) - count(&expected, line);
+        (more != 0).then_some((more, line))
+    });
+    for (more, line) in different.by_ref().take(20) {
+        text.push_str(&format!("\n{} {line} ({more:+})", if more < 0 { '-' } else { '+' }));
+    }
+    text.push_str(&format!("\nand {} more", different.count()));
+    Err(text.into())
+}
+
+/// What streams and views there are, with the generation of each view's text.
+type Objects = BTreeMap<String, u64>;
+
+/// A statement, its acknowledgement, and the objects after it.
+struct Step {
+    sql: String,
+    said: &'static str,
+    after: Objects,
+}
+
+/// DDL: what was acknowledged has happened, the one statement after it has happened or not.
+fn objects() -> Result<(), Failed> {
+    let (seed, kills) = wanted(5, 20);
+    let (home, mut chance) = (Home::new()?, Chance(seed));
+    let mut run = || -> Result<(), Failed> {
+        let mut now = Objects::new();
+        let mut generation = 0;
+        for _ in 0..kills {
+            let steps: Vec<Step> = (0..60)
+                .scan(now.clone(), |objects, _| {
+                    generation += 1;
+                    let step = step(&mut chance, objects, generation);
+                    *objects = step.after.clone();
+                    Some(step)
+                })
+                .collect();
+            let mut sql: String = steps.iter().map(|step| step.sql.as_str()).collect();
+            sql.push_str("CREATE STREAM zz (ts TIMESTAMP, WATERMARK FOR ts);\nDROP STREAM zz;\n");
+            let mut running = home.start(&sql)?;
+            let times = usize::try_from(chance.below(40))?;
+            // The acknowledgement of the step before the kill.
+            if let Some(last) = steps.get(..times).and_then(<[Step]>::last) {
+                let before = steps.get(..times).unwrap_or_default();
+                let alike = before.iter().filter(|step| step.said == last.said).count();
+                running.until(alike, last.said)?;
+            }
+            std::thread::sleep(chance.while_below(Duration::from_millis(10)));
+            let said = running.kill()?;
+            said.check([None, Some(0)].contains(&said.status.code()), "the program fails")?;
+            let words: BTreeSet<&str> = steps.iter().map(|step| step.said).collect();
+            let done: usize = words.iter().map(|words| count(&said.err, words)).sum();
+            let after = |steps_done: usize| match steps_done.checked_sub(1) {
+                None => now.clone(),
+                Some(last) => {
+                    steps.get(last).or(steps.last()).map_or(now.clone(), |s| s.after.clone())
+                }
+            };
+            let found = found(&home)?;
+            let possible = [after(done), after(done + 1)];
+            if !possible.contains(&found) {
+                let text =
+                    format!("{found:?} is there after {done} steps, not one of {possible:?}");
+                return Err(failed(&said, &text));
+            }
+            now = found;
+        }
+        Ok(())
+    };
+    run().map_err(|e| format!("seed {seed}: {}", e.message().unwrap_or_default()).into())
+}
+
+/// A statement that can be run with these objects.
+fn step(chance: &mut Chance, now: &Objects, generation: u64) -> Step {
+    let name = ["a", "b", "c"][usize::try_from(chance.below(3)).unwrap_or_default()];
+    let (stream, view) = (format!("s_{name}"), format!("v_{name}"));
+    let mut after = now.clone();
+    let (sql, said) = match (now.contains_key(&stream), now.contains_key(&view), chance.below(4)) {
+        (false, ..) => {
+            after.insert(stream.clone(), 0);
+            (
+                format!("CREATE STREAM {stream} (id BIGINT, ts TIMESTAMP, WATERMARK FOR ts)"),
+                "CREATE STREAM",
+            )
+        }
+        (true, false, 0) => {
+            after.remove(&stream);
+            (format!("DROP STREAM {stream}"), "DROP STREAM")
+        }
+        (true, true, 0) => {
+            after.remove(&view);
+            (format!("DROP MATERIALIZED VIEW {view}"), "DROP MATERIALIZED VIEW")
+        }
+        (true, _, 1) => {
+            let values =
+                format!("({generation}, to_timestamp_millis({}))", BEGIN + generation * 10_000);
+            (format!("INSERT INTO {stream} VALUES {values}"), "INSERT 0 1")
+        }
+        (true, is_there, _) => {
+            after.insert(view.clone(), generation);
+            let replace = if is_there { "OR REPLACE " } else { "" };
+            (
+                format!(
+                    "CREATE {replace}MATERIALIZED VIEW {view} AS SELECT window_end, count(*) AS g{generation} \
+                     FROM TUMBLE({stream}, ts, INTERVAL '1 minute') GROUP BY window_start, window_end"
+                ),
+                "CREATE MATERIALIZED VIEW",
+            )
+        }
+    };
+    Step { sql: sql + ";\n", said, after }
+}
+
+/// What streams and views there are after a start.
+fn found(home: &Home) -> Result<Objects, Failed> {
+    let queries =
+        ["SELECT name FROM windrow.streams", "SELECT name, definition FROM windrow.views"];
+    let mut objects = Objects::new();
+    let tables = home.tables("", &queries)?;
+    for line in tables.iter().flatten() {
+        let name = line.split(',').next().unwrap_or_default();
+        let generation = line.split(" AS g").nth(1).and_then(|rest| rest.split(' ').next());
+        // The stream at the end of each script is not one of the objects.
+        if name != "zz" {
+            objects.insert(name.to_owned(), generation.and_then(|g| g.parse().ok()).unwrap_or(0));
+        }
+    }
+    Ok(objects)
+}
