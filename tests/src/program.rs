@@ -236,7 +236,8 @@ fn between(before: &str, queries: &[&str]) -> String {
 
 /// The results of `count` queries.
 fn apart(out: &str, count: usize) -> Result<Vec<Vec<String>>, Failed> {
-    let tables = out.split(&format!("{BETWEEN}\n1\n")).skip(1);
+    let separator = format!("{BETWEEN}\n1\n");
+    let tables = out.split(&separator).skip(1);
     let rows = |table: &str| {
         let mut rows: Vec<String> = table.lines().skip(1).map(str::to_owned).collect();
         rows.sort_unstable();

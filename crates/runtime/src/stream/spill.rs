@@ -14,7 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use windrow_archive::{ArchiveTable, Provenance};
-use windrow_core::{Clock, Limits, Result};
+use windrow_core::{Clock, Limits, Result, Watermark};
 
 use crate::durable::wal::Wal;
 use crate::stream::log::StreamLog;
@@ -64,6 +64,10 @@ impl Spiller {
     pub(crate) async fn spill(&self) -> Result<()> {
         let mut spills = self.spills.lock().await;
         let Some(rows) = self.log.unarchived(self.wal.is_none()) else { return Ok(()) };
+        if rows.batches.is_empty() && rows.watermark != Watermark::END {
+            // Time without rows is no news: the next run finds it empty too.
+            return Ok(());
+        }
         let version = match &self.wal {
             Some(_) => i64::try_from(rows.end).unwrap_or(i64::MAX),
             None => rows.watermark.ticks(),
