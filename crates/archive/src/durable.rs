@@ -4,13 +4,17 @@
 //! entries that lead to them are on the disk; a file becomes visible only after its bytes are.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::collections::BTreeSet;
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path as FsPath, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::file_entry::checksum_of;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
+use parking_lot::Mutex;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
@@ -18,11 +22,17 @@ use object_store::{
     Result, UploadPart,
 };
 
-/// The machine's file system as an object store, with every write synced.
+/// The machine's file system as an object store, with every write synced, and every archive file
+/// held against the checksum in its name before it is read for the first time.
 #[derive(Debug, Default)]
 pub struct SyncedLocal {
     inner: LocalFileSystem,
+    /// Files whose bytes were right.
+    verified: Arc<Mutex<BTreeSet<Path>>>,
 }
+
+/// So many bytes are read at a time.
+const VERIFY_BYTES: usize = 1 << 20;
 
 /// Tells files apart that are being written.
 static STAGED: AtomicU64 = AtomicU64::new(0);
@@ -30,7 +40,48 @@ static STAGED: AtomicU64 = AtomicU64::new(0);
 impl SyncedLocal {
     /// The whole file system, from its root.
     pub fn new() -> Self {
-        Self { inner: LocalFileSystem::new() }
+        Self { inner: LocalFileSystem::new(), verified: Arc::default() }
+    }
+}
+
+impl SyncedLocal {
+    /// Reads a file that carries its checksum in its name, once, and compares. Parquet pages have
+    /// no checksums of their own here: a flipped byte could be read as another number.
+    async fn verify(&self, location: &Path) -> Result<()> {
+        let Some(sum) = location.filename().and_then(checksum_of) else { return Ok(()) };
+        if self.verified.lock().contains(location) {
+            return Ok(());
+        }
+        let path = self.inner.path_to_filesystem(location)?;
+        let is = blocking(move || {
+            let mut file = match File::open(&path) {
+                Ok(file) => file,
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(e) => return Err(failed(&path, e)),
+            };
+            let mut hasher = crc32fast::Hasher::new();
+            let mut buffer = vec![0; VERIFY_BYTES];
+            loop {
+                let read = file.read(&mut buffer).map_err(|e| failed(&path, e))?;
+                match buffer.get(..read) {
+                    Some(bytes) if read > 0 => hasher.update(bytes),
+                    _ => return Ok(Some(hasher.finalize())),
+                }
+            }
+        });
+        let is = is.await?;
+        if is != Some(sum) {
+            let how = match is {
+                None => "missing",
+                Some(_) => "damaged: its checksum is wrong",
+            };
+            let why = format!("the archive file \"/{location}\" is {how}");
+            let source = windrow_core::Error::new(windrow_core::ErrorKind::Corrupt, why)
+                .with_hint("Restore the file from a backup; nothing has been overwritten.");
+            return Err(Error::Generic { store: "archive", source: Box::new(source) });
+        }
+        self.verified.lock().insert(location.clone());
+        Ok(())
     }
 }
 
@@ -152,6 +203,9 @@ impl ObjectStore for SyncedLocal {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if !options.head {
+            self.verify(location).await?;
+        }
         self.inner.get_opts(location, options).await
     }
 
@@ -160,6 +214,7 @@ impl ObjectStore for SyncedLocal {
         location: &Path,
         ranges: &[std::ops::Range<u64>],
     ) -> Result<Vec<bytes::Bytes>> {
+        self.verify(location).await?;
         self.inner.get_ranges(location, ranges).await
     }
 

@@ -39,6 +39,9 @@ fn cause<'a, T: StdError + 'static>(e: &'a (dyn StdError + 'static)) -> Option<&
 
 /// An object store that said no. `what` is what was tried, in words, with the name.
 pub(crate) fn store(what: &str, e: ObjectStoreError) -> Error {
+    if let Some(ours) = cause::<Error>(&e) {
+        return damaged(ours, what);
+    }
     let kind = match &e {
         ObjectStoreError::NotFound { .. } => ErrorKind::Corrupt,
         _ => ErrorKind::Unavailable,
@@ -83,11 +86,20 @@ pub(crate) fn delta(what: &str, e: DeltaTableError) -> Error {
 
 /// A Parquet file that cannot be read.
 pub(crate) fn reading(path: &str, e: ParquetError) -> Error {
+    if let Some(ours) = cause::<Error>(&e) {
+        return damaged(ours, "read the archive");
+    }
     let unavailable = cause::<ObjectStoreError>(&e)
         .is_some_and(|o| !matches!(o, ObjectStoreError::NotFound { .. }));
     let kind = if unavailable { ErrorKind::Unavailable } else { ErrorKind::Corrupt };
     Error::new(kind, format!("cannot read the archive file \"{path}\": {}", chain(&e)))
         .with_source(e)
+}
+
+/// An error of ours that went through a library.
+fn damaged(ours: &Error, what: &str) -> Error {
+    let error = Error::new(ours.kind(), format!("cannot {what}: {}", ours.message()));
+    ours.hints().iter().fold(error, |error, hint| error.with_hint(hint))
 }
 
 /// Rows that cannot be encoded as Parquet.

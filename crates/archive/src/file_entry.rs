@@ -33,12 +33,22 @@ const SUFFIX: &str = ".parquet";
 
 /// A name that was never used. A crash may leave a file whose rows are written again, so the rows
 /// alone do not make a name.
-pub(crate) fn new_name(start: u64, end: u64, txn_version: i64) -> String {
+///
+/// It carries the CRC-32 of the file's bytes, so that damage is seen before a row is read.
+pub(crate) fn new_name(start: u64, end: u64, txn_version: i64, bytes: &[u8]) -> String {
     static MADE: AtomicU64 = AtomicU64::new(0);
     let mut random = RandomState::new().build_hasher();
     random.write_u64(MADE.fetch_add(1, Ordering::Relaxed));
     let random = random.finish();
-    format!("{PREFIX}{start:020}-{end:020}-{txn_version}-{random:016x}{SUFFIX}")
+    let sum = crc32fast::hash(bytes);
+    format!("{PREFIX}{start:020}-{end:020}-{txn_version}-{random:016x}-{sum:08x}{SUFFIX}")
+}
+
+/// The checksum that a file name says, or `None` if the name is not ours.
+pub(crate) fn checksum_of(name: &str) -> Option<u32> {
+    rows_of(name)?;
+    let (_, sum) = name.strip_suffix(SUFFIX)?.rsplit_once('-')?;
+    u32::from_str_radix(sum, 16).ok().filter(|_| sum.len() == 8)
 }
 
 /// The rows that a file name says, or `None` if the name is not ours.

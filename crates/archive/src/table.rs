@@ -320,7 +320,7 @@ impl ArchiveTable {
         let store = self.storage.root();
         let mut entries = Vec::with_capacity(files.len());
         for file in files {
-            let name = file_entry::new_name(file.start, file.end, txn_version);
+            let name = file_entry::new_name(file.start, file.end, txn_version, &file.bytes);
             let path = self.storage.path_of(&name);
             let bytes = file.bytes.len() as u64;
             store

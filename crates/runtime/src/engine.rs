@@ -189,7 +189,7 @@ impl Engine {
             // On a thread of its own, because the caller may be inside of another runtime.
             let restored =
                 std::thread::scope(|scope| scope.spawn(|| cpu.block_on(session.restore())).join());
-            restored.map_err(|_panic| Error::internal("opening the data directory panicked"))??;
+            restored.map_err(|_panic| Error::internal("opening the data directory panicked"))?;
         }
         Ok(engine)
     }

@@ -17,7 +17,7 @@ use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::plan::EventTime;
 
 use crate::engine::{CATALOG, SCHEMA};
-use crate::query::shared::Shared;
+use crate::query::shared::{Shared, again};
 use crate::stream::log::StreamLog;
 use crate::stream::{Feed, Stream};
 
@@ -26,6 +26,8 @@ use crate::stream::{Feed, Stream};
 pub(crate) struct Catalog {
     schema: Arc<MemorySchemaProvider>,
     objects: Mutex<BTreeMap<String, Entry>>,
+    /// Objects of the data directory that could not be opened, and why.
+    broken: Mutex<BTreeMap<String, Arc<Error>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -79,7 +81,7 @@ impl Object {
 
 impl Catalog {
     pub(crate) fn new(schema: Arc<MemorySchemaProvider>) -> Self {
-        Self { schema, objects: Mutex::default() }
+        Self { schema, objects: Mutex::default(), broken: Mutex::default() }
     }
 
     /// Adds an object and what the planner scans for it.
@@ -224,8 +226,26 @@ impl Catalog {
         }
     }
 
+    /// Remembers that an object of the data directory cannot be used.
+    pub(crate) fn mark_broken(&self, name: &str, error: Error) {
+        self.broken.lock().insert(name.to_owned(), Arc::new(error));
+    }
+
+    /// Why an object cannot be used, if so.
+    pub(crate) fn broken(&self, name: &str) -> Option<Error> {
+        self.broken.lock().get(name).map(again)
+    }
+
+    /// Forgets a broken object; whether there was one.
+    pub(crate) fn forget_broken(&self, name: &str) -> bool {
+        self.broken.lock().remove(name).is_some()
+    }
+
     /// The error for a name that nothing has.
     pub(crate) fn missing(&self, kind: &str, name: &str) -> Error {
+        if let Some(error) = self.broken(name) {
+            return error;
+        }
         let error = Error::new(ErrorKind::NotFound, format!("{kind} \"{name}\" does not exist"));
         let names = self.names();
         let known: Vec<&str> = names.iter().map(String::as_str).collect();

@@ -1,123 +1,241 @@
-//! The durable catalog: the statements that made the objects, in the order of their making.
+//! The definitions of the objects, on disk.
 //!
-//! One file, `catalog.json`, written anew at each change. Its first line is the CRC-32 of the
-//! rest, so that a damaged catalog is told from an empty one and never overwritten.
+//! ```text
+//! catalog.json  {"format":1,"next_id":3,"crc32":"…","objects":[{"id":1,"name":"s",…},…]}
+//! change ─► new text ─► write_atomically ─► memory
+//! ```
+//! Invariants: objects stand in order of creation, so that each finds what it needs; an id is
+//! never given twice; memory changes only after the file did; a file that does not match its
+//! checksum is an error and is never overwritten.
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
 use windrow_core::{Error, ErrorKind, Result};
 
-use crate::durable::directory::{DataDirectory, encode_name, failed, write_atomically};
+use super::directory::{DataDirectory, encode_name, unknown_format, write_atomically};
+use super::files::{Files, StdFiles, corrupt, io_error};
 
-const FILE: &str = "catalog.json";
+/// The format that this version reads and writes.
+const FORMAT: u64 = 1;
+/// Longer folder names are cut and made unique by the id; file systems allow 255 bytes.
+const DIR_BYTES_MAX: usize = 200;
+/// Where objects have their folders.
+const FOLDERS: [&str; 2] = ["streams", "views"];
+
+/// What kind of object a definition makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A stream.
+    Stream,
+    /// A view.
+    View,
+    /// A materialized view.
+    MaterializedView,
+    /// A table.
+    Table,
+}
+
+impl Kind {
+    const ALL: [Self; 4] = [Self::Stream, Self::View, Self::MaterializedView, Self::Table];
+
+    /// The word in the file.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::View => "view",
+            Self::MaterializedView => "materialized_view",
+            Self::Table => "table",
+        }
+    }
+}
 
 /// One object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Definition {
-    /// Never used again for another object.
+    /// Never given twice in a data directory.
     pub(crate) id: u64,
+    /// Its name, as the catalog has it.
     pub(crate) name: String,
-    /// `stream`, `view`, `materialized view`, `table`.
-    pub(crate) kind: String,
-    /// The statement that made it.
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// The statement that creates it.
     pub(crate) sql: String,
     /// The name of its folder.
     pub(crate) dir: String,
 }
 
-/// All definitions.
+/// The definitions of a data directory.
 #[derive(Debug)]
 pub(crate) struct Definitions {
-    path: PathBuf,
-    content: Content,
+    directory: PathBuf,
+    state: Mutex<State>,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Content {
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct State {
     next_id: u64,
     objects: Vec<Definition>,
 }
 
 impl Definitions {
-    /// The definitions of a data directory.
+    /// Reads the definitions; there are none in a new directory.
     ///
     /// # Errors
-    /// `Corrupt` when the file is damaged.
+    /// [`ErrorKind::Corrupt`] when the file is damaged, [`ErrorKind::Data`] when its format is not
+    /// known, [`ErrorKind::Unavailable`] when it cannot be read.
     pub(crate) fn open(directory: &DataDirectory) -> Result<Self> {
-        let path = directory.path().join(FILE);
-        let content = match std::fs::read(&path) {
-            Ok(bytes) => decode(&bytes).map_err(|why| {
-                Error::new(ErrorKind::Corrupt, format!("\"{}\" is damaged: {why}", path.display()))
-                    .with_hint("Restore the file from a backup; nothing has been overwritten.")
-            })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Content::default(),
-            Err(error) => return Err(failed("read", &path, error)),
+        let definitions = Self {
+            directory: directory.path().to_path_buf(),
+            state: Mutex::new(State { next_id: 1, objects: vec![] }),
         };
-        Ok(Self { path, content })
-    }
-
-    /// In the order of their making.
-    pub(crate) fn list(&self) -> &[Definition] {
-        &self.content.objects
-    }
-
-    /// Adds an object, in the place of the one of this name if there is one, in one step. Its
-    /// folder is a new one.
-    ///
-    /// # Errors
-    /// When it cannot be written; nothing has changed then.
-    pub(crate) fn put(&mut self, name: &str, kind: &str, sql: &str) -> Result<Definition> {
-        let mut content = self.content.clone();
-        let id = content.next_id;
-        content.next_id += 1;
-        let mut dir = encode_name(name);
-        let root = self.path.parent().map(PathBuf::from).unwrap_or_default();
-        let on_disk =
-            ["streams", "views"].iter().any(|folder| root.join(folder).join(&dir).exists());
-        if on_disk || content.objects.iter().any(|d| d.dir == dir) {
-            dir = format!("{dir}.{id}");
+        let path = definitions.path();
+        match StdFiles.read(&path) {
+            Ok(bytes) => *definitions.state.lock() = definitions.parse(&bytes)?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(io_error("read", &path, e)),
         }
-        let definition = Definition {
-            id,
-            name: name.to_owned(),
-            kind: kind.to_owned(),
-            sql: sql.to_owned(),
-            dir,
-        };
-        content.objects.retain(|d| d.name != name);
-        content.objects.push(definition.clone());
-        self.write(content)?;
-        Ok(definition)
+        Ok(definitions)
     }
 
-    /// Removes objects.
+    /// All objects, in order of creation.
+    pub(crate) fn list(&self) -> Vec<Definition> {
+        self.state.lock().objects.clone()
+    }
+
+    /// Adds an object; durable on return.
     ///
     /// # Errors
-    /// When it cannot be written; nothing has changed then.
-    pub(crate) fn remove(&mut self, names: &[&str]) -> Result<()> {
-        let mut content = self.content.clone();
-        content.objects.retain(|d| !names.contains(&d.name.as_str()));
-        self.write(content)
+    /// [`ErrorKind::Exists`] when the name is taken; when the file cannot be written.
+    pub(crate) fn add(&self, name: &str, kind: Kind, sql: &str) -> Result<Definition> {
+        self.replace(&[], name, kind, sql)
     }
 
-    fn write(&mut self, content: Content) -> Result<()> {
-        let json = serde_json::to_vec_pretty(&content)
-            .map_err(|e| Error::internal(e.to_string()).with_source(e))?;
-        let mut bytes = format!("{:08x}\n", crc32fast::hash(&json)).into_bytes();
-        bytes.extend(json);
-        write_atomically(&self.path, &bytes)?;
-        self.content = content;
+    /// Removes the objects `old` (those that there are) and adds one, in one step.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add); then nothing is removed.
+    pub(crate) fn replace(
+        &self,
+        old: &[&str],
+        name: &str,
+        kind: Kind,
+        sql: &str,
+    ) -> Result<Definition> {
+        let mut state = self.state.lock();
+        let id = state.next_id;
+        // Removed objects still count: their folder may not be empty yet.
+        let dir = self.choose_dir(&state, name, id);
+        let mut new = State { next_id: id + 1, objects: state.objects.clone() };
+        new.objects.retain(|o| !old.contains(&o.name.as_str()));
+        if new.objects.iter().any(|o| o.name == name) {
+            return Err(Error::new(ErrorKind::Exists, format!("\"{name}\" exists already")));
+        }
+        let added = Definition { id, name: name.into(), kind, sql: sql.into(), dir };
+        new.objects.push(added.clone());
+        self.write(&new)?;
+        *state = new;
+        Ok(added)
+    }
+
+    /// Removes objects (those that there are), in one step; their folders are the caller's.
+    ///
+    /// # Errors
+    /// When the file cannot be written; then nothing is removed.
+    pub(crate) fn remove(&self, names: &[&str]) -> Result<()> {
+        let mut state = self.state.lock();
+        let mut new = state.clone();
+        new.objects.retain(|o| !names.contains(&o.name.as_str()));
+        if new != *state {
+            self.write(&new)?;
+            *state = new;
+        }
         Ok(())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.join("catalog.json")
+    }
+
+    fn choose_dir(&self, state: &State, name: &str, id: u64) -> String {
+        let mut dir = encode_name(name);
+        let long = dir.len() > DIR_BYTES_MAX;
+        // Encoded names are ASCII.
+        dir.truncate(DIR_BYTES_MAX);
+        let taken = state.objects.iter().any(|o| o.dir == dir)
+            || FOLDERS.iter().any(|f| self.directory.join(f).join(&dir).exists());
+        if long || taken { format!("{dir}.{id}") } else { dir }
+    }
+
+    fn write(&self, state: &State) -> Result<()> {
+        let objects: Vec<_> = state
+            .objects
+            .iter()
+            .map(|o| {
+                json!({ "id": o.id, "name": o.name, "kind": o.kind.as_str(), "sql": o.sql,
+                        "dir": o.dir })
+            })
+            .collect();
+        let catalog = json!({
+            "format": FORMAT, "next_id": state.next_id, "crc32": state.checksum(),
+            "objects": objects,
+        });
+        write_atomically(&self.path(), format!("{catalog:#}\n").as_bytes())
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Result<State> {
+        let path = self.path();
+        let damaged = |why: &str| corrupt(&path, 0, why);
+        let value: Value =
+            serde_json::from_slice(bytes).map_err(|e| damaged(&format!("it is not JSON ({e})")))?;
+        match value.get("format").and_then(Value::as_u64) {
+            Some(FORMAT) => {}
+            Some(other) => return Err(unknown_format(&path, other, FORMAT)),
+            None => return Err(damaged("it has no number \"format\"")),
+        }
+        let state = State::from_json(&value).ok_or_else(|| damaged("a field is missing"))?;
+        if value.get("crc32").and_then(Value::as_str) != Some(state.checksum().as_str()) {
+            return Err(damaged("the checksum is wrong"));
+        }
+        Ok(state)
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<Content, String> {
-    let (sum, json) = bytes.split_at_checked(9).ok_or("it is too short")?;
-    if sum != format!("{:08x}\n", crc32fast::hash(json)).as_bytes() {
-        return Err("its checksum is wrong".to_owned());
+impl State {
+    /// The state in a parsed file, if all its fields are there.
+    fn from_json(value: &Value) -> Option<Self> {
+        let objects = value.get("objects")?.as_array()?;
+        let object = |o: &Value| {
+            let text = |key: &str| Some(o.get(key)?.as_str()?.to_owned());
+            let kind = text("kind")?;
+            Some(Definition {
+                id: o.get("id")?.as_u64()?,
+                name: text("name")?,
+                kind: Kind::ALL.into_iter().find(|k| k.as_str() == kind)?,
+                sql: text("sql")?,
+                dir: text("dir")?,
+            })
+        };
+        Some(Self {
+            next_id: value.get("next_id")?.as_u64()?,
+            objects: objects.iter().map(object).collect::<Option<_>>()?,
+        })
     }
-    serde_json::from_slice(json).map_err(|e| e.to_string())
+
+    /// Over what is meant, not over the text: it does not depend on how JSON is laid out.
+    fn checksum(&self) -> String {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&self.next_id.to_le_bytes());
+        for object in &self.objects {
+            hasher.update(&object.id.to_le_bytes());
+            for text in [&object.name, object.kind.as_str(), &object.sql, &object.dir] {
+                hasher.update(&(text.len() as u64).to_le_bytes());
+                hasher.update(text.as_bytes());
+            }
+        }
+        format!("{:08x}", hasher.finalize())
+    }
 }
 
 #[cfg(test)]
@@ -126,36 +244,77 @@ mod tests {
 
     #[test]
     fn definitions_come_back_in_order() {
-        let dir = tempfile::tempdir().unwrap();
-        let directory = DataDirectory::open(dir.path()).unwrap();
-        let mut definitions = Definitions::open(&directory).unwrap();
-        definitions.put("s", "stream", "CREATE STREAM s (k INT)").unwrap();
-        definitions.put("v", "view", "CREATE VIEW v AS SELECT 1").unwrap();
-        let again = definitions.put("s", "stream", "CREATE OR REPLACE STREAM s (k TEXT)").unwrap();
-        assert_ne!(again.dir, "s", "another object, another folder");
-        let back = Definitions::open(&directory).unwrap();
-        assert_eq!(back.list(), definitions.list());
-        assert_eq!(back.list().iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["v", "s"]);
-        definitions.remove(&["v"]).unwrap();
-        assert_eq!(Definitions::open(&directory).unwrap().list(), [again]);
+        let tmp = tempfile::tempdir().unwrap();
+        let directory = DataDirectory::open(tmp.path()).unwrap();
+        let definitions = Definitions::open(&directory).unwrap();
+        assert!(definitions.list().is_empty());
+        let s = definitions.add("s", Kind::Stream, "CREATE STREAM s \"é\"\n").unwrap();
+        assert_eq!((s.id, s.dir.as_str()), (1, "s"));
+        definitions.add("V", Kind::MaterializedView, "CREATE …").unwrap();
+        let error = definitions.add("s", Kind::View, "").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Exists);
+        let before = definitions.list();
+        drop(definitions);
+        let definitions = Definitions::open(&directory).unwrap();
+        assert_eq!(definitions.list(), before);
+        // The folder of the old one may still be there.
+        let s = definitions.replace(&["s"], "s", Kind::Table, "CREATE TABLE s").unwrap();
+        assert_eq!((s.id, s.dir.as_str()), (3, "s.3"));
+        definitions.remove(&["V", "nobody"]).unwrap();
+        assert_eq!(Definitions::open(&directory).unwrap().list(), [s]);
+        // An id is not given again, even if the newest object is gone.
+        definitions.remove(&["s"]).unwrap();
+        let definitions = Definitions::open(&directory).unwrap();
+        std::fs::create_dir_all(tmp.path().join("views/w")).unwrap();
+        let w = definitions.add("w", Kind::View, "").unwrap();
+        assert_eq!((w.id, w.dir.as_str()), (4, "w.4"));
+        let long = definitions.add(&"É".repeat(100), Kind::View, "").unwrap();
+        assert!(long.dir.len() < 255 && long.dir.ends_with(".5"), "{}", long.dir);
     }
 
     #[test]
-    fn any_flipped_byte_is_seen() {
-        let dir = tempfile::tempdir().unwrap();
-        let directory = DataDirectory::open(dir.path()).unwrap();
-        Definitions::open(&directory)
-            .unwrap()
-            .put("s", "stream", "CREATE STREAM s (k INT)")
-            .unwrap();
-        let path = dir.path().join(FILE);
-        let good = std::fs::read(&path).unwrap();
-        for at in 0..good.len() {
-            let mut bad = good.clone();
-            bad[at] ^= 1;
-            std::fs::write(&path, &bad).unwrap();
-            let error = Definitions::open(&directory).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Corrupt, "byte {at}");
+    fn a_flipped_byte_never_changes_what_is_meant() {
+        let tmp = tempfile::tempdir().unwrap();
+        let directory = DataDirectory::open(tmp.path()).unwrap();
+        let definitions = Definitions::open(&directory).unwrap();
+        definitions.add("s", Kind::Stream, "CREATE STREAM s").unwrap();
+        definitions.add("v", Kind::View, "CREATE VIEW v").unwrap();
+        let (path, good) = (definitions.path(), definitions.list());
+        let bytes = std::fs::read(&path).unwrap();
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            std::fs::write(&path, &damaged).unwrap();
+            match Definitions::open(&directory) {
+                // White space.
+                Ok(read) => assert_eq!(read.list(), good),
+                Err(e) if e.kind() == ErrorKind::Data => {
+                    assert!(e.message().contains("knows format 1"), "{e}");
+                }
+                Err(e) => {
+                    assert_eq!(e.kind(), ErrorKind::Corrupt);
+                    assert!(e.message().contains("catalog.json"), "{e}");
+                }
+            }
+            assert_eq!(std::fs::read(&path).unwrap(), damaged);
         }
+        for len in 0..bytes.len() - 2 {
+            std::fs::write(&path, &bytes[..len]).unwrap();
+            assert_eq!(Definitions::open(&directory).unwrap_err().kind(), ErrorKind::Corrupt);
+        }
+    }
+
+    #[test]
+    fn a_change_that_cannot_be_written_did_not_happen() {
+        let tmp = tempfile::tempdir().unwrap();
+        let directory = DataDirectory::open(tmp.path()).unwrap();
+        let definitions = Definitions::open(&directory).unwrap();
+        definitions.add("s", Kind::Stream, "").unwrap();
+        std::fs::create_dir(tmp.path().join("catalog.json.tmp")).unwrap();
+        assert!(definitions.add("t", Kind::Stream, "").is_err());
+        assert!(definitions.remove(&["s"]).is_err());
+        std::fs::remove_dir(tmp.path().join("catalog.json.tmp")).unwrap();
+        assert_eq!(definitions.list().len(), 1);
+        assert_eq!(definitions.add("t", Kind::Stream, "").unwrap().id, 2);
     }
 }

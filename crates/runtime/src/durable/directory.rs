@@ -1,62 +1,54 @@
-//! A data directory: one writer, a known format, and the one way to write a small file.
+//! The data directory: whose it is, which format it has, and who has it open.
 //!
 //! ```text
-//! DIR/LOCK      held by the process that has the directory open; its number is in it
-//! DIR/FORMAT    {"format":1,"created_by":"windrow 0.1.0"}
+//! DATA/LOCK     locked while open; holds the pid
+//!      FORMAT   {"format":1,"created_by":"windrow 0.1.0"}
 //! ```
-//! Invariants: nothing is written into a directory that is not ours, or of a format that this
-//! version does not know; a file that [`write_atomically`] wrote is there wholly or not at all.
+//! Invariants: one process at a time; nothing is created in a directory that is not ours; a file
+//! written by [`write_atomically`] has, after a crash, either its old or its new content.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind as IoKind, Read, Write};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use windrow_core::{Error, ErrorKind, Result};
 
-/// The layout that this version writes and reads; see `docs/formats.md`.
-const FORMAT: u32 = 1;
-const LOCK_FILE: &str = "LOCK";
-const FORMAT_FILE: &str = "FORMAT";
+use super::files::{Files, StdFiles, corrupt, io_error};
 
-/// A data directory that this process has to itself until it is dropped.
+/// The format that this version reads and writes.
+const FORMAT: u64 = 1;
+/// What may stand in a directory that is still new.
+const HARMLESS: [&str; 3] = ["LOCK", "FORMAT.tmp", "lost+found"];
+
+/// An open data directory; others are locked out until it is dropped.
 #[derive(Debug)]
 pub(crate) struct DataDirectory {
     path: PathBuf,
-    /// Locked as long as it is open.
+    /// Holds the lock.
     _lock: File,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Format {
-    format: u32,
-    created_by: String,
-}
-
 impl DataDirectory {
-    /// Opens the directory, or makes it.
+    /// Opens the data directory at `path`, or makes one of a new or empty directory.
     ///
     /// # Errors
-    /// `Unavailable` when another process has it or it cannot be written; `Data` when it is of
-    /// another format; `Config` when it is not a data directory.
+    /// [`ErrorKind::Unavailable`] when another process has it open, or the file system fails;
+    /// [`ErrorKind::Config`] when the directory is of something else; [`ErrorKind::Data`] when its
+    /// format is not known; [`ErrorKind::Corrupt`] when `FORMAT` is damaged.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        create_dir(path)?;
-        if !path.join(FORMAT_FILE).exists() {
-            refuse_foreign(path)?;
-        }
+        StdFiles.create_dir(path).map_err(|e| io_error("create", path, e))?;
+        refuse_foreign(path)?;
         let lock = lock(path)?;
-        let format = path.join(FORMAT_FILE);
-        match fs::read(&format) {
-            Ok(bytes) => check_format(path, &bytes)?,
-            Err(error) if error.kind() == IoKind::NotFound => {
-                let created_by = format!("windrow {}", env!("CARGO_PKG_VERSION"));
-                let bytes = serde_json::to_vec(&Format { format: FORMAT, created_by })
-                    .map_err(|e| Error::internal(e.to_string()).with_source(e))?;
-                write_atomically(&format, &bytes)?;
-            }
-            Err(error) => return Err(failed("read", &format, error)),
+        let format = path.join("FORMAT");
+        if format.exists() {
+            check_format(&format)?;
+        } else {
+            let created_by = format!("windrow {}", env!("CARGO_PKG_VERSION"));
+            let text = json!({ "format": FORMAT, "created_by": created_by }).to_string();
+            write_atomically(&format, format!("{text}\n").as_bytes())?;
         }
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_path_buf(), _lock: lock })
     }
 
     /// Where it is.
@@ -65,129 +57,112 @@ impl DataDirectory {
     }
 }
 
-/// A directory with files of somebody else is not taken over.
+/// An error when the directory has files, but no `FORMAT`.
 fn refuse_foreign(path: &Path) -> Result<()> {
-    for entry in fs::read_dir(path).map_err(|e| failed("read", path, e))? {
-        let entry = entry.map_err(|e| failed("read", path, e))?;
-        let name = entry.file_name();
-        // A first start may have ended between the two files.
-        if name != LOCK_FILE && !name.to_string_lossy().starts_with(FORMAT_FILE) {
-            return Err(Error::config(format!(
-                "\"{}\" is not empty and not a Windrow data directory",
-                path.display()
-            ))
-            .with_hint("Name a directory that is empty or does not exist yet."));
-        }
-    }
-    Ok(())
-}
-
-fn check_format(path: &Path, bytes: &[u8]) -> Result<()> {
-    let format: Format = serde_json::from_slice(bytes).map_err(|e| {
-        let file = path.join(FORMAT_FILE);
-        Error::new(ErrorKind::Corrupt, format!("\"{}\" is damaged: {e}", file.display()))
-            .with_source(e)
-    })?;
-    if format.format == FORMAT {
+    let names = StdFiles.list(path).map_err(|e| io_error("list", path, e))?;
+    let ours = names.iter().any(|n| n == "FORMAT");
+    if ours || names.iter().all(|n| HARMLESS.contains(&n.as_str())) {
         return Ok(());
     }
-    Err(Error::data(format!(
-        "data directory \"{}\" has format {}, this version knows format {FORMAT}",
-        path.display(),
-        format.format
-    ))
-    .with_hint(format!("It was made by {}; open it with that version.", format.created_by)))
+    let message = format!("\"{}\" is not empty and not a Windrow data directory", path.display());
+    Err(Error::config(message).with_hint("Name a new or an empty directory."))
 }
 
-fn lock(path: &Path) -> Result<File> {
-    let file_path = path.join(LOCK_FILE);
-    let opened =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&file_path);
-    let mut file = opened.map_err(|e| failed("write", &file_path, e))?;
+fn lock(directory: &Path) -> Result<File> {
+    let path = directory.join("LOCK");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|e| io_error("open", &path, e))?;
     match file.try_lock() {
         Ok(()) => {}
+        Err(TryLockError::Error(e)) => return Err(io_error("lock", &path, e)),
         Err(TryLockError::WouldBlock) => {
-            let mut owner = String::new();
-            let by = match file.read_to_string(&mut owner) {
-                Ok(_) if !owner.trim().is_empty() => format!(" (process {})", owner.trim()),
-                _ => String::new(),
+            let mut pid = String::new();
+            // Some systems do not let others read a locked file; then the pid is not told.
+            let who = match file.read_to_string(&mut pid) {
+                Ok(_) if pid.trim() == std::process::id().to_string() => "this process".into(),
+                Ok(_) if !pid.trim().is_empty() => format!("another process (pid {})", pid.trim()),
+                _ => "another process".to_owned(),
             };
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("data directory \"{}\" is in use by another process{by}", path.display()),
-            )
-            .with_hint("A data directory has one writer at a time; end the other one first."));
+            let message = format!("data directory \"{}\" is in use by {who}", directory.display());
+            return Err(Error::new(ErrorKind::Unavailable, message)
+                .with_hint("Stop that process, or name another directory."));
         }
-        Err(TryLockError::Error(error)) => return Err(failed("lock", &file_path, error)),
     }
-    let owner = std::process::id().to_string();
-    file.set_len(0)
-        .and_then(|()| file.write_all(owner.as_bytes()))
-        .map_err(|e| failed("write", &file_path, e))?;
+    let write_pid = |file: &mut File| -> io::Result<()> {
+        file.set_len(0)?;
+        file.rewind()?;
+        file.write_all(format!("{}\n", std::process::id()).as_bytes())
+    };
+    write_pid(&mut file).map_err(|e| io_error("write", &path, e))?;
     Ok(file)
 }
 
-/// Makes a directory and what leads to it, durably.
-///
-/// # Errors
-/// When it cannot be made.
-pub(crate) fn create_dir(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !parent.is_dir() {
-        create_dir(parent)?;
-    }
-    match fs::create_dir(path) {
-        Ok(()) => sync_dir(parent),
-        Err(error) if error.kind() == IoKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(failed("make", path, error)),
+fn check_format(path: &Path) -> Result<()> {
+    let bytes = StdFiles.read(path).map_err(|e| io_error("read", path, e))?;
+    let value: Value = serde_json::from_slice(&bytes)
+        .map_err(|e| corrupt(path, 0, &format!("it is not JSON ({e})")))?;
+    match value.get("format").and_then(Value::as_u64) {
+        Some(FORMAT) => Ok(()),
+        Some(other) => Err(unknown_format(path, other, FORMAT)),
+        None => Err(corrupt(path, 0, "it has no number \"format\"")),
     }
 }
 
-/// Makes the names in a directory durable.
-pub(crate) fn sync_dir(path: &Path) -> Result<()> {
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(|e| failed("sync", path, e))
+/// The error for a file whose format is not `known`.
+pub(crate) fn unknown_format(path: &Path, found: u64, known: u64) -> Error {
+    Error::data(format!(
+        "\"{}\" has format {found}, and this version of windrow knows format {known}",
+        path.display()
+    ))
+    .with_hint("Use the version of windrow that wrote it, or a newer one.")
 }
 
-/// Writes a whole file: after a crash it has the old content or the new one.
+/// Replaces a file, or creates it: after a crash it is whole, old or new. Durable on return.
 ///
 /// # Errors
-/// When it cannot be written; the old content is there then.
+/// [`ErrorKind::Unavailable`] when the file system fails; then the file is as it was, unless only
+/// the last sync failed.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let parent = path.parent().unwrap_or(Path::new("."));
-    create_dir(parent)?;
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let new = PathBuf::from(new);
-    let write = || {
-        let mut file = File::create(&new)?;
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".tmp");
+    let tmp = path.with_file_name(name);
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&tmp)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, path)
+        file.sync_all()
     };
-    write().map_err(|e| failed("write", path, e))?;
-    sync_dir(parent)
+    if let Err(e) = write() {
+        // What is left of it is overwritten by the next attempt.
+        drop(std::fs::remove_file(&tmp));
+        return Err(io_error("write", path, e));
+    }
+    std::fs::rename(&tmp, path).map_err(|e| io_error("replace", path, e))?;
+    match path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        Some(parent) => StdFiles.sync_dir(parent),
+        None => StdFiles.sync_dir(Path::new(".")),
+    }
+    .map_err(|e| io_error("sync", path, e))
 }
 
-/// An object's name as the name of a folder: what some file system could mistake is written as
-/// `%` and two hexadecimal digits.
+/// The name of an object as the name of a folder: everything but `[a-z0-9_-]` is percent-encoded,
+/// so that no two names are one on a file system that ignores case. The empty name is `~`.
 pub(crate) fn encode_name(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
+    if name.is_empty() {
+        return "~".into();
+    }
+    let mut encoded = String::with_capacity(name.len());
     for byte in name.bytes() {
         match byte {
-            b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02x}")),
+            b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("~{byte:02x}")),
         }
     }
-    out
-}
-
-/// What the system says, with the file's name.
-pub(crate) fn failed(what: &str, path: &Path, error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("cannot {what} \"{}\": {error}", path.display()))
-        .with_source(error)
+    encoded
 }
 
 #[cfg(test)]
@@ -195,40 +170,73 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_writer_and_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a/b");
-        let first = DataDirectory::open(&path).unwrap();
-        let second = DataDirectory::open(&path).unwrap_err();
-        assert_eq!(second.kind(), ErrorKind::Unavailable);
-        assert!(second.message().contains("in use"), "{second}");
-        drop(first);
-        DataDirectory::open(&path).unwrap();
+    fn a_directory_is_made_locked_and_opened_again() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("a/b");
+        let open = DataDirectory::open(&path).unwrap();
+        assert_eq!(open.path(), path);
+        let busy = DataDirectory::open(&path).unwrap_err();
+        assert_eq!(busy.kind(), ErrorKind::Unavailable);
+        assert!(busy.message().ends_with("is in use by this process"), "{busy}");
+        std::fs::write(path.join("LOCK"), "1\n").unwrap();
+        let busy = DataDirectory::open(&path).unwrap_err();
+        assert!(busy.message().ends_with("is in use by another process (pid 1)"), "{busy}");
+        drop(open);
+        drop(DataDirectory::open(&path).unwrap());
+        let format = std::fs::read_to_string(path.join("FORMAT")).unwrap();
+        let format: Value = serde_json::from_str(&format).unwrap();
+        assert_eq!(format, json!({ "format": 1, "created_by": "windrow 0.1.0" }));
     }
 
     #[test]
-    fn what_is_not_ours_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("thesis.txt"), "x").unwrap();
-        let error = DataDirectory::open(dir.path()).unwrap_err();
-        assert!(error.message().contains("not a Windrow data directory"), "{error}");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    fn what_is_not_ours_is_refused_and_left_alone() {
+        let tmp = tempfile::tempdir().unwrap();
+        std::fs::write(tmp.path().join("thesis.txt"), "x").unwrap();
+        let error = DataDirectory::open(tmp.path()).unwrap_err();
+        assert!(error.message().ends_with("is not empty and not a Windrow data directory"));
+        assert_eq!(StdFiles.list(tmp.path()).unwrap(), ["thesis.txt"]);
     }
 
     #[test]
-    fn another_format_is_refused_politely() {
-        let dir = tempfile::tempdir().unwrap();
-        drop(DataDirectory::open(dir.path()).unwrap());
-        fs::write(dir.path().join("FORMAT"), r#"{"format":7,"created_by":"windrow 9"}"#).unwrap();
-        let error = DataDirectory::open(dir.path()).unwrap_err();
+    fn unknown_and_damaged_formats_are_refused() {
+        let tmp = tempfile::tempdir().unwrap();
+        let format = tmp.path().join("FORMAT");
+        std::fs::write(&format, r#"{"format":7}"#).unwrap();
+        let error = DataDirectory::open(tmp.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data);
         assert!(error.message().contains("has format 7"), "{error}");
-        fs::write(dir.path().join("FORMAT"), "{").unwrap();
-        assert_eq!(DataDirectory::open(dir.path()).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert!(error.message().contains("knows format 1"), "{error}");
+        for damaged in ["", "{", "{}", r#"{"format":"x"}"#] {
+            std::fs::write(&format, damaged).unwrap();
+            assert_eq!(DataDirectory::open(tmp.path()).unwrap_err().kind(), ErrorKind::Corrupt);
+            assert_eq!(std::fs::read_to_string(&format).unwrap(), damaged);
+        }
     }
 
     #[test]
-    fn names_that_are_no_file_names() {
-        assert_eq!(encode_name("per_minute"), "per_minute");
-        assert_eq!(encode_name("A b/ä.."), "%41%20b%2f%c3%a4%2e%2e");
+    fn a_file_is_replaced_whole() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("f");
+        std::fs::write(tmp.path().join("f.tmp"), "left by a crash, and longer").unwrap();
+        write_atomically(&path, b"one").unwrap();
+        write_atomically(&path, b"two").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(StdFiles.list(tmp.path()).unwrap(), ["f"]);
+        assert!(write_atomically(&tmp.path().join("no/f"), b"x").is_err());
+    }
+
+    #[test]
+    fn names_are_encoded_one_to_one() {
+        for (name, encoded) in [
+            ("orders_2-b", "orders_2-b"),
+            ("Orders", "~4frders"),
+            ("a.b/c", "a~2eb~2fc"),
+            ("..", "~2e~2e"),
+            ("a%2e", "a~252e"),
+            ("é", "~c3~a9"),
+            ("", "~"),
+        ] {
+            assert_eq!(encode_name(name), encoded);
+        }
     }
 }

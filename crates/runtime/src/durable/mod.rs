@@ -1,9 +1,20 @@
-//! What survives: the data directory, the definitions in it, the write-ahead log of push streams.
+//! What outlives the process: the data directory, the definitions in it, and the logs of push
+//! streams.
 //!
-//! Plain files of the local file system, synced before anything is called durable. What is on
-//! disk is described in `docs/formats.md`.
+//! ```text
+//! DATA/
+//! ├─ LOCK, FORMAT            directory.rs    one process at a time; which format this is
+//! ├─ catalog.json            definitions.rs  the objects, in order of creation
+//! └─ streams/<dir>/…         wal/            segments of rows, by first offset
+//! ```
+//! Invariants: a whole file is replaced by rename, a log only grows at its end; what is damaged is
+//! reported by name and never overwritten; nothing is acknowledged before it is as durable as was
+//! asked for.
 
 pub(crate) mod definitions;
 pub(crate) mod directory;
+#[cfg(test)]
+mod faults;
+pub(crate) mod files;
 pub(crate) mod store;
 pub(crate) mod wal;

@@ -15,11 +15,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use parking_lot::Mutex;
 use windrow_archive::{ArchiveTable, Storage, TableSpec};
 use windrow_core::{Clock, Error, ErrorKind, Result, Watermark};
 
-use crate::durable::definitions::{Definition, Definitions};
+use crate::durable::definitions::{Definition, Definitions, Kind};
 use crate::durable::directory::DataDirectory;
 use crate::durable::wal::{Durability, Recovered, Wal, WalOptions};
 use crate::stream::log::StreamLog;
@@ -33,7 +32,7 @@ const TABLES: &str = "tables";
 #[derive(Debug)]
 pub(crate) struct Store {
     directory: DataDirectory,
-    definitions: Mutex<Definitions>,
+    definitions: Definitions,
     clock: Arc<dyn Clock>,
 }
 
@@ -51,7 +50,10 @@ impl Store {
     /// When another process has it, when it is not ours, of another format, or damaged.
     pub(crate) fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
         let directory = DataDirectory::open(path)?;
-        let definitions = Mutex::new(Definitions::open(&directory)?);
+        let definitions = Definitions::open(&directory)?;
+        if definitions.list().is_empty() {
+            check_empty(path)?;
+        }
         let store = Self { directory, definitions, clock };
         store.sweep()?;
         Ok(store)
@@ -59,15 +61,15 @@ impl Store {
 
     /// All definitions, in the order of their making.
     pub(crate) fn definitions(&self) -> Vec<Definition> {
-        self.definitions.lock().list().to_vec()
+        self.definitions.list()
     }
 
     /// Makes a definition durable; it takes the place of the one of this name, if there is one.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(crate) fn record(&self, name: &str, kind: &str, sql: &str) -> Result<Definition> {
-        self.definitions.lock().put(name, kind, sql)
+    pub(crate) fn record(&self, name: &str, kind: Kind, sql: &str) -> Result<Definition> {
+        self.definitions.replace(&[name], name, kind, sql)
     }
 
     /// Forgets a definition, then what was kept for it.
@@ -75,9 +77,9 @@ impl Store {
     /// # Errors
     /// When the definition cannot be removed. What is left of the files is swept away later.
     pub(crate) fn forget(&self, name: &str) -> Result<()> {
-        let known = self.definitions.lock().list().iter().find(|d| d.name == name).cloned();
+        let known = self.definitions.list().into_iter().find(|d| d.name == name);
         let Some(definition) = known else { return Ok(()) };
-        self.definitions.lock().remove(&[name])?;
+        self.definitions.remove(&[name])?;
         self.delete_files(&definition);
         Ok(())
     }
@@ -210,6 +212,17 @@ impl Kept {
     pub(crate) fn spiller(&self, wal: Option<Arc<Wal>>) -> Arc<Spiller> {
         Spiller::new(Arc::clone(&self.log), Arc::clone(&self.archive), wal)
     }
+}
+
+/// A catalog without objects beside rows of objects is no empty catalog: it is lost.
+fn check_empty(path: &Path) -> Result<()> {
+    let catalog = path.join("catalog.json");
+    if catalog.exists() || [STREAMS, VIEWS, TABLES].iter().all(|f| !path.join(f).exists()) {
+        return Ok(());
+    }
+    let message = format!("\"{}\" is missing", catalog.display());
+    Err(Error::new(ErrorKind::Corrupt, message)
+        .with_hint("Restore the file from a backup; nothing has been overwritten."))
 }
 
 fn remove_dir(path: &Path) {

@@ -20,7 +20,7 @@ use windrow_sql::parse::{CreateStream, CreateView, OptionItem, WatermarkClause};
 use windrow_sql::plan::{ContinuousPlan, Flow, LeafSource, continuous, plan_query};
 
 use crate::catalog::{Materialized, Object, exists, plain_name};
-use crate::durable::definitions::Definition;
+use crate::durable::definitions::{Definition, Kind};
 use crate::durable::wal::Durability;
 use crate::query::intake::Intake;
 use crate::query::output::Output;
@@ -76,7 +76,7 @@ impl Session {
         if create.or_replace {
             self.replace(&name).await?;
         }
-        let definition = self.record(&name, "stream", text)?;
+        let definition = self.record(&name, Kind::Stream, text)?;
         let stream = self.new_stream(&name, columns, options, definition.as_ref()).await;
         let stream = Arc::new(self.or_forget(&name, stream)?);
         let relation = Arc::new(stream.relation(None));
@@ -203,7 +203,7 @@ impl Session {
 
     /// Makes a definition durable, where there is a data directory. While an engine is opened the
     /// definition is there already.
-    fn record(&self, name: &str, kind: &str, text: &str) -> Result<Option<Definition>> {
+    fn record(&self, name: &str, kind: Kind, text: &str) -> Result<Option<Definition>> {
         match (&self.engine.store, &self.restoring) {
             (Some(_), Some(definition)) => Ok(Some(definition.as_ref().clone())),
             (Some(store), None) => store.record(name, kind, text).map(Some),
@@ -387,7 +387,7 @@ impl Session {
                 self.replace(&name).await?;
             }
             let table = Arc::new(ViewTable::new(plan, Some(text.to_owned())));
-            self.record(&name, "view", text)?;
+            self.record(&name, Kind::View, text)?;
             self.engine.catalog.add(&name, Object::View, table, (text, reads))?;
             return Ok(Outcome::Done(said));
         }
@@ -398,7 +398,7 @@ impl Session {
         if create.or_replace {
             self.replace(&name).await?;
         }
-        let definition = self.record(&name, "materialized view", text)?;
+        let definition = self.record(&name, Kind::MaterializedView, text)?;
         let view = NewView { name: name.clone(), reads, late_to, text: text.to_owned(), bounded };
         let started = self.start_view(view, plan, definition).await;
         self.or_forget(&name, started)?;
@@ -477,6 +477,9 @@ impl Session {
     /// Whether an `IF NOT EXISTS` has nothing to do.
     fn taken(&self, name: &str, replace: bool, if_not_exists: bool, kind: &str) -> Result<bool> {
         let catalog = &self.engine.catalog;
+        if let Some(error) = catalog.broken(name) {
+            return Err(error.with_hint(format!("DROP {} {name} gives it up.", kind.to_uppercase())));
+        }
         if !catalog.exists(name) {
             return Ok(false);
         }

@@ -17,6 +17,13 @@ impl Session {
     async fn drop_object(&self, drop: &Drop, name: &str) -> Result<()> {
         let catalog = &self.engine.catalog;
         let wanted = kind_name(drop.kind);
+        if catalog.forget_broken(name) {
+            // What cannot be opened can be given up.
+            return match &self.engine.store {
+                Some(store) => store.forget(name),
+                None => Ok(()),
+            };
+        }
         if !catalog.exists(name) {
             return if drop.if_exists { Ok(()) } else { Err(catalog.missing(wanted, name)) };
         }

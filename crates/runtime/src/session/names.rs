@@ -13,6 +13,9 @@ impl Session {
             rest.strip_prefix(" \"")?.strip_suffix('"').map(str::to_owned)
         };
         if let Some(name) = unknown("table") {
+            if let Some(broken) = self.engine.catalog.broken(&name) {
+                return broken;
+            }
             let names = self.engine.catalog.names();
             let near = nearest(&name, names.iter().map(String::as_str)).map(str::to_owned);
             return hinted(

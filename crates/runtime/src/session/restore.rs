@@ -6,33 +6,36 @@ use windrow_core::{Error, Result};
 use windrow_sql::parse::parse;
 
 use crate::catalog::Object;
-use crate::durable::definitions::Definition;
+use crate::durable::definitions::{Definition, Kind};
 use crate::session::Session;
-use crate::session::tables::TABLE;
 
 impl Session {
     /// Makes all objects of the data directory again, in the order in which they were made, and
-    /// starts their queries. Views that read the same stream read it once.
-    ///
-    /// # Errors
-    /// When a definition cannot be made again; it is named.
-    pub(crate) async fn restore(&self) -> Result<()> {
-        let Some(store) = &self.engine.store else { return Ok(()) };
+    /// starts their queries. Views that read the same stream read it once. An object that cannot
+    /// be made again is broken: whoever uses it is told why, the others go on.
+    pub(crate) async fn restore(&self) {
+        let Some(store) = &self.engine.store else { return };
         for definition in store.definitions() {
-            self.restore_one(&definition).await.map_err(|e| named(e, &definition))?;
+            if let Err(error) = self.restore_one(&definition).await {
+                // What was begun of it must not run on.
+                self.engine.let_go(&definition.name).await;
+                let error = named(error, &definition);
+                tracing::error!("{error}");
+                self.engine.catalog.mark_broken(&definition.name, error);
+            }
         }
         self.engine.start_pending();
-        Ok(())
     }
 
     async fn restore_one(&self, definition: &Definition) -> Result<()> {
         let mut session = self.clone();
         session.restoring = Some(Arc::new(definition.clone()));
-        if definition.kind == TABLE && self.restore_table(definition).await? {
+        if definition.kind == Kind::Table && self.restore_table(definition).await? {
             return Ok(());
         }
         for statement in parse(&definition.sql)? {
-            session.dispatch_statement(statement).await?;
+            let made = session.dispatch_statement(statement).await;
+            made.map_err(|error| session.suggest(error))?;
         }
         Ok(())
     }
@@ -54,7 +57,7 @@ impl Session {
 fn named(error: Error, definition: &Definition) -> Error {
     let message = format!(
         "{} \"{}\" of the data directory cannot be opened: {}",
-        definition.kind,
+        definition.kind.as_str().replace('_', " "),
         definition.name,
         error.message()
     );

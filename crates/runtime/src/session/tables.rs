@@ -12,14 +12,11 @@ use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::from_datafusion;
 
-use crate::durable::definitions::Definition;
+use crate::durable::definitions::{Definition, Kind};
 use crate::durable::directory::write_atomically;
 use crate::durable::store::Store;
 use crate::engine::SCHEMA;
 use crate::session::Session;
-
-/// The kind of a reference table's definition.
-pub(super) const TABLE: &str = "table";
 
 /// What a statement of DataFusion's changes that has to be durable.
 #[derive(Debug)]
@@ -56,9 +53,9 @@ impl Session {
             return Ok(());
         };
         let definition = match &change {
-            Change::Made(name) => Some(store.record(name, TABLE, text)?),
+            Change::Made(name) => Some(store.record(name, Kind::Table, text)?),
             Change::Rows(name) => {
-                store.definitions().into_iter().find(|d| d.name == *name && d.kind == TABLE)
+                store.definitions().into_iter().find(|d| d.name == *name && d.kind == Kind::Table)
             }
         };
         match definition {

@@ -94,6 +94,9 @@ fn unwrap_external(external: Box<dyn StdError + Send + Sync>) -> Result<DataFusi
         Ok(engine) => return Ok(*engine),
         Err(other) => other,
     };
+    if let Some(ours) = ours_below(external.as_ref()) {
+        return Err(copied(ours));
+    }
     match external.downcast::<ArrowError>() {
         Ok(arrow) => Ok(DataFusionError::ArrowError(arrow, None)),
         Err(other) => {
@@ -101,6 +104,19 @@ fn unwrap_external(external: Box<dyn StdError + Send + Sync>) -> Result<DataFusi
             Err(Error::new(ErrorKind::Unavailable, message).with_source(other))
         }
     }
+}
+
+/// Our error below those of the libraries that it went through.
+fn ours_below<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    let mut at = Some(error);
+    for _ in 0..LAYERS_MAX {
+        let error = at?;
+        if let Some(ours) = error.downcast_ref::<Error>() {
+            return Some(ours);
+        }
+        at = error.source();
+    }
+    None
 }
 
 /// An error that others hold too: it cannot be taken apart, so what matters of it is copied.
@@ -156,6 +172,9 @@ fn copied(error: &Error) -> Error {
 }
 
 fn from_cause(error: DataFusionError) -> Error {
+    if let Some(ours) = ours_below(&error) {
+        return copied(ours);
+    }
     plain(&error).with_source(error)
 }
 

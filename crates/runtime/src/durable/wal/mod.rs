@@ -1,57 +1,59 @@
-//! The write-ahead log of a push stream: rows are durable before anybody hears of them.
+//! A log of Arrow batches on disk, in segments, by offset (row number).
 //!
 //! ```text
-//! append ─► queue ─► writer thread: write all that waits, sync once ─► stream's log ─► acknowledge
-//!                    00000000000000000000.wal  00000000000000004711.wal …   named by first offset
+//! dir/00000000000000000000.wal   header, records [0, 80)
+//!     00000000000000000080.wal   header, records [80, 160)
+//!     00000000000000000160.wal   header, records [160, …) ◄─ writer thread ◄─ queue ◄─ append
 //! ```
-//! Group commit: who comes while a sync runs shares the next one (DeWitt et al. 1984).
+//! Invariants: offsets tile over records and segments; a record is never split over segments and
+//! never rewritten; an append is answered after its rows are as durable as was asked for and have
+//! been applied; damage is an error that names the file, only a torn tail is cut (and reported).
 //!
-//! Invariants: offsets are row numbers and tile; rows reach the stream's log in the order of their
-//! offsets, after the sync and before the acknowledgement; a record is in one segment; after a sync
-//! has failed nothing is acknowledged any more (what the system still has in memory is then not
-//! known).
+//! `segment.rs` has the bytes, `recovery.rs` reads a log back, `writer.rs` writes it.
 
-mod record;
 mod recovery;
+mod segment;
 #[cfg(test)]
 mod tests;
+mod writer;
 
-use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use windrow_core::{Error, ErrorKind, Result};
 
-use crate::durable::directory::{create_dir, failed, sync_dir};
-pub(crate) use recovery::Recovered;
+use super::files::{Files, StdFiles, io_error};
+pub(crate) use writer::Applied;
+use writer::{Active, Request, Writer, create_segment};
 
-/// Appends that wait at most.
+/// Requests that may wait for the writer.
 const QUEUE_MAX: usize = 1_024;
-/// Bytes that one group commit gathers at most.
-const GROUP_BYTES_MAX: usize = 16 << 20;
+/// Memory of the rows that may wait for the writer, in KiB (one larger batch may pass alone).
+const QUEUE_KIB_MAX: u32 = 64 << 10;
 
-/// What an acknowledged row survives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// When rows count as durable. (Rows in memory only have no log.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
-    /// A power failure.
-    #[default]
+    /// They survive a power failure: synced to the disk.
     Fsync,
-    /// The end of this process.
+    /// They survive the end of the process: written to the operating system.
     Os,
 }
 
-/// How a log is kept.
+/// How a log is written.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WalOptions {
+    /// When rows count as durable.
     pub(crate) durability: Durability,
-    /// A segment that has so many bytes is followed by a new one.
+    /// A segment that has this many bytes is followed by a new one; a larger record has a segment
+    /// of its own.
     pub(crate) segment_bytes_max: u64,
 }
 
@@ -61,32 +63,77 @@ impl Default for WalOptions {
     }
 }
 
-/// Told of durable rows, with their first offset, in order.
-pub(crate) type Applied = Box<dyn FnMut(u64, RecordBatch) + Send>;
-
-/// The segments, by first offset; the last is being written.
-type Segments = Arc<Mutex<BTreeMap<u64, PathBuf>>>;
-
-/// A log that is being written.
+/// What a log held when it was opened.
 #[derive(Debug)]
-pub(crate) struct Wal {
-    queue: Option<mpsc::Sender<Request>>,
-    segments: Segments,
-    writer: Option<JoinHandle<()>>,
+pub(crate) struct Recovered {
+    /// The offset of the first row given back: the `from` that was asked for.
+    pub(crate) first: u64,
+    /// One past the last offset; the next append begins here.
+    pub(crate) end: u64,
+    /// The rows between, by first offset.
+    pub(crate) batches: Vec<(u64, RecordBatch)>,
+    /// What an interrupted write had left behind.
+    pub(crate) cut: Option<CutTail>,
 }
 
-struct Request {
-    payload: Vec<u8>,
-    batch: RecordBatch,
-    done: oneshot::Sender<Result<u64>>,
+/// A torn end that was cut off; no row in it was ever acknowledged (with [`Durability::Os`]:
+/// unless the machine failed).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CutTail {
+    /// The segment.
+    pub(crate) file: PathBuf,
+    /// Its length since; 0 when it was removed.
+    pub(crate) at: u64,
+    /// How many bytes went.
+    pub(crate) bytes: u64,
+    /// What was wrong with them.
+    pub(crate) why: &'static str,
+}
+
+/// A file of the log.
+#[derive(Debug, Clone)]
+struct Segment {
+    /// The offset of its first row.
+    first: u64,
+    path: PathBuf,
+}
+
+/// What the writer and its log both know.
+#[derive(Debug)]
+struct Shared {
+    /// All segments, ascending; the last one grows.
+    segments: Mutex<Vec<Segment>>,
+    /// One past the last applied offset.
+    end: AtomicU64,
+}
+
+/// An open log. Dropping it writes what waits, and then ends.
+pub(crate) struct Wal {
+    files: Arc<dyn Files>,
+    dir: PathBuf,
+    schema: SchemaRef,
+    shared: Arc<Shared>,
+    room: Arc<Semaphore>,
+    /// `None` only while it is dropped.
+    queue: Option<mpsc::Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl fmt::Debug for Wal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wal").field("dir", &self.dir).field("shared", &self.shared).finish()
+    }
 }
 
 impl Wal {
-    /// Opens the log in `dir`, or makes it, and reads the rows from offset `from` on.
+    /// Opens the log in `dir`, or creates it. Rows below `from` are not wanted (they are archived);
+    /// what is given back begins there. `applied` is called by the writer's thread, in the order
+    /// of offsets, with rows that are durable; not with those that are given back here.
     ///
     /// # Errors
-    /// `Corrupt` when acknowledged rows are damaged or missing; `Data` when the columns are
-    /// others, or the format is not known; `Unavailable` when it cannot be read or written.
+    /// [`ErrorKind::Corrupt`] when it is damaged or does not reach back to `from`;
+    /// [`ErrorKind::Data`] when it has other columns or an unknown format;
+    /// [`ErrorKind::Unavailable`] when the file system fails.
     pub(crate) fn open(
         dir: &Path,
         schema: &SchemaRef,
@@ -94,217 +141,137 @@ impl Wal {
         options: WalOptions,
         applied: Applied,
     ) -> Result<(Self, Recovered)> {
-        create_dir(dir)?;
-        let (recovered, segments) = recovery::recover(dir, schema, from)?;
-        let segments: Segments = Arc::new(Mutex::new(segments));
-        let mut writer = Writer {
-            dir: dir.to_owned(),
-            header: record::segment_header(schema)?,
-            options,
-            segments: Arc::clone(&segments),
-            next: recovered.end,
-            durable: recovered.end,
-            active: None,
-            poisoned: None,
-            applied,
+        Self::open_on(Arc::new(StdFiles), dir, schema, from, (options, applied))
+    }
+
+    /// [`open`](Self::open) on any file system.
+    fn open_on(
+        files: Arc<dyn Files>,
+        dir: &Path,
+        schema: &SchemaRef,
+        from: u64,
+        (options, applied): (WalOptions, Applied),
+    ) -> Result<(Self, Recovered)> {
+        files.create_dir(dir).map_err(|e| io_error("create", dir, e))?;
+        let recovery::Found { mut segments, active_len, recovered } =
+            recovery::recover(&*files, dir, schema, from)?;
+        let active = match (segments.last(), active_len) {
+            (Some(last), Some(len)) => reopen(&*files, dir, last, len, recovered.end)?,
+            _ => {
+                let first = recovered.end;
+                let active =
+                    create_segment(&*files, dir, schema, first).map_err(|not| not.error)?;
+                segments.push(Segment { first, path: active.path.clone() });
+                active
+            }
         };
+        let shared =
+            Arc::new(Shared { segments: Mutex::new(segments), end: AtomicU64::new(recovered.end) });
         let (queue, requests) = mpsc::channel(QUEUE_MAX);
-        let writer = std::thread::Builder::new()
-            .name("windrow-wal".to_owned())
+        let writer = Writer {
+            files: Arc::clone(&files),
+            dir: dir.to_path_buf(),
+            schema: Arc::clone(schema),
+            options,
+            shared: Arc::clone(&shared),
+            applied,
+            active,
+            poisoned: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name("windrow-wal".into())
             .spawn(move || writer.run(requests))
-            .map_err(|e| Error::internal(format!("cannot start a thread: {e}")).with_source(e))?;
-        Ok((Self { queue: Some(queue), segments, writer: Some(writer) }, recovered))
+            .map_err(|e| io_error("start the writer of", dir, e))?;
+        let wal = Self {
+            files,
+            dir: dir.to_path_buf(),
+            schema: Arc::clone(schema),
+            shared,
+            room: Arc::new(Semaphore::new(QUEUE_KIB_MAX as usize)),
+            queue: Some(queue),
+            thread: Some(thread),
+        };
+        Ok((wal, recovered))
     }
 
-    /// Appends rows; returns the first offset once they are durable and in the stream's log. Who
-    /// stops waiting does not stop the rows.
+    /// Appends rows; returns their first offset once they are durable and applied. Dropping the
+    /// future leaves rows that are queued in the queue: then they come, or came, all the same.
     ///
     /// # Errors
-    /// When they cannot be written: they are not in the log then. After a sync that failed, always.
+    /// [`ErrorKind::Unavailable`] when they could not be written; [`ErrorKind::Limit`] when they
+    /// are more than 4 GiB; any when they do not have the columns of the log.
     pub(crate) async fn append(&self, batch: RecordBatch) -> Result<u64> {
-        let payload = record::encode(&batch)?;
-        let (done, answer) = oneshot::channel();
-        let ended = || Error::internal("the writer of the log has ended");
-        let queue = self.queue.as_ref().ok_or_else(ended)?;
-        let request = Request { payload, batch, done };
-        queue.send(request).await.map_err(|_returned| ended())?;
-        answer.await.map_err(|gone| ended().with_source(gone))?
+        let batch = segment::with_schema(&batch, &self.schema)?;
+        let kib = u32::try_from(batch.get_array_memory_size() / 1_024).unwrap_or(u32::MAX);
+        let share = Arc::clone(&self.room)
+            .acquire_many_owned(kib.clamp(1, QUEUE_KIB_MAX))
+            .await
+            .map_err(|_| self.stopped())?;
+        let (answer, answered) = oneshot::channel();
+        let queue = self.queue.as_ref().ok_or_else(|| self.stopped())?;
+        queue.send(Request { batch, answer, share }).await.map_err(|_| self.stopped())?;
+        answered.await.map_err(|_| self.stopped())?
     }
 
-    /// The same for who cannot await; the thread waits.
-    pub(crate) fn append_blocking(&self, batch: RecordBatch) -> Result<u64> {
-        futures::executor::block_on(self.append(batch))
-    }
-
-    /// Deletes the segments that have only rows below `offset`.
+    /// As [`append`](Self::append), but blocks the thread: not for the reactor's threads.
     ///
     /// # Errors
-    /// When a segment cannot be deleted.
-    pub(crate) fn delete_below(&self, offset: u64) -> Result<()> {
-        let mut segments = self.segments.lock();
-        loop {
-            let mut firsts = segments.keys();
-            let (Some(first), Some(second)) = (firsts.next().copied(), firsts.next()) else {
-                return Ok(());
-            };
-            if *second > offset {
-                return Ok(());
-            }
-            if let Some(path) = segments.get(&first) {
-                std::fs::remove_file(path).map_err(|e| failed("delete", path, e))?;
-            }
-            segments.remove(&first);
+    /// As `append`.
+    pub(crate) fn append_blocking(&self, batch: RecordBatch) -> Result<u64> {
+        // Unconstrained: inside of a task, an exhausted budget would never be refilled here.
+        futures::executor::block_on(tokio::task::unconstrained(self.append(batch)))
+    }
+
+    /// Deletes the segments all of whose offsets are below `offset`; returns how many. The one
+    /// that grows always stays.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when a file cannot be deleted; those before it are.
+    pub(crate) fn delete_below(&self, offset: u64) -> Result<usize> {
+        let mut segments = self.shared.segments.lock();
+        let mut deleted = 0;
+        while let (Some(oldest), Some(next)) = (segments.first(), segments.get(1))
+            && next.first <= offset
+        {
+            self.files.remove(&oldest.path).map_err(|e| io_error("delete", &oldest.path, e))?;
+            segments.remove(0);
+            deleted += 1;
         }
+        if deleted > 0 {
+            self.files.sync_dir(&self.dir).map_err(|e| io_error("sync", &self.dir, e))?;
+        }
+        Ok(deleted)
+    }
+
+    /// One past the last offset that is durable and applied.
+    pub(crate) fn end(&self) -> u64 {
+        self.shared.end.load(Ordering::Acquire)
+    }
+
+    fn stopped(&self) -> Error {
+        let message = format!("the writer of the log \"{}\" has stopped", self.dir.display());
+        Error::new(ErrorKind::Unavailable, message).with_hint("Start windrow again.")
     }
 }
 
 impl Drop for Wal {
     fn drop(&mut self) {
-        // The writer ends when it has written what waits.
-        self.queue = None;
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
+        drop(self.queue.take());
+        if let Some(thread) = self.thread.take()
+            // The last owner may be what `applied` holds; a thread cannot wait for itself.
+            && thread.thread().id() != std::thread::current().id()
+            && thread.join().is_err()
         {
-            tracing::error!("the writer of a log panicked");
+            tracing::error!("the writer of the log \"{}\" panicked", self.dir.display());
         }
     }
 }
 
-/// The thread that writes.
-struct Writer {
-    dir: PathBuf,
-    header: Vec<u8>,
-    options: WalOptions,
-    segments: Segments,
-    /// The offset of the next row.
-    next: u64,
-    /// All rows below are durable.
-    durable: u64,
-    active: Option<Active>,
-    /// Why nothing is written any more.
-    poisoned: Option<String>,
-    applied: Applied,
-}
-
-/// The segment that is being written.
-struct Active {
-    file: File,
-    path: PathBuf,
-    bytes: u64,
-}
-
-impl Writer {
-    fn run(&mut self, mut requests: mpsc::Receiver<Request>) {
-        while let Some(first) = requests.blocking_recv() {
-            let mut bytes = first.payload.len();
-            let mut group = vec![first];
-            while bytes < GROUP_BYTES_MAX
-                && let Ok(request) = requests.try_recv()
-            {
-                bytes += request.payload.len();
-                group.push(request);
-            }
-            let written = self.commit(&group);
-            self.answer(group, written);
-        }
-    }
-
-    fn answer(&mut self, group: Vec<Request>, written: Result<u64>) {
-        match written {
-            Ok(mut first) => {
-                for Request { batch, done, .. } in group {
-                    let rows = batch.num_rows() as u64;
-                    (self.applied)(first, batch);
-                    // Who stopped waiting need not be told.
-                    drop(done.send(Ok(first)));
-                    first += rows;
-                }
-            }
-            Err(error) => {
-                let error = Arc::new(error);
-                for request in group {
-                    drop(request.done.send(Err(crate::query::shared::again(&error))));
-                }
-            }
-        }
-    }
-
-    /// Writes and syncs a group; returns its first offset.
-    fn commit(&mut self, group: &[Request]) -> Result<u64> {
-        if let Some(why) = &self.poisoned {
-            return Err(Error::new(ErrorKind::Unavailable, why.clone())
-                .with_detail(
-                    "The log takes no rows any more, since it is not known what is on disk.",
-                )
-                .with_hint("Mend the disk and start again; what was acknowledged is there."));
-        }
-        let first = self.next;
-        let mut bytes = Vec::new();
-        let mut next = first;
-        for request in group {
-            let rows = request.batch.num_rows() as u64;
-            record::write(&mut bytes, &request.payload, (next, rows), self.durable)?;
-            next += rows;
-        }
-        self.roll()?;
-        let Some(active) = &mut self.active else {
-            return Err(Error::internal("a log has no segment"));
-        };
-        if let Err(error) = active.file.write_all(&bytes) {
-            let failure = failed("write", &active.path, error);
-            if let Err(error) = active.file.set_len(active.bytes) {
-                self.poisoned = Some(failed("cut", &active.path, error).message().to_owned());
-            }
-            return Err(failure);
-        }
-        if self.options.durability == Durability::Fsync
-            && let Err(error) = active.file.sync_data()
-        {
-            let failure = failed("sync", &active.path, error);
-            self.poisoned = Some(failure.message().to_owned());
-            return Err(failure);
-        }
-        active.bytes += bytes.len() as u64;
-        self.next = next;
-        self.durable = next;
-        Ok(first)
-    }
-
-    /// Sees to it that there is a segment with room.
-    fn roll(&mut self) -> Result<()> {
-        let max = self.options.segment_bytes_max;
-        if self.active.as_ref().is_some_and(|a| a.bytes < max) {
-            return Ok(());
-        }
-        if self.active.is_none() && self.reopen_last()? {
-            return Ok(());
-        }
-        let path = self.dir.join(format!("{:020}.wal", self.next));
-        let create = || {
-            let mut options = OpenOptions::new();
-            let mut file = options.create(true).write(true).truncate(true).open(&path)?;
-            file.write_all(&self.header)?;
-            file.sync_all()?;
-            Ok(file)
-        };
-        let file = create().map_err(|e| failed("write", &path, e))?;
-        sync_dir(&self.dir)?;
-        self.segments.lock().insert(self.next, path.clone());
-        self.active = Some(Active { file, path, bytes: self.header.len() as u64 });
-        Ok(())
-    }
-
-    /// After a start, the last segment is written on where it has room.
-    fn reopen_last(&mut self) -> Result<bool> {
-        let last = self.segments.lock().values().next_back().cloned();
-        let Some(path) = last else { return Ok(false) };
-        let opened = OpenOptions::new().append(true).open(&path);
-        let file = opened.map_err(|e| failed("write", &path, e))?;
-        let bytes = file.metadata().map_err(|e| failed("read", &path, e))?.len();
-        if bytes >= self.options.segment_bytes_max {
-            return Ok(false);
-        }
-        self.active = Some(Active { file, path, bytes });
-        Ok(true)
-    }
+/// The last segment, to append to. What was read from it may not have been synced before the
+/// process ended; it is now, before anybody relies on it.
+fn reopen(files: &dyn Files, dir: &Path, segment: &Segment, len: u64, end: u64) -> Result<Active> {
+    let path = segment.path.clone();
+    let mut file = files.append(&path).map_err(|e| io_error("open", &path, e))?;
+    file.sync().and_then(|()| files.sync_dir(dir)).map_err(|e| io_error("sync", &path, e))?;
+    Ok(Active { file, path, len, used: end > segment.first })
 }

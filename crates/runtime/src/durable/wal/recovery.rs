@@ -1,162 +1,216 @@
-//! Reads a log after a start: whole segments, a torn tail cut off, damage refused.
+//! Reading a log back at the start.
+//!
+//! ```text
+//! segments    000…0.wal   00…80.wal   0…160.wal
+//!             ├─────────┤ ├──┬──────┤ ├───────┬ torn ┤
+//!              below      from         ▲ end   └─ cut: nothing valid follows
+//!              `from`:    └─ returned ─┘
+//!              not read
+//! ```
+//! Invariants: what is returned tiles from `from` to `end`; only the very tail of the last segment
+//! is ever cut, and only when no whole record follows; anything else that is wrong is an error and
+//! changes nothing on disk.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use windrow_core::{Error, ErrorKind, Result};
+use windrow_core::{Error, Result};
 
-use crate::durable::directory::{failed, sync_dir};
-use crate::durable::wal::record::{Found, HeaderError, read, read_segment_header};
+use super::segment::{self, Header};
+use super::{CutTail, Recovered, Segment};
+use crate::durable::files::{Files, corrupt, io_error};
 
-/// What a log held.
-#[derive(Debug)]
-pub(crate) struct Recovered {
-    /// One past the last offset.
-    pub(crate) end: u64,
-    /// The rows that were asked for, with their first offsets.
-    pub(crate) batches: Vec<(u64, RecordBatch)>,
-    /// A tail that was never acknowledged and has been cut off.
-    pub(crate) cut: Option<CutTail>,
+/// What the end of a segment's name is.
+const EXTENSION: &str = ".wal";
+/// The digits of the first offset in its name.
+const DIGITS: usize = 20;
+
+/// A log as found.
+pub(super) struct Found {
+    /// All segments, ascending.
+    pub(super) segments: Vec<Segment>,
+    /// The length of the last segment when it can be appended to.
+    pub(super) active_len: Option<u64>,
+    pub(super) recovered: Recovered,
 }
 
-/// What a crash left of an append.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct CutTail {
-    pub(crate) file: PathBuf,
-    /// Where it was cut.
-    pub(crate) at: u64,
-    pub(crate) bytes: u64,
-    pub(crate) why: &'static str,
+/// The file of the segment that begins at `first`.
+pub(super) fn segment_path(dir: &Path, first: u64) -> PathBuf {
+    dir.join(format!("{first:020}{EXTENSION}"))
 }
 
-/// Reads the segments of `dir`; rows below `from` are checked and left out.
+/// Reads the log in `dir`, and cuts a torn tail.
 pub(super) fn recover(
+    files: &dyn Files,
     dir: &Path,
     schema: &SchemaRef,
     from: u64,
-) -> Result<(Recovered, BTreeMap<u64, PathBuf>)> {
-    let mut segments = list(dir)?;
-    let firsts: Vec<u64> = segments.keys().copied().collect();
-    let mut recovered = Recovered { end: from, batches: vec![], cut: None };
-    if let Some(first) = firsts.first()
-        && *first > from
-    {
-        let path = segments.get(first).cloned().unwrap_or_default();
-        return Err(missing(&path, from));
+) -> Result<Found> {
+    let segments = list(files, dir)?;
+    let mut found = Found {
+        segments,
+        active_len: None,
+        recovered: Recovered { first: from, end: from, batches: vec![], cut: None },
+    };
+    let Some(oldest) = found.segments.first() else { return Ok(found) };
+    if oldest.first > from {
+        let why = format!("it begins at offset {}, but offset {from} is needed", oldest.first);
+        return Err(corrupt(&oldest.path, 0, &why));
     }
-    let mut end = firsts.first().copied().unwrap_or(from);
-    for (number, first) in firsts.iter().enumerate() {
-        let Some(path) = segments.get(first).cloned() else { continue };
-        if *first != end {
-            return Err(missing(&path, end));
-        }
-        let is_last = number + 1 == firsts.len();
-        let mut segment = Segment { path: &path, schema, from, is_last };
-        if !segment.read(&mut end, &mut recovered)? {
-            // A segment that was begun and has no row.
-            fs::remove_file(&path).map_err(|e| failed("delete", &path, e))?;
-            sync_dir(dir)?;
-            segments.remove(first);
-        }
+    // Segments that end at or below `from` are not needed; who deletes them may have left holes.
+    let needed = found.segments.partition_point(|s| s.first <= from) - 1;
+    let mut reading = Reading { files, schema, from, end: 0, batches: vec![], cut: None };
+    reading.end = found.segments.get(needed).map_or(from, |s| s.first);
+    let count = found.segments.len();
+    for (i, segment) in found.segments.iter().enumerate().skip(needed) {
+        found.active_len = reading.segment(segment, i + 1 == count)?;
     }
-    // The archive may have rows of which the log has let go.
-    recovered.end = end.max(from);
-    if end < from {
-        for path in segments.values() {
-            fs::remove_file(path).map_err(|e| failed("delete", path, e))?;
-        }
-        segments.clear();
+    if found.active_len.is_none() {
+        found.segments.pop();
     }
-    Ok((recovered, segments))
+    if reading.end < from {
+        // Rows that were archived but not kept by the log (durability 'os'): it goes on behind.
+        found.active_len = None;
+        reading.end = from;
+    }
+    found.recovered.end = reading.end;
+    found.recovered.batches = reading.batches;
+    found.recovered.cut = reading.cut;
+    Ok(found)
 }
 
-fn list(dir: &Path) -> Result<BTreeMap<u64, PathBuf>> {
-    let mut segments = BTreeMap::new();
-    for entry in fs::read_dir(dir).map_err(|e| failed("read", dir, e))? {
-        let path = entry.map_err(|e| failed("read", dir, e))?.path();
-        let first = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".wal"));
-        if let Some(first) = first.and_then(|n| n.parse().ok()) {
-            segments.insert(first, path);
-        }
-    }
+/// The segments in a directory, ascending.
+fn list(files: &dyn Files, dir: &Path) -> Result<Vec<Segment>> {
+    let names = files.list(dir).map_err(|e| io_error("list", dir, e))?;
+    let mut segments: Vec<_> = names
+        .iter()
+        .filter_map(|name| {
+            let digits = name.strip_suffix(EXTENSION).filter(|d| d.len() == DIGITS)?;
+            Some(Segment { first: digits.parse().ok()?, path: dir.join(name) })
+        })
+        .collect();
+    segments.sort_by_key(|s| s.first);
     Ok(segments)
 }
 
-struct Segment<'a> {
-    path: &'a Path,
+struct Reading<'a> {
+    files: &'a dyn Files,
     schema: &'a SchemaRef,
     from: u64,
-    is_last: bool,
+    /// One past the last offset that was read.
+    end: u64,
+    batches: Vec<(u64, RecordBatch)>,
+    cut: Option<CutTail>,
 }
 
-impl Segment<'_> {
-    /// Reads all records; `false` when not even the header is whole.
-    fn read(&mut self, end: &mut u64, recovered: &mut Recovered) -> Result<bool> {
-        let bytes = fs::read(self.path).map_err(|e| failed("read", self.path, e))?;
-        let mut at = match read_segment_header(&bytes, self.schema) {
-            Ok(Some(at)) => at,
-            Ok(None) if self.is_last => return Ok(false),
-            Ok(None) => return Err(self.damaged(0, "its header is not whole")),
-            Err(error) => return Err(self.refused(error)),
+impl Reading<'_> {
+    /// Reads one segment; its length, or `None` when it was removed.
+    fn segment(&mut self, segment: &Segment, last: bool) -> Result<Option<u64>> {
+        let path = &segment.path;
+        let bytes = self.files.read(path).map_err(|e| io_error("read", path, e))?;
+        if segment.first != self.end {
+            let why = format!(
+                "it begins at offset {}, but the rows before it end at {}",
+                segment.first, self.end
+            );
+            return Err(corrupt(path, 0, &why));
+        }
+        let mut at = match segment::read_header(&bytes) {
+            Header::Whole { schema, len } if schema == **self.schema => len,
+            Header::Whole { .. } => return Err(other_schema(path)),
+            Header::UnknownVersion(version) => return Err(unknown_version(path, version)),
+            Header::Damaged(why) => {
+                self.remove_torn(segment, &bytes, last, why)?;
+                return Ok(None);
+            }
         };
-        loop {
-            match read(&bytes, at, *end) {
-                Found::End => return Ok(true),
-                Found::Record { first, rows, batch, next } => {
-                    *end = first + rows;
-                    at = next;
-                    if *end > self.from {
-                        let skip = usize::try_from(self.from.saturating_sub(first)).unwrap_or(0);
-                        let batch = batch.slice(skip, batch.num_rows() - skip);
-                        recovered.batches.push((first.max(self.from), batch));
-                    }
+        while at < bytes.len() {
+            match segment::read_record(&bytes, at) {
+                Ok(record) => {
+                    self.take(path, at, &record)?;
+                    at = record.next;
                 }
-                Found::Torn(why) if self.is_last => {
-                    recovered.cut = Some(self.cut(at, bytes.len(), why)?);
-                    return Ok(true);
-                }
-                Found::Torn(why) => return Err(self.damaged(at, why)),
-                Found::Damaged(why) => return Err(self.damaged(at, &why)),
+                Err(_) if last && !segment::valid_record_after(&bytes, at, self.end) => break,
+                Err(why) => return Err(corrupt(path, at, why)),
             }
         }
-    }
-
-    fn cut(&self, at: usize, len: usize, why: &'static str) -> Result<CutTail> {
-        let cut = || {
-            let file = fs::OpenOptions::new().write(true).open(self.path)?;
-            file.set_len(at as u64)?;
-            file.sync_all()
-        };
-        cut().map_err(|e| failed("cut", self.path, e))?;
-        let (at, bytes) = (at as u64, (len - at) as u64);
-        Ok(CutTail { file: self.path.to_owned(), at, bytes, why })
-    }
-
-    fn damaged(&self, at: usize, why: &str) -> Error {
-        let message = format!("\"{}\" is damaged at byte {at}: {why}", self.path.display());
-        Error::new(ErrorKind::Corrupt, message)
-            .with_hint("Restore the file from a backup; nothing has been overwritten.")
-    }
-
-    fn refused(&self, error: HeaderError) -> Error {
-        let path = self.path.display();
-        match error {
-            HeaderError::Damaged(why) => self.damaged(0, &why),
-            HeaderError::Version(version) => Error::data(format!(
-                "\"{path}\" has format {version}, which this version does not know"
-            )),
-            HeaderError::Schema => {
-                Error::data(format!("the rows of \"{path}\" have other columns than their stream"))
-            }
+        let why = segment::read_record(&bytes, at).err().unwrap_or_default();
+        if at < bytes.len() {
+            self.cut_tail(path, at, bytes.len(), why)?;
         }
+        Ok(Some(at as u64))
+    }
+
+    fn take(&mut self, path: &Path, at: usize, record: &segment::Record<'_>) -> Result<()> {
+        if record.first != self.end {
+            let why =
+                format!("the record begins at offset {} instead of {}", record.first, self.end);
+            return Err(corrupt(path, at, &why));
+        }
+        if record.first + u64::from(record.rows) <= self.from {
+            self.end += u64::from(record.rows);
+            return Ok(());
+        }
+        for batch in record.batches(self.schema).map_err(|e| corrupt(path, at, e.message()))? {
+            let rows = batch.num_rows() as u64;
+            let skip = self.from.saturating_sub(self.end).min(rows);
+            if skip < rows {
+                // Both are at most the rows of a batch, which fit.
+                let batch = batch.slice(skip as usize, (rows - skip) as usize);
+                self.batches.push((self.end + skip, batch));
+            }
+            self.end += rows;
+        }
+        Ok(())
+    }
+
+    fn cut_tail(&mut self, path: &Path, at: usize, len: usize, why: &'static str) -> Result<()> {
+        let cut = || -> std::io::Result<()> {
+            let mut file = self.files.append(path)?;
+            file.truncate(at as u64)?;
+            file.sync()
+        };
+        cut().map_err(|e| io_error("cut the torn end of", path, e))?;
+        let bytes = (len - at) as u64;
+        self.cut = Some(CutTail { file: path.to_path_buf(), at: at as u64, bytes, why });
+        Ok(())
+    }
+
+    /// A last segment whose creation did not come to its end has no rows: it goes.
+    fn remove_torn(
+        &mut self,
+        segment: &Segment,
+        bytes: &[u8],
+        last: bool,
+        why: &'static str,
+    ) -> Result<()> {
+        let path = &segment.path;
+        let header = segment::encode_header(self.schema)?.len();
+        if !last || bytes.len() > header {
+            return Err(corrupt(path, 0, why));
+        }
+        let dir = path.parent().unwrap_or(path);
+        self.files
+            .remove(path)
+            .and_then(|()| self.files.sync_dir(dir))
+            .map_err(|e| io_error("remove", path, e))?;
+        let bytes = bytes.len() as u64;
+        self.cut = Some(CutTail { file: path.clone(), at: 0, bytes, why });
+        Ok(())
     }
 }
 
-fn missing(path: &Path, offset: u64) -> Error {
-    let message = format!("rows from offset {offset} on are missing before \"{}\"", path.display());
-    Error::new(ErrorKind::Corrupt, message)
-        .with_hint("Restore the missing file from a backup; nothing has been overwritten.")
+fn other_schema(path: &Path) -> Error {
+    Error::data(format!("the rows in \"{}\" have other columns than declared", path.display()))
+        .with_hint("Declare the stream with the columns that it was created with.")
+}
+
+fn unknown_version(path: &Path, version: u32) -> Error {
+    Error::data(format!(
+        "\"{}\" has log format {version}, and this version of windrow knows format {}",
+        path.display(),
+        segment::VERSION
+    ))
+    .with_hint("Use the version of windrow that wrote it, or a newer one.")
 }

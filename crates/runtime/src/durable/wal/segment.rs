@@ -1,0 +1,201 @@
+//! The bytes of a segment file.
+//!
+//! ```text
+//! file    ├ magic 8 ┤ version u32 ┤ length u32 ┤ crc32 u32 ┤ schema ┤ record ┤ record ┤ …
+//! record  ├ length u32 ┤ crc32 u32 ┤ first offset u64 ┤ rows u32 ┤ payload ┤
+//!                                  └──────── length, under the crc ────────┘
+//! ```
+//! Numbers are little-endian. The schema is an Arrow IPC stream without batches, a payload is one
+//! with the batches of one group commit: it carries its own dictionaries, and reading copies into
+//! aligned memory.
+//!
+//! Invariants: one write is one record, so that only the last one can be torn; a record has rows;
+//! reading never trusts a length.
+
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use windrow_core::{Error, ErrorKind, Result};
+
+/// The first bytes of a segment.
+const MAGIC: &[u8; 8] = b"WNDROWL1";
+/// The version that this program reads and writes.
+pub(super) const VERSION: u32 = 1;
+/// Magic, version, length, crc.
+const HEADER_BYTES: usize = 20;
+/// Length and crc of a record.
+const RECORD_HEAD: usize = 8;
+/// First offset and rows of a record.
+const RECORD_FIELDS: usize = 12;
+/// How each IPC message begins; tells payloads from chance.
+const CONTINUATION: [u8; 4] = [0xff; 4];
+
+/// What the beginning of a file says.
+pub(super) enum Header {
+    /// All is well; `len` bytes.
+    Whole { schema: Schema, len: usize },
+    /// Written by another version.
+    UnknownVersion(u32),
+    /// Torn or damaged.
+    Damaged(&'static str),
+}
+
+/// A record whose checksum is right.
+pub(super) struct Record<'a> {
+    /// The offset of its first row.
+    pub(super) first: u64,
+    /// Its rows.
+    pub(super) rows: u32,
+    payload: &'a [u8],
+    /// Where the next record begins.
+    pub(super) next: usize,
+}
+
+/// The beginning of a segment with these columns.
+pub(super) fn encode_header(schema: &Schema) -> Result<Vec<u8>> {
+    let mut stream = StreamWriter::try_new(vec![], schema)?;
+    stream.finish()?;
+    let body = stream.into_inner()?;
+    let mut header = MAGIC.to_vec();
+    header.extend(VERSION.to_le_bytes());
+    header.extend(length(body.len())?.to_le_bytes());
+    header.extend(crc32fast::hash(&body).to_le_bytes());
+    header.extend(body);
+    Ok(header)
+}
+
+/// One record with all rows of `batches`, from offset `first` on.
+///
+/// # Errors
+/// When it would not fit into 4 GiB ([`ErrorKind::Limit`]), or Arrow cannot write it.
+pub(super) fn encode_record<'a>(
+    schema: &Schema,
+    first: u64,
+    batches: impl Iterator<Item = &'a RecordBatch>,
+) -> Result<Vec<u8>> {
+    let mut rows = 0;
+    let mut stream = StreamWriter::try_new(vec![0; RECORD_HEAD + RECORD_FIELDS], schema)?;
+    for batch in batches.filter(|b| b.num_rows() > 0) {
+        rows += batch.num_rows();
+        stream.write(batch)?;
+    }
+    stream.finish()?;
+    let mut record = stream.into_inner()?;
+    let len = length(record.len() - RECORD_HEAD)?;
+    put(&mut record, 8, &first.to_le_bytes());
+    put(&mut record, 16, &length(rows)?.to_le_bytes());
+    let crc = crc32fast::hash(record.get(RECORD_HEAD..).unwrap_or_default());
+    put(&mut record, 0, &len.to_le_bytes());
+    put(&mut record, 4, &crc.to_le_bytes());
+    Ok(record)
+}
+
+/// Reads the beginning of a file.
+pub(super) fn read_header(bytes: &[u8]) -> Header {
+    match bytes.get(..8) {
+        None => return Header::Damaged("the header is cut off"),
+        Some(magic) if magic != MAGIC => return Header::Damaged("it does not begin as a log does"),
+        Some(_) => {}
+    }
+    let (Some(version), Some(len), Some(crc)) =
+        (number(bytes, 8), number(bytes, 12), number(bytes, 16))
+    else {
+        return Header::Damaged("the header is cut off");
+    };
+    if version != VERSION {
+        // Version 0 was never written: it is a page that did not reach the disk.
+        return match version {
+            0 => Header::Damaged("the header has no version"),
+            _ => Header::UnknownVersion(version),
+        };
+    }
+    let end = HEADER_BYTES + len as usize;
+    let Some(body) = bytes.get(HEADER_BYTES..end) else {
+        return Header::Damaged("the header is cut off");
+    };
+    if crc32fast::hash(body) != crc {
+        return Header::Damaged("the checksum of the header is wrong");
+    }
+    match StreamReader::try_new(body, None) {
+        Ok(stream) => Header::Whole { schema: stream.schema().as_ref().clone(), len: end },
+        Err(_) => Header::Damaged("the schema in the header cannot be read"),
+    }
+}
+
+/// Reads the record at a byte; the error says what is wrong with it.
+pub(super) fn read_record(bytes: &[u8], at: usize) -> Result<Record<'_>, &'static str> {
+    let (Some(len), Some(crc)) = (number(bytes, at), number(bytes, at + 4)) else {
+        return Err("the record is cut off");
+    };
+    let next = at + RECORD_HEAD + len as usize;
+    let Some(body) = bytes.get(at + RECORD_HEAD..next) else {
+        return Err("the record is cut off");
+    };
+    let Some((fields, payload)) = body.split_at_checked(RECORD_FIELDS) else {
+        return Err("the record is too short");
+    };
+    if crc32fast::hash(body) != crc {
+        return Err("the checksum of the record is wrong");
+    }
+    match (long(fields, 0), number(fields, 8)) {
+        (Some(first), Some(rows)) if rows > 0 => Ok(Record { first, rows, payload, next }),
+        _ => Err("the record has no rows"),
+    }
+}
+
+/// Whether there is a whole record with rows from `offset` on, anywhere after byte `at`.
+pub(super) fn valid_record_after(bytes: &[u8], at: usize, offset: u64) -> bool {
+    let skip = at + 1 + RECORD_HEAD + RECORD_FIELDS;
+    let Some(rest) = bytes.get(skip..) else { return false };
+    // Most places are ruled out by the first bytes of the payload; the checksum is for few.
+    rest.windows(CONTINUATION.len()).enumerate().filter(|(_, w)| **w == CONTINUATION).any(
+        |(i, _)| {
+            let at = at + 1 + i;
+            long(bytes, at + RECORD_HEAD).is_some_and(|first| first >= offset)
+                && read_record(bytes, at).is_ok()
+        },
+    )
+}
+
+impl Record<'_> {
+    /// Its batches, with the given columns.
+    pub(super) fn batches(&self, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+        let stream = StreamReader::try_new(self.payload, None)?;
+        let batches: Vec<_> =
+            stream.map(|batch| with_schema(&batch?, schema)).collect::<Result<_>>()?;
+        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        if rows != self.rows as usize {
+            return Err(Error::data(format!("it has {rows} rows instead of {}", self.rows)));
+        }
+        Ok(batches)
+    }
+}
+
+/// The batch with exactly this schema; an error when types or nulls do not fit.
+pub(super) fn with_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let columns = batch.columns().to_vec();
+    Ok(RecordBatch::try_new_with_options(SchemaRef::clone(schema), columns, &options)?)
+}
+
+fn length(len: usize) -> Result<u32> {
+    u32::try_from(len).map_err(|_| {
+        Error::new(ErrorKind::Limit, "the rows of one insert are larger than 4 GiB")
+            .with_hint("Insert fewer rows at a time.")
+    })
+}
+
+fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
+    if let Some(place) = bytes.get_mut(at..at + value.len()) {
+        place.copy_from_slice(value);
+    }
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+fn long(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
+}
