@@ -10,6 +10,7 @@ import datetime
 import decimal
 import json
 import math
+import os
 import sys
 from collections import Counter
 from urllib.parse import unquote, urlparse
@@ -33,7 +34,7 @@ def plain(value):
     if isinstance(value, (int, float, decimal.Decimal)):
         if isinstance(value, float) and not math.isfinite(value):
             return repr(value)
-        return format(decimal.Decimal(str(value)).normalize(), "f")
+        return str(decimal.Decimal(str(value)).normalize())
     if isinstance(value, (list, tuple)):
         return tuple(plain(v) for v in value)
     if isinstance(value, dict):
@@ -65,11 +66,16 @@ def arrow_rows(table):
     return [{name: plain(value) for name, value in row.items()} for row in table.to_pylist()]
 
 
+def local_path(uri):
+    """Where a file of the table lies; deltalake writes odd characters as %XX, with and without a scheme."""
+    path = urlparse(uri).path if uri.startswith("file:") else uri
+    return path if os.path.exists(path) else unquote(path)
+
+
 def main():
     where, expected = sys.argv[1:]
     delta = DeltaTable(where)
-    files = delta.file_uris()
-    files = [unquote(urlparse(f).path) if f.startswith("file:") else f for f in files]
+    files = [local_path(uri) for uri in delta.file_uris()]
     if not files:
         raise SystemExit(f"no files in {where}")
 
@@ -85,7 +91,7 @@ def main():
     truth = bag(names, [{name: json_value(row[name], kinds[name]) for name in names} for row in rows])
 
     by_arrow = pyarrow.concat_tables([pyarrow.parquet.ParquetFile(f).read() for f in files])
-    by_duckdb = duckdb.connect().execute("SELECT * FROM read_parquet(?)", [files]).to_arrow_table()
+    by_duckdb = duckdb.connect().sql("SELECT * FROM read_parquet(?)", params=[files]).to_arrow_table()
     for reader, table in (("deltalake", by_delta), ("pyarrow", by_arrow), ("duckdb", by_duckdb)):
         found = bag(names, arrow_rows(table))
         if found != truth:

@@ -8,7 +8,6 @@
 //! What SIGKILL cannot show is what a power failure would: what the system has, it keeps.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
@@ -174,8 +173,7 @@ impl World {
             let (k, x) = (self.chance.below(5), self.chance.below(1_000_000));
             let millis = BEGIN + id * STEP + self.chance.below(DISORDER);
             let comma = if id == first { "" } else { ", " };
-            // Infallible: a String takes everything.
-            drop(write!(sql, "{comma}({id}, {k}, to_timestamp_millis({millis}), {x})"));
+            sql.push_str(&format!("{comma}({id}, {k}, to_timestamp_millis({millis}), {x})"));
             rows.insert(id, format!("{id},{k},{millis}000000,{x}"));
         }
         sql.push_str(";\n");
