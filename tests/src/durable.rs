@@ -76,7 +76,7 @@ fn again() -> Result<(), Failed> {
     let home = Home::new()?;
     let queries = [
         "SHOW STREAMS",
-        "SHOW VIEWS",
+        "SELECT name, materialized FROM windrow.views",
         "SELECT * FROM s",
         "SELECT * FROM v",
         "SELECT * FROM plain",
@@ -187,14 +187,16 @@ fn files() -> Result<(), Failed> {
     let line =
         |second: u32| format!("{{\"ts\":\"2026-01-01T00:00:{second:02}\",\"k\":{}}}\n", second % 2);
     let lines = |seconds: std::ops::Range<u32>| seconds.map(line).collect::<String>();
-    let path = home.beside("a.json");
-    std::fs::write(&path, lines(0..25))?;
+    let path = |name: &str| home.beside(&format!("{name}.json"));
+    for name in ["b", "f"] {
+        std::fs::write(path(name), lines(0..25))?;
+    }
     let create = |name: &str, follow: &str| {
         format!(
             "CREATE STREAM {name} (ts TIMESTAMP, k INT, WATERMARK FOR ts) WITH (connector = 'file', path = '{}'{follow});\n\
              CREATE MATERIALIZED VIEW v_{name} AS SELECT window_end, k, count(*) AS n FROM TUMBLE({name}, ts, \
              INTERVAL '10 seconds') GROUP BY window_start, window_end, k;\n",
-            path.display()
+            path(name).display()
         )
     };
     let wait = |second: u32| {
@@ -208,9 +210,9 @@ fn files() -> Result<(), Failed> {
     let first = home.tables(&(create + "WAIT FOR v_b;\n" + &wait(20)), &queries)?;
     equal("windows", &(first[0].len(), first[1].len()), &(6, 4))?;
     equal("the same", &home.tables("", &queries)?, &first)?;
-    std::fs::write(&path, lines(0..45))?;
+    std::fs::write(path("f"), lines(0..45))?;
     let second = home.tables(&wait(40), &queries)?;
-    // The file that does not grow has been read to its end; the other goes on in the midst of a window.
+    // The file that ends has been read to its end; the other goes on in the midst of a window.
     equal("windows of the bounded file", &second[0], &first[0])?;
     equal("windows of the followed file", &(second[1].len(), second[2].len()), &(8, 0))
 }
@@ -568,7 +570,7 @@ fn damaged_log() -> Result<(), Failed> {
         flip(&home.data().join(segment), place)?;
         told(&home, "SELECT sum(id), max(ts) FROM s", segment, below)?;
         let before = home.contents()?;
-        let found = home.tables("", &["SELECT * FROM r", "SELECT * FROM v_r"])?;
+        let found = home.tables("WAIT FOR v_r;", &["SELECT * FROM r", "SELECT * FROM v_r"])?;
         equal("the other stream", &(found[0].len(), found[1].len()), &(3_000, 500))?;
         // Neither is a row accepted that could not be read behind the damage.
         let said = home.run("INSERT INTO s VALUES (1, 1, TIMESTAMP '2026-01-01 01:00:00')")?;

@@ -29,10 +29,14 @@ const BETWEEN: &str = "=====";
 
 /// Where the program is; it is built first (`cargo test` alone builds no programs of other packages, and one that lies there
 /// may be old).
+/// `WINDROW_PROGRAM` names another one.
 /// With `--workspace`, because the features of a single package differ and DataFusion would be compiled anew.
 pub(crate) fn program() -> Result<PathBuf, Failed> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
+        if let Some(program) = std::env::var_os("WINDROW_PROGRAM") {
+            return Ok(PathBuf::from(program));
+        }
         let program = target_profile()?.join(format!("windrow{}", std::env::consts::EXE_SUFFIX));
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--quiet", "--workspace", "--bins"]);
