@@ -3,8 +3,8 @@
 //! `LocalFileSystem` never syncs. Here a write is answered only when the bytes and the directory
 //! entries that lead to them are on the disk; a file becomes visible only after its bytes are.
 
-use std::fs::{self, File, OpenOptions};
 use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::file_entry::checksum_of;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
-use parking_lot::Mutex;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
     Result, UploadPart,
 };
+use parking_lot::Mutex;
 
 /// The machine's file system as an object store, with every write synced, and every archive file
 /// held against the checksum in its name before it is read for the first time.

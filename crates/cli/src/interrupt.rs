@@ -1,7 +1,7 @@
-//! Ctrl-C: the first one cancels the running statement; who insists leaves the program.
+//! Ctrl-C and SIGTERM: the first one cancels the running statement; who insists leaves the program.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tokio::sync::Notify;
 use windrow_core::{Error, ErrorKind, Result};
@@ -15,6 +15,8 @@ const INSISTS_REPL: u32 = 3;
 pub(crate) struct Interrupts {
     count: AtomicU32,
     notify: Notify,
+    /// Nothing runs, somebody may be typing. Ctrl-C is a key there and no signal.
+    at_prompt: AtomicBool,
 }
 
 impl Interrupts {
@@ -23,17 +25,27 @@ impl Interrupts {
     /// # Errors
     /// When the system does not let us.
     pub(crate) fn listen(is_repl: bool) -> Result<Arc<Self>> {
-        let interrupts = Arc::new(Self { count: AtomicU32::new(0), notify: Notify::new() });
+        let interrupts = Arc::new(Self {
+            count: AtomicU32::new(0),
+            notify: Notify::new(),
+            at_prompt: AtomicBool::new(false),
+        });
         let shared = Arc::clone(&interrupts);
         let insists = if is_repl { INSISTS_REPL } else { INSISTS_RUN };
         ctrlc::set_handler(move || {
-            if shared.count.fetch_add(1, Ordering::SeqCst) + 1 >= insists {
+            let count = shared.count.fetch_add(1, Ordering::SeqCst) + 1;
+            if count >= insists || shared.at_prompt.load(Ordering::SeqCst) {
                 leave();
             }
             shared.notify.notify_one();
         })
         .map_err(|e| Error::internal(format!("cannot listen for Ctrl-C: {e}")).with_source(e))?;
         Ok(interrupts)
+    }
+
+    /// Tells whether the next signal finds nothing to cancel: then it ends the program.
+    pub(crate) fn set_at_prompt(&self, at_prompt: bool) {
+        self.at_prompt.store(at_prompt, Ordering::SeqCst);
     }
 
     /// Forgets the interrupts so far: a new statement begins.
@@ -65,7 +77,11 @@ mod tests {
 
     #[test]
     fn an_interrupt_of_an_earlier_statement_does_not_count() {
-        let interrupts = Interrupts { count: AtomicU32::new(0), notify: Notify::new() };
+        let interrupts = Interrupts {
+            count: AtomicU32::new(0),
+            notify: Notify::new(),
+            at_prompt: AtomicBool::new(false),
+        };
         interrupts.notify.notify_one();
         assert!(interrupts.cancelled().now_or_never().is_none());
         interrupts.count.store(1, Ordering::SeqCst);

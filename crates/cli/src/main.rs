@@ -45,7 +45,11 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
     let is_repl = matches!(work, Work::Repl);
     let interrupts = Interrupts::listen(is_repl)?;
     let (limits, data_dir) = (arguments.limits(), arguments.data_dir()?);
-    let engine = Engine::open(EngineConfig { limits, data_dir, ..EngineConfig::default() })?;
+    let engine = Engine::open(EngineConfig {
+        limits,
+        data_dir: data_dir.clone(),
+        ..EngineConfig::default()
+    })?;
     // Everything heavy happens on the engine's own threads; this one waits and prints.
     let waiting = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -53,7 +57,7 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
         .map_err(|e| Error::internal(format!("cannot wait for results: {e}")).with_source(e))?;
     let mut runner = Runner::new(&engine, Arc::clone(&interrupts), arguments.printing(), is_repl)?;
     let done = match work {
-        Work::Repl => repl::run(&waiting, &engine, &mut runner),
+        Work::Repl => repl::run(&waiting, &engine, &mut runner, data_dir.as_deref()),
         Work::Scripts(sources) => waiting.block_on(async {
             for source in sources {
                 runner.run(&Script::read(source)?).await?;

@@ -1,6 +1,6 @@
 //! Statements from the terminal: a line editor with a history.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
@@ -38,7 +38,12 @@ enum Command {
 ///
 /// # Errors
 /// When the terminal cannot be used.
-pub(crate) fn run(waiting: &Runtime, engine: &Engine, runner: &mut Runner) -> Result<(), Failure> {
+pub(crate) fn run(
+    waiting: &Runtime,
+    engine: &Engine,
+    runner: &mut Runner,
+    data_dir: Option<&Path>,
+) -> Result<(), Failure> {
     let mut editor = editor(engine).map_err(|e| terminal_error(&e))?;
     let history = history_path();
     if let Some(path) = history.as_ref().filter(|path| path.exists())
@@ -46,8 +51,9 @@ pub(crate) fn run(waiting: &Runtime, engine: &Engine, runner: &mut Runner) -> Re
     {
         say(&format!("notice: cannot read the history {}: {e}", path.display()));
     }
+    let kept = data_dir.map_or("in memory".to_owned(), |dir| format!("in {}", dir.display()));
     say(&format!(
-        "Windrow {}: everything is kept in memory. \".help\" helps, Ctrl-D leaves.",
+        "Windrow {}: everything is kept {kept}. \".help\" helps, Ctrl-D leaves.",
         env!("CARGO_PKG_VERSION")
     ));
     let done = read_and_run(&mut editor, waiting, runner);
@@ -68,7 +74,10 @@ fn read_and_run(
     runner: &mut Runner,
 ) -> Result<(), Failure> {
     loop {
-        let input = match editor.readline(PROMPT) {
+        runner.set_at_prompt(true);
+        let input = editor.readline(PROMPT);
+        runner.set_at_prompt(false);
+        let input = match input {
             Ok(input) => input,
             // Ctrl-C in the editor throws away what has been typed.
             Err(ReadlineError::Interrupted) => continue,

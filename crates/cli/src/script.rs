@@ -122,6 +122,11 @@ impl Runner {
         })
     }
 
+    /// Tells whether somebody may be typing, and nothing runs.
+    pub(crate) fn set_at_prompt(&self, at_prompt: bool) {
+        self.interrupts.set_at_prompt(at_prompt);
+    }
+
     /// Changes how results are written.
     pub(crate) fn set_format(&mut self, format: Format) {
         self.printing.format = format;

@@ -326,11 +326,6 @@ impl Inner {
         }
     }
 
-    /// Who archives a stream or view.
-    pub(crate) fn spiller(&self, name: &str) -> Option<Arc<Spiller>> {
-        self.spillers.lock().get(name).cloned()
-    }
-
     /// Archives what views have finished, then stops to archive. Rows of push streams stay in
     /// their write-ahead log.
     async fn spill_all(&self) -> Result<()> {

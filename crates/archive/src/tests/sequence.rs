@@ -130,7 +130,7 @@ async fn what_a_crash_left_is_no_row_and_goes() {
     let storage = Storage::local(dir.path()).unwrap();
     let table = open(&storage).await;
     append(&table, 10, 1).await;
-    let orphan = crate::file_entry::new_name(10, 20, 2);
+    let orphan = crate::file_entry::new_name(10, 20, 2, b"");
     storage.here().put(&orphan.as_str().into(), "half a file".into()).await.unwrap();
     std::fs::write(dir.path().join(format!("{orphan}#17")), "less").unwrap();
     let table = open(&storage).await;

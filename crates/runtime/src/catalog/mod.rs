@@ -19,6 +19,7 @@ use windrow_sql::plan::EventTime;
 use crate::engine::{CATALOG, SCHEMA};
 use crate::query::shared::{Shared, again};
 use crate::stream::log::StreamLog;
+use crate::stream::spill::Spiller;
 use crate::stream::{Feed, Stream};
 
 /// All objects of an engine.
@@ -56,6 +57,8 @@ pub(crate) struct Materialized {
     /// The view as a stream, for queries that read it.
     pub(crate) stream: Arc<Stream>,
     pub(crate) query: Arc<Shared>,
+    /// Who archives its finished windows, with a data directory.
+    pub(crate) spiller: Option<Arc<Spiller>>,
     /// All inputs end by themselves.
     pub(crate) bounded: bool,
     /// The streams and views that it reads.

@@ -189,6 +189,20 @@ fn views(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
             ),
             true,
         ),
+        (
+            "archived_rows",
+            Arc::new(
+                all.iter()
+                    .map(|v| kept(&v.1)?.spiller.as_ref().map(|s| s.archived_rows()))
+                    .collect::<UInt64Array>(),
+            ),
+            true,
+        ),
+        (
+            "archive_error",
+            maybe_text(all.iter().map(|v| kept(&v.1)?.spiller.as_ref().and_then(|s| s.error()))),
+            true,
+        ),
         ("definition", text(all.iter().map(|v| &v.2)), false),
     ])
 }

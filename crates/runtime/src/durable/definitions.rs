@@ -108,6 +108,7 @@ impl Definitions {
     ///
     /// # Errors
     /// [`ErrorKind::Exists`] when the name is taken; when the file cannot be written.
+    #[cfg(test)]
     pub(crate) fn add(&self, name: &str, kind: Kind, sql: &str) -> Result<Definition> {
         self.replace(&[], name, kind, sql)
     }

@@ -134,7 +134,7 @@ impl Store {
         });
         let options = WalOptions { durability, ..WalOptions::default() };
         let (wal, recovered) = Wal::open(&dir.join("log"), schema, from, options, applied)?;
-        let Recovered { batches, cut, .. } = recovered;
+        let Recovered { first, batches, cut, .. } = recovered;
         if let Some(cut) = cut {
             tracing::warn!(
                 stream = definition.name,
@@ -144,6 +144,9 @@ impl Store {
         }
         for (_, rows) in batches {
             log.append(rows)?;
+        }
+        if first != from || wal.end() != log.state().rows {
+            return Err(Error::internal("a log does not go on where its archive ends"));
         }
         Ok((Kept { log, archive }, Arc::new(wal)))
     }

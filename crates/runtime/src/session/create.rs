@@ -421,14 +421,15 @@ impl Session {
         // And without history the windows behind the frontier would swallow what comes anew.
         let keeps = matches!(plan.root, Flow::Windows(_))
             && reads.iter().all(|name| catalog.is_replayable(name));
-        let (log, archived, ordered) = match (&self.engine.store, definition.filter(|_| keeps)) {
+        let (log, archived, spiller) = match (&self.engine.store, definition.filter(|_| keeps)) {
             (Some(store), Some(definition)) => {
                 let time = event_time.map(|e| e.index);
                 let (kept, archived) = store.open_view(&definition, &plan.schema, time).await?;
-                self.engine.keep(&name, kept.spiller(None));
-                (kept.log, archived, true)
+                let spiller = kept.spiller(None);
+                self.engine.keep(&name, Arc::clone(&spiller));
+                (kept.log, archived, Some(spiller))
             }
-            _ => (StreamLog::new(Arc::clone(&plan.schema)), Watermark::NONE, false),
+            _ => (StreamLog::new(Arc::clone(&plan.schema)), Watermark::NONE, None),
         };
         let shared = parts.new_query(Some(name.clone()));
         let stream = Arc::new(Stream {
@@ -444,7 +445,7 @@ impl Session {
         });
         let wanted = Wanted {
             shared: Arc::clone(&shared),
-            output: Output::View { log: Arc::clone(&log), ordered },
+            output: Output::View { log: Arc::clone(&log), ordered: spiller.is_some() },
             push_ends: false,
             late_to,
             archived,
@@ -456,6 +457,7 @@ impl Session {
             log,
             stream: Arc::clone(&stream),
             query: Arc::clone(&shared),
+            spiller,
             bounded: reads.iter().all(|r| catalog.is_bounded(r)),
             reads: reads.clone(),
             plan: bounded,
@@ -478,7 +480,9 @@ impl Session {
     fn taken(&self, name: &str, replace: bool, if_not_exists: bool, kind: &str) -> Result<bool> {
         let catalog = &self.engine.catalog;
         if let Some(error) = catalog.broken(name) {
-            return Err(error.with_hint(format!("DROP {} {name} gives it up.", kind.to_uppercase())));
+            return Err(
+                error.with_hint(format!("DROP {} {name} gives it up.", kind.to_uppercase()))
+            );
         }
         if !catalog.exists(name) {
             return Ok(false);

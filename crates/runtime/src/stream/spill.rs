@@ -134,6 +134,11 @@ impl Spiller {
         drop(self.spills.lock().await);
     }
 
+    /// Rows that are archived.
+    pub(crate) fn archived_rows(&self) -> u64 {
+        self.archive.state().rows
+    }
+
     /// Why the last spill failed, if it did.
     pub(crate) fn error(&self) -> Option<String> {
         self.error.lock().clone()
