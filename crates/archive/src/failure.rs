@@ -12,10 +12,10 @@ use windrow_core::{Error, ErrorKind};
 
 /// The text of an error with all its causes, each said once.
 fn chain(e: &(dyn StdError + 'static)) -> String {
-    let mut text = e.to_string();
+    let mut text = first_line(e);
     let mut cause = e.source();
     while let Some(c) = cause {
-        let said = c.to_string();
+        let said = first_line(c);
         if !text.contains(&said) {
             text.push_str(": ");
             text.push_str(&said);
@@ -23,6 +23,11 @@ fn chain(e: &(dyn StdError + 'static)) -> String {
         cause = c.source();
     }
     text
+}
+
+/// Some libraries put a backtrace behind what they say.
+fn first_line(e: &(dyn StdError + 'static)) -> String {
+    e.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// Looks for a cause of type `T`.

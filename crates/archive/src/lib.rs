@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod compaction;
+mod damage;
 mod delta_schema;
 mod durable;
 mod failure;

@@ -20,7 +20,7 @@ use windrow_core::{Error, ErrorKind, Result};
 use crate::file_entry::{self, FileEntry};
 use crate::spec::TableSpec;
 use crate::storage::Storage;
-use crate::{delta_schema, failure};
+use crate::{damage, delta_schema, failure};
 
 /// Where the log keeps the exact Arrow schema.
 const SCHEMA_KEY: &str = "windrow.schema";
@@ -62,7 +62,9 @@ impl DeltaLog {
             store.is_delta_table_location().await.map_err(|e| failure::delta(&what(), e))?;
         let table = if there {
             let mut table = DeltaTable::new(store);
-            table.load().await.map_err(|e| failure::delta(&what(), e))?;
+            if let Err(e) = table.load().await {
+                return Err(damage::located(storage, failure::delta(&what(), e)).await);
+            }
             table
         } else {
             no_orphans(storage, spec).await?;

@@ -72,13 +72,16 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
 
 /// Sends the log to stderr: warnings, or what `WINDROW_LOG` asks for.
 fn start_log() {
-    use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+    use tracing_subscriber::filter::EnvFilter;
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     match std::env::var("WINDROW_LOG") {
         Ok(filter) => log.with_env_filter(EnvFilter::new(filter)).init(),
-        Err(_) => log.with_max_level(LevelFilter::WARN).init(),
+        // Whatever the Delta library finds wrong, its caller says with the name of the file.
+        Err(_) => log
+            .with_env_filter(EnvFilter::new("warn,buoyant_kernel=off,buoyant_kernel_engine=off"))
+            .init(),
     }
 }
