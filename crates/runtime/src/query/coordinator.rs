@@ -61,6 +61,7 @@ impl Coordinator {
             self.step().await?;
             self.output.advance(self.watermark(low));
             self.note(batches, low);
+            self.output.wait_for_room().await;
             self.shared.give_room(batches);
             self.shared.passed();
             if low == Watermark::END {

@@ -20,9 +20,10 @@ pub(crate) enum Output {
     View {
         /// Its log.
         log: Arc<StreamLog>,
-        /// The rows of a window come in one order, whatever the threads: then their offsets are
-        /// the same when the query is run again after a crash.
-        ordered: bool,
+        /// The view is archived, and waits while more rows than these are in memory alone. The
+        /// rows of a window then come in one order, whatever the threads, so that their offsets
+        /// are the same when the query is run again after a crash.
+        tail_rows_max: Option<u64>,
     },
     /// Another stream (`INSERT INTO s SELECT … EMIT`).
     Stream {
@@ -56,7 +57,7 @@ impl Output {
     /// # Errors
     /// As [`send`](Self::send).
     pub(crate) async fn send_closed(&self, rows: Vec<RecordBatch>) -> Result<()> {
-        if let Self::View { ordered: true, .. } = self {
+        if let Self::View { tail_rows_max: Some(_), .. } = self {
             return match in_order(rows)? {
                 Some(rows) => self.send(rows).await,
                 None => Ok(()),
@@ -76,9 +77,16 @@ impl Output {
         }
     }
 
+    /// Waits until the archive has taken in enough of what was given out.
+    pub(crate) async fn wait_for_room(&self) {
+        if let Self::View { log, tail_rows_max: Some(max) } = self {
+            log.wait_for_room(*max).await;
+        }
+    }
+
     /// Whether the rows of a window are put into one order.
     pub(crate) fn is_ordered(&self) -> bool {
-        matches!(self, Self::View { ordered: true, .. })
+        matches!(self, Self::View { tail_rows_max: Some(_), .. })
     }
 
     /// All rows have been sent. A client's channel ends when the query drops it; a stream lives

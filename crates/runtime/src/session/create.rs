@@ -33,6 +33,8 @@ use crate::stream::log::StreamLog;
 use crate::stream::push::PushStream;
 use crate::stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
 
+/// A writer waits when the archive is so many tails behind.
+const TAILS_MAX: u64 = 4;
 /// The options that belong to the engine, whatever the connector.
 const STREAM_OPTIONS: &[&str] = &["connector", "durability", "idle_timeout", "max_future_skew"];
 const VIEW_OPTIONS: &[&str] = &["start"];
@@ -196,7 +198,7 @@ impl Session {
         let (bad_rows, clock) = (Arc::clone(&parts.bad_rows), Arc::clone(&parts.clock));
         let push = PushStream::new(name.to_owned(), log, intake, bad_rows, clock, columns);
         Ok(Arc::new(match wal {
-            Some(wal) => push.with_wal(wal),
+            Some(wal) => push.with_wal(wal, parts.limits.tail_rows_max * TAILS_MAX),
             None => push,
         }))
     }
@@ -445,7 +447,10 @@ impl Session {
         });
         let wanted = Wanted {
             shared: Arc::clone(&shared),
-            output: Output::View { log: Arc::clone(&log), ordered: spiller.is_some() },
+            output: Output::View {
+                log: Arc::clone(&log),
+                tail_rows_max: spiller.as_ref().map(|_| parts.limits.tail_rows_max * TAILS_MAX),
+            },
             push_ends: false,
             late_to,
             archived,

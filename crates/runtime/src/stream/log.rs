@@ -271,6 +271,24 @@ impl StreamLog {
         inner.batches = kept.collect();
         inner.start = start;
         inner.archive = Some(archive);
+        drop(inner);
+        self.changed.send_replace(());
+    }
+
+    /// Waits until the tail has at most `rows_max` rows; who writes faster than the archive takes
+    /// in is slowed down.
+    pub(crate) async fn wait_for_room(&self, rows_max: u64) {
+        let mut changed = self.watch();
+        while self.tail_rows() > rows_max {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn tail_rows(&self) -> u64 {
+        let inner = self.inner.lock();
+        inner.rows - inner.start
     }
 
     /// Up to `rows_max` rows from `offset` on, from one stored batch.

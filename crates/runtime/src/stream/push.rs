@@ -27,6 +27,8 @@ pub(crate) struct PushStream {
     pub(crate) columns: Option<Arc<Columns>>,
     /// Where rows become durable before readers see them; it appends to the log itself.
     pub(crate) wal: Option<Arc<Wal>>,
+    /// Rows that may be in memory alone, where there is an archive.
+    tail_rows_max: u64,
     /// Rows that were ever offered, good and bad: the offset of a bad row is its number among
     /// them.
     offered: AtomicU64,
@@ -51,12 +53,23 @@ impl PushStream {
         columns: Option<Arc<Columns>>,
     ) -> Self {
         let offered = log.state().rows.into();
-        Self { name, log, intake, bad_rows, clock, columns, wal: None, offered }
+        Self {
+            name,
+            log,
+            intake,
+            bad_rows,
+            clock,
+            columns,
+            wal: None,
+            tail_rows_max: u64::MAX,
+            offered,
+        }
     }
 
     /// The same with a write-ahead log.
-    pub(crate) fn with_wal(self, wal: Arc<Wal>) -> Self {
-        Self { wal: Some(wal), ..self }
+    /// It takes no rows while more than `tail_rows_max` wait for the archive.
+    pub(crate) fn with_wal(self, wal: Arc<Wal>, tail_rows_max: u64) -> Self {
+        Self { wal: Some(wal), tail_rows_max, ..self }
     }
 
     /// The columns that rows are pushed with: all but the generated ones.
@@ -69,7 +82,10 @@ impl PushStream {
     pub(crate) async fn append(&self, rows: &RecordBatch) -> Result<Pushed> {
         let (rows, pushed) = self.take_in(self.whole(rows)?)?;
         match &self.wal {
-            Some(wal) if rows.num_rows() > 0 => wal.append(rows).await?,
+            Some(wal) if rows.num_rows() > 0 => {
+                self.log.wait_for_room(self.tail_rows_max).await;
+                wal.append(rows).await?
+            }
             _ => self.log.append(rows)?,
         };
         Ok(pushed)
