@@ -104,7 +104,7 @@ pub(crate) fn reading(path: &str, e: ParquetError) -> Error {
 /// An error of ours that went through a library.
 fn damaged(ours: &Error, what: &str) -> Error {
     let error = Error::new(ours.kind(), format!("cannot {what}: {}", ours.message()));
-    ours.hints().iter().fold(error, |error, hint| error.with_hint(hint))
+    ours.hints().iter().fold(error, Error::with_hint)
 }
 
 /// Rows that cannot be encoded as Parquet.

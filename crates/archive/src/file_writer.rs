@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::kernels::cmp::distinct;
+use arrow::datatypes::SchemaRef;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use windrow_core::{Error, Result};
 
-use crate::failure;
 use crate::file_stats::{FileStats, StatsCollector};
 use crate::spec::{ArchiveOptions, Provenance, TableSpec};
+use crate::{failure, precision};
 
 /// Where the footer keeps the provenance.
 pub(crate) const PROVENANCE_KEY: &str = "windrow.provenance";
@@ -46,6 +47,8 @@ struct Open {
 /// Encodes a run of rows as files near the target size.
 pub(crate) struct FileWriter {
     spec: Arc<TableSpec>,
+    /// The columns of a file.
+    stored: SchemaRef,
     options: ArchiveOptions,
     /// The next row in the sequence.
     next: u64,
@@ -63,7 +66,8 @@ impl FileWriter {
         start: u64,
         provenance: Provenance,
     ) -> Self {
-        Self { spec, options, next: start, open: None, done: vec![], provenance }
+        let stored = precision::stored(&spec.schema);
+        Self { spec, stored, options, next: start, open: None, done: vec![], provenance }
     }
 
     /// Encodes rows.
@@ -96,7 +100,8 @@ impl FileWriter {
         }
         if rows > 0 {
             let part = piece.slice(0, rows);
-            open.writer.write(&part).map_err(|e| failure::encoding(name, e))?;
+            let stored = precision::split(&part, &self.stored)?;
+            open.writer.write(&stored).map_err(|e| failure::encoding(name, e))?;
             open.stats.add(&part)?;
             open.rows += rows as u64;
             open.last_time = times.map(|t| t.slice(rows - 1, 1));
@@ -117,7 +122,7 @@ impl FileWriter {
             .set_compression(Compression::ZSTD(level))
             .set_max_row_group_row_count(Some(self.options.row_group_rows.max(1)))
             .build();
-        let writer = ArrowWriter::try_new(vec![], Arc::clone(&self.spec.schema), Some(properties))
+        let writer = ArrowWriter::try_new(vec![], Arc::clone(&self.stored), Some(properties))
             .map_err(|e| failure::encoding(&self.spec.name, e))?;
         let stats = StatsCollector::new(&self.spec.schema)?;
         Ok(Open { writer, stats, start: self.next, rows: 0, last_time: None })

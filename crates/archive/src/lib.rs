@@ -20,6 +20,7 @@ mod file_reader;
 mod file_stats;
 mod file_writer;
 mod log;
+mod precision;
 mod scan;
 mod snapshot;
 mod spec;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
-use datafusion::common::{DFSchema, Statistics};
+use datafusion::common::{ColumnStatistics, DFSchema, Statistics};
 use datafusion::config::TableParquetOptions;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
@@ -14,9 +14,13 @@ use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::utils::conjunction;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::projection::ProjectionExec;
 
+use crate::precision;
 use crate::snapshot::ArchiveSnapshot;
 use crate::storage::Storage;
 
@@ -53,26 +57,53 @@ impl ArchiveSnapshot {
         session.runtime_env().register_object_store(url.as_ref(), self.storage.root());
         let mut parquet = session.config_options().execution.parquet.clone();
         parquet.pruning = true;
-        let mut source = ParquetSource::new(Arc::clone(&schema)).with_table_parquet_options(
+        let stored = precision::stored(&schema);
+        let mut source = ParquetSource::new(Arc::clone(&stored)).with_table_parquet_options(
             TableParquetOptions { global: parquet, ..TableParquetOptions::default() },
         );
-        if let Some(filter) = conjunction(filters.iter().cloned()) {
-            let names = DFSchema::try_from(Arc::clone(&schema))?;
+        if let Some(filter) = conjunction(precision::widened(filters, &schema)?) {
+            let names = DFSchema::try_from(Arc::clone(&stored))?;
             source = source.with_predicate(session.create_physical_expr(filter, &names)?);
         }
         let files: Vec<PartitionedFile> = self.live.files.iter().map(|f| self.file(f)).collect();
-        let mut statistics = Statistics::new_unknown(&schema);
+        let mut statistics = Statistics::new_unknown(&stored);
         let held = self.live.state.rows - self.live.state.first_row;
         statistics.num_rows = usize::try_from(held).map_or(Precision::Absent, Precision::Exact);
+        let wanted: Vec<usize> =
+            projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
+        // The rest of each column of nanoseconds is read behind the wanted columns.
+        let mut read = wanted.clone();
+        let rests: Vec<Option<usize>> = wanted
+            .iter()
+            .map(|column| {
+                let rest = precision::rest_of(&schema, *column)?;
+                read.push(rest);
+                Some(read.len() - 1)
+            })
+            .collect();
         let groups = FileGroup::new(files).split_files(session.config().target_partitions().max(1));
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(statistics)
-            .with_projection_indices(projection.cloned())?
+            .with_projection_indices(Some(read))?
             // With filters that are not applied here, a limit would lose rows.
             .with_limit(if filters.is_empty() { limit } else { None })
             .build();
-        Ok(DataSourceExec::from_data_source(config))
+        let scan: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(config);
+        if rests.iter().all(Option::is_none) {
+            return Ok(scan);
+        }
+        let scanned = scan.schema();
+        let columns = rests.iter().enumerate().map(|(i, rest)| {
+            let name = scanned.field(i).name().clone();
+            let expr = match rest {
+                Some(rest) => precision::joined(&scanned, i, *rest),
+                None => Arc::new(Column::new(&name, i)),
+            };
+            (expr, name)
+        });
+        let columns: Vec<(Arc<dyn PhysicalExpr>, String)> = columns.collect();
+        Ok(Arc::new(ProjectionExec::try_new(columns, scan)?))
     }
 
     /// One file for DataFusion. The entry goes with it, so that vacuuming sees that it is held.
@@ -80,6 +111,10 @@ impl ArchiveSnapshot {
         let path = self.storage.path_of(&entry.name);
         let mut file = PartitionedFile::new(String::new(), entry.bytes);
         file.object_meta.location = path;
-        file.with_statistics(entry.stats.to_datafusion()).with_extension(Arc::clone(entry))
+        let mut statistics = entry.stats.to_datafusion();
+        let known = Arc::make_mut(&mut statistics);
+        let stored = precision::stored(&self.spec.schema).fields().len();
+        known.column_statistics.resize_with(stored, ColumnStatistics::new_unknown);
+        file.with_statistics(statistics).with_extension(Arc::clone(entry))
     }
 }

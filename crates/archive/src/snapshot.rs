@@ -20,7 +20,7 @@ use crate::file_writer::PROVENANCE_KEY;
 use crate::spec::{ArchiveState, Provenance, TableSpec};
 use crate::storage::Storage;
 use crate::table::Live;
-use crate::{delta_schema, failure};
+use crate::{delta_schema, failure, precision};
 
 /// The rows of a table at one moment. Its files are not vacuumed by its process while it lives.
 #[derive(Debug, Clone)]
@@ -136,7 +136,11 @@ pub(crate) async fn open_file(
         before = end;
     }
     let offset = usize::try_from(offset.unwrap_or(0)).unwrap_or(usize::MAX);
-    let mask = ProjectionMask::roots(builder.parquet_schema(), part.projection.iter().copied());
+    let rests: Vec<Option<usize>> =
+        part.projection.iter().map(|c| precision::rest_of(&spec.schema, *c)).collect();
+    let mut read: Vec<usize> = part.projection.clone();
+    read.extend(rests.iter().flatten());
+    let mask = ProjectionMask::roots(builder.parquet_schema(), read.iter().copied());
     let provenance = builder
         .metadata()
         .file_metadata()
@@ -151,16 +155,22 @@ pub(crate) async fn open_file(
         .build()
         .map_err(|e| failure::reading(&shown, e))?;
     // The reader gives columns in the order of the file; this puts them in the order wanted.
-    let mut sorted = part.projection.clone();
-    sorted.sort_unstable();
-    sorted.dedup();
-    let order: Vec<usize> =
-        part.projection.iter().filter_map(|c| sorted.binary_search(c).ok()).collect();
+    read.sort_unstable();
+    read.dedup();
+    let order = part.projection.iter().zip(rests).filter_map(move |(column, rest)| {
+        let at = |c: usize| read.binary_search(&c).ok();
+        Some((at(*column)?, rest.and_then(at)))
+    });
+    let order: Vec<(usize, Option<usize>)> = order.collect();
     // The entry stays with the stream, so that vacuuming sees that its file is being read.
     let held = Arc::clone(file);
     let rows = rows.map(move |batch| {
         let batch = batch.map_err(|e| failure::reading(&shown, e))?;
-        let columns = order.iter().filter_map(|i| batch.columns().get(*i)).cloned().collect();
+        let column = |(whole, rest): &(usize, Option<usize>)| match rest {
+            Some(rest) => precision::join(batch.column(*whole), batch.column(*rest)),
+            None => Ok(Arc::clone(batch.column(*whole))),
+        };
+        let columns = order.iter().map(column).collect::<Result<_>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         RecordBatch::try_new_with_options(Arc::clone(&part.schema), columns, &options)
             .map_err(|e| damaged(&held.name, &e.to_string()))
@@ -175,8 +185,9 @@ fn check(
     shown: &str,
     builder: &ParquetRecordBatchStreamBuilder<FileReader>,
 ) -> Result<()> {
-    if !delta_schema::same(builder.schema(), &spec.schema) {
-        let how = delta_schema::difference(builder.schema(), &spec.schema);
+    let stored = precision::stored(&spec.schema);
+    if !delta_schema::same(builder.schema(), &stored) {
+        let how = delta_schema::difference(builder.schema(), &stored);
         return Err(damaged(shown, "its columns are not those of the table").with_detail(how));
     }
     let rows = builder.metadata().file_metadata().num_rows();
