@@ -206,7 +206,12 @@ async fn row_groups_end_with_the_window_and_footers_say_where_from() {
     let bytes = storage.root().get(&path).await.unwrap().bytes().await.unwrap();
     let file =
         parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
-    let groups: Vec<i64> = file.metadata().row_groups().iter().map(|g| g.num_rows()).collect();
+    let groups: Vec<i64> = file
+        .metadata()
+        .row_groups()
+        .iter()
+        .map(parquet::file::metadata::RowGroupMetaData::num_rows)
+        .collect();
     assert_eq!(groups, [60, 60, 60]);
     assert!(table.compact().await.unwrap());
     let path = storage.path_of(&table.snapshot().live.files[0].name);

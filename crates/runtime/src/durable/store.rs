@@ -19,7 +19,8 @@ use windrow_archive::{ArchiveTable, Storage, TableSpec};
 use windrow_core::{Clock, Error, ErrorKind, Result, Watermark};
 
 use crate::durable::definitions::{Definition, Definitions, Kind};
-use crate::durable::directory::DataDirectory;
+use crate::durable::directory::{DataDirectory, write_atomically};
+use crate::durable::files::{Files, StdFiles, io_error};
 use crate::durable::wal::{Durability, Recovered, Wal, WalOptions};
 use crate::stream::log::StreamLog;
 use crate::stream::spill::Spiller;
@@ -103,6 +104,16 @@ impl Store {
 
     fn view_dir(&self, definition: &Definition) -> PathBuf {
         self.directory.path().join(VIEWS).join(&definition.dir)
+    }
+
+    /// Writes the rows of a reference table anew.
+    ///
+    /// # Errors
+    /// When they cannot be written; the old ones are there then.
+    pub(crate) fn write_table(&self, definition: &Definition, bytes: &[u8]) -> Result<()> {
+        let folder = self.directory.path().join(TABLES);
+        StdFiles.create_dir(&folder).map_err(|e| io_error("create", &folder, e))?;
+        write_atomically(&self.table_file(definition), bytes)
     }
 
     /// Where the rows of a reference table are.

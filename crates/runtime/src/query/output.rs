@@ -58,7 +58,7 @@ impl Output {
     /// As [`send`](Self::send).
     pub(crate) async fn send_closed(&self, rows: Vec<RecordBatch>) -> Result<()> {
         if let Self::View { tail_rows_max: Some(_), .. } = self {
-            return match in_order(rows)? {
+            return match in_order(&rows)? {
                 Some(rows) => self.send(rows).await,
                 None => Ok(()),
             };
@@ -110,9 +110,9 @@ impl Output {
 }
 
 /// The rows sorted by all columns that can be compared, in one batch; `None` when there are none.
-fn in_order(rows: Vec<RecordBatch>) -> Result<Option<RecordBatch>> {
+fn in_order(rows: &[RecordBatch]) -> Result<Option<RecordBatch>> {
     let Some(first) = rows.first() else { return Ok(None) };
-    let rows = concat_batches(&first.schema(), &rows)?;
+    let rows = concat_batches(&first.schema(), rows)?;
     if rows.num_rows() < 2 {
         return Ok(Some(rows));
     }

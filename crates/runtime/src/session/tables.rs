@@ -13,7 +13,6 @@ use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::from_datafusion;
 
 use crate::durable::definitions::{Definition, Kind};
-use crate::durable::directory::write_atomically;
 use crate::durable::store::Store;
 use crate::engine::SCHEMA;
 use crate::session::Session;
@@ -80,7 +79,7 @@ impl Session {
         rows.iter().try_for_each(|batch| writer.write(batch))?;
         writer.finish()?;
         drop(writer);
-        write_atomically(&store.table_file(definition), &bytes)
+        store.write_table(definition, &bytes)
     }
 
     /// A reference table is there again: from its rows, or by its definition.

@@ -212,5 +212,5 @@ fn same(error: &Error) -> Error {
     if let Some(detail) = error.detail() {
         copy = copy.with_detail(detail);
     }
-    error.hints().iter().fold(copy, |copy, hint| copy.with_hint(hint))
+    error.hints().iter().fold(copy, Error::with_hint)
 }
