@@ -1,10 +1,9 @@
-//! `CREATE STREAM`, `CREATE [MATERIALIZED] VIEW`.
+//! `CREATE STREAM`, and what all objects have in common when they are made: names, definitions.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::catalog::view::ViewTable;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::{DdlStatement, Expr as PlanExpr, LogicalPlan};
 use datafusion::sql::parser::Statement as EngineStatement;
@@ -14,19 +13,14 @@ use datafusion::sql::sqlparser::ast::{
 };
 use windrow_connectors::{ConnectorEnv, Declared, open_source};
 use windrow_core::time::{nanos_to_ticks, time_unit};
-use windrow_core::{Error, EventTimeColumn, Place, Result, Source, StreamSchema, Watermark};
+use windrow_core::{Error, EventTimeColumn, Place, Result, Source, StreamSchema};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
-use windrow_sql::parse::{CreateStream, CreateView, OptionItem, WatermarkClause};
-use windrow_sql::plan::{ContinuousPlan, Flow, LeafSource, continuous, plan_query};
+use windrow_sql::parse::{CreateStream, OptionItem, WatermarkClause};
 
-use crate::catalog::{Materialized, Object, exists, plain_name};
+use crate::catalog::{Object, exists, plain_name};
 use crate::durable::definitions::{Definition, Kind};
 use crate::durable::wal::Durability;
 use crate::query::intake::Intake;
-use crate::query::output::Output;
-use crate::query::shared::Status;
-use crate::query::start::{Wanted, ready};
-use crate::session::query::streams_read;
 use crate::session::{Outcome, Session};
 use crate::stream::generated::{Column, Columns, GeneratedSource};
 use crate::stream::log::StreamLog;
@@ -34,10 +28,9 @@ use crate::stream::push::PushStream;
 use crate::stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
 
 /// A writer waits when the archive is so many tails behind.
-const TAILS_MAX: u64 = 4;
+pub(super) const TAILS_MAX: u64 = 4;
 /// The options that belong to the engine, whatever the connector.
 const STREAM_OPTIONS: &[&str] = &["connector", "durability", "idle_timeout", "max_future_skew"];
-const VIEW_OPTIONS: &[&str] = &["start"];
 
 /// What the engine itself reads of a stream's options.
 #[derive(Debug, Default)]
@@ -55,16 +48,6 @@ struct StreamColumns {
     schema: StreamSchema,
     source: Option<Arc<dyn Source>>,
     columns: Option<Columns>,
-}
-
-/// A materialized view before it runs.
-struct NewView {
-    name: String,
-    reads: Vec<String>,
-    late_to: Option<Arc<PushStream>>,
-    text: String,
-    /// Its query, as the bounded form has it.
-    bounded: LogicalPlan,
 }
 
 impl Session {
@@ -205,7 +188,7 @@ impl Session {
 
     /// Makes a definition durable, where there is a data directory. While an engine is opened the
     /// definition is there already.
-    fn record(&self, name: &str, kind: Kind, text: &str) -> Result<Option<Definition>> {
+    pub(super) fn record(&self, name: &str, kind: Kind, text: &str) -> Result<Option<Definition>> {
         match (&self.engine.store, &self.restoring) {
             (Some(_), Some(definition)) => Ok(Some(definition.as_ref().clone())),
             (Some(store), None) => store.record(name, kind, text).map(Some),
@@ -214,7 +197,7 @@ impl Session {
     }
 
     /// Takes a definition back when its object could not be made.
-    fn or_forget<T>(&self, name: &str, made: Result<T>) -> Result<T> {
+    pub(super) fn or_forget<T>(&self, name: &str, made: Result<T>) -> Result<T> {
         if made.is_err()
             && self.restoring.is_none()
             && let Some(store) = &self.engine.store
@@ -366,123 +349,14 @@ impl Session {
         }
     }
 
-    pub(super) async fn create_view(&self, create: CreateView, text: &str) -> Result<Outcome> {
-        let name = plain_name(&create.name)?;
-        let kind = if create.materialized { "materialized view" } else { "view" };
-        let said = format!("CREATE {}", kind.to_uppercase());
-        if self.taken(&name, create.or_replace, create.if_not_exists, kind)? {
-            return Ok(Outcome::Done(format!("{said} (exists already)")));
-        }
-        let plan = plan_query(&self.state(), &create.query.query, &create.columns).await?;
-        let reads = streams_read(&plan)?;
-        if reads.contains(&name) {
-            return Err(Error::sql(format!("{kind} \"{name}\" would read itself")));
-        }
-        if !create.materialized {
-            if !create.query.tail.is_empty() {
-                return Err(Error::sql(format!(
-                    "view \"{name}\" only names a query, it has no EMIT"
-                ))
-                .with_hint("Use CREATE MATERIALIZED VIEW, or give EMIT where the view is read."));
-            }
-            if create.or_replace {
-                self.replace(&name).await?;
-            }
-            let table = Arc::new(ViewTable::new(plan, Some(text.to_owned())));
-            self.record(&name, Kind::View, text)?;
-            self.engine.catalog.add(&name, Object::View, table, (text, reads))?;
-            return Ok(Outcome::Done(said));
-        }
-        view_options(&create.options)?;
-        let bounded = plan.clone();
-        let plan = continuous(&self.state(), plan, &create.query.tail)?;
-        let late_to = self.late_to(&create.query.tail, &reads)?;
-        if create.or_replace {
-            self.replace(&name).await?;
-        }
-        let definition = self.record(&name, Kind::MaterializedView, text)?;
-        let view = NewView { name: name.clone(), reads, late_to, text: text.to_owned(), bounded };
-        let started = self.start_view(view, plan, definition).await;
-        self.or_forget(&name, started)?;
-        Ok(Outcome::Done(said))
-    }
-
-    async fn start_view(
-        &self,
-        view: NewView,
-        plan: ContinuousPlan,
-        definition: Option<Definition>,
-    ) -> Result<()> {
-        let NewView { name, reads, late_to, text, bounded } = view;
-        let parts = &self.engine.parts;
-        let catalog = &self.engine.catalog;
-        let event_times = plan.event_times.clone();
-        let event_time =
-            event_times.first().map(|e| EventTimeColumn { index: e.column, delay_ticks: 0 });
-        // What has no windows has no frontier to go on from: it is worked out again from history.
-        // And without history the windows behind the frontier would swallow what comes anew.
-        let keeps = matches!(plan.root, Flow::Windows(_))
-            && reads.iter().all(|name| catalog.is_replayable(name));
-        let (log, archived, spiller) = match (&self.engine.store, definition.filter(|_| keeps)) {
-            (Some(store), Some(definition)) => {
-                let time = event_time.map(|e| e.index);
-                let (kept, archived) = store.open_view(&definition, &plan.schema, time).await?;
-                let spiller = kept.spiller(None);
-                self.engine.keep(&name, Arc::clone(&spiller));
-                (kept.log, archived, Some(spiller))
-            }
-            _ => (StreamLog::new(Arc::clone(&plan.schema)), Watermark::NONE, None),
-        };
-        let shared = parts.new_query(Some(name.clone()));
-        let stream = Arc::new(Stream {
-            name: name.clone(),
-            schema: StreamSchema::try_new(Arc::clone(&plan.schema), event_time)?,
-            feed: Feed::View(Arc::clone(&log)),
-            idle_timeout: None,
-            max_future_skew_micros: None,
-            connector: "view".to_owned(),
-            replayable: true,
-            bad_rows: Arc::clone(&parts.bad_rows),
-            clock: Arc::clone(&parts.clock),
-        });
-        let wanted = Wanted {
-            shared: Arc::clone(&shared),
-            output: Output::View {
-                log: Arc::clone(&log),
-                tail_rows_max: spiller.as_ref().map(|_| parts.limits.tail_rows_max * TAILS_MAX),
-            },
-            push_ends: false,
-            late_to,
-            archived,
-        };
-        let row_by_row = is_row_by_row(&plan.root);
-        let query = ready(catalog, &self.state(), plan, wanted).await?;
-        let view = Materialized {
-            name: name.clone(),
-            log,
-            stream: Arc::clone(&stream),
-            query: Arc::clone(&shared),
-            spiller,
-            bounded: reads.iter().all(|r| catalog.is_bounded(r)),
-            reads: reads.clone(),
-            plan: bounded,
-            event_time: event_times.first().copied(),
-            row_by_row,
-        };
-        let relation = Arc::new(stream.relation(Some(event_times)));
-        catalog.add(&name, Object::Materialized(Arc::new(view)), relation, (&text, reads))?;
-        if archived == Watermark::END {
-            // All its windows are in the archive, and no more will come.
-            shared.state.lock().watermark = archived;
-            shared.finish(Status::Finished);
-        } else {
-            self.engine.start_later(query);
-        }
-        Ok(())
-    }
-
     /// Whether an `IF NOT EXISTS` has nothing to do.
-    fn taken(&self, name: &str, replace: bool, if_not_exists: bool, kind: &str) -> Result<bool> {
+    pub(super) fn taken(
+        &self,
+        name: &str,
+        replace: bool,
+        if_not_exists: bool,
+        kind: &str,
+    ) -> Result<bool> {
         let catalog = &self.engine.catalog;
         if let Some(error) = catalog.broken(name) {
             return Err(
@@ -503,7 +377,7 @@ impl Session {
     }
 
     /// Removes what `OR REPLACE` replaces.
-    async fn replace(&self, name: &str) -> Result<()> {
+    pub(super) async fn replace(&self, name: &str) -> Result<()> {
         let catalog = &self.engine.catalog;
         if !catalog.exists(name) {
             return Ok(());
@@ -568,16 +442,6 @@ impl Session {
     }
 }
 
-/// Whether rows of streams pass one by one, without a window anywhere.
-fn is_row_by_row(root: &Flow) -> bool {
-    match root {
-        Flow::Windows(_) => false,
-        Flow::Rows(flow) => {
-            flow.leaves.iter().all(|leaf| matches!(leaf.from, LeafSource::Stream { .. }))
-        }
-    }
-}
-
 fn ident_name(ident: &Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
@@ -626,22 +490,6 @@ fn no_options(options: &EngineOptions, name: &str) -> Result<()> {
         ))
         .with_hint(format!("Known options: {}.", STREAM_OPTIONS.join(", ")))),
     }
-}
-
-fn view_options(options: &[OptionItem]) -> Result<()> {
-    for OptionItem { key, value, place } in options {
-        if key != "start" {
-            return Err(Error::config(format!("unknown option \"{key}\" of a materialized view"))
-                .with_place(*place)
-                .with_hint(format!("Known options: {}.", VIEW_OPTIONS.join(", "))));
-        }
-        if !value.eq_ignore_ascii_case("earliest") {
-            return Err(Error::config(format!("start = '{value}' is not part of this version"))
-                .with_place(*place)
-                .with_hint("A view starts with what its streams hold: start = 'earliest'."));
-        }
-    }
-    Ok(())
 }
 
 fn duration(key: &str, value: &str, place: Place) -> Result<Duration> {
