@@ -104,19 +104,11 @@ impl Definitions {
         self.state.lock().objects.clone()
     }
 
-    /// Adds an object; durable on return.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Exists`] when the name is taken; when the file cannot be written.
-    #[cfg(test)]
-    pub(crate) fn add(&self, name: &str, kind: Kind, sql: &str) -> Result<Definition> {
-        self.replace(&[], name, kind, sql)
-    }
-
     /// Removes the objects `old` (those that there are) and adds one, in one step.
     ///
     /// # Errors
-    /// As [`add`](Self::add); then nothing is removed.
+    /// [`ErrorKind::Exists`] when the name is taken; when the file cannot be written. Then nothing
+    /// is removed.
     pub(crate) fn replace(
         &self,
         old: &[&str],
@@ -249,10 +241,10 @@ mod tests {
         let directory = DataDirectory::open(tmp.path()).unwrap();
         let definitions = Definitions::open(&directory).unwrap();
         assert!(definitions.list().is_empty());
-        let s = definitions.add("s", Kind::Stream, "CREATE STREAM s \"é\"\n").unwrap();
+        let s = definitions.replace(&[], "s", Kind::Stream, "CREATE STREAM s \"é\"\n").unwrap();
         assert_eq!((s.id, s.dir.as_str()), (1, "s"));
-        definitions.add("V", Kind::MaterializedView, "CREATE …").unwrap();
-        let error = definitions.add("s", Kind::View, "").unwrap_err();
+        definitions.replace(&[], "V", Kind::MaterializedView, "CREATE …").unwrap();
+        let error = definitions.replace(&[], "s", Kind::View, "").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Exists);
         let before = definitions.list();
         drop(definitions);
@@ -267,9 +259,9 @@ mod tests {
         definitions.remove(&["s"]).unwrap();
         let definitions = Definitions::open(&directory).unwrap();
         std::fs::create_dir_all(tmp.path().join("views/w")).unwrap();
-        let w = definitions.add("w", Kind::View, "").unwrap();
+        let w = definitions.replace(&[], "w", Kind::View, "").unwrap();
         assert_eq!((w.id, w.dir.as_str()), (4, "w.4"));
-        let long = definitions.add(&"É".repeat(100), Kind::View, "").unwrap();
+        let long = definitions.replace(&[], &"É".repeat(100), Kind::View, "").unwrap();
         assert!(long.dir.len() < 255 && long.dir.ends_with(".5"), "{}", long.dir);
     }
 
@@ -278,8 +270,8 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let directory = DataDirectory::open(tmp.path()).unwrap();
         let definitions = Definitions::open(&directory).unwrap();
-        definitions.add("s", Kind::Stream, "CREATE STREAM s").unwrap();
-        definitions.add("v", Kind::View, "CREATE VIEW v").unwrap();
+        definitions.replace(&[], "s", Kind::Stream, "CREATE STREAM s").unwrap();
+        definitions.replace(&[], "v", Kind::View, "CREATE VIEW v").unwrap();
         let (path, good) = (definitions.path(), definitions.list());
         let bytes = std::fs::read(&path).unwrap();
         for at in 0..bytes.len() {
@@ -310,12 +302,12 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let directory = DataDirectory::open(tmp.path()).unwrap();
         let definitions = Definitions::open(&directory).unwrap();
-        definitions.add("s", Kind::Stream, "").unwrap();
+        definitions.replace(&[], "s", Kind::Stream, "").unwrap();
         std::fs::create_dir(tmp.path().join("catalog.json.tmp")).unwrap();
-        assert!(definitions.add("t", Kind::Stream, "").is_err());
+        assert!(definitions.replace(&[], "t", Kind::Stream, "").is_err());
         assert!(definitions.remove(&["s"]).is_err());
         std::fs::remove_dir(tmp.path().join("catalog.json.tmp")).unwrap();
         assert_eq!(definitions.list().len(), 1);
-        assert_eq!(definitions.add("t", Kind::Stream, "").unwrap().id, 2);
+        assert_eq!(definitions.replace(&[], "t", Kind::Stream, "").unwrap().id, 2);
     }
 }
