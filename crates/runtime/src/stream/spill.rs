@@ -19,8 +19,8 @@ use windrow_core::{Clock, Limits, Result, Watermark};
 use crate::durable::wal::Wal;
 use crate::stream::log::StreamLog;
 
-/// After so many spills small files are put together.
-const SPILLS_PER_COMPACTION: u64 = 32;
+/// From so many files on, small ones are put together.
+const FILES_MANY: usize = 32;
 /// Files that nobody names any more are kept so long for who still reads them.
 const VACUUM_AFTER: Duration = Duration::from_secs(3_600);
 
@@ -31,7 +31,7 @@ pub(crate) struct Spiller {
     archive: Arc<ArchiveTable>,
     /// The log of a push stream; views have none, they spill by watermark.
     wal: Option<Arc<Wal>>,
-    spills: tokio::sync::Mutex<u64>,
+    spilling: tokio::sync::Mutex<()>,
     stop: watch::Sender<bool>,
     error: Mutex<Option<String>>,
 }
@@ -46,7 +46,7 @@ impl Spiller {
             log,
             archive,
             wal,
-            spills: tokio::sync::Mutex::new(0),
+            spilling: tokio::sync::Mutex::new(()),
             stop: watch::Sender::new(false),
             error: Mutex::new(None),
         })
@@ -62,7 +62,7 @@ impl Spiller {
     /// # Errors
     /// When it cannot be written; nothing has changed then.
     pub(crate) async fn spill(&self) -> Result<()> {
-        let mut spills = self.spills.lock().await;
+        let _one_at_a_time = self.spilling.lock().await;
         let Some(rows) = self.log.unarchived(self.wal.is_none()) else { return Ok(()) };
         if rows.batches.is_empty() && rows.watermark != Watermark::END {
             // Time without rows is no news: the next run finds it empty too.
@@ -83,8 +83,18 @@ impl Spiller {
         if let Some(wal) = &self.wal {
             wal.delete_below(rows.end)?;
         }
-        *spills += 1;
-        if spills.is_multiple_of(SPILLS_PER_COMPACTION) && self.archive.compact().await? {
+        if self.archive.state().files >= FILES_MANY
+            && let Err(error) = self.tidy().await
+        {
+            // The rows are archived; the next spill tidies.
+            tracing::warn!(%error, "small archive files could not be put together");
+        }
+        Ok(())
+    }
+
+    /// Puts small files together, and deletes what nobody reads any more.
+    async fn tidy(&self) -> Result<()> {
+        if self.archive.compact().await? {
             self.log.archived(self.archive.snapshot());
             self.archive.vacuum(VACUUM_AFTER).await?;
         }
@@ -131,7 +141,7 @@ impl Spiller {
     /// Stops; a spill that is under way is waited for.
     pub(crate) async fn stop(&self) {
         self.stop.send_replace(true);
-        drop(self.spills.lock().await);
+        drop(self.spilling.lock().await);
     }
 
     /// Rows that are archived.
