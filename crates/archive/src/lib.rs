@@ -32,6 +32,6 @@ mod upkeep;
 
 pub use durable::SyncedLocal;
 pub use snapshot::ArchiveSnapshot;
-pub use spec::{ArchiveOptions, ArchiveState, Provenance, TableSpec};
+pub use spec::{ArchiveFile, ArchiveOptions, ArchiveState, Provenance, TableSpec};
 pub use storage::Storage;
 pub use table::ArchiveTable;

@@ -17,7 +17,7 @@ use windrow_core::{Error, ErrorKind, Result};
 use crate::file_entry::FileEntry;
 use crate::file_reader::FileReader;
 use crate::file_writer::PROVENANCE_KEY;
-use crate::spec::{ArchiveState, Provenance, TableSpec};
+use crate::spec::{ArchiveFile, ArchiveState, Provenance, TableSpec};
 use crate::storage::Storage;
 use crate::table::Live;
 use crate::{delta_schema, failure, precision};
@@ -55,6 +55,16 @@ impl ArchiveSnapshot {
     /// How much there is.
     pub fn state(&self) -> ArchiveState {
         self.live.state.clone()
+    }
+
+    /// The files, in the order of their rows.
+    pub fn files(&self) -> impl Iterator<Item = ArchiveFile> + '_ {
+        self.live.files.iter().map(|file| ArchiveFile {
+            path: self.storage.path_of(&file.name).to_string(),
+            first_row: file.start,
+            rows: file.end - file.start,
+            bytes: file.bytes,
+        })
     }
 
     /// The schema of the rows.

@@ -65,6 +65,19 @@ pub struct ArchiveState {
     pub bytes: u64,
 }
 
+/// One file of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiveFile {
+    /// Where it is in its store.
+    pub path: String,
+    /// Its first row in the sequence.
+    pub first_row: u64,
+    /// How many rows it has.
+    pub rows: u64,
+    /// Its size.
+    pub bytes: u64,
+}
+
 /// How files are cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiveOptions {

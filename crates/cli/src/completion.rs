@@ -136,6 +136,7 @@ const KEYWORDS: &[&str] = &[
     "window_start",
     "window_time",
     "windrow.bad_rows",
+    "windrow.files",
     "windrow.late_rows",
     "windrow.ledger",
     "windrow.queries",

@@ -37,6 +37,7 @@ const TABLES: &[(&str, Make)] = &[
     ("ledger", ledger),
     ("late_rows", late_rows),
     ("bad_rows", bad_rows),
+    ("files", files),
 ];
 
 /// Registers the schema.
@@ -317,5 +318,28 @@ fn bad_rows(parts: &Parts, _: &Catalog) -> Result<RecordBatch> {
         ("offset", count(all.iter().map(|((_, _, offset), _)| *offset)), false),
         ("reason", text(all.iter().map(|(_, bad)| &bad.reason)), false),
         ("raw", text(all.iter().map(|(_, bad)| &bad.raw)), false),
+    ])
+}
+
+fn files(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
+    let spiller = |object: &Object| match object {
+        Object::Materialized(view) => view.spiller.clone(),
+        Object::Stream(stream) => match &stream.feed {
+            Feed::Push(push) => push.spiller.clone(),
+            Feed::Source(_) | Feed::View(_) => None,
+        },
+        Object::View => None,
+    };
+    let mut all = Vec::new();
+    for (name, object, _) in catalog.definitions() {
+        let files = spiller(&object).map(|s| s.files()).unwrap_or_default();
+        all.extend(files.into_iter().map(|file| (name.clone(), file)));
+    }
+    table(vec![
+        ("name", text(all.iter().map(|f| &f.0)), false),
+        ("path", text(all.iter().map(|f| &f.1.path)), false),
+        ("first_row", count(all.iter().map(|f| f.1.first_row)), false),
+        ("rows", count(all.iter().map(|f| f.1.rows)), false),
+        ("bytes", count(all.iter().map(|f| f.1.bytes)), false),
     ])
 }

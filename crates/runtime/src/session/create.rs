@@ -169,19 +169,22 @@ impl Session {
             max_future_skew_micros: options.max_future_skew_micros.or(Some(MAX_FUTURE_SKEW_MICROS)),
         };
         let durability = durability(options)?;
-        let (log, wal) = match (&self.engine.store, definition, durability) {
+        let (log, kept) = match (&self.engine.store, definition, durability) {
             (Some(store), Some(definition), Some(durability)) => {
                 let (kept, wal) =
                     store.open_stream(definition, schema.schema(), time, durability).await?;
-                self.engine.keep(name, kept.spiller(Some(Arc::clone(&wal))));
-                (kept.log, Some(wal))
+                let spiller = kept.spiller(Some(Arc::clone(&wal)));
+                self.engine.keep(name, Arc::clone(&spiller));
+                (kept.log, Some((wal, spiller)))
             }
             _ => (StreamLog::new(Arc::clone(schema.schema())), None),
         };
         let (bad_rows, clock) = (Arc::clone(&parts.bad_rows), Arc::clone(&parts.clock));
         let push = PushStream::new(name.to_owned(), log, intake, bad_rows, clock, columns);
-        Ok(Arc::new(match wal {
-            Some(wal) => push.with_wal(wal, parts.limits.tail_rows_max * TAILS_MAX),
+        Ok(Arc::new(match kept {
+            Some((wal, spiller)) => {
+                push.with_wal(wal, spiller, parts.limits.tail_rows_max * TAILS_MAX)
+            }
             None => push,
         }))
     }

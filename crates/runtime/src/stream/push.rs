@@ -14,6 +14,7 @@ use crate::query::intake::Intake;
 use crate::query::kept::BadRows;
 use crate::stream::generated::Columns;
 use crate::stream::log::StreamLog;
+use crate::stream::spill::Spiller;
 
 /// A stream without a connector.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(crate) struct PushStream {
     pub(crate) columns: Option<Arc<Columns>>,
     /// Where rows become durable before readers see them; it appends to the log itself.
     pub(crate) wal: Option<Arc<Wal>>,
+    /// Who archives its history.
+    pub(crate) spiller: Option<Arc<Spiller>>,
     /// Rows that may be in memory alone, where there is an archive.
     tail_rows_max: u64,
     /// Rows that were ever offered, good and bad: the offset of a bad row is its number among
@@ -61,6 +64,7 @@ impl PushStream {
             clock,
             columns,
             wal: None,
+            spiller: None,
             tail_rows_max: u64::MAX,
             offered,
         }
@@ -68,8 +72,8 @@ impl PushStream {
 
     /// The same with a write-ahead log.
     /// It takes no rows while more than `tail_rows_max` wait for the archive.
-    pub(crate) fn with_wal(self, wal: Arc<Wal>, tail_rows_max: u64) -> Self {
-        Self { wal: Some(wal), tail_rows_max, ..self }
+    pub(crate) fn with_wal(self, wal: Arc<Wal>, spiller: Arc<Spiller>, tail_rows_max: u64) -> Self {
+        Self { wal: Some(wal), spiller: Some(spiller), tail_rows_max, ..self }
     }
 
     /// The columns that rows are pushed with: all but the generated ones.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use windrow_archive::{ArchiveTable, Provenance};
+use windrow_archive::{ArchiveFile, ArchiveTable, Provenance};
 use windrow_core::{Clock, Limits, Result, Watermark};
 
 use crate::durable::wal::Wal;
@@ -142,6 +142,11 @@ impl Spiller {
     pub(crate) async fn stop(&self) {
         self.stop.send_replace(true);
         drop(self.spilling.lock().await);
+    }
+
+    /// The files of the archive.
+    pub(crate) fn files(&self) -> Vec<ArchiveFile> {
+        self.archive.snapshot().files().collect()
     }
 
     /// Rows that are archived.
