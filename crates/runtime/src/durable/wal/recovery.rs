@@ -8,8 +8,8 @@
 //!              not read
 //! ```
 //! Invariants: what is returned tiles from `from` to `end`; only the very tail of the last segment
-//! is ever cut, and only when no whole record follows and it was not written to its end; anything
-//! else that is wrong is an error and changes nothing on disk.
+//! is ever cut, and only when no whole record follows; anything else that is wrong is an error and
+//! changes nothing on disk.
 
 use std::path::{Path, PathBuf};
 
@@ -131,13 +131,7 @@ impl Reading<'_> {
                     self.take(path, at, &record)?;
                     at = record.next;
                 }
-                Err(_)
-                    if last
-                        && !segment::is_written_to_its_end(&bytes, at)
-                        && !segment::valid_record_after(&bytes, at, self.end) =>
-                {
-                    break;
-                }
+                Err(_) if last && !segment::valid_record_after(&bytes, at, self.end) => break,
                 Err(why) => return Err(corrupt(path, at, why)),
             }
         }

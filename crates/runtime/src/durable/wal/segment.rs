@@ -28,8 +28,6 @@ const HEADER_BYTES: usize = 20;
 const RECORD_HEAD: usize = 8;
 /// First offset and rows of a record.
 const RECORD_FIELDS: usize = 12;
-/// How an IPC stream ends.
-const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 /// How each IPC message begins; tells payloads from chance.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 
@@ -144,15 +142,6 @@ pub(super) fn read_record(bytes: &[u8], at: usize) -> Result<Record<'_>, &'stati
         (Some(first), Some(rows)) if rows > 0 => Ok(Record { first, rows, payload, next }),
         _ => Err("the record has no rows"),
     }
-}
-
-/// Whether the record at a byte, the last of its file, has the end that a whole record has: then a
-/// wrong checksum is not a crash's doing, and the rows may have been acknowledged.
-pub(super) fn is_written_to_its_end(bytes: &[u8], at: usize) -> bool {
-    let ends_here = number(bytes, at).is_some_and(|len| {
-        at + RECORD_HEAD + len as usize == bytes.len() && len as usize > END.len()
-    });
-    ends_here && bytes.ends_with(&END)
 }
 
 /// Whether there is a whole record with rows from `offset` on, anywhere after byte `at`.
