@@ -3,7 +3,7 @@
 //! What readers see is replaced in one step after a commit, never before, so they see whole commits
 //! only. After an error, or a writer that was dropped halfway, the log is read again first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -249,8 +249,8 @@ impl ArchiveTable {
         let now = self.clock.now_micros();
         let mut live = self.live.lock();
         let old = std::mem::replace(&mut *live, Arc::new(next));
-        let kept: HashMap<&str, ()> = live.files.iter().map(|f| (f.name.as_str(), ())).collect();
-        let gone = old.files.iter().filter(|f| !kept.contains_key(f.name.as_str()));
+        let kept: HashSet<&str> = live.files.iter().map(|f| f.name.as_str()).collect();
+        let gone = old.files.iter().filter(|f| !kept.contains(f.name.as_str()));
         writer.retired.extend(gone.map(|f| (Arc::clone(f), now)));
     }
 
