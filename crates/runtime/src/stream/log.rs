@@ -55,6 +55,8 @@ struct Inner {
     batches: Vec<(u64, RecordBatch)>,
     rows: u64,
     watermark: Watermark,
+    /// Nobody archives the tail any more: who waits for room would wait for ever.
+    let_go: bool,
     /// The rows that were there when the watermark was told last.
     rows_at_watermark: u64,
     ended: bool,
@@ -138,6 +140,7 @@ impl StreamLog {
             rows: start,
             watermark,
             rows_at_watermark: start,
+            let_go: false,
             ended: watermark == Watermark::END,
             failed: None,
         };
@@ -279,16 +282,22 @@ impl StreamLog {
     /// in is slowed down.
     pub(crate) async fn wait_for_room(&self, rows_max: u64) {
         let mut changed = self.watch();
-        while self.tail_rows() > rows_max {
+        while self.is_longer_than(rows_max) {
             if changed.changed().await.is_err() {
                 return;
             }
         }
     }
 
-    fn tail_rows(&self) -> u64 {
+    fn is_longer_than(&self, rows_max: u64) -> bool {
         let inner = self.inner.lock();
-        inner.rows - inner.start
+        !inner.let_go && inner.rows - inner.start > rows_max
+    }
+
+    /// The tail is archived no more (its object is dropped, or the engine closes).
+    pub(crate) fn let_go(&self) {
+        self.inner.lock().let_go = true;
+        self.changed.send_replace(());
     }
 
     /// Up to `rows_max` rows from `offset` on, from one stored batch.

@@ -141,6 +141,7 @@ impl Spiller {
     /// Stops; a spill that is under way is waited for.
     pub(crate) async fn stop(&self) {
         self.stop.send_replace(true);
+        self.log.let_go();
         drop(self.spilling.lock().await);
     }
 
