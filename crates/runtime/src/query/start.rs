@@ -216,6 +216,7 @@ fn scan(
             projection: columns.clone(),
             predicates,
             event_time: event_time.filter(|_| windowed && !explicit).map(|e| e.index),
+            from: None,
             until_now: bounded,
             batch_rows_max: parts.limits.batch_rows_max,
         },

@@ -155,6 +155,7 @@ impl Session {
             projection: (0..view.log.schema().fields().len()).collect(),
             predicates: vec![],
             event_time: None,
+            from: None,
             until_now: false,
             batch_rows_max: self.limits().batch_rows_max,
         };
