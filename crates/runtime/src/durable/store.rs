@@ -19,7 +19,7 @@ use windrow_archive::{ArchiveTable, Storage, TableSpec};
 use windrow_core::{Clock, Error, ErrorKind, Result, Watermark};
 
 use crate::durable::definitions::{Definition, Definitions, Kind};
-use crate::durable::directory::{DataDirectory, write_atomically};
+use crate::durable::directory::DataDirectory;
 use crate::durable::files::{Files, StdFiles, io_error};
 use crate::durable::wal::{Durability, Recovered, Wal, WalOptions};
 use crate::stream::log::StreamLog;
@@ -28,6 +28,7 @@ use crate::stream::spill::Spiller;
 const STREAMS: &str = "streams";
 const VIEWS: &str = "views";
 const TABLES: &str = "tables";
+const CATALOG: &str = "catalog.json";
 
 /// The data directory of an engine.
 #[derive(Debug)]
@@ -50,14 +51,20 @@ impl Store {
     /// # Errors
     /// When another process has it, when it is not ours, of another format, or damaged.
     pub(crate) fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
-        let directory = DataDirectory::open(path)?;
+        let files: Arc<dyn Files> = Arc::new(StdFiles);
+        let directory = DataDirectory::open(files, path)?;
         let definitions = Definitions::open(&directory)?;
         if definitions.list().is_empty() {
-            check_empty(path)?;
+            check_empty(&**directory.files(), path)?;
         }
         let store = Self { directory, definitions, clock };
         store.sweep()?;
         Ok(store)
+    }
+
+    /// How to reach the files of the directory.
+    pub(crate) fn files(&self) -> &Arc<dyn Files> {
+        self.directory.files()
     }
 
     /// All definitions, in the order of their making.
@@ -87,14 +94,15 @@ impl Store {
 
     /// Deletes what was kept for an object that has no definition any more.
     pub(crate) fn delete_files(&self, definition: &Definition) {
-        for path in [self.stream_dir(definition), self.view_dir(definition)] {
-            remove_dir(&path);
+        let (stream, view) = (self.stream_dir(definition), self.view_dir(definition));
+        for path in [stream, view, self.table_file(definition)] {
+            self.remove(&path);
         }
-        let rows = self.table_file(definition);
-        if let Err(error) = std::fs::remove_file(&rows)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %rows.display(), %error, "not deleted, will be at the next start");
+    }
+
+    fn remove(&self, path: &Path) {
+        if let Err(error) = self.files().remove_all(path) {
+            tracing::warn!(path = %path.display(), %error, "not deleted, will be at the next start");
         }
     }
 
@@ -112,12 +120,27 @@ impl Store {
     /// When they cannot be written; the old ones are there then.
     pub(crate) fn write_table(&self, definition: &Definition, bytes: &[u8]) -> Result<()> {
         let folder = self.directory.path().join(TABLES);
-        StdFiles.create_dir(&folder).map_err(|e| io_error("create", &folder, e))?;
-        write_atomically(&self.table_file(definition), bytes)
+        let path = self.table_file(definition);
+        self.files().create_dir(&folder).map_err(|e| io_error("create", &folder, e))?;
+        self.files().replace(&path, bytes).map_err(|e| io_error("write", &path, e))
+    }
+
+    /// The bytes that were written last for a reference table, and their file; `None` when there
+    /// are none.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub(crate) fn read_table(&self, definition: &Definition) -> Result<Option<(PathBuf, Vec<u8>)>> {
+        let path = self.table_file(definition);
+        match self.files().read(&path) {
+            Ok(bytes) => Ok(Some((path, bytes))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("read", &path, error)),
+        }
     }
 
     /// Where the rows of a reference table are.
-    pub(crate) fn table_file(&self, definition: &Definition) -> PathBuf {
+    fn table_file(&self, definition: &Definition) -> PathBuf {
         self.directory.path().join(TABLES).join(format!("{}.arrow", definition.dir))
     }
 
@@ -144,7 +167,13 @@ impl Store {
             }
         });
         let options = WalOptions { durability, ..WalOptions::default() };
-        let (wal, recovered) = Wal::open(&dir.join("log"), schema, from, options, applied)?;
+        let (wal, recovered) = Wal::open(
+            Arc::clone(self.files()),
+            &dir.join("log"),
+            schema,
+            from,
+            (options, applied),
+        )?;
         let Recovered { first, batches, cut, .. } = recovered;
         if let Some(cut) = cut {
             tracing::warn!(
@@ -203,17 +232,11 @@ impl Store {
         let known = self.definitions();
         for (folder, suffix) in [(STREAMS, ""), (VIEWS, ""), (TABLES, ".arrow")] {
             let folder = self.directory.path().join(folder);
-            let entries = match std::fs::read_dir(&folder) {
-                Ok(entries) => entries,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(unreadable(&folder, error)),
-            };
-            for entry in entries {
-                let entry = entry.map_err(|e| unreadable(&folder, e))?;
-                let name = entry.file_name().to_string_lossy().into_owned();
+            let names = self.files().list(&folder).map_err(|e| io_error("list", &folder, e))?;
+            for name in names {
                 let dir = name.strip_suffix(suffix).unwrap_or(&name);
                 if !known.iter().any(|d| d.dir == dir) {
-                    remove_dir(&entry.path());
+                    self.remove(&folder.join(&name));
                 }
             }
         }
@@ -229,30 +252,13 @@ impl Kept {
 }
 
 /// A catalog without objects beside rows of objects is no empty catalog: it is lost.
-fn check_empty(path: &Path) -> Result<()> {
-    let catalog = path.join("catalog.json");
-    if catalog.exists() || [STREAMS, VIEWS, TABLES].iter().all(|f| !path.join(f).exists()) {
+fn check_empty(files: &dyn Files, path: &Path) -> Result<()> {
+    let names = files.list(path).map_err(|e| io_error("list", path, e))?;
+    let there = |name: &str| names.iter().any(|n| n == name);
+    if there(CATALOG) || ![STREAMS, VIEWS, TABLES].into_iter().any(there) {
         return Ok(());
     }
-    let message = format!("\"{}\" is missing", catalog.display());
+    let message = format!("\"{}\" is missing", path.join(CATALOG).display());
     Err(Error::new(ErrorKind::Corrupt, message)
         .with_hint("Restore the file from a backup; nothing has been overwritten."))
-}
-
-fn remove_dir(path: &Path) {
-    let removed = match std::fs::metadata(path) {
-        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = removed
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(path = %path.display(), %error, "not deleted, will be at the next start");
-    }
-}
-
-fn unreadable(path: &Path, error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("cannot read \"{}\": {error}", path.display()))
-        .with_source(error)
 }

@@ -1,6 +1,7 @@
 //! Reference tables in a data directory: external ones by their definition, tables in memory by
 //! their rows, which are written anew at each change. Reference tables are small.
 
+use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -88,31 +89,23 @@ impl Session {
     /// When the rows are damaged, or the definition cannot be made again.
     pub(super) async fn restore_table(&self, definition: &Definition) -> Result<bool> {
         let Some(store) = &self.engine.store else { return Ok(false) };
-        let path = store.table_file(definition);
-        let Some(table) = read_rows(&path)? else { return Ok(false) };
+        let Some((path, bytes)) = store.read_table(definition)? else { return Ok(false) };
+        let table = read_rows(&path, &bytes)?;
         let name = format!("{SCHEMA}.\"{}\"", definition.name);
         self.context.register_table(name, Arc::new(table)).map_err(from_datafusion)?;
         Ok(true)
     }
 }
 
-/// The rows of a table's file; `None` when there is no such file.
-fn read_rows(path: &Path) -> Result<Option<MemTable>> {
+/// The rows in the bytes of a table's file.
+fn read_rows(path: &Path, bytes: &[u8]) -> Result<MemTable> {
     let damaged = |e: arrow::error::ArrowError| {
         Error::new(ErrorKind::Corrupt, format!("\"{}\" is damaged: {e}", path.display()))
             .with_hint("Restore the file from a backup; nothing has been overwritten.")
             .with_source(e)
     };
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => {
-            let message = format!("cannot read \"{}\": {error}", path.display());
-            return Err(Error::new(ErrorKind::Unavailable, message).with_source(error));
-        }
-    };
-    let reader = FileReader::try_new(file, None).map_err(damaged)?;
+    let reader = FileReader::try_new(Cursor::new(bytes), None).map_err(damaged)?;
     let schema = reader.schema();
     let rows: Vec<RecordBatch> = reader.collect::<Result<_, _>>().map_err(damaged)?;
-    MemTable::try_new(schema, vec![rows]).map(Some).map_err(from_datafusion)
+    MemTable::try_new(schema, vec![rows]).map_err(from_datafusion)
 }

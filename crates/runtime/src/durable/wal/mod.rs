@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use windrow_core::{Error, ErrorKind, Result};
 
-use super::files::{Files, StdFiles, io_error};
+use super::files::{Files, io_error};
 pub(crate) use writer::Applied;
 use writer::{Active, Request, Writer, create_segment};
 
@@ -135,17 +135,6 @@ impl Wal {
     /// [`ErrorKind::Data`] when it has other columns or an unknown format;
     /// [`ErrorKind::Unavailable`] when the file system fails.
     pub(crate) fn open(
-        dir: &Path,
-        schema: &SchemaRef,
-        from: u64,
-        options: WalOptions,
-        applied: Applied,
-    ) -> Result<(Self, Recovered)> {
-        Self::open_on(Arc::new(StdFiles), dir, schema, from, (options, applied))
-    }
-
-    /// [`open`](Self::open) on any file system.
-    fn open_on(
         files: Arc<dyn Files>,
         dir: &Path,
         schema: &SchemaRef,
