@@ -1,0 +1,131 @@
+//! Segments as Arrow batches, and back. What comes back is not trusted: its columns and types are
+//! checked before an accumulator sees them.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, new_null_array};
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use datafusion::logical_expr::EmitTo;
+use windrow_core::{Error, ErrorKind, Result};
+
+use crate::segment::Body;
+use crate::spec::AggregateCall;
+use crate::table::Frozen;
+use crate::{Mode, OperatorSpec};
+
+/// The types of the state columns, per aggregate.
+#[derive(Debug)]
+pub(crate) struct StateTypes(Vec<Vec<DataType>>);
+
+impl StateTypes {
+    pub(crate) fn of(spec: &OperatorSpec) -> Result<Self> {
+        spec.aggregates()
+            .iter()
+            .map(|call| state_types(spec, call))
+            .collect::<Result<_>>()
+            .map(Self)
+    }
+}
+
+/// Asks the accumulator itself, since a function may declare other types than it gives.
+fn state_types(spec: &OperatorSpec, call: &AggregateCall) -> Result<Vec<DataType>> {
+    let fields = spec.input_schema().fields();
+    let arguments = call.arguments.iter().filter_map(|c| fields.get(*c));
+    let nulls: Vec<ArrayRef> = arguments.map(|f| new_null_array(f.data_type(), 1)).collect();
+    let mut accumulator = call.accumulator()?;
+    let states = accumulator
+        .update_batch(&nulls, &[0], None, 1)
+        .and_then(|()| accumulator.state(EmitTo::All));
+    Ok(match states {
+        Ok(states) => states.iter().map(|s| s.data_type().clone()).collect(),
+        // It refuses NULL.
+        Err(_) => {
+            let fields = call.function.state_fields().map_err(crate::failure::engine)?;
+            fields.iter().map(|f| f.data_type().clone()).collect()
+        }
+    })
+}
+
+/// The batches of a frozen body.
+pub(crate) fn encode(body: &Body) -> Result<Vec<RecordBatch>> {
+    match body {
+        Body::Rows(batches) => Ok(batches.clone()),
+        Body::Frozen(frozen) => Ok(vec![frozen_batch(frozen)?]),
+        Body::Live(_) => Err(Error::internal("a live slice cannot be saved")),
+    }
+}
+
+fn frozen_batch(frozen: &Frozen) -> Result<RecordBatch> {
+    let keys = frozen.keys.iter().enumerate().map(|(i, key)| (format!("k{i}"), key));
+    let states = frozen.states.iter().enumerate().flat_map(|(aggregate, columns)| {
+        let columns = columns.iter().enumerate();
+        columns.map(move |(i, state)| (format!("s{aggregate}_{i}"), state))
+    });
+    let (mut fields, mut columns) = (vec![], vec![]);
+    for (name, column) in keys.chain(states) {
+        fields.push(Field::new(name, column.data_type().clone(), true));
+        columns.push(Arc::clone(column));
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(frozen.groups));
+    Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?)
+}
+
+/// What [`encode`] was given; `rows` are the input rows.
+///
+/// # Errors
+/// Corrupt when it cannot have been a segment of `spec`.
+pub(crate) fn decode(
+    spec: &OperatorSpec,
+    types: &StateTypes,
+    rows: u64,
+    batches: Vec<RecordBatch>,
+) -> Result<Body> {
+    match spec.mode() {
+        Mode::Rows => decode_rows(spec, rows, batches).map(Body::Rows),
+        Mode::Aggregate { .. } => {
+            let [batch] = <[RecordBatch; 1]>::try_from(batches)
+                .map_err(|batches| corrupt(format!("{} batches", batches.len())))?;
+            decode_frozen(spec, types, &batch).map(Body::Frozen)
+        }
+    }
+}
+
+fn decode_rows(
+    spec: &OperatorSpec,
+    rows: u64,
+    batches: Vec<RecordBatch>,
+) -> Result<Vec<RecordBatch>> {
+    let found: u64 = batches.iter().map(|b| b.num_rows() as u64).sum();
+    if found != rows {
+        return Err(corrupt(format!("{found} rows instead of {rows}")));
+    }
+    let schema = spec.input_schema();
+    let again = batches.into_iter().map(|batch| {
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let columns = batch.columns().to_vec();
+        RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+            .map_err(|e| corrupt("other columns").with_source(e))
+    });
+    again.collect()
+}
+
+fn decode_frozen(spec: &OperatorSpec, types: &StateTypes, batch: &RecordBatch) -> Result<Frozen> {
+    let key_schema = spec.key_schema();
+    let expected = key_schema.fields().iter().map(|f| f.data_type());
+    let expected: Vec<_> = expected.chain(types.0.iter().flatten()).collect();
+    let found: Vec<_> = batch.columns().iter().map(|c| c.data_type()).collect();
+    let alike = expected.len() == found.len()
+        && expected.iter().zip(&found).all(|(a, b)| a.equals_datatype(b));
+    if !alike {
+        return Err(corrupt("other columns"));
+    }
+    let mut columns = batch.columns().iter().cloned();
+    let keys = columns.by_ref().take(key_schema.fields().len()).collect();
+    let states = types.0.iter().map(|types| columns.by_ref().take(types.len()).collect());
+    Ok(Frozen { keys, states: states.collect(), groups: batch.num_rows() })
+}
+
+fn corrupt(found: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("a segment has {}", found.into()))
+}
