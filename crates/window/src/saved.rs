@@ -129,3 +129,79 @@ fn decode_frozen(spec: &OperatorSpec, types: &StateTypes, batch: &RecordBatch) -
 fn corrupt(found: impl Into<String>) -> Error {
     Error::new(ErrorKind::Corrupt, format!("a segment has {}", found.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Float64Array, TimestampSecondArray};
+    use arrow::datatypes::TimeUnit;
+    use datafusion::functions_aggregate::all_default_aggregate_functions;
+    use datafusion::physical_expr::aggregate::AggregateExprBuilder;
+    use datafusion::physical_expr::expressions::Column;
+    use windrow_core::{WindowKind, WindowSpec};
+
+    use super::*;
+    use crate::SliceStore;
+
+    /// Counts two groups with one function over `arguments` columns; `None` when it wants others.
+    fn segment(
+        function: &Arc<datafusion::logical_expr::AggregateUDF>,
+        arguments: usize,
+    ) -> Option<(OperatorSpec, Frozen)> {
+        let time = DataType::Timestamp(TimeUnit::Second, None);
+        let mut fields = vec![Field::new("ts", time, false)];
+        fields.extend(["k", "x", "y"].map(|name| Field::new(name, DataType::Float64, true)));
+        let schema = Arc::new(Schema::new(fields));
+        let columns = (2..2 + arguments)
+            .map(|c| Arc::new(Column::new(schema.field(c).name(), c)) as _)
+            .collect();
+        let function = AggregateExprBuilder::new(Arc::clone(function), columns)
+            .schema(Arc::clone(&schema))
+            .alias("a")
+            .build()
+            .ok()?;
+        let arguments = (2..2 + arguments).collect();
+        let call = AggregateCall { function: Arc::new(function), arguments, filter: None };
+        let aggregates = vec![call];
+        let mode = Mode::Aggregate { keys: vec![1], grouping_sets: None, aggregates };
+        let window = WindowSpec::try_new(WindowKind::Tumble { size: 10 }, 0).unwrap();
+        let spec = OperatorSpec::try_new(window, 0, Arc::clone(&schema), mode).ok()?;
+        let numbers: ArrayRef = Arc::new(Float64Array::from(vec![Some(1.0), None, Some(3.0)]));
+        let times = Arc::new(TimestampSecondArray::from(vec![1; 3]));
+        let columns: Vec<ArrayRef> =
+            vec![times, Arc::clone(&numbers), Arc::clone(&numbers), numbers];
+        let mut store = SliceStore::new(Arc::new(spec.clone()));
+        store.update(&RecordBatch::try_new(schema, columns).unwrap()).ok()?;
+        match store.flush_all().unwrap().remove(0).body.freeze().unwrap() {
+            Body::Frozen(frozen) => Some((spec, frozen)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_states_of_every_aggregate_come_back() {
+        let (mut tried, mut adapters) = (0, 0);
+        for function in all_default_aggregate_functions() {
+            for arguments in 1..3 {
+                let Some((spec, frozen)) = segment(&function, arguments) else { continue };
+                let call = &spec.aggregates()[0].function;
+                assert_eq!(
+                    frozen.states[0].len(),
+                    call.state_fields().unwrap().len(),
+                    "{}",
+                    function.name()
+                );
+                tried += 1;
+                adapters += usize::from(!call.groups_accumulator_supported());
+                let types = StateTypes::of(&spec).unwrap();
+                let batches = encode(&Body::Frozen(frozen.clone())).unwrap();
+                let back = decode(&spec, &types, 3, batches).unwrap();
+                let Body::Frozen(back) = back else { panic!("{back:?}") };
+                assert_eq!(back.keys[0].as_ref(), frozen.keys[0].as_ref());
+                for (a, b) in back.states[0].iter().zip(&frozen.states[0]) {
+                    assert_eq!(a.as_ref(), b.as_ref(), "{}", function.name());
+                }
+            }
+        }
+        assert!(tried >= 20 && adapters >= 5, "{tried} functions, {adapters} adapters");
+    }
+}
