@@ -133,8 +133,11 @@ fn corrupt(found: impl Into<String>) -> Error {
 #[cfg(test)]
 mod tests {
     use arrow::array::{Float64Array, TimestampSecondArray};
+    use arrow::compute::cast;
     use arrow::datatypes::TimeUnit;
     use datafusion::functions_aggregate::all_default_aggregate_functions;
+    use datafusion::logical_expr::AggregateUDF;
+    use datafusion::logical_expr::type_coercion::functions::fields_with_udf;
     use datafusion::physical_expr::aggregate::AggregateExprBuilder;
     use datafusion::physical_expr::expressions::Column;
     use windrow_core::{WindowKind, WindowSpec};
@@ -142,14 +145,21 @@ mod tests {
     use super::*;
     use crate::SliceStore;
 
-    /// Counts two groups with one function over `arguments` columns; `None` when it wants others.
+    /// Counts three groups with one function over `arguments` columns; `None` when it wants others.
     fn segment(
-        function: &Arc<datafusion::logical_expr::AggregateUDF>,
+        function: &Arc<AggregateUDF>,
+        argument: &DataType,
         arguments: usize,
     ) -> Option<(OperatorSpec, Frozen)> {
+        let given = vec![Arc::new(Field::new("x", argument.clone(), true)); arguments];
+        let coerced = fields_with_udf(&given, function.as_ref()).ok()?;
+        if coerced.iter().any(|field| field.data_type() != argument) {
+            return None;
+        }
         let time = DataType::Timestamp(TimeUnit::Second, None);
         let mut fields = vec![Field::new("ts", time, false)];
-        fields.extend(["k", "x", "y"].map(|name| Field::new(name, DataType::Float64, true)));
+        fields.push(Field::new("k", DataType::Float64, true));
+        fields.extend(["x", "y"].map(|name| Field::new(name, argument.clone(), true)));
         let schema = Arc::new(Schema::new(fields));
         let columns = (2..2 + arguments)
             .map(|c| Arc::new(Column::new(schema.field(c).name(), c)) as _)
@@ -167,8 +177,8 @@ mod tests {
         let spec = OperatorSpec::try_new(window, 0, Arc::clone(&schema), mode).ok()?;
         let numbers: ArrayRef = Arc::new(Float64Array::from(vec![Some(1.0), None, Some(3.0)]));
         let times = Arc::new(TimestampSecondArray::from(vec![1; 3]));
-        let columns: Vec<ArrayRef> =
-            vec![times, Arc::clone(&numbers), Arc::clone(&numbers), numbers];
+        let values = cast(&numbers, argument).unwrap();
+        let columns: Vec<ArrayRef> = vec![times, numbers, Arc::clone(&values), values];
         let mut store = SliceStore::new(Arc::new(spec.clone()));
         store.update(&RecordBatch::try_new(schema, columns).unwrap()).ok()?;
         match store.flush_all().unwrap().remove(0).body.freeze().unwrap() {
@@ -180,9 +190,12 @@ mod tests {
     #[test]
     fn the_states_of_every_aggregate_come_back() {
         let (mut tried, mut adapters) = (0, 0);
+        let types = [DataType::Float64, DataType::Int64, DataType::Utf8View, DataType::Boolean];
         for function in all_default_aggregate_functions() {
-            for arguments in 1..3 {
-                let Some((spec, frozen)) = segment(&function, arguments) else { continue };
+            for (argument, arguments) in types.iter().flat_map(|t| [(t, 1), (t, 2)]) {
+                let Some((spec, frozen)) = segment(&function, argument, arguments) else {
+                    continue;
+                };
                 let call = &spec.aggregates()[0].function;
                 assert_eq!(
                     frozen.states[0].len(),
