@@ -333,7 +333,7 @@ impl Inner {
         let mut done = Ok(());
         for spiller in spillers.values() {
             if spiller.is_view() {
-                done = done.and(spiller.spill().await);
+                done = done.and(spiller.spill().await.map(|_| ()));
             }
             spiller.stop().await;
         }

@@ -509,7 +509,7 @@ async fn no_cut_changes_what_is_read() {
 /// Reading each split from any batch on gives what reading all of it gave from there on.
 #[tokio::test]
 async fn reading_goes_on_at_any_batch() {
-    let mut random = Random::new(7);
+    let mut random = Random(7);
     let csv = random_csv(&mut random, true);
     let plain = random_csv(&mut random, false);
     let json = random_json(&mut random);

@@ -6,6 +6,7 @@
 //! DIR/streams/<dir>/        its history, archived (a Delta table)
 //! DIR/views/<dir>/          finished windows of a materialized view (a Delta table)
 //! DIR/tables/<dir>.arrow    rows of a reference table
+//! DIR/checkpoints/<dir>/    the state of a materialized view's query
 //! ```
 //! Invariants: a definition is durable before anything is written for its object, and gone before
 //! the object's directory is; a directory that no definition names is swept away at the next
@@ -18,6 +19,7 @@ use arrow::datatypes::SchemaRef;
 use windrow_archive::{ArchiveTable, Storage, TableSpec};
 use windrow_core::{Clock, Error, ErrorKind, Result, Watermark};
 
+use crate::durable::checkpoint::{Checkpoints, Stamp};
 use crate::durable::definitions::{Definition, Definitions, Kind};
 use crate::durable::directory::DataDirectory;
 use crate::durable::files::{Files, StdFiles, io_error};
@@ -28,6 +30,7 @@ use crate::stream::spill::Spiller;
 const STREAMS: &str = "streams";
 const VIEWS: &str = "views";
 const TABLES: &str = "tables";
+const CHECKPOINTS: &str = "checkpoints";
 const CATALOG: &str = "catalog.json";
 
 /// The data directory of an engine.
@@ -95,7 +98,8 @@ impl Store {
     /// Deletes what was kept for an object that has no definition any more.
     pub(crate) fn delete_files(&self, definition: &Definition) {
         let (stream, view) = (self.stream_dir(definition), self.view_dir(definition));
-        for path in [stream, view, self.table_file(definition)] {
+        let checkpoints = self.checkpoints_dir(definition);
+        for path in [checkpoints, stream, view, self.table_file(definition)] {
             self.remove(&path);
         }
     }
@@ -108,6 +112,22 @@ impl Store {
 
     fn stream_dir(&self, definition: &Definition) -> PathBuf {
         self.directory.path().join(STREAMS).join(&definition.dir)
+    }
+
+    fn checkpoints_dir(&self, definition: &Definition) -> PathBuf {
+        self.directory.path().join(CHECKPOINTS).join(&definition.dir)
+    }
+
+    /// The checkpoints of a view's query.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub(crate) fn open_checkpoints(
+        &self,
+        definition: &Definition,
+        stamp: Stamp,
+    ) -> Result<Checkpoints> {
+        Checkpoints::open(Arc::clone(self.files()), self.checkpoints_dir(definition), stamp)
     }
 
     fn view_dir(&self, definition: &Definition) -> PathBuf {
@@ -230,7 +250,9 @@ impl Store {
     /// Removes the directories that no definition names: what a crash left of dropped objects.
     fn sweep(&self) -> Result<()> {
         let known = self.definitions();
-        for (folder, suffix) in [(STREAMS, ""), (VIEWS, ""), (TABLES, ".arrow")] {
+        for (folder, suffix) in
+            [(STREAMS, ""), (VIEWS, ""), (CHECKPOINTS, ""), (TABLES, ".arrow")]
+        {
             let folder = self.directory.path().join(folder);
             let names = self.files().list(&folder).map_err(|e| io_error("list", &folder, e))?;
             for name in names {

@@ -55,8 +55,7 @@ impl Session {
         let shared = self.engine.parts.new_query(Some(format!("insert into {name}")));
         let id = shared.id;
         let output = Output::Stream { stream: Arc::clone(push), target: Arc::new(target) };
-        let wanted =
-            Wanted { shared, output, push_ends: false, late_to, archived: Watermark::NONE };
+        let wanted = Wanted::new(shared, output, late_to);
         self.start_now(plan, wanted).await?;
         Ok(Outcome::Done(format!("INSERT (continuous, query {id})")))
     }

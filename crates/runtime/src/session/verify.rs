@@ -138,9 +138,7 @@ impl Session {
             if matches!(self.engine.catalog.stream_to_read(name)?.feed, Feed::Source(_)) {
                 continue;
             }
-            let progress = view.query.scan_of(name);
-            let rows = progress.map_or(0, |p| p.lock().consumed(PartitionId(0)));
-            consumed.insert(name.clone(), rows);
+            consumed.insert(name.clone(), view.query.consumed(name));
         }
         Ok(consumed)
     }

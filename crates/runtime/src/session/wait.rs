@@ -114,9 +114,7 @@ impl Session {
     async fn wait_for_offset(&self, view: &Materialized, input: &str, rows: u64) -> Result<()> {
         let mut passes = view.query.watch_passes();
         loop {
-            let progress = view.query.scan_of(input);
-            let consumed = progress.map_or(0, |p| p.lock().consumed(PartitionId(0)));
-            if consumed >= rows {
+            if view.query.consumed(input) >= rows {
                 return Ok(());
             }
             if view.query.is_over() {

@@ -57,16 +57,19 @@ impl Spiller {
         self.wal.is_none()
     }
 
-    /// Archives what is complete now.
+    /// Archives what is complete now; returns the watermark up to which the archive has the
+    /// windows of a view (the end offset of a push stream).
     ///
     /// # Errors
     /// When it cannot be written; nothing has changed then.
-    pub(crate) async fn spill(&self) -> Result<()> {
+    pub(crate) async fn spill(&self) -> Result<Option<Watermark>> {
         let _one_at_a_time = self.spilling.lock().await;
-        let Some(rows) = self.log.unarchived(self.wal.is_none()) else { return Ok(()) };
+        let Some(rows) = self.log.unarchived(self.wal.is_none()) else {
+            return Ok(self.archived());
+        };
         if rows.batches.is_empty() && rows.watermark != Watermark::END {
             // Time without rows is no news: the next run finds it empty too.
-            return Ok(());
+            return Ok(self.archived());
         }
         let version = match &self.wal {
             Some(_) => i64::try_from(rows.end).unwrap_or(i64::MAX),
@@ -89,7 +92,11 @@ impl Spiller {
             // The rows are archived; the next spill tidies.
             tracing::warn!(%error, "small archive files could not be put together");
         }
-        Ok(())
+        Ok(self.archived())
+    }
+
+    fn archived(&self) -> Option<Watermark> {
+        self.archive.state().txn_version.map(Watermark::at)
     }
 
     /// Puts small files together, and deletes what nobody reads any more.
