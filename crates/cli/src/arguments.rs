@@ -66,6 +66,9 @@ struct Common {
     /// Rows of a stream or view that wait in memory until they are archived [default: 1048576].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     tail_rows: Option<u64>,
+    /// Seconds from one checkpoint of a query to the next [default: 10].
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    checkpoint_interval: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -151,6 +154,9 @@ impl Arguments {
         }
         if let Some(rows) = self.common().tail_rows {
             limits.tail_rows_max = rows;
+        }
+        if let Some(seconds) = self.common().checkpoint_interval {
+            limits.checkpoint_interval = std::time::Duration::from_secs(seconds);
         }
         limits
     }

@@ -50,6 +50,9 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
         data_dir: data_dir.clone(),
         ..EngineConfig::default()
     })?;
+    if !arguments.printing().quiet {
+        engine.recovery().iter().for_each(|told| eprintln!("notice: {told}"));
+    }
     // Everything heavy happens on the engine's own threads; this one waits and prints.
     let waiting = tokio::runtime::Builder::new_current_thread()
         .enable_time()

@@ -93,6 +93,8 @@ pub(crate) struct Inner {
     pub(crate) store: Option<Arc<Store>>,
     /// Who moves rows to the archive, by stream and view.
     spillers: Mutex<BTreeMap<String, Arc<Spiller>>>,
+    /// For people: what became of the data directory's queries when it was opened.
+    told: Mutex<Vec<String>>,
     runtime: Mutex<Option<Runtime>>,
 }
 
@@ -181,6 +183,7 @@ impl Engine {
             pending: Mutex::default(),
             store,
             spillers: Mutex::default(),
+            told: Mutex::default(),
             runtime: Mutex::new(Some(runtime)),
         };
         let engine = Self { inner: Arc::new(inner) };
@@ -243,6 +246,12 @@ impl Engine {
         self.inner.catalog.names()
     }
 
+    /// What became of the queries of the data directory when it was opened, a sentence each: which
+    /// checkpoint they go on from, and what could not be used.
+    pub fn recovery(&self) -> Vec<String> {
+        self.inner.told.lock().clone()
+    }
+
     /// Waits for the views that read only bounded inputs.
     ///
     /// # Errors
@@ -259,7 +268,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes in what was pushed, archives all finished windows and stops. Without a data directory
+    /// Takes in what was pushed, makes checkpoints, archives all finished windows and stops. Without a data directory
     /// it stops at once.
     ///
     /// # Errors
@@ -273,6 +282,7 @@ impl Engine {
             let inner = Arc::clone(&self.inner);
             let work = self.inner.parts.cpu.spawn(async move {
                 session.settle().await;
+                inner.checkpoint_all().await;
                 inner.spill_all().await
             });
             closed = work.await.map_err(|e| {
@@ -318,11 +328,55 @@ impl Inner {
         self.spillers.lock().insert(name.to_owned(), spiller);
     }
 
+    /// Remembers a sentence about the opening of the data directory.
+    pub(crate) fn tell(&self, told: String) {
+        self.told.lock().push(told);
+    }
+
+    /// Makes checkpoints of a query now and then, until it is over.
+    pub(crate) fn keep_checkpoints(&self, query: Arc<Shared>) {
+        let (clock, interval) =
+            (Arc::clone(&self.parts.clock), self.parts.limits.checkpoint_interval);
+        self.parts.cpu.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = clock.sleep(interval) => {}
+                    _ended = query.ended() => return,
+                }
+                if query.checkpoint().await.is_err() {
+                    // Its writer has told why; the next one writes what this one could not.
+                    tracing::debug!(query = query.name, "a checkpoint is left out");
+                }
+            }
+        });
+    }
+
+    /// Makes a checkpoint of each query that has some.
+    async fn checkpoint_all(&self) {
+        for object in self.catalog.all() {
+            if let Object::Materialized(view) = object
+                && view.checkpoints.is_some()
+                && view.query.checkpoint().await.is_err()
+            {
+                tracing::debug!(view = view.name, "the last checkpoint stays the one before");
+            }
+        }
+    }
+
     /// Nothing moves to the archive of this name any more.
     pub(crate) async fn let_go(&self, name: &str) {
         let spiller = self.spillers.lock().remove(name);
         if let Some(spiller) = spiller {
             spiller.stop().await;
+        }
+        let checkpoints = match self.catalog.get(name) {
+            Some(Object::Materialized(view)) => view.checkpoints.clone(),
+            _ => None,
+        };
+        if let Some(checkpoints) = checkpoints
+            && let Err(error) = tokio::task::spawn_blocking(move || checkpoints.stop()).await
+        {
+            tracing::error!(name, %error, "checkpoints could not be stopped");
         }
     }
 

@@ -250,8 +250,7 @@ impl Store {
     /// Removes the directories that no definition names: what a crash left of dropped objects.
     fn sweep(&self) -> Result<()> {
         let known = self.definitions();
-        for (folder, suffix) in
-            [(STREAMS, ""), (VIEWS, ""), (CHECKPOINTS, ""), (TABLES, ".arrow")]
+        for (folder, suffix) in [(STREAMS, ""), (VIEWS, ""), (CHECKPOINTS, ""), (TABLES, ".arrow")]
         {
             let folder = self.directory.path().join(folder);
             let names = self.files().list(&folder).map_err(|e| io_error("list", &folder, e))?;

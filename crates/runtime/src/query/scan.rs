@@ -379,14 +379,8 @@ impl Scan {
         };
         let timed = self.time.delay_ticks.is_some();
         let max = lane.max.max(taken.times.map(|(_, max)| max)).filter(|_| timed);
-        let origin = Origin {
-            partition: lane.partition,
-            name: &lane.name,
-            split,
-            before,
-            consumed,
-            max,
-        };
+        let origin =
+            Origin { partition: lane.partition, name: &lane.name, split, before, consumed, max };
         let mut dead = Vec::new();
         for (at, tap) in taps.iter().enumerate() {
             if tap.tap.shared.is_stopped() {

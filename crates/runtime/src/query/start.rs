@@ -358,6 +358,7 @@ impl Builder<'_> {
             }
         };
         let stream = self.catalog.stream_to_read(relation.name())?;
+        let at = Arc::new(self.tap_state(&stream.name)?);
         let delay = stream.schema.event_time().map_or(0, |e| e.delay_ticks);
         let progress = self
             .progress
@@ -366,7 +367,6 @@ impl Builder<'_> {
         let bounded = self.wanted.push_ends
             && matches!(stream.feed, Feed::Push(_) | Feed::View(_))
             && self.catalog.waits_for_pushes(&stream.name);
-        let at = Arc::new(self.tap_state(&stream.name)?);
         self.taps.push(Draft {
             at,
             bounded,
@@ -400,8 +400,8 @@ impl Builder<'_> {
     fn go_on(&mut self, run: &mut InputRun, operator: &Arc<OperatorSpec>) -> Result<()> {
         if let Some(going) = &mut self.resume {
             let state = going.inputs.next();
-            let state =
-                state.ok_or_else(|| Error::internal("a checkpoint has fewer windows than its query"))?;
+            let state = state
+                .ok_or_else(|| Error::internal("a checkpoint has fewer windows than its query"))?;
             let InputState { watermark, frontier, next_id, segments } = state;
             run.watermark = watermark;
             run.merger = WindowMerger::restore(Arc::clone(operator), frontier, next_id, segments)?;

@@ -173,7 +173,12 @@ impl TapWorker {
         Some((Cow::Owned(taken.after(read_rows, read.consumed)), origin))
     }
 
-    async fn take_rows(&self, taken: &TakenIn, origin: Origin<'_>, entry: &mut Entry) -> Result<()> {
+    async fn take_rows(
+        &self,
+        taken: &TakenIn,
+        origin: Origin<'_>,
+        entry: &mut Entry,
+    ) -> Result<()> {
         let input = taken.rows.project(&self.tap.projection)?;
         let Some(store) = &self.store else {
             return self.pass_on(input, entry).await;

@@ -7,7 +7,7 @@ use arrow::compute::{CastOptions, cast_with_options, concat_batches};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use futures::TryStreamExt;
-use windrow_core::{Error, Result, Watermark};
+use windrow_core::{Error, Result};
 use windrow_sql::parse::Insert;
 use windrow_sql::plan::{continuous, plan_query};
 

@@ -23,7 +23,7 @@ use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use futures::TryStreamExt;
 use windrow_core::time::{ticks_to_micros, time_unit};
-use windrow_core::{Error, PartitionId, Result, Watermark};
+use windrow_core::{Error, Result, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::Verify;
 use windrow_sql::plan::{StreamRelation, WindowAssign};

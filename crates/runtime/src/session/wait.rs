@@ -8,7 +8,7 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::{Expr as PlanExpr, cast};
 use datafusion::sql::sqlparser::ast::{Expr, ExprWithAlias, ObjectName};
 use windrow_core::time::{ticks_to_micros, time_unit};
-use windrow_core::{Error, ErrorKind, PartitionId, Result, Watermark};
+use windrow_core::{Error, ErrorKind, Result, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
 
 use crate::catalog::{Materialized, Object, plain_name};
