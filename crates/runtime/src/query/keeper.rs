@@ -41,6 +41,11 @@ impl Keeper {
         Self { checkpoints, spiller, late_rows, clock, busy: Arc::default(), last: None }
     }
 
+    /// The newest checkpoint was made after so many micro-batches, at this watermark.
+    pub(crate) fn has(&mut self, batches: u64, watermark: Watermark) {
+        self.last = Some((batches, watermark));
+    }
+
     /// Makes the checkpoint that was asked for, unless one is being written: then the end of that
     /// one wakes the coordinator again.
     ///

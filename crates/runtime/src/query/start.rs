@@ -145,8 +145,13 @@ pub(crate) async fn ready(
     };
     let root = builder.root(plan.root).await?;
     let Builder { wanted, taps, progress, resume, .. } = builder;
+    let resumed = resume.is_some();
     if resume.is_some_and(|mut left| left.inputs.next().is_some() || left.taps.next().is_some()) {
         return Err(Error::internal("a checkpoint is of another plan"));
+    }
+    let mut keeper = wanted.keeper;
+    if let (Some(keeper), Root::Stage(stage), true) = (&mut keeper, &root, resumed) {
+        keeper.has(wanted.shared.state.lock().batches, stage.watermark());
     }
     let coordinator = Coordinator {
         shared: wanted.shared,
@@ -154,7 +159,7 @@ pub(crate) async fn ready(
         scans: progress.into_values().collect(),
         output: wanted.output,
         taps: taps.iter().map(|tap| Arc::clone(&tap.at)).collect(),
-        keeper: wanted.keeper,
+        keeper,
     };
     Ok(Ready { coordinator, taps })
 }
