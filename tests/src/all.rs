@@ -13,6 +13,7 @@ mod live;
 mod nexmark;
 mod program;
 mod readers;
+mod resume;
 mod slt;
 mod sql_files;
 mod talk;
@@ -33,6 +34,7 @@ fn main() {
     trials.extend(binary::trials());
     trials.extend(durable::trials());
     trials.extend(crash::trials());
+    trials.extend(resume::trials());
     trials.extend(readers::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }

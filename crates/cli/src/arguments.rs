@@ -1,6 +1,7 @@
 //! What stands on the command line, and what it means.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use windrow_core::{Error, Limits, Result};
@@ -67,8 +68,8 @@ struct Common {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     tail_rows: Option<u64>,
     /// Seconds from one checkpoint of a query to the next [default: 10].
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
-    checkpoint_interval: Option<u64>,
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    checkpoint_interval: Option<Duration>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -155,8 +156,8 @@ impl Arguments {
         if let Some(rows) = self.common().tail_rows {
             limits.tail_rows_max = rows;
         }
-        if let Some(seconds) = self.common().checkpoint_interval {
-            limits.checkpoint_interval = std::time::Duration::from_secs(seconds);
+        if let Some(interval) = self.common().checkpoint_interval {
+            limits.checkpoint_interval = interval;
         }
         limits
     }
@@ -194,6 +195,15 @@ impl Arguments {
 /// The error for what a later version will do.
 fn later(message: impl Into<String>) -> Error {
     Error::config(message).with_detail("It comes with a later version of Windrow.")
+}
+
+/// A time in seconds, with a fraction or not.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "write a number of seconds, such as 10 or 0.5")?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if duration >= Duration::from_millis(1) => Ok(duration),
+        _ => Err("it is at least 0.001 seconds".to_owned()),
+    }
 }
 
 #[cfg(test)]

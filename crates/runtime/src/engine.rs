@@ -23,6 +23,7 @@ use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::plan::{micro_batch_state, session_state};
 
 use crate::catalog::{Catalog, Object, system};
+use crate::durable::checkpoint::Newest;
 use crate::durable::store::Store;
 use crate::query::kept::{BadRows, LateRows};
 use crate::query::progress::Progress as ScanProgress;
@@ -94,7 +95,7 @@ pub(crate) struct Inner {
     /// Who moves rows to the archive, by stream and view.
     spillers: Mutex<BTreeMap<String, Arc<Spiller>>>,
     /// For people: what became of the data directory's queries when it was opened.
-    told: Mutex<Vec<String>>,
+    told: Mutex<Recovery>,
     runtime: Mutex<Option<Runtime>>,
 }
 
@@ -122,6 +123,17 @@ pub(crate) struct ScanNote {
     pub(crate) queries: Vec<Arc<Shared>>,
     pub(crate) progress: Weak<Mutex<ScanProgress>>,
     pub(crate) time_type: Option<DataType>,
+}
+
+/// What became of the queries of a data directory when it was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Views whose queries go on from a checkpoint.
+    pub resumed: usize,
+    /// Views that are worked out again from what their streams hold.
+    pub again: usize,
+    /// What could not be used, and why, a sentence each.
+    pub notices: Vec<String>,
 }
 
 /// How much has been read since the engine was opened.
@@ -246,9 +258,8 @@ impl Engine {
         self.inner.catalog.names()
     }
 
-    /// What became of the queries of the data directory when it was opened, a sentence each: which
-    /// checkpoint they go on from, and what could not be used.
-    pub fn recovery(&self) -> Vec<String> {
+    /// What became of the queries of the data directory when it was opened.
+    pub fn recovery(&self) -> Recovery {
         self.inner.told.lock().clone()
     }
 
@@ -328,9 +339,12 @@ impl Inner {
         self.spillers.lock().insert(name.to_owned(), spiller);
     }
 
-    /// Remembers a sentence about the opening of the data directory.
-    pub(crate) fn tell(&self, told: String) {
-        self.told.lock().push(told);
+    /// Remembers what a view's query goes on from.
+    pub(crate) fn tell(&self, view: &str, newest: &Newest) {
+        let mut told = self.told.lock();
+        told.resumed += usize::from(newest.resume.is_some());
+        told.notices.extend(newest.passed_over.iter().map(|why| format!("view \"{view}\": {why}")));
+        told.again += usize::from(newest.resume.is_none());
     }
 
     /// Makes checkpoints of a query now and then, until it is over.

@@ -184,11 +184,7 @@ impl Session {
         view.checkpoints = Some(Arc::clone(&checkpoints));
         if self.restoring.is_some() && archived != Watermark::END {
             let newest = self.newest(checkpoints, archived).await?;
-            let again = newest.resume.is_none();
-            newest.told.iter().for_each(|told| self.engine.tell(format!("view \"{name}\" {told}")));
-            if again {
-                self.engine.tell(format!("view \"{name}\" is worked out again from its streams"));
-            }
+            self.engine.tell(name, &newest);
             view.resume = newest.resume;
         }
         Ok(view)

@@ -80,10 +80,8 @@ pub(crate) struct Shown {
 pub(crate) struct Newest {
     /// `None`: there is no checkpoint that can be used.
     pub(crate) resume: Option<Resume>,
-    /// For people: which one it is, and why others were passed over.
-    pub(crate) told: Vec<String>,
-    /// Whether one that should have served had to be passed over.
-    pub(crate) any_damaged: bool,
+    /// For people: why newer ones cannot be used.
+    pub(crate) passed_over: Vec<String>,
 }
 
 impl Checkpoints {
@@ -126,16 +124,12 @@ impl Checkpoints {
             });
             match read {
                 Ok((manifest, resume)) => {
-                    if let Some(resume) = resume {
-                        newest.told.push(format!("goes on from checkpoint {id}"));
-                        newest.resume = Some(resume);
-                    }
+                    newest.resume = newest.resume.or(resume);
                     usable.push_front(manifest);
                 }
                 Err(error) => {
-                    newest.any_damaged = true;
                     let message = error.message();
-                    newest.told.push(format!("checkpoint {id} is not used: {message}"));
+                    newest.passed_over.push(format!("checkpoint {id} is not used: {message}"));
                 }
             }
         }
