@@ -14,6 +14,8 @@
 
 mod manifest;
 mod segments;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
