@@ -135,7 +135,9 @@ impl Spiller {
 
     fn is_long(&self, limits: &Limits) -> bool {
         let (rows, bytes) = self.log.tail_size();
-        rows >= limits.tail_rows_max || bytes >= limits.tail_bytes_max
+        rows >= limits.tail_rows_max
+            || bytes >= limits.tail_bytes_max
+            || (rows > 0 && self.wal.as_ref().is_some_and(|wal| wal.is_scattered()))
     }
 
     /// Stops; a spill that is under way is waited for.
