@@ -13,12 +13,11 @@ use crate::durable::definitions::{Definition, Kind};
 use crate::query::output::Output;
 use crate::query::shared::Status;
 use crate::query::start::{Wanted, ready};
-use crate::session::create::TAILS_MAX;
 use crate::session::query::streams_read;
 use crate::session::{Outcome, Session};
 use crate::stream::log::StreamLog;
 use crate::stream::push::PushStream;
-use crate::stream::{Feed, Stream};
+use crate::stream::{Feed, Stream, TAILS_MAX};
 
 const VIEW_OPTIONS: &[&str] = &["start"];
 
