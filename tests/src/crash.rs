@@ -69,7 +69,7 @@ pub(crate) fn in_bucket() -> Vec<(&'static str, Scenario)> {
     let kill = |seed, kills, moment, flags| Scenario { seed, kills, moment, flags };
     vec![
         ("kill while rows come", kill(11, 8, Moment::Acknowledged(60), None)),
-        ("kill while starting", kill(12, 6, Moment::Started(Duration::from_millis(400)), None)),
+        ("kill while starting", kill(12, 8, Moment::Started(Duration::from_millis(2_000)), None)),
         ("kill while spilling", kill(13, 8, Moment::Acknowledged(60), SMALL_SPILLS)),
         (
             "kill while ending",

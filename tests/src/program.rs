@@ -248,8 +248,9 @@ impl Home {
         for path in self.contents()?.keys() {
             let Ok(below) = path.strip_prefix(kind) else { continue };
             let Some(directory) = below.iter().next() else { continue };
+            let wanted = directory.to_string_lossy().contains(name);
             let directory = Path::new(kind).join(directory);
-            if directory.to_string_lossy().contains(name) && !found.contains(&directory) {
+            if wanted && !found.contains(&directory) {
                 found.push(directory);
             }
         }

@@ -78,7 +78,15 @@ impl Spiller {
         };
         let done = self.archive.append(&rows.batches, rows.first, version, &provenance).await;
         *self.error.lock() = done.as_ref().err().map(|e| e.message().to_owned());
-        done?;
+        if let Err(error) = done {
+            // A commit that was sent before, by this process or one that it follows, may have come
+            // late: the same rows, cut elsewhere.
+            let archive = self.archive.snapshot();
+            if (rows.first + 1..=rows.end).contains(&archive.state().rows) {
+                self.log.archived(archive);
+            }
+            return Err(error);
+        }
         self.log.archived(self.archive.snapshot());
         if let Some(wal) = &self.wal {
             wal.delete_below(rows.end)?;

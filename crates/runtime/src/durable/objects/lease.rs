@@ -82,6 +82,18 @@ impl Held {
         Err(Error::new(ErrorKind::Unavailable, message).with_hint(hint))
     }
 
+    /// As if it was held for ever.
+    #[cfg(test)]
+    pub(super) fn assume(&self) {
+        self.set(State::Until(i64::MAX));
+    }
+
+    /// As if it had run out.
+    #[cfg(test)]
+    pub(super) fn run_out(&self) {
+        self.set(State::Until(i64::MIN));
+    }
+
     fn set(&self, state: State) {
         *self.state.lock() = state;
     }

@@ -44,7 +44,10 @@ impl fmt::Display for Leased {
 impl ObjectStore for Leased {
     async fn put_opts(&self, at: &Key, what: PutPayload, opts: PutOptions) -> Result<PutResult> {
         self.check()?;
-        self.inner.put_opts(at, what, opts).await
+        let done = self.inner.put_opts(at, what, opts).await?;
+        // A put may take longer than the lease lasts; who has followed may not have seen it.
+        self.check()?;
+        Ok(done)
     }
 
     async fn put_multipart_opts(
