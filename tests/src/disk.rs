@@ -14,6 +14,7 @@ use crate::talk::{Answer, Refusal, Talk};
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         Trial::test("disk/a full one refuses rows and loses none", full),
+        Trial::test("disk/one that cannot be written is refused and loses none", read_only),
         Trial::test("disk/an archive that fails makes INSERT fail", failing_archive),
     ]
 }
@@ -39,10 +40,10 @@ impl SmallDisk {
         self.at.path()
     }
 
-    fn grow(&self, kib: u32) -> Result<(), Failed> {
-        let size = format!("remount,size={kib}k");
-        let done = Command::new("mount").args(["-o", &size]).arg(self.path()).status()?;
-        if done.success() { Ok(()) } else { Err("the disk does not grow".into()) }
+    fn remount(&self, options: &str) -> Result<(), Failed> {
+        let options = format!("remount,{options}");
+        let done = Command::new("mount").args(["-o", &options]).arg(self.path()).status()?;
+        if done.success() { Ok(()) } else { Err(format!("no {options}").into()) }
     }
 }
 
@@ -132,7 +133,7 @@ fn full() -> Result<(), Failed> {
     let talk = Talk::at(&data, &limits)?;
     same(one(&talk, count)?)?;
     // There is room again: the same engine goes on.
-    disk.grow(50_000)?;
+    disk.remount("size=50000k")?;
     talk.ask(&insert(stored, 1_000))?;
     stored += 1_000;
     talk.ask("WAIT FOR v")?;
@@ -152,6 +153,43 @@ fn full() -> Result<(), Failed> {
     let verified = one(&talk, "VERIFY VIEW v")?;
     if !verified.starts_with("equal") {
         return Err(verified.into());
+    }
+    talk.close()?;
+    Ok(())
+}
+
+fn read_only() -> Result<(), Failed> {
+    let Some(disk) = SmallDisk::new(50_000)? else {
+        eprintln!(
+            "disk/read-only: nothing can be mounted here; see durable/a directory that cannot be written"
+        );
+        return Ok(());
+    };
+    let data = disk.path().join("data");
+    let talk = Talk::at(&data, &Limits::default())?;
+    for sql in CREATE {
+        talk.ask(sql)?;
+    }
+    talk.ask(&insert(0, 1_000))?;
+    talk.close()?;
+    // Once nobody writes there any more.
+    let mut tries = 0;
+    while let Err(e) = disk.remount("ro") {
+        tries += 1;
+        if tries > 500 {
+            return Err(e);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    match Talk::at(&data, &Limits::default()) {
+        Ok(_) => return Err("it is opened".into()),
+        Err(Refusal(why)) if why.contains("LOCK\": read-only file system") => {}
+        Err(Refusal(why)) => return Err(why.into()),
+    }
+    disk.remount("rw")?;
+    let talk = Talk::at(&data, &Limits::default())?;
+    if one(&talk, "SELECT count(*) FROM s")? != "1000" {
+        return Err("rows are gone".into());
     }
     talk.close()?;
     Ok(())

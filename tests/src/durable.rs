@@ -31,6 +31,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("durable/files are read on, not again", files),
         Trial::test("durable/a directory of somebody else is refused", foreign),
         Trial::test("durable/a directory that cannot be written is refused", read_only),
+        Trial::test("durable/no damaged or missing file gives other rows", damaged_anything),
         Trial::test("durable/a torn end of the log loses nothing else", torn),
     ];
     on_disk.extend(anywhere);
@@ -590,6 +591,83 @@ fn damaged_log() -> Result<(), Failed> {
         let said = home.run("INSERT INTO s VALUES (1, 1, TIMESTAMP '2026-01-01 01:00:00')")?;
         said.check(!said.status.success(), "a row is accepted behind the damage")?;
         untouched(&home, &before, below)?;
+    }
+    Ok(())
+}
+
+/// Each file in turn, each kind of damage: what still answers answers as before, all else is an error without a bug.
+fn damaged_anything() -> Result<(), Failed> {
+    let mut whole = Home::new()?;
+    let queries = ["SELECT * FROM s", "SELECT * FROM v", "SELECT * FROM t", "SELECT * FROM other"];
+    let create = format!(
+        "{STREAM}CREATE MATERIALIZED VIEW v AS {VIEW};\nCREATE TABLE t AS SELECT 'a text' AS a, 12345 AS n;\n\
+         CREATE STREAM other (x INT);\nINSERT INTO other VALUES (1);\n"
+    );
+    whole.flags = vec!["--tail-rows".into(), "4".into()];
+    whole.ok(&(create + &rows(0..45) + "WAIT FOR v;"))?;
+    whole.flags.clear();
+    // The last record of a log cannot be told from a torn one.
+    whole.ok(&rows(45..47))?;
+    let good = whole.tables("", &queries)?;
+    equal("rows", &[good[0].len(), good[2].len(), good[3].len()], &[47, 1, 1])?;
+    let kinds = [
+        "FORMAT",
+        "catalog.json",
+        "tables/t.arrow",
+        "streams/s/log",
+        "streams/s/_delta_log",
+        "streams/s/part",
+        "views/v/_delta_log",
+        "views/v/part",
+    ];
+    let contents = whole.contents()?;
+    for kind in kinds {
+        let files: Vec<&PathBuf> =
+            contents.keys().filter(|path| path.to_string_lossy().starts_with(kind)).collect();
+        // The first and the last of each kind.
+        let mut some = vec![files.first(), files.last()];
+        some.dedup();
+        for path in some {
+            let path = *path.ok_or_else(|| format!("no {kind}"))?;
+            let len = contents.get(path).map_or(0, Vec::len);
+            for harm in 0..4 {
+                let home = whole.copy()?;
+                match harm {
+                    0 => home.remove(path)?,
+                    _ if len < 8 => continue,
+                    part => flip(&home, path, |len| len * part / 5)?,
+                }
+                let what = format!("{} (harm {harm})", path.display());
+                still_right(&home, path, &queries, &good)
+                    .map_err(|e| format!("{what}: {}", e.message().unwrap_or_default()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Expects the results of the queries to be `good`, or errors that leave the file at `path` alone.
+fn still_right(
+    home: &Home,
+    path: &Path,
+    queries: &[&str],
+    good: &[Vec<String>],
+) -> Result<(), Failed> {
+    let before = home.contents()?;
+    if let Ok(found) = home.tables("", queries) {
+        return equal("all", found.as_slice(), good);
+    }
+    for (query, good) in queries.iter().zip(good) {
+        let said = home.run(query)?;
+        said.no_bug()?;
+        if said.status.success() {
+            let mut lines: Vec<&str> = said.out.lines().skip(1).collect();
+            lines.sort_unstable();
+            equal(query, &lines, &good.iter().map(String::as_str).collect())?;
+        } else {
+            said.check(matches!(said.status.code(), Some(2 | 3)), query)?;
+            untouched(home, &before, path)?;
+        }
     }
     Ok(())
 }

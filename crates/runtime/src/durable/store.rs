@@ -30,6 +30,8 @@ const STREAMS: &str = "streams";
 const VIEWS: &str = "views";
 const TABLES: &str = "tables";
 const CATALOG: &str = "catalog.json";
+/// What an archive has from its beginning.
+const DELTA_LOG: &str = "_delta_log";
 
 /// The data directory of an engine.
 #[derive(Debug)]
@@ -162,6 +164,7 @@ impl Store {
         durability: Durability,
     ) -> Result<(Kept, Arc<Wal>)> {
         let dir = self.stream_dir(definition);
+        self.log_is_there(&dir, schema)?;
         let archive = self.archive(STREAMS, definition, schema, event_time).await?;
         let snapshot = archive.snapshot();
         let from = snapshot.state().rows;
@@ -195,6 +198,21 @@ impl Store {
             return Err(Error::internal("a log does not go on where its archive ends"));
         }
         Ok((Kept { log, archive }, Arc::new(wal)))
+    }
+
+    /// Makes the log of a stream that has nothing yet. The log comes before the archive, so where
+    /// there is an archive and no log, the log was lost.
+    fn log_is_there(&self, dir: &Path, schema: &SchemaRef) -> Result<()> {
+        let (files, log) = (&**self.files(), dir.join("log"));
+        let names = files.list(dir).map_err(|e| io_error("list", dir, e))?;
+        if !names.iter().any(|name| name == DELTA_LOG) {
+            return Wal::begin(files, &log, schema);
+        }
+        if Wal::is_there(files, &log)? {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Corrupt, format!("the log \"{}\" is missing", log.display()))
+            .with_hint("Restore its files from a backup; nothing has been overwritten."))
     }
 
     /// The view's log as it was left: its archived windows.

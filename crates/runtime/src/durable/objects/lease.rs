@@ -334,7 +334,15 @@ impl Keeper {
             }
             self.me.renewed += 1;
             pause = PAUSE;
-            match self.put(over(version.clone())).await {
+            let renewal = tokio::select! {
+                done = self.put(over(version.clone())) => done,
+                // One that hangs may have been made all the same, which the next one sees.
+                () = self.clock.sleep(RENEWAL) => Err(object_store::Error::Generic {
+                    store: "windrow",
+                    source: "no answer in time".into(),
+                }),
+            };
+            match renewal {
                 Ok(renewed) => (version, pause) = (renewed, RENEWAL),
                 Err(
                     object_store::Error::AlreadyExists { .. }

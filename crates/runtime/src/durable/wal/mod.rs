@@ -204,6 +204,26 @@ impl Wal {
         Ok((wal, recovered))
     }
 
+    /// Makes the log in `dir` if there is none; rows can be written once it is [open](Self::open).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the file system fails.
+    pub(crate) fn begin(files: &dyn Files, dir: &Path, schema: &SchemaRef) -> Result<()> {
+        files.create_dir(dir).map_err(|e| io_error("create", dir, e))?;
+        if recovery::list(files, dir)?.is_empty() {
+            create_segment(files, dir, schema, 0, false).map_err(|not| not.error)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is anything of a log in `dir`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the file system fails.
+    pub(crate) fn is_there(files: &dyn Files, dir: &Path) -> Result<bool> {
+        Ok(!recovery::list(files, dir)?.is_empty())
+    }
+
     /// Appends rows; returns their first offset once they are durable and applied. Dropping the
     /// future leaves rows that are queued in the queue: then they come, or came, all the same.
     ///

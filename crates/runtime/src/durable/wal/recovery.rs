@@ -81,7 +81,7 @@ pub(super) fn recover(
 }
 
 /// The segments in a directory, ascending.
-fn list(files: &dyn Files, dir: &Path) -> Result<Vec<Segment>> {
+pub(super) fn list(files: &dyn Files, dir: &Path) -> Result<Vec<Segment>> {
     let names = files.list(dir).map_err(|e| io_error("list", dir, e))?;
     let mut segments: Vec<_> = names
         .iter()
