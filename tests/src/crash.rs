@@ -71,6 +71,20 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
+/// The kills of a program whose data directory is in a bucket.
+pub(crate) fn in_bucket() -> Vec<(&'static str, Scenario)> {
+    let kill = |seed, kills, moment, flags| Scenario { seed, kills, moment, flags };
+    vec![
+        ("kill while rows come", kill(11, 8, Moment::Acknowledged(60), None)),
+        ("kill while starting", kill(12, 8, Moment::Started(Duration::from_millis(2_000)), None)),
+        ("kill while spilling", kill(13, 8, Moment::Acknowledged(60), SMALL_SPILLS)),
+        (
+            "kill while ending",
+            kill(14, 6, Moment::Ending(Duration::from_millis(300)), SMALL_SPILLS),
+        ),
+    ]
+}
+
 /// When the kill comes.
 #[derive(Debug, Clone, Copy)]
 enum Moment {
@@ -111,7 +125,7 @@ fn wanted(seed: u64, kills: usize) -> (u64, usize) {
 
 /// Many kills of one kind.
 #[derive(Debug, Clone, Copy)]
-struct Scenario {
+pub(crate) struct Scenario {
     seed: u64,
     kills: usize,
     moment: Moment,
@@ -119,7 +133,7 @@ struct Scenario {
 }
 
 impl Scenario {
-    fn run(self) -> Result<(), Failed> {
+    pub(crate) fn run(self) -> Result<(), Failed> {
         let (seed, kills) = wanted(self.seed, self.kills);
         let mut world = World::new(seed)?;
         world.home.flags = self.flags.iter().map(|flag| (*flag).to_owned()).collect();

@@ -34,7 +34,8 @@ pub(crate) struct Arguments {
 /// What `windrow` does without a command.
 #[derive(Debug, Args)]
 struct Direct {
-    /// Where everything is kept durably; without it, everything is in memory.
+    /// Where everything is kept durably (a directory, or s3://bucket/prefix); without it, everything
+    /// is in memory.
     dir: Option<String>,
     /// Run these statements and exit; may be given several times.
     #[arg(short = 'c', long = "command", value_name = "SQL")]
@@ -61,7 +62,8 @@ struct Common {
     /// Write no progress, notices and timings to stderr, only errors.
     #[arg(short, long)]
     quiet: bool,
-    /// Where everything is kept durably; without it, everything is in memory.
+    /// Where everything is kept durably (a directory, or s3://bucket/prefix); without it, everything
+    /// is in memory.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
     /// Rows of a stream or view that wait in memory until they are archived [default: 1048576].
@@ -130,15 +132,11 @@ impl Arguments {
     /// The data directory asked for.
     ///
     /// # Errors
-    /// When it is a file, or an object store.
+    /// When it is a file.
     pub(crate) fn data_dir(&self) -> Result<Option<PathBuf>> {
         let Some(dir) = self.common().data_dir.as_ref().or(self.direct.dir.as_ref()) else {
             return Ok(None);
         };
-        if dir.contains("://") {
-            return Err(later(format!("cannot keep data in \"{dir}\""))
-                .with_hint("Name a local directory."));
-        }
         let path = PathBuf::from(dir);
         if path.is_file() {
             return Err(Error::config(format!("\"{dir}\" is a file, not a data directory"))
@@ -267,7 +265,7 @@ mod tests {
         assert_eq!(dir("windrow").unwrap(), None);
         assert_eq!(dir("windrow data").unwrap(), Some("data".into()));
         assert_eq!(dir("windrow run a.sql --data-dir d").unwrap(), Some("d".into()));
-        assert!(dir("windrow s3://bucket/data").is_err());
+        assert_eq!(dir("windrow s3://b/data").unwrap(), Some("s3://b/data".into()));
         let file = dir("windrow Cargo.toml").unwrap_err();
         assert_eq!(file.hints(), ["To run that file: windrow run Cargo.toml"]);
     }

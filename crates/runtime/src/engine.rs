@@ -51,7 +51,8 @@ pub struct EngineConfig {
     pub limits: Limits,
     /// Who tells the time; `None`: the machine. Tests bring their own.
     pub clock: Option<Arc<dyn Clock>>,
-    /// Where everything is kept durably; `None`: in memory. One engine at a time has a directory.
+    /// Where everything is kept durably: a directory, or a URL such as `s3://bucket/prefix`; `None`:
+    /// in memory. One engine at a time has a directory.
     pub data_dir: Option<PathBuf>,
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Wal, Definitions, … ─► Files ─┬─► StdFiles         the machine's file system
+//!                               ├─► ObjectFiles      an object store
 //!                               └─► faults (tests)   full disks, failing syncs, crashes
 //! ```
 //! Invariants: `create` never opens what exists; a write goes to the end of the file; bytes are
@@ -41,6 +42,12 @@ pub(crate) trait Files: Debug + Send + Sync {
     /// # Errors
     /// [`ErrorKind::Unavailable`] when another process has it.
     fn lock(&self, dir: &Path) -> Result<Box<dyn Lock>>;
+    /// Whether what is written between two syncs comes to be wholly or not at all, and not before
+    /// the sync. Then no file is ever torn, and a `truncate` that succeeds after a failed sync
+    /// makes sure that what it cuts off does not come later.
+    fn writes_whole(&self) -> bool {
+        false
+    }
 }
 
 /// A directory that others are locked out of.
@@ -50,7 +57,8 @@ impl Lock for File {}
 
 /// An open file that grows at its end.
 pub(crate) trait LogFile: Send {
-    /// Writes all bytes at the end; after an error any part of them may be there.
+    /// Writes all bytes at the end; after an error any part of them may be there. They survive the
+    /// end of the process, unless files [are written whole](Files::writes_whole).
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Makes the bytes and the length durable.
     fn sync(&mut self) -> io::Result<()>;
@@ -191,15 +199,20 @@ impl LogFile for File {
     }
 }
 
-/// An error of the file system, of the kind [`ErrorKind::Unavailable`]: `cannot <what> "<path>":
-/// no space left on device (os error 28)`.
+/// An error of the file system, of the kind [`ErrorKind::Unavailable`] (or [`ErrorKind::Corrupt`],
+/// when a part of a file is missing): `cannot <what> "<path>": no space left on device (os error
+/// 28)`.
 pub(crate) fn io_error(what: &str, path: &Path, cause: io::Error) -> Error {
     let said = cause.to_string();
     let mut chars = said.chars();
     let said = chars.next().map_or_else(String::new, |c| c.to_lowercase().chain(chars).collect());
     let message = format!("cannot {what} \"{}\": {said}", path.display());
     let full = cause.kind() == io::ErrorKind::StorageFull;
-    let error = Error::new(ErrorKind::Unavailable, message).with_source(cause);
+    let kind = match cause.kind() {
+        io::ErrorKind::InvalidData => ErrorKind::Corrupt,
+        _ => ErrorKind::Unavailable,
+    };
+    let error = Error::new(kind, message).with_source(cause);
     if full { error.with_hint("Free space on the disk, then try again.") } else { error }
 }
 

@@ -8,6 +8,9 @@
 //! ├─ checkpoints/<dir>/…     checkpoint/     the state of each view's query
 //! └─ streams/<dir>/…         wal/            segments of rows, by first offset
 //! ```
+//! `place.rs` says where that is, `files.rs` how files are reached, `objects/` how they are kept in
+//! an object store.
+//!
 //! Invariants: a whole file is replaced by rename, a log only grows at its end; what is damaged is
 //! reported by name and never overwritten; nothing is acknowledged before it is as durable as was
 //! asked for.
@@ -18,5 +21,7 @@ pub(crate) mod directory;
 #[cfg(test)]
 mod faults;
 pub(crate) mod files;
+mod objects;
+mod place;
 pub(crate) mod store;
 pub(crate) mod wal;

@@ -16,13 +16,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use windrow_archive::{ArchiveTable, Storage, TableSpec};
+use windrow_archive::{ArchiveTable, TableSpec};
 use windrow_core::{Clock, Error, ErrorKind, Result, Watermark};
 
 use crate::durable::checkpoint::{Checkpoints, Stamp};
 use crate::durable::definitions::{Definition, Definitions, Kind};
 use crate::durable::directory::DataDirectory;
-use crate::durable::files::{Files, StdFiles, io_error};
+use crate::durable::files::{Files, io_error};
+use crate::durable::place::Place;
 use crate::durable::wal::{Durability, Recovered, Wal, WalOptions};
 use crate::stream::log::StreamLog;
 use crate::stream::spill::Spiller;
@@ -32,10 +33,13 @@ const VIEWS: &str = "views";
 const TABLES: &str = "tables";
 const CHECKPOINTS: &str = "checkpoints";
 const CATALOG: &str = "catalog.json";
+/// What an archive has from its beginning.
+const DELTA_LOG: &str = "_delta_log";
 
 /// The data directory of an engine.
 #[derive(Debug)]
 pub(crate) struct Store {
+    place: Place,
     directory: DataDirectory,
     definitions: Definitions,
     clock: Arc<dyn Clock>,
@@ -54,13 +58,17 @@ impl Store {
     /// # Errors
     /// When another process has it, when it is not ours, of another format, or damaged.
     pub(crate) fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
-        let files: Arc<dyn Files> = Arc::new(StdFiles);
-        let directory = DataDirectory::open(files, path)?;
+        Self::open_at(Place::named(path, &clock)?, clock)
+    }
+
+    /// [`open`](Self::open) at any place.
+    pub(crate) fn open_at(place: Place, clock: Arc<dyn Clock>) -> Result<Self> {
+        let directory = DataDirectory::open(Arc::clone(&place.files), &place.path)?;
         let definitions = Definitions::open(&directory)?;
         if definitions.list().is_empty() {
-            check_empty(&**directory.files(), path)?;
+            check_empty(&**directory.files(), &place.path)?;
         }
-        let store = Self { directory, definitions, clock };
+        let store = Self { place, directory, definitions, clock };
         store.sweep()?;
         Ok(store)
     }
@@ -176,7 +184,8 @@ impl Store {
         durability: Durability,
     ) -> Result<(Kept, Arc<Wal>)> {
         let dir = self.stream_dir(definition);
-        let archive = self.archive(&dir, definition, schema, event_time).await?;
+        self.log_is_there(&dir, schema)?;
+        let archive = self.archive(STREAMS, definition, schema, event_time).await?;
         let snapshot = archive.snapshot();
         let from = snapshot.state().rows;
         let log = StreamLog::restored(Arc::clone(schema), snapshot, Watermark::NONE);
@@ -211,6 +220,21 @@ impl Store {
         Ok((Kept { log, archive }, Arc::new(wal)))
     }
 
+    /// Makes the log of a stream that has nothing yet. The log comes before the archive, so where
+    /// there is an archive and no log, the log was lost.
+    fn log_is_there(&self, dir: &Path, schema: &SchemaRef) -> Result<()> {
+        let (files, log) = (&**self.files(), dir.join("log"));
+        let names = files.list(dir).map_err(|e| io_error("list", dir, e))?;
+        if !names.iter().any(|name| name == DELTA_LOG) {
+            return Wal::begin(files, &log, schema);
+        }
+        if Wal::is_there(files, &log)? {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Corrupt, format!("the log \"{}\" is missing", log.display()))
+            .with_hint("Restore its files from a backup; nothing has been overwritten."))
+    }
+
     /// The view's log as it was left: its archived windows.
     ///
     /// # Errors
@@ -221,8 +245,7 @@ impl Store {
         schema: &SchemaRef,
         event_time: Option<usize>,
     ) -> Result<(Kept, Watermark)> {
-        let dir = self.view_dir(definition);
-        let archive = self.archive(&dir, definition, schema, event_time).await?;
+        let archive = self.archive(VIEWS, definition, schema, event_time).await?;
         let snapshot = archive.snapshot();
         let watermark = snapshot.state().txn_version.map_or(Watermark::NONE, Watermark::at);
         let log = StreamLog::restored(Arc::clone(schema), snapshot, watermark);
@@ -231,7 +254,7 @@ impl Store {
 
     async fn archive(
         &self,
-        dir: &Path,
+        folder: &str,
         definition: &Definition,
         schema: &SchemaRef,
         event_time: Option<usize>,
@@ -243,7 +266,8 @@ impl Store {
             engine_version: env!("CARGO_PKG_VERSION").to_owned(),
             fingerprint: definition.sql.clone(),
         };
-        let table = ArchiveTable::open(Storage::local(dir)?, spec, Arc::clone(&self.clock)).await?;
+        let storage = self.place.archive(folder, &definition.dir)?;
+        let table = ArchiveTable::open(storage, spec, Arc::clone(&self.clock)).await?;
         Ok(Arc::new(table))
     }
 

@@ -16,13 +16,12 @@ use crate::query::keeper::Keeper;
 use crate::query::output::Output;
 use crate::query::shared::Status;
 use crate::query::start::{Wanted, ready};
-use crate::session::create::TAILS_MAX;
 use crate::session::query::streams_read;
 use crate::session::{Outcome, Session};
 use crate::stream::log::StreamLog;
 use crate::stream::push::PushStream;
 use crate::stream::spill::Spiller;
-use crate::stream::{Feed, Stream};
+use crate::stream::{Feed, Stream, TAILS_MAX};
 
 const VIEW_OPTIONS: &[&str] = &["start"];
 

@@ -81,7 +81,15 @@ impl Spiller {
         };
         let done = self.archive.append(&rows.batches, rows.first, version, &provenance).await;
         *self.error.lock() = done.as_ref().err().map(|e| e.message().to_owned());
-        done?;
+        if let Err(error) = done {
+            // A commit that was sent before, by this process or one that it follows, may have come
+            // late: the same rows, cut elsewhere.
+            let archive = self.archive.snapshot();
+            if (rows.first + 1..=rows.end).contains(&archive.state().rows) {
+                self.log.archived(archive);
+            }
+            return Err(error);
+        }
         self.log.archived(self.archive.snapshot());
         if let Some(wal) = &self.wal {
             wal.delete_below(rows.end)?;
@@ -142,7 +150,9 @@ impl Spiller {
 
     fn is_long(&self, limits: &Limits) -> bool {
         let (rows, bytes) = self.log.tail_size();
-        rows >= limits.tail_rows_max || bytes >= limits.tail_bytes_max
+        rows >= limits.tail_rows_max
+            || bytes >= limits.tail_bytes_max
+            || (rows > 0 && self.wal.as_ref().is_some_and(|wal| wal.is_scattered()))
     }
 
     /// Stops; a spill that is under way is waited for.

@@ -217,7 +217,7 @@ fn concurrent_appends_share_syncs_and_are_there_once() {
 #[test]
 fn durability_os_syncs_only_whole_segments() {
     let files = FaultyFiles::default();
-    let os = WalOptions { durability: Durability::Os, segment_bytes_max: 5_000 };
+    let os = WalOptions { durability: Durability::Os, ..options(5_000) };
     let (wal, ..) = open_with(&files, 0, os).unwrap();
     for n in 0..20 {
         wal.append_blocking(batch(&[n])).unwrap();
