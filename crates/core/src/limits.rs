@@ -23,6 +23,8 @@ pub struct Limits {
     pub tail_bytes_max: usize,
     /// How long finished windows stay in memory alone before they are archived, at the longest.
     pub spill_interval: std::time::Duration,
+    /// Bytes of memory in which one reading of a replay sorts; the rest goes to temporary files.
+    pub replay_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -37,6 +39,7 @@ impl Default for Limits {
             tail_rows_max: 1 << 20,
             tail_bytes_max: 64 << 20,
             spill_interval: std::time::Duration::from_secs(5),
+            replay_bytes_max: 256 << 20,
         }
     }
 }

@@ -174,6 +174,11 @@ impl Catalog {
         }
     }
 
+    /// The streams and views that an object reads.
+    pub(crate) fn reads(&self, name: &str) -> Vec<String> {
+        self.objects.lock().get(name).map(|e| e.reads.clone()).unwrap_or_default()
+    }
+
     /// Who reads an object.
     pub(crate) fn readers(&self, name: &str) -> Vec<String> {
         let objects = self.objects.lock();

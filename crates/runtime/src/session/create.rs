@@ -21,6 +21,7 @@ use crate::catalog::{Object, exists, plain_name};
 use crate::durable::definitions::{Definition, Kind};
 use crate::durable::wal::Durability;
 use crate::query::intake::Intake;
+use crate::session::create_replay::REPLAY;
 use crate::session::{Outcome, Session};
 use crate::stream::generated::{Column, Columns, GeneratedSource};
 use crate::stream::log::StreamLog;
@@ -43,11 +44,19 @@ struct EngineOptions {
     rest: Vec<(String, String)>,
 }
 
+impl EngineOptions {
+    fn is_replay(&self) -> bool {
+        self.connector.as_ref().is_some_and(|c| c.eq_ignore_ascii_case(REPLAY))
+    }
+}
+
 /// A stream before it is given a place for its rows.
 struct StreamColumns {
     schema: StreamSchema,
     source: Option<Arc<dyn Source>>,
     columns: Option<Columns>,
+    /// What it is a replay of.
+    reads: Vec<String>,
 }
 
 impl Session {
@@ -61,6 +70,7 @@ impl Session {
         if create.or_replace {
             self.replace(&name).await?;
         }
+        let reads = columns.reads.clone();
         let definition = self.record(&name, Kind::Stream, text)?;
         let stream = self.new_stream(&name, columns, options, definition.as_ref()).await;
         let stream = Arc::new(self.or_forget(&name, stream)?);
@@ -69,7 +79,7 @@ impl Session {
             Some(_) => "CREATE STREAM".to_owned(),
             None => "CREATE STREAM (no watermark: no windows with EMIT over it)".to_owned(),
         };
-        self.engine.catalog.add(&name, Object::Stream(stream), relation, (text, vec![]))?;
+        self.engine.catalog.add(&name, Object::Stream(stream), relation, (text, reads))?;
         Ok(Outcome::Done(said))
     }
 
@@ -80,6 +90,15 @@ impl Session {
         create: &CreateStream,
         options: &EngineOptions,
     ) -> Result<StreamColumns> {
+        if options.is_replay() {
+            no_durability(options)?;
+            let (source, schema, of) = self.replay(create, &options.rest)?;
+            if of == name {
+                return Err(Error::sql(format!("stream \"{name}\" would replay itself")));
+            }
+            let source: Arc<dyn Source> = Arc::new(source);
+            return Ok(StreamColumns { schema, source: Some(source), columns: None, reads: vec![of] });
+        }
         let columns = match create.columns.as_slice() {
             [] => None,
             columns => Some(self.declared_columns(columns).await?),
@@ -88,11 +107,7 @@ impl Session {
             Some(connector) => {
                 let source = self.open(connector, create, options, columns.as_ref()).await?;
                 let schema = source.schema();
-                if let Some(durability) = &options.durability {
-                    return Err(Error::config(format!(
-                        "durability = '{durability}' is for streams without a connector"
-                    )));
-                }
+                no_durability(options)?;
                 (Some(source), schema)
             }
             None => {
@@ -113,7 +128,7 @@ impl Session {
                 Some(clause) => e.with_place(clause.place),
                 None => e,
             })?;
-        Ok(StreamColumns { schema, source: feed_source, columns })
+        Ok(StreamColumns { schema, source: feed_source, columns, reads: vec![] })
     }
 
     async fn new_stream(
@@ -124,9 +139,11 @@ impl Session {
         definition: Option<&Definition>,
     ) -> Result<Stream> {
         let parts = &self.engine.parts;
-        let StreamColumns { schema, source, columns } = columns;
-        // A generator that begins now begins at another time after a restart.
-        let begins_now = options.rest.iter().any(|(_, value)| value.eq_ignore_ascii_case("now"));
+        let StreamColumns { schema, source, columns, .. } = columns;
+        // A generator that begins now begins at another time after a restart, and a replay may
+        // have more to read.
+        let begins_now = options.is_replay()
+            || options.rest.iter().any(|(_, value)| value.eq_ignore_ascii_case("now"));
         let feed = match source {
             Some(source) => Feed::Source(source),
             None => {
@@ -298,7 +315,11 @@ impl Session {
     }
 
     /// `WATERMARK FOR column AS column - INTERVAL …`.
-    fn event_time(&self, schema: &SchemaRef, clause: &WatermarkClause) -> Result<EventTimeColumn> {
+    pub(super) fn event_time(
+        &self,
+        schema: &SchemaRef,
+        clause: &WatermarkClause,
+    ) -> Result<EventTimeColumn> {
         let name = ident_name(&clause.column);
         let Some((index, field)) = schema.column_with_name(&name) else {
             let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
@@ -485,6 +506,15 @@ fn durability(options: &EngineOptions) -> Result<Option<Durability>> {
     }
 }
 
+fn no_durability(options: &EngineOptions) -> Result<()> {
+    match &options.durability {
+        None => Ok(()),
+        Some(durability) => Err(Error::config(format!(
+            "durability = '{durability}' is for streams without a connector"
+        ))),
+    }
+}
+
 fn no_options(options: &EngineOptions, name: &str) -> Result<()> {
     match options.rest.first() {
         None => Ok(()),
@@ -525,7 +555,7 @@ fn interval_nanos(value: &ScalarValue) -> Option<i128> {
 }
 
 /// Puts an error that names an option at that option.
-fn place_of_option(error: Error, options: &[OptionItem]) -> Error {
+pub(super) fn place_of_option(error: Error, options: &[OptionItem]) -> Error {
     let named = options.iter().find(|o| error.message().contains(&format!("\"{}\"", o.key)));
     match named {
         Some(option) => error.with_place(option.place),

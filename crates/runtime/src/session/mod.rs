@@ -2,6 +2,7 @@
 
 mod compare;
 mod create;
+mod create_replay;
 mod create_view;
 mod drop;
 mod explain;

@@ -170,9 +170,12 @@ impl Session {
         Ok(Outcome::Rows(ResultStream::new(schema, true, receiver, Stop::Task(task))))
     }
 
-    /// Waits until the views that are read here have taken in what was pushed.
+    /// Waits until the views that are read here, or replayed, have taken in what was pushed.
     async fn catch_up(&self, reads: &[String]) -> Result<()> {
         for name in reads {
+            if let Some(Object::Stream(_)) = self.engine.catalog.get(name) {
+                Box::pin(self.catch_up(&self.engine.catalog.reads(name))).await?;
+            }
             if let Some(Object::Materialized(view)) = self.engine.catalog.get(name)
                 && self.engine.catalog.waits_for_pushes(name)
             {

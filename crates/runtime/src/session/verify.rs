@@ -28,7 +28,7 @@ use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::Verify;
 use windrow_sql::plan::{StreamRelation, WindowAssign};
 
-use crate::catalog::{Materialized, plain_name};
+use crate::catalog::{Materialized, Object, plain_name};
 use crate::query::intake::{display_micros, ticks};
 use crate::session::compare::{At, differences};
 use crate::session::show::rows;
@@ -240,6 +240,15 @@ impl Session {
                  counted by the recomputation only"
                     .to_owned(),
             );
+        }
+        for name in &view.reads {
+            if let [of, ..] = self.engine.catalog.reads(name).as_slice()
+                && matches!(self.engine.catalog.get(name), Some(Object::Stream(_)))
+            {
+                notes.reasons.push(format!(
+                    "stream \"{name}\" replays what \"{of}\" holds now, the view has read what it held"
+                ));
+            }
         }
         let (plan, scans) = self.without(view.plan.clone(), &left_out)?;
         let several = scans.iter().find(|(stream, scans)| {

@@ -3,6 +3,7 @@
 pub(crate) mod generated;
 pub(crate) mod log;
 pub(crate) mod push;
+pub(crate) mod replay;
 pub(crate) mod spill;
 pub(crate) mod table;
 
