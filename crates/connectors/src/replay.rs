@@ -85,14 +85,14 @@ mod tests {
     use super::*;
 
     fn read(pairs: &[(&str, &str)]) -> Result<ReplayOptions> {
-        let pairs: Vec<_> =
-            pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let pairs: Vec<_> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         ReplayOptions::try_new(&pairs)
     }
 
     #[test]
     fn speeds_are_read() {
-        for (text, speed) in [("max", None), ("10x", Some(10.0)), ("0.5 X", Some(0.5)), ("2", Some(2.0))]
+        for (text, speed) in
+            [("max", None), ("10x", Some(10.0)), ("0.5 X", Some(0.5)), ("2", Some(2.0))]
         {
             assert_eq!(read(&[("of", "s"), ("speed", text)]).unwrap().speed, speed, "{text}");
         }

@@ -12,7 +12,7 @@ use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart};
 use parking_lot::Mutex;
-use windrow_core::{Error, ErrorKind, Result};
+use windrow_core::{Error, ErrorKind, PartitionId, Result};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::plan::EventTime;
 
@@ -69,6 +69,17 @@ pub(crate) struct Materialized {
     pub(crate) event_time: Option<EventTime>,
     /// It has no window: rows of streams pass one by one.
     pub(crate) row_by_row: bool,
+    /// Where it began to read the streams and views that have a log, if not at their beginning.
+    pub(crate) from: BTreeMap<String, u64>,
+}
+
+impl Materialized {
+    /// One past the last row of a stream or view with a log that it has taken in.
+    pub(crate) fn consumed(&self, stream: &str) -> u64 {
+        let progress = self.query.scan_of(stream);
+        let consumed = progress.map_or(0, |p| p.lock().consumed(PartitionId(0)));
+        consumed.max(self.from.get(stream).copied().unwrap_or(0))
+    }
 }
 
 impl Object {

@@ -45,6 +45,8 @@ struct Draft {
     stream: Arc<Stream>,
     /// The query reads what is there now and then ends.
     bounded: bool,
+    /// The offset at which its log is read first; `None`: the beginning.
+    from: Option<u64>,
     leaf: LeafId,
     projection: Vec<usize>,
     predicates: Vec<Predicate>,
@@ -74,6 +76,8 @@ pub(crate) struct Wanted {
     pub(crate) late_to: Option<Arc<PushStream>>,
     /// Windows that end here or before are in the archive already.
     pub(crate) archived: Watermark,
+    /// Where streams and views with a log are read from, by name; others from the beginning.
+    pub(crate) from: BTreeMap<String, u64>,
 }
 
 struct Builder<'a> {
@@ -112,12 +116,12 @@ pub(crate) async fn ready(
 
 /// Starts queries together: each stream that they read is read once for all of them.
 pub(crate) fn launch(parts: &Arc<Parts>, queries: Vec<Ready>) {
-    let mut scans: BTreeMap<(String, bool), Drafts> = BTreeMap::new();
+    let mut scans: BTreeMap<(String, bool, Option<u64>), Drafts> = BTreeMap::new();
     let mut coordinators = Vec::new();
     for query in queries {
         let shared = Arc::clone(&query.coordinator.shared);
         for tap in query.taps {
-            let key = (tap.stream.name.clone(), tap.bounded);
+            let key = (tap.stream.name.clone(), tap.bounded, tap.from);
             scans.entry(key).or_default().push((Arc::clone(&shared), tap));
         }
         coordinators.push(query.coordinator);
@@ -177,7 +181,8 @@ fn scan(
     let delay = event_time.filter(|_| !explicit).map(|e| e.delay_ticks);
     let mut intake = stream.intake();
     intake.time = time.filter(|_| !explicit);
-    let source = stream.source(bounded);
+    let from = taps.first().and_then(|(_, t)| t.from);
+    let source = stream.source(bounded, from);
     if source.is_bounded() {
         intake.max_future_skew_micros = None;
     }
@@ -314,6 +319,7 @@ impl Builder<'_> {
             && self.catalog.waits_for_pushes(&stream.name);
         self.taps.push(Draft {
             bounded,
+            from: self.wanted.from.get(&stream.name).copied(),
             leaf: leaf.id,
             projection,
             predicates,

@@ -97,7 +97,12 @@ impl Session {
                 return Err(Error::sql(format!("stream \"{name}\" would replay itself")));
             }
             let source: Arc<dyn Source> = Arc::new(source);
-            return Ok(StreamColumns { schema, source: Some(source), columns: None, reads: vec![of] });
+            return Ok(StreamColumns {
+                schema,
+                source: Some(source),
+                columns: None,
+                reads: vec![of],
+            });
         }
         let columns = match create.columns.as_slice() {
             [] => None,

@@ -61,8 +61,10 @@ impl Session {
             None => {
                 let of = of.schema.event_time().map(|e| EventTimeColumn { delay_ticks: 0, ..e });
                 of.ok_or_else(|| {
-                    Error::sql(format!("option \"of\": \"{name}\" has no event time to be in order of"))
-                        .with_hint("Name the column: CREATE STREAM … (WATERMARK FOR column) WITH (…).")
+                    Error::sql(format!(
+                        "option \"of\": \"{name}\" has no event time to be in order of"
+                    ))
+                    .with_hint("Name the column: CREATE STREAM … (WATERMARK FOR column) WITH (…).")
                 })?
             }
         };
@@ -80,8 +82,9 @@ impl Session {
         if let (Some(from), Some(to)) = (from, to)
             && from >= to
         {
-            return Err(Error::config("option \"to\" is not after option \"from\"")
-                .with_hint("from is the first event time that is replayed, to the first that is not."));
+            return Err(Error::config("option \"to\" is not after option \"from\"").with_hint(
+                "from is the first event time that is replayed, to the first that is not.",
+            ));
         }
         let parts = &self.engine.parts;
         let source = ReplaySource {

@@ -1,11 +1,12 @@
 //! `CREATE [MATERIALIZED] VIEW`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::catalog::view::ViewTable;
 use datafusion::logical_expr::LogicalPlan;
 use windrow_core::{Error, EventTimeColumn, Result, StreamSchema, Watermark};
-use windrow_sql::parse::{CreateView, OptionItem};
+use windrow_sql::parse::CreateView;
 use windrow_sql::plan::{ContinuousPlan, Flow, LeafSource, continuous, plan_query};
 
 use crate::catalog::{Materialized, Object, plain_name};
@@ -15,12 +16,11 @@ use crate::query::shared::Status;
 use crate::query::start::{Wanted, ready};
 use crate::session::create::TAILS_MAX;
 use crate::session::query::streams_read;
+use crate::session::view_options::ViewOptions;
 use crate::session::{Outcome, Session};
 use crate::stream::log::StreamLog;
 use crate::stream::push::PushStream;
 use crate::stream::{Feed, Stream};
-
-const VIEW_OPTIONS: &[&str] = &["start"];
 
 /// A materialized view before it runs.
 struct NewView {
@@ -30,6 +30,8 @@ struct NewView {
     text: String,
     /// Its query, as the bounded form has it.
     bounded: LogicalPlan,
+    /// Where it begins to read logs, if not at their beginning.
+    from: BTreeMap<String, u64>,
 }
 
 impl Session {
@@ -60,7 +62,9 @@ impl Session {
             self.engine.catalog.add(&name, Object::View, table, (text, reads))?;
             return Ok(Outcome::Done(said));
         }
-        view_options(&create.options)?;
+        let options = ViewOptions::read(&create.options)?;
+        let plan = options.begin(plan)?;
+        let from = self.start_offsets(&options, &reads).await?;
         let bounded = plan.clone();
         let plan = continuous(&self.state(), plan, &create.query.tail)?;
         let late_to = self.late_to(&create.query.tail, &reads)?;
@@ -68,7 +72,8 @@ impl Session {
             self.replace(&name).await?;
         }
         let definition = self.record(&name, Kind::MaterializedView, text)?;
-        let view = NewView { name: name.clone(), reads, late_to, text: text.to_owned(), bounded };
+        let text = text.to_owned();
+        let view = NewView { name: name.clone(), reads, late_to, text, bounded, from };
         let started = self.start_view(view, plan, definition).await;
         self.or_forget(&name, started)?;
         Ok(Outcome::Done(said))
@@ -80,7 +85,7 @@ impl Session {
         plan: ContinuousPlan,
         definition: Option<Definition>,
     ) -> Result<()> {
-        let NewView { name, reads, late_to, text, bounded } = view;
+        let NewView { name, reads, late_to, text, bounded, from } = view;
         let parts = &self.engine.parts;
         let catalog = &self.engine.catalog;
         let event_times = plan.event_times.clone();
@@ -121,6 +126,7 @@ impl Session {
             push_ends: false,
             late_to,
             archived,
+            from: from.clone(),
         };
         let row_by_row = is_row_by_row(&plan.root);
         let query = ready(catalog, &self.state(), plan, wanted).await?;
@@ -135,6 +141,7 @@ impl Session {
             plan: bounded,
             event_time: event_times.first().copied(),
             row_by_row,
+            from,
         };
         let relation = Arc::new(stream.relation(Some(event_times)));
         catalog.add(&name, Object::Materialized(Arc::new(view)), relation, (&text, reads))?;
@@ -157,20 +164,4 @@ fn is_row_by_row(root: &Flow) -> bool {
             flow.leaves.iter().all(|leaf| matches!(leaf.from, LeafSource::Stream { .. }))
         }
     }
-}
-
-fn view_options(options: &[OptionItem]) -> Result<()> {
-    for OptionItem { key, value, place } in options {
-        if key != "start" {
-            return Err(Error::config(format!("unknown option \"{key}\" of a materialized view"))
-                .with_place(*place)
-                .with_hint(format!("Known options: {}.", VIEW_OPTIONS.join(", "))));
-        }
-        if !value.eq_ignore_ascii_case("earliest") {
-            return Err(Error::config(format!("start = '{value}' is not part of this version"))
-                .with_place(*place)
-                .with_hint("A view starts with what its streams hold: start = 'earliest'."));
-        }
-    }
-    Ok(())
 }

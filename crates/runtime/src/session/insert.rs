@@ -1,5 +1,6 @@
 //! `INSERT INTO`: into a stream without connector, or into a reference table.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::new_null_array;
@@ -55,8 +56,14 @@ impl Session {
         let shared = self.engine.parts.new_query(Some(format!("insert into {name}")));
         let id = shared.id;
         let output = Output::Stream { stream: Arc::clone(push), target: Arc::new(target) };
-        let wanted =
-            Wanted { shared, output, push_ends: false, late_to, archived: Watermark::NONE };
+        let wanted = Wanted {
+            shared,
+            output,
+            push_ends: false,
+            late_to,
+            archived: Watermark::NONE,
+            from: BTreeMap::new(),
+        };
         self.start_now(plan, wanted).await?;
         Ok(Outcome::Done(format!("INSERT (continuous, query {id})")))
     }

@@ -14,6 +14,7 @@ mod restore;
 mod show;
 mod tables;
 mod verify;
+mod view_options;
 mod wait;
 
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! `SELECT`: bounded, or continuous with EMIT; `SUBSCRIBE`; and DataFusion's own statements.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
@@ -47,6 +48,7 @@ impl Session {
             push_ends: self.options.push_ends,
             late_to,
             archived: Watermark::NONE,
+            from: BTreeMap::new(),
         };
         self.start_now(plan, wanted).await?;
         Ok(Outcome::Rows(ResultStream::new(schema, true, receiver, Stop::Query(shared))))
@@ -150,7 +152,7 @@ impl Session {
         let name = plain_name(view)?;
         let view = self.engine.catalog.materialized(&name)?;
         let from = after.unwrap_or_else(|| view.log.state().rows);
-        let source = LogSource::follow(Arc::clone(&view.log), from, true);
+        let source = LogSource::follow(Arc::clone(&view.log), Some(from), true);
         let request = ScanRequest {
             projection: (0..view.log.schema().fields().len()).collect(),
             predicates: vec![],
@@ -171,7 +173,7 @@ impl Session {
     }
 
     /// Waits until the views that are read here, or replayed, have taken in what was pushed.
-    async fn catch_up(&self, reads: &[String]) -> Result<()> {
+    pub(super) async fn catch_up(&self, reads: &[String]) -> Result<()> {
         for name in reads {
             if let Some(Object::Stream(_)) = self.engine.catalog.get(name) {
                 Box::pin(self.catch_up(&self.engine.catalog.reads(name))).await?;

@@ -23,7 +23,7 @@ use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use futures::TryStreamExt;
 use windrow_core::time::{ticks_to_micros, time_unit};
-use windrow_core::{Error, PartitionId, Result, Watermark};
+use windrow_core::{Error, Result, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::Verify;
 use windrow_sql::plan::{StreamRelation, WindowAssign};
@@ -138,9 +138,7 @@ impl Session {
             if matches!(self.engine.catalog.stream_to_read(name)?.feed, Feed::Source(_)) {
                 continue;
             }
-            let progress = view.query.scan_of(name);
-            let rows = progress.map_or(0, |p| p.lock().consumed(PartitionId(0)));
-            consumed.insert(name.clone(), rows);
+            consumed.insert(name.clone(), view.consumed(name));
         }
         Ok(consumed)
     }
@@ -219,6 +217,9 @@ impl Session {
         // A view that ended in an earlier run has taken in everything.
         for (name, rows) in seen.consumed.iter().filter(|_| seen.watermark != Watermark::END) {
             left_out.entry(name.clone()).or_default().from = Some(*rows);
+        }
+        for (name, rows) in &view.from {
+            left_out.entry(name.clone()).or_default().before = Some(*rows);
         }
         if kept < late {
             notes.reasons.push(format!(

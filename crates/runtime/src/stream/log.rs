@@ -354,8 +354,8 @@ fn join_small_tail(schema: &SchemaRef, batches: &mut Vec<(u64, RecordBatch)>) ->
 #[derive(Debug)]
 pub(crate) struct LogSource {
     log: Arc<StreamLog>,
-    /// Where reading begins.
-    from: u64,
+    /// Where reading begins; `None`: at the first row that is there.
+    from: Option<u64>,
     /// Where reading ends, whatever comes later; `None`: when the log ends.
     until: Option<u64>,
     /// Whether the log's writer knows the watermark better than the event times do.
@@ -363,16 +363,17 @@ pub(crate) struct LogSource {
 }
 
 impl LogSource {
-    /// Follows a log from `from` on until it ends. `explicit_watermark`: the writer gives the
-    /// watermark (a view does), it is not derived from event times.
-    pub(crate) fn follow(log: Arc<StreamLog>, from: u64, explicit_watermark: bool) -> Self {
+    /// Follows a log from `from` on (`None`: from its first row) until it ends.
+    /// `explicit_watermark`: the writer gives the watermark (a view does), it is not derived from
+    /// event times.
+    pub(crate) fn follow(log: Arc<StreamLog>, from: Option<u64>, explicit_watermark: bool) -> Self {
         Self { log, from, until: None, explicit_watermark }
     }
 
     /// What the log holds now, and then ends.
     pub(crate) fn snapshot(log: Arc<StreamLog>, explicit_watermark: bool) -> Self {
         let until = Some(log.state().rows);
-        Self { log, from: 0, until, explicit_watermark }
+        Self { log, from: None, until, explicit_watermark }
     }
 }
 
@@ -410,7 +411,7 @@ impl LogSource {
         LogReader {
             changed: self.log.watch(),
             log: Arc::clone(&self.log),
-            position: self.from,
+            position: self.from.unwrap_or(0),
             until: self.until,
             explicit_watermark: self.explicit_watermark,
             told: Watermark::NONE,

@@ -121,15 +121,9 @@ impl ReplaySource {
         });
         let order = LexOrdering::new(order)
             .ok_or_else(|| Error::internal("a replay is in the order of nothing"))?;
-        let plan = StreamingTableExec::try_new(
-            schema,
-            vec![Arc::new(history)],
-            None,
-            vec![],
-            false,
-            None,
-        )
-        .map_err(from_datafusion)?;
+        let plan =
+            StreamingTableExec::try_new(schema, vec![Arc::new(history)], None, vec![], false, None)
+                .map_err(from_datafusion)?;
         let plan: Arc<dyn ExecutionPlan> = Arc::new(SortExec::new(order, Arc::new(plan)));
         let env = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(GreedyMemoryPool::new(self.sort_bytes_max)))
@@ -211,8 +205,8 @@ impl History {
         }
         let column = Arc::clone(rows.column(self.time));
         let keep = ticks(&column)?.iter().enumerate().map(|(row, time)| {
-            let inside = self.from.is_none_or(|from| *time >= from)
-                && self.to.is_none_or(|to| *time < to);
+            let inside =
+                self.from.is_none_or(|from| *time >= from) && self.to.is_none_or(|to| *time < to);
             // A row without event time becomes a bad row, in whatever range.
             Some(inside || column.is_null(row))
         });
@@ -249,7 +243,7 @@ impl Position {
         let source = match &self.source {
             Some(source) => Arc::clone(source),
             None => {
-                let source = self.history.of.source(true);
+                let source = self.history.of.source(true, None);
                 let partitions = source.discover().await?;
                 self.splits = partitions.into_iter().flat_map(|p| p.splits).collect();
                 self.splits.reverse();
@@ -347,10 +341,10 @@ impl Reader for ReplayReader {
             let times = ticks(column)?;
             // Those without event time stand first, and fall due at once.
             let timeless = column.null_count();
-            let due = |time: &i64| pace.until(*time).is_zero();
-            let count =
-                timeless + times.get(timeless..).unwrap_or_default().partition_point(due);
+            // The first is asked first: the pace begins with it.
             let wait = times.get(timeless).map(|time| pace.until(*time));
+            let due = |time: &i64| pace.until(*time).is_zero();
+            let count = timeless + times.get(timeless..).unwrap_or_default().partition_point(due);
             if count > 0 {
                 self.left = Some(rows.slice(count, rows.num_rows() - count));
                 return self.give(&rows.slice(0, count));
@@ -389,7 +383,8 @@ mod tests {
         for (at, part) in seconds.chunks(1000).enumerate() {
             let first = at as u64 * 1000;
             let rows = UInt64Array::from_iter_values(first..first + part.len() as u64);
-            let times = TimestampMicrosecondArray::from_iter_values(part.iter().map(|s| s * SECOND));
+            let times =
+                TimestampMicrosecondArray::from_iter_values(part.iter().map(|s| s * SECOND));
             let columns: Vec<ArrayRef> = vec![Arc::new(rows), Arc::new(times)];
             log.append(RecordBatch::try_new(Arc::clone(&schema), columns).unwrap()).unwrap();
         }
@@ -440,7 +435,11 @@ mod tests {
         let clock = ManualClock::at(77 * SECOND);
         let source = replay(history(&[30, 0, 10, 10], &clock), &clock, Some(10.0));
         let mut reader = reader(&source, false).await;
-        assert_eq!(numbers(&reader.next().await.unwrap().unwrap()), [1], "the first is due at once");
+        assert_eq!(
+            numbers(&reader.next().await.unwrap().unwrap()),
+            [1],
+            "the first is due at once"
+        );
         assert!(reader.next().now_or_never().is_none(), "ten seconds are one at this speed");
         clock.advance(Duration::from_millis(999));
         assert!(reader.next().now_or_never().is_none());
