@@ -13,6 +13,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("durable/rows, windows and objects are there again", again),
         Trial::test("durable/a late row is late after a restart too", late),
         Trial::test("durable/views over views and joins go on", deeper),
+        Trial::test("durable/what retention has dropped does not come back", retention),
+        Trial::test("durable/a view over a replay is worked out again", replay),
         Trial::test("durable/files are read on, not again", files),
         Trial::test("durable/what was dropped or replaced stays so", dropped),
         Trial::test("durable/any name can be kept", names),
@@ -180,6 +182,73 @@ fn deeper() -> Result<(), Failed> {
     // By hand, with a watermark of 72 seconds: 7 windows of 2 keys; windows that end at 5, 10, … 70; 60 seconds in halves.
     equal("windows", &[sizes[0], sizes[1], sizes[3]], &[14, 14, 2])?;
     equal("after one more start", &home.tables(wait, &queries)?, &found)
+}
+
+fn retention() -> Result<(), Failed> {
+    let mut home = Home::new()?;
+    home.flags = vec!["--tail-rows".into(), "10".into()];
+    let create = STREAM.replace(");\n", ") WITH (retention = '30 seconds');\n")
+        + &format!("CREATE MATERIALIZED VIEW v AS {VIEW};\n");
+    let idle = "WAIT FOR v UNTIL TIMESTAMP '2200-01-01 00:00:00' TIMEOUT INTERVAL '3 seconds';";
+    let truth = home.copy()?.tables(
+        &(create.replace(" WITH (retention = '30 seconds')", "") + &rows(0..260) + "WAIT FOR v;"),
+        &["SELECT * FROM v"],
+    )?;
+    let queries = [
+        "SELECT * FROM v",
+        "SELECT min(id), max(id), count(*) FROM s",
+        "SELECT dropped_rows FROM windrow.streams",
+    ];
+    home.tables(&(create + &rows(0..200) + "WAIT FOR v;"), &queries)?;
+    // Views are archived at the end at the latest; then their rows may go.
+    home.run(idle)?.refused(4, &["not there yet"])?;
+    let numbers = |table: &[String]| -> Result<Vec<u32>, Failed> {
+        let line = table.first().ok_or("no row")?;
+        Ok(line.split(',').map(str::parse).collect::<Result<_, _>>()?)
+    };
+    let found = home.tables("", &queries)?;
+    let [first, last, count] = numbers(&found[1])?[..] else { return Err("three numbers".into()) };
+    equal("the newest row, and rows", &(last, count), &(199, 200 - first))?;
+    equal("dropped rows", &numbers(&found[2])?, &vec![first])?;
+    if !(100..=169).contains(&first) {
+        return Err(format!("the first row is {first}: rows from 169 on are kept").into());
+    }
+    let said = home.tables("", &["SELECT 1", "VERIFY VIEW v"])?;
+    let [summary, note] = &said[1][..] else { return Err(format!("{said:?}").into()) };
+    if !summary.starts_with("equal: ") || !note.contains("retention has dropped old rows") {
+        return Err(format!("{said:?}").into());
+    }
+    // By force, in the midst of a window that has rows of before.
+    let mut running = home.start(&(rows(200..237) + &for_ever("v")))?;
+    if !running.until(37, "INSERT 0 1")? {
+        return Err(failed(&running.finish()?, "it ends before its time"));
+    }
+    running.kill()?;
+    let found = home.tables(&(rows(237..260) + "WAIT FOR v;"), &queries)?;
+    equal("windows", &found[0], &truth[0])?;
+    let [now, ..] = numbers(&found[1])?[..] else { return Err("three numbers".into()) };
+    if now < first {
+        return Err(format!("row {now} has come back, {first} was the first").into());
+    }
+    equal("after another start", &home.tables("", &queries)?[0], &truth[0])
+}
+
+fn replay() -> Result<(), Failed> {
+    let home = Home::new()?;
+    let create =
+        format!("{STREAM}CREATE STREAM r WITH (connector = 'replay', of = 's');\n{}", rows(0..25));
+    let view = VIEW.replace("TUMBLE(s,", "TUMBLE(r,");
+    let queries = ["SELECT * FROM v", "SELECT * FROM r", "SHOW CREATE r"];
+    let view = format!("CREATE MATERIALIZED VIEW v AS {view};\nWAIT FOR v;\n");
+    let first = home.tables(&(create + &view), &queries)?;
+    equal("rows", &(first[0].len(), first[1].len()), &(6, 25))?;
+    equal("after a restart", &home.tables("WAIT FOR v;", &queries)?, &first)?;
+    home.run("DROP STREAM s;")?.refused(2, &["\"s\" is read by \"r\""])?;
+    let second = home.tables(&rows(25..35), &queries)?;
+    equal("a replay has ended", &second[0], &first[0])?;
+    equal("rows", &second[1].len(), &35)?;
+    // Another start replays what is there then.
+    equal("windows", &home.tables("WAIT FOR v;", &queries)?[0].len(), &8)
 }
 
 fn files() -> Result<(), Failed> {

@@ -53,6 +53,11 @@ impl Talk {
         open().map_err(|e: windrow_core::Error| Refusal(e.render("")))
     }
 
+    /// Begins a query whose rows nobody reads.
+    pub(crate) fn open(&self, sql: &str) -> Result<Outcome, Refusal> {
+        block_on(self.session.run(sql)).map_err(|e| Refusal(e.render(sql)))
+    }
+
     /// Runs one statement to its end.
     pub(crate) fn ask(&self, sql: &str) -> Result<Answer, Refusal> {
         block_on(self.answer(sql))

@@ -16,6 +16,7 @@ use windrow_core::{Error, ErrorKind, Result};
 
 use crate::file_entry::FileEntry;
 use crate::file_reader::FileReader;
+use crate::file_stats::ticks;
 use crate::file_writer::PROVENANCE_KEY;
 use crate::spec::{ArchiveFile, ArchiveState, Provenance, TableSpec};
 use crate::storage::Storage;
@@ -65,6 +66,14 @@ impl ArchiveSnapshot {
             rows: file.end - file.start,
             bytes: file.bytes,
         })
+    }
+
+    /// The greatest event time that the files know of, in ticks of its column; it may be a little
+    /// greater than that of any row.
+    pub fn greatest_event_time(&self) -> Option<i64> {
+        let column = self.spec.event_time?;
+        let files = self.live.files.iter();
+        files.filter_map(|f| ticks(f.stats.columns.get(column)?.max.as_ref()?)).max()
     }
 
     /// The schema of the rows.

@@ -32,6 +32,7 @@ use crate::query::start::{Ready, launch};
 use crate::session::{Session, SessionOptions};
 use crate::stream::Feed;
 use crate::stream::push::Pushed;
+use crate::stream::retention::Retention;
 use crate::stream::spill::Spiller;
 
 /// Ended queries that `windrow.queries` and `windrow.ledger` remember.
@@ -93,6 +94,8 @@ pub(crate) struct Inner {
     pub(crate) store: Option<Arc<Store>>,
     /// Who moves rows to the archive, by stream and view.
     spillers: Mutex<BTreeMap<String, Arc<Spiller>>>,
+    /// Who lets go of old rows, by stream and view.
+    retentions: Mutex<BTreeMap<String, Arc<Retention>>>,
     runtime: Mutex<Option<Runtime>>,
 }
 
@@ -181,6 +184,7 @@ impl Engine {
             pending: Mutex::default(),
             store,
             spillers: Mutex::default(),
+            retentions: Mutex::default(),
             runtime: Mutex::new(Some(runtime)),
         };
         let engine = Self { inner: Arc::new(inner) };
@@ -318,8 +322,18 @@ impl Inner {
         self.spillers.lock().insert(name.to_owned(), spiller);
     }
 
-    /// Nothing moves to the archive of this name any more.
+    /// Lets go of the old rows of a log from now on.
+    pub(crate) fn retain(&self, name: &str, retention: &Arc<Retention>) {
+        let run = Arc::clone(retention).run(Arc::clone(&self.parts), Arc::clone(&self.catalog));
+        self.parts.cpu.spawn(run);
+        self.retentions.lock().insert(name.to_owned(), Arc::clone(retention));
+    }
+
+    /// Nothing moves to the archive of this name any more, and nothing is dropped from it.
     pub(crate) async fn let_go(&self, name: &str) {
+        if let Some(retention) = self.retentions.lock().remove(name) {
+            retention.stop();
+        }
         let spiller = self.spillers.lock().remove(name);
         if let Some(spiller) = spiller {
             spiller.stop().await;
@@ -329,6 +343,7 @@ impl Inner {
     /// Archives what views have finished, then stops to archive. Rows of push streams stay in
     /// their write-ahead log.
     async fn spill_all(&self) -> Result<()> {
+        std::mem::take(&mut *self.retentions.lock()).values().for_each(|r| r.stop());
         let spillers = std::mem::take(&mut *self.spillers.lock());
         let mut done = Ok(());
         for spiller in spillers.values() {

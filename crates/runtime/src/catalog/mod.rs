@@ -71,6 +71,9 @@ pub(crate) struct Materialized {
     pub(crate) row_by_row: bool,
     /// Where it began to read the streams and views that have a log, if not at their beginning.
     pub(crate) from: BTreeMap<String, u64>,
+    /// How far before the end of a window a row of it may be, in ticks: the lengths of all windows
+    /// of the query together.
+    pub(crate) reach_ticks: i64,
 }
 
 impl Materialized {

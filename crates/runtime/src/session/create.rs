@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::ast::{
     BinaryOperator, ColumnDef, ColumnOption, Expr, ExprWithAlias, Ident, ObjectName,
 };
 use windrow_connectors::{ConnectorEnv, Declared, open_source};
-use windrow_core::time::{nanos_to_ticks, time_unit};
+use windrow_core::time::{nanos_to_ticks, ticks_per_second, time_unit};
 use windrow_core::{Error, EventTimeColumn, Place, Result, Source, StreamSchema};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::parse::{CreateStream, OptionItem, WatermarkClause};
@@ -26,12 +26,15 @@ use crate::session::{Outcome, Session};
 use crate::stream::generated::{Column, Columns, GeneratedSource};
 use crate::stream::log::StreamLog;
 use crate::stream::push::PushStream;
+use crate::stream::retention::Retention;
+use crate::stream::spill::Spiller;
 use crate::stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
 
 /// A writer waits when the archive is so many tails behind.
 pub(super) const TAILS_MAX: u64 = 4;
 /// The options that belong to the engine, whatever the connector.
-const STREAM_OPTIONS: &[&str] = &["connector", "durability", "idle_timeout", "max_future_skew"];
+const STREAM_OPTIONS: &[&str] =
+    &["connector", "durability", "idle_timeout", "max_future_skew", "retention"];
 
 /// What the engine itself reads of a stream's options.
 #[derive(Debug, Default)]
@@ -40,6 +43,8 @@ struct EngineOptions {
     idle_timeout: Option<Duration>,
     max_future_skew_micros: Option<i64>,
     durability: Option<String>,
+    /// How much older than the newest row a row may be.
+    retention: Option<(Duration, Place)>,
     /// What is left for the connector.
     rest: Vec<(String, String)>,
 }
@@ -67,6 +72,9 @@ impl Session {
         }
         let options = engine_options(&create.options)?;
         let columns = self.stream_columns(&name, &create, &options).await?;
+        if let (Some((_, place)), None) = (options.retention, columns.schema.event_time()) {
+            return Err(timeless(&name).with_place(place));
+        }
         if create.or_replace {
             self.replace(&name).await?;
         }
@@ -91,7 +99,7 @@ impl Session {
         options: &EngineOptions,
     ) -> Result<StreamColumns> {
         if options.is_replay() {
-            no_durability(options)?;
+            no_push_options(options)?;
             let (source, schema, of) = self.replay(create, &options.rest)?;
             if of == name {
                 return Err(Error::sql(format!("stream \"{name}\" would replay itself")));
@@ -112,7 +120,7 @@ impl Session {
             Some(connector) => {
                 let source = self.open(connector, create, options, columns.as_ref()).await?;
                 let schema = source.schema();
-                no_durability(options)?;
+                no_push_options(options)?;
                 (Some(source), schema)
             }
             None => {
@@ -156,6 +164,13 @@ impl Session {
                 Feed::Push(self.push_stream(name, &schema, columns, &options, definition).await?)
             }
         };
+        let retention = match (&feed, options.retention) {
+            (Feed::Push(push), Some((keep, place))) => {
+                let log = (&push.log, push.spiller.as_ref());
+                Some(self.retention(name, log, &schema, keep).map_err(|e| e.with_place(place))?)
+            }
+            _ => None,
+        };
         let replayable = match &feed {
             Feed::Push(push) => push.wal.is_some(),
             Feed::Source(_) => !begins_now,
@@ -168,6 +183,7 @@ impl Session {
             replayable,
             idle_timeout: options.idle_timeout,
             max_future_skew_micros: options.max_future_skew_micros,
+            retention,
             connector: options.connector.unwrap_or_else(|| "push".to_owned()),
             bad_rows: Arc::clone(&parts.bad_rows),
             clock: Arc::clone(&parts.clock),
@@ -209,6 +225,28 @@ impl Session {
             }
             None => push,
         }))
+    }
+
+    /// What lets go of the old rows of a log, which begins now.
+    pub(super) fn retention(
+        &self,
+        name: &str,
+        log: (&Arc<StreamLog>, Option<&Arc<Spiller>>),
+        schema: &StreamSchema,
+        keep: Duration,
+    ) -> Result<Arc<Retention>> {
+        let Some(time) = schema.event_time() else {
+            return Err(timeless(name));
+        };
+        let unit = time_unit(schema.schema().field(time.index).data_type());
+        let per_second = unit.map_or(1, ticks_per_second);
+        // Rather a tick too much than one too few.
+        let ticks =
+            (keep.as_nanos() * u128::from(per_second.unsigned_abs())).div_ceil(1_000_000_000);
+        let ticks = i64::try_from(ticks).unwrap_or(i64::MAX);
+        let retention = Retention::new(name, log, time.index, ticks);
+        self.engine.retain(name, &retention);
+        Ok(retention)
     }
 
     /// Makes a definition durable, where there is a data directory. While an engine is opened the
@@ -346,7 +384,7 @@ impl Session {
             })?,
         };
         // A delay that is no whole number of ticks rounds up: it may be longer, never shorter.
-        let tick = 1_000_000_000 / i128::from(windrow_core::time::ticks_per_second(unit));
+        let tick = 1_000_000_000 / i128::from(ticks_per_second(unit));
         let whole = nanos + (tick - nanos.rem_euclid(tick)) % tick;
         Ok(EventTimeColumn { index, delay_ticks: nanos_to_ticks(whole, unit)? })
     }
@@ -461,6 +499,7 @@ impl Session {
             max_future_skew_micros: None,
             connector: "push".to_owned(),
             replayable: false,
+            retention: None,
             bad_rows: Arc::clone(&parts.bad_rows),
             clock: Arc::clone(&parts.clock),
         });
@@ -489,6 +528,7 @@ fn engine_options(options: &[OptionItem]) -> Result<EngineOptions> {
                 let skew = duration(key, value, *place)?;
                 found.max_future_skew_micros = i64::try_from(skew.as_micros()).ok();
             }
+            "retention" => found.retention = Some((retention(key, value, *place)?, *place)),
             "durability" => {
                 found.durability = Some(value.to_lowercase());
                 durability(&found).map_err(|e| e.with_place(*place))?;
@@ -511,7 +551,18 @@ fn durability(options: &EngineOptions) -> Result<Option<Durability>> {
     }
 }
 
-fn no_durability(options: &EngineOptions) -> Result<()> {
+/// Options of push streams, at a stream with a connector.
+fn no_push_options(options: &EngineOptions) -> Result<()> {
+    if let Some((_, place)) = options.retention {
+        return Err(Error::config(
+            "retention is for streams without a connector and for materialized views",
+        )
+        .with_place(place)
+        .with_hint(
+            "A connector is read by each query from its beginning, nothing of it is kept. A \
+             materialized view over the stream keeps its rows, with a retention of its own.",
+        ));
+    }
     match &options.durability {
         None => Ok(()),
         Some(durability) => Err(Error::config(format!(
@@ -528,6 +579,23 @@ fn no_options(options: &EngineOptions, name: &str) -> Result<()> {
         ))
         .with_hint(format!("Known options: {}.", STREAM_OPTIONS.join(", ")))),
     }
+}
+
+/// The value of `retention`.
+pub(super) fn retention(key: &str, value: &str, place: Place) -> Result<Duration> {
+    let keep = duration(key, value, place).map_err(|_| not_a_retention(value).with_place(place))?;
+    if keep.is_zero() { Err(not_a_retention(value).with_place(place)) } else { Ok(keep) }
+}
+
+/// The error of a retention without event time.
+pub(super) fn timeless(name: &str) -> Error {
+    Error::sql(format!("\"{name}\" has no event time that retention could go by"))
+        .with_hint("Give the stream a WATERMARK; select window_end or an event time in a view.")
+}
+
+fn not_a_retention(value: &str) -> Error {
+    Error::config(format!("option \"retention\" is not a length of time: '{value}'"))
+        .with_hint("Write retention = '7 days'. Months and years have no fixed length.")
 }
 
 fn duration(key: &str, value: &str, place: Place) -> Result<Duration> {

@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::catalog::view::ViewTable;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
-use windrow_core::{Error, EventTimeColumn, Result, StreamSchema, Watermark};
+use windrow_core::{Error, EventTimeColumn, Place, Result, StreamSchema, Watermark};
+use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::CreateView;
-use windrow_sql::plan::{ContinuousPlan, Flow, LeafSource, continuous, plan_query};
+use windrow_sql::plan::{ContinuousPlan, Flow, LeafSource, WindowAssign, continuous, plan_query};
 
 use crate::catalog::{Materialized, Object, plain_name};
 use crate::durable::definitions::{Definition, Kind};
 use crate::query::output::Output;
 use crate::query::shared::Status;
 use crate::query::start::{Wanted, ready};
-use crate::session::create::TAILS_MAX;
+use crate::session::create::{TAILS_MAX, timeless};
 use crate::session::query::streams_read;
 use crate::session::view_options::ViewOptions;
 use crate::session::{Outcome, Session};
@@ -32,6 +35,7 @@ struct NewView {
     bounded: LogicalPlan,
     /// Where it begins to read logs, if not at their beginning.
     from: BTreeMap<String, u64>,
+    retention: Option<(Duration, Place)>,
 }
 
 impl Session {
@@ -67,13 +71,17 @@ impl Session {
         let from = self.start_offsets(&options, &reads).await?;
         let bounded = plan.clone();
         let plan = continuous(&self.state(), plan, &create.query.tail)?;
+        if let (Some((_, place)), true) = (options.retention, plan.event_times.is_empty()) {
+            return Err(timeless(&name).with_place(place));
+        }
         let late_to = self.late_to(&create.query.tail, &reads)?;
         if create.or_replace {
             self.replace(&name).await?;
         }
         let definition = self.record(&name, Kind::MaterializedView, text)?;
         let text = text.to_owned();
-        let view = NewView { name: name.clone(), reads, late_to, text, bounded, from };
+        let retention = options.retention;
+        let view = NewView { name: name.clone(), reads, late_to, text, bounded, from, retention };
         let started = self.start_view(view, plan, definition).await;
         self.or_forget(&name, started)?;
         Ok(Outcome::Done(said))
@@ -85,7 +93,7 @@ impl Session {
         plan: ContinuousPlan,
         definition: Option<Definition>,
     ) -> Result<()> {
-        let NewView { name, reads, late_to, text, bounded, from } = view;
+        let NewView { name, reads, late_to, text, bounded, from, retention } = view;
         let parts = &self.engine.parts;
         let catalog = &self.engine.catalog;
         let event_times = plan.event_times.clone();
@@ -106,14 +114,23 @@ impl Session {
             _ => (StreamLog::new(Arc::clone(&plan.schema)), Watermark::NONE, None),
         };
         let shared = parts.new_query(Some(name.clone()));
+        let schema = StreamSchema::try_new(Arc::clone(&plan.schema), event_time)?;
+        let retention = match retention {
+            Some((keep, place)) => {
+                let log = (&log, spiller.as_ref());
+                Some(self.retention(&name, log, &schema, keep).map_err(|e| e.with_place(place))?)
+            }
+            None => None,
+        };
         let stream = Arc::new(Stream {
             name: name.clone(),
-            schema: StreamSchema::try_new(Arc::clone(&plan.schema), event_time)?,
+            schema,
             feed: Feed::View(Arc::clone(&log)),
             idle_timeout: None,
             max_future_skew_micros: None,
             connector: "view".to_owned(),
             replayable: true,
+            retention,
             bad_rows: Arc::clone(&parts.bad_rows),
             clock: Arc::clone(&parts.clock),
         });
@@ -138,10 +155,11 @@ impl Session {
             spiller,
             bounded: reads.iter().all(|r| catalog.is_bounded(r)),
             reads: reads.clone(),
-            plan: bounded,
             event_time: event_times.first().copied(),
             row_by_row,
             from,
+            reach_ticks: reach(&bounded)?,
+            plan: bounded,
         };
         let relation = Arc::new(stream.relation(Some(event_times)));
         catalog.add(&name, Object::Materialized(Arc::new(view)), relation, (&text, reads))?;
@@ -154,6 +172,19 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// The lengths of all windows of a plan together, in ticks.
+fn reach(plan: &LogicalPlan) -> Result<i64> {
+    let mut ticks = 0_i64;
+    plan.apply_with_subqueries(|node| {
+        if let Some(assign) = WindowAssign::of(node) {
+            ticks = ticks.saturating_add(assign.spec().size());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .map_err(from_datafusion)?;
+    Ok(ticks)
 }
 
 /// Whether rows of streams pass one by one, without a window anywhere.

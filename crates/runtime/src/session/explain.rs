@@ -142,7 +142,7 @@ impl Session {
     }
 }
 
-fn display_time(micros: i64) -> String {
+pub(super) fn display_time(micros: i64) -> String {
     let array = arrow::array::TimestampMicrosecondArray::from(vec![micros]);
     arrow::util::display::array_value_to_string(&array, 0).unwrap_or_else(|_| micros.to_string())
 }

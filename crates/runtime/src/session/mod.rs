@@ -14,6 +14,7 @@ mod restore;
 mod show;
 mod tables;
 mod verify;
+mod verify_gone;
 mod view_options;
 mod wait;
 

@@ -24,7 +24,7 @@ use crate::query::start::{Wanted, launch, ready};
 use crate::session::outcome::{Stop, ready as told};
 use crate::session::tables::Change;
 use crate::session::{Outcome, ResultStream, Session};
-use crate::stream::log::LogSource;
+use crate::stream::log::{LogSource, dropped};
 use crate::stream::push::PushStream;
 
 impl Session {
@@ -151,7 +151,11 @@ impl Session {
     pub(super) fn subscribe(&self, view: &ObjectName, after: Option<u64>) -> Result<Outcome> {
         let name = plain_name(view)?;
         let view = self.engine.catalog.materialized(&name)?;
-        let from = after.unwrap_or_else(|| view.log.state().rows);
+        let held = view.log.state();
+        let from = after.unwrap_or(held.rows);
+        if from < held.first {
+            return Err(dropped(from, held.first));
+        }
         let source = LogSource::follow(Arc::clone(&view.log), Some(from), true);
         let request = ScanRequest {
             projection: (0..view.log.schema().fields().len()).collect(),
@@ -161,11 +165,13 @@ impl Session {
             batch_rows_max: self.limits().batch_rows_max,
         };
         let (sender, receiver) = mpsc::channel(self.limits().queue_batches_max);
-        let follow = follow(source, request, sender);
+        let follow = follow(source, request, sender.clone());
         let query = Arc::clone(&view.query);
         let task = self.engine.parts.cpu.spawn(async move {
             if let Err(error) = follow.await {
                 tracing::warn!(query = query.name, %error, "subscription ended");
+                // A reader that is gone needs no error.
+                drop(sender.send(Err(error)).await);
             }
         });
         let schema = Arc::clone(view.log.schema());

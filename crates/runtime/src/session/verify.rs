@@ -44,12 +44,12 @@ const LOOKS_MAX: usize = 100;
 
 /// Which rows are compared, by the view's event-time column.
 #[derive(Debug, Clone, Copy)]
-struct Range {
+pub(super) struct Range {
     /// The column; `None`: the view has none, all rows are compared.
-    column: Option<usize>,
+    pub(super) column: Option<usize>,
     /// Only rows below this many ticks are finished; `None`: all are.
     finished: Option<i64>,
-    from_micros: Option<i64>,
+    pub(super) from_micros: Option<i64>,
     to_micros: Option<i64>,
 }
 
@@ -71,6 +71,8 @@ struct Notes {
     left_out: u64,
     /// Why the two may differ although both are right.
     reasons: Vec<String>,
+    /// What cannot be compared, and why.
+    gone: Option<String>,
 }
 
 /// What came of the comparison.
@@ -91,17 +93,24 @@ impl Session {
         let view = self.engine.catalog.materialized(&name)?;
         refuse_limit(&view)?;
         let seen = self.look(&view).await?;
-        let range = self.range(&view, seen.watermark, verify)?;
+        let mut range = self.range(&view, seen.watermark, verify)?;
         let mut notes = Notes::default();
         let plan = self.recomputation(&view, &seen, &mut notes)?;
         let schema = view.log.schema();
-        let held = within(&seen.rows.batches().await?, range)?;
+        let mut held = within(&seen.rows.batches().await?, range)?;
         let Outcome::Rows(mut result) = self.bounded(plan).await? else {
             return Err(Error::internal("a query gave no rows"));
         };
         let mut again = vec![];
         while let Some(batch) = result.try_next().await? {
             again.extend(within(&[with_schema(&batch, schema)?], range)?);
+        }
+        // Asked last: what was dropped until now is told.
+        if let Some(gone) = self.gone(&view)? {
+            notes.gone = Some(gone.note());
+            range = gone.leave_out(&view, range)?;
+            held = within(&held, range)?;
+            again = within(&again, range)?;
         }
         let compared = compare(schema, &held, &again, range)?;
         answer(&view, range, &seen, &notes, compared).await
@@ -417,6 +426,7 @@ async fn answer(
 ) -> Result<Outcome> {
     let mut lines: Vec<Line> =
         vec![(summary(view, range, seen, notes, &compared), None, None, None)];
+    lines.extend(notes.gone.iter().map(|note| (format!("note: {note}"), None, None, None)));
     let [held, again] = compared.only;
     if !held.is_empty() || !again.is_empty() {
         lines.extend(notes.reasons.iter().map(|note| (format!("note: {note}"), None, None, None)));

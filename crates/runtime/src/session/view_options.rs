@@ -1,6 +1,7 @@
 //! What stands in `WITH (…)` of a materialized view.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use datafusion::logical_expr::LogicalPlan;
 use windrow_core::{Error, Place, Result};
@@ -8,14 +9,17 @@ use windrow_sql::parse::OptionItem;
 use windrow_sql::plan::from_event_time;
 
 use crate::session::Session;
+use crate::session::create::retention;
 use crate::stream::Feed;
 
-const VIEW_OPTIONS: &[&str] = &["start"];
+const VIEW_OPTIONS: &[&str] = &["retention", "start"];
 
 /// The options of a materialized view.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct ViewOptions {
     start: Start,
+    /// How much older than the newest row a row of the view may be.
+    pub(super) retention: Option<(Duration, Place)>,
 }
 
 /// Where a view begins in its streams.
@@ -39,6 +43,7 @@ impl ViewOptions {
         let mut found = Self::default();
         for OptionItem { key, value, place } in options {
             match key.as_str() {
+                "retention" => found.retention = Some((retention(key, value, *place)?, *place)),
                 "start" => {
                     found.start = match value.trim().to_ascii_lowercase().as_str() {
                         "earliest" => Start::Earliest,

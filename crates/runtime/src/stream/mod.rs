@@ -4,6 +4,7 @@ pub(crate) mod generated;
 pub(crate) mod log;
 pub(crate) mod push;
 pub(crate) mod replay;
+pub(crate) mod retention;
 pub(crate) mod spill;
 pub(crate) mod table;
 
@@ -18,6 +19,7 @@ use crate::query::intake::Intake;
 use crate::query::kept::BadRows;
 use crate::stream::log::{LogSource, StreamLog};
 use crate::stream::push::PushStream;
+use crate::stream::retention::Retention;
 use crate::stream::table::{LeftOut, LogTable, SourceTable};
 
 /// How far ahead of the wall clock a row of an endless source may be stamped: 5 minutes.
@@ -36,6 +38,8 @@ pub(crate) struct Stream {
     pub(crate) connector: String,
     /// Reading it after a restart gives the same rows.
     pub(crate) replayable: bool,
+    /// What lets go of its old rows, if they are not kept for ever.
+    pub(crate) retention: Option<Arc<Retention>>,
     pub(crate) bad_rows: Arc<BadRows>,
     pub(crate) clock: Arc<dyn Clock>,
 }

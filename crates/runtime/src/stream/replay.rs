@@ -397,6 +397,7 @@ mod tests {
             max_future_skew_micros: None,
             connector: "view".into(),
             replayable: true,
+            retention: None,
             bad_rows: Arc::new(BadRows::new(10)),
             clock: Arc::new(clock.clone()),
         })

@@ -92,6 +92,29 @@ impl Spiller {
         Ok(())
     }
 
+    /// Drops whole files from the front whose rows are all older than `event_time` and before
+    /// the offset `end_max`. Returns how many rows those were.
+    ///
+    /// # Errors
+    /// When the archive cannot be changed.
+    pub(crate) async fn drop_before(&self, event_time: i64, end_max: u64) -> Result<u64> {
+        let _one_at_a_time = self.spilling.lock().await;
+        if *self.stop.borrow() {
+            return Ok(0);
+        }
+        let dropped = self.archive.drop_before(event_time, end_max).await?;
+        if dropped > 0 {
+            self.log.archived(self.archive.snapshot());
+            self.archive.vacuum(VACUUM_AFTER).await?;
+        }
+        Ok(dropped)
+    }
+
+    /// Up to where a view's finished windows are archived.
+    pub(crate) fn frontier(&self) -> Watermark {
+        self.archive.state().txn_version.map_or(Watermark::NONE, Watermark::at)
+    }
+
     /// Puts small files together, and deletes what nobody reads any more.
     async fn tidy(&self) -> Result<()> {
         if self.archive.compact().await? {
