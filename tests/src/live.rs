@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write as _;
 use std::time::Duration;
 
-use futures::{StreamExt, executor::block_on};
+use futures::{FutureExt, StreamExt, TryStreamExt, executor::block_on};
 use libtest_mimic::{Failed, Trial};
 use windrow_core::Limits;
 use windrow_runtime::{Engine, EngineConfig, Outcome, SessionOptions};
@@ -19,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("live/a silent partition lets the watermark go", idle),
         Trial::test("live/a subscriber has every window once", subscribe),
         Trial::test("live/old rows go, but not those that a reader needs", retention),
+        Trial::test("live/a view answers while it is rebuilt", rebuild),
         Trial::test("live/any threads and batches give the same windows", same_answer),
     ]
 }
@@ -74,6 +75,71 @@ fn idle() -> Result<(), Failed> {
     Ok(())
 }
 
+fn rebuild() -> Result<(), Failed> {
+    let engine = Engine::open(EngineConfig::default())?;
+    let session = engine.session(SessionOptions { push_ends: true })?;
+    let one = |sql: &'static str| {
+        let session = session.clone();
+        async move {
+            let Outcome::Rows(rows) = session.run(sql).await? else { return Ok(String::new()) };
+            let batches: Vec<_> = rows.try_collect().await?;
+            let column = batches
+                .first()
+                .map(|b| arrow::util::display::array_value_to_string(b.column(0), 0));
+            Ok::<_, windrow_core::Error>(column.transpose().unwrap_or_default().unwrap_or_default())
+        }
+    };
+    block_on(async {
+        for sql in [
+            "CREATE STREAM s (ts TIMESTAMP, k INT, WATERMARK FOR ts)",
+            "INSERT INTO s VALUES ('2026-01-01 00:00:00', 1), ('2026-01-01 23:00:00', 2)",
+            // Its second row comes in 23 hours.
+            "CREATE STREAM slow WITH (connector = 'replay', of = 's', speed = '1x')",
+            "CREATE MATERIALIZED VIEW v AS SELECT k FROM s",
+            "WAIT FOR v",
+        ] {
+            session.run(sql).await?;
+        }
+        let other = engine.session(SessionOptions { push_ends: true })?;
+        let status = "SELECT status FROM windrow.views";
+        let mut new = Box::pin(
+            other.run("CREATE OR REPLACE MATERIALIZED VIEW v AS SELECT k + 10 AS k FROM slow"),
+        );
+        while one(status).await? != "rebuilding" {
+            let Some(done) = (&mut new).now_or_never() else { continue };
+            return Err(format!("it does not wait for its input: {:?}", done.map(|_| ())).into());
+        }
+        if one("SELECT sum(k) FROM v").await? != "3" {
+            return Err("the old one does not answer".into());
+        }
+        let second = "CREATE OR REPLACE MATERIALIZED VIEW v AS SELECT 1 AS one FROM s";
+        match session.run(second).await {
+            Err(e) if e.message().contains("is being rebuilt already") => {}
+            other => return Err(format!("{:?}", other.map(|_| ())).into()),
+        }
+        // Who gives up leaves the old one, which goes on.
+        drop(new);
+        while one(status).await? != "running" {}
+        session.run("INSERT INTO s VALUES ('2026-01-01 23:00:01', 4)").await?;
+        session.run("WAIT FOR v").await?;
+        if one("SELECT sum(k) FROM v").await? != "7" {
+            return Err("the old one does not go on".into());
+        }
+        // A follower of the old one has all its rows, and then an end.
+        let Outcome::Rows(follower) = session.run("SUBSCRIBE TO v AFTER 1").await? else {
+            return Err("no rows".into());
+        };
+        session.run(second).await?;
+        let followed: usize =
+            follower.try_collect::<Vec<_>>().await?.iter().map(|b| b.num_rows()).sum();
+        if (followed, one("SELECT sum(one) FROM v").await?.as_str()) != (2, "3") {
+            return Err(format!("{followed} rows followed").into());
+        }
+        engine.shutdown();
+        Ok(())
+    })
+}
+
 /// Polls a query of one number until it is `wanted`.
 fn poll(talk: &Talk, query: &str, wanted: &str) -> Result<(), Failed> {
     let mut found = vec![];
@@ -104,10 +170,11 @@ fn retention() -> Result<(), Failed> {
             second % 60
         ))
     };
-    insert(0)?;
-    talk.ask("WAIT FOR v")?;
+    for second in (0..60).step_by(10) {
+        insert(second)?;
+    }
     let slow = talk.open("SELECT k FROM s EMIT CHANGES")?;
-    for second in (10..=300).step_by(10) {
+    for second in (60..=300).step_by(10) {
         insert(second)?;
     }
     talk.ask("WAIT FOR v")?;

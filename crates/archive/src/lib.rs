@@ -31,7 +31,7 @@ mod tests;
 mod upkeep;
 
 pub use durable::SyncedLocal;
-pub use snapshot::ArchiveSnapshot;
+pub use snapshot::{ArchiveSnapshot, HeldFiles};
 pub use spec::{ArchiveFile, ArchiveOptions, ArchiveState, Provenance, TableSpec};
 pub use storage::Storage;
 pub use table::ArchiveTable;

@@ -10,7 +10,6 @@ use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
-    MemorySchemaProvider,
 };
 use datafusion::execution::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -22,6 +21,7 @@ use windrow_core::{Clock, Error, Limits, Result, SystemClock};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::plan::{micro_batch_state, session_state};
 
+use crate::catalog::schema::Tables;
 use crate::catalog::{Catalog, Object, system};
 use crate::durable::store::Store;
 use crate::query::kept::{BadRows, LateRows};
@@ -329,6 +329,17 @@ impl Inner {
         self.retentions.lock().insert(name.to_owned(), Arc::clone(retention));
     }
 
+    /// What archives and retains a log is known by another name from now on.
+    pub(crate) fn rename_kept(&self, from: &str, to: &str) {
+        fn rename<T>(kept: &mut BTreeMap<String, T>, from: &str, to: &str) {
+            if let Some(one) = kept.remove(from) {
+                kept.insert(to.to_owned(), one);
+            }
+        }
+        rename(&mut self.spillers.lock(), from, to);
+        rename(&mut self.retentions.lock(), from, to);
+    }
+
     /// Nothing moves to the archive of this name any more, and nothing is dropped from it.
     pub(crate) async fn let_go(&self, name: &str) {
         if let Some(retention) = self.retentions.lock().remove(name) {
@@ -421,10 +432,10 @@ fn df_config(limits: &Limits) -> SessionConfig {
         .with_create_default_catalog_and_schema(false)
 }
 
-fn catalogs() -> Result<(Arc<dyn CatalogProviderList>, Arc<MemorySchemaProvider>)> {
+fn catalogs() -> Result<(Arc<dyn CatalogProviderList>, Arc<Tables>)> {
     let list = MemoryCatalogProviderList::new();
     let catalog = MemoryCatalogProvider::new();
-    let schema = Arc::new(MemorySchemaProvider::new());
+    let schema = Arc::new(Tables::default());
     catalog.register_schema(SCHEMA, Arc::clone(&schema) as _).map_err(from_datafusion)?;
     list.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
     Ok((Arc::new(list), schema))

@@ -3,12 +3,13 @@
 //! DataFusion's schema provider holds what the planner scans; this catalog holds what stands
 //! behind it: the stream, the query of a view, the text of each definition.
 
+pub(crate) mod schema;
 pub(crate) mod system;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
+use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart};
 use parking_lot::Mutex;
@@ -16,6 +17,7 @@ use windrow_core::{Error, ErrorKind, PartitionId, Result};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::plan::EventTime;
 
+use crate::catalog::schema::Tables;
 use crate::engine::{CATALOG, SCHEMA};
 use crate::query::shared::{Shared, again};
 use crate::stream::log::StreamLog;
@@ -25,10 +27,25 @@ use crate::stream::{Feed, Stream};
 /// All objects of an engine.
 #[derive(Debug)]
 pub(crate) struct Catalog {
-    schema: Arc<MemorySchemaProvider>,
+    schema: Arc<Tables>,
     objects: Mutex<BTreeMap<String, Entry>>,
     /// Objects of the data directory that could not be opened, and why.
     broken: Mutex<BTreeMap<String, Arc<Error>>>,
+    /// Materialized views that are made anew beside themselves.
+    rebuilding: Mutex<BTreeSet<String>>,
+}
+
+/// A view is being rebuilt while this lives.
+#[derive(Debug)]
+pub(crate) struct Rebuilding {
+    catalog: Arc<Catalog>,
+    name: String,
+}
+
+impl Drop for Rebuilding {
+    fn drop(&mut self) {
+        self.catalog.rebuilding.lock().remove(&self.name);
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -97,8 +114,13 @@ impl Object {
 }
 
 impl Catalog {
-    pub(crate) fn new(schema: Arc<MemorySchemaProvider>) -> Self {
-        Self { schema, objects: Mutex::default(), broken: Mutex::default() }
+    pub(crate) fn new(schema: Arc<Tables>) -> Self {
+        Self {
+            schema,
+            objects: Mutex::default(),
+            broken: Mutex::default(),
+            rebuilding: Mutex::default(),
+        }
     }
 
     /// Adds an object and what the planner scans for it.
@@ -116,6 +138,59 @@ impl Catalog {
         self.schema.register_table(name.to_owned(), provider).map_err(from_datafusion)?;
         objects.insert(name.to_owned(), Entry { object, text: text.to_owned(), reads });
         Ok(())
+    }
+
+    /// Puts another materialized view in the place of `old`, at once. `commit` makes it durable;
+    /// what it gives is given back.
+    ///
+    /// # Errors
+    /// When the old one is gone or somebody reads it, and as `commit`; nothing has changed then.
+    pub(crate) fn switch<T>(
+        &self,
+        old: &Arc<Materialized>,
+        object: Object,
+        provider: Arc<dyn TableProvider>,
+        (text, reads): (&str, Vec<String>),
+        commit: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let name = &old.name;
+        let mut objects = self.objects.lock();
+        let there = objects.get(name).is_some_and(
+            |e| matches!(&e.object, Object::Materialized(view) if Arc::ptr_eq(view, old)),
+        );
+        if !there {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("\"{name}\" was dropped while it was rebuilt"),
+            ));
+        }
+        if let Some((reader, _)) = objects.iter().find(|(_, e)| e.reads.contains(name)) {
+            return Err(read_by(name, reader));
+        }
+        let committed = commit()?;
+        self.schema.switch(name, provider);
+        objects.insert(name.clone(), Entry { object, text: text.to_owned(), reads });
+        Ok(committed)
+    }
+
+    /// Says that a view is being rebuilt, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// When it is being rebuilt already.
+    pub(crate) fn rebuilding(self: &Arc<Self>, name: &str) -> Result<Rebuilding> {
+        if !self.rebuilding.lock().insert(name.to_owned()) {
+            return Err(Error::new(
+                ErrorKind::Exists,
+                format!("\"{name}\" is being rebuilt already"),
+            )
+            .with_hint("Stop the other statement, or wait for it."));
+        }
+        Ok(Rebuilding { catalog: Arc::clone(self), name: name.to_owned() })
+    }
+
+    /// Whether a view is being rebuilt.
+    pub(crate) fn is_rebuilding(&self, name: &str) -> bool {
+        self.rebuilding.lock().contains(name)
     }
 
     /// Whether anything has this name.
@@ -277,6 +352,12 @@ impl Catalog {
             None => error.with_hint(format!("There are: {}.", known.join(", "))),
         }
     }
+}
+
+/// The error of replacing what is read.
+pub(crate) fn read_by(name: &str, reader: &str) -> Error {
+    Error::sql(format!("\"{name}\" is read by \"{reader}\""))
+        .with_hint(format!("Drop \"{reader}\" first, or give the new one another name."))
 }
 
 /// The error for a name that is taken.

@@ -197,7 +197,10 @@ fn views(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
         ),
         (
             "status",
-            maybe_text(all.iter().map(|v| kept(&v.1).map(|view| view.query.status().name()))),
+            maybe_text(all.iter().map(|v| {
+                let status = kept(&v.1)?.query.status().name();
+                Some(if catalog.is_rebuilding(&v.0) { "rebuilding" } else { status })
+            })),
             true,
         ),
         (

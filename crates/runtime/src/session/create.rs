@@ -17,7 +17,7 @@ use windrow_core::{Error, EventTimeColumn, Place, Result, Source, StreamSchema};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::parse::{CreateStream, OptionItem, WatermarkClause};
 
-use crate::catalog::{Object, exists, plain_name};
+use crate::catalog::{Object, exists, plain_name, read_by};
 use crate::durable::definitions::{Definition, Kind};
 use crate::durable::wal::Durability;
 use crate::query::intake::Intake;
@@ -167,7 +167,10 @@ impl Session {
         let retention = match (&feed, options.retention) {
             (Feed::Push(push), Some((keep, place))) => {
                 let log = (&push.log, push.spiller.as_ref());
-                Some(self.retention(name, log, &schema, keep).map_err(|e| e.with_place(place))?)
+                Some(
+                    self.retention((name, name), log, &schema, keep)
+                        .map_err(|e| e.with_place(place))?,
+                )
             }
             _ => None,
         };
@@ -227,10 +230,10 @@ impl Session {
         }))
     }
 
-    /// What lets go of the old rows of a log, which begins now.
+    /// What lets go of the old rows of a log, which begins now; the engine knows it by `key`.
     pub(super) fn retention(
         &self,
-        name: &str,
+        (name, key): (&str, &str),
         log: (&Arc<StreamLog>, Option<&Arc<Spiller>>),
         schema: &StreamSchema,
         keep: Duration,
@@ -245,7 +248,7 @@ impl Session {
             (keep.as_nanos() * u128::from(per_second.unsigned_abs())).div_ceil(1_000_000_000);
         let ticks = i64::try_from(ticks).unwrap_or(i64::MAX);
         let retention = Retention::new(name, log, time.index, ticks);
-        self.engine.retain(name, &retention);
+        self.engine.retain(key, &retention);
         Ok(retention)
     }
 
@@ -450,8 +453,7 @@ impl Session {
             return Ok(());
         }
         if let [reader, ..] = catalog.readers(name).as_slice() {
-            return Err(Error::sql(format!("\"{name}\" is read by \"{reader}\""))
-                .with_hint(format!("Drop \"{reader}\" first, or give the new one another name.")));
+            return Err(read_by(name, reader));
         }
         self.engine.let_go(name).await;
         catalog.remove(name)

@@ -10,13 +10,15 @@ use datafusion::logical_expr::LogicalPlan;
 use windrow_core::{Error, EventTimeColumn, Place, Result, StreamSchema, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::CreateView;
-use windrow_sql::plan::{ContinuousPlan, Flow, LeafSource, WindowAssign, continuous, plan_query};
+use windrow_sql::plan::{
+    ContinuousPlan, Flow, LeafSource, StreamRelation, WindowAssign, continuous, plan_query,
+};
 
-use crate::catalog::{Materialized, Object, plain_name};
+use crate::catalog::{Materialized, Object, plain_name, read_by};
 use crate::durable::definitions::{Definition, Kind};
 use crate::query::output::Output;
 use crate::query::shared::Status;
-use crate::query::start::{Wanted, ready};
+use crate::query::start::{Ready, Wanted, ready};
 use crate::session::create::{TAILS_MAX, timeless};
 use crate::session::query::streams_read;
 use crate::session::view_options::ViewOptions;
@@ -25,17 +27,27 @@ use crate::stream::log::StreamLog;
 use crate::stream::push::PushStream;
 use crate::stream::{Feed, Stream};
 
-/// A materialized view before it runs.
-struct NewView {
-    name: String,
-    reads: Vec<String>,
+/// A materialized view before it is made.
+pub(super) struct NewView {
+    pub(super) name: String,
+    pub(super) reads: Vec<String>,
     late_to: Option<Arc<PushStream>>,
-    text: String,
+    pub(super) text: String,
     /// Its query, as the bounded form has it.
     bounded: LogicalPlan,
     /// Where it begins to read logs, if not at their beginning.
     from: BTreeMap<String, u64>,
     retention: Option<(Duration, Place)>,
+}
+
+/// A materialized view before it runs.
+pub(super) struct Made {
+    pub(super) view: Arc<Materialized>,
+    /// What the planner scans.
+    pub(super) relation: Arc<StreamRelation>,
+    pub(super) query: Ready,
+    /// Its windows that end here or before are in the archive already.
+    archived: Watermark,
 }
 
 impl Session {
@@ -75,13 +87,27 @@ impl Session {
             return Err(timeless(&name).with_place(place));
         }
         let late_to = self.late_to(&create.query.tail, &reads)?;
-        if create.or_replace {
-            self.replace(&name).await?;
+        let old = match self.engine.catalog.get(&name) {
+            Some(Object::Materialized(old)) => Some(old),
+            _ => None,
+        };
+        if let (Some(_), Some(reader)) = (&old, self.engine.catalog.readers(&name).first()) {
+            return Err(read_by(&name, reader));
+        }
+        let view = NewView {
+            name: name.clone(),
+            reads,
+            late_to,
+            text: text.to_owned(),
+            bounded,
+            from,
+            retention: options.retention,
+        };
+        if let Some(old) = old {
+            self.rebuild(view, plan, old).await?;
+            return Ok(Outcome::Done(said));
         }
         let definition = self.record(&name, Kind::MaterializedView, text)?;
-        let text = text.to_owned();
-        let retention = options.retention;
-        let view = NewView { name: name.clone(), reads, late_to, text, bounded, from, retention };
         let started = self.start_view(view, plan, definition).await;
         self.or_forget(&name, started)?;
         Ok(Outcome::Done(said))
@@ -93,7 +119,39 @@ impl Session {
         plan: ContinuousPlan,
         definition: Option<Definition>,
     ) -> Result<()> {
-        let NewView { name, reads, late_to, text, bounded, from, retention } = view;
+        let (name, text) = (view.name.clone(), view.text.clone());
+        let made = self.make_view(&name, view, plan, definition).await;
+        let Made { view, relation, query, archived } = match made {
+            Ok(made) => made,
+            Err(error) => {
+                // What was begun for it must not run on.
+                self.engine.let_go(&name).await;
+                return Err(error);
+            }
+        };
+        let (shared, reads) = (Arc::clone(&view.query), view.reads.clone());
+        let object = Object::Materialized(view);
+        self.engine.catalog.add(&name, object, relation, (&text, reads))?;
+        if archived == Watermark::END {
+            // All its windows are in the archive, and no more will come.
+            shared.state.lock().watermark = archived;
+            shared.finish(Status::Finished);
+        } else {
+            self.engine.start_later(query);
+        }
+        Ok(())
+    }
+
+    /// Makes a view with its log and its query. Nobody sees it yet and nothing runs but what
+    /// archives and retains its log, which the engine knows by `key`.
+    pub(super) async fn make_view(
+        &self,
+        key: &str,
+        view: NewView,
+        plan: ContinuousPlan,
+        definition: Option<Definition>,
+    ) -> Result<Made> {
+        let NewView { name, reads, late_to, bounded, from, retention, .. } = view;
         let parts = &self.engine.parts;
         let catalog = &self.engine.catalog;
         let event_times = plan.event_times.clone();
@@ -108,7 +166,7 @@ impl Session {
                 let time = event_time.map(|e| e.index);
                 let (kept, archived) = store.open_view(&definition, &plan.schema, time).await?;
                 let spiller = kept.spiller(None);
-                self.engine.keep(&name, Arc::clone(&spiller));
+                self.engine.keep(key, Arc::clone(&spiller));
                 (kept.log, archived, Some(spiller))
             }
             _ => (StreamLog::new(Arc::clone(&plan.schema)), Watermark::NONE, None),
@@ -118,7 +176,10 @@ impl Session {
         let retention = match retention {
             Some((keep, place)) => {
                 let log = (&log, spiller.as_ref());
-                Some(self.retention(&name, log, &schema, keep).map_err(|e| e.with_place(place))?)
+                Some(
+                    self.retention((&name, key), log, &schema, keep)
+                        .map_err(|e| e.with_place(place))?,
+                )
             }
             None => None,
         };
@@ -162,15 +223,7 @@ impl Session {
             plan: bounded,
         };
         let relation = Arc::new(stream.relation(Some(event_times)));
-        catalog.add(&name, Object::Materialized(Arc::new(view)), relation, (&text, reads))?;
-        if archived == Watermark::END {
-            // All its windows are in the archive, and no more will come.
-            shared.state.lock().watermark = archived;
-            shared.finish(Status::Finished);
-        } else {
-            self.engine.start_later(query);
-        }
-        Ok(())
+        Ok(Made { view: Arc::new(view), relation, query, archived })
     }
 }
 

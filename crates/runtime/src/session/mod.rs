@@ -10,6 +10,7 @@ pub(crate) mod insert;
 mod names;
 pub(crate) mod outcome;
 pub(crate) mod query;
+mod rebuild;
 mod restore;
 mod show;
 mod tables;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use windrow_archive::{ArchiveFile, ArchiveTable, Provenance};
+use windrow_archive::{ArchiveFile, ArchiveTable, HeldFiles, Provenance};
 use windrow_core::{Clock, Limits, Result, Watermark};
 
 use crate::durable::wal::Wal;
@@ -171,6 +171,11 @@ impl Spiller {
     /// The files of the archive.
     pub(crate) fn files(&self) -> Vec<ArchiveFile> {
         self.archive.snapshot().files().collect()
+    }
+
+    /// Tells whether anybody still holds a file of the archive.
+    pub(crate) fn held(&self) -> HeldFiles {
+        self.archive.snapshot().held()
     }
 
     /// Rows that are archived.
