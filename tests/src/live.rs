@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Write as _;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use futures::{FutureExt, StreamExt, TryStreamExt, executor::block_on};
 use libtest_mimic::{Failed, Trial};
 use windrow_core::Limits;
@@ -131,7 +132,7 @@ fn rebuild() -> Result<(), Failed> {
         };
         session.run(second).await?;
         let followed: usize =
-            follower.try_collect::<Vec<_>>().await?.iter().map(|b| b.num_rows()).sum();
+            follower.try_collect::<Vec<_>>().await?.iter().map(RecordBatch::num_rows).sum();
         if (followed, one("SELECT sum(one) FROM v").await?.as_str()) != (2, "3") {
             return Err(format!("{followed} rows followed").into());
         }
@@ -178,6 +179,10 @@ fn retention() -> Result<(), Failed> {
         insert(second)?;
     }
     talk.ask("WAIT FOR v")?;
+    let progress = talk.progress();
+    if progress.history > progress.history_total || progress.history_total < 6 {
+        return Err(format!("{progress:?}").into());
+    }
     // What the slow one has taken in is some of the first rows; the rest stays while it is there.
     std::thread::sleep(Duration::from_millis(2_500));
     let held = talk.rows("SELECT rows FROM windrow.streams")?;
@@ -186,6 +191,18 @@ fn retention() -> Result<(), Failed> {
         return Err(format!("a row that a reader needs is gone: {held:?}").into());
     }
     drop(slow);
+    // What it left unread is not to be read any more.
+    for _ in 0..100 {
+        let progress = talk.progress();
+        if progress.history == progress.history_total {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let progress = talk.progress();
+    if progress.history != progress.history_total {
+        return Err(format!("{progress:?}").into());
+    }
     // From 240 to 300, and windows from 170 to 290: the newest finished begins at 290.
     poll(&talk, "SELECT dropped_rows FROM windrow.streams", "24")?;
     poll(&talk, "SELECT dropped_rows FROM windrow.views WHERE name = 'v'", "17")?;

@@ -8,7 +8,7 @@ use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::{StreamExt, executor::block_on};
 use windrow_core::Limits;
-use windrow_runtime::{Engine, EngineConfig, Outcome, Session, SessionOptions};
+use windrow_runtime::{Engine, EngineConfig, Outcome, Progress, Session, SessionOptions};
 
 /// An engine of one's own and a session in it.
 pub(crate) struct Talk {
@@ -51,6 +51,11 @@ impl Talk {
             Ok(Self { engine, session })
         };
         open().map_err(|e: windrow_core::Error| Refusal(e.render("")))
+    }
+
+    /// How much has been read.
+    pub(crate) fn progress(&self) -> Progress {
+        self.engine.progress()
     }
 
     /// Begins a query whose rows nobody reads.

@@ -134,6 +134,10 @@ pub struct Progress {
     pub bytes: u64,
     /// Stored bytes of everything that has been opened for reading.
     pub bytes_total: u64,
+    /// Rows read of what streams and views held when queries began to read them.
+    pub history: u64,
+    /// All rows of that kind; what a query that was stopped left unread is not among them.
+    pub history_total: u64,
 }
 
 impl Engine {
@@ -239,6 +243,8 @@ impl Engine {
             rows: counters.rows.load(Ordering::Relaxed),
             bytes: counters.bytes.load(Ordering::Relaxed),
             bytes_total: counters.bytes_total.load(Ordering::Relaxed),
+            history: counters.history.load(Ordering::Relaxed),
+            history_total: counters.history_total.load(Ordering::Relaxed),
         }
     }
 

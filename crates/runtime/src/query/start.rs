@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -232,6 +233,7 @@ fn scan(
         clock: Arc::clone(&parts.clock),
         limits: parts.limits.clone(),
         counters: Arc::clone(&parts.counters),
+        unread: AtomicU64::new(0),
         time_type: event_time.map(|e| stream.schema.schema().field(e.index).data_type().clone()),
     }
 }

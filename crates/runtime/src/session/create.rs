@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::common::DFSchema;
 use datafusion::logical_expr::{DdlStatement, Expr as PlanExpr, LogicalPlan};
 use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::helpers::stmt_create_table::CreateTableBuilder;
@@ -13,15 +13,17 @@ use datafusion::sql::sqlparser::ast::{
 };
 use windrow_connectors::{ConnectorEnv, Declared, open_source};
 use windrow_core::time::{nanos_to_ticks, ticks_per_second, time_unit};
-use windrow_core::{Error, EventTimeColumn, Place, Result, Source, StreamSchema};
+use windrow_core::{Error, EventTimeColumn, Result, Source, StreamSchema};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::parse::{CreateStream, OptionItem, WatermarkClause};
 
 use crate::catalog::{Object, exists, plain_name, read_by};
 use crate::durable::definitions::{Definition, Kind};
-use crate::durable::wal::Durability;
 use crate::query::intake::Intake;
-use crate::session::create_replay::REPLAY;
+use crate::session::stream_options::{
+    EngineOptions, durability, engine_options, interval_nanos, no_options, no_push_options,
+    timeless,
+};
 use crate::session::{Outcome, Session};
 use crate::stream::generated::{Column, Columns, GeneratedSource};
 use crate::stream::log::StreamLog;
@@ -32,29 +34,6 @@ use crate::stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
 
 /// A writer waits when the archive is so many tails behind.
 pub(super) const TAILS_MAX: u64 = 4;
-/// The options that belong to the engine, whatever the connector.
-const STREAM_OPTIONS: &[&str] =
-    &["connector", "durability", "idle_timeout", "max_future_skew", "retention"];
-
-/// What the engine itself reads of a stream's options.
-#[derive(Debug, Default)]
-struct EngineOptions {
-    connector: Option<String>,
-    idle_timeout: Option<Duration>,
-    max_future_skew_micros: Option<i64>,
-    durability: Option<String>,
-    /// How much older than the newest row a row may be.
-    retention: Option<(Duration, Place)>,
-    /// What is left for the connector.
-    rest: Vec<(String, String)>,
-}
-
-impl EngineOptions {
-    fn is_replay(&self) -> bool {
-        self.connector.as_ref().is_some_and(|c| c.eq_ignore_ascii_case(REPLAY))
-    }
-}
-
 /// A stream before it is given a place for its rows.
 struct StreamColumns {
     schema: StreamSchema,
@@ -516,116 +495,6 @@ fn ident_name(ident: &Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
         None => ident.value.to_lowercase(),
-    }
-}
-
-/// Takes the engine's own options out of `WITH (…)`.
-fn engine_options(options: &[OptionItem]) -> Result<EngineOptions> {
-    let mut found = EngineOptions::default();
-    for OptionItem { key, value, place } in options {
-        match key.as_str() {
-            "connector" => found.connector = Some(value.clone()),
-            "idle_timeout" => found.idle_timeout = Some(duration(key, value, *place)?),
-            "max_future_skew" => {
-                let skew = duration(key, value, *place)?;
-                found.max_future_skew_micros = i64::try_from(skew.as_micros()).ok();
-            }
-            "retention" => found.retention = Some((retention(key, value, *place)?, *place)),
-            "durability" => {
-                found.durability = Some(value.to_lowercase());
-                durability(&found).map_err(|e| e.with_place(*place))?;
-            }
-            _ => found.rest.push((key.clone(), value.clone())),
-        }
-    }
-    Ok(found)
-}
-
-/// How durable a push stream's rows are; `None`: in memory only.
-fn durability(options: &EngineOptions) -> Result<Option<Durability>> {
-    match options.durability.as_deref() {
-        None | Some("fsync") => Ok(Some(Durability::Fsync)),
-        Some("os") => Ok(Some(Durability::Os)),
-        Some("memory") => Ok(None),
-        Some(other) => Err(Error::config(format!("durability = '{other}' is not known")).with_hint(
-            "Known: 'fsync' (survives a power failure), 'os' (survives a crash of Windrow), 'memory'.",
-        )),
-    }
-}
-
-/// Options of push streams, at a stream with a connector.
-fn no_push_options(options: &EngineOptions) -> Result<()> {
-    if let Some((_, place)) = options.retention {
-        return Err(Error::config(
-            "retention is for streams without a connector and for materialized views",
-        )
-        .with_place(place)
-        .with_hint(
-            "A connector is read by each query from its beginning, nothing of it is kept. A \
-             materialized view over the stream keeps its rows, with a retention of its own.",
-        ));
-    }
-    match &options.durability {
-        None => Ok(()),
-        Some(durability) => Err(Error::config(format!(
-            "durability = '{durability}' is for streams without a connector"
-        ))),
-    }
-}
-
-fn no_options(options: &EngineOptions, name: &str) -> Result<()> {
-    match options.rest.first() {
-        None => Ok(()),
-        Some((key, _)) => Err(Error::config(format!(
-            "unknown option \"{key}\" of stream \"{name}\", which has no connector"
-        ))
-        .with_hint(format!("Known options: {}.", STREAM_OPTIONS.join(", ")))),
-    }
-}
-
-/// The value of `retention`.
-pub(super) fn retention(key: &str, value: &str, place: Place) -> Result<Duration> {
-    let keep = duration(key, value, place).map_err(|_| not_a_retention(value).with_place(place))?;
-    if keep.is_zero() { Err(not_a_retention(value).with_place(place)) } else { Ok(keep) }
-}
-
-/// The error of a retention without event time.
-pub(super) fn timeless(name: &str) -> Error {
-    Error::sql(format!("\"{name}\" has no event time that retention could go by"))
-        .with_hint("Give the stream a WATERMARK; select window_end or an event time in a view.")
-}
-
-fn not_a_retention(value: &str) -> Error {
-    Error::config(format!("option \"retention\" is not a length of time: '{value}'"))
-        .with_hint("Write retention = '7 days'. Months and years have no fixed length.")
-}
-
-fn duration(key: &str, value: &str, place: Place) -> Result<Duration> {
-    let interval = ScalarValue::try_from_string(
-        value.to_owned(),
-        &arrow::datatypes::DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano),
-    );
-    let nanos = interval.ok().and_then(|i| interval_nanos(&i)).and_then(|n| u64::try_from(n).ok());
-    nanos.map(Duration::from_nanos).ok_or_else(|| {
-        Error::config(format!("option \"{key}\" is not an interval: '{value}'"))
-            .with_place(place)
-            .with_hint(format!("Write {key} = '5 seconds'."))
-    })
-}
-
-/// An interval in nanoseconds; days have 24 hours, months have no length.
-fn interval_nanos(value: &ScalarValue) -> Option<i128> {
-    const DAY: i128 = 24 * 3_600 * 1_000_000_000;
-    match value {
-        ScalarValue::IntervalMonthDayNano(Some(i))
-            if i.months == 0 && i128::from(i.nanoseconds) + i128::from(i.days) * DAY >= 0 =>
-        {
-            Some(i128::from(i.days) * DAY + i128::from(i.nanoseconds))
-        }
-        ScalarValue::IntervalDayTime(Some(i)) => {
-            Some(i128::from(i.days) * DAY + i128::from(i.milliseconds) * 1_000_000)
-        }
-        _ => None,
     }
 }
 

@@ -65,7 +65,13 @@ impl Session {
             from: BTreeMap::new(),
         };
         self.start_now(plan, wanted).await?;
-        Ok(Outcome::Done(format!("INSERT (continuous, query {id})")))
+        // After a restart nobody knows which rows it has inserted already.
+        let ends = if self.engine.store.is_some() {
+            "; it ends with this process, a materialized view goes on"
+        } else {
+            ""
+        };
+        Ok(Outcome::Done(format!("INSERT (continuous, query {id}{ends})")))
     }
 
     async fn insert_bounded(

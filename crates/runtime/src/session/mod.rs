@@ -13,6 +13,7 @@ pub(crate) mod query;
 mod rebuild;
 mod restore;
 mod show;
+mod stream_options;
 mod tables;
 mod verify;
 mod verify_gone;

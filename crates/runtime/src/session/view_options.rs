@@ -9,7 +9,7 @@ use windrow_sql::parse::OptionItem;
 use windrow_sql::plan::from_event_time;
 
 use crate::session::Session;
-use crate::session::create::retention;
+use crate::session::stream_options::retention;
 use crate::stream::Feed;
 
 const VIEW_OPTIONS: &[&str] = &["retention", "start"];

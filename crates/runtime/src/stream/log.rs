@@ -439,10 +439,12 @@ impl Source for LogSource {
 
     async fn discover(&self) -> Result<Vec<Partition>> {
         let id = PartitionId(0);
+        let LogState { first, rows, .. } = self.log.state();
+        let history = self.until.unwrap_or(rows).saturating_sub(self.from.unwrap_or(first));
         let split = Split {
             partition: id,
             number: 0,
-            rows: self.until,
+            rows: Some(history),
             bytes: None,
             event_times: None,
             detail: Arc::new(()),
