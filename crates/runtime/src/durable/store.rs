@@ -91,6 +91,21 @@ impl Store {
         self.definitions.replace(&[name], name, kind, sql)
     }
 
+    /// A definition that is not in the catalog yet: what is kept for it is swept away at the next
+    /// opening, unless it is [committed](Self::commit).
+    pub(crate) fn reserve(&self, name: &str, kind: Kind, sql: &str) -> Definition {
+        self.definitions.reserve(name, kind, sql)
+    }
+
+    /// Makes a reserved definition durable, in the place of the one of its name, which is given
+    /// back. Its files are the caller's.
+    ///
+    /// # Errors
+    /// When it cannot be written; the old one is there then.
+    pub(crate) fn commit(&self, definition: &Definition) -> Result<Option<Definition>> {
+        self.definitions.commit(definition)
+    }
+
     /// Forgets a definition, then what was kept for it.
     ///
     /// # Errors
