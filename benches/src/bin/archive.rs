@@ -2,7 +2,11 @@
 //!
 //! `archive commits DIRECTORY [COUNT]`, `archive blooms DIRECTORY`; see `benches/README.md`.
 
-#![expect(clippy::print_stdout, reason = "figures are printed")]
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "measures the machine and prints figures"
+)]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -91,7 +95,6 @@ async fn open(directory: &Path, options: ArchiveOptions) -> Result<ArchiveTable>
         engine_version: "bench".into(),
         fingerprint: "bench".into(),
     };
-    #[expect(clippy::disallowed_methods, reason = "the timer behind the clock")]
     let sleeper = |duration| -> futures::future::BoxFuture<'static, ()> {
         Box::pin(tokio::time::sleep(duration))
     };
