@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use windrow_archive::{ArchiveTable, TableSpec};
+use windrow_archive::{ArchiveOptions, ArchiveTable, TableSpec};
 use windrow_core::{Clock, Error, ErrorKind, Result, Watermark};
 
 use crate::durable::checkpoint::{Checkpoints, Stamp};
@@ -282,7 +282,11 @@ impl Store {
             fingerprint: definition.sql.clone(),
         };
         let storage = self.place.archive(folder, &definition.dir)?;
-        let table = ArchiveTable::open(storage, spec, Arc::clone(&self.clock)).await?;
+        // People look for single keys in finished windows; history is read by time.
+        let options =
+            ArchiveOptions { bloom_filters: folder == VIEWS, ..ArchiveOptions::default() };
+        let clock = Arc::clone(&self.clock);
+        let table = ArchiveTable::open_with(storage, spec, options, clock).await?;
         Ok(Arc::new(table))
     }
 
