@@ -215,9 +215,12 @@ impl Session {
             ..Wanted::new(Arc::clone(&shared), output, late_to)
         };
         let row_by_row = is_row_by_row(&plan.root);
-        let mut query = ready(catalog, &self.state(), plan, wanted).await?;
+        // Should it fail, no query is left that never runs.
+        let ready = ready(catalog, &self.state(), plan, wanted).await;
+        let mut query = ready.inspect_err(|_| shared.cancel())?;
         if let (Some(checkpoints), None) = (&checkpoints, &self.restoring) {
-            self.first_checkpoint(checkpoints, &mut query).await?;
+            let first = self.first_checkpoint(checkpoints, &mut query).await;
+            first.inspect_err(|_| shared.cancel())?;
         }
         let view = Materialized {
             name: name.clone(),

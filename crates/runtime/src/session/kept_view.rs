@@ -5,7 +5,7 @@
 //! newest whole checkpoint ───┼─► query goes on; windows up to F are given to nobody
 //! logs of its streams ───────┘
 //! ```
-//! Invariants: a view has a checkpoint before its statement is acknowledged, so where it began to
+//! Invariants: a view that has checkpoints has one before its statement is acknowledged, so where it began to
 //! read is durable; without a checkpoint a query is only run again where its streams still hold
 //! all that its open windows need.
 
@@ -81,14 +81,21 @@ impl Session {
         // And without history the windows behind the frontier would swallow what comes anew.
         let keeps = matches!(plan.root, Flow::Windows(_))
             && reads.iter().all(|name| catalog.is_replayable(name));
-        if self.engine.store.is_some() && view.starts_late && (view.has_late_to || !keeps) {
+        // A stream of late rows is only in memory: it is filled again by reading all again. A view
+        // that is worked out again may have its rows in another order.
+        let steady = |name: &String| match catalog.get(name) {
+            Some(Object::Materialized(read)) => read.spiller.is_some(),
+            Some(Object::Stream(_) | Object::View) | None => true,
+        };
+        let resumes = keeps && !view.has_late_to && reads.iter().all(steady);
+        if self.engine.store.is_some() && view.starts_late && !resumes {
             return Err(Error::config(format!(
                 "start = 'latest' does not fit \"{name}\": where it begins would not be known \
                  after a restart"
             ))
             .with_hint(
-                "It fits views with windows over durable streams, without LATE DATA TO; or use \
-                 start = TIMESTAMP '…'.",
+                "It fits views with windows over durable streams and views, without LATE DATA TO; or \
+                 use start = TIMESTAMP '…'.",
             ));
         }
         let (Some(store), Some(definition)) = (&self.engine.store, definition.filter(|_| keeps))
@@ -101,8 +108,7 @@ impl Session {
         self.engine.keep(key, Arc::clone(&spiller));
         let mut kept =
             KeptView { archived, spiller: Some(spiller), ..KeptView::in_memory(kept.log) };
-        // A stream of late rows is only in memory: it is filled again by reading all again.
-        if view.has_late_to {
+        if !resumes {
             return Ok(kept);
         }
         let checkpoints = store.open_checkpoints(&definition, stamp(plan))?;

@@ -180,7 +180,9 @@ impl Retention {
 
     /// What the readers of the log still need.
     fn needed(&self, parts: &Parts, catalog: &Catalog) -> Needed {
-        let mut needed = Needed { offset: u64::MAX, ticks: i64::MAX };
+        // Without a data directory nothing is read again.
+        let ticks = self.spiller.as_ref().map_or(i64::MAX, |_| open_from(catalog, &self.name, 0));
+        let mut needed = Needed { offset: u64::MAX, ticks };
         for query in parts.queries.lock().values().filter(|q| !q.is_over()) {
             if query.reads(&self.name) {
                 needed.offset = needed.offset.min(query.consumed(&self.name));
@@ -188,29 +190,41 @@ impl Retention {
         }
         for object in catalog.all() {
             let Object::Materialized(view) = object else { continue };
-            if !view.reads.contains(&self.name) {
+            if !view.reads.contains(&self.name) || view.query.is_over() {
                 continue;
             }
-            if !view.query.is_over() {
-                needed.offset = needed.offset.min(view.consumed(&self.name));
-            }
-            // One that has finished reads nothing any more.
-            if matches!(view.query.status(), Status::Finished) {
-                continue;
-            }
-            // After a restart it goes on from a checkpoint, or reads again what its open windows
-            // hold.
+            needed.offset = needed.offset.min(view.consumed(&self.name));
+            // After a restart it goes on from one of these.
             if let Some(checkpoints) = &view.checkpoints {
                 needed.offset = needed.offset.min(checkpoints.needs(&self.name));
-            } else if let Some(spiller) = &view.spiller
-                && self.spiller.is_some()
-            {
-                let closed = spiller.frontier().delayed(view.reach_ticks);
-                needed.ticks = needed.ticks.min(closed.ticks());
             }
         }
         needed
     }
+}
+
+/// From which event time on a restart reads a log again for views without checkpoints: what the
+/// unfinished windows hold that are made of it. `reach` is how far before their own event time the rows of the log may be.
+fn open_from(catalog: &Catalog, name: &str, reach: i64) -> i64 {
+    let mut open = i64::MAX;
+    for object in catalog.all() {
+        let Object::Materialized(view) = object else { continue };
+        // One that has finished reads nothing any more, and one with checkpoints goes on from them.
+        if !view.reads.iter().any(|read| read == name)
+            || matches!(view.query.status(), Status::Finished)
+            || view.checkpoints.is_some()
+        {
+            continue;
+        }
+        let reach = reach.saturating_add(view.reach_ticks);
+        let from = match &view.spiller {
+            Some(spiller) => spiller.frontier().delayed(reach).ticks(),
+            // It is worked out again, for those that read it.
+            None => open_from(catalog, &view.name, reach),
+        };
+        open = open.min(from);
+    }
+    open
 }
 
 #[cfg(test)]
