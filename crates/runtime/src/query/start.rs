@@ -246,7 +246,7 @@ fn scan(
     let delay = event_time.filter(|_| !explicit).map(|e| e.delay_ticks);
     let mut intake = stream.intake();
     intake.time = time.filter(|_| !explicit);
-    let source = stream.source(bounded);
+    let source = stream.source(bounded, None);
     if source.is_bounded() {
         intake.max_future_skew_micros = None;
     }
