@@ -208,7 +208,9 @@ impl Session {
             from: from.clone(),
         };
         let row_by_row = is_row_by_row(&plan.root);
-        let query = ready(catalog, &self.state(), plan, wanted).await?;
+        // Should it fail, no query is left that never runs.
+        let query =
+            ready(catalog, &self.state(), plan, wanted).await.inspect_err(|_| shared.cancel())?;
         let view = Materialized {
             name: name.clone(),
             log,

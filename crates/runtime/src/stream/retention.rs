@@ -180,32 +180,47 @@ impl Retention {
 
     /// What the readers of the log still need.
     fn needed(&self, parts: &Parts, catalog: &Catalog) -> Needed {
-        let mut needed = Needed { offset: u64::MAX, ticks: i64::MAX };
+        // Without a data directory nothing is read again.
+        let ticks = self.spiller.as_ref().map_or(i64::MAX, |_| open_from(catalog, &self.name, 0));
+        let mut needed = Needed { offset: u64::MAX, ticks };
         for query in parts.queries.lock().values().filter(|q| !q.is_over()) {
             if let Some(progress) = query.scan_of(&self.name) {
                 needed.offset = needed.offset.min(progress.lock().consumed(PartitionId(0)));
             }
         }
         for object in catalog.all() {
-            let Object::Materialized(view) = object else { continue };
-            if !view.reads.contains(&self.name) {
-                continue;
-            }
-            if !view.query.is_over() {
-                needed.offset = needed.offset.min(view.consumed(&self.name));
-            }
-            // After a restart it reads again what its open windows hold. One that has finished
-            // reads nothing any more.
-            if let Some(spiller) = &view.spiller
-                && self.spiller.is_some()
-                && !matches!(view.query.status(), Status::Finished)
+            if let Object::Materialized(view) = object
+                && view.reads.contains(&self.name)
+                && !view.query.is_over()
             {
-                let closed = spiller.frontier().delayed(view.reach_ticks);
-                needed.ticks = needed.ticks.min(closed.ticks());
+                needed.offset = needed.offset.min(view.consumed(&self.name));
             }
         }
         needed
     }
+}
+
+/// From which event time on a restart reads a log again: what the unfinished windows hold that are
+/// made of it. `reach` is how far before their own event time the rows of the log may be.
+fn open_from(catalog: &Catalog, name: &str, reach: i64) -> i64 {
+    let mut open = i64::MAX;
+    for object in catalog.all() {
+        let Object::Materialized(view) = object else { continue };
+        // One that has finished reads nothing any more.
+        if !view.reads.iter().any(|read| read == name)
+            || matches!(view.query.status(), Status::Finished)
+        {
+            continue;
+        }
+        let reach = reach.saturating_add(view.reach_ticks);
+        let from = match &view.spiller {
+            Some(spiller) => spiller.frontier().delayed(reach).ticks(),
+            // It is worked out again, for those that read it.
+            None => open_from(catalog, &view.name, reach),
+        };
+        open = open.min(from);
+    }
+    open
 }
 
 #[cfg(test)]
