@@ -4,12 +4,14 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int32Type;
 use futures::{FutureExt, StreamExt, TryStreamExt, executor::block_on};
 use libtest_mimic::{Failed, Trial};
-use windrow_core::Limits;
+use windrow_core::{Limits, ManualClock};
 use windrow_runtime::{Engine, EngineConfig, Outcome, SessionOptions};
 
 use crate::talk::Talk;
@@ -20,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("live/a silent partition lets the watermark go", idle),
         Trial::test("live/a subscriber has every window once", subscribe),
         Trial::test("live/old rows go, but not those that a reader needs", retention),
+        Trial::test("live/a replay goes by the clock", replay),
         Trial::test("live/a view answers while it is rebuilt", rebuild),
         Trial::test("live/any threads and batches give the same windows", same_answer),
     ]
@@ -74,6 +77,52 @@ fn idle() -> Result<(), Failed> {
         return Err(format!("{rows:?}").into());
     }
     Ok(())
+}
+
+fn replay() -> Result<(), Failed> {
+    // 2026-02-01 00:00:00.
+    let clock = ManualClock::at(1_769_904_000_000_000);
+    let config = EngineConfig { clock: Some(Arc::new(clock.clone())), ..EngineConfig::default() };
+    let engine = Engine::open(config)?;
+    let session = engine.session(SessionOptions::default())?;
+    block_on(async {
+        for sql in [
+            "CREATE STREAM s (ts TIMESTAMP, k INT, WATERMARK FOR ts AS ts - INTERVAL '1 hour')",
+            "INSERT INTO s VALUES ('2026-01-01 00:00:40', 3), ('2026-01-01 00:00:00', 1), ('2026-01-01 00:00:20', 2)",
+            "CREATE STREAM r WITH (connector = 'replay', of = 's', speed = '10x')",
+        ] {
+            session.run(sql).await?;
+        }
+        let Outcome::Rows(mut rows) = session.run("SELECT k FROM r EMIT CHANGES").await? else {
+            return Err("no rows".into());
+        };
+        let mut keys = vec![];
+        let mut passed = Duration::ZERO;
+        loop {
+            let due = Duration::from_secs(2 * keys.len() as u64);
+            let batch = match rows.next().now_or_never() {
+                Some(Some(batch)) => batch?,
+                Some(None) => break,
+                // The first one needs no time; its reader begins when it likes.
+                None if keys.is_empty() => rows.next().await.ok_or("no row")??,
+                None => {
+                    std::thread::sleep(Duration::from_millis(1));
+                    clock.advance(Duration::from_millis(100));
+                    passed += Duration::from_millis(100);
+                    continue;
+                }
+            };
+            if passed < due {
+                return Err(format!("a row after {passed:?} that is due after {due:?}").into());
+            }
+            keys.extend(batch.column(0).as_primitive::<Int32Type>().values().iter().copied());
+        }
+        if keys != [1, 2, 3] || passed > Duration::from_secs(60) {
+            return Err(format!("{keys:?} after {passed:?}").into());
+        }
+        engine.shutdown();
+        Ok(())
+    })
 }
 
 fn rebuild() -> Result<(), Failed> {

@@ -84,6 +84,20 @@ impl ArchiveSnapshot {
         HeldFiles(self.live.files.iter().map(Arc::downgrade).collect())
     }
 
+    /// A row before which all rows have an event time below `event_time` (in ticks of its column):
+    /// whole files are left out where their bounds are known.
+    pub fn row_from(&self, event_time: i64) -> u64 {
+        let older = |file: &Arc<FileEntry>| {
+            let column = self.spec.event_time.and_then(|c| file.stats.columns.get(c));
+            let max = column.and_then(|c| ticks(c.max.as_ref()?));
+            // NULL has no place in the order of time.
+            let nulls = column.and_then(|c| c.nulls);
+            max.is_some_and(|max| max < event_time) && nulls == Some(0)
+        };
+        let first = self.live.files.iter().find(|file| !older(file));
+        first.map_or(self.live.state.rows, |file| file.start)
+    }
+
     /// The greatest event time that the files know of, in ticks of its column; it may be a little
     /// greater than that of any row.
     pub fn greatest_event_time(&self) -> Option<i64> {

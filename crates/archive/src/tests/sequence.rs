@@ -149,6 +149,8 @@ async fn the_oldest_files_are_dropped() {
         append(&table, i * 10, i as i64).await;
     }
     assert_eq!(table.snapshot().greatest_event_time(), Some(490));
+    let from = |time| table.snapshot().row_from(time);
+    assert_eq!([from(0), from(90), from(91), from(100), from(491)], [0, 0, 10, 10, 50]);
     assert_eq!(table.drop_before(250, 19).await.unwrap(), 10);
     assert_eq!(table.drop_before(250, 50).await.unwrap(), 10);
     let table = open(&storage).await;

@@ -87,7 +87,6 @@ impl Session {
         if let (Some((_, place)), true) = (options.retention, plan.event_times.is_empty()) {
             return Err(timeless(&name).with_place(place));
         }
-        let late_to = self.late_to(&create.query.tail, &reads)?;
         let old = match self.engine.catalog.get(&name) {
             Some(Object::Materialized(old)) => Some(old),
             _ => None,
@@ -95,6 +94,10 @@ impl Session {
         if let (Some(_), Some(reader)) = (&old, self.engine.catalog.readers(&name).first()) {
             return Err(read_by(&name, reader));
         }
+        if let (Some(_), Some(late)) = (&old, &create.query.tail.late_data_to) {
+            self.refuse_doubled(&plain_name(late)?)?;
+        }
+        let late_to = self.late_to(&create.query.tail, &reads)?;
         let view = NewView {
             name: name.clone(),
             reads,

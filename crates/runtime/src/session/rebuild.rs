@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use windrow_archive::HeldFiles;
-use windrow_core::{Result, Watermark};
+use windrow_core::{Error, Result, Watermark};
 use windrow_sql::plan::ContinuousPlan;
 
 use crate::catalog::{Materialized, Object, Rebuilding};
@@ -122,6 +122,15 @@ impl Session {
         beside.keep();
         self.delete_unread(old, replaced);
         Ok(())
+    }
+
+    /// Late rows of the old view may be in this stream; the new one finds them once more.
+    pub(super) fn refuse_doubled(&self, late_to: &str) -> Result<()> {
+        if !self.engine.catalog.exists(late_to) {
+            return Ok(());
+        }
+        Err(Error::sql(format!("late rows would be doubled in \"{late_to}\" by the new view"))
+            .with_hint(format!("DROP STREAM {late_to} first, or name another stream.")))
     }
 
     /// Where the old view stands now, in the streams of the new one.

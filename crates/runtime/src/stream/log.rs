@@ -260,6 +260,13 @@ impl StreamLog {
         }
     }
 
+    /// An archived row before which all rows have an event time below `event_time`, in ticks of
+    /// the archive's event-time column; the first row when nothing is known.
+    pub(crate) fn row_from(&self, event_time: i64) -> u64 {
+        let inner = self.inner.lock();
+        inner.archive.as_ref().map_or(inner.first, |a| a.row_from(event_time).max(inner.first))
+    }
+
     /// A receiver that wakes at every change.
     pub(crate) fn watch(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
@@ -420,10 +427,14 @@ impl LogSource {
         Self { log, from, until: None, explicit_watermark }
     }
 
-    /// What the log holds now, and then ends.
-    pub(crate) fn snapshot(log: Arc<StreamLog>, explicit_watermark: bool) -> Self {
+    /// What the log holds now from `from` on (`None`: from its first row), and then ends.
+    pub(crate) fn snapshot(
+        log: Arc<StreamLog>,
+        from: Option<u64>,
+        explicit_watermark: bool,
+    ) -> Self {
         let until = Some(log.state().rows);
-        Self { log, from: None, until, explicit_watermark }
+        Self { log, from, until, explicit_watermark }
     }
 }
 

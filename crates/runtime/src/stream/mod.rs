@@ -56,16 +56,18 @@ pub(crate) enum Feed {
 }
 
 impl Stream {
-    /// A new reading of the stream from its beginning. `bounded`: what is there now. Otherwise a
-    /// log may be followed `from` an offset on.
+    /// A new reading of the stream, from an offset on where it has a log (`None`: from its
+    /// beginning). `bounded`: what is there now.
     pub(crate) fn source(&self, bounded: bool, from: Option<u64>) -> Arc<dyn Source> {
         match &self.feed {
             Feed::Source(source) => Arc::clone(source),
             Feed::Push(push) if bounded => {
-                Arc::new(LogSource::snapshot(Arc::clone(&push.log), false))
+                Arc::new(LogSource::snapshot(Arc::clone(&push.log), from, false))
             }
             Feed::Push(push) => Arc::new(LogSource::follow(Arc::clone(&push.log), from, false)),
-            Feed::View(log) if bounded => Arc::new(LogSource::snapshot(Arc::clone(log), true)),
+            Feed::View(log) if bounded => {
+                Arc::new(LogSource::snapshot(Arc::clone(log), from, true))
+            }
             Feed::View(log) => Arc::new(LogSource::follow(Arc::clone(log), from, true)),
         }
     }

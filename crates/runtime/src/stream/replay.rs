@@ -35,8 +35,8 @@ use windrow_core::{
 use windrow_sql::diagnostics::from_datafusion;
 
 use crate::query::intake::{Intake, ticks};
-use crate::stream::Stream;
 use crate::stream::table::outside;
+use crate::stream::{Feed, Stream};
 
 /// The hidden columns that put rows of the same event time in order.
 const PARTITION: &str = "__partition";
@@ -190,6 +190,17 @@ impl History {
         }
     }
 
+    /// Where reading begins in a log: archived files that are too old are not opened.
+    fn first_offset(&self) -> Option<u64> {
+        let log = match &self.of.feed {
+            Feed::Push(push) => &push.log,
+            Feed::View(log) => log,
+            Feed::Source(_) => return None,
+        };
+        let in_archive = self.intake.time == Some(self.time);
+        self.from.filter(|_| in_archive).map(|from| log.row_from(from))
+    }
+
     /// The rows of a batch that are in range, with the hidden columns.
     fn take(&self, partition: PartitionId, batch: SourceBatch) -> Result<RecordBatch> {
         let taken = self.intake.take(batch, self.of.clock.now_micros())?;
@@ -243,7 +254,7 @@ impl Position {
         let source = match &self.source {
             Some(source) => Arc::clone(source),
             None => {
-                let source = self.history.of.source(true, None);
+                let source = self.history.of.source(true, self.history.first_offset());
                 let partitions = source.discover().await?;
                 self.splits = partitions.into_iter().flat_map(|p| p.splits).collect();
                 self.splits.reverse();
@@ -367,7 +378,6 @@ mod tests {
 
     use super::*;
     use crate::query::kept::BadRows;
-    use crate::stream::Feed;
     use crate::stream::log::StreamLog;
 
     const SECOND: i64 = 1_000_000;

@@ -115,7 +115,7 @@ impl PartitionStream for LogPart {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let source = LogSource::snapshot(Arc::clone(&self.log), false);
+        let source = LogSource::snapshot(Arc::clone(&self.log), None, false);
         let left_out = self.left_out.clone();
         let request = ScanRequest {
             projection: self.projection.clone(),
