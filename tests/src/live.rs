@@ -223,7 +223,7 @@ fn retention() -> Result<(), Failed> {
     for second in (0..60).step_by(10) {
         insert(second)?;
     }
-    let slow = talk.open("SELECT k FROM s EMIT CHANGES")?;
+    let slow = talk.begin("SELECT k FROM s EMIT CHANGES")?;
     for second in (60..=300).step_by(10) {
         insert(second)?;
     }

@@ -1,6 +1,8 @@
 //! Talking to an engine: text in, rows as text out.
 
 use std::fmt;
+use std::path::Path;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
@@ -45,8 +47,27 @@ impl From<ArrowError> for Refusal {
 impl Talk {
     /// A new engine with these limits, in which streams without connector end where they are read.
     pub(crate) fn new(limits: Limits) -> Result<Self, Refusal> {
+        Self::open(EngineConfig { limits, ..EngineConfig::default() })
+    }
+
+    /// An engine on the data directory `dir`; waits for who has it to let it go.
+    pub(crate) fn at(dir: &Path, limits: &Limits) -> Result<Self, Refusal> {
+        let mut tries = 0;
+        loop {
+            let (limits, data_dir) = (limits.clone(), Some(dir.to_owned()));
+            match Self::open(EngineConfig { limits, data_dir, ..EngineConfig::default() }) {
+                Err(Refusal(why)) if why.contains("in use") && tries < 500 => {
+                    tries += 1;
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn open(config: EngineConfig) -> Result<Self, Refusal> {
         let open = || {
-            let engine = Engine::open(EngineConfig { limits, ..EngineConfig::default() })?;
+            let engine = Engine::open(config)?;
             let session = engine.session(SessionOptions { push_ends: true })?;
             Ok(Self { engine, session })
         };
@@ -59,8 +80,13 @@ impl Talk {
     }
 
     /// Begins a query whose rows nobody reads.
-    pub(crate) fn open(&self, sql: &str) -> Result<Outcome, Refusal> {
+    pub(crate) fn begin(&self, sql: &str) -> Result<Outcome, Refusal> {
         block_on(self.session.run(sql)).map_err(|e| Refusal(e.render(sql)))
+    }
+
+    /// Archives what is finished and ends.
+    pub(crate) fn close(self) -> Result<(), Refusal> {
+        block_on(self.engine.close()).map_err(|e| Refusal(e.render("")))
     }
 
     /// Runs one statement to its end.

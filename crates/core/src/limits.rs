@@ -25,6 +25,10 @@ pub struct Limits {
     pub spill_interval: std::time::Duration,
     /// Bytes of memory in which one reading of a replay sorts; the rest goes to temporary files.
     pub replay_bytes_max: usize,
+    /// From one checkpoint of a query to the next (with a data directory only).
+    pub checkpoint_interval: std::time::Duration,
+    /// How long an INSERT waits for an archive that fails to take in the rows before it.
+    pub archive_wait: std::time::Duration,
 }
 
 impl Default for Limits {
@@ -40,6 +44,8 @@ impl Default for Limits {
             tail_bytes_max: 64 << 20,
             spill_interval: std::time::Duration::from_secs(5),
             replay_bytes_max: 256 << 20,
+            checkpoint_interval: std::time::Duration::from_secs(10),
+            archive_wait: std::time::Duration::from_secs(30),
         }
     }
 }

@@ -23,6 +23,7 @@ use windrow_sql::plan::{micro_batch_state, session_state};
 
 use crate::catalog::schema::Tables;
 use crate::catalog::{Catalog, Object, system};
+use crate::durable::checkpoint::Newest;
 use crate::durable::store::Store;
 use crate::query::kept::{BadRows, LateRows};
 use crate::query::progress::Progress as ScanProgress;
@@ -51,7 +52,8 @@ pub struct EngineConfig {
     pub limits: Limits,
     /// Who tells the time; `None`: the machine. Tests bring their own.
     pub clock: Option<Arc<dyn Clock>>,
-    /// Where everything is kept durably; `None`: in memory. One engine at a time has a directory.
+    /// Where everything is kept durably: a directory, or a URL such as `s3://bucket/prefix`; `None`:
+    /// in memory. One engine at a time has a directory.
     pub data_dir: Option<PathBuf>,
 }
 
@@ -96,6 +98,8 @@ pub(crate) struct Inner {
     spillers: Mutex<BTreeMap<String, Arc<Spiller>>>,
     /// Who lets go of old rows, by stream and view.
     retentions: Mutex<BTreeMap<String, Arc<Retention>>>,
+    /// For people: what became of the data directory's queries when it was opened.
+    told: Mutex<Recovery>,
     runtime: Mutex<Option<Runtime>>,
 }
 
@@ -123,6 +127,17 @@ pub(crate) struct ScanNote {
     pub(crate) queries: Vec<Arc<Shared>>,
     pub(crate) progress: Weak<Mutex<ScanProgress>>,
     pub(crate) time_type: Option<DataType>,
+}
+
+/// What became of the queries of a data directory when it was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Views whose queries go on from a checkpoint.
+    pub resumed: usize,
+    /// Views that are worked out again from what their streams hold.
+    pub again: usize,
+    /// What could not be used, and why, a sentence each.
+    pub notices: Vec<String>,
 }
 
 /// How much has been read since the engine was opened.
@@ -189,6 +204,7 @@ impl Engine {
             store,
             spillers: Mutex::default(),
             retentions: Mutex::default(),
+            told: Mutex::default(),
             runtime: Mutex::new(Some(runtime)),
         };
         let engine = Self { inner: Arc::new(inner) };
@@ -253,6 +269,11 @@ impl Engine {
         self.inner.catalog.names()
     }
 
+    /// What became of the queries of the data directory when it was opened.
+    pub fn recovery(&self) -> Recovery {
+        self.inner.told.lock().clone()
+    }
+
     /// Waits for the views that read only bounded inputs.
     ///
     /// # Errors
@@ -269,7 +290,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes in what was pushed, archives all finished windows and stops. Without a data directory
+    /// Takes in what was pushed, makes checkpoints, archives all finished windows and stops. Without a data directory
     /// it stops at once.
     ///
     /// # Errors
@@ -283,6 +304,7 @@ impl Engine {
             let inner = Arc::clone(&self.inner);
             let work = self.inner.parts.cpu.spawn(async move {
                 session.settle().await;
+                inner.checkpoint_all().await;
                 inner.spill_all().await
             });
             closed = work.await.map_err(|e| {
@@ -328,6 +350,44 @@ impl Inner {
         self.spillers.lock().insert(name.to_owned(), spiller);
     }
 
+    /// Remembers what a view's query goes on from.
+    pub(crate) fn tell(&self, view: &str, newest: &Newest) {
+        let mut told = self.told.lock();
+        told.resumed += usize::from(newest.resume.is_some());
+        told.notices.extend(newest.passed_over.iter().map(|why| format!("view \"{view}\": {why}")));
+        told.again += usize::from(newest.resume.is_none());
+    }
+
+    /// Makes checkpoints of a query now and then, until it is over.
+    pub(crate) fn keep_checkpoints(&self, query: Arc<Shared>) {
+        let (clock, interval) =
+            (Arc::clone(&self.parts.clock), self.parts.limits.checkpoint_interval);
+        self.parts.cpu.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = clock.sleep(interval) => {}
+                    _ended = query.ended() => return,
+                }
+                if query.checkpoint().await.is_err() {
+                    // Its writer has told why; the next one writes what this one could not.
+                    tracing::debug!(query = query.name, "a checkpoint is left out");
+                }
+            }
+        });
+    }
+
+    /// Makes a checkpoint of each query that has some.
+    async fn checkpoint_all(&self) {
+        for object in self.catalog.all() {
+            if let Object::Materialized(view) = object
+                && view.checkpoints.is_some()
+                && view.query.checkpoint().await.is_err()
+            {
+                tracing::debug!(view = view.name, "the last checkpoint stays the one before");
+            }
+        }
+    }
+
     /// Lets go of the old rows of a log from now on.
     pub(crate) fn retain(&self, name: &str, retention: &Arc<Retention>) {
         let run = Arc::clone(retention).run(Arc::clone(&self.parts), Arc::clone(&self.catalog));
@@ -355,6 +415,15 @@ impl Inner {
         if let Some(spiller) = spiller {
             spiller.stop().await;
         }
+        let checkpoints = match self.catalog.get(name) {
+            Some(Object::Materialized(view)) => view.checkpoints.clone(),
+            _ => None,
+        };
+        if let Some(checkpoints) = checkpoints
+            && let Err(error) = tokio::task::spawn_blocking(move || checkpoints.stop()).await
+        {
+            tracing::error!(name, %error, "checkpoints could not be stopped");
+        }
     }
 
     /// Archives what views have finished, then stops to archive. Rows of push streams stay in
@@ -365,7 +434,7 @@ impl Inner {
         let mut done = Ok(());
         for spiller in spillers.values() {
             if spiller.is_view() {
-                done = done.and(spiller.spill().await);
+                done = done.and(spiller.spill().await.map(|_| ()));
             }
             spiller.stop().await;
         }

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod bounds;
+mod cut;
 mod failure;
 mod keys;
 pub mod lateness;
@@ -19,6 +20,7 @@ mod merger;
 mod overlapping;
 mod partition;
 mod rows;
+mod saved;
 mod segment;
 mod slicing;
 mod spec;
@@ -27,6 +29,7 @@ mod store;
 mod table;
 mod tumbling;
 
+pub use cut::{Cut, SavedSegment, SegmentId};
 pub use merger::{ClosedWindow, WindowMerger};
 pub use segment::Segment;
 pub use slicing::Slicing;

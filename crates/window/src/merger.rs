@@ -13,6 +13,7 @@ use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, Result, Watermark, WindowKind};
 
 use crate::bounds::Bounds;
+use crate::cut::{Cut, Keeper, SavedSegment};
 use crate::overlapping::Overlapping;
 use crate::rows::RowWindows;
 use crate::tumbling::Tumbling;
@@ -39,6 +40,8 @@ pub struct ClosedWindow {
 pub struct WindowMerger {
     spec: Arc<OperatorSpec>,
     windows: Box<dyn Windows>,
+    /// With cuts only: segments wait in it until the first of their windows closes.
+    keeper: Option<Keeper>,
     frontier: i64,
 }
 
@@ -76,7 +79,42 @@ impl WindowMerger {
             }
             _ => Box::new(Overlapping::default()),
         };
-        Self { spec, windows, frontier: i64::MIN }
+        Self { spec, windows, keeper: None, frontier: i64::MIN }
+    }
+
+    /// Remembers from now on what a checkpoint needs (off by default: it costs memory). Segments
+    /// that have been added before are not remembered: [`cut`](Self::cut) fails while they matter.
+    pub fn keep_cuts(&mut self) {
+        if self.keeper.is_none() {
+            self.keeper = Some(Keeper::new(self.windows.last_slice()));
+        }
+    }
+
+    /// What a checkpoint needs of the state as it is.
+    ///
+    /// # Errors
+    /// Internal without [`keep_cuts`](Self::keep_cuts); what an aggregate says when it cannot
+    /// give its state.
+    pub fn cut(&mut self) -> Result<Cut> {
+        match &mut self.keeper {
+            Some(keeper) => keeper.cut(&self.spec, self.frontier),
+            None => Err(Error::internal("a cut of a merger that keeps none")),
+        }
+    }
+
+    /// A merger as it was at a cut: `segments` are exactly those it needed, in any order. It
+    /// [keeps cuts](Self::keep_cuts).
+    ///
+    /// # Errors
+    /// Corrupt when a segment cannot be one of such a cut.
+    pub fn restore(
+        spec: Arc<OperatorSpec>,
+        frontier: i64,
+        next_id: u64,
+        segments: Vec<SavedSegment>,
+    ) -> Result<Self> {
+        let keeper = Some(Keeper::restore(&spec, frontier, next_id, segments)?);
+        Ok(Self { keeper, frontier, ..Self::new(spec) })
     }
 
     /// Takes a segment.
@@ -93,7 +131,11 @@ impl WindowMerger {
                 segment.slice
             )));
         }
-        self.windows.add(&self.spec, segment)
+        match &mut self.keeper {
+            Some(keeper) => keeper.add(segment),
+            None => self.windows.add(&self.spec, segment)?,
+        }
+        Ok(())
     }
 
     /// Closes all windows that end at `watermark` or before; empty ones do not appear.
@@ -112,6 +154,9 @@ impl WindowMerger {
                 break;
             }
             let start = self.spec.slicing().start_of(end);
+            if let Some(keeper) = &mut self.keeper {
+                keeper.enter(&self.spec, end, self.windows.as_mut())?;
+            }
             let parts = self.windows.close(&self.spec, end)?;
             self.frontier = end;
             let mut bounds = Bounds::new(&self.spec, start, end);
@@ -125,12 +170,17 @@ impl WindowMerger {
             }
         }
         self.frontier = self.frontier.max(watermark.ticks());
+        if let Some(keeper) = &mut self.keeper {
+            keeper.forget(&self.spec, self.frontier);
+        }
         Ok(())
     }
 
     /// End of the next window that has rows.
     pub fn next_end(&self) -> Option<i64> {
-        self.windows.next_end(&self.spec, self.frontier)
+        let waiting = self.keeper.as_ref().and_then(|k| k.next_end(&self.spec, self.frontier));
+        let windows = self.windows.next_end(&self.spec, self.frontier);
+        windows.into_iter().chain(waiting).min()
     }
 
     /// All windows that end at this time or before are closed; `i64::MIN` before any.
@@ -142,7 +192,8 @@ impl WindowMerger {
     /// ones between them too.
     pub fn open_windows(&self) -> usize {
         let slicing = self.spec.slicing();
-        match (self.next_end(), self.windows.last_slice()) {
+        let waiting = self.keeper.as_ref().and_then(Keeper::last_slice);
+        match (self.next_end(), self.windows.last_slice().max(waiting)) {
             (Some(next), Some(last)) => {
                 let ticks = slicing.last_end(last).max(next).abs_diff(next);
                 let windows = ticks / slicing.advance().unsigned_abs();
@@ -154,6 +205,6 @@ impl WindowMerger {
 
     /// Bytes of state; looks at each slice.
     pub fn size_bytes(&self) -> usize {
-        self.windows.size_bytes()
+        self.windows.size_bytes() + self.keeper.as_ref().map_or(0, Keeper::size_bytes)
     }
 }

@@ -1,9 +1,10 @@
 //! What a slice becomes when it leaves its store: the unit that workers hand to the merger.
 
 use arrow::record_batch::RecordBatch;
-use windrow_core::Result;
+use windrow_core::{Error, Result};
 
 use crate::table::{Frozen, GroupTable};
+use crate::{OperatorSpec, rows};
 
 /// What one store has gathered of one slice. Several segments of one slice add up.
 #[derive(Debug)]
@@ -31,6 +32,65 @@ impl Body {
             Self::Live(table) => Self::Frozen(table.freeze()?),
             other => other,
         })
+    }
+
+    /// Two that share their arrays; a live table cannot be shared.
+    pub(crate) fn share(self) -> Result<(Self, Self)> {
+        match self {
+            Self::Live(_) => Err(Error::internal("a live slice has two owners")),
+            Self::Frozen(frozen) => Ok((Self::Frozen(frozen.clone()), Self::Frozen(frozen))),
+            Self::Rows(rows) => Ok((Self::Rows(rows.clone()), Self::Rows(rows))),
+        }
+    }
+
+    /// Two of one slice as one: the smaller is merged into the larger. `groups` is scratch.
+    pub(crate) fn merge(
+        spec: &OperatorSpec,
+        a: Self,
+        b: Self,
+        groups: &mut Vec<usize>,
+    ) -> Result<Self> {
+        let (mut into, from) = match (a, b) {
+            (Self::Rows(mut a), Self::Rows(b)) => {
+                a.extend(b);
+                return Ok(Self::Rows(rows::together(a)?));
+            }
+            (Self::Live(a), Self::Live(b)) if a.len() < b.len() => (b, a.freeze()?),
+            (Self::Live(a), Self::Live(b)) => (a, b.freeze()?),
+            (Self::Live(live), Self::Frozen(frozen)) | (Self::Frozen(frozen), Self::Live(live)) => {
+                (live, frozen)
+            }
+            (a, Self::Frozen(frozen)) => (a.live(spec, groups)?, frozen),
+            _ => return Err(Error::internal("rows and aggregates of one slice")),
+        };
+        into.merge(&from, groups)?;
+        Ok(Self::Live(into))
+    }
+
+    /// The groups, live again.
+    pub(crate) fn live(
+        self,
+        spec: &OperatorSpec,
+        groups: &mut Vec<usize>,
+    ) -> Result<Box<GroupTable>> {
+        match self {
+            Self::Live(table) => Ok(table),
+            Self::Frozen(frozen) => {
+                let mut table = Box::new(GroupTable::new(spec, frozen.groups)?);
+                table.merge(&frozen, groups)?;
+                Ok(table)
+            }
+            Self::Rows(_) => Err(Error::internal("a slice of an aggregate holds rows")),
+        }
+    }
+
+    /// Groups, or rows where rows are kept.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Live(table) => table.len(),
+            Self::Frozen(frozen) => frozen.groups,
+            Self::Rows(rows) => rows.iter().map(RecordBatch::num_rows).sum(),
+        }
     }
 
     pub(crate) fn size_bytes(&self) -> usize {

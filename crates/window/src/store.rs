@@ -156,29 +156,43 @@ impl SliceStore {
         if !watermark.closes(self.leaves_at) || self.open.is_empty() {
             return Ok(vec![]);
         }
-        let spec = Arc::clone(&self.spec);
-        let slicing = spec.slicing();
+        let slicing = *self.spec.slicing();
         let leaves = |&(slice, from): &(i64, i64)| slicing.first_end(slice).max(from);
-        // A tumbling slice is merged with those of other workers at most: it stays live.
-        let stays_live = slicing.advance() == spec.window().size();
         let leaving = self.open.keys().filter(|key| watermark.closes(leaves(key)));
         let leaving: Vec<(i64, i64)> = leaving.copied().collect();
         let mut segments = Vec::with_capacity(leaving.len());
         for key in leaving {
             if let Some(open) = self.open.remove(&key) {
-                if let (Body::Live(table), ON_TIME) = (&open.body, key.1) {
-                    self.groups_expected = table.len();
-                }
-                let body = match open.body {
-                    Body::Rows(rows) => Body::Rows(rows::together(rows)?),
-                    live if stays_live => live,
-                    shared => shared.freeze()?,
-                };
-                segments.push(Segment { slice: key.0, counts_from: key.1, rows: open.rows, body });
+                segments.push(self.leave(key, open)?);
             }
         }
         self.leaves_at = self.open.keys().map(leaves).min().unwrap_or(i64::MAX);
         Ok(segments)
+    }
+
+    /// All open slices, in order of their start, whatever the watermark: for a checkpoint. Later
+    /// rows for them start afresh.
+    ///
+    /// # Errors
+    /// When an aggregate cannot give its state.
+    pub fn flush_all(&mut self) -> Result<Vec<Segment>> {
+        self.leaves_at = i64::MAX;
+        let open = std::mem::take(&mut self.open);
+        open.into_iter().map(|(key, open)| self.leave(key, open)).collect()
+    }
+
+    fn leave(&mut self, (slice, from): (i64, i64), open: OpenSlice) -> Result<Segment> {
+        if let (Body::Live(table), ON_TIME) = (&open.body, from) {
+            self.groups_expected = table.len();
+        }
+        // A tumbling slice is merged with those of other workers at most: it stays live.
+        let stays_live = self.spec.slicing().advance() == self.spec.window().size();
+        let body = match open.body {
+            Body::Rows(rows) => Body::Rows(rows::together(rows)?),
+            live if stays_live => live,
+            shared => shared.freeze()?,
+        };
+        Ok(Segment { slice, counts_from: from, rows: open.rows, body })
     }
 
     /// Start of the first open slice.

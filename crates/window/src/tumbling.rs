@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use windrow_core::{Error, Result};
+use windrow_core::Result;
 
 use crate::OperatorSpec;
 use crate::merger::{Part, Windows};
 use crate::segment::{Body, Segment};
-use crate::table::GroupTable;
 
 /// Open windows by the start of their slice.
 #[derive(Debug, Default)]
@@ -26,7 +25,7 @@ impl Windows for Tumbling {
             }
             Entry::Occupied(mut place) => {
                 let mine = std::mem::replace(place.get_mut(), Body::Rows(vec![]));
-                *place.get_mut() = merge(spec, mine, segment.body, &mut self.groups)?;
+                *place.get_mut() = Body::merge(spec, mine, segment.body, &mut self.groups)?;
             }
         }
         Ok(())
@@ -40,7 +39,7 @@ impl Windows for Tumbling {
         let Some((_, body)) = self.open.pop_first() else {
             return Ok(vec![]);
         };
-        Ok(vec![live(spec, body, &mut self.groups)?.evaluate()?])
+        Ok(vec![body.live(spec, &mut self.groups)?.evaluate()?])
     }
 
     fn last_slice(&self) -> Option<i64> {
@@ -49,32 +48,5 @@ impl Windows for Tumbling {
 
     fn size_bytes(&self) -> usize {
         self.open.values().map(Body::size_bytes).sum()
-    }
-}
-
-/// Merges the smaller into the larger.
-fn merge(spec: &OperatorSpec, a: Body, b: Body, groups: &mut Vec<usize>) -> Result<Body> {
-    let (mut into, from) = match (a, b) {
-        (Body::Live(a), Body::Live(b)) if a.len() < b.len() => (b, a.freeze()?),
-        (Body::Live(a), Body::Live(b)) => (a, b.freeze()?),
-        (Body::Live(live), Body::Frozen(frozen)) | (Body::Frozen(frozen), Body::Live(live)) => {
-            (live, frozen)
-        }
-        (a, Body::Frozen(frozen)) => (live(spec, a, groups)?, frozen),
-        _ => return Err(Error::internal("rows and aggregates of one slice")),
-    };
-    into.merge(&from, groups)?;
-    Ok(Body::Live(into))
-}
-
-fn live(spec: &OperatorSpec, body: Body, groups: &mut Vec<usize>) -> Result<Box<GroupTable>> {
-    match body {
-        Body::Live(table) => Ok(table),
-        Body::Frozen(frozen) => {
-            let mut table = Box::new(GroupTable::new(spec, frozen.groups)?);
-            table.merge(&frozen, groups)?;
-            Ok(table)
-        }
-        Body::Rows(_) => Err(Error::internal("a slice of an aggregate holds rows")),
     }
 }

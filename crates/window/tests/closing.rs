@@ -1,12 +1,12 @@
-//! When windows close, and what is refused.
+//! When windows close, what a cut keeps, and what is refused.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 
-use arrow::array::{Int64Array, RecordBatch, TimestampMillisecondArray};
+use arrow::array::{Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use windrow_core::{ErrorKind, Watermark, WindowKind, WindowSpec};
-use windrow_window::{Mode, OperatorSpec, SliceStore, WindowMerger};
+use windrow_window::{Cut, Mode, OperatorSpec, SavedSegment, SegmentId, SliceStore, WindowMerger};
 
 fn spec(kind: WindowKind) -> Arc<OperatorSpec> {
     let schema = Arc::new(Schema::new(vec![
@@ -110,4 +110,89 @@ fn a_sliding_window_keeps_no_slice_that_is_over() {
     assert!(merger.size_bytes() < 2 * most, "state does not grow with time");
     // The last second is still in the store; the one before is in 59 more windows.
     assert_eq!(merger.open_windows(), 59);
+}
+
+/// Counts `keys` at time 3 and cuts.
+fn count_and_cut(
+    spec: &Arc<OperatorSpec>,
+    store: &mut SliceStore,
+    merger: &mut WindowMerger,
+    keys: std::ops::Range<i64>,
+) -> Cut {
+    let times = TimestampMillisecondArray::from(vec![3; keys.clone().count()]);
+    let keys = Arc::new(Int64Array::from_iter_values(keys));
+    let schema = Arc::clone(spec.input_schema());
+    store.update(&RecordBatch::try_new(schema, vec![Arc::new(times), keys]).unwrap()).unwrap();
+    store.flush_all().unwrap().into_iter().for_each(|segment| merger.add(segment).unwrap());
+    merger.cut().unwrap()
+}
+
+#[test]
+fn many_cuts_in_one_slice_keep_few_segments_and_write_little() {
+    for kind in [WindowKind::Tumble { size: 10 }, WindowKind::Hop { slide: 5, size: 20 }] {
+        for new_keys in [0, 10] {
+            let spec = spec(kind);
+            let mut store = SliceStore::new(Arc::clone(&spec));
+            let mut merger = WindowMerger::new(Arc::clone(&spec));
+            merger.keep_cuts();
+            let mut written = 0;
+            for cut in 0..500 {
+                let keys = cut * new_keys..cut * new_keys + 100;
+                let cut = count_and_cut(&spec, &mut store, &mut merger, keys);
+                written += cut.new.iter().map(|s| s.batches[0].num_rows()).sum::<usize>();
+                assert!(cut.needed.len() <= 10, "{} segments, {kind:?}", cut.needed.len());
+                let again = merger.cut().unwrap();
+                assert!(again.new.is_empty() && again.needed == cut.needed);
+            }
+            let all = 500 * 100;
+            assert!(written <= all * 5, "{written} groups written of {all} at most, {kind:?}");
+            let mut rows = 0;
+            let count = &mut |window: windrow_window::ClosedWindow| {
+                rows = window.rows.iter().map(RecordBatch::num_rows).sum();
+                Ok(())
+            };
+            merger.close(Watermark::END, count).unwrap();
+            assert_eq!(rows as i64, 499 * new_keys + 100);
+            assert_eq!(merger.cut().unwrap().needed, []);
+        }
+    }
+}
+
+#[test]
+fn segments_that_cannot_be_of_a_cut_are_refused() {
+    let spec = spec(WindowKind::Tumble { size: 10 });
+    let mut merger = WindowMerger::new(Arc::clone(&spec));
+    assert_eq!(merger.cut().unwrap_err().kind(), ErrorKind::Internal, "no cuts are kept");
+    merger.keep_cuts();
+    let cut = count_and_cut(&spec, &mut SliceStore::new(Arc::clone(&spec)), &mut merger, 0..5);
+    let [good] = cut.new.as_slice() else { panic!("{:?}", cut.new) };
+    let restore = |frontier, segments| {
+        WindowMerger::restore(Arc::clone(&spec), frontier, cut.next_id, segments)
+    };
+    restore(cut.frontier, vec![good.clone()]).unwrap();
+    let other = |column: Arc<dyn Array>, times| {
+        let column = vec![("k0", column); times];
+        vec![RecordBatch::try_from_iter(column).unwrap()]
+    };
+    let text = Arc::new(StringArray::from(vec!["a"]));
+    let bad = [
+        (cut.frontier, vec![good.clone(), good.clone()]),
+        (10, vec![good.clone()]),
+        (cut.frontier, vec![SavedSegment { slice: 3, ..good.clone() }]),
+        (cut.frontier, vec![SavedSegment { counts_from: 11, ..good.clone() }]),
+        (cut.frontier, vec![SavedSegment { id: SegmentId(cut.next_id), ..good.clone() }]),
+        (cut.frontier, vec![SavedSegment { batches: vec![], ..good.clone() }]),
+        (cut.frontier, vec![SavedSegment { batches: other(text, 1), ..good.clone() }]),
+        (
+            cut.frontier,
+            vec![SavedSegment {
+                batches: other(Arc::clone(good.batches[0].column(0)), 2),
+                ..good.clone()
+            }],
+        ),
+    ];
+    for (i, (frontier, segments)) in bad.into_iter().enumerate() {
+        let error = restore(frontier, segments).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{i}: {error}");
+    }
 }

@@ -1,14 +1,18 @@
 //! Random rows, keys, windows, delays, cuts, stores and moments of flushing, against an evaluator
-//! that looks at every row and every window. Whatever the cut, the windows are the same.
+//! that looks at every row and every window. Whatever the cut, the windows are the same, also when
+//! all that is in memory is lost and comes back from a checkpoint.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod naive;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
 use datafusion::functions_aggregate as functions;
 use datafusion::logical_expr::AggregateUDF;
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
@@ -16,11 +20,13 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::scalar::ScalarValue;
 use naive::{Row, Windowed};
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use windrow_core::{Watermark, WindowKind, WindowSpec};
 use windrow_window::lateness::{Tolerance, classify};
 use windrow_window::{
-    AggregateCall, GroupingSets, Mode, OperatorSpec, Segment, SliceStore, WindowMerger,
+    AggregateCall, ClosedWindow, Cut, GroupingSets, Mode, OperatorSpec, SavedSegment, Segment,
+    SegmentId, SliceStore, WindowMerger,
 };
 
 /// Columns of the prepared batch: id, time, key1, key2, key3, value, float, flag.
@@ -172,30 +178,107 @@ fn case(rng: &mut StdRng) -> Case {
     }
 }
 
-/// Runs a case with cuts, stores and flushes by `rng`.
-fn run(case: &Case, rng: &mut StdRng) -> (Windowed, usize, usize) {
-    let stores_n = rng.random_range(1..5);
-    let mut stores: Vec<_> = (0..stores_n).map(|_| SliceStore::new(case.spec.clone())).collect();
-    let mut merger = WindowMerger::new(Arc::clone(&case.spec));
-    let mut watermarks = vec![Watermark::NONE; case.partitions.len()];
-    let mut done = vec![0; case.partitions.len()];
-    let longest = [1, 5, 40, 1000][rng.random_range(0..4)];
-    let (mut output, mut late, mut partly_late) = (Windowed::new(), 0, 0);
-    while (0..done.len()).any(|p| done[p] < case.partitions[p].len()) {
-        let p = rng.random_range(0..done.len());
-        let to = (done[p] + rng.random_range(0..=longest)).min(case.partitions[p].len());
-        let rows = &case.partitions[p][done[p]..to];
-        done[p] = to;
-        let times: Vec<i64> = rows.iter().map(|r| r.time).collect();
-        let found = classify(case.spec.slicing(), &times, watermarks[p], case.tolerance);
-        for &time in &times {
-            let reached = Watermark::at(time - case.tolerance.delay);
-            watermarks[p] = watermarks[p].advance(reached);
+/// A case on its way: by `rng` come batches, stores, flushes, cuts and losses of all that is in
+/// memory.
+struct Run<'a> {
+    case: &'a Case,
+    stores: Vec<SliceStore>,
+    merger: WindowMerger,
+    at: Reached,
+    output: Windowed,
+    /// Windows that had closed after the cut that was gone back to: they come again.
+    again: Windowed,
+    /// Segments as they were written.
+    disk: BTreeMap<SegmentId, SavedSegment>,
+    /// The last cuts, and how far the input was read.
+    cuts: Vec<(Cut, Reached)>,
+    restores: usize,
+}
+
+/// How far the input has been read, and what came of it.
+#[derive(Clone)]
+struct Reached {
+    watermarks: Vec<Watermark>,
+    rows: Vec<usize>,
+    late: usize,
+    partly_late: usize,
+}
+
+impl<'a> Run<'a> {
+    fn new(case: &'a Case, stores: usize) -> Self {
+        let partitions = case.partitions.len();
+        Self {
+            case,
+            stores: (0..stores).map(|_| SliceStore::new(case.spec.clone())).collect(),
+            merger: WindowMerger::new(Arc::clone(&case.spec)),
+            at: Reached {
+                watermarks: vec![Watermark::NONE; partitions],
+                rows: vec![0; partitions],
+                late: 0,
+                partly_late: 0,
+            },
+            output: Windowed::new(),
+            again: Windowed::new(),
+            disk: BTreeMap::new(),
+            cuts: vec![],
+            restores: 0,
         }
-        late += found.late.len();
-        partly_late += found.partly.len();
+    }
+
+    /// The windows; late and partly late rows; how often all was lost.
+    fn to_the_end(mut self, rng: &mut StdRng) -> (Windowed, [usize; 3]) {
+        let longest = [1, 5, 40, 1000][rng.random_range(0..4)];
+        let cuts = rng.random_bool(0.6);
+        if cuts {
+            self.merger.keep_cuts();
+            self.cut();
+        }
+        let partitions = &self.case.partitions;
+        while (0..partitions.len()).any(|p| self.at.rows[p] < partitions[p].len()) {
+            let partition = rng.random_range(0..partitions.len());
+            self.read(rng, partition, longest);
+            if rng.random_bool(0.3) {
+                let watermarks = self.at.watermarks.iter().copied();
+                let watermark = watermarks.min().unwrap_or(Watermark::END);
+                self.close(watermark.delayed(self.case.tolerance.allowed_lateness));
+            }
+            if cuts && rng.random_bool(0.2) {
+                self.cut();
+            }
+            if cuts && rng.random_bool(0.05) && self.restores < 20 {
+                self.lose_all(rng);
+            }
+        }
+        self.close(Watermark::END);
+        assert!(self.again.is_empty(), "windows that had closed did not come again");
+        assert_eq!(self.merger.next_end(), None);
+        assert_eq!(self.merger.open_windows(), 0);
+        assert_eq!(self.merger.size_bytes(), 0);
+        if cuts {
+            self.cut();
+            assert_eq!(self.cuts.last().unwrap().0.needed, []);
+        }
+        assert!(self.stores.iter().all(|s| s.rows() == 0 && s.first_open().is_none()));
+        (self.output, [self.at.late, self.at.partly_late, self.restores])
+    }
+
+    fn read(&mut self, rng: &mut StdRng, partition: usize, longest: usize) {
+        let (case, done) = (self.case, self.at.rows[partition]);
+        let rows = &case.partitions[partition];
+        let to = (done + rng.random_range(0..=longest)).min(rows.len());
+        let rows = &rows[done..to];
+        self.at.rows[partition] = to;
+        let times: Vec<i64> = rows.iter().map(|r| r.time).collect();
+        let watermark = &mut self.at.watermarks[partition];
+        let found = classify(case.spec.slicing(), &times, *watermark, case.tolerance);
+        for &time in &times {
+            *watermark = watermark.advance(Watermark::at(time - case.tolerance.delay));
+        }
+        self.at.late += found.late.len();
+        self.at.partly_late += found.partly.len();
         let batch = naive::batch(case.spec.input_schema(), &case.text, rows);
-        let store = &mut stores[rng.random_range(0..stores_n)];
+        let store = rng.random_range(0..self.stores.len());
+        let store = &mut self.stores[store];
         let on_time = (0..rows.len() as u32).filter(|i| {
             let i = *i as usize;
             !found.late.contains(&i) && !found.partly.iter().any(|(row, _)| *row == i)
@@ -206,68 +289,109 @@ fn run(case: &Case, rng: &mut StdRng) -> (Windowed, usize, usize) {
             found.partly.iter().map(|(row, from)| (*row as u32, *from)).unzip();
         let partly = take_record_batch(&batch, &UInt32Array::from(partly)).unwrap();
         store.update_partly_late(&partly, &from).unwrap();
-        if rng.random_bool(0.3) {
-            let watermark = watermarks.iter().copied().min().unwrap_or(Watermark::END);
-            let watermark = watermark.delayed(case.tolerance.allowed_lateness);
-            close(&mut stores, &mut merger, watermark, &mut output);
+    }
+
+    fn close(&mut self, watermark: Watermark) {
+        let segments = self.stores.iter_mut().flat_map(|s| s.flush(watermark).unwrap());
+        segments.for_each(|segment: Segment| self.merger.add(segment).unwrap());
+        let (output, again, mut last) = (&mut self.output, &mut self.again, None);
+        self.merger
+            .close(watermark, &mut |window| {
+                assert!(last.is_none_or(|last| last < window.end), "ends ascend");
+                assert!(watermark.closes(window.end));
+                last = Some(window.end);
+                let (bounds, lines) = ((window.end, window.start), lines(&window));
+                if let Some(before) = again.remove(&bounds) {
+                    assert_eq!(before, lines, "a window came again and was another");
+                }
+                let before = output.insert(bounds, lines);
+                assert!(before.is_none(), "a window closes once");
+                Ok(())
+            })
+            .unwrap();
+    }
+
+    fn cut(&mut self) {
+        let segments = self.stores.iter_mut().flat_map(|s| s.flush_all().unwrap());
+        segments.for_each(|segment| self.merger.add(segment).unwrap());
+        let mut cut = self.merger.cut().unwrap();
+        for segment in cut.new.drain(..) {
+            assert!(segment.id.0 < cut.next_id && cut.needed.contains(&segment.id));
+            let before = self.disk.insert(segment.id, through_ipc(segment));
+            assert!(before.is_none(), "an id is given once");
+        }
+        assert!(cut.needed.iter().all(|id| self.disk.contains_key(id)));
+        assert!(self.merger.cut().unwrap().new.is_empty(), "a segment is given once");
+        self.cuts.push((cut, self.at.clone()));
+        if self.cuts.len() > 3 {
+            self.cuts.remove(0);
+            // What no cut needs is deleted.
+            let cuts = &self.cuts;
+            self.disk.retain(|id, _| cuts.iter().any(|(cut, _)| cut.needed.contains(id)));
         }
     }
-    close(&mut stores, &mut merger, Watermark::END, &mut output);
-    assert_eq!(merger.next_end(), None);
-    assert_eq!(merger.open_windows(), 0);
-    assert!(stores.iter().all(|s| s.rows() == 0 && s.first_open().is_none()));
-    (output, late, partly_late)
+
+    /// Goes back to one of the last cuts; what was written later was never written.
+    fn lose_all(&mut self, rng: &mut StdRng) {
+        self.restores += 1;
+        self.cuts.truncate(rng.random_range(1..=self.cuts.len()));
+        let (cut, at) = self.cuts.last().unwrap().clone();
+        self.disk.retain(|id, _| id.0 < cut.next_id);
+        let mut segments: Vec<_> = cut.needed.iter().map(|id| self.disk[id].clone()).collect();
+        segments.shuffle(rng);
+        let spec = Arc::clone(&self.case.spec);
+        self.merger = WindowMerger::restore(spec, cut.frontier, cut.next_id, segments).unwrap();
+        self.stores.iter_mut().for_each(|s| *s = SliceStore::new(self.case.spec.clone()));
+        self.again.append(&mut self.output.split_off(&(cut.frontier, i64::MAX)));
+        self.at = at;
+    }
 }
 
-fn close(
-    stores: &mut [SliceStore],
-    merger: &mut WindowMerger,
-    watermark: Watermark,
-    output: &mut Windowed,
-) {
-    let segments = stores.iter_mut().flat_map(|s| s.flush(watermark).unwrap());
-    segments.for_each(|segment: Segment| merger.add(segment).unwrap());
-    let mut last = None;
-    merger
-        .close(watermark, &mut |window| {
-            assert!(last.is_none_or(|last| last < window.end), "ends ascend");
-            assert!(watermark.closes(window.end));
-            last = Some(window.end);
-            let schema = window.rows[0].schema();
-            let rows = concat_batches(&schema, &window.rows).unwrap();
-            let mut lines: Vec<String> = (0..rows.num_rows())
-                .map(|row| {
-                    let columns = rows.columns().iter().take(rows.num_columns() - 3);
-                    columns.map(|c| cell(c, row)).collect::<Vec<_>>().join("|")
-                })
-                .collect();
-            lines.sort();
-            for (column, bound) in [(3, window.start), (2, window.end), (1, window.end - 1)] {
-                let column = rows.column(rows.num_columns() - column);
-                let expected = ScalarValue::TimestampMicrosecond(Some(bound), Some("UTC".into()));
-                for row in 0..rows.num_rows() {
-                    assert_eq!(ScalarValue::try_from_array(column, row).unwrap(), expected);
-                }
-            }
-            let before = output.insert((window.end, window.start), lines);
-            assert!(before.is_none(), "a window closes once");
-            Ok(())
+/// Writes a segment as an Arrow IPC stream and reads it.
+fn through_ipc(segment: SavedSegment) -> SavedSegment {
+    let mut file = vec![];
+    let mut writer = StreamWriter::try_new(&mut file, &segment.batches[0].schema()).unwrap();
+    segment.batches.iter().for_each(|batch| writer.write(batch).unwrap());
+    writer.finish().unwrap();
+    let batches = StreamReader::try_new(file.as_slice(), None).unwrap();
+    SavedSegment { batches: batches.map(|batch| batch.unwrap()).collect(), ..segment }
+}
+
+/// The rows of a window as text, sorted.
+fn lines(window: &ClosedWindow) -> Vec<String> {
+    let schema = window.rows[0].schema();
+    let rows = concat_batches(&schema, &window.rows).unwrap();
+    let mut lines: Vec<String> = (0..rows.num_rows())
+        .map(|row| {
+            let columns = rows.columns().iter().take(rows.num_columns() - 3);
+            columns.map(|c| cell(c, row)).collect::<Vec<_>>().join("|")
         })
-        .unwrap();
+        .collect();
+    lines.sort();
+    for (column, bound) in [(3, window.start), (2, window.end), (1, window.end - 1)] {
+        let column = rows.column(rows.num_columns() - column);
+        let expected = ScalarValue::TimestampMicrosecond(Some(bound), Some("UTC".into()));
+        for row in 0..rows.num_rows() {
+            assert_eq!(ScalarValue::try_from_array(column, row).unwrap(), expected);
+        }
+    }
+    lines
 }
 
 #[test]
 fn any_cut_gives_the_windows_of_the_naive_evaluator() {
-    let (mut all_late, mut all_partly) = (0, 0);
+    let (mut all_late, mut all_partly, mut all_restores) = (0, 0, 0);
     for seed in 0..160 {
         let mut rng = StdRng::seed_from_u64(seed);
         let case = case(&mut rng);
         let (expected, expected_late) =
             naive::evaluate(&case.spec, case.tolerance, &case.partitions);
         for cut in 0..2 {
-            let (output, late, partly) = run(&case, &mut rng);
+            let stores = rng.random_range(1..5);
+            let (output, [late, partly, restores]) = Run::new(&case, stores).to_the_end(&mut rng);
             all_late += late;
             all_partly += partly;
+            all_restores += restores;
             let what = format!("seed {seed}, cut {cut}: {:?}", case.spec.window());
             assert_eq!(late, expected_late, "late rows, {what}");
             for (window, rows) in &expected {
@@ -277,4 +401,5 @@ fn any_cut_gives_the_windows_of_the_naive_evaluator() {
         }
     }
     assert!(all_late > 500 && all_partly > 500, "late {all_late}, partly {all_partly}");
+    assert!(all_restores > 300, "restores {all_restores}");
 }

@@ -13,11 +13,12 @@ use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart};
 use parking_lot::Mutex;
-use windrow_core::{Error, ErrorKind, PartitionId, Result};
+use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::plan::EventTime;
 
 use crate::catalog::schema::Tables;
+use crate::durable::checkpoint::Checkpoints;
 use crate::engine::{CATALOG, SCHEMA};
 use crate::query::shared::{Shared, again};
 use crate::stream::log::StreamLog;
@@ -76,6 +77,8 @@ pub(crate) struct Materialized {
     pub(crate) query: Arc<Shared>,
     /// Who archives its finished windows, with a data directory.
     pub(crate) spiller: Option<Arc<Spiller>>,
+    /// The checkpoints of its query.
+    pub(crate) checkpoints: Option<Arc<Checkpoints>>,
     /// All inputs end by themselves.
     pub(crate) bounded: bool,
     /// The streams and views that it reads.
@@ -96,9 +99,7 @@ pub(crate) struct Materialized {
 impl Materialized {
     /// One past the last row of a stream or view with a log that it has taken in.
     pub(crate) fn consumed(&self, stream: &str) -> u64 {
-        let progress = self.query.scan_of(stream);
-        let consumed = progress.map_or(0, |p| p.lock().consumed(PartitionId(0)));
-        consumed.max(self.from.get(stream).copied().unwrap_or(0))
+        self.query.consumed(stream).max(self.from.get(stream).copied().unwrap_or(0))
     }
 }
 

@@ -32,8 +32,6 @@ use crate::stream::retention::Retention;
 use crate::stream::spill::Spiller;
 use crate::stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
 
-/// A writer waits when the archive is so many tails behind.
-pub(super) const TAILS_MAX: u64 = 4;
 /// A stream before it is given a place for its rows.
 struct StreamColumns {
     schema: StreamSchema,
@@ -202,9 +200,7 @@ impl Session {
         let (bad_rows, clock) = (Arc::clone(&parts.bad_rows), Arc::clone(&parts.clock));
         let push = PushStream::new(name.to_owned(), log, intake, bad_rows, clock, columns);
         Ok(Arc::new(match kept {
-            Some((wal, spiller)) => {
-                push.with_wal(wal, spiller, parts.limits.tail_rows_max * TAILS_MAX)
-            }
+            Some((wal, spiller)) => push.with_wal(wal, spiller, &parts.limits),
             None => push,
         }))
     }

@@ -107,6 +107,9 @@ impl Session {
         let Made { view, relation, query, .. } = made;
         beside.view = Some(Arc::clone(&view));
         launch(&engine.parts, vec![query]);
+        if view.checkpoints.is_some() {
+            engine.keep_checkpoints(Arc::clone(&view.query));
+        }
         self.caught_up(&view, &goal).await?;
         let commit = || match (&engine.store, &definition) {
             (Some(store), Some(definition)) => store.commit(definition),

@@ -458,6 +458,7 @@ impl Source for LogSource {
             rows: Some(history),
             bytes: None,
             event_times: None,
+            identity: "log".into(),
             detail: Arc::new(()),
         };
         Ok(vec![Partition { id, name: "log".into(), splits: vec![split] }])
@@ -474,8 +475,8 @@ impl LogSource {
         LogReader {
             changed: self.log.watch(),
             log: Arc::clone(&self.log),
-            position: self.from.unwrap_or(0),
-            begun: self.from.is_some(),
+            position: scan.from.or(self.from).unwrap_or(0),
+            begun: self.from.is_some() && scan.from.is_none(),
             until: self.until,
             explicit_watermark: self.explicit_watermark,
             told: Watermark::NONE,
@@ -491,7 +492,8 @@ pub(crate) struct LogReader {
     log: Arc<StreamLog>,
     changed: watch::Receiver<()>,
     position: u64,
-    /// Whether the position says where to read; otherwise reading begins at the first row.
+    /// Whether there must be a row at the position; otherwise reading begins at the first row
+    /// that is there, from the position on.
     begun: bool,
     until: Option<u64>,
     explicit_watermark: bool,
@@ -516,7 +518,8 @@ impl LogReader {
         // The state is read before the rows: a watermark must never overtake its rows.
         let state = self.log.state();
         if !self.begun {
-            self.position = state.first;
+            // What was read before a restart may have been dropped since.
+            self.position = self.position.max(state.first);
             self.begun = true;
         }
         let left = self.left(state.rows);

@@ -73,15 +73,16 @@ impl Source for ReplaySource {
 
     async fn discover(&self) -> Result<Vec<Partition>> {
         let id = PartitionId(0);
+        let name = format!("replay of {}", self.of.name);
         let split = Split {
             partition: id,
             number: 0,
             rows: None,
             bytes: None,
             event_times: None,
+            identity: name.as_str().into(),
             detail: Arc::new(()),
         };
-        let name = format!("replay of {}", self.of.name);
         Ok(vec![Partition { id, name, splits: vec![split] }])
     }
 
@@ -266,6 +267,7 @@ impl Position {
             projection: self.history.columns.clone(),
             predicates: vec![],
             event_time: None,
+            from: None,
             until_now: true,
             batch_rows_max: self.history.batch_rows_max,
         };
@@ -430,6 +432,7 @@ mod tests {
             projection: vec![0],
             predicates: vec![],
             event_time: None,
+            from: None,
             until_now,
             batch_rows_max: 4096,
         };

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use windrow_core::{PartitionId, Result};
+use windrow_core::Result;
 
 use crate::catalog::{Catalog, Object};
 use crate::engine::Parts;
@@ -184,8 +184,8 @@ impl Retention {
         let ticks = self.spiller.as_ref().map_or(i64::MAX, |_| open_from(catalog, &self.name, 0));
         let mut needed = Needed { offset: u64::MAX, ticks };
         for query in parts.queries.lock().values().filter(|q| !q.is_over()) {
-            if let Some(progress) = query.scan_of(&self.name) {
-                needed.offset = needed.offset.min(progress.lock().consumed(PartitionId(0)));
+            if query.scan_of(&self.name).is_some() {
+                needed.offset = needed.offset.min(query.consumed(&self.name));
             }
         }
         for object in catalog.all() {
