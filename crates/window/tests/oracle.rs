@@ -4,11 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod naive;
+mod space;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, UInt32Array};
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::ipc::reader::StreamReader;
@@ -22,6 +23,7 @@ use naive::{Row, Windowed};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
+use space::Space;
 use windrow_core::{Watermark, WindowKind, WindowSpec};
 use windrow_window::lateness::{Tolerance, classify};
 use windrow_window::{
@@ -193,6 +195,8 @@ struct Run<'a> {
     /// The last cuts, and how far the input was read.
     cuts: Vec<(Cut, Reached)>,
     restores: usize,
+    /// Memory may be short.
+    space: Option<Arc<Space>>,
 }
 
 /// How far the input has been read, and what came of it.
@@ -222,6 +226,7 @@ impl<'a> Run<'a> {
             disk: BTreeMap::new(),
             cuts: vec![],
             restores: 0,
+            space: None,
         }
     }
 
@@ -232,6 +237,11 @@ impl<'a> Run<'a> {
         if cuts {
             self.merger.keep_cuts();
             self.cut();
+        }
+        if rng.random_bool(0.4) {
+            let space = Arc::new(Space::random(rng));
+            self.merger.spill_to(space.clone());
+            self.space = Some(space);
         }
         let partitions = &self.case.partitions;
         while (0..partitions.len()).any(|p| self.at.rows[p] < partitions[p].len()) {
@@ -248,6 +258,7 @@ impl<'a> Run<'a> {
             if cuts && rng.random_bool(0.05) && self.restores < 20 {
                 self.lose_all(rng);
             }
+            self.spill(rng);
         }
         self.close(Watermark::END);
         assert!(self.again.is_empty(), "windows that had closed did not come again");
@@ -259,6 +270,9 @@ impl<'a> Run<'a> {
             assert_eq!(self.cuts.last().unwrap().0.needed, []);
         }
         assert!(self.stores.iter().all(|s| s.rows() == 0 && s.first_open().is_none()));
+        if let Some(space) = &self.space {
+            assert_eq!(space.files(), 0, "files are deleted when nobody needs them");
+        }
         (self.output, [self.at.late, self.at.partly_late, self.restores])
     }
 
@@ -300,7 +314,7 @@ impl<'a> Run<'a> {
                 assert!(last.is_none_or(|last| last < window.end), "ends ascend");
                 assert!(watermark.closes(window.end));
                 last = Some(window.end);
-                let (bounds, lines) = ((window.end, window.start), lines(&window));
+                let (bounds, lines) = ((window.end, window.start), lines(window));
                 if let Some(before) = again.remove(&bounds) {
                     assert_eq!(before, lines, "a window came again and was another");
                 }
@@ -309,6 +323,22 @@ impl<'a> Run<'a> {
                 Ok(())
             })
             .unwrap();
+    }
+
+    /// Now and then memory is short, in a store or in the merger.
+    fn spill(&mut self, rng: &mut StdRng) {
+        let Some(space) = self.space.clone() else { return };
+        for store in &mut self.stores {
+            if rng.random_bool(0.05) {
+                let (open, rows) = (store.open_slices(), store.rows());
+                store.spill(space.as_ref()).unwrap();
+                assert_eq!((store.open_slices(), store.rows()), (open, rows));
+            }
+        }
+        if rng.random_bool(0.05) {
+            self.merger.spill().unwrap();
+            assert_eq!(self.merger.size_bytes(), 0);
+        }
     }
 
     fn cut(&mut self) {
@@ -341,6 +371,9 @@ impl<'a> Run<'a> {
         segments.shuffle(rng);
         let spec = Arc::clone(&self.case.spec);
         self.merger = WindowMerger::restore(spec, cut.frontier, cut.next_id, segments).unwrap();
+        if let Some(space) = &self.space {
+            self.merger.spill_to(space.clone());
+        }
         self.stores.iter_mut().for_each(|s| *s = SliceStore::new(self.case.spec.clone()));
         self.again.append(&mut self.output.split_off(&(cut.frontier, i64::MAX)));
         self.at = at;
@@ -358,9 +391,9 @@ fn through_ipc(segment: SavedSegment) -> SavedSegment {
 }
 
 /// The rows of a window as text, sorted.
-fn lines(window: &ClosedWindow) -> Vec<String> {
-    let schema = window.rows[0].schema();
-    let rows = concat_batches(&schema, &window.rows).unwrap();
+fn lines(window: ClosedWindow) -> Vec<String> {
+    let batches: Vec<RecordBatch> = window.rows.map(|batch| batch.unwrap()).collect();
+    let rows = concat_batches(&batches[0].schema(), &batches).unwrap();
     let mut lines: Vec<String> = (0..rows.num_rows())
         .map(|row| {
             let columns = rows.columns().iter().take(rows.num_columns() - 3);

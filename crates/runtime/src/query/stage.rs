@@ -147,8 +147,11 @@ impl StageRun {
                 let closed = &mut self.closed;
                 input.merger.close(Watermark::at(end), &mut |window: ClosedWindow| {
                     *closed += 1;
-                    count += window.rows.iter().map(RecordBatch::num_rows).sum::<usize>();
-                    rows.extend(window.rows);
+                    for batch in window.rows {
+                        let batch = batch?;
+                        count += batch.num_rows();
+                        rows.push(batch);
+                    }
                     Ok(())
                 })?;
             }
