@@ -24,6 +24,7 @@ use windrow_sql::plan::{micro_batch_state, session_state};
 
 use crate::catalog::{Catalog, Object, system};
 use crate::durable::store::Store;
+use crate::memory::Memory;
 use crate::query::kept::{BadRows, LateRows};
 use crate::query::progress::Progress as ScanProgress;
 use crate::query::scan::{Counters, Scan};
@@ -110,6 +111,8 @@ pub(crate) struct Parts {
     next_query: AtomicU64,
     catalogs: Arc<dyn CatalogProviderList>,
     env: Arc<RuntimeEnv>,
+    /// The limit of memory, if there is one.
+    memory: Option<Arc<Memory>>,
     micro_batches: SessionState,
 }
 
@@ -155,7 +158,14 @@ impl Engine {
             .build()
             .map_err(|e| Error::internal(format!("cannot start threads: {e}")).with_source(e))?;
         let (catalogs, schema) = catalogs()?;
-        let env = Arc::new(RuntimeEnv::default());
+        let memory = limits.memory_bytes_max.map(|limit| {
+            let tmp = config.data_dir.as_ref().map(|data| data.join("tmp"));
+            Memory::new(limit, tmp)
+        });
+        let env = match &memory {
+            Some(memory) => memory.env()?,
+            None => Arc::new(RuntimeEnv::default()),
+        };
         let mut state = session_state(df_config(&limits), Arc::clone(&env))?;
         state.register_catalog_list(Arc::clone(&catalogs));
         let parts = Arc::new(Parts {
@@ -169,6 +179,7 @@ impl Engine {
             next_query: AtomicU64::new(1),
             catalogs,
             env,
+            memory,
             micro_batches: micro_batch_state(&state),
             limits,
         });
@@ -365,7 +376,8 @@ impl Parts {
     pub(crate) fn new_query(&self, name: Option<String>) -> Arc<Shared> {
         let id = self.next_query.fetch_add(1, Ordering::Relaxed);
         let name = name.unwrap_or_else(|| format!("query_{id}"));
-        let shared = Shared::new(id, name, self.limits.queue_batches_max);
+        let memory = self.memory.clone();
+        let shared = Shared::new(id, name, self.limits.queue_batches_max, memory);
         let mut queries = self.queries.lock();
         let ended: Vec<u64> =
             queries.iter().filter(|(_, q)| q.is_over()).map(|(id, _)| *id).collect();

@@ -14,8 +14,8 @@ use crate::table::GroupTable;
 /// A live table takes about so many times the bytes of its frozen groups.
 const LIVE_FACTOR: usize = 2;
 
-/// The rows of a window, made as they are asked for.
-#[derive(Debug)]
+/// The rows of a window, made as they are asked for; a clone makes them again.
+#[derive(Debug, Clone)]
 pub struct DividedRows {
     spec: Arc<OperatorSpec>,
     space: Arc<dyn SpillSpace>,
@@ -47,7 +47,8 @@ impl DividedRows {
 
     /// The next piece of an aggregate.
     fn piece(&mut self) -> Result<Option<RecordBatch>> {
-        while let Some(next) = self.segments.iter().filter_map(|s| s.next_bucket(self.bucket)).min() {
+        while let Some(next) = self.segments.iter().filter_map(|s| s.next_bucket(self.bucket)).min()
+        {
             self.bucket = next;
             let Some(table) = self.merge()? else {
                 self.step = (self.step / 2).max(1);

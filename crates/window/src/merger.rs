@@ -32,12 +32,22 @@ pub struct ClosedWindow {
 }
 
 /// The rows of a finished window, batch by batch.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum WindowRows {
     /// In memory.
     Whole(std::vec::IntoIter<RecordBatch>),
     /// Made from disk as they are asked for.
     Divided(Box<DividedRows>),
+}
+
+impl WindowRows {
+    /// How many there are; `None` when some of them are on disk.
+    pub fn rows_in_memory(&self) -> Option<usize> {
+        match self {
+            Self::Whole(rows) => Some(rows.as_slice().iter().map(RecordBatch::num_rows).sum()),
+            Self::Divided(_) => None,
+        }
+    }
 }
 
 impl Iterator for WindowRows {

@@ -98,7 +98,11 @@ impl Coordinator {
             Root::Rows { nested, prepare } => {
                 for (leaf, stage) in nested {
                     stage.gather().await?;
-                    while let Some(rows) = stage.pop().await? {
+                    // Rows that are put in order are needed together.
+                    let whole = self.output.is_ordered();
+                    while let Some(rows) =
+                        if whole { stage.pop_whole().await? } else { stage.pop().await? }
+                    {
                         let rows = prepare.run(vec![(*leaf, rows)]).await?;
                         send(&self.shared, &self.output, rows).await?;
                     }

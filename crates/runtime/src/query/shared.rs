@@ -1,12 +1,13 @@
 //! What all tasks of one continuous query share: its counters, its brake, its end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 use windrow_core::{Error, ErrorKind, Result, Watermark};
 
+use crate::memory::{Memory, OperatorMemory};
 use crate::query::ledger::Ledger;
 use crate::query::progress::SharedProgress;
 
@@ -27,6 +28,10 @@ pub(crate) struct Shared {
     status: watch::Sender<Status>,
     /// How often the coordinator has been through.
     passes: watch::Sender<u64>,
+    /// The limit of memory, if there is one.
+    pub(crate) memory: Option<Arc<Memory>>,
+    /// Bytes of state that have gone to disk.
+    pub(crate) spilled_bytes: Arc<AtomicU64>,
     /// The scans that feed the query: stream name and progress.
     scans: Mutex<Vec<(String, SharedProgress)>>,
 }
@@ -80,7 +85,12 @@ impl Status {
 }
 
 impl Shared {
-    pub(crate) fn new(id: u64, name: String, batches_max: usize) -> Arc<Self> {
+    pub(crate) fn new(
+        id: u64,
+        name: String,
+        batches_max: usize,
+        memory: Option<Arc<Memory>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             name,
@@ -92,8 +102,15 @@ impl Shared {
             stop: watch::Sender::new(false),
             status: watch::Sender::new(Status::Running),
             passes: watch::Sender::new(0),
+            memory,
+            spilled_bytes: Arc::default(),
             scans: Mutex::default(),
         })
+    }
+
+    /// The share of memory of one of its window operators; `None` without a limit.
+    pub(crate) fn operator_memory(&self) -> Option<Arc<OperatorMemory>> {
+        self.memory.as_ref().map(|memory| memory.operator(&self.name, &self.spilled_bytes))
     }
 
     /// Waits until the coordinator has room for one more micro-batch.

@@ -21,6 +21,7 @@ use windrow_window::lateness::Tolerance;
 
 use crate::catalog::Catalog;
 use crate::engine::Parts;
+use crate::memory::{MeasuredStore, OperatorMemory};
 use crate::query::coordinator::{Coordinator, Replaced, Root};
 use crate::query::output::Output;
 use crate::query::progress::{Progress, SharedProgress};
@@ -60,7 +61,12 @@ type Drafts = Vec<(Arc<Shared>, Draft)>;
 
 #[derive(Debug)]
 enum DraftSink {
-    Window { operator: Arc<windrow_window::OperatorSpec>, lateness_ticks: i64, stores: Stores },
+    Window {
+        operator: Arc<windrow_window::OperatorSpec>,
+        lateness_ticks: i64,
+        stores: Stores,
+        memory: Option<Arc<OperatorMemory>>,
+    },
     Rows(Output),
 }
 
@@ -186,13 +192,13 @@ fn scan(
         .map(|(shared, draft)| {
             let sink = match draft.sink {
                 DraftSink::Rows(output) => Sink::Rows(output),
-                DraftSink::Window { operator, lateness_ticks, stores } => {
+                DraftSink::Window { operator, lateness_ticks, stores, memory } => {
                     let valid = operator.window().valid_times();
                     intake.valid = (*intake.valid.start()).max(*valid.start())
                         ..=(*intake.valid.end()).min(*valid.end());
                     let tolerance =
                         Tolerance { delay: delay.unwrap_or(0), allowed_lateness: lateness_ticks };
-                    Sink::Window { operator, tolerance, stores }
+                    Sink::Window { operator, tolerance, stores, memory }
                 }
             };
             Arc::new(Tap {
@@ -238,7 +244,12 @@ impl Builder<'_> {
                 let mut stage = self.stage(*stage).await?;
                 stage.archived = self.wanted.archived;
                 // One end after the other, so that rows have the same offsets in every run.
-                stage.row_wise &= !self.wanted.output.is_ordered();
+                if self.wanted.output.is_ordered() {
+                    stage.row_wise = false;
+                    if self.wanted.shared.memory.is_some() {
+                        stage.sorted = Some(stage.finish.sorted(&self.state));
+                    }
+                }
                 Ok(Root::Stage(Box::new(stage)))
             }
             Flow::Rows(flow) => {
@@ -260,7 +271,8 @@ impl Builder<'_> {
         let mut inputs = Vec::new();
         for input in stage.inputs {
             let plan = self.prepare(&input.flow).await?;
-            let mut run = InputRun::new(input.leaf, &input.operator);
+            let memory = self.wanted.shared.operator_memory();
+            let mut run = InputRun::new(input.leaf, &input.operator, memory.clone());
             run.lag_ticks = input.lag_ticks;
             run.lateness_ticks = input.lateness_ticks;
             for leaf in input.flow.leaves {
@@ -268,13 +280,17 @@ impl Builder<'_> {
                     operator: Arc::clone(&input.operator),
                     lateness_ticks: input.lateness_ticks,
                     stores: Arc::clone(&run.stores),
+                    memory: memory.clone(),
                 };
                 match Box::pin(self.leaf(leaf, &plan, sink)).await? {
                     Some((plan, leaf, stage)) => run.nested.push(NestedRun {
                         leaf,
                         stage: Box::new(stage),
                         prepare: Arc::new(PlanRunner::new(plan, &self.state)),
-                        store: SliceStore::new(Arc::clone(&input.operator)),
+                        store: MeasuredStore::new(
+                            SliceStore::new(Arc::clone(&input.operator)),
+                            memory.as_ref(),
+                        ),
                     }),
                     None => run.scans.extend(self.taps.last().map(|t| Arc::clone(&t.progress))),
                 }
@@ -284,7 +300,8 @@ impl Builder<'_> {
         let finish = self.pin(stage.finish).await?;
         let finish = PlanRunner::new(physical(&self.state, &finish).await?, &self.state);
         let row_wise = stage.row_wise;
-        Ok(StageRun { inputs, finish, row_wise, closed: 0, archived: Watermark::NONE })
+        let (closed, archived) = (0, Watermark::NONE);
+        Ok(StageRun { inputs, finish, row_wise, closed, archived, sorted: None, open: None })
     }
 
     /// A leaf becomes a tap, or a stage that feeds it.
