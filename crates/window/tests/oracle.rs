@@ -197,6 +197,8 @@ struct Run<'a> {
     restores: usize,
     /// Memory may be short.
     space: Option<Arc<Space>>,
+    /// Windows that came from disk.
+    divided: usize,
 }
 
 /// How far the input has been read, and what came of it.
@@ -227,18 +229,19 @@ impl<'a> Run<'a> {
             cuts: vec![],
             restores: 0,
             space: None,
+            divided: 0,
         }
     }
 
-    /// The windows; late and partly late rows; how often all was lost.
-    fn to_the_end(mut self, rng: &mut StdRng) -> (Windowed, [usize; 3]) {
+    /// The windows; late and partly late rows; how often all was lost; windows from disk.
+    fn to_the_end(mut self, rng: &mut StdRng) -> (Windowed, [usize; 4]) {
         let longest = [1, 5, 40, 1000][rng.random_range(0..4)];
         let cuts = rng.random_bool(0.6);
         if cuts {
             self.merger.keep_cuts();
             self.cut();
         }
-        if rng.random_bool(0.4) {
+        if rng.random_bool(0.25) {
             let space = Arc::new(Space::random(rng));
             self.merger.spill_to(space.clone());
             self.space = Some(space);
@@ -273,7 +276,7 @@ impl<'a> Run<'a> {
         if let Some(space) = &self.space {
             assert_eq!(space.files(), 0, "files are deleted when nobody needs them");
         }
-        (self.output, [self.at.late, self.at.partly_late, self.restores])
+        (self.output, [self.at.late, self.at.partly_late, self.restores, self.divided])
     }
 
     fn read(&mut self, rng: &mut StdRng, partition: usize, longest: usize) {
@@ -309,11 +312,13 @@ impl<'a> Run<'a> {
         let segments = self.stores.iter_mut().flat_map(|s| s.flush(watermark).unwrap());
         segments.for_each(|segment: Segment| self.merger.add(segment).unwrap());
         let (output, again, mut last) = (&mut self.output, &mut self.again, None);
+        let divided = &mut self.divided;
         self.merger
             .close(watermark, &mut |window| {
                 assert!(last.is_none_or(|last| last < window.end), "ends ascend");
                 assert!(watermark.closes(window.end));
                 last = Some(window.end);
+                *divided += usize::from(window.rows.rows_in_memory().is_none());
                 let (bounds, lines) = ((window.end, window.start), lines(window));
                 if let Some(before) = again.remove(&bounds) {
                     assert_eq!(before, lines, "a window came again and was another");
@@ -329,13 +334,13 @@ impl<'a> Run<'a> {
     fn spill(&mut self, rng: &mut StdRng) {
         let Some(space) = self.space.clone() else { return };
         for store in &mut self.stores {
-            if rng.random_bool(0.05) {
+            if rng.random_bool(0.03) {
                 let (open, rows) = (store.open_slices(), store.rows());
                 store.spill(space.as_ref()).unwrap();
                 assert_eq!((store.open_slices(), store.rows()), (open, rows));
             }
         }
-        if rng.random_bool(0.05) {
+        if rng.random_bool(0.02) {
             self.merger.spill().unwrap();
             assert_eq!(self.merger.size_bytes(), 0);
         }
@@ -413,7 +418,7 @@ fn lines(window: ClosedWindow) -> Vec<String> {
 
 #[test]
 fn any_cut_gives_the_windows_of_the_naive_evaluator() {
-    let (mut all_late, mut all_partly, mut all_restores) = (0, 0, 0);
+    let (mut all_late, mut all_partly, mut all_restores, mut all_divided) = (0, 0, 0, 0);
     for seed in 0..160 {
         let mut rng = StdRng::seed_from_u64(seed);
         let case = case(&mut rng);
@@ -421,10 +426,12 @@ fn any_cut_gives_the_windows_of_the_naive_evaluator() {
             naive::evaluate(&case.spec, case.tolerance, &case.partitions);
         for cut in 0..2 {
             let stores = rng.random_range(1..5);
-            let (output, [late, partly, restores]) = Run::new(&case, stores).to_the_end(&mut rng);
+            let (output, [late, partly, restores, divided]) =
+                Run::new(&case, stores).to_the_end(&mut rng);
             all_late += late;
             all_partly += partly;
             all_restores += restores;
+            all_divided += divided;
             let what = format!("seed {seed}, cut {cut}: {:?}", case.spec.window());
             assert_eq!(late, expected_late, "late rows, {what}");
             for (window, rows) in &expected {
@@ -435,4 +442,5 @@ fn any_cut_gives_the_windows_of_the_naive_evaluator() {
     }
     assert!(all_late > 500 && all_partly > 500, "late {all_late}, partly {all_partly}");
     assert!(all_restores > 300, "restores {all_restores}");
+    assert!(all_divided > 1000, "windows from disk {all_divided}");
 }
