@@ -10,6 +10,7 @@ mod binary;
 mod crash;
 mod durable;
 mod live;
+mod memory;
 mod nexmark;
 mod program;
 mod readers;
@@ -30,6 +31,7 @@ fn main() {
     trials.extend(nexmark::trials());
     trials.extend(bad_input::trials());
     trials.extend(live::trials());
+    trials.extend(memory::trials());
     trials.extend(binary::trials());
     trials.extend(durable::trials());
     trials.extend(crash::trials());

@@ -1,6 +1,7 @@
 //! Talking to an engine: text in, rows as text out.
 
 use std::fmt;
+use std::path::Path;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
@@ -45,8 +46,18 @@ impl From<ArrowError> for Refusal {
 impl Talk {
     /// A new engine with these limits, in which streams without connector end where they are read.
     pub(crate) fn new(limits: Limits) -> Result<Self, Refusal> {
+        Self::open(EngineConfig { limits, ..EngineConfig::default() })
+    }
+
+    /// The same with a data directory.
+    pub(crate) fn durable(limits: Limits, data: &Path) -> Result<Self, Refusal> {
+        let data_dir = Some(data.to_owned());
+        Self::open(EngineConfig { limits, data_dir, ..EngineConfig::default() })
+    }
+
+    fn open(config: EngineConfig) -> Result<Self, Refusal> {
         let open = || {
-            let engine = Engine::open(EngineConfig { limits, ..EngineConfig::default() })?;
+            let engine = Engine::open(config)?;
             let session = engine.session(SessionOptions { push_ends: true })?;
             Ok(Self { engine, session })
         };

@@ -409,7 +409,17 @@ fn machine_clock() -> Arc<dyn Clock> {
 }
 
 fn df_config(limits: &Limits) -> SessionConfig {
-    SessionConfig::new()
+    let mut config = SessionConfig::new();
+    if let Some(memory) = limits.memory_bytes_max {
+        // What a sort keeps free for its last merge must leave it something to sort with.
+        let execution = &mut config.options_mut().execution;
+        let (reserved, in_place) = (memory / 32, memory / 64);
+        execution.sort_spill_reservation_bytes =
+            execution.sort_spill_reservation_bytes.min(reserved);
+        execution.sort_in_place_threshold_bytes =
+            execution.sort_in_place_threshold_bytes.min(in_place);
+    }
+    config
         // Errors of the planner carry their place in the text.
         .set_bool("datafusion.sql_parser.collect_spans", true)
         .with_target_partitions(limits.threads.max(1))

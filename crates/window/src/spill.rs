@@ -25,6 +25,8 @@ use crate::{OperatorSpec, Segment, failure, rows, saved};
 
 /// Buckets that groups are spread over.
 pub(crate) const BUCKETS: usize = 256;
+/// Batches of rows that would be read back in one pass.
+const PASS_BATCHES: usize = 4;
 /// Not the seed of any hash table, whose places would then be filled unevenly.
 const SEED: u64 = 0x7769_6e64_726f_7721;
 
@@ -111,7 +113,7 @@ pub(crate) fn spill(
     for Segment { slice, counts_from, rows, body } in segments {
         let content = match body.freeze()? {
             Body::Spilled(spilled) => Err(spilled),
-            Body::Rows(batches) => Ok(write_rows(batches, file.as_mut())?),
+            Body::Rows(batches) => Ok(write_rows(space, batches, file.as_mut())?),
             Body::Frozen(frozen) => Ok(write_groups(spec, space, &frozen, file.as_mut())?),
             Body::Live(_) => return Err(Error::internal("a live slice cannot be written")),
         };
@@ -128,13 +130,25 @@ pub(crate) fn spill(
     Ok(spilled.collect())
 }
 
-fn write_rows(batches: Vec<RecordBatch>, file: &mut dyn SpillFile) -> Result<Content> {
+fn write_rows(
+    space: &dyn SpillSpace,
+    batches: Vec<RecordBatch>,
+    file: &mut dyn SpillFile,
+) -> Result<Content> {
     let mut content = Content { parts: vec![], len: 0, bytes: 0, states: None };
     for batch in rows::together(batches)? {
-        content.len += batch.num_rows();
-        content.bytes += batch.get_array_memory_size();
-        let at = file.append(&rows::without_foreign_bytes(batch)?)?;
-        content.parts.push(Part { buckets: 0..BUCKETS, at });
+        let (rows, bytes) = (batch.num_rows(), batch.get_array_memory_size());
+        content.len += rows;
+        content.bytes += bytes;
+        // What is read back comes batch by batch.
+        let pieces = bytes / (space.pass_bytes() / PASS_BATCHES).max(1) + 1;
+        let step = rows.div_ceil(pieces).max(1);
+        for start in (0..rows).step_by(step) {
+            let piece = batch.slice(start, step.min(rows - start));
+            let columns = piece.columns().iter().map(rows::alone).collect::<Result<_>>()?;
+            let at = file.append(&rows::with_columns(&piece, columns, piece.num_rows())?)?;
+            content.parts.push(Part { buckets: 0..BUCKETS, at });
+        }
     }
     Ok(content)
 }

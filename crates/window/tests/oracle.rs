@@ -7,6 +7,7 @@ mod naive;
 mod space;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
@@ -418,8 +419,17 @@ fn lines(window: ClosedWindow) -> Vec<String> {
 
 #[test]
 fn any_cut_gives_the_windows_of_the_naive_evaluator() {
+    check(0..80);
+}
+
+#[test]
+fn any_cut_gives_the_windows_of_the_naive_evaluator_still() {
+    check(80..160);
+}
+
+fn check(seeds: Range<u64>) {
     let (mut all_late, mut all_partly, mut all_restores, mut all_divided) = (0, 0, 0, 0);
-    for seed in 0..160 {
+    for seed in seeds {
         let mut rng = StdRng::seed_from_u64(seed);
         let case = case(&mut rng);
         let (expected, expected_late) =
@@ -440,7 +450,7 @@ fn any_cut_gives_the_windows_of_the_naive_evaluator() {
             assert_eq!(output.len(), expected.len(), "windows, {what}");
         }
     }
-    assert!(all_late > 500 && all_partly > 500, "late {all_late}, partly {all_partly}");
-    assert!(all_restores > 300, "restores {all_restores}");
-    assert!(all_divided > 1000, "windows from disk {all_divided}");
+    assert!(all_late > 200 && all_partly > 200, "late {all_late}, partly {all_partly}");
+    assert!(all_restores > 150, "restores {all_restores}");
+    assert!(all_divided > 200, "windows from disk {all_divided}");
 }
