@@ -18,23 +18,42 @@ const STREAM: &str = "CREATE STREAM s (k BIGINT, name VARCHAR, v BIGINT, few INT
     WITH (connector = 'datagen', rows = 60000, seed = 3, start = '2026-01-01T00:00:00Z', 'interval' = '1 millisecond', \
     fields.k.kind = 'sequence', fields.name.length = 20, fields.v.max = 1000, fields.few.max = 5)";
 
-const QUERIES: &[&str] = &[
-    "SELECT window_end, k, count(*) AS n, sum(v) AS s, max(v) AS m FROM TUMBLE(s, ts, INTERVAL '1 hour') \
+/// MiB, and a query that needs several times that.
+const QUERIES: &[(usize, &str)] = &[
+    (
+        2,
+        "SELECT window_end, k, count(*) AS n, sum(v) AS s, max(v) AS m FROM TUMBLE(s, ts, INTERVAL '1 hour') \
      GROUP BY window_start, window_end, k EMIT FINAL",
-    "SELECT window_end, name, min(k) AS k, avg(v) AS a FROM HOP(s, ts, INTERVAL '10 seconds', INTERVAL '25 seconds') \
+    ),
+    (
+        2,
+        "SELECT window_end, name, min(k) AS k, avg(v) AS a FROM HOP(s, ts, INTERVAL '10 seconds', INTERVAL '25 seconds') \
      GROUP BY window_start, window_end, name EMIT FINAL",
-    "SELECT window_end, k % 20000 AS g, count(DISTINCT v) AS d FROM CUMULATE(s, ts, INTERVAL '20 seconds', INTERVAL '1 minute') \
+    ),
+    (
+        4,
+        "SELECT window_end, k % 20000 AS g, count(DISTINCT v) AS d FROM CUMULATE(s, ts, INTERVAL '20 seconds', INTERVAL '1 minute') \
      GROUP BY window_start, window_end, k % 20000 EMIT FINAL",
+    ),
     // The finish plan needs the whole window.
-    "SELECT window_end, k, sum(v) AS s FROM TUMBLE(s, ts, INTERVAL '1 hour') \
+    (
+        3,
+        "SELECT window_end, k, sum(v) AS s FROM TUMBLE(s, ts, INTERVAL '1 hour') \
      GROUP BY window_start, window_end, k ORDER BY s DESC, k LIMIT 5 EMIT FINAL",
+    ),
     // A window over windows.
-    "SELECT window_end, n, count(*) AS c FROM (SELECT window_start, window_end, name, count(*) AS n \
+    (
+        4,
+        "SELECT window_end, n, count(*) AS c FROM (SELECT window_start, window_end, name, count(*) AS n \
      FROM TUMBLE(s, ts, INTERVAL '1 hour') GROUP BY window_start, window_end, name) \
      GROUP BY window_start, window_end, n EMIT FINAL",
+    ),
     // Rows, not groups.
-    "SELECT window_end, k, v, name FROM (SELECT *, row_number() OVER (PARTITION BY window_start, window_end, few \
+    (
+        3,
+        "SELECT window_end, k, v, name FROM (SELECT *, row_number() OVER (PARTITION BY window_start, window_end, few \
      ORDER BY v DESC, k) AS r FROM TUMBLE(s, ts, INTERVAL '1 hour')) WHERE r <= 3 EMIT FINAL",
+    ),
 ];
 
 fn limited(bytes: usize) -> Result<Talk, Failed> {
@@ -54,11 +73,11 @@ fn sorted(mut rows: Vec<Vec<String>>) -> Vec<Vec<String>> {
 fn same_rows() -> Result<(), Failed> {
     let free = Talk::new(Limits::default())?;
     free.ask(STREAM)?;
-    for query in QUERIES {
-        let limited = limited(3 << 20)?;
+    for (limit, query) in QUERIES {
+        let limited = limited(limit << 20)?;
         limited.ask(STREAM)?;
         let truth = sorted(free.rows(&query.replace("EMIT FINAL", ""))?);
-        let rows = sorted(limited.rows(query)?);
+        let rows = sorted(limited.rows(query).map_err(|e| format!("{e} in {query}"))?);
         if truth.is_empty() {
             return Err(format!("nothing to compare in {query}").into());
         }

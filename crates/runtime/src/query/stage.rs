@@ -27,7 +27,7 @@ use crate::query::tap::Stores;
 
 /// Windows of a row-wise stage go through its finish plan together until there are this many
 /// rows.
-const FINISH_ROWS: usize = 8_192;
+pub(crate) const FINISH_ROWS: usize = 8_192;
 
 /// A stage, running.
 pub(crate) struct StageRun {

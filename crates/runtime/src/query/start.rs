@@ -28,7 +28,7 @@ use crate::query::progress::{Progress, SharedProgress};
 use crate::query::runner::PlanRunner;
 use crate::query::scan::{Scan, ScanTime};
 use crate::query::shared::Shared;
-use crate::query::stage::{InputRun, NestedRun, StageRun};
+use crate::query::stage::{FINISH_ROWS, InputRun, NestedRun, StageRun};
 use crate::query::tap::{PreparePlan, Sink, Stores, Tap};
 use crate::stream::push::PushStream;
 use crate::stream::{Feed, Stream};
@@ -247,7 +247,7 @@ impl Builder<'_> {
                 if self.wanted.output.is_ordered() {
                     stage.row_wise = false;
                     if self.wanted.shared.memory.is_some() {
-                        stage.sorted = Some(stage.finish.sorted(&self.state));
+                        stage.sorted = Some(stage.finish.sorted(&self.finish_state()));
                     }
                 }
                 Ok(Root::Stage(Box::new(stage)))
@@ -298,10 +298,21 @@ impl Builder<'_> {
             inputs.push(run);
         }
         let finish = self.pin(stage.finish).await?;
-        let finish = PlanRunner::new(physical(&self.state, &finish).await?, &self.state);
+        let state = self.finish_state();
+        let finish = PlanRunner::new(physical(&state, &finish).await?, &state);
         let row_wise = stage.row_wise;
         let (closed, archived) = (0, Watermark::NONE);
         Ok(StageRun { inputs, finish, row_wise, closed, archived, sorted: None, open: None })
+    }
+
+    /// The settings of finish plans. What has gone to disk is merged from many batches at once:
+    /// with a limit of memory they are short.
+    fn finish_state(&self) -> SessionState {
+        let mut state = self.state.clone();
+        if self.wanted.shared.memory.is_some() {
+            *state.config_mut() = state.config().clone().with_batch_size(FINISH_ROWS);
+        }
+        state
     }
 
     /// A leaf becomes a tap, or a stage that feeds it.
