@@ -10,6 +10,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("memory/windows on disk give the same rows", same_rows),
         Trial::test("memory/a group that cannot be divided is an error", one_group),
         Trial::test("memory/an archived view keeps its order", archived),
+        Trial::test("memory/a stream in memory has a limit", stream_limit),
     ]
 }
 
@@ -108,6 +109,26 @@ fn one_group() -> Result<(), Failed> {
             if named.iter().all(|name| error.0.contains(name)) { Ok(()) } else { Err(error.into()) }
         }
     }
+}
+
+fn stream_limit() -> Result<(), Failed> {
+    let talk = Talk::new(Limits { stream_bytes_max: Some(1 << 20), ..Limits::default() })?;
+    talk.ask("CREATE STREAM p (k BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts)")?;
+    talk.ask(STREAM)?;
+    talk.ask("INSERT INTO p SELECT k, ts FROM s WHERE k < 50000")?;
+    let view = "CREATE MATERIALIZED VIEW v AS SELECT k, v, name, ts FROM s";
+    talk.ask(view)?;
+    for statement in ["INSERT INTO p SELECT k, ts FROM s WHERE k < 30000", "WAIT FOR v"] {
+        let name = if statement.contains("INTO p") { "\"p\"" } else { "\"v\"" };
+        match talk.ask(statement) {
+            Err(error)
+                if [name, "1024 KiB", "--stream-limit"].iter().all(|n| error.0.contains(n)) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Err(format!("{statement} went beyond the limit").into()),
+        }
+    }
+    let rows = talk.rows("SELECT count(*) FROM p")?;
+    if rows == [["50000"]] { Ok(()) } else { Err(format!("{rows:?} rows").into()) }
 }
 
 fn archived() -> Result<(), Failed> {

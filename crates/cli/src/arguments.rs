@@ -70,6 +70,16 @@ struct Common {
     /// Rows of a stream or view that wait in memory until they are archived [default: 1048576].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     tail_rows: Option<u64>,
+    /// Bytes of the same [default: 64MiB].
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    tail_bytes: Option<usize>,
+    /// Memory for the rows of each stream fed by INSERT and of each view, where they are kept in
+    /// memory alone; more is an error (default: no limit).
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    stream_limit: Option<usize>,
+    /// Batches that wait between two steps of a query [default: 16].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    queue_batches: Option<u16>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -156,6 +166,13 @@ impl Arguments {
         limits.memory_bytes_max = self.common().memory_limit;
         if let Some(rows) = self.common().tail_rows {
             limits.tail_rows_max = rows;
+        }
+        if let Some(bytes) = self.common().tail_bytes {
+            limits.tail_bytes_max = bytes;
+        }
+        limits.stream_bytes_max = self.common().stream_limit;
+        if let Some(batches) = self.common().queue_batches {
+            limits.queue_batches_max = usize::from(batches);
         }
         limits
     }

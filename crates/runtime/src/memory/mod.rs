@@ -275,7 +275,7 @@ impl DerefMut for MeasuredStore {
 }
 
 /// Bytes for people.
-fn display(bytes: usize) -> String {
+pub(crate) fn display(bytes: usize) -> String {
     let mut value = bytes;
     let mut unit = "B";
     for larger in ["KiB", "MiB", "GiB", "TiB"] {

@@ -11,7 +11,7 @@ use windrow_sql::leaf::LeafId;
 use crate::query::output::Output;
 use crate::query::progress::SharedProgress;
 use crate::query::runner::PlanRunner;
-use crate::query::shared::{Shared, Status};
+use crate::query::shared::{Shared, Status, of_query};
 use crate::query::stage::StageRun;
 
 /// The root of a query's plan, running.
@@ -46,7 +46,7 @@ impl Coordinator {
         };
         match result {
             Err(error) if error.kind() == ErrorKind::Cancelled => shared.cancel(),
-            Err(error) => shared.fail(Arc::new(error)),
+            Err(error) => shared.fail(Arc::new(of_query(error, &shared.name))),
             Ok(()) => {}
         }
         if let Status::Failed(error) = shared.status() {

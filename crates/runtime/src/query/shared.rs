@@ -233,7 +233,20 @@ pub(crate) fn cancelled() -> Error {
 
 /// The same error once more, for the next one who asks.
 pub(crate) fn again(error: &Arc<Error>) -> Error {
-    let mut copy = Error::new(error.kind(), error.message());
+    with_message(error, error.message().to_owned())
+}
+
+/// The error of a limit says whose it is.
+pub(crate) fn of_query(error: Error, query: &str) -> Error {
+    if error.kind() != ErrorKind::Limit || error.message().contains(query) {
+        return error;
+    }
+    let message = format!("query \"{query}\": {}", error.message());
+    with_message(&Arc::new(error), message)
+}
+
+fn with_message(error: &Arc<Error>, message: String) -> Error {
+    let mut copy = Error::new(error.kind(), message);
     if let Some(detail) = error.detail() {
         copy = copy.with_detail(detail);
     }

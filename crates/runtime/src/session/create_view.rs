@@ -98,7 +98,10 @@ impl Session {
                 self.engine.keep(&name, Arc::clone(&spiller));
                 (kept.log, archived, Some(spiller))
             }
-            _ => (StreamLog::new(Arc::clone(&plan.schema)), Watermark::NONE, None),
+            _ => {
+                let log = StreamLog::new(Arc::clone(&plan.schema), &name, &parts.limits);
+                (log, Watermark::NONE, None)
+            }
         };
         let shared = parts.new_query(Some(name.clone()));
         let stream = Arc::new(Stream {
