@@ -140,10 +140,13 @@ impl Keeper {
         Ok(keeper)
     }
 
-    pub(crate) fn add(&mut self, segment: Segment) {
+    pub(crate) fn add(&mut self, segment: Segment) -> Result<()> {
         let Segment { slice, counts_from, rows, body } = segment;
+        // Without a space, windows are made in memory.
+        let body = if self.space.is_some() { body } else { body.in_memory()? };
         let kept = Kept { id: None, rows, body: Some(body) };
         self.waiting.entry((slice, counts_from)).or_default().push(kept);
+        Ok(())
     }
 
     /// End of the first window after `frontier` that has rows which the windows do not have.

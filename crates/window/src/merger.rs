@@ -187,9 +187,11 @@ impl WindowMerger {
         }
         match &mut self.keeper {
             Some(keeper) => keeper.add(segment),
-            None => self.windows.add(&self.spec, segment)?,
+            None => {
+                let body = segment.body.in_memory()?;
+                self.windows.add(&self.spec, Segment { body, ..segment })
+            }
         }
-        Ok(())
     }
 
     /// Closes all windows that end at `watermark` or before; empty ones do not appear.

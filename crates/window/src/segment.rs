@@ -37,6 +37,14 @@ impl Body {
         })
     }
 
+    /// What is on disk comes back.
+    pub(crate) fn in_memory(self) -> Result<Self> {
+        match self {
+            Self::Spilled(spilled) => spilled.load(),
+            other => Ok(other),
+        }
+    }
+
     /// Two that share their arrays; a live table cannot be shared.
     pub(crate) fn share(self) -> Result<(Self, Self)> {
         match self {

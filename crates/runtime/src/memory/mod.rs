@@ -38,6 +38,9 @@ use crate::durable::files::io_error;
 const PASS_PART: usize = 8;
 /// An operator takes a share from this part of the limit on.
 const SMALL_PART: usize = 64;
+/// When three quarters of the pool are taken, an operator that holds more than this part of it
+/// goes to disk: the rest is for those who cannot give way, such as the hash table of a join.
+const LARGE_PART: usize = 16;
 /// A window is not read back in smaller pieces than this, in bytes.
 const PASS_BYTES_MIN: usize = 64 << 10;
 /// A store is measured when it has taken in so many bytes.
@@ -99,6 +102,10 @@ impl Memory {
             spilled: Arc::clone(spilled),
             held: Mutex::new(Held { parts: vec![], little, share: None }),
         })
+    }
+
+    fn pool_bytes(&self) -> usize {
+        self.limit - self.limit / PASS_PART
     }
 
     fn pass_bytes(&self) -> usize {
@@ -166,7 +173,8 @@ impl Held {
         });
         let fits = share.try_resize(bytes).is_ok();
         share.resize(bytes);
-        fits
+        let tight = memory.pool.reserved() > memory.pool_bytes() / 4 * 3;
+        fits && !(tight && bytes > memory.pool_bytes() / LARGE_PART)
     }
 }
 
