@@ -137,7 +137,7 @@ fn archived() -> Result<(), Failed> {
     let mut all = vec![];
     for limit in [Some(3 << 20), None] {
         let home = tempfile::tempdir()?;
-        // One thread reads the rows in the order of the archive.
+
         let limits = Limits {
             memory_bytes_max: limit,
             batch_rows_max: 2048,
@@ -154,7 +154,7 @@ fn archived() -> Result<(), Failed> {
         if spilled != [[limit.is_some().to_string()]] {
             return Err(format!("on disk: {spilled:?} with {limit:?}").into());
         }
-        all.push(talk.rows("SELECT name, s FROM v")?);
+        all.push(talk.rows("SUBSCRIBE TO v AFTER 0")?);
     }
     if all[0].len() < 30_000 || all[0] != all[1] {
         return Err(format!("{} and {} rows, or another order", all[0].len(), all[1].len()).into());
