@@ -8,12 +8,15 @@
 mod bad_input;
 mod binary;
 mod crash;
+mod disk;
 mod durable;
 mod live;
 mod memory;
 mod nexmark;
 mod program;
 mod readers;
+mod resume;
+mod s3;
 mod slt;
 mod sql_files;
 mod talk;
@@ -34,7 +37,12 @@ fn main() {
     trials.extend(memory::trials());
     trials.extend(binary::trials());
     trials.extend(durable::trials());
+    trials.extend(disk::trials());
     trials.extend(crash::trials());
+    trials.extend(resume::trials());
     trials.extend(readers::trials());
-    libtest_mimic::run(&arguments, trials).exit();
+    trials.extend(s3::trials());
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    s3::stop();
+    conclusion.exit();
 }

@@ -14,8 +14,12 @@ use libtest_mimic::{Failed, Trial};
 
 use crate::program::{Home, Said, count, failed, for_ever};
 
-/// The flag for small spills, so that archiving is going on all the time. Set once the program has it.
-const SMALL_SPILLS: Option<[&str; 2]> = Some(["--tail-rows", "40"]);
+/// Small spills, so that archiving is going on all the time.
+const SMALL_SPILLS: &[&str] = &["--tail-rows", "40"];
+/// Checkpoints all the time.
+const CHECKPOINTS: &[&str] = &["--checkpoint-interval", "0.003"];
+/// Both, so that each falls into the other.
+const BOTH: &[&str] = &["--checkpoint-interval", "0.003", "--tail-rows", "40"];
 
 /// Milliseconds from one row to the next, of disorder, and that the watermark stays behind.
 const STEP: u64 = 100;
@@ -55,12 +59,29 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test(format!("crash/{name}"), move || scenario.run())
     };
     vec![
-        kill("while rows come", 1, 40, Moment::Acknowledged(150), None),
-        kill("while starting", 2, 30, Moment::Started(Duration::from_millis(400)), None),
+        kill("while rows come", 1, 40, Moment::Acknowledged(150), &[]),
+        kill("while starting", 2, 30, Moment::Started(Duration::from_millis(400)), &[]),
         kill("while spilling", 3, 30, Moment::Acknowledged(150), SMALL_SPILLS),
         kill("while ending", 4, 20, Moment::Ending(Duration::from_millis(150)), SMALL_SPILLS),
+        kill("while making checkpoints", 8, 40, Moment::Acknowledged(150), CHECKPOINTS),
+        kill("while resuming", 9, 25, Moment::Started(Duration::from_millis(900)), BOTH),
+        kill("between checkpoints and spills", 10, 30, Moment::Acknowledged(150), BOTH),
         Trial::test("crash/while objects come and go", objects),
         Trial::test("crash/no kill", no_kill),
+    ]
+}
+
+/// The kills of a program whose data directory is in a bucket.
+pub(crate) fn in_bucket() -> Vec<(&'static str, Scenario)> {
+    let kill = |seed, kills, moment, flags| Scenario { seed, kills, moment, flags };
+    vec![
+        ("kill while rows come", kill(11, 8, Moment::Acknowledged(60), None)),
+        ("kill while starting", kill(12, 8, Moment::Started(Duration::from_millis(2_000)), None)),
+        ("kill while spilling", kill(13, 8, Moment::Acknowledged(60), SMALL_SPILLS)),
+        (
+            "kill while ending",
+            kill(14, 6, Moment::Ending(Duration::from_millis(300)), SMALL_SPILLS),
+        ),
     ]
 }
 
@@ -104,18 +125,18 @@ fn wanted(seed: u64, kills: usize) -> (u64, usize) {
 
 /// Many kills of one kind.
 #[derive(Debug, Clone, Copy)]
-struct Scenario {
+pub(crate) struct Scenario {
     seed: u64,
     kills: usize,
     moment: Moment,
-    flags: Option<[&'static str; 2]>,
+    flags: &'static [&'static str],
 }
 
 impl Scenario {
-    fn run(self) -> Result<(), Failed> {
+    pub(crate) fn run(self) -> Result<(), Failed> {
         let (seed, kills) = wanted(self.seed, self.kills);
         let mut world = World::new(seed)?;
-        world.home.flags = self.flags.iter().flatten().map(|flag| (*flag).to_owned()).collect();
+        world.home.flags = self.flags.iter().map(|flag| (*flag).to_owned()).collect();
         let (mut killed, mut rounds) = (0, 0);
         let mut rounds_of_it = || -> Result<(), Failed> {
             while killed < kills {

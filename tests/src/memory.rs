@@ -144,7 +144,7 @@ fn archived() -> Result<(), Failed> {
             threads: 1,
             ..Limits::default()
         };
-        let talk = Talk::durable(limits, home.path())?;
+        let talk = Talk::at(home.path(), &limits)?;
         talk.ask(STREAM)?;
         talk.ask(view)?;
         talk.ask("WAIT FOR v")?;

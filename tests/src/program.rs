@@ -16,6 +16,8 @@ use std::time::Duration;
 use libtest_mimic::Failed;
 use tempfile::TempDir;
 
+use crate::s3;
+
 /// Who says nothing for so long hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -114,6 +116,8 @@ impl Said {
 /// A data directory, which may not be there yet, beside the files that the test needs.
 pub(crate) struct Home {
     temp: TempDir,
+    /// Where the data directory is when it is in a bucket.
+    bucket: Option<s3::Place>,
     /// Whether the program is told of the directory; otherwise everything is in memory.
     pub(crate) durable: bool,
     /// What every start is told besides.
@@ -121,13 +125,53 @@ pub(crate) struct Home {
 }
 
 impl Home {
+    /// A new one, on disk or in a bucket as the test wants it.
     pub(crate) fn new() -> Result<Self, Failed> {
-        Ok(Self { temp: tempfile::tempdir()?, durable: true, flags: vec![] })
+        let (temp, bucket) = (tempfile::tempdir()?, s3::new_place()?);
+        Ok(Self { temp, bucket, durable: true, flags: vec![] })
     }
 
     /// The data directory.
     pub(crate) fn data(&self) -> PathBuf {
-        self.temp.path().join("data")
+        match &self.bucket {
+            Some(place) => PathBuf::from(place.url()),
+            None => self.temp.path().join("data"),
+        }
+    }
+
+    /// The bucket that it is in.
+    pub(crate) fn bucket(&self) -> Option<&s3::Place> {
+        self.bucket.as_ref()
+    }
+
+    /// Runs the program so that it finds the data directory.
+    pub(crate) fn command(&self) -> Result<Command, Failed> {
+        let mut command = Command::new(program()?);
+        command.envs(self.bucket.iter().flat_map(s3::Place::environment));
+        Ok(command)
+    }
+
+    /// The bytes of a file of the data directory.
+    pub(crate) fn read(&self, path: &Path) -> Result<Vec<u8>, Failed> {
+        self.contents()?.remove(path).ok_or_else(|| format!("no {}", path.display()).into())
+    }
+
+    /// Writes a file of the data directory.
+    pub(crate) fn write(&self, path: &Path, bytes: Vec<u8>) -> Result<(), Failed> {
+        if let Some(place) = &self.bucket {
+            return place.write(path, bytes);
+        }
+        let to = self.data().join(path);
+        std::fs::create_dir_all(to.parent().ok_or("no parent")?)?;
+        Ok(std::fs::write(to, bytes)?)
+    }
+
+    /// Removes a file of the data directory.
+    pub(crate) fn remove(&self, path: &Path) -> Result<(), Failed> {
+        match &self.bucket {
+            Some(place) => place.remove(path),
+            None => Ok(std::fs::remove_file(self.data().join(path))?),
+        }
     }
 
     /// A file that is not in the data directory.
@@ -138,10 +182,8 @@ impl Home {
     /// A copy of all of it, for trials that damage it.
     pub(crate) fn copy(&self) -> Result<Self, Failed> {
         let copy = Self { flags: self.flags.clone(), ..Self::new()? };
-        for (path, bytes) in contents(&self.data())? {
-            let to = copy.data().join(path);
-            std::fs::create_dir_all(to.parent().ok_or("no parent")?)?;
-            std::fs::write(to, bytes)?;
+        for (path, bytes) in self.contents()? {
+            copy.write(&path, bytes)?;
         }
         Ok(copy)
     }
@@ -155,7 +197,7 @@ impl Home {
     pub(crate) fn start(&self, sql: &str) -> Result<Running, Failed> {
         let script = self.beside("statements.sql");
         std::fs::write(&script, sql)?;
-        let mut command = Command::new(program()?);
+        let mut command = self.command()?;
         if self.durable {
             command.arg(self.data());
         }
@@ -202,22 +244,28 @@ impl Home {
 
     /// The directory of the view or stream (`kind` is "views" or "streams") with `name` in its directory's name.
     pub(crate) fn directory_of(&self, kind: &str, name: &str) -> Result<PathBuf, Failed> {
-        let mut found = vec![];
-        for entry in std::fs::read_dir(self.data().join(kind))? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().contains(name) {
-                found.push(entry.path());
+        let mut found: Vec<PathBuf> = vec![];
+        for path in self.contents()?.keys() {
+            let Ok(below) = path.strip_prefix(kind) else { continue };
+            let Some(directory) = below.iter().next() else { continue };
+            let wanted = directory.to_string_lossy().contains(name);
+            let directory = Path::new(kind).join(directory);
+            if wanted && !found.contains(&directory) {
+                found.push(directory);
             }
         }
         match &found[..] {
-            [one] => Ok(one.clone()),
+            [one] => Ok(self.data().join(one)),
             _ => Err(format!("{kind} of {name:?}: {found:?}").into()),
         }
     }
 
     /// Every file of the data directory, by its path there.
     pub(crate) fn contents(&self) -> Result<BTreeMap<PathBuf, Vec<u8>>, Failed> {
-        contents(&self.data())
+        match &self.bucket {
+            Some(place) => place.contents(),
+            None => contents(&self.data()),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use libtest_mimic::{Failed, Trial};
 
@@ -17,8 +18,15 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 const REQUIREMENTS: &str = "tests/readers/requirements.txt";
 
-/// A Python that has the readers.
-fn python() -> Result<PathBuf, Failed> {
+/// A Python that has the readers, and the server of the tests in a bucket.
+pub(crate) fn python() -> Result<PathBuf, Failed> {
+    static MADE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let made = MADE
+        .get_or_init(|| make_python().map_err(|e| e.message().unwrap_or("no Python").to_owned()));
+    made.clone().map_err(Failed::from)
+}
+
+fn make_python() -> Result<PathBuf, Failed> {
     let target = target_profile()?;
     let venv = target.parent().ok_or("no target directory")?.join("readers-venv");
     let python = venv.join("bin/python");

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
@@ -49,10 +50,19 @@ impl Talk {
         Self::open(EngineConfig { limits, ..EngineConfig::default() })
     }
 
-    /// The same with a data directory.
-    pub(crate) fn durable(limits: Limits, data: &Path) -> Result<Self, Refusal> {
-        let data_dir = Some(data.to_owned());
-        Self::open(EngineConfig { limits, data_dir, ..EngineConfig::default() })
+    /// An engine on the data directory `dir`; waits for who has it to let it go.
+    pub(crate) fn at(dir: &Path, limits: &Limits) -> Result<Self, Refusal> {
+        let mut tries = 0;
+        loop {
+            let (limits, data_dir) = (limits.clone(), Some(dir.to_owned()));
+            match Self::open(EngineConfig { limits, data_dir, ..EngineConfig::default() }) {
+                Err(Refusal(why)) if why.contains("in use") && tries < 500 => {
+                    tries += 1;
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                done => return done,
+            }
+        }
     }
 
     fn open(config: EngineConfig) -> Result<Self, Refusal> {
@@ -62,6 +72,11 @@ impl Talk {
             Ok(Self { engine, session })
         };
         open().map_err(|e: windrow_core::Error| Refusal(e.render("")))
+    }
+
+    /// Archives what is finished and ends.
+    pub(crate) fn close(self) -> Result<(), Refusal> {
+        block_on(self.engine.close()).map_err(|e| Refusal(e.render("")))
     }
 
     /// Runs one statement to its end.

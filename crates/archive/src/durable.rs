@@ -71,18 +71,23 @@ impl SyncedLocal {
         });
         let is = is.await?;
         if is != Some(sum) {
-            let how = match is {
-                None => "missing",
-                Some(_) => "damaged: its checksum is wrong",
-            };
-            let why = format!("the archive file \"/{location}\" is {how}");
-            let source = windrow_core::Error::new(windrow_core::ErrorKind::Corrupt, why)
-                .with_hint("Restore the file from a backup; nothing has been overwritten.");
-            return Err(Error::Generic { store: "archive", source: Box::new(source) });
+            return Err(wrong(location, is));
         }
         self.verified.lock().insert(location.clone());
         Ok(())
     }
+}
+
+/// The error of an archive file whose checksum `is` not the one in its name; `None`: it is missing.
+pub(crate) fn wrong(location: &Path, is: Option<u32>) -> Error {
+    let how = match is {
+        None => "missing",
+        Some(_) => "damaged: its checksum is wrong",
+    };
+    let why = format!("the archive file \"/{location}\" is {how}");
+    let source = windrow_core::Error::new(windrow_core::ErrorKind::Corrupt, why)
+        .with_hint("Restore the file from a backup; nothing has been overwritten.");
+    Error::Generic { store: "archive", source: Box::new(source) }
 }
 
 impl std::fmt::Display for SyncedLocal {

@@ -69,8 +69,9 @@ pub(crate) fn delta(what: &str, e: DeltaTableError) -> Error {
         DeltaTableError::Transaction { .. }
             | DeltaTableError::VersionAlreadyExists(_)
             | DeltaTableError::Io { .. }
-    ) || cause::<ObjectStoreError>(&e)
-        .is_some_and(|o| !matches!(o, ObjectStoreError::NotFound { .. }))
+    ) || kernel_did_not_reach_store(&text)
+        || cause::<ObjectStoreError>(&e)
+            .is_some_and(|o| !matches!(o, ObjectStoreError::NotFound { .. }))
         || cause::<io::Error>(&e).is_some_and(|io| io.kind() != io::ErrorKind::NotFound);
     let internal = matches!(
         e,
@@ -87,6 +88,11 @@ pub(crate) fn delta(what: &str, e: DeltaTableError) -> Error {
         ErrorKind::Corrupt
     };
     Error::new(kind, format!("cannot {what}: {text}")).with_source(e)
+}
+
+/// Whether the kernel of the library got no answer from the store. It does not say so by a cause.
+fn kernel_did_not_reach_store(text: &str) -> bool {
+    text.contains("Error interacting with object store") && !text.contains("not found")
 }
 
 /// A Parquet file that cannot be read.

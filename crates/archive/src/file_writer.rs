@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::kernels::cmp::distinct;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
 use windrow_core::{Error, Result};
 
 use crate::file_stats::{FileStats, StatsCollector};
@@ -117,11 +118,21 @@ impl FileWriter {
     fn begin(&self) -> Result<Open> {
         let level = ZstdLevel::try_new(self.options.compression_level)
             .map_err(|e| failure::encoding(&self.spec.name, e))?;
-        let properties = WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
             .set_created_by(format!("windrow {}", self.spec.engine_version))
             .set_compression(Compression::ZSTD(level))
-            .set_max_row_group_row_count(Some(self.options.row_group_rows.max(1)))
-            .build();
+            .set_max_row_group_row_count(Some(self.options.row_group_rows.max(1)));
+        if self.options.bloom_filters {
+            // The writer folds a filter that turns out too large.
+            let distinct = self.options.row_group_rows.max(1) as u64;
+            for field in self.stored.fields().iter().filter(|f| is_key(f.data_type())) {
+                let column = ColumnPath::from(vec![field.name().clone()]);
+                properties = properties
+                    .set_column_bloom_filter_enabled(column.clone(), true)
+                    .set_column_bloom_filter_max_ndv(column, distinct);
+            }
+        }
+        let properties = properties.build();
         let writer = ArrowWriter::try_new(vec![], Arc::clone(&self.stored), Some(properties))
             .map_err(|e| failure::encoding(&self.spec.name, e))?;
         let stats = StatsCollector::new(&self.spec.schema)?;
@@ -170,6 +181,12 @@ impl FileWriter {
         self.end()?;
         Ok(self.done)
     }
+}
+
+/// Whether people look for single values of such a column.
+fn is_key(kind: &DataType) -> bool {
+    let text = matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    kind.is_integer() || text
 }
 
 /// The first row whose time is not that of the row before it.

@@ -29,6 +29,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+mod verified;
 
 pub use durable::SyncedLocal;
 pub use snapshot::ArchiveSnapshot;

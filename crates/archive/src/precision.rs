@@ -16,6 +16,7 @@ use arrow::datatypes::{
     DataType, Field, Int16Type, Schema, SchemaRef, TimeUnit, TimestampNanosecondType,
 };
 use datafusion::common::ScalarValue;
+use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result as EngineResult;
 use datafusion::logical_expr::utils::split_conjunction;
@@ -69,6 +70,17 @@ pub(crate) fn split(batch: &RecordBatch, stored: &SchemaRef) -> Result<RecordBat
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(stored), columns, &options)
         .map_err(|e| Error::internal(format!("rows do not fit a file: {e}")).with_source(e))
+}
+
+/// A bound of a column of the table as a bound of what is stored of it.
+pub(crate) fn stored_bound(bound: &Precision<ScalarValue>) -> Precision<ScalarValue> {
+    match bound {
+        Precision::Exact(ScalarValue::TimestampNanosecond(Some(nanos), zone)) => {
+            let whole = nanos.saturating_sub(nanos.rem_euclid(MICRO));
+            Precision::Exact(ScalarValue::TimestampNanosecond(Some(whole), zone.clone()))
+        }
+        other => other.clone(),
+    }
 }
 
 /// A column of the table from the two of a file.

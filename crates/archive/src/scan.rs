@@ -113,6 +113,13 @@ impl ArchiveSnapshot {
         file.object_meta.location = path;
         let mut statistics = entry.stats.to_datafusion();
         let known = Arc::make_mut(&mut statistics);
+        // What is said of a column must hold of what is stored: where both bounds are the same,
+        // the engine takes them for the column.
+        for column in &mut known.column_statistics {
+            for bound in [&mut column.min_value, &mut column.max_value] {
+                *bound = precision::stored_bound(bound);
+            }
+        }
         let stored = precision::stored(&self.spec.schema).fields().len();
         known.column_statistics.resize_with(stored, ColumnStatistics::new_unknown);
         file.with_statistics(statistics).with_extension(Arc::clone(entry))

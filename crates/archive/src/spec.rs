@@ -91,6 +91,8 @@ pub struct ArchiveOptions {
     pub compression_level: i32,
     /// The log gets a checkpoint every so many commits.
     pub checkpoint_interval: u64,
+    /// Whether columns of integers and text get Bloom filters.
+    pub bloom_filters: bool,
 }
 
 impl Default for ArchiveOptions {
@@ -101,6 +103,7 @@ impl Default for ArchiveOptions {
             row_group_rows_soft: 64 << 10,
             compression_level: 1,
             checkpoint_interval: 100,
+            bloom_filters: false,
         }
     }
 }

@@ -10,6 +10,7 @@ use url::Url;
 use windrow_core::{Error, Result};
 
 use crate::durable::SyncedLocal;
+use crate::verified::Verified;
 
 /// A place in an object store.
 #[derive(Debug, Clone)]
@@ -46,7 +47,7 @@ impl Storage {
     }
 
     /// A place in an object store. The root of `store` is the root of the bucket; the path of
-    /// `url` is the place in it.
+    /// `url` is the place in it. Archive files are compared with their checksums, as on a disk.
     ///
     /// # Errors
     /// When the URL has no usable path.
@@ -59,7 +60,7 @@ impl Storage {
         let prefix = Path::from_url_path(url.path()).map_err(|e| {
             Error::config(format!("\"{url}\" has no usable path: {e}")).with_source(e)
         })?;
-        Ok(Self { store, url, prefix, local: None })
+        Ok(Self { store: Arc::new(Verified::new(store)), url, prefix, local: None })
     }
 
     /// The place `name` below this one.

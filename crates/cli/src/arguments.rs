@@ -1,6 +1,7 @@
 //! What stands on the command line, and what it means.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use windrow_core::{Error, Limits, Result};
@@ -33,7 +34,8 @@ pub(crate) struct Arguments {
 /// What `windrow` does without a command.
 #[derive(Debug, Args)]
 struct Direct {
-    /// Where everything is kept durably; without it, everything is in memory.
+    /// Where everything is kept durably (a directory, or s3://bucket/prefix); without it, everything
+    /// is in memory.
     dir: Option<String>,
     /// Run these statements and exit; may be given several times.
     #[arg(short = 'c', long = "command", value_name = "SQL")]
@@ -60,7 +62,8 @@ struct Common {
     /// Write no progress, notices and timings to stderr, only errors.
     #[arg(short, long)]
     quiet: bool,
-    /// Where everything is kept durably; without it, everything is in memory.
+    /// Where everything is kept durably (a directory, or s3://bucket/prefix); without it, everything
+    /// is in memory.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
     /// Memory for the state of windows, sorts, joins and groupings, such as 256MB or 4GiB; what is
@@ -80,6 +83,9 @@ struct Common {
     /// Batches that wait between two steps of a query [default: 16].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     queue_batches: Option<u16>,
+    /// Seconds from one checkpoint of a query to the next [default: 10].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    checkpoint_interval: Option<Duration>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -140,15 +146,11 @@ impl Arguments {
     /// The data directory asked for.
     ///
     /// # Errors
-    /// When it is a file, or an object store.
+    /// When it is a file.
     pub(crate) fn data_dir(&self) -> Result<Option<PathBuf>> {
         let Some(dir) = self.common().data_dir.as_ref().or(self.direct.dir.as_ref()) else {
             return Ok(None);
         };
-        if dir.contains("://") {
-            return Err(later(format!("cannot keep data in \"{dir}\""))
-                .with_hint("Name a local directory."));
-        }
         let path = PathBuf::from(dir);
         if path.is_file() {
             return Err(Error::config(format!("\"{dir}\" is a file, not a data directory"))
@@ -173,6 +175,9 @@ impl Arguments {
         limits.stream_bytes_max = self.common().stream_limit;
         if let Some(batches) = self.common().queue_batches {
             limits.queue_batches_max = usize::from(batches);
+        }
+        if let Some(interval) = self.common().checkpoint_interval {
+            limits.checkpoint_interval = interval;
         }
         limits
     }
@@ -237,6 +242,15 @@ fn parse_size(text: &str) -> std::result::Result<usize, String> {
 /// The error for what a later version will do.
 fn later(message: impl Into<String>) -> Error {
     Error::config(message).with_detail("It comes with a later version of Windrow.")
+}
+
+/// A time in seconds, with a fraction or not.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "write a number of seconds, such as 10 or 0.5")?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if duration >= Duration::from_millis(1) => Ok(duration),
+        _ => Err("it is at least 0.001 seconds".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -309,7 +323,7 @@ mod tests {
         assert_eq!(dir("windrow").unwrap(), None);
         assert_eq!(dir("windrow data").unwrap(), Some("data".into()));
         assert_eq!(dir("windrow run a.sql --data-dir d").unwrap(), Some("d".into()));
-        assert!(dir("windrow s3://bucket/data").is_err());
+        assert_eq!(dir("windrow s3://b/data").unwrap(), Some("s3://b/data".into()));
         let file = dir("windrow Cargo.toml").unwrap_err();
         assert_eq!(file.hints(), ["To run that file: windrow run Cargo.toml"]);
     }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use windrow_core::{Error, Result};
-use windrow_runtime::{Engine, EngineConfig};
+use windrow_runtime::{Engine, EngineConfig, Recovery};
 
 use crate::arguments::{Arguments, Work};
 use crate::failure::Failure;
@@ -50,6 +50,9 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
         data_dir: data_dir.clone(),
         ..EngineConfig::default()
     })?;
+    if !arguments.printing().quiet {
+        tell(&engine.recovery());
+    }
     // Everything heavy happens on the engine's own threads; this one waits and prints.
     let waiting = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -68,6 +71,18 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
     // What went wrong first is what is told.
     let closed = waiting.block_on(engine.close());
     done.and(closed.map_err(Failure::from))
+}
+
+/// What was found in the data directory.
+fn tell(recovery: &Recovery) {
+    recovery.notices.iter().for_each(|notice| eprintln!("notice: {notice}"));
+    let views = |n| if n == 1 { "1 view".to_owned() } else { format!("{n} views") };
+    if recovery.resumed > 0 {
+        eprintln!("notice: {} resumed from checkpoints", views(recovery.resumed));
+    }
+    if recovery.again > 0 {
+        eprintln!("notice: {} worked out again from streams", views(recovery.again));
+    }
 }
 
 /// Sends the log to stderr: warnings, or what `WINDROW_LOG` asks for.

@@ -29,6 +29,10 @@ pub struct Limits {
     pub memory_bytes_max: Option<usize>,
     /// How long finished windows stay in memory alone before they are archived, at the longest.
     pub spill_interval: std::time::Duration,
+    /// From one checkpoint of a query to the next (with a data directory only).
+    pub checkpoint_interval: std::time::Duration,
+    /// How long an INSERT waits for an archive that fails to take in the rows before it.
+    pub archive_wait: std::time::Duration,
 }
 
 impl Default for Limits {
@@ -45,6 +49,8 @@ impl Default for Limits {
             stream_bytes_max: None,
             memory_bytes_max: None,
             spill_interval: std::time::Duration::from_secs(5),
+            checkpoint_interval: std::time::Duration::from_secs(10),
+            archive_wait: std::time::Duration::from_secs(30),
         }
     }
 }

@@ -74,6 +74,9 @@ pub struct Split {
     /// Smallest and largest event time in ticks, where known *exactly* before reading
     /// (from Parquet statistics). `None`: not known.
     pub event_times: Option<(i64, i64)>,
+    /// What it is read from, as far as that can be told: a file and its size. Another text after a
+    /// restart means that what was read before cannot be gone on from.
+    pub identity: Arc<str>,
     /// What the source needs to find it again.
     pub detail: Arc<dyn Any + Send + Sync>,
 }
@@ -91,6 +94,9 @@ pub struct ScanRequest {
     /// per row. Rows may then be left out only in whole splits whose event times are known;
     /// without it, any row that fails a predicate may be left out.
     pub event_time: Option<usize>,
+    /// Rows before this offset are not wanted: they were read before a restart. A reader may
+    /// begin there, or anywhere before it.
+    pub from: Option<u64>,
     /// Read what is there now and end, even if the source is endless.
     pub until_now: bool,
     /// Rows in a batch at most.

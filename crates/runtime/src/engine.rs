@@ -23,6 +23,7 @@ use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::plan::{micro_batch_state, session_state};
 
 use crate::catalog::{Catalog, Object, system};
+use crate::durable::checkpoint::Newest;
 use crate::durable::store::Store;
 use crate::memory::Memory;
 use crate::query::kept::{BadRows, LateRows};
@@ -51,7 +52,8 @@ pub struct EngineConfig {
     pub limits: Limits,
     /// Who tells the time; `None`: the machine. Tests bring their own.
     pub clock: Option<Arc<dyn Clock>>,
-    /// Where everything is kept durably; `None`: in memory. One engine at a time has a directory.
+    /// Where everything is kept durably: a directory, or a URL such as `s3://bucket/prefix`; `None`:
+    /// in memory. One engine at a time has a directory.
     pub data_dir: Option<PathBuf>,
 }
 
@@ -94,6 +96,8 @@ pub(crate) struct Inner {
     pub(crate) store: Option<Arc<Store>>,
     /// Who moves rows to the archive, by stream and view.
     spillers: Mutex<BTreeMap<String, Arc<Spiller>>>,
+    /// For people: what became of the data directory's queries when it was opened.
+    told: Mutex<Recovery>,
     runtime: Mutex<Option<Runtime>>,
 }
 
@@ -123,6 +127,17 @@ pub(crate) struct ScanNote {
     pub(crate) queries: Vec<Arc<Shared>>,
     pub(crate) progress: Weak<Mutex<ScanProgress>>,
     pub(crate) time_type: Option<DataType>,
+}
+
+/// What became of the queries of a data directory when it was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Views whose queries go on from a checkpoint.
+    pub resumed: usize,
+    /// Views that are worked out again from what their streams hold.
+    pub again: usize,
+    /// What could not be used, and why, a sentence each.
+    pub notices: Vec<String>,
 }
 
 /// How much has been read since the engine was opened.
@@ -159,8 +174,9 @@ impl Engine {
             .map_err(|e| Error::internal(format!("cannot start threads: {e}")).with_source(e))?;
         let (catalogs, schema) = catalogs()?;
         let memory = limits.memory_bytes_max.map(|limit| {
-            let tmp = config.data_dir.as_ref().map(|data| data.join("tmp"));
-            Memory::new(limit, tmp)
+            // A bucket is no place for what lives as long as the process.
+            let local = config.data_dir.as_ref().filter(|d| !d.to_string_lossy().contains("://"));
+            Memory::new(limit, local.map(|data| data.join("tmp")))
         });
         let env = match &memory {
             Some(memory) => memory.env()?,
@@ -192,6 +208,7 @@ impl Engine {
             pending: Mutex::default(),
             store,
             spillers: Mutex::default(),
+            told: Mutex::default(),
             runtime: Mutex::new(Some(runtime)),
         };
         let engine = Self { inner: Arc::new(inner) };
@@ -254,6 +271,11 @@ impl Engine {
         self.inner.catalog.names()
     }
 
+    /// What became of the queries of the data directory when it was opened.
+    pub fn recovery(&self) -> Recovery {
+        self.inner.told.lock().clone()
+    }
+
     /// Waits for the views that read only bounded inputs.
     ///
     /// # Errors
@@ -270,7 +292,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes in what was pushed, archives all finished windows and stops. Without a data directory
+    /// Takes in what was pushed, makes checkpoints, archives all finished windows and stops. Without a data directory
     /// it stops at once.
     ///
     /// # Errors
@@ -284,6 +306,7 @@ impl Engine {
             let inner = Arc::clone(&self.inner);
             let work = self.inner.parts.cpu.spawn(async move {
                 session.settle().await;
+                inner.checkpoint_all().await;
                 inner.spill_all().await
             });
             closed = work.await.map_err(|e| {
@@ -329,11 +352,58 @@ impl Inner {
         self.spillers.lock().insert(name.to_owned(), spiller);
     }
 
+    /// Remembers what a view's query goes on from.
+    pub(crate) fn tell(&self, view: &str, newest: &Newest) {
+        let mut told = self.told.lock();
+        told.resumed += usize::from(newest.resume.is_some());
+        told.notices.extend(newest.passed_over.iter().map(|why| format!("view \"{view}\": {why}")));
+        told.again += usize::from(newest.resume.is_none());
+    }
+
+    /// Makes checkpoints of a query now and then, until it is over.
+    pub(crate) fn keep_checkpoints(&self, query: Arc<Shared>) {
+        let (clock, interval) =
+            (Arc::clone(&self.parts.clock), self.parts.limits.checkpoint_interval);
+        self.parts.cpu.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = clock.sleep(interval) => {}
+                    _ended = query.ended() => return,
+                }
+                if query.checkpoint().await.is_err() {
+                    // Its writer has told why; the next one writes what this one could not.
+                    tracing::debug!(query = query.name, "a checkpoint is left out");
+                }
+            }
+        });
+    }
+
+    /// Makes a checkpoint of each query that has some.
+    async fn checkpoint_all(&self) {
+        for object in self.catalog.all() {
+            if let Object::Materialized(view) = object
+                && view.checkpoints.is_some()
+                && view.query.checkpoint().await.is_err()
+            {
+                tracing::debug!(view = view.name, "the last checkpoint stays the one before");
+            }
+        }
+    }
+
     /// Nothing moves to the archive of this name any more.
     pub(crate) async fn let_go(&self, name: &str) {
         let spiller = self.spillers.lock().remove(name);
         if let Some(spiller) = spiller {
             spiller.stop().await;
+        }
+        let checkpoints = match self.catalog.get(name) {
+            Some(Object::Materialized(view)) => view.checkpoints.clone(),
+            _ => None,
+        };
+        if let Some(checkpoints) = checkpoints
+            && let Err(error) = tokio::task::spawn_blocking(move || checkpoints.stop()).await
+        {
+            tracing::error!(name, %error, "checkpoints could not be stopped");
         }
     }
 
@@ -344,7 +414,7 @@ impl Inner {
         let mut done = Ok(());
         for spiller in spillers.values() {
             if spiller.is_view() {
-                done = done.and(spiller.spill().await);
+                done = done.and(spiller.spill().await.map(|_| ()));
             }
             spiller.stop().await;
         }

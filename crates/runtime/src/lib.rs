@@ -16,6 +16,6 @@ pub(crate) mod query;
 mod session;
 pub(crate) mod stream;
 
-pub use engine::{Engine, EngineConfig, Progress};
+pub use engine::{Engine, EngineConfig, Progress, Recovery};
 pub use session::{Outcome, ResultStream, Session, SessionOptions, UnusedRows};
 pub use stream::push::Pushed;

@@ -93,3 +93,20 @@ async fn a_scan_has_projection_count_and_limit() {
     table.vacuum(std::time::Duration::ZERO).await.unwrap();
     assert_eq!(count(plan).await, 200);
 }
+
+/// The engine takes a column whose bounds are the same for a constant.
+#[tokio::test]
+async fn nanoseconds_that_are_all_the_same_are_scanned_as_they_are() {
+    use arrow::array::TimestampNanosecondArray;
+    let at = DataType::Timestamp(TimeUnit::Nanosecond, None);
+    let schema = Arc::new(Schema::new(vec![Field::new("at", at, false)]));
+    let spec = spec_of(Arc::clone(&schema), Some(0));
+    let table = ArchiveTable::open(in_memory(), spec, clock()).await.unwrap();
+    let times = TimestampNanosecondArray::from(vec![59_999_999_999; 3]);
+    let rows = RecordBatch::try_new(schema, vec![Arc::new(times)]).unwrap();
+    let provenance = Provenance::default();
+    table.append(std::slice::from_ref(&rows), 0, 1, &provenance).await.unwrap();
+    let context = SessionContext::new();
+    let plan = table.snapshot().scan(&context.state(), None, &[], None).await.unwrap();
+    assert_eq!(collect(plan, context.task_ctx()).await.unwrap(), [rows]);
+}

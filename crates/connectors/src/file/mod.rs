@@ -109,6 +109,7 @@ struct SplitPlan {
     rows: Option<u64>,
     bytes: Option<u64>,
     event_times: Option<(i64, i64)>,
+    identity: Arc<str>,
     detail: Detail,
 }
 
@@ -253,6 +254,7 @@ impl FileSource {
         let file = Arc::new(self.footer(found).await?);
         let columns = Arc::new(file.find_columns(&self.schema)?);
         let starts = file.row_starts();
+        let identity: Arc<str> = format!("{} ({} bytes)", found.name, found.size).into();
         let mut splits = vec![];
         for (row_group, pair) in starts.windows(2).enumerate() {
             let [first, end] = pair else { continue };
@@ -265,6 +267,7 @@ impl FileSource {
                 rows: Some(end - first),
                 bytes: file.group_bytes(row_group),
                 event_times,
+                identity: Arc::clone(&identity),
                 detail: Detail::Parquet(Arc::new(ParquetSplit {
                     file: Arc::clone(&file),
                     row_group,
@@ -288,6 +291,11 @@ impl FileSource {
         let cuts = file.packing == Packing::Plain && !self.options.follow && found.size > step;
         let cuts = cuts && (self.format == Format::Json || self.has_no_quotes(&file).await?);
         let count = if cuts { found.size.div_ceil(step) } else { 1 };
+        // A file that is followed grows.
+        let identity: Arc<str> = match file.grows() {
+            Some(_) => found.name.as_str().into(),
+            None => format!("{} ({} bytes)", found.name, found.size).into(),
+        };
         let splits = (0..count).map(|number| {
             let start = number * step;
             let end = (number + 1 < count).then_some(start + step);
@@ -295,7 +303,13 @@ impl FileSource {
                 rows: None,
                 bytes: Some(end.unwrap_or(found.size) - start),
                 event_times: None,
-                detail: Detail::Text(Arc::new(TextSplit { file: Arc::clone(&file), start, end })),
+                identity: Arc::clone(&identity),
+                detail: Detail::Text(Arc::new(TextSplit {
+                    file: Arc::clone(&file),
+                    start,
+                    end,
+                    goes_on_at: None,
+                })),
             }
         });
         Ok(splits.collect())
@@ -378,6 +392,7 @@ fn partition(id: PartitionId, name: String, plans: Vec<SplitPlan>) -> Partition 
         rows: plan.rows,
         bytes: plan.bytes,
         event_times: plan.event_times,
+        identity: plan.identity,
         detail: Arc::new(plan.detail),
     };
     Partition { id, name, splits: plans.into_iter().enumerate().map(split).collect() }
@@ -440,7 +455,9 @@ impl Source for FileSource {
             }
             Detail::Text(split) => {
                 let file = &split.file;
-                let needs_first = split.start > 0 && matches!(file.format, TextFormat::Csv(_));
+                let resumed = split.resumed(scan.from)?;
+                let split = resumed.as_ref().unwrap_or(split);
+                let needs_first = split.begins_late() && matches!(file.format, TextFormat::Csv(_));
                 let first = if needs_first {
                     let look = || async {
                         let records = first_records(file, 1, &self.env.io).await?;

@@ -56,6 +56,7 @@ fn all(source: &dyn Source) -> ScanRequest {
         projection: (0..source.schema().fields().len()).collect(),
         predicates: vec![],
         event_time: None,
+        from: None,
         until_now: false,
         batch_rows_max: 65_536,
     }
@@ -503,6 +504,52 @@ async fn no_cut_changes_what_is_read() {
             }
         }
     }
+}
+
+/// Reading each split from any batch on gives what reading all of it gave from there on.
+#[tokio::test]
+async fn reading_goes_on_at_any_batch() {
+    let mut random = Random(7);
+    let csv = random_csv(&mut random, true);
+    let plain = random_csv(&mut random, false);
+    let json = random_json(&mut random);
+    let case = Case::new(&[
+        ("q.csv", csv.as_bytes()),
+        ("p.csv", plain.as_bytes()),
+        ("j.json", json.as_bytes()),
+    ]);
+    for name in ["q.csv", "p.csv", "j.json"] {
+        let tuning = Tuning { split_bytes: 700, block_bytes: 300 };
+        let source = case.open_tuned(name, &[], ab(), tuning).await.unwrap();
+        let scan = ScanRequest { batch_rows_max: 3, ..all(&source) };
+        for split in &source.discover().await.unwrap()[0].splits {
+            let mut rest: Vec<(u64, Vec<RecordBatch>)> = vec![];
+            let mut reader = source.open(split, &scan).await.unwrap();
+            while let Some(batch) = reader.next().await.unwrap() {
+                rest.iter_mut().for_each(|(_, rows)| rows.push(batch.rows.clone()));
+                rest.push((batch.offsets.end(), vec![]));
+            }
+            for (from, expected) in rest {
+                let scan = ScanRequest { from: Some(from), ..scan.clone() };
+                let mut reader = source.open(split, &scan).await.unwrap();
+                let (mut got, mut at) = (vec![], from);
+                while let Some(batch) = reader.next().await.unwrap() {
+                    assert_eq!(batch.offsets.start(), at, "{name}");
+                    at = batch.offsets.end();
+                    got.push(batch.rows);
+                }
+                let all = |rows: &[RecordBatch]| {
+                    arrow::compute::concat_batches(&source.schema(), rows).unwrap()
+                };
+                assert_eq!(all(&got), all(&expected), "{name} from {from}");
+            }
+        }
+    }
+    let source = case.open("j.json", &[], ab()).await.unwrap();
+    let split = &source.discover().await.unwrap()[0].splits[0];
+    let scan = ScanRequest { from: Some(1 << 40), ..all(&source) };
+    let error = source.open(split, &scan).await.err().unwrap();
+    assert!(error.message().contains("were read before the restart"), "{error}");
 }
 
 async fn soon<T>(future: impl Future<Output = T>) -> Option<T> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use tokio::runtime::Handle;
-use windrow_core::{BadRow, Clock, OffsetRange, Reader, Result, ScanRequest, SourceBatch};
+use windrow_core::{BadRow, Clock, Error, OffsetRange, Reader, Result, ScanRequest, SourceBatch};
 
 use super::csv::{CsvColumns, CsvDecoder, CsvDialect};
 use super::decode::{Decode, Decoded, Looks, OnBadRow, Run, decode_run, readable, refuse};
@@ -53,7 +53,7 @@ pub(super) struct TextFile {
 
 impl TextFile {
     /// How long to wait for more, when more may come. Packed files are read as they are.
-    fn grows(&self) -> Option<Duration> {
+    pub(super) fn grows(&self) -> Option<Duration> {
         self.follow.filter(|_| self.packing == Packing::Plain)
     }
 }
@@ -65,6 +65,37 @@ pub(super) struct TextSplit {
     pub start: u64,
     /// `None`: to the end of the file.
     pub end: Option<u64>,
+    /// Where a record starts at which reading goes on; `None`: with the split's first.
+    pub goes_on_at: Option<u64>,
+}
+
+impl TextSplit {
+    /// The part of the split that begins at this offset; `None`: all of it. Packed files are
+    /// always read from their start.
+    ///
+    /// # Errors
+    /// When the file has become shorter than what was read of it.
+    pub(super) fn resumed(&self, from: Option<u64>) -> Result<Option<Arc<Self>>> {
+        let file = &self.file;
+        let Some(at) = from.and_then(|from| from.checked_sub(file.base)) else { return Ok(None) };
+        if at <= self.start || file.packing != Packing::Plain {
+            return Ok(None);
+        }
+        if at > file.size {
+            return Err(Error::data(format!(
+                "file \"{}\" has {} bytes, {at} of it were read before the restart",
+                file.name, file.size
+            ))
+            .with_hint("Restore the file, or drop the view and create it again."));
+        }
+        let (file, start, end) = (Arc::clone(file), self.start, self.end);
+        Ok(Some(Arc::new(Self { file, start, end, goes_on_at: Some(at) })))
+    }
+
+    /// Whether reading begins behind the file's first record.
+    pub(super) fn begins_late(&self) -> bool {
+        self.start > 0 || self.goes_on_at.is_some()
+    }
 }
 
 /// How a stream wants its text read.
@@ -128,7 +159,7 @@ impl TextReader {
     ) -> Result<Self> {
         let file = &split.file;
         // One byte early: a line end there means that a record starts just at the split.
-        let from = split.start.saturating_sub(1);
+        let from = split.goes_on_at.unwrap_or(split.start.saturating_sub(1));
         let soft_end = split.end.unwrap_or(file.size);
         let feed = Feed::open(
             &file.name,
@@ -158,9 +189,15 @@ impl TextReader {
             done: 0,
             bad: vec![],
             base,
-            covered: (split.start == 0).then_some(base),
-            mode: if split.start > 0 { Mode::SkipLine } else { Mode::Records },
-            at_start: split.start == 0,
+            covered: match split.goes_on_at {
+                Some(at) => Some(base + at),
+                None => (split.start == 0).then_some(base),
+            },
+            mode: match split.goes_on_at {
+                None if split.start > 0 => Mode::SkipLine,
+                _ => Mode::Records,
+            },
+            at_start: !split.begins_late(),
             at_end: false,
             until_now: scan.until_now,
             settings,

@@ -113,6 +113,7 @@ impl Source for Generator {
             event_times: rows
                 .filter(|&rows| rows > 0)
                 .and_then(|rows| self.maker.event_times(range.first, rows)),
+            identity: self.name.as_str().into(),
             detail: Arc::new(range) as Arc<dyn Any + Send + Sync>,
         };
         let splits = match self.rows {
@@ -148,13 +149,21 @@ impl Source for Generator {
                     .ok_or_else(|| Error::internal(format!("column {i} does not exist")))
             })
             .collect::<Result<Vec<_>>>()?;
+        let next = scan.from.unwrap_or(range.first).clamp(range.first, range.end);
+        let mut pace = self.pace.clone();
+        if let (Some(pace), Some(_)) = (&mut pace, scan.from) {
+            // What comes next is due now: it does not wait for what was read before a restart.
+            let due = pace.due_micros(self.maker.events_before(next));
+            let due = i64::try_from(due).unwrap_or(i64::MAX);
+            pace.started_micros = pace.clock.now_micros().saturating_sub(due);
+        }
         Ok(Box::new(GeneratorReader {
             schema,
             columns,
             maker: Arc::clone(&self.maker),
-            pace: self.pace.clone(),
+            pace,
             until_now: scan.until_now,
-            next: range.first,
+            next,
             range,
             batch_rows_max: scan.batch_rows_max.max(1),
         }))
@@ -308,6 +317,7 @@ mod reading {
             predicates: vec![],
             event_time: None,
             batch_rows_max,
+            from: None,
             until_now: false,
         }
     }

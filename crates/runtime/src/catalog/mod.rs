@@ -16,6 +16,7 @@ use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::plan::EventTime;
 
+use crate::durable::checkpoint::Checkpoints;
 use crate::engine::{CATALOG, SCHEMA};
 use crate::query::shared::{Shared, again};
 use crate::stream::log::StreamLog;
@@ -59,6 +60,8 @@ pub(crate) struct Materialized {
     pub(crate) query: Arc<Shared>,
     /// Who archives its finished windows, with a data directory.
     pub(crate) spiller: Option<Arc<Spiller>>,
+    /// The checkpoints of its query.
+    pub(crate) checkpoints: Option<Arc<Checkpoints>>,
     /// All inputs end by themselves.
     pub(crate) bounded: bool,
     /// The streams and views that it reads.

@@ -39,6 +39,7 @@ const TABLES: &[(&str, Make)] = &[
     ("late_rows", late_rows),
     ("bad_rows", bad_rows),
     ("files", files),
+    ("checkpoints", checkpoints),
 ];
 
 /// Registers the schema.
@@ -343,5 +344,24 @@ fn files(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
         ("first_row", count(all.iter().map(|f| f.1.first_row)), false),
         ("rows", count(all.iter().map(|f| f.1.rows)), false),
         ("bytes", count(all.iter().map(|f| f.1.bytes)), false),
+    ])
+}
+
+fn checkpoints(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
+    let mut all = Vec::new();
+    for (name, object, _) in catalog.definitions() {
+        let Object::Materialized(view) = object else { continue };
+        let shown = view.checkpoints.as_ref().map(|c| c.shown()).unwrap_or_default();
+        all.extend(shown.into_iter().map(|shown| (name.clone(), shown)));
+    }
+    table(vec![
+        ("view", text(all.iter().map(|c| &c.0)), false),
+        ("id", count(all.iter().map(|c| c.1.id)), false),
+        ("taken_at", times(all.iter().map(|c| Some(c.1.taken_micros))), true),
+        ("state", text(all.iter().map(|c| c.1.state)), false),
+        ("segments", count(all.iter().map(|c| c.1.segments)), false),
+        ("bytes", count(all.iter().map(|c| c.1.bytes)), false),
+        ("new_bytes", count(all.iter().map(|c| c.1.new_bytes)), false),
+        ("millis", count(all.iter().map(|c| c.1.micros.unsigned_abs() / 1_000)), false),
     ])
 }

@@ -2,20 +2,21 @@
 //!
 //! ```text
 //! catalog.json  {"format":1,"next_id":3,"crc32":"…","objects":[{"id":1,"name":"s",…},…]}
-//! change ─► new text ─► write_atomically ─► memory
+//! change ─► new text ─► Files::replace ─► memory
 //! ```
 //! Invariants: objects stand in order of creation, so that each finds what it needs; an id is
 //! never given twice; memory changes only after the file did; a file that does not match its
 //! checksum is an error and is never overwritten.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use windrow_core::{Error, ErrorKind, Result};
 
-use super::directory::{DataDirectory, encode_name, unknown_format, write_atomically};
-use super::files::{Files, StdFiles, corrupt, io_error};
+use super::directory::{DataDirectory, encode_name, unknown_format};
+use super::files::{Files, corrupt, io_error};
 
 /// The format that this version reads and writes.
 const FORMAT: u64 = 1;
@@ -69,6 +70,7 @@ pub(crate) struct Definition {
 /// The definitions of a data directory.
 #[derive(Debug)]
 pub(crate) struct Definitions {
+    files: Arc<dyn Files>,
     directory: PathBuf,
     state: Mutex<State>,
 }
@@ -87,11 +89,12 @@ impl Definitions {
     /// known, [`ErrorKind::Unavailable`] when it cannot be read.
     pub(crate) fn open(directory: &DataDirectory) -> Result<Self> {
         let definitions = Self {
+            files: Arc::clone(directory.files()),
             directory: directory.path().to_path_buf(),
             state: Mutex::new(State { next_id: 1, objects: vec![] }),
         };
         let path = definitions.path();
-        match StdFiles.read(&path) {
+        match definitions.files.read(&path) {
             Ok(bytes) => *definitions.state.lock() = definitions.parse(&bytes)?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(io_error("read", &path, e)),
@@ -119,7 +122,7 @@ impl Definitions {
         let mut state = self.state.lock();
         let id = state.next_id;
         // Removed objects still count: their folder may not be empty yet.
-        let dir = self.choose_dir(&state, name, id);
+        let dir = self.choose_dir(&state, name, id)?;
         let mut new = State { next_id: id + 1, objects: state.objects.clone() };
         new.objects.retain(|o| !old.contains(&o.name.as_str()));
         if new.objects.iter().any(|o| o.name == name) {
@@ -151,14 +154,18 @@ impl Definitions {
         self.directory.join("catalog.json")
     }
 
-    fn choose_dir(&self, state: &State, name: &str, id: u64) -> String {
+    fn choose_dir(&self, state: &State, name: &str, id: u64) -> Result<String> {
         let mut dir = encode_name(name);
         let long = dir.len() > DIR_BYTES_MAX;
         // Encoded names are ASCII.
         dir.truncate(DIR_BYTES_MAX);
-        let taken = state.objects.iter().any(|o| o.dir == dir)
-            || FOLDERS.iter().any(|f| self.directory.join(f).join(&dir).exists());
-        if long || taken { format!("{dir}.{id}") } else { dir }
+        let mut taken = state.objects.iter().any(|o| o.dir == dir);
+        for folder in FOLDERS {
+            let folder = self.directory.join(folder);
+            let names = self.files.list(&folder).map_err(|e| io_error("list", &folder, e))?;
+            taken |= names.contains(&dir);
+        }
+        Ok(if long || taken { format!("{dir}.{id}") } else { dir })
     }
 
     fn write(&self, state: &State) -> Result<()> {
@@ -174,7 +181,10 @@ impl Definitions {
             "format": FORMAT, "next_id": state.next_id, "crc32": state.checksum(),
             "objects": objects,
         });
-        write_atomically(&self.path(), format!("{catalog:#}\n").as_bytes())
+        let path = self.path();
+        self.files
+            .replace(&path, format!("{catalog:#}\n").as_bytes())
+            .map_err(|e| io_error("write", &path, e))
     }
 
     fn parse(&self, bytes: &[u8]) -> Result<State> {
@@ -234,11 +244,12 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::durable::files::StdFiles;
 
     #[test]
     fn definitions_come_back_in_order() {
         let tmp = tempfile::tempdir().unwrap();
-        let directory = DataDirectory::open(tmp.path()).unwrap();
+        let directory = DataDirectory::open(Arc::new(StdFiles), tmp.path()).unwrap();
         let definitions = Definitions::open(&directory).unwrap();
         assert!(definitions.list().is_empty());
         let s = definitions.replace(&[], "s", Kind::Stream, "CREATE STREAM s \"é\"\n").unwrap();
@@ -268,7 +279,7 @@ mod tests {
     #[test]
     fn a_flipped_byte_never_changes_what_is_meant() {
         let tmp = tempfile::tempdir().unwrap();
-        let directory = DataDirectory::open(tmp.path()).unwrap();
+        let directory = DataDirectory::open(Arc::new(StdFiles), tmp.path()).unwrap();
         let definitions = Definitions::open(&directory).unwrap();
         definitions.replace(&[], "s", Kind::Stream, "CREATE STREAM s").unwrap();
         definitions.replace(&[], "v", Kind::View, "CREATE VIEW v").unwrap();
@@ -300,7 +311,7 @@ mod tests {
     #[test]
     fn a_change_that_cannot_be_written_did_not_happen() {
         let tmp = tempfile::tempdir().unwrap();
-        let directory = DataDirectory::open(tmp.path()).unwrap();
+        let directory = DataDirectory::open(Arc::new(StdFiles), tmp.path()).unwrap();
         let definitions = Definitions::open(&directory).unwrap();
         definitions.replace(&[], "s", Kind::Stream, "").unwrap();
         std::fs::create_dir(tmp.path().join("catalog.json.tmp")).unwrap();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::files::{Files, LogFile};
+use super::files::{Files, Lock, LogFile};
 
 /// Numbers by chance, the same for the same seed (splitmix64).
 #[derive(Debug, Clone)]
@@ -192,6 +192,28 @@ impl Files for FaultyFiles {
         Ok(())
     }
 
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.step()?;
+        if state.room.is_some_and(|room| room < bytes.len()) {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        let content = Content { durable: bytes.into(), now: bytes.into(), named: true };
+        state.files.insert(path.into(), content);
+        Ok(())
+    }
+
+    fn remove_all(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.step()?;
+        state.files.retain(|file, _| !file.starts_with(path));
+        Ok(())
+    }
+
+    fn lock(&self, _: &Path) -> windrow_core::Result<Box<dyn Lock>> {
+        Ok(Box::new(Unlocked))
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
         state.step()?;
@@ -202,6 +224,12 @@ impl Files for FaultyFiles {
         Ok(())
     }
 }
+
+/// Tests see to it themselves that there is one user.
+#[derive(Debug)]
+struct Unlocked;
+
+impl Lock for Unlocked {}
 
 struct FaultyFile {
     files: FaultyFiles,

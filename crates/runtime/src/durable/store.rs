@@ -6,6 +6,7 @@
 //! DIR/streams/<dir>/        its history, archived (a Delta table)
 //! DIR/views/<dir>/          finished windows of a materialized view (a Delta table)
 //! DIR/tables/<dir>.arrow    rows of a reference table
+//! DIR/checkpoints/<dir>/    the state of a materialized view's query
 //! ```
 //! Invariants: a definition is durable before anything is written for its object, and gone before
 //! the object's directory is; a directory that no definition names is swept away at the next
@@ -15,12 +16,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use windrow_archive::{ArchiveTable, Storage, TableSpec};
+use windrow_archive::{ArchiveTable, TableSpec};
 use windrow_core::{Clock, Error, ErrorKind, Result, Watermark};
 
+use crate::durable::checkpoint::{Checkpoints, Stamp};
 use crate::durable::definitions::{Definition, Definitions, Kind};
-use crate::durable::directory::{DataDirectory, write_atomically};
-use crate::durable::files::{Files, StdFiles, io_error};
+use crate::durable::directory::DataDirectory;
+use crate::durable::files::{Files, io_error};
+use crate::durable::place::Place;
 use crate::durable::wal::{Durability, Recovered, Wal, WalOptions};
 use crate::stream::log::StreamLog;
 use crate::stream::spill::Spiller;
@@ -28,10 +31,15 @@ use crate::stream::spill::Spiller;
 const STREAMS: &str = "streams";
 const VIEWS: &str = "views";
 const TABLES: &str = "tables";
+const CHECKPOINTS: &str = "checkpoints";
+const CATALOG: &str = "catalog.json";
+/// What an archive has from its beginning.
+const DELTA_LOG: &str = "_delta_log";
 
 /// The data directory of an engine.
 #[derive(Debug)]
 pub(crate) struct Store {
+    place: Place,
     directory: DataDirectory,
     definitions: Definitions,
     clock: Arc<dyn Clock>,
@@ -50,14 +58,24 @@ impl Store {
     /// # Errors
     /// When another process has it, when it is not ours, of another format, or damaged.
     pub(crate) fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
-        let directory = DataDirectory::open(path)?;
+        Self::open_at(Place::named(path, &clock)?, clock)
+    }
+
+    /// [`open`](Self::open) at any place.
+    pub(crate) fn open_at(place: Place, clock: Arc<dyn Clock>) -> Result<Self> {
+        let directory = DataDirectory::open(Arc::clone(&place.files), &place.path)?;
         let definitions = Definitions::open(&directory)?;
         if definitions.list().is_empty() {
-            check_empty(path)?;
+            check_empty(&**directory.files(), &place.path)?;
         }
-        let store = Self { directory, definitions, clock };
+        let store = Self { place, directory, definitions, clock };
         store.sweep()?;
         Ok(store)
+    }
+
+    /// How to reach the files of the directory.
+    pub(crate) fn files(&self) -> &Arc<dyn Files> {
+        self.directory.files()
     }
 
     /// All definitions, in the order of their making.
@@ -87,19 +105,37 @@ impl Store {
 
     /// Deletes what was kept for an object that has no definition any more.
     pub(crate) fn delete_files(&self, definition: &Definition) {
-        for path in [self.stream_dir(definition), self.view_dir(definition)] {
-            remove_dir(&path);
+        let (stream, view) = (self.stream_dir(definition), self.view_dir(definition));
+        let checkpoints = self.checkpoints_dir(definition);
+        for path in [checkpoints, stream, view, self.table_file(definition)] {
+            self.remove(&path);
         }
-        let rows = self.table_file(definition);
-        if let Err(error) = std::fs::remove_file(&rows)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %rows.display(), %error, "not deleted, will be at the next start");
+    }
+
+    fn remove(&self, path: &Path) {
+        if let Err(error) = self.files().remove_all(path) {
+            tracing::warn!(path = %path.display(), %error, "not deleted, will be at the next start");
         }
     }
 
     fn stream_dir(&self, definition: &Definition) -> PathBuf {
         self.directory.path().join(STREAMS).join(&definition.dir)
+    }
+
+    fn checkpoints_dir(&self, definition: &Definition) -> PathBuf {
+        self.directory.path().join(CHECKPOINTS).join(&definition.dir)
+    }
+
+    /// The checkpoints of a view's query.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub(crate) fn open_checkpoints(
+        &self,
+        definition: &Definition,
+        stamp: Stamp,
+    ) -> Result<Checkpoints> {
+        Checkpoints::open(Arc::clone(self.files()), self.checkpoints_dir(definition), stamp)
     }
 
     fn view_dir(&self, definition: &Definition) -> PathBuf {
@@ -112,12 +148,27 @@ impl Store {
     /// When they cannot be written; the old ones are there then.
     pub(crate) fn write_table(&self, definition: &Definition, bytes: &[u8]) -> Result<()> {
         let folder = self.directory.path().join(TABLES);
-        StdFiles.create_dir(&folder).map_err(|e| io_error("create", &folder, e))?;
-        write_atomically(&self.table_file(definition), bytes)
+        let path = self.table_file(definition);
+        self.files().create_dir(&folder).map_err(|e| io_error("create", &folder, e))?;
+        self.files().replace(&path, bytes).map_err(|e| io_error("write", &path, e))
+    }
+
+    /// The bytes that were written last for a reference table, and their file; `None` when there
+    /// are none.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub(crate) fn read_table(&self, definition: &Definition) -> Result<Option<(PathBuf, Vec<u8>)>> {
+        let path = self.table_file(definition);
+        match self.files().read(&path) {
+            Ok(bytes) => Ok(Some((path, bytes))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("read", &path, error)),
+        }
     }
 
     /// Where the rows of a reference table are.
-    pub(crate) fn table_file(&self, definition: &Definition) -> PathBuf {
+    fn table_file(&self, definition: &Definition) -> PathBuf {
         self.directory.path().join(TABLES).join(format!("{}.arrow", definition.dir))
     }
 
@@ -133,7 +184,8 @@ impl Store {
         durability: Durability,
     ) -> Result<(Kept, Arc<Wal>)> {
         let dir = self.stream_dir(definition);
-        let archive = self.archive(&dir, definition, schema, event_time).await?;
+        self.log_is_there(&dir, schema)?;
+        let archive = self.archive(STREAMS, definition, schema, event_time).await?;
         let snapshot = archive.snapshot();
         let from = snapshot.state().rows;
         let log = StreamLog::restored(Arc::clone(schema), snapshot, Watermark::NONE);
@@ -144,7 +196,13 @@ impl Store {
             }
         });
         let options = WalOptions { durability, ..WalOptions::default() };
-        let (wal, recovered) = Wal::open(&dir.join("log"), schema, from, options, applied)?;
+        let (wal, recovered) = Wal::open(
+            Arc::clone(self.files()),
+            &dir.join("log"),
+            schema,
+            from,
+            (options, applied),
+        )?;
         let Recovered { first, batches, cut, .. } = recovered;
         if let Some(cut) = cut {
             tracing::warn!(
@@ -162,6 +220,21 @@ impl Store {
         Ok((Kept { log, archive }, Arc::new(wal)))
     }
 
+    /// Makes the log of a stream that has nothing yet. The log comes before the archive, so where
+    /// there is an archive and no log, the log was lost.
+    fn log_is_there(&self, dir: &Path, schema: &SchemaRef) -> Result<()> {
+        let (files, log) = (&**self.files(), dir.join("log"));
+        let names = files.list(dir).map_err(|e| io_error("list", dir, e))?;
+        if !names.iter().any(|name| name == DELTA_LOG) {
+            return Wal::begin(files, &log, schema);
+        }
+        if Wal::is_there(files, &log)? {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Corrupt, format!("the log \"{}\" is missing", log.display()))
+            .with_hint("Restore its files from a backup; nothing has been overwritten."))
+    }
+
     /// The view's log as it was left: its archived windows.
     ///
     /// # Errors
@@ -172,8 +245,7 @@ impl Store {
         schema: &SchemaRef,
         event_time: Option<usize>,
     ) -> Result<(Kept, Watermark)> {
-        let dir = self.view_dir(definition);
-        let archive = self.archive(&dir, definition, schema, event_time).await?;
+        let archive = self.archive(VIEWS, definition, schema, event_time).await?;
         let snapshot = archive.snapshot();
         let watermark = snapshot.state().txn_version.map_or(Watermark::NONE, Watermark::at);
         let log = StreamLog::restored(Arc::clone(schema), snapshot, watermark);
@@ -182,7 +254,7 @@ impl Store {
 
     async fn archive(
         &self,
-        dir: &Path,
+        folder: &str,
         definition: &Definition,
         schema: &SchemaRef,
         event_time: Option<usize>,
@@ -194,26 +266,22 @@ impl Store {
             engine_version: env!("CARGO_PKG_VERSION").to_owned(),
             fingerprint: definition.sql.clone(),
         };
-        let table = ArchiveTable::open(Storage::local(dir)?, spec, Arc::clone(&self.clock)).await?;
+        let storage = self.place.archive(folder, &definition.dir)?;
+        let table = ArchiveTable::open(storage, spec, Arc::clone(&self.clock)).await?;
         Ok(Arc::new(table))
     }
 
     /// Removes the directories that no definition names: what a crash left of dropped objects.
     fn sweep(&self) -> Result<()> {
         let known = self.definitions();
-        for (folder, suffix) in [(STREAMS, ""), (VIEWS, ""), (TABLES, ".arrow")] {
+        for (folder, suffix) in [(STREAMS, ""), (VIEWS, ""), (CHECKPOINTS, ""), (TABLES, ".arrow")]
+        {
             let folder = self.directory.path().join(folder);
-            let entries = match std::fs::read_dir(&folder) {
-                Ok(entries) => entries,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(unreadable(&folder, error)),
-            };
-            for entry in entries {
-                let entry = entry.map_err(|e| unreadable(&folder, e))?;
-                let name = entry.file_name().to_string_lossy().into_owned();
+            let names = self.files().list(&folder).map_err(|e| io_error("list", &folder, e))?;
+            for name in names {
                 let dir = name.strip_suffix(suffix).unwrap_or(&name);
                 if !known.iter().any(|d| d.dir == dir) {
-                    remove_dir(&entry.path());
+                    self.remove(&folder.join(&name));
                 }
             }
         }
@@ -229,30 +297,13 @@ impl Kept {
 }
 
 /// A catalog without objects beside rows of objects is no empty catalog: it is lost.
-fn check_empty(path: &Path) -> Result<()> {
-    let catalog = path.join("catalog.json");
-    if catalog.exists() || [STREAMS, VIEWS, TABLES].iter().all(|f| !path.join(f).exists()) {
+fn check_empty(files: &dyn Files, path: &Path) -> Result<()> {
+    let names = files.list(path).map_err(|e| io_error("list", path, e))?;
+    let there = |name: &str| names.iter().any(|n| n == name);
+    if there(CATALOG) || ![STREAMS, VIEWS, TABLES].into_iter().any(there) {
         return Ok(());
     }
-    let message = format!("\"{}\" is missing", catalog.display());
+    let message = format!("\"{}\" is missing", path.join(CATALOG).display());
     Err(Error::new(ErrorKind::Corrupt, message)
         .with_hint("Restore the file from a backup; nothing has been overwritten."))
-}
-
-fn remove_dir(path: &Path) {
-    let removed = match std::fs::metadata(path) {
-        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = removed
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(path = %path.display(), %error, "not deleted, will be at the next start");
-    }
-}
-
-fn unreadable(path: &Path, error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("cannot read \"{}\": {error}", path.display()))
-        .with_source(error)
 }

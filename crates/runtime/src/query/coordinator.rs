@@ -8,6 +8,8 @@ use arrow::record_batch::RecordBatch;
 use windrow_core::{ErrorKind, Result, Watermark};
 use windrow_sql::leaf::LeafId;
 
+use crate::query::cut::TapState;
+use crate::query::keeper::Keeper;
 use crate::query::output::Output;
 use crate::query::progress::SharedProgress;
 use crate::query::runner::PlanRunner;
@@ -34,6 +36,10 @@ pub(crate) struct Coordinator {
     /// All scans of the query.
     pub(crate) scans: Vec<SharedProgress>,
     pub(crate) output: Output,
+    /// Where the leaves of the query stand in their streams.
+    pub(crate) taps: Vec<Arc<TapState>>,
+    /// Makes its checkpoints.
+    pub(crate) keeper: Option<Keeper>,
 }
 
 impl Coordinator {
@@ -68,6 +74,10 @@ impl Coordinator {
                 self.shared.finish(Status::Finished);
                 self.output.end();
                 return Ok(());
+            }
+            let watermark = self.watermark(low);
+            if let Some(keeper) = &mut self.keeper {
+                keeper.serve(&self.shared, &mut self.root, &self.taps, watermark).await?;
             }
         }
     }

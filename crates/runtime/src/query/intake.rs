@@ -26,7 +26,7 @@ pub(crate) struct Intake {
 }
 
 /// A batch that passed the gate.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct TakenIn {
     pub(crate) rows: RecordBatch,
     pub(crate) row_offsets: Arc<dyn RowOffsets>,
@@ -35,6 +35,24 @@ pub(crate) struct TakenIn {
     /// All bad rows of the batch: undecodable ones and those that failed here.
     pub(crate) bad: Vec<BadRow>,
     pub(crate) skipped: u64,
+}
+
+impl TakenIn {
+    /// All but the first `rows` rows and the bad rows before `offset`. Where rows were skipped,
+    /// how many of them come after is not known; they do not count.
+    pub(crate) fn after(&self, rows: usize, offset: u64) -> Self {
+        let left = self.rows.num_rows().saturating_sub(rows);
+        let offsets: Vec<u64> =
+            (rows..self.rows.num_rows()).map(|row| self.row_offsets.offset(row)).collect();
+        Self {
+            rows: self.rows.slice(rows, left),
+            row_offsets: Arc::new(offsets),
+            // The range of the whole batch: only a bound.
+            times: self.times.filter(|_| left > 0),
+            bad: self.bad.iter().filter(|bad| bad.offset >= offset).cloned().collect(),
+            skipped: 0,
+        }
+    }
 }
 
 impl Intake {

@@ -64,6 +64,7 @@ pub(crate) struct Late {
     pub(crate) query_id: u64,
     pub(crate) stream: String,
     pub(crate) partition: PartitionId,
+    pub(crate) partition_name: String,
     pub(crate) offset: u64,
     /// In µs since the epoch.
     pub(crate) event_time_micros: i64,
@@ -71,6 +72,8 @@ pub(crate) struct Late {
     pub(crate) watermark_micros: Option<i64>,
     /// The row as JSON, as far as the query read it.
     pub(crate) row: String,
+    /// A checkpoint has it.
+    pub(crate) saved: bool,
 }
 
 /// The late rows that are kept.
@@ -94,6 +97,17 @@ impl LateRows {
         let mut rows = self.rows.lock();
         let room = self.rows_max.saturating_sub(rows.len());
         rows.extend(late.into_iter().take(room));
+    }
+
+    /// Those of one query that no checkpoint has yet; they count as saved now.
+    pub(crate) fn take_unsaved(&self, query_id: u64) -> Vec<Late> {
+        let mut rows = self.rows.lock();
+        let unsaved = rows.iter_mut().filter(|l| l.query_id == query_id && !l.saved);
+        let taken = unsaved.map(|late| {
+            late.saved = true;
+            late.clone()
+        });
+        taken.collect()
     }
 
     pub(crate) fn all(&self) -> Vec<Late> {

@@ -4,6 +4,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 /// The counters of one query. Every input row is in exactly one of the four others.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
@@ -18,7 +20,7 @@ pub(crate) struct Ledger {
 }
 
 /// What became of the rows of one micro-batch.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     /// Rows that the source gave.
     pub(crate) rows_in: u64,
@@ -60,6 +62,12 @@ impl Ledger {
     /// Aggregated rows that came too late for some of their windows.
     pub(crate) fn partly_late(&self) -> u64 {
         self.partly_late.load(Ordering::Relaxed)
+    }
+
+    /// Goes on from what was counted before a restart.
+    pub(crate) fn restore(&self, rows: Entry, partly_late: u64) {
+        self.add(rows);
+        self.add_partly_late(partly_late);
     }
 
     pub(crate) fn total(&self) -> Entry {

@@ -1,10 +1,13 @@
 //! Continuous queries: scan → tap → window state → finish → output.
 
 pub(crate) mod coordinator;
+pub(crate) mod cut;
 pub(crate) mod intake;
+pub(crate) mod keeper;
 pub(crate) mod kept;
 pub(crate) mod ledger;
 pub(crate) mod output;
+pub(crate) mod position;
 pub(crate) mod progress;
 pub(crate) mod runner;
 pub(crate) mod scan;

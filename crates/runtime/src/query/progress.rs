@@ -280,6 +280,7 @@ mod tests {
                 rows: None,
                 bytes: None,
                 event_times: *event_times,
+                identity: Arc::from(""),
                 detail: Arc::new(()),
             })
             .collect();

@@ -74,6 +74,16 @@ struct Lane {
     hold: Watermark,
 }
 
+/// How far a split was read before a restart, by the query that had read least of it.
+#[derive(Debug, Clone, Copy, Default)]
+struct ReadBefore {
+    /// All had read it to its end.
+    done: bool,
+    from: Option<u64>,
+    /// Largest event time up to there.
+    max: Option<i64>,
+}
+
 impl Scan {
     /// Reads the stream to its end (which an endless one does not have). Errors of the stream
     /// fail all its queries, errors of one query only that one.
@@ -102,6 +112,7 @@ impl Scan {
 
     async fn read_all(self: Arc<Self>) -> Result<()> {
         let partitions = self.source.discover().await?;
+        self.find_again(&partitions)?;
         self.progress.lock().add(&partitions, self.clock.now_micros());
         let again = self.source.rediscover_after();
         if again.is_none() {
@@ -131,6 +142,72 @@ impl Scan {
                 self.join(tasks, workers).await
             }
         }
+    }
+
+    /// What was being read before a restart must still be there.
+    fn find_again(&self, partitions: &[Partition]) -> Result<()> {
+        let names: Vec<_> = partitions.iter().map(|p| (p.id, p.name.as_str())).collect();
+        for tap in &self.taps {
+            let query = (tap.shared.name.as_str(), tap.shared.id);
+            tap.at.show_late(query, &names, &tap.late_rows);
+            if let Some(missing) = tap.at.from.missing(partitions) {
+                return Err(Error::data(format!(
+                    "\"{missing}\" of stream \"{}\" is gone, and was not read to its end before \
+                     the restart",
+                    self.stream
+                ))
+                .with_hint(format!(
+                    "Put it back, or drop \"{}\" and create it again.",
+                    tap.shared.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// How far all queries had read a split before a restart.
+    fn read_before(&self, lane: &Lane, split: &Split) -> Result<ReadBefore> {
+        let mut before: Option<ReadBefore> = None;
+        for tap in &self.taps {
+            let Some(read) = tap.at.from.of(&lane.name, split.number) else {
+                return Ok(ReadBefore::default());
+            };
+            if *read.identity != *split.identity {
+                return Err(Error::data(format!(
+                    "{} of stream \"{}\" has changed since it was read: it was {}",
+                    split.identity, self.stream, read.identity
+                ))
+                .with_hint(format!(
+                    "Restore it, or drop \"{}\" and create it again.",
+                    tap.shared.name
+                )));
+            }
+            let from = if read.done { u64::MAX } else { read.consumed };
+            let read = ReadBefore { done: read.done, from: Some(from), max: read.max };
+            before = Some(match before {
+                Some(least) if least.from <= read.from => least,
+                _ => read,
+            });
+        }
+        Ok(before.unwrap_or_default())
+    }
+
+    /// Starts a split; `None` when all queries had read it to its end before a restart.
+    fn begin(&self, lane: &mut Lane, split: &Split) -> Result<Option<ScanRequest>> {
+        let before = self.read_before(lane, split)?;
+        let timed = self.time.delay_ticks.is_some();
+        lane.max = lane.max.max(before.max.filter(|_| timed));
+        let mut progress = self.progress.lock();
+        progress.begin(lane.partition, split.number);
+        let Some(from) = before.from else { return Ok(Some(self.request.clone())) };
+        let step = Step {
+            max: lane.max.filter(|_| timed),
+            consumed: if before.done { 0 } else { from },
+            now_micros: self.clock.now_micros(),
+            ..Step::default()
+        };
+        progress.advance(lane.partition, split.number, &step);
+        Ok((!before.done).then(|| ScanRequest { from: Some(from), ..self.request.clone() }))
     }
 
     /// Waits for `workers` workers; other tasks end with them.
@@ -235,8 +312,11 @@ impl Scan {
         let splits = std::mem::take(&mut lane.splits);
         if splits.len() == 1 || self.limits.threads == 1 {
             for split in splits {
-                let mut reader = self.source.open(&split, &self.request).await?;
-                self.progress.lock().begin(lane.partition, split.number);
+                let Some(request) = self.begin(&mut lane, &split)? else {
+                    self.end_split(&mut lane, &split, taps);
+                    continue;
+                };
+                let mut reader = self.source.open(&split, &request).await?;
                 while let Some(batch) = reader.next().await? {
                     self.take(&mut lane, &split, batch, taps).await?;
                     if taps.is_empty() {
@@ -248,12 +328,21 @@ impl Scan {
             return Ok(());
         }
         let ahead = self.limits.threads;
-        let mut decoded = stream::iter(splits)
-            .map(|split| decode(Arc::clone(&self.source), split, self.request.clone()))
+        let mut wanted = Vec::with_capacity(splits.len());
+        for split in splits {
+            let before = self.read_before(&lane, &split)?;
+            wanted.push((split, before));
+        }
+        let mut decoded = stream::iter(wanted)
+            .map(|(split, before)| {
+                let request = ScanRequest { from: before.from, ..self.request.clone() };
+                let source = (!before.done).then(|| Arc::clone(&self.source));
+                decode(source, split, request)
+            })
             .buffered(ahead);
         while let Some(done) = decoded.next().await {
             let (split, batches) = done?;
-            self.progress.lock().begin(lane.partition, split.number);
+            self.begin(&mut lane, &split)?;
             for batch in batches {
                 self.take(&mut lane, &split, batch, taps).await?;
                 if taps.is_empty() {
@@ -288,7 +377,10 @@ impl Scan {
             (Some(delay), Some(max)) => Watermark::at(max).delayed(delay).advance(lane.hold),
             _ => lane.hold,
         };
-        let origin = Origin { partition: lane.partition, before };
+        let timed = self.time.delay_ticks.is_some();
+        let max = lane.max.max(taken.times.map(|(_, max)| max)).filter(|_| timed);
+        let origin =
+            Origin { partition: lane.partition, name: &lane.name, split, before, consumed, max };
         let mut dead = Vec::new();
         for (at, tap) in taps.iter().enumerate() {
             if tap.tap.shared.is_stopped() {
@@ -303,10 +395,9 @@ impl Scan {
         }
         let rows = taken.rows.num_rows() as u64 + taken.skipped;
         self.counters.rows.fetch_add(rows, Ordering::Relaxed);
-        if self.time.delay_ticks.is_some() {
-            lane.max = lane.max.max(taken.times.map(|(_, max)| max));
+        if timed {
+            lane.max = max;
         }
-        let max = lane.max.filter(|_| self.time.delay_ticks.is_some());
         let step = Step { max, explicit, consumed, now_micros: now };
         self.progress.lock().advance(lane.partition, split.number, &step);
         for tap in taps.iter() {
@@ -323,6 +414,9 @@ impl Scan {
             let now_micros = self.clock.now_micros();
             let step = Step { max: lane.max, now_micros, ..Step::default() };
             self.progress.lock().advance(lane.partition, split.number, &step);
+        }
+        for tap in taps {
+            tap.tap.at.positions.lock().finish(&lane.name, split, lane.max);
         }
         self.progress.lock().finish(lane.partition, split.number);
         self.counters.bytes.fetch_add(split.bytes.unwrap_or(0), Ordering::Relaxed);
@@ -351,12 +445,13 @@ fn stop(tap: &TapWorker, error: Error) {
     tap.tap.shared.nudge();
 }
 
-/// Decodes a whole split on another thread.
+/// Decodes a whole split on another thread; nothing without a source.
 async fn decode(
-    source: Arc<dyn Source>,
+    source: Option<Arc<dyn Source>>,
     split: Split,
     request: ScanRequest,
 ) -> Result<(Split, Vec<SourceBatch>)> {
+    let Some(source) = source else { return Ok((split, vec![])) };
     let mut task = JoinSet::new();
     task.spawn(async move {
         let mut reader = source.open(&split, &request).await?;

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, watch};
-use windrow_core::{Error, ErrorKind, Result, Watermark};
+use tokio::sync::{Notify, RwLock, Semaphore, watch};
+use windrow_core::{Error, ErrorKind, PartitionId, Result, Watermark};
 
 use crate::memory::{Memory, OperatorMemory};
+use crate::query::cut::Counts;
 use crate::query::ledger::Ledger;
 use crate::query::progress::SharedProgress;
 
@@ -32,8 +33,23 @@ pub(crate) struct Shared {
     pub(crate) memory: Option<Arc<Memory>>,
     /// Bytes of state that have gone to disk.
     pub(crate) spilled_bytes: Arc<AtomicU64>,
-    /// The scans that feed the query: stream name and progress.
-    scans: Mutex<Vec<(String, SharedProgress)>>,
+    /// The scans that feed the query: stream name, progress, and how far the stream's log had
+    /// been read before a restart.
+    scans: Mutex<Vec<(String, SharedProgress, u64)>>,
+    /// Workers hold it while they are inside of a micro-batch; who cuts the state keeps them out.
+    pub(crate) gate: RwLock<()>,
+    /// Checkpoints that were asked for.
+    checkpoints_wanted: AtomicU64,
+    checkpoints_done: watch::Sender<Checkpointed>,
+}
+
+/// What became of the checkpoints that were asked for.
+#[derive(Debug, Clone, Default)]
+struct Checkpointed {
+    /// How many have been answered.
+    done: u64,
+    /// Why the last one failed, if it did.
+    error: Option<Arc<Error>>,
 }
 
 /// For `windrow.queries`.
@@ -105,6 +121,9 @@ impl Shared {
             memory,
             spilled_bytes: Arc::default(),
             scans: Mutex::default(),
+            gate: RwLock::new(()),
+            checkpoints_wanted: AtomicU64::new(0),
+            checkpoints_done: watch::Sender::new(Checkpointed::default()),
         })
     }
 
@@ -154,13 +173,55 @@ impl Shared {
     }
 
     /// Remembers a scan that feeds the query.
-    pub(crate) fn add_scan(&self, stream: &str, progress: &SharedProgress) {
-        self.scans.lock().push((stream.to_owned(), Arc::clone(progress)));
+    pub(crate) fn add_scan(&self, stream: &str, progress: &SharedProgress, read_before: u64) {
+        self.scans.lock().push((stream.to_owned(), Arc::clone(progress), read_before));
     }
 
-    /// The progress of the scan that reads a stream for this query.
-    pub(crate) fn scan_of(&self, stream: &str) -> Option<SharedProgress> {
-        self.scans.lock().iter().find(|(s, _)| s == stream).map(|(_, p)| Arc::clone(p))
+    /// How far the query has taken in the log of a stream or view: one past the last offset.
+    pub(crate) fn consumed(&self, stream: &str) -> u64 {
+        let scans = self.scans.lock();
+        scans.iter().find(|(s, ..)| s == stream).map_or(0, |(_, progress, before)| {
+            progress.lock().consumed(PartitionId(0)).max(*before)
+        })
+    }
+
+    /// Goes on from what was counted before a restart.
+    pub(crate) fn restore(&self, counts: &Counts) {
+        self.ledger.restore(counts.rows, counts.partly_late);
+        let mut state = self.state.lock();
+        state.windows_closed = counts.windows_closed;
+        state.batches = counts.batches;
+    }
+
+    /// Asks for a checkpoint and waits until it is durable, or the query is over.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub(crate) async fn checkpoint(&self) -> Result<()> {
+        let ticket = self.checkpoints_wanted.fetch_add(1, Ordering::AcqRel) + 1;
+        self.nudge();
+        let mut done = self.checkpoints_done.subscribe();
+        let mut status = self.status.subscribe();
+        let over = status.wait_for(|s| !matches!(s, Status::Running));
+        tokio::select! {
+            done = done.wait_for(|c| c.done >= ticket) => match done {
+                Ok(done) => done.error.as_ref().map_or(Ok(()), |error| Err(again(error))),
+                // The sender lives in self.
+                Err(_) => Ok(()),
+            },
+            _ = over => Ok(()),
+        }
+    }
+
+    /// The number of the newest checkpoint that was asked for and is not answered.
+    pub(crate) fn checkpoint_wanted(&self) -> Option<u64> {
+        let wanted = self.checkpoints_wanted.load(Ordering::Acquire);
+        (wanted > self.checkpoints_done.borrow().done).then_some(wanted)
+    }
+
+    /// All checkpoints up to number `ticket` are answered.
+    pub(crate) fn checkpoint_done(&self, ticket: u64, error: Option<Arc<Error>>) {
+        self.checkpoints_done.send_replace(Checkpointed { done: ticket, error });
     }
 
     /// Whether the query has ended, in whatever way.

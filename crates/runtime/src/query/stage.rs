@@ -88,13 +88,9 @@ impl InputRun {
             let part = memory.part();
             (memory, part)
         });
-        let mut merger = WindowMerger::new(Arc::clone(operator));
-        if let Some((memory, _)) = &memory {
-            merger.spill_to(Arc::clone(memory) as _);
-        }
-        Self {
+        let mut run = Self {
             leaf,
-            merger,
+            merger: WindowMerger::new(Arc::clone(operator)),
             memory,
             scans: vec![],
             stores: Stores::default(),
@@ -102,11 +98,26 @@ impl InputRun {
             lag_ticks: 0,
             lateness_ticks: 0,
             watermark: Watermark::NONE,
+        };
+        run.limit();
+        run
+    }
+
+    /// The state of before a restart.
+    pub(crate) fn go_on(&mut self, merger: WindowMerger) -> Result<()> {
+        self.merger = merger;
+        self.limit();
+        self.measure()
+    }
+
+    fn limit(&mut self) {
+        if let Some((memory, _)) = &self.memory {
+            self.merger.spill_to(Arc::clone(memory) as _);
         }
     }
 
     /// The merger has grown or shrunk: when memory is short now, it goes to disk.
-    fn measure(&mut self) -> Result<()> {
+    pub(crate) fn measure(&mut self) -> Result<()> {
         if let Some((_, part)) = &self.memory
             && part.tell(self.merger.size_bytes())
         {
@@ -189,7 +200,7 @@ impl StageRun {
                     return Ok(Some(vec![rows]));
                 }
                 self.open = None;
-                self.finish.clear();
+                self.forget_inputs();
             }
             let Some(windows) = self.close_next()? else { return Ok(None) };
             let mut rows = windows.iter().flat_map(|(_, rows)| rows);
@@ -214,7 +225,16 @@ impl StageRun {
                 None => self.open = None,
             }
         }
+        self.forget_inputs();
         Ok(Some(rows))
+    }
+
+    /// Lets go of files that the windows were in.
+    fn forget_inputs(&self) {
+        self.finish.clear();
+        if let Some(sorted) = &self.sorted {
+            sorted.clear();
+        }
     }
 
     /// Closes the windows of the next end, or of several ends in a row-wise stage.

@@ -10,19 +10,21 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::{LogicalPlan, TableScan, TableScanBuilder};
 use datafusion::physical_plan::collect;
 use parking_lot::Mutex;
-use windrow_core::{Predicate, Result, ScanRequest, Watermark};
+use windrow_core::{Error, Predicate, Result, ScanRequest, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::leaf::{LeafId, LeafTable};
 use windrow_sql::plan::{
     ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, micro_batch_state, physical,
 };
-use windrow_window::SliceStore;
 use windrow_window::lateness::Tolerance;
+use windrow_window::{OperatorSpec, SliceStore, WindowMerger};
 
 use crate::catalog::Catalog;
 use crate::engine::Parts;
 use crate::memory::{MeasuredStore, OperatorMemory};
 use crate::query::coordinator::{Coordinator, Replaced, Root};
+use crate::query::cut::{InputState, Resume, SavedLate, TapCut, TapState};
+use crate::query::keeper::Keeper;
 use crate::query::output::Output;
 use crate::query::progress::{Progress, SharedProgress};
 use crate::query::runner::PlanRunner;
@@ -52,6 +54,8 @@ struct Draft {
     plan: PreparePlan,
     sink: DraftSink,
     late_to: Option<Arc<PushStream>>,
+    /// How far it has been read.
+    at: Arc<TapState>,
     /// Place of the scan's progress in the query.
     progress: SharedProgress,
 }
@@ -62,7 +66,7 @@ type Drafts = Vec<(Arc<Shared>, Draft)>;
 #[derive(Debug)]
 enum DraftSink {
     Window {
-        operator: Arc<windrow_window::OperatorSpec>,
+        operator: Arc<OperatorSpec>,
         lateness_ticks: i64,
         stores: Stores,
         memory: Option<Arc<OperatorMemory>>,
@@ -71,7 +75,7 @@ enum DraftSink {
 }
 
 /// How a query is to run.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) shared: Arc<Shared>,
     pub(crate) output: Output,
@@ -80,6 +84,29 @@ pub(crate) struct Wanted {
     pub(crate) late_to: Option<Arc<PushStream>>,
     /// Windows that end here or before are in the archive already.
     pub(crate) archived: Watermark,
+    /// Makes checkpoints of it.
+    pub(crate) keeper: Option<Keeper>,
+    /// What it goes on from.
+    pub(crate) resume: Option<Resume>,
+}
+
+impl Wanted {
+    /// A query that begins at the beginning and is not kept.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        output: Output,
+        late_to: Option<Arc<PushStream>>,
+    ) -> Self {
+        Self {
+            shared,
+            output,
+            push_ends: false,
+            late_to,
+            archived: Watermark::NONE,
+            keeper: None,
+            resume: None,
+        }
+    }
 }
 
 struct Builder<'a> {
@@ -89,6 +116,17 @@ struct Builder<'a> {
     taps: Vec<Draft>,
     /// One progress per stream of the query.
     progress: BTreeMap<String, SharedProgress>,
+    /// What operators and leaves go on from, in the order in which they are made; `None`: from
+    /// the beginning.
+    resume: Option<Going>,
+}
+
+/// What is left of a [`Resume`] for the operators and leaves that are still to be made.
+#[derive(Debug)]
+struct Going {
+    inputs: std::vec::IntoIter<InputState>,
+    taps: std::vec::IntoIter<TapCut>,
+    late: Vec<SavedLate>,
 }
 
 /// Makes the physical plans of a query and its coordinator.
@@ -96,22 +134,38 @@ pub(crate) async fn ready(
     catalog: &Catalog,
     state: &SessionState,
     plan: ContinuousPlan,
-    wanted: Wanted,
+    mut wanted: Wanted,
 ) -> Result<Ready> {
+    let resume = wanted.resume.take().map(|resume| {
+        let Resume { inputs, taps, counts, late } = resume;
+        wanted.shared.restore(&counts);
+        Going { inputs: inputs.into_iter(), taps: taps.into_iter(), late }
+    });
     let mut builder = Builder {
         catalog,
         state: micro_batch_state(state),
         wanted,
         taps: vec![],
         progress: BTreeMap::new(),
+        resume,
     };
     let root = builder.root(plan.root).await?;
-    let Builder { wanted, taps, progress, .. } = builder;
+    let Builder { wanted, taps, progress, resume, .. } = builder;
+    let resumed = resume.is_some();
+    if resume.is_some_and(|mut left| left.inputs.next().is_some() || left.taps.next().is_some()) {
+        return Err(Error::internal("a checkpoint is of another plan"));
+    }
+    let mut keeper = wanted.keeper;
+    if let (Some(keeper), Root::Stage(stage), true) = (&mut keeper, &root, resumed) {
+        keeper.has(wanted.shared.state.lock().batches, stage.watermark());
+    }
     let coordinator = Coordinator {
         shared: wanted.shared,
         root,
         scans: progress.into_values().collect(),
         output: wanted.output,
+        taps: taps.iter().map(|tap| Arc::clone(&tap.at)).collect(),
+        keeper,
     };
     Ok(Ready { coordinator, taps })
 }
@@ -136,7 +190,8 @@ pub(crate) fn launch(parts: &Arc<Parts>, queries: Vec<Ready>) {
         let (stream, bounded) = (Arc::clone(&first.stream), first.bounded);
         let progress = Arc::clone(&first.progress);
         for (shared, tap) in &mut taps {
-            shared.add_scan(&tap.stream.name, &progress);
+            shared.add_scan(&tap.stream.name, &progress, tap.at.from.of_log());
+            tap.at.reads(&progress);
             let old = std::mem::replace(&mut tap.progress, Arc::clone(&progress));
             replaced.push((old, Arc::clone(&progress)));
         }
@@ -212,6 +267,7 @@ fn scan(
                 sink,
                 late_rows: Arc::clone(&parts.late_rows),
                 late_to: draft.late_to,
+                at: draft.at,
             })
         })
         .collect();
@@ -222,6 +278,7 @@ fn scan(
             projection: columns.clone(),
             predicates,
             event_time: event_time.filter(|_| windowed && !explicit).map(|e| e.index),
+            from: None,
             until_now: bounded,
             batch_rows_max: parts.limits.batch_rows_max,
         },
@@ -243,6 +300,7 @@ impl Builder<'_> {
             Flow::Windows(stage) => {
                 let mut stage = self.stage(*stage).await?;
                 stage.archived = self.wanted.archived;
+                stage.closed = self.wanted.shared.state.lock().windows_closed;
                 // One end after the other, so that rows have the same offsets in every run.
                 if self.wanted.output.is_ordered() {
                     stage.row_wise = false;
@@ -295,6 +353,7 @@ impl Builder<'_> {
                     None => run.scans.extend(self.taps.last().map(|t| Arc::clone(&t.progress))),
                 }
             }
+            self.go_on(&mut run, &input.operator)?;
             inputs.push(run);
         }
         let finish = self.pin(stage.finish).await?;
@@ -332,6 +391,7 @@ impl Builder<'_> {
             }
         };
         let stream = self.catalog.stream_to_read(relation.name())?;
+        let at = Arc::new(self.tap_state(&stream.name)?);
         let delay = stream.schema.event_time().map_or(0, |e| e.delay_ticks);
         let progress = self
             .progress
@@ -341,6 +401,7 @@ impl Builder<'_> {
             && matches!(stream.feed, Feed::Push(_) | Feed::View(_))
             && self.catalog.waits_for_pushes(&stream.name);
         self.taps.push(Draft {
+            at,
             bounded,
             leaf: leaf.id,
             projection,
@@ -352,6 +413,36 @@ impl Builder<'_> {
             stream,
         });
         Ok(None)
+    }
+
+    /// Where a leaf begins.
+    fn tap_state(&mut self, stream: &str) -> Result<TapState> {
+        let Some(going) = &mut self.resume else { return Ok(TapState::new(stream)) };
+        let cut = going.taps.next().filter(|tap| tap.stream == stream);
+        let state = TapState::resumed(
+            cut.ok_or_else(|| Error::internal("a checkpoint has other streams than its query"))?,
+        );
+        let (late, others) =
+            std::mem::take(&mut going.late).into_iter().partition(|l| l.stream == stream);
+        going.late = others;
+        state.remember_late(late);
+        Ok(state)
+    }
+
+    /// A window operator goes on from what it had.
+    fn go_on(&mut self, run: &mut InputRun, operator: &Arc<OperatorSpec>) -> Result<()> {
+        if let Some(going) = &mut self.resume {
+            let state = going.inputs.next();
+            let state = state
+                .ok_or_else(|| Error::internal("a checkpoint has fewer windows than its query"))?;
+            let InputState { watermark, frontier, next_id, segments } = state;
+            run.watermark = watermark;
+            let merger = WindowMerger::restore(Arc::clone(operator), frontier, next_id, segments)?;
+            run.go_on(merger)?;
+        } else if self.wanted.keeper.is_some() {
+            run.merger.keep_cuts();
+        }
+        Ok(())
     }
 
     async fn prepare(&mut self, flow: &RowsFlow) -> Result<PreparePlan> {

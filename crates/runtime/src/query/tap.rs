@@ -8,6 +8,7 @@
 //! The order in the ledger is that of the query's text: a row that WHERE leaves out is filtered,
 //! even if it came late.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, UInt32Array, UInt64Array};
@@ -17,13 +18,14 @@ use arrow::record_batch::RecordBatch;
 use datafusion::execution::SessionState;
 use datafusion::physical_plan::ExecutionPlan;
 use parking_lot::Mutex;
-use windrow_core::{Error, PartitionId, Result, Watermark};
+use windrow_core::{Error, PartitionId, Result, Split, Watermark};
 use windrow_sql::leaf::LeafId;
 use windrow_sql::plan::ROW_COLUMN;
 use windrow_window::lateness::{NotOnTime, Tolerance, classify};
 use windrow_window::{OperatorSpec, SliceStore};
 
 use crate::memory::{MeasuredStore, OperatorMemory};
+use crate::query::cut::TapState;
 use crate::query::intake::{TakenIn, display_micros, render_row, ticks};
 use crate::query::kept::{Late, LateRows};
 use crate::query::ledger::Entry;
@@ -51,6 +53,8 @@ pub(crate) struct Tap {
     pub(crate) late_rows: Arc<LateRows>,
     /// `LATE DATA TO`.
     pub(crate) late_to: Option<Arc<PushStream>>,
+    /// How far it has been read, also before a restart.
+    pub(crate) at: Arc<TapState>,
 }
 
 /// The stateless part of a query, as physical plans.
@@ -88,10 +92,17 @@ pub(crate) struct TapWorker {
 
 /// Where a batch comes from.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Origin {
+pub(crate) struct Origin<'a> {
     pub(crate) partition: PartitionId,
+    /// The partition's name.
+    pub(crate) name: &'a str,
+    pub(crate) split: &'a Split,
     /// The partition's watermark just before the batch.
     pub(crate) before: Watermark,
+    /// One past the batch's last offset.
+    pub(crate) consumed: u64,
+    /// Largest event time of the lane, the batch included.
+    pub(crate) max: Option<i64>,
 }
 
 impl TapWorker {
@@ -113,8 +124,11 @@ impl TapWorker {
 
     /// Takes a batch into the query. When it returns, the rows are in the state (or out), and
     /// only then may the watermark move past them.
-    pub(crate) async fn take(&self, taken: &TakenIn, origin: Origin) -> Result<()> {
+    pub(crate) async fn take(&self, taken: &TakenIn, origin: Origin<'_>) -> Result<()> {
+        let Some((taken, origin)) = self.not_yet_read(taken, origin) else { return Ok(()) };
+        let taken = taken.as_ref();
         self.tap.shared.wait_for_room().await?;
+        let _inside = self.tap.shared.gate.read().await;
         let mut entry = Entry {
             rows_in: taken.rows.num_rows() as u64 + taken.bad.len() as u64 + taken.skipped,
             bad: taken.bad.len() as u64,
@@ -131,11 +145,47 @@ impl TapWorker {
             )));
         }
         self.tap.shared.ledger.add(entry);
+        let mut positions = self.tap.at.positions.lock();
+        positions.advance(origin.name, origin.split, origin.consumed, origin.max);
+        drop(positions);
         self.tap.shared.batch_done();
         Ok(())
     }
 
-    async fn take_rows(&self, taken: &TakenIn, origin: Origin, entry: &mut Entry) -> Result<()> {
+    /// What of a batch was not read before a restart; another query may still have to read all
+    /// of it.
+    fn not_yet_read<'a, 'b>(
+        &self,
+        taken: &'a TakenIn,
+        mut origin: Origin<'b>,
+    ) -> Option<(Cow<'a, TakenIn>, Origin<'b>)> {
+        origin.before = origin.before.advance(self.tap.at.hold);
+        let Some(read) = self.tap.at.from.of(origin.name, origin.split.number) else {
+            return Some((Cow::Borrowed(taken), origin));
+        };
+        if read.done || origin.consumed <= read.consumed {
+            return None;
+        }
+        if let (Sink::Window { tolerance, .. }, Some(max)) = (&self.tap.sink, read.max) {
+            let reached = Watermark::at(max).delayed(tolerance.delay);
+            origin.before = origin.before.advance(reached);
+        }
+        let offsets = &taken.row_offsets;
+        let rows = taken.rows.num_rows();
+        let read_rows = (0..rows).take_while(|row| offsets.offset(*row) < read.consumed).count();
+        let read_bad = taken.bad.iter().any(|bad| bad.offset < read.consumed);
+        if read_rows == 0 && !read_bad {
+            return Some((Cow::Borrowed(taken), origin));
+        }
+        Some((Cow::Owned(taken.after(read_rows, read.consumed)), origin))
+    }
+
+    async fn take_rows(
+        &self,
+        taken: &TakenIn,
+        origin: Origin<'_>,
+        entry: &mut Entry,
+    ) -> Result<()> {
         let input = taken.rows.project(&self.tap.projection)?;
         let Some(store) = &self.store else {
             return self.pass_on(input, entry).await;
@@ -162,7 +212,7 @@ impl TapWorker {
     }
 
     /// Which rows of the batch are not on time; most batches are spared the look at each row.
-    fn not_on_time(&self, taken: &TakenIn, origin: Origin) -> Result<NotOnTime> {
+    fn not_on_time(&self, taken: &TakenIn, origin: Origin<'_>) -> Result<NotOnTime> {
         let (Sink::Window { operator, tolerance, .. }, Some((min, max)), Some(time)) =
             (&self.tap.sink, taken.times, self.tap.time)
         else {
@@ -246,7 +296,7 @@ impl TapWorker {
         store: &Mutex<MeasuredStore>,
         taken: &TakenIn,
         input: &RecordBatch,
-        (not_on_time, origin): (&NotOnTime, Origin),
+        (not_on_time, origin): (&NotOnTime, Origin<'_>),
         entry: &mut Entry,
     ) -> Result<()> {
         let partly: Vec<usize> = not_on_time.partly.iter().map(|(row, _)| *row).collect();
@@ -290,7 +340,7 @@ impl TapWorker {
         self.keep_late(taken, &late, origin)
     }
 
-    fn keep_late(&self, taken: &TakenIn, late: &[usize], origin: Origin) -> Result<()> {
+    fn keep_late(&self, taken: &TakenIn, late: &[usize], origin: Origin<'_>) -> Result<()> {
         if let Some(to) = &self.tap.late_to {
             to.append_whole(pick(&taken.rows, late)?)?;
         }
@@ -315,6 +365,7 @@ impl TapWorker {
                 query_id: self.tap.shared.id,
                 stream: self.tap.stream.clone(),
                 partition: origin.partition,
+                partition_name: origin.name.to_owned(),
                 offset: taken.row_offsets.offset(row),
                 event_time_micros: times
                     .get(row)
@@ -322,6 +373,7 @@ impl TapWorker {
                     .unwrap_or_default(),
                 watermark_micros: display_micros(before.ticks(), column.data_type()),
                 row: render_row(&taken.rows, row)?,
+                saved: false,
             });
         }
         self.tap.late_rows.keep(kept);

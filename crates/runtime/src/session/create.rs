@@ -27,8 +27,6 @@ use crate::stream::log::StreamLog;
 use crate::stream::push::PushStream;
 use crate::stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
 
-/// A writer waits when the archive is so many tails behind.
-pub(super) const TAILS_MAX: u64 = 4;
 /// The options that belong to the engine, whatever the connector.
 const STREAM_OPTIONS: &[&str] = &["connector", "durability", "idle_timeout", "max_future_skew"];
 
@@ -182,9 +180,7 @@ impl Session {
         let (bad_rows, clock) = (Arc::clone(&parts.bad_rows), Arc::clone(&parts.clock));
         let push = PushStream::new(name.to_owned(), log, intake, bad_rows, clock, columns);
         Ok(Arc::new(match kept {
-            Some((wal, spiller)) => {
-                push.with_wal(wal, spiller, parts.limits.tail_rows_max * TAILS_MAX)
-            }
+            Some((wal, spiller)) => push.with_wal(wal, spiller, &parts.limits),
             None => push,
         }))
     }

@@ -9,16 +9,19 @@ use windrow_sql::parse::{CreateView, OptionItem};
 use windrow_sql::plan::{ContinuousPlan, Flow, LeafSource, continuous, plan_query};
 
 use crate::catalog::{Materialized, Object, plain_name};
+use crate::durable::checkpoint::{Checkpoints, Newest, Stamp};
 use crate::durable::definitions::{Definition, Kind};
+use crate::query::cut::Resume;
+use crate::query::keeper::Keeper;
 use crate::query::output::Output;
 use crate::query::shared::Status;
 use crate::query::start::{Wanted, ready};
-use crate::session::create::TAILS_MAX;
 use crate::session::query::streams_read;
 use crate::session::{Outcome, Session};
 use crate::stream::log::StreamLog;
 use crate::stream::push::PushStream;
-use crate::stream::{Feed, Stream};
+use crate::stream::spill::Spiller;
+use crate::stream::{Feed, Stream, TAILS_MAX};
 
 const VIEW_OPTIONS: &[&str] = &["start"];
 
@@ -86,24 +89,18 @@ impl Session {
         let event_times = plan.event_times.clone();
         let event_time =
             event_times.first().map(|e| EventTimeColumn { index: e.column, delay_ticks: 0 });
-        // What has no windows has no frontier to go on from: it is worked out again from history.
-        // And without history the windows behind the frontier would swallow what comes anew.
-        let keeps = matches!(plan.root, Flow::Windows(_))
-            && reads.iter().all(|name| catalog.is_replayable(name));
-        let (log, archived, spiller) = match (&self.engine.store, definition.filter(|_| keeps)) {
-            (Some(store), Some(definition)) => {
-                let time = event_time.map(|e| e.index);
-                let (kept, archived) = store.open_view(&definition, &plan.schema, time).await?;
-                let spiller = kept.spiller(None);
-                self.engine.keep(&name, Arc::clone(&spiller));
-                (kept.log, archived, Some(spiller))
-            }
-            _ => {
-                let log = StreamLog::new(Arc::clone(&plan.schema), &name, &parts.limits);
-                (log, Watermark::NONE, None)
-            }
-        };
+        let KeptView { log, archived, spiller, checkpoints, resume } =
+            self.kept_view(&name, &reads, &plan, (definition, late_to.is_some())).await?;
         let shared = parts.new_query(Some(name.clone()));
+        shared.ledger.add_rows_out(usize::try_from(log.state().rows).unwrap_or(usize::MAX));
+        let keeper = checkpoints.as_ref().zip(spiller.as_ref()).map(|(checkpoints, spiller)| {
+            Keeper::new(
+                Arc::clone(checkpoints),
+                Arc::clone(spiller),
+                Arc::clone(&parts.late_rows),
+                Arc::clone(&parts.clock),
+            )
+        });
         let stream = Arc::new(Stream {
             name: name.clone(),
             schema: StreamSchema::try_new(Arc::clone(&plan.schema), event_time)?,
@@ -115,15 +112,15 @@ impl Session {
             bad_rows: Arc::clone(&parts.bad_rows),
             clock: Arc::clone(&parts.clock),
         });
+        let output = Output::View {
+            log: Arc::clone(&log),
+            tail_rows_max: spiller.as_ref().map(|_| parts.limits.tail_rows_max * TAILS_MAX),
+        };
         let wanted = Wanted {
-            shared: Arc::clone(&shared),
-            output: Output::View {
-                log: Arc::clone(&log),
-                tail_rows_max: spiller.as_ref().map(|_| parts.limits.tail_rows_max * TAILS_MAX),
-            },
-            push_ends: false,
-            late_to,
             archived,
+            keeper,
+            resume,
+            ..Wanted::new(Arc::clone(&shared), output, late_to)
         };
         let row_by_row = is_row_by_row(&plan.root);
         let query = ready(catalog, &self.state(), plan, wanted).await?;
@@ -133,6 +130,7 @@ impl Session {
             stream: Arc::clone(&stream),
             query: Arc::clone(&shared),
             spiller,
+            checkpoints: checkpoints.clone(),
             bounded: reads.iter().all(|r| catalog.is_bounded(r)),
             reads: reads.clone(),
             plan: bounded,
@@ -147,8 +145,102 @@ impl Session {
             shared.finish(Status::Finished);
         } else {
             self.engine.start_later(query);
+            if checkpoints.is_some() {
+                self.engine.keep_checkpoints(shared);
+            }
         }
         Ok(())
+    }
+
+    /// What is kept of a view in the data directory, and what its query goes on from.
+    async fn kept_view(
+        &self,
+        name: &str,
+        reads: &[String],
+        plan: &ContinuousPlan,
+        (definition, has_late_to): (Option<Definition>, bool),
+    ) -> Result<KeptView> {
+        let catalog = &self.engine.catalog;
+        // What has no windows has no frontier to go on from: it is worked out again from history.
+        // And without history the windows behind the frontier would swallow what comes anew.
+        let keeps = matches!(plan.root, Flow::Windows(_))
+            && reads.iter().all(|name| catalog.is_replayable(name));
+        let (Some(store), Some(definition)) = (&self.engine.store, definition.filter(|_| keeps))
+        else {
+            let limits = &self.engine.parts.limits;
+            let log = StreamLog::new(Arc::clone(&plan.schema), name, limits);
+            return Ok(KeptView::in_memory(log));
+        };
+        let time = plan.event_times.first().map(|e| e.column);
+        let (kept, archived) = store.open_view(&definition, &plan.schema, time).await?;
+        let spiller = kept.spiller(None);
+        self.engine.keep(name, Arc::clone(&spiller));
+        let mut view =
+            KeptView { archived, spiller: Some(spiller), ..KeptView::in_memory(kept.log) };
+        // A stream of late rows is only in memory: it is filled again by reading all again.
+        if has_late_to {
+            return Ok(view);
+        }
+        let checkpoints = Arc::new(store.open_checkpoints(&definition, stamp(plan))?);
+        view.checkpoints = Some(Arc::clone(&checkpoints));
+        if self.restoring.is_some() && archived != Watermark::END {
+            let newest = self.newest(checkpoints, archived).await?;
+            self.engine.tell(name, &newest);
+            view.resume = newest.resume;
+        }
+        Ok(view)
+    }
+
+    /// The newest checkpoint that goes with the archive and the logs of the streams.
+    async fn newest(&self, checkpoints: Arc<Checkpoints>, archived: Watermark) -> Result<Newest> {
+        let catalog = Arc::clone(&self.engine.catalog);
+        let look = move || {
+            checkpoints.newest(&|was_archived, resume| {
+                if was_archived.is_some_and(|w| w > archived) {
+                    return Err("the archive has lost windows that it had".to_owned());
+                }
+                for tap in &resume.taps {
+                    if let Some(Object::Stream(stream)) = catalog.get(&tap.stream)
+                        && let Feed::Push(push) = &stream.feed
+                        && push.log.state().rows < tap.positions.of_log()
+                    {
+                        let stream = &tap.stream;
+                        return Err(format!("stream \"{stream}\" has lost rows that are in it"));
+                    }
+                }
+                Ok(())
+            })
+        };
+        let looked = tokio::task::spawn_blocking(look).await;
+        looked.map_err(|e| Error::internal("reading checkpoints stopped").with_source(e))?
+    }
+}
+
+/// What is kept of a view, and what its query goes on from.
+struct KeptView {
+    log: Arc<StreamLog>,
+    /// Windows up to here are in the archive.
+    archived: Watermark,
+    spiller: Option<Arc<Spiller>>,
+    checkpoints: Option<Arc<Checkpoints>>,
+    resume: Option<Resume>,
+}
+
+impl KeptView {
+    fn in_memory(log: Arc<StreamLog>) -> Self {
+        Self { log, archived: Watermark::NONE, spiller: None, checkpoints: None, resume: None }
+    }
+}
+
+/// By what a state can be gone on from: an equal plan, whatever its text.
+fn stamp(plan: &ContinuousPlan) -> Stamp {
+    Stamp {
+        plan: format!("{plan}lateness: {} ns", plan.lateness_nanos),
+        engine: format!(
+            "windrow {}, datafusion {}",
+            env!("CARGO_PKG_VERSION"),
+            datafusion::DATAFUSION_VERSION
+        ),
     }
 }
 

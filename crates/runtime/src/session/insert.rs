@@ -7,7 +7,7 @@ use arrow::compute::{CastOptions, cast_with_options, concat_batches};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use futures::TryStreamExt;
-use windrow_core::{Error, Result, Watermark};
+use windrow_core::{Error, Result};
 use windrow_sql::parse::Insert;
 use windrow_sql::plan::{continuous, plan_query};
 
@@ -55,8 +55,7 @@ impl Session {
         let shared = self.engine.parts.new_query(Some(format!("insert into {name}")));
         let id = shared.id;
         let output = Output::Stream { stream: Arc::clone(push), target: Arc::new(target) };
-        let wanted =
-            Wanted { shared, output, push_ends: false, late_to, archived: Watermark::NONE };
+        let wanted = Wanted::new(shared, output, late_to);
         self.start_now(plan, wanted).await?;
         Ok(Outcome::Done(format!("INSERT (continuous, query {id})")))
     }

@@ -12,7 +12,7 @@ use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::ObjectName;
 use futures::StreamExt;
 use tokio::sync::mpsc;
-use windrow_core::{Result, ScanRequest, Source, Watermark};
+use windrow_core::{Result, ScanRequest, Source};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Tail};
 use windrow_sql::plan::{ContinuousPlan, StreamRelation, bounded, continuous, plan_query};
@@ -42,11 +42,8 @@ impl Session {
         let schema = Arc::clone(&plan.schema);
         let (sender, receiver) = mpsc::channel(self.limits().queue_batches_max);
         let wanted = Wanted {
-            shared: Arc::clone(&shared),
-            output: Output::Client(sender),
             push_ends: self.options.push_ends,
-            late_to,
-            archived: Watermark::NONE,
+            ..Wanted::new(Arc::clone(&shared), Output::Client(sender), late_to)
         };
         self.start_now(plan, wanted).await?;
         Ok(Outcome::Rows(ResultStream::new(schema, true, receiver, Stop::Query(shared))))
@@ -155,6 +152,7 @@ impl Session {
             projection: (0..view.log.schema().fields().len()).collect(),
             predicates: vec![],
             event_time: None,
+            from: None,
             until_now: false,
             batch_rows_max: self.limits().batch_rows_max,
         };

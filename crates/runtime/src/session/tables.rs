@@ -1,10 +1,12 @@
 //! Reference tables in a data directory: external ones by their definition, tables in memory by
 //! their rows, which are written anew at each change. Reference tables are small.
 
+use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::ipc::reader::FileReader;
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::reader::{FileReader, StreamReader};
 use arrow::ipc::writer::FileWriter;
 use arrow::record_batch::RecordBatch;
 use datafusion::datasource::MemTable;
@@ -74,12 +76,7 @@ impl Session {
         let schema = table.schema();
         let frame = self.context.read_table(table).map_err(from_datafusion)?;
         let rows = frame.collect().await.map_err(from_datafusion)?;
-        let mut bytes = Vec::new();
-        let mut writer = FileWriter::try_new(&mut bytes, &schema)?;
-        rows.iter().try_for_each(|batch| writer.write(batch))?;
-        writer.finish()?;
-        drop(writer);
-        store.write_table(definition, &bytes)
+        store.write_table(definition, &to_bytes(&schema, &rows)?)
     }
 
     /// A reference table is there again: from its rows, or by its definition.
@@ -88,31 +85,96 @@ impl Session {
     /// When the rows are damaged, or the definition cannot be made again.
     pub(super) async fn restore_table(&self, definition: &Definition) -> Result<bool> {
         let Some(store) = &self.engine.store else { return Ok(false) };
-        let path = store.table_file(definition);
-        let Some(table) = read_rows(&path)? else { return Ok(false) };
+        let Some((path, bytes)) = store.read_table(definition)? else { return Ok(false) };
+        let table = read_rows(&path, &bytes)?;
         let name = format!("{SCHEMA}.\"{}\"", definition.name);
         self.context.register_table(name, Arc::new(table)).map_err(from_datafusion)?;
         Ok(true)
     }
 }
 
-/// The rows of a table's file; `None` when there is no such file.
-fn read_rows(path: &Path) -> Result<Option<MemTable>> {
-    let damaged = |e: arrow::error::ArrowError| {
-        Error::new(ErrorKind::Corrupt, format!("\"{}\" is damaged: {e}", path.display()))
+/// Where the footer has the checksum: `<bytes>:<CRC-32>`, of all that is before the footer.
+const CHECKSUM_KEY: &str = "windrow.crc32";
+/// A file of Arrow is a stream of Arrow between these bytes, with zeros behind them, and a footer.
+const MAGIC: &[u8] = b"ARROW1";
+
+/// Rows as a file of Arrow that knows its checksum.
+fn to_bytes(schema: &SchemaRef, rows: &[RecordBatch]) -> Result<Vec<u8>> {
+    let mut writer = FileWriter::try_new(Vec::new(), schema)?;
+    rows.iter().try_for_each(|batch| writer.write(batch))?;
+    let written = writer.get_ref();
+    let sum = format!("{}:{:08x}", written.len(), crc32fast::hash(written));
+    writer.write_metadata(CHECKSUM_KEY, sum);
+    writer.finish()?;
+    Ok(writer.into_inner()?)
+}
+
+/// The rows in the bytes of a table's file. What the checksum covers is all that is read.
+fn read_rows(path: &Path, bytes: &[u8]) -> Result<MemTable> {
+    let damaged = |why: &dyn std::fmt::Display| {
+        Error::new(ErrorKind::Corrupt, format!("\"{}\" is damaged: {why}", path.display()))
             .with_hint("Restore the file from a backup; nothing has been overwritten.")
-            .with_source(e)
     };
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => {
-            let message = format!("cannot read \"{}\": {error}", path.display());
-            return Err(Error::new(ErrorKind::Unavailable, message).with_source(error));
-        }
-    };
-    let reader = FileReader::try_new(file, None).map_err(damaged)?;
+    let footer = FileReader::try_new(Cursor::new(bytes), None).map_err(|e| damaged(&e))?;
+    let sum = footer
+        .custom_metadata()
+        .get(CHECKSUM_KEY)
+        .ok_or_else(|| damaged(&"its footer has no checksum"))?;
+    let covered = sum.split_once(':').and_then(|(len, sum)| {
+        let (len, sum) = (len.parse().ok()?, u32::from_str_radix(sum, 16).ok()?);
+        bytes.get(..len).filter(|bytes| crc32fast::hash(bytes) == sum)
+    });
+    let stream = covered.and_then(|bytes| bytes.strip_prefix(MAGIC));
+    let mut stream = stream.ok_or_else(|| damaged(&"its checksum is wrong"))?;
+    while let [0, rest @ ..] = stream {
+        stream = rest;
+    }
+    let reader = StreamReader::try_new(stream, None).map_err(|e| damaged(&e))?;
     let schema = reader.schema();
-    let rows: Vec<RecordBatch> = reader.collect::<Result<_, _>>().map_err(damaged)?;
-    MemTable::try_new(schema, vec![rows]).map(Some).map_err(from_datafusion)
+    let rows: Vec<RecordBatch> = reader.collect::<Result<_, _>>().map_err(|e| damaged(&e))?;
+    MemTable::try_new(schema, vec![rows]).map_err(from_datafusion)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, StringArray};
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+
+    #[test]
+    fn a_flipped_byte_gives_an_error_or_the_same_rows() {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("n", DataType::Int64, false),
+            Field::new("text", DataType::Utf8, true),
+        ]));
+        let columns: (Int64Array, StringArray) =
+            ((0..20).collect(), (0..20).map(|n| Some(format!("text {n}"))).collect());
+        let columns: Vec<arrow::array::ArrayRef> = vec![Arc::new(columns.0), Arc::new(columns.1)];
+        let rows = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+        let bytes = to_bytes(&schema, &[rows.clone(), rows.slice(3, 4)]).unwrap();
+        let read = |bytes: &[u8]| {
+            let table = read_rows(Path::new("t.arrow"), bytes)?;
+            let all = futures::executor::block_on(table.batches[0].read()).clone();
+            assert_eq!(datafusion::catalog::TableProvider::schema(&table), schema);
+            Ok::<_, Error>(all)
+        };
+        assert_eq!(read(&bytes).unwrap(), [rows.clone(), rows.slice(3, 4)]);
+        let mut told = 0;
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            match read(&damaged) {
+                Ok(same) => assert_eq!(same, [rows.clone(), rows.slice(3, 4)]),
+                Err(e) => {
+                    assert_eq!(e.kind(), ErrorKind::Corrupt, "{e}");
+                    told += 1;
+                }
+            }
+        }
+        assert!(told > bytes.len() / 2);
+        for len in 0..bytes.len() {
+            assert_eq!(read(&bytes[..len]).unwrap_err().kind(), ErrorKind::Corrupt);
+        }
+    }
 }

@@ -23,7 +23,7 @@ use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use futures::TryStreamExt;
 use windrow_core::time::{ticks_to_micros, time_unit};
-use windrow_core::{Error, PartitionId, Result, Watermark};
+use windrow_core::{Error, Result, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::Verify;
 use windrow_sql::plan::{StreamRelation, WindowAssign};
@@ -138,9 +138,7 @@ impl Session {
             if matches!(self.engine.catalog.stream_to_read(name)?.feed, Feed::Source(_)) {
                 continue;
             }
-            let progress = view.query.scan_of(name);
-            let rows = progress.map_or(0, |p| p.lock().consumed(PartitionId(0)));
-            consumed.insert(name.clone(), rows);
+            consumed.insert(name.clone(), view.query.consumed(name));
         }
         Ok(consumed)
     }

@@ -8,7 +8,7 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::{Expr as PlanExpr, cast};
 use datafusion::sql::sqlparser::ast::{Expr, ExprWithAlias, ObjectName};
 use windrow_core::time::{ticks_to_micros, time_unit};
-use windrow_core::{Error, ErrorKind, PartitionId, Result, Watermark};
+use windrow_core::{Error, ErrorKind, Result, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
 
 use crate::catalog::{Materialized, Object, plain_name};
@@ -114,9 +114,7 @@ impl Session {
     async fn wait_for_offset(&self, view: &Materialized, input: &str, rows: u64) -> Result<()> {
         let mut passes = view.query.watch_passes();
         loop {
-            let progress = view.query.scan_of(input);
-            let consumed = progress.map_or(0, |p| p.lock().consumed(PartitionId(0)));
-            if consumed >= rows {
+            if view.query.consumed(input) >= rows {
                 return Ok(());
             }
             if view.query.is_over() {

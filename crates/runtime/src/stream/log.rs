@@ -425,6 +425,7 @@ impl Source for LogSource {
             rows: self.until,
             bytes: None,
             event_times: None,
+            identity: "log".into(),
             detail: Arc::new(()),
         };
         Ok(vec![Partition { id, name: "log".into(), splits: vec![split] }])

@@ -22,6 +22,9 @@ use crate::stream::table::{LeftOut, LogTable, SourceTable};
 /// How far ahead of the wall clock a row of an endless source may be stamped: 5 minutes.
 pub(crate) const MAX_FUTURE_SKEW_MICROS: i64 = 5 * 60 * 1_000_000;
 
+/// A writer waits when the archive is so many tails behind.
+pub(crate) const TAILS_MAX: u64 = 4;
+
 /// A stream, or a materialized view as its readers see it.
 #[derive(Debug)]
 pub(crate) struct Stream {

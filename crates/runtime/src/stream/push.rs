@@ -3,15 +3,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use windrow_core::offset::Consecutive;
-use windrow_core::{Clock, OffsetRange, PartitionId, Result, SourceBatch};
+use windrow_core::{
+    Clock, Error, ErrorKind, Limits, OffsetRange, PartitionId, Result, SourceBatch,
+};
 
 use crate::durable::wal::Wal;
 use crate::query::intake::Intake;
 use crate::query::kept::BadRows;
+use crate::stream::TAILS_MAX;
 use crate::stream::generated::Columns;
 use crate::stream::log::StreamLog;
 use crate::stream::spill::Spiller;
@@ -32,6 +36,8 @@ pub(crate) struct PushStream {
     pub(crate) spiller: Option<Arc<Spiller>>,
     /// Rows that may be in memory alone, where there is an archive.
     tail_rows_max: u64,
+    /// How long rows wait for an archive that fails.
+    archive_wait: Duration,
     /// Rows that were ever offered, good and bad: the offset of a bad row is its number among
     /// them.
     offered: AtomicU64,
@@ -66,14 +72,16 @@ impl PushStream {
             wal: None,
             spiller: None,
             tail_rows_max: u64::MAX,
+            archive_wait: Duration::ZERO,
             offered,
         }
     }
 
-    /// The same with a write-ahead log.
-    /// It takes no rows while more than `tail_rows_max` wait for the archive.
-    pub(crate) fn with_wal(self, wal: Arc<Wal>, spiller: Arc<Spiller>, tail_rows_max: u64) -> Self {
-        Self { wal: Some(wal), spiller: Some(spiller), tail_rows_max, ..self }
+    /// The same with a write-ahead log. It takes no rows while very many wait for the archive.
+    pub(crate) fn with_wal(self, wal: Arc<Wal>, spiller: Arc<Spiller>, limits: &Limits) -> Self {
+        let tail_rows_max = limits.tail_rows_max.saturating_mul(TAILS_MAX);
+        let (wal, spiller) = (Some(wal), Some(spiller));
+        Self { wal, spiller, tail_rows_max, archive_wait: limits.archive_wait, ..self }
     }
 
     /// The columns that rows are pushed with: all but the generated ones.
@@ -87,12 +95,35 @@ impl PushStream {
         let (rows, pushed) = self.take_in(self.whole(rows)?)?;
         match &self.wal {
             Some(wal) if rows.num_rows() > 0 => {
-                self.log.wait_for_room(self.tail_rows_max).await;
+                self.wait_for_room().await?;
                 wal.append(rows).await?
             }
             _ => self.log.append(rows)?,
         };
         Ok(pushed)
+    }
+
+    /// Waits until the archive has taken in what is too much for memory; who writes faster than it
+    /// does is slowed down.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the archive fails for long.
+    async fn wait_for_room(&self) -> Result<()> {
+        loop {
+            tokio::select! {
+                () = self.log.wait_for_room(self.tail_rows_max) => return Ok(()),
+                () = self.clock.sleep(self.archive_wait) => {}
+            }
+            let Some(error) = self.spiller.as_ref().and_then(|s| s.error()) else { continue };
+            let message = format!(
+                "stream \"{}\" takes no rows: {} wait in memory, and its archive fails: {error}",
+                self.name,
+                self.log.tail_size().0
+            );
+            return Err(Error::new(ErrorKind::Unavailable, message).with_hint(
+                "Nothing that was acknowledged is lost. It takes rows again when the archive does.",
+            ));
+        }
     }
 
     /// The same for who cannot await.

@@ -57,16 +57,19 @@ impl Spiller {
         self.wal.is_none()
     }
 
-    /// Archives what is complete now.
+    /// Archives what is complete now; returns the watermark up to which the archive has the
+    /// windows of a view (the end offset of a push stream).
     ///
     /// # Errors
     /// When it cannot be written; nothing has changed then.
-    pub(crate) async fn spill(&self) -> Result<()> {
+    pub(crate) async fn spill(&self) -> Result<Option<Watermark>> {
         let _one_at_a_time = self.spilling.lock().await;
-        let Some(rows) = self.log.unarchived(self.wal.is_none()) else { return Ok(()) };
+        let Some(rows) = self.log.unarchived(self.wal.is_none()) else {
+            return Ok(self.archived());
+        };
         if rows.batches.is_empty() && rows.watermark != Watermark::END {
             // Time without rows is no news: the next run finds it empty too.
-            return Ok(());
+            return Ok(self.archived());
         }
         let version = match &self.wal {
             Some(_) => i64::try_from(rows.end).unwrap_or(i64::MAX),
@@ -78,7 +81,15 @@ impl Spiller {
         };
         let done = self.archive.append(&rows.batches, rows.first, version, &provenance).await;
         *self.error.lock() = done.as_ref().err().map(|e| e.message().to_owned());
-        done?;
+        if let Err(error) = done {
+            // A commit that was sent before, by this process or one that it follows, may have come
+            // late: the same rows, cut elsewhere.
+            let archive = self.archive.snapshot();
+            if (rows.first + 1..=rows.end).contains(&archive.state().rows) {
+                self.log.archived(archive);
+            }
+            return Err(error);
+        }
         self.log.archived(self.archive.snapshot());
         if let Some(wal) = &self.wal {
             wal.delete_below(rows.end)?;
@@ -89,7 +100,11 @@ impl Spiller {
             // The rows are archived; the next spill tidies.
             tracing::warn!(%error, "small archive files could not be put together");
         }
-        Ok(())
+        Ok(self.archived())
+    }
+
+    fn archived(&self) -> Option<Watermark> {
+        self.archive.state().txn_version.map(Watermark::at)
     }
 
     /// Puts small files together, and deletes what nobody reads any more.
@@ -135,7 +150,9 @@ impl Spiller {
 
     fn is_long(&self, limits: &Limits) -> bool {
         let (rows, bytes) = self.log.tail_size();
-        rows >= limits.tail_rows_max || bytes >= limits.tail_bytes_max
+        rows >= limits.tail_rows_max
+            || bytes >= limits.tail_bytes_max
+            || (rows > 0 && self.wal.as_ref().is_some_and(|wal| wal.is_scattered()))
     }
 
     /// Stops; a spill that is under way is waited for.

@@ -119,6 +119,7 @@ impl PartitionStream for LogPart {
             projection: self.projection.clone(),
             predicates: vec![],
             event_time: None,
+            from: None,
             until_now: true,
             batch_rows_max: self.batch_rows_max,
         };
@@ -297,6 +298,7 @@ impl SourceTable {
                 projection: columns,
                 predicates,
                 event_time: None,
+                from: None,
                 until_now: true,
                 batch_rows_max,
             }),

@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use windrow_core::{Error, ErrorKind, Result};
 
-use super::files::{Files, StdFiles, io_error};
+use super::files::{Files, io_error};
 pub(crate) use writer::Applied;
 use writer::{Active, Request, Writer, create_segment};
 
@@ -55,11 +55,22 @@ pub(crate) struct WalOptions {
     /// A segment that has this many bytes is followed by a new one; a larger record has a segment
     /// of its own.
     pub(crate) segment_bytes_max: u64,
+    /// So it is with one that has this many records.
+    pub(crate) segment_records_max: u64,
 }
+
+/// Records of a segment where each one is an object of its own: few can be deleted at a time.
+const OBJECTS_MAX: u64 = 1_000;
+/// Segments that are many for a log of such records.
+const SEGMENTS_MANY: usize = 4;
 
 impl Default for WalOptions {
     fn default() -> Self {
-        Self { durability: Durability::Fsync, segment_bytes_max: 64 << 20 }
+        Self {
+            durability: Durability::Fsync,
+            segment_bytes_max: 64 << 20,
+            segment_records_max: u64::MAX,
+        }
     }
 }
 
@@ -135,17 +146,6 @@ impl Wal {
     /// [`ErrorKind::Data`] when it has other columns or an unknown format;
     /// [`ErrorKind::Unavailable`] when the file system fails.
     pub(crate) fn open(
-        dir: &Path,
-        schema: &SchemaRef,
-        from: u64,
-        options: WalOptions,
-        applied: Applied,
-    ) -> Result<(Self, Recovered)> {
-        Self::open_on(Arc::new(StdFiles), dir, schema, from, (options, applied))
-    }
-
-    /// [`open`](Self::open) on any file system.
-    fn open_on(
         files: Arc<dyn Files>,
         dir: &Path,
         schema: &SchemaRef,
@@ -155,12 +155,21 @@ impl Wal {
         files.create_dir(dir).map_err(|e| io_error("create", dir, e))?;
         let recovery::Found { mut segments, active_len, recovered } =
             recovery::recover(&*files, dir, schema, from)?;
-        let active = match (segments.last(), active_len) {
-            (Some(last), Some(len)) => reopen(&*files, dir, last, len, recovered.end)?,
-            _ => {
+        let mut options = options;
+        if files.writes_whole() {
+            options.segment_records_max = options.segment_records_max.min(OBJECTS_MAX);
+        }
+        let mut active = None;
+        if let (Some(last), Some(len)) = (segments.last(), active_len) {
+            active = Some(reopen(&*files, dir, last, len, recovered.end)?);
+        }
+        // A new one where another writer would begin it, so that only one of the two can.
+        let active = match active.filter(|a| a.records == 0 || !files.writes_whole()) {
+            Some(active) => active,
+            None => {
                 let first = recovered.end;
                 let active =
-                    create_segment(&*files, dir, schema, first).map_err(|not| not.error)?;
+                    create_segment(&*files, dir, schema, first, false).map_err(|not| not.error)?;
                 segments.push(Segment { first, path: active.path.clone() });
                 active
             }
@@ -177,6 +186,7 @@ impl Wal {
             applied,
             active,
             poisoned: None,
+            unsettled: false,
         };
         let thread = std::thread::Builder::new()
             .name("windrow-wal".into())
@@ -192,6 +202,26 @@ impl Wal {
             thread: Some(thread),
         };
         Ok((wal, recovered))
+    }
+
+    /// Makes the log in `dir` if there is none; rows can be written once it is [open](Self::open).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the file system fails.
+    pub(crate) fn begin(files: &dyn Files, dir: &Path, schema: &SchemaRef) -> Result<()> {
+        files.create_dir(dir).map_err(|e| io_error("create", dir, e))?;
+        if recovery::list(files, dir)?.is_empty() {
+            create_segment(files, dir, schema, 0, false).map_err(|not| not.error)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is anything of a log in `dir`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the file system fails.
+    pub(crate) fn is_there(files: &dyn Files, dir: &Path) -> Result<bool> {
+        Ok(!recovery::list(files, dir)?.is_empty())
     }
 
     /// Appends rows; returns their first offset once they are durable and applied. Dropping the
@@ -243,6 +273,11 @@ impl Wal {
         Ok(deleted)
     }
 
+    /// Whether it is in so many pieces that it had better be archived.
+    pub(crate) fn is_scattered(&self) -> bool {
+        self.files.writes_whole() && self.shared.segments.lock().len() > SEGMENTS_MANY
+    }
+
     /// One past the last offset that is durable and applied.
     pub(crate) fn end(&self) -> u64 {
         self.shared.end.load(Ordering::Acquire)
@@ -273,5 +308,5 @@ fn reopen(files: &dyn Files, dir: &Path, segment: &Segment, len: u64, end: u64) 
     let path = segment.path.clone();
     let mut file = files.append(&path).map_err(|e| io_error("open", &path, e))?;
     file.sync().and_then(|()| files.sync_dir(dir)).map_err(|e| io_error("sync", &path, e))?;
-    Ok(Active { file, path, len, used: end > segment.first })
+    Ok(Active { file, path, len, records: u64::from(end > segment.first) })
 }

@@ -8,8 +8,8 @@
 //!              not read
 //! ```
 //! Invariants: what is returned tiles from `from` to `end`; only the very tail of the last segment
-//! is ever cut, and only when no whole record follows; anything else that is wrong is an error and
-//! changes nothing on disk.
+//! is ever cut, and only when no whole record follows and files can be torn; anything else that is
+//! wrong is an error and changes nothing on disk.
 
 use std::path::{Path, PathBuf};
 
@@ -81,7 +81,7 @@ pub(super) fn recover(
 }
 
 /// The segments in a directory, ascending.
-fn list(files: &dyn Files, dir: &Path) -> Result<Vec<Segment>> {
+pub(super) fn list(files: &dyn Files, dir: &Path) -> Result<Vec<Segment>> {
     let names = files.list(dir).map_err(|e| io_error("list", dir, e))?;
     let mut segments: Vec<_> = names
         .iter()
@@ -131,7 +131,13 @@ impl Reading<'_> {
                     self.take(path, at, &record)?;
                     at = record.next;
                 }
-                Err(_) if last && !segment::valid_record_after(&bytes, at, self.end) => break,
+                Err(_)
+                    if last
+                        && !self.files.writes_whole()
+                        && !segment::valid_record_after(&bytes, at, self.end) =>
+                {
+                    break;
+                }
                 Err(why) => return Err(corrupt(path, at, why)),
             }
         }
@@ -187,7 +193,7 @@ impl Reading<'_> {
     ) -> Result<()> {
         let path = &segment.path;
         let header = segment::encode_header(self.schema)?.len();
-        if !last || bytes.len() > header {
+        if !last || bytes.len() > header || self.files.writes_whole() {
             return Err(corrupt(path, 0, why));
         }
         let dir = path.parent().unwrap_or(path);

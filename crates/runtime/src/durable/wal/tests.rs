@@ -11,6 +11,7 @@ use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
 
 use super::*;
 use crate::durable::faults::{Chance, FaultyFiles};
+use crate::durable::files::StdFiles;
 
 type Rows = Arc<Mutex<Vec<(u64, i64)>>>;
 
@@ -64,8 +65,7 @@ fn open_with(
         sink.lock().extend((first..).zip(numbers(&batch)));
     });
     let files = Arc::new(files.clone());
-    let (wal, recovered) =
-        Wal::open_on(files, Path::new("/w"), &schema(), from, (options, applied))?;
+    let (wal, recovered) = Wal::open(files, Path::new("/w"), &schema(), from, (options, applied))?;
     Ok((wal, recovered, rows))
 }
 
@@ -100,31 +100,31 @@ fn rows_come_back_from_disk() {
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path().join("a/log");
     let open = |from| {
-        Wal::open(&dir, &schema(), from, WalOptions::default(), Box::new(|_, _| {})).unwrap()
+        let options: (WalOptions, Applied) = (WalOptions::default(), Box::new(|_, _| {}));
+        Wal::open(Arc::new(StdFiles), &dir, &schema(), from, options)
     };
-    let (wal, recovered) = open(0);
+    let (wal, recovered) = open(0).unwrap();
     assert_eq!((recovered.end, recovered.batches.len()), (0, 0));
     assert_eq!(wal.append_blocking(batch(&[1, 2, 3])).unwrap(), 0);
     assert_eq!(wal.append_blocking(batch(&[])).unwrap(), 3);
     assert_eq!(wal.append_blocking(batch(&[9, 4, 5, 9]).slice(1, 2)).unwrap(), 3);
     assert_eq!(wal.end(), 5);
     drop(wal);
-    let (wal, recovered) = open(0);
+    let (wal, recovered) = open(0).unwrap();
     assert_eq!(rows(&recovered), [1, 2, 3, 4, 5]);
     assert_eq!(wal.append_blocking(batch(&[6])).unwrap(), 5);
     drop(wal);
-    let (wal, recovered) = open(1);
+    let (wal, recovered) = open(1).unwrap();
     assert_eq!((recovered.first, recovered.cut.is_none()), (1, true));
     assert_eq!(rows(&recovered), [2, 3, 4, 5, 6]);
     drop(wal);
     // The archive is ahead: the log goes on behind it, and later does not miss what it never had.
-    let (wal, recovered) = open(20);
+    let (wal, recovered) = open(20).unwrap();
     assert_eq!((recovered.end, recovered.batches.len()), (20, 0));
     assert_eq!(wal.append_blocking(batch(&[7])).unwrap(), 20);
     drop(wal);
-    assert_eq!(rows(&open(20).1), [7]);
-    let error = Wal::open(&dir, &schema(), 6, WalOptions::default(), Box::new(|_, _| {}));
-    assert_eq!(error.unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(rows(&open(20).unwrap().1), [7]);
+    assert_eq!(open(6).unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn other_columns_and_versions_are_refused() {
     let other = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
     let shared = Arc::new(files.clone());
     let applied: Applied = Box::new(|_, _| {});
-    let error = Wal::open_on(shared, Path::new("/w"), &other, 0, (WalOptions::default(), applied));
+    let error = Wal::open(shared, Path::new("/w"), &other, 0, (WalOptions::default(), applied));
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Data);
     let (wal, ..) = open(&files, 0).unwrap();
     let odd = RecordBatch::try_new(other, vec![Arc::new(Int64Array::from(vec![1]))]).unwrap();
@@ -217,7 +217,7 @@ fn concurrent_appends_share_syncs_and_are_there_once() {
 #[test]
 fn durability_os_syncs_only_whole_segments() {
     let files = FaultyFiles::default();
-    let os = WalOptions { durability: Durability::Os, segment_bytes_max: 5_000 };
+    let os = WalOptions { durability: Durability::Os, ..options(5_000) };
     let (wal, ..) = open_with(&files, 0, os).unwrap();
     for n in 0..20 {
         wal.append_blocking(batch(&[n])).unwrap();

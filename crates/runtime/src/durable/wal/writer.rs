@@ -8,7 +8,8 @@
 //! Invariants: rows are applied in the order of their offsets, after they are durable, and
 //! answered after they are applied; at most one record is written but not synced (with
 //! [`Durability::Fsync`]); after a failed sync nothing is ever written again, because what the
-//! disk then holds is unknown.
+//! disk then holds is unknown. (Where files [are written whole](Files::writes_whole) it can be
+//! settled, and the log goes on when it is.)
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,6 +49,8 @@ pub(super) struct Writer {
     pub(super) active: Active,
     /// Why nothing is written any more.
     pub(super) poisoned: Option<String>,
+    /// Whether rows that were refused may still come; first of all that is settled.
+    pub(super) unsettled: bool,
 }
 
 /// The segment that grows.
@@ -56,8 +59,8 @@ pub(super) struct Active {
     pub(super) path: PathBuf,
     /// Its bytes up to the end of the last good record.
     pub(super) len: u64,
-    /// Whether it has records.
-    pub(super) used: bool,
+    /// How many records it has; what was there when it was opened counts as one.
+    pub(super) records: u64,
 }
 
 /// Why a segment could not be created.
@@ -67,12 +70,14 @@ pub(super) struct NotCreated {
     unsynced: bool,
 }
 
-/// Creates the segment that begins at `first`; it and its name are durable.
+/// Creates the segment that begins at `first`; it and its name are durable, unless it is made
+/// `lazily`: then they come with its first record.
 pub(super) fn create_segment(
     files: &dyn Files,
     dir: &Path,
     schema: &SchemaRef,
     first: u64,
+    lazily: bool,
 ) -> Result<Active, NotCreated> {
     let path = segment_path(dir, first);
     let failed = |error: Error, unsynced| NotCreated { error, unsynced };
@@ -80,6 +85,7 @@ pub(super) fn create_segment(
     let mut file = files.create(&path).map_err(|e| failed(io_error("create", &path, e), false))?;
     let done = match file.write_all(&header) {
         Err(e) => Err(failed(io_error("write", &path, e), false)),
+        Ok(()) if lazily => Ok(()),
         Ok(()) => file
             .sync()
             .and_then(|()| files.sync_dir(dir))
@@ -91,7 +97,7 @@ pub(super) fn create_segment(
         failure.unsynced |= removed.is_err();
         return Err(failure);
     }
-    Ok(Active { file, path, len: header.len() as u64, used: false })
+    Ok(Active { file, path, len: header.len() as u64, records: 0 })
 }
 
 impl Writer {
@@ -147,8 +153,11 @@ impl Writer {
             return Ok(());
         }
         let record = segment::encode_record(&self.schema, first, group.iter().map(|r| &r.batch))?;
+        self.settle()?;
         let len = self.active.len + record.len() as u64;
-        if self.active.used && len > self.options.segment_bytes_max {
+        let full = len > self.options.segment_bytes_max
+            || self.active.records >= self.options.segment_records_max;
+        if self.active.records > 0 && full {
             self.next_segment(first)?;
         }
         let active = &mut self.active;
@@ -160,17 +169,42 @@ impl Writer {
             }
             return Err(error);
         }
-        if self.options.durability == Durability::Fsync
+        let whole = self.files.writes_whole();
+        if (self.options.durability == Durability::Fsync || whole)
             && let Err(e) = active.file.sync()
         {
-            let why = io_error("sync", &active.path, e).to_string();
+            let error = io_error("sync", &active.path, e);
+            if whole {
+                self.unsettled = true;
+                return Err(error);
+            }
             // Rows that were refused should not come back; whether this holds is unknown, too.
             drop(active.file.truncate(active.len));
-            return Err(self.poison(&why));
+            return Err(self.poison(&error.to_string()));
         }
         active.len += record.len() as u64;
-        active.used = true;
+        active.records += 1;
         Ok(())
+    }
+
+    /// Makes sure that rows that were refused do not come later, if there are any.
+    fn settle(&mut self) -> Result<()> {
+        if !self.unsettled {
+            return Ok(());
+        }
+        let active = &mut self.active;
+        match active.file.truncate(active.len) {
+            Ok(()) => {
+                self.unsettled = false;
+                Ok(())
+            }
+            // They have come, or another process writes: only who reads the log again can tell.
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                let why = io_error("cut", &active.path, e).to_string();
+                Err(self.poison(&why))
+            }
+            Err(e) => Err(io_error("write", &active.path, e)),
+        }
     }
 
     /// Goes on in a new segment.
@@ -182,7 +216,8 @@ impl Writer {
             let why = io_error("sync", &self.active.path, e).to_string();
             return Err(self.poison(&why));
         }
-        match create_segment(&*self.files, &self.dir, &self.schema, first) {
+        let lazily = self.files.writes_whole();
+        match create_segment(&*self.files, &self.dir, &self.schema, first, lazily) {
             Ok(active) => {
                 let path = active.path.clone();
                 self.active = active;

@@ -1,0 +1,135 @@
+//! An object store whose archive files are held against the checksums in their names.
+//!
+//! What `SyncedLocal` does on the machine's own disk: each archive file is read once, as a whole,
+//! before its first use in a process. Files that this process has put itself are not read again.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    RenameOptions, Result,
+};
+use parking_lot::Mutex;
+
+use crate::durable::wrong;
+use crate::file_entry::checksum_of;
+
+/// An object store with verified archive files.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    inner: Arc<dyn ObjectStore>,
+    /// Files whose bytes were right.
+    verified: Mutex<BTreeSet<Path>>,
+}
+
+impl Verified {
+    pub(crate) fn new(inner: Arc<dyn ObjectStore>) -> Self {
+        Self { inner, verified: Mutex::default() }
+    }
+
+    async fn verify(&self, location: &Path) -> Result<()> {
+        let Some(sum) = location.filename().and_then(checksum_of) else { return Ok(()) };
+        if self.verified.lock().contains(location) {
+            return Ok(());
+        }
+        let is = match self.inner.get(location).await {
+            Ok(found) => {
+                let mut hasher = crc32fast::Hasher::new();
+                let mut bytes = found.into_stream();
+                while let Some(some) = bytes.try_next().await? {
+                    hasher.update(&some);
+                }
+                Some(hasher.finalize())
+            }
+            Err(Error::NotFound { .. }) => None,
+            Err(e) => return Err(e),
+        };
+        if is != Some(sum) {
+            return Err(wrong(location, is));
+        }
+        self.verified.lock().insert(location.clone());
+        Ok(())
+    }
+}
+
+impl fmt::Display for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Verified {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
+        let done = self.inner.put_opts(location, payload, opts).await?;
+        if location.filename().and_then(checksum_of).is_some() {
+            self.verified.lock().insert(location.clone());
+        }
+        Ok(done)
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(location, opts).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if !options.head {
+            self.verify(location).await?;
+        }
+        self.inner.get_opts(location, options).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.verify(location).await?;
+        self.inner.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list_with_offset(prefix, offset)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
+        self.inner.rename_opts(from, to, options).await
+    }
+}

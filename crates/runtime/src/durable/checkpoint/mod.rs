@@ -1,0 +1,455 @@
+//! Checkpoints: the durable cuts of one query.
+//!
+//! ```text
+//! DIR/checkpoints/<view>/000000000012.checkpoint    manifest, written last and whole
+//!                        000000000012-0.arrow       segments that are new in it, operator 0
+//!                        000000000012.late          late rows that are new in it
+//! ```
+//! A manifest names segments of older files as long as their windows are open, so a checkpoint
+//! writes what is new and costs as much as changed since the one before.
+//!
+//! Invariants: a file is written once; a manifest is there only when all files that it names are
+//! durable, and the archive has the windows that had closed; the last [`KEPT`] are kept with all
+//! their files; a number is never given twice, not even that of a damaged checkpoint.
+
+mod manifest;
+mod segments;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use windrow_core::{Error, Result, Watermark};
+use windrow_window::{SavedSegment, SegmentId};
+
+pub(crate) use self::manifest::Stamp;
+use self::manifest::{FORMAT, FileEntry, InputEntry, Manifest, SegmentEntry};
+use self::segments::{read_late, read_segments, write_late, write_segments};
+use crate::durable::files::{Files, corrupt, io_error};
+use crate::query::cut::{InputState, QueryCut, Resume, SavedLate};
+
+/// Checkpoints that are kept: the newest may turn out to be damaged.
+const KEPT: usize = 3;
+/// From so many files of late rows on, they are written anew as one.
+const LATE_FILES_MANY: usize = 16;
+
+/// The checkpoints of one query.
+#[derive(Debug)]
+pub(crate) struct Checkpoints {
+    files: Arc<dyn Files>,
+    dir: PathBuf,
+    stamp: Stamp,
+    state: Mutex<State>,
+    /// Apart, because who looks must not wait for a disk.
+    shown: Mutex<VecDeque<Shown>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The number of the next one.
+    next_id: u64,
+    /// Oldest first.
+    kept: VecDeque<Manifest>,
+    /// Where the segments of each operator are that have been written.
+    places: HashMap<(usize, u64), SegmentEntry>,
+    /// Segments that could not be written when they were new.
+    owed: Vec<(usize, SavedSegment)>,
+    owed_late: Vec<SavedLate>,
+    /// Nothing is written any more: the view is dropped.
+    stopped: bool,
+}
+
+/// What `windrow.checkpoints` shows of one.
+#[derive(Debug, Clone)]
+pub(crate) struct Shown {
+    pub(crate) id: u64,
+    pub(crate) taken_micros: i64,
+    /// Bytes that it wrote, and bytes that it needs in all.
+    pub(crate) new_bytes: u64,
+    pub(crate) bytes: u64,
+    pub(crate) segments: u64,
+    /// Time from the cut until it was durable.
+    pub(crate) micros: i64,
+    /// `kept`, or `restored`: the query went on from it when the engine was opened.
+    pub(crate) state: &'static str,
+}
+
+/// What a query can go on from.
+#[derive(Debug, Default)]
+pub(crate) struct Newest {
+    /// `None`: there is no checkpoint that can be used.
+    pub(crate) resume: Option<Resume>,
+    /// For people: why newer ones cannot be used.
+    pub(crate) passed_over: Vec<String>,
+}
+
+impl Checkpoints {
+    /// The checkpoints in a directory, which need not be there yet. Blocks.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub(crate) fn open(files: Arc<dyn Files>, dir: PathBuf, stamp: Stamp) -> Result<Self> {
+        let names = files.list(&dir).map_err(|e| io_error("list", &dir, e))?;
+        let newest = names.iter().filter_map(|name| number(name)).max();
+        let next_id = newest.map_or(1, |id| id + 1);
+        let state = State { next_id, ..State::default() };
+        Ok(Self { files, dir, stamp, state: Mutex::new(state), shown: Mutex::default() })
+    }
+
+    /// The newest checkpoint that is whole, is of this plan, and that `fits` accepts (it gives the
+    /// reason when not). Blocks.
+    ///
+    /// # Errors
+    /// When the directory cannot be read at all.
+    pub(crate) fn newest(
+        &self,
+        fits: &dyn Fn(Option<Watermark>, &Resume) -> Result<(), String>,
+    ) -> Result<Newest> {
+        let names = self.files.list(&self.dir).map_err(|e| io_error("list", &self.dir, e))?;
+        let ids: BTreeSet<u64> = names.iter().filter_map(|n| Manifest::id_of(n)).collect();
+        let mut newest = Newest::default();
+        let mut usable: VecDeque<Manifest> = VecDeque::new();
+        for id in ids.into_iter().rev() {
+            let read = self.manifest(id).and_then(|manifest| {
+                if newest.resume.is_some() {
+                    return Ok((manifest, None));
+                }
+                if manifest.stamp != self.stamp {
+                    return Err(self.another(&manifest));
+                }
+                let resume = self.load(&manifest)?;
+                fits(manifest.archived.map(Watermark::at), &resume).map_err(Error::data)?;
+                Ok((manifest, Some(resume)))
+            });
+            match read {
+                Ok((manifest, resume)) => {
+                    newest.resume = newest.resume.or(resume);
+                    usable.push_front(manifest);
+                }
+                Err(error) => {
+                    let message = error.message();
+                    newest.passed_over.push(format!("checkpoint {id} is not used: {message}"));
+                }
+            }
+        }
+        self.go_on_from(usable);
+        Ok(newest)
+    }
+
+    fn another(&self, manifest: &Manifest) -> Error {
+        let what = if manifest.stamp.plan == self.stamp.plan {
+            format!("it was written by {}", manifest.stamp.engine)
+        } else {
+            "it is of another query".to_owned()
+        };
+        Error::data(what)
+    }
+
+    /// New checkpoints build on these, the last of which was loaded.
+    fn go_on_from(&self, usable: VecDeque<Manifest>) {
+        let mut state = self.state.lock();
+        state.places.clear();
+        if let Some(newest) = usable.back() {
+            for (number, input) in newest.inputs.iter().enumerate() {
+                let entries = input.segments.iter().map(|s| ((number, s.id), s.clone()));
+                state.places.extend(entries);
+            }
+            self.shown.lock().push_back(Shown { state: "restored", ..shown(newest, 0) });
+        }
+        state.kept = usable;
+    }
+
+    fn manifest(&self, id: u64) -> Result<Manifest> {
+        let path = self.dir.join(Manifest::file_name(id));
+        let bytes = self.files.read(&path).map_err(|e| io_error("read", &path, e))?;
+        let manifest = Manifest::parse(&path, &bytes)?;
+        if manifest.id == id {
+            Ok(manifest)
+        } else {
+            Err(corrupt(&path, 0, &format!("it says that it is checkpoint {}", manifest.id)))
+        }
+    }
+
+    /// Reads all that a checkpoint consists of.
+    fn load(&self, manifest: &Manifest) -> Result<Resume> {
+        let mut batches = HashMap::new();
+        for file in &manifest.files {
+            let path = self.dir.join(&file.name);
+            batches.insert(file.name.as_str(), read_segments(&*self.files, &path, file)?);
+        }
+        let mut inputs = Vec::with_capacity(manifest.inputs.len());
+        for input in &manifest.inputs {
+            let segment = |entry: &SegmentEntry| {
+                let end = entry.first_batch.saturating_add(entry.batches);
+                let all = batches.get(entry.file.as_str());
+                let batches =
+                    all.and_then(|all| all.get(entry.first_batch..end)).ok_or_else(|| {
+                        corrupt(&self.dir.join(&entry.file), 0, "a segment is not in it")
+                    })?;
+                Ok(SavedSegment {
+                    id: SegmentId(entry.id),
+                    slice: entry.slice,
+                    counts_from: entry.counts_from,
+                    rows: entry.rows,
+                    batches: batches.to_vec(),
+                })
+            };
+            inputs.push(InputState {
+                watermark: Watermark::at(input.watermark),
+                frontier: input.frontier,
+                next_id: input.next_id,
+                segments: input.segments.iter().map(segment).collect::<Result<_>>()?,
+            });
+        }
+        let (taps, counts) = (manifest.taps.clone(), manifest.counts);
+        Ok(Resume { inputs, taps, counts, late: self.late(&manifest.late)? })
+    }
+
+    fn late(&self, entries: &[FileEntry]) -> Result<Vec<SavedLate>> {
+        let mut late = vec![];
+        for file in entries {
+            late.extend(read_late(&*self.files, &self.dir.join(&file.name), file)?);
+        }
+        Ok(late)
+    }
+
+    /// Writes a cut that was made at `taken_micros`; `archived`: the archive has the view's
+    /// windows up to there. Durable on return; older ones that are not kept are gone. `now` tells
+    /// the time. Blocks.
+    ///
+    /// # Errors
+    /// When a file cannot be written. Then the checkpoints of before are there, and the next one
+    /// writes what this one could not.
+    pub(crate) fn write(
+        &self,
+        cut: QueryCut,
+        (taken_micros, archived): (i64, Option<Watermark>),
+        now: &dyn Fn() -> i64,
+    ) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.stopped {
+            return Ok(());
+        }
+        let id = state.next_id;
+        state.next_id += 1;
+        let mut fresh = std::mem::take(&mut state.owed);
+        let mut late = std::mem::take(&mut state.owed_late);
+        let QueryCut { inputs, taps, counts, late: new_late } = cut;
+        late.extend(new_late);
+        let mut needed = vec![];
+        for (number, mut input) in inputs.into_iter().enumerate() {
+            fresh.extend(input.merger.new.drain(..).map(|segment| (number, segment)));
+            needed.push((input.watermark, input.merger));
+        }
+        // What was owed may not be needed any more.
+        fresh.retain(|(number, s)| {
+            needed.get(*number).is_some_and(|(_, cut)| cut.needed.contains(&s.id))
+        });
+        match self.write_files(&state, id, (&fresh, &late)) {
+            Ok(written) => {
+                let manifest = Manifest {
+                    format: FORMAT,
+                    id,
+                    taken_micros,
+                    stamp: self.stamp.clone(),
+                    archived: archived.map(Watermark::ticks),
+                    inputs: vec![],
+                    taps,
+                    counts,
+                    late: written.late,
+                    files: vec![],
+                };
+                let done = self.finish(&mut state, manifest, (needed, written.segments), now);
+                if done.is_err() {
+                    (state.owed, state.owed_late) = (fresh, late);
+                }
+                done
+            }
+            Err(error) => {
+                (state.owed, state.owed_late) = (fresh, late);
+                Err(error)
+            }
+        }
+    }
+
+    /// A cut that is not to be written: what is new in it is written with the next one.
+    pub(crate) fn owe(&self, cut: QueryCut) {
+        let mut state = self.state.lock();
+        for (number, input) in cut.inputs.into_iter().enumerate() {
+            state.owed.extend(input.merger.new.into_iter().map(|segment| (number, segment)));
+        }
+        state.owed_late.extend(cut.late);
+    }
+
+    /// Writes segments and late rows.
+    fn write_files(
+        &self,
+        state: &State,
+        id: u64,
+        (fresh, late): (&[(usize, SavedSegment)], &[SavedLate]),
+    ) -> Result<Written> {
+        let files = &*self.files;
+        files.create_dir(&self.dir).map_err(|e| io_error("create", &self.dir, e))?;
+        let mut by_input: BTreeMap<usize, Vec<SavedSegment>> = BTreeMap::new();
+        for (number, segment) in fresh {
+            by_input.entry(*number).or_default().push(segment.clone());
+        }
+        let mut written = Written::default();
+        for (number, segments) in by_input {
+            let path = self.dir.join(format!("{id:012}-{number}.arrow"));
+            let (file, entries) = write_segments(files, &path, &segments)?;
+            written.segments.extend(entries.into_iter().map(|e| (number, e, file.clone())));
+        }
+        written.late = state.kept.back().map(|m| m.late.clone()).unwrap_or_default();
+        if !late.is_empty() {
+            let path = self.dir.join(format!("{id:012}.late"));
+            if written.late.len() < LATE_FILES_MANY {
+                written.late.push(write_late(files, &path, late)?);
+            } else {
+                let mut all = self.late(&written.late)?;
+                all.extend(late.iter().cloned());
+                written.late = vec![write_late(files, &path, &all)?];
+            }
+        }
+        Ok(written)
+    }
+
+    /// Writes the manifest, then lets go of what no kept one needs.
+    fn finish(
+        &self,
+        state: &mut State,
+        mut manifest: Manifest,
+        (needed, written): (
+            Vec<(Watermark, windrow_window::Cut)>,
+            Vec<(usize, SegmentEntry, FileEntry)>,
+        ),
+        now: &dyn Fn() -> i64,
+    ) -> Result<()> {
+        let mut places = HashMap::new();
+        let mut known: HashMap<String, FileEntry> = HashMap::new();
+        for old in state.kept.back().into_iter().flat_map(|m| &m.files) {
+            known.insert(old.name.clone(), old.clone());
+        }
+        let mut new: HashMap<(usize, u64), SegmentEntry> = HashMap::new();
+        for (number, entry, file) in written {
+            known.insert(file.name.clone(), file);
+            new.insert((number, entry.id), entry);
+        }
+        let mut named = BTreeSet::new();
+        for (number, (watermark, cut)) in needed.into_iter().enumerate() {
+            let mut segments = Vec::with_capacity(cut.needed.len());
+            for id in &cut.needed {
+                let key = (number, id.0);
+                let place = new.get(&key).or_else(|| state.places.get(&key)).ok_or_else(|| {
+                    Error::internal(format!("segment {} of a checkpoint was never written", id.0))
+                })?;
+                named.insert(place.file.clone());
+                places.insert(key, place.clone());
+                segments.push(place.clone());
+            }
+            manifest.inputs.push(InputEntry {
+                watermark: watermark.ticks(),
+                frontier: cut.frontier,
+                next_id: cut.next_id,
+                segments,
+            });
+        }
+        manifest.files = named.iter().filter_map(|name| known.get(name).cloned()).collect();
+        let path = self.dir.join(Manifest::file_name(manifest.id));
+        let bytes = manifest.to_bytes()?;
+        // The files' names become durable before the manifest that names them.
+        self.files.sync_dir(&self.dir).map_err(|e| io_error("sync", &self.dir, e))?;
+        self.files.replace(&path, &bytes).map_err(|e| io_error("write", &path, e))?;
+        let micros = now().saturating_sub(manifest.taken_micros);
+        let own = format!("{:012}", manifest.id);
+        let fresh = manifest.files.iter().chain(&manifest.late);
+        let new_bytes: u64 = fresh.filter(|f| f.name.starts_with(&own)).map(|f| f.bytes).sum();
+        let new_bytes = new_bytes + bytes.len() as u64;
+        let mut all = self.shown.lock();
+        all.push_back(Shown { new_bytes, ..shown(&manifest, micros) });
+        while all.len() > KEPT {
+            all.pop_front();
+        }
+        drop(all);
+        state.places = places;
+        state.kept.push_back(manifest);
+        self.let_go(state);
+        Ok(())
+    }
+
+    /// Deletes what the kept checkpoints do not need.
+    fn let_go(&self, state: &mut State) {
+        while state.kept.len() > KEPT {
+            state.kept.pop_front();
+        }
+        let needed: BTreeSet<String> = state
+            .kept
+            .iter()
+            .flat_map(|m| {
+                let files = m.files.iter().chain(&m.late).map(|f| f.name.clone());
+                files.chain([Manifest::file_name(m.id)])
+            })
+            .collect();
+        let oldest = state.kept.front().map_or(0, |m| m.id);
+        let names = match self.files.list(&self.dir) {
+            Ok(names) => names,
+            Err(error) => {
+                tracing::warn!(dir = %self.dir.display(), %error, "old checkpoints stay");
+                return;
+            }
+        };
+        // Manifests first: a checkpoint without its files would look damaged.
+        let (manifests, others): (Vec<_>, Vec<_>) =
+            names.into_iter().partition(|n| Manifest::id_of(n).is_some());
+        for name in manifests.into_iter().chain(others) {
+            // A damaged checkpoint stays for looking at until it would have gone anyway.
+            let damaged = number(&name).is_some_and(|id| id >= oldest);
+            if !needed.contains(&name) && !(damaged && Manifest::id_of(&name).is_some()) {
+                self.delete(&self.dir.join(name));
+            }
+        }
+    }
+
+    fn delete(&self, path: &Path) {
+        if let Err(error) = self.files.remove(path) {
+            tracing::warn!(path = %path.display(), %error, "not deleted, will be at the next checkpoint");
+        }
+    }
+
+    /// Writes nothing any more; waits for what is being written. Blocks.
+    pub(crate) fn stop(&self) {
+        self.state.lock().stopped = true;
+    }
+
+    /// Those that are kept, oldest first.
+    pub(crate) fn shown(&self) -> Vec<Shown> {
+        self.shown.lock().iter().cloned().collect()
+    }
+}
+
+/// What a checkpoint has written so far.
+#[derive(Debug, Default)]
+struct Written {
+    segments: Vec<(usize, SegmentEntry, FileEntry)>,
+    late: Vec<FileEntry>,
+}
+
+/// The number that a file's name begins with.
+fn number(name: &str) -> Option<u64> {
+    name.get(..12)?.parse().ok()
+}
+
+fn shown(manifest: &Manifest, micros: i64) -> Shown {
+    Shown {
+        id: manifest.id,
+        taken_micros: manifest.taken_micros,
+        new_bytes: 0,
+        bytes: manifest.files.iter().chain(&manifest.late).map(|f| f.bytes).sum(),
+        segments: manifest.inputs.iter().map(|i| i.segments.len() as u64).sum(),
+        micros,
+        state: "kept",
+    }
+}

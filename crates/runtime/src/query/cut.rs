@@ -1,0 +1,224 @@
+//! A cut: the whole state of a query between two micro-batches, and what it grows from again.
+//!
+//! ```text
+//! workers ─┤ gate ├─► stores ─freeze─► mergers ─► segments ┐
+//!                     positions of the taps ───────────────┼─► cut ─► checkpoint
+//!                     ledger, late rows ───────────────────┘
+//! ```
+//! Invariants: while a cut is made no worker is inside of a micro-batch; so each row is either in
+//! the segments and before the positions, or in neither.
+
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use windrow_core::{PartitionId, Result, Watermark};
+use windrow_window::{Cut, SavedSegment};
+
+use crate::query::kept::{Late, LateRows};
+use crate::query::ledger::Entry;
+use crate::query::position::Positions;
+use crate::query::progress::SharedProgress;
+use crate::query::stage::StageRun;
+
+/// The state of a query at one moment.
+#[derive(Debug)]
+pub(crate) struct QueryCut {
+    /// The window operators, those of nested stages first.
+    pub(crate) inputs: Vec<InputCut>,
+    /// In the order of the plan's leaves.
+    pub(crate) taps: Vec<TapCut>,
+    pub(crate) counts: Counts,
+    /// Late rows that no earlier cut has given.
+    pub(crate) late: Vec<SavedLate>,
+}
+
+/// The state of one window operator.
+#[derive(Debug)]
+pub(crate) struct InputCut {
+    /// Windows up to here have been closed.
+    pub(crate) watermark: Watermark,
+    pub(crate) merger: Cut,
+}
+
+/// How far one leaf has been read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TapCut {
+    pub(crate) stream: String,
+    /// Windows over its rows may be closed up to here, in ticks.
+    pub(crate) hold: i64,
+    pub(crate) positions: Positions,
+}
+
+/// What a query has counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    pub(crate) rows: Entry,
+    pub(crate) partly_late: u64,
+    pub(crate) windows_closed: u64,
+    pub(crate) batches: u64,
+}
+
+/// A late row that is kept for looking at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedLate {
+    pub(crate) stream: String,
+    /// The name of its partition.
+    pub(crate) partition: String,
+    pub(crate) offset: u64,
+    pub(crate) event_time_micros: i64,
+    pub(crate) watermark_micros: Option<i64>,
+    pub(crate) row: String,
+}
+
+/// What a query goes on from.
+#[derive(Debug, Default)]
+pub(crate) struct Resume {
+    /// As in [`QueryCut::inputs`].
+    pub(crate) inputs: Vec<InputState>,
+    pub(crate) taps: Vec<TapCut>,
+    pub(crate) counts: Counts,
+    pub(crate) late: Vec<SavedLate>,
+}
+
+/// What one window operator grows from again.
+#[derive(Debug)]
+pub(crate) struct InputState {
+    pub(crate) watermark: Watermark,
+    pub(crate) frontier: i64,
+    pub(crate) next_id: u64,
+    pub(crate) segments: Vec<SavedSegment>,
+}
+
+/// Where one leaf of a query stands in its stream; shared by the workers and the coordinator.
+#[derive(Debug)]
+pub(crate) struct TapState {
+    pub(crate) stream: String,
+    /// What was read before a restart.
+    pub(crate) from: Positions,
+    /// Windows were closed up to here before a restart, whatever a partition's own watermark.
+    pub(crate) hold: Watermark,
+    /// What has been read.
+    pub(crate) positions: Mutex<Positions>,
+    /// Late rows of before a restart, until the numbers of their partitions are known.
+    late: Mutex<Vec<SavedLate>>,
+    /// The scan that it reads.
+    progress: OnceLock<SharedProgress>,
+}
+
+impl TapState {
+    /// A leaf that is read from its beginning.
+    pub(crate) fn new(stream: &str) -> Self {
+        Self::resumed(TapCut {
+            stream: stream.to_owned(),
+            hold: Watermark::NONE.ticks(),
+            positions: Positions::default(),
+        })
+    }
+
+    /// A leaf that is read on from where it stood.
+    pub(crate) fn resumed(cut: TapCut) -> Self {
+        Self {
+            stream: cut.stream,
+            hold: Watermark::at(cut.hold),
+            positions: Mutex::new(cut.positions.clone()),
+            from: cut.positions,
+            late: Mutex::default(),
+            progress: OnceLock::new(),
+        }
+    }
+
+    /// The scan is known now.
+    pub(crate) fn reads(&self, progress: &SharedProgress) {
+        // Set once: a query is launched once.
+        drop(self.progress.set(Arc::clone(progress)));
+    }
+
+    /// Late rows of before a restart.
+    pub(crate) fn remember_late(&self, late: Vec<SavedLate>) {
+        self.late.lock().extend(late);
+    }
+
+    /// The partitions have their numbers: late rows of before the restart are shown again.
+    pub(crate) fn show_late(
+        &self,
+        query: (&str, u64),
+        names: &[(PartitionId, &str)],
+        to: &LateRows,
+    ) {
+        let late = std::mem::take(&mut *self.late.lock());
+        let shown = late.into_iter().map(|late| Late {
+            query: query.0.to_owned(),
+            query_id: query.1,
+            partition: names.iter().find(|n| n.1 == late.partition).map_or(PartitionId(0), |n| n.0),
+            partition_name: late.partition,
+            stream: late.stream,
+            offset: late.offset,
+            event_time_micros: late.event_time_micros,
+            watermark_micros: late.watermark_micros,
+            row: late.row,
+            saved: true,
+        });
+        to.keep(shown.collect());
+    }
+
+    fn cut(&self) -> TapCut {
+        // A partition's own watermark is never behind the scan's, unless it is idle or new.
+        let hold = self.progress.get().map_or(self.hold, |p| p.lock().watermark());
+        TapCut {
+            stream: self.stream.clone(),
+            hold: hold.advance(self.hold).ticks(),
+            positions: self.positions.lock().clone(),
+        }
+    }
+}
+
+/// Where all leaves of a query stand.
+pub(crate) fn cut_taps(taps: &[Arc<TapState>]) -> Vec<TapCut> {
+    taps.iter().map(|tap| tap.cut()).collect()
+}
+
+impl From<Late> for SavedLate {
+    fn from(late: Late) -> Self {
+        Self {
+            stream: late.stream,
+            partition: late.partition_name,
+            offset: late.offset,
+            event_time_micros: late.event_time_micros,
+            watermark_micros: late.watermark_micros,
+            row: late.row,
+        }
+    }
+}
+
+impl StageRun {
+    /// Freezes all that is live and gives the state of the window operators, those of nested
+    /// stages first.
+    ///
+    /// # Errors
+    /// When an aggregate cannot give its state.
+    pub(crate) fn cut(&mut self, into: &mut Vec<InputCut>) -> Result<()> {
+        for input in &mut self.inputs {
+            for nested in &mut input.nested {
+                nested.stage.cut(into)?;
+                for segment in nested.store.flush_all()? {
+                    input.merger.add(segment)?;
+                }
+                nested.store.shrunk();
+            }
+            let stores: Vec<_> = input.stores.lock().clone();
+            for store in stores {
+                let mut store = store.lock();
+                let segments = store.flush_all()?;
+                store.shrunk();
+                drop(store);
+                for segment in segments {
+                    input.merger.add(segment)?;
+                }
+            }
+            into.push(InputCut { watermark: input.watermark, merger: input.merger.cut()? });
+            input.measure()?;
+        }
+        Ok(())
+    }
+}

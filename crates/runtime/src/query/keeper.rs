@@ -1,0 +1,146 @@
+//! Makes the checkpoints of one query, off the path of its results.
+//!
+//! ```text
+//! coordinator ─cut─► keeper ─► archive what had closed ─► segments ─► manifest ─► whoever waits
+//! ```
+//! Invariants: one checkpoint of a query at a time; its windows are in the archive before its
+//! manifest is, so windows that are in neither the state nor the archive do not exist.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use windrow_core::{Clock, Error, Result, Watermark};
+
+use crate::durable::checkpoint::Checkpoints;
+use crate::query::coordinator::Root;
+use crate::query::cut::{Counts, QueryCut, TapState, cut_taps};
+use crate::query::kept::LateRows;
+use crate::query::shared::Shared;
+use crate::stream::spill::Spiller;
+
+/// Makes the checkpoints of one query.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    pub(crate) checkpoints: Arc<Checkpoints>,
+    pub(crate) spiller: Arc<Spiller>,
+    pub(crate) late_rows: Arc<LateRows>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// A checkpoint is being written.
+    busy: Arc<AtomicBool>,
+    /// What the last cut was like, to see whether there is anything new.
+    last: Option<(u64, Watermark)>,
+}
+
+impl Keeper {
+    pub(crate) fn new(
+        checkpoints: Arc<Checkpoints>,
+        spiller: Arc<Spiller>,
+        late_rows: Arc<LateRows>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { checkpoints, spiller, late_rows, clock, busy: Arc::default(), last: None }
+    }
+
+    /// The newest checkpoint was made after so many micro-batches, at this watermark.
+    pub(crate) fn has(&mut self, batches: u64, watermark: Watermark) {
+        self.last = Some((batches, watermark));
+    }
+
+    /// Makes the checkpoint that was asked for, unless one is being written: then the end of that
+    /// one wakes the coordinator again.
+    ///
+    /// # Errors
+    /// When the state cannot be cut. What cannot be written is told to who asked, and the query
+    /// goes on.
+    pub(crate) async fn serve(
+        &mut self,
+        shared: &Arc<Shared>,
+        root: &mut Root,
+        taps: &[Arc<TapState>],
+        watermark: Watermark,
+    ) -> Result<()> {
+        let Some(ticket) = shared.checkpoint_wanted() else { return Ok(()) };
+        if self.busy.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let batches = shared.state.lock().batches;
+        if self.last == Some((batches, watermark)) {
+            self.busy.store(false, Ordering::Release);
+            shared.checkpoint_done(ticket, None);
+            return Ok(());
+        }
+        let taken_micros = self.clock.now_micros();
+        let cut = self.cut(shared, root, taps).await?;
+        self.last = Some((batches, watermark));
+        let (shared, busy) = (Arc::clone(shared), Arc::clone(&self.busy));
+        let (spiller, checkpoints) = (Arc::clone(&self.spiller), Arc::clone(&self.checkpoints));
+        let clock = Arc::clone(&self.clock);
+        tokio::spawn(async move {
+            let written = write(&spiller, checkpoints, cut, (taken_micros, clock)).await;
+            let error = written.err().map(|error| {
+                tracing::warn!(query = shared.name, %error, "a checkpoint could not be written");
+                Arc::new(error)
+            });
+            busy.store(false, Ordering::Release);
+            shared.checkpoint_done(ticket, error);
+            shared.nudge();
+        });
+        Ok(())
+    }
+
+    /// Cuts while no worker is inside of a micro-batch.
+    async fn cut(
+        &self,
+        shared: &Shared,
+        root: &mut Root,
+        taps: &[Arc<TapState>],
+    ) -> Result<QueryCut> {
+        let _nobody_inside = shared.gate.write().await;
+        let mut inputs = vec![];
+        match root {
+            Root::Stage(stage) => stage.cut(&mut inputs)?,
+            Root::Rows { nested, .. } => {
+                nested.iter_mut().try_for_each(|(_, stage)| stage.cut(&mut inputs))?;
+            }
+        }
+        let state = shared.state.lock().clone();
+        let counts = Counts {
+            rows: shared.ledger.total(),
+            partly_late: shared.ledger.partly_late(),
+            windows_closed: state.windows_closed,
+            batches: state.batches,
+        };
+        if !counts.rows.is_balanced() {
+            return Err(Error::internal(format!(
+                "rows of query \"{}\" are unaccounted for: {:?}",
+                shared.name, counts.rows
+            )));
+        }
+        let late = self.late_rows.take_unsaved(shared.id);
+        Ok(QueryCut {
+            inputs,
+            taps: cut_taps(taps),
+            counts,
+            late: late.into_iter().map(Into::into).collect(),
+        })
+    }
+}
+
+/// The archive first, then segments and manifest.
+async fn write(
+    spiller: &Spiller,
+    checkpoints: Arc<Checkpoints>,
+    cut: QueryCut,
+    (taken_micros, clock): (i64, Arc<dyn Clock>),
+) -> Result<()> {
+    // Even when the archive fails the cut's segments must not be lost: they come only once.
+    let archived = spiller.spill().await;
+    let work = tokio::task::spawn_blocking(move || match archived {
+        Ok(archived) => checkpoints.write(cut, (taken_micros, archived), &|| clock.now_micros()),
+        Err(error) => {
+            checkpoints.owe(cut);
+            Err(error)
+        }
+    });
+    work.await.map_err(|e| Error::internal("writing a checkpoint stopped").with_source(e))?
+}

@@ -1,0 +1,138 @@
+//! How far a query has read its streams: the part of a checkpoint that speaks of sources.
+//!
+//! ```text
+//! partition   split 0      split 1                split 2
+//!             done         consumed up to 4711    not begun
+//! ```
+//! Invariant: what a position says has been read is in the state that was cut with it, no row
+//! more and no row less.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use windrow_core::{Partition, Split};
+
+/// How far one query has read one stream, by the name of the partition and the number of the
+/// split. (Numbers of partitions are given anew at each start.)
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Positions(BTreeMap<String, BTreeMap<usize, SplitPosition>>);
+
+/// How far one split has been read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SplitPosition {
+    /// What it was read from; see [`Split::identity`].
+    pub(crate) identity: String,
+    /// One past the last offset that has reached the state.
+    pub(crate) consumed: u64,
+    /// Largest event time up to there, in ticks, that of splits before it included.
+    pub(crate) max: Option<i64>,
+    /// It has been read to its end.
+    pub(crate) done: bool,
+}
+
+impl Positions {
+    /// Behind the first `rows` rows of a log.
+    pub(crate) fn behind(rows: u64) -> Self {
+        let mut positions = Self::default();
+        let split =
+            SplitPosition { identity: "log".into(), consumed: rows, max: None, done: false };
+        positions.0.entry("log".into()).or_default().insert(0, split);
+        positions
+    }
+
+    /// How far a split has been read, if at all.
+    pub(crate) fn of(&self, partition: &str, split: usize) -> Option<&SplitPosition> {
+        self.0.get(partition)?.get(&split)
+    }
+
+    /// How far the one partition of a log has been read.
+    pub(crate) fn of_log(&self) -> u64 {
+        self.of("log", 0).map_or(0, |p| p.consumed)
+    }
+
+    /// A split has been read up to `consumed`.
+    pub(crate) fn advance(
+        &mut self,
+        partition: &str,
+        split: &Split,
+        consumed: u64,
+        max: Option<i64>,
+    ) {
+        let position = self.entry(partition, split);
+        position.consumed = position.consumed.max(consumed);
+        position.max = position.max.max(max);
+    }
+
+    /// A split has been read to its end.
+    pub(crate) fn finish(&mut self, partition: &str, split: &Split, max: Option<i64>) {
+        let position = self.entry(partition, split);
+        position.max = position.max.max(max);
+        position.done = true;
+    }
+
+    fn entry(&mut self, partition: &str, split: &Split) -> &mut SplitPosition {
+        let splits = self.0.entry(partition.to_owned()).or_default();
+        splits.entry(split.number).or_insert_with(|| SplitPosition {
+            identity: split.identity.to_string(),
+            ..SplitPosition::default()
+        })
+    }
+
+    /// The first partition that was begun, not finished, and is not among these any more.
+    pub(crate) fn missing(&self, there: &[Partition]) -> Option<&str> {
+        let splits = |name: &str| {
+            there.iter().find(|p| p.name == name).map_or(0, |partition| partition.splits.len())
+        };
+        let lost = |(name, read): &(&String, &BTreeMap<usize, SplitPosition>)| {
+            let there = splits(name);
+            read.iter().any(|(number, position)| *number >= there && !position.done)
+        };
+        self.0.iter().find(lost).map(|(name, _)| name.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use windrow_core::PartitionId;
+
+    use super::*;
+
+    fn split(number: usize) -> Split {
+        Split {
+            partition: PartitionId(0),
+            number,
+            rows: None,
+            bytes: None,
+            event_times: None,
+            identity: "a.json (7 bytes)".into(),
+            detail: Arc::new(()),
+        }
+    }
+
+    #[test]
+    fn positions_only_move_forward_and_come_back_from_text() {
+        let mut positions = Positions::default();
+        positions.advance("a.json", &split(0), 5, Some(10));
+        positions.advance("a.json", &split(0), 3, None);
+        positions.finish("a.json", &split(1), Some(20));
+        let text = serde_json::to_string(&positions).unwrap();
+        let positions: Positions = serde_json::from_str(&text).unwrap();
+        let first = positions.of("a.json", 0).unwrap();
+        assert_eq!((first.consumed, first.max, first.done), (5, Some(10), false));
+        assert!(positions.of("a.json", 1).unwrap().done);
+        assert_eq!(positions.of("b.json", 0), None);
+        assert_eq!(Positions::behind(9).of_log(), 9);
+    }
+
+    #[test]
+    fn a_partition_that_was_begun_must_be_there() {
+        let mut positions = Positions::default();
+        positions.finish("old", &split(0), None);
+        positions.advance("new", &split(0), 1, None);
+        assert_eq!(positions.missing(&[]), Some("new"));
+        let there = Partition { id: PartitionId(3), name: "new".into(), splits: vec![split(0)] };
+        assert_eq!(positions.missing(&[there]), None);
+    }
+}

@@ -1,0 +1,252 @@
+//! Disks that are full, and archives that take nothing: what was acknowledged is there, the error names the file, all else
+//! goes on.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Failed, Trial};
+use tempfile::TempDir;
+use windrow_core::Limits;
+
+use crate::talk::{Answer, Refusal, Talk};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test("disk/a full one refuses rows and loses none", full),
+        Trial::test("disk/one that cannot be written is refused and loses none", read_only),
+        Trial::test("disk/an archive that fails makes INSERT fail", failing_archive),
+    ]
+}
+
+/// A small disk; it goes with this value.
+struct SmallDisk {
+    at: TempDir,
+}
+
+impl SmallDisk {
+    /// A file system in memory of so many KiB; `None` when this user may not mount one.
+    fn new(kib: u32) -> Result<Option<Self>, Failed> {
+        let at = tempfile::tempdir()?;
+        let size = format!("size={kib}k");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(at.path())
+            .output();
+        Ok(mounted.is_ok_and(|done| done.status.success()).then_some(Self { at }))
+    }
+
+    fn path(&self) -> &Path {
+        self.at.path()
+    }
+
+    fn remount(&self, options: &str) -> Result<(), Failed> {
+        let options = format!("remount,{options}");
+        let done = Command::new("mount").args(["-o", &options]).arg(self.path()).status()?;
+        if done.success() { Ok(()) } else { Err(format!("no {options}").into()) }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: an engine of a test that failed may still be there.
+        drop(Command::new("umount").arg("-l").arg(self.at.path()).status());
+    }
+}
+
+const CREATE: [&str; 3] = [
+    "CREATE STREAM s (id BIGINT, x BIGINT, ts TIMESTAMP, WATERMARK FOR ts)",
+    "CREATE MATERIALIZED VIEW v AS SELECT window_start, window_end, count(*) AS n, sum(x) AS x \
+     FROM TUMBLE(s, ts, INTERVAL '10 seconds') GROUP BY window_start, window_end",
+    "CREATE STREAM other (id BIGINT) WITH (durability = 'memory')",
+];
+
+/// An INSERT of `rows` rows from number `first` on, one a second.
+fn insert(first: u64, rows: u64) -> String {
+    let end = first + rows - 1;
+    format!(
+        "INSERT INTO s SELECT value, value * 7919 % 1000003, to_timestamp_seconds(value) \
+         FROM generate_series({first}, {end})"
+    )
+}
+
+fn one(talk: &Talk, sql: &str) -> Result<String, Failed> {
+    let rows = talk.rows(sql)?;
+    rows.first().and_then(|row| row.first()).cloned().ok_or_else(|| "no row".into())
+}
+
+fn full() -> Result<(), Failed> {
+    let Some(disk) = SmallDisk::new(1_500)? else {
+        eprintln!(
+            "disk/full: no small disk can be mounted here; left to the tests of the log over failing files \
+             (durable::wal::tests::a_full_disk_refuses_rows_and_goes_on_when_there_is_room)"
+        );
+        return Ok(());
+    };
+    let data: PathBuf = disk.path().join("data");
+    // Rows go to the archive all the time, which fills the disk too.
+    let limits = Limits {
+        tail_rows_max: 5_000,
+        spill_interval: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let talk = Talk::at(&data, &limits)?;
+    for sql in CREATE {
+        talk.ask(sql)?;
+    }
+    let mut stored = 0;
+    let refused = loop {
+        match talk.ask(&insert(stored, 1_000)) {
+            Ok(_) => stored += 1_000,
+            Err(Refusal(why)) => break why,
+        }
+        if stored > 1_000_000 {
+            return Err("the disk is never full".into());
+        }
+    };
+    for word in [".wal", "space", "hint: Free space on the disk"] {
+        if !refused.contains(word) {
+            return Err(format!("{word:?} is not said: {refused}").into());
+        }
+    }
+    if stored < 5_000 {
+        return Err(format!("{stored} rows test nothing").into());
+    }
+    // All else goes on: readers, views, and what needs no disk.
+    let count = "SELECT count(*) FROM s";
+    let same = |found: String| {
+        if found == stored.to_string() {
+            Ok(())
+        } else {
+            Err(format!("{found} rows, not {stored}"))
+        }
+    };
+    same(one(&talk, count)?)?;
+    talk.ask("INSERT INTO other VALUES (1)")?;
+    talk.ask("WAIT FOR v")?;
+    one(&talk, "SELECT count(*) FROM v")?;
+    if talk.ask(&insert(stored, 1_000)).is_ok() {
+        return Err("there is no room, and rows are taken".into());
+    }
+    // A restart on the full disk. Closing cannot archive, and says so; nothing is lost by it.
+    drop(talk.close());
+    let talk = Talk::at(&data, &limits)?;
+    same(one(&talk, count)?)?;
+    // There is room again: the same engine goes on.
+    disk.remount("size=50000k")?;
+    talk.ask(&insert(stored, 1_000))?;
+    stored += 1_000;
+    talk.ask("WAIT FOR v")?;
+    let same = |found: String| {
+        if found == stored.to_string() {
+            Ok(())
+        } else {
+            Err(format!("{found} rows, not {stored}"))
+        }
+    };
+    same(one(&talk, count)?)?;
+    talk.close()?;
+    let talk = Talk::at(&data, &limits)?;
+    talk.ask("WAIT FOR v")?;
+    same(one(&talk, count)?)?;
+    same(one(&talk, "SELECT count(DISTINCT id) FROM s")?)?;
+    let verified = one(&talk, "VERIFY VIEW v")?;
+    if !verified.starts_with("equal") {
+        return Err(verified.into());
+    }
+    talk.close()?;
+    Ok(())
+}
+
+fn read_only() -> Result<(), Failed> {
+    let Some(disk) = SmallDisk::new(50_000)? else {
+        eprintln!(
+            "disk/read-only: nothing can be mounted here; see durable/a directory that cannot be written"
+        );
+        return Ok(());
+    };
+    let data = disk.path().join("data");
+    let talk = Talk::at(&data, &Limits::default())?;
+    for sql in CREATE {
+        talk.ask(sql)?;
+    }
+    talk.ask(&insert(0, 1_000))?;
+    talk.close()?;
+    // Once nobody writes there any more.
+    let mut tries = 0;
+    while let Err(e) = disk.remount("ro") {
+        tries += 1;
+        if tries > 500 {
+            return Err(e);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    match Talk::at(&data, &Limits::default()) {
+        Ok(_) => return Err("it is opened".into()),
+        Err(Refusal(why)) if why.contains("LOCK\": read-only file system") => {}
+        Err(Refusal(why)) => return Err(why.into()),
+    }
+    disk.remount("rw")?;
+    let talk = Talk::at(&data, &Limits::default())?;
+    if one(&talk, "SELECT count(*) FROM s")? != "1000" {
+        return Err("rows are gone".into());
+    }
+    talk.close()?;
+    Ok(())
+}
+
+fn failing_archive() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let limits = Limits {
+        tail_rows_max: 10,
+        spill_interval: Duration::from_millis(20),
+        archive_wait: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let talk = Talk::at(dir.path(), &limits)?;
+    talk.ask("CREATE STREAM s (id BIGINT, x BIGINT, ts TIMESTAMP, WATERMARK FOR ts)")?;
+    let log = dir.path().join("streams/s/_delta_log");
+    let aside = dir.path().join("aside");
+    std::fs::rename(&log, &aside)?;
+    std::fs::write(&log, "in the way")?;
+    let started = Instant::now();
+    let mut stored = 0;
+    let refused = loop {
+        match talk.ask(&insert(stored, 5)) {
+            Ok(_) => stored += 5,
+            Err(Refusal(why)) => break why,
+        }
+        if stored > 1_000 {
+            return Err("rows are taken without end".into());
+        }
+    };
+    for word in ["\"s\" takes no rows", "wait in memory", "archive fails", "hint: "] {
+        if !refused.contains(word) {
+            return Err(format!("{word:?} is not said: {refused}").into());
+        }
+    }
+    if started.elapsed() > Duration::from_secs(30) {
+        return Err("it took too long".into());
+    }
+    let found = one(&talk, "SELECT count(*) FROM s")?;
+    if found != stored.to_string() {
+        return Err(format!("{found} rows, not {stored}").into());
+    }
+    // The archive is there again, and so is the room.
+    std::fs::remove_file(&log)?;
+    std::fs::rename(&aside, &log)?;
+    let mut tries = 0;
+    while let Err(Refusal(why)) = talk.ask(&insert(stored, 5)) {
+        tries += 1;
+        if tries > 100 {
+            return Err(why.into());
+        }
+    }
+    match talk.ask("SELECT count(DISTINCT id) FROM s")? {
+        Answer::Rows { rows, .. } if rows == [[(stored + 5).to_string()]] => {}
+        Answer::Rows { rows, .. } => return Err(format!("{rows:?}, not {}", stored + 5).into()),
+        Answer::Done(what) => return Err(what.into()),
+    }
+    talk.close()?;
+    Ok(())
+}

@@ -1,0 +1,332 @@
+//! Checkpoints: after a kill or a clean end queries go on from their newest whole checkpoint, read nothing twice and miss
+//! nothing; what is damaged or has changed is told.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use libtest_mimic::{Failed, Trial};
+
+use crate::program::{Home, Said, failed};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let kills = |name, source, rounds| {
+        Trial::test(format!("resume/killed while reading {name}"), move || killed(source, rounds))
+    };
+    vec![
+        kills("JSON in several splits", Source::Json, 12),
+        kills("CSV files, a partition each", Source::Csv, 12),
+        kills("Parquet row groups", Source::Parquet, 12),
+        kills("a generator", Source::Generator, 12),
+        Trial::test("resume/a clean end leaves nothing to be read again", clean),
+        Trial::test("resume/damaged checkpoints are passed over", damaged),
+        Trial::test("resume/a file that has changed is refused", changed),
+        Trial::test("resume/late rows stay late, once", late),
+    ]
+}
+
+/// Flags of a program that makes checkpoints all the time, of small batches.
+const ALL_THE_TIME: [&str; 2] = ["--checkpoint-interval", "0.005"];
+
+/// Where the rows come from.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Json,
+    Csv,
+    Parquet,
+    Generator,
+}
+
+/// The rows: number, key and time, half a second from one to the next and up to three seconds out of order.
+const ROWS: &str = "SELECT value AS id, value % 7 AS k, \
+    to_timestamp_millis(1767225600000 + value * 500 + (value * 7919) % 3000) AS ts \
+    FROM generate_series(1, 200000) AS g(value)";
+
+impl Source {
+    /// Statements that make the files, to be run once.
+    fn make(self, at: &Path) -> String {
+        let at = at.display();
+        match self {
+            Self::Json => format!("COPY ({ROWS}) TO '{at}/in.json' STORED AS JSON;\n"),
+            Self::Csv => (0..4)
+                .map(|n| {
+                    format!(
+                        "COPY (SELECT * FROM ({ROWS}) WHERE id > {} AND id <= {}) TO '{at}/in/{n}.csv' STORED AS CSV;\n",
+                        n * 50_000,
+                        (n + 1) * 50_000
+                    )
+                })
+                .collect(),
+            Self::Parquet => format!(
+                "COPY ({ROWS}) TO '{at}/in.parquet' STORED AS PARQUET \
+                 OPTIONS ('format.max_row_group_size' '20000');\n"
+            ),
+            Self::Generator => String::new(),
+        }
+    }
+
+    fn stream(self, at: &Path) -> String {
+        let at = at.display();
+        let with = match self {
+            Self::Json => format!("connector = 'file', path = '{at}/in.json', format = 'json'"),
+            Self::Csv => format!("connector = 'file', path = '{at}/in/*.csv', format = 'csv'"),
+            Self::Parquet => format!("connector = 'file', path = '{at}/in.parquet'"),
+            Self::Generator => {
+                return "CREATE STREAM IF NOT EXISTS s (id BIGINT, k INT, ts TIMESTAMP, \
+                        WATERMARK FOR ts AS ts - INTERVAL '3 seconds') \
+                        WITH (connector = 'datagen', rows = '2000000', seed = '3', \
+                        start = '2026-01-01 00:00:00', interval = '500 milliseconds', disorder = '2 seconds', fields.k.max = '7');\n"
+                    .to_owned();
+            }
+        };
+        format!(
+            "CREATE STREAM IF NOT EXISTS s (id BIGINT, k INT, ts TIMESTAMP, \
+             WATERMARK FOR ts AS ts - INTERVAL '3 seconds') WITH ({with});\n"
+        )
+    }
+}
+
+/// The views: a tumbling one with many keys, a sliding one, a join of windows, and a window over windows.
+const VIEWS: [(&str, &str); 4] = [
+    (
+        "t",
+        "SELECT window_start, window_end, window_time, id % 1000 AS g, count(*) AS n, sum(k) AS total \
+         FROM TUMBLE(s, ts, INTERVAL '1 hour') GROUP BY window_start, window_end, window_time, id % 1000",
+    ),
+    (
+        "h",
+        "SELECT window_start, window_end, k, count(*) AS n, count(DISTINCT id % 50) AS d \
+         FROM HOP(s, ts, INTERVAL '25 minutes', INTERVAL '1 hour') GROUP BY window_start, window_end, k",
+    ),
+    (
+        "j",
+        "SELECT a.window_start, a.window_end, a.k, a.n, b.high FROM \
+         (SELECT window_start, window_end, k, count(*) AS n FROM TUMBLE(s, ts, INTERVAL '30 minutes') \
+          GROUP BY window_start, window_end, k) a JOIN \
+         (SELECT window_start, window_end, k, max(id) AS high FROM TUMBLE(s, ts, INTERVAL '30 minutes') \
+          GROUP BY window_start, window_end, k) b \
+         ON a.window_start = b.window_start AND a.window_end = b.window_end AND a.k = b.k",
+    ),
+    (
+        "tt",
+        "SELECT window_start, window_end, sum(n) AS n, count(*) AS groups \
+         FROM TUMBLE(t, window_time, INTERVAL '5 hours') GROUP BY window_start, window_end",
+    ),
+];
+
+fn create(source: Source, at: &Path) -> String {
+    let views = VIEWS
+        .iter()
+        .map(|(name, text)| format!("CREATE MATERIALIZED VIEW IF NOT EXISTS {name} AS {text};\n"));
+    source.stream(at) + &views.collect::<String>()
+}
+
+/// A home in which the program makes checkpoints all the time.
+fn home() -> Result<Home, Failed> {
+    let mut home = Home::new()?;
+    home.flags = ALL_THE_TIME.iter().map(|flag| (*flag).to_owned()).collect();
+    Ok(home)
+}
+
+/// Runs statements that are no part of what is kept.
+fn prepare(home: &mut Home, sql: &str) -> Result<(), Failed> {
+    home.durable = false;
+    let said = home.run(sql);
+    home.durable = true;
+    said?.ok().map(|_| ())
+}
+
+/// Kills the program again and again while it reads; at the end each view is as the bounded query has it.
+fn killed(source: Source, rounds: usize) -> Result<(), Failed> {
+    let mut home = home()?;
+    let beside = home.beside("");
+    std::fs::create_dir_all(home.beside("in"))?;
+    prepare(&mut home, &source.make(&beside))?;
+    let mut wait: String = VIEWS.iter().map(|(name, _)| format!("WAIT FOR {name};\n")).collect();
+    wait.push_str("SELECT 1;\n");
+    let mut resumed = 0;
+    let create = create(source, &beside);
+    for round in 0..rounds {
+        let running = home.start(&(create.clone() + &wait))?;
+        std::thread::sleep(Duration::from_millis(150 + 53 * (round as u64 * 7 % 11)));
+        let said = running.kill()?;
+        resumed += usize::from(said.err.contains("resumed from checkpoints"));
+        said.no_bug()?;
+        said.check([None, Some(0)].contains(&said.status.code()), "the program fails")?;
+    }
+    if resumed == 0 {
+        return Err("no round went on from a checkpoint: the test tests nothing".into());
+    }
+    let mut queries = vec![
+        "SELECT query FROM windrow.ledger WHERE NOT balanced OR late + bad <> 0".to_owned(),
+        "SELECT query, rows_in FROM windrow.ledger".to_owned(),
+        "SELECT count(*) FROM s".to_owned(),
+    ];
+    for (name, text) in VIEWS {
+        queries.push(format!("SELECT * FROM {name}"));
+        queries.push(text.to_owned());
+    }
+    let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
+    let tables = home.tables(&(create + &wait), &queries).map_err(|e| at(&beside, e))?;
+    let [unbalanced, ledger, count, views @ ..] = &tables[..] else { return Err("tables".into()) };
+    if !unbalanced.is_empty() {
+        return Err(format!("the ledger of {unbalanced:?}").into());
+    }
+    let rows = count.first().cloned().unwrap_or_default();
+    // A view that has finished before the end was not run again.
+    for line in ledger.iter().filter(|line| !line.starts_with("tt,") && !line.ends_with(",0")) {
+        let expected =
+            if line.starts_with("j,") { rows.parse::<u64>()? * 2 } else { rows.parse()? };
+        if !line.ends_with(&format!(",{expected}")) {
+            return Err(format!("{line} rows read, {rows} are there").into());
+        }
+    }
+    for ((name, _), pair) in VIEWS.iter().zip(views.chunks(2)) {
+        let [view, bounded] = pair else { return Err("a pair of tables".into()) };
+        if view != bounded || view.is_empty() {
+            let text = format!("view {name}: {} rows, bounded {}", view.len(), bounded.len());
+            return Err(at(home.keep(), text.into()));
+        }
+    }
+    Ok(())
+}
+
+fn at(path: impl Into<PathBuf>, error: Failed) -> Failed {
+    format!("{}: {}", path.into().display(), error.message().unwrap_or_default()).into()
+}
+
+const STREAM: &str = "CREATE STREAM s (id INT, k INT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '2 seconds');\n";
+const VIEW: &str = "CREATE MATERIALIZED VIEW v AS SELECT window_start, window_end, k, count(*) AS n, sum(id) AS ids \
+                    FROM HOP(s, ts, INTERVAL '5 seconds', INTERVAL '10 seconds') GROUP BY window_start, window_end, k;\n";
+
+/// Rows of `s`: number `i` at second `i`.
+fn rows(ids: std::ops::Range<u32>) -> String {
+    let row = |id| format!("({id}, {}, to_timestamp({}))", id % 2, 1_767_225_600 + id);
+    format!("INSERT INTO s VALUES {};\n", ids.map(row).collect::<Vec<_>>().join(", "))
+}
+
+fn verified(said: &Said) -> Result<(), Failed> {
+    said.check(said.out.contains("equal: "), "the view is not what its stream makes it")
+}
+
+fn clean() -> Result<(), Failed> {
+    let home = Home::new()?;
+    home.ok(&format!("{STREAM}{VIEW}{}", rows(0..100)))?;
+    let said = home.run(
+        "SELECT state, segments > 0 FROM windrow.checkpoints; SELECT rows_in FROM windrow.ledger; \
+                         SELECT batches FROM windrow.queries",
+    )?;
+    said.check(said.status.success(), "second")?;
+    said.check(said.err.contains("1 view resumed from checkpoints"), "it is not told")?;
+    for expected in ["restored,true", "\n100\n", "\n1\n"] {
+        said.check(said.out.contains(expected), &format!("{expected:?} is not there"))?;
+    }
+    let said = home.run(&format!(
+        "{}WAIT FOR v; SELECT rows_in, balanced FROM windrow.ledger; VERIFY VIEW v",
+        rows(100..130)
+    ))?;
+    said.check(said.status.success(), "third")?;
+    said.check(said.out.contains("130,true"), "130 rows are not counted")?;
+    verified(&said)
+}
+
+fn checkpoints(home: &Home) -> Result<Vec<PathBuf>, Failed> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(home.data().join("checkpoints/v"))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_, std::io::Error>>()?;
+    found.sort();
+    Ok(found)
+}
+
+fn damaged() -> Result<(), Failed> {
+    let home = Home::new()?;
+    home.ok(&format!("{STREAM}{VIEW}{}", rows(0..20)))?;
+    for part in 1..5 {
+        home.ok(&rows(part * 20..part * 20 + 20))?;
+    }
+    let check = "WAIT FOR v; VERIFY VIEW v; SELECT rows_in FROM windrow.ledger";
+    let flip = |path: &PathBuf| -> Result<(), Failed> {
+        let mut bytes = std::fs::read(path)?;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        Ok(std::fs::write(path, bytes)?)
+    };
+    // The newest manifest, then the newest file of segments, then all.
+    let newest = |suffix: &str| -> Result<PathBuf, Failed> {
+        let all = checkpoints(&home)?;
+        let found = all.into_iter().rfind(|path| path.to_string_lossy().ends_with(suffix));
+        found.ok_or_else(|| format!("no {suffix}").into())
+    };
+    for suffix in [".checkpoint", ".arrow"] {
+        flip(&newest(suffix)?)?;
+        let said = home.run(check)?;
+        said.check(said.status.success(), "it goes on from the one before")?;
+        said.check(said.err.contains("is not used: ") && said.err.contains("is damaged"), "told")?;
+        said.check(said.err.contains("1 view resumed from checkpoints"), "resumed")?;
+        said.check(said.out.contains("\n100\n"), "the rows in the ledger")?;
+        verified(&said)?;
+    }
+    let newest = newest(".checkpoint")?;
+    std::fs::remove_file(newest)?;
+    let said = home.run(check)?;
+    said.check(said.err.contains("1 view resumed from checkpoints"), "resumed without the newest")?;
+    verified(&said)?;
+    for path in checkpoints(&home)? {
+        std::fs::write(path, "nothing")?;
+    }
+    let said = home.run(check)?;
+    said.check(said.status.success(), "all are damaged")?;
+    said.check(said.err.contains("1 view worked out again from streams"), "it is not told")?;
+    said.check(said.out.contains("\n100\n"), "the rows in the ledger")?;
+    verified(&said)
+}
+
+fn changed() -> Result<(), Failed> {
+    let home = Home::new()?;
+    let line = |id: u32| format!("{{\"id\": {id}, \"k\": 1, \"ts\": {}}}\n", 1_767_225_600 + id);
+    let lines = |ids: std::ops::Range<u32>| ids.map(line).collect::<String>();
+    let path = home.beside("in.json");
+    std::fs::write(&path, lines(0..50))?;
+    let stream = format!(
+        "CREATE STREAM s (id INT, k INT, ts TIMESTAMP(0), WATERMARK FOR ts AS ts - INTERVAL '2 seconds') \
+         WITH (connector = 'file', path = '{}', follow = 'true');\n",
+        path.display()
+    );
+    let until = |second: u32| {
+        format!(
+            "WAIT FOR v UNTIL TIMESTAMP '2026-01-01 00:00:{second:02}' TIMEOUT INTERVAL '20 seconds';\n"
+        )
+    };
+    home.ok(&format!("{stream}{VIEW}{}", until(40)))?;
+    // It grows.
+    std::fs::write(&path, lines(0..58))?;
+    let said =
+        home.run(&format!("{}VERIFY VIEW v TO TIMESTAMP '2026-01-01 00:00:50';\n", until(50)))?;
+    said.check(said.status.success(), "it has grown")?;
+    said.check(said.err.contains("1 view resumed from checkpoints"), "resumed")?;
+    verified(&said)?;
+    // It is another one.
+    std::fs::write(&path, lines(0..3))?;
+    let said = home.run(&until(55))?;
+    if said.status.code() == Some(3) && said.err.contains("were read before the restart") {
+        Ok(())
+    } else {
+        Err(failed(&said, "a shorter file is not refused"))
+    }
+}
+
+fn late() -> Result<(), Failed> {
+    let home = Home::new()?;
+    home.ok(&format!("{STREAM}{VIEW}{}{}", rows(0..50), rows(3..6)))?;
+    for _ in 0..2 {
+        let said = home.run(
+            "WAIT FOR v; VERIFY VIEW v; SELECT count(*) AS lates FROM windrow.late_rows; \
+                             SELECT rows_in, aggregated, late FROM windrow.ledger",
+        )?;
+        said.check(said.status.success(), "after a restart")?;
+        said.check(said.err.contains("1 view resumed from checkpoints"), "resumed")?;
+        said.check(said.out.contains("lates\n3\n"), "three rows are late")?;
+        said.check(said.out.contains("53,50,3"), "the ledger")?;
+        verified(&said)?;
+    }
+    Ok(())
+}
