@@ -11,6 +11,7 @@ mod crash;
 mod disk;
 mod durable;
 mod live;
+mod memory;
 mod nexmark;
 mod program;
 mod readers;
@@ -33,6 +34,7 @@ fn main() {
     trials.extend(nexmark::trials());
     trials.extend(bad_input::trials());
     trials.extend(live::trials());
+    trials.extend(memory::trials());
     trials.extend(binary::trials());
     trials.extend(durable::trials());
     trials.extend(disk::trials());

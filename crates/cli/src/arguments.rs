@@ -66,9 +66,23 @@ struct Common {
     /// is in memory.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
+    /// Memory for the state of windows, sorts, joins and groupings, such as 256MB or 4GiB; what is
+    /// over it goes to disk (default: no limit).
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    memory_limit: Option<usize>,
     /// Rows of a stream or view that wait in memory until they are archived [default: 1048576].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     tail_rows: Option<u64>,
+    /// Bytes of the same [default: 64MiB].
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    tail_bytes: Option<usize>,
+    /// Memory for the rows of each stream fed by INSERT and of each view, where they are kept in
+    /// memory alone; more is an error (default: no limit).
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    stream_limit: Option<usize>,
+    /// Batches that wait between two steps of a query [default: 16].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    queue_batches: Option<u16>,
     /// Seconds from one checkpoint of a query to the next [default: 10].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     checkpoint_interval: Option<Duration>,
@@ -151,8 +165,16 @@ impl Arguments {
         if let Some(threads) = self.common().threads {
             limits.threads = usize::from(threads);
         }
+        limits.memory_bytes_max = self.common().memory_limit;
         if let Some(rows) = self.common().tail_rows {
             limits.tail_rows_max = rows;
+        }
+        if let Some(bytes) = self.common().tail_bytes {
+            limits.tail_bytes_max = bytes;
+        }
+        limits.stream_bytes_max = self.common().stream_limit;
+        if let Some(batches) = self.common().queue_batches {
+            limits.queue_batches_max = usize::from(batches);
         }
         if let Some(interval) = self.common().checkpoint_interval {
             limits.checkpoint_interval = interval;
@@ -187,6 +209,33 @@ impl Arguments {
             return Ok(Work::Scripts(sources));
         }
         Ok(if stdin_is_terminal { Work::Repl } else { Work::Scripts(vec![Source::Stdin]) })
+    }
+}
+
+/// Bytes: a number and a unit, of thousands (kB, MB, GB, TB) or of 1024 (KiB, MiB, GiB, TiB).
+fn parse_size(text: &str) -> std::result::Result<usize, String> {
+    const BYTES_MIN: u64 = 1 << 20;
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let factor: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "b" => 1,
+        "kb" | "k" => 1_000,
+        "mb" | "m" => 1_000_000,
+        "gb" | "g" => 1_000_000_000,
+        "tb" | "t" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => return Err("say a whole number and a unit, such as 256MB or 4GiB".to_owned()),
+    };
+    let number: u64 =
+        number.parse().map_err(|e| format!("\"{number}\" is no number of bytes: {e}"))?;
+    match number.checked_mul(factor).map(usize::try_from) {
+        Some(Ok(bytes)) if bytes as u64 >= BYTES_MIN => Ok(bytes),
+        Some(Ok(_)) => Err("at least 1MiB is needed".to_owned()),
+        _ => Err("that is more than can be addressed".to_owned()),
     }
 }
 
@@ -246,6 +295,15 @@ mod tests {
         .unwrap();
         assert_eq!(arguments.printing().format, Format::Ndjson);
         assert_eq!(arguments.limits().threads, 3);
+        let memory = |size: &str| {
+            let arguments = Arguments::try_parse_from(["windrow", "--memory-limit", size]);
+            arguments.ok().and_then(|a| a.limits().memory_bytes_max)
+        };
+        assert_eq!(memory("256MB"), Some(256_000_000));
+        assert_eq!(memory("4 GiB"), Some(4 << 30));
+        for wrong in ["256", "1kB", "-1MB", "MB", "99999999999TB", "1.5GB"] {
+            assert_eq!(memory(wrong), None, "{wrong}");
+        }
         assert!(Arguments::try_parse_from(["windrow", "--threads", "0"]).is_err());
         assert!(Arguments::try_parse_from(["windrow", "--format", "xml"]).is_err());
     }

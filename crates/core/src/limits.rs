@@ -21,6 +21,12 @@ pub struct Limits {
     pub tail_rows_max: u64,
     /// Bytes of the same.
     pub tail_bytes_max: usize,
+    /// Bytes of rows that a stream without connector, or a view, may hold when it is in memory
+    /// alone; more is an error. `None`: as much as there is.
+    pub stream_bytes_max: Option<usize>,
+    /// Bytes that the state of windows, and sorts, joins and groupings of queries, may take in
+    /// memory; what is over it goes to disk. `None`: as much as there is.
+    pub memory_bytes_max: Option<usize>,
     /// How long finished windows stay in memory alone before they are archived, at the longest.
     pub spill_interval: std::time::Duration,
     /// From one checkpoint of a query to the next (with a data directory only).
@@ -42,6 +48,8 @@ impl Default for Limits {
             sql_bytes_max: 16 << 20,
             tail_rows_max: 1 << 20,
             tail_bytes_max: 64 << 20,
+            stream_bytes_max: None,
+            memory_bytes_max: None,
             spill_interval: std::time::Duration::from_secs(5),
             checkpoint_interval: std::time::Duration::from_secs(10),
             archive_wait: std::time::Duration::from_secs(30),

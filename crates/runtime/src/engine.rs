@@ -25,6 +25,7 @@ use crate::catalog::schema::Tables;
 use crate::catalog::{Catalog, Object, system};
 use crate::durable::checkpoint::Newest;
 use crate::durable::store::Store;
+use crate::memory::Memory;
 use crate::query::kept::{BadRows, LateRows};
 use crate::query::progress::Progress as ScanProgress;
 use crate::query::scan::{Counters, Scan};
@@ -117,6 +118,8 @@ pub(crate) struct Parts {
     next_query: AtomicU64,
     catalogs: Arc<dyn CatalogProviderList>,
     env: Arc<RuntimeEnv>,
+    /// The limit of memory, if there is one.
+    memory: Option<Arc<Memory>>,
     micro_batches: SessionState,
 }
 
@@ -177,7 +180,15 @@ impl Engine {
             .build()
             .map_err(|e| Error::internal(format!("cannot start threads: {e}")).with_source(e))?;
         let (catalogs, schema) = catalogs()?;
-        let env = Arc::new(RuntimeEnv::default());
+        let memory = limits.memory_bytes_max.map(|limit| {
+            // A bucket is no place for what lives as long as the process.
+            let local = config.data_dir.as_ref().filter(|d| !d.to_string_lossy().contains("://"));
+            Memory::new(limit, local.map(|data| data.join("tmp")))
+        });
+        let env = match &memory {
+            Some(memory) => memory.env()?,
+            None => Arc::new(RuntimeEnv::default()),
+        };
         let mut state = session_state(df_config(&limits), Arc::clone(&env))?;
         state.register_catalog_list(Arc::clone(&catalogs));
         let parts = Arc::new(Parts {
@@ -191,6 +202,7 @@ impl Engine {
             next_query: AtomicU64::new(1),
             catalogs,
             env,
+            memory,
             micro_batches: micro_batch_state(&state),
             limits,
         });
@@ -458,7 +470,8 @@ impl Parts {
     pub(crate) fn new_query(&self, name: Option<String>) -> Arc<Shared> {
         let id = self.next_query.fetch_add(1, Ordering::Relaxed);
         let name = name.unwrap_or_else(|| format!("query_{id}"));
-        let shared = Shared::new(id, name, self.limits.queue_batches_max);
+        let memory = self.memory.clone();
+        let shared = Shared::new(id, name, self.limits.queue_batches_max, memory);
         let mut queries = self.queries.lock();
         let ended: Vec<u64> =
             queries.iter().filter(|(_, q)| q.is_over()).map(|(id, _)| *id).collect();
@@ -490,7 +503,17 @@ fn machine_clock() -> Arc<dyn Clock> {
 }
 
 fn df_config(limits: &Limits) -> SessionConfig {
-    SessionConfig::new()
+    let mut config = SessionConfig::new();
+    if let Some(memory) = limits.memory_bytes_max {
+        // What a sort keeps free for its last merge must leave it something to sort with.
+        let execution = &mut config.options_mut().execution;
+        let (reserved, in_place) = (memory / 32, memory / 64);
+        execution.sort_spill_reservation_bytes =
+            execution.sort_spill_reservation_bytes.min(reserved);
+        execution.sort_in_place_threshold_bytes =
+            execution.sort_in_place_threshold_bytes.min(in_place);
+    }
+    config
         // Errors of the planner carry their place in the text.
         .set_bool("datafusion.sql_parser.collect_spans", true)
         .with_target_partitions(limits.threads.max(1))

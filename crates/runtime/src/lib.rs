@@ -11,6 +11,7 @@
 pub(crate) mod catalog;
 pub(crate) mod durable;
 mod engine;
+mod memory;
 pub(crate) mod query;
 mod session;
 pub(crate) mod stream;

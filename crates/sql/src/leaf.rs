@@ -18,15 +18,18 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, Statistics, exec_err, internal_err};
+use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::memory::MemoryStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties,
     ReplaceChildrenOptions,
 };
+use windrow_window::WindowRows;
 
 /// Names a leaf within one continuous plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,7 +44,13 @@ impl fmt::Display for LeafId {
 /// The batches that leaves read next. One per worker, carried by its task context as an
 /// extension of the session's configuration: `SessionConfig::with_extension(Arc::new(inputs))`.
 #[derive(Debug, Default)]
-pub struct LeafInputs(Mutex<BTreeMap<LeafId, Vec<RecordBatch>>>);
+pub struct LeafInputs(Mutex<BTreeMap<LeafId, Input>>);
+
+#[derive(Debug)]
+enum Input {
+    Batches(Vec<RecordBatch>),
+    Windows(Vec<WindowRows>),
+}
 
 impl LeafInputs {
     /// No batches yet.
@@ -51,7 +60,13 @@ impl LeafInputs {
 
     /// What `leaf` reads from now on.
     pub fn set(&self, leaf: LeafId, batches: Vec<RecordBatch>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(leaf, batches);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(leaf, Input::Batches(batches));
+    }
+
+    /// What `leaf` reads from now on: the rows of windows, made as they are asked for.
+    pub fn set_windows(&self, leaf: LeafId, windows: Vec<WindowRows>) {
+        let mut inputs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inputs.insert(leaf, Input::Windows(windows));
     }
 
     /// Forgets everything: all leaves are empty.
@@ -59,9 +74,29 @@ impl LeafInputs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn get(&self, leaf: LeafId) -> Vec<RecordBatch> {
+    fn open(
+        &self,
+        leaf: LeafId,
+        schema: &SchemaRef,
+        projection: Option<Vec<usize>>,
+    ) -> Result<SendableRecordBatchStream> {
         let inputs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inputs.get(&leaf).cloned().unwrap_or_default()
+        let batches = match inputs.get(&leaf) {
+            None => vec![],
+            Some(Input::Batches(batches)) => batches.clone(),
+            Some(Input::Windows(windows)) => {
+                let rows = windows.clone().into_iter().flatten().map(move |batch| {
+                    let batch = batch.map_err(|e| DataFusionError::External(Box::new(e)))?;
+                    match &projection {
+                        Some(columns) => Ok(batch.project(columns)?),
+                        None => Ok(batch),
+                    }
+                });
+                let rows = futures::stream::iter(rows);
+                return Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(schema), rows)));
+            }
+        };
+        Ok(Box::pin(MemoryStream::try_new(batches, Arc::clone(schema), projection)?))
     }
 }
 
@@ -203,11 +238,6 @@ impl ExecutionPlan for LeafExec {
         let Some(inputs) = context.session_config().get_extension::<LeafInputs>() else {
             return exec_err!("{} is executed without inputs in its task context", self.id);
         };
-        let batches = inputs.get(self.id);
-        Ok(Box::pin(MemoryStream::try_new(
-            batches,
-            Arc::clone(&self.schema),
-            self.projection.clone(),
-        )?))
+        inputs.open(self.id, &self.schema, self.projection.clone())
     }
 }

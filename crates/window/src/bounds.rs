@@ -12,6 +12,7 @@ use windrow_core::Result;
 use crate::OperatorSpec;
 
 /// Three constant columns, built once per window in the greatest length asked for.
+#[derive(Debug, Clone)]
 pub(crate) struct Bounds {
     values: [i64; 3],
     time_type: (TimeUnit, Option<Arc<str>>),

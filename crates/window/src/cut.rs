@@ -1,8 +1,10 @@
-//! What a checkpoint needs: every segment until the last of its windows has closed.
+//! Every segment until the last of its windows has closed: what a checkpoint needs, and what can
+//! go to disk when memory is short.
 //!
 //! ```text
 //! add ─► waiting, by slice ──first window closes──► the windows ──last window closes──► forgotten
-//!          └── cut: what has no id gets one and is given out, once
+//!          ├── cut: what has no id gets one and is given out, once
+//!          └── spill: memory ─► disk; the windows forget what they have and can be merged from there
 //! ```
 //!
 //! Segments wait here, not in the windows, so that those of one slice can be merged while they
@@ -12,15 +14,18 @@
 //! Invariants: an id is given once and stands for the same content for ever. The needed segments
 //! alone make all windows that are open, as if their rows came anew.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use windrow_core::{Error, ErrorKind, Result};
+use windrow_core::{Error, ErrorKind, Result, WindowKind};
 
-use crate::merger::Windows;
+use crate::merger::{Windows, new_windows};
 use crate::saved::{self, StateTypes};
 use crate::segment::Body;
-use crate::{OperatorSpec, Segment, rows};
+use crate::spill::{SpillSpace, spill};
+use crate::{DividedRows, Mode, OperatorSpec, Segment, rows};
 
 /// Names a segment of one merger; never given twice by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,39 +62,50 @@ pub struct Cut {
 }
 
 /// By start of the slice, then by the end of the first window that the rows count in.
-type BySlice<T> = BTreeMap<(i64, i64), Vec<T>>;
+type BySlice = BTreeMap<(i64, i64), Vec<Kept>>;
 
-/// Remembers what cuts need.
+/// Keeps the segments that open windows are made of.
 #[derive(Debug, Default)]
 pub(crate) struct Keeper {
+    /// For checkpoints: ids are given, and what is saved need not be kept twice.
+    cuts: bool,
+    /// For a limit of memory: all is kept until its last window closes, in memory or here.
+    space: Option<Arc<dyn SpillSpace>>,
     next_id: u64,
-    waiting: BySlice<Waiting>,
+    /// In no closed window yet.
+    waiting: BySlice,
     /// In a window that has closed, and in one that has not.
-    entered: BySlice<Entered>,
-    /// The last slice that came before anything was remembered.
+    entered: BySlice,
+    /// What has entered is not in the [`Windows`] but on disk, all of it: windows are merged from
+    /// there until none of it is needed.
+    divided: bool,
+    /// The last slice that came before anything was kept.
     missed: Option<i64>,
     /// Scratch.
     groups: Vec<usize>,
 }
 
-/// A segment that is in no closed window yet.
+/// A segment.
 #[derive(Debug)]
-struct Waiting {
+struct Kept {
     id: Option<SegmentId>,
     rows: u64,
-    body: Body,
-}
-
-#[derive(Debug)]
-enum Entered {
-    Saved(SegmentId),
-    Unsaved { rows: u64, body: Body },
+    /// `None` when the windows and a checkpoint have it.
+    body: Option<Body>,
 }
 
 impl Keeper {
     /// `missed`: the last slice of which it knows nothing.
     pub(crate) fn new(missed: Option<i64>) -> Self {
         Self { missed, ..Self::default() }
+    }
+
+    pub(crate) fn keep_cuts(&mut self) {
+        self.cuts = true;
+    }
+
+    pub(crate) fn spill_to(&mut self, space: Arc<dyn SpillSpace>) {
+        self.space = Some(space);
     }
 
     /// As it was at a cut.
@@ -99,7 +115,7 @@ impl Keeper {
         next_id: u64,
         segments: Vec<SavedSegment>,
     ) -> Result<Self> {
-        let mut keeper = Self { next_id, ..Self::default() };
+        let mut keeper = Self { next_id, cuts: true, ..Self::default() };
         let types = StateTypes::of(spec)?;
         let mut known = BTreeSet::new();
         for segment in segments {
@@ -114,62 +130,120 @@ impl Keeper {
             }
             let body = saved::decode(spec, &types, rows, batches)
                 .map_err(|e| corrupt(id, "is not what its query saved").with_source(e))?;
-            let waiting = Waiting { id: Some(id), rows, body };
-            keeper.waiting.entry((slice, counts_from)).or_default().push(waiting);
+            let kept = Kept { id: Some(id), rows, body: Some(body) };
+            keeper.waiting.entry((slice, counts_from)).or_default().push(kept);
         }
         // Larger ones first, as they were: merging minds the order.
         for segments in keeper.waiting.values_mut() {
-            segments.sort_by_key(|s| (std::cmp::Reverse(s.body.len()), s.id));
+            segments.sort_by_key(|s| (Reverse(s.body.as_ref().map_or(0, Body::len)), s.id));
         }
         Ok(keeper)
     }
 
-    pub(crate) fn add(&mut self, segment: Segment) {
+    pub(crate) fn add(&mut self, segment: Segment) -> Result<()> {
         let Segment { slice, counts_from, rows, body } = segment;
-        let waiting = Waiting { id: None, rows, body };
-        self.waiting.entry((slice, counts_from)).or_default().push(waiting);
+        // Without a space, windows are made in memory.
+        let body = if self.space.is_some() { body } else { body.in_memory()? };
+        let kept = Kept { id: None, rows, body: Some(body) };
+        self.waiting.entry((slice, counts_from)).or_default().push(kept);
+        Ok(())
     }
 
-    /// End of the first window after `frontier` that has rows which wait here.
+    /// End of the first window after `frontier` that has rows which the windows do not have.
     pub(crate) fn next_end(&self, spec: &OperatorSpec, frontier: i64) -> Option<i64> {
-        rows::next_end(spec, frontier, self.waiting.keys())
+        let waiting = rows::next_end(spec, frontier, self.waiting.keys());
+        let entered = self.divided.then(|| rows::next_end(spec, frontier, self.entered.keys()));
+        waiting.into_iter().chain(entered.flatten()).min()
     }
 
-    /// Start of the last slice that waits.
+    /// Start of the last slice that the windows do not have.
     pub(crate) fn last_slice(&self) -> Option<i64> {
-        self.waiting.keys().next_back().map(|(slice, _)| *slice)
+        let waiting = self.waiting.keys().next_back();
+        let entered = self.entered.keys().next_back().filter(|_| self.divided);
+        waiting.max(entered).map(|(slice, _)| *slice)
     }
 
-    /// Hands over what belongs to the window that ends at `end`, which is the next.
+    /// Brings all segments of the window that ends at `end`, which is the next, to `windows`; or
+    /// gives its rows when some of them are on disk.
     pub(crate) fn enter(
         &mut self,
-        spec: &OperatorSpec,
+        spec: &Arc<OperatorSpec>,
         end: i64,
-        windows: &mut dyn Windows,
-    ) -> Result<()> {
+        windows: &mut Box<dyn Windows>,
+    ) -> Result<Option<DividedRows>> {
         let slicing = spec.slicing();
         let keys = self.waiting.range(..(end, i64::MIN)).map(|(key, _)| *key);
         let keys: Vec<_> = keys.filter(|key| slicing.first_end(key.0).max(key.1) <= end).collect();
+        let spilled = |kept: &Kept| matches!(kept.body, Some(Body::Spilled(_)));
+        let mut news = keys.iter().filter_map(|key| self.waiting.get(key)).flatten();
+        if let Some(space) = self.space.clone()
+            && (self.divided || news.any(spilled))
+        {
+            return self.divide(spec, &space, end, keys, windows).map(Some);
+        }
         for key in keys {
             let over = slicing.last_end(key.0) <= end;
-            for Waiting { id, rows, body } in self.waiting.remove(&key).unwrap_or_default() {
-                let body = match id {
-                    _ if over => body,
-                    Some(id) => {
-                        self.entered.entry(key).or_default().push(Entered::Saved(id));
-                        body
+            for Kept { id, rows, body } in self.waiting.remove(&key).unwrap_or_default() {
+                let Some(mut body) = body else { continue };
+                if !over {
+                    let mut kept = Kept { id, rows, body: None };
+                    if self.space.is_some() || id.is_none() {
+                        let (mine, copy) = body.freeze()?.share()?;
+                        (body, kept.body) = (mine, Some(copy));
                     }
-                    None => {
-                        let (body, copy) = body.freeze()?.share()?;
-                        let unsaved = Entered::Unsaved { rows, body: copy };
-                        self.entered.entry(key).or_default().push(unsaved);
-                        body
-                    }
-                };
+                    self.entered.entry(key).or_default().push(kept);
+                }
                 windows.add(spec, Segment { slice: key.0, counts_from: key.1, rows, body })?;
             }
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// The rows of a window from disk; what of it is in memory goes there first.
+    fn divide(
+        &mut self,
+        spec: &Arc<OperatorSpec>,
+        space: &Arc<dyn SpillSpace>,
+        end: i64,
+        news: Vec<(i64, i64)>,
+        windows: &mut Box<dyn Windows>,
+    ) -> Result<DividedRows> {
+        for key in news {
+            if let Some(segments) = self.waiting.remove(&key) {
+                self.entered.entry(key).or_default().extend(segments);
+            }
+        }
+        *windows = new_windows(spec);
+        self.divided = true;
+        spill_all(spec, space.as_ref(), &mut self.entered)?;
+        let slicing = spec.slicing();
+        let start = slicing.start_of(end);
+        let segments = self
+            .entered
+            .range((start, i64::MIN)..(end, i64::MIN))
+            .filter(|((_, from), _)| *from <= end)
+            .flat_map(|(_, segments)| segments)
+            .filter_map(|kept| match &kept.body {
+                Some(Body::Spilled(spilled)) => Some(spilled.clone()),
+                _ => None,
+            });
+        let bounds = (start, end);
+        Ok(DividedRows::new(spec, Arc::clone(space), bounds, segments.collect()))
+    }
+
+    /// Writes all that is in memory to disk; `windows` forget what they have.
+    pub(crate) fn spill(
+        &mut self,
+        spec: &OperatorSpec,
+        windows: &mut Box<dyn Windows>,
+    ) -> Result<()> {
+        let Some(space) = &self.space else { return Ok(()) };
+        if !self.entered.is_empty() && !self.divided {
+            *windows = new_windows(spec);
+            self.divided = true;
+            spill_all(spec, space.as_ref(), &mut self.entered)?;
+        }
+        spill_all(spec, space.as_ref(), &mut self.waiting)
     }
 
     /// Forgets what only closed windows are made of.
@@ -180,73 +254,109 @@ impl Keeper {
             }
             first.remove();
         }
+        self.divided &= !self.entered.is_empty();
     }
 
     pub(crate) fn cut(&mut self, spec: &OperatorSpec, frontier: i64) -> Result<Cut> {
-        if self.missed.is_some_and(|slice| spec.slicing().last_end(slice) > frontier) {
+        let missed = self.missed.is_some_and(|slice| spec.slicing().last_end(slice) > frontier);
+        if !self.cuts || missed {
             return Err(Error::internal("a cut of windows that nobody was told to remember"));
         }
         let (mut needed, mut new) = (vec![], vec![]);
-        let mut next_id = self.next_id;
-        let mut save = |key: &(i64, i64), rows: u64, body: &Body| -> Result<SegmentId> {
-            let id = SegmentId(next_id);
-            next_id += 1;
-            let batches = saved::encode(body)?;
-            new.push(SavedSegment { id, slice: key.0, counts_from: key.1, rows, batches });
-            Ok(id)
-        };
-        for (key, segments) in &mut self.waiting {
+        for segments in self.waiting.values_mut() {
             merge_small(spec, segments, &mut self.groups)?;
-            for Waiting { id, rows, body } in segments {
-                needed.push(match id {
-                    Some(id) => *id,
-                    none => *none.insert(save(key, *rows, body)?),
+        }
+        for (key, segments) in self.waiting.iter_mut().chain(&mut self.entered) {
+            for kept in segments {
+                needed.push(match (kept.id, &kept.body) {
+                    (Some(id), _) => id,
+                    (None, Some(body)) => {
+                        let id = SegmentId(self.next_id);
+                        let (batches, rows) = (saved::encode(body)?, kept.rows);
+                        let (slice, counts_from) = *key;
+                        new.push(SavedSegment { id, slice, counts_from, rows, batches });
+                        self.next_id += 1;
+                        *kept.id.insert(id)
+                    }
+                    (None, None) => return Err(Error::internal("a segment is kept nowhere")),
                 });
             }
         }
-        for (key, segments) in &mut self.entered {
-            for segment in segments {
-                let id = match segment {
-                    Entered::Saved(id) => *id,
-                    Entered::Unsaved { rows, body } => save(key, *rows, body)?,
-                };
-                *segment = Entered::Saved(id);
-                needed.push(id);
-            }
+        if self.space.is_none() {
+            // The windows have it, and now the checkpoint too.
+            self.entered.values_mut().flatten().for_each(|kept| kept.body = None);
         }
-        self.next_id = next_id;
         needed.sort_unstable();
-        Ok(Cut { frontier, next_id, needed, new })
+        Ok(Cut { frontier, next_id: self.next_id, needed, new })
     }
 
-    pub(crate) fn size_bytes(&self) -> usize {
-        let waiting = self.waiting.values().flatten().map(|s| s.body.size_bytes());
-        let entered = self.entered.values().flatten().map(|segment| match segment {
-            Entered::Saved(_) => 0,
-            Entered::Unsaved { body, .. } => body.size_bytes(),
-        });
-        waiting.chain(entered).sum()
+    /// Bytes of memory, less what the windows share.
+    pub(crate) fn size_bytes(&self, spec: &OperatorSpec) -> usize {
+        let size = |kept: &Kept| kept.body.as_ref().map_or(0, Body::size_bytes);
+        let waiting: usize = self.waiting.values().flatten().map(size).sum();
+        let entered = self.entered.values().flatten();
+        let entered: usize = match (spec.mode(), spec.window().kind()) {
+            (Mode::Rows, _) => 0,
+            (_, WindowKind::Hop { .. }) => {
+                let bodies = entered.filter_map(|kept| kept.body.as_ref());
+                bodies.map(Body::keys_bytes).sum()
+            }
+            _ => entered.map(size).sum(),
+        };
+        waiting + entered
     }
 }
 
+/// Writes what is in memory to one file.
+fn spill_all(spec: &OperatorSpec, space: &dyn SpillSpace, kept: &mut BySlice) -> Result<()> {
+    let (mut segments, mut places) = (vec![], vec![]);
+    for (key, kept) in kept.iter_mut() {
+        for Kept { rows, body, .. } in kept {
+            if let Some(taken) = body.take_if(|body| !matches!(body, Body::Spilled(_))) {
+                let (slice, counts_from) = *key;
+                segments.push(Segment { slice, counts_from, rows: *rows, body: taken });
+                places.push(body);
+            }
+        }
+    }
+    for (segment, place) in spill(spec, space, segments)?.into_iter().zip(places) {
+        *place = Some(segment.body);
+    }
+    Ok(())
+}
+
 /// Freezes the segments of a slice, and merges neighbours until each is less than half of the one
-/// before: their number is then a logarithm, and no row is merged more often than that.
+/// before: their number is then a logarithm, and no row is merged more often than that. What is
+/// on disk is large and stays as it is.
 fn merge_small(
     spec: &OperatorSpec,
-    segments: &mut Vec<Waiting>,
+    segments: &mut Vec<Kept>,
     groups: &mut Vec<usize>,
 ) -> Result<()> {
-    let mut kept: Vec<Waiting> = Vec::with_capacity(segments.len());
-    for segment in segments.drain(..) {
-        let mut last = Waiting { body: segment.body.freeze()?, ..segment };
-        while let Some(before) = kept.pop_if(|before| last.body.len() * 2 >= before.body.len()) {
-            let body = Body::merge(spec, before.body, last.body, groups)?.freeze()?;
-            last = Waiting { id: None, rows: before.rows + last.rows, body };
+    let mut done: Vec<Kept> = Vec::with_capacity(segments.len());
+    for Kept { mut id, mut rows, body } in segments.drain(..) {
+        let Some(body) = body else { continue };
+        let mut body = body.freeze()?;
+        if !matches!(body, Body::Spilled(_)) {
+            while let Some(before) = done.pop_if(|before| before.is_small_beside(&body)) {
+                let Some(larger) = before.body else { continue };
+                body = Body::merge(spec, larger, body, groups)?.freeze()?;
+                (id, rows) = (None, rows + before.rows);
+            }
         }
-        kept.push(last);
+        done.push(Kept { id, rows, body: Some(body) });
     }
-    *segments = kept;
+    *segments = done;
     Ok(())
+}
+
+impl Kept {
+    fn is_small_beside(&self, next: &Body) -> bool {
+        match &self.body {
+            None | Some(Body::Spilled(_)) => false,
+            Some(body) => next.len() * 2 >= body.len(),
+        }
+    }
 }
 
 fn corrupt(id: SegmentId, what: &str) -> Error {

@@ -13,6 +13,7 @@
 
 mod bounds;
 mod cut;
+mod divided;
 mod failure;
 mod keys;
 pub mod lateness;
@@ -24,14 +25,17 @@ mod saved;
 mod segment;
 mod slicing;
 mod spec;
+mod spill;
 mod stacks;
 mod store;
 mod table;
 mod tumbling;
 
 pub use cut::{Cut, SavedSegment, SegmentId};
-pub use merger::{ClosedWindow, WindowMerger};
+pub use divided::DividedRows;
+pub use merger::{ClosedWindow, WindowMerger, WindowRows};
 pub use segment::Segment;
 pub use slicing::Slicing;
 pub use spec::{AggregateCall, GroupingSets, Mode, OperatorSpec};
+pub use spill::{SpillFile, SpillSpace, SpilledFile};
 pub use store::SliceStore;

@@ -16,18 +16,49 @@ use crate::bounds::Bounds;
 use crate::cut::{Cut, Keeper, SavedSegment};
 use crate::overlapping::Overlapping;
 use crate::rows::RowWindows;
+use crate::spill::SpillSpace;
 use crate::tumbling::Tumbling;
-use crate::{Mode, OperatorSpec, Segment};
+use crate::{DividedRows, Mode, OperatorSpec, Segment};
 
 /// A finished window.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ClosedWindow {
     /// First tick.
     pub start: i64,
     /// One past the last tick.
     pub end: i64,
     /// Its rows, by [`OperatorSpec::output_schema`]; at least one.
-    pub rows: Vec<RecordBatch>,
+    pub rows: WindowRows,
+}
+
+/// The rows of a finished window, batch by batch.
+#[derive(Debug, Clone)]
+pub enum WindowRows {
+    /// In memory.
+    Whole(std::vec::IntoIter<RecordBatch>),
+    /// Made from disk as they are asked for.
+    Divided(Box<DividedRows>),
+}
+
+impl WindowRows {
+    /// How many there are; `None` when some of them are on disk.
+    pub fn rows_in_memory(&self) -> Option<usize> {
+        match self {
+            Self::Whole(rows) => Some(rows.as_slice().iter().map(RecordBatch::num_rows).sum()),
+            Self::Divided(_) => None,
+        }
+    }
+}
+
+impl Iterator for WindowRows {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Whole(batches) => batches.next().map(Ok),
+            Self::Divided(batches) => batches.next(),
+        }
+    }
 }
 
 /// Merges the segments of all workers and closes windows.
@@ -66,27 +97,50 @@ pub(crate) trait Windows: Debug + Send {
     fn size_bytes(&self) -> usize;
 }
 
+/// Empty windows of the spec's kind.
+pub(crate) fn new_windows(spec: &OperatorSpec) -> Box<dyn Windows> {
+    match (spec.mode(), spec.window().kind()) {
+        (Mode::Rows, _) => Box::new(RowWindows::default()),
+        (_, WindowKind::Tumble { .. }) => Box::new(Tumbling::default()),
+        (_, WindowKind::Hop { slide, size }) if slide == size => Box::new(Tumbling::default()),
+        (_, WindowKind::Cumulate { step, size }) if step == size => Box::new(Tumbling::default()),
+        _ => Box::new(Overlapping::default()),
+    }
+}
+
 impl WindowMerger {
     /// An empty merger.
     pub fn new(spec: Arc<OperatorSpec>) -> Self {
-        let window = spec.window();
-        let windows: Box<dyn Windows> = match (spec.mode(), window.kind()) {
-            (Mode::Rows, _) => Box::new(RowWindows::default()),
-            (_, WindowKind::Tumble { .. }) => Box::new(Tumbling::default()),
-            (_, WindowKind::Hop { slide, size }) if slide == size => Box::new(Tumbling::default()),
-            (_, WindowKind::Cumulate { step, size }) if step == size => {
-                Box::new(Tumbling::default())
-            }
-            _ => Box::new(Overlapping::default()),
-        };
+        let windows = new_windows(&spec);
         Self { spec, windows, keeper: None, frontier: i64::MIN }
     }
 
     /// Remembers from now on what a checkpoint needs (off by default: it costs memory). Segments
     /// that have been added before are not remembered: [`cut`](Self::cut) fails while they matter.
     pub fn keep_cuts(&mut self) {
-        if self.keeper.is_none() {
-            self.keeper = Some(Keeper::new(self.windows.last_slice()));
+        self.keeper().keep_cuts();
+    }
+
+    /// From now on all segments are kept until their last window closes, so that
+    /// [`spill`](Self::spill) can bring them there. To be told before anything is added.
+    pub fn spill_to(&mut self, space: Arc<dyn SpillSpace>) {
+        self.keeper().spill_to(space);
+    }
+
+    fn keeper(&mut self) -> &mut Keeper {
+        let missed = self.windows.last_slice();
+        self.keeper.get_or_insert_with(|| Keeper::new(missed))
+    }
+
+    /// Writes all that is in memory to disk; it comes back, merged, when windows close. Without
+    /// [`spill_to`](Self::spill_to) nothing happens.
+    ///
+    /// # Errors
+    /// When it cannot be written; what an aggregate says when it cannot give its state.
+    pub fn spill(&mut self) -> Result<()> {
+        match &mut self.keeper {
+            Some(keeper) => keeper.spill(&self.spec, &mut self.windows),
+            None => Ok(()),
         }
     }
 
@@ -133,9 +187,11 @@ impl WindowMerger {
         }
         match &mut self.keeper {
             Some(keeper) => keeper.add(segment),
-            None => self.windows.add(&self.spec, segment)?,
+            None => {
+                let body = segment.body.in_memory()?;
+                self.windows.add(&self.spec, Segment { body, ..segment })
+            }
         }
-        Ok(())
     }
 
     /// Closes all windows that end at `watermark` or before; empty ones do not appear.
@@ -154,25 +210,26 @@ impl WindowMerger {
                 break;
             }
             let start = self.spec.slicing().start_of(end);
-            if let Some(keeper) = &mut self.keeper {
-                keeper.enter(&self.spec, end, self.windows.as_mut())?;
-            }
-            let parts = self.windows.close(&self.spec, end)?;
+            let divided = match &mut self.keeper {
+                Some(keeper) => keeper.enter(&self.spec, end, &mut self.windows)?,
+                None => None,
+            };
+            let rows = match divided {
+                Some(rows) => WindowRows::Divided(Box::new(rows)),
+                None => {
+                    let parts = self.windows.close(&self.spec, end)?;
+                    WindowRows::Whole(whole(&self.spec, start, end, parts)?.into_iter())
+                }
+            };
             self.frontier = end;
-            let mut bounds = Bounds::new(&self.spec, start, end);
-            let rows = parts
-                .into_iter()
-                .filter(|(_, rows)| *rows > 0)
-                .map(|(columns, rows)| bounds.batch(&self.spec, columns, rows))
-                .collect::<Result<Vec<_>>>()?;
-            if !rows.is_empty() {
+            if let Some(keeper) = &mut self.keeper {
+                keeper.forget(&self.spec, end);
+            }
+            if !matches!(&rows, WindowRows::Whole(rows) if rows.len() == 0) {
                 output(ClosedWindow { start, end, rows })?;
             }
         }
         self.frontier = self.frontier.max(watermark.ticks());
-        if let Some(keeper) = &mut self.keeper {
-            keeper.forget(&self.spec, self.frontier);
-        }
         Ok(())
     }
 
@@ -203,8 +260,16 @@ impl WindowMerger {
         }
     }
 
-    /// Bytes of state; looks at each slice.
+    /// Bytes of memory; looks at each slice.
     pub fn size_bytes(&self) -> usize {
-        self.windows.size_bytes() + self.keeper.as_ref().map_or(0, Keeper::size_bytes)
+        let kept = self.keeper.as_ref().map_or(0, |keeper| keeper.size_bytes(&self.spec));
+        self.windows.size_bytes() + kept
     }
+}
+
+/// Batches of a window that is in memory.
+fn whole(spec: &OperatorSpec, start: i64, end: i64, parts: Vec<Part>) -> Result<Vec<RecordBatch>> {
+    let mut bounds = Bounds::new(spec, start, end);
+    let parts = parts.into_iter().filter(|(_, rows)| *rows > 0);
+    parts.map(|(columns, rows)| bounds.batch(spec, columns, rows)).collect()
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::compute::concat_batches;
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, StructArray};
+use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::DataType;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use windrow_core::{Error, Result};
@@ -130,20 +130,7 @@ fn put_together(small: &mut Vec<RecordBatch>, out: &mut Vec<RecordBatch>) -> Res
 pub(crate) fn without_foreign_bytes(batch: RecordBatch) -> Result<RecordBatch> {
     let mut changed: Option<Vec<ArrayRef>> = None;
     for (i, column) in batch.columns().iter().enumerate() {
-        let compact: Option<ArrayRef> = match column.data_type() {
-            DataType::Utf8View => {
-                let views = column.as_string_view();
-                pins(views.data_buffers(), views.total_buffer_bytes_used())
-                    .then(|| Arc::new(views.gc()) as ArrayRef)
-            }
-            DataType::BinaryView => {
-                let views = column.as_binary_view();
-                pins(views.data_buffers(), views.total_buffer_bytes_used())
-                    .then(|| Arc::new(views.gc()) as ArrayRef)
-            }
-            _ => None,
-        };
-        if let Some(compact) = compact
+        if let Some(compact) = compact_views(column)
             && let Some(slot) = changed.get_or_insert_with(|| batch.columns().to_vec()).get_mut(i)
         {
             *slot = compact;
@@ -152,8 +139,61 @@ pub(crate) fn without_foreign_bytes(batch: RecordBatch) -> Result<RecordBatch> {
     let Some(columns) = changed else {
         return Ok(batch);
     };
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    with_columns(&batch, columns, batch.num_rows())
+}
+
+/// The batch with other columns of the same types.
+pub(crate) fn with_columns(
+    batch: &RecordBatch,
+    columns: Vec<ArrayRef>,
+    rows: usize,
+) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
     Ok(RecordBatch::try_new_with_options(batch.schema(), columns, &options)?)
+}
+
+fn compact_views(column: &ArrayRef) -> Option<ArrayRef> {
+    match column.data_type() {
+        DataType::Utf8View => {
+            let views = column.as_string_view();
+            pins(views.data_buffers(), views.total_buffer_bytes_used())
+                .then(|| Arc::new(views.gc()) as ArrayRef)
+        }
+        DataType::BinaryView => {
+            let views = column.as_binary_view();
+            pins(views.data_buffers(), views.total_buffer_bytes_used())
+                .then(|| Arc::new(views.gc()) as ArrayRef)
+        }
+        _ => None,
+    }
+}
+
+/// A column that holds what it shows and nothing else, as far as it would be written: views,
+/// dictionaries, and those inside lists and structs, share with others what a row picks from.
+pub(crate) fn alone(column: &ArrayRef) -> Result<ArrayRef> {
+    Ok(match column.data_type() {
+        DataType::Dictionary(_, values) => {
+            let plain = cast(column, values)?;
+            cast(&plain, column.data_type())?
+        }
+        DataType::List(item) => {
+            let list = column.as_list::<i32>();
+            let values = alone(list.values())?;
+            Arc::new(ListArray::try_new(
+                Arc::clone(item),
+                list.offsets().clone(),
+                values,
+                list.nulls().cloned(),
+            )?)
+        }
+        DataType::Struct(fields) => {
+            let parts = column.as_struct();
+            let columns = parts.columns().iter().map(alone).collect::<Result<_>>()?;
+            let (len, nulls) = (parts.len(), parts.nulls().cloned());
+            Arc::new(StructArray::try_new_with_length(fields.clone(), columns, nulls, len)?)
+        }
+        _ => compact_views(column).unwrap_or_else(|| Arc::clone(column)),
+    })
 }
 
 fn pins(buffers: &[arrow::buffer::Buffer], used: usize) -> bool {

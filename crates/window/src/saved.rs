@@ -52,11 +52,13 @@ pub(crate) fn encode(body: &Body) -> Result<Vec<RecordBatch>> {
     match body {
         Body::Rows(batches) => Ok(batches.clone()),
         Body::Frozen(frozen) => Ok(vec![frozen_batch(frozen)?]),
+        Body::Spilled(spilled) => encode(&spilled.load()?),
         Body::Live(_) => Err(Error::internal("a live slice cannot be saved")),
     }
 }
 
-fn frozen_batch(frozen: &Frozen) -> Result<RecordBatch> {
+/// Keys, then states, in one batch.
+pub(crate) fn frozen_batch(frozen: &Frozen) -> Result<RecordBatch> {
     let keys = frozen.keys.iter().enumerate().map(|(i, key)| (format!("k{i}"), key));
     let states = frozen.states.iter().enumerate().flat_map(|(aggregate, columns)| {
         let columns = columns.iter().enumerate();

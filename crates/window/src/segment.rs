@@ -3,7 +3,8 @@
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, Result};
 
-use crate::table::{Frozen, GroupTable};
+use crate::spill::Spilled;
+use crate::table::{Frozen, GroupTable, arrays_bytes};
 use crate::{OperatorSpec, rows};
 
 /// What one store has gathered of one slice. Several segments of one slice add up.
@@ -24,6 +25,8 @@ pub(crate) enum Body {
     Frozen(Frozen),
     /// Rows as they came.
     Rows(Vec<RecordBatch>),
+    /// Either, on disk.
+    Spilled(Spilled),
 }
 
 impl Body {
@@ -34,12 +37,21 @@ impl Body {
         })
     }
 
+    /// What is on disk comes back.
+    pub(crate) fn in_memory(self) -> Result<Self> {
+        match self {
+            Self::Spilled(spilled) => spilled.load(),
+            other => Ok(other),
+        }
+    }
+
     /// Two that share their arrays; a live table cannot be shared.
     pub(crate) fn share(self) -> Result<(Self, Self)> {
         match self {
             Self::Live(_) => Err(Error::internal("a live slice has two owners")),
             Self::Frozen(frozen) => Ok((Self::Frozen(frozen.clone()), Self::Frozen(frozen))),
             Self::Rows(rows) => Ok((Self::Rows(rows.clone()), Self::Rows(rows))),
+            Self::Spilled(spilled) => Ok((Self::Spilled(spilled.clone()), Self::Spilled(spilled))),
         }
     }
 
@@ -80,7 +92,9 @@ impl Body {
                 table.merge(&frozen, groups)?;
                 Ok(table)
             }
-            Self::Rows(_) => Err(Error::internal("a slice of an aggregate holds rows")),
+            Self::Rows(_) | Self::Spilled(_) => {
+                Err(Error::internal("a slice of an aggregate holds no groups"))
+            }
         }
     }
 
@@ -90,14 +104,25 @@ impl Body {
             Self::Live(table) => table.len(),
             Self::Frozen(frozen) => frozen.groups,
             Self::Rows(rows) => rows.iter().map(RecordBatch::num_rows).sum(),
+            Self::Spilled(spilled) => spilled.len(),
         }
     }
 
+    /// Bytes of memory of the keys alone.
+    pub(crate) fn keys_bytes(&self) -> usize {
+        match self {
+            Self::Frozen(frozen) => arrays_bytes(&frozen.keys),
+            other => other.size_bytes(),
+        }
+    }
+
+    /// Bytes of memory.
     pub(crate) fn size_bytes(&self) -> usize {
         match self {
             Self::Live(table) => table.size_bytes(),
             Self::Frozen(frozen) => frozen.size_bytes(),
             Self::Rows(rows) => rows.iter().map(RecordBatch::get_array_memory_size).sum(),
+            Self::Spilled(_) => 0,
         }
     }
 }
@@ -119,7 +144,7 @@ impl Segment {
         self.rows
     }
 
-    /// Bytes of state.
+    /// Bytes of memory.
     pub fn size_bytes(&self) -> usize {
         self.body.size_bytes()
     }

@@ -5,6 +5,7 @@
 //! that it counts in may close, and its store forgets it; later rows for it start afresh.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt32Array};
@@ -16,6 +17,7 @@ use crate::partition::{Partition, Piece, partition};
 use crate::rows;
 use crate::segment::Body;
 use crate::spec::ticks;
+use crate::spill::{SpillSpace, spill};
 use crate::table::GroupTable;
 use crate::{Mode, OperatorSpec, Segment};
 
@@ -46,6 +48,8 @@ pub struct SliceStore {
 struct OpenSlice {
     body: Body,
     rows: u64,
+    /// What it had when memory was short.
+    spilled: Vec<Segment>,
 }
 
 impl SliceStore {
@@ -163,7 +167,7 @@ impl SliceStore {
         let mut segments = Vec::with_capacity(leaving.len());
         for key in leaving {
             if let Some(open) = self.open.remove(&key) {
-                segments.push(self.leave(key, open)?);
+                self.leave(key, open, &mut segments)?;
             }
         }
         self.leaves_at = self.open.keys().map(leaves).min().unwrap_or(i64::MAX);
@@ -177,11 +181,47 @@ impl SliceStore {
     /// When an aggregate cannot give its state.
     pub fn flush_all(&mut self) -> Result<Vec<Segment>> {
         self.leaves_at = i64::MAX;
-        let open = std::mem::take(&mut self.open);
-        open.into_iter().map(|(key, open)| self.leave(key, open)).collect()
+        let mut segments = Vec::with_capacity(self.open.len());
+        for (key, open) in std::mem::take(&mut self.open) {
+            self.leave(key, open, &mut segments)?;
+        }
+        Ok(segments)
     }
 
-    fn leave(&mut self, (slice, from): (i64, i64), open: OpenSlice) -> Result<Segment> {
+    /// Writes the open slices to disk; what they have there leaves with them. They stay open.
+    ///
+    /// # Errors
+    /// When it cannot be written; when an aggregate cannot give its state.
+    pub fn spill(&mut self, space: &dyn SpillSpace) -> Result<()> {
+        let leaves_at = self.leaves_at;
+        let segments = self.flush_all()?;
+        for segment in spill(&self.spec, space, segments)? {
+            let spec = Arc::clone(&self.spec);
+            match self.open.entry((segment.slice, segment.counts_from)) {
+                Entry::Occupied(open) => open.into_mut().spilled.push(segment),
+                Entry::Vacant(place) => {
+                    let body = match spec.mode() {
+                        Mode::Rows => Body::Rows(vec![]),
+                        Mode::Aggregate { .. } => Body::Live(Box::new(GroupTable::new(&spec, 0)?)),
+                    };
+                    place.insert(OpenSlice { body, rows: 0, spilled: vec![segment] });
+                }
+            }
+        }
+        self.leaves_at = leaves_at;
+        Ok(())
+    }
+
+    fn leave(
+        &mut self,
+        (slice, from): (i64, i64),
+        open: OpenSlice,
+        segments: &mut Vec<Segment>,
+    ) -> Result<()> {
+        segments.extend(open.spilled);
+        if open.rows == 0 {
+            return Ok(());
+        }
         if let (Body::Live(table), ON_TIME) = (&open.body, from) {
             self.groups_expected = table.len();
         }
@@ -192,7 +232,8 @@ impl SliceStore {
             live if stays_live => live,
             shared => shared.freeze()?,
         };
-        Ok(Segment { slice, counts_from: from, rows: open.rows, body })
+        segments.push(Segment { slice, counts_from: from, rows: open.rows, body });
+        Ok(())
     }
 
     /// Start of the first open slice.
@@ -205,14 +246,15 @@ impl SliceStore {
         self.open.len()
     }
 
-    /// Bytes of state; looks at each open slice.
+    /// Bytes of memory; looks at each open slice.
     pub fn size_bytes(&self) -> usize {
         self.open.values().map(|open| open.body.size_bytes()).sum()
     }
 
     /// Rows in the open slices.
     pub fn rows(&self) -> u64 {
-        self.open.values().map(|open| open.rows).sum()
+        let spilled = |open: &OpenSlice| open.spilled.iter().map(|s| s.rows).sum::<u64>();
+        self.open.values().map(|open| open.rows + spilled(open)).sum()
     }
 
     fn times(&self, batch: &RecordBatch) -> Result<ArrayRef> {
@@ -263,14 +305,15 @@ impl SliceStore {
                         packed.iter().map(|c| c.slice(piece.start, piece.len)).collect();
                     table.update(&spec, &part, piece.len, groups)?;
                 }
-                Body::Frozen(_) => return Err(Error::internal("an open slice is frozen")),
+                Body::Frozen(_) | Body::Spilled(_) => {
+                    return Err(Error::internal("an open slice is frozen"));
+                }
             }
         }
         Ok(())
     }
 
     fn slice(&mut self, slice: i64, from: i64) -> Result<(&mut OpenSlice, &mut Vec<usize>)> {
-        use std::collections::btree_map::Entry;
         let open_slices = self.open.len();
         let open = match self.open.entry((slice, from)) {
             Entry::Occupied(open) => open.into_mut(),
@@ -286,7 +329,7 @@ impl SliceStore {
                 };
                 let leaves = self.spec.slicing().first_end(slice).max(from);
                 self.leaves_at = self.leaves_at.min(leaves);
-                place.insert(OpenSlice { body, rows: 0 })
+                place.insert(OpenSlice { body, rows: 0, spilled: vec![] })
             }
         };
         Ok((open, &mut self.groups))

@@ -7,8 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array, new_null_array,
+    Array, ArrayRef, AsArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array, new_null_array,
 };
+use arrow::compute::take;
 use arrow::datatypes::DataType;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
@@ -161,6 +162,16 @@ pub(crate) struct Frozen {
 }
 
 impl Frozen {
+    /// Some of the groups.
+    pub(crate) fn take(&self, rows: &UInt32Array) -> Result<Self> {
+        let pick = |columns: &[ArrayRef]| {
+            columns.iter().map(|c| take(c, rows, None)).collect::<Result<Vec<_>, _>>()
+        };
+        let states = self.states.iter().map(|columns| pick(columns));
+        let states = states.collect::<Result<_, _>>()?;
+        Ok(Self { keys: pick(&self.keys)?, states, groups: rows.len() })
+    }
+
     pub(crate) fn size_bytes(&self) -> usize {
         arrays_bytes(&self.keys) + states_bytes(&self.states)
     }

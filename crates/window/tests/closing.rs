@@ -148,7 +148,7 @@ fn many_cuts_in_one_slice_keep_few_segments_and_write_little() {
             assert!(written <= all * 5, "{written} groups written of {all} at most, {kind:?}");
             let mut rows = 0;
             let count = &mut |window: windrow_window::ClosedWindow| {
-                rows = window.rows.iter().map(RecordBatch::num_rows).sum();
+                rows = window.rows.map(|batch| batch.unwrap().num_rows()).sum();
                 Ok(())
             };
             merger.close(Watermark::END, count).unwrap();

@@ -1,6 +1,7 @@
 //! Everything is a table: the schema `windrow`, made anew at each look.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use arrow::array::{
     ArrayRef, BooleanArray, StringArray, TimestampMicrosecondArray, UInt32Array, UInt64Array,
@@ -249,6 +250,7 @@ fn queries(parts: &Parts, _: &Catalog) -> Result<RecordBatch> {
         ("windows_open", count(state.iter().map(|s| s.windows_open as u64)), false),
         ("windows_closed", count(state.iter().map(|s| s.windows_closed)), false),
         ("state_bytes", count(state.iter().map(|s| s.state_bytes as u64)), false),
+        ("spilled_bytes", count(all.iter().map(|q| q.spilled_bytes.load(Relaxed))), false),
         ("rows_out", count(all.iter().map(|q| q.ledger.rows_out())), false),
         (
             "error",

@@ -13,7 +13,7 @@ use crate::query::keeper::Keeper;
 use crate::query::output::Output;
 use crate::query::progress::SharedProgress;
 use crate::query::runner::PlanRunner;
-use crate::query::shared::{Shared, Status};
+use crate::query::shared::{Shared, Status, of_query};
 use crate::query::stage::StageRun;
 
 /// The root of a query's plan, running.
@@ -67,7 +67,7 @@ impl Coordinator {
         };
         match result {
             Err(error) if error.kind() == ErrorKind::Cancelled => shared.cancel(),
-            Err(error) => shared.fail(Arc::new(error)),
+            Err(error) => shared.fail(Arc::new(of_query(error, &shared.name))),
             Ok(()) => {}
         }
         if let Status::Failed(error) = shared.status() {
@@ -123,7 +123,11 @@ impl Coordinator {
             Root::Rows { nested, prepare } => {
                 for (leaf, stage) in nested {
                     stage.gather().await?;
-                    while let Some(rows) = stage.pop().await? {
+                    // Rows that are put in order are needed together.
+                    let whole = self.output.is_ordered();
+                    while let Some(rows) =
+                        if whole { stage.pop_whole().await? } else { stage.pop().await? }
+                    {
                         let rows = prepare.run(vec![(*leaf, rows)]).await?;
                         send(&self.shared, &self.output, rows).await?;
                     }

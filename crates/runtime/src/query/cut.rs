@@ -210,15 +210,20 @@ impl StageRun {
                 for segment in nested.store.flush_all()? {
                     input.merger.add(segment)?;
                 }
+                nested.store.shrunk();
             }
             let stores: Vec<_> = input.stores.lock().clone();
             for store in stores {
-                let segments = store.lock().flush_all()?;
+                let mut store = store.lock();
+                let segments = store.flush_all()?;
+                store.shrunk();
+                drop(store);
                 for segment in segments {
                     input.merger.add(segment)?;
                 }
             }
             into.push(InputCut { watermark: input.watermark, merger: input.merger.cut()? });
+            input.measure()?;
         }
         Ok(())
     }

@@ -8,10 +8,16 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::{SessionState, TaskContext};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
+use futures::stream::BoxStream;
 use windrow_core::Result;
 use windrow_sql::leaf::{LeafId, LeafInputs};
-use windrow_sql::plan::run;
+use windrow_sql::plan::{run, stream};
+use windrow_window::WindowRows;
 
 /// A plan with its own leaf inputs.
 #[derive(Debug)]
@@ -31,6 +37,25 @@ impl PlanRunner {
         Self { plan, context: state.task_ctx(), inputs }
     }
 
+    /// A runner of the same plan whose rows come in the order of all columns that can be
+    /// compared; memory that is short does not keep it from that.
+    pub(crate) fn sorted(&self, state: &SessionState) -> Self {
+        let schema = self.plan.schema();
+        let fields = schema.fields().iter().enumerate();
+        let columns = fields.filter(|(_, field)| !field.data_type().is_nested());
+        let order = columns.map(|(i, field)| {
+            PhysicalSortExpr::new_default(Arc::new(Column::new(field.name(), i)))
+        });
+        let plan = match LexOrdering::new(order) {
+            Some(order) => {
+                let whole = CoalescePartitionsExec::new(Arc::clone(&self.plan));
+                Arc::new(SortExec::new(order, Arc::new(whole)))
+            }
+            None => Arc::clone(&self.plan),
+        };
+        Self::new(plan, state)
+    }
+
     /// The output for these rows of one leaf; all other leaves are empty.
     pub(crate) async fn run_one(
         &self,
@@ -38,6 +63,23 @@ impl PlanRunner {
         rows: RecordBatch,
     ) -> Result<Vec<RecordBatch>> {
         self.run(vec![(leaf, vec![rows])]).await
+    }
+
+    /// The output for the rows of windows that are made as they are asked for, likewise. The
+    /// runner is not used for anything else before its end.
+    pub(crate) fn stream(
+        &self,
+        inputs: Vec<(LeafId, Vec<WindowRows>)>,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        for (leaf, rows) in inputs {
+            self.inputs.set_windows(leaf, rows);
+        }
+        stream(&self.plan, &self.context)
+    }
+
+    /// Forgets what the leaves were given.
+    pub(crate) fn clear(&self) {
+        self.inputs.clear();
     }
 
     /// The output for these rows of the leaves.

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, RwLock, Semaphore, watch};
 use windrow_core::{Error, ErrorKind, PartitionId, Result, Watermark};
 
+use crate::memory::{Memory, OperatorMemory};
 use crate::query::cut::Counts;
 use crate::query::ledger::Ledger;
 use crate::query::progress::SharedProgress;
@@ -28,6 +29,10 @@ pub(crate) struct Shared {
     status: watch::Sender<Status>,
     /// How often the coordinator has been through.
     passes: watch::Sender<u64>,
+    /// The limit of memory, if there is one.
+    pub(crate) memory: Option<Arc<Memory>>,
+    /// Bytes of state that have gone to disk.
+    pub(crate) spilled_bytes: Arc<AtomicU64>,
     /// The scans that feed the query: stream name, progress, and how far the stream's log had
     /// been read before a restart.
     scans: Mutex<Vec<(String, SharedProgress, u64)>>,
@@ -96,7 +101,12 @@ impl Status {
 }
 
 impl Shared {
-    pub(crate) fn new(id: u64, name: String, batches_max: usize) -> Arc<Self> {
+    pub(crate) fn new(
+        id: u64,
+        name: String,
+        batches_max: usize,
+        memory: Option<Arc<Memory>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             name,
@@ -108,11 +118,18 @@ impl Shared {
             stop: watch::Sender::new(false),
             status: watch::Sender::new(Status::Running),
             passes: watch::Sender::new(0),
+            memory,
+            spilled_bytes: Arc::default(),
             scans: Mutex::default(),
             gate: RwLock::new(()),
             checkpoints_wanted: AtomicU64::new(0),
             checkpoints_done: watch::Sender::new(Checkpointed::default()),
         })
+    }
+
+    /// The share of memory of one of its window operators; `None` without a limit.
+    pub(crate) fn operator_memory(&self) -> Option<Arc<OperatorMemory>> {
+        self.memory.as_ref().map(|memory| memory.operator(&self.name, &self.spilled_bytes))
     }
 
     /// Waits until the coordinator has room for one more micro-batch.
@@ -287,7 +304,20 @@ pub(crate) fn cancelled() -> Error {
 
 /// The same error once more, for the next one who asks.
 pub(crate) fn again(error: &Arc<Error>) -> Error {
-    let mut copy = Error::new(error.kind(), error.message());
+    with_message(error, error.message().to_owned())
+}
+
+/// The error of a limit says whose it is.
+pub(crate) fn of_query(error: Error, query: &str) -> Error {
+    if error.kind() != ErrorKind::Limit || error.message().contains(query) {
+        return error;
+    }
+    let message = format!("query \"{query}\": {}", error.message());
+    with_message(&Arc::new(error), message)
+}
+
+fn with_message(error: &Arc<Error>, message: String) -> Error {
+    let mut copy = Error::new(error.kind(), message);
     if let Some(detail) = error.detail() {
         copy = copy.with_detail(detail);
     }

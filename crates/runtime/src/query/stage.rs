@@ -5,34 +5,50 @@
 //! slice stores of the workers ─flush─► merger ─close─► finish plan ─► rows
 //! nested stage ─rows─► prepare ─► its own store ─┘
 //! ```
+//! Windows that memory has no room for are made piece by piece while the finish plan reads them, and
+//! its rows leave as they come.
+//!
 //! A stage never waits for rows: it is stepped by the coordinator, which hands the rows on.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
 use windrow_core::{Result, Watermark};
 use windrow_sql::leaf::LeafId;
-use windrow_window::{ClosedWindow, OperatorSpec, SliceStore, WindowMerger};
+use windrow_window::{ClosedWindow, OperatorSpec, WindowMerger, WindowRows};
 
+use crate::memory::{MeasuredStore, OperatorMemory, Part};
 use crate::query::progress::SharedProgress;
 use crate::query::runner::PlanRunner;
 use crate::query::tap::Stores;
 
 /// Windows of a row-wise stage go through its finish plan together until there are this many
 /// rows.
-const FINISH_ROWS: usize = 8_192;
+pub(crate) const FINISH_ROWS: usize = 8_192;
 
 /// A stage, running.
-#[derive(Debug)]
 pub(crate) struct StageRun {
     pub(crate) inputs: Vec<InputRun>,
     pub(crate) finish: PlanRunner,
+    /// The finish plan with its rows in order, where the output wants them so.
+    pub(crate) sorted: Option<PlanRunner>,
     pub(crate) row_wise: bool,
     /// Windows closed so far.
     pub(crate) closed: u64,
     /// Windows that end here or before are in the archive already: they are closed once more and
     /// given to nobody.
     pub(crate) archived: Watermark,
+    /// The rows that are still to come of windows which do not fit into memory.
+    pub(crate) open: Option<BoxStream<'static, Result<RecordBatch>>>,
+}
+
+impl fmt::Debug for StageRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StageRun").field("inputs", &self.inputs).finish_non_exhaustive()
+    }
 }
 
 /// One window operator of a stage, running.
@@ -48,6 +64,8 @@ pub(crate) struct InputRun {
     pub(crate) lateness_ticks: i64,
     /// Windows up to here are being or have been closed.
     pub(crate) watermark: Watermark,
+    /// What the merger holds, if there is a limit of memory.
+    memory: Option<(Arc<OperatorMemory>, Part)>,
 }
 
 /// A stage that feeds a leaf: a window over windows.
@@ -56,22 +74,57 @@ pub(crate) struct NestedRun {
     pub(crate) leaf: LeafId,
     pub(crate) stage: Box<StageRun>,
     pub(crate) prepare: Arc<PlanRunner>,
-    pub(crate) store: SliceStore,
+    pub(crate) store: MeasuredStore,
 }
 
 impl InputRun {
     /// An input that nothing feeds yet.
-    pub(crate) fn new(leaf: LeafId, operator: &Arc<OperatorSpec>) -> Self {
-        Self {
+    pub(crate) fn new(
+        leaf: LeafId,
+        operator: &Arc<OperatorSpec>,
+        memory: Option<Arc<OperatorMemory>>,
+    ) -> Self {
+        let memory = memory.map(|memory| {
+            let part = memory.part();
+            (memory, part)
+        });
+        let mut run = Self {
             leaf,
             merger: WindowMerger::new(Arc::clone(operator)),
+            memory,
             scans: vec![],
             stores: Stores::default(),
             nested: vec![],
             lag_ticks: 0,
             lateness_ticks: 0,
             watermark: Watermark::NONE,
+        };
+        run.limit();
+        run
+    }
+
+    /// The state of before a restart.
+    pub(crate) fn go_on(&mut self, merger: WindowMerger) -> Result<()> {
+        self.merger = merger;
+        self.limit();
+        self.measure()
+    }
+
+    fn limit(&mut self) {
+        if let Some((memory, _)) = &self.memory {
+            self.merger.spill_to(Arc::clone(memory) as _);
         }
+    }
+
+    /// The merger has grown or shrunk: when memory is short now, it goes to disk.
+    pub(crate) fn measure(&mut self) -> Result<()> {
+        if let Some((_, part)) = &self.memory
+            && part.tell(self.merger.size_bytes())
+        {
+            self.merger.spill()?;
+            part.tell(self.merger.size_bytes());
+        }
+        Ok(())
     }
 
     /// Takes in what has become final and moves the watermark there.
@@ -85,6 +138,7 @@ impl InputRun {
             while let Some(rows) = Box::pin(nested.stage.next()).await? {
                 for prepared in nested.prepare.run(vec![(nested.leaf, rows)]).await? {
                     nested.store.update(&prepared)?;
+                    nested.store.grown(&prepared)?;
                 }
             }
             low = low.min(nested.stage.watermark());
@@ -96,14 +150,21 @@ impl InputRun {
                 for segment in nested.store.flush(to)? {
                     self.merger.add(segment)?;
                 }
+                nested.store.shrunk();
             }
             let stores: Vec<_> = self.stores.lock().clone();
             for store in stores {
-                let segments = store.lock().flush(to)?;
+                let mut store = store.lock();
+                let segments = store.flush(to)?;
+                if !segments.is_empty() {
+                    store.shrunk();
+                }
+                drop(store);
                 for segment in segments {
                     self.merger.add(segment)?;
                 }
             }
+            self.measure()?;
         }
         Ok(())
     }
@@ -130,11 +191,56 @@ impl StageRun {
         self.pop().await
     }
 
-    /// The finished rows of the next windows (one end, or several ends of a row-wise stage);
-    /// `None` when nothing more can close.
+    /// The next finished rows: those of one end, of several ends of a row-wise stage, or a piece
+    /// of them; `None` when nothing more can close.
     pub(crate) async fn pop(&mut self) -> Result<Option<Vec<RecordBatch>>> {
+        loop {
+            if let Some(open) = &mut self.open {
+                if let Some(rows) = open.try_next().await? {
+                    return Ok(Some(vec![rows]));
+                }
+                self.open = None;
+                self.forget_inputs();
+            }
+            let Some(windows) = self.close_next()? else { return Ok(None) };
+            let mut rows = windows.iter().flat_map(|(_, rows)| rows);
+            if rows.all(|rows| rows.rows_in_memory().is_some()) {
+                let mut whole = Vec::with_capacity(windows.len());
+                for (leaf, rows) in windows {
+                    whole.push((leaf, rows.into_iter().flatten().collect::<Result<_>>()?));
+                }
+                return Ok(Some(self.finish.run(whole).await?));
+            }
+            let runner = self.sorted.as_ref().unwrap_or(&self.finish);
+            self.open = Some(runner.stream(windows)?);
+        }
+    }
+
+    /// As [`pop`](Self::pop), but never a piece.
+    pub(crate) async fn pop_whole(&mut self) -> Result<Option<Vec<RecordBatch>>> {
+        let Some(mut rows) = self.pop().await? else { return Ok(None) };
+        while let Some(open) = &mut self.open {
+            match open.try_next().await? {
+                Some(more) => rows.push(more),
+                None => self.open = None,
+            }
+        }
+        self.forget_inputs();
+        Ok(Some(rows))
+    }
+
+    /// Lets go of files that the windows were in.
+    fn forget_inputs(&self) {
+        self.finish.clear();
+        if let Some(sorted) = &self.sorted {
+            sorted.clear();
+        }
+    }
+
+    /// Closes the windows of the next end, or of several ends in a row-wise stage.
+    fn close_next(&mut self) -> Result<Option<Vec<(LeafId, Vec<WindowRows>)>>> {
         let watermark = self.watermark();
-        let mut rows: Vec<(LeafId, Vec<RecordBatch>)> =
+        let mut windows: Vec<(LeafId, Vec<WindowRows>)> =
             self.inputs.iter().map(|i| (i.leaf, vec![])).collect();
         let mut count = 0;
         let mut any = false;
@@ -143,24 +249,22 @@ impl StageRun {
                 self.leave_out(end)?;
                 continue;
             }
-            for (input, (_, rows)) in self.inputs.iter_mut().zip(&mut rows) {
+            for (input, (_, windows)) in self.inputs.iter_mut().zip(&mut windows) {
                 let closed = &mut self.closed;
                 input.merger.close(Watermark::at(end), &mut |window: ClosedWindow| {
                     *closed += 1;
-                    count += window.rows.iter().map(RecordBatch::num_rows).sum::<usize>();
-                    rows.extend(window.rows);
+                    count += window.rows.rows_in_memory().unwrap_or(FINISH_ROWS);
+                    windows.push(window.rows);
                     Ok(())
                 })?;
+                input.measure()?;
             }
             any = true;
             if !self.row_wise || count >= FINISH_ROWS {
                 break;
             }
         }
-        if !any {
-            return Ok(None);
-        }
-        Ok(Some(self.finish.run(rows).await?))
+        Ok(any.then_some(windows))
     }
 
     /// Closes the windows of this end without giving them to anybody.

@@ -22,6 +22,7 @@ use windrow_window::{OperatorSpec, SliceStore, WindowMerger};
 
 use crate::catalog::Catalog;
 use crate::engine::Parts;
+use crate::memory::{MeasuredStore, OperatorMemory};
 use crate::query::coordinator::{Coordinator, Replaced, Root};
 use crate::query::cut::{InputState, QueryCut, Resume, SavedLate, TapCut, TapState};
 use crate::query::keeper::Keeper;
@@ -30,7 +31,7 @@ use crate::query::progress::{Progress, SharedProgress};
 use crate::query::runner::PlanRunner;
 use crate::query::scan::{Scan, ScanTime};
 use crate::query::shared::Shared;
-use crate::query::stage::{InputRun, NestedRun, StageRun};
+use crate::query::stage::{FINISH_ROWS, InputRun, NestedRun, StageRun};
 use crate::query::tap::{PreparePlan, Sink, Stores, Tap};
 use crate::stream::push::PushStream;
 use crate::stream::{Feed, Stream};
@@ -65,7 +66,12 @@ type Drafts = Vec<(Arc<Shared>, Draft)>;
 
 #[derive(Debug)]
 enum DraftSink {
-    Window { operator: Arc<OperatorSpec>, lateness_ticks: i64, stores: Stores },
+    Window {
+        operator: Arc<OperatorSpec>,
+        lateness_ticks: i64,
+        stores: Stores,
+        memory: Option<Arc<OperatorMemory>>,
+    },
     Rows(Output),
 }
 
@@ -255,13 +261,13 @@ fn scan(
         .map(|(shared, draft)| {
             let sink = match draft.sink {
                 DraftSink::Rows(output) => Sink::Rows(output),
-                DraftSink::Window { operator, lateness_ticks, stores } => {
+                DraftSink::Window { operator, lateness_ticks, stores, memory } => {
                     let valid = operator.window().valid_times();
                     intake.valid = (*intake.valid.start()).max(*valid.start())
                         ..=(*intake.valid.end()).min(*valid.end());
                     let tolerance =
                         Tolerance { delay: delay.unwrap_or(0), allowed_lateness: lateness_ticks };
-                    Sink::Window { operator, tolerance, stores }
+                    Sink::Window { operator, tolerance, stores, memory }
                 }
             };
             Arc::new(Tap {
@@ -311,7 +317,12 @@ impl Builder<'_> {
                 stage.archived = self.wanted.archived;
                 stage.closed = self.wanted.shared.state.lock().windows_closed;
                 // One end after the other, so that rows have the same offsets in every run.
-                stage.row_wise &= !self.wanted.output.is_ordered();
+                if self.wanted.output.is_ordered() {
+                    stage.row_wise = false;
+                    if self.wanted.shared.memory.is_some() {
+                        stage.sorted = Some(stage.finish.sorted(&self.finish_state()));
+                    }
+                }
                 Ok(Root::Stage(Box::new(stage)))
             }
             Flow::Rows(flow) => {
@@ -333,7 +344,8 @@ impl Builder<'_> {
         let mut inputs = Vec::new();
         for input in stage.inputs {
             let plan = self.prepare(&input.flow).await?;
-            let mut run = InputRun::new(input.leaf, &input.operator);
+            let memory = self.wanted.shared.operator_memory();
+            let mut run = InputRun::new(input.leaf, &input.operator, memory.clone());
             run.lag_ticks = input.lag_ticks;
             run.lateness_ticks = input.lateness_ticks;
             for leaf in input.flow.leaves {
@@ -341,13 +353,17 @@ impl Builder<'_> {
                     operator: Arc::clone(&input.operator),
                     lateness_ticks: input.lateness_ticks,
                     stores: Arc::clone(&run.stores),
+                    memory: memory.clone(),
                 };
                 match Box::pin(self.leaf(leaf, &plan, sink)).await? {
                     Some((plan, leaf, stage)) => run.nested.push(NestedRun {
                         leaf,
                         stage: Box::new(stage),
                         prepare: Arc::new(PlanRunner::new(plan, &self.state)),
-                        store: SliceStore::new(Arc::clone(&input.operator)),
+                        store: MeasuredStore::new(
+                            SliceStore::new(Arc::clone(&input.operator)),
+                            memory.as_ref(),
+                        ),
                     }),
                     None => run.scans.extend(self.taps.last().map(|t| Arc::clone(&t.progress))),
                 }
@@ -356,9 +372,21 @@ impl Builder<'_> {
             inputs.push(run);
         }
         let finish = self.pin(stage.finish).await?;
-        let finish = PlanRunner::new(physical(&self.state, &finish).await?, &self.state);
+        let state = self.finish_state();
+        let finish = PlanRunner::new(physical(&state, &finish).await?, &state);
         let row_wise = stage.row_wise;
-        Ok(StageRun { inputs, finish, row_wise, closed: 0, archived: Watermark::NONE })
+        let (closed, archived) = (0, Watermark::NONE);
+        Ok(StageRun { inputs, finish, row_wise, closed, archived, sorted: None, open: None })
+    }
+
+    /// The settings of finish plans. What has gone to disk is merged from many batches at once:
+    /// with a limit of memory they are short.
+    fn finish_state(&self) -> SessionState {
+        let mut state = self.state.clone();
+        if self.wanted.shared.memory.is_some() {
+            *state.config_mut() = state.config().clone().with_batch_size(FINISH_ROWS);
+        }
+        state
     }
 
     /// A leaf becomes a tap, or a stage that feeds it.
@@ -426,7 +454,8 @@ impl Builder<'_> {
                 .ok_or_else(|| Error::internal("a checkpoint has fewer windows than its query"))?;
             let InputState { watermark, frontier, next_id, segments } = state;
             run.watermark = watermark;
-            run.merger = WindowMerger::restore(Arc::clone(operator), frontier, next_id, segments)?;
+            let merger = WindowMerger::restore(Arc::clone(operator), frontier, next_id, segments)?;
+            run.go_on(merger)?;
         } else if self.wanted.keeper.is_some() {
             run.merger.keep_cuts();
         }

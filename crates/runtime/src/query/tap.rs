@@ -24,6 +24,7 @@ use windrow_sql::plan::ROW_COLUMN;
 use windrow_window::lateness::{NotOnTime, Tolerance, classify};
 use windrow_window::{OperatorSpec, SliceStore};
 
+use crate::memory::{MeasuredStore, OperatorMemory};
 use crate::query::cut::TapState;
 use crate::query::intake::{TakenIn, display_micros, render_row, ticks};
 use crate::query::kept::{Late, LateRows};
@@ -34,7 +35,7 @@ use crate::query::shared::Shared;
 use crate::stream::push::PushStream;
 
 /// The slice stores of all workers that feed one window operator.
-pub(crate) type Stores = Arc<Mutex<Vec<Arc<Mutex<SliceStore>>>>>;
+pub(crate) type Stores = Arc<Mutex<Vec<Arc<Mutex<MeasuredStore>>>>>;
 
 /// One query's interest in one scan; shared by the scan's workers.
 #[derive(Debug)]
@@ -70,7 +71,12 @@ pub(crate) struct PreparePlan {
 #[derive(Debug)]
 pub(crate) enum Sink {
     /// Into a window operator.
-    Window { operator: Arc<OperatorSpec>, tolerance: Tolerance, stores: Stores },
+    Window {
+        operator: Arc<OperatorSpec>,
+        tolerance: Tolerance,
+        stores: Stores,
+        memory: Option<Arc<OperatorMemory>>,
+    },
     /// Out: the query has no window.
     Rows(Output),
 }
@@ -81,7 +87,7 @@ pub(crate) struct TapWorker {
     pub(crate) tap: Arc<Tap>,
     runner: PlanRunner,
     traced: PlanRunner,
-    store: Option<Arc<Mutex<SliceStore>>>,
+    store: Option<Arc<Mutex<MeasuredStore>>>,
 }
 
 /// Where a batch comes from.
@@ -103,8 +109,9 @@ impl TapWorker {
     /// A worker's own end of the tap.
     pub(crate) fn new(tap: Arc<Tap>) -> Self {
         let store = match &tap.sink {
-            Sink::Window { operator, stores, .. } => {
-                let store = Arc::new(Mutex::new(SliceStore::new(Arc::clone(operator))));
+            Sink::Window { operator, stores, memory, .. } => {
+                let store = SliceStore::new(Arc::clone(operator));
+                let store = Arc::new(Mutex::new(MeasuredStore::new(store, memory.as_ref())));
                 stores.lock().push(Arc::clone(&store));
                 Some(store)
             }
@@ -232,7 +239,7 @@ impl TapWorker {
 
     async fn aggregate(
         &self,
-        store: &Mutex<SliceStore>,
+        store: &Mutex<MeasuredStore>,
         input: RecordBatch,
         entry: &mut Entry,
     ) -> Result<()> {
@@ -241,7 +248,10 @@ impl TapWorker {
         }
         let prepared = self.prepare(input, entry).await?;
         let mut store = store.lock();
-        prepared.iter().try_for_each(|rows| store.update(rows))
+        prepared.iter().try_for_each(|rows| {
+            store.update(rows)?;
+            store.grown(rows)
+        })
     }
 
     /// Runs the prepare plan and counts.
@@ -283,7 +293,7 @@ impl TapWorker {
     /// The rows that are late for some or all of their windows.
     async fn take_late(
         &self,
-        store: &Mutex<SliceStore>,
+        store: &Mutex<MeasuredStore>,
         taken: &TakenIn,
         input: &RecordBatch,
         (not_on_time, origin): (&NotOnTime, Origin<'_>),
@@ -305,7 +315,9 @@ impl TapWorker {
                         *seen = true;
                     }
                 }
-                store.lock().update_partly_late(batch, &from)?;
+                let mut store = store.lock();
+                store.update_partly_late(batch, &from)?;
+                store.grown(batch)?;
             }
             let passed = seen.iter().filter(|s| **s).count() as u64;
             self.tap.shared.ledger.add_partly_late(passed);

@@ -100,7 +100,9 @@ impl Session {
         }
         let (Some(store), Some(definition)) = (&self.engine.store, definition.filter(|_| keeps))
         else {
-            return Ok(KeptView::in_memory(StreamLog::new(Arc::clone(&plan.schema))));
+            let limits = &self.engine.parts.limits;
+            let log = StreamLog::new(Arc::clone(&plan.schema), name, limits);
+            return Ok(KeptView::in_memory(log));
         };
         let time = plan.event_times.first().map(|e| e.column);
         let (kept, archived) = store.open_view(&definition, &plan.schema, time).await?;

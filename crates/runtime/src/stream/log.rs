@@ -19,6 +19,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::Array;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -29,10 +30,11 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use windrow_archive::ArchiveSnapshot;
 use windrow_core::{
-    Error, Partition, PartitionId, Reader, Result, ScanRequest, Source, SourceBatch, Split,
-    Watermark,
+    Error, ErrorKind, Limits, Partition, PartitionId, Reader, Result, ScanRequest, Source,
+    SourceBatch, Split, Watermark,
 };
 
+use crate::memory;
 use crate::query::shared::again;
 
 /// Small appended batches are joined until one holds this many rows, so that a view of many
@@ -43,6 +45,8 @@ const JOIN_ROWS: usize = 8_192;
 #[derive(Debug)]
 pub(crate) struct StreamLog {
     schema: SchemaRef,
+    /// Of a log that is never archived: whose it is, and how many bytes it may hold.
+    limit: Option<(String, usize)>,
     inner: Mutex<Inner>,
     changed: watch::Sender<()>,
 }
@@ -58,6 +62,8 @@ struct Inner {
     /// Batches of the tail by their first offset, ascending.
     batches: Vec<(u64, RecordBatch)>,
     rows: u64,
+    /// Bytes that these rows were appended with; counted where there is a limit.
+    bytes: usize,
     watermark: Watermark,
     /// Nobody archives the tail any more: who waits for room would wait for ever.
     let_go: bool,
@@ -118,9 +124,10 @@ pub(crate) struct Unarchived {
 }
 
 impl StreamLog {
-    /// An empty log.
-    pub(crate) fn new(schema: SchemaRef) -> Arc<Self> {
-        Self::with(schema, None, Watermark::NONE)
+    /// An empty log in memory alone, of the stream or view `name`.
+    pub(crate) fn new(schema: SchemaRef, name: &str, limits: &Limits) -> Arc<Self> {
+        let limit = limits.stream_bytes_max.map(|bytes| (name.to_owned(), bytes));
+        Self::with(schema, None, Watermark::NONE, limit)
     }
 
     /// A log that goes on behind what is archived; `watermark` is the promise that was given with
@@ -130,13 +137,14 @@ impl StreamLog {
         archive: ArchiveSnapshot,
         watermark: Watermark,
     ) -> Arc<Self> {
-        Self::with(schema, Some(archive), watermark)
+        Self::with(schema, Some(archive), watermark, None)
     }
 
     fn with(
         schema: SchemaRef,
         archive: Option<ArchiveSnapshot>,
         watermark: Watermark,
+        limit: Option<(String, usize)>,
     ) -> Arc<Self> {
         let start = archive.as_ref().map_or(0, |a| a.state().rows);
         let inner = Inner {
@@ -145,13 +153,14 @@ impl StreamLog {
             start,
             batches: vec![],
             rows: start,
+            bytes: 0,
             watermark,
             rows_at_watermark: start,
             let_go: false,
             ended: watermark == Watermark::END,
             failed: None,
         };
-        Arc::new(Self { schema, inner: Mutex::new(inner), changed: watch::Sender::new(()) })
+        Arc::new(Self { schema, limit, inner: Mutex::new(inner), changed: watch::Sender::new(()) })
     }
 
     /// The columns.
@@ -162,7 +171,8 @@ impl StreamLog {
     /// Appends rows; returns their first offset.
     ///
     /// # Errors
-    /// When the log has ended, or small batches cannot be joined.
+    /// When the log has ended, or small batches cannot be joined; Limit when it may not hold so
+    /// much.
     pub(crate) fn append(&self, batch: RecordBatch) -> Result<u64> {
         let first = {
             let mut inner = self.inner.lock();
@@ -172,6 +182,13 @@ impl StreamLog {
             let first = inner.rows;
             if batch.num_rows() == 0 {
                 return Ok(first);
+            }
+            if let Some((name, max)) = &self.limit {
+                let bytes = inner.bytes.saturating_add(shown_bytes(&batch)?);
+                if bytes > *max {
+                    return Err(too_long(name, *max));
+                }
+                inner.bytes = bytes;
             }
             inner.rows += batch.num_rows() as u64;
             inner.batches.push((first, batch));
@@ -385,6 +402,20 @@ enum Found {
     Dropped {
         first: u64,
     },
+}
+
+/// Bytes of the rows that are shown, not of the buffers that they are part of.
+fn shown_bytes(batch: &RecordBatch) -> Result<usize> {
+    let sizes = batch.columns().iter().map(|c| c.to_data().get_slice_memory_size());
+    Ok(sizes.sum::<Result<usize, _>>()?)
+}
+
+fn too_long(name: &str, max: usize) -> Error {
+    let max = memory::display(max);
+    let message = format!("\"{name}\" is in memory alone and may hold {max} of rows");
+    Error::new(ErrorKind::Limit, message).with_hint(
+        "Raise the limit (--stream-limit), or keep everything in a data directory (windrow DIR).",
+    )
 }
 
 /// Joins the small batches at the end once together they are no longer small. Each row is copied

@@ -189,8 +189,9 @@ fn plain(error: &DataFusionError) -> Error {
             new(ErrorKind::Sql, text).with_hint("The engine does not support this; rewrite it.")
         }
         DataFusionError::Configuration(text) => new(ErrorKind::Config, text),
-        DataFusionError::ResourcesExhausted(text) => new(ErrorKind::Limit, text)
-            .with_hint("Raise the memory limit, use shorter windows, or group by fewer keys."),
+        DataFusionError::ResourcesExhausted(text) => new(ErrorKind::Limit, text).with_hint(
+            "Raise the limit (--memory-limit), use shorter windows, or group by fewer keys.",
+        ),
         DataFusionError::ObjectStore(store) => new(ErrorKind::Unavailable, &store.to_string()),
         DataFusionError::IoError(io) => {
             let kind = match io.kind() {

@@ -41,7 +41,7 @@ pub use bounded::bounded;
 pub use flow::{ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, WindowInput};
 use relation::ContinuousScan;
 pub use relation::{EventTime, StreamRelation};
-pub use session::{micro_batch_state, physical, run, session_state};
+pub use session::{micro_batch_state, physical, run, session_state, stream};
 pub use split::{continuous, predicates};
 pub use start::from_event_time;
 pub use trace::ROW_COLUMN;

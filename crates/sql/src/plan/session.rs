@@ -12,7 +12,9 @@ use datafusion::physical_plan::{
     ExecutionPlan, ExecutionPlanProperties, execution_plan::reset_plan_states,
 };
 use datafusion::prelude::SessionConfig;
-use futures::TryStreamExt;
+use futures::future::ready;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use windrow_core::Error;
 
 use super::tvf::WindowRelations;
@@ -88,19 +90,26 @@ pub async fn run(
     plan: &Arc<dyn ExecutionPlan>,
     context: &Arc<TaskContext>,
 ) -> Result<Vec<RecordBatch>, Error> {
-    // Without it joins and sorts keep what they had, and metrics grow for ever.
-    let plan = reset_plan_states(Arc::clone(plan)).map_err(from_datafusion)?;
-    let mut batches = vec![];
-    for partition in 0..plan.output_partitioning().partition_count() {
-        let mut rows = plan.execute(partition, Arc::clone(context)).map_err(from_datafusion)?;
-        while let Some(batch) = rows.try_next().await.map_err(from_datafusion)? {
-            if batch.num_rows() > 0 {
-                batches.push(batch);
-            }
-        }
-    }
+    let rows = stream(plan, context)?.try_filter(|batch| ready(batch.num_rows() > 0));
+    let batches = rows.try_collect().await?;
     if let Some(inputs) = context.session_config().get_extension::<LeafInputs>() {
         inputs.clear();
     }
     Ok(batches)
+}
+
+/// As [`run`], batch by batch. The leaves' inputs are not cleared.
+///
+/// # Errors
+/// When the plan cannot be executed.
+pub fn stream(
+    plan: &Arc<dyn ExecutionPlan>,
+    context: &Arc<TaskContext>,
+) -> Result<BoxStream<'static, Result<RecordBatch, Error>>, Error> {
+    // Without it joins and sorts keep what they had, and metrics grow for ever.
+    let plan = reset_plan_states(Arc::clone(plan)).map_err(from_datafusion)?;
+    let context = Arc::clone(context);
+    let partitions = 0..plan.output_partitioning().partition_count();
+    let rows = partitions.map(move |p| plan.execute(p, Arc::clone(&context)));
+    Ok(futures::stream::iter(rows).try_flatten().map_err(from_datafusion).boxed())
 }

@@ -255,7 +255,7 @@ impl World {
                 merger
                     .close(Watermark::END, &mut |window| {
                         let rows = closed.entry(window.end).or_default();
-                        rows.extend(window.rows.into_iter().map(|batch| (input.leaf, batch)));
+                        rows.extend(window.rows.map(|batch| (input.leaf, batch.unwrap())));
                         Ok(())
                     })
                     .unwrap();

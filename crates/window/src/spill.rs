@@ -1,0 +1,296 @@
+//! State that memory has no room for: segments on disk, cut by the hash of their keys.
+//!
+//! ```text
+//! segment ─freeze─► groups, in 256 buckets by hash ─► parts (of some thousand groups, whole buckets) ─► file
+//! window  ◄─ bucket by bucket: the parts of all its segments, merged ◄─────────────────────────┘
+//! ```
+//! A group is in the same bucket in every segment, so that a window can be merged some buckets at
+//! a time and no group is looked for elsewhere.
+//!
+//! This room has no input or output of its own: where the bytes lie is up to a [`SpillSpace`].
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, UInt32Array};
+use arrow::compute::{concat_batches, take};
+use arrow::record_batch::RecordBatch;
+use datafusion::common::hash_utils::{QualityRandomState, create_hashes};
+use windrow_core::{Error, Result};
+
+use crate::segment::Body;
+use crate::table::Frozen;
+use crate::{OperatorSpec, Segment, failure, rows, saved};
+
+/// Buckets that groups are spread over.
+pub(crate) const BUCKETS: usize = 256;
+/// Batches of rows that would be read back in one pass.
+const PASS_BATCHES: usize = 4;
+/// Not the seed of any hash table, whose places would then be filled unevenly.
+const SEED: u64 = 0x7769_6e64_726f_7721;
+
+/// Where state goes that memory has no room for.
+pub trait SpillSpace: Debug + Send + Sync {
+    /// A new, empty file.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn create(&self) -> Result<Box<dyn SpillFile>>;
+
+    /// Bytes that a window may take at a time while it is read back; at least 1.
+    fn pass_bytes(&self) -> usize;
+
+    /// Groups that are worth a batch of their own.
+    fn part_groups_min(&self) -> usize {
+        4096
+    }
+
+    /// What to say about `bytes` of state that cannot be divided, `None` when they are bearable.
+    fn refuses(&self, bytes: usize) -> Option<Error>;
+}
+
+/// A file that is being written.
+pub trait SpillFile: Debug + Send {
+    /// Appends a batch; returns where it is.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn append(&mut self, batch: &RecordBatch) -> Result<u64>;
+
+    /// All has been written. The file is deleted when the last reference to it goes.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn finish(self: Box<Self>) -> Result<Arc<dyn SpilledFile>>;
+}
+
+/// A file that is only read.
+pub trait SpilledFile: Debug + Send + Sync {
+    /// The batch that was appended there.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn read(&self, at: u64) -> Result<RecordBatch>;
+}
+
+/// A segment on disk.
+#[derive(Debug, Clone)]
+pub(crate) struct Spilled {
+    file: Arc<dyn SpilledFile>,
+    content: Content,
+}
+
+#[derive(Debug, Clone)]
+struct Content {
+    parts: Vec<Part>,
+    /// Groups, or rows.
+    len: usize,
+    /// What it took in memory.
+    bytes: usize,
+    /// State columns per aggregate; `None`: these are rows.
+    states: Option<Vec<usize>>,
+}
+
+/// Whole buckets of a segment, in one batch.
+#[derive(Debug, Clone)]
+struct Part {
+    buckets: Range<usize>,
+    at: u64,
+}
+
+/// Writes the segments whose state is in memory to one file.
+pub(crate) fn spill(
+    spec: &OperatorSpec,
+    space: &dyn SpillSpace,
+    segments: Vec<Segment>,
+) -> Result<Vec<Segment>> {
+    if segments.iter().all(|s| matches!(s.body, Body::Spilled(_))) {
+        return Ok(segments);
+    }
+    let mut file = space.create()?;
+    let mut written = Vec::with_capacity(segments.len());
+    for Segment { slice, counts_from, rows, body } in segments {
+        let content = match body.freeze()? {
+            Body::Spilled(spilled) => Err(spilled),
+            Body::Rows(batches) => Ok(write_rows(space, batches, file.as_mut())?),
+            Body::Frozen(frozen) => Ok(write_groups(spec, space, &frozen, file.as_mut())?),
+            Body::Live(_) => return Err(Error::internal("a live slice cannot be written")),
+        };
+        written.push((slice, counts_from, rows, content));
+    }
+    let file = file.finish()?;
+    let spilled = written.into_iter().map(|(slice, counts_from, rows, content)| {
+        let spilled = match content {
+            Ok(content) => Spilled { file: Arc::clone(&file), content },
+            Err(spilled) => spilled,
+        };
+        Segment { slice, counts_from, rows, body: Body::Spilled(spilled) }
+    });
+    Ok(spilled.collect())
+}
+
+fn write_rows(
+    space: &dyn SpillSpace,
+    batches: Vec<RecordBatch>,
+    file: &mut dyn SpillFile,
+) -> Result<Content> {
+    let mut content = Content { parts: vec![], len: 0, bytes: 0, states: None };
+    for batch in rows::together(batches)? {
+        let (rows, bytes) = (batch.num_rows(), batch.get_array_memory_size());
+        content.len += rows;
+        content.bytes += bytes;
+        // What is read back comes batch by batch.
+        let pieces = bytes / (space.pass_bytes() / PASS_BATCHES).max(1) + 1;
+        let step = rows.div_ceil(pieces).max(1);
+        for start in (0..rows).step_by(step) {
+            let piece = batch.slice(start, step.min(rows - start));
+            let columns = piece.columns().iter().map(rows::alone).collect::<Result<_>>()?;
+            let at = file.append(&rows::with_columns(&piece, columns, piece.num_rows())?)?;
+            content.parts.push(Part { buckets: 0..BUCKETS, at });
+        }
+    }
+    Ok(content)
+}
+
+fn write_groups(
+    spec: &OperatorSpec,
+    space: &dyn SpillSpace,
+    frozen: &Frozen,
+    file: &mut dyn SpillFile,
+) -> Result<Content> {
+    let (begins, order) = by_bucket(&buckets(spec, &frozen.keys, frozen.groups)?);
+    let batch = saved::frozen_batch(frozen)?;
+    let mut content = Content {
+        parts: vec![],
+        len: frozen.groups,
+        bytes: frozen.size_bytes(),
+        states: Some(frozen.states.iter().map(Vec::len).collect()),
+    };
+    let mut first = 0;
+    for bucket in 0..BUCKETS {
+        let begin = |bucket: usize| begins.get(bucket).copied().unwrap_or(frozen.groups);
+        let rows = begin(first)..begin(bucket + 1);
+        if rows.is_empty() || (rows.len() < space.part_groups_min() && bucket + 1 < BUCKETS) {
+            continue;
+        }
+        while begin(first + 1) == begin(first) {
+            first += 1; // An empty bucket.
+        }
+        let rows = order.get(rows).unwrap_or_default().to_vec();
+        let at = file.append(&pick(&batch, &UInt32Array::from(rows))?)?;
+        content.parts.push(Part { buckets: first..bucket + 1, at });
+        first = bucket + 1;
+    }
+    Ok(content)
+}
+
+/// Where each bucket begins, and the rows bucket by bucket.
+fn by_bucket(buckets: &[u8]) -> (Vec<usize>, Vec<u32>) {
+    let mut begins = vec![0_usize; BUCKETS + 1];
+    for bucket in buckets {
+        if let Some(count) = begins.get_mut(usize::from(*bucket) + 1) {
+            *count += 1;
+        }
+    }
+    let mut before = 0;
+    for begin in &mut begins {
+        *begin += before;
+        before = *begin;
+    }
+    let mut order: Vec<u32> = vec![0; buckets.len()];
+    let mut free = begins.clone();
+    for (bucket, row) in buckets.iter().zip(0_u32..) {
+        if let Some(place) = free.get_mut(usize::from(*bucket)) {
+            if let Some(slot) = order.get_mut(*place) {
+                *slot = row;
+            }
+            *place += 1;
+        }
+    }
+    (begins, order)
+}
+
+/// Some rows, with no bytes of others.
+fn pick(batch: &RecordBatch, rows: &UInt32Array) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().map(|c| rows::alone(&take(c, rows, None)?));
+    rows::with_columns(batch, columns.collect::<Result<_>>()?, rows.len())
+}
+
+/// The bucket of each group.
+fn buckets(spec: &OperatorSpec, keys: &[ArrayRef], groups: usize) -> Result<Vec<u8>> {
+    let mut hashes = vec![0; groups];
+    if !spec.key_schema().fields().is_empty() {
+        let state = QualityRandomState::with_seed(SEED);
+        create_hashes(keys, &state, &mut hashes).map_err(failure::engine)?;
+    }
+    Ok(hashes.into_iter().map(|hash| hash.to_be_bytes()[0]).collect())
+}
+
+impl Spilled {
+    /// Groups, or rows where rows are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.content.len
+    }
+
+    /// What it takes in memory.
+    pub(crate) fn bytes_in_memory(&self) -> usize {
+        self.content.bytes
+    }
+
+    /// All of it, in memory again.
+    pub(crate) fn load(&self) -> Result<Body> {
+        let parts = self.content.parts.iter().map(|part| self.file.read(part.at));
+        let batches = parts.collect::<Result<Vec<_>>>()?;
+        let (Some(states), Some(first)) = (&self.content.states, batches.first()) else {
+            return Ok(Body::Rows(batches));
+        };
+        let batch = concat_batches(&first.schema(), &batches)?;
+        Ok(Body::Frozen(frozen(states, &batch)))
+    }
+
+    /// The batches, where rows are kept.
+    pub(crate) fn batch(&self, number: usize) -> Option<Result<RecordBatch>> {
+        self.content.parts.get(number).map(|part| self.file.read(part.at))
+    }
+
+    /// The first bucket from `bucket` on that may hold groups.
+    pub(crate) fn next_bucket(&self, bucket: usize) -> Option<usize> {
+        let part = self.content.parts.iter().find(|part| bucket < part.buckets.end)?;
+        Some(part.buckets.start.max(bucket))
+    }
+
+    /// The groups of some buckets, part by part.
+    pub(crate) fn groups<'a>(
+        &'a self,
+        spec: &'a OperatorSpec,
+        wanted: Range<usize>,
+    ) -> impl Iterator<Item = Result<Frozen>> + 'a {
+        let states = self.content.states.as_deref().unwrap_or_default();
+        let parts = self.content.parts.iter();
+        let range = wanted.clone();
+        let parts =
+            parts.filter(move |p| p.buckets.start < range.end && range.start < p.buckets.end);
+        parts.map(move |part| {
+            let all = frozen(states, &self.file.read(part.at)?);
+            if wanted.start <= part.buckets.start && part.buckets.end <= wanted.end {
+                return Ok(all);
+            }
+            let buckets = buckets(spec, &all.keys, all.groups)?;
+            let rows = buckets.iter().zip(0_u32..);
+            let rows = rows.filter(|(bucket, _)| wanted.contains(&usize::from(**bucket)));
+            let rows: UInt32Array = rows.map(|(_, row)| row).collect::<Vec<_>>().into();
+            all.take(&rows)
+        })
+    }
+}
+
+fn frozen(states: &[usize], batch: &RecordBatch) -> Frozen {
+    let mut columns = batch.columns().iter().cloned();
+    let keys = batch.num_columns().saturating_sub(states.iter().sum());
+    Frozen {
+        keys: columns.by_ref().take(keys).collect(),
+        states: states.iter().map(|n| columns.by_ref().take(*n).collect()).collect(),
+        groups: batch.num_rows(),
+    }
+}

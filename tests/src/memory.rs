@@ -1,0 +1,163 @@
+//! A limit of memory far below what windows need: the answers are the same, and what cannot be divided is an error.
+
+use libtest_mimic::{Failed, Trial};
+use windrow_core::Limits;
+
+use crate::talk::{Answer, Talk};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test("memory/windows on disk give the same rows", same_rows),
+        Trial::test("memory/a group that cannot be divided is an error", one_group),
+        Trial::test("memory/an archived view keeps its order", archived),
+        Trial::test("memory/a stream in memory has a limit", stream_limit),
+    ]
+}
+
+/// As many keys as rows; strings that do not fit into a view.
+const STREAM: &str = "CREATE STREAM s (k BIGINT, name VARCHAR, v BIGINT, few INT, ts TIMESTAMP, WATERMARK FOR ts AS ts) \
+    WITH (connector = 'datagen', rows = 60000, seed = 3, start = '2026-01-01T00:00:00Z', 'interval' = '1 millisecond', \
+    fields.k.kind = 'sequence', fields.name.length = 20, fields.v.max = 1000, fields.few.max = 5)";
+
+/// MiB, and a query that needs several times that.
+const QUERIES: &[(usize, &str)] = &[
+    (
+        2,
+        "SELECT window_end, k, count(*) AS n, sum(v) AS s, max(v) AS m FROM TUMBLE(s, ts, INTERVAL '1 hour') \
+     GROUP BY window_start, window_end, k EMIT FINAL",
+    ),
+    (
+        2,
+        "SELECT window_end, name, min(k) AS k, avg(v) AS a FROM HOP(s, ts, INTERVAL '10 seconds', INTERVAL '25 seconds') \
+     GROUP BY window_start, window_end, name EMIT FINAL",
+    ),
+    (
+        4,
+        "SELECT window_end, k % 20000 AS g, count(DISTINCT v) AS d FROM CUMULATE(s, ts, INTERVAL '20 seconds', INTERVAL '1 minute') \
+     GROUP BY window_start, window_end, k % 20000 EMIT FINAL",
+    ),
+    // The finish plan needs the whole window.
+    (
+        3,
+        "SELECT window_end, k, sum(v) AS s FROM TUMBLE(s, ts, INTERVAL '1 hour') \
+     GROUP BY window_start, window_end, k ORDER BY s DESC, k LIMIT 5 EMIT FINAL",
+    ),
+    // A window over windows.
+    (
+        4,
+        "SELECT window_end, n, count(*) AS c FROM (SELECT window_start, window_end, name, count(*) AS n \
+     FROM TUMBLE(s, ts, INTERVAL '1 hour') GROUP BY window_start, window_end, name) \
+     GROUP BY window_start, window_end, n EMIT FINAL",
+    ),
+    // Rows, not groups.
+    (
+        3,
+        "SELECT window_end, k, v, name FROM (SELECT *, row_number() OVER (PARTITION BY window_start, window_end, few \
+     ORDER BY v DESC, k) AS r FROM TUMBLE(s, ts, INTERVAL '1 hour')) WHERE r <= 3 EMIT FINAL",
+    ),
+];
+
+fn limited(bytes: usize) -> Result<Talk, Failed> {
+    Ok(Talk::new(Limits {
+        memory_bytes_max: Some(bytes),
+        batch_rows_max: 2048,
+        threads: 2,
+        ..Limits::default()
+    })?)
+}
+
+fn sorted(mut rows: Vec<Vec<String>>) -> Vec<Vec<String>> {
+    rows.sort_unstable();
+    rows
+}
+
+fn same_rows() -> Result<(), Failed> {
+    let free = Talk::new(Limits::default())?;
+    free.ask(STREAM)?;
+    for (limit, query) in QUERIES {
+        let limited = limited(limit << 20)?;
+        limited.ask(STREAM)?;
+        let truth = sorted(free.rows(&query.replace("EMIT FINAL", ""))?);
+        let rows = sorted(limited.rows(query).map_err(|e| format!("{e} in {query}"))?);
+        if truth.is_empty() {
+            return Err(format!("nothing to compare in {query}").into());
+        }
+        if let Some((t, r)) = truth.iter().zip(&rows).find(|(t, r)| t != r) {
+            return Err(format!("{t:?} is not {r:?} in {query}").into());
+        }
+        if truth.len() != rows.len() {
+            return Err(format!("{} and {} rows in {query}", truth.len(), rows.len()).into());
+        }
+        let spilled = limited.rows("SELECT spilled_bytes > 10000 FROM windrow.queries")?;
+        if spilled != [["true"]] {
+            return Err(format!("nothing went to disk in {query}").into());
+        }
+    }
+    Ok(())
+}
+
+fn one_group() -> Result<(), Failed> {
+    let talk = limited(1 << 20)?;
+    talk.ask(STREAM)?;
+    let query = "SELECT array_agg(name) AS names FROM TUMBLE(s, ts, INTERVAL '1 hour') \
+                 GROUP BY window_start, window_end EMIT FINAL";
+    match talk.ask(query) {
+        Ok(Answer::Rows { .. }) => Err("a group beyond the limit was given".into()),
+        Ok(_) => Err("no rows and no error".into()),
+        Err(error) => {
+            let named = ["query_1", "memory limit", "1024 KiB", "--memory-limit"];
+            if named.iter().all(|name| error.0.contains(name)) { Ok(()) } else { Err(error.into()) }
+        }
+    }
+}
+
+fn stream_limit() -> Result<(), Failed> {
+    let talk = Talk::new(Limits { stream_bytes_max: Some(1 << 20), ..Limits::default() })?;
+    talk.ask("CREATE STREAM p (k BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts)")?;
+    talk.ask(STREAM)?;
+    talk.ask("INSERT INTO p SELECT k, ts FROM s WHERE k < 50000")?;
+    let view = "CREATE MATERIALIZED VIEW v AS SELECT k, v, name, ts FROM s";
+    talk.ask(view)?;
+    for statement in ["INSERT INTO p SELECT k, ts FROM s WHERE k < 30000", "WAIT FOR v"] {
+        let name = if statement.contains("INTO p") { "\"p\"" } else { "\"v\"" };
+        match talk.ask(statement) {
+            Err(error)
+                if [name, "1024 KiB", "--stream-limit"].iter().all(|n| error.0.contains(n)) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Err(format!("{statement} went beyond the limit").into()),
+        }
+    }
+    let rows = talk.rows("SELECT count(*) FROM p")?;
+    if rows == [["50000"]] { Ok(()) } else { Err(format!("{rows:?} rows").into()) }
+}
+
+fn archived() -> Result<(), Failed> {
+    let view = "CREATE MATERIALIZED VIEW v AS SELECT window_start, window_end, window_time, name, sum(v) AS s \
+                FROM TUMBLE(s, ts, INTERVAL '30 seconds') GROUP BY window_start, window_end, window_time, name";
+    let mut all = vec![];
+    for limit in [Some(3 << 20), None] {
+        let home = tempfile::tempdir()?;
+
+        let limits = Limits {
+            memory_bytes_max: limit,
+            batch_rows_max: 2048,
+            threads: 1,
+            ..Limits::default()
+        };
+        let talk = Talk::at(home.path(), &limits)?;
+        talk.ask(STREAM)?;
+        talk.ask(view)?;
+        talk.ask("WAIT FOR v")?;
+        talk.ask("VERIFY VIEW v")?;
+        let spilled =
+            talk.rows("SELECT spilled_bytes > 10000 FROM windrow.queries WHERE name = 'v'")?;
+        if spilled != [[limit.is_some().to_string()]] {
+            return Err(format!("on disk: {spilled:?} with {limit:?}").into());
+        }
+        all.push(talk.rows("SUBSCRIBE TO v AFTER 0")?);
+    }
+    if all[0].len() < 30_000 || all[0] != all[1] {
+        return Err(format!("{} and {} rows, or another order", all[0].len(), all[1].len()).into());
+    }
+    Ok(())
+}
