@@ -21,6 +21,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("resume/damaged checkpoints are passed over", damaged),
         Trial::test("resume/a file that has changed is refused", changed),
         Trial::test("resume/late rows stay late, once", late),
+        Trial::test("resume/another text of the same plan keeps the state", retext),
+        Trial::test("resume/a view that starts at the latest does so for ever", latest),
     ]
 }
 
@@ -306,7 +308,7 @@ fn changed() -> Result<(), Failed> {
     verified(&said)?;
     // It is another one.
     std::fs::write(&path, lines(0..3))?;
-    let said = home.run(&until(55))?;
+    let said = home.run(&until(59))?;
     if said.status.code() == Some(3) && said.err.contains("were read before the restart") {
         Ok(())
     } else {
@@ -329,4 +331,45 @@ fn late() -> Result<(), Failed> {
         verified(&said)?;
     }
     Ok(())
+}
+
+fn retext() -> Result<(), Failed> {
+    let home = Home::new()?;
+    home.ok(&format!("{STREAM}{VIEW}{}", rows(0..50)))?;
+    let again = VIEW
+        .replace("CREATE ", "CREATE OR REPLACE ")
+        .replace("AS SELECT", "AS -- the same\nSELECT");
+    let said =
+        home.run(&format!("WAIT FOR v; {again} {} WAIT FOR v; VERIFY VIEW v", rows(50..60)))?;
+    said.check(said.err.contains("the same plan: it goes on as it is"), "it is rebuilt")?;
+    verified(&said)?;
+    let other = again.replace("sum(id)", "max(id)");
+    let said = home.run(&format!(
+        "SHOW CREATE v; SELECT rows_in FROM windrow.ledger; {other} VERIFY VIEW v"
+    ))?;
+    said.check(said.err.contains("1 view resumed from checkpoints"), "it is not resumed")?;
+    said.check(said.out.contains("-- the same") && said.out.contains("\n60\n"), "text and rows")?;
+    said.check(!said.err.contains("the same plan"), "another plan")?;
+    verified(&said)
+}
+
+fn latest() -> Result<(), Failed> {
+    let home = Home::new()?;
+    let view = VIEW.replace("VIEW v AS", "VIEW v WITH (start = 'latest') AS");
+    home.ok(&format!("{STREAM}{}{view}", rows(0..50)))?;
+    for part in 0..2 {
+        let said = home.run(&format!(
+            "{} WAIT FOR v; VERIFY VIEW v; SELECT rows_in FROM windrow.ledger; SELECT min(window_start) FROM v",
+            rows(60 + part * 30..90 + part * 30)
+        ))?;
+        said.check(said.err.contains("1 view resumed from checkpoints"), "resumed")?;
+        said.check(said.out.contains(&format!("\n{}\n", 30 + part * 30)), "the rows in")?;
+        said.check(said.out.contains("00:00:55"), "the first window")?;
+        verified(&said)?;
+    }
+    for path in checkpoints(&home)? {
+        std::fs::remove_file(path)?;
+    }
+    home.run("SELECT * FROM v")?
+        .refused(3, &["no checkpoint can be used", "DROP MATERIALIZED VIEW v"])
 }

@@ -141,5 +141,6 @@ async fn bloom_filters_rule_out_what_statistics_cannot() {
         }
         read.push(rows);
     }
-    assert!(read[1] * 3 < read[0], "{read:?}");
+    // Each text that is there is read with all rows of its file.
+    assert!(read[1] * 3 < read[0] * 2, "{read:?}");
 }

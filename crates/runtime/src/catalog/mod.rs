@@ -89,6 +89,8 @@ pub(crate) struct Materialized {
     pub(crate) event_time: Option<EventTime>,
     /// It has no window: rows of streams pass one by one.
     pub(crate) row_by_row: bool,
+    /// A view with an equal one has the same rows, whatever its text; `None`: nobody knows.
+    pub(crate) same_as: Option<String>,
     /// Where it began to read the streams and views that have a log, if not at their beginning.
     pub(crate) from: BTreeMap<String, u64>,
     /// How far before the end of a window a row of it may be, in ticks: the lengths of all windows
@@ -180,6 +182,13 @@ impl Catalog {
         self.schema.switch(name, provider);
         objects.insert(name.clone(), Entry { object, text: text.to_owned(), reads });
         Ok(committed)
+    }
+
+    /// An object has another text from now on.
+    pub(crate) fn retext(&self, name: &str, text: &str) {
+        if let Some(entry) = self.objects.lock().get_mut(name) {
+            text.clone_into(&mut entry.text);
+        }
     }
 
     /// Says that a view is being rebuilt, until what is returned is dropped.

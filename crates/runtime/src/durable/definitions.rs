@@ -160,6 +160,21 @@ impl Definitions {
         Ok(old)
     }
 
+    /// Gives an object another text.
+    ///
+    /// # Errors
+    /// When the file cannot be written; then nothing has changed.
+    pub(crate) fn retext(&self, name: &str, sql: &str) -> Result<()> {
+        let mut state = self.state.lock();
+        let mut new = state.clone();
+        if let Some(object) = new.objects.iter_mut().find(|o| o.name == name) {
+            sql.clone_into(&mut object.sql);
+        }
+        self.write(&new)?;
+        *state = new;
+        Ok(())
+    }
+
     /// Removes objects (those that there are), in one step; their folders are the caller's.
     ///
     /// # Errors

@@ -106,6 +106,14 @@ impl Store {
         self.definitions.commit(definition)
     }
 
+    /// Gives an object another text; what is kept for it stays.
+    ///
+    /// # Errors
+    /// When it cannot be written; the old one is there then.
+    pub(crate) fn retext(&self, name: &str, sql: &str) -> Result<()> {
+        self.definitions.retext(name, sql)
+    }
+
     /// Forgets a definition, then what was kept for it.
     ///
     /// # Errors

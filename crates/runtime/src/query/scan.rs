@@ -214,6 +214,9 @@ impl Scan {
         let before = self.read_before(lane, split)?;
         let timed = self.time.delay_ticks.is_some();
         lane.max = lane.max.max(before.max.filter(|_| timed));
+        lane.history = Counters::history_of(split);
+        // What was read before a restart is no work that is still to be done.
+        self.count_history(lane, before.from.unwrap_or(0));
         let mut progress = self.progress.lock();
         progress.begin(lane.partition, split.number);
         let Some(from) = before.from else { return Ok(Some(self.request.clone())) };

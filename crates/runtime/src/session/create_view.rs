@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use datafusion::catalog::view::ViewTable;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::LogicalPlan;
 use windrow_core::{Error, EventTimeColumn, Place, Result, StreamSchema, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
@@ -19,7 +20,7 @@ use crate::durable::definitions::{Definition, Kind};
 use crate::query::output::Output;
 use crate::query::shared::Status;
 use crate::query::start::{Ready, Wanted, ready};
-use crate::session::kept_view::{KeptView, ViewParts};
+use crate::session::kept_view::{KeptView, ViewParts, stamp};
 use crate::session::query::streams_read;
 use crate::session::stream_options::timeless;
 use crate::session::view_options::ViewOptions;
@@ -40,6 +41,8 @@ pub(super) struct NewView {
     /// It begins behind what its streams hold when it is made.
     starts_late: bool,
     retention: Option<(Duration, Place)>,
+    /// A view with an equal one has the same rows, whatever its text; `None`: nobody knows.
+    same_as: Option<String>,
 }
 
 /// A materialized view before it runs.
@@ -99,7 +102,20 @@ impl Session {
             self.refuse_doubled(&plain_name(late)?)?;
         }
         let late_to = self.late_to(&create.query.tail, &reads)?;
+        let same_as = same_as(&options, &plan, &bounded, late_to.is_some())?;
+        if let Some(old) = old.as_ref().filter(|old| {
+            let lives = matches!(old.query.status(), Status::Running | Status::Finished);
+            lives && same_as.is_some() && old.same_as == same_as
+        }) {
+            // Its state is that of the new text as well.
+            if let Some(store) = &self.engine.store {
+                store.retext(&name, text)?;
+            }
+            self.engine.catalog.retext(&old.name, text);
+            return Ok(Outcome::Done(format!("{said} (the same plan: it goes on as it is)")));
+        }
         let view = NewView {
+            same_as,
             name: name.clone(),
             reads,
             late_to,
@@ -161,7 +177,9 @@ impl Session {
         plan: ContinuousPlan,
         definition: Option<Definition>,
     ) -> Result<Made> {
-        let NewView { name, reads, late_to, bounded, from, starts_late, retention, .. } = view;
+        let NewView {
+            name, reads, late_to, bounded, from, starts_late, retention, same_as, ..
+        } = view;
         let parts = &self.engine.parts;
         let catalog = &self.engine.catalog;
         let event_times = plan.event_times.clone();
@@ -236,6 +254,7 @@ impl Session {
             reads: reads.clone(),
             event_time: event_times.first().copied(),
             row_by_row,
+            same_as,
             from,
             reach_ticks,
             plan: bounded,
@@ -243,6 +262,30 @@ impl Session {
         let relation = Arc::new(stream.relation(Some(event_times)));
         Ok(Made { view: Arc::new(view), relation, query, archived })
     }
+}
+
+/// What two views have in common that have the same rows. Not known of views that read reference
+/// tables (those may have changed), and of those that are more than a query.
+fn same_as(
+    options: &ViewOptions,
+    plan: &ContinuousPlan,
+    bounded: &LogicalPlan,
+    has_late_to: bool,
+) -> Result<Option<String>> {
+    if has_late_to || options.starts_late() || options.retention.is_some() {
+        return Ok(None);
+    }
+    let mut tables = false;
+    bounded
+        .apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node {
+                let provider = source_as_provider(&scan.source)?;
+                tables |= provider.downcast_ref::<StreamRelation>().is_none();
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+        .map_err(from_datafusion)?;
+    Ok((!tables).then(|| stamp(plan).plan))
 }
 
 /// The lengths of all windows of a plan together, in ticks.
