@@ -13,12 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::file_entry::checksum_of;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
-    Result, UploadPart,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    RenameOptions, Result, UploadPart,
 };
 use parking_lot::Mutex;
 
@@ -26,7 +27,7 @@ use parking_lot::Mutex;
 /// held against the checksum in its name before it is read for the first time.
 #[derive(Debug, Default)]
 pub struct SyncedLocal {
-    inner: LocalFileSystem,
+    inner: Arc<LocalFileSystem>,
     /// Files whose bytes were right.
     verified: Arc<Mutex<BTreeSet<Path>>>,
 }
@@ -40,7 +41,7 @@ static STAGED: AtomicU64 = AtomicU64::new(0);
 impl SyncedLocal {
     /// The whole file system, from its root.
     pub fn new() -> Self {
-        Self { inner: LocalFileSystem::new(), verified: Arc::default() }
+        Self { inner: Arc::new(LocalFileSystem::new()), verified: Arc::default() }
     }
 }
 
@@ -239,7 +240,30 @@ impl ObjectStore for SyncedLocal {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list_with_offset(prefix, offset)
+        let all = || self.inner.list_with_offset(prefix, offset);
+        let Some(prefix) = prefix else { return all() };
+        let (Ok(dir), inner) = (self.inner.path_to_filesystem(prefix), Arc::clone(&self.inner))
+        else {
+            return all();
+        };
+        let (prefix, offset) = (prefix.clone(), offset.clone());
+        let newer = async move {
+            let (at, after) = (prefix.clone(), offset.clone());
+            let names = blocking(move || Ok(names_after(&dir, &at, &after))).await?;
+            let Some(names) = names else {
+                return Ok::<_, Error>(inner.list_with_offset(Some(&prefix), &offset));
+            };
+            let found = names.into_iter().map(move |location| {
+                let inner = Arc::clone(&inner);
+                async move { inner.head(&location).await }
+            });
+            // One that is gone meanwhile is not there.
+            let there = futures::stream::iter(found).buffered(1).filter(|found| {
+                futures::future::ready(!matches!(found, Err(Error::NotFound { .. })))
+            });
+            Ok(there.boxed())
+        };
+        futures::stream::once(newer).try_flatten().boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -264,6 +288,31 @@ impl ObjectStore for SyncedLocal {
     }
 }
 
+/// The files of a directory that sort behind `offset`. `LocalFileSystem` looks at every file for
+/// that, which makes each commit of a long Delta log slower than the one before. `None`: there are
+/// directories or uncommon names in it, and it has to do it all the same.
+fn names_after(dir: &FsPath, prefix: &Path, offset: &Path) -> Option<Vec<Path>> {
+    let mut found = vec![];
+    for entry in fs::read_dir(dir).ok()? {
+        let entry = entry.ok()?;
+        let name = entry.file_name().into_string().ok()?;
+        if name.contains('#') {
+            // Being written.
+            continue;
+        }
+        let common = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if !name.chars().all(common) || !entry.file_type().ok()?.is_file() {
+            return None;
+        }
+        let location = prefix.clone().join(name);
+        if location > *offset {
+            found.push(location);
+        }
+    }
+    found.sort_unstable();
+    Some(found)
+}
+
 /// An upload in parts that is synced when it is complete.
 #[derive(Debug)]
 struct SyncedUpload {
@@ -286,5 +335,39 @@ impl MultipartUpload for SyncedUpload {
 
     async fn abort(&mut self) -> Result<()> {
         self.inner.abort().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listing_from_an_offset_is_that_of_the_file_system() {
+        let tmp = tempfile::tempdir().unwrap();
+        for name in ["00.json", "01.json", "02.checkpoint.parquet", "_last_checkpoint"] {
+            fs::write(tmp.path().join(name), name).unwrap();
+        }
+        fs::write(tmp.path().join("03.json#100001"), "half").unwrap();
+        let prefix = Path::from_absolute_path(tmp.path()).unwrap();
+        let (ours, theirs) = (SyncedLocal::new(), LocalFileSystem::new());
+        for round in 0..2 {
+            for offset in ["0", "00.json", "01.json", "zz"] {
+                let offset = prefix.clone().join(offset);
+                let sorted = |list: BoxStream<'static, Result<ObjectMeta>>| async {
+                    let mut found: Vec<_> = list.try_collect().await.unwrap();
+                    found.sort_by(|a, b| a.location.cmp(&b.location));
+                    found
+                };
+                let found = sorted(ours.list_with_offset(Some(&prefix), &offset)).await;
+                let expected = sorted(theirs.list_with_offset(Some(&prefix), &offset)).await;
+                assert_eq!(found, expected, "{offset}, round {round}");
+            }
+            // With a directory it is theirs.
+            fs::create_dir_all(tmp.path().join("_sidecars")).unwrap();
+            fs::write(tmp.path().join("_sidecars/a.parquet"), "").unwrap();
+        }
+        let nothing = ours.list_with_offset(Some(&prefix.clone().join("no")), &prefix);
+        assert_eq!(nothing.try_collect::<Vec<_>>().await.unwrap(), []);
     }
 }
