@@ -195,7 +195,7 @@ impl Session {
                 self.engine.keep(name, Arc::clone(&spiller));
                 (kept.log, Some((wal, spiller)))
             }
-            _ => (StreamLog::new(Arc::clone(schema.schema()), name, &parts.limits), None),
+            _ => (StreamLog::in_memory(Arc::clone(schema.schema()), name, &parts.limits), None),
         };
         let (bad_rows, clock) = (Arc::clone(&parts.bad_rows), Arc::clone(&parts.clock));
         let push = PushStream::new(name.to_owned(), log, intake, bad_rows, clock, columns);
@@ -462,7 +462,7 @@ impl Session {
         }
         let push = Arc::new(PushStream::new(
             name.to_owned(),
-            StreamLog::new(Arc::clone(from.schema.schema()), name, &parts.limits),
+            StreamLog::in_memory(Arc::clone(from.schema.schema()), name, &parts.limits),
             Intake { time: None, valid: i64::MIN..=i64::MAX, max_future_skew_micros: None },
             Arc::clone(&parts.bad_rows),
             Arc::clone(&parts.clock),

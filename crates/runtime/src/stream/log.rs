@@ -124,8 +124,14 @@ pub(crate) struct Unarchived {
 }
 
 impl StreamLog {
+    /// An empty log in memory alone.
+    #[cfg(test)]
+    pub(crate) fn new(schema: SchemaRef) -> Arc<Self> {
+        Self::with(schema, None, Watermark::NONE, None)
+    }
+
     /// An empty log in memory alone, of the stream or view `name`.
-    pub(crate) fn new(schema: SchemaRef, name: &str, limits: &Limits) -> Arc<Self> {
+    pub(crate) fn in_memory(schema: SchemaRef, name: &str, limits: &Limits) -> Arc<Self> {
         let limit = limits.stream_bytes_max.map(|bytes| (name.to_owned(), bytes));
         Self::with(schema, None, Watermark::NONE, limit)
     }
@@ -261,6 +267,13 @@ impl StreamLog {
         if gone > 0 && inner.archive.is_none() {
             inner.cut(end);
             inner.first = end;
+            if self.limit.is_some() {
+                // What cannot be told by what it shows counts as what it holds: never less.
+                let bytes = |batch: &RecordBatch| {
+                    shown_bytes(batch).unwrap_or_else(|_unknown| batch.get_array_memory_size())
+                };
+                inner.bytes = inner.batches.iter().map(|(_, batch)| bytes(batch)).sum();
+            }
             gone
         } else {
             0

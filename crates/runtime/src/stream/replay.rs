@@ -391,7 +391,7 @@ mod tests {
             Field::new("row", DataType::UInt64, false),
             Field::new("ts", time, true),
         ]));
-        let log = StreamLog::new(Arc::clone(&schema), "s", &windrow_core::Limits::default());
+        let log = StreamLog::new(Arc::clone(&schema));
         for (at, part) in seconds.chunks(1000).enumerate() {
             let first = at as u64 * 1000;
             let rows = UInt64Array::from_iter_values(first..first + part.len() as u64);

@@ -243,8 +243,6 @@ mod tests {
         let times: ArrayRef = Arc::new(TimestampMillisecondArray::from(vec![0]));
         StreamLog::new(
             RecordBatch::try_from_iter_with_nullable([("ts", times, true)]).unwrap().schema(),
-            "s",
-            &windrow_core::Limits::default(),
         )
     }
 
