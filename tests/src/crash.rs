@@ -75,8 +75,8 @@ pub(crate) fn trials() -> Vec<Trial> {
 pub(crate) fn in_bucket() -> Vec<(&'static str, Scenario)> {
     let kill = |seed, kills, moment, flags| Scenario { seed, kills, moment, flags };
     vec![
-        ("kill while rows come", kill(11, 8, Moment::Acknowledged(60), None)),
-        ("kill while starting", kill(12, 8, Moment::Started(Duration::from_millis(2_000)), None)),
+        ("kill while rows come", kill(11, 8, Moment::Acknowledged(60), &[])),
+        ("kill while starting", kill(12, 8, Moment::Started(Duration::from_millis(2_000)), &[])),
         ("kill while spilling", kill(13, 8, Moment::Acknowledged(60), SMALL_SPILLS)),
         (
             "kill while ending",

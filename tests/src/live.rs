@@ -4,10 +4,14 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
 
-use futures::{StreamExt, executor::block_on};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int32Type;
+use futures::{FutureExt, StreamExt, TryStreamExt, executor::block_on};
 use libtest_mimic::{Failed, Trial};
-use windrow_core::Limits;
+use windrow_core::{Limits, ManualClock};
 use windrow_runtime::{Engine, EngineConfig, Outcome, SessionOptions};
 
 use crate::talk::Talk;
@@ -17,6 +21,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("live/a followed file grows, a new file appears", follow),
         Trial::test("live/a silent partition lets the watermark go", idle),
         Trial::test("live/a subscriber has every window once", subscribe),
+        Trial::test("live/old rows go, but not those that a reader needs", retention),
+        Trial::test("live/a replay goes by the clock", replay),
+        Trial::test("live/a view answers while it is rebuilt", rebuild),
         Trial::test("live/any threads and batches give the same windows", same_answer),
     ]
 }
@@ -70,6 +77,212 @@ fn idle() -> Result<(), Failed> {
         return Err(format!("{rows:?}").into());
     }
     Ok(())
+}
+
+fn replay() -> Result<(), Failed> {
+    // 2026-02-01 00:00:00.
+    let clock = ManualClock::at(1_769_904_000_000_000);
+    let config = EngineConfig { clock: Some(Arc::new(clock.clone())), ..EngineConfig::default() };
+    let engine = Engine::open(config)?;
+    let session = engine.session(SessionOptions::default())?;
+    block_on(async {
+        for sql in [
+            "CREATE STREAM s (ts TIMESTAMP, k INT, WATERMARK FOR ts AS ts - INTERVAL '1 hour')",
+            "INSERT INTO s VALUES ('2026-01-01 00:00:40', 3), ('2026-01-01 00:00:00', 1), ('2026-01-01 00:00:20', 2)",
+            "CREATE STREAM r WITH (connector = 'replay', of = 's', speed = '10x')",
+        ] {
+            session.run(sql).await?;
+        }
+        let Outcome::Rows(mut rows) = session.run("SELECT k FROM r EMIT CHANGES").await? else {
+            return Err("no rows".into());
+        };
+        let mut keys = vec![];
+        let mut passed = Duration::ZERO;
+        loop {
+            let due = Duration::from_secs(2 * keys.len() as u64);
+            let batch = match rows.next().now_or_never() {
+                Some(Some(batch)) => batch?,
+                Some(None) => break,
+                // The first one needs no time; its reader begins when it likes.
+                None if keys.is_empty() => rows.next().await.ok_or("no row")??,
+                None => {
+                    std::thread::sleep(Duration::from_millis(1));
+                    clock.advance(Duration::from_millis(100));
+                    passed += Duration::from_millis(100);
+                    continue;
+                }
+            };
+            if passed < due {
+                return Err(format!("a row after {passed:?} that is due after {due:?}").into());
+            }
+            keys.extend(batch.column(0).as_primitive::<Int32Type>().values().iter().copied());
+        }
+        if keys != [1, 2, 3] || passed > Duration::from_secs(60) {
+            return Err(format!("{keys:?} after {passed:?}").into());
+        }
+        engine.shutdown();
+        Ok(())
+    })
+}
+
+fn rebuild() -> Result<(), Failed> {
+    let engine = Engine::open(EngineConfig::default())?;
+    let session = engine.session(SessionOptions { push_ends: true })?;
+    let one = |sql: &'static str| {
+        let session = session.clone();
+        async move {
+            let Outcome::Rows(rows) = session.run(sql).await? else { return Ok(String::new()) };
+            let batches: Vec<_> = rows.try_collect().await?;
+            let column = batches
+                .first()
+                .map(|b| arrow::util::display::array_value_to_string(b.column(0), 0));
+            Ok::<_, windrow_core::Error>(column.transpose().unwrap_or_default().unwrap_or_default())
+        }
+    };
+    block_on(async {
+        for sql in [
+            "CREATE STREAM s (ts TIMESTAMP, k INT, WATERMARK FOR ts)",
+            "INSERT INTO s VALUES ('2026-01-01 00:00:00', 1), ('2026-01-01 23:00:00', 2)",
+            // Its second row comes in 23 hours.
+            "CREATE STREAM slow WITH (connector = 'replay', of = 's', speed = '1x')",
+            "CREATE MATERIALIZED VIEW v AS SELECT k FROM s",
+            "WAIT FOR v",
+        ] {
+            session.run(sql).await?;
+        }
+        let other = engine.session(SessionOptions { push_ends: true })?;
+        let status = "SELECT status FROM windrow.views";
+        let mut new = Box::pin(
+            other.run("CREATE OR REPLACE MATERIALIZED VIEW v AS SELECT k + 10 AS k FROM slow"),
+        );
+        while one(status).await? != "rebuilding" {
+            let Some(done) = (&mut new).now_or_never() else { continue };
+            return Err(format!("it does not wait for its input: {:?}", done.map(|_| ())).into());
+        }
+        if one("SELECT sum(k) FROM v").await? != "3" {
+            return Err("the old one does not answer".into());
+        }
+        let second = "CREATE OR REPLACE MATERIALIZED VIEW v AS SELECT 1 AS one FROM s";
+        match session.run(second).await {
+            Err(e) if e.message().contains("is being rebuilt already") => {}
+            other => return Err(format!("{:?}", other.map(|_| ())).into()),
+        }
+        // Who gives up leaves the old one, which goes on.
+        drop(new);
+        while one(status).await? != "running" {}
+        session.run("INSERT INTO s VALUES ('2026-01-01 23:00:01', 4)").await?;
+        session.run("WAIT FOR v").await?;
+        if one("SELECT sum(k) FROM v").await? != "7" {
+            return Err("the old one does not go on".into());
+        }
+        // A follower of the old one has all its rows, and then an end.
+        let Outcome::Rows(follower) = session.run("SUBSCRIBE TO v AFTER 1").await? else {
+            return Err("no rows".into());
+        };
+        session.run(second).await?;
+        let followed: usize =
+            follower.try_collect::<Vec<_>>().await?.iter().map(RecordBatch::num_rows).sum();
+        if (followed, one("SELECT sum(one) FROM v").await?.as_str()) != (2, "3") {
+            return Err(format!("{followed} rows followed").into());
+        }
+        engine.shutdown();
+        Ok(())
+    })
+}
+
+/// Polls a query of one number until it is `wanted`.
+fn poll(talk: &Talk, query: &str, wanted: &str) -> Result<(), Failed> {
+    let mut found = vec![];
+    for _ in 0..300 {
+        found = talk.rows(query)?;
+        if found == [[wanted]] {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Err(format!("{query}: {found:?} and never {wanted}").into())
+}
+
+fn retention() -> Result<(), Failed> {
+    // A query takes in one row after the other, and waits for its client.
+    let talk = Talk::new(Limits { queue_batches_max: 1, batch_rows_max: 1, ..Limits::default() })?;
+    talk.ask(
+        "CREATE STREAM s (ts TIMESTAMP, k INT, WATERMARK FOR ts) WITH (retention = '1 minute')",
+    )?;
+    talk.ask(
+        "CREATE MATERIALIZED VIEW v WITH (retention = '2 minutes') AS SELECT window_start, count(*) AS n \
+         FROM TUMBLE(s, ts, INTERVAL '10 seconds') GROUP BY window_start, window_end",
+    )?;
+    let insert = |second: u32| {
+        talk.ask(&format!(
+            "INSERT INTO s VALUES ('2026-01-01 00:{:02}:{:02}', {second})",
+            second / 60,
+            second % 60
+        ))
+    };
+    for second in (0..60).step_by(10) {
+        insert(second)?;
+    }
+    let slow = talk.begin("SELECT k FROM s EMIT CHANGES")?;
+    for second in (60..=300).step_by(10) {
+        insert(second)?;
+    }
+    talk.ask("WAIT FOR v")?;
+    let progress = talk.progress();
+    if progress.history > progress.history_total || progress.history_total < 6 {
+        return Err(format!("{progress:?}").into());
+    }
+    // What the slow one has taken in is some of the first rows; the rest stays while it is there.
+    std::thread::sleep(Duration::from_millis(2_500));
+    let held = talk.rows("SELECT rows FROM windrow.streams")?;
+    let count: u32 = held[0][0].parse()?;
+    if count < 20 {
+        return Err(format!("a row that a reader needs is gone: {held:?}").into());
+    }
+    drop(slow);
+    // What it left unread is not to be read any more.
+    for _ in 0..100 {
+        let progress = talk.progress();
+        if progress.history == progress.history_total {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let progress = talk.progress();
+    if progress.history != progress.history_total {
+        return Err(format!("{progress:?}").into());
+    }
+    // From 240 to 300, and windows from 170 to 290: the newest finished begins at 290.
+    poll(&talk, "SELECT dropped_rows FROM windrow.streams", "24")?;
+    poll(&talk, "SELECT dropped_rows FROM windrow.views WHERE name = 'v'", "17")?;
+    let rows = talk.rows("SELECT count(*), min(k) FROM s")?;
+    if rows != [["7", "240"]] {
+        return Err(format!("{rows:?}").into());
+    }
+    let rows = talk.rows("SELECT count(*), CAST(min(window_start) AS TEXT) FROM v")?;
+    if rows != [["13", "2026-01-01T00:02:50"]] {
+        return Err(format!("{rows:?}").into());
+    }
+    // A window needs all of its rows to be worked out again: those that begin at 250 and later.
+    let rows = talk.rows("VERIFY VIEW v")?;
+    let said: Vec<&str> = rows.iter().map(|r| r[0].as_str()).collect();
+    let [equal, note] = said[..] else { return Err(format!("{said:?}").into()) };
+    if equal != "equal: 4 windows, 4 rows" || !note.contains("00:04:10") || !note.contains("\"s\"")
+    {
+        return Err(format!("{said:?}").into());
+    }
+    // Who begins now begins with what is there.
+    talk.ask("CREATE MATERIALIZED VIEW w AS SELECT k FROM s")?;
+    talk.ask("WAIT FOR w")?;
+    let rows = talk.rows("SELECT count(*) FROM w")?;
+    if rows != [["7"]] {
+        return Err(format!("{rows:?}").into());
+    }
+    match talk.ask("SUBSCRIBE TO v AFTER 3") {
+        Err(e) if e.0.contains("row 3 is no longer there") => Ok(()),
+        Err(e) => Err(e.0.into()),
+        Ok(_) => Err("dropped rows are given".into()),
+    }
 }
 
 fn subscribe() -> Result<(), Failed> {

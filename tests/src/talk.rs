@@ -10,7 +10,7 @@ use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::{StreamExt, executor::block_on};
 use windrow_core::Limits;
-use windrow_runtime::{Engine, EngineConfig, Outcome, Session, SessionOptions};
+use windrow_runtime::{Engine, EngineConfig, Outcome, Progress, Session, SessionOptions};
 
 /// An engine of one's own and a session in it.
 pub(crate) struct Talk {
@@ -77,6 +77,16 @@ impl Talk {
     /// Archives what is finished and ends.
     pub(crate) fn close(self) -> Result<(), Refusal> {
         block_on(self.engine.close()).map_err(|e| Refusal(e.render("")))
+    }
+
+    /// How much has been read.
+    pub(crate) fn progress(&self) -> Progress {
+        self.engine.progress()
+    }
+
+    /// Begins a query whose rows nobody reads.
+    pub(crate) fn begin(&self, sql: &str) -> Result<Outcome, Refusal> {
+        block_on(self.session.run(sql)).map_err(|e| Refusal(e.render(sql)))
     }
 
     /// Runs one statement to its end.

@@ -1,10 +1,12 @@
 //! Rows to Parquet: where files and row groups end, and what their footers say.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::kernels::cmp::distinct;
 use arrow::datatypes::{DataType, SchemaRef};
+use arrow::row::{RowConverter, SortField};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
@@ -85,7 +87,7 @@ impl FileWriter {
     /// Encodes the first rows of a piece up to the end of a row group; gives how many.
     fn push_piece(&mut self, piece: &RecordBatch) -> Result<usize> {
         if self.open.is_none() {
-            self.open = Some(self.begin()?);
+            self.open = Some(self.begin(piece)?);
         }
         let name = &self.spec.name;
         let open = self.open.as_mut().ok_or_else(|| Error::internal("no archive file is open"))?;
@@ -114,8 +116,8 @@ impl FileWriter {
         Ok(rows)
     }
 
-    /// Begins a file.
-    fn begin(&self) -> Result<Open> {
+    /// Begins a file whose first rows are in `piece`.
+    fn begin(&self, piece: &RecordBatch) -> Result<Open> {
         let level = ZstdLevel::try_new(self.options.compression_level)
             .map_err(|e| failure::encoding(&self.spec.name, e))?;
         let mut properties = WriterProperties::builder()
@@ -125,8 +127,8 @@ impl FileWriter {
         if self.options.bloom_filters {
             // The writer folds a filter that turns out too large.
             let distinct = self.options.row_group_rows.max(1) as u64;
-            for field in self.stored.fields().iter().filter(|f| is_key(f.data_type())) {
-                let column = ColumnPath::from(vec![field.name().clone()]);
+            for column in key_columns(piece)? {
+                let column = ColumnPath::from(vec![column]);
                 properties = properties
                     .set_column_bloom_filter_enabled(column.clone(), true)
                     .set_column_bloom_filter_max_ndv(column, distinct);
@@ -183,10 +185,31 @@ impl FileWriter {
     }
 }
 
-/// Whether people look for single values of such a column.
-fn is_key(kind: &DataType) -> bool {
-    let text = matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-    kind.is_integer() || text
+/// Fewer rows say nothing about a column.
+const SAMPLE_ROWS_MIN: usize = 256;
+
+/// The columns that somebody may look for a single value in, and where most rows have a value of
+/// their own: others are in nearly every row group, so that a filter would rule out none.
+fn key_columns(sample: &RecordBatch) -> Result<Vec<String>> {
+    let mut found = vec![];
+    if sample.num_rows() < SAMPLE_ROWS_MIN {
+        return Ok(found);
+    }
+    let schema = sample.schema();
+    for (field, column) in schema.fields().iter().zip(sample.columns()) {
+        let kind = field.data_type();
+        let text = matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+        if !kind.is_integer() && !text {
+            continue;
+        }
+        let values = RowConverter::new(vec![SortField::new(kind.clone())])?
+            .convert_columns(std::slice::from_ref(column))?;
+        let distinct: HashSet<&[u8]> = values.iter().map(|row| row.data()).collect();
+        if distinct.len() * 2 >= sample.num_rows() {
+            found.push(field.name().clone());
+        }
+    }
+    Ok(found)
 }
 
 /// The first row whose time is not that of the row before it.

@@ -32,7 +32,7 @@ mod upkeep;
 mod verified;
 
 pub use durable::SyncedLocal;
-pub use snapshot::ArchiveSnapshot;
+pub use snapshot::{ArchiveSnapshot, HeldFiles};
 pub use spec::{ArchiveFile, ArchiveOptions, ArchiveState, Provenance, TableSpec};
 pub use storage::Storage;
 pub use table::ArchiveTable;

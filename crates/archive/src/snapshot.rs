@@ -1,6 +1,6 @@
 //! What is committed at one moment, and reading it as a sequence.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
@@ -16,6 +16,7 @@ use windrow_core::{Error, ErrorKind, Result};
 
 use crate::file_entry::FileEntry;
 use crate::file_reader::FileReader;
+use crate::file_stats::ticks;
 use crate::file_writer::PROVENANCE_KEY;
 use crate::spec::{ArchiveFile, ArchiveState, Provenance, TableSpec};
 use crate::storage::Storage;
@@ -28,6 +29,17 @@ pub struct ArchiveSnapshot {
     pub(crate) storage: Storage,
     pub(crate) spec: Arc<TableSpec>,
     pub(crate) live: Arc<Live>,
+}
+
+/// The files of a snapshot, without holding them.
+#[derive(Debug, Clone)]
+pub struct HeldFiles(Vec<Weak<FileEntry>>);
+
+impl HeldFiles {
+    /// Whether anybody holds one: its table, a snapshot, or who reads it.
+    pub fn are_held(&self) -> bool {
+        self.0.iter().any(|file| file.strong_count() > 0)
+    }
 }
 
 /// Which rows and columns of a file are read.
@@ -65,6 +77,33 @@ impl ArchiveSnapshot {
             rows: file.end - file.start,
             bytes: file.bytes,
         })
+    }
+
+    /// Tells whether its files are still held by anybody.
+    pub fn held(&self) -> HeldFiles {
+        HeldFiles(self.live.files.iter().map(Arc::downgrade).collect())
+    }
+
+    /// A row before which all rows have an event time below `event_time` (in ticks of its column):
+    /// whole files are left out where their bounds are known.
+    pub fn row_from(&self, event_time: i64) -> u64 {
+        let older = |file: &Arc<FileEntry>| {
+            let column = self.spec.event_time.and_then(|c| file.stats.columns.get(c));
+            let max = column.and_then(|c| ticks(c.max.as_ref()?));
+            // NULL has no place in the order of time.
+            let nulls = column.and_then(|c| c.nulls);
+            max.is_some_and(|max| max < event_time) && nulls == Some(0)
+        };
+        let first = self.live.files.iter().find(|file| !older(file));
+        first.map_or(self.live.state.rows, |file| file.start)
+    }
+
+    /// The greatest event time that the files know of, in ticks of its column; it may be a little
+    /// greater than that of any row.
+    pub fn greatest_event_time(&self) -> Option<i64> {
+        let column = self.spec.event_time?;
+        let files = self.live.files.iter();
+        files.filter_map(|f| ticks(f.stats.columns.get(column)?.max.as_ref()?)).max()
     }
 
     /// The schema of the rows.

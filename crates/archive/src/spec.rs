@@ -91,7 +91,7 @@ pub struct ArchiveOptions {
     pub compression_level: i32,
     /// The log gets a checkpoint every so many commits.
     pub checkpoint_interval: u64,
-    /// Whether columns of integers and text get Bloom filters.
+    /// Whether columns of integers and text with mostly distinct values get Bloom filters.
     pub bloom_filters: bool,
 }
 

@@ -95,11 +95,12 @@ impl ArchiveTable {
     }
 
     /// Drops whole files from the front whose event times are all below `event_time_ticks` (in the
-    /// unit of the event time column). The last file always stays. Gives how many rows were dropped.
+    /// unit of the event time column) and that end at row `end_max` or before. The last file always
+    /// stays. Gives how many rows were dropped.
     ///
     /// # Errors
     /// When the table has no event time, or the commit fails.
-    pub async fn drop_before(&self, event_time_ticks: i64) -> Result<u64> {
+    pub async fn drop_before(&self, event_time_ticks: i64, end_max: u64) -> Result<u64> {
         let Some(column) = self.spec.event_time else {
             return Err(Error::internal(format!("\"{}\" has no event time", self.spec.name)));
         };
@@ -112,7 +113,7 @@ impl ArchiveTable {
             .take(live.files.len().saturating_sub(1))
             .take_while(|f| {
                 let max = f.stats.columns.get(column).and_then(|c| ticks(c.max.as_ref()?));
-                max.is_some_and(|max| max < event_time_ticks)
+                f.end <= end_max && max.is_some_and(|max| max < event_time_ticks)
             })
             .cloned()
             .collect();

@@ -43,14 +43,14 @@ impl Interrupts {
         Ok(interrupts)
     }
 
-    /// Tells whether the next signal finds nothing to cancel: then it ends the program.
+    /// Tells whether the next signal finds nothing to cancel: then it ends the program. What was
+    /// typed at the prompt begins without the interrupts before it; the statements of a file do
+    /// not, or a signal between two of them would be lost.
     pub(crate) fn set_at_prompt(&self, at_prompt: bool) {
         self.at_prompt.store(at_prompt, Ordering::SeqCst);
-    }
-
-    /// Forgets the interrupts so far: a new statement begins.
-    pub(crate) fn reset(&self) {
-        self.count.store(0, Ordering::SeqCst);
+        if !at_prompt {
+            self.count.store(0, Ordering::SeqCst);
+        }
     }
 
     /// Completes when the running statement is to be cancelled.
@@ -87,7 +87,7 @@ mod tests {
         interrupts.count.store(1, Ordering::SeqCst);
         let error = interrupts.cancelled().now_or_never().unwrap();
         assert_eq!(error.kind().exit_code(), 130);
-        interrupts.reset();
+        interrupts.set_at_prompt(false);
         assert!(interrupts.cancelled().now_or_never().is_none());
     }
 }

@@ -9,6 +9,37 @@ use windrow_runtime::{Engine, Progress};
 /// How often the bar moves; also how long a statement runs before it has one.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 
+/// What a bar measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Stored bytes.
+    Bytes,
+    /// Rows that were there when queries began to read them.
+    History,
+    /// Nobody knows how much there is.
+    Open,
+}
+
+impl Kind {
+    fn of(bytes_total: u64, now: Progress) -> Self {
+        if bytes_total > 0 {
+            Self::Bytes
+        } else if now.history < now.history_total {
+            Self::History
+        } else {
+            Self::Open
+        }
+    }
+
+    fn template(self) -> &'static str {
+        match self {
+            Self::Bytes => "{bar:32} {bytes}/{total_bytes}  {msg}  {elapsed}",
+            Self::History => "{bar:32} {human_pos}/{human_len} rows of history  {msg}  {elapsed}",
+            Self::Open => "{spinner} {msg}  {elapsed}",
+        }
+    }
+}
+
 /// The bar of the running statement.
 pub(crate) struct Bar {
     engine: Engine,
@@ -51,10 +82,15 @@ impl Bar {
             bar.set_draw_target(ProgressDrawTarget::stderr());
             bar
         });
-        bar.set_style(style(bytes_total > 0));
-        if bytes_total > 0 {
+        let kind = Kind::of(bytes_total, now);
+        bar.set_style(style(kind));
+        if kind == Kind::Bytes {
             bar.set_length(bytes_total);
             bar.set_position(bytes.min(bytes_total));
+        } else if kind == Kind::History {
+            let total = now.history_total.saturating_sub(self.start.history);
+            bar.set_length(total);
+            bar.set_position(now.history.saturating_sub(self.start.history).min(total));
         }
         bar.set_message(message(rows, self.speed));
         bar.tick();
@@ -81,13 +117,9 @@ fn message(rows: u64, speed: f64) -> String {
     format!("{} rows, {} rows/s", HumanCount(rows), HumanCount(speed.round() as u64))
 }
 
-fn style(with_bytes: bool) -> ProgressStyle {
-    let template = if with_bytes {
-        "{bar:32} {bytes}/{total_bytes}  {msg}  {elapsed}"
-    } else {
-        "{spinner} {msg}  {elapsed}"
-    };
-    // Both templates are constants; should one be wrong, the plain bar does.
+fn style(kind: Kind) -> ProgressStyle {
+    let template = kind.template();
+    // The templates are constants; should one be wrong, the plain bar does.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
@@ -98,6 +130,22 @@ mod tests {
     #[test]
     fn rows_and_speed_are_grouped() {
         assert_eq!(message(1_234_567, 89_000.4), "1,234,567 rows, 89,000 rows/s");
-        assert!(ProgressStyle::with_template("{bar:32} {bytes}/{total_bytes}  {msg}").is_ok());
+        for kind in [Kind::Bytes, Kind::History, Kind::Open] {
+            assert!(ProgressStyle::with_template(kind.template()).is_ok(), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn history_is_shown_while_it_is_read() {
+        let at = |history, history_total| Progress {
+            rows: 9,
+            bytes: 0,
+            bytes_total: 0,
+            history,
+            history_total,
+        };
+        assert_eq!(Kind::of(0, at(3, 9)), Kind::History);
+        assert_eq!(Kind::of(0, at(9, 9)), Kind::Open, "it goes on with what comes");
+        assert_eq!(Kind::of(5, at(3, 9)), Kind::Bytes);
     }
 }

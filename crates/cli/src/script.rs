@@ -136,7 +136,6 @@ impl Runner {
     pub(crate) async fn run(&mut self, script: &Script) -> Result<(), Failure> {
         let statements = parse(&script.text).map_err(|e| script.failure(e, 1))?;
         for statement in &statements {
-            self.interrupts.reset();
             self.statement(statement).await.map_err(|failure| match failure {
                 Failure::Error { error, .. } => script.failure(error, statement.first_line),
                 Failure::ReaderLeft => Failure::ReaderLeft,
@@ -147,7 +146,6 @@ impl Runner {
 
     /// Waits for the views that will be done by themselves.
     pub(crate) async fn finish(&mut self) -> Result<(), Failure> {
-        self.interrupts.reset();
         let mut watch = Watch::new(&self.engine, &self.interrupts, self.printing.quiet);
         let drained = watch.until(self.engine.drain()).await.and_then(|drained| drained);
         watch.bar.clear();

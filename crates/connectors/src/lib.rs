@@ -1,5 +1,5 @@
 //! The outside as [`Source`](windrow_core::Source)s: files and object stores ([`mod@file`]), and
-//! made-up events ([`generator`]).
+//! made-up events ([`generator`]). A [`replay`] is the engine's own source; only its options are here.
 //!
 //! [`open_source`] is the one door: it takes what `CREATE STREAM … WITH (…)` says. What options a
 //! connector understands is written down once, in [`options`], and serves errors, help and tab
@@ -10,6 +10,7 @@ pub mod file;
 pub mod generator;
 pub mod options;
 mod registry;
+pub mod replay;
 
 pub use options::{OptionDoc, StreamOptions};
 pub use registry::{ConnectorEnv, Declared, known_connectors, open_source, options_of};

@@ -6,7 +6,7 @@ use arrow::datatypes::SchemaRef;
 use windrow_core::{Clock, Error, Limits, Result, Source};
 
 use crate::options::{OptionDoc, nearest};
-use crate::{file, generator};
+use crate::{file, generator, replay};
 
 /// What a connector gets from the engine.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ pub struct Declared {
 
 /// The names of all connectors.
 pub fn known_connectors() -> &'static [&'static str] {
-    &["file", "nexmark", "datagen"]
+    &["file", "nexmark", "datagen", "replay"]
 }
 
 /// The options of a connector, `connector` itself not among them; empty for an unknown one.
@@ -41,6 +41,7 @@ pub fn options_of(connector: &str) -> &'static [OptionDoc] {
         "file" => file::OPTIONS,
         "nexmark" => generator::NEXMARK_OPTIONS,
         "datagen" => generator::DATAGEN_OPTIONS,
+        "replay" => replay::OPTIONS,
         _ => &[],
     }
 }
@@ -61,6 +62,7 @@ pub async fn open_source(
         "file" => file::open(options, declared, env).await,
         "nexmark" => generator::nexmark(options, &declared, env),
         "datagen" => generator::datagen(options, &declared, env),
+        "replay" => Err(Error::internal("the engine makes a replay's source itself")),
         other => {
             let error = Error::config(format!("unknown connector \"{connector}\""));
             let error = match nearest(other, known_connectors()) {

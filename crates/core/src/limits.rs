@@ -33,6 +33,8 @@ pub struct Limits {
     pub checkpoint_interval: std::time::Duration,
     /// How long an INSERT waits for an archive that fails to take in the rows before it.
     pub archive_wait: std::time::Duration,
+    /// Bytes of memory in which one reading of a replay sorts; the rest goes to temporary files.
+    pub replay_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -51,6 +53,7 @@ impl Default for Limits {
             spill_interval: std::time::Duration::from_secs(5),
             checkpoint_interval: std::time::Duration::from_secs(10),
             archive_wait: std::time::Duration::from_secs(30),
+            replay_bytes_max: 256 << 20,
         }
     }
 }

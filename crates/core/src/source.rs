@@ -67,7 +67,8 @@ pub struct Split {
     pub partition: PartitionId,
     /// Its number within the partition, from 0.
     pub number: usize,
-    /// Rows in it, where known before reading.
+    /// Rows in it, where known before reading; of one that grows, those of now. For progress, as
+    /// `bytes` are.
     pub rows: Option<u64>,
     /// Bytes in it as stored, where known (for progress).
     pub bytes: Option<u64>,

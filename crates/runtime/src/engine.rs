@@ -10,7 +10,6 @@ use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
-    MemorySchemaProvider,
 };
 use datafusion::execution::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -22,6 +21,7 @@ use windrow_core::{Clock, Error, Limits, Result, SystemClock};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::plan::{micro_batch_state, session_state};
 
+use crate::catalog::schema::Tables;
 use crate::catalog::{Catalog, Object, system};
 use crate::durable::checkpoint::Newest;
 use crate::durable::store::Store;
@@ -34,6 +34,7 @@ use crate::query::start::{Ready, launch};
 use crate::session::{Session, SessionOptions};
 use crate::stream::Feed;
 use crate::stream::push::Pushed;
+use crate::stream::retention::Retention;
 use crate::stream::spill::Spiller;
 
 /// Ended queries that `windrow.queries` and `windrow.ledger` remember.
@@ -98,6 +99,8 @@ pub(crate) struct Inner {
     spillers: Mutex<BTreeMap<String, Arc<Spiller>>>,
     /// For people: what became of the data directory's queries when it was opened.
     told: Mutex<Recovery>,
+    /// Who lets go of old rows, by stream and view.
+    retentions: Mutex<BTreeMap<String, Arc<Retention>>>,
     runtime: Mutex<Option<Runtime>>,
 }
 
@@ -149,6 +152,10 @@ pub struct Progress {
     pub bytes: u64,
     /// Stored bytes of everything that has been opened for reading.
     pub bytes_total: u64,
+    /// Rows read of what streams and views held when queries began to read them.
+    pub history: u64,
+    /// All rows of that kind; what a query that was stopped left unread is not among them.
+    pub history_total: u64,
 }
 
 impl Engine {
@@ -209,6 +216,7 @@ impl Engine {
             store,
             spillers: Mutex::default(),
             told: Mutex::default(),
+            retentions: Mutex::default(),
             runtime: Mutex::new(Some(runtime)),
         };
         let engine = Self { inner: Arc::new(inner) };
@@ -263,6 +271,8 @@ impl Engine {
             rows: counters.rows.load(Ordering::Relaxed),
             bytes: counters.bytes.load(Ordering::Relaxed),
             bytes_total: counters.bytes_total.load(Ordering::Relaxed),
+            history: counters.history.load(Ordering::Relaxed),
+            history_total: counters.history_total.load(Ordering::Relaxed),
         }
     }
 
@@ -391,25 +401,39 @@ impl Inner {
     }
 
     /// Nothing moves to the archive of this name any more.
+    /// Lets go of the old rows of a log from now on.
+    pub(crate) fn retain(&self, name: &str, retention: &Arc<Retention>) {
+        let run = Arc::clone(retention).run(Arc::clone(&self.parts), Arc::clone(&self.catalog));
+        self.parts.cpu.spawn(run);
+        self.retentions.lock().insert(name.to_owned(), Arc::clone(retention));
+    }
+
+    /// What archives and retains a log is known by another name from now on.
+    pub(crate) fn rename_kept(&self, from: &str, to: &str) {
+        fn rename<T>(kept: &mut BTreeMap<String, T>, from: &str, to: &str) {
+            if let Some(one) = kept.remove(from) {
+                kept.insert(to.to_owned(), one);
+            }
+        }
+        rename(&mut self.spillers.lock(), from, to);
+        rename(&mut self.retentions.lock(), from, to);
+    }
+
+    /// Nothing moves to the archive of this name any more, and nothing is dropped from it.
     pub(crate) async fn let_go(&self, name: &str) {
+        if let Some(retention) = self.retentions.lock().remove(name) {
+            retention.stop();
+        }
         let spiller = self.spillers.lock().remove(name);
         if let Some(spiller) = spiller {
             spiller.stop().await;
-        }
-        let checkpoints = match self.catalog.get(name) {
-            Some(Object::Materialized(view)) => view.checkpoints.clone(),
-            _ => None,
-        };
-        if let Some(checkpoints) = checkpoints
-            && let Err(error) = tokio::task::spawn_blocking(move || checkpoints.stop()).await
-        {
-            tracing::error!(name, %error, "checkpoints could not be stopped");
         }
     }
 
     /// Archives what views have finished, then stops to archive. Rows of push streams stay in
     /// their write-ahead log.
     async fn spill_all(&self) -> Result<()> {
+        std::mem::take(&mut *self.retentions.lock()).values().for_each(|r| r.stop());
         let spillers = std::mem::take(&mut *self.spillers.lock());
         let mut done = Ok(());
         for spiller in spillers.values() {
@@ -498,10 +522,10 @@ fn df_config(limits: &Limits) -> SessionConfig {
         .with_create_default_catalog_and_schema(false)
 }
 
-fn catalogs() -> Result<(Arc<dyn CatalogProviderList>, Arc<MemorySchemaProvider>)> {
+fn catalogs() -> Result<(Arc<dyn CatalogProviderList>, Arc<Tables>)> {
     let list = MemoryCatalogProviderList::new();
     let catalog = MemoryCatalogProvider::new();
-    let schema = Arc::new(MemorySchemaProvider::new());
+    let schema = Arc::new(Tables::default());
     catalog.register_schema(SCHEMA, Arc::clone(&schema) as _).map_err(from_datafusion)?;
     list.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
     Ok((Arc::new(list), schema))

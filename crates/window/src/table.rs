@@ -178,7 +178,7 @@ impl Frozen {
 }
 
 pub(crate) fn arrays_bytes(arrays: &[ArrayRef]) -> usize {
-    arrays.iter().map(|a| a.get_array_memory_size()).sum()
+    arrays.iter().map(Array::get_array_memory_size).sum()
 }
 
 pub(crate) fn states_bytes(states: &[Vec<ArrayRef>]) -> usize {

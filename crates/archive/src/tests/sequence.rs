@@ -148,13 +148,17 @@ async fn the_oldest_files_are_dropped() {
     for i in 1..=5 {
         append(&table, i * 10, i as i64).await;
     }
-    assert_eq!(table.drop_before(250).await.unwrap(), 20);
+    assert_eq!(table.snapshot().greatest_event_time(), Some(490));
+    let from = |time| table.snapshot().row_from(time);
+    assert_eq!([from(0), from(90), from(91), from(100), from(491)], [0, 0, 10, 10, 50]);
+    assert_eq!(table.drop_before(250, 19).await.unwrap(), 10);
+    assert_eq!(table.drop_before(250, 50).await.unwrap(), 10);
     let table = open(&storage).await;
     assert_eq!((table.state().first_row, table.state().rows), (20, 50));
     let snapshot = table.snapshot();
     assert_eq!(read(&snapshot, 20, &[0, 1, 2]).await, rows(20, 50));
     assert_eq!(snapshot.read(19, &[0], 9).await.err().unwrap().kind(), ErrorKind::Data);
-    assert_eq!(table.drop_before(i64::MAX).await.unwrap(), 20);
+    assert_eq!(table.drop_before(i64::MAX, u64::MAX).await.unwrap(), 20);
     append(&table, 60, 6).await;
     assert_eq!((table.state().first_row, table.state().rows), (40, 60));
 }

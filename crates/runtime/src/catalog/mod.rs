@@ -3,12 +3,13 @@
 //! DataFusion's schema provider holds what the planner scans; this catalog holds what stands
 //! behind it: the stream, the query of a view, the text of each definition.
 
+pub(crate) mod schema;
 pub(crate) mod system;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
+use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart};
 use parking_lot::Mutex;
@@ -16,6 +17,7 @@ use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::plan::EventTime;
 
+use crate::catalog::schema::Tables;
 use crate::durable::checkpoint::Checkpoints;
 use crate::engine::{CATALOG, SCHEMA};
 use crate::query::shared::{Shared, again};
@@ -26,10 +28,25 @@ use crate::stream::{Feed, Stream};
 /// All objects of an engine.
 #[derive(Debug)]
 pub(crate) struct Catalog {
-    schema: Arc<MemorySchemaProvider>,
+    schema: Arc<Tables>,
     objects: Mutex<BTreeMap<String, Entry>>,
     /// Objects of the data directory that could not be opened, and why.
     broken: Mutex<BTreeMap<String, Arc<Error>>>,
+    /// Materialized views that are made anew beside themselves.
+    rebuilding: Mutex<BTreeSet<String>>,
+}
+
+/// A view is being rebuilt while this lives.
+#[derive(Debug)]
+pub(crate) struct Rebuilding {
+    catalog: Arc<Catalog>,
+    name: String,
+}
+
+impl Drop for Rebuilding {
+    fn drop(&mut self) {
+        self.catalog.rebuilding.lock().remove(&self.name);
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -72,6 +89,26 @@ pub(crate) struct Materialized {
     pub(crate) event_time: Option<EventTime>,
     /// It has no window: rows of streams pass one by one.
     pub(crate) row_by_row: bool,
+    /// Where it began to read the streams and views that have a log, if not at their beginning.
+    pub(crate) from: BTreeMap<String, u64>,
+    /// How far before the end of a window a row of it may be, in ticks: the lengths of all windows
+    /// of the query together.
+    pub(crate) reach_ticks: i64,
+}
+
+impl Materialized {
+    /// One past the last row of a stream or view with a log that it has taken in.
+    pub(crate) fn consumed(&self, stream: &str) -> u64 {
+        self.query.consumed(stream).max(self.from.get(stream).copied().unwrap_or(0))
+    }
+
+    /// No checkpoint of its query is written any more: its files are about to go.
+    pub(crate) async fn stop_checkpoints(&self) {
+        let Some(checkpoints) = self.checkpoints.clone() else { return };
+        if let Err(error) = tokio::task::spawn_blocking(move || checkpoints.stop()).await {
+            tracing::error!(name = self.name, %error, "checkpoints could not be stopped");
+        }
+    }
 }
 
 impl Object {
@@ -86,8 +123,13 @@ impl Object {
 }
 
 impl Catalog {
-    pub(crate) fn new(schema: Arc<MemorySchemaProvider>) -> Self {
-        Self { schema, objects: Mutex::default(), broken: Mutex::default() }
+    pub(crate) fn new(schema: Arc<Tables>) -> Self {
+        Self {
+            schema,
+            objects: Mutex::default(),
+            broken: Mutex::default(),
+            rebuilding: Mutex::default(),
+        }
     }
 
     /// Adds an object and what the planner scans for it.
@@ -105,6 +147,59 @@ impl Catalog {
         self.schema.register_table(name.to_owned(), provider).map_err(from_datafusion)?;
         objects.insert(name.to_owned(), Entry { object, text: text.to_owned(), reads });
         Ok(())
+    }
+
+    /// Puts another materialized view in the place of `old`, at once. `commit` makes it durable;
+    /// what it gives is given back.
+    ///
+    /// # Errors
+    /// When the old one is gone or somebody reads it, and as `commit`; nothing has changed then.
+    pub(crate) fn switch<T>(
+        &self,
+        old: &Arc<Materialized>,
+        object: Object,
+        provider: Arc<dyn TableProvider>,
+        (text, reads): (&str, Vec<String>),
+        commit: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let name = &old.name;
+        let mut objects = self.objects.lock();
+        let there = objects.get(name).is_some_and(
+            |e| matches!(&e.object, Object::Materialized(view) if Arc::ptr_eq(view, old)),
+        );
+        if !there {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("\"{name}\" was dropped while it was rebuilt"),
+            ));
+        }
+        if let Some((reader, _)) = objects.iter().find(|(_, e)| e.reads.contains(name)) {
+            return Err(read_by(name, reader));
+        }
+        let committed = commit()?;
+        self.schema.switch(name, provider);
+        objects.insert(name.clone(), Entry { object, text: text.to_owned(), reads });
+        Ok(committed)
+    }
+
+    /// Says that a view is being rebuilt, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// When it is being rebuilt already.
+    pub(crate) fn rebuilding(self: &Arc<Self>, name: &str) -> Result<Rebuilding> {
+        if !self.rebuilding.lock().insert(name.to_owned()) {
+            return Err(Error::new(
+                ErrorKind::Exists,
+                format!("\"{name}\" is being rebuilt already"),
+            )
+            .with_hint("Stop the other statement, or wait for it."));
+        }
+        Ok(Rebuilding { catalog: Arc::clone(self), name: name.to_owned() })
+    }
+
+    /// Whether a view is being rebuilt.
+    pub(crate) fn is_rebuilding(&self, name: &str) -> bool {
+        self.rebuilding.lock().contains(name)
     }
 
     /// Whether anything has this name.
@@ -175,6 +270,11 @@ impl Catalog {
             }
             None => Err(self.missing("materialized view", name)),
         }
+    }
+
+    /// The streams and views that an object reads.
+    pub(crate) fn reads(&self, name: &str) -> Vec<String> {
+        self.objects.lock().get(name).map(|e| e.reads.clone()).unwrap_or_default()
     }
 
     /// Who reads an object.
@@ -261,6 +361,12 @@ impl Catalog {
             None => error.with_hint(format!("There are: {}.", known.join(", "))),
         }
     }
+}
+
+/// The error of replacing what is read.
+pub(crate) fn read_by(name: &str, reader: &str) -> Error {
+    Error::sql(format!("\"{name}\" is read by \"{reader}\""))
+        .with_hint(format!("Drop \"{reader}\" first, or give the new one another name."))
 }
 
 /// The error for a name that is taken.

@@ -22,6 +22,7 @@ use crate::engine::{Parts, register_schema};
 use crate::query::intake::display_micros;
 use crate::query::shared::Status;
 use crate::stream::Feed;
+use crate::stream::log::StreamLog;
 use crate::stream::table::outside;
 
 /// The name of the schema.
@@ -120,6 +121,12 @@ fn table(columns: Vec<(&str, ArrayRef, bool)>) -> Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
 }
 
+/// The rows that a log holds: all that came, less those that retention dropped.
+fn held(log: &StreamLog) -> u64 {
+    let state = log.state();
+    state.rows - state.first
+}
+
 fn streams(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
     let all: Vec<_> = catalog
         .definitions()
@@ -150,7 +157,19 @@ fn streams(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
             Arc::new(
                 all.iter()
                     .map(|(_, s, _)| match &s.feed {
-                        Feed::Push(push) => Some(push.log.state().rows),
+                        Feed::Push(push) => Some(held(&push.log)),
+                        Feed::Source(_) | Feed::View(_) => None,
+                    })
+                    .collect::<UInt64Array>(),
+            ),
+            true,
+        ),
+        (
+            "dropped_rows",
+            Arc::new(
+                all.iter()
+                    .map(|(_, s, _)| match &s.feed {
+                        Feed::Push(push) => Some(push.log.state().first),
                         Feed::Source(_) | Feed::View(_) => None,
                     })
                     .collect::<UInt64Array>(),
@@ -180,14 +199,24 @@ fn views(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
         ),
         (
             "status",
-            maybe_text(all.iter().map(|v| kept(&v.1).map(|view| view.query.status().name()))),
+            maybe_text(all.iter().map(|v| {
+                let status = kept(&v.1)?.query.status().name();
+                Some(if catalog.is_rebuilding(&v.0) { "rebuilding" } else { status })
+            })),
             true,
         ),
         (
             "rows",
             Arc::new(
+                all.iter().map(|v| kept(&v.1).map(|view| held(&view.log))).collect::<UInt64Array>(),
+            ),
+            true,
+        ),
+        (
+            "dropped_rows",
+            Arc::new(
                 all.iter()
-                    .map(|v| kept(&v.1).map(|view| view.log.state().rows))
+                    .map(|v| kept(&v.1).map(|view| view.log.state().first))
                     .collect::<UInt64Array>(),
             ),
             true,

@@ -135,6 +135,31 @@ impl Definitions {
         Ok(added)
     }
 
+    /// A new definition that is in no file yet, with an id and a folder of its own.
+    pub(crate) fn reserve(&self, name: &str, kind: Kind, sql: &str) -> Definition {
+        let mut state = self.state.lock();
+        let id = state.next_id;
+        state.next_id += 1;
+        let dir = numbered(encode_name(name), id);
+        Definition { id, name: name.into(), kind, sql: sql.into(), dir }
+    }
+
+    /// Puts a reserved definition in the place of the one of its name, in one step. Gives the
+    /// old one.
+    ///
+    /// # Errors
+    /// When the file cannot be written; then nothing has changed.
+    pub(crate) fn commit(&self, reserved: &Definition) -> Result<Option<Definition>> {
+        let mut state = self.state.lock();
+        let mut new = state.clone();
+        let at = new.objects.iter().position(|o| o.name == reserved.name);
+        let old = at.map(|at| new.objects.remove(at));
+        new.objects.push(reserved.clone());
+        self.write(&new)?;
+        *state = new;
+        Ok(old)
+    }
+
     /// Removes objects (those that there are), in one step; their folders are the caller's.
     ///
     /// # Errors
@@ -155,17 +180,15 @@ impl Definitions {
     }
 
     fn choose_dir(&self, state: &State, name: &str, id: u64) -> Result<String> {
-        let mut dir = encode_name(name);
+        let dir = encode_name(name);
         let long = dir.len() > DIR_BYTES_MAX;
-        // Encoded names are ASCII.
-        dir.truncate(DIR_BYTES_MAX);
         let mut taken = state.objects.iter().any(|o| o.dir == dir);
         for folder in FOLDERS {
             let folder = self.directory.join(folder);
             let names = self.files.list(&folder).map_err(|e| io_error("list", &folder, e))?;
             taken |= names.contains(&dir);
         }
-        Ok(if long || taken { format!("{dir}.{id}") } else { dir })
+        Ok(if long || taken { numbered(dir, id) } else { dir })
     }
 
     fn write(&self, state: &State) -> Result<()> {
@@ -203,6 +226,13 @@ impl Definitions {
         }
         Ok(state)
     }
+}
+
+/// The name of a folder that no other object has.
+fn numbered(mut dir: String, id: u64) -> String {
+    // Encoded names are ASCII.
+    dir.truncate(DIR_BYTES_MAX);
+    format!("{dir}.{id}")
 }
 
 impl State {
@@ -274,6 +304,20 @@ mod tests {
         assert_eq!((w.id, w.dir.as_str()), (4, "w.4"));
         let long = definitions.replace(&[], &"É".repeat(100), Kind::View, "").unwrap();
         assert!(long.dir.len() < 255 && long.dir.ends_with(".5"), "{}", long.dir);
+    }
+
+    #[test]
+    fn a_reserved_definition_is_there_when_it_is_committed() {
+        let tmp = tempfile::tempdir().unwrap();
+        let directory = DataDirectory::open(Arc::new(StdFiles), tmp.path()).unwrap();
+        let definitions = Definitions::open(&directory).unwrap();
+        let old = definitions.replace(&[], "v", Kind::MaterializedView, "old").unwrap();
+        let new = definitions.reserve("v", Kind::MaterializedView, "new");
+        let s = definitions.replace(&[], "s", Kind::Stream, "s").unwrap();
+        assert_eq!((old.id, new.id, s.id, new.dir.as_str()), (1, 2, 3, "v.2"));
+        assert_eq!(Definitions::open(&directory).unwrap().list(), [old.clone(), s.clone()]);
+        assert_eq!(definitions.commit(&new).unwrap(), Some(old));
+        assert_eq!(Definitions::open(&directory).unwrap().list(), [s, new]);
     }
 
     #[test]

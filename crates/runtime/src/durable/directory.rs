@@ -32,9 +32,9 @@ impl DataDirectory {
     /// Opens the data directory at `path`, or makes one of a new or empty directory.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] when another process has it open, or the file system fails;
-    /// [`ErrorKind::Config`] when the directory is of something else; [`ErrorKind::Data`] when its
-    /// format is not known; [`ErrorKind::Corrupt`] when `FORMAT` is damaged.
+    /// `Unavailable` when another process has it open, or the file system fails; `Config` when the
+    /// directory is of something else; `Data` when its format is not known; `Corrupt` when `FORMAT`
+    /// is damaged.
     pub(crate) fn open(files: Arc<dyn Files>, path: &Path) -> Result<Self> {
         files.create_dir(path).map_err(|e| io_error("create", path, e))?;
         refuse_foreign(&*files, path)?;

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use windrow_archive::{ArchiveTable, TableSpec};
+use windrow_archive::{ArchiveOptions, ArchiveTable, TableSpec};
 use windrow_core::{Clock, Error, ErrorKind, Result, Watermark};
 
 use crate::durable::checkpoint::{Checkpoints, Stamp};
@@ -89,6 +89,21 @@ impl Store {
     /// When it cannot be written.
     pub(crate) fn record(&self, name: &str, kind: Kind, sql: &str) -> Result<Definition> {
         self.definitions.replace(&[name], name, kind, sql)
+    }
+
+    /// A definition that is not in the catalog yet: what is kept for it is swept away at the next
+    /// opening, unless it is [committed](Self::commit).
+    pub(crate) fn reserve(&self, name: &str, kind: Kind, sql: &str) -> Definition {
+        self.definitions.reserve(name, kind, sql)
+    }
+
+    /// Makes a reserved definition durable, in the place of the one of its name, which is given
+    /// back. Its files are the caller's.
+    ///
+    /// # Errors
+    /// When it cannot be written; the old one is there then.
+    pub(crate) fn commit(&self, definition: &Definition) -> Result<Option<Definition>> {
+        self.definitions.commit(definition)
     }
 
     /// Forgets a definition, then what was kept for it.
@@ -267,7 +282,11 @@ impl Store {
             fingerprint: definition.sql.clone(),
         };
         let storage = self.place.archive(folder, &definition.dir)?;
-        let table = ArchiveTable::open(storage, spec, Arc::clone(&self.clock)).await?;
+        // People look for single keys in finished windows; history is read by time.
+        let options =
+            ArchiveOptions { bloom_filters: folder == VIEWS, ..ArchiveOptions::default() };
+        let clock = Arc::clone(&self.clock);
+        let table = ArchiveTable::open_with(storage, spec, options, clock).await?;
         Ok(Arc::new(table))
     }
 

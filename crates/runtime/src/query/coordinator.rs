@@ -8,7 +8,7 @@ use arrow::record_batch::RecordBatch;
 use windrow_core::{ErrorKind, Result, Watermark};
 use windrow_sql::leaf::LeafId;
 
-use crate::query::cut::TapState;
+use crate::query::cut::{Counts, InputCut, QueryCut, TapState, cut_taps};
 use crate::query::keeper::Keeper;
 use crate::query::output::Output;
 use crate::query::progress::SharedProgress;
@@ -23,6 +23,21 @@ pub(crate) enum Root {
     Stage(Box<StageRun>),
     /// Rows that pass: workers send them out themselves, only nested stages are stepped here.
     Rows { nested: Vec<(LeafId, StageRun)>, prepare: Arc<PlanRunner> },
+}
+
+impl Root {
+    /// The state of all window operators, those of nested stages first.
+    ///
+    /// # Errors
+    /// When an aggregate cannot give its state.
+    pub(crate) fn cut(&mut self, into: &mut Vec<InputCut>) -> Result<()> {
+        match self {
+            Self::Stage(stage) => stage.cut(into),
+            Self::Rows { nested, .. } => {
+                nested.iter_mut().try_for_each(|(_, stage)| stage.cut(into))
+            }
+        }
+    }
 }
 
 /// A progress, and the one that takes its place.
@@ -145,6 +160,17 @@ async fn send(shared: &Shared, output: &Output, rows: Vec<RecordBatch>) -> Resul
 }
 
 impl Coordinator {
+    /// The state before the first micro-batch.
+    ///
+    /// # Errors
+    /// When the state cannot be cut.
+    pub(crate) fn first_cut(&mut self) -> Result<QueryCut> {
+        let mut inputs = vec![];
+        self.root.cut(&mut inputs)?;
+        let (counts, late) = (Counts::default(), vec![]);
+        Ok(QueryCut { inputs, taps: cut_taps(&self.taps), counts, late })
+    }
+
     /// Queries that start together read one scan's progress: `(old, new)`.
     pub(crate) fn replace_progress(&mut self, replaced: &[Replaced]) {
         replace(&mut self.scans, replaced);

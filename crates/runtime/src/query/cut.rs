@@ -45,6 +45,8 @@ pub(crate) struct InputCut {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TapCut {
     pub(crate) stream: String,
+    /// Where it began to read a log; `None`: at the beginning.
+    pub(crate) began: Option<u64>,
     /// Windows over its rows may be closed up to here, in ticks.
     pub(crate) hold: i64,
     pub(crate) positions: Positions,
@@ -94,6 +96,7 @@ pub(crate) struct InputState {
 #[derive(Debug)]
 pub(crate) struct TapState {
     pub(crate) stream: String,
+    began: Option<u64>,
     /// What was read before a restart.
     pub(crate) from: Positions,
     /// Windows were closed up to here before a restart, whatever a partition's own watermark.
@@ -107,12 +110,13 @@ pub(crate) struct TapState {
 }
 
 impl TapState {
-    /// A leaf that is read from its beginning.
-    pub(crate) fn new(stream: &str) -> Self {
+    /// A leaf that is read from its beginning, or from an offset of its log on.
+    pub(crate) fn new(stream: &str, began: Option<u64>) -> Self {
         Self::resumed(TapCut {
             stream: stream.to_owned(),
+            began,
             hold: Watermark::NONE.ticks(),
-            positions: Positions::default(),
+            positions: began.map_or_else(Positions::default, Positions::behind),
         })
     }
 
@@ -120,6 +124,7 @@ impl TapState {
     pub(crate) fn resumed(cut: TapCut) -> Self {
         Self {
             stream: cut.stream,
+            began: cut.began,
             hold: Watermark::at(cut.hold),
             positions: Mutex::new(cut.positions.clone()),
             from: cut.positions,
@@ -167,6 +172,7 @@ impl TapState {
         let hold = self.progress.get().map_or(self.hold, |p| p.lock().watermark());
         TapCut {
             stream: self.stream.clone(),
+            began: self.began,
             hold: hold.advance(self.hold).ticks(),
             positions: self.positions.lock().clone(),
         }

@@ -97,12 +97,7 @@ impl Keeper {
     ) -> Result<QueryCut> {
         let _nobody_inside = shared.gate.write().await;
         let mut inputs = vec![];
-        match root {
-            Root::Stage(stage) => stage.cut(&mut inputs)?,
-            Root::Rows { nested, .. } => {
-                nested.iter_mut().try_for_each(|(_, stage)| stage.cut(&mut inputs))?;
-            }
-        }
+        root.cut(&mut inputs)?;
         let state = shared.state.lock().clone();
         let counts = Counts {
             rows: shared.ledger.total(),

@@ -40,6 +40,8 @@ pub(crate) struct Scan {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
+    /// Rows of the history that are counted and not read yet.
+    pub(crate) unread: AtomicU64,
     /// Type of the event-time column, for display.
     pub(crate) time_type: Option<DataType>,
 }
@@ -60,6 +62,17 @@ pub(crate) struct Counters {
     pub(crate) rows: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) bytes_total: AtomicU64,
+    /// Rows read of what was there when it was opened, where bytes are not known.
+    pub(crate) history: AtomicU64,
+    /// All rows of that kind.
+    pub(crate) history_total: AtomicU64,
+}
+
+impl Counters {
+    /// How many rows of a split count as history: those of logs and generators.
+    fn history_of(split: &Split) -> u64 {
+        if split.bytes.is_some() { 0 } else { split.rows.unwrap_or(0) }
+    }
 }
 
 /// Splits that are read in order.
@@ -72,6 +85,8 @@ struct Lane {
     max: Option<i64>,
     /// Windows may already be closed by this watermark, whatever the partition's own.
     hold: Watermark,
+    /// Rows of the split's history that are not read yet.
+    history: u64,
 }
 
 /// How far a split was read before a restart, by the query that had read least of it.
@@ -92,6 +107,8 @@ impl Scan {
             result = Arc::clone(&self).read_all() => result,
             () = self.all_stopped() => Ok(()),
         };
+        let unread = self.unread.swap(0, Ordering::Relaxed);
+        self.counters.history_total.fetch_sub(unread, Ordering::Relaxed);
         if let Err(error) = result {
             let error = Arc::new(error);
             for tap in &self.taps {
@@ -274,10 +291,13 @@ impl Scan {
             for split in &splits {
                 let bytes = split.bytes.unwrap_or(0);
                 self.counters.bytes_total.fetch_add(bytes, Ordering::Relaxed);
+                let history = Counters::history_of(split);
+                self.counters.history_total.fetch_add(history, Ordering::Relaxed);
+                self.unread.fetch_add(history, Ordering::Relaxed);
             }
             let known = splits.iter().all(|s| s.event_times.is_some());
             if timed && !known {
-                lanes.push(Lane { partition: id, name, splits, max: None, hold });
+                lanes.push(Lane { partition: id, name, splits, max: None, hold, history: 0 });
                 continue;
             }
             let mut max = None;
@@ -289,6 +309,7 @@ impl Scan {
                     splits: vec![split],
                     max,
                     hold,
+                    history: 0,
                 });
                 max = max.max(end);
             }
@@ -364,7 +385,7 @@ impl Scan {
     ) -> Result<()> {
         let now = self.clock.now_micros();
         let explicit = batch.watermark;
-        let consumed = batch.offsets.end();
+        let (began, consumed) = (batch.offsets.start(), batch.offsets.end());
         let taken = self.intake.take(batch, now)?;
         self.bad_rows.keep(&self.stream, (lane.partition, &lane.name), &taken.bad);
         {
@@ -395,6 +416,7 @@ impl Scan {
         }
         let rows = taken.rows.num_rows() as u64 + taken.skipped;
         self.counters.rows.fetch_add(rows, Ordering::Relaxed);
+        self.count_history(lane, consumed.saturating_sub(began));
         if timed {
             lane.max = max;
         }
@@ -405,6 +427,17 @@ impl Scan {
         }
         tokio::task::yield_now().await;
         Ok(())
+    }
+
+    /// So many rows of the lane's split are read; those behind its history do not count.
+    fn count_history(&self, lane: &mut Lane, rows: u64) {
+        let rows = rows.min(lane.history);
+        lane.history -= rows;
+        // A scan that was stopped has given its history back already.
+        let less = |unread: u64| unread.checked_sub(rows);
+        if self.unread.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
+            self.counters.history.fetch_add(rows, Ordering::Relaxed);
+        }
     }
 
     fn end_split(&self, lane: &mut Lane, split: &Split, taps: &[TapWorker]) {
@@ -420,6 +453,7 @@ impl Scan {
         }
         self.progress.lock().finish(lane.partition, split.number);
         self.counters.bytes.fetch_add(split.bytes.unwrap_or(0), Ordering::Relaxed);
+        self.count_history(lane, u64::MAX);
         for tap in taps {
             tap.tap.shared.nudge();
         }

@@ -177,6 +177,16 @@ impl Shared {
         self.scans.lock().push((stream.to_owned(), Arc::clone(progress), read_before));
     }
 
+    /// Whether the query scans a stream.
+    pub(crate) fn reads(&self, stream: &str) -> bool {
+        self.scans.lock().iter().any(|(s, ..)| s == stream)
+    }
+
+    /// The progress of the scan that reads a stream for this query.
+    pub(crate) fn scan_of(&self, stream: &str) -> Option<SharedProgress> {
+        self.scans.lock().iter().find(|(s, ..)| s == stream).map(|(_, p, _)| Arc::clone(p))
+    }
+
     /// How far the query has taken in the log of a stream or view: one past the last offset.
     pub(crate) fn consumed(&self, stream: &str) -> u64 {
         let scans = self.scans.lock();

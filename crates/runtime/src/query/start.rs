@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -23,7 +24,7 @@ use crate::catalog::Catalog;
 use crate::engine::Parts;
 use crate::memory::{MeasuredStore, OperatorMemory};
 use crate::query::coordinator::{Coordinator, Replaced, Root};
-use crate::query::cut::{InputState, Resume, SavedLate, TapCut, TapState};
+use crate::query::cut::{InputState, QueryCut, Resume, SavedLate, TapCut, TapState};
 use crate::query::keeper::Keeper;
 use crate::query::output::Output;
 use crate::query::progress::{Progress, SharedProgress};
@@ -84,6 +85,8 @@ pub(crate) struct Wanted {
     pub(crate) late_to: Option<Arc<PushStream>>,
     /// Windows that end here or before are in the archive already.
     pub(crate) archived: Watermark,
+    /// Where streams and views with a log are read from, by name; others from the beginning.
+    pub(crate) from: BTreeMap<String, u64>,
     /// Makes checkpoints of it.
     pub(crate) keeper: Option<Keeper>,
     /// What it goes on from.
@@ -103,6 +106,7 @@ impl Wanted {
             push_ends: false,
             late_to,
             archived: Watermark::NONE,
+            from: BTreeMap::new(),
             keeper: None,
             resume: None,
         }
@@ -168,6 +172,16 @@ pub(crate) async fn ready(
         keeper,
     };
     Ok(Ready { coordinator, taps })
+}
+
+impl Ready {
+    /// The state of a query that has not begun: where it will begin.
+    ///
+    /// # Errors
+    /// Never in practice: there is no state yet.
+    pub(crate) fn first_cut(&mut self) -> Result<QueryCut> {
+        self.coordinator.first_cut()
+    }
 }
 
 /// Starts queries together: each stream that they read is read once for all of them.
@@ -238,7 +252,7 @@ fn scan(
     let delay = event_time.filter(|_| !explicit).map(|e| e.delay_ticks);
     let mut intake = stream.intake();
     intake.time = time.filter(|_| !explicit);
-    let source = stream.source(bounded);
+    let source = stream.source(bounded, None);
     if source.is_bounded() {
         intake.max_future_skew_micros = None;
     }
@@ -290,6 +304,7 @@ fn scan(
         clock: Arc::clone(&parts.clock),
         limits: parts.limits.clone(),
         counters: Arc::clone(&parts.counters),
+        unread: AtomicU64::new(0),
         time_type: event_time.map(|e| stream.schema.schema().field(e.index).data_type().clone()),
     }
 }
@@ -417,7 +432,9 @@ impl Builder<'_> {
 
     /// Where a leaf begins.
     fn tap_state(&mut self, stream: &str) -> Result<TapState> {
-        let Some(going) = &mut self.resume else { return Ok(TapState::new(stream)) };
+        let Some(going) = &mut self.resume else {
+            return Ok(TapState::new(stream, self.wanted.from.get(stream).copied()));
+        };
         let cut = going.taps.next().filter(|tap| tap.stream == stream);
         let state = TapState::resumed(
             cut.ok_or_else(|| Error::internal("a checkpoint has other streams than its query"))?,

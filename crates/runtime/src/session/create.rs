@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::common::DFSchema;
 use datafusion::logical_expr::{DdlStatement, Expr as PlanExpr, LogicalPlan};
 use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::helpers::stmt_create_table::CreateTableBuilder;
@@ -12,40 +12,33 @@ use datafusion::sql::sqlparser::ast::{
     BinaryOperator, ColumnDef, ColumnOption, Expr, ExprWithAlias, Ident, ObjectName,
 };
 use windrow_connectors::{ConnectorEnv, Declared, open_source};
-use windrow_core::time::{nanos_to_ticks, time_unit};
-use windrow_core::{Error, EventTimeColumn, Place, Result, Source, StreamSchema};
+use windrow_core::time::{nanos_to_ticks, ticks_per_second, time_unit};
+use windrow_core::{Error, EventTimeColumn, Result, Source, StreamSchema};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::parse::{CreateStream, OptionItem, WatermarkClause};
 
-use crate::catalog::{Object, exists, plain_name};
+use crate::catalog::{Object, exists, plain_name, read_by};
 use crate::durable::definitions::{Definition, Kind};
-use crate::durable::wal::Durability;
 use crate::query::intake::Intake;
+use crate::session::stream_options::{
+    EngineOptions, durability, engine_options, interval_nanos, no_options, no_push_options,
+    timeless,
+};
 use crate::session::{Outcome, Session};
 use crate::stream::generated::{Column, Columns, GeneratedSource};
 use crate::stream::log::StreamLog;
 use crate::stream::push::PushStream;
+use crate::stream::retention::Retention;
+use crate::stream::spill::Spiller;
 use crate::stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
-
-/// The options that belong to the engine, whatever the connector.
-const STREAM_OPTIONS: &[&str] = &["connector", "durability", "idle_timeout", "max_future_skew"];
-
-/// What the engine itself reads of a stream's options.
-#[derive(Debug, Default)]
-struct EngineOptions {
-    connector: Option<String>,
-    idle_timeout: Option<Duration>,
-    max_future_skew_micros: Option<i64>,
-    durability: Option<String>,
-    /// What is left for the connector.
-    rest: Vec<(String, String)>,
-}
 
 /// A stream before it is given a place for its rows.
 struct StreamColumns {
     schema: StreamSchema,
     source: Option<Arc<dyn Source>>,
     columns: Option<Columns>,
+    /// What it is a replay of.
+    reads: Vec<String>,
 }
 
 impl Session {
@@ -56,9 +49,13 @@ impl Session {
         }
         let options = engine_options(&create.options)?;
         let columns = self.stream_columns(&name, &create, &options).await?;
+        if let (Some((_, place)), None) = (options.retention, columns.schema.event_time()) {
+            return Err(timeless(&name).with_place(place));
+        }
         if create.or_replace {
             self.replace(&name).await?;
         }
+        let reads = columns.reads.clone();
         let definition = self.record(&name, Kind::Stream, text)?;
         let stream = self.new_stream(&name, columns, options, definition.as_ref()).await;
         let stream = Arc::new(self.or_forget(&name, stream)?);
@@ -67,7 +64,7 @@ impl Session {
             Some(_) => "CREATE STREAM".to_owned(),
             None => "CREATE STREAM (no watermark: no windows with EMIT over it)".to_owned(),
         };
-        self.engine.catalog.add(&name, Object::Stream(stream), relation, (text, vec![]))?;
+        self.engine.catalog.add(&name, Object::Stream(stream), relation, (text, reads))?;
         Ok(Outcome::Done(said))
     }
 
@@ -78,6 +75,20 @@ impl Session {
         create: &CreateStream,
         options: &EngineOptions,
     ) -> Result<StreamColumns> {
+        if options.is_replay() {
+            no_push_options(options)?;
+            let (source, schema, of) = self.replay(create, &options.rest)?;
+            if of == name {
+                return Err(Error::sql(format!("stream \"{name}\" would replay itself")));
+            }
+            let source: Arc<dyn Source> = Arc::new(source);
+            return Ok(StreamColumns {
+                schema,
+                source: Some(source),
+                columns: None,
+                reads: vec![of],
+            });
+        }
         let columns = match create.columns.as_slice() {
             [] => None,
             columns => Some(self.declared_columns(columns).await?),
@@ -86,11 +97,7 @@ impl Session {
             Some(connector) => {
                 let source = self.open(connector, create, options, columns.as_ref()).await?;
                 let schema = source.schema();
-                if let Some(durability) = &options.durability {
-                    return Err(Error::config(format!(
-                        "durability = '{durability}' is for streams without a connector"
-                    )));
-                }
+                no_push_options(options)?;
                 (Some(source), schema)
             }
             None => {
@@ -111,7 +118,7 @@ impl Session {
                 Some(clause) => e.with_place(clause.place),
                 None => e,
             })?;
-        Ok(StreamColumns { schema, source: feed_source, columns })
+        Ok(StreamColumns { schema, source: feed_source, columns, reads: vec![] })
     }
 
     async fn new_stream(
@@ -122,15 +129,27 @@ impl Session {
         definition: Option<&Definition>,
     ) -> Result<Stream> {
         let parts = &self.engine.parts;
-        let StreamColumns { schema, source, columns } = columns;
-        // A generator that begins now begins at another time after a restart.
-        let begins_now = options.rest.iter().any(|(_, value)| value.eq_ignore_ascii_case("now"));
+        let StreamColumns { schema, source, columns, .. } = columns;
+        // A generator that begins now begins at another time after a restart, and a replay may
+        // have more to read.
+        let begins_now = options.is_replay()
+            || options.rest.iter().any(|(_, value)| value.eq_ignore_ascii_case("now"));
         let feed = match source {
             Some(source) => Feed::Source(source),
             None => {
                 let columns = columns.filter(Columns::any_generated).map(Arc::new);
                 Feed::Push(self.push_stream(name, &schema, columns, &options, definition).await?)
             }
+        };
+        let retention = match (&feed, options.retention) {
+            (Feed::Push(push), Some((keep, place))) => {
+                let log = (&push.log, push.spiller.as_ref());
+                Some(
+                    self.retention((name, name), log, &schema, keep)
+                        .map_err(|e| e.with_place(place))?,
+                )
+            }
+            _ => None,
         };
         let replayable = match &feed {
             Feed::Push(push) => push.wal.is_some(),
@@ -144,6 +163,7 @@ impl Session {
             replayable,
             idle_timeout: options.idle_timeout,
             max_future_skew_micros: options.max_future_skew_micros,
+            retention,
             connector: options.connector.unwrap_or_else(|| "push".to_owned()),
             bad_rows: Arc::clone(&parts.bad_rows),
             clock: Arc::clone(&parts.clock),
@@ -175,7 +195,7 @@ impl Session {
                 self.engine.keep(name, Arc::clone(&spiller));
                 (kept.log, Some((wal, spiller)))
             }
-            _ => (StreamLog::new(Arc::clone(schema.schema()), name, &parts.limits), None),
+            _ => (StreamLog::in_memory(Arc::clone(schema.schema()), name, &parts.limits), None),
         };
         let (bad_rows, clock) = (Arc::clone(&parts.bad_rows), Arc::clone(&parts.clock));
         let push = PushStream::new(name.to_owned(), log, intake, bad_rows, clock, columns);
@@ -183,6 +203,28 @@ impl Session {
             Some((wal, spiller)) => push.with_wal(wal, spiller, &parts.limits),
             None => push,
         }))
+    }
+
+    /// What lets go of the old rows of a log, which begins now; the engine knows it by `key`.
+    pub(super) fn retention(
+        &self,
+        (name, key): (&str, &str),
+        log: (&Arc<StreamLog>, Option<&Arc<Spiller>>),
+        schema: &StreamSchema,
+        keep: Duration,
+    ) -> Result<Arc<Retention>> {
+        let Some(time) = schema.event_time() else {
+            return Err(timeless(name));
+        };
+        let unit = time_unit(schema.schema().field(time.index).data_type());
+        let per_second = unit.map_or(1, ticks_per_second);
+        // Rather a tick too much than one too few.
+        let ticks =
+            (keep.as_nanos() * u128::from(per_second.unsigned_abs())).div_ceil(1_000_000_000);
+        let ticks = i64::try_from(ticks).unwrap_or(i64::MAX);
+        let retention = Retention::new(name, log, time.index, ticks);
+        self.engine.retain(key, &retention);
+        Ok(retention)
     }
 
     /// Makes a definition durable, where there is a data directory. While an engine is opened the
@@ -294,7 +336,11 @@ impl Session {
     }
 
     /// `WATERMARK FOR column AS column - INTERVAL …`.
-    fn event_time(&self, schema: &SchemaRef, clause: &WatermarkClause) -> Result<EventTimeColumn> {
+    pub(super) fn event_time(
+        &self,
+        schema: &SchemaRef,
+        clause: &WatermarkClause,
+    ) -> Result<EventTimeColumn> {
         let name = ident_name(&clause.column);
         let Some((index, field)) = schema.column_with_name(&name) else {
             let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
@@ -316,7 +362,7 @@ impl Session {
             })?,
         };
         // A delay that is no whole number of ticks rounds up: it may be longer, never shorter.
-        let tick = 1_000_000_000 / i128::from(windrow_core::time::ticks_per_second(unit));
+        let tick = 1_000_000_000 / i128::from(ticks_per_second(unit));
         let whole = nanos + (tick - nanos.rem_euclid(tick)) % tick;
         Ok(EventTimeColumn { index, delay_ticks: nanos_to_ticks(whole, unit)? })
     }
@@ -382,8 +428,7 @@ impl Session {
             return Ok(());
         }
         if let [reader, ..] = catalog.readers(name).as_slice() {
-            return Err(Error::sql(format!("\"{name}\" is read by \"{reader}\""))
-                .with_hint(format!("Drop \"{reader}\" first, or give the new one another name.")));
+            return Err(read_by(name, reader));
         }
         self.engine.let_go(name).await;
         catalog.remove(name)
@@ -417,7 +462,7 @@ impl Session {
         }
         let push = Arc::new(PushStream::new(
             name.to_owned(),
-            StreamLog::new(Arc::clone(from.schema.schema()), name, &parts.limits),
+            StreamLog::in_memory(Arc::clone(from.schema.schema()), name, &parts.limits),
             Intake { time: None, valid: i64::MIN..=i64::MAX, max_future_skew_micros: None },
             Arc::clone(&parts.bad_rows),
             Arc::clone(&parts.clock),
@@ -431,6 +476,7 @@ impl Session {
             max_future_skew_micros: None,
             connector: "push".to_owned(),
             replayable: false,
+            retention: None,
             bad_rows: Arc::clone(&parts.bad_rows),
             clock: Arc::clone(&parts.clock),
         });
@@ -448,80 +494,8 @@ fn ident_name(ident: &Ident) -> String {
     }
 }
 
-/// Takes the engine's own options out of `WITH (…)`.
-fn engine_options(options: &[OptionItem]) -> Result<EngineOptions> {
-    let mut found = EngineOptions::default();
-    for OptionItem { key, value, place } in options {
-        match key.as_str() {
-            "connector" => found.connector = Some(value.clone()),
-            "idle_timeout" => found.idle_timeout = Some(duration(key, value, *place)?),
-            "max_future_skew" => {
-                let skew = duration(key, value, *place)?;
-                found.max_future_skew_micros = i64::try_from(skew.as_micros()).ok();
-            }
-            "durability" => {
-                found.durability = Some(value.to_lowercase());
-                durability(&found).map_err(|e| e.with_place(*place))?;
-            }
-            _ => found.rest.push((key.clone(), value.clone())),
-        }
-    }
-    Ok(found)
-}
-
-/// How durable a push stream's rows are; `None`: in memory only.
-fn durability(options: &EngineOptions) -> Result<Option<Durability>> {
-    match options.durability.as_deref() {
-        None | Some("fsync") => Ok(Some(Durability::Fsync)),
-        Some("os") => Ok(Some(Durability::Os)),
-        Some("memory") => Ok(None),
-        Some(other) => Err(Error::config(format!("durability = '{other}' is not known")).with_hint(
-            "Known: 'fsync' (survives a power failure), 'os' (survives a crash of Windrow), 'memory'.",
-        )),
-    }
-}
-
-fn no_options(options: &EngineOptions, name: &str) -> Result<()> {
-    match options.rest.first() {
-        None => Ok(()),
-        Some((key, _)) => Err(Error::config(format!(
-            "unknown option \"{key}\" of stream \"{name}\", which has no connector"
-        ))
-        .with_hint(format!("Known options: {}.", STREAM_OPTIONS.join(", ")))),
-    }
-}
-
-fn duration(key: &str, value: &str, place: Place) -> Result<Duration> {
-    let interval = ScalarValue::try_from_string(
-        value.to_owned(),
-        &arrow::datatypes::DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano),
-    );
-    let nanos = interval.ok().and_then(|i| interval_nanos(&i)).and_then(|n| u64::try_from(n).ok());
-    nanos.map(Duration::from_nanos).ok_or_else(|| {
-        Error::config(format!("option \"{key}\" is not an interval: '{value}'"))
-            .with_place(place)
-            .with_hint(format!("Write {key} = '5 seconds'."))
-    })
-}
-
-/// An interval in nanoseconds; days have 24 hours, months have no length.
-fn interval_nanos(value: &ScalarValue) -> Option<i128> {
-    const DAY: i128 = 24 * 3_600 * 1_000_000_000;
-    match value {
-        ScalarValue::IntervalMonthDayNano(Some(i))
-            if i.months == 0 && i128::from(i.nanoseconds) + i128::from(i.days) * DAY >= 0 =>
-        {
-            Some(i128::from(i.days) * DAY + i128::from(i.nanoseconds))
-        }
-        ScalarValue::IntervalDayTime(Some(i)) => {
-            Some(i128::from(i.days) * DAY + i128::from(i.milliseconds) * 1_000_000)
-        }
-        _ => None,
-    }
-}
-
 /// Puts an error that names an option at that option.
-fn place_of_option(error: Error, options: &[OptionItem]) -> Error {
+pub(super) fn place_of_option(error: Error, options: &[OptionItem]) -> Error {
     let named = options.iter().find(|o| error.message().contains(&format!("\"{}\"", o.key)));
     match named {
         Some(option) => error.with_place(option.place),

@@ -1,38 +1,55 @@
 //! `CREATE [MATERIALIZED] VIEW`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::catalog::view::ViewTable;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
-use windrow_core::{Error, EventTimeColumn, Result, StreamSchema, Watermark};
-use windrow_sql::parse::{CreateView, OptionItem};
-use windrow_sql::plan::{ContinuousPlan, Flow, LeafSource, continuous, plan_query};
+use windrow_core::{Error, EventTimeColumn, Place, Result, StreamSchema, Watermark};
+use windrow_sql::diagnostics::from_datafusion;
+use windrow_sql::parse::CreateView;
+use windrow_sql::plan::{
+    ContinuousPlan, Flow, LeafSource, StreamRelation, WindowAssign, continuous, plan_query,
+};
 
-use crate::catalog::{Materialized, Object, plain_name};
-use crate::durable::checkpoint::{Checkpoints, Newest, Stamp};
+use crate::catalog::{Materialized, Object, plain_name, read_by};
 use crate::durable::definitions::{Definition, Kind};
-use crate::query::cut::Resume;
-use crate::query::keeper::Keeper;
 use crate::query::output::Output;
 use crate::query::shared::Status;
-use crate::query::start::{Wanted, ready};
+use crate::query::start::{Ready, Wanted, ready};
+use crate::session::kept_view::{KeptView, ViewParts};
 use crate::session::query::streams_read;
+use crate::session::stream_options::timeless;
+use crate::session::view_options::ViewOptions;
 use crate::session::{Outcome, Session};
-use crate::stream::log::StreamLog;
 use crate::stream::push::PushStream;
-use crate::stream::spill::Spiller;
 use crate::stream::{Feed, Stream, TAILS_MAX};
 
-const VIEW_OPTIONS: &[&str] = &["start"];
-
-/// A materialized view before it runs.
-struct NewView {
-    name: String,
-    reads: Vec<String>,
+/// A materialized view before it is made.
+pub(super) struct NewView {
+    pub(super) name: String,
+    pub(super) reads: Vec<String>,
     late_to: Option<Arc<PushStream>>,
-    text: String,
+    pub(super) text: String,
     /// Its query, as the bounded form has it.
     bounded: LogicalPlan,
+    /// Where it begins to read logs, if not at their beginning.
+    from: BTreeMap<String, u64>,
+    /// It begins behind what its streams hold when it is made.
+    starts_late: bool,
+    retention: Option<(Duration, Place)>,
+}
+
+/// A materialized view before it runs.
+pub(super) struct Made {
+    pub(super) view: Arc<Materialized>,
+    /// What the planner scans.
+    pub(super) relation: Arc<StreamRelation>,
+    pub(super) query: Ready,
+    /// Its windows that end here or before are in the archive already.
+    archived: Watermark,
 }
 
 impl Session {
@@ -63,15 +80,40 @@ impl Session {
             self.engine.catalog.add(&name, Object::View, table, (text, reads))?;
             return Ok(Outcome::Done(said));
         }
-        view_options(&create.options)?;
+        let options = ViewOptions::read(&create.options)?;
+        let plan = options.begin(plan)?;
+        let from = self.start_offsets(&options, &reads).await?;
         let bounded = plan.clone();
         let plan = continuous(&self.state(), plan, &create.query.tail)?;
+        if let (Some((_, place)), true) = (options.retention, plan.event_times.is_empty()) {
+            return Err(timeless(&name).with_place(place));
+        }
+        let old = match self.engine.catalog.get(&name) {
+            Some(Object::Materialized(old)) => Some(old),
+            _ => None,
+        };
+        if let (Some(_), Some(reader)) = (&old, self.engine.catalog.readers(&name).first()) {
+            return Err(read_by(&name, reader));
+        }
+        if let (Some(_), Some(late)) = (&old, &create.query.tail.late_data_to) {
+            self.refuse_doubled(&plain_name(late)?)?;
+        }
         let late_to = self.late_to(&create.query.tail, &reads)?;
-        if create.or_replace {
-            self.replace(&name).await?;
+        let view = NewView {
+            name: name.clone(),
+            reads,
+            late_to,
+            text: text.to_owned(),
+            bounded,
+            from,
+            starts_late: options.starts_late(),
+            retention: options.retention,
+        };
+        if let Some(old) = old {
+            self.rebuild(view, plan, old).await?;
+            return Ok(Outcome::Done(said));
         }
         let definition = self.record(&name, Kind::MaterializedView, text)?;
-        let view = NewView { name: name.clone(), reads, late_to, text: text.to_owned(), bounded };
         let started = self.start_view(view, plan, definition).await;
         self.or_forget(&name, started)?;
         Ok(Outcome::Done(said))
@@ -83,32 +125,84 @@ impl Session {
         plan: ContinuousPlan,
         definition: Option<Definition>,
     ) -> Result<()> {
-        let NewView { name, reads, late_to, text, bounded } = view;
+        let (name, text) = (view.name.clone(), view.text.clone());
+        let made = self.make_view(&name, view, plan, definition).await;
+        let Made { view, relation, query, archived } = match made {
+            Ok(made) => made,
+            Err(error) => {
+                // What was begun for it must not run on.
+                self.engine.let_go(&name).await;
+                return Err(error);
+            }
+        };
+        let (shared, reads) = (Arc::clone(&view.query), view.reads.clone());
+        let has_checkpoints = view.checkpoints.is_some();
+        let object = Object::Materialized(view);
+        self.engine.catalog.add(&name, object, relation, (&text, reads))?;
+        if archived == Watermark::END {
+            // All its windows are in the archive, and no more will come.
+            shared.state.lock().watermark = archived;
+            shared.finish(Status::Finished);
+        } else {
+            self.engine.start_later(query);
+            if has_checkpoints {
+                self.engine.keep_checkpoints(shared);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a view with its log and its query. Nobody sees it yet and nothing runs but what
+    /// archives and retains its log, which the engine knows by `key`.
+    pub(super) async fn make_view(
+        &self,
+        key: &str,
+        view: NewView,
+        plan: ContinuousPlan,
+        definition: Option<Definition>,
+    ) -> Result<Made> {
+        let NewView { name, reads, late_to, bounded, from, starts_late, retention, .. } = view;
         let parts = &self.engine.parts;
         let catalog = &self.engine.catalog;
         let event_times = plan.event_times.clone();
         let event_time =
             event_times.first().map(|e| EventTimeColumn { index: e.column, delay_ticks: 0 });
-        let KeptView { log, archived, spiller, checkpoints, resume } =
-            self.kept_view(&name, &reads, &plan, (definition, late_to.is_some())).await?;
+        let view_parts = ViewParts {
+            name: &name,
+            key,
+            reads: &reads,
+            plan: &plan,
+            has_late_to: late_to.is_some(),
+            starts_late,
+            reach_ticks: reach(&bounded)?,
+        };
+        let kept = self.kept_view(&view_parts, definition).await?;
+        let reach_ticks = view_parts.reach_ticks;
+        let from = kept.began(from);
+        let keeper = self.keeper(&kept);
+        let KeptView { log, archived, spiller, checkpoints, resume } = kept;
         let shared = parts.new_query(Some(name.clone()));
         shared.ledger.add_rows_out(usize::try_from(log.state().rows).unwrap_or(usize::MAX));
-        let keeper = checkpoints.as_ref().zip(spiller.as_ref()).map(|(checkpoints, spiller)| {
-            Keeper::new(
-                Arc::clone(checkpoints),
-                Arc::clone(spiller),
-                Arc::clone(&parts.late_rows),
-                Arc::clone(&parts.clock),
-            )
-        });
+        let schema = StreamSchema::try_new(Arc::clone(&plan.schema), event_time)?;
+        let retention = match retention {
+            Some((keep, place)) => {
+                let log = (&log, spiller.as_ref());
+                Some(
+                    self.retention((&name, key), log, &schema, keep)
+                        .map_err(|e| e.with_place(place))?,
+                )
+            }
+            None => None,
+        };
         let stream = Arc::new(Stream {
             name: name.clone(),
-            schema: StreamSchema::try_new(Arc::clone(&plan.schema), event_time)?,
+            schema,
             feed: Feed::View(Arc::clone(&log)),
             idle_timeout: None,
             max_future_skew_micros: None,
             connector: "view".to_owned(),
             replayable: true,
+            retention,
             bad_rows: Arc::clone(&parts.bad_rows),
             clock: Arc::clone(&parts.clock),
         });
@@ -118,130 +212,50 @@ impl Session {
         };
         let wanted = Wanted {
             archived,
+            from: from.clone(),
             keeper,
             resume,
             ..Wanted::new(Arc::clone(&shared), output, late_to)
         };
         let row_by_row = is_row_by_row(&plan.root);
-        let query = ready(catalog, &self.state(), plan, wanted).await?;
+        // Should it fail, no query is left that never runs.
+        let ready = ready(catalog, &self.state(), plan, wanted).await;
+        let mut query = ready.inspect_err(|_| shared.cancel())?;
+        if let (Some(checkpoints), None) = (&checkpoints, &self.restoring) {
+            let first = self.first_checkpoint(checkpoints, &mut query).await;
+            first.inspect_err(|_| shared.cancel())?;
+        }
         let view = Materialized {
             name: name.clone(),
             log,
             stream: Arc::clone(&stream),
             query: Arc::clone(&shared),
             spiller,
-            checkpoints: checkpoints.clone(),
+            checkpoints,
             bounded: reads.iter().all(|r| catalog.is_bounded(r)),
             reads: reads.clone(),
-            plan: bounded,
             event_time: event_times.first().copied(),
             row_by_row,
+            from,
+            reach_ticks,
+            plan: bounded,
         };
         let relation = Arc::new(stream.relation(Some(event_times)));
-        catalog.add(&name, Object::Materialized(Arc::new(view)), relation, (&text, reads))?;
-        if archived == Watermark::END {
-            // All its windows are in the archive, and no more will come.
-            shared.state.lock().watermark = archived;
-            shared.finish(Status::Finished);
-        } else {
-            self.engine.start_later(query);
-            if checkpoints.is_some() {
-                self.engine.keep_checkpoints(shared);
-            }
-        }
-        Ok(())
-    }
-
-    /// What is kept of a view in the data directory, and what its query goes on from.
-    async fn kept_view(
-        &self,
-        name: &str,
-        reads: &[String],
-        plan: &ContinuousPlan,
-        (definition, has_late_to): (Option<Definition>, bool),
-    ) -> Result<KeptView> {
-        let catalog = &self.engine.catalog;
-        // What has no windows has no frontier to go on from: it is worked out again from history.
-        // And without history the windows behind the frontier would swallow what comes anew.
-        let keeps = matches!(plan.root, Flow::Windows(_))
-            && reads.iter().all(|name| catalog.is_replayable(name));
-        let (Some(store), Some(definition)) = (&self.engine.store, definition.filter(|_| keeps))
-        else {
-            let limits = &self.engine.parts.limits;
-            let log = StreamLog::new(Arc::clone(&plan.schema), name, limits);
-            return Ok(KeptView::in_memory(log));
-        };
-        let time = plan.event_times.first().map(|e| e.column);
-        let (kept, archived) = store.open_view(&definition, &plan.schema, time).await?;
-        let spiller = kept.spiller(None);
-        self.engine.keep(name, Arc::clone(&spiller));
-        let mut view =
-            KeptView { archived, spiller: Some(spiller), ..KeptView::in_memory(kept.log) };
-        // A stream of late rows is only in memory: it is filled again by reading all again.
-        if has_late_to {
-            return Ok(view);
-        }
-        let checkpoints = Arc::new(store.open_checkpoints(&definition, stamp(plan))?);
-        view.checkpoints = Some(Arc::clone(&checkpoints));
-        if self.restoring.is_some() && archived != Watermark::END {
-            let newest = self.newest(checkpoints, archived).await?;
-            self.engine.tell(name, &newest);
-            view.resume = newest.resume;
-        }
-        Ok(view)
-    }
-
-    /// The newest checkpoint that goes with the archive and the logs of the streams.
-    async fn newest(&self, checkpoints: Arc<Checkpoints>, archived: Watermark) -> Result<Newest> {
-        let catalog = Arc::clone(&self.engine.catalog);
-        let look = move || {
-            checkpoints.newest(&|was_archived, resume| {
-                if was_archived.is_some_and(|w| w > archived) {
-                    return Err("the archive has lost windows that it had".to_owned());
-                }
-                for tap in &resume.taps {
-                    if let Some(Object::Stream(stream)) = catalog.get(&tap.stream)
-                        && let Feed::Push(push) = &stream.feed
-                        && push.log.state().rows < tap.positions.of_log()
-                    {
-                        let stream = &tap.stream;
-                        return Err(format!("stream \"{stream}\" has lost rows that are in it"));
-                    }
-                }
-                Ok(())
-            })
-        };
-        let looked = tokio::task::spawn_blocking(look).await;
-        looked.map_err(|e| Error::internal("reading checkpoints stopped").with_source(e))?
+        Ok(Made { view: Arc::new(view), relation, query, archived })
     }
 }
 
-/// What is kept of a view, and what its query goes on from.
-struct KeptView {
-    log: Arc<StreamLog>,
-    /// Windows up to here are in the archive.
-    archived: Watermark,
-    spiller: Option<Arc<Spiller>>,
-    checkpoints: Option<Arc<Checkpoints>>,
-    resume: Option<Resume>,
-}
-
-impl KeptView {
-    fn in_memory(log: Arc<StreamLog>) -> Self {
-        Self { log, archived: Watermark::NONE, spiller: None, checkpoints: None, resume: None }
-    }
-}
-
-/// By what a state can be gone on from: an equal plan, whatever its text.
-fn stamp(plan: &ContinuousPlan) -> Stamp {
-    Stamp {
-        plan: format!("{plan}lateness: {} ns", plan.lateness_nanos),
-        engine: format!(
-            "windrow {}, datafusion {}",
-            env!("CARGO_PKG_VERSION"),
-            datafusion::DATAFUSION_VERSION
-        ),
-    }
+/// The lengths of all windows of a plan together, in ticks.
+fn reach(plan: &LogicalPlan) -> Result<i64> {
+    let mut ticks = 0_i64;
+    plan.apply_with_subqueries(|node| {
+        if let Some(assign) = WindowAssign::of(node) {
+            ticks = ticks.saturating_add(assign.spec().size());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .map_err(from_datafusion)?;
+    Ok(ticks)
 }
 
 /// Whether rows of streams pass one by one, without a window anywhere.
@@ -252,20 +266,4 @@ fn is_row_by_row(root: &Flow) -> bool {
             flow.leaves.iter().all(|leaf| matches!(leaf.from, LeafSource::Stream { .. }))
         }
     }
-}
-
-fn view_options(options: &[OptionItem]) -> Result<()> {
-    for OptionItem { key, value, place } in options {
-        if key != "start" {
-            return Err(Error::config(format!("unknown option \"{key}\" of a materialized view"))
-                .with_place(*place)
-                .with_hint(format!("Known options: {}.", VIEW_OPTIONS.join(", "))));
-        }
-        if !value.eq_ignore_ascii_case("earliest") {
-            return Err(Error::config(format!("start = '{value}' is not part of this version"))
-                .with_place(*place)
-                .with_hint("A view starts with what its streams hold: start = 'earliest'."));
-        }
-    }
-    Ok(())
 }

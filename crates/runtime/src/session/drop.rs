@@ -56,6 +56,9 @@ impl Session {
 
     /// Removes an object from the catalog, and what is kept of it.
     async fn remove(&self, name: &str) -> Result<()> {
+        if let Some(Object::Materialized(view)) = self.engine.catalog.get(name) {
+            view.stop_checkpoints().await;
+        }
         self.engine.let_go(name).await;
         self.engine.catalog.remove(name)?;
         match &self.engine.store {

@@ -16,6 +16,7 @@ use crate::catalog::plain_name;
 use crate::query::intake::display_micros;
 use crate::query::shared::Status;
 use crate::session::show::rows;
+use crate::session::view_options::ViewOptions;
 use crate::session::{Outcome, Session};
 
 impl Session {
@@ -30,9 +31,15 @@ impl Session {
                 self.explain_bounded(plan, explain.verbose, explain.analyze).await
             }
             Statement::Query(query) if explain.analyze => self.analyze(query).await,
-            Statement::Query(query) => self.explain_continuous(&query.query, &query.tail).await,
+            Statement::Query(query) => {
+                let plan = plan_query(&self.state(), &query.query, &[]).await?;
+                self.explain_continuous(plan, &query.tail).await
+            }
             Statement::CreateView(create) if create.materialized => {
-                self.explain_continuous(&create.query.query, &create.query.tail).await
+                let query = &create.query;
+                let plan = plan_query(&self.state(), &query.query, &create.columns).await?;
+                let plan = ViewOptions::read(&create.options)?.begin(plan)?;
+                self.explain_continuous(plan, &query.tail).await
             }
             Statement::CreateView(create) => {
                 let plan = plan_query(&self.state(), &create.query.query, &[]).await?;
@@ -43,7 +50,8 @@ impl Session {
                 self.explain_bounded(plan, explain.verbose, false).await
             }
             Statement::Insert(insert) => {
-                self.explain_continuous(&insert.query.query, &insert.query.tail).await
+                let plan = plan_query(&self.state(), &insert.query.query, &[]).await?;
+                self.explain_continuous(plan, &insert.query.tail).await
             }
             _ => Err(Error::sql("EXPLAIN takes a query, an INSERT or a CREATE VIEW")),
         }
@@ -61,12 +69,7 @@ impl Session {
         Ok(Outcome::Rows(self.execute_plan(plan)))
     }
 
-    async fn explain_continuous(
-        &self,
-        query: &datafusion::sql::sqlparser::ast::Query,
-        tail: &Tail,
-    ) -> Result<Outcome> {
-        let plan = plan_query(&self.state(), query, &[]).await?;
+    async fn explain_continuous(&self, plan: LogicalPlan, tail: &Tail) -> Result<Outcome> {
         let plan = continuous(&self.state(), plan, tail)?;
         lines("continuous_plan", &plan.to_string()).await
     }
@@ -139,7 +142,7 @@ impl Session {
     }
 }
 
-fn display_time(micros: i64) -> String {
+pub(super) fn display_time(micros: i64) -> String {
     let array = arrow::array::TimestampMicrosecondArray::from(vec![micros]);
     arrow::util::display::array_value_to_string(&array, 0).unwrap_or_else(|_| micros.to_string())
 }

@@ -57,7 +57,13 @@ impl Session {
         let output = Output::Stream { stream: Arc::clone(push), target: Arc::new(target) };
         let wanted = Wanted::new(shared, output, late_to);
         self.start_now(plan, wanted).await?;
-        Ok(Outcome::Done(format!("INSERT (continuous, query {id})")))
+        // After a restart nobody knows which rows it has inserted already.
+        let ends = if self.engine.store.is_some() {
+            "; it ends with this process, a materialized view goes on"
+        } else {
+            ""
+        };
+        Ok(Outcome::Done(format!("INSERT (continuous, query {id}{ends})")))
     }
 
     async fn insert_bounded(

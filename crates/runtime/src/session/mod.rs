@@ -2,17 +2,23 @@
 
 mod compare;
 mod create;
+mod create_replay;
 mod create_view;
 mod drop;
 mod explain;
 pub(crate) mod insert;
+mod kept_view;
 mod names;
 pub(crate) mod outcome;
 pub(crate) mod query;
+mod rebuild;
 mod restore;
 mod show;
+mod stream_options;
 mod tables;
 mod verify;
+mod verify_gone;
+mod view_options;
 mod wait;
 
 use std::sync::Arc;

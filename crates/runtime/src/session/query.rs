@@ -23,7 +23,7 @@ use crate::query::start::{Wanted, launch, ready};
 use crate::session::outcome::{Stop, ready as told};
 use crate::session::tables::Change;
 use crate::session::{Outcome, ResultStream, Session};
-use crate::stream::log::LogSource;
+use crate::stream::log::{LogSource, dropped};
 use crate::stream::push::PushStream;
 
 impl Session {
@@ -146,8 +146,12 @@ impl Session {
     pub(super) fn subscribe(&self, view: &ObjectName, after: Option<u64>) -> Result<Outcome> {
         let name = plain_name(view)?;
         let view = self.engine.catalog.materialized(&name)?;
-        let from = after.unwrap_or_else(|| view.log.state().rows);
-        let source = LogSource::follow(Arc::clone(&view.log), from, true);
+        let held = view.log.state();
+        let from = after.unwrap_or(held.rows);
+        if from < held.first {
+            return Err(dropped(from, held.first));
+        }
+        let source = LogSource::follow(Arc::clone(&view.log), Some(from), true);
         let request = ScanRequest {
             projection: (0..view.log.schema().fields().len()).collect(),
             predicates: vec![],
@@ -157,20 +161,25 @@ impl Session {
             batch_rows_max: self.limits().batch_rows_max,
         };
         let (sender, receiver) = mpsc::channel(self.limits().queue_batches_max);
-        let follow = follow(source, request, sender);
+        let follow = follow(source, request, sender.clone());
         let query = Arc::clone(&view.query);
         let task = self.engine.parts.cpu.spawn(async move {
             if let Err(error) = follow.await {
                 tracing::warn!(query = query.name, %error, "subscription ended");
+                // A reader that is gone needs no error.
+                drop(sender.send(Err(error)).await);
             }
         });
         let schema = Arc::clone(view.log.schema());
         Ok(Outcome::Rows(ResultStream::new(schema, true, receiver, Stop::Task(task))))
     }
 
-    /// Waits until the views that are read here have taken in what was pushed.
-    async fn catch_up(&self, reads: &[String]) -> Result<()> {
+    /// Waits until the views that are read here, or replayed, have taken in what was pushed.
+    pub(super) async fn catch_up(&self, reads: &[String]) -> Result<()> {
         for name in reads {
+            if let Some(Object::Stream(_)) = self.engine.catalog.get(name) {
+                Box::pin(self.catch_up(&self.engine.catalog.reads(name))).await?;
+            }
             if let Some(Object::Materialized(view)) = self.engine.catalog.get(name)
                 && self.engine.catalog.waits_for_pushes(name)
             {

@@ -28,7 +28,7 @@ use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::Verify;
 use windrow_sql::plan::{StreamRelation, WindowAssign};
 
-use crate::catalog::{Materialized, plain_name};
+use crate::catalog::{Materialized, Object, plain_name};
 use crate::query::intake::{display_micros, ticks};
 use crate::session::compare::{At, differences};
 use crate::session::show::rows;
@@ -44,12 +44,12 @@ const LOOKS_MAX: usize = 100;
 
 /// Which rows are compared, by the view's event-time column.
 #[derive(Debug, Clone, Copy)]
-struct Range {
+pub(super) struct Range {
     /// The column; `None`: the view has none, all rows are compared.
-    column: Option<usize>,
+    pub(super) column: Option<usize>,
     /// Only rows below this many ticks are finished; `None`: all are.
     finished: Option<i64>,
-    from_micros: Option<i64>,
+    pub(super) from_micros: Option<i64>,
     to_micros: Option<i64>,
 }
 
@@ -71,6 +71,8 @@ struct Notes {
     left_out: u64,
     /// Why the two may differ although both are right.
     reasons: Vec<String>,
+    /// What cannot be compared, and why.
+    gone: Option<String>,
 }
 
 /// What came of the comparison.
@@ -91,17 +93,24 @@ impl Session {
         let view = self.engine.catalog.materialized(&name)?;
         refuse_limit(&view)?;
         let seen = self.look(&view).await?;
-        let range = self.range(&view, seen.watermark, verify)?;
+        let mut range = self.range(&view, seen.watermark, verify)?;
         let mut notes = Notes::default();
         let plan = self.recomputation(&view, &seen, &mut notes)?;
         let schema = view.log.schema();
-        let held = within(&seen.rows.batches().await?, range)?;
+        let mut held = within(&seen.rows.batches().await?, range)?;
         let Outcome::Rows(mut result) = self.bounded(plan).await? else {
             return Err(Error::internal("a query gave no rows"));
         };
         let mut again = vec![];
         while let Some(batch) = result.try_next().await? {
             again.extend(within(&[with_schema(&batch, schema)?], range)?);
+        }
+        // Asked last: what was dropped until now is told.
+        if let Some(gone) = self.gone(&view)? {
+            notes.gone = Some(gone.note());
+            range = gone.leave_out(&view, range)?;
+            held = within(&held, range)?;
+            again = within(&again, range)?;
         }
         let compared = compare(schema, &held, &again, range)?;
         answer(&view, range, &seen, &notes, compared).await
@@ -138,7 +147,7 @@ impl Session {
             if matches!(self.engine.catalog.stream_to_read(name)?.feed, Feed::Source(_)) {
                 continue;
             }
-            consumed.insert(name.clone(), view.query.consumed(name));
+            consumed.insert(name.clone(), view.consumed(name));
         }
         Ok(consumed)
     }
@@ -218,6 +227,9 @@ impl Session {
         for (name, rows) in seen.consumed.iter().filter(|_| seen.watermark != Watermark::END) {
             left_out.entry(name.clone()).or_default().from = Some(*rows);
         }
+        for (name, rows) in &view.from {
+            left_out.entry(name.clone()).or_default().before = Some(*rows);
+        }
         if kept < late {
             notes.reasons.push(format!(
                 "{} late rows are counted by the recomputation only: more than kept_rows_max came",
@@ -238,6 +250,15 @@ impl Session {
                  counted by the recomputation only"
                     .to_owned(),
             );
+        }
+        for name in &view.reads {
+            if let [of, ..] = self.engine.catalog.reads(name).as_slice()
+                && matches!(self.engine.catalog.get(name), Some(Object::Stream(_)))
+            {
+                notes.reasons.push(format!(
+                    "stream \"{name}\" replays what \"{of}\" holds now, the view has read what it held"
+                ));
+            }
         }
         let (plan, scans) = self.without(view.plan.clone(), &left_out)?;
         let several = scans.iter().find(|(stream, scans)| {
@@ -405,6 +426,7 @@ async fn answer(
 ) -> Result<Outcome> {
     let mut lines: Vec<Line> =
         vec![(summary(view, range, seen, notes, &compared), None, None, None)];
+    lines.extend(notes.gone.iter().map(|note| (format!("note: {note}"), None, None, None)));
     let [held, again] = compared.only;
     if !held.is_empty() || !again.is_empty() {
         lines.extend(notes.reasons.iter().map(|note| (format!("note: {note}"), None, None, None)));

@@ -114,7 +114,7 @@ impl Session {
     async fn wait_for_offset(&self, view: &Materialized, input: &str, rows: u64) -> Result<()> {
         let mut passes = view.query.watch_passes();
         loop {
-            if view.query.consumed(input) >= rows {
+            if view.consumed(input) >= rows {
                 return Ok(());
             }
             if view.query.is_over() {

@@ -11,6 +11,8 @@
 //! ```
 //! Without a data directory there is no archive and the tail is everything.
 //!
+//! Retention lets go of rows at the front; `first` is the first that is there.
+//!
 //! Invariants: offsets are row numbers and tile; a row once appended never moves or changes;
 //! the boundary `start` moves only together with the archive's snapshot, under one lock, so each
 //! row is read once; the watermark never moves back; after `end` nothing is appended.
@@ -51,7 +53,9 @@ pub(crate) struct StreamLog {
 
 #[derive(Debug)]
 struct Inner {
-    /// The rows before `start`.
+    /// First offset that is there: retention has dropped the rows before it.
+    first: u64,
+    /// The rows from `first` to `start`.
     archive: Option<ArchiveSnapshot>,
     /// First offset of the tail.
     start: u64,
@@ -72,6 +76,8 @@ struct Inner {
 /// What a log holds at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LogState {
+    /// The first offset that is there.
+    pub(crate) first: u64,
     /// One past the last offset.
     pub(crate) rows: u64,
     /// The promise that the writer gave with its last append.
@@ -97,7 +103,7 @@ impl Contents {
         let mut batches = Vec::new();
         if let Some(archive) = &self.archive {
             let all: Vec<usize> = (0..archive.schema().fields().len()).collect();
-            let rows = archive.read(0, &all, JOIN_ROWS).await?;
+            let rows = archive.read(archive.state().first_row, &all, JOIN_ROWS).await?;
             batches = rows.try_collect().await?;
         }
         batches.extend(self.tail.iter().cloned());
@@ -118,8 +124,14 @@ pub(crate) struct Unarchived {
 }
 
 impl StreamLog {
+    /// An empty log in memory alone.
+    #[cfg(test)]
+    pub(crate) fn new(schema: SchemaRef) -> Arc<Self> {
+        Self::with(schema, None, Watermark::NONE, None)
+    }
+
     /// An empty log in memory alone, of the stream or view `name`.
-    pub(crate) fn new(schema: SchemaRef, name: &str, limits: &Limits) -> Arc<Self> {
+    pub(crate) fn in_memory(schema: SchemaRef, name: &str, limits: &Limits) -> Arc<Self> {
         let limit = limits.stream_bytes_max.map(|bytes| (name.to_owned(), bytes));
         Self::with(schema, None, Watermark::NONE, limit)
     }
@@ -142,6 +154,7 @@ impl StreamLog {
     ) -> Arc<Self> {
         let start = archive.as_ref().map_or(0, |a| a.state().rows);
         let inner = Inner {
+            first: archive.as_ref().map_or(0, |a| a.state().first_row),
             archive,
             start,
             batches: vec![],
@@ -228,7 +241,43 @@ impl StreamLog {
     /// What it holds now.
     pub(crate) fn state(&self) -> LogState {
         let inner = self.inner.lock();
-        LogState { rows: inner.rows, watermark: inner.watermark, ended: inner.ended }
+        LogState {
+            first: inner.first,
+            rows: inner.rows,
+            watermark: inner.watermark,
+            ended: inner.ended,
+        }
+    }
+
+    /// What is archived, and the batches of the tail from the one on that holds `offset`, by their
+    /// first offset (cheap copies of references).
+    pub(crate) fn since(&self, offset: u64) -> (Option<ArchiveSnapshot>, Vec<(u64, RecordBatch)>) {
+        let inner = self.inner.lock();
+        let end = |(first, rows): &(u64, RecordBatch)| *first + rows.num_rows() as u64;
+        let known = inner.batches.partition_point(|batch| end(batch) <= offset);
+        (inner.archive.clone(), inner.batches.iter().skip(known).cloned().collect())
+    }
+
+    /// Lets go of the rows of the tail before `end`, of a log without archive. Returns how many
+    /// those were.
+    pub(crate) fn let_go_before(&self, end: u64) -> u64 {
+        let mut inner = self.inner.lock();
+        let end = end.min(inner.rows);
+        let gone = end.saturating_sub(inner.first);
+        if gone > 0 && inner.archive.is_none() {
+            inner.cut(end);
+            inner.first = end;
+            if self.limit.is_some() {
+                // What cannot be told by what it shows counts as what it holds: never less.
+                let bytes = |batch: &RecordBatch| {
+                    shown_bytes(batch).unwrap_or_else(|_unknown| batch.get_array_memory_size())
+                };
+                inner.bytes = inner.batches.iter().map(|(_, batch)| bytes(batch)).sum();
+            }
+            gone
+        } else {
+            0
+        }
     }
 
     /// All rows of now (cheap copies of references).
@@ -239,6 +288,13 @@ impl StreamLog {
             tail: inner.batches.iter().map(|(_, b)| b.clone()).collect(),
             tail_rows: inner.rows - inner.start,
         }
+    }
+
+    /// An archived row before which all rows have an event time below `event_time`, in ticks of
+    /// the archive's event-time column; the first row when nothing is known.
+    pub(crate) fn row_from(&self, event_time: i64) -> u64 {
+        let inner = self.inner.lock();
+        inner.archive.as_ref().map_or(inner.first, |a| a.row_from(event_time).max(inner.first))
     }
 
     /// A receiver that wakes at every change.
@@ -282,14 +338,8 @@ impl StreamLog {
     /// The archive has grown: the tail lets go of what it holds now.
     pub(crate) fn archived(&self, archive: ArchiveSnapshot) {
         let mut inner = self.inner.lock();
-        let start = archive.state().rows;
-        let kept = std::mem::take(&mut inner.batches).into_iter().filter_map(|(first, batch)| {
-            let gone = usize::try_from(start.saturating_sub(first)).unwrap_or(usize::MAX);
-            let left = batch.num_rows().checked_sub(gone).filter(|left| *left > 0)?;
-            Some((first.max(start), batch.slice(gone, left)))
-        });
-        inner.batches = kept.collect();
-        inner.start = start;
+        inner.cut(archive.state().rows);
+        inner.first = inner.first.max(archive.state().first_row);
         inner.archive = Some(archive);
         drop(inner);
         self.changed.send_replace(());
@@ -320,6 +370,9 @@ impl StreamLog {
     /// Up to `rows_max` rows from `offset` on, from one stored batch.
     fn read(&self, offset: u64, rows_max: usize) -> Found {
         let inner = self.inner.lock();
+        if offset < inner.first {
+            return Found::Dropped { first: inner.first };
+        }
         if offset < inner.start {
             return inner.archive.clone().map_or(Found::Nothing, Found::Archived);
         }
@@ -338,6 +391,19 @@ impl StreamLog {
     }
 }
 
+impl Inner {
+    /// The tail begins at `start` from now on.
+    fn cut(&mut self, start: u64) {
+        let kept = std::mem::take(&mut self.batches).into_iter().filter_map(|(first, batch)| {
+            let gone = usize::try_from(start.saturating_sub(first)).unwrap_or(usize::MAX);
+            let left = batch.num_rows().checked_sub(gone).filter(|left| *left > 0)?;
+            Some((first.max(start), batch.slice(gone, left)))
+        });
+        self.batches = kept.collect();
+        self.start = start;
+    }
+}
+
 /// What stands at an offset.
 enum Found {
     Rows(RecordBatch),
@@ -345,6 +411,10 @@ enum Found {
     Archived(ArchiveSnapshot),
     /// Nothing yet.
     Nothing,
+    /// Nothing any more.
+    Dropped {
+        first: u64,
+    },
 }
 
 /// Bytes of the rows that are shown, not of the buffers that they are part of.
@@ -385,8 +455,8 @@ fn join_small_tail(schema: &SchemaRef, batches: &mut Vec<(u64, RecordBatch)>) ->
 #[derive(Debug)]
 pub(crate) struct LogSource {
     log: Arc<StreamLog>,
-    /// Where reading begins.
-    from: u64,
+    /// Where reading begins; `None`: at the first row that is there.
+    from: Option<u64>,
     /// Where reading ends, whatever comes later; `None`: when the log ends.
     until: Option<u64>,
     /// Whether the log's writer knows the watermark better than the event times do.
@@ -394,16 +464,21 @@ pub(crate) struct LogSource {
 }
 
 impl LogSource {
-    /// Follows a log from `from` on until it ends. `explicit_watermark`: the writer gives the
-    /// watermark (a view does), it is not derived from event times.
-    pub(crate) fn follow(log: Arc<StreamLog>, from: u64, explicit_watermark: bool) -> Self {
+    /// Follows a log from `from` on (`None`: from its first row) until it ends.
+    /// `explicit_watermark`: the writer gives the watermark (a view does), it is not derived from
+    /// event times.
+    pub(crate) fn follow(log: Arc<StreamLog>, from: Option<u64>, explicit_watermark: bool) -> Self {
         Self { log, from, until: None, explicit_watermark }
     }
 
-    /// What the log holds now, and then ends.
-    pub(crate) fn snapshot(log: Arc<StreamLog>, explicit_watermark: bool) -> Self {
+    /// What the log holds now from `from` on (`None`: from its first row), and then ends.
+    pub(crate) fn snapshot(
+        log: Arc<StreamLog>,
+        from: Option<u64>,
+        explicit_watermark: bool,
+    ) -> Self {
         let until = Some(log.state().rows);
-        Self { log, from: 0, until, explicit_watermark }
+        Self { log, from, until, explicit_watermark }
     }
 }
 
@@ -419,10 +494,12 @@ impl Source for LogSource {
 
     async fn discover(&self) -> Result<Vec<Partition>> {
         let id = PartitionId(0);
+        let LogState { first, rows, .. } = self.log.state();
+        let history = self.until.unwrap_or(rows).saturating_sub(self.from.unwrap_or(first));
         let split = Split {
             partition: id,
             number: 0,
-            rows: self.until,
+            rows: Some(history),
             bytes: None,
             event_times: None,
             identity: "log".into(),
@@ -439,10 +516,12 @@ impl Source for LogSource {
 impl LogSource {
     /// Reads the log; it has only one split.
     pub(crate) fn reader(&self, scan: &ScanRequest) -> LogReader {
+        let from = scan.from.or(self.from);
         LogReader {
             changed: self.log.watch(),
             log: Arc::clone(&self.log),
-            position: self.from,
+            position: from.unwrap_or(0),
+            begun: from.is_some(),
             until: self.until,
             explicit_watermark: self.explicit_watermark,
             told: Watermark::NONE,
@@ -458,6 +537,8 @@ pub(crate) struct LogReader {
     log: Arc<StreamLog>,
     changed: watch::Receiver<()>,
     position: u64,
+    /// Whether the position says where to read; otherwise reading begins at the first row.
+    begun: bool,
     until: Option<u64>,
     explicit_watermark: bool,
     /// The watermark that was last passed on.
@@ -480,6 +561,10 @@ impl LogReader {
     fn look(&mut self) -> Result<Step> {
         // The state is read before the rows: a watermark must never overtake its rows.
         let state = self.log.state();
+        if !self.begun {
+            self.position = state.first;
+            self.begun = true;
+        }
         let left = self.left(state.rows);
         let found = match left.min(self.batch_rows_max) {
             0 => Found::Nothing,
@@ -489,6 +574,7 @@ impl LogReader {
             Found::Archived(archive) => return Ok(Step::Archive(archive)),
             Found::Rows(rows) => Some(rows.project(&self.projection)?),
             Found::Nothing => None,
+            Found::Dropped { first } => return Err(dropped(self.position, first)),
         };
         let caught_up =
             self.position + rows.as_ref().map_or(0, |b| b.num_rows() as u64) >= state.rows;
@@ -543,6 +629,13 @@ impl LogReader {
             None => state.ended && self.position >= state.rows,
         }
     }
+}
+
+/// The error of who asks for rows that are not kept any more.
+pub(crate) fn dropped(offset: u64, first: u64) -> Error {
+    Error::data(format!("row {offset} is no longer there: retention has dropped it"))
+        .with_detail(format!("The first row that is still held has the offset {first}."))
+        .with_hint("Read from the beginning, or give the stream or view a longer retention.")
 }
 
 #[async_trait]

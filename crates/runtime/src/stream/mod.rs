@@ -3,6 +3,8 @@
 pub(crate) mod generated;
 pub(crate) mod log;
 pub(crate) mod push;
+pub(crate) mod replay;
+pub(crate) mod retention;
 pub(crate) mod spill;
 pub(crate) mod table;
 
@@ -17,6 +19,7 @@ use crate::query::intake::Intake;
 use crate::query::kept::BadRows;
 use crate::stream::log::{LogSource, StreamLog};
 use crate::stream::push::PushStream;
+use crate::stream::retention::Retention;
 use crate::stream::table::{LeftOut, LogTable, SourceTable};
 
 /// How far ahead of the wall clock a row of an endless source may be stamped: 5 minutes.
@@ -38,6 +41,8 @@ pub(crate) struct Stream {
     pub(crate) connector: String,
     /// Reading it after a restart gives the same rows.
     pub(crate) replayable: bool,
+    /// What lets go of its old rows, if they are not kept for ever.
+    pub(crate) retention: Option<Arc<Retention>>,
     pub(crate) bad_rows: Arc<BadRows>,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -54,16 +59,19 @@ pub(crate) enum Feed {
 }
 
 impl Stream {
-    /// A new reading of the stream from its beginning. `bounded`: what is there now.
-    pub(crate) fn source(&self, bounded: bool) -> Arc<dyn Source> {
+    /// A new reading of the stream, from an offset on where it has a log (`None`: from its
+    /// beginning). `bounded`: what is there now.
+    pub(crate) fn source(&self, bounded: bool, from: Option<u64>) -> Arc<dyn Source> {
         match &self.feed {
             Feed::Source(source) => Arc::clone(source),
             Feed::Push(push) if bounded => {
-                Arc::new(LogSource::snapshot(Arc::clone(&push.log), false))
+                Arc::new(LogSource::snapshot(Arc::clone(&push.log), from, false))
             }
-            Feed::Push(push) => Arc::new(LogSource::follow(Arc::clone(&push.log), 0, false)),
-            Feed::View(log) if bounded => Arc::new(LogSource::snapshot(Arc::clone(log), true)),
-            Feed::View(log) => Arc::new(LogSource::follow(Arc::clone(log), 0, true)),
+            Feed::Push(push) => Arc::new(LogSource::follow(Arc::clone(&push.log), from, false)),
+            Feed::View(log) if bounded => {
+                Arc::new(LogSource::snapshot(Arc::clone(log), from, true))
+            }
+            Feed::View(log) => Arc::new(LogSource::follow(Arc::clone(log), from, true)),
         }
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use windrow_archive::{ArchiveFile, ArchiveTable, Provenance};
+use windrow_archive::{ArchiveFile, ArchiveTable, HeldFiles, Provenance};
 use windrow_core::{Clock, Limits, Result, Watermark};
 
 use crate::durable::wal::Wal;
@@ -107,6 +107,29 @@ impl Spiller {
         self.archive.state().txn_version.map(Watermark::at)
     }
 
+    /// Drops whole files from the front whose rows are all older than `event_time` and before
+    /// the offset `end_max`. Returns how many rows those were.
+    ///
+    /// # Errors
+    /// When the archive cannot be changed.
+    pub(crate) async fn drop_before(&self, event_time: i64, end_max: u64) -> Result<u64> {
+        let _one_at_a_time = self.spilling.lock().await;
+        if *self.stop.borrow() {
+            return Ok(0);
+        }
+        let dropped = self.archive.drop_before(event_time, end_max).await?;
+        if dropped > 0 {
+            self.log.archived(self.archive.snapshot());
+            self.archive.vacuum(VACUUM_AFTER).await?;
+        }
+        Ok(dropped)
+    }
+
+    /// Up to where a view's finished windows are archived.
+    pub(crate) fn frontier(&self) -> Watermark {
+        self.archive.state().txn_version.map_or(Watermark::NONE, Watermark::at)
+    }
+
     /// Puts small files together, and deletes what nobody reads any more.
     async fn tidy(&self) -> Result<()> {
         if self.archive.compact().await? {
@@ -165,6 +188,11 @@ impl Spiller {
     /// The files of the archive.
     pub(crate) fn files(&self) -> Vec<ArchiveFile> {
         self.archive.snapshot().files().collect()
+    }
+
+    /// Tells whether anybody still holds a file of the archive.
+    pub(crate) fn held(&self) -> HeldFiles {
+        self.archive.snapshot().held()
     }
 
     /// Rows that are archived.

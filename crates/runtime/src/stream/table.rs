@@ -32,6 +32,8 @@ const ORDERED_ROWS: u64 = 65_536;
 /// Rows of a stream that a bounded query does not read.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LeftOut {
+    /// Of a log: all rows before this offset.
+    pub(crate) before: Option<u64>,
     /// Of a log: all rows from this offset on.
     pub(crate) from: Option<u64>,
     /// Single rows.
@@ -40,7 +42,7 @@ pub(crate) struct LeftOut {
 
 impl LeftOut {
     fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.from.is_none()
+        self.rows.is_empty() && self.before.or(self.from).is_none()
     }
 
     /// Those of `rows` that are read; row `i` stands at `offset(i)`.
@@ -53,10 +55,10 @@ impl LeftOut {
         if self.is_empty() {
             return Ok(rows);
         }
-        let end = self.from.unwrap_or(u64::MAX);
+        let held = self.before.unwrap_or(0)..self.from.unwrap_or(u64::MAX);
         let keep = BooleanArray::from_iter((0..rows.num_rows()).map(|row| {
             let at = offset(row);
-            Some(at < end && !self.rows.contains(&(partition, at)))
+            Some(held.contains(&at) && !self.rows.contains(&(partition, at)))
         }));
         Ok(filter_record_batch(&rows, &keep)?)
     }
@@ -113,7 +115,7 @@ impl PartitionStream for LogPart {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let source = LogSource::snapshot(Arc::clone(&self.log), false);
+        let source = LogSource::snapshot(Arc::clone(&self.log), None, false);
         let left_out = self.left_out.clone();
         let request = ScanRequest {
             projection: self.projection.clone(),

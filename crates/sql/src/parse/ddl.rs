@@ -269,10 +269,13 @@ fn option(inner: &mut Cursor<'_>) -> Result<OptionItem> {
     Ok(OptionItem { key, value, place: spanning(at, inner.place_before()) })
 }
 
-/// A string, a number, TRUE, FALSE or an interval, as text.
+/// A string, a number, TRUE, FALSE, a timestamp or an interval, as text.
 pub(super) fn literal(cursor: &mut Cursor<'_>, what: &str) -> Result<String> {
     let has_interval = cursor.eat(&["INTERVAL"]);
-    let negative = !has_interval && cursor.eat_token(&Token::Minus);
+    let has_timestamp = matches!(cursor.peek(1), Token::SingleQuotedString(_))
+        && !has_interval
+        && cursor.eat(&["TIMESTAMP"]);
+    let negative = !has_interval && !has_timestamp && cursor.eat_token(&Token::Minus);
     let sign = if negative { "-" } else { "" };
     let text = match cursor.peek(0) {
         Token::SingleQuotedString(text) if !negative => text.clone(),

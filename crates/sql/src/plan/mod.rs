@@ -21,6 +21,7 @@ mod relation;
 mod session;
 mod shape;
 mod split;
+mod start;
 mod trace;
 mod tvf;
 
@@ -42,6 +43,7 @@ use relation::ContinuousScan;
 pub use relation::{EventTime, StreamRelation};
 pub use session::{micro_batch_state, physical, run, session_state, stream};
 pub use split::{continuous, predicates};
+pub use start::from_event_time;
 pub use trace::ROW_COLUMN;
 
 /// Plans a query: analysed, not optimised; window relations are [`WindowAssign`] nodes.

@@ -45,6 +45,8 @@ pub(crate) struct Checkpoints {
     state: Mutex<State>,
     /// Apart, because who looks must not wait for a disk.
     shown: Mutex<VecDeque<Shown>>,
+    /// Per stream with a log: the first offset that going on from a kept checkpoint needs.
+    needs: Mutex<BTreeMap<String, u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -96,7 +98,14 @@ impl Checkpoints {
         let newest = names.iter().filter_map(|name| number(name)).max();
         let next_id = newest.map_or(1, |id| id + 1);
         let state = State { next_id, ..State::default() };
-        Ok(Self { files, dir, stamp, state: Mutex::new(state), shown: Mutex::default() })
+        Ok(Self {
+            files,
+            dir,
+            stamp,
+            state: Mutex::new(state),
+            shown: Mutex::default(),
+            needs: Mutex::default(),
+        })
     }
 
     /// The newest checkpoint that is whole, is of this plan, and that `fits` accepts (it gives the
@@ -160,6 +169,25 @@ impl Checkpoints {
             self.shown.lock().push_back(Shown { state: "restored", ..shown(newest, 0) });
         }
         state.kept = usable;
+        self.note_needs(&state);
+    }
+
+    fn note_needs(&self, state: &State) {
+        let mut needs = BTreeMap::new();
+        for tap in state.kept.iter().flat_map(|manifest| &manifest.taps) {
+            let offset = tap.positions.of_log();
+            needs
+                .entry(tap.stream.clone())
+                .and_modify(|o: &mut u64| *o = offset.min(*o))
+                .or_insert(offset);
+        }
+        *self.needs.lock() = needs;
+    }
+
+    /// The first offset of a stream's log that going on from a kept checkpoint needs; 0 while
+    /// there is none.
+    pub(crate) fn needs(&self, stream: &str) -> u64 {
+        self.needs.lock().get(stream).copied().unwrap_or(0)
     }
 
     fn manifest(&self, id: u64) -> Result<Manifest> {
@@ -377,6 +405,7 @@ impl Checkpoints {
         state.places = places;
         state.kept.push_back(manifest);
         self.let_go(state);
+        self.note_needs(state);
         Ok(())
     }
 

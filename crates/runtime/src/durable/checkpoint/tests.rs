@@ -83,6 +83,7 @@ impl Model {
             inputs,
             taps: vec![TapCut {
                 stream: "s".into(),
+                began: None,
                 hold: i64::MIN,
                 positions: Positions::behind(self.batches * 10),
             }],

@@ -1,0 +1,111 @@
+//! What `connector = 'replay'` understands. Its source is the engine's own: a stream or a view
+//! that is read once more.
+
+use windrow_core::Result;
+
+use crate::options::{OptionDoc, StreamOptions, bad_value};
+
+/// The options of a replay.
+pub const OPTIONS: &[OptionDoc] = &[
+    OptionDoc {
+        name: "of",
+        values: "a name",
+        default: "",
+        doc: "The stream or materialized view whose history becomes a stream again.",
+    },
+    OptionDoc {
+        name: "from",
+        values: "a timestamp",
+        default: "",
+        doc: "Rows with an event time before it are left out.",
+    },
+    OptionDoc {
+        name: "to",
+        values: "a timestamp",
+        default: "",
+        doc: "Rows with this event time or a later one are left out.",
+    },
+    OptionDoc {
+        name: "speed",
+        values: "max | 1x | 10x | …",
+        default: "max",
+        doc: "How fast event time passes by the wall clock; bounded queries read at full speed.",
+    },
+];
+
+/// A replay, as it was asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReplayOptions {
+    /// What is replayed, as written.
+    pub of: String,
+    /// The first event time, as text.
+    pub from: Option<String>,
+    /// The event time behind the last, as text.
+    pub to: Option<String>,
+    /// Event time that passes per time of the wall clock; `None`: as fast as it goes. Positive and
+    /// finite.
+    pub speed: Option<f64>,
+}
+
+impl ReplayOptions {
+    /// Reads the options of `WITH`; those of the engine are not among them.
+    ///
+    /// # Errors
+    /// For an unknown, missing or wrong one.
+    pub fn try_new(options: &[(String, String)]) -> Result<Self> {
+        let options = StreamOptions::try_new("replay", options, OPTIONS)?;
+        let text = |name| options.get(name).map(str::to_owned);
+        let speed = match options.get("speed") {
+            Some(value) => speed(value)?,
+            None => None,
+        };
+        Ok(Self {
+            of: options.required("of")?.to_owned(),
+            from: text("from"),
+            to: text("to"),
+            speed,
+        })
+    }
+}
+
+fn speed(value: &str) -> Result<Option<f64>> {
+    let word = value.trim().to_ascii_lowercase();
+    if word == "max" {
+        return Ok(None);
+    }
+    let number = word.strip_suffix('x').unwrap_or(&word).trim().parse::<f64>();
+    match number {
+        Ok(times) if times.is_finite() && times > 0.0 => Ok(Some(times)),
+        _ => Err(bad_value("speed", value, "'max' or a multiple of real time such as '10x'")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<ReplayOptions> {
+        let pairs: Vec<_> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        ReplayOptions::try_new(&pairs)
+    }
+
+    #[test]
+    fn speeds_are_read() {
+        for (text, speed) in
+            [("max", None), ("10x", Some(10.0)), ("0.5 X", Some(0.5)), ("2", Some(2.0))]
+        {
+            assert_eq!(read(&[("of", "s"), ("speed", text)]).unwrap().speed, speed, "{text}");
+        }
+        for text in ["0x", "-1x", "fast", "", "infx", "nan"] {
+            assert!(read(&[("of", "s"), ("speed", text)]).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn it_needs_what_it_replays() {
+        let e = read(&[("speed", "max")]).unwrap_err();
+        assert!(e.message().contains("\"of\""), "{e}");
+        let e = read(&[("of", "s"), ("til", "x")]).unwrap_err();
+        assert!(e.message().contains("\"til\""), "{e}");
+    }
+}

@@ -1,0 +1,216 @@
+//! What the data directory keeps of a materialized view, and what its query goes on from.
+//!
+//! ```text
+//! archive (windows up to F) ─┐
+//! newest whole checkpoint ───┼─► query goes on; windows up to F are given to nobody
+//! logs of its streams ───────┘
+//! ```
+//! Invariants: a view that has checkpoints has one before its statement is acknowledged, so where it began to
+//! read is durable; without a checkpoint a query is only run again where its streams still hold
+//! all that its open windows need.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use windrow_core::{Error, ErrorKind, Result, Watermark};
+use windrow_sql::plan::{ContinuousPlan, Flow};
+
+use crate::catalog::Object;
+use crate::durable::checkpoint::{Checkpoints, Newest, Stamp};
+use crate::durable::definitions::Definition;
+use crate::query::cut::Resume;
+use crate::query::keeper::Keeper;
+use crate::query::start::Ready;
+use crate::session::Session;
+use crate::stream::Feed;
+use crate::stream::log::StreamLog;
+use crate::stream::spill::Spiller;
+
+/// What is kept of a view, and what its query goes on from.
+pub(super) struct KeptView {
+    pub(super) log: Arc<StreamLog>,
+    /// Windows up to here are in the archive.
+    pub(super) archived: Watermark,
+    pub(super) spiller: Option<Arc<Spiller>>,
+    pub(super) checkpoints: Option<Arc<Checkpoints>>,
+    pub(super) resume: Option<Resume>,
+}
+
+/// What a view is, as far as it matters to what is kept of it.
+#[derive(Debug)]
+pub(super) struct ViewParts<'a> {
+    pub(super) name: &'a str,
+    /// What the engine knows its archive by.
+    pub(super) key: &'a str,
+    pub(super) reads: &'a [String],
+    pub(super) plan: &'a ContinuousPlan,
+    /// It gives its late rows to a stream.
+    pub(super) has_late_to: bool,
+    /// It does not begin at the beginning of its streams.
+    pub(super) starts_late: bool,
+    /// The lengths of all its windows together, in ticks.
+    pub(super) reach_ticks: i64,
+}
+
+impl KeptView {
+    fn in_memory(log: Arc<StreamLog>) -> Self {
+        Self { log, archived: Watermark::NONE, spiller: None, checkpoints: None, resume: None }
+    }
+
+    /// Where its query began to read the logs of its streams, if not at their beginning.
+    pub(super) fn began(&self, given: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+        let Some(resume) = &self.resume else { return given };
+        let began = |tap: &crate::query::cut::TapCut| Some((tap.stream.clone(), tap.began?));
+        resume.taps.iter().filter_map(began).collect()
+    }
+}
+
+impl Session {
+    /// Opens what is kept of a view; nothing in memory, and where it cannot be kept.
+    ///
+    /// # Errors
+    /// When it is damaged, or its query can neither go on nor be run again.
+    pub(super) async fn kept_view(
+        &self,
+        view: &ViewParts<'_>,
+        definition: Option<Definition>,
+    ) -> Result<KeptView> {
+        let ViewParts { name, key, reads, plan, .. } = *view;
+        let catalog = &self.engine.catalog;
+        // What has no windows has no frontier to go on from: it is worked out again from history.
+        // And without history the windows behind the frontier would swallow what comes anew.
+        let keeps = matches!(plan.root, Flow::Windows(_))
+            && reads.iter().all(|name| catalog.is_replayable(name));
+        // A stream of late rows is only in memory: it is filled again by reading all again. A view
+        // that is worked out again may have its rows in another order.
+        let steady = |name: &String| match catalog.get(name) {
+            Some(Object::Materialized(read)) => read.spiller.is_some(),
+            Some(Object::Stream(_) | Object::View) | None => true,
+        };
+        let resumes = keeps && !view.has_late_to && reads.iter().all(steady);
+        if self.engine.store.is_some() && view.starts_late && !resumes {
+            return Err(Error::config(format!(
+                "start = 'latest' does not fit \"{name}\": where it begins would not be known \
+                 after a restart"
+            ))
+            .with_hint(
+                "It fits views with windows over durable streams and views, without LATE DATA TO; or \
+                 use start = TIMESTAMP '…'.",
+            ));
+        }
+        let (Some(store), Some(definition)) = (&self.engine.store, definition.filter(|_| keeps))
+        else {
+            let limits = &self.engine.parts.limits;
+            let log = StreamLog::in_memory(Arc::clone(&plan.schema), name, limits);
+            return Ok(KeptView::in_memory(log));
+        };
+        let time = plan.event_times.first().map(|e| e.column);
+        let (kept, archived) = store.open_view(&definition, &plan.schema, time).await?;
+        let spiller = kept.spiller(None);
+        self.engine.keep(key, Arc::clone(&spiller));
+        let mut kept =
+            KeptView { archived, spiller: Some(spiller), ..KeptView::in_memory(kept.log) };
+        if !resumes {
+            return Ok(kept);
+        }
+        let checkpoints = store.open_checkpoints(&definition, stamp(plan))?;
+        let checkpoints = Arc::new(checkpoints);
+        kept.checkpoints = Some(Arc::clone(&checkpoints));
+        if self.restoring.is_some() && archived != Watermark::END {
+            let newest = self.newest(checkpoints, archived).await?;
+            self.engine.tell(name, &newest);
+            if newest.resume.is_none() {
+                self.can_be_run_again(view, archived)?;
+            }
+            kept.resume = newest.resume;
+        }
+        Ok(kept)
+    }
+
+    /// The newest checkpoint that goes with the archive and the logs of the streams.
+    async fn newest(&self, checkpoints: Arc<Checkpoints>, archived: Watermark) -> Result<Newest> {
+        let catalog = Arc::clone(&self.engine.catalog);
+        let look = move || {
+            checkpoints.newest(&|was_archived, resume| {
+                if was_archived.is_some_and(|w| w > archived) {
+                    return Err("the archive has lost windows that it had".to_owned());
+                }
+                for tap in &resume.taps {
+                    if let Some(Object::Stream(stream)) = catalog.get(&tap.stream)
+                        && let Feed::Push(push) = &stream.feed
+                        && push.log.state().rows < tap.positions.of_log()
+                    {
+                        let stream = &tap.stream;
+                        return Err(format!("stream \"{stream}\" has lost rows that are in it"));
+                    }
+                }
+                Ok(())
+            })
+        };
+        let looked = tokio::task::spawn_blocking(look).await;
+        looked.map_err(|e| Error::internal("reading checkpoints stopped").with_source(e))?
+    }
+
+    /// Without a checkpoint: whether the streams hold what the windows after `archived` need.
+    fn can_be_run_again(&self, view: &ViewParts<'_>, archived: Watermark) -> Result<()> {
+        let refused = |why: String| {
+            let name = view.name;
+            Error::new(ErrorKind::Corrupt, format!("no checkpoint can be used, and {why}"))
+                .with_hint(format!("DROP MATERIALIZED VIEW {name} and create it again."))
+        };
+        if view.starts_late {
+            return Err(refused("where it began to read is known from them alone".to_owned()));
+        }
+        let needed = archived.delayed(view.reach_ticks);
+        for name in view.reads {
+            let stream = self.engine.catalog.stream_to_read(name)?;
+            let Some(retention) = &stream.retention else { continue };
+            if retention.dropped_before()?.is_some_and(|dropped| dropped > needed.ticks()) {
+                return Err(refused(format!("\"{name}\" has dropped rows that its windows need")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes checkpoints of a query: who makes them.
+    pub(super) fn keeper(&self, kept: &KeptView) -> Option<Keeper> {
+        let parts = &self.engine.parts;
+        kept.checkpoints.as_ref().zip(kept.spiller.as_ref()).map(|(checkpoints, spiller)| {
+            Keeper::new(
+                Arc::clone(checkpoints),
+                Arc::clone(spiller),
+                Arc::clone(&parts.late_rows),
+                Arc::clone(&parts.clock),
+            )
+        })
+    }
+
+    /// The first checkpoint of a new view: where it begins.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) async fn first_checkpoint(
+        &self,
+        checkpoints: &Arc<Checkpoints>,
+        query: &mut Ready,
+    ) -> Result<()> {
+        let cut = query.first_cut()?;
+        let (checkpoints, clock) = (Arc::clone(checkpoints), Arc::clone(&self.engine.parts.clock));
+        let taken_micros = clock.now_micros();
+        let write = move || checkpoints.write(cut, (taken_micros, None), &|| clock.now_micros());
+        let written = tokio::task::spawn_blocking(write).await;
+        written.map_err(|e| Error::internal("writing a checkpoint stopped").with_source(e))?
+    }
+}
+
+/// By what a state can be gone on from: an equal plan, whatever its text.
+pub(super) fn stamp(plan: &ContinuousPlan) -> Stamp {
+    Stamp {
+        plan: format!("{plan}lateness: {} ns", plan.lateness_nanos),
+        engine: format!(
+            "windrow {}, datafusion {}",
+            env!("CARGO_PKG_VERSION"),
+            datafusion::DATAFUSION_VERSION
+        ),
+    }
+}

@@ -1,0 +1,144 @@
+//! The options of a stream that are the engine's own, whatever the connector.
+
+use std::time::Duration;
+
+use datafusion::common::ScalarValue;
+use windrow_core::{Error, Place, Result};
+use windrow_sql::parse::OptionItem;
+
+use crate::durable::wal::Durability;
+use crate::session::create_replay::REPLAY;
+
+/// The options that belong to the engine, whatever the connector.
+const STREAM_OPTIONS: &[&str] =
+    &["connector", "durability", "idle_timeout", "max_future_skew", "retention"];
+
+/// What the engine itself reads of a stream's options.
+#[derive(Debug, Default)]
+pub(super) struct EngineOptions {
+    pub(super) connector: Option<String>,
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) max_future_skew_micros: Option<i64>,
+    pub(super) durability: Option<String>,
+    /// How much older than the newest row a row may be.
+    pub(super) retention: Option<(Duration, Place)>,
+    /// What is left for the connector.
+    pub(super) rest: Vec<(String, String)>,
+}
+
+impl EngineOptions {
+    pub(super) fn is_replay(&self) -> bool {
+        self.connector.as_ref().is_some_and(|c| c.eq_ignore_ascii_case(REPLAY))
+    }
+}
+
+/// Takes the engine's own options out of `WITH (…)`.
+pub(super) fn engine_options(options: &[OptionItem]) -> Result<EngineOptions> {
+    let mut found = EngineOptions::default();
+    for OptionItem { key, value, place } in options {
+        match key.as_str() {
+            "connector" => found.connector = Some(value.clone()),
+            "idle_timeout" => found.idle_timeout = Some(duration(key, value, *place)?),
+            "max_future_skew" => {
+                let skew = duration(key, value, *place)?;
+                found.max_future_skew_micros = i64::try_from(skew.as_micros()).ok();
+            }
+            "retention" => found.retention = Some((retention(key, value, *place)?, *place)),
+            "durability" => {
+                found.durability = Some(value.to_lowercase());
+                durability(&found).map_err(|e| e.with_place(*place))?;
+            }
+            _ => found.rest.push((key.clone(), value.clone())),
+        }
+    }
+    Ok(found)
+}
+
+/// How durable a push stream's rows are; `None`: in memory only.
+pub(super) fn durability(options: &EngineOptions) -> Result<Option<Durability>> {
+    match options.durability.as_deref() {
+        None | Some("fsync") => Ok(Some(Durability::Fsync)),
+        Some("os") => Ok(Some(Durability::Os)),
+        Some("memory") => Ok(None),
+        Some(other) => Err(Error::config(format!("durability = '{other}' is not known")).with_hint(
+            "Known: 'fsync' (survives a power failure), 'os' (survives a crash of Windrow), 'memory'.",
+        )),
+    }
+}
+
+/// Options of push streams, at a stream with a connector.
+pub(super) fn no_push_options(options: &EngineOptions) -> Result<()> {
+    if let Some((_, place)) = options.retention {
+        return Err(Error::config(
+            "retention is for streams without a connector and for materialized views",
+        )
+        .with_place(place)
+        .with_hint(
+            "A connector is read by each query from its beginning, nothing of it is kept. A \
+             materialized view over the stream keeps its rows, with a retention of its own.",
+        ));
+    }
+    match &options.durability {
+        None => Ok(()),
+        Some(durability) => Err(Error::config(format!(
+            "durability = '{durability}' is for streams without a connector"
+        ))),
+    }
+}
+
+/// Refuses what no connector takes.
+pub(super) fn no_options(options: &EngineOptions, name: &str) -> Result<()> {
+    match options.rest.first() {
+        None => Ok(()),
+        Some((key, _)) => Err(Error::config(format!(
+            "unknown option \"{key}\" of stream \"{name}\", which has no connector"
+        ))
+        .with_hint(format!("Known options: {}.", STREAM_OPTIONS.join(", ")))),
+    }
+}
+
+/// The value of `retention`.
+pub(super) fn retention(key: &str, value: &str, place: Place) -> Result<Duration> {
+    let keep = duration(key, value, place).map_err(|_| not_a_retention(value).with_place(place))?;
+    if keep.is_zero() { Err(not_a_retention(value).with_place(place)) } else { Ok(keep) }
+}
+
+/// The error of a retention without event time.
+pub(super) fn timeless(name: &str) -> Error {
+    Error::sql(format!("\"{name}\" has no event time that retention could go by"))
+        .with_hint("Give the stream a WATERMARK; select window_end or an event time in a view.")
+}
+
+fn not_a_retention(value: &str) -> Error {
+    Error::config(format!("option \"retention\" is not a length of time: '{value}'"))
+        .with_hint("Write retention = '7 days'. Months and years have no fixed length.")
+}
+
+fn duration(key: &str, value: &str, place: Place) -> Result<Duration> {
+    let interval = ScalarValue::try_from_string(
+        value.to_owned(),
+        &arrow::datatypes::DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano),
+    );
+    let nanos = interval.ok().and_then(|i| interval_nanos(&i)).and_then(|n| u64::try_from(n).ok());
+    nanos.map(Duration::from_nanos).ok_or_else(|| {
+        Error::config(format!("option \"{key}\" is not an interval: '{value}'"))
+            .with_place(place)
+            .with_hint(format!("Write {key} = '5 seconds'."))
+    })
+}
+
+/// An interval in nanoseconds; days have 24 hours, months have no length.
+pub(super) fn interval_nanos(value: &ScalarValue) -> Option<i128> {
+    const DAY: i128 = 24 * 3_600 * 1_000_000_000;
+    match value {
+        ScalarValue::IntervalMonthDayNano(Some(i))
+            if i.months == 0 && i128::from(i.nanoseconds) + i128::from(i.days) * DAY >= 0 =>
+        {
+            Some(i128::from(i.days) * DAY + i128::from(i.nanoseconds))
+        }
+        ScalarValue::IntervalDayTime(Some(i)) => {
+            Some(i128::from(i.days) * DAY + i128::from(i.milliseconds) * 1_000_000)
+        }
+        _ => None,
+    }
+}
