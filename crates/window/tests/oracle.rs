@@ -235,7 +235,7 @@ impl<'a> Run<'a> {
     }
 
     /// The windows; late and partly late rows; how often all was lost; windows from disk.
-    fn to_the_end(mut self, rng: &mut StdRng) -> (Windowed, [usize; 4]) {
+    fn finish(mut self, rng: &mut StdRng) -> (Windowed, [usize; 4]) {
         let longest = [1, 5, 40, 1000][rng.random_range(0..4)];
         let cuts = rng.random_bool(0.6);
         if cuts {
@@ -353,7 +353,7 @@ impl<'a> Run<'a> {
         let mut cut = self.merger.cut().unwrap();
         for segment in cut.new.drain(..) {
             assert!(segment.id.0 < cut.next_id && cut.needed.contains(&segment.id));
-            let before = self.disk.insert(segment.id, through_ipc(segment));
+            let before = self.disk.insert(segment.id, through_ipc(&segment));
             assert!(before.is_none(), "an id is given once");
         }
         assert!(cut.needed.iter().all(|id| self.disk.contains_key(id)));
@@ -387,13 +387,13 @@ impl<'a> Run<'a> {
 }
 
 /// Writes a segment as an Arrow IPC stream and reads it.
-fn through_ipc(segment: SavedSegment) -> SavedSegment {
+fn through_ipc(segment: &SavedSegment) -> SavedSegment {
     let mut file = vec![];
     let mut writer = StreamWriter::try_new(&mut file, &segment.batches[0].schema()).unwrap();
     segment.batches.iter().for_each(|batch| writer.write(batch).unwrap());
     writer.finish().unwrap();
     let batches = StreamReader::try_new(file.as_slice(), None).unwrap();
-    SavedSegment { batches: batches.map(|batch| batch.unwrap()).collect(), ..segment }
+    SavedSegment { batches: batches.map(|batch| batch.unwrap()).collect(), ..*segment }
 }
 
 /// The rows of a window as text, sorted.
@@ -437,7 +437,7 @@ fn check(seeds: Range<u64>) {
         for cut in 0..2 {
             let stores = rng.random_range(1..5);
             let (output, [late, partly, restores, divided]) =
-                Run::new(&case, stores).to_the_end(&mut rng);
+                Run::new(&case, stores).finish(&mut rng);
             all_late += late;
             all_partly += partly;
             all_restores += restores;

@@ -29,6 +29,9 @@ use crate::query::tap::Stores;
 /// rows.
 pub(crate) const FINISH_ROWS: usize = 8_192;
 
+/// The windows that a leaf of the finish plan reads.
+type LeafWindows = (LeafId, Vec<WindowRows>);
+
 /// A stage, running.
 pub(crate) struct StageRun {
     pub(crate) inputs: Vec<InputRun>,
@@ -238,10 +241,9 @@ impl StageRun {
     }
 
     /// Closes the windows of the next end, or of several ends in a row-wise stage.
-    fn close_next(&mut self) -> Result<Option<Vec<(LeafId, Vec<WindowRows>)>>> {
+    fn close_next(&mut self) -> Result<Option<Vec<LeafWindows>>> {
         let watermark = self.watermark();
-        let mut windows: Vec<(LeafId, Vec<WindowRows>)> =
-            self.inputs.iter().map(|i| (i.leaf, vec![])).collect();
+        let mut windows: Vec<LeafWindows> = self.inputs.iter().map(|i| (i.leaf, vec![])).collect();
         let mut count = 0;
         let mut any = false;
         while let Some(end) = self.next_end().filter(|end| watermark.closes(*end)) {
