@@ -74,6 +74,7 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// What was found in the data directory.
+#[expect(clippy::print_stderr, reason = "notices go to stderr")]
 fn tell(recovery: &Recovery) {
     recovery.notices.iter().for_each(|notice| eprintln!("notice: {notice}"));
     let views = |n| if n == 1 { "1 view".to_owned() } else { format!("{n} views") };

@@ -25,7 +25,9 @@ use crate::session::query::streams_read;
 use crate::session::stream_options::timeless;
 use crate::session::view_options::ViewOptions;
 use crate::session::{Outcome, Session};
+use crate::stream::log::StreamLog;
 use crate::stream::push::PushStream;
+use crate::stream::spill::Spiller;
 use crate::stream::{Feed, Stream, TAILS_MAX};
 
 /// A materialized view before it is made.
@@ -168,6 +170,32 @@ impl Session {
         Ok(())
     }
 
+    /// A view as its readers see it.
+    fn view_stream(
+        &self,
+        (name, key): (&str, &str),
+        log: (&Arc<StreamLog>, Option<&Arc<Spiller>>),
+        schema: StreamSchema,
+        retention: Option<(Duration, Place)>,
+    ) -> Result<Arc<Stream>> {
+        let parts = &self.engine.parts;
+        let retention = retention.map(|(keep, place)| {
+            self.retention((name, key), log, &schema, keep).map_err(|e| e.with_place(place))
+        });
+        Ok(Arc::new(Stream {
+            name: name.to_owned(),
+            retention: retention.transpose()?,
+            schema,
+            feed: Feed::View(Arc::clone(log.0)),
+            idle_timeout: None,
+            max_future_skew_micros: None,
+            connector: "view".to_owned(),
+            replayable: true,
+            bad_rows: Arc::clone(&parts.bad_rows),
+            clock: Arc::clone(&parts.clock),
+        }))
+    }
+
     /// Makes a view with its log and its query. Nobody sees it yet and nothing runs but what
     /// archives and retains its log, which the engine knows by `key`.
     pub(super) async fn make_view(
@@ -202,28 +230,7 @@ impl Session {
         let shared = parts.new_query(Some(name.clone()));
         shared.ledger.add_rows_out(usize::try_from(log.state().rows).unwrap_or(usize::MAX));
         let schema = StreamSchema::try_new(Arc::clone(&plan.schema), event_time)?;
-        let retention = match retention {
-            Some((keep, place)) => {
-                let log = (&log, spiller.as_ref());
-                Some(
-                    self.retention((&name, key), log, &schema, keep)
-                        .map_err(|e| e.with_place(place))?,
-                )
-            }
-            None => None,
-        };
-        let stream = Arc::new(Stream {
-            name: name.clone(),
-            schema,
-            feed: Feed::View(Arc::clone(&log)),
-            idle_timeout: None,
-            max_future_skew_micros: None,
-            connector: "view".to_owned(),
-            replayable: true,
-            retention,
-            bad_rows: Arc::clone(&parts.bad_rows),
-            clock: Arc::clone(&parts.clock),
-        });
+        let stream = self.view_stream((&name, key), (&log, spiller.as_ref()), schema, retention)?;
         let output = Output::View {
             log: Arc::clone(&log),
             tail_rows_max: spiller.as_ref().map(|_| parts.limits.tail_rows_max * TAILS_MAX),

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use windrow_core::{Error, Result, Watermark};
-use windrow_window::{SavedSegment, SegmentId};
+use windrow_window::{Cut, SavedSegment, SegmentId};
 
 pub(crate) use self::manifest::Stamp;
 use self::manifest::{FORMAT, FileEntry, InputEntry, Manifest, SegmentEntry};
@@ -79,6 +79,10 @@ pub(crate) struct Shown {
     pub(crate) state: &'static str,
 }
 
+/// Whether a checkpoint goes with what else is kept, and why not: given the watermark up to which
+/// the archive had the view's windows, and what the checkpoint holds.
+pub(crate) type Fits<'a> = dyn Fn(Option<Watermark>, &Resume) -> Result<(), String> + 'a;
+
 /// What a query can go on from.
 #[derive(Debug, Default)]
 pub(crate) struct Newest {
@@ -113,10 +117,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// When the directory cannot be read at all.
-    pub(crate) fn newest(
-        &self,
-        fits: &dyn Fn(Option<Watermark>, &Resume) -> Result<(), String>,
-    ) -> Result<Newest> {
+    pub(crate) fn newest(&self, fits: &Fits<'_>) -> Result<Newest> {
         let names = self.files.list(&self.dir).map_err(|e| io_error("list", &self.dir, e))?;
         let ids: BTreeSet<u64> = names.iter().filter_map(|n| Manifest::id_of(n)).collect();
         let mut newest = Newest::default();
@@ -350,10 +351,7 @@ impl Checkpoints {
         &self,
         state: &mut State,
         mut manifest: Manifest,
-        (needed, written): (
-            Vec<(Watermark, windrow_window::Cut)>,
-            Vec<(usize, SegmentEntry, FileEntry)>,
-        ),
+        (needed, written): (Vec<(Watermark, Cut)>, Vec<NewSegment>),
         now: &dyn Fn() -> i64,
     ) -> Result<()> {
         let mut places = HashMap::new();
@@ -436,7 +434,8 @@ impl Checkpoints {
         for name in manifests.into_iter().chain(others) {
             // A damaged checkpoint stays for looking at until it would have gone anyway.
             let damaged = number(&name).is_some_and(|id| id >= oldest);
-            if !needed.contains(&name) && !(damaged && Manifest::id_of(&name).is_some()) {
+            let stays = needed.contains(&name) || damaged && Manifest::id_of(&name).is_some();
+            if !stays {
                 self.delete(&self.dir.join(name));
             }
         }
@@ -459,10 +458,13 @@ impl Checkpoints {
     }
 }
 
+/// A segment that was written: of which operator, and where.
+type NewSegment = (usize, SegmentEntry, FileEntry);
+
 /// What a checkpoint has written so far.
 #[derive(Debug, Default)]
 struct Written {
-    segments: Vec<(usize, SegmentEntry, FileEntry)>,
+    segments: Vec<NewSegment>,
     late: Vec<FileEntry>,
 }
 
