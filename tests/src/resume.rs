@@ -168,7 +168,7 @@ fn killed(source: Source, rounds: usize) -> Result<(), Failed> {
         queries.push(text.to_owned());
     }
     let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
-    let tables = home.tables(&(create + &wait), &queries).map_err(|e| at(&beside, e))?;
+    let tables = home.tables(&(create + &wait), &queries).map_err(|e| at(&beside, &e))?;
     let [unbalanced, ledger, count, views @ ..] = &tables[..] else { return Err("tables".into()) };
     if !unbalanced.is_empty() {
         return Err(format!("the ledger of {unbalanced:?}").into());
@@ -186,13 +186,13 @@ fn killed(source: Source, rounds: usize) -> Result<(), Failed> {
         let [view, bounded] = pair else { return Err("a pair of tables".into()) };
         if view != bounded || view.is_empty() {
             let text = format!("view {name}: {} rows, bounded {}", view.len(), bounded.len());
-            return Err(at(home.keep(), text.into()));
+            return Err(at(home.keep(), &text.into()));
         }
     }
     Ok(())
 }
 
-fn at(path: impl Into<PathBuf>, error: Failed) -> Failed {
+fn at(path: impl Into<PathBuf>, error: &Failed) -> Failed {
     format!("{}: {}", path.into().display(), error.message().unwrap_or_default()).into()
 }
 

@@ -153,7 +153,8 @@ mod tests {
         argument: &DataType,
         arguments: usize,
     ) -> Option<(OperatorSpec, Frozen)> {
-        let given = vec![Arc::new(Field::new("x", argument.clone(), true)); arguments];
+        let field = Arc::new(Field::new("x", argument.clone(), true));
+        let given: Vec<_> = std::iter::repeat_n(field, arguments).collect();
         let coerced = fields_with_udf(&given, function.as_ref()).ok()?;
         if coerced.iter().any(|field| field.data_type() != argument) {
             return None;
