@@ -29,6 +29,8 @@ pub(crate) struct Keeper {
     busy: Arc<AtomicBool>,
     /// What the last cut was like, to see whether there is anything new.
     last: Option<(u64, Watermark)>,
+    /// It could not be written.
+    failed: Arc<AtomicBool>,
 }
 
 impl Keeper {
@@ -38,7 +40,15 @@ impl Keeper {
         late_rows: Arc<LateRows>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { checkpoints, spiller, late_rows, clock, busy: Arc::default(), last: None }
+        Self {
+            checkpoints,
+            spiller,
+            late_rows,
+            clock,
+            busy: Arc::default(),
+            last: None,
+            failed: Arc::default(),
+        }
     }
 
     /// The newest checkpoint was made after so many micro-batches, at this watermark.
@@ -64,7 +74,8 @@ impl Keeper {
             return Ok(());
         }
         let batches = shared.state.lock().batches;
-        if self.last == Some((batches, watermark)) {
+        let failed = self.failed.swap(false, Ordering::AcqRel);
+        if !failed && self.last == Some((batches, watermark)) {
             self.busy.store(false, Ordering::Release);
             shared.checkpoint_done(ticket, None);
             return Ok(());
@@ -74,13 +85,14 @@ impl Keeper {
         self.last = Some((batches, watermark));
         let (shared, busy) = (Arc::clone(shared), Arc::clone(&self.busy));
         let (spiller, checkpoints) = (Arc::clone(&self.spiller), Arc::clone(&self.checkpoints));
-        let clock = Arc::clone(&self.clock);
+        let (clock, failed) = (Arc::clone(&self.clock), Arc::clone(&self.failed));
         tokio::spawn(async move {
             let written = write(&spiller, checkpoints, cut, (taken_micros, clock)).await;
             let error = written.err().map(|error| {
                 tracing::warn!(query = shared.name, %error, "a checkpoint could not be written");
                 Arc::new(error)
             });
+            failed.store(error.is_some(), Ordering::Release);
             busy.store(false, Ordering::Release);
             shared.checkpoint_done(ticket, error);
             shared.nudge();
