@@ -23,7 +23,7 @@ use crate::query::start::{Wanted, launch, ready};
 use crate::session::outcome::{Stop, ready as told};
 use crate::session::tables::Change;
 use crate::session::{Outcome, ResultStream, Session};
-use crate::stream::log::{LogSource, dropped};
+use crate::stream::log_reader::{LogSource, dropped};
 use crate::stream::push::PushStream;
 
 impl Session {

@@ -23,16 +23,11 @@ use arrow::array::Array;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use async_trait::async_trait;
-use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use windrow_archive::ArchiveSnapshot;
-use windrow_core::{
-    Error, ErrorKind, Limits, Partition, PartitionId, Reader, Result, ScanRequest, Source,
-    SourceBatch, Split, Watermark,
-};
+use windrow_core::{Error, ErrorKind, Limits, Result, Watermark};
 
 use crate::memory;
 use crate::query::shared::again;
@@ -368,7 +363,7 @@ impl StreamLog {
     }
 
     /// Up to `rows_max` rows from `offset` on, from one stored batch.
-    fn read(&self, offset: u64, rows_max: usize) -> Found {
+    pub(super) fn read(&self, offset: u64, rows_max: usize) -> Found {
         let inner = self.inner.lock();
         if offset < inner.first {
             return Found::Dropped { first: inner.first };
@@ -386,7 +381,8 @@ impl StreamLog {
         found().map_or(Found::Nothing, Found::Rows)
     }
 
-    fn failed(&self) -> Option<Error> {
+    /// What its writer has failed with.
+    pub(super) fn failed(&self) -> Option<Error> {
         self.inner.lock().failed.as_ref().map(again)
     }
 }
@@ -405,7 +401,7 @@ impl Inner {
 }
 
 /// What stands at an offset.
-enum Found {
+pub(super) enum Found {
     Rows(RecordBatch),
     /// It is in the archive.
     Archived(ArchiveSnapshot),
@@ -449,223 +445,4 @@ fn join_small_tail(schema: &SchemaRef, batches: &mut Vec<(u64, RecordBatch)>) ->
     batches.truncate(tail);
     batches.push((first, joined));
     Ok(())
-}
-
-/// A log as a source.
-#[derive(Debug)]
-pub(crate) struct LogSource {
-    log: Arc<StreamLog>,
-    /// Where reading begins; `None`: at the first row that is there.
-    from: Option<u64>,
-    /// Where reading ends, whatever comes later; `None`: when the log ends.
-    until: Option<u64>,
-    /// Whether the log's writer knows the watermark better than the event times do.
-    explicit_watermark: bool,
-}
-
-impl LogSource {
-    /// Follows a log from `from` on (`None`: from its first row) until it ends.
-    /// `explicit_watermark`: the writer gives the watermark (a view does), it is not derived from
-    /// event times.
-    pub(crate) fn follow(log: Arc<StreamLog>, from: Option<u64>, explicit_watermark: bool) -> Self {
-        Self { log, from, until: None, explicit_watermark }
-    }
-
-    /// What the log holds now from `from` on (`None`: from its first row), and then ends.
-    pub(crate) fn snapshot(
-        log: Arc<StreamLog>,
-        from: Option<u64>,
-        explicit_watermark: bool,
-    ) -> Self {
-        let until = Some(log.state().rows);
-        Self { log, from, until, explicit_watermark }
-    }
-}
-
-#[async_trait]
-impl Source for LogSource {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.log.schema)
-    }
-
-    fn is_bounded(&self) -> bool {
-        self.until.is_some()
-    }
-
-    async fn discover(&self) -> Result<Vec<Partition>> {
-        let id = PartitionId(0);
-        let LogState { first, rows, .. } = self.log.state();
-        let history = self.until.unwrap_or(rows).saturating_sub(self.from.unwrap_or(first));
-        let split = Split {
-            partition: id,
-            number: 0,
-            rows: Some(history),
-            bytes: None,
-            event_times: None,
-            identity: "log".into(),
-            detail: Arc::new(()),
-        };
-        Ok(vec![Partition { id, name: "log".into(), splits: vec![split] }])
-    }
-
-    async fn open(&self, _: &Split, scan: &ScanRequest) -> Result<Box<dyn Reader>> {
-        Ok(Box::new(self.reader(scan)))
-    }
-}
-
-impl LogSource {
-    /// Reads the log; it has only one split.
-    pub(crate) fn reader(&self, scan: &ScanRequest) -> LogReader {
-        let from = scan.from.or(self.from);
-        LogReader {
-            changed: self.log.watch(),
-            log: Arc::clone(&self.log),
-            position: from.unwrap_or(0),
-            begun: from.is_some(),
-            until: self.until,
-            explicit_watermark: self.explicit_watermark,
-            told: Watermark::NONE,
-            projection: scan.projection.clone(),
-            batch_rows_max: scan.batch_rows_max,
-            archived: None,
-        }
-    }
-}
-
-/// Reads a log: first what is archived, then the tail.
-pub(crate) struct LogReader {
-    log: Arc<StreamLog>,
-    changed: watch::Receiver<()>,
-    position: u64,
-    /// Whether the position says where to read; otherwise reading begins at the first row.
-    begun: bool,
-    until: Option<u64>,
-    explicit_watermark: bool,
-    /// The watermark that was last passed on.
-    told: Watermark,
-    projection: Vec<usize>,
-    batch_rows_max: usize,
-    /// A reading of the archive that stands at the position.
-    archived: Option<BoxStream<'static, Result<RecordBatch>>>,
-}
-
-/// What a reader finds at its position.
-enum Step {
-    Batch(SourceBatch),
-    Archive(ArchiveSnapshot),
-    Wait,
-}
-
-impl LogReader {
-    /// What is at the position.
-    fn look(&mut self) -> Result<Step> {
-        // The state is read before the rows: a watermark must never overtake its rows.
-        let state = self.log.state();
-        if !self.begun {
-            self.position = state.first;
-            self.begun = true;
-        }
-        let left = self.left(state.rows);
-        let found = match left.min(self.batch_rows_max) {
-            0 => Found::Nothing,
-            rows_max => self.log.read(self.position, rows_max),
-        };
-        let rows = match found {
-            Found::Archived(archive) => return Ok(Step::Archive(archive)),
-            Found::Rows(rows) => Some(rows.project(&self.projection)?),
-            Found::Nothing => None,
-            Found::Dropped { first } => return Err(dropped(self.position, first)),
-        };
-        let caught_up =
-            self.position + rows.as_ref().map_or(0, |b| b.num_rows() as u64) >= state.rows;
-        let watermark = (self.explicit_watermark
-            && caught_up
-            && state.watermark > self.told
-            && self.until.is_none())
-        .then_some(state.watermark);
-        if rows.is_none() && watermark.is_none() {
-            return Ok(Step::Wait);
-        }
-        let rows = match rows {
-            Some(rows) => rows,
-            None => RecordBatch::new_empty(Arc::new(self.log.schema.project(&self.projection)?)),
-        };
-        self.pass(rows, watermark).map(Step::Batch)
-    }
-
-    /// Rows that may be read when the log has `rows`.
-    fn left(&self, rows: u64) -> usize {
-        let until = self.until.unwrap_or(u64::MAX).min(rows);
-        usize::try_from(until.saturating_sub(self.position)).unwrap_or(usize::MAX)
-    }
-
-    fn pass(&mut self, rows: RecordBatch, watermark: Option<Watermark>) -> Result<SourceBatch> {
-        let mut batch = SourceBatch::consecutive(rows, self.position)?;
-        self.position = batch.offsets.end();
-        self.told = watermark.unwrap_or(self.told);
-        batch.watermark = watermark;
-        Ok(batch)
-    }
-
-    /// The next batch of the archive; `None` when it is read to its end.
-    async fn next_archived(&mut self) -> Result<Option<SourceBatch>> {
-        let Some(archived) = &mut self.archived else { return Ok(None) };
-        let Some(rows) = archived.next().await.transpose()? else {
-            self.archived = None;
-            return Ok(None);
-        };
-        let left = self.left(u64::MAX);
-        let rows = rows.slice(0, rows.num_rows().min(left));
-        if left <= rows.num_rows() {
-            self.archived = None;
-        }
-        self.pass(rows, None).map(Some)
-    }
-
-    fn is_done(&self) -> bool {
-        let state = self.log.state();
-        match self.until {
-            Some(until) => self.position >= until,
-            None => state.ended && self.position >= state.rows,
-        }
-    }
-}
-
-/// The error of who asks for rows that are not kept any more.
-pub(crate) fn dropped(offset: u64, first: u64) -> Error {
-    Error::data(format!("row {offset} is no longer there: retention has dropped it"))
-        .with_detail(format!("The first row that is still held has the offset {first}."))
-        .with_hint("Read from the beginning, or give the stream or view a longer retention.")
-}
-
-#[async_trait]
-impl Reader for LogReader {
-    async fn next(&mut self) -> Result<Option<SourceBatch>> {
-        loop {
-            if let Some(batch) = self.next_archived().await? {
-                return Ok(Some(batch));
-            }
-            self.changed.mark_unchanged();
-            match self.look()? {
-                Step::Batch(batch) => return Ok(Some(batch)),
-                Step::Archive(archive) => {
-                    let rows =
-                        archive.read(self.position, &self.projection, self.batch_rows_max).await?;
-                    self.archived = Some(rows);
-                    continue;
-                }
-                Step::Wait => {}
-            }
-            if self.is_done() {
-                return Ok(None);
-            }
-            if let Some(error) = self.log.failed() {
-                return Err(error);
-            }
-            // The sender lives as long as the log, which this reader holds.
-            if self.changed.changed().await.is_err() {
-                return Ok(None);
-            }
-        }
-    }
 }

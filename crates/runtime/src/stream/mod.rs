@@ -2,6 +2,7 @@
 
 pub(crate) mod generated;
 pub(crate) mod log;
+pub(crate) mod log_reader;
 pub(crate) mod push;
 pub(crate) mod replay;
 pub(crate) mod retention;
@@ -17,7 +18,8 @@ use windrow_sql::plan::{EventTime, StreamRelation};
 
 use crate::query::intake::Intake;
 use crate::query::kept::BadRows;
-use crate::stream::log::{LogSource, StreamLog};
+use crate::stream::log::StreamLog;
+use crate::stream::log_reader::LogSource;
 use crate::stream::push::PushStream;
 use crate::stream::retention::Retention;
 use crate::stream::table::{LeftOut, LogTable, SourceTable};

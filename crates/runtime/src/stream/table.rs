@@ -23,7 +23,8 @@ use futures::{StreamExt, stream};
 use windrow_core::{PartitionId, Reader, ScanRequest, Source, SourceBatch, Split};
 
 use crate::query::intake::Intake;
-use crate::stream::log::{LogSource, StreamLog};
+use crate::stream::log::StreamLog;
+use crate::stream::log_reader::LogSource;
 use crate::stream::{Feed, Stream};
 
 /// A log with fewer rows is read by one thread: there is nothing to gain from two.
