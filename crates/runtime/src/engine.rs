@@ -302,8 +302,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes in what was pushed, makes checkpoints, archives all finished windows and stops. Without a data directory
-    /// it stops at once.
+    /// Takes in what was pushed, makes checkpoints, archives all finished windows and stops.
+    /// Without a data directory it stops at once.
     ///
     /// # Errors
     /// When finished windows cannot be archived. They are not lost: the next opening works them
@@ -400,7 +400,6 @@ impl Inner {
         }
     }
 
-    /// Nothing moves to the archive of this name any more.
     /// Lets go of the old rows of a log from now on.
     pub(crate) fn retain(&self, name: &str, retention: &Arc<Retention>) {
         let run = Arc::clone(retention).run(Arc::clone(&self.parts), Arc::clone(&self.catalog));
