@@ -36,6 +36,6 @@ time "$windrow" "$at/view" -q -c "SELECT count(*), sum(n), sum(total) FROM v"
 du -sh "$at/view/views/v" "$at/ingest_fsync"
 
 slow="SELECT window_start, window_end, k, count(*) AS n FROM TUMBLE(s, at, INTERVAL '1 minute') GROUP BY window_start, window_end, k"
-echo "== a view made over 5 M rows of history, and then a restart that computes it again"
+echo "== a view made over 5 M rows of history, and then a restart that goes on from its checkpoint"
 time "$windrow" "$at/ingest_fsync" -q -c "CREATE MATERIALIZED VIEW w AS $slow; WAIT FOR w; SELECT count(*) FROM w"
 time "$windrow" "$at/ingest_fsync" -q -c "WAIT FOR w; SELECT count(*) FROM w"
