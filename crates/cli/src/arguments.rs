@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use windrow_core::{Error, Limits, Result};
 
 use crate::script::Source;
+use crate::serve::Serving;
 
 /// Streaming SQL: continuous queries over files, generators and pushed rows.
 ///
@@ -98,11 +99,12 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
-    /// Serve Flight SQL (not in this version).
+    /// Serve Flight SQL until SIGTERM or Ctrl-C.
     Serve {
-        /// Whatever a server will understand.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-        rest: Vec<String>,
+        #[command(flatten)]
+        serving: Serving,
+        #[command(flatten)]
+        common: Common,
     },
 }
 
@@ -133,13 +135,15 @@ pub(crate) enum Work {
     Repl,
     /// Run these and exit.
     Scripts(Vec<Source>),
+    /// Serve until told to stop.
+    Serve(Serving),
 }
 
 impl Arguments {
     fn common(&self) -> &Common {
         match &self.command {
-            Some(Command::Run { common, .. }) => common,
-            _ => &self.direct.common,
+            Some(Command::Run { common, .. } | Command::Serve { common, .. }) => common,
+            None => &self.direct.common,
         }
     }
 
@@ -193,8 +197,8 @@ impl Arguments {
     /// # Errors
     /// For what only later versions can do.
     pub(crate) fn work(&self, stdin_is_terminal: bool) -> Result<Work> {
-        if matches!(self.command, Some(Command::Serve { .. })) {
-            return Err(later("\"windrow serve\" is not in this version"));
+        if let Some(Command::Serve { serving, .. }) = &self.command {
+            return Ok(Work::Serve(serving.clone()));
         }
         if let Some(url) = &self.direct.connect {
             return Err(later(format!("cannot connect to \"{url}\": there is no server yet")));
@@ -310,7 +314,7 @@ mod tests {
 
     #[test]
     fn later_versions_are_named() {
-        for line in ["windrow serve --data-dir d", "windrow --connect grpc://h:1"] {
+        for line in ["windrow --connect grpc://h:1"] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.kind().exit_code(), 2, "{line}");
             assert_eq!(error.detail(), Some("It comes with a later version of Windrow."));

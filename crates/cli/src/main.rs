@@ -13,6 +13,7 @@ mod output;
 mod progress;
 mod repl;
 mod script;
+mod serve;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -61,6 +62,7 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
     let mut runner = Runner::new(&engine, Arc::clone(&interrupts), arguments.printing(), is_repl)?;
     let done = match work {
         Work::Repl => repl::run(&waiting, &engine, &mut runner, data_dir.as_deref()),
+        Work::Serve(serving) => serve::run(&engine, &serving, &interrupts),
         Work::Scripts(sources) => waiting.block_on(async {
             for source in sources {
                 runner.run(&Script::read(source)?).await?;

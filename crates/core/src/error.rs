@@ -28,6 +28,10 @@ pub enum ErrorKind {
     Limit,
     /// Stored data is damaged.
     Corrupt,
+    /// Nobody is logged in, or no longer: log in (again).
+    Unauthenticated,
+    /// Who is logged in may not do this: ask an administrator.
+    Denied,
     /// The query was cancelled by its user.
     Cancelled,
     /// Our bug: please report it.
@@ -39,6 +43,7 @@ impl ErrorKind {
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Sql | Self::Config | Self::NotFound | Self::Exists => 2,
+            Self::Unauthenticated | Self::Denied => 2,
             Self::Data | Self::Limit | Self::Corrupt => 3,
             Self::Unavailable => 4,
             Self::Internal => 70,
