@@ -17,7 +17,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, Runtime};
-use windrow_core::{Clock, Error, Limits, Result, SystemClock};
+use windrow_core::{Clock, Error, ErrorKind, Limits, Result, SystemClock};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::plan::{micro_batch_state, session_state};
 
@@ -166,12 +166,25 @@ impl Engine {
     /// When the data directory is in use, not ours or damaged; when threads cannot be started, or
     /// functions not be registered (our bug).
     pub fn open(config: EngineConfig) -> Result<Self> {
-        let limits = config.limits;
-        let clock = config.clock.unwrap_or_else(machine_clock);
-        let store = match &config.data_dir {
-            Some(path) => Some(Arc::new(Store::open(path, Arc::clone(&clock))?)),
+        let EngineConfig { limits, clock, data_dir } = config;
+        let clock = clock.unwrap_or_else(machine_clock);
+        let store = match &data_dir {
+            Some(path) => Some(Store::open(path, Arc::clone(&clock))?),
             None => None,
         };
+        // A bucket is no place for what lives as long as the process.
+        let local = data_dir.filter(|d| !d.to_string_lossy().contains("://"));
+        Self::open_with(limits, clock, store, local.map(|data| data.join("tmp")))
+    }
+
+    /// [`open`](Self::open) over a data directory that is open already; what is over the limit of
+    /// memory goes to `spill_dir`.
+    pub(crate) fn open_with(
+        limits: Limits,
+        clock: Arc<dyn Clock>,
+        store: Option<Store>,
+        spill_dir: Option<PathBuf>,
+    ) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(limits.threads.max(1))
             .thread_name("windrow")
@@ -180,11 +193,7 @@ impl Engine {
             .build()
             .map_err(|e| Error::internal(format!("cannot start threads: {e}")).with_source(e))?;
         let (catalogs, schema) = catalogs()?;
-        let memory = limits.memory_bytes_max.map(|limit| {
-            // A bucket is no place for what lives as long as the process.
-            let local = config.data_dir.as_ref().filter(|d| !d.to_string_lossy().contains("://"));
-            Memory::new(limit, local.map(|data| data.join("tmp")))
-        });
+        let memory = limits.memory_bytes_max.map(|limit| Memory::new(limit, spill_dir));
         let env = match &memory {
             Some(memory) => memory.env()?,
             None => Arc::new(RuntimeEnv::default()),
@@ -213,7 +222,7 @@ impl Engine {
             parts,
             catalog,
             pending: Mutex::default(),
-            store,
+            store: store.map(Arc::new),
             spillers: Mutex::default(),
             told: Mutex::default(),
             retentions: Mutex::default(),
@@ -315,8 +324,15 @@ impl Engine {
             let session = self.session(SessionOptions::default())?;
             let inner = Arc::clone(&self.inner);
             let work = self.inner.parts.cpu.spawn(async move {
-                session.settle().await;
-                inner.checkpoint_all().await;
+                let settled = async {
+                    session.settle().await;
+                    inner.checkpoint_all().await;
+                };
+                tokio::select! {
+                    () = settled => {}
+                    // A view that waits for its archive takes nothing in; the spill below tells.
+                    error = inner.failing_archive() => tracing::warn!(%error, "closing at once"),
+                }
                 inner.spill_all().await
             });
             closed = work.await.map_err(|e| {
@@ -386,6 +402,29 @@ impl Inner {
                 }
             }
         });
+    }
+
+    /// Completes when a view cannot be archived for long: then it may wait for room for ever, and
+    /// so does who waits for it.
+    pub(crate) async fn failing_archive(&self) -> Error {
+        loop {
+            self.parts.clock.sleep(self.parts.limits.archive_wait).await;
+            let spillers: Vec<_> = self
+                .spillers
+                .lock()
+                .iter()
+                .filter(|(_, spiller)| spiller.is_view())
+                .map(|(name, spiller)| (name.clone(), Arc::clone(spiller)))
+                .collect();
+            for (name, spiller) in spillers {
+                if let Some(why) = spiller.error() {
+                    let message =
+                        format!("view \"{name}\" waits for its archive, which fails: {why}");
+                    return Error::new(ErrorKind::Unavailable, message)
+                        .with_hint("Nothing is lost. It goes on when the archive does.");
+                }
+            }
+        }
     }
 
     /// Makes a checkpoint of each query that has some.

@@ -33,6 +33,12 @@ impl Session {
                 None => self.wait_consumed(&view).await,
             }
         };
+        let wait = async {
+            tokio::select! {
+                done = wait => done,
+                error = self.engine.failing_archive() => Err(error),
+            }
+        };
         match timeout {
             None => wait.await?,
             Some(timeout) => tokio::select! {

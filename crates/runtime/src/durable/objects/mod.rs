@@ -13,6 +13,8 @@
 
 mod client;
 #[cfg(test)]
+mod engine_simulation;
+#[cfg(test)]
 mod faulty;
 mod growing;
 mod lease;

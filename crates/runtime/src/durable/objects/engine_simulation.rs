@@ -1,0 +1,352 @@
+//! Whole engines that come, fail and are followed by others over one object store whose requests
+//! fail and whose puts come late, under a clock that the test moves; what happens comes from a seed.
+//!
+//! An engine that is killed makes no further request, and what it had sent may still arrive while
+//! its follower runs. What must hold in the end: an object that was made is there; each acknowledged
+//! row is there once, a refused INSERT is there wholly or not at all; a view has each window that
+//! has ended exactly once, equal to the bounded query; the ledger balances.
+//!
+//! Threads take turns as they like, so a seed gives the same faults only where their order does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, AsArray, Int64Array, TimestampMicrosecondArray};
+use arrow::datatypes::{Int64Type, Schema, TimestampMicrosecondType};
+use arrow::record_batch::RecordBatch;
+use futures::TryStreamExt;
+use windrow_core::{Error, ErrorKind, Limits, ManualClock};
+
+use super::faulty::FaultyStore;
+use super::simulation::data_directory;
+use super::*;
+use crate::durable::faults::Chance;
+use crate::{Engine, Outcome, Session, SessionOptions};
+
+const STREAM: &str =
+    "CREATE STREAM IF NOT EXISTS s (n BIGINT NOT NULL, at TIMESTAMP(6), WATERMARK FOR at)";
+
+/// Ticks of the clock that any work may take: 10 minutes of its time.
+const TICKS_MAX: usize = 30_000;
+
+/// The views: name and query.
+const VIEWS: [(&str, &str); 3] = [
+    (
+        "tumbling",
+        "SELECT window_start, window_end, n % 3 AS k, count(*) AS c, sum(n) AS t, window_time \
+         FROM TUMBLE(s, at, INTERVAL '5 seconds') GROUP BY window_start, window_end, window_time, k",
+    ),
+    (
+        "hopping",
+        "SELECT window_start, window_end, 0 AS k, count(*) AS c, sum(n) AS t \
+         FROM HOP(s, at, INTERVAL '2 seconds', INTERVAL '6 seconds') GROUP BY window_start, window_end",
+    ),
+    (
+        "deeper",
+        "SELECT window_start, window_end, max(k) AS k, sum(c) AS c, sum(t) AS t \
+         FROM TUMBLE(tumbling, window_time, INTERVAL '10 seconds') GROUP BY window_start, window_end",
+    ),
+];
+
+/// What clients were told.
+#[derive(Debug, Default)]
+struct Told {
+    /// The number of the next row, which is its second too.
+    next: i64,
+    /// Acknowledged rows.
+    stored: BTreeSet<i64>,
+    /// The rows of each refused INSERT.
+    refused: Vec<Vec<i64>>,
+    /// Objects that were made.
+    made: BTreeSet<&'static str>,
+}
+
+/// Counts of what happened, so that a simulation in which nothing does is seen.
+#[derive(Debug, Default)]
+struct Happened {
+    acknowledged: usize,
+    refused: usize,
+    failed_requests: u64,
+    kills: usize,
+    resumed: usize,
+}
+
+/// What all seeds share.
+struct World {
+    threads: Arc<Threads>,
+    client: tokio::runtime::Runtime,
+    clock: ManualClock,
+}
+
+impl World {
+    /// Completes `work`; the clock goes on while it waits.
+    fn drive<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
+        let ticks = async {
+            for _ in 0..TICKS_MAX {
+                self.clock.advance(Duration::from_millis(20));
+                tokio::task::yield_now().await;
+                // Lets the engine's threads have the processor.
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        };
+        self.client.block_on(async {
+            tokio::select! {
+                biased;
+                done = work => done,
+                () = ticks => panic!("{what} does not end"),
+            }
+        })
+    }
+
+    /// Runs a statement; the rows that it gives.
+    fn ask(&self, session: &Session, sql: &str) -> Result<Vec<RecordBatch>> {
+        self.drive(sql, async {
+            match session.run(sql).await? {
+                Outcome::Rows(rows) => rows.try_collect().await,
+                Outcome::Done(_) => Ok(vec![]),
+            }
+        })
+    }
+
+    fn engine(
+        &self,
+        store: &FaultyStore,
+        base: &FaultyStore,
+        chance: &mut Chance,
+    ) -> Result<Engine> {
+        let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
+        let store = data_directory(store, base, &self.threads, Arc::clone(&clock))?;
+        let limits = Limits {
+            threads: 1 + chance.below(2) as usize,
+            batch_rows_max: 4,
+            tail_rows_max: 1 + chance.below(20),
+            spill_interval: Duration::from_millis(100 * (1 + chance.below(10))),
+            checkpoint_interval: Duration::from_millis(100 * (1 + chance.below(10))),
+            archive_wait: Duration::from_secs(2),
+            ..Limits::default()
+        };
+        Engine::open_with(limits, clock, Some(store), None)
+    }
+}
+
+/// A refusal by a store that fails is all that may go wrong.
+fn allowed(error: &Error, seed: u64) {
+    assert!(
+        matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Cancelled),
+        "seed {seed}: {:?} {error}: {:?}",
+        error.kind(),
+        std::error::Error::source(error)
+    );
+}
+
+fn rows(numbers: &[i64]) -> Result<RecordBatch> {
+    let micros: Vec<i64> = numbers.iter().map(|n| n * 1_000_000).collect();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from(numbers.to_vec())),
+        Arc::new(TimestampMicrosecondArray::from(micros)),
+    ];
+    let fields = vec![
+        arrow::datatypes::Field::new("n", arrow::datatypes::DataType::Int64, false),
+        arrow::datatypes::Field::new("at", columns[1].data_type().clone(), true),
+    ];
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+/// One life of an engine; everything that it was asked for.
+fn live(
+    world: &World,
+    engine: &Engine,
+    before: &[FaultyStore],
+    told: &mut Told,
+    (chance, seed): (&mut Chance, u64),
+) -> Result<()> {
+    let session = engine.session(SessionOptions::default())?;
+    let mut make = |name: &'static str, sql: &str| match world.ask(&session, sql) {
+        Ok(_) => {
+            told.made.insert(name);
+            true
+        }
+        Err(error) => {
+            allowed(&error, seed);
+            false
+        }
+    };
+    if !make("s", STREAM) {
+        return Ok(());
+    }
+    for (name, query) in VIEWS {
+        // A view is made over what is there.
+        if name == "deeper" && !engine.names().iter().any(|n| n == "tumbling") {
+            continue;
+        }
+        make(name, &format!("CREATE MATERIALIZED VIEW IF NOT EXISTS {name} AS {query}"));
+    }
+    for _ in 0..chance.below(12) {
+        match chance.below(5) {
+            0 => world.clock.advance(Duration::from_millis(chance.below(2_000))),
+            1 => {
+                for store in before.iter().filter(|_| chance.below(3) == 0) {
+                    world.client.block_on(store.arrive());
+                }
+            }
+            _ => {
+                let numbers: Vec<i64> = (told.next..).take(1 + chance.below(6) as usize).collect();
+                told.next += numbers.len() as i64;
+                let batch = rows(&numbers)?;
+                match world.drive("a push", push(engine.clone(), batch)) {
+                    Ok(()) => told.stored.extend(numbers),
+                    Err(error) => {
+                        allowed(&error, seed);
+                        told.refused.push(numbers);
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Appends rows; on a thread of its own, since the caller moves the clock.
+async fn push(engine: Engine, rows: RecordBatch) -> Result<()> {
+    let pushed = tokio::task::spawn_blocking(move || engine.push("s", &rows)).await;
+    pushed.map_err(|e| Error::internal(e.to_string()))?.map(|_| ())
+}
+
+type Window = (i64, i64, i64, i64, i64);
+
+/// Window bounds (µs), key, count, total; sorted.
+fn windows(batches: &[RecordBatch]) -> Vec<Window> {
+    let mut all = vec![];
+    for batch in batches {
+        let time =
+            |i: usize| batch.column(i).as_primitive::<TimestampMicrosecondType>().values().to_vec();
+        let number = |i: usize| {
+            let numbers = arrow::compute::cast(batch.column(i), &arrow::datatypes::DataType::Int64);
+            numbers.unwrap().as_primitive::<Int64Type>().values().to_vec()
+        };
+        let (starts, ends, keys, counts, totals) =
+            (time(0), time(1), number(2), number(3), number(4));
+        all.extend(
+            (0..batch.num_rows()).map(|i| (starts[i], ends[i], keys[i], counts[i], totals[i])),
+        );
+    }
+    all.sort_unstable();
+    all
+}
+
+/// Everything is there, once.
+fn check(world: &World, engine: &Engine, told: &Told, seed: u64) {
+    let session = engine.session(SessionOptions::default()).unwrap();
+    let ask =
+        |sql: &str| world.ask(&session, sql).unwrap_or_else(|e| panic!("seed {seed}: {sql}: {e}"));
+    if !told.made.contains("s") {
+        assert!(told.stored.is_empty());
+        return;
+    }
+    let found: Vec<i64> = ask("SELECT n FROM s")
+        .iter()
+        .flat_map(|b| b.column(0).as_primitive::<Int64Type>().values().to_vec())
+        .collect();
+    let mut times = BTreeMap::new();
+    found.iter().for_each(|n| *times.entry(*n).or_insert(0) += 1);
+    assert!(
+        times.values().all(|times| *times == 1),
+        "seed {seed}: a row is there twice: {found:?}"
+    );
+    let lost: Vec<_> = told.stored.iter().filter(|n| !times.contains_key(n)).collect();
+    assert!(lost.is_empty(), "seed {seed}: rows {lost:?} were lost of {found:?}");
+    for rows in &told.refused {
+        let there = rows.iter().filter(|n| times.contains_key(n)).count();
+        assert!(there == 0 || there == rows.len(), "seed {seed}: half of {rows:?}: {found:?}");
+    }
+    let names = engine.names();
+    for (name, query) in VIEWS {
+        if !told.made.contains(name) {
+            continue;
+        }
+        assert!(names.iter().any(|n| n == name), "seed {seed}: \"{name}\" is gone");
+        ask(&format!("WAIT FOR {name}"));
+        let view = windows(&ask(&format!("SELECT * FROM {name}")));
+        let truth = windows(&ask(query));
+        // What has ended is what the stream's time has passed; a deeper view's is that of the
+        // windows that it reads.
+        let now = found.iter().max().map_or(-1, |n| n * 1_000_000);
+        let ended = |now: i64| truth.iter().filter(|w| w.1 <= now).copied().collect::<Vec<_>>();
+        let now = if name == "deeper" { now.div_euclid(5_000_000) * 5_000_000 } else { now };
+        assert_eq!(view, ended(now), "seed {seed}: view {name}, rows {found:?}");
+    }
+    let unbalanced = ask("SELECT * FROM windrow.ledger WHERE NOT balanced");
+    assert_eq!(unbalanced.iter().map(RecordBatch::num_rows).sum::<usize>(), 0, "seed {seed}");
+}
+
+fn lives(world: &World, seed: u64) -> Happened {
+    let mut chance = Chance(seed);
+    let base = FaultyStore::new(seed);
+    let (mut told, mut happened) = (Told::default(), Happened::default());
+    let mut before: Vec<FaultyStore> = vec![];
+    for _ in 0..2 + chance.below(3) {
+        let store = base.other(chance.below(u64::MAX));
+        store.fail([0, 2, 10][chance.below(3) as usize]);
+        if chance.below(2) == 0 {
+            store.stop_after(Some(chance.below(300)));
+        }
+        match world.engine(&store, &base, &mut chance) {
+            Ok(engine) => {
+                happened.resumed += engine.recovery().resumed;
+                if let Err(error) = live(world, &engine, &before, &mut told, (&mut chance, seed)) {
+                    allowed(&error, seed);
+                }
+                if chance.below(3) == 0 {
+                    // What cannot be archived now is worked out again.
+                    drop(world.drive("closing", engine.close()));
+                } else {
+                    store.stop_after(Some(0));
+                    engine.shutdown();
+                    happened.kills += 1;
+                }
+            }
+            Err(error) => allowed(&error, seed),
+        }
+        store.stop_after(Some(0));
+        happened.failed_requests += store.failed();
+        before.push(store);
+    }
+    let mut open = || world.engine(&base, &base, &mut chance);
+    let engine = open().unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+    for store in &before {
+        world.client.block_on(store.arrive());
+    }
+    check(world, &engine, &told, seed);
+    world.drive("closing", engine.close()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+    let engine = open().unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+    check(world, &engine, &told, seed);
+    engine.shutdown();
+    happened.acknowledged = told.stored.len();
+    happened.refused = told.refused.len();
+    happened
+}
+
+/// `WINDROW_SEEDS=2000` tries more seeds than every run does.
+#[test]
+fn an_engine_survives_kills_and_a_store_that_fails() {
+    let world = World {
+        threads: Threads::start().unwrap(),
+        client: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
+        clock: ManualClock::at(1_800_000_000_000_000),
+    };
+    let seeds = std::env::var("WINDROW_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(100);
+    let mut all = Happened::default();
+    for seed in 0..seeds {
+        let happened = lives(&world, seed);
+        all.acknowledged += happened.acknowledged;
+        all.refused += happened.refused;
+        all.failed_requests += happened.failed_requests;
+        all.kills += happened.kills;
+        all.resumed += happened.resumed;
+    }
+    assert!(
+        all.acknowledged > 300 && all.refused > 10 && all.failed_requests > 50 && all.kills > 50,
+        "{all:?}"
+    );
+}
