@@ -11,11 +11,13 @@
 pub(crate) mod catalog;
 pub(crate) mod durable;
 mod engine;
+mod ingest;
 mod memory;
 pub(crate) mod query;
 mod session;
 pub(crate) mod stream;
 
 pub use engine::{Engine, EngineConfig, Progress, Recovery};
+pub use ingest::{BatchId, Incoming, Ingest};
 pub use session::{Outcome, ResultStream, Session, SessionOptions, UnusedRows};
 pub use stream::push::Pushed;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use arrow::array::new_null_array;
-use arrow::compute::{CastOptions, cast_with_options, concat_batches};
-use arrow::datatypes::SchemaRef;
+use arrow::compute::{CastOptions, can_cast_types, cast_with_options, concat_batches};
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use futures::TryStreamExt;
 use windrow_core::{Error, Result};
+use windrow_sql::diagnostics::did_you_mean;
 use windrow_sql::parse::Insert;
 use windrow_sql::plan::{continuous, plan_query};
 
@@ -16,8 +17,8 @@ use crate::query::output::Output;
 use crate::query::start::Wanted;
 use crate::session::query::streams_read;
 use crate::session::{Outcome, Session};
-use crate::stream::Feed;
 use crate::stream::push::PushStream;
+use crate::stream::{Feed, Stream};
 
 /// An INSERT of up to so many rows is one record of the log.
 const WHOLE_ROWS_MAX: usize = 1 << 20;
@@ -38,12 +39,7 @@ impl Session {
             }
             None => return self.standard(insert.into_datafusion(), text).await,
         };
-        let Feed::Push(push) = &stream.feed else {
-            return Err(Error::sql(format!(
-                "stream \"{name}\" is fed by its connector \"{}\", rows cannot be inserted",
-                stream.connector
-            )));
-        };
+        let push = &fed_by_inserts(&stream)?;
         let plan = plan_query(&self.state(), &insert.query.query, &[]).await?;
         let target = Target::new(push.physical(), &insert, &name, plan.schema().fields().len())?;
         if insert.query.tail.is_empty() {
@@ -90,6 +86,20 @@ impl Session {
             0 => format!("INSERT 0 {inserted}"),
             bad => format!("INSERT 0 {inserted} ({bad} bad, see windrow.bad_rows)"),
         }))
+    }
+}
+
+/// What takes the rows for a stream.
+///
+/// # Errors
+/// When it is fed by a connector.
+pub(crate) fn fed_by_inserts(stream: &Stream) -> Result<Arc<PushStream>> {
+    match &stream.feed {
+        Feed::Push(push) => Ok(Arc::clone(push)),
+        Feed::Source(_) | Feed::View(_) => Err(Error::sql(format!(
+            "stream \"{}\" is fed by its connector \"{}\", rows cannot be inserted",
+            stream.name, stream.connector
+        ))),
     }
 }
 
@@ -145,6 +155,42 @@ impl Target {
         Ok(Self { stream: name.to_owned(), schema: Arc::clone(schema), from })
     }
 
+    /// Columns from outside, by their names as they are. What the stream has more is NULL.
+    ///
+    /// # Errors
+    /// When one has no place in the stream, or cannot become what it is there.
+    pub(crate) fn by_name(push: &PushStream, given: &Schema) -> Result<Self> {
+        let (name, schema) = (&push.name, push.physical());
+        let mut from = vec![None; schema.fields().len()];
+        for (at, field) in given.fields().iter().enumerate() {
+            let column = field.name();
+            let found = schema.column_with_name(column);
+            let Some((slot, wanted)) =
+                found.and_then(|(index, wanted)| Some((from.get_mut(index)?, wanted)))
+            else {
+                return Err(no_place(push, column));
+            };
+            if slot.replace(at).is_some() {
+                return Err(Error::data(format!("column \"{column}\" is given twice")));
+            }
+            let (is, was) = (wanted.data_type(), field.data_type());
+            if !can_cast_types(was, is) {
+                return Err(Error::data(format!(
+                    "column \"{column}\" of stream \"{name}\" is {is}, and {was} was given"
+                )));
+            }
+        }
+        for (field, from) in schema.fields().iter().zip(&from) {
+            if from.is_none() && !field.is_nullable() {
+                return Err(Error::data(format!(
+                    "column \"{}\" of stream \"{name}\" is NOT NULL, and was not given",
+                    field.name()
+                )));
+            }
+        }
+        Ok(Self { stream: name.clone(), schema: Arc::clone(schema), from })
+    }
+
     /// Rows of the query as rows of the stream.
     pub(crate) fn fit(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let count = rows.num_rows();
@@ -176,4 +222,16 @@ impl Target {
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
     }
+}
+
+/// The error for a column that cannot be written.
+fn no_place(push: &PushStream, column: &str) -> Error {
+    let name = &push.name;
+    if push.log.schema().column_with_name(column).is_some() {
+        return Error::data(format!("column \"{column}\" of stream \"{name}\" is generated"))
+            .with_hint("Leave it out; the stream works it out.");
+    }
+    let known = push.physical().fields().iter().map(|f| f.name().as_str());
+    Error::data(format!("stream \"{name}\" has no column \"{column}\""))
+        .with_hint(did_you_mean(column, known, "columns"))
 }

@@ -145,7 +145,7 @@ impl Session {
 }
 
 /// A task that stops when nobody waits for it any more.
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+pub(crate) struct AbortOnDrop<T>(pub(crate) tokio::task::JoinHandle<T>);
 
 impl<T> Future for AbortOnDrop<Result<T>> {
     type Output = Result<T>;

@@ -1,5 +1,5 @@
-//! Push streams: rows come by INSERT (later by Flight) and stay in a log. With a data directory
-//! they pass a write-ahead log first, and are acknowledged when they are durable there.
+//! Push streams: rows come by INSERT and by Flight and stay in a log. With a data directory they
+//! pass a write-ahead log first, and are acknowledged when they are durable there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use parking_lot::Mutex;
 use windrow_core::offset::Consecutive;
 use windrow_core::{
-    Clock, Error, ErrorKind, Limits, OffsetRange, PartitionId, Result, SourceBatch,
+    BadRow, Clock, Error, ErrorKind, Limits, OffsetRange, PartitionId, Result, SourceBatch,
 };
 
-use crate::durable::wal::Wal;
+use crate::durable::wal::producers::{Producers, Stamp, Verdict};
+use crate::durable::wal::{Appended, Offered, Wal};
 use crate::query::intake::Intake;
 use crate::query::kept::BadRows;
 use crate::stream::TAILS_MAX;
@@ -32,6 +34,8 @@ pub(crate) struct PushStream {
     pub(crate) columns: Option<Arc<Columns>>,
     /// Where rows become durable before readers see them; it appends to the log itself.
     pub(crate) wal: Option<Arc<Wal>>,
+    /// How far the producers are, where there is no such log.
+    producers: Mutex<Producers>,
     /// Who archives its history.
     pub(crate) spiller: Option<Arc<Spiller>>,
     /// Rows that may be in memory alone, where there is an archive.
@@ -50,6 +54,24 @@ pub struct Pushed {
     pub rows: u64,
     /// Rows that could not be used; see `windrow.bad_rows`.
     pub bad: u64,
+    /// They were there before: the batch was sent again. Then both counts are 0.
+    pub repeated: bool,
+}
+
+/// Rows on their way into a stream.
+#[derive(Debug)]
+pub(crate) struct Pushing {
+    pushed: Pushed,
+    bad: Vec<BadRow>,
+    waits: Waits,
+}
+
+#[derive(Debug)]
+enum Waits {
+    /// For the write-ahead log.
+    Log(Offered),
+    /// For nothing.
+    Done(Verdict),
 }
 
 impl PushStream {
@@ -70,6 +92,7 @@ impl PushStream {
             clock,
             columns,
             wal: None,
+            producers: Mutex::default(),
             spiller: None,
             tail_rows_max: u64::MAX,
             archive_wait: Duration::ZERO,
@@ -92,15 +115,69 @@ impl PushStream {
     /// Appends rows that have the [physical](Self::physical) columns. When it returns they are
     /// durable, as far as the stream is.
     pub(crate) async fn append(&self, rows: &RecordBatch) -> Result<Pushed> {
-        let (rows, pushed) = self.take_in(self.whole(rows)?)?;
-        match &self.wal {
-            Some(wal) if rows.num_rows() > 0 => {
+        let pushing = self.offer(rows, None).await?;
+        self.settled(pushing).await
+    }
+
+    /// Puts rows behind those that were offered before; [`settled`](Self::settled) says what comes
+    /// of them. With a stamp they are left out when they are there already.
+    ///
+    /// # Errors
+    /// As of [`append`](Self::append).
+    pub(crate) async fn offer(&self, rows: &RecordBatch, stamp: Option<Stamp>) -> Result<Pushing> {
+        if stamp.as_ref().is_some_and(|stamp| self.has(stamp)) {
+            let pushed = Pushed { rows: 0, bad: 0, repeated: true };
+            let waits = Waits::Done(Verdict::Repeated);
+            return Ok(Pushing { pushed, bad: vec![], waits });
+        }
+        let (rows, bad) = self.take_in(self.whole(rows)?)?;
+        let pushed =
+            Pushed { rows: rows.num_rows() as u64, bad: bad.len() as u64, repeated: false };
+        let waits = match &self.wal {
+            Some(wal) if rows.num_rows() > 0 || stamp.is_some() => {
                 self.wait_for_room().await?;
-                wal.append(rows).await?
+                Waits::Log(wal.offer(rows, stamp).await?)
             }
-            _ => self.log.append(rows)?,
+            Some(_) => Waits::Done(Verdict::New),
+            None => Waits::Done(self.append_to_memory(rows, stamp.as_ref())?),
         };
+        Ok(Pushing { pushed, bad, waits })
+    }
+
+    /// What became of offered rows, once they are durable, as far as the stream is.
+    ///
+    /// # Errors
+    /// When they could not be written; when their stamp does not follow the one before.
+    pub(crate) async fn settled(&self, pushing: Pushing) -> Result<Pushed> {
+        let Pushing { pushed, bad, waits } = pushing;
+        let repeated = match waits {
+            Waits::Log(offered) => offered.answer().await? == Appended::Repeated,
+            Waits::Done(verdict) => verdict == Verdict::Repeated,
+        };
+        if repeated {
+            return Ok(Pushed { rows: 0, bad: 0, repeated });
+        }
+        self.keep_bad(&bad);
         Ok(pushed)
+    }
+
+    /// Whether a stamped batch is there already.
+    fn has(&self, stamp: &Stamp) -> bool {
+        match &self.wal {
+            Some(wal) => wal.has(stamp),
+            None => self.producers.lock().has(stamp),
+        }
+    }
+
+    fn append_to_memory(&self, rows: RecordBatch, stamp: Option<&Stamp>) -> Result<Verdict> {
+        let Some(stamp) = stamp else { return self.log.append(rows).map(|_| Verdict::New) };
+        let mut producers = self.producers.lock();
+        let verdict = producers.judge(stamp, &[])?;
+        if verdict == Verdict::New {
+            self.log.append(rows)?;
+            producers.take(stamp);
+        }
+        Ok(verdict)
     }
 
     /// Waits until the archive has taken in what is too much for memory; who writes faster than it
@@ -133,11 +210,14 @@ impl PushStream {
 
     /// Appends rows that have all columns, for who cannot await.
     pub(crate) fn append_whole(&self, rows: RecordBatch) -> Result<Pushed> {
-        let (rows, pushed) = self.take_in(rows)?;
+        let (rows, bad) = self.take_in(rows)?;
+        let pushed =
+            Pushed { rows: rows.num_rows() as u64, bad: bad.len() as u64, repeated: false };
         match &self.wal {
             Some(wal) if rows.num_rows() > 0 => wal.append_blocking(rows)?,
             _ => self.log.append(rows)?,
         };
+        self.keep_bad(&bad);
         Ok(pushed)
     }
 
@@ -149,8 +229,8 @@ impl PushStream {
         }
     }
 
-    /// The good rows among these.
-    fn take_in(&self, rows: RecordBatch) -> Result<(RecordBatch, Pushed)> {
+    /// The good rows among these, and the bad ones.
+    fn take_in(&self, rows: RecordBatch) -> Result<(RecordBatch, Vec<BadRow>)> {
         let count = rows.num_rows() as u64;
         let first = self.offered.fetch_add(count, Ordering::Relaxed);
         let batch = SourceBatch {
@@ -162,8 +242,10 @@ impl PushStream {
             watermark: None,
         };
         let taken = self.intake.take(batch, self.clock.now_micros())?;
-        let pushed = Pushed { rows: taken.rows.num_rows() as u64, bad: taken.bad.len() as u64 };
-        self.bad_rows.keep(&self.name, (PartitionId(0), "log"), &taken.bad);
-        Ok((taken.rows, pushed))
+        Ok((taken.rows, taken.bad))
+    }
+
+    fn keep_bad(&self, bad: &[BadRow]) {
+        self.bad_rows.keep(&self.name, (PartitionId(0), "log"), bad);
     }
 }

@@ -9,8 +9,9 @@
 //! never rewritten; an append is answered after its rows are as durable as was asked for and have
 //! been applied; damage is an error that names the file, only a torn tail is cut (and reported).
 //!
-//! `segment.rs` has the bytes, `recovery.rs` reads a log back, `writer.rs` writes it.
+//! `producers.rs` recognises what is sent again, `segment.rs` has the bytes, `recovery.rs` reads a log back, `writer.rs` writes it.
 
+pub(crate) mod producers;
 mod recovery;
 mod segment;
 #[cfg(test)]
@@ -30,8 +31,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use windrow_core::{Error, ErrorKind, Result};
 
 use super::files::{Files, io_error};
-pub(crate) use writer::Applied;
+use producers::{Producers, Stamp};
 use writer::{Active, Request, Writer, create_segment};
+pub(crate) use writer::{Appended, Applied};
 
 /// Requests that may wait for the writer.
 const QUEUE_MAX: usize = 1_024;
@@ -116,6 +118,8 @@ struct Shared {
     segments: Mutex<Vec<Segment>>,
     /// One past the last applied offset.
     end: AtomicU64,
+    /// How far the producers are, of what is durable.
+    producers: Mutex<Producers>,
 }
 
 /// An open log. Dropping it writes what waits, and then ends.
@@ -153,7 +157,7 @@ impl Wal {
         (options, applied): (WalOptions, Applied),
     ) -> Result<(Self, Recovered)> {
         files.create_dir(dir).map_err(|e| io_error("create", dir, e))?;
-        let recovery::Found { mut segments, active_len, recovered } =
+        let recovery::Found { mut segments, active_len, producers, recovered } =
             recovery::recover(&*files, dir, schema, from)?;
         let mut options = options;
         if files.writes_whole() {
@@ -168,14 +172,17 @@ impl Wal {
             Some(active) => active,
             None => {
                 let first = recovered.end;
-                let active =
-                    create_segment(&*files, dir, schema, first, false).map_err(|not| not.error)?;
+                let active = create_segment(&*files, dir, (schema, &producers), first, false)
+                    .map_err(|not| not.error)?;
                 segments.push(Segment { first, path: active.path.clone() });
                 active
             }
         };
-        let shared =
-            Arc::new(Shared { segments: Mutex::new(segments), end: AtomicU64::new(recovered.end) });
+        let shared = Arc::new(Shared {
+            segments: Mutex::new(segments),
+            end: AtomicU64::new(recovered.end),
+            producers: Mutex::new(producers),
+        });
         let (queue, requests) = mpsc::channel(QUEUE_MAX);
         let writer = Writer {
             files: Arc::clone(&files),
@@ -211,7 +218,8 @@ impl Wal {
     pub(crate) fn begin(files: &dyn Files, dir: &Path, schema: &SchemaRef) -> Result<()> {
         files.create_dir(dir).map_err(|e| io_error("create", dir, e))?;
         if recovery::list(files, dir)?.is_empty() {
-            create_segment(files, dir, schema, 0, false).map_err(|not| not.error)?;
+            let producers = Producers::default();
+            create_segment(files, dir, (schema, &producers), 0, false).map_err(|not| not.error)?;
         }
         Ok(())
     }
@@ -231,16 +239,34 @@ impl Wal {
     /// [`ErrorKind::Unavailable`] when they could not be written; [`ErrorKind::Limit`] when they
     /// are more than 4 GiB; any when they do not have the columns of the log.
     pub(crate) async fn append(&self, batch: RecordBatch) -> Result<u64> {
+        match self.offer(batch, None).await?.answer().await? {
+            Appended::At(offset) => Ok(offset),
+            Appended::Repeated => Err(Error::internal("rows without a producer are repeated")),
+        }
+    }
+
+    /// Queues rows behind those that were queued before, and waits for room in the queue. They are
+    /// left out when they have a stamp and are there already.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append); what comes of the rows says [`Offered::answer`].
+    pub(crate) async fn offer(&self, batch: RecordBatch, stamp: Option<Stamp>) -> Result<Offered> {
         let batch = segment::with_schema(&batch, &self.schema)?;
         let kib = u32::try_from(batch.get_array_memory_size() / 1_024).unwrap_or(u32::MAX);
         let share = Arc::clone(&self.room)
             .acquire_many_owned(kib.clamp(1, QUEUE_KIB_MAX))
             .await
-            .map_err(|_| self.stopped())?;
+            .map_err(|_| stopped(&self.dir))?;
         let (answer, answered) = oneshot::channel();
-        let queue = self.queue.as_ref().ok_or_else(|| self.stopped())?;
-        queue.send(Request { batch, answer, share }).await.map_err(|_| self.stopped())?;
-        answered.await.map_err(|_| self.stopped())?
+        let queue = self.queue.as_ref().ok_or_else(|| stopped(&self.dir))?;
+        let request = Request { batch, stamp, answer, share };
+        queue.send(request).await.map_err(|_| stopped(&self.dir))?;
+        Ok(Offered { answered, dir: self.dir.clone() })
+    }
+
+    /// Whether a batch of a producer is there already, durably.
+    pub(crate) fn has(&self, stamp: &Stamp) -> bool {
+        self.shared.producers.lock().has(stamp)
     }
 
     /// As [`append`](Self::append), but blocks the thread: not for the reactor's threads.
@@ -282,11 +308,28 @@ impl Wal {
     pub(crate) fn end(&self) -> u64 {
         self.shared.end.load(Ordering::Acquire)
     }
+}
 
-    fn stopped(&self) -> Error {
-        let message = format!("the writer of the log \"{}\" has stopped", self.dir.display());
-        Error::new(ErrorKind::Unavailable, message).with_hint("Start windrow again.")
+/// Rows that are queued.
+#[derive(Debug)]
+pub(crate) struct Offered {
+    answered: oneshot::Receiver<Result<Appended>>,
+    dir: PathBuf,
+}
+
+impl Offered {
+    /// What became of them, once they are durable and applied.
+    ///
+    /// # Errors
+    /// As [`Wal::append`]; when a number of the producer's sequence is left out.
+    pub(crate) async fn answer(self) -> Result<Appended> {
+        self.answered.await.map_err(|_| stopped(&self.dir))?
     }
+}
+
+fn stopped(dir: &Path) -> Error {
+    let message = format!("the writer of the log \"{}\" has stopped", dir.display());
+    Error::new(ErrorKind::Unavailable, message).with_hint("Start windrow again.")
 }
 
 impl Drop for Wal {

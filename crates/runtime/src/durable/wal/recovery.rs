@@ -17,6 +17,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, Result};
 
+use super::producers::Producers;
 use super::segment::{self, Header};
 use super::{CutTail, Recovered, Segment};
 use crate::durable::files::{Files, corrupt, io_error};
@@ -32,6 +33,8 @@ pub(super) struct Found {
     pub(super) segments: Vec<Segment>,
     /// The length of the last segment when it can be appended to.
     pub(super) active_len: Option<u64>,
+    /// How far the producers are.
+    pub(super) producers: Producers,
     pub(super) recovered: Recovered,
 }
 
@@ -51,6 +54,7 @@ pub(super) fn recover(
     let mut found = Found {
         segments,
         active_len: None,
+        producers: Producers::default(),
         recovered: Recovered { first: from, end: from, batches: vec![], cut: None },
     };
     let Some(oldest) = found.segments.first() else { return Ok(found) };
@@ -59,10 +63,26 @@ pub(super) fn recover(
         return Err(corrupt(&oldest.path, 0, &why));
     }
     // Segments that end at or below `from` are not needed; who deletes them may have left holes.
-    let needed = found.segments.partition_point(|s| s.first <= from) - 1;
-    let mut reading = Reading { files, schema, from, end: 0, batches: vec![], cut: None };
-    reading.end = found.segments.get(needed).map_or(from, |s| s.first);
+    let mut needed = found.segments.partition_point(|s| s.first <= from) - 1;
     let count = found.segments.len();
+    if needed > 0
+        && needed + 1 == count
+        && let Some(last) = found.segments.get(needed)
+        && !is_begun(files, &last.path)?
+    {
+        // The producers that it does not name are those of the segment before.
+        needed -= 1;
+    }
+    let mut reading = Reading {
+        files,
+        schema,
+        from,
+        end: 0,
+        producers: Producers::default(),
+        batches: vec![],
+        cut: None,
+    };
+    reading.end = found.segments.get(needed).map_or(from, |s| s.first);
     for (i, segment) in found.segments.iter().enumerate().skip(needed) {
         found.active_len = reading.segment(segment, i + 1 == count)?;
     }
@@ -74,6 +94,7 @@ pub(super) fn recover(
         found.active_len = None;
         reading.end = from;
     }
+    found.producers = reading.producers;
     found.recovered.end = reading.end;
     found.recovered.batches = reading.batches;
     found.recovered.cut = reading.cut;
@@ -100,8 +121,16 @@ struct Reading<'a> {
     from: u64,
     /// One past the last offset that was read.
     end: u64,
+    /// How far the producers were there.
+    producers: Producers,
     batches: Vec<(u64, RecordBatch)>,
     cut: Option<CutTail>,
+}
+
+/// Whether a segment has a header.
+fn is_begun(files: &dyn Files, path: &Path) -> Result<bool> {
+    let bytes = files.read(path).map_err(|e| io_error("read", path, e))?;
+    Ok(!matches!(segment::read_header(&bytes), Header::Damaged(_)))
 }
 
 impl Reading<'_> {
@@ -117,7 +146,10 @@ impl Reading<'_> {
             return Err(corrupt(path, 0, &why));
         }
         let mut at = match segment::read_header(&bytes) {
-            Header::Whole { schema, len } if schema == **self.schema => len,
+            Header::Whole { schema, producers, len } if schema == **self.schema => {
+                self.producers = producers;
+                len
+            }
             Header::Whole { .. } => return Err(other_schema(path)),
             Header::UnknownVersion(version) => return Err(unknown_version(path, version)),
             Header::Damaged(why) => {
@@ -154,6 +186,7 @@ impl Reading<'_> {
                 format!("the record begins at offset {} instead of {}", record.first, self.end);
             return Err(corrupt(path, at, &why));
         }
+        record.stamps.iter().for_each(|stamp| self.producers.take(stamp));
         if record.first + u64::from(record.rows) <= self.from {
             self.end += u64::from(record.rows);
             return Ok(());
@@ -192,7 +225,7 @@ impl Reading<'_> {
         why: &'static str,
     ) -> Result<()> {
         let path = &segment.path;
-        let header = segment::encode_header(self.schema)?.len();
+        let header = segment::encode_header(self.schema, &self.producers)?.len();
         if !last || bytes.len() > header || self.files.writes_whole() {
             return Err(corrupt(path, 0, why));
         }

@@ -1,16 +1,19 @@
 //! The bytes of a segment file.
 //!
 //! ```text
-//! file    ├ magic 8 ┤ version u32 ┤ length u32 ┤ crc32 u32 ┤ schema ┤ record ┤ record ┤ …
-//! record  ├ length u32 ┤ crc32 u32 ┤ first offset u64 ┤ rows u32 ┤ payload ┤
-//!                                  └──────── length, under the crc ────────┘
+//! file    ├ magic 8 ┤ version u32 ┤ length u32 ┤ crc32 u32 ┤ columns u32 ┤ schema ┤ producers ┤ record ┤ …
+//!                                                          └──── length, under the crc ─────┘
+//! record  ├ length u32 ┤ crc32 u32 ┤ first offset u64 ┤ rows u32 ┤ stamps u32 ┤ payload ┤ stamps ┤
+//!                                  └─────────────── length, under the crc ────────────────┘
 //! ```
-//! Numbers are little-endian. The schema is an Arrow IPC stream without batches, a payload is one
-//! with the batches of one group commit: it carries its own dictionaries, and reading copies into
-//! aligned memory.
+//! Numbers are little-endian. The schema (`columns` bytes) is an Arrow IPC stream without batches, a
+//! payload is one with the batches of one group commit: it carries its own dictionaries, and
+//! reading copies into aligned memory. The stamps (`stamps` bytes, none is no bytes) say which
+//! batches of which producers these are; `producers` is what the stamps of all segments before come
+//! to, so that those can be deleted. Both are JSON.
 //!
-//! Invariants: one write is one record, so that only the last one can be torn; a record has rows;
-//! reading never trusts a length.
+//! Invariants: one write is one record, so that only the last one can be torn; a record has rows or
+//! stamps; reading never trusts a length.
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
@@ -18,23 +21,25 @@ use arrow::ipc::writer::StreamWriter;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use windrow_core::{Error, ErrorKind, Result};
 
+use super::producers::{Producers, Stamp};
+
 /// The first bytes of a segment.
 const MAGIC: &[u8; 8] = b"WNDROWL1";
 /// The version that this program reads and writes.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// Magic, version, length, crc.
 const HEADER_BYTES: usize = 20;
 /// Length and crc of a record.
 const RECORD_HEAD: usize = 8;
-/// First offset and rows of a record.
-const RECORD_FIELDS: usize = 12;
+/// First offset, rows and length of the stamps of a record.
+const RECORD_FIELDS: usize = 16;
 /// How each IPC message begins; tells payloads from chance.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 
 /// What the beginning of a file says.
 pub(super) enum Header {
     /// All is well; `len` bytes.
-    Whole { schema: Schema, len: usize },
+    Whole { schema: Schema, producers: Producers, len: usize },
     /// Written by another version.
     UnknownVersion(u32),
     /// Torn or damaged.
@@ -47,16 +52,21 @@ pub(super) struct Record<'a> {
     pub(super) first: u64,
     /// Its rows.
     pub(super) rows: u32,
+    /// Which batches of which producers these are.
+    pub(super) stamps: Vec<Stamp>,
     payload: &'a [u8],
     /// Where the next record begins.
     pub(super) next: usize,
 }
 
-/// The beginning of a segment with these columns.
-pub(super) fn encode_header(schema: &Schema) -> Result<Vec<u8>> {
-    let mut stream = StreamWriter::try_new(vec![], schema)?;
+/// The beginning of a segment with these columns, after these producers.
+pub(super) fn encode_header(schema: &Schema, producers: &Producers) -> Result<Vec<u8>> {
+    let mut stream = StreamWriter::try_new(vec![0; 4], schema)?;
     stream.finish()?;
-    let body = stream.into_inner()?;
+    let mut body = stream.into_inner()?;
+    let columns = length(body.len() - 4)?;
+    put(&mut body, 0, &columns.to_le_bytes());
+    body.extend(json(producers)?);
     let mut header = MAGIC.to_vec();
     header.extend(VERSION.to_le_bytes());
     header.extend(length(body.len())?.to_le_bytes());
@@ -65,7 +75,8 @@ pub(super) fn encode_header(schema: &Schema) -> Result<Vec<u8>> {
     Ok(header)
 }
 
-/// One record with all rows of `batches`, from offset `first` on.
+/// One record with all rows of `batches`, from offset `first` on, which are these batches of their
+/// producers.
 ///
 /// # Errors
 /// When it would not fit into 4 GiB ([`ErrorKind::Limit`]), or Arrow cannot write it.
@@ -73,6 +84,7 @@ pub(super) fn encode_record<'a>(
     schema: &Schema,
     first: u64,
     batches: impl Iterator<Item = &'a RecordBatch>,
+    stamps: &[Stamp],
 ) -> Result<Vec<u8>> {
     let mut rows = 0;
     let mut stream = StreamWriter::try_new(vec![0; RECORD_HEAD + RECORD_FIELDS], schema)?;
@@ -82,9 +94,12 @@ pub(super) fn encode_record<'a>(
     }
     stream.finish()?;
     let mut record = stream.into_inner()?;
+    let stamps = if stamps.is_empty() { vec![] } else { json(stamps)? };
+    record.extend(&stamps);
     let len = length(record.len() - RECORD_HEAD)?;
     put(&mut record, 8, &first.to_le_bytes());
     put(&mut record, 16, &length(rows)?.to_le_bytes());
+    put(&mut record, 20, &length(stamps.len())?.to_le_bytes());
     let crc = crc32fast::hash(record.get(RECORD_HEAD..).unwrap_or_default());
     put(&mut record, 0, &len.to_le_bytes());
     put(&mut record, 4, &crc.to_le_bytes());
@@ -117,9 +132,19 @@ pub(super) fn read_header(bytes: &[u8]) -> Header {
     if crc32fast::hash(body) != crc {
         return Header::Damaged("the checksum of the header is wrong");
     }
-    match StreamReader::try_new(body, None) {
-        Ok(stream) => Header::Whole { schema: stream.schema().as_ref().clone(), len: end },
-        Err(_) => Header::Damaged("the schema in the header cannot be read"),
+    let parts = number(body, 0)
+        .and_then(|columns| body.get(4..)?.split_at_checked(usize::try_from(columns).ok()?));
+    let Some((columns, producers)) = parts else {
+        return Header::Damaged("the header is too short");
+    };
+    let Ok(stream) = StreamReader::try_new(columns, None) else {
+        return Header::Damaged("the schema in the header cannot be read");
+    };
+    match serde_json::from_slice(producers) {
+        Ok(producers) => {
+            Header::Whole { schema: stream.schema().as_ref().clone(), producers, len: end }
+        }
+        Err(_) => Header::Damaged("the producers in the header cannot be read"),
     }
 }
 
@@ -132,16 +157,31 @@ pub(super) fn read_record(bytes: &[u8], at: usize) -> Result<Record<'_>, &'stati
     let Some(body) = bytes.get(at + RECORD_HEAD..next) else {
         return Err("the record is cut off");
     };
-    let Some((fields, payload)) = body.split_at_checked(RECORD_FIELDS) else {
+    let Some((fields, rest)) = body.split_at_checked(RECORD_FIELDS) else {
         return Err("the record is too short");
     };
     if crc32fast::hash(body) != crc {
         return Err("the checksum of the record is wrong");
     }
-    match (long(fields, 0), number(fields, 8)) {
-        (Some(first), Some(rows)) if rows > 0 => Ok(Record { first, rows, payload, next }),
-        _ => Err("the record has no rows"),
-    }
+    let (Some(first), Some(rows), Some(stamps)) =
+        (long(fields, 0), number(fields, 8), number(fields, 12))
+    else {
+        return Err("the record is too short");
+    };
+    let Some((payload, stamps)) =
+        rest.len().checked_sub(stamps as usize).and_then(|at| rest.split_at_checked(at))
+    else {
+        return Err("the record is too short");
+    };
+    let stamps: Vec<Stamp> = match stamps {
+        [] if rows == 0 => return Err("the record has no rows"),
+        [] => vec![],
+        stamps => match serde_json::from_slice(stamps) {
+            Ok(stamps) => stamps,
+            Err(_) => return Err("the producers of the record cannot be read"),
+        },
+    };
+    Ok(Record { first, rows, stamps, payload, next })
 }
 
 /// Whether there is a whole record with rows from `offset` on, anywhere after byte `at`.
@@ -177,6 +217,11 @@ pub(super) fn with_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<Rec
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     let columns = batch.columns().to_vec();
     Ok(RecordBatch::try_new_with_options(SchemaRef::clone(schema), columns, &options)?)
+}
+
+fn json(value: &(impl serde::Serialize + ?Sized)) -> Result<Vec<u8>> {
+    serde_json::to_vec(value)
+        .map_err(|e| Error::internal("producers cannot be written as JSON").with_source(e))
 }
 
 fn length(len: usize) -> Result<u32> {

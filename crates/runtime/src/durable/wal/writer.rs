@@ -20,6 +20,7 @@ use arrow::record_batch::RecordBatch;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use windrow_core::{Error, ErrorKind, Result};
 
+use super::producers::{Producers, Stamp, Verdict};
 use super::recovery::segment_path;
 use super::{Durability, Segment, Shared, WalOptions, segment};
 use crate::durable::files::{Files, LogFile, io_error};
@@ -30,10 +31,21 @@ const GROUP_BYTES_MAX: usize = 16 << 20;
 /// Receives rows with their first offset once they are durable.
 pub(crate) type Applied = Box<dyn FnMut(u64, RecordBatch) + Send>;
 
+/// What became of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Appended {
+    /// They begin at this offset.
+    At(u64),
+    /// They were there before: the same batch of the same producer.
+    Repeated,
+}
+
 /// Rows that wait to be written.
 pub(super) struct Request {
     pub(super) batch: RecordBatch,
-    pub(super) answer: oneshot::Sender<Result<u64>>,
+    /// Which batch of which producer it is; it is left out when it is there already.
+    pub(super) stamp: Option<Stamp>,
+    pub(super) answer: oneshot::Sender<Result<Appended>>,
     /// Its share of the queue's bytes.
     pub(super) share: OwnedSemaphorePermit,
 }
@@ -75,13 +87,13 @@ pub(super) struct NotCreated {
 pub(super) fn create_segment(
     files: &dyn Files,
     dir: &Path,
-    schema: &SchemaRef,
+    (schema, producers): (&SchemaRef, &Producers),
     first: u64,
     lazily: bool,
 ) -> Result<Active, NotCreated> {
     let path = segment_path(dir, first);
     let failed = |error: Error, unsynced| NotCreated { error, unsynced };
-    let header = segment::encode_header(schema).map_err(|e| failed(e, false))?;
+    let header = segment::encode_header(schema, producers).map_err(|e| failed(e, false))?;
     let mut file = files.create(&path).map_err(|e| failed(io_error("create", &path, e), false))?;
     let done = match file.write_all(&header) {
         Err(e) => Err(failed(io_error("write", &path, e), false)),
@@ -119,40 +131,75 @@ impl Writer {
     /// Writes, applies and answers one group.
     fn commit(&mut self, group: Vec<Request>) {
         let first = self.shared.end.load(Ordering::Acquire);
-        if let Err(error) = self.write(first, &group) {
-            for request in group {
+        let (group, stamps) = self.judge(group);
+        let new = group.iter().filter(|(_, verdict)| *verdict == Verdict::New).map(|(r, _)| r);
+        if let Err(error) = self.write(first, &new.collect::<Vec<_>>(), &stamps) {
+            for (request, _) in group {
                 // A caller that is gone does not want the answer.
                 drop(request.answer.send(Err(same(&error))));
             }
             return;
         }
+        {
+            let mut producers = self.shared.producers.lock();
+            stamps.iter().for_each(|stamp| producers.take(stamp));
+        }
         let mut end = first;
         let mut answers = Vec::with_capacity(group.len());
-        for Request { batch, answer, share } in group {
+        for (Request { batch, answer, share, .. }, verdict) in group {
+            if verdict == Verdict::Repeated {
+                answers.push((answer, Appended::Repeated));
+                continue;
+            }
             let rows = batch.num_rows() as u64;
             if rows > 0 {
                 (self.applied)(end, batch);
             }
-            answers.push((answer, end));
+            answers.push((answer, Appended::At(end)));
             end += rows;
             self.shared.end.store(end, Ordering::Release);
             drop(share);
         }
-        for (answer, offset) in answers {
+        for (answer, appended) in answers {
             // As above: the rows are there all the same.
-            drop(answer.send(Ok(offset)));
+            drop(answer.send(Ok(appended)));
         }
     }
 
+    /// What of a group is new and what is a repetition, and the stamps of what is new. What may
+    /// not be written is answered.
+    fn judge(&self, group: Vec<Request>) -> (Vec<(Request, Verdict)>, Vec<Stamp>) {
+        let mut producers = self.shared.producers.lock();
+        let mut stamps = Vec::new();
+        let mut judged = Vec::with_capacity(group.len());
+        for mut request in group {
+            let verdict = match request.stamp.take() {
+                None => Ok(Verdict::New),
+                Some(stamp) => producers.judge(&stamp, &stamps).inspect(|verdict| {
+                    if *verdict == Verdict::New {
+                        stamps.push(stamp);
+                    }
+                }),
+            };
+            match verdict {
+                Ok(verdict) => judged.push((request, verdict)),
+                // A caller that is gone does not want the answer.
+                Err(error) => drop(request.answer.send(Err(error))),
+            }
+        }
+        (judged, stamps)
+    }
+
     /// Makes the rows of a group durable.
-    fn write(&mut self, first: u64, group: &[Request]) -> Result<()> {
+    fn write(&mut self, first: u64, group: &[&Request], stamps: &[Stamp]) -> Result<()> {
         if let Some(why) = &self.poisoned {
             return Err(poisoned(why));
         }
-        if group.iter().all(|r| r.batch.num_rows() == 0) {
+        if stamps.is_empty() && group.iter().all(|r| r.batch.num_rows() == 0) {
             return Ok(());
         }
-        let record = segment::encode_record(&self.schema, first, group.iter().map(|r| &r.batch))?;
+        let batches = group.iter().map(|r| &r.batch);
+        let record = segment::encode_record(&self.schema, first, batches, stamps)?;
         self.settle()?;
         let len = self.active.len + record.len() as u64;
         let full = len > self.options.segment_bytes_max
@@ -217,7 +264,9 @@ impl Writer {
             return Err(self.poison(&why));
         }
         let lazily = self.files.writes_whole();
-        match create_segment(&*self.files, &self.dir, &self.schema, first, lazily) {
+        let producers = self.shared.producers.lock().clone();
+        let begin = (&self.schema, &producers);
+        match create_segment(&*self.files, &self.dir, begin, first, lazily) {
             Ok(active) => {
                 let path = active.path.clone();
                 self.active = active;
