@@ -3,14 +3,12 @@
 //! `LocalFileSystem` never syncs. Here a write is answered only when the bytes and the directory
 //! entries that lead to them are on the disk; a file becomes visible only after its bytes are.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::file_entry::checksum_of;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -21,19 +19,12 @@ use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
     RenameOptions, Result, UploadPart,
 };
-use parking_lot::Mutex;
 
-/// The machine's file system as an object store, with every write synced, and every archive file
-/// held against the checksum in its name before it is read for the first time.
+/// The machine's file system as an object store, with every write synced.
 #[derive(Debug, Default)]
 pub struct SyncedLocal {
     inner: Arc<LocalFileSystem>,
-    /// Files whose bytes were right.
-    verified: Arc<Mutex<BTreeSet<Path>>>,
 }
-
-/// So many bytes are read at a time.
-const VERIFY_BYTES: usize = 1 << 20;
 
 /// Tells files apart that are being written.
 static STAGED: AtomicU64 = AtomicU64::new(0);
@@ -41,54 +32,8 @@ static STAGED: AtomicU64 = AtomicU64::new(0);
 impl SyncedLocal {
     /// The whole file system, from its root.
     pub fn new() -> Self {
-        Self { inner: Arc::new(LocalFileSystem::new()), verified: Arc::default() }
+        Self { inner: Arc::new(LocalFileSystem::new()) }
     }
-}
-
-impl SyncedLocal {
-    /// Reads a file that carries its checksum in its name, once, and compares. Parquet pages have
-    /// no checksums of their own here: a flipped byte could be read as another number.
-    async fn verify(&self, location: &Path) -> Result<()> {
-        let Some(sum) = location.filename().and_then(checksum_of) else { return Ok(()) };
-        if self.verified.lock().contains(location) {
-            return Ok(());
-        }
-        let path = self.inner.path_to_filesystem(location)?;
-        let is = blocking(move || {
-            let mut file = match File::open(&path) {
-                Ok(file) => file,
-                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-                Err(e) => return Err(failed(&path, e)),
-            };
-            let mut hasher = crc32fast::Hasher::new();
-            let mut buffer = vec![0; VERIFY_BYTES];
-            loop {
-                let read = file.read(&mut buffer).map_err(|e| failed(&path, e))?;
-                match buffer.get(..read) {
-                    Some(bytes) if read > 0 => hasher.update(bytes),
-                    _ => return Ok(Some(hasher.finalize())),
-                }
-            }
-        });
-        let is = is.await?;
-        if is != Some(sum) {
-            return Err(wrong(location, is));
-        }
-        self.verified.lock().insert(location.clone());
-        Ok(())
-    }
-}
-
-/// The error of an archive file whose checksum `is` not the one in its name; `None`: it is missing.
-pub(crate) fn wrong(location: &Path, is: Option<u32>) -> Error {
-    let how = match is {
-        None => "missing",
-        Some(_) => "damaged: its checksum is wrong",
-    };
-    let why = format!("the archive file \"/{location}\" is {how}");
-    let source = windrow_core::Error::new(windrow_core::ErrorKind::Corrupt, why)
-        .with_hint("Restore the file from a backup; nothing has been overwritten.");
-    Error::Generic { store: "archive", source: Box::new(source) }
 }
 
 impl std::fmt::Display for SyncedLocal {
@@ -209,9 +154,6 @@ impl ObjectStore for SyncedLocal {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        if !options.head {
-            self.verify(location).await?;
-        }
         self.inner.get_opts(location, options).await
     }
 
@@ -220,7 +162,6 @@ impl ObjectStore for SyncedLocal {
         location: &Path,
         ranges: &[std::ops::Range<u64>],
     ) -> Result<Vec<bytes::Bytes>> {
-        self.verify(location).await?;
         self.inner.get_ranges(location, ranges).await
     }
 

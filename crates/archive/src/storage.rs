@@ -43,7 +43,8 @@ impl Storage {
         let bad = || Error::config(format!("\"{}\" is no usable path", dir.display()));
         let url = Url::from_directory_path(&dir).map_err(|()| bad())?;
         let prefix = Path::from_absolute_path(&dir).map_err(|e| bad().with_source(e))?;
-        Ok(Self { store: Arc::new(SyncedLocal::new()), url, prefix, local: Some(dir) })
+        let store = Arc::new(Verified::new(Arc::new(SyncedLocal::new())));
+        Ok(Self { store, url, prefix, local: Some(dir) })
     }
 
     /// A place in an object store. The root of `store` is the root of the bucket; the path of

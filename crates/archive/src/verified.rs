@@ -1,10 +1,12 @@
 //! An object store whose archive files are held against the checksums in their names.
 //!
-//! What `SyncedLocal` does on the machine's own disk: each archive file is read once, as a whole,
-//! before its first use in a process. Files that this process has put itself are not read again.
+//! Each archive file is read once, as a whole, before its first use in a process: Parquet pages have
+//! no checksums of their own here, and a flipped byte could be read as another number. Files that
+//! this process has put itself are not read again.
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,14 +16,16 @@ use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult,
-    RenameOptions, Result,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, RenameOptions, Result,
 };
 use parking_lot::Mutex;
 
-use crate::durable::wrong;
 use crate::file_entry::checksum_of;
+
+/// So many bytes of a file are read at a time.
+const VERIFY_BYTES: usize = 1 << 20;
 
 /// An object store with verified archive files.
 #[derive(Debug)]
@@ -42,14 +46,7 @@ impl Verified {
             return Ok(());
         }
         let is = match self.inner.get(location).await {
-            Ok(found) => {
-                let mut hasher = crc32fast::Hasher::new();
-                let mut bytes = found.into_stream();
-                while let Some(some) = bytes.try_next().await? {
-                    hasher.update(&some);
-                }
-                Some(hasher.finalize())
-            }
+            Ok(found) => Some(checksum(found).await?),
             Err(Error::NotFound { .. }) => None,
             Err(e) => return Err(e),
         };
@@ -59,6 +56,45 @@ impl Verified {
         self.verified.lock().insert(location.clone());
         Ok(())
     }
+}
+
+/// The checksum of all bytes.
+async fn checksum(found: GetResult) -> Result<u32> {
+    let mut hasher = crc32fast::Hasher::new();
+    if let GetResultPayload::File(mut file, _) = found.payload {
+        // Not in the small pieces that a stream of a file has.
+        let read = move || {
+            let mut buffer = vec![0; VERIFY_BYTES];
+            loop {
+                let read = file.read(&mut buffer)?;
+                match buffer.get(..read) {
+                    Some(bytes) if !bytes.is_empty() => hasher.update(bytes),
+                    _ => return Ok(hasher.finalize()),
+                }
+            }
+        };
+        let read = tokio::task::spawn_blocking(read).await;
+        return read
+            .map_err(|source| Error::JoinError { source })?
+            .map_err(|e: io::Error| Error::Generic { store: "archive", source: e.into() });
+    }
+    let mut bytes = found.into_stream();
+    while let Some(some) = bytes.try_next().await? {
+        hasher.update(&some);
+    }
+    Ok(hasher.finalize())
+}
+
+/// The error of an archive file whose checksum `is` not the one in its name; `None`: it is missing.
+fn wrong(location: &Path, is: Option<u32>) -> Error {
+    let how = match is {
+        None => "missing",
+        Some(_) => "damaged: its checksum is wrong",
+    };
+    let why = format!("the archive file \"/{location}\" is {how}");
+    let source = windrow_core::Error::new(windrow_core::ErrorKind::Corrupt, why)
+        .with_hint("Restore the file from a backup; nothing has been overwritten.");
+    Error::Generic { store: "archive", source: Box::new(source) }
 }
 
 impl fmt::Display for Verified {
