@@ -34,7 +34,7 @@ pub(crate) fn run(
         .build()
         .map_err(|e| Error::internal(format!("cannot start threads: {e}")).with_source(e))?;
     threads.block_on(async {
-        let server = Server::bind(engine.clone(), ServerConfig { address: serving.flight }).await?;
+        let server = Server::bind(engine.clone(), ServerConfig::new(serving.flight)).await?;
         ready(&server)?;
         let interrupts = Arc::clone(interrupts);
         server.run(async move { drop(interrupts.cancelled().await) }).await

@@ -4,8 +4,14 @@
 //! This crate alone knows gRPC.
 #![forbid(unsafe_code)]
 
+pub mod auth;
+mod connection;
+mod limits;
 mod server;
 mod service;
 pub mod status;
+mod tls;
 
+pub use limits::ServerLimits;
 pub use server::{Server, ServerConfig};
+pub use tls::TlsConfig;

@@ -1,21 +1,59 @@
-//! The server: a port that is bound, the service behind it, a stop that waits.
+//! The server: a port that is bound, who may come in, the service behind it, a stop that waits.
+//!
+//! ```text
+//! connections ─► TLS ─► HTTP/2 ─► AuthLayer ─► Service ─► Session ─► Engine
+//! ```
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use windrow_core::{Error, ErrorKind, Result};
-use windrow_runtime::Engine;
+use windrow_runtime::{Admission, Engine};
 
+use crate::auth::layer::AuthLayer;
+use crate::auth::login::{Door, LoginConfig};
+use crate::connection::Connections;
+use crate::limits::ServerLimits;
 use crate::service::Service;
+use crate::tls::TlsConfig;
 
 /// How a server is to be.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     /// Where it listens; port 0 is any free one.
     pub address: SocketAddr,
+    /// Who may log in; without users and tokens nobody has to.
+    pub login: LoginConfig,
+    /// TLS; `None`: plain text.
+    pub tls: Option<TlsConfig>,
+    /// How much clients may take.
+    pub limits: ServerLimits,
+}
+
+impl ServerConfig {
+    /// A server that everybody may use who reaches it.
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, login: LoginConfig::default(), tls: None, limits: ServerLimits::default() }
+    }
+
+    /// Whether clients have to show who they are: by login, token or certificate.
+    pub fn is_guarded(&self) -> bool {
+        self.login.is_needed() || self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())
+    }
+
+    /// # Errors
+    /// When strangers could come in.
+    fn check(&self) -> Result<()> {
+        if self.is_guarded() || self.address.ip().is_loopback() {
+            return Ok(());
+        }
+        let message = format!("{} is open to the network, and nobody has to log in", self.address);
+        Err(Error::config(message)
+            .with_hint("Give --users, --tokens or --tls-client-ca, or listen on 127.0.0.1 alone."))
+    }
 }
 
 /// A Flight SQL server whose port is bound: who connects from now on is served once it
@@ -23,20 +61,28 @@ pub struct ServerConfig {
 #[derive(Debug)]
 pub struct Server {
     engine: Engine,
+    config: ServerConfig,
     listener: TcpListener,
+    door: Arc<Door>,
+    connections: Connections,
 }
 
 impl Server {
     /// Binds the port.
     ///
     /// # Errors
-    /// Unavailable when that is not possible.
+    /// Unavailable when that is not possible; a mistake in the configuration when a file of users,
+    /// tokens or certificates cannot be used, or strangers could come in.
     pub async fn bind(engine: Engine, config: ServerConfig) -> Result<Self> {
+        config.check()?;
+        let admission = Arc::new(Admission::new(config.limits.queries.clone()));
+        let door = Arc::new(Door::open(&config.login, &engine.clock(), admission)?);
         let listener = TcpListener::bind(config.address).await.map_err(|e| {
             let message = format!("cannot listen on {}: {e}", config.address);
             Error::new(ErrorKind::Unavailable, message).with_source(e)
         })?;
-        Ok(Self { engine, listener })
+        let connections = Connections::new(config.limits.connections_max);
+        Ok(Self { engine, config, listener, door, connections })
     }
 
     /// Where it listens.
@@ -54,10 +100,26 @@ impl Server {
     /// # Errors
     /// When the transport fails.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<()> {
-        let service = FlightServiceServer::new(Service::new(self.engine));
-        tonic::transport::Server::builder()
+        let limits = &self.config.limits;
+        let clock = self.engine.clock();
+        let service = FlightServiceServer::new(Service::new(self.engine, Arc::clone(&self.door)))
+            .max_decoding_message_size(limits.message_bytes_max)
+            .max_encoding_message_size(usize::MAX);
+        let mut server = tonic::transport::Server::builder()
+            .max_concurrent_streams(limits.calls_max)
+            .http2_keepalive_interval(Some(limits.keepalive))
+            .http2_keepalive_timeout(Some(limits.keepalive))
+            .http2_max_header_list_size(limits.header_bytes_max)
+            .http2_adaptive_window(Some(true));
+        if let Some(tls) = &self.config.tls {
+            let read = tls.read(limits.handshake_time_max)?;
+            server = server.tls_config(read).map_err(|e| tls.unusable(e))?;
+        }
+        let incoming = self.connections.incoming(self.listener, clock, limits.handshake_time_max);
+        server
+            .layer(AuthLayer(self.door))
             .add_service(service)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(self.listener), stop)
+            .serve_with_incoming_shutdown(incoming, stop)
             .await
             .map_err(|e| {
                 Error::new(ErrorKind::Unavailable, format!("the server stopped: {e}"))

@@ -21,6 +21,7 @@ use windrow_core::{Clock, Error, ErrorKind, Limits, Result, SystemClock};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::plan::{micro_batch_state, session_state};
 
+use crate::catalog::guarded::GuardedCatalogs;
 use crate::catalog::schema::Tables;
 use crate::catalog::{Catalog, Object, system};
 use crate::durable::checkpoint::Newest;
@@ -31,7 +32,7 @@ use crate::query::progress::Progress as ScanProgress;
 use crate::query::scan::{Counters, Scan};
 use crate::query::shared::Shared;
 use crate::query::start::{Ready, launch};
-use crate::session::{Session, SessionOptions};
+use crate::session::{Access, Session, SessionOptions};
 use crate::stream::Feed;
 use crate::stream::push::Pushed;
 use crate::stream::retention::Retention;
@@ -116,6 +117,7 @@ pub(crate) struct Parts {
     pub(crate) queries: Mutex<BTreeMap<u64, Arc<Shared>>>,
     pub(crate) scans: Mutex<Vec<ScanNote>>,
     next_query: AtomicU64,
+    next_statement: AtomicU64,
     catalogs: Arc<dyn CatalogProviderList>,
     env: Arc<RuntimeEnv>,
     /// The limit of memory, if there is one.
@@ -209,6 +211,7 @@ impl Engine {
             queries: Mutex::default(),
             scans: Mutex::default(),
             next_query: AtomicU64::new(1),
+            next_statement: AtomicU64::new(1),
             catalogs,
             env,
             memory,
@@ -244,11 +247,34 @@ impl Engine {
     /// # Errors
     /// When functions cannot be registered (our bug).
     pub fn session(&self, options: SessionOptions) -> Result<Session> {
+        self.session_with(options, Access::full(), Arc::clone(&self.inner.parts.catalogs))
+    }
+
+    /// A session of a remote user, who may do what `access` says.
+    ///
+    /// # Errors
+    /// As [`Engine::session`].
+    pub fn session_of(&self, options: SessionOptions, access: Access) -> Result<Session> {
+        let guarded = GuardedCatalogs {
+            inner: Arc::clone(&self.inner.parts.catalogs),
+            access: Arc::new(access.clone()),
+        };
+        self.session_with(options, access, Arc::new(guarded))
+    }
+
+    fn session_with(
+        &self,
+        options: SessionOptions,
+        access: Access,
+        catalogs: Arc<dyn CatalogProviderList>,
+    ) -> Result<Session> {
         let parts = &self.inner.parts;
-        let mut state = session_state(df_config(&parts.limits), Arc::clone(&parts.env))?;
-        state.register_catalog_list(Arc::clone(&parts.catalogs));
+        let access = Arc::new(access);
+        let config = df_config(&parts.limits).with_extension(Arc::clone(&access));
+        let mut state = session_state(config, Arc::clone(&parts.env))?;
+        state.register_catalog_list(catalogs);
         let context = SessionContext::new_with_state(state);
-        Ok(Session::new(Arc::clone(&self.inner), context, options))
+        Ok(Session::new(Arc::clone(&self.inner), context, options, access))
     }
 
     /// Appends rows to a stream without connector. The columns must be the stream's, in order,
@@ -293,6 +319,11 @@ impl Engine {
     /// The names of all streams, views and tables, for completion.
     pub fn names(&self) -> Vec<String> {
         self.inner.catalog.names()
+    }
+
+    /// Who tells the time.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.inner.parts.clock)
     }
 
     /// What became of the queries of the data directory when it was opened.
@@ -507,6 +538,11 @@ impl Parts {
     /// The settings and functions for plans that run per micro-batch.
     pub(crate) fn micro_batch_state(&self) -> SessionState {
         self.micro_batches.clone()
+    }
+
+    /// A number for a statement in the log.
+    pub(crate) fn next_statement(&self) -> u64 {
+        self.next_statement.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Registers a query; the oldest ended ones are forgotten.

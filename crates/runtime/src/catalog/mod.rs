@@ -3,6 +3,7 @@
 //! DataFusion's schema provider holds what the planner scans; this catalog holds what stands
 //! behind it: the stream, the query of a view, the text of each definition.
 
+pub(crate) mod guarded;
 pub(crate) mod schema;
 pub(crate) mod system;
 

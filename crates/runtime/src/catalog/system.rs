@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, StringArray, TimestampMicrosecondArray, UInt32Array, UInt64Array,
+    ArrayRef, AsArray, BooleanArray, StringArray, TimestampMicrosecondArray, UInt32Array,
+    UInt64Array,
 };
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -21,6 +23,7 @@ use crate::catalog::{Catalog, Object};
 use crate::engine::{Parts, register_schema};
 use crate::query::intake::display_micros;
 use crate::query::shared::Status;
+use crate::session::{Access, Role};
 use crate::stream::Feed;
 use crate::stream::log::StreamLog;
 use crate::stream::table::outside;
@@ -30,28 +33,30 @@ pub(crate) const WINDROW: &str = "windrow";
 
 type Make = fn(&Parts, &Catalog) -> Result<RecordBatch>;
 
-/// All system tables.
-const TABLES: &[(&str, Make)] = &[
-    ("streams", streams),
-    ("views", views),
-    ("queries", queries),
-    ("watermarks", watermarks),
-    ("ledger", ledger),
-    ("late_rows", late_rows),
-    ("bad_rows", bad_rows),
-    ("files", files),
-    ("checkpoints", checkpoints),
+/// All system tables, with the columns that name the objects that a row is about: who may not read
+/// one of those does not see the row.
+const TABLES: &[(&str, Make, &[&str])] = &[
+    ("streams", streams, &["name"]),
+    ("views", views, &["name"]),
+    ("queries", queries, &["name"]),
+    ("watermarks", watermarks, &["query", "stream"]),
+    ("ledger", ledger, &["query"]),
+    ("late_rows", late_rows, &["query", "stream"]),
+    ("bad_rows", bad_rows, &["stream"]),
+    ("files", files, &["name"]),
+    ("checkpoints", checkpoints, &["view"]),
 ];
 
 /// Registers the schema.
 pub(crate) fn register(parts: &Arc<Parts>, catalog: &Arc<Catalog>) -> Result<()> {
     let schema = MemorySchemaProvider::new();
-    for (name, make) in TABLES {
+    for (name, make, about) in TABLES {
         let columns = make(parts, catalog)?.schema();
         let table = SystemTable {
             name,
             columns,
             make: *make,
+            about,
             parts: Arc::downgrade(parts),
             catalog: Arc::downgrade(catalog),
         };
@@ -64,6 +69,7 @@ struct SystemTable {
     name: &'static str,
     columns: SchemaRef,
     make: Make,
+    about: &'static [&'static str],
     parts: std::sync::Weak<Parts>,
     catalog: std::sync::Weak<Catalog>,
 }
@@ -86,7 +92,7 @@ impl TableProvider for SystemTable {
 
     async fn scan(
         &self,
-        _: &dyn Session,
+        session: &dyn Session,
         projection: Option<&Vec<usize>>,
         _: &[Expr],
         _: Option<usize>,
@@ -95,10 +101,26 @@ impl TableProvider for SystemTable {
             (Some(parts), Some(catalog)) => (self.make)(&parts, &catalog).map_err(outside)?,
             _ => RecordBatch::new_empty(self.schema()),
         };
+        let rows = match session.config().get_extension::<Access>() {
+            Some(access) => readable(&rows, self.about, &access).map_err(outside)?,
+            None => rows,
+        };
         let plan =
             MemorySourceConfig::try_new_exec(&[vec![rows]], self.schema(), projection.cloned())?;
         Ok(plan)
     }
+}
+
+/// The rows about objects that the user may read.
+fn readable(rows: &RecordBatch, about: &[&str], access: &Access) -> Result<RecordBatch> {
+    if access.is_everything(Role::Read) {
+        return Ok(rows.clone());
+    }
+    let names: Vec<&StringArray> =
+        about.iter().filter_map(|c| rows.column_by_name(c)?.as_string_opt()).collect();
+    let may = |row: usize| names.iter().all(|names| access.has(Role::Read, names.value(row)));
+    let kept: BooleanArray = (0..rows.num_rows()).map(|row| Some(may(row))).collect();
+    Ok(filter_record_batch(rows, &kept)?)
 }
 
 fn text<S: AsRef<str>>(values: impl IntoIterator<Item = S>) -> ArrayRef {

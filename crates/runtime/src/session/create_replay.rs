@@ -9,8 +9,8 @@ use windrow_core::{Error, EventTimeColumn, Result, StreamSchema};
 use windrow_sql::parse::CreateStream;
 
 use crate::query::intake::ticks;
-use crate::session::Session;
 use crate::session::create::place_of_option;
+use crate::session::{Role, Session};
 use crate::stream::Feed;
 use crate::stream::replay::ReplaySource;
 
@@ -46,6 +46,7 @@ impl Session {
             true => options.of.clone(),
             false => options.of.to_lowercase(),
         };
+        self.access().need(Role::Read, &name)?;
         let of = catalog.stream_to_read(&name)?;
         if let Feed::Source(source) = &of.feed
             && !source.is_bounded()

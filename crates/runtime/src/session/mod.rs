@@ -1,5 +1,7 @@
 //! Sessions: statements in, rows out.
 
+pub(crate) mod access;
+pub(crate) mod admission;
 mod compare;
 mod create;
 mod create_replay;
@@ -13,6 +15,7 @@ pub(crate) mod outcome;
 pub(crate) mod query;
 mod rebuild;
 mod restore;
+mod running;
 mod show;
 mod stream_options;
 mod tables;
@@ -30,6 +33,9 @@ use windrow_sql::parse::{Parsed, Statement, parse};
 
 use crate::durable::definitions::Definition;
 use crate::engine::Inner;
+use crate::session::running::Running;
+pub use access::{Access, Grant, Role};
+pub use admission::{Admission, QueryLimits};
 pub use outcome::{Outcome, ResultStream, UnusedRows};
 
 /// How a session is to be.
@@ -49,6 +55,10 @@ pub struct Session {
     pub(crate) options: SessionOptions,
     /// The definition that is being restored, while an engine is opened.
     pub(crate) restoring: Option<Arc<Definition>>,
+    /// What its user may do.
+    access: Arc<Access>,
+    /// The statement that this clone of the session executes.
+    running: Option<Running>,
 }
 
 impl std::fmt::Debug for Session {
@@ -62,8 +72,9 @@ impl Session {
         engine: Arc<Inner>,
         context: SessionContext,
         options: SessionOptions,
+        access: Arc<Access>,
     ) -> Self {
-        Self { engine, context: Arc::new(context), options, restoring: None }
+        Self { engine, context: Arc::new(context), options, restoring: None, access, running: None }
     }
 
     /// Executes one statement given as text.
@@ -89,7 +100,7 @@ impl Session {
         let session = self.clone();
         let statement = statement.clone();
         let task = self.engine.parts.cpu.spawn(async move {
-            session.dispatch(statement).await.map_err(|e| session.suggest(e))
+            session.admitted(statement).await.map_err(|e| session.suggest(e))
         });
         AbortOnDrop(task).await
     }
@@ -103,6 +114,7 @@ impl Session {
 
     async fn dispatch_statement(&self, parsed: Parsed) -> Result<Outcome> {
         let Parsed { statement, text, .. } = parsed;
+        self.check_statement(&statement)?;
         match statement {
             Statement::CreateStream(create) => self.create_stream(create, &text).await,
             Statement::CreateView(create) => self.create_view(create, &text).await,

@@ -3,11 +3,19 @@
 use windrow_core::{Error, ErrorKind};
 use windrow_sql::diagnostics::nearest;
 
-use crate::session::Session;
+use crate::session::{Role, Session};
 
 impl Session {
     /// An error about an unknown table or function, with the nearest name that exists.
     pub(super) fn suggest(&self, error: Error) -> Error {
+        if error.kind() == ErrorKind::NotFound && !self.access().is_everything(Role::Read) {
+            // What there is besides is not for everybody.
+            let bare = Error::new(ErrorKind::NotFound, error.message());
+            return match error.place() {
+                Some(place) => bare.with_place(place),
+                None => bare,
+            };
+        }
         let unknown = |kind: &str| {
             let rest = error.message().strip_prefix("unknown ")?.strip_prefix(kind)?;
             rest.strip_prefix(" \"")?.strip_suffix('"').map(str::to_owned)
@@ -16,7 +24,8 @@ impl Session {
             if let Some(broken) = self.engine.catalog.broken(&name) {
                 return broken;
             }
-            let names = self.engine.catalog.names();
+            let mut names = self.engine.catalog.names();
+            names.retain(|name| self.access().has(Role::Read, name));
             let near = nearest(&name, names.iter().map(String::as_str)).map(str::to_owned);
             return hinted(
                 &error,

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use windrow_core::Result;
 
 use crate::query::shared::Shared;
+use crate::session::running::Running;
 
 /// What a statement gives back.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct ResultStream {
     continuous: bool,
     rows: mpsc::Receiver<Result<RecordBatch>>,
     stop: Stop,
+    /// The statement that gives them, where somebody keeps account.
+    running: Option<Running>,
 }
 
 /// What dropping a result stops.
@@ -57,7 +60,12 @@ impl ResultStream {
         rows: mpsc::Receiver<Result<RecordBatch>>,
         stop: Stop,
     ) -> Self {
-        Self { schema, continuous, rows, stop }
+        Self { schema, continuous, rows, stop, running: None }
+    }
+
+    /// The same rows, counted for a statement.
+    pub(super) fn counted(self, running: Running) -> Self {
+        Self { running: Some(running), ..self }
     }
 
     /// The columns, known before the first row.
@@ -95,7 +103,11 @@ impl Stream for ResultStream {
     type Item = Result<RecordBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.rows.poll_recv(cx)
+        let next = self.rows.poll_recv(cx);
+        if let (Some(running), Poll::Ready(next)) = (&self.running, &next) {
+            running.note(next.as_ref());
+        }
+        next
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
-use datafusion::execution::SessionState;
+use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::parser::Statement as EngineStatement;
@@ -21,6 +21,7 @@ use crate::catalog::{Object, plain_name};
 use crate::query::output::Output;
 use crate::query::start::{Wanted, launch, ready};
 use crate::session::outcome::{Stop, ready as told};
+use crate::session::running::Running;
 use crate::session::tables::Change;
 use crate::session::{Outcome, ResultStream, Session};
 use crate::stream::log_reader::{LogSource, dropped};
@@ -85,19 +86,17 @@ impl Session {
     /// Executes a physical plan in the background.
     pub(super) fn execute_plan(&self, plan: Arc<dyn ExecutionPlan>) -> ResultStream {
         let schema = plan.schema();
-        let context = self.context.task_ctx();
+        let context = self.task_context();
+        let running = self.running.clone();
         let (sender, receiver) = mpsc::channel(self.limits().queue_batches_max);
         let task = self.engine.parts.cpu.spawn(async move {
-            let mut rows = match execute_stream(plan, context) {
-                Ok(rows) => rows,
+            let late = running.as_ref().map(Running::late);
+            let done = produce(plan, context, &sender);
+            let Some(late) = late else { return done.await };
+            tokio::select! {
+                () = done => {}
                 // Nobody to tell when the client is gone.
-                Err(error) => return drop(sender.send(Err(from_datafusion(error))).await),
-            };
-            while let Some(batch) = rows.next().await {
-                let failed = batch.is_err();
-                if sender.send(batch.map_err(from_datafusion)).await.is_err() || failed {
-                    return;
-                }
+                error = late => drop(sender.send(Err(error)).await),
             }
         });
         ResultStream::new(schema, false, receiver, Stop::Task(task))
@@ -107,6 +106,7 @@ impl Session {
     pub(super) async fn standard(&self, statement: EngineStatement, text: &str) -> Result<Outcome> {
         let said = said(&statement);
         let plan = self.state().statement_to_plan(statement).await.map_err(from_datafusion)?;
+        self.check_plan(&plan)?;
         let plan = bounded(plan)?;
         let change = Change::of(&plan);
         let ordered = matches!(plan, LogicalPlan::Copy(_) | LogicalPlan::Dml(_));
@@ -123,7 +123,7 @@ impl Session {
         };
         if plan.schema().fields().is_empty() {
             // Done already; running it shows what failed late.
-            let rows = datafusion::physical_plan::collect(plan, self.context.task_ctx()).await;
+            let rows = datafusion::physical_plan::collect(plan, self.task_context()).await;
             rows.map_err(from_datafusion)?;
             if let Some(change) = change {
                 self.keep_change(change, text).await?;
@@ -135,7 +135,7 @@ impl Session {
         };
         // How many rows were changed is told when they are durable.
         let schema = plan.schema();
-        let rows = datafusion::physical_plan::collect(plan, self.context.task_ctx()).await;
+        let rows = datafusion::physical_plan::collect(plan, self.task_context()).await;
         let rows = rows.map_err(from_datafusion)?;
         self.keep_change(change, text).await?;
         Ok(Outcome::Rows(told(schema, rows).await))
@@ -187,6 +187,25 @@ impl Session {
             }
         }
         Ok(())
+    }
+}
+
+/// Executes a plan; ends when the reader is gone.
+async fn produce(
+    plan: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+    sender: &mpsc::Sender<Result<RecordBatch>>,
+) {
+    let mut rows = match execute_stream(plan, context) {
+        Ok(rows) => rows,
+        // Nobody to tell when the client is gone.
+        Err(error) => return drop(sender.send(Err(from_datafusion(error))).await),
+    };
+    while let Some(batch) = rows.next().await {
+        let failed = batch.is_err();
+        if sender.send(batch.map_err(from_datafusion)).await.is_err() || failed {
+            return;
+        }
     }
 }
 

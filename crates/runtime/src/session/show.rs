@@ -12,7 +12,7 @@ use windrow_sql::parse::ShowKind;
 
 use crate::catalog::plain_name;
 use crate::session::outcome::ready;
-use crate::session::{Outcome, Session};
+use crate::session::{Outcome, Role, Session};
 
 impl Session {
     pub(super) async fn show(&self, kind: ShowKind) -> Result<Outcome> {
@@ -42,7 +42,8 @@ impl Session {
 
     async fn show_tables(&self) -> Result<Outcome> {
         let catalog = &self.engine.catalog;
-        let names = catalog.names();
+        let mut names = catalog.names();
+        names.retain(|name| self.access().has(Role::Read, name));
         let kinds: Vec<&str> =
             names.iter().map(|n| catalog.get(n).map_or("table", |o| o.kind())).collect();
         let names: ArrayRef = Arc::new(StringArray::from_iter_values(&names));

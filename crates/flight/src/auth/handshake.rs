@@ -1,0 +1,66 @@
+//! The call `Handshake`: user and password, in the header (then the layer has let them in) or in the
+//! first message, become a token.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arrow_flight::{BasicAuth, HandshakeRequest, HandshakeResponse};
+use bytes::Bytes;
+use futures::Stream;
+use prost::Message;
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Response, Status, Streaming};
+use windrow_core::{Error, ErrorKind};
+
+use super::layer::Given;
+use super::login::Door;
+use crate::status::to_status;
+
+/// The token that is given where none is needed: clients expect one.
+const NO_TOKEN: &str = "none";
+
+/// What `Handshake` answers.
+pub(crate) type HandshakeStream =
+    Pin<Box<dyn Stream<Item = Result<HandshakeResponse, Status>> + Send>>;
+
+/// Answers a handshake.
+///
+/// # Errors
+/// When user or password are wrong or missing.
+pub(crate) async fn handshake(
+    door: &Arc<Door>,
+    request: Request<Streaming<HandshakeRequest>>,
+) -> Result<Response<HandshakeStream>, Status> {
+    let given = request.extensions().get::<Given>().cloned();
+    let (token, version) = match given {
+        Some(Given(token)) => (token, 0),
+        None => in_message(door, request.into_inner()).await?,
+    };
+    let payload = Bytes::from(token.clone());
+    let answer = HandshakeResponse { protocol_version: version, payload };
+    let answer: HandshakeStream = Box::pin(futures::stream::once(async { Ok(answer) }));
+    let mut response = Response::new(answer);
+    // Clients look for it here or in the message.
+    if let Ok(value) = MetadataValue::try_from(format!("Bearer {token}")) {
+        response.metadata_mut().insert("authorization", value);
+    }
+    Ok(response)
+}
+
+async fn in_message(
+    door: &Arc<Door>,
+    mut messages: Streaming<HandshakeRequest>,
+) -> Result<(String, u64), Status> {
+    let first = messages.message().await?.unwrap_or_default();
+    if first.payload.is_empty() {
+        // Where nobody has to log in, this finds out.
+        let entered = door.enter(None).await.map_err(|e| to_status(&e, ""))?;
+        return Ok((entered.token.unwrap_or_else(|| NO_TOKEN.to_owned()), first.protocol_version));
+    }
+    let auth = BasicAuth::decode(first.payload).map_err(|e| {
+        let message = "the message of the handshake holds no user and password";
+        to_status(&Error::new(ErrorKind::Unauthenticated, message).with_source(e), "")
+    })?;
+    let entered = door.login(&auth.username, auth.password).await.map_err(|e| to_status(&e, ""))?;
+    Ok((entered.token.unwrap_or_else(|| NO_TOKEN.to_owned()), first.protocol_version))
+}

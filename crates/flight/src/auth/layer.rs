@@ -1,0 +1,97 @@
+//! The layer in front of the service: no call gets through without an [`Identity`], but for the
+//! handshake that makes one.
+//!
+//! [`Identity`]: super::Identity
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+use http::header::{AUTHORIZATION, HeaderValue};
+use http::{Request, Response};
+use tonic::body::Body;
+use tower::{Layer, Service};
+use windrow_core::{Error, ErrorKind};
+
+use super::login::{Door, Entered};
+use crate::connection::Peer;
+use crate::status::to_status;
+
+/// The one call that needs no identity.
+const HANDSHAKE: &str = "/arrow.flight.protocol.FlightService/Handshake";
+
+/// A token that a handshake has given, in the extensions of its request.
+#[derive(Debug, Clone)]
+pub(crate) struct Given(pub(crate) String);
+
+/// Puts [`Authenticated`] before a service.
+#[derive(Debug, Clone)]
+pub(crate) struct AuthLayer(pub(crate) Arc<Door>);
+
+impl<S> Layer<S> for AuthLayer {
+    type Service = Authenticated<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Authenticated { inner, door: Arc::clone(&self.0) }
+    }
+}
+
+/// A service that is called by those who may.
+#[derive(Debug, Clone)]
+pub(crate) struct Authenticated<S> {
+    inner: S,
+    door: Arc<Door>,
+}
+
+impl<S> Service<Request<Body>> for Authenticated<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // The one that is ready is used, a fresh clone waits for the next call.
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let door = Arc::clone(&self.door);
+        Peer::has_called(request.extensions());
+        Box::pin(async move {
+            let header = request.headers_mut().remove(AUTHORIZATION);
+            let handshake = request.uri().path() == HANDSHAKE;
+            if handshake && header.is_none() {
+                // User and password may stand in its messages.
+                return inner.call(request).await;
+            }
+            let entered = match header.as_ref().map(HeaderValue::to_str).transpose() {
+                Ok(header) => door.enter(header).await,
+                Err(e) => {
+                    let message = "the header \"authorization\" is not text";
+                    Err(Error::new(ErrorKind::Unauthenticated, message).with_source(e))
+                }
+            };
+            let Entered { identity, token } = match entered {
+                Ok(entered) => entered,
+                Err(error) => return Ok(to_status(&error, "").into_http()),
+            };
+            request.extensions_mut().insert(identity);
+            if let (true, Some(token)) = (handshake, &token) {
+                request.extensions_mut().insert(Given(token.clone()));
+            }
+            let mut response = inner.call(request).await?;
+            if let Some(mut value) =
+                token.and_then(|t| HeaderValue::from_str(&format!("Bearer {t}")).ok())
+            {
+                value.set_sensitive(true);
+                response.headers_mut().insert(AUTHORIZATION, value);
+            }
+            Ok(response)
+        })
+    }
+}

@@ -1,0 +1,200 @@
+//! How much of a server its users may take at once: queries that run and wait, memory and time of
+//! each. Shared by all sessions of the server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use windrow_core::{Error, ErrorKind, Result};
+
+/// How much the queries of a server may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueryLimits {
+    /// Bounded statements that run at the same time; more wait.
+    pub queries_max: usize,
+    /// Statements that wait for that; more are refused.
+    pub queue_max: usize,
+    /// Continuous results (`SELECT … EMIT`, `SUBSCRIBE`, `WAIT FOR`) at the same time; more are
+    /// refused.
+    pub streams_max: usize,
+    /// Bytes that sorts, joins and groupings of one bounded statement may take in memory; sorts and
+    /// groupings go to disk at that point, others fail. `None`: as much as there is.
+    pub query_bytes_max: Option<usize>,
+    /// How long one bounded statement may take. `None`: as long as it does.
+    pub query_time_max: Option<Duration>,
+}
+
+impl Default for QueryLimits {
+    fn default() -> Self {
+        Self {
+            queries_max: 100,
+            queue_max: 1_000,
+            streams_max: 10_000,
+            query_bytes_max: None,
+            query_time_max: None,
+        }
+    }
+}
+
+/// The limits, and what is taken of them.
+#[derive(Debug)]
+pub struct Admission {
+    limits: QueryLimits,
+    queries: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    waiting: AtomicUsize,
+}
+
+/// What counts in which limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weight {
+    /// It ends by itself, and works until then.
+    Query,
+    /// It goes on until its client leaves, and mostly waits.
+    Stream,
+}
+
+/// One statement's part of the limits, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    _taken: OwnedSemaphorePermit,
+}
+
+impl Admission {
+    /// Nothing is taken yet.
+    pub fn new(limits: QueryLimits) -> Self {
+        let queries = Semaphore::new(limits.queries_max.min(Semaphore::MAX_PERMITS));
+        let streams = Semaphore::new(limits.streams_max.min(Semaphore::MAX_PERMITS));
+        Self {
+            limits,
+            queries: Arc::new(queries),
+            streams: Arc::new(streams),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> &QueryLimits {
+        &self.limits
+    }
+
+    /// Bounded statements that run now.
+    pub fn running(&self) -> usize {
+        self.limits.queries_max.saturating_sub(self.queries.available_permits())
+    }
+
+    /// Statements that wait to run.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Continuous results that are open now.
+    pub fn streams(&self) -> usize {
+        self.limits.streams_max.saturating_sub(self.streams.available_permits())
+    }
+
+    /// Waits until a statement may run.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`] when too many wait already, or too many continuous results are open.
+    pub(crate) async fn enter(&self, weight: Weight) -> Result<Permit> {
+        let taken = match weight {
+            Weight::Query => self.wait().await?,
+            Weight::Stream => {
+                Arc::clone(&self.streams).try_acquire_owned().map_err(|_full| self.no_stream())?
+            }
+        };
+        Ok(Permit { _taken: taken })
+    }
+
+    async fn wait(&self) -> Result<OwnedSemaphorePermit> {
+        if let Ok(free) = Arc::clone(&self.queries).try_acquire_owned() {
+            return Ok(free);
+        }
+        let _waiting = Waiting::enter(self).ok_or_else(|| self.queue_full())?;
+        Arc::clone(&self.queries)
+            .acquire_owned()
+            .await
+            .map_err(|e| Error::internal("the queue of queries is closed").with_source(e))
+    }
+
+    fn queue_full(&self) -> Error {
+        let QueryLimits { queries_max, queue_max, .. } = self.limits;
+        Error::new(
+            ErrorKind::Limit,
+            format!("{queries_max} queries run and {queue_max} wait: the server takes no more"),
+        )
+        .with_hint("Try again later, or raise --max-queries or --max-queue.")
+    }
+
+    fn no_stream(&self) -> Error {
+        let max = self.limits.streams_max;
+        Error::new(
+            ErrorKind::Limit,
+            format!("{max} continuous results are open, there are no more"),
+        )
+        .with_hint("Close some, or raise --max-streams.")
+    }
+}
+
+/// Counted as waiting until it is dropped.
+struct Waiting<'a>(&'a Admission);
+
+impl<'a> Waiting<'a> {
+    fn enter(admission: &'a Admission) -> Option<Self> {
+        let max = admission.limits.queue_max;
+        admission
+            .waiting
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < max).then_some(n + 1))
+            .ok()
+            .map(|_| Self(admission))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn some_run_some_wait_and_the_rest_are_refused() {
+        let limits =
+            QueryLimits { queries_max: 1, queue_max: 1, streams_max: 1, ..QueryLimits::default() };
+        let admission = Admission::new(limits);
+        let first = admission.enter(Weight::Query).now_or_never().unwrap().unwrap();
+        let mut second = Box::pin(admission.enter(Weight::Query));
+        assert!(second.as_mut().now_or_never().is_none());
+        assert_eq!((admission.running(), admission.waiting()), (1, 1));
+        let third = admission.enter(Weight::Query).now_or_never().unwrap().unwrap_err();
+        assert_eq!(third.kind(), ErrorKind::Limit);
+        assert_eq!(third.message(), "1 queries run and 1 wait: the server takes no more");
+        drop(first);
+        let second = second.now_or_never().unwrap().unwrap();
+        assert_eq!((admission.running(), admission.waiting()), (1, 0));
+        drop(second);
+        assert_eq!(admission.running(), 0);
+        let stream = admission.enter(Weight::Stream).now_or_never().unwrap().unwrap();
+        assert!(admission.enter(Weight::Stream).now_or_never().unwrap().is_err());
+        drop(stream);
+        assert_eq!(admission.streams(), 0);
+    }
+
+    #[test]
+    fn who_gives_up_waiting_is_not_counted() {
+        let limits = QueryLimits { queries_max: 0, queue_max: 5, ..QueryLimits::default() };
+        let admission = Admission::new(limits);
+        let mut waiting = Box::pin(admission.enter(Weight::Query));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert_eq!(admission.waiting(), 1);
+        drop(waiting);
+        assert_eq!(admission.waiting(), 0);
+    }
+}
