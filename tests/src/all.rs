@@ -10,6 +10,7 @@ mod binary;
 mod crash;
 mod disk;
 mod durable;
+mod flight_ingest;
 mod live;
 mod memory;
 mod nexmark;
@@ -41,6 +42,7 @@ fn main() {
     trials.extend(crash::trials());
     trials.extend(resume::trials());
     trials.extend(readers::trials());
+    trials.extend(flight_ingest::trials());
     trials.extend(s3::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     s3::stop();

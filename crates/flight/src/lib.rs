@@ -6,6 +6,7 @@
 
 pub mod auth;
 mod connection;
+mod ingest;
 mod limits;
 mod server;
 mod service;

@@ -299,11 +299,6 @@ impl Engine {
         push.append_blocking(rows)
     }
 
-    /// What queries share, and what there is by name.
-    pub(crate) fn parts(&self) -> (&Arc<Parts>, &Arc<Catalog>) {
-        (&self.inner.parts, &self.inner.catalog)
-    }
-
     /// How much has been read.
     pub fn progress(&self) -> Progress {
         let counters = &self.inner.parts.counters;

@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use arrow::compute::concat_batches;
 use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 use tokio::runtime::Handle;
@@ -16,9 +17,8 @@ use windrow_core::{Clock, Error, ErrorKind, Result};
 
 use crate::catalog::Catalog;
 use crate::durable::wal::producers::Stamp;
-use crate::engine::Engine;
 use crate::session::insert::Target;
-use crate::session::{AbortOnDrop, insert};
+use crate::session::{AbortOnDrop, Role, Session, insert};
 use crate::stream::Feed;
 use crate::stream::push::{PushStream, Pushed, Pushing};
 
@@ -49,14 +49,15 @@ pub struct Incoming {
     pushing: Pushing,
 }
 
-impl Engine {
+impl Session {
     /// Opens a stream without connector for batches with these columns. They are matched with the
     /// stream's by name, and cast as INSERT does; a column that is left out is NULL.
     ///
     /// # Errors
-    /// When there is no such stream, or the columns do not fit it.
+    /// When the user may not write to it, there is no such stream, or the columns do not fit it.
     pub fn ingest(&self, stream: &str, columns: &Schema) -> Result<Ingest> {
-        let (parts, catalog) = self.parts();
+        self.access().need(Role::Write, stream)?;
+        let (parts, catalog) = (&self.engine.parts, &self.engine.catalog);
         let stream = catalog.stream(stream)?;
         let push = insert::fed_by_inserts(&stream)?;
         let target = Arc::new(Target::by_name(&push, columns)?);
@@ -71,17 +72,20 @@ impl Engine {
 }
 
 impl Ingest {
-    /// Puts a batch behind those that were offered before; [`Incoming::settled`] says what becomes
-    /// of it. Waits while there is no room.
+    /// Puts rows, as one batch, behind those that were offered before; [`Incoming::settled`] says
+    /// what becomes of them. Waits while there is no room.
     ///
     /// # Errors
     /// When the rows do not fit the stream or it is gone; none of them is in the stream then.
-    pub async fn offer(&self, rows: RecordBatch, id: Option<&BatchId>) -> Result<Incoming> {
+    pub async fn offer(&self, rows: Vec<RecordBatch>, id: Option<&BatchId>) -> Result<Incoming> {
         let now = self.clock.now_micros();
         let stamp = id.map(|id| Stamp::of_batch(&id.producer, id.sequence, now)).transpose()?;
         self.check_there()?;
         let (push, target) = (Arc::clone(&self.push), Arc::clone(&self.target));
-        let work = async move { push.offer(&target.fit(&rows)?, stamp).await };
+        let work = async move {
+            let rows: Vec<_> = rows.iter().map(|rows| target.fit(rows)).collect::<Result<_>>()?;
+            push.offer(&concat_batches(push.physical(), &rows)?, stamp).await
+        };
         let pushing = AbortOnDrop(self.cpu.spawn(work)).await?;
         Ok(Incoming { push: Arc::clone(&self.push), pushing })
     }

@@ -6,7 +6,8 @@ use futures::TryStreamExt;
 use futures::executor::block_on;
 
 use super::*;
-use crate::{EngineConfig, Outcome, SessionOptions};
+use crate::Engine;
+use crate::{Access, EngineConfig, Grant, Outcome, SessionOptions};
 
 fn engine(dir: Option<&std::path::Path>) -> Engine {
     let data_dir = dir.map(std::path::Path::to_path_buf);
@@ -38,8 +39,8 @@ fn ints(values: &[i32]) -> ArrayRef {
 
 fn send(engine: &Engine, rows: RecordBatch, id: Option<(&str, u64)>) -> Result<Pushed> {
     let id = id.map(|(producer, sequence)| BatchId { producer: producer.into(), sequence });
-    let ingest = engine.ingest("s", &rows.schema())?;
-    block_on(async { ingest.offer(rows, id.as_ref()).await?.settled().await })
+    let ingest = engine.session(SessionOptions::default())?.ingest("s", &rows.schema())?;
+    block_on(async { ingest.offer(vec![rows], id.as_ref()).await?.settled().await })
 }
 
 #[test]
@@ -74,7 +75,11 @@ fn columns_are_matched_by_name() {
         assert!(error.message().contains(says), "{error}");
     }
     assert_eq!(number(&engine, "SELECT count(*) FROM s"), 1);
-    let missing = engine.ingest("t", &Schema::empty()).unwrap_err();
+    let missing = engine
+        .session(SessionOptions::default())
+        .unwrap()
+        .ingest("t", &Schema::empty())
+        .unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::NotFound);
 }
 
@@ -117,8 +122,20 @@ fn a_stream_that_is_replaced_takes_no_rows_for_the_old_one() {
     let engine = engine(None);
     run(&engine, "CREATE STREAM s (n INT)");
     let rows = batch(vec![("n", ints(&[1]))]);
-    let ingest = engine.ingest("s", &rows.schema()).unwrap();
+    let session = engine.session(SessionOptions::default()).unwrap();
+    let ingest = session.ingest("s", &rows.schema()).unwrap();
     run(&engine, "CREATE OR REPLACE STREAM s (n INT)");
-    let error = block_on(ingest.offer(rows, None)).unwrap_err();
+    let error = block_on(ingest.offer(vec![rows], None)).unwrap_err();
     assert!(error.message().contains("was replaced"), "{error}");
+}
+
+#[test]
+fn who_may_only_read_sends_nothing() {
+    let engine = engine(None);
+    run(&engine, "CREATE STREAM s (n INT)");
+    let grants = vec![Grant::new(Role::Read, "*").unwrap(), Grant::new(Role::Write, "t").unwrap()];
+    let access = Access::remote("ann", grants);
+    let session = engine.session_of(SessionOptions::default(), access).unwrap();
+    assert_eq!(session.ingest("s", &Schema::empty()).unwrap_err().kind(), ErrorKind::Denied);
+    assert_eq!(session.ingest("t", &Schema::empty()).unwrap_err().kind(), ErrorKind::NotFound);
 }

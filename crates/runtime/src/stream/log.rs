@@ -263,11 +263,7 @@ impl StreamLog {
             inner.cut(end);
             inner.first = end;
             if self.limit.is_some() {
-                // What cannot be told by what it shows counts as what it holds: never less.
-                let bytes = |batch: &RecordBatch| {
-                    shown_bytes(batch).unwrap_or_else(|_unknown| batch.get_array_memory_size())
-                };
-                inner.bytes = inner.batches.iter().map(|(_, batch)| bytes(batch)).sum();
+                inner.bytes = inner.batches.iter().map(|(_, batch)| bytes_of(batch)).sum();
             }
             gone
         } else {
@@ -300,7 +296,7 @@ impl StreamLog {
     /// Rows and bytes of the tail.
     pub(crate) fn tail_size(&self) -> (u64, usize) {
         let inner = self.inner.lock();
-        let bytes = inner.batches.iter().map(|(_, b)| b.get_array_memory_size()).sum();
+        let bytes = inner.batches.iter().map(|(_, b)| bytes_of(b)).sum();
         (inner.rows - inner.start, bytes)
     }
 
@@ -411,6 +407,12 @@ pub(super) enum Found {
     Dropped {
         first: u64,
     },
+}
+
+/// As [`shown_bytes`]; what cannot be told by what it shows counts as what it holds. (Columns of a
+/// decoded message hold parts of one buffer, and each would count it wholly.)
+pub(crate) fn bytes_of(batch: &RecordBatch) -> usize {
+    shown_bytes(batch).unwrap_or_else(|_unknown| batch.get_array_memory_size())
 }
 
 /// Bytes of the rows that are shown, not of the buffers that they are part of.

@@ -31,6 +31,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use windrow_core::{Error, ErrorKind, Result};
 
 use super::files::{Files, io_error};
+use crate::stream::log::bytes_of;
 use producers::{Producers, Stamp};
 use writer::{Active, Request, Writer, create_segment};
 pub(crate) use writer::{Appended, Applied};
@@ -252,7 +253,7 @@ impl Wal {
     /// As [`append`](Self::append); what comes of the rows says [`Offered::answer`].
     pub(crate) async fn offer(&self, batch: RecordBatch, stamp: Option<Stamp>) -> Result<Offered> {
         let batch = segment::with_schema(&batch, &self.schema)?;
-        let kib = u32::try_from(batch.get_array_memory_size() / 1_024).unwrap_or(u32::MAX);
+        let kib = u32::try_from(bytes_of(&batch) / 1_024).unwrap_or(u32::MAX);
         let share = Arc::clone(&self.room)
             .acquire_many_owned(kib.clamp(1, QUEUE_KIB_MAX))
             .await

@@ -24,6 +24,7 @@ use super::producers::{Producers, Stamp, Verdict};
 use super::recovery::segment_path;
 use super::{Durability, Segment, Shared, WalOptions, segment};
 use crate::durable::files::{Files, LogFile, io_error};
+use crate::stream::log::bytes_of;
 
 /// A group takes no more once it has this many bytes.
 const GROUP_BYTES_MAX: usize = 16 << 20;
@@ -116,12 +117,12 @@ impl Writer {
     /// Writes what comes until all senders are gone and the queue is empty.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         while let Some(request) = queue.blocking_recv() {
-            let mut bytes = request.batch.get_array_memory_size();
+            let mut bytes = bytes_of(&request.batch);
             let mut group = vec![request];
             while bytes < GROUP_BYTES_MAX
                 && let Ok(request) = queue.try_recv()
             {
-                bytes += request.batch.get_array_memory_size();
+                bytes += bytes_of(&request.batch);
                 group.push(request);
             }
             self.commit(group);

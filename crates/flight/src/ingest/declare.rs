@@ -1,0 +1,138 @@
+//! The statement that makes a stream for columns that come as Arrow's.
+
+use arrow::datatypes::{DataType, Field, Fields, Schema, TimeUnit};
+use windrow_core::{Error, Result};
+
+/// `create` with the name and the columns. There is no watermark in it, because nothing in the
+/// columns says which one is the event time and how late rows may be.
+///
+/// # Errors
+/// When a column has a type that SQL has no name for.
+pub(super) fn declaration(create: &str, name: &str, schema: &Schema) -> Result<String> {
+    if schema.fields().is_empty() {
+        return Err(Error::data(format!("stream \"{name}\" would have no columns")));
+    }
+    let columns: Vec<String> = schema.fields().iter().map(column).collect::<Result<_>>()?;
+    Ok(format!("{create} {} ({})", quoted(name), columns.join(", ")))
+}
+
+fn column(field: &std::sync::Arc<Field>) -> Result<String> {
+    let name = field.name();
+    let Some(sql) = type_name(field.data_type()) else {
+        return Err(Error::data(format!(
+            "column \"{name}\" is {}, which SQL has no name for",
+            field.data_type()
+        ))
+        .with_hint("Cast it before, or make the stream with CREATE STREAM and append to it."));
+    };
+    let null = if field.is_nullable() { "" } else { " NOT NULL" };
+    Ok(format!("{} {sql}{null}", quoted(name)))
+}
+
+/// What SQL calls a type. Encodings of the same values (large, view, dictionary) have one name.
+fn type_name(data_type: &DataType) -> Option<String> {
+    let name = match data_type {
+        DataType::Boolean => "BOOLEAN",
+        DataType::Int8 => "TINYINT",
+        DataType::Int16 => "SMALLINT",
+        DataType::Int32 => "INT",
+        DataType::Int64 => "BIGINT",
+        DataType::UInt8 => "TINYINT UNSIGNED",
+        DataType::UInt16 => "SMALLINT UNSIGNED",
+        DataType::UInt32 => "INT UNSIGNED",
+        DataType::UInt64 => "BIGINT UNSIGNED",
+        DataType::Float16 | DataType::Float32 => "REAL",
+        DataType::Float64 => "DOUBLE",
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "TEXT",
+        DataType::Binary
+        | DataType::LargeBinary
+        | DataType::BinaryView
+        | DataType::FixedSizeBinary(_) => "BYTEA",
+        DataType::Date32 | DataType::Date64 => "DATE",
+        DataType::Timestamp(unit, zone) => {
+            let digits = match unit {
+                TimeUnit::Second => 0,
+                TimeUnit::Millisecond => 3,
+                TimeUnit::Microsecond => 6,
+                TimeUnit::Nanosecond => 9,
+            };
+            let zone = if zone.is_some() { " WITH TIME ZONE" } else { "" };
+            return Some(format!("TIMESTAMP({digits}){zone}"));
+        }
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale)
+            if *scale >= 0 =>
+        {
+            return Some(format!("DECIMAL({precision}, {scale})"));
+        }
+        DataType::Dictionary(_, values) => return type_name(values),
+        DataType::List(item) | DataType::LargeList(item) | DataType::ListView(item) => {
+            return type_name(item.data_type()).map(|item| format!("{item}[]"));
+        }
+        DataType::Struct(fields) => return structure(fields),
+        _ => return None,
+    };
+    Some(name.to_owned())
+}
+
+fn structure(fields: &Fields) -> Option<String> {
+    let fields: Option<Vec<String>> = fields
+        .iter()
+        .map(|f| type_name(f.data_type()).map(|sql| format!("{} {sql}", quoted(f.name()))))
+        .collect();
+    fields.filter(|f| !f.is_empty()).map(|f| format!("STRUCT<{}>", f.join(", ")))
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+    use windrow_runtime::{Engine, EngineConfig, SessionOptions};
+
+    use super::*;
+
+    #[test]
+    fn what_is_declared_takes_the_rows() {
+        let utc = || Some("+00:00".into());
+        let item = |data_type| Field::new("item", data_type, true).into();
+        let types = [
+            DataType::Boolean,
+            DataType::Int8,
+            DataType::UInt64,
+            DataType::Float32,
+            DataType::Float64,
+            DataType::LargeUtf8,
+            DataType::Binary,
+            DataType::Date32,
+            DataType::Timestamp(TimeUnit::Second, None),
+            DataType::Timestamp(TimeUnit::Millisecond, utc()),
+            DataType::Timestamp(TimeUnit::Microsecond, None),
+            DataType::Decimal128(12, 2),
+            DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)),
+            DataType::List(item(DataType::Int64)),
+            DataType::Struct(vec![Field::new("a b", DataType::Int32, true)].into()),
+        ];
+        let fields = types.into_iter().enumerate();
+        let fields: Vec<_> =
+            fields.map(|(i, t)| Field::new(format!("odd \"{i}"), t, i % 2 == 0)).collect();
+        let schema = Schema::new(fields);
+        let engine = Engine::open(EngineConfig::default()).unwrap();
+        let session = engine.session(SessionOptions::default()).unwrap();
+        let name = "Odd; DROP \"x\"";
+        block_on(session.run(&declaration("CREATE STREAM", name, &schema).unwrap())).unwrap();
+        session.ingest(name, &schema).unwrap();
+    }
+
+    #[test]
+    fn what_has_no_name_is_refused() {
+        let field = Field::new("x", DataType::Duration(TimeUnit::Second), true);
+        let error = declaration("CREATE STREAM", "s", &Schema::new(vec![field])).unwrap_err();
+        assert!(error.message().starts_with("column \"x\" is Duration"), "{error}");
+        assert!(declaration("CREATE STREAM", "s", &Schema::empty()).is_err());
+    }
+}

@@ -1,0 +1,157 @@
+//! DoPut to a stream by its name: each batch is answered when it is in the stream.
+
+use arrow_flight::PutResult;
+use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
+use arrow_flight::sql::Any;
+use arrow_flight::sql::server::PeekableFlightDataStream;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
+use futures::{TryFutureExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
+use tonic::Status;
+use windrow_core::{Error, Result};
+use windrow_runtime::{BatchId, Incoming, Ingest, Pushed, Session};
+
+use super::{decoded, refused, stream_of, unreadable};
+
+/// Batches of one sender that wait for the log at the same time, so that they share its syncs.
+const WAITING_MAX: usize = 8;
+
+/// What a sender says of a batch, in its `app_metadata` as JSON. With the first message, the one of
+/// the schema, it holds for the batch that follows, and the producer for all.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Said {
+    producer: Option<String>,
+    sequence: Option<u64>,
+}
+
+/// What a sender is told, in the same way.
+#[derive(Debug, Serialize)]
+struct Told {
+    sequence: u64,
+    rows: u64,
+    bad: u64,
+    repeated: bool,
+}
+
+/// A sender.
+struct Sender {
+    session: Session,
+    stream: String,
+    data: FlightDataDecoder,
+    ingest: Option<Ingest>,
+    producer: Option<String>,
+    /// The number of the next batch, if it is not told; a producer tells the first.
+    next: Option<u64>,
+}
+
+/// Takes the batches of a sender into the stream that its descriptor names. `command` is what the
+/// descriptor asks for besides: nothing.
+pub(crate) async fn put(
+    session: Session,
+    command: &Any,
+    mut data: PeekableFlightDataStream,
+) -> Result<BoxStream<'static, Result<PutResult, Status>>, Status> {
+    if !command.type_url.is_empty() {
+        let error = format!("a DoPut of {} is not known", command.type_url);
+        return Err(Status::unimplemented(error));
+    }
+    let first = data.peek().await.cloned().transpose()?;
+    let descriptor = first.and_then(|first| first.flight_descriptor).unwrap_or_default();
+    let stream = stream_of(&descriptor).map_err(refused)?;
+    let data = decoded(data);
+    let sender = Sender { session, stream, data, ingest: None, producer: None, next: Some(1) };
+    let offered = stream::unfold(Some(sender), |sender| async {
+        let mut sender = sender?;
+        match sender.offer_next().await {
+            Ok(None) => None,
+            Ok(Some(offered)) => Some((Ok(offered), Some(sender))),
+            // Nothing is taken behind it.
+            Err(error) => Some((Err(error), None)),
+        }
+    });
+    // In order: what was acknowledged before an error is told before it.
+    let answers = offered
+        .map(|offered| async {
+            let (sequence, incoming) = offered?;
+            incoming.settled().await.and_then(|pushed| answer(sequence, pushed))
+        })
+        .buffered(WAITING_MAX)
+        .map_err(refused);
+    Ok(answers.boxed())
+}
+
+impl Sender {
+    /// The next batch on its way, with its number.
+    async fn offer_next(&mut self) -> Result<Option<(u64, Incoming)>> {
+        while let Some(message) = self.data.try_next().map_err(unreadable).await? {
+            let said = said(&message.inner.app_metadata)?;
+            match message.payload {
+                DecodedPayload::Schema(schema) => {
+                    if self.ingest.is_some() {
+                        return Err(Error::data("the columns of the batches changed")
+                            .with_hint("Send them with another DoPut."));
+                    }
+                    self.ingest = Some(self.session.ingest(&self.stream, &schema)?);
+                    self.said(said);
+                }
+                DecodedPayload::RecordBatch(rows) => {
+                    self.said(said);
+                    let id = self.id()?;
+                    let Some(ingest) = &self.ingest else {
+                        return Err(Error::data("a batch came before its schema"));
+                    };
+                    let sequence = id.sequence;
+                    let id = (!id.producer.is_empty()).then_some(&id);
+                    let incoming = ingest.offer(vec![rows], id).await?;
+                    self.next = sequence.checked_add(1);
+                    return Ok(Some((sequence, incoming)));
+                }
+                DecodedPayload::None => self.said(said),
+            }
+        }
+        Ok(None)
+    }
+
+    fn said(&mut self, said: Said) {
+        if let Some(producer) = said.producer
+            && self.producer.as_ref() != Some(&producer)
+        {
+            self.producer = Some(producer);
+            self.next = None;
+        }
+        self.next = said.sequence.or(self.next);
+    }
+
+    /// Which batch comes now; no name: of no producer.
+    fn id(&self) -> Result<BatchId> {
+        let producer = self.producer.clone().unwrap_or_default();
+        if self.producer.as_ref().is_some_and(String::is_empty) {
+            return Err(Error::data("the name of a producer is empty"));
+        }
+        let sequence = self.next.ok_or_else(|| {
+            Error::data(format!("producer \"{producer}\" gives no sequence to its batch"))
+                .with_hint("Send {\"producer\":\"…\",\"sequence\":1} as app_metadata of the batch.")
+        })?;
+        Ok(BatchId { producer, sequence })
+    }
+}
+
+fn said(metadata: &Bytes) -> Result<Said> {
+    if metadata.is_empty() {
+        return Ok(Said::default());
+    }
+    serde_json::from_slice(metadata).map_err(|e| {
+        Error::data(format!("the app_metadata of a batch is not understood: {e}"))
+            .with_hint("Send {\"producer\":\"…\",\"sequence\":1}, or nothing.")
+            .with_source(e)
+    })
+}
+
+fn answer(sequence: u64, pushed: Pushed) -> Result<PutResult> {
+    let Pushed { rows, bad, repeated } = pushed;
+    let json = serde_json::to_vec(&Told { sequence, rows, bad, repeated })
+        .map_err(|e| Error::internal("an answer cannot be written as JSON").with_source(e))?;
+    Ok(PutResult { app_metadata: json.into() })
+}
