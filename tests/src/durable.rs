@@ -35,6 +35,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     let anywhere = ANYWHERE.map(|(name, test)| Trial::test(format!("durable/{name}"), test));
     let mut on_disk = vec![
         Trial::test("durable/files are read on, not again", files),
+        Trial::test("durable/a history outlives its files", retention::outlives),
+        Trial::test("durable/a history has each row once, whatever is killed", retention::killed),
         Trial::test(
             "durable/a view that is rebuilt is the old one until it is the new one",
             retention::rebuild,

@@ -151,3 +151,85 @@ pub(super) fn replay() -> Result<(), Failed> {
     // Another start replays what is there then.
     equal("windows", &home.tables("WAIT FOR v;", &queries)?[0].len(), &8)
 }
+
+/// A stream over all JSON files of a directory, whose rows are kept.
+fn kept(directory: &std::path::Path) -> String {
+    format!(
+        "CREATE STREAM h (id INT, ts TIMESTAMP, WATERMARK FOR ts) WITH (connector = 'file', format = 'json', \
+         path = '{}/*.json', follow = 'true', poll_interval = '5 milliseconds', retention = '1 hour');\n",
+        directory.display()
+    )
+}
+
+/// Lines with these numbers, one a second.
+fn lines(ids: std::ops::Range<u32>) -> String {
+    let line = |id: u32| {
+        let at = format!("2026-01-01T{:02}:{:02}:{:02}", id / 3600, id / 60 % 60, id % 60);
+        format!("{{\"id\":{id},\"ts\":\"{at}\"}}\n")
+    };
+    ids.map(line).collect()
+}
+
+pub(super) fn outlives() -> Result<(), Failed> {
+    let mut home = Home::new()?;
+    let directory = home.beside("incoming");
+    std::fs::create_dir(&directory)?;
+    std::fs::write(directory.join("a.json"), lines(0..100))?;
+    std::fs::write(
+        directory.join("b.json"),
+        "{\"id\":1000,\"ts\":\"2026-01-01T00:00:00\"}\nno row\n",
+    )?;
+    let count = ["SELECT count(*), count(DISTINCT id), min(id) FROM h"];
+    let found = home.tables(&kept(&directory), &count)?;
+    equal("rows", &found[0], &vec!["101,101,0".to_owned()])?;
+    // One file grows, the other is taken away.
+    std::fs::write(directory.join("a.json"), lines(0..150))?;
+    std::fs::remove_file(directory.join("b.json"))?;
+    let found = home.tables("", &count)?;
+    equal("rows after a restart", &found[0], &vec!["151,151,0".to_owned()])?;
+    // A replay reads it; a stream without history cannot be replayed.
+    let replay = "CREATE STREAM again WITH (connector = 'replay', of = 'h');\n";
+    let windows = "SELECT count(*) FROM TUMBLE(again, ts, INTERVAL '50 seconds') GROUP BY window_start, window_end EMIT FINAL";
+    let found = home.tables(replay, &[windows])?;
+    equal("replayed", &found[0], &vec!["50".to_owned(), "50".to_owned(), "51".to_owned()])?;
+    // An hour is kept: what is older goes, in whole files.
+    std::fs::write(directory.join("c.json"), lines(7_200..7_201))?;
+    home.flags = vec!["--tail-rows".into(), "1".into()];
+    // Long enough for it: a view that waits.
+    let idle = "CREATE MATERIALIZED VIEW w AS SELECT window_end, count(*) AS n FROM TUMBLE(h, ts, INTERVAL '1 hour') \
+                GROUP BY window_start, window_end;\n\
+                WAIT FOR w UNTIL TIMESTAMP '2200-01-01 00:00:00' TIMEOUT INTERVAL '4 seconds';";
+    home.run(idle)?.refused(4, &["not there yet"])?;
+    let queries =
+        ["SELECT count(*) FROM h", "SELECT dropped_rows FROM windrow.streams WHERE name = 'h'"];
+    let found = home.tables("", &queries)?;
+    equal("dropped", &found[1], &vec!["151".to_owned()])?;
+    equal("kept", &found[0], &vec!["1".to_owned()])
+}
+
+pub(super) fn killed() -> Result<(), Failed> {
+    let mut home = Home::new()?;
+    let directory = home.beside("incoming");
+    std::fs::create_dir(&directory)?;
+    home.flags = vec!["--tail-rows".into(), "50".into()];
+    home.ok(&kept(&directory))?;
+    let mut written = [0, 2_000];
+    for life in 0..8_u32 {
+        let mut running = home.start(&"SELECT count(*) FROM h;\n".repeat(10_000))?;
+        for (file, next) in written.iter_mut().enumerate() {
+            let more = 40 + 13 * life;
+            let mut text =
+                std::fs::read_to_string(directory.join(format!("{file}.json"))).unwrap_or_default();
+            text.push_str(&lines(*next..*next + more));
+            std::fs::write(directory.join(format!("{file}.json")), text)?;
+            *next += more;
+        }
+        if !running.until(1 + life as usize, "1 row in")? {
+            return Err(failed(&running.finish()?, "it ends before its time"));
+        }
+        running.kill()?;
+    }
+    let all = written[0] + written[1] - 2_000;
+    let found = home.tables("", &["SELECT count(*), count(DISTINCT id) FROM h"])?;
+    equal("rows", &found[0], &vec![format!("{all},{all}")])
+}

@@ -24,7 +24,6 @@ use crate::engine::{Parts, register_schema};
 use crate::query::intake::display_micros;
 use crate::query::shared::Status;
 use crate::session::{Access, Role};
-use crate::stream::Feed;
 use crate::stream::log::StreamLog;
 use crate::stream::table::outside;
 
@@ -178,10 +177,7 @@ fn streams(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
             "rows",
             Arc::new(
                 all.iter()
-                    .map(|(_, s, _)| match &s.feed {
-                        Feed::Push(push) => Some(held(&push.log)),
-                        Feed::Source(_) | Feed::View(_) => None,
-                    })
+                    .map(|(_, s, _)| s.kept().map(|push| held(&push.log)))
                     .collect::<UInt64Array>(),
             ),
             true,
@@ -190,10 +186,7 @@ fn streams(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
             "dropped_rows",
             Arc::new(
                 all.iter()
-                    .map(|(_, s, _)| match &s.feed {
-                        Feed::Push(push) => Some(push.log.state().first),
-                        Feed::Source(_) | Feed::View(_) => None,
-                    })
+                    .map(|(_, s, _)| s.kept().map(|push| push.log.state().first))
                     .collect::<UInt64Array>(),
             ),
             true,
@@ -378,10 +371,7 @@ fn bad_rows(parts: &Parts, _: &Catalog) -> Result<RecordBatch> {
 fn files(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
     let spiller = |object: &Object| match object {
         Object::Materialized(view) => view.spiller.clone(),
-        Object::Stream(stream) => match &stream.feed {
-            Feed::Push(push) => push.spiller.clone(),
-            Feed::Source(_) | Feed::View(_) => None,
-        },
+        Object::Stream(stream) => stream.kept().and_then(|push| push.spiller.clone()),
         Object::View => None,
     };
     let mut all = Vec::new();

@@ -22,10 +22,11 @@ use crate::durable::definitions::{Definition, Kind};
 use crate::query::intake::Intake;
 use crate::session::stream_options::{
     EngineOptions, durability, engine_options, interval_nanos, no_options, no_push_options,
-    timeless,
+    no_retention, timeless,
 };
 use crate::session::{Outcome, Session};
 use crate::stream::generated::{Column, Columns, GeneratedSource};
+use crate::stream::history::History;
 use crate::stream::log::StreamLog;
 use crate::stream::push::PushStream;
 use crate::stream::retention::Retention;
@@ -77,6 +78,7 @@ impl Session {
     ) -> Result<StreamColumns> {
         if options.is_replay() {
             no_push_options(options)?;
+            no_retention(options)?;
             let (source, schema, of) = self.replay(create, &options.rest)?;
             if of == name {
                 return Err(Error::sql(format!("stream \"{name}\" would replay itself")));
@@ -134,15 +136,30 @@ impl Session {
         // have more to read.
         let begins_now = options.is_replay()
             || options.rest.iter().any(|(_, value)| value.eq_ignore_ascii_case("now"));
-        let feed = match source {
-            Some(source) => Feed::Source(source),
+        let (feed, history) = match source {
+            Some(source) => {
+                let kept = options.retention.is_some();
+                let history = if kept {
+                    let source = (Arc::clone(&source), !begins_now);
+                    Some(self.history(name, &schema, source, (&options, definition)).await?)
+                } else {
+                    None
+                };
+                (Feed::Source(source), history)
+            }
             None => {
                 let columns = columns.filter(Columns::any_generated).map(Arc::new);
-                Feed::Push(self.push_stream(name, &schema, columns, &options, definition).await?)
+                let skew = options.max_future_skew_micros.or(Some(MAX_FUTURE_SKEW_MICROS));
+                let given = (&options, definition);
+                (Feed::Push(self.push_stream(name, &schema, columns, skew, given).await?), None)
             }
         };
-        let retention = match (&feed, options.retention) {
-            (Feed::Push(push), Some((keep, place))) => {
+        let log = match &feed {
+            Feed::Push(push) => Some(push),
+            Feed::Source(_) | Feed::View(_) => history.as_ref().map(|history| &history.push),
+        };
+        let retention = match (log, options.retention) {
+            (Some(push), Some((keep, place))) => {
                 let log = (&push.log, push.spiller.as_ref());
                 Some(
                     self.retention((name, name), log, &schema, keep)
@@ -160,6 +177,7 @@ impl Session {
             name: name.to_owned(),
             schema,
             feed,
+            history,
             replayable,
             idle_timeout: options.idle_timeout,
             max_future_skew_micros: options.max_future_skew_micros,
@@ -170,22 +188,36 @@ impl Session {
         })
     }
 
+    /// What is kept of a connector's rows. `steady`: its offsets are the same after a restart.
+    async fn history(
+        &self,
+        name: &str,
+        schema: &StreamSchema,
+        (source, steady): (Arc<dyn Source>, bool),
+        (options, definition): (&EngineOptions, Option<&Definition>),
+    ) -> Result<Arc<History>> {
+        let default = (!source.is_bounded()).then_some(MAX_FUTURE_SKEW_MICROS);
+        let skew = options.max_future_skew_micros.or(default);
+        // The source has the rows too: what a power failure takes is read again.
+        let options = EngineOptions { durability: Some("os".into()), ..EngineOptions::default() };
+        let push = self.push_stream(name, schema, None, skew, (&options, definition)).await?;
+        let parts = &self.engine.parts;
+        let by = (Arc::clone(&parts.clock), &parts.limits);
+        Ok(History::begin(push, source, steady, by, &parts.cpu))
+    }
+
     /// A push stream: in memory, or kept in the data directory.
     async fn push_stream(
         &self,
         name: &str,
         schema: &StreamSchema,
         columns: Option<Arc<Columns>>,
-        options: &EngineOptions,
-        definition: Option<&Definition>,
+        max_future_skew_micros: Option<i64>,
+        (options, definition): (&EngineOptions, Option<&Definition>),
     ) -> Result<Arc<PushStream>> {
         let parts = &self.engine.parts;
         let time = schema.event_time().map(|e| e.index);
-        let intake = Intake {
-            time,
-            valid: i64::MIN..=i64::MAX,
-            max_future_skew_micros: options.max_future_skew_micros.or(Some(MAX_FUTURE_SKEW_MICROS)),
-        };
+        let intake = Intake { time, valid: i64::MIN..=i64::MAX, max_future_skew_micros };
         let durability = durability(options)?;
         let (log, kept) = match (&self.engine.store, definition, durability) {
             (Some(store), Some(definition), Some(durability)) => {
@@ -472,6 +504,7 @@ impl Session {
             name: name.to_owned(),
             schema: StreamSchema::try_new(Arc::clone(from.schema.schema()), None)?,
             feed: Feed::Push(Arc::clone(&push)),
+            history: None,
             idle_timeout: None,
             max_future_skew_micros: None,
             connector: "push".to_owned(),

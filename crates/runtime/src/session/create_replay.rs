@@ -50,11 +50,12 @@ impl Session {
         let of = catalog.stream_to_read(&name)?;
         if let Feed::Source(source) = &of.feed
             && !source.is_bounded()
+            && of.history.is_none()
         {
             return Err(Error::sql(format!(
                 "option \"of\": stream \"{name}\" has no history, its connector never ends"
             ))
-            .with_hint("Replay a materialized view over it."));
+            .with_hint("Give it a retention, or replay a materialized view over it."));
         }
         let event_time = match &create.watermark {
             Some(clause) => self.event_time(of.schema.schema(), clause)?,

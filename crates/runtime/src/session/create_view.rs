@@ -187,6 +187,7 @@ impl Session {
             retention: retention.transpose()?,
             schema,
             feed: Feed::View(Arc::clone(log.0)),
+            history: None,
             idle_timeout: None,
             max_future_skew_micros: None,
             connector: "view".to_owned(),

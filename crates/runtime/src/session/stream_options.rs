@@ -66,18 +66,18 @@ pub(super) fn durability(options: &EngineOptions) -> Result<Option<Durability>> 
     }
 }
 
+/// A replay has its history elsewhere.
+pub(super) fn no_retention(options: &EngineOptions) -> Result<()> {
+    match options.retention {
+        None => Ok(()),
+        Some((_, place)) => Err(Error::config("a replay keeps no rows of its own")
+            .with_place(place)
+            .with_hint("Give what it replays a retention.")),
+    }
+}
+
 /// Options of push streams, at a stream with a connector.
 pub(super) fn no_push_options(options: &EngineOptions) -> Result<()> {
-    if let Some((_, place)) = options.retention {
-        return Err(Error::config(
-            "retention is for streams without a connector and for materialized views",
-        )
-        .with_place(place)
-        .with_hint(
-            "A connector is read by each query from its beginning, nothing of it is kept. A \
-             materialized view over the stream keeps its rows, with a retention of its own.",
-        ));
-    }
     match &options.durability {
         None => Ok(()),
         Some(durability) => Err(Error::config(format!(

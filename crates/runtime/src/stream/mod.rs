@@ -1,6 +1,7 @@
 //! Stream tables: what a name with offsets and a watermark is made of, and how it is read.
 
 pub(crate) mod generated;
+pub(crate) mod history;
 pub(crate) mod log;
 pub(crate) mod log_reader;
 pub(crate) mod push;
@@ -18,6 +19,7 @@ use windrow_sql::plan::{EventTime, StreamRelation};
 
 use crate::query::intake::Intake;
 use crate::query::kept::BadRows;
+use crate::stream::history::{History, HistoryTable};
 use crate::stream::log::StreamLog;
 use crate::stream::log_reader::LogSource;
 use crate::stream::push::PushStream;
@@ -36,6 +38,8 @@ pub(crate) struct Stream {
     pub(crate) name: String,
     pub(crate) schema: StreamSchema,
     pub(crate) feed: Feed,
+    /// What is kept of a connector's rows, if anything.
+    pub(crate) history: Option<Arc<History>>,
     pub(crate) idle_timeout: Option<Duration>,
     /// Set by the user; `None`: [`MAX_FUTURE_SKEW_MICROS`] for endless sources.
     pub(crate) max_future_skew_micros: Option<i64>,
@@ -77,6 +81,16 @@ impl Stream {
         }
     }
 
+    /// What is there now for a replay: what was kept of a connector's rows, where some are.
+    pub(crate) fn replayed(&self, from: Option<u64>) -> Arc<dyn Source> {
+        match &self.history {
+            Some(history) => {
+                Arc::new(LogSource::snapshot(Arc::clone(&history.push.log), from, false))
+            }
+            None => self.source(true, from),
+        }
+    }
+
     /// The checks on its rows.
     pub(crate) fn intake(&self) -> Intake {
         let max_future_skew_micros = match (&self.feed, self.max_future_skew_micros) {
@@ -114,7 +128,20 @@ impl Stream {
         match &self.feed {
             Feed::Push(push) => Arc::new(LogTable::new(Arc::clone(&push.log), left_out)),
             Feed::View(log) => Arc::new(LogTable::new(Arc::clone(log), left_out)),
-            Feed::Source(_) => Arc::new(SourceTable::new(Arc::clone(self), left_out)),
+            Feed::Source(_) => match &self.history {
+                // Single rows are named by the partitions of the source.
+                Some(history) if left_out.is_empty() => Arc::new(HistoryTable::new(history)),
+                _ => Arc::new(SourceTable::new(Arc::clone(self), left_out)),
+            },
+        }
+    }
+
+    /// The log that holds its rows here: those that were pushed, or kept of a connector.
+    pub(crate) fn kept(&self) -> Option<&Arc<PushStream>> {
+        match &self.feed {
+            Feed::Push(push) => Some(push),
+            Feed::Source(_) => self.history.as_ref().map(|history| &history.push),
+            Feed::View(_) => None,
         }
     }
 }

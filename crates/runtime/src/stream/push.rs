@@ -161,6 +161,37 @@ impl PushStream {
         Ok(pushed)
     }
 
+    /// Appends rows that were read from a source and have all columns, none of which is bad.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append), and when the stamp does not follow the one before.
+    pub(crate) async fn append_read(&self, rows: RecordBatch, stamp: Stamp) -> Result<()> {
+        match &self.wal {
+            Some(wal) => {
+                self.wait_for_room().await?;
+                wal.offer(rows, Some(stamp)).await?.answer().await?;
+            }
+            None => {
+                self.append_to_memory(rows, Some(&stamp))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many numbers of a producer's sequence are in the stream.
+    pub(crate) fn taken(&self, producer: &str) -> u64 {
+        self.known_producers().lock().taken(producer)
+    }
+
+    /// Who has written with stamps.
+    pub(crate) fn producers(&self) -> Vec<Arc<str>> {
+        self.known_producers().lock().names()
+    }
+
+    fn known_producers(&self) -> &Mutex<Producers> {
+        self.wal.as_ref().map_or(&self.producers, |wal| wal.producers())
+    }
+
     /// Whether a stamped batch is there already.
     fn has(&self, stamp: &Stamp) -> bool {
         match &self.wal {

@@ -194,9 +194,8 @@ impl History {
     /// Where reading begins in a log: archived files that are too old are not opened.
     fn first_offset(&self) -> Option<u64> {
         let log = match &self.of.feed {
-            Feed::Push(push) => &push.log,
             Feed::View(log) => log,
-            Feed::Source(_) => return None,
+            Feed::Push(_) | Feed::Source(_) => &self.of.kept()?.log,
         };
         let in_archive = self.intake.time == Some(self.time);
         self.from.filter(|_| in_archive).map(|from| log.row_from(from))
@@ -255,7 +254,10 @@ impl Position {
         let source = match &self.source {
             Some(source) => Arc::clone(source),
             None => {
-                let source = self.history.of.source(true, self.history.first_offset());
+                if let Some(history) = &self.history.of.history {
+                    history.freshen().await?;
+                }
+                let source = self.history.of.replayed(self.history.first_offset());
                 let partitions = source.discover().await?;
                 self.splits = partitions.into_iter().flat_map(|p| p.splits).collect();
                 self.splits.reverse();
@@ -405,6 +407,7 @@ mod tests {
             name: "s".into(),
             schema: StreamSchema::try_new(schema, event_time).unwrap(),
             feed: Feed::View(log),
+            history: None,
             idle_timeout: None,
             max_future_skew_micros: None,
             connector: "view".into(),

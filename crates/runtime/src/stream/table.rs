@@ -42,7 +42,7 @@ pub(crate) struct LeftOut {
 }
 
 impl LeftOut {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.before.or(self.from).is_none()
     }
 

@@ -265,6 +265,11 @@ impl Wal {
         Ok(Offered { answered, dir: self.dir.clone() })
     }
 
+    /// How far the producers are, of what is durable.
+    pub(crate) fn producers(&self) -> &Mutex<Producers> {
+        &self.shared.producers
+    }
+
     /// Whether a batch of a producer is there already, durably.
     pub(crate) fn has(&self, stamp: &Stamp) -> bool {
         self.shared.producers.lock().has(stamp)

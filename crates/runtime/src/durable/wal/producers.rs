@@ -12,12 +12,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use windrow_core::{Error, ErrorKind, Result};
+use windrow_core::{Error, ErrorKind, OffsetRange, Result};
 
 /// Producers that one log remembers.
 const PRODUCERS_MAX: usize = 10_000;
 /// A producer that has been silent for so long (a day) may be forgotten for a new one.
 const KEPT_MICROS: i64 = 24 * 3_600 * 1_000_000;
+/// When a producer writes that is never forgotten.
+const FOR_EVER: i64 = i64::MAX;
 /// Bytes that a producer's name has at most.
 const NAME_BYTES_MAX: usize = 256;
 
@@ -51,6 +53,18 @@ impl Stamp {
             }
             _ => Err(Error::data(format!("producer \"{producer}\" has no batch {sequence}"))
                 .with_hint("The first batch has the sequence 1, each further one is one more.")),
+        }
+    }
+}
+
+impl Stamp {
+    /// The rows of a source's partition at these offsets; never forgotten.
+    pub(crate) fn of_rows(partition: &Arc<str>, offsets: OffsetRange) -> Self {
+        Self {
+            producer: Arc::clone(partition),
+            first: offsets.start() + 1,
+            next: offsets.end() + 1,
+            at_micros: FOR_EVER,
         }
     }
 }
@@ -109,7 +123,7 @@ impl Producers {
 
     /// Lets go of silent producers when there are too many.
     fn make_room(&mut self, stamp: &Stamp, staged: &[Stamp]) -> Result<()> {
-        if self.known.len() + staged.len() < PRODUCERS_MAX {
+        if self.known.len() + staged.len() < PRODUCERS_MAX || stamp.at_micros == FOR_EVER {
             return Ok(());
         }
         let limit = stamp.at_micros.saturating_sub(KEPT_MICROS);
@@ -128,6 +142,16 @@ impl Producers {
     pub(crate) fn take(&mut self, stamp: &Stamp) {
         let known = Known { next: stamp.next, at_micros: stamp.at_micros };
         self.known.insert(Arc::clone(&stamp.producer), known);
+    }
+
+    /// How many numbers of a producer's sequence have been written.
+    pub(crate) fn taken(&self, producer: &str) -> u64 {
+        self.known.get(producer).map_or(0, |known| known.next.saturating_sub(1))
+    }
+
+    /// All producers.
+    pub(crate) fn names(&self) -> Vec<Arc<str>> {
+        self.known.keys().cloned().collect()
     }
 
     /// Whether a batch has been written.
