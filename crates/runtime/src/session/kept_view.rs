@@ -164,7 +164,11 @@ impl Session {
         let needed = archived.delayed(view.reach_ticks);
         for name in view.reads {
             let stream = self.engine.catalog.stream_to_read(name)?;
-            let Some(retention) = &stream.retention else { continue };
+            // A query reads a connector itself, not what is kept of its rows.
+            let Some(retention) = stream.retention.as_ref().filter(|_| stream.history.is_none())
+            else {
+                continue;
+            };
             if retention.dropped_before()?.is_some_and(|dropped| dropped > needed.ticks()) {
                 return Err(refused(format!("\"{name}\" has dropped rows that its windows need")));
             }

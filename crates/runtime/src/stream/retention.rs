@@ -180,6 +180,10 @@ impl Retention {
 
     /// What the readers of the log still need.
     fn needed(&self, parts: &Parts, catalog: &Catalog) -> Needed {
+        // Queries read the connector, and what is kept of its rows is for bounded ones.
+        if matches!(catalog.get(&self.name), Some(Object::Stream(s)) if s.history.is_some()) {
+            return Needed { offset: u64::MAX, ticks: i64::MAX };
+        }
         // Without a data directory nothing is read again.
         let ticks = self.spiller.as_ref().map_or(i64::MAX, |_| open_from(catalog, &self.name, 0));
         let mut needed = Needed { offset: u64::MAX, ticks };
