@@ -43,7 +43,7 @@ pub(super) fn split(sql: &str) -> Result<Vec<Piece<'_>>> {
         let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).max(1);
         Error::sql(lower_first(e.message.trim())).with_place(Place::at(at(line), at(column)))
     })?;
-    let mut positions = Positions { text: sql, byte: 0, line: 1, column: 1 };
+    let mut positions = Positions::new(sql);
     let mut pieces = vec![];
     let mut current = vec![];
     for token in tokens {
@@ -93,15 +93,20 @@ fn finish<'a>(
 }
 
 /// Finds bytes by line and column. It only goes forward, so that a long text is walked once.
-struct Positions<'a> {
+pub(super) struct Positions<'a> {
     text: &'a str,
     byte: usize,
     line: u64,
     column: u64,
 }
 
-impl Positions<'_> {
-    fn seek(&mut self, to: Location) -> usize {
+impl<'a> Positions<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { text, byte: 0, line: 1, column: 1 }
+    }
+
+    /// The byte at `to`, which is not before the one asked for last.
+    pub(super) fn seek(&mut self, to: Location) -> usize {
         for c in self.text.get(self.byte..).unwrap_or_default().chars() {
             if (self.line, self.column) >= (to.line, to.column) {
                 break;

@@ -23,6 +23,7 @@ mod grouped;
 mod interval;
 mod lex;
 mod relation;
+mod spans;
 mod statement;
 mod tail;
 #[cfg(test)]
@@ -31,6 +32,7 @@ mod tests;
 pub use interval::Interval;
 pub use lex::is_complete;
 pub use relation::PARTITION_BY;
+pub use spans::{Piece, Span, spans};
 pub use statement::{
     ContinuousQuery, CreateStream, CreateView, Drop, DropKind, Explain, Explained, Insert,
     OptionItem, Parsed, Set, ShowKind, Statement, Verify, WatermarkClause,
