@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use arrow::datatypes::DataType;
@@ -57,6 +57,9 @@ pub struct EngineConfig {
     /// Where everything is kept durably: a directory, or a URL such as `s3://bucket/prefix`; `None`:
     /// in memory. One engine at a time has a directory.
     pub data_dir: Option<PathBuf>,
+    /// Statements are only checked: they are planned and define what later ones name, but no query
+    /// runs, no rows are read but those that a source's columns are found by, nothing is written.
+    pub plan_only: bool,
 }
 
 /// A streaming SQL engine. Cheap to clone; the last clone that is dropped stops everything.
@@ -103,6 +106,8 @@ pub(crate) struct Inner {
     /// Who lets go of old rows, by stream and view.
     retentions: Mutex<BTreeMap<String, Arc<Retention>>>,
     runtime: Mutex<Option<Runtime>>,
+    /// Statements are checked and not run.
+    plan_only: AtomicBool,
 }
 
 /// What all queries of an engine share.
@@ -168,7 +173,7 @@ impl Engine {
     /// When the data directory is in use, not ours or damaged; when threads cannot be started, or
     /// functions not be registered (our bug).
     pub fn open(config: EngineConfig) -> Result<Self> {
-        let EngineConfig { limits, clock, data_dir } = config;
+        let EngineConfig { limits, clock, data_dir, plan_only } = config;
         let clock = clock.unwrap_or_else(machine_clock);
         let store = match &data_dir {
             Some(path) => Some(Store::open(path, Arc::clone(&clock))?),
@@ -176,7 +181,9 @@ impl Engine {
         };
         // A bucket is no place for what lives as long as the process.
         let local = data_dir.filter(|d| !d.to_string_lossy().contains("://"));
-        Self::open_with(limits, clock, store, local.map(|data| data.join("tmp")))
+        let engine = Self::open_with(limits, clock, store, local.map(|data| data.join("tmp")))?;
+        engine.inner.plan_only.store(plan_only, Ordering::Relaxed);
+        Ok(engine)
     }
 
     /// [`open`](Self::open) over a data directory that is open already; what is over the limit of
@@ -230,6 +237,7 @@ impl Engine {
             told: Mutex::default(),
             retentions: Mutex::default(),
             runtime: Mutex::new(Some(runtime)),
+            plan_only: AtomicBool::new(false),
         };
         let engine = Self { inner: Arc::new(inner) };
         if engine.inner.store.is_some() {
@@ -316,6 +324,10 @@ impl Engine {
         self.inner.catalog.names()
     }
 
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.inner.parts
+    }
+
     /// Who tells the time.
     pub fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.inner.parts.clock)
@@ -393,8 +405,16 @@ impl Inner {
         }));
     }
 
+    /// Whether statements are checked and not run.
+    pub(crate) fn plans_only(&self) -> bool {
+        self.plan_only.load(Ordering::Relaxed)
+    }
+
     /// Starts the views that wait, together.
     pub(crate) fn start_pending(&self) {
+        if self.plans_only() {
+            return;
+        }
         let ready = std::mem::take(&mut *self.pending.lock());
         if !ready.is_empty() {
             launch(&self.parts, ready);

@@ -19,6 +19,7 @@ pub(crate) mod stream;
 
 pub use engine::{Engine, EngineConfig, Progress, Recovery};
 pub use ingest::{BatchId, Incoming, Ingest};
+pub use query::status::QueryStatus;
 pub use session::{Access, Admission, Grant, QueryLimits, Role};
 pub use session::{Outcome, ResultStream, Session, SessionOptions, UnusedRows};
 pub use stream::push::Pushed;

@@ -14,4 +14,5 @@ pub(crate) mod scan;
 pub(crate) mod shared;
 pub(crate) mod stage;
 pub(crate) mod start;
+pub(crate) mod status;
 pub(crate) mod tap;

@@ -125,7 +125,12 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    fn new(schema: &SchemaRef, insert: &Insert, name: &str, given: usize) -> Result<Self> {
+    pub(super) fn new(
+        schema: &SchemaRef,
+        insert: &Insert,
+        name: &str,
+        given: usize,
+    ) -> Result<Self> {
         let columns = schema.fields().len();
         let mut from = vec![None; columns];
         let wanted = if insert.columns.is_empty() { columns } else { insert.columns.len() };

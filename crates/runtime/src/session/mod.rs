@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 pub(crate) mod admission;
+mod check;
 mod compare;
 mod create;
 mod create_replay;
@@ -106,6 +107,9 @@ impl Session {
     }
 
     async fn dispatch(&self, parsed: Parsed) -> Result<Outcome> {
+        if self.engine.plans_only() {
+            return self.check(parsed).await;
+        }
         if !matches!(&parsed.statement, Statement::CreateView(_) | Statement::CreateStream(_)) {
             self.engine.start_pending();
         }

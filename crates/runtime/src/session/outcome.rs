@@ -78,6 +78,14 @@ impl ResultStream {
         self.continuous
     }
 
+    /// The number of a continuous query in `windrow.queries`.
+    pub fn query_id(&self) -> Option<u64> {
+        match &self.stop {
+            Stop::Query(query) => Some(query.id),
+            Stop::Task(_) => None,
+        }
+    }
+
     /// What became of the input rows so far, for a continuous query: late and bad ones.
     pub fn unused_rows(&self) -> Option<UnusedRows> {
         match &self.stop {

@@ -1,0 +1,31 @@
+//! How far a running query is, for people who watch it.
+
+use crate::engine::Engine;
+use crate::query::intake::display_micros;
+
+/// How far a continuous query is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueryStatus {
+    /// The watermark of its inputs, in µs since 1970; `None` while nothing is known, and at the end.
+    pub watermark_micros: Option<i64>,
+    /// Windows that have rows and are not closed.
+    pub windows_open: usize,
+}
+
+impl Engine {
+    /// How far a query is; `None` for one that nobody remembers. The number is that of
+    /// `windrow.queries`.
+    pub fn query_status(&self, id: u64) -> Option<QueryStatus> {
+        let parts = self.parts();
+        let query = parts.queries.lock().get(&id).cloned()?;
+        let windows_open = query.state.lock().windows_open;
+        let notes = parts.scans.lock().clone();
+        let inputs = notes.iter().filter(|note| note.queries.iter().any(|q| q.id == id));
+        let watermarks = inputs.filter_map(|note| {
+            let progress = note.progress.upgrade()?;
+            let watermark = progress.lock().watermark();
+            display_micros(watermark.ticks(), note.time_type.as_ref()?)
+        });
+        Some(QueryStatus { watermark_micros: watermarks.min(), windows_open })
+    }
+}
