@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+pub mod client;
 mod connection;
 mod ingest;
 mod limits;

@@ -1,0 +1,345 @@
+//! The client of a Flight SQL server that the `windrow` command uses: statements as text, rows with
+//! what the server tells beside them, errors as they were made.
+
+mod rows;
+mod target;
+
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::Schema;
+use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::sql::{
+    CommandStatementQuery, CommandStatementUpdate, DoPutUpdateResult, ProstMessageExt,
+};
+use arrow_flight::{FlightData, FlightDescriptor, FlightInfo, HandshakeRequest};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use parking_lot::Mutex;
+use prost::Message;
+use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Request, Response, Status};
+use windrow_core::{Error, ErrorKind, Result};
+
+pub use self::rows::{Position, RemoteRows};
+pub use self::target::Target;
+use crate::status::from_status;
+
+/// How long a server may take to be reached.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Once in so long a connection is tried that says nothing, and so long it may not answer.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// Bytes of one message at most; servers send rows in pieces of some MiB.
+const MESSAGE_BYTES_MAX: usize = 256 << 20;
+/// Cookies that a server may leave here.
+const COOKIES_MAX: usize = 16;
+
+/// How to reach a server and who one is there.
+#[derive(Clone)]
+pub struct ClientConfig {
+    /// The server, and who logs in.
+    pub target: Target,
+    /// A token instead of user and password.
+    pub token: Option<String>,
+    /// The certificate authority to trust, in PEM; `None`: those that the system trusts.
+    pub tls_ca: Option<PathBuf>,
+    /// The client's own certificate and key, in PEM.
+    pub tls_identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientConfig").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+/// What a statement gives back.
+#[derive(Debug)]
+pub enum Reply {
+    /// Rows, now or as windows close.
+    Rows(RemoteRows),
+    /// It is done; how many rows it has changed, where that is known.
+    Done(Option<u64>),
+}
+
+/// A connection to a server. Cheap to clone; the clones share the session. After the server has been
+/// away, the next statement connects again.
+#[derive(Debug, Clone)]
+pub struct Client {
+    config: Arc<ClientConfig>,
+    flight: FlightServiceClient<Channel>,
+    session: Arc<Mutex<Session>>,
+}
+
+/// What is sent along with every call.
+#[derive(Default)]
+struct Session {
+    authorization: Option<AsciiMetadataValue>,
+    /// `name=value`.
+    cookies: Vec<(String, String)>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Connects, and logs in where there is a user.
+    ///
+    /// # Errors
+    /// Unavailable when the server does not answer, Unauthenticated when it does not know who that
+    /// is, Config when a certificate cannot be used.
+    pub async fn connect(config: ClientConfig) -> Result<Self> {
+        let channel = endpoint(&config)?.connect().await.map_err(|e| unreachable(&config, &e))?;
+        let flight = FlightServiceClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let client = Self { config: Arc::new(config), flight, session: Arc::default() };
+        client.log_in().await?;
+        Ok(client)
+    }
+
+    /// The server, for people.
+    pub fn target(&self) -> &Target {
+        &self.config.target
+    }
+
+    /// Executes a statement. Dropping the future, or the rows it gives, stops it.
+    ///
+    /// # Errors
+    /// What the server says, with places in `sql`; Unavailable when it does not answer.
+    pub async fn execute(&self, sql: &str) -> Result<Reply> {
+        let info = self.info(sql).await?;
+        if !has_rows(&info) {
+            return self.update(sql).await.map(Reply::Done);
+        }
+        Ok(Reply::Rows(self.rows(info).await?))
+    }
+
+    /// What a statement will give, without executing it.
+    async fn info(&self, sql: &str) -> Result<FlightInfo> {
+        let query = CommandStatementQuery { query: sql.to_owned(), transaction_id: None };
+        let command = query.as_any().encode_to_vec();
+        self.call(|mut flight, headers| {
+            let descriptor = FlightDescriptor::new_cmd(command.clone());
+            async move { flight.get_flight_info(with(headers, descriptor)).await }
+        })
+        .await
+    }
+
+    async fn rows(&self, info: FlightInfo) -> Result<RemoteRows> {
+        let ticket = info.endpoint.first().and_then(|endpoint| endpoint.ticket.clone());
+        let ticket = ticket
+            .ok_or_else(|| Error::new(ErrorKind::Unavailable, "the server gave no ticket"))?;
+        let schema = info.try_decode_schema()?;
+        let data = self
+            .call(|mut flight, headers| {
+                let ticket = ticket.clone();
+                async move { flight.do_get(with(headers, ticket)).await }
+            })
+            .await?;
+        Ok(RemoteRows::new(Arc::new(schema), data))
+    }
+
+    async fn update(&self, sql: &str) -> Result<Option<u64>> {
+        let update = CommandStatementUpdate { query: sql.to_owned(), transaction_id: None };
+        let command = update.as_any().encode_to_vec();
+        let mut results = self
+            .call(|mut flight, headers| {
+                let descriptor = FlightDescriptor::new_cmd(command.clone());
+                let data =
+                    FlightData { flight_descriptor: Some(descriptor), ..FlightData::default() };
+                let data = futures::stream::iter([data]);
+                async move { flight.do_put(with(headers, data)).await }
+            })
+            .await?;
+        let result = results.message().await.map_err(|status| self.error(&status))?;
+        let counted = result.and_then(|r| DoPutUpdateResult::decode(r.app_metadata).ok());
+        Ok(counted.and_then(|counted| u64::try_from(counted.record_count).ok()))
+    }
+
+    /// Makes a call; a login that has ended is renewed once.
+    async fn call<T, F>(
+        &self,
+        make: impl Fn(FlightServiceClient<Channel>, MetadataMap) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut done = make(self.flight.clone(), self.headers()).await;
+        let ended = done.as_ref().err().is_some_and(|s| s.code() == Code::Unauthenticated);
+        if ended && self.config.target.user.is_some() && self.config.token.is_none() {
+            self.log_in().await?;
+            done = make(self.flight.clone(), self.headers()).await;
+        }
+        let response = done.map_err(|status| self.error(&status))?;
+        self.keep_cookies(response.metadata());
+        Ok(response.into_inner())
+    }
+
+    /// Logs in with user and password, or takes the token.
+    async fn log_in(&self) -> Result<()> {
+        if let Some(token) = &self.config.token {
+            self.session.lock().authorization = Some(secret(&format!("Bearer {token}"))?);
+            return Ok(());
+        }
+        let Some(user) = &self.config.target.user else { return Ok(()) };
+        let password = self.config.target.password.as_deref().unwrap_or_default();
+        let basic = format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")));
+        let mut headers = MetadataMap::new();
+        headers.insert("authorization", secret(&basic)?);
+        let hello = futures::stream::iter([HandshakeRequest::default()]);
+        let answer = self.flight.clone().handshake(with(headers, hello)).await;
+        let answer = answer.map_err(|status| self.error(&status))?;
+        let bearer = answer.metadata().get("authorization").cloned();
+        self.keep_cookies(answer.metadata());
+        // The rest of the answer ends the call; what matters stands in its headers.
+        drop(answer);
+        let mut bearer = bearer.ok_or_else(|| {
+            Error::new(ErrorKind::Unauthenticated, "the server took the login and gave no token")
+        })?;
+        bearer.set_sensitive(true);
+        self.session.lock().authorization = Some(bearer);
+        Ok(())
+    }
+
+    /// What is sent along.
+    fn headers(&self) -> MetadataMap {
+        let session = self.session.lock();
+        let mut headers = MetadataMap::new();
+        if let Some(authorization) = &session.authorization {
+            headers.insert("authorization", authorization.clone());
+        }
+        let cookies: Vec<String> =
+            session.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        if let Ok(cookies) = AsciiMetadataValue::try_from(cookies.join("; "))
+            && !session.cookies.is_empty()
+        {
+            headers.insert("cookie", cookies);
+        }
+        headers
+    }
+
+    /// Keeps the cookies by which the server knows its session.
+    fn keep_cookies(&self, metadata: &MetadataMap) {
+        let mut session = self.session.lock();
+        for cookie in metadata.get_all("set-cookie").iter().filter_map(|c| c.to_str().ok()) {
+            let pair = cookie.split(';').next().unwrap_or_default();
+            let Some((name, value)) = pair.split_once('=') else { continue };
+            let (name, value) = (name.trim().to_owned(), value.trim().to_owned());
+            session.cookies.retain(|(known, _)| *known != name);
+            if session.cookies.len() < COOKIES_MAX {
+                session.cookies.push((name, value));
+            }
+        }
+    }
+
+    /// What a status of the server, or of the connection, means.
+    fn error(&self, status: &Status) -> Error {
+        match std::error::Error::source(status) {
+            // The connection itself broke: no server said that.
+            Some(source)
+                if status.code() == Code::Unavailable || status.code() == Code::Unknown =>
+            {
+                unreachable(&self.config, source)
+            }
+            _ => from_status(status),
+        }
+    }
+}
+
+/// A request with headers.
+fn with<T>(headers: MetadataMap, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    *request.metadata_mut() = headers;
+    request
+}
+
+/// A header that is not to be shown.
+fn secret(text: &str) -> Result<AsciiMetadataValue> {
+    let mut value = AsciiMetadataValue::try_from(text).map_err(|_| {
+        Error::config("the token has characters that cannot be sent")
+            .with_hint("A token is letters, digits and signs on one line.")
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Whether a statement gives rows.
+fn has_rows(info: &FlightInfo) -> bool {
+    !info.schema.is_empty()
+        && info.clone().try_decode_schema().is_ok_and(|schema: Schema| !schema.fields().is_empty())
+}
+
+fn endpoint(config: &ClientConfig) -> Result<Endpoint> {
+    let target = &config.target;
+    let scheme = if target.tls { "https" } else { "http" };
+    let wrong = |e: tonic::transport::Error| {
+        Error::config(format!("cannot connect to {target}: {}", innermost(&e)))
+    };
+    let endpoint = Endpoint::from_shared(format!("{scheme}://{}", target.authority))
+        .map_err(wrong)?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(8 << 20);
+    if !target.tls {
+        if config.tls_ca.is_some() || config.tls_identity.is_some() {
+            return Err(Error::config("certificates need an encrypted connection")
+                .with_hint("Write grpc+tls:// instead of grpc://."));
+        }
+        return Ok(endpoint);
+    }
+    let mut tls = ClientTlsConfig::new().domain_name(&target.host);
+    tls = match &config.tls_ca {
+        Some(path) => tls.ca_certificate(Certificate::from_pem(read(path)?)),
+        None => tls.ca_certificates(trusted()),
+    };
+    if let Some((certificate, key)) = &config.tls_identity {
+        tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
+    }
+    endpoint.tls_config(tls).map_err(wrong)
+}
+
+/// The certificate authorities that the system trusts.
+fn trusted() -> Vec<Certificate> {
+    let pem = |der: &[u8]| {
+        let text = BASE64_STANDARD.encode(der);
+        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+    };
+    let found = rustls_native_certs::load_native_certs();
+    found.certs.iter().map(|der| Certificate::from_pem(pem(der))).collect()
+}
+
+fn read(path: &PathBuf) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| {
+        Error::config(format!("cannot read \"{}\": {e}", path.display())).with_source(e)
+    })
+}
+
+/// The error for a server that does not answer.
+fn unreachable(config: &ClientConfig, cause: &(dyn std::error::Error + 'static)) -> Error {
+    let target = &config.target;
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("the server at {target} does not answer: {}", innermost(cause)),
+    )
+    .with_hint("Is it running (windrow serve), and are address and certificates right?")
+}
+
+/// What is at the bottom of an error: the rest says "transport error".
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
