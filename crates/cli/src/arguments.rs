@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use windrow_core::{Error, Limits, Result};
 
+use crate::connecting::Connecting;
 use crate::script::Source;
 use crate::serve::Serving;
 
@@ -37,6 +39,7 @@ pub(crate) struct Arguments {
 struct Direct {
     /// Where everything is kept durably (a directory, or s3://bucket/prefix); without it, everything
     /// is in memory.
+    #[arg(conflicts_with = "connect")]
     dir: Option<String>,
     /// Run these statements and exit; may be given several times.
     #[arg(short = 'c', long = "command", value_name = "SQL")]
@@ -44,9 +47,11 @@ struct Direct {
     /// Run the statements of this file and exit ("-": stdin); may be given several times.
     #[arg(short, long, value_name = "FILE")]
     file: Vec<PathBuf>,
-    /// Talk to a server (not in this version).
-    #[arg(long, value_name = "URL")]
-    connect: Option<String>,
+    #[command(flatten)]
+    connecting: Connecting,
+    /// Do not run the commands of ~/.windrowrc (or $WINDROWRC) first.
+    #[arg(long)]
+    no_rc: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -96,9 +101,33 @@ enum Command {
         /// The files ("-": stdin).
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// Against a server: return when all statements have been taken, whatever its bounded views
+        /// still have to do.
+        #[arg(long, requires = "connect")]
+        detach: bool,
+        #[command(flatten)]
+        connecting: Connecting,
         #[command(flatten)]
         common: Common,
     },
+    /// Check the statements of files without running them, and tell all mistakes.
+    ///
+    /// What a file creates is known to its later statements. Of sources only what their columns
+    /// need is read; nothing is written.
+    Check {
+        /// The files ("-": stdin).
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Write the completions of a shell to stdout.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write the manual page to stdout.
+    Man,
     /// Serve Flight SQL until SIGTERM or Ctrl-C.
     Serve {
         #[command(flatten)]
@@ -137,13 +166,23 @@ pub(crate) enum Work {
     Scripts(Vec<Source>),
     /// Serve until told to stop.
     Serve(Serving),
+    /// Check these.
+    Check(Vec<PathBuf>),
+    /// Write the completions of a shell.
+    Completions(Shell),
+    /// Write the manual page.
+    Man,
 }
 
 impl Arguments {
     fn common(&self) -> &Common {
         match &self.command {
-            Some(Command::Run { common, .. } | Command::Serve { common, .. }) => common,
-            None => &self.direct.common,
+            Some(
+                Command::Run { common, .. }
+                | Command::Serve { common, .. }
+                | Command::Check { common, .. },
+            ) => common,
+            Some(Command::Completions { .. } | Command::Man) | None => &self.direct.common,
         }
     }
 
@@ -192,27 +231,44 @@ impl Arguments {
         Printing { format: common.format, quiet: common.quiet }
     }
 
+    /// The server, if there is one.
+    pub(crate) fn connecting(&self) -> &Connecting {
+        match &self.command {
+            Some(Command::Run { connecting, .. }) => connecting,
+            _ => &self.direct.connecting,
+        }
+    }
+
+    /// Whether nobody waits for what a server still has to do.
+    pub(crate) fn detach(&self) -> bool {
+        matches!(&self.command, Some(Command::Run { detach: true, .. }))
+    }
+
+    /// Whether the user's own commands are run first.
+    pub(crate) fn wants_rc(&self) -> bool {
+        !self.direct.no_rc
+    }
+
     /// What there is to do; `stdin_is_terminal` tells whether somebody sits there.
-    ///
-    /// # Errors
-    /// For what only later versions can do.
-    pub(crate) fn work(&self, stdin_is_terminal: bool) -> Result<Work> {
-        if let Some(Command::Serve { serving, .. }) = &self.command {
-            return Ok(Work::Serve(serving.clone()));
+    pub(crate) fn work(&self, stdin_is_terminal: bool) -> Work {
+        let files = |files: &[PathBuf]| files.iter().map(|path| Source::from_path(path)).collect();
+        match &self.command {
+            Some(Command::Serve { serving, .. }) => Work::Serve(serving.clone()),
+            Some(Command::Check { files, .. }) => Work::Check(files.clone()),
+            Some(Command::Completions { shell }) => Work::Completions(*shell),
+            Some(Command::Man) => Work::Man,
+            Some(Command::Run { files: paths, .. }) => Work::Scripts(files(paths)),
+            None => {
+                let texts = self.direct.command_text.iter().cloned().map(Source::Text);
+                let of_files: Vec<Source> = files(&self.direct.file);
+                let sources: Vec<Source> = texts.chain(of_files).collect();
+                match (sources.is_empty(), stdin_is_terminal) {
+                    (false, _) => Work::Scripts(sources),
+                    (true, true) => Work::Repl,
+                    (true, false) => Work::Scripts(vec![Source::Stdin]),
+                }
+            }
         }
-        if let Some(url) = &self.direct.connect {
-            return Err(later(format!("cannot connect to \"{url}\": there is no server yet")));
-        }
-        if let Some(Command::Run { files, .. }) = &self.command {
-            return Ok(Work::Scripts(files.iter().map(|path| Source::from_path(path)).collect()));
-        }
-        let texts = self.direct.command_text.iter().cloned().map(Source::Text);
-        let files = self.direct.file.iter().map(|path| Source::from_path(path));
-        let sources: Vec<Source> = texts.chain(files).collect();
-        if !sources.is_empty() {
-            return Ok(Work::Scripts(sources));
-        }
-        Ok(if stdin_is_terminal { Work::Repl } else { Work::Scripts(vec![Source::Stdin]) })
     }
 }
 
@@ -243,11 +299,6 @@ fn parse_size(text: &str) -> std::result::Result<usize, String> {
     }
 }
 
-/// The error for what a later version will do.
-fn later(message: impl Into<String>) -> Error {
-    Error::config(message).with_detail("It comes with a later version of Windrow.")
-}
-
 /// A time in seconds, with a fraction or not.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "write a number of seconds, such as 10 or 0.5")?;
@@ -263,7 +314,7 @@ mod tests {
 
     use super::*;
 
-    fn parse(line: &str) -> Result<Work> {
+    fn parse(line: &str) -> Work {
         Arguments::try_parse_from(line.split(' ')).unwrap().work(true)
     }
 
@@ -274,12 +325,12 @@ mod tests {
 
     #[test]
     fn what_to_do() {
-        assert!(matches!(parse("windrow").unwrap(), Work::Repl));
-        let piped = Arguments::try_parse_from(["windrow"]).unwrap().work(false).unwrap();
+        assert!(matches!(parse("windrow"), Work::Repl));
+        let piped = Arguments::try_parse_from(["windrow"]).unwrap().work(false);
         assert!(matches!(piped, Work::Scripts(s) if matches!(s[..], [Source::Stdin])));
-        let run = parse("windrow run a.sql b.sql --format csv").unwrap();
+        let run = parse("windrow run a.sql b.sql --format csv");
         assert!(matches!(run, Work::Scripts(s) if s.len() == 2));
-        let text = parse("windrow -c SELECT;").unwrap();
+        let text = parse("windrow -c SELECT;");
         assert!(
             matches!(text, Work::Scripts(s) if matches!(&s[..], [Source::Text(t)] if t == "SELECT;"))
         );
@@ -313,10 +364,20 @@ mod tests {
     }
 
     #[test]
-    fn later_versions_are_named() {
-        let error = parse("windrow --connect grpc://h:1").unwrap_err();
-        assert_eq!(error.kind().exit_code(), 2);
-        assert_eq!(error.detail(), Some("It comes with a later version of Windrow."));
+    fn servers() {
+        let arguments = |line: &str| Arguments::try_parse_from(line.split(' '));
+        assert!(arguments("windrow --connect grpc://h:1").unwrap().connecting().is_remote());
+        let run = arguments("windrow run a.sql --connect grpc://h:1 --detach").unwrap();
+        assert!(run.connecting().is_remote() && run.detach());
+        for wrong in [
+            "windrow --user ada",
+            "windrow data --connect grpc://h:1",
+            "windrow run a.sql --detach",
+            "windrow --connect grpc://h:1 --tls-cert a.pem",
+            "windrow --connect grpc://h:1 --user a --token-file t",
+        ] {
+            assert!(arguments(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

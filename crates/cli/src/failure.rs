@@ -17,6 +17,11 @@ pub(crate) enum Failure {
         /// The SQL that places in the error point into.
         sql: String,
     },
+    /// People have been told already.
+    Told {
+        /// The exit status.
+        exit_code: u8,
+    },
     /// Whoever reads stdout has left: nothing is wrong.
     ReaderLeft,
 }
@@ -43,7 +48,7 @@ impl Failure {
     /// What people are to read; nothing for a reader that left.
     pub(crate) fn text(&self) -> Option<String> {
         match self {
-            Self::ReaderLeft => None,
+            Self::ReaderLeft | Self::Told { .. } => None,
             Self::Error { error, origin, sql } => {
                 let origin = origin.as_ref().map(|o| format!("{o}: ")).unwrap_or_default();
                 Some(format!("error: {origin}{}", error.render(sql)))
@@ -55,6 +60,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::ReaderLeft => 0,
+            Self::Told { exit_code } => *exit_code,
             Self::Error { error, .. } => error.kind().exit_code(),
         }
     }

@@ -7,8 +7,7 @@ use tokio::sync::Notify;
 use windrow_core::{Error, ErrorKind, Result};
 
 /// How often Ctrl-C has to come within one statement until the program leaves at once.
-const INSISTS_RUN: u32 = 2;
-const INSISTS_REPL: u32 = 3;
+const INSISTS: u32 = 2;
 
 /// The interrupts of the running statement.
 #[derive(Debug)]
@@ -20,21 +19,20 @@ pub(crate) struct Interrupts {
 }
 
 impl Interrupts {
-    /// Listens for Ctrl-C from now on. In the REPL it takes one more to leave the program.
+    /// Listens for Ctrl-C from now on.
     ///
     /// # Errors
     /// When the system does not let us.
-    pub(crate) fn listen(is_repl: bool) -> Result<Arc<Self>> {
+    pub(crate) fn listen() -> Result<Arc<Self>> {
         let interrupts = Arc::new(Self {
             count: AtomicU32::new(0),
             notify: Notify::new(),
             at_prompt: AtomicBool::new(false),
         });
         let shared = Arc::clone(&interrupts);
-        let insists = if is_repl { INSISTS_REPL } else { INSISTS_RUN };
         ctrlc::set_handler(move || {
             let count = shared.count.fetch_add(1, Ordering::SeqCst) + 1;
-            if count >= insists || shared.at_prompt.load(Ordering::SeqCst) {
+            if count >= INSISTS || shared.at_prompt.load(Ordering::SeqCst) {
                 leave();
             }
             shared.notify.notify_one();

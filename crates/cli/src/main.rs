@@ -6,27 +6,39 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
-mod completion;
+mod chart;
+mod check;
+mod clock;
+mod command;
+mod connecting;
+mod connection;
+mod definition;
 mod failure;
 mod interrupt;
 mod output;
 mod progress;
+mod rc;
 mod repl;
+mod runner;
 mod script;
 mod serve;
+mod style;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
+use tokio::runtime::Runtime;
 use windrow_core::{Error, Result};
 use windrow_runtime::{Engine, EngineConfig, Recovery};
 
 use crate::arguments::{Arguments, Work};
+use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
-use crate::script::{Runner, Script};
+use crate::runner::{Flow, Runner};
+use crate::script::{Script, Source};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -42,13 +54,26 @@ fn main() -> ExitCode {
 
 /// Does what the arguments ask for.
 fn work(arguments: &Arguments) -> Result<(), Failure> {
-    let work = arguments.work(std::io::stdin().is_terminal())?;
-    let is_repl = matches!(work, Work::Repl);
-    let interrupts = Interrupts::listen(is_repl)?;
-    let (limits, data_dir) = (arguments.limits(), arguments.data_dir()?);
+    let work = arguments.work(std::io::stdin().is_terminal());
+    match work {
+        Work::Completions(shell) => return definition::completions(shell),
+        Work::Man => return definition::man(),
+        Work::Repl | Work::Scripts(_) | Work::Serve(_) | Work::Check(_) => {}
+    }
+    let interrupts = Interrupts::listen()?;
+    if arguments.connecting().is_remote() {
+        return remote(arguments, work, &interrupts);
+    }
+    let plan_only = matches!(work, Work::Check(_));
+    let (limits, mut data_dir) = (arguments.limits(), arguments.data_dir()?);
+    if plan_only {
+        // What is only looked at needs no place.
+        data_dir = None;
+    }
     let engine = Engine::open(EngineConfig {
         limits,
         data_dir: data_dir.clone(),
+        plan_only,
         ..EngineConfig::default()
     })?;
     if !arguments.printing().quiet {
@@ -59,20 +84,76 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
         .enable_time()
         .build()
         .map_err(|e| Error::internal(format!("cannot wait for results: {e}")).with_source(e))?;
-    let mut runner = Runner::new(&engine, Arc::clone(&interrupts), arguments.printing(), is_repl)?;
     let done = match work {
-        Work::Repl => repl::run(&waiting, &engine, &mut runner, data_dir.as_deref()),
         Work::Serve(serving) => serve::run(&engine, &serving, &interrupts),
-        Work::Scripts(sources) => waiting.block_on(async {
-            for source in sources {
-                runner.run(&Script::read(source)?).await?;
-            }
-            runner.finish().await
-        }),
+        Work::Check(files) => {
+            waiting.block_on(check::run(&engine, &files, arguments.printing().quiet))
+        }
+        work => {
+            let kept = data_dir.map_or("in memory".to_owned(), |d| format!("in {}", d.display()));
+            let place = format!("everything is kept {kept}");
+            let connection = Connection::embedded(&engine, matches!(work, Work::Repl))?;
+            statements(arguments, work, connection, &interrupts, &waiting, &place)
+        }
     };
     // What went wrong first is what is told.
     let closed = waiting.block_on(engine.close());
     done.and(closed.map_err(Failure::from))
+}
+
+/// Does the same on a server.
+fn remote(arguments: &Arguments, work: Work, interrupts: &Arc<Interrupts>) -> Result<(), Failure> {
+    // A thread of its own keeps the connection alive while somebody is typing.
+    let waiting = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("connection")
+        .enable_all()
+        .build()
+        .map_err(|e| Error::internal(format!("cannot wait for results: {e}")).with_source(e))?;
+    let client = waiting.block_on(arguments.connecting().connect())?;
+    let place = format!("connected to {}", client.target());
+    let connection = Connection::Remote(client);
+    statements(arguments, work, connection, interrupts, &waiting, &place)
+}
+
+/// Runs statements, from scripts or from the terminal. `place` says where they go, for people.
+fn statements(
+    arguments: &Arguments,
+    work: Work,
+    connection: Connection,
+    interrupts: &Arc<Interrupts>,
+    waiting: &Runtime,
+    place: &str,
+) -> Result<(), Failure> {
+    let is_repl = matches!(work, Work::Repl);
+    let printing = arguments.printing();
+    let mut runner = Runner::new(connection, Arc::clone(interrupts), printing, is_repl);
+    match work {
+        Work::Scripts(sources) => {
+            waiting.block_on(run_scripts(&mut runner, sources, arguments.detach()))
+        }
+        Work::Repl
+            if arguments.wants_rc() && waiting.block_on(rc::run(&mut runner)) == Flow::Leave =>
+        {
+            Ok(())
+        }
+        Work::Repl => repl::run(waiting, &mut runner, place),
+        Work::Serve(_) | Work::Check(_) | Work::Completions(_) | Work::Man => Ok(()),
+    }
+}
+
+/// Runs scripts one after the other, and waits for what they have started.
+async fn run_scripts(
+    runner: &mut Runner,
+    sources: Vec<Source>,
+    detach: bool,
+) -> Result<(), Failure> {
+    for source in sources {
+        if runner.run(&Script::read(source)?).await? != Flow::On {
+            break;
+        }
+    }
+    if detach { Ok(()) } else { runner.finish().await }
 }
 
 /// What was found in the data directory.

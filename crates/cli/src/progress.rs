@@ -1,15 +1,31 @@
-//! The progress bar on stderr: how much has been read, how fast.
+//! The line on stderr that shows how far the running statement is, and goes away at its end: a bar
+//! for what has an end, a status for what has none.
 
 use std::io::IsTerminal;
 use std::time::Duration;
 
+use arrow::array::AsArray;
+use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use windrow_core::Clock;
 use windrow_runtime::{Engine, Progress};
 
-/// How often the bar moves; also how long a statement runs before it has one.
+use crate::clock::clock;
+use crate::style::{terminal_is_able, wants_colour};
+
+/// How often the line moves; also how long a statement runs before it has one.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 
-/// What a bar measures.
+/// How far a continuous query is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Live {
+    /// Its watermark, in µs since 1970.
+    pub(crate) watermark_micros: Option<i64>,
+    /// Its windows that are not closed.
+    pub(crate) windows_open: Option<usize>,
+}
+
+/// What a line measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Stored bytes.
@@ -33,44 +49,58 @@ impl Kind {
 
     fn template(self) -> &'static str {
         match self {
-            Self::Bytes => "{bar:32} {bytes}/{total_bytes}  {msg}  {elapsed}",
-            Self::History => "{bar:32} {human_pos}/{human_len} rows of history  {msg}  {elapsed}",
+            Self::Bytes => "{bar:24} {bytes}/{total_bytes}  {msg}  {elapsed}",
+            Self::History => "{bar:24} {human_pos}/{human_len} rows of history  {msg}  {elapsed}",
             Self::Open => "{spinner} {msg}  {elapsed}",
         }
     }
 }
 
-/// The bar of the running statement.
+/// The line of the running statement.
 pub(crate) struct Bar {
-    engine: Engine,
+    engine: Option<Engine>,
     shown: bool,
     start: Progress,
     last_rows: u64,
     /// Rows per second, smoothed.
     speed: f64,
+    /// Rows that came out, where nobody here sees those that go in.
+    rows_out: u64,
+    live: Option<Live>,
     bar: Option<ProgressBar>,
 }
 
 impl Bar {
-    /// A bar that is not drawn yet; never drawn where stderr is no terminal, or `quiet`.
-    pub(crate) fn new(engine: &Engine, quiet: bool) -> Self {
-        let start = engine.progress();
+    /// A line that is not drawn yet; never drawn where stderr is no able terminal, or `quiet`.
+    pub(crate) fn new(engine: Option<&Engine>, quiet: bool) -> Self {
+        let start = engine.map_or(NOTHING, Engine::progress);
         Self {
-            engine: engine.clone(),
-            shown: !quiet && std::io::stderr().is_terminal(),
+            engine: engine.cloned(),
+            shown: !quiet && std::io::stderr().is_terminal() && terminal_is_able(),
             last_rows: start.rows,
             start,
             speed: 0.0,
+            rows_out: 0,
+            live: None,
             bar: None,
         }
     }
 
-    /// Moves the bar; called every [`TICK`].
+    /// How far a continuous query is now, and how many rows have come out of it.
+    pub(crate) fn live(&mut self, live: Option<Live>, rows_out: u64) {
+        self.live = live;
+        self.rows_out = rows_out;
+    }
+
+    /// Moves the line; called every [`TICK`].
     pub(crate) fn tick(&mut self) {
         if !self.shown {
             return;
         }
-        let now = self.engine.progress();
+        let now = match &self.engine {
+            Some(engine) => engine.progress(),
+            None => Progress { rows: self.rows_out, ..NOTHING },
+        };
         let rows = now.rows.saturating_sub(self.start.rows);
         let fresh = now.rows.saturating_sub(self.last_rows) as f64 / TICK.as_secs_f64();
         self.speed = if self.speed == 0.0 { fresh } else { 0.7 * self.speed + 0.3 * fresh };
@@ -92,11 +122,15 @@ impl Bar {
             bar.set_length(total);
             bar.set_position(now.history.saturating_sub(self.start.history).min(total));
         }
-        bar.set_message(message(rows, self.speed));
+        let mut message = message(rows, self.speed);
+        if let Some(live) = self.live {
+            message.push_str(&live_message(live, now_micros()));
+        }
+        bar.set_message(message);
         bar.tick();
     }
 
-    /// Lets `write` write to the terminal without the bar in its way.
+    /// Lets `write` write to the terminal without the line in its way.
     pub(crate) fn aside<R>(&self, write: impl FnOnce() -> R) -> R {
         match &self.bar {
             Some(bar) => bar.suspend(write),
@@ -104,7 +138,7 @@ impl Bar {
         }
     }
 
-    /// Takes the bar away.
+    /// Takes the line away.
     pub(crate) fn clear(self) {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
@@ -112,15 +146,67 @@ impl Bar {
     }
 }
 
+fn now_micros() -> i64 {
+    clock().now_micros()
+}
+
+/// Nothing has been read.
+const NOTHING: Progress =
+    Progress { rows: 0, bytes: 0, bytes_total: 0, history: 0, history_total: 0 };
+
 fn message(rows: u64, speed: f64) -> String {
     // A speed is at least 0 and far below 2^64.
     format!("{} rows, {} rows/s", HumanCount(rows), HumanCount(speed.round() as u64))
 }
 
+/// Watermark, lag and open windows, as far as they are known.
+fn live_message(live: Live, now_micros: i64) -> String {
+    let mut message = String::new();
+    if let Some(micros) = live.watermark_micros {
+        let lag = now_micros.saturating_sub(micros).max(0) / 1_000_000;
+        message.push_str(&format!(", watermark {}, lag {}", time(micros), age(lag)));
+    }
+    if let Some(open) = live.windows_open {
+        let plural = if open == 1 { "" } else { "s" };
+        message.push_str(&format!(", {open} open window{plural}"));
+    }
+    message
+}
+
+/// A time, to the second.
+pub(crate) fn time(micros: i64) -> String {
+    let array =
+        arrow::array::TimestampMicrosecondArray::from(vec![micros - micros.rem_euclid(1_000_000)]);
+    let options = arrow::util::display::FormatOptions::new();
+    arrow::util::display::ArrayFormatter::try_new(&array, &options)
+        .map_or_else(|_| micros.to_string(), |f| f.value(0).to_string())
+}
+
+/// A time that a server wrote, in µs since 1970.
+pub(crate) fn micros(time: &str) -> Option<i64> {
+    let text = arrow::array::StringArray::from(vec![time]);
+    let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let array = arrow::compute::cast(&text, &micros).ok()?;
+    let array = array.as_primitive_opt::<TimestampMicrosecondType>()?;
+    array.iter().next().flatten()
+}
+
+/// Seconds for people, in one unit.
+fn age(seconds: i64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 fn style(kind: Kind) -> ProgressStyle {
     let template = kind.template();
     // The templates are constants; should one be wrong, the plain bar does.
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    if wants_colour() { style } else { style.progress_chars("#>-") }
 }
 
 #[cfg(test)]
@@ -137,15 +223,26 @@ mod tests {
 
     #[test]
     fn history_is_shown_while_it_is_read() {
-        let at = |history, history_total| Progress {
-            rows: 9,
-            bytes: 0,
-            bytes_total: 0,
-            history,
-            history_total,
-        };
+        let at = |history, history_total| Progress { rows: 9, history, history_total, ..NOTHING };
         assert_eq!(Kind::of(0, at(3, 9)), Kind::History);
         assert_eq!(Kind::of(0, at(9, 9)), Kind::Open, "it goes on with what comes");
         assert_eq!(Kind::of(5, at(3, 9)), Kind::Bytes);
+    }
+
+    #[test]
+    fn the_status_tells_what_is_known() {
+        let live = Live { watermark_micros: Some(1_772_355_601_500_000), windows_open: Some(1) };
+        assert_eq!(
+            live_message(live, 1_772_355_604_000_000),
+            ", watermark 2026-03-01T09:00:01, lag 2 s, 1 open window"
+        );
+        assert_eq!(live_message(Live::default(), 0), "");
+        assert_eq!(micros("2026-03-01T09:00:01.5"), Some(1_772_355_601_500_000));
+        assert_eq!(micros("2026-03-01T09:00:01.5Z"), Some(1_772_355_601_500_000));
+        assert_eq!(micros("soon"), None);
+        assert_eq!(
+            [age(119), age(7_199), age(90_000), age(864_000)],
+            ["119 s", "119 min", "25 h", "10 d"]
+        );
     }
 }

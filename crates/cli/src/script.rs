@@ -1,29 +1,16 @@
-//! Runs statements one after the other and prints what they give.
+//! Text with statements and commands: where it comes from, and how it falls into pieces.
 
-use std::future::Future;
-use std::io::{BufWriter, IsTerminal, Read, StdoutLock, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
-use std::sync::Arc;
-use std::time::Duration;
 
-use futures::{FutureExt, StreamExt};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use windrow_core::{Error, ErrorKind, Result};
-use windrow_runtime::{Engine, Outcome, ResultStream, Session, SessionOptions};
-use windrow_sql::parse::{Parsed, parse};
+use windrow_sql::parse::{Parsed, is_complete, parse, spans};
 
-use crate::arguments::{Format, Printing};
+use crate::command::is_command;
 use crate::failure::Failure;
-use crate::interrupt::Interrupts;
-use crate::output::Printer;
-use crate::progress::{Bar, TICK};
-
-/// Bytes of output that are gathered before they are written.
-const OUT_BYTES: usize = 1 << 18;
 
 /// Where statements come from.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Source {
     /// The command line.
     Text(String),
@@ -45,6 +32,41 @@ impl Source {
 pub(crate) struct Script {
     name: Option<String>,
     text: String,
+}
+
+/// One piece of a script.
+#[derive(Debug)]
+pub(crate) enum Item {
+    /// A statement.
+    Statement(Box<Parsed>),
+    /// A command, and the line that it is.
+    Command(String, usize),
+}
+
+impl Item {
+    /// The line where it begins.
+    pub(crate) fn line(&self) -> usize {
+        match self {
+            Self::Statement(statement) => statement.first_line,
+            Self::Command(_, line) => *line,
+        }
+    }
+}
+
+/// A piece of a script that has not been read, and the line where it begins.
+enum Piece<'a> {
+    /// Statements.
+    Sql(&'a str, usize),
+    /// A command.
+    Command(&'a str, usize),
+}
+
+/// The line and column behind `text` that begins at `from`.
+fn behind((line, column): (usize, usize), text: &str) -> (usize, usize) {
+    match text.rsplit_once('\n') {
+        Some((before, last)) => (line + 1 + before.matches('\n').count(), last.chars().count() + 1),
+        None => (line, column + text.chars().count()),
+    }
 }
 
 impl Script {
@@ -81,231 +103,90 @@ impl Script {
         Self { name: None, text }
     }
 
+    /// Its statements and commands, in order. A line is a command when it begins like one and
+    /// stands where a statement may begin: not within a string, a comment or a statement.
+    ///
+    /// # Errors
+    /// The first statement that cannot be read; nothing is to be run then.
+    pub(crate) fn items(&self) -> Result<Vec<Item>, Failure> {
+        let mut items = vec![];
+        for piece in self.pieces() {
+            match piece {
+                Piece::Command(text, line) => items.push(Item::Command(text.to_owned(), line)),
+                Piece::Sql(sql, line) => items.extend(self.statements(sql, (line, 1))?),
+            }
+        }
+        Ok(items)
+    }
+
+    /// The same, each read on its own, so that all mistakes are found.
+    pub(crate) fn items_apart(&self) -> Vec<Result<Item, Failure>> {
+        let mut items = vec![];
+        for piece in self.pieces() {
+            let (sql, first_line) = match piece {
+                Piece::Command(text, line) => {
+                    items.push(Ok(Item::Command(text.to_owned(), line)));
+                    continue;
+                }
+                Piece::Sql(sql, line) => (sql, line),
+            };
+            let (mut from, mut at) = (0, (first_line, 1));
+            let semicolons = spans(sql).into_iter().map(|span| span.bytes);
+            let ends = semicolons.filter(|b| sql.get(b.clone()) == Some(";")).map(|b| b.end);
+            for end in ends.chain([sql.len()]) {
+                let text = sql.get(from..end).unwrap_or_default();
+                match self.statements(text, at) {
+                    Ok(statements) => items.extend(statements.into_iter().map(Ok)),
+                    Err(failure) => items.push(Err(failure)),
+                }
+                from = end;
+                at = behind(at, text);
+            }
+        }
+        items
+    }
+
+    /// The text, cut where commands stand.
+    fn pieces(&self) -> Vec<Piece<'_>> {
+        let mut pieces = vec![];
+        let (mut from, mut at, mut line) = (0, 0, 1);
+        // The line in which the SQL since the last command begins.
+        let mut first_line = 1;
+        for text in self.text.split_inclusive('\n') {
+            let sql = self.text.get(from..at).unwrap_or_default();
+            if is_command(text) && is_complete(sql) {
+                pieces.push(Piece::Sql(sql, first_line));
+                pieces.push(Piece::Command(text.trim(), line));
+                from = at + text.len();
+                first_line = line + 1;
+            }
+            at += text.len();
+            line += 1;
+        }
+        pieces.push(Piece::Sql(self.text.get(from..).unwrap_or_default(), first_line));
+        pieces
+    }
+
+    /// Reads the statements of `sql`, which begins at this line and column.
+    fn statements(&self, sql: &str, (line, column): (usize, usize)) -> Result<Vec<Item>, Failure> {
+        // White space in front makes every place one in the whole text.
+        let before = "\n".repeat(line - 1) + &" ".repeat(column - 1);
+        let statements = if before.is_empty() { parse(sql) } else { parse(&(before + sql)) };
+        let statements = statements.map_err(|e| self.failure(e, line))?;
+        Ok(statements.into_iter().map(|s| Item::Statement(Box::new(s))).collect())
+    }
+
     /// What people are told of `error`, which happened in the statement at `line`.
-    fn failure(&self, error: Error, line: usize) -> Failure {
+    pub(crate) fn failure(&self, error: Error, line: usize) -> Failure {
         let line = error.place().map_or(line, |place| place.line);
         let origin = self.name.as_ref().map(|name| format!("{name}:{line}"));
         Failure::Error { error, origin, sql: self.text.clone() }
     }
 }
 
-/// Runs statements in one session and prints their results.
-pub(crate) struct Runner {
-    engine: Engine,
-    session: Session,
-    interrupts: Arc<Interrupts>,
-    printing: Printing,
-    out: BufWriter<StdoutLock<'static>>,
-    out_is_terminal: bool,
-    /// Whether a table has been printed, so that the next one stands apart from it.
-    printed_table: bool,
-}
-
-impl Runner {
-    /// A runner with a session of its own. In a REPL, others may feed streams while a query runs;
-    /// in a script nobody can, so what a stream holds is all.
-    pub(crate) fn new(
-        engine: &Engine,
-        interrupts: Arc<Interrupts>,
-        printing: Printing,
-        is_repl: bool,
-    ) -> Result<Self> {
-        let stdout = std::io::stdout().lock();
-        Ok(Self {
-            engine: engine.clone(),
-            session: engine.session(SessionOptions { push_ends: !is_repl })?,
-            interrupts,
-            printing,
-            out_is_terminal: stdout.is_terminal(),
-            out: BufWriter::with_capacity(OUT_BYTES, stdout),
-            printed_table: false,
-        })
-    }
-
-    /// Tells whether somebody may be typing, and nothing runs.
-    pub(crate) fn set_at_prompt(&self, at_prompt: bool) {
-        self.interrupts.set_at_prompt(at_prompt);
-    }
-
-    /// Changes how results are written.
-    pub(crate) fn set_format(&mut self, format: Format) {
-        self.printing.format = format;
-    }
-
-    /// Runs the statements of `script` in order, up to the first that fails.
-    pub(crate) async fn run(&mut self, script: &Script) -> Result<(), Failure> {
-        let statements = parse(&script.text).map_err(|e| script.failure(e, 1))?;
-        for statement in &statements {
-            self.statement(statement).await.map_err(|failure| match failure {
-                Failure::Error { error, .. } => script.failure(error, statement.first_line),
-                Failure::ReaderLeft => Failure::ReaderLeft,
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Waits for the views that will be done by themselves.
-    pub(crate) async fn finish(&mut self) -> Result<(), Failure> {
-        let mut watch = Watch::new(&self.engine, &self.interrupts, self.printing.quiet);
-        let drained = watch.until(self.engine.drain()).await.and_then(|drained| drained);
-        watch.bar.clear();
-        Ok(drained?)
-    }
-
-    async fn statement(&mut self, statement: &Parsed) -> Result<(), Failure> {
-        let mut watch = Watch::new(&self.engine, &self.interrupts, self.printing.quiet);
-        let done = match watch.until(self.session.execute(statement)).await.and_then(|o| o) {
-            Ok(Outcome::Done(message)) => Ok(message),
-            Ok(Outcome::Rows(rows)) => self.print(rows, &mut watch).await,
-            Err(error) => Err(error.into()),
-        };
-        watch.bar.clear();
-        // What has been printed stays, and comes before what is said about it.
-        let flushed = self.out.flush();
-        let message = done?;
-        flushed?;
-        self.notice(&message);
-        Ok(())
-    }
-
-    /// Prints rows until there are no more; what people are told about them.
-    async fn print(
-        &mut self,
-        mut rows: ResultStream,
-        watch: &mut Watch,
-    ) -> Result<String, Failure> {
-        let format = self.printing.format;
-        let width = self.terminal_width();
-        let schema = Arc::clone(rows.schema());
-        let mut printer = Printer::new(format, schema, rows.is_continuous(), width);
-        if format == Format::Table && std::mem::replace(&mut self.printed_table, true) {
-            writeln!(self.out)?;
-        }
-        loop {
-            let next = match rows.next().now_or_never() {
-                Some(next) => {
-                    watch.glance()?;
-                    next
-                }
-                None => {
-                    // Nothing to do but wait: show what is there.
-                    watch.bar.aside(|| self.out.flush())?;
-                    watch.until(rows.next()).await?
-                }
-            };
-            let Some(batch) = next.transpose()? else { break };
-            if self.out_is_terminal {
-                watch.bar.aside(|| {
-                    printer.batch(&mut self.out, &batch)?;
-                    Ok::<(), Failure>(self.out.flush()?)
-                })?;
-            } else {
-                printer.batch(&mut self.out, &batch)?;
-            }
-        }
-        watch.bar.aside(|| printer.end(&mut self.out))?;
-        let count = printer.rows();
-        let plural = if count == 1 { "" } else { "s" };
-        let mut message = format!("{count} row{plural} in {}", duration(watch.start.elapsed()));
-        if let Some(unused) = rows.unused_rows() {
-            message.push_str(&left_out(unused.late, "late", "windrow.late_rows"));
-            message.push_str(&left_out(unused.bad, "bad", "windrow.bad_rows"));
-        }
-        Ok(message)
-    }
-
-    fn terminal_width(&self) -> Option<usize> {
-        if !self.out_is_terminal {
-            return None;
-        }
-        terminal_size::terminal_size().map(|(width, _)| usize::from(width.0))
-    }
-
-    /// Tells people something that is no result.
-    #[expect(clippy::print_stderr, reason = "what is no result goes there")]
-    fn notice(&self, text: &str) {
-        if !self.printing.quiet && !text.is_empty() {
-            eprintln!("{text}");
-        }
-    }
-}
-
-/// Waits for something with an eye on Ctrl-C and the progress bar.
-struct Watch {
-    start: Instant,
-    interrupts: Arc<Interrupts>,
-    ticks: Interval,
-    bar: Bar,
-}
-
-impl Watch {
-    fn new(engine: &Engine, interrupts: &Arc<Interrupts>, quiet: bool) -> Self {
-        let start = Instant::now();
-        let mut ticks = interval_at(start + TICK, TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { start, interrupts: Arc::clone(interrupts), ticks, bar: Bar::new(engine, quiet) }
-    }
-
-    /// Waits for `work`.
-    ///
-    /// # Errors
-    /// When Ctrl-C came first.
-    async fn until<T>(&mut self, work: impl Future<Output = T>) -> Result<T> {
-        let mut work = pin!(work);
-        loop {
-            tokio::select! {
-                biased;
-                error = self.interrupts.cancelled() => return Err(error),
-                _ = self.ticks.tick() => self.bar.tick(),
-                done = &mut work => return Ok(done),
-            }
-        }
-    }
-
-    /// Looks whether Ctrl-C came or the bar is to move, without waiting.
-    fn glance(&mut self) -> Result<()> {
-        if self.ticks.tick().now_or_never().is_some() {
-            self.bar.tick();
-        }
-        self.interrupts.cancelled().now_or_never().map_or(Ok(()), Err)
-    }
-}
-
-/// What people are told of input rows that did not count; nothing where there are none.
-fn left_out(rows: u64, kind: &str, table: &str) -> String {
-    match rows {
-        0 => String::new(),
-        1 => format!("\nnotice: 1 {kind} row was left out; see {table}"),
-        _ => format!("\nnotice: {rows} {kind} rows were left out; see {table}"),
-    }
-}
-
-/// A length of time for people.
-fn duration(time: Duration) -> String {
-    match time.as_secs_f64() {
-        s if s < 1.0 => format!("{} ms", time.as_millis()),
-        s if s < 60.0 => format!("{s:.1} s"),
-        s => format!("{:.0} min {:.0} s", (s / 60.0).floor(), (s % 60.0).floor()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_for_people() {
-        assert_eq!(duration(Duration::from_micros(12_345)), "12 ms");
-        assert_eq!(duration(Duration::from_millis(2_345)), "2.3 s");
-        assert_eq!(duration(Duration::from_secs(125)), "2 min 5 s");
-    }
-
-    #[test]
-    fn rows_that_did_not_count_are_told() {
-        assert_eq!(left_out(0, "late", "windrow.late_rows"), "");
-        let notice = left_out(2, "late", "windrow.late_rows");
-        assert_eq!(notice, "\nnotice: 2 late rows were left out; see windrow.late_rows");
-    }
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
@@ -324,5 +205,53 @@ mod tests {
         assert_eq!(text, "error: a.sql:7: bad");
         let typed = Script::typed("SELECT".into());
         assert_eq!(typed.failure(Error::data("bad"), 1).text().unwrap(), "error: bad");
+    }
+
+    fn shape(text: &str) -> Vec<String> {
+        let items = Script::typed(text.to_owned()).items().unwrap();
+        let shape = |item: &Item| match item {
+            Item::Statement(s) => format!("{}:{} {}", s.first_line, s.first_column, s.text),
+            Item::Command(text, line) => format!("{line} {text}"),
+        };
+        items.iter().map(shape).collect()
+    }
+
+    #[test]
+    fn commands_stand_between_statements() {
+        let text = "\\x on\nSELECT 1;\n  \\format csv\r\n-- a note\n\\q\n\nSELECT\n 2";
+        let expected = ["1 \\x on", "2:1 SELECT 1", "3 \\format csv", "5 \\q", "7:1 SELECT\n 2"];
+        assert_eq!(shape(text), expected);
+    }
+
+    #[test]
+    fn what_looks_like_a_command_within_a_statement_is_none() {
+        let text = "SELECT '\n\\q\n', /*\n\\q\n*/ $$\n\\q\n$$;\n\\q";
+        assert_eq!(shape(text).last().unwrap(), "8 \\q");
+        assert_eq!(shape(text).len(), 2);
+    }
+
+    #[test]
+    fn errors_behind_a_command_keep_their_place() {
+        let script = Script::typed("\\timing off\nSELECT 1;\n\\x\n SELECT 1 FROM;".to_owned());
+        let text = script.items().unwrap_err().text().unwrap();
+        assert!(text.contains("\n  line 4:  SELECT 1 FROM;"), "{text}");
+    }
+
+    #[test]
+    fn apart_every_mistake_is_found_in_its_place() {
+        let text = "SELECT 1; SELECT 1 FROM;\n\\x\nSELECT 2; /* ; */ SELEC 3;\nSELECT ';'";
+        let script = Script::typed(text.to_owned());
+        let told: Vec<String> = script
+            .items_apart()
+            .into_iter()
+            .map(|item| match item {
+                Ok(item) => item.line().to_string(),
+                Err(failure) => failure.text().unwrap().lines().skip(1).take(2).collect(),
+            })
+            .collect();
+        assert_eq!(told.len(), 6, "{told:?}");
+        assert!(told[1].starts_with("  line 1: SELECT 1; SELECT 1 FROM;"), "{told:?}");
+        assert!(told[4].starts_with("  line 3: SELECT 2; /* ; */ SELEC 3;"), "{told:?}");
+        assert_eq!([&told[0], &told[2], &told[3], &told[5]], ["1", "2", "3", "4"]);
     }
 }

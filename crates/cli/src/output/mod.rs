@@ -1,5 +1,6 @@
 //! Results as text: a table for people, CSV or JSON lines for programs.
 
+mod expanded;
 mod table;
 
 use std::io::Write;
@@ -11,8 +12,25 @@ use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use self::table::Table;
+pub(crate) use self::table::{cut, visible};
 use crate::arguments::Format;
+use crate::command::Expanded;
 use crate::failure::Failure;
+
+/// How a table is to be drawn.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Layout {
+    /// Rows are shown as they come; the layout follows the first of them.
+    pub(crate) continuous: bool,
+    /// The width of the terminal that reads, if one does.
+    pub(crate) width_max: Option<usize>,
+    /// Its height.
+    pub(crate) height: Option<usize>,
+    /// One value per line instead.
+    pub(crate) expanded: Expanded,
+    /// With colours.
+    pub(crate) colour: bool,
+}
 
 /// One result on its way out.
 pub(crate) struct Printer {
@@ -28,21 +46,22 @@ enum Form {
 }
 
 impl Printer {
-    /// A printer for rows of `schema`. A `continuous` result is shown as it comes; the layout of
-    /// its table follows its first batch. `width_max` is the width of the terminal that reads,
-    /// if one does.
-    pub(crate) fn new(
-        format: Format,
-        schema: SchemaRef,
-        continuous: bool,
-        width_max: Option<usize>,
-    ) -> Self {
+    /// A printer for rows of `schema`.
+    pub(crate) fn new(format: Format, schema: SchemaRef, layout: &Layout) -> Self {
         let form = match format {
-            Format::Table => Form::Table(Table::new(&schema, continuous, width_max)),
+            Format::Table => Form::Table(Table::new(&schema, layout)),
             Format::Csv => Form::Csv { header_due: true },
             Format::Ndjson => Form::Ndjson,
         };
         Self { form, schema, rows: 0 }
+    }
+
+    /// What people should know about how it was printed; nothing where all is shown.
+    pub(crate) fn notice(&self) -> String {
+        match &self.form {
+            Form::Table(table) => table.notice(),
+            Form::Csv { .. } | Form::Ndjson => String::new(),
+        }
     }
 
     /// Rows printed so far.
@@ -107,7 +126,7 @@ fn from_arrow(e: arrow::error::ArrowError, out: &mut impl Write) -> Failure {
 }
 
 /// How values are shown where people read them: as in CSV, but NULL can be seen.
-fn format_options() -> FormatOptions<'static> {
+pub(crate) fn format_options() -> FormatOptions<'static> {
     FormatOptions::new().with_null("NULL")
 }
 
@@ -165,8 +184,18 @@ mod tests {
         schema: SchemaRef,
         batches: &[RecordBatch],
     ) -> String {
+        let layout = Layout { continuous, width_max, ..Layout::default() };
+        print_as(format, layout, schema, batches)
+    }
+
+    pub(super) fn print_as(
+        format: Format,
+        layout: Layout,
+        schema: SchemaRef,
+        batches: &[RecordBatch],
+    ) -> String {
         let mut out = vec![];
-        let mut printer = Printer::new(format, schema, continuous, width_max);
+        let mut printer = Printer::new(format, schema, &layout);
         for batch in batches {
             printer.batch(&mut out, batch).unwrap();
         }
@@ -226,8 +255,9 @@ mod tests {
     #[test]
     fn a_reader_that_leaves_ends_the_output_quietly() {
         for format in [Format::Csv, Format::Ndjson, Format::Table] {
-            let mut printer = Printer::new(format, sample().schema(), true, None);
-            let failure = printer.batch(&mut Closed, &sample()).unwrap_err();
+            let mut printer = Printer::new(format, sample().schema(), &Layout::default());
+            let printed = printer.batch(&mut Closed, &sample());
+            let failure = printed.and_then(|()| printer.end(&mut Closed)).unwrap_err();
             assert!(matches!(failure, Failure::ReaderLeft), "{format:?}: {failure:?}");
         }
     }

@@ -3,13 +3,18 @@
 
 use std::io::{self, Write};
 
+use arrow::array::Array;
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Schema};
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::ArrayFormatter;
 use unicode_width::UnicodeWidthStr;
 
-use super::format_options;
+use super::expanded::Record;
+use super::{Layout, format_options};
+use crate::command::Expanded;
 use crate::failure::Failure;
+use crate::style::{PLAIN, Paint};
 
 /// Rows that the layout of a bounded result is made from.
 const SAMPLE_ROWS: usize = 1_000;
@@ -17,15 +22,19 @@ const SAMPLE_ROWS: usize = 1_000;
 /// No column is made narrower than this to fit a terminal.
 const TEXT_WIDTH_MIN: usize = 8;
 
+/// Lines of a terminal that are no rows of a page: the prompt, the titles, the status.
+const PAGE_REST: usize = 6;
+
 /// A table under way.
 pub(super) struct Table {
     columns: Vec<Column>,
-    /// Whether the layout follows the first batch, so that nobody waits for more.
-    eager: bool,
-    /// The width of the terminal that reads; texts are cut to fit it.
-    width_max: Option<usize>,
+    layout: Layout,
     /// The rows from before the layout, once there is one: `None`.
-    waiting: Option<Vec<Vec<String>>>,
+    waiting: Option<Vec<Vec<Cell>>>,
+    /// One value per line.
+    record: Option<Record>,
+    /// Rows since the titles.
+    since_titles: usize,
 }
 
 struct Column {
@@ -33,17 +42,25 @@ struct Column {
     /// Numbers stand to the right, and are never cut.
     is_number: bool,
     width: usize,
+    /// It does not fit into the terminal.
+    left_out: bool,
+}
+
+/// A value as text.
+pub(super) struct Cell {
+    pub(super) text: String,
+    pub(super) is_null: bool,
 }
 
 impl Table {
-    pub(super) fn new(schema: &Schema, eager: bool, width_max: Option<usize>) -> Self {
+    pub(super) fn new(schema: &Schema, layout: &Layout) -> Self {
         let column = |field: &std::sync::Arc<arrow::datatypes::Field>| {
             let title = visible(field.name());
             let width = title.width().max(usual_width(field.data_type()));
-            Column { title, is_number: field.data_type().is_numeric(), width }
+            Column { title, is_number: field.data_type().is_numeric(), width, left_out: false }
         };
-        let columns = schema.fields().iter().map(column).collect();
-        Self { columns, eager, width_max, waiting: Some(vec![]) }
+        let columns: Vec<Column> = schema.fields().iter().map(column).collect();
+        Self { columns, layout: *layout, waiting: Some(vec![]), record: None, since_titles: 0 }
     }
 
     pub(super) fn batch(
@@ -58,31 +75,68 @@ impl Table {
             .map(|column| ArrayFormatter::try_new(column, &options))
             .collect::<Result<Vec<_>, _>>()
             .map_err(windrow_core::Error::from)?;
+        // Columns of the type NULL have no other way to tell.
+        let nulls: Vec<_> = batch.columns().iter().map(Array::logical_nulls).collect();
+        self.new_page(out)?;
         for row in 0..batch.num_rows() {
-            let texts: Vec<String> = cells
+            let cell = |(cell, nulls): (&ArrayFormatter<'_>, &Option<NullBuffer>)| {
+                let text = cell.value(row).try_to_string().map(|text| visible(&text))?;
+                Ok(Cell { text, is_null: nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) })
+            };
+            let texts: Vec<Cell> = cells
                 .iter()
-                .map(|cell| cell.value(row).try_to_string().map(|text| visible(&text)))
-                .collect::<Result<_, _>>()
+                .zip(&nulls)
+                .map(cell)
+                .collect::<Result<_, arrow::error::ArrowError>>()
                 .map_err(windrow_core::Error::from)?;
             match &mut self.waiting {
                 Some(waiting) => {
                     waiting.push(texts);
-                    if !self.eager && waiting.len() >= SAMPLE_ROWS {
+                    if !self.layout.continuous && waiting.len() >= SAMPLE_ROWS {
                         self.start(out)?;
                     }
                 }
                 None => self.row(out, &texts)?,
             }
         }
-        if self.eager && batch.num_rows() > 0 {
+        if self.layout.continuous && batch.num_rows() > 0 {
             self.start(out)?;
         }
         Ok(())
     }
 
+    /// Repeats the titles where a continuous result has scrolled them away.
+    fn new_page(&mut self, out: &mut impl Write) -> io::Result<()> {
+        let Some(height) = self.layout.height.filter(|_| self.layout.continuous) else {
+            return Ok(());
+        };
+        let page = height.saturating_sub(PAGE_REST).max(PAGE_REST);
+        if self.waiting.is_none() && self.record.is_none() && self.since_titles >= page {
+            self.line(out, ["├", "┼", "┤"])?;
+            self.titles(out)?;
+        }
+        Ok(())
+    }
+
+    /// What is not shown, for people.
+    pub(super) fn notice(&self) -> String {
+        let titles: Vec<&str> =
+            self.columns.iter().filter(|c| c.left_out).map(|c| c.title.as_str()).collect();
+        match titles.as_slice() {
+            [] => String::new(),
+            [one] => format!("\nnotice: 1 column does not fit: {one}; \\x shows it"),
+            all => {
+                let (count, names) = (all.len(), all.join(", "));
+                format!("\nnotice: {count} columns do not fit: {names}; \\x shows them")
+            }
+        }
+    }
+
     pub(super) fn end(&mut self, out: &mut impl Write) -> Result<(), Failure> {
         self.start(out)?;
-        self.line(out, ["└", "┴", "┘"])?;
+        if self.record.is_none() {
+            self.line(out, ["└", "┴", "┘"])?;
+        }
         Ok(())
     }
 
@@ -90,60 +144,113 @@ impl Table {
     fn start(&mut self, out: &mut impl Write) -> io::Result<()> {
         let Some(rows) = self.waiting.take() else { return Ok(()) };
         for row in &rows {
-            for (column, text) in self.columns.iter_mut().zip(row) {
-                column.width = column.width.max(text.width());
+            for (column, cell) in self.columns.iter_mut().zip(row) {
+                column.width = column.width.max(cell.text.width());
             }
         }
-        if let Some(width_max) = self.width_max {
+        let expanded = match self.layout.expanded {
+            Expanded::On => true,
+            Expanded::Off => false,
+            Expanded::Auto => self.layout.width_max.is_some_and(|max| self.width() > max),
+        };
+        if expanded {
+            let titles = self.columns.iter().map(|c| c.title.clone()).collect();
+            self.record = Some(Record::new(titles, &self.layout));
+            return rows.iter().try_for_each(|row| self.row(out, row));
+        }
+        if let Some(width_max) = self.layout.width_max {
             self.fit(width_max);
         }
         self.line(out, ["┌", "┬", "┐"])?;
-        let titles: Vec<String> = self.columns.iter().map(|c| c.title.clone()).collect();
-        self.row(out, &titles)?;
-        self.line(out, ["├", "┼", "┤"])?;
+        self.titles(out)?;
         rows.iter().try_for_each(|row| self.row(out, row))
+    }
+
+    /// The titles and the line under them.
+    fn titles(&mut self, out: &mut impl Write) -> io::Result<()> {
+        for column in self.columns.iter().filter(|c| !c.left_out) {
+            // A title may be wider than its column only where that was cut to fit.
+            let (title, width) = match column.title.width() {
+                width if width > column.width => cut(&column.title, column.width),
+                width => (column.title.clone(), width),
+            };
+            let padding = spaces(column.width.saturating_sub(width));
+            let (on, off) = if self.layout.colour { (Paint::Bold.on(), PLAIN) } else { ("", "") };
+            if column.is_number {
+                write!(out, "│ {padding}{on}{title}{off} ")?;
+            } else {
+                write!(out, "│ {on}{title}{off}{padding} ")?;
+            }
+        }
+        writeln!(out, "│")?;
+        self.since_titles = 0;
+        self.line(out, ["├", "┼", "┤"])
+    }
+
+    /// How wide it is with its lines.
+    fn width(&self) -> usize {
+        self.columns.iter().filter(|c| !c.left_out).map(|c| c.width + 3).sum::<usize>() + 1
     }
 
     /// Makes the widest texts narrower until the table fits, as far as that goes.
     fn fit(&mut self, width_max: usize) {
-        let lines = 3 * self.columns.len() + 1;
         loop {
-            let width: usize = lines + self.columns.iter().map(|c| c.width).sum::<usize>();
-            let excess = width.saturating_sub(width_max);
+            let excess = self.width().saturating_sub(width_max);
             let mut texts: Vec<&mut Column> =
-                self.columns.iter_mut().filter(|c| !c.is_number).collect();
+                self.columns.iter_mut().filter(|c| !c.is_number && !c.left_out).collect();
             texts.sort_by_key(|c| std::cmp::Reverse(c.width));
             let mut texts = texts.into_iter();
             let Some(widest) = texts.next().filter(|c| excess > 0 && c.width > TEXT_WIDTH_MIN)
             else {
-                return;
+                break;
             };
             // Down to the next widest, or one more than that when they are level.
             let next = texts.next().map_or(0, |c| c.width).min(widest.width - 1);
             widest.width = next.max(widest.width.saturating_sub(excess)).max(TEXT_WIDTH_MIN);
         }
+        // Still too wide: leave out the last columns, but never all.
+        let last = self.columns.len().saturating_sub(1);
+        for at in (1..=last).rev() {
+            if self.width() <= width_max {
+                break;
+            }
+            if let Some(column) = self.columns.get_mut(at) {
+                column.left_out = true;
+            }
+        }
     }
 
     fn line(&self, out: &mut impl Write, [left, middle, right]: [&str; 3]) -> io::Result<()> {
-        let bars: Vec<String> = self.columns.iter().map(|c| "─".repeat(c.width + 2)).collect();
+        let shown = self.columns.iter().filter(|c| !c.left_out);
+        let bars: Vec<String> = shown.map(|c| "─".repeat(c.width + 2)).collect();
         writeln!(out, "{left}{}{right}", bars.join(middle))
     }
 
-    fn row(&mut self, out: &mut impl Write, texts: &[String]) -> io::Result<()> {
-        for (column, text) in self.columns.iter_mut().zip(texts) {
-            let width = text.width();
-            let may_cut = self.width_max.is_some() && !column.is_number;
+    fn row(&mut self, out: &mut impl Write, cells: &[Cell]) -> io::Result<()> {
+        if let Some(record) = &mut self.record {
+            return record.row(out, cells);
+        }
+        self.since_titles += 1;
+        let shown = self.columns.iter_mut().zip(cells).filter(|(column, _)| !column.left_out);
+        for (column, cell) in shown {
+            let width = cell.text.width();
+            let may_cut = self.layout.width_max.is_some() && !column.is_number;
             if width > column.width && !may_cut {
                 // Better a table that is wider from here on than a number without its end.
                 column.width = width;
             }
-            if width > column.width {
-                let (cut, width) = cut(text, column.width);
-                write!(out, "│ {cut}{} ", spaces(column.width - width))?;
-            } else if column.is_number {
-                write!(out, "│ {}{text} ", spaces(column.width - width))?;
+            let (on, off) = if self.layout.colour && cell.is_null {
+                (Paint::Dim.on(), PLAIN)
             } else {
-                write!(out, "│ {text}{} ", spaces(column.width - width))?;
+                ("", "")
+            };
+            if width > column.width {
+                let (cut, width) = cut(&cell.text, column.width);
+                write!(out, "│ {on}{cut}{off}{} ", spaces(column.width - width))?;
+            } else if column.is_number {
+                write!(out, "│ {}{on}{}{off} ", spaces(column.width - width), cell.text)?;
+            } else {
+                write!(out, "│ {on}{}{off}{} ", cell.text, spaces(column.width - width))?;
             }
         }
         writeln!(out, "│")
@@ -166,7 +273,7 @@ fn usual_width(data_type: &DataType) -> usize {
 }
 
 /// `text` on one line, without anything that would move the cursor.
-fn visible(text: &str) -> String {
+pub(crate) fn visible(text: &str) -> String {
     if !text.contains(char::is_control) {
         return text.to_owned();
     }
@@ -179,8 +286,11 @@ fn visible(text: &str) -> String {
         .collect()
 }
 
-/// The beginning of `text` with an ellipsis, at most `width` wide, and how wide it is.
-fn cut(text: &str, width: usize) -> (String, usize) {
+/// `text`, or its beginning with an ellipsis where it is wider than `width`; and how wide that is.
+pub(crate) fn cut(text: &str, width: usize) -> (String, usize) {
+    if text.width() <= width {
+        return (text.to_owned(), text.width());
+    }
     let mut short = String::new();
     for c in text.chars() {
         short.push(c);
@@ -200,7 +310,7 @@ mod tests {
 
     use arrow::array::{ArrayRef, Int64Array, StringArray};
 
-    use super::super::tests::{print, sample};
+    use super::super::tests::{print, print_as, sample};
     use super::*;
     use crate::arguments::Format;
 
@@ -268,7 +378,8 @@ mod tests {
     #[test]
     fn narrowing_is_shared_by_the_widest() {
         let schema = sample().schema();
-        let mut table = Table::new(&schema, false, Some(40));
+        let layout = Layout { width_max: Some(40), ..Layout::default() };
+        let mut table = Table::new(&schema, &layout);
         for (column, width) in table.columns.iter_mut().zip([4, 100, 60, 6]) {
             column.width = width;
         }
@@ -278,5 +389,57 @@ mod tests {
         assert!(widths[1].abs_diff(widths[2]) <= 1, "{widths:?}");
         table.fit(10);
         assert_eq!(table.columns.iter().map(|c| c.width).collect::<Vec<_>>(), [4, 8, 8, 6]);
+        assert_eq!(table.notice(), "\nnotice: 3 columns do not fit: name, at, x; \\x shows them");
+    }
+
+    #[test]
+    fn columns_that_cannot_fit_are_left_out() {
+        let batch = sample();
+        let text = print(Format::Table, false, Some(20), batch.schema(), &[batch]);
+        assert!(text.starts_with("┌──────┬──────────┐\n│    k │ name     │\n"), "{text}");
+        assert!(text.contains("│    1 │ a,b      │"), "{text}");
+    }
+
+    #[test]
+    fn null_is_dim_where_there_are_colours() {
+        let layout = Layout { colour: true, ..Layout::default() };
+        let text = print_as(Format::Table, layout, sample().schema(), &[sample()]);
+        assert!(text.contains("│ \u{1b}[90mNULL\u{1b}[0m │"), "{text}");
+        assert!(text.contains("│ \u{1b}[1mname\u{1b}[0m        │"), "{text}");
+        assert_eq!(text.matches("\u{1b}[90m").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn one_value_per_line() {
+        let layout = Layout { expanded: Expanded::On, ..Layout::default() };
+        let text = print_as(Format::Table, layout, sample().schema(), &[sample().slice(1, 1)]);
+        let expected = "\
+─[ row 1 ]──────────────
+k    │ NULL
+name │ zwei\\nlines
+at   │ 1970-01-01T00:00:01.500
+x    │ 2.0
+";
+        assert_eq!(text, expected);
+        let auto = Layout { expanded: Expanded::Auto, width_max: Some(30), ..Layout::default() };
+        let text = print_as(Format::Table, auto, sample().schema(), &[sample()]);
+        assert!(text.starts_with("─[ row 1 ]─") && text.contains("─[ row 3 ]─"), "{text}");
+        let auto = Layout { width_max: Some(80), ..auto };
+        let text = print_as(Format::Table, auto, sample().schema(), &[sample()]);
+        assert!(text.starts_with('┌'), "{text}");
+    }
+
+    #[test]
+    fn a_long_continuous_table_repeats_its_titles() {
+        let layout =
+            Layout { continuous: true, width_max: Some(80), height: Some(12), ..Layout::default() };
+        let batch = texts(&["a", "b", "c", "d"]);
+        let text = print_as(
+            Format::Table,
+            layout,
+            batch.schema(),
+            &[const { 0 }; 5].map(|_| batch.clone()),
+        );
+        assert_eq!(text.matches("│ text │").count(), 3, "{text}");
     }
 }

@@ -1,0 +1,194 @@
+//! Statements that go to a server, and their rows. A subscription whose connection is lost goes on
+//! behind its last row.
+
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use windrow_core::{Clock, Error, ErrorKind, Place, Result};
+use windrow_flight::client::{Client, RemoteRows, Reply};
+use windrow_sql::parse::{Parsed, Statement};
+
+use crate::clock::clock;
+use crate::progress::{Live, micros};
+
+/// How often, and after which pauses, a lost subscription is tried again.
+const TRIES: u32 = 8;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What a statement gives back.
+pub(super) enum Remote {
+    /// Rows.
+    Rows(Box<Subscribed>),
+    /// It is done; what was done, for people.
+    Done(String),
+}
+
+/// Executes a statement on a server.
+///
+/// # Errors
+/// As [`Client::execute`], with places in the text that was parsed.
+pub(super) async fn execute(client: &Client, statement: &Parsed) -> Result<Remote> {
+    let reply = client.execute(&statement.text).await.map_err(|e| placed(e, statement))?;
+    Ok(match reply {
+        Reply::Done(count) => Remote::Done(said(statement, count)),
+        Reply::Rows(rows) => {
+            let is_continuous = match &statement.statement {
+                Statement::Query(query) => !query.tail.is_empty(),
+                Statement::Subscribe { .. } => true,
+                _ => false,
+            };
+            let resume = match &statement.statement {
+                Statement::Subscribe { view, after } => Some((view.to_string(), *after)),
+                _ => None,
+            };
+            let client = client.clone();
+            Remote::Rows(Box::new(Subscribed { client, rows, is_continuous, resume }))
+        }
+    })
+}
+
+/// Moves the place of an error from the statement to the text that it was in.
+fn placed(error: Error, statement: &Parsed) -> Error {
+    let Some(place) = error.place() else { return error };
+    let column = |line: usize, column: usize| match line {
+        1 => column + statement.first_column - 1,
+        _ => column,
+    };
+    let lines = statement.first_line - 1;
+    error.with_place(Place {
+        line: place.line + lines,
+        column: column(place.line, place.column),
+        end_line: place.end_line + lines,
+        end_column: column(place.end_line, place.end_column),
+    })
+}
+
+/// What a statement without rows did, for people.
+fn said(statement: &Parsed, count: Option<u64>) -> String {
+    if let (Statement::Insert(insert), Some(count)) = (&statement.statement, count)
+        && insert.query.tail.is_empty()
+    {
+        return format!("INSERT 0 {count}");
+    }
+    let words: Vec<String> = statement
+        .text
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_uppercase)
+        .collect();
+    let kept = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["CREATE", "OR", "REPLACE", "MATERIALIZED", ..] => ["CREATE", "MATERIALIZED VIEW"],
+        ["CREATE", "MATERIALIZED", ..] => ["CREATE", "MATERIALIZED VIEW"],
+        ["DROP", "MATERIALIZED", ..] => ["DROP", "MATERIALIZED VIEW"],
+        ["CREATE", "OR", "REPLACE", kind, ..] | ["CREATE", kind, ..] => ["CREATE", *kind],
+        ["DROP", kind, ..] => ["DROP", *kind],
+        [first, ..] => [*first, ""],
+        [] => ["", ""],
+    };
+    kept.join(" ").trim_end().to_owned()
+}
+
+/// Rows of a server.
+pub(crate) struct Subscribed {
+    client: Client,
+    rows: RemoteRows,
+    is_continuous: bool,
+    /// The view that is followed, and the number of the last row, where that is known.
+    resume: Option<(String, Option<u64>)>,
+}
+
+impl Subscribed {
+    pub(super) fn schema(&self) -> &SchemaRef {
+        self.rows.schema()
+    }
+
+    pub(super) fn is_continuous(&self) -> bool {
+        self.is_continuous
+    }
+
+    pub(super) fn live(&self) -> Live {
+        let watermark = self.rows.position().and_then(|p| p.watermark.as_deref());
+        Live { watermark_micros: watermark.and_then(micros), windows_open: None }
+    }
+
+    /// The next rows; `None` when there are no more.
+    pub(super) async fn next(&mut self) -> Option<Result<RecordBatch>> {
+        loop {
+            let next = self.rows.next().await;
+            if let (Some((_, last)), Some(sequence)) =
+                (&mut self.resume, self.rows.position().and_then(|p| p.sequence))
+            {
+                *last = Some(sequence);
+            }
+            match next {
+                Some(Err(error)) if error.kind() == ErrorKind::Unavailable => {
+                    if let Err(error) = self.again(error).await {
+                        return Some(Err(error));
+                    }
+                }
+                // Told of progress only.
+                Some(Ok(batch)) if self.is_continuous && batch.num_rows() == 0 => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Subscribes again behind the last row.
+    async fn again(&mut self, lost: Error) -> Result<()> {
+        let Some((view, Some(sequence))) = &self.resume else { return Err(lost) };
+        let sql = format!("SUBSCRIBE TO {view} AFTER {sequence}");
+        tell(&format!("notice: {}; trying again …", lost.message()));
+        let mut last = lost;
+        for attempt in 0..TRIES {
+            clock().sleep(PAUSE * 2_u32.pow(attempt.min(5))).await;
+            match self.client.execute(&sql).await {
+                Ok(Reply::Rows(rows)) => {
+                    self.rows = rows;
+                    tell(&format!("notice: connected again, behind row {sequence}"));
+                    return Ok(());
+                }
+                Ok(Reply::Done(_)) => return Err(last),
+                Err(error) if error.kind() == ErrorKind::Unavailable => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "notices go there")]
+fn tell(text: &str) {
+    eprintln!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use windrow_sql::parse::parse;
+
+    use super::*;
+
+    #[test]
+    fn what_was_done_is_said() {
+        for (sql, count, expected) in [
+            ("INSERT INTO s VALUES (1)", Some(1), "INSERT 0 1"),
+            ("create stream s (k INT)", Some(0), "CREATE STREAM"),
+            ("CREATE OR REPLACE STREAM s (k INT)", None, "CREATE STREAM"),
+            ("CREATE MATERIALIZED VIEW v AS SELECT 1", None, "CREATE MATERIALIZED VIEW"),
+            ("DROP VIEW v", None, "DROP VIEW"),
+            ("WAIT FOR v", None, "WAIT"),
+            ("SET a.b = 1", None, "SET"),
+        ] {
+            let statement = parse(sql).unwrap().remove(0);
+            assert_eq!(said(&statement, count), expected);
+        }
+    }
+
+    #[test]
+    fn places_move_to_the_whole_text() {
+        let statement = parse("SELECT 1;\n  SELECT x").unwrap().remove(1);
+        let error = placed(Error::sql("no x").with_place(Place::at(1, 8)), &statement);
+        assert_eq!(error.place(), Some(Place::at(2, 10)));
+        assert_eq!(placed(Error::sql("no"), &statement).place(), None);
+    }
+}

@@ -1,0 +1,27 @@
+//! The user's own commands for every REPL: `$WINDROWRC`, or `.windrowrc` in the home directory.
+
+use std::path::PathBuf;
+
+use crate::runner::{Flow, Runner};
+
+/// Runs them. Errors are told, and the REPL comes all the same.
+#[expect(clippy::print_stderr, reason = "what is no result goes there")]
+pub(crate) async fn run(runner: &mut Runner) -> Flow {
+    let Some(path) = path() else { return Flow::On };
+    match runner.include(&path).await {
+        Ok(Flow::Leave) => Flow::Leave,
+        Ok(_) => Flow::On,
+        Err(failure) => {
+            if let Some(text) = failure.text() {
+                eprintln!("{text}");
+            }
+            Flow::On
+        }
+    }
+}
+
+/// Where they are. A file that `$WINDROWRC` names has to be there.
+fn path() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    set("WINDROWRC").or_else(|| Some(set("HOME")?.join(".windrowrc")).filter(|path| path.exists()))
+}

@@ -1,0 +1,106 @@
+//! The names that a statement may use, for completion: asked of the connection, so that a server's
+//! are known too.
+
+use std::collections::BTreeMap;
+
+use arrow::array::AsArray;
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use arrow::record_batch::RecordBatch;
+use windrow_core::Result;
+use windrow_sql::parse::parse;
+
+use crate::connection::{Answer, Connection};
+
+const COLUMNS: &str = "SELECT table_schema, table_name, column_name \
+    FROM information_schema.columns WHERE table_schema IN ('public', 'windrow') \
+    ORDER BY table_schema, table_name, ordinal_position";
+
+const FUNCTIONS: &str = "SELECT DISTINCT routine_name FROM information_schema.routines ORDER BY 1";
+
+/// Names asked for at most.
+const NAMES_MAX: usize = 20_000;
+
+/// The names that a statement may use.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Vocabulary {
+    /// Streams, views and tables with their columns, as they are to be written.
+    pub(crate) tables: BTreeMap<String, Vec<String>>,
+    /// Functions.
+    pub(crate) functions: Vec<String>,
+}
+
+impl Vocabulary {
+    /// Asks for tables and columns; for functions too if none are known.
+    ///
+    /// # Errors
+    /// When the connection does not answer.
+    pub(crate) async fn refresh(&mut self, connection: &Connection) -> Result<()> {
+        let mut tables: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for row in texts(connection, COLUMNS).await? {
+            let [schema, table, column] = row.as_slice() else { continue };
+            let table = match schema.as_str() {
+                "public" => written(table),
+                schema => format!("{schema}.{}", written(table)),
+            };
+            tables.entry(table).or_default().push(written(column));
+        }
+        self.tables = tables;
+        if self.functions.is_empty() {
+            let rows = texts(connection, FUNCTIONS).await?;
+            self.functions = rows.into_iter().flatten().filter(|f| is_plain(f)).collect();
+        }
+        Ok(())
+    }
+}
+
+/// The rows of a query over texts.
+async fn texts(connection: &Connection, sql: &str) -> Result<Vec<Vec<String>>> {
+    let mut rows = vec![];
+    for statement in parse(sql)? {
+        let Answer::Rows(mut answer) = connection.execute(&statement).await? else { continue };
+        while let Some(batch) = answer.next().await {
+            let batch = batch?;
+            rows.extend(rows_of(&batch)?);
+            if rows.len() >= NAMES_MAX {
+                break;
+            }
+        }
+    }
+    Ok(rows)
+}
+
+fn rows_of(batch: &RecordBatch) -> Result<Vec<Vec<String>>> {
+    let columns = batch
+        .columns()
+        .iter()
+        .map(|column| cast(column, &DataType::Utf8))
+        .collect::<Result<Vec<_>, _>>()?;
+    let row =
+        |at: usize| columns.iter().map(|c| c.as_string::<i32>().value(at).to_owned()).collect();
+    Ok((0..batch.num_rows()).map(row).collect())
+}
+
+/// Whether a name means itself without quotes.
+fn is_plain(name: &str) -> bool {
+    let is_start = |c: char| c.is_ascii_lowercase() || c == '_';
+    name.starts_with(is_start) && name.chars().all(|c| is_start(c) || c.is_ascii_digit())
+}
+
+/// A name as it is written in SQL.
+fn written(name: &str) -> String {
+    if is_plain(name) { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_where_they_must() {
+        assert_eq!(written("flights_2"), "flights_2");
+        assert_eq!(written("Bids"), "\"Bids\"");
+        assert_eq!(written("2x"), "\"2x\"");
+        assert_eq!(written("a\"b"), "\"a\"\"b\"");
+    }
+}

@@ -1,0 +1,166 @@
+//! What the commands do.
+
+use std::path::Path;
+use std::time::Duration;
+
+use windrow_core::{Clock, Error, ErrorKind};
+
+use super::{Flow, Runner, Timing, parse_one};
+use crate::arguments::Format;
+use crate::chart;
+use crate::clock::clock;
+use crate::command::{self, Command, Expanded};
+use crate::failure::Failure;
+use crate::script::{Script, Source};
+
+/// How deep files may run one another.
+const DEPTH_MAX: usize = 16;
+
+/// How wide a chart is where no terminal says.
+const CHART_WIDTH: usize = 80;
+
+impl Runner {
+    /// Does what a command says.
+    pub(super) async fn command(&mut self, command: Command) -> Result<Flow, Failure> {
+        match command {
+            Command::Quit => return Ok(Flow::Leave),
+            Command::Help => self.notice(&command::help()),
+            Command::Describe(name) => self.describe(name.as_deref()).await?,
+            Command::Timing(on) => {
+                let on = on.unwrap_or(self.timing != Timing::All);
+                self.timing = if on { Timing::All } else { Timing::Off };
+                self.notice(&format!("timing is {}", if on { "on" } else { "off" }));
+            }
+            Command::Expanded(expanded) => {
+                let other = match self.expanded {
+                    Expanded::Off => Expanded::On,
+                    Expanded::On | Expanded::Auto => Expanded::Off,
+                };
+                self.expanded = expanded.unwrap_or(other);
+                let word = match self.expanded {
+                    Expanded::Off => "off",
+                    Expanded::On => "on",
+                    Expanded::Auto => "auto",
+                };
+                self.notice(&format!("expanded display is {word}"));
+            }
+            Command::Format(None) => {
+                let word = match self.printing.format {
+                    Format::Table => "table",
+                    Format::Csv => "csv",
+                    Format::Ndjson => "ndjson",
+                };
+                self.notice(&format!("format is {word}"));
+            }
+            Command::Format(Some(format)) => self.printing.format = format,
+            Command::Output(path) => self.set_output(path.as_deref())?,
+            Command::Include(path) => return self.include(&path).await,
+            Command::Edit => return self.edit(),
+            Command::Watch(every) => self.again_and_again(every).await?,
+            Command::Chart(column) => {
+                let width = self.layout(false).width_max.unwrap_or(CHART_WIDTH);
+                let chart = chart::draw(&self.last, column.as_deref(), width)?;
+                std::io::Write::write_all(&mut self.out, chart.as_bytes())?;
+                std::io::Write::flush(&mut self.out)?;
+            }
+        }
+        Ok(Flow::On)
+    }
+
+    /// Runs the statements of the file that the user has for every start.
+    pub(crate) async fn include(&mut self, path: &Path) -> Result<Flow, Failure> {
+        if self.depth >= DEPTH_MAX {
+            let message = format!("\"{}\" is included more than {DEPTH_MAX} deep", path.display());
+            return Err(Error::sql(message).with_hint("Does a file include itself?").into());
+        }
+        let script = Script::read(Source::from_path(path))?;
+        self.depth += 1;
+        let done = Box::pin(self.run(&script)).await;
+        self.depth -= 1;
+        done
+    }
+
+    async fn describe(&mut self, name: Option<&str>) -> Result<(), Failure> {
+        // A statement that people see no word of: it does not become the last one.
+        let last = self.last_statement.take();
+        let sql = name.map_or("SHOW TABLES".to_owned(), |name| format!("DESCRIBE {name}"));
+        let done = match parse_one(&sql) {
+            Ok(statement) => self.statement(&statement).await,
+            Err(_) => Err(Error::sql(format!("\"{}\" is no name", name.unwrap_or_default()))
+                .with_hint("Write a name, in double quotes where it has other than letters.")
+                .into()),
+        };
+        self.last_statement = last;
+        // Places point into a text that nobody has written.
+        done.map_err(|failure| match failure {
+            Failure::Error { error, .. } => {
+                let told = Error::new(error.kind(), error.message().to_owned());
+                error.hints().iter().fold(told, |told, hint| told.with_hint(hint.clone())).into()
+            }
+            other => other,
+        })
+    }
+
+    /// Runs the last statement once in `every`, until Ctrl-C.
+    async fn again_and_again(&mut self, every: Duration) -> Result<(), Failure> {
+        let Some(sql) = self.last_statement.clone() else {
+            return Err(Error::sql("there is no statement to watch")
+                .with_hint("Run a statement first; \\watch runs it again and again.")
+                .into());
+        };
+        let statement = parse_one(&sql)?;
+        loop {
+            let done = match self.statement(&statement).await {
+                Ok(()) => self.watch().until(clock().sleep(every)).await.map_err(Failure::from),
+                failed => failed,
+            };
+            match done {
+                Ok(()) => {}
+                // That is how it ends.
+                Err(Failure::Error { error, .. })
+                    if error.kind() == ErrorKind::Cancelled && self.is_repl =>
+                {
+                    return Ok(());
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// Lets the user's editor change the last statement.
+    fn edit(&mut self) -> Result<Flow, Failure> {
+        if !self.is_repl {
+            return Err(Error::sql("\\e needs somebody at the terminal").into());
+        }
+        let cannot = |what: String| Error::new(ErrorKind::Unavailable, what);
+        let file = tempfile::Builder::new()
+            .prefix("windrow-")
+            .suffix(".sql")
+            .tempfile()
+            .map_err(|e| cannot(format!("cannot make a file to edit: {e}")))?;
+        let text = self.last_statement.clone().unwrap_or_default();
+        std::fs::write(file.path(), format!("{text}\n"))
+            .map_err(|e| cannot(format!("cannot write the file to edit: {e}")))?;
+        let editor = ["VISUAL", "EDITOR"]
+            .into_iter()
+            .find_map(|name| std::env::var(name).ok().filter(|v| !v.trim().is_empty()))
+            .unwrap_or_else(|| "vi".to_owned());
+        // Editors come with arguments, such as "code --wait".
+        let mut words = editor.split_whitespace();
+        let status = std::process::Command::new(words.next().unwrap_or("vi"))
+            .args(words)
+            .arg(file.path())
+            .status()
+            .map_err(|e| {
+                cannot(format!("cannot start the editor \"{editor}\": {e}"))
+                    .with_hint("Set VISUAL or EDITOR to an editor that is installed.")
+            })?;
+        if !status.success() {
+            self.notice(&format!("notice: the editor gave up ({status}), nothing is taken over"));
+            return Ok(Flow::On);
+        }
+        let edited = std::fs::read_to_string(file.path())
+            .map_err(|e| cannot(format!("cannot read what was edited: {e}")))?;
+        Ok(Flow::Edit(edited.trim().to_owned()))
+    }
+}
