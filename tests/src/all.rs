@@ -21,6 +21,7 @@ mod s3;
 mod slt;
 mod sql_files;
 mod talk;
+mod terminal;
 
 use std::path::Path;
 
@@ -44,6 +45,7 @@ fn main() {
     trials.extend(readers::trials());
     trials.extend(flight_ingest::trials());
     trials.extend(s3::trials());
+    trials.extend(terminal::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     s3::stop();
     conclusion.exit();
