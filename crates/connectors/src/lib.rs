@@ -12,5 +12,6 @@ pub mod options;
 mod registry;
 pub mod replay;
 
+pub use file::Files;
 pub use options::{OptionDoc, StreamOptions};
 pub use registry::{ConnectorEnv, Declared, known_connectors, open_source, options_of};

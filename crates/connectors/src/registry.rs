@@ -17,6 +17,8 @@ pub struct ConnectorEnv {
     pub clock: Arc<dyn Clock>,
     /// Where waiting for disks and networks happens. Readers may be called from anywhere.
     pub io: tokio::runtime::Handle,
+    /// Which files may be read.
+    pub files: file::Files,
 }
 
 /// What `CREATE STREAM` says about the columns that the source itself delivers (generated ones

@@ -11,7 +11,9 @@ use tokio::runtime::Handle;
 use url::Url;
 use windrow_core::{Error, ErrorKind, Result};
 
+use super::files::Files;
 use super::format::{Format, format_of_name};
+use super::options::FileOptions;
 
 /// One file, wherever it is.
 #[derive(Debug, Clone)]
@@ -39,7 +41,12 @@ pub(super) struct Found {
 #[derive(Debug, Clone)]
 pub(super) enum Location {
     /// A path, a directory or a glob on this machine.
-    Local(String),
+    Local {
+        /// The path.
+        path: String,
+        /// Where what is found may be.
+        files: Files,
+    },
     /// An object, a prefix or a glob in an object store.
     Store {
         /// The store.
@@ -62,18 +69,33 @@ const MATCH: glob::MatchOptions = glob::MatchOptions {
 };
 
 impl Location {
+    /// What the options say, where it is one of the places for files.
+    ///
+    /// # Errors
+    /// When it is none; for a URL that no store understands.
+    pub(super) fn open(options: &FileOptions, files: &Files) -> Result<Self> {
+        if let (true, Some((key, _))) = (files.is_confined(), options.store.first()) {
+            // It could send requests, and what the environment knows, anywhere.
+            let message = format!("option \"{key}\" is not for remote users");
+            return Err(Error::new(ErrorKind::Denied, message)
+                .with_hint("An administrator sets it in the environment of the server."));
+        }
+        Self::parse(&files.to_read(&options.path)?, &options.store, files)
+    }
+
     /// Reads the option `path`. `store_options` go to the object store, after the environment's.
     ///
     /// # Errors
     /// For a URL that no store understands.
-    pub(super) fn parse(path: &str, store_options: &[(String, String)]) -> Result<Self> {
+    fn parse(path: &str, store_options: &[(String, String)], files: &Files) -> Result<Self> {
+        let files = files.clone();
         let Some((scheme, _)) = path.split_once("://") else {
-            return Ok(Self::Local(expand_home(path)));
+            return Ok(Self::Local { path: expand_home(path), files });
         };
         if scheme == "file" {
             let url = Url::parse(path).map_err(|e| bad_url(path, &e))?;
             let local = url.to_file_path().map_err(|()| bad_url(path, &"it has no local path"))?;
-            return Ok(Self::Local(local.to_string_lossy().into_owned()));
+            return Ok(Self::Local { path: local.to_string_lossy().into_owned(), files });
         }
         let wild = path.find(['*', '[']).filter(|_| !scheme.starts_with("http"));
         let fixed = match wild.and_then(|w| path.get(..w)) {
@@ -106,9 +128,17 @@ impl Location {
     /// empty list.
     pub(super) async fn list(&self, format: Option<Format>, io: &Handle) -> Result<Vec<Found>> {
         let mut found = match self {
-            Self::Local(path) => {
-                let path = path.clone();
-                let listing = io.spawn_blocking(move || list_local(&path, format));
+            Self::Local { path, files } => {
+                let (path, files) = (path.clone(), files.clone());
+                let listing = io.spawn_blocking(move || {
+                    let found = list_local(&path, format)?;
+                    for file in &found {
+                        if let Blob::Local(path) = &file.blob {
+                            files.check_found(path)?;
+                        }
+                    }
+                    Ok::<_, Error>(found)
+                });
                 listing.await.map_err(|e| interrupted(&e))??
             }
             Self::Store { store, base, prefix, pattern, listable } => {

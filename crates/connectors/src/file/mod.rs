@@ -11,6 +11,7 @@ mod convert;
 mod csv;
 mod decode;
 mod feed;
+mod files;
 mod format;
 mod infer;
 mod json;
@@ -33,6 +34,7 @@ use windrow_core::{
 };
 
 use self::csv::{CsvColumns, check_types};
+pub use self::files::Files;
 use self::format::{Format, Packing, format_of_name, packing_of_name};
 use self::location::{Blob, Found, Location};
 use self::options::FileOptions;
@@ -127,7 +129,7 @@ impl FileSource {
         tuning: Tuning,
     ) -> Result<Self> {
         let options = FileOptions::read(options)?;
-        let location = Location::parse(&options.path, &options.store)?;
+        let location = Location::open(&options, &env.files)?;
         let found = location.list(options.format, &env.io).await?;
         let format = match (options.format, found.first()) {
             (Some(format), _) => format,
@@ -193,7 +195,7 @@ impl FileSource {
 
     fn poll(&self) -> Duration {
         self.options.poll.unwrap_or(match self.location {
-            Location::Local(_) => POLL_LOCAL,
+            Location::Local { .. } => POLL_LOCAL,
             Location::Store { .. } => POLL_STORE,
         })
     }

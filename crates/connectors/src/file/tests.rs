@@ -33,6 +33,7 @@ fn env() -> ConnectorEnv {
         limits: Limits::default(),
         clock: Arc::new(ManualClock::at(0)),
         io: tokio::runtime::Handle::current(),
+        files: Files::anywhere(),
     }
 }
 

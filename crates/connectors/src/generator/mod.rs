@@ -303,6 +303,7 @@ mod reading {
             limits: Limits::default(),
             clock: Arc::new(clock.clone()),
             io: tokio::runtime::Handle::current(),
+            files: crate::Files::anywhere(),
         }
     }
 

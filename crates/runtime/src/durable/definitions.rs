@@ -65,6 +65,9 @@ pub(crate) struct Definition {
     pub(crate) sql: String,
     /// The name of its folder.
     pub(crate) dir: String,
+    /// What relative paths in it are relative to, when a remote user made it; `None`: somebody who
+    /// may touch all files.
+    pub(crate) base: Option<String>,
 }
 
 /// The definitions of a data directory.
@@ -112,12 +115,28 @@ impl Definitions {
     /// # Errors
     /// [`ErrorKind::Exists`] when the name is taken; when the file cannot be written. Then nothing
     /// is removed.
+    #[cfg(test)]
     pub(crate) fn replace(
         &self,
         old: &[&str],
         name: &str,
         kind: Kind,
         sql: &str,
+    ) -> Result<Definition> {
+        self.replace_at(old, name, kind, sql, None)
+    }
+
+    /// The same of a statement whose relative paths are relative to `base`.
+    ///
+    /// # Errors
+    /// As [`replace`](Self::replace).
+    pub(crate) fn replace_at(
+        &self,
+        old: &[&str],
+        name: &str,
+        kind: Kind,
+        sql: &str,
+        base: Option<&str>,
     ) -> Result<Definition> {
         let mut state = self.state.lock();
         let id = state.next_id;
@@ -128,7 +147,8 @@ impl Definitions {
         if new.objects.iter().any(|o| o.name == name) {
             return Err(Error::new(ErrorKind::Exists, format!("\"{name}\" exists already")));
         }
-        let added = Definition { id, name: name.into(), kind, sql: sql.into(), dir };
+        let base = base.map(str::to_owned);
+        let added = Definition { id, name: name.into(), kind, sql: sql.into(), dir, base };
         new.objects.push(added.clone());
         self.write(&new)?;
         *state = new;
@@ -141,7 +161,7 @@ impl Definitions {
         let id = state.next_id;
         state.next_id += 1;
         let dir = numbered(encode_name(name), id);
-        Definition { id, name: name.into(), kind, sql: sql.into(), dir }
+        Definition { id, name: name.into(), kind, sql: sql.into(), dir, base: None }
     }
 
     /// Puts a reserved definition in the place of the one of its name, in one step. Gives the
@@ -211,8 +231,12 @@ impl Definitions {
             .objects
             .iter()
             .map(|o| {
-                json!({ "id": o.id, "name": o.name, "kind": o.kind.as_str(), "sql": o.sql,
-                        "dir": o.dir })
+                let mut object = json!({ "id": o.id, "name": o.name, "kind": o.kind.as_str(),
+                                         "sql": o.sql, "dir": o.dir });
+                if let (Some(base), Some(object)) = (&o.base, object.as_object_mut()) {
+                    object.insert("base".to_owned(), json!(base));
+                }
+                object
             })
             .collect();
         let catalog = json!({
@@ -263,6 +287,10 @@ impl State {
                 kind: Kind::ALL.into_iter().find(|k| k.as_str() == kind)?,
                 sql: text("sql")?,
                 dir: text("dir")?,
+                base: match o.get("base") {
+                    Some(base) => Some(base.as_str()?.to_owned()),
+                    None => None,
+                },
             })
         };
         Some(Self {
@@ -277,7 +305,8 @@ impl State {
         hasher.update(&self.next_id.to_le_bytes());
         for object in &self.objects {
             hasher.update(&object.id.to_le_bytes());
-            for text in [&object.name, object.kind.as_str(), &object.sql, &object.dir] {
+            let texts = [&object.name, object.kind.as_str(), &object.sql, &object.dir];
+            for text in texts.into_iter().chain(object.base.as_deref()) {
                 hasher.update(&(text.len() as u64).to_le_bytes());
                 hasher.update(text.as_bytes());
             }
@@ -306,9 +335,13 @@ mod tests {
         drop(definitions);
         let definitions = Definitions::open(&directory).unwrap();
         assert_eq!(definitions.list(), before);
+        let based = definitions.replace_at(&[], "b", Kind::Table, "…", Some("/files")).unwrap();
+        let reopened = Definitions::open(&directory).unwrap().list().pop();
+        assert_eq!(reopened, Some(based));
+        definitions.remove(&["b"]).unwrap();
         // The folder of the old one may still be there.
         let s = definitions.replace(&["s"], "s", Kind::Table, "CREATE TABLE s").unwrap();
-        assert_eq!((s.id, s.dir.as_str()), (3, "s.3"));
+        assert_eq!((s.id, s.dir.as_str()), (4, "s.4"));
         definitions.remove(&["V", "nobody"]).unwrap();
         assert_eq!(Definitions::open(&directory).unwrap().list(), [s]);
         // An id is not given again, even if the newest object is gone.
@@ -316,9 +349,9 @@ mod tests {
         let definitions = Definitions::open(&directory).unwrap();
         std::fs::create_dir_all(tmp.path().join("views/w")).unwrap();
         let w = definitions.replace(&[], "w", Kind::View, "").unwrap();
-        assert_eq!((w.id, w.dir.as_str()), (4, "w.4"));
+        assert_eq!((w.id, w.dir.as_str()), (5, "w.5"));
         let long = definitions.replace(&[], &"É".repeat(100), Kind::View, "").unwrap();
-        assert!(long.dir.len() < 255 && long.dir.ends_with(".5"), "{}", long.dir);
+        assert!(long.dir.len() < 255 && long.dir.ends_with(".6"), "{}", long.dir);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::files::{Files, Lock, corrupt, io_error};
 /// The format that this version reads and writes.
 const FORMAT: u64 = 1;
 /// What may stand in a directory that is still new.
-const HARMLESS: [&str; 3] = ["LOCK", "FORMAT.tmp", "lost+found"];
+const HARMLESS: [&str; 4] = ["LOCK", "FORMAT.tmp", "files", "lost+found"];
 
 /// An open data directory; others are locked out until it is dropped.
 #[derive(Debug)]

@@ -87,8 +87,23 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be written.
+    #[cfg(test)]
     pub(crate) fn record(&self, name: &str, kind: Kind, sql: &str) -> Result<Definition> {
-        self.definitions.replace(&[name], name, kind, sql)
+        self.record_at(name, kind, sql, None)
+    }
+
+    /// The same of a statement whose relative paths are relative to `base`.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub(crate) fn record_at(
+        &self,
+        name: &str,
+        kind: Kind,
+        sql: &str,
+        base: Option<&str>,
+    ) -> Result<Definition> {
+        self.definitions.replace_at(&[name], name, kind, sql, base)
     }
 
     /// A definition that is not in the catalog yet: what is kept for it is swept away at the next

@@ -126,7 +126,7 @@ impl World {
             archive_wait: Duration::from_secs(2),
             ..Limits::default()
         };
-        Engine::open_with(limits, clock, Some(store), None)
+        Engine::open_with((limits, windrow_connectors::Files::nowhere()), clock, Some(store), None)
     }
 }
 
