@@ -17,6 +17,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, Runtime};
+use windrow_connectors::Files;
 use windrow_core::{Clock, Error, ErrorKind, Limits, Result, SystemClock};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::plan::{micro_batch_state, session_state};
@@ -60,6 +61,8 @@ pub struct EngineConfig {
     /// Statements are only checked: they are planned and define what later ones name, but no query
     /// runs, no rows are read but those that a source's columns are found by, nothing is written.
     pub plan_only: bool,
+    /// Which files sessions of remote users may touch.
+    pub files: Option<Files>,
 }
 
 /// A streaming SQL engine. Cheap to clone; the last clone that is dropped stops everything.
@@ -114,6 +117,8 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) limits: Limits,
+    /// What remote users may touch.
+    pub(crate) files: Files,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) cpu: Handle,
     pub(crate) bad_rows: Arc<BadRows>,
@@ -173,7 +178,7 @@ impl Engine {
     /// When the data directory is in use, not ours or damaged; when threads cannot be started, or
     /// functions not be registered (our bug).
     pub fn open(config: EngineConfig) -> Result<Self> {
-        let EngineConfig { limits, clock, data_dir, plan_only } = config;
+        let EngineConfig { limits, clock, data_dir, files, plan_only } = config;
         let clock = clock.unwrap_or_else(machine_clock);
         let store = match &data_dir {
             Some(path) => Some(Store::open(path, Arc::clone(&clock))?),
@@ -181,7 +186,9 @@ impl Engine {
         };
         // A bucket is no place for what lives as long as the process.
         let local = data_dir.filter(|d| !d.to_string_lossy().contains("://"));
-        let engine = Self::open_with(limits, clock, store, local.map(|data| data.join("tmp")))?;
+        let files = files.unwrap_or_else(Files::nowhere);
+        let spill_dir = local.map(|data| data.join("tmp"));
+        let engine = Self::open_with((limits, files), clock, store, spill_dir)?;
         engine.inner.plan_only.store(plan_only, Ordering::Relaxed);
         Ok(engine)
     }
@@ -189,7 +196,7 @@ impl Engine {
     /// [`open`](Self::open) over a data directory that is open already; what is over the limit of
     /// memory goes to `spill_dir`.
     pub(crate) fn open_with(
-        limits: Limits,
+        (limits, files): (Limits, Files),
         clock: Arc<dyn Clock>,
         store: Option<Store>,
         spill_dir: Option<PathBuf>,
@@ -224,6 +231,7 @@ impl Engine {
             memory,
             micro_batches: micro_batch_state(&state),
             limits,
+            files,
         });
         let catalog = Arc::new(Catalog::new(schema));
         system::register(&parts, &catalog)?;
@@ -326,6 +334,11 @@ impl Engine {
 
     pub(crate) fn parts(&self) -> &Parts {
         &self.inner.parts
+    }
+
+    /// What exists.
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.inner.catalog
     }
 
     /// Who tells the time.
@@ -565,7 +578,8 @@ impl Parts {
         let id = self.next_query.fetch_add(1, Ordering::Relaxed);
         let name = name.unwrap_or_else(|| format!("query_{id}"));
         let memory = self.memory.clone();
-        let shared = Shared::new(id, name, self.limits.queue_batches_max, memory);
+        let shared =
+            Shared::new(id, name, self.limits.queue_batches_max, memory, Arc::clone(&self.clock));
         let mut queries = self.queries.lock();
         let ended: Vec<u64> =
             queries.iter().filter(|(_, q)| q.is_over()).map(|(id, _)| *id).collect();

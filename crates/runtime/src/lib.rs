@@ -17,9 +17,12 @@ pub(crate) mod query;
 mod session;
 pub(crate) mod stream;
 
+pub use catalog::health::{Health, Lag, LogHealth, QueryHealth};
 pub use engine::{Engine, EngineConfig, Progress, Recovery};
 pub use ingest::{BatchId, Incoming, Ingest};
+pub use query::latency::LatencySnapshot;
 pub use query::status::QueryStatus;
 pub use session::{Access, Admission, Grant, QueryLimits, Role};
 pub use session::{Outcome, ResultStream, Session, SessionOptions, UnusedRows};
 pub use stream::push::Pushed;
+pub use windrow_connectors::Files;

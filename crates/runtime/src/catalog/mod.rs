@@ -4,6 +4,7 @@
 //! behind it: the stream, the query of a view, the text of each definition.
 
 pub(crate) mod guarded;
+pub(crate) mod health;
 pub(crate) mod schema;
 pub(crate) mod system;
 

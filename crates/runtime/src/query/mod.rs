@@ -5,6 +5,7 @@ pub(crate) mod cut;
 pub(crate) mod intake;
 pub(crate) mod keeper;
 pub(crate) mod kept;
+pub(crate) mod latency;
 pub(crate) mod ledger;
 pub(crate) mod output;
 pub(crate) mod position;

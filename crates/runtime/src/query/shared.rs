@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, RwLock, Semaphore, watch};
-use windrow_core::{Error, ErrorKind, PartitionId, Result, Watermark};
+use windrow_core::{Clock, Error, ErrorKind, PartitionId, Result, Watermark};
 
 use crate::memory::{Memory, OperatorMemory};
 use crate::query::cut::Counts;
+use crate::query::latency::Latency;
 use crate::query::ledger::Ledger;
 use crate::query::progress::SharedProgress;
 
@@ -18,6 +19,9 @@ pub(crate) struct Shared {
     pub(crate) id: u64,
     pub(crate) name: String,
     pub(crate) ledger: Ledger,
+    /// How long its micro-batches take.
+    pub(crate) latency: Latency,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) state: Mutex<QueryState>,
     /// Wakes the coordinator: a micro-batch has reached the state.
     wake: Notify,
@@ -106,11 +110,14 @@ impl Shared {
         name: String,
         batches_max: usize,
         memory: Option<Arc<Memory>>,
+        clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
             name,
             ledger: Ledger::default(),
+            latency: Latency::default(),
+            clock,
             state: Mutex::default(),
             wake: Notify::new(),
             pending: AtomicUsize::new(0),

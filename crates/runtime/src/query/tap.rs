@@ -129,6 +129,7 @@ impl TapWorker {
         let taken = taken.as_ref();
         self.tap.shared.wait_for_room().await?;
         let _inside = self.tap.shared.gate.read().await;
+        let began = self.tap.shared.clock.now_micros();
         let mut entry = Entry {
             rows_in: taken.rows.num_rows() as u64 + taken.bad.len() as u64 + taken.skipped,
             bad: taken.bad.len() as u64,
@@ -148,6 +149,8 @@ impl TapWorker {
         let mut positions = self.tap.at.positions.lock();
         positions.advance(origin.name, origin.split, origin.consumed, origin.max);
         drop(positions);
+        let micros = self.tap.shared.clock.now_micros().saturating_sub(began);
+        self.tap.shared.latency.add(micros.unsigned_abs());
         self.tap.shared.batch_done();
         Ok(())
     }

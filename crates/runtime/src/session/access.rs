@@ -131,7 +131,6 @@ impl Access {
     }
 
     /// Whether files are only to be touched below the roots.
-    #[expect(dead_code, reason = "files come next")]
     pub(crate) fn is_confined(&self) -> bool {
         self.confined
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use windrow_core::{Error, ErrorKind, Result};
 
 /// How much the queries of a server may take.
@@ -44,6 +44,18 @@ pub struct Admission {
     queries: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     waiting: AtomicUsize,
+    phase: watch::Sender<Phase>,
+}
+
+/// What the server still does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// Everything.
+    Open,
+    /// Bounded statements that run go on; nothing begins, continuous results end.
+    Stopping,
+    /// Nothing.
+    Ended,
 }
 
 /// What counts in which limit.
@@ -71,6 +83,50 @@ impl Admission {
             queries: Arc::new(queries),
             streams: Arc::new(streams),
             waiting: AtomicUsize::new(0),
+            phase: watch::Sender::new(Phase::Open),
+        }
+    }
+
+    /// The server stops: no statement begins any more, and continuous results end with an error
+    /// that tells clients to come back later.
+    pub fn stop(&self) {
+        self.phase.send_replace(Phase::Stopping);
+    }
+
+    /// The time of grace is over: bounded statements that still run end with the same error.
+    pub fn end(&self) {
+        self.phase.send_replace(Phase::Ended);
+    }
+
+    /// Whether it has been told to [stop](Self::stop).
+    pub fn is_stopping(&self) -> bool {
+        *self.phase.borrow() != Phase::Open
+    }
+
+    /// Completes when it is told to [stop](Self::stop).
+    pub fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.reaches(Phase::Stopping)
+    }
+
+    /// Completes with the error of a statement of this weight that the end of the server ends.
+    pub(crate) fn closed(&self, weight: Weight) -> impl Future<Output = Error> + Send + use<> {
+        let reached = self.reaches(match weight {
+            Weight::Query => Phase::Ended,
+            Weight::Stream => Phase::Stopping,
+        });
+        async move {
+            reached.await;
+            stopping()
+        }
+    }
+
+    fn reaches(&self, phase: Phase) -> impl Future<Output = ()> + Send + use<> {
+        let mut receiver = self.phase.subscribe();
+        async move {
+            // Who is gone without a word ends nothing.
+            if receiver.wait_for(|now| *now >= phase).await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     }
 
@@ -97,10 +153,17 @@ impl Admission {
     /// Waits until a statement may run.
     ///
     /// # Errors
-    /// [`ErrorKind::Limit`] when too many wait already, or too many continuous results are open.
+    /// [`ErrorKind::Limit`] when too many wait already, or too many continuous results are open;
+    /// [`ErrorKind::Unavailable`] when the server stops.
     pub(crate) async fn enter(&self, weight: Weight) -> Result<Permit> {
+        if self.is_stopping() {
+            return Err(stopping());
+        }
         let taken = match weight {
-            Weight::Query => self.wait().await?,
+            Weight::Query => tokio::select! {
+                taken = self.wait() => taken?,
+                () = self.stopping() => return Err(stopping()),
+            },
             Weight::Stream => {
                 Arc::clone(&self.streams).try_acquire_owned().map_err(|_full| self.no_stream())?
             }
@@ -136,6 +199,12 @@ impl Admission {
         )
         .with_hint("Close some, or raise --max-streams.")
     }
+}
+
+/// The error of what a server that stops does not do any more.
+pub(crate) fn stopping() -> Error {
+    Error::new(ErrorKind::Unavailable, "the server is stopping")
+        .with_hint("Connect again; SUBSCRIBE TO … AFTER goes on where it was.")
 }
 
 /// Counted as waiting until it is dropped.
@@ -185,6 +254,30 @@ mod tests {
         assert!(admission.enter(Weight::Stream).now_or_never().unwrap().is_err());
         drop(stream);
         assert_eq!(admission.streams(), 0);
+    }
+
+    #[test]
+    fn a_stop_ends_what_waits_and_what_never_ends() {
+        let limits = QueryLimits { queries_max: 1, ..QueryLimits::default() };
+        let admission = Admission::new(limits);
+        let running = admission.enter(Weight::Query).now_or_never().unwrap().unwrap();
+        let mut waits = Box::pin(admission.enter(Weight::Query));
+        assert!(waits.as_mut().now_or_never().is_none());
+        let (query, stream) = (Weight::Query, Weight::Stream);
+        assert!(admission.closed(stream).now_or_never().is_none());
+        admission.stop();
+        for error in [
+            waits.now_or_never().unwrap().unwrap_err(),
+            admission.enter(stream).now_or_never().unwrap().unwrap_err(),
+            admission.closed(stream).now_or_never().unwrap(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            assert_eq!(error.message(), "the server is stopping");
+        }
+        assert!(admission.closed(query).now_or_never().is_none());
+        admission.end();
+        assert!(admission.closed(query).now_or_never().is_some());
+        drop(running);
     }
 
     #[test]

@@ -264,7 +264,7 @@ impl Session {
     pub(super) fn record(&self, name: &str, kind: Kind, text: &str) -> Result<Option<Definition>> {
         match (&self.engine.store, &self.restoring) {
             (Some(_), Some(definition)) => Ok(Some(definition.as_ref().clone())),
-            (Some(store), None) => store.record(name, kind, text).map(Some),
+            (Some(store), None) => store.record_at(name, kind, text, self.files().base()).map(Some),
             (None, _) => Ok(None),
         }
     }
@@ -292,6 +292,7 @@ impl Session {
             limits: parts.limits.clone(),
             clock: Arc::clone(&parts.clock),
             io: parts.cpu.clone(),
+            files: self.files(),
         };
         let watermark = create.watermark.as_ref().map(|w| ident_name(&w.column));
         let physical = columns.map(|c| Arc::clone(&c.physical));

@@ -13,6 +13,7 @@ pub(crate) mod insert;
 mod kept_view;
 mod names;
 pub(crate) mod outcome;
+mod places;
 pub(crate) mod query;
 mod rebuild;
 mod restore;

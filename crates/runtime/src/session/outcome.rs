@@ -6,10 +6,11 @@ use std::task::{Context, Poll};
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use windrow_core::Result;
+use windrow_core::{Error, Result};
 
 use crate::query::shared::Shared;
 use crate::session::running::Running;
@@ -33,6 +34,16 @@ pub struct ResultStream {
     stop: Stop,
     /// The statement that gives them, where somebody keeps account.
     running: Option<Running>,
+    over: Option<Over>,
+}
+
+/// Completes when the rows are to end, with why.
+struct Over(BoxFuture<'static, Error>);
+
+impl std::fmt::Debug for Over {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Over")
+    }
 }
 
 /// What dropping a result stops.
@@ -60,12 +71,13 @@ impl ResultStream {
         rows: mpsc::Receiver<Result<RecordBatch>>,
         stop: Stop,
     ) -> Self {
-        Self { schema, continuous, rows, stop, running: None }
+        Self { schema, continuous, rows, stop, running: None, over: None }
     }
 
     /// The same rows, counted for a statement.
-    pub(super) fn counted(self, running: Running) -> Self {
-        Self { running: Some(running), ..self }
+    /// `over` completes when they are to end, with why.
+    pub(super) fn counted(self, running: Running, over: Option<BoxFuture<'static, Error>>) -> Self {
+        Self { running: Some(running), over: over.map(Over), ..self }
     }
 
     /// The columns, known before the first row.
@@ -111,8 +123,17 @@ impl Stream for ResultStream {
     type Item = Result<RecordBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let next = self.rows.poll_recv(cx);
-        if let (Some(running), Poll::Ready(next)) = (&self.running, &next) {
+        let this = &mut *self;
+        let over = this.over.as_mut().map(|over| over.0.as_mut().poll(cx));
+        let next = match over {
+            Some(Poll::Ready(error)) => {
+                this.over = None;
+                this.rows.close();
+                Poll::Ready(Some(Err(error)))
+            }
+            Some(Poll::Pending) | None => this.rows.poll_recv(cx),
+        };
+        if let (Some(running), Poll::Ready(next)) = (&this.running, &next) {
             running.note(next.as_ref());
         }
         next

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::ObjectName;
@@ -86,17 +87,18 @@ impl Session {
     /// Executes a physical plan in the background.
     pub(super) fn execute_plan(&self, plan: Arc<dyn ExecutionPlan>) -> ResultStream {
         let schema = plan.schema();
+        let plan = interruptible(plan);
         let context = self.task_context();
         let running = self.running.clone();
         let (sender, receiver) = mpsc::channel(self.limits().queue_batches_max);
         let task = self.engine.parts.cpu.spawn(async move {
-            let late = running.as_ref().map(Running::late);
+            let over = running.as_ref().map(Running::over);
             let done = produce(plan, context, &sender);
-            let Some(late) = late else { return done.await };
+            let Some(over) = over else { return done.await };
             tokio::select! {
                 () = done => {}
                 // Nobody to tell when the client is gone.
-                error = late => drop(sender.send(Err(error)).await),
+                error = over => drop(sender.send(Err(error)).await),
             }
         });
         ResultStream::new(schema, false, receiver, Stop::Task(task))
@@ -107,6 +109,7 @@ impl Session {
         let said = said(&statement);
         let plan = self.state().statement_to_plan(statement).await.map_err(from_datafusion)?;
         self.check_plan(&plan)?;
+        let plan = self.in_places(plan)?;
         let plan = bounded(plan)?;
         let change = Change::of(&plan);
         let ordered = matches!(plan, LogicalPlan::Copy(_) | LogicalPlan::Dml(_));
@@ -123,7 +126,8 @@ impl Session {
         };
         if plan.schema().fields().is_empty() {
             // Done already; running it shows what failed late.
-            let rows = datafusion::physical_plan::collect(plan, self.task_context()).await;
+            let rows =
+                datafusion::physical_plan::collect(interruptible(plan), self.task_context()).await;
             rows.map_err(from_datafusion)?;
             if let Some(change) = change {
                 self.keep_change(change, text).await?;
@@ -135,7 +139,8 @@ impl Session {
         };
         // How many rows were changed is told when they are durable.
         let schema = plan.schema();
-        let rows = datafusion::physical_plan::collect(plan, self.task_context()).await;
+        let rows =
+            datafusion::physical_plan::collect(interruptible(plan), self.task_context()).await;
         let rows = rows.map_err(from_datafusion)?;
         self.keep_change(change, text).await?;
         Ok(Outcome::Rows(told(schema, rows).await))
@@ -188,6 +193,20 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// The same plan, which gives way now and then. A join can make rows for hours out of one batch; whoever
+/// wants to stop it would not be heard.
+fn interruptible(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    let wrapped = Arc::clone(&plan).transform_up(|node| {
+        Ok(if node.name().contains("Join") || node.name().contains("Unnest") {
+            Transformed::yes(Arc::new(CooperativeExec::new(node)) as _)
+        } else {
+            Transformed::no(node)
+        })
+    });
+    // Without it the plan gives the same rows.
+    wrapped.map_or(plan, |wrapped| wrapped.data)
 }
 
 /// Executes a plan; ends when the reader is gone.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{
@@ -26,6 +27,7 @@ use crate::session::{Outcome, Session};
 pub(crate) struct Running {
     admission: Arc<Admission>,
     _permit: Option<Arc<Permit>>,
+    weight: Option<Weight>,
     /// Completes when a bounded statement has taken too long.
     late: Shared<BoxFuture<'static, ()>>,
     account: Arc<Account>,
@@ -67,38 +69,37 @@ impl Drop for Account {
 }
 
 impl Running {
-    /// Completes with the error of a statement that has taken too long.
-    pub(super) fn late(&self) -> impl Future<Output = Error> + Send + use<> {
+    /// Completes with the error of a statement that has taken too long, or that the end of the
+    /// server ends.
+    pub(super) fn over(&self) -> BoxFuture<'static, Error> {
+        let late = self.late.clone();
         let limit = self.admission.limits().query_time_max.unwrap_or_default();
-        self.late.clone().map(move |()| {
+        let late = late.map(move |()| {
             let seconds = limit.as_secs_f64();
             let message = format!("the statement takes longer than the query timeout, {seconds} s");
             Error::new(ErrorKind::Limit, message)
                 .with_hint("Ask for less, or raise --query-timeout.")
-        })
+        });
+        let Some(weight) = self.weight else { return late.boxed() };
+        let closed = self.admission.closed(weight);
+        async move {
+            tokio::select! {
+                error = late => error,
+                error = closed => error,
+            }
+        }
+        .boxed()
     }
 
     /// Counts what the client gets.
-    pub(super) fn note<B: Rows>(&self, next: Option<&Result<B>>) {
+    pub(super) fn note(&self, next: Option<&Result<RecordBatch>>) {
         match next {
             Some(Ok(batch)) => {
-                self.account.rows.fetch_add(batch.rows() as u64, Ordering::Relaxed);
+                self.account.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
             }
             Some(Err(error)) => self.account.fail(error),
             None => {}
         }
-    }
-}
-
-/// What has a number of rows.
-pub(super) trait Rows {
-    /// How many.
-    fn rows(&self) -> usize;
-}
-
-impl Rows for arrow::record_batch::RecordBatch {
-    fn rows(&self) -> usize {
-        self.num_rows()
     }
 }
 
@@ -151,20 +152,22 @@ impl Session {
         let running = Running {
             admission: Arc::clone(admission),
             _permit: permit,
+            weight,
             late: late.shared(),
             account: Arc::clone(account),
         };
         let session = Self { running: Some(running.clone()), ..self.clone() };
         let outcome = tokio::select! {
             outcome = session.dispatch(parsed) => outcome?,
-            error = running.late() => return Err(error),
+            error = running.over() => return Err(error),
         };
         Ok(match outcome {
             Outcome::Rows(rows) => Outcome::Rows(if weight == Some(Weight::Stream) {
-                rows.counted(running)
+                let over = running.over();
+                rows.counted(running, Some(over))
             } else {
                 // Its place is free when all rows are made, even if the client reads them later.
-                rows.counted(Running { _permit: None, ..running })
+                rows.counted(Running { _permit: None, ..running }, None)
             }),
             Outcome::Done(said) => Outcome::Done(said),
         })

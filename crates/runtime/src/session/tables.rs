@@ -53,7 +53,9 @@ impl Session {
             return Ok(());
         };
         let definition = match &change {
-            Change::Made(name) => Some(store.record(name, Kind::Table, text)?),
+            Change::Made(name) => {
+                Some(store.record_at(name, Kind::Table, text, self.files().base())?)
+            }
             Change::Rows(name) => {
                 store.definitions().into_iter().find(|d| d.name == *name && d.kind == Kind::Table)
             }

@@ -1,0 +1,167 @@
+//! What an engine does, as numbers: for monitoring.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use windrow_core::Watermark;
+
+use crate::catalog::Object;
+use crate::engine::Engine;
+use crate::query::intake::display_micros;
+use crate::query::latency::LatencySnapshot;
+use crate::query::shared::Status;
+use crate::stream::Feed;
+use crate::stream::spill::Spiller;
+
+/// What an engine does at some moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Health {
+    /// The continuous queries that run, and those of all materialized views.
+    pub queries: Vec<QueryHealth>,
+    /// The streams without connector, and the materialized views.
+    pub logs: Vec<LogHealth>,
+    /// How far streams are behind the clock, for each query that reads them.
+    pub lags: Vec<Lag>,
+}
+
+/// One continuous query.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueryHealth {
+    /// Its name: that of the view, or `query_` and its number.
+    pub name: String,
+    /// It ended with an error.
+    pub failed: bool,
+    /// It still runs.
+    pub running: bool,
+    /// Rows that its streams gave.
+    pub rows_in: u64,
+    /// Rows that it gave.
+    pub rows_out: u64,
+    /// Rows whose windows had closed.
+    pub rows_late: u64,
+    /// Rows that could not be used.
+    pub rows_bad: u64,
+    /// Windows that have rows and are not closed.
+    pub windows_open: u64,
+    /// Windows closed so far.
+    pub windows_closed: u64,
+    /// Bytes of window state.
+    pub state_bytes: u64,
+    /// Bytes of window state that have gone to disk.
+    pub spilled_bytes: u64,
+    /// How long its micro-batches took.
+    pub latency: LatencySnapshot,
+}
+
+/// What is kept of a stream or view.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogHealth {
+    /// Its name.
+    pub name: String,
+    /// Rows that came, those that retention dropped included.
+    pub rows: u64,
+    /// Files of the archive, and their bytes; `None`: it has no archive.
+    pub files: Option<(u64, u64)>,
+    /// Why rows cannot be archived.
+    pub archive_error: Option<String>,
+    /// When the newest checkpoint was taken (µs since the Unix epoch), and its bytes.
+    pub checkpoint: Option<(i64, u64)>,
+}
+
+/// How far a stream is behind the clock.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lag {
+    /// The query.
+    pub query: String,
+    /// The stream that it reads.
+    pub stream: String,
+    /// From the lowest watermark of its partitions to now; negative when that is ahead.
+    pub micros: i64,
+}
+
+impl Engine {
+    /// What the engine does now.
+    pub fn health(&self) -> Health {
+        Health { queries: self.query_health(), logs: self.log_health(), lags: self.lags() }
+    }
+
+    fn query_health(&self) -> Vec<QueryHealth> {
+        let (parts, catalog) = (self.parts(), self.catalog());
+        let all: Vec<_> = parts.queries.lock().values().cloned().collect();
+        let of_view = |q: &std::sync::Arc<crate::query::shared::Shared>| {
+            let view = catalog.materialized(&q.name).ok();
+            view.is_some_and(|view| std::sync::Arc::ptr_eq(&view.query, q))
+        };
+        let kept = all.into_iter().filter(|q| !q.is_over() || of_view(q));
+        kept.map(|q| {
+            let (state, total) = (q.state.lock().clone(), q.ledger.total());
+            QueryHealth {
+                name: q.name.clone(),
+                failed: matches!(q.status(), Status::Failed(_)),
+                running: !q.is_over(),
+                rows_in: total.rows_in,
+                rows_out: q.ledger.rows_out(),
+                rows_late: total.late,
+                rows_bad: total.bad,
+                windows_open: state.windows_open as u64,
+                windows_closed: state.windows_closed,
+                state_bytes: state.state_bytes as u64,
+                spilled_bytes: q.spilled_bytes.load(Relaxed),
+                latency: q.latency.snapshot(),
+            }
+        })
+        .collect()
+    }
+
+    fn log_health(&self) -> Vec<LogHealth> {
+        let catalog = self.catalog();
+        let mut logs = vec![];
+        for (name, object, _) in catalog.definitions() {
+            let (log, spiller, checkpoints) = match &object {
+                Object::Materialized(view) => {
+                    (&view.log, view.spiller.as_deref(), view.checkpoints.as_ref())
+                }
+                Object::Stream(stream) => match &stream.feed {
+                    Feed::Push(push) => (&push.log, push.spiller.as_deref(), None),
+                    Feed::Source(_) | Feed::View(_) => continue,
+                },
+                Object::View => continue,
+            };
+            let newest = checkpoints.and_then(|c| c.shown().pop());
+            logs.push(LogHealth {
+                rows: log.state().rows,
+                files: spiller.map(|s| {
+                    let files = s.files();
+                    (files.len() as u64, files.iter().map(|f| f.bytes).sum())
+                }),
+                archive_error: spiller.and_then(Spiller::error),
+                checkpoint: newest.map(|c| (c.taken_micros, c.bytes)),
+                name,
+            });
+        }
+        logs
+    }
+
+    fn lags(&self) -> Vec<Lag> {
+        let parts = self.parts();
+        let now = parts.clock.now_micros();
+        let notes = parts.scans.lock().clone();
+        let mut lags = vec![];
+        for note in notes {
+            let (Some(progress), Some(time)) = (note.progress.upgrade(), &note.time_type) else {
+                continue;
+            };
+            let low = progress.lock().watermark();
+            if low == Watermark::NONE || low == Watermark::END {
+                continue;
+            }
+            let Some(at) = display_micros(low.ticks(), time) else { continue };
+            let micros = now.saturating_sub(at);
+            lags.extend(note.queries.iter().filter(|q| !q.is_over()).map(|q| Lag {
+                query: q.name.clone(),
+                stream: note.stream.clone(),
+                micros,
+            }));
+        }
+        lags
+    }
+}
