@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -39,20 +39,31 @@ impl Peer {
 /// How many connections there are.
 #[derive(Debug, Clone)]
 pub(crate) struct Connections {
-    max: usize,
     free: Arc<Semaphore>,
+    open: Arc<AtomicUsize>,
+}
+
+/// One connection's place, and its part of the count.
+struct Place {
+    _free: OwnedSemaphorePermit,
+    open: Arc<AtomicUsize>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Connections {
     pub(crate) fn new(max: usize) -> Self {
         let max = max.min(Semaphore::MAX_PERMITS);
-        Self { max, free: Arc::new(Semaphore::new(max)) }
+        Self { free: Arc::new(Semaphore::new(max)), open: Arc::default() }
     }
 
     /// Connections that are open now.
-    #[allow(dead_code, reason = "metrics come next")]
     pub(crate) fn open(&self) -> usize {
-        self.max.saturating_sub(self.free.available_permits())
+        self.open.load(Ordering::Relaxed)
     }
 
     /// Those who connect from now on. When there are too many, others wait in the system's queue
@@ -63,16 +74,18 @@ impl Connections {
         clock: Arc<dyn Clock>,
         patience: Duration,
     ) -> impl Stream<Item = io::Result<Connection>> + Send + use<> {
-        let free = Arc::clone(&self.free);
+        let (free, open) = (Arc::clone(&self.free), Arc::clone(&self.open));
         futures::stream::unfold(
-            (listener, free, clock),
-            move |(listener, free, clock)| async move {
+            (listener, free, open, clock),
+            move |(listener, free, open, clock)| async move {
                 // Nobody closes it: then there are no more.
-                let place = Arc::clone(&free).acquire_owned().await.ok()?;
+                let permit = Arc::clone(&free).acquire_owned().await.ok()?;
                 let accepted = match listener.accept().await {
                     Ok((stream, _)) => {
                         // Small answers wait for nothing. Without it they only come later.
                         drop(stream.set_nodelay(true));
+                        open.fetch_add(1, Ordering::Relaxed);
+                        let place = Place { _free: permit, open: Arc::clone(&open) };
                         let called = Arc::new(AtomicBool::new(false));
                         let peer = Peer { called };
                         let too_long = clock.sleep(patience);
@@ -85,7 +98,7 @@ impl Connections {
                         Err(error)
                     }
                 };
-                Some((accepted, (listener, free, clock)))
+                Some((accepted, (listener, free, open, clock)))
             },
         )
     }
@@ -97,7 +110,7 @@ pub(crate) struct Connection {
     peer: Peer,
     /// Until the first call.
     too_long: Option<BoxFuture<'static, ()>>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl std::fmt::Debug for Connection {

@@ -9,11 +9,13 @@ pub mod client;
 mod connection;
 mod ingest;
 mod limits;
+mod metrics;
 mod server;
 mod service;
 pub mod status;
 mod tls;
 
 pub use limits::ServerLimits;
+pub use metrics::{MetricsServer, Monitor};
 pub use server::{Server, ServerConfig};
 pub use tls::TlsConfig;

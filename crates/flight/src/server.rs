@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use tokio::net::TcpListener;
@@ -17,6 +18,7 @@ use crate::auth::layer::AuthLayer;
 use crate::auth::login::{Door, LoginConfig};
 use crate::connection::Connections;
 use crate::limits::ServerLimits;
+use crate::metrics::Monitor;
 use crate::service::Service;
 use crate::tls::TlsConfig;
 
@@ -64,8 +66,12 @@ pub struct Server {
     config: ServerConfig,
     listener: TcpListener,
     door: Arc<Door>,
+    admission: Arc<Admission>,
     connections: Connections,
 }
+
+/// After the time of grace clients are told why their queries end; then connections are cut.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Server {
     /// Binds the port.
@@ -76,13 +82,13 @@ impl Server {
     pub async fn bind(engine: Engine, config: ServerConfig) -> Result<Self> {
         config.check()?;
         let admission = Arc::new(Admission::new(config.limits.queries.clone()));
-        let door = Arc::new(Door::open(&config.login, &engine.clock(), admission)?);
+        let door = Arc::new(Door::open(&config.login, &engine.clock(), Arc::clone(&admission))?);
         let listener = TcpListener::bind(config.address).await.map_err(|e| {
             let message = format!("cannot listen on {}: {e}", config.address);
             Error::new(ErrorKind::Unavailable, message).with_source(e)
         })?;
         let connections = Connections::new(config.limits.connections_max);
-        Ok(Self { engine, config, listener, door, connections })
+        Ok(Self { engine, config, listener, door, admission, connections })
     }
 
     /// Where it listens.
@@ -95,16 +101,24 @@ impl Server {
             .map_err(|e| Error::internal("the port has no address").with_source(e))
     }
 
-    /// Serves until `stop` completes, then lets what runs end.
+    /// What the server does, for monitoring, as long as it is there.
+    pub fn monitor(&self) -> Monitor {
+        Monitor {
+            engine: self.engine.clone(),
+            door: Arc::clone(&self.door),
+            admission: Arc::clone(&self.admission),
+            connections: self.connections.clone(),
+        }
+    }
+
+    /// Serves until `stop` completes. Then nobody comes in any more, continuous results end with a
+    /// status that tells clients to come back, and queries may run on for the time of grace.
     ///
     /// # Errors
     /// When the transport fails.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<()> {
         let limits = &self.config.limits;
         let clock = self.engine.clock();
-        let service = FlightServiceServer::new(Service::new(self.engine, Arc::clone(&self.door)))
-            .max_decoding_message_size(limits.message_bytes_max)
-            .max_encoding_message_size(usize::MAX);
         let mut server = tonic::transport::Server::builder()
             .max_concurrent_streams(limits.calls_max)
             .http2_keepalive_interval(Some(limits.keepalive))
@@ -115,15 +129,31 @@ impl Server {
             let read = tls.read(limits.handshake_time_max)?;
             server = server.tls_config(read).map_err(|e| tls.unusable(e))?;
         }
-        let incoming = self.connections.incoming(self.listener, clock, limits.handshake_time_max);
-        server
+        let patience = limits.handshake_time_max;
+        let incoming = self.connections.incoming(self.listener, Arc::clone(&clock), patience);
+        let service = FlightServiceServer::new(Service::new(self.engine, Arc::clone(&self.door)))
+            .max_decoding_message_size(limits.message_bytes_max)
+            .max_encoding_message_size(usize::MAX);
+        let admission = self.admission;
+        let serving = server
             .layer(AuthLayer(self.door))
             .add_service(service)
-            .serve_with_incoming_shutdown(incoming, stop)
-            .await
-            .map_err(|e| {
+            .serve_with_incoming_shutdown(incoming, async {
+                stop.await;
+                admission.stop();
+            });
+        let out_of_time = async {
+            admission.stopping().await;
+            clock.sleep(limits.grace).await;
+            admission.end();
+            clock.sleep(LAST_WORDS).await;
+        };
+        tokio::select! {
+            served = serving => served.map_err(|e| {
                 Error::new(ErrorKind::Unavailable, format!("the server stopped: {e}"))
                     .with_source(e)
-            })
+            }),
+            () = out_of_time => Ok(()),
+        }
     }
 }

@@ -102,7 +102,6 @@ impl Door {
     }
 
     /// Logins and tokens that were refused.
-    #[allow(dead_code, reason = "metrics come next")]
     pub(crate) fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
