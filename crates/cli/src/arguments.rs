@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use windrow_core::{Error, Limits, Result};
 
+use crate::accounts::{TokenCommand, UserCommand};
 use crate::connecting::Connecting;
 use crate::script::Source;
 use crate::serve::Serving;
@@ -131,10 +132,16 @@ enum Command {
     /// Serve Flight SQL until SIGTERM or Ctrl-C.
     Serve {
         #[command(flatten)]
-        serving: Serving,
+        serving: Box<Serving>,
         #[command(flatten)]
         common: Common,
     },
+    /// Users of a server, in a file that `serve --users` reads.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Tokens of a server, in a file that `serve --tokens` reads.
+    #[command(subcommand)]
+    Token(TokenCommand),
 }
 
 /// How results are written.
@@ -165,7 +172,11 @@ pub(crate) enum Work {
     /// Run these and exit.
     Scripts(Vec<Source>),
     /// Serve until told to stop.
-    Serve(Serving),
+    Serve(Box<Serving>),
+    /// Change or list users.
+    User(UserCommand),
+    /// Change or list tokens.
+    Token(TokenCommand),
     /// Check these.
     Check(Vec<PathBuf>),
     /// Write the completions of a shell.
@@ -182,7 +193,10 @@ impl Arguments {
                 | Command::Serve { common, .. }
                 | Command::Check { common, .. },
             ) => common,
-            Some(Command::Completions { .. } | Command::Man) | None => &self.direct.common,
+            Some(
+                Command::Completions { .. } | Command::Man | Command::User(_) | Command::Token(_),
+            )
+            | None => &self.direct.common,
         }
     }
 
@@ -200,6 +214,19 @@ impl Arguments {
                 .with_hint(format!("To run that file: windrow run {dir}")));
         }
         Ok(Some(path))
+    }
+
+    /// Whether it is a server, which runs long and unseen.
+    pub(crate) fn is_server(&self) -> bool {
+        matches!(self.command, Some(Command::Serve { .. }))
+    }
+
+    /// What is to be logged, and whether as JSON.
+    pub(crate) fn log(&self) -> (Option<&str>, bool) {
+        match &self.command {
+            Some(Command::Serve { serving, .. }) => serving.log(),
+            _ => (None, false),
+        }
     }
 
     /// The limits, with what was asked for.
@@ -254,6 +281,8 @@ impl Arguments {
         let files = |files: &[PathBuf]| files.iter().map(|path| Source::from_path(path)).collect();
         match &self.command {
             Some(Command::Serve { serving, .. }) => Work::Serve(serving.clone()),
+            Some(Command::User(command)) => Work::User(command.clone()),
+            Some(Command::Token(command)) => Work::Token(command.clone()),
             Some(Command::Check { files, .. }) => Work::Check(files.clone()),
             Some(Command::Completions { shell }) => Work::Completions(*shell),
             Some(Command::Man) => Work::Man,
@@ -273,7 +302,7 @@ impl Arguments {
 }
 
 /// Bytes: a number and a unit, of thousands (kB, MB, GB, TB) or of 1024 (KiB, MiB, GiB, TiB).
-fn parse_size(text: &str) -> std::result::Result<usize, String> {
+pub(crate) fn parse_size(text: &str) -> std::result::Result<usize, String> {
     const BYTES_MIN: u64 = 1 << 20;
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -300,7 +329,7 @@ fn parse_size(text: &str) -> std::result::Result<usize, String> {
 }
 
 /// A time in seconds, with a fraction or not.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "write a number of seconds, such as 10 or 0.5")?;
     match Duration::try_from_secs_f64(seconds) {
         Ok(duration) if duration >= Duration::from_millis(1) => Ok(duration),

@@ -5,6 +5,7 @@
 //! reader of stdout that goes away early is no error.
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod arguments;
 mod chart;
 mod check;
@@ -45,7 +46,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    start_log();
+    start_log(&arguments);
     match work(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
@@ -55,9 +56,11 @@ fn main() -> ExitCode {
 /// Does what the arguments ask for.
 fn work(arguments: &Arguments) -> Result<(), Failure> {
     let work = arguments.work(std::io::stdin().is_terminal());
-    match work {
-        Work::Completions(shell) => return definition::completions(shell),
+    match &work {
+        Work::Completions(shell) => return definition::completions(*shell),
         Work::Man => return definition::man(),
+        Work::User(command) => return command.run(),
+        Work::Token(command) => return command.run(),
         Work::Repl | Work::Scripts(_) | Work::Serve(_) | Work::Check(_) => {}
     }
     let interrupts = Interrupts::listen()?;
@@ -70,9 +73,14 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
         // What is only looked at needs no place.
         data_dir = None;
     }
+    let files = match &work {
+        Work::Serve(serving) => Some(serving.files(data_dir.as_deref())?),
+        _ => None,
+    };
     let engine = Engine::open(EngineConfig {
         limits,
         data_dir: data_dir.clone(),
+        files,
         plan_only,
         ..EngineConfig::default()
     })?;
@@ -138,7 +146,12 @@ fn statements(
             Ok(())
         }
         Work::Repl => repl::run(waiting, &mut runner, place),
-        Work::Serve(_) | Work::Check(_) | Work::Completions(_) | Work::Man => Ok(()),
+        Work::Serve(_)
+        | Work::Check(_)
+        | Work::Completions(_)
+        | Work::Man
+        | Work::User(_)
+        | Work::Token(_) => Ok(()),
     }
 }
 
@@ -169,18 +182,21 @@ fn tell(recovery: &Recovery) {
     }
 }
 
-/// Sends the log to stderr: warnings, or what `WINDROW_LOG` asks for.
-fn start_log() {
+/// Whatever the Delta library finds wrong, its caller says with the name of the file.
+const NOT_OURS: &str = "buoyant_kernel=off,buoyant_kernel_engine=off";
+
+/// Sends the log to stderr: what `--log-level` or `WINDROW_LOG` ask for, or warnings, and of a server
+/// what became of each statement.
+fn start_log(arguments: &Arguments) {
     use tracing_subscriber::filter::EnvFilter;
+    let (level, json) = arguments.log();
+    let wanted = level.map(str::to_owned).or_else(|| std::env::var("WINDROW_LOG").ok());
+    let usual = if arguments.is_server() { "warn,windrow_runtime=info" } else { "warn" };
+    let filter = wanted.unwrap_or_else(|| format!("{usual},{NOT_OURS}"));
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    match std::env::var("WINDROW_LOG") {
-        Ok(filter) => log.with_env_filter(EnvFilter::new(filter)).init(),
-        // Whatever the Delta library finds wrong, its caller says with the name of the file.
-        Err(_) => log
-            .with_env_filter(EnvFilter::new("warn,buoyant_kernel=off,buoyant_kernel_engine=off"))
-            .init(),
-    }
+        .with_target(false)
+        .with_env_filter(EnvFilter::new(filter));
+    if json { log.json().flatten_event(true).init() } else { log.init() }
 }

@@ -1,13 +1,17 @@
 //! `windrow serve`: the engine behind a Flight SQL port.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use windrow_core::{Error, Result};
-use windrow_flight::{Server, ServerConfig};
-use windrow_runtime::Engine;
+use windrow_flight::auth::login::LoginConfig;
+use windrow_flight::{MetricsServer, Server, ServerConfig, ServerLimits, TlsConfig};
+use windrow_runtime::{Engine, Files, QueryLimits};
 
+use crate::arguments::{parse_size, seconds};
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 
@@ -17,12 +21,140 @@ pub(crate) struct Serving {
     /// Where Flight SQL listens; port 0 is any free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
     flight: SocketAddr,
+    /// Where /metrics, /healthz and /readyz are (default: nowhere).
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
+    /// Who may log in with a password (see windrow user).
+    #[arg(long, value_name = "FILE")]
+    users: Option<PathBuf>,
+    /// Who may come in with a token (see windrow token).
+    #[arg(long, value_name = "FILE")]
+    tokens: Option<PathBuf>,
+    /// The server's certificate, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// The authority that clients' certificates must be of, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
+    /// A directory or URL whose files clients may use, beside "files" of the data directory; may be
+    /// given several times.
+    #[arg(long, value_name = "DIR")]
+    allow_path: Vec<String>,
+    /// How the log is written to stderr.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or a filter as in WINDROW_LOG.
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    #[command(flatten)]
+    limits: LimitArguments,
 }
 
-/// Serves until SIGTERM or Ctrl-C.
+/// How much clients may take.
+#[derive(Debug, Clone, Args)]
+struct LimitArguments {
+    /// Bytes of one message from a client [default: 64MiB].
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    max_message: Option<usize>,
+    /// Connections at the same time; more wait [default: 1000].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: Option<u32>,
+    /// Bounded statements at the same time; more wait [default: 100].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_queries: Option<u32>,
+    /// Statements that wait; more are refused [default: 1000].
+    #[arg(long, value_name = "N")]
+    max_queue: Option<u32>,
+    /// Continuous results at the same time; more are refused [default: 10000].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_streams: Option<u32>,
+    /// Memory for sorts, joins and groupings of one bounded statement (default: no limit).
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    query_memory: Option<usize>,
+    /// Seconds that one bounded statement may take (default: no limit).
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    query_timeout: Option<Duration>,
+    /// Seconds that the token is valid that a login gives [default: 86400].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    token_lifetime: Option<Duration>,
+    /// Seconds that statements may run on when the server stops [default: 10].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    grace: Option<Duration>,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// A line for people.
+    #[default]
+    Text,
+    /// A JSON object per line.
+    Json,
+}
+
+impl Serving {
+    /// What is to be logged, and whether as JSON.
+    pub(crate) fn log(&self) -> (Option<&str>, bool) {
+        (self.log_level.as_deref(), self.log_format == LogFormat::Json)
+    }
+
+    /// Which files clients may use.
+    ///
+    /// # Errors
+    /// When a place is not there.
+    pub(crate) fn files(&self, data_dir: Option<&Path>) -> Result<Files> {
+        Files::below(data_dir, &self.allow_path)
+    }
+
+    fn config(&self) -> ServerConfig {
+        let tls = self.tls_cert.clone().zip(self.tls_key.clone());
+        ServerConfig {
+            login: LoginConfig {
+                users: self.users.clone(),
+                tokens: self.tokens.clone(),
+                token_lifetime: self
+                    .limits
+                    .token_lifetime
+                    .unwrap_or(LoginConfig::default().token_lifetime),
+            },
+            tls: tls.map(|(cert, key)| TlsConfig {
+                cert,
+                key,
+                client_ca: self.tls_client_ca.clone(),
+            }),
+            limits: self.limits.limits(),
+            ..ServerConfig::new(self.flight)
+        }
+    }
+}
+
+impl LimitArguments {
+    fn limits(&self) -> ServerLimits {
+        let usual = ServerLimits::default();
+        let or = |n: Option<u32>, usual: usize| n.map_or(usual, |n| n as usize);
+        ServerLimits {
+            message_bytes_max: self.max_message.unwrap_or(usual.message_bytes_max),
+            connections_max: or(self.max_connections, usual.connections_max),
+            grace: self.grace.unwrap_or(usual.grace),
+            queries: QueryLimits {
+                queries_max: or(self.max_queries, usual.queries.queries_max),
+                queue_max: or(self.max_queue, usual.queries.queue_max),
+                streams_max: or(self.max_streams, usual.queries.streams_max),
+                query_bytes_max: self.query_memory,
+                query_time_max: self.query_timeout,
+            },
+            ..usual
+        }
+    }
+}
+
+/// Serves until SIGTERM or Ctrl-C; the second one leaves at once.
 ///
 /// # Errors
-/// When a port cannot be bound.
+/// When a port cannot be bound, or a file not be used.
 pub(crate) fn run(
     engine: &Engine,
     serving: &Serving,
@@ -33,18 +165,50 @@ pub(crate) fn run(
         .enable_all()
         .build()
         .map_err(|e| Error::internal(format!("cannot start threads: {e}")).with_source(e))?;
-    threads.block_on(async {
-        let server = Server::bind(engine.clone(), ServerConfig::new(serving.flight)).await?;
-        ready(&server)?;
+    let served = threads.block_on(async {
+        let config = serving.config();
+        if !config.is_guarded() {
+            open_to_everybody();
+        }
+        let server = Server::bind(engine.clone(), config).await?;
+        let metrics = match serving.metrics {
+            Some(address) => Some(MetricsServer::bind(address, server.monitor()).await?),
+            None => None,
+        };
+        ready(&server, serving.tls_cert.is_some(), metrics.as_ref())?;
+        let metrics = metrics.map(MetricsServer::run);
         let interrupts = Arc::clone(interrupts);
-        server.run(async move { drop(interrupts.cancelled().await) }).await
-    })?;
-    Ok(())
+        let flight = server.run(async move { drop(interrupts.cancelled().await) });
+        match metrics {
+            // It answers until the other one has stopped.
+            Some(metrics) => tokio::select! {
+                done = flight => done,
+                done = metrics => done,
+            },
+            None => flight.await,
+        }
+    });
+    // Clients that hold on to their connections hold up nobody.
+    threads.shutdown_background();
+    Ok(served?)
 }
 
 /// The one line that says that clients can come.
 #[expect(clippy::print_stdout, reason = "scripts wait for this line")]
-fn ready(server: &Server) -> Result<()> {
-    println!("windrow: ready, Flight SQL on grpc://{}", server.address()?);
+fn ready(server: &Server, tls: bool, metrics: Option<&MetricsServer>) -> Result<()> {
+    let scheme = if tls { "grpc+tls" } else { "grpc" };
+    let flight = format!("windrow: ready, Flight SQL on {scheme}://{}", server.address()?);
+    match metrics {
+        Some(metrics) => println!("{flight}, metrics on http://{}/metrics", metrics.address()?),
+        None => println!("{flight}"),
+    }
     Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "notices go to stderr")]
+fn open_to_everybody() {
+    eprintln!(
+        "notice: nobody has to log in, so the server listens on this machine alone; --users, \
+         --tokens or --tls-client-ca ask who comes"
+    );
 }
