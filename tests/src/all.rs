@@ -10,7 +10,9 @@ mod binary;
 mod crash;
 mod disk;
 mod durable;
+mod flight_guard;
 mod flight_ingest;
+mod guard;
 mod live;
 mod memory;
 mod nexmark;
@@ -44,6 +46,8 @@ fn main() {
     trials.extend(resume::trials());
     trials.extend(readers::trials());
     trials.extend(flight_ingest::trials());
+    trials.extend(guard::trials());
+    trials.extend(flight_guard::trials());
     trials.extend(s3::trials());
     trials.extend(terminal::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
