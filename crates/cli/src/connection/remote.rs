@@ -31,7 +31,9 @@ pub(super) enum Remote {
 pub(super) async fn execute(client: &Client, statement: &Parsed) -> Result<Remote> {
     let reply = client.execute(&statement.text).await.map_err(|e| placed(e, statement))?;
     Ok(match reply {
-        Reply::Done(count) => Remote::Done(said(statement, count)),
+        Reply::Done { said: told, rows } => {
+            Remote::Done(told.unwrap_or_else(|| said(statement, rows)))
+        }
         Reply::Rows(rows) => {
             let is_continuous = match &statement.statement {
                 Statement::Query(query) => !query.tail.is_empty(),
@@ -64,7 +66,7 @@ fn placed(error: Error, statement: &Parsed) -> Error {
     })
 }
 
-/// What a statement without rows did, for people.
+/// What a statement without rows did, for people, where the server does not say.
 fn said(statement: &Parsed, count: Option<u64>) -> String {
     if let (Statement::Insert(insert), Some(count)) = (&statement.statement, count)
         && insert.query.tail.is_empty()
@@ -148,7 +150,7 @@ impl Subscribed {
                     tell(&format!("notice: connected again, behind row {sequence}"));
                     return Ok(());
                 }
-                Ok(Reply::Done(_)) => return Err(last),
+                Ok(Reply::Done { .. }) => return Err(last),
                 Err(error) if error.kind() == ErrorKind::Unavailable => last = error,
                 Err(error) => return Err(error),
             }

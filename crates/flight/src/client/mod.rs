@@ -12,17 +12,16 @@ use std::time::Duration;
 
 use arrow::datatypes::Schema;
 use arrow_flight::flight_service_client::FlightServiceClient;
-use arrow_flight::sql::{
-    CommandStatementQuery, CommandStatementUpdate, DoPutUpdateResult, ProstMessageExt,
-};
+use arrow_flight::sql::{CommandStatementQuery, ProstMessageExt};
 use arrow_flight::{FlightData, FlightDescriptor, FlightInfo, HandshakeRequest};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use parking_lot::Mutex;
 use prost::Message;
+use serde::Deserialize;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 use windrow_core::{Error, ErrorKind, Result};
 
 pub use self::rows::{Position, RemoteRows};
@@ -62,8 +61,20 @@ impl fmt::Debug for ClientConfig {
 pub enum Reply {
     /// Rows, now or as windows close.
     Rows(RemoteRows),
-    /// It is done; how many rows it has changed, where that is known.
-    Done(Option<u64>),
+    /// It is done.
+    Done {
+        /// What was done, for people, where the server tells.
+        said: Option<String>,
+        /// How many rows were inserted, where that is known.
+        rows: Option<u64>,
+    },
+}
+
+/// What a server tells beside a statement without rows.
+#[derive(Deserialize)]
+struct Said {
+    done: String,
+    rows: Option<u64>,
 }
 
 /// A connection to a server. Cheap to clone; the clones share the session. After the server has been
@@ -117,12 +128,12 @@ impl Client {
     pub async fn execute(&self, sql: &str) -> Result<Reply> {
         let info = self.info(sql).await?;
         if !has_rows(&info) {
-            return self.update(sql).await.map(Reply::Done);
+            return self.done(info).await;
         }
         Ok(Reply::Rows(self.rows(info).await?))
     }
 
-    /// What a statement will give, without executing it.
+    /// What a statement will give; one without rows is executed by that.
     async fn info(&self, sql: &str) -> Result<FlightInfo> {
         let query = CommandStatementQuery { query: sql.to_owned(), transaction_id: None };
         let command = query.as_any().encode_to_vec();
@@ -134,34 +145,33 @@ impl Client {
     }
 
     async fn rows(&self, info: FlightInfo) -> Result<RemoteRows> {
-        let ticket = info.endpoint.first().and_then(|endpoint| endpoint.ticket.clone());
-        let ticket = ticket
-            .ok_or_else(|| Error::new(ErrorKind::Unavailable, "the server gave no ticket"))?;
+        let data = self.fetch(&info).await?;
         let schema = info.try_decode_schema()?;
-        let data = self
-            .call(|mut flight, headers| {
-                let ticket = ticket.clone();
-                async move { flight.do_get(with(headers, ticket)).await }
-            })
-            .await?;
         Ok(RemoteRows::new(Arc::new(schema), data))
     }
 
-    async fn update(&self, sql: &str) -> Result<Option<u64>> {
-        let update = CommandStatementUpdate { query: sql.to_owned(), transaction_id: None };
-        let command = update.as_any().encode_to_vec();
-        let mut results = self
-            .call(|mut flight, headers| {
-                let descriptor = FlightDescriptor::new_cmd(command.clone());
-                let data =
-                    FlightData { flight_descriptor: Some(descriptor), ..FlightData::default() };
-                let data = futures::stream::iter([data]);
-                async move { flight.do_put(with(headers, data)).await }
-            })
-            .await?;
-        let result = results.message().await.map_err(|status| self.error(&status))?;
-        let counted = result.and_then(|r| DoPutUpdateResult::decode(r.app_metadata).ok());
-        Ok(counted.and_then(|counted| u64::try_from(counted.record_count).ok()))
+    /// What a statement without rows has done: asking what it gives has executed it.
+    async fn done(&self, info: FlightInfo) -> Result<Reply> {
+        let mut data = self.fetch(&info).await?;
+        let mut reply = Reply::Done { said: None, rows: None };
+        while let Some(message) = data.message().await.map_err(|status| self.error(&status))? {
+            if let Ok(Said { done, rows }) = serde_json::from_slice(&message.app_metadata) {
+                reply = Reply::Done { said: Some(done), rows };
+            }
+        }
+        Ok(reply)
+    }
+
+    /// The messages of a statement.
+    async fn fetch(&self, info: &FlightInfo) -> Result<Streaming<FlightData>> {
+        let ticket = info.endpoint.first().and_then(|endpoint| endpoint.ticket.clone());
+        let ticket = ticket
+            .ok_or_else(|| Error::new(ErrorKind::Unavailable, "the server gave no ticket"))?;
+        self.call(|mut flight, headers| {
+            let ticket = ticket.clone();
+            async move { flight.do_get(with(headers, ticket)).await }
+        })
+        .await
     }
 
     /// Makes a call; a login that has ended is renewed once.
