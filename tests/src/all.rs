@@ -13,6 +13,7 @@ mod durable;
 mod flight_guard;
 mod flight_ingest;
 mod guard;
+mod kept_insert;
 mod live;
 mod memory;
 mod nexmark;
@@ -48,6 +49,7 @@ fn main() {
     trials.extend(flight_ingest::trials());
     trials.extend(guard::trials());
     trials.extend(flight_guard::trials());
+    trials.extend(kept_insert::trials());
     trials.extend(s3::trials());
     trials.extend(terminal::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);

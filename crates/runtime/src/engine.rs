@@ -35,6 +35,7 @@ use crate::query::shared::Shared;
 use crate::query::start::{Ready, launch};
 use crate::session::{Access, Session, SessionOptions};
 use crate::stream::Feed;
+use crate::stream::pump::Pump;
 use crate::stream::push::Pushed;
 use crate::stream::retention::Retention;
 use crate::stream::spill::Spiller;
@@ -104,6 +105,8 @@ pub(crate) struct Inner {
     pub(crate) store: Option<Arc<Store>>,
     /// Who moves rows to the archive, by stream and view.
     spillers: Mutex<BTreeMap<String, Arc<Spiller>>>,
+    /// Who copies the rows of continuous INSERTs.
+    pumps: Mutex<Vec<Weak<Pump>>>,
     /// For people: what became of the data directory's queries when it was opened.
     told: Mutex<Recovery>,
     /// Who lets go of old rows, by stream and view.
@@ -242,6 +245,7 @@ impl Engine {
             pending: Mutex::default(),
             store: store.map(Arc::new),
             spillers: Mutex::default(),
+            pumps: Mutex::default(),
             told: Mutex::default(),
             retentions: Mutex::default(),
             runtime: Mutex::new(Some(runtime)),
@@ -389,7 +393,8 @@ impl Engine {
                     // A view that waits for its archive takes nothing in; the spill below tells.
                     error = inner.failing_archive() => tracing::warn!(%error, "closing at once"),
                 }
-                inner.spill_all().await
+                let spilled = inner.spill_all().await;
+                spilled.and(inner.pump_all().await)
             });
             closed = work.await.map_err(|e| {
                 Error::internal("closing the data directory stopped").with_source(e)
@@ -440,6 +445,26 @@ impl Inner {
         let run = Arc::clone(&spiller).run(Arc::clone(&parts.clock), parts.limits.clone());
         parts.cpu.spawn(run);
         self.spillers.lock().insert(name.to_owned(), spiller);
+    }
+
+    /// Copies the rows of a continuous INSERT from now on.
+    pub(crate) fn pump(&self, pump: &Arc<Pump>) {
+        let parts = &self.parts;
+        let run = Arc::clone(pump).run(Arc::clone(&self.catalog), Arc::clone(&parts.clock));
+        parts.cpu.spawn(run);
+        let mut pumps = self.pumps.lock();
+        pumps.retain(|pump| pump.strong_count() > 0);
+        pumps.push(Arc::downgrade(pump));
+    }
+
+    /// Inserts what continuous INSERTs have archived.
+    async fn pump_all(&self) -> Result<()> {
+        let pumps: Vec<_> = self.pumps.lock().iter().filter_map(Weak::upgrade).collect();
+        let mut done = Ok(());
+        for pump in pumps {
+            done = done.and(pump.copy().await);
+        }
+        done
     }
 
     /// Remembers what a view's query goes on from.

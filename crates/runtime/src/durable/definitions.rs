@@ -36,10 +36,13 @@ pub(crate) enum Kind {
     MaterializedView,
     /// A table.
     Table,
+    /// A continuous INSERT.
+    Insert,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Stream, Self::View, Self::MaterializedView, Self::Table];
+    const ALL: [Self; 5] =
+        [Self::Stream, Self::View, Self::MaterializedView, Self::Table, Self::Insert];
 
     /// The word in the file.
     pub(crate) fn as_str(self) -> &'static str {
@@ -48,6 +51,7 @@ impl Kind {
             Self::View => "view",
             Self::MaterializedView => "materialized_view",
             Self::Table => "table",
+            Self::Insert => "insert",
         }
     }
 }

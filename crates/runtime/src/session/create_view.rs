@@ -45,6 +45,31 @@ pub(super) struct NewView {
     retention: Option<(Duration, Place)>,
     /// A view with an equal one has the same rows, whatever its text; `None`: nobody knows.
     same_as: Option<String>,
+    /// The stream that its rows are copied to, which may not be dropped before it.
+    feeds: Option<String>,
+}
+
+impl NewView {
+    /// What a continuous INSERT into the stream `feeds` keeps.
+    pub(super) fn of_insert(
+        name: &str,
+        feeds: &str,
+        text: &str,
+        (reads, bounded): (Vec<String>, LogicalPlan),
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            reads,
+            late_to: None,
+            text: text.to_owned(),
+            bounded,
+            from: BTreeMap::new(),
+            starts_late: false,
+            retention: None,
+            same_as: None,
+            feeds: Some(feeds.to_owned()),
+        }
+    }
 }
 
 /// A materialized view before it runs.
@@ -118,6 +143,7 @@ impl Session {
         }
         let view = NewView {
             same_as,
+            feeds: None,
             name: name.clone(),
             reads,
             late_to,
@@ -137,13 +163,13 @@ impl Session {
         Ok(Outcome::Done(said))
     }
 
-    async fn start_view(
+    pub(super) async fn start_view(
         &self,
         view: NewView,
         plan: ContinuousPlan,
         definition: Option<Definition>,
     ) -> Result<()> {
-        let (name, text) = (view.name.clone(), view.text.clone());
+        let (name, text, feeds) = (view.name.clone(), view.text.clone(), view.feeds.clone());
         let made = self.make_view(&name, view, plan, definition).await;
         let Made { view, relation, query, archived } = match made {
             Ok(made) => made,
@@ -153,7 +179,8 @@ impl Session {
                 return Err(error);
             }
         };
-        let (shared, reads) = (Arc::clone(&view.query), view.reads.clone());
+        let (shared, mut reads) = (Arc::clone(&view.query), view.reads.clone());
+        reads.extend(feeds);
         let has_checkpoints = view.checkpoints.is_some();
         let object = Object::Materialized(view);
         self.engine.catalog.add(&name, object, relation, (&text, reads))?;

@@ -15,6 +15,7 @@ use windrow_sql::plan::{continuous, plan_query};
 use crate::catalog::{Object, plain_name};
 use crate::query::output::Output;
 use crate::query::start::Wanted;
+use crate::session::kept_insert::NewInsert;
 use crate::session::query::streams_read;
 use crate::session::{Outcome, Session};
 use crate::stream::push::PushStream;
@@ -46,7 +47,13 @@ impl Session {
             return self.insert_bounded(plan, &target, push).await;
         }
         let reads = streams_read(&plan)?;
+        let bounded = plan.clone();
         let plan = continuous(&self.state(), plan, &insert.query.tail)?;
+        let has_late_to = insert.query.tail.late_data_to.is_some();
+        if self.insert_is_kept(push, (&plan, &reads), has_late_to) {
+            let insert = NewInsert { push, target, text, reads, bounded };
+            return self.keep_insert(insert, plan).await;
+        }
         let late_to = self.late_to(&insert.query.tail, &reads)?;
         let shared = self.engine.parts.new_query(Some(format!("insert into {name}")));
         let id = shared.id;
@@ -55,7 +62,7 @@ impl Session {
         self.start_now(plan, wanted).await?;
         // After a restart nobody knows which rows it has inserted already.
         let ends = if self.engine.store.is_some() {
-            "; it ends with this process, a materialized view goes on"
+            "; it ends with this process, unlike one with windows over durable streams"
         } else {
             ""
         };

@@ -66,6 +66,30 @@ impl KeptView {
 }
 
 impl Session {
+    /// Whether the finished windows of a query can be kept.
+    fn keeps(&self, plan: &ContinuousPlan, reads: &[String]) -> bool {
+        // What has no windows has no frontier to go on from: it is worked out again from history.
+        // And without history the windows behind the frontier would swallow what comes anew.
+        matches!(plan.root, Flow::Windows(_))
+            && reads.iter().all(|name| self.engine.catalog.is_replayable(name))
+    }
+
+    /// Whether a query can go on from a checkpoint.
+    pub(super) fn resumes(
+        &self,
+        plan: &ContinuousPlan,
+        reads: &[String],
+        has_late_to: bool,
+    ) -> bool {
+        // A stream of late rows is only in memory: it is filled again by reading all again. A view
+        // that is worked out again may have its rows in another order.
+        let steady = |name: &String| match self.engine.catalog.get(name) {
+            Some(Object::Materialized(read)) => read.spiller.is_some(),
+            Some(Object::Stream(_) | Object::View) | None => true,
+        };
+        self.keeps(plan, reads) && !has_late_to && reads.iter().all(steady)
+    }
+
     /// Opens what is kept of a view; nothing in memory, and where it cannot be kept.
     ///
     /// # Errors
@@ -76,18 +100,8 @@ impl Session {
         definition: Option<Definition>,
     ) -> Result<KeptView> {
         let ViewParts { name, key, reads, plan, .. } = *view;
-        let catalog = &self.engine.catalog;
-        // What has no windows has no frontier to go on from: it is worked out again from history.
-        // And without history the windows behind the frontier would swallow what comes anew.
-        let keeps = matches!(plan.root, Flow::Windows(_))
-            && reads.iter().all(|name| catalog.is_replayable(name));
-        // A stream of late rows is only in memory: it is filled again by reading all again. A view
-        // that is worked out again may have its rows in another order.
-        let steady = |name: &String| match catalog.get(name) {
-            Some(Object::Materialized(read)) => read.spiller.is_some(),
-            Some(Object::Stream(_) | Object::View) | None => true,
-        };
-        let resumes = keeps && !view.has_late_to && reads.iter().all(steady);
+        let keeps = self.keeps(plan, reads);
+        let resumes = self.resumes(plan, reads, view.has_late_to);
         if self.engine.store.is_some() && view.starts_late && !resumes {
             return Err(Error::config(format!(
                 "start = 'latest' does not fit \"{name}\": where it begins would not be known \

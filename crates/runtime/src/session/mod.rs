@@ -10,6 +10,7 @@ mod create_view;
 mod drop;
 mod explain;
 pub(crate) mod insert;
+mod kept_insert;
 mod kept_view;
 mod names;
 pub(crate) mod outcome;

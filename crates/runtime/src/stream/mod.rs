@@ -4,6 +4,7 @@ pub(crate) mod generated;
 pub(crate) mod history;
 pub(crate) mod log;
 pub(crate) mod log_reader;
+pub(crate) mod pump;
 pub(crate) mod push;
 pub(crate) mod replay;
 pub(crate) mod retention;

@@ -64,6 +64,22 @@ impl Spiller {
     /// When it cannot be written; nothing has changed then.
     pub(crate) async fn spill(&self) -> Result<Option<Watermark>> {
         let _one_at_a_time = self.spilling.lock().await;
+        self.spill_alone().await
+    }
+
+    /// The same, but nothing once it has been stopped.
+    ///
+    /// # Errors
+    /// As [`spill`](Self::spill).
+    pub(crate) async fn spill_until_stopped(&self) -> Result<Option<Watermark>> {
+        let _one_at_a_time = self.spilling.lock().await;
+        if *self.stop.borrow() {
+            return Ok(self.archived());
+        }
+        self.spill_alone().await
+    }
+
+    async fn spill_alone(&self) -> Result<Option<Watermark>> {
         let Some(rows) = self.log.unarchived(self.wal.is_none()) else {
             return Ok(self.archived());
         };

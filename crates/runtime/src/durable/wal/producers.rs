@@ -20,6 +20,8 @@ const PRODUCERS_MAX: usize = 10_000;
 const KEPT_MICROS: i64 = 24 * 3_600 * 1_000_000;
 /// When a producer writes that is never forgotten.
 const FOR_EVER: i64 = i64::MAX;
+/// How the names of our own producers begin.
+const OURS: &str = "windrow/";
 /// Bytes that a producer's name has at most.
 const NAME_BYTES_MAX: usize = 256;
 
@@ -39,13 +41,17 @@ impl Stamp {
     /// The batch `sequence` of a producer.
     ///
     /// # Errors
-    /// When the name is empty or too long, or the number is 0.
+    /// When the name is empty, too long or reserved, or the number is 0.
     pub(crate) fn of_batch(producer: &str, sequence: u64, at_micros: i64) -> Result<Self> {
         if producer.is_empty() || producer.len() > NAME_BYTES_MAX {
             return Err(Error::data(format!(
                 "the name of a producer has 1 to {NAME_BYTES_MAX} bytes, not {}",
                 producer.len()
             )));
+        }
+        if producer.starts_with(OURS) {
+            return Err(Error::data(format!("the name \"{producer}\" is Windrow's own"))
+                .with_hint(format!("Take one that does not begin with \"{OURS}\".")));
         }
         match sequence.checked_add(1) {
             Some(next) if sequence > 0 => {
@@ -58,7 +64,12 @@ impl Stamp {
 }
 
 impl Stamp {
-    /// The rows of a source's partition at these offsets; never forgotten.
+    /// The producer that is a continuous INSERT of the data directory.
+    pub(crate) fn insert(id: u64) -> Arc<str> {
+        format!("{OURS}insert/{id}").into()
+    }
+
+    /// The rows of a source's partition, or of an INSERT, at these offsets; never forgotten.
     pub(crate) fn of_rows(partition: &Arc<str>, offsets: OffsetRange) -> Self {
         Self {
             producer: Arc::clone(partition),
@@ -189,7 +200,9 @@ mod tests {
 
     #[test]
     fn names_and_numbers_have_bounds() {
-        for (name, sequence) in [("", 1), ("p", 0), ("p", u64::MAX), (&"x".repeat(257), 1)] {
+        for (name, sequence) in
+            [("", 1), ("windrow/insert/1", 1), ("p", 0), ("p", u64::MAX), (&"x".repeat(257), 1)]
+        {
             assert!(Stamp::of_batch(name, sequence, 0).is_err(), "{name} {sequence}");
         }
     }

@@ -1,0 +1,103 @@
+//! `INSERT INTO s SELECT … EMIT` that goes on after a restart, and gives each row once.
+//!
+//! ```text
+//! query ─► view insert_into_s: finished windows, archived ─► pump ─► write-ahead log of s
+//!          (checkpoints, one order of rows)                 (producer: the INSERT; number: the row)
+//! ```
+//! Its results are a materialized view of their own, which brings all that survives: definition, checkpoints,
+//! and rows that have the same number for ever once they are archived. The pump copies those to the
+//! stream as batches of a producer, so the stream itself knows how far it got.
+//!
+//! Invariants: a row is copied only when it is archived, because then it never changes; the position is
+//! kept with the rows it speaks of, in one record of the log.
+
+use std::sync::Arc;
+
+use datafusion::logical_expr::LogicalPlan;
+use windrow_core::{Error, Result};
+use windrow_sql::plan::ContinuousPlan;
+
+use crate::catalog::Object;
+use crate::durable::definitions::Kind;
+use crate::session::create_view::NewView;
+use crate::session::insert::Target;
+use crate::session::{Outcome, Session};
+use crate::stream::pump::Pump;
+use crate::stream::push::PushStream;
+
+/// An INSERT before it runs.
+pub(super) struct NewInsert<'a> {
+    pub(super) push: &'a Arc<PushStream>,
+    pub(super) target: Target,
+    pub(super) text: &'a str,
+    pub(super) reads: Vec<String>,
+    /// Its query, as the bounded form has it.
+    pub(super) bounded: LogicalPlan,
+}
+
+impl Session {
+    /// Whether an INSERT can go on after a restart.
+    pub(super) fn insert_is_kept(
+        &self,
+        push: &PushStream,
+        (plan, reads): (&ContinuousPlan, &[String]),
+        has_late_to: bool,
+    ) -> bool {
+        let durable = self.engine.store.is_some() && push.wal.is_some();
+        durable && self.resumes(plan, reads, has_late_to)
+    }
+
+    /// Starts such an INSERT, or goes on with it.
+    pub(super) async fn keep_insert(
+        &self,
+        insert: NewInsert<'_>,
+        plan: ContinuousPlan,
+    ) -> Result<Outcome> {
+        let NewInsert { push, target, text, reads, bounded } = insert;
+        let catalog = &self.engine.catalog;
+        let name = match &self.restoring {
+            Some(definition) => definition.name.clone(),
+            None => {
+                if let Some(same) = self.same_insert(text) {
+                    let said = format!("INSERT (continuous, \"{same}\" does it already)");
+                    return Ok(Outcome::Done(said));
+                }
+                self.free_name(&push.name)
+            }
+        };
+        let definition = self.record(&name, Kind::Insert, text)?;
+        let Some(id) = definition.as_ref().map(|d| d.id) else {
+            return Err(Error::internal("an INSERT that is kept has no definition"));
+        };
+        let view = NewView::of_insert(&name, &push.name, text, (reads, bounded));
+        let started = self.start_view(view, plan, definition).await;
+        self.or_forget(&name, started)?;
+        let Some(Object::Materialized(view)) = catalog.get(&name) else {
+            return Err(Error::internal("the view of an INSERT is not there"));
+        };
+        let pump = Pump::new(&view, (push, target), id);
+        if let Some(pump) = pump {
+            self.engine.pump(&pump);
+        }
+        Ok(Outcome::Done(format!(
+            "INSERT (continuous, as \"{name}\"; DROP MATERIALIZED VIEW {name} ends it)"
+        )))
+    }
+
+    /// The INSERT with the same text that runs already.
+    fn same_insert(&self, text: &str) -> Option<String> {
+        let definitions = self.engine.store.as_ref()?.definitions();
+        let same = definitions.into_iter().find(|d| d.kind == Kind::Insert && d.sql == text)?;
+        self.engine.catalog.exists(&same.name).then_some(same.name)
+    }
+
+    fn free_name(&self, stream: &str) -> String {
+        let first = format!("insert_into_{stream}");
+        let further = (2_u64..).map(|n| format!("{first}_{n}"));
+        let mut names = std::iter::once(first.clone()).chain(further);
+        let free = |name: &String| {
+            !self.engine.catalog.exists(name) && self.engine.catalog.broken(name).is_none()
+        };
+        names.find(free).unwrap_or(first)
+    }
+}

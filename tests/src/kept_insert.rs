@@ -1,0 +1,114 @@
+//! `INSERT INTO t SELECT … EMIT` in a data directory: it goes on after every end, and each of its rows is in `t` once.
+
+use std::time::Duration;
+
+use libtest_mimic::{Failed, Trial};
+
+use crate::program::{Home, failed, for_ever};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test("kept_insert/kill -9 while it runs", killed),
+        Trial::test("kept_insert/it is an object, and ends when it is dropped", dropped),
+        Trial::test("kept_insert/what cannot go on says so", not_kept),
+    ]
+}
+
+const STREAMS: &str = "
+CREATE STREAM IF NOT EXISTS s (id BIGINT, k INT, ts TIMESTAMP, WATERMARK FOR ts);
+CREATE STREAM IF NOT EXISTS t (k INT, ws TIMESTAMP NOT NULL, n BIGINT, twice BIGINT GENERATED ALWAYS AS (n * 2), WATERMARK FOR ws);
+";
+const INSERT: &str = "INSERT INTO t (ws, k, n) SELECT window_start, k, count(*) FROM TUMBLE(s, ts, INTERVAL '1 second') \
+                      GROUP BY window_start, window_end, k EMIT FINAL;\n";
+const IN_T: &str = "SELECT ws, k, n, twice FROM t";
+const BOUNDED: &str = "SELECT window_start, k, count(*), count(*) * 2 FROM TUMBLE(s, ts, INTERVAL '1 second') \
+                       WHERE ts < TIMESTAMP '2026-01-02 00:00:00' GROUP BY window_start, window_end, k";
+
+/// Ten rows, 50 milliseconds from one to the next.
+fn rows(statement: u64) -> String {
+    let mut sql = "INSERT INTO s VALUES ".to_owned();
+    for row in statement * 10..statement * 10 + 10 {
+        let (seconds, millis) = (row / 20, row % 20 * 50);
+        let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+        let comma = if row % 10 == 0 { "" } else { ", " };
+        let k = row % 7;
+        sql.push_str(&format!(
+            "{comma}({row}, {k}, TIMESTAMP '2026-01-01 {hour:02}:{minute:02}:{second:02}.{millis:03}')"
+        ));
+    }
+    sql.push_str(";\n");
+    sql
+}
+
+/// The last row closes all windows before it.
+const LAST: &str = "INSERT INTO s VALUES (-1, 0, TIMESTAMP '2026-01-02 00:00:00');
+WAIT FOR insert_into_t UNTIL TIMESTAMP '2026-01-01 23:59:59';
+";
+
+fn expect_same(home: &Home) -> Result<(), Failed> {
+    let found = home.tables("", &[IN_T, BOUNDED])?;
+    let [in_t, bounded] = &found[..] else { return Err("two results were expected".into()) };
+    if in_t == bounded && !in_t.is_empty() {
+        return Ok(());
+    }
+    let only = |a: &[String], b: &[String]| -> Vec<String> {
+        a.iter().filter(|row| !b.contains(row)).take(5).cloned().collect()
+    };
+    let (more, less) = (only(in_t, bounded), only(bounded, in_t));
+    let counts = (in_t.len(), bounded.len());
+    Err(format!("{counts:?} rows; only in t: {more:?}; missing: {less:?}").into())
+}
+
+fn killed() -> Result<(), Failed> {
+    const KILLS: u64 = 12;
+    let mut home = Home::new()?;
+    home.flags = ["--checkpoint-interval", "0.01", "--tail-rows", "40"].map(str::to_owned).into();
+    let mut next = 0;
+    for kill in 0..KILLS {
+        let mut sql = format!("{STREAMS}{INSERT}");
+        let statements = next..next + 40;
+        next = statements.end;
+        statements.for_each(|statement| sql.push_str(&rows(statement)));
+        sql.push_str(&for_ever("insert_into_t"));
+        let mut running = home.start(&sql)?;
+        let after = usize::try_from(kill * 11 % 40)?;
+        if !running.until(after, "INSERT 0")? {
+            return Err(failed(&running.finish()?, "the program ends"));
+        }
+        // Whenever that is: every moment must do.
+        std::thread::sleep(Duration::from_millis(kill * 397 % 2_200));
+        running.kill()?.no_bug()?;
+    }
+    home.ok(LAST)?;
+    expect_same(&home)
+}
+
+fn dropped() -> Result<(), Failed> {
+    let home = Home::new()?;
+    let said = home.run(&format!("{STREAMS}{INSERT}{}{INSERT}", rows(0)))?;
+    said.check(said.err.contains("INSERT (continuous, as \"insert_into_t\""), "its name")?;
+    said.check(said.err.contains("\"insert_into_t\" does it already"), "once")?;
+    let refused = home.run("DROP STREAM t;")?;
+    refused.refused(2, &["\"t\" is read by \"insert_into_t\""])?;
+    home.ok(LAST)?;
+    expect_same(&home)?;
+    let shown = home.ok("SHOW CREATE insert_into_t;")?;
+    if !shown.contains("INSERT INTO t") {
+        return Err(shown.into());
+    }
+    let more = "INSERT INTO s VALUES (-2, 0, TIMESTAMP '2026-01-03 00:00:00');\n";
+    home.ok(&format!("DROP MATERIALIZED VIEW insert_into_t;\n{more}"))?;
+    expect_same(&home)?;
+    // Another INSERT of the same name is another one: all of its rows come.
+    home.ok(&format!("{INSERT}{LAST}"))?;
+    let twice =
+        home.tables("", &["SELECT max(c) FROM (SELECT count(*) AS c FROM t GROUP BY ws, k)"])?;
+    if twice == [["2"]] { Ok(()) } else { Err(format!("{twice:?}").into()) }
+}
+
+fn not_kept() -> Result<(), Failed> {
+    let home = Home::new()?;
+    let plain = "INSERT INTO t (ws, k) SELECT ts, k FROM s EMIT CHANGES;\n";
+    let said = home.run(&format!("{STREAMS}{plain}"))?;
+    said.check(said.status.success() && said.err.contains("it ends with this process"), "says so")
+}
