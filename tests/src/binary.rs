@@ -12,6 +12,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("binary/formats", formats),
         Trial::test("binary/exit_codes", exit_codes),
         Trial::test("binary/standard_input", standard_input),
+        Trial::test("binary/checking", checking),
+        Trial::test("binary/from_the_flags", from_the_flags),
     ]
 }
 
@@ -99,4 +101,50 @@ fn standard_input() -> Result<(), Failed> {
     drop(stdin);
     let output = child.wait_with_output()?;
     check(output.status.success() && text(&output.stdout) == "y\n8\n", "piped SQL", &output)
+}
+
+fn checking() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let (file, out) = (folder.path().join("a.sql"), folder.path().join("out.csv"));
+    let (file, out) = (file.display().to_string(), out.display().to_string());
+    let good = format!(
+        "CREATE STREAM s (k INT, at TIMESTAMP, WATERMARK FOR at);\n\\x\n\
+         CREATE MATERIALIZED VIEW v AS SELECT window_start, count(*) AS n\n\
+         FROM TUMBLE(s, at, INTERVAL '1 minute') GROUP BY window_start, window_end;\n\
+         CREATE TABLE t AS SELECT k FROM s; INSERT INTO t SELECT k FROM s;\n\
+         COPY (SELECT n FROM v) TO '{out}'; SELECT n FROM v EMIT CHANGES;\n"
+    );
+    std::fs::write(&file, &good)?;
+    let output = windrow(&["check", &file])?;
+    check(output.status.success(), "a good file is good", &output)?;
+    check(text(&output.stderr).ends_with(": 6 statements, no errors\n"), "it says so", &output)?;
+    check(!std::path::Path::new(&out).exists(), "nothing is written", &output)?;
+
+    let bad = "SELECT m FROM v; SELEC 1;\n\\timng\nINSERT INTO s VALUES (1);\nDROP VIEW nowhere;\n";
+    std::fs::write(&file, good + bad)?;
+    let output = windrow(&["check", &file])?;
+    check(output.status.code() == Some(2), "mistakes are the user's", &output)?;
+    let err = text(&output.stderr);
+    for told in [
+        ":7: unknown column",
+        "line 7: SELECT m FROM v; SELEC 1;",
+        ":8: unknown command",
+        ":9: INSERT INTO \"s\" expects 2 columns",
+        "\"nowhere\"",
+        "10 statements, 5 errors",
+    ] {
+        check(err.contains(told), &format!("{told:?} is not told"), &output)?;
+    }
+    Ok(())
+}
+
+fn from_the_flags() -> Result<(), Failed> {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = windrow(&["completions", shell])?;
+        check(text(&output.stdout).contains("checkpoint-interval"), shell, &output)?;
+    }
+    let output = windrow(&["man"])?;
+    let page = text(&output.stdout);
+    let whole = page.contains(".TH windrow") && page.contains("WINDROW CHECK");
+    check(whole, "the manual has all commands", &output)
 }
