@@ -11,6 +11,7 @@ mod crash;
 mod disk;
 mod durable;
 mod flight_guard;
+mod flight;
 mod flight_ingest;
 mod guard;
 mod kept_insert;
@@ -52,6 +53,7 @@ fn main() {
     trials.extend(kept_insert::trials());
     trials.extend(s3::trials());
     trials.extend(terminal::trials());
+    trials.extend(flight::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     s3::stop();
     conclusion.exit();

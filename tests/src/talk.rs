@@ -98,7 +98,7 @@ impl Talk {
     pub(crate) async fn answer(&self, sql: &str) -> Result<Answer, Refusal> {
         let refused = |e: windrow_core::Error| Refusal(e.render(sql));
         match self.session.run(sql).await.map_err(refused)? {
-            Outcome::Done(message) => Ok(Answer::Done(message)),
+            Outcome::Done(done) => Ok(Answer::Done(done.said)),
             Outcome::Rows(mut stream) => {
                 let schema = SchemaRef::clone(stream.schema());
                 let mut rows = vec![];

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,9 +15,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::{Connected, TlsConnectInfo};
 use windrow_core::Clock;
 
+/// The number of the next connection.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
 /// Who is at the other end, in the extensions of each request.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
+    /// No other connection of the process has or had it.
+    number: u64,
     called: Arc<AtomicBool>,
 }
 
@@ -26,6 +31,11 @@ impl Peer {
     pub(crate) fn of(extensions: &http::Extensions) -> Option<&Self> {
         let tls = || extensions.get::<TlsConnectInfo<Self>>().map(TlsConnectInfo::get_ref);
         extensions.get::<Self>().or_else(tls)
+    }
+
+    /// Names the connection.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     /// The connection is in use: a call came.
@@ -87,7 +97,8 @@ impl Connections {
                         open.fetch_add(1, Ordering::Relaxed);
                         let place = Place { _free: permit, open: Arc::clone(&open) };
                         let called = Arc::new(AtomicBool::new(false));
-                        let peer = Peer { called };
+                        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+                        let peer = Peer { number, called };
                         let too_long = clock.sleep(patience);
                         Ok(Connection { stream, peer, too_long: Some(too_long), _place: place })
                     }

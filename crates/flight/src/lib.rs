@@ -9,11 +9,18 @@ pub mod client;
 mod connection;
 mod ingest;
 mod limits;
+mod metadata;
 mod metrics;
+mod route;
+mod rows;
+mod running;
 mod server;
 mod service;
+mod session;
+mod statement;
 pub mod status;
 mod tls;
+mod wire;
 
 pub use limits::ServerLimits;
 pub use metrics::{MetricsServer, Monitor};

@@ -19,6 +19,7 @@ use crate::auth::login::{Door, LoginConfig};
 use crate::connection::Connections;
 use crate::limits::ServerLimits;
 use crate::metrics::Monitor;
+use crate::route::Route;
 use crate::service::Service;
 use crate::tls::TlsConfig;
 
@@ -131,7 +132,8 @@ impl Server {
         }
         let patience = limits.handshake_time_max;
         let incoming = self.connections.incoming(self.listener, Arc::clone(&clock), patience);
-        let service = FlightServiceServer::new(Service::new(self.engine, Arc::clone(&self.door)))
+        let service = Service::new(self.engine, Arc::clone(&self.door));
+        let service = FlightServiceServer::new(Route(service))
             .max_decoding_message_size(limits.message_bytes_max)
             .max_encoding_message_size(usize::MAX);
         let admission = self.admission;

@@ -1,41 +1,75 @@
-//! What Flight SQL asks, answered by the engine.
+//! What Flight SQL asks, answered by the engine. Each method only finds the room that answers.
 
 use std::sync::Arc;
 
-use arrow_flight::HandshakeRequest;
+use arrow::array::RecordBatch;
+use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::server::{FlightSqlService, PeekableFlightDataStream};
-use arrow_flight::sql::{Any, CommandStatementIngest, SqlInfo};
+use arrow_flight::sql::{
+    ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest,
+    ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any, Command,
+    CommandGetCatalogs, CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys,
+    CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes,
+    CommandGetTables, CommandGetXdbcTypeInfo, CommandPreparedStatementQuery,
+    CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementQuery, CommandStatementUpdate,
+    DoPutPreparedStatementResult, ProstMessageExt, SqlInfo, TicketStatementQuery,
+};
+use arrow_flight::{
+    Action, ActionType, FlightDescriptor, FlightInfo, HandshakeRequest, SchemaResult, Ticket,
+};
+use futures::TryStreamExt;
+use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
-use windrow_core::Error;
-use windrow_runtime::{Engine, Session, SessionOptions};
+use windrow_core::{Clock, Error, ErrorKind};
+use windrow_runtime::{Engine, Prepared, Values};
 
-use crate::auth::Identity;
 use crate::auth::handshake::{HandshakeStream, handshake};
 use crate::auth::login::Door;
 use crate::ingest;
+use crate::metadata;
+use crate::rows::{self, Messages};
+use crate::running::Running;
+use crate::session::Sessions;
+use crate::statement;
 use crate::status::to_status;
+
+/// Rows of parameters that a statement can be given at once.
+const BOUND_ROWS_MAX: usize = 1_000_000;
 
 /// The Flight SQL service of an engine.
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
-    engine: Engine,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) running: Running,
+    clock: Arc<dyn Clock>,
     door: Arc<Door>,
 }
 
 impl Service {
     pub(crate) fn new(engine: Engine, door: Arc<Door>) -> Self {
-        Self { engine, door }
+        let clock = engine.clock();
+        let sessions = Arc::new(Sessions::new(engine));
+        Self { sessions, running: Running::default(), clock, door }
     }
+}
 
-    /// A session of who made a call.
-    fn session<T>(&self, request: &Request<T>) -> Result<Session, Status> {
-        let caller = request.extensions().get::<Identity>();
-        caller
-            .ok_or_else(|| Error::internal("a call came past the login"))
-            .and_then(|caller| self.engine.session_of(SessionOptions::default(), caller.access()))
-            .map_err(|e| to_status(&e, ""))
-    }
+type Info = Result<Response<FlightInfo>, Status>;
+type Rows = Result<Response<<Service as FlightService>::DoGetStream>, Status>;
+
+/// The answer to a question about metadata, before its rows: they come for the same command.
+fn metadata_info(
+    command: &impl ProstMessageExt,
+    columns: &arrow::datatypes::Schema,
+    request: Request<FlightDescriptor>,
+) -> Info {
+    let ticket = command.as_any().encode_to_vec();
+    statement::info_of(columns, ticket, request.into_inner()).map(Response::new)
+}
+
+fn metadata_rows(rows: &RecordBatch) -> Rows {
+    rows::batch(rows).map(Response::new)
 }
 
 #[tonic::async_trait]
@@ -54,7 +88,7 @@ impl FlightSqlService for Service {
         command: CommandStatementIngest,
         request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
-        ingest::bulk(&self.session(&request)?, command, request.into_inner()).await
+        ingest::bulk(&self.sessions.of(&request)?.session, command, request.into_inner()).await
     }
 
     async fn do_put_fallback(
@@ -62,9 +96,432 @@ impl FlightSqlService for Service {
         request: Request<PeekableFlightDataStream>,
         message: Any,
     ) -> Result<Response<<Self as FlightService>::DoPutStream>, Status> {
-        let session = self.session(&request)?;
+        let session = self.sessions.of(&request)?.session.clone();
         ingest::put(session, &message, request.into_inner()).await.map(Response::new)
     }
 
+    async fn get_flight_info_statement(
+        &self,
+        query: CommandStatementQuery,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        no_transaction(query.transaction_id.as_deref())?;
+        let session = self.sessions.of(&request)?;
+        statement::info(&session.session, query.query, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn do_get_statement(
+        &self,
+        ticket: TicketStatementQuery,
+        request: Request<Ticket>,
+    ) -> Rows {
+        let fetch = statement::fetch(&ticket)?;
+        if let Some(done) = &fetch.done {
+            return rows::done(done).map(Response::new);
+        }
+        let session = self.sessions.of(&request)?;
+        let execution = self.running.begin(&fetch.id);
+        let prepared = statement::prepare(&session.session, &fetch.sql).await?;
+        self.rows(&session.session, &prepared, &Values::default(), execution).await
+    }
+
+    async fn do_action_create_prepared_statement(
+        &self,
+        query: ActionCreatePreparedStatementRequest,
+        request: Request<Action>,
+    ) -> Result<ActionCreatePreparedStatementResult, Status> {
+        no_transaction(query.transaction_id.as_deref())?;
+        let session = self.sessions.of(&request)?;
+        let prepared = statement::prepare(&session.session, &query.query).await?;
+        let dataset_schema = metadata::schema_bytes(&statement::sent(prepared.rows()))?;
+        let parameter_schema = metadata::schema_bytes(&prepared.parameters())?;
+        let handle = session.prepared.add(prepared)?;
+        Ok(ActionCreatePreparedStatementResult {
+            prepared_statement_handle: handle.into(),
+            dataset_schema,
+            parameter_schema,
+        })
+    }
+
+    async fn do_action_close_prepared_statement(
+        &self,
+        query: ActionClosePreparedStatementRequest,
+        request: Request<Action>,
+    ) -> Result<(), Status> {
+        // Closing twice is no mistake: clients close when a connection breaks, too.
+        self.sessions.of(&request)?.prepared.close(&query.prepared_statement_handle);
+        Ok(())
+    }
+
+    async fn get_flight_info_prepared_statement(
+        &self,
+        query: CommandPreparedStatementQuery,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        let session = self.sessions.of(&request)?;
+        let found = session.prepared.get(&query.prepared_statement_handle)?;
+        let prepared = &found.prepared;
+        if prepared.rows().is_none() {
+            let (session, values) = (&session.session, found.bound());
+            let told = statement::execute_now(session, prepared, &values, request.into_inner());
+            return told.await.map(Response::new);
+        }
+        let values = found.bound_once()?;
+        let columns = match prepared.parameters().fields().is_empty() {
+            true => prepared.rows().cloned(),
+            false => session
+                .session
+                .columns_with(prepared, &values)
+                .await
+                .map_err(|e| to_status(&e, prepared.text()))?,
+        };
+        metadata_info(&query, &statement::sent(columns.as_ref()), request)
+    }
+
+    async fn do_get_prepared_statement(
+        &self,
+        query: CommandPreparedStatementQuery,
+        request: Request<Ticket>,
+    ) -> Rows {
+        let session = self.sessions.of(&request)?;
+        let found = session.prepared.get(&query.prepared_statement_handle)?;
+        let execution = self.running.begin(&query.prepared_statement_handle);
+        let values = found.bound_once()?;
+        self.rows(&session.session, &found.prepared, &values, execution).await
+    }
+
+    async fn do_put_prepared_statement_query(
+        &self,
+        query: CommandPreparedStatementQuery,
+        request: Request<PeekableFlightDataStream>,
+    ) -> Result<DoPutPreparedStatementResult, Status> {
+        let session = self.sessions.of(&request)?;
+        let found = session.prepared.get(&query.prepared_statement_handle)?;
+        if let Some(values) = parameters(&found.prepared, request.into_inner()).await? {
+            found.bind(values);
+        }
+        let handle = query.prepared_statement_handle;
+        Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) })
+    }
+
+    async fn do_put_statement_update(
+        &self,
+        update: CommandStatementUpdate,
+        request: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        no_transaction(update.transaction_id.as_deref())?;
+        let session = self.sessions.of(&request)?;
+        let prepared = statement::prepare(&session.session, &update.query).await?;
+        let values = [Values::default()];
+        statement::update(&session.session, &prepared, &values, &self.running, b"").await
+    }
+
+    async fn do_put_prepared_statement_update(
+        &self,
+        update: CommandPreparedStatementUpdate,
+        request: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        let session = self.sessions.of(&request)?;
+        let handle = &update.prepared_statement_handle;
+        let found = session.prepared.get(handle)?;
+        let values = match parameters(&found.prepared, request.into_inner()).await? {
+            Some(values) => values,
+            None => found.bound(),
+        };
+        let (session, prepared) = (&session.session, &found.prepared);
+        statement::update(session, prepared, &values, &self.running, handle).await
+    }
+
+    async fn do_action_cancel_query(
+        &self,
+        query: ActionCancelQueryRequest,
+        _request: Request<Action>,
+    ) -> Result<ActionCancelQueryResult, Status> {
+        let info = FlightInfo::decode(query.info)
+            .map_err(|e| Status::invalid_argument(format!("the flight info is damaged: {e}")))?;
+        let cancelled = self.cancel(&info)?;
+        // 1: cancelled, 3: there is nothing to cancel.
+        Ok(ActionCancelQueryResult { result: if cancelled { 1 } else { 3 } })
+    }
+
+    async fn do_action_fallback(
+        &self,
+        request: Request<Action>,
+    ) -> Result<Response<<Self as FlightService>::DoActionStream>, Status> {
+        self.action(request).await
+    }
+
+    async fn list_custom_actions(&self) -> Option<Vec<Result<ActionType, Status>>> {
+        Some(crate::route::actions())
+    }
+
+    async fn get_flight_info_fallback(
+        &self,
+        command: Command,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        let path = &request.get_ref().path;
+        if path.is_empty() {
+            return Err(unknown(&command.into_any()));
+        }
+        let sql = metadata::select(path);
+        let session = self.sessions.of(&request)?;
+        statement::info(&session.session, sql, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn do_get_fallback(&self, _: Request<Ticket>, message: Any) -> Rows {
+        Err(unknown(&message))
+    }
+
+    async fn get_flight_info_catalogs(
+        &self,
+        query: CommandGetCatalogs,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        metadata_info(&query, &query.into_builder().schema(), request)
+    }
+
+    async fn do_get_catalogs(&self, query: CommandGetCatalogs, request: Request<Ticket>) -> Rows {
+        let session = self.sessions.of(&request)?;
+        metadata_rows(&metadata::catalogs(&session.session, query)?)
+    }
+
+    async fn get_flight_info_schemas(
+        &self,
+        query: CommandGetDbSchemas,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        metadata_info(&query, &query.clone().into_builder().schema(), request)
+    }
+
+    async fn do_get_schemas(&self, query: CommandGetDbSchemas, request: Request<Ticket>) -> Rows {
+        let session = self.sessions.of(&request)?;
+        metadata_rows(&metadata::schemas(&session.session, query)?)
+    }
+
+    async fn get_flight_info_tables(
+        &self,
+        query: CommandGetTables,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        metadata_info(&query, &query.clone().into_builder().schema(), request)
+    }
+
+    async fn do_get_tables(&self, query: CommandGetTables, request: Request<Ticket>) -> Rows {
+        let session = self.sessions.of(&request)?;
+        metadata_rows(&metadata::tables(&session.session, query).await?)
+    }
+
+    async fn get_flight_info_table_types(
+        &self,
+        query: CommandGetTableTypes,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        metadata_info(&query, &query.into_builder().schema(), request)
+    }
+
+    async fn do_get_table_types(&self, query: CommandGetTableTypes, _: Request<Ticket>) -> Rows {
+        metadata_rows(&metadata::table_types(query)?)
+    }
+
+    async fn get_flight_info_sql_info(
+        &self,
+        query: CommandGetSqlInfo,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        let columns = metadata::sql_info::known()?.schema();
+        metadata_info(&query, &columns, request)
+    }
+
+    async fn do_get_sql_info(&self, query: CommandGetSqlInfo, _: Request<Ticket>) -> Rows {
+        let rows = query.into_builder(metadata::sql_info::known()?).build();
+        metadata_rows(&rows.map_err(|e| Status::internal(e.to_string()))?)
+    }
+
+    async fn get_flight_info_xdbc_type_info(
+        &self,
+        query: CommandGetXdbcTypeInfo,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        let columns = metadata::types::known()?.schema();
+        metadata_info(&query, &columns, request)
+    }
+
+    async fn do_get_xdbc_type_info(
+        &self,
+        query: CommandGetXdbcTypeInfo,
+        _: Request<Ticket>,
+    ) -> Rows {
+        let rows = query.into_builder(metadata::types::known()?).build();
+        metadata_rows(&rows.map_err(|e| Status::internal(e.to_string()))?)
+    }
+
+    async fn get_flight_info_primary_keys(
+        &self,
+        query: CommandGetPrimaryKeys,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        metadata_info(&query, &metadata::keys::primary(), request)
+    }
+
+    async fn do_get_primary_keys(&self, _: CommandGetPrimaryKeys, _: Request<Ticket>) -> Rows {
+        metadata_rows(&RecordBatch::new_empty(metadata::keys::primary()))
+    }
+
+    async fn get_flight_info_exported_keys(
+        &self,
+        query: CommandGetExportedKeys,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        metadata_info(&query, &metadata::keys::foreign(), request)
+    }
+
+    async fn do_get_exported_keys(&self, _: CommandGetExportedKeys, _: Request<Ticket>) -> Rows {
+        metadata_rows(&RecordBatch::new_empty(metadata::keys::foreign()))
+    }
+
+    async fn get_flight_info_imported_keys(
+        &self,
+        query: CommandGetImportedKeys,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        metadata_info(&query, &metadata::keys::foreign(), request)
+    }
+
+    async fn do_get_imported_keys(&self, _: CommandGetImportedKeys, _: Request<Ticket>) -> Rows {
+        metadata_rows(&RecordBatch::new_empty(metadata::keys::foreign()))
+    }
+
+    async fn get_flight_info_cross_reference(
+        &self,
+        query: CommandGetCrossReference,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        metadata_info(&query, &metadata::keys::foreign(), request)
+    }
+
+    async fn do_get_cross_reference(
+        &self,
+        _: CommandGetCrossReference,
+        _: Request<Ticket>,
+    ) -> Rows {
+        metadata_rows(&RecordBatch::new_empty(metadata::keys::foreign()))
+    }
+
     async fn register_sql_info(&self, _id: i32, _result: &SqlInfo) {}
+}
+
+impl Service {
+    async fn rows(
+        &self,
+        session: &windrow_runtime::Session,
+        prepared: &Prepared,
+        values: &Values,
+        execution: crate::running::Execution,
+    ) -> Rows {
+        let clock = Arc::clone(&self.clock);
+        let rows: Messages =
+            statement::execute(session, prepared, values, execution, clock).await?;
+        Ok(Response::new(rows))
+    }
+
+    /// The columns of what a descriptor names; nothing is executed.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) async fn columns(
+        &self,
+        request: Request<FlightDescriptor>,
+    ) -> Result<SchemaResult, Status> {
+        let session = self.sessions.of(&request)?;
+        let columns = match crate::route::command(&request.get_ref().cmd)? {
+            Command::CommandStatementQuery(query) => {
+                let prepared = statement::prepare(&session.session, &query.query).await?;
+                statement::sent(prepared.rows())
+            }
+            Command::CommandPreparedStatementQuery(query) => {
+                let found = session.prepared.get(&query.prepared_statement_handle)?;
+                statement::sent(found.prepared.rows())
+            }
+            // A question about metadata, or a path: it only reads.
+            _ => {
+                let info = self.get_flight_info(request).await?;
+                return Ok(SchemaResult { schema: info.into_inner().schema });
+            }
+        };
+        Ok(SchemaResult { schema: metadata::schema_bytes(&columns)? })
+    }
+
+    /// Stops what a client was told the tickets of; whether anything ran.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT when a ticket is not one of ours.
+    pub(crate) fn cancel(&self, info: &FlightInfo) -> Result<bool, Status> {
+        let mut any = false;
+        for ticket in info.endpoint.iter().filter_map(|e| e.ticket.as_ref()) {
+            let command = crate::route::command(&ticket.ticket)?;
+            any |= match command {
+                Command::TicketStatementQuery(ticket) => {
+                    self.running.cancel(&statement::fetch(&ticket)?.id)
+                }
+                Command::CommandPreparedStatementQuery(query) => {
+                    self.running.cancel(&query.prepared_statement_handle)
+                }
+                // Metadata is there before anybody can cancel.
+                _ => false,
+            };
+        }
+        Ok(any)
+    }
+}
+
+/// The values that a client sends; `None` when it sends no columns.
+async fn parameters(
+    prepared: &Prepared,
+    messages: PeekableFlightDataStream,
+) -> Result<Option<Vec<Values>>, Status> {
+    let messages = messages.map_err(|status| FlightError::Tonic(Box::new(status)));
+    let mut batches = FlightRecordBatchStream::new_from_flight_data(messages);
+    let mut values = Vec::new();
+    let mut any = false;
+    while let Some(batch) = batches.try_next().await.map_err(damaged)? {
+        if batch.num_columns() == 0 {
+            continue;
+        }
+        any = true;
+        if values.len() + batch.num_rows() > BOUND_ROWS_MAX {
+            let message = format!("more than {BOUND_ROWS_MAX} rows of parameters");
+            let error =
+                Error::new(ErrorKind::Limit, message).with_hint("Send rows with a bulk ingest.");
+            return Err(to_status(&error, ""));
+        }
+        values.extend(prepared.bind(&batch).map_err(|e| to_status(&e, prepared.text()))?);
+    }
+    Ok(any.then_some(values))
+}
+
+fn damaged(error: FlightError) -> Status {
+    match error {
+        FlightError::Tonic(status) => *status,
+        other => Status::invalid_argument(format!("the parameters cannot be read: {other}")),
+    }
+}
+
+fn no_transaction(id: Option<&[u8]>) -> Result<(), Status> {
+    match id {
+        Some(id) if !id.is_empty() => {
+            Err(Status::invalid_argument("there are no transactions: each statement is by itself"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn unknown(message: &Any) -> Status {
+    let what = match message.type_url.rsplit('.').next() {
+        Some(name) if !name.is_empty() => format!("\"{name}\" is not a command of this server"),
+        _ => "the descriptor or ticket has no command".to_owned(),
+    };
+    Status::invalid_argument(what)
 }

@@ -23,6 +23,9 @@ pub use ingest::{BatchId, Incoming, Ingest};
 pub use query::latency::LatencySnapshot;
 pub use query::status::QueryStatus;
 pub use session::{Access, Admission, Grant, QueryLimits, Role};
-pub use session::{Outcome, ResultStream, Session, SessionOptions, UnusedRows};
+pub use session::{
+    Done, ObjectInfo, ObjectKind, Outcome, Position, Prepared, ResultStream, Session,
+    SessionOptions, UnusedRows, Values,
+};
 pub use stream::push::Pushed;
 pub use windrow_connectors::Files;

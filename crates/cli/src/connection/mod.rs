@@ -80,7 +80,7 @@ impl Connection {
                 Outcome::Rows(rows) => {
                     Answer::Rows(Rows::Embedded { engine: engine.clone(), rows })
                 }
-                Outcome::Done(message) => Answer::Done(message),
+                Outcome::Done(done) => Answer::Done(done.said),
             }),
             Self::Remote(client) => Ok(match remote::execute(client, statement).await? {
                 Remote::Rows(rows) => Answer::Rows(Rows::Remote(rows)),

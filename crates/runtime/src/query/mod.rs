@@ -10,6 +10,7 @@ pub(crate) mod ledger;
 pub(crate) mod output;
 pub(crate) mod position;
 pub(crate) mod progress;
+pub(crate) mod promise;
 pub(crate) mod runner;
 pub(crate) mod scan;
 pub(crate) mod shared;

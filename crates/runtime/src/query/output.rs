@@ -7,6 +7,7 @@ use arrow::record_batch::RecordBatch;
 use tokio::sync::mpsc;
 use windrow_core::{Error, ErrorKind, Result, Watermark};
 
+use crate::query::promise::Promise;
 use crate::session::insert::Target;
 use crate::stream::log::StreamLog;
 use crate::stream::push::PushStream;
@@ -15,7 +16,12 @@ use crate::stream::push::PushStream;
 #[derive(Debug, Clone)]
 pub(crate) enum Output {
     /// A client that reads as fast as it can; the query waits for it.
-    Client(mpsc::Sender<Result<RecordBatch>>),
+    Client {
+        /// Its queue.
+        rows: mpsc::Sender<Result<RecordBatch>>,
+        /// What is told it beside the rows.
+        promise: Arc<Promise>,
+    },
     /// A materialized view: finished windows stay here.
     View {
         /// Its log.
@@ -45,9 +51,12 @@ impl Output {
         }
         match self {
             Self::View { log, .. } => log.append(rows).map(|_| ()),
-            Self::Client(client) => client.send(Ok(rows)).await.map_err(|closed| {
-                Error::new(ErrorKind::Cancelled, "the client has gone").with_source(closed)
-            }),
+            Self::Client { rows: client, promise } => {
+                promise.count(rows.num_rows());
+                client.send(Ok(rows)).await.map_err(|closed| {
+                    Error::new(ErrorKind::Cancelled, "the client has gone").with_source(closed)
+                })
+            }
             Self::Stream { stream, target } => stream.append(&target.fit(&rows)?).await.map(|_| ()),
         }
     }
@@ -73,7 +82,8 @@ impl Output {
     pub(crate) fn advance(&self, watermark: Watermark) {
         match self {
             Self::View { log, .. } if watermark != Watermark::END => log.advance(watermark),
-            Self::View { .. } | Self::Client(_) | Self::Stream { .. } => {}
+            Self::Client { promise, .. } => promise.tell(watermark),
+            Self::View { .. } | Self::Stream { .. } => {}
         }
     }
 
@@ -94,7 +104,7 @@ impl Output {
     pub(crate) fn end(&self) {
         match self {
             Self::View { log, .. } => log.end(),
-            Self::Client(_) | Self::Stream { .. } => {}
+            Self::Client { .. } | Self::Stream { .. } => {}
         }
     }
 
@@ -102,7 +112,7 @@ impl Output {
     pub(crate) async fn fail(&self, error: Error) {
         match self {
             // A client that is gone needs no error.
-            Self::Client(client) => drop(client.send(Err(error)).await),
+            Self::Client { rows: client, .. } => drop(client.send(Err(error)).await),
             Self::View { log, .. } => log.fail(Arc::new(error)),
             Self::Stream { .. } => {}
         }

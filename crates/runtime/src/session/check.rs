@@ -11,7 +11,7 @@ use datafusion::sql::parser::Statement as EngineStatement;
 use windrow_core::{Error, Result};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Explained, Insert, Parsed, Statement};
-use windrow_sql::plan::{bounded, continuous, plan_query};
+use windrow_sql::plan::{bounded, continuous};
 
 use crate::catalog::{Object, plain_name};
 use crate::session::insert::Target;
@@ -23,7 +23,7 @@ impl Session {
     pub(super) async fn check(&self, parsed: Parsed) -> Result<Outcome> {
         let Parsed { statement, text, .. } = parsed;
         self.plan_statement(statement, &text).await?;
-        Ok(Outcome::Done("CHECK".to_owned()))
+        Ok(Outcome::Done("CHECK".into()))
     }
 
     async fn plan_statement(&self, statement: Statement, text: &str) -> Result<()> {
@@ -57,7 +57,7 @@ impl Session {
     }
 
     async fn check_query(&self, query: ContinuousQuery) -> Result<()> {
-        let plan = plan_query(&self.state(), &query.query, &[]).await?;
+        let plan = self.plan(&query.query, &[]).await?;
         if query.tail.is_empty() {
             return self.check_bounded(plan).await;
         }
@@ -79,7 +79,7 @@ impl Session {
                         stream.connector
                     )));
                 };
-                let plan = plan_query(&self.state(), &insert.query.query, &[]).await?;
+                let plan = self.plan(&insert.query.query, &[]).await?;
                 let given = plan.schema().fields().len();
                 Target::new(push.physical(), &insert, &name, given)?;
                 self.check_query(insert.query).await

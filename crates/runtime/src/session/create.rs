@@ -66,7 +66,7 @@ impl Session {
             None => "CREATE STREAM (no watermark: no windows with EMIT over it)".to_owned(),
         };
         self.engine.catalog.add(&name, Object::Stream(stream), relation, (text, reads))?;
-        Ok(Outcome::Done(said))
+        Ok(Outcome::Done(said.into()))
     }
 
     /// The columns of a stream, and its source where it has a connector.

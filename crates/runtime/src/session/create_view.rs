@@ -12,7 +12,7 @@ use windrow_core::{Error, EventTimeColumn, Place, Result, StreamSchema, Watermar
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::CreateView;
 use windrow_sql::plan::{
-    ContinuousPlan, Flow, LeafSource, StreamRelation, WindowAssign, continuous, plan_query,
+    ContinuousPlan, Flow, LeafSource, StreamRelation, WindowAssign, continuous,
 };
 
 use crate::catalog::{Materialized, Object, plain_name, read_by};
@@ -88,9 +88,9 @@ impl Session {
         let kind = if create.materialized { "materialized view" } else { "view" };
         let said = format!("CREATE {}", kind.to_uppercase());
         if self.taken(&name, create.or_replace, create.if_not_exists, kind)? {
-            return Ok(Outcome::Done(format!("{said} (exists already)")));
+            return Ok(Outcome::Done(format!("{said} (exists already)").into()));
         }
-        let plan = plan_query(&self.state(), &create.query.query, &create.columns).await?;
+        let plan = self.plan(&create.query.query, &create.columns).await?;
         let reads = streams_read(&plan)?;
         if reads.contains(&name) {
             return Err(Error::sql(format!("{kind} \"{name}\" would read itself")));
@@ -108,7 +108,7 @@ impl Session {
             let table = Arc::new(ViewTable::new(plan, Some(text.to_owned())));
             self.record(&name, Kind::View, text)?;
             self.engine.catalog.add(&name, Object::View, table, (text, reads))?;
-            return Ok(Outcome::Done(said));
+            return Ok(Outcome::Done(said.into()));
         }
         let options = ViewOptions::read(&create.options)?;
         let plan = options.begin(plan)?;
@@ -139,7 +139,9 @@ impl Session {
                 store.retext(&name, text)?;
             }
             self.engine.catalog.retext(&old.name, text);
-            return Ok(Outcome::Done(format!("{said} (the same plan: it goes on as it is)")));
+            return Ok(Outcome::Done(
+                format!("{said} (the same plan: it goes on as it is)").into(),
+            ));
         }
         let view = NewView {
             same_as,
@@ -155,12 +157,12 @@ impl Session {
         };
         if let Some(old) = old {
             self.rebuild(view, plan, old).await?;
-            return Ok(Outcome::Done(said));
+            return Ok(Outcome::Done(said.into()));
         }
         let definition = self.record(&name, Kind::MaterializedView, text)?;
         let started = self.start_view(view, plan, definition).await;
         self.or_forget(&name, started)?;
-        Ok(Outcome::Done(said))
+        Ok(Outcome::Done(said.into()))
     }
 
     pub(super) async fn start_view(

@@ -11,7 +11,7 @@ impl Session {
         for name in &drop.names {
             self.drop_object(drop, &plain_name(name)?).await?;
         }
-        Ok(Outcome::Done(format!("DROP {}", kind_name(drop.kind).to_uppercase())))
+        Ok(Outcome::Done(format!("DROP {}", kind_name(drop.kind).to_uppercase()).into()))
     }
 
     async fn drop_object(&self, drop: &Drop, name: &str) -> Result<()> {

@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use windrow_core::{Error, Result, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Explain, Explained, Statement, Tail};
-use windrow_sql::plan::{bounded, continuous, plan_query};
+use windrow_sql::plan::{bounded, continuous};
 
 use crate::catalog::plain_name;
 use crate::query::intake::display_micros;
@@ -27,30 +27,30 @@ impl Session {
         };
         match statement {
             Statement::Query(query) if query.tail.is_empty() => {
-                let plan = plan_query(&self.state(), &query.query, &[]).await?;
+                let plan = self.plan(&query.query, &[]).await?;
                 self.explain_bounded(plan, explain.verbose, explain.analyze).await
             }
             Statement::Query(query) if explain.analyze => self.analyze(query).await,
             Statement::Query(query) => {
-                let plan = plan_query(&self.state(), &query.query, &[]).await?;
+                let plan = self.plan(&query.query, &[]).await?;
                 self.explain_continuous(plan, &query.tail).await
             }
             Statement::CreateView(create) if create.materialized => {
                 let query = &create.query;
-                let plan = plan_query(&self.state(), &query.query, &create.columns).await?;
+                let plan = self.plan(&query.query, &create.columns).await?;
                 let plan = ViewOptions::read(&create.options)?.begin(plan)?;
                 self.explain_continuous(plan, &query.tail).await
             }
             Statement::CreateView(create) => {
-                let plan = plan_query(&self.state(), &create.query.query, &[]).await?;
+                let plan = self.plan(&create.query.query, &[]).await?;
                 self.explain_bounded(plan, explain.verbose, false).await
             }
             Statement::Insert(insert) if insert.query.tail.is_empty() => {
-                let plan = plan_query(&self.state(), &insert.query.query, &[]).await?;
+                let plan = self.plan(&insert.query.query, &[]).await?;
                 self.explain_bounded(plan, explain.verbose, false).await
             }
             Statement::Insert(insert) => {
-                let plan = plan_query(&self.state(), &insert.query.query, &[]).await?;
+                let plan = self.plan(&insert.query.query, &[]).await?;
                 self.explain_continuous(plan, &insert.query.tail).await
             }
             _ => Err(Error::sql("EXPLAIN takes a query, an INSERT or a CREATE VIEW")),
@@ -76,7 +76,7 @@ impl Session {
 
     /// Runs a continuous query to its end and tells what became of the rows.
     async fn analyze(&self, query: ContinuousQuery) -> Result<Outcome> {
-        let plan = plan_query(&self.state(), &query.query, &[]).await?;
+        let plan = self.plan(&query.query, &[]).await?;
         let shown = continuous(&self.state(), plan, &query.tail)?.to_string();
         let Outcome::Rows(mut result) = Box::pin(self.query(query)).await? else {
             return Err(Error::internal("a query gave no rows"));

@@ -10,14 +10,14 @@ use futures::TryStreamExt;
 use windrow_core::{Error, Result};
 use windrow_sql::diagnostics::did_you_mean;
 use windrow_sql::parse::Insert;
-use windrow_sql::plan::{continuous, plan_query};
+use windrow_sql::plan::continuous;
 
 use crate::catalog::{Object, plain_name};
 use crate::query::output::Output;
 use crate::query::start::Wanted;
 use crate::session::kept_insert::NewInsert;
 use crate::session::query::streams_read;
-use crate::session::{Outcome, Session};
+use crate::session::{Done, Outcome, Session};
 use crate::stream::push::PushStream;
 use crate::stream::{Feed, Stream};
 
@@ -41,7 +41,7 @@ impl Session {
             None => return self.standard(insert.into_datafusion(), text).await,
         };
         let push = &fed_by_inserts(&stream)?;
-        let plan = plan_query(&self.state(), &insert.query.query, &[]).await?;
+        let plan = self.plan(&insert.query.query, &[]).await?;
         let target = Target::new(push.physical(), &insert, &name, plan.schema().fields().len())?;
         if insert.query.tail.is_empty() {
             return self.insert_bounded(plan, &target, push).await;
@@ -66,7 +66,7 @@ impl Session {
         } else {
             ""
         };
-        Ok(Outcome::Done(format!("INSERT (continuous, query {id}{ends})")))
+        Ok(Outcome::Done(format!("INSERT (continuous, query {id}{ends})").into()))
     }
 
     async fn insert_bounded(
@@ -89,10 +89,11 @@ impl Session {
             inserted += pushed.rows;
             bad += pushed.bad;
         }
-        Ok(Outcome::Done(match bad {
+        let said = match bad {
             0 => format!("INSERT 0 {inserted}"),
             bad => format!("INSERT 0 {inserted} ({bad} bad, see windrow.bad_rows)"),
-        }))
+        };
+        Ok(Outcome::Done(Done { said, rows: Some(inserted) }))
     }
 }
 

@@ -13,8 +13,10 @@ pub(crate) mod insert;
 mod kept_insert;
 mod kept_view;
 mod names;
+mod objects;
 pub(crate) mod outcome;
 mod places;
+mod prepare;
 pub(crate) mod query;
 mod rebuild;
 mod restore;
@@ -39,7 +41,9 @@ use crate::engine::Inner;
 use crate::session::running::Running;
 pub use access::{Access, Grant, Role};
 pub use admission::{Admission, QueryLimits};
-pub use outcome::{Outcome, ResultStream, UnusedRows};
+pub use objects::{ObjectInfo, ObjectKind};
+pub use outcome::{Done, Outcome, Position, ResultStream, UnusedRows};
+pub use prepare::{Prepared, Values};
 
 /// How a session is to be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -62,6 +66,8 @@ pub struct Session {
     access: Arc<Access>,
     /// The statement that this clone of the session executes.
     running: Option<Running>,
+    /// The values of the parameters of the statement that is executed.
+    pub(crate) values: Values,
 }
 
 impl std::fmt::Debug for Session {
@@ -77,7 +83,9 @@ impl Session {
         options: SessionOptions,
         access: Arc<Access>,
     ) -> Self {
-        Self { engine, context: Arc::new(context), options, restoring: None, access, running: None }
+        let context = Arc::new(context);
+        let (running, values) = (None, Values::default());
+        Self { engine, context, options, restoring: None, access, running, values }
     }
 
     /// Executes one statement given as text.

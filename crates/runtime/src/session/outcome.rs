@@ -4,14 +4,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use windrow_core::{Error, Result};
+use windrow_core::{Error, Result, Watermark};
 
+use crate::query::intake::display_micros;
+use crate::query::promise::Promise;
 use crate::query::shared::Shared;
 use crate::session::running::Running;
 
@@ -20,8 +23,23 @@ use crate::session::running::Running;
 pub enum Outcome {
     /// Rows, now or as windows close.
     Rows(ResultStream),
-    /// It is done; what was done, for people (`CREATE STREAM`, `INSERT 0 3`).
-    Done(String),
+    /// It is done.
+    Done(Done),
+}
+
+/// What a statement without rows did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// For people: `CREATE STREAM`, `INSERT 0 3`.
+    pub said: String,
+    /// How many rows were inserted, where that is what it does.
+    pub rows: Option<u64>,
+}
+
+impl<T: Into<String>> From<T> for Done {
+    fn from(said: T) -> Self {
+        Self { said: said.into(), rows: None }
+    }
 }
 
 /// The rows of a query: a stream of Arrow batches that all have [`ResultStream::schema`].
@@ -29,7 +47,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct ResultStream {
     schema: SchemaRef,
-    continuous: bool,
+    following: Option<Following>,
     rows: mpsc::Receiver<Result<RecordBatch>>,
     stop: Stop,
     /// The statement that gives them, where somebody keeps account.
@@ -67,11 +85,11 @@ impl Drop for Stop {
 impl ResultStream {
     pub(crate) fn new(
         schema: SchemaRef,
-        continuous: bool,
+        following: Option<Following>,
         rows: mpsc::Receiver<Result<RecordBatch>>,
         stop: Stop,
     ) -> Self {
-        Self { schema, continuous, rows, stop, running: None, over: None }
+        Self { schema, following, rows, stop, running: None, over: None }
     }
 
     /// The same rows, counted for a statement.
@@ -87,7 +105,12 @@ impl ResultStream {
 
     /// Whether rows come as windows close (a query with EMIT, SUBSCRIBE).
     pub fn is_continuous(&self) -> bool {
-        self.continuous
+        self.following.is_some()
+    }
+
+    /// How far a continuous query has come with what was read of it; `None` for a bounded one.
+    pub fn position(&mut self) -> Option<Position> {
+        self.following.as_mut().map(Following::position)
     }
 
     /// The number of a continuous query in `windrow.queries`.
@@ -106,6 +129,55 @@ impl ResultStream {
                 Some(UnusedRows { late: total.late, bad: total.bad })
             }
             Stop::Task(_) => None,
+        }
+    }
+}
+
+/// How far the reader of a continuous query has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The number of the last row that was read, counted from 1: of the view where one is
+    /// subscribed to, so that `AFTER` it goes on behind it; of the result otherwise.
+    pub sequence: u64,
+    /// No later row has an event time below it, in µs since the epoch; `None`: nothing is known.
+    pub watermark_micros: Option<i64>,
+    /// All inputs have ended: no later row comes.
+    pub is_complete: bool,
+}
+
+/// The reader's side of a continuous query.
+#[derive(Debug)]
+pub(crate) struct Following {
+    /// Rows before the first one.
+    first: u64,
+    received: u64,
+    promise: Arc<Promise>,
+    watermark: Watermark,
+    /// The type of the event time, which tells the unit of the watermark.
+    time: Option<DataType>,
+}
+
+impl Following {
+    /// Before the row with the offset `first`.
+    pub(crate) fn new(first: u64, time: Option<DataType>) -> Self {
+        let (promise, watermark) = (Arc::default(), Watermark::NONE);
+        Self { first, received: 0, promise, watermark, time }
+    }
+
+    /// For who gives the rows.
+    pub(crate) fn promise(&self) -> Arc<Promise> {
+        Arc::clone(&self.promise)
+    }
+
+    fn position(&mut self) -> Position {
+        if let Some(watermark) = self.promise.after(self.received) {
+            self.watermark = self.watermark.advance(watermark);
+        }
+        let time = self.time.as_ref();
+        Position {
+            sequence: self.first + self.received,
+            watermark_micros: time.and_then(|t| display_micros(self.watermark.ticks(), t)),
+            is_complete: self.watermark == Watermark::END,
         }
     }
 }
@@ -136,6 +208,9 @@ impl Stream for ResultStream {
         if let (Some(running), Poll::Ready(next)) = (&this.running, &next) {
             running.note(next.as_ref());
         }
+        if let (Poll::Ready(Some(Ok(batch))), Some(following)) = (&next, &mut this.following) {
+            following.received += batch.num_rows() as u64;
+        }
         next
     }
 }
@@ -149,5 +224,5 @@ pub(crate) async fn ready(schema: SchemaRef, rows: Vec<RecordBatch>) -> ResultSt
         drop(sender.try_send(Ok(batch)));
     }
     let done = tokio::spawn(async {});
-    ResultStream::new(schema, false, receiver, Stop::Task(done))
+    ResultStream::new(schema, None, receiver, Stop::Task(done))
 }

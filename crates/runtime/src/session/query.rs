@@ -16,12 +16,13 @@ use tokio::sync::mpsc;
 use windrow_core::{Result, ScanRequest, Source};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Tail};
-use windrow_sql::plan::{ContinuousPlan, StreamRelation, bounded, continuous, plan_query};
+use windrow_sql::plan::{ContinuousPlan, StreamRelation, bounded, continuous};
 
 use crate::catalog::{Object, plain_name};
 use crate::query::output::Output;
+use crate::query::promise::Promise;
 use crate::query::start::{Wanted, launch, ready};
-use crate::session::outcome::{Stop, ready as told};
+use crate::session::outcome::{Following, Stop, ready as told};
 use crate::session::running::Running;
 use crate::session::tables::Change;
 use crate::session::{Outcome, ResultStream, Session};
@@ -30,7 +31,7 @@ use crate::stream::push::PushStream;
 
 impl Session {
     pub(super) async fn query(&self, query: ContinuousQuery) -> Result<Outcome> {
-        let plan = plan_query(&self.state(), &query.query, &[]).await?;
+        let plan = self.plan(&query.query, &[]).await?;
         if query.tail.is_empty() {
             return self.bounded(plan).await;
         }
@@ -43,12 +44,16 @@ impl Session {
         let shared = self.engine.parts.new_query(None);
         let schema = Arc::clone(&plan.schema);
         let (sender, receiver) = mpsc::channel(self.limits().queue_batches_max);
+        let time = plan.event_times.first().map(|t| schema.field(t.column).data_type().clone());
+        let following = Following::new(0, time);
+        let output = Output::Client { rows: sender, promise: following.promise() };
         let wanted = Wanted {
             push_ends: self.options.push_ends,
-            ..Wanted::new(Arc::clone(&shared), Output::Client(sender), late_to)
+            ..Wanted::new(Arc::clone(&shared), output, late_to)
         };
         self.start_now(plan, wanted).await?;
-        Ok(Outcome::Rows(ResultStream::new(schema, true, receiver, Stop::Query(shared))))
+        let stop = Stop::Query(shared);
+        Ok(Outcome::Rows(ResultStream::new(schema, Some(following), receiver, stop)))
     }
 
     /// Starts a continuous query at once.
@@ -101,13 +106,14 @@ impl Session {
                 error = over => drop(sender.send(Err(error)).await),
             }
         });
-        ResultStream::new(schema, false, receiver, Stop::Task(task))
+        ResultStream::new(schema, None, receiver, Stop::Task(task))
     }
 
     /// Everything that is DataFusion's own: reference tables, COPY, SET, SHOW, …
     pub(super) async fn standard(&self, statement: EngineStatement, text: &str) -> Result<Outcome> {
         let said = said(&statement);
         let plan = self.state().statement_to_plan(statement).await.map_err(from_datafusion)?;
+        let plan = self.bound(plan)?;
         self.check_plan(&plan)?;
         let plan = self.in_places(plan)?;
         let plan = bounded(plan)?;
@@ -132,7 +138,7 @@ impl Session {
             if let Some(change) = change {
                 self.keep_change(change, text).await?;
             }
-            return Ok(Outcome::Done(said));
+            return Ok(Outcome::Done(said.into()));
         }
         let Some(change) = change.filter(|_| self.engine.store.is_some()) else {
             return Ok(Outcome::Rows(self.execute_plan(plan)));
@@ -166,7 +172,9 @@ impl Session {
             batch_rows_max: self.limits().batch_rows_max,
         };
         let (sender, receiver) = mpsc::channel(self.limits().queue_batches_max);
-        let follow = follow(source, request, sender.clone());
+        let time = view.event_time.map(|t| view.log.schema().field(t.column).data_type().clone());
+        let following = Following::new(from, time);
+        let follow = follow(source, request, following.promise(), sender.clone());
         let query = Arc::clone(&view.query);
         let task = self.engine.parts.cpu.spawn(async move {
             if let Err(error) = follow.await {
@@ -176,7 +184,8 @@ impl Session {
             }
         });
         let schema = Arc::clone(view.log.schema());
-        Ok(Outcome::Rows(ResultStream::new(schema, true, receiver, Stop::Task(task))))
+        let stop = Stop::Task(task);
+        Ok(Outcome::Rows(ResultStream::new(schema, Some(following), receiver, stop)))
     }
 
     /// Waits until the views that are read here, or replayed, have taken in what was pushed.
@@ -232,14 +241,19 @@ async fn produce(
 async fn follow(
     source: LogSource,
     request: ScanRequest,
+    promise: Arc<Promise>,
     sender: mpsc::Sender<Result<RecordBatch>>,
 ) -> Result<()> {
     for partition in source.discover().await? {
         for split in &partition.splits {
             let mut reader = source.open(split, &request).await?;
             while let Some(batch) = reader.next().await? {
+                promise.count(batch.rows.num_rows());
                 if batch.rows.num_rows() > 0 && sender.send(Ok(batch.rows)).await.is_err() {
                     return Ok(());
+                }
+                if let Some(watermark) = batch.watermark {
+                    promise.tell(watermark);
                 }
             }
         }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, StringArray, TimestampMicrosecondArray};
 use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::json::writer::{LineDelimited, WriterBuilder};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
@@ -31,7 +31,7 @@ use windrow_sql::plan::{StreamRelation, WindowAssign};
 use crate::catalog::{Materialized, Object, plain_name};
 use crate::query::intake::{display_micros, ticks};
 use crate::session::compare::{At, differences};
-use crate::session::show::rows;
+use crate::session::outcome::ready;
 use crate::session::{Outcome, Session};
 use crate::stream::Feed;
 use crate::stream::log::Contents;
@@ -336,10 +336,9 @@ fn with_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
         .map(|(column, field)| cast(column, field.data_type()))
         .collect::<Result<Vec<_>, _>>()?;
     // Whether a column may be NULL does not matter here, only whether it is.
-    let nullable =
-        |field: &Arc<arrow::datatypes::Field>| field.as_ref().clone().with_nullable(true);
+    let nullable = |field: &Arc<Field>| field.as_ref().clone().with_nullable(true);
     let fields: Vec<_> = schema.fields().iter().map(nullable).collect();
-    Ok(RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), columns)?)
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 /// The rows that are compared.
@@ -451,7 +450,19 @@ async fn answer(
     let side: ArrayRef = Arc::new(StringArray::from_iter(lines.iter().map(|l| l.1)));
     let time: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter(lines.iter().map(|l| l.2)));
     let row: ArrayRef = Arc::new(StringArray::from_iter(lines.iter().map(|l| l.3.as_deref())));
-    rows(vec![("status", status), ("side", side), ("event_time", time), ("row", row)]).await
+    let batch = RecordBatch::try_new(columns(), vec![status, side, time, row])?;
+    Ok(Outcome::Rows(ready(columns(), vec![batch]).await))
+}
+
+/// The columns of the answer.
+pub(super) fn columns() -> SchemaRef {
+    let time = DataType::Timestamp(TimeUnit::Microsecond, None);
+    Arc::new(Schema::new(vec![
+        Field::new("status", DataType::Utf8, false),
+        Field::new("side", DataType::Utf8, true),
+        Field::new("event_time", time, true),
+        Field::new("row", DataType::Utf8, true),
+    ]))
 }
 
 /// What was compared and what came of it, in one line.

@@ -10,6 +10,7 @@ use windrow_core::{Error, Place, Result};
 
 use super::cursor::place_of;
 use super::dialect::DIALECT;
+use super::placeholder;
 use crate::diagnostics::lower_first;
 
 /// How deep parentheses and CASE may nest.
@@ -81,7 +82,8 @@ fn finish<'a>(
     current: &mut Vec<TokenWithSpan>,
     positions: &mut Positions<'a>,
 ) -> Result<()> {
-    let tokens = std::mem::take(current);
+    let mut tokens = std::mem::take(current);
+    placeholder::number(&mut tokens)?;
     let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else { return Ok(()) };
     let start = positions.seek(first.span.start);
     let stop = positions.seek(last.span.end);

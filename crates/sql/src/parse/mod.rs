@@ -22,6 +22,7 @@ mod errors;
 mod grouped;
 mod interval;
 mod lex;
+mod placeholder;
 mod relation;
 mod spans;
 mod statement;

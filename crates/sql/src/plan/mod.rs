@@ -17,6 +17,7 @@ mod fingerprint;
 mod flow;
 mod hoist;
 mod lineage;
+mod parameters;
 mod relation;
 mod session;
 mod shape;
@@ -27,6 +28,7 @@ mod tvf;
 
 use std::sync::Arc;
 
+use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::session_state::SessionState;
@@ -39,6 +41,7 @@ use crate::diagnostics::from_datafusion;
 pub use assign::{WINDOW_END, WINDOW_START, WINDOW_TIME, WindowAssign};
 pub use bounded::bounded;
 pub use flow::{ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, WindowInput};
+pub use parameters::{Parameters, bind, parameters};
 use relation::ContinuousScan;
 pub use relation::{EventTime, StreamRelation};
 pub use session::{micro_batch_state, physical, run, session_state, stream};
@@ -47,25 +50,36 @@ pub use start::from_event_time;
 pub use trace::ROW_COLUMN;
 
 /// Plans a query: analysed, not optimised; window relations are [`WindowAssign`] nodes.
-/// `columns` renames the output (as in `CREATE VIEW v (a, b) AS …`) unless it is empty.
+/// `columns` renames the output (as in `CREATE VIEW v (a, b) AS …`) unless it is empty; `values` are
+/// those of the parameters.
 ///
 /// # Errors
-/// When the query does not fit the catalog, or the number of `columns` is not the query's.
+/// When the query does not fit the catalog, the number of `columns` is not the query's, or a
+/// parameter has no value.
 pub async fn plan_query(
     state: &SessionState,
     query: &ast::Query,
     columns: &[ast::Ident],
+    values: &[ScalarValue],
 ) -> Result<LogicalPlan> {
-    let statement = ast::Statement::Query(Box::new(query.clone()));
-    let plan = state
-        .statement_to_plan(Statement::Statement(Box::new(statement)))
-        .await
-        .map_err(from_datafusion)?;
+    let plan = bind(unbound(state, query).await?, values)?;
     let plan = state
         .analyzer()
         .execute_and_check(plan, state.config_options(), |_, _| {})
         .map_err(from_datafusion)?;
     rename(state, plan, columns)
+}
+
+/// A query whose parameters have no values yet: see [`parameters()`].
+///
+/// # Errors
+/// When the query does not fit the catalog.
+pub async fn unbound(state: &SessionState, query: &ast::Query) -> Result<LogicalPlan> {
+    let statement = ast::Statement::Query(Box::new(query.clone()));
+    state
+        .statement_to_plan(Statement::Statement(Box::new(statement)))
+        .await
+        .map_err(from_datafusion)
 }
 
 fn rename(state: &SessionState, plan: LogicalPlan, columns: &[ast::Ident]) -> Result<LogicalPlan> {

@@ -1,0 +1,203 @@
+//! The rows of a statement as a stream of messages. Nothing is read ahead of the client: HTTP/2's
+//! flow control makes the stream wait, and the stream makes the query wait.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, AsArray, TimestampMicrosecondArray};
+use arrow::compute::{cast, max, min};
+use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+use arrow::util::display::array_value_to_string;
+use arrow_flight::FlightData;
+use futures::{Stream, StreamExt};
+use serde::Serialize;
+use tonic::Status;
+use windrow_core::time::{ticks_to_micros, time_unit};
+use windrow_core::{Clock, Error, ErrorKind};
+use windrow_runtime::{Done, Position, ResultStream};
+
+use crate::running::Execution;
+use crate::status::to_status;
+use crate::wire::Encoder;
+
+/// What a client receives.
+pub(crate) type Messages = Pin<Box<dyn Stream<Item = Result<FlightData, Status>> + Send + 'static>>;
+
+/// After so long without rows, a continuous query sends a batch without rows.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// The `app_metadata` of a batch of a continuous query.
+#[derive(Debug, Serialize)]
+struct Beside {
+    /// The number of the batch's last row.
+    sequence: u64,
+    /// No later row has an event time below it.
+    watermark: Option<String>,
+    /// The windows of the rows: the lowest begin, the highest end.
+    window_start: Option<String>,
+    window_end: Option<String>,
+}
+
+/// The `app_metadata` of a statement without rows.
+#[derive(Debug, Serialize)]
+struct Said<'a> {
+    done: &'a str,
+    rows: Option<u64>,
+}
+
+/// The one message of a statement without rows: no columns, and what was done as metadata.
+pub(crate) fn done(done: &Done) -> Result<Messages, Status> {
+    let said = Said { done: &done.said, rows: done.rows };
+    let json = serde_json::to_vec(&said).map_err(|e| Status::internal(e.to_string()))?;
+    let head = Encoder::new(&Arc::new(Schema::empty())).head().with_app_metadata(json);
+    Ok(futures::stream::iter([Ok(head)]).boxed())
+}
+
+/// Rows that are there.
+pub(crate) fn batch(rows: &RecordBatch) -> Result<Messages, Status> {
+    let mut encoder = Encoder::new(rows.schema_ref());
+    let mut messages = vec![Ok(encoder.head())];
+    for piece in encoder.pieces(rows).map_err(|e| arrow_status(e, ""))? {
+        messages.push(Ok(encoder.message(&piece).map_err(|e| arrow_status(e, ""))?));
+    }
+    Ok(futures::stream::iter(messages).boxed())
+}
+
+/// The rows of a running statement.
+pub(crate) fn messages(
+    rows: ResultStream,
+    sql: Arc<str>,
+    execution: Execution,
+    clock: Arc<dyn Clock>,
+) -> Messages {
+    let encoder = Encoder::new(rows.schema());
+    let windows = Windows::of(rows.schema());
+    let ready = VecDeque::from([encoder.head()]);
+    let sending = Sending { rows, sql, execution, clock, encoder, windows, ready, before: None };
+    let next = |sending: Option<Sending>| async move {
+        let mut sending = sending?;
+        match sending.next().await {
+            Ok(Some(message)) => Some((Ok(message), Some(sending))),
+            Ok(None) => None,
+            Err(status) => Some((Err(status), None)),
+        }
+    };
+    futures::stream::unfold(Some(sending), next).boxed()
+}
+
+#[derive(Debug)]
+struct Sending {
+    rows: ResultStream,
+    sql: Arc<str>,
+    execution: Execution,
+    clock: Arc<dyn Clock>,
+    encoder: Encoder,
+    windows: Windows,
+    /// Messages of the batch that was read last.
+    ready: VecDeque<FlightData>,
+    /// Where a continuous query was before that batch.
+    before: Option<Position>,
+}
+
+impl Sending {
+    async fn next(&mut self) -> Result<Option<FlightData>, Status> {
+        loop {
+            if let Some(message) = self.ready.pop_front() {
+                return Ok(Some(message));
+            }
+            let waits = self.rows.is_continuous();
+            tokio::select! {
+                biased;
+                () = self.execution.stopped() => return Err(cancelled()),
+                next = self.rows.next() => match next {
+                    None => return Ok(None),
+                    Some(Err(error)) => return Err(to_status(&error, &self.sql)),
+                    Some(Ok(rows)) => {
+                        let encoded = self.encode(&rows);
+                        encoded.map_err(|e| arrow_status(e, &self.sql))?;
+                    }
+                },
+                () = self.clock.sleep(HEARTBEAT), if waits => {
+                    let none = RecordBatch::new_empty(Arc::clone(self.rows.schema()));
+                    let encoded = self.encode(&none);
+                    encoded.map_err(|e| arrow_status(e, &self.sql))?;
+                }
+            }
+        }
+    }
+
+    fn encode(&mut self, rows: &RecordBatch) -> Result<(), ArrowError> {
+        let position = self.rows.position();
+        let before = std::mem::replace(&mut self.before, position);
+        let mut left = rows.num_rows() as u64;
+        for piece in self.encoder.pieces(rows)? {
+            let mut message = self.encoder.message(&piece)?;
+            left -= piece.num_rows() as u64;
+            if let Some(position) = position {
+                // Rows of the batch that come after this piece may be older than its watermark.
+                let known = if left == 0 { Some(position) } else { before };
+                let [window_start, window_end] = self.windows.range(&piece)?;
+                let beside = Beside {
+                    sequence: position.sequence - left,
+                    watermark: known.and_then(|p| p.watermark_micros).map(time_text),
+                    window_start,
+                    window_end,
+                };
+                let json = serde_json::to_vec(&beside)
+                    .map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
+                message = message.with_app_metadata(json);
+            }
+            self.ready.push_back(message);
+        }
+        Ok(())
+    }
+}
+
+/// The columns that tell the windows of the rows.
+#[derive(Debug)]
+struct Windows([Option<usize>; 2]);
+
+impl Windows {
+    fn of(columns: &SchemaRef) -> Self {
+        Self(["window_start", "window_end"].map(|name| {
+            let (index, field) = columns.column_with_name(name)?;
+            time_unit(field.data_type()).map(|_| index)
+        }))
+    }
+
+    fn range(&self, rows: &RecordBatch) -> Result<[Option<String>; 2], ArrowError> {
+        let ticks = |column: Option<usize>| match column {
+            Some(index) => {
+                let column: &ArrayRef = rows.column(index);
+                let unit = time_unit(column.data_type());
+                Ok(Some((cast(column, &DataType::Int64)?, unit)))
+            }
+            None => Ok::<_, ArrowError>(None),
+        };
+        let [start, end] = self.0;
+        let text = |ticks: Option<i64>, unit: Option<TimeUnit>| {
+            Some(time_text(ticks_to_micros(ticks?, unit?)))
+        };
+        let start = ticks(start)?.and_then(|(c, u)| text(min(c.as_primitive::<Int64Type>()), u));
+        let end = ticks(end)?.and_then(|(c, u)| text(max(c.as_primitive::<Int64Type>()), u));
+        Ok([start, end])
+    }
+}
+
+/// A time in µs since the epoch as ISO text, without a zone.
+fn time_text(micros: i64) -> String {
+    let time = TimestampMicrosecondArray::from(vec![micros]);
+    array_value_to_string(&time, 0).unwrap_or_else(|_| micros.to_string())
+}
+
+pub(crate) fn cancelled() -> Status {
+    to_status(&Error::new(ErrorKind::Cancelled, "the query was cancelled"), "")
+}
+
+pub(crate) fn arrow_status(error: ArrowError, sql: &str) -> Status {
+    to_status(&Error::from(error), sql)
+}

@@ -1,0 +1,66 @@
+//! What runs for clients, so that they can cancel it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// All executions, by the id in their ticket.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Running(Arc<Mutex<Executions>>);
+
+#[derive(Debug, Default)]
+struct Executions {
+    next: u64,
+    stops: BTreeMap<(Vec<u8>, u64), watch::Sender<bool>>,
+}
+
+/// One execution; it is forgotten when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Execution {
+    running: Running,
+    key: (Vec<u8>, u64),
+    stopped: watch::Receiver<bool>,
+}
+
+impl Running {
+    /// An execution of the ticket `id` begins.
+    pub(crate) fn begin(&self, id: &[u8]) -> Execution {
+        let (stop, stopped) = watch::channel(false);
+        let mut all = self.0.lock();
+        all.next += 1;
+        let key = (id.to_vec(), all.next);
+        all.stops.insert(key.clone(), stop);
+        Execution { running: self.clone(), key, stopped }
+    }
+
+    /// Stops all executions of a ticket; whether there was one.
+    pub(crate) fn cancel(&self, id: &[u8]) -> bool {
+        let all = self.0.lock();
+        let from = (id.to_vec(), 0);
+        let of_ticket = all.stops.range(from..).take_while(|((found, _), _)| found == id);
+        let mut any = false;
+        for (_, stop) in of_ticket {
+            stop.send_replace(true);
+            any = true;
+        }
+        any
+    }
+}
+
+impl Execution {
+    /// Completes when it is to stop.
+    pub(crate) async fn stopped(&mut self) {
+        // The sender lives as long as this.
+        if self.stopped.wait_for(|stopped| *stopped).await.is_err() {
+            futures::future::pending().await;
+        }
+    }
+}
+
+impl Drop for Execution {
+    fn drop(&mut self) {
+        self.running.0.lock().stops.remove(&self.key);
+    }
+}

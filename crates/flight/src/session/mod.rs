@@ -1,0 +1,172 @@
+//! Sessions of clients: settings and prepared statements that belong to one of them.
+//!
+//! A client that sends the cookie has the session of that name, if it is its own; another one has the
+//! session of its connection. The cookie is given with the answers to the session actions.
+
+pub(crate) mod options;
+pub(crate) mod prepared;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Status};
+use windrow_core::{Clock, Error, ErrorKind};
+use windrow_runtime::{Engine, Session, SessionOptions};
+
+use crate::auth::Identity;
+use crate::connection::Peer;
+use crate::session::prepared::PreparedStatements;
+use crate::status::to_status;
+
+/// The cookie that names a session, as Flight SQL has it.
+const COOKIE: &str = "arrow_flight_session_id";
+/// Sessions at most; the one that was idle for longest makes room.
+const SESSIONS_MAX: usize = 1_000;
+/// A session that nobody used for so long is over.
+const IDLE_MAX: Duration = Duration::from_secs(3_600);
+
+/// The session of a client.
+#[derive(Debug)]
+pub(crate) struct ClientSession {
+    /// Its name.
+    pub(crate) id: String,
+    /// The engine's session.
+    pub(crate) session: Session,
+    pub(crate) prepared: PreparedStatements,
+    /// Whose it is.
+    identity: Identity,
+    used_micros: AtomicI64,
+}
+
+/// All sessions.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    engine: Engine,
+    clock: Arc<dyn Clock>,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    by_id: BTreeMap<String, Arc<ClientSession>>,
+    /// The sessions of connections.
+    by_peer: BTreeMap<Option<u64>, String>,
+}
+
+impl Sessions {
+    pub(crate) fn new(engine: Engine) -> Self {
+        let clock = engine.clock();
+        Self { engine, clock, open: Mutex::default() }
+    }
+
+    /// The session that a request belongs to; a new one where there is none.
+    ///
+    /// # Errors
+    /// NOT_FOUND when the cookie names a session that is over.
+    pub(crate) fn of<T>(&self, request: &Request<T>) -> Result<Arc<ClientSession>, Status> {
+        let identity = request.extensions().get::<Identity>();
+        let identity = identity.ok_or_else(|| Status::internal("nobody said who this is"))?;
+        let now = self.clock.now_micros();
+        let mut open = self.open.lock();
+        let session = match cookie(request.metadata()) {
+            Some(id) => {
+                open.expire(now);
+                let known = open.by_id.get(id).filter(|s| s.identity == *identity);
+                known.cloned().ok_or_else(over)?
+            }
+            None => {
+                let peer = Peer::of(request.extensions()).map(Peer::number);
+                let known = open.by_peer.get(&peer).and_then(|id| open.by_id.get(id));
+                let known = known.filter(|s| !s.is_idle(now) && s.identity == *identity).cloned();
+                match known {
+                    Some(session) => session,
+                    None => self.begin(&mut open, peer, identity, now)?,
+                }
+            }
+        };
+        session.used_micros.store(now, Ordering::Relaxed);
+        Ok(session)
+    }
+
+    /// Ends a session.
+    pub(crate) fn close(&self, session: &ClientSession) {
+        self.open.lock().remove(&session.id);
+    }
+
+    fn begin(
+        &self,
+        open: &mut Open,
+        peer: Option<u64>,
+        identity: &Identity,
+        now: i64,
+    ) -> Result<Arc<ClientSession>, Status> {
+        open.expire(now);
+        if open.by_id.len() >= SESSIONS_MAX {
+            let used = |s: &Arc<ClientSession>| s.used_micros.load(Ordering::Relaxed);
+            let oldest = open.by_id.values().min_by_key(|s| used(s)).map(|s| s.id.clone());
+            if let Some(oldest) = oldest {
+                open.remove(&oldest);
+            }
+        }
+        let session = self.engine.session_of(SessionOptions::default(), identity.access());
+        let session = Arc::new(ClientSession {
+            id: unguessable(),
+            session: session.map_err(|e| to_status(&e, ""))?,
+            prepared: PreparedStatements::default(),
+            identity: identity.clone(),
+            used_micros: AtomicI64::new(now),
+        });
+        open.by_id.insert(session.id.clone(), Arc::clone(&session));
+        open.by_peer.insert(peer, session.id.clone());
+        Ok(session)
+    }
+}
+
+impl Open {
+    fn expire(&mut self, now: i64) {
+        self.by_id.retain(|_, session| !session.is_idle(now));
+        let by_id = &self.by_id;
+        self.by_peer.retain(|_, id| by_id.contains_key(id));
+    }
+
+    fn remove(&mut self, id: &str) {
+        self.by_id.remove(id);
+        self.by_peer.retain(|_, session| session != id);
+    }
+}
+
+impl ClientSession {
+    fn is_idle(&self, now: i64) -> bool {
+        let idle = now.saturating_sub(self.used_micros.load(Ordering::Relaxed));
+        u128::try_from(idle).is_ok_and(|idle| idle > IDLE_MAX.as_micros())
+    }
+
+    /// Gives the client the cookie.
+    pub(crate) fn tell(&self, metadata: &mut MetadataMap) {
+        if let Ok(cookie) = format!("{COOKIE}={}; Path=/; HttpOnly", self.id).parse() {
+            metadata.insert("set-cookie", cookie);
+        }
+    }
+}
+
+/// The session that the cookies name.
+fn cookie(metadata: &MetadataMap) -> Option<&str> {
+    let cookies = metadata.get_all("cookie").iter().filter_map(|c| c.to_str().ok());
+    let mut pairs = cookies.flat_map(|c| c.split(';')).filter_map(|pair| pair.split_once('='));
+    pairs.find(|(name, _)| name.trim() == COOKIE).map(|(_, id)| id.trim().trim_matches('"'))
+}
+
+fn over() -> Status {
+    let error = Error::new(ErrorKind::NotFound, "the session is over")
+        .with_hint("Connect again; settings and prepared statements are lost with it.");
+    to_status(&error, "")
+}
+
+/// A name that nobody can guess.
+pub(crate) fn unguessable() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}

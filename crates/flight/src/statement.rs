@@ -1,0 +1,235 @@
+//! Statements: their tickets, their schemas, their execution.
+//!
+//! A ticket holds the statement itself, so that nothing waits on the server for a client that does
+//! not come for its rows. It is executed when the rows are fetched. A statement without rows is
+//! executed when a client asks for it: ADBC and others do not fetch what has no columns before they
+//! go on.
+
+use std::sync::Arc;
+
+use arrow::array::AsArray;
+use arrow::compute::sum;
+use arrow::datatypes::{Schema, SchemaRef, UInt64Type};
+use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
+use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
+use futures::TryStreamExt;
+use prost::Message;
+use serde::{Deserialize, Serialize};
+use tonic::Status;
+use windrow_core::{Clock, Error, Result};
+use windrow_runtime::{Done, Outcome, Prepared, Session, Values};
+use windrow_sql::parse::{Parsed, parse};
+
+use crate::rows::{Messages, arrow_status, cancelled, done, messages};
+use crate::running::{Execution, Running};
+use crate::session::unguessable;
+use crate::status::to_status;
+use crate::wire;
+
+/// What the ticket of a statement says.
+#[derive(Debug, Serialize, Deserialize)]
+struct StatementTicket {
+    /// Names the execution, for cancelling it.
+    id: String,
+    sql: String,
+    /// What was done, when it has been executed.
+    done: Option<Done>,
+}
+
+/// What is known of a ticket's statement.
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    /// For cancelling it.
+    pub(crate) id: Vec<u8>,
+    pub(crate) sql: String,
+    /// What was done, when it has been executed.
+    pub(crate) done: Option<Done>,
+}
+
+/// The one statement of a text.
+///
+/// # Errors
+/// When it cannot be read, or is not one.
+pub(crate) fn one(sql: &str) -> Result<Parsed> {
+    let mut statements = parse(sql)?;
+    match (statements.pop(), statements.is_empty()) {
+        (Some(statement), true) => Ok(statement),
+        (None, _) => Err(Error::sql("there is no statement")),
+        (Some(second), false) => {
+            let place = windrow_core::Place::at(second.first_line, second.first_column);
+            Err(Error::sql("there is more than one statement")
+                .with_place(place)
+                .with_hint("Send one statement at a time."))
+        }
+    }
+}
+
+/// Understands a text without executing it.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) async fn prepare(session: &Session, sql: &str) -> Result<Prepared, Status> {
+    let prepared = async { session.prepare(&one(sql)?).await };
+    prepared.await.map_err(|e| to_status(&e, sql))
+}
+
+/// What a client is told before it fetches the rows of a text; without rows, it is executed.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) async fn info(
+    session: &Session,
+    sql: String,
+    descriptor: FlightDescriptor,
+) -> Result<FlightInfo, Status> {
+    let prepared = prepare(session, &sql).await?;
+    match prepared.rows() {
+        Some(rows) => info_for(&wire::schema(rows), sql, None, descriptor),
+        None => execute_now(session, &prepared, &[Values::default()], descriptor).await,
+    }
+}
+
+/// Executes a statement without rows, for each row of values.
+///
+/// # Errors
+/// What fails; the executions before it have been done.
+pub(crate) async fn execute_now(
+    session: &Session,
+    prepared: &Prepared,
+    values: &[Values],
+    descriptor: FlightDescriptor,
+) -> Result<FlightInfo, Status> {
+    let sql = prepared.text();
+    let done = all(session, prepared, values).await.map_err(|e| to_status(&e, sql))?;
+    info_for(&Schema::empty(), String::new(), Some(done), descriptor)
+}
+
+/// What a client is told of a text that gives these columns, or has been executed.
+///
+/// # Errors
+/// When the columns cannot be written (our bug).
+pub(crate) fn info_for(
+    columns: &Schema,
+    sql: String,
+    done: Option<Done>,
+    descriptor: FlightDescriptor,
+) -> Result<FlightInfo, Status> {
+    let ticket = StatementTicket { id: unguessable(), sql, done };
+    let handle = serde_json::to_vec(&ticket).map_err(|e| Status::internal(e.to_string()))?;
+    let ticket = TicketStatementQuery { statement_handle: handle.into() };
+    info_of(columns, ticket.as_any().encode_to_vec(), descriptor)
+}
+
+/// The columns as they are sent; none for a statement without rows.
+pub(crate) fn sent(rows: Option<&SchemaRef>) -> SchemaRef {
+    rows.map_or_else(|| Arc::new(Schema::empty()), wire::schema)
+}
+
+/// What a client is told of rows with these columns.
+///
+/// # Errors
+/// When the columns cannot be written (our bug).
+pub(crate) fn info_of(
+    columns: &Schema,
+    ticket: Vec<u8>,
+    descriptor: FlightDescriptor,
+) -> Result<FlightInfo, Status> {
+    let endpoint = FlightEndpoint::new().with_ticket(Ticket::new(ticket));
+    Ok(FlightInfo::new()
+        .try_with_schema(columns)
+        .map_err(|e| arrow_status(e, ""))?
+        .with_endpoint(endpoint)
+        .with_descriptor(descriptor)
+        .with_total_records(-1)
+        .with_total_bytes(-1)
+        .with_ordered(true))
+}
+
+/// Reads a ticket.
+///
+/// # Errors
+/// INVALID_ARGUMENT when it is none of ours.
+pub(crate) fn fetch(ticket: &TicketStatementQuery) -> Result<Fetch, Status> {
+    let read: StatementTicket = serde_json::from_slice(&ticket.statement_handle)
+        .map_err(|_| Status::invalid_argument("the ticket is not one of this server"))?;
+    Ok(Fetch { id: read.id.into_bytes(), sql: read.sql, done: read.done })
+}
+
+/// Executes a prepared statement.
+///
+/// # Errors
+/// What fails before the first row.
+pub(crate) async fn execute(
+    session: &Session,
+    prepared: &Prepared,
+    values: &Values,
+    mut execution: Execution,
+    clock: Arc<dyn Clock>,
+) -> Result<Messages, Status> {
+    let sql: Arc<str> = prepared.text().into();
+    let outcome = tokio::select! {
+        outcome = session.execute_with(prepared, values) => outcome,
+        () = execution.stopped() => return Err(cancelled()),
+    };
+    let finished = match outcome.map_err(|e| to_status(&e, &sql))? {
+        Outcome::Rows(rows) if prepared.rows().is_some() => {
+            return Ok(messages(rows, sql, execution, clock));
+        }
+        outcome => finish(outcome),
+    };
+    let finished = tokio::select! {
+        finished = finished => finished.map_err(|e| to_status(&e, &sql))?,
+        () = execution.stopped() => return Err(cancelled()),
+    };
+    done(&finished)
+}
+
+/// Executes a statement for each row of values; how many rows were changed.
+///
+/// # Errors
+/// What fails; the executions before it have been done.
+pub(crate) async fn update(
+    session: &Session,
+    prepared: &Prepared,
+    values: &[Values],
+    running: &Running,
+    id: &[u8],
+) -> Result<i64, Status> {
+    let mut execution = running.begin(id);
+    let done = tokio::select! {
+        done = all(session, prepared, values) => done.map_err(|e| to_status(&e, prepared.text()))?,
+        () = execution.stopped() => return Err(cancelled()),
+    };
+    Ok(i64::try_from(done.rows.unwrap_or_default()).unwrap_or(i64::MAX))
+}
+
+/// Executes a statement for each row of values; what was done last, with the rows of all.
+async fn all(session: &Session, prepared: &Prepared, values: &[Values]) -> Result<Done> {
+    let mut last = Done::from("OK");
+    let mut changed: Option<u64> = None;
+    for values in values {
+        last = finish(session.execute_with(prepared, values).await?).await?;
+        changed = match (changed, last.rows) {
+            (Some(before), Some(more)) => Some(before + more),
+            (before, more) => before.or(more),
+        };
+    }
+    Ok(Done { rows: changed, ..last })
+}
+
+/// Waits for the end of a statement that changes something. The engine underneath tells as a row
+/// how many rows it changed.
+async fn finish(outcome: Outcome) -> Result<Done> {
+    let mut rows = match outcome {
+        Outcome::Done(done) => return Ok(done),
+        Outcome::Rows(rows) => rows,
+    };
+    let mut changed = None;
+    while let Some(batch) = rows.try_next().await? {
+        let count = batch.column_by_name("count").and_then(|c| c.as_primitive_opt::<UInt64Type>());
+        let count = count.and_then(sum);
+        changed = changed.map_or(count, |before: u64| Some(before + count.unwrap_or_default()));
+    }
+    let said = changed.map_or_else(|| "OK".to_owned(), |n| format!("OK {n}"));
+    Ok(Done { said, rows: changed })
+}

@@ -1,0 +1,120 @@
+//! What a session can read, for clients that list it.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use windrow_core::Result;
+use windrow_sql::diagnostics::from_datafusion;
+
+use crate::catalog::Object;
+use crate::engine::{CATALOG, SCHEMA};
+use crate::session::Session;
+
+/// Something that can be read.
+#[derive(Debug, Clone)]
+pub struct ObjectInfo {
+    /// Its catalog.
+    pub catalog: String,
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: ObjectKind,
+    /// Its columns.
+    pub columns: SchemaRef,
+}
+
+/// What can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ObjectKind {
+    /// An append-only table with event time.
+    Stream,
+    /// A view that keeps its results.
+    MaterializedView,
+    /// A name for a query.
+    View,
+    /// A reference table.
+    Table,
+    /// Tells about the engine.
+    SystemTable,
+}
+
+impl ObjectKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] =
+        [Self::MaterializedView, Self::Stream, Self::SystemTable, Self::Table, Self::View];
+
+    /// Its name as JDBC and ADBC clients show it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stream => "STREAM",
+            Self::MaterializedView => "MATERIALIZED VIEW",
+            Self::View => "VIEW",
+            Self::Table => "TABLE",
+            Self::SystemTable => "SYSTEM TABLE",
+        }
+    }
+}
+
+impl Session {
+    /// Everything that can be read, in order of catalog, schema and name.
+    ///
+    /// # Errors
+    /// When the columns of a table cannot be found out.
+    pub async fn objects(&self) -> Result<Vec<ObjectInfo>> {
+        let mut objects = Vec::new();
+        let Some(catalog) = self.context.catalog(CATALOG) else { return Ok(objects) };
+        let mut schemas = catalog.schema_names();
+        schemas.sort_unstable();
+        for schema in schemas {
+            let Some(provider) = catalog.schema(&schema) else { continue };
+            let mut names = provider.table_names();
+            names.sort_unstable();
+            for name in names {
+                // It may have been dropped meanwhile.
+                let table = provider.table(&name).await.map_err(from_datafusion)?;
+                let Some(table) = table else { continue };
+                objects.push(ObjectInfo {
+                    catalog: CATALOG.to_owned(),
+                    kind: self.kind(&schema, &name),
+                    schema: schema.clone(),
+                    name,
+                    columns: Arc::clone(&table.schema()),
+                });
+            }
+        }
+        Ok(objects)
+    }
+
+    /// The names of the catalogs, each with those of its schemas.
+    pub fn schemas(&self) -> Vec<(String, Vec<String>)> {
+        let schemas = self.context.catalog(CATALOG).map(|c| c.schema_names()).unwrap_or_default();
+        let mut schemas: Vec<String> = schemas;
+        schemas.sort_unstable();
+        vec![(CATALOG.to_owned(), schemas)]
+    }
+
+    /// The settings that `SET` changes, with their values, and where names are looked up (`catalog`
+    /// and `schema`).
+    pub fn settings(&self) -> Vec<(String, String)> {
+        let places = [("catalog", CATALOG), ("schema", SCHEMA)];
+        let mut all: Vec<(String, String)> =
+            places.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let entries = self.state().config_options().entries();
+        all.extend(entries.into_iter().map(|e| (e.key, e.value.unwrap_or_default())));
+        all
+    }
+
+    fn kind(&self, schema: &str, name: &str) -> ObjectKind {
+        if schema != SCHEMA {
+            return ObjectKind::SystemTable;
+        }
+        match self.engine.catalog.get(name) {
+            Some(Object::Stream(_)) => ObjectKind::Stream,
+            Some(Object::Materialized(_)) => ObjectKind::MaterializedView,
+            Some(Object::View) => ObjectKind::View,
+            None => ObjectKind::Table,
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Statements that are understood before they are executed: which columns they give, which
+//! parameters they take. Nothing is changed and no stream is read by that.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::DataFrame;
+use datafusion::sql::parser::Statement as EngineStatement;
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SetExpr, Value};
+use windrow_core::{Error, ErrorKind, Result};
+use windrow_sql::diagnostics::from_datafusion;
+use windrow_sql::parse::{ContinuousQuery, Explain, Explained, Insert, Parsed, Statement};
+use windrow_sql::plan::{Parameters, bind, bounded, continuous, parameters, plan_query, unbound};
+
+use crate::catalog::{Object, plain_name};
+use crate::session::{AbortOnDrop, Outcome, Session};
+use crate::stream::Feed;
+
+/// A statement that has been understood.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    statement: Arc<Parsed>,
+    rows: Option<SchemaRef>,
+    parameters: Arc<Vec<Option<DataType>>>,
+}
+
+/// The values of the parameters of a statement, for one execution.
+#[derive(Debug, Clone, Default)]
+pub struct Values(Arc<[ScalarValue]>);
+
+impl Prepared {
+    /// The columns of its rows; `None`: it gives none, it changes something. Where nothing tells
+    /// the type of a parameter, a column that is made of it has the type Null.
+    pub fn rows(&self) -> Option<&SchemaRef> {
+        self.rows.as_ref()
+    }
+
+    /// The parameters in their order, named `$1` and so on; of the type Null where nothing in the
+    /// statement tells which it is.
+    pub fn parameters(&self) -> SchemaRef {
+        let field = |(i, t): (usize, &Option<DataType>)| {
+            Field::new(format!("${}", i + 1), t.clone().unwrap_or(DataType::Null), true)
+        };
+        let fields: Vec<Field> = self.parameters.iter().enumerate().map(field).collect();
+        Arc::new(Schema::new(fields))
+    }
+
+    /// The statement's text.
+    pub fn text(&self) -> &str {
+        &self.statement.text
+    }
+
+    /// The values of each row of `batch`, whose columns are the parameters in their order.
+    ///
+    /// # Errors
+    /// When the number of columns is another, or a value does not fit its parameter.
+    pub fn bind(&self, batch: &RecordBatch) -> Result<Vec<Values>> {
+        let (wanted, given) = (self.parameters.len(), batch.num_columns());
+        if wanted != given {
+            return Err(Error::sql(format!(
+                "the statement has {wanted} parameters, {given} values are given"
+            )));
+        }
+        let columns = batch.columns().iter().zip(self.parameters.iter()).enumerate();
+        let columns = columns.map(|(i, (column, wanted))| fit(i + 1, column, wanted.as_ref()));
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        let row = |row: usize| {
+            let values = columns.iter().map(|c| ScalarValue::try_from_array(c, row));
+            Ok(Values(values.collect::<Result<_, _>>().map_err(from_datafusion)?))
+        };
+        (0..batch.num_rows()).map(row).collect()
+    }
+}
+
+/// The values of one parameter in its type.
+fn fit(number: usize, column: &ArrayRef, wanted: Option<&DataType>) -> Result<ArrayRef> {
+    let Some(wanted) = wanted.filter(|wanted| *wanted != column.data_type()) else {
+        return Ok(Arc::clone(column));
+    };
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(column, wanted, &strict).map_err(|e| {
+        let given = column.data_type();
+        Error::new(
+            ErrorKind::Data,
+            format!("parameter ${number} is {wanted}, the value is {given}: {e}"),
+        )
+        .with_source(e)
+    })
+}
+
+impl Session {
+    /// Understands a statement without executing it.
+    ///
+    /// # Errors
+    /// What is wrong with the statement, with its place.
+    pub async fn prepare(&self, statement: &Parsed) -> Result<Prepared> {
+        self.check_size(&statement.text)?;
+        let (session, statement) = (self.clone(), Arc::new(statement.clone()));
+        self.on_engine(async move {
+            session.engine.start_pending();
+            let parameters = session.parameters(&statement.statement).await?;
+            let last = parameters.keys().next_back().copied().unwrap_or_default();
+            let types = (1..=last).map(|n| parameters.get(&n).cloned().flatten());
+            let types: Vec<Option<DataType>> = types.collect();
+            let nulls = types.iter().map(|t| null(t.as_ref()));
+            let nulls = nulls.collect::<Result<Vec<_>>>()?;
+            let session = Self { values: Values(nulls.into()), ..session };
+            let rows = session.columns_of(statement.statement.clone()).await?;
+            Ok(Prepared { statement, rows, parameters: Arc::new(types) })
+        })
+        .await
+    }
+
+    /// The columns that a statement gives with these values; `None`: it gives no rows.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub async fn columns_with(
+        &self,
+        prepared: &Prepared,
+        values: &Values,
+    ) -> Result<Option<SchemaRef>> {
+        let session = Self { values: values.clone(), ..self.clone() };
+        let statement = Arc::clone(&prepared.statement);
+        self.on_engine(async move { session.columns_of(statement.statement.clone()).await }).await
+    }
+
+    /// Executes a statement with values for its parameters.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute); when a parameter has no value.
+    pub async fn execute_with(&self, prepared: &Prepared, values: &Values) -> Result<Outcome> {
+        let session = Self { values: values.clone(), ..self.clone() };
+        session.execute(&prepared.statement).await
+    }
+
+    async fn on_engine<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let task = AbortOnDrop(self.engine.parts.cpu.spawn(work));
+        task.await.map_err(|e| self.suggest(e))
+    }
+
+    /// Plans a query with the values of its parameters; `columns` renames its columns.
+    pub(super) async fn plan(&self, query: &Query, columns: &[Ident]) -> Result<LogicalPlan> {
+        plan_query(&self.state(), query, columns, &self.values.0).await
+    }
+
+    /// A plan of the engine underneath with the values of its parameters.
+    pub(super) fn bound(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        match plan {
+            // PREPARE keeps its parameters.
+            LogicalPlan::Statement(_) => Ok(plan),
+            plan => bind(plan, &self.values.0),
+        }
+    }
+
+    /// The parameters of a statement.
+    async fn parameters(&self, statement: &Statement) -> Result<Parameters> {
+        match statement {
+            Statement::Query(query) => parameters(&unbound(&self.state(), &query.query).await?),
+            Statement::Insert(insert) => self.insert_parameters(insert).await,
+            Statement::Explain(Explain { what: Explained::Statement(statement), .. }) => {
+                Box::pin(self.parameters(statement)).await
+            }
+            Statement::DataFusion(statement) => {
+                match self.standard_plan((**statement).clone()).await? {
+                    LogicalPlan::Statement(_) => Ok(Parameters::new()),
+                    plan => parameters(&plan),
+                }
+            }
+            _ => Ok(Parameters::new()),
+        }
+    }
+
+    async fn insert_parameters(&self, insert: &Insert) -> Result<Parameters> {
+        let name = plain_name(&insert.target)?;
+        let Some(Object::Stream(stream)) = self.engine.catalog.get(&name) else {
+            return parameters(&self.standard_plan(insert.clone().into_datafusion()).await?);
+        };
+        let plan = unbound(&self.state(), &insert.query.query).await?;
+        let mut found = parameters(&plan)?;
+        // A parameter that is a value by itself has the type of its column.
+        let (Feed::Push(push), SetExpr::Values(values)) = (&stream.feed, &*insert.query.query.body)
+        else {
+            return Ok(found);
+        };
+        let fields = push.physical().fields();
+        let column = |at: usize| match insert.columns.get(at) {
+            Some(ident) => {
+                let folded = ident.quote_style.is_none();
+                let name = if folded { ident.value.to_lowercase() } else { ident.value.clone() };
+                fields.find(&name).map(|(_, field)| field)
+            }
+            None => fields.get(at),
+        };
+        for (at, value) in values.rows.iter().flat_map(|row| row.iter().enumerate()) {
+            if let (Some(number), Some(field)) = (placeholder(value), column(at)) {
+                found.insert(number, Some(field.data_type().clone()));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn standard_plan(&self, statement: EngineStatement) -> Result<LogicalPlan> {
+        self.state().statement_to_plan(statement).await.map_err(from_datafusion)
+    }
+
+    /// The columns that a statement gives.
+    async fn columns_of(&self, statement: Statement) -> Result<Option<SchemaRef>> {
+        match statement {
+            Statement::Query(query) => self.query_columns(&query).await.map(Some),
+            Statement::Subscribe { view, .. } => {
+                let view = self.engine.catalog.materialized(&plain_name(&view)?)?;
+                Ok(Some(Arc::clone(view.log.schema())))
+            }
+            Statement::Verify(verify) => {
+                self.engine.catalog.materialized(&plain_name(&verify.view)?)?;
+                Ok(Some(super::verify::columns()))
+            }
+            Statement::Explain(Explain { analyze: true, verbose, what }) => {
+                // The same columns as without executing it.
+                let explain = Explain { analyze: false, verbose, what };
+                shown(Box::pin(self.explain(explain)).await?)
+            }
+            statement @ (Statement::Explain(_)
+            | Statement::Show(_)
+            | Statement::ShowCreate(_)
+            | Statement::Describe(_)) => {
+                // They only look; what they see now is thrown away.
+                let text = String::new();
+                let parsed = Parsed { statement, text, first_line: 1, first_column: 1 };
+                shown(Box::pin(self.dispatch_statement(parsed)).await?)
+            }
+            Statement::DataFusion(statement) => {
+                let plan = bounded(self.bound(self.standard_plan(*statement).await?)?)?;
+                match plan {
+                    LogicalPlan::Ddl(_)
+                    | LogicalPlan::Dml(_)
+                    | LogicalPlan::Copy(_)
+                    | LogicalPlan::Statement(_) => Ok(None),
+                    plan => self.physical_columns(plan).await.map(Some),
+                }
+            }
+            Statement::Insert(insert) => {
+                self.check_target(&insert)?;
+                self.plan(&insert.query.query, &[]).await?;
+                Ok(None)
+            }
+            Statement::CreateStream(_)
+            | Statement::CreateView(_)
+            | Statement::WaitFor { .. }
+            | Statement::Drop(_)
+            | Statement::Set(_) => Ok(None),
+        }
+    }
+
+    /// Whether rows can be inserted at all.
+    fn check_target(&self, insert: &Insert) -> Result<()> {
+        let name = plain_name(&insert.target)?;
+        match self.engine.catalog.exists(&name) {
+            true => Ok(()),
+            false => Err(self.engine.catalog.missing("stream", &name)),
+        }
+    }
+
+    async fn query_columns(&self, query: &ContinuousQuery) -> Result<SchemaRef> {
+        let plan = self.plan(&query.query, &[]).await?;
+        if query.tail.is_empty() {
+            return self.physical_columns(bounded(plan)?).await;
+        }
+        Ok(continuous(&self.state(), plan, &query.tail)?.schema)
+    }
+
+    async fn physical_columns(&self, plan: LogicalPlan) -> Result<SchemaRef> {
+        let frame = DataFrame::new(self.state(), plan);
+        Ok(frame.create_physical_plan().await.map_err(from_datafusion)?.schema())
+    }
+}
+
+/// The columns of rows that are there.
+fn shown(outcome: Outcome) -> Result<Option<SchemaRef>> {
+    match outcome {
+        Outcome::Rows(rows) => Ok(Some(Arc::clone(rows.schema()))),
+        Outcome::Done(_) => Ok(None),
+    }
+}
+
+fn null(data_type: Option<&DataType>) -> Result<ScalarValue> {
+    match data_type {
+        Some(data_type) => ScalarValue::try_from(data_type).map_err(from_datafusion),
+        None => Ok(ScalarValue::Null),
+    }
+}
+
+/// The number of the parameter that an expression is.
+fn placeholder(expr: &Expr) -> Option<usize> {
+    let Expr::Value(value) = expr else { return None };
+    let Value::Placeholder(text) = &value.value else { return None };
+    text.strip_prefix('$')?.parse().ok()
+}

@@ -1,0 +1,46 @@
+//! Parameters: JDBC-style clients write `?`, the engine underneath reads `$1`.
+//!
+//! A `?` in a string, a comment or a quoted name is no token of its own and stays what it is.
+
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use windrow_core::{Error, Result};
+
+use super::cursor::place_of;
+
+/// The most parameters of a statement.
+const PARAMETERS_MAX: usize = 10_000;
+
+/// Writes the `?` of a statement as `$1`, `$2`, … in the order in which they stand.
+///
+/// # Errors
+/// When both forms stand in one statement, or a parameter is none of them.
+pub(super) fn number(tokens: &mut [TokenWithSpan]) -> Result<()> {
+    let (mut marks, mut numbered) = (0_usize, false);
+    for token in tokens {
+        let place = place_of(token.span);
+        let Token::Placeholder(text) = &mut token.token else { continue };
+        if text == "?" {
+            marks += 1;
+            *text = format!("${marks}");
+        } else {
+            let number = text.strip_prefix('$').and_then(|n| n.parse::<usize>().ok());
+            if number.is_none_or(|n| n == 0 || n > PARAMETERS_MAX) {
+                return Err(Error::sql(format!("\"{text}\" is not a parameter"))
+                    .with_place(place)
+                    .with_hint("Write ?, or $1, $2 and so on."));
+            }
+            numbered = true;
+        }
+        if marks > 0 && numbered {
+            return Err(Error::sql("? and $1 stand in one statement")
+                .with_place(place)
+                .with_hint("Write all parameters in one way."));
+        }
+        if marks > PARAMETERS_MAX {
+            return Err(Error::sql(format!("more than {PARAMETERS_MAX} parameters"))
+                .with_place(place)
+                .with_hint("Send rows with a bulk ingest."));
+        }
+    }
+    Ok(())
+}
