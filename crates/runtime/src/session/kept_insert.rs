@@ -60,7 +60,7 @@ impl Session {
             None => {
                 if let Some(same) = self.same_insert(text) {
                     let said = format!("INSERT (continuous, \"{same}\" does it already)");
-                    return Ok(Outcome::Done(said));
+                    return Ok(Outcome::Done(said.into()));
                 }
                 self.free_name(&push.name)
             }
@@ -79,9 +79,9 @@ impl Session {
         if let Some(pump) = pump {
             self.engine.pump(&pump);
         }
-        Ok(Outcome::Done(format!(
-            "INSERT (continuous, as \"{name}\"; DROP MATERIALIZED VIEW {name} ends it)"
-        )))
+        let said =
+            format!("INSERT (continuous, as \"{name}\"; DROP MATERIALIZED VIEW {name} ends it)");
+        Ok(Outcome::Done(said.into()))
     }
 
     /// The INSERT with the same text that runs already.
