@@ -54,7 +54,7 @@ impl Execution {
     pub(crate) async fn stopped(&mut self) {
         // The sender lives as long as this.
         if self.stopped.wait_for(|stopped| *stopped).await.is_err() {
-            futures::future::pending().await;
+            futures::future::pending::<()>().await;
         }
     }
 }
