@@ -214,6 +214,8 @@ impl Session {
 
     /// The columns that a statement gives.
     async fn columns_of(&self, statement: Statement) -> Result<Option<SchemaRef>> {
+        // Columns are not for everybody either.
+        self.check_statement(&statement)?;
         match statement {
             Statement::Query(query) => self.query_columns(&query).await.map(Some),
             Statement::Subscribe { view, .. } => {
