@@ -4,6 +4,7 @@
 //! Nothing sleeps: every step waits for what the screen is to show, or fails with what it shows.
 
 mod pty;
+mod remote;
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -37,6 +38,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("the_rc_file", the_rc_file),
         trial("a_dumb_terminal", a_dumb_terminal),
         trial("charts", charts),
+        trial("a_prompt_on_a_server", remote::a_prompt_on_a_server),
+        trial("files_run_on_a_server", remote::files_run_on_a_server),
+        trial("a_server_that_is_not_there", remote::a_server_that_is_not_there),
     ]
 }
 
