@@ -483,7 +483,10 @@ async fn parameters(
     prepared: &Prepared,
     messages: PeekableFlightDataStream,
 ) -> Result<Option<Vec<Values>>, Status> {
-    let messages = messages.map_err(|status| FlightError::Tonic(Box::new(status)));
+    // The message with the command may have nothing else: that is no schema and no batch.
+    let messages = messages
+        .try_filter(|message| std::future::ready(!message.data_header.is_empty()))
+        .map_err(|status| FlightError::Tonic(Box::new(status)));
     let mut batches = FlightRecordBatchStream::new_from_flight_data(messages);
     let mut values = Vec::new();
     let mut any = false;

@@ -68,7 +68,7 @@ pub(super) fn a_prompt_on_a_server() -> Result<(), Failed> {
     terminal.prompt()?;
     terminal.enter("SELECT 1; SELECT\u{20}nothing FROM readings;")?;
     terminal.sees("line 1: SELECT 1; SELECT nothing FROM readings;")?;
-    terminal.sees("                            ^^^^^^^")?;
+    terminal.sees("                           ^^^^^^^")?;
     terminal.enter("\\d readings")?;
     terminal.sees("│ k           │ Int32")?;
     terminal.send(
