@@ -34,11 +34,11 @@ use crate::query::scan::{Counters, Scan};
 use crate::query::shared::Shared;
 use crate::query::start::{Ready, launch};
 use crate::session::{Access, Session, SessionOptions};
-use crate::stream::Feed;
 use crate::stream::pump::Pump;
 use crate::stream::push::Pushed;
 use crate::stream::retention::Retention;
 use crate::stream::spill::Spiller;
+use crate::stream::{Feed, TAILS_MAX};
 
 /// Ended queries that `windrow.queries` and `windrow.ledger` remember.
 const ENDED_QUERIES_MAX: usize = 256;
@@ -493,8 +493,8 @@ impl Inner {
         });
     }
 
-    /// Completes when a view cannot be archived for long: then it may wait for room for ever, and
-    /// so does who waits for it.
+    /// Completes when a view has waited long for room, because it cannot be archived: that may go on
+    /// for ever, for who waits for the view too.
     pub(crate) async fn failing_archive(&self) -> Error {
         loop {
             self.parts.clock.sleep(self.parts.limits.archive_wait).await;
@@ -505,8 +505,9 @@ impl Inner {
                 .filter(|(_, spiller)| spiller.is_view())
                 .map(|(name, spiller)| (name.clone(), Arc::clone(spiller)))
                 .collect();
+            let rows_max = self.parts.limits.tail_rows_max.saturating_mul(TAILS_MAX);
             for (name, spiller) in spillers {
-                if let Some(why) = spiller.error() {
+                if let Some(why) = spiller.error().filter(|_| spiller.is_over(rows_max)) {
                     let message =
                         format!("view \"{name}\" waits for its archive, which fails: {why}");
                     return Error::new(ErrorKind::Unavailable, message)

@@ -216,6 +216,11 @@ impl Spiller {
         self.archive.state().rows
     }
 
+    /// Whether more rows than these wait in memory.
+    pub(crate) fn is_over(&self, rows_max: u64) -> bool {
+        self.log.tail_size().0 > rows_max
+    }
+
     /// Why the last spill failed, if it did.
     pub(crate) fn error(&self) -> Option<String> {
         self.error.lock().clone()
