@@ -133,7 +133,7 @@ impl Definitions {
     /// The same of a statement whose relative paths are relative to `base`.
     ///
     /// # Errors
-    /// As [`replace`](Self::replace).
+    /// When the catalog cannot be written.
     pub(crate) fn replace_at(
         &self,
         old: &[&str],

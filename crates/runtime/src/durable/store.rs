@@ -95,7 +95,7 @@ impl Store {
     /// The same of a statement whose relative paths are relative to `base`.
     ///
     /// # Errors
-    /// As [`record`](Self::record).
+    /// When the catalog cannot be written.
     pub(crate) fn record_at(
         &self,
         name: &str,
