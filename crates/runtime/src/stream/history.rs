@@ -18,11 +18,6 @@ use std::time::Duration;
 use arrow::array::BooleanArray;
 use arrow::compute::filter_record_batch;
 use arrow::record_batch::RecordBatch;
-use async_trait::async_trait;
-use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::catalog::{Session, TableProvider};
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
-use datafusion::physical_plan::ExecutionPlan;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use windrow_core::{
@@ -32,7 +27,6 @@ use windrow_core::{
 
 use crate::durable::wal::producers::Stamp;
 use crate::stream::push::PushStream;
-use crate::stream::table::{LeftOut, LogTable, outside};
 
 /// The pause between two passes at least.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -162,7 +156,7 @@ impl History {
                 "\"{}\" of stream \"{}\" has changed since its rows were kept: it was {}",
                 partition.name,
                 self.push.name,
-                was.trim_start_matches(&name)
+                was.strip_prefix(&name).unwrap_or(was)
             ))
             .with_hint("Restore it, or drop the stream and create it again.")),
         }
@@ -213,47 +207,4 @@ fn behind(rows: RecordBatch, offsets: &dyn RowOffsets, from: u64) -> Result<Reco
     }
     let keep = (0..rows.num_rows()).map(|row| Some(offsets.offset(row) >= from));
     Ok(filter_record_batch(&rows, &BooleanArray::from_iter(keep))?)
-}
-
-/// The history of a stream as a table: what its source holds now, and what was kept of it before.
-#[derive(Debug)]
-pub(crate) struct HistoryTable {
-    history: Arc<History>,
-    log: LogTable,
-}
-
-impl HistoryTable {
-    pub(crate) fn new(history: &Arc<History>) -> Self {
-        let log = LogTable::new(Arc::clone(&history.push.log), LeftOut::default());
-        Self { history: Arc::clone(history), log }
-    }
-}
-
-#[async_trait]
-impl TableProvider for HistoryTable {
-    fn schema(&self) -> SchemaRef {
-        self.log.schema()
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    fn supports_filters_pushdown(
-        &self,
-        filters: &[&Expr],
-    ) -> datafusion::error::Result<Vec<TableProviderFilterPushDown>> {
-        self.log.supports_filters_pushdown(filters)
-    }
-
-    async fn scan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
-        limit: Option<usize>,
-    ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
-        self.history.freshen().await.map_err(outside)?;
-        self.log.scan(state, projection, filters, limit).await
-    }
 }

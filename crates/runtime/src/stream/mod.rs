@@ -20,7 +20,7 @@ use windrow_sql::plan::{EventTime, StreamRelation};
 
 use crate::query::intake::Intake;
 use crate::query::kept::BadRows;
-use crate::stream::history::{History, HistoryTable};
+use crate::stream::history::History;
 use crate::stream::log::StreamLog;
 use crate::stream::log_reader::LogSource;
 use crate::stream::push::PushStream;
@@ -131,7 +131,7 @@ impl Stream {
             Feed::View(log) => Arc::new(LogTable::new(Arc::clone(log), left_out)),
             Feed::Source(_) => match &self.history {
                 // Single rows are named by the partitions of the source.
-                Some(history) if left_out.is_empty() => Arc::new(HistoryTable::new(history)),
+                Some(history) if left_out.is_empty() => Arc::new(LogTable::of_history(history)),
                 _ => Arc::new(SourceTable::new(Arc::clone(self), left_out)),
             },
         }

@@ -23,6 +23,7 @@ use futures::{StreamExt, stream};
 use windrow_core::{PartitionId, Reader, ScanRequest, Source, SourceBatch, Split};
 
 use crate::query::intake::Intake;
+use crate::stream::history::History;
 use crate::stream::log::StreamLog;
 use crate::stream::log_reader::LogSource;
 use crate::stream::{Feed, Stream};
@@ -70,11 +71,20 @@ impl LeftOut {
 pub(crate) struct LogTable {
     log: Arc<StreamLog>,
     left_out: LeftOut,
+    /// What the log is filled by before it is read, where that is a connector.
+    history: Option<Arc<History>>,
 }
 
 impl LogTable {
     pub(crate) fn new(log: Arc<StreamLog>, left_out: LeftOut) -> Self {
-        Self { log, left_out }
+        Self { log, left_out, history: None }
+    }
+
+    /// What is kept of a connector's rows, and what it has now.
+    pub(crate) fn of_history(history: &Arc<History>) -> Self {
+        let history = Arc::clone(history);
+        let log = Arc::clone(&history.push.log);
+        Self { log, left_out: LeftOut::default(), history: Some(history) }
     }
 
     /// The rows that are not left out, read in the order of their offsets.
@@ -169,6 +179,9 @@ impl TableProvider for LogTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        if let Some(history) = &self.history {
+            history.freshen().await.map_err(outside)?;
+        }
         if !self.left_out.is_empty() {
             return self.scan_in_order(projection, state.config().batch_size());
         }
