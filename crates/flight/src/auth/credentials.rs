@@ -10,7 +10,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -176,11 +176,19 @@ fn hex(bytes: &[u8]) -> String {
 /// # Errors
 /// When it cannot be read, or a line is wrong; the number of the line is told, not its text.
 pub fn read<L: Line>(path: &Path) -> Result<Vec<L>> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
-        Err(e) => return Err(unusable(path, "read", e)),
-    };
+    understood(path, &text(path)?)
+}
+
+/// The text of a file; nothing when there is no file.
+fn text(path: &Path) -> Result<String> {
+    match std::fs::read_to_string(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        read => read.map_err(|e| unusable(path, "read", e)),
+    }
+}
+
+/// The lines of a file with this text.
+fn understood<L: Line>(path: &Path, text: &str) -> Result<Vec<L>> {
     let mut lines: Vec<L> = Vec::new();
     for (at, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -238,7 +246,8 @@ pub(crate) struct Watched<L> {
 #[derive(Debug)]
 struct Seen<L> {
     lines: Arc<Vec<L>>,
-    stamp: Option<(SystemTime, u64)>,
+    /// The file as it was. (Its time and length may be the same after a change.)
+    text: String,
     looked_micros: i64,
 }
 
@@ -248,15 +257,15 @@ impl<L: Line> Watched<L> {
     /// # Errors
     /// As [`read`]; and when there is no file.
     pub(crate) fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
-        let stamp = stamp(path);
-        if stamp.is_none() {
+        if !path.exists() {
             let message = format!("\"{}\" does not exist", path.display());
             return Err(Error::new(ErrorKind::NotFound, message)
                 .with_hint("windrow user add and windrow token add make such files."));
         }
-        let lines = Arc::new(read(path)?);
+        let text = text(path)?;
+        let lines = Arc::new(understood(path, &text)?);
         let looked_micros = clock.now_micros();
-        let state = Mutex::new(Seen { lines, stamp, looked_micros });
+        let state = Mutex::new(Seen { lines, text, looked_micros });
         Ok(Self { path: path.to_owned(), clock, state })
     }
 
@@ -269,22 +278,19 @@ impl<L: Line> Watched<L> {
             return Arc::clone(&seen.lines);
         }
         seen.looked_micros = now;
-        let stamp = stamp(&self.path);
-        if stamp != seen.stamp {
-            seen.stamp = stamp;
-            match read(&self.path) {
-                Ok(lines) => seen.lines = Arc::new(lines),
-                Err(error) => tracing::error!("{error}; what was read before holds"),
+        let changed = text(&self.path).and_then(|text| {
+            if text != seen.text {
+                let lines = understood(&self.path, &text);
+                seen.text = text;
+                seen.lines = Arc::new(lines?);
             }
+            Ok(())
+        });
+        if let Err(error) = changed {
+            tracing::error!("{error}; what was read before holds");
         }
         Arc::clone(&seen.lines)
     }
-}
-
-/// Changes when the file does.
-fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
-    let meta = std::fs::metadata(path).ok()?;
-    Some((meta.modified().ok()?, meta.len()))
 }
 
 #[cfg(test)]
