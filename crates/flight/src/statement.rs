@@ -16,9 +16,9 @@ use futures::TryStreamExt;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use tonic::Status;
-use windrow_core::{Clock, Error, Result};
+use windrow_core::{Clock, Result};
 use windrow_runtime::{Done, Outcome, Prepared, Session, Values};
-use windrow_sql::parse::{Parsed, parse};
+use windrow_sql::parse::parse_one;
 
 use crate::rows::{Messages, arrow_status, cancelled, done, messages};
 use crate::running::{Execution, Running};
@@ -46,30 +46,12 @@ pub(crate) struct Fetch {
     pub(crate) done: Option<Done>,
 }
 
-/// The one statement of a text.
-///
-/// # Errors
-/// When it cannot be read, or is not one.
-pub(crate) fn one(sql: &str) -> Result<Parsed> {
-    let mut statements = parse(sql)?;
-    match (statements.pop(), statements.is_empty()) {
-        (Some(statement), true) => Ok(statement),
-        (None, _) => Err(Error::sql("there is no statement")),
-        (Some(second), false) => {
-            let place = windrow_core::Place::at(second.first_line, second.first_column);
-            Err(Error::sql("there is more than one statement")
-                .with_place(place)
-                .with_hint("Send one statement at a time."))
-        }
-    }
-}
-
 /// Understands a text without executing it.
 ///
 /// # Errors
 /// What is wrong with it.
 pub(crate) async fn prepare(session: &Session, sql: &str) -> Result<Prepared, Status> {
-    let prepared = async { session.prepare(&one(sql)?).await };
+    let prepared = async { session.prepare(&parse_one(sql)?).await };
     prepared.await.map_err(|e| to_status(&e, sql))
 }
 

@@ -31,9 +31,7 @@ pub(super) enum Remote {
 pub(super) async fn execute(client: &Client, statement: &Parsed) -> Result<Remote> {
     let reply = client.execute(&statement.text).await.map_err(|e| placed(e, statement))?;
     Ok(match reply {
-        Reply::Done { said: told, rows } => {
-            Remote::Done(told.unwrap_or_else(|| said(statement, rows)))
-        }
+        Reply::Done(said) => Remote::Done(said),
         Reply::Rows(rows) => {
             let is_continuous = match &statement.statement {
                 Statement::Query(query) => !query.tail.is_empty(),
@@ -64,31 +62,6 @@ fn placed(error: Error, statement: &Parsed) -> Error {
         end_line: place.end_line + lines,
         end_column: column(place.end_line, place.end_column),
     })
-}
-
-/// What a statement without rows did, for people, where the server does not say.
-fn said(statement: &Parsed, count: Option<u64>) -> String {
-    if let (Statement::Insert(insert), Some(count)) = (&statement.statement, count)
-        && insert.query.tail.is_empty()
-    {
-        return format!("INSERT 0 {count}");
-    }
-    let words: Vec<String> = statement
-        .text
-        .split(|c: char| !c.is_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .map(str::to_uppercase)
-        .collect();
-    let kept = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["CREATE", "OR", "REPLACE", "MATERIALIZED", ..] => ["CREATE", "MATERIALIZED VIEW"],
-        ["CREATE", "MATERIALIZED", ..] => ["CREATE", "MATERIALIZED VIEW"],
-        ["DROP", "MATERIALIZED", ..] => ["DROP", "MATERIALIZED VIEW"],
-        ["CREATE", "OR", "REPLACE", kind, ..] | ["CREATE", kind, ..] => ["CREATE", *kind],
-        ["DROP", kind, ..] => ["DROP", *kind],
-        [first, ..] => [*first, ""],
-        [] => ["", ""],
-    };
-    kept.join(" ").trim_end().to_owned()
 }
 
 /// Rows of a server.
@@ -150,7 +123,7 @@ impl Subscribed {
                     tell(&format!("notice: connected again, behind row {sequence}"));
                     return Ok(());
                 }
-                Ok(Reply::Done { .. }) => return Err(last),
+                Ok(Reply::Done(_)) => return Err(last),
                 Err(error) if error.kind() == ErrorKind::Unavailable => last = error,
                 Err(error) => return Err(error),
             }
@@ -169,22 +142,6 @@ mod tests {
     use windrow_sql::parse::parse;
 
     use super::*;
-
-    #[test]
-    fn what_was_done_is_said() {
-        for (sql, count, expected) in [
-            ("INSERT INTO s VALUES (1)", Some(1), "INSERT 0 1"),
-            ("create stream s (k INT)", Some(0), "CREATE STREAM"),
-            ("CREATE OR REPLACE STREAM s (k INT)", None, "CREATE STREAM"),
-            ("CREATE MATERIALIZED VIEW v AS SELECT 1", None, "CREATE MATERIALIZED VIEW"),
-            ("DROP VIEW v", None, "DROP VIEW"),
-            ("WAIT FOR v", None, "WAIT"),
-            ("SET a.b = 1", None, "SET"),
-        ] {
-            let statement = parse(sql).unwrap().remove(0);
-            assert_eq!(said(&statement, count), expected);
-        }
-    }
 
     #[test]
     fn places_move_to_the_whole_text() {

@@ -61,20 +61,14 @@ impl fmt::Debug for ClientConfig {
 pub enum Reply {
     /// Rows, now or as windows close.
     Rows(RemoteRows),
-    /// It is done.
-    Done {
-        /// What was done, for people, where the server tells.
-        said: Option<String>,
-        /// How many rows were inserted, where that is known.
-        rows: Option<u64>,
-    },
+    /// It is done; what was done, for people.
+    Done(String),
 }
 
 /// What a server tells beside a statement without rows.
 #[derive(Deserialize)]
 struct Said {
     done: String,
-    rows: Option<u64>,
 }
 
 /// A connection to a server. Cheap to clone; the clones share the session. After the server has been
@@ -153,10 +147,10 @@ impl Client {
     /// What a statement without rows has done: asking what it gives has executed it.
     async fn done(&self, info: FlightInfo) -> Result<Reply> {
         let mut data = self.fetch(&info).await?;
-        let mut reply = Reply::Done { said: None, rows: None };
+        let mut reply = Reply::Done("OK".to_owned());
         while let Some(message) = data.message().await.map_err(|status| self.error(&status))? {
-            if let Ok(Said { done, rows }) = serde_json::from_slice(&message.app_metadata) {
-                reply = Reply::Done { said: Some(done), rows };
+            if let Ok(Said { done }) = serde_json::from_slice(&message.app_metadata) {
+                reply = Reply::Done(done);
             }
         }
         Ok(reply)

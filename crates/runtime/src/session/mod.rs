@@ -34,7 +34,7 @@ use std::sync::Arc;
 use datafusion::execution::SessionState;
 use datafusion::prelude::SessionContext;
 use windrow_core::{Error, Limits, Result};
-use windrow_sql::parse::{Parsed, Statement, parse};
+use windrow_sql::parse::{Parsed, Statement, parse_one};
 
 use crate::durable::definitions::Definition;
 use crate::engine::Inner;
@@ -93,13 +93,7 @@ impl Session {
     /// # Errors
     /// When the text is not exactly one statement, and as [`Session::execute`].
     pub async fn run(&self, sql: &str) -> Result<Outcome> {
-        let mut statements = parse(sql)?;
-        match (statements.pop(), statements.is_empty()) {
-            (Some(statement), true) => self.execute(&statement).await,
-            (None, _) => Err(Error::sql("there is no statement")),
-            (Some(_), false) => Err(Error::sql("there is more than one statement")
-                .with_hint("Parse the text and execute statement by statement.")),
-        }
+        self.execute(&parse_one(sql)?).await
     }
 
     /// Executes one statement. Dropping the future, or the rows it gives, stops the statement.

@@ -80,6 +80,21 @@ pub fn parse(sql: &str) -> Result<Vec<Parsed>> {
     Ok(statements)
 }
 
+/// Reads the one statement of `sql`.
+///
+/// # Errors
+/// As [`parse`]; when there is none, or more than one.
+pub fn parse_one(sql: &str) -> Result<Parsed> {
+    let mut statements = parse(sql)?;
+    match (statements.pop(), statements.is_empty()) {
+        (Some(statement), true) => Ok(statement),
+        (None, _) => Err(Error::sql("there is no statement")),
+        (Some(last), false) => Err(Error::sql("there is more than one statement")
+            .with_place(Place::at(last.first_line, last.first_column))
+            .with_hint("Send one statement at a time.")),
+    }
+}
+
 /// A parser of our dialect over `tokens`.
 fn parser(tokens: &[TokenWithSpan]) -> Parser<'static> {
     Parser::new(&dialect::DIALECT)
