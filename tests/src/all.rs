@@ -26,6 +26,7 @@ mod slt;
 mod sql_files;
 mod talk;
 mod terminal;
+mod watch;
 
 use std::path::Path;
 
@@ -35,6 +36,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the repository");
     std::env::set_current_dir(root).expect("the repository is there");
+    watch::start();
     let mut trials: Vec<Trial> = slt::trials();
     trials.extend(sql_files::trials());
     trials.extend(nexmark::trials());

@@ -8,11 +8,11 @@ use tempfile::TempDir;
 use windrow_core::Limits;
 
 use crate::talk::Talk;
+use crate::watch::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let files = FILES
-        .iter()
-        .map(|case| Trial::test(format!("bad_input/{}", case.name), move || file(case)));
+    let files =
+        FILES.iter().map(|case| trial(format!("bad_input/{}", case.name), move || file(case)));
     let others = [
         ("a line of 100 MB", long_line as fn() -> Result<(), Failed>),
         ("a truncated gzip file", truncated_gzip),
@@ -25,7 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("SQL of random tokens", random_sql),
         ("SQL cut off anywhere", truncated_sql),
     ];
-    files.chain(others.map(|(name, test)| Trial::test(format!("bad_input/{name}"), test))).collect()
+    files.chain(others.map(|(name, test)| trial(format!("bad_input/{name}"), test))).collect()
 }
 
 /// A file of rows `{"v": …, "ts": …}` with something wrong in it.

@@ -5,15 +5,16 @@ use std::process::{Command, Output, Stdio};
 use libtest_mimic::{Failed, Trial};
 
 use crate::program::program;
+use crate::watch::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("binary/quickstart", quickstart),
-        Trial::test("binary/formats", formats),
-        Trial::test("binary/exit_codes", exit_codes),
-        Trial::test("binary/standard_input", standard_input),
-        Trial::test("binary/checking", checking),
-        Trial::test("binary/from_the_flags", from_the_flags),
+        trial("binary/quickstart", quickstart),
+        trial("binary/formats", formats),
+        trial("binary/exit_codes", exit_codes),
+        trial("binary/standard_input", standard_input),
+        trial("binary/checking", checking),
+        trial("binary/from_the_flags", from_the_flags),
     ]
 }
 

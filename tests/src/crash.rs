@@ -13,6 +13,7 @@ use std::time::Duration;
 use libtest_mimic::{Failed, Trial};
 
 use crate::program::{Home, Said, count, failed, for_ever};
+use crate::watch::trial;
 
 /// Small spills, so that archiving is going on all the time.
 const SMALL_SPILLS: &[&str] = &["--tail-rows", "40"];
@@ -56,7 +57,7 @@ const VIEWS: [(&str, &str, u32); 3] = [
 pub(crate) fn trials() -> Vec<Trial> {
     let kill = |name, seed, kills, moment, flags| {
         let scenario = Scenario { seed, kills, moment, flags };
-        Trial::test(format!("crash/{name}"), move || scenario.run())
+        trial(format!("crash/{name}"), move || scenario.run())
     };
     vec![
         kill("while rows come", 1, 40, Moment::Acknowledged(150), &[]),
@@ -66,8 +67,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         kill("while making checkpoints", 8, 40, Moment::Acknowledged(150), CHECKPOINTS),
         kill("while resuming", 9, 25, Moment::Started(Duration::from_millis(900)), BOTH),
         kill("between checkpoints and spills", 10, 30, Moment::Acknowledged(150), BOTH),
-        Trial::test("crash/while objects come and go", objects),
-        Trial::test("crash/no kill", no_kill),
+        trial("crash/while objects come and go", objects),
+        trial("crash/no kill", no_kill),
     ]
 }
 

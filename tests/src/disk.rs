@@ -13,17 +13,17 @@ use tempfile::TempDir;
 use windrow_core::Limits;
 
 use crate::talk::{Answer, Refusal, Talk};
+use crate::watch::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mounted = |name, test: fn() -> Result<(), Failed>| {
         let may_not = !SmallDisk::new(100).is_ok_and(|disk| disk.is_some());
-        Trial::test(format!("disk/{name} (needs the right to mount)"), test)
-            .with_ignored_flag(may_not)
+        trial(format!("disk/{name} (needs the right to mount)"), test).with_ignored_flag(may_not)
     };
     vec![
         mounted("a full one refuses rows and loses none", full),
         mounted("one that cannot be written is refused and loses none", read_only),
-        Trial::test("disk/an archive that fails makes INSERT fail", failing_archive),
+        trial("disk/an archive that fails makes INSERT fail", failing_archive),
     ]
 }
 

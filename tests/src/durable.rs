@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use libtest_mimic::{Failed, Trial};
 
 use crate::program::{Home, Running, Said, contents, failed, for_ever};
+use crate::watch::trial;
 
 /// A test that fails or not.
 type Test = fn() -> Result<(), Failed>;
@@ -32,22 +33,19 @@ pub(crate) const ANYWHERE: [(&str, Test); 14] = [
 ];
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let anywhere = ANYWHERE.map(|(name, test)| Trial::test(format!("durable/{name}"), test));
+    let anywhere = ANYWHERE.map(|(name, test)| trial(format!("durable/{name}"), test));
     let mut on_disk = vec![
-        Trial::test("durable/files are read on, not again", files),
-        Trial::test("durable/a history outlives its files", retention::outlives),
-        Trial::test("durable/a history has each row once, whatever is killed", retention::killed),
-        Trial::test(
+        trial("durable/files are read on, not again", files),
+        trial("durable/a history outlives its files", retention::outlives),
+        trial("durable/a history has each row once, whatever is killed", retention::killed),
+        trial(
             "durable/a view that is rebuilt is the old one until it is the new one",
             retention::rebuild,
         ),
-        Trial::test("durable/a directory of somebody else is refused", foreign),
-        Trial::test("durable/a directory that cannot be written is refused", read_only),
-        Trial::test(
-            "durable/no damaged or missing file gives other rows",
-            damage::damaged_anything,
-        ),
-        Trial::test("durable/a torn end of the log loses nothing else", damage::torn),
+        trial("durable/a directory of somebody else is refused", foreign),
+        trial("durable/a directory that cannot be written is refused", read_only),
+        trial("durable/no damaged or missing file gives other rows", damage::damaged_anything),
+        trial("durable/a torn end of the log loses nothing else", damage::torn),
     ];
     on_disk.extend(anywhere);
     on_disk

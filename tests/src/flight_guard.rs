@@ -23,19 +23,20 @@ use windrow_flight::{MetricsServer, Server, ServerConfig, ServerLimits, TlsConfi
 use windrow_runtime::{Engine, EngineConfig, SessionOptions};
 
 use crate::program::PATIENCE;
+use crate::watch::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("flight_guard/logins", logins),
-        Trial::test("flight_guard/open_servers", open_servers),
-        Trial::test("flight_guard/tls", tls),
-        Trial::test("flight_guard/client_certificates", client_certificates),
-        Trial::test("flight_guard/long_messages", long_messages),
-        Trial::test("flight_guard/silent_connections", silent_connections),
-        Trial::test("flight_guard/metrics", metrics),
-        Trial::test("flight_guard/program", program::serve),
-        Trial::test("flight_guard/program_refuses", program::serve_refuses),
-        Trial::test("flight_guard/accounts", program::accounts),
+        trial("flight_guard/logins", logins),
+        trial("flight_guard/open_servers", open_servers),
+        trial("flight_guard/tls", tls),
+        trial("flight_guard/client_certificates", client_certificates),
+        trial("flight_guard/long_messages", long_messages),
+        trial("flight_guard/silent_connections", silent_connections),
+        trial("flight_guard/metrics", metrics),
+        trial("flight_guard/program", program::serve),
+        trial("flight_guard/program_refuses", program::serve_refuses),
+        trial("flight_guard/accounts", program::accounts),
     ]
 }
 

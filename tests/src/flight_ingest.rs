@@ -25,11 +25,11 @@ use windrow_runtime::{Engine, EngineConfig, Outcome, SessionOptions};
 
 use crate::program::Home;
 use crate::readers::python;
+use crate::watch::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let trial = |name: &str, run: fn() -> Result<(), Failed>| {
-        Trial::test(format!("flight_ingest/{name}"), run)
-    };
+    let trial =
+        |name: &str, run: fn() -> Result<(), Failed>| trial(format!("flight_ingest/{name}"), run);
     vec![
         trial("a batch that is sent again is told so", repeated),
         trial("what does not fit is refused and what came before stays", refused),

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::watch::trial;
 use arrow::array::AsArray;
 use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
@@ -18,15 +19,15 @@ use windrow_runtime::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("guard/roles", roles),
-        Trial::test("guard/patterns", patterns),
-        Trial::test("guard/names_that_are_not_for_everybody", hidden),
-        Trial::test("guard/files", files),
-        Trial::test("guard/files_after_a_restart", files_after_a_restart),
-        Trial::test("guard/too_many_queries", too_many_queries),
-        Trial::test("guard/query_timeout", query_timeout),
-        Trial::test("guard/query_memory", query_memory),
-        Trial::test("guard/stop", stop),
+        trial("guard/roles", roles),
+        trial("guard/patterns", patterns),
+        trial("guard/names_that_are_not_for_everybody", hidden),
+        trial("guard/files", files),
+        trial("guard/files_after_a_restart", files_after_a_restart),
+        trial("guard/too_many_queries", too_many_queries),
+        trial("guard/query_timeout", query_timeout),
+        trial("guard/query_memory", query_memory),
+        trial("guard/stop", stop),
     ]
 }
 

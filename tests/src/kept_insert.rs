@@ -5,12 +5,13 @@ use std::time::Duration;
 use libtest_mimic::{Failed, Trial};
 
 use crate::program::{Home, failed, for_ever};
+use crate::watch::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("kept_insert/kill -9 while it runs", killed),
-        Trial::test("kept_insert/it is an object, and ends when it is dropped", dropped),
-        Trial::test("kept_insert/what cannot go on says so", not_kept),
+        trial("kept_insert/kill -9 while it runs", killed),
+        trial("kept_insert/it is an object, and ends when it is dropped", dropped),
+        trial("kept_insert/what cannot go on says so", not_kept),
     ]
 }
 

@@ -15,16 +15,17 @@ use windrow_core::{Limits, ManualClock};
 use windrow_runtime::{Engine, EngineConfig, Outcome, SessionOptions};
 
 use crate::talk::Talk;
+use crate::watch::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("live/a followed file grows, a new file appears", follow),
-        Trial::test("live/a silent partition lets the watermark go", idle),
-        Trial::test("live/a subscriber has every window once", subscribe),
-        Trial::test("live/old rows go, but not those that a reader needs", retention),
-        Trial::test("live/a replay goes by the clock", replay),
-        Trial::test("live/a view answers while it is rebuilt", rebuild),
-        Trial::test("live/any threads and batches give the same windows", same_answer),
+        trial("live/a followed file grows, a new file appears", follow),
+        trial("live/a silent partition lets the watermark go", idle),
+        trial("live/a subscriber has every window once", subscribe),
+        trial("live/old rows go, but not those that a reader needs", retention),
+        trial("live/a replay goes by the clock", replay),
+        trial("live/a view answers while it is rebuilt", rebuild),
+        trial("live/any threads and batches give the same windows", same_answer),
     ]
 }
 

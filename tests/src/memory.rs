@@ -4,13 +4,14 @@ use libtest_mimic::{Failed, Trial};
 use windrow_core::Limits;
 
 use crate::talk::{Answer, Talk};
+use crate::watch::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("memory/windows on disk give the same rows", same_rows),
-        Trial::test("memory/a group that cannot be divided is an error", one_group),
-        Trial::test("memory/an archived view keeps its order", archived),
-        Trial::test("memory/a stream in memory has a limit", stream_limit),
+        trial("memory/windows on disk give the same rows", same_rows),
+        trial("memory/a group that cannot be divided is an error", one_group),
+        trial("memory/an archived view keeps its order", archived),
+        trial("memory/a stream in memory has a limit", stream_limit),
     ]
 }
 

@@ -5,6 +5,7 @@ use libtest_mimic::{Failed, Trial};
 use windrow_core::Limits;
 
 use crate::talk::{Answer, Talk};
+use crate::watch::trial;
 
 /// What the files of `sql/nexmark` say, and what is run instead.
 const EVENTS_IN_FILE: &str = "'events' = '20000', 'event_rate' = '100'";
@@ -13,7 +14,7 @@ const EVENTS: &str = "'events' = '1000000', 'event_rate' = '10000', 'out_of_orde
 pub(crate) fn trials() -> Vec<Trial> {
     ["q5", "q7", "q8"]
         .into_iter()
-        .map(|name| Trial::test(format!("nexmark/{name} on 1 M events (slow)"), move || run(name)))
+        .map(|name| trial(format!("nexmark/{name} on 1 M events (slow)"), move || run(name)))
         .collect()
 }
 

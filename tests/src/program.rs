@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
 use tempfile::TempDir;
@@ -370,6 +370,25 @@ impl Running {
             }
         }
         Ok(true)
+    }
+
+    /// Waits until `holds`, or until it has ended.
+    ///
+    /// # Errors
+    /// When it takes too long.
+    pub(crate) fn wait_until(
+        &mut self,
+        what: &str,
+        holds: impl Fn() -> Result<bool, Failed>,
+    ) -> Result<(), Failed> {
+        let start = Instant::now();
+        while !holds()? && self.child.try_wait()?.is_none() {
+            if start.elapsed() > PATIENCE {
+                return Err(self.hangs(what));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// Sends it `signal` ("TERM").

@@ -11,9 +11,10 @@ use std::sync::OnceLock;
 use libtest_mimic::{Failed, Trial};
 
 use crate::program::{Home, for_ever, target_profile};
+use crate::watch::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![Trial::test("readers/deltalake, pyarrow and duckdb read a view", read)]
+    vec![trial("readers/deltalake, pyarrow and duckdb read a view", read)]
 }
 
 const REQUIREMENTS: &str = "tests/readers/requirements.txt";

@@ -21,13 +21,14 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::runtime::Runtime;
 
 use crate::program::Home;
+use crate::watch::trial;
 use crate::{crash, durable, readers};
 
 const BUCKET: &str = "windrow";
 
 pub(crate) fn trials() -> Vec<Trial> {
     let on_s3 = |name: String, test: Box<dyn Fn() -> Result<(), Failed> + Send>| {
-        Trial::test(name, move || {
+        trial(name, move || {
             IN_BUCKET.set(true);
             test()
         })

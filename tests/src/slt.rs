@@ -9,6 +9,7 @@ use sqllogictest::{AsyncDB, ColumnType, DBOutput, Runner};
 use windrow_core::Limits;
 
 use crate::talk::{Answer, Refusal, Talk, letter};
+use crate::watch::trial;
 
 /// The last line of a query that is run without EMIT and with `EMIT FINAL`.
 const BOTH_FORMS: &str = "-- both forms";
@@ -20,7 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         for (suffix, limits) in [("", Limits::default()), (" in batches of 3", small.clone())] {
             let file = file.clone();
-            trials.push(Trial::test(format!("slt/{name}{suffix}"), move || run(&file, &limits)));
+            trials.push(trial(format!("slt/{name}{suffix}"), move || run(&file, &limits)));
         }
     }
     trials

@@ -7,11 +7,12 @@ use windrow_core::Limits;
 
 use crate::slt::files;
 use crate::talk::{Answer, Talk};
+use crate::watch::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     files(Path::new("sql"), "sql")
         .into_iter()
-        .map(|file| Trial::test(file.display().to_string(), move || run(&file)))
+        .map(|file| trial(file.display().to_string(), move || run(&file)))
         .collect()
 }
 

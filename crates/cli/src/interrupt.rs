@@ -41,14 +41,23 @@ impl Interrupts {
         Ok(interrupts)
     }
 
-    /// Tells whether the next signal finds nothing to cancel: then it ends the program. What was
-    /// typed at the prompt begins without the interrupts before it; the statements of a file do
-    /// not, or a signal between two of them would be lost.
-    pub(crate) fn set_at_prompt(&self, at_prompt: bool) {
-        self.at_prompt.store(at_prompt, Ordering::SeqCst);
-        if !at_prompt {
-            self.count.store(0, Ordering::SeqCst);
-        }
+    /// Somebody may be typing from now on: a signal ends the program. Returns whether one has come while nothing ran, between a
+    /// statement and the prompt, where Ctrl-C is a signal still.
+    pub(crate) fn at_prompt(&self) -> bool {
+        self.at_prompt.store(true, Ordering::SeqCst);
+        self.count.swap(0, Ordering::SeqCst) > 0
+    }
+
+    /// A statement may run from now on: a signal cancels it. What was typed at the prompt begins without the interrupts before it;
+    /// the statements of a file do not, or a signal between two of them would be lost.
+    pub(crate) fn leaves_prompt(&self) {
+        self.at_prompt.store(false, Ordering::SeqCst);
+        self.forget();
+    }
+
+    /// What was to be cancelled has ended.
+    pub(crate) fn forget(&self) {
+        self.count.store(0, Ordering::SeqCst);
     }
 
     /// Completes when the running statement is to be cancelled.
@@ -85,7 +94,18 @@ mod tests {
         interrupts.count.store(1, Ordering::SeqCst);
         let error = interrupts.cancelled().now_or_never().unwrap();
         assert_eq!(error.kind().exit_code(), 130);
-        interrupts.set_at_prompt(false);
+        interrupts.leaves_prompt();
         assert!(interrupts.cancelled().now_or_never().is_none());
+    }
+
+    #[test]
+    fn an_interrupt_before_the_prompt_is_told_there() {
+        let interrupts = Interrupts {
+            count: AtomicU32::new(1),
+            notify: Notify::new(),
+            at_prompt: AtomicBool::new(false),
+        };
+        assert!(interrupts.at_prompt());
+        assert!(!interrupts.at_prompt());
     }
 }

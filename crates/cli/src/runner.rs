@@ -100,9 +100,9 @@ impl Runner {
         }
     }
 
-    /// Tells whether somebody may be typing, and nothing runs.
-    pub(crate) fn set_at_prompt(&self, at_prompt: bool) {
-        self.interrupts.set_at_prompt(at_prompt);
+    /// What asks the running statement to end.
+    pub(crate) fn interrupts(&self) -> &Interrupts {
+        &self.interrupts
     }
 
     /// Where statements go.

@@ -7,9 +7,10 @@ use libtest_mimic::{Failed, Trial};
 
 use crate::flight::Served;
 use crate::readers::python;
+use crate::watch::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![Trial::test("flight/python clients query", || script("tests/clients/query.py"))]
+    vec![trial("flight/python clients query", || script("tests/clients/query.py"))]
 }
 
 /// Runs a script against a server of its own.

@@ -14,16 +14,17 @@ use prost::Message;
 use tonic::Code;
 
 use crate::flight::{Served, fetch, lines, refused, run};
+use crate::watch::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("flight/statements have columns before they are executed", statements),
-        Trial::test("flight/prepared statements take parameters", prepared),
-        Trial::test("flight/handles and sessions end", handles),
-        Trial::test("flight/a client that goes frees its query", gone),
-        Trial::test("flight/a subscription resumes behind its sequence", resumes),
-        Trial::test("flight/metadata has the columns of the specification", metadata),
-        Trial::test("flight/garbage is refused in words", garbage),
+        trial("flight/statements have columns before they are executed", statements),
+        trial("flight/prepared statements take parameters", prepared),
+        trial("flight/handles and sessions end", handles),
+        trial("flight/a client that goes frees its query", gone),
+        trial("flight/a subscription resumes behind its sequence", resumes),
+        trial("flight/metadata has the columns of the specification", metadata),
+        trial("flight/garbage is refused in words", garbage),
     ]
 }
 

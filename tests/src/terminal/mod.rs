@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use libtest_mimic::{Failed, Trial};
 
 use self::pty::Terminal;
+use crate::watch::trial;
 
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";
@@ -18,9 +19,8 @@ const CTRL_R: &str = "\x12";
 const BOLD_BLUE: &str = "\x1b[1;34m";
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let trial = |name: &str, test: fn() -> Result<(), Failed>| {
-        Trial::test(format!("terminal/{name}"), test)
-    };
+    let trial =
+        |name: &str, test: fn() -> Result<(), Failed>| trial(format!("terminal/{name}"), test);
     vec![
         trial("statements_over_several_lines", statements_over_several_lines),
         trial("colours_and_who_does_without", colours_and_who_does_without),
@@ -143,6 +143,7 @@ fn ctrl_c_twice_leaves() -> Result<(), Failed> {
     terminal.send(CTRL_C)?;
     terminal
         .until("a second note", |screen| screen.matches("Ctrl-C again leaves.").count() == 2)?;
+    terminal.prompt()?;
     terminal.send(CTRL_C)?;
     terminal.ends(0)
 }

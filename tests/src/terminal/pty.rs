@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 
 use expectrl::Session;
 use expectrl::process::unix::WaitStatus;
@@ -169,9 +169,15 @@ impl Terminal {
     /// Waits for the end of the program.
     pub(super) fn ends(&mut self, code: i32) -> Result<(), Failed> {
         // The output ends with the program.
-        while let Ok(bytes) = self.output.recv_timeout(PATIENCE) {
-            self.raw.extend(&bytes);
-            self.screen.process(&bytes);
+        loop {
+            match self.output.recv_timeout(PATIENCE) {
+                Ok(bytes) => {
+                    self.raw.extend(&bytes);
+                    self.screen.process(&bytes);
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => return self.check(false, "it does not end"),
+            }
         }
         let status = self.session.get_process().wait()?;
         let ended = matches!(status, WaitStatus::Exited(_, c) if c == code);

@@ -48,9 +48,13 @@ fn read_and_run(
     let mut to_edit = String::new();
     loop {
         learn(editor, waiting, runner);
-        runner.set_at_prompt(true);
-        let input = editor.readline_with_initial(PROMPT, (&to_edit, ""));
-        runner.set_at_prompt(false);
+        let interrupts = runner.interrupts();
+        let input = if interrupts.at_prompt() {
+            Err(ReadlineError::Interrupted)
+        } else {
+            editor.readline_with_initial(PROMPT, (&to_edit, ""))
+        };
+        interrupts.leaves_prompt();
         to_edit.clear();
         let input = match input {
             Ok(input) => input,
@@ -69,7 +73,9 @@ fn read_and_run(
             continue;
         }
         remember(editor, &input, history);
-        match waiting.block_on(runner.run(&Script::typed(input))) {
+        let ran = waiting.block_on(runner.run(&Script::typed(input)));
+        runner.interrupts().forget();
+        match ran {
             Ok(Flow::On) => {}
             Ok(Flow::Leave) => return Ok(()),
             Ok(Flow::Edit(text)) => to_edit = text,
