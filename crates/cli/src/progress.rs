@@ -23,6 +23,8 @@ pub(crate) struct Live {
     pub(crate) watermark_micros: Option<i64>,
     /// Its windows that are not closed.
     pub(crate) windows_open: Option<usize>,
+    /// Rows that it has read, where that is not counted in this process.
+    pub(crate) rows_in: Option<u64>,
 }
 
 /// What a line measures.
@@ -99,7 +101,10 @@ impl Bar {
         }
         let now = match &self.engine {
             Some(engine) => engine.progress(),
-            None => Progress { rows: self.rows_out, ..NOTHING },
+            None => {
+                let rows_in = self.live.and_then(|live| live.rows_in);
+                Progress { rows: rows_in.unwrap_or(self.rows_out), ..NOTHING }
+            }
         };
         let rows = now.rows.saturating_sub(self.start.rows);
         let fresh = now.rows.saturating_sub(self.last_rows) as f64 / TICK.as_secs_f64();
@@ -231,7 +236,8 @@ mod tests {
 
     #[test]
     fn the_status_tells_what_is_known() {
-        let live = Live { watermark_micros: Some(1_772_355_601_500_000), windows_open: Some(1) };
+        let watermark_micros = Some(1_772_355_601_500_000);
+        let live = Live { watermark_micros, windows_open: Some(1), rows_in: None };
         assert_eq!(
             live_message(live, 1_772_355_604_000_000),
             ", watermark 2026-03-01T09:00:01, lag 2 s, 1 open window"

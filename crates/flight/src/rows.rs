@@ -16,9 +16,10 @@ use arrow_flight::FlightData;
 use futures::{Stream, StreamExt};
 use serde::Serialize;
 use tonic::Status;
+use tonic::metadata::MetadataMap;
 use windrow_core::time::{ticks_to_micros, time_unit};
 use windrow_core::{Clock, Error, ErrorKind};
-use windrow_runtime::{Done, Position, ResultStream};
+use windrow_runtime::{Done, Engine, Position, QueryStatus, ResultStream};
 
 use crate::running::Execution;
 use crate::status::to_status;
@@ -29,6 +30,10 @@ pub(crate) type Messages = Pin<Box<dyn Stream<Item = Result<FlightData, Status>>
 
 /// After so long without rows, a continuous query sends a batch without rows.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// A client that wants it sooner says after how many milliseconds, in this header.
+pub(crate) const HEARTBEAT_HEADER: &str = "windrow-heartbeat-ms";
+/// So soon at the earliest.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
 
 /// The `app_metadata` of a batch of a continuous query.
 #[derive(Debug, Serialize)]
@@ -40,6 +45,38 @@ struct Beside {
     /// The windows of the rows: the lowest begin, the highest end.
     window_start: Option<String>,
     window_end: Option<String>,
+    #[serde(flatten)]
+    counts: Option<Counts>,
+}
+
+/// What became of the input of a query; nobody counts it for a subscription to a view.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Counts {
+    /// Input rows, late and bad ones among them.
+    rows_in: u64,
+    late: u64,
+    bad: u64,
+    /// Windows that have rows and are not closed.
+    open_windows: usize,
+}
+
+/// How a client is told of its rows.
+#[derive(Debug)]
+pub(crate) struct Telling {
+    /// Whose the rows are.
+    pub(crate) engine: Engine,
+    /// What is said after so long without rows.
+    heartbeat: Duration,
+}
+
+impl Telling {
+    /// As the headers of the client have it.
+    pub(crate) fn of(engine: Engine, headers: &MetadataMap) -> Self {
+        let wanted = headers.get(HEARTBEAT_HEADER).and_then(|v| v.to_str().ok()?.parse().ok());
+        let wanted = wanted.map(Duration::from_millis);
+        let heartbeat = wanted.map_or(HEARTBEAT, |w| w.clamp(HEARTBEAT_MIN, HEARTBEAT));
+        Self { engine, heartbeat }
+    }
 }
 
 /// The `app_metadata` of a statement without rows.
@@ -72,12 +109,25 @@ pub(crate) fn messages(
     rows: ResultStream,
     sql: Arc<str>,
     execution: Execution,
-    clock: Arc<dyn Clock>,
+    telling: Telling,
 ) -> Messages {
     let encoder = Encoder::new(rows.schema());
     let windows = Windows::of(rows.schema());
     let ready = VecDeque::from([encoder.head()]);
-    let sending = Sending { rows, sql, execution, clock, encoder, windows, ready, before: None };
+    let clock = telling.engine.clock();
+    let ended = !rows.is_continuous();
+    let sending = Sending {
+        rows,
+        sql,
+        execution,
+        telling,
+        clock,
+        encoder,
+        windows,
+        ready,
+        before: None,
+        ended,
+    };
     let next = |sending: Option<Sending>| async move {
         let mut sending = sending?;
         match sending.next().await {
@@ -94,6 +144,7 @@ struct Sending {
     rows: ResultStream,
     sql: Arc<str>,
     execution: Execution,
+    telling: Telling,
     clock: Arc<dyn Clock>,
     encoder: Encoder,
     windows: Windows,
@@ -101,6 +152,8 @@ struct Sending {
     ready: VecDeque<FlightData>,
     /// Where a continuous query was before that batch.
     before: Option<Position>,
+    /// The last position has been told.
+    ended: bool,
 }
 
 impl Sending {
@@ -114,25 +167,32 @@ impl Sending {
                 biased;
                 () = self.execution.stopped() => return Err(cancelled()),
                 next = self.rows.next() => match next {
-                    None => return Ok(None),
+                    None if self.ended => return Ok(None),
+                    None => {
+                        self.ended = true;
+                        self.tell()?;
+                    }
                     Some(Err(error)) => return Err(to_status(&error, &self.sql)),
                     Some(Ok(rows)) => {
                         let encoded = self.encode(&rows);
                         encoded.map_err(|e| arrow_status(e, &self.sql))?;
                     }
                 },
-                () = self.clock.sleep(HEARTBEAT), if waits => {
-                    let none = RecordBatch::new_empty(Arc::clone(self.rows.schema()));
-                    let encoded = self.encode(&none);
-                    encoded.map_err(|e| arrow_status(e, &self.sql))?;
-                }
+                () = self.clock.sleep(self.telling.heartbeat), if waits => self.tell()?,
             }
         }
+    }
+
+    /// Tells the position beside no rows.
+    fn tell(&mut self) -> Result<(), Status> {
+        let none = RecordBatch::new_empty(Arc::clone(self.rows.schema()));
+        self.encode(&none).map_err(|e| arrow_status(e, &self.sql))
     }
 
     fn encode(&mut self, rows: &RecordBatch) -> Result<(), ArrowError> {
         let position = self.rows.position();
         let before = std::mem::replace(&mut self.before, position);
+        let counts = self.counts();
         let mut left = rows.num_rows() as u64;
         for piece in self.encoder.pieces(rows)? {
             let mut message = self.encoder.message(&piece)?;
@@ -146,6 +206,7 @@ impl Sending {
                     watermark: known.and_then(|p| p.watermark_micros).map(time_text),
                     window_start,
                     window_end,
+                    counts,
                 };
                 let json = serde_json::to_vec(&beside)
                     .map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
@@ -154,6 +215,12 @@ impl Sending {
             self.ready.push_back(message);
         }
         Ok(())
+    }
+
+    fn counts(&self) -> Option<Counts> {
+        let status = self.telling.engine.query_status(self.rows.query_id()?)?;
+        let QueryStatus { rows_in, late, bad, windows_open, .. } = status;
+        Some(Counts { rows_in, late, bad, open_windows: windows_open })
     }
 }
 

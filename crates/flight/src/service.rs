@@ -23,15 +23,15 @@ use arrow_flight::{
 use futures::TryStreamExt;
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
-use windrow_core::{Clock, Error, ErrorKind};
-use windrow_runtime::{Engine, Prepared, Values};
+use windrow_core::{Error, ErrorKind};
+use windrow_runtime::{Engine, Prepared, Session, Values};
 
 use crate::auth::handshake::{HandshakeStream, handshake};
 use crate::auth::login::Door;
 use crate::ingest;
 use crate::metadata;
-use crate::rows::{self, Messages};
-use crate::running::Running;
+use crate::rows::{self, Telling};
+use crate::running::{Execution, Running};
 use crate::session::Sessions;
 use crate::statement;
 use crate::status::to_status;
@@ -44,15 +44,14 @@ const BOUND_ROWS_MAX: usize = 1_000_000;
 pub(crate) struct Service {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) running: Running,
-    clock: Arc<dyn Clock>,
+    engine: Engine,
     door: Arc<Door>,
 }
 
 impl Service {
     pub(crate) fn new(engine: Engine, door: Arc<Door>) -> Self {
-        let clock = engine.clock();
-        let sessions = Arc::new(Sessions::new(engine));
-        Self { sessions, running: Running::default(), clock, door }
+        let sessions = Arc::new(Sessions::new(engine.clone()));
+        Self { sessions, running: Running::default(), engine, door }
     }
 }
 
@@ -67,6 +66,16 @@ fn metadata_info(
 ) -> Info {
     let ticket = command.as_any().encode_to_vec();
     statement::info_of(columns, ticket, request.into_inner()).map(Response::new)
+}
+
+async fn rows_of(
+    session: &Session,
+    prepared: &Prepared,
+    values: &Values,
+    execution: Execution,
+    telling: Telling,
+) -> Rows {
+    statement::execute(session, prepared, values, execution, telling).await.map(Response::new)
 }
 
 fn metadata_rows(rows: &RecordBatch) -> Rows {
@@ -125,7 +134,9 @@ impl FlightSqlService for Service {
         let session = self.sessions.of(&request)?;
         let execution = self.running.begin(&fetch.id);
         let prepared = statement::prepare(&session.session, &fetch.sql).await?;
-        self.rows(&session.session, &prepared, &Values::default(), execution).await
+        let telling = Telling::of(self.engine.clone(), request.metadata());
+        let values = Values::default();
+        rows_of(&session.session, &prepared, &values, execution, telling).await
     }
 
     async fn do_action_create_prepared_statement(
@@ -190,7 +201,8 @@ impl FlightSqlService for Service {
         let found = session.prepared.get(&query.prepared_statement_handle)?;
         let execution = self.running.begin(&query.prepared_statement_handle);
         let values = found.bound_once()?;
-        self.rows(&session.session, &found.prepared, &values, execution).await
+        let telling = Telling::of(self.engine.clone(), request.metadata());
+        rows_of(&session.session, &found.prepared, &values, execution, telling).await
     }
 
     async fn do_put_prepared_statement_query(
@@ -415,19 +427,6 @@ impl FlightSqlService for Service {
 }
 
 impl Service {
-    async fn rows(
-        &self,
-        session: &windrow_runtime::Session,
-        prepared: &Prepared,
-        values: &Values,
-        execution: crate::running::Execution,
-    ) -> Rows {
-        let clock = Arc::clone(&self.clock);
-        let rows: Messages =
-            statement::execute(session, prepared, values, execution, clock).await?;
-        Ok(Response::new(rows))
-    }
-
     /// The columns of what a descriptor names; nothing is executed.
     ///
     /// # Errors

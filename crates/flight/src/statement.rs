@@ -16,11 +16,11 @@ use futures::TryStreamExt;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use tonic::Status;
-use windrow_core::{Clock, Result};
+use windrow_core::Result;
 use windrow_runtime::{Done, Outcome, Prepared, Session, Values};
 use windrow_sql::parse::parse_one;
 
-use crate::rows::{Messages, arrow_status, cancelled, done, messages};
+use crate::rows::{Messages, Telling, arrow_status, cancelled, done, messages};
 use crate::running::{Execution, Running};
 use crate::session::unguessable;
 use crate::status::to_status;
@@ -146,7 +146,7 @@ pub(crate) async fn execute(
     prepared: &Prepared,
     values: &Values,
     mut execution: Execution,
-    clock: Arc<dyn Clock>,
+    telling: Telling,
 ) -> Result<Messages, Status> {
     let sql: Arc<str> = prepared.text().into();
     let outcome = tokio::select! {
@@ -155,7 +155,7 @@ pub(crate) async fn execute(
     };
     let finished = match outcome.map_err(|e| to_status(&e, &sql))? {
         Outcome::Rows(rows) if prepared.rows().is_some() => {
-            return Ok(messages(rows, sql, execution, clock));
+            return Ok(messages(rows, sql, execution, telling));
         }
         outcome => finish(outcome),
     };

@@ -76,7 +76,8 @@ pub(super) fn a_prompt_on_a_server() -> Result<(), Failed> {
     )?;
     terminal.send("GROUP BY window_start, window_end EMIT FINAL;\r")?;
     terminal.sees("2026-03-01T09:00:00 │    1 │")?;
-    terminal.sees("rows/s")?;
+    terminal.sees("2 rows, ")?;
+    terminal.sees("1 open window ")?;
     terminal.send("\x03")?;
     terminal.sees("cancelled")?;
     terminal.prompt()?;
@@ -97,6 +98,24 @@ pub(super) fn files_run_on_a_server() -> Result<(), Failed> {
     // Its view goes on, and has taken in what there was.
     let said = server.run(&["-c", "SELECT n FROM v", "--format", "csv"])?;
     check(said.stdout == b"n\n1\n", "the view has its window", &said)?;
+    // What became of the input is told as in this process.
+    let late = "CREATE STREAM late (id BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '1 second') \
+                WITH (connector = 'datagen', rows = 10000, seed = 3, start = '2026-01-01 00:00:00', \
+                'interval' = '100 milliseconds', disorder = '5 seconds'); \
+                SELECT window_start, count(*) AS n FROM TUMBLE(late, ts, INTERVAL '2 seconds') \
+                GROUP BY window_start, window_end EMIT FINAL";
+    let there = server.run(&["-c", late, "--format", "csv"])?;
+    let here = Command::new(program()?)
+        .args(["-c", late, "--format", "csv"])
+        .stdin(Stdio::null())
+        .output()?;
+    let notice = |said: &Output| {
+        let err = String::from_utf8_lossy(&said.stderr).into_owned();
+        err.lines().find(|line| line.contains("late rows were left out")).map(str::to_owned)
+    };
+    check(notice(&there).is_some(), "late rows are told", &there)?;
+    check(notice(&there) == notice(&here), "as many as in this process", &there)?;
+    check(there.stdout == here.stdout, "it is as in this process", &there)?;
     let said = server.run(&["-c", "SELECT\n nothing FROM v"])?;
     let err = String::from_utf8_lossy(&said.stderr).into_owned();
     let told = err.contains("  line 2:  nothing FROM v\n           ^^^^^^^");

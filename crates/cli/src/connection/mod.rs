@@ -8,9 +8,7 @@ use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
 use windrow_core::{ErrorKind, Result};
 use windrow_flight::client::Client;
-use windrow_runtime::{
-    Engine, Outcome, QueryStatus, ResultStream, Session, SessionOptions, UnusedRows,
-};
+use windrow_runtime::{Engine, Outcome, ResultStream, Session, SessionOptions, UnusedRows};
 use windrow_sql::parse::Parsed;
 
 use self::remote::{Remote, Subscribed};
@@ -141,7 +139,7 @@ impl Rows {
     pub(crate) fn unused_rows(&self) -> Option<UnusedRows> {
         match self {
             Self::Embedded { rows, .. } => rows.unused_rows(),
-            Self::Remote(_) => None,
+            Self::Remote(rows) => rows.unused_rows(),
         }
     }
 
@@ -150,8 +148,9 @@ impl Rows {
         match self {
             Self::Embedded { engine, rows } => {
                 let status = rows.query_id().and_then(|id| engine.query_status(id));
-                let QueryStatus { watermark_micros, windows_open } = status.unwrap_or_default();
-                Live { watermark_micros, windows_open: status.map(|_| windows_open) }
+                let watermark_micros = status.and_then(|s| s.watermark_micros);
+                let windows_open = status.map(|s| s.windows_open);
+                Live { watermark_micros, windows_open, rows_in: None }
             }
             Self::Remote(rows) => rows.live(),
         }

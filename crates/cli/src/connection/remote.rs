@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Clock, Error, ErrorKind, Place, Result};
 use windrow_flight::client::{Client, RemoteRows, Reply};
+use windrow_runtime::UnusedRows;
 use windrow_sql::parse::{Parsed, Statement};
 
 use crate::clock::clock;
@@ -83,8 +84,18 @@ impl Subscribed {
     }
 
     pub(super) fn live(&self) -> Live {
-        let watermark = self.rows.position().and_then(|p| p.watermark.as_deref());
-        Live { watermark_micros: watermark.and_then(micros), windows_open: None }
+        let Some(position) = self.rows.position() else { return Live::default() };
+        Live {
+            watermark_micros: position.watermark.as_deref().and_then(micros),
+            windows_open: position.open_windows,
+            rows_in: position.rows_in,
+        }
+    }
+
+    /// As the server has told last.
+    pub(super) fn unused_rows(&self) -> Option<UnusedRows> {
+        let position = self.rows.position()?;
+        Some(UnusedRows { late: position.late?, bad: position.bad? })
     }
 
     /// The next rows; `None` when there are no more.

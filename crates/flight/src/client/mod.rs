@@ -26,12 +26,15 @@ use windrow_core::{Error, ErrorKind, Result};
 
 pub use self::rows::{Position, RemoteRows};
 pub use self::target::Target;
+use crate::rows::HEARTBEAT_HEADER;
 use crate::status::from_status;
 
 /// How long a server may take to be reached.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Once in so long a connection is tried that says nothing, and so long it may not answer.
 const KEEPALIVE: Duration = Duration::from_secs(20);
+/// So often a continuous query tells how far it is, in ms: people watch it.
+const HEARTBEAT_MS: u64 = 500;
 /// Bytes of one message at most; servers send rows in pieces of some MiB.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
 /// Cookies that a server may leave here.
@@ -161,8 +164,9 @@ impl Client {
         let ticket = info.endpoint.first().and_then(|endpoint| endpoint.ticket.clone());
         let ticket = ticket
             .ok_or_else(|| Error::new(ErrorKind::Unavailable, "the server gave no ticket"))?;
-        self.call(|mut flight, headers| {
+        self.call(|mut flight, mut headers| {
             let ticket = ticket.clone();
+            headers.insert(HEARTBEAT_HEADER, AsciiMetadataValue::from(HEARTBEAT_MS));
             async move { flight.do_get(with(headers, ticket)).await }
         })
         .await

@@ -26,6 +26,14 @@ pub struct Position {
     pub window_start: Option<String>,
     /// End of the last window in the rows.
     pub window_end: Option<String>,
+    /// Rows that the query has read; `None` for a subscription.
+    pub rows_in: Option<u64>,
+    /// Of these, rows that were late.
+    pub late: Option<u64>,
+    /// Of these, rows that could not be used.
+    pub bad: Option<u64>,
+    /// Windows that have rows and are not closed.
+    pub open_windows: Option<usize>,
 }
 
 /// The rows of a statement. Dropping them stops it.

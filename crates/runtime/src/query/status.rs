@@ -3,13 +3,19 @@
 use crate::engine::Engine;
 use crate::query::intake::display_micros;
 
-/// How far a continuous query is.
+/// How far a continuous query is, and what became of its input rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueryStatus {
     /// The watermark of its inputs, in µs since 1970; `None` while nothing is known, and at the end.
     pub watermark_micros: Option<i64>,
     /// Windows that have rows and are not closed.
     pub windows_open: usize,
+    /// Input rows, also those of a restart before.
+    pub rows_in: u64,
+    /// Of these, rows that were late: in `windrow.late_rows`.
+    pub late: u64,
+    /// Of these, rows that could not be used: in `windrow.bad_rows`.
+    pub bad: u64,
 }
 
 impl Engine {
@@ -26,6 +32,13 @@ impl Engine {
             let watermark = progress.lock().watermark();
             display_micros(watermark.ticks(), note.time_type.as_ref()?)
         });
-        Some(QueryStatus { watermark_micros: watermarks.min(), windows_open })
+        let total = query.ledger.total();
+        Some(QueryStatus {
+            watermark_micros: watermarks.min(),
+            windows_open,
+            rows_in: total.rows_in,
+            late: total.late,
+            bad: total.bad,
+        })
     }
 }
