@@ -64,6 +64,20 @@ def parameters(c):
     same(rows(c, "SELECT k, text FROM s WHERE k >= ? AND text IS NOT NULL ORDER BY k", (2,)),
          [(2, "b"), (3, "c")])
     same(rows(c, "SELECT k FROM s WHERE k = $1 OR text = $2 ORDER BY k", (1, "b")), [(1,), (2,)])
+    # Many rows are one INSERT, whatever stands between the parameters.
+    c.execute("CREATE STREAM many (k BIGINT NOT NULL, text VARCHAR, n INT)")
+    c.executemany("INSERT INTO many (text, k) VALUES (upper(?) || 's', ? * 2)", [
+        (f"row{k}" if k % 3 else None, k) for k in range(20_000)])
+    same(rows(c, "SELECT count(*), sum(k), count(text), max(text), count(n) FROM many"),
+         [(20_000, 399_980_000, 13_333, "ROW9998s", 0)])
+    try:
+        c.executemany("INSERT INTO many VALUES (?, ?, 1)", [(1, "a"), (None, "b")])
+    except Exception as e:
+        assert "NOT NULL" in str(e), e
+    else:
+        raise AssertionError("a NULL in a column that is NOT NULL")
+    same(rows(c, "SELECT count(*) FROM many"), [(20_000,)])
+    c.execute("DROP STREAM many")
     same(rows(c, "SELECT '?' AS q, \"k\" /* ? */ FROM s WHERE k = ? -- ?", (1,)), [("?", 1)])
     same(rows(c, "SELECT k FROM s WHERE k = ?", ("2",)), [(2,)])
     same(rows(c, "SELECT ? AS anything", ("x",)), [("x",)])

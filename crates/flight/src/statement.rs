@@ -187,6 +187,11 @@ pub(crate) async fn update(
 
 /// Executes a statement for each row of values; what was done last, with the rows of all.
 async fn all(session: &Session, prepared: &Prepared, values: &[Values]) -> Result<Done> {
+    if values.len() > 1
+        && let Some(outcome) = session.insert_rows(prepared, values).await?
+    {
+        return finish(outcome).await;
+    }
     let mut last = Done::from("OK");
     let mut changed: Option<u64> = None;
     for values in values {

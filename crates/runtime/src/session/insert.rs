@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use windrow_core::{Error, Result};
 use windrow_sql::diagnostics::did_you_mean;
 use windrow_sql::parse::Insert;
-use windrow_sql::plan::continuous;
+use windrow_sql::plan::{continuous, plan_values};
 
 use crate::catalog::{Object, plain_name};
 use crate::query::output::Output;
@@ -41,7 +41,12 @@ impl Session {
             None => return self.standard(insert.into_datafusion(), text).await,
         };
         let push = &fed_by_inserts(&stream)?;
-        let plan = self.plan(&insert.query.query, &[]).await?;
+        let plan = match &self.value_rows {
+            Some(rows) => plan_values(&self.state(), &insert.query.query, rows.clone())
+                .await?
+                .ok_or_else(|| Error::internal("an INSERT of VALUES has another plan"))?,
+            None => self.plan(&insert.query.query, &[]).await?,
+        };
         let target = Target::new(push.physical(), &insert, &name, plan.schema().fields().len())?;
         if insert.query.tail.is_empty() {
             return self.insert_bounded(plan, &target, push).await;

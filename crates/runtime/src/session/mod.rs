@@ -31,6 +31,7 @@ mod wait;
 
 use std::sync::Arc;
 
+use arrow::record_batch::RecordBatch;
 use datafusion::execution::SessionState;
 use datafusion::prelude::SessionContext;
 use windrow_core::{Error, Limits, Result};
@@ -68,6 +69,8 @@ pub struct Session {
     running: Option<Running>,
     /// The values of the parameters of the statement that is executed.
     pub(crate) values: Values,
+    /// Many rows of them, for an INSERT that takes them all at once; the columns are the parameters.
+    value_rows: Option<RecordBatch>,
 }
 
 impl std::fmt::Debug for Session {
@@ -85,7 +88,8 @@ impl Session {
     ) -> Self {
         let context = Arc::new(context);
         let (running, values) = (None, Values::default());
-        Self { engine, context, options, restoring: None, access, running, values }
+        let value_rows = None;
+        Self { engine, context, options, restoring: None, access, running, values, value_rows }
     }
 
     /// Executes one statement given as text.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::DataFrame;
@@ -137,6 +137,40 @@ impl Session {
     pub async fn execute_with(&self, prepared: &Prepared, values: &Values) -> Result<Outcome> {
         let session = Self { values: values.clone(), ..self.clone() };
         session.execute(&prepared.statement).await
+    }
+
+    /// Executes an INSERT of one row of VALUES into a stream for all rows of `values` together, as one INSERT: all rows are inserted
+    /// or none. `None`: it is another statement, to be executed for each row by itself.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    pub async fn insert_rows(
+        &self,
+        prepared: &Prepared,
+        values: &[Values],
+    ) -> Result<Option<Outcome>> {
+        let Statement::Insert(insert) = &prepared.statement.statement else { return Ok(None) };
+        let one_row = matches!(&*insert.query.query.body, SetExpr::Values(v) if v.rows.len() == 1);
+        let target = self.engine.catalog.get(&plain_name(&insert.target)?);
+        let is_push = matches!(&target, Some(Object::Stream(s)) if matches!(s.feed, Feed::Push(_)));
+        if !(one_row && is_push && insert.query.tail.is_empty()) {
+            return Ok(None);
+        }
+        let fields = prepared.parameters();
+        let column = |(at, field): (usize, &FieldRef)| {
+            let column = values.iter().map(|v| v.0.get(at).cloned().unwrap_or(ScalarValue::Null));
+            // Where nothing tells the type of a parameter, its values do.
+            let column = ScalarValue::iter_to_array(column).map_err(from_datafusion)?;
+            Ok((Field::new(field.name(), column.data_type().clone(), true), column))
+        };
+        let columns = fields.fields().iter().enumerate().map(column);
+        let (fields, columns): (Vec<_>, Vec<_>) =
+            columns.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        let options = RecordBatchOptions::new().with_row_count(Some(values.len()));
+        let schema = Arc::new(Schema::new(fields));
+        let rows = RecordBatch::try_new_with_options(schema, columns, &options)?;
+        let session = Self { value_rows: Some(rows), ..self.clone() };
+        session.execute(&prepared.statement).await.map(Some)
     }
 
     async fn on_engine<T: Send + 'static>(

@@ -28,6 +28,7 @@ mod tvf;
 
 use std::sync::Arc;
 
+use arrow::record_batch::RecordBatch;
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
@@ -41,6 +42,7 @@ use crate::diagnostics::from_datafusion;
 pub use assign::{WINDOW_END, WINDOW_START, WINDOW_TIME, WindowAssign};
 pub use bounded::bounded;
 pub use flow::{ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, WindowInput};
+use parameters::bind_rows;
 pub use parameters::{Parameters, bind, parameters};
 use relation::ContinuousScan;
 pub use relation::{EventTime, StreamRelation};
@@ -63,11 +65,28 @@ pub async fn plan_query(
     values: &[ScalarValue],
 ) -> Result<LogicalPlan> {
     let plan = bind(unbound(state, query).await?, values)?;
-    let plan = state
+    rename(state, analyzed(state, plan)?, columns)
+}
+
+/// Plans `VALUES (…)` of one row once for all rows of `values`, whose columns are the parameters in their order; `None` for any
+/// other query.
+///
+/// # Errors
+/// As [`plan_query`].
+pub async fn plan_values(
+    state: &SessionState,
+    query: &ast::Query,
+    values: RecordBatch,
+) -> Result<Option<LogicalPlan>> {
+    let plan = bind_rows(unbound(state, query).await?, values)?;
+    plan.map(|plan| analyzed(state, plan)).transpose()
+}
+
+fn analyzed(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
+    state
         .analyzer()
         .execute_and_check(plan, state.config_options(), |_, _| {})
-        .map_err(from_datafusion)?;
-    rename(state, plan, columns)
+        .map_err(from_datafusion)
 }
 
 /// A query whose parameters have no values yet: see [`parameters()`].

@@ -1,10 +1,14 @@
 //! Parameters of a plan: which there are, of which types, and their values in their place.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use datafusion::common::{ParamValues, ScalarValue};
-use datafusion::logical_expr::LogicalPlan;
+use arrow::record_batch::RecordBatch;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DataFusionError, ParamValues, ScalarValue, plan_datafusion_err};
+use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, UNNAMED_TABLE};
 use windrow_core::{Error, Result};
 
 use crate::diagnostics::from_datafusion;
@@ -47,6 +51,35 @@ pub fn bind(plan: LogicalPlan, values: &[ScalarValue]) -> Result<LogicalPlan> {
             plan.replace_params_with_values(&values).map_err(from_datafusion)
         }
     }
+}
+
+/// The plan of `VALUES (…)` of one row, for all rows of `values`, whose columns are the parameters in their order; `None` for any other
+/// plan.
+///
+/// # Errors
+/// When a parameter has no value.
+pub(super) fn bind_rows(plan: LogicalPlan, values: RecordBatch) -> Result<Option<LogicalPlan>> {
+    let LogicalPlan::Values(one) = plan else { return Ok(None) };
+    let ([exprs], fields) = (&one.values[..], one.schema.fields()) else { return Ok(None) };
+    let columns = values.schema();
+    let value = |expr: Expr| {
+        let Expr::Placeholder(placeholder) = &expr else { return Ok(Transformed::no(expr)) };
+        let column = number(&placeholder.id).ok().and_then(|n| columns.fields().get(n - 1));
+        let column =
+            column.ok_or_else(|| plan_datafusion_err!("{} has no value", placeholder.id))?;
+        Ok(Transformed::yes(Expr::Column(Column::new_unqualified(column.name()))))
+    };
+    let exprs = exprs.iter().zip(fields).map(|(expr, field)| {
+        let expr = expr.clone().transform(value)?.data;
+        Ok(expr.alias(field.name()))
+    });
+    let exprs = exprs.collect::<Result<Vec<_>, DataFusionError>>().map_err(from_datafusion)?;
+    let table = MemTable::try_new(values.schema(), vec![vec![values]]).map_err(from_datafusion)?;
+    LogicalPlanBuilder::scan(UNNAMED_TABLE, provider_as_source(Arc::new(table)), None)
+        .and_then(|rows| rows.project(exprs))
+        .and_then(LogicalPlanBuilder::build)
+        .map(Some)
+        .map_err(from_datafusion)
 }
 
 fn number(name: &str) -> Result<usize> {
