@@ -1,4 +1,4 @@
-"""What ADBC, polars, pandas and pyarrow.flight see of a server. Usage: query.py grpc://host:port
+"""What ADBC, polars, pandas, SQLAlchemy and pyarrow.flight see of a server. Usage: query.py grpc://host:port
 
 Each check prints its name and what failed; the exit status is that of all together."""
 
@@ -13,6 +13,8 @@ import pandas
 import polars
 import pyarrow as pa
 import pyarrow.flight as flight
+from flightsql import sqlalchemy as _  # Registers its dialect.
+import sqlalchemy
 
 url = sys.argv[1]
 place = url.replace("grpc://", "grpc+tcp://")
@@ -253,6 +255,21 @@ def cancel(client, info):
     body = answer.body.to_pybytes()
     assert body[:1] == b"\x08", body
     return body[1]
+
+
+@check
+def sqlalchemy_knows_tables_and_parameters(c):
+    c.execute("CREATE STREAM people (id BIGINT, name VARCHAR)")
+    c.execute("INSERT INTO people VALUES (1, 'a'), (2, 'b')")
+    engine = sqlalchemy.create_engine(url.replace("grpc://", "datafusion+flightsql://") + "?insecure=true")
+    inspector = sqlalchemy.inspect(engine)
+    assert "public" in inspector.get_schema_names()
+    assert "people" in inspector.get_table_names()
+    table = sqlalchemy.Table("people", sqlalchemy.MetaData(), autoload_with=engine)
+    same([column.name for column in table.columns], ["id", "name"])
+    with engine.connect() as connection:
+        query = sqlalchemy.select(table.c.id, table.c.name).where(table.c.id == 2)
+        same(connection.execute(query).fetchall(), [(2, "b")])
 
 
 @check
