@@ -12,9 +12,11 @@ use futures::StreamExt;
 use prost::Message;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use crate::auth::Identity;
 use crate::metadata;
 use crate::service::Service;
 use crate::session::options;
+use crate::status::{to_status, too_long};
 
 /// The service as it is served.
 #[derive(Debug, Clone)]
@@ -34,6 +36,9 @@ pub(crate) fn command(bytes: &[u8]) -> Result<Command, Status> {
 
 /// A refusal by the library, in the right code: what cannot be read is the client's mistake.
 fn in_words(status: Status) -> Status {
+    if let Some(error) = too_long(&status) {
+        return to_status(&error, "");
+    }
     let message = status.message();
     let unread = ["ParseError(", "DecodeError", "IpcError("].iter().any(|m| message.starts_with(m));
     match status.code() {
@@ -106,7 +111,19 @@ impl FlightService for Route {
         &self,
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoPutStream>, Status> {
-        self.0.do_put(request).await.map_err(in_words)
+        let identity = request.extensions().get::<Identity>();
+        let ended = identity.map(|identity| identity.admission().ended());
+        let ended = async move {
+            match ended {
+                Some(ended) => ended.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            done = self.0.do_put(request) => done.map_err(in_words),
+            // A sender that takes longer than the time of grace is told why.
+            error = ended => Err(to_status(&error, "")),
+        }
     }
 
     async fn do_exchange(

@@ -79,6 +79,18 @@ impl Telling {
     }
 }
 
+impl Beside {
+    /// Behind the row `sequence`; `known` tells the watermark.
+    fn at(sequence: u64, known: Option<Position>) -> Self {
+        let watermark = known.and_then(|p| p.watermark_micros).map(time_text);
+        Self { sequence, watermark, window_start: None, window_end: None, counts: None }
+    }
+
+    fn json(&self) -> Result<Vec<u8>, ArrowError> {
+        serde_json::to_vec(self).map_err(|e| ArrowError::ExternalError(Box::new(e)))
+    }
+}
+
 /// The `app_metadata` of a statement without rows.
 #[derive(Debug, Serialize)]
 struct Said<'a> {
@@ -106,14 +118,20 @@ pub(crate) fn batch(rows: &RecordBatch) -> Result<Messages, Status> {
 
 /// The rows of a running statement.
 pub(crate) fn messages(
-    rows: ResultStream,
+    mut rows: ResultStream,
     sql: Arc<str>,
     execution: Execution,
     telling: Telling,
-) -> Messages {
+) -> Result<Messages, Status> {
     let encoder = Encoder::new(rows.schema());
     let windows = Windows::of(rows.schema());
-    let ready = VecDeque::from([encoder.head()]);
+    let mut head = encoder.head();
+    if let Some(position) = rows.position() {
+        // Who loses the connection before the first batch goes on here.
+        let beside = Beside::at(position.sequence, Some(position));
+        head = head.with_app_metadata(beside.json().map_err(|e| arrow_status(e, &sql))?);
+    }
+    let ready = VecDeque::from([head]);
     let clock = telling.engine.clock();
     let ended = !rows.is_continuous();
     let sending = Sending {
@@ -136,7 +154,7 @@ pub(crate) fn messages(
             Err(status) => Some((Err(status), None)),
         }
     };
-    futures::stream::unfold(Some(sending), next).boxed()
+    Ok(futures::stream::unfold(Some(sending), next).boxed())
 }
 
 #[derive(Debug)]
@@ -202,15 +220,12 @@ impl Sending {
                 let known = if left == 0 { Some(position) } else { before };
                 let [window_start, window_end] = self.windows.range(&piece)?;
                 let beside = Beside {
-                    sequence: position.sequence - left,
-                    watermark: known.and_then(|p| p.watermark_micros).map(time_text),
                     window_start,
                     window_end,
                     counts,
+                    ..Beside::at(position.sequence - left, known)
                 };
-                let json = serde_json::to_vec(&beside)
-                    .map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
-                message = message.with_app_metadata(json);
+                message = message.with_app_metadata(beside.json()?);
             }
             self.ready.push_back(message);
         }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::session::InUse;
+
 /// All executions, by the id in their ticket.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Running(Arc<Mutex<Executions>>);
@@ -19,24 +21,30 @@ struct Executions {
 /// One execution; it is forgotten when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Execution {
+    /// Whose it is.
+    _session: InUse,
     running: Running,
     key: (Vec<u8>, u64),
     stopped: watch::Receiver<bool>,
 }
 
 impl Running {
-    /// An execution of the ticket `id` begins.
-    pub(crate) fn begin(&self, id: &[u8]) -> Execution {
+    /// An execution of the ticket `id` begins, in a session.
+    pub(crate) fn begin(&self, id: &[u8], session: InUse) -> Execution {
         let (stop, stopped) = watch::channel(false);
         let mut all = self.0.lock();
         all.next += 1;
         let key = (id.to_vec(), all.next);
         all.stops.insert(key.clone(), stop);
-        Execution { running: self.clone(), key, stopped }
+        Execution { _session: session, running: self.clone(), key, stopped }
     }
 
-    /// Stops all executions of a ticket; whether there was one.
+    /// Stops all executions of a ticket; whether there was one. Those without a ticket cannot be named,
+    /// or anybody could stop them.
     pub(crate) fn cancel(&self, id: &[u8]) -> bool {
+        if id.is_empty() {
+            return false;
+        }
         let all = self.0.lock();
         let from = (id.to_vec(), 0);
         let of_ticket = all.stops.range(from..).take_while(|((found, _), _)| found == id);

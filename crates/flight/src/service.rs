@@ -32,7 +32,7 @@ use crate::ingest;
 use crate::metadata;
 use crate::rows::{self, Telling};
 use crate::running::{Execution, Running};
-use crate::session::Sessions;
+use crate::session::{ClientSession, Sessions};
 use crate::statement;
 use crate::status::to_status;
 
@@ -98,7 +98,8 @@ impl FlightSqlService for Service {
         command: CommandStatementIngest,
         request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
-        ingest::bulk(&self.sessions.of(&request)?.session, command, request.into_inner()).await
+        let session = self.sessions.use_of(&self.sessions.of(&request)?);
+        ingest::bulk(session.engine(), command, request.into_inner()).await
     }
 
     async fn do_put_fallback(
@@ -106,7 +107,7 @@ impl FlightSqlService for Service {
         request: Request<PeekableFlightDataStream>,
         message: Any,
     ) -> Result<Response<<Self as FlightService>::DoPutStream>, Status> {
-        let session = self.sessions.of(&request)?.session.clone();
+        let session = self.sessions.use_of(&self.sessions.of(&request)?);
         ingest::put(session, &message, request.into_inner()).await.map(Response::new)
     }
 
@@ -132,7 +133,7 @@ impl FlightSqlService for Service {
             return rows::done(done).map(Response::new);
         }
         let session = self.sessions.of(&request)?;
-        let execution = self.running.begin(&fetch.id);
+        let execution = self.begin(&fetch.id, &session);
         let prepared = statement::prepare(&session.session, &fetch.sql).await?;
         let telling = Telling::of(self.engine.clone(), request.metadata());
         let values = Values::default();
@@ -181,14 +182,9 @@ impl FlightSqlService for Service {
             return told.await.map(Response::new);
         }
         let values = found.bound_once()?;
-        let columns = match prepared.parameters().fields().is_empty() {
-            true => prepared.rows().cloned(),
-            false => session
-                .session
-                .columns_with(prepared, &values)
-                .await
-                .map_err(|e| to_status(&e, prepared.text()))?,
-        };
+        // As they are now: what it reads may have been replaced, or be gone.
+        let columns = session.session.columns_with(prepared, &values).await;
+        let columns = columns.map_err(|e| to_status(&e, prepared.text()))?;
         metadata_info(&query, &statement::sent(columns.as_ref()), request)
     }
 
@@ -199,7 +195,7 @@ impl FlightSqlService for Service {
     ) -> Rows {
         let session = self.sessions.of(&request)?;
         let found = session.prepared.get(&query.prepared_statement_handle)?;
-        let execution = self.running.begin(&query.prepared_statement_handle);
+        let execution = self.begin(&query.prepared_statement_handle, &session);
         let values = found.bound_once()?;
         let telling = Telling::of(self.engine.clone(), request.metadata());
         rows_of(&session.session, &found.prepared, &values, execution, telling).await
@@ -228,7 +224,8 @@ impl FlightSqlService for Service {
         let session = self.sessions.of(&request)?;
         let prepared = statement::prepare(&session.session, &update.query).await?;
         let values = [Values::default()];
-        statement::update(&session.session, &prepared, &values, &self.running, b"").await
+        let execution = self.begin(b"", &session);
+        statement::update(&session.session, &prepared, &values, execution).await
     }
 
     async fn do_put_prepared_statement_update(
@@ -243,8 +240,8 @@ impl FlightSqlService for Service {
             Some(values) => values,
             None => found.bound(),
         };
-        let (session, prepared) = (&session.session, &found.prepared);
-        statement::update(session, prepared, &values, &self.running, handle).await
+        let execution = self.begin(handle, &session);
+        statement::update(&session.session, &found.prepared, &values, execution).await
     }
 
     async fn do_action_cancel_query(
@@ -427,6 +424,11 @@ impl FlightSqlService for Service {
 }
 
 impl Service {
+    /// The execution of a ticket or handle begins.
+    fn begin(&self, id: &[u8], session: &Arc<ClientSession>) -> Execution {
+        self.running.begin(id, self.sessions.use_of(session))
+    }
+
     /// The columns of what a descriptor names; nothing is executed.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use windrow_runtime::{Done, Outcome, Prepared, Session, Values};
 use windrow_sql::parse::parse_one;
 
 use crate::rows::{Messages, Telling, arrow_status, cancelled, done, messages};
-use crate::running::{Execution, Running};
+use crate::running::Execution;
 use crate::session::unguessable;
 use crate::status::to_status;
 use crate::wire;
@@ -155,7 +155,7 @@ pub(crate) async fn execute(
     };
     let finished = match outcome.map_err(|e| to_status(&e, &sql))? {
         Outcome::Rows(rows) if prepared.rows().is_some() => {
-            return Ok(messages(rows, sql, execution, telling));
+            return messages(rows, sql, execution, telling);
         }
         outcome => finish(outcome),
     };
@@ -174,10 +174,8 @@ pub(crate) async fn update(
     session: &Session,
     prepared: &Prepared,
     values: &[Values],
-    running: &Running,
-    id: &[u8],
+    mut execution: Execution,
 ) -> Result<i64, Status> {
-    let mut execution = running.begin(id);
     let done = tokio::select! {
         done = all(session, prepared, values) => done.map_err(|e| to_status(&e, prepared.text()))?,
         () = execution.stopped() => return Err(cancelled()),

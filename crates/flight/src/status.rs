@@ -62,6 +62,17 @@ pub fn to_status(error: &Error, sql: &str) -> Status {
     Status::with_details_and_metadata(code, text, Bytes::new(), metadata)
 }
 
+/// The error for a message of a client that is longer than the server reads, which the library below
+/// has refused.
+pub(crate) fn too_long(status: &Status) -> Option<Error> {
+    let refused = status.code() == Code::OutOfRange && status.message().contains("too large");
+    refused.then(|| {
+        let said = status.message().trim_start_matches("Error, ");
+        Error::new(ErrorKind::Limit, said)
+            .with_hint("Send fewer rows in a batch, or raise --max-message.")
+    })
+}
+
 /// The error that a server gave; from servers of others, its text and the kind nearest to its code.
 pub fn from_status(status: &Status) -> Error {
     let parts: Option<Parts> = status

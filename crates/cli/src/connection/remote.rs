@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use windrow_core::{Clock, Error, ErrorKind, Place, Result};
 use windrow_flight::client::{Client, RemoteRows, Reply};
 use windrow_runtime::UnusedRows;
@@ -44,7 +46,7 @@ pub(super) async fn execute(client: &Client, statement: &Parsed) -> Result<Remot
                 _ => None,
             };
             let client = client.clone();
-            Remote::Rows(Box::new(Subscribed { client, rows, is_continuous, resume }))
+            Remote::Rows(Box::new(Subscribed { client, rows, is_continuous, resume, again: None }))
         }
     })
 }
@@ -72,6 +74,9 @@ pub(crate) struct Subscribed {
     is_continuous: bool,
     /// The view that is followed, and the number of the last row, where that is known.
     resume: Option<(String, Option<u64>)>,
+    /// The connection is lost and looked for again. It stands here because [`next`](Self::next) is
+    /// dropped whenever something else is to be shown.
+    again: Option<BoxFuture<'static, Result<RemoteRows>>>,
 }
 
 impl Subscribed {
@@ -98,9 +103,17 @@ impl Subscribed {
         Some(UnusedRows { late: position.late?, bad: position.bad? })
     }
 
-    /// The next rows; `None` when there are no more.
+    /// The next rows; `None` when there are no more. Can be dropped without losing any.
     pub(super) async fn next(&mut self) -> Option<Result<RecordBatch>> {
         loop {
+            if let Some(again) = &mut self.again {
+                let found = again.await;
+                self.again = None;
+                match found {
+                    Ok(rows) => self.rows = rows,
+                    Err(error) => return Some(Err(error)),
+                }
+            }
             let next = self.rows.next().await;
             if let (Some((_, last)), Some(sequence)) =
                 (&mut self.resume, self.rows.position().and_then(|p| p.sequence))
@@ -109,9 +122,11 @@ impl Subscribed {
             }
             match next {
                 Some(Err(error)) if error.kind() == ErrorKind::Unavailable => {
-                    if let Err(error) = self.again(error).await {
+                    let Some((view, Some(sequence))) = self.resume.clone() else {
                         return Some(Err(error));
-                    }
+                    };
+                    let again = again(self.client.clone(), view, sequence, error);
+                    self.again = Some(again.boxed());
                 }
                 // Told of progress only.
                 Some(Ok(batch)) if self.is_continuous && batch.num_rows() == 0 => {}
@@ -119,28 +134,26 @@ impl Subscribed {
             }
         }
     }
+}
 
-    /// Subscribes again behind the last row.
-    async fn again(&mut self, lost: Error) -> Result<()> {
-        let Some((view, Some(sequence))) = &self.resume else { return Err(lost) };
-        let sql = format!("SUBSCRIBE TO {view} AFTER {sequence}");
-        tell(&format!("notice: {}; trying again …", lost.message()));
-        let mut last = lost;
-        for attempt in 0..TRIES {
-            clock().sleep(PAUSE * 2_u32.pow(attempt.min(5))).await;
-            match self.client.execute(&sql).await {
-                Ok(Reply::Rows(rows)) => {
-                    self.rows = rows;
-                    tell(&format!("notice: connected again, behind row {sequence}"));
-                    return Ok(());
-                }
-                Ok(Reply::Done(_)) => return Err(last),
-                Err(error) if error.kind() == ErrorKind::Unavailable => last = error,
-                Err(error) => return Err(error),
+/// Subscribes again behind a row.
+async fn again(client: Client, view: String, sequence: u64, lost: Error) -> Result<RemoteRows> {
+    let sql = format!("SUBSCRIBE TO {view} AFTER {sequence}");
+    tell(&format!("notice: {}; trying again …", lost.message()));
+    let mut last = lost;
+    for attempt in 0..TRIES {
+        clock().sleep(PAUSE * 2_u32.pow(attempt.min(5))).await;
+        match client.execute(&sql).await {
+            Ok(Reply::Rows(rows)) => {
+                tell(&format!("notice: connected again, behind row {sequence}"));
+                return Ok(rows);
             }
+            Ok(Reply::Done(_)) => return Err(last),
+            Err(error) if error.kind() == ErrorKind::Unavailable => last = error,
+            Err(error) => return Err(error),
         }
-        Err(last)
     }
+    Err(last)
 }
 
 #[expect(clippy::print_stderr, reason = "notices go there")]

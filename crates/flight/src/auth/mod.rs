@@ -47,6 +47,11 @@ impl Identity {
         Self::new("", &grants, admission)
     }
 
+    /// The limits that its calls share with all others.
+    pub(crate) fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
     /// What a session of this user may do.
     pub fn access(&self) -> Access {
         Access::remote(self.name.clone(), self.grants.to_vec())

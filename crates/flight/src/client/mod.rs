@@ -251,13 +251,9 @@ impl Client {
     /// What a status of the server, or of the connection, means.
     fn error(&self, status: &Status) -> Error {
         match std::error::Error::source(status) {
-            // The connection itself broke: no server said that.
-            Some(source)
-                if status.code() == Code::Unavailable || status.code() == Code::Unknown =>
-            {
-                unreachable(&self.config, source)
-            }
-            _ => from_status(status),
+            // The connection itself broke, or is none: no server said that.
+            Some(source) => unreachable(&self.config, source),
+            None => from_status(status),
         }
     }
 }

@@ -93,7 +93,8 @@ fn from_flight(error: FlightError) -> Error {
             Some(cause) => Error::new(
                 ErrorKind::Unavailable,
                 format!("the connection to the server was lost: {cause}"),
-            ),
+            )
+            .with_hint("Run the statement again; SUBSCRIBE TO … AFTER goes on where it was."),
             None => from_status(&status),
         },
         FlightError::Arrow(error) => error.into(),

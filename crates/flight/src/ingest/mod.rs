@@ -27,7 +27,7 @@ use futures::TryStreamExt;
 use tonic::Status;
 use windrow_core::{Error, Result};
 
-use crate::status::{from_status, to_status};
+use crate::status::{from_status, to_status, too_long};
 
 /// The one catalog and schema that there are.
 const PLACES: [&str; 2] = ["datafusion", "public"];
@@ -40,7 +40,7 @@ fn decoded(data: PeekableFlightDataStream) -> FlightDataDecoder {
 /// What is wrong with the messages of a sender.
 fn unreadable(error: FlightError) -> Error {
     match error {
-        FlightError::Tonic(status) => from_status(&status),
+        FlightError::Tonic(status) => too_long(&status).unwrap_or_else(|| from_status(&status)),
         error => Error::data(format!("the batches cannot be read: {error}")).with_source(error),
     }
 }

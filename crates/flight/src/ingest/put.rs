@@ -5,14 +5,16 @@ use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use arrow_flight::sql::Any;
 use arrow_flight::sql::server::PeekableFlightDataStream;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
-use futures::{TryFutureExt, TryStreamExt};
+use futures::{FutureExt, TryFutureExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use tonic::Status;
 use windrow_core::{Error, Result};
-use windrow_runtime::{BatchId, Incoming, Ingest, Pushed, Session};
+use windrow_runtime::{BatchId, Incoming, Ingest, Pushed};
 
 use super::{decoded, refused, stream_of, unreadable};
+use crate::session::InUse;
 
 /// Batches of one sender that wait for the log at the same time, so that they share its syncs.
 const WAITING_MAX: usize = 8;
@@ -37,7 +39,9 @@ struct Told {
 
 /// A sender.
 struct Sender {
-    session: Session,
+    session: InUse,
+    /// Completes when the server stops.
+    stopped: BoxFuture<'static, Error>,
     stream: String,
     data: FlightDataDecoder,
     ingest: Option<Ingest>,
@@ -49,7 +53,7 @@ struct Sender {
 /// Takes the batches of a sender into the stream that its descriptor names. `command` is what the
 /// descriptor asks for besides: nothing.
 pub(crate) async fn put(
-    session: Session,
+    session: InUse,
     command: &Any,
     mut data: PeekableFlightDataStream,
 ) -> Result<BoxStream<'static, Result<PutResult, Status>>, Status> {
@@ -60,8 +64,9 @@ pub(crate) async fn put(
     let first = data.peek().await.cloned().transpose()?;
     let descriptor = first.and_then(|first| first.flight_descriptor).unwrap_or_default();
     let stream = stream_of(&descriptor).map_err(refused)?;
-    let data = decoded(data);
-    let sender = Sender { session, stream, data, ingest: None, producer: None, next: Some(1) };
+    let (data, stopped) = (decoded(data), session.stopped().boxed());
+    let sender =
+        Sender { session, stopped, stream, data, ingest: None, producer: None, next: Some(1) };
     let offered = stream::unfold(Some(sender), |sender| async {
         let mut sender = sender?;
         match sender.offer_next().await {
@@ -85,7 +90,14 @@ pub(crate) async fn put(
 impl Sender {
     /// The next batch on its way, with its number.
     async fn offer_next(&mut self) -> Result<Option<(u64, Incoming)>> {
-        while let Some(message) = self.data.try_next().map_err(unreadable).await? {
+        loop {
+            let message = tokio::select! {
+                biased;
+                // What was taken is still answered.
+                error = &mut self.stopped => return Err(error),
+                message = self.data.try_next().map_err(unreadable) => message?,
+            };
+            let Some(message) = message else { return Ok(None) };
             let said = said(&message.inner.app_metadata)?;
             match message.payload {
                 DecodedPayload::Schema(schema) => {
@@ -93,7 +105,7 @@ impl Sender {
                         return Err(Error::data("the columns of the batches changed")
                             .with_hint("Send them with another DoPut."));
                     }
-                    self.ingest = Some(self.session.ingest(&self.stream, &schema)?);
+                    self.ingest = Some(self.session.engine().ingest(&self.stream, &schema)?);
                     self.said(said);
                 }
                 DecodedPayload::RecordBatch(rows) => {
@@ -111,7 +123,6 @@ impl Sender {
                 DecodedPayload::None => self.said(said),
             }
         }
-        Ok(None)
     }
 
     fn said(&mut self, said: Said) {

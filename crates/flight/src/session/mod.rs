@@ -26,7 +26,7 @@ use crate::status::to_status;
 const COOKIE: &str = "arrow_flight_session_id";
 /// Sessions at most; the one that was idle for longest makes room.
 const SESSIONS_MAX: usize = 1_000;
-/// A session that nobody used for so long is over.
+/// A session that nobody used for so long is over. Rows that still come are a use.
 const IDLE_MAX: Duration = Duration::from_secs(3_600);
 
 /// The session of a client.
@@ -42,6 +42,32 @@ pub(crate) struct ClientSession {
     used_micros: AtomicI64,
 }
 
+/// A use of a session that lasts longer than a call: rows that are sent or received. As long as it is
+/// there, the session is not idle.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    session: Arc<ClientSession>,
+    clock: Arc<dyn Clock>,
+}
+
+impl InUse {
+    /// The engine's session.
+    pub(crate) fn engine(&self) -> &Session {
+        &self.session.session
+    }
+
+    /// Completes with an error when the server stops.
+    pub(crate) fn stopped(&self) -> impl Future<Output = Error> + Send + use<> {
+        self.session.identity.admission().stopped()
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.session.used_micros.store(self.clock.now_micros(), Ordering::Relaxed);
+    }
+}
+
 /// All sessions.
 #[derive(Debug)]
 pub(crate) struct Sessions {
@@ -53,8 +79,8 @@ pub(crate) struct Sessions {
 #[derive(Debug, Default)]
 struct Open {
     by_id: BTreeMap<String, Arc<ClientSession>>,
-    /// The sessions of connections.
-    by_peer: BTreeMap<Option<u64>, String>,
+    /// The sessions of connections, for each user who calls on them.
+    by_peer: BTreeMap<(Option<u64>, String), String>,
 }
 
 impl Sessions {
@@ -80,8 +106,9 @@ impl Sessions {
             }
             None => {
                 let peer = Peer::of(request.extensions()).map(Peer::number);
+                let peer = (peer, identity.name.clone());
                 let known = open.by_peer.get(&peer).and_then(|id| open.by_id.get(id));
-                let known = known.filter(|s| !s.is_idle(now) && s.identity == *identity).cloned();
+                let known = known.filter(|s| !is_idle(s, now) && s.identity == *identity).cloned();
                 match known {
                     Some(session) => session,
                     None => self.begin(&mut open, peer, identity, now)?,
@@ -92,6 +119,11 @@ impl Sessions {
         Ok(session)
     }
 
+    /// A use of a session from now on.
+    pub(crate) fn use_of(&self, session: &Arc<ClientSession>) -> InUse {
+        InUse { session: Arc::clone(session), clock: Arc::clone(&self.clock) }
+    }
+
     /// Ends a session.
     pub(crate) fn close(&self, session: &ClientSession) {
         self.open.lock().remove(&session.id);
@@ -100,13 +132,13 @@ impl Sessions {
     fn begin(
         &self,
         open: &mut Open,
-        peer: Option<u64>,
+        peer: (Option<u64>, String),
         identity: &Identity,
         now: i64,
     ) -> Result<Arc<ClientSession>, Status> {
         open.expire(now);
         if open.by_id.len() >= SESSIONS_MAX {
-            let used = |s: &Arc<ClientSession>| s.used_micros.load(Ordering::Relaxed);
+            let used = |s: &Arc<ClientSession>| (is_used(s), s.used_micros.load(Ordering::Relaxed));
             let oldest = open.by_id.values().min_by_key(|s| used(s)).map(|s| s.id.clone());
             if let Some(oldest) = oldest {
                 open.remove(&oldest);
@@ -128,7 +160,7 @@ impl Sessions {
 
 impl Open {
     fn expire(&mut self, now: i64) {
-        self.by_id.retain(|_, session| !session.is_idle(now));
+        self.by_id.retain(|_, session| !is_idle(session, now));
         let by_id = &self.by_id;
         self.by_peer.retain(|_, id| by_id.contains_key(id));
     }
@@ -139,12 +171,17 @@ impl Open {
     }
 }
 
-impl ClientSession {
-    fn is_idle(&self, now: i64) -> bool {
-        let idle = now.saturating_sub(self.used_micros.load(Ordering::Relaxed));
-        u128::try_from(idle).is_ok_and(|idle| idle > IDLE_MAX.as_micros())
-    }
+/// Whether anybody but the list of all has it: a call, or one that is [in use](InUse).
+fn is_used(session: &Arc<ClientSession>) -> bool {
+    Arc::strong_count(session) > 1
+}
 
+fn is_idle(session: &Arc<ClientSession>, now: i64) -> bool {
+    let idle = now.saturating_sub(session.used_micros.load(Ordering::Relaxed));
+    !is_used(session) && u128::try_from(idle).is_ok_and(|idle| idle > IDLE_MAX.as_micros())
+}
+
+impl ClientSession {
     /// Gives the client the cookie.
     pub(crate) fn tell(&self, metadata: &mut MetadataMap) {
         if let Ok(cookie) = format!("{COOKIE}={}; Path=/; HttpOnly", self.id).parse() {

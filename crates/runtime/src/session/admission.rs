@@ -108,6 +108,18 @@ impl Admission {
         self.reaches(Phase::Stopping)
     }
 
+    /// Completes with the error of what goes on until somebody ends it, when the server
+    /// [stops](Self::stop).
+    pub fn stopped(&self) -> impl Future<Output = Error> + Send + use<> {
+        self.closed(Weight::Stream)
+    }
+
+    /// Completes with the error of what would end by itself, when the time of grace is
+    /// [over](Self::end).
+    pub fn ended(&self) -> impl Future<Output = Error> + Send + use<> {
+        self.closed(Weight::Query)
+    }
+
     /// Completes with the error of a statement of this weight that the end of the server ends.
     pub(crate) fn closed(&self, weight: Weight) -> impl Future<Output = Error> + Send + use<> {
         let reached = self.reaches(match weight {

@@ -103,6 +103,8 @@ impl Session {
         let (session, statement) = (self.clone(), Arc::new(statement.clone()));
         self.on_engine(async move {
             session.engine.start_pending();
+            // First: mistakes in what is not for this user would tell about it.
+            session.check_statement(&statement.statement)?;
             let parameters = session.parameters(&statement.statement).await?;
             let last = parameters.keys().next_back().copied().unwrap_or_default();
             let types = (1..=last).map(|n| parameters.get(&n).cloned().flatten());
@@ -275,8 +277,9 @@ impl Session {
                 shown(Box::pin(self.dispatch_statement(parsed)).await?)
             }
             Statement::DataFusion(statement) => {
-                let plan = bounded(self.bound(self.standard_plan(*statement).await?)?)?;
-                match plan {
+                let plan = self.standard_plan(*statement).await?;
+                self.check_plan(&plan)?;
+                match bounded(self.bound(plan)?)? {
                     LogicalPlan::Ddl(_)
                     | LogicalPlan::Dml(_)
                     | LogicalPlan::Copy(_)

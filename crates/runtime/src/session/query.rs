@@ -29,6 +29,9 @@ use crate::session::{Outcome, ResultStream, Session};
 use crate::stream::log_reader::{LogSource, dropped};
 use crate::stream::push::PushStream;
 
+/// Rows of one batch of a subscription. A reader that stands still holds some of them.
+const SUBSCRIBED_ROWS_MAX: usize = 8_192;
+
 impl Session {
     pub(super) async fn query(&self, query: ContinuousQuery) -> Result<Outcome> {
         let plan = self.plan(&query.query, &[]).await?;
@@ -169,9 +172,10 @@ impl Session {
             event_time: None,
             from: None,
             until_now: false,
-            batch_rows_max: self.limits().batch_rows_max,
+            batch_rows_max: self.limits().batch_rows_max.min(SUBSCRIBED_ROWS_MAX),
         };
-        let (sender, receiver) = mpsc::channel(self.limits().queue_batches_max);
+        // A slow reader holds the batch that it reads and the next one, no queue of them.
+        let (sender, receiver) = mpsc::channel(1);
         let time = view.event_time.map(|t| view.log.schema().field(t.column).data_type().clone());
         let following = Following::new(from, time);
         let follow = follow(source, request, following.promise(), sender.clone());
