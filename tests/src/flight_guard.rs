@@ -50,7 +50,7 @@ struct Served {
     done: Option<tokio::task::JoinHandle<windrow_core::Result<()>>>,
 }
 
-fn any_port() -> SocketAddr {
+pub(crate) fn any_port() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
@@ -119,7 +119,7 @@ fn token_of(metadata: &tonic::metadata::MetadataMap) -> Option<String> {
 }
 
 /// GET without a client library: the status and the body.
-fn http(address: SocketAddr, path: &str) -> Result<(u16, String), Failed> {
+pub(crate) fn http(address: SocketAddr, path: &str) -> Result<(u16, String), Failed> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
@@ -130,14 +130,14 @@ fn http(address: SocketAddr, path: &str) -> Result<(u16, String), Failed> {
     Ok((status, body.to_owned()))
 }
 
-fn user(name: &str, password: &str, role: &str) -> Result<UserLine, Failed> {
+pub(crate) fn user(name: &str, password: &str, role: &str) -> Result<UserLine, Failed> {
     let cost = Params::new(8, 1, 1, None).map_err(|e| e.to_string())?;
     let grants = vec![GrantLine { role: role.into(), on: vec!["*".into()] }];
     Ok(UserLine { name: name.into(), grants, password: hash_with(password, cost)? })
 }
 
 /// A server with the user ann (password "secret") and a token.
-fn guarded(tmp: &TempDir) -> Result<(ServerConfig, String), Failed> {
+pub(crate) fn guarded(tmp: &TempDir) -> Result<(ServerConfig, String), Failed> {
     let (users, tokens) = (tmp.path().join("users"), tmp.path().join("tokens"));
     write(&users, &[user("ann", "secret", "read")?])?;
     let (token, hash) = new_token();
@@ -215,12 +215,12 @@ fn open_servers() -> Result<(), Failed> {
 }
 
 /// An authority, a server's certificate of it and a client's one, as PEM.
-struct Pem {
-    ca: String,
+pub(crate) struct Pem {
+    pub(crate) ca: String,
     cert: (String, String),
 }
 
-fn certificates(name: &str) -> Result<Pem, Failed> {
+pub(crate) fn certificates(name: &str) -> Result<Pem, Failed> {
     let mut params = CertificateParams::new(vec![])?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
@@ -229,13 +229,17 @@ fn certificates(name: &str) -> Result<Pem, Failed> {
     Ok(Pem { ca: ca.pem(), cert: (cert.pem(), key.serialize_pem()) })
 }
 
-fn written(tmp: &TempDir, name: &str, text: &str) -> Result<PathBuf, Failed> {
+pub(crate) fn written(tmp: &TempDir, name: &str, text: &str) -> Result<PathBuf, Failed> {
     let path = tmp.path().join(name);
     std::fs::write(&path, text)?;
     Ok(path)
 }
 
-fn tls_config(tmp: &TempDir, pem: &Pem, client_ca: Option<&Pem>) -> Result<TlsConfig, Failed> {
+pub(crate) fn tls_config(
+    tmp: &TempDir,
+    pem: &Pem,
+    client_ca: Option<&Pem>,
+) -> Result<TlsConfig, Failed> {
     Ok(TlsConfig {
         cert: written(tmp, "cert.pem", &pem.cert.0)?,
         key: written(tmp, "key.pem", &pem.cert.1)?,
@@ -337,41 +341,39 @@ fn long_messages() -> Result<(), Failed> {
     let refused: Status = put.ok_or("2 MiB are taken")?;
     check(matches!(refused.code(), Code::OutOfRange | Code::ResourceExhausted), &refused)?;
     // One that only says that it is 1 GiB: refused by its first five bytes, none of it is waited for.
-    let answer = served.runtime.block_on(async {
-        let body = endless([0, 0x40, 0, 0, 0]);
-        let request = http::Request::post(format!(
-            "http://{}/arrow.flight.protocol.FlightService/DoPut",
-            served.address
-        ))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(body)?;
-        let mut channel = channel.clone();
-        std::future::poll_fn(|cx| tower::Service::poll_ready(&mut channel, cx)).await?;
-        let sent = tower::Service::call(&mut channel, request);
-        let answer = tokio::time::timeout(PATIENCE, sent).await??;
-        let mut status = answer.headers().get("grpc-status").cloned();
-        if status.is_none() {
-            let mut body = answer.into_body();
-            while let Some(frame) = tokio::time::timeout(
-                PATIENCE,
-                std::future::poll_fn(|cx| {
-                    http_body::Body::poll_frame(std::pin::Pin::new(&mut body), cx)
-                }),
-            )
-            .await?
-            {
-                if let Some(trailers) = frame?.trailers_ref() {
-                    status = trailers.get("grpc-status").cloned();
-                }
-            }
-        }
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(status)
-    });
-    let status = answer.map_err(|e| e.to_string())?.ok_or("no status")?;
+    let status = served.runtime.block_on(declared(&channel, served.address, 1 << 30))?;
     check(status == "11" || status == "8", status)?;
     let flights = served.runtime.block_on(client.list_flights(Criteria::default()));
     check(!flights.is_err_and(|e| e.code() == Code::Unavailable), "the connection still works")
+}
+
+/// What becomes of a DoPut whose first message says that it has so many bytes, and has none: its gRPC status.
+pub(crate) async fn declared(
+    channel: &Channel,
+    address: SocketAddr,
+    bytes: u32,
+) -> Result<String, Failed> {
+    let [a, b, c, d] = bytes.to_be_bytes();
+    let body = endless([0, a, b, c, d]);
+    let method = "arrow.flight.protocol.FlightService/DoPut";
+    let request = http::Request::post(format!("http://{address}/{method}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(body)?;
+    let mut channel = channel.clone();
+    std::future::poll_fn(|cx| tower::Service::poll_ready(&mut channel, cx)).await?;
+    let sent = tower::Service::call(&mut channel, request);
+    let answer = tokio::time::timeout(PATIENCE, sent).await??;
+    let mut status = answer.headers().get("grpc-status").cloned();
+    let mut body = answer.into_body();
+    while status.is_none() {
+        let frame = std::future::poll_fn(|cx| {
+            http_body::Body::poll_frame(std::pin::Pin::new(&mut body), cx)
+        });
+        let frame = tokio::time::timeout(PATIENCE, frame).await?.ok_or("no status")??;
+        status = frame.trailers_ref().and_then(|t| t.get("grpc-status").cloned());
+    }
+    Ok(status.ok_or("no status")?.to_str()?.to_owned())
 }
 
 /// A body of these bytes that does not end.
@@ -434,7 +436,7 @@ fn silent_connections() -> Result<(), Failed> {
 }
 
 /// The samples of a text in the format of OpenMetrics, by name and labels; fails where it breaks the rules of the format.
-fn samples(text: &str) -> Result<BTreeMap<String, f64>, Failed> {
+pub(crate) fn samples(text: &str) -> Result<BTreeMap<String, f64>, Failed> {
     let mut samples = BTreeMap::new();
     let mut family: Option<(String, String)> = None;
     let body = text.strip_suffix("# EOF\n").ok_or("no end")?;

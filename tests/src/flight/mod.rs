@@ -1,25 +1,51 @@
 //! The Flight SQL server as its clients see it: those of Rust in this process, those of Python in one of their own.
 
+mod ending;
+mod long;
+mod own_client;
 mod python;
 mod query;
+mod quiet;
+mod rights;
+mod serving;
+mod sessions;
+mod slow;
+mod vanish;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow_flight::FlightInfo;
+use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
+use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::client::FlightSqlServiceClient;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use libtest_mimic::{Failed, Trial};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
-use windrow_flight::{Server, ServerConfig};
+use windrow_flight::auth::login::{GrantLine, LoginConfig, TokenLine, new_token, write};
+use windrow_flight::{MetricsServer, Server, ServerConfig};
 use windrow_runtime::{Engine, EngineConfig};
+
+use crate::flight_guard::{any_port, http, samples};
+use crate::program::PATIENCE;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = query::trials();
     trials.extend(python::trials());
+    trials.extend(quiet::trials());
+    trials.extend(sessions::trials());
+    trials.extend(slow::trials());
+    trials.extend(ending::trials());
+    trials.extend(long::trials());
+    trials.extend(vanish::trials());
+    trials.extend(rights::trials());
+    trials.extend(own_client::trials());
     trials
 }
 
@@ -28,6 +54,7 @@ pub(crate) struct Served {
     pub(crate) runtime: Runtime,
     pub(crate) engine: Engine,
     pub(crate) address: SocketAddr,
+    metrics: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
 }
 
@@ -37,14 +64,25 @@ impl Served {
     }
 
     pub(crate) fn with(config: EngineConfig) -> Result<Self, Failed> {
+        Self::with_both(config, ServerConfig::new(any_port()))
+    }
+
+    pub(crate) fn with_both(config: EngineConfig, serving: ServerConfig) -> Result<Self, Failed> {
         let runtime = Runtime::new()?;
         let engine = Engine::open(config)?;
         let (stop, stopped) = oneshot::channel();
-        let config = ServerConfig::new("127.0.0.1:0".parse()?);
-        let server = runtime.block_on(Server::bind(engine.clone(), config))?;
+        let server = runtime.block_on(Server::bind(engine.clone(), serving))?;
         let address = server.address()?;
+        let metrics = runtime.block_on(MetricsServer::bind(any_port(), server.monitor()))?;
+        let monitored = metrics.address()?;
+        runtime.spawn(metrics.run());
         runtime.spawn(server.run(async move { drop(stopped.await) }));
-        Ok(Self { runtime, engine, address, stop: Some(stop) })
+        Ok(Self { runtime, engine, address, metrics: monitored, stop: Some(stop) })
+    }
+
+    /// What monitoring sees.
+    pub(crate) fn metrics(&self) -> Result<BTreeMap<String, f64>, Failed> {
+        samples(&http(self.metrics, "/metrics")?.1)
     }
 
     pub(crate) fn url(&self) -> String {
@@ -111,6 +149,106 @@ pub(crate) fn lines(rows: &[RecordBatch]) -> Result<Vec<String>, Failed> {
         }
     }
     Ok(lines)
+}
+
+/// A continuous result, message by message.
+pub(crate) struct Follower(FlightDataDecoder);
+
+/// A message of a continuous result.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// `None` with the columns, which come first.
+    pub(crate) rows: Option<RecordBatch>,
+    /// The number of the last row.
+    pub(crate) sequence: u64,
+    /// All that stands beside it.
+    pub(crate) beside: String,
+}
+
+impl Follower {
+    /// Asks for the rows; none is read yet.
+    pub(crate) async fn of(
+        client: &mut FlightSqlServiceClient<Channel>,
+        sql: &str,
+    ) -> Result<Self, Failed> {
+        let info = client.execute(sql.to_owned(), None).await?;
+        let ticket = info.endpoint.first().and_then(|e| e.ticket.clone()).ok_or("no ticket")?;
+        let mut request = tonic::Request::new(ticket);
+        if let Some(token) = client.token() {
+            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse()?);
+        }
+        let messages = client.inner_mut().do_get(request).await?.into_inner();
+        let messages = messages.map_err(|status| FlightError::Tonic(Box::new(status)));
+        Ok(Self(FlightDataDecoder::new(messages)))
+    }
+
+    /// The next message, or the status that it ended with.
+    pub(crate) async fn next(&mut self) -> Result<Option<Told>, Status> {
+        let waits = tokio::time::timeout(PATIENCE, self.0.next());
+        let next = waits.await.map_err(|_| Status::deadline_exceeded("nothing comes"))?;
+        let data = match next.transpose() {
+            Ok(Some(data)) => data,
+            Ok(None) => return Ok(None),
+            Err(FlightError::Tonic(status)) => return Err(*status),
+            Err(other) => return Err(Status::internal(other.to_string())),
+        };
+        let beside = String::from_utf8_lossy(&data.inner.app_metadata).into_owned();
+        let sequence = beside.split("\"sequence\":").nth(1).and_then(|t| t.split(',').next());
+        let sequence = sequence.and_then(|n| n.parse().ok());
+        let sequence = sequence.ok_or_else(|| Status::internal(format!("beside: {beside:?}")))?;
+        let rows = match data.payload {
+            DecodedPayload::RecordBatch(rows) => Some(rows),
+            DecodedPayload::Schema(_) | DecodedPayload::None => None,
+        };
+        Ok(Some(Told { rows, sequence, beside }))
+    }
+
+    /// The next message, where there must be one.
+    pub(crate) async fn told(&mut self) -> Result<Told, Failed> {
+        Ok(self.next().await?.ok_or("the result has ended")?)
+    }
+}
+
+/// Waits until `holds`.
+pub(crate) async fn until(
+    what: &str,
+    mut holds: impl AsyncFnMut() -> Result<bool, Failed>,
+) -> Result<(), Failed> {
+    let mut ticks = tokio::time::interval(Duration::from_millis(2));
+    let asking = async {
+        while !holds().await? {
+            ticks.tick().await;
+        }
+        Ok(())
+    };
+    let asked = tokio::time::timeout(PATIENCE, asking).await;
+    asked.map_err(|_| format!("it never holds that {what}"))?
+}
+
+/// A file of tokens for users with these roles on everything, and their tokens.
+pub(crate) fn tokens(
+    directory: &std::path::Path,
+    users: impl IntoIterator<Item = (String, &'static str)>,
+) -> Result<(LoginConfig, Vec<String>), Failed> {
+    let (mut lines, mut tokens) = (vec![], vec![]);
+    for (name, role) in users {
+        let (token, hash) = new_token();
+        let grants = vec![GrantLine { role: role.into(), on: vec!["*".into()] }];
+        lines.push(TokenLine { name, grants, token: hash, expires: None });
+        tokens.push(token);
+    }
+    let file = directory.join("tokens");
+    write(&file, &lines)?;
+    Ok((LoginConfig { tokens: Some(file), ..LoginConfig::default() }, tokens))
+}
+
+/// The status of a refusal.
+pub(crate) fn status<T>(done: Result<T, FlightError>) -> Result<Status, Failed> {
+    match done {
+        Ok(_) => Err("it is not refused".into()),
+        Err(FlightError::Tonic(status)) => Ok(*status),
+        Err(other) => Err(format!("refused without a status: {other}").into()),
+    }
 }
 
 /// The error that is expected.
