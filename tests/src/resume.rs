@@ -22,7 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("resume/a clean end leaves nothing to be read again", clean),
         trial("resume/damaged checkpoints are passed over", damaged),
         trial("resume/a file that has changed is refused", changed),
-        trial("resume/late rows stay late, once", late),
+        trial("resume/late rows stay late, bad rows bad, once", late),
         trial("resume/another text of the same plan keeps the state", retext),
         trial("resume/a view that starts at the latest does so for ever", latest),
     ]
@@ -343,15 +343,18 @@ fn changed() -> Result<(), Failed> {
 
 fn late() -> Result<(), Failed> {
     let home = Home::new()?;
-    home.ok(&format!("{STREAM}{VIEW}{}{}", rows(0..50), rows(3..6)))?;
+    let bad = "INSERT INTO s VALUES (98, 0, NULL), (99, 1, NULL);\n";
+    home.ok(&format!("{STREAM}{VIEW}{}{}WAIT FOR v;\n{bad}", rows(0..50), rows(3..6)))?;
     for _ in 0..2 {
         let said = home.run(
             "WAIT FOR v; VERIFY VIEW v; SELECT count(*) AS lates FROM windrow.late_rows; \
+                             SELECT count(*) AS bads FROM windrow.bad_rows; \
                              SELECT rows_in, aggregated, late FROM windrow.ledger",
         )?;
         said.check(said.status.success(), "after a restart")?;
         said.check(said.err.contains("1 view resumed from checkpoints"), "resumed")?;
         said.check(said.out.contains("lates\n3\n"), "three rows are late")?;
+        said.check(said.out.contains("bads\n2\n"), "two rows are bad")?;
         said.check(said.out.contains("53,50,3"), "the ledger")?;
         verified(&said)?;
     }

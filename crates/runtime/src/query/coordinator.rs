@@ -167,8 +167,8 @@ impl Coordinator {
     pub(crate) fn first_cut(&mut self) -> Result<QueryCut> {
         let mut inputs = vec![];
         self.root.cut(&mut inputs)?;
-        let (counts, late) = (Counts::default(), vec![]);
-        Ok(QueryCut { inputs, taps: cut_taps(&self.taps), counts, late })
+        let (counts, unused) = (Counts::default(), vec![]);
+        Ok(QueryCut { inputs, taps: cut_taps(&self.taps), counts, unused })
     }
 
     /// Queries that start together read one scan's progress: `(old, new)`.

@@ -3,7 +3,7 @@
 //! ```text
 //! workers ─┤ gate ├─► stores ─freeze─► mergers ─► segments ┐
 //!                     positions of the taps ───────────────┼─► cut ─► checkpoint
-//!                     ledger, late rows ───────────────────┘
+//!                     ledger, late and bad rows ───────────┘
 //! ```
 //! Invariants: while a cut is made no worker is inside of a micro-batch; so each row is either in
 //! the segments and before the positions, or in neither.
@@ -12,10 +12,10 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use windrow_core::{PartitionId, Result, Watermark};
+use windrow_core::{BadRow, PartitionId, Result, Watermark};
 use windrow_window::{Cut, SavedSegment};
 
-use crate::query::kept::{Late, LateRows};
+use crate::query::kept::{BadRows, Late, LateRows};
 use crate::query::ledger::Entry;
 use crate::query::position::Positions;
 use crate::query::progress::SharedProgress;
@@ -29,8 +29,8 @@ pub(crate) struct QueryCut {
     /// In the order of the plan's leaves.
     pub(crate) taps: Vec<TapCut>,
     pub(crate) counts: Counts,
-    /// Late rows that no earlier cut has given.
-    pub(crate) late: Vec<SavedLate>,
+    /// Late and bad rows that no earlier cut has given.
+    pub(crate) unused: Vec<Unused>,
 }
 
 /// The state of one window operator.
@@ -73,6 +73,34 @@ pub(crate) struct SavedLate {
     pub(crate) row: String,
 }
 
+/// A bad row that is kept for looking at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedBad {
+    pub(crate) stream: String,
+    /// The name of its partition.
+    pub(crate) partition: String,
+    pub(crate) offset: u64,
+    pub(crate) reason: String,
+    pub(crate) raw: String,
+}
+
+/// A row that did not count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Unused {
+    Late(SavedLate),
+    Bad(SavedBad),
+}
+
+impl Unused {
+    pub(crate) fn stream(&self) -> &str {
+        match self {
+            Self::Late(late) => &late.stream,
+            Self::Bad(bad) => &bad.stream,
+        }
+    }
+}
+
 /// What a query goes on from.
 #[derive(Debug, Default)]
 pub(crate) struct Resume {
@@ -80,7 +108,7 @@ pub(crate) struct Resume {
     pub(crate) inputs: Vec<InputState>,
     pub(crate) taps: Vec<TapCut>,
     pub(crate) counts: Counts,
-    pub(crate) late: Vec<SavedLate>,
+    pub(crate) unused: Vec<Unused>,
 }
 
 /// What one window operator grows from again.
@@ -103,8 +131,8 @@ pub(crate) struct TapState {
     pub(crate) hold: Watermark,
     /// What has been read.
     pub(crate) positions: Mutex<Positions>,
-    /// Late rows of before a restart, until the numbers of their partitions are known.
-    late: Mutex<Vec<SavedLate>>,
+    /// Late and bad rows of before a restart, until the numbers of their partitions are known.
+    unused: Mutex<Vec<Unused>>,
     /// The scan that it reads.
     progress: OnceLock<SharedProgress>,
 }
@@ -128,7 +156,7 @@ impl TapState {
             hold: Watermark::at(cut.hold),
             positions: Mutex::new(cut.positions.clone()),
             from: cut.positions,
-            late: Mutex::default(),
+            unused: Mutex::default(),
             progress: OnceLock::new(),
         }
     }
@@ -139,32 +167,44 @@ impl TapState {
         drop(self.progress.set(Arc::clone(progress)));
     }
 
-    /// Late rows of before a restart.
-    pub(crate) fn remember_late(&self, late: Vec<SavedLate>) {
-        self.late.lock().extend(late);
+    /// Late and bad rows of before a restart.
+    pub(crate) fn remember_unused(&self, unused: Vec<Unused>) {
+        self.unused.lock().extend(unused);
     }
 
-    /// The partitions have their numbers: late rows of before the restart are shown again.
-    pub(crate) fn show_late(
+    /// The partitions have their numbers: rows of before the restart that did not count are shown
+    /// again.
+    pub(crate) fn show_unused(
         &self,
         query: (&str, u64),
         names: &[(PartitionId, &str)],
-        to: &LateRows,
+        (late_rows, bad_rows): (&LateRows, &BadRows),
     ) {
-        let late = std::mem::take(&mut *self.late.lock());
-        let shown = late.into_iter().map(|late| Late {
-            query: query.0.to_owned(),
-            query_id: query.1,
-            partition: names.iter().find(|n| n.1 == late.partition).map_or(PartitionId(0), |n| n.0),
-            partition_name: late.partition,
-            stream: late.stream,
-            offset: late.offset,
-            event_time_micros: late.event_time_micros,
-            watermark_micros: late.watermark_micros,
-            row: late.row,
-            saved: true,
-        });
-        to.keep(shown.collect());
+        let unused = std::mem::take(&mut *self.unused.lock());
+        let number =
+            |name: &str| names.iter().find(|n| n.1 == name).map_or(PartitionId(0), |n| n.0);
+        let mut shown = vec![];
+        for row in unused {
+            match row {
+                Unused::Late(late) => shown.push(Late {
+                    query: query.0.to_owned(),
+                    query_id: query.1,
+                    partition: number(&late.partition),
+                    partition_name: late.partition,
+                    stream: late.stream,
+                    offset: late.offset,
+                    event_time_micros: late.event_time_micros,
+                    watermark_micros: late.watermark_micros,
+                    row: late.row,
+                    saved: true,
+                }),
+                Unused::Bad(SavedBad { stream, partition, offset, reason, raw }) => {
+                    let place = (number(&partition), partition.as_str());
+                    bad_rows.restore(&stream, place, &[BadRow { offset, reason, raw }]);
+                }
+            }
+        }
+        late_rows.keep(shown);
     }
 
     fn cut(&self) -> TapCut {

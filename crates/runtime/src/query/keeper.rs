@@ -13,8 +13,8 @@ use windrow_core::{Clock, Error, Result, Watermark};
 
 use crate::durable::checkpoint::Checkpoints;
 use crate::query::coordinator::Root;
-use crate::query::cut::{Counts, QueryCut, TapState, cut_taps};
-use crate::query::kept::LateRows;
+use crate::query::cut::{Counts, QueryCut, SavedBad, TapState, Unused, cut_taps};
+use crate::query::kept::{BadRows, LateRows};
 use crate::query::shared::Shared;
 use crate::stream::spill::Spiller;
 
@@ -24,6 +24,9 @@ pub(crate) struct Keeper {
     pub(crate) checkpoints: Arc<Checkpoints>,
     pub(crate) spiller: Arc<Spiller>,
     pub(crate) late_rows: Arc<LateRows>,
+    pub(crate) bad_rows: Arc<BadRows>,
+    /// So many bad rows had been kept at the last cut.
+    bad_rows_seen: u64,
     pub(crate) clock: Arc<dyn Clock>,
     /// A checkpoint is being written.
     busy: Arc<AtomicBool>,
@@ -37,13 +40,15 @@ impl Keeper {
     pub(crate) fn new(
         checkpoints: Arc<Checkpoints>,
         spiller: Arc<Spiller>,
-        late_rows: Arc<LateRows>,
+        (late_rows, bad_rows): (Arc<LateRows>, Arc<BadRows>),
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
             checkpoints,
             spiller,
             late_rows,
+            bad_rows,
+            bad_rows_seen: 0,
             clock,
             busy: Arc::default(),
             last: None,
@@ -75,7 +80,9 @@ impl Keeper {
         }
         let batches = shared.state.lock().batches;
         let failed = self.failed.swap(false, Ordering::AcqRel);
-        if !failed && self.last == Some((batches, watermark)) {
+        let nothing_new =
+            self.last == Some((batches, watermark)) && self.new_bad(taps).0.is_empty();
+        if nothing_new && !failed {
             self.busy.store(false, Ordering::Release);
             shared.checkpoint_done(ticket, None);
             return Ok(());
@@ -100,9 +107,15 @@ impl Keeper {
         Ok(())
     }
 
+    /// Bad rows of the query's streams that no cut has given, and how many bad rows are kept.
+    fn new_bad(&self, taps: &[Arc<TapState>]) -> (Vec<SavedBad>, u64) {
+        let streams: Vec<_> = taps.iter().map(|tap| tap.stream.as_str()).collect();
+        self.bad_rows.after(self.bad_rows_seen, &streams)
+    }
+
     /// Cuts while no worker is inside of a micro-batch.
     async fn cut(
-        &self,
+        &mut self,
         shared: &Shared,
         root: &mut Root,
         taps: &[Arc<TapState>],
@@ -124,12 +137,11 @@ impl Keeper {
             )));
         }
         let late = self.late_rows.take_unsaved(shared.id);
-        Ok(QueryCut {
-            inputs,
-            taps: cut_taps(taps),
-            counts,
-            late: late.into_iter().map(Into::into).collect(),
-        })
+        let mut unused: Vec<_> = late.into_iter().map(|l| Unused::Late(l.into())).collect();
+        let (bad, seen) = self.new_bad(taps);
+        self.bad_rows_seen = seen;
+        unused.extend(bad.into_iter().map(Unused::Bad));
+        Ok(QueryCut { inputs, taps: cut_taps(taps), counts, unused })
     }
 }
 

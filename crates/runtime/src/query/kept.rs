@@ -3,15 +3,25 @@
 //! All of them are counted; up to `kept_rows_max` are kept, the first ones.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use parking_lot::Mutex;
 use windrow_core::{BadRow, PartitionId};
+
+use crate::query::cut::SavedBad;
 
 /// A bad row, by stream, partition and offset: reading a stream again does not double it.
 #[derive(Debug)]
 pub(crate) struct BadRows {
     rows_max: usize,
-    rows: Mutex<BTreeMap<(String, PartitionId, u64), Bad>>,
+    rows: Mutex<KeptBad>,
+}
+
+#[derive(Debug, Default)]
+struct KeptBad {
+    rows: BTreeMap<(String, PartitionId, u64), Bad>,
+    /// How many have been kept so far.
+    count: u64,
 }
 
 /// What is kept of a bad row.
@@ -20,6 +30,8 @@ pub(crate) struct Bad {
     pub(crate) partition_name: String,
     pub(crate) reason: String,
     pub(crate) raw: String,
+    /// The how manieth it was that was kept, from 1; 0: a checkpoint has had it before a restart.
+    number: u64,
 }
 
 impl BadRows {
@@ -29,30 +41,66 @@ impl BadRows {
 
     /// Keeps bad rows of one partition.
     pub(crate) fn keep(&self, stream: &str, partition: (PartitionId, &str), bad: &[BadRow]) {
-        let mut rows = self.rows.lock();
+        let mut kept = self.rows.lock();
         for row in bad {
-            if rows.len() >= self.rows_max {
-                return;
+            let number = kept.count + 1;
+            if self.insert(&mut kept, stream, partition, (row, number)) {
+                kept.count = number;
             }
-            rows.insert(
-                (stream.to_owned(), partition.0, row.offset),
-                Bad {
-                    partition_name: partition.1.to_owned(),
-                    reason: row.reason.clone(),
-                    raw: row.raw.clone(),
-                },
-            );
         }
+    }
+
+    /// Shows bad rows of before a restart again.
+    pub(crate) fn restore(&self, stream: &str, partition: (PartitionId, &str), bad: &[BadRow]) {
+        let mut kept = self.rows.lock();
+        for row in bad {
+            self.insert(&mut kept, stream, partition, (row, 0));
+        }
+    }
+
+    /// Keeps a row, if it is not there and there is room.
+    fn insert(
+        &self,
+        kept: &mut KeptBad,
+        stream: &str,
+        (partition, name): (PartitionId, &str),
+        (row, number): (&BadRow, u64),
+    ) -> bool {
+        let full = kept.rows.len() >= self.rows_max;
+        match kept.rows.entry((stream.to_owned(), partition, row.offset)) {
+            Entry::Vacant(place) if !full => {
+                let (reason, raw) = (row.reason.clone(), row.raw.clone());
+                place.insert(Bad { partition_name: name.to_owned(), reason, raw, number });
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Those of some streams that were kept after the first `count`, and how many there are now.
+    pub(crate) fn after(&self, count: u64, streams: &[&str]) -> (Vec<SavedBad>, u64) {
+        let kept = self.rows.lock();
+        let new = kept.rows.iter().filter(|((stream, _, _), bad)| {
+            bad.number > count && streams.contains(&stream.as_str())
+        });
+        let saved = new.map(|((stream, _, offset), bad)| SavedBad {
+            stream: stream.clone(),
+            partition: bad.partition_name.clone(),
+            offset: *offset,
+            reason: bad.reason.clone(),
+            raw: bad.raw.clone(),
+        });
+        (saved.collect(), kept.count)
     }
 
     /// Forgets the rows of a dropped stream.
     pub(crate) fn forget(&self, stream: &str) {
-        self.rows.lock().retain(|(name, _, _), _| name != stream);
+        self.rows.lock().rows.retain(|(name, _, _), _| name != stream);
     }
 
     /// All kept rows, by stream, partition and offset.
     pub(crate) fn all(&self) -> Vec<((String, PartitionId, u64), Bad)> {
-        self.rows.lock().iter().map(|(k, v)| (k.clone(), v.clone())).collect()
+        self.rows.lock().rows.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 }
 

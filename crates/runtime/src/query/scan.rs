@@ -166,7 +166,7 @@ impl Scan {
         let names: Vec<_> = partitions.iter().map(|p| (p.id, p.name.as_str())).collect();
         for tap in &self.taps {
             let query = (tap.shared.name.as_str(), tap.shared.id);
-            tap.at.show_late(query, &names, &tap.late_rows);
+            tap.at.show_unused(query, &names, (&tap.late_rows, &self.bad_rows));
             if let Some(missing) = tap.at.from.missing(partitions) {
                 return Err(Error::data(format!(
                     "\"{missing}\" of stream \"{}\" is gone, and was not read to its end before \

@@ -24,7 +24,7 @@ use crate::catalog::Catalog;
 use crate::engine::Parts;
 use crate::memory::{MeasuredStore, OperatorMemory};
 use crate::query::coordinator::{Coordinator, Replaced, Root};
-use crate::query::cut::{InputState, QueryCut, Resume, SavedLate, TapCut, TapState};
+use crate::query::cut::{InputState, QueryCut, Resume, TapCut, TapState, Unused};
 use crate::query::keeper::Keeper;
 use crate::query::output::Output;
 use crate::query::progress::{Progress, SharedProgress};
@@ -130,7 +130,7 @@ struct Builder<'a> {
 struct Going {
     inputs: std::vec::IntoIter<InputState>,
     taps: std::vec::IntoIter<TapCut>,
-    late: Vec<SavedLate>,
+    unused: Vec<Unused>,
 }
 
 /// Makes the physical plans of a query and its coordinator.
@@ -141,9 +141,9 @@ pub(crate) async fn ready(
     mut wanted: Wanted,
 ) -> Result<Ready> {
     let resume = wanted.resume.take().map(|resume| {
-        let Resume { inputs, taps, counts, late } = resume;
+        let Resume { inputs, taps, counts, unused } = resume;
         wanted.shared.restore(&counts);
-        Going { inputs: inputs.into_iter(), taps: taps.into_iter(), late }
+        Going { inputs: inputs.into_iter(), taps: taps.into_iter(), unused }
     });
     let mut builder = Builder {
         catalog,
@@ -439,10 +439,10 @@ impl Builder<'_> {
         let state = TapState::resumed(
             cut.ok_or_else(|| Error::internal("a checkpoint has other streams than its query"))?,
         );
-        let (late, others) =
-            std::mem::take(&mut going.late).into_iter().partition(|l| l.stream == stream);
-        going.late = others;
-        state.remember_late(late);
+        let (own, others) =
+            std::mem::take(&mut going.unused).into_iter().partition(|u| u.stream() == stream);
+        going.unused = others;
+        state.remember_unused(own);
         Ok(state)
     }
 

@@ -197,7 +197,7 @@ impl Session {
             Keeper::new(
                 Arc::clone(checkpoints),
                 Arc::clone(spiller),
-                Arc::clone(&parts.late_rows),
+                (Arc::clone(&parts.late_rows), Arc::clone(&parts.bad_rows)),
                 Arc::clone(&parts.clock),
             )
         })

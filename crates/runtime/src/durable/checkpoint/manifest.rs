@@ -30,8 +30,8 @@ pub(super) struct Manifest {
     pub(super) inputs: Vec<InputEntry>,
     pub(super) taps: Vec<TapCut>,
     pub(super) counts: Counts,
-    /// Files of late rows.
-    pub(super) late: Vec<FileEntry>,
+    /// Files of late and bad rows.
+    pub(super) unused: Vec<FileEntry>,
     /// Files of segments.
     pub(super) files: Vec<FileEntry>,
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/checkpoints/<view>/000000000012.checkpoint    manifest, written last and whole
 //!                        000000000012-0.arrow       segments that are new in it, operator 0
-//!                        000000000012.late          late rows that are new in it
+//!                        000000000012.unused          late and bad rows that are new in it
 //! ```
 //! A manifest names segments of older files as long as their windows are open, so a checkpoint
 //! writes what is new and costs as much as changed since the one before.
@@ -27,14 +27,14 @@ use windrow_window::{Cut, SavedSegment, SegmentId};
 
 pub(crate) use self::manifest::Stamp;
 use self::manifest::{FORMAT, FileEntry, InputEntry, Manifest, SegmentEntry};
-use self::segments::{read_late, read_segments, write_late, write_segments};
+use self::segments::{read_segments, read_unused, write_segments, write_unused};
 use crate::durable::files::{Files, corrupt, io_error};
-use crate::query::cut::{InputState, QueryCut, Resume, SavedLate};
+use crate::query::cut::{InputState, QueryCut, Resume, Unused};
 
 /// Checkpoints that are kept: the newest may turn out to be damaged.
 const KEPT: usize = 3;
-/// From so many files of late rows on, they are written anew as one.
-const LATE_FILES_MANY: usize = 16;
+/// From so many files of late and bad rows on, they are written anew as one.
+const UNUSED_FILES_MANY: usize = 16;
 
 /// The checkpoints of one query.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ struct State {
     places: HashMap<(usize, u64), SegmentEntry>,
     /// Segments that could not be written when they were new.
     owed: Vec<(usize, SavedSegment)>,
-    owed_late: Vec<SavedLate>,
+    owed_unused: Vec<Unused>,
     /// Nothing is written any more: the view is dropped.
     stopped: bool,
 }
@@ -234,15 +234,15 @@ impl Checkpoints {
             });
         }
         let (taps, counts) = (manifest.taps.clone(), manifest.counts);
-        Ok(Resume { inputs, taps, counts, late: self.late(&manifest.late)? })
+        Ok(Resume { inputs, taps, counts, unused: self.unused(&manifest.unused)? })
     }
 
-    fn late(&self, entries: &[FileEntry]) -> Result<Vec<SavedLate>> {
-        let mut late = vec![];
+    fn unused(&self, entries: &[FileEntry]) -> Result<Vec<Unused>> {
+        let mut unused = vec![];
         for file in entries {
-            late.extend(read_late(&*self.files, &self.dir.join(&file.name), file)?);
+            unused.extend(read_unused(&*self.files, &self.dir.join(&file.name), file)?);
         }
-        Ok(late)
+        Ok(unused)
     }
 
     /// Writes a cut that was made at `taken_micros`; `archived`: the archive has the view's
@@ -265,9 +265,9 @@ impl Checkpoints {
         let id = state.next_id;
         state.next_id += 1;
         let mut fresh = std::mem::take(&mut state.owed);
-        let mut late = std::mem::take(&mut state.owed_late);
-        let QueryCut { inputs, taps, counts, late: new_late } = cut;
-        late.extend(new_late);
+        let mut unused = std::mem::take(&mut state.owed_unused);
+        let QueryCut { inputs, taps, counts, unused: new_unused } = cut;
+        unused.extend(new_unused);
         let mut needed = vec![];
         for (number, mut input) in inputs.into_iter().enumerate() {
             fresh.extend(input.merger.new.drain(..).map(|segment| (number, segment)));
@@ -277,7 +277,7 @@ impl Checkpoints {
         fresh.retain(|(number, s)| {
             needed.get(*number).is_some_and(|(_, cut)| cut.needed.contains(&s.id))
         });
-        match self.write_files(&state, id, (&fresh, &late)) {
+        match self.write_files(&state, id, (&fresh, &unused)) {
             Ok(written) => {
                 let manifest = Manifest {
                     format: FORMAT,
@@ -288,17 +288,17 @@ impl Checkpoints {
                     inputs: vec![],
                     taps,
                     counts,
-                    late: written.late,
+                    unused: written.unused,
                     files: vec![],
                 };
                 let done = self.finish(&mut state, manifest, (needed, written.segments), now);
                 if done.is_err() {
-                    (state.owed, state.owed_late) = (fresh, late);
+                    (state.owed, state.owed_unused) = (fresh, unused);
                 }
                 done
             }
             Err(error) => {
-                (state.owed, state.owed_late) = (fresh, late);
+                (state.owed, state.owed_unused) = (fresh, unused);
                 Err(error)
             }
         }
@@ -310,15 +310,15 @@ impl Checkpoints {
         for (number, input) in cut.inputs.into_iter().enumerate() {
             state.owed.extend(input.merger.new.into_iter().map(|segment| (number, segment)));
         }
-        state.owed_late.extend(cut.late);
+        state.owed_unused.extend(cut.unused);
     }
 
-    /// Writes segments and late rows.
+    /// Writes segments and late and bad rows.
     fn write_files(
         &self,
         state: &State,
         id: u64,
-        (fresh, late): (&[(usize, SavedSegment)], &[SavedLate]),
+        (fresh, unused): (&[(usize, SavedSegment)], &[Unused]),
     ) -> Result<Written> {
         let files = &*self.files;
         files.create_dir(&self.dir).map_err(|e| io_error("create", &self.dir, e))?;
@@ -332,15 +332,15 @@ impl Checkpoints {
             let (file, entries) = write_segments(files, &path, &segments)?;
             written.segments.extend(entries.into_iter().map(|e| (number, e, file.clone())));
         }
-        written.late = state.kept.back().map(|m| m.late.clone()).unwrap_or_default();
-        if !late.is_empty() {
-            let path = self.dir.join(format!("{id:012}.late"));
-            if written.late.len() < LATE_FILES_MANY {
-                written.late.push(write_late(files, &path, late)?);
+        written.unused = state.kept.back().map(|m| m.unused.clone()).unwrap_or_default();
+        if !unused.is_empty() {
+            let path = self.dir.join(format!("{id:012}.unused"));
+            if written.unused.len() < UNUSED_FILES_MANY {
+                written.unused.push(write_unused(files, &path, unused)?);
             } else {
-                let mut all = self.late(&written.late)?;
-                all.extend(late.iter().cloned());
-                written.late = vec![write_late(files, &path, &all)?];
+                let mut all = self.unused(&written.unused)?;
+                all.extend(unused.iter().cloned());
+                written.unused = vec![write_unused(files, &path, &all)?];
             }
         }
         Ok(written)
@@ -391,7 +391,7 @@ impl Checkpoints {
         self.files.replace(&path, &bytes).map_err(|e| io_error("write", &path, e))?;
         let micros = now().saturating_sub(manifest.taken_micros);
         let own = format!("{:012}", manifest.id);
-        let fresh = manifest.files.iter().chain(&manifest.late);
+        let fresh = manifest.files.iter().chain(&manifest.unused);
         let new_bytes: u64 = fresh.filter(|f| f.name.starts_with(&own)).map(|f| f.bytes).sum();
         let new_bytes = new_bytes + bytes.len() as u64;
         let mut all = self.shown.lock();
@@ -416,7 +416,7 @@ impl Checkpoints {
             .kept
             .iter()
             .flat_map(|m| {
-                let files = m.files.iter().chain(&m.late).map(|f| f.name.clone());
+                let files = m.files.iter().chain(&m.unused).map(|f| f.name.clone());
                 files.chain([Manifest::file_name(m.id)])
             })
             .collect();
@@ -465,7 +465,7 @@ type NewSegment = (usize, SegmentEntry, FileEntry);
 #[derive(Debug, Default)]
 struct Written {
     segments: Vec<NewSegment>,
-    late: Vec<FileEntry>,
+    unused: Vec<FileEntry>,
 }
 
 /// The number that a file's name begins with.
@@ -478,7 +478,7 @@ fn shown(manifest: &Manifest, micros: i64) -> Shown {
         id: manifest.id,
         taken_micros: manifest.taken_micros,
         new_bytes: 0,
-        bytes: manifest.files.iter().chain(&manifest.late).map(|f| f.bytes).sum(),
+        bytes: manifest.files.iter().chain(&manifest.unused).map(|f| f.bytes).sum(),
         segments: manifest.inputs.iter().map(|i| i.segments.len() as u64).sum(),
         micros,
         state: "kept",

@@ -1,5 +1,5 @@
 //! The files of a checkpoint beside its manifest: segments as Arrow IPC streams with LZ4, late
-//! rows as lines of JSON. A file is written once and never changed; its checksum is in the manifest.
+//! and bad rows as lines of JSON. A file is written once and never changed; its checksum is in the manifest.
 
 use std::io::{self, Cursor, Write};
 use std::path::Path;
@@ -13,7 +13,7 @@ use windrow_window::SavedSegment;
 
 use super::manifest::{FileEntry, SegmentEntry};
 use crate::durable::files::{Files, LogFile, corrupt, io_error};
-use crate::query::cut::SavedLate;
+use crate::query::cut::Unused;
 
 /// Bytes that go to the file at a time.
 const WRITE_BYTES: usize = 1 << 20;
@@ -98,13 +98,13 @@ pub(super) fn write_segments(
     Ok((entry, entries))
 }
 
-/// Writes late rows to a new file.
+/// Writes late and bad rows to a new file.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub(super) fn write_late(files: &dyn Files, path: &Path, late: &[SavedLate]) -> Result<FileEntry> {
+pub(super) fn write_unused(files: &dyn Files, path: &Path, unused: &[Unused]) -> Result<FileEntry> {
     write(files, path, |out| {
-        for row in late {
+        for row in unused {
             serde_json::to_writer(&mut *out, row)
                 .map_err(io::Error::from)
                 .and_then(|()| out.write_all(b"\n"))
@@ -145,15 +145,15 @@ pub(super) fn read_segments(
     reader.collect::<Result<_, _>>().map_err(damaged)
 }
 
-/// The late rows of a file.
+/// The late and bad rows of a file.
 ///
 /// # Errors
 /// When it cannot be read, or is damaged.
-pub(super) fn read_late(
+pub(super) fn read_unused(
     files: &dyn Files,
     path: &Path,
     entry: &FileEntry,
-) -> Result<Vec<SavedLate>> {
+) -> Result<Vec<Unused>> {
     let bytes = read(files, path, entry)?;
     serde_json::Deserializer::from_slice(&bytes)
         .into_iter()

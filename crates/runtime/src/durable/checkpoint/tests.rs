@@ -9,7 +9,7 @@ use windrow_window::Cut;
 
 use super::*;
 use crate::durable::faults::{Chance, FaultyFiles};
-use crate::query::cut::{Counts, InputCut, TapCut};
+use crate::query::cut::{Counts, InputCut, SavedBad, SavedLate, TapCut, Unused};
 use crate::query::ledger::Entry;
 use crate::query::position::Positions;
 
@@ -41,7 +41,7 @@ struct Model {
     /// Per operator: segments by id, each by its value.
     live: [BTreeMap<u64, i64>; INPUTS],
     next_id: [u64; INPUTS],
-    late: u64,
+    unused: u64,
 }
 
 impl Model {
@@ -66,17 +66,23 @@ impl Model {
             };
             inputs.push(InputCut { watermark: Watermark::at(self.batches as i64), merger });
         }
-        let late: Vec<SavedLate> = (0..chance.below(2))
+        let unused: Vec<Unused> = (0..chance.below(2))
             .map(|_| {
-                self.late += 1;
-                SavedLate {
-                    stream: "s".into(),
-                    partition: "log".into(),
-                    offset: self.late,
+                self.unused += 1;
+                let (stream, partition, offset) = ("s".into(), "log".into(), self.unused);
+                let text = "{\"a\":\"\\n\"}".into();
+                if chance.below(2) == 0 {
+                    let reason = "no number".into();
+                    return Unused::Bad(SavedBad { stream, partition, offset, reason, raw: text });
+                }
+                Unused::Late(SavedLate {
+                    stream,
+                    partition,
+                    offset,
                     event_time_micros: 1,
                     watermark_micros: None,
-                    row: "{\"a\":\"\\n\"}".into(),
-                }
+                    row: text,
+                })
             })
             .collect();
         QueryCut {
@@ -88,20 +94,24 @@ impl Model {
                 positions: Positions::behind(self.batches * 10),
             }],
             counts: self.counts(),
-            late,
+            unused,
         }
     }
 
     fn counts(&self) -> Counts {
         let rows = Entry { rows_in: self.batches, aggregated: self.batches, ..Entry::default() };
-        Counts { rows, partly_late: 0, windows_closed: self.late, batches: self.batches }
+        Counts { rows, partly_late: 0, windows_closed: self.unused, batches: self.batches }
     }
 
     fn assert_is(&self, resume: &Resume) {
         assert_eq!(resume.counts, self.counts());
         assert_eq!(resume.taps[0].positions, Positions::behind(self.batches * 10));
-        let offsets: Vec<u64> = resume.late.iter().map(|l| l.offset).collect();
-        assert_eq!(offsets, (1..=self.late).collect::<Vec<_>>());
+        let offset = |row: &Unused| match row {
+            Unused::Late(late) => late.offset,
+            Unused::Bad(bad) => bad.offset,
+        };
+        let offsets: Vec<u64> = resume.unused.iter().map(offset).collect();
+        assert_eq!(offsets, (1..=self.unused).collect::<Vec<_>>());
         for (input, state) in resume.inputs.iter().enumerate() {
             assert_eq!(state.next_id, self.next_id[input]);
             assert_eq!(state.frontier, self.batches as i64);
@@ -194,7 +204,7 @@ fn only_what_is_new_is_written_and_old_files_go() {
         let new: Vec<_> = input.merger.new.drain(..).map(|s| s.id).collect();
         input.merger.needed.retain(|id| !new.contains(id));
     }
-    cut.late.clear();
+    cut.unused.clear();
     write(&checkpoints, cut).unwrap();
     let after = files.list(Path::new("checkpoints/v")).unwrap();
     let new: Vec<_> = after.iter().filter(|name| !before.contains(name)).collect();
@@ -232,7 +242,7 @@ fn a_flipped_byte_anywhere_is_noticed() {
     let needed: BTreeSet<String> = {
         let state = checkpoints.state.lock();
         let newest = state.kept.back().unwrap();
-        let names = newest.files.iter().chain(&newest.late).map(|f| f.name.clone());
+        let names = newest.files.iter().chain(&newest.unused).map(|f| f.name.clone());
         names.chain([Manifest::file_name(newest.id)]).collect()
     };
     assert!(needed.len() > 2, "{needed:?}");
