@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libtest_mimic::Failed;
 use tempfile::TempDir;
@@ -381,14 +381,14 @@ impl Running {
         what: &str,
         holds: impl Fn() -> Result<bool, Failed>,
     ) -> Result<(), Failed> {
-        let start = Instant::now();
-        while !holds()? && self.child.try_wait()?.is_none() {
-            if start.elapsed() > PATIENCE {
-                return Err(self.hangs(what));
+        let pause = Duration::from_millis(1);
+        for _ in 0..PATIENCE.as_millis() {
+            if holds()? || self.child.try_wait()?.is_some() {
+                return Ok(());
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(pause);
         }
-        Ok(())
+        Err(self.hangs(what))
     }
 
     /// Sends it `signal` ("TERM").

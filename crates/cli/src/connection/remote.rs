@@ -70,13 +70,13 @@ fn placed(error: Error, statement: &Parsed) -> Error {
 /// Rows of a server.
 pub(crate) struct Subscribed {
     client: Client,
-    rows: RemoteRows,
+    rows: Box<RemoteRows>,
     is_continuous: bool,
     /// The view that is followed, and the number of the last row, where that is known.
     resume: Option<(String, Option<u64>)>,
     /// The connection is lost and looked for again. It stands here because [`next`](Self::next) is
     /// dropped whenever something else is to be shown.
-    again: Option<BoxFuture<'static, Result<RemoteRows>>>,
+    again: Option<BoxFuture<'static, Result<Box<RemoteRows>>>>,
 }
 
 impl Subscribed {
@@ -137,7 +137,12 @@ impl Subscribed {
 }
 
 /// Subscribes again behind a row.
-async fn again(client: Client, view: String, sequence: u64, lost: Error) -> Result<RemoteRows> {
+async fn again(
+    client: Client,
+    view: String,
+    sequence: u64,
+    lost: Error,
+) -> Result<Box<RemoteRows>> {
     let sql = format!("SUBSCRIBE TO {view} AFTER {sequence}");
     tell(&format!("notice: {}; trying again …", lost.message()));
     let mut last = lost;

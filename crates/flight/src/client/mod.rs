@@ -63,7 +63,7 @@ impl fmt::Debug for ClientConfig {
 #[derive(Debug)]
 pub enum Reply {
     /// Rows, now or as windows close.
-    Rows(RemoteRows),
+    Rows(Box<RemoteRows>),
     /// It is done; what was done, for people.
     Done(String),
 }
@@ -127,7 +127,7 @@ impl Client {
         if !has_rows(&info) {
             return self.done(info).await;
         }
-        Ok(Reply::Rows(self.rows(info).await?))
+        Ok(Reply::Rows(Box::new(self.rows(info).await?)))
     }
 
     /// What a statement will give; one without rows is executed by that.
