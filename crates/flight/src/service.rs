@@ -134,10 +134,9 @@ impl FlightSqlService for Service {
         }
         let session = self.sessions.of(&request)?;
         let execution = self.begin(&fetch.id, &session);
-        let prepared = statement::prepare(&session.session, &fetch.sql).await?;
         let telling = Telling::of(self.engine.clone(), request.metadata());
-        let values = Values::default();
-        rows_of(&session.session, &prepared, &values, execution, telling).await
+        let rows = statement::execute_text(&session.session, &fetch.sql, execution, telling);
+        rows.await.map(Response::new)
     }
 
     async fn do_action_create_prepared_statement(

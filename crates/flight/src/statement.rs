@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tonic::Status;
 use windrow_core::Result;
 use windrow_runtime::{Done, Outcome, Prepared, Session, Values};
-use windrow_sql::parse::parse_one;
+use windrow_sql::parse::{Statement, parse_one};
 
 use crate::rows::{Messages, Telling, arrow_status, cancelled, done, messages};
 use crate::running::Execution;
@@ -135,6 +135,32 @@ pub(crate) fn fetch(ticket: &TicketStatementQuery) -> Result<Fetch, Status> {
     let read: StatementTicket = serde_json::from_slice(&ticket.statement_handle)
         .map_err(|_| Status::invalid_argument("the ticket is not one of this server"))?;
     Ok(Fetch { id: read.id.into_bytes(), sql: read.sql, done: read.done })
+}
+
+/// Executes the statement of a ticket.
+///
+/// # Errors
+/// What is wrong with it, and what fails before the first row.
+pub(crate) async fn execute_text(
+    session: &Session,
+    sql: &str,
+    mut execution: Execution,
+    telling: Telling,
+) -> Result<Messages, Status> {
+    let statement = parse_one(sql).map_err(|e| to_status(&e, sql))?;
+    // Of a query it is known that it gives rows; it was prepared when its client asked for it.
+    if !matches!(statement.statement, Statement::Query(_)) {
+        let prepared = session.prepare(&statement).await.map_err(|e| to_status(&e, sql))?;
+        return execute(session, &prepared, &Values::default(), execution, telling).await;
+    }
+    let outcome = tokio::select! {
+        outcome = session.execute(&statement) => outcome,
+        () = execution.stopped() => return Err(cancelled()),
+    };
+    match outcome.map_err(|e| to_status(&e, sql))? {
+        Outcome::Rows(rows) => messages(rows, sql.into(), execution, telling),
+        Outcome::Done(said) => done(&said),
+    }
 }
 
 /// Executes a prepared statement.

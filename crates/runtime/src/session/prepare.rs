@@ -105,7 +105,11 @@ impl Session {
             session.engine.start_pending();
             // First: mistakes in what is not for this user would tell about it.
             session.check_statement(&statement.statement)?;
-            let parameters = session.parameters(&statement.statement).await?;
+            // Most statements have none, and planning takes its time.
+            let parameters = match statement.text.contains(['?', '$']) {
+                true => session.parameters(&statement.statement).await?,
+                false => Parameters::new(),
+            };
             let last = parameters.keys().next_back().copied().unwrap_or_default();
             let types = (1..=last).map(|n| parameters.get(&n).cloned().flatten());
             let types: Vec<Option<DataType>> = types.collect();

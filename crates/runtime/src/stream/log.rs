@@ -32,9 +32,12 @@ use windrow_core::{Error, ErrorKind, Limits, Result, Watermark};
 use crate::memory;
 use crate::query::shared::again;
 
-/// Small appended batches are joined until one holds this many rows, so that a view of many
-/// small windows is read at the speed of a few large batches.
-const JOIN_ROWS: usize = 8_192;
+/// Small appended batches are joined into one once together they hold so many rows, these with others at the next step, and so
+/// on: a view of many small windows is a few dozen batches, and each row is copied once per step at most.
+const JOIN_ROWS: [usize; 3] = [16, 256, 8_192];
+
+/// Rows of one batch that is read from the archive.
+const READ_ROWS: usize = 8_192;
 
 /// An append-only table with offsets: a memory tail, and what of it is archived.
 #[derive(Debug)]
@@ -98,7 +101,7 @@ impl Contents {
         let mut batches = Vec::new();
         if let Some(archive) = &self.archive {
             let all: Vec<usize> = (0..archive.schema().fields().len()).collect();
-            let rows = archive.read(archive.state().first_row, &all, JOIN_ROWS).await?;
+            let rows = archive.read(archive.state().first_row, &all, READ_ROWS).await?;
             batches = rows.try_collect().await?;
         }
         batches.extend(self.tail.iter().cloned());
@@ -429,22 +432,59 @@ fn too_long(name: &str, max: usize) -> Error {
     )
 }
 
-/// Joins the small batches at the end once together they are no longer small. Each row is copied
-/// at most once.
+/// Joins the small batches at the end, at each step those that are smaller than it.
 fn join_small_tail(schema: &SchemaRef, batches: &mut Vec<(u64, RecordBatch)>) -> Result<()> {
-    let small = batches.iter().rev().take_while(|(_, b)| b.num_rows() < JOIN_ROWS).count();
-    let tail = batches.len() - small;
-    let rows: usize = batches.iter().skip(tail).map(|(_, b)| b.num_rows()).sum();
-    if small < 2 || rows < JOIN_ROWS {
-        return Ok(());
+    for step in JOIN_ROWS {
+        let (mut rows, mut tail) = (0, batches.len());
+        while let Some((_, batch)) = tail.checked_sub(1).and_then(|at| batches.get(at))
+            && batch.num_rows() < step
+        {
+            rows += batch.num_rows();
+            tail -= 1;
+        }
+        let small = batches.get(tail..).unwrap_or_default();
+        let Some((first, _)) = small.first().filter(|_| small.len() > 1 && rows >= step) else {
+            continue;
+        };
+        let joined = (*first, concat_batches(schema, small.iter().map(|(_, batch)| batch))?);
+        batches.truncate(tail);
+        batches.push(joined);
     }
-    let (Some(first), parts) =
-        (batches.get(tail).map(|(f, _)| *f), batches.iter().skip(tail).map(|(_, b)| b))
-    else {
-        return Ok(());
-    };
-    let joined = concat_batches(schema, parts)?;
-    batches.truncate(tail);
-    batches.push((first, joined));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, AsArray, Int64Array};
+    use arrow::datatypes::Int64Type;
+
+    use super::*;
+
+    #[test]
+    fn many_small_batches_are_read_as_a_few() {
+        let batch = |rows: std::ops::Range<i64>| {
+            let n: ArrayRef = Arc::new(Int64Array::from_iter_values(rows));
+            RecordBatch::try_from_iter([("n", n)]).unwrap()
+        };
+        let log = StreamLog::new(batch(0..0).schema());
+        let (mut end, mut most) = (0, 0);
+        for round in 0..12_000 {
+            // Now and then a larger one, so that sizes are mixed.
+            let rows = if round % 1_000 == 999 { 700 } else { 1 + i64::from(round % 7 == 0) };
+            assert_eq!(log.append(batch(end..end + rows)).unwrap(), end as u64);
+            end += rows;
+            let batches = log.since(0).1;
+            most = most.max(batches.iter().filter(|(_, b)| b.num_rows() < 8_192).count());
+        }
+        assert!(most < 70, "{most} small batches");
+        let mut next = 0;
+        for (first, batch) in log.since(0).1 {
+            assert_eq!(first, next as u64);
+            for n in batch.column(0).as_primitive::<Int64Type>().values() {
+                assert_eq!(*n, next);
+                next += 1;
+            }
+        }
+        assert_eq!(next, end);
+    }
 }
