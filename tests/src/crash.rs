@@ -146,7 +146,12 @@ impl Scenario {
                 if rounds > 3 * kills + 10 {
                     return Err("the kills come too late: the program has ended before".into());
                 }
-                killed += usize::from(world.round(moment)?);
+                let in_time = world.round(moment)?;
+                killed += usize::from(in_time);
+                // How long an end takes is up to the machine: the kills come all over it.
+                if let Moment::Ending(longest) = &mut moment {
+                    *longest = longest.mul_f64(if in_time { 1.1 } else { 0.8 });
+                }
                 if rounds % 10 == 0 {
                     // Where a start takes longer, the kill comes later.
                     if let Moment::Started(longest) = &mut moment

@@ -152,7 +152,7 @@ fn killed(source: Source, rounds: usize) -> Result<(), Failed> {
     for round in 0..rounds {
         let before = manifests(&home.data())?;
         let mut running = home.start(&(create.clone() + &wait))?;
-        if round % 2 == 0 {
+        if round % 2 == 1 {
             std::thread::sleep(Duration::from_millis(150 + 53 * (round as u64 * 7 % 11)));
         } else {
             // However slow the machine is, every other round has something to go on from.
