@@ -18,6 +18,7 @@ from pathlib import Path
 import queries
 
 ROOT = Path(__file__).resolve().parents[2]
+BUILT = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
 ENGINES = ["windrow", "windrow bounded", "datafusion", "duckdb", "polars"]
 TABLES = ["bid", "person", "auction"]
 
@@ -200,7 +201,7 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--engines", nargs="*", default=ENGINES, choices=ENGINES)
     parser.add_argument("--queries", nargs="*", default=list(queries.QUERIES), choices=list(queries.QUERIES))
-    parser.add_argument("--windrow", default=str(ROOT / "target/release/whole_queries"), help="the bench program")
+    parser.add_argument("--windrow", default=str(BUILT / "release/whole_queries"), help="the bench program")
     parser.add_argument("--worker", nargs=3, metavar=("ENGINE", "QUERY", "FORM"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.data = str(Path(args.data).resolve())
