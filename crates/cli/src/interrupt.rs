@@ -41,15 +41,16 @@ impl Interrupts {
         Ok(interrupts)
     }
 
-    /// Somebody may be typing from now on: a signal ends the program. Returns whether one has come while nothing ran, between a
-    /// statement and the prompt, where Ctrl-C is a signal still.
+    /// Somebody may be typing from now on: a signal ends the program. Returns whether one has come
+    /// while nothing ran, between a statement and the prompt, where Ctrl-C is a signal still.
     pub(crate) fn at_prompt(&self) -> bool {
         self.at_prompt.store(true, Ordering::SeqCst);
         self.count.swap(0, Ordering::SeqCst) > 0
     }
 
-    /// A statement may run from now on: a signal cancels it. What was typed at the prompt begins without the interrupts before it;
-    /// the statements of a file do not, or a signal between two of them would be lost.
+    /// A statement may run from now on: a signal cancels it. What was typed at the prompt begins
+    /// without the interrupts before it; the statements of a file do not, or a signal between two of
+    /// them would be lost.
     pub(crate) fn leaves_prompt(&self) {
         self.at_prompt.store(false, Ordering::SeqCst);
         self.forget();

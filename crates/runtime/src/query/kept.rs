@@ -30,7 +30,7 @@ pub(crate) struct Bad {
     pub(crate) partition_name: String,
     pub(crate) reason: String,
     pub(crate) raw: String,
-    /// The how manieth it was that was kept, from 1; 0: a checkpoint has had it before a restart.
+    /// Which one of all that were kept it was, from 1; 0: a checkpoint had it before a restart.
     number: u64,
 }
 

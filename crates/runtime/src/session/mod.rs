@@ -69,7 +69,7 @@ pub struct Session {
     running: Option<Running>,
     /// The values of the parameters of the statement that is executed.
     pub(crate) values: Values,
-    /// Many rows of them, for an INSERT that takes them all at once; the columns are the parameters.
+    /// Many rows of them, for an INSERT that takes them all; the columns are the parameters.
     value_rows: Option<RecordBatch>,
 }
 

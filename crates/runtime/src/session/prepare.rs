@@ -145,8 +145,9 @@ impl Session {
         session.execute(&prepared.statement).await
     }
 
-    /// Executes an INSERT of one row of VALUES into a stream for all rows of `values` together, as one INSERT: all rows are inserted
-    /// or none. `None`: it is another statement, to be executed for each row by itself.
+    /// Executes an INSERT of one row of VALUES into a stream for all rows of `values` together, as
+    /// one INSERT: all rows are inserted or none. `None`: it is another statement, to be executed for
+    /// each row by itself.
     ///
     /// # Errors
     /// As [`execute`](Self::execute).

@@ -32,8 +32,9 @@ use windrow_core::{Error, ErrorKind, Limits, Result, Watermark};
 use crate::memory;
 use crate::query::shared::again;
 
-/// Small appended batches are joined into one once together they hold so many rows, these with others at the next step, and so
-/// on: a view of many small windows is a few dozen batches, and each row is copied once per step at most.
+/// Small appended batches are joined into one once together they hold so many rows, these with others
+/// at the next step, and so on: a view of many small windows is a few dozen batches, and each row is
+/// copied once per step at most.
 const JOIN_ROWS: [usize; 3] = [16, 256, 8_192];
 
 /// Rows of one batch that is read from the archive.

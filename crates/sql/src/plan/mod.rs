@@ -68,8 +68,8 @@ pub async fn plan_query(
     rename(state, analyzed(state, plan)?, columns)
 }
 
-/// Plans `VALUES (…)` of one row once for all rows of `values`, whose columns are the parameters in their order; `None` for any
-/// other query.
+/// Plans `VALUES (…)` of one row once for all rows of `values`, whose columns are the parameters in
+/// their order; `None` for any other query.
 ///
 /// # Errors
 /// As [`plan_query`].

@@ -53,8 +53,8 @@ pub fn bind(plan: LogicalPlan, values: &[ScalarValue]) -> Result<LogicalPlan> {
     }
 }
 
-/// The plan of `VALUES (…)` of one row, for all rows of `values`, whose columns are the parameters in their order; `None` for any other
-/// plan.
+/// The plan of `VALUES (…)` of one row, for all rows of `values`, whose columns are the parameters
+/// in their order; `None` for any other plan.
 ///
 /// # Errors
 /// When a parameter has no value.

@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/checkpoints/<view>/000000000012.checkpoint    manifest, written last and whole
 //!                        000000000012-0.arrow       segments that are new in it, operator 0
-//!                        000000000012.unused          late and bad rows that are new in it
+//!                        000000000012.unused        late and bad rows that are new in it
 //! ```
 //! A manifest names segments of older files as long as their windows are open, so a checkpoint
 //! writes what is new and costs as much as changed since the one before.
