@@ -79,6 +79,10 @@ def parameters(c):
     else:
         raise AssertionError("a NULL in a column that is NOT NULL")
     same(rows(c, "SELECT count(*) FROM many"), [(20_000,)])
+    # Where more than VALUES stands there, it is executed for each row.
+    c.executemany("INSERT INTO many (k) VALUES (?) LIMIT 1", [(-1,), (-2,)])
+    c.executemany("INSERT INTO many (k) SELECT ?", [(-3,), (-4,)])
+    same(rows(c, "SELECT count(*), sum(k) FROM many WHERE k < 0"), [(4, -10)])
     c.execute("DROP STREAM many")
     same(rows(c, "SELECT '?' AS q, \"k\" /* ? */ FROM s WHERE k = ? -- ?", (1,)), [("?", 1)])
     same(rows(c, "SELECT k FROM s WHERE k = ?", ("2",)), [(2,)])

@@ -18,7 +18,7 @@ use serde::Serialize;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use windrow_core::time::{ticks_to_micros, time_unit};
-use windrow_core::{Clock, Error, ErrorKind};
+use windrow_core::{Error, ErrorKind};
 use windrow_runtime::{Done, Engine, Position, QueryStatus, ResultStream};
 
 use crate::running::Execution;
@@ -64,7 +64,7 @@ struct Counts {
 #[derive(Debug)]
 pub(crate) struct Telling {
     /// Whose the rows are.
-    pub(crate) engine: Engine,
+    engine: Engine,
     /// What is said after so long without rows.
     heartbeat: Duration,
 }
@@ -132,20 +132,9 @@ pub(crate) fn messages(
         head = head.with_app_metadata(beside.json().map_err(|e| arrow_status(e, &sql))?);
     }
     let ready = VecDeque::from([head]);
-    let clock = telling.engine.clock();
     let ended = !rows.is_continuous();
-    let sending = Sending {
-        rows,
-        sql,
-        execution,
-        telling,
-        clock,
-        encoder,
-        windows,
-        ready,
-        before: None,
-        ended,
-    };
+    let sending =
+        Sending { rows, sql, execution, telling, encoder, windows, ready, before: None, ended };
     let next = |sending: Option<Sending>| async move {
         let mut sending = sending?;
         match sending.next().await {
@@ -163,7 +152,6 @@ struct Sending {
     sql: Arc<str>,
     execution: Execution,
     telling: Telling,
-    clock: Arc<dyn Clock>,
     encoder: Encoder,
     windows: Windows,
     /// Messages of the batch that was read last.
@@ -181,6 +169,7 @@ impl Sending {
                 return Ok(Some(message));
             }
             let waits = self.rows.is_continuous();
+            let clock = self.telling.engine.clock();
             tokio::select! {
                 biased;
                 () = self.execution.stopped() => return Err(cancelled()),
@@ -196,7 +185,7 @@ impl Sending {
                         encoded.map_err(|e| arrow_status(e, &self.sql))?;
                     }
                 },
-                () = self.clock.sleep(self.telling.heartbeat), if waits => self.tell()?,
+                () = clock.sleep(self.telling.heartbeat), if waits => self.tell()?,
             }
         }
     }

@@ -153,11 +153,7 @@ pub(crate) async fn execute_text(
         let prepared = session.prepare(&statement).await.map_err(|e| to_status(&e, sql))?;
         return execute(session, &prepared, &Values::default(), execution, telling).await;
     }
-    let outcome = tokio::select! {
-        outcome = session.execute(&statement) => outcome,
-        () = execution.stopped() => return Err(cancelled()),
-    };
-    match outcome.map_err(|e| to_status(&e, sql))? {
+    match unless_stopped(&mut execution, sql, session.execute(&statement)).await? {
         Outcome::Rows(rows) => messages(rows, sql.into(), execution, telling),
         Outcome::Done(said) => done(&said),
     }
@@ -175,21 +171,23 @@ pub(crate) async fn execute(
     telling: Telling,
 ) -> Result<Messages, Status> {
     let sql: Arc<str> = prepared.text().into();
-    let outcome = tokio::select! {
-        outcome = session.execute_with(prepared, values) => outcome,
-        () = execution.stopped() => return Err(cancelled()),
-    };
-    let finished = match outcome.map_err(|e| to_status(&e, &sql))? {
-        Outcome::Rows(rows) if prepared.rows().is_some() => {
-            return messages(rows, sql, execution, telling);
-        }
-        outcome => finish(outcome),
-    };
-    let finished = tokio::select! {
-        finished = finished => finished.map_err(|e| to_status(&e, &sql))?,
-        () = execution.stopped() => return Err(cancelled()),
-    };
-    done(&finished)
+    let outcome = session.execute_with(prepared, values);
+    match unless_stopped(&mut execution, &sql, outcome).await? {
+        Outcome::Rows(rows) if prepared.rows().is_some() => messages(rows, sql, execution, telling),
+        outcome => done(&unless_stopped(&mut execution, &sql, finish(outcome)).await?),
+    }
+}
+
+/// Waits for a part of an execution of `sql`, unless that is cancelled.
+async fn unless_stopped<T>(
+    execution: &mut Execution,
+    sql: &str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T, Status> {
+    tokio::select! {
+        done = work => done.map_err(|e| to_status(&e, sql)),
+        () = execution.stopped() => Err(cancelled()),
+    }
 }
 
 /// Executes a statement for each row of values; how many rows were changed.
@@ -202,10 +200,8 @@ pub(crate) async fn update(
     values: &[Values],
     mut execution: Execution,
 ) -> Result<i64, Status> {
-    let done = tokio::select! {
-        done = all(session, prepared, values) => done.map_err(|e| to_status(&e, prepared.text()))?,
-        () = execution.stopped() => return Err(cancelled()),
-    };
+    let done = all(session, prepared, values);
+    let done = unless_stopped(&mut execution, prepared.text(), done).await?;
     Ok(i64::try_from(done.rows.unwrap_or_default()).unwrap_or(i64::MAX))
 }
 

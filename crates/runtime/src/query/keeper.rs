@@ -25,7 +25,7 @@ pub(crate) struct Keeper {
     pub(crate) spiller: Arc<Spiller>,
     pub(crate) late_rows: Arc<LateRows>,
     pub(crate) bad_rows: Arc<BadRows>,
-    /// So many bad rows had been kept at the last cut.
+    /// So many bad rows had been offered at the last cut.
     bad_rows_seen: u64,
     pub(crate) clock: Arc<dyn Clock>,
     /// A checkpoint is being written.
@@ -107,7 +107,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Bad rows of the query's streams that no cut has given, and how many bad rows are kept.
+    /// Bad rows of the query's streams that no cut has given, and how many bad rows there have been.
     fn new_bad(&self, taps: &[Arc<TapState>]) -> (Vec<SavedBad>, u64) {
         let streams: Vec<_> = taps.iter().map(|tap| tap.stream.as_str()).collect();
         self.bad_rows.after(self.bad_rows_seen, &streams)

@@ -3,7 +3,6 @@
 //! All of them are counted; up to `kept_rows_max` are kept, the first ones.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use parking_lot::Mutex;
 use windrow_core::{BadRow, PartitionId};
@@ -20,7 +19,7 @@ pub(crate) struct BadRows {
 #[derive(Debug, Default)]
 struct KeptBad {
     rows: BTreeMap<(String, PartitionId, u64), Bad>,
-    /// How many have been kept so far.
+    /// How many have been offered so far.
     count: u64,
 }
 
@@ -30,7 +29,7 @@ pub(crate) struct Bad {
     pub(crate) partition_name: String,
     pub(crate) reason: String,
     pub(crate) raw: String,
-    /// Which one of all that were kept it was, from 1; 0: a checkpoint had it before a restart.
+    /// Which one of all that were offered it was, from 1; 0: a checkpoint had it before a restart.
     number: u64,
 }
 
@@ -44,9 +43,8 @@ impl BadRows {
         let mut kept = self.rows.lock();
         for row in bad {
             let number = kept.count + 1;
-            if self.insert(&mut kept, stream, partition, (row, number)) {
-                kept.count = number;
-            }
+            self.insert(&mut kept, stream, partition, (row, number));
+            kept.count = number;
         }
     }
 
@@ -58,26 +56,25 @@ impl BadRows {
         }
     }
 
-    /// Keeps a row, if it is not there and there is room.
+    /// Keeps a row, if there is room and it is not there.
     fn insert(
         &self,
         kept: &mut KeptBad,
         stream: &str,
         (partition, name): (PartitionId, &str),
         (row, number): (&BadRow, u64),
-    ) -> bool {
-        let full = kept.rows.len() >= self.rows_max;
-        match kept.rows.entry((stream.to_owned(), partition, row.offset)) {
-            Entry::Vacant(place) if !full => {
-                let (reason, raw) = (row.reason.clone(), row.raw.clone());
-                place.insert(Bad { partition_name: name.to_owned(), reason, raw, number });
-                true
-            }
-            _ => false,
+    ) {
+        if kept.rows.len() >= self.rows_max {
+            return;
         }
+        let place = kept.rows.entry((stream.to_owned(), partition, row.offset));
+        place.or_insert_with(|| {
+            let (reason, raw) = (row.reason.clone(), row.raw.clone());
+            Bad { partition_name: name.to_owned(), reason, raw, number }
+        });
     }
 
-    /// Those of some streams that were kept after the first `count`, and how many there are now.
+    /// Those of some streams that were offered after the first `count`, and how many have been now.
     pub(crate) fn after(&self, count: u64, streams: &[&str]) -> (Vec<SavedBad>, u64) {
         let kept = self.rows.lock();
         let new = kept.rows.iter().filter(|((stream, _, _), bad)| {

@@ -157,10 +157,15 @@ impl Session {
         values: &[Values],
     ) -> Result<Option<Outcome>> {
         let Statement::Insert(insert) = &prepared.statement.statement else { return Ok(None) };
-        let one_row = matches!(&*insert.query.query.body, SetExpr::Values(v) if v.rows.len() == 1);
         let target = self.engine.catalog.get(&plain_name(&insert.target)?);
         let is_push = matches!(&target, Some(Object::Stream(s)) if matches!(s.feed, Feed::Push(_)));
-        if !(one_row && is_push && insert.query.tail.is_empty()) {
+        if !is_push || !insert.query.tail.is_empty() {
+            return Ok(None);
+        }
+        // The plan tells, not the text: VALUES may stand below a LIMIT.
+        let (session, query) = (self.clone(), insert.query.query.clone());
+        let plan = self.on_engine(async move { unbound(&session.state(), &query).await }).await?;
+        if !matches!(plan, LogicalPlan::Values(values) if values.values.len() == 1) {
             return Ok(None);
         }
         let fields = prepared.parameters();
