@@ -32,8 +32,18 @@ const BEGIN: u64 = 1_767_225_600_000;
 const STREAM: &str = "CREATE STREAM IF NOT EXISTS s (id BIGINT, k INT, ts TIMESTAMP, x BIGINT, \
                       WATERMARK FOR ts AS ts - INTERVAL '2 seconds');\n";
 
-/// The views: name, text, and by how many seconds its windows may come later than the stream's watermark.
-const VIEWS: [(&str, &str, u32); 3] = [
+/// The views without windows: one that has its rows in the order of the stream, one with two inputs, one over it.
+const ROW_VIEWS: [(&str, &str); 3] = [
+    ("r", "SELECT id, k, x * 2 AS y, ts FROM s WHERE k <> 2"),
+    (
+        "u",
+        "SELECT id, ts, x FROM s WHERE k = 1 UNION ALL SELECT id, ts, x + 1 AS x FROM s WHERE k > 2",
+    ),
+    ("ru", "SELECT id, ts FROM u WHERE x % 3 <> 0"),
+];
+
+/// The views with windows: name, text, and by how many seconds its windows may come later than the stream's watermark.
+const VIEWS: [(&str, &str, u32); 5] = [
     (
         "t",
         "SELECT window_start, window_end, window_time, k, count(*) AS n, sum(x) AS total, max(id) AS last \
@@ -51,6 +61,18 @@ const VIEWS: [(&str, &str, u32); 3] = [
         "SELECT window_start, window_end, sum(n) AS n, sum(total) AS total, max(last) AS last \
          FROM TUMBLE(t, window_time, INTERVAL '30 seconds') GROUP BY window_start, window_end",
         10,
+    ),
+    (
+        "rt",
+        "SELECT window_start, window_end, count(*) AS n, sum(y) AS total, max(id) AS last \
+         FROM TUMBLE(r, ts, INTERVAL '10 seconds') GROUP BY window_start, window_end",
+        0,
+    ),
+    (
+        "ut",
+        "SELECT window_start, window_end, count(*) AS n, sum(x) AS total, max(id) AS last \
+         FROM TUMBLE(u, ts, INTERVAL '5 seconds') GROUP BY window_start, window_end",
+        0,
     ),
 ];
 
@@ -292,6 +314,11 @@ impl World {
             "SELECT query, balanced, late, bad FROM windrow.ledger WHERE NOT balanced OR late + bad <> 0"
                 .to_owned(),
         ];
+        for (name, text) in ROW_VIEWS {
+            before.push_str(&format!("WAIT FOR {name};\n"));
+            queries.push(format!("SELECT * FROM {name}"));
+            queries.push(text.to_owned());
+        }
         for (name, text, slack) in VIEWS {
             before.push_str(&format!("WAIT FOR {name};\n"));
             let newest =
@@ -313,8 +340,12 @@ impl World {
         let mut tables = tables.into_iter();
         self.check_rows(&tables.next().unwrap_or_default())?;
         same("the ledger", &tables.next().unwrap_or_default(), &[])?;
+        let mut next = || tables.next().unwrap_or_default();
+        for (name, _) in ROW_VIEWS {
+            let (view, bounded) = (next(), next());
+            same(&format!("view {name}"), &view, &bounded)?;
+        }
         for (name, ..) in VIEWS {
-            let mut next = || tables.next().unwrap_or_default();
             let (view, bounded, missing) = (next(), next(), next());
             same(&format!("view {name}"), &view, &bounded)?;
             same(&format!("closed windows that view {name} lacks"), &missing, &[])?;
@@ -343,7 +374,8 @@ impl World {
 /// The stream and its views, if they are not there.
 fn create() -> String {
     let mut sql = STREAM.to_owned();
-    for (name, text, _) in VIEWS {
+    let windows = VIEWS.map(|(name, text, _)| (name, text));
+    for (name, text) in ROW_VIEWS.into_iter().chain(windows) {
         sql.push_str(&format!("CREATE MATERIALIZED VIEW IF NOT EXISTS {name} AS {text};\n"));
     }
     sql

@@ -9,7 +9,8 @@ use crate::watch::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("kept_insert/kill -9 while it runs", killed),
+        trial("kept_insert/kill -9 while windows are inserted", || killed(INSERT, BOUNDED)),
+        trial("kept_insert/kill -9 while rows are inserted", || killed(ROWS, BOUNDED_ROWS)),
         trial("kept_insert/it is an object, and ends when it is dropped", dropped),
         trial("kept_insert/what cannot go on says so", not_kept),
     ]
@@ -24,6 +25,9 @@ const INSERT: &str = "INSERT INTO t (ws, k, n) SELECT window_start, k, count(*) 
 const IN_T: &str = "SELECT ws, k, n, twice FROM t";
 const BOUNDED: &str = "SELECT window_start, k, count(*), count(*) * 2 FROM TUMBLE(s, ts, INTERVAL '1 second') \
                        WHERE ts < TIMESTAMP '2026-01-02 00:00:00' GROUP BY window_start, window_end, k";
+
+const ROWS: &str = "INSERT INTO t (ws, k, n) SELECT ts, k, id FROM s WHERE k <> 3 EMIT CHANGES;\n";
+const BOUNDED_ROWS: &str = "SELECT ts, k, id, id * 2 FROM s WHERE k <> 3";
 
 /// Ten rows, 50 milliseconds from one to the next.
 fn rows(statement: u64) -> String {
@@ -46,8 +50,8 @@ const LAST: &str = "INSERT INTO s VALUES (-1, 0, TIMESTAMP '2026-01-02 00:00:00'
 WAIT FOR insert_into_t UNTIL TIMESTAMP '2026-01-01 23:59:59';
 ";
 
-fn expect_same(home: &Home) -> Result<(), Failed> {
-    let found = home.tables("", &[IN_T, BOUNDED])?;
+fn expect_same(home: &Home, bounded: &str) -> Result<(), Failed> {
+    let found = home.tables("", &[IN_T, bounded])?;
     let [in_t, bounded] = &found[..] else { return Err("two results were expected".into()) };
     if in_t == bounded && !in_t.is_empty() {
         return Ok(());
@@ -60,13 +64,13 @@ fn expect_same(home: &Home) -> Result<(), Failed> {
     Err(format!("{counts:?} rows; only in t: {more:?}; missing: {less:?}").into())
 }
 
-fn killed() -> Result<(), Failed> {
+fn killed(insert: &str, bounded: &str) -> Result<(), Failed> {
     const KILLS: u64 = 12;
     let mut home = Home::new()?;
     home.flags = ["--checkpoint-interval", "0.01", "--tail-rows", "40"].map(str::to_owned).into();
     let mut next = 0;
     for kill in 0..KILLS {
-        let mut sql = format!("{STREAMS}{INSERT}");
+        let mut sql = format!("{STREAMS}{insert}");
         let statements = next..next + 40;
         next = statements.end;
         statements.for_each(|statement| sql.push_str(&rows(statement)));
@@ -81,7 +85,7 @@ fn killed() -> Result<(), Failed> {
         running.kill()?.no_bug()?;
     }
     home.ok(LAST)?;
-    expect_same(&home)
+    expect_same(&home, bounded)
 }
 
 fn dropped() -> Result<(), Failed> {
@@ -92,14 +96,14 @@ fn dropped() -> Result<(), Failed> {
     let refused = home.run("DROP STREAM t;")?;
     refused.refused(2, &["\"t\" is read by \"insert_into_t\""])?;
     home.ok(LAST)?;
-    expect_same(&home)?;
+    expect_same(&home, BOUNDED)?;
     let shown = home.ok("SHOW CREATE insert_into_t;")?;
     if !shown.contains("INSERT INTO t") {
         return Err(shown.into());
     }
     let more = "INSERT INTO s VALUES (-2, 0, TIMESTAMP '2026-01-03 00:00:00');\n";
     home.ok(&format!("DROP MATERIALIZED VIEW insert_into_t;\n{more}"))?;
-    expect_same(&home)?;
+    expect_same(&home, BOUNDED)?;
     // Another INSERT of the same name is another one: all of its rows come.
     home.ok(&format!("{INSERT}{LAST}"))?;
     let twice =
@@ -109,7 +113,8 @@ fn dropped() -> Result<(), Failed> {
 
 fn not_kept() -> Result<(), Failed> {
     let home = Home::new()?;
-    let plain = "INSERT INTO t (ws, k) SELECT ts, k FROM s EMIT CHANGES;\n";
-    let said = home.run(&format!("{STREAMS}{plain}"))?;
+    let late = "INSERT INTO t (ws, k, n) SELECT window_start, k, count(*) FROM TUMBLE(s, ts, INTERVAL '1 second') \
+                GROUP BY window_start, window_end, k EMIT FINAL LATE DATA TO late_s;\n";
+    let said = home.run(&format!("{STREAMS}{late}"))?;
     said.check(said.status.success() && said.err.contains("it ends with this process"), "says so")
 }

@@ -21,7 +21,7 @@ pub use error::{Error, ErrorKind, Place, Result};
 pub use limits::Limits;
 pub use offset::{OffsetRange, PartitionId, RowOffsets};
 pub use source::{
-    BadRow, CmpOp, Partition, Predicate, Reader, ScanRequest, Source, SourceBatch, Split,
+    BadRow, Behind, CmpOp, Partition, Predicate, Reader, ScanRequest, Source, SourceBatch, Split,
 };
 pub use time::{EventTimeColumn, StreamSchema, Watermark};
 pub use window::{WindowKind, WindowSpec};

@@ -160,6 +160,18 @@ pub struct SourceBatch {
     /// An explicit promise after this batch, from sources that know better than the event times
     /// of their rows (a view's output).
     pub watermark: Option<Watermark>,
+    /// The rows that break such a promise, ascending by row.
+    pub behind: Vec<Behind>,
+}
+
+/// A row of a view that came behind the watermark of what it was made of. It is late for windows
+/// that end at this watermark or before; any other row of a view is in time for all its windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Behind {
+    /// Which row of its batch.
+    pub row: usize,
+    /// The watermark just before the row that it was made of; greater than its event time.
+    pub watermark: Watermark,
 }
 
 impl SourceBatch {
@@ -167,7 +179,15 @@ impl SourceBatch {
     pub fn consecutive(rows: RecordBatch, first: u64) -> Result<Self> {
         let offsets = OffsetRange::try_new(first, first + rows.num_rows() as u64)?;
         let row_offsets = Arc::new(crate::offset::Consecutive(first));
-        Ok(Self { rows, offsets, row_offsets, bad: vec![], skipped: 0, watermark: None })
+        Ok(Self {
+            rows,
+            offsets,
+            row_offsets,
+            bad: vec![],
+            skipped: 0,
+            watermark: None,
+            behind: vec![],
+        })
     }
 }
 

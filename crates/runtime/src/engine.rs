@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
@@ -34,6 +35,7 @@ use crate::query::scan::{Counters, Scan};
 use crate::query::shared::Shared;
 use crate::query::start::{Ready, launch};
 use crate::session::{Access, Session, SessionOptions};
+use crate::stream::log::Completion;
 use crate::stream::pump::Pump;
 use crate::stream::push::Pushed;
 use crate::stream::retention::Retention;
@@ -42,6 +44,8 @@ use crate::stream::{Feed, TAILS_MAX};
 
 /// Ended queries that `windrow.queries` and `windrow.ledger` remember.
 const ENDED_QUERIES_MAX: usize = 256;
+/// Who follows a view that gives out only what is archived waits at most so long for it.
+const SETTLED_WITHIN: Duration = Duration::from_secs(1);
 /// Plans are walked recursively; a long chain of set operations must not end the process. The
 /// memory is only taken as it is used.
 const THREAD_STACK_BYTES: usize = 64 << 20;
@@ -415,7 +419,7 @@ impl Inner {
     pub(crate) fn start_later(self: &Arc<Self>, ready: Ready) {
         self.pending.lock().push(ready);
         let inner = Arc::downgrade(self);
-        let pause = self.parts.clock.sleep(std::time::Duration::from_millis(20));
+        let pause = self.parts.clock.sleep(Duration::from_millis(20));
         self.parts.cpu.spawn(pause.map(move |()| {
             if let Some(inner) = inner.upgrade() {
                 inner.start_pending();
@@ -475,19 +479,32 @@ impl Inner {
         told.again += usize::from(newest.resume.is_none());
     }
 
-    /// Makes checkpoints of a query now and then, until it is over.
-    pub(crate) fn keep_checkpoints(&self, query: Arc<Shared>) {
-        let (clock, interval) =
-            (Arc::clone(&self.parts.clock), self.parts.limits.checkpoint_interval);
+    /// Makes checkpoints of the query of a view now and then, and when its rows wait for one, until
+    /// it is over.
+    pub(crate) fn keep_checkpoints(&self, query: Arc<Shared>, spiller: Option<Arc<Spiller>>) {
+        let (clock, limits) = (Arc::clone(&self.parts.clock), self.parts.limits.clone());
+        let completion = spiller.as_ref().map(|spiller| spiller.log().completion());
+        let interval = match completion {
+            Some(Completion::Checkpoint { in_order: false }) => {
+                limits.checkpoint_interval.min(SETTLED_WITHIN)
+            }
+            _ => limits.checkpoint_interval,
+        };
+        let long = async move |spiller: Option<&Spiller>| match (completion, spiller) {
+            (Some(Completion::Checkpoint { .. }), Some(spiller)) => spiller.long(&limits).await,
+            _ => std::future::pending().await,
+        };
         self.parts.cpu.spawn(async move {
             loop {
                 tokio::select! {
                     () = clock.sleep(interval) => {}
+                    () = long(spiller.as_deref()) => {}
                     _ended = query.ended() => return,
                 }
                 if query.checkpoint().await.is_err() {
                     // Its writer has told why; the next one writes what this one could not.
                     tracing::debug!(query = query.name, "a checkpoint is left out");
+                    clock.sleep(interval).await;
                 }
             }
         });

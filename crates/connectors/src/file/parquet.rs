@@ -460,6 +460,7 @@ impl Task {
             row_offsets: Arc::new(offsets) as Arc<dyn RowOffsets>,
             bad: vec![],
             watermark: None,
+            behind: vec![],
         }))
     }
 

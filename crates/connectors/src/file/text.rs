@@ -540,6 +540,7 @@ impl TextReader {
             bad,
             skipped: 0,
             watermark: None,
+            behind: vec![],
         }))
     }
 
@@ -557,7 +558,15 @@ impl TextReader {
         let (rows, _, bad) = Decoded::default().into_batch(&self.wanted)?;
         let row_offsets = Arc::new(Vec::<u64>::new());
         let offsets = OffsetRange::try_new(start, end)?;
-        Ok(Some(SourceBatch { rows, offsets, row_offsets, bad, skipped: 0, watermark: None }))
+        Ok(Some(SourceBatch {
+            rows,
+            offsets,
+            row_offsets,
+            bad,
+            skipped: 0,
+            watermark: None,
+            behind: vec![],
+        }))
     }
 }
 

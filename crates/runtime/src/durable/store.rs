@@ -25,7 +25,7 @@ use crate::durable::directory::DataDirectory;
 use crate::durable::files::{Files, io_error};
 use crate::durable::place::Place;
 use crate::durable::wal::{Durability, Recovered, Wal, WalOptions};
-use crate::stream::log::StreamLog;
+use crate::stream::log::{Completion, StreamLog};
 use crate::stream::spill::Spiller;
 
 const STREAMS: &str = "streams";
@@ -226,7 +226,8 @@ impl Store {
         let archive = self.archive(STREAMS, definition, schema, event_time).await?;
         let snapshot = archive.snapshot();
         let from = snapshot.state().rows;
-        let log = StreamLog::restored(Arc::clone(schema), snapshot, Watermark::NONE);
+        let told = (Watermark::NONE, Completion::Rows);
+        let log = StreamLog::restored(Arc::clone(schema), snapshot, told);
         let sink = Arc::clone(&log);
         let applied = Box::new(move |_first: u64, rows| {
             if let Err(error) = sink.append(rows) {
@@ -273,7 +274,8 @@ impl Store {
             .with_hint("Restore its files from a backup; nothing has been overwritten."))
     }
 
-    /// The view's log as it was left: its archived windows.
+    /// The view's log as it was left: its archived rows. The watermark is the one up to which its
+    /// windows are archived, and [`Watermark::END`] when all its rows are.
     ///
     /// # Errors
     /// When it is damaged, or its columns are not these.
@@ -282,11 +284,17 @@ impl Store {
         definition: &Definition,
         schema: &SchemaRef,
         event_time: Option<usize>,
+        completion: Completion,
     ) -> Result<(Kept, Watermark)> {
         let archive = self.archive(VIEWS, definition, schema, event_time).await?;
         let snapshot = archive.snapshot();
-        let watermark = snapshot.state().txn_version.map_or(Watermark::NONE, Watermark::at);
-        let log = StreamLog::restored(Arc::clone(schema), snapshot, watermark);
+        let archived = snapshot.state().txn_version.map_or(Watermark::NONE, Watermark::at);
+        let watermark = match completion {
+            // The version is a number of rows until there are no more to come.
+            Completion::Checkpoint { .. } if archived != Watermark::END => Watermark::NONE,
+            _ => archived,
+        };
+        let log = StreamLog::restored(Arc::clone(schema), snapshot, (watermark, completion));
         Ok((Kept { log, archive }, watermark))
     }
 

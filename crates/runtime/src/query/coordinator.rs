@@ -82,7 +82,9 @@ impl Coordinator {
             self.step().await?;
             self.output.advance(self.watermark(low));
             self.note(batches, low);
-            self.output.wait_for_room().await;
+            if low != Watermark::END {
+                self.wait_for_room(self.watermark(low)).await?;
+            }
             self.shared.give_room(batches);
             self.shared.passed();
             if low == Watermark::END {
@@ -90,11 +92,29 @@ impl Coordinator {
                 self.output.end();
                 return Ok(());
             }
-            let watermark = self.watermark(low);
+        }
+    }
+
+    /// Makes the checkpoint that was asked for, and waits until the archive has taken in enough of
+    /// what was given out; it may need a checkpoint for that.
+    async fn wait_for_room(&mut self, watermark: Watermark) -> Result<()> {
+        let mut woken = false;
+        loop {
             if let Some(keeper) = &mut self.keeper {
-                keeper.serve(&self.shared, &mut self.root, &self.taps, watermark).await?;
+                let output = &self.output;
+                keeper.serve(&self.shared, &mut self.root, (&self.taps, output), watermark).await?;
+            }
+            tokio::select! {
+                biased;
+                () = self.output.wait_for_room() => break,
+                () = self.shared.woken() => woken = true,
             }
         }
+        if woken {
+            // It may have been for micro-batches.
+            self.shared.nudge();
+        }
+        Ok(())
     }
 
     /// The lowest watermark of the scans.
@@ -107,7 +127,8 @@ impl Coordinator {
         match &self.root {
             Root::Stage(stage) => stage.watermark(),
             Root::Rows { nested, .. } => {
-                nested.iter().map(|(_, s)| s.watermark()).min().unwrap_or(Watermark::END).min(low)
+                let read = self.taps.iter().map(|tap| tap.watermark()).min().unwrap_or(low);
+                nested.iter().map(|(_, s)| s.watermark()).min().unwrap_or(Watermark::END).min(read)
             }
         }
     }
@@ -167,8 +188,8 @@ impl Coordinator {
     pub(crate) fn first_cut(&mut self) -> Result<QueryCut> {
         let mut inputs = vec![];
         self.root.cut(&mut inputs)?;
-        let (counts, unused) = (Counts::default(), vec![]);
-        Ok(QueryCut { inputs, taps: cut_taps(&self.taps), counts, unused })
+        let (counts, unused, given) = (Counts::default(), vec![], self.output.given());
+        Ok(QueryCut { inputs, taps: cut_taps(&self.taps), counts, unused, given })
     }
 
     /// Queries that start together read one scan's progress: `(old, new)`.

@@ -20,6 +20,7 @@ use crate::query::ledger::Entry;
 use crate::query::position::Positions;
 use crate::query::progress::SharedProgress;
 use crate::query::stage::StageRun;
+use crate::stream::log::Given;
 
 /// The state of a query at one moment.
 #[derive(Debug)]
@@ -29,8 +30,10 @@ pub(crate) struct QueryCut {
     /// In the order of the plan's leaves.
     pub(crate) taps: Vec<TapCut>,
     pub(crate) counts: Counts,
-    /// Late and bad rows that no earlier cut has given.
+    /// Late and bad rows, and rows that came behind, which no earlier cut has given.
     pub(crate) unused: Vec<Unused>,
+    /// What the query had given out, where the archive is held to that.
+    pub(crate) given: Option<Given>,
 }
 
 /// The state of one window operator.
@@ -84,19 +87,31 @@ pub(crate) struct SavedBad {
     pub(crate) raw: String,
 }
 
-/// A row that did not count.
+/// A row of a view that came behind the watermark of what it was made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedBehind {
+    /// Its offset in the view.
+    pub(crate) row: u64,
+    /// In ticks.
+    pub(crate) behind: i64,
+}
+
+/// A row that did not count, or that will not count in all windows over the view.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Unused {
     Late(SavedLate),
     Bad(SavedBad),
+    Behind(SavedBehind),
 }
 
 impl Unused {
-    pub(crate) fn stream(&self) -> &str {
+    /// The stream of a late or bad row.
+    pub(crate) fn stream(&self) -> Option<&str> {
         match self {
-            Self::Late(late) => &late.stream,
-            Self::Bad(bad) => &bad.stream,
+            Self::Late(late) => Some(&late.stream),
+            Self::Bad(bad) => Some(&bad.stream),
+            Self::Behind(_) => None,
         }
     }
 }
@@ -109,6 +124,8 @@ pub(crate) struct Resume {
     pub(crate) taps: Vec<TapCut>,
     pub(crate) counts: Counts,
     pub(crate) unused: Vec<Unused>,
+    /// Rows that it had given out, where the archive is held to that.
+    pub(crate) rows_given: Option<u64>,
 }
 
 /// What one window operator grows from again.
@@ -202,18 +219,25 @@ impl TapState {
                     let place = (number(&partition), partition.as_str());
                     bad_rows.restore(&stream, place, &[BadRow { offset, reason, raw }]);
                 }
+                // The log of the view knows them.
+                Unused::Behind(_) => {}
             }
         }
         late_rows.keep(shown);
     }
 
-    fn cut(&self) -> TapCut {
+    /// The watermark of what has been read, also before a restart.
+    pub(crate) fn watermark(&self) -> Watermark {
         // A partition's own watermark is never behind the scan's, unless it is idle or new.
-        let hold = self.progress.get().map_or(self.hold, |p| p.lock().watermark());
+        let now = self.progress.get().map_or(self.hold, |p| p.lock().watermark());
+        now.advance(self.hold)
+    }
+
+    fn cut(&self) -> TapCut {
         TapCut {
             stream: self.stream.clone(),
             began: self.began,
-            hold: hold.advance(self.hold).ticks(),
+            hold: self.watermark().ticks(),
             positions: self.positions.lock().clone(),
         }
     }

@@ -12,7 +12,7 @@ use arrow::datatypes::{
 };
 use arrow::record_batch::RecordBatch;
 use windrow_core::time::{ticks_to_micros, time_unit};
-use windrow_core::{BadRow, Error, Result, RowOffsets, SourceBatch};
+use windrow_core::{BadRow, Behind, Error, Result, RowOffsets, SourceBatch};
 
 /// The checks on one stream's event times.
 #[derive(Debug, Clone)]
@@ -35,6 +35,8 @@ pub(crate) struct TakenIn {
     /// All bad rows of the batch: undecodable ones and those that failed here.
     pub(crate) bad: Vec<BadRow>,
     pub(crate) skipped: u64,
+    /// As in [`SourceBatch::behind`].
+    pub(crate) behind: Vec<Behind>,
 }
 
 impl TakenIn {
@@ -51,8 +53,15 @@ impl TakenIn {
             times: self.times.filter(|_| left > 0),
             bad: self.bad.iter().filter(|bad| bad.offset >= offset).cloned().collect(),
             skipped: 0,
+            behind: from_row(&self.behind, rows),
         }
     }
+}
+
+/// Those of the rows from `first` on, which are counted from there.
+pub(crate) fn from_row(behind: &[Behind], first: usize) -> Vec<Behind> {
+    let left = behind.iter().filter_map(|b| Some(Behind { row: b.row.checked_sub(first)?, ..*b }));
+    left.collect()
 }
 
 impl Intake {
@@ -61,8 +70,8 @@ impl Intake {
     /// # Errors
     /// When the event-time column is not a timestamp (a broken source).
     pub(crate) fn take(&self, batch: SourceBatch, now_micros: i64) -> Result<TakenIn> {
-        let SourceBatch { rows, row_offsets, bad, skipped, .. } = batch;
-        let mut taken = TakenIn { rows, row_offsets, bad, skipped, times: None };
+        let SourceBatch { rows, row_offsets, bad, skipped, behind, .. } = batch;
+        let mut taken = TakenIn { rows, row_offsets, bad, skipped, times: None, behind };
         let Some(index) = self.time else { return Ok(taken) };
         if taken.rows.num_rows() == 0 {
             return Ok(taken);

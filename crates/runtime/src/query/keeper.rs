@@ -2,20 +2,25 @@
 //!
 //! ```text
 //! coordinator ─cut─► keeper ─► archive what had closed ─► segments ─► manifest ─► whoever waits
+//!   (no windows)     keeper ─► segments ─► manifest ─► archive what had been given out ─► whoever waits
 //! ```
-//! Invariants: one checkpoint of a query at a time; its windows are in the archive before its
-//! manifest is, so windows that are in neither the state nor the archive do not exist.
+//! Invariants: one checkpoint of a query at a time. Its windows are in the archive before its
+//! manifest is, so windows that are in neither the state nor the archive do not exist. Of a view without windows
+//! the archive ends where a checkpoint does, in every moment: it takes in rows when there is a checkpoint with just these,
+//! and the next checkpoint is made when it has them. So there is one to go on from with the next row.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use windrow_core::{Clock, Error, Result, Watermark};
+use windrow_core::{Clock, Error, OffsetRange, Result, Watermark};
 
 use crate::durable::checkpoint::Checkpoints;
 use crate::query::coordinator::Root;
-use crate::query::cut::{Counts, QueryCut, SavedBad, TapState, Unused, cut_taps};
+use crate::query::cut::{Counts, QueryCut, SavedBad, SavedBehind, TapState, Unused, cut_taps};
 use crate::query::kept::{BadRows, LateRows};
+use crate::query::output::Output;
 use crate::query::shared::Shared;
+use crate::stream::log::Given;
 use crate::stream::spill::Spiller;
 
 /// Makes the checkpoints of one query.
@@ -27,6 +32,8 @@ pub(crate) struct Keeper {
     pub(crate) bad_rows: Arc<BadRows>,
     /// So many bad rows had been offered at the last cut.
     bad_rows_seen: u64,
+    /// Rows of the view before this offset had been looked through at the last cut.
+    rows_seen: u64,
     pub(crate) clock: Arc<dyn Clock>,
     /// A checkpoint is being written.
     busy: Arc<AtomicBool>,
@@ -49,11 +56,17 @@ impl Keeper {
             late_rows,
             bad_rows,
             bad_rows_seen: 0,
+            rows_seen: 0,
             clock,
             busy: Arc::default(),
             last: None,
             failed: Arc::default(),
         }
+    }
+
+    /// The newest checkpoint is of so many rows of the view.
+    pub(crate) fn has_rows(&mut self, rows: u64) {
+        self.rows_seen = rows;
     }
 
     /// The newest checkpoint was made after so many micro-batches, at this watermark.
@@ -71,7 +84,7 @@ impl Keeper {
         &mut self,
         shared: &Arc<Shared>,
         root: &mut Root,
-        taps: &[Arc<TapState>],
+        (taps, output): (&[Arc<TapState>], &Output),
         watermark: Watermark,
     ) -> Result<()> {
         let Some(ticket) = shared.checkpoint_wanted() else { return Ok(()) };
@@ -88,7 +101,7 @@ impl Keeper {
             return Ok(());
         }
         let taken_micros = self.clock.now_micros();
-        let cut = self.cut(shared, root, taps).await?;
+        let cut = self.cut(shared, root, (taps, output)).await?;
         self.last = Some((batches, watermark));
         let (shared, busy) = (Arc::clone(shared), Arc::clone(&self.busy));
         let (spiller, checkpoints) = (Arc::clone(&self.spiller), Arc::clone(&self.checkpoints));
@@ -118,7 +131,7 @@ impl Keeper {
         &mut self,
         shared: &Shared,
         root: &mut Root,
-        taps: &[Arc<TapState>],
+        (taps, output): (&[Arc<TapState>], &Output),
     ) -> Result<QueryCut> {
         let _nobody_inside = shared.gate.write().await;
         let mut inputs = vec![];
@@ -141,17 +154,28 @@ impl Keeper {
         let (bad, seen) = self.new_bad(taps);
         self.bad_rows_seen = seen;
         unused.extend(bad.into_iter().map(Unused::Bad));
-        Ok(QueryCut { inputs, taps: cut_taps(taps), counts, unused })
+        let given = output.given();
+        if let Some(Given { rows, .. }) = given {
+            let new = OffsetRange::try_new(self.rows_seen, rows)?;
+            let behind = self.spiller.log().behind(new);
+            unused.extend(behind.iter().map(|b| {
+                let row = new.start() + b.row as u64;
+                Unused::Behind(SavedBehind { row, behind: b.watermark.ticks() })
+            }));
+            self.rows_seen = rows;
+        }
+        Ok(QueryCut { inputs, taps: cut_taps(taps), counts, unused, given })
     }
 }
 
-/// The archive first, then segments and manifest.
+/// The archive first, then segments and manifest; then the archive, where it takes only what a checkpoint is of.
 async fn write(
     spiller: &Spiller,
     checkpoints: Arc<Checkpoints>,
     cut: QueryCut,
     (taken_micros, clock): (i64, Arc<dyn Clock>),
 ) -> Result<()> {
+    let given = cut.given;
     // Even when the archive fails the cut's segments must not be lost: they come only once.
     let archived = spiller.spill().await;
     let work = tokio::task::spawn_blocking(move || match archived {
@@ -161,5 +185,10 @@ async fn write(
             Err(error)
         }
     });
-    work.await.map_err(|e| Error::internal("writing a checkpoint stopped").with_source(e))?
+    work.await.map_err(|e| Error::internal("writing a checkpoint stopped").with_source(e))??;
+    if let Some(given) = given {
+        spiller.log().checkpointed(given);
+        spiller.spill_until_stopped().await?;
+    }
+    Ok(())
 }

@@ -39,6 +39,17 @@ impl Entry {
     pub(crate) fn is_balanced(self) -> bool {
         self.rows_in == self.aggregated + self.filtered + self.late + self.bad
     }
+
+    /// Of `rows_in` rows those came through that some row in `from` was made of; per batch of
+    /// rows the numbers of the rows they were made of.
+    pub(crate) fn passed(&mut self, rows_in: u64, from: &[Vec<u64>]) {
+        let mut from: Vec<u64> = from.iter().flatten().copied().collect();
+        from.sort_unstable();
+        from.dedup();
+        let passed = from.len() as u64;
+        self.aggregated += passed;
+        self.filtered += rows_in.saturating_sub(passed);
+    }
 }
 
 impl Ledger {

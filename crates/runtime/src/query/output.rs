@@ -1,15 +1,16 @@
 //! Where the rows of a continuous query go.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::record_batch::RecordBatch;
 use tokio::sync::mpsc;
-use windrow_core::{Error, ErrorKind, Result, Watermark};
+use windrow_core::{Behind, Error, ErrorKind, Result, Watermark};
 
 use crate::query::promise::Promise;
 use crate::session::insert::Target;
-use crate::stream::log::StreamLog;
+use crate::stream::log::{Completion, Given, StreamLog};
 use crate::stream::push::PushStream;
 
 /// The end of a continuous query.
@@ -30,6 +31,8 @@ pub(crate) enum Output {
         /// rows of a window then come in one order, whatever the threads, so that their offsets
         /// are the same when the query is run again after a crash.
         tail_rows_max: Option<u64>,
+        /// So many of the next rows are in the archive already: they are worked out once more.
+        archived_rows: Arc<AtomicU64>,
     },
     /// Another stream (`INSERT INTO s SELECT … EMIT`).
     Stream {
@@ -61,6 +64,45 @@ impl Output {
         }
     }
 
+    /// Hands on rows that passed one by one, some of which came `behind` the watermark. Returns how
+    /// many of them are new: the archive may have some already.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub(crate) async fn pass(&self, rows: RecordBatch, behind: &[Behind]) -> Result<usize> {
+        let Self::View { log, archived_rows, .. } = self else {
+            let count = rows.num_rows();
+            return self.send(rows).await.map(|()| count);
+        };
+        let left = archived_rows.load(Ordering::Relaxed);
+        if left == 0 {
+            let count = rows.num_rows();
+            return log.append_behind(rows, behind).map(|_| count);
+        }
+        // Rows that come in one order come from one worker at a time.
+        log.note_behind(log.state().rows - left, behind);
+        let gone = rows.num_rows().min(usize::try_from(left).unwrap_or(usize::MAX));
+        archived_rows.store(left - gone as u64, Ordering::Relaxed);
+        let new = rows.slice(gone, rows.num_rows() - gone);
+        let count = new.num_rows();
+        log.append(new).map(|_| count)
+    }
+
+    /// Whether who reads the rows is told which came behind the watermark.
+    pub(crate) fn tells_behind(&self) -> bool {
+        matches!(self, Self::View { .. })
+    }
+
+    /// What was given out so far, of a view that is archived by that.
+    pub(crate) fn given(&self) -> Option<Given> {
+        let Self::View { log, archived_rows, .. } = self else { return None };
+        matches!(log.completion(), Completion::Checkpoint { .. }).then(|| {
+            let given = log.given();
+            let again = archived_rows.load(Ordering::Relaxed);
+            Given { rows: given.rows.saturating_sub(again), ..given }
+        })
+    }
+
     /// Hands on all rows of the windows that closed together.
     ///
     /// # Errors
@@ -89,7 +131,7 @@ impl Output {
 
     /// Waits until the archive has taken in enough of what was given out.
     pub(crate) async fn wait_for_room(&self) {
-        if let Self::View { log, tail_rows_max: Some(max) } = self {
+        if let Self::View { log, tail_rows_max: Some(max), .. } = self {
             log.wait_for_room(*max).await;
         }
     }

@@ -158,9 +158,14 @@ impl Shared {
         self.wake.notify_one();
     }
 
+    /// Completes when somebody wakes the coordinator, for whatever reason.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
     /// Waits for micro-batches; returns how many came.
     pub(crate) async fn wait_for_batches(&self) -> usize {
-        self.wake.notified().await;
+        self.woken().await;
         self.pending.swap(0, Ordering::AcqRel)
     }
 

@@ -141,7 +141,7 @@ pub(crate) async fn ready(
     mut wanted: Wanted,
 ) -> Result<Ready> {
     let resume = wanted.resume.take().map(|resume| {
-        let Resume { inputs, taps, counts, unused } = resume;
+        let Resume { inputs, taps, counts, unused, .. } = resume;
         wanted.shared.restore(&counts);
         Going { inputs: inputs.into_iter(), taps: taps.into_iter(), unused }
     });
@@ -260,7 +260,7 @@ fn scan(
         .into_iter()
         .map(|(shared, draft)| {
             let sink = match draft.sink {
-                DraftSink::Rows(output) => Sink::Rows(output),
+                DraftSink::Rows(output) => Sink::Rows { output, delay: delay.unwrap_or(0) },
                 DraftSink::Window { operator, lateness_ticks, stores, memory } => {
                     let valid = operator.window().valid_times();
                     intake.valid = (*intake.valid.start()).max(*valid.start())
@@ -275,7 +275,7 @@ fn scan(
                 stream: stream.name.clone(),
                 leaf: draft.leaf,
                 projection: draft.projection.iter().map(|c| at(*c)).collect(),
-                time: time.filter(|_| !explicit),
+                time,
                 plan: draft.plan,
                 state: parts.micro_batch_state(),
                 sink,
@@ -440,7 +440,7 @@ impl Builder<'_> {
             cut.ok_or_else(|| Error::internal("a checkpoint has other streams than its query"))?,
         );
         let (own, others) =
-            std::mem::take(&mut going.unused).into_iter().partition(|u| u.stream() == stream);
+            std::mem::take(&mut going.unused).into_iter().partition(|u| u.stream() == Some(stream));
         going.unused = others;
         state.remember_unused(own);
         Ok(state)
@@ -466,7 +466,7 @@ impl Builder<'_> {
         let plan = self.pin(flow.plan.clone()).await?;
         let traced = self.pin(flow.traced()?.plan).await?;
         Ok(PreparePlan {
-            row_preserving: is_row_preserving(&plan)?,
+            row_preserving: flow.is_row_preserving()?,
             plan: physical(&self.state, &plan).await?,
             traced: physical(&self.state, &traced).await?,
         })
@@ -521,38 +521,4 @@ impl Builder<'_> {
 
 fn is_leaf(scan: &TableScan) -> bool {
     source_as_provider(&scan.source).is_ok_and(|p| p.downcast_ref::<LeafTable>().is_some())
-}
-
-/// Whether each input row gives at most one output row.
-fn is_row_preserving(plan: &LogicalPlan) -> Result<bool> {
-    let mut preserving = true;
-    plan.apply(|node| {
-        preserving &= matches!(
-            node,
-            LogicalPlan::Projection(_)
-                | LogicalPlan::Filter(_)
-                | LogicalPlan::SubqueryAlias(_)
-                | LogicalPlan::TableScan(_)
-                | LogicalPlan::Union(_)
-                | LogicalPlan::EmptyRelation(_)
-        );
-        Ok(TreeNodeRecursion::Continue)
-    })
-    .map_err(from_datafusion)?;
-    // A union that reads the same leaf twice doubles its rows.
-    let mut leaves = Vec::new();
-    plan.apply(|node| {
-        if let LogicalPlan::TableScan(scan) = node
-            && let Ok(provider) = source_as_provider(&scan.source)
-            && let Some(leaf) = provider.downcast_ref::<LeafTable>()
-        {
-            leaves.push(leaf.id());
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })
-    .map_err(from_datafusion)?;
-    let count = leaves.len();
-    leaves.sort_unstable();
-    leaves.dedup();
-    Ok(preserving && leaves.len() == count)
 }

@@ -18,7 +18,7 @@ use arrow::record_batch::RecordBatch;
 use datafusion::execution::SessionState;
 use datafusion::physical_plan::ExecutionPlan;
 use parking_lot::Mutex;
-use windrow_core::{Error, PartitionId, Result, Split, Watermark};
+use windrow_core::{Behind, Error, PartitionId, Result, Split, Watermark};
 use windrow_sql::leaf::LeafId;
 use windrow_sql::plan::ROW_COLUMN;
 use windrow_window::lateness::{NotOnTime, Tolerance, classify};
@@ -78,7 +78,20 @@ pub(crate) enum Sink {
         memory: Option<Arc<OperatorMemory>>,
     },
     /// Out: the query has no window.
-    Rows(Output),
+    Rows {
+        output: Output,
+        /// How far the watermark of the stream is behind its event times, in ticks.
+        delay: i64,
+    },
+}
+
+impl Sink {
+    fn delay(&self) -> i64 {
+        match self {
+            Self::Window { tolerance, .. } => tolerance.delay,
+            Self::Rows { delay, .. } => *delay,
+        }
+    }
 }
 
 /// A tap as one worker uses it: with plans and state of its own.
@@ -115,7 +128,7 @@ impl TapWorker {
                 stores.lock().push(Arc::clone(&store));
                 Some(store)
             }
-            Sink::Rows(_) => None,
+            Sink::Rows { .. } => None,
         };
         let runner = PlanRunner::new(Arc::clone(&tap.plan.plan), &tap.state);
         let traced = PlanRunner::new(Arc::clone(&tap.plan.traced), &tap.state);
@@ -169,8 +182,8 @@ impl TapWorker {
         if read.done || origin.consumed <= read.consumed {
             return None;
         }
-        if let (Sink::Window { tolerance, .. }, Some(max)) = (&self.tap.sink, read.max) {
-            let reached = Watermark::at(max).delayed(tolerance.delay);
+        if let Some(max) = read.max {
+            let reached = Watermark::at(max).delayed(self.tap.sink.delay());
             origin.before = origin.before.advance(reached);
         }
         let offsets = &taken.row_offsets;
@@ -191,7 +204,7 @@ impl TapWorker {
     ) -> Result<()> {
         let input = taken.rows.project(&self.tap.projection)?;
         let Some(store) = &self.store else {
-            return self.pass_on(input, entry).await;
+            return self.pass_on((taken, origin), input, entry).await;
         };
         let not_on_time = self.not_on_time(taken, origin)?;
         if not_on_time.is_empty() {
@@ -216,6 +229,9 @@ impl TapWorker {
 
     /// Which rows of the batch are not on time; most batches are spared the look at each row.
     fn not_on_time(&self, taken: &TakenIn, origin: Origin<'_>) -> Result<NotOnTime> {
+        if !taken.behind.is_empty() {
+            return self.not_on_time_behind(taken);
+        }
         let (Sink::Window { operator, tolerance, .. }, Some((min, max)), Some(time)) =
             (&self.tap.sink, taken.times, self.tap.time)
         else {
@@ -230,14 +246,74 @@ impl TapWorker {
         Ok(classify(operator.slicing(), times, origin.before, *tolerance))
     }
 
+    /// The same for rows of a view, which says of each row whether it came behind what.
+    fn not_on_time_behind(&self, taken: &TakenIn) -> Result<NotOnTime> {
+        let mut found = NotOnTime::default();
+        let (Sink::Window { operator, tolerance, .. }, Some(time)) =
+            (&self.tap.sink, self.tap.time)
+        else {
+            return Ok(found);
+        };
+        let times = ticks(taken.rows.column(time))?;
+        for Behind { row, watermark } in &taken.behind {
+            let time = times.get(*row).map(std::slice::from_ref).unwrap_or_default();
+            let one = classify(operator.slicing(), time, *watermark, *tolerance);
+            found.late.extend(one.late.iter().map(|_| *row));
+            found.partly.extend(one.partly.iter().map(|(_, end)| (*row, *end)));
+        }
+        Ok(found)
+    }
+
     /// Stateless: rows pass.
-    async fn pass_on(&self, input: RecordBatch, entry: &mut Entry) -> Result<()> {
-        let Sink::Rows(output) = &self.tap.sink else { return Ok(()) };
-        for rows in self.prepare(input, entry).await? {
-            self.tap.shared.ledger.add_rows_out(rows.num_rows());
-            output.send(rows).await?;
+    async fn pass_on(
+        &self,
+        (taken, origin): (&TakenIn, Origin<'_>),
+        input: RecordBatch,
+        entry: &mut Entry,
+    ) -> Result<()> {
+        let Sink::Rows { output, .. } = &self.tap.sink else { return Ok(()) };
+        let behind = if output.tells_behind() { self.behind(taken, origin)? } else { vec![] };
+        if behind.is_empty() {
+            for rows in self.prepare(input, entry).await? {
+                let new = output.pass(rows, &[]).await?;
+                self.tap.shared.ledger.add_rows_out(new);
+            }
+            return Ok(());
+        }
+        let rows_in = input.num_rows() as u64;
+        let (batches, from) = self.trace(input).await?;
+        entry.passed(rows_in, &from);
+        for (rows, from) in batches.into_iter().zip(from) {
+            let mark = |(row, from): (usize, &u64)| {
+                let at = behind.binary_search_by_key(from, |b| b.row as u64).ok()?;
+                behind.get(at).map(|b| Behind { row, ..*b })
+            };
+            let marks: Vec<Behind> = from.iter().enumerate().filter_map(mark).collect();
+            let new = output.pass(rows, &marks).await?;
+            self.tap.shared.ledger.add_rows_out(new);
         }
         Ok(())
+    }
+
+    /// Which rows of the batch came behind the watermark of their partition; most batches are
+    /// spared the look at each row.
+    fn behind(&self, taken: &TakenIn, origin: Origin<'_>) -> Result<Vec<Behind>> {
+        let (Some((min, max)), Some(time)) = (taken.times, self.tap.time) else {
+            return Ok(taken.behind.clone());
+        };
+        let delay = self.tap.sink.delay();
+        let mut before = origin.before;
+        if min >= before.ticks() && min >= max.saturating_sub(delay) {
+            return Ok(vec![]);
+        }
+        let mut behind = Vec::new();
+        for (row, time) in ticks(taken.rows.column(time))?.iter().enumerate() {
+            if *time < before.ticks() {
+                behind.push(Behind { row, watermark: before });
+            }
+            before = before.advance(Watermark::at(*time).delayed(delay));
+        }
+        Ok(behind)
     }
 
     async fn aggregate(
@@ -265,11 +341,9 @@ impl TapWorker {
             let passed = out.iter().map(|b| b.num_rows() as u64).sum();
             (out, passed)
         } else {
-            let (out, rows) = self.trace(input).await?;
-            let mut rows: Vec<u64> = rows.into_iter().flatten().collect();
-            rows.sort_unstable();
-            rows.dedup();
-            (out, rows.len() as u64)
+            let (out, from) = self.trace(input).await?;
+            entry.passed(rows_in, &from);
+            return Ok(out);
         };
         entry.aggregated += passed;
         entry.filtered += rows_in.saturating_sub(passed);
@@ -350,10 +424,7 @@ impl TapWorker {
         let (Some(time), room) = (self.tap.time, self.tap.late_rows.room()) else { return Ok(()) };
         let column = taken.rows.column(time);
         let times = ticks(column)?;
-        let delay = match &self.tap.sink {
-            Sink::Window { tolerance, .. } => tolerance.delay,
-            Sink::Rows(_) => 0,
-        };
+        let delay = self.tap.sink.delay();
         let mut kept = Vec::new();
         let mut before = origin.before;
         let mut seen = 0;
@@ -363,6 +434,9 @@ impl TapWorker {
                 before = before.advance(Watermark::at(*max).delayed(delay));
             }
             seen = row;
+            // A view says itself what its rows came behind.
+            let told = taken.behind.binary_search_by_key(&row, |b| b.row).ok();
+            let told = told.and_then(|at| taken.behind.get(at)).map(|b| b.watermark);
             kept.push(Late {
                 query: self.tap.shared.name.clone(),
                 query_id: self.tap.shared.id,
@@ -374,7 +448,10 @@ impl TapWorker {
                     .get(row)
                     .and_then(|t| display_micros(*t, column.data_type()))
                     .unwrap_or_default(),
-                watermark_micros: display_micros(before.ticks(), column.data_type()),
+                watermark_micros: display_micros(
+                    told.unwrap_or(before).ticks(),
+                    column.data_type(),
+                ),
                 row: render_row(&taken.rows, row)?,
                 saved: false,
             });

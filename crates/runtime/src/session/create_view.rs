@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use datafusion::catalog::view::ViewTable;
@@ -11,16 +12,14 @@ use datafusion::logical_expr::LogicalPlan;
 use windrow_core::{Error, EventTimeColumn, Place, Result, StreamSchema, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::CreateView;
-use windrow_sql::plan::{
-    ContinuousPlan, Flow, LeafSource, StreamRelation, WindowAssign, continuous,
-};
+use windrow_sql::plan::{ContinuousPlan, Flow, Leaf, StreamRelation, WindowAssign, continuous};
 
 use crate::catalog::{Materialized, Object, plain_name, read_by};
 use crate::durable::definitions::{Definition, Kind};
 use crate::query::output::Output;
 use crate::query::shared::Status;
 use crate::query::start::{Ready, Wanted, ready};
-use crate::session::kept_view::{KeptView, ViewParts, stamp};
+use crate::session::kept_view::{KeptView, ViewParts, plan_text};
 use crate::session::query::streams_read;
 use crate::session::stream_options::timeless;
 use crate::session::view_options::ViewOptions;
@@ -183,6 +182,7 @@ impl Session {
         };
         let (shared, mut reads) = (Arc::clone(&view.query), view.reads.clone());
         reads.extend(feeds);
+        let spiller = view.spiller.clone();
         let has_checkpoints = view.checkpoints.is_some();
         let object = Object::Materialized(view);
         self.engine.catalog.add(&name, object, relation, (&text, reads))?;
@@ -193,7 +193,7 @@ impl Session {
         } else {
             self.engine.start_later(query);
             if has_checkpoints {
-                self.engine.keep_checkpoints(shared);
+                self.engine.keep_checkpoints(shared, spiller);
             }
         }
         Ok(())
@@ -256,7 +256,7 @@ impl Session {
         let reach_ticks = view_parts.reach_ticks;
         let from = kept.began(from);
         let keeper = self.keeper(&kept);
-        let KeptView { log, archived, spiller, checkpoints, resume } = kept;
+        let KeptView { log, archived, spiller, checkpoints, resume, archived_rows } = kept;
         let shared = parts.new_query(Some(name.clone()));
         shared.ledger.add_rows_out(usize::try_from(log.state().rows).unwrap_or(usize::MAX));
         let schema = StreamSchema::try_new(Arc::clone(&plan.schema), event_time)?;
@@ -264,6 +264,7 @@ impl Session {
         let output = Output::View {
             log: Arc::clone(&log),
             tail_rows_max: spiller.as_ref().map(|_| parts.limits.tail_rows_max * TAILS_MAX),
+            archived_rows: Arc::new(AtomicU64::new(archived_rows)),
         };
         let wanted = Wanted {
             archived,
@@ -322,7 +323,7 @@ fn same_as(
             Ok(TreeNodeRecursion::Continue)
         })
         .map_err(from_datafusion)?;
-    Ok((!tables).then(|| stamp(plan).plan))
+    Ok((!tables).then(|| plan_text(plan)))
 }
 
 /// The lengths of all windows of a plan together, in ticks.
@@ -342,8 +343,6 @@ fn reach(plan: &LogicalPlan) -> Result<i64> {
 fn is_row_by_row(root: &Flow) -> bool {
     match root {
         Flow::Windows(_) => false,
-        Flow::Rows(flow) => {
-            flow.leaves.iter().all(|leaf| matches!(leaf.from, LeafSource::Stream { .. }))
-        }
+        Flow::Rows(flow) => flow.leaves.iter().all(Leaf::is_stream),
     }
 }

@@ -55,7 +55,7 @@ impl Session {
         let bounded = plan.clone();
         let plan = continuous(&self.state(), plan, &insert.query.tail)?;
         let has_late_to = insert.query.tail.late_data_to.is_some();
-        if self.insert_is_kept(push, (&plan, &reads), has_late_to) {
+        if self.insert_is_kept(push, (&reads, has_late_to)) {
             let insert = NewInsert { push, target, text, reads, bounded };
             return self.keep_insert(insert, plan).await;
         }
@@ -67,7 +67,7 @@ impl Session {
         self.start_now(plan, wanted).await?;
         // After a restart nobody knows which rows it has inserted already.
         let ends = if self.engine.store.is_some() {
-            "; it ends with this process, unlike one with windows over durable streams"
+            "; it ends with this process, unlike one over durable streams"
         } else {
             ""
         };

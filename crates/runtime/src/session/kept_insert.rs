@@ -40,11 +40,10 @@ impl Session {
     pub(super) fn insert_is_kept(
         &self,
         push: &PushStream,
-        (plan, reads): (&ContinuousPlan, &[String]),
-        has_late_to: bool,
+        (reads, has_late_to): (&[String], bool),
     ) -> bool {
         let durable = self.engine.store.is_some() && push.wal.is_some();
-        durable && self.resumes(plan, reads, has_late_to)
+        durable && self.resumes(reads, has_late_to)
     }
 
     /// Starts such an INSERT, or goes on with it.

@@ -5,6 +5,9 @@
 //! newest whole checkpoint ───┼─► query goes on; windows up to F are given to nobody
 //! logs of its streams ───────┘
 //! ```
+//! A view without windows has a number of rows instead of F, and the checkpoint is the one of just these. Where the rows come
+//! in one order an older one does, or none: as many rows as the archive has more are given to nobody.
+//!
 //! Invariants: a view that has checkpoints has one before its statement is acknowledged, so where it began to
 //! read is durable; without a checkpoint a query is only run again where its streams still hold
 //! all that its open windows need.
@@ -12,18 +15,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use windrow_core::{Error, ErrorKind, Result, Watermark};
-use windrow_sql::plan::{ContinuousPlan, Flow};
+use windrow_core::{Behind, Error, ErrorKind, Result, Watermark};
+use windrow_sql::plan::{ContinuousPlan, Flow, Leaf, LeafSource};
 
 use crate::catalog::Object;
 use crate::durable::checkpoint::{Checkpoints, Newest, Stamp};
 use crate::durable::definitions::Definition;
-use crate::query::cut::Resume;
+use crate::query::cut::{Resume, SavedBehind, Unused};
 use crate::query::keeper::Keeper;
 use crate::query::start::Ready;
 use crate::session::Session;
 use crate::stream::Feed;
-use crate::stream::log::StreamLog;
+use crate::stream::log::{Completion, StreamLog};
 use crate::stream::spill::Spiller;
 
 /// What is kept of a view, and what its query goes on from.
@@ -34,6 +37,8 @@ pub(super) struct KeptView {
     pub(super) spiller: Option<Arc<Spiller>>,
     pub(super) checkpoints: Option<Arc<Checkpoints>>,
     pub(super) resume: Option<Resume>,
+    /// So many rows that its query will give are in the archive.
+    pub(super) archived_rows: u64,
 }
 
 /// What a view is, as far as it matters to what is kept of it.
@@ -54,7 +59,14 @@ pub(super) struct ViewParts<'a> {
 
 impl KeptView {
     fn in_memory(log: Arc<StreamLog>) -> Self {
-        Self { log, archived: Watermark::NONE, spiller: None, checkpoints: None, resume: None }
+        Self {
+            log,
+            archived: Watermark::NONE,
+            spiller: None,
+            checkpoints: None,
+            resume: None,
+            archived_rows: 0,
+        }
     }
 
     /// Where its query began to read the logs of its streams, if not at their beginning.
@@ -66,28 +78,43 @@ impl KeptView {
 }
 
 impl Session {
-    /// Whether the finished windows of a query can be kept.
-    fn keeps(&self, plan: &ContinuousPlan, reads: &[String]) -> bool {
-        // What has no windows has no frontier to go on from: it is worked out again from history.
-        // And without history the windows behind the frontier would swallow what comes anew.
-        matches!(plan.root, Flow::Windows(_))
-            && reads.iter().all(|name| self.engine.catalog.is_replayable(name))
+    /// Whether the rows of a query can be kept.
+    fn keeps(&self, plan: &ContinuousPlan, reads: &[String], has_late_to: bool) -> bool {
+        match plan.root {
+            // Without history the windows behind the frontier would swallow what comes anew.
+            Flow::Windows(_) => self.are_replayable(reads),
+            // What has no windows has no frontier: only checkpoints tell what the archive has.
+            Flow::Rows(_) => self.resumes(reads, has_late_to),
+        }
+    }
+
+    fn are_replayable(&self, reads: &[String]) -> bool {
+        reads.iter().all(|name| self.engine.catalog.is_replayable(name))
     }
 
     /// Whether a query can go on from a checkpoint.
-    pub(super) fn resumes(
-        &self,
-        plan: &ContinuousPlan,
-        reads: &[String],
-        has_late_to: bool,
-    ) -> bool {
+    pub(super) fn resumes(&self, reads: &[String], has_late_to: bool) -> bool {
         // A stream of late rows is only in memory: it is filled again by reading all again. A view
         // that is worked out again may have its rows in another order.
         let steady = |name: &String| match self.engine.catalog.get(name) {
             Some(Object::Materialized(read)) => read.spiller.is_some(),
             Some(Object::Stream(_) | Object::View) | None => true,
         };
-        self.keeps(plan, reads) && !has_late_to && reads.iter().all(steady)
+        self.are_replayable(reads) && !has_late_to && reads.iter().all(steady)
+    }
+
+    /// When the rows of a view are complete.
+    fn completion(&self, plan: &ContinuousPlan) -> Result<Completion> {
+        let Flow::Rows(flow) = &plan.root else { return Ok(Completion::Watermark) };
+        // Splits of a connector are read side by side, and so are two inputs.
+        let reads_a_log = match flow.leaves.as_slice() {
+            [Leaf { from: LeafSource::Stream { relation, .. }, .. }] => {
+                let stream = self.engine.catalog.stream_to_read(relation.name());
+                stream.is_ok_and(|stream| !matches!(stream.feed, Feed::Source(_)))
+            }
+            _ => false,
+        };
+        Ok(Completion::Checkpoint { in_order: reads_a_log && flow.is_repeatable()? })
     }
 
     /// Opens what is kept of a view; nothing in memory, and where it cannot be kept.
@@ -100,16 +127,16 @@ impl Session {
         definition: Option<Definition>,
     ) -> Result<KeptView> {
         let ViewParts { name, key, reads, plan, .. } = *view;
-        let keeps = self.keeps(plan, reads);
-        let resumes = self.resumes(plan, reads, view.has_late_to);
+        let keeps = self.keeps(plan, reads, view.has_late_to);
+        let resumes = self.resumes(reads, view.has_late_to);
         if self.engine.store.is_some() && view.starts_late && !resumes {
             return Err(Error::config(format!(
                 "start = 'latest' does not fit \"{name}\": where it begins would not be known \
                  after a restart"
             ))
             .with_hint(
-                "It fits views with windows over durable streams and views, without LATE DATA TO; or \
-                 use start = TIMESTAMP '…'.",
+                "It fits views over durable streams and views, without LATE DATA TO; or use \
+                 start = TIMESTAMP '…'.",
             ));
         }
         let (Some(store), Some(definition)) = (&self.engine.store, definition.filter(|_| keeps))
@@ -119,7 +146,9 @@ impl Session {
             return Ok(KeptView::in_memory(log));
         };
         let time = plan.event_times.first().map(|e| e.column);
-        let (kept, archived) = store.open_view(&definition, &plan.schema, time).await?;
+        let completion = self.completion(plan)?;
+        let opened = store.open_view(&definition, &plan.schema, time, completion).await?;
+        let (kept, archived) = opened;
         let spiller = kept.spiller(None);
         self.engine.keep(key, Arc::clone(&spiller));
         let mut kept =
@@ -131,10 +160,13 @@ impl Session {
         let checkpoints = Arc::new(checkpoints);
         kept.checkpoints = Some(Arc::clone(&checkpoints));
         if self.restoring.is_some() && archived != Watermark::END {
-            let newest = self.newest(checkpoints, archived).await?;
+            let newest = self.newest(checkpoints, (archived, &kept.log)).await?;
             self.engine.tell(name, &newest);
             if newest.resume.is_none() {
-                self.can_be_run_again(view, archived)?;
+                self.can_be_run_again(view, (archived, &kept.log))?;
+            }
+            if matches!(completion, Completion::Checkpoint { .. }) {
+                kept.archived_rows = rows_again(&kept.log, newest.resume.as_ref());
             }
             kept.resume = newest.resume;
         }
@@ -142,12 +174,30 @@ impl Session {
     }
 
     /// The newest checkpoint that goes with the archive and the logs of the streams.
-    async fn newest(&self, checkpoints: Arc<Checkpoints>, archived: Watermark) -> Result<Newest> {
+    async fn newest(
+        &self,
+        checkpoints: Arc<Checkpoints>,
+        (archived, log): (Watermark, &StreamLog),
+    ) -> Result<Newest> {
         let catalog = Arc::clone(&self.engine.catalog);
+        let (rows, completion) = (log.state().rows, log.completion());
         let look = move || {
             checkpoints.newest(&|was_archived, resume| {
-                if was_archived.is_some_and(|w| w > archived) {
-                    return Err("the archive has lost windows that it had".to_owned());
+                match completion {
+                    Completion::Rows => {}
+                    Completion::Watermark => {
+                        if was_archived.is_some_and(|w| w > archived) {
+                            return Err("the archive has lost windows that it had".to_owned());
+                        }
+                    }
+                    Completion::Checkpoint { in_order } => {
+                        let given = resume.rows_given.unwrap_or(0);
+                        if given > rows || (given < rows && !in_order) {
+                            return Err(format!(
+                                "it is of {given} rows, and the archive has {rows}"
+                            ));
+                        }
+                    }
                 }
                 for tap in &resume.taps {
                     if let Some(Object::Stream(stream)) = catalog.get(&tap.stream)
@@ -165,8 +215,13 @@ impl Session {
         looked.map_err(|e| Error::internal("reading checkpoints stopped").with_source(e))?
     }
 
-    /// Without a checkpoint: whether the streams hold what the windows after `archived` need.
-    fn can_be_run_again(&self, view: &ViewParts<'_>, archived: Watermark) -> Result<()> {
+    /// Without a checkpoint: whether the streams hold what the windows after `archived` need, or all
+    /// rows where there are no windows.
+    fn can_be_run_again(
+        &self,
+        view: &ViewParts<'_>,
+        (archived, log): (Watermark, &StreamLog),
+    ) -> Result<()> {
         let refused = |why: String| {
             let name = view.name;
             Error::new(ErrorKind::Corrupt, format!("no checkpoint can be used, and {why}"))
@@ -174,6 +229,11 @@ impl Session {
         };
         if view.starts_late {
             return Err(refused("where it began to read is known from them alone".to_owned()));
+        }
+        let unordered = Completion::Checkpoint { in_order: false };
+        if log.completion() == unordered && log.state().rows > 0 {
+            let why = "its rows may come in another order than they are archived in";
+            return Err(refused(why.to_owned()));
         }
         let needed = archived.delayed(view.reach_ticks);
         for name in view.reads {
@@ -194,12 +254,15 @@ impl Session {
     pub(super) fn keeper(&self, kept: &KeptView) -> Option<Keeper> {
         let parts = &self.engine.parts;
         kept.checkpoints.as_ref().zip(kept.spiller.as_ref()).map(|(checkpoints, spiller)| {
-            Keeper::new(
+            let mut keeper = Keeper::new(
                 Arc::clone(checkpoints),
                 Arc::clone(spiller),
                 (Arc::clone(&parts.late_rows), Arc::clone(&parts.bad_rows)),
                 Arc::clone(&parts.clock),
-            )
+            );
+            let resume = kept.resume.as_ref();
+            keeper.has_rows(resume.and_then(|resume| resume.rows_given).unwrap_or(0));
+            keeper
         })
     }
 
@@ -221,14 +284,39 @@ impl Session {
     }
 }
 
+/// The log of a view without windows goes on: it knows again its watermark and what came behind. Returns how
+/// many archived rows the query will give once more.
+fn rows_again(log: &StreamLog, resume: Option<&Resume>) -> u64 {
+    let Some(resume) = resume else { return log.state().rows };
+    if resume.inputs.is_empty() {
+        let reached = resume.taps.iter().map(|tap| Watermark::at(tap.hold)).min();
+        reached.into_iter().for_each(|watermark| log.reached(watermark));
+    }
+    for row in &resume.unused {
+        if let Unused::Behind(SavedBehind { row, behind }) = row {
+            log.note_behind(*row, &[Behind { row: 0, watermark: Watermark::at(*behind) }]);
+        }
+    }
+    log.state().rows.saturating_sub(resume.rows_given.unwrap_or(0))
+}
+
 /// By what a state can be gone on from: an equal plan, whatever its text.
 pub(super) fn stamp(plan: &ContinuousPlan) -> Stamp {
-    Stamp {
-        plan: format!("{plan}lateness: {} ns", plan.lateness_nanos),
-        engine: format!(
-            "windrow {}, datafusion {}",
-            env!("CARGO_PKG_VERSION"),
-            datafusion::DATAFUSION_VERSION
-        ),
+    if let Flow::Rows(flow) = &plan.root
+        && flow.leaves.iter().all(Leaf::is_stream)
+    {
+        // Without state it goes on with any plan of the same statement; now() is another one each time.
+        return Stamp { plan: "rows".to_owned(), engine: String::new() };
     }
+    let engine = format!(
+        "windrow {}, datafusion {}",
+        env!("CARGO_PKG_VERSION"),
+        datafusion::DATAFUSION_VERSION
+    );
+    Stamp { plan: plan_text(plan), engine }
+}
+
+/// The plan as text: equal plans give equal rows.
+pub(super) fn plan_text(plan: &ContinuousPlan) -> String {
+    format!("{plan}lateness: {} ns", plan.lateness_nanos)
 }

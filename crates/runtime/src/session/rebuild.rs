@@ -111,7 +111,7 @@ impl Session {
         beside.view = Some(Arc::clone(&view));
         launch(&engine.parts, vec![query]);
         if view.checkpoints.is_some() {
-            engine.keep_checkpoints(Arc::clone(&view.query));
+            engine.keep_checkpoints(Arc::clone(&view.query), view.spiller.clone());
         }
         self.caught_up(&view, &goal).await?;
         let commit = || match (&engine.store, &definition) {

@@ -14,6 +14,7 @@ use windrow_sql::diagnostics::from_datafusion;
 use crate::catalog::{Materialized, Object, plain_name};
 use crate::session::{Outcome, Session};
 use crate::stream::Feed;
+use crate::stream::log::{Completion, LogState};
 
 impl Session {
     pub(super) async fn wait_for(
@@ -84,11 +85,17 @@ impl Session {
             match self.engine.catalog.get(input) {
                 Some(Object::Materialized(inner)) => {
                     Box::pin(self.wait_consumed(&inner)).await?;
-                    self.wait_for_offset(view, input, inner.log.state().rows).await?;
+                    if inner.log.completion() == (Completion::Checkpoint { in_order: false }) {
+                        // Its readers are given what is archived.
+                        inner.query.checkpoint().await?;
+                    }
+                    let LogState { rows, watermark, .. } = inner.log.state();
+                    self.wait_for_offset(view, input, (rows, watermark)).await?;
                 }
                 Some(Object::Stream(stream)) => match &stream.feed {
                     Feed::Push(push) => {
-                        self.wait_for_offset(view, input, push.log.state().rows).await?;
+                        let rows = push.log.state().rows;
+                        self.wait_for_offset(view, input, (rows, Watermark::NONE)).await?;
                     }
                     Feed::Source(source) if source.is_bounded() => {}
                     Feed::Source(_) | Feed::View(_) => {
@@ -117,10 +124,20 @@ impl Session {
         Ok(())
     }
 
-    async fn wait_for_offset(&self, view: &Materialized, input: &str, rows: u64) -> Result<()> {
+    /// Waits until the view has taken in so many rows of an input, and knows its watermark.
+    async fn wait_for_offset(
+        &self,
+        view: &Materialized,
+        input: &str,
+        (rows, watermark): (u64, Watermark),
+    ) -> Result<()> {
         let mut passes = view.query.watch_passes();
+        let knows = || {
+            let scan = view.query.scan_of(input);
+            scan.is_none_or(|scan| scan.lock().watermark() >= watermark)
+        };
         loop {
-            if view.consumed(input) >= rows {
+            if view.consumed(input) >= rows && knows() {
                 return Ok(());
             }
             if view.query.is_over() {

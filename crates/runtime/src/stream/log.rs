@@ -13,10 +13,13 @@
 //!
 //! Retention lets go of rows at the front; `first` is the first that is there.
 //!
+//! Which rows of the tail the archive may take is said by [`Completion`].
+//!
 //! Invariants: offsets are row numbers and tile; a row once appended never moves or changes;
 //! the boundary `start` moves only together with the archive's snapshot, under one lock, so each
 //! row is read once; the watermark never moves back; after `end` nothing is appended.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::Array;
@@ -27,7 +30,7 @@ use futures::TryStreamExt;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use windrow_archive::ArchiveSnapshot;
-use windrow_core::{Error, ErrorKind, Limits, Result, Watermark};
+use windrow_core::{Behind, Error, ErrorKind, Limits, OffsetRange, Result, Watermark};
 
 use crate::memory;
 use crate::query::shared::again;
@@ -40,10 +43,34 @@ const JOIN_ROWS: [usize; 3] = [16, 256, 8_192];
 /// Rows of one batch that is read from the archive.
 const READ_ROWS: usize = 8_192;
 
+/// When rows are complete: the archive takes no others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Completion {
+    /// At once: those of a push stream.
+    Rows,
+    /// When the watermark has passed them: finished windows.
+    Watermark,
+    /// When a checkpoint says what they were made of: views without windows.
+    Checkpoint {
+        /// Worked out again they come in the same order, so a row that is not archived yet has the
+        /// same offset after a crash. Otherwise who follows the log is given only what is archived.
+        in_order: bool,
+    },
+}
+
+/// What a log had been given at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Given {
+    /// One past the last offset.
+    pub(crate) rows: u64,
+    pub(crate) watermark: Watermark,
+}
+
 /// An append-only table with offsets: a memory tail, and what of it is archived.
 #[derive(Debug)]
 pub(crate) struct StreamLog {
     schema: SchemaRef,
+    completion: Completion,
     /// Of a log that is never archived: whose it is, and how many bytes it may hold.
     limit: Option<(String, usize)>,
     inner: Mutex<Inner>,
@@ -64,6 +91,13 @@ struct Inner {
     /// Bytes that these rows were appended with; counted where there is a limit.
     bytes: usize,
     watermark: Watermark,
+    /// Rows of a view that came behind the watermark of what they were made of: its own does not speak of
+    /// them. By offset.
+    behind: BTreeMap<u64, Watermark>,
+    /// What the newest checkpoint has been made of, of a log that is complete by checkpoints.
+    checkpoint: Given,
+    /// The watermark that the archived rows are complete up to, of such a log.
+    archived_watermark: Watermark,
     /// Nobody archives the tail any more: who waits for room would wait for ever.
     let_go: bool,
     /// The rows that were there when the watermark was told last.
@@ -126,13 +160,13 @@ impl StreamLog {
     /// An empty log in memory alone.
     #[cfg(test)]
     pub(crate) fn new(schema: SchemaRef) -> Arc<Self> {
-        Self::with(schema, None, Watermark::NONE, None)
+        Self::with(schema, None, (Watermark::NONE, Completion::Rows), None)
     }
 
     /// An empty log in memory alone, of the stream or view `name`.
     pub(crate) fn in_memory(schema: SchemaRef, name: &str, limits: &Limits) -> Arc<Self> {
         let limit = limits.stream_bytes_max.map(|bytes| (name.to_owned(), bytes));
-        Self::with(schema, None, Watermark::NONE, limit)
+        Self::with(schema, None, (Watermark::NONE, Completion::Rows), limit)
     }
 
     /// A log that goes on behind what is archived; `watermark` is the promise that was given with
@@ -140,15 +174,15 @@ impl StreamLog {
     pub(crate) fn restored(
         schema: SchemaRef,
         archive: ArchiveSnapshot,
-        watermark: Watermark,
+        told: (Watermark, Completion),
     ) -> Arc<Self> {
-        Self::with(schema, Some(archive), watermark, None)
+        Self::with(schema, Some(archive), told, None)
     }
 
     fn with(
         schema: SchemaRef,
         archive: Option<ArchiveSnapshot>,
-        watermark: Watermark,
+        (watermark, completion): (Watermark, Completion),
         limit: Option<(String, usize)>,
     ) -> Arc<Self> {
         let start = archive.as_ref().map_or(0, |a| a.state().rows);
@@ -160,12 +194,21 @@ impl StreamLog {
             rows: start,
             bytes: 0,
             watermark,
+            behind: BTreeMap::new(),
             rows_at_watermark: start,
+            checkpoint: Given { rows: start, watermark },
+            archived_watermark: watermark,
             let_go: false,
             ended: watermark == Watermark::END,
             failed: None,
         };
-        Arc::new(Self { schema, limit, inner: Mutex::new(inner), changed: watch::Sender::new(()) })
+        let (inner, changed) = (Mutex::new(inner), watch::Sender::new(()));
+        Arc::new(Self { schema, completion, limit, inner, changed })
+    }
+
+    /// When its rows are complete.
+    pub(crate) fn completion(&self) -> Completion {
+        self.completion
     }
 
     /// The columns.
@@ -179,6 +222,14 @@ impl StreamLog {
     /// When the log has ended, or small batches cannot be joined; Limit when it may not hold so
     /// much.
     pub(crate) fn append(&self, batch: RecordBatch) -> Result<u64> {
+        self.append_behind(batch, &[])
+    }
+
+    /// Appends rows some of which came behind the watermark.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub(crate) fn append_behind(&self, batch: RecordBatch, behind: &[Behind]) -> Result<u64> {
         let first = {
             let mut inner = self.inner.lock();
             if inner.ended {
@@ -195,6 +246,7 @@ impl StreamLog {
                 }
                 inner.bytes = bytes;
             }
+            inner.note_behind(first, behind);
             inner.rows += batch.num_rows() as u64;
             inner.batches.push((first, batch));
             join_small_tail(&self.schema, &mut inner.batches)?;
@@ -202,6 +254,19 @@ impl StreamLog {
         };
         self.changed.send_replace(());
         Ok(first)
+    }
+
+    /// Rows from offset `first` on came behind the watermark.
+    pub(crate) fn note_behind(&self, first: u64, behind: &[Behind]) {
+        self.inner.lock().note_behind(first, behind);
+    }
+
+    /// Which rows of these offsets came behind the watermark, counted from the first.
+    pub(crate) fn behind(&self, offsets: OffsetRange) -> Vec<Behind> {
+        let inner = self.inner.lock();
+        let there = inner.behind.range(offsets.start()..offsets.end());
+        let row = |offset: u64| usize::try_from(offset - offsets.start()).ok();
+        there.filter_map(|(o, w)| Some(Behind { row: row(*o)?, watermark: *w })).collect()
     }
 
     /// Promises that no appended row will have an event time below `watermark`.
@@ -248,6 +313,42 @@ impl StreamLog {
         }
     }
 
+    /// What may be told to who follows it: what stays as it is, also if the process is killed now.
+    pub(crate) fn settled(&self) -> LogState {
+        let state = self.state();
+        if self.completion != (Completion::Checkpoint { in_order: false }) {
+            return state;
+        }
+        let inner = self.inner.lock();
+        let all = inner.ended && inner.start == inner.rows;
+        let watermark = if all { Watermark::END } else { inner.archived_watermark };
+        LogState { first: inner.first, rows: inner.start, watermark, ended: all }
+    }
+
+    /// The archived rows are complete up to this watermark: the same promise as before a restart.
+    pub(crate) fn reached(&self, watermark: Watermark) {
+        let mut inner = self.inner.lock();
+        inner.watermark = inner.watermark.advance(watermark);
+        inner.archived_watermark = inner.archived_watermark.advance(watermark);
+        inner.checkpoint.watermark = inner.checkpoint.watermark.advance(watermark);
+    }
+
+    /// What it has been given, of a log that is complete by checkpoints.
+    pub(crate) fn given(&self) -> Given {
+        let inner = self.inner.lock();
+        Given { rows: inner.rows, watermark: inner.watermark }
+    }
+
+    /// There is a checkpoint of what these rows were made of: the archive may take them.
+    pub(crate) fn checkpointed(&self, given: Given) {
+        {
+            let mut inner = self.inner.lock();
+            inner.checkpoint = given;
+            inner.settle();
+        }
+        self.changed.send_replace(());
+    }
+
     /// What is archived, and the batches of the tail from the one on that holds `offset`, by their
     /// first offset (cheap copies of references).
     pub(crate) fn since(&self, offset: u64) -> (Option<ArchiveSnapshot>, Vec<(u64, RecordBatch)>) {
@@ -265,7 +366,7 @@ impl StreamLog {
         let gone = end.saturating_sub(inner.first);
         if gone > 0 && inner.archive.is_none() {
             inner.cut(end);
-            inner.first = end;
+            inner.begin_at(end);
             if self.limit.is_some() {
                 inner.bytes = inner.batches.iter().map(|(_, batch)| bytes_of(batch)).sum();
             }
@@ -304,17 +405,24 @@ impl StreamLog {
         (inner.rows - inner.start, bytes)
     }
 
-    /// The rows that the archive does not have: all (`by_watermark` false), or those that the
-    /// watermark says are complete. `None` when the archive is up to date, the watermark
-    /// included.
-    pub(crate) fn unarchived(&self, by_watermark: bool) -> Option<Unarchived> {
+    /// The complete rows that the archive does not have. `None` when it is up to date, the
+    /// watermark included.
+    pub(crate) fn unarchived(&self) -> Option<Unarchived> {
         let inner = self.inner.lock();
-        let end = if by_watermark { inner.rows_at_watermark } else { inner.rows };
         let known = inner.archive.as_ref().and_then(|a| a.state().txn_version);
-        let news = if by_watermark {
-            known.unwrap_or(i64::MIN) < inner.watermark.ticks()
-        } else {
-            end > inner.start
+        let is_older = |watermark: Watermark| known.unwrap_or(i64::MIN) < watermark.ticks();
+        let (end, watermark, news) = match self.completion {
+            Completion::Rows => (inner.rows, inner.watermark, inner.rows > inner.start),
+            Completion::Watermark => {
+                (inner.rows_at_watermark, inner.watermark, is_older(inner.watermark))
+            }
+            Completion::Checkpoint { .. } if inner.ended => {
+                (inner.rows, Watermark::END, is_older(Watermark::END))
+            }
+            Completion::Checkpoint { .. } => {
+                let Given { rows, watermark } = inner.checkpoint;
+                (rows, watermark, rows > inner.start)
+            }
         };
         if !news {
             return None;
@@ -327,14 +435,15 @@ impl StreamLog {
                 rows => batches.push(batch.slice(0, rows)),
             }
         }
-        Some(Unarchived { first: inner.start, batches, end, watermark: inner.watermark })
+        Some(Unarchived { first: inner.start, batches, end, watermark })
     }
 
     /// The archive has grown: the tail lets go of what it holds now.
     pub(crate) fn archived(&self, archive: ArchiveSnapshot) {
         let mut inner = self.inner.lock();
         inner.cut(archive.state().rows);
-        inner.first = inner.first.max(archive.state().first_row);
+        inner.begin_at(archive.state().first_row);
+        inner.settle();
         inner.archive = Some(archive);
         drop(inner);
         self.changed.send_replace(());
@@ -388,6 +497,25 @@ impl StreamLog {
 }
 
 impl Inner {
+    fn note_behind(&mut self, first: u64, behind: &[Behind]) {
+        self.behind.extend(behind.iter().map(|b| (first + b.row as u64, b.watermark)));
+    }
+
+    /// The archive has all rows of a checkpoint: what it promises of them holds for those.
+    fn settle(&mut self) {
+        if self.start >= self.checkpoint.rows {
+            self.archived_watermark = self.archived_watermark.advance(self.checkpoint.watermark);
+        }
+    }
+
+    /// Rows before `first` are not there any more.
+    fn begin_at(&mut self, first: u64) {
+        if first > self.first {
+            self.behind = self.behind.split_off(&first);
+            self.first = first;
+        }
+    }
+
     /// The tail begins at `start` from now on.
     fn cut(&mut self, start: u64) {
         let kept = std::mem::take(&mut self.batches).into_iter().filter_map(|(first, batch)| {

@@ -128,7 +128,7 @@ impl LogReader {
     /// What is at the position.
     fn look(&mut self) -> Result<Step> {
         // The state is read before the rows: a watermark must never overtake its rows.
-        let state = self.log.state();
+        let state = self.state();
         if !self.begun {
             self.position = state.first;
             self.begun = true;
@@ -161,6 +161,11 @@ impl LogReader {
         self.pass(rows, watermark).map(Step::Batch)
     }
 
+    /// What of the log there is for this reader: who follows it remembers where it stood.
+    fn state(&self) -> LogState {
+        if self.until.is_some() { self.log.state() } else { self.log.settled() }
+    }
+
     /// Rows that may be read when the log has `rows`.
     fn left(&self, rows: u64) -> usize {
         let until = self.until.unwrap_or(u64::MAX).min(rows);
@@ -169,6 +174,7 @@ impl LogReader {
 
     fn pass(&mut self, rows: RecordBatch, watermark: Option<Watermark>) -> Result<SourceBatch> {
         let mut batch = SourceBatch::consecutive(rows, self.position)?;
+        batch.behind = self.log.behind(batch.offsets);
         self.position = batch.offsets.end();
         self.told = watermark.unwrap_or(self.told);
         batch.watermark = watermark;
@@ -191,7 +197,7 @@ impl LogReader {
     }
 
     fn is_done(&self) -> bool {
-        let state = self.log.state();
+        let state = self.state();
         match self.until {
             Some(until) => self.position >= until,
             None => state.ended && self.position >= state.rows,

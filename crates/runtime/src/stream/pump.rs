@@ -17,7 +17,7 @@ use crate::catalog::{Catalog, Materialized, Object};
 use crate::durable::wal::producers::Stamp;
 use crate::query::shared::Shared;
 use crate::session::insert::Target;
-use crate::stream::log::StreamLog;
+use crate::stream::log::{Completion, StreamLog};
 use crate::stream::push::PushStream;
 use crate::stream::spill::Spiller;
 
@@ -64,8 +64,8 @@ impl Pump {
         let mut changed = self.log.watch();
         while self.is_wanted(&catalog) {
             changed.mark_unchanged();
-            let copied = match self.spiller.spill_until_stopped().await {
-                Ok(_) => self.copy().await,
+            let copied = match self.archive().await {
+                Ok(()) => self.copy().await,
                 Err(error) => Err(error),
             };
             match copied {
@@ -81,6 +81,16 @@ impl Pump {
                 return;
             }
             clock.sleep(INTERVAL).await;
+        }
+    }
+
+    /// Archives what is there now.
+    async fn archive(&self) -> Result<()> {
+        match self.log.completion() {
+            Completion::Checkpoint { .. } if !self.log.state().ended => {
+                self.query.checkpoint().await
+            }
+            _ => self.spiller.spill_until_stopped().await.map(|_| ()),
         }
     }
 

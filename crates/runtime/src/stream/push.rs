@@ -271,6 +271,7 @@ impl PushStream {
             bad: vec![],
             skipped: 0,
             watermark: None,
+            behind: vec![],
         };
         let taken = self.intake.take(batch, self.clock.now_micros())?;
         Ok((taken.rows, taken.bad))

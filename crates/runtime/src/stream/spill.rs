@@ -1,9 +1,10 @@
 //! Moves rows from the memory tail of a log to its archive, off the path of results.
 //!
 //! A view spills the windows that its watermark says are finished; the watermark is the
-//! transaction's version, so that after a crash the query knows which windows to leave out. A push
-//! stream spills what it has; the version is the end offset, and the write-ahead log lets go of
-//! segments that the archive covers.
+//! transaction's version, so that after a crash the query knows which windows to leave out. A view
+//! without windows spills the rows that a checkpoint says the origin of; the version is the end offset, by
+//! which that checkpoint is found again. A push stream spills what it has; the version is the end
+//! offset, and the write-ahead log lets go of segments that the archive covers.
 //!
 //! Invariants: one spill at a time; the tail lets go of rows only after the archive has committed
 //! them; a spill that fails changes nothing and is tried again.
@@ -17,7 +18,7 @@ use windrow_archive::{ArchiveFile, ArchiveTable, HeldFiles, Provenance};
 use windrow_core::{Clock, Limits, Result, Watermark};
 
 use crate::durable::wal::Wal;
-use crate::stream::log::StreamLog;
+use crate::stream::log::{Completion, StreamLog};
 
 /// From so many files on, small ones are put together.
 const FILES_MANY: usize = 32;
@@ -29,7 +30,7 @@ const VACUUM_AFTER: Duration = Duration::from_secs(3_600);
 pub(crate) struct Spiller {
     log: Arc<StreamLog>,
     archive: Arc<ArchiveTable>,
-    /// The log of a push stream; views have none, they spill by watermark.
+    /// The log of a push stream; views have none.
     wal: Option<Arc<Wal>>,
     spilling: tokio::sync::Mutex<()>,
     stop: watch::Sender<bool>,
@@ -52,7 +53,7 @@ impl Spiller {
         })
     }
 
-    /// Whether these are the finished windows of a view.
+    /// Whether these are the rows of a view.
     pub(crate) fn is_view(&self) -> bool {
         self.wal.is_none()
     }
@@ -80,16 +81,21 @@ impl Spiller {
     }
 
     async fn spill_alone(&self) -> Result<Option<Watermark>> {
-        let Some(rows) = self.log.unarchived(self.wal.is_none()) else {
+        let Some(rows) = self.log.unarchived() else {
             return Ok(self.archived());
         };
         if rows.batches.is_empty() && rows.watermark != Watermark::END {
             // Time without rows is no news: the next run finds it empty too.
             return Ok(self.archived());
         }
-        let version = match &self.wal {
-            Some(_) => i64::try_from(rows.end).unwrap_or(i64::MAX),
-            None => rows.watermark.ticks(),
+        let version = match self.log.completion() {
+            Completion::Watermark => rows.watermark.ticks(),
+            Completion::Checkpoint { .. } if rows.watermark == Watermark::END => {
+                Watermark::END.ticks()
+            }
+            Completion::Rows | Completion::Checkpoint { .. } => {
+                i64::try_from(rows.end).unwrap_or(i64::MAX)
+            }
         };
         let provenance = Provenance {
             watermark: self.wal.is_none().then(|| rows.watermark.ticks()),
@@ -121,6 +127,11 @@ impl Spiller {
 
     fn archived(&self) -> Option<Watermark> {
         self.archive.state().txn_version.map(Watermark::at)
+    }
+
+    /// The log whose rows these are.
+    pub(crate) fn log(&self) -> &StreamLog {
+        &self.log
     }
 
     /// Drops whole files from the front whose rows are all older than `event_time` and before
@@ -162,7 +173,7 @@ impl Spiller {
         loop {
             let pause = clock.sleep(limits.spill_interval);
             let long = async {
-                while !self.is_long(&limits) {
+                while !self.is_due(&limits) {
                     if changed.changed().await.is_err() {
                         std::future::pending::<()>().await;
                     }
@@ -183,6 +194,24 @@ impl Spiller {
                     stopped = stop.wait_for(|stop| *stop) => { drop(stopped); return; }
                     () = clock.sleep(limits.spill_interval) => {}
                 }
+            }
+        }
+    }
+
+    /// Whether to spill at once.
+    fn is_due(&self, limits: &Limits) -> bool {
+        match self.log.completion() {
+            Completion::Checkpoint { .. } => self.log.unarchived().is_some(),
+            Completion::Rows | Completion::Watermark => self.is_long(limits),
+        }
+    }
+
+    /// Completes when the tail is long.
+    pub(crate) async fn long(&self, limits: &Limits) {
+        let mut changed = self.log.watch();
+        while !self.is_long(limits) {
+            if changed.changed().await.is_err() {
+                std::future::pending::<()>().await;
             }
         }
     }

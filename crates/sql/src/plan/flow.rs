@@ -12,12 +12,15 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use datafusion::logical_expr::LogicalPlan;
-use windrow_core::Predicate;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::datasource::source_as_provider;
+use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
+use windrow_core::{Predicate, Result};
 use windrow_window::OperatorSpec;
 
 use super::relation::{EventTime, StreamRelation};
-use crate::leaf::LeafId;
+use crate::diagnostics::from_datafusion;
+use crate::leaf::{LeafId, LeafTable};
 
 /// A query that runs for as long as its streams do.
 #[derive(Debug, Clone)]
@@ -53,6 +56,62 @@ pub struct RowsFlow {
     pub leaves: Vec<Leaf>,
 }
 
+impl RowsFlow {
+    /// Whether each input row gives at most one output row, in the order of the input.
+    ///
+    /// # Errors
+    /// Never in practice: the plan is only looked at.
+    pub fn is_row_preserving(&self) -> Result<bool> {
+        let mut preserving = true;
+        let mut leaves = Vec::new();
+        self.plan
+            .apply(|node| {
+                preserving &= matches!(
+                    node,
+                    LogicalPlan::Projection(_)
+                        | LogicalPlan::Filter(_)
+                        | LogicalPlan::SubqueryAlias(_)
+                        | LogicalPlan::TableScan(_)
+                        | LogicalPlan::Union(_)
+                        | LogicalPlan::EmptyRelation(_)
+                );
+                if let LogicalPlan::TableScan(scan) = node
+                    && let Ok(provider) = source_as_provider(&scan.source)
+                    && let Some(leaf) = provider.downcast_ref::<LeafTable>()
+                {
+                    leaves.push(leaf.id());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+            .map_err(from_datafusion)?;
+        // A union that reads the same leaf twice doubles its rows.
+        let count = leaves.len();
+        leaves.sort_unstable();
+        leaves.dedup();
+        Ok(preserving && leaves.len() == count)
+    }
+
+    /// Whether the same rows, in whatever batches, give the same rows in the same order each time.
+    ///
+    /// # Errors
+    /// Never in practice: the plan is only looked at.
+    pub fn is_repeatable(&self) -> Result<bool> {
+        let mut immutable = true;
+        self.plan
+            .apply(|node| {
+                node.apply_expressions(|expr| {
+                    immutable &= !expr.exists(|e| {
+                        Ok(matches!(e, Expr::ScalarFunction(call)
+                            if call.func.signature().volatility != Volatility::Immutable))
+                    })?;
+                    Ok(TreeNodeRecursion::Continue)
+                })
+            })
+            .map_err(from_datafusion)?;
+        Ok(immutable && self.is_row_preserving()?)
+    }
+}
+
 /// Where rows enter a plan.
 #[derive(Debug, Clone)]
 pub struct Leaf {
@@ -62,6 +121,13 @@ pub struct Leaf {
     pub schema: SchemaRef,
     /// Who makes the batches.
     pub from: LeafSource,
+}
+
+impl Leaf {
+    /// Whether its rows are those of a stream or a view.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.from, LeafSource::Stream { .. })
+    }
 }
 
 /// Who makes the rows of a leaf.

@@ -27,6 +27,9 @@ pub(super) struct Manifest {
     pub(super) stamp: Stamp,
     /// The archive had committed the view's windows up to this watermark before; `None`: nothing.
     pub(super) archived: Option<i64>,
+    /// Of a view without windows: it had given out so many rows. The archive takes them after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rows_given: Option<u64>,
     pub(super) inputs: Vec<InputEntry>,
     pub(super) taps: Vec<TapCut>,
     pub(super) counts: Counts,

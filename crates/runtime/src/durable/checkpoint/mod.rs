@@ -9,7 +9,8 @@
 //! writes what is new and costs as much as changed since the one before.
 //!
 //! Invariants: a file is written once; a manifest is there only when all files that it names are
-//! durable, and the archive has the windows that had closed; the last [`KEPT`] are kept with all
+//! durable, and the archive has the windows that had closed (of a view without windows: the rows of the
+//! checkpoint before); the last [`KEPT`] are kept with all
 //! their files; a number is never given twice, not even that of a damaged checkpoint.
 
 mod manifest;
@@ -234,7 +235,8 @@ impl Checkpoints {
             });
         }
         let (taps, counts) = (manifest.taps.clone(), manifest.counts);
-        Ok(Resume { inputs, taps, counts, unused: self.unused(&manifest.unused)? })
+        let rows_given = manifest.rows_given;
+        Ok(Resume { inputs, taps, counts, unused: self.unused(&manifest.unused)?, rows_given })
     }
 
     fn unused(&self, entries: &[FileEntry]) -> Result<Vec<Unused>> {
@@ -266,7 +268,7 @@ impl Checkpoints {
         state.next_id += 1;
         let mut fresh = std::mem::take(&mut state.owed);
         let mut unused = std::mem::take(&mut state.owed_unused);
-        let QueryCut { inputs, taps, counts, unused: new_unused } = cut;
+        let QueryCut { inputs, taps, counts, unused: new_unused, given } = cut;
         unused.extend(new_unused);
         let mut needed = vec![];
         for (number, mut input) in inputs.into_iter().enumerate() {
@@ -285,6 +287,7 @@ impl Checkpoints {
                     taken_micros,
                     stamp: self.stamp.clone(),
                     archived: archived.map(Watermark::ticks),
+                    rows_given: given.map(|given| given.rows),
                     inputs: vec![],
                     taps,
                     counts,

@@ -95,6 +95,7 @@ impl Model {
             }],
             counts: self.counts(),
             unused,
+            given: None,
         }
     }
 
@@ -109,6 +110,7 @@ impl Model {
         let offset = |row: &Unused| match row {
             Unused::Late(late) => late.offset,
             Unused::Bad(bad) => bad.offset,
+            Unused::Behind(behind) => behind.row,
         };
         let offsets: Vec<u64> = resume.unused.iter().map(offset).collect();
         assert_eq!(offsets, (1..=self.unused).collect::<Vec<_>>());
