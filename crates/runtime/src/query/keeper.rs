@@ -38,10 +38,13 @@ pub(crate) struct Keeper {
     /// A checkpoint is being written.
     busy: Arc<AtomicBool>,
     /// What the last cut was like, to see whether there is anything new.
-    last: Option<(u64, Watermark)>,
+    last: Option<Seen>,
     /// It could not be written.
     failed: Arc<AtomicBool>,
 }
+
+/// What a query was like at a cut: micro-batches done, watermark, and what it had given out.
+type Seen = (u64, Watermark, Option<Given>);
 
 impl Keeper {
     pub(crate) fn new(
@@ -71,7 +74,7 @@ impl Keeper {
 
     /// The newest checkpoint was made after so many micro-batches, at this watermark.
     pub(crate) fn has(&mut self, batches: u64, watermark: Watermark) {
-        self.last = Some((batches, watermark));
+        self.last = Some((batches, watermark, None));
     }
 
     /// Makes the checkpoint that was asked for, unless one is being written: then the end of that
@@ -93,8 +96,8 @@ impl Keeper {
         }
         let batches = shared.state.lock().batches;
         let failed = self.failed.swap(false, Ordering::AcqRel);
-        let nothing_new =
-            self.last == Some((batches, watermark)) && self.new_bad(taps).0.is_empty();
+        let seen = (batches, watermark, output.given());
+        let nothing_new = self.last == Some(seen) && self.new_bad(taps).0.is_empty();
         if nothing_new && !failed {
             self.busy.store(false, Ordering::Release);
             shared.checkpoint_done(ticket, None);
@@ -102,7 +105,7 @@ impl Keeper {
         }
         let taken_micros = self.clock.now_micros();
         let cut = self.cut(shared, root, (taps, output)).await?;
-        self.last = Some((batches, watermark));
+        self.last = Some((batches, watermark, cut.given));
         let (shared, busy) = (Arc::clone(shared), Arc::clone(&self.busy));
         let (spiller, checkpoints) = (Arc::clone(&self.spiller), Arc::clone(&self.checkpoints));
         let (clock, failed) = (Arc::clone(&self.clock), Arc::clone(&self.failed));
