@@ -88,6 +88,7 @@ impl Coordinator {
             self.shared.give_room(batches);
             self.shared.passed();
             if low == Watermark::END {
+                self.last_checkpoint(self.watermark(low)).await?;
                 self.shared.finish(Status::Finished);
                 self.output.end();
                 return Ok(());
@@ -100,10 +101,7 @@ impl Coordinator {
     async fn wait_for_room(&mut self, watermark: Watermark) -> Result<()> {
         let mut woken = false;
         loop {
-            if let Some(keeper) = &mut self.keeper {
-                let output = &self.output;
-                keeper.serve(&self.shared, &mut self.root, (&self.taps, output), watermark).await?;
-            }
+            self.serve_checkpoint(watermark).await?;
             tokio::select! {
                 biased;
                 () = self.output.wait_for_room() => break,
@@ -113,6 +111,31 @@ impl Coordinator {
         if woken {
             // It may have been for micro-batches.
             self.shared.nudge();
+        }
+        Ok(())
+    }
+
+    /// Makes the checkpoint that was asked for, if one was.
+    async fn serve_checkpoint(&mut self, watermark: Watermark) -> Result<()> {
+        let Some(keeper) = &mut self.keeper else { return Ok(()) };
+        let (taps, output) = (&self.taps[..], &self.output);
+        keeper.serve(&self.shared, &mut self.root, (taps, output), watermark).await
+    }
+
+    /// All rows of a view without windows are out: keeps which of them came behind. When that
+    /// cannot be written, its writer has told why; the rows themselves are archived all the same.
+    async fn last_checkpoint(&mut self, watermark: Watermark) -> Result<()> {
+        if self.keeper.is_none() || self.output.given().is_none() {
+            return Ok(());
+        }
+        let ticket = self.shared.ask_checkpoint();
+        loop {
+            self.serve_checkpoint(watermark).await?;
+            if self.shared.checkpoint_wanted().is_none_or(|wanted| wanted < ticket) {
+                break;
+            }
+            // One that was begun before, or this one, is being written.
+            self.shared.woken().await;
         }
         Ok(())
     }

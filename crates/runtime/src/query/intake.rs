@@ -59,7 +59,7 @@ impl TakenIn {
 }
 
 /// Those of the rows from `first` on, which are counted from there.
-pub(crate) fn from_row(behind: &[Behind], first: usize) -> Vec<Behind> {
+fn from_row(behind: &[Behind], first: usize) -> Vec<Behind> {
     let left = behind.iter().filter_map(|b| Some(Behind { row: b.row.checked_sub(first)?, ..*b }));
     left.collect()
 }

@@ -215,13 +215,19 @@ impl Shared {
         state.batches = counts.batches;
     }
 
+    /// Asks for a checkpoint; returns its number.
+    pub(crate) fn ask_checkpoint(&self) -> u64 {
+        let ticket = self.checkpoints_wanted.fetch_add(1, Ordering::AcqRel) + 1;
+        self.nudge();
+        ticket
+    }
+
     /// Asks for a checkpoint and waits until it is durable, or the query is over.
     ///
     /// # Errors
     /// When it could not be written.
     pub(crate) async fn checkpoint(&self) -> Result<()> {
-        let ticket = self.checkpoints_wanted.fetch_add(1, Ordering::AcqRel) + 1;
-        self.nudge();
+        let ticket = self.ask_checkpoint();
         let mut done = self.checkpoints_done.subscribe();
         let mut status = self.status.subscribe();
         let over = status.wait_for(|s| !matches!(s, Status::Running));

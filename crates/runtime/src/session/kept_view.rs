@@ -159,14 +159,19 @@ impl Session {
         let checkpoints = store.open_checkpoints(&definition, stamp(plan))?;
         let checkpoints = Arc::new(checkpoints);
         kept.checkpoints = Some(Arc::clone(&checkpoints));
-        if self.restoring.is_some() && archived != Watermark::END {
-            let newest = self.newest(checkpoints, (archived, &kept.log)).await?;
+        let by_rows = matches!(completion, Completion::Checkpoint { .. });
+        let has_ended = archived == Watermark::END;
+        if self.restoring.is_none() || (has_ended && !by_rows) {
+            return Ok(kept);
+        }
+        let newest = self.newest(checkpoints, (archived, &kept.log)).await?;
+        if by_rows {
+            kept.archived_rows = rows_again(&kept.log, newest.resume.as_ref());
+        }
+        if !has_ended {
             self.engine.tell(name, &newest);
             if newest.resume.is_none() {
                 self.can_be_run_again(view, (archived, &kept.log))?;
-            }
-            if matches!(completion, Completion::Checkpoint { .. }) {
-                kept.archived_rows = rows_again(&kept.log, newest.resume.as_ref());
             }
             kept.resume = newest.resume;
         }
@@ -288,9 +293,10 @@ impl Session {
 /// many archived rows the query will give once more.
 fn rows_again(log: &StreamLog, resume: Option<&Resume>) -> u64 {
     let Some(resume) = resume else { return log.state().rows };
-    if resume.inputs.is_empty() {
-        let reached = resume.taps.iter().map(|tap| Watermark::at(tap.hold)).min();
-        reached.into_iter().for_each(|watermark| log.reached(watermark));
+    let reached = resume.taps.iter().map(|tap| Watermark::at(tap.hold)).min();
+    // Whether it has ended, its archive says.
+    if let Some(watermark) = reached.filter(|w| resume.inputs.is_empty() && *w != Watermark::END) {
+        log.reached(watermark);
     }
     for row in &resume.unused {
         if let Unused::Behind(SavedBehind { row, behind }) = row {

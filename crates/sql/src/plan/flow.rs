@@ -49,7 +49,7 @@ pub enum Flow {
 /// With more than one leaf, a micro-batch of one leaf goes through with the others empty.
 #[derive(Debug, Clone)]
 pub struct RowsFlow {
-    /// Optimised; its leaves are [`LeafTable`](crate::leaf::LeafTable) scans and tables that do
+    /// Optimised; its leaves are [`LeafTable`] scans and tables that do
     /// not stream.
     pub plan: LogicalPlan,
     /// Where its rows come from.
