@@ -105,9 +105,12 @@ impl Spiller {
         *self.error.lock() = done.as_ref().err().map(|e| e.message().to_owned());
         if let Err(error) = done {
             // A commit that was sent before, by this process or one that it follows, may have come
-            // late: the same rows, cut elsewhere.
+            // late: the same rows, cut elsewhere. Rows that come in another order each time are
+            // the same only if this process sent them.
             let archive = self.archive.snapshot();
-            if (rows.first + 1..=rows.end).contains(&archive.state().rows) {
+            let unordered = Completion::Checkpoint { in_order: false };
+            let first = if self.log.completion() == unordered { rows.end } else { rows.first + 1 };
+            if (first..=rows.end).contains(&archive.state().rows) {
                 self.log.archived(archive);
             }
             return Err(error);

@@ -61,6 +61,8 @@ struct State {
     /// Segments that could not be written when they were new.
     owed: Vec<(usize, SavedSegment)>,
     owed_unused: Vec<Unused>,
+    /// Whole checkpoints that do not go with what else is kept. They might seem to later.
+    unfit: BTreeSet<u64>,
     /// Nothing is written any more: the view is dropped.
     stopped: bool,
 }
@@ -123,6 +125,7 @@ impl Checkpoints {
         let ids: BTreeSet<u64> = names.iter().filter_map(|n| Manifest::id_of(n)).collect();
         let mut newest = Newest::default();
         let mut usable: VecDeque<Manifest> = VecDeque::new();
+        let mut unfit = BTreeSet::new();
         for id in ids.into_iter().rev() {
             let read = self.manifest(id).and_then(|manifest| {
                 if newest.resume.is_some() {
@@ -132,7 +135,10 @@ impl Checkpoints {
                     return Err(self.another(&manifest));
                 }
                 let resume = self.load(&manifest)?;
-                fits(manifest.archived.map(Watermark::at), &resume).map_err(Error::data)?;
+                fits(manifest.archived.map(Watermark::at), &resume).map_err(|why| {
+                    unfit.insert(id);
+                    Error::data(why)
+                })?;
                 Ok((manifest, Some(resume)))
             });
             match read {
@@ -147,6 +153,7 @@ impl Checkpoints {
             }
         }
         self.go_on_from(usable);
+        self.state.lock().unfit = unfit;
         Ok(newest)
     }
 
@@ -436,7 +443,8 @@ impl Checkpoints {
             names.into_iter().partition(|n| Manifest::id_of(n).is_some());
         for name in manifests.into_iter().chain(others) {
             // A damaged checkpoint stays for looking at until it would have gone anyway.
-            let damaged = number(&name).is_some_and(|id| id >= oldest);
+            let damaged =
+                number(&name).is_some_and(|id| id >= oldest && !state.unfit.contains(&id));
             let stays = needed.contains(&name) || damaged && Manifest::id_of(&name).is_some();
             if !stays {
                 self.delete(&self.dir.join(name));
