@@ -188,10 +188,14 @@ async fn write(
             Err(error)
         }
     });
-    work.await.map_err(|e| Error::internal("writing a checkpoint stopped").with_source(e))??;
+    let written =
+        work.await.map_err(|e| Error::internal("writing a checkpoint stopped").with_source(e))?;
     if let Some(given) = given {
+        spiller.waits(written.as_ref().err());
+        written?;
         spiller.log().checkpointed(given);
-        spiller.spill_until_stopped().await?;
+        spiller.spill_until_stopped().await.map(|_| ())
+    } else {
+        written
     }
-    Ok(())
 }

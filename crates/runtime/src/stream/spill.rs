@@ -15,7 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use windrow_archive::{ArchiveFile, ArchiveTable, HeldFiles, Provenance};
-use windrow_core::{Clock, Limits, Result, Watermark};
+use windrow_core::{Clock, Error, Limits, Result, Watermark};
 
 use crate::durable::wal::Wal;
 use crate::stream::log::{Completion, StreamLog};
@@ -172,20 +172,11 @@ impl Spiller {
     /// Spills when the tail is long, and otherwise now and then, until it is stopped.
     pub(crate) async fn run(self: Arc<Self>, clock: Arc<dyn Clock>, limits: Limits) {
         let mut stop = self.stop.subscribe();
-        let mut changed = self.log.watch();
         loop {
-            let pause = clock.sleep(limits.spill_interval);
-            let long = async {
-                while !self.is_due(&limits) {
-                    if changed.changed().await.is_err() {
-                        std::future::pending::<()>().await;
-                    }
-                }
-            };
             tokio::select! {
                 stopped = stop.wait_for(|stop| *stop) => { drop(stopped); return; }
-                () = pause => {}
-                () = long => {}
+                () = clock.sleep(limits.spill_interval) => {}
+                () = self.when(|| self.is_due(&limits)) => {}
             }
             // A push stream is durable without its archive: no file for a few rows.
             if self.wal.is_some() && !self.is_long(&limits) {
@@ -211,8 +202,13 @@ impl Spiller {
 
     /// Completes when the tail is long.
     pub(crate) async fn long(&self, limits: &Limits) {
+        self.when(|| self.is_long(limits)).await;
+    }
+
+    /// Completes when that is true of the log.
+    async fn when(&self, is_true: impl Fn() -> bool) {
         let mut changed = self.log.watch();
-        while !self.is_long(limits) {
+        while !is_true() {
             if changed.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -251,6 +247,11 @@ impl Spiller {
     /// Whether more rows than these wait in memory.
     pub(crate) fn is_over(&self, rows_max: u64) -> bool {
         self.log.tail_size().0 > rows_max
+    }
+
+    /// What has to come before the next spill is there, or why it is not.
+    pub(crate) fn waits(&self, why: Option<&Error>) {
+        *self.error.lock() = why.map(|e| e.message().to_owned());
     }
 
     /// Why the last spill failed, if it did.
