@@ -1,6 +1,7 @@
 //! The engine: one process' streams, views and queries. Everything that the command line does
 //! goes through here.
 
+use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -363,16 +364,18 @@ impl Engine {
     ///
     /// # Errors
     /// What a view failed with.
-    pub async fn drain(&self) -> Result<()> {
-        self.inner.start_pending();
-        for object in self.inner.catalog.all() {
-            if let Object::Materialized(view) = object
-                && view.bounded
-            {
-                view.query.ended().await?;
+    pub fn drain<'a>(&'a self) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.inner.start_pending();
+            for object in self.inner.catalog.all() {
+                if let Object::Materialized(view) = object
+                    && view.bounded
+                {
+                    view.query.ended().await?;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Takes in what was pushed, makes checkpoints, archives all finished windows and stops.
@@ -381,13 +384,14 @@ impl Engine {
     /// # Errors
     /// When finished windows cannot be archived. They are not lost: the next opening works them
     /// out again.
-    pub async fn close(&self) -> Result<()> {
-        let mut closed = Ok(());
-        if self.inner.store.is_some() {
-            self.inner.start_pending();
-            let session = self.session(SessionOptions::default())?;
-            let inner = Arc::clone(&self.inner);
-            let work = self.inner.parts.cpu.spawn(async move {
+    pub fn close<'a>(&'a self) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let mut closed = Ok(());
+            if self.inner.store.is_some() {
+                self.inner.start_pending();
+                let session = self.session(SessionOptions::default())?;
+                let inner = Arc::clone(&self.inner);
+                let work = self.inner.parts.cpu.spawn(async move {
                 let settled = async {
                     session.settle().await;
                     inner.checkpoint_all().await;
@@ -400,12 +404,13 @@ impl Engine {
                 let spilled = inner.spill_all().await;
                 spilled.and(inner.pump_all().await)
             });
-            closed = work.await.map_err(|e| {
-                Error::internal("closing the data directory stopped").with_source(e)
-            })?;
-        }
-        self.inner.stop();
-        closed
+                closed = work.await.map_err(|e| {
+                    Error::internal("closing the data directory stopped").with_source(e)
+                })?;
+            }
+            self.inner.stop();
+            closed
+        })
     }
 
     /// Stops all queries and waits for nothing.

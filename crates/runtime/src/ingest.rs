@@ -7,6 +7,7 @@
 //! Invariants: batches enter in the order in which they are offered, each wholly or not at all; who
 //! offers waits while the log's queue is full.
 
+use futures::future::BoxFuture;
 use std::sync::Arc;
 
 use arrow::compute::concat_batches;
@@ -77,17 +78,24 @@ impl Ingest {
     ///
     /// # Errors
     /// When the rows do not fit the stream or it is gone; none of them is in the stream then.
-    pub async fn offer(&self, rows: Vec<RecordBatch>, id: Option<&BatchId>) -> Result<Incoming> {
-        let now = self.clock.now_micros();
-        let stamp = id.map(|id| Stamp::of_batch(&id.producer, id.sequence, now)).transpose()?;
-        self.check_there()?;
-        let (push, target) = (Arc::clone(&self.push), Arc::clone(&self.target));
-        let work = async move {
-            let rows: Vec<_> = rows.iter().map(|rows| target.fit(rows)).collect::<Result<_>>()?;
-            push.offer(&concat_batches(push.physical(), &rows)?, stamp).await
-        };
-        let pushing = AbortOnDrop(self.cpu.spawn(work)).await?;
-        Ok(Incoming { push: Arc::clone(&self.push), pushing })
+    pub fn offer<'a>(
+        &'a self,
+        rows: Vec<RecordBatch>,
+        id: Option<&'a BatchId>,
+    ) -> BoxFuture<'a, Result<Incoming>> {
+        Box::pin(async move {
+            let now = self.clock.now_micros();
+            let stamp = id.map(|id| Stamp::of_batch(&id.producer, id.sequence, now)).transpose()?;
+            self.check_there()?;
+            let (push, target) = (Arc::clone(&self.push), Arc::clone(&self.target));
+            let work = async move {
+                let rows: Vec<_> =
+                    rows.iter().map(|rows| target.fit(rows)).collect::<Result<_>>()?;
+                push.offer(&concat_batches(push.physical(), &rows)?, stamp).await
+            };
+            let pushing = AbortOnDrop(self.cpu.spawn(work)).await?;
+            Ok(Incoming { push: Arc::clone(&self.push), pushing })
+        })
     }
 
     /// A stream that was dropped or replaced meanwhile takes no rows.
@@ -110,8 +118,8 @@ impl Incoming {
     /// # Errors
     /// When it could not be written, or batches of its producer before it are missing; none of its
     /// rows is in the stream then.
-    pub async fn settled(self) -> Result<Pushed> {
-        self.push.settled(self.pushing).await
+    pub fn settled(self) -> BoxFuture<'static, Result<Pushed>> {
+        Box::pin(async move { self.push.settled(self.pushing).await })
     }
 }
 

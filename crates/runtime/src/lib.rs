@@ -6,6 +6,9 @@
 //!                            └──► continuous plan ─► scan ─► taps ─► stage ─► rows, view
 //! ```
 //! See [`Engine`] for an example.
+//!
+//! Public functions that wait return a boxed future. An opaque one would make every crate that awaits it prove again that
+//! all it holds (plans, syntax trees) can be sent between threads, which takes the compiler minutes.
 #![forbid(unsafe_code)]
 
 pub(crate) mod catalog;

@@ -29,6 +29,7 @@ mod verify_gone;
 mod view_options;
 mod wait;
 
+use futures::future::BoxFuture;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
@@ -96,22 +97,24 @@ impl Session {
     ///
     /// # Errors
     /// When the text is not exactly one statement, and as [`Session::execute`].
-    pub async fn run(&self, sql: &str) -> Result<Outcome> {
-        self.execute(&parse_one(sql)?).await
+    pub fn run<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(async move { self.execute(&parse_one(sql)?).await })
     }
 
     /// Executes one statement. Dropping the future, or the rows it gives, stops the statement.
     ///
     /// # Errors
     /// What is wrong with the statement, with its place; what failed while it ran.
-    pub async fn execute(&self, statement: &Parsed) -> Result<Outcome> {
-        self.check_size(&statement.text)?;
-        let session = self.clone();
-        let statement = statement.clone();
-        let task = self.engine.parts.cpu.spawn(async move {
-            session.admitted(statement).await.map_err(|e| session.suggest(e))
-        });
-        AbortOnDrop(task).await
+    pub fn execute<'a>(&'a self, statement: &'a Parsed) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(async move {
+            self.check_size(&statement.text)?;
+            let session = self.clone();
+            let statement = statement.clone();
+            let task = self.engine.parts.cpu.spawn(async move {
+                session.admitted(statement).await.map_err(|e| session.suggest(e))
+            });
+            AbortOnDrop(task).await
+        })
     }
 
     async fn dispatch(&self, parsed: Parsed) -> Result<Outcome> {

@@ -1,5 +1,6 @@
 //! What a session can read, for clients that list it.
 
+use futures::future::BoxFuture;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -62,29 +63,31 @@ impl Session {
     ///
     /// # Errors
     /// When the columns of a table cannot be found out.
-    pub async fn objects(&self) -> Result<Vec<ObjectInfo>> {
-        let mut objects = Vec::new();
-        let Some(catalog) = self.context.catalog(CATALOG) else { return Ok(objects) };
-        let mut schemas = catalog.schema_names();
-        schemas.sort_unstable();
-        for schema in schemas {
-            let Some(provider) = catalog.schema(&schema) else { continue };
-            let mut names = provider.table_names();
-            names.sort_unstable();
-            for name in names {
-                // It may have been dropped meanwhile.
-                let table = provider.table(&name).await.map_err(from_datafusion)?;
-                let Some(table) = table else { continue };
-                objects.push(ObjectInfo {
-                    catalog: CATALOG.to_owned(),
-                    kind: self.kind(&schema, &name),
-                    schema: schema.clone(),
-                    name,
-                    columns: Arc::clone(&table.schema()),
-                });
+    pub fn objects<'a>(&'a self) -> BoxFuture<'a, Result<Vec<ObjectInfo>>> {
+        Box::pin(async move {
+            let mut objects = Vec::new();
+            let Some(catalog) = self.context.catalog(CATALOG) else { return Ok(objects) };
+            let mut schemas = catalog.schema_names();
+            schemas.sort_unstable();
+            for schema in schemas {
+                let Some(provider) = catalog.schema(&schema) else { continue };
+                let mut names = provider.table_names();
+                names.sort_unstable();
+                for name in names {
+                    // It may have been dropped meanwhile.
+                    let table = provider.table(&name).await.map_err(from_datafusion)?;
+                    let Some(table) = table else { continue };
+                    objects.push(ObjectInfo {
+                        catalog: CATALOG.to_owned(),
+                        kind: self.kind(&schema, &name),
+                        schema: schema.clone(),
+                        name,
+                        columns: Arc::clone(&table.schema()),
+                    });
+                }
             }
-        }
-        Ok(objects)
+            Ok(objects)
+        })
     }
 
     /// The names of the catalogs, each with those of its schemas.

@@ -1,6 +1,7 @@
 //! Statements that are understood before they are executed: which columns they give, which
 //! parameters they take. Nothing is changed and no stream is read by that.
 
+use futures::future::BoxFuture;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef};
@@ -98,51 +99,62 @@ impl Session {
     ///
     /// # Errors
     /// What is wrong with the statement, with its place.
-    pub async fn prepare(&self, statement: &Parsed) -> Result<Prepared> {
-        self.check_size(&statement.text)?;
-        let (session, statement) = (self.clone(), Arc::new(statement.clone()));
-        self.on_engine(async move {
-            session.engine.start_pending();
-            // First: mistakes in what is not for this user would tell about it.
-            session.check_statement(&statement.statement)?;
-            // Most statements have none, and planning takes its time.
-            let parameters = match statement.text.contains(['?', '$']) {
-                true => session.parameters(&statement.statement).await?,
-                false => Parameters::new(),
-            };
-            let last = parameters.keys().next_back().copied().unwrap_or_default();
-            let types = (1..=last).map(|n| parameters.get(&n).cloned().flatten());
-            let types: Vec<Option<DataType>> = types.collect();
-            let nulls = types.iter().map(|t| null(t.as_ref()));
-            let nulls = nulls.collect::<Result<Vec<_>>>()?;
-            let session = Self { values: Values(nulls.into()), ..session };
-            let rows = session.columns_of(statement.statement.clone()).await?;
-            Ok(Prepared { statement, rows, parameters: Arc::new(types) })
+    pub fn prepare<'a>(&'a self, statement: &'a Parsed) -> BoxFuture<'a, Result<Prepared>> {
+        Box::pin(async move {
+            self.check_size(&statement.text)?;
+            let (session, statement) = (self.clone(), Arc::new(statement.clone()));
+            self.on_engine(async move {
+                session.engine.start_pending();
+                // First: mistakes in what is not for this user would tell about it.
+                session.check_statement(&statement.statement)?;
+                // Most statements have none, and planning takes its time.
+                let parameters = match statement.text.contains(['?', '$']) {
+                    true => session.parameters(&statement.statement).await?,
+                    false => Parameters::new(),
+                };
+                let last = parameters.keys().next_back().copied().unwrap_or_default();
+                let types = (1..=last).map(|n| parameters.get(&n).cloned().flatten());
+                let types: Vec<Option<DataType>> = types.collect();
+                let nulls = types.iter().map(|t| null(t.as_ref()));
+                let nulls = nulls.collect::<Result<Vec<_>>>()?;
+                let session = Self { values: Values(nulls.into()), ..session };
+                let rows = session.columns_of(statement.statement.clone()).await?;
+                Ok(Prepared { statement, rows, parameters: Arc::new(types) })
+            })
+            .await
         })
-        .await
     }
 
     /// The columns that a statement gives with these values; `None`: it gives no rows.
     ///
     /// # Errors
     /// As [`prepare`](Self::prepare).
-    pub async fn columns_with(
-        &self,
-        prepared: &Prepared,
-        values: &Values,
-    ) -> Result<Option<SchemaRef>> {
-        let session = Self { values: values.clone(), ..self.clone() };
-        let statement = Arc::clone(&prepared.statement);
-        self.on_engine(async move { session.columns_of(statement.statement.clone()).await }).await
+    pub fn columns_with<'a>(
+        &'a self,
+        prepared: &'a Prepared,
+        values: &'a Values,
+    ) -> BoxFuture<'a, Result<Option<SchemaRef>>> {
+        Box::pin(async move {
+            let session = Self { values: values.clone(), ..self.clone() };
+            let statement = Arc::clone(&prepared.statement);
+            self.on_engine(async move { session.columns_of(statement.statement.clone()).await })
+                .await
+        })
     }
 
     /// Executes a statement with values for its parameters.
     ///
     /// # Errors
     /// As [`execute`](Self::execute); when a parameter has no value.
-    pub async fn execute_with(&self, prepared: &Prepared, values: &Values) -> Result<Outcome> {
-        let session = Self { values: values.clone(), ..self.clone() };
-        session.execute(&prepared.statement).await
+    pub fn execute_with<'a>(
+        &'a self,
+        prepared: &'a Prepared,
+        values: &'a Values,
+    ) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(async move {
+            let session = Self { values: values.clone(), ..self.clone() };
+            session.execute(&prepared.statement).await
+        })
     }
 
     /// Executes an INSERT of one row of VALUES into a stream for all rows of `values` together, as
@@ -151,38 +163,43 @@ impl Session {
     ///
     /// # Errors
     /// As [`execute`](Self::execute).
-    pub async fn insert_rows(
-        &self,
-        prepared: &Prepared,
-        values: &[Values],
-    ) -> Result<Option<Outcome>> {
-        let Statement::Insert(insert) = &prepared.statement.statement else { return Ok(None) };
-        let target = self.engine.catalog.get(&plain_name(&insert.target)?);
-        let is_push = matches!(&target, Some(Object::Stream(s)) if matches!(s.feed, Feed::Push(_)));
-        if !is_push || !insert.query.tail.is_empty() {
-            return Ok(None);
-        }
-        // The plan tells, not the text: VALUES may stand below a LIMIT.
-        let (session, query) = (self.clone(), insert.query.query.clone());
-        let plan = self.on_engine(async move { unbound(&session.state(), &query).await }).await?;
-        if !matches!(plan, LogicalPlan::Values(values) if values.values.len() == 1) {
-            return Ok(None);
-        }
-        let fields = prepared.parameters();
-        let column = |(at, field): (usize, &FieldRef)| {
-            let column = values.iter().map(|v| v.0.get(at).cloned().unwrap_or(ScalarValue::Null));
-            // Where nothing tells the type of a parameter, its values do.
-            let column = ScalarValue::iter_to_array(column).map_err(from_datafusion)?;
-            Ok((Field::new(field.name(), column.data_type().clone(), true), column))
-        };
-        let columns = fields.fields().iter().enumerate().map(column);
-        let (fields, columns): (Vec<_>, Vec<_>) =
-            columns.collect::<Result<Vec<_>>>()?.into_iter().unzip();
-        let options = RecordBatchOptions::new().with_row_count(Some(values.len()));
-        let schema = Arc::new(Schema::new(fields));
-        let rows = RecordBatch::try_new_with_options(schema, columns, &options)?;
-        let session = Self { value_rows: Some(rows), ..self.clone() };
-        session.execute(&prepared.statement).await.map(Some)
+    pub fn insert_rows<'a>(
+        &'a self,
+        prepared: &'a Prepared,
+        values: &'a [Values],
+    ) -> BoxFuture<'a, Result<Option<Outcome>>> {
+        Box::pin(async move {
+            let Statement::Insert(insert) = &prepared.statement.statement else { return Ok(None) };
+            let target = self.engine.catalog.get(&plain_name(&insert.target)?);
+            let is_push =
+                matches!(&target, Some(Object::Stream(s)) if matches!(s.feed, Feed::Push(_)));
+            if !is_push || !insert.query.tail.is_empty() {
+                return Ok(None);
+            }
+            // The plan tells, not the text: VALUES may stand below a LIMIT.
+            let (session, query) = (self.clone(), insert.query.query.clone());
+            let plan =
+                self.on_engine(async move { unbound(&session.state(), &query).await }).await?;
+            if !matches!(plan, LogicalPlan::Values(values) if values.values.len() == 1) {
+                return Ok(None);
+            }
+            let fields = prepared.parameters();
+            let column = |(at, field): (usize, &FieldRef)| {
+                let column =
+                    values.iter().map(|v| v.0.get(at).cloned().unwrap_or(ScalarValue::Null));
+                // Where nothing tells the type of a parameter, its values do.
+                let column = ScalarValue::iter_to_array(column).map_err(from_datafusion)?;
+                Ok((Field::new(field.name(), column.data_type().clone(), true), column))
+            };
+            let columns = fields.fields().iter().enumerate().map(column);
+            let (fields, columns): (Vec<_>, Vec<_>) =
+                columns.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+            let options = RecordBatchOptions::new().with_row_count(Some(values.len()));
+            let schema = Arc::new(Schema::new(fields));
+            let rows = RecordBatch::try_new_with_options(schema, columns, &options)?;
+            let session = Self { value_rows: Some(rows), ..self.clone() };
+            session.execute(&prepared.statement).await.map(Some)
+        })
     }
 
     async fn on_engine<T: Send + 'static>(
