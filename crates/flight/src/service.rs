@@ -1,5 +1,6 @@
 //! What Flight SQL asks, answered by the engine. Each method only finds the room that answers.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -40,8 +41,15 @@ use crate::status::to_status;
 const BOUND_ROWS_MAX: usize = 1_000_000;
 
 /// The Flight SQL service of an engine.
-#[derive(Debug, Clone)]
-pub(crate) struct Service {
+///
+/// That an engine can be shared between threads is proved once, where this is made, and not again for each method of the
+/// services: plans and syntax trees are deep, and each proof takes the compiler seconds.
+#[derive(Clone)]
+pub(crate) struct Service(Arc<dyn Deref<Target = Parts> + Send + Sync>);
+
+/// What the service is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) running: Running,
     engine: Engine,
@@ -51,7 +59,22 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn new(engine: Engine, door: Arc<Door>) -> Self {
         let sessions = Arc::new(Sessions::new(engine.clone()));
-        Self { sessions, running: Running::default(), engine, door }
+        let parts = Parts { sessions, running: Running::default(), engine, door };
+        Self(Arc::new(Box::new(parts)))
+    }
+}
+
+impl Deref for Service {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        Parts::fmt(self, f)
     }
 }
 
