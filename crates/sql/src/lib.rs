@@ -9,6 +9,7 @@
 //! nested, makes this crate panic or overflow the stack.
 
 pub mod diagnostics;
+mod functions;
 pub mod leaf;
 pub mod parse;
 pub mod plan;

@@ -3,12 +3,13 @@
 mod expanded;
 mod table;
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use self::table::Table;
@@ -91,7 +92,7 @@ impl Printer {
             Form::Ndjson => {
                 let writer = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
                 let mut writer = writer.build::<_, arrow::json::writer::LineDelimited>(&mut *out);
-                let written = writer.write(batch).and_then(|()| writer.finish());
+                let written = writer.write(&with_own_names(batch)?).and_then(|()| writer.finish());
                 drop(writer);
                 written.map_err(|e| from_arrow(e, out))
             }
@@ -128,6 +129,34 @@ fn from_arrow(e: arrow::error::ArrowError, out: &mut impl Write) -> Failure {
 /// How values are shown where people read them: as in CSV, but NULL can be seen.
 pub(crate) fn format_options() -> FormatOptions<'static> {
     FormatOptions::new().with_null("NULL")
+}
+
+/// `batch` with `_1`, `_2`, … behind the names of columns that are called like one before them: an
+/// object of JSON has each key once.
+fn with_own_names(batch: &RecordBatch) -> Result<RecordBatch, Failure> {
+    let fields = batch.schema_ref().fields();
+    let names: HashSet<&str> = fields.iter().map(|f| f.name().as_str()).collect();
+    if names.len() == fields.len() {
+        return Ok(batch.clone());
+    }
+    let mut seen: HashSet<String> = HashSet::new();
+    let mut renamed = vec![];
+    for field in fields {
+        let mut name = field.name().clone();
+        let mut number = 0;
+        while seen.contains(&name) || (number > 0 && names.contains(name.as_str())) {
+            number += 1;
+            name = format!("{}_{number}", field.name());
+        }
+        seen.insert(name.clone());
+        renamed.push(field.as_ref().clone().with_name(name));
+    }
+    let (schema, options) = (
+        Arc::new(Schema::new(renamed)),
+        RecordBatchOptions::new().with_row_count(Some(batch.num_rows())),
+    );
+    let named = RecordBatch::try_new_with_options(schema, batch.columns().to_vec(), &options);
+    Ok(named.map_err(windrow_core::Error::from)?)
 }
 
 /// `batch` with its nested columns as text, because CSV has no others.
@@ -237,6 +266,21 @@ mod tests {
             "{\"k\":null,\"name\":\"zwei\\nlines\",\"at\":\"1970-01-01T00:00:01.500\",\"x\":2.0}\n"
         );
         assert_eq!(print(Format::Ndjson, false, None, sample().schema(), &[]), "");
+    }
+
+    #[test]
+    fn ndjson_has_each_key_once() {
+        let column = |n: i64| Arc::new(Int64Array::from(vec![n])) as ArrayRef;
+        let field = |name: &str| Field::new(name, DataType::Int64, false);
+        let fields = ["k", "v", "k", "k", "k_1"].map(field).to_vec();
+        let schema = Arc::new(Schema::new(fields));
+        let columns = (1..=5).map(column).collect();
+        let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+        let text = print(Format::Ndjson, false, None, Arc::clone(&schema), &[batch.clone()]);
+        assert_eq!(text, "{\"k\":1,\"v\":2,\"k_2\":3,\"k_3\":4,\"k_1\":5}\n");
+        // Where columns are shown beside one another, they keep their names.
+        let text = print(Format::Csv, false, None, schema, &[batch]);
+        assert!(text.starts_with("k,v,k,k,k_1\n"), "{text}");
     }
 
     /// A pipe whose reader has left.

@@ -56,8 +56,12 @@ fn type_name(data_type: &DataType) -> Option<String> {
                 TimeUnit::Microsecond => 6,
                 TimeUnit::Nanosecond => 9,
             };
-            let zone = if zone.is_some() { " WITH TIME ZONE" } else { "" };
-            return Some(format!("TIMESTAMP({digits}){zone}"));
+            return Some(match zone.as_deref() {
+                None => format!("TIMESTAMP({digits})"),
+                Some("UTC") => format!("TIMESTAMP({digits}) WITH TIME ZONE"),
+                // SQL has no name for a column with another zone.
+                Some(_) => format!("ARROW('{}')", data_type.to_string().replace('\'', "''")),
+            });
         }
         DataType::Decimal32(precision, scale)
         | DataType::Decimal64(precision, scale)
@@ -111,6 +115,8 @@ mod tests {
             DataType::Date32,
             DataType::Timestamp(TimeUnit::Second, None),
             DataType::Timestamp(TimeUnit::Millisecond, utc()),
+            DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            DataType::Timestamp(TimeUnit::Nanosecond, Some("Europe/Berlin".into())),
             DataType::Timestamp(TimeUnit::Microsecond, None),
             DataType::Decimal128(12, 2),
             DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)),
@@ -126,6 +132,14 @@ mod tests {
         let name = "Odd; DROP \"x\"";
         block_on(session.run(&declaration("CREATE STREAM", name, &schema).unwrap())).unwrap();
         session.ingest(name, &schema).unwrap();
+        // Zones are kept as they came.
+        let made = block_on(session.run("SELECT * FROM \"Odd; DROP \"\"x\"\"\"")).unwrap();
+        let windrow_runtime::Outcome::Rows(rows) = made else { panic!("no rows") };
+        for (came, made) in schema.fields().iter().zip(rows.schema().fields()) {
+            if matches!(came.data_type(), DataType::Timestamp(..)) {
+                assert_eq!(came.data_type(), made.data_type());
+            }
+        }
     }
 
     #[test]

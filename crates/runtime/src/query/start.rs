@@ -51,6 +51,8 @@ struct Draft {
     bounded: bool,
     leaf: LeafId,
     projection: Vec<usize>,
+    /// The leaf has where its rows stand as a last column.
+    positions: bool,
     predicates: Vec<Predicate>,
     plan: PreparePlan,
     sink: DraftSink,
@@ -275,6 +277,7 @@ fn scan(
                 stream: stream.name.clone(),
                 leaf: draft.leaf,
                 projection: draft.projection.iter().map(|c| at(*c)).collect(),
+                positions: draft.positions,
                 time,
                 plan: draft.plan,
                 state: parts.micro_batch_state(),
@@ -396,7 +399,7 @@ impl Builder<'_> {
         plan: &PreparePlan,
         sink: DraftSink,
     ) -> Result<Option<(Arc<dyn datafusion::physical_plan::ExecutionPlan>, LeafId, StageRun)>> {
-        let (relation, projection, predicates) = match leaf.from {
+        let (relation, mut projection, predicates) = match leaf.from {
             LeafSource::Stage(stage) => {
                 let stage = Box::pin(self.stage(*stage)).await?;
                 return Ok(Some((Arc::clone(&plan.plan), leaf.id, stage)));
@@ -405,6 +408,11 @@ impl Builder<'_> {
                 (relation, projection, predicates)
             }
         };
+        // The hidden column is not read, but made; it is the last.
+        let positions = relation.position().is_some_and(|at| projection.last() == Some(&at));
+        if positions {
+            projection.pop();
+        }
         let stream = self.catalog.stream_to_read(relation.name())?;
         let at = Arc::new(self.tap_state(&stream.name)?);
         let delay = stream.schema.event_time().map_or(0, |e| e.delay_ticks);
@@ -420,6 +428,7 @@ impl Builder<'_> {
             bounded,
             leaf: leaf.id,
             projection,
+            positions,
             predicates,
             plan: plan.clone(),
             sink,

@@ -33,6 +33,7 @@ use crate::query::output::Output;
 use crate::query::runner::PlanRunner;
 use crate::query::shared::Shared;
 use crate::stream::push::PushStream;
+use crate::stream::table::with_positions;
 
 /// The slice stores of all workers that feed one window operator.
 pub(crate) type Stores = Arc<Mutex<Vec<Arc<Mutex<MeasuredStore>>>>>;
@@ -45,6 +46,8 @@ pub(crate) struct Tap {
     pub(crate) leaf: LeafId,
     /// Which scanned columns the leaf has.
     pub(crate) projection: Vec<usize>,
+    /// Whether the leaf has where its rows stand as a last column.
+    pub(crate) positions: bool,
     /// The event-time column among the scanned ones.
     pub(crate) time: Option<usize>,
     pub(crate) plan: PreparePlan,
@@ -202,7 +205,10 @@ impl TapWorker {
         origin: Origin<'_>,
         entry: &mut Entry,
     ) -> Result<()> {
-        let input = taken.rows.project(&self.tap.projection)?;
+        let mut input = taken.rows.project(&self.tap.projection)?;
+        if self.tap.positions {
+            input = with_positions(input, origin.name, |row| taken.row_offsets.offset(row))?;
+        }
         let Some(store) = &self.store else {
             return self.pass_on((taken, origin), input, entry).await;
         };

@@ -325,7 +325,7 @@ impl Session {
         let name = ObjectName::from(vec![Ident::new("windrow_columns")]);
         let table = CreateTableBuilder::new(name).columns(plain).build();
         let statement = EngineStatement::Statement(Box::new(table.into()));
-        let plan = state.statement_to_plan(statement).await.map_err(from_datafusion)?;
+        let plan = windrow_sql::plan::statement(&state, statement).await?;
         let LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) = plan else {
             return Err(Error::internal("column definitions did not plan as a table"));
         };

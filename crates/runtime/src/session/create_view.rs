@@ -12,7 +12,9 @@ use datafusion::logical_expr::LogicalPlan;
 use windrow_core::{Error, EventTimeColumn, Place, Result, StreamSchema, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::CreateView;
-use windrow_sql::plan::{ContinuousPlan, Flow, Leaf, StreamRelation, WindowAssign, continuous};
+use windrow_sql::plan::{
+    ContinuousPlan, Flow, Leaf, StreamRelation, WindowAssign, continuous, distinct_columns,
+};
 
 use crate::catalog::{Materialized, Object, plain_name, read_by};
 use crate::durable::definitions::{Definition, Kind};
@@ -90,6 +92,7 @@ impl Session {
             return Ok(Outcome::Done(format!("{said} (exists already)").into()));
         }
         let plan = self.plan(&create.query.query, &create.columns).await?;
+        distinct_columns(&plan)?;
         let reads = streams_read(&plan)?;
         if reads.contains(&name) {
             return Err(Error::sql(format!("{kind} \"{name}\" would read itself")));

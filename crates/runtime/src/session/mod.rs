@@ -37,6 +37,7 @@ use datafusion::execution::SessionState;
 use datafusion::prelude::SessionContext;
 use windrow_core::{Error, Limits, Result};
 use windrow_sql::parse::{Parsed, Statement, parse_one};
+use windrow_sql::plan::TIME_ZONE;
 
 use crate::durable::definitions::Definition;
 use crate::engine::Inner;
@@ -128,6 +129,37 @@ impl Session {
     }
 
     async fn dispatch_statement(&self, parsed: Parsed) -> Result<Outcome> {
+        // A definition must mean the same when it is read again, after a restart.
+        let defines = match &parsed.statement {
+            Statement::CreateStream(_) | Statement::CreateView(_) => true,
+            Statement::Insert(insert) => !insert.query.tail.is_empty(),
+            _ => false,
+        };
+        let zone = match defines {
+            true => self.state().config_options().execution.time_zone.clone(),
+            false => None,
+        };
+        if let Some(zone) = zone.filter(|zone| zone != TIME_ZONE) {
+            let done = self.in_utc().dispatch_in_zone(parsed).await?;
+            return Ok(match done {
+                Outcome::Done(Done { said, rows: None }) => {
+                    let said = format!("{said} (times without zone are in UTC, not in {zone})");
+                    Outcome::Done(said.into())
+                }
+                other => other,
+            });
+        }
+        self.dispatch_in_zone(parsed).await
+    }
+
+    /// The same session in the time zone of the start.
+    fn in_utc(&self) -> Self {
+        let mut state = self.state();
+        state.config_mut().options_mut().execution.time_zone = Some(TIME_ZONE.to_owned());
+        Self { context: Arc::new(SessionContext::new_with_state(state)), ..self.clone() }
+    }
+
+    async fn dispatch_in_zone(&self, parsed: Parsed) -> Result<Outcome> {
         let Parsed { statement, text, .. } = parsed;
         self.check_statement(&statement)?;
         match statement {

@@ -272,7 +272,7 @@ impl Session {
     }
 
     async fn standard_plan(&self, statement: EngineStatement) -> Result<LogicalPlan> {
-        self.state().statement_to_plan(statement).await.map_err(from_datafusion)
+        windrow_sql::plan::statement(&self.state(), statement).await
     }
 
     /// The columns that a statement gives.

@@ -6,7 +6,7 @@ use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::{SessionState, TaskContext};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::parser::Statement as EngineStatement;
@@ -16,7 +16,9 @@ use tokio::sync::mpsc;
 use windrow_core::{Result, ScanRequest, Source};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Tail};
-use windrow_sql::plan::{ContinuousPlan, StreamRelation, bounded, continuous};
+use windrow_sql::plan::{
+    ContinuousPlan, StreamRelation, bounded, continuous, distinct_columns, statement as planned,
+};
 
 use crate::catalog::{Object, plain_name};
 use crate::query::output::Output;
@@ -115,11 +117,18 @@ impl Session {
     /// Everything that is DataFusion's own: reference tables, COPY, SET, SHOW, …
     pub(super) async fn standard(&self, statement: EngineStatement, text: &str) -> Result<Outcome> {
         let said = said(&statement);
-        let plan = self.state().statement_to_plan(statement).await.map_err(from_datafusion)?;
+        let plan = planned(&self.state(), statement).await?;
         let plan = self.bound(plan)?;
         self.check_plan(&plan)?;
         let plan = self.in_places(plan)?;
         let plan = bounded(plan)?;
+        match &plan {
+            LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => {
+                distinct_columns(&table.input)?;
+            }
+            LogicalPlan::Copy(copy) => distinct_columns(&copy.input)?,
+            _ => {}
+        }
         let change = Change::of(&plan);
         let ordered = matches!(plan, LogicalPlan::Copy(_) | LogicalPlan::Dml(_));
         let frame = self.context.execute_logical_plan(plan).await.map_err(from_datafusion)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::{DFSchema, ScalarValue};
-use datafusion::logical_expr::{Expr as PlanExpr, cast};
+use datafusion::logical_expr::{ColumnarValue, Expr as PlanExpr, LogicalPlanBuilder, cast};
 use datafusion::sql::sqlparser::ast::{Expr, ExprWithAlias, ObjectName};
 use windrow_core::time::{ticks_to_micros, time_unit};
 use windrow_core::{Error, ErrorKind, Result, Watermark};
@@ -150,31 +150,34 @@ impl Session {
         }
     }
 
-    /// A timestamp literal in µs, for the clause `clause`.
-    pub(super) fn micros(&self, literal: Expr, clause: &str) -> Result<i64> {
+    /// A constant timestamp in µs, for the clause `clause`: a literal, or what is computed without
+    /// rows (`now() + INTERVAL '6 seconds'`).
+    pub(super) fn micros(&self, constant: Expr, clause: &str) -> Result<i64> {
         let state = self.state();
-        let expr = ExprWithAlias { expr: literal, alias: None };
+        let expr = ExprWithAlias { expr: constant, alias: None };
         let empty = DFSchema::empty();
         let expr =
             state.create_logical_expr_from_sql_expr(expr, &empty).map_err(from_datafusion)?;
         let wanted = DataType::Timestamp(TimeUnit::Microsecond, None);
-        let expr: PlanExpr = cast(expr, wanted);
-        let value = state
-            .create_physical_expr(expr, &empty)
-            .and_then(|e| {
+        let expr: PlanExpr = cast(expr, wanted).alias("time");
+        let value = LogicalPlanBuilder::empty(true)
+            .project([expr])
+            .and_then(LogicalPlanBuilder::build)
+            // It puts the time of now() in its place.
+            .and_then(|plan| state.optimize(&plan))
+            .and_then(|plan| {
+                let Some(expr) = plan.expressions().into_iter().next() else { return Ok(None) };
                 let none = arrow::record_batch::RecordBatch::new_empty(Arc::clone(empty.inner()));
-                e.evaluate(&none)
+                state.create_physical_expr(expr.unalias(), &empty)?.evaluate(&none).map(Some)
             })
             .map_err(from_datafusion)?;
         match value {
-            datafusion::logical_expr::ColumnarValue::Scalar(ScalarValue::TimestampMicrosecond(
-                Some(v),
-                _,
-            )) => Ok(v),
+            Some(ColumnarValue::Scalar(ScalarValue::TimestampMicrosecond(Some(v), _))) => Ok(v),
             _ => {
                 let word = clause.rsplit(' ').next().unwrap_or_default();
-                Err(Error::sql(format!("{clause} takes a timestamp literal"))
-                    .with_hint(format!("Write {word} TIMESTAMP '2026-01-01 00:00:00'.")))
+                Err(Error::sql(format!("{clause} takes a constant timestamp")).with_hint(format!(
+                    "Write {word} TIMESTAMP '2026-01-01 00:00:00', or now() + INTERVAL '1 minute'."
+                )))
             }
         }
     }

@@ -19,6 +19,9 @@ use windrow_core::{
 
 use crate::stream::log::{Found, LogState, StreamLog};
 
+/// What the one partition of a log is called.
+pub(crate) const LOG_PARTITION: &str = "log";
+
 /// A log as a source.
 #[derive(Debug)]
 pub(crate) struct LogSource {
@@ -70,10 +73,10 @@ impl Source for LogSource {
             rows: Some(history),
             bytes: None,
             event_times: None,
-            identity: "log".into(),
+            identity: LOG_PARTITION.into(),
             detail: Arc::new(()),
         };
-        Ok(vec![Partition { id, name: "log".into(), splits: vec![split] }])
+        Ok(vec![Partition { id, name: LOG_PARTITION.into(), splits: vec![split] }])
     }
 
     async fn open(&self, _: &Split, scan: &ScanRequest) -> Result<Box<dyn Reader>> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::BooleanArray;
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -20,12 +20,13 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::union::UnionExec;
 use futures::{StreamExt, stream};
-use windrow_core::{PartitionId, Reader, ScanRequest, Source, SourceBatch, Split};
+use windrow_core::{Partition, PartitionId, Reader, ScanRequest, Source, SourceBatch, Split};
+use windrow_sql::plan::{POSITION_COLUMN, positions};
 
 use crate::query::intake::Intake;
 use crate::stream::history::History;
 use crate::stream::log::StreamLog;
-use crate::stream::log_reader::LogSource;
+use crate::stream::log_reader::{LOG_PARTITION, LogSource};
 use crate::stream::{Feed, Stream};
 
 /// A log with fewer rows is read by one thread: there is nothing to gain from two.
@@ -93,15 +94,15 @@ impl LogTable {
         projection: Option<&Vec<usize>>,
         batch_rows_max: usize,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let schema = self.schema();
-        let projection =
-            projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
-        let schema = Arc::new(schema.project(&projection)?);
+        let wanted = Wanted::of(projection, &self.schema());
+        let schema = wanted.schema(&self.schema())?;
+        let Wanted { columns: projection, positions } = wanted;
         let part = LogPart {
             log: Arc::clone(&self.log),
             left_out: self.left_out.clone(),
             schema: Arc::clone(&schema),
             projection,
+            positions,
             batch_rows_max,
         };
         let plan =
@@ -117,6 +118,7 @@ struct LogPart {
     left_out: LeftOut,
     schema: SchemaRef,
     projection: Vec<usize>,
+    positions: bool,
     batch_rows_max: usize,
 }
 
@@ -127,7 +129,7 @@ impl PartitionStream for LogPart {
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let source = LogSource::snapshot(Arc::clone(&self.log), None, false);
-        let left_out = self.left_out.clone();
+        let (left_out, positions) = (self.left_out.clone(), self.positions);
         let request = ScanRequest {
             projection: self.projection.clone(),
             predicates: vec![],
@@ -145,7 +147,11 @@ impl PartitionStream for LogPart {
                         return Ok(None);
                     };
                     let at = |row: usize| batch.row_offsets.offset(row);
-                    let rows = left_out.apply(batch.rows.clone(), PartitionId(0), at);
+                    let rows = match positions {
+                        true => with_positions(batch.rows.clone(), LOG_PARTITION, at),
+                        false => Ok(batch.rows.clone()),
+                    };
+                    let rows = rows.and_then(|rows| left_out.apply(rows, PartitionId(0), at));
                     Ok(Some((rows.map_err(outside)?, reader)))
                 }
             })
@@ -179,10 +185,14 @@ impl TableProvider for LogTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        let positions = Wanted::of(projection, &self.schema()).positions;
         if let Some(history) = &self.history {
+            if positions {
+                return Err(outside(unsampled(&history.push.name)));
+            }
             history.freshen().await.map_err(outside)?;
         }
-        if !self.left_out.is_empty() {
+        if positions || !self.left_out.is_empty() {
             return self.scan_in_order(projection, state.config().batch_size());
         }
         let contents = self.log.contents();
@@ -201,6 +211,58 @@ impl TableProvider for LogTable {
         }
         UnionExec::try_new(vec![archived, tail])
     }
+}
+
+/// What is read of a relation: columns of its schema, and perhaps the hidden one behind them.
+struct Wanted {
+    columns: Vec<usize>,
+    positions: bool,
+}
+
+impl Wanted {
+    fn of(projection: Option<&Vec<usize>>, schema: &SchemaRef) -> Self {
+        let all = schema.fields().len();
+        let mut columns = projection.cloned().unwrap_or_else(|| (0..all).collect());
+        // It is the last: the planner keeps columns in their order.
+        let positions = columns.last() == Some(&all);
+        if positions {
+            columns.pop();
+        }
+        Self { columns, positions }
+    }
+
+    fn schema(&self, schema: &SchemaRef) -> Result<SchemaRef> {
+        let mut fields = schema.project(&self.columns)?.fields().to_vec();
+        fields.extend(self.positions.then(|| Arc::new(position_field())));
+        Ok(Arc::new(Schema::new(fields)))
+    }
+}
+
+fn position_field() -> Field {
+    Field::new(POSITION_COLUMN, DataType::UInt64, false)
+}
+
+/// The rows of a partition with where they stand in a last column.
+pub(crate) fn with_positions(
+    rows: RecordBatch,
+    partition: &str,
+    offset: impl Fn(usize) -> u64,
+) -> windrow_core::Result<RecordBatch> {
+    let column = positions(partition, (0..rows.num_rows()).map(offset));
+    let mut fields = rows.schema().fields().to_vec();
+    fields.push(Arc::new(position_field()));
+    let mut columns = rows.columns().to_vec();
+    columns.push(Arc::new(column));
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+/// In its history a row does not stand where it stands in the connector, which the continuous form
+/// reads.
+fn unsampled(stream: &str) -> windrow_core::Error {
+    windrow_core::Error::sql(format!(
+        "the kept rows of stream \"{stream}\" cannot be sampled: where they stood in their source is not kept"
+    ))
+    .with_hint("Sample a materialized view over it, or leave retention out.")
 }
 
 /// Spreads batches over at most `count` partitions, in runs, so that their order is kept within
@@ -260,13 +322,15 @@ impl TableProvider for SourceTable {
         let Feed::Source(source) = &self.stream.feed else {
             return Err(DataFusionError::Internal("a source table over no source".into()));
         };
-        let schema = self.schema();
-        let wanted: Vec<usize> =
-            projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
-        let projected = Arc::new(schema.project(&wanted)?);
+        let wanted = Wanted::of(projection, &self.schema());
+        let projected = wanted.schema(&self.schema())?;
         let reading = self.reading(source, &wanted, filters, state.config().batch_size());
         let partitions = source.discover().await.map_err(outside)?;
-        let splits: Vec<Split> = partitions.into_iter().flat_map(|p| p.splits).collect();
+        let named = |p: Partition| {
+            let name: Arc<str> = p.name.into();
+            p.splits.into_iter().map(move |split| (Arc::clone(&name), split))
+        };
+        let splits: Vec<(Arc<str>, Split)> = partitions.into_iter().flat_map(named).collect();
         let count = state.config().target_partitions().clamp(1, splits.len().max(1));
         let per_partition = splits.len().div_ceil(count).max(1);
         let mut streams: Vec<Arc<dyn PartitionStream>> = splits
@@ -293,19 +357,19 @@ impl SourceTable {
     fn reading(
         &self,
         source: &Arc<dyn Source>,
-        wanted: &[usize],
+        wanted: &Wanted,
         filters: &[Expr],
         batch_rows_max: usize,
     ) -> Reading {
         // The event time is always read: rows without one are bad rows, in this form as well.
-        let mut columns = wanted.to_vec();
+        let mut columns = wanted.columns.clone();
         columns.extend(self.stream.schema.event_time().map(|e| e.index));
         columns.sort_unstable();
         columns.dedup();
         let at = |column: usize| columns.partition_point(|c| *c < column);
         let mut intake = self.stream.intake();
         intake.time = self.stream.schema.event_time().map(|e| at(e.index));
-        let shown = wanted.iter().map(|c| at(*c)).collect();
+        let shown = wanted.columns.iter().map(|c| at(*c)).collect();
         let predicates = windrow_sql::plan::predicates(filters, &self.schema());
         Reading {
             stream: Arc::clone(&self.stream),
@@ -320,6 +384,7 @@ impl SourceTable {
             }),
             intake,
             shown,
+            positions: wanted.positions,
             left_out: Arc::clone(&self.left_out),
         }
     }
@@ -334,6 +399,8 @@ struct Reading {
     intake: Intake,
     /// The wanted columns among the scanned ones.
     shown: Vec<usize>,
+    /// Whether the hidden column is wanted behind them.
+    positions: bool,
     left_out: Arc<LeftOut>,
 }
 
@@ -341,7 +408,8 @@ struct Reading {
 struct Part {
     reading: Reading,
     schema: SchemaRef,
-    splits: Vec<Split>,
+    /// With the names of their partitions.
+    splits: Vec<(Arc<str>, Split)>,
 }
 
 impl fmt::Debug for Part {
@@ -370,22 +438,22 @@ impl PartitionStream for Part {
 
 struct Position {
     reading: Reading,
-    splits: std::vec::IntoIter<Split>,
-    reader: Option<(PartitionId, Box<dyn Reader>)>,
+    splits: std::vec::IntoIter<(Arc<str>, Split)>,
+    reader: Option<((PartitionId, Arc<str>), Box<dyn Reader>)>,
 }
 
 impl Position {
     async fn next(&mut self) -> windrow_core::Result<Option<RecordBatch>> {
         loop {
             if self.reader.is_none() {
-                let Some(split) = self.splits.next() else { return Ok(None) };
+                let Some((name, split)) = self.splits.next() else { return Ok(None) };
                 let reader = self.reading.source.open(&split, &self.reading.request).await?;
-                self.reader = Some((split.partition, reader));
+                self.reader = Some(((split.partition, name), reader));
             }
             let Some((partition, reader)) = &mut self.reader else { continue };
             match reader.next().await? {
                 Some(batch) => {
-                    let rows = self.reading.check(*partition, batch)?;
+                    let rows = self.reading.check(partition, batch)?;
                     if rows.num_rows() > 0 {
                         return Ok(Some(rows));
                     }
@@ -399,12 +467,16 @@ impl Position {
 impl Reading {
     fn check(
         &self,
-        partition: PartitionId,
+        (partition, name): &(PartitionId, Arc<str>),
         batch: SourceBatch,
     ) -> windrow_core::Result<RecordBatch> {
+        let partition = *partition;
         let taken = self.intake.take(batch, self.stream.clock.now_micros())?;
         self.stream.bad_rows.keep(&self.stream.name, (partition, ""), &taken.bad);
-        let rows = taken.rows.project(&self.shown)?;
+        let mut rows = taken.rows.project(&self.shown)?;
+        if self.positions {
+            rows = with_positions(rows, name, |row| taken.row_offsets.offset(row))?;
+        }
         self.left_out.apply(rows, partition, |row| taken.row_offsets.offset(row))
     }
 }

@@ -305,6 +305,12 @@ fn from_plan(text: &str) -> Error {
             _ => error.with_hint("SHOW FUNCTIONS lists all functions."),
         };
     }
+    if text.contains("require unique expression names")
+        && let Some(name) = between(text, "the expression \"", "\" at position")
+    {
+        return Error::sql(format!("two columns are named \"{name}\""))
+            .with_hint("Give one of them another name with AS.");
+    }
     let text = tidy(text);
     let (message, hint) = match text.split_once(". ") {
         Some((first, rest)) if !rest.is_empty() => (first.to_owned(), Some(sentence(rest))),
@@ -376,7 +382,8 @@ pub(crate) fn lower_first(text: &str) -> String {
     format!("{}{}", first.to_lowercase(), chars.as_str())
 }
 
-fn place_of(span: Span) -> Option<Place> {
+/// The place of a span of the planner, where it has one.
+pub(crate) fn place_of(span: Span) -> Option<Place> {
     let at = |n: u64| usize::try_from(n).ok().filter(|n| *n > 0);
     let (line, column) = (at(span.start.line)?, at(span.start.column)?);
     let end_line = at(span.end.line).unwrap_or(line).max(line);

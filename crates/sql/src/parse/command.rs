@@ -279,10 +279,40 @@ fn drop(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<
     Ok(Statement::Drop(Drop { kind: *kind, names, if_exists, cascade }))
 }
 
+/// What follows `SET TIME ZONE`: a name or an offset, or LOCAL or DEFAULT for that of the start.
+fn time_zone(mut cursor: Cursor<'_>) -> Result<Statement> {
+    let _optional = cursor.eat_token(&Token::Eq) || cursor.eat(&["TO"]);
+    let start = cursor.place();
+    let value = match cursor.eat(&["LOCAL"]) || cursor.eat(&["DEFAULT"]) {
+        true => String::new(),
+        false => ddl::literal(&mut cursor, "a time zone")?,
+    };
+    let place = spanning(start, cursor.place_before());
+    cursor.expect_end()?;
+    Ok(Statement::Set(Set { name: TIME_ZONE.to_owned(), value, place }))
+}
+
+/// The setting of the session's time zone.
+const TIME_ZONE: &str = "datafusion.execution.time_zone";
+
 fn set(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
     cursor.advance();
-    if cursor.sees(&["TIME", "ZONE"]) || cursor.peek(0) == &Token::LParen {
+    if cursor.peek(0) == &Token::LParen {
         return passed(tokens, end);
+    }
+    if cursor.sees(&["SESSION", "TIME", "ZONE"]) {
+        cursor.advance();
+    }
+    if cursor.eat(&["TIME", "ZONE"]) {
+        return time_zone(cursor);
+    }
+    let scope = ["LOCAL", "SESSION", "GLOBAL"].into_iter().find(|w| cursor.sees(&[w]));
+    let scoped = scope
+        .filter(|_| matches!(cursor.peek(1), Token::Word(_)) && !is_word(cursor.peek(1), "TO"));
+    if let Some(scope) = scoped {
+        return Err(Error::sql(format!("SET {scope} is not supported"))
+            .with_place(cursor.place())
+            .with_hint("Write SET name = value: settings are those of the session."));
     }
     let name = cursor.name("the name of a setting")?;
     if !cursor.eat(&["TO"]) {
@@ -305,5 +335,11 @@ fn set(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<S
         .filter_map(|p| p.as_ident())
         .map(|i| if i.quote_style.is_some() { i.value.clone() } else { i.value.to_lowercase() })
         .collect();
-    Ok(Statement::Set(Set { name: parts.join("."), value, place }))
+    let name = match parts.join(".") {
+        zone if matches!(zone.as_str(), "timezone" | "time_zone" | "time.zone") => {
+            TIME_ZONE.to_owned()
+        }
+        name => name,
+    };
+    Ok(Statement::Set(Set { name, value, place }))
 }

@@ -1,5 +1,5 @@
 //! The dialect: sqlparser's generic one, plus `TABLE t [PARTITION BY k, …]` as an argument, with
-//! PostgreSQL's precedence of JSON arrows and `||`.
+//! the precedence of operators that PostgreSQL and DuckDB have.
 //!
 //! Invariants: whatever [`GenericDialect`] accepts is accepted here, but for columns that are called
 //! `case` or `not` without quotes; [`Dialect::dialect`] tells the parser so, and every flag that the
@@ -78,17 +78,55 @@ impl Dialect for WindrowDialect {
     }
 
     fn get_next_precedence(&self, parser: &Parser<'_>) -> Option<Result<u8, ParserError>> {
-        let concatenates = parser.peek_token_ref().token == Token::StringConcat;
-        concatenates.then(|| Ok(self.prec_value(Precedence::PgOther)))
+        is_other(&parser.peek_token_ref().token).then_some(Ok(OTHER))
     }
 
-    /// As in PostgreSQL, `->`, `->>`, `@>` and the like bind tighter than comparisons, LIKE and
-    /// BETWEEN, and less tightly than arithmetic.
+    /// PostgreSQL's and DuckDB's order. What they do not have stands where those who have it put
+    /// it: XOR between OR and AND (MySQL).
     fn prec_value(&self, precedence: Precedence) -> u8 {
-        GenericDialect.prec_value(match precedence {
-            Precedence::PgOther => Precedence::Pipe,
-            other => other,
-        })
+        match precedence {
+            Precedence::Period => 100,
+            Precedence::DoubleColon => 50,
+            Precedence::AtTz => 41,
+            Precedence::MulDivModOp => 40,
+            Precedence::PlusMinus => 30,
+            Precedence::Ampersand | Precedence::Caret | Precedence::Pipe | Precedence::PgOther => {
+                OTHER
+            }
+            Precedence::Colon => 23,
+            Precedence::Between | Precedence::Like => 22,
+            Precedence::Eq => 20,
+            Precedence::Is => 17,
+            Precedence::UnaryNot => 15,
+            Precedence::And => 10,
+            Precedence::Xor => 7,
+            Precedence::Or => 5,
+        }
+    }
+
+    fn parse_infix(
+        &self,
+        parser: &mut Parser<'_>,
+        left: &Expr,
+        _precedence: u8,
+    ) -> Option<Result<Expr, ParserError>> {
+        if chains(parser, left) {
+            let found = parser.peek_token();
+            return Some(parser.expected("AND, OR or the end of the condition", found));
+        }
+        // sqlparser takes all that follows as the right operand, AND and OR included.
+        let negated = match distinct_from(parser)? {
+            true => vec![Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM],
+            false => vec![Keyword::IS, Keyword::DISTINCT, Keyword::FROM],
+        };
+        let right = parser
+            .expect_keywords(&negated)
+            .and_then(|()| parser.parse_subexpr(self.prec_value(Precedence::Is)));
+        let left = Box::new(left.clone());
+        Some(right.map(|right| match negated.len() {
+            4 => Expr::IsNotDistinctFrom(left, Box::new(right)),
+            _ => Expr::IsDistinctFrom(left, Box::new(right)),
+        }))
     }
 
     raise! {
@@ -121,6 +159,64 @@ impl Dialect for WindrowDialect {
         supports_comma_separated_trim supports_cte_without_as
         supports_select_item_multi_column_alias supports_xml_expressions
     }
+}
+
+/// The one precedence of what PostgreSQL calls "any other operator": between arithmetic and BETWEEN.
+const OTHER: u8 = 24;
+
+/// Whether an operator is one of those. `^` is among them, since it is XOR and not the power.
+fn is_other(token: &Token) -> bool {
+    matches!(
+        token,
+        Token::StringConcat
+            | Token::Pipe
+            | Token::Ampersand
+            | Token::Caret
+            | Token::CaretAt
+            | Token::Sharp
+            | Token::ShiftLeft
+            | Token::ShiftRight
+            | Token::Overlap
+            | Token::Tilde
+            | Token::TildeAsterisk
+            | Token::ExclamationMarkTilde
+            | Token::ExclamationMarkTildeAsterisk
+            | Token::DoubleTilde
+            | Token::DoubleTildeAsterisk
+            | Token::ExclamationMarkDoubleTilde
+            | Token::ExclamationMarkDoubleTildeAsterisk
+    ) || matches!(token, Token::Word(w) if w.keyword == Keyword::OPERATOR && w.quote_style.is_none())
+}
+
+/// Whether `IS [NOT] DISTINCT FROM` is next; `Some(true)` with NOT.
+fn distinct_from(parser: &Parser<'_>) -> Option<bool> {
+    let is = |n: usize, keyword: Keyword| matches!(&parser.peek_nth_token_ref(n).token, Token::Word(w) if w.keyword == keyword);
+    let negated = is(1, Keyword::NOT);
+    let at = 1 + usize::from(negated);
+    (is(0, Keyword::IS) && is(at, Keyword::DISTINCT) && is(at + 1, Keyword::FROM))
+        .then_some(negated)
+}
+
+/// Whether a comparison would be compared again (`a < b < c`): PostgreSQL and DuckDB refuse that,
+/// as it hardly means what it says.
+fn chains(parser: &Parser<'_>, left: &Expr) -> bool {
+    use datafusion::sql::sqlparser::ast::BinaryOperator as Op;
+    let next = &parser.peek_token_ref().token;
+    let compares = matches!(
+        next,
+        Token::Eq
+            | Token::DoubleEq
+            | Token::Neq
+            | Token::Lt
+            | Token::LtEq
+            | Token::Gt
+            | Token::GtEq
+    );
+    compares
+        && matches!(
+            left,
+            Expr::BinaryOp { op: Op::Eq | Op::NotEq | Op::Lt | Op::LtEq | Op::Gt | Op::GtEq, .. }
+        )
 }
 
 /// Whether `TABLE` begins an argument here: `TABLE (`, or a name and the argument's end after it.

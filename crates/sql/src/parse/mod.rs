@@ -23,8 +23,10 @@ mod grouped;
 mod interval;
 mod lex;
 mod placeholder;
+mod refused;
 mod relation;
 mod spans;
+mod spelling;
 mod statement;
 mod tail;
 #[cfg(test)]
@@ -40,7 +42,7 @@ pub use statement::{
 };
 pub use tail::{Emit, Tail};
 
-use datafusion::sql::parser::{DFParserBuilder, Statement as EngineStatement};
+use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement as EngineStatement};
 use datafusion::sql::sqlparser::ast::{Query, Statement as StandardStatement, TableObject};
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -110,13 +112,15 @@ fn query(tokens: &[TokenWithSpan], mut tail: Tail, end: Place) -> Result<Continu
     let mut parser = parser(&tokens);
     let mut query = parser.parse_query().map_err(|e| from_parser(e, &tokens, end))?;
     nothing_left(&parser, &tokens, end)?;
+    spelling::tree(&mut *query)?;
+    refused::check(&*query, &tokens, end)?;
     canonical::canonicalize(&mut *query)?;
     Ok(ContinuousQuery { query, tail })
 }
 
 /// The tokens with window clauses turned into functions.
 fn windows(tokens: &[TokenWithSpan], tail: &mut Tail, end: Place) -> Result<Vec<TokenWithSpan>> {
-    let mut tokens = relation_tokens(tokens);
+    let mut tokens = spelling::tokens(relation_tokens(tokens))?;
     clause::desugar(&mut tokens, tail, end)?;
     Ok(tokens)
 }
@@ -168,12 +172,25 @@ fn engine(tokens: &[TokenWithSpan], end: Place) -> Result<EngineStatement> {
         .map_err(failed)?;
     let mut statement = parser.parse_statement().map_err(failed)?;
     nothing_left(&parser.parser, &tokens, end)?;
+    spell_engine(&mut statement)?;
+    refused::check_engine(&statement, &tokens, end)?;
     canonicalize_engine(&mut statement)?;
     Ok(statement)
 }
 
+fn spell_engine(statement: &mut EngineStatement) -> Result<()> {
+    match statement {
+        EngineStatement::Statement(statement) => spelling::tree(&mut **statement),
+        EngineStatement::CopyTo(copy) => match &mut copy.source {
+            CopyToSource::Query(query) => spelling::tree::<Query>(query),
+            CopyToSource::Relation(_) => Ok(()),
+        },
+        EngineStatement::Explain(explain) => spell_engine(&mut explain.statement),
+        EngineStatement::CreateExternalTable(_) | EngineStatement::Reset(_) => Ok(()),
+    }
+}
+
 fn canonicalize_engine(statement: &mut EngineStatement) -> Result<()> {
-    use datafusion::sql::parser::CopyToSource;
     match statement {
         EngineStatement::Statement(statement) => canonical::canonicalize(&mut **statement),
         EngineStatement::CopyTo(copy) => match &mut copy.source {
@@ -192,33 +209,29 @@ fn insert(tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
     let mut parser = parser(&tokens);
     let mut statement = parser.parse_statement().map_err(|e| from_parser(e, &tokens, end))?;
     nothing_left(&parser, &tokens, end)?;
+    spelling::tree(&mut statement)?;
+    refused::check(&statement, &tokens, end)?;
     canonical::canonicalize(&mut statement)?;
-    let plain = |i: &datafusion::sql::sqlparser::ast::Insert| {
-        !i.overwrite && i.returning.is_none() && i.on.is_none() && i.assignments.is_empty()
+    let StandardStatement::Insert(mut insert) = statement else {
+        return Err(
+            Error::sql("this is not an INSERT of rows").with_place(place_of_first(&tokens, end))
+        );
     };
-    match statement {
-        StandardStatement::Insert(mut insert) if plain(&insert) && insert.source.is_some() => {
-            let TableObject::TableName(target) = insert.table.clone() else {
-                return Err(Error::sql("INSERT needs the name of a table or stream")
-                    .with_place(tokens.first().map_or(end, |t| place_of(t.span))));
-            };
-            let last = |c: &datafusion::sql::sqlparser::ast::ObjectName| {
-                c.0.last().and_then(|p| p.as_ident()).cloned()
-            };
-            let columns = insert.columns.iter().filter_map(last).collect();
-            let Some(query) = insert.source.take() else {
-                return Err(Error::sql("INSERT needs VALUES or a query").with_place(end));
-            };
-            let query = ContinuousQuery { query, tail };
-            Ok(Statement::Insert(Box::new(Insert { target, columns, query, rest: insert })))
-        }
-        statement if tail.is_empty() => {
-            Ok(Statement::DataFusion(Box::new(EngineStatement::Statement(Box::new(statement)))))
-        }
-        _ => Err(Error::sql("this form of INSERT cannot emit continuously")
-            .with_place(tail.place.unwrap_or(end))
-            .with_hint("Write INSERT INTO target SELECT … EMIT ….")),
-    }
+    let (TableObject::TableName(target), Some(query)) =
+        (insert.table.clone(), insert.source.take())
+    else {
+        return Err(Error::internal("an INSERT without target or rows was let through"));
+    };
+    let last = |c: &datafusion::sql::sqlparser::ast::ObjectName| {
+        c.0.last().and_then(|p| p.as_ident()).cloned()
+    };
+    let columns = insert.columns.iter().filter_map(last).collect();
+    let query = ContinuousQuery { query, tail };
+    Ok(Statement::Insert(Box::new(Insert { target, columns, query, rest: insert })))
+}
+
+fn place_of_first(tokens: &[TokenWithSpan], end: Place) -> Place {
+    tokens.first().map_or(end, |t| place_of(t.span))
 }
 
 /// Everything has to be read.

@@ -12,20 +12,25 @@ mod aggregate;
 mod assign;
 mod bounded;
 mod bounds;
+mod calls;
 mod display;
 mod fingerprint;
 mod flow;
 mod hoist;
 mod lineage;
+mod own;
 mod parameters;
 mod relation;
+mod sample;
 mod session;
 mod shape;
 mod split;
 mod start;
 mod trace;
 mod tvf;
+mod types;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
@@ -34,7 +39,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan};
-use datafusion::sql::parser::Statement;
+use datafusion::sql::parser::{CopyToSource, Statement};
 use datafusion::sql::sqlparser::ast;
 use windrow_core::{Error, Result};
 
@@ -45,8 +50,9 @@ pub use flow::{ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, WindowIn
 use parameters::bind_rows;
 pub use parameters::{Parameters, bind, parameters};
 use relation::ContinuousScan;
-pub use relation::{EventTime, StreamRelation};
-pub use session::{micro_batch_state, physical, run, session_state, stream};
+pub use relation::{EventTime, POSITION_COLUMN, StreamRelation};
+pub use sample::positions;
+pub use session::{TIME_ZONE, micro_batch_state, physical, run, session_state, stream};
 pub use split::{continuous, predicates};
 pub use start::from_event_time;
 pub use trace::ROW_COLUMN;
@@ -94,11 +100,41 @@ fn analyzed(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
 /// # Errors
 /// When the query does not fit the catalog.
 pub async fn unbound(state: &SessionState, query: &ast::Query) -> Result<LogicalPlan> {
-    let statement = ast::Statement::Query(Box::new(query.clone()));
-    state
-        .statement_to_plan(Statement::Statement(Box::new(statement)))
-        .await
-        .map_err(from_datafusion)
+    let query = ast::Statement::Query(Box::new(query.clone()));
+    statement(state, Statement::Statement(Box::new(query))).await
+}
+
+/// Plans a statement of the engine underneath, parameters without values.
+///
+/// # Errors
+/// When it does not fit the catalog, or calls a function with what that would not honour.
+pub async fn statement(state: &SessionState, statement: Statement) -> Result<LogicalPlan> {
+    calls::check_engine(state, &statement)?;
+    let mut statement = statement;
+    if let Some(query) = queried(&mut statement) {
+        own::name_apart(state, query).await?;
+    }
+    let plan = state.statement_to_plan(statement).await.map_err(from_datafusion)?;
+    own::check(&plan).map_err(from_datafusion)?;
+    Ok(plan)
+}
+
+/// The query in a statement.
+fn queried(statement: &mut Statement) -> Option<&mut ast::Query> {
+    match statement {
+        Statement::Statement(statement) => match statement.as_mut() {
+            ast::Statement::Query(query) => Some(query),
+            ast::Statement::CreateTable(table) => table.query.as_deref_mut(),
+            ast::Statement::Insert(insert) => insert.source.as_deref_mut(),
+            _ => None,
+        },
+        Statement::CopyTo(copy) => match &mut copy.source {
+            CopyToSource::Query(query) => Some(query),
+            CopyToSource::Relation(_) => None,
+        },
+        Statement::Explain(explain) => queried(&mut explain.statement),
+        Statement::CreateExternalTable(_) | Statement::Reset(_) => None,
+    }
 }
 
 fn rename(state: &SessionState, plan: LogicalPlan, columns: &[ast::Ident]) -> Result<LogicalPlan> {
@@ -127,6 +163,19 @@ fn rename(state: &SessionState, plan: LogicalPlan, columns: &[ast::Ident]) -> Re
         .project(exprs)
         .and_then(LogicalPlanBuilder::build)
         .map_err(from_datafusion)
+}
+
+/// Refuses columns of the same name where they become those of an object or of a file.
+///
+/// # Errors
+/// Names the first such column.
+pub fn distinct_columns(plan: &LogicalPlan) -> Result<()> {
+    let mut seen = HashSet::new();
+    match plan.schema().fields().iter().find(|field| !seen.insert(field.name().as_str())) {
+        None => Ok(()),
+        Some(twice) => Err(Error::sql(format!("two columns are named \"{}\"", twice.name()))
+            .with_hint("Give one of them another name with AS.")),
+    }
 }
 
 /// Whether a plan reads a stream or a view anywhere, subqueries included.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{ScanArgs, ScanResult, Session, TableProvider};
 use datafusion::common::{Constraints, Result, Statistics, internal_err};
@@ -23,7 +23,14 @@ pub struct EventTime {
     pub closes: bool,
 }
 
+/// Name of the hidden column that says where a row stands: see
+/// [`positions`](super::positions).
+pub const POSITION_COLUMN: &str = "__position";
+
 /// A stream or a materialized view, for the planner.
+///
+/// The provider of its present contents knows one more column than its schema has: the index behind
+/// the last is that of [`POSITION_COLUMN`].
 ///
 /// A bounded plan scans it through the provider that answers from what is there now. A continuous
 /// plan never scans it: [`continuous`](super::continuous) puts a leaf in its place.
@@ -33,6 +40,8 @@ pub struct StreamRelation {
     schema: SchemaRef,
     event_times: Vec<EventTime>,
     bounded: Arc<dyn TableProvider>,
+    /// Whether the hidden column is shown, as the last of `schema`.
+    positions: bool,
 }
 
 impl StreamRelation {
@@ -44,7 +53,7 @@ impl StreamRelation {
         event_times: Vec<EventTime>,
         bounded: Arc<dyn TableProvider>,
     ) -> Self {
-        Self { name, schema, event_times, bounded }
+        Self { name, schema, event_times, bounded, positions: false }
     }
 
     /// Its name in the catalog.
@@ -56,6 +65,21 @@ impl StreamRelation {
     #[must_use]
     pub fn with_contents(&self, bounded: Arc<dyn TableProvider>) -> Self {
         Self { bounded, ..self.clone() }
+    }
+
+    /// The same stream with the hidden column behind its own.
+    #[must_use]
+    pub(crate) fn with_positions(&self) -> Self {
+        let mut fields = self.schema.fields().to_vec();
+        if !self.positions {
+            fields.push(Arc::new(Field::new(POSITION_COLUMN, DataType::UInt64, false)));
+        }
+        Self { schema: Arc::new(Schema::new(fields)), positions: true, ..self.clone() }
+    }
+
+    /// The index of the hidden column, where it is shown.
+    pub fn position(&self) -> Option<usize> {
+        self.schema.fields().len().checked_sub(1).filter(|_| self.positions)
     }
 
     /// Its columns that carry event time.
@@ -89,6 +113,8 @@ impl TableProvider for StreamRelation {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        let all: Vec<usize> = (0..self.schema.fields().len()).collect();
+        let projection = projection.or(self.positions.then_some(&all));
         self.bounded.scan(state, projection, filters, limit).await
     }
 
@@ -97,6 +123,11 @@ impl TableProvider for StreamRelation {
         state: &dyn Session,
         args: ScanArgs<'a>,
     ) -> Result<ScanResult> {
+        if self.positions && args.projection().is_none() {
+            let all: Vec<usize> = (0..self.schema.fields().len()).collect();
+            let args = args.with_projection(Some(&all));
+            return self.bounded.scan_with_args(state, args).await;
+        }
         self.bounded.scan_with_args(state, args).await
     }
 

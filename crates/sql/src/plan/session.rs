@@ -17,12 +17,18 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use windrow_core::Error;
 
+use super::sample::Samples;
 use super::tvf::WindowRelations;
+use super::types::ArrowTypes;
 use crate::diagnostics::from_datafusion;
+use crate::functions::{self, Operators};
 use crate::leaf::LeafInputs;
 
 /// Rows of a batch within plans that run per micro-batch: one batch goes through in one piece.
 const MICRO_BATCH_ROWS: usize = 65_536;
+
+/// The time zone of a session that has set none.
+pub const TIME_ZONE: &str = "UTC";
 
 /// A session that knows the window functions and the JSON functions.
 ///
@@ -32,12 +38,19 @@ pub fn session_state(
     config: SessionConfig,
     runtime: Arc<RuntimeEnv>,
 ) -> Result<SessionState, Error> {
-    let mut state = SessionStateBuilder::new_with_default_features()
+    let mut builder = SessionStateBuilder::new_with_default_features()
         .with_config(config)
         .with_runtime_env(runtime)
-        .with_relation_planners(vec![Arc::new(WindowRelations)])
-        .build();
+        .with_type_planner(Arc::new(ArrowTypes))
+        .with_relation_planners(vec![Arc::new(Samples), Arc::new(WindowRelations)]);
+    // Before DataFusion's, which would plan the same operators.
+    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(Operators));
+    let mut state = builder.build();
     datafusion_functions_json::register_all(&mut state).map_err(from_datafusion)?;
+    functions::register(&mut state).map_err(from_datafusion)?;
+    // After the functions are made: `now()` and `to_timestamp` give no zone, as the columns have
+    // none that they are compared with.
+    state.config_mut().options_mut().execution.time_zone = Some(TIME_ZONE.to_owned());
     Ok(state)
 }
 

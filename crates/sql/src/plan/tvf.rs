@@ -391,17 +391,20 @@ fn unknown_name(function: Function, name: &str, span: Span) -> DataFusionError {
 }
 
 /// Our error inside of DataFusion's, with its place.
-fn error(e: Error, span: Option<Span>) -> DataFusionError {
-    let place = span.filter(|s| s.start.line > 0).and_then(|s| {
-        Some(Place {
-            line: usize::try_from(s.start.line).ok()?,
-            column: usize::try_from(s.start.column).ok()?,
-            end_line: usize::try_from(s.end.line).ok()?,
-            end_column: usize::try_from(s.end.column).ok()?,
-        })
-    });
-    DataFusionError::External(Box::new(match place {
+pub(super) fn error(e: Error, span: Option<Span>) -> DataFusionError {
+    DataFusionError::External(Box::new(match span.and_then(place) {
         Some(place) if e.place().is_none() => e.with_place(place),
         _ => e,
     }))
+}
+
+/// The place of a span of the syntax tree, where it has one.
+pub(super) fn place(span: Span) -> Option<Place> {
+    let at = |n: u64| usize::try_from(n).ok().filter(|n| *n > 0);
+    Some(Place {
+        line: at(span.start.line)?,
+        column: at(span.start.column)?,
+        end_line: at(span.end.line)?,
+        end_column: at(span.end.column)?,
+    })
 }

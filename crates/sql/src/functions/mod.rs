@@ -1,0 +1,75 @@
+//! Functions that DataFusion has not, or has with fewer meanings: patterns of times, parts of
+//! intervals, numbers times intervals.
+//!
+//! What is registered here takes the place of DataFusion's function of that name.
+
+mod date_part;
+mod format;
+mod intervals;
+mod parse;
+mod patterns;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use datafusion::common::DFSchema;
+use datafusion::common::Result;
+use datafusion::execution::FunctionRegistry;
+use datafusion::execution::session_state::SessionState;
+use datafusion::functions::datetime;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::{Expr, ScalarUDF};
+
+use self::date_part::DatePart;
+use self::format::Format;
+use self::parse::Parse;
+use self::patterns::Family;
+
+/// Registers all of them.
+///
+/// # Errors
+/// When the session takes no functions (our bug).
+pub(crate) fn register(state: &mut SessionState) -> Result<()> {
+    let to_char = datetime::to_char();
+    state.register_udf(Arc::new(ScalarUDF::from(Format::new(
+        "to_char",
+        Family::Postgres,
+        Arc::clone(&to_char),
+    ))))?;
+    let date_format = Format::new("date_format", Family::Java, to_char);
+    state.register_udf(Arc::new(ScalarUDF::from(date_format)))?;
+    for name in [
+        "to_date",
+        "to_timestamp",
+        "to_timestamp_seconds",
+        "to_timestamp_millis",
+        "to_timestamp_micros",
+        "to_timestamp_nanos",
+    ] {
+        let inner = state.udf(name)?;
+        state.register_udf(Arc::new(ScalarUDF::from(Parse::new(inner))))?;
+    }
+    let date_part = DatePart::new(datetime::date_part());
+    state.register_udf(Arc::new(ScalarUDF::from(date_part)))?;
+    Ok(())
+}
+
+/// Plans operators and EXTRACT with the functions of this room.
+#[derive(Debug)]
+pub(crate) struct Operators;
+
+impl ExprPlanner for Operators {
+    fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        let date_part = ScalarUDF::from(DatePart::new(datetime::date_part()));
+        Ok(PlannerResult::Planned(date_part.call(args)))
+    }
+
+    fn plan_binary_op(
+        &self,
+        expr: RawBinaryExpr,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<RawBinaryExpr>> {
+        intervals::plan(expr, schema)
+    }
+}

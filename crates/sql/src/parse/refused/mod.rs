@@ -1,0 +1,118 @@
+//! What the parser takes and nothing would keep: each such clause is an error, with its place.
+//!
+//! The parser knows the dialects of twenty databases; the planner forgets without a word what it
+//! does not know. So every part of a query stands here once: [`query`], [`relation`],
+//! [`expression`] and [`statement`] take their structures apart without `..`, so that a part that is
+//! new in the parser is an error of the compiler until somebody has decided about it.
+//!
+//! Invariant: what passes is honoured by the planner or by us, or changes no answer.
+
+mod expression;
+mod query;
+mod relation;
+mod statement;
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::parser::{CopyToSource, Statement as EngineStatement};
+use datafusion::sql::sqlparser::ast::{
+    Expr, Query, Select, Statement, TableFactor, Visit, Visitor,
+};
+use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
+use windrow_core::{Error, Place, Result};
+
+use super::cursor::{is_word, place_of, spanning};
+
+/// Refuses every clause of `tree` that would be forgotten; `tokens` tell the places.
+///
+/// # Errors
+/// The first such clause.
+pub(super) fn check<T: Visit>(tree: &T, tokens: &[TokenWithSpan], end: Place) -> Result<()> {
+    match tree.visit(&mut Walk { tokens, end }) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(*error),
+    }
+}
+
+/// The same of a statement that the engine underneath reads.
+///
+/// # Errors
+/// As [`check`]; a statement that it does not execute.
+pub(super) fn check_engine(
+    statement: &EngineStatement,
+    tokens: &[TokenWithSpan],
+    end: Place,
+) -> Result<()> {
+    let walk = Walk { tokens, end };
+    match statement {
+        EngineStatement::Statement(statement) => check(&**statement, tokens, end),
+        EngineStatement::CopyTo(copy) => match &copy.source {
+            CopyToSource::Query(query) => check::<Query>(query, tokens, end),
+            CopyToSource::Relation(_) => Ok(()),
+        },
+        EngineStatement::Explain(explain) => check_engine(&explain.statement, tokens, end),
+        EngineStatement::CreateExternalTable(table) => statement::external_table(&walk, table),
+        EngineStatement::Reset(_) => Ok(()),
+    }
+}
+
+struct Walk<'t> {
+    tokens: &'t [TokenWithSpan],
+    end: Place,
+}
+
+impl Walk<'_> {
+    /// An error about the clause that begins with `words` (in capitals, with blanks between them).
+    fn refused(&self, words: &str, message: &str, hint: &str) -> Error {
+        Error::sql(message).with_place(self.place(words)).with_hint(hint)
+    }
+
+    /// Refuses the clause if it is there.
+    fn without(&self, is_there: bool, words: &str, message: &str, hint: &str) -> Result<()> {
+        if is_there { Err(self.refused(words, message, hint)) } else { Ok(()) }
+    }
+
+    /// Where these words stand first; the first token where they do not.
+    fn place(&self, words: &str) -> Place {
+        let words: Vec<&str> = words.split(' ').collect();
+        let found = self.tokens.windows(words.len()).find(|tokens| {
+            tokens.iter().zip(&words).all(|(token, word)| is_word(&token.token, word))
+        });
+        let found = found.or_else(|| self.tokens.get(..1)).unwrap_or_default();
+        match (found.first(), found.last()) {
+            (Some(first), Some(last)) => spanning(place_of(first.span), place_of(last.span)),
+            _ => self.end,
+        }
+    }
+}
+
+impl Visitor for Walk<'_> {
+    type Break = Box<Error>;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
+        flow(query::query(self, query))
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Self::Break> {
+        flow(query::select(self, select))
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Self::Break> {
+        flow(relation::factor(self, factor))
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
+        flow(expression::expression(self, expr))
+    }
+
+    fn pre_visit_statement(&mut self, statement: &Statement) -> ControlFlow<Self::Break> {
+        flow(statement::statement(self, statement))
+    }
+}
+
+fn flow(result: Result<()>) -> ControlFlow<Box<Error>> {
+    match result {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => ControlFlow::Break(Box::new(error)),
+    }
+}

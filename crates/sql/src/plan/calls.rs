@@ -1,0 +1,148 @@
+//! Calls that say more than their function honours: `upper(x) FILTER (…)`, `rank() IGNORE NULLS`.
+//!
+//! Only the session knows which functions aggregate, so this is not the parser's.
+
+use std::ops::ControlFlow;
+
+use datafusion::execution::session_state::SessionState;
+use datafusion::sql::parser::{CopyToSource, Statement as EngineStatement};
+use datafusion::sql::sqlparser::ast::{
+    DuplicateTreatment, Expr, Function, FunctionArgumentClause, FunctionArgumentList,
+    FunctionArguments, NullTreatment, Query, Spanned, Visit, Visitor,
+};
+use windrow_core::{Error, Result};
+
+use super::tvf::place;
+
+/// The window functions that can leave out NULLs.
+const SKIP_NULLS: &[&str] = &["first_value", "last_value", "nth_value", "lead", "lag"];
+
+/// Refuses what the functions called in `tree` would not honour.
+///
+/// # Errors
+/// The first such call.
+pub(crate) fn check<T: Visit>(state: &SessionState, tree: &T) -> Result<()> {
+    match tree.visit(&mut Calls { state }) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(*error),
+    }
+}
+
+/// The same of a statement of the engine underneath.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn check_engine(state: &SessionState, statement: &EngineStatement) -> Result<()> {
+    match statement {
+        EngineStatement::Statement(statement) => check(state, &**statement),
+        EngineStatement::CopyTo(copy) => match &copy.source {
+            CopyToSource::Query(query) => check::<Query>(state, query),
+            CopyToSource::Relation(_) => Ok(()),
+        },
+        EngineStatement::Explain(explain) => check_engine(state, &explain.statement),
+        EngineStatement::CreateExternalTable(_) | EngineStatement::Reset(_) => Ok(()),
+    }
+}
+
+struct Calls<'s> {
+    state: &'s SessionState,
+}
+
+impl Visitor for Calls<'_> {
+    type Break = Box<Error>;
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
+        let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
+        let Some((message, hint)) = self.unheard(function) else {
+            return ControlFlow::Continue(());
+        };
+        let error = Error::sql(message).with_hint(hint);
+        ControlFlow::Break(Box::new(match place(function.name.span()) {
+            Some(place) => error.with_place(place),
+            None => error,
+        }))
+    }
+}
+
+impl Calls<'_> {
+    /// What a call says in vain, and what to write instead.
+    fn unheard(&self, call: &Function) -> Option<(String, &'static str)> {
+        let [part] = call.name.0.as_slice() else { return None };
+        let name = part.as_ident()?;
+        let name = match name.quote_style {
+            Some(_) => name.value.clone(),
+            None => name.value.to_lowercase(),
+        };
+        let clauses = said(call);
+        // As the planner: a scalar function wins.
+        let scalar = self.state.scalar_functions().contains_key(&name)
+            || self.state.higher_order_functions().contains_key(&name)
+            || matches!(name.as_str(), "unnest" | "unnest_outer");
+        if scalar {
+            let clause = clauses.first()?;
+            let hint = match *clause {
+                "OVER" => "OVER belongs to aggregates and window functions.",
+                "FILTER" => "Write CASE WHEN … THEN … END.",
+                _ => "It belongs to aggregates.",
+            };
+            return Some((format!("{name} is computed row by row: it takes no {clause}"), hint));
+        }
+        call.over.as_ref()?;
+        let aggregate = self.state.aggregate_functions().get(&name);
+        let nulls = clauses.iter().find(|c| c.ends_with("NULLS"));
+        let skips = match aggregate {
+            Some(function) => function.supports_null_handling_clause(),
+            None => SKIP_NULLS.contains(&name.as_str()),
+        };
+        if let Some(nulls) = nulls.filter(|_| !skips) {
+            let hint = "Of the window functions, first_value, last_value, nth_value, lead and lag take it.";
+            return Some((format!("{name} takes no {nulls}"), hint));
+        }
+        let distinct = clauses.contains(&"DISTINCT") && aggregate.is_none();
+        distinct.then(|| (format!("{name} takes no DISTINCT"), "Leave it out."))
+    }
+}
+
+/// The clauses of a call that not every function honours.
+fn said(call: &Function) -> Vec<&'static str> {
+    let Function {
+        name: _,
+        uses_odbc_syntax: _,
+        parameters: _,
+        args,
+        filter,
+        null_treatment,
+        over,
+        within_group,
+    } = call;
+    let nulls = |treatment: &NullTreatment| match treatment {
+        NullTreatment::IgnoreNulls => "IGNORE NULLS",
+        NullTreatment::RespectNulls => "RESPECT NULLS",
+    };
+    let mut said = vec![];
+    if let FunctionArguments::List(list) = args {
+        let FunctionArgumentList { duplicate_treatment, args: _, clauses } = list;
+        if matches!(duplicate_treatment, Some(DuplicateTreatment::Distinct)) {
+            said.push("DISTINCT");
+        }
+        for clause in clauses {
+            match clause {
+                FunctionArgumentClause::IgnoreOrRespectNulls(t) => said.push(nulls(t)),
+                FunctionArgumentClause::OrderBy(_) => said.push("ORDER BY"),
+                // Refused by the parser.
+                _ => {}
+            }
+        }
+    }
+    if filter.is_some() {
+        said.push("FILTER");
+    }
+    said.extend(null_treatment.as_ref().map(nulls));
+    if !within_group.is_empty() {
+        said.push("WITHIN GROUP");
+    }
+    if over.is_some() {
+        said.push("OVER");
+    }
+    said
+}
