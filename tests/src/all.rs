@@ -58,5 +58,6 @@ fn main() {
     trials.extend(flight::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     s3::stop();
+    watch::name_the_slowest();
     conclusion.exit();
 }

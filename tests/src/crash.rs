@@ -2,17 +2,17 @@
 //! the bounded query has it.
 //!
 //! Each scenario kills the real program many times over one data directory. Its choices come from a seed (printed when it
-//! fails; `WINDROW_CRASH_SEED` sets another); when exactly the kill arrives is up to the machine. `WINDROW_CRASH_TIMES=10`
-//! kills ten times as often. After a failure the data directory is left to be looked at.
+//! fails; `WINDROW_CRASH_SEED` sets another): so many changes of files after the start, or after an acknowledgement. No kill waits for a
+//! time to pass, so a slow machine has the same kills. With `WINDROW_LONG_TESTS` all kills are made, otherwise a quarter of them;
+//! `WINDROW_CRASH_TIMES=10` kills ten times as often. After a failure the data directory is left to be looked at.
 //!
 //! What SIGKILL cannot show is what a power failure would: what the system has, it keeps.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 
-use crate::program::{Home, Said, count, failed, for_ever};
+use crate::program::{self, Home, Running, Said, count, failed, for_ever};
 use crate::watch::trial;
 
 /// Small spills, so that archiving is going on all the time.
@@ -83,11 +83,11 @@ pub(crate) fn trials() -> Vec<Trial> {
     };
     vec![
         kill("while rows come", 1, 40, Moment::Acknowledged(150), &[]),
-        kill("while starting", 2, 30, Moment::Started(Duration::from_millis(400)), &[]),
+        kill("while starting", 2, 30, Moment::Starting, &[]),
         kill("while spilling", 3, 30, Moment::Acknowledged(150), SMALL_SPILLS),
-        kill("while ending", 4, 20, Moment::Ending(Duration::from_millis(150)), SMALL_SPILLS),
+        kill("while ending", 4, 20, Moment::Ending(40), SMALL_SPILLS),
         kill("while making checkpoints", 8, 40, Moment::Acknowledged(150), CHECKPOINTS),
-        kill("while resuming", 9, 25, Moment::Started(Duration::from_millis(900)), BOTH),
+        kill("while resuming", 9, 25, Moment::Starting, BOTH),
         kill("between checkpoints and spills", 10, 30, Moment::Acknowledged(150), BOTH),
         trial("crash/while objects come and go", objects),
         trial("crash/no kill", no_kill),
@@ -99,24 +99,22 @@ pub(crate) fn in_bucket() -> Vec<(&'static str, Scenario)> {
     let kill = |seed, kills, moment, flags| Scenario { seed, kills, moment, flags };
     vec![
         ("kill while rows come", kill(11, 8, Moment::Acknowledged(60), &[])),
-        ("kill while starting", kill(12, 8, Moment::Started(Duration::from_millis(2_000)), &[])),
+        ("kill while starting", kill(12, 8, Moment::Starting, &[])),
         ("kill while spilling", kill(13, 8, Moment::Acknowledged(60), SMALL_SPILLS)),
-        (
-            "kill while ending",
-            kill(14, 6, Moment::Ending(Duration::from_millis(300)), SMALL_SPILLS),
-        ),
+        ("kill while ending", kill(14, 6, Moment::Ending(40), SMALL_SPILLS)),
     ]
 }
 
 /// When the kill comes.
 #[derive(Debug, Clone, Copy)]
 enum Moment {
-    /// Soon after at most so many acknowledged INSERTs.
+    /// Within a few changes of files after at most so many acknowledged INSERTs.
     Acknowledged(u64),
-    /// At most so long after the start.
-    Started(Duration),
-    /// At most so long after the program has been told to end (SIGTERM), or has come to the end of its statements.
-    Ending(Duration),
+    /// At any change of a file from the start to the first INSERTs.
+    Starting,
+    /// At most so many changes of files after the program has been told to end (SIGTERM), or has come to the end of its
+    /// statements.
+    Ending(u64),
 }
 
 /// Numbers out of a seed (SplitMix64).
@@ -131,19 +129,13 @@ impl Chance {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % end.max(1)
     }
-
-    /// A while, at most `longest`.
-    fn while_below(&mut self, longest: Duration) -> Duration {
-        let micros = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX);
-        Duration::from_micros(self.below(micros))
-    }
 }
 
 /// The seed of a scenario and how often it kills, as the environment has it.
 fn wanted(seed: u64, kills: usize) -> (u64, usize) {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let times = number("WINDROW_CRASH_TIMES").and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
-    (number("WINDROW_CRASH_SEED").unwrap_or(seed), kills * times)
+    (number("WINDROW_CRASH_SEED").unwrap_or(seed), program::rounds(kills) * times)
 }
 
 /// Many kills of one kind.
@@ -168,19 +160,13 @@ impl Scenario {
                 if rounds > 3 * kills + 10 {
                     return Err("the kills come too late: the program has ended before".into());
                 }
-                let in_time = world.round(moment)?;
+                let in_time = world.round(moment, rounds)?;
                 killed += usize::from(in_time);
-                // How long an end takes is up to the machine: the kills come all over it.
-                if let Moment::Ending(longest) = &mut moment {
-                    *longest = longest.mul_f64(if in_time { 1.1 } else { 0.8 });
+                // How many changes an end makes depends on what was there: the kills come all over it.
+                if let Moment::Ending(most) = &mut moment {
+                    *most = if in_time { *most + *most / 10 + 1 } else { *most * 4 / 5 };
                 }
                 if rounds % 10 == 0 {
-                    // Where a start takes longer, the kill comes later.
-                    if let Moment::Started(longest) = &mut moment
-                        && world.stored.len() < rounds * 5
-                    {
-                        *longest *= 2;
-                    }
                     world.check("", true)?;
                 }
             }
@@ -213,12 +199,15 @@ struct World {
     stored: BTreeMap<u64, String>,
     /// What was not, but had been begun: each is there wholly or not at all.
     unsure: Vec<Insert>,
+    /// How many changes of files a start makes, until its first INSERT is acknowledged.
+    start: u64,
 }
 
 impl World {
     fn new(seed: u64) -> Result<Self, Failed> {
-        let (stored, unsure) = (BTreeMap::new(), vec![]);
-        Ok(Self { home: Home::new()?, chance: Chance(seed), next_id: 1, stored, unsure })
+        let (mut home, stored, unsure) = (Home::new()?, BTreeMap::new(), vec![]);
+        home.traced = true;
+        Ok(Self { home, chance: Chance(seed), next_id: 1, stored, unsure, start: 0 })
     }
 
     /// The next INSERT, from `first` on.
@@ -237,10 +226,10 @@ impl World {
     }
 
     /// Starts, inserts, kills; whether the kill came in time. Afterwards the world knows what must be stored.
-    fn round(&mut self, moment: Moment) -> Result<bool, Failed> {
+    fn round(&mut self, moment: Moment, round: usize) -> Result<bool, Failed> {
         let statements = match moment {
             Moment::Acknowledged(most) => most + 50,
-            Moment::Started(_) => 200,
+            Moment::Starting => 200,
             Moment::Ending(_) => 5 + self.chance.below(20),
         };
         let mut sql = create();
@@ -253,33 +242,41 @@ impl World {
             sql.push_str(&text);
         }
         let by_signal = matches!(moment, Moment::Ending(_)) && self.chance.below(2) == 0;
-        if by_signal || matches!(moment, Moment::Started(_)) {
+        if by_signal || matches!(moment, Moment::Starting) {
             sql.push_str(&for_ever("t"));
         }
         let mut running = self.home.start(&sql)?;
         let alive = match moment {
             Moment::Acknowledged(most) => {
                 let times = usize::try_from(self.chance.below(most))?;
-                let alive = running.until(times, "INSERT 0 ")?;
-                std::thread::sleep(self.chance.while_below(Duration::from_millis(3)));
-                alive
+                // Each of the INSERTs that follow changes a file.
+                let more = usize::try_from(self.chance.below(20))?;
+                running.until(times, "INSERT 0 ")? && running.steps_more(more)?
             }
-            Moment::Started(longest) => {
-                std::thread::sleep(self.chance.while_below(longest));
-                true
-            }
-            Moment::Ending(longest) => {
+            Moment::Starting => self.until_started(&mut running, round)?,
+            Moment::Ending(most) => {
                 let alive = running.until(inserts.len(), "INSERT 0 ")?;
                 if alive && by_signal {
                     running.signal("TERM")?;
                 }
-                std::thread::sleep(self.chance.while_below(longest));
-                alive
+                alive && running.steps_more(usize::try_from(self.chance.below(most))?)?
             }
         };
         let said = running.kill()?;
         self.take(&said, &inserts, by_signal)?;
         Ok(alive && said.status.code().is_none())
+    }
+
+    /// Waits for a change of a file between the start and the first INSERTs; in every fourth round for the last of them, which
+    /// tells how many there are.
+    fn until_started(&mut self, running: &mut Running, round: usize) -> Result<bool, Failed> {
+        const INSERTS: usize = 40;
+        if round % 4 == 1 {
+            let started = running.until(1, "INSERT 0 ")?;
+            self.start = u64::try_from(running.steps())?;
+            return Ok(started && running.until(INSERTS, "INSERT 0 ")?);
+        }
+        running.steps_more(usize::try_from(self.chance.below(self.start + INSERTS as u64))?)
     }
 
     /// Learns from what the program said what must be stored.
@@ -401,10 +398,9 @@ fn no_kill() -> Result<(), Failed> {
     }
     // What was said before a kill counts.
     let mut world = World::new(7)?;
-    world.home.durable = false;
     let mut killed = 0;
     for _ in 0..5 {
-        killed += usize::from(world.round(Moment::Acknowledged(100))?);
+        killed += usize::from(world.round(Moment::Acknowledged(100), 0)?);
     }
     if killed == 0 || world.stored.is_empty() {
         return Err(format!("{killed} kills, {} rows", world.stored.len()).into());
@@ -452,7 +448,8 @@ struct Step {
 /// DDL: what was acknowledged has happened, the one statement after it has happened or not.
 fn objects() -> Result<(), Failed> {
     let (seed, kills) = wanted(5, 20);
-    let (home, mut chance) = (Home::new()?, Chance(seed));
+    let (mut home, mut chance) = (Home::new()?, Chance(seed));
+    home.traced = true;
     let mut run = || -> Result<(), Failed> {
         let mut now = Objects::new();
         let mut generation = 0;
@@ -475,7 +472,7 @@ fn objects() -> Result<(), Failed> {
                 let alike = before.iter().filter(|step| step.said == last.said).count();
                 running.until(alike, last.said)?;
             }
-            std::thread::sleep(chance.while_below(Duration::from_millis(10)));
+            running.steps_more(usize::try_from(chance.below(30))?)?;
             let said = running.kill()?;
             said.check([None, Some(0)].contains(&said.status.code()), "the program fails")?;
             let words: BTreeSet<&str> = steps.iter().map(|step| step.said).collect();

@@ -224,7 +224,7 @@ fn files() -> Result<(), Failed> {
     };
     let wait = |second: u32| {
         format!(
-            "WAIT FOR v_f UNTIL TIMESTAMP '2026-01-01 00:00:{second}' TIMEOUT INTERVAL '20 seconds';\n"
+            "WAIT FOR v_f UNTIL TIMESTAMP '2026-01-01 00:00:{second}' TIMEOUT INTERVAL '5 minutes';\n"
         )
     };
     let queries = ["SELECT * FROM v_b", "SELECT * FROM v_f", "SELECT n FROM v_f WHERE n <> 5"];

@@ -2,10 +2,9 @@
 //! in words.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray};
 use arrow::datatypes::Int64Type;
@@ -23,7 +22,7 @@ use tonic::transport::Channel;
 use windrow_flight::{Server, ServerConfig};
 use windrow_runtime::{Engine, EngineConfig, Outcome, SessionOptions};
 
-use crate::program::Home;
+use crate::program::{Home, Running, rounds};
 use crate::readers::python;
 use crate::watch::trial;
 
@@ -115,6 +114,15 @@ fn words(error: FlightError) -> String {
 
 /// The answers to messages, and how it ended.
 async fn answers(url: &str, messages: Vec<FlightData>) -> Result<(Vec<String>, String), Failed> {
+    answers_counted(url, messages, &AtomicU64::new(0)).await
+}
+
+/// As [`answers`]; `heard` counts them as they come.
+async fn answers_counted(
+    url: &str,
+    messages: Vec<FlightData>,
+    heard: &AtomicU64,
+) -> Result<(Vec<String>, String), Failed> {
     let mut client = FlightClient::new(channel(url).await?);
     let mut told = vec![];
     let mut answers = match client.do_put(stream::iter(messages.into_iter().map(Ok))).await {
@@ -123,7 +131,10 @@ async fn answers(url: &str, messages: Vec<FlightData>) -> Result<(Vec<String>, S
     };
     while let Some(answer) = answers.next().await {
         match answer {
-            Ok(answer) => told.push(String::from_utf8(answer.app_metadata.to_vec())?),
+            Ok(answer) => {
+                told.push(String::from_utf8(answer.app_metadata.to_vec())?);
+                heard.fetch_add(1, Ordering::Relaxed);
+            }
             Err(error) => return Ok((told, words(error))),
         }
     }
@@ -301,50 +312,40 @@ fn from_python() -> Result<(), Failed> {
     })
 }
 
-/// The real program as a server.
-struct Serving {
-    child: Child,
-    url: String,
-}
-
-impl Serving {
-    fn start(home: &Home) -> Result<Self, Failed> {
-        let mut command = home.command()?;
-        command.arg("serve").arg("--data-dir").arg(home.data());
-        command.args(["--flight", "127.0.0.1:0", "--tail-rows", "300"]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().ok_or("no stdout")?).read_line(&mut line)?;
-        let address = line.trim().rsplit("grpc://").next().unwrap_or_default();
-        Ok(Self { child, url: format!("http://{address}") })
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        // Both fail when it has ended already.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
+/// The real program as a server, and where it is.
+fn serve(home: &Home) -> Result<(Running, String), Failed> {
+    let mut command = home.command()?;
+    command.arg("serve").arg("--data-dir").arg(home.data());
+    command.args(["--flight", "127.0.0.1:0", "--tail-rows", "300"]);
+    let mut running = Running::start(command)?;
+    running.until_lines(1)?;
+    let out = running.out();
+    let address = out.trim().rsplit("grpc://").next().unwrap_or_default();
+    Ok((running, format!("http://{address}")))
 }
 
 /// Producers write while the server is killed; each sends again what was not acknowledged, and now and then more than that.
 fn killed() -> Result<(), Failed> {
     const PRODUCERS: usize = 3;
-    const KILLS: u64 = 12;
     let home = Home::new()?;
     home.ok("CREATE STREAM s (n BIGINT, p BIGINT);")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut acked = [0_u64; PRODUCERS];
-    for round in 0..KILLS {
-        let mut serving = Serving::start(&home)?;
-        let url = serving.url.clone();
-        let work =
-            acked.iter().enumerate().map(|(p, acked)| produce(url.clone(), p, *acked, round));
-        let work: Vec<_> = work.map(|work| runtime.spawn(work)).collect();
-        // Whenever that is: every moment must do.
-        std::thread::sleep(Duration::from_millis(40 + round * 53 % 300));
-        serving.child.kill()?;
+    for round in 0..rounds(12) as u64 {
+        let (mut running, url) = serve(&home)?;
+        let heard: [Arc<AtomicU64>; PRODUCERS] = Default::default();
+        let work: Vec<_> = (0..PRODUCERS)
+            .map(|p| {
+                let heard = Arc::clone(&heard[p]);
+                runtime.spawn(produce(url.clone(), p, acked[p], round, heard))
+            })
+            .collect();
+        // Every moment must do; in the first round each producer has something acknowledged.
+        let least = (1 + round * 53) % 300;
+        running.wait_until("acknowledgements", || {
+            Ok(heard.iter().all(|heard| heard.load(Ordering::Relaxed) >= least))
+        })?;
+        running.kill()?;
         for (acked, work) in acked.iter_mut().zip(work) {
             *acked = runtime.block_on(work)??.max(*acked);
         }
@@ -371,7 +372,13 @@ fn killed() -> Result<(), Failed> {
 }
 
 /// Sends batches behind the `acked` ones until the server is gone; how many are acknowledged then.
-async fn produce(url: String, p: usize, acked: u64, round: u64) -> Result<u64, Failed> {
+async fn produce(
+    url: String,
+    p: usize,
+    acked: u64,
+    round: u64,
+    heard: Arc<AtomicU64>,
+) -> Result<u64, Failed> {
     let first = (acked + 1).saturating_sub(round % 3).max(1);
     let batches = (first..first + 2_000).map(|sequence| {
         let from = (sequence as i64 - 1) * 10;
@@ -384,7 +391,7 @@ async fn produce(url: String, p: usize, acked: u64, round: u64) -> Result<u64, F
     let batches = batches.into_iter().map(|(rows, sequence)| (rows, said(&name, sequence)));
     let sent = messages(&["s"], batches.collect()).await?;
     // The server may be gone before anybody reaches it.
-    let Ok((told, _error)) = answers(&url, sent).await else { return Ok(acked) };
+    let Ok((told, _error)) = answers_counted(&url, sent, &heard).await else { return Ok(acked) };
     let repeated = told.iter().take_while(|t| t.contains("\"repeated\":true")).count() as u64;
     expect(repeated >= (acked + 1 - first).min(told.len() as u64), "an acknowledged batch is new")?;
     Ok((first - 1 + told.len() as u64).max(acked))

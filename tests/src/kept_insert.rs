@@ -1,10 +1,10 @@
 //! `INSERT INTO t SELECT … EMIT` in a data directory: it goes on after every end, and each of its rows is in `t` once.
 
-use std::time::Duration;
+use std::path::PathBuf;
 
 use libtest_mimic::{Failed, Trial};
 
-use crate::program::{Home, failed, for_ever};
+use crate::program::{Home, failed, for_ever, rounds};
 use crate::watch::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -30,7 +30,7 @@ const ROWS: &str = "INSERT INTO t (ws, k, n) SELECT ts, k, id FROM s WHERE k <> 
 const BOUNDED_ROWS: &str = "SELECT ts, k, id, id * 2 FROM s WHERE k <> 3";
 
 /// Ten rows, 50 milliseconds from one to the next.
-fn rows(statement: u64) -> String {
+fn rows_of(statement: u64) -> String {
     let mut sql = "INSERT INTO s VALUES ".to_owned();
     for row in statement * 10..statement * 10 + 10 {
         let (seconds, millis) = (row / 20, row % 20 * 50);
@@ -64,24 +64,45 @@ fn expect_same(home: &Home, bounded: &str) -> Result<(), Failed> {
     Err(format!("{counts:?} rows; only in t: {more:?}; missing: {less:?}").into())
 }
 
+/// The files of `t`, and how long each is.
+fn files_of_target(home: &Home) -> Result<Vec<(PathBuf, u64)>, Failed> {
+    let directory = home.data().join("streams").join("t");
+    let mut found = vec![];
+    if directory.is_dir() {
+        for entry in std::fs::read_dir(directory)? {
+            let entry = entry?;
+            // It may have been deleted meanwhile.
+            found.push((entry.path(), entry.metadata().map_or(0, |metadata| metadata.len())));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
 fn killed(insert: &str, bounded: &str) -> Result<(), Failed> {
-    const KILLS: u64 = 12;
+    const STATEMENTS: u64 = 40;
     let mut home = Home::new()?;
+    home.traced = true;
     home.flags = ["--checkpoint-interval", "0.01", "--tail-rows", "40"].map(str::to_owned).into();
     let mut next = 0;
-    for kill in 0..KILLS {
+    for kill in 0..rounds(12) as u64 {
         let mut sql = format!("{STREAMS}{insert}");
-        let statements = next..next + 40;
+        let statements = next..next + STATEMENTS;
         next = statements.end;
-        statements.for_each(|statement| sql.push_str(&rows(statement)));
+        statements.for_each(|statement| sql.push_str(&rows_of(statement)));
         sql.push_str(&for_ever("insert_into_t"));
+        let before = files_of_target(&home)?;
         let mut running = home.start(&sql)?;
-        let after = usize::try_from(kill * 11 % 40)?;
-        if !running.until(after, "INSERT 0")? {
+        let after = kill * 11 % STATEMENTS;
+        if !running.until(usize::try_from(after)?, "INSERT 0")? {
             return Err(failed(&running.finish()?, "the program ends"));
         }
-        // Whenever that is: every moment must do.
-        std::thread::sleep(Duration::from_millis(kill * 397 % 2_200));
+        // Every moment must do: here while rows come, there while they are copied to the target.
+        if kill % 3 == 1 {
+            running.wait_until("rows for t", || Ok(files_of_target(&home)? != before))?;
+        } else {
+            running.steps_more(usize::try_from(kill * 17 % (STATEMENTS - after))?)?;
+        }
         running.kill()?.no_bug()?;
     }
     home.ok(LAST)?;
@@ -90,7 +111,7 @@ fn killed(insert: &str, bounded: &str) -> Result<(), Failed> {
 
 fn dropped() -> Result<(), Failed> {
     let home = Home::new()?;
-    let said = home.run(&format!("{STREAMS}{INSERT}{}{INSERT}", rows(0)))?;
+    let said = home.run(&format!("{STREAMS}{INSERT}{}{INSERT}", rows_of(0)))?;
     said.check(said.err.contains("INSERT (continuous, as \"insert_into_t\""), "its name")?;
     said.check(said.err.contains("\"insert_into_t\" does it already"), "once")?;
     let refused = home.run("DROP STREAM t;")?;

@@ -53,7 +53,7 @@ fn follow() -> Result<(), Failed> {
     file.flush()?;
     file.write_all(b"\n")?;
     fs::write(dir.path().join("b.json"), line(13, 4) + &line(25, 5))?;
-    talk.ask("WAIT FOR v UNTIL TIMESTAMP '2026-01-01 00:00:20' TIMEOUT INTERVAL '20 seconds'")?;
+    talk.ask("WAIT FOR v UNTIL TIMESTAMP '2026-01-01 00:00:20' TIMEOUT INTERVAL '5 minutes'")?;
     let rows = talk.rows("SELECT n FROM v ORDER BY window_end")?;
     if rows != [["2"], ["2"]] {
         return Err(format!("{rows:?}").into());
@@ -72,7 +72,7 @@ fn idle() -> Result<(), Failed> {
         dir.path().display()
     ))?;
     talk.ask(VIEW)?;
-    talk.ask("WAIT FOR v UNTIL TIMESTAMP '2026-01-01 00:00:10' TIMEOUT INTERVAL '20 seconds'")?;
+    talk.ask("WAIT FOR v UNTIL TIMESTAMP '2026-01-01 00:00:10' TIMEOUT INTERVAL '5 minutes'")?;
     let rows = talk.rows("SELECT n FROM v")?;
     if rows != [["2"]] {
         return Err(format!("{rows:?}").into());

@@ -9,8 +9,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use libtest_mimic::Failed;
@@ -18,8 +17,18 @@ use tempfile::TempDir;
 
 use crate::s3;
 
-/// Who says nothing for so long hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// A program that says nothing for so long hangs. It is many times what any test needs, also on a slow machine with other things to do.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Whether the long rounds are asked for too (`WINDROW_LONG_TESTS`): more kills and more seeds of the same kinds.
+pub(crate) fn long() -> bool {
+    std::env::var_os("WINDROW_LONG_TESTS").is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+/// How many rounds a test does: all of them, or a quarter when the long rounds are not asked for.
+pub(crate) fn rounds(all: usize) -> usize {
+    if long() { all } else { all.div_ceil(4) }
+}
 
 /// A statement that never ends: windows up to that time do not come. Keeps the program in the middle of its work.
 pub(crate) fn for_ever(view: &str) -> String {
@@ -120,6 +129,8 @@ pub(crate) struct Home {
     bucket: Option<s3::Place>,
     /// Whether the program is told of the directory; otherwise everything is in memory.
     pub(crate) durable: bool,
+    /// Whether the program logs each change of its files, so that a test can wait for one ([`Running::steps_more`]).
+    pub(crate) traced: bool,
     /// What every start is told besides.
     pub(crate) flags: Vec<String>,
 }
@@ -128,7 +139,7 @@ impl Home {
     /// A new one, on disk or in a bucket as the test wants it.
     pub(crate) fn new() -> Result<Self, Failed> {
         let (temp, bucket) = (tempfile::tempdir()?, s3::new_place()?);
-        Ok(Self { temp, bucket, durable: true, flags: vec![] })
+        Ok(Self { temp, bucket, durable: true, traced: false, flags: vec![] })
     }
 
     /// The data directory.
@@ -148,6 +159,9 @@ impl Home {
     pub(crate) fn command(&self) -> Result<Command, Failed> {
         let mut command = Command::new(program()?);
         command.envs(self.bucket.iter().flat_map(s3::Place::environment));
+        if self.traced {
+            command.env("WINDROW_LOG", "warn,storage=trace");
+        }
         Ok(command)
     }
 
@@ -322,37 +336,79 @@ pub(crate) fn contents(root: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>, Failed
 /// The program while it runs.
 pub(crate) struct Running {
     child: Child,
-    /// What comes on stderr, line by line, with the line ends.
-    lines: Receiver<String>,
+    /// What comes on its outputs, line by line, with the line ends.
+    lines: Receiver<(From, Vec<u8>)>,
     err: String,
-    out: Option<JoinHandle<std::io::Result<Vec<u8>>>>,
+    out: Vec<u8>,
+    /// How many changes of its files it has logged ([`STEP`]).
+    steps: usize,
+}
+
+/// Where a line comes from.
+#[derive(Debug, Clone, Copy)]
+enum From {
+    Out,
+    Err,
+}
+
+/// What a line of the log has that tells of a change of a file which comes next.
+const STEP: &str = " TRACE ";
+
+/// Sends every line of `output` until there are no more, or until nobody reads them.
+fn listen(from: From, output: impl Read + Send + 'static, lines: SyncSender<(From, Vec<u8>)>) {
+    std::thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        loop {
+            let mut line = vec![];
+            // The child's status tells the rest.
+            if !matches!(output.read_until(b'\n', &mut line), Ok(1..)) {
+                break;
+            }
+            if lines.send((from, line)).is_err() {
+                break;
+            }
+        }
+    });
 }
 
 impl Running {
     pub(crate) fn start(mut command: Command) -> Result<Self, Failed> {
         let pipes = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = pipes.spawn()?;
-        let mut stdout = child.stdout.take().ok_or("no stdout")?;
-        let mut stderr = BufReader::new(child.stderr.take().ok_or("no stderr")?);
-        let out = std::thread::spawn(move || {
-            let mut bytes = vec![];
-            stdout.read_to_end(&mut bytes)?;
-            Ok(bytes)
-        });
         let (sender, lines) = sync_channel(1 << 16);
-        std::thread::spawn(move || {
-            loop {
-                let mut line = vec![];
-                // No more lines, or nobody who wants them: the child's end tells the rest.
-                if !matches!(stderr.read_until(b'\n', &mut line), Ok(1..)) {
-                    break;
-                }
-                if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
-                    break;
+        listen(From::Out, child.stdout.take().ok_or("no stdout")?, sender.clone());
+        listen(From::Err, child.stderr.take().ok_or("no stderr")?, sender);
+        Ok(Self { child, lines, err: String::new(), out: vec![], steps: 0 })
+    }
+
+    /// Takes in a line.
+    fn hear(&mut self, (from, line): (From, Vec<u8>)) {
+        match from {
+            From::Out => self.out.extend(line),
+            From::Err => {
+                let line = String::from_utf8_lossy(&line);
+                if line.contains(STEP) {
+                    self.steps += 1;
+                } else {
+                    self.err.push_str(&line);
                 }
             }
-        });
-        Ok(Self { child, lines, err: String::new(), out: Some(out) })
+        }
+    }
+
+    /// Hears line after line until `holds`; `false` when the program ended before.
+    ///
+    /// # Errors
+    /// When it says nothing for long.
+    fn hear_until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) -> Result<bool, Failed> {
+        while !holds(self) {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => self.hear(line),
+                Err(RecvTimeoutError::Disconnected) => return Ok(false),
+                Err(RecvTimeoutError::Timeout) => return Err(self.hangs(what)),
+            }
+        }
+        Ok(true)
     }
 
     /// Waits until it has said `times` lines that begin with `words`; `false` when it ended before.
@@ -360,16 +416,37 @@ impl Running {
     /// # Errors
     /// When it says nothing for long.
     pub(crate) fn until(&mut self, times: usize, words: &str) -> Result<bool, Failed> {
-        while count(&self.err, words) < times {
-            match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) => self.err.push_str(&line),
-                Err(RecvTimeoutError::Disconnected) => return Ok(false),
-                Err(RecvTimeoutError::Timeout) => {
-                    return Err(self.hangs(&format!("no {times} times {words:?}")));
-                }
-            }
-        }
-        Ok(true)
+        let what = format!("no {times} times {words:?}");
+        self.hear_until(&what, |said| count(&said.err, words) >= times)
+    }
+
+    /// Waits until it has written `lines` lines to stdout; `false` when it ended before.
+    ///
+    /// # Errors
+    /// When it says nothing for long.
+    pub(crate) fn until_lines(&mut self, lines: usize) -> Result<bool, Failed> {
+        let what = format!("no {lines} lines");
+        self.hear_until(&what, |said| said.out.iter().filter(|b| **b == b'\n').count() >= lines)
+    }
+
+    /// What it has written to stdout so far.
+    pub(crate) fn out(&self) -> String {
+        String::from_utf8_lossy(&self.out).into_owned()
+    }
+
+    /// How many changes of files it has begun, as far as was heard. Only a [`Home`] that is
+    /// [traced](Home::traced) tells.
+    pub(crate) fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// Waits until it has begun `more` changes of files; `false` when it ended before.
+    ///
+    /// # Errors
+    /// When it begins none for long.
+    pub(crate) fn steps_more(&mut self, more: usize) -> Result<bool, Failed> {
+        let steps = self.steps + more;
+        self.hear_until(&format!("no {steps} changes of files"), |said| said.steps >= steps)
     }
 
     /// Waits until `holds`, or until it has ended.
@@ -382,13 +459,18 @@ impl Running {
         holds: impl Fn() -> Result<bool, Failed>,
     ) -> Result<(), Failed> {
         let pause = Duration::from_millis(1);
-        for _ in 0..PATIENCE.as_millis() {
-            if holds()? || self.child.try_wait()?.is_some() {
-                return Ok(());
+        let mut pauses = 0;
+        while !holds()? {
+            match self.lines.recv_timeout(pause) {
+                Ok(line) => self.hear(line),
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => pauses += 1,
             }
-            std::thread::sleep(pause);
+            if pauses > PATIENCE.as_millis() {
+                return Err(self.hangs(what));
+            }
         }
-        Err(self.hangs(what))
+        Ok(())
     }
 
     /// Sends it `signal` ("TERM").
@@ -410,17 +492,9 @@ impl Running {
     /// # Errors
     /// When it says nothing for long.
     pub(crate) fn finish(mut self) -> Result<Said, Failed> {
-        loop {
-            match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) => self.err.push_str(&line),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => return Err(self.hangs("no end")),
-            }
-        }
+        self.hear_until("no end", |_| false)?;
         let status = self.child.wait()?;
-        let out =
-            self.out.take().ok_or("read twice")?.join().map_err(|_| "a reader panicked")??;
-        let out = String::from_utf8(out)?;
+        let out = String::from_utf8(std::mem::take(&mut self.out))?;
         Ok(Said { status, out, err: std::mem::take(&mut self.err) })
     }
 

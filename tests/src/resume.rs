@@ -3,16 +3,17 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 
-use crate::program::{Home, Said, failed};
+use crate::program::{self, Home, Said, failed};
 use crate::watch::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let kills = |name, source, rounds| {
-        trial(format!("resume/killed while reading {name}"), move || killed(source, rounds))
+        trial(format!("resume/killed while reading {name}"), move || {
+            killed(source, program::rounds(rounds))
+        })
     };
     vec![
         kills("JSON in several splits", Source::Json, 12),
@@ -152,6 +153,7 @@ fn prepare(home: &mut Home, sql: &str) -> Result<(), Failed> {
 /// Kills the program again and again while it reads; at the end each view is as the bounded query has it.
 fn killed(source: Source, rounds: usize) -> Result<(), Failed> {
     let mut home = home()?;
+    home.traced = true;
     let beside = home.beside("");
     std::fs::create_dir_all(home.beside("in"))?;
     prepare(&mut home, &source.make(&beside))?;
@@ -163,7 +165,7 @@ fn killed(source: Source, rounds: usize) -> Result<(), Failed> {
         let before = manifests(&home.data())?;
         let mut running = home.start(&(create.clone() + &wait))?;
         if round % 2 == 1 {
-            std::thread::sleep(Duration::from_millis(150 + 53 * (round as u64 * 7 % 11)));
+            running.steps_more(20 + 53 * (round * 7 % 11))?;
         } else {
             // However slow the machine is, every other round has something to go on from.
             let made = || Ok(manifests(&home.data())? != before);
@@ -410,12 +412,14 @@ fn subscribed() -> Result<(), Failed> {
     ))?;
     let mut seen: Vec<u32> = vec![];
     for round in 1..=ROUNDS {
-        let running = home.start(&format!("SUBSCRIBE TO u AFTER {};\n", seen.len()))?;
+        let mut running = home.start(&format!("SUBSCRIBE TO u AFTER {};\n", seen.len()))?;
+        let header = 1;
         if round < ROUNDS {
             append(round)?;
-            std::thread::sleep(Duration::from_millis(u64::from(300 + round * 137 % 500)));
+            let to_come = ((round + 1) * LINES) as usize - seen.len();
+            running.until_lines(header + round as usize * 137 % to_come)?;
         } else {
-            std::thread::sleep(Duration::from_secs(5));
+            running.until_lines(header + (ROUNDS * LINES) as usize - seen.len())?;
         }
         let said = running.kill()?;
         said.no_bug()?;
@@ -445,7 +449,7 @@ fn changed() -> Result<(), Failed> {
     );
     let until = |second: u32| {
         format!(
-            "WAIT FOR v UNTIL TIMESTAMP '2026-01-01 00:00:{second:02}' TIMEOUT INTERVAL '20 seconds';\n"
+            "WAIT FOR v UNTIL TIMESTAMP '2026-01-01 00:00:{second:02}' TIMEOUT INTERVAL '5 minutes';\n"
         )
     };
     home.ok(&format!("{stream}{VIEW}{}", until(40)))?;

@@ -1,20 +1,30 @@
-//! Names the test that hangs. The harness has no limit of its own: without this, a test that waits for ever says nothing until somebody
-//! ends the whole run.
+//! Names the test that hangs, and those that took longest. The harness has no limit of its own: without this, a test that waits for ever
+//! says nothing until somebody ends the whole run.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
 
 /// Seconds. No test takes half as long, on a machine with other things to do.
-const LIMIT: u32 = 600;
+const LIMIT: u32 = 1_200;
+
+/// How many of the slowest tests are named at the end.
+const NAMED: usize = 12;
 
 /// The tests that run, and for how many seconds.
 static RUNNING: Mutex<BTreeMap<String, u32>> = Mutex::new(BTreeMap::new());
 
+/// The tests that have ended, and what each took.
+static ENDED: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+
 fn running() -> MutexGuard<'static, BTreeMap<String, u32>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn ended() -> MutexGuard<'static, Vec<(Duration, String)>> {
+    ENDED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A test that is told when it hangs.
@@ -30,18 +40,40 @@ pub(crate) fn trial(
 }
 
 /// A test that runs, until this is dropped.
-struct Entry(String);
+struct Entry {
+    name: String,
+    begun: Instant,
+}
 
 impl Entry {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how long a test takes is told, and decides nothing"
+    )]
     fn new(name: String) -> Self {
         running().insert(name.clone(), 0);
-        Self(name)
+        Self { name, begun: Instant::now() }
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        running().remove(&self.0);
+        running().remove(&self.name);
+        ended().push((self.begun.elapsed(), std::mem::take(&mut self.name)));
+    }
+}
+
+/// Says which tests took longest, if there were many.
+#[expect(clippy::print_stderr, reason = "it is the output of a test run")]
+pub(crate) fn name_the_slowest() {
+    let mut ended = std::mem::take(&mut *ended());
+    if ended.len() <= NAMED {
+        return;
+    }
+    ended.sort_unstable();
+    eprintln!("the slowest tests:");
+    for (took, name) in ended.iter().rev().take(NAMED) {
+        eprintln!("{:>7.1} s  {name}", took.as_secs_f64());
     }
 }
 

@@ -111,6 +111,7 @@ impl ObjectStore for Verified {
         payload: PutPayload,
         opts: PutOptions,
     ) -> Result<PutResult> {
+        tracing::trace!(target: "storage", "put /{location}");
         let done = self.inner.put_opts(location, payload, opts).await?;
         if location.filename().and_then(checksum_of).is_some() {
             self.verified.lock().insert(location.clone());
@@ -123,6 +124,7 @@ impl ObjectStore for Verified {
         location: &Path,
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
+        tracing::trace!(target: "storage", "put parts of /{location}");
         self.inner.put_multipart_opts(location, opts).await
     }
 

@@ -113,7 +113,7 @@ pub(super) fn rebuild() -> Result<(), Failed> {
     if !running.until(1, "CREATE STREAM")? {
         return Err(failed(&running.finish()?, "it ends before its time"));
     }
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    running.wait_until("a folder for the new one", || Ok(folders()?.len() == 2))?;
     running.kill()?;
     equal("after a crash in the middle", &home.tables("", &queries)?, &first)?;
     equal("folders", &folders()?, &vec!["v".to_owned()])?;

@@ -65,7 +65,7 @@ async fn forward(
 }
 
 fn vanished() -> Result<(), Failed> {
-    let limits = ServerLimits { keepalive: Duration::from_millis(300), ..ServerLimits::default() };
+    let limits = ServerLimits { keepalive: Duration::from_secs(2), ..ServerLimits::default() };
     let serving = ServerConfig { limits, ..ServerConfig::new(any_port()) };
     let served = Served::with_both(EngineConfig::default(), serving)?;
     served.runtime.block_on(async {

@@ -8,12 +8,20 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::files::{Files, Lock, LogFile};
+
+/// The seeds of a simulation that has `all` of them when the long rounds are asked for (`WINDROW_LONG_TESTS`), and
+/// otherwise a quarter.
+pub(crate) fn seeds(all: u64) -> Range<u64> {
+    let long = std::env::var_os("WINDROW_LONG_TESTS").is_some_and(|v| !v.is_empty() && v != "0");
+    0..if long { all } else { all.div_ceil(4) }
+}
 
 /// Numbers by chance, the same for the same seed (splitmix64).
 #[derive(Debug, Clone)]

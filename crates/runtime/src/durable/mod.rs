@@ -9,7 +9,7 @@
 //! └─ streams/<dir>/…         wal/            segments of rows, by first offset
 //! ```
 //! `place.rs` says where that is, `files.rs` how files are reached, `objects/` how they are kept in
-//! an object store.
+//! an object store, and `traced.rs` logs each change.
 //!
 //! Invariants: a whole file is replaced by rename, a log only grows at its end; what is damaged is
 //! reported by name and never overwritten; nothing is acknowledged before it is as durable as was
@@ -24,4 +24,5 @@ pub(crate) mod files;
 mod objects;
 mod place;
 pub(crate) mod store;
+mod traced;
 pub(crate) mod wal;

@@ -19,6 +19,7 @@ use windrow_core::{Clock, Error, Result};
 
 use super::files::{Files, StdFiles};
 use super::objects::{ObjectFiles, StoreThreads};
+use super::traced::Traced;
 
 /// How long one request may take: a part of a log may be large.
 const REQUEST: Duration = Duration::from_secs(180);
@@ -66,7 +67,11 @@ impl Place {
     }
 
     fn local(path: &Path) -> Self {
-        Self { path: path.to_owned(), files: Arc::new(StdFiles), objects: None }
+        Self {
+            path: path.to_owned(),
+            files: Arc::new(Traced::new(Arc::new(StdFiles))),
+            objects: None,
+        }
     }
 
     /// The place `url` of a store whose root is the root of its bucket.
@@ -85,7 +90,8 @@ impl Place {
         })?;
         let files = ObjectFiles::new(store, (path, prefix), threads, clock);
         let objects = Storage::object_store(url.clone(), files.store())?;
-        Ok(Self { path: path.to_owned(), files: Arc::new(files), objects: Some(objects) })
+        let files = Arc::new(Traced::new(Arc::new(files)));
+        Ok(Self { path: path.to_owned(), files, objects: Some(objects) })
     }
 
     /// Where the archive is that belongs into the directory `name` of `folder`.

@@ -12,7 +12,7 @@ use arrow::array::{ArrayRef, AsArray, DictionaryArray, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
 
 use super::*;
-use crate::durable::faults::{Chance, FaultyFiles};
+use crate::durable::faults::{Chance, FaultyFiles, seeds};
 use crate::durable::files::StdFiles;
 
 type Rows = Arc<Mutex<Vec<(u64, i64)>>>;
@@ -460,7 +460,7 @@ fn live(
 
 #[test]
 fn no_crash_loses_an_acknowledged_row() {
-    for seed in 0..500 {
+    for seed in seeds(500) {
         let mut chance = Chance(seed);
         let mut files = FaultyFiles::default();
         let (mut archived, mut acked, mut next) = (0, vec![], 0);

@@ -93,7 +93,7 @@ fn live(files: &FaultyFiles, chance: &mut Chance, archived: &mut u64, acked: &mu
 
 #[test]
 fn no_crash_loses_or_repeats_a_batch() {
-    for seed in 0..200 {
+    for seed in seeds(200) {
         let mut chance = Chance(seed);
         let mut files = FaultyFiles::default();
         let (mut archived, mut acked) = (0, [0; 3]);
