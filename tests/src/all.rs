@@ -18,6 +18,7 @@ mod kept_insert;
 mod live;
 mod memory;
 mod nexmark;
+mod panics;
 mod program;
 mod readers;
 mod resume;
@@ -42,6 +43,7 @@ fn main() {
     trials.extend(nexmark::trials());
     trials.extend(bad_input::trials());
     trials.extend(live::trials());
+    trials.extend(panics::trials());
     trials.extend(memory::trials());
     trials.extend(binary::trials());
     trials.extend(durable::trials());

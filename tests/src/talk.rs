@@ -65,7 +65,7 @@ impl Talk {
         }
     }
 
-    fn open(config: EngineConfig) -> Result<Self, Refusal> {
+    pub(crate) fn open(config: EngineConfig) -> Result<Self, Refusal> {
         let open = || {
             let engine = Engine::open(config)?;
             let session = engine.session(SessionOptions { push_ends: true })?;

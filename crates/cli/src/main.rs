@@ -17,6 +17,7 @@ mod definition;
 mod failure;
 mod interrupt;
 mod output;
+mod panics;
 mod progress;
 mod rc;
 mod repl;
@@ -47,6 +48,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_log(&arguments);
+    panics::to_log();
     match work(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),

@@ -3,6 +3,7 @@
 //! Crates keep precise error enums inside; what leaves a crate is this one [`Error`]. A new
 //! [`ErrorKind`] is justified only when the caller would *act* differently.
 
+use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -120,6 +121,23 @@ impl Error {
     /// Our bug.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, message)
+    }
+
+    /// Our bug: `what` was unwound by a panic, whose payload is `panic`.
+    ///
+    /// ```
+    /// let panic = std::panic::catch_unwind(|| { Vec::<u8>::with_capacity(usize::MAX); }).unwrap_err();
+    /// let e = windrow_core::Error::panicked("the statement", &*panic);
+    /// assert_eq!(e.message(), "the statement stopped at a panic: capacity overflow");
+    /// assert_eq!(e.kind(), windrow_core::ErrorKind::Internal);
+    /// ```
+    pub fn panicked(what: &str, panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let said = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        let said = said.and_then(|said| said.lines().next()).unwrap_or("it says nothing");
+        Self::internal(format!("{what} stopped at a panic: {said}")).with_hint(
+            "This is a bug in Windrow; please report it with the statement and the place that the log has.",
+        )
     }
 
     /// Adds a full sentence that explains more.

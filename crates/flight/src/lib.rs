@@ -20,6 +20,7 @@ mod session;
 mod statement;
 pub mod status;
 mod tls;
+mod unwound;
 mod wire;
 
 pub use limits::ServerLimits;

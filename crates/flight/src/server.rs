@@ -21,6 +21,7 @@ use crate::limits::ServerLimits;
 use crate::metrics::Monitor;
 use crate::route::Route;
 use crate::service::Service;
+use crate::unwound::CatchLayer;
 use crate::tls::TlsConfig;
 
 /// How a server is to be.
@@ -138,6 +139,7 @@ impl Server {
             .max_encoding_message_size(usize::MAX);
         let admission = self.admission;
         let serving = server
+            .layer(CatchLayer)
             .layer(AuthLayer(self.door))
             .add_service(service)
             .serve_with_incoming_shutdown(incoming, async {

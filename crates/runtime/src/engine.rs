@@ -14,7 +14,9 @@ use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
 };
 use datafusion::execution::SessionState;
+use datafusion::execution::FunctionRegistry as _;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::FutureExt;
 use parking_lot::Mutex;
@@ -27,6 +29,7 @@ use windrow_sql::plan::{micro_batch_state, session_state};
 use crate::catalog::guarded::GuardedCatalogs;
 use crate::catalog::schema::Tables;
 use crate::catalog::{Catalog, Object, system};
+use crate::caught::stopped;
 use crate::durable::checkpoint::Newest;
 use crate::durable::store::Store;
 use crate::memory::Memory;
@@ -69,6 +72,9 @@ pub struct EngineConfig {
     pub plan_only: bool,
     /// Which files sessions of remote users may touch.
     pub files: Option<Files>,
+    /// Scalar functions of whoever embeds the engine, beside the usual ones. A data directory whose views use
+    /// some is opened with them again.
+    pub functions: Vec<Arc<ScalarUDF>>,
 }
 
 /// A streaming SQL engine. Cheap to clone; the last clone that is dropped stops everything.
@@ -127,6 +133,8 @@ pub(crate) struct Parts {
     pub(crate) limits: Limits,
     /// What remote users may touch.
     pub(crate) files: Files,
+    /// Functions of the embedder.
+    functions: Vec<Arc<ScalarUDF>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) cpu: Handle,
     pub(crate) bad_rows: Arc<BadRows>,
@@ -186,7 +194,7 @@ impl Engine {
     /// When the data directory is in use, not ours or damaged; when threads cannot be started, or
     /// functions not be registered (our bug).
     pub fn open(config: EngineConfig) -> Result<Self> {
-        let EngineConfig { limits, clock, data_dir, files, plan_only } = config;
+        let EngineConfig { limits, clock, data_dir, files, plan_only, functions } = config;
         let clock = clock.unwrap_or_else(machine_clock);
         let store = match &data_dir {
             Some(path) => Some(Store::open(path, Arc::clone(&clock))?),
@@ -196,7 +204,7 @@ impl Engine {
         let local = data_dir.filter(|d| !d.to_string_lossy().contains("://"));
         let files = files.unwrap_or_else(Files::nowhere);
         let spill_dir = local.map(|data| data.join("tmp"));
-        let engine = Self::open_with((limits, files), clock, store, spill_dir)?;
+        let engine = Self::open_with((limits, files, functions), clock, store, spill_dir)?;
         engine.inner.plan_only.store(plan_only, Ordering::Relaxed);
         Ok(engine)
     }
@@ -204,7 +212,7 @@ impl Engine {
     /// [`open`](Self::open) over a data directory that is open already; what is over the limit of
     /// memory goes to `spill_dir`.
     pub(crate) fn open_with(
-        (limits, files): (Limits, Files),
+        (limits, files, functions): (Limits, Files, Vec<Arc<ScalarUDF>>),
         clock: Arc<dyn Clock>,
         store: Option<Store>,
         spill_dir: Option<PathBuf>,
@@ -240,6 +248,7 @@ impl Engine {
             micro_batches: micro_batch_state(&state),
             limits,
             files,
+            functions,
         });
         let catalog = Arc::new(Catalog::new(schema));
         system::register(&parts, &catalog)?;
@@ -262,7 +271,7 @@ impl Engine {
             // On a thread of its own, because the caller may be inside of another runtime.
             let restored =
                 std::thread::scope(|scope| scope.spawn(|| cpu.block_on(session.restore())).join());
-            restored.map_err(|_panic| Error::internal("opening the data directory panicked"))?;
+            restored.map_err(|panic| Error::panicked("opening the data directory", &*panic))?;
         }
         Ok(engine)
     }
@@ -298,6 +307,9 @@ impl Engine {
         let config = df_config(&parts.limits).with_extension(Arc::clone(&access));
         let mut state = session_state(config, Arc::clone(&parts.env))?;
         state.register_catalog_list(catalogs);
+        for function in &parts.functions {
+            state.register_udf(Arc::clone(function)).map_err(from_datafusion)?;
+        }
         let context = SessionContext::new_with_state(state);
         Ok(Session::new(Arc::clone(&self.inner), context, options, access))
     }
@@ -404,9 +416,7 @@ impl Engine {
                 let spilled = inner.spill_all().await;
                 spilled.and(inner.pump_all().await)
             });
-                closed = work.await.map_err(|e| {
-                    Error::internal("closing the data directory stopped").with_source(e)
-                })?;
+                closed = work.await.map_err(|end| stopped("closing the data directory", end))?;
             }
             self.inner.stop();
             closed

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod catalog;
+mod caught;
 pub(crate) mod durable;
 mod engine;
 mod ingest;

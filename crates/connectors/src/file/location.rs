@@ -160,7 +160,7 @@ pub(super) fn interrupted(e: &tokio::task::JoinError) -> Error {
     if e.is_cancelled() {
         Error::new(ErrorKind::Cancelled, "reading was cancelled")
     } else {
-        Error::internal(format!("a task that read input failed: {e}"))
+        Error::panicked("reading input", &e.to_string())
     }
 }
 

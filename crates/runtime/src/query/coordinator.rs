@@ -5,9 +5,10 @@
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use windrow_core::{ErrorKind, Result, Watermark};
+use windrow_core::{Error, ErrorKind, Result, Watermark};
 use windrow_sql::leaf::LeafId;
 
+use crate::caught::caught;
 use crate::query::cut::{Counts, InputCut, QueryCut, TapState, cut_taps};
 use crate::query::keeper::Keeper;
 use crate::query::output::Output;
@@ -62,7 +63,7 @@ impl Coordinator {
     pub(crate) async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let result = tokio::select! {
-            result = self.steps() => result,
+            result = caught(|| of(&shared.name), self.steps()) => result,
             () = shared.stopped() => Ok(()),
         };
         match result {
@@ -196,6 +197,24 @@ impl Coordinator {
         state.state_bytes = bytes;
         state.batches += batches as u64;
     }
+}
+
+/// A query that is gone without a word has failed: nobody waits for it any more.
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        if !self.shared.is_over() {
+            let error = Arc::new(Error::internal(format!("{} has stopped", of(&self.shared.name))));
+            if let Output::View { log, .. } = &self.output {
+                log.fail(Arc::clone(&error));
+            }
+            self.shared.fail(error);
+        }
+    }
+}
+
+/// What an error calls a query.
+fn of(query: &str) -> String {
+    format!("query \"{query}\"")
 }
 
 async fn send(shared: &Shared, output: &Output, rows: Vec<RecordBatch>) -> Result<()> {

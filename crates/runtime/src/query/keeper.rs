@@ -9,17 +9,19 @@
 //! the archive ends where a checkpoint does, in every moment: it takes in rows when there is a checkpoint with just these,
 //! and the next checkpoint is made when it has them. So there is one to go on from with the next row.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use windrow_core::{Clock, Error, OffsetRange, Result, Watermark};
 
+use crate::caught::unwound;
 use crate::durable::checkpoint::Checkpoints;
 use crate::query::coordinator::Root;
 use crate::query::cut::{Counts, QueryCut, SavedBad, SavedBehind, TapState, Unused, cut_taps};
 use crate::query::kept::{BadRows, LateRows};
 use crate::query::output::Output;
-use crate::query::shared::Shared;
+use crate::query::shared::{Shared, again};
 use crate::stream::log::Given;
 use crate::stream::spill::Spiller;
 
@@ -110,7 +112,17 @@ impl Keeper {
         let (spiller, checkpoints) = (Arc::clone(&self.spiller), Arc::clone(&self.checkpoints));
         let (clock, failed) = (Arc::clone(&self.clock), Arc::clone(&self.failed));
         tokio::spawn(async move {
-            let written = write(&spiller, checkpoints, cut, (taken_micros, clock)).await;
+            let what = || format!("the checkpoint of query \"{}\"", shared.name);
+            let work = write(&spiller, checkpoints, cut, (taken_micros, clock));
+            let written = match unwound(what, work).await {
+                Ok(written) => written,
+                Err(panic) => {
+                    // What the cut took out of the state may be in no checkpoint: the query cannot make another.
+                    let panic = Arc::new(panic);
+                    shared.fail(Arc::clone(&panic));
+                    Err(again(&panic))
+                }
+            };
             let error = written.err().map(|error| {
                 tracing::warn!(query = shared.name, %error, "a checkpoint could not be written");
                 Arc::new(error)
@@ -188,8 +200,10 @@ async fn write(
             Err(error)
         }
     });
-    let written =
-        work.await.map_err(|e| Error::internal("writing a checkpoint stopped").with_source(e))?;
+    let written = work.await.unwrap_or_else(|end| match end.try_into_panic() {
+        Ok(panic) => resume_unwind(panic),
+        Err(end) => Err(Error::internal("writing a checkpoint was cancelled").with_source(end)),
+    });
     if let Some(given) = given {
         spiller.waits(written.as_ref().err());
         written?;

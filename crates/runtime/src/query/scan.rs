@@ -15,12 +15,13 @@ use std::time::Duration;
 use arrow::datatypes::DataType;
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use windrow_core::{
     Clock, Error, Limits, Partition, PartitionId, Result, ScanRequest, Source, SourceBatch, Split,
     Watermark,
 };
 
+use crate::caught::{caught, stopped};
 use crate::query::intake::Intake;
 use crate::query::kept::BadRows;
 use crate::query::progress::{SharedProgress, Step};
@@ -104,7 +105,7 @@ impl Scan {
     /// fail all its queries, errors of one query only that one.
     pub(crate) async fn run(self: Arc<Self>) {
         let result = tokio::select! {
-            result = Arc::clone(&self).read_all() => result,
+            result = caught(|| self.reading(), Arc::clone(&self).read_all()) => result,
             () = self.all_stopped() => Ok(()),
         };
         let unread = self.unread.swap(0, Ordering::Relaxed);
@@ -118,6 +119,11 @@ impl Scan {
         for tap in &self.taps {
             tap.shared.nudge();
         }
+    }
+
+    /// What an error calls the scan.
+    fn reading(&self) -> String {
+        format!("reading stream \"{}\"", self.stream)
     }
 
     /// Completes when no query wants the scan any more.
@@ -230,13 +236,17 @@ impl Scan {
         Ok((!before.done).then(|| ScanRequest { from: Some(from), ..self.request.clone() }))
     }
 
+    fn joined(&self, done: Result<Result<Task>, JoinError>) -> Result<Task> {
+        done.map_err(|end| stopped(&self.reading(), end))?
+    }
+
     /// Waits for `workers` workers; other tasks end with them.
     async fn join(&self, mut tasks: JoinSet<Result<Task>>, workers: usize) -> Result<()> {
         let mut left = workers;
         while left > 0 {
             match tasks.join_next().await {
                 Some(done) => {
-                    if matches!(joined(done)?, Task::Worker) {
+                    if matches!(self.joined(done)?, Task::Worker) {
                         left -= 1;
                     }
                 }
@@ -255,7 +265,7 @@ impl Scan {
         loop {
             tokio::select! {
                 () = self.clock.sleep(after) => {}
-                Some(done) = tasks.join_next(), if !tasks.is_empty() => { joined(done)?; continue; }
+                Some(done) = tasks.join_next(), if !tasks.is_empty() => { self.joined(done)?; continue; }
             }
             if self.taps.iter().all(|tap| tap.shared.is_stopped()) {
                 return Ok(());
@@ -361,7 +371,7 @@ impl Scan {
             .map(|(split, before)| {
                 let request = ScanRequest { from: before.from, ..self.request.clone() };
                 let source = (!before.done).then(|| Arc::clone(&self.source));
-                decode(source, split, request)
+                decode(source, split, (request, self.reading()))
             })
             .buffered(ahead);
         while let Some(done) = decoded.next().await {
@@ -409,7 +419,7 @@ impl Scan {
         for (at, tap) in taps.iter().enumerate() {
             if tap.tap.shared.is_stopped() {
                 dead.push(at);
-            } else if let Err(error) = tap.take(&taken, origin).await {
+            } else if let Err(error) = caught(|| tap.preparing(), tap.take(&taken, origin)).await {
                 stop(tap, error);
                 dead.push(at);
             }
@@ -469,10 +479,6 @@ enum Task {
     Worker,
 }
 
-fn joined(done: Result<Result<Task>, tokio::task::JoinError>) -> Result<Task> {
-    done.map_err(|e| Error::internal(format!("a worker of a scan stopped: {e}")).with_source(e))?
-}
-
 /// A query that cannot go on: a cancelled one just stops, the others fail with their error.
 fn stop(tap: &TapWorker, error: Error) {
     match error.kind() {
@@ -486,7 +492,7 @@ fn stop(tap: &TapWorker, error: Error) {
 async fn decode(
     source: Option<Arc<dyn Source>>,
     split: Split,
-    request: ScanRequest,
+    (request, reading): (ScanRequest, String),
 ) -> Result<(Split, Vec<SourceBatch>)> {
     let Some(source) = source else { return Ok((split, vec![])) };
     let mut task = JoinSet::new();
@@ -499,9 +505,7 @@ async fn decode(
         Ok((split, batches))
     });
     match task.join_next().await {
-        Some(done) => {
-            done.map_err(|e| Error::internal(format!("decoding stopped: {e}")).with_source(e))?
-        }
+        Some(done) => done.map_err(|end| stopped(&reading, end))?,
         None => Err(Error::internal("decoding did not start")),
     }
 }

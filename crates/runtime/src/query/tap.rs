@@ -138,6 +138,11 @@ impl TapWorker {
         Self { tap, runner, traced, store }
     }
 
+    /// What an error calls it.
+    pub(crate) fn preparing(&self) -> String {
+        format!("query \"{}\"", self.tap.shared.name)
+    }
+
     /// Takes a batch into the query. When it returns, the rows are in the state (or out), and
     /// only then may the watermark move past them.
     pub(crate) async fn take(&self, taken: &TakenIn, origin: Origin<'_>) -> Result<()> {

@@ -261,6 +261,9 @@ impl Session {
         let keeper = self.keeper(&kept);
         let KeptView { log, archived, spiller, checkpoints, resume, archived_rows } = kept;
         let shared = parts.new_query(Some(name.clone()));
+        if let Some(spiller) = &spiller {
+            spiller.is_of(&shared);
+        }
         shared.ledger.add_rows_out(usize::try_from(log.state().rows).unwrap_or(usize::MAX));
         let schema = StreamSchema::try_new(Arc::clone(&plan.schema), event_time)?;
         let stream = self.view_stream((&name, key), (&log, spiller.as_ref()), schema, retention)?;

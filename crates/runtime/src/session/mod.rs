@@ -39,6 +39,7 @@ use windrow_core::{Error, Limits, Result};
 use windrow_sql::parse::{Parsed, Statement, parse_one};
 use windrow_sql::plan::TIME_ZONE;
 
+use crate::caught::stopped;
 use crate::durable::definitions::Definition;
 use crate::engine::Inner;
 use crate::session::running::Running;
@@ -215,8 +216,7 @@ impl<T> Future for AbortOnDrop<Result<T>> {
     ) -> std::task::Poll<Self::Output> {
         std::pin::Pin::new(&mut self.0).poll(cx).map(|done| match done {
             Ok(result) => result,
-            Err(error) if error.is_cancelled() => Err(crate::query::shared::cancelled()),
-            Err(error) => Err(Error::internal("a statement panicked").with_source(error)),
+            Err(end) => Err(stopped("the statement", end)),
         })
     }
 }

@@ -13,9 +13,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use windrow_core::{Error, Result, Watermark};
 
+use crate::caught::stopped;
 use crate::query::intake::display_micros;
 use crate::query::promise::Promise;
-use crate::query::shared::Shared;
+use crate::query::shared::{Shared, Status, again, cancelled};
 use crate::session::running::Running;
 
 /// What a statement gives back.
@@ -53,6 +54,8 @@ pub struct ResultStream {
     /// The statement that gives them, where somebody keeps account.
     running: Option<Running>,
     over: Option<Over>,
+    /// Nothing more is to be told: the end, or an error, has been.
+    told: bool,
 }
 
 /// Completes when the rows are to end, with why.
@@ -73,6 +76,24 @@ pub(crate) enum Stop {
     Query(Arc<Shared>),
 }
 
+impl Stop {
+    /// How the work ended, once its channel is closed: that alone is no end, a panic or the end of the
+    /// engine closes it too.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        match self {
+            Self::Task(task) => Pin::new(task).poll(cx).map(|joined| {
+                joined.map_err(|end| stopped("the statement", end))
+            }),
+            Self::Query(query) => Poll::Ready(match query.status() {
+                Status::Finished => Ok(()),
+                Status::Failed(error) => Err(again(&error)),
+                Status::Cancelled => Err(cancelled()),
+                Status::Running => Err(Error::internal("the query gives no more rows and has not ended")),
+            }),
+        }
+    }
+}
+
 impl Drop for Stop {
     fn drop(&mut self) {
         match self {
@@ -89,7 +110,7 @@ impl ResultStream {
         rows: mpsc::Receiver<Result<RecordBatch>>,
         stop: Stop,
     ) -> Self {
-        Self { schema, following, rows, stop, running: None, over: None }
+        Self { schema, following, rows, stop, running: None, over: None, told: false }
     }
 
     /// The same rows, counted for a statement.
@@ -205,6 +226,15 @@ impl Stream for ResultStream {
             }
             Some(Poll::Pending) | None => this.rows.poll_recv(cx),
         };
+        let next = match next {
+            Poll::Ready(None) if !this.told => {
+                std::task::ready!(this.stop.poll_end(cx)).err().map(Err)
+            }
+            Poll::Ready(next) => next,
+            Poll::Pending => return Poll::Pending,
+        };
+        this.told |= !matches!(next, Some(Ok(_)));
+        let next = Poll::Ready(next);
         if let (Some(running), Poll::Ready(next)) = (&this.running, &next) {
             running.note(next.as_ref());
         }

@@ -6,6 +6,7 @@ use windrow_core::{Error, Result};
 use windrow_sql::parse::parse;
 
 use crate::catalog::Object;
+use crate::caught::caught;
 use crate::durable::definitions::{Definition, Kind};
 use crate::session::Session;
 
@@ -16,7 +17,8 @@ impl Session {
     pub(crate) async fn restore(&self) {
         let Some(store) = &self.engine.store else { return };
         for definition in store.definitions() {
-            if let Err(error) = self.restore_one(&definition).await {
+            let what = || format!("opening \"{}\"", definition.name);
+            if let Err(error) = caught(what, self.restore_one(&definition)).await {
                 // What was begun of it must not run on.
                 self.engine.let_go(&definition.name).await;
                 let error = named(error, &definition);

@@ -25,6 +25,7 @@ use windrow_core::{
     ScanRequest, Source,
 };
 
+use crate::caught::{caught, stopped};
 use crate::durable::wal::producers::Stamp;
 use crate::stream::push::PushStream;
 
@@ -70,7 +71,7 @@ impl History {
         cpu.spawn(async move {
             while let Some(history) = weak.upgrade() {
                 let start = history.clock.now_micros();
-                let passed = history.catch_up().await;
+                let passed = caught(|| history.keeping(), history.catch_up()).await;
                 if let Err(error) = &passed {
                     let stream = &history.push.name;
                     tracing::warn!(stream, %error, "the history does not go on for now");
@@ -108,8 +109,7 @@ impl History {
             workers.spawn(Arc::clone(self).work(Arc::clone(&partitions)));
         }
         while let Some(worked) = workers.join_next().await {
-            worked
-                .map_err(|e| Error::internal("a reader of a history stopped").with_source(e))??;
+            worked.map_err(|end| stopped(&self.keeping(), end))??;
         }
         *done = self.source.is_bounded();
         Ok(())
@@ -135,6 +135,11 @@ impl History {
             let Some(partition) = partitions.lock().pop_front() else { return Ok(()) };
             self.read(&partition).await?;
         }
+    }
+
+    /// What an error calls it.
+    fn keeping(&self) -> String {
+        format!("keeping the rows of stream \"{}\"", self.push.name)
     }
 
     /// What a partition is called in the log.

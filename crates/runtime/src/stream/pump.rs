@@ -14,6 +14,7 @@ use futures::TryStreamExt;
 use windrow_core::{Clock, ErrorKind, OffsetRange, Result};
 
 use crate::catalog::{Catalog, Materialized, Object};
+use crate::caught::caught;
 use crate::durable::wal::producers::Stamp;
 use crate::query::shared::Shared;
 use crate::session::insert::Target;
@@ -64,10 +65,11 @@ impl Pump {
         let mut changed = self.log.watch();
         while self.is_wanted(&catalog) {
             changed.mark_unchanged();
-            let copied = match self.archive().await {
-                Ok(()) => self.copy().await,
-                Err(error) => Err(error),
+            let work = async {
+                self.archive().await?;
+                self.copy().await
             };
+            let copied = caught(|| format!("inserting the rows of \"{}\"", self.view), work).await;
             match copied {
                 Ok(()) if self.log.state().ended && self.is_done() => return,
                 Ok(()) => {}

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use windrow_core::Result;
 
 use crate::catalog::{Catalog, Object};
+use crate::caught::caught;
 use crate::engine::Parts;
 use crate::query::intake::ticks;
 use crate::query::shared::Status;
@@ -163,7 +164,8 @@ impl Retention {
                 () = wait => {}
             }
             changed.mark_unchanged();
-            last = match self.pass(self.needed(&parts, &catalog)).await {
+            let pass = async { self.pass(self.needed(&parts, &catalog)).await };
+            last = match caught(|| format!("retention of \"{}\"", self.name), pass).await {
                 Ok(pass) => pass,
                 Err(error) => {
                     tracing::warn!(name = self.name, %error, "old rows stay, they cannot be dropped");

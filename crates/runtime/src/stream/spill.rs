@@ -9,7 +9,7 @@
 //! Invariants: one spill at a time; the tail lets go of rows only after the archive has committed
 //! them; a spill that fails changes nothing and is tried again.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -17,7 +17,9 @@ use tokio::sync::watch;
 use windrow_archive::{ArchiveFile, ArchiveTable, HeldFiles, Provenance};
 use windrow_core::{Clock, Error, Limits, Result, Watermark};
 
+use crate::caught::unwound;
 use crate::durable::wal::Wal;
+use crate::query::shared::{Shared, again};
 use crate::stream::log::{Completion, StreamLog};
 
 /// From so many files on, small ones are put together.
@@ -35,6 +37,8 @@ pub(crate) struct Spiller {
     spilling: tokio::sync::Mutex<()>,
     stop: watch::Sender<bool>,
     error: Mutex<Option<String>>,
+    /// The query of a view.
+    query: OnceLock<Weak<Shared>>,
 }
 
 impl Spiller {
@@ -50,7 +54,13 @@ impl Spiller {
             spilling: tokio::sync::Mutex::new(()),
             stop: watch::Sender::new(false),
             error: Mutex::new(None),
+            query: OnceLock::new(),
         })
+    }
+
+    /// Whose rows these are: a query that fails when its archive panics.
+    pub(crate) fn is_of(&self, query: &Arc<Shared>) {
+        self.query.get_or_init(|| Arc::downgrade(query));
     }
 
     /// Whether these are the rows of a view.
@@ -80,7 +90,22 @@ impl Spiller {
         self.spill_alone().await
     }
 
+    /// A panic is an error like others, but nobody knows what the archive would do next: a view fails.
     async fn spill_alone(&self) -> Result<Option<Watermark>> {
+        match unwound(|| "archiving".to_owned(), self.spill_complete()).await {
+            Ok(spilled) => spilled,
+            Err(panic) => {
+                let panic = Arc::new(panic);
+                *self.error.lock() = Some(panic.message().to_owned());
+                if let Some(query) = self.query.get().and_then(Weak::upgrade) {
+                    query.fail(Arc::clone(&panic));
+                }
+                Err(again(&panic))
+            }
+        }
+    }
+
+    async fn spill_complete(&self) -> Result<Option<Watermark>> {
         let Some(rows) = self.log.unarchived() else {
             return Ok(self.archived());
         };
@@ -257,5 +282,70 @@ impl Spiller {
     /// Why the last spill failed, if it did.
     pub(crate) fn error(&self) -> Option<String> {
         self.error.lock().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::record_batch::RecordBatch;
+    use futures::future::BoxFuture;
+    use object_store::memory::InMemory;
+    use url::Url;
+    use windrow_archive::{Storage, TableSpec};
+    use windrow_core::{ErrorKind, ManualClock};
+
+    use super::*;
+    use crate::query::shared::Status;
+
+    /// A clock that panics when it is told to.
+    #[derive(Debug)]
+    struct Bomb(ManualClock, AtomicBool);
+
+    impl Clock for Bomb {
+        fn now_micros(&self) -> i64 {
+            assert!(!self.1.load(Ordering::Relaxed), "it is late");
+            self.0.now_micros()
+        }
+
+        fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+            self.0.sleep(duration)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_view_fails_when_its_archive_panics() {
+        let n: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+        let rows = RecordBatch::try_from_iter([("n", n)]).unwrap();
+        let clock = Arc::new(Bomb(ManualClock::at(0), AtomicBool::new(false)));
+        let url = Url::parse("memory:///archive/").unwrap();
+        let storage = Storage::object_store(url, Arc::new(InMemory::new())).unwrap();
+        let spec = TableSpec {
+            name: "v".into(),
+            schema: rows.schema(),
+            event_time: None,
+            engine_version: "0".into(),
+            fingerprint: String::new(),
+        };
+        let archive = ArchiveTable::open(storage.child("v").unwrap(), spec, Arc::clone(&clock) as _);
+        let archive = Arc::new(archive.await.unwrap());
+        let told = (Watermark::NONE, Completion::Rows);
+        let log = StreamLog::restored(rows.schema(), archive.snapshot(), told);
+        let spiller = Spiller::new(Arc::clone(&log), archive, None);
+        let query = Shared::new(1, "v".into(), 1, None, Arc::clone(&clock) as _);
+        spiller.is_of(&query);
+        log.append(rows).unwrap();
+        clock.1.store(true, Ordering::Relaxed);
+        let error = spiller.spill().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert_eq!(error.message(), "archiving stopped at a panic: it is late");
+        assert_eq!(spiller.error().unwrap(), error.message());
+        assert!(matches!(query.status(), Status::Failed(_)));
+        clock.1.store(false, Ordering::Relaxed);
+        // Nobody waits for it for ever.
+        spiller.spill().await.unwrap();
+        assert_eq!(spiller.archived_rows(), 2);
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use arrow::error::ArrowError;
 use datafusion::common::{Column, Diagnostic, SchemaError, Span};
 use datafusion::error::DataFusionError;
+use tokio::task::JoinError;
 use windrow_core::{Error, ErrorKind, Place};
 
 pub use near::{did_you_mean, nearest};
@@ -96,6 +97,9 @@ fn unwrap_external(external: Box<dyn StdError + Send + Sync>) -> Result<DataFusi
     };
     if let Some(ours) = ours_below(external.as_ref()) {
         return Err(copied(ours));
+    }
+    if let Some(task) = external.downcast_ref::<JoinError>() {
+        return Err(from_task(task));
     }
     match external.downcast::<ArrowError>() {
         Ok(arrow) => Ok(DataFusionError::ArrowError(arrow, None)),
@@ -208,14 +212,25 @@ fn plain(error: &DataFusionError) -> Error {
         DataFusionError::Execution(text) => from_execution(text),
         DataFusionError::Internal(text) => new(ErrorKind::Internal, text)
             .with_hint("This is a bug in Windrow; please report it with the statement."),
-        DataFusionError::External(external) => new(ErrorKind::Unavailable, &external.to_string()),
-        DataFusionError::ExecutionJoin(join) => new(ErrorKind::Internal, &join.to_string()),
+        DataFusionError::External(external) => match external.downcast_ref::<JoinError>() {
+            Some(task) => from_task(task),
+            None => new(ErrorKind::Unavailable, &external.to_string()),
+        },
+        DataFusionError::ExecutionJoin(task) => from_task(task),
         DataFusionError::Substrait(text) | DataFusionError::Ffi(text) => {
             new(ErrorKind::Internal, text)
         }
         // Only layers without a cause are left; to print an empty collection would panic.
         _ => Error::internal("the engine failed without saying why"),
     }
+}
+
+/// A task of a plan that did not come back: it has panicked, or nobody wanted it any more.
+fn from_task(end: &JoinError) -> Error {
+    if end.is_cancelled() {
+        return Error::new(ErrorKind::Cancelled, "the statement was cancelled");
+    }
+    Error::panicked("the statement", &end.to_string())
 }
 
 fn from_arrow(error: &ArrowError) -> Error {

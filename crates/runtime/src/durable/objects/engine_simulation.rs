@@ -126,7 +126,8 @@ impl World {
             archive_wait: Duration::from_secs(2),
             ..Limits::default()
         };
-        Engine::open_with((limits, windrow_connectors::Files::nowhere()), clock, Some(store), None)
+        let given = (limits, windrow_connectors::Files::nowhere(), vec![]);
+        Engine::open_with(given, clock, Some(store), None)
     }
 }
 

@@ -1,0 +1,22 @@
+//! Panics go to the log with their place, like everything else that went wrong, in the form that the log has.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::panic::PanicHookInfo;
+
+/// Sends the panics of all threads to the log from now on.
+pub(crate) fn to_log() {
+    std::panic::set_hook(Box::new(tell));
+}
+
+fn tell(panic: &PanicHookInfo<'_>) {
+    let said = panic.payload_as_str().unwrap_or("it says nothing");
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or("unnamed");
+    let trace = Backtrace::capture();
+    if trace.status() == BacktraceStatus::Captured {
+        tracing::error!(place, thread, "a panic, our bug: {said}\n{trace}");
+    } else {
+        tracing::error!(place, thread, "a panic, our bug: {said}");
+    }
+}
