@@ -10,6 +10,7 @@ mod binary;
 mod crash;
 mod disk;
 mod durable;
+mod failing;
 mod flight;
 mod flight_guard;
 mod flight_ingest;
@@ -44,6 +45,7 @@ fn main() {
     trials.extend(bad_input::trials());
     trials.extend(live::trials());
     trials.extend(panics::trials());
+    trials.extend(failing::trials());
     trials.extend(memory::trials());
     trials.extend(binary::trials());
     trials.extend(durable::trials());

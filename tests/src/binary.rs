@@ -12,6 +12,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("binary/quickstart", quickstart),
         trial("binary/formats", formats),
         trial("binary/exit_codes", exit_codes),
+        trial("binary/left_out", left_out),
         trial("binary/standard_input", standard_input),
         trial("binary/checking", checking),
         trial("binary/from_the_flags", from_the_flags),
@@ -61,8 +62,38 @@ fn formats() -> Result<(), Failed> {
     check(text(&output.stdout).contains("NULL"), "table", &output)
 }
 
+/// Who reads a file with a bad row is told, however it is read.
+fn left_out() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let row = |a: &str| format!("{{\"a\":{a},\"ts\":\"2026-01-01T00:00:01\"}}\n");
+    std::fs::write(at("a.json"), row("1") + &row("\"x\"") + &row("2"))?;
+    let statements = format!(
+        "CREATE STREAM s (a INT, ts TIMESTAMP, WATERMARK FOR ts) WITH (connector = 'file', path = '{}'); \
+         SELECT x.a FROM s AS x JOIN s AS y ON x.a = y.a; \
+         COPY (SELECT a FROM s) TO '{}'; \
+         CREATE TABLE t AS SELECT a FROM s; \
+         CREATE STREAM pushed (a INT, ts TIMESTAMP, WATERMARK FOR ts); \
+         INSERT INTO pushed SELECT a, ts FROM s; \
+         CREATE MATERIALIZED VIEW v AS SELECT a FROM s; \
+         WAIT FOR v; \
+         SELECT * FROM v",
+        at("a.json"),
+        at("b.csv")
+    );
+    let output = windrow(&["-c", &statements])?;
+    check(output.status.success(), "it fails", &output)?;
+    let told = text(&output.stderr).matches("1 bad row was left out").count();
+    check(told == 6, &format!("told {told} times"), &output)
+}
+
 fn exit_codes() -> Result<(), Failed> {
-    let cases: [(&[&str], i32, &str); 6] = [
+    let fails = "CREATE STREAM s (a INT, ts TIMESTAMP, WATERMARK FOR ts); \
+                 CREATE MATERIALIZED VIEW v AS SELECT 1 / a AS q FROM s; \
+                 INSERT INTO s VALUES (0, TIMESTAMP '2026-01-01 00:00:00')";
+    let cases: [(&[&str], i32, &str); 7] = [
+        // A view that fails behind the last statement.
+        (&["-c", fails], 3, "view \"v\" has failed: divide by zero"),
         (&["-c", "SELECT 1"], 0, ""),
         (&["-c", "SELCT 1"], 2, "SELECT"),
         (&["-c", "SELECT 1; SELECT nothing FROM nowhere"], 2, "nowhere"),

@@ -4,10 +4,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use datafusion::common::cast::as_int32_array;
 use datafusion::error::Result as EngineResult;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
-use arrow::datatypes::DataType;
 use libtest_mimic::{Failed, Trial};
 use tonic::Code;
 use windrow_core::Limits;
@@ -82,7 +82,8 @@ fn bounded() -> Result<(), Failed> {
     for threads in [1, 4] {
         let dir = tempfile::tempdir()?;
         let talk = talk(config(threads, None))?;
-        let copy = format!("COPY (SELECT explode(k) AS k FROM s) TO '{}/a.csv'", dir.path().display());
+        let copy =
+            format!("COPY (SELECT explode(k) AS k FROM s) TO '{}/a.csv'", dir.path().display());
         fail(
             &talk,
             &[
@@ -100,7 +101,7 @@ fn bounded() -> Result<(), Failed> {
                 &copy,
             ],
         )?;
-        let left = talk.rows("SELECT count(*) FROM s WHERE explode(k % 13) >= 0")?;
+        let left = talk.rows("SELECT count(*) FROM s WHERE explode(CAST(k % 13 AS INT)) >= 0")?;
         assert_eq!(left, [["20"]]);
     }
     Ok(())
@@ -116,15 +117,13 @@ fn continuous() -> Result<(), Failed> {
                 // Prepare, finish, a nested stage, a stage that two streams feed.
                 "SELECT window_end, sum(explode(k)) FROM TUMBLE(s, ts, INTERVAL '5 seconds') \
                  GROUP BY window_start, window_end EMIT FINAL",
-                "SELECT window_end, explode(max(k)) FROM TUMBLE(s, ts, INTERVAL '13 seconds', \
-                 INTERVAL '1 second') GROUP BY window_start, window_end EMIT FINAL",
+                "SELECT window_end, explode(max(k)) FROM TUMBLE(s, ts, INTERVAL '1 second') GROUP BY window_start, window_end EMIT FINAL",
                 "SELECT window_end, count(*) FROM TUMBLE((SELECT explode(max(k)) AS k, window_time FROM \
                  TUMBLE(s, ts, INTERVAL '1 second') GROUP BY window_start, window_end, window_time), \
                  window_time, INTERVAL '5 seconds') WHERE k > 0 GROUP BY window_start, window_end EMIT FINAL",
                 "SELECT a.k FROM TUMBLE(s, ts, INTERVAL '5 seconds') AS a JOIN TUMBLE(s, ts, INTERVAL '5 \
                  seconds') AS b ON explode(a.k) = b.k AND a.window_start = b.window_start AND \
                  a.window_end = b.window_end EMIT FINAL",
-                "INSERT INTO s SELECT explode(k), ts FROM s EMIT CHANGES",
             ],
         )?;
     }

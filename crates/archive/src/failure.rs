@@ -122,7 +122,8 @@ pub(crate) fn encoding(table: &str, e: ParquetError) -> Error {
 /// A task that did not come back.
 pub(crate) fn task(e: tokio::task::JoinError) -> Error {
     if e.is_cancelled() {
-        return Error::new(ErrorKind::Cancelled, "a task of the archive was cancelled").with_source(e);
+        return Error::new(ErrorKind::Cancelled, "a task of the archive was cancelled")
+            .with_source(e);
     }
     Error::panicked("a task of the archive", &e.to_string())
 }

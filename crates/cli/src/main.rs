@@ -193,7 +193,12 @@ fn start_log(arguments: &Arguments) {
     use tracing_subscriber::filter::EnvFilter;
     let (level, json) = arguments.log();
     let wanted = level.map(str::to_owned).or_else(|| std::env::var("WINDROW_LOG").ok());
-    let usual = if arguments.is_server() { "warn,windrow_runtime=info" } else { "warn" };
+    // Who sits at a terminal is told of a failed view by a notice.
+    let usual = if arguments.is_server() {
+        "warn,windrow_runtime=info"
+    } else {
+        "warn,windrow_failures=off"
+    };
     let filter = wanted.unwrap_or_else(|| format!("{usual},{NOT_OURS}"));
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

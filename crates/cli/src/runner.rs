@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use windrow_core::{Error, ErrorKind, Result};
+use windrow_runtime::{Engine, Failures};
 use windrow_sql::parse::{Parsed, Statement, parse};
 
 use self::watch::Watch;
@@ -72,6 +73,8 @@ pub(crate) struct Runner {
     created: Vec<String>,
     /// Whether a statement may have changed what exists, since somebody asked.
     changed: bool,
+    /// Views that fail. At the terminal the editor tells of them.
+    failures: Option<Failures>,
 }
 
 impl Runner {
@@ -82,7 +85,9 @@ impl Runner {
         printing: Printing,
         is_repl: bool,
     ) -> Self {
+        let failures = connection.engine().filter(|_| !is_repl).map(Engine::failures);
         Self {
+            failures,
             connection,
             interrupts,
             printing,
@@ -146,7 +151,15 @@ impl Runner {
         let drained =
             watch.until(self.connection.drain(&self.created)).await.and_then(|drained| drained);
         watch.bar.clear();
+        self.tell_failures();
         Ok(drained?)
+    }
+
+    /// Tells of views that have failed.
+    fn tell_failures(&mut self) {
+        for error in self.failures.as_mut().map(Failures::take).unwrap_or_default() {
+            self.notice(&format!("notice: {}", error.render("")));
+        }
     }
 
     fn watch(&self) -> Watch {
@@ -175,6 +188,7 @@ impl Runner {
         watch.bar.clear();
         // What has been printed stays, and comes before what is said about it.
         let flushed = self.out.flush();
+        self.tell_failures();
         let message = done?;
         flushed?;
         self.notice(&message);

@@ -19,7 +19,7 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 use windrow_core::time::{ticks_to_micros, time_unit};
 use windrow_core::{Error, ErrorKind};
-use windrow_runtime::{Done, Engine, Position, QueryStatus, ResultStream};
+use windrow_runtime::{Done, Engine, Position, QueryStatus, ResultStream, UnusedRows};
 
 use crate::running::Execution;
 use crate::status::to_status;
@@ -58,6 +58,13 @@ struct Counts {
     bad: u64,
     /// Windows that have rows and are not closed.
     open_windows: usize,
+}
+
+/// The `app_metadata` at the end of a bounded result: rows of its connectors and views that are not in it.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Unused {
+    late: u64,
+    bad: u64,
 }
 
 /// How a client is told of its rows.
@@ -132,7 +139,7 @@ pub(crate) fn messages(
         head = head.with_app_metadata(beside.json().map_err(|e| arrow_status(e, &sql))?);
     }
     let ready = VecDeque::from([head]);
-    let ended = !rows.is_continuous();
+    let ended = false;
     let sending =
         Sending { rows, sql, execution, telling, encoder, windows, ready, before: None, ended };
     let next = |sending: Option<Sending>| async move {
@@ -177,7 +184,7 @@ impl Sending {
                     None if self.ended => return Ok(None),
                     None => {
                         self.ended = true;
-                        self.tell()?;
+                        self.tell_end()?;
                     }
                     Some(Err(error)) => return Err(to_status(&error, &self.sql)),
                     Some(Ok(rows)) => {
@@ -188,6 +195,25 @@ impl Sending {
                 () = clock.sleep(self.telling.heartbeat), if waits => self.tell()?,
             }
         }
+    }
+
+    /// Tells the last position; of a bounded result, which rows are not in it.
+    fn tell_end(&mut self) -> Result<(), Status> {
+        if self.rows.is_continuous() {
+            return self.tell();
+        }
+        let Some(UnusedRows { late, bad }) = self.rows.unused_rows() else { return Ok(()) };
+        if late + bad > 0 {
+            let none = RecordBatch::new_empty(Arc::clone(self.rows.schema()));
+            let mut told = || {
+                let json = serde_json::to_vec(&Unused { late, bad });
+                let json = json.map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
+                Ok::<_, ArrowError>(self.encoder.message(&none)?.with_app_metadata(json))
+            };
+            let told = told().map_err(|e| arrow_status(e, &self.sql))?;
+            self.ready.push_back(told);
+        }
+        Ok(())
     }
 
     /// Tells the position beside no rows.

@@ -21,8 +21,8 @@ use crate::limits::ServerLimits;
 use crate::metrics::Monitor;
 use crate::route::Route;
 use crate::service::Service;
-use crate::unwound::CatchLayer;
 use crate::tls::TlsConfig;
+use crate::unwound::CatchLayer;
 
 /// How a server is to be.
 #[derive(Debug, Clone)]

@@ -17,7 +17,7 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 use tonic::Status;
 use windrow_core::Result;
-use windrow_runtime::{Done, Outcome, Prepared, Session, Values};
+use windrow_runtime::{Done, Outcome, Prepared, Session, UnusedRows, Values};
 use windrow_sql::parse::{Statement, parse_one};
 
 use crate::rows::{Messages, Telling, arrow_status, cancelled, done, messages};
@@ -238,5 +238,6 @@ async fn finish(outcome: Outcome) -> Result<Done> {
         changed = changed.map_or(count, |before: u64| Some(before + count.unwrap_or_default()));
     }
     let said = changed.map_or_else(|| "OK".to_owned(), |n| format!("OK {n}"));
+    let said = said + &rows.unused_rows().map(UnusedRows::aside).unwrap_or_default();
     Ok(Done { said, rows: changed })
 }

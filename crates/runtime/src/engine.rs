@@ -13,8 +13,8 @@ use arrow::record_batch::RecordBatch;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
 };
-use datafusion::execution::SessionState;
 use datafusion::execution::FunctionRegistry as _;
+use datafusion::execution::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -38,6 +38,7 @@ use crate::query::progress::Progress as ScanProgress;
 use crate::query::scan::{Counters, Scan};
 use crate::query::shared::Shared;
 use crate::query::start::{Ready, launch};
+use crate::session::failing::Failed;
 use crate::session::{Access, Session, SessionOptions};
 use crate::stream::log::Completion;
 use crate::stream::pump::Pump;
@@ -123,6 +124,8 @@ pub(crate) struct Inner {
     /// Who lets go of old rows, by stream and view.
     retentions: Mutex<BTreeMap<String, Arc<Retention>>>,
     runtime: Mutex<Option<Runtime>>,
+    /// The views that have failed in this process.
+    pub(crate) failed: Failed,
     /// Statements are checked and not run.
     plan_only: AtomicBool,
 }
@@ -261,6 +264,7 @@ impl Engine {
             spillers: Mutex::default(),
             pumps: Mutex::default(),
             told: Mutex::default(),
+            failed: Failed::default(),
             retentions: Mutex::default(),
             runtime: Mutex::new(Some(runtime)),
             plan_only: AtomicBool::new(false),
@@ -357,6 +361,10 @@ impl Engine {
         &self.inner.parts
     }
 
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
     /// What exists.
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.inner.catalog
@@ -382,11 +390,40 @@ impl Engine {
             for object in self.inner.catalog.all() {
                 if let Object::Materialized(view) = object
                     && view.bounded
+                    && !view.query.failed_before()
                 {
-                    view.query.ended().await?;
+                    view.ended().await?;
                 }
             }
             Ok(())
+        })
+    }
+
+    /// Waits as [`drain`](Self::drain), and then until the views over streams that are pushed have taken in what those
+    /// hold now.
+    ///
+    /// # Errors
+    /// What a view has failed with since the engine was opened.
+    pub fn settle<'a>(&'a self) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.drain().await?;
+            let session = self.session(SessionOptions::default())?;
+            let inner = Arc::clone(&self.inner);
+            let work = self.inner.parts.cpu.spawn(async move {
+                tokio::select! {
+                    () = session.settle() => {}
+                    // A view that waits for its archive takes nothing in.
+                    error = inner.failing_archive() => tracing::warn!(%error, "not waited for"),
+                }
+            });
+            work.await.map_err(|end| stopped("waiting for views", end))?;
+            let views = self.inner.catalog.all().into_iter();
+            views
+                .filter_map(|object| match object {
+                    Object::Materialized(view) if !view.query.failed_before() => Some(view),
+                    _ => None,
+                })
+                .try_for_each(|view| view.check())
         })
     }
 
@@ -484,6 +521,11 @@ impl Inner {
             done = done.and(pump.copy().await);
         }
         done
+    }
+
+    /// Something that people are to know about the data directory.
+    pub(crate) fn notice(&self, notice: String) {
+        self.told.lock().notices.push(notice);
     }
 
     /// Remembers what a view's query goes on from.

@@ -26,6 +26,7 @@ pub use engine::{Engine, EngineConfig, Progress, Recovery};
 pub use ingest::{BatchId, Incoming, Ingest};
 pub use query::latency::LatencySnapshot;
 pub use query::status::QueryStatus;
+pub use session::failing::Failures;
 pub use session::{Access, Admission, Grant, QueryLimits, Role};
 pub use session::{
     Done, ObjectInfo, ObjectKind, Outcome, Position, Prepared, ResultStream, Session,

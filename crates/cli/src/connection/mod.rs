@@ -87,15 +87,15 @@ impl Connection {
         }
     }
 
-    /// Waits for what was started: in this process all views that will be done by themselves; on a
-    /// server, where views outlive the program, `created` ones, until they have taken in what their
+    /// Waits for what was started: in this process all views that will be done by themselves, and those over
+    /// streams that are pushed, until they have taken in what those hold; on a server, where views outlive the program, `created` ones, until they have taken in what their
     /// inputs hold.
     ///
     /// # Errors
     /// What a view failed with.
     pub(crate) async fn drain(&self, created: &[String]) -> Result<()> {
         match self {
-            Self::Embedded { engine, .. } => engine.drain().await,
+            Self::Embedded { engine, .. } => engine.settle().await,
             Self::Remote(client) => {
                 for view in created {
                     match client.execute(&format!("WAIT FOR {view}")).await {

@@ -8,11 +8,13 @@ mod vocabulary;
 
 use std::path::{Path, PathBuf};
 
-use rustyline::Editor;
+use futures::executor::block_on;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
+use rustyline::{Editor, ExternalPrinter as _};
 use tokio::runtime::Runtime;
 use windrow_core::{Error, ErrorKind};
+use windrow_runtime::Failures;
 
 use self::editor::{Sql, editor};
 use crate::failure::Failure;
@@ -35,7 +37,32 @@ pub(crate) fn run(waiting: &Runtime, runner: &mut Runner, kept: &str) -> Result<
         say(&format!("notice: cannot read the history {}: {e}", path.display()));
     }
     say(&format!("Windrow {}: {kept}. \\? helps, Ctrl-D leaves.", env!("CARGO_PKG_VERSION")));
+    if let Some(engine) = runner.connection().engine() {
+        tell_failures(&mut editor, engine.failures());
+    }
     read_and_run(&mut editor, waiting, runner, history.as_deref())
+}
+
+/// Tells of views that fail as they do, also while somebody types.
+fn tell_failures(editor: &mut Editor<Sql, FileHistory>, mut failures: Failures) {
+    let mut printer = editor.create_external_printer().ok();
+    let tell = move || loop {
+        let failed = block_on(failures.next());
+        if failed.is_empty() {
+            // The engine is gone.
+            return;
+        }
+        for error in failed {
+            let notice = format!("notice: {}", error.render(""));
+            let printed = printer.as_mut().is_some_and(|p| p.print(format!("{notice}\n")).is_ok());
+            if !printed {
+                say(&notice);
+            }
+        }
+    };
+    if let Err(e) = std::thread::Builder::new().name("notices".into()).spawn(tell) {
+        say(&format!("notice: views that fail are not told of: {e}"));
+    }
 }
 
 fn read_and_run(

@@ -22,7 +22,6 @@ use windrow_sql::diagnostics::from_datafusion;
 use crate::catalog::{Catalog, Object};
 use crate::engine::{Parts, register_schema};
 use crate::query::intake::display_micros;
-use crate::query::shared::Status;
 use crate::session::{Access, Role};
 use crate::stream::log::StreamLog;
 use crate::stream::table::outside;
@@ -220,6 +219,7 @@ fn views(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
             })),
             true,
         ),
+        ("error", maybe_text(all.iter().map(|v| kept(&v.1)?.query.failure())), true),
         (
             "rows",
             Arc::new(
@@ -267,14 +267,7 @@ fn queries(parts: &Parts, _: &Catalog) -> Result<RecordBatch> {
         ("state_bytes", count(state.iter().map(|s| s.state_bytes as u64)), false),
         ("spilled_bytes", count(all.iter().map(|q| q.spilled_bytes.load(Relaxed))), false),
         ("rows_out", count(all.iter().map(|q| q.ledger.rows_out())), false),
-        (
-            "error",
-            maybe_text(all.iter().map(|q| match q.status() {
-                Status::Failed(error) => Some(error.message().to_owned()),
-                Status::Running | Status::Finished | Status::Cancelled => None,
-            })),
-            true,
-        ),
+        ("error", maybe_text(all.iter().map(|q| q.failure())), true),
     ])
 }
 
@@ -355,16 +348,17 @@ fn late_rows(parts: &Parts, _: &Catalog) -> Result<RecordBatch> {
 fn bad_rows(parts: &Parts, _: &Catalog) -> Result<RecordBatch> {
     let all = parts.bad_rows.all();
     table(vec![
-        ("stream", text(all.iter().map(|((stream, _, _), _)| stream)), false),
+        ("stream", text(all.iter().map(|((stream, ..), _)| stream)), false),
         (
             "partition",
-            Arc::new(UInt32Array::from_iter_values(all.iter().map(|((_, p, _), _)| p.0))),
+            Arc::new(UInt32Array::from_iter_values(all.iter().map(|((_, p, ..), _)| p.0))),
             false,
         ),
         ("partition_name", text(all.iter().map(|(_, bad)| &bad.partition_name)), false),
-        ("offset", count(all.iter().map(|((_, _, offset), _)| *offset)), false),
+        ("offset", count(all.iter().map(|((_, _, offset, _), _)| *offset)), false),
         ("reason", text(all.iter().map(|(_, bad)| &bad.reason)), false),
         ("raw", text(all.iter().map(|(_, bad)| &bad.raw)), false),
+        ("query", maybe_text(all.iter().map(|(_, bad)| bad.query.clone())), true),
     ])
 }
 

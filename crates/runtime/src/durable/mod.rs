@@ -18,6 +18,7 @@
 pub(crate) mod checkpoint;
 pub(crate) mod definitions;
 pub(crate) mod directory;
+pub(crate) mod failures;
 #[cfg(test)]
 mod faults;
 pub(crate) mod files;

@@ -22,6 +22,7 @@ use windrow_core::{Clock, Error, ErrorKind, Result, Watermark};
 use crate::durable::checkpoint::{Checkpoints, Stamp};
 use crate::durable::definitions::{Definition, Definitions, Kind};
 use crate::durable::directory::DataDirectory;
+use crate::durable::failures::{Failure, Failures};
 use crate::durable::files::{Files, io_error};
 use crate::durable::place::Place;
 use crate::durable::wal::{Durability, Recovered, Wal, WalOptions};
@@ -42,6 +43,7 @@ pub(crate) struct Store {
     place: Place,
     directory: DataDirectory,
     definitions: Definitions,
+    failures: Failures,
     clock: Arc<dyn Clock>,
 }
 
@@ -68,7 +70,8 @@ impl Store {
         if definitions.list().is_empty() {
             check_empty(&**directory.files(), &place.path)?;
         }
-        let store = Self { place, directory, definitions, clock };
+        let failures = Failures::open(directory.files(), directory.path())?;
+        let store = Self { place, directory, definitions, failures, clock };
         store.sweep()?;
         Ok(store)
     }
@@ -127,6 +130,20 @@ impl Store {
     /// When it cannot be written; the old one is there then.
     pub(crate) fn retext(&self, name: &str, sql: &str) -> Result<()> {
         self.definitions.retext(name, sql)
+    }
+
+    /// Why the view with this id had failed, if it had.
+    pub(crate) fn failure(&self, id: u64) -> Option<Failure> {
+        self.failures.of(id)
+    }
+
+    /// Remembers that a view has failed, or forgets it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn note_failure(&self, id: u64, failure: Option<Failure>) -> Result<()> {
+        let ids: Vec<u64> = self.definitions.list().iter().map(|d| d.id).collect();
+        self.failures.note(id, failure, &ids)
     }
 
     /// Forgets a definition, then what was kept for it.

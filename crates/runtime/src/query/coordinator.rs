@@ -68,10 +68,15 @@ impl Coordinator {
         };
         match result {
             Err(error) if error.kind() == ErrorKind::Cancelled => shared.cancel(),
-            Err(error) => shared.fail(Arc::new(of_query(error, &shared.name))),
+            Err(error) => shared.fail_by_rows(Arc::new(of_query(error, &shared.name))),
             Ok(()) => {}
         }
         if let Status::Failed(error) = shared.status() {
+            if let Output::Stream { stream, .. } = &self.output {
+                // Nobody waits for a continuous INSERT.
+                let into = &stream.name;
+                tracing::error!(query = shared.name, into, %error, "a continuous INSERT has failed");
+            }
             self.output.fail(super::shared::again(&error)).await;
         }
     }
@@ -203,11 +208,8 @@ impl Coordinator {
 impl Drop for Coordinator {
     fn drop(&mut self) {
         if !self.shared.is_over() {
-            let error = Arc::new(Error::internal(format!("{} has stopped", of(&self.shared.name))));
-            if let Output::View { log, .. } = &self.output {
-                log.fail(Arc::clone(&error));
-            }
-            self.shared.fail(error);
+            let error = Error::internal(format!("{} has stopped", of(&self.shared.name)));
+            self.shared.fail(Arc::new(error));
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use windrow_core::{BadRow, PartitionId, Result, Watermark};
+use windrow_core::{PartitionId, Result, Watermark};
 use windrow_window::{Cut, SavedSegment};
 
 use crate::query::kept::{BadRows, Late, LateRows};
@@ -60,6 +60,8 @@ pub(crate) struct TapCut {
 pub(crate) struct Counts {
     pub(crate) rows: Entry,
     pub(crate) partly_late: u64,
+    #[serde(default)]
+    pub(crate) skipped: u64,
     pub(crate) windows_closed: u64,
     pub(crate) batches: u64,
 }
@@ -85,6 +87,9 @@ pub(crate) struct SavedBad {
     pub(crate) offset: u64,
     pub(crate) reason: String,
     pub(crate) raw: String,
+    /// An expression of the query fails on it; for others it may be good.
+    #[serde(default)]
+    pub(crate) skipped: bool,
 }
 
 /// A row of a view that came behind the watermark of what it was made of.
@@ -215,10 +220,7 @@ impl TapState {
                     row: late.row,
                     saved: true,
                 }),
-                Unused::Bad(SavedBad { stream, partition, offset, reason, raw }) => {
-                    let place = (number(&partition), partition.as_str());
-                    bad_rows.restore(&stream, place, &[BadRow { offset, reason, raw }]);
-                }
+                Unused::Bad(bad) => bad_rows.restore(query, &bad, number(&bad.partition)),
                 // The log of the view knows them.
                 Unused::Behind(_) => {}
             }

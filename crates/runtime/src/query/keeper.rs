@@ -99,7 +99,7 @@ impl Keeper {
         let batches = shared.state.lock().batches;
         let failed = self.failed.swap(false, Ordering::AcqRel);
         let seen = (batches, watermark, output.given());
-        let nothing_new = self.last == Some(seen) && self.new_bad(taps).0.is_empty();
+        let nothing_new = self.last == Some(seen) && self.new_bad(shared.id, taps).0.is_empty();
         if nothing_new && !failed {
             self.busy.store(false, Ordering::Release);
             shared.checkpoint_done(ticket, None);
@@ -136,9 +136,9 @@ impl Keeper {
     }
 
     /// Bad rows of the query's streams that no cut has given, and how many bad rows there have been.
-    fn new_bad(&self, taps: &[Arc<TapState>]) -> (Vec<SavedBad>, u64) {
+    fn new_bad(&self, query_id: u64, taps: &[Arc<TapState>]) -> (Vec<SavedBad>, u64) {
         let streams: Vec<_> = taps.iter().map(|tap| tap.stream.as_str()).collect();
-        self.bad_rows.after(self.bad_rows_seen, &streams)
+        self.bad_rows.after(self.bad_rows_seen, &streams, query_id)
     }
 
     /// Cuts while no worker is inside of a micro-batch.
@@ -155,6 +155,7 @@ impl Keeper {
         let counts = Counts {
             rows: shared.ledger.total(),
             partly_late: shared.ledger.partly_late(),
+            skipped: shared.ledger.skipped(),
             windows_closed: state.windows_closed,
             batches: state.batches,
         };
@@ -166,7 +167,7 @@ impl Keeper {
         }
         let late = self.late_rows.take_unsaved(shared.id);
         let mut unused: Vec<_> = late.into_iter().map(|l| Unused::Late(l.into())).collect();
-        let (bad, seen) = self.new_bad(taps);
+        let (bad, seen) = self.new_bad(shared.id, taps);
         self.bad_rows_seen = seen;
         unused.extend(bad.into_iter().map(Unused::Bad));
         let given = output.given();

@@ -9,6 +9,9 @@ use windrow_core::{BadRow, PartitionId};
 
 use crate::query::cut::SavedBad;
 
+/// The query of rows that are bad for all.
+const FOR_ALL: (&str, u64) = ("", 0);
+
 /// A bad row, by stream, partition and offset: reading a stream again does not double it.
 #[derive(Debug)]
 pub(crate) struct BadRows {
@@ -18,15 +21,20 @@ pub(crate) struct BadRows {
 
 #[derive(Debug, Default)]
 struct KeptBad {
-    rows: BTreeMap<(String, PartitionId, u64), Bad>,
+    rows: BTreeMap<BadPlace, Bad>,
     /// How many have been offered so far.
     count: u64,
 }
+
+/// Where a bad row stands: stream, partition, offset, and the number of the query that it is bad for, 0 where it is for all.
+pub(crate) type BadPlace = (String, PartitionId, u64, u64);
 
 /// What is kept of a bad row.
 #[derive(Debug, Clone)]
 pub(crate) struct Bad {
     pub(crate) partition_name: String,
+    /// The view that it is bad for: an expression of it fails on the row.
+    pub(crate) query: Option<String>,
     pub(crate) reason: String,
     pub(crate) raw: String,
     /// Which one of all that were offered it was, from 1; 0: a checkpoint had it before a restart.
@@ -40,47 +48,69 @@ impl BadRows {
 
     /// Keeps bad rows of one partition.
     pub(crate) fn keep(&self, stream: &str, partition: (PartitionId, &str), bad: &[BadRow]) {
+        self.keep_skipped(FOR_ALL, stream, partition, bad);
+    }
+
+    /// Keeps rows that an expression of the query fails on.
+    pub(crate) fn keep_skipped(
+        &self,
+        query: (&str, u64),
+        stream: &str,
+        partition: (PartitionId, &str),
+        bad: &[BadRow],
+    ) {
+        if bad.is_empty() {
+            return;
+        }
         let mut kept = self.rows.lock();
         for row in bad {
             let number = kept.count + 1;
-            self.insert(&mut kept, stream, partition, (row, number));
+            self.insert(&mut kept, (stream, query), partition, (row, number));
             kept.count = number;
         }
     }
 
-    /// Shows bad rows of before a restart again.
-    pub(crate) fn restore(&self, stream: &str, partition: (PartitionId, &str), bad: &[BadRow]) {
-        let mut kept = self.rows.lock();
-        for row in bad {
-            self.insert(&mut kept, stream, partition, (row, 0));
-        }
+    /// Shows a bad row of before a restart again.
+    pub(crate) fn restore(&self, query: (&str, u64), saved: &SavedBad, partition: PartitionId) {
+        let SavedBad { stream, partition: name, offset, reason, raw, skipped } = saved;
+        let row = BadRow { offset: *offset, reason: reason.clone(), raw: raw.clone() };
+        let query = if *skipped { query } else { FOR_ALL };
+        self.insert(&mut self.rows.lock(), (stream, query), (partition, name), (&row, 0));
     }
 
     /// Keeps a row, if there is room and it is not there.
     fn insert(
         &self,
         kept: &mut KeptBad,
-        stream: &str,
+        (stream, query): (&str, (&str, u64)),
         (partition, name): (PartitionId, &str),
         (row, number): (&BadRow, u64),
     ) {
         if kept.rows.len() >= self.rows_max {
             return;
         }
-        let place = kept.rows.entry((stream.to_owned(), partition, row.offset));
+        let place = kept.rows.entry((stream.to_owned(), partition, row.offset, query.1));
         place.or_insert_with(|| {
             let (reason, raw) = (row.reason.clone(), row.raw.clone());
-            Bad { partition_name: name.to_owned(), reason, raw, number }
+            let query = (query.1 != FOR_ALL.1).then(|| query.0.to_owned());
+            Bad { partition_name: name.to_owned(), query, reason, raw, number }
         });
     }
 
-    /// Those of some streams that were offered after the first `count`, and how many have been now.
-    pub(crate) fn after(&self, count: u64, streams: &[&str]) -> (Vec<SavedBad>, u64) {
+    /// Those of a query and its streams that were offered after the first `count`, and how many have been now.
+    pub(crate) fn after(
+        &self,
+        count: u64,
+        streams: &[&str],
+        query_id: u64,
+    ) -> (Vec<SavedBad>, u64) {
         let kept = self.rows.lock();
-        let new = kept.rows.iter().filter(|((stream, _, _), bad)| {
-            bad.number > count && streams.contains(&stream.as_str())
+        let new = kept.rows.iter().filter(|((stream, _, _, query), bad)| {
+            let ours = [FOR_ALL.1, query_id].contains(query);
+            ours && bad.number > count && streams.contains(&stream.as_str())
         });
-        let saved = new.map(|((stream, _, offset), bad)| SavedBad {
+        let saved = new.map(|((stream, _, offset, query), bad)| SavedBad {
+            skipped: *query != FOR_ALL.1,
             stream: stream.clone(),
             partition: bad.partition_name.clone(),
             offset: *offset,
@@ -92,11 +122,20 @@ impl BadRows {
 
     /// Forgets the rows of a dropped stream.
     pub(crate) fn forget(&self, stream: &str) {
-        self.rows.lock().rows.retain(|(name, _, _), _| name != stream);
+        self.rows.lock().rows.retain(|(name, ..), _| name != stream);
+    }
+
+    /// Where the kept rows stand that an expression of one query failed on.
+    pub(crate) fn places(&self, query_id: u64) -> Vec<(String, PartitionId, u64)> {
+        let kept = self.rows.lock();
+        let of_query = kept.rows.keys().filter(|(.., query)| *query == query_id);
+        of_query
+            .map(|(stream, partition, offset, _)| (stream.clone(), *partition, *offset))
+            .collect()
     }
 
     /// All kept rows, by stream, partition and offset.
-    pub(crate) fn all(&self) -> Vec<((String, PartitionId, u64), Bad)> {
+    pub(crate) fn all(&self) -> Vec<(BadPlace, Bad)> {
         self.rows.lock().rows.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 }

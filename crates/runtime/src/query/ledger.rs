@@ -17,6 +17,8 @@ pub(crate) struct Ledger {
     rows_out: AtomicU64,
     /// Of the aggregated rows, those that count only in some of their windows.
     partly_late: AtomicU64,
+    /// Of the bad rows, those that an expression of the query failed on.
+    skipped: AtomicU64,
 }
 
 /// What became of the rows of one micro-batch.
@@ -75,10 +77,20 @@ impl Ledger {
         self.partly_late.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn add_skipped(&self, rows: u64) {
+        self.skipped.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    /// Bad rows that are bad for this query alone.
+    pub(crate) fn skipped(&self) -> u64 {
+        self.skipped.load(Ordering::Relaxed)
+    }
+
     /// Goes on from what was counted before a restart.
-    pub(crate) fn restore(&self, rows: Entry, partly_late: u64) {
+    pub(crate) fn restore(&self, rows: Entry, partly_late: u64, skipped: u64) {
         self.add(rows);
         self.add_partly_late(partly_late);
+        self.add_skipped(skipped);
     }
 
     pub(crate) fn total(&self) -> Entry {

@@ -14,6 +14,7 @@ pub(crate) mod promise;
 pub(crate) mod runner;
 pub(crate) mod scan;
 pub(crate) mod shared;
+pub(crate) mod skipping;
 pub(crate) mod stage;
 pub(crate) mod start;
 pub(crate) mod status;

@@ -155,8 +155,8 @@ impl Output {
         match self {
             // A client that is gone needs no error.
             Self::Client { rows: client, .. } => drop(client.send(Err(error)).await),
-            Self::View { log, .. } => log.fail(Arc::new(error)),
-            Self::Stream { .. } => {}
+            // The readers of a view have been told.
+            Self::View { .. } | Self::Stream { .. } => {}
         }
     }
 }

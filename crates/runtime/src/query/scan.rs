@@ -483,7 +483,7 @@ enum Task {
 fn stop(tap: &TapWorker, error: Error) {
     match error.kind() {
         windrow_core::ErrorKind::Cancelled => tap.tap.shared.cancel(),
-        _ => tap.tap.shared.fail(Arc::new(error)),
+        _ => tap.tap.shared.fail_by_rows(Arc::new(error)),
     }
     tap.tap.shared.nudge();
 }

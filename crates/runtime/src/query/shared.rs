@@ -1,8 +1,9 @@
 //! What all tasks of one continuous query share: its counters, its brake, its end.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
+use datafusion::logical_expr::TableScan;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, RwLock, Semaphore, watch};
 use windrow_core::{Clock, Error, ErrorKind, PartitionId, Result, Watermark};
@@ -12,6 +13,7 @@ use crate::query::cut::Counts;
 use crate::query::latency::Latency;
 use crate::query::ledger::Ledger;
 use crate::query::progress::SharedProgress;
+use crate::stream::log::StreamLog;
 
 /// One running query, as its tasks see it.
 #[derive(Debug)]
@@ -45,6 +47,14 @@ pub(crate) struct Shared {
     /// Checkpoints that were asked for.
     checkpoints_wanted: AtomicU64,
     checkpoints_done: watch::Sender<Checkpointed>,
+    /// The rows of a view, whose readers are told that it has failed.
+    log: OnceLock<Weak<StreamLog>>,
+    /// It has failed by its rows: run again it would fail again.
+    fails_again: AtomicBool,
+    /// It had failed before the engine was opened.
+    failed_before: AtomicBool,
+    /// The reference tables that it has read, with what they come to.
+    pub(crate) tables: Mutex<Vec<(TableScan, u64)>>,
 }
 
 /// What became of the checkpoints that were asked for.
@@ -131,7 +141,16 @@ impl Shared {
             gate: RwLock::new(()),
             checkpoints_wanted: AtomicU64::new(0),
             checkpoints_done: watch::Sender::new(Checkpointed::default()),
+            log: OnceLock::new(),
+            fails_again: AtomicBool::new(false),
+            failed_before: AtomicBool::new(false),
+            tables: Mutex::default(),
         })
+    }
+
+    /// It is the query of a view with these rows.
+    pub(crate) fn fills(&self, log: &Arc<StreamLog>) {
+        self.log.get_or_init(|| Arc::downgrade(log));
     }
 
     /// The share of memory of one of its window operators; `None` without a limit.
@@ -209,7 +228,7 @@ impl Shared {
 
     /// Goes on from what was counted before a restart.
     pub(crate) fn restore(&self, counts: &Counts) {
-        self.ledger.restore(counts.rows, counts.partly_late);
+        self.ledger.restore(counts.rows, counts.partly_late, counts.skipped);
         let mut state = self.state.lock();
         state.windows_closed = counts.windows_closed;
         state.batches = counts.batches;
@@ -286,11 +305,47 @@ impl Shared {
         });
     }
 
-    /// Fails the query and stops its tasks.
+    /// Fails the query and stops its tasks. Readers of a view are told before anybody can see that it has
+    /// failed, so nobody takes what it had for its answer.
     pub(crate) fn fail(&self, error: Arc<Error>) {
+        if let Some(log) = self.log.get().and_then(Weak::upgrade).filter(|_| !self.is_over()) {
+            log.fail(Arc::new(has_failed(&self.name, &error)));
+        }
         self.finish(Status::Failed(error));
         self.stop.send_replace(true);
         self.permits.close();
+    }
+
+    /// Fails by what its rows are, unless the error is of another kind: then it would fail again.
+    pub(crate) fn fail_by_rows(&self, error: Arc<Error>) {
+        if error.kind() == ErrorKind::Data && !self.is_over() {
+            self.fails_again.store(true, Ordering::Release);
+        }
+        self.fail(error);
+    }
+
+    /// It has failed before a restart, and does not run again.
+    pub(crate) fn fail_as_before(&self, error: Error) {
+        self.failed_before.store(true, Ordering::Release);
+        self.fail(Arc::new(error));
+    }
+
+    /// Whether it had failed before the engine was opened.
+    pub(crate) fn failed_before(&self) -> bool {
+        self.failed_before.load(Ordering::Acquire)
+    }
+
+    /// Whether it has failed, and would again.
+    pub(crate) fn fails_again(&self) -> bool {
+        self.fails_again.load(Ordering::Acquire)
+    }
+
+    /// Why it has failed, if it has.
+    pub(crate) fn failure(&self) -> Option<String> {
+        match &*self.status.borrow() {
+            Status::Failed(error) => Some(error.message().to_owned()),
+            Status::Running | Status::Finished | Status::Cancelled => None,
+        }
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -323,6 +378,28 @@ pub(crate) fn cancelled() -> Error {
 /// The same error once more, for the next one who asks.
 pub(crate) fn again(error: &Arc<Error>) -> Error {
     with_message(error, error.message().to_owned())
+}
+
+/// What readers of a failed view are told.
+fn has_failed(view: &str, error: &Error) -> Error {
+    let message = format!("view \"{view}\" has failed: {}", error.message());
+    let mut told = Error::new(error.kind(), message);
+    if let Some(detail) = error.detail() {
+        told = told.with_detail(detail);
+    }
+    // A view over a failed one has its hints already.
+    let known = error.hints().iter().any(|hint| hint.contains("OR REPLACE"));
+    told = error.hints().iter().cloned().fold(told, Error::with_hint);
+    if known {
+        return told;
+    }
+    told.with_hint(match error.kind() {
+        ErrorKind::Data => format!(
+            "Drop it, or CREATE OR REPLACE it with another expression or WITH (on_error = 'skip_row'), \
+             which makes such rows bad rows. SHOW VIEWS has the state of \"{view}\"."
+        ),
+        _ => format!("CREATE OR REPLACE it, or start again. SHOW VIEWS has the state of \"{view}\"."),
+    })
 }
 
 /// The error of a limit says whose it is.

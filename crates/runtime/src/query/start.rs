@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
+use datafusion::common::hash_utils::{RandomState, create_hashes};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::{MemTable, provider_as_source, source_as_provider};
 use datafusion::execution::SessionState;
@@ -57,6 +59,7 @@ struct Draft {
     plan: PreparePlan,
     sink: DraftSink,
     late_to: Option<Arc<PushStream>>,
+    skips_rows: bool,
     /// How far it has been read.
     at: Arc<TapState>,
     /// Place of the scan's progress in the query.
@@ -93,6 +96,8 @@ pub(crate) struct Wanted {
     pub(crate) keeper: Option<Keeper>,
     /// What it goes on from.
     pub(crate) resume: Option<Resume>,
+    /// Rows whose expressions fail are bad rows.
+    pub(crate) skips_rows: bool,
 }
 
 impl Wanted {
@@ -111,6 +116,7 @@ impl Wanted {
             from: BTreeMap::new(),
             keeper: None,
             resume: None,
+            skips_rows: false,
         }
     }
 }
@@ -234,7 +240,8 @@ fn scan(
     taps: Drafts,
 ) -> Scan {
     let event_time = stream.schema.event_time();
-    let whole_rows = taps.iter().any(|(_, t)| t.late_to.is_some());
+    // Rows that are not used are kept whole.
+    let whole_rows = taps.iter().any(|(_, t)| t.late_to.is_some() || t.skips_rows);
     let mut columns: Vec<usize> = if whole_rows {
         (0..stream.schema.schema().fields().len()).collect()
     } else {
@@ -283,6 +290,7 @@ fn scan(
                 state: parts.micro_batch_state(),
                 sink,
                 late_rows: Arc::clone(&parts.late_rows),
+                skipped: draft.skips_rows.then(|| Arc::clone(&parts.bad_rows)),
                 late_to: draft.late_to,
                 at: draft.at,
             })
@@ -433,6 +441,7 @@ impl Builder<'_> {
             plan: plan.clone(),
             sink,
             late_to: self.wanted.late_to.clone(),
+            skips_rows: self.wanted.skips_rows,
             progress: Arc::clone(progress),
             stream,
         });
@@ -516,16 +525,37 @@ impl Builder<'_> {
     async fn read_table(&self, scan: TableScan) -> Result<LogicalPlan> {
         let name = scan.table_name.clone();
         let schema = Arc::clone(scan.projected_schema.inner());
-        let state = &self.state;
-        let plan = LogicalPlan::TableScan(scan);
         let rows = async {
-            let plan = state.query_planner().create_physical_plan(&plan, state).await?;
-            let rows = collect(plan, state.task_ctx()).await?;
+            let rows = rows_of_table(&self.state, scan.clone()).await?;
+            self.wanted.shared.tables.lock().push((scan, digest(&rows)?));
             let table: Arc<dyn TableProvider> = Arc::new(MemTable::try_new(schema, vec![rows])?);
             TableScanBuilder::new(name, provider_as_source(table)).build()
         };
         rows.await.map(LogicalPlan::TableScan).map_err(from_datafusion)
     }
+}
+
+/// What a reference table holds now.
+pub(crate) async fn rows_of_table(
+    state: &SessionState,
+    scan: TableScan,
+) -> datafusion::error::Result<Vec<RecordBatch>> {
+    let plan = LogicalPlan::TableScan(scan);
+    let plan = state.query_planner().create_physical_plan(&plan, state).await?;
+    collect(plan, state.task_ctx()).await
+}
+
+/// A number that other rows hardly have, in whatever order they come.
+pub(crate) fn digest(rows: &[RecordBatch]) -> datafusion::error::Result<u64> {
+    let mut digest = 0_u64;
+    for batch in rows {
+        let mut hashes = vec![0; batch.num_rows()];
+        if batch.num_columns() > 0 {
+            create_hashes(batch.columns(), &RandomState::default(), &mut hashes)?;
+        }
+        digest = hashes.iter().fold(digest, |sum, hash| sum.wrapping_add(hash | 1));
+    }
+    Ok(digest)
 }
 
 fn is_leaf(scan: &TableScan) -> bool {

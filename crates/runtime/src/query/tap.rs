@@ -18,7 +18,7 @@ use arrow::record_batch::RecordBatch;
 use datafusion::execution::SessionState;
 use datafusion::physical_plan::ExecutionPlan;
 use parking_lot::Mutex;
-use windrow_core::{Behind, Error, PartitionId, Result, Split, Watermark};
+use windrow_core::{BadRow, Behind, Error, PartitionId, Result, Split, Watermark};
 use windrow_sql::leaf::LeafId;
 use windrow_sql::plan::ROW_COLUMN;
 use windrow_window::lateness::{NotOnTime, Tolerance, classify};
@@ -27,11 +27,12 @@ use windrow_window::{OperatorSpec, SliceStore};
 use crate::memory::{MeasuredStore, OperatorMemory};
 use crate::query::cut::TapState;
 use crate::query::intake::{TakenIn, display_micros, render_row, ticks};
-use crate::query::kept::{Late, LateRows};
+use crate::query::kept::{BadRows, Late, LateRows};
 use crate::query::ledger::Entry;
 use crate::query::output::Output;
 use crate::query::runner::PlanRunner;
 use crate::query::shared::Shared;
+use crate::query::skipping::{Skipped, run_rows};
 use crate::stream::push::PushStream;
 use crate::stream::table::with_positions;
 
@@ -56,6 +57,8 @@ pub(crate) struct Tap {
     pub(crate) late_rows: Arc<LateRows>,
     /// `LATE DATA TO`.
     pub(crate) late_to: Option<Arc<PushStream>>,
+    /// Where rows go whose expressions fail; `None`: then the query fails.
+    pub(crate) skipped: Option<Arc<BadRows>>,
     /// How far it has been read, also before a restart.
     pub(crate) at: Arc<TapState>,
 }
@@ -119,6 +122,32 @@ pub(crate) struct Origin<'a> {
     pub(crate) consumed: u64,
     /// Largest event time of the lane, the batch included.
     pub(crate) max: Option<i64>,
+}
+
+/// Rows of a micro-batch on their way through a plan.
+struct Rows<'a> {
+    taken: &'a TakenIn,
+    origin: Origin<'a>,
+    /// As the plan reads them.
+    input: RecordBatch,
+    /// Which rows of the batch they are; `None`: all.
+    at: Option<&'a [usize]>,
+}
+
+impl Rows<'_> {
+    /// Some rows of all.
+    fn some<'a>(&'a self, at: &'a [usize]) -> Result<Rows<'a>> {
+        let &Rows { taken, origin, .. } = self;
+        Ok(Rows { taken, origin, input: pick(&self.input, at)?, at: Some(at) })
+    }
+}
+
+/// What a traced plan gives: rows, and for each the number of the input row that it came from.
+struct Traced {
+    batches: Vec<RecordBatch>,
+    from: Vec<Vec<u64>>,
+    /// Input rows that it failed on.
+    skipped: u64,
 }
 
 impl TapWorker {
@@ -214,12 +243,13 @@ impl TapWorker {
         if self.tap.positions {
             input = with_positions(input, origin.name, |row| taken.row_offsets.offset(row))?;
         }
+        let all = Rows { taken, origin, input, at: None };
         let Some(store) = &self.store else {
-            return self.pass_on((taken, origin), input, entry).await;
+            return self.pass_on(all, entry).await;
         };
         let not_on_time = self.not_on_time(taken, origin)?;
         if not_on_time.is_empty() {
-            return self.aggregate(store, input, entry).await;
+            return self.aggregate(store, all, entry).await;
         }
         let apart: Vec<usize> = not_on_time
             .late
@@ -227,15 +257,18 @@ impl TapWorker {
             .copied()
             .chain(not_on_time.partly.iter().map(|p| p.0))
             .collect();
-        let mut on_time = vec![true; input.num_rows()];
+        let mut on_time = vec![true; all.input.num_rows()];
         for row in &apart {
             if let Some(slot) = on_time.get_mut(*row) {
                 *slot = false;
             }
         }
-        let rest = filter_record_batch(&input, &BooleanArray::from(on_time))?;
+        let at: Vec<usize> =
+            (0..on_time.len()).filter(|row| on_time.get(*row) == Some(&true)).collect();
+        let rest = filter_record_batch(&all.input, &BooleanArray::from(on_time))?;
+        let rest = Rows { taken, origin, input: rest, at: Some(&at) };
         self.aggregate(store, rest, entry).await?;
-        self.take_late(store, taken, &input, (&not_on_time, origin), entry).await
+        self.take_late(store, &all, &not_on_time, entry).await
     }
 
     /// Which rows of the batch are not on time; most batches are spared the look at each row.
@@ -276,24 +309,20 @@ impl TapWorker {
     }
 
     /// Stateless: rows pass.
-    async fn pass_on(
-        &self,
-        (taken, origin): (&TakenIn, Origin<'_>),
-        input: RecordBatch,
-        entry: &mut Entry,
-    ) -> Result<()> {
+    async fn pass_on(&self, all: Rows<'_>, entry: &mut Entry) -> Result<()> {
         let Sink::Rows { output, .. } = &self.tap.sink else { return Ok(()) };
-        let behind = if output.tells_behind() { self.behind(taken, origin)? } else { vec![] };
+        let tells = output.tells_behind();
+        let behind = if tells { self.behind(all.taken, all.origin)? } else { vec![] };
         if behind.is_empty() {
-            for rows in self.prepare(input, entry).await? {
+            for rows in self.prepare(all, entry).await? {
                 let new = output.pass(rows, &[]).await?;
                 self.tap.shared.ledger.add_rows_out(new);
             }
             return Ok(());
         }
-        let rows_in = input.num_rows() as u64;
-        let (batches, from) = self.trace(input).await?;
-        entry.passed(rows_in, &from);
+        let rows_in = all.input.num_rows() as u64;
+        let Traced { batches, from, skipped } = self.trace(all, entry).await?;
+        entry.passed(rows_in - skipped, &from);
         for (rows, from) in batches.into_iter().zip(from) {
             let mark = |(row, from): (usize, &u64)| {
                 let at = behind.binary_search_by_key(from, |b| b.row as u64).ok()?;
@@ -330,13 +359,13 @@ impl TapWorker {
     async fn aggregate(
         &self,
         store: &Mutex<MeasuredStore>,
-        input: RecordBatch,
+        rows: Rows<'_>,
         entry: &mut Entry,
     ) -> Result<()> {
-        if input.num_rows() == 0 {
+        if rows.input.num_rows() == 0 {
             return Ok(());
         }
-        let prepared = self.prepare(input, entry).await?;
+        let prepared = self.prepare(rows, entry).await?;
         let mut store = store.lock();
         prepared.iter().try_for_each(|rows| {
             store.update(rows)?;
@@ -345,28 +374,60 @@ impl TapWorker {
     }
 
     /// Runs the prepare plan and counts.
-    async fn prepare(&self, input: RecordBatch, entry: &mut Entry) -> Result<Vec<RecordBatch>> {
-        let rows_in = input.num_rows() as u64;
-        let (out, passed) = if self.tap.plan.row_preserving {
-            let out = self.runner.run_one(self.tap.leaf, input).await?;
-            let passed = out.iter().map(|b| b.num_rows() as u64).sum();
-            (out, passed)
-        } else {
-            let (out, from) = self.trace(input).await?;
-            entry.passed(rows_in, &from);
-            return Ok(out);
-        };
+    async fn prepare(&self, rows: Rows<'_>, entry: &mut Entry) -> Result<Vec<RecordBatch>> {
+        let rows_in = rows.input.num_rows() as u64;
+        if !self.tap.plan.row_preserving {
+            let Traced { batches, from, skipped } = self.trace(rows, entry).await?;
+            entry.passed(rows_in - skipped, &from);
+            return Ok(batches);
+        }
+        let input = rows.input.clone();
+        let (out, skipped) = self.run(&self.runner, input, &rows, entry).await?;
+        let passed: u64 = out.iter().map(|b| b.num_rows() as u64).sum();
         entry.aggregated += passed;
-        entry.filtered += rows_in.saturating_sub(passed);
+        entry.filtered += (rows_in - skipped).saturating_sub(passed);
         Ok(out)
     }
 
-    /// Runs the traced plan: per output batch, the input row that each output row came from.
-    async fn trace(&self, input: RecordBatch) -> Result<(Vec<RecordBatch>, Vec<Vec<u64>>)> {
-        let numbered = number_rows(&input)?;
+    /// Runs a plan over `input`, which is `rows` or those with their numbers. Rows that it fails on are bad
+    /// where the view wants that; how many those were.
+    async fn run(
+        &self,
+        runner: &PlanRunner,
+        input: RecordBatch,
+        rows: &Rows<'_>,
+        entry: &mut Entry,
+    ) -> Result<(Vec<RecordBatch>, u64)> {
+        let Some(kept) = &self.tap.skipped else {
+            return Ok((runner.run_one(self.tap.leaf, input).await?, 0));
+        };
+        let Skipped { out, failed } = run_rows(runner, self.tap.leaf, input).await?;
+        let mut bad = Vec::with_capacity(failed.len());
+        for (row, reason) in failed {
+            let row = rows.at.map_or(Some(row), |at| at.get(row).copied());
+            let row =
+                row.ok_or_else(|| Error::internal("a row that failed is not in its batch"))?;
+            let offset = rows.taken.row_offsets.offset(row);
+            bad.push(BadRow { offset, reason, raw: render_row(&rows.taken.rows, row)? });
+        }
+        let (query, place) = (
+            (self.tap.shared.name.as_str(), self.tap.shared.id),
+            (rows.origin.partition, rows.origin.name),
+        );
+        kept.keep_skipped(query, &self.tap.stream, place, &bad);
+        // With the micro-batch: a cut is made between two.
+        self.tap.shared.ledger.add_skipped(bad.len() as u64);
+        entry.bad += bad.len() as u64;
+        Ok((out, bad.len() as u64))
+    }
+
+    /// Runs the traced plan.
+    async fn trace(&self, input: Rows<'_>, entry: &mut Entry) -> Result<Traced> {
+        let numbered = number_rows(&input.input)?;
         let mut batches = Vec::new();
         let mut rows = Vec::new();
-        for mut batch in self.traced.run_one(self.tap.leaf, numbered).await? {
+        let (out, skipped) = self.run(&self.traced, numbered, &input, entry).await?;
+        for mut batch in out {
             let last = batch.num_columns().saturating_sub(1);
             let column = batch.remove_column(last);
             let numbers = column
@@ -375,23 +436,23 @@ impl TapWorker {
             rows.push(numbers.values().to_vec());
             batches.push(batch);
         }
-        Ok((batches, rows))
+        Ok(Traced { batches, from: rows, skipped })
     }
 
     /// The rows that are late for some or all of their windows.
     async fn take_late(
         &self,
         store: &Mutex<MeasuredStore>,
-        taken: &TakenIn,
-        input: &RecordBatch,
-        (not_on_time, origin): (&NotOnTime, Origin<'_>),
+        all: &Rows<'_>,
+        not_on_time: &NotOnTime,
         entry: &mut Entry,
     ) -> Result<()> {
         let partly: Vec<usize> = not_on_time.partly.iter().map(|(row, _)| *row).collect();
         if !partly.is_empty() {
-            let (batches, rows) = self.trace(pick(input, &partly)?).await?;
+            let rows = all.some(&partly)?;
+            let Traced { batches, from, skipped } = self.trace(rows, entry).await?;
             let mut seen = vec![false; partly.len()];
-            for (batch, rows) in batches.iter().zip(&rows) {
+            for (batch, rows) in batches.iter().zip(&from) {
                 let mut from = Vec::with_capacity(rows.len());
                 for row in rows {
                     let at = usize::try_from(*row).unwrap_or(usize::MAX);
@@ -410,13 +471,14 @@ impl TapWorker {
             let passed = seen.iter().filter(|s| **s).count() as u64;
             self.tap.shared.ledger.add_partly_late(passed);
             entry.aggregated += passed;
-            entry.filtered += partly.len() as u64 - passed;
+            entry.filtered += partly.len() as u64 - passed - skipped;
         }
         if not_on_time.late.is_empty() {
             return Ok(());
         }
-        let (_, rows) = self.trace(pick(input, &not_on_time.late)?).await?;
-        let mut late: Vec<usize> = rows
+        let rows = all.some(&not_on_time.late)?;
+        let Traced { from, skipped, .. } = self.trace(rows, entry).await?;
+        let mut late: Vec<usize> = from
             .iter()
             .flatten()
             .filter_map(|at| not_on_time.late.get(usize::try_from(*at).ok()?).copied())
@@ -424,8 +486,8 @@ impl TapWorker {
         late.sort_unstable();
         late.dedup();
         entry.late += late.len() as u64;
-        entry.filtered += not_on_time.late.len() as u64 - late.len() as u64;
-        self.keep_late(taken, &late, origin)
+        entry.filtered += not_on_time.late.len() as u64 - late.len() as u64 - skipped;
+        self.keep_late(all.taken, &late, all.origin)
     }
 
     fn keep_late(&self, taken: &TakenIn, late: &[usize], origin: Origin<'_>) -> Result<()> {

@@ -44,6 +44,8 @@ pub(super) struct NewView {
     /// It begins behind what its streams hold when it is made.
     starts_late: bool,
     retention: Option<(Duration, Place)>,
+    /// Rows whose expressions fail are bad rows.
+    skips_rows: bool,
     /// A view with an equal one has the same rows, whatever its text; `None`: nobody knows.
     same_as: Option<String>,
     /// The stream that its rows are copied to, which may not be dropped before it.
@@ -67,6 +69,7 @@ impl NewView {
             from: BTreeMap::new(),
             starts_late: false,
             retention: None,
+            skips_rows: false,
             same_as: None,
             feeds: Some(feeds.to_owned()),
         }
@@ -98,19 +101,11 @@ impl Session {
             return Err(Error::sql(format!("{kind} \"{name}\" would read itself")));
         }
         if !create.materialized {
-            if !create.query.tail.is_empty() {
-                return Err(Error::sql(format!(
-                    "view \"{name}\" only names a query, it has no EMIT"
-                ))
-                .with_hint("Use CREATE MATERIALIZED VIEW, or give EMIT where the view is read."));
-            }
-            if create.or_replace {
-                self.replace(&name).await?;
-            }
-            let table = Arc::new(ViewTable::new(plan, Some(text.to_owned())));
-            self.record(&name, Kind::View, text)?;
-            self.engine.catalog.add(&name, Object::View, table, (text, reads))?;
+            self.create_name(&create, (&name, text), plan, reads).await?;
             return Ok(Outcome::Done(said.into()));
+        }
+        if self.restoring.is_none() {
+            self.engine.catalog.check_reads(&reads)?;
         }
         let options = ViewOptions::read(&create.options)?;
         let plan = options.begin(plan)?;
@@ -156,6 +151,7 @@ impl Session {
             from,
             starts_late: options.starts_late(),
             retention: options.retention,
+            skips_rows: options.skips_rows,
         };
         if let Some(old) = old {
             self.rebuild(view, plan, old).await?;
@@ -167,6 +163,27 @@ impl Session {
         Ok(Outcome::Done(said.into()))
     }
 
+    /// A view that names a query.
+    async fn create_name(
+        &self,
+        create: &CreateView,
+        (name, text): (&str, &str),
+        plan: LogicalPlan,
+        reads: Vec<String>,
+    ) -> Result<()> {
+        if !create.query.tail.is_empty() {
+            return Err(Error::sql(format!("view \"{name}\" only names a query, it has no EMIT"))
+                .with_hint("Use CREATE MATERIALIZED VIEW, or give EMIT where the view is read."));
+        }
+        if create.or_replace {
+            self.replace(name).await?;
+        }
+        let table = Arc::new(ViewTable::new(plan, Some(text.to_owned())));
+        self.record(name, Kind::View, text)?;
+        self.engine.catalog.add(name, Object::View, table, (text, reads))?;
+        Ok(())
+    }
+
     pub(super) async fn start_view(
         &self,
         view: NewView,
@@ -174,6 +191,8 @@ impl Session {
         definition: Option<Definition>,
     ) -> Result<()> {
         let (name, text, feeds) = (view.name.clone(), view.text.clone(), view.feeds.clone());
+        let failure = self.fails_at_once(&name, &view.reads)?;
+        let id = definition.as_ref().map(|definition| definition.id);
         let made = self.make_view(&name, view, plan, definition).await;
         let Made { view, relation, query, archived } = match made {
             Ok(made) => made,
@@ -187,13 +206,17 @@ impl Session {
         reads.extend(feeds);
         let spiller = view.spiller.clone();
         let has_checkpoints = view.checkpoints.is_some();
-        let object = Object::Materialized(view);
+        let object = Object::Materialized(Arc::clone(&view));
         self.engine.catalog.add(&name, object, relation, (&text, reads))?;
         if archived == Watermark::END {
             // All its windows are in the archive, and no more will come.
             shared.state.lock().watermark = archived;
             shared.finish(Status::Finished);
+        } else if let Some(error) = failure {
+            shared.fail_as_before(error);
+            self.engine.notice(view.check().map_or_else(|error| error.to_string(), |()| name));
         } else {
+            self.engine.watch_failure(&view, id);
             self.engine.start_later(query);
             if has_checkpoints {
                 self.engine.keep_checkpoints(shared, spiller);
@@ -239,7 +262,16 @@ impl Session {
         definition: Option<Definition>,
     ) -> Result<Made> {
         let NewView {
-            name, reads, late_to, bounded, from, starts_late, retention, same_as, ..
+            name,
+            reads,
+            late_to,
+            bounded,
+            from,
+            starts_late,
+            retention,
+            skips_rows,
+            same_as,
+            ..
         } = view;
         let parts = &self.engine.parts;
         let catalog = &self.engine.catalog;
@@ -261,6 +293,7 @@ impl Session {
         let keeper = self.keeper(&kept);
         let KeptView { log, archived, spiller, checkpoints, resume, archived_rows } = kept;
         let shared = parts.new_query(Some(name.clone()));
+        shared.fills(&log);
         if let Some(spiller) = &spiller {
             spiller.is_of(&shared);
         }
@@ -277,6 +310,7 @@ impl Session {
             from: from.clone(),
             keeper,
             resume,
+            skips_rows,
             ..Wanted::new(Arc::clone(&shared), output, late_to)
         };
         let row_by_row = is_row_by_row(&plan.root);
@@ -329,7 +363,8 @@ fn same_as(
             Ok(TreeNodeRecursion::Continue)
         })
         .map_err(from_datafusion)?;
-    Ok((!tables).then(|| plan_text(plan)))
+    let on_error = if options.skips_rows { "on_error: skip_row" } else { "" };
+    Ok((!tables).then(|| plan_text(plan) + on_error))
 }
 
 /// The lengths of all windows of a plan together, in ticks.

@@ -17,7 +17,7 @@ use crate::query::output::Output;
 use crate::query::start::Wanted;
 use crate::session::kept_insert::NewInsert;
 use crate::session::query::streams_read;
-use crate::session::{Done, Outcome, Session};
+use crate::session::{Done, Outcome, Session, UnusedRows};
 use crate::stream::push::PushStream;
 use crate::stream::{Feed, Stream};
 
@@ -98,6 +98,7 @@ impl Session {
             0 => format!("INSERT 0 {inserted}"),
             bad => format!("INSERT 0 {inserted} ({bad} bad, see windrow.bad_rows)"),
         };
+        let said = said + &rows.unused_rows().map(UnusedRows::aside).unwrap_or_default();
         Ok(Outcome::Done(Done { said, rows: Some(inserted) }))
     }
 }

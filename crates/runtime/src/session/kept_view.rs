@@ -169,7 +169,13 @@ impl Session {
             kept.archived_rows = rows_again(&kept.log, newest.resume.as_ref());
         }
         if !has_ended {
-            self.engine.tell(name, &newest);
+            let stays = self.restoring.as_ref().is_some_and(|definition| {
+                let failure = store.failure(definition.id);
+                failure.is_some_and(|failure| failure.again)
+            });
+            if !stays && self.engine.catalog.check_reads(reads).is_ok() {
+                self.engine.tell(name, &newest);
+            }
             if newest.resume.is_none() {
                 self.can_be_run_again(view, (archived, &kept.log))?;
             }

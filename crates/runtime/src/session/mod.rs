@@ -9,6 +9,7 @@ mod create_replay;
 mod create_view;
 mod drop;
 mod explain;
+pub(crate) mod failing;
 pub(crate) mod insert;
 mod kept_insert;
 mod kept_view;
@@ -24,8 +25,10 @@ mod running;
 mod show;
 mod stream_options;
 mod tables;
+pub(crate) mod unseen;
 mod verify;
 mod verify_gone;
+mod verify_refused;
 mod view_options;
 mod wait;
 
@@ -43,6 +46,7 @@ use crate::caught::stopped;
 use crate::durable::definitions::Definition;
 use crate::engine::Inner;
 use crate::session::running::Running;
+use crate::session::unseen::Unseen;
 pub use access::{Access, Grant, Role};
 pub use admission::{Admission, QueryLimits};
 pub use objects::{ObjectInfo, ObjectKind};
@@ -74,6 +78,8 @@ pub struct Session {
     pub(crate) values: Values,
     /// Many rows of them, for an INSERT that takes them all; the columns are the parameters.
     value_rows: Option<RecordBatch>,
+    /// What the statement that is executed does not see.
+    unseen: Arc<Unseen>,
 }
 
 impl std::fmt::Debug for Session {
@@ -91,8 +97,18 @@ impl Session {
     ) -> Self {
         let context = Arc::new(context);
         let (running, values) = (None, Values::default());
-        let value_rows = None;
-        Self { engine, context, options, restoring: None, access, running, values, value_rows }
+        let (value_rows, unseen) = (None, Arc::default());
+        Self {
+            engine,
+            context,
+            options,
+            restoring: None,
+            access,
+            running,
+            values,
+            value_rows,
+            unseen,
+        }
     }
 
     /// Executes one statement given as text.
@@ -110,13 +126,18 @@ impl Session {
     pub fn execute<'a>(&'a self, statement: &'a Parsed) -> BoxFuture<'a, Result<Outcome>> {
         Box::pin(async move {
             self.check_size(&statement.text)?;
-            let session = self.clone();
+            let session = self.fresh();
             let statement = statement.clone();
             let task = self.engine.parts.cpu.spawn(async move {
                 session.admitted(statement).await.map_err(|e| session.suggest(e))
             });
             AbortOnDrop(task).await
         })
+    }
+
+    /// The session for another statement.
+    fn fresh(&self) -> Self {
+        Self { unseen: Arc::default(), ..self.clone() }
     }
 
     async fn dispatch(&self, parsed: Parsed) -> Result<Outcome> {
@@ -185,7 +206,9 @@ impl Session {
 
     /// The settings, functions and catalog of the session as they are now.
     pub(crate) fn state(&self) -> SessionState {
-        self.context.state()
+        let mut state = self.context.state();
+        state.config_mut().set_extension(Arc::clone(&self.unseen));
+        state
     }
 
     pub(crate) fn limits(&self) -> &Limits {

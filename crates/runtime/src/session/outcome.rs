@@ -18,6 +18,7 @@ use crate::query::intake::display_micros;
 use crate::query::promise::Promise;
 use crate::query::shared::{Shared, Status, again, cancelled};
 use crate::session::running::Running;
+use crate::session::unseen::Unseen;
 
 /// What a statement gives back.
 #[derive(Debug)]
@@ -54,6 +55,8 @@ pub struct ResultStream {
     /// The statement that gives them, where somebody keeps account.
     running: Option<Running>,
     over: Option<Over>,
+    /// What a bounded statement does not see.
+    unseen: Option<Arc<Unseen>>,
     /// Nothing more is to be told: the end, or an error, has been.
     told: bool,
 }
@@ -81,14 +84,16 @@ impl Stop {
     /// engine closes it too.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         match self {
-            Self::Task(task) => Pin::new(task).poll(cx).map(|joined| {
-                joined.map_err(|end| stopped("the statement", end))
-            }),
+            Self::Task(task) => Pin::new(task)
+                .poll(cx)
+                .map(|joined| joined.map_err(|end| stopped("the statement", end))),
             Self::Query(query) => Poll::Ready(match query.status() {
                 Status::Finished => Ok(()),
                 Status::Failed(error) => Err(again(&error)),
                 Status::Cancelled => Err(cancelled()),
-                Status::Running => Err(Error::internal("the query gives no more rows and has not ended")),
+                Status::Running => {
+                    Err(Error::internal("the query gives no more rows and has not ended"))
+                }
             }),
         }
     }
@@ -110,13 +115,18 @@ impl ResultStream {
         rows: mpsc::Receiver<Result<RecordBatch>>,
         stop: Stop,
     ) -> Self {
-        Self { schema, following, rows, stop, running: None, over: None, told: false }
+        Self { schema, following, rows, stop, running: None, over: None, unseen: None, told: false }
     }
 
     /// The same rows, counted for a statement.
     /// `over` completes when they are to end, with why.
     pub(super) fn counted(self, running: Running, over: Option<BoxFuture<'static, Error>>) -> Self {
         Self { running: Some(running), over: over.map(Over), ..self }
+    }
+
+    /// The same rows of a bounded statement, which does not see some others.
+    pub(super) fn not_seeing(self, unseen: &Arc<Unseen>) -> Self {
+        Self { unseen: Some(Arc::clone(unseen)), ..self }
     }
 
     /// The columns, known before the first row.
@@ -142,14 +152,15 @@ impl ResultStream {
         }
     }
 
-    /// What became of the input rows so far, for a continuous query: late and bad ones.
+    /// Rows that are not among these so far because they were late or bad: of the input of a continuous query; of a bounded
+    /// one, those of the connectors and views that it reads.
     pub fn unused_rows(&self) -> Option<UnusedRows> {
         match &self.stop {
             Stop::Query(query) => {
                 let total = query.ledger.total();
                 Some(UnusedRows { late: total.late, bad: total.bad })
             }
-            Stop::Task(_) => None,
+            Stop::Task(_) => self.unseen.as_ref().map(|unseen| unseen.total()),
         }
     }
 }

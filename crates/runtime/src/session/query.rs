@@ -9,6 +9,7 @@ use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::ObjectName;
 use futures::StreamExt;
@@ -89,9 +90,10 @@ impl Session {
     }
 
     async fn bounded_with(&self, state: SessionState, plan: LogicalPlan) -> Result<Outcome> {
+        self.unseen.reads(&plan, &self.engine.catalog)?;
         let plan = bounded(plan)?;
         let plan = state.create_physical_plan(&plan).await.map_err(from_datafusion)?;
-        Ok(Outcome::Rows(self.execute_plan(plan)))
+        Ok(Outcome::Rows(self.execute_plan(plan).not_seeing(&self.unseen)))
     }
 
     /// Executes a physical plan in the background.
@@ -121,6 +123,7 @@ impl Session {
         let plan = self.bound(plan)?;
         self.check_plan(&plan)?;
         let plan = self.in_places(plan)?;
+        self.unseen.reads(&plan, &self.engine.catalog)?;
         let plan = bounded(plan)?;
         match &plan {
             LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => {
@@ -131,7 +134,16 @@ impl Session {
         }
         let change = Change::of(&plan);
         let ordered = matches!(plan, LogicalPlan::Copy(_) | LogicalPlan::Dml(_));
-        let frame = self.context.execute_logical_plan(plan).await.map_err(from_datafusion)?;
+        let counts =
+            ordered || matches!(plan, LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(_)));
+        let frame = if counts {
+            // With the counts of this statement among the settings.
+            let context = SessionContext::new_with_state(self.state());
+            context.execute_logical_plan(plan).await
+        } else {
+            self.context.execute_logical_plan(plan).await
+        };
+        let frame = frame.map_err(from_datafusion)?;
         let plan = if ordered {
             let (mut state, plan) = frame.into_parts();
             // What is written keeps the order of what is read: a stream's rows in another order
@@ -150,10 +162,10 @@ impl Session {
             if let Some(change) = change {
                 self.keep_change(change, text).await?;
             }
-            return Ok(Outcome::Done(said.into()));
+            return Ok(Outcome::Done((said + &self.unseen.total().aside()).into()));
         }
         let Some(change) = change.filter(|_| self.engine.store.is_some()) else {
-            return Ok(Outcome::Rows(self.execute_plan(plan)));
+            return Ok(Outcome::Rows(self.execute_plan(plan).not_seeing(&self.unseen)));
         };
         // How many rows were changed is told when they are durable.
         let schema = plan.schema();
@@ -161,7 +173,7 @@ impl Session {
             datafusion::physical_plan::collect(interruptible(plan), self.task_context()).await;
         let rows = rows.map_err(from_datafusion)?;
         self.keep_change(change, text).await?;
-        Ok(Outcome::Rows(told(schema, rows).await))
+        Ok(Outcome::Rows(told(schema, rows).await.not_seeing(&self.unseen)))
     }
 
     /// Follows a view from now on, or from a sequence number on (sequence numbers count the

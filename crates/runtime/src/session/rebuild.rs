@@ -109,6 +109,7 @@ impl Session {
         let made = self.make_view(&beside.key, view, plan, definition.clone()).await?;
         let Made { view, relation, query, .. } = made;
         beside.view = Some(Arc::clone(&view));
+        engine.watch_failure(&view, definition.as_ref().map(|definition| definition.id));
         launch(&engine.parts, vec![query]);
         if view.checkpoints.is_some() {
             engine.keep_checkpoints(Arc::clone(&view.query), view.spiller.clone());
@@ -180,7 +181,7 @@ impl Session {
         let mut passed = 0;
         while passed < 2 {
             if view.query.is_over() {
-                return view.query.ended().await;
+                return view.ended().await;
             }
             let before = there();
             if before {
@@ -188,7 +189,7 @@ impl Session {
             }
             tokio::select! {
                 changed = passes.changed() => if changed.is_err() { return Ok(()) },
-                ended = view.query.ended() => return ended,
+                ended = view.ended() => return ended,
             }
             passed += u32::from(before);
         }

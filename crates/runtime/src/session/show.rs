@@ -18,9 +18,9 @@ impl Session {
     pub(super) async fn show(&self, kind: ShowKind) -> Result<Outcome> {
         let sql = match kind {
             ShowKind::Streams => "SELECT name, connector, event_time, bounded FROM windrow.streams",
-            ShowKind::Views => "SELECT name, materialized, status, rows FROM windrow.views",
+            ShowKind::Views => "SELECT name, materialized, status, rows, error FROM windrow.views",
             ShowKind::MaterializedViews => {
-                "SELECT name, status, rows FROM windrow.views WHERE materialized"
+                "SELECT name, status, rows, error FROM windrow.views WHERE materialized"
             }
             ShowKind::Tables => return self.show_tables().await,
             ShowKind::Queries => "SELECT * FROM windrow.queries",

@@ -18,7 +18,7 @@ use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::json::writer::{LineDelimited, WriterBuilder};
 use arrow::record_batch::RecordBatch;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use futures::TryStreamExt;
@@ -26,12 +26,13 @@ use windrow_core::time::{ticks_to_micros, time_unit};
 use windrow_core::{Error, Result, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::Verify;
-use windrow_sql::plan::{StreamRelation, WindowAssign};
+use windrow_sql::plan::StreamRelation;
 
 use crate::catalog::{Materialized, Object, plain_name};
 use crate::query::intake::{display_micros, ticks};
 use crate::session::compare::{At, differences};
 use crate::session::outcome::ready;
+use crate::session::verify_refused::unknown_skipped;
 use crate::session::{Outcome, Session};
 use crate::stream::Feed;
 use crate::stream::log::Contents;
@@ -69,6 +70,8 @@ struct Seen {
 struct Notes {
     /// Late rows that are left out of the recomputation.
     left_out: u64,
+    /// Rows that an expression of the view failed on, likewise.
+    skipped: u64,
     /// Why the two may differ although both are right.
     reasons: Vec<String>,
     /// What cannot be compared, and why.
@@ -91,7 +94,8 @@ impl Session {
     pub(super) async fn verify(&self, verify: Verify) -> Result<Outcome> {
         let name = plain_name(&verify.view)?;
         let view = self.engine.catalog.materialized(&name)?;
-        refuse_limit(&view)?;
+        view.check()?;
+        self.refuse_incomparable(&view).await?;
         let seen = self.look(&view).await?;
         let mut range = self.range(&view, seen.watermark, verify)?;
         let mut notes = Notes::default();
@@ -223,6 +227,15 @@ impl Session {
             notes.left_out +=
                 u64::from(left_out.entry(stream).or_default().rows.insert((partition, offset)));
         }
+        let skipped = view.query.ledger.skipped();
+        let places = self.engine.parts.bad_rows.places(view.query.id);
+        if (places.len() as u64) < skipped {
+            return Err(unknown_skipped(view, skipped - places.len() as u64));
+        }
+        for (stream, partition, offset) in places {
+            notes.skipped +=
+                u64::from(left_out.entry(stream).or_default().rows.insert((partition, offset)));
+        }
         // A view that ended in an earlier run has taken in everything.
         for (name, rows) in seen.consumed.iter().filter(|_| seen.watermark != Watermark::END) {
             left_out.entry(name.clone()).or_default().from = Some(*rows);
@@ -266,7 +279,7 @@ impl Session {
         });
         if let Some((stream, _)) = several {
             notes.reasons.push(format!(
-                "stream \"{stream}\" is read more than once, and a row that was late in one place \
+                "stream \"{stream}\" is read more than once, and a row that was late or bad in one place \
                  is left out in all"
             ));
         }
@@ -305,26 +318,6 @@ impl Session {
             .map_err(from_datafusion)?;
         Ok((plan, scans))
     }
-}
-
-/// LIMIT over windows means another thing in the bounded form.
-fn refuse_limit(view: &Materialized) -> Result<()> {
-    let mut found = false;
-    view.plan
-        .apply_with_subqueries(|node| {
-            if matches!(node, LogicalPlan::Limit(_)) {
-                found |= node.exists(|below| Ok(WindowAssign::of(below).is_some()))?;
-            }
-            Ok(TreeNodeRecursion::Continue)
-        })
-        .map_err(from_datafusion)?;
-    if !found {
-        return Ok(());
-    }
-    Err(Error::sql(format!("view \"{}\" cannot be verified: it has a LIMIT", view.name)).with_hint(
-        "LIMIT applies per window in a view and over the whole in a bounded query; \
-         row_number() OVER (PARTITION BY window_start, window_end …) means the same in both.",
-    ))
 }
 
 /// The batch with exactly the columns of the view.
@@ -480,6 +473,9 @@ fn summary(
     said.push(format!("{} rows", compared.rows));
     if notes.left_out > 0 {
         said.push(format!("{} late rows left out", notes.left_out));
+    }
+    if notes.skipped > 0 {
+        said.push(format!("{} skipped rows left out", notes.skipped));
     }
     if seen.watermark == Watermark::NONE && range.column.is_some() {
         said.push("no watermark yet".to_owned());

@@ -12,7 +12,7 @@ use crate::session::Session;
 use crate::session::stream_options::retention;
 use crate::stream::Feed;
 
-const VIEW_OPTIONS: &[&str] = &["retention", "start"];
+const VIEW_OPTIONS: &[&str] = &["on_error", "retention", "start"];
 
 /// The options of a materialized view.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -20,6 +20,8 @@ pub(super) struct ViewOptions {
     start: Start,
     /// How much older than the newest row a row of the view may be.
     pub(super) retention: Option<(Duration, Place)>,
+    /// A row whose expressions fail is a bad row, and does not fail the view.
+    pub(super) skips_rows: bool,
 }
 
 /// Where a view begins in its streams.
@@ -44,6 +46,18 @@ impl ViewOptions {
         for OptionItem { key, value, place } in options {
             match key.as_str() {
                 "retention" => found.retention = Some((retention(key, value, *place)?, *place)),
+                "on_error" => {
+                    found.skips_rows = match value.trim().to_ascii_lowercase().as_str() {
+                        "fail" => false,
+                        "skip_row" => true,
+                        _ => {
+                            let message = format!("on_error = '{value}' is not known");
+                            return Err(Error::config(message).with_place(*place).with_hint(
+                                "Write 'fail', or 'skip_row' to make rows whose expressions fail bad rows.",
+                            ));
+                        }
+                    }
+                }
                 "start" => {
                     found.start = match value.trim().to_ascii_lowercase().as_str() {
                         "earliest" => Start::Earliest,

@@ -12,7 +12,7 @@ use windrow_core::{Error, ErrorKind, Result, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
 
 use crate::catalog::{Materialized, Object, plain_name};
-use crate::session::{Outcome, Session};
+use crate::session::{Outcome, Session, UnusedRows};
 use crate::stream::Feed;
 use crate::stream::log::{Completion, LogState};
 
@@ -25,12 +25,14 @@ impl Session {
     ) -> Result<Outcome> {
         let name = plain_name(view)?;
         let view = self.engine.catalog.materialized(&name)?;
+        // Also where it had come far enough: what it has is no answer any more.
+        view.check()?;
         let wait = async {
             match until {
                 Some(until) => {
                     self.wait_until(&view, self.micros(until, "WAIT FOR … UNTIL")?).await
                 }
-                None if view.bounded => view.query.ended().await,
+                None if view.bounded => view.ended().await,
                 None => self.wait_consumed(&view).await,
             }
         };
@@ -51,7 +53,9 @@ impl Session {
                 }
             },
         }
-        Ok(Outcome::Done("WAIT".into()))
+        let rows = view.query.ledger.total();
+        let unused = UnusedRows { late: rows.late, bad: rows.bad };
+        Ok(Outcome::Done(format!("WAIT{}", unused.aside()).into()))
     }
 
     /// Waits until the view's watermark has passed a time in µs.
@@ -70,11 +74,11 @@ impl Session {
                 return Ok(());
             }
             if view.query.is_over() {
-                return view.query.ended().await;
+                return view.ended().await;
             }
             tokio::select! {
                 changed = passes.changed() => if changed.is_err() { return Ok(()) },
-                ended = view.query.ended() => return ended,
+                ended = view.ended() => return ended,
             }
         }
     }
@@ -113,12 +117,12 @@ impl Session {
         let mut passes = view.query.watch_passes();
         for _ in 0..2 {
             if view.query.is_over() {
-                return view.query.ended().await;
+                return view.ended().await;
             }
             view.query.nudge();
             tokio::select! {
                 changed = passes.changed() => if changed.is_err() { return Ok(()) },
-                ended = view.query.ended() => return ended,
+                ended = view.ended() => return ended,
             }
         }
         Ok(())
@@ -141,11 +145,11 @@ impl Session {
                 return Ok(());
             }
             if view.query.is_over() {
-                return view.query.ended().await;
+                return view.ended().await;
             }
             tokio::select! {
                 changed = passes.changed() => if changed.is_err() { return Ok(()) },
-                ended = view.query.ended() => return ended,
+                ended = view.ended() => return ended,
             }
         }
     }

@@ -296,9 +296,9 @@ impl StreamLog {
         self.changed.send_replace(());
     }
 
-    /// The writer has failed: readers get its error when they reach the end.
+    /// The writer has failed, for good: readers get its error, those that follow the log when they reach its end.
     pub(crate) fn fail(&self, error: Arc<Error>) {
-        self.inner.lock().failed = Some(error);
+        self.inner.lock().failed.get_or_insert(error);
         self.changed.send_replace(());
     }
 
@@ -491,7 +491,7 @@ impl StreamLog {
     }
 
     /// What its writer has failed with.
-    pub(super) fn failed(&self) -> Option<Error> {
+    pub(crate) fn failed(&self) -> Option<Error> {
         self.inner.lock().failed.as_ref().map(again)
     }
 }

@@ -233,11 +233,12 @@ impl Reader for LogReader {
                 }
                 Step::Wait => {}
             }
-            if self.is_done() {
-                return Ok(None);
-            }
+            // First: what there was is no answer of a view that has failed.
             if let Some(error) = self.log.failed() {
                 return Err(error);
+            }
+            if self.is_done() {
+                return Ok(None);
             }
             // The sender lives as long as the log, which this reader holds.
             if self.changed.changed().await.is_err() {

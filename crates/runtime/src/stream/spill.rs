@@ -329,7 +329,8 @@ mod tests {
             engine_version: "0".into(),
             fingerprint: String::new(),
         };
-        let archive = ArchiveTable::open(storage.child("v").unwrap(), spec, Arc::clone(&clock) as _);
+        let archive =
+            ArchiveTable::open(storage.child("v").unwrap(), spec, Arc::clone(&clock) as _);
         let archive = Arc::new(archive.await.unwrap());
         let told = (Watermark::NONE, Completion::Rows);
         let log = StreamLog::restored(rows.schema(), archive.snapshot(), told);

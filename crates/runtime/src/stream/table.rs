@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::BooleanArray;
 use arrow::compute::filter_record_batch;
@@ -24,6 +25,7 @@ use windrow_core::{Partition, PartitionId, Reader, ScanRequest, Source, SourceBa
 use windrow_sql::plan::{POSITION_COLUMN, positions};
 
 use crate::query::intake::Intake;
+use crate::session::unseen::Unseen;
 use crate::stream::history::History;
 use crate::stream::log::StreamLog;
 use crate::stream::log_reader::{LOG_PARTITION, LogSource};
@@ -186,6 +188,9 @@ impl TableProvider for LogTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let positions = Wanted::of(projection, &self.schema()).positions;
+        if let Some(error) = self.log.failed() {
+            return Err(outside(error));
+        }
         if let Some(history) = &self.history {
             if positions {
                 return Err(outside(unsampled(&history.push.name)));
@@ -324,7 +329,9 @@ impl TableProvider for SourceTable {
         };
         let wanted = Wanted::of(projection, &self.schema());
         let projected = wanted.schema(&self.schema())?;
-        let reading = self.reading(source, &wanted, filters, state.config().batch_size());
+        let unseen = state.config().get_extension::<Unseen>();
+        let bad = unseen.map(|unseen| unseen.scan(&self.stream.name)).unwrap_or_default();
+        let reading = self.reading((source, bad), &wanted, filters, state.config().batch_size());
         let partitions = source.discover().await.map_err(outside)?;
         let named = |p: Partition| {
             let name: Arc<str> = p.name.into();
@@ -356,7 +363,7 @@ impl TableProvider for SourceTable {
 impl SourceTable {
     fn reading(
         &self,
-        source: &Arc<dyn Source>,
+        (source, bad): (&Arc<dyn Source>, Arc<AtomicU64>),
         wanted: &Wanted,
         filters: &[Expr],
         batch_rows_max: usize,
@@ -386,6 +393,7 @@ impl SourceTable {
             shown,
             positions: wanted.positions,
             left_out: Arc::clone(&self.left_out),
+            bad,
         }
     }
 }
@@ -402,6 +410,8 @@ struct Reading {
     /// Whether the hidden column is wanted behind them.
     positions: bool,
     left_out: Arc<LeftOut>,
+    /// Bad rows so far.
+    bad: Arc<AtomicU64>,
 }
 
 /// Some splits, one after the other.
@@ -472,6 +482,7 @@ impl Reading {
     ) -> windrow_core::Result<RecordBatch> {
         let partition = *partition;
         let taken = self.intake.take(batch, self.stream.clock.now_micros())?;
+        self.bad.fetch_add(taken.bad.len() as u64, Ordering::Relaxed);
         self.stream.bad_rows.keep(&self.stream.name, (partition, ""), &taken.bad);
         let mut rows = taken.rows.project(&self.shown)?;
         if self.positions {

@@ -73,7 +73,15 @@ impl Model {
                 let text = "{\"a\":\"\\n\"}".into();
                 if chance.below(2) == 0 {
                     let reason = "no number".into();
-                    return Unused::Bad(SavedBad { stream, partition, offset, reason, raw: text });
+                    let skipped = offset % 2 == 1;
+                    return Unused::Bad(SavedBad {
+                        stream,
+                        partition,
+                        offset,
+                        reason,
+                        raw: text,
+                        skipped,
+                    });
                 }
                 Unused::Late(SavedLate {
                     stream,
@@ -101,7 +109,13 @@ impl Model {
 
     fn counts(&self) -> Counts {
         let rows = Entry { rows_in: self.batches, aggregated: self.batches, ..Entry::default() };
-        Counts { rows, partly_late: 0, windows_closed: self.unused, batches: self.batches }
+        Counts {
+            rows,
+            partly_late: 0,
+            skipped: 0,
+            windows_closed: self.unused,
+            batches: self.batches,
+        }
     }
 
     fn assert_is(&self, resume: &Resume) {

@@ -1,0 +1,82 @@
+//! Rows that a bounded statement does not see, and its client is told of: bad rows of the connectors that it reads,
+//! late and bad rows of the views.
+//!
+//! The scans of a statement find the counts by its settings; each scan has one of its own, because a stream that is
+//! read twice has its bad rows once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use datafusion::logical_expr::LogicalPlan;
+use parking_lot::Mutex;
+use windrow_core::Result;
+
+use crate::catalog::{Catalog, Object};
+use crate::query::shared::Shared;
+use crate::session::outcome::UnusedRows;
+use crate::session::query::streams_read;
+
+/// What one statement does not see.
+#[derive(Debug, Default)]
+pub(crate) struct Unseen {
+    /// Bad rows per scan, by stream.
+    scans: Mutex<BTreeMap<String, Vec<Arc<AtomicU64>>>>,
+    /// The queries of the views that are read, by their numbers.
+    views: Mutex<BTreeMap<u64, Arc<Shared>>>,
+}
+
+impl Unseen {
+    /// The count of one scan of a stream.
+    pub(crate) fn scan(&self, stream: &str) -> Arc<AtomicU64> {
+        let count = Arc::new(AtomicU64::new(0));
+        self.scans.lock().entry(stream.to_owned()).or_default().push(Arc::clone(&count));
+        count
+    }
+
+    /// The plan reads these views, and those that they read.
+    ///
+    /// # Errors
+    /// When one of them has failed: then those over it will, if they have not yet.
+    pub(super) fn reads(&self, plan: &LogicalPlan, catalog: &Catalog) -> Result<()> {
+        let mut names: Vec<String> = streams_read(plan)?;
+        let mut known = BTreeSet::new();
+        while let Some(name) = names.pop() {
+            if known.insert(name.clone())
+                && let Some(Object::Materialized(view)) = catalog.get(&name)
+            {
+                view.check()?;
+                self.views.lock().insert(view.query.id, Arc::clone(&view.query));
+                names.extend(view.reads.iter().cloned());
+            }
+        }
+        Ok(())
+    }
+
+    /// The counts of now.
+    pub(crate) fn total(&self) -> UnusedRows {
+        let scans = self.scans.lock();
+        let most = |counts: &Vec<Arc<AtomicU64>>| {
+            counts.iter().map(|count| count.load(Ordering::Relaxed)).max().unwrap_or(0)
+        };
+        let bad = scans.values().map(most).sum();
+        self.views.lock().values().map(|query| query.ledger.total()).fold(
+            UnusedRows { late: 0, bad },
+            |sum, rows| UnusedRows { late: sum.late + rows.late, bad: sum.bad + rows.bad },
+        )
+    }
+}
+
+impl UnusedRows {
+    /// Behind the words of a statement without rows; nothing where there are none.
+    pub fn aside(self) -> String {
+        let count = |rows: u64, kind: &str| match rows {
+            0 => None,
+            1 => Some(format!("1 {kind} row was left out, see windrow.{kind}_rows")),
+            _ => Some(format!("{rows} {kind} rows were left out, see windrow.{kind}_rows")),
+        };
+        let told = [count(self.late, "late"), count(self.bad, "bad")];
+        let told: Vec<String> = told.into_iter().flatten().collect();
+        if told.is_empty() { String::new() } else { format!(" ({})", told.join("; ")) }
+    }
+}
