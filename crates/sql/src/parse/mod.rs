@@ -120,7 +120,7 @@ fn query(tokens: &[TokenWithSpan], mut tail: Tail, end: Place) -> Result<Continu
 
 /// The tokens with window clauses turned into functions.
 fn windows(tokens: &[TokenWithSpan], tail: &mut Tail, end: Place) -> Result<Vec<TokenWithSpan>> {
-    let mut tokens = spelling::tokens(relation_tokens(tokens))?;
+    let mut tokens = spelling::tokens(&relation_tokens(tokens))?;
     clause::desugar(&mut tokens, tail, end)?;
     Ok(tokens)
 }

@@ -22,7 +22,7 @@ use super::cursor::{is_word, place_of};
 ///
 /// # Errors
 /// `AS MATERIALIZED`, which nothing here would keep.
-pub(super) fn tokens(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
+pub(super) fn tokens(tokens: &[TokenWithSpan]) -> Result<Vec<TokenWithSpan>> {
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     // Elsewhere a word behind AS is a name.
     let creates = tokens.first().is_some_and(|t| is_word(&t.token, "CREATE"));
@@ -288,7 +288,8 @@ fn name_apart(projection: &mut [SelectItem]) {
             item,
             SelectItem::UnnamedExpr(Expr::Identifier(_) | Expr::CompoundIdentifier(_))
         );
-        if !(everything && column) && !taken.iter().any(|other| clash(other, &key)) {
+        let twice = everything && column || taken.iter().any(|other| clash(other, &key));
+        if !twice {
             taken.push(key);
             continue;
         }

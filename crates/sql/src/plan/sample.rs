@@ -60,7 +60,7 @@ impl RelationPlanner for Samples {
                 None => return internal_err!("a sample is lost"),
             };
         let (percent, seed) = size(&sample, span)?;
-        let plan = sampled(context.plan(relation)?, percent, seed, span)?;
+        let plan = sampled(&context.plan(relation)?, percent, seed, span)?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, called))))
     }
 }
@@ -95,8 +95,8 @@ fn size(sample: &TableSample, span: Span) -> Result<(f64, u64)> {
     }
 }
 
-fn sampled(plan: LogicalPlan, percent: f64, seed: u64, span: Span) -> Result<LogicalPlan> {
-    let (name, relation) = match &plan {
+fn sampled(plan: &LogicalPlan, percent: f64, seed: u64, span: Span) -> Result<LogicalPlan> {
+    let (name, relation) = match plan {
         LogicalPlan::TableScan(scan) => (scan.table_name.clone(), stream_of(scan)),
         _ => return Err(unsampled(span)),
     };

@@ -3,7 +3,7 @@
 use datafusion::sql::sqlparser::ast::{
     Cte, Distinct, ExprWithAliasAndOrderBy, Fetch, GroupByExpr, LimitClause, OrderBy, OrderByExpr,
     OrderByKind, OrderByOptions, PipeOperator, Query, Select, SelectFlavor, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, WildcardAdditionalOptions, With,
+    SelectItemQualifiedWildcardKind, SelectModifiers, SetExpr, WildcardAdditionalOptions, With,
 };
 use windrow_core::Result;
 
@@ -194,7 +194,7 @@ pub(super) fn select(walk: &Walk<'_>, select: &Select) -> Result<()> {
     match distinct {
         None | Some(Distinct::All | Distinct::Distinct | Distinct::On(_)) => {}
     }
-    let modified = select_modifiers.as_ref().is_some_and(|m| m.is_any_set());
+    let modified = select_modifiers.as_ref().is_some_and(SelectModifiers::is_any_set);
     walk.without(modified, "SELECT", "modifiers of SELECT are not supported", "Leave them out.")?;
     walk.without(top.is_some(), "TOP", "TOP is not supported", "Write LIMIT behind the query.")?;
     let hint = "Write SELECT * EXCLUDE (…).";
