@@ -132,7 +132,7 @@ fn roles() -> Result<(), Failed> {
         "SHOW TABLES",
         "SHOW CREATE v",
         "DESCRIBE s",
-        "SET datafusion.execution.batch_size = 4096",
+        "SET datafusion.execution.time_zone = '+00:00'",
         "SELECT * FROM windrow.streams",
         "PREPARE p AS SELECT * FROM s",
     ];
@@ -173,6 +173,28 @@ fn roles() -> Result<(), Failed> {
         return Err(said.into());
     }
     let writer = f.user(&[(Role::Write, "*")])?;
+    // What changes how much of the machine statements take is an administrator's, and has its range for all.
+    for sql in [
+        "SET datafusion.execution.target_partitions = 1000000",
+        "SET datafusion.execution.batch_size = 4096",
+        "SET datafusion.execution.sort_spill_reservation_bytes = 1",
+        "SET datafusion.optimizer.max_passes = 3",
+        "RESET datafusion.execution.target_partitions",
+    ] {
+        f.denied(&writer, sql)?;
+    }
+    let admin = f.user(&[(Role::Admin, "*")])?;
+    f.allowed(&admin, "SET datafusion.execution.batch_size = 4096")?;
+    for sql in [
+        "SET datafusion.execution.target_partitions = 1000000",
+        "SET datafusion.execution.batch_size = 9223372036854775807",
+        "SET datafusion.execution.batch_size = 0",
+    ] {
+        let error = f.run(&admin, sql).err().ok_or(format!("{sql} is done"))?;
+        if error.kind() != ErrorKind::Config || !error.message().contains("it goes from") {
+            return Err(error.render("").into());
+        }
+    }
     f.denied(&writer, "SET datafusion.runtime.memory_limit = '1M'").map(|_| ()).or_else(|_| {
         // It may be no setting at all, but never one that works.
         match f.run(&writer, "SET datafusion.runtime.memory_limit = '1M'") {

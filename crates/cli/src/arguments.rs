@@ -243,6 +243,9 @@ impl Arguments {
             limits.tail_bytes_max = bytes;
         }
         limits.stream_bytes_max = self.common().stream_limit;
+        if let Some(Command::Serve { serving, .. }) = &self.command {
+            limits.query_bytes_max = serving.query_memory();
+        }
         if let Some(batches) = self.common().queue_batches {
             limits.queue_batches_max = usize::from(batches);
         }

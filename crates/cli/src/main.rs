@@ -43,7 +43,8 @@ use crate::runner::{Flow, Runner};
 use crate::script::{Script, Source};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: windrow_metered::Metered<mimalloc::MiMalloc> =
+    windrow_metered::Metered(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -59,9 +59,12 @@ struct LimitArguments {
     /// Bytes of one message from a client [default: 64MiB].
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     max_message: Option<usize>,
-    /// Connections at the same time; more wait [default: 1000].
+    /// Connections at the same time; those that nobody has logged in on go first [default: 1000].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: Option<u32>,
+    /// Connections of one address [default: half of all].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_peer_connections: Option<u32>,
     /// Bounded statements at the same time; more wait [default: 100].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_queries: Option<u32>,
@@ -71,7 +74,8 @@ struct LimitArguments {
     /// Continuous results at the same time; more are refused [default: 10000].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_streams: Option<u32>,
-    /// Memory for sorts, joins and groupings of one bounded statement (default: no limit).
+    /// Memory of one statement: planning, functions, sorts, joins, groupings, rows that it keeps (default: a
+    /// quarter of the machine's).
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     query_memory: Option<usize>,
     /// Seconds that one bounded statement may take (default: no limit).
@@ -99,6 +103,11 @@ impl Serving {
     /// What is to be logged, and whether as JSON.
     pub(crate) fn log(&self) -> (Option<&str>, bool) {
         (self.log_level.as_deref(), self.log_format == LogFormat::Json)
+    }
+
+    /// Bytes of memory of one statement.
+    pub(crate) fn query_memory(&self) -> Option<usize> {
+        self.limits.query_memory
     }
 
     /// Which files clients may use.
@@ -138,6 +147,7 @@ impl LimitArguments {
         ServerLimits {
             message_bytes_max: self.max_message.unwrap_or(usual.message_bytes_max),
             connections_max: or(self.max_connections, usual.connections_max),
+            peer_connections_max: self.max_peer_connections.map(|n| n as usize),
             grace: self.grace.unwrap_or(usual.grace),
             queries: QueryLimits {
                 queries_max: or(self.max_queries, usual.queries.queries_max),

@@ -2,12 +2,13 @@
 //!
 //! Every other crate meets here: what time is ([`time`]), which intervals rows are raked into
 //! ([`window`]), where a row stands in its partition ([`offset`]), how rows enter ([`source`]),
-//! who tells the time of day ([`clock`]), how much of anything is allowed ([`limits`]) and how a
-//! thing went wrong ([`error`]).
+//! who tells the time of day ([`clock`]), how much of anything is allowed ([`limits`]), and what one
+//! statement takes in one go ([`budget`]), and how a thing went wrong ([`error`]).
 //!
 //! This crate knows Arrow and nothing else: no DataFusion, no tokio, no input or output.
 #![forbid(unsafe_code)]
 
+pub mod budget;
 pub mod clock;
 pub mod error;
 pub mod limits;
@@ -16,6 +17,7 @@ pub mod source;
 pub mod time;
 pub mod window;
 
+pub use budget::Budget;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{Error, ErrorKind, Place, Result};
 pub use limits::Limits;

@@ -27,6 +27,10 @@ pub struct Limits {
     /// Bytes that the state of windows, and sorts, joins and groupings of queries, may take in
     /// memory; what is over it goes to disk. `None`: as much as there is.
     pub memory_bytes_max: Option<usize>,
+    /// Bytes that one statement may hold at once while it is planned and its expressions are worked out, and
+    /// rows that it keeps until it is done; and one run of a continuous query over a micro-batch. `None`: a
+    /// quarter of what the machine has.
+    pub query_bytes_max: Option<usize>,
     /// How long finished windows stay in memory alone before they are archived, at the longest.
     pub spill_interval: std::time::Duration,
     /// From one checkpoint of a query to the next (with a data directory only).
@@ -50,6 +54,7 @@ impl Default for Limits {
             tail_bytes_max: 64 << 20,
             stream_bytes_max: None,
             memory_bytes_max: None,
+            query_bytes_max: None,
             spill_interval: std::time::Duration::from_secs(5),
             checkpoint_interval: std::time::Duration::from_secs(10),
             archive_wait: std::time::Duration::from_secs(30),

@@ -9,8 +9,12 @@ use windrow_runtime::QueryLimits;
 pub struct ServerLimits {
     /// Bytes of one message from a client; a longer one is refused before it is read.
     pub message_bytes_max: usize,
-    /// Connections at the same time; more wait until one leaves.
+    /// Connections at the same time; for a further one the oldest of those goes that nobody has logged in
+    /// on, and otherwise it waits until one leaves.
     pub connections_max: usize,
+    /// Connections of one address; a further one takes the place of one that nobody has logged in on, or is
+    /// closed. `None`: half of all.
+    pub peer_connections_max: Option<usize>,
     /// Calls at the same time on one connection; more wait.
     pub calls_max: u32,
     /// Bytes of the headers of one call.
@@ -30,6 +34,7 @@ impl Default for ServerLimits {
         Self {
             message_bytes_max: 64 << 20,
             connections_max: 1_000,
+            peer_connections_max: None,
             calls_max: 250,
             header_bytes_max: 64 << 10,
             handshake_time_max: Duration::from_secs(30),

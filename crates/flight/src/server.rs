@@ -89,7 +89,9 @@ impl Server {
             let message = format!("cannot listen on {}: {e}", config.address);
             Error::new(ErrorKind::Unavailable, message).with_source(e)
         })?;
-        let connections = Connections::new(config.limits.connections_max);
+        let max = config.limits.connections_max;
+        let per_peer = config.limits.peer_connections_max.unwrap_or(max.div_ceil(2));
+        let connections = Connections::new(max, per_peer);
         Ok(Self { engine, config, listener, door, admission, connections })
     }
 

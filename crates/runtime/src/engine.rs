@@ -32,13 +32,16 @@ use crate::catalog::{Catalog, Object, system};
 use crate::caught::stopped;
 use crate::durable::checkpoint::Newest;
 use crate::durable::store::Store;
+use crate::machine::statement_bytes;
 use crate::memory::Memory;
 use crate::query::kept::{BadRows, LateRows};
 use crate::query::progress::Progress as ScanProgress;
+use crate::query::runner::RunBytes;
 use crate::query::scan::{Counters, Scan};
 use crate::query::shared::Shared;
 use crate::query::start::{Ready, launch};
 use crate::session::failing::Failed;
+use crate::session::planning::{Planners, inherit_budgets};
 use crate::session::{Access, Session, SessionOptions};
 use crate::stream::log::Completion;
 use crate::stream::pump::Pump;
@@ -152,6 +155,10 @@ pub(crate) struct Parts {
     /// The limit of memory, if there is one.
     memory: Option<Arc<Memory>>,
     micro_batches: SessionState,
+    /// Who makes plans.
+    pub(crate) planners: Planners,
+    /// Bytes that one statement may take, where nobody says how many.
+    pub(crate) query_bytes_max: usize,
 }
 
 /// What `windrow.watermarks` needs to know of a scan.
@@ -227,6 +234,7 @@ impl Engine {
             .enable_all()
             .build()
             .map_err(|e| Error::internal(format!("cannot start threads: {e}")).with_source(e))?;
+        inherit_budgets();
         let (catalogs, schema) = catalogs()?;
         let memory = limits.memory_bytes_max.map(|limit| Memory::new(limit, spill_dir));
         let env = match &memory {
@@ -249,6 +257,8 @@ impl Engine {
             env,
             memory,
             micro_batches: micro_batch_state(&state),
+            planners: Planners::new(&limits),
+            query_bytes_max: query_bytes_max(&limits),
             limits,
             files,
             functions,
@@ -710,6 +720,11 @@ fn machine_clock() -> Arc<dyn Clock> {
     Arc::new(SystemClock::new(sleeper))
 }
 
+/// Bytes that one statement, or one run of a continuous query, may hold.
+fn query_bytes_max(limits: &Limits) -> usize {
+    limits.query_bytes_max.unwrap_or_else(statement_bytes)
+}
+
 fn df_config(limits: &Limits) -> SessionConfig {
     let mut config = SessionConfig::new();
     if let Some(memory) = limits.memory_bytes_max {
@@ -722,6 +737,7 @@ fn df_config(limits: &Limits) -> SessionConfig {
             execution.sort_in_place_threshold_bytes.min(in_place);
     }
     config
+        .with_extension(Arc::new(RunBytes(query_bytes_max(limits))))
         // Errors of the planner carry their place in the text.
         .set_bool("datafusion.sql_parser.collect_spans", true)
         .with_target_partitions(limits.threads.max(1))

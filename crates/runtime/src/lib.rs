@@ -16,6 +16,7 @@ mod caught;
 pub(crate) mod durable;
 mod engine;
 mod ingest;
+mod machine;
 mod memory;
 pub(crate) mod query;
 mod session;

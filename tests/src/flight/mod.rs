@@ -1,6 +1,7 @@
 //! The Flight SQL server as its clients see it: those of Rust in this process, those of Python in one of their own.
 
 mod ending;
+mod hostile;
 mod long;
 mod own_client;
 mod python;
@@ -42,6 +43,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.extend(sessions::trials());
     trials.extend(slow::trials());
     trials.extend(ending::trials());
+    trials.extend(hostile::trials());
     trials.extend(long::trials());
     trials.extend(vanish::trials());
     trials.extend(rights::trials());

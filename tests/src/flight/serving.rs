@@ -30,8 +30,25 @@ impl Serving {
 
     /// On this address, where one was that has ended.
     pub(crate) fn start_at(home: &Path, flight: &str, flags: &[&str]) -> Result<Self, Failed> {
+        Self::spawn(Command::new(program()?), home, flight, flags)
+    }
+
+    /// On any port, in an address space of so many bytes.
+    pub(crate) fn start_within(home: &Path, bytes: u64, flags: &[&str]) -> Result<Self, Failed> {
+        let mut command = Command::new("sh");
+        let limit = format!("ulimit -v {} && exec \"$0\" \"$@\"", bytes >> 10);
+        command.arg("-c").arg(limit).arg(program()?);
+        Self::spawn(command, home, "127.0.0.1:0", flags)
+    }
+
+    fn spawn(
+        mut program: Command,
+        home: &Path,
+        flight: &str,
+        flags: &[&str],
+    ) -> Result<Self, Failed> {
         let log = File::options().create(true).append(true).open(home.join("log"))?;
-        let mut child = Command::new(program()?)
+        let mut child = program
             .args(["serve", "--flight", flight, "--metrics", "127.0.0.1:0", "--data-dir"])
             .arg(home.join("data"))
             .args(flags)

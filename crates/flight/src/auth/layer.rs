@@ -80,6 +80,7 @@ where
                 Ok(entered) => entered,
                 Err(error) => return Ok(to_status(&error, "").into_http()),
             };
+            Peer::is_known(request.extensions());
             request.extensions_mut().insert(identity);
             if let (true, Some(token)) = (handshake, &token) {
                 request.extensions_mut().insert(Given(token.clone()));

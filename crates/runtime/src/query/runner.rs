@@ -5,6 +5,7 @@
 //! a plan that is run twice without it gives wrong rows or panics.
 
 use std::sync::Arc;
+use std::task::Context;
 
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::{SessionState, TaskContext};
@@ -13,11 +14,16 @@ use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use windrow_core::Result;
+use windrow_core::{Budget, Result};
 use windrow_sql::leaf::{LeafId, LeafInputs};
 use windrow_sql::plan::{run, stream};
 use windrow_window::WindowRows;
+
+/// What one run of a plan may hold at once, among the settings of the session that it is planned with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RunBytes(pub(crate) usize);
 
 /// A plan with its own leaf inputs.
 #[derive(Debug)]
@@ -25,6 +31,7 @@ pub(crate) struct PlanRunner {
     plan: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
     inputs: Arc<LeafInputs>,
+    budget: Arc<Budget>,
 }
 
 impl PlanRunner {
@@ -32,9 +39,10 @@ impl PlanRunner {
     pub(crate) fn new(plan: Arc<dyn ExecutionPlan>, state: &SessionState) -> Self {
         let inputs = Arc::new(LeafInputs::default());
         let config = state.config().clone().with_extension(Arc::clone(&inputs));
+        let bytes = config.get_extension::<RunBytes>().map_or(usize::MAX, |bytes| bytes.0);
         let mut state = state.clone();
         *state.config_mut() = config;
-        Self { plan, context: state.task_ctx(), inputs }
+        Self { plan, context: state.task_ctx(), inputs, budget: Budget::new(bytes) }
     }
 
     /// A runner of the same plan whose rows come in the order of all columns that can be
@@ -74,7 +82,10 @@ impl PlanRunner {
         for (leaf, rows) in inputs {
             self.inputs.set_windows(leaf, rows);
         }
-        stream(&self.plan, &self.context)
+        let mut rows = stream(&self.plan, &self.context)?;
+        let budget = Arc::clone(&self.budget);
+        let within = move |context: &mut Context<'_>| budget.run(|| rows.poll_next_unpin(context));
+        Ok(futures::stream::poll_fn(within).boxed())
     }
 
     /// Forgets what the leaves were given.
@@ -90,7 +101,9 @@ impl PlanRunner {
         for (leaf, rows) in inputs {
             self.inputs.set(leaf, rows);
         }
-        let out = run(&self.plan, &self.context).await;
+        let (plan, context) = (Arc::clone(&self.plan), Arc::clone(&self.context));
+        let work = async move { run(&plan, &context).await };
+        let out = self.budget.within(Box::pin(work)).await;
         self.inputs.clear();
         out
     }

@@ -22,6 +22,7 @@ use crate::catalog::plain_name;
 use crate::engine::{CATALOG, SCHEMA};
 use crate::session::Session;
 use crate::session::admission::Admission;
+use crate::session::settings::{check_range, may_set};
 use crate::stream::table::outside;
 
 /// What a user may do with an object; each role may do what those before it may.
@@ -285,16 +286,12 @@ impl Session {
                 | DdlStatement::CreateFunction(_)
                 | DdlStatement::DropFunction(_) => access.need_everywhere(Role::Admin, ddl.name()),
             },
-            // These reach beyond the session: memory, temporary directories, caches.
-            LogicalPlan::Statement(PlanStatement::SetVariable(set))
-                if set.variable.starts_with("datafusion.runtime.") =>
-            {
-                access.need_everywhere(Role::Admin, &format!("SET {}", set.variable))
+            LogicalPlan::Statement(PlanStatement::SetVariable(set)) => {
+                may_set(access, "SET", &set.variable)?;
+                check_range(&set.variable, &set.value)
             }
-            LogicalPlan::Statement(PlanStatement::ResetVariable(reset))
-                if reset.variable.starts_with("datafusion.runtime.") =>
-            {
-                access.need_everywhere(Role::Admin, &format!("RESET {}", reset.variable))
+            LogicalPlan::Statement(PlanStatement::ResetVariable(reset)) => {
+                may_set(access, "RESET", &reset.variable)
             }
             _ => Ok(()),
         }

@@ -18,8 +18,9 @@ pub struct QueryLimits {
     /// Continuous results (`SELECT … EMIT`, `SUBSCRIBE`, `WAIT FOR`) at the same time; more are
     /// refused.
     pub streams_max: usize,
-    /// Bytes that sorts, joins and groupings of one bounded statement may take in memory; sorts and
-    /// groupings go to disk at that point, others fail. `None`: as much as there is.
+    /// Bytes that one statement may take in memory: while it is planned, for the results of functions, for
+    /// sorts, joins and groupings, and for rows that it keeps until it is done. Sorts and groupings go to
+    /// disk at that point, others fail. `None`: a quarter of what the machine has.
     pub query_bytes_max: Option<usize>,
     /// How long one bounded statement may take. `None`: as long as it does.
     pub query_time_max: Option<Duration>,

@@ -97,7 +97,7 @@ impl Session {
 
     /// Defines what a statement of DataFusion's defines, tables without their rows.
     async fn check_standard(&self, statement: EngineStatement) -> Result<()> {
-        let plan = windrow_sql::plan::statement(&self.state(), statement).await?;
+        let plan = self.standard_plan(statement).await?;
         let plan = bounded(plan)?;
         match plan {
             LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => {

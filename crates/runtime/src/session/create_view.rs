@@ -13,7 +13,7 @@ use windrow_core::{Error, EventTimeColumn, Place, Result, StreamSchema, Watermar
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::CreateView;
 use windrow_sql::plan::{
-    ContinuousPlan, Flow, Leaf, StreamRelation, WindowAssign, continuous, distinct_columns,
+    ContinuousPlan, Flow, Leaf, StreamRelation, WindowAssign, distinct_columns,
 };
 
 use crate::catalog::{Materialized, Object, plain_name, read_by};
@@ -111,7 +111,7 @@ impl Session {
         let plan = options.begin(plan)?;
         let from = self.start_offsets(&options, &reads).await?;
         let bounded = plan.clone();
-        let plan = continuous(&self.state(), plan, &create.query.tail)?;
+        let plan = self.continuous(plan, &create.query.tail).await?;
         if let (Some((_, place)), true) = (options.retention, plan.event_times.is_empty()) {
             return Err(timeless(&name).with_place(place));
         }

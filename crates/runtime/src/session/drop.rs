@@ -1,8 +1,7 @@
-//! `DROP` and `SET`.
+//! `DROP`.
 
 use windrow_core::{Error, Result};
-use windrow_sql::parse::{Drop, DropKind, Set};
-use windrow_sql::plan::TIME_ZONE;
+use windrow_sql::parse::{Drop, DropKind};
 
 use crate::catalog::{Object, plain_name};
 use crate::session::{Outcome, Session};
@@ -75,50 +74,6 @@ impl Session {
             Box::pin(self.drop_any(&reader)).await?;
         }
         if catalog.exists(name) { self.remove(name).await } else { Ok(()) }
-    }
-
-    pub(super) fn set(&self, set: &Set) -> Result<Outcome> {
-        let state = self.context.state_ref();
-        let mut state = state.write();
-        if set.name == TIME_ZONE_SETTING {
-            let zone = zone(&set.value).map_err(|e| e.with_place(set.place))?;
-            state.config_mut().options_mut().execution.time_zone = Some(zone);
-            return Ok(Outcome::Done("SET".into()));
-        }
-        state.config_mut().options_mut().set(&set.name, &set.value).map_err(|e| {
-            Error::config(format!(
-                "setting \"{}\" cannot be \"{}\": {}",
-                set.name,
-                set.value,
-                e.strip_backtrace()
-            ))
-            .with_place(set.place)
-            .with_hint("SHOW ALL lists the settings.")
-        })?;
-        Ok(Outcome::Done("SET".into()))
-    }
-}
-
-const TIME_ZONE_SETTING: &str = "datafusion.execution.time_zone";
-
-/// A time zone that exists; without a name the one of the start.
-fn zone(name: &str) -> Result<String> {
-    if name.is_empty() {
-        return Ok(TIME_ZONE.to_owned());
-    }
-    // A number alone is hours, as in PostgreSQL.
-    let name = match name.parse::<i32>() {
-        Ok(hours) => format!("{}{:02}:00", if hours < 0 { '-' } else { '+' }, hours.abs()),
-        Err(_) => name.to_owned(),
-    };
-    let known = name.parse::<arrow::array::timezone::Tz>();
-    match known {
-        Ok(_) => Ok(name),
-        Err(e) => Err(Error::config(format!("there is no time zone \"{name}\""))
-            .with_source(e)
-            .with_hint(
-                "Write a name, such as 'Europe/Berlin' or 'UTC', or an offset, such as '+02:00'.",
-            )),
     }
 }
 

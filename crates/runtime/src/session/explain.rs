@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use windrow_core::{Error, Result, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Explain, Explained, Statement, Tail};
-use windrow_sql::plan::{bounded, continuous};
+use windrow_sql::plan::bounded;
 
 use crate::catalog::plain_name;
 use crate::query::intake::display_micros;
@@ -65,19 +65,20 @@ impl Session {
     ) -> Result<Outcome> {
         let frame = DataFrame::new(self.state(), bounded(plan)?);
         let frame = frame.explain(verbose, analyze).map_err(from_datafusion)?;
-        let plan = frame.create_physical_plan().await.map_err(from_datafusion)?;
+        let (state, plan) = frame.into_parts();
+        let plan = self.physical(state, plan).await?;
         Ok(Outcome::Rows(self.execute_plan(plan)))
     }
 
     async fn explain_continuous(&self, plan: LogicalPlan, tail: &Tail) -> Result<Outcome> {
-        let plan = continuous(&self.state(), plan, tail)?;
+        let plan = self.continuous(plan, tail).await?;
         lines("continuous_plan", &plan.to_string()).await
     }
 
     /// Runs a continuous query to its end and tells what became of the rows.
     async fn analyze(&self, query: ContinuousQuery) -> Result<Outcome> {
         let plan = self.plan(&query.query, &[]).await?;
-        let shown = continuous(&self.state(), plan, &query.tail)?.to_string();
+        let shown = self.continuous(plan, &query.tail).await?.to_string();
         let Outcome::Rows(mut result) = Box::pin(self.query(query)).await? else {
             return Err(Error::internal("a query gave no rows"));
         };

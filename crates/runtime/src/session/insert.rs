@@ -10,11 +10,12 @@ use futures::TryStreamExt;
 use windrow_core::{Error, Result};
 use windrow_sql::diagnostics::did_you_mean;
 use windrow_sql::parse::Insert;
-use windrow_sql::plan::{continuous, plan_values};
+use windrow_sql::plan::plan_values;
 
 use crate::catalog::{Object, plain_name};
 use crate::query::output::Output;
 use crate::query::start::Wanted;
+use crate::session::held::HeldExec;
 use crate::session::kept_insert::NewInsert;
 use crate::session::query::streams_read;
 use crate::session::{Done, Outcome, Session, UnusedRows};
@@ -42,9 +43,13 @@ impl Session {
         };
         let push = &fed_by_inserts(&stream)?;
         let plan = match &self.value_rows {
-            Some(rows) => plan_values(&self.state(), &insert.query.query, rows.clone())
-                .await?
-                .ok_or_else(|| Error::internal("an INSERT of VALUES has another plan"))?,
+            Some(rows) => {
+                let (state, rows) = (self.state(), rows.clone());
+                let query = (*insert.query.query).clone();
+                let plan = self.planning(async move { plan_values(&state, query, rows).await });
+                plan.await?
+                    .ok_or_else(|| Error::internal("an INSERT of VALUES has another plan"))?
+            }
             None => self.plan(&insert.query.query, &[]).await?,
         };
         let target = Target::new(push.physical(), &insert, &name, plan.schema().fields().len())?;
@@ -53,7 +58,7 @@ impl Session {
         }
         let reads = streams_read(&plan)?;
         let bounded = plan.clone();
-        let plan = continuous(&self.state(), plan, &insert.query.tail)?;
+        let plan = self.continuous(plan, &insert.query.tail).await?;
         let has_late_to = insert.query.tail.late_data_to.is_some();
         if self.insert_is_kept(push, (&reads, has_late_to)) {
             let insert = NewInsert { push, target, text, reads, bounded };
@@ -80,10 +85,12 @@ impl Session {
         target: &Target,
         push: &Arc<PushStream>,
     ) -> Result<Outcome> {
-        let Outcome::Rows(mut rows) = self.bounded_in_order(plan).await? else {
-            return Err(Error::internal("the query of an INSERT gives no rows"));
-        };
-        // All rows are made before one is inserted: a statement that fails inserts nothing.
+        let plan = self.physical_in_order(plan).await?;
+        // All rows are made before one is inserted: a statement that fails inserts nothing. They are
+        // there twice when they become one batch.
+        let plan = Arc::new(HeldExec::new(plan, 2));
+        let held = Arc::clone(&plan);
+        let mut rows = self.execute_plan(plan);
         let mut batches = Vec::new();
         while let Some(batch) = rows.try_next().await? {
             batches.push(target.fit(&batch)?);
@@ -94,6 +101,7 @@ impl Session {
             inserted += pushed.rows;
             bad += pushed.bad;
         }
+        drop(held);
         let said = match bad {
             0 => format!("INSERT 0 {inserted}"),
             bad => format!("INSERT 0 {inserted} ({bad} bad, see windrow.bad_rows)"),

@@ -10,6 +10,7 @@ mod create_view;
 mod drop;
 mod explain;
 pub(crate) mod failing;
+mod held;
 pub(crate) mod insert;
 mod kept_insert;
 mod kept_view;
@@ -17,11 +18,14 @@ mod names;
 mod objects;
 pub(crate) mod outcome;
 mod places;
+pub(crate) mod planning;
 mod prepare;
 pub(crate) mod query;
 mod rebuild;
 mod restore;
+mod room;
 mod running;
+mod settings;
 mod show;
 mod stream_options;
 mod tables;
@@ -38,7 +42,7 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::SessionState;
 use datafusion::prelude::SessionContext;
-use windrow_core::{Error, Limits, Result};
+use windrow_core::{Budget, Error, Limits, Result};
 use windrow_sql::parse::{Parsed, Statement, parse_one};
 use windrow_sql::plan::TIME_ZONE;
 
@@ -74,6 +78,8 @@ pub struct Session {
     access: Arc<Access>,
     /// The statement that this clone of the session executes.
     running: Option<Running>,
+    /// What that statement may hold at once.
+    budget: Option<Arc<Budget>>,
     /// The values of the parameters of the statement that is executed.
     pub(crate) values: Values,
     /// Many rows of them, for an INSERT that takes them all; the columns are the parameters.
@@ -96,18 +102,17 @@ impl Session {
         access: Arc<Access>,
     ) -> Self {
         let context = Arc::new(context);
-        let (running, values) = (None, Values::default());
-        let (value_rows, unseen) = (None, Arc::default());
         Self {
             engine,
             context,
             options,
             restoring: None,
             access,
-            running,
-            values,
-            value_rows,
-            unseen,
+            running: None,
+            budget: None,
+            values: Values::default(),
+            value_rows: None,
+            unseen: Arc::default(),
         }
     }
 
@@ -126,18 +131,13 @@ impl Session {
     pub fn execute<'a>(&'a self, statement: &'a Parsed) -> BoxFuture<'a, Result<Outcome>> {
         Box::pin(async move {
             self.check_size(&statement.text)?;
-            let session = self.fresh();
+            let session = self.for_statement();
             let statement = statement.clone();
             let task = self.engine.parts.cpu.spawn(async move {
                 session.admitted(statement).await.map_err(|e| session.suggest(e))
             });
             AbortOnDrop(task).await
         })
-    }
-
-    /// The session for another statement.
-    fn fresh(&self) -> Self {
-        Self { unseen: Arc::default(), ..self.clone() }
     }
 
     async fn dispatch(&self, parsed: Parsed) -> Result<Outcome> {

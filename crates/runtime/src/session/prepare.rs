@@ -10,13 +10,11 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::prelude::DataFrame;
-use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SetExpr, Value};
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Explain, Explained, Insert, Parsed, Statement};
-use windrow_sql::plan::{Parameters, bind, bounded, continuous, parameters, plan_query, unbound};
+use windrow_sql::plan::{Parameters, bind, parameters, plan_query, unbound};
 
 use crate::catalog::{Object, plain_name};
 use crate::session::{AbortOnDrop, Outcome, Session};
@@ -177,9 +175,7 @@ impl Session {
                 return Ok(None);
             }
             // The plan tells, not the text: VALUES may stand below a LIMIT.
-            let (session, query) = (self.clone(), insert.query.query.clone());
-            let plan =
-                self.on_engine(async move { unbound(&session.state(), &query).await }).await?;
+            let plan = self.unbound(&insert.query.query).await.map_err(|e| self.suggest(e))?;
             if !matches!(plan, LogicalPlan::Values(values) if values.values.len() == 1) {
                 return Ok(None);
             }
@@ -202,17 +198,31 @@ impl Session {
         })
     }
 
+    /// Works on a statement that is not executed, no longer than it may take.
     async fn on_engine<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         let task = AbortOnDrop(self.engine.parts.cpu.spawn(work));
-        task.await.map_err(|e| self.suggest(e))
+        let done = tokio::select! {
+            done = task => done,
+            error = self.too_long() => Err(error),
+        };
+        done.map_err(|e| self.suggest(e))
     }
 
     /// Plans a query with the values of its parameters; `columns` renames its columns.
     pub(super) async fn plan(&self, query: &Query, columns: &[Ident]) -> Result<LogicalPlan> {
-        plan_query(&self.state(), query, columns, &self.values.0).await
+        let state = self.state();
+        let (query, columns) = (query.clone(), columns.to_vec());
+        let values = Arc::clone(&self.values.0);
+        self.planning(async move { plan_query(&state, query, &columns, &values).await }).await
+    }
+
+    /// The same before its parameters have values.
+    async fn unbound(&self, query: &Query) -> Result<LogicalPlan> {
+        let (state, query) = (self.state(), query.clone());
+        self.planning(async move { unbound(&state, query).await }).await
     }
 
     /// A plan of the engine underneath with the values of its parameters.
@@ -227,7 +237,7 @@ impl Session {
     /// The parameters of a statement.
     async fn parameters(&self, statement: &Statement) -> Result<Parameters> {
         match statement {
-            Statement::Query(query) => parameters(&unbound(&self.state(), &query.query).await?),
+            Statement::Query(query) => parameters(&self.unbound(&query.query).await?),
             Statement::Insert(insert) => self.insert_parameters(insert).await,
             Statement::Explain(Explain { what: Explained::Statement(statement), .. }) => {
                 Box::pin(self.parameters(statement)).await
@@ -247,7 +257,7 @@ impl Session {
         let Some(Object::Stream(stream)) = self.engine.catalog.get(&name) else {
             return parameters(&self.standard_plan(insert.clone().into_datafusion()).await?);
         };
-        let plan = unbound(&self.state(), &insert.query.query).await?;
+        let plan = self.unbound(&insert.query.query).await?;
         let mut found = parameters(&plan)?;
         // A parameter that is a value by itself has the type of its column.
         let (Feed::Push(push), SetExpr::Values(values)) = (&stream.feed, &*insert.query.query.body)
@@ -269,10 +279,6 @@ impl Session {
             }
         }
         Ok(found)
-    }
-
-    async fn standard_plan(&self, statement: EngineStatement) -> Result<LogicalPlan> {
-        windrow_sql::plan::statement(&self.state(), statement).await
     }
 
     /// The columns that a statement gives.
@@ -306,7 +312,7 @@ impl Session {
             Statement::DataFusion(statement) => {
                 let plan = self.standard_plan(*statement).await?;
                 self.check_plan(&plan)?;
-                match bounded(self.bound(plan)?)? {
+                match self.bound(plan)? {
                     LogicalPlan::Ddl(_)
                     | LogicalPlan::Dml(_)
                     | LogicalPlan::Copy(_)
@@ -339,14 +345,13 @@ impl Session {
     async fn query_columns(&self, query: &ContinuousQuery) -> Result<SchemaRef> {
         let plan = self.plan(&query.query, &[]).await?;
         if query.tail.is_empty() {
-            return self.physical_columns(bounded(plan)?).await;
+            return self.physical_columns(plan).await;
         }
-        Ok(continuous(&self.state(), plan, &query.tail)?.schema)
+        Ok(self.continuous(plan, &query.tail).await?.schema)
     }
 
     async fn physical_columns(&self, plan: LogicalPlan) -> Result<SchemaRef> {
-        let frame = DataFrame::new(self.state(), plan);
-        Ok(frame.create_physical_plan().await.map_err(from_datafusion)?.schema())
+        Ok(self.physical(self.state(), plan).await?.schema())
     }
 }
 

@@ -1,37 +1,39 @@
 //! `SELECT`: bounded, or continuous with EMIT; `SUBSCRIBE`; and DataFusion's own statements.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
-use datafusion::execution::{SessionState, TaskContext};
+use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::physical_plan::coop::CooperativeExec;
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use datafusion::prelude::SessionContext;
+use datafusion::physical_plan::{ExecutionPlan, collect_partitioned, execute_stream};
 use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::ObjectName;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 use windrow_core::{Result, ScanRequest, Source};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Tail};
-use windrow_sql::plan::{
-    ContinuousPlan, StreamRelation, bounded, continuous, distinct_columns, statement as planned,
-};
+use windrow_sql::plan::{ContinuousPlan, StreamRelation, bounded, distinct_columns};
 
 use crate::catalog::{Object, plain_name};
 use crate::query::output::Output;
 use crate::query::promise::Promise;
 use crate::query::start::{Wanted, launch, ready};
 use crate::session::outcome::{Following, Stop, ready as told};
+use crate::session::planning::EndOnDrop;
+use crate::session::room::with_room;
 use crate::session::running::Running;
-use crate::session::tables::Change;
-use crate::session::{Outcome, ResultStream, Session};
+use crate::session::tables::{Change, fills_memory, held_by_table};
+use crate::session::{AbortOnDrop, Outcome, ResultStream, Session};
 use crate::stream::log_reader::{LogSource, dropped};
 use crate::stream::push::PushStream;
 
+/// Bytes of the batches that wait for the reader of a bounded query.
+const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Rows of one batch of a subscription. A reader that stands still holds some of them.
 const SUBSCRIBED_ROWS_MAX: usize = 8_192;
 
@@ -42,7 +44,7 @@ impl Session {
             return self.bounded(plan).await;
         }
         let reads = streams_read(&plan)?;
-        let plan = continuous(&self.state(), plan, &query.tail)?;
+        let plan = self.continuous(plan, &query.tail).await?;
         if self.options.push_ends {
             self.catch_up(&reads).await?;
         }
@@ -79,99 +81,131 @@ impl Session {
 
     /// Runs a plan over what is there now.
     pub(super) async fn bounded(&self, plan: LogicalPlan) -> Result<Outcome> {
-        self.bounded_with(self.state(), plan).await
+        self.unseen.reads(&plan, &self.engine.catalog)?;
+        let plan = self.physical(self.state(), plan).await?;
+        Ok(Outcome::Rows(self.execute_plan(plan).not_seeing(&self.unseen)))
     }
 
-    /// The same in the order of what is read, on one thread.
-    pub(super) async fn bounded_in_order(&self, plan: LogicalPlan) -> Result<Outcome> {
+    /// The same as a plan that gives the rows in the order of what is read, on one thread.
+    pub(super) async fn physical_in_order(
+        &self,
+        plan: LogicalPlan,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let mut state = self.state();
         state.config_mut().options_mut().execution.target_partitions = 1;
-        self.bounded_with(state, plan).await
-    }
-
-    async fn bounded_with(&self, state: SessionState, plan: LogicalPlan) -> Result<Outcome> {
         self.unseen.reads(&plan, &self.engine.catalog)?;
-        let plan = bounded(plan)?;
-        let plan = state.create_physical_plan(&plan).await.map_err(from_datafusion)?;
-        Ok(Outcome::Rows(self.execute_plan(plan).not_seeing(&self.unseen)))
+        self.physical(state, plan).await
     }
 
     /// Executes a physical plan in the background.
     pub(super) fn execute_plan(&self, plan: Arc<dyn ExecutionPlan>) -> ResultStream {
         let schema = plan.schema();
-        let plan = interruptible(plan);
         let context = self.task_context();
         let running = self.running.clone();
         let (sender, receiver) = mpsc::channel(self.limits().queue_batches_max);
-        let task = self.engine.parts.cpu.spawn(async move {
+        // The work is another task than who looks at the time: it may be long before it yields.
+        let (budget, cpu) = (self.budget(), &self.engine.parts.cpu);
+        let unless_done = EndOnDrop::new(&budget);
+        let (rows, strict) = (sender.clone(), running.is_some());
+        let work = async move { produce(guarded(plan, strict)?, context, rows).await };
+        let work = AbortOnDrop(cpu.spawn(budget.within(Box::pin(work))));
+        let task = cpu.spawn(async move {
             let over = running.as_ref().map(Running::over);
-            let done = produce(plan, context, &sender);
-            let Some(over) = over else { return done.await };
-            tokio::select! {
-                () = done => {}
+            let over = over.unwrap_or_else(|| futures::future::pending().boxed());
+            let failed = tokio::select! {
+                done = work => {
+                    unless_done.done();
+                    done.err()
+                }
+                error = over => {
+                    drop(unless_done);
+                    Some(error)
+                }
+            };
+            if let Some(error) = failed {
                 // Nobody to tell when the client is gone.
-                error = over => drop(sender.send(Err(error)).await),
+                drop(sender.send(Err(error)).await);
             }
         });
         ResultStream::new(schema, None, receiver, Stop::Task(task))
     }
 
+    /// Executes a physical plan to its end.
+    pub(super) async fn run_plan(&self, plan: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>> {
+        self.execute_plan(plan).try_collect().await
+    }
+
+    /// The same, partition by partition, all at once.
+    pub(super) async fn run_partitions(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+    ) -> Result<Vec<Vec<RecordBatch>>> {
+        let (plan, context) = (guarded(plan, self.running.is_some())?, self.task_context());
+        let budget = self.budget();
+        let unless_done = EndOnDrop::new(&budget);
+        let work = async move { collect_partitioned(plan, context).await.map_err(from_datafusion) };
+        let work = self.engine.parts.cpu.spawn(budget.within(Box::pin(work)));
+        let rows = AbortOnDrop(work).await?;
+        unless_done.done();
+        Ok(rows)
+    }
+
     /// Everything that is DataFusion's own: reference tables, COPY, SET, SHOW, …
     pub(super) async fn standard(&self, statement: EngineStatement, text: &str) -> Result<Outcome> {
         let said = said(&statement);
-        let plan = planned(&self.state(), statement).await?;
+        let plan = self.standard_plan(statement).await?;
         let plan = self.bound(plan)?;
         self.check_plan(&plan)?;
         let plan = self.in_places(plan)?;
-        self.unseen.reads(&plan, &self.engine.catalog)?;
-        let plan = bounded(plan)?;
         match &plan {
             LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => {
                 distinct_columns(&table.input)?;
+                self.unseen.reads(&plan, &self.engine.catalog)?;
             }
             LogicalPlan::Copy(copy) => distinct_columns(&copy.input)?,
             _ => {}
         }
         let change = Change::of(&plan);
-        let ordered = matches!(plan, LogicalPlan::Copy(_) | LogicalPlan::Dml(_));
-        let counts =
-            ordered || matches!(plan, LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(_)));
-        let frame = if counts {
-            // With the counts of this statement among the settings.
-            let context = SessionContext::new_with_state(self.state());
-            context.execute_logical_plan(plan).await
-        } else {
-            self.context.execute_logical_plan(plan).await
-        };
-        let frame = frame.map_err(from_datafusion)?;
-        let plan = if ordered {
-            let (mut state, plan) = frame.into_parts();
-            // What is written keeps the order of what is read: a stream's rows in another order
-            // would be late rows when they are read back.
-            let options = state.config_mut().options_mut();
-            options.execution.target_partitions = 1;
-            state.create_physical_plan(&plan).await.map_err(from_datafusion)?
-        } else {
-            frame.create_physical_plan().await.map_err(from_datafusion)?
-        };
-        if plan.schema().fields().is_empty() {
-            // Done already; running it shows what failed late.
-            let rows =
-                datafusion::physical_plan::collect(interruptible(plan), self.task_context()).await;
-            rows.map_err(from_datafusion)?;
-            if let Some(change) = change {
-                self.keep_change(change, text).await?;
-            }
-            return Ok(Outcome::Done((said + &self.unseen.total().aside()).into()));
+        if let LogicalPlan::Dml(_) | LogicalPlan::Copy(_) = &plan {
+            return self.written(plan, change, text).await;
         }
+        let plan = match plan {
+            LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => self.filled(table).await?,
+            plan @ (LogicalPlan::Ddl(_) | LogicalPlan::Statement(_)) => bounded(plan)?,
+            plan => return self.bounded(plan).await,
+        };
+        let frame = self.context.execute_logical_plan(plan).await.map_err(from_datafusion)?;
+        let (state, plan) = frame.into_parts();
+        let plan = self.physical(state, plan).await?;
+        if !plan.schema().fields().is_empty() {
+            return Ok(Outcome::Rows(self.execute_plan(plan)));
+        }
+        // Done already; running it shows what failed late.
+        self.run_plan(plan).await?;
+        if let Some(change) = change {
+            self.keep_change(change, text).await?;
+        }
+        Ok(Outcome::Done((said + &self.unseen.total().aside()).into()))
+    }
+
+    /// Rows that are written: to a table, to a file.
+    async fn written(
+        &self,
+        plan: LogicalPlan,
+        change: Option<Change>,
+        text: &str,
+    ) -> Result<Outcome> {
+        // What is written keeps the order of what is read: a stream's rows in another order
+        // would be late rows when they are read back.
+        let in_memory = fills_memory(&plan);
+        let plan = self.physical_in_order(plan).await?;
+        let plan = if in_memory { held_by_table(plan)? } else { plan };
         let Some(change) = change.filter(|_| self.engine.store.is_some()) else {
             return Ok(Outcome::Rows(self.execute_plan(plan).not_seeing(&self.unseen)));
         };
         // How many rows were changed is told when they are durable.
         let schema = plan.schema();
-        let rows =
-            datafusion::physical_plan::collect(interruptible(plan), self.task_context()).await;
-        let rows = rows.map_err(from_datafusion)?;
+        let rows = self.run_plan(plan).await?;
         self.keep_change(change, text).await?;
         Ok(Outcome::Rows(told(schema, rows).await.not_seeing(&self.unseen)))
     }
@@ -229,6 +263,11 @@ impl Session {
     }
 }
 
+/// The same plan, which gives way, and looks whether there is room for what it makes.
+fn guarded(plan: Arc<dyn ExecutionPlan>, strict: bool) -> Result<Arc<dyn ExecutionPlan>> {
+    with_room(interruptible(plan), strict)
+}
+
 /// The same plan, which gives way now and then. A join can make rows for hours out of one batch; whoever
 /// wants to stop it would not be heard.
 fn interruptible(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
@@ -247,18 +286,36 @@ fn interruptible(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
 async fn produce(
     plan: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
-    sender: &mpsc::Sender<Result<RecordBatch>>,
-) {
-    let mut rows = match execute_stream(plan, context) {
-        Ok(rows) => rows,
-        // Nobody to tell when the client is gone.
-        Err(error) => return drop(sender.send(Err(from_datafusion(error))).await),
-    };
+    sender: mpsc::Sender<Result<RecordBatch>>,
+) -> Result<()> {
+    let mut rows = execute_stream(plan, context).map_err(from_datafusion)?;
+    let mut sizes = VecDeque::new();
     while let Some(batch) = rows.next().await {
-        let failed = batch.is_err();
-        if sender.send(batch.map_err(from_datafusion)).await.is_err() || failed {
-            return;
+        let batch = batch.map_err(from_datafusion)?;
+        sizes.push_back(batch.get_array_memory_size());
+        if sender.send(Ok(batch)).await.is_err() {
+            return Ok(());
         }
+        room(&sender, &mut sizes).await;
+    }
+    Ok(())
+}
+
+/// Waits until what is queued is little: a few large batches are as much as many small ones. `sizes` are those
+/// of the batches that have been sent.
+async fn room(sender: &mpsc::Sender<Result<RecordBatch>>, sizes: &mut VecDeque<usize>) {
+    let max = sender.max_capacity();
+    let queued = max - sender.capacity();
+    sizes.drain(..sizes.len().saturating_sub(queued));
+    let mut bytes = 0_usize;
+    let fits = |size: &&usize| {
+        bytes = bytes.saturating_add(**size);
+        bytes <= QUEUE_BYTES_MAX
+    };
+    let stay = sizes.iter().rev().take_while(fits).count();
+    if stay < sizes.len() {
+        // When the reader is gone, the next send tells.
+        drop(sender.reserve_many(max - stay).await);
     }
 }
 

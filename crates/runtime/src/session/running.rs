@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
@@ -74,12 +75,7 @@ impl Running {
     pub(super) fn over(&self) -> BoxFuture<'static, Error> {
         let late = self.late.clone();
         let limit = self.admission.limits().query_time_max.unwrap_or_default();
-        let late = late.map(move |()| {
-            let seconds = limit.as_secs_f64();
-            let message = format!("the statement takes longer than the query timeout, {seconds} s");
-            Error::new(ErrorKind::Limit, message)
-                .with_hint("Ask for less, or raise --query-timeout.")
-        });
+        let late = late.map(move |()| too_long(limit));
         let Some(weight) = self.weight else { return late.boxed() };
         let closed = self.admission.closed(weight);
         async move {
@@ -101,6 +97,12 @@ impl Running {
             None => {}
         }
     }
+}
+
+fn too_long(limit: Duration) -> Error {
+    let seconds = limit.as_secs_f64();
+    let message = format!("the statement takes longer than the query timeout, {seconds} s");
+    Error::new(ErrorKind::Limit, message).with_hint("Ask for less, or raise --query-timeout.")
 }
 
 impl Account {
@@ -173,10 +175,23 @@ impl Session {
         })
     }
 
+    /// Completes with the error of what takes longer than a statement may.
+    pub(super) async fn too_long(&self) -> Error {
+        match self.access.admission().and_then(|a| a.limits().query_time_max) {
+            Some(limit) => {
+                self.engine.parts.clock.sleep(limit).await;
+                too_long(limit)
+            }
+            None => futures::future::pending().await,
+        }
+    }
+
     /// What plans of bounded statements are executed with.
     pub(super) fn task_context(&self) -> Arc<TaskContext> {
-        let limit = self.running.as_ref().and_then(|r| r.admission.limits().query_bytes_max);
-        let Some(limit) = limit else { return self.context.task_ctx() };
+        if self.running.is_none() {
+            return self.context.task_ctx();
+        }
+        let limit = self.query_bytes_max();
         let state = self.context.state();
         let env = Arc::clone(state.runtime_env());
         let pool = QueryPool { limit, used: Mutex::new(0), inner: Arc::clone(&env.memory_pool) };

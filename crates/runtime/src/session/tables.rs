@@ -8,15 +8,21 @@ use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use arrow::record_batch::RecordBatch;
-use datafusion::datasource::MemTable;
-use datafusion::logical_expr::{DdlStatement, LogicalPlan};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::datasource::sink::DataSinkExec;
+use datafusion::datasource::{MemTable, provider_as_source, source_as_provider};
+use datafusion::logical_expr::{CreateMemoryTable, DdlStatement, LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::from_datafusion;
+use windrow_sql::plan::bounded;
 
 use crate::durable::definitions::{Definition, Kind};
 use crate::durable::store::Store;
 use crate::engine::SCHEMA;
 use crate::session::Session;
+use crate::session::held::HeldExec;
 
 /// What a statement of DataFusion's changes that has to be durable.
 #[derive(Debug)]
@@ -66,6 +72,30 @@ impl Session {
         }
     }
 
+    /// A table that is to be made, with the rows of its query in the place of the query: they are worked out
+    /// like those of any statement, and count in its memory.
+    ///
+    /// # Errors
+    /// When the query fails, or its rows take too much memory.
+    pub(super) async fn filled(&self, mut table: CreateMemoryTable) -> Result<LogicalPlan> {
+        let exists = self.context.table_provider(table.name.clone()).await.is_ok();
+        if exists && !table.or_replace {
+            return bounded(LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)));
+        }
+        let query = self.optimized(Arc::unwrap_or_clone(table.input)).await?;
+        let schema = Arc::clone(query.schema().inner());
+        let plan = self.physical(self.state(), query).await?;
+        let plan = Arc::new(HeldExec::new(plan, 1));
+        let held = Arc::clone(&plan);
+        let rows = self.run_partitions(plan).await?;
+        let rows = MemTable::try_new(schema, rows).map_err(from_datafusion)?;
+        let rows = provider_as_source(Arc::new(rows));
+        let rows = LogicalPlanBuilder::scan("rows", rows, None).and_then(LogicalPlanBuilder::build);
+        table.input = Arc::new(rows.map_err(from_datafusion)?);
+        drop(held);
+        Ok(LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)))
+    }
+
     /// Writes the rows of a table that lives in memory.
     async fn keep_rows(&self, store: &Store, definition: &Definition) -> Result<()> {
         let name = definition.name.as_str();
@@ -92,6 +122,32 @@ impl Session {
         self.context.register_table(name, Arc::new(table)).map_err(from_datafusion)?;
         Ok(true)
     }
+}
+
+/// Whether a plan puts rows into a table that lives in memory.
+pub(super) fn fills_memory(plan: &LogicalPlan) -> bool {
+    let LogicalPlan::Dml(dml) = plan else { return false };
+    source_as_provider(&dml.target).is_ok_and(|table| table.downcast_ref::<MemTable>().is_some())
+}
+
+/// The same plan, whose rows count in the memory of the statement where a table takes them.
+///
+/// # Errors
+/// When the plan cannot be changed (our bug).
+pub(super) fn held_by_table(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let held = plan.transform_down(|node| {
+        if node.downcast_ref::<DataSinkExec>().is_none() {
+            return Ok(Transformed::no(node));
+        }
+        let inputs = node
+            .children()
+            .into_iter()
+            .map(|input| Arc::new(HeldExec::new(Arc::clone(input), 1)) as Arc<dyn ExecutionPlan>);
+        let inputs = inputs.collect();
+        let node = replace_children_if_necessary(node, inputs)?;
+        Ok(Transformed::new(node, true, TreeNodeRecursion::Stop))
+    });
+    held.map(|held| held.data).map_err(from_datafusion)
 }
 
 /// What is behind the rows, before the CRC-32 of all that is before it (4 bytes, little-endian).

@@ -13,17 +13,22 @@ mod assign;
 mod bounded;
 mod bounds;
 mod calls;
+mod checked;
 mod display;
 mod fingerprint;
 mod flow;
+mod function_sizes;
+mod functions;
 mod hoist;
 mod lineage;
 mod own;
 mod parameters;
+mod projections;
 mod relation;
 mod sample;
 mod session;
 mod shape;
+mod size;
 mod split;
 mod start;
 mod trace;
@@ -41,7 +46,7 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan};
 use datafusion::sql::parser::{CopyToSource, Statement};
 use datafusion::sql::sqlparser::ast;
-use windrow_core::{Error, Result};
+use windrow_core::{Error, Result, budget};
 
 use crate::diagnostics::from_datafusion;
 pub use assign::{WINDOW_END, WINDOW_START, WINDOW_TIME, WindowAssign};
@@ -53,6 +58,7 @@ use relation::ContinuousScan;
 pub use relation::{EventTime, POSITION_COLUMN, StreamRelation};
 pub use sample::positions;
 pub use session::{TIME_ZONE, micro_batch_state, physical, run, session_state, stream};
+pub use size::check_plan;
 pub use split::{continuous, predicates};
 pub use start::from_event_time;
 pub use trace::ROW_COLUMN;
@@ -62,11 +68,11 @@ pub use trace::ROW_COLUMN;
 /// those of the parameters.
 ///
 /// # Errors
-/// When the query does not fit the catalog, the number of `columns` is not the query's, or a
-/// parameter has no value.
+/// When the query does not fit the catalog, the number of `columns` is not the query's, a
+/// parameter has no value, or the plan would be too large.
 pub async fn plan_query(
     state: &SessionState,
-    query: &ast::Query,
+    query: ast::Query,
     columns: &[ast::Ident],
     values: &[ScalarValue],
 ) -> Result<LogicalPlan> {
@@ -81,7 +87,7 @@ pub async fn plan_query(
 /// As [`plan_query`].
 pub async fn plan_values(
     state: &SessionState,
-    query: &ast::Query,
+    query: ast::Query,
     values: RecordBatch,
 ) -> Result<Option<LogicalPlan>> {
     let plan = bind_rows(unbound(state, query).await?, values)?;
@@ -99,22 +105,27 @@ fn analyzed(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
 ///
 /// # Errors
 /// When the query does not fit the catalog.
-pub async fn unbound(state: &SessionState, query: &ast::Query) -> Result<LogicalPlan> {
-    let query = ast::Statement::Query(Box::new(query.clone()));
+pub async fn unbound(state: &SessionState, query: ast::Query) -> Result<LogicalPlan> {
+    let query = ast::Statement::Query(Box::new(query));
     statement(state, Statement::Statement(Box::new(query))).await
 }
 
 /// Plans a statement of the engine underneath, parameters without values.
 ///
 /// # Errors
-/// When it does not fit the catalog, or calls a function with what that would not honour.
+/// When it does not fit the catalog, calls a function with what that would not honour, or its plan would be too
+/// large.
 pub async fn statement(state: &SessionState, statement: Statement) -> Result<LogicalPlan> {
     calls::check_engine(state, &statement)?;
+    size::check_statement(state, &statement).await?;
+    budget::check(0)?;
     let mut statement = statement;
     if let Some(query) = queried(&mut statement) {
         own::name_apart(state, query).await?;
     }
     let plan = state.statement_to_plan(statement).await.map_err(from_datafusion)?;
+    check_plan(&plan)?;
+    budget::check(0)?;
     own::check(&plan).map_err(from_datafusion)?;
     Ok(plan)
 }

@@ -17,6 +17,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use windrow_core::Error;
 
+use super::checked;
 use super::sample::Samples;
 use super::tvf::WindowRelations;
 use super::types::ArrowTypes;
@@ -30,7 +31,8 @@ const MICRO_BATCH_ROWS: usize = 65_536;
 /// The time zone of a session that has set none.
 pub const TIME_ZONE: &str = "UTC";
 
-/// A session that knows the window functions and the JSON functions.
+/// A session that knows the window functions and the JSON functions, and whose planning and functions keep to
+/// the budget of the statement that they work for ([`windrow_core::budget`]).
 ///
 /// # Errors
 /// When functions cannot be registered (our bug).
@@ -42,7 +44,10 @@ pub fn session_state(
         .with_config(config)
         .with_runtime_env(runtime)
         .with_type_planner(Arc::new(ArrowTypes))
-        .with_relation_planners(vec![Arc::new(Samples), Arc::new(WindowRelations)]);
+        .with_relation_planners(vec![Arc::new(Samples), Arc::new(WindowRelations)])
+        .with_analyzer_rules(checked::analyzer())
+        .with_optimizer_rules(checked::optimizer())
+        .with_physical_optimizer_rules(checked::physical());
     // Before DataFusion's, which would plan the same operators.
     builder.expr_planners().get_or_insert_default().insert(0, Arc::new(Operators));
     let mut state = builder.build();

@@ -71,7 +71,7 @@ async fn cumulate() {
 async fn too_many_windows_per_row() {
     let world = World::new();
     let query = World::query("SELECT * FROM HOP(bid, ts, INTERVAL '1 ms', INTERVAL '1 day')");
-    let plan = super::plan_query(&world.state, &query.query, &[], &[]).await.unwrap();
+    let plan = super::plan_query(&world.state, *query.query, &[], &[]).await.unwrap();
     let error = super::bounded(plan).unwrap_err();
     assert!(error.message().contains("86400000 windows"), "{}", error.message());
 }
@@ -89,7 +89,7 @@ async fn zones_and_units_stay() {
         ["TUMBLE(z, t, INTERVAL '1 second')", "HOP(z, t, INTERVAL '1 second', INTERVAL '1 second')"]
     {
         let query = World::query(&format!("SELECT * FROM {from}"));
-        let plan = super::plan_query(&world.state, &query.query, &[], &[]).await.unwrap();
+        let plan = super::plan_query(&world.state, *query.query, &[], &[]).await.unwrap();
         let plan = super::bounded(plan).unwrap();
         for field in plan.schema().fields() {
             assert_eq!(field.data_type(), &time);

@@ -141,7 +141,7 @@ impl World {
 
     /// `CREATE VIEW name AS sql`.
     async fn view(&self, name: &str, sql: &str) {
-        let plan = plan_query(&self.state, &Self::query(sql).query, &[], &[]).await.unwrap();
+        let plan = plan_query(&self.state, *Self::query(sql).query, &[], &[]).await.unwrap();
         self.register(name, Arc::new(ViewTable::new(plan, None)));
     }
 
@@ -184,14 +184,14 @@ impl World {
 
     pub(super) async fn continuous(&self, sql: &str) -> Result<ContinuousPlan> {
         let query = Self::parsed(sql)?;
-        let plan = plan_query(&self.state, &query.query, &[], &[]).await?;
+        let plan = plan_query(&self.state, *query.query, &[], &[]).await?;
         continuous(&self.state, plan, &query.tail)
     }
 
     /// The rows of the bounded form, sorted.
     pub(super) async fn bounded_rows(&self, sql: &str) -> Vec<String> {
         let query = Self::query(sql);
-        let plan = plan_query(&self.state, &query.query, &[], &[]).await.unwrap();
+        let plan = plan_query(&self.state, *query.query, &[], &[]).await.unwrap();
         let context = SessionContext::new_with_state(self.state.clone());
         let frame = context.execute_logical_plan(bounded(plan).unwrap()).await.unwrap();
         lines(&frame.collect().await.unwrap())

@@ -1,0 +1,302 @@
+//! Rows that an operator repeats: whether there is room for what it makes of them.
+//!
+//! A join may repeat one row in all rows of a batch, `unnest` once per element, a window function likewise, and
+//! a long constant stands in every row. Such a batch is made at once: nobody is asked in between. So the rows
+//! that go in are measured first.
+//!
+//! Invariant: the rows go through as they are; what is refused would not have fitted.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, OffsetSizeTrait};
+use arrow::datatypes::DataType;
+use arrow::record_batch::RecordBatch;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::ScalarFunctionExpr;
+use datafusion::physical_expr::expressions::Literal;
+use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::unnest::UnnestExec;
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr,
+    PlanProperties, ReplaceChildrenOptions,
+};
+use futures::StreamExt;
+use windrow_core::{Error, ErrorKind, budget};
+use windrow_sql::diagnostics::from_datafusion;
+
+/// Constants that are shorter are not looked at.
+const LONG_BYTES: usize = 1 << 10;
+
+/// What becomes of the rows.
+#[derive(Debug, Clone)]
+enum Repeated {
+    /// A batch may hold one of them in all its rows.
+    Rows,
+    /// Each is there once per element of its lists, which are in these columns.
+    Elements(Vec<usize>),
+    /// Constants of so many bytes are put into each.
+    Constants(usize),
+}
+
+/// The rows of its input, if there is room for what is made of them.
+#[derive(Debug)]
+struct RoomExec {
+    input: Arc<dyn ExecutionPlan>,
+    repeated: Repeated,
+}
+
+/// The same plan, which measures what goes into the operators that repeat it. Rows that might all be repeated
+/// are only refused where `strict`: where somebody else set the limit.
+///
+/// # Errors
+/// When the plan cannot be changed (our bug).
+pub(super) fn with_room(
+    plan: Arc<dyn ExecutionPlan>,
+    strict: bool,
+) -> windrow_core::Result<Arc<dyn ExecutionPlan>> {
+    let roomy = plan.transform_up(|node| {
+        let mut needed = vec![];
+        if let Some(unnest) = node.downcast_ref::<UnnestExec>() {
+            let lists = unnest.list_column_indices().iter().map(|list| list.index_in_input_schema);
+            needed.push(Repeated::Elements(lists.collect()));
+        } else if strict && ["Join", "Window"].iter().any(|kind| node.name().contains(kind)) {
+            needed.push(Repeated::Rows);
+        }
+        let constants = constants(node.as_ref())?;
+        if constants > 0 && !node.children().is_empty() {
+            needed.push(Repeated::Constants(constants));
+        }
+        if needed.is_empty() {
+            return Ok(Transformed::no(node));
+        }
+        let roomy = |input: &Arc<dyn ExecutionPlan>| {
+            needed.iter().fold(Arc::clone(input), |input, repeated| {
+                Arc::new(RoomExec { input, repeated: repeated.clone() }) as Arc<dyn ExecutionPlan>
+            })
+        };
+        let inputs = node.children().into_iter().map(roomy).collect();
+        replace_children_if_necessary(node, inputs).map(Transformed::yes)
+    });
+    roomy.map(|roomy| roomy.data).map_err(from_datafusion)
+}
+
+/// Bytes of the long constants that an operator puts into each row. Those that a function takes are its matter,
+/// and a filter compares with them where they are.
+fn constants(node: &dyn ExecutionPlan) -> Result<usize> {
+    let mut bytes = 0_usize;
+    if node.downcast_ref::<FilterExec>().is_some() {
+        return Ok(0);
+    }
+    node.apply_expressions(&mut |expr| {
+        expr.apply(|part| {
+            if part.downcast_ref::<ScalarFunctionExpr>().is_some() {
+                return Ok(TreeNodeRecursion::Jump);
+            }
+            if let Some(constant) = part.downcast_ref::<Literal>() {
+                let size = constant.value().size();
+                bytes = bytes.saturating_add(if size < LONG_BYTES { 0 } else { size });
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    Ok(bytes)
+}
+
+impl Repeated {
+    /// Bytes that a batch of these rows may become.
+    fn bytes(&self, rows: &RecordBatch, batch_rows: usize) -> usize {
+        match self {
+            Self::Rows => {
+                let width = rows.columns().iter().map(widest).fold(0, usize::saturating_add);
+                width.saturating_mul(batch_rows)
+            }
+            Self::Constants(bytes) => bytes.saturating_mul(rows.num_rows()),
+            Self::Elements(lists) => {
+                let columns = rows.columns().iter().enumerate();
+                let beside = columns.filter(|(at, _)| !lists.contains(at)).map(|(_, c)| widest(c));
+                let beside = beside.fold(0, usize::saturating_add);
+                let lists = lists.iter().filter_map(|at| rows.columns().get(*at));
+                let (mut each, mut bytes) = (0_usize, 0_usize);
+                for list in lists {
+                    // The operator cuts many short lists; a long one is made at once.
+                    each = each.max(longest(list).max(batch_rows));
+                    bytes = bytes.saturating_add(widest(list));
+                }
+                bytes.saturating_add(each.saturating_mul(beside))
+            }
+        }
+    }
+
+    fn check(&self, rows: &RecordBatch, batch_rows: usize) -> Result<()> {
+        let bytes = self.bytes(rows, batch_rows);
+        budget::check(bytes).map_err(|stop| {
+            let error = match stop {
+                budget::Stop::Ended => Error::from(stop),
+                budget::Stop::Over { bytes_max, .. } => Error::new(
+                    ErrorKind::Limit,
+                    format!(
+                        "rows are repeated that are so wide that one batch of them takes up to \
+                         {bytes} bytes, more than the statement may hold (--query-memory, \
+                         {bytes_max} bytes)"
+                    ),
+                )
+                .with_hint("Leave out the long columns, or cut them (left, array_slice)."),
+            };
+            DataFusionError::External(Box::new(error))
+        })
+    }
+}
+
+/// Bytes of the largest value, as it is copied.
+fn widest(column: &ArrayRef) -> usize {
+    match column.data_type() {
+        DataType::Utf8 => longest_of(column.as_string::<i32>().value_offsets()),
+        DataType::LargeUtf8 => longest_of(column.as_string::<i64>().value_offsets()),
+        DataType::Binary => longest_of(column.as_binary::<i32>().value_offsets()),
+        DataType::LargeBinary => longest_of(column.as_binary::<i64>().value_offsets()),
+        // Copies share what they show.
+        DataType::Utf8View | DataType::BinaryView => 16,
+        DataType::List(_) | DataType::LargeList(_) | DataType::Map(_, _) => {
+            longest(column).saturating_mul(each_element(column))
+        }
+        DataType::Struct(_) => {
+            let columns = column.as_struct().columns();
+            columns.iter().map(widest).fold(0, usize::saturating_add)
+        }
+        other => other.primitive_width().unwrap_or_else(|| {
+            // What is left is rare; a row of it is not more than all of it.
+            column.get_array_memory_size()
+        }),
+    }
+}
+
+/// Elements of the longest list.
+fn longest(column: &ArrayRef) -> usize {
+    match column.data_type() {
+        DataType::List(_) => longest_of(column.as_list::<i32>().value_offsets()),
+        DataType::LargeList(_) => longest_of(column.as_list::<i64>().value_offsets()),
+        DataType::Map(_, _) => longest_of(column.as_map().value_offsets()),
+        DataType::FixedSizeList(_, length) => usize::try_from(*length).unwrap_or_default(),
+        _ => 1,
+    }
+}
+
+/// Bytes of the largest element of a list.
+fn each_element(column: &ArrayRef) -> usize {
+    match column.data_type() {
+        DataType::List(_) => widest(column.as_list::<i32>().values()),
+        DataType::LargeList(_) => widest(column.as_list::<i64>().values()),
+        DataType::Map(_, _) => {
+            let entries: ArrayRef = Arc::new(column.as_map().entries().clone());
+            widest(&entries)
+        }
+        _ => 1,
+    }
+}
+
+fn longest_of<O: OffsetSizeTrait>(offsets: &[O]) -> usize {
+    let lengths = offsets.windows(2).map(|pair| match pair {
+        [from, to] => to.as_usize() - from.as_usize(),
+        _ => 0,
+    });
+    lengths.max().unwrap_or_default()
+}
+
+impl DisplayAs for RoomExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RoomExec")
+    }
+}
+
+impl ExecutionPlan for RoomExec {
+    fn name(&self) -> &'static str {
+        "RoomExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        self.input.properties()
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![true]
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        match children.pop() {
+            Some(input) if children.is_empty() => {
+                Ok(Arc::new(Self { input, repeated: self.repeated.clone() }))
+            }
+            _ => Err(DataFusionError::Internal("rows of one input are measured".into())),
+        }
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mode = ChildrenPropertiesMode::Recompute;
+        self.replace_children(children, ReplaceChildrenOptions::new(mode))
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let batch_rows = context.session_config().batch_size();
+        let rows = self.input.execute(partition, context)?;
+        let (schema, repeated) = (rows.schema(), self.repeated.clone());
+        let measured = rows.map(move |batch| {
+            let batch = batch?;
+            repeated.check(&batch, batch_rows)?;
+            Ok(batch)
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, measured)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, ListArray, StringArray};
+    use arrow::datatypes::Int64Type;
+
+    use super::*;
+
+    fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    #[test]
+    fn rows_are_measured_by_what_is_made_of_them() {
+        let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("four"), None, Some("a")]));
+        let lists = [Some(vec![Some(1), Some(2), Some(3)]), None, Some(vec![])];
+        let lists: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(lists));
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3]));
+        let rows = batch(vec![("n", numbers), ("s", texts), ("l", lists)]);
+        assert_eq!(Repeated::Rows.bytes(&rows, 100), (8 + 4 + 3 * 8) * 100);
+        assert_eq!(Repeated::Constants(1_000).bytes(&rows, 100), 3_000);
+        // The others once per element, at least for a batch.
+        assert_eq!(Repeated::Elements(vec![2]).bytes(&rows, 2), 3 * 8 + 3 * (8 + 4));
+        assert_eq!(Repeated::Elements(vec![2]).bytes(&rows, 10), 3 * 8 + 10 * (8 + 4));
+    }
+}

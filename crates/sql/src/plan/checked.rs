@@ -1,0 +1,102 @@
+//! The planner's rules, each of which asks first whether the statement is still to go on.
+//!
+//! Planning never yields: without it nobody could end it. The optimiser calls most rules once per node, so that
+//! a statement is over soon after its client has left, its time is up, or its plan takes too much memory.
+
+use std::sync::Arc;
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::Transformed;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::OptimizerConfig;
+use datafusion::optimizer::analyzer::{Analyzer, AnalyzerRule};
+use datafusion::optimizer::optimizer::{ApplyOrder, Optimizer, OptimizerRule};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::{PhysicalOptimizer, PhysicalOptimizerContext};
+use datafusion::physical_plan::ExecutionPlan;
+use windrow_core::{Error, budget};
+
+use super::functions::BoundFunctions;
+use super::projections::NameApart;
+
+/// The engine's analyzer rules, and ours behind them: functions have their final types then.
+pub(super) fn analyzer() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let rules = Analyzer::new().rules.into_iter().map(|rule| Arc::new(Checked(rule)) as _);
+    rules.chain([Arc::new(NameApart) as _, Arc::new(BoundFunctions) as _]).collect()
+}
+
+/// The engine's optimizer rules.
+pub(super) fn optimizer() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    Optimizer::new().rules.into_iter().map(|rule| Arc::new(Checked(rule)) as _).collect()
+}
+
+/// The engine's rules for physical plans.
+pub(super) fn physical() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    PhysicalOptimizer::new().rules.into_iter().map(|rule| Arc::new(Checked(rule)) as _).collect()
+}
+
+#[derive(Debug)]
+struct Checked<T>(T);
+
+fn check() -> Result<()> {
+    budget::check(0).map_err(|stop| DataFusionError::External(Box::new(Error::from(stop))))
+}
+
+impl AnalyzerRule for Checked<Arc<dyn AnalyzerRule + Send + Sync>> {
+    fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
+        check()?;
+        self.0.analyze(plan, config)
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+}
+
+impl OptimizerRule for Checked<Arc<dyn OptimizerRule + Send + Sync>> {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        self.0.apply_order()
+    }
+
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        config: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>> {
+        check()?;
+        self.0.rewrite(plan, config)
+    }
+}
+
+impl PhysicalOptimizerRule for Checked<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        config: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        check()?;
+        self.0.optimize(plan, config)
+    }
+
+    fn optimize_with_context(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        context: &dyn PhysicalOptimizerContext,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        check()?;
+        self.0.optimize_with_context(plan, context)
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn schema_check(&self) -> bool {
+        self.0.schema_check()
+    }
+}

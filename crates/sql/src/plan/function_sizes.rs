@@ -1,0 +1,281 @@
+//! How large the result of a function may become, from what it is given.
+//!
+//! Invariant: for functions whose result can be much larger than what they are given, the figure is not less
+//! than what the result takes, but for what arrays take beside their values; it costs little beside the function
+//! itself.
+
+use std::cell::OnceCell;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
+use windrow_core::{Error, ErrorKind, Result};
+
+/// A value of a list takes at least so many bytes.
+const ELEMENT_BYTES: u64 = 8;
+/// Steps that comparing two texts may take.
+const STEPS_MAX: u64 = 1 << 32;
+const DAY_NANOS: i128 = 86_400_000_000_000;
+
+/// Bytes of what a function is given.
+pub(super) fn held(args: &ScalarFunctionArgs) -> usize {
+    args.args.iter().map(|arg| bytes_of(arg, 1)).fold(0, usize::saturating_add)
+}
+
+fn bytes_of(arg: &ColumnarValue, rows: usize) -> usize {
+    match arg {
+        // A slice shares its buffers; what it does not show is not worked on.
+        ColumnarValue::Array(array) => match array.to_data().get_slice_memory_size() {
+            Ok(bytes) => bytes,
+            Err(_) => array.get_array_memory_size(),
+        },
+        ColumnarValue::Scalar(value) => value.size().saturating_mul(rows),
+    }
+}
+
+/// Bytes that the result of the function `name` takes at most.
+///
+/// # Errors
+/// When it would take too long whatever it takes.
+pub(super) fn result(name: &str, args: &ScalarFunctionArgs) -> Result<usize> {
+    let constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+    let rows = if constant { 1 } else { args.number_rows };
+    let numbers = args.args.iter().map(|_| OnceCell::new()).collect();
+    let given = Given { args: &args.args, rows, numbers };
+    let texts = || given.total(0);
+    let bytes = match name {
+        "repeat" => match given.constant_count(1) {
+            Some(times) => texts().saturating_mul(times),
+            None => given.sum(|row| given.len(0, row).saturating_mul(given.count(1, row))),
+        },
+        "lpad" | "rpad" => {
+            // Characters of the fill may take up to four bytes.
+            let width = if given.is_ascii(2) { 1 } else { 4 };
+            let counts = match given.constant_count(1) {
+                Some(count) => count.saturating_mul(rows as u64),
+                None => given.sum(|row| given.count(1, row)),
+            };
+            texts().saturating_add(counts.saturating_mul(width))
+        }
+        "replace" => {
+            let grown = |text: u64, from: u64, to: u64| {
+                let times = text / from.max(1) + 1;
+                text.saturating_add(times.saturating_mul(to.saturating_sub(from)))
+            };
+            match (given.constant_len(1), given.constant_len(2)) {
+                (Some(from), Some(to)) => {
+                    grown(texts(), from, to).saturating_add((rows as u64).saturating_mul(to))
+                }
+                _ => {
+                    given.sum(|row| grown(given.len(0, row), given.len(1, row), given.len(2, row)))
+                }
+            }
+        }
+        "regexp_replace" => {
+            // Each character may be replaced where all are, and a group may be all of it.
+            let all = given.args.len() > 3;
+            let grown = |text: u64, to: u64, rows: u64| {
+                let times = if all { text.saturating_add(rows) } else { rows };
+                let groups = text.saturating_mul((to / 2).min(8));
+                text.saturating_add(times.saturating_mul(to)).saturating_add(groups)
+            };
+            match given.constant_len(2) {
+                Some(to) => grown(texts(), to, rows as u64),
+                None => given.sum(|row| grown(given.len(0, row), given.len(2, row), 1)),
+            }
+        }
+        "range" | "generate_series" => {
+            given.sum(|row| given.steps(row).saturating_add(1).saturating_mul(ELEMENT_BYTES))
+        }
+        "array_repeat" => given
+            .sum(|row| given.bytes(0, row).max(ELEMENT_BYTES).saturating_mul(given.count(1, row))),
+        "array_resize" => given.sum(|row| {
+            let each = given.bytes(2, row).max(ELEMENT_BYTES);
+            given.bytes(0, row).saturating_add(each.saturating_mul(given.count(1, row)))
+        }),
+        "array_to_string" => given.sum(|row| {
+            let list = given.bytes(0, row);
+            list.saturating_mul(3).saturating_add((list / 4 + 1).saturating_mul(given.len(1, row)))
+        }),
+        "string_to_array" => given.sum(|row| (given.len(0, row) + 1).saturating_mul(5)),
+        "levenshtein" => {
+            given.compared()?;
+            given.rows as u64 * ELEMENT_BYTES
+        }
+        _ => {
+            let all = args.args.iter().map(|arg| bytes_of(arg, rows) as u64);
+            all.fold(0, u64::saturating_add)
+        }
+    };
+    Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
+}
+
+/// The arguments of a call.
+struct Given<'a> {
+    args: &'a [ColumnarValue],
+    rows: usize,
+    /// Those that are asked for as numbers.
+    numbers: Vec<OnceCell<Option<Int64Array>>>,
+}
+
+impl Given<'_> {
+    fn sum(&self, each: impl Fn(usize) -> u64) -> u64 {
+        (0..self.rows).map(each).fold(0, u64::saturating_add)
+    }
+
+    /// Bytes of all texts of an argument.
+    fn total(&self, arg: usize) -> u64 {
+        match self.args.get(arg) {
+            Some(ColumnarValue::Array(array)) if *array.data_type() == DataType::Utf8 => {
+                match array.as_string::<i32>().value_offsets() {
+                    [first, .., last] => (last - first).unsigned_abs().into(),
+                    _ => 0,
+                }
+            }
+            Some(ColumnarValue::Array(_)) => self.sum(|row| self.len(arg, row)),
+            Some(ColumnarValue::Scalar(_)) => self.len(arg, 0).saturating_mul(self.rows as u64),
+            None => 0,
+        }
+    }
+
+    /// Bytes of a text that is the same in all rows.
+    fn constant_len(&self, arg: usize) -> Option<u64> {
+        matches!(self.args.get(arg), Some(ColumnarValue::Scalar(_))).then(|| self.len(arg, 0))
+    }
+
+    /// A number of times that is the same in all rows.
+    fn constant_count(&self, arg: usize) -> Option<u64> {
+        matches!(self.args.get(arg), Some(ColumnarValue::Scalar(_))).then(|| self.count(arg, 0))
+    }
+
+    /// Bytes of a text.
+    fn len(&self, arg: usize, row: usize) -> u64 {
+        match self.args.get(arg) {
+            Some(ColumnarValue::Array(array)) if array.is_valid(row) => match array.data_type() {
+                DataType::Utf8 => array.as_string::<i32>().value_length(row).unsigned_abs().into(),
+                DataType::LargeUtf8 => usize::try_from(array.as_string::<i64>().value_length(row))
+                    .unwrap_or_default() as u64,
+                DataType::Utf8View => array.as_string_view().value(row).len() as u64,
+                _ => self.bytes(arg, row),
+            },
+            Some(ColumnarValue::Scalar(value)) => match value.try_as_str() {
+                Some(text) => text.map_or(0, str::len) as u64,
+                None => value.size() as u64,
+            },
+            _ => 0,
+        }
+    }
+
+    /// Bytes of a value of any type.
+    fn bytes(&self, arg: usize, row: usize) -> u64 {
+        match self.args.get(arg) {
+            Some(ColumnarValue::Array(array)) => {
+                let one = array.slice(row, 1).to_data();
+                one.get_slice_memory_size().unwrap_or(usize::MAX) as u64
+            }
+            Some(ColumnarValue::Scalar(value)) => match value.data_type().primitive_width() {
+                Some(width) => width as u64,
+                None => value.size() as u64,
+            },
+            None => 0,
+        }
+    }
+
+    fn is_ascii(&self, arg: usize) -> bool {
+        match self.args.get(arg) {
+            None => true,
+            Some(ColumnarValue::Scalar(value)) => {
+                value.try_as_str().flatten().is_none_or(str::is_ascii)
+            }
+            Some(ColumnarValue::Array(_)) => false,
+        }
+    }
+
+    fn number(&self, arg: usize, row: usize) -> Option<i64> {
+        match self.args.get(arg)? {
+            ColumnarValue::Array(array) => {
+                let numbers = self.numbers.get(arg)?.get_or_init(|| numbers_of(array)).as_ref()?;
+                numbers.is_valid(row).then(|| numbers.value(row))
+            }
+            ColumnarValue::Scalar(ScalarValue::Int64(number)) => *number,
+            ColumnarValue::Scalar(value) => {
+                let numbers = numbers_of(&value.to_array().ok()?)?;
+                numbers.is_valid(0).then(|| numbers.value(0))
+            }
+        }
+    }
+
+    /// A number of times.
+    fn count(&self, arg: usize, row: usize) -> u64 {
+        // A number that cannot be read as one is told by the function.
+        self.number(arg, row).map_or(0, |n| u64::try_from(n).unwrap_or_default())
+    }
+
+    /// How many steps there are from the first to the last.
+    fn steps(&self, row: usize) -> u64 {
+        let (first, last) = match self.args.len() {
+            1 => (Some(0), self.ticks(0, row)),
+            _ => (self.ticks(0, row), self.ticks(1, row)),
+        };
+        let (Some(first), Some(last)) = (first, last) else { return 0 };
+        let step = match self.args.get(2) {
+            None => 1,
+            Some(step) if step.data_type() == DataType::Interval(IntervalUnit::MonthDayNano) => {
+                match self.interval(row) {
+                    Some(nanos) => nanos,
+                    None => return 0,
+                }
+            }
+            Some(_) => i128::from(self.number(2, row).unwrap_or(1)),
+        };
+        let steps = (last - first).checked_div(step).unwrap_or_default().max(0);
+        u64::try_from(steps).unwrap_or(u64::MAX)
+    }
+
+    /// A number, or a time in nanoseconds.
+    fn ticks(&self, arg: usize, row: usize) -> Option<i128> {
+        let number = i128::from(self.number(arg, row)?);
+        Some(match self.args.get(arg)?.data_type() {
+            DataType::Date32 => number * DAY_NANOS,
+            DataType::Timestamp(TimeUnit::Second, _) => number * 1_000_000_000,
+            DataType::Timestamp(TimeUnit::Millisecond, _) | DataType::Date64 => number * 1_000_000,
+            DataType::Timestamp(TimeUnit::Microsecond, _) => number * 1_000,
+            _ => number,
+        })
+    }
+
+    /// The third argument, an interval, in nanoseconds; months are short.
+    fn interval(&self, row: usize) -> Option<i128> {
+        let array = match self.args.get(2)? {
+            ColumnarValue::Array(array) => array.slice(row, 1),
+            ColumnarValue::Scalar(value) => value.to_array().ok()?,
+        };
+        let array = array.as_primitive_opt::<IntervalMonthDayNanoType>()?;
+        let value = array.is_valid(0).then(|| array.value(0))?;
+        let days = i128::from(value.months) * 28 + i128::from(value.days);
+        Some(days * DAY_NANOS + i128::from(value.nanoseconds))
+    }
+
+    /// Refuses texts whose comparison takes as many steps as the product of their lengths, if that is
+    /// too many.
+    fn compared(&self) -> Result<()> {
+        let steps = self.sum(|row| self.len(0, row).saturating_mul(self.len(1, row)));
+        if steps <= STEPS_MAX {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Limit,
+            format!(
+                "levenshtein would take {steps} steps for one batch of rows, more than {STEPS_MAX}"
+            ),
+        )
+        .with_hint("Compare shorter texts."))
+    }
+}
+
+/// An array as numbers, if it is one of numbers or times.
+fn numbers_of(array: &ArrayRef) -> Option<Int64Array> {
+    cast(array, &DataType::Int64).ok()?.as_primitive_opt().cloned()
+}
