@@ -103,7 +103,7 @@ impl Trail {
         self.stride = self.stride.max(1);
         for record in records {
             self.records += 1;
-            if self.records % self.stride != 0 {
+            if !self.records.is_multiple_of(self.stride) {
                 continue;
             }
             let before = buffer.get(..record.end).unwrap_or_default();
