@@ -23,6 +23,7 @@ mod panics;
 mod program;
 mod readers;
 mod resume;
+mod rotation;
 mod s3;
 mod slt;
 mod sql_files;
@@ -52,6 +53,7 @@ fn main() {
     trials.extend(disk::trials());
     trials.extend(crash::trials());
     trials.extend(resume::trials());
+    trials.extend(rotation::trials());
     trials.extend(readers::trials());
     trials.extend(flight_ingest::trials());
     trials.extend(guard::trials());

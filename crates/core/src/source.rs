@@ -42,6 +42,16 @@ pub trait Source: Debug + Send + Sync {
         None
     }
 
+    /// Reminds the source of where a partition was read to before a restart
+    /// ([`SourceBatch::place`]), before it is asked for the first time.
+    ///
+    /// # Errors
+    /// When that cannot be understood.
+    fn recall(&self, partition: &str, place: &str) -> Result<()> {
+        let _ = (partition, place);
+        Ok(())
+    }
+
     /// Starts to read a split.
     ///
     /// # Errors
@@ -98,6 +108,11 @@ pub struct ScanRequest {
     /// Rows before this offset are not wanted: they were read before a restart. A reader may
     /// begin there, or anywhere before it.
     pub from: Option<u64>,
+    /// What the source said of where that is ([`SourceBatch::place`]).
+    pub place: Option<Arc<str>>,
+    /// Offsets before this one have been given out, by whatever reader. Where rows at them are gone,
+    /// new rows are not numbered so again.
+    pub past: u64,
     /// Read what is there now and end, even if the source is endless.
     pub until_now: bool,
     /// Rows in a batch at most.
@@ -162,6 +177,9 @@ pub struct SourceBatch {
     pub watermark: Option<Watermark>,
     /// The rows that break such a promise, ascending by row.
     pub behind: Vec<Behind>,
+    /// Where the reader stands after this batch, in words of its own, where the offset alone does
+    /// not tell. It is kept with the offset and comes back as [`ScanRequest::place`].
+    pub place: Option<Arc<str>>,
 }
 
 /// A row of a view that came behind the watermark of what it was made of. It is late for windows
@@ -187,6 +205,7 @@ impl SourceBatch {
             skipped: 0,
             watermark: None,
             behind: vec![],
+            place: None,
         })
     }
 }

@@ -12,11 +12,14 @@ use tokio::task::JoinHandle;
 use windrow_core::{Error, Result};
 use zstd::stream::raw::Operation;
 
+use super::follow::Held;
 use super::format::Packing;
 use super::location::{Blob, interrupted, unreadable};
 
 /// Bytes asked from an object store at a time.
 const STORE_READ_BYTES: u64 = 8 << 20;
+/// Bytes read at a time of a file that is followed.
+const HELD_BYTES: u64 = 1 << 20;
 /// Packed bytes that are unpacked at a time: bounds what a tiny file can blow up to at once.
 const UNPACK_BYTES: usize = 64 << 10;
 /// Room that zstd is given at a time.
@@ -36,6 +39,11 @@ enum Raw {
     Local {
         file: File,
         left: u64,
+    },
+    /// A file that is followed.
+    Held {
+        handle: Held,
+        range: std::ops::Range<u64>,
     },
     Store {
         store: Store,
@@ -95,6 +103,12 @@ impl Feed {
         Ok(Self { name: name.to_owned(), raw, unpack, packed: Bytes::new() })
     }
 
+    /// The bytes in a range of a file that is followed.
+    pub(super) fn over(handle: &Held, range: std::ops::Range<u64>) -> Self {
+        let raw = Raw::Held { handle: handle.clone(), range };
+        Self { name: handle.name().to_owned(), raw, unpack: Unpack::Plain, packed: Bytes::new() }
+    }
+
     /// Appends some more bytes to `to`, about `want`; 0 at the end. A dropped call loses nothing.
     ///
     /// # Errors
@@ -135,6 +149,12 @@ impl Raw {
                 let read =
                     file.take(take).read_to_end(&mut bytes).map_err(|e| unreadable(name, e))?;
                 *left -= read as u64;
+                Ok(bytes.into())
+            }
+            Self::Held { handle, range } => {
+                let to = range.end.min(range.start + HELD_BYTES);
+                let bytes = handle.read(range.start..to).await?;
+                range.start += bytes.len() as u64;
                 Ok(bytes.into())
             }
             Self::Store { store, at, surely, end, pending } => {

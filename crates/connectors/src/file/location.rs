@@ -12,6 +12,7 @@ use url::Url;
 use windrow_core::{Error, ErrorKind, Result};
 
 use super::files::Files;
+use super::follow::FileId;
 use super::format::{Format, format_of_name};
 use super::options::FileOptions;
 
@@ -35,6 +36,8 @@ pub(super) struct Found {
     pub size: u64,
     /// Changes when the file does (time of change or ETag).
     pub version: String,
+    /// What it is, whatever it is called, where there is such a thing.
+    pub id: Option<FileId>,
 }
 
 /// What the option `path` says.
@@ -186,29 +189,6 @@ pub(super) fn unreadable(
         .with_source(e)
 }
 
-/// The size of a file now; `None` when it is gone.
-///
-/// # Errors
-/// When its place does not answer.
-pub(super) async fn current_size(name: &str, blob: &Blob, io: &Handle) -> Result<Option<u64>> {
-    match blob {
-        Blob::Local(path) => match std::fs::metadata(path.as_ref()) {
-            Ok(meta) => Ok(Some(meta.len())),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(unreadable(name, e)),
-        },
-        Blob::Store(store, path) => {
-            let (store, path) = (Arc::clone(store), path.clone());
-            let task = io.spawn(async move { store.head(&path).await });
-            match task.await.map_err(|e| interrupted(&e))? {
-                Ok(meta) => Ok(Some(meta.size)),
-                Err(object_store::Error::NotFound { .. }) => Ok(None),
-                Err(e) => Err(unreadable(name, e)),
-            }
-        }
-    }
-}
-
 fn bad_url(path: &str, why: &dyn std::fmt::Display) -> Error {
     Error::config(format!("path \"{path}\" cannot be used: {why}")).with_hint(
         "A path is a local file, directory or glob, or a URL with file://, s3:// or http(s)://.",
@@ -283,7 +263,8 @@ fn local(name: String, path: PathBuf, meta: &std::fs::Metadata) -> Found {
         .ok()
         .and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok())
         .map_or_else(String::new, |d| d.as_nanos().to_string());
-    Found { name, blob: Blob::Local(Arc::new(path)), size: meta.len(), version }
+    let (blob, size, id) = (Blob::Local(Arc::new(path)), meta.len(), FileId::of(meta));
+    Found { name, blob, size, version, id }
 }
 
 async fn list_store(
@@ -298,6 +279,7 @@ async fn list_store(
         size: meta.size,
         version: meta.e_tag.unwrap_or_else(|| meta.last_modified.to_rfc3339()),
         blob: Blob::Store(Arc::clone(store), meta.location),
+        id: None,
     };
     let failed = |e: object_store::Error| unreadable(&format!("{base}/{prefix}"), e);
     if pattern.is_none() {

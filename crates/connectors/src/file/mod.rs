@@ -5,13 +5,14 @@
 //! - An offset is the number of the row in a Parquet file, and the position of the row's first
 //!   byte in the (unpacked) text. In one partition of many files, file `n` starts at `n · 2⁴⁴`.
 //! - Listing again finds new files and files that changed; what was found before keeps its
-//!   partition.
+//!   partition. Text files that are followed: see [`follow`].
 
 mod convert;
 mod csv;
 mod decode;
 mod feed;
 mod files;
+mod follow;
 mod format;
 mod infer;
 mod json;
@@ -35,6 +36,7 @@ use windrow_core::{
 
 use self::csv::{CsvColumns, check_types};
 pub use self::files::Files;
+use self::follow::{Chains, FollowReader, Following};
 use self::format::{Format, Packing, format_of_name, packing_of_name};
 use self::location::{Blob, Found, Location};
 use self::options::FileOptions;
@@ -88,6 +90,7 @@ struct FileSource {
     env: ConnectorEnv,
     tuning: Tuning,
     known: Mutex<Known>,
+    chains: Arc<Chains>,
 }
 
 /// What was found before.
@@ -95,6 +98,15 @@ struct FileSource {
 struct Known {
     partitions: BTreeMap<String, PartitionId>,
     plans: BTreeMap<String, Plan>,
+}
+
+impl Known {
+    /// The number of a partition.
+    fn number(&mut self, name: &str) -> Result<PartitionId> {
+        let next = u32::try_from(self.partitions.len())
+            .map_err(|_| Error::new(ErrorKind::Limit, "there are too many files"))?;
+        Ok(*self.partitions.entry(name.to_owned()).or_insert(PartitionId(next)))
+    }
 }
 
 /// The splits of one file in one version.
@@ -119,6 +131,8 @@ struct SplitPlan {
 enum Detail {
     Text(Arc<TextSplit>),
     Parquet(Arc<ParquetSplit>),
+    /// A chain of files that are followed.
+    Follow(String),
 }
 
 impl FileSource {
@@ -130,7 +144,7 @@ impl FileSource {
     ) -> Result<Self> {
         let options = FileOptions::read(options)?;
         let location = Location::open(&options, &env.files)?;
-        let found = location.list(options.format, &env.io).await?;
+        let found = list(&location, &options, options.format, env).await?;
         let format = match (options.format, found.first()) {
             (Some(format), _) => format,
             (None, Some(first)) => format_of_name(&first.name).ok_or_else(|| {
@@ -147,6 +161,7 @@ impl FileSource {
             env: env.clone(),
             tuning,
             known: Mutex::default(),
+            chains: Arc::default(),
             options,
         };
         // What one format has in a directory is not all of it.
@@ -175,11 +190,7 @@ impl FileSource {
     }
 
     fn text_file(&self, found: &Found, base: u64, next_base: Option<u64>) -> Result<TextFile> {
-        let follow = self.options.follow.then(|| self.poll());
-        let format = match self.format {
-            Format::Csv => TextFormat::Csv(self.options.csv.of_file(&found.name)?),
-            Format::Json | Format::Parquet => TextFormat::Json,
-        };
+        let format = self.text_format(&found.name)?;
         Ok(TextFile {
             name: found.name.clone(),
             blob: found.blob.clone(),
@@ -188,9 +199,32 @@ impl FileSource {
             format,
             base,
             next_base,
-            follow,
             first: tokio::sync::OnceCell::new(),
         })
+    }
+
+    fn text_format(&self, name: &str) -> Result<TextFormat> {
+        Ok(match self.format {
+            Format::Csv => TextFormat::Csv(self.options.csv.of_file(name)?),
+            Format::Json | Format::Parquet => TextFormat::Json,
+        })
+    }
+
+    fn text_settings(&self) -> TextSettings {
+        TextSettings {
+            declared: self.schema(),
+            on_bad: self.options.on_bad,
+            row_bytes_max: self.env.limits.row_bytes_max,
+            block_bytes: self.tuning.block_bytes.max(1),
+            clock: Arc::clone(&self.env.clock),
+            io: self.env.io.clone(),
+        }
+    }
+
+    /// Whether a file is read on as it grows. Packed files are read as they are.
+    fn is_followed(&self, found: &Found) -> bool {
+        let packing = self.options.packing.unwrap_or_else(|| packing_of_name(&found.name));
+        self.options.follow && self.format != Format::Parquet && packing == Packing::Plain
     }
 
     fn poll(&self) -> Duration {
@@ -293,11 +327,7 @@ impl FileSource {
         let cuts = file.packing == Packing::Plain && !self.options.follow && found.size > step;
         let cuts = cuts && (self.format == Format::Json || self.has_no_quotes(&file).await?);
         let count = if cuts { found.size.div_ceil(step) } else { 1 };
-        // A file that is followed grows.
-        let identity: Arc<str> = match file.grows() {
-            Some(_) => found.name.as_str().into(),
-            None => format!("{} ({} bytes)", found.name, found.size).into(),
-        };
+        let identity: Arc<str> = format!("{} ({} bytes)", found.name, found.size).into();
         let splits = (0..count).map(|number| {
             let start = number * step;
             let end = (number + 1 < count).then_some(start + step);
@@ -340,8 +370,7 @@ impl FileSource {
         looked.map_err(|e| location::unreadable(&name, e))
     }
 
-    /// The plan of a file, made anew when the file changed. A file that is followed is expected
-    /// to change.
+    /// The plan of a file, made anew when the file changed.
     async fn known_plan(
         &self,
         known: &mut Known,
@@ -349,9 +378,7 @@ impl FileSource {
         (base, next_base): (u64, Option<u64>),
     ) -> Result<Option<Plan>> {
         let same = |plan: &&Plan| {
-            let followed = self.options.follow && self.format != Format::Parquet;
-            let unchanged = plan.version == found.version && plan.size == found.size;
-            plan.base == base && (followed || unchanged)
+            plan.base == base && plan.version == found.version && plan.size == found.size
         };
         if let Some(plan) = known.plans.get(&found.name).filter(same) {
             return Ok(Some(plan.clone()));
@@ -368,6 +395,19 @@ impl FileSource {
             }
             Err(e) => Err(e),
         }
+    }
+}
+
+/// The files that are there. One that is followed may come later, or come back.
+async fn list(
+    location: &Location,
+    options: &FileOptions,
+    format: Option<Format>,
+    env: &ConnectorEnv,
+) -> Result<Vec<Found>> {
+    match location.list(format, &env.io).await {
+        Err(e) if options.follow && e.kind() == ErrorKind::NotFound => Ok(vec![]),
+        found => found,
     }
 }
 
@@ -411,7 +451,7 @@ impl Source for FileSource {
     }
 
     async fn discover(&self) -> Result<Vec<Partition>> {
-        let found = self.location.list(Some(self.format), &self.env.io).await?;
+        let found = list(&self.location, &self.options, Some(self.format), &self.env).await?;
         let found: Vec<Found> = found.into_iter().filter(|f| self.reads(f)).collect();
         if found.is_empty() && !self.options.follow {
             return Err(nothing(&self.options));
@@ -428,17 +468,35 @@ impl Source for FileSource {
             }
             return Ok(vec![partition(PartitionId(0), self.options.path.clone(), splits)]);
         }
+        let (followed, others): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|found| self.is_followed(found));
         let mut partitions = vec![];
-        for found in &found {
+        let now = self.env.clock.now_micros();
+        for chain in self.chains.found(&followed, now, &self.env.io).await? {
+            let size = followed.iter().find(|one| one.name == chain).map_or(0, |one| one.size);
+            let id = known.number(&chain)?;
+            let split = SplitPlan {
+                rows: None,
+                bytes: Some(size),
+                event_times: None,
+                identity: chain.as_str().into(),
+                detail: Detail::Follow(chain.clone()),
+            };
+            partitions.push(partition(id, chain, vec![split]));
+        }
+        for found in &others {
             let Some(plan) = self.known_plan(&mut known, found, (0, None)).await? else {
                 continue;
             };
-            let next = u32::try_from(known.partitions.len())
-                .map_err(|_| Error::new(ErrorKind::Limit, "there are too many files"))?;
-            let id = *known.partitions.entry(found.name.clone()).or_insert(PartitionId(next));
+            let id = known.number(&found.name)?;
             partitions.push(partition(id, found.name.clone(), plan.splits));
         }
+        partitions.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(partitions)
+    }
+
+    fn recall(&self, partition: &str, place: &str) -> Result<()> {
+        self.chains.recall(partition, place)
     }
 
     fn rediscover_after(&self) -> Option<Duration> {
@@ -455,6 +513,17 @@ impl Source for FileSource {
                 let (schema, io) = (self.schema(), self.env.io.clone());
                 Ok(Box::new(ParquetReader::new(Arc::clone(split), scan, schema, io)?))
             }
+            Detail::Follow(chain) => {
+                let following = Following {
+                    settings: self.text_settings(),
+                    format: self.text_format(chain)?,
+                    chains: Arc::clone(&self.chains),
+                    chain: chain.clone(),
+                    poll: self.poll(),
+                    rotate_wait: self.options.rotate_wait,
+                };
+                Ok(Box::new(FollowReader::open(following, scan).await?))
+            }
             Detail::Text(split) => {
                 let file = &split.file;
                 let resumed = split.resumed(scan.from)?;
@@ -469,14 +538,7 @@ impl Source for FileSource {
                 } else {
                     None
                 };
-                let settings = TextSettings {
-                    declared: self.schema(),
-                    on_bad: self.options.on_bad,
-                    row_bytes_max: self.env.limits.row_bytes_max,
-                    block_bytes: self.tuning.block_bytes.max(1),
-                    clock: Arc::clone(&self.env.clock),
-                    io: self.env.io.clone(),
-                };
+                let settings = self.text_settings();
                 Ok(Box::new(TextReader::open(settings, Arc::clone(split), scan, first)?))
             }
         }

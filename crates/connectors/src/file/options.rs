@@ -63,6 +63,12 @@ pub const OPTIONS: &[OptionDoc] = &[
     ),
     option("poll_interval", "a length of time", "200 ms", "How often follow looks for more."),
     option(
+        "rotate_wait",
+        "a length of time",
+        "2 s",
+        "How long a followed file that was renamed is still waited for before the next one is read.",
+    ),
+    option(
         "files",
         "'any_order' | 'in_order'",
         "any_order",
@@ -92,6 +98,7 @@ pub(super) struct FileOptions {
     pub on_bad: OnBadRow,
     pub follow: bool,
     pub poll: Option<Duration>,
+    pub rotate_wait: Duration,
     pub in_order: bool,
     pub infer_rows: usize,
     pub store: Vec<(String, String)>,
@@ -126,6 +133,7 @@ impl FileOptions {
             on_bad: options.choice("on_bad_row", &bad_rows)?.unwrap_or(OnBadRow::DeadLetter),
             follow: options.flag("follow", false)?,
             poll: options.duration("poll_interval")?,
+            rotate_wait: options.duration("rotate_wait")?.unwrap_or(Duration::from_secs(2)),
             in_order: options.choice("files", &orders)?.unwrap_or(false),
             infer_rows: options.number("infer_rows")?.unwrap_or(1000).max(1),
             store: options

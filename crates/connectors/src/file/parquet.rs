@@ -461,6 +461,7 @@ impl Task {
             bad: vec![],
             watermark: None,
             behind: vec![],
+            place: None,
         }))
     }
 

@@ -24,8 +24,20 @@ pub(super) async fn first_records(
     io: &Handle,
 ) -> Result<Vec<Vec<u8>>> {
     let range = [0, 0, file.size];
-    let mut feed = Feed::open(&file.name, &file.blob, file.packing, range, io)?;
-    let framing = match &file.format {
+    let feed = Feed::open(&file.name, &file.blob, file.packing, range, io)?;
+    records_of(feed, &file.format, count).await
+}
+
+/// The first records of a text that are not blank, `count` at most.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) async fn records_of(
+    mut feed: Feed,
+    format: &TextFormat,
+    count: usize,
+) -> Result<Vec<Vec<u8>>> {
+    let framing = match format {
         TextFormat::Json => Framing::Lines,
         TextFormat::Csv(dialect) => dialect.framing(),
     };

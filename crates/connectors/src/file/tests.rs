@@ -5,7 +5,7 @@ use std::path::Path;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, TimeUnit, TimestampMicrosecondType};
-use proptest_free::Random;
+pub(super) use proptest_free::Random;
 use tempfile::TempDir;
 use windrow_core::{BadRow, Clock, CmpOp, Limits, ManualClock, Predicate, SourceBatch};
 
@@ -15,10 +15,10 @@ mod parquet_tests;
 
 /// A small generator of random numbers, so that each failure can be repeated.
 mod proptest_free {
-    pub(super) struct Random(pub u64);
+    pub(in crate::file) struct Random(pub u64);
 
     impl Random {
-        pub(super) fn below(&mut self, n: u64) -> u64 {
+        pub(in crate::file) fn below(&mut self, n: u64) -> u64 {
             self.0 = self
                 .0
                 .wrapping_mul(6_364_136_223_846_793_005)
@@ -58,6 +58,8 @@ fn all(source: &dyn Source) -> ScanRequest {
         predicates: vec![],
         event_time: None,
         from: None,
+        place: None,
+        past: 0,
         until_now: false,
         batch_rows_max: 65_536,
     }
@@ -553,7 +555,7 @@ async fn reading_goes_on_at_any_batch() {
     assert!(error.message().contains("were read before the restart"), "{error}");
 }
 
-async fn soon<T>(future: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn soon<T>(future: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
         value = future => Some(value),

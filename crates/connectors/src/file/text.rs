@@ -3,11 +3,11 @@
 //! A split is a range of bytes; the records in it are those that *start* in it (the range itself
 //! is not cut at line ends: each reader finds its first one). A reader fills a buffer in big
 //! steps, cuts records, and decodes all complete ones at once. An offset is the position of the
-//! record's first byte in the unpacked text.
+//! record's first byte in the unpacked text. A file that is followed is read by the same reader,
+//! which is told how far the file goes ([`TextReader::grow`]) and does not wait.
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -17,9 +17,10 @@ use windrow_core::{BadRow, Clock, Error, OffsetRange, Reader, Result, ScanReques
 use super::csv::{CsvColumns, CsvDecoder, CsvDialect};
 use super::decode::{Decode, Decoded, Looks, OnBadRow, Run, decode_run, readable, refuse};
 use super::feed::Feed;
+use super::follow::{Held, Trail};
 use super::format::Packing;
 use super::json::JsonDecoder;
-use super::location::{Blob, current_size};
+use super::location::Blob;
 use super::records::{Framing, RecordCutter};
 
 /// Bytes that are read beyond the end of a split at a time, to finish its last record.
@@ -45,16 +46,23 @@ pub(super) struct TextFile {
     /// Offset of its first byte, and of the next file's in the same partition.
     pub base: u64,
     pub next_base: Option<u64>,
-    /// Whether to wait for more at its end, and how long between two looks.
-    pub follow: Option<Duration>,
     /// Its first record, once somebody had to look.
     pub first: tokio::sync::OnceCell<Vec<u8>>,
 }
 
 impl TextFile {
-    /// How long to wait for more, when more may come. Packed files are read as they are.
-    pub(super) fn grows(&self) -> Option<Duration> {
-        self.follow.filter(|_| self.packing == Packing::Plain)
+    /// One that is followed: it is read through a handle.
+    pub(super) fn followed(name: &str, format: TextFormat) -> Self {
+        Self {
+            name: name.to_owned(),
+            blob: Blob::Local(Arc::new(name.into())),
+            size: 0,
+            packing: Packing::Plain,
+            format,
+            base: 0,
+            next_base: None,
+            first: tokio::sync::OnceCell::new(),
+        }
     }
 }
 
@@ -135,8 +143,17 @@ pub(super) struct TextReader {
     mode: Mode,
     at_start: bool,
     at_end: bool,
-    /// Whether to end at what is there now, even in a file that is followed.
-    until_now: bool,
+    /// What is remembered of a file that is followed.
+    followed: Option<Followed>,
+}
+
+/// What a reader knows of a file that is followed.
+#[derive(Debug)]
+struct Followed {
+    handle: Held,
+    trail: Trail,
+    /// It grows no more.
+    ended: bool,
 }
 
 /// What the bytes that come next are.
@@ -161,13 +178,19 @@ impl TextReader {
         // One byte early: a line end there means that a record starts just at the split.
         let from = split.goes_on_at.unwrap_or(split.start.saturating_sub(1));
         let soft_end = split.end.unwrap_or(file.size);
-        let feed = Feed::open(
-            &file.name,
-            &file.blob,
-            file.packing,
-            [from, soft_end, file.size],
-            &settings.io,
-        )?;
+        let range = [from, soft_end, file.size];
+        let feed = Feed::open(&file.name, &file.blob, file.packing, range, &settings.io)?;
+        Self::start(settings, split, scan, (first, feed))
+    }
+
+    fn start(
+        settings: TextSettings,
+        split: Arc<TextSplit>,
+        scan: &ScanRequest,
+        (first, feed): (Option<&[u8]>, Feed),
+    ) -> Result<Self> {
+        let file = &split.file;
+        let from = split.goes_on_at.unwrap_or(split.start.saturating_sub(1));
         let framing = match &file.format {
             TextFormat::Json => Framing::Lines,
             // Such files are cut into several splits only when there are no quotes in them.
@@ -199,7 +222,7 @@ impl TextReader {
             },
             at_start: !split.begins_late(),
             at_end: false,
-            until_now: scan.until_now,
+            followed: None,
             settings,
             split,
         };
@@ -211,6 +234,68 @@ impl TextReader {
             (TextFormat::Csv(_), None) => {}
         }
         Ok(reader)
+    }
+
+    /// Starts to read a file that is followed, from where a record starts.
+    pub(super) fn follow(
+        settings: TextSettings,
+        split: Arc<TextSplit>,
+        scan: &ScanRequest,
+        (first, handle, trail): (Option<&[u8]>, Held, Trail),
+    ) -> Result<Self> {
+        let at = split.goes_on_at.unwrap_or(0);
+        let feed = Feed::over(&handle, at..at);
+        let mut reader = Self::start(settings, split, scan, (first, feed))?;
+        reader.followed = Some(Followed { handle, trail, ended: false });
+        Ok(reader)
+    }
+
+    /// The file goes up to this position now.
+    pub(super) fn grow(&mut self, to: u64) {
+        let from = self.read_to();
+        if let Some(followed) = &mut self.followed {
+            self.feed = Feed::over(&followed.handle, from..to.max(from));
+            (self.at_end, followed.ended) = (false, false);
+        }
+    }
+
+    /// The file grows no more: its last record needs no line end.
+    pub(super) fn end(&mut self) {
+        if let Some(followed) = &mut self.followed {
+            followed.ended = true;
+        }
+    }
+
+    /// Position up to which it was read.
+    pub(super) fn read_to(&self) -> u64 {
+        self.position(self.buffer.len())
+    }
+
+    /// Position up to which it was given out.
+    pub(super) fn given_to(&self) -> u64 {
+        self.covered.map_or(self.buffer_at, |covered| covered.saturating_sub(self.base))
+    }
+
+    /// What was read and not given out, because its end is missing.
+    pub(super) fn unfinished(&self) -> &[u8] {
+        self.buffer.get(self.cutter.start()..).unwrap_or_default()
+    }
+
+    /// What is remembered of a file that is followed.
+    pub(super) fn trail(&self) -> Option<&Trail> {
+        self.followed.as_ref().map(|followed| &followed.trail)
+    }
+
+    /// What is given out next gets the offset `next`.
+    ///
+    /// # Errors
+    /// When that is less than its position in the file.
+    pub(super) fn count_from(&mut self, next: u64) -> Result<()> {
+        self.base = next.checked_sub(self.given_to()).ok_or_else(|| {
+            Error::internal(format!("an offset of \"{}\" is before it", self.split.file.name))
+        })?;
+        self.covered = Some(next);
+        Ok(())
     }
 
     fn json_decoder(&self) -> Box<dyn Decode> {
@@ -237,8 +322,8 @@ impl TextReader {
         self.split.end.is_some_and(|end| position >= end)
     }
 
-    /// Reads more, and cuts it into records.
-    async fn fill(&mut self) -> Result<()> {
+    /// Reads more, and cuts it into records. `false`: a file that is followed has no more for now.
+    async fn fill(&mut self) -> Result<bool> {
         let consumed = self.cutter.start();
         if consumed > 0 {
             self.buffer.drain(..consumed);
@@ -247,7 +332,8 @@ impl TextReader {
         }
         self.records.clear();
         self.done = 0;
-        let position = self.position(self.buffer.len());
+        let before = self.buffer.len();
+        let position = self.position(before);
         let block = self.settings.block_bytes;
         let want = match self.split.end.map(|end| end.saturating_sub(position)) {
             None => block,
@@ -255,42 +341,19 @@ impl TextReader {
             Some(left) => usize::try_from(left).unwrap_or(block).min(block),
         };
         let read = self.feed.fill(&mut self.buffer, want).await?;
-        if read == 0 && !self.wait_for_more().await? {
-            self.at_end = true;
-        }
-        self.cut()
-    }
-
-    /// At the end of a file that is followed: looks whether there is more, and waits a little if
-    /// not. `false` for any other file.
-    async fn wait_for_more(&mut self) -> Result<bool> {
-        let file = Arc::clone(&self.split.file);
-        let Some(poll) = file.grows() else { return Ok(false) };
-        let mut position = self.position(self.buffer.len());
-        let size = current_size(&file.name, &file.blob, &self.settings.io).await?;
-        if size.is_some_and(|size| size < position) {
-            tracing::warn!(
-                file = file.name,
-                "the file became shorter and is read again from its start"
-            );
-            self.base += position;
-            (self.buffer_at, position) = (0, 0);
-            self.buffer.clear();
-            self.cutter.restart(0);
-            self.at_start = true;
-            if matches!(file.format, TextFormat::Csv(_)) {
-                self.decoder = None;
+        match &mut self.followed {
+            Some(followed) if read > 0 => {
+                let new = self.buffer.get(before..).unwrap_or_default();
+                followed.trail.begins(position, new);
             }
-        }
-        match size {
-            Some(size) if size > position => {
-                let range = [position, size, size];
-                self.feed =
-                    Feed::open(&file.name, &file.blob, file.packing, range, &self.settings.io)?;
+            Some(followed) if !followed.ended || self.at_end => {
+                // Nobody knows when more comes; the room is for others until then.
+                self.buffer.shrink_to(OVERHANG_BYTES);
+                return Ok(false);
             }
-            _ if self.until_now => return Ok(false),
-            _ => self.settings.clock.sleep(poll).await,
+            Some(_) | None => self.at_end |= read == 0,
         }
+        self.cut()?;
         Ok(true)
     }
 
@@ -321,6 +384,9 @@ impl TextReader {
             let start = self.records.get(beyond).map_or(self.buffer.len(), |r| r.start);
             self.records.truncate(beyond);
             self.cutter.restart(start);
+        }
+        if let Some(followed) = &mut self.followed {
+            followed.trail.passes(&self.buffer, self.buffer_at, &self.records);
         }
         // A record that is too long is skipped to its end, wherever that is.
         let next = self.position(self.cutter.start());
@@ -355,7 +421,7 @@ impl TextReader {
 
     /// The last record may have no line end; a quoted field may still be open.
     fn cut_end(&mut self) -> Result<()> {
-        if self.split.file.grows().is_some() {
+        if self.followed.as_ref().is_some_and(|followed| !followed.ended) {
             // Its line end may still come.
             return Ok(());
         }
@@ -487,6 +553,10 @@ impl TextReader {
         self.cutter.restart(at);
         let records = &mut self.records;
         self.cutter.cut(&self.buffer, |start, end| records.push(start..end));
+        if let Some(followed) = &mut self.followed {
+            followed.trail.forget_from(self.buffer_at + at as u64);
+            followed.trail.passes(&self.buffer, self.buffer_at, &self.records);
+        }
         if self.at_end { self.cut_end() } else { Ok(()) }
     }
 
@@ -533,6 +603,12 @@ impl TextReader {
         }
         let (rows, offsets, bad) = decoded.into_batch(&self.wanted)?;
         self.covered = Some(end);
+        if let Some(followed) = &mut self.followed {
+            let at = end.saturating_sub(self.base);
+            let before = usize::try_from(at.saturating_sub(self.buffer_at)).unwrap_or(usize::MAX);
+            let before = self.buffer.get(..before).unwrap_or_default();
+            followed.trail.ends(before, at, rows.num_rows());
+        }
         Ok(Some(SourceBatch {
             rows,
             offsets: OffsetRange::try_new(start, end)?,
@@ -541,6 +617,7 @@ impl TextReader {
             skipped: 0,
             watermark: None,
             behind: vec![],
+            place: None,
         }))
     }
 
@@ -566,6 +643,7 @@ impl TextReader {
             skipped: 0,
             watermark: None,
             behind: vec![],
+            place: None,
         }))
     }
 }
@@ -581,9 +659,11 @@ impl Reader for TextReader {
                 continue;
             }
             if self.at_end {
-                return self.rest();
+                return if self.followed.is_some() { Ok(None) } else { self.rest() };
             }
-            self.fill().await?;
+            if !self.fill().await? {
+                return Ok(None);
+            }
         }
     }
 }

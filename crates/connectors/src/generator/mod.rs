@@ -319,6 +319,8 @@ mod reading {
             event_time: None,
             batch_rows_max,
             from: None,
+            place: None,
+            past: 0,
             until_now: false,
         }
     }

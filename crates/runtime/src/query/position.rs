@@ -8,6 +8,7 @@
 //! more and no row less.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use windrow_core::{Partition, Split};
@@ -28,6 +29,9 @@ pub(crate) struct SplitPosition {
     pub(crate) max: Option<i64>,
     /// It has been read to its end.
     pub(crate) done: bool,
+    /// What its reader said of where that is; see [`SourceBatch::place`](windrow_core::SourceBatch).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) place: Option<Arc<str>>,
 }
 
 impl Positions {
@@ -35,7 +39,7 @@ impl Positions {
     pub(crate) fn behind(rows: u64) -> Self {
         let mut positions = Self::default();
         let split =
-            SplitPosition { identity: "log".into(), consumed: rows, max: None, done: false };
+            SplitPosition { identity: "log".into(), consumed: rows, ..SplitPosition::default() };
         positions.0.entry("log".into()).or_default().insert(0, split);
         positions
     }
@@ -55,12 +59,22 @@ impl Positions {
         &mut self,
         partition: &str,
         split: &Split,
-        consumed: u64,
+        (consumed, place): (u64, Option<&Arc<str>>),
         max: Option<i64>,
     ) {
         let position = self.entry(partition, split);
         position.consumed = position.consumed.max(consumed);
         position.max = position.max.max(max);
+        if let Some(place) = place {
+            position.place = Some(Arc::clone(place));
+        }
+    }
+
+    /// What readers said of where they stood, by partition.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (&str, &SplitPosition, &Arc<str>)> {
+        self.0.iter().flat_map(|(name, splits)| {
+            splits.values().filter_map(|split| Some((name.as_str(), split, split.place.as_ref()?)))
+        })
     }
 
     /// A split has been read to its end.
@@ -93,8 +107,6 @@ impl Positions {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use windrow_core::PartitionId;
 
     use super::*;
@@ -114,13 +126,15 @@ mod tests {
     #[test]
     fn positions_only_move_forward_and_come_back_from_text() {
         let mut positions = Positions::default();
-        positions.advance("a.json", &split(0), 5, Some(10));
-        positions.advance("a.json", &split(0), 3, None);
+        positions.advance("a.json", &split(0), (5, Some(&"there".into())), Some(10));
+        positions.advance("a.json", &split(0), (3, None), None);
         positions.finish("a.json", &split(1), Some(20));
         let text = serde_json::to_string(&positions).unwrap();
         let positions: Positions = serde_json::from_str(&text).unwrap();
         let first = positions.of("a.json", 0).unwrap();
         assert_eq!((first.consumed, first.max, first.done), (5, Some(10), false));
+        assert_eq!(first.place.as_deref(), Some("there"));
+        assert_eq!(positions.places().count(), 1);
         assert!(positions.of("a.json", 1).unwrap().done);
         assert_eq!(positions.of("b.json", 0), None);
         assert_eq!(Positions::behind(9).of_log(), 9);
@@ -130,7 +144,7 @@ mod tests {
     fn a_partition_that_was_begun_must_be_there() {
         let mut positions = Positions::default();
         positions.finish("old", &split(0), None);
-        positions.advance("new", &split(0), 1, None);
+        positions.advance("new", &split(0), (1, None), None);
         assert_eq!(positions.missing(&[]), Some("new"));
         let there = Partition { id: PartitionId(3), name: "new".into(), splits: vec![split(0)] };
         assert_eq!(positions.missing(&[there]), None);

@@ -91,13 +91,17 @@ struct Lane {
 }
 
 /// How far a split was read before a restart, by the query that had read least of it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct ReadBefore {
     /// All had read it to its end.
     done: bool,
     from: Option<u64>,
     /// Largest event time up to there.
     max: Option<i64>,
+    /// What the reader said of where that is.
+    place: Option<Arc<str>>,
+    /// How far the query had read that had read most of it.
+    past: u64,
 }
 
 impl Scan {
@@ -134,6 +138,9 @@ impl Scan {
     }
 
     async fn read_all(self: Arc<Self>) -> Result<()> {
+        for (partition, _, place) in self.taps.iter().flat_map(|tap| tap.at.from.places()) {
+            self.source.recall(partition, place)?;
+        }
         let partitions = self.source.discover().await?;
         self.find_again(&partitions)?;
         self.progress.lock().add(&partitions, self.clock.now_micros());
@@ -191,9 +198,11 @@ impl Scan {
     /// How far all queries had read a split before a restart.
     fn read_before(&self, lane: &Lane, split: &Split) -> Result<ReadBefore> {
         let mut before: Option<ReadBefore> = None;
+        let all = || self.taps.iter().map(|tap| tap.at.from.of(&lane.name, split.number));
+        let past = all().flatten().map(|read| read.consumed).max().unwrap_or(0);
         for tap in &self.taps {
             let Some(read) = tap.at.from.of(&lane.name, split.number) else {
-                return Ok(ReadBefore::default());
+                return Ok(ReadBefore { past, ..ReadBefore::default() });
             };
             if *read.identity != *split.identity {
                 return Err(Error::data(format!(
@@ -206,7 +215,8 @@ impl Scan {
                 )));
             }
             let from = if read.done { u64::MAX } else { read.consumed };
-            let read = ReadBefore { done: read.done, from: Some(from), max: read.max };
+            let place = read.place.clone();
+            let read = ReadBefore { done: read.done, from: Some(from), max: read.max, place, past };
             before = Some(match before {
                 Some(least) if least.from <= read.from => least,
                 _ => read,
@@ -225,7 +235,9 @@ impl Scan {
         self.count_history(lane, before.from.unwrap_or(0));
         let mut progress = self.progress.lock();
         progress.begin(lane.partition, split.number);
-        let Some(from) = before.from else { return Ok(Some(self.request.clone())) };
+        let request =
+            ScanRequest { place: before.place, past: before.past, ..self.request.clone() };
+        let Some(from) = before.from else { return Ok(Some(request)) };
         let step = Step {
             max: lane.max.filter(|_| timed),
             consumed: if before.done { 0 } else { from },
@@ -233,7 +245,7 @@ impl Scan {
             ..Step::default()
         };
         progress.advance(lane.partition, split.number, &step);
-        Ok((!before.done).then(|| ScanRequest { from: Some(from), ..self.request.clone() }))
+        Ok((!before.done).then(|| ScanRequest { from: Some(from), ..request }))
     }
 
     fn joined(&self, done: Result<Result<Task>, JoinError>) -> Result<Task> {
@@ -399,6 +411,7 @@ impl Scan {
         let now = self.clock.now_micros();
         let explicit = batch.watermark;
         let (began, consumed) = (batch.offsets.start(), batch.offsets.end());
+        let place = batch.place.clone();
         let taken = self.intake.take(batch, now)?;
         self.bad_rows.keep(&self.stream, (lane.partition, &lane.name), &taken.bad);
         {
@@ -413,8 +426,9 @@ impl Scan {
         };
         let timed = self.time.delay_ticks.is_some();
         let max = lane.max.max(taken.times.map(|(_, max)| max)).filter(|_| timed);
+        let (name, place) = (&lane.name, place.as_ref());
         let origin =
-            Origin { partition: lane.partition, name: &lane.name, split, before, consumed, max };
+            Origin { partition: lane.partition, name, split, before, consumed, place, max };
         let mut dead = Vec::new();
         for (at, tap) in taps.iter().enumerate() {
             if tap.tap.shared.is_stopped() {

@@ -194,12 +194,14 @@ impl Ready {
 
 /// Starts queries together: each stream that they read is read once for all of them.
 pub(crate) fn launch(parts: &Arc<Parts>, queries: Vec<Ready>) {
-    let mut scans: BTreeMap<(String, bool), Drafts> = BTreeMap::new();
+    let mut scans: BTreeMap<(String, bool, String), Drafts> = BTreeMap::new();
     let mut coordinators = Vec::new();
     for query in queries {
         let shared = Arc::clone(&query.coordinator.shared);
+        let places = places(&query.taps);
         for tap in query.taps {
-            let key = (tap.stream.name.clone(), tap.bounded);
+            let place = places.get(&tap.stream.name).cloned().unwrap_or_default();
+            let key = (tap.stream.name.clone(), tap.bounded, place);
             scans.entry(key).or_default().push((Arc::clone(&shared), tap));
         }
         coordinators.push(query.coordinator);
@@ -229,6 +231,24 @@ pub(crate) fn launch(parts: &Arc<Parts>, queries: Vec<Ready>) {
         parts.note_scan(&scan);
         parts.cpu.spawn(Arc::new(scan).run());
     }
+}
+
+/// Where a query stands in the streams whose readers say so in words of their own. Queries that stand
+/// at different places read such a stream one by one: an offset alone does not tell what is behind it.
+fn places(taps: &[Draft]) -> BTreeMap<String, String> {
+    let mut places: BTreeMap<String, String> = BTreeMap::new();
+    for tap in taps {
+        let mut text = String::new();
+        for (partition, read, place) in tap.at.from.places() {
+            text.push_str(&format!("{partition}\n{}\n{place}\n", read.consumed));
+        }
+        let known = places.entry(tap.stream.name.clone()).or_default();
+        // Two leaves of one query may be a batch apart; they are read together.
+        if known.is_empty() || (!text.is_empty() && text < *known) {
+            *known = text;
+        }
+    }
+    places
 }
 
 /// One scan of a stream for these taps. `bounded`: of what is there now.
@@ -304,6 +324,8 @@ fn scan(
             predicates,
             event_time: event_time.filter(|_| windowed && !explicit).map(|e| e.index),
             from: None,
+            place: None,
+            past: 0,
             until_now: bounded,
             batch_rows_max: parts.limits.batch_rows_max,
         },

@@ -120,6 +120,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) before: Watermark,
     /// One past the batch's last offset.
     pub(crate) consumed: u64,
+    /// What the reader said of where that is.
+    pub(crate) place: Option<&'a Arc<str>>,
     /// Largest event time of the lane, the batch included.
     pub(crate) max: Option<i64>,
 }
@@ -197,7 +199,8 @@ impl TapWorker {
         }
         self.tap.shared.ledger.add(entry);
         let mut positions = self.tap.at.positions.lock();
-        positions.advance(origin.name, origin.split, origin.consumed, origin.max);
+        let read = (origin.consumed, origin.place);
+        positions.advance(origin.name, origin.split, read, origin.max);
         drop(positions);
         let micros = self.tap.shared.clock.now_micros().saturating_sub(began);
         self.tap.shared.latency.add(micros.unsigned_abs());

@@ -226,6 +226,8 @@ impl Session {
             predicates: vec![],
             event_time: None,
             from: None,
+            place: None,
+            past: 0,
             until_now: false,
             batch_rows_max: self.limits().batch_rows_max.min(SUBSCRIBED_ROWS_MAX),
         };

@@ -112,6 +112,10 @@ impl Source for GeneratedSource {
         self.inner.rediscover_after()
     }
 
+    fn recall(&self, partition: &str, place: &str) -> Result<()> {
+        self.inner.recall(partition, place)
+    }
+
     async fn open(&self, split: &Split, scan: &ScanRequest) -> Result<Box<dyn Reader>> {
         let physical = self.columns.needed(&scan.projection);
         let request = ScanRequest {

@@ -11,7 +11,7 @@
 //! Invariants: each row of the source is in the log once, also after a crash: a partition is a
 //! producer of the log, and its offsets (from 1) are the numbers of its rows; one pass at a time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ pub(crate) struct History {
     batch_rows_max: usize,
     /// Tells this reading from those before a restart, where offsets are not the same again.
     reading: Option<i64>,
+    /// Where readers stood in partitions, at which offset, where they say so.
+    places: Mutex<BTreeMap<String, (u64, Arc<str>)>>,
     /// Whether all of a bounded source has been taken in.
     passing: tokio::sync::Mutex<bool>,
 }
@@ -65,6 +67,7 @@ impl History {
             batch_rows_max: limits.batch_rows_max,
             reading: (!steady).then(|| clock.now_micros()),
             clock,
+            places: Mutex::default(),
             passing: tokio::sync::Mutex::new(false),
         });
         let weak = Arc::downgrade(&history);
@@ -175,14 +178,24 @@ impl History {
             predicates: vec![],
             event_time: None,
             from: None,
+            place: None,
+            past: 0,
             until_now: true,
             batch_rows_max: self.batch_rows_max,
         };
         for split in &partition.splits {
-            let request = ScanRequest { from: Some(consumed), ..request.clone() };
+            let mut request = ScanRequest { from: Some(consumed), ..request.clone() };
+            if let Some((at, place)) = self.places.lock().get(&partition.name) {
+                (request.from, request.past) = (Some((*at).min(consumed)), consumed);
+                request.place = Some(Arc::clone(place));
+            }
             let mut reader = self.source.open(split, &request).await?;
             while let Some(batch) = reader.next().await? {
                 let end = batch.offsets.end();
+                if let Some(place) = &batch.place {
+                    let here = (end, Arc::clone(place));
+                    self.places.lock().insert(partition.name.clone(), here);
+                }
                 if end <= consumed {
                     continue;
                 }

@@ -272,6 +272,7 @@ impl PushStream {
             skipped: 0,
             watermark: None,
             behind: vec![],
+            place: None,
         };
         let taken = self.intake.take(batch, self.clock.now_micros())?;
         Ok((taken.rows, taken.bad))

@@ -270,6 +270,8 @@ impl Position {
             predicates: vec![],
             event_time: None,
             from: None,
+            place: None,
+            past: 0,
             until_now: true,
             batch_rows_max: self.history.batch_rows_max,
         };
@@ -436,6 +438,8 @@ mod tests {
             predicates: vec![],
             event_time: None,
             from: None,
+            place: None,
+            past: 0,
             until_now,
             batch_rows_max: 4096,
         };

@@ -137,6 +137,8 @@ impl PartitionStream for LogPart {
             predicates: vec![],
             event_time: None,
             from: None,
+            place: None,
+            past: 0,
             until_now: true,
             batch_rows_max: self.batch_rows_max,
         };
@@ -386,6 +388,8 @@ impl SourceTable {
                 predicates,
                 event_time: None,
                 from: None,
+                place: None,
+                past: 0,
                 until_now: true,
                 batch_rows_max,
             }),

@@ -162,6 +162,7 @@ async fn object_stores_give_the_same() {
         };
         let options = FileOptions::read(&pairs(&[("path", prefix)])).unwrap();
         FileSource {
+            chains: Arc::default(),
             location,
             options,
             format,

@@ -1,0 +1,49 @@
+//! Where a reader stands in the files of a chain: what is kept with its offset.
+
+use serde::{Deserialize, Serialize};
+use windrow_core::{Error, Result};
+
+use super::handle::FileId;
+use super::trail::SavedTrail;
+
+/// The files that a reader has read or still watches, in the order of reading.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Place {
+    pub(super) files: Vec<FilePlace>,
+}
+
+/// How far one file was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FilePlace {
+    /// What it was called last.
+    pub(super) name: String,
+    #[serde(flatten)]
+    pub(super) id: Option<FileId>,
+    /// Bytes of it that were given out.
+    pub(super) at: u64,
+    /// Bytes of it that were seen.
+    pub(super) seen: u64,
+    pub(super) trail: SavedTrail,
+}
+
+impl Place {
+    /// Reads what [`text`](Self::text) wrote.
+    ///
+    /// # Errors
+    /// When it is not that.
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        serde_json::from_str(text).map_err(|e| {
+            Error::data(format!("where a file was read to cannot be understood: {e}"))
+                .with_source(e)
+        })
+    }
+
+    /// It as one line.
+    ///
+    /// # Errors
+    /// Never in practice: it is plain data.
+    pub(super) fn text(&self) -> Result<String> {
+        serde_json::to_string(self)
+            .map_err(|e| Error::internal("a place cannot be written down").with_source(e))
+    }
+}
