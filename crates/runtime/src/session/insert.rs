@@ -90,7 +90,7 @@ impl Session {
         // there twice when they become one batch.
         let plan = Arc::new(HeldExec::new(plan, 2));
         let held = Arc::clone(&plan);
-        let mut rows = self.execute_plan(plan);
+        let mut rows = self.execute_plan(plan).not_seeing(&self.unseen);
         let mut batches = Vec::new();
         while let Some(batch) = rows.try_next().await? {
             batches.push(target.fit(&batch)?);

@@ -100,7 +100,7 @@ impl Session {
     pub fn prepare<'a>(&'a self, statement: &'a Parsed) -> BoxFuture<'a, Result<Prepared>> {
         Box::pin(async move {
             self.check_size(&statement.text)?;
-            let (session, statement) = (self.fresh(), Arc::new(statement.clone()));
+            let (session, statement) = (self.for_statement(), Arc::new(statement.clone()));
             self.on_engine(async move {
                 session.engine.start_pending();
                 // First: mistakes in what is not for this user would tell about it.
@@ -133,7 +133,7 @@ impl Session {
         values: &'a Values,
     ) -> BoxFuture<'a, Result<Option<SchemaRef>>> {
         Box::pin(async move {
-            let session = Self { values: values.clone(), ..self.fresh() };
+            let session = Self { values: values.clone(), ..self.for_statement() };
             let statement = Arc::clone(&prepared.statement);
             self.on_engine(async move { session.columns_of(statement.statement.clone()).await })
                 .await
