@@ -29,6 +29,7 @@ use crate::session::outcome::{Following, Stop, ready as told};
 use crate::session::running::Running;
 use crate::session::tables::Change;
 use crate::session::{Outcome, ResultStream, Session};
+use crate::stream::lengths::no_lengths;
 use crate::stream::log_reader::{LogSource, dropped};
 use crate::stream::push::PushStream;
 
@@ -118,6 +119,10 @@ impl Session {
 
     /// Everything that is DataFusion's own: reference tables, COPY, SET, SHOW, …
     pub(super) async fn standard(&self, statement: EngineStatement, text: &str) -> Result<Outcome> {
+        // What was accepted once is there again.
+        if self.restoring.is_none() {
+            no_lengths(&statement)?;
+        }
         let said = said(&statement);
         let plan = planned(&self.state(), statement).await?;
         let plan = self.bound(plan)?;
