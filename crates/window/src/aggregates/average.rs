@@ -240,7 +240,7 @@ struct SingleAverage<T> {
 
 impl<T: ArrowPrimitiveType<Native = i64> + Debug + Send + Sync> Accumulator for SingleAverage<T> {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        for value in values.iter().take(1).flat_map(|v| v.as_primitive::<T>()).flatten() {
+        for value in values.iter().take(1).flat_map(AsArray::as_primitive::<T>).flatten() {
             self.total.add(value);
             self.count += 1;
         }
@@ -248,7 +248,7 @@ impl<T: ArrowPrimitiveType<Native = i64> + Debug + Send + Sync> Accumulator for 
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        for value in values.iter().take(1).flat_map(|v| v.as_primitive::<T>()).flatten() {
+        for value in values.iter().take(1).flat_map(AsArray::as_primitive::<T>).flatten() {
             self.total.subtract(value);
             self.count = self.count.saturating_sub(1);
         }
