@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use datafusion::functions_aggregate::{count::count_udaf, min_max::max_udaf, sum::sum_udaf};
+use datafusion::functions_aggregate::{count::count_udaf, min_max::max_udaf};
 use datafusion::logical_expr::AggregateUDF;
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
 use datafusion::physical_expr::expressions::Column;
 use divan::counter::ItemsCount;
 use windrow_core::{Error, Result, Watermark, WindowKind, WindowSpec};
+use windrow_window::aggregates::sum_udaf;
 use windrow_window::lateness::{Tolerance, classify};
 use windrow_window::{AggregateCall, Mode, OperatorSpec, SliceStore, WindowMerger};
 

@@ -11,6 +11,7 @@
 //! flushing.
 #![forbid(unsafe_code)]
 
+pub mod aggregates;
 mod bounds;
 mod cut;
 mod divided;

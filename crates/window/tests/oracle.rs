@@ -74,10 +74,10 @@ fn call(
 
 /// In the order in which [`naive`] works them out.
 fn aggregates(schema: &SchemaRef) -> Vec<AggregateCall> {
-    use functions::{array_agg, average, count, min_max, regr, sum};
+    use functions::{array_agg, average, count, min_max, regr};
     vec![
         call(schema, count::count_udaf(), &[TIME], false, None),
-        call(schema, sum::sum_udaf(), &[VALUE], false, None),
+        call(schema, windrow_window::aggregates::sum_udaf(), &[VALUE], false, None),
         call(schema, min_max::min_udaf(), &[VALUE], false, None),
         call(schema, min_max::max_udaf(), &[3], false, None),
         call(schema, average::avg_udaf(), &[FLOAT], false, None),

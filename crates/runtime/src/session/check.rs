@@ -17,6 +17,7 @@ use crate::catalog::{Object, plain_name};
 use crate::session::insert::Target;
 use crate::session::{Outcome, Session};
 use crate::stream::Feed;
+use crate::stream::lengths::no_lengths;
 
 impl Session {
     /// Plans a statement.
@@ -81,7 +82,7 @@ impl Session {
                 };
                 let plan = self.plan(&insert.query.query, &[]).await?;
                 let given = plan.schema().fields().len();
-                Target::new(push.physical(), &insert, &name, given)?;
+                Target::new(push, &insert, &name, given)?;
                 self.check_query(insert.query).await
             }
             Some(other) => Err(Error::sql(format!(
@@ -97,6 +98,7 @@ impl Session {
 
     /// Defines what a statement of DataFusion's defines, tables without their rows.
     async fn check_standard(&self, statement: EngineStatement) -> Result<()> {
+        no_lengths(&statement)?;
         let plan = self.standard_plan(statement).await?;
         let plan = bounded(plan)?;
         match plan {

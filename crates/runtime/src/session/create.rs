@@ -15,7 +15,8 @@ use windrow_connectors::{ConnectorEnv, Declared, open_source};
 use windrow_core::time::{nanos_to_ticks, ticks_per_second, time_unit};
 use windrow_core::{Error, EventTimeColumn, Result, Source, StreamSchema};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
-use windrow_sql::parse::{CreateStream, OptionItem, WatermarkClause};
+use windrow_sql::parse::{CreateStream, OptionItem, WatermarkClause, characters_max};
+use windrow_sql::plan::physical_expression;
 
 use crate::catalog::{Object, exists, plain_name, read_by};
 use crate::durable::definitions::{Definition, Kind};
@@ -27,6 +28,7 @@ use crate::session::stream_options::{
 use crate::session::{Outcome, Session};
 use crate::stream::generated::{Column, Columns, GeneratedSource};
 use crate::stream::history::History;
+use crate::stream::lengths::{Lengths, LimitedSource, OnBad};
 use crate::stream::log::StreamLog;
 use crate::stream::push::PushStream;
 use crate::stream::retention::Retention;
@@ -148,9 +150,11 @@ impl Session {
                 (Feed::Source(source), history)
             }
             None => {
+                let lengths = columns.as_ref().map(|c| c.lengths.clone()).unwrap_or_default();
                 let columns = columns.filter(Columns::any_generated).map(Arc::new);
                 let skew = options.max_future_skew_micros.or(Some(MAX_FUTURE_SKEW_MICROS));
                 let given = (&options, definition);
+                let columns = (columns, lengths);
                 (Feed::Push(self.push_stream(name, &schema, columns, skew, given).await?), None)
             }
         };
@@ -200,7 +204,8 @@ impl Session {
         let skew = options.max_future_skew_micros.or(default);
         // The source has the rows too: what a power failure takes is read again.
         let options = EngineOptions { durability: Some("os".into()), ..EngineOptions::default() };
-        let push = self.push_stream(name, schema, None, skew, (&options, definition)).await?;
+        let columns = (None, Lengths::default());
+        let push = self.push_stream(name, schema, columns, skew, (&options, definition)).await?;
         let parts = &self.engine.parts;
         let by = (Arc::clone(&parts.clock), &parts.limits);
         Ok(History::begin(push, source, steady, by, &parts.cpu))
@@ -211,7 +216,7 @@ impl Session {
         &self,
         name: &str,
         schema: &StreamSchema,
-        columns: Option<Arc<Columns>>,
+        (columns, lengths): (Option<Arc<Columns>>, Lengths),
         max_future_skew_micros: Option<i64>,
         (options, definition): (&EngineOptions, Option<&Definition>),
     ) -> Result<Arc<PushStream>> {
@@ -230,7 +235,8 @@ impl Session {
             _ => (StreamLog::in_memory(Arc::clone(schema.schema()), name, &parts.limits), None),
         };
         let (bad_rows, clock) = (Arc::clone(&parts.bad_rows), Arc::clone(&parts.clock));
-        let push = PushStream::new(name.to_owned(), log, intake, bad_rows, clock, columns);
+        let push = PushStream::new(name.to_owned(), log, intake, bad_rows, clock, columns)
+            .with_lengths(lengths);
         Ok(Arc::new(match kept {
             Some((wal, spiller)) => push.with_wal(wal, spiller, &parts.limits),
             None => push,
@@ -305,6 +311,14 @@ impl Session {
             _ => e,
         };
         let inner = open_source(connector, &options.rest, declared, &env).await.map_err(placed)?;
+        let inner = match columns {
+            Some(columns) if !columns.lengths.is_empty() => Arc::new(LimitedSource {
+                inner,
+                lengths: columns.lengths.clone(),
+                on_bad: OnBad::of(options.of_connector("on_bad_row")),
+            }),
+            _ => inner,
+        };
         Ok(match columns {
             Some(columns) if columns.any_generated() => {
                 Arc::new(GeneratedSource { inner, columns: Arc::new(columns.clone()) })
@@ -346,6 +360,13 @@ impl Session {
                 .collect::<Vec<Arc<Field>>>(),
         ));
         let df_schema = DFSchema::try_from(Arc::clone(&physical)).map_err(from_datafusion)?;
+        let with_length =
+            |c: &&ColumnDef| generated(c).is_some() && characters_max(&c.data_type).is_some();
+        if let Some(column) = columns.iter().find(with_length) {
+            let name = ident_name(&column.name);
+            return Err(Error::sql(format!("the generated column \"{name}\" has a length"))
+                .with_hint("Declare it as VARCHAR, and cut the text with left(…, n)."));
+        }
         let mut kinds = Vec::with_capacity(columns.len());
         let mut next = 0;
         for column in columns {
@@ -359,13 +380,12 @@ impl Session {
                     let expr = state
                         .create_logical_expr_from_sql_expr(expr, &df_schema)
                         .map_err(from_datafusion)?;
-                    let expr =
-                        state.create_physical_expr(expr, &df_schema).map_err(from_datafusion)?;
-                    Column::Generated(expr)
+                    Column::Generated(physical_expression(&state, expr, &df_schema)?)
                 }
             });
         }
-        Ok(Columns { schema, physical, columns: kinds })
+        let lengths = Lengths::of(columns.iter().filter(|column| generated(column).is_none()));
+        Ok(Columns { schema, physical, columns: kinds, lengths })
     }
 
     /// `WATERMARK FOR column AS column - INTERVAL …`.

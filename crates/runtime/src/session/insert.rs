@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::new_null_array;
+use arrow::array::{ArrayRef, new_null_array};
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options, concat_batches};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use futures::TryStreamExt;
 use windrow_core::{Error, Result};
 use windrow_sql::diagnostics::did_you_mean;
 use windrow_sql::parse::Insert;
-use windrow_sql::plan::plan_values;
+use windrow_sql::plan::{loss, plan_values};
 
 use crate::catalog::{Object, plain_name};
 use crate::query::output::Output;
@@ -19,6 +19,7 @@ use crate::session::held::HeldExec;
 use crate::session::kept_insert::NewInsert;
 use crate::session::query::streams_read;
 use crate::session::{Done, Outcome, Session, UnusedRows};
+use crate::stream::lengths::Lengths;
 use crate::stream::push::PushStream;
 use crate::stream::{Feed, Stream};
 
@@ -52,7 +53,7 @@ impl Session {
             }
             None => self.plan(&insert.query.query, &[]).await?,
         };
-        let target = Target::new(push.physical(), &insert, &name, plan.schema().fields().len())?;
+        let target = Target::new(push, &insert, &name, plan.schema().fields().len())?;
         if insert.query.tail.is_empty() {
             return self.insert_bounded(plan, &target, push).await;
         }
@@ -142,17 +143,19 @@ fn whole(batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
 pub(crate) struct Target {
     stream: String,
     schema: SchemaRef,
+    lengths: Lengths,
     /// Per column of the stream: the column of the query, or none.
     from: Vec<Option<usize>>,
 }
 
 impl Target {
     pub(super) fn new(
-        schema: &SchemaRef,
+        push: &PushStream,
         insert: &Insert,
         name: &str,
         given: usize,
     ) -> Result<Self> {
+        let schema = push.physical();
         let columns = schema.fields().len();
         let mut from = vec![None; columns];
         let wanted = if insert.columns.is_empty() { columns } else { insert.columns.len() };
@@ -179,7 +182,8 @@ impl Target {
                 return Err(Error::sql(format!("column \"{column}\" stands twice")));
             }
         }
-        Ok(Self { stream: name.to_owned(), schema: Arc::clone(schema), from })
+        let (schema, lengths) = (Arc::clone(schema), push.lengths.clone());
+        Ok(Self { stream: name.to_owned(), schema, lengths, from })
     }
 
     /// Columns from outside, by their names as they are. What the stream has more is NULL.
@@ -215,26 +219,37 @@ impl Target {
                 )));
             }
         }
-        Ok(Self { stream: name.clone(), schema: Arc::clone(schema), from })
+        let (schema, lengths) = (Arc::clone(schema), push.lengths.clone());
+        Ok(Self { stream: name.clone(), schema, lengths, from })
+    }
+
+    /// A column of the query as one of the stream: each value whole, or none.
+    fn assigned(&self, index: usize, field: &Field, given: &ArrayRef) -> Result<ArrayRef> {
+        let refused = |why: &str| {
+            let (column, stream, is) = (field.name(), &self.stream, field.data_type());
+            Error::data(format!("column \"{column}\" of stream \"{stream}\" is {is}: {why}"))
+        };
+        if let Some(why) = loss(given, field.data_type())? {
+            return Err(refused(&why).with_hint("Round it, or CAST it to cut it off."));
+        }
+        let strict = CastOptions { safe: false, ..CastOptions::default() };
+        let column = cast_with_options(given, field.data_type(), &strict)
+            .map_err(|e| refused(&e.to_string()).with_source(e))?;
+        if let Some(why) = self.lengths.refused(index, &column)? {
+            let (column, stream) = (field.name(), &self.stream);
+            let message = format!("column \"{column}\" of stream \"{stream}\": {why}");
+            return Err(Error::data(message).with_hint("Cut it with left(…, n) or a CAST."));
+        }
+        Ok(column)
     }
 
     /// Rows of the query as rows of the stream.
     pub(crate) fn fit(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let count = rows.num_rows();
-        let strict = CastOptions { safe: false, ..CastOptions::default() };
         let mut columns = Vec::with_capacity(self.from.len());
-        for (field, from) in self.schema.fields().iter().zip(&self.from) {
+        for (index, (field, from)) in self.schema.fields().iter().zip(&self.from).enumerate() {
             let column = match from {
-                Some(at) => cast_with_options(rows.column(*at), field.data_type(), &strict)
-                    .map_err(|e| {
-                        Error::data(format!(
-                            "column \"{}\" of stream \"{}\" is {}: {e}",
-                            field.name(),
-                            self.stream,
-                            field.data_type()
-                        ))
-                        .with_source(e)
-                    })?,
+                Some(at) => self.assigned(index, field, rows.column(*at))?,
                 None => new_null_array(field.data_type(), count),
             };
             if !field.is_nullable() && column.null_count() > 0 {

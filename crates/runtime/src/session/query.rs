@@ -29,6 +29,7 @@ use crate::session::room::with_room;
 use crate::session::running::Running;
 use crate::session::tables::{Change, fills_memory, held_by_table};
 use crate::session::{AbortOnDrop, Outcome, ResultStream, Session};
+use crate::stream::lengths::no_lengths;
 use crate::stream::log_reader::{LogSource, dropped};
 use crate::stream::push::PushStream;
 
@@ -152,6 +153,10 @@ impl Session {
 
     /// Everything that is DataFusion's own: reference tables, COPY, SET, SHOW, …
     pub(super) async fn standard(&self, statement: EngineStatement, text: &str) -> Result<Outcome> {
+        // What was accepted once is there again.
+        if self.restoring.is_none() {
+            no_lengths(&statement)?;
+        }
         let said = said(&statement);
         let plan = self.standard_plan(statement).await?;
         let plan = self.bound(plan)?;

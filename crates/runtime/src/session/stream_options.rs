@@ -27,6 +27,11 @@ pub(super) struct EngineOptions {
 }
 
 impl EngineOptions {
+    /// An option of the connector's.
+    pub(super) fn of_connector(&self, key: &str) -> Option<&str> {
+        self.rest.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
     pub(super) fn is_replay(&self) -> bool {
         self.connector.as_ref().is_some_and(|c| c.eq_ignore_ascii_case(REPLAY))
     }

@@ -13,6 +13,8 @@ use datafusion::physical_expr::utils::collect_columns;
 use windrow_core::{Partition, Reader, Result, ScanRequest, Source, SourceBatch, Split};
 use windrow_sql::diagnostics::from_datafusion;
 
+use crate::stream::lengths::Lengths;
+
 /// What a column of a stream is.
 #[derive(Debug, Clone)]
 pub(crate) enum Column {
@@ -30,6 +32,8 @@ pub(crate) struct Columns {
     /// The source's columns.
     pub(crate) physical: SchemaRef,
     pub(crate) columns: Vec<Column>,
+    /// How long the texts of the source's columns may be.
+    pub(crate) lengths: Lengths,
 }
 
 impl Columns {

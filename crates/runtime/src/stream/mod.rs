@@ -2,6 +2,7 @@
 
 pub(crate) mod generated;
 pub(crate) mod history;
+pub(crate) mod lengths;
 pub(crate) mod log;
 pub(crate) mod log_reader;
 pub(crate) mod pump;

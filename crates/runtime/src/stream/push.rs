@@ -19,6 +19,7 @@ use crate::query::intake::Intake;
 use crate::query::kept::BadRows;
 use crate::stream::TAILS_MAX;
 use crate::stream::generated::Columns;
+use crate::stream::lengths::Lengths;
 use crate::stream::log::StreamLog;
 use crate::stream::spill::Spiller;
 
@@ -32,6 +33,8 @@ pub(crate) struct PushStream {
     pub(crate) clock: Arc<dyn Clock>,
     /// Generated columns, worked out as rows come in.
     pub(crate) columns: Option<Arc<Columns>>,
+    /// How long the texts that are pushed may be.
+    pub(crate) lengths: Lengths,
     /// Where rows become durable before readers see them; it appends to the log itself.
     pub(crate) wal: Option<Arc<Wal>>,
     /// How far the producers are, where there is no such log.
@@ -91,6 +94,7 @@ impl PushStream {
             bad_rows,
             clock,
             columns,
+            lengths: Lengths::default(),
             wal: None,
             producers: Mutex::default(),
             spiller: None,
@@ -98,6 +102,11 @@ impl PushStream {
             archive_wait: Duration::ZERO,
             offered,
         }
+    }
+
+    /// The same with lengths of its texts.
+    pub(crate) fn with_lengths(self, lengths: Lengths) -> Self {
+        Self { lengths, ..self }
     }
 
     /// The same with a write-ahead log. It takes no rows while very many wait for the archive.

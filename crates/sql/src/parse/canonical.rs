@@ -1,4 +1,5 @@
-//! The walk that brings every window of a query into canonical form, wherever it stands.
+//! The walk that brings every window of a query into canonical form, wherever it stands, and every CAST to a text
+//! type with a length.
 
 use std::ops::ControlFlow;
 
@@ -8,9 +9,10 @@ use datafusion::sql::sqlparser::ast::{
 use windrow_core::{Error, Result};
 
 use super::grouped::{self, Mention, mention};
+use super::length;
 use super::relation::{self, name_place, placed};
 
-/// Rewrites all windows in `tree`.
+/// Rewrites all windows in `tree`, and all CASTs that cut.
 ///
 /// # Errors
 /// When a window is written wrongly, with its place.
@@ -43,6 +45,7 @@ impl VisitorMut for Walk {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+        length::cut_cast(expr);
         let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
         let Some((window, mentioned)) = mention(&function.name) else {
             return ControlFlow::Continue(());

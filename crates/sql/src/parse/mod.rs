@@ -21,6 +21,7 @@ mod dialect;
 mod errors;
 mod grouped;
 mod interval;
+mod length;
 mod lex;
 mod placeholder;
 mod refused;
@@ -33,6 +34,7 @@ mod tail;
 mod tests;
 
 pub use interval::Interval;
+pub use length::characters_max;
 pub use lex::is_complete;
 pub use relation::PARTITION_BY;
 pub use spans::{Piece, Span, spans};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use datafusion::common::Result;
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::TaskContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
@@ -16,8 +17,9 @@ use futures::future::ready;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use windrow_core::Error;
+use windrow_window::aggregates;
 
-use super::checked;
+use super::{checked, exact};
 use super::sample::Samples;
 use super::tvf::WindowRelations;
 use super::types::ArrowTypes;
@@ -50,7 +52,13 @@ pub fn session_state(
         .with_physical_optimizer_rules(checked::physical());
     // Before DataFusion's, which would plan the same operators.
     builder.expr_planners().get_or_insert_default().insert(0, Arc::new(Operators));
+    for rule in exact::rules() {
+        builder = builder.with_analyzer_rule(rule);
+    }
     let mut state = builder.build();
+    for function in aggregates::functions() {
+        state.register_udaf(function).map_err(from_datafusion)?;
+    }
     datafusion_functions_json::register_all(&mut state).map_err(from_datafusion)?;
     functions::register(&mut state).map_err(from_datafusion)?;
     // After the functions are made: `now()` and `to_timestamp` give no zone, as the columns have

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::Schema;
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, Result, TableReference};
+use datafusion::common::{Column, DFSchema, Result, ScalarValue, TableReference};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::utils::split_conjunction;
@@ -435,8 +435,17 @@ fn predicate(expr: &Expr, schema: &Schema) -> Option<Predicate> {
     };
     let index = schema.index_of(&column.name).ok()?;
     let same_type = schema.field(index).data_type() == &literal.data_type();
-    if literal.is_null() || !same_type {
+    if literal.is_null() || !same_type || is_zero(literal) {
         return None;
     }
     Some(Predicate { column: index, op, literal: literal.to_array().ok()? })
+}
+
+/// Whether a literal is a floating-point zero: readers tell 0.0 and -0.0 apart.
+fn is_zero(literal: &ScalarValue) -> bool {
+    match literal {
+        ScalarValue::Float64(Some(value)) => *value == 0.0,
+        ScalarValue::Float32(Some(value)) => *value == 0.0,
+        _ => false,
+    }
 }

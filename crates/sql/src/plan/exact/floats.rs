@@ -1,0 +1,169 @@
+//! One zero and one NaN, where floating-point numbers are compared by their bits.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type};
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{ExprSchema, Result, ScalarValue, internal_err};
+use datafusion::logical_expr::expr::WindowFunctionParams;
+use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, Volatility,
+};
+
+/// IN, CASE with an operand, nullif, aggregates with DISTINCT, PARTITION BY and ORDER BY of a window function.
+pub(super) fn one_zero(mut expr: Expr, schema: &dyn ExprSchema) -> Result<Transformed<Expr>> {
+    let mut changed = false;
+    match &mut expr {
+        Expr::InList(list) => {
+            for operand in std::iter::once(list.expr.as_mut()).chain(&mut list.list) {
+                changed |= canonical_in_place(operand, schema)?;
+            }
+        }
+        Expr::Case(case) => {
+            if let Some(operand) = &mut case.expr {
+                changed |= canonical_in_place(operand, schema)?;
+                for (when, _) in &mut case.when_then_expr {
+                    changed |= canonical_in_place(when, schema)?;
+                }
+            }
+        }
+        Expr::ScalarFunction(function) if function.func.name() == "nullif" => {
+            for operand in &mut function.args {
+                changed |= canonical_in_place(operand, schema)?;
+            }
+        }
+        Expr::AggregateFunction(function) if function.params.distinct => {
+            // What it is ordered by has to be what is distinct.
+            let keys = function.params.order_by.iter_mut().map(|sort| &mut sort.expr);
+            for operand in function.params.args.iter_mut().chain(keys) {
+                changed |= canonical_in_place(operand, schema)?;
+            }
+        }
+        Expr::WindowFunction(function) => {
+            let WindowFunctionParams { args, partition_by, order_by, distinct, .. } =
+                &mut function.params;
+            let args = args.iter_mut().filter(|_| *distinct);
+            let keys = order_by.iter_mut().map(|sort| &mut sort.expr);
+            for key in partition_by.iter_mut().chain(keys).chain(args) {
+                changed |= canonical_in_place(key, schema)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(Transformed::new_transformed(expr, changed))
+}
+
+/// Makes one of all zeros and of all NaN of a floating-point expression; whether there was anything to do.
+pub(super) fn canonical_in_place(expr: &mut Expr, schema: &dyn ExprSchema) -> Result<bool> {
+    if let Expr::ScalarFunction(function) = &*expr
+        && function.func.inner().downcast_ref::<Canonical>().is_some()
+    {
+        return Ok(false);
+    }
+    if !matches!(expr.get_type(schema)?, DataType::Float32 | DataType::Float64) {
+        return Ok(false);
+    }
+    match expr {
+        Expr::Literal(ScalarValue::Float64(Some(value)), _) => {
+            *value = double(*value);
+            return Ok(false);
+        }
+        Expr::Literal(ScalarValue::Float32(Some(value)), _) => {
+            *value = float(*value);
+            return Ok(false);
+        }
+        _ => {}
+    }
+    let signature = Signature::user_defined(Volatility::Immutable);
+    let function = ScalarUDF::new_from_impl(Canonical { signature });
+    *expr = function.call(vec![std::mem::take(expr)]);
+    Ok(true)
+}
+
+/// -0.0 + 0.0 is 0.0; of NaN there is one.
+fn double(value: f64) -> f64 {
+    if value.is_nan() { f64::NAN } else { value + 0.0 }
+}
+
+fn float(value: f32) -> f32 {
+    if value.is_nan() { f32::NAN } else { value + 0.0 }
+}
+
+/// The number, with one zero and one NaN.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Canonical {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Canonical {
+    fn name(&self) -> &'static str {
+        "one_zero"
+    }
+
+    /// As its operand, so that columns keep their names.
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        match args {
+            [value] => Ok(value.schema_name().to_string()),
+            _ => internal_err!("one_zero of {} values", args.len()),
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        Ok(types.to_vec())
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        match types {
+            [of] => Ok(of.clone()),
+            _ => internal_err!("one_zero of {} values", types.len()),
+        }
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        let types: Vec<_> = args.arg_fields.iter().map(|f| f.data_type().clone()).collect();
+        let nullable = args.arg_fields.iter().any(|f| f.is_nullable());
+        Ok(Arc::new(Field::new(self.name(), self.return_type(&types)?, nullable)))
+    }
+
+    fn is_strict(&self) -> bool {
+        true
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        match args.args.as_slice() {
+            [ColumnarValue::Array(values)] => Ok(ColumnarValue::Array(canonical(values))),
+            [ColumnarValue::Scalar(value)] => {
+                let value = canonical(&value.to_array()?);
+                Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&value, 0)?))
+            }
+            _ => internal_err!("one_zero of {} values", args.args.len()),
+        }
+    }
+
+    fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
+        // NaN with a sign come first in their order and last in this one.
+        Ok(match inputs {
+            [ExprProperties { sort_properties: SortProperties::Singleton, .. }] => {
+                SortProperties::Singleton
+            }
+            _ => SortProperties::Unordered,
+        })
+    }
+}
+
+fn canonical(values: &ArrayRef) -> ArrayRef {
+    if let Some(values) = values.as_primitive_opt::<Float64Type>() {
+        Arc::new(values.unary::<_, Float64Type>(double))
+    } else if let Some(values) = values.as_primitive_opt::<Float32Type>() {
+        Arc::new(values.unary::<_, Float32Type>(float))
+    } else {
+        Arc::clone(values)
+    }
+}

@@ -1,0 +1,163 @@
+//! Numbers as SQL means them, where DataFusion's plans mean something else.
+//!
+//! - `+ - *` and unary minus of integers wrap there, and decimals get more digits than their type has. Here each
+//!   becomes a function that fails instead ([`arithmetic`]). Functions, because constants are folded by
+//!   DataFusion's optimiser wherever they come together, and it keeps what fails for the time of execution.
+//! - 0.0 and -0.0 are equal, and so are all NaN, but not where DataFusion compares bits or sorts:
+//!   PARTITION BY, ORDER BY and its peers, IN, CASE, nullif, DISTINCT within aggregates. There they are made one ([`floats`]).
+//!
+//! - What an INSERT cuts off is an error ([`assignment`]).
+//!
+//! All are analyzer rules behind type coercion, so that every plan has them: bounded, continuous, DML, and what
+//! is planned again. Doing it twice changes nothing.
+
+mod arithmetic;
+mod assignment;
+mod floats;
+
+use std::sync::Arc;
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{DFSchema, ExprSchema, Result};
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, SortExpr, WriteOp};
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::analyzer::function_rewrite::ApplyFunctionRewrites;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::physical_expr::PhysicalExpr;
+use windrow_core::Error;
+
+use crate::diagnostics::from_datafusion;
+
+pub use assignment::loss;
+
+/// The rules, to stand behind all others.
+pub(super) fn rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    vec![
+        Arc::new(ApplyFunctionRewrites::new(vec![Arc::new(ExactNumbers)])),
+        Arc::new(OneZeroInOrder),
+        Arc::new(WholeInserts),
+    ]
+}
+
+/// A physical expression that stands alone, such as that of a generated column, with what plans have.
+///
+/// # Errors
+/// When it does not fit the columns.
+pub fn physical_expression(
+    state: &SessionState,
+    expr: Expr,
+    schema: &DFSchema,
+) -> Result<Arc<dyn PhysicalExpr>, Error> {
+    let exact = || {
+        let context = SimplifyContext::builder()
+            .with_schema(Arc::new(schema.clone()))
+            .with_config_options(Arc::clone(state.config_options()))
+            .build();
+        let expr = ExprSimplifier::new(context).coerce(expr, schema)?;
+        let expr = expr.transform_up(|expr| exact_expr(expr, schema)).data()?;
+        state.create_physical_expr(expr, schema)
+    };
+    exact().map_err(from_datafusion)
+}
+
+/// Expressions of every node.
+#[derive(Debug)]
+struct ExactNumbers;
+
+impl FunctionRewrite for ExactNumbers {
+    fn name(&self) -> &str {
+        "exact_numbers"
+    }
+
+    fn rewrite(
+        &self,
+        expr: Expr,
+        schema: &DFSchema,
+        _config: &ConfigOptions,
+    ) -> Result<Transformed<Expr>> {
+        exact_expr(expr, schema)
+    }
+}
+
+/// One expression, whose operands have been through this.
+fn exact_expr(expr: Expr, schema: &dyn ExprSchema) -> Result<Transformed<Expr>> {
+    match &expr {
+        Expr::BinaryExpr(_) | Expr::Negative(_) => arithmetic::checked(expr, schema),
+        Expr::InList(_)
+        | Expr::Case(_)
+        | Expr::ScalarFunction(_)
+        | Expr::AggregateFunction(_)
+        | Expr::WindowFunction(_) => floats::one_zero(expr, schema),
+        _ => Ok(Transformed::no(expr)),
+    }
+}
+
+/// ORDER BY, where it is no expression.
+#[derive(Debug)]
+struct OneZeroInOrder;
+
+impl AnalyzerRule for OneZeroInOrder {
+    fn name(&self) -> &str {
+        "one_zero_in_order"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(|node| {
+            Ok(match node {
+                LogicalPlan::Sort(mut sort) => {
+                    let changed = one_zero(&mut sort.expr, sort.input.schema().as_ref())?;
+                    Transformed::new_transformed(LogicalPlan::Sort(sort), changed)
+                }
+                LogicalPlan::Distinct(Distinct::On(mut on)) => {
+                    let schema = Arc::clone(on.input.schema());
+                    let mut changed = match &mut on.sort_expr {
+                        Some(sort) => one_zero(sort, schema.as_ref())?,
+                        None => false,
+                    };
+                    // They are the first keys of the order.
+                    for key in &mut on.on_expr {
+                        changed |= floats::canonical_in_place(key, schema.as_ref())?;
+                    }
+                    Transformed::new_transformed(LogicalPlan::Distinct(Distinct::On(on)), changed)
+                }
+                other => Transformed::no(other),
+            })
+        })
+        .data()
+    }
+}
+
+/// INSERT into a table of DataFusion's.
+#[derive(Debug)]
+struct WholeInserts;
+
+impl AnalyzerRule for WholeInserts {
+    fn name(&self) -> &str {
+        "whole_inserts"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_down(|node| match node {
+            LogicalPlan::Dml(mut dml) if matches!(dml.op, WriteOp::Insert(_)) => {
+                let query = Arc::unwrap_or_clone(dml.input);
+                let query = assignment::whole_casts(query)?;
+                dml.input = Arc::new(query.data);
+                Ok(Transformed::new_transformed(LogicalPlan::Dml(dml), query.transformed))
+            }
+            other => Ok(Transformed::no(other)),
+        })
+        .data()
+    }
+}
+
+fn one_zero(sort: &mut [SortExpr], schema: &dyn ExprSchema) -> Result<bool> {
+    let mut changed = false;
+    for key in sort {
+        changed |= floats::canonical_in_place(&mut key.expr, schema)?;
+    }
+    Ok(changed)
+}

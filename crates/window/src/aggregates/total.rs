@@ -1,0 +1,259 @@
+//! Sums that know when they went round: the type's own wrapping arithmetic, and beside it how many times the
+//! sum left the range of the type at the upper end less at the lower.
+//!
+//! Invariant: the true sum is `sum + turns × 2^bits`, so it fits the type exactly when `turns` is zero.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int16Array, PrimitiveArray};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{
+    ArrowNativeType, ArrowPrimitiveType, DataType, Decimal32Type, Decimal64Type, Decimal128Type,
+    Decimal256Type, Int16Type, TimeUnit, i256,
+};
+use datafusion::common::Result;
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::EmitTo;
+use windrow_core::Error;
+
+/// A number that can be added up going round.
+pub(super) trait Cyclic: ArrowNativeType + Hash + Eq + Debug {
+    /// The sum, and how it went round: 1, 0 or -1.
+    fn plus(self, other: Self) -> (Self, i16);
+
+    /// The difference, likewise.
+    fn minus(self, other: Self) -> (Self, i16);
+}
+
+macro_rules! signed {
+    ($($native:ty),*) => {$(
+        impl Cyclic for $native {
+            #[inline]
+            fn plus(self, other: Self) -> (Self, i16) {
+                let (sum, round) = self.overflowing_add(other);
+                (sum, if round { if other < 0 { -1 } else { 1 } } else { 0 })
+            }
+
+            #[inline]
+            fn minus(self, other: Self) -> (Self, i16) {
+                let (difference, round) = self.overflowing_sub(other);
+                (difference, if round { if other < 0 { 1 } else { -1 } } else { 0 })
+            }
+        }
+    )*};
+}
+
+signed!(i32, i64, i128);
+
+impl Cyclic for u64 {
+    #[inline]
+    fn plus(self, other: Self) -> (Self, i16) {
+        let (sum, round) = self.overflowing_add(other);
+        (sum, i16::from(round))
+    }
+
+    #[inline]
+    fn minus(self, other: Self) -> (Self, i16) {
+        let (difference, round) = self.overflowing_sub(other);
+        (difference, -i16::from(round))
+    }
+}
+
+impl Cyclic for i256 {
+    fn plus(self, other: Self) -> (Self, i16) {
+        match self.checked_add(other) {
+            Some(sum) => (sum, 0),
+            None => (self.wrapping_add(other), if other.is_negative() { -1 } else { 1 }),
+        }
+    }
+
+    fn minus(self, other: Self) -> (Self, i16) {
+        match self.checked_sub(other) {
+            Some(difference) => (difference, 0),
+            None => (self.wrapping_sub(other), if other.is_negative() { 1 } else { -1 }),
+        }
+    }
+}
+
+/// One sum, exact.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Total<N> {
+    pub(super) sum: N,
+    pub(super) turns: i64,
+}
+
+impl<N: Cyclic> Total<N> {
+    pub(super) fn add(&mut self, value: N) {
+        let (sum, turn) = self.sum.plus(value);
+        self.sum = sum;
+        self.turns += i64::from(turn);
+    }
+
+    pub(super) fn subtract(&mut self, value: N) {
+        let (sum, turn) = self.sum.minus(value);
+        self.sum = sum;
+        self.turns += i64::from(turn);
+    }
+
+    /// The sum, if it fits its type.
+    pub(super) fn fits(&self) -> Option<N> {
+        (self.turns == 0).then_some(self.sum)
+    }
+}
+
+/// The sums of many groups. There is memory for turns only once there was one.
+#[derive(Debug, Default)]
+pub(super) struct Totals<N> {
+    sums: Vec<N>,
+    /// Empty, or as long as `sums` or shorter: what is missing is zero.
+    turns: Vec<i16>,
+    /// A group went round so often that its turns cannot be written.
+    lost: bool,
+}
+
+impl<N: Cyclic> Totals<N> {
+    pub(super) fn resize(&mut self, groups: usize) {
+        self.sums.resize(groups, N::default());
+    }
+
+    #[inline]
+    pub(super) fn add(&mut self, group: usize, value: N) {
+        if let Some(sum) = self.sums.get_mut(group) {
+            let (new, turn) = sum.plus(value);
+            *sum = new;
+            if turn != 0 {
+                self.turn(group, turn);
+            }
+        }
+    }
+
+    #[cold]
+    fn turn(&mut self, group: usize, turn: i16) {
+        if self.turns.len() <= group {
+            self.turns.resize(group + 1, 0);
+        }
+        if let Some(turns) = self.turns.get_mut(group) {
+            match turns.checked_add(turn) {
+                Some(sum) => *turns = sum,
+                None => self.lost = true,
+            }
+        }
+    }
+
+    /// Takes in the turns of a state, one per group.
+    pub(super) fn add_turns(&mut self, groups: &[usize], turns: &ArrayRef) {
+        // Nearly always: none at all.
+        if turns.null_count() == turns.len() {
+            return;
+        }
+        for (group, turn) in groups.iter().zip(turns.as_primitive::<Int16Type>()) {
+            if let Some(turn) = turn.filter(|turn| *turn != 0) {
+                self.turn(*group, turn);
+            }
+        }
+    }
+
+    /// Gives groups away: their sums and turns, those shorter or empty where they are zero.
+    pub(super) fn take(&mut self, emit_to: EmitTo) -> Result<(Vec<N>, Vec<i16>)> {
+        if self.lost {
+            return Err(ours(Error::data("a sum is beyond all bounds")));
+        }
+        let sums = emit_to.take_needed(&mut self.sums);
+        let gone = sums.len().min(self.turns.len());
+        let rest = self.turns.split_off(gone);
+        Ok((sums, std::mem::replace(&mut self.turns, rest)))
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.sums.capacity() * size_of::<N>() + self.turns.capacity() * size_of::<i16>()
+    }
+}
+
+/// The turns of a state: NULL where none was, so that whoever takes it in need not look.
+pub(super) fn turns_column(mut turns: Vec<i16>, groups: usize) -> ArrayRef {
+    let any = turns.iter().any(|turn| *turn != 0);
+    turns.resize(groups, 0);
+    let nulls = (!any).then(|| NullBuffer::new_null(groups));
+    std::sync::Arc::new(Int16Array::new(turns.into(), nulls))
+}
+
+/// Sums as a column of `data_type`.
+///
+/// # Errors
+/// When one does not fit it.
+pub(super) fn sums_column<T>(
+    sums: Vec<T::Native>,
+    nulls: Option<NullBuffer>,
+    data_type: &DataType,
+) -> Result<ArrayRef>
+where
+    T: ArrowPrimitiveType,
+{
+    let column = PrimitiveArray::<T>::new(sums.into(), nulls).with_data_type(data_type.clone());
+    let column: ArrayRef = std::sync::Arc::new(column);
+    if fits_digits(&column) { Ok(column) } else { Err(beyond("sum", data_type)) }
+}
+
+/// Whether no decimal has more digits than its type, as one that was worked out may have.
+pub fn fits_digits(column: &ArrayRef) -> bool {
+    match column.data_type() {
+        DataType::Decimal32(digits, _) => {
+            column.as_primitive::<Decimal32Type>().validate_decimal_precision(*digits).is_ok()
+        }
+        DataType::Decimal64(digits, _) => {
+            column.as_primitive::<Decimal64Type>().validate_decimal_precision(*digits).is_ok()
+        }
+        DataType::Decimal128(digits, _) => {
+            column.as_primitive::<Decimal128Type>().validate_decimal_precision(*digits).is_ok()
+        }
+        DataType::Decimal256(digits, _) => {
+            column.as_primitive::<Decimal256Type>().validate_decimal_precision(*digits).is_ok()
+        }
+        _ => true,
+    }
+}
+
+/// The error for a result of `function` that its type does not hold.
+pub(super) fn beyond(function: &str, data_type: &DataType) -> DataFusionError {
+    let hint = match data_type {
+        DataType::Int64 | DataType::UInt64 => "Use CAST(… AS DECIMAL(38, 0)) within it.",
+        DataType::Duration(_) | DataType::Interval(_) => {
+            "Use date_part('epoch', …), the seconds as a number, within it."
+        }
+        _ => "Use CAST(… AS DOUBLE) within it, or a DECIMAL with fewer digits behind the point.",
+    };
+    let message = format!("\"{function}\" is beyond what {} holds", sql_type(data_type));
+    ours(Error::data(message).with_hint(hint))
+}
+
+/// A type of numbers as SQL writes it.
+pub fn sql_type(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Int8 => "TINYINT".to_owned(),
+        DataType::Int16 => "SMALLINT".to_owned(),
+        DataType::Int32 => "INT".to_owned(),
+        DataType::Int64 => "BIGINT".to_owned(),
+        DataType::UInt8 => "TINYINT UNSIGNED".to_owned(),
+        DataType::UInt16 => "SMALLINT UNSIGNED".to_owned(),
+        DataType::UInt32 => "INT UNSIGNED".to_owned(),
+        DataType::UInt64 => "BIGINT UNSIGNED".to_owned(),
+        DataType::Decimal32(digits, scale)
+        | DataType::Decimal64(digits, scale)
+        | DataType::Decimal128(digits, scale)
+        | DataType::Decimal256(digits, scale) => format!("DECIMAL({digits}, {scale})"),
+        DataType::Duration(unit) => match unit {
+            TimeUnit::Second => "a duration in seconds",
+            TimeUnit::Millisecond => "a duration in milliseconds",
+            TimeUnit::Microsecond => "a duration in microseconds",
+            TimeUnit::Nanosecond => "a duration in nanoseconds",
+        }
+        .to_owned(),
+        DataType::Interval(_) => "INTERVAL".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+pub(super) fn ours(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
