@@ -14,7 +14,7 @@ use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::ObjectName;
 use futures::StreamExt;
 use tokio::sync::mpsc;
-use windrow_core::{Result, ScanRequest, Source};
+use windrow_core::{Error, Result, ScanRequest, Source};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Tail};
 use windrow_sql::plan::{
@@ -22,6 +22,7 @@ use windrow_sql::plan::{
 };
 
 use crate::catalog::{Object, plain_name};
+use crate::memory::of_plan;
 use crate::query::output::Output;
 use crate::query::promise::Promise;
 use crate::query::start::{Wanted, launch, ready};
@@ -158,7 +159,7 @@ impl Session {
             // Done already; running it shows what failed late.
             let rows =
                 datafusion::physical_plan::collect(interruptible(plan), self.task_context()).await;
-            rows.map_err(from_datafusion)?;
+            rows.map_err(|e| of_plan(e, &self.task_context().runtime_env()))?;
             if let Some(change) = change {
                 self.keep_change(change, text).await?;
             }
@@ -171,18 +172,26 @@ impl Session {
         let schema = plan.schema();
         let rows =
             datafusion::physical_plan::collect(interruptible(plan), self.task_context()).await;
-        let rows = rows.map_err(from_datafusion)?;
+        let rows = rows.map_err(|e| of_plan(e, &self.task_context().runtime_env()))?;
         self.keep_change(change, text).await?;
         Ok(Outcome::Rows(told(schema, rows).await.not_seeing(&self.unseen)))
     }
 
     /// Follows a view from now on, or from a sequence number on (sequence numbers count the
     /// rows of the view from 1).
-    pub(super) fn subscribe(&self, view: &ObjectName, after: Option<u64>) -> Result<Outcome> {
+    pub(super) async fn subscribe(&self, view: &ObjectName, after: Option<u64>) -> Result<Outcome> {
         let name = plain_name(view)?;
         let view = self.engine.catalog.materialized(&name)?;
-        let held = view.log.state();
+        let mut held = view.log.state();
         let from = after.unwrap_or(held.rows);
+        if from > held.rows && self.engine.catalog.waits_for_pushes(&name) {
+            // Rows that were not archived when the process ended are worked out again.
+            self.wait_consumed(&view).await?;
+        }
+        held = view.log.state();
+        if from > held.rows && (held.ended || self.engine.catalog.waits_for_pushes(&name)) {
+            return Err(not_there(&name, from, held.rows));
+        }
         if from < held.first {
             return Err(dropped(from, held.first));
         }
@@ -243,20 +252,31 @@ fn interruptible(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
     wrapped.map_or(plan, |wrapped| wrapped.data)
 }
 
+/// The error of who asks to go on behind rows that a view does not have.
+fn not_there(view: &str, after: u64, rows: u64) -> Error {
+    Error::data(format!("view \"{view}\" has {rows} rows, and none after row {after}"))
+        .with_detail(
+            "If it had more before, it has lost them, or has been made anew since: what comes now may have numbers \
+             that were given to other rows.",
+        )
+        .with_hint(format!("Read what it holds: SUBSCRIBE TO {view} AFTER 0."))
+}
+
 /// Executes a plan; ends when the reader is gone.
 async fn produce(
     plan: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
     sender: &mpsc::Sender<Result<RecordBatch>>,
 ) {
+    let env = context.runtime_env();
     let mut rows = match execute_stream(plan, context) {
         Ok(rows) => rows,
         // Nobody to tell when the client is gone.
-        Err(error) => return drop(sender.send(Err(from_datafusion(error))).await),
+        Err(error) => return drop(sender.send(Err(of_plan(error, &env))).await),
     };
     while let Some(batch) = rows.next().await {
         let failed = batch.is_err();
-        if sender.send(batch.map_err(from_datafusion)).await.is_err() || failed {
+        if sender.send(batch.map_err(|e| of_plan(e, &env))).await.is_err() || failed {
             return;
         }
     }
