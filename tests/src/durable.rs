@@ -1,6 +1,7 @@
 //! `windrow DIR`: what was there before the program ended is there when it starts again, and damage is told, never overwritten.
 
 mod damage;
+mod lost;
 mod retention;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use crate::watch::trial;
 type Test = fn() -> Result<(), Failed>;
 
 /// What holds on a disk as in a bucket.
-pub(crate) const ANYWHERE: [(&str, Test); 14] = [
+pub(crate) const ANYWHERE: [(&str, Test); 20] = [
     ("rows, windows and objects are there again", again),
     ("a late row is late after a restart too", late),
     ("views over views and joins go on", deeper),
@@ -30,6 +31,12 @@ pub(crate) const ANYWHERE: [(&str, Test); 14] = [
     ("a damaged catalog is told", damage::damaged_catalog),
     ("a damaged archive is told", damage::damaged_archive),
     ("a damaged log is told", damage::damaged_log),
+    ("a log that has lost its end is told, and no reader swallows rows", lost::lost_end),
+    ("what is missing is told and not taken for empty", lost::missing),
+    ("a part of another run is refused", lost::of_another),
+    ("nobody goes on behind the end of a view", lost::beyond),
+    ("an emptied Delta log is told", lost::emptied_delta_log),
+    ("a quoted name can be kept", lost::quoted),
 ];
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -46,6 +53,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("durable/a directory that cannot be written is refused", read_only),
         trial("durable/no damaged or missing file gives other rows", damage::damaged_anything),
         trial("durable/a torn end of the log loses nothing else", damage::torn),
+        trial("durable/a log that loses its end after a kill is told", lost::lost_after_a_kill),
     ];
     on_disk.extend(anywhere);
     on_disk

@@ -18,6 +18,7 @@ use clap::{Parser, Subcommand};
 use datafusion::physical_plan::collect;
 use datafusion::prelude::{SessionContext, col, lit};
 use windrow_archive::{ArchiveOptions, ArchiveTable, Provenance, Storage, TableSpec};
+use windrow_core::offset::Gaps;
 use windrow_core::{Error, Result, SystemClock};
 
 #[derive(Debug, Parser)]
@@ -94,6 +95,8 @@ async fn open(directory: &Path, options: ArchiveOptions) -> Result<ArchiveTable>
         event_time: Some(0),
         engine_version: "bench".into(),
         fingerprint: "bench".into(),
+        owner: None,
+        gaps: Gaps::default(),
     };
     let sleeper = |duration| -> futures::future::BoxFuture<'static, ()> {
         Box::pin(tokio::time::sleep(duration))

@@ -67,9 +67,12 @@ impl ArchiveTable {
         let runs = runs(&sizes, self.options.target_file_bytes);
         let (mut added, mut removed) = (vec![], vec![]);
         for run in runs {
-            let Some(files) = live.files.get(run) else { continue };
-            added.extend(self.merge(files, live.state.txn_version.unwrap_or(0)).await?);
-            removed.extend(files.iter().cloned());
+            // A file has no gap in it, so no two become one over a gap.
+            let files = live.files.get(run).unwrap_or_default();
+            for files in files.chunk_by(|a, b| a.end == b.start).filter(|run| run.len() > 1) {
+                added.extend(self.merge(files, live.state.txn_version.unwrap_or(0)).await?);
+                removed.extend(files.iter().cloned());
+            }
         }
         if removed.is_empty() {
             return Ok(false);

@@ -19,17 +19,28 @@ pub(crate) async fn located(storage: &Storage, error: Error) -> Error {
             Err(_unlistable) => return error,
         };
     entries.sort_by(|a, b| a.location.cmp(&b.location));
+    let restore = "Restore the file from a backup; nothing has been overwritten.";
     for entry in entries.into_iter().filter(|e| e.location.extension() == Some("json")) {
         let read = async { store.get(&entry.location).await?.bytes().await };
         let Ok(bytes) = read.await else { continue };
-        let mut lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        let mut lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()).peekable();
+        let shown = storage.shown_path(&entry.location);
+        if lines.peek().is_none() {
+            return Error::new(ErrorKind::Corrupt, format!("\"{shown}\" is damaged: it is empty"))
+                .with_hint(restore)
+                .with_source(error);
+        }
         let damaged = lines.find_map(|line| serde_json::from_slice::<Value>(line).err());
         if let Some(why) = damaged {
-            let message = format!("\"/{}\" is damaged: {why}", entry.location);
-            return Error::new(ErrorKind::Corrupt, message)
-                .with_hint("Restore the file from a backup; nothing has been overwritten.")
+            return Error::new(ErrorKind::Corrupt, format!("\"{shown}\" is damaged: {why}"))
+                .with_hint(restore)
                 .with_source(error);
         }
     }
-    error
+    let directory = storage.shown_path(&storage.path_of("_delta_log"));
+    let hint = format!(
+        "Restore the files that are missing in \"{directory}\" from a backup; nothing has been overwritten."
+    );
+    let message = format!("the Delta log \"{directory}\" is not whole: {}", error.message());
+    Error::new(ErrorKind::Corrupt, message).with_hint(hint).with_source(error)
 }

@@ -4,7 +4,7 @@
 //! files that we write ourselves; which files there are is said by a Delta Lake log, so that every
 //! engine that knows Delta can read them. Invariants:
 //!
-//! - The live files tile the sequence: no gap, no overlap. A file's name says which rows it has.
+//! - The live files tile the sequence: no overlap, and no gap but those that the caller knows of. A file's name says which rows it has.
 //! - A commit is one entry of the log. It carries the caller's transaction version, and a version
 //!   that is committed is never written again.
 //! - A reader holds a [`ArchiveSnapshot`]: whole commits only, and its files stay until it is gone.
@@ -33,6 +33,6 @@ mod verified;
 
 pub use durable::SyncedLocal;
 pub use snapshot::{ArchiveSnapshot, HeldFiles};
-pub use spec::{ArchiveFile, ArchiveOptions, ArchiveState, Provenance, TableSpec};
+pub use spec::{ArchiveFile, ArchiveOptions, ArchiveState, Owner, Provenance, TableSpec};
 pub use storage::Storage;
 pub use table::ArchiveTable;

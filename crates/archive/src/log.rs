@@ -24,6 +24,8 @@ use crate::{damage, delta_schema, failure};
 
 /// Where the log keeps the exact Arrow schema.
 const SCHEMA_KEY: &str = "windrow.schema";
+/// Where the log keeps whose the table is.
+const OWNER_KEY: &str = "windrow.owner";
 /// Where the log keeps the fingerprint of the query.
 const FINGERPRINT_KEY: &str = "windrow.fingerprint";
 
@@ -68,11 +70,39 @@ impl DeltaLog {
             table
         } else {
             no_orphans(storage, spec).await?;
+            if spec.owner.as_ref().is_some_and(|owner| owner.is_made) {
+                return Err(is_missing(storage));
+            }
             create(store, spec, columns).await.map_err(|e| failure::delta(&what(), e))?
         };
         let log = Self { table, place, app: spec.name.clone() };
+        log.check_owner(spec)?;
         log.check_schema(spec)?;
         Ok(log)
+    }
+
+    /// Refuses a table that is another one's.
+    fn check_owner(&self, spec: &TableSpec) -> Result<()> {
+        let Some(owner) = &spec.owner else { return Ok(()) };
+        match self.state()?.metadata().configuration().get(OWNER_KEY) {
+            Some(stored) if *stored == owner.id => Ok(()),
+            None if owner.may_be_unsaid => Ok(()),
+            stored => {
+                let place = &self.place;
+                let whose = match stored {
+                    Some(stored) => format!("it is that of {stored} and not of {}", owner.id),
+                    None => format!("it does not say that it is that of {}", owner.id),
+                };
+                let message = format!(
+                    "the archive in \"{place}\" is not the one of \"{}\": {whose}",
+                    spec.name
+                );
+                Err(Error::new(ErrorKind::Corrupt, message).with_hint(
+                    "Another directory has been put in its place. Restore the one that was there; nothing has \
+                     been overwritten.",
+                ))
+            }
+        }
     }
 
     /// Refuses a table whose rows are of another kind.
@@ -218,6 +248,7 @@ async fn create(
         ("delta.deletedFileRetentionDuration", "interval 1 hours"),
     ]
     .into_iter()
+    .chain(spec.owner.as_ref().map(|owner| (OWNER_KEY, owner.id.as_str())))
     .map(|(key, value)| (key.to_owned(), Some(value.to_owned())))
     .collect();
     CreateBuilder::new()
@@ -227,6 +258,13 @@ async fn create(
         .with_configuration(properties)
         .with_raise_if_key_not_exists(false)
         .await
+}
+
+/// The error of a table that was made and is not there.
+fn is_missing(storage: &Storage) -> Error {
+    let directory = storage.shown_path(&storage.path_of("_delta_log"));
+    Error::new(ErrorKind::Corrupt, format!("the archive's directory \"{directory}\" is missing"))
+        .with_hint("Restore it from a backup; nothing has been overwritten.")
 }
 
 /// Refuses to begin anew where the log of a table was lost: its rows would be gone unnoticed.

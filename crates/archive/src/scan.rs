@@ -67,7 +67,7 @@ impl ArchiveSnapshot {
         }
         let files: Vec<PartitionedFile> = self.live.files.iter().map(|f| self.file(f)).collect();
         let mut statistics = Statistics::new_unknown(&stored);
-        let held = self.live.state.rows - self.live.state.first_row;
+        let held: u64 = self.live.files.iter().map(|f| f.end - f.start).sum();
         statistics.num_rows = usize::try_from(held).map_or(Precision::Absent, Precision::Exact);
         let wanted: Vec<usize> =
             projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());

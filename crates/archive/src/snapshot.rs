@@ -12,6 +12,7 @@ use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
+use windrow_core::offset::Gaps;
 use windrow_core::{Error, ErrorKind, Result};
 
 use crate::file_entry::FileEntry;
@@ -69,10 +70,20 @@ impl ArchiveSnapshot {
         self.live.state.clone()
     }
 
+    /// The number of the row that is appended next: behind what is lost at the end of the sequence.
+    pub fn next_row(&self) -> u64 {
+        self.spec.gaps.after(self.live.state.rows)
+    }
+
+    /// Rows of the sequence that were lost.
+    pub fn gaps(&self) -> &Gaps {
+        &self.spec.gaps
+    }
+
     /// The files, in the order of their rows.
     pub fn files(&self) -> impl Iterator<Item = ArchiveFile> + '_ {
         self.live.files.iter().map(|file| ArchiveFile {
-            path: self.storage.path_of(&file.name).to_string(),
+            path: self.storage.shown_path(&self.storage.path_of(&file.name)),
             first_row: file.start,
             rows: file.end - file.start,
             bytes: file.bytes,
@@ -163,7 +174,7 @@ pub(crate) async fn open_file(
     part: Part,
 ) -> Result<OpenedFile> {
     let path = storage.path_of(&file.name);
-    let shown = path.to_string();
+    let shown = storage.shown_path(&path);
     let input = FileReader { store: storage.root(), path, bytes: file.bytes };
     let skip = part.from_row.saturating_sub(file.start);
     // Pages are skipped only where rows are.

@@ -43,7 +43,7 @@ impl Storage {
         let bad = || Error::config(format!("\"{}\" is no usable path", dir.display()));
         let url = Url::from_directory_path(&dir).map_err(|()| bad())?;
         let prefix = Path::from_absolute_path(&dir).map_err(|e| bad().with_source(e))?;
-        let store = Arc::new(Verified::new(Arc::new(SyncedLocal::new())));
+        let store = Arc::new(Verified::new(Arc::new(SyncedLocal::new()), "/".to_owned()));
         Ok(Self { store, url, prefix, local: Some(dir) })
     }
 
@@ -61,7 +61,10 @@ impl Storage {
         let prefix = Path::from_url_path(url.path()).map_err(|e| {
             Error::config(format!("\"{url}\" has no usable path: {e}")).with_source(e)
         })?;
-        Ok(Self { store: Arc::new(Verified::new(store)), url, prefix, local: None })
+        let mut root = url.clone();
+        root.set_path("/");
+        let store = Arc::new(Verified::new(store, root.to_string()));
+        Ok(Self { store, url, prefix, local: None })
     }
 
     /// The place `name` below this one.
@@ -110,6 +113,16 @@ impl Storage {
     /// Where the file `name` of this place is in the whole store.
     pub(crate) fn path_of(&self, name: &str) -> Path {
         self.prefix.clone().join(name)
+    }
+
+    /// A file of the store, as people read it.
+    pub(crate) fn shown_path(&self, path: &Path) -> String {
+        if self.local.is_some() {
+            return format!("/{path}");
+        }
+        let mut url = self.url.clone();
+        url.set_path(path.as_ref());
+        url.to_string()
     }
 
     /// What people read.

@@ -67,13 +67,17 @@ impl Live {
     ///
     /// # Errors
     /// When they do not tile the sequence.
-    fn new(mut files: Vec<Arc<FileEntry>>, txn_version: Option<i64>, table: &str) -> Result<Self> {
+    fn new(
+        mut files: Vec<Arc<FileEntry>>,
+        txn_version: Option<i64>,
+        spec: &TableSpec,
+    ) -> Result<Self> {
         files.sort_by_key(|f| f.start);
         for (a, b) in files.iter().zip(files.iter().skip(1)) {
-            if a.end != b.start {
+            if a.end != b.start && spec.gaps.after(a.end) != b.start {
                 return Err(Error::new(
                     ErrorKind::Corrupt,
-                    format!("the archive file \"{}\" of \"{table}\" does not fit", b.name),
+                    format!("the archive file \"{}\" of \"{}\" does not fit", b.name, spec.name),
                 )
                 .with_detail(format!("The file before it ends at row {}.", a.end)));
             }
@@ -182,7 +186,7 @@ impl ArchiveTable {
         if committed(&state) {
             return Ok(state);
         }
-        if rows_start != state.rows {
+        if rows_start != state.rows && rows_start != self.spec.gaps.after(state.rows) {
             return Err(Error::internal(format!(
                 "rows for \"{}\" begin at {rows_start}, but {} are committed",
                 self.spec.name, state.rows
@@ -235,7 +239,7 @@ impl ArchiveTable {
             .cloned()
             .collect();
         files.extend(added.iter().cloned());
-        let next = Live::new(files, txn_version, &self.spec.name)?;
+        let next = Live::new(files, txn_version, &self.spec)?;
         writer.stale = true;
         writer.log.commit(commit).await?;
         self.publish(writer, next);
@@ -282,7 +286,7 @@ impl ArchiveTable {
         });
         let files = files.collect();
         let txn_version = writer.log.txn_version().await?;
-        let next = Live::new(files, txn_version, &self.spec.name)?;
+        let next = Live::new(files, txn_version, &self.spec)?;
         self.publish(writer, next);
         writer.stale = false;
         Ok(())
@@ -318,15 +322,15 @@ impl ArchiveTable {
         txn_version: i64,
     ) -> Result<Vec<Arc<FileEntry>>> {
         let store = self.storage.root();
+        let shown = |path: &object_store::path::Path| self.storage.shown_path(path);
         let mut entries = Vec::with_capacity(files.len());
         for file in files {
             let name = file_entry::new_name(file.start, file.end, txn_version, &file.bytes);
             let path = self.storage.path_of(&name);
             let bytes = file.bytes.len() as u64;
-            store
-                .put(&path, file.bytes.into())
-                .await
-                .map_err(|e| failure::store(&format!("write the archive file \"{path}\""), e))?;
+            store.put(&path, file.bytes.into()).await.map_err(|e| {
+                failure::store(&format!("write the archive file \"{}\"", shown(&path)), e)
+            })?;
             entries.push(Arc::new(FileEntry {
                 name,
                 start: file.start,

@@ -31,13 +31,15 @@ const VERIFY_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Verified {
     inner: Arc<dyn ObjectStore>,
+    /// What people read before the path of a file.
+    root: String,
     /// Files whose bytes were right.
     verified: Mutex<BTreeSet<Path>>,
 }
 
 impl Verified {
-    pub(crate) fn new(inner: Arc<dyn ObjectStore>) -> Self {
-        Self { inner, verified: Mutex::default() }
+    pub(crate) fn new(inner: Arc<dyn ObjectStore>, root: String) -> Self {
+        Self { inner, root, verified: Mutex::default() }
     }
 
     async fn verify(&self, location: &Path) -> Result<()> {
@@ -51,7 +53,7 @@ impl Verified {
             Err(e) => return Err(e),
         };
         if is != Some(sum) {
-            return Err(wrong(location, is));
+            return Err(wrong(&format!("{}{location}", self.root), is));
         }
         self.verified.lock().insert(location.clone());
         Ok(())
@@ -86,12 +88,12 @@ async fn checksum(found: GetResult) -> Result<u32> {
 }
 
 /// The error of an archive file whose checksum `is` not the one in its name; `None`: it is missing.
-fn wrong(location: &Path, is: Option<u32>) -> Error {
+fn wrong(location: &str, is: Option<u32>) -> Error {
     let how = match is {
         None => "missing",
         Some(_) => "damaged: its checksum is wrong",
     };
-    let why = format!("the archive file \"/{location}\" is {how}");
+    let why = format!("the archive file \"{location}\" is {how}");
     let source = windrow_core::Error::new(windrow_core::ErrorKind::Corrupt, why)
         .with_hint("Restore the file from a backup; nothing has been overwritten.");
     Error::Generic { store: "archive", source: Box::new(source) }

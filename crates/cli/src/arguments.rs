@@ -73,6 +73,10 @@ struct Common {
     /// is in memory.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
+    /// Go on where a stream of the data directory has lost the end of its log: behind what is missing, which
+    /// windrow.lost_rows names from then on.
+    #[arg(long)]
+    accept_lost_rows: bool,
     /// Memory for the state of windows, sorts, joins and groupings, such as 256MB or 4GiB; what is
     /// over it goes to disk (default: no limit).
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
@@ -214,6 +218,21 @@ impl Arguments {
                 .with_hint(format!("To run that file: windrow run {dir}")));
         }
         Ok(Some(path))
+    }
+
+    /// Whether streams that have lost rows go on without them.
+    ///
+    /// # Errors
+    /// When nothing is kept.
+    pub(crate) fn accepts_lost_rows(&self) -> Result<bool> {
+        let accepts = self.common().accept_lost_rows;
+        if accepts && (self.data_dir()?.is_none() || self.connecting().is_remote()) {
+            return Err(Error::config(
+                "--accept-lost-rows is for a data directory, and none is named",
+            )
+            .with_hint("Name it: windrow DIR --accept-lost-rows."));
+        }
+        Ok(accepts)
     }
 
     /// Whether it is a server, which runs long and unseen.

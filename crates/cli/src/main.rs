@@ -67,6 +67,7 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
         Work::Repl | Work::Scripts(_) | Work::Serve(_) | Work::Check(_) => {}
     }
     let interrupts = Interrupts::listen()?;
+    let accept_lost_rows = arguments.accepts_lost_rows()?;
     if arguments.connecting().is_remote() {
         return remote(arguments, work, &interrupts);
     }
@@ -85,6 +86,7 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
         data_dir: data_dir.clone(),
         files,
         plan_only,
+        accept_lost_rows,
         ..EngineConfig::default()
     })?;
     if !arguments.printing().quiet {

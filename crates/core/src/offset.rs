@@ -48,6 +48,52 @@ impl OffsetRange {
     }
 }
 
+/// Positions that were given out and whose rows are lost: they are never given out again, and who reads
+/// goes on behind them.
+///
+/// Invariant: the ranges are in order and neither touch nor overlap.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Gaps(Vec<OffsetRange>);
+
+impl Gaps {
+    /// These ranges, in any order; those that touch become one.
+    pub fn new(ranges: impl IntoIterator<Item = OffsetRange>) -> Self {
+        let mut ranges: Vec<OffsetRange> =
+            ranges.into_iter().filter(|range| range.start < range.end).collect();
+        ranges.sort_by_key(|range| range.start);
+        let mut gaps: Vec<OffsetRange> = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            match gaps.last_mut() {
+                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+                _ => gaps.push(range),
+            }
+        }
+        Self(gaps)
+    }
+
+    /// The first position from `position` on that is not lost.
+    pub fn after(&self, position: u64) -> u64 {
+        let at = self.0.partition_point(|gap| gap.end <= position);
+        self.0.get(at).filter(|gap| gap.start <= position).map_or(position, |gap| gap.end)
+    }
+
+    /// How many of the positions `[from, to)` are lost.
+    pub fn within(&self, from: u64, to: u64) -> u64 {
+        let lost = |gap: &OffsetRange| gap.end.min(to).saturating_sub(gap.start.max(from));
+        self.0.iter().map(lost).sum()
+    }
+
+    /// Whether nothing is lost.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The ranges, in order.
+    pub fn iter(&self) -> impl Iterator<Item = OffsetRange> + '_ {
+        self.0.iter().copied()
+    }
+}
+
 /// The positions of the rows of one batch, worked out only for the rows somebody asks about (late
 /// and bad ones).
 pub trait RowOffsets: Debug + Send + Sync {
@@ -69,5 +115,22 @@ impl RowOffsets for Consecutive {
 impl RowOffsets for Vec<u64> {
     fn offset(&self, row: usize) -> u64 {
         self.get(row).copied().unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lost_is_stepped_over() {
+        let range = |start, end| OffsetRange::try_new(start, end).unwrap();
+        let gaps = Gaps::new([range(20, 30), range(5, 5), range(3, 7), range(7, 9), range(8, 10)]);
+        assert_eq!(gaps.iter().collect::<Vec<_>>(), [range(3, 10), range(20, 30)]);
+        for (position, after) in [(0, 0), (2, 2), (3, 10), (9, 10), (10, 10), (29, 30), (30, 30)] {
+            assert_eq!(gaps.after(position), after, "{position}");
+        }
+        assert_eq!((gaps.within(0, 100), gaps.within(5, 21), gaps.within(10, 20)), (17, 6, 0));
+        assert!(Gaps::default().is_empty() && !gaps.is_empty());
     }
 }

@@ -79,6 +79,9 @@ pub struct EngineConfig {
     /// Scalar functions of whoever embeds the engine, beside the usual ones. A data directory whose views use
     /// some is opened with them again.
     pub functions: Vec<Arc<ScalarUDF>>,
+    /// Streams of the data directory whose logs have lost their end go on behind it, and the loss is recorded
+    /// (`windrow.lost_rows`); otherwise they are broken.
+    pub accept_lost_rows: bool,
 }
 
 /// A streaming SQL engine. Cheap to clone; the last clone that is dropped stops everything.
@@ -204,10 +207,11 @@ impl Engine {
     /// When the data directory is in use, not ours or damaged; when threads cannot be started, or
     /// functions not be registered (our bug).
     pub fn open(config: EngineConfig) -> Result<Self> {
-        let EngineConfig { limits, clock, data_dir, files, plan_only, functions } = config;
+        let EngineConfig { limits, clock, data_dir, files, plan_only, functions, accept_lost_rows } =
+            config;
         let clock = clock.unwrap_or_else(machine_clock);
         let store = match &data_dir {
-            Some(path) => Some(Store::open(path, Arc::clone(&clock))?),
+            Some(path) => Some(Store::open(path, Arc::clone(&clock), accept_lost_rows)?),
             None => None,
         };
         // A bucket is no place for what lives as long as the process.
@@ -460,8 +464,13 @@ impl Engine {
                     // A view that waits for its archive takes nothing in; the spill below tells.
                     error = inner.failing_archive() => tracing::warn!(%error, "closing at once"),
                 }
-                let spilled = inner.spill_all().await;
-                spilled.and(inner.pump_all().await)
+                let streams: Vec<_> = inner.spillers.lock().values().cloned().collect();
+                let mut done = inner.spill_all().await;
+                done = done.and(inner.pump_all().await);
+                for stream in streams.iter().filter(|spiller| !spiller.is_view()) {
+                    done = done.and(stream.note_extents().await);
+                }
+                done
             });
                 closed = work.await.map_err(|end| stopped("closing the data directory", end))?;
             }

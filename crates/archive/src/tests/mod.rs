@@ -14,6 +14,7 @@ use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use url::Url;
+use windrow_core::offset::Gaps;
 use windrow_core::{Clock, ManualClock};
 
 use crate::{ArchiveOptions, ArchiveSnapshot, ArchiveTable, Provenance, Storage, TableSpec};
@@ -34,6 +35,8 @@ fn spec_of(schema: SchemaRef, event_time: Option<usize>) -> TableSpec {
         event_time,
         engine_version: "0.1.0".into(),
         fingerprint: "f".into(),
+        owner: None,
+        gaps: Gaps::default(),
     }
 }
 

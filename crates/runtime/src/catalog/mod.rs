@@ -21,6 +21,7 @@ use windrow_sql::plan::EventTime;
 
 use crate::catalog::schema::Tables;
 use crate::durable::checkpoint::Checkpoints;
+use crate::durable::definitions::LostRows;
 use crate::engine::{CATALOG, SCHEMA};
 use crate::query::shared::{Shared, again};
 use crate::stream::log::StreamLog;
@@ -34,6 +35,8 @@ pub(crate) struct Catalog {
     objects: Mutex<BTreeMap<String, Entry>>,
     /// Objects of the data directory that could not be opened, and why.
     broken: Mutex<BTreeMap<String, Arc<Error>>>,
+    /// Rows of streams that were lost, by the streams.
+    lost: Mutex<BTreeMap<String, Vec<LostRows>>>,
     /// Materialized views that are made anew beside themselves.
     rebuilding: Mutex<BTreeSet<String>>,
 }
@@ -132,6 +135,7 @@ impl Catalog {
             schema,
             objects: Mutex::default(),
             broken: Mutex::default(),
+            lost: Mutex::default(),
             rebuilding: Mutex::default(),
         }
     }
@@ -301,6 +305,7 @@ impl Catalog {
     /// Removes an object (or a reference table); a materialized view's query is stopped.
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
         let entry = self.objects.lock().remove(name);
+        self.lost.lock().remove(name);
         if let Some(Entry { object: Object::Materialized(view), .. }) = &entry {
             view.query.cancel();
             view.log.end();
@@ -348,6 +353,18 @@ impl Catalog {
         self.broken.lock().insert(name.to_owned(), Arc::new(error));
     }
 
+    /// These rows of a stream were lost.
+    pub(crate) fn note_lost(&self, stream: &str, rows: Vec<LostRows>) {
+        if !rows.is_empty() {
+            self.lost.lock().insert(stream.to_owned(), rows);
+        }
+    }
+
+    /// Rows of streams that were lost, by the streams.
+    pub(crate) fn lost(&self) -> BTreeMap<String, Vec<LostRows>> {
+        self.lost.lock().clone()
+    }
+
     /// Why an object cannot be used, if so.
     pub(crate) fn broken(&self, name: &str) -> Option<Error> {
         self.broken.lock().get(name).map(again)
@@ -355,6 +372,7 @@ impl Catalog {
 
     /// Forgets a broken object; whether there was one.
     pub(crate) fn forget_broken(&self, name: &str) -> bool {
+        self.lost.lock().remove(name);
         self.broken.lock().remove(name).is_some()
     }
 

@@ -41,6 +41,7 @@ const TABLES: &[(&str, Make, &[&str])] = &[
     ("ledger", ledger, &["query"]),
     ("late_rows", late_rows, &["query", "stream"]),
     ("bad_rows", bad_rows, &["stream"]),
+    ("lost_rows", lost_rows, &["stream"]),
     ("files", files, &["name"]),
     ("checkpoints", checkpoints, &["view"]),
 ];
@@ -143,8 +144,32 @@ fn table(columns: Vec<(&str, ArrayRef, bool)>) -> Result<RecordBatch> {
 
 /// The rows that a log holds: all that came, less those that retention dropped.
 fn held(log: &StreamLog) -> u64 {
-    let state = log.state();
-    state.rows - state.first
+    log.held_rows()
+}
+
+/// Rows that streams have lost: one line per range of them, and view that had taken in some.
+fn lost_rows(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
+    let mut rows = vec![];
+    for (stream, lost) in catalog.lost() {
+        for lost in lost {
+            let had = lost.had.iter().map(|(view, to)| (view.clone(), (*to).min(lost.end)));
+            let mut views: Vec<_> = had.map(Some).collect();
+            if views.is_empty() {
+                views.push(None);
+            }
+            rows.extend(views.into_iter().map(|view| (stream.clone(), lost.clone(), view)));
+        }
+    }
+    let accepted: TimestampMicrosecondArray = rows.iter().map(|r| Some(r.1.at_micros)).collect();
+    let in_view = rows.iter().map(|r| r.2.as_ref().map(|(_, to)| to.saturating_sub(r.1.start)));
+    table(vec![
+        ("stream", text(rows.iter().map(|r| &r.0)), false),
+        ("first_row", count(rows.iter().map(|r| r.1.start)), false),
+        ("rows", count(rows.iter().map(|r| r.1.end - r.1.start)), false),
+        ("accepted", Arc::new(accepted), false),
+        ("view", maybe_text(rows.iter().map(|r| r.2.as_ref().map(|(view, _)| view.clone()))), true),
+        ("rows_in_view", Arc::new(in_view.collect::<UInt64Array>()), true),
+    ])
 }
 
 fn streams(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {

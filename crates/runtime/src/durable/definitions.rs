@@ -1,29 +1,38 @@
 //! The definitions of the objects, on disk.
 //!
 //! ```text
-//! catalog.json  {"format":1,"next_id":3,"crc32":"…","objects":[{"id":1,"name":"s",…},…]}
+//! catalog.json  {"format":2,"directory":"91…","next_id":3,"crc32":"…","objects":[{"id":1,"name":"s",…},…]}
 //! change ─► new text ─► Files::replace ─► memory
 //! ```
+//! It also knows which parts of an object have been made, so that one that is missing is no empty one, and
+//! which of its rows have been lost.
+//!
 //! Invariants: objects stand in order of creation, so that each finds what it needs; an id is
 //! never given twice; memory changes only after the file did; a file that does not match its
-//! checksum is an error and is never overwritten.
+//! checksum, or is of another directory, is an error and is never overwritten.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use windrow_core::{Error, ErrorKind, Result};
+use windrow_core::offset::Gaps;
+use windrow_core::{Error, ErrorKind, OffsetRange, Result};
 
 use super::directory::{DataDirectory, encode_name, unknown_format};
 use super::files::{Files, corrupt, io_error};
 
-/// The format that this version reads and writes.
-const FORMAT: u64 = 1;
+/// The format that this version writes.
+const FORMAT: u64 = 2;
+/// The one before: it names neither its directory nor the parts of objects.
+const FORMAT_WITHOUT_ID: u64 = 1;
 /// Longer folder names are cut and made unique by the id; file systems allow 255 bytes.
 const DIR_BYTES_MAX: usize = 200;
 /// Where objects have their folders.
 const FOLDERS: [&str; 2] = ["streams", "views"];
+/// The file.
+const CATALOG: &str = "catalog.json";
 
 /// What kind of object a definition makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +65,47 @@ impl Kind {
     }
 }
 
+/// What is kept of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// Log and history of a stream.
+    Stream,
+    /// The archived rows of a view.
+    View,
+    /// The checkpoints of its query.
+    Checkpoints,
+    /// The rows of a reference table.
+    Table,
+}
+
+impl Part {
+    /// All kinds.
+    pub(crate) const ALL: [Self; 4] = [Self::Stream, Self::View, Self::Checkpoints, Self::Table];
+
+    /// The word in the file, and the folder that the part is in.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Stream => "streams",
+            Self::View => "views",
+            Self::Checkpoints => "checkpoints",
+            Self::Table => "tables",
+        }
+    }
+}
+
+/// Rows of a stream that were lost, and whose loss was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LostRows {
+    /// The first.
+    pub(crate) start: u64,
+    /// One past the last.
+    pub(crate) end: u64,
+    /// When it was accepted, in µs since the epoch.
+    pub(crate) at_micros: i64,
+    /// Which views had taken in some of them, and up to where.
+    pub(crate) had: Vec<(String, u64)>,
+}
+
 /// One object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Definition {
@@ -72,6 +122,31 @@ pub(crate) struct Definition {
     /// What relative paths in it are relative to, when a remote user made it; `None`: somebody who
     /// may touch all files.
     pub(crate) base: Option<String>,
+    /// What has been made for it, in order.
+    pub(crate) parts: Vec<Part>,
+    /// What of its rows was lost, in order.
+    pub(crate) lost: Vec<LostRows>,
+}
+
+impl Definition {
+    /// One of which nothing has been made.
+    fn new(id: u64, name: &str, kind: Kind, sql: &str) -> Self {
+        Self {
+            id,
+            name: name.into(),
+            kind,
+            sql: sql.into(),
+            dir: String::new(),
+            base: None,
+            parts: vec![],
+            lost: vec![],
+        }
+    }
+
+    /// The row numbers that were lost.
+    pub(crate) fn gaps(&self) -> Gaps {
+        Gaps::new(self.lost.iter().filter_map(|l| OffsetRange::try_new(l.start, l.end).ok()))
+    }
 }
 
 /// The definitions of a data directory.
@@ -79,6 +154,8 @@ pub(crate) struct Definition {
 pub(crate) struct Definitions {
     files: Arc<dyn Files>,
     directory: PathBuf,
+    /// The id of the directory.
+    id: String,
     state: Mutex<State>,
 }
 
@@ -92,21 +169,56 @@ impl Definitions {
     /// Reads the definitions; there are none in a new directory.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] when the file is damaged, [`ErrorKind::Data`] when its format is not
-    /// known, [`ErrorKind::Unavailable`] when it cannot be read.
+    /// [`ErrorKind::Corrupt`] when the file is damaged, missing, or another directory's;
+    /// [`ErrorKind::Data`] when its format is not known, [`ErrorKind::Unavailable`] when it cannot be read.
     pub(crate) fn open(directory: &DataDirectory) -> Result<Self> {
-        let definitions = Self {
-            files: Arc::clone(directory.files()),
-            directory: directory.path().to_path_buf(),
-            state: Mutex::new(State { next_id: 1, objects: vec![] }),
-        };
-        let path = definitions.path();
-        match definitions.files.read(&path) {
-            Ok(bytes) => *definitions.state.lock() = definitions.parse(&bytes)?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        let files = Arc::clone(directory.files());
+        let path = directory.path().join(CATALOG);
+        let found = match files.read(&path) {
+            Ok(bytes) => Some(parse(&path, &bytes)?),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
             Err(e) => return Err(io_error("read", &path, e)),
+        };
+        let (state, whose) = match found {
+            Some(found) => found,
+            None => {
+                check_empty(&*files, directory)?;
+                (State { next_id: 1, objects: vec![] }, None)
+            }
+        };
+        let other = || {
+            Error::new(
+                ErrorKind::Corrupt,
+                format!("\"{}\" is the catalog of another data directory", path.display()),
+            )
+            .with_hint("Restore the one that was there; nothing has been overwritten.")
+        };
+        match (&whose, directory.id()) {
+            (Some(whose), Some(id)) if *whose == id => {}
+            (Some(_), _) => return Err(other()),
+            (None, Some(_)) if directory.has_catalog() => return Err(other()),
+            (None, _) => directory.identify(state.next_id)?,
         }
+        if state.next_id < directory.next_id() {
+            let message = format!("\"{}\" is older than the data directory", path.display());
+            return Err(Error::new(ErrorKind::Corrupt, message)
+                .with_detail("Objects have been made since, whose rows would be swept away.")
+                .with_hint("Restore the newest one; nothing has been overwritten."));
+        }
+        let id = directory.id().unwrap_or_default();
+        let definitions =
+            Self { files, directory: directory.path().to_path_buf(), id, state: Mutex::new(state) };
+        if whose.is_none() {
+            definitions.write(&definitions.state.lock())?;
+        }
+        directory.has_catalog_now()?;
         Ok(definitions)
+    }
+
+    /// The id that the next object gets.
+    #[cfg(test)]
+    pub(crate) fn next_id(&self) -> u64 {
+        self.state.lock().next_id
     }
 
     /// All objects, in order of creation.
@@ -152,7 +264,7 @@ impl Definitions {
             return Err(Error::new(ErrorKind::Exists, format!("\"{name}\" exists already")));
         }
         let base = base.map(str::to_owned);
-        let added = Definition { id, name: name.into(), kind, sql: sql.into(), dir, base };
+        let added = Definition { dir, base, ..Definition::new(id, name, kind, sql) };
         new.objects.push(added.clone());
         self.write(&new)?;
         *state = new;
@@ -165,7 +277,7 @@ impl Definitions {
         let id = state.next_id;
         state.next_id += 1;
         let dir = numbered(encode_name(name), id);
-        Definition { id, name: name.into(), kind, sql: sql.into(), dir, base: None }
+        Definition { dir, ..Definition::new(id, name, kind, sql) }
     }
 
     /// Puts a reserved definition in the place of the one of its name, in one step. Gives the
@@ -189,13 +301,39 @@ impl Definitions {
     /// # Errors
     /// When the file cannot be written; then nothing has changed.
     pub(crate) fn retext(&self, name: &str, sql: &str) -> Result<()> {
+        self.change(|o| o.name == name, |object| sql.clone_into(&mut object.sql))
+    }
+
+    /// These parts of an object have been made.
+    ///
+    /// # Errors
+    /// When the file cannot be written; then nothing has changed.
+    pub(crate) fn made(&self, id: u64, parts: &[Part]) -> Result<()> {
+        self.change(|o| o.id == id, |object| object.parts = parts.to_vec())
+    }
+
+    /// Rows of an object are lost for good.
+    ///
+    /// # Errors
+    /// When the file cannot be written; then nothing has changed.
+    pub(crate) fn lost(&self, id: u64, rows: &LostRows) -> Result<()> {
+        self.change(|o| o.id == id, |object| object.lost.push(rows.clone()))
+    }
+
+    fn change(
+        &self,
+        which: impl Fn(&Definition) -> bool,
+        change: impl FnOnce(&mut Definition),
+    ) -> Result<()> {
         let mut state = self.state.lock();
         let mut new = state.clone();
-        if let Some(object) = new.objects.iter_mut().find(|o| o.name == name) {
-            sql.clone_into(&mut object.sql);
+        if let Some(object) = new.objects.iter_mut().find(|o| which(o)) {
+            change(object);
         }
-        self.write(&new)?;
-        *state = new;
+        if new != *state {
+            self.write(&new)?;
+            *state = new;
+        }
         Ok(())
     }
 
@@ -215,7 +353,7 @@ impl Definitions {
     }
 
     fn path(&self) -> PathBuf {
-        self.directory.join("catalog.json")
+        self.directory.join(CATALOG)
     }
 
     fn choose_dir(&self, state: &State, name: &str, id: u64) -> Result<String> {
@@ -231,44 +369,52 @@ impl Definitions {
     }
 
     fn write(&self, state: &State) -> Result<()> {
-        let objects: Vec<_> = state
-            .objects
-            .iter()
-            .map(|o| {
-                let mut object = json!({ "id": o.id, "name": o.name, "kind": o.kind.as_str(),
-                                         "sql": o.sql, "dir": o.dir });
-                if let (Some(base), Some(object)) = (&o.base, object.as_object_mut()) {
-                    object.insert("base".to_owned(), json!(base));
-                }
-                object
-            })
-            .collect();
+        let objects: Vec<_> = state.objects.iter().map(Definition::to_json).collect();
         let catalog = json!({
-            "format": FORMAT, "next_id": state.next_id, "crc32": state.checksum(),
-            "objects": objects,
+            "format": FORMAT, "directory": self.id, "next_id": state.next_id,
+            "crc32": state.checksum(Some(&self.id)), "objects": objects,
         });
         let path = self.path();
         self.files
             .replace(&path, format!("{catalog:#}\n").as_bytes())
             .map_err(|e| io_error("write", &path, e))
     }
+}
 
-    fn parse(&self, bytes: &[u8]) -> Result<State> {
-        let path = self.path();
-        let damaged = |why: &str| corrupt(&path, 0, why);
-        let value: Value =
-            serde_json::from_slice(bytes).map_err(|e| damaged(&format!("it is not JSON ({e})")))?;
-        match value.get("format").and_then(Value::as_u64) {
-            Some(FORMAT) => {}
-            Some(other) => return Err(unknown_format(&path, other, FORMAT)),
-            None => return Err(damaged("it has no number \"format\"")),
+/// What a file says, and whose catalog it is; `None`: it is from before there were ids.
+fn parse(path: &Path, bytes: &[u8]) -> Result<(State, Option<String>)> {
+    let damaged = |why: &str| corrupt(path, 0, why);
+    let value: Value =
+        serde_json::from_slice(bytes).map_err(|e| damaged(&format!("it is not JSON ({e})")))?;
+    let missing = || damaged("a field is missing");
+    let whose = match value.get("format").and_then(Value::as_u64) {
+        Some(FORMAT) => {
+            let id = value.get("directory").and_then(Value::as_str).ok_or_else(missing)?;
+            Some(id.to_owned())
         }
-        let state = State::from_json(&value).ok_or_else(|| damaged("a field is missing"))?;
-        if value.get("crc32").and_then(Value::as_str) != Some(state.checksum().as_str()) {
-            return Err(damaged("the checksum is wrong"));
-        }
-        Ok(state)
+        Some(FORMAT_WITHOUT_ID) => None,
+        Some(other) => return Err(unknown_format(path, other, FORMAT)),
+        None => return Err(damaged("it has no number \"format\"")),
+    };
+    let state = State::from_json(&value).ok_or_else(missing)?;
+    let checksum = state.checksum(whose.as_deref());
+    if value.get("crc32").and_then(Value::as_str) != Some(checksum.as_str()) {
+        return Err(damaged("the checksum is wrong"));
     }
+    Ok((state, whose))
+}
+
+/// The error of a catalog that is not there and must be: without one, rows of objects would be swept away.
+fn check_empty(files: &dyn Files, directory: &DataDirectory) -> Result<()> {
+    let path = directory.path();
+    let names = files.list(path).map_err(|e| io_error("list", path, e))?;
+    let kept = Part::ALL.into_iter().any(|part| names.iter().any(|n| n == part.as_str()));
+    if !kept && !directory.has_catalog() {
+        return Ok(());
+    }
+    let message = format!("\"{}\" is missing", path.join(CATALOG).display());
+    Err(Error::new(ErrorKind::Corrupt, message)
+        .with_hint("Restore the file from a backup; nothing has been overwritten."))
 }
 
 /// The name of a folder that no other object has.
@@ -282,30 +428,27 @@ impl State {
     /// The state in a parsed file, if all its fields are there.
     fn from_json(value: &Value) -> Option<Self> {
         let objects = value.get("objects")?.as_array()?;
-        let object = |o: &Value| {
-            let text = |key: &str| Some(o.get(key)?.as_str()?.to_owned());
-            let kind = text("kind")?;
-            Some(Definition {
-                id: o.get("id")?.as_u64()?,
-                name: text("name")?,
-                kind: Kind::ALL.into_iter().find(|k| k.as_str() == kind)?,
-                sql: text("sql")?,
-                dir: text("dir")?,
-                base: match o.get("base") {
-                    Some(base) => Some(base.as_str()?.to_owned()),
-                    None => None,
-                },
-            })
-        };
         Some(Self {
             next_id: value.get("next_id")?.as_u64()?,
-            objects: objects.iter().map(object).collect::<Option<_>>()?,
+            objects: objects.iter().map(Definition::from_json).collect::<Option<_>>()?,
         })
     }
 
-    /// Over what is meant, not over the text: it does not depend on how JSON is laid out.
-    fn checksum(&self) -> String {
+    /// Over what is meant, not over the text: it does not depend on how JSON is laid out. `whose`: the
+    /// directory, in formats that name it.
+    fn checksum(&self, whose: Option<&str>) -> String {
         let mut hasher = crc32fast::Hasher::new();
+        let mut add = |text: &str| {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        };
+        if let Some(whose) = whose {
+            add(whose);
+            for object in &self.objects {
+                object.parts.iter().for_each(|part| add(part.as_str()));
+                object.lost.iter().for_each(|lost| add(&format!("{lost:?}")));
+            }
+        }
         hasher.update(&self.next_id.to_le_bytes());
         for object in &self.objects {
             hasher.update(&object.id.to_le_bytes());
@@ -319,102 +462,54 @@ impl State {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::durable::files::StdFiles;
-
-    #[test]
-    fn definitions_come_back_in_order() {
-        let tmp = tempfile::tempdir().unwrap();
-        let directory = DataDirectory::open(Arc::new(StdFiles), tmp.path()).unwrap();
-        let definitions = Definitions::open(&directory).unwrap();
-        assert!(definitions.list().is_empty());
-        let s = definitions.replace(&[], "s", Kind::Stream, "CREATE STREAM s \"é\"\n").unwrap();
-        assert_eq!((s.id, s.dir.as_str()), (1, "s"));
-        definitions.replace(&[], "V", Kind::MaterializedView, "CREATE …").unwrap();
-        let error = definitions.replace(&[], "s", Kind::View, "").unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Exists);
-        let before = definitions.list();
-        drop(definitions);
-        let definitions = Definitions::open(&directory).unwrap();
-        assert_eq!(definitions.list(), before);
-        let based = definitions.replace_at(&[], "b", Kind::Table, "…", Some("/files")).unwrap();
-        let reopened = Definitions::open(&directory).unwrap().list().pop();
-        assert_eq!(reopened, Some(based));
-        definitions.remove(&["b"]).unwrap();
-        // The folder of the old one may still be there.
-        let s = definitions.replace(&["s"], "s", Kind::Table, "CREATE TABLE s").unwrap();
-        assert_eq!((s.id, s.dir.as_str()), (4, "s.4"));
-        definitions.remove(&["V", "nobody"]).unwrap();
-        assert_eq!(Definitions::open(&directory).unwrap().list(), [s]);
-        // An id is not given again, even if the newest object is gone.
-        definitions.remove(&["s"]).unwrap();
-        let definitions = Definitions::open(&directory).unwrap();
-        std::fs::create_dir_all(tmp.path().join("views/w")).unwrap();
-        let w = definitions.replace(&[], "w", Kind::View, "").unwrap();
-        assert_eq!((w.id, w.dir.as_str()), (5, "w.5"));
-        let long = definitions.replace(&[], &"É".repeat(100), Kind::View, "").unwrap();
-        assert!(long.dir.len() < 255 && long.dir.ends_with(".6"), "{}", long.dir);
-    }
-
-    #[test]
-    fn a_reserved_definition_is_there_when_it_is_committed() {
-        let tmp = tempfile::tempdir().unwrap();
-        let directory = DataDirectory::open(Arc::new(StdFiles), tmp.path()).unwrap();
-        let definitions = Definitions::open(&directory).unwrap();
-        let old = definitions.replace(&[], "v", Kind::MaterializedView, "old").unwrap();
-        let new = definitions.reserve("v", Kind::MaterializedView, "new");
-        let s = definitions.replace(&[], "s", Kind::Stream, "s").unwrap();
-        assert_eq!((old.id, new.id, s.id, new.dir.as_str()), (1, 2, 3, "v.2"));
-        assert_eq!(Definitions::open(&directory).unwrap().list(), [old.clone(), s.clone()]);
-        assert_eq!(definitions.commit(&new).unwrap(), Some(old));
-        assert_eq!(Definitions::open(&directory).unwrap().list(), [s, new]);
-    }
-
-    #[test]
-    fn a_flipped_byte_never_changes_what_is_meant() {
-        let tmp = tempfile::tempdir().unwrap();
-        let directory = DataDirectory::open(Arc::new(StdFiles), tmp.path()).unwrap();
-        let definitions = Definitions::open(&directory).unwrap();
-        definitions.replace(&[], "s", Kind::Stream, "CREATE STREAM s").unwrap();
-        definitions.replace(&[], "v", Kind::View, "CREATE VIEW v").unwrap();
-        let (path, good) = (definitions.path(), definitions.list());
-        let bytes = std::fs::read(&path).unwrap();
-        for at in 0..bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= 1;
-            std::fs::write(&path, &damaged).unwrap();
-            match Definitions::open(&directory) {
-                // White space.
-                Ok(read) => assert_eq!(read.list(), good),
-                Err(e) if e.kind() == ErrorKind::Data => {
-                    assert!(e.message().contains("knows format 1"), "{e}");
-                }
-                Err(e) => {
-                    assert_eq!(e.kind(), ErrorKind::Corrupt);
-                    assert!(e.message().contains("catalog.json"), "{e}");
-                }
+impl Definition {
+    fn to_json(&self) -> Value {
+        let mut object = json!({ "id": self.id, "name": self.name, "kind": self.kind.as_str(),
+                                 "sql": self.sql, "dir": self.dir });
+        if let Some(object) = object.as_object_mut() {
+            if let Some(base) = &self.base {
+                object.insert("base".to_owned(), json!(base));
             }
-            assert_eq!(std::fs::read(&path).unwrap(), damaged);
+            if !self.parts.is_empty() {
+                let parts: Vec<&str> = self.parts.iter().map(|part| part.as_str()).collect();
+                object.insert("parts".to_owned(), json!(parts));
+            }
+            if !self.lost.is_empty() {
+                object.insert("lost".to_owned(), json!(self.lost));
+            }
         }
-        for len in 0..bytes.len() - 2 {
-            std::fs::write(&path, &bytes[..len]).unwrap();
-            assert_eq!(Definitions::open(&directory).unwrap_err().kind(), ErrorKind::Corrupt);
-        }
+        object
     }
 
-    #[test]
-    fn a_change_that_cannot_be_written_did_not_happen() {
-        let tmp = tempfile::tempdir().unwrap();
-        let directory = DataDirectory::open(Arc::new(StdFiles), tmp.path()).unwrap();
-        let definitions = Definitions::open(&directory).unwrap();
-        definitions.replace(&[], "s", Kind::Stream, "").unwrap();
-        std::fs::create_dir(tmp.path().join("catalog.json.tmp")).unwrap();
-        assert!(definitions.replace(&[], "t", Kind::Stream, "").is_err());
-        assert!(definitions.remove(&["s"]).is_err());
-        std::fs::remove_dir(tmp.path().join("catalog.json.tmp")).unwrap();
-        assert_eq!(definitions.list().len(), 1);
-        assert_eq!(definitions.replace(&[], "t", Kind::Stream, "").unwrap().id, 2);
+    /// The definition in a parsed file, if all its fields are there.
+    fn from_json(object: &Value) -> Option<Self> {
+        let text = |key: &str| Some(object.get(key)?.as_str()?.to_owned());
+        let kind = text("kind")?;
+        let part = |value: &Value| {
+            let name = value.as_str()?;
+            Part::ALL.into_iter().find(|part| part.as_str() == name)
+        };
+        Some(Self {
+            id: object.get("id")?.as_u64()?,
+            name: text("name")?,
+            kind: Kind::ALL.into_iter().find(|k| k.as_str() == kind)?,
+            sql: text("sql")?,
+            dir: text("dir")?,
+            base: match object.get("base") {
+                Some(base) => Some(base.as_str()?.to_owned()),
+                None => None,
+            },
+            parts: match object.get("parts") {
+                Some(parts) => parts.as_array()?.iter().map(part).collect::<Option<_>>()?,
+                None => vec![],
+            },
+            lost: match object.get("lost") {
+                Some(lost) => serde_json::from_value(lost.clone()).ok()?,
+                None => vec![],
+            },
+        })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,30 +10,28 @@
 //! ```
 //! Invariants: a definition is durable before anything is written for its object, and gone before
 //! the object's directory is; a directory that no definition names is swept away at the next
-//! opening. So an object never finds the rows of another one that had its name.
+//! opening. So an object never finds the rows of another one that had its name. What has been made for an
+//! object is in its definition ([`made`](Store::made)) and must be there from then on; each part says whose it is.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::SchemaRef;
-use windrow_archive::{ArchiveOptions, ArchiveTable, TableSpec};
+use parking_lot::Mutex;
+use windrow_archive::{ArchiveOptions, ArchiveTable, Owner, Provenance, TableSpec};
 use windrow_core::{Clock, Error, ErrorKind, Result, Watermark};
 
 use crate::durable::checkpoint::{Checkpoints, Stamp};
-use crate::durable::definitions::{Definition, Definitions, Kind};
+use crate::durable::definitions::{Definition, Definitions, Kind, LostRows, Part};
 use crate::durable::directory::DataDirectory;
 use crate::durable::failures::{Failure, Failures};
 use crate::durable::files::{Files, io_error};
 use crate::durable::place::Place;
-use crate::durable::wal::{Durability, Recovered, Wal, WalOptions};
+use crate::durable::wal::{Durability, Known, Recovered, Wal, WalOptions, extent};
 use crate::stream::log::{Completion, StreamLog};
 use crate::stream::spill::Spiller;
 
-const STREAMS: &str = "streams";
-const VIEWS: &str = "views";
-const TABLES: &str = "tables";
-const CHECKPOINTS: &str = "checkpoints";
-const CATALOG: &str = "catalog.json";
 /// What an archive has from its beginning.
 const DELTA_LOG: &str = "_delta_log";
 
@@ -45,6 +43,20 @@ pub(crate) struct Store {
     definitions: Definitions,
     failures: Failures,
     clock: Arc<dyn Clock>,
+    /// What has been opened of the objects, by their ids.
+    opened: Mutex<BTreeMap<u64, BTreeSet<Part>>>,
+    /// Which views had read how much of which stream when the directory was opened.
+    had_read: OnceLock<Vec<HadRead>>,
+    /// Streams that have lost rows go on without them.
+    accepts_lost_rows: bool,
+}
+
+/// How far a view had read a stream.
+#[derive(Debug)]
+struct HadRead {
+    view: Definition,
+    stream: String,
+    rows: u64,
 }
 
 /// A log that is kept on disk.
@@ -59,19 +71,33 @@ impl Store {
     ///
     /// # Errors
     /// When another process has it, when it is not ours, of another format, or damaged.
-    pub(crate) fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
-        Self::open_at(Place::named(path, &clock)?, clock)
+    pub(crate) fn open(
+        path: &Path,
+        clock: Arc<dyn Clock>,
+        accepts_lost_rows: bool,
+    ) -> Result<Self> {
+        Self::open_at(Place::named(path, &clock)?, clock, accepts_lost_rows)
     }
 
     /// [`open`](Self::open) at any place.
-    pub(crate) fn open_at(place: Place, clock: Arc<dyn Clock>) -> Result<Self> {
+    pub(crate) fn open_at(
+        place: Place,
+        clock: Arc<dyn Clock>,
+        accepts_lost_rows: bool,
+    ) -> Result<Self> {
         let directory = DataDirectory::open(Arc::clone(&place.files), &place.path)?;
         let definitions = Definitions::open(&directory)?;
-        if definitions.list().is_empty() {
-            check_empty(&**directory.files(), &place.path)?;
-        }
         let failures = Failures::open(directory.files(), directory.path())?;
-        let store = Self { place, directory, definitions, failures, clock };
+        let store = Self {
+            place,
+            directory,
+            definitions,
+            failures,
+            clock,
+            opened: Mutex::default(),
+            had_read: OnceLock::new(),
+            accepts_lost_rows,
+        };
         store.sweep()?;
         Ok(store)
     }
@@ -106,7 +132,20 @@ impl Store {
         sql: &str,
         base: Option<&str>,
     ) -> Result<Definition> {
-        self.definitions.replace_at(&[name], name, kind, sql, base)
+        let definition = self.definitions.replace_at(&[name], name, kind, sql, base)?;
+        self.note_next_id();
+        Ok(definition)
+    }
+
+    /// Ids that are in the catalog are noted beside it, so that an older catalog is seen. Before they are, it is not.
+    fn note_next_id(&self) {
+        // Of reserved ids that no catalog has yet the next opening knows nothing.
+        let listed = self.definitions.list().iter().map(|definition| definition.id + 1).max();
+        if let Some(next_id) = listed
+            && let Err(error) = self.directory.note_next_id(next_id)
+        {
+            tracing::warn!(%error, "that an object was made is not noted beside the catalog");
+        }
     }
 
     /// A definition that is not in the catalog yet: what is kept for it is swept away at the next
@@ -121,7 +160,38 @@ impl Store {
     /// # Errors
     /// When it cannot be written; the old one is there then.
     pub(crate) fn commit(&self, definition: &Definition) -> Result<Option<Definition>> {
-        self.definitions.commit(definition)
+        let parts = self.opened_parts(definition.id);
+        let old = self.definitions.commit(&Definition { parts, ..definition.clone() })?;
+        self.note_next_id();
+        Ok(old)
+    }
+
+    /// An object has been made, with all that is kept of it: what of that is not there at the next opening
+    /// is lost.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn made(&self, definition: &Definition) -> Result<()> {
+        self.definitions.made(definition.id, &self.opened_parts(definition.id))
+    }
+
+    fn opened_parts(&self, id: u64) -> Vec<Part> {
+        self.opened.lock().get(&id).into_iter().flatten().copied().collect()
+    }
+
+    /// Whose a part is; it has been made before if the definition says so.
+    fn owner(&self, definition: &Definition, part: Part) -> Owner {
+        let is_made = definition.parts.contains(&part);
+        Owner { is_made, ..self.directory.owner(definition.id) }
+    }
+
+    fn note_opened(&self, definition: &Definition, part: Part) {
+        self.opened.lock().entry(definition.id).or_default().insert(part);
+    }
+
+    /// The folder of a kind of part.
+    fn folder(&self, part: Part) -> PathBuf {
+        self.directory.path().join(part.as_str())
     }
 
     /// Gives an object another text; what is kept for it stays.
@@ -174,11 +244,11 @@ impl Store {
     }
 
     fn stream_dir(&self, definition: &Definition) -> PathBuf {
-        self.directory.path().join(STREAMS).join(&definition.dir)
+        self.folder(Part::Stream).join(&definition.dir)
     }
 
     fn checkpoints_dir(&self, definition: &Definition) -> PathBuf {
-        self.directory.path().join(CHECKPOINTS).join(&definition.dir)
+        self.folder(Part::Checkpoints).join(&definition.dir)
     }
 
     /// The checkpoints of a view's query.
@@ -190,11 +260,15 @@ impl Store {
         definition: &Definition,
         stamp: Stamp,
     ) -> Result<Checkpoints> {
-        Checkpoints::open(Arc::clone(self.files()), self.checkpoints_dir(definition), stamp)
+        let owner = self.owner(definition, Part::Checkpoints);
+        let (files, dir) = (Arc::clone(self.files()), self.checkpoints_dir(definition));
+        let checkpoints = Checkpoints::open(files, dir, stamp, owner)?;
+        self.note_opened(definition, Part::Checkpoints);
+        Ok(checkpoints)
     }
 
     fn view_dir(&self, definition: &Definition) -> PathBuf {
-        self.directory.path().join(VIEWS).join(&definition.dir)
+        self.folder(Part::View).join(&definition.dir)
     }
 
     /// Writes the rows of a reference table anew.
@@ -202,35 +276,50 @@ impl Store {
     /// # Errors
     /// When they cannot be written; the old ones are there then.
     pub(crate) fn write_table(&self, definition: &Definition, bytes: &[u8]) -> Result<()> {
-        let folder = self.directory.path().join(TABLES);
+        let folder = self.folder(Part::Table);
         let path = self.table_file(definition);
         self.files().create_dir(&folder).map_err(|e| io_error("create", &folder, e))?;
-        self.files().replace(&path, bytes).map_err(|e| io_error("write", &path, e))
+        self.files().replace(&path, bytes).map_err(|e| io_error("write", &path, e))?;
+        self.note_opened(definition, Part::Table);
+        Ok(())
+    }
+
+    /// Whose the rows of a reference table are.
+    pub(crate) fn table_owner(&self, definition: &Definition) -> Owner {
+        self.owner(definition, Part::Table)
     }
 
     /// The bytes that were written last for a reference table, and their file; `None` when there
-    /// are none.
+    /// never were any.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// When they cannot be read, or are missing.
     pub(crate) fn read_table(&self, definition: &Definition) -> Result<Option<(PathBuf, Vec<u8>)>> {
         let path = self.table_file(definition);
         match self.files().read(&path) {
-            Ok(bytes) => Ok(Some((path, bytes))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Ok(bytes) => {
+                self.note_opened(definition, Part::Table);
+                Ok(Some((path, bytes)))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                if definition.parts.contains(&Part::Table) {
+                    return Err(missing("the file", &path));
+                }
+                Ok(None)
+            }
             Err(error) => Err(io_error("read", &path, error)),
         }
     }
 
     /// Where the rows of a reference table are.
     fn table_file(&self, definition: &Definition) -> PathBuf {
-        self.directory.path().join(TABLES).join(format!("{}.arrow", definition.dir))
+        self.folder(Part::Table).join(format!("{}.arrow", definition.dir))
     }
 
     /// The push stream's log as it was left: archived rows, then those of the write-ahead log.
     ///
     /// # Errors
-    /// When it is damaged, or its columns are not these.
+    /// When it is damaged, has lost rows or is another stream's, or its columns are not these.
     pub(crate) async fn open_stream(
         &self,
         definition: &Definition,
@@ -238,13 +327,34 @@ impl Store {
         event_time: Option<usize>,
         durability: Durability,
     ) -> Result<(Kept, Arc<Wal>)> {
-        let dir = self.stream_dir(definition);
-        self.log_is_there(&dir, schema)?;
-        let archive = self.archive(STREAMS, definition, schema, event_time).await?;
-        let snapshot = archive.snapshot();
-        let from = snapshot.state().rows;
-        let told = (Watermark::NONE, Completion::Rows);
-        let log = StreamLog::restored(Arc::clone(schema), snapshot, told);
+        let mut definition = definition.clone();
+        let dir = self.stream_dir(&definition).join("log");
+        let mut known = Known {
+            owner: Some(self.owner(&definition, Part::Stream)),
+            gaps: definition.gaps(),
+            ..Known::default()
+        };
+        if self.log_is_there(&definition, schema)? {
+            self.known_of(&definition, &dir, &mut known)?;
+        }
+        let mut archive = self.archive(Part::Stream, &definition, schema, event_time).await?;
+        let mut accepted = false;
+        if self.accepts_lost_rows {
+            let from = archive.state().rows;
+            let end = Wal::end_of(&**self.files(), &dir, schema, (from, &known))?;
+            if let Some(lost) = self.accept(&definition, end, &known)? {
+                accepted = true;
+                definition.lost.push(lost);
+                known.gaps = definition.gaps();
+                archive = self.archive(Part::Stream, &definition, schema, event_time).await?;
+            }
+        }
+        let log = StreamLog::restored(
+            Arc::clone(schema),
+            archive.snapshot(),
+            (Watermark::NONE, Completion::Rows),
+        );
+        let from = log.state().rows;
         let sink = Arc::clone(&log);
         let applied = Box::new(move |_first: u64, rows| {
             if let Err(error) = sink.append(rows) {
@@ -254,41 +364,106 @@ impl Store {
         let options = WalOptions { durability, ..WalOptions::default() };
         let (wal, recovered) = Wal::open(
             Arc::clone(self.files()),
-            &dir.join("log"),
+            &dir,
             schema,
-            from,
+            (archive.state().rows, &known),
             (options, applied),
         )?;
-        let Recovered { first, batches, cut, .. } = recovered;
+        let Recovered { first, end, batches, cut } = recovered;
         if let Some(cut) = cut {
-            tracing::warn!(
-                stream = definition.name,
-                ?cut,
-                "a row that was never acknowledged was cut off"
-            );
+            let stream = &definition.name;
+            if accepted {
+                tracing::warn!(stream, ?cut, "what is left of the rows that are lost was cut off");
+            } else {
+                tracing::warn!(
+                    stream,
+                    ?cut,
+                    "a write that did not come to its end was cut off; nothing knows of rows in it"
+                );
+            }
         }
-        for (_, rows) in batches {
+        for (first, rows) in batches {
+            step_over(first, &log, &archive).await?;
             log.append(rows)?;
         }
+        step_over(end, &log, &archive).await?;
         if first != from || wal.end() != log.state().rows {
             return Err(Error::internal("a log does not go on where its archive ends"));
         }
+        self.note_opened(&definition, Part::Stream);
         Ok((Kept { log, archive }, Arc::new(wal)))
     }
 
-    /// Makes the log of a stream that has nothing yet. The log comes before the archive, so where
-    /// there is an archive and no log, the log was lost.
-    fn log_is_there(&self, dir: &Path, schema: &SchemaRef) -> Result<()> {
+    /// Makes the log of a stream that has nothing yet, and says whether there was one. The log comes
+    /// before the archive, so where there is an archive and no log, the log was lost.
+    fn log_is_there(&self, definition: &Definition, schema: &SchemaRef) -> Result<bool> {
+        let dir = self.stream_dir(definition);
         let (files, log) = (&**self.files(), dir.join("log"));
-        let names = files.list(dir).map_err(|e| io_error("list", dir, e))?;
-        if !names.iter().any(|name| name == DELTA_LOG) {
-            return Wal::begin(files, &log, schema);
+        let names = files.list(&dir).map_err(|e| io_error("list", &dir, e))?;
+        let owner = self.owner(definition, Part::Stream);
+        if names.is_empty() && owner.is_made {
+            return Err(missing("the directory", &dir));
         }
-        if Wal::is_there(files, &log)? {
-            return Ok(());
+        let is_made = owner.is_made || names.iter().any(|name| name == DELTA_LOG);
+        let is_there = Wal::is_there(files, &log)?;
+        if is_made && !is_there && !self.accepts_lost_rows {
+            return Err(missing("the log", &log));
         }
-        Err(Error::new(ErrorKind::Corrupt, format!("the log \"{}\" is missing", log.display()))
-            .with_hint("Restore its files from a backup; nothing has been overwritten."))
+        if !is_made {
+            Wal::begin(files, &log, schema, &owner.id)?;
+        }
+        Ok(is_made || is_there)
+    }
+
+    /// What is known of a stream's log from elsewhere: from the note beside it, and from the checkpoints of views.
+    fn known_of(&self, definition: &Definition, log: &Path, known: &mut Known) -> Result<()> {
+        extent::read(&**self.files(), log, known)?;
+        for HadRead { view, rows, .. } in self.had_read(definition)? {
+            known.end = known.end.max(*rows);
+            known.from.push(format!("View \"{}\" has read it up to row {rows}.", view.name));
+        }
+        Ok(())
+    }
+
+    /// Which views had read how much of a stream.
+    fn had_read(&self, of: &Definition) -> Result<impl Iterator<Item = &HadRead>> {
+        if self.had_read.get().is_none() {
+            let mut all = vec![];
+            for view in self.definitions.list() {
+                if !matches!(view.kind, Kind::MaterializedView | Kind::Insert) {
+                    continue;
+                }
+                let owner = self.owner(&view, Part::Checkpoints);
+                let dir = self.checkpoints_dir(&view);
+                for (stream, rows) in Checkpoints::positions(&**self.files(), &dir, &owner)? {
+                    all.push(HadRead { view: view.clone(), stream, rows });
+                }
+            }
+            // Another thread may have found the same.
+            drop(self.had_read.set(all));
+        }
+        let all = self.had_read.get().map(Vec::as_slice).unwrap_or_default();
+        // A stream that is newer than the view is not the one that it has read.
+        let (name, id) = (of.name.clone(), of.id);
+        Ok(all.iter().filter(move |had| had.stream == name && had.view.id > id))
+    }
+
+    /// Records that the rows of a stream from `end` up to what is known are lost, if there are some.
+    fn accept(&self, definition: &Definition, end: u64, known: &Known) -> Result<Option<LostRows>> {
+        if end >= known.end {
+            return Ok(None);
+        }
+        let had = self.had_read(definition)?.filter(|had| had.rows > end);
+        let had: Vec<_> = had.map(|had| (had.view.name.clone(), had.rows)).collect();
+        let lost = LostRows { start: end, end: known.end, at_micros: self.clock.now_micros(), had };
+        self.definitions.lost(definition.id, &lost)?;
+        tracing::warn!(
+            stream = definition.name,
+            from = lost.start,
+            to = lost.end,
+            "rows are lost, and that is accepted: windrow.lost_rows has them from now on"
+        );
+        Ok(Some(lost))
     }
 
     /// The view's log as it was left: its archived rows. The watermark is the one up to which its
@@ -303,7 +478,7 @@ impl Store {
         event_time: Option<usize>,
         completion: Completion,
     ) -> Result<(Kept, Watermark)> {
-        let archive = self.archive(VIEWS, definition, schema, event_time).await?;
+        let archive = self.archive(Part::View, definition, schema, event_time).await?;
         let snapshot = archive.snapshot();
         let archived = snapshot.state().txn_version.map_or(Watermark::NONE, Watermark::at);
         let watermark = match completion {
@@ -312,12 +487,13 @@ impl Store {
             _ => archived,
         };
         let log = StreamLog::restored(Arc::clone(schema), snapshot, (watermark, completion));
+        self.note_opened(definition, Part::View);
         Ok((Kept { log, archive }, watermark))
     }
 
     async fn archive(
         &self,
-        folder: &str,
+        part: Part,
         definition: &Definition,
         schema: &SchemaRef,
         event_time: Option<usize>,
@@ -328,11 +504,20 @@ impl Store {
             event_time,
             engine_version: env!("CARGO_PKG_VERSION").to_owned(),
             fingerprint: definition.sql.clone(),
+            owner: Some(self.owner(definition, part)),
+            gaps: definition.gaps(),
         };
-        let storage = self.place.archive(folder, &definition.dir)?;
+        let dir = self.folder(part).join(&definition.dir);
+        if definition.parts.contains(&part)
+            && self.files().list(&dir).map_err(|e| io_error("list", &dir, e))?.is_empty()
+        {
+            // Opening it would make it anew.
+            return Err(missing("the directory", &dir));
+        }
+        let storage = self.place.archive(part.as_str(), &definition.dir)?;
         // People look for single keys in finished windows; history is read by time.
         let options =
-            ArchiveOptions { bloom_filters: folder == VIEWS, ..ArchiveOptions::default() };
+            ArchiveOptions { bloom_filters: part == Part::View, ..ArchiveOptions::default() };
         let clock = Arc::clone(&self.clock);
         let table = ArchiveTable::open_with(storage, spec, options, clock).await?;
         Ok(Arc::new(table))
@@ -341,9 +526,9 @@ impl Store {
     /// Removes the directories that no definition names: what a crash left of dropped objects.
     fn sweep(&self) -> Result<()> {
         let known = self.definitions();
-        for (folder, suffix) in [(STREAMS, ""), (VIEWS, ""), (CHECKPOINTS, ""), (TABLES, ".arrow")]
-        {
-            let folder = self.directory.path().join(folder);
+        for part in Part::ALL {
+            let suffix = if part == Part::Table { ".arrow" } else { "" };
+            let folder = self.folder(part);
             let names = self.files().list(&folder).map_err(|e| io_error("list", &folder, e))?;
             for name in names {
                 let dir = name.strip_suffix(suffix).unwrap_or(&name);
@@ -357,20 +542,34 @@ impl Store {
 }
 
 impl Kept {
-    /// Starts to move rows of the log to the archive.
-    pub(crate) fn spiller(&self, wal: Option<Arc<Wal>>) -> Arc<Spiller> {
-        Spiller::new(Arc::clone(&self.log), Arc::clone(&self.archive), wal)
+    /// Moves rows of a stream's log to the archive.
+    pub(crate) fn spiller(&self, wal: Arc<Wal>) -> Arc<Spiller> {
+        Spiller::new(Arc::clone(&self.log), Arc::clone(&self.archive), Some(wal), vec![])
+    }
+
+    /// Moves rows of a view to the archive; `sources`: the logs that they are made of.
+    pub(crate) fn view_spiller(&self, sources: Vec<Arc<Wal>>) -> Arc<Spiller> {
+        Spiller::new(Arc::clone(&self.log), Arc::clone(&self.archive), None, sources)
     }
 }
 
-/// A catalog without objects beside rows of objects is no empty catalog: it is lost.
-fn check_empty(files: &dyn Files, path: &Path) -> Result<()> {
-    let names = files.list(path).map_err(|e| io_error("list", path, e))?;
-    let there = |name: &str| names.iter().any(|n| n == name);
-    if there(CATALOG) || ![STREAMS, VIEWS, TABLES].into_iter().any(there) {
+/// Goes on at the row `next` of a log: when rows before it are lost, what the log has before those goes to its archive,
+/// so that the tail in memory has no gap in it.
+async fn step_over(next: u64, log: &StreamLog, archive: &ArchiveTable) -> Result<()> {
+    let end = log.state().rows;
+    if end == next {
         return Ok(());
     }
-    let message = format!("\"{}\" is missing", path.join(CATALOG).display());
-    Err(Error::new(ErrorKind::Corrupt, message)
-        .with_hint("Restore the file from a backup; nothing has been overwritten."))
+    if let Some(rows) = log.unarchived() {
+        let version = i64::try_from(rows.end).unwrap_or(i64::MAX);
+        archive.append(&rows.batches, rows.first, version, &Provenance::default()).await?;
+    }
+    log.archived(archive.snapshot());
+    Ok(())
+}
+
+/// The error of what was made and is not there.
+fn missing(what: &str, path: &Path) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("{what} \"{}\" is missing", path.display()))
+        .with_hint("Restore it from a backup; nothing has been overwritten.")
 }

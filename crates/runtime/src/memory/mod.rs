@@ -16,12 +16,15 @@
 mod file;
 
 use std::fmt;
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
+use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{
     FairSpillPool, MemoryConsumer, MemoryPool, MemoryReservation,
@@ -73,7 +76,7 @@ impl Memory {
     pub(crate) fn env(&self) -> Result<Arc<RuntimeEnv>> {
         if self.own
             && let Err(error) = std::fs::remove_dir_all(&self.directory)
-            && error.kind() != std::io::ErrorKind::NotFound
+            && error.kind() != io::ErrorKind::NotFound
         {
             return Err(io_error("delete", &self.directory, error));
         }
@@ -110,6 +113,27 @@ impl Memory {
 
     fn pass_bytes(&self) -> usize {
         (self.limit / PASS_PART).max(PASS_BYTES_MIN)
+    }
+}
+
+/// An error of a bounded plan as one for people. One of the disk names the directory that the engine's sorts, joins and
+/// groupings go to when memory is short: the engine itself only says what the system said.
+pub(crate) fn of_plan(error: DataFusionError, env: &RuntimeEnv) -> Error {
+    let raw = match error.find_root() {
+        DataFusionError::IoError(io) => Some(io),
+        DataFusionError::ArrowError(arrow, _) => match arrow.as_ref() {
+            ArrowError::IoError(_, io) => Some(io),
+            _ => None,
+        },
+        _ => None,
+    };
+    let raw = raw.filter(|io| io.get_ref().is_none_or(|inner| !inner.is::<Error>()));
+    match (raw, env.disk_manager.temp_dir_paths().first()) {
+        (Some(io), Some(directory)) => {
+            let again = io::Error::new(io.kind(), io.to_string());
+            io_error("keep in files what is over the limit of memory, in", directory, again)
+        }
+        _ => from_datafusion(error),
     }
 }
 
@@ -293,4 +317,31 @@ pub(crate) fn display(bytes: usize) -> String {
         (value, unit) = (value / 1024, larger);
     }
     format!("{value} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_disk_names_the_directory() {
+        let tmp = tempfile::tempdir().unwrap();
+        let memory = Memory::new(1 << 20, Some(tmp.path().join("tmp")));
+        let env = memory.env().unwrap();
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let errors = [
+            DataFusionError::IoError(full()),
+            DataFusionError::IoError(full()).context("sort"),
+            ArrowError::IoError("full".into(), full()).into(),
+        ];
+        for error in errors {
+            let error = of_plan(error, &env);
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            let place = tmp.path().join("tmp").display().to_string();
+            assert!(error.message().contains(&place), "{error}");
+            assert!(error.hints().iter().any(|hint| hint.contains("Free space")), "{error}");
+        }
+        let other = of_plan(DataFusionError::Execution("no".into()), &env);
+        assert_eq!(other.message(), "no");
+    }
 }

@@ -1,7 +1,7 @@
 //! Makes the checkpoints of one query, off the path of its results.
 //!
 //! ```text
-//! coordinator ─cut─► keeper ─► archive what had closed ─► segments ─► manifest ─► whoever waits
+//! coordinator ─cut─► keeper ─► logs note how far they go ─► archive what had closed ─► segments ─► manifest ─► whoever waits
 //!   (no windows)     keeper ─► segments ─► manifest ─► archive what had been given out ─► whoever waits
 //! ```
 //! Invariants: one checkpoint of a query at a time. Its windows are in the archive before its
@@ -193,7 +193,10 @@ async fn write(
 ) -> Result<()> {
     let given = cut.given;
     // Even when the archive fails the cut's segments must not be lost: they come only once.
-    let archived = spiller.spill().await;
+    let archived = match spiller.note_extents().await {
+        Ok(()) => spiller.spill().await,
+        Err(error) => Err(error),
+    };
     let work = tokio::task::spawn_blocking(move || match archived {
         Ok(archived) => checkpoints.write(cut, (taken_micros, archived), &|| clock.now_micros()),
         Err(error) => {

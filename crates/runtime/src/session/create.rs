@@ -61,6 +61,7 @@ impl Session {
         let reads = columns.reads.clone();
         let definition = self.record(&name, Kind::Stream, text)?;
         let stream = self.new_stream(&name, columns, options, definition.as_ref()).await;
+        let stream = stream.and_then(|stream| self.made(definition.as_ref()).map(|()| stream));
         let stream = Arc::new(self.or_forget(&name, stream)?);
         let relation = Arc::new(stream.relation(None));
         let said = match stream.schema.event_time() {
@@ -228,7 +229,7 @@ impl Session {
             (Some(store), Some(definition), Some(durability)) => {
                 let (kept, wal) =
                     store.open_stream(definition, schema.schema(), time, durability).await?;
-                let spiller = kept.spiller(Some(Arc::clone(&wal)));
+                let spiller = kept.spiller(Arc::clone(&wal));
                 self.engine.keep(name, Arc::clone(&spiller));
                 (kept.log, Some((wal, spiller)))
             }
@@ -272,6 +273,14 @@ impl Session {
             (Some(_), Some(definition)) => Ok(Some(definition.as_ref().clone())),
             (Some(store), None) => store.record_at(name, kind, text, self.files().base()).map(Some),
             (None, _) => Ok(None),
+        }
+    }
+
+    /// All that is kept of an object has been made: what of that is not there at the next opening is lost.
+    pub(super) fn made(&self, definition: Option<&Definition>) -> Result<()> {
+        match (&self.engine.store, definition) {
+            (Some(store), Some(definition)) => store.made(definition),
+            _ => Ok(()),
         }
     }
 

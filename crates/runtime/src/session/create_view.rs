@@ -193,7 +193,8 @@ impl Session {
         let (name, text, feeds) = (view.name.clone(), view.text.clone(), view.feeds.clone());
         let failure = self.fails_at_once(&name, &view.reads)?;
         let id = definition.as_ref().map(|definition| definition.id);
-        let made = self.make_view(&name, view, plan, definition).await;
+        let made = self.make_view(&name, view, plan, definition.clone()).await;
+        let made = made.and_then(|made| self.made(definition.as_ref()).map(|()| made));
         let Made { view, relation, query, archived } = match made {
             Ok(made) => made,
             Err(error) => {
@@ -318,7 +319,7 @@ impl Session {
         let ready = ready(catalog, &self.state(), plan, wanted).await;
         let mut query = ready.inspect_err(|_| shared.cancel())?;
         if let (Some(checkpoints), None) = (&checkpoints, &self.restoring) {
-            let first = self.first_checkpoint(checkpoints, &mut query).await;
+            let first = self.first_checkpoint((checkpoints, spiller.as_ref()), &mut query).await;
             first.inspect_err(|_| shared.cancel())?;
         }
         let view = Materialized {

@@ -14,14 +14,16 @@
 use std::sync::Arc;
 
 use datafusion::logical_expr::LogicalPlan;
-use windrow_core::{Error, Result};
+use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::plan::ContinuousPlan;
 
-use crate::catalog::Object;
+use crate::catalog::{Materialized, Object};
 use crate::durable::definitions::Kind;
+use crate::durable::wal::producers::Stamp;
 use crate::session::create_view::NewView;
 use crate::session::insert::Target;
 use crate::session::{Outcome, Session};
+use crate::stream::log::Completion;
 use crate::stream::pump::Pump;
 use crate::stream::push::PushStream;
 
@@ -74,6 +76,7 @@ impl Session {
         let Some(Object::Materialized(view)) = catalog.get(&name) else {
             return Err(Error::internal("the view of an INSERT is not there"));
         };
+        self.or_lost(&view, push, id).await?;
         let pump = Pump::new(&view, (push, target), id);
         if let Some(pump) = pump {
             self.engine.pump(&pump);
@@ -81,6 +84,28 @@ impl Session {
         let said =
             format!("INSERT (continuous, as \"{name}\"; DROP MATERIALIZED VIEW {name} ends it)");
         Ok(Outcome::Done(said.into()))
+    }
+
+    /// Refuses to go on where the stream has more rows of the INSERT than its own archive: only archived rows are
+    /// copied. In one order the same rows come again, with the same numbers.
+    async fn or_lost(&self, view: &Materialized, push: &PushStream, id: u64) -> Result<()> {
+        let (taken, rows) = (push.taken(&Stamp::insert(id)), view.log.state().rows);
+        let unordered = view.log.completion() == (Completion::Checkpoint { in_order: false });
+        if self.restoring.is_none() || taken <= rows {
+            return Ok(());
+        }
+        let (name, stream) = (&view.name, &push.name);
+        let said = format!("\"{stream}\" has {taken} rows of it, and its archive has {rows}");
+        if !unordered {
+            self.engine
+                .notice(format!("INSERT \"{name}\": {said}: the others are worked out again"));
+            return Ok(());
+        }
+        self.engine.let_go(name).await;
+        self.engine.catalog.remove(name)?;
+        Err(Error::new(ErrorKind::Corrupt, format!("it has lost rows: {said}")).with_hint(format!(
+            "Restore its archive from a backup, or DROP MATERIALIZED VIEW {name} and insert what is missing."
+        )))
     }
 
     /// The INSERT with the same text that runs already.

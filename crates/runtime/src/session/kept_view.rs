@@ -12,6 +12,7 @@
 //! read is durable; without a checkpoint a query is only run again where its streams still hold
 //! all that its open windows need.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use windrow_sql::plan::{ContinuousPlan, Flow, Leaf, LeafSource};
 use crate::catalog::Object;
 use crate::durable::checkpoint::{Checkpoints, Newest, Stamp};
 use crate::durable::definitions::Definition;
+use crate::durable::wal::Wal;
 use crate::query::cut::{Resume, SavedBehind, Unused};
 use crate::query::keeper::Keeper;
 use crate::query::start::Ready;
@@ -149,7 +151,7 @@ impl Session {
         let completion = self.completion(plan)?;
         let opened = store.open_view(&definition, &plan.schema, time, completion).await?;
         let (kept, archived) = opened;
-        let spiller = kept.spiller(None);
+        let spiller = kept.view_spiller(self.logs_of(reads));
         self.engine.keep(key, Arc::clone(&spiller));
         let mut kept =
             KeptView { archived, spiller: Some(spiller), ..KeptView::in_memory(kept.log) };
@@ -184,6 +186,30 @@ impl Session {
         Ok(kept)
     }
 
+    /// The write-ahead logs that the rows of streams and views come from.
+    fn logs_of(&self, reads: &[String]) -> Vec<Arc<Wal>> {
+        let mut logs: Vec<Arc<Wal>> = vec![];
+        for name in reads {
+            let of = match self.engine.catalog.get(name) {
+                Some(Object::Materialized(view)) => match &view.spiller {
+                    Some(spiller) => spiller.sources().to_vec(),
+                    None => self.logs_of(&view.reads),
+                },
+                Some(Object::Stream(stream)) => match &stream.feed {
+                    Feed::Push(push) => push.wal.iter().cloned().collect(),
+                    Feed::Source(_) | Feed::View(_) => vec![],
+                },
+                Some(Object::View) | None => vec![],
+            };
+            for log in of {
+                if !logs.iter().any(|known| Arc::ptr_eq(known, &log)) {
+                    logs.push(log);
+                }
+            }
+        }
+        logs
+    }
+
     /// The newest checkpoint that goes with the archive and the logs of the streams.
     async fn newest(
         &self,
@@ -193,7 +219,9 @@ impl Session {
         let catalog = Arc::clone(&self.engine.catalog);
         let (rows, completion) = (log.state().rows, log.completion());
         let look = move || {
-            checkpoints.newest(&|was_archived, resume| {
+            // The archive takes in the rows of a checkpoint before the next one is made.
+            let ahead = Cell::new(0_u32);
+            let newest = checkpoints.newest(&|was_archived, resume| {
                 match completion {
                     Completion::Rows => {}
                     Completion::Watermark => {
@@ -203,6 +231,7 @@ impl Session {
                     }
                     Completion::Checkpoint { in_order } => {
                         let given = resume.rows_given.unwrap_or(0);
+                        ahead.set(ahead.get() + u32::from(given > rows));
                         if given > rows || (given < rows && !in_order) {
                             return Err(format!(
                                 "it is of {given} rows, and the archive has {rows}"
@@ -220,7 +249,18 @@ impl Session {
                     }
                 }
                 Ok(())
-            })
+            })?;
+            if ahead.get() > 1 && completion == (Completion::Checkpoint { in_order: false }) {
+                // Whoever follows it may have been given the others, which would come in another order.
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    format!(
+                        "its archive has lost rows: it has {rows}, and its checkpoints are of more"
+                    ),
+                )
+                .with_hint("Restore it from a backup; nothing has been overwritten."));
+            }
+            Ok(newest)
         };
         let looked = tokio::task::spawn_blocking(look).await;
         looked.map_err(|e| Error::internal("reading checkpoints stopped").with_source(e))?
@@ -249,6 +289,11 @@ impl Session {
         let needed = archived.delayed(view.reach_ticks);
         for name in view.reads {
             let stream = self.engine.catalog.stream_to_read(name)?;
+            if let Feed::Push(push) = &stream.feed
+                && push.log.has_gaps()
+            {
+                return Err(refused(format!("\"{name}\" has lost rows that are in it")));
+            }
             // A query reads a connector itself, not what is kept of its rows.
             let Some(retention) = stream.retention.as_ref().filter(|_| stream.history.is_none())
             else {
@@ -283,9 +328,13 @@ impl Session {
     /// When it cannot be written.
     pub(super) async fn first_checkpoint(
         &self,
-        checkpoints: &Arc<Checkpoints>,
+        (checkpoints, spiller): (&Arc<Checkpoints>, Option<&Arc<Spiller>>),
         query: &mut Ready,
     ) -> Result<()> {
+        if let Some(spiller) = spiller {
+            // Where it begins is in the logs.
+            spiller.note_extents().await?;
+        }
         let cut = query.first_cut()?;
         let (checkpoints, clock) = (Arc::clone(checkpoints), Arc::clone(&self.engine.parts.clock));
         let taken_micros = clock.now_micros();

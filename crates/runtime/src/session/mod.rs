@@ -189,7 +189,7 @@ impl Session {
             Statement::CreateView(create) => self.create_view(create, &text).await,
             Statement::Query(query) => self.query(query).await,
             Statement::Insert(insert) => self.insert(*insert, &text).await,
-            Statement::Subscribe { view, after } => self.subscribe(&view, after),
+            Statement::Subscribe { view, after } => self.subscribe(&view, after).await,
             Statement::WaitFor { view, until, timeout } => {
                 self.wait_for(&view, until, timeout).await
             }

@@ -14,12 +14,13 @@ use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::ObjectName;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
-use windrow_core::{Result, ScanRequest, Source};
+use windrow_core::{Error, Result, ScanRequest, Source};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Tail};
 use windrow_sql::plan::{ContinuousPlan, StreamRelation, bounded, distinct_columns};
 
 use crate::catalog::{Object, plain_name};
+use crate::memory::of_plan;
 use crate::query::output::Output;
 use crate::query::promise::Promise;
 use crate::query::start::{Wanted, launch, ready};
@@ -144,7 +145,10 @@ impl Session {
         let (plan, context) = (guarded(plan, self.running.is_some())?, self.task_context());
         let budget = self.budget();
         let unless_done = EndOnDrop::new(&budget);
-        let work = async move { collect_partitioned(plan, context).await.map_err(from_datafusion) };
+        let work = async move {
+            let env = context.runtime_env();
+            collect_partitioned(plan, context).await.map_err(|e| of_plan(e, &env))
+        };
         let work = self.engine.parts.cpu.spawn(budget.within(Box::pin(work)));
         let rows = AbortOnDrop(work).await?;
         unless_done.done();
@@ -217,11 +221,19 @@ impl Session {
 
     /// Follows a view from now on, or from a sequence number on (sequence numbers count the
     /// rows of the view from 1).
-    pub(super) fn subscribe(&self, view: &ObjectName, after: Option<u64>) -> Result<Outcome> {
+    pub(super) async fn subscribe(&self, view: &ObjectName, after: Option<u64>) -> Result<Outcome> {
         let name = plain_name(view)?;
         let view = self.engine.catalog.materialized(&name)?;
-        let held = view.log.state();
+        let mut held = view.log.state();
         let from = after.unwrap_or(held.rows);
+        if from > held.rows && self.engine.catalog.waits_for_pushes(&name) {
+            // Rows that were not archived when the process ended are worked out again.
+            self.wait_consumed(&view).await?;
+        }
+        held = view.log.state();
+        if from > held.rows && (held.ended || self.engine.catalog.waits_for_pushes(&name)) {
+            return Err(not_there(&name, from, held.rows));
+        }
         if from < held.first {
             return Err(dropped(from, held.first));
         }
@@ -289,16 +301,27 @@ fn interruptible(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
     wrapped.map_or(plan, |wrapped| wrapped.data)
 }
 
+/// The error of who asks to go on behind rows that a view does not have.
+fn not_there(view: &str, after: u64, rows: u64) -> Error {
+    Error::data(format!("view \"{view}\" has {rows} rows, and none after row {after}"))
+        .with_detail(
+            "If it had more before, it has lost them, or has been made anew since: what comes now may have numbers \
+             that were given to other rows.",
+        )
+        .with_hint(format!("Read what it holds: SUBSCRIBE TO {view} AFTER 0."))
+}
+
 /// Executes a plan; ends when the reader is gone.
 async fn produce(
     plan: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
     sender: mpsc::Sender<Result<RecordBatch>>,
 ) -> Result<()> {
-    let mut rows = execute_stream(plan, context).map_err(from_datafusion)?;
+    let env = context.runtime_env();
+    let mut rows = execute_stream(plan, context).map_err(|e| of_plan(e, &env))?;
     let mut sizes = VecDeque::new();
     while let Some(batch) = rows.next().await {
-        let batch = batch.map_err(from_datafusion)?;
+        let batch = batch.map_err(|e| of_plan(e, &env))?;
         sizes.push_back(batch.get_array_memory_size());
         if sender.send(Ok(batch)).await.is_err() {
             return Ok(());

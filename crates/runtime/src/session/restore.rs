@@ -7,7 +7,7 @@ use windrow_sql::parse::parse;
 
 use crate::catalog::Object;
 use crate::caught::caught;
-use crate::durable::definitions::{Definition, Kind};
+use crate::durable::definitions::{Definition, Kind, LostRows};
 use crate::session::Session;
 
 impl Session {
@@ -16,9 +16,11 @@ impl Session {
     /// be made again is broken: whoever uses it is told why, the others go on.
     pub(crate) async fn restore(&self) {
         let Some(store) = &self.engine.store else { return };
-        for definition in store.definitions() {
+        let known = store.definitions();
+        for definition in known.clone() {
             let what = || format!("opening \"{}\"", definition.name);
-            if let Err(error) = caught(what, self.restore_one(&definition)).await {
+            let restored = caught(what, self.restore_one(&definition)).await;
+            if let Err(error) = restored.and_then(|()| self.made(Some(&definition))) {
                 // What was begun of it must not run on.
                 self.engine.let_go(&definition.name).await;
                 let error = named(error, &definition);
@@ -26,7 +28,29 @@ impl Session {
                 self.engine.catalog.mark_broken(&definition.name, error);
             }
         }
+        for definition in store.definitions() {
+            let before = known.iter().find(|d| d.id == definition.id).map_or(0, |d| d.lost.len());
+            for lost in definition.lost.iter().skip(before) {
+                self.tell_lost(&definition.name, lost);
+            }
+            self.engine.catalog.note_lost(&definition.name, definition.lost);
+        }
         self.engine.start_pending();
+    }
+
+    /// Says that the loss of rows has been accepted, and which views had taken in some of them.
+    fn tell_lost(&self, stream: &str, lost: &LostRows) {
+        let LostRows { start, end, had, .. } = lost;
+        let rows = end - start;
+        self.engine.notice(format!(
+            "stream \"{stream}\" has lost {rows} rows, from row {start} on; it goes on with row {end}"
+        ));
+        for (view, to) in had {
+            let rows = (*to).min(*end).saturating_sub(*start);
+            self.engine.notice(format!(
+                "view \"{view}\" has taken in {rows} rows that \"{stream}\" has lost"
+            ));
+        }
     }
 
     async fn restore_one(&self, definition: &Definition) -> Result<()> {

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
-use arrow::record_batch::RecordBatch;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use datafusion::common::TableReference;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::sink::DataSinkExec;
 use datafusion::datasource::{MemTable, provider_as_source, source_as_provider};
 use datafusion::logical_expr::{CreateMemoryTable, DdlStatement, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
+use windrow_archive::Owner;
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::plan::bounded;
@@ -67,7 +69,10 @@ impl Session {
             }
         };
         match definition {
-            Some(definition) => self.keep_rows(store, &definition).await,
+            Some(definition) => {
+                self.keep_rows(store, &definition).await?;
+                store.made(&definition)
+            }
             None => Ok(()),
         }
     }
@@ -99,7 +104,7 @@ impl Session {
     /// Writes the rows of a table that lives in memory.
     async fn keep_rows(&self, store: &Store, definition: &Definition) -> Result<()> {
         let name = definition.name.as_str();
-        let table = self.context.table_provider(format!("{SCHEMA}.\"{name}\"")).await;
+        let table = self.context.table_provider(TableReference::partial(SCHEMA, name)).await;
         let table = table.map_err(from_datafusion)?;
         if table.downcast_ref::<MemTable>().is_none() {
             return Ok(());
@@ -107,7 +112,8 @@ impl Session {
         let schema = table.schema();
         let frame = self.context.read_table(table).map_err(from_datafusion)?;
         let rows = frame.collect().await.map_err(from_datafusion)?;
-        store.write_table(definition, &to_bytes(&schema, &rows)?)
+        let owner = store.table_owner(definition);
+        store.write_table(definition, &to_bytes(&schema, &rows, &owner)?)
     }
 
     /// A reference table is there again: from its rows, or by its definition.
@@ -117,8 +123,8 @@ impl Session {
     pub(super) async fn restore_table(&self, definition: &Definition) -> Result<bool> {
         let Some(store) = &self.engine.store else { return Ok(false) };
         let Some((path, bytes)) = store.read_table(definition)? else { return Ok(false) };
-        let table = read_rows(&path, &bytes)?;
-        let name = format!("{SCHEMA}.\"{}\"", definition.name);
+        let table = read_rows(&path, &bytes, &store.table_owner(definition))?;
+        let name = TableReference::partial(SCHEMA, definition.name.as_str());
         self.context.register_table(name, Arc::new(table)).map_err(from_datafusion)?;
         Ok(true)
     }
@@ -155,9 +161,15 @@ pub(super) fn held_by_table(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn Exec
 const TRAILER: &[u8] = b"WNDROWT1";
 const CHECKSUM_BYTES: usize = 4;
 
+/// Where the columns of a table's file say whose it is.
+const OWNER_KEY: &str = "windrow.owner";
+
 /// Rows as a stream of Arrow, with a checksum.
-fn to_bytes(schema: &SchemaRef, rows: &[RecordBatch]) -> Result<Vec<u8>> {
-    let mut writer = StreamWriter::try_new(Vec::new(), schema)?;
+fn to_bytes(schema: &SchemaRef, rows: &[RecordBatch], owner: &Owner) -> Result<Vec<u8>> {
+    let mut metadata = schema.metadata().clone();
+    metadata.insert(OWNER_KEY.to_owned(), owner.id.clone());
+    let schema = schema.as_ref().clone().with_metadata(metadata);
+    let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
     rows.iter().try_for_each(|batch| writer.write(batch))?;
     writer.finish()?;
     let mut bytes = writer.into_inner()?;
@@ -168,7 +180,7 @@ fn to_bytes(schema: &SchemaRef, rows: &[RecordBatch]) -> Result<Vec<u8>> {
 
 /// The rows in the bytes of a table's file. Nothing is read before the checksum is right: damaged
 /// bytes can make the reader panic.
-fn read_rows(path: &Path, bytes: &[u8]) -> Result<MemTable> {
+fn read_rows(path: &Path, bytes: &[u8], owner: &Owner) -> Result<MemTable> {
     let damaged = |why: &dyn std::fmt::Display| {
         Error::new(ErrorKind::Corrupt, format!("\"{}\" is damaged: {why}", path.display()))
             .with_hint("Restore the file from a backup; nothing has been overwritten.")
@@ -182,8 +194,19 @@ fn read_rows(path: &Path, bytes: &[u8]) -> Result<MemTable> {
     let stream =
         covered.strip_suffix(TRAILER).ok_or_else(|| damaged(&"it does not end as a table does"))?;
     let reader = StreamReader::try_new(stream, None).map_err(|e| damaged(&e))?;
-    let schema = reader.schema();
-    let rows: Vec<RecordBatch> = reader.collect::<Result<_, _>>().map_err(|e| damaged(&e))?;
+    let mut schema = reader.schema().as_ref().clone();
+    match schema.metadata.remove(OWNER_KEY) {
+        Some(said) if said == owner.id => {}
+        None if owner.may_be_unsaid => {}
+        _ => return Err(damaged(&"it is of another table")),
+    }
+    let schema = Arc::new(schema);
+    let rows = reader.map(|batch| {
+        let (_, columns, count) = batch?.into_parts();
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)
+    });
+    let rows: Vec<RecordBatch> = rows.collect::<Result<_, _>>().map_err(|e| damaged(&e))?;
     MemTable::try_new(schema, vec![rows]).map_err(from_datafusion)
 }
 
@@ -204,9 +227,12 @@ mod tests {
             ((0..20).collect(), (0..20).map(|n| Some(format!("text {n}"))).collect());
         let columns: Vec<arrow::array::ArrayRef> = vec![Arc::new(columns.0), Arc::new(columns.1)];
         let rows = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
-        let bytes = to_bytes(&schema, &[rows.clone(), rows.slice(3, 4)]).unwrap();
+        let owner = |id: &str| Owner { id: id.into(), may_be_unsaid: false, is_made: true };
+        let bytes = to_bytes(&schema, &[rows.clone(), rows.slice(3, 4)], &owner("d/1")).unwrap();
+        let of_another = read_rows(Path::new("t.arrow"), &bytes, &owner("d/2"));
+        assert!(of_another.unwrap_err().message().contains("it is of another table"));
         let read = |bytes: &[u8]| {
-            let table = read_rows(Path::new("t.arrow"), bytes)?;
+            let table = read_rows(Path::new("t.arrow"), bytes, &owner("d/1"))?;
             let all = futures::executor::block_on(table.batches[0].read()).clone();
             assert_eq!(datafusion::catalog::TableProvider::schema(&table), schema);
             Ok::<_, Error>(all)

@@ -243,6 +243,17 @@ impl Session {
         for (name, rows) in &view.from {
             left_out.entry(name.clone()).or_default().before = Some(*rows);
         }
+        for (stream, lost) in self.engine.catalog.lost() {
+            for (lost, (_, to)) in lost.iter().flat_map(|lost| {
+                lost.had.iter().filter(|had| had.0 == view.name).map(move |had| (lost, had))
+            }) {
+                let rows = (*to).min(lost.end).saturating_sub(lost.start);
+                notes.reasons.push(format!(
+                    "the view has taken in {rows} rows that \"{stream}\" has lost since, from row {} on",
+                    lost.start
+                ));
+            }
+        }
         if kept < late {
             notes.reasons.push(format!(
                 "{} late rows are counted by the recomputation only: more than kept_rows_max came",

@@ -11,11 +11,12 @@
 //! ```
 //! Without a data directory there is no archive and the tail is everything.
 //!
-//! Retention lets go of rows at the front; `first` is the first that is there.
+//! Retention lets go of rows at the front; `first` is the first that is there. Rows that were lost with the end
+//! of a write-ahead log leave a gap in the archive, or between it and the tail, never in the tail.
 //!
 //! Which rows of the tail the archive may take is said by [`Completion`].
 //!
-//! Invariants: offsets are row numbers and tile; a row once appended never moves or changes;
+//! Invariants: offsets are row numbers and tile, but for gaps; a row once appended never moves or changes;
 //! the boundary `start` moves only together with the archive's snapshot, under one lock, so each
 //! row is read once; the watermark never moves back; after `end` nothing is appended.
 
@@ -185,7 +186,7 @@ impl StreamLog {
         (watermark, completion): (Watermark, Completion),
         limit: Option<(String, usize)>,
     ) -> Arc<Self> {
-        let start = archive.as_ref().map_or(0, |a| a.state().rows);
+        let start = archive.as_ref().map_or(0, ArchiveSnapshot::next_row);
         let inner = Inner {
             first: archive.as_ref().map_or(0, |a| a.state().first_row),
             archive,
@@ -393,6 +394,23 @@ impl StreamLog {
         inner.archive.as_ref().map_or(inner.first, |a| a.row_from(event_time).max(inner.first))
     }
 
+    /// How many rows are there.
+    pub(crate) fn held_rows(&self) -> u64 {
+        let inner = self.inner.lock();
+        let lost = inner.archive.as_ref().map_or(0, |a| a.gaps().within(inner.first, inner.rows));
+        inner.rows - inner.first - lost
+    }
+
+    /// Whether some of its rows are lost.
+    pub(crate) fn has_gaps(&self) -> bool {
+        self.inner.lock().archive.as_ref().is_some_and(|a| !a.gaps().is_empty())
+    }
+
+    /// The first offset from `offset` on whose row is not lost.
+    pub(super) fn behind_gap(&self, offset: u64) -> u64 {
+        self.inner.lock().archive.as_ref().map_or(offset, |a| a.gaps().after(offset))
+    }
+
     /// A receiver that wakes at every change.
     pub(crate) fn watch(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
@@ -441,7 +459,7 @@ impl StreamLog {
     /// The archive has grown: the tail lets go of what it holds now.
     pub(crate) fn archived(&self, archive: ArchiveSnapshot) {
         let mut inner = self.inner.lock();
-        inner.cut(archive.state().rows);
+        inner.cut(archive.next_row());
         inner.begin_at(archive.state().first_row);
         inner.settle();
         inner.archive = Some(archive);
@@ -525,6 +543,7 @@ impl Inner {
         });
         self.batches = kept.collect();
         self.start = start;
+        self.rows = self.rows.max(start);
     }
 }
 

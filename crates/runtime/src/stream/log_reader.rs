@@ -13,8 +13,8 @@ use futures::stream::BoxStream;
 use tokio::sync::watch;
 use windrow_archive::ArchiveSnapshot;
 use windrow_core::{
-    Error, Partition, PartitionId, Reader, Result, ScanRequest, Source, SourceBatch, Split,
-    Watermark,
+    Error, OffsetRange, Partition, PartitionId, Reader, Result, ScanRequest, Source, SourceBatch,
+    Split, Watermark,
 };
 
 use crate::stream::log::{Found, LogState, StreamLog};
@@ -136,6 +136,16 @@ impl LogReader {
             self.position = state.first;
             self.begun = true;
         }
+        let behind = self.log.behind_gap(self.position).min(state.rows);
+        if behind > self.position {
+            // Nothing comes of rows that are lost, but the position is behind them.
+            let columns = self.log.schema().project(&self.projection)?;
+            let mut batch =
+                SourceBatch::consecutive(RecordBatch::new_empty(Arc::new(columns)), self.position)?;
+            batch.offsets = OffsetRange::try_new(self.position, behind)?;
+            self.position = behind;
+            return Ok(Step::Batch(batch));
+        }
         let left = self.left(state.rows);
         let found = match left.min(self.batch_rows_max) {
             0 => Found::Nothing,
@@ -192,6 +202,8 @@ impl LogReader {
             return Ok(None);
         };
         let left = self.left(u64::MAX);
+        // A file has no gap in it, so no batch has.
+        self.position = self.log.behind_gap(self.position);
         let rows = rows.slice(0, rows.num_rows().min(left));
         if left <= rows.num_rows() {
             self.archived = None;

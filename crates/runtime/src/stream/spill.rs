@@ -6,6 +6,9 @@
 //! which that checkpoint is found again. A push stream spills what it has; the version is the end
 //! offset, and the write-ahead log lets go of segments that the archive covers.
 //!
+//! Before rows are archived, the logs that they were made of note how far they go, so that one that loses its end later
+//! is not taken for a shorter one.
+//!
 //! Invariants: one spill at a time; the tail lets go of rows only after the archive has committed
 //! them; a spill that fails changes nothing and is tried again.
 
@@ -34,6 +37,8 @@ pub(crate) struct Spiller {
     archive: Arc<ArchiveTable>,
     /// The log of a push stream; views have none.
     wal: Option<Arc<Wal>>,
+    /// The logs that the rows of a view are made of, those of the views that it reads included.
+    sources: Vec<Arc<Wal>>,
     spilling: tokio::sync::Mutex<()>,
     stop: watch::Sender<bool>,
     error: Mutex<Option<String>>,
@@ -46,11 +51,13 @@ impl Spiller {
         log: Arc<StreamLog>,
         archive: Arc<ArchiveTable>,
         wal: Option<Arc<Wal>>,
+        sources: Vec<Arc<Wal>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             log,
             archive,
             wal,
+            sources,
             spilling: tokio::sync::Mutex::new(()),
             stop: watch::Sender::new(false),
             error: Mutex::new(None),
@@ -61,6 +68,25 @@ impl Spiller {
     /// Whose rows these are: a query that fails when its archive panics.
     pub(crate) fn is_of(&self, query: &Arc<Shared>) {
         self.query.get_or_init(|| Arc::downgrade(query));
+    }
+
+    /// The logs that the rows of a view are made of.
+    pub(crate) fn sources(&self) -> &[Arc<Wal>] {
+        &self.sources
+    }
+
+    /// Its log, or those that its rows are made of, note how far they go.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub(crate) async fn note_extents(&self) -> Result<()> {
+        let logs: Vec<_> = self.sources.iter().chain(&self.wal).cloned().collect();
+        if logs.is_empty() {
+            return Ok(());
+        }
+        let note = move || logs.iter().try_for_each(|log| log.note_extent());
+        let noted = tokio::task::spawn_blocking(note).await;
+        noted.map_err(|e| Error::internal("noting the extent of a log stopped").with_source(e))?
     }
 
     /// Whether these are the rows of a view.
@@ -126,7 +152,13 @@ impl Spiller {
             watermark: self.wal.is_none().then(|| rows.watermark.ticks()),
             ..Provenance::default()
         };
-        let done = self.archive.append(&rows.batches, rows.first, version, &provenance).await;
+        let done = match self.note_extents().await {
+            Ok(()) => {
+                let archive = &self.archive;
+                archive.append(&rows.batches, rows.first, version, &provenance).await.map(|_| ())
+            }
+            Err(error) => Err(error),
+        };
         *self.error.lock() = done.as_ref().err().map(|e| e.message().to_owned());
         if let Err(error) = done {
             // A commit that was sent before, by this process or one that it follows, may have come
@@ -205,6 +237,9 @@ impl Spiller {
             }
             // A push stream is durable without its archive: no file for a few rows.
             if self.wal.is_some() && !self.is_long(&limits) {
+                if let Err(error) = self.note_extents().await {
+                    tracing::warn!(%error, "how far a log goes could not be noted");
+                }
                 continue;
             }
             if let Err(error) = self.spill().await {

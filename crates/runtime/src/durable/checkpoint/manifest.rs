@@ -25,6 +25,9 @@ pub(super) struct Manifest {
     /// When it was begun, in µs since the epoch.
     pub(super) taken_micros: i64,
     pub(super) stamp: Stamp,
+    /// Whose it is; `None`: it is from before checkpoints said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) owner: Option<String>,
     /// The archive had committed the view's windows up to this watermark before; `None`: nothing.
     pub(super) archived: Option<i64>,
     /// Of a view without windows: it had given out so many rows. The archive takes them after it.

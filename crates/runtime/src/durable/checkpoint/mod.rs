@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use windrow_archive::Owner;
 use windrow_core::{Error, Result, Watermark};
 use windrow_window::{Cut, SavedSegment, SegmentId};
 
@@ -43,6 +44,7 @@ pub(crate) struct Checkpoints {
     files: Arc<dyn Files>,
     dir: PathBuf,
     stamp: Stamp,
+    owner: Owner,
     state: Mutex<State>,
     /// Apart, because who looks must not wait for a disk.
     shown: Mutex<VecDeque<Shown>>,
@@ -100,7 +102,12 @@ impl Checkpoints {
     ///
     /// # Errors
     /// When the directory cannot be listed.
-    pub(crate) fn open(files: Arc<dyn Files>, dir: PathBuf, stamp: Stamp) -> Result<Self> {
+    pub(crate) fn open(
+        files: Arc<dyn Files>,
+        dir: PathBuf,
+        stamp: Stamp,
+        owner: Owner,
+    ) -> Result<Self> {
         let names = files.list(&dir).map_err(|e| io_error("list", &dir, e))?;
         let newest = names.iter().filter_map(|name| number(name)).max();
         let next_id = newest.map_or(1, |id| id + 1);
@@ -109,6 +116,7 @@ impl Checkpoints {
             files,
             dir,
             stamp,
+            owner,
             state: Mutex::new(state),
             shown: Mutex::default(),
             needs: Mutex::default(),
@@ -124,6 +132,10 @@ impl Checkpoints {
         let names = self.files.list(&self.dir).map_err(|e| io_error("list", &self.dir, e))?;
         let ids: BTreeSet<u64> = names.iter().filter_map(|n| Manifest::id_of(n)).collect();
         let mut newest = Newest::default();
+        if ids.is_empty() && self.owner.is_made {
+            let dir = self.dir.display();
+            newest.passed_over.push(format!("there is no checkpoint in \"{dir}\" any more"));
+        }
         let mut usable: VecDeque<Manifest> = VecDeque::new();
         let mut unfit = BTreeSet::new();
         for id in ids.into_iter().rev() {
@@ -155,6 +167,30 @@ impl Checkpoints {
         self.go_on_from(usable);
         self.state.lock().unfit = unfit;
         Ok(newest)
+    }
+
+    /// How far the newest whole checkpoint in a directory had read the streams with a log, by their names.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub(crate) fn positions(
+        files: &dyn Files,
+        dir: &Path,
+        owner: &Owner,
+    ) -> Result<BTreeMap<String, u64>> {
+        let names = files.list(dir).map_err(|e| io_error("list", dir, e))?;
+        let ids: BTreeSet<u64> = names.iter().filter_map(|n| Manifest::id_of(n)).collect();
+        let whole = |id: u64| {
+            let path = dir.join(Manifest::file_name(id));
+            let manifest = Manifest::parse(&path, &files.read(&path).ok()?).ok()?;
+            is_owner(owner, &manifest).then_some(manifest)
+        };
+        let mut positions = BTreeMap::new();
+        for tap in ids.into_iter().rev().find_map(whole).into_iter().flat_map(|m| m.taps) {
+            let read = tap.positions.of_log();
+            positions.entry(tap.stream).and_modify(|o: &mut u64| *o = read.max(*o)).or_insert(read);
+        }
+        Ok(positions)
     }
 
     fn another(&self, manifest: &Manifest) -> Error {
@@ -203,7 +239,9 @@ impl Checkpoints {
         let path = self.dir.join(Manifest::file_name(id));
         let bytes = self.files.read(&path).map_err(|e| io_error("read", &path, e))?;
         let manifest = Manifest::parse(&path, &bytes)?;
-        if manifest.id == id {
+        if !is_owner(&self.owner, &manifest) {
+            Err(corrupt(&path, 0, "it is of another view"))
+        } else if manifest.id == id {
             Ok(manifest)
         } else {
             Err(corrupt(&path, 0, &format!("it says that it is checkpoint {}", manifest.id)))
@@ -293,6 +331,7 @@ impl Checkpoints {
                     id,
                     taken_micros,
                     stamp: self.stamp.clone(),
+                    owner: Some(self.owner.id.clone()),
                     archived: archived.map(Watermark::ticks),
                     rows_given: given.map(|given| given.rows),
                     inputs: vec![],
@@ -477,6 +516,14 @@ type NewSegment = (usize, SegmentEntry, FileEntry);
 struct Written {
     segments: Vec<NewSegment>,
     unused: Vec<FileEntry>,
+}
+
+/// Whether a checkpoint is one of `owner`.
+fn is_owner(owner: &Owner, manifest: &Manifest) -> bool {
+    match &manifest.owner {
+        Some(said) => *said == owner.id,
+        None => owner.may_be_unsaid,
+    }
 }
 
 /// The number that a file's name begins with.

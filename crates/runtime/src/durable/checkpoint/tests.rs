@@ -19,8 +19,13 @@ fn stamp(plan: &str) -> Stamp {
     Stamp { plan: plan.into(), engine: "windrow 1".into() }
 }
 
+fn owner() -> Owner {
+    Owner { id: "d/1".into(), may_be_unsaid: false, is_made: false }
+}
+
 fn open(files: &FaultyFiles, plan: &str) -> Checkpoints {
-    Checkpoints::open(Arc::new(files.clone()), "checkpoints/v".into(), stamp(plan)).unwrap()
+    Checkpoints::open(Arc::new(files.clone()), "checkpoints/v".into(), stamp(plan), owner())
+        .unwrap()
 }
 
 fn newest(checkpoints: &Checkpoints) -> Newest {
@@ -240,7 +245,8 @@ fn another_plan_or_program_does_not_fit() {
     assert!(found.resume.is_none());
     assert_eq!(found.passed_over, ["checkpoint 1 is not used: it is of another query"]);
     let other = Stamp { engine: "windrow 2".into(), ..stamp("p") };
-    let other = Checkpoints::open(Arc::new(files.clone()), "checkpoints/v".into(), other).unwrap();
+    let other =
+        Checkpoints::open(Arc::new(files.clone()), "checkpoints/v".into(), other, owner()).unwrap();
     assert_eq!(
         newest(&other).passed_over,
         ["checkpoint 1 is not used: it was written by windrow 1"]

@@ -115,8 +115,19 @@ impl World {
         base: &FaultyStore,
         chance: &mut Chance,
     ) -> Result<Engine> {
+        self.engine_with(store, base, chance, false)
+    }
+
+    fn engine_with(
+        &self,
+        store: &FaultyStore,
+        base: &FaultyStore,
+        chance: &mut Chance,
+        accepts_lost_rows: bool,
+    ) -> Result<Engine> {
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
-        let store = data_directory(store, base, &self.threads, Arc::clone(&clock))?;
+        let directory = (&self.threads, Arc::clone(&clock));
+        let store = data_directory(store, base, directory, accepts_lost_rows)?;
         let limits = Limits {
             threads: 1 + chance.below(2) as usize,
             batch_rows_max: 4,
@@ -326,6 +337,106 @@ fn lives(world: &World, seed: u64) -> Happened {
     happened.acknowledged = told.stored.len();
     happened.refused = told.refused.len();
     happened
+}
+
+/// Takes objects from the end of the stream's log away, or all.
+fn lose_the_end(world: &World, base: &FaultyStore, chance: &mut Chance) {
+    world.client.block_on(async {
+        let all: Vec<_> = base.list(None).try_collect().await.unwrap();
+        let mut log: Vec<_> = all.into_iter().map(|object| object.location).collect();
+        log.retain(|path| path.as_ref().contains("streams/s/log/"));
+        log.sort();
+        let lost = 1 + chance.below(log.len() as u64) as usize;
+        for path in log.iter().rev().take(lost) {
+            base.delete(path).await.unwrap();
+        }
+    });
+}
+
+fn numbers(batches: &[RecordBatch]) -> Vec<i64> {
+    let column = |b: &RecordBatch| b.column(0).as_primitive::<Int64Type>().values().to_vec();
+    batches.iter().flat_map(column).collect()
+}
+
+/// A log that loses its end is told, whatever of it is archived; once that is accepted, all new rows are counted. Whether it
+/// had to be accepted.
+fn loses(world: &World, seed: u64) -> bool {
+    let mut chance = Chance(seed);
+    let base = FaultyStore::new(seed);
+    let mut told = Told::default();
+    for _ in 0..1 + chance.below(2) {
+        let engine = world.engine(&base, &base, &mut chance).unwrap();
+        live(world, &engine, &[], &mut told, (&mut chance, seed)).unwrap();
+        world.drive("closing", engine.close()).unwrap();
+    }
+    lose_the_end(world, &base, &mut chance);
+    let rows_of = |engine: &Engine| {
+        let session = engine.session(SessionOptions::default()).unwrap();
+        world.ask(&session, "SELECT n FROM s").map(|batches| numbers(&batches))
+    };
+    let engine = world.engine(&base, &base, &mut chance).unwrap();
+    let is_lost = match rows_of(&engine) {
+        Ok(found) => {
+            let found: BTreeSet<_> = found.into_iter().collect();
+            assert!(
+                told.stored.is_subset(&found),
+                "seed {seed}: rows are lost and nothing is said"
+            );
+            false
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "seed {seed}: {error}");
+            let told = ["has lost its end", "\" is missing"];
+            assert!(told.iter().any(|told| error.message().contains(told)), "seed {seed}: {error}");
+            true
+        }
+    };
+    engine.shutdown();
+    let engine = world.engine_with(&base, &base, &mut chance, true).unwrap();
+    let before = rows_of(&engine).unwrap();
+    // Behind all windows that hold an old row.
+    told.next += 30 - told.next % 30 + 30;
+    let first = told.next;
+    for _ in 0..10 {
+        let new: Vec<i64> = (told.next..told.next + 3).collect();
+        told.next += 3;
+        world.drive("a push", push(engine.clone(), rows(&new).unwrap())).unwrap();
+    }
+    world.drive("closing", engine.close()).unwrap();
+    let engine = world.engine(&base, &base, &mut chance).unwrap();
+    let found = rows_of(&engine).unwrap();
+    let expected: BTreeSet<_> = before.into_iter().chain(first..told.next).collect();
+    assert_eq!(found.len(), expected.len(), "seed {seed}");
+    assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), expected, "seed {seed}");
+    let session = engine.session(SessionOptions::default()).unwrap();
+    let ask =
+        |sql: &str| world.ask(&session, sql).unwrap_or_else(|e| panic!("seed {seed}: {sql}: {e}"));
+    for (name, query) in VIEWS {
+        ask(&format!("WAIT FOR {name}"));
+        let new = |windows: Vec<Window>| {
+            let ended = (told.next - 1).div_euclid(10) * 10_000_000;
+            let new = |w: &Window| w.0 >= first * 1_000_000 && w.1 <= ended;
+            windows.into_iter().filter(new).collect::<Vec<_>>()
+        };
+        let (view, truth) = (ask(&format!("SELECT * FROM {name}")), ask(query));
+        let (view, truth) = (new(windows(&view)), new(windows(&truth)));
+        assert!(!truth.is_empty(), "seed {seed}: nothing is tested");
+        assert_eq!(view, truth, "seed {seed}: view {name}");
+    }
+    engine.shutdown();
+    is_lost
+}
+
+#[test]
+fn no_reader_swallows_rows_when_a_log_has_lost_its_end() {
+    let world = World {
+        threads: Threads::start().unwrap(),
+        client: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
+        clock: ManualClock::at(1_800_000_000_000_000),
+    };
+    let seeds = seeds(60);
+    let lost = seeds.clone().filter(|seed| loses(&world, *seed)).count() as u64;
+    assert!(lost * 4 > seeds.end, "{lost} losses test nothing");
 }
 
 /// `WINDROW_SEEDS=2000` tries more seeds than the long rounds do.

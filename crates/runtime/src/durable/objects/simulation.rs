@@ -24,7 +24,7 @@ use crate::durable::definitions::Kind;
 use crate::durable::faults::{Chance, seeds};
 use crate::durable::place::Place;
 use crate::durable::store::Store;
-use crate::durable::wal::{Durability, Recovered, Wal, WalOptions};
+use crate::durable::wal::{Durability, Known, Recovered, Wal, WalOptions};
 
 const ROOT: &str = "s3://b/data";
 
@@ -111,7 +111,7 @@ struct Followed {
 fn open(files: Arc<ObjectFiles>, from: u64, records: u64) -> Result<(Wal, Recovered)> {
     let options = WalOptions { segment_records_max: records, ..WalOptions::default() };
     let dir = Path::new(ROOT).join("log");
-    Wal::open(files, &dir, &schema(), from, (options, Box::new(|_, _| {})))
+    Wal::open(files, &dir, &schema(), (from, &Known::default()), (options, Box::new(|_, _| {})))
 }
 
 /// A few processes, one after the other; the one before may go on to write for a while.
@@ -206,8 +206,8 @@ fn no_follower_and_no_fault_loses_an_acknowledged_row() {
 pub(super) fn data_directory(
     store: &FaultyStore,
     base: &FaultyStore,
-    threads: &Arc<Threads>,
-    clock: Arc<dyn Clock>,
+    (threads, clock): (&Arc<Threads>, Arc<dyn Clock>),
+    accepts_lost_rows: bool,
 ) -> Result<Store> {
     let lock = base.clone();
     threads.handle().block_on(async move {
@@ -218,7 +218,7 @@ pub(super) fn data_directory(
     let place = Arc::new(store.clone());
     let threads = Arc::clone(threads);
     let place = Place::in_store(Path::new(ROOT), &url, place, threads, Arc::clone(&clock))?;
-    Store::open_at(place, clock)
+    Store::open_at(place, clock, accepts_lost_rows)
 }
 
 /// One life of a process with a stream that is appended to, archived and read.
@@ -238,7 +238,7 @@ async fn live(
     let (kept, wal) = store.open_stream(&definition, &schema(), None, Durability::Fsync).await?;
     let found = numbers(&kept.log.contents().batches().await?);
     told.check(0, &found, seed);
-    let spiller = kept.spiller(Some(Arc::clone(&wal)));
+    let spiller = kept.spiller(Arc::clone(&wal));
     for _ in 0..chance.below(8) {
         if chance.below(3) == 0 {
             // What fails is tried again, or by the next process.
@@ -265,10 +265,11 @@ fn directories(seed: u64, threads: &Arc<Threads>, engine: &tokio::runtime::Runti
         if chance.below(2) == 0 {
             store.stop_after(Some(chance.below(80)));
         }
-        let lived = data_directory(&store, &base, threads, clock()).and_then(|directory| {
-            let told = (&mut told, &mut created);
-            engine.block_on(live(&directory, told, &before, (&mut chance, seed)))
-        });
+        let lived =
+            data_directory(&store, &base, (threads, clock()), false).and_then(|directory| {
+                let told = (&mut told, &mut created);
+                engine.block_on(live(&directory, told, &before, (&mut chance, seed)))
+            });
         if let Err(e) = lived {
             assert_eq!(e.kind(), ErrorKind::Unavailable, "seed {seed}: {e}");
             happened.refused += 1;
@@ -276,7 +277,7 @@ fn directories(seed: u64, threads: &Arc<Threads>, engine: &tokio::runtime::Runti
         happened.failed_requests += store.failed();
         before.push(store);
     }
-    let directory = data_directory(&base, &base, threads, clock()).unwrap();
+    let directory = data_directory(&base, &base, (threads, clock()), false).unwrap();
     let told_all = (&mut told, &mut created);
     let lived = engine.block_on(live(&directory, told_all, &before, (&mut chance, seed)));
     lived.unwrap_or_else(|e| panic!("seed {seed}: {e}"));

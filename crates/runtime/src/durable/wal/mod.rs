@@ -4,13 +4,17 @@
 //! dir/00000000000000000000.wal   header, records [0, 80)
 //!     00000000000000000080.wal   header, records [80, 160)
 //!     00000000000000000160.wal   header, records [160, …) ◄─ writer thread ◄─ queue ◄─ append
+//! EXTENT                         how far the log went, when it was noted last
 //! ```
 //! Invariants: offsets tile over records and segments; a record is never split over segments and
 //! never rewritten; an append is answered after its rows are as durable as was asked for and have
-//! been applied; damage is an error that names the file, only a torn tail is cut (and reported).
+//! been applied; damage is an error that names the file, only a torn tail is cut (and reported); a log that
+//! ends before it is known to have ended is an error, until the loss is accepted: then it goes on behind, so that no
+//! offset is given twice.
 //!
-//! `producers.rs` recognises what is sent again, `segment.rs` has the bytes, `recovery.rs` reads a log back, `writer.rs` writes it.
+//! `extent.rs` notes how far the log went; `producers.rs` recognises what is sent again, `segment.rs` has the bytes, `recovery.rs` reads a log back, `writer.rs` writes it.
 
+pub(crate) mod extent;
 pub(crate) mod producers;
 mod recovery;
 mod segment;
@@ -28,11 +32,14 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use windrow_archive::Owner;
+use windrow_core::offset::Gaps;
 use windrow_core::{Error, ErrorKind, Result};
 
 use super::files::{Files, io_error};
 use crate::stream::log::bytes_of;
 use producers::{Producers, Stamp};
+use segment::Beginning;
 use writer::{Active, Request, Writer, create_segment};
 pub(crate) use writer::{Appended, Applied};
 
@@ -77,10 +84,27 @@ impl Default for WalOptions {
     }
 }
 
+/// What is known of a log from elsewhere.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known {
+    /// Whose log it is.
+    pub(crate) owner: Option<Owner>,
+    /// Rows before this offset have been in it.
+    pub(crate) end: u64,
+    /// What of that the note beside it says.
+    pub(crate) noted: u64,
+    /// Who knows it, in sentences.
+    pub(crate) from: Vec<String>,
+    /// Rows that were lost, and whose loss was accepted.
+    pub(crate) gaps: Gaps,
+    /// How far the producers were when the extent was noted.
+    pub(crate) producers: Option<Producers>,
+}
+
 /// What a log held when it was opened.
 #[derive(Debug)]
 pub(crate) struct Recovered {
-    /// The offset of the first row given back: the `from` that was asked for.
+    /// The offset of the first row given back: the `from` that was asked for, behind what was lost there.
     pub(crate) first: u64,
     /// One past the last offset; the next append begins here.
     pub(crate) end: u64,
@@ -90,8 +114,7 @@ pub(crate) struct Recovered {
     pub(crate) cut: Option<CutTail>,
 }
 
-/// A torn end that was cut off; no row in it was ever acknowledged (with [`Durability::Os`]:
-/// unless the machine failed).
+/// The end of a write that did not come to its end, which was cut off. Nobody is known to have read a row of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CutTail {
     /// The segment.
@@ -128,6 +151,10 @@ pub(crate) struct Wal {
     files: Arc<dyn Files>,
     dir: PathBuf,
     schema: SchemaRef,
+    durability: Durability,
+    owner: Option<String>,
+    /// How far the log went when that was noted last.
+    noted: Mutex<u64>,
     shared: Arc<Shared>,
     room: Arc<Semaphore>,
     /// `None` only while it is dropped.
@@ -147,19 +174,24 @@ impl Wal {
     /// of offsets, with rows that are durable; not with those that are given back here.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] when it is damaged or does not reach back to `from`;
-    /// [`ErrorKind::Data`] when it has other columns or an unknown format;
+    /// [`ErrorKind::Corrupt`] when it is damaged, does not reach back to `from`, is of another
+    /// owner, or has lost rows that are `known` to have been in it; [`ErrorKind::Data`] when it has other columns or an unknown format;
     /// [`ErrorKind::Unavailable`] when the file system fails.
     pub(crate) fn open(
         files: Arc<dyn Files>,
         dir: &Path,
         schema: &SchemaRef,
-        from: u64,
+        (from, known): (u64, &Known),
         (options, applied): (WalOptions, Applied),
     ) -> Result<(Self, Recovered)> {
         files.create_dir(dir).map_err(|e| io_error("create", dir, e))?;
-        let recovery::Found { mut segments, active_len, producers, recovered } =
-            recovery::recover(&*files, dir, schema, from)?;
+        let found = recovery::recover(&*files, dir, schema, from, known)?;
+        if found.recovered.end < known.end {
+            return Err(extent::lost_rows(dir, found.recovered.end, known));
+        }
+        found.cut(&*files)?;
+        let recovery::Found { mut segments, active_len, producers, recovered } = found;
+        let owner = known.owner.as_ref().map(|owner| owner.id.clone());
         let mut options = options;
         if files.writes_whole() {
             options.segment_records_max = options.segment_records_max.min(OBJECTS_MAX);
@@ -173,8 +205,10 @@ impl Wal {
             Some(active) => active,
             None => {
                 let first = recovered.end;
-                let active = create_segment(&*files, dir, (schema, &producers), first, false)
-                    .map_err(|not| not.error)?;
+                let (producers, owner) = (&producers, owner.as_deref());
+                let begin = Beginning { schema, producers, owner };
+                let active =
+                    create_segment(&*files, dir, begin, first, false).map_err(|not| not.error)?;
                 segments.push(Segment { first, path: active.path.clone() });
                 active
             }
@@ -189,6 +223,7 @@ impl Wal {
             files: Arc::clone(&files),
             dir: dir.to_path_buf(),
             schema: Arc::clone(schema),
+            owner: owner.clone(),
             options,
             shared: Arc::clone(&shared),
             applied,
@@ -204,6 +239,9 @@ impl Wal {
             files,
             dir: dir.to_path_buf(),
             schema: Arc::clone(schema),
+            durability: options.durability,
+            owner,
+            noted: Mutex::new(known.noted),
             shared,
             room: Arc::new(Semaphore::new(QUEUE_KIB_MAX as usize)),
             queue: Some(queue),
@@ -216,13 +254,32 @@ impl Wal {
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] when the file system fails.
-    pub(crate) fn begin(files: &dyn Files, dir: &Path, schema: &SchemaRef) -> Result<()> {
+    pub(crate) fn begin(
+        files: &dyn Files,
+        dir: &Path,
+        schema: &SchemaRef,
+        owner: &str,
+    ) -> Result<()> {
         files.create_dir(dir).map_err(|e| io_error("create", dir, e))?;
         if recovery::list(files, dir)?.is_empty() {
-            let producers = Producers::default();
-            create_segment(files, dir, (schema, &producers), 0, false).map_err(|not| not.error)?;
+            let (producers, owner) = (&Producers::default(), Some(owner));
+            let begin = Beginning { schema, producers, owner };
+            create_segment(files, dir, begin, 0, false).map_err(|not| not.error)?;
         }
         Ok(())
+    }
+
+    /// Where the log in `dir` would end if it were opened; changes nothing.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for lost rows.
+    pub(crate) fn end_of(
+        files: &dyn Files,
+        dir: &Path,
+        schema: &SchemaRef,
+        (from, known): (u64, &Known),
+    ) -> Result<u64> {
+        Ok(recovery::recover(files, dir, schema, from, known)?.recovered.end)
     }
 
     /// Whether there is anything of a log in `dir`.

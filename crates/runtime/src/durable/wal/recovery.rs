@@ -7,19 +7,19 @@
 //!              `from`:    └─ returned ─┘
 //!              not read
 //! ```
-//! Invariants: what is returned tiles from `from` to `end`; only the very tail of the last segment
-//! is ever cut, and only when no whole record follows and files can be torn; anything else that is
-//! wrong is an error and changes nothing on disk.
+//! Invariants: what is returned tiles from `from` to `end`, but for gaps whose loss was accepted; only the very
+//! tail of the last segment is ever cut, and only when no whole record follows and files can be torn, and when it is
+//! known that the log was not longer; anything else that is wrong is an error and changes nothing on disk.
 
 use std::path::{Path, PathBuf};
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use windrow_core::{Error, Result};
+use windrow_core::{Error, ErrorKind, Result};
 
 use super::producers::Producers;
-use super::segment::{self, Header};
-use super::{CutTail, Recovered, Segment};
+use super::segment::{self, Beginning, Header};
+use super::{CutTail, Known, Recovered, Segment};
 use crate::durable::files::{Files, corrupt, io_error};
 
 /// What the end of a segment's name is.
@@ -43,13 +43,35 @@ pub(super) fn segment_path(dir: &Path, first: u64) -> PathBuf {
     dir.join(format!("{first:020}{EXTENSION}"))
 }
 
-/// Reads the log in `dir`, and cuts a torn tail.
+impl Found {
+    /// Cuts a torn tail off.
+    pub(super) fn cut(&self, files: &dyn Files) -> Result<()> {
+        let Some(CutTail { file: path, at, .. }) = &self.recovered.cut else { return Ok(()) };
+        if *at == 0 {
+            let dir = path.parent().unwrap_or(path);
+            return files
+                .remove(path)
+                .and_then(|()| files.sync_dir(dir))
+                .map_err(|e| io_error("remove", path, e));
+        }
+        let cut = || -> std::io::Result<()> {
+            let mut file = files.append(path)?;
+            file.truncate(*at)?;
+            file.sync()
+        };
+        cut().map_err(|e| io_error("cut the torn end of", path, e))
+    }
+}
+
+/// Reads the log in `dir`, and changes nothing.
 pub(super) fn recover(
     files: &dyn Files,
     dir: &Path,
     schema: &SchemaRef,
     from: u64,
+    known: &Known,
 ) -> Result<Found> {
+    let from = known.gaps.after(from);
     let segments = list(files, dir)?;
     let mut found = Found {
         segments,
@@ -57,7 +79,11 @@ pub(super) fn recover(
         producers: Producers::default(),
         recovered: Recovered { first: from, end: from, batches: vec![], cut: None },
     };
-    let Some(oldest) = found.segments.first() else { return Ok(found) };
+    let Some(oldest) = found.segments.first() else {
+        // Nothing of it is left; who wrote what the archive has is known from when it was archived.
+        found.producers = known.producers.clone().unwrap_or_default();
+        return Ok(found);
+    };
     if oldest.first > from {
         let why = format!("it begins at offset {}, but offset {from} is needed", oldest.first);
         return Err(corrupt(&oldest.path, 0, &why));
@@ -76,6 +102,7 @@ pub(super) fn recover(
     let mut reading = Reading {
         files,
         schema,
+        known,
         from,
         end: 0,
         producers: Producers::default(),
@@ -93,6 +120,15 @@ pub(super) fn recover(
         // Rows that were archived but not kept by the log (durability 'os'): it goes on behind.
         found.active_len = None;
         reading.end = from;
+        if let Some(marked) = &known.producers {
+            // Who wrote those rows is known from when they were archived.
+            reading.producers = marked.clone();
+        }
+    }
+    let behind = known.gaps.after(reading.end);
+    if behind > reading.end {
+        found.active_len = None;
+        reading.end = behind;
     }
     found.producers = reading.producers;
     found.recovered.end = reading.end;
@@ -118,6 +154,7 @@ pub(super) fn list(files: &dyn Files, dir: &Path) -> Result<Vec<Segment>> {
 struct Reading<'a> {
     files: &'a dyn Files,
     schema: &'a SchemaRef,
+    known: &'a Known,
     from: u64,
     /// One past the last offset that was read.
     end: u64,
@@ -138,7 +175,9 @@ impl Reading<'_> {
     fn segment(&mut self, segment: &Segment, last: bool) -> Result<Option<u64>> {
         let path = &segment.path;
         let bytes = self.files.read(path).map_err(|e| io_error("read", path, e))?;
-        if segment.first != self.end {
+        if segment.first == self.known.gaps.after(self.end) {
+            self.end = segment.first;
+        } else if segment.first != self.end {
             let why = format!(
                 "it begins at offset {}, but the rows before it end at {}",
                 segment.first, self.end
@@ -146,7 +185,10 @@ impl Reading<'_> {
             return Err(corrupt(path, 0, &why));
         }
         let mut at = match segment::read_header(&bytes) {
-            Header::Whole { schema, producers, len } if schema == **self.schema => {
+            Header::Whole { owner, .. } if !self.is_owner(owner.as_deref()) => {
+                return Err(other_owner(path));
+            }
+            Header::Whole { schema, producers, len, .. } if schema == **self.schema => {
                 self.producers = producers;
                 len
             }
@@ -175,9 +217,19 @@ impl Reading<'_> {
         }
         let why = segment::read_record(&bytes, at).err().unwrap_or_default();
         if at < bytes.len() {
-            self.cut_tail(path, at, bytes.len(), why)?;
+            let cut = (bytes.len() - at) as u64;
+            self.cut = Some(CutTail { file: path.to_path_buf(), at: at as u64, bytes: cut, why });
         }
         Ok(Some(at as u64))
+    }
+
+    /// Whether a log that says this is the one that is wanted.
+    fn is_owner(&self, said: Option<&str>) -> bool {
+        match (&self.known.owner, said) {
+            (None, _) => true,
+            (Some(owner), None) => owner.may_be_unsaid,
+            (Some(owner), Some(said)) => owner.id == said,
+        }
     }
 
     fn take(&mut self, path: &Path, at: usize, record: &segment::Record<'_>) -> Result<()> {
@@ -204,19 +256,7 @@ impl Reading<'_> {
         Ok(())
     }
 
-    fn cut_tail(&mut self, path: &Path, at: usize, len: usize, why: &'static str) -> Result<()> {
-        let cut = || -> std::io::Result<()> {
-            let mut file = self.files.append(path)?;
-            file.truncate(at as u64)?;
-            file.sync()
-        };
-        cut().map_err(|e| io_error("cut the torn end of", path, e))?;
-        let bytes = (len - at) as u64;
-        self.cut = Some(CutTail { file: path.to_path_buf(), at: at as u64, bytes, why });
-        Ok(())
-    }
-
-    /// A last segment whose creation did not come to its end has no rows: it goes.
+    /// A last segment whose creation did not come to its end has no rows: it is to go.
     fn remove_torn(
         &mut self,
         segment: &Segment,
@@ -225,19 +265,24 @@ impl Reading<'_> {
         why: &'static str,
     ) -> Result<()> {
         let path = &segment.path;
-        let header = segment::encode_header(self.schema, &self.producers)?.len();
+        let owner = self.known.owner.as_ref().map(|owner| owner.id.as_str());
+        let (schema, producers) = (&**self.schema, &self.producers);
+        let header = segment::encode_header(Beginning { schema, producers, owner })?.len();
         if !last || bytes.len() > header || self.files.writes_whole() {
             return Err(corrupt(path, 0, why));
         }
-        let dir = path.parent().unwrap_or(path);
-        self.files
-            .remove(path)
-            .and_then(|()| self.files.sync_dir(dir))
-            .map_err(|e| io_error("remove", path, e))?;
         let bytes = bytes.len() as u64;
         self.cut = Some(CutTail { file: path.clone(), at: 0, bytes, why });
         Ok(())
     }
+}
+
+fn other_owner(path: &Path) -> Error {
+    let message = format!("\"{}\" is of another log", path.display());
+    Error::new(ErrorKind::Corrupt, message).with_hint(
+        "Another directory has been put in its place. Restore the one that was there; nothing has been \
+         overwritten.",
+    )
 }
 
 fn other_schema(path: &Path) -> Error {

@@ -10,7 +10,7 @@
 //! payload is one with the batches of one group commit: it carries its own dictionaries, and
 //! reading copies into aligned memory. The stamps (`stamps` bytes, none is no bytes) say which
 //! batches of which producers these are; `producers` is what the stamps of all segments before come
-//! to, so that those can be deleted. Both are JSON.
+//! to, so that those can be deleted. Both are JSON. Whose log it is stands among the metadata of the schema.
 //!
 //! Invariants: one write is one record, so that only the last one can be torn; a record has rows or
 //! stamps; reading never trusts a length.
@@ -33,13 +33,15 @@ const HEADER_BYTES: usize = 20;
 const RECORD_HEAD: usize = 8;
 /// First offset, rows and length of the stamps of a record.
 const RECORD_FIELDS: usize = 16;
+/// Where the schema of a segment says whose log it is.
+const OWNER_KEY: &str = "windrow.owner";
 /// How each IPC message begins; tells payloads from chance.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 
 /// What the beginning of a file says.
 pub(super) enum Header {
     /// All is well; `len` bytes.
-    Whole { schema: Schema, producers: Producers, len: usize },
+    Whole { schema: Schema, producers: Producers, owner: Option<String>, len: usize },
     /// Written by another version.
     UnknownVersion(u32),
     /// Torn or damaged.
@@ -59,9 +61,24 @@ pub(super) struct Record<'a> {
     pub(super) next: usize,
 }
 
-/// The beginning of a segment with these columns, after these producers.
-pub(super) fn encode_header(schema: &Schema, producers: &Producers) -> Result<Vec<u8>> {
-    let mut stream = StreamWriter::try_new(vec![0; 4], schema)?;
+/// What a segment begins with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Beginning<'a> {
+    /// The columns.
+    pub(super) schema: &'a Schema,
+    /// What the stamps of all segments before come to.
+    pub(super) producers: &'a Producers,
+    /// Whose log it is.
+    pub(super) owner: Option<&'a str>,
+}
+
+/// The beginning of a segment.
+pub(super) fn encode_header(beginning: Beginning<'_>) -> Result<Vec<u8>> {
+    let Beginning { schema, producers, owner } = beginning;
+    let mut metadata = schema.metadata().clone();
+    metadata.extend(owner.map(|owner| (OWNER_KEY.to_owned(), owner.to_owned())));
+    let schema = schema.clone().with_metadata(metadata);
+    let mut stream = StreamWriter::try_new(vec![0; 4], &schema)?;
     stream.finish()?;
     let mut body = stream.into_inner()?;
     let columns = length(body.len() - 4)?;
@@ -140,10 +157,10 @@ pub(super) fn read_header(bytes: &[u8]) -> Header {
     let Ok(stream) = StreamReader::try_new(columns, None) else {
         return Header::Damaged("the schema in the header cannot be read");
     };
+    let mut schema = stream.schema().as_ref().clone();
+    let owner = schema.metadata.remove(OWNER_KEY);
     match serde_json::from_slice(producers) {
-        Ok(producers) => {
-            Header::Whole { schema: stream.schema().as_ref().clone(), producers, len: end }
-        }
+        Ok(producers) => Header::Whole { schema, producers, owner, len: end },
         Err(_) => Header::Damaged("the producers in the header cannot be read"),
     }
 }

@@ -3,6 +3,7 @@
 //! Rows are numbers that say which append they are from; a naive list of what was acknowledged
 //! is the truth. Layout: plain use, damage, faults, crashes.
 
+mod lost;
 mod producers;
 
 use std::collections::BTreeSet;
@@ -67,7 +68,10 @@ fn open_with(
         sink.lock().extend((first..).zip(numbers(&batch)));
     });
     let files = Arc::new(files.clone());
-    let (wal, recovered) = Wal::open(files, Path::new("/w"), &schema(), from, (options, applied))?;
+    let (wal, recovered) = {
+        let known = Known::default();
+        Wal::open(files, Path::new("/w"), &schema(), (from, &known), (options, applied))?
+    };
     Ok((wal, recovered, rows))
 }
 
@@ -103,7 +107,7 @@ fn rows_come_back_from_disk() {
     let dir = tmp.path().join("a/log");
     let open = |from| {
         let options: (WalOptions, Applied) = (WalOptions::default(), Box::new(|_, _| {}));
-        Wal::open(Arc::new(StdFiles), &dir, &schema(), from, options)
+        Wal::open(Arc::new(StdFiles), &dir, &schema(), (from, &Known::default()), options)
     };
     let (wal, recovered) = open(0).unwrap();
     assert_eq!((recovered.end, recovered.batches.len()), (0, 0));
@@ -162,7 +166,9 @@ fn other_columns_and_versions_are_refused() {
     let other = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
     let shared = Arc::new(files.clone());
     let applied: Applied = Box::new(|_, _| {});
-    let error = Wal::open(shared, Path::new("/w"), &other, 0, (WalOptions::default(), applied));
+    let wanted = (0, &Known::default());
+    let error =
+        Wal::open(shared, Path::new("/w"), &other, wanted, (WalOptions::default(), applied));
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Data);
     let (wal, ..) = open(&files, 0).unwrap();
     let odd = RecordBatch::try_new(other, vec![Arc::new(Int64Array::from(vec![1]))]).unwrap();
@@ -286,7 +292,12 @@ fn a_torn_header_without_rows_is_removed() {
     let files = written(&[&[1], &[2]], 1);
     let paths = segments(&files);
     assert_eq!(paths.len(), 2);
-    let header = segment::encode_header(&schema(), &Producers::default()).unwrap();
+    let header = segment::encode_header(Beginning {
+        schema: &schema(),
+        producers: &Producers::default(),
+        owner: None,
+    })
+    .unwrap();
     for len in 0..header.len() {
         let files = written(&[&[1], &[2]], 1);
         overwrite(&files, &paths[1], &header[..len]);

@@ -20,8 +20,9 @@ use arrow::record_batch::RecordBatch;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use windrow_core::{Error, ErrorKind, Result};
 
-use super::producers::{Producers, Stamp, Verdict};
+use super::producers::{Stamp, Verdict};
 use super::recovery::segment_path;
+use super::segment::Beginning;
 use super::{Durability, Segment, Shared, WalOptions, segment};
 use crate::durable::files::{Files, LogFile, io_error};
 use crate::stream::log::bytes_of;
@@ -56,6 +57,8 @@ pub(super) struct Writer {
     pub(super) files: Arc<dyn Files>,
     pub(super) dir: PathBuf,
     pub(super) schema: SchemaRef,
+    /// Whose log it is.
+    pub(super) owner: Option<String>,
     pub(super) options: WalOptions,
     pub(super) shared: Arc<Shared>,
     pub(super) applied: Applied,
@@ -88,13 +91,13 @@ pub(super) struct NotCreated {
 pub(super) fn create_segment(
     files: &dyn Files,
     dir: &Path,
-    (schema, producers): (&SchemaRef, &Producers),
+    beginning: Beginning<'_>,
     first: u64,
     lazily: bool,
 ) -> Result<Active, NotCreated> {
     let path = segment_path(dir, first);
     let failed = |error: Error, unsynced| NotCreated { error, unsynced };
-    let header = segment::encode_header(schema, producers).map_err(|e| failed(e, false))?;
+    let header = segment::encode_header(beginning).map_err(|e| failed(e, false))?;
     let mut file = files.create(&path).map_err(|e| failed(io_error("create", &path, e), false))?;
     let done = match file.write_all(&header) {
         Err(e) => Err(failed(io_error("write", &path, e), false)),
@@ -266,7 +269,8 @@ impl Writer {
         }
         let lazily = self.files.writes_whole();
         let producers = self.shared.producers.lock().clone();
-        let begin = (&self.schema, &producers);
+        let owner = self.owner.as_deref();
+        let begin = Beginning { schema: &self.schema, producers: &producers, owner };
         match create_segment(&*self.files, &self.dir, begin, first, lazily) {
             Ok(active) => {
                 let path = active.path.clone();
