@@ -18,8 +18,8 @@ use arrow::compute::CastOptions;
 use arrow::compute::kernels::cast_utils::string_to_datetime;
 use arrow::datatypes::{
     DataType, Decimal32Type, Decimal64Type, Decimal128Type, DecimalType, Field, Float32Type,
-    Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit, UInt8Type, UInt16Type, UInt32Type,
-    UInt64Type,
+    Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit, UInt8Type, UInt16Type,
+    UInt32Type, UInt64Type,
 };
 
 /// No value that does not fit becomes NULL.
@@ -440,8 +440,19 @@ mod tests {
             assert_eq!(array.as_primitive::<Int64Type>().value(0), value, "{text}");
         }
         for text in [
-            "1.5", "x", "", ".", "-", "9223372036854775808", "1e30", "1e999999999", "1e-999999999",
-            "NaN", "--1", "1e", "e1",
+            "1.5",
+            "x",
+            "",
+            ".",
+            "-",
+            "9223372036854775808",
+            "1e30",
+            "1e999999999",
+            "1e-999999999",
+            "NaN",
+            "--1",
+            "1e",
+            "e1",
         ] {
             assert!(one(text, &DataType::Int64).is_err(), "{text}");
         }
@@ -453,9 +464,13 @@ mod tests {
     #[test]
     fn decimals_are_exact_or_refused() {
         let to = DataType::Decimal128(10, 2);
-        for (text, value) in
-            [("1.5", 150), ("-1.55", -155), ("1.5500", 155), ("1e2", 10_000), ("99999999.99", 9_999_999_999)]
-        {
+        for (text, value) in [
+            ("1.5", 150),
+            ("-1.55", -155),
+            ("1.5500", 155),
+            ("1e2", 10_000),
+            ("99999999.99", 9_999_999_999),
+        ] {
             let array = one(text, &to).unwrap();
             assert_eq!(array.as_primitive::<Decimal128Type>().value(0), value, "{text}");
         }

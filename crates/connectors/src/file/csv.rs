@@ -432,7 +432,8 @@ impl CsvDecoder {
 /// numbers that were found out, whose text tells more than their value.
 fn goes_by_text(data_type: &DataType, inferred: bool) -> bool {
     let is_found = matches!(data_type, DataType::Int64 | DataType::UInt64 | DataType::Float64);
-    matches!(data_type, DataType::Timestamp(..) | DataType::Decimal128(..)) || (inferred && is_found)
+    matches!(data_type, DataType::Timestamp(..) | DataType::Decimal128(..))
+        || (inferred && is_found)
 }
 
 /// A nullable text field is never wrong: it is read only when it is asked for.

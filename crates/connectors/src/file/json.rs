@@ -120,9 +120,8 @@ impl Decode for JsonDecoder {
         if trimmed.first() != Some(&b'{') {
             return Err("the line is not a JSON object".to_owned());
         }
-        let text = std::str::from_utf8(trimmed).map_err(|e| {
-            format!("the line is not valid UTF-8 at its byte {}", e.valid_up_to())
-        })?;
+        let text = std::str::from_utf8(trimmed)
+            .map_err(|e| format!("the line is not valid UTF-8 at its byte {}", e.valid_up_to()))?;
         let mut values = vec![Value::Null; self.declared.fields().len()];
         self.keys.read(text, &mut values).map_err(|why| why_not_json(text, why))?;
         // A column that is not asked for may be the bad one: then it is said here.
@@ -278,7 +277,16 @@ mod tests {
         let number = Some("12345678901234567890123");
         assert_eq!(
             got,
-            [Some("{\"x\" : [1,  2]}"), Some("[]"), Some("1.50"), number, Some("true"), None, None, Some("é\n")]
+            [
+                Some("{\"x\" : [1,  2]}"),
+                Some("[]"),
+                Some("1.50"),
+                number,
+                Some("true"),
+                None,
+                None,
+                Some("é\n")
+            ]
         );
     }
 
@@ -288,7 +296,8 @@ mod tests {
         let inner = vec![text("t"), Field::new("n", ints, true)];
         let field = Field::new("s", DataType::Struct(inner.into()), true);
         let mut decoder = decoder(vec![field], NumberRules::default());
-        let rows = decoder.decode(b"{\"s\":{\"n\":[1, 2.0, null],\"t\":{\"a\":[]}}}\n{\"s\":null}", 2);
+        let rows =
+            decoder.decode(b"{\"s\":{\"n\":[1, 2.0, null],\"t\":{\"a\":[]}}}\n{\"s\":null}", 2);
         let rows = rows.unwrap();
         let s = rows.column(0).as_struct();
         assert_eq!((s.column(0).as_string_view().value(0), s.is_null(1)), ("{\"a\":[]}", true));
@@ -348,7 +357,8 @@ mod tests {
     fn keys_may_come_in_any_order_and_change() {
         let fields = vec![text("a"), text("b")];
         let mut decoder = decoder(fields, NumberRules::default());
-        let lines = b"{\"a\":1,\"b\":2}\n{\"b\":2,\"x\":0,\"a\":1}\n{\"b\":2}\n{\"\\u0061\":1,\"b\":2}";
+        let lines =
+            b"{\"a\":1,\"b\":2}\n{\"b\":2,\"x\":0,\"a\":1}\n{\"b\":2}\n{\"\\u0061\":1,\"b\":2}";
         let rows = decoder.decode(lines, 4).unwrap();
         let a: Vec<_> = rows.column(0).as_string_view().iter().collect();
         assert_eq!(a, [Some("1"), Some("1"), None, Some("1")]);

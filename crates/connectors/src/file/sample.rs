@@ -76,12 +76,14 @@ pub(super) struct Seen {
     pub name: String,
     pub guess: Guess,
     pub file: String,
+    /// What another file has that contradicts it.
+    other: Option<(Guess, String)>,
 }
 
 /// Looks at the first rows of `files`, `rows` of each, until it is `enough`.
 ///
 /// # Errors
-/// When a file cannot be read, or two JSON files contradict each other.
+/// When a file cannot be read.
 pub(super) async fn look(
     files: &[Arc<TextFile>],
     rows: usize,
@@ -112,7 +114,7 @@ pub(super) async fn look(
         let has_header = matches!(&file.format, TextFormat::Csv(dialect) if dialect.header);
         sample.rows += records.len().saturating_sub(usize::from(has_header));
         sample.files += 1;
-        sample.add(found, &file)?;
+        sample.add(found, &file);
         if enough(&sample) {
             break;
         }
@@ -122,40 +124,47 @@ pub(super) async fn look(
 
 impl Sample {
     /// Adds what one more file shows.
-    ///
-    /// # Errors
-    /// When a column has values of another kind there. In CSV all are text, which says nothing.
-    fn add(&mut self, found: Vec<(String, Guess)>, file: &TextFile) -> Result<()> {
+    fn add(&mut self, found: Vec<(String, Guess)>, file: &TextFile) {
         let is_json = matches!(file.format, TextFormat::Json);
         for (name, guess) in found {
             let Some(seen) = self.columns.iter_mut().find(|seen| seen.name == name) else {
-                self.columns.push(Seen { name, guess, file: file.name.clone() });
+                self.columns.push(Seen { name, guess, file: file.name.clone(), other: None });
                 continue;
             };
-            if is_json && seen.guess.contradicts(&guess) {
-                return Err(Error::data(format!(
-                    "column \"{name}\" is {} in file \"{}\" and {} in file \"{}\"",
-                    sql_name(&seen.guess.data_type()),
-                    seen.file,
-                    sql_name(&guess.data_type()),
-                    file.name
-                ))
-                .with_hint("Declare the columns; one that is VARCHAR takes both as their text."));
+            // In CSV all fields are text, which says nothing.
+            if is_json && seen.other.is_none() && seen.guess.contradicts(&guess) {
+                seen.other = Some((guess.clone(), file.name.clone()));
             }
             if seen.guess == Guess::Unknown {
                 file.name.clone_into(&mut seen.file);
             }
-            let known = std::mem::replace(&mut seen.guess, Guess::Unknown);
-            seen.guess = known.merge(guess);
+            if seen.other.is_none() {
+                let known = std::mem::replace(&mut seen.guess, Guess::Unknown);
+                seen.guess = known.merge(guess);
+            }
         }
-        Ok(())
     }
 
     /// The columns that hold all that was seen.
-    pub(super) fn into_schema(self) -> Schema {
+    ///
+    /// # Errors
+    /// When two JSON files have values of different kinds in one column.
+    pub(super) fn into_schema(self) -> Result<Schema> {
+        for seen in &self.columns {
+            if let Some((guess, file)) = &seen.other {
+                return Err(Error::data(format!(
+                    "column \"{}\" is {} in file \"{}\" and {} in file \"{file}\"",
+                    seen.name,
+                    sql_name(&seen.guess.data_type()),
+                    seen.file,
+                    sql_name(&guess.data_type()),
+                ))
+                .with_hint("Declare the columns; one that is VARCHAR takes both as their text."));
+            }
+        }
         let columns: Vec<_> =
             self.columns.into_iter().map(|seen| (seen.name, seen.guess)).collect();
-        infer::schema(&columns)
+        Ok(infer::schema(&columns))
     }
 }
 

@@ -46,7 +46,7 @@ impl FileSource {
                     ))
                     .with_hint("Declare the columns: CREATE STREAM s (column TYPE, …) WITH (…)."));
                 }
-                sample.into_schema()
+                sample.into_schema()?
             }
         };
         let Some(epoch) = self.rules.epoch else { return Ok(Arc::new(schema)) };
@@ -169,14 +169,22 @@ impl FileSource {
             }
         }
         let (files, rows) = self.sampled(found)?;
-        let seen = |sample: &Sample, index: usize, field: &Field| match (is_json, self.options.csv.header) {
-            (false, false) => sample.position(&format!("column_{}", index + 1)),
-            (false, true) => sample.position(field.name()).or_else(|| sample.near(field.name())),
-            (true, _) => sample.position(field.name()),
-        };
+        let seen =
+            |sample: &Sample, index: usize, field: &Field| match (is_json, self.options.csv.header)
+            {
+                (false, false) => sample.position(&format!("column_{}", index + 1)),
+                (false, true) => {
+                    sample.position(field.name()).or_else(|| sample.near(field.name()))
+                }
+                (true, _) => sample.position(field.name()),
+            };
         let fields = || self.schema.fields().iter().enumerate();
         let enough = |sample: &Sample| fields().all(|(i, f)| seen(sample, i, f).is_some());
-        let sample = look(&files, rows, enough, &self.env.io).await?;
+        let sample = match look(&files, rows, enough, &self.env.io).await {
+            // What cannot be decoded is told by whoever reads it.
+            Err(e) if e.kind() == ErrorKind::Data => return Ok(vec![]),
+            sample => sample?,
+        };
         let mut notices = vec![];
         for (index, field) in fields() {
             let column = seen(&sample, index, field).and_then(|at| sample.columns.get(at));

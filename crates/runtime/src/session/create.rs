@@ -9,7 +9,8 @@ use datafusion::logical_expr::{DdlStatement, Expr as PlanExpr, LogicalPlan};
 use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::helpers::stmt_create_table::CreateTableBuilder;
 use datafusion::sql::sqlparser::ast::{
-    ArrayElemTypeDef, BinaryOperator, ColumnDef, ColumnOption, DataType, Expr, ExprWithAlias, Ident, ObjectName,
+    ArrayElemTypeDef, BinaryOperator, ColumnDef, ColumnOption, DataType, Expr, ExprWithAlias,
+    Ident, ObjectName,
 };
 use windrow_connectors::{ConnectorEnv, Declared, open_source};
 use windrow_core::time::{nanos_to_ticks, ticks_per_second, time_unit};
@@ -57,14 +58,19 @@ impl Session {
             self.replace(&name).await?;
         }
         let reads = columns.reads.clone();
+        let notices = columns.source.as_ref().map(|source| source.notices()).unwrap_or_default();
         let definition = self.record(&name, Kind::Stream, text)?;
         let stream = self.new_stream(&name, columns, options, definition.as_ref()).await;
         let stream = Arc::new(self.or_forget(&name, stream)?);
         let relation = Arc::new(stream.relation(None));
-        let said = match stream.schema.event_time() {
+        let mut said = match stream.schema.event_time() {
             Some(_) => "CREATE STREAM".to_owned(),
             None => "CREATE STREAM (no watermark: no windows with EMIT over it)".to_owned(),
         };
+        for notice in notices {
+            said.push_str("\nnotice: ");
+            said.push_str(&notice);
+        }
         self.engine.catalog.add(&name, Object::Stream(stream), relation, (text, reads))?;
         Ok(Outcome::Done(said.into()))
     }
@@ -528,7 +534,9 @@ impl Session {
 /// Whether there are times of no declared precision in a type.
 fn has_unsaid_times(data_type: &DataType) -> bool {
     match data_type {
-        DataType::Timestamp(None, _) | DataType::TimestampNtz(None) | DataType::Datetime(None) => true,
+        DataType::Timestamp(None, _) | DataType::TimestampNtz(None) | DataType::Datetime(None) => {
+            true
+        }
         DataType::Array(
             ArrayElemTypeDef::AngleBracket(item)
             | ArrayElemTypeDef::SquareBracket(item, _)

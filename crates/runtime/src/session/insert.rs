@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::new_null_array;
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options, concat_batches};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use futures::TryStreamExt;
 use windrow_core::{Error, Result};
@@ -210,12 +210,29 @@ impl Target {
         Ok(Self { stream: name.clone(), schema: Arc::clone(schema), from })
     }
 
+    /// A number is no time where nothing says its unit: TIMESTAMP without precision counts nanoseconds, which
+    /// nobody means.
+    fn check_times(&self, field: &Field, given: Option<&DataType>) -> Result<()> {
+        let is_bare = matches!(field.data_type(), DataType::Timestamp(TimeUnit::Nanosecond, _));
+        if !is_bare || !given.is_some_and(DataType::is_numeric) {
+            return Ok(());
+        }
+        Err(Error::data(format!(
+            "column \"{}\" of stream \"{}\" is TIMESTAMP, and a number was given: its unit is not known",
+            field.name(),
+            self.stream
+        ))
+        .with_hint("Say the unit: to_timestamp_seconds(n), to_timestamp_millis(n), to_timestamp_micros(n) or to_timestamp_nanos(n)."))
+    }
+
     /// Rows of the query as rows of the stream.
     pub(crate) fn fit(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let count = rows.num_rows();
         let strict = CastOptions { safe: false, ..CastOptions::default() };
         let mut columns = Vec::with_capacity(self.from.len());
         for (field, from) in self.schema.fields().iter().zip(&self.from) {
+            let given = from.and_then(|at| rows.columns().get(at)).map(|given| given.data_type());
+            self.check_times(field, given)?;
             let column = match from {
                 Some(at) => cast_with_options(rows.column(*at), field.data_type(), &strict)
                     .map_err(|e| {

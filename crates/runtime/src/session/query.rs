@@ -124,6 +124,7 @@ impl Session {
         self.check_plan(&plan)?;
         let plan = self.in_places(plan)?;
         self.unseen.reads(&plan, &self.engine.catalog)?;
+        self.check_header(&plan).await?;
         let plan = bounded(plan)?;
         match &plan {
             LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => {

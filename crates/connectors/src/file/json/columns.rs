@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, BinaryBuilder, BooleanBuilder, ListArray, MapArray,
+    ArrayRef, ArrowPrimitiveType, BinaryBuilder, BooleanBuilder, ListArray, MapArray,
     PrimitiveBuilder, StringViewBuilder, StructArray,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
@@ -439,12 +439,7 @@ struct Structs {
 }
 
 impl Structs {
-    fn new(
-        fields: &Fields,
-        name: &str,
-        rules: &NumberRules,
-        rows: usize,
-    ) -> Result<Self, String> {
+    fn new(fields: &Fields, name: &str, rules: &NumberRules, rows: usize) -> Result<Self, String> {
         let part = |field: &FieldRef| column(field.data_type(), name, rules, rows);
         let columns = fields.iter().map(part).collect::<Result<_, _>>()?;
         Ok(Self { fields: fields.clone(), columns, valid: Vec::with_capacity(rows) })
@@ -469,7 +464,8 @@ impl Column for Structs {
             }
             other => return Err(misfit(other, &DataType::Struct(self.fields.clone()))),
         }
-        for ((value, column), field) in values.into_iter().zip(&mut self.columns).zip(&self.fields) {
+        for ((value, column), field) in values.into_iter().zip(&mut self.columns).zip(&self.fields)
+        {
             column.take(value).map_err(|why| format!("field \"{}\": {why}", field.name()))?;
         }
         Ok(())

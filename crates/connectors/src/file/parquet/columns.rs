@@ -57,8 +57,9 @@ pub(super) fn find_columns(
                 return Ok(None);
             }
             let names: Vec<&str> = has.iter().map(|f| f.name().as_str()).collect();
-            return Err(missing_column(name, field.name(), &names)
-                .with_hint("A column that some files lack is NULL there; declare it without NOT NULL."));
+            return Err(missing_column(name, field.name(), &names).with_hint(
+                "A column that some files lack is NULL there; declare it without NOT NULL.",
+            ));
         };
         let is = has.get(root).map_or(&DataType::Null, |f| f.data_type());
         if is.is_integer()
@@ -169,9 +170,7 @@ fn unite(a: &DataType, b: &DataType) -> Option<DataType> {
     Some(match (a, b) {
         _ if a == b => a.clone(),
         (T::Null, other) | (other, T::Null) => other.clone(),
-        (T::Dictionary(_, value), other) | (other, T::Dictionary(_, value)) => {
-            unite(value, other)?
-        }
+        (T::Dictionary(_, value), other) | (other, T::Dictionary(_, value)) => unite(value, other)?,
         (T::Timestamp(a, zone), T::Timestamp(b, other)) if zone == other => {
             T::Timestamp(*a.max(b), zone.clone())
         }
@@ -407,7 +406,11 @@ mod tests {
             (T::Decimal128(10, 2), T::Decimal128(8, 4), Some(T::Decimal128(12, 4))),
             (T::Decimal128(10, 2), T::Int32, Some(T::Decimal128(12, 2))),
             (T::Decimal128(38, 2), T::Decimal128(38, 4), None),
-            (time(TimeUnit::Millisecond), time(TimeUnit::Nanosecond), Some(time(TimeUnit::Nanosecond))),
+            (
+                time(TimeUnit::Millisecond),
+                time(TimeUnit::Nanosecond),
+                Some(time(TimeUnit::Nanosecond)),
+            ),
             (T::Date32, time(TimeUnit::Second), Some(time(TimeUnit::Second))),
             (T::Utf8, T::Utf8View, Some(T::Utf8View)),
             (T::Utf8View, T::Int64, None),
