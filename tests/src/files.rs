@@ -74,5 +74,13 @@ fn in_1970() -> Result<(), Failed> {
     expect(&said("(at TIMESTAMP(3), WATERMARK FOR at)", "s.csv'")?, told)?;
     expect(&said("(at TIMESTAMP, WATERMARK FOR at)", "s.json', epoch = 'ms'")?, told)?;
     expect(&said("(at TIMESTAMP, WATERMARK FOR at)", "s.json', epoch = 's'")?, None)?;
-    expect(&said("(at TIMESTAMP(0), WATERMARK FOR at)", "s.csv'")?, None)
+    expect(&said("(at TIMESTAMP(0), WATERMARK FOR at)", "s.csv'")?, None)?;
+    let said = |sql: &str| match talk.ask(sql)? {
+        Answer::Done(said) => Ok::<_, Failed>(said),
+        Answer::Rows { .. } => Err("rows".into()),
+    };
+    said("CREATE STREAM pushed (at TIMESTAMP(3), WATERMARK FOR at)")?;
+    let told = Some("INSERT 0 2\nnotice: all event times lie in 1970");
+    expect(&said("INSERT INTO pushed VALUES (1735689600), (1735689601)")?, told)?;
+    expect(&said("INSERT INTO pushed VALUES (1735689600000), (1735689601)")?, None)
 }

@@ -90,7 +90,9 @@ impl Guess {
     /// What one field of CSV may be.
     pub(super) fn of_text(text: Option<&str>) -> Self {
         let Some(text) = text else { return Self::Unknown };
-        if is_more_than_its_value(text) && text.bytes().all(|b| b.is_ascii_digit() || b == b'+') {
+        if is_more_than_its_value(text)
+            && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-'))
+        {
             Self::Text
         } else if text.parse::<f64>().is_ok() && text.bytes().any(|b| b.is_ascii_digit()) {
             Self::of_number(text)
@@ -259,6 +261,7 @@ mod tests {
         assert_eq!(Guess::of_text(Some("1e3")), Guess::Float);
         assert_eq!(Guess::of_text(Some("inf")), Guess::Text);
         assert_eq!(Guess::of_text(Some("007")), Guess::Text);
+        assert_eq!(Guess::of_text(Some("-007")), Guess::Text);
         assert_eq!(Guess::of_text(Some("+49123456")), Guess::Text);
         assert_eq!(Guess::of_text(Some("TRUE")), Guess::Bool);
         assert_eq!(Guess::of_text(Some("2013-01-01 05:17:00")), Guess::Timestamp);

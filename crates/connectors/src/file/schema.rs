@@ -191,7 +191,7 @@ impl FileSource {
             match column {
                 Some(seen) => notices.extend(self.check_column(index, field, seen)?),
                 None if sample.rows == 0 && sample.columns.is_empty() => {}
-                None if is_json => notices.push(never_seen(field.name(), &sample, &self.schema)),
+                None if is_json => notices.push(never_seen(field, &sample, &self.schema)),
                 None => {
                     let known: Vec<&str> = sample.columns.iter().map(|s| s.name.as_str()).collect();
                     return Err(self.nowhere(found.len(), &first.name, field.name(), &known));
@@ -243,7 +243,8 @@ fn in_1970(column: &str, (min, max): (i128, i128), unit: TimeUnit) -> Option<Str
 }
 
 /// Says that a declared column is in no row.
-fn never_seen(column: &str, sample: &Sample, declared: &Schema) -> String {
+fn never_seen(field: &Field, sample: &Sample, declared: &Schema) -> String {
+    let column = field.name();
     let rows = match sample.rows {
         1 => "the first row".to_owned(),
         rows => format!("the first {rows} rows"),
@@ -262,5 +263,10 @@ fn never_seen(column: &str, sample: &Sample, declared: &Schema) -> String {
         Some(near) => format!("; did you mean \"{near}\"?"),
         None => String::new(),
     };
-    format!("column \"{column}\" is not in {rows}{files}, it is NULL there{near}")
+    let then = if field.is_nullable() {
+        "it is NULL there"
+    } else {
+        "which are bad rows, since it is NOT NULL"
+    };
+    format!("column \"{column}\" is not in {rows}{files}, {then}{near}")
 }

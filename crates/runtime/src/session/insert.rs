@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::new_null_array;
+use arrow::array::{ArrayRef, new_null_array};
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
@@ -13,6 +13,7 @@ use windrow_sql::parse::Insert;
 use windrow_sql::plan::{continuous, plan_values};
 
 use crate::catalog::{Object, plain_name};
+use crate::query::intake::lie_in_1970;
 use crate::query::output::Output;
 use crate::query::start::Wanted;
 use crate::session::kept_insert::NewInsert;
@@ -88,19 +89,31 @@ impl Session {
         while let Some(batch) = rows.try_next().await? {
             batches.push(target.fit(&batch)?);
         }
-        let (mut inserted, mut bad) = (0, 0);
+        let (mut inserted, mut bad, mut in_1970) = (0, 0, true);
         for batch in &whole(batches)? {
             let pushed = push.append(batch).await?;
             inserted += pushed.rows;
             bad += pushed.bad;
+            in_1970 &= event_times(push, batch).map_or(Ok(false), lie_in_1970)?;
         }
-        let said = match bad {
+        let mut said = match bad {
             0 => format!("INSERT 0 {inserted}"),
             bad => format!("INSERT 0 {inserted} ({bad} bad, see windrow.bad_rows)"),
         };
-        let said = said + &rows.unused_rows().map(UnusedRows::aside).unwrap_or_default();
+        said += &rows.unused_rows().map(UnusedRows::aside).unwrap_or_default();
+        if in_1970 && inserted > 0 {
+            said.push_str(
+                "\nnotice: all event times lie in 1970; a number counts the unit of the column",
+            );
+        }
         Ok(Outcome::Done(Done { said, rows: Some(inserted) }))
     }
+}
+
+/// The event times of rows to be inserted, where they are not worked out from other columns.
+fn event_times<'b>(push: &PushStream, rows: &'b RecordBatch) -> Option<&'b ArrayRef> {
+    let name = push.log.schema().fields().get(push.intake.time?)?.name();
+    rows.column_by_name(name)
 }
 
 /// What takes the rows for a stream.

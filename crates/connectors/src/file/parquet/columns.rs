@@ -191,10 +191,11 @@ fn unite(a: &DataType, b: &DataType) -> Option<DataType> {
 fn unite_numbers(a: &DataType, b: &DataType) -> Option<DataType> {
     use DataType as T;
     match (Number::of(a)?, Number::of(b)?) {
-        (Number::Float(_), Number::Float(_)) => Some(T::Float64),
+        (Number::Float, Number::Float) => Some(T::Float64),
         // A double holds 53 bits of a whole number.
-        (Number::Float(_), Number::Int { bits, .. })
-        | (Number::Int { bits, .. }, Number::Float(_)) => (bits <= 32).then_some(T::Float64),
+        (Number::Float, Number::Int { bits, .. }) | (Number::Int { bits, .. }, Number::Float) => {
+            (bits <= 32).then_some(T::Float64)
+        }
         (Number::Int { signed: a, bits: n }, Number::Int { signed: b, bits: m }) => {
             Some(match (a == b, a) {
                 (true, true) => signed(n.max(m)),
@@ -206,9 +207,7 @@ fn unite_numbers(a: &DataType, b: &DataType) -> Option<DataType> {
                 }
             })
         }
-        (Number::Float(_), Number::Decimal { .. }) | (Number::Decimal { .. }, Number::Float(_)) => {
-            None
-        }
+        (Number::Float, Number::Decimal { .. }) | (Number::Decimal { .. }, Number::Float) => None,
         (a, b) => {
             let ((whole, scale), (other_whole, other_scale)) = (a.digits(), b.digits());
             let (whole, scale) = (whole.max(other_whole), scale.max(other_scale));
@@ -223,7 +222,7 @@ fn unite_numbers(a: &DataType, b: &DataType) -> Option<DataType> {
 #[derive(Debug, Clone, Copy)]
 enum Number {
     Int { signed: bool, bits: u8 },
-    Float(#[expect(dead_code, reason = "tells Float32 from Float64 in debug output")] u8),
+    Float,
     Decimal { precision: i16, scale: i16 },
 }
 
@@ -240,9 +239,7 @@ impl Number {
             T::UInt16 => int(false, 16),
             T::UInt32 => int(false, 32),
             T::UInt64 => int(false, 64),
-            T::Float16 => Self::Float(16),
-            T::Float32 => Self::Float(32),
-            T::Float64 => Self::Float(64),
+            T::Float16 | T::Float32 | T::Float64 => Self::Float,
             T::Decimal32(p, s) | T::Decimal64(p, s) | T::Decimal128(p, s) => {
                 Self::Decimal { precision: (*p).into(), scale: (*s).into() }
             }
@@ -258,7 +255,7 @@ impl Number {
             Self::Int { bits: 32, .. } => (10, 0),
             Self::Int { .. } => (20, 0),
             Self::Decimal { precision, scale } => (precision - scale, scale.max(0)),
-            Self::Float(_) => (309, 0),
+            Self::Float => (309, 0),
         }
     }
 }
