@@ -393,10 +393,10 @@ pub(super) fn is_timestamp(text: &str) -> bool {
 
 /// Whether the text of an integer is more than its value: `007` is not 7.
 pub(super) fn is_more_than_its_value(text: &str) -> bool {
-    match text.trim().as_bytes() {
-        [b'+', ..] | [b'0', b'0'..=b'9', ..] | [b'-', b'0', b'0'..=b'9', ..] => true,
-        _ => false,
-    }
+    matches!(
+        text.trim().as_bytes(),
+        [b'+', ..] | [b'0', b'0'..=b'9', ..] | [b'-', b'0', b'0'..=b'9', ..]
+    )
 }
 
 /// Whether the values of a decoded column keep the promise NOT NULL.

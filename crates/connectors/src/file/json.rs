@@ -8,7 +8,6 @@
 mod columns;
 pub(super) mod tokens;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
@@ -204,19 +203,19 @@ impl Keys {
         if cursor.is_at_end() { Ok(()) } else { Err("something stands behind the object") }
     }
 
-    fn find(&mut self, number: usize, key: &Cow<'_, str>) -> Option<usize> {
+    fn find(&mut self, number: usize, key: &str) -> Option<usize> {
         match self.last.get_mut(number) {
-            Some((last, column)) if *last == **key => *column,
+            Some((last, column)) if last == key => *column,
             Some(slot) => {
-                let column = self.columns.get(&**key).copied();
-                *slot = (key.to_string(), column);
+                let column = self.columns.get(key).copied();
+                *slot = (key.to_owned(), column);
                 column
             }
             None => {
-                let column = self.columns.get(&**key).copied();
+                let column = self.columns.get(key).copied();
                 // A line of very many keys is not remembered in full.
                 if self.last.len() < 1_000 {
-                    self.last.push((key.to_string(), column));
+                    self.last.push((key.to_owned(), column));
                 }
                 column
             }

@@ -93,8 +93,11 @@ struct FileSource {
     tuning: Tuning,
     known: Mutex<Known>,
     /// The footers of Parquet files by name, with version and size.
-    footers: parking_lot::Mutex<BTreeMap<String, (String, u64, Arc<ParquetFile>)>>,
+    footers: parking_lot::Mutex<BTreeMap<String, Footer>>,
 }
+
+/// A file with its version and size.
+type Footer = (String, u64, Arc<ParquetFile>);
 
 /// What was found before.
 #[derive(Debug, Default)]
