@@ -11,6 +11,7 @@ mod crash;
 mod disk;
 mod durable;
 mod failing;
+mod files;
 mod flight;
 mod flight_guard;
 mod flight_ingest;
@@ -44,6 +45,7 @@ fn main() {
     trials.extend(sql_files::trials());
     trials.extend(nexmark::trials());
     trials.extend(bad_input::trials());
+    trials.extend(files::trials());
     trials.extend(live::trials());
     trials.extend(panics::trials());
     trials.extend(failing::trials());

@@ -30,6 +30,8 @@ pub struct Declared {
     /// The column of the watermark, when the source delivers it. Sources that know its smallest
     /// and largest value before reading say so in [`Split::event_times`](windrow_core::Split).
     pub event_time: Option<String>,
+    /// Columns of type TIMESTAMP without a precision: nothing says what a bare number is in them.
+    pub unsaid: Vec<String>,
 }
 
 /// The names of all connectors.

@@ -29,6 +29,11 @@ pub trait Source: Debug + Send + Sync {
     /// Whether it ends by itself.
     fn is_bounded(&self) -> bool;
 
+    /// What whoever makes a stream of it should know: a declared column that is nowhere, times in 1970.
+    fn notices(&self) -> Vec<String> {
+        vec![]
+    }
+
     /// The partitions that exist now. A source that is not bounded may be asked again, and may
     /// then return more; the order is the order of reading.
     ///

@@ -1,8 +1,9 @@
 //! From text to the declared types, where arrow's own readers would round, guess or refuse.
 //!
-//! Integers are exact: `1.0` and `1e3` are integers, `1.5` is not one, and nothing wraps.
-//! Timestamps are RFC 3339, the same with a space or without a zone (then UTC, or the column's
-//! own zone), a date alone, or a whole number in the column's unit.
+//! Numbers are exact: `1.0` and `1e3` are integers, `1.5` is not one, a DECIMAL takes no digits that it cannot
+//! hold, and nothing wraps. Timestamps are RFC 3339, the same with a space or without a zone (then UTC, or the
+//! column's own zone), a date alone, or a number where something says its unit: the option `epoch`, or the
+//! precision of the column. Digits finer than the column's unit are cut off.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -13,17 +14,61 @@ use arrow::array::{
     TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray,
     TimestampSecondArray,
 };
+use arrow::compute::CastOptions;
 use arrow::compute::kernels::cast_utils::string_to_datetime;
 use arrow::datatypes::{
-    DataType, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit, UInt8Type, UInt16Type,
+    DataType, Decimal32Type, Decimal64Type, Decimal128Type, DecimalType, Field, Float32Type,
+    Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit, UInt8Type, UInt16Type,
     UInt32Type, UInt64Type,
 };
 
-/// Turns text into `to` (an integer or a timestamp).
+/// No value that does not fit becomes NULL.
+pub(super) const STRICT: CastOptions<'static> =
+    CastOptions { safe: false, format_options: arrow::util::display::FormatOptions::new() };
+
+/// What numbers mean in the columns of a stream.
+#[derive(Debug, Clone, Default)]
+pub(super) struct NumberRules {
+    /// Whether the columns were found out from the first rows: what contradicts them is bad.
+    pub inferred: bool,
+    /// The unit of numbers in columns of times, as the option `epoch` says it.
+    pub epoch: Option<TimeUnit>,
+    /// Columns of times that were declared without a precision.
+    pub unsaid: Arc<[String]>,
+}
+
+/// What a bare number is in a column of times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BareNumber {
+    /// So many of these since 1970.
+    In(TimeUnit),
+    /// Nothing: the columns were declared, and nothing says the unit.
+    Unsaid,
+    /// Nothing: the first rows had times.
+    Contradicts,
+}
+
+impl NumberRules {
+    /// What a bare number is in this column of times, which has this unit.
+    pub(super) fn of(&self, column: &str, unit: TimeUnit) -> BareNumber {
+        match self.epoch {
+            Some(unit) => BareNumber::In(unit),
+            None if self.inferred => BareNumber::Contradicts,
+            None if self.unsaid.iter().any(|name| name == column) => BareNumber::Unsaid,
+            None => BareNumber::In(unit),
+        }
+    }
+}
+
+/// Turns text into `to` (a number or a timestamp).
 ///
 /// # Errors
 /// For the first value that is none, in words for people.
-pub(super) fn from_text(text: &StringViewArray, to: &DataType) -> Result<ArrayRef, String> {
+pub(super) fn from_text(
+    text: &StringViewArray,
+    to: &DataType,
+    bare: BareNumber,
+) -> Result<ArrayRef, String> {
     match to {
         DataType::Int8 => integers::<Int8Type>(text),
         DataType::Int16 => integers::<Int16Type>(text),
@@ -33,8 +78,13 @@ pub(super) fn from_text(text: &StringViewArray, to: &DataType) -> Result<ArrayRe
         DataType::UInt16 => integers::<UInt16Type>(text),
         DataType::UInt32 => integers::<UInt32Type>(text),
         DataType::UInt64 => integers::<UInt64Type>(text),
-        DataType::Timestamp(unit, zone) => timestamps(text, *unit, zone.as_ref()),
-        other => Err(format!("text cannot become {other}")),
+        DataType::Float32 => floats::<Float32Type>(text),
+        DataType::Float64 => floats::<Float64Type>(text),
+        DataType::Decimal32(p, s) => decimals::<Decimal32Type>(text, *p, *s),
+        DataType::Decimal64(p, s) => decimals::<Decimal64Type>(text, *p, *s),
+        DataType::Decimal128(p, s) => decimals::<Decimal128Type>(text, *p, *s),
+        DataType::Timestamp(unit, zone) => timestamps(text, *unit, zone.as_ref(), bare),
+        other => Err(format!("text cannot become {}", sql_name(other))),
     }
 }
 
@@ -46,11 +96,21 @@ pub(super) fn sql_name(data_type: &DataType) -> String {
         DataType::Int16 => "SMALLINT",
         DataType::Int32 => "INT",
         DataType::Int64 => "BIGINT",
+        DataType::UInt8 => "TINYINT UNSIGNED",
+        DataType::UInt16 => "SMALLINT UNSIGNED",
+        DataType::UInt32 => "INT UNSIGNED",
         DataType::UInt64 => "BIGINT UNSIGNED",
         DataType::Float32 => "REAL",
         DataType::Float64 => "DOUBLE",
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "VARCHAR",
         DataType::Date32 => "DATE",
+        DataType::Time64(_) | DataType::Time32(_) => "TIME",
+        DataType::Interval(_) => "INTERVAL",
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "BYTEA",
+        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s) => {
+            return format!("DECIMAL({p}, {s})");
+        }
+        DataType::Map(..) => "a map",
         DataType::Timestamp(_, None) => "TIMESTAMP",
         DataType::Timestamp(_, Some(_)) => "TIMESTAMP WITH TIME ZONE",
         DataType::List(_) | DataType::LargeList(_) => "a list",
@@ -68,35 +128,154 @@ where
     Ok(Arc::new(values.collect::<Result<PrimitiveArray<T>, String>>()?))
 }
 
-fn integer<T: ArrowPrimitiveType>(text: &str) -> Result<T::Native, String>
+/// An integer, exactly.
+pub(super) fn integer<T: ArrowPrimitiveType>(text: &str) -> Result<T::Native, String>
 where
     T::Native: FromStr + TryFrom<i128>,
 {
-    let trimmed = text.trim();
-    trimmed
-        .parse()
-        .ok()
-        .or_else(|| whole(trimmed).and_then(|whole| T::Native::try_from(whole).ok()))
+    if let Ok(value) = text.parse() {
+        return Ok(value);
+    }
+    let value = Decimal::of(text.trim()).and_then(|number| number.times_ten_to(0));
+    value
+        .and_then(|value| T::Native::try_from(value).ok())
         .ok_or_else(|| format!("'{text}' is not {}", sql_name(&T::DATA_TYPE)))
 }
 
-/// `1.0` and `1e3`, as far as a double holds them exactly.
-fn whole(text: &str) -> Option<i128> {
-    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-    let value: f64 = text.parse().ok()?;
-    (value.fract() == 0.0 && value.abs() <= EXACT_MAX).then_some(value as i128)
+fn floats<T: ArrowPrimitiveType>(text: &StringViewArray) -> Result<ArrayRef, String>
+where
+    T::Native: FromStr + Into<f64>,
+{
+    let values = text.iter().map(|value| value.map(float::<T>).transpose());
+    Ok(Arc::new(values.collect::<Result<PrimitiveArray<T>, String>>()?))
+}
+
+/// The nearest float. A number that has none, since it is too large, is an error.
+pub(super) fn float<T: ArrowPrimitiveType>(text: &str) -> Result<T::Native, String>
+where
+    T::Native: FromStr + Into<f64>,
+{
+    let wrong = || format!("'{text}' is not {}", sql_name(&T::DATA_TYPE));
+    let value: T::Native = text.trim().parse().map_err(|_| wrong())?;
+    let is_finite = value.into().is_finite();
+    if !is_finite && text.bytes().any(|b| b.is_ascii_digit()) {
+        return Err(format!("'{text}' is out of range for {}", sql_name(&T::DATA_TYPE)));
+    }
+    Ok(value)
+}
+
+/// Whether a number is a whole one that a double would round.
+pub(super) fn is_rounded_by_double(number: &str) -> bool {
+    // 2⁵³ has 16 digits.
+    number.len() >= 16
+        && !number.bytes().any(|b| matches!(b, b'.' | b'e' | b'E'))
+        && match number.parse::<i128>() {
+            Ok(whole) => number.parse::<f64>().is_ok_and(|float| float as i128 != whole),
+            Err(_) => true,
+        }
+}
+
+fn decimals<T: DecimalType>(
+    text: &StringViewArray,
+    precision: u8,
+    scale: i8,
+) -> Result<ArrayRef, String>
+where
+    T::Native: TryFrom<i128>,
+{
+    let value = |text: Option<&str>| text.map(|t| decimal::<T>(t, precision, scale)).transpose();
+    let values = text.iter().map(value).collect::<Result<PrimitiveArray<T>, String>>()?;
+    let values = values.with_precision_and_scale(precision, scale).map_err(|e| e.to_string())?;
+    Ok(Arc::new(values))
+}
+
+/// A decimal number, exactly.
+pub(super) fn decimal<T: DecimalType>(
+    text: &str,
+    precision: u8,
+    scale: i8,
+) -> Result<T::Native, String>
+where
+    T::Native: TryFrom<i128>,
+{
+    let number = Decimal::of(text.trim())
+        .ok_or_else(|| format!("'{text}' is not DECIMAL({precision}, {scale})"))?;
+    let fits = |value: &i128| {
+        10_i128.checked_pow(precision.into()).is_none_or(|end| value.unsigned_abs() < end as u128)
+    };
+    number
+        .times_ten_to(scale.into())
+        .filter(fits)
+        .and_then(|value| T::Native::try_from(value).ok())
+        .ok_or_else(|| format!("'{text}' has more digits than DECIMAL({precision}, {scale}) holds"))
+}
+
+/// A number as `digits · 10^exponent`.
+#[derive(Debug, Clone, Copy)]
+struct Decimal {
+    digits: i128,
+    exponent: i32,
+}
+
+impl Decimal {
+    /// `None` for what is no number, or has more digits than 128 bits hold.
+    fn of(text: &str) -> Option<Self> {
+        let (number, exponent) = match text.split_once(['e', 'E']) {
+            Some((number, exponent)) => (number, exponent.parse::<i32>().ok()?),
+            None => (text, 0),
+        };
+        let (is_negative, number) = match number.as_bytes().first()? {
+            b'-' => (true, number.get(1..)?),
+            b'+' => (false, number.get(1..)?),
+            _ => (false, number),
+        };
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let fraction_digits = fraction.trim_end_matches('0');
+        if whole.is_empty() && fraction.is_empty() {
+            return None;
+        }
+        let mut digits: i128 = 0;
+        for digit in whole.bytes().chain(fraction_digits.bytes()) {
+            let value = digit.is_ascii_digit().then(|| i128::from(digit - b'0'))?;
+            digits = digits.checked_mul(10)?.checked_add(value)?;
+        }
+        let behind = i32::try_from(fraction_digits.len()).ok()?;
+        let digits = if is_negative { -digits } else { digits };
+        Some(Self { digits, exponent: exponent.checked_sub(behind)? })
+    }
+
+    /// The number times `10^by`, where that is whole.
+    fn times_ten_to(self, by: i32) -> Option<i128> {
+        let (value, rest) = self.floor_times_ten_to(by)?;
+        (!rest).then_some(value)
+    }
+
+    /// The number times `10^by`, and whether something behind the point was left off.
+    fn floor_times_ten_to(self, by: i32) -> Option<(i128, bool)> {
+        let exponent = self.exponent.checked_add(by)?;
+        let Some(power) = 10_i128.checked_pow(exponent.unsigned_abs()) else {
+            // Beyond all digits there are.
+            return match (self.digits, exponent > 0) {
+                (0, _) => Some((0, false)),
+                (_, true) => None,
+                (digits, false) => Some((if digits < 0 { -1 } else { 0 }, true)),
+            };
+        };
+        if exponent >= 0 {
+            return Some((self.digits.checked_mul(power)?, false));
+        }
+        Some((self.digits.div_euclid(power), self.digits.rem_euclid(power) != 0))
+    }
 }
 
 fn timestamps(
     text: &StringViewArray,
     unit: TimeUnit,
     zone: Option<&Arc<str>>,
+    bare: BareNumber,
 ) -> Result<ArrayRef, String> {
-    let tz: Tz = zone
-        .map_or("+00:00", AsRef::as_ref)
-        .parse()
-        .map_err(|_| format!("unknown time zone {zone:?}"))?;
-    let ticks = |value: Option<&str>| value.map(|v| timestamp(v, unit, &tz)).transpose();
+    let times = Times::new(unit, zone, bare)?;
+    let ticks = |value: Option<&str>| value.map(|v| times.ticks(v)).transpose();
     let values = text.iter().map(ticks);
     let zone = zone.cloned();
     Ok(match unit {
@@ -115,23 +294,91 @@ fn timestamps(
     })
 }
 
-/// One timestamp in ticks of `unit`. Digits finer than the unit are cut off.
-fn timestamp(text: &str, unit: TimeUnit, tz: &Tz) -> Result<i64, String> {
-    let trimmed = text.trim();
-    if let Ok(ticks) = trimmed.parse::<i64>() {
-        return Ok(ticks);
+/// How text becomes the ticks of a column of times.
+#[derive(Debug, Clone)]
+pub(super) struct Times {
+    unit: TimeUnit,
+    zone: Tz,
+    bare: BareNumber,
+}
+
+impl Times {
+    /// # Errors
+    /// When there is no such time zone.
+    pub(super) fn new(
+        unit: TimeUnit,
+        zone: Option<&Arc<str>>,
+        bare: BareNumber,
+    ) -> Result<Self, String> {
+        let zone = zone
+            .map_or("+00:00", AsRef::as_ref)
+            .parse()
+            .map_err(|_| format!("unknown time zone {zone:?}"))?;
+        Ok(Self { unit, zone, bare })
     }
-    let wrong = || format!("'{text}' is not a TIMESTAMP");
-    match string_to_datetime(tz, trimmed) {
-        Ok(at) => match unit {
+
+    /// One timestamp.
+    pub(super) fn ticks(&self, text: &str) -> Result<i64, String> {
+        let trimmed = text.trim();
+        let out_of_range = || format!("'{text}' is out of range for {}", digits_name(self.unit));
+        let number = || {
+            let number = Decimal::of(trimmed)?;
+            Some(self.number(text, number).and_then(|ticks| ticks.ok_or_else(out_of_range)))
+        };
+        // Most times have their first dash here.
+        let looks_like_a_date = trimmed.as_bytes().get(4) == Some(&b'-');
+        if !looks_like_a_date && let Some(ticks) = number() {
+            return ticks;
+        }
+        let Ok(at) = string_to_datetime(&self.zone, trimmed) else {
+            return number().unwrap_or_else(|| Err(format!("'{text}' is not a TIMESTAMP")));
+        };
+        match self.unit {
             TimeUnit::Second => Ok(at.timestamp()),
             TimeUnit::Millisecond => Ok(at.timestamp_millis()),
             TimeUnit::Microsecond => Ok(at.timestamp_micros()),
-            TimeUnit::Nanosecond => at
-                .timestamp_nanos_opt()
-                .ok_or_else(|| format!("'{text}' is out of range for nanoseconds")),
-        },
-        Err(_) => whole(trimmed).and_then(|w| i64::try_from(w).ok()).ok_or_else(wrong),
+            TimeUnit::Nanosecond => at.timestamp_nanos_opt().ok_or_else(out_of_range),
+        }
+    }
+
+    /// A bare number in ticks; `None` when they do not fit.
+    fn number(&self, text: &str, number: Decimal) -> Result<Option<i64>, String> {
+        match self.bare {
+            BareNumber::Unsaid => Err(format!(
+                "'{text}' is a bare number, and nothing says its unit: write epoch = 'ms' (or 's', 'us', 'ns') \
+                 in WITH, or declare TIMESTAMP(3) for milliseconds"
+            )),
+            BareNumber::Contradicts => Err(format!(
+                "'{text}' is a number, and the first rows have times; declare the column"
+            )),
+            BareNumber::In(of) => {
+                let by = power(self.unit) - power(of);
+                let Some((ticks, cut)) = number.floor_times_ten_to(by) else { return Ok(None) };
+                if cut && by == 0 {
+                    return Err(format!("'{text}' is not a whole number of {}", digits_name(of)));
+                }
+                Ok(i64::try_from(ticks).ok())
+            }
+        }
+    }
+}
+
+fn digits_name(unit: TimeUnit) -> &'static str {
+    match unit {
+        TimeUnit::Second => "seconds",
+        TimeUnit::Millisecond => "milliseconds",
+        TimeUnit::Microsecond => "microseconds",
+        TimeUnit::Nanosecond => "nanoseconds",
+    }
+}
+
+/// How many of them are a second, as a power of ten.
+fn power(unit: TimeUnit) -> i32 {
+    match unit {
+        TimeUnit::Second => 0,
+        TimeUnit::Millisecond => 3,
+        TimeUnit::Microsecond => 6,
+        TimeUnit::Nanosecond => 9,
     }
 }
 
@@ -144,14 +391,23 @@ pub(super) fn is_timestamp(text: &str) -> bool {
         && string_to_datetime(&chrono::Utc, text).is_ok()
 }
 
-/// Whether a column of this type is read as text first and converted here.
-pub(super) fn goes_by_text(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Timestamp(..))
+/// Whether the text of an integer is more than its value: `007` is not 7.
+pub(super) fn is_more_than_its_value(text: &str) -> bool {
+    matches!(
+        text.trim().as_bytes(),
+        [b'+', ..] | [b'0', b'0'..=b'9', ..] | [b'-', b'0', b'0'..=b'9', ..]
+    )
 }
 
 /// Whether the values of a decoded column keep the promise NOT NULL.
-pub(super) fn keeps_promise(column: &dyn Array, nullable: bool) -> bool {
-    nullable || column.null_count() == 0
+///
+/// # Errors
+/// When not, naming the column.
+pub(super) fn keeps_promise(column: &dyn Array, field: &Field) -> Result<(), String> {
+    if field.is_nullable() || column.null_count() == 0 {
+        return Ok(());
+    }
+    Err(format!("column \"{}\" is missing or NULL, and is declared NOT NULL", field.name()))
 }
 
 #[cfg(test)]
@@ -161,21 +417,86 @@ mod tests {
     use arrow::datatypes::TimestampMicrosecondType;
 
     fn one(text: &str, to: &DataType) -> Result<ArrayRef, String> {
-        from_text(&StringViewArray::from(vec![Some(text)]), to)
+        let bare = match to {
+            DataType::Timestamp(unit, _) => BareNumber::In(*unit),
+            _ => BareNumber::Unsaid,
+        };
+        from_text(&StringViewArray::from(vec![Some(text)]), to, bare)
     }
 
     #[test]
     fn integers_are_exact() {
-        for (text, value) in [("12", 12), ("-3", -3), ("1.0", 1), ("1e3", 1000), (" 7 ", 7)] {
+        for (text, value) in [
+            ("12", 12),
+            ("-3", -3),
+            ("1.0", 1),
+            ("1e3", 1000),
+            (" 7 ", 7),
+            ("9223372036854775807.0", i64::MAX),
+            ("9007199254740993e0", 9_007_199_254_740_993),
+            ("1200e-2", 12),
+        ] {
             let array = one(text, &DataType::Int64).unwrap();
             assert_eq!(array.as_primitive::<Int64Type>().value(0), value, "{text}");
         }
-        for text in ["1.5", "x", "", "9223372036854775808", "1e30", "NaN", "--1"] {
+        for text in [
+            "1.5",
+            "x",
+            "",
+            ".",
+            "-",
+            "9223372036854775808",
+            "1e30",
+            "1e999999999",
+            "1e-999999999",
+            "NaN",
+            "--1",
+            "1e",
+            "e1",
+        ] {
             assert!(one(text, &DataType::Int64).is_err(), "{text}");
         }
         assert!(one("128", &DataType::Int8).is_err());
         assert!(one("-1", &DataType::UInt64).is_err());
         assert!(one("18446744073709551615", &DataType::UInt64).is_ok());
+    }
+
+    #[test]
+    fn decimals_are_exact_or_refused() {
+        let to = DataType::Decimal128(10, 2);
+        for (text, value) in [
+            ("1.5", 150),
+            ("-1.55", -155),
+            ("1.5500", 155),
+            ("1e2", 10_000),
+            ("99999999.99", 9_999_999_999),
+        ] {
+            let array = one(text, &to).unwrap();
+            assert_eq!(array.as_primitive::<Decimal128Type>().value(0), value, "{text}");
+        }
+        for text in ["1.555", "100000000", "1e-3", "x", "", &"9".repeat(300)] {
+            assert!(one(text, &to).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn floats_are_the_nearest_and_never_infinite_by_accident() {
+        for text in ["1.5", "inf", "NaN", "1e308"] {
+            assert!(one(text, &DataType::Float64).is_ok(), "{text}");
+        }
+        for text in ["1e400", "-1e400", "x", ""] {
+            assert!(one(text, &DataType::Float64).is_err(), "{text}");
+        }
+        assert!(one("1e39", &DataType::Float32).is_err());
+        for (text, is) in [
+            ("9007199254740992", false),
+            ("9007199254740993", true),
+            ("7000000000000000001", true),
+            ("9007199254740993.0", false),
+            ("12", false),
+        ] {
+            assert_eq!(is_rounded_by_double(text), is, "{text}");
+        }
     }
 
     #[test]
@@ -199,5 +520,26 @@ mod tests {
             assert!(one(text, &to).is_err(), "{text}");
         }
         assert!(one("2500-01-01", &DataType::Timestamp(TimeUnit::Nanosecond, None)).is_err());
+    }
+
+    #[test]
+    fn bare_numbers_have_a_unit_or_are_refused() {
+        let ticks = |text: &str, unit, bare| Times::new(unit, None, bare).unwrap().ticks(text);
+        use TimeUnit as U;
+        for (text, unit, of, value) in [
+            ("1735689600", U::Nanosecond, U::Second, 1_735_689_600_000_000_000),
+            ("1735689600.25", U::Microsecond, U::Second, 1_735_689_600_250_000),
+            ("1.7356896e9", U::Millisecond, U::Second, 1_735_689_600_000),
+            ("1735689600123", U::Second, U::Millisecond, 1_735_689_600),
+            ("-1", U::Second, U::Millisecond, -1),
+        ] {
+            assert_eq!(ticks(text, unit, BareNumber::In(of)), Ok(value), "{text}");
+        }
+        let far = ticks("253402300800000", U::Nanosecond, BareNumber::In(U::Millisecond));
+        assert!(far.unwrap_err().contains("out of range"));
+        for bare in [BareNumber::Unsaid, BareNumber::Contradicts] {
+            assert!(ticks("1735689600000", U::Nanosecond, bare).unwrap_err().contains("number"));
+            assert!(ticks("2025-01-01T00:00:00Z", U::Nanosecond, bare).is_ok());
+        }
     }
 }

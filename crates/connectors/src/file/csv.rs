@@ -1,19 +1,19 @@
 //! CSV (RFC 4180, with other delimiters, quotes and escapes where told).
 //!
-//! Columns are found by the names of the header, or by position where there is none. An empty
-//! field is NULL. Every record has as many fields as the header (or the first record). All
+//! Columns are found by the names of the header, or by position where there is none; one that a header lacks
+//! is NULL. An empty field is NULL. Every record has as many fields as the header (or the first record). All
 //! declared columns that can be wrong are decoded, whatever a query asks for.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::csv::ReaderBuilder;
 use arrow::csv::reader::Decoder;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use regex::Regex;
 use windrow_core::{Error, Result};
 
-use super::convert::{goes_by_text, sql_name};
+use super::convert::{NumberRules, sql_name};
 use super::decode::{Decode, Looks, finish_column};
 use super::records::Framing;
 
@@ -151,55 +151,52 @@ fn csv_reader<'a>(
 pub(super) struct CsvColumns {
     /// Fields in each record.
     pub count: usize,
-    /// For each declared column, its field.
-    pub fields: Vec<usize>,
+    /// For each declared column, its field; `None`: the file lacks it.
+    pub fields: Vec<Option<usize>>,
 }
 
 impl CsvColumns {
-    /// Finds the declared columns in the first record (as text) of file `name`.
+    /// Finds the declared columns in the first record (as text) of file `name`. Where the columns were found
+    /// out from several files, a file without header may have fewer.
     ///
     /// # Errors
-    /// When it is no record, or a column is not there; the hint lists what is.
+    /// When it is no record, when it lacks a column that is declared NOT NULL, and when it has no header and
+    /// too few fields.
     pub(super) fn of_first(
         declared: &Schema,
         dialect: &CsvDialect,
-        first: &[u8],
+        (first, inferred): (&[u8], bool),
         name: &str,
     ) -> Result<Self> {
-        let fields = dialect
+        let first = dialect
             .split(first)
             .map_err(|why| Error::data(format!("the header of file \"{name}\" is wrong: {why}")))?;
-        Self::find(declared, &fields, dialect.header, name)
-    }
-
-    /// Finds the declared columns in the first record of file `name`.
-    ///
-    /// # Errors
-    /// When one is not there; the hint lists what is.
-    fn find(declared: &Schema, first: &[Option<String>], header: bool, name: &str) -> Result<Self> {
         let wanted = declared.fields();
-        if !header {
-            if first.len() < wanted.len() {
+        let count = first.len();
+        if !dialect.header {
+            if count < wanted.len() && !inferred {
                 return Err(Error::data(format!(
-                    "file \"{name}\" has {} fields in its first record, {} columns are declared",
-                    first.len(),
+                    "file \"{name}\" has {count} fields in its first record, {} columns are declared",
                     wanted.len()
                 ))
                 .with_hint("Without header, columns are found by position."));
             }
-            return Ok(Self { count: first.len(), fields: (0..wanted.len()).collect() });
+            let fields = (0..wanted.len()).map(|at| (at < count).then_some(at)).collect();
+            return Ok(Self { count, fields });
         }
         let names: Vec<&str> =
             first.iter().map(|f| f.as_deref().unwrap_or_default().trim()).collect();
         let find = |wanted: &str| {
             let same = |n: &&str| **n == *wanted;
-            let nearly = |n: &&str| n.eq_ignore_ascii_case(wanted);
+            let nearly =
+                |n: &&str| n.eq_ignore_ascii_case(wanted) && declared.column_with_name(n).is_none();
             names.iter().position(same).or_else(|| names.iter().position(nearly))
         };
-        let fields = wanted.iter().map(|field| {
-            find(field.name()).ok_or_else(|| missing_column(name, field.name(), &names))
+        let fields = wanted.iter().map(|field| match find(field.name()) {
+            None if !field.is_nullable() => Err(missing_column(name, field.name(), &names)),
+            found => Ok(found),
         });
-        Ok(Self { count: first.len(), fields: fields.collect::<Result<_>>()? })
+        Ok(Self { count, fields: fields.collect::<Result<_>>()? })
     }
 }
 
@@ -229,6 +226,7 @@ pub(super) fn check_types(schema: &Schema) -> Result<()> {
 pub(super) struct CsvDecoder {
     dialect: CsvDialect,
     columns: CsvColumns,
+    rules: NumberRules,
     declared: SchemaRef,
     wanted: SchemaRef,
     projection: Vec<usize>,
@@ -245,7 +243,7 @@ const FEW: usize = 32;
 impl CsvDecoder {
     pub(super) fn new(
         dialect: CsvDialect,
-        columns: CsvColumns,
+        (columns, rules): (CsvColumns, NumberRules),
         declared: SchemaRef,
         (projection, wanted): (Vec<usize>, SchemaRef),
         rows_max: usize,
@@ -253,13 +251,14 @@ impl CsvDecoder {
         let mut types = vec![DataType::Utf8View; columns.count];
         let mut read = vec![];
         for (index, (field, at)) in declared.fields().iter().zip(&columns.fields).enumerate() {
-            if !goes_by_text(field.data_type())
-                && let Some(slot) = types.get_mut(*at)
+            let Some(at) = *at else { continue };
+            if !goes_by_text(field.data_type(), rules.inferred)
+                && let Some(slot) = types.get_mut(at)
             {
                 *slot = field.data_type().clone();
             }
             if may_be_wrong(field) || projection.contains(&index) {
-                read.push(*at);
+                read.push(at);
             }
         }
         if read.is_empty() {
@@ -274,6 +273,7 @@ impl CsvDecoder {
         Self {
             dialect,
             columns,
+            rules,
             declared,
             wanted,
             projection,
@@ -316,10 +316,12 @@ impl CsvDecoder {
     /// The declared column `index` of a batch that was read.
     fn column(&self, batch: &RecordBatch, index: usize) -> Result<ArrayRef, String> {
         let field = self.declared.fields().get(index).ok_or("no such column")?;
-        let at = self.columns.fields.get(index).ok_or("no such column")?;
+        let Some(at) = self.columns.fields.get(index).ok_or("no such column")? else {
+            return Ok(new_null_array(field.data_type(), batch.num_rows()));
+        };
         let place = self.read.binary_search(at).map_err(|_| "a column was not read")?;
         let read = batch.columns().get(place).ok_or("a column was not read")?;
-        finish_column(read, field.name(), field.data_type(), field.is_nullable())
+        finish_column(read, field, &self.rules)
     }
 }
 
@@ -394,22 +396,27 @@ impl CsvDecoder {
         texts: &[Option<String>],
         index: usize,
     ) -> Result<ArrayRef, String> {
+        let at = self.columns.fields.get(index).copied().flatten();
+        let Some(at) = at else {
+            let field = self.declared.fields().get(index).ok_or("no such column")?;
+            return Ok(new_null_array(field.data_type(), 1));
+        };
         let alone = Self {
             dialect: self.dialect.clone(),
             columns: self.columns.clone(),
+            rules: self.rules.clone(),
             declared: self.declared.clone(),
             wanted: self.wanted.clone(),
             projection: vec![],
             file_schema: self.file_schema.clone(),
-            read: self.columns.fields.get(index).copied().into_iter().collect(),
+            read: vec![at],
             rows_max: 1,
             decoder: None,
         };
         let mut alone = alone;
         alone.read(record, 1).and_then(|batch| alone.column(&batch, index)).map_err(|why| {
             let Some(field) = self.declared.fields().get(index) else { return why };
-            let text = self.columns.fields.get(index).and_then(|at| texts.get(*at));
-            match text {
+            match texts.get(at) {
                 Some(Some(text)) if !why.starts_with("column") => format!(
                     "column \"{}\": '{text}' is not {}",
                     field.name(),
@@ -419,6 +426,14 @@ impl CsvDecoder {
             }
         })
     }
+}
+
+/// Whether a column of this type is read as text first and converted by our own rules: times, decimals, and
+/// numbers that were found out, whose text tells more than their value.
+fn goes_by_text(data_type: &DataType, inferred: bool) -> bool {
+    let is_found = matches!(data_type, DataType::Int64 | DataType::UInt64 | DataType::Float64);
+    matches!(data_type, DataType::Timestamp(..) | DataType::Decimal128(..))
+        || (inferred && is_found)
 }
 
 /// A nullable text field is never wrong: it is read only when it is asked for.

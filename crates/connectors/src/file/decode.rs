@@ -6,12 +6,17 @@
 
 use std::ops::Range;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::array::{
+    ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringViewArray, new_null_array,
+};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit};
+use windrow_core::time::time_unit;
 use windrow_core::{BadRow, Error, Result};
 
-use super::convert::{from_text, keeps_promise};
+use super::convert::{
+    NumberRules, from_text, is_more_than_its_value, is_rounded_by_double, keeps_promise, sql_name,
+};
 
 /// What becomes of a row that cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,22 +213,39 @@ fn with_nulls(
 /// For the first value that does not fit, naming the column.
 pub(super) fn finish_column(
     read: &ArrayRef,
-    name: &str,
-    to: &DataType,
-    nullable: bool,
+    field: &Field,
+    rules: &NumberRules,
 ) -> Result<ArrayRef, String> {
+    let (name, to) = (field.name(), field.data_type());
     let column = if read.data_type() == to {
         read.clone()
     } else {
         let text = read.as_string_view_opt().ok_or_else(|| {
             format!("column \"{name}\": read as {}, declared as {to}", read.data_type())
         })?;
-        from_text(text, to).map_err(|why| format!("column \"{name}\": {why}"))?
+        let unit = time_unit(to).unwrap_or(TimeUnit::Nanosecond);
+        let found = if rules.inferred { still_what_was_found(text, to) } else { Ok(()) };
+        found
+            .and_then(|()| from_text(text, to, rules.of(name, unit)))
+            .map_err(|why| format!("column \"{name}\": {why}"))?
     };
-    if keeps_promise(&column, nullable) {
-        Ok(column)
-    } else {
-        Err(format!("column \"{name}\" is missing or NULL, and is declared NOT NULL"))
+    keeps_promise(&column, field)?;
+    Ok(column)
+}
+
+/// Whether no text contradicts the type that the first rows have, though it might be converted.
+fn still_what_was_found(text: &StringViewArray, to: &DataType) -> Result<(), String> {
+    let contradicts: fn(&str) -> bool = match to {
+        DataType::Int64 | DataType::UInt64 | DataType::Decimal128(_, 0) => is_more_than_its_value,
+        DataType::Float64 => is_rounded_by_double,
+        _ => return Ok(()),
+    };
+    match text.iter().flatten().find(|value| contradicts(value)) {
+        None => Ok(()),
+        Some(value) => Err(format!(
+            "'{value}' would not be the same as {}, which the first rows have; declare the column, or raise infer_rows",
+            sql_name(to)
+        )),
     }
 }
 

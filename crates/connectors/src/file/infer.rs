@@ -1,13 +1,14 @@
 //! Finding out the columns of text from its first rows.
 //!
-//! Strings that all look like timestamps become timestamps (µs), numbers that are all whole
-//! become integers, and what does not fit together becomes text. All columns may be NULL: what
-//! the first rows show is no promise for the others.
+//! A type is found only where it holds all values exactly: whole numbers become BIGINT, BIGINT UNSIGNED or
+//! DECIMAL(38, 0), as large as they are, and text beyond that; whole numbers that a double would round do not go
+//! together with fractions. Strings that all look like timestamps become timestamps (µs); what does not fit
+//! together becomes text. All columns may be NULL: what the first rows show is no promise for the others.
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, TimeUnit};
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::convert::is_timestamp;
+use super::convert::{is_more_than_its_value, is_rounded_by_double, is_timestamp};
+use super::json::tokens::{Cursor, Value, Wrong};
 
 /// What is known about the values at one place.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,14 +16,24 @@ pub(super) enum Guess {
     /// Only NULLs so far.
     Unknown,
     Bool,
-    Int,
-    /// Whole numbers beyond 64 bits with sign, or with a fraction.
+    /// Whole numbers: the smallest and the largest.
+    Whole(i128, i128),
+    /// Numbers with a fraction, or whole ones that a double holds.
     Float,
+    /// Numbers that no type of numbers holds exactly.
+    Digits,
     Timestamp,
     Text,
+    /// Values of several kinds.
+    Mixed,
     List(Box<Guess>),
     Struct(Vec<(String, Guess)>),
 }
+
+/// The largest whole number of 38 digits.
+const WHOLE_MAX: i128 = 10_i128.pow(38) - 1;
+/// Whole numbers up to here are doubles.
+const DOUBLE_MAX: i128 = 1 << 53;
 
 impl Guess {
     /// Puts what is known from two values together.
@@ -30,7 +41,14 @@ impl Guess {
         use Guess as G;
         match (self, other) {
             (G::Unknown, g) | (g, G::Unknown) => g,
-            (G::Int, G::Float) | (G::Float, G::Int) => G::Float,
+            (G::Whole(a, b), G::Whole(c, d)) => G::Whole(a.min(c), b.max(d)),
+            (G::Whole(min, max), G::Float) | (G::Float, G::Whole(min, max)) => {
+                if min >= -DOUBLE_MAX && max <= DOUBLE_MAX { G::Float } else { G::Digits }
+            }
+            (G::Digits, G::Whole(..) | G::Float) | (G::Whole(..) | G::Float, G::Digits) => {
+                G::Digits
+            }
+            (G::Text, G::Timestamp) | (G::Timestamp, G::Text) => G::Text,
             (G::List(a), G::List(b)) => G::List(Box::new(a.merge(*b))),
             (G::Struct(mut a), G::Struct(b)) => {
                 for (name, guess) in b {
@@ -44,17 +62,40 @@ impl Guess {
                 G::Struct(a)
             }
             (a, b) if a == b => a,
-            _ => G::Text,
+            _ => G::Mixed,
         }
+    }
+
+    /// Whether two files contradict each other at this place: each has values of one kind, and they are
+    /// different kinds.
+    pub(super) fn contradicts(&self, other: &Self) -> bool {
+        use Guess as G;
+        match (self, other) {
+            (G::Unknown | G::Mixed, _) | (_, G::Unknown | G::Mixed) => false,
+            (G::List(a), G::List(b)) => a.contradicts(b),
+            (G::Struct(a), G::Struct(b)) => a.iter().any(|(name, guess)| {
+                b.iter().any(|(other, known)| other == name && guess.contradicts(known))
+            }),
+            (a, b) if a.is_number() => !b.is_number(),
+            (G::Text | G::Timestamp, b) => !matches!(b, G::Text | G::Timestamp),
+            (a, b) => a != b,
+        }
+    }
+
+    /// Whether all values are numbers.
+    pub(super) fn is_number(&self) -> bool {
+        matches!(self, Self::Whole(..) | Self::Float | Self::Digits)
     }
 
     /// What one field of CSV may be.
     pub(super) fn of_text(text: Option<&str>) -> Self {
         let Some(text) = text else { return Self::Unknown };
-        if text.parse::<i64>().is_ok() {
-            Self::Int
+        if is_more_than_its_value(text)
+            && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-'))
+        {
+            Self::Text
         } else if text.parse::<f64>().is_ok() && text.bytes().any(|b| b.is_ascii_digit()) {
-            Self::Float
+            Self::of_number(text)
         } else if text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false") {
             Self::Bool
         } else if is_timestamp(text) {
@@ -64,11 +105,73 @@ impl Guess {
         }
     }
 
-    fn data_type(&self) -> DataType {
+    fn of_number(text: &str) -> Self {
+        match text.parse::<i128>() {
+            Ok(whole) => Self::Whole(whole, whole),
+            Err(_) if is_rounded_by_double(text) => Self::Digits,
+            Err(_) if text.parse::<f64>().is_ok_and(f64::is_finite) => Self::Float,
+            Err(_) => Self::Digits,
+        }
+    }
+
+    /// What one line of JSON tells. Keys keep the order in which they are first seen.
+    ///
+    /// # Errors
+    /// When it is no JSON.
+    pub(super) fn of_json(line: &str) -> Result<Self, Wrong> {
+        let mut cursor = Cursor::new(line);
+        let value = cursor.value()?;
+        if cursor.is_at_end() { Self::of_value(value) } else { Err("something stands behind it") }
+    }
+
+    fn of_value(value: Value<'_>) -> Result<Self, Wrong> {
+        Ok(match value {
+            Value::Null => Self::Unknown,
+            Value::True | Value::False => Self::Bool,
+            Value::Number(number) => Self::of_number(number),
+            Value::Text(text) if is_timestamp(text) => Self::Timestamp,
+            Value::Text(_) | Value::Escaped(_) => Self::Text,
+            Value::List(list) => {
+                let mut item = Self::Unknown;
+                Cursor::new(list).list::<Wrong>(|value| {
+                    let known = std::mem::replace(&mut item, Self::Unknown);
+                    item = known.merge(Self::of_value(value)?);
+                    Ok(())
+                })?;
+                Self::List(Box::new(item))
+            }
+            Value::Object(object) => {
+                let mut fields: Vec<(String, Self)> = vec![];
+                Cursor::new(object).object::<Wrong>(|key, value| {
+                    let guess = Self::of_value(value)?;
+                    // Of a key that stands twice, the last counts.
+                    match fields.iter_mut().find(|(name, _)| *name == key) {
+                        Some((_, known)) => *known = guess,
+                        None => fields.push((key.into_owned(), guess)),
+                    }
+                    Ok(())
+                })?;
+                Self::Struct(fields)
+            }
+        })
+    }
+
+    /// The type that holds all these values.
+    pub(super) fn data_type(&self) -> DataType {
         match self {
-            Self::Unknown | Self::Text => DataType::Utf8View,
+            Self::Unknown | Self::Text | Self::Digits | Self::Mixed => DataType::Utf8View,
             Self::Bool => DataType::Boolean,
-            Self::Int => DataType::Int64,
+            Self::Whole(min, max) => {
+                if i64::try_from(*min).is_ok() && i64::try_from(*max).is_ok() {
+                    DataType::Int64
+                } else if u64::try_from(*min).is_ok() && u64::try_from(*max).is_ok() {
+                    DataType::UInt64
+                } else if *min >= -WHOLE_MAX && *max <= WHOLE_MAX {
+                    DataType::Decimal128(38, 0)
+                } else {
+                    DataType::Utf8View
+                }
+            }
             Self::Float => DataType::Float64,
             Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
             Self::List(item) => {
@@ -88,63 +191,6 @@ pub(super) fn schema(columns: &[(String, Guess)]) -> Schema {
     Schema::new(to_fields(columns))
 }
 
-/// Reads a JSON value for its types alone; keys keep the order in which they are first seen.
-impl<'de> Deserialize<'de> for Guess {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(GuessVisitor)
-    }
-}
-
-struct GuessVisitor;
-
-impl<'de> Visitor<'de> for GuessVisitor {
-    type Value = Guess;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Guess, E> {
-        Ok(Guess::Unknown)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Guess, E> {
-        Ok(Guess::Bool)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Guess, E> {
-        Ok(Guess::Int)
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Guess, E> {
-        Ok(if i64::try_from(value).is_ok() { Guess::Int } else { Guess::Float })
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Guess, E> {
-        Ok(Guess::Float)
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Guess, E> {
-        Ok(if is_timestamp(text) { Guess::Timestamp } else { Guess::Text })
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Guess, A::Error> {
-        let mut item = Guess::Unknown;
-        while let Some(next) = seq.next_element::<Guess>()? {
-            item = item.merge(next);
-        }
-        Ok(Guess::List(Box::new(item)))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Guess, A::Error> {
-        let mut fields = Guess::Struct(vec![]);
-        while let Some(entry) = map.next_entry::<String, Guess>()? {
-            fields = fields.merge(Guess::Struct(vec![entry]));
-        }
-        Ok(fields)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,7 +198,7 @@ mod tests {
     fn json(lines: &[&str]) -> Schema {
         let merged = lines
             .iter()
-            .map(|l| serde_json::from_str::<Guess>(l).unwrap())
+            .map(|l| Guess::of_json(l).unwrap())
             .fold(Guess::Struct(vec![]), Guess::merge);
         let Guess::Struct(columns) = merged else { panic!("not a struct") };
         schema(&columns)
@@ -188,12 +234,57 @@ mod tests {
     }
 
     #[test]
+    fn the_type_of_whole_numbers_holds_them_all() {
+        let found = |values: &[&str]| {
+            let lines: Vec<String> = values.iter().map(|v| format!("{{\"a\":{v}}}")).collect();
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            json(&lines).field(0).data_type().clone()
+        };
+        assert_eq!(found(&["1", "-9223372036854775808"]), DataType::Int64);
+        assert_eq!(found(&["1", "9223372036854775808"]), DataType::UInt64);
+        assert_eq!(found(&["-1", "9223372036854775808"]), DataType::Decimal128(38, 0));
+        assert_eq!(found(&["1", "18446744073709551616"]), DataType::Decimal128(38, 0));
+        assert_eq!(found(&["1", &"9".repeat(38)]), DataType::Decimal128(38, 0));
+        assert_eq!(found(&["1", &"9".repeat(39)]), DataType::Utf8View);
+        assert_eq!(found(&["1", &"9".repeat(400)]), DataType::Utf8View);
+        assert_eq!(found(&["1", "1.5"]), DataType::Float64);
+        assert_eq!(found(&["7000000000000000001", "1.5"]), DataType::Utf8View);
+        assert_eq!(found(&["1.5", "1", "7000000000000000001", "2.5"]), DataType::Utf8View);
+        assert_eq!(found(&["1", "1e400"]), DataType::Utf8View);
+    }
+
+    #[test]
     fn csv_fields_are_guessed() {
-        assert_eq!(Guess::of_text(Some("12")), Guess::Int);
+        assert_eq!(Guess::of_text(Some("12")), Guess::Whole(12, 12));
+        assert_eq!(Guess::of_text(Some("0")), Guess::Whole(0, 0));
+        assert_eq!(Guess::of_text(Some("0.5")), Guess::Float);
         assert_eq!(Guess::of_text(Some("1e3")), Guess::Float);
         assert_eq!(Guess::of_text(Some("inf")), Guess::Text);
+        assert_eq!(Guess::of_text(Some("007")), Guess::Text);
+        assert_eq!(Guess::of_text(Some("-007")), Guess::Text);
+        assert_eq!(Guess::of_text(Some("+49123456")), Guess::Text);
         assert_eq!(Guess::of_text(Some("TRUE")), Guess::Bool);
         assert_eq!(Guess::of_text(Some("2013-01-01 05:17:00")), Guess::Timestamp);
         assert_eq!(Guess::of_text(None), Guess::Unknown);
+    }
+
+    #[test]
+    fn kinds_contradict_one_another_but_not_what_is_unknown() {
+        let of = |line: &str| Guess::of_json(line).unwrap();
+        for (a, b, contradict) in [
+            ("1", "2.5", false),
+            ("1", "\"1\"", true),
+            ("\"2020-01-01T00:00:00Z\"", "\"x\"", false),
+            ("null", "[1]", false),
+            ("[1]", "[\"a\"]", true),
+            ("[]", "[\"a\"]", false),
+            ("{\"a\":1}", "{\"b\":\"x\"}", false),
+            ("{\"a\":1}", "{\"a\":\"x\"}", true),
+            ("true", "1", true),
+            ("{\"a\":1}", "[1]", true),
+        ] {
+            assert_eq!(of(a).contradicts(&of(b)), contradict, "{a} {b}");
+            assert_eq!(of(b).contradicts(&of(a)), contradict, "{b} {a}");
+        }
     }
 }

@@ -1,20 +1,22 @@
 //! JSON, one object per line.
 //!
-//! All declared columns are decoded, whatever a query asks for: whether a row is bad is a
+//! All declared columns are checked, whatever a query asks for: whether a row is bad is a
 //! property of the row. Fields that are not declared are passed over; of a key that stands twice,
-//! the last counts; a missing field is NULL. Numbers and booleans in a VARCHAR column are taken as
-//! text.
+//! the last counts; a missing field is NULL. Numbers, booleans, objects and lists in a VARCHAR column are their
+//! text, as it stands in the line.
 
-use std::sync::Arc;
+mod columns;
+pub(super) mod tokens;
+
+use std::collections::HashMap;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::json::ReaderBuilder;
-use arrow::json::reader::Decoder;
-use serde::de::IgnoredAny;
 
-use super::convert::goes_by_text;
-use super::decode::{Decode, Looks, finish_column};
+use self::columns::{Anything, Column, column};
+use self::tokens::{Cursor, Value, Wrong};
+use super::convert::{NumberRules, keeps_promise};
+use super::decode::{Decode, Looks};
 
 /// Decodes lines of JSON.
 pub(super) struct JsonDecoder {
@@ -23,52 +25,35 @@ pub(super) struct JsonDecoder {
     /// The wanted ones: indexes into `declared`, and their schema.
     projection: Vec<usize>,
     wanted: SchemaRef,
-    /// Integers as themselves, or as text (for chunks with numbers that may not be whole).
-    readers: [Reader; 2],
+    rules: NumberRules,
+    keys: Keys,
 }
-
-/// A decoder, built when it is needed.
-struct Reader {
-    schema: SchemaRef,
-    rows_max: usize,
-    decoder: Option<(usize, Decoder)>,
-}
-
-/// Rows that the small decoder takes, which is built for finding bad rows.
-const FEW: usize = 32;
 
 impl JsonDecoder {
     pub(super) fn new(
         declared: SchemaRef,
         projection: Vec<usize>,
         wanted: SchemaRef,
-        rows_max: usize,
+        rules: NumberRules,
     ) -> Self {
-        let reader = |by_text: fn(&DataType) -> bool| {
-            let fields: Vec<Field> = declared
-                .fields()
-                .iter()
-                .map(|field| {
-                    let data_type = if by_text(field.data_type()) {
-                        DataType::Utf8View
-                    } else {
-                        field.data_type().clone()
-                    };
-                    Field::new(field.name(), data_type, true)
-                })
-                .collect();
-            Reader { schema: Arc::new(Schema::new(fields)), rows_max, decoder: None }
-        };
-        let readers = [reader(goes_by_text), reader(|t| goes_by_text(t) || t.is_integer())];
-        Self { declared, projection, wanted, readers }
+        let keys = Keys::new(&declared);
+        Self { declared, projection, wanted, rules, keys }
     }
 
-    /// Decodes all declared columns.
-    fn read(&mut self, text: &[u8], rows: usize) -> Result<RecordBatch, String> {
-        let [exact, careful] = &mut self.readers;
-        let has_integers = exact.schema != careful.schema;
-        let reader = if has_integers && may_hold_fractions(text) { careful } else { exact };
-        reader.read(text, rows)
+    /// Whether JSON can hold these types.
+    ///
+    /// # Errors
+    /// When not, naming the column.
+    pub(super) fn check_types(declared: &Schema, rules: &NumberRules) -> Result<(), String> {
+        for field in declared.fields() {
+            column(field.data_type(), field.name(), rules, 0)
+                .map_err(|why| format!("column \"{}\": {why}", field.name()))?;
+        }
+        Ok(())
+    }
+
+    fn column(&self, field: &Field, rows: usize) -> Result<Box<dyn Column>, String> {
+        column(field.data_type(), field.name(), &self.rules, rows).map_err(of(field))
     }
 }
 
@@ -86,16 +71,44 @@ impl Decode for JsonDecoder {
     }
 
     fn decode(&mut self, text: &[u8], rows: usize) -> Result<RecordBatch, String> {
-        let read = self.read(text, rows)?;
-        let mut columns: Vec<Option<ArrayRef>> = vec![None; self.declared.fields().len()];
-        for ((field, column), slot) in
-            self.declared.fields().iter().zip(read.columns()).zip(&mut columns)
+        let text = std::str::from_utf8(text).map_err(|_| "the text is not valid UTF-8")?;
+        let declared = SchemaRef::clone(&self.declared);
+        let fields = declared.fields();
+        let mut columns: Vec<Box<dyn Column>> = Vec::with_capacity(fields.len());
+        for (index, field) in fields.iter().enumerate() {
+            let is_wanted = self.projection.contains(&index);
+            columns.push(match field.data_type() {
+                // Any value is text: there is nothing to check.
+                DataType::Utf8View if !is_wanted && field.is_nullable() => Box::new(Anything),
+                _ => self.column(field, rows)?,
+            });
+        }
+        let mut values = vec![Value::Null; fields.len()];
+        let mut seen = 0;
+        for line in lines(text) {
+            seen += 1;
+            values.fill(Value::Null);
+            self.keys.read(line, &mut values)?;
+            for ((column, value), field) in columns.iter_mut().zip(&values).zip(fields) {
+                column.take(*value).map_err(of(field))?;
+            }
+        }
+        if seen != rows {
+            return Err("the line is not exactly one JSON object".to_owned());
+        }
+        let mut finished: Vec<Option<ArrayRef>> = vec![None; fields.len()];
+        for (index, ((column, slot), field)) in
+            columns.iter_mut().zip(&mut finished).zip(fields).enumerate()
         {
-            let nullable = field.is_nullable();
-            *slot = Some(finish_column(column, field.name(), field.data_type(), nullable)?);
+            let is_wanted = self.projection.contains(&index);
+            if is_wanted || !field.is_nullable() || needs_finish(field.data_type()) {
+                let array = column.finish().map_err(of(field))?;
+                keeps_promise(&array, field)?;
+                *slot = Some(array);
+            }
         }
         let wanted =
-            self.projection.iter().filter_map(|i| columns.get(*i).cloned().flatten()).collect();
+            self.projection.iter().filter_map(|i| finished.get(*i).cloned().flatten()).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         RecordBatch::try_new_with_options(self.wanted.clone(), wanted, &options)
             .map_err(|e| e.to_string())
@@ -106,113 +119,248 @@ impl Decode for JsonDecoder {
         if trimmed.first() != Some(&b'{') {
             return Err("the line is not a JSON object".to_owned());
         }
-        serde_json::from_slice::<IgnoredAny>(trimmed).map_err(|e| why_not_json(trimmed, &e))?;
+        let text = std::str::from_utf8(trimmed)
+            .map_err(|e| format!("the line is not valid UTF-8 at its byte {}", e.valid_up_to()))?;
+        let mut values = vec![Value::Null; self.declared.fields().len()];
+        self.keys.read(text, &mut values).map_err(|why| why_not_json(text, why))?;
         // A column that is not asked for may be the bad one: then it is said here.
-        let mut values = vec![];
-        for (index, field) in self.declared.fields().iter().enumerate() {
-            let value = self.field(record, field);
+        let mut found = vec![];
+        for (index, (field, value)) in self.declared.fields().iter().zip(values).enumerate() {
+            let one = || {
+                let mut column = self.column(field, 1)?;
+                column.take(value).map_err(of(field))?;
+                let array = column.finish().map_err(of(field))?;
+                keeps_promise(&array, field)?;
+                Ok::<_, String>(array)
+            };
+            let value = one();
             if self.projection.contains(&index) {
-                values.push(value);
+                found.push(value);
             } else if !field.is_nullable()
                 && let Err(reason) = value
             {
                 return Err(reason);
             }
         }
-        Ok(values)
+        Ok(found)
     }
 }
 
-impl JsonDecoder {
-    /// The value of one column of one record.
-    fn field(&self, record: &[u8], field: &Field) -> Result<ArrayRef, String> {
-        let by_text = goes_by_text(field.data_type()) || field.data_type().is_integer();
-        let read_as = if by_text { &DataType::Utf8View } else { field.data_type() };
-        let schema = Arc::new(Schema::new(vec![Field::new(field.name(), read_as.clone(), true)]));
-        let read = Reader { schema, rows_max: 1, decoder: None }.read(record, 1)?;
-        let column = read.columns().first().ok_or("no column was read")?;
-        finish_column(column, field.name(), field.data_type(), field.is_nullable())
-    }
+/// Whether values of this type may turn out not to fit when all are taken.
+fn needs_finish(data_type: &DataType) -> bool {
+    !matches!(data_type, DataType::Utf8View | DataType::Boolean | DataType::Timestamp(..))
+        && !data_type.is_numeric()
 }
 
-impl Reader {
-    fn read(&mut self, text: &[u8], rows: usize) -> Result<RecordBatch, String> {
-        let room = if rows < FEW { FEW } else { self.rows_max.max(rows) + 1 };
-        let (_, mut decoder) = match self.decoder.take() {
-            Some((has, decoder)) if has == room => (has, decoder),
-            _ => (room, self.build(room)?),
+/// Says of which column it is spoken.
+fn of<E: std::fmt::Display>(field: &Field) -> impl Fn(E) -> String + '_ {
+    move |why| format!("column \"{}\": {why}", field.name())
+}
+
+/// The lines that are not blank.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = memchr::memchr(b'\n', rest.as_bytes());
+        let (line, behind) = match end {
+            Some(end) => (rest.get(..end), rest.get(end + 1..)),
+            None => (Some(rest), None),
         };
-        // A decoder that failed is not used again: it may hold half a row.
-        let used = decoder.decode(text).map_err(|e| plain(&e))?;
-        if used < text.len() || decoder.has_partial_record() || decoder.len() != rows {
-            return Err("the line is not exactly one JSON object".to_owned());
-        }
-        let batch = decoder.flush().map_err(|e| plain(&e))?;
-        let batch = batch.ok_or("the line is not a JSON object")?;
-        self.decoder = Some((room, decoder));
-        Ok(batch)
-    }
-
-    fn build(&self, rows: usize) -> Result<Decoder, String> {
-        ReaderBuilder::new(self.schema.clone())
-            .with_batch_size(rows)
-            .with_coerce_primitive(true)
-            .build_decoder()
-            .map_err(|e| plain(&e))
-    }
-}
-
-/// Whether the number of some field may have a fraction or an exponent: a cheap look for
-/// `": 12.` and `": 1e`, which may say yes for what stands in a string.
-fn may_hold_fractions(text: &[u8]) -> bool {
-    memchr::memchr3_iter(b'.', b'e', b'E', text).any(|at| {
-        let before = text.get(..at).unwrap_or_default();
-        if !before.last().is_some_and(u8::is_ascii_digit) {
-            return false;
-        }
-        let is_part = |b: &u8| b.is_ascii_digit() || matches!(b, b'-' | b'+');
-        let number = before.iter().rev().take_while(|b| is_part(b)).count();
-        let before = before.get(..before.len() - number).unwrap_or_default().trim_ascii_end();
-        let Some((b':', key)) = before.split_last() else { return false };
-        key.trim_ascii_end().last() == Some(&b'"')
+        rest = behind.unwrap_or_default();
+        line
     })
+    .filter(|line| !line.trim_ascii().is_empty())
 }
 
-/// arrow's message without its preambles: names the column in our way.
-fn plain(e: &arrow::error::ArrowError) -> String {
-    let text = e.to_string();
-    let text = text.strip_prefix("Json error: ").unwrap_or(&text);
-    match text.strip_prefix("whilst decoding field '").and_then(|t| t.split_once("': ")) {
-        Some((column, why)) => format!("column \"{column}\": {why}"),
-        None => text.to_owned(),
+/// Which key is which column. Most lines have the keys of the line before, in its order.
+struct Keys {
+    columns: HashMap<String, usize>,
+    /// The keys of the last line, and their columns.
+    last: Vec<(String, Option<usize>)>,
+}
+
+impl Keys {
+    fn new(declared: &Schema) -> Self {
+        let names = declared.fields().iter().map(|field| field.name().clone());
+        Self { columns: names.zip(0..).collect(), last: vec![] }
+    }
+
+    /// Puts the values of one line where their columns are.
+    fn read<'a>(&mut self, line: &'a str, values: &mut [Value<'a>]) -> Result<(), Wrong> {
+        let mut cursor = Cursor::new(line);
+        let mut number = 0;
+        cursor.object::<Wrong>(|key, value| {
+            let column = self.find(number, &key);
+            number += 1;
+            if let Some(slot) = column.and_then(|column| values.get_mut(column)) {
+                *slot = value;
+            }
+            Ok(())
+        })?;
+        if cursor.is_at_end() { Ok(()) } else { Err("something stands behind the object") }
+    }
+
+    fn find(&mut self, number: usize, key: &str) -> Option<usize> {
+        match self.last.get_mut(number) {
+            Some((last, column)) if last == key => *column,
+            Some(slot) => {
+                let column = self.columns.get(key).copied();
+                *slot = (key.to_owned(), column);
+                column
+            }
+            None => {
+                let column = self.columns.get(key).copied();
+                // A line of very many keys is not remembered in full.
+                if self.last.len() < 1_000 {
+                    self.last.push((key.to_owned(), column));
+                }
+                column
+            }
+        }
     }
 }
 
-fn why_not_json(record: &[u8], e: &serde_json::Error) -> String {
-    if let Err(utf8) = std::str::from_utf8(record) {
-        return format!("the line is not valid UTF-8 at its byte {}", utf8.valid_up_to());
-    }
-    let text = e.to_string();
-    // A line is one line; only the column says something.
-    let what = text.split(" at line ").next().unwrap_or(&text);
-    if e.is_eof() {
-        format!("the JSON object is cut off: {what}")
-    } else {
-        format!("the line is not valid JSON: {what} at character {}", e.column())
+/// Why a line is not JSON, in the words of a parser that looks closer.
+fn why_not_json(line: &str, why: Wrong) -> String {
+    match serde_json::from_str::<serde::de::IgnoredAny>(line) {
+        Ok(_) => format!("the line is not valid JSON: {why}"),
+        Err(e) => {
+            let text = e.to_string();
+            // A line is one line; only the column says something.
+            let what = text.split(" at line ").next().unwrap_or(&text);
+            if e.is_eof() {
+                format!("the JSON object is cut off: {what}")
+            } else {
+                format!("the line is not valid JSON: {what} at character {}", e.column())
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::may_hold_fractions;
+    use super::*;
+    use arrow::array::{Array, AsArray};
+    use arrow::datatypes::{Int64Type, TimeUnit};
+    use std::sync::Arc;
+
+    fn decoder(fields: Vec<Field>, rules: NumberRules) -> JsonDecoder {
+        let schema = Arc::new(Schema::new(fields));
+        let all = (0..schema.fields().len()).collect();
+        JsonDecoder::new(Arc::clone(&schema), all, schema, rules)
+    }
+
+    fn text(name: &str) -> Field {
+        Field::new(name, DataType::Utf8View, true)
+    }
 
     #[test]
-    fn only_numbers_of_fields_count() {
-        for text in ["{\"a\":1.5}", "{\"a\" : -12e3}", "{\"t\":\"x\",\"a\":1E2}"] {
-            assert!(may_hold_fractions(text.as_bytes()), "{text}");
+    fn a_column_of_text_has_everything_as_it_stands() {
+        let mut decoder = decoder(vec![text("a")], NumberRules::default());
+        let lines = concat!(
+            "{\"a\": {\"x\" : [1,  2]}}\n",
+            "{\"a\":[]}\n",
+            "\n",
+            "{\"a\":1.50}\n",
+            "{\"a\":12345678901234567890123}\r\n",
+            "{\"a\":true}\n",
+            "{\"a\":null}\n",
+            "{\"b\":1}\n",
+            "{\"a\":\"x\",\"a\":\"\\u00e9\\n\"}",
+        );
+        let rows = decoder.decode(lines.as_bytes(), 8).unwrap();
+        let got: Vec<Option<&str>> = rows.column(0).as_string_view().iter().collect();
+        let number = Some("12345678901234567890123");
+        assert_eq!(
+            got,
+            [
+                Some("{\"x\" : [1,  2]}"),
+                Some("[]"),
+                Some("1.50"),
+                number,
+                Some("true"),
+                None,
+                None,
+                Some("é\n")
+            ]
+        );
+    }
+
+    #[test]
+    fn nested_values_are_exact_too() {
+        let ints = DataType::List(Field::new_list_field(DataType::Int64, true).into());
+        let inner = vec![text("t"), Field::new("n", ints, true)];
+        let field = Field::new("s", DataType::Struct(inner.into()), true);
+        let mut decoder = decoder(vec![field], NumberRules::default());
+        let rows =
+            decoder.decode(b"{\"s\":{\"n\":[1, 2.0, null],\"t\":{\"a\":[]}}}\n{\"s\":null}", 2);
+        let rows = rows.unwrap();
+        let s = rows.column(0).as_struct();
+        assert_eq!((s.column(0).as_string_view().value(0), s.is_null(1)), ("{\"a\":[]}", true));
+        let list = s.column(1).as_list::<i32>().value(0);
+        let list: Vec<_> = list.as_primitive::<Int64Type>().iter().collect();
+        assert_eq!(list, [Some(1), Some(2), None]);
+        let why = decoder.decode(b"{\"s\":{\"n\":[1.5]}}", 1).unwrap_err();
+        assert_eq!(why, "column \"s\": field \"n\": '1.5' is not BIGINT");
+    }
+
+    #[test]
+    fn what_contradicts_found_columns_is_bad_and_what_is_declared_is_converted() {
+        let fields = || {
+            vec![
+                Field::new("i", DataType::Int64, true),
+                Field::new("f", DataType::Float64, true),
+                Field::new("t", DataType::Timestamp(TimeUnit::Microsecond, None), true),
+            ]
+        };
+        let mut declared = decoder(fields(), NumberRules::default());
+        let inferred = NumberRules { inferred: true, ..NumberRules::default() };
+        let mut inferred = decoder(fields(), inferred);
+        for (line, fits_declared, fits_inferred) in [
+            (r#"{"i":7,"f":1.5,"t":"2025-01-01T00:00:00Z"}"#, true, true),
+            (r#"{"i":7.0,"f":15,"t":"2025-01-01T00:00:00\u002B00:00"}"#, true, true),
+            (r#"{"i":"007"}"#, true, false),
+            (r#"{"f":"1.5"}"#, true, false),
+            (r#"{"f":9007199254740993}"#, true, false),
+            (r#"{"t":1735689600000}"#, true, false),
+            (r#"{"t":"1735689600000"}"#, true, false),
+            (r#"{"i":007}"#, false, false),
+            (r#"{"i":true}"#, false, false),
+            (r#"{"i":1.5}"#, false, false),
+            (r#"{"i":9223372036854775808}"#, false, false),
+            (r#"{"f":1e400}"#, false, false),
+            (r#"{"i":1} {"i":2}"#, false, false),
+        ] {
+            assert_eq!(declared.decode(line.as_bytes(), 1).is_ok(), fits_declared, "{line}");
+            assert_eq!(inferred.decode(line.as_bytes(), 1).is_ok(), fits_inferred, "{line}");
         }
-        for text in ["{\"t\":\"12:00:00.5\",\"a\":1}", "{\"ease\":12,\"e\":\"1e\"}", "", ".5"] {
-            assert!(!may_hold_fractions(text.as_bytes()), "{text}");
-        }
+        let why = inferred.decode(br#"{"i":"007"}"#, 1).unwrap_err();
+        assert!(why.starts_with("column \"i\": '007' is text, and the first rows have BIGINT"));
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_checked() {
+        let schema = Arc::new(Schema::new(vec![text("a"), Field::new("n", DataType::Int64, true)]));
+        let wanted = Arc::new(schema.project(&[0]).unwrap());
+        let mut decoder = JsonDecoder::new(schema, vec![0], wanted, NumberRules::default());
+        assert_eq!(decoder.decode(b"{\"a\":\"x\",\"n\":1}", 1).unwrap().num_columns(), 1);
+        assert!(decoder.decode(b"{\"a\":\"x\",\"n\":1.5}", 1).is_err());
+        let reason = decoder.fields(b"{\"a\":\"x\",\"n\":1.5}").unwrap();
+        assert_eq!(reason.len(), 1);
+    }
+
+    #[test]
+    fn keys_may_come_in_any_order_and_change() {
+        let fields = vec![text("a"), text("b")];
+        let mut decoder = decoder(fields, NumberRules::default());
+        let lines =
+            b"{\"a\":1,\"b\":2}\n{\"b\":2,\"x\":0,\"a\":1}\n{\"b\":2}\n{\"\\u0061\":1,\"b\":2}";
+        let rows = decoder.decode(lines, 4).unwrap();
+        let a: Vec<_> = rows.column(0).as_string_view().iter().collect();
+        assert_eq!(a, [Some("1"), Some("1"), None, Some("1")]);
+        assert_eq!(rows.column(1).null_count(), 0);
     }
 }

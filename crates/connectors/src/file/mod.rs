@@ -21,6 +21,7 @@ mod options;
 mod parquet;
 mod records;
 mod sample;
+mod schema;
 mod text;
 
 use std::collections::BTreeMap;
@@ -34,7 +35,7 @@ use windrow_core::{
     Error, ErrorKind, Partition, PartitionId, Reader, Result, ScanRequest, Source, Split,
 };
 
-use self::csv::{CsvColumns, check_types};
+use self::convert::NumberRules;
 pub use self::files::Files;
 use self::follow::{Chains, FollowReader, Following};
 use self::format::{Format, Packing, format_of_name, packing_of_name};
@@ -42,7 +43,7 @@ use self::location::{Blob, Found, Location};
 use self::options::FileOptions;
 pub use self::options::OPTIONS;
 use self::parquet::{ParquetFile, ParquetReader, ParquetSplit, read_footer};
-use self::sample::{first_records, infer_columns};
+use self::sample::first_records;
 use self::text::{TextFile, TextFormat, TextReader, TextSettings, TextSplit};
 use crate::{ConnectorEnv, Declared};
 
@@ -85,13 +86,21 @@ struct FileSource {
     options: FileOptions,
     format: Format,
     schema: SchemaRef,
+    rules: NumberRules,
     /// Index of the event-time column.
     event_time: Option<usize>,
+    /// What is to be said about the columns.
+    notices: Vec<String>,
     env: ConnectorEnv,
     tuning: Tuning,
     known: Mutex<Known>,
     chains: Arc<Chains>,
+    /// The footers of Parquet files by name, with version and size.
+    footers: parking_lot::Mutex<BTreeMap<String, Footer>>,
 }
+
+/// A file with its version and size.
+type Footer = (String, u64, Arc<ParquetFile>);
 
 /// What was found before.
 #[derive(Debug, Default)]
@@ -157,11 +166,18 @@ impl FileSource {
             location,
             format,
             schema: Arc::new(Schema::empty()),
+            rules: NumberRules {
+                inferred: declared.schema.is_none(),
+                epoch: options.epoch,
+                unsaid: declared.unsaid.into(),
+            },
             event_time: None,
+            notices: vec![],
             env: env.clone(),
             tuning,
             known: Mutex::default(),
             chains: Arc::default(),
+            footers: parking_lot::Mutex::default(),
             options,
         };
         // What one format has in a directory is not all of it.
@@ -169,17 +185,15 @@ impl FileSource {
         if found.is_empty() && !(source.options.follow && declared.schema.is_some()) {
             return Err(nothing(&source.options));
         }
+        let time = declared.event_time;
         source.schema = match declared.schema {
             Some(schema) => schema,
-            None => source.infer(&found).await?,
+            None => source.infer(&found, time.as_deref()).await?,
         };
-        if format == Format::Csv {
-            check_types(&source.schema)?;
+        source.event_time = time.and_then(|name| source.schema.index_of(&name).ok());
+        if !source.rules.inferred || format == Format::Parquet {
+            source.notices = source.check(&found).await?;
         }
-        if let Some(first) = found.first() {
-            source.check(first).await?;
-        }
-        source.event_time = declared.event_time.and_then(|name| source.schema.index_of(&name).ok());
         Ok(source)
     }
 
@@ -213,6 +227,7 @@ impl FileSource {
     fn text_settings(&self) -> TextSettings {
         TextSettings {
             declared: self.schema(),
+            rules: self.rules.clone(),
             on_bad: self.options.on_bad,
             row_bytes_max: self.env.limits.row_bytes_max,
             block_bytes: self.tuning.block_bytes.max(1),
@@ -234,43 +249,18 @@ impl FileSource {
         })
     }
 
-    /// Finds out the columns.
-    async fn infer(&self, found: &[Found]) -> Result<SchemaRef> {
-        if self.format == Format::Parquet {
-            let Some(first) = found.first() else { return Err(nothing(&self.options)) };
-            let file = self.footer(first).await?;
-            let fields = file.metadata.schema().fields().clone();
-            return Ok(Arc::new(Schema::new(fields)));
+    async fn footer(&self, found: &Found) -> Result<Arc<ParquetFile>> {
+        let known = self.footers.lock().get(&found.name).cloned();
+        if let Some((version, size, file)) = known
+            && (&version, size) == (&found.version, found.size)
+        {
+            return Ok(file);
         }
-        let files: Vec<Arc<TextFile>> = found
-            .iter()
-            .take(16)
-            .map(|found| self.text_file(found, 0, None).map(Arc::new))
-            .collect::<Result<_>>()?;
-        infer_columns(&files, self.options.infer_rows, &self.env.io).await
-    }
-
-    /// Looks whether the declared columns are in the first file, so that a wrong declaration is
-    /// told at once and not by the first query.
-    async fn check(&self, first: &Found) -> Result<()> {
-        match self.format {
-            Format::Json => {}
-            Format::Parquet => {
-                self.footer(first).await?.find_columns(&self.schema)?;
-            }
-            Format::Csv => {
-                let file = self.text_file(first, 0, None)?;
-                let records = first_records(&file, 1, &self.env.io).await?;
-                if let (TextFormat::Csv(dialect), Some(record)) = (&file.format, records.first()) {
-                    CsvColumns::of_first(&self.schema, dialect, record, &file.name)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn footer(&self, found: &Found) -> Result<ParquetFile> {
-        read_footer(&found.name, &found.blob, found.size, &self.env.io).await
+        let file = read_footer(&found.name, &found.blob, found.size, &self.env.io).await?;
+        let file = Arc::new(file);
+        let entry = (found.version.clone(), found.size, Arc::clone(&file));
+        self.footers.lock().insert(found.name.clone(), entry);
+        Ok(file)
     }
 
     async fn plan(&self, found: &Found, base: u64, next_base: Option<u64>) -> Result<Plan> {
@@ -287,8 +277,8 @@ impl FileSource {
         base: u64,
         next_base: Option<u64>,
     ) -> Result<Vec<SplitPlan>> {
-        let file = Arc::new(self.footer(found).await?);
-        let columns = Arc::new(file.find_columns(&self.schema)?);
+        let file = self.footer(found).await?;
+        let columns = Arc::new(file.find_columns(&self.schema, &self.rules)?);
         let starts = file.row_starts();
         let identity: Arc<str> = format!("{} ({} bytes)", found.name, found.size).into();
         let mut splits = vec![];
@@ -297,7 +287,7 @@ impl FileSource {
             let is_last = row_group + 2 == starts.len();
             let event_times = self.event_time.and_then(|time| {
                 let to = self.schema.fields().get(time)?.data_type();
-                file.event_times(row_group, *columns.get(time)?, to)
+                file.event_times(row_group, columns.get(time).copied().flatten()?, to)
             });
             splits.push(SplitPlan {
                 rows: Some(end - first),
@@ -448,6 +438,10 @@ impl Source for FileSource {
 
     fn is_bounded(&self) -> bool {
         !self.options.follow
+    }
+
+    fn notices(&self) -> Vec<String> {
+        self.notices.clone()
     }
 
     async fn discover(&self) -> Result<Vec<Partition>> {

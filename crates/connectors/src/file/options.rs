@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use arrow::datatypes::TimeUnit;
 use windrow_core::{Error, Result};
 
 use super::csv::CsvStyle;
@@ -56,6 +57,13 @@ pub const OPTIONS: &[OptionDoc] = &[
          query fails, or its bad fields become NULL.",
     ),
     option(
+        "epoch",
+        "'s' | 'ms' | 'us' | 'ns'",
+        "",
+        "The unit of numbers in TIMESTAMP columns, counted from 1970. Without it they are taken in the \
+         unit of a declared precision (TIMESTAMP(3): milliseconds), and are bad rows where there is none.",
+    ),
+    option(
         "follow",
         "true | false",
         "false",
@@ -74,7 +82,13 @@ pub const OPTIONS: &[OptionDoc] = &[
         "any_order",
         "Whether rows are ordered from file to file, by name; then all files are one partition.",
     ),
-    option("infer_rows", "a number", "1000", "From how many rows the columns are found out."),
+    option(
+        "infer_rows",
+        "a number",
+        "1000",
+        "From how many rows the columns of text files are found out, evenly from all files (100 of each \
+         at least).",
+    ),
     option("endpoint", "a URL", "", "The address of an S3-compatible store."),
     option("region", "a name", "", "The region of the S3 bucket."),
     option("access_key_id", "a key", "", "For S3; the environment's AWS_ACCESS_KEY_ID otherwise."),
@@ -82,6 +96,14 @@ pub const OPTIONS: &[OptionDoc] = &[
     option("session_token", "a token", "", "For S3; AWS_SESSION_TOKEN otherwise."),
     option("allow_http", "true | false", "false", "Lets the store be reached without TLS."),
     option("aws_*", "a value", "", "Any other option of the S3 client."),
+];
+
+/// The words of the option `epoch`.
+const EPOCHS: &[(&str, TimeUnit)] = &[
+    ("s", TimeUnit::Second),
+    ("ms", TimeUnit::Millisecond),
+    ("us", TimeUnit::Microsecond),
+    ("ns", TimeUnit::Nanosecond),
 ];
 
 /// Options that go to the object store as they are.
@@ -96,6 +118,7 @@ pub(super) struct FileOptions {
     pub packing: Option<Packing>,
     pub csv: CsvStyle,
     pub on_bad: OnBadRow,
+    pub epoch: Option<TimeUnit>,
     pub follow: bool,
     pub poll: Option<Duration>,
     pub rotate_wait: Duration,
@@ -131,6 +154,7 @@ impl FileOptions {
                 null: options.get("null").map(str::to_owned),
             },
             on_bad: options.choice("on_bad_row", &bad_rows)?.unwrap_or(OnBadRow::DeadLetter),
+            epoch: options.choice("epoch", EPOCHS)?,
             follow: options.flag("follow", false)?,
             poll: options.duration("poll_interval")?,
             rotate_wait: options.duration("rotate_wait")?.unwrap_or(Duration::from_secs(2)),

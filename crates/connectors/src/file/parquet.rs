@@ -3,45 +3,37 @@
 //! Only the columns that are asked for (and those that predicates need) are read and decoded.
 //! Footers are read once per version of a file. An offset is the number of the row in the file.
 
+mod columns;
+mod footer;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array,
+};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{
-    ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
-    ParquetRecordBatchReaderBuilder, RowFilter,
+    ArrowPredicateFn, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowFilter,
 };
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 use tokio::runtime::Handle;
 use windrow_core::{
     CmpOp, Error, OffsetRange, Predicate, Reader, Result, RowOffsets, ScanRequest, SourceBatch,
 };
 
-use super::csv::missing_column;
+pub(super) use self::columns::{Place, Union};
+use self::footer::damaged;
+pub(super) use self::footer::{ParquetFile, read_footer};
+use super::convert::sql_name;
 use super::feed::read_ranges;
-use super::location::Blob;
-
-/// Bytes of the end of a file that are read at first: most footers are in them.
-const TAIL_BYTES: u64 = 64 << 10;
-
-/// A Parquet file whose footer has been read.
-#[derive(Debug)]
-pub(super) struct ParquetFile {
-    pub name: String,
-    pub blob: Blob,
-    pub metadata: ArrowReaderMetadata,
-}
 
 /// One row group of a file.
 #[derive(Debug)]
@@ -51,191 +43,8 @@ pub(super) struct ParquetSplit {
     /// Offset of its first row; one past its last, and where the next split begins.
     pub first: u64,
     pub end: u64,
-    /// For each declared column, its place in the file.
-    pub columns: Arc<Vec<usize>>,
-}
-
-/// Reads the footer of a file. Text comes as views, which is how it is decoded fastest.
-///
-/// # Errors
-/// When it cannot be read or is not Parquet.
-pub(super) async fn read_footer(
-    name: &str,
-    blob: &Blob,
-    size: u64,
-    io: &Handle,
-) -> Result<ParquetFile> {
-    let mut start = size.saturating_sub(TAIL_BYTES);
-    let metadata = loop {
-        let tail = std::iter::once(start..size).collect();
-        let bytes = read_ranges(name, blob, tail, io).await?;
-        let tail = bytes.into_iter().next().unwrap_or_default();
-        let mut reader = ParquetMetaDataReader::new();
-        match reader.try_parse_sized(&tail, size) {
-            Ok(()) => break reader.finish().map_err(|e| damaged(name, e))?,
-            Err(ParquetError::NeedMoreData(needed)) if start > 0 => {
-                start = size.saturating_sub((needed as u64).max(2 * (size - start)));
-            }
-            Err(e) => return Err(damaged(name, e)),
-        }
-    };
-    let metadata = Arc::new(metadata);
-    let plain = ArrowReaderMetadata::try_new(Arc::clone(&metadata), ArrowReaderOptions::new())
-        .map_err(|e| damaged(name, e))?;
-    let viewed: Vec<Field> = plain.schema().fields().iter().map(|f| as_view(f)).collect();
-    let viewed = Arc::new(Schema::new_with_metadata(viewed, plain.schema().metadata().clone()));
-    let options = ArrowReaderOptions::new().with_schema(viewed);
-    let metadata = ArrowReaderMetadata::try_new(metadata, options).unwrap_or(plain);
-    Ok(ParquetFile { name: name.to_owned(), blob: blob.clone(), metadata })
-}
-
-fn as_view(field: &Field) -> Field {
-    match field.data_type() {
-        DataType::Utf8 | DataType::LargeUtf8 => field.clone().with_data_type(DataType::Utf8View),
-        DataType::Binary | DataType::LargeBinary => {
-            field.clone().with_data_type(DataType::BinaryView)
-        }
-        _ => field.clone(),
-    }
-}
-
-fn damaged(name: &str, e: ParquetError) -> Error {
-    Error::data(format!("file \"{name}\" cannot be read as Parquet: {e}"))
-        .with_hint("It is damaged, or it has another format; set format.")
-        .with_source(e)
-}
-
-impl ParquetFile {
-    /// Finds the declared columns in the file.
-    ///
-    /// # Errors
-    /// When one is not there, or has a type that cannot become the declared one.
-    pub(super) fn find_columns(&self, declared: &Schema) -> Result<Vec<usize>> {
-        let has = self.metadata.schema().fields();
-        let find = |field: &Arc<Field>| {
-            let exact = has.iter().position(|f| f.name() == field.name());
-            let index = exact
-                .or_else(|| has.iter().position(|f| f.name().eq_ignore_ascii_case(field.name())))
-                .ok_or_else(|| {
-                    let names: Vec<&str> = has.iter().map(|f| f.name().as_str()).collect();
-                    missing_column(&self.name, field.name(), &names)
-                })?;
-            let is = has.get(index).map(|f| f.data_type());
-            if is.is_some_and(|is| !can_become(is, field.data_type())) {
-                return Err(Error::data(format!(
-                    "column \"{}\" of file \"{}\" is {}, which cannot become {}",
-                    field.name(),
-                    self.name,
-                    is.map(ToString::to_string).unwrap_or_default(),
-                    field.data_type()
-                ))
-                .with_hint("Declare the column with the file's type and CAST it in the query."));
-            }
-            Ok(index)
-        };
-        declared.fields().iter().map(find).collect()
-    }
-
-    /// Rows before each row group, and after the last.
-    pub(super) fn row_starts(&self) -> Vec<u64> {
-        let mut starts = vec![0];
-        let mut rows = 0;
-        for group in self.metadata.metadata().row_groups() {
-            rows += u64::try_from(group.num_rows()).unwrap_or(0);
-            starts.push(rows);
-        }
-        starts
-    }
-
-    /// Compressed bytes of a row group.
-    pub(super) fn group_bytes(&self, row_group: usize) -> Option<u64> {
-        let group = self.metadata.metadata().row_groups().get(row_group)?;
-        u64::try_from(group.compressed_size()).ok()
-    }
-
-    /// The smallest and largest value of a column in a row group, as the declared type, where
-    /// the statistics know them.
-    fn range(
-        &self,
-        row_group: usize,
-        column: usize,
-        to: &DataType,
-    ) -> Option<(ArrayRef, ArrayRef)> {
-        let group = self.metadata.metadata().row_groups().get(row_group)?;
-        let schema = self.metadata.schema();
-        let name = schema.fields().get(column)?.name();
-        let parquet = self.metadata.parquet_schema();
-        let statistics = StatisticsConverter::try_new(name, schema, parquet).ok()?;
-        let groups: [&RowGroupMetaData; 1] = [group];
-        let (min, max) =
-            (statistics.row_group_mins(groups).ok()?, statistics.row_group_maxes(groups).ok()?);
-        let (min, max) = (convert(&min, to).ok()?, convert(&max, to).ok()?);
-        (min.is_valid(0) && max.is_valid(0)).then_some((min, max))
-    }
-
-    /// The smallest and largest event time of a row group in ticks, when they are exact.
-    pub(super) fn event_times(
-        &self,
-        row_group: usize,
-        column: usize,
-        to: &DataType,
-    ) -> Option<(i64, i64)> {
-        if !matches!(to, DataType::Timestamp(..)) {
-            return None;
-        }
-        let schema = self.metadata.schema();
-        let name = schema.fields().get(column)?.name();
-        let parquet = self.metadata.parquet_schema();
-        let statistics = StatisticsConverter::try_new(name, schema, parquet).ok()?;
-        let group = self.metadata.metadata().row_groups().get(row_group)?;
-        let exact = |flags: BooleanArray| flags.is_valid(0) && flags.value(0);
-        let is_exact = exact(statistics.row_group_is_min_value_exact([group]).ok()?)
-            && exact(statistics.row_group_is_max_value_exact([group]).ok()?);
-        if !is_exact {
-            return None;
-        }
-        let (min, max) = self.range(row_group, column, to)?;
-        Some((ticks(&min)?, ticks(&max)?))
-    }
-}
-
-/// The first value of a timestamp array.
-fn ticks(array: &ArrayRef) -> Option<i64> {
-    let ticks = cast_with_options(array, &DataType::Int64, &STRICT).ok()?;
-    let ticks = ticks.as_primitive_opt::<arrow::datatypes::Int64Type>()?;
-    ticks.is_valid(0).then(|| ticks.value(0))
-}
-
-const STRICT: CastOptions<'static> =
-    CastOptions { safe: false, format_options: arrow::util::display::FormatOptions::new() };
-
-/// Turns a column of a file into the declared type.
-fn convert(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
-    if column.data_type() == to {
-        return Ok(Arc::clone(column));
-    }
-    cast_with_options(column, to, &STRICT)
-}
-
-/// Whether each value of type `is` has its like in type `to` (a timestamp may lose digits).
-fn can_become(is: &DataType, to: &DataType) -> bool {
-    use DataType as T;
-    let text = |t: &T| matches!(t, T::Utf8 | T::LargeUtf8 | T::Utf8View);
-    let binary = |t: &T| matches!(t, T::Binary | T::LargeBinary | T::BinaryView);
-    match (is, to) {
-        _ if is == to => true,
-        (T::Dictionary(_, value), _) => can_become(value, to),
-        (T::Null, _) | (T::Timestamp(..) | T::Date32 | T::Date64, T::Timestamp(..)) => true,
-        _ if text(is) => text(to),
-        _ if binary(is) => binary(to) || text(to),
-        // What does not fit is an error when it is met, never wrapped.
-        _ if is.is_integer() => to.is_integer() || to.is_floating() || to.is_decimal(),
-        _ if is.is_floating() => matches!(to, T::Float32 | T::Float64),
-        _ if is.is_decimal() => to.is_decimal() || to.is_floating(),
-        (T::Int64, T::Timestamp(..)) => true,
-        _ if is.is_nested() => arrow::compute::can_cast_types(is, to),
-        _ => false,
-    }
+    /// For each declared column, its place in the file; `None`: the file lacks it.
+    pub columns: Arc<Vec<Option<Place>>>,
 }
 
 /// Reads one row group.
@@ -263,8 +72,8 @@ enum State {
 
 struct Open {
     batches: ParquetRecordBatchReader,
-    /// For each wanted column, its place in a decoded batch.
-    places: Vec<usize>,
+    /// For each wanted column, where it stands in a decoded batch and what it is in the file.
+    places: Vec<Option<(usize, Place)>>,
     /// Which rows of the group the filter let through, as it went.
     passed: Option<Arc<Mutex<VecDeque<BooleanArray>>>>,
     /// Offset of the next row.
@@ -286,37 +95,42 @@ impl ParquetReader {
 }
 
 impl Task {
+    /// Where a declared column stands in the file.
+    fn place(&self, column: usize) -> Option<Place> {
+        self.split.columns.get(column).copied().flatten()
+    }
+
     /// Whether the statistics prove that no row satisfies the predicates. Where the watermark
     /// needs each row's time, that is allowed only for a split whose times are known.
     fn is_pruned(&self) -> bool {
-        let ParquetSplit { file, row_group, columns, .. } = self.split.as_ref();
+        let ParquetSplit { file, row_group, .. } = self.split.as_ref();
         let type_of = |column: usize| self.declared.fields().get(column).map(|f| f.data_type());
         if let Some(time) = self.scan.event_time {
-            let known = columns
-                .get(time)
+            let known = self
+                .place(time)
                 .zip(type_of(time))
-                .is_some_and(|(at, to)| file.event_times(*row_group, *at, to).is_some());
+                .is_some_and(|(at, to)| file.event_times(*row_group, at, to).is_some());
             if !known {
                 return false;
             }
         }
         self.scan.predicates.iter().any(|predicate| {
             // Statistics do not tell NaN, which is greater than any number.
-            let range = columns
-                .get(predicate.column)
+            let range = self
+                .place(predicate.column)
                 .zip(type_of(predicate.column))
                 .filter(|(_, to)| !to.is_floating())
-                .and_then(|(at, to)| file.range(*row_group, *at, to));
+                .and_then(|(at, to)| file.range(*row_group, at, to));
             range.is_some_and(|(min, max)| excludes(predicate, &min, &max).unwrap_or(false))
         })
     }
 
     /// Fetches the column chunks that are needed.
     async fn open(&self) -> Result<Open> {
-        let ParquetSplit { file, row_group, columns, first, .. } = self.split.as_ref();
+        let ParquetSplit { file, row_group, first, .. } = self.split.as_ref();
         let schema = file.metadata.parquet_schema();
         let roots = |wanted: &[usize]| -> Vec<usize> {
-            wanted.iter().filter_map(|c| columns.get(*c).copied()).collect()
+            wanted.iter().filter_map(|c| self.place(*c)).map(|place| place.root).collect()
         };
         let wanted = roots(&self.scan.projection);
         let filter = self.filter_columns();
@@ -336,7 +150,13 @@ impl Task {
             passed = Some(seen);
         }
         let batches = builder.build().map_err(|e| damaged(&file.name, e))?;
-        Ok(Open { batches, places: places(&wanted), passed, at: *first })
+        let order = ascending(&wanted);
+        let place = |column: &usize| {
+            let place = self.place(*column)?;
+            Some((order.binary_search(&place.root).ok()?, place))
+        };
+        let places = self.scan.projection.iter().map(place).collect();
+        Ok(Open { batches, places, passed, at: *first })
     }
 
     /// The columns of the predicates, when it pays to decode them first: when rows may be left
@@ -347,7 +167,8 @@ impl Task {
         if !self.scan.predicates.iter().any(|p| p.op == CmpOp::Eq) {
             return vec![];
         }
-        let mut columns: Vec<usize> = self.scan.predicates.iter().map(|p| p.column).collect();
+        let columns = self.scan.predicates.iter().map(|p| p.column);
+        let mut columns: Vec<usize> = columns.filter(|c| self.place(*c).is_some()).collect();
         columns.sort_unstable();
         columns.dedup();
         let others = self.scan.projection.iter().any(|c| !columns.contains(c));
@@ -361,23 +182,23 @@ impl Task {
         roots: &[usize],
         seen: &Arc<Mutex<VecDeque<BooleanArray>>>,
     ) -> RowFilter {
-        let order = places(roots);
+        let order = ascending(roots);
         let mut tests = vec![];
         for predicate in &self.scan.predicates {
-            let root = self.split.columns.get(predicate.column);
-            let place = root
-                .and_then(|root| roots.iter().position(|r| r == root))
-                .and_then(|at| order.get(at).copied());
             let to = self.declared.fields().get(predicate.column).map(|f| f.data_type().clone());
-            tests.push((place, to, predicate.clone()));
+            // A column that the file lacks tests nothing here; above, NULL is not true.
+            if let (Some(place), Some(to)) = (self.place(predicate.column), to)
+                && let Ok(at) = order.binary_search(&place.root)
+            {
+                tests.push((at, place, to, predicate.clone()));
+            }
         }
         let seen = Arc::clone(seen);
         let test = move |batch: RecordBatch| {
             let mut all: Option<BooleanArray> = None;
-            for (place, to, predicate) in &tests {
-                let column = place.and_then(|p| batch.columns().get(p));
-                let (Some(column), Some(to)) = (column, to) else { continue };
-                let holds = compare(&convert(column, to)?, predicate)?;
+            for (at, place, to, predicate) in &tests {
+                let Some(column) = batch.columns().get(*at) else { continue };
+                let holds = compare(&place.convert(column, to)?, predicate)?;
                 // NULL is not true.
                 let holds = match holds.null_count() {
                     0 => holds,
@@ -466,18 +287,26 @@ impl Task {
     }
 
     /// The wanted columns of a decoded batch, in order and with the declared types.
-    fn as_declared(&self, batch: &RecordBatch, places: &[usize]) -> Result<RecordBatch> {
+    fn as_declared(
+        &self,
+        batch: &RecordBatch,
+        places: &[Option<(usize, Place)>],
+    ) -> Result<RecordBatch> {
         let mut columns = Vec::with_capacity(places.len());
         for (place, field) in places.iter().zip(self.wanted.fields()) {
-            let column = batch.columns().get(*place).ok_or_else(|| {
+            let Some((at, place)) = place else {
+                columns.push(new_null_array(field.data_type(), batch.num_rows()));
+                continue;
+            };
+            let column = batch.columns().get(*at).ok_or_else(|| {
                 Error::internal(format!("column \"{}\" was not decoded", field.name()))
             })?;
             let file = &self.split.file.name;
-            let column = convert(column, field.data_type()).map_err(|e| {
+            let column = place.convert(column, field.data_type()).map_err(|e| {
                 Error::data(format!(
                     "column \"{}\" of file \"{file}\" has a value that is no {}: {e}",
                     field.name(),
-                    field.data_type()
+                    sql_name(field.data_type())
                 ))
                 .with_source(e)
             })?;
@@ -534,12 +363,12 @@ impl Reader for ParquetReader {
     }
 }
 
-/// Where columns `roots` of a file stand in a batch that has them in the file's order.
-fn places(roots: &[usize]) -> Vec<usize> {
+/// Columns of a file in the file's order, as a decoded batch has them.
+fn ascending(roots: &[usize]) -> Vec<usize> {
     let mut order = roots.to_vec();
     order.sort_unstable();
     order.dedup();
-    roots.iter().map(|root| order.binary_search(root).unwrap_or(usize::MAX)).collect()
+    order
 }
 
 /// Where a predicate holds; NULL where it is not known.

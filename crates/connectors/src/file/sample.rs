@@ -1,10 +1,14 @@
 //! Looking at the first records of a file: for its header, and to find out its columns.
 
-use arrow::datatypes::{Schema, SchemaRef};
 use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
 use tokio::runtime::Handle;
 use windrow_core::{Error, Result};
 
+use super::convert::sql_name;
 use super::feed::Feed;
 use super::infer::{self, Guess};
 use super::records::{Framing, RecordCutter};
@@ -13,6 +17,8 @@ use super::text::{TextFile, TextFormat};
 /// Bytes that are read at a time, and the most that are read for a look.
 const LOOK_BYTES: usize = 256 << 10;
 const LOOK_BYTES_MAX: usize = 64 << 20;
+/// Files whose beginnings are fetched at the same time.
+const FILES_AT_ONCE: usize = 8;
 
 /// The first records of a file that are not blank, `count` at most.
 ///
@@ -63,23 +69,53 @@ pub(super) async fn records_of(
     Ok(records.into_iter().filter_map(|r| buffer.get(r).map(<[u8]>::to_vec)).collect())
 }
 
-/// Finds out the columns of text files from their first `rows` rows.
+/// What the first rows of text files show.
+#[derive(Debug, Default)]
+pub(super) struct Sample {
+    /// Each column, and the first file that has a value of it.
+    pub columns: Vec<Seen>,
+    /// How many rows and files were looked at.
+    pub rows: usize,
+    pub files: usize,
+}
+
+/// A file and its first records.
+type Head = (Arc<TextFile>, Vec<Vec<u8>>);
+
+/// A column of a sample.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub name: String,
+    pub guess: Guess,
+    pub file: String,
+    /// What another file has that contradicts it.
+    other: Option<(Guess, String)>,
+}
+
+/// Looks at the first rows of `files`, `rows` of each, until it is `enough`.
 ///
 /// # Errors
-/// When there are no rows that can be read, or no columns in them.
-pub(super) async fn infer_columns(
+/// When a file cannot be read.
+pub(super) async fn look(
     files: &[Arc<TextFile>],
     rows: usize,
+    enough: impl Fn(&Sample) -> bool + Send,
     io: &Handle,
-) -> Result<SchemaRef> {
-    let mut columns: Vec<(String, Guess)> = vec![];
-    let mut seen = 0;
-    for file in files {
-        if seen >= rows {
-            break;
-        }
+) -> Result<Sample> {
+    let mut sample = Sample::default();
+    let head = |file: &Arc<TextFile>| {
+        let (file, io) = (Arc::clone(file), io.clone());
         let header = usize::from(matches!(file.format, TextFormat::Csv(_)));
-        let records = first_records(file, rows - seen + header, io).await?;
+        async move {
+            let records = first_records(&file, rows.saturating_add(header), &io).await?;
+            Ok::<_, Error>((file, records))
+        }
+    };
+    let heads: Vec<BoxFuture<'static, Result<Head>>> =
+        files.iter().map(|file| head(file).boxed()).collect();
+    let mut heads = stream::iter(heads).buffered(FILES_AT_ONCE);
+    while let Some(head) = heads.next().await {
+        let (file, records) = head?;
         let found = match &file.format {
             TextFormat::Json => look_at_json(&file.name, &records)?,
             TextFormat::Csv(dialect) => {
@@ -87,31 +123,72 @@ pub(super) async fn infer_columns(
                 look_at_csv(&file.name, records.iter().map(split), dialect.header)?
             }
         };
-        seen += records.len();
-        if let Guess::Struct(merged) = Guess::Struct(columns.clone()).merge(Guess::Struct(found)) {
-            columns = merged;
+        let has_header = matches!(&file.format, TextFormat::Csv(dialect) if dialect.header);
+        sample.rows += records.len().saturating_sub(usize::from(has_header));
+        sample.files += 1;
+        sample.add(found, &file);
+        if enough(&sample) {
+            break;
         }
     }
-    if columns.is_empty() {
-        let names: Vec<&str> = files.iter().take(3).map(|f| f.name.as_str()).collect();
-        return Err(Error::data(format!(
-            "the columns cannot be found out: there are no rows in \"{}\"",
-            names.join("\", \"")
-        ))
-        .with_hint("Declare the columns: CREATE STREAM s (column TYPE, …) WITH (…)."));
+    Ok(sample)
+}
+
+impl Sample {
+    /// Adds what one more file shows.
+    fn add(&mut self, found: Vec<(String, Guess)>, file: &TextFile) {
+        let is_json = matches!(file.format, TextFormat::Json);
+        for (name, guess) in found {
+            let Some(seen) = self.columns.iter_mut().find(|seen| seen.name == name) else {
+                self.columns.push(Seen { name, guess, file: file.name.clone(), other: None });
+                continue;
+            };
+            // In CSV all fields are text, which says nothing.
+            if is_json && seen.other.is_none() && seen.guess.contradicts(&guess) {
+                seen.other = Some((guess.clone(), file.name.clone()));
+            }
+            if seen.guess == Guess::Unknown {
+                file.name.clone_into(&mut seen.file);
+            }
+            if seen.other.is_none() {
+                let known = std::mem::replace(&mut seen.guess, Guess::Unknown);
+                seen.guess = known.merge(guess);
+            }
+        }
     }
-    let schema: Schema = infer::schema(&columns);
-    Ok(Arc::new(schema))
+
+    /// The columns that hold all that was seen.
+    ///
+    /// # Errors
+    /// When two JSON files have values of different kinds in one column.
+    pub(super) fn into_schema(self) -> Result<Schema> {
+        for seen in &self.columns {
+            if let Some((guess, file)) = &seen.other {
+        return Err(Error::data(format!(
+                    "column \"{}\" is {} in file \"{}\" and {} in file \"{file}\"",
+                    seen.name,
+                    sql_name(&seen.guess.data_type()),
+                    seen.file,
+                    sql_name(&guess.data_type()),
+        ))
+                .with_hint("Declare the columns; one that is VARCHAR takes both as their text."));
+            }
+        }
+        let columns: Vec<_> =
+            self.columns.into_iter().map(|seen| (seen.name, seen.guess)).collect();
+        Ok(infer::schema(&columns))
+    }
 }
 
 fn look_at_json(name: &str, records: &[Vec<u8>]) -> Result<Vec<(String, Guess)>> {
     let mut merged = Guess::Struct(vec![]);
     let mut wrong = None;
     for record in records {
-        match serde_json::from_slice::<Guess>(record) {
+        let guess = std::str::from_utf8(record).map_err(|_| "a line is not valid UTF-8");
+        match guess.and_then(Guess::of_json) {
             Ok(object @ Guess::Struct(_)) => merged = merged.merge(object),
-            Ok(_) => wrong = wrong.or_else(|| Some("a line is not a JSON object".to_owned())),
-            Err(e) => wrong = wrong.or_else(|| Some(e.to_string())),
+            Ok(_) => wrong = wrong.or(Some("a line is not a JSON object")),
+            Err(why) => wrong = wrong.or(Some(why)),
         }
     }
     let Guess::Struct(columns) = merged else { return Ok(vec![]) };

@@ -42,7 +42,11 @@ fn pairs(given: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 fn declared(fields: Vec<Field>) -> Declared {
-    Declared { schema: Some(Arc::new(Schema::new(fields))), event_time: None }
+    Declared {
+        schema: Some(Arc::new(Schema::new(fields))),
+        event_time: None,
+        ..Declared::default()
+    }
 }
 
 fn ab() -> Declared {

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use tokio::runtime::Handle;
 use windrow_core::{BadRow, Clock, Error, OffsetRange, Reader, Result, ScanRequest, SourceBatch};
 
+use super::convert::NumberRules;
 use super::csv::{CsvColumns, CsvDecoder, CsvDialect};
 use super::decode::{Decode, Decoded, Looks, OnBadRow, Run, decode_run, readable, refuse};
 use super::feed::Feed;
@@ -110,6 +111,7 @@ impl TextSplit {
 #[derive(Debug, Clone)]
 pub(super) struct TextSettings {
     pub declared: SchemaRef,
+    pub rules: NumberRules,
     pub on_bad: OnBadRow,
     pub row_bytes_max: usize,
     /// Bytes that are read at a time.
@@ -301,15 +303,17 @@ impl TextReader {
     fn json_decoder(&self) -> Box<dyn Decode> {
         let declared = self.settings.declared.clone();
         let (projection, wanted) = (self.projection.clone(), self.wanted.clone());
-        Box::new(JsonDecoder::new(declared, projection, wanted, self.rows_max))
+        Box::new(JsonDecoder::new(declared, projection, wanted, self.settings.rules.clone()))
     }
 
     fn csv_decoder(&self, dialect: &CsvDialect, first: &[u8]) -> Result<Box<dyn Decode>> {
         let name = &self.split.file.name;
-        let columns = CsvColumns::of_first(&self.settings.declared, dialect, first, name)?;
-        let declared = self.settings.declared.clone();
+        let TextSettings { declared, rules, .. } = &self.settings;
+        let first = (first, rules.inferred);
+        let columns = (CsvColumns::of_first(declared, dialect, first, name)?, rules.clone());
         let asked = (self.projection.clone(), self.wanted.clone());
-        Ok(Box::new(CsvDecoder::new(dialect.clone(), columns, declared, asked, self.rows_max)))
+        let (dialect, declared) = (dialect.clone(), declared.clone());
+        Ok(Box::new(CsvDecoder::new(dialect, columns, declared, asked, self.rows_max)))
     }
 
     /// Position in the file of a position in the buffer.

@@ -11,7 +11,7 @@ use arrow::datatypes::{
     TimestampNanosecondType, TimestampSecondType,
 };
 use arrow::record_batch::RecordBatch;
-use windrow_core::time::{ticks_to_micros, time_unit};
+use windrow_core::time::{ticks_per_second, ticks_to_micros, time_unit};
 use windrow_core::{BadRow, Behind, Error, Result, RowOffsets, SourceBatch};
 
 /// The checks on one stream's event times.
@@ -162,6 +162,19 @@ pub(crate) fn ticks(column: &ArrayRef) -> Result<&[i64]> {
         }
         other => Err(Error::internal(format!("event-time column is {other}, not a timestamp"))),
     }
+}
+
+/// Whether there are event times and all of them lie in 1970: nearly always they count another unit.
+pub(crate) fn lie_in_1970(column: &ArrayRef) -> Result<bool> {
+    let Some(unit) = time_unit(column.data_type()) else { return Ok(false) };
+    let year = 0..ticks_per_second(unit) * 365 * 86_400;
+    let times = ticks(column)?.iter().enumerate().filter(|(row, _)| column.is_valid(*row));
+    let (mut count, mut inside) = (0_usize, 0_usize);
+    for (_, time) in times {
+        count += 1;
+        inside += usize::from(year.contains(time));
+    }
+    Ok(count > 0 && count == inside)
 }
 
 fn min_max(times: &[i64]) -> (i64, i64) {

@@ -9,7 +9,8 @@ use datafusion::logical_expr::{DdlStatement, Expr as PlanExpr, LogicalPlan};
 use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::helpers::stmt_create_table::CreateTableBuilder;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, ColumnDef, ColumnOption, Expr, ExprWithAlias, Ident, ObjectName,
+    ArrayElemTypeDef, BinaryOperator, ColumnDef, ColumnOption, DataType, Expr, ExprWithAlias,
+    Ident, ObjectName,
 };
 use windrow_connectors::{ConnectorEnv, Declared, open_source};
 use windrow_core::time::{nanos_to_ticks, ticks_per_second, time_unit};
@@ -59,15 +60,20 @@ impl Session {
             self.replace(&name).await?;
         }
         let reads = columns.reads.clone();
+        let notices = columns.source.as_ref().map(|source| source.notices()).unwrap_or_default();
         let definition = self.record(&name, Kind::Stream, text)?;
         let stream = self.new_stream(&name, columns, options, definition.as_ref()).await;
         let stream = stream.and_then(|stream| self.made(definition.as_ref()).map(|()| stream));
         let stream = Arc::new(self.or_forget(&name, stream)?);
         let relation = Arc::new(stream.relation(None));
-        let said = match stream.schema.event_time() {
+        let mut said = match stream.schema.event_time() {
             Some(_) => "CREATE STREAM".to_owned(),
             None => "CREATE STREAM (no watermark: no windows with EMIT over it)".to_owned(),
         };
+        for notice in notices {
+            said.push_str("\nnotice: ");
+            said.push_str(&notice);
+        }
         self.engine.catalog.add(&name, Object::Stream(stream), relation, (text, reads))?;
         Ok(Outcome::Done(said.into()))
     }
@@ -313,8 +319,12 @@ impl Session {
         let physical = columns.map(|c| Arc::clone(&c.physical));
         let delivered =
             |name: &String| physical.as_ref().is_none_or(|p| p.column_with_name(name).is_some());
-        let declared =
-            Declared { schema: physical.clone(), event_time: watermark.filter(delivered) };
+        let unsaid = create.columns.iter().filter(|column| has_unsaid_times(&column.data_type));
+        let declared = Declared {
+            schema: physical.clone(),
+            event_time: watermark.filter(delivered),
+            unsaid: unsaid.map(|column| ident_name(&column.name)).collect(),
+        };
         let placed = |e: Error| match (e.place(), create.options.first()) {
             (None, Some(_)) => place_of_option(e, &create.options),
             _ => e,
@@ -547,6 +557,23 @@ impl Session {
         let text = format!("-- late rows of \"{read}\"");
         catalog.add(name, Object::Stream(stream), relation, (&text, vec![]))?;
         Ok(push)
+    }
+}
+
+/// Whether there are times of no declared precision in a type.
+fn has_unsaid_times(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Timestamp(None, _) | DataType::TimestampNtz(None) | DataType::Datetime(None) => {
+            true
+        }
+        DataType::Array(
+            ArrayElemTypeDef::AngleBracket(item)
+            | ArrayElemTypeDef::SquareBracket(item, _)
+            | ArrayElemTypeDef::Parenthesis(item),
+        ) => has_unsaid_times(item),
+        DataType::Struct(fields, _) => fields.iter().any(|f| has_unsaid_times(&f.field_type)),
+        DataType::Map(key, value) => has_unsaid_times(key) || has_unsaid_times(value),
+        _ => false,
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, new_null_array};
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options, concat_batches};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use futures::TryStreamExt;
 use windrow_core::{Error, Result};
@@ -13,6 +13,7 @@ use windrow_sql::parse::Insert;
 use windrow_sql::plan::{loss, plan_values};
 
 use crate::catalog::{Object, plain_name};
+use crate::query::intake::lie_in_1970;
 use crate::query::output::Output;
 use crate::query::start::Wanted;
 use crate::session::held::HeldExec;
@@ -96,20 +97,32 @@ impl Session {
         while let Some(batch) = rows.try_next().await? {
             batches.push(target.fit(&batch)?);
         }
-        let (mut inserted, mut bad) = (0, 0);
+        let (mut inserted, mut bad, mut in_1970) = (0, 0, true);
         for batch in &whole(batches)? {
             let pushed = push.append(batch).await?;
             inserted += pushed.rows;
             bad += pushed.bad;
+            in_1970 &= event_times(push, batch).map_or(Ok(false), lie_in_1970)?;
         }
         drop(held);
-        let said = match bad {
+        let mut said = match bad {
             0 => format!("INSERT 0 {inserted}"),
             bad => format!("INSERT 0 {inserted} ({bad} bad, see windrow.bad_rows)"),
         };
-        let said = said + &rows.unused_rows().map(UnusedRows::aside).unwrap_or_default();
+        said += &rows.unused_rows().map(UnusedRows::aside).unwrap_or_default();
+        if in_1970 && inserted > 0 {
+            said.push_str(
+                "\nnotice: all event times lie in 1970; a number counts the unit of the column",
+            );
+        }
         Ok(Outcome::Done(Done { said, rows: Some(inserted) }))
     }
+}
+
+/// The event times of rows to be inserted, where they are not worked out from other columns.
+fn event_times<'b>(push: &PushStream, rows: &'b RecordBatch) -> Option<&'b ArrayRef> {
+    let name = push.log.schema().fields().get(push.intake.time?)?.name();
+    rows.column_by_name(name)
 }
 
 /// What takes the rows for a stream.
@@ -243,11 +256,28 @@ impl Target {
         Ok(column)
     }
 
+    /// A number is no time where nothing says its unit: TIMESTAMP without precision counts nanoseconds, which
+    /// nobody means.
+    fn check_times(&self, field: &Field, given: Option<&DataType>) -> Result<()> {
+        let is_bare = matches!(field.data_type(), DataType::Timestamp(TimeUnit::Nanosecond, _));
+        if !is_bare || !given.is_some_and(DataType::is_numeric) {
+            return Ok(());
+        }
+        Err(Error::data(format!(
+            "column \"{}\" of stream \"{}\" is TIMESTAMP, and a number was given: its unit is not known",
+            field.name(),
+            self.stream
+        ))
+        .with_hint("Say the unit: to_timestamp_seconds(n), to_timestamp_millis(n), to_timestamp_micros(n) or to_timestamp_nanos(n)."))
+    }
+
     /// Rows of the query as rows of the stream.
     pub(crate) fn fit(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let count = rows.num_rows();
         let mut columns = Vec::with_capacity(self.from.len());
         for (index, (field, from)) in self.schema.fields().iter().zip(&self.from).enumerate() {
+            let given = from.and_then(|at| rows.columns().get(at)).map(|given| given.data_type());
+            self.check_times(field, given)?;
             let column = match from {
                 Some(at) => self.assigned(index, field, rows.column(*at))?,
                 None => new_null_array(field.data_type(), count),

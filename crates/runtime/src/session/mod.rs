@@ -9,6 +9,7 @@ mod create_replay;
 mod create_view;
 mod drop;
 mod explain;
+mod external;
 pub(crate) mod failing;
 mod held;
 pub(crate) mod insert;

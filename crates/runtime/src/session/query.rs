@@ -166,6 +166,7 @@ impl Session {
         let plan = self.bound(plan)?;
         self.check_plan(&plan)?;
         let plan = self.in_places(plan)?;
+        self.check_header(&plan).await?;
         match &plan {
             LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => {
                 distinct_columns(&table.input)?;

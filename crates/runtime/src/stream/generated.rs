@@ -108,6 +108,10 @@ impl Source for GeneratedSource {
         self.inner.is_bounded()
     }
 
+    fn notices(&self) -> Vec<String> {
+        self.inner.notices()
+    }
+
     async fn discover(&self) -> Result<Vec<Partition>> {
         self.inner.discover().await
     }

@@ -54,6 +54,7 @@ fn wide() -> Declared {
             Field::new("N", DataType::Int64, true),
         ]))),
         event_time: Some("t".to_owned()),
+        ..Declared::default()
     }
 }
 
@@ -122,7 +123,7 @@ async fn what_does_not_fit_is_told() {
     let e = case.open("x.parquet", &[], field("zz", DataType::Int64)).await.unwrap_err();
     assert_eq!(e.hints(), ["Its columns are: id, n, t, s."]);
     let e = case.open("x.parquet", &[], field("s", DataType::Int64)).await.unwrap_err();
-    assert!(e.message().contains("cannot become Int64"), "{e}");
+    assert!(e.message().contains("cannot become BIGINT"), "{e}");
     let source = case.open("x.parquet", &[], field("id", DataType::Int8)).await.unwrap();
     let e = read(&source, &all(&source)).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Data);
@@ -167,10 +168,13 @@ async fn object_stores_give_the_same() {
             options,
             format,
             schema: d.schema.unwrap(),
+            rules: NumberRules::default(),
             event_time: Some(2),
+            notices: vec![],
             env: env(),
             tuning: Tuning { split_bytes: 5000, block_bytes: 700 },
             known: Mutex::default(),
+            footers: parking_lot::Mutex::default(),
         }
     };
     let source = open("d", None, Format::Parquet, wide()).await;

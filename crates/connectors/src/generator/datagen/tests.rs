@@ -18,6 +18,7 @@ fn try_open(columns: &[(&str, DataType)], pairs: &[(&str, &str)]) -> Result<Arc<
     let declared = Declared {
         schema: Some(Arc::new(Schema::new(fields))),
         event_time: event_time.map(|(name, _)| (*name).to_owned()),
+        ..Declared::default()
     };
     datagen(&options(pairs), &declared, &env(&ManualClock::default()))
 }

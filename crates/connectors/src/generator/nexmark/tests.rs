@@ -186,7 +186,11 @@ async fn declared_columns_are_found_by_name_and_cast() {
         Field::new("price", DataType::Float64, true),
         Field::new("url", DataType::Utf8, true),
     ]);
-    let declared = Declared { schema: Some(Arc::new(schema)), event_time: Some("dateTime".into()) };
+    let declared = Declared {
+        schema: Some(Arc::new(schema)),
+        event_time: Some("dateTime".into()),
+        ..Declared::default()
+    };
     let given = options(&[("events", "5000")]);
     let source = nexmark(&given, &declared, &env(&ManualClock::default())).unwrap();
     let rows = read(source.as_ref(), &[0, 1, 2], 100).await;
@@ -196,7 +200,8 @@ async fn declared_columns_are_found_by_name_and_cast() {
     assert_eq!(split.event_times, Some((times[0], times[times.len() - 1])));
 
     let wrong = Schema::new(vec![Field::new("prize", DataType::Int64, true)]);
-    let declared = Declared { schema: Some(Arc::new(wrong)), event_time: None };
+    let declared =
+        Declared { schema: Some(Arc::new(wrong)), event_time: None, ..Declared::default() };
     let error = nexmark(&given, &declared, &env(&ManualClock::default())).unwrap_err();
     assert_eq!(error.message(), "nexmark table \"bid\" has no column \"prize\"");
     assert!(error.hints()[0].contains("auction, bidder, price"));
@@ -204,7 +209,8 @@ async fn declared_columns_are_found_by_name_and_cast() {
 
 #[tokio::test]
 async fn expiry_is_no_ascending_event_time() {
-    let declared = Declared { schema: None, event_time: Some("expires".into()) };
+    let declared =
+        Declared { schema: None, event_time: Some("expires".into()), ..Declared::default() };
     let given = options(&[("events", "5000"), ("table", "auction")]);
     let source = nexmark(&given, &declared, &env(&ManualClock::default())).unwrap();
     assert_eq!(source.discover().await.unwrap()[0].splits[0].event_times, None);
