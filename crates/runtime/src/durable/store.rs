@@ -26,6 +26,7 @@ use crate::durable::failures::{Failure, Failures};
 use crate::durable::files::{Files, io_error};
 use crate::durable::place::Place;
 use crate::durable::wal::{Durability, Recovered, Wal, WalOptions};
+use crate::memory::Memory;
 use crate::stream::log::{Completion, StreamLog};
 use crate::stream::spill::Spiller;
 
@@ -34,6 +35,8 @@ const VIEWS: &str = "views";
 const TABLES: &str = "tables";
 const CHECKPOINTS: &str = "checkpoints";
 const CATALOG: &str = "catalog.json";
+/// With a limit of memory files of the archive are short, but not shorter than this.
+const FILE_BYTES_MIN: u64 = 1 << 20;
 /// What an archive has from its beginning.
 const DELTA_LOG: &str = "_delta_log";
 
@@ -45,6 +48,8 @@ pub(crate) struct Store {
     definitions: Definitions,
     failures: Failures,
     clock: Arc<dyn Clock>,
+    /// The limit of memory, if there is one.
+    memory: Option<Arc<Memory>>,
 }
 
 /// A log that is kept on disk.
@@ -71,9 +76,14 @@ impl Store {
             check_empty(&**directory.files(), &place.path)?;
         }
         let failures = Failures::open(directory.files(), directory.path())?;
-        let store = Self { place, directory, definitions, failures, clock };
+        let store = Self { place, directory, definitions, failures, clock, memory: None };
         store.sweep()?;
         Ok(store)
+    }
+
+    /// The same with logs that are held to a limit.
+    pub(crate) fn with_memory(self, memory: Option<Arc<Memory>>) -> Self {
+        Self { memory, ..self }
     }
 
     /// How to reach the files of the directory.
@@ -244,7 +254,7 @@ impl Store {
         let snapshot = archive.snapshot();
         let from = snapshot.state().rows;
         let told = (Watermark::NONE, Completion::Rows);
-        let log = StreamLog::restored(Arc::clone(schema), snapshot, told);
+        let log = StreamLog::restored(Arc::clone(schema), snapshot, told, self.memory.as_ref());
         let sink = Arc::clone(&log);
         let applied = Box::new(move |_first: u64, rows| {
             if let Err(error) = sink.append(rows) {
@@ -311,7 +321,8 @@ impl Store {
             Completion::Checkpoint { .. } if archived != Watermark::END => Watermark::NONE,
             _ => archived,
         };
-        let log = StreamLog::restored(Arc::clone(schema), snapshot, (watermark, completion));
+        let (told, memory) = ((watermark, completion), self.memory.as_ref());
+        let log = StreamLog::restored(Arc::clone(schema), snapshot, told, memory);
         Ok((Kept { log, archive }, watermark))
     }
 
@@ -331,8 +342,15 @@ impl Store {
         };
         let storage = self.place.archive(folder, &definition.dir)?;
         // People look for single keys in finished windows; history is read by time.
-        let options =
+        let mut options =
             ArchiveOptions { bloom_filters: folder == VIEWS, ..ArchiveOptions::default() };
+        if let Some(memory) = &self.memory {
+            // A file lies in memory until it is whole.
+            let bytes = memory.queue_bytes() as u64;
+            options.target_file_bytes =
+                options.target_file_bytes.min((bytes * 2).max(FILE_BYTES_MIN));
+            options.row_group_bytes = options.row_group_bytes.min(bytes);
+        }
         let clock = Arc::clone(&self.clock);
         let table = ArchiveTable::open_with(storage, spec, options, clock).await?;
         Ok(Arc::new(table))

@@ -19,6 +19,7 @@ pub(crate) mod outcome;
 mod places;
 mod prepare;
 pub(crate) mod query;
+pub(crate) mod queue;
 mod rebuild;
 mod restore;
 mod running;

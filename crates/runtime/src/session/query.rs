@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::{SessionState, TaskContext};
@@ -13,7 +12,6 @@ use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::ObjectName;
 use futures::StreamExt;
-use tokio::sync::mpsc;
 use windrow_core::{Result, ScanRequest, Source};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Tail};
@@ -26,6 +24,7 @@ use crate::query::output::Output;
 use crate::query::promise::Promise;
 use crate::query::start::{Wanted, launch, ready};
 use crate::session::outcome::{Following, Stop, ready as told};
+use crate::session::queue::{RowReceiver, RowSender, queue};
 use crate::session::running::Running;
 use crate::session::tables::Change;
 use crate::session::{Outcome, ResultStream, Session};
@@ -49,7 +48,7 @@ impl Session {
         let late_to = self.late_to(&query.tail, &reads)?;
         let shared = self.engine.parts.new_query(None);
         let schema = Arc::clone(&plan.schema);
-        let (sender, receiver) = mpsc::channel(self.limits().queue_batches_max);
+        let (sender, receiver) = self.queue(self.limits().queue_batches_max);
         let time = plan.event_times.first().map(|t| schema.field(t.column).data_type().clone());
         let following = Following::new(0, time);
         let output = Output::Client { rows: sender, promise: following.promise() };
@@ -60,6 +59,11 @@ impl Session {
         self.start_now(plan, wanted).await?;
         let stop = Stop::Query(shared);
         Ok(Outcome::Rows(ResultStream::new(schema, Some(following), receiver, stop)))
+    }
+
+    /// The way of rows to a reader.
+    fn queue(&self, batches: usize) -> (RowSender, RowReceiver) {
+        queue(batches, self.engine.parts.memory.as_ref().map(|memory| memory.queue_bytes()))
     }
 
     /// Starts a continuous query at once.
@@ -102,7 +106,7 @@ impl Session {
         let plan = interruptible(plan);
         let context = self.task_context();
         let running = self.running.clone();
-        let (sender, receiver) = mpsc::channel(self.limits().queue_batches_max);
+        let (sender, receiver) = self.queue(self.limits().queue_batches_max);
         let task = self.engine.parts.cpu.spawn(async move {
             let over = running.as_ref().map(Running::over);
             let done = produce(plan, context, &sender);
@@ -196,7 +200,7 @@ impl Session {
             batch_rows_max: self.limits().batch_rows_max.min(SUBSCRIBED_ROWS_MAX),
         };
         // A slow reader holds the batch that it reads and the next one, no queue of them.
-        let (sender, receiver) = mpsc::channel(1);
+        let (sender, receiver) = self.queue(1);
         let time = view.event_time.map(|t| view.log.schema().field(t.column).data_type().clone());
         let following = Following::new(from, time);
         let follow = follow(source, request, following.promise(), sender.clone());
@@ -244,11 +248,7 @@ fn interruptible(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
 }
 
 /// Executes a plan; ends when the reader is gone.
-async fn produce(
-    plan: Arc<dyn ExecutionPlan>,
-    context: Arc<TaskContext>,
-    sender: &mpsc::Sender<Result<RecordBatch>>,
-) {
+async fn produce(plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>, sender: &RowSender) {
     let mut rows = match execute_stream(plan, context) {
         Ok(rows) => rows,
         // Nobody to tell when the client is gone.
@@ -267,7 +267,7 @@ async fn follow(
     source: LogSource,
     request: ScanRequest,
     promise: Arc<Promise>,
-    sender: mpsc::Sender<Result<RecordBatch>>,
+    sender: RowSender,
 ) -> Result<()> {
     for partition in source.discover().await? {
         for split in &partition.splits {

@@ -27,6 +27,8 @@ impl Session {
             }
         }
         self.engine.start_pending();
+        // What was dropped before the end of the last process is not to be read again.
+        self.engine.drop_old().await;
     }
 
     async fn restore_one(&self, definition: &Definition) -> Result<()> {

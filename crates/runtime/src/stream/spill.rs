@@ -20,7 +20,7 @@ use windrow_core::{Clock, Error, Limits, Result, Watermark};
 use crate::caught::unwound;
 use crate::durable::wal::Wal;
 use crate::query::shared::{Shared, again};
-use crate::stream::log::{Completion, StreamLog};
+use crate::stream::log::{Completion, Room, StreamLog};
 
 /// From so many files on, small ones are put together.
 const FILES_MANY: usize = 32;
@@ -109,7 +109,7 @@ impl Spiller {
         let Some(rows) = self.log.unarchived() else {
             return Ok(self.archived());
         };
-        if rows.batches.is_empty() && rows.watermark != Watermark::END {
+        if rows.rows.is_empty() && rows.watermark != Watermark::END {
             // Time without rows is no news: the next run finds it empty too.
             return Ok(self.archived());
         }
@@ -126,7 +126,8 @@ impl Spiller {
             watermark: self.wal.is_none().then(|| rows.watermark.ticks()),
             ..Provenance::default()
         };
-        let done = self.archive.append(&rows.batches, rows.first, version, &provenance).await;
+        let batches = rows.rows.into_iter().map(|piece| piece.load());
+        let done = self.archive.append_from(batches, rows.first, version, &provenance).await;
         *self.error.lock() = done.as_ref().err().map(|e| e.message().to_owned());
         if let Err(error) = done {
             // A commit that was sent before, by this process or one that it follows, may have come
@@ -269,9 +270,9 @@ impl Spiller {
         self.archive.state().rows
     }
 
-    /// Whether more rows than these wait in memory.
-    pub(crate) fn is_over(&self, rows_max: u64) -> bool {
-        self.log.tail_size().0 > rows_max
+    /// Whether more than that waits for the archive.
+    pub(crate) fn is_over(&self, room: Room) -> bool {
+        self.log.is_longer_than(room)
     }
 
     /// What has to come before the next spill is there, or why it is not.

@@ -31,7 +31,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use windrow_core::{Error, ErrorKind, Result};
 
 use super::files::{Files, io_error};
-use crate::stream::log::bytes_of;
+use crate::stream::tail::bytes_of;
 use producers::{Producers, Stamp};
 use writer::{Active, Request, Writer, create_segment};
 pub(crate) use writer::{Appended, Applied};
