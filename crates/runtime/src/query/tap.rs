@@ -244,7 +244,7 @@ impl TapWorker {
     ) -> Result<()> {
         let mut input = taken.rows.project(&self.tap.projection)?;
         if self.tap.positions {
-            input = with_positions(input, origin.name, |row| taken.row_offsets.offset(row))?;
+            input = with_positions(&input, origin.name, |row| taken.row_offsets.offset(row))?;
         }
         let all = Rows { taken, origin, input, at: None };
         let Some(store) = &self.store else {

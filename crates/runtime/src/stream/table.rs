@@ -160,7 +160,7 @@ impl PartitionStream for LogPart {
                     };
                     let at = |row: usize| batch.row_offsets.offset(row);
                     let rows = match positions {
-                        true => with_positions(batch.rows.clone(), LOG_PARTITION, at),
+                        true => with_positions(&batch.rows, LOG_PARTITION, at),
                         false => Ok(batch.rows.clone()),
                     };
                     let rows = rows.and_then(|rows| left_out.apply(rows, PartitionId(0), at));
@@ -277,7 +277,7 @@ fn position_field() -> Field {
 
 /// The rows of a partition with where they stand in a last column.
 pub(crate) fn with_positions(
-    rows: RecordBatch,
+    rows: &RecordBatch,
     partition: &str,
     offset: impl Fn(usize) -> u64,
 ) -> windrow_core::Result<RecordBatch> {
@@ -476,10 +476,13 @@ impl PartitionStream for Part {
     }
 }
 
+/// A partition with its name.
+type Named = (PartitionId, Arc<str>);
+
 struct Position {
     reading: Reading,
     splits: std::vec::IntoIter<(Arc<str>, Split)>,
-    reader: Option<((PartitionId, Arc<str>), Box<dyn Reader>)>,
+    reader: Option<(Named, Box<dyn Reader>)>,
 }
 
 impl Position {
@@ -507,7 +510,7 @@ impl Position {
 impl Reading {
     fn check(
         &self,
-        (partition, name): &(PartitionId, Arc<str>),
+        (partition, name): &Named,
         batch: SourceBatch,
     ) -> windrow_core::Result<RecordBatch> {
         let partition = *partition;
@@ -516,7 +519,7 @@ impl Reading {
         self.stream.bad_rows.keep(&self.stream.name, (partition, ""), &taken.bad);
         let mut rows = taken.rows.project(&self.shown)?;
         if self.positions {
-            rows = with_positions(rows, name, |row| taken.row_offsets.offset(row))?;
+            rows = with_positions(&rows, name, |row| taken.row_offsets.offset(row))?;
         }
         self.left_out.apply(rows, partition, |row| taken.row_offsets.offset(row))
     }
