@@ -276,7 +276,8 @@ mod tests {
         let schema = Arc::new(Schema::new(fields));
         let columns = (1..=5).map(column).collect();
         let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
-        let text = print(Format::Ndjson, false, None, Arc::clone(&schema), &[batch.clone()]);
+        let text =
+            print(Format::Ndjson, false, None, Arc::clone(&schema), std::slice::from_ref(&batch));
         assert_eq!(text, "{\"k\":1,\"v\":2,\"k_2\":3,\"k_3\":4,\"k_1\":5}\n");
         // Where columns are shown beside one another, they keep their names.
         let text = print(Format::Csv, false, None, schema, &[batch]);

@@ -40,7 +40,7 @@ pub(crate) fn sorted(
     memory: Arc<OperatorMemory>,
 ) -> BoxStream<'static, Result<RecordBatch>> {
     let ordered = async move {
-        let mut sorter = Sorter::new(schema, memory)?;
+        let mut sorter = Sorter::new(&schema, memory)?;
         let mut rows = rows;
         while let Some(batch) = rows.try_next().await? {
             sorter.push(batch)?;
@@ -119,10 +119,10 @@ impl RowOrder {
 }
 
 impl Sorter {
-    fn new(schema: SchemaRef, memory: Arc<OperatorMemory>) -> Result<Self> {
+    fn new(schema: &SchemaRef, memory: Arc<OperatorMemory>) -> Result<Self> {
         let run_bytes_max = memory.pass_bytes();
         Ok(Self {
-            order: Arc::new(RowOrder::new(&schema)?),
+            order: Arc::new(RowOrder::new(schema)?),
             // A run, and what it is compared by.
             _held: Held::new(&memory, run_bytes_max * 2),
             memory,

@@ -330,6 +330,7 @@ mod tests {
     use object_store::memory::InMemory;
     use url::Url;
     use windrow_archive::{Storage, TableSpec};
+    use windrow_core::offset::Gaps;
     use windrow_core::{ErrorKind, ManualClock};
 
     use super::*;
@@ -363,13 +364,15 @@ mod tests {
             event_time: None,
             engine_version: "0".into(),
             fingerprint: String::new(),
+            owner: None,
+            gaps: Gaps::default(),
         };
         let archive =
             ArchiveTable::open(storage.child("v").unwrap(), spec, Arc::clone(&clock) as _);
         let archive = Arc::new(archive.await.unwrap());
         let told = (Watermark::NONE, Completion::Rows);
-        let log = StreamLog::restored(rows.schema(), archive.snapshot(), told);
-        let spiller = Spiller::new(Arc::clone(&log), archive, None);
+        let log = StreamLog::restored(rows.schema(), archive.snapshot(), told, None);
+        let spiller = Spiller::new(Arc::clone(&log), archive, None, vec![]);
         let query = Shared::new(1, "v".into(), 1, None, Arc::clone(&clock) as _);
         spiller.is_of(&query);
         log.append(rows).unwrap();

@@ -151,7 +151,7 @@ impl Tail {
         // Also what could not be joined is counted.
         self.count();
         joined?;
-        self.to_disk()
+        self.move_to_disk()
     }
 
     /// The tail begins at `start` from now on.
@@ -175,7 +175,7 @@ impl Tail {
     }
 
     /// Writes the oldest batches to disk while tails take too much.
-    fn to_disk(&mut self) -> Result<()> {
+    fn move_to_disk(&mut self) -> Result<()> {
         let Some(memory) = self.memory.clone() else { return Ok(()) };
         while memory.tail_is_over(self.in_memory) {
             let oldest = self.pieces.iter().position(|piece| piece.batch().is_some());

@@ -103,7 +103,8 @@ impl Case {
             options.push(("path".to_owned(), self.at(self.path).to_string_lossy().into_owned()));
             options.push(("follow".to_owned(), "true".to_owned()));
             let schema = Schema::new(vec![Field::new("a", DataType::Int64, true)]);
-            let declared = Declared { schema: Some(Arc::new(schema)), event_time: None };
+            let declared =
+                Declared { schema: Some(Arc::new(schema)), event_time: None, unsaid: vec![] };
             let source = FileSource::open(&options, declared, &env, Tuning::default()).await;
             let source = source.unwrap();
             for (name, (_, place)) in &self.stands {

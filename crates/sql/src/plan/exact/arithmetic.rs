@@ -28,7 +28,7 @@ pub(super) fn checked(expr: Expr, schema: &dyn ExprSchema) -> Result<Transformed
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_arithmetic(op) => {
             let (l, r) = (left.get_type(schema)?, right.get_type(schema)?);
             let wraps = l.is_integer() && r.is_integer() && op != Operator::Divide;
-            if !wraps && !(l.is_decimal() && r.is_decimal()) {
+            if !(wraps || l.is_decimal() && r.is_decimal()) {
                 return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })));
             }
             Ok(Transformed::yes(call(Operation::Binary(op), vec![*left, *right])))
