@@ -23,7 +23,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("live/a silent partition lets the watermark go", idle),
         trial("live/a subscriber has every window once", subscribe),
         trial("live/old rows go, but not those that a reader needs", retention),
-        trial("live/old rows go although young ones came with them", retention_within),
         trial("live/a replay goes by the clock", replay),
         trial("live/a view answers while it is rebuilt", rebuild),
         trial("live/any threads and batches give the same windows", same_answer),
@@ -203,26 +202,6 @@ fn poll(talk: &Talk, query: &str, wanted: &str) -> Result<(), Failed> {
         std::thread::sleep(Duration::from_millis(100));
     }
     Err(format!("{query}: {found:?} and never {wanted}").into())
-}
-
-fn retention_within() -> Result<(), Failed> {
-    let home = tempfile::tempdir()?;
-    // In memory alone, and with an archive whose tail is far from full.
-    let talks = [Talk::new(Limits::default())?, Talk::at(home.path(), &Limits::default())?];
-    for talk in talks {
-        talk.ask("CREATE STREAM s (k BIGINT, ts TIMESTAMP, WATERMARK FOR ts) WITH (retention = '1 hour')")?;
-        talk.ask("CREATE MATERIALIZED VIEW v AS SELECT k FROM s")?;
-        talk.ask(
-            "INSERT INTO s SELECT n, arrow_cast(1767225600 + n, 'Timestamp(Second, None)') \
-             FROM (SELECT unnest(range(0, 25200)) AS n)",
-        )?;
-        poll(&talk, "SELECT count(*) BETWEEN 3600 AND 3661 FROM s", "true")?;
-        talk.ask("INSERT INTO s VALUES (25200, TIMESTAMP '2026-01-01 08:00:00')")?;
-        // From 7 o'clock on: the one row that is not there.
-        poll(&talk, "SELECT count(*) || ' ' || min(k) FROM s", "1 25200")?;
-        poll(&talk, "SELECT count(*) FROM v", "25201")?;
-    }
-    Ok(())
 }
 
 fn retention() -> Result<(), Failed> {

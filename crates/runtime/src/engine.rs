@@ -43,13 +43,12 @@ use crate::query::start::{Ready, launch};
 use crate::session::failing::Failed;
 use crate::session::planning::{Planners, inherit_budgets};
 use crate::session::{Access, Session, SessionOptions};
-use crate::stream::Feed;
 use crate::stream::log::Completion;
-use crate::stream::log::Room;
 use crate::stream::pump::Pump;
 use crate::stream::push::Pushed;
 use crate::stream::retention::Retention;
 use crate::stream::spill::Spiller;
+use crate::stream::{Feed, TAILS_MAX};
 
 /// Ended queries that `windrow.queries` and `windrow.ledger` remember.
 const ENDED_QUERIES_MAX: usize = 256;
@@ -157,7 +156,7 @@ pub(crate) struct Parts {
     catalogs: Arc<dyn CatalogProviderList>,
     env: Arc<RuntimeEnv>,
     /// The limit of memory, if there is one.
-    pub(crate) memory: Option<Arc<Memory>>,
+    memory: Option<Arc<Memory>>,
     micro_batches: SessionState,
     /// Who makes plans.
     pub(crate) planners: Planners,
@@ -242,7 +241,6 @@ impl Engine {
         inherit_budgets();
         let (catalogs, schema) = catalogs()?;
         let memory = limits.memory_bytes_max.map(|limit| Memory::new(limit, spill_dir));
-        let store = store.map(|store| store.with_memory(memory.clone()));
         let env = match &memory {
             Some(memory) => memory.env()?,
             None => Arc::new(RuntimeEnv::default()),
@@ -600,9 +598,9 @@ impl Inner {
                 .filter(|(_, spiller)| spiller.is_view())
                 .map(|(name, spiller)| (name.clone(), Arc::clone(spiller)))
                 .collect();
-            let room = Room::of(&self.parts.limits);
+            let rows_max = self.parts.limits.tail_rows_max.saturating_mul(TAILS_MAX);
             for (name, spiller) in spillers {
-                if let Some(why) = spiller.error().filter(|_| spiller.is_over(room)) {
+                if let Some(why) = spiller.error().filter(|_| spiller.is_over(rows_max)) {
                     let message =
                         format!("view \"{name}\" waits for its archive, which fails: {why}");
                     return Error::new(ErrorKind::Unavailable, message)
@@ -621,14 +619,6 @@ impl Inner {
             {
                 tracing::debug!(view = view.name, "the last checkpoint stays the one before");
             }
-        }
-    }
-
-    /// Lets go of what is old now.
-    pub(crate) async fn drop_old(&self) {
-        let retentions: Vec<_> = self.retentions.lock().values().cloned().collect();
-        for retention in retentions {
-            retention.pass_now(&self.parts, &self.catalog).await;
         }
     }
 

@@ -352,7 +352,9 @@ impl Builder<'_> {
                 // One end after the other, so that rows have the same offsets in every run.
                 if self.wanted.output.is_ordered() {
                     stage.row_wise = false;
-                    stage.sorted = self.wanted.shared.operator_memory();
+                    if self.wanted.shared.memory.is_some() {
+                        stage.sorted = Some(stage.finish.sorted(&self.finish_state()));
+                    }
                 }
                 Ok(Root::Stage(Box::new(stage)))
             }

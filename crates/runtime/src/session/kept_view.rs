@@ -144,8 +144,7 @@ impl Session {
         let (Some(store), Some(definition)) = (&self.engine.store, definition.filter(|_| keeps))
         else {
             let limits = &self.engine.parts.limits;
-            let memory = self.engine.parts.memory.as_ref();
-            let log = StreamLog::in_memory(Arc::clone(&plan.schema), name, limits, memory);
+            let log = StreamLog::in_memory(Arc::clone(&plan.schema), name, limits);
             return Ok(KeptView::in_memory(log));
         };
         let time = plan.event_times.first().map(|e| e.column);

@@ -22,7 +22,6 @@ mod places;
 pub(crate) mod planning;
 mod prepare;
 pub(crate) mod query;
-pub(crate) mod queue;
 mod rebuild;
 mod restore;
 mod room;

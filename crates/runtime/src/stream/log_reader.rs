@@ -32,8 +32,6 @@ pub(crate) struct LogSource {
     until: Option<u64>,
     /// Whether the log's writer knows the watermark better than the event times do.
     explicit_watermark: bool,
-    /// What retention drops before it is read is left out, instead of being an error.
-    skips: bool,
 }
 
 impl LogSource {
@@ -41,7 +39,7 @@ impl LogSource {
     /// `explicit_watermark`: the writer gives the watermark (a view does), it is not derived from
     /// event times.
     pub(crate) fn follow(log: Arc<StreamLog>, from: Option<u64>, explicit_watermark: bool) -> Self {
-        Self { log, from, until: None, explicit_watermark, skips: false }
+        Self { log, from, until: None, explicit_watermark }
     }
 
     /// What the log holds now from `from` on (`None`: from its first row), and then ends.
@@ -50,13 +48,8 @@ impl LogSource {
         from: Option<u64>,
         explicit_watermark: bool,
     ) -> Self {
-        let until = log.state().rows;
-        Self { log, from, until: Some(until), explicit_watermark, skips: from.is_none() }
-    }
-
-    /// The rows that the log holds from `from` on (`None`: from its first row) and before `until`.
-    pub(crate) fn part(log: Arc<StreamLog>, from: Option<u64>, until: u64) -> Self {
-        Self { log, from, until: Some(until), explicit_watermark: false, skips: true }
+        let until = Some(log.state().rows);
+        Self { log, from, until, explicit_watermark }
     }
 }
 
@@ -100,7 +93,6 @@ impl LogSource {
             log: Arc::clone(&self.log),
             position: from.unwrap_or(0),
             begun: from.is_some(),
-            skips: self.skips && scan.from.is_none(),
             until: self.until,
             explicit_watermark: self.explicit_watermark,
             told: Watermark::NONE,
@@ -118,8 +110,6 @@ pub(crate) struct LogReader {
     position: u64,
     /// Whether the position says where to read; otherwise reading begins at the first row.
     begun: bool,
-    /// See [`LogSource`]'s.
-    skips: bool,
     until: Option<u64>,
     explicit_watermark: bool,
     /// The watermark that was last passed on.
@@ -159,16 +149,12 @@ impl LogReader {
         let left = self.left(state.rows);
         let found = match left.min(self.batch_rows_max) {
             0 => Found::Nothing,
-            rows_max => self.log.read(self.position, rows_max)?,
+            rows_max => self.log.read(self.position, rows_max),
         };
         let rows = match found {
             Found::Archived(archive) => return Ok(Step::Archive(archive)),
             Found::Rows(rows) => Some(rows.project(&self.projection)?),
             Found::Nothing => None,
-            Found::Dropped { first } if self.skips => {
-                self.position = first;
-                return self.look();
-            }
             Found::Dropped { first } => return Err(dropped(self.position, first)),
         };
         let caught_up =

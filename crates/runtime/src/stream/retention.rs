@@ -5,10 +5,8 @@
 //! offset   0          first                                    rows
 //!          ├─ dropped ──┼─ old, but needed ─┼─ kept: newest − retention … newest ─┤
 //! ```
-//! Rows go from the front, up to the first that is not old, whatever batch or file they are in and
-//! whether the archive has them: nobody is given them any more. What they took goes later: memory
-//! with its batch, the archive's files when all their rows are old. Old rows that are not archived
-//! yet are, so that the write-ahead log lets go of them too.
+//! Rows go from the front, in whole files of the archive or whole batches of memory, so somewhat
+//! more is kept than asked for.
 //!
 //! Invariants: offsets stay what they were; a dropped row is older than the newest row by more
 //! than the retention; a running query has read it; and with a data directory, no unfinished
@@ -18,13 +16,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, ArrayRef};
-use futures::TryStreamExt;
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use windrow_archive::ArchiveSnapshot;
 use windrow_core::Result;
-use windrow_core::time::{ticks_per_second, time_unit};
 
 use crate::catalog::{Catalog, Object};
 use crate::caught::caught;
@@ -36,12 +30,6 @@ use crate::stream::spill::Spiller;
 
 /// How often old rows are looked for at most, and again while a reader needs them.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// By so many seconds of event time, or this part of the retention, the first row has to be older
-/// than it may be: so old rows are looked for now and then, not with every new row.
-const SLACK_SECONDS: i64 = 60;
-const SLACK_PART: i64 = 60;
-/// Rows whose event times are read from the archive at a time.
-const READ_ROWS: usize = 8_192;
 
 /// The retention of one log.
 #[derive(Debug)]
@@ -55,11 +43,7 @@ pub(crate) struct Retention {
     column: usize,
     /// How much older than the newest row a row may be, in ticks of the column.
     keep_ticks: i64,
-    /// By how much more it is older when it goes.
-    slack_ticks: i64,
     newest: Mutex<Newest>,
-    /// The first row that is not old, as far as that has been looked for.
-    young: Mutex<Young>,
     stop: watch::Sender<bool>,
 }
 
@@ -69,22 +53,6 @@ struct Newest {
     ticks: Option<i64>,
     /// The tail has been looked at before this offset.
     offset: u64,
-}
-
-/// A row, the rows before which are all old.
-#[derive(Debug, Clone, Copy, Default)]
-struct Young {
-    offset: u64,
-    /// Its event time, in ticks; `None`: it has not been looked at.
-    ticks: Option<i64>,
-}
-
-/// What a look at the front has found.
-enum Old {
-    /// All rows before this offset are old.
-    All(u64),
-    /// There is one that is not.
-    Until(Young),
 }
 
 /// What readers still need of a log.
@@ -98,8 +66,8 @@ struct Needed {
 
 /// What a pass did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pass {
-    /// Everything that is old is gone.
+enum Pass {
+    /// Everything that is old is gone, but for the rest of a file or batch.
     Done,
     /// Old rows are needed by a reader.
     Held,
@@ -112,17 +80,12 @@ impl Retention {
         column: usize,
         keep_ticks: i64,
     ) -> Arc<Self> {
-        let unit = log.schema().fields().get(column).and_then(|f| time_unit(f.data_type()));
-        let second = unit.map_or(1, ticks_per_second);
-        let slack_ticks = second.saturating_mul(SLACK_SECONDS).min(keep_ticks / SLACK_PART);
         Arc::new(Self {
             name: name.to_owned(),
             log: Arc::clone(log),
             spiller: spiller.cloned(),
             column,
             keep_ticks,
-            slack_ticks,
-            young: Mutex::default(),
             newest: Mutex::default(),
             stop: watch::Sender::new(false),
         })
@@ -142,13 +105,12 @@ impl Retention {
         let mut newest = self.newest.lock();
         let (archived, tail) = self.log.since(newest.offset);
         newest.ticks = newest.ticks.max(archived.and_then(|a| a.greatest_event_time()));
-        for piece in tail {
-            let rows = piece.load()?;
+        for (first, rows) in tail {
             let column = rows.column(self.column);
             let times = ticks(column)?;
             let known = (0..rows.num_rows()).filter(|row| column.is_valid(*row));
             newest.ticks = newest.ticks.max(known.filter_map(|row| times.get(row)).copied().max());
-            newest.offset = newest.offset.max(piece.end());
+            newest.offset = newest.offset.max(first + rows.num_rows() as u64);
         }
         Ok(newest.ticks.map(|newest| newest.saturating_sub(self.keep_ticks)))
     }
@@ -157,103 +119,32 @@ impl Retention {
     async fn pass(&self, needed: Needed) -> Result<Pass> {
         let Some(limit) = self.limit()? else { return Ok(Pass::Done) };
         let before = limit.min(needed.ticks);
-        let held = self.log.state();
-        let young = *self.young.lock();
-        let due = before.saturating_sub(self.slack_ticks);
-        let known = young.offset >= held.first && young.ticks.is_some_and(|young| young >= due);
-        if !known {
-            let end = self.old_until(before, needed.offset).await?;
-            let dropped = self.log.let_go_before(end);
-            if dropped > 0 {
-                tracing::debug!(name = self.name, dropped, "retention let go of old rows");
-            }
+        let dropped = match &self.spiller {
+            Some(spiller) => spiller.drop_before(before, needed.offset).await?,
+            None => self.drop_from_memory(before, needed.offset)?,
+        };
+        if dropped > 0 {
+            tracing::debug!(name = self.name, dropped, "retention let go of old rows");
         }
-        self.give_back(before).await?;
-        let all = before == limit && needed.offset >= held.rows;
+        let all = before == limit && needed.offset >= self.log.state().rows;
         Ok(if all { Pass::Done } else { Pass::Held })
     }
 
-    /// One past the last row at the front that is older than `before`, among those before
-    /// `offset_max`. Rows without event time count as old.
-    async fn old_until(&self, before: i64, offset_max: u64) -> Result<u64> {
-        let (archive, _) = self.log.since(u64::MAX);
-        let mut at = self.log.state().first;
-        if let Some(archive) = archive {
-            at = at.max(archive.older_until(before, offset_max));
-            match self.old_in_archive(&archive, (at, before), offset_max).await? {
-                Old::All(end) => at = end,
-                Old::Until(young) => return Ok(self.found(young)),
+    fn drop_from_memory(&self, before: i64, offset_max: u64) -> Result<u64> {
+        let (_, tail) = self.log.since(0);
+        let mut end = 0;
+        for (first, rows) in tail {
+            let column = rows.column(self.column);
+            let mut times = ticks(column)?.iter().enumerate();
+            let behind = first + rows.num_rows() as u64;
+            if behind > offset_max
+                || times.any(|(row, time)| *time >= before && column.is_valid(row))
+            {
+                break;
             }
+            end = behind;
         }
-        for piece in self.log.since(at).1 {
-            let rows = piece.load()?;
-            match self.old_in(rows.column(self.column), (piece.first, before))? {
-                Old::All(end) if end < offset_max => at = at.max(end),
-                Old::All(_) => return Ok(self.found(Young { offset: offset_max, ticks: None })),
-                Old::Until(young) => {
-                    let needed = young.offset > offset_max;
-                    let held = Young { offset: offset_max, ticks: None };
-                    return Ok(self.found(if needed { held } else { young }));
-                }
-            }
-        }
-        Ok(self.found(Young { offset: at, ticks: None }))
-    }
-
-    fn found(&self, young: Young) -> u64 {
-        *self.young.lock() = young;
-        young.offset
-    }
-
-    /// The same in the archive, from the row `at` on.
-    async fn old_in_archive(
-        &self,
-        archive: &ArchiveSnapshot,
-        (mut at, before): (u64, i64),
-        offset_max: u64,
-    ) -> Result<Old> {
-        let end = archive.state().rows;
-        if at >= end || at >= offset_max {
-            return Ok(if at >= offset_max {
-                Old::Until(Young { offset: at, ticks: None })
-            } else {
-                Old::All(at)
-            });
-        }
-        let mut times = archive.read(at, &[self.column], READ_ROWS).await?;
-        while let Some(rows) = times.try_next().await? {
-            match self.old_in(rows.column(0), (at, before))? {
-                Old::All(end) if end < offset_max => at = end,
-                Old::Until(young) if young.offset <= offset_max => return Ok(Old::Until(young)),
-                Old::All(_) | Old::Until(_) => {
-                    return Ok(Old::Until(Young { offset: offset_max, ticks: None }));
-                }
-            }
-        }
-        Ok(Old::All(at))
-    }
-
-    /// Which of the rows from `first` on are old.
-    fn old_in(&self, column: &ArrayRef, (first, before): (u64, i64)) -> Result<Old> {
-        let mut times = ticks(column)?.iter().enumerate();
-        let young = times.find(|(row, time)| **time >= before && column.is_valid(*row));
-        Ok(match young {
-            Some((row, time)) => {
-                Old::Until(Young { offset: first + row as u64, ticks: Some(*time) })
-            }
-            None => Old::All(first + column.len() as u64),
-        })
-    }
-
-    /// Deletes the files of dropped rows; those that are not archived are, so that their log ends.
-    async fn give_back(&self, before: i64) -> Result<()> {
-        let Some(spiller) = &self.spiller else { return Ok(()) };
-        let first = self.log.state().first;
-        if !spiller.is_view() && first > spiller.archived_rows() {
-            spiller.spill_until_stopped().await?;
-        }
-        spiller.drop_before(before, first).await?;
-        Ok(())
+        Ok(self.log.let_go_before(end))
     }
 
     /// Lets go of old rows from now on, until it is stopped.
@@ -273,19 +164,14 @@ impl Retention {
                 () = wait => {}
             }
             changed.mark_unchanged();
-            last = self.pass_now(&parts, &catalog).await;
-        }
-    }
-
-    /// Lets go of what is old now. What cannot be dropped stays until the next time.
-    pub(crate) async fn pass_now(&self, parts: &Parts, catalog: &Catalog) -> Pass {
-        let pass = async { self.pass(self.needed(parts, catalog)).await };
-        match caught(|| format!("retention of \"{}\"", self.name), pass).await {
-            Ok(pass) => pass,
-            Err(error) => {
-                tracing::warn!(name = self.name, %error, "old rows stay, they cannot be dropped");
-                Pass::Held
-            }
+            let pass = async { self.pass(self.needed(&parts, &catalog)).await };
+            last = match caught(|| format!("retention of \"{}\"", self.name), pass).await {
+                Ok(pass) => pass,
+                Err(error) => {
+                    tracing::warn!(name = self.name, %error, "old rows stay, they cannot be dropped");
+                    Pass::Held
+                }
+            };
         }
     }
 
@@ -367,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn old_rows_go_from_the_front() {
+    async fn whole_batches_go_from_the_front() {
         let log = log();
         let retention = Retention::new("s", (&log, None), 0, 100);
         let all = Needed { offset: u64::MAX, ticks: i64::MAX };
@@ -380,18 +266,17 @@ mod tests {
         append(&log, &[Some(155), Some(30)]);
         // Below 55: the first two batches; the third is young, and what follows it stays.
         assert_eq!(
-            retention.pass(Needed { offset: 1, ticks: i64::MAX }).await.unwrap(),
+            retention.pass(Needed { offset: 3, ticks: i64::MAX }).await.unwrap(),
             Pass::Held
         );
-        assert_eq!(log.state().first, 1, "a reader stands in the first batch");
+        assert_eq!(log.state().first, 2, "a reader stands in the second batch");
         assert_eq!(retention.pass(Needed { ticks: 20, ..all }).await.unwrap(), Pass::Held);
-        assert_eq!(log.state().first, 1, "an open window needs 20");
+        assert_eq!(log.state().first, 2, "an open window needs 20");
         assert_eq!(retention.pass(all).await.unwrap(), Pass::Done);
         assert_eq!((log.state().first, log.state().rows), (4, 8));
         assert_eq!(retention.dropped_before().unwrap(), Some(55));
-        // Of a batch only the old rows go.
-        append(&log, &[Some(170), Some(300)]);
+        append(&log, &[Some(300)]);
         assert_eq!(retention.pass(all).await.unwrap(), Pass::Done);
-        assert_eq!((log.state().first, log.contents().tail_rows), (9, 1));
+        assert_eq!((log.state().first, log.contents().tail_rows), (8, 1));
     }
 }
