@@ -562,8 +562,7 @@ async fn step_over(next: u64, log: &StreamLog, archive: &ArchiveTable) -> Result
     }
     if let Some(rows) = log.unarchived() {
         let version = i64::try_from(rows.end).unwrap_or(i64::MAX);
-        let batches = rows.rows.into_iter().map(|piece| piece.load());
-        archive.append_from(batches, rows.first, version, &Provenance::default()).await?;
+        archive.append(&rows.batches, rows.first, version, &Provenance::default()).await?;
     }
     log.archived(archive.snapshot());
     Ok(())

@@ -130,7 +130,10 @@ pub(crate) fn of_plan(error: DataFusionError, env: &RuntimeEnv) -> Error {
     let raw = raw.filter(|io| io.get_ref().is_none_or(|inner| !inner.is::<Error>()));
     match (raw, env.disk_manager.temp_dir_paths().first()) {
         (Some(io), Some(directory)) => {
-            let again = io::Error::new(io.kind(), io.to_string());
+            // Whoever wrapped it hid its kind.
+            let full = io.to_string().contains("No space left on device");
+            let kind = if full { io::ErrorKind::StorageFull } else { io.kind() };
+            let again = io::Error::new(kind, io.to_string());
             io_error("keep in files what is over the limit of memory, in", directory, again)
         }
         _ => from_datafusion(error),

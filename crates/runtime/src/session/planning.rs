@@ -24,6 +24,7 @@ use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::Tail;
 use windrow_sql::plan::{ContinuousPlan, bounded, continuous, statement as planned};
 
+use crate::caught::stopped;
 use crate::session::Session;
 
 /// Plans that are made at the same time, at least.
@@ -137,7 +138,7 @@ impl Session {
         match done {
             Ok(done) => done,
             Err(error) if error.is_cancelled() => Err(crate::query::shared::cancelled()),
-            Err(error) => Err(Error::internal("planning a statement panicked").with_source(error)),
+            Err(error) => Err(stopped("planning a statement", error)),
         }
     }
 

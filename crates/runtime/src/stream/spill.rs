@@ -371,7 +371,7 @@ mod tests {
             ArchiveTable::open(storage.child("v").unwrap(), spec, Arc::clone(&clock) as _);
         let archive = Arc::new(archive.await.unwrap());
         let told = (Watermark::NONE, Completion::Rows);
-        let log = StreamLog::restored(rows.schema(), archive.snapshot(), told, None);
+        let log = StreamLog::restored(rows.schema(), archive.snapshot(), told);
         let spiller = Spiller::new(Arc::clone(&log), archive, None, vec![]);
         let query = Shared::new(1, "v".into(), 1, None, Arc::clone(&clock) as _);
         spiller.is_of(&query);

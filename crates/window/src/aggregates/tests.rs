@@ -11,6 +11,7 @@ use datafusion::physical_expr::expressions::Column;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::total::turns_column;
 use super::*;
 
 fn function(udaf: Arc<AggregateUDF>, of: &DataType, distinct: bool) -> AggregateFunctionExpr {
@@ -42,7 +43,7 @@ fn column(values: &[Option<i64>]) -> ArrayRef {
 }
 
 /// `None` within: NULL; an error: it does not fit.
-type Expected = std::result::Result<Option<i64>, ()>;
+type Expected = Result<Option<i64>, ()>;
 
 fn expected(values: impl Iterator<Item = Option<i64>>) -> Expected {
     let mut sum = None;
@@ -64,7 +65,8 @@ fn any_cut_gives_the_same_sums() {
         let mut states: Vec<(Vec<ArrayRef>, Vec<usize>)> = vec![];
         let mut open: Option<Box<dyn GroupsAccumulator>> = None;
         for _ in 0..rng.random_range(1..8) {
-            let batch = values(rng, rng.random_range(0..5));
+            let count = rng.random_range(0..5);
+            let batch = values(rng, count);
             let mut at: Vec<usize> = batch.iter().map(|_| rng.random_range(0..groups)).collect();
             if rng.random_bool(0.2) {
                 let keep: BooleanArray = batch.iter().map(|_| Some(rng.random_bool(0.7))).collect();
@@ -93,12 +95,12 @@ fn any_cut_gives_the_same_sums() {
             merged.merge_batch(&state, &at, groups).unwrap();
         }
         merged
-            .merge_batch(&[column(&[]), super::total::turns_column(vec![], 0)], &[], groups)
+            .merge_batch(&[column(&[]), turns_column(vec![], 0)], &[], groups)
             .unwrap();
         let wanted: Vec<Expected> = (0..groups)
             .map(|group| expected(rows.iter().filter(|(g, _)| *g == group).map(|(_, v)| *v)))
             .collect();
-        match wanted.iter().copied().collect::<std::result::Result<Vec<_>, _>>() {
+        match wanted.iter().copied().collect::<Result<Vec<_>, _>>() {
             Ok(sums) => {
                 fitting += 1;
                 let found = merged.evaluate(EmitTo::All).unwrap();
