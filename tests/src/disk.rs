@@ -23,7 +23,6 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         mounted("a full one refuses rows and loses none", full),
         mounted("one that cannot be written is refused and loses none", read_only),
-        mounted("a sort that does not fit on it names it", sort),
         trial("disk/an archive that fails makes INSERT fail", failing_archive),
     ]
 }
@@ -171,23 +170,6 @@ fn full() -> Result<(), Failed> {
     let verified = one(&talk, "VERIFY VIEW v")?;
     if !verified.starts_with("equal") {
         return Err(verified.into());
-    }
-    talk.close()?;
-    Ok(())
-}
-
-fn sort() -> Result<(), Failed> {
-    let disk = SmallDisk::new(6_000)?.ok_or("no small disk")?;
-    let data = disk.path().join("data");
-    let limits = Limits { memory_bytes_max: Some(8 << 20), threads: 1, ..Limits::default() };
-    let talk = Talk::at(&data, &limits)?;
-    let sql = "SELECT value * 7919 % 1000003 AS x, value FROM generate_series(1, 2000000) ORDER BY x, value";
-    let Err(Refusal(why)) = talk.ask(sql) else { return Err("it fits".into()) };
-    let place = data.join("tmp").to_string_lossy().into_owned();
-    for words in ["over the limit of memory", &place, "space", "hint: Free space on the disk"] {
-        if !why.contains(words) {
-            return Err(format!("{words:?} is not said: {why}").into());
-        }
     }
     talk.close()?;
     Ok(())

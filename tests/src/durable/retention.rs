@@ -88,7 +88,8 @@ pub(super) fn open_windows() -> Result<(), Failed> {
 }
 
 pub(super) fn rebuild() -> Result<(), Failed> {
-    let home = Home::new()?;
+    let mut home = Home::new()?;
+    home.traced = true;
     let view = format!("CREATE MATERIALIZED VIEW v AS {VIEW};\n");
     let queries = ["SELECT * FROM v", "SHOW CREATE v"];
     let first =
@@ -113,7 +114,8 @@ pub(super) fn rebuild() -> Result<(), Failed> {
     if !running.until(1, "CREATE STREAM")? {
         return Err(failed(&running.finish()?, "it ends before its time"));
     }
-    running.wait_until("a folder for the new one", || Ok(folders()?.len() == 2))?;
+    // Nothing tells how far it is, and wherever it is must do.
+    std::thread::sleep(std::time::Duration::from_millis(500));
     running.kill()?;
     equal("after a crash in the middle", &home.tables("", &queries)?, &first)?;
     equal("folders", &folders()?, &vec!["v".to_owned()])?;

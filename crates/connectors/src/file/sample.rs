@@ -164,13 +164,13 @@ impl Sample {
     pub(super) fn into_schema(self) -> Result<Schema> {
         for seen in &self.columns {
             if let Some((guess, file)) = &seen.other {
-        return Err(Error::data(format!(
+                return Err(Error::data(format!(
                     "column \"{}\" is {} in file \"{}\" and {} in file \"{file}\"",
                     seen.name,
                     sql_name(&seen.guess.data_type()),
                     seen.file,
                     sql_name(&guess.data_type()),
-        ))
+                ))
                 .with_hint("Declare the columns; one that is VARCHAR takes both as their text."));
             }
         }

@@ -209,12 +209,18 @@ fn plain(error: &DataFusionError) -> Error {
         }
         DataFusionError::ParquetError(parquet) => new(ErrorKind::Data, &parquet.to_string()),
         DataFusionError::ArrowError(arrow, _) => from_arrow(arrow),
-        DataFusionError::Execution(text) => from_execution(text),
+        DataFusionError::Execution(text) => match panic_in(text) {
+            Some(said) => Error::panicked("the statement", &said),
+            None => from_execution(text),
+        },
         DataFusionError::Internal(text) => new(ErrorKind::Internal, text)
             .with_hint("This is a bug in Windrow; please report it with the statement."),
         DataFusionError::External(external) => match external.downcast_ref::<JoinError>() {
             Some(task) => from_task(task),
-            None => new(ErrorKind::Unavailable, &external.to_string()),
+            None => match panic_in(&external.to_string()) {
+                Some(said) => Error::panicked("the statement", &said),
+                None => new(ErrorKind::Unavailable, &external.to_string()),
+            },
         },
         DataFusionError::ExecutionJoin(task) => from_task(task),
         DataFusionError::Substrait(text) | DataFusionError::Ffi(text) => {
@@ -230,7 +236,14 @@ fn from_task(end: &JoinError) -> Error {
     if end.is_cancelled() {
         return Error::new(ErrorKind::Cancelled, "the statement was cancelled");
     }
-    Error::panicked("the statement", &end.to_string())
+    let text = end.to_string();
+    Error::panicked("the statement", &panic_in(&text).unwrap_or(text))
+}
+
+/// What the panic of a task said, in the words of a `JoinError`, which may have been made text on its way.
+fn panic_in(text: &str) -> Option<String> {
+    let (_, said) = text.split_once("panicked with message \"")?;
+    Some(said.strip_suffix('"').unwrap_or(said).to_owned())
 }
 
 fn from_arrow(error: &ArrowError) -> Error {

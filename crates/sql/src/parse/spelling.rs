@@ -6,6 +6,7 @@
 //!
 //! Invariant: what comes out means the same and has no named windows.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
@@ -281,21 +282,31 @@ fn name_apart(projection: &mut [SelectItem]) {
         }
         _ => false,
     });
-    let mut taken: Vec<String> = vec![];
+    // By name, so that many columns do not take the square of their number.
+    let mut taken: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut counted: BTreeMap<String, usize> = BTreeMap::new();
     for item in projection.iter_mut() {
         let Some((key, name)) = named_as(item) else { continue };
         let column = matches!(
             item,
             SelectItem::UnnamedExpr(Expr::Identifier(_) | Expr::CompoundIdentifier(_))
         );
-        let twice = everything && column || taken.iter().any(|other| clash(other, &key));
+        let others = taken.entry(name.to_lowercase()).or_default();
+        let twice = everything && column || others.iter().any(|other| clash(other, &key));
         if !twice {
-            taken.push(key);
+            others.push(key);
             continue;
         }
-        let free = (1_usize..).map(|n| format!("{name}_{n}")).find(|n| !taken.contains(n));
-        let Some(free) = free else { continue };
-        taken.push(free.clone());
+        let from = counted.entry(name.clone()).or_insert(1);
+        let free = loop {
+            let free = format!("{name}_{from}");
+            let others = taken.entry(free.to_lowercase()).or_default();
+            if !others.contains(&free) {
+                others.push(free.clone());
+                break free;
+            }
+            *from += 1;
+        };
         let alias = Ident::with_quote('"', free);
         match item {
             SelectItem::UnnamedExpr(expr) => {

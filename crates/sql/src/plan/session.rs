@@ -19,10 +19,10 @@ use futures::{StreamExt, TryStreamExt};
 use windrow_core::Error;
 use windrow_window::aggregates;
 
-use super::{checked, exact};
 use super::sample::Samples;
 use super::tvf::WindowRelations;
 use super::types::ArrowTypes;
+use super::{checked, exact};
 use crate::diagnostics::from_datafusion;
 use crate::functions::{self, Operators};
 use crate::leaf::LeafInputs;
