@@ -116,6 +116,7 @@ const OBJECTS: &[&str] = &[
     "CREATE TABLE secret_t AS SELECT 2 AS k",
 ];
 
+#[expect(clippy::too_many_lines, reason = "a list of what each role may do")]
 fn roles() -> Result<(), Failed> {
     let f = Fixture::new(EngineConfig::default())?;
     f.setup(OBJECTS)?;
