@@ -5,7 +5,7 @@
 //! - An offset is the number of the row in a Parquet file, and the position of the row's first
 //!   byte in the (unpacked) text. In one partition of many files, file `n` starts at `n · 2⁴⁴`.
 //! - Listing again finds new files and files that changed; what was found before keeps its
-//!   partition. Text files that are followed: see [`follow`].
+//!   partition. Text files that are followed: see `follow`.
 
 mod convert;
 mod csv;
