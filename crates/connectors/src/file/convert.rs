@@ -40,7 +40,7 @@ pub(super) struct NumberRules {
 /// What a bare number is in a column of times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BareNumber {
-    /// So many of these since 1970.
+    /// The number of these since 1970.
     In(TimeUnit),
     /// Nothing: the columns were declared, and nothing says the unit.
     Unsaid,

@@ -15,7 +15,7 @@ use super::trail::Relation;
 use crate::file::format::{Packing, packing_of_name};
 use crate::file::location::{Blob, Found};
 
-/// How long a file that no path leads to any more is kept for who has not come to it yet.
+/// How long a file that no path leads to any more is kept for readers that have not reached it yet.
 const KEPT_MICROS: i64 = 60_000_000;
 /// Files in a directory that are looked at to find one that was renamed.
 const SIBLINGS_MAX: usize = 10_000;

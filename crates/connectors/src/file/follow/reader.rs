@@ -24,7 +24,7 @@ use crate::file::text::{TextFile, TextFormat, TextReader, TextSettings, TextSpli
 /// Marks of all files of a stream that are kept with an offset, and of one file at least.
 const KEPT_MARKS: usize = 1 << 16;
 const KEPT_MARKS_MIN: usize = 64;
-/// A file that goes on growing holds up the next one so many times as long as one that is quiet.
+/// A file that goes on growing delays the next one by this multiple of the wait for a quiet one.
 const PATIENCE: i64 = 3;
 /// Bytes at the end of what was read that are compared.
 const REST_BYTES: usize = 64;
@@ -348,7 +348,7 @@ impl FollowReader {
         Ok(index)
     }
 
-    /// Lets go of files that are gone and quiet; one of them may have a last record.
+    /// Releases files that are gone and quiet; one of them may have a last record.
     fn let_go(&mut self) -> Result<Option<usize>> {
         let (now, wait) = (self.now(), self.wait_micros());
         let count = self.cursors.len();
