@@ -27,6 +27,8 @@ enum Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kill {
     Never,
+    /// Before the change, and before any checkpoint has rows of the file.
+    AtOnce,
     /// Before the change, which it does not see.
     Before,
     /// After it has seen it.
@@ -39,6 +41,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = vec![trial("rotation/a deleted file keeps nothing from opening", deleted)];
     for (change, kill, glob) in [
         (Change::Rename, Kill::Never, ""),
+        (Change::Rename, Kill::AtOnce, ""),
         (Change::Rename, Kill::Before, ""),
         (Change::Rename, Kill::After, ""),
         (Change::Rename, Kill::Never, "*"),
@@ -145,7 +148,8 @@ fn until(row: u32) -> String {
 
 fn rotated(change: Change, kill: Kill, glob: &str) -> Result<(), Failed> {
     let mut home = Home::new()?;
-    home.flags = ["--checkpoint-interval", "0.005"].map(str::to_owned).to_vec();
+    let interval = if kill == Kill::AtOnce { "3600" } else { "0.005" };
+    home.flags = ["--checkpoint-interval", interval].map(str::to_owned).to_vec();
     std::fs::create_dir_all(home.beside("in"))?;
     let file = home.beside("in/app.json");
     append(&file, 0..BEFORE)?;
@@ -158,8 +162,10 @@ fn rotated(change: Change, kill: Kill, glob: &str) -> Result<(), Failed> {
     let mut running = home.start(&(begin + &on))?;
     running.wait_until("the rows of before", || there("before.json"))?;
     let bytes = line(0).len() as u64 * u64::from(BEFORE);
-    running.wait_until("a checkpoint that has them", || knows(&home, bytes))?;
-    if kill == Kill::Before {
+    if kill != Kill::AtOnce {
+        running.wait_until("a checkpoint that has them", || knows(&home, bytes))?;
+    }
+    if matches!(kill, Kill::AtOnce | Kill::Before) {
         running.kill()?.no_bug()?;
         change.make(&file)?;
         running = home.start(&on)?;
@@ -200,8 +206,13 @@ fn knows(home: &Home, bytes: u64) -> Result<bool, Failed> {
         return Ok(false);
     };
     for entry in entries {
+        let path = entry?.path();
+        // Before it has its name, it is none.
+        if path.extension().is_none_or(|extension| extension != "checkpoint") {
+            continue;
+        }
         // One that is not kept any more may be gone by now.
-        let text = std::fs::read_to_string(entry?.path()).unwrap_or_default();
+        let text = std::fs::read_to_string(path).unwrap_or_default();
         if text.contains(&format!("\\\"at\\\":{bytes},")) {
             return Ok(true);
         }

@@ -93,6 +93,9 @@ pub struct Split {
     /// What it is read from, as far as that can be told: a file and its size. Another text after a
     /// restart means that what was read before cannot be gone on from.
     pub identity: Arc<str>,
+    /// Where a reader stands that begins it, where a restart must know that before the first batch has
+    /// come ([`SourceBatch::place`]).
+    pub place: Option<Arc<str>>,
     /// What the source needs to find it again.
     pub detail: Arc<dyn Any + Send + Sync>,
 }

@@ -425,6 +425,7 @@ fn partition(id: PartitionId, name: String, plans: Vec<SplitPlan>) -> Partition 
         bytes: plan.bytes,
         event_times: plan.event_times,
         identity: plan.identity,
+        place: None,
         detail: Arc::new(plan.detail),
     };
     Partition { id, name, splits: plans.into_iter().enumerate().map(split).collect() }
@@ -476,7 +477,10 @@ impl Source for FileSource {
                 identity: chain.as_str().into(),
                 detail: Detail::Follow(chain.clone()),
             };
-            partitions.push(partition(id, chain, vec![split]));
+            let place: Arc<str> = self.chains.start(&chain)?.into();
+            let mut partition = partition(id, chain, vec![split]);
+            partition.splits.iter_mut().for_each(|s| s.place = Some(Arc::clone(&place)));
+            partitions.push(partition);
         }
         for found in &others {
             let Some(plan) = self.known_plan(&mut known, found, (0, None)).await? else {

@@ -114,6 +114,7 @@ impl Source for Generator {
                 .filter(|&rows| rows > 0)
                 .and_then(|rows| self.maker.event_times(range.first, rows)),
             identity: self.name.as_str().into(),
+            place: None,
             detail: Arc::new(range) as Arc<dyn Any + Send + Sync>,
         };
         let splits = match self.rows {

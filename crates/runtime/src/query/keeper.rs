@@ -45,8 +45,8 @@ pub(crate) struct Keeper {
     failed: Arc<AtomicBool>,
 }
 
-/// What a query was like at a cut: micro-batches done, watermark, and what it had given out.
-type Seen = (u64, Watermark, Option<Given>);
+/// What a query was like at a cut: micro-batches done, splits begun, watermark, and what it had given out.
+type Seen = (u64, usize, Watermark, Option<Given>);
 
 impl Keeper {
     pub(crate) fn new(
@@ -74,9 +74,9 @@ impl Keeper {
         self.rows_seen = rows;
     }
 
-    /// The newest checkpoint was made after so many micro-batches, at this watermark.
-    pub(crate) fn has(&mut self, batches: u64, watermark: Watermark) {
-        self.last = Some((batches, watermark, None));
+    /// The newest checkpoint was made after so many micro-batches, of these leaves, at this watermark.
+    pub(crate) fn has(&mut self, batches: u64, taps: &[Arc<TapState>], watermark: Watermark) {
+        self.last = Some((batches, begun(taps), watermark, None));
     }
 
     /// Makes the checkpoint that was asked for, unless one is being written: then the end of that
@@ -98,7 +98,7 @@ impl Keeper {
         }
         let batches = shared.state.lock().batches;
         let failed = self.failed.swap(false, Ordering::AcqRel);
-        let seen = (batches, watermark, output.given());
+        let seen = (batches, begun(taps), watermark, output.given());
         let nothing_new = self.last == Some(seen) && self.new_bad(shared.id, taps).0.is_empty();
         if nothing_new && !failed {
             self.busy.store(false, Ordering::Release);
@@ -107,7 +107,7 @@ impl Keeper {
         }
         let taken_micros = self.clock.now_micros();
         let cut = self.cut(shared, root, (taps, output)).await?;
-        self.last = Some((batches, watermark, cut.given));
+        self.last = Some((seen.0, seen.1, watermark, cut.given));
         let (shared, busy) = (Arc::clone(shared), Arc::clone(&self.busy));
         let (spiller, checkpoints) = (Arc::clone(&self.spiller), Arc::clone(&self.checkpoints));
         let (clock, failed) = (Arc::clone(&self.clock), Arc::clone(&self.failed));
@@ -182,6 +182,11 @@ impl Keeper {
         }
         Ok(QueryCut { inputs, taps: cut_taps(taps), counts, unused, given })
     }
+}
+
+/// How many splits of these leaves have been begun.
+fn begun(taps: &[Arc<TapState>]) -> usize {
+    taps.iter().map(|tap| tap.positions.lock().count()).sum()
 }
 
 /// The archive first, then segments and manifest; then the archive, where it takes only what a checkpoint is of.

@@ -70,6 +70,21 @@ impl Positions {
         }
     }
 
+    /// A split is about to be read from its start; returns whether that is new.
+    pub(crate) fn begin(&mut self, partition: &str, split: &Split, place: &Arc<str>) -> bool {
+        let position = self.entry(partition, split);
+        let is_new = position.place.is_none() && position.consumed == 0;
+        if is_new {
+            position.place = Some(Arc::clone(place));
+        }
+        is_new
+    }
+
+    /// How many splits have been begun.
+    pub(crate) fn count(&self) -> usize {
+        self.0.values().map(BTreeMap::len).sum()
+    }
+
     /// What readers said of where they stood, by partition.
     pub(crate) fn places(&self) -> impl Iterator<Item = (&str, &SplitPosition, &Arc<str>)> {
         self.0.iter().flat_map(|(name, splits)| {
@@ -119,6 +134,7 @@ mod tests {
             bytes: None,
             event_times: None,
             identity: "a.json (7 bytes)".into(),
+            place: None,
             detail: Arc::new(()),
         }
     }

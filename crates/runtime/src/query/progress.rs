@@ -281,6 +281,7 @@ mod tests {
                 bytes: None,
                 event_times: *event_times,
                 identity: Arc::from(""),
+                place: None,
                 detail: Arc::new(()),
             })
             .collect();

@@ -233,6 +233,11 @@ impl Scan {
         lane.history = Counters::history_of(split);
         // What was read before a restart is no work that is still to be done.
         self.count_history(lane, before.from.unwrap_or(0));
+        if let Some(place) = &split.place {
+            for tap in &self.taps {
+                tap.begins(&lane.name, split, place);
+            }
+        }
         let mut progress = self.progress.lock();
         progress.begin(lane.partition, split.number);
         let request =

@@ -13,7 +13,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::{LogicalPlan, TableScan, TableScanBuilder};
 use datafusion::physical_plan::collect;
 use parking_lot::Mutex;
-use windrow_core::{Error, Predicate, Result, ScanRequest, Watermark};
+use windrow_core::{Error, Partition, Predicate, Result, ScanRequest, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::leaf::{LeafId, LeafTable};
 use windrow_sql::plan::{
@@ -169,7 +169,8 @@ pub(crate) async fn ready(
     }
     let mut keeper = wanted.keeper;
     if let (Some(keeper), Root::Stage(stage), true) = (&mut keeper, &root, resumed) {
-        keeper.has(wanted.shared.state.lock().batches, stage.watermark());
+        let taps: Vec<_> = taps.iter().map(|tap| Arc::clone(&tap.at)).collect();
+        keeper.has(wanted.shared.state.lock().batches, &taps, stage.watermark());
     }
     let coordinator = Coordinator {
         shared: wanted.shared,
@@ -189,6 +190,26 @@ impl Ready {
     /// Never in practice: there is no state yet.
     pub(crate) fn first_cut(&mut self) -> Result<QueryCut> {
         self.coordinator.first_cut()
+    }
+
+    /// Takes note of what the streams are read from that say so before they are read: a restart
+    /// finds it again, even one before the second checkpoint.
+    ///
+    /// # Errors
+    /// When a stream's place cannot be listed.
+    pub(crate) async fn find_places(&mut self) -> Result<()> {
+        for tap in &self.taps {
+            let source = tap.stream.source(tap.bounded, None);
+            if source.rediscover_after().is_none() {
+                continue;
+            }
+            for Partition { name, splits, .. } in source.discover().await? {
+                for (split, place) in splits.iter().filter_map(|s| Some((s, s.place.as_ref()?))) {
+                    tap.at.positions.lock().begin(&name, split, place);
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -109,6 +109,16 @@ pub(crate) struct TapWorker {
     store: Option<Arc<Mutex<MeasuredStore>>>,
 }
 
+impl Tap {
+    /// A split is about to be read from its start. What that is has to be known after a restart before windows that have
+    /// rows of it are in the archive: a file may have another name then.
+    pub(crate) fn begins(&self, partition: &str, split: &Split, place: &Arc<str>) {
+        if self.at.positions.lock().begin(partition, split, place) {
+            self.shared.ask_checkpoint();
+        }
+    }
+}
+
 /// Where a batch comes from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Origin<'a> {

@@ -335,6 +335,7 @@ impl Session {
             // Where it begins is in the logs.
             spiller.note_extents().await?;
         }
+        query.find_places().await?;
         let cut = query.first_cut()?;
         let (checkpoints, clock) = (Arc::clone(checkpoints), Arc::clone(&self.engine.parts.clock));
         let taken_micros = clock.now_micros();

@@ -74,6 +74,7 @@ impl Source for LogSource {
             bytes: None,
             event_times: None,
             identity: LOG_PARTITION.into(),
+            place: None,
             detail: Arc::new(()),
         };
         Ok(vec![Partition { id, name: LOG_PARTITION.into(), splits: vec![split] }])

@@ -80,6 +80,7 @@ impl Source for ReplaySource {
             bytes: None,
             event_times: None,
             identity: "replay".into(),
+            place: None,
             detail: Arc::new(()),
         };
         let name = format!("replay of {}", self.of.name);

@@ -349,6 +349,17 @@ impl Chains {
         self.state.lock().chains.get(chain).map(|chain| chain.files.clone()).unwrap_or_default()
     }
 
+    /// Where a reader stands that begins a chain.
+    ///
+    /// # Errors
+    /// See [`Place::text`].
+    pub(in crate::file) fn start(&self, chain: &str) -> Result<String> {
+        let files = self.files(chain);
+        let listed = files.iter().filter(|file| file.is_listed());
+        Place { files: listed.map(|file| FilePlace::start(file.name(), &file.handle)).collect() }
+            .text()
+    }
+
     /// The files of a chain, and where further ones will come.
     pub(super) fn subscribe(&self, chain: &str) -> (Vec<Arc<Followed>>, Inbox) {
         let inbox = Inbox::default();

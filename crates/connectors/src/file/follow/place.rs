@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use windrow_core::{Error, Result};
 
-use super::handle::FileId;
-use super::trail::SavedTrail;
+use super::handle::{FileId, Held};
+use super::trail::{SavedTrail, Trail};
 
 /// The files that a reader has read or still watches, in the order of reading.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,13 @@ pub(super) struct FilePlace {
     /// Bytes of it that were seen.
     pub(super) seen: u64,
     pub(super) trail: SavedTrail,
+}
+
+impl FilePlace {
+    /// The start of a file.
+    pub(super) fn start(name: String, handle: &Held) -> Self {
+        Self { name, id: handle.id, at: 0, seen: 0, trail: Trail::default().saved(0, 0) }
+    }
 }
 
 impl Place {
