@@ -239,6 +239,10 @@ impl Chains {
                     }
                 }
             }
+            // Readers that had come to different files were recalled in no order.
+            if let Some(chain) = self.state.lock().chains.get_mut(&chain) {
+                chain.files.sort_by_key(|file| file.handle.modified());
+            }
         }
         Ok(())
     }

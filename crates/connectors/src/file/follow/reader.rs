@@ -155,13 +155,23 @@ impl FollowReader {
             deleted: None,
             broken: false,
         };
+        let all = files.clone();
         let mut left = files;
         match &scan.place {
             Some(place) => reader.go_on(Place::parse(place)?, &mut left).await?,
             None => reader.go_on_at(reader.next, &mut left).await?,
         }
+        // What came after the files of the place while nobody looked may have another name by now.
+        let later = reader.cursors.last().and_then(|last| {
+            let at = all.iter().position(|file| Arc::ptr_eq(file, &last.file))?;
+            all.get(at + 1..).filter(|_| scan.place.is_some())
+        });
+        let is_later = |file: &Arc<Followed>| {
+            later.is_some_and(|later| later.iter().any(|other| Arc::ptr_eq(file, other)))
+        };
+        left.retain(|file| file.is_listed() || is_later(file));
         let mut inbox = reader.inbox.lock();
-        for file in left.into_iter().filter(|file| file.is_listed()).rev() {
+        for file in left.into_iter().rev() {
             inbox.push_front(Arrived { file, at_micros: i64::MIN });
         }
         drop(inbox);
