@@ -98,8 +98,8 @@ fn unwrap_external(external: Box<dyn StdError + Send + Sync>) -> Result<DataFusi
     if let Some(ours) = ours_below(external.as_ref()) {
         return Err(copied(ours));
     }
-    if let Some(task) = external.downcast_ref::<JoinError>() {
-        return Err(from_task(task));
+    if let Some(end) = task_end(external.as_ref()) {
+        return Err(end);
     }
     match external.downcast::<ArrowError>() {
         Ok(arrow) => Ok(DataFusionError::ArrowError(arrow, None)),
@@ -153,7 +153,10 @@ fn from_shared(mut error: &DataFusionError, outside: &mut Outside) -> Error {
                     }
                     match external.downcast_ref::<DataFusionError>() {
                         Some(inner) => inner,
-                        None => break,
+                        None => {
+                            let end = task_end(external.as_ref());
+                            return end.unwrap_or_else(|| plain(error));
+                        }
                     }
                 }
                 arrow => return from_arrow(arrow),
@@ -161,7 +164,7 @@ fn from_shared(mut error: &DataFusionError, outside: &mut Outside) -> Error {
             _ => break,
         };
     }
-    plain(error)
+    ours_below(error).map_or_else(|| plain(error), copied)
 }
 
 fn copied(error: &Error) -> Error {
@@ -215,12 +218,9 @@ fn plain(error: &DataFusionError) -> Error {
         },
         DataFusionError::Internal(text) => new(ErrorKind::Internal, text)
             .with_hint("This is a bug in Windrow; please report it with the statement."),
-        DataFusionError::External(external) => match external.downcast_ref::<JoinError>() {
-            Some(task) => from_task(task),
-            None => match panic_in(&external.to_string()) {
-                Some(said) => Error::panicked("the statement", &said),
-                None => new(ErrorKind::Unavailable, &external.to_string()),
-            },
+        DataFusionError::External(external) => match task_end(external.as_ref()) {
+            Some(end) => end,
+            None => new(ErrorKind::Unavailable, &external.to_string()),
         },
         DataFusionError::ExecutionJoin(task) => from_task(task),
         DataFusionError::Substrait(text) | DataFusionError::Ffi(text) => {
@@ -229,6 +229,21 @@ fn plain(error: &DataFusionError) -> Error {
         // Only layers without a cause are left; to print an empty collection would panic.
         _ => Error::internal("the engine failed without saying why"),
     }
+}
+
+/// The end of a task that did not come back, if an error of the libraries is about one. Where several wait for a
+/// task (as the partitions behind a repartition do), they share it.
+fn task_end(error: &(dyn StdError + 'static)) -> Option<Error> {
+    let mut at = Some(error);
+    for _ in 0..LAYERS_MAX {
+        let Some(error) = at else { break };
+        let shared = || error.downcast_ref::<Arc<JoinError>>().map(AsRef::as_ref);
+        if let Some(end) = error.downcast_ref::<JoinError>().or_else(shared) {
+            return Some(from_task(end));
+        }
+        at = error.source();
+    }
+    panic_in(&error.to_string()).map(|said| Error::panicked("the statement", &said))
 }
 
 /// A task of a plan that did not come back: it has panicked, or nobody wanted it any more.
@@ -240,14 +255,31 @@ fn from_task(end: &JoinError) -> Error {
     Error::panicked("the statement", &panic_in(&text).unwrap_or(text))
 }
 
-/// What the panic of a task said, in the words of a `JoinError`, which may have been made text on its way.
+/// What the panic of a task said, in the words of a `JoinError`, which may have been made text on its way: there it is
+/// written as Rust writes a string.
 fn panic_in(text: &str) -> Option<String> {
-    let (_, said) = text.split_once("panicked with message \"")?;
-    Some(said.strip_suffix('"').unwrap_or(said).to_owned())
+    let (_, written) = text.split_once("panicked with message \"")?;
+    let mut said = String::new();
+    let mut written = written.chars();
+    while let Some(c) = written.next() {
+        match c {
+            '"' => break,
+            '\\' => match written.next() {
+                Some('n') => said.push('\n'),
+                Some(escaped) => said.push(escaped),
+                None => break,
+            },
+            c => said.push(c),
+        }
+    }
+    Some(said)
 }
 
 fn from_arrow(error: &ArrowError) -> Error {
     let text = error.to_string();
+    if matches!(error, ArrowError::OffsetOverflowError(_)) || overflows(&text) {
+        return too_much_in_a_batch();
+    }
     let kind = match error {
         ArrowError::NotYetImplemented(_) => ErrorKind::Sql,
         ArrowError::MemoryError(_) => ErrorKind::Limit,
@@ -263,7 +295,27 @@ fn from_arrow(error: &ArrowError) -> Error {
     error
 }
 
+/// Whether a library says that a column has more than its offsets can tell.
+fn overflows(text: &str) -> bool {
+    ["offset overflow", "string size overflow"].iter().any(|said| text.contains(said))
+}
+
+/// The error of a column that has more in one batch than offsets of 32 bits can tell.
+fn too_much_in_a_batch() -> Error {
+    let max = i32::MAX;
+    Error::new(
+        ErrorKind::Limit,
+        format!("a column has more than {max} bytes or elements in one batch of rows"),
+    )
+    .with_hint(
+        "Make batches smaller (SET datafusion.execution.batch_size = 256), or cut long values.",
+    )
+}
+
 fn from_execution(text: &str) -> Error {
+    if overflows(text) {
+        return too_much_in_a_batch();
+    }
     // Functions report bad values as plain execution errors.
     Error::new(ErrorKind::Data, tidy(text))
 }

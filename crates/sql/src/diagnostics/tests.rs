@@ -1,5 +1,6 @@
 //! What people see of the engine's errors.
 
+use std::error::Error as StdError;
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
@@ -107,6 +108,39 @@ fn our_errors_come_through() {
         assert_eq!(error.hints(), ["Raise it."], "{shown}");
     }
     drop(shared);
+}
+
+/// A task that panicked is told alike, by whatever way its end comes.
+#[test]
+fn panics_of_tasks_are_errors_of_ours() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let end = || {
+        let task = runtime.spawn(async { panic!("thir\"teen\nand more") });
+        runtime.block_on(task).unwrap_err()
+    };
+    let external = |end: Box<dyn StdError + Send + Sync>| DataFusionError::External(end);
+    let shared = Arc::new(end());
+    let again = Arc::new(external(Box::new(Arc::clone(&shared))));
+    let ways = [
+        DataFusionError::ExecutionJoin(Box::new(end())),
+        external(Box::new(end())),
+        external(Box::new(std::io::Error::other(end()))),
+        external(end().to_string().into()),
+        DataFusionError::Execution(end().to_string()),
+        DataFusionError::Context("Join Error".into(), Box::new(external(Box::new(shared)))),
+        DataFusionError::Shared(Arc::clone(&again)),
+        DataFusionError::ArrowError(
+            Box::new(ArrowError::ExternalError(Box::new(external(Box::new(end()))))),
+            None,
+        ),
+    ];
+    for way in ways {
+        let shown = format!("{way:?}");
+        let error = from_datafusion(way);
+        let told = (error.kind(), error.message());
+        let wanted = (ErrorKind::Internal, "the statement stopped at a panic: thir\"teen");
+        assert_eq!(told, wanted, "{shown}");
+    }
 }
 
 #[test]
