@@ -6,44 +6,141 @@
 
 use std::cell::OnceCell;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, OffsetSizeTrait};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
-use windrow_core::{Error, ErrorKind, Result};
 
 /// A value of a list takes at least so many bytes.
 const ELEMENT_BYTES: u64 = 8;
-/// Steps that comparing two texts may take.
-const STEPS_MAX: u64 = 1 << 32;
+/// Functions that look at what they are given many times, or work much per byte.
+pub(super) const SLOW: [&str; 19] = [
+    "array_distinct",
+    "array_except",
+    "array_intersect",
+    "array_sort",
+    "array_union",
+    "digest",
+    "initcap",
+    "levenshtein",
+    "md5",
+    "regexp_count",
+    "regexp_instr",
+    "regexp_like",
+    "regexp_match",
+    "regexp_replace",
+    "sha224",
+    "sha256",
+    "sha384",
+    "sha512",
+    "translate",
+];
+/// The effort of a byte of these.
+const SLOWNESS: usize = 16;
 const DAY_NANOS: i128 = 86_400_000_000_000;
 
-/// Bytes of what a function is given.
-pub(super) fn held(args: &ScalarFunctionArgs) -> usize {
-    args.args.iter().map(|arg| bytes_of(arg, 1)).fold(0, usize::saturating_add)
+/// What a result of `bytes` costs, in bytes that are copied: about a second is a billion.
+pub(super) fn effort(name: &str, args: &ScalarFunctionArgs, bytes: usize) -> usize {
+    let slowness = if SLOW.contains(&name) { SLOWNESS } else { 1 };
+    let given = Given::of(args);
+    let compared = match name {
+        "levenshtein" => given.sum(|row| given.len(0, row).saturating_mul(given.len(1, row))),
+        // Each element of one is looked for in the other.
+        "array_has_all" | "array_has_any" => {
+            let count = |arg, row| given.bytes(arg, row) / ELEMENT_BYTES;
+            given.sum(|row| count(0, row).saturating_mul(count(1, row)))
+        }
+        _ => 0,
+    };
+    let compared = usize::try_from(compared).unwrap_or(usize::MAX);
+    held(name, &given).saturating_mul(slowness).saturating_add(bytes).saturating_add(compared)
+}
+
+/// Bytes of what a function works on. What is the same in all rows is a pattern, looked at once, but for lists.
+fn held(name: &str, given: &Given<'_>) -> usize {
+    let each = given.args.iter().map(|arg| match arg {
+        ColumnarValue::Scalar(_) if !given.constant && !name.starts_with("array_") => 0,
+        arg => bytes_of(arg, given.rows),
+    });
+    each.fold(0, usize::saturating_add)
 }
 
 fn bytes_of(arg: &ColumnarValue, rows: usize) -> usize {
     match arg {
-        // A slice shares its buffers; what it does not show is not worked on.
-        ColumnarValue::Array(array) => match array.to_data().get_slice_memory_size() {
-            Ok(bytes) => bytes,
-            Err(_) => array.get_array_memory_size(),
-        },
+        ColumnarValue::Array(array) => shown(array),
         ColumnarValue::Scalar(value) => value.size().saturating_mul(rows),
     }
 }
 
+/// Bytes of the values of an array. A slice shares its buffers; what it does not show is not worked on.
+fn shown(array: &ArrayRef) -> usize {
+    let beside = array.len().saturating_mul(size_of::<u128>());
+    let bytes = match array.data_type() {
+        DataType::Utf8View => array.as_string_view().total_buffer_bytes_used(),
+        DataType::BinaryView => array.as_binary_view().total_buffer_bytes_used(),
+        DataType::List(_) => {
+            let list = array.as_list::<i32>();
+            shown_by(list.value_offsets(), list.values())
+        }
+        DataType::LargeList(_) => {
+            let list = array.as_list::<i64>();
+            shown_by(list.value_offsets(), list.values())
+        }
+        DataType::Map(..) => {
+            let map = array.as_map();
+            let columns = map.entries().columns().iter();
+            columns
+                .map(|column| shown_by(map.value_offsets(), column))
+                .fold(0, usize::saturating_add)
+        }
+        DataType::Struct(_) => {
+            let columns = array.as_struct().columns().iter();
+            columns.map(shown).fold(0, usize::saturating_add)
+        }
+        _ => {
+            return match array.to_data().get_slice_memory_size() {
+                Ok(bytes) => bytes,
+                Err(_) => array.get_array_memory_size(),
+            };
+        }
+    };
+    bytes.saturating_add(beside)
+}
+
+fn shown_by<O: OffsetSizeTrait>(offsets: &[O], values: &ArrayRef) -> usize {
+    match offsets {
+        [first, .., last] => {
+            shown(&values.slice(first.as_usize(), last.as_usize() - first.as_usize()))
+        }
+        _ => 0,
+    }
+}
+
+/// Bytes of the longest text of the argument `arg`.
+pub(super) fn longest(args: &ScalarFunctionArgs, arg: usize) -> u64 {
+    let given = Given::of(args);
+    (0..given.rows).map(|row| given.len(arg, row)).max().unwrap_or_default()
+}
+
+/// The text of an argument of one row.
+pub(super) fn text(args: &ScalarFunctionArgs, arg: usize) -> Option<&str> {
+    match args.args.get(arg)? {
+        ColumnarValue::Scalar(value) => value.try_as_str().flatten(),
+        ColumnarValue::Array(array) if array.is_empty() || array.is_null(0) => None,
+        ColumnarValue::Array(array) => match array.data_type() {
+            DataType::Utf8 => Some(array.as_string::<i32>().value(0)),
+            DataType::LargeUtf8 => Some(array.as_string::<i64>().value(0)),
+            DataType::Utf8View => Some(array.as_string_view().value(0)),
+            _ => None,
+        },
+    }
+}
+
 /// Bytes that the result of the function `name` takes at most.
-///
-/// # Errors
-/// When it would take too long whatever it takes.
-pub(super) fn result(name: &str, args: &ScalarFunctionArgs) -> Result<usize> {
-    let constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
-    let rows = if constant { 1 } else { args.number_rows };
-    let numbers = args.args.iter().map(|_| OnceCell::new()).collect();
-    let given = Given { args: &args.args, rows, numbers };
+pub(super) fn result(name: &str, args: &ScalarFunctionArgs) -> usize {
+    let given = Given::of(args);
+    let rows = given.rows;
     let texts = || given.total(0);
     let bytes = match name {
         "repeat" => match given.constant_count(1) {
@@ -100,27 +197,34 @@ pub(super) fn result(name: &str, args: &ScalarFunctionArgs) -> Result<usize> {
             list.saturating_mul(3).saturating_add((list / 4 + 1).saturating_mul(given.len(1, row)))
         }),
         "string_to_array" => given.sum(|row| (given.len(0, row) + 1).saturating_mul(5)),
-        "levenshtein" => {
-            given.compared()?;
-            given.rows as u64 * ELEMENT_BYTES
-        }
+        "array_has_all" | "array_has_any" | "levenshtein" | "regexp_count" | "regexp_instr"
+        | "regexp_like" | "strpos" => given.rows as u64 * ELEMENT_BYTES,
         _ => {
             let all = args.args.iter().map(|arg| bytes_of(arg, rows) as u64);
             all.fold(0, u64::saturating_add)
         }
     };
-    Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// The arguments of a call.
 struct Given<'a> {
     args: &'a [ColumnarValue],
+    /// All are the same in all rows.
+    constant: bool,
     rows: usize,
     /// Those that are asked for as numbers.
     numbers: Vec<OnceCell<Option<Int64Array>>>,
 }
 
-impl Given<'_> {
+impl<'a> Given<'a> {
+    fn of(args: &'a ScalarFunctionArgs) -> Self {
+        let constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        let rows = if constant { 1 } else { args.number_rows };
+        let numbers = args.args.iter().map(|_| OnceCell::new()).collect();
+        Given { args: &args.args, constant, rows, numbers }
+    }
+
     fn sum(&self, each: impl Fn(usize) -> u64) -> u64 {
         (0..self.rows).map(each).fold(0, u64::saturating_add)
     }
@@ -171,10 +275,7 @@ impl Given<'_> {
     /// Bytes of a value of any type.
     fn bytes(&self, arg: usize, row: usize) -> u64 {
         match self.args.get(arg) {
-            Some(ColumnarValue::Array(array)) => {
-                let one = array.slice(row, 1).to_data();
-                one.get_slice_memory_size().unwrap_or(usize::MAX) as u64
-            }
+            Some(ColumnarValue::Array(array)) => shown(&array.slice(row, 1)) as u64,
             Some(ColumnarValue::Scalar(value)) => match value.data_type().primitive_width() {
                 Some(width) => width as u64,
                 None => value.size() as u64,
@@ -256,22 +357,6 @@ impl Given<'_> {
         let value = array.is_valid(0).then(|| array.value(0))?;
         let days = i128::from(value.months) * 28 + i128::from(value.days);
         Some(days * DAY_NANOS + i128::from(value.nanoseconds))
-    }
-
-    /// Refuses texts whose comparison takes as many steps as the product of their lengths, if that is
-    /// too many.
-    fn compared(&self) -> Result<()> {
-        let steps = self.sum(|row| self.len(0, row).saturating_mul(self.len(1, row)));
-        if steps <= STEPS_MAX {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Limit,
-            format!(
-                "levenshtein would take {steps} steps for one batch of rows, more than {STEPS_MAX}"
-            ),
-        )
-        .with_hint("Compare shorter texts."))
     }
 }
 

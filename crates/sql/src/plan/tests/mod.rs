@@ -3,6 +3,7 @@
 mod bounded;
 mod continuous;
 mod explain;
+mod functions;
 mod refusals;
 
 use std::collections::BTreeMap;
