@@ -16,18 +16,15 @@ use futures::TryStreamExt;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use tonic::Status;
-use windrow_core::{Error, Result};
+use windrow_core::Result;
 use windrow_runtime::{Done, Outcome, Prepared, Session, UnusedRows, Values};
-use windrow_sql::parse::{Parsed, Statement, parse_one};
+use windrow_sql::parse::Statement;
 
 use crate::rows::{Messages, Telling, arrow_status, cancelled, done, messages};
 use crate::running::Execution;
 use crate::session::unguessable;
 use crate::status::to_status;
 use crate::wire;
-
-/// A longer text is read aside.
-const LONG_TEXT_BYTES: usize = 64 << 10;
 
 /// What the ticket of a statement says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,18 +51,8 @@ pub(crate) struct Fetch {
 /// # Errors
 /// What is wrong with it.
 pub(crate) async fn prepare(session: &Session, sql: &str) -> Result<Prepared, Status> {
-    let prepared = async { session.prepare(&parsed(sql).await?).await };
+    let prepared = async { session.prepare(&session.parse(sql).await?).await };
     prepared.await.map_err(|e| to_status(&e, sql))
-}
-
-/// Reads the one statement of a text. A long one takes a while, in which other calls go on.
-async fn parsed(sql: &str) -> Result<Parsed> {
-    if sql.len() < LONG_TEXT_BYTES {
-        return parse_one(sql);
-    }
-    let sql = sql.to_owned();
-    let read = tokio::task::spawn_blocking(move || parse_one(&sql)).await;
-    read.map_err(|e| Error::internal("reading a statement panicked").with_source(e))?
 }
 
 /// What a client is told before it fetches the rows of a text; without rows, it is executed.
@@ -160,7 +147,7 @@ pub(crate) async fn execute_text(
     mut execution: Execution,
     telling: Telling,
 ) -> Result<Messages, Status> {
-    let statement = parsed(sql).await.map_err(|e| to_status(&e, sql))?;
+    let statement = unless_stopped(&mut execution, sql, session.parse(sql)).await?;
     // Of a query it is known that it gives rows; it was prepared when its client asked for it.
     if !matches!(statement.statement, Statement::Query(_)) {
         let prepared = session.prepare(&statement).await.map_err(|e| to_status(&e, sql))?;

@@ -58,6 +58,9 @@ pub use objects::{ObjectInfo, ObjectKind};
 pub use outcome::{Done, Outcome, Position, ResultStream, UnusedRows};
 pub use prepare::{Prepared, Values};
 
+/// A longer text is read aside.
+const LONG_TEXT_BYTES: usize = 64 << 10;
+
 /// How a session is to be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SessionOptions {
@@ -122,7 +125,27 @@ impl Session {
     /// # Errors
     /// When the text is not exactly one statement, and as [`Session::execute`].
     pub fn run<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Outcome>> {
-        Box::pin(async move { self.execute(&parse_one(sql)?).await })
+        Box::pin(async move { self.execute(&self.parse(sql).await?).await })
+    }
+
+    /// Reads the one statement of a text, within the limits of this session. A long text is read aside, in which
+    /// other work goes on.
+    ///
+    /// # Errors
+    /// What is wrong with the text; that it is longer, takes longer, or takes more memory than a statement may.
+    pub fn parse<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Parsed>> {
+        Box::pin(async move {
+            self.check_size(sql)?;
+            let session = self.for_statement();
+            if sql.len() < LONG_TEXT_BYTES {
+                return session.budget().run(|| parse_one(sql));
+            }
+            let sql = sql.to_owned();
+            tokio::select! {
+                read = session.planning(async move { parse_one(&sql) }) => read,
+                error = session.too_long() => Err(error),
+            }
+        })
     }
 
     /// Executes one statement. Dropping the future, or the rows it gives, stops the statement.

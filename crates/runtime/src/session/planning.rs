@@ -214,3 +214,61 @@ pub(crate) fn inherit_budgets() {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use windrow_core::budget;
+
+    use super::*;
+    use crate::engine::{Engine, EngineConfig};
+    use crate::session::SessionOptions;
+
+    /// Who plans stops when nobody waits any more, and gives the place back then.
+    #[test]
+    fn planning_ends_with_whoever_waits_for_it() {
+        let engine = Engine::open(EngineConfig::default()).unwrap();
+        let session = engine.session(SessionOptions::default()).unwrap().for_statement();
+        let places = Arc::clone(&session.engine.parts.planners.places);
+        let all = places.available_permits();
+        let (begun, begins) = std::sync::mpsc::sync_channel(1);
+        let planning = session.planning(async move {
+            begun.send(()).unwrap();
+            while budget::check(0).is_ok() {
+                std::thread::yield_now();
+            }
+            Ok(())
+        });
+        let mut planning = Box::pin(planning);
+        let waker = futures::task::noop_waker();
+        assert!(planning.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+        begins.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(places.available_permits(), all - 1);
+        drop(planning);
+        // It is free when the thread has stopped.
+        let free = futures::executor::block_on(
+            Arc::clone(&places).acquire_many_owned(u32::try_from(all).unwrap()),
+        );
+        assert!(free.is_ok());
+        engine.shutdown();
+    }
+
+    /// Reading a long text is within the limits of the session, like all else that a statement does.
+    #[test]
+    fn a_long_text_is_read_aside_and_within_the_budget() {
+        let mut config = EngineConfig::default();
+        config.limits.query_bytes_max = Some(BUDGET_BYTES_MIN);
+        let engine = Engine::open(config).unwrap();
+        let session = engine.session(SessionOptions::default()).unwrap();
+        let terms: Vec<String> = (0..400_000).map(|i| i.to_string()).collect();
+        let sql = format!("SELECT 1 WHERE 1 IN ({})", terms.join(", "));
+        let error = futures::executor::block_on(session.parse(&sql)).unwrap_err();
+        assert_eq!(error.kind(), windrow_core::ErrorKind::Limit);
+        assert!(error.message().contains("--query-memory"), "{error}");
+        let many = format!("SELECT {}", " ".repeat(20 << 20));
+        let error = futures::executor::block_on(session.parse(&many)).unwrap_err();
+        assert!(error.message().contains("sql_bytes_max"), "{error}");
+        engine.shutdown();
+    }
+}

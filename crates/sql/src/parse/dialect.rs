@@ -17,6 +17,8 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use windrow_core::budget::{self, Stop};
+
 use super::relation::{named_table, select_star};
 
 /// The name of the marker function that stands for `TABLE t PARTITION BY k, …` between parsing
@@ -52,6 +54,10 @@ impl Dialect for WindrowDialect {
     }
 
     fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+        // Each expression passes here, so that a statement that is over is not read on.
+        if let Err(stop) = budget::check(0) {
+            return Some(Err(stopped(stop)));
+        }
         match &parser.peek_token_ref().token {
             Token::Word(w) if w.keyword == Keyword::TABLE && is_table_argument(parser) => {
                 Some(table_argument(parser))
@@ -158,6 +164,27 @@ impl Dialect for WindrowDialect {
         supports_constraint_keyword_without_name supports_key_column_option
         supports_comma_separated_trim supports_cte_without_as
         supports_select_item_multi_column_alias supports_xml_expressions
+    }
+}
+
+/// Begins the text of a parser's error that is none: the statement is over. No parser says this.
+const STOPPED: &str = "\0stopped";
+
+/// The end of a statement, as the parser hands it through.
+fn stopped(stop: Stop) -> ParserError {
+    ParserError::ParserError(match stop {
+        Stop::Ended => STOPPED.to_owned(),
+        Stop::Over { wanted, bytes_max } => format!("{STOPPED} {wanted} {bytes_max}"),
+    })
+}
+
+/// The end of a statement that a parser's error stands for.
+pub(super) fn stop_in(error: &ParserError) -> Option<Stop> {
+    let ParserError::ParserError(text) = error else { return None };
+    let mut numbers = text.strip_prefix(STOPPED)?.split_whitespace().map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(wanted)), Some(Ok(bytes_max))) => Some(Stop::Over { wanted, bytes_max }),
+        _ => Some(Stop::Ended),
     }
 }
 

@@ -6,6 +6,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use windrow_core::{Error, Place};
 
 use super::cursor::{is_word, place_of, unquoted};
+use super::dialect::stop_in;
 use super::tail::EMIT_FORMS;
 use crate::diagnostics::{lower_first, nearest};
 
@@ -85,6 +86,9 @@ const INNER: &[&str] = &[
 
 /// A parser's error over `tokens`; `end` is the place behind the last of them.
 pub(super) fn from_parser(error: ParserError, tokens: &[TokenWithSpan], end: Place) -> Error {
+    if let Some(stop) = stop_in(&error) {
+        return stop.into();
+    }
     let text = match &error {
         ParserError::RecursionLimitExceeded => {
             return Error::sql("the statement nests too deeply")

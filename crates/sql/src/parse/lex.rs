@@ -6,7 +6,7 @@
 
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
-use windrow_core::{Error, Place, Result};
+use windrow_core::{Error, Place, Result, budget};
 
 use super::cursor::place_of;
 use super::dialect::DIALECT;
@@ -39,6 +39,8 @@ pub(super) struct Piece<'a> {
 
 /// Splits `sql` into statements; empty ones are left out.
 pub(super) fn split(sql: &str) -> Result<Vec<Piece<'_>>> {
+    // The vector of tokens grows by doubling: there are two of them for a moment.
+    budget::check(count_at_most(sql).saturating_mul(3 * size_of::<TokenWithSpan>()))?;
     let tokens = Tokenizer::new(&DIALECT, sql).tokenize_with_location().map_err(|e| {
         let Location { line, column } = e.location;
         let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).max(1);
@@ -56,6 +58,32 @@ pub(super) fn split(sql: &str) -> Result<Vec<Piece<'_>>> {
     }
     finish(&mut pieces, &mut current, &mut positions)?;
     Ok(pieces)
+}
+
+/// Another copy of these tokens, if the statement may hold it.
+///
+/// # Errors
+/// When it may not, or is over.
+pub(super) fn room_for_copy(tokens: &[TokenWithSpan]) -> Result<()> {
+    Ok(budget::check(size_of_val(tokens))?)
+}
+
+/// Not less than the number of tokens of a text. What is quoted is one.
+fn count_at_most(sql: &str) -> usize {
+    let mut bytes = sql.bytes().peekable();
+    let (mut tokens, mut within_word) = (0, false);
+    while let Some(byte) = bytes.next() {
+        let is_word = byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii();
+        tokens += usize::from(!(is_word && within_word));
+        within_word = is_word;
+        match byte {
+            // A quote that is written twice ends one text here and begins another.
+            b'\'' | b'"' => drop(bytes.find(|b| *b == byte)),
+            b'-' if bytes.peek() == Some(&b'-') => drop(bytes.find(|b| *b == b'\n')),
+            _ => {}
+        }
+    }
+    tokens
 }
 
 /// Whether a prompt can hand `sql` over: it ends with `;`, or there is nothing in it.

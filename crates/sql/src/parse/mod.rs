@@ -48,7 +48,7 @@ use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement as Engine
 use datafusion::sql::sqlparser::ast::{Query, Statement as StandardStatement, TableObject};
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
-use windrow_core::{Error, Place, Result};
+use windrow_core::{Error, Place, Result, budget};
 
 use self::cursor::{Cursor, place_of, unquoted};
 use self::errors::{from_engine, from_parser};
@@ -67,12 +67,13 @@ const STACK_ADDED: usize = 8 << 20;
 ///
 /// # Errors
 /// The first statement that cannot be read, with its place in `sql`; no statement is returned
-/// then.
+/// then. What the statement that the thread works for may not hold ([`budget`]).
 pub fn parse(sql: &str) -> Result<Vec<Parsed>> {
     recursive::set_minimum_stack_size(STACK_MIN);
     recursive::set_stack_allocation_size(STACK_ADDED);
     let mut statements = vec![];
     for piece in lex::split(sql)? {
+        budget::check(0)?;
         let first = piece.tokens.first().map_or(piece.end, |t| place_of(t.span));
         statements.push(Parsed {
             statement: command::statement(&piece.tokens, piece.end)?,
@@ -122,7 +123,11 @@ fn query(tokens: &[TokenWithSpan], mut tail: Tail, end: Place) -> Result<Continu
 
 /// The tokens with window clauses turned into functions.
 fn windows(tokens: &[TokenWithSpan], tail: &mut Tail, end: Place) -> Result<Vec<TokenWithSpan>> {
-    let mut tokens = spelling::tokens(&relation_tokens(tokens))?;
+    lex::room_for_copy(tokens)?;
+    let tokens = relation_tokens(tokens);
+    lex::room_for_copy(&tokens)?;
+    let mut tokens = spelling::tokens(&tokens)?;
+    lex::room_for_copy(&tokens)?;
     clause::desugar(&mut tokens, tail, end)?;
     Ok(tokens)
 }

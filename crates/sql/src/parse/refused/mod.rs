@@ -19,7 +19,7 @@ use datafusion::sql::sqlparser::ast::{
     Expr, Query, Select, Statement, TableFactor, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
-use windrow_core::{Error, Place, Result};
+use windrow_core::{Error, Place, Result, budget};
 
 use super::cursor::{is_word, place_of, spanning};
 
@@ -102,6 +102,7 @@ impl Visitor for Walk<'_> {
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
+        flow(budget::check(0).map_err(Error::from))?;
         flow(expression::expression(self, expr))
     }
 

@@ -4,7 +4,7 @@ mod operators;
 mod refused;
 mod spelling;
 
-use windrow_core::{Error, Place};
+use windrow_core::{Budget, Error, ErrorKind, Place};
 
 use super::*;
 
@@ -597,4 +597,29 @@ fn shape(expression: &str) -> String {
     let mut tree = parser.parse_expr().unwrap();
     assert!(VisitMut::visit(&mut tree, &mut Bracket).is_continue());
     tree.to_string()
+}
+
+/// Reading is within the budget of the statement, and stops when that is over.
+#[test]
+fn a_text_is_read_within_a_budget() {
+    let terms: Vec<String> = (0..20_000).map(|i| i.to_string()).collect();
+    let terms = terms.join(", ");
+    for sql in [
+        format!("SELECT 1 WHERE 1 IN ({terms})"),
+        format!("INSERT INTO s VALUES ({terms})"),
+        format!("CREATE TABLE t AS SELECT {terms}"),
+    ] {
+        let budget = Budget::new(1 << 20);
+        let error = budget.run(|| parse(&sql)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+        assert!(error.message().contains("--query-memory, 1048576 bytes"), "{error}");
+        let budget = Budget::new(1 << 30);
+        budget.run(|| parse(&sql)).unwrap();
+        budget.end();
+        let error = budget.run(|| parse(&sql)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+    }
+    // What is quoted is one token, however long.
+    let budget = Budget::new(1 << 20);
+    budget.run(|| parse(&format!("SELECT '{terms}' -- {terms}"))).unwrap();
 }
