@@ -3,7 +3,7 @@
 use libtest_mimic::{Failed, Trial};
 use windrow_core::Limits;
 
-use crate::talk::{Answer, Talk};
+use crate::talk::{Answer, Refusal, Talk};
 use crate::watch::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -12,6 +12,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("memory/a group that cannot be divided is an error", one_group),
         trial("memory/an archived view keeps its order", archived),
         trial("memory/a stream in memory has a limit", stream_limit),
+        trial("memory/reference tables count in that of their query", reference_tables),
     ]
 }
 
@@ -160,5 +161,40 @@ fn archived() -> Result<(), Failed> {
     if all[0].len() < 30_000 || all[0] != all[1] {
         return Err(format!("{} and {} rows, or another order", all[0].len(), all[1].len()).into());
     }
+    Ok(())
+}
+
+/// A continuous query keeps the rows of its reference tables as long as it runs.
+fn reference_tables() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("names.csv");
+    let lines: String = (0..100_000).map(|k| format!("{k},name number {k}\n")).collect();
+    std::fs::write(&file, format!("k,name\n{lines}"))?;
+    let talk = Talk::new(Limits { query_bytes_max: Some(2 << 20), ..Limits::default() })?;
+    talk.ask("CREATE STREAM s (k BIGINT, ts TIMESTAMP, WATERMARK FOR ts)")?;
+    talk.ask("INSERT INTO s VALUES (7, TIMESTAMP '2026-01-01 00:00:01'), (8, TIMESTAMP '2026-01-01 00:00:02')")?;
+    let external = format!(
+        "CREATE EXTERNAL TABLE names STORED AS CSV LOCATION '{}' OPTIONS ('format.has_header' 'true')",
+        file.display()
+    );
+    talk.ask(&external)?;
+    for sql in [
+        "SELECT s.k, names.name FROM s JOIN names ON s.k = names.k EMIT CHANGES",
+        "CREATE MATERIALIZED VIEW v AS SELECT s.k, names.name FROM s JOIN names ON s.k = names.k",
+        "SELECT w.k, n.name FROM (SELECT window_end, max(k) AS k FROM TUMBLE(s, ts, INTERVAL '1 minute') \
+         GROUP BY window_start, window_end) w JOIN names n ON w.k = n.k EMIT FINAL",
+    ] {
+        let why = match talk.ask(sql) {
+            Err(Refusal(why)) => why,
+            Ok(_) => return Err(format!("{sql} is taken").into()),
+        };
+        assert!(why.contains("table \"names\"") && why.contains("--query-memory"), "{why}");
+    }
+    talk.ask("CREATE TABLE few AS SELECT * FROM names WHERE k BETWEEN 5 AND 10")?;
+    let found = talk.rows("SELECT s.k, few.name FROM s JOIN few ON s.k = few.k EMIT CHANGES")?;
+    assert_eq!(sorted(found), [["7", "name number 7"], ["8", "name number 8"]]);
+    // One column of it is not too much, and it counts once though two plans name it.
+    let found = talk.rows("SELECT s.k FROM s JOIN names ON s.k = names.k EMIT CHANGES")?;
+    assert_eq!(sorted(found), [["7"], ["8"]]);
     Ok(())
 }

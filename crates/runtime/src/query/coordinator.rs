@@ -13,6 +13,7 @@ use crate::query::cut::{Counts, InputCut, QueryCut, TapState, cut_taps};
 use crate::query::keeper::Keeper;
 use crate::query::output::Output;
 use crate::query::progress::SharedProgress;
+use crate::query::reference::ReferenceTables;
 use crate::query::runner::PlanRunner;
 use crate::query::shared::{Shared, Status, of_query};
 use crate::query::stage::StageRun;
@@ -56,6 +57,9 @@ pub(crate) struct Coordinator {
     pub(crate) taps: Vec<Arc<TapState>>,
     /// Makes its checkpoints.
     pub(crate) keeper: Option<Keeper>,
+    /// What it holds of them counts while it runs.
+    #[expect(dead_code, reason = "is held")]
+    pub(crate) tables: ReferenceTables,
 }
 
 impl Coordinator {

@@ -11,6 +11,7 @@ pub(crate) mod output;
 pub(crate) mod position;
 pub(crate) mod progress;
 pub(crate) mod promise;
+pub(crate) mod reference;
 pub(crate) mod runner;
 pub(crate) mod scan;
 pub(crate) mod shared;

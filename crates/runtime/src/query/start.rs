@@ -4,18 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use arrow::record_batch::RecordBatch;
-use datafusion::catalog::TableProvider;
-use datafusion::common::hash_utils::{RandomState, create_hashes};
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::datasource::{MemTable, provider_as_source, source_as_provider};
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::{LogicalPlan, TableScan, TableScanBuilder};
-use datafusion::physical_plan::collect;
 use parking_lot::Mutex;
 use windrow_core::{Error, Partition, Predicate, Result, ScanRequest, Watermark};
-use windrow_sql::diagnostics::from_datafusion;
-use windrow_sql::leaf::{LeafId, LeafTable};
+use windrow_sql::leaf::LeafId;
 use windrow_sql::plan::{
     ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, micro_batch_state, physical,
 };
@@ -30,6 +22,7 @@ use crate::query::cut::{InputState, QueryCut, Resume, TapCut, TapState, Unused};
 use crate::query::keeper::Keeper;
 use crate::query::output::Output;
 use crate::query::progress::{Progress, SharedProgress};
+use crate::query::reference::ReferenceTables;
 use crate::query::runner::PlanRunner;
 use crate::query::scan::{Scan, ScanTime};
 use crate::query::shared::Shared;
@@ -131,6 +124,7 @@ struct Builder<'a> {
     /// What operators and leaves go on from, in the order in which they are made; `None`: from
     /// the beginning.
     resume: Option<Going>,
+    tables: ReferenceTables,
 }
 
 /// What is left of a [`Resume`] for the operators and leaves that are still to be made.
@@ -160,9 +154,11 @@ pub(crate) async fn ready(
         taps: vec![],
         progress: BTreeMap::new(),
         resume,
+        tables: ReferenceTables::default(),
     };
     let root = builder.root(plan.root).await?;
-    let Builder { wanted, taps, progress, resume, .. } = builder;
+    let Builder { wanted, taps, progress, resume, tables, .. } = builder;
+    *wanted.shared.tables.lock() = tables.digests()?;
     let resumed = resume.is_some();
     if resume.is_some_and(|mut left| left.inputs.next().is_some() || left.taps.next().is_some()) {
         return Err(Error::internal("a checkpoint is of another plan"));
@@ -179,6 +175,7 @@ pub(crate) async fn ready(
         output: wanted.output,
         taps: taps.iter().map(|tap| Arc::clone(&tap.at)).collect(),
         keeper,
+        tables,
     };
     Ok(Ready { coordinator, taps })
 }
@@ -425,7 +422,7 @@ impl Builder<'_> {
             self.go_on(&mut run, &input.operator)?;
             inputs.push(run);
         }
-        let finish = self.pin(stage.finish).await?;
+        let finish = self.tables.pin(&self.state, stage.finish).await?;
         let state = self.finish_state();
         let finish = PlanRunner::new(physical(&state, &finish).await?, &state);
         let row_wise = stage.row_wise;
@@ -524,83 +521,12 @@ impl Builder<'_> {
     }
 
     async fn prepare(&mut self, flow: &RowsFlow) -> Result<PreparePlan> {
-        let plan = self.pin(flow.plan.clone()).await?;
-        let traced = self.pin(flow.traced()?.plan).await?;
+        let plan = self.tables.pin(&self.state, flow.plan.clone()).await?;
+        let traced = self.tables.pin(&self.state, flow.traced()?.plan).await?;
         Ok(PreparePlan {
             row_preserving: flow.is_row_preserving()?,
             plan: physical(&self.state, &plan).await?,
             traced: physical(&self.state, &traced).await?,
         })
     }
-
-    /// Reads the reference tables of a plan once, now, so that a micro-batch does not read their
-    /// files again.
-    async fn pin(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
-        let mut tables = Vec::new();
-        plan.apply(|node| {
-            if let LogicalPlan::TableScan(scan) = node
-                && !is_leaf(scan)
-            {
-                tables.push(scan.clone());
-            }
-            Ok(TreeNodeRecursion::Continue)
-        })
-        .map_err(from_datafusion)?;
-        if tables.is_empty() {
-            return Ok(plan);
-        }
-        let mut pinned = Vec::with_capacity(tables.len());
-        for scan in tables {
-            pinned.push(self.read_table(scan).await?);
-        }
-        let mut pinned = pinned.into_iter();
-        plan.transform_down(|node| match node {
-            LogicalPlan::TableScan(scan) if !is_leaf(&scan) => match pinned.next() {
-                Some(table) => Ok(Transformed::yes(table)),
-                None => Ok(Transformed::no(LogicalPlan::TableScan(scan))),
-            },
-            node => Ok(Transformed::no(node)),
-        })
-        .map(|t| t.data)
-        .map_err(from_datafusion)
-    }
-
-    async fn read_table(&self, scan: TableScan) -> Result<LogicalPlan> {
-        let name = scan.table_name.clone();
-        let schema = Arc::clone(scan.projected_schema.inner());
-        let rows = async {
-            let rows = rows_of_table(&self.state, scan.clone()).await?;
-            self.wanted.shared.tables.lock().push((scan, digest(&rows)?));
-            let table: Arc<dyn TableProvider> = Arc::new(MemTable::try_new(schema, vec![rows])?);
-            TableScanBuilder::new(name, provider_as_source(table)).build()
-        };
-        rows.await.map(LogicalPlan::TableScan).map_err(from_datafusion)
-    }
-}
-
-/// What a reference table holds now.
-pub(crate) async fn rows_of_table(
-    state: &SessionState,
-    scan: TableScan,
-) -> datafusion::error::Result<Vec<RecordBatch>> {
-    let plan = LogicalPlan::TableScan(scan);
-    let plan = state.query_planner().create_physical_plan(&plan, state).await?;
-    collect(plan, state.task_ctx()).await
-}
-
-/// A number that other rows hardly have, in whatever order they come.
-pub(crate) fn digest(rows: &[RecordBatch]) -> datafusion::error::Result<u64> {
-    let mut digest = 0_u64;
-    for batch in rows {
-        let mut hashes = vec![0; batch.num_rows()];
-        if batch.num_columns() > 0 {
-            create_hashes(batch.columns(), &RandomState::default(), &mut hashes)?;
-        }
-        digest = hashes.iter().fold(digest, |sum, hash| sum.wrapping_add(hash | 1));
-    }
-    Ok(digest)
-}
-
-fn is_leaf(scan: &TableScan) -> bool {
-    source_as_provider(&scan.source).is_ok_and(|p| p.downcast_ref::<LeafTable>().is_some())
 }

@@ -8,7 +8,7 @@ use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::plan::WindowAssign;
 
 use crate::catalog::Materialized;
-use crate::query::start::{digest, rows_of_table};
+use crate::query::reference::{digest, rows_of_table};
 use crate::session::Session;
 
 impl Session {
@@ -28,8 +28,8 @@ impl Session {
         let state = self.state();
         for (scan, was) in tables {
             let table = scan.table_name.table().to_owned();
-            let rows = rows_of_table(&state, scan).await.map_err(from_datafusion)?;
-            if digest(&rows).map_err(from_datafusion)? != was {
+            let (rows, _held) = rows_of_table(&state, &scan, 0).await?;
+            if digest(&rows)? != was {
                 return Err(Error::sql(format!(
                     "view \"{}\" cannot be verified: table \"{table}\" has changed since the view has read it",
                     view.name
