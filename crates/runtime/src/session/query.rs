@@ -14,7 +14,7 @@ use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::ObjectName;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
-use windrow_core::{Error, Result, ScanRequest, Source};
+use windrow_core::{Error, ErrorKind, Result, ScanRequest, Source};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Tail};
 use windrow_sql::plan::{ContinuousPlan, StreamRelation, bounded, distinct_columns};
@@ -26,7 +26,7 @@ use crate::query::promise::Promise;
 use crate::query::start::{Wanted, launch, ready};
 use crate::session::outcome::{Following, Stop, ready as told};
 use crate::session::planning::EndOnDrop;
-use crate::session::room::with_room;
+use crate::session::room::{Room, with_room};
 use crate::session::running::Running;
 use crate::session::tables::{Change, fills_memory, held_by_table};
 use crate::session::{AbortOnDrop, Outcome, ResultStream, Session};
@@ -84,8 +84,9 @@ impl Session {
     /// Runs a plan over what is there now.
     pub(super) async fn bounded(&self, plan: LogicalPlan) -> Result<Outcome> {
         self.unseen.reads(&plan, &self.engine.catalog)?;
-        let plan = self.physical(self.state(), plan).await?;
-        Ok(Outcome::Rows(self.execute_plan(plan).not_seeing(&self.unseen)))
+        let physical = self.physical(self.state(), plan.clone()).await?;
+        let rows = self.execute_again(physical, Some(plan));
+        Ok(Outcome::Rows(rows.not_seeing(&self.unseen)))
     }
 
     /// The same as a plan that gives the rows in the order of what is read, on one thread.
@@ -101,15 +102,23 @@ impl Session {
 
     /// Executes a physical plan in the background.
     pub(super) fn execute_plan(&self, plan: Arc<dyn ExecutionPlan>) -> ResultStream {
+        self.execute_again(plan, None)
+    }
+
+    /// The same; from `again` it may be made once more.
+    fn execute_again(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        again: Option<LogicalPlan>,
+    ) -> ResultStream {
         let schema = plan.schema();
-        let context = self.task_context();
         let running = self.running.clone();
         let (sender, receiver) = mpsc::channel(self.limits().queue_batches_max);
         // The work is another task than who looks at the time: it may be long before it yields.
         let (budget, cpu) = (self.budget(), &self.engine.parts.cpu);
         let unless_done = EndOnDrop::new(&budget);
-        let (rows, strict) = (sender.clone(), running.is_some());
-        let work = async move { produce(guarded(plan, strict)?, context, rows).await };
+        let (rows, session) = (sender.clone(), self.clone());
+        let work = async move { session.produce(plan, again, rows).await };
         let work = AbortOnDrop(cpu.spawn(budget.within(Box::pin(work))));
         let task = cpu.spawn(async move {
             let over = running.as_ref().map(Running::over);
@@ -132,6 +141,34 @@ impl Session {
         ResultStream::new(schema, None, receiver, Stop::Task(task))
     }
 
+    /// Executes a plan; ends when the reader is gone. Rows that are too wide for batches of many are tried
+    /// in smaller ones, with the physical form that `again` has then.
+    async fn produce(
+        &self,
+        mut plan: Arc<dyn ExecutionPlan>,
+        again: Option<LogicalPlan>,
+        sender: mpsc::Sender<Result<RecordBatch>>,
+    ) -> Result<()> {
+        let mut context = self.task_context(&self.context.state());
+        let mut sent = false;
+        loop {
+            let (guarded, room) = guarded(plan, self.running.is_some())?;
+            let batch_rows = context.session_config().batch_size();
+            let done = produce_once(guarded, context, &sender, &mut sent).await;
+            let smaller = room.smaller(batch_rows).filter(|_| !sent).zip(again.clone());
+            match (done, smaller) {
+                (Err(error), Some((rows, logical))) if error.kind() == ErrorKind::Limit => {
+                    tracing::info!(rows, %error, "a statement is run again in smaller batches");
+                    let mut state = self.state();
+                    *state.config_mut() = state.config().clone().with_batch_size(rows);
+                    context = self.task_context(&state);
+                    plan = self.physical(state, logical).await?;
+                }
+                (done, _) => return done,
+            }
+        }
+    }
+
     /// Executes a physical plan to its end.
     pub(super) async fn run_plan(&self, plan: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>> {
         self.execute_plan(plan).try_collect().await
@@ -142,7 +179,8 @@ impl Session {
         &self,
         plan: Arc<dyn ExecutionPlan>,
     ) -> Result<Vec<Vec<RecordBatch>>> {
-        let (plan, context) = (guarded(plan, self.running.is_some())?, self.task_context());
+        let (plan, _) = guarded(plan, self.running.is_some())?;
+        let context = self.task_context(&self.context.state());
         let budget = self.budget();
         let unless_done = EndOnDrop::new(&budget);
         let work = async move {
@@ -284,7 +322,10 @@ impl Session {
 }
 
 /// The same plan, which gives way, and looks whether there is room for what it makes.
-fn guarded(plan: Arc<dyn ExecutionPlan>, strict: bool) -> Result<Arc<dyn ExecutionPlan>> {
+fn guarded(
+    plan: Arc<dyn ExecutionPlan>,
+    strict: bool,
+) -> Result<(Arc<dyn ExecutionPlan>, Arc<Room>)> {
     with_room(interruptible(plan), strict)
 }
 
@@ -312,11 +353,12 @@ fn not_there(view: &str, after: u64, rows: u64) -> Error {
         .with_hint(format!("Read what it holds: SUBSCRIBE TO {view} AFTER 0."))
 }
 
-/// Executes a plan; ends when the reader is gone.
-async fn produce(
+/// Executes a plan; ends when the reader is gone. `sent`: it has been given rows.
+async fn produce_once(
     plan: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
-    sender: mpsc::Sender<Result<RecordBatch>>,
+    sender: &mpsc::Sender<Result<RecordBatch>>,
+    sent: &mut bool,
 ) -> Result<()> {
     let env = context.runtime_env();
     let mut rows = execute_stream(plan, context).map_err(|e| of_plan(e, &env))?;
@@ -324,10 +366,11 @@ async fn produce(
     while let Some(batch) = rows.next().await {
         let batch = batch.map_err(|e| of_plan(e, &env))?;
         sizes.push_back(batch.get_array_memory_size());
+        *sent = true;
         if sender.send(Ok(batch)).await.is_err() {
             return Ok(());
         }
-        room(&sender, &mut sizes).await;
+        room(sender, &mut sizes).await;
     }
     Ok(())
 }

@@ -4,10 +4,13 @@
 //! a long constant stands in every row. Such a batch is made at once: nobody is asked in between. So the rows
 //! that go in are measured first.
 //!
+//! Where smaller batches would fit, [`Room`] says so, and the plan may be run again with those.
+//!
 //! Invariant: the rows go through as they are; what is refused would not have fitted.
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{Array, ArrayRef, AsArray, OffsetSizeTrait};
 use arrow::datatypes::DataType;
@@ -32,6 +35,32 @@ use windrow_sql::diagnostics::from_datafusion;
 /// Constants that are shorter are not looked at.
 const LONG_BYTES: usize = 1 << 10;
 
+/// A batch of rows that are repeated takes at most this part of what the statement may hold.
+const BATCH_PART: usize = 8;
+
+/// What batches there would be room for, where those of a plan were too large.
+#[derive(Debug)]
+pub(super) struct Room(AtomicUsize);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(AtomicUsize::new(usize::MAX))
+    }
+}
+
+impl Room {
+    /// There is room for batches of so many rows.
+    fn is_for(&self, rows: usize) {
+        self.0.fetch_min(rows, Ordering::Relaxed);
+    }
+
+    /// The rows of a batch with which a plan that was refused with batches of `rows` may fit.
+    pub(super) fn smaller(&self, rows: usize) -> Option<usize> {
+        let fits = self.0.load(Ordering::Relaxed);
+        (0 < fits && fits < rows).then_some(fits)
+    }
+}
+
 /// What becomes of the rows.
 #[derive(Debug, Clone)]
 enum Repeated {
@@ -48,6 +77,7 @@ enum Repeated {
 struct RoomExec {
     input: Arc<dyn ExecutionPlan>,
     repeated: Repeated,
+    room: Arc<Room>,
 }
 
 /// The same plan, which measures what goes into the operators that repeat it. Rows that might all be repeated
@@ -58,7 +88,8 @@ struct RoomExec {
 pub(super) fn with_room(
     plan: Arc<dyn ExecutionPlan>,
     strict: bool,
-) -> windrow_core::Result<Arc<dyn ExecutionPlan>> {
+) -> windrow_core::Result<(Arc<dyn ExecutionPlan>, Arc<Room>)> {
+    let room = Arc::new(Room::default());
     let roomy = plan.transform_up(|node| {
         let mut needed = vec![];
         if let Some(unnest) = node.downcast_ref::<UnnestExec>() {
@@ -76,13 +107,14 @@ pub(super) fn with_room(
         }
         let roomy = |input: &Arc<dyn ExecutionPlan>| {
             needed.iter().fold(Arc::clone(input), |input, repeated| {
-                Arc::new(RoomExec { input, repeated: repeated.clone() }) as Arc<dyn ExecutionPlan>
+                let (repeated, room) = (repeated.clone(), Arc::clone(&room));
+                Arc::new(RoomExec { input, repeated, room }) as Arc<dyn ExecutionPlan>
             })
         };
         let inputs = node.children().into_iter().map(roomy).collect();
         replace_children_if_necessary(node, inputs).map(Transformed::yes)
     });
-    roomy.map(|roomy| roomy.data).map_err(from_datafusion)
+    roomy.map(|roomy| (roomy.data, room)).map_err(from_datafusion)
 }
 
 /// Bytes of the long constants that an operator puts into each row. Those that a function takes are its matter,
@@ -132,9 +164,13 @@ impl Repeated {
         }
     }
 
-    fn check(&self, rows: &RecordBatch, batch_rows: usize) -> Result<()> {
+    fn check(&self, rows: &RecordBatch, batch_rows: usize, room: &Room) -> Result<()> {
         let bytes = self.bytes(rows, batch_rows);
         budget::check(bytes).map_err(|stop| {
+            if let (Self::Rows, budget::Stop::Over { bytes_max, .. }) = (self, stop) {
+                let each = (bytes / batch_rows.max(1)).max(1);
+                room.is_for(bytes_max / BATCH_PART / each);
+            }
             let error = match stop {
                 budget::Stop::Ended => Error::from(stop),
                 budget::Stop::Over { bytes_max, .. } => Error::new(
@@ -244,7 +280,8 @@ impl ExecutionPlan for RoomExec {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         match children.pop() {
             Some(input) if children.is_empty() => {
-                Ok(Arc::new(Self { input, repeated: self.repeated.clone() }))
+                let (repeated, room) = (self.repeated.clone(), Arc::clone(&self.room));
+                Ok(Arc::new(Self { input, repeated, room }))
             }
             _ => Err(DataFusionError::Internal("rows of one input are measured".into())),
         }
@@ -266,9 +303,10 @@ impl ExecutionPlan for RoomExec {
         let batch_rows = context.session_config().batch_size();
         let rows = self.input.execute(partition, context)?;
         let (schema, repeated) = (rows.schema(), self.repeated.clone());
+        let room = Arc::clone(&self.room);
         let measured = rows.map(move |batch| {
             let batch = batch?;
-            repeated.check(&batch, batch_rows)?;
+            repeated.check(&batch, batch_rows, &room)?;
             Ok(batch)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, measured)))

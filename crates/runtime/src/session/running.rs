@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
-use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{
     MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
 };
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SessionState, TaskContext};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
@@ -186,20 +186,19 @@ impl Session {
         }
     }
 
-    /// What plans of bounded statements are executed with.
-    pub(super) fn task_context(&self) -> Arc<TaskContext> {
+    /// What plans of bounded statements are executed with, and these settings.
+    pub(super) fn task_context(&self, state: &SessionState) -> Arc<TaskContext> {
         if self.running.is_none() {
-            return self.context.task_ctx();
+            return state.task_ctx();
         }
         let limit = self.query_bytes_max();
-        let state = self.context.state();
         let env = Arc::clone(state.runtime_env());
         let pool = QueryPool { limit, used: Mutex::new(0), inner: Arc::clone(&env.memory_pool) };
         let built = RuntimeEnvBuilder::from_runtime_env(&env)
             .with_memory_pool(Arc::new(pool))
             .build_arc()
             .unwrap_or(env);
-        Arc::new(TaskContext::from(&state).with_runtime(built))
+        Arc::new(TaskContext::from(state).with_runtime(built))
     }
 }
 
