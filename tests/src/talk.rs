@@ -131,7 +131,7 @@ impl Drop for Talk {
 }
 
 /// Each value as Arrow shows it; `NULL`, and `(empty)` for an empty text.
-fn texts(batch: &RecordBatch) -> Result<Vec<Vec<String>>, Refusal> {
+pub(crate) fn texts(batch: &RecordBatch) -> Result<Vec<Vec<String>>, Refusal> {
     let options = FormatOptions::default().with_null("NULL");
     let columns = batch
         .columns()

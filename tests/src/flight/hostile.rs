@@ -14,12 +14,16 @@ use windrow_flight::client::{Client, ClientConfig, Reply, Target};
 
 use super::serving::Serving;
 use crate::flight_guard::user;
+use crate::talk::texts;
 
 /// The address space of the server.
 const SPACE_BYTES: u64 = 8 << 30;
 const QUERY_BYTES: u64 = 200 << 20;
 const ENGINE_BYTES: u64 = 1 << 30;
 const AT_ONCE: usize = 4;
+/// Another client waits no longer than this, or than so many times what it waits when it is alone.
+const LATE_MAX: Duration = Duration::from_millis(200);
+const LATE_TIMES: u32 = 40;
 /// What a program takes that does nothing, built without optimisation.
 const PROGRAM_BYTES: u64 = 300 << 20;
 
@@ -210,6 +214,7 @@ async fn run(client: &Client, sql: &str) -> Result<(), Error> {
 pub(super) fn trials() -> Vec<Trial> {
     vec![
         Trial::test("flight/hostile statements", hostile),
+        Trial::test("flight/rows that are kept in memory are limited", kept_rows),
         Trial::test("flight/a silent crowd", silent_crowd),
     ]
 }
@@ -257,14 +262,18 @@ fn hostile() -> Result<(), Failed> {
         };
         let ((), during) =
             futures::future::try_join(attacks, served(&serving, &over, usize::MAX)).await?;
+        let after = served(&serving, &AtomicBool::new(false), 30).await?;
         let allowed = (AT_ONCE as u64 * QUERY_BYTES + ENGINE_BYTES) / 2 * 3 + PROGRAM_BYTES;
         let peak = peak.load(Ordering::Relaxed);
         if peak > allowed {
             return Err(format!("{peak} bytes were resident, more than {allowed}").into());
         }
-        // A slow machine is slow alone too.
-        let bound = Duration::from_secs(2).max(alone.worst * 20);
-        if during.late > bound {
+        // What 200 ms are on a machine on which a query alone takes 5 ms. One that is slower, or busy with other tests,
+        // is so before and afterwards too.
+        let alone = alone.max(after);
+        let bound = LATE_MAX.max(alone * LATE_TIMES);
+        println!("another client waited: {during:?}, alone {alone:?}, at most {bound:?}");
+        if during > bound {
             return Err(format!("another client waited: {during:?}, alone {alone:?}").into());
         }
         Ok(())
@@ -282,18 +291,9 @@ async fn attack(
         let next = todo.lock().map_err(|e| e.to_string())?.pop_front();
         let Some((end, sql)) = next else { return Ok(()) };
         let shown: String = sql.chars().take(120).collect();
-        let watched = async {
-            let clock = machine_clock();
-            loop {
-                peak.fetch_max(serving.resident()?, Ordering::Relaxed);
-                clock.sleep(Duration::from_millis(20)).await;
-            }
-            #[expect(unreachable_code, reason = "tells the type")]
-            Ok::<(), Failed>(())
-        };
         let done = tokio::select! {
             done = tokio::time::timeout(Duration::from_secs(120), run(&client, &sql)) => done,
-            gone = watched => return Err(format!("{shown}: the server is gone: {gone:?}").into()),
+            gone = watch(serving, peak) => return Err(format!("{shown}: the server is gone: {gone:?}").into()),
         };
         let done = done.map_err(|_late| format!("{shown}: it does not end"))?;
         match done {
@@ -315,16 +315,8 @@ async fn attack(
     }
 }
 
-/// How long another client waits for its answers.
-#[derive(Debug)]
-struct Waits {
-    /// Of a hundred all but one are answered within this.
-    late: Duration,
-    worst: Duration,
-}
-
-/// Asks until `over`, or so many times.
-async fn served(serving: &Serving, over: &AtomicBool, times: usize) -> Result<Waits, Failed> {
+/// Asks until `over`, or so many times. Of a hundred answers all but one come within what is returned.
+async fn served(serving: &Serving, over: &AtomicBool, times: usize) -> Result<Duration, Failed> {
     let client = connect(serving, "bob").await?;
     let mut waits = vec![];
     while waits.len() < times && !over.load(Ordering::Relaxed) {
@@ -335,9 +327,83 @@ async fn served(serving: &Serving, over: &AtomicBool, times: usize) -> Result<Wa
         machine_clock().sleep(Duration::from_millis(20)).await;
     }
     waits.sort_unstable();
-    let worst = waits.last().copied().ok_or("nothing was asked")?;
-    let late = waits.get(waits.len() * 99 / 100).copied().unwrap_or(worst);
-    Ok(Waits { late, worst })
+    Ok(waits.get(waits.len() * 99 / 100).copied().ok_or("nothing was asked")?)
+}
+
+/// The rows of a query, as text.
+async fn rows(client: &Client, sql: &str) -> Result<Vec<Vec<String>>, Failed> {
+    let told = |e: Error| Failed::from(format!("{sql}: {}", e.render(sql)));
+    let Reply::Rows(mut rows) = client.execute(sql).await.map_err(told)? else {
+        return Err(format!("{sql} has no rows").into());
+    };
+    let mut all = vec![];
+    while let Some(batch) = rows.next().await {
+        all.extend(texts(&batch.map_err(told)?)?);
+    }
+    Ok(all)
+}
+
+/// What a statement makes, and keeps until it is done, counts in its memory: it is refused before that is more, and
+/// leaves nothing behind. Rows that are only wide have an answer.
+fn kept_rows() -> Result<(), Failed> {
+    const MIB: u64 = 1 << 20;
+    let home = tempfile::tempdir()?;
+    let flags = ["--query-memory", "32MiB", "--memory-limit", "1GiB"];
+    let serving = Serving::start_within(home.path(), SPACE_BYTES, &flags)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let target = Target::parse(&format!("grpc://{}", serving.address))?;
+        let config = ClientConfig { target, token: None, tls_ca: None, tls_identity: None };
+        let client = Client::connect(config).await?;
+        for sql in objects() {
+            run(&client, &sql).await.map_err(|e| format!("{sql}: {}", e.render(&sql)))?;
+        }
+        run(&client, "CREATE TABLE m (n BIGINT, s VARCHAR)").await?;
+        let before = serving.resident()?;
+        let peak = AtomicU64::new(0);
+        for sql in [
+            "CREATE TABLE u AS SELECT a.n FROM t a, t b, t c",
+            "CREATE TABLE u AS SELECT a.s, b.s AS z FROM t a, t b, t c",
+            "CREATE OR REPLACE TABLE t AS SELECT a.n, b.s FROM t a, t b, t c",
+            "INSERT INTO m SELECT a.n, b.s FROM t a, t b, t c",
+            "INSERT INTO s SELECT a.n, TIMESTAMP '2026-01-01 00:00:01' FROM t a, t b, t c",
+        ] {
+            let done = tokio::select! {
+                done = run(&client, sql) => done,
+                gone = watch(&serving, &peak) => return Err(format!("{sql}: the server is gone: {gone:?}").into()),
+            };
+            let error = done.err().ok_or_else(|| format!("{sql}: it is done"))?;
+            let told = (error.kind(), error.message().contains("--query-memory"));
+            if told != (ErrorKind::Limit, true) {
+                return Err(format!("{sql}: {error}").into());
+            }
+        }
+        // What was counted, what had not been yet, and what the allocator had not given back.
+        let grown = peak.load(Ordering::Relaxed).saturating_sub(before);
+        if grown > 200 * MIB {
+            return Err(format!("{grown} bytes for 32 MiB").into());
+        }
+        for (table, left) in [("s", "1000"), ("t", "1000"), ("m", "0")] {
+            let found = rows(&client, &format!("SELECT count(*) FROM {table}")).await?;
+            assert_eq!(found, [[left]], "{table}");
+        }
+        assert!(run(&client, "SELECT * FROM u").await.is_err(), "there is a table");
+        // A batch of 8,192 such rows would be 700 MB.
+        let wide = "SELECT count(*), sum(t.n), max(length(w.x)) FROM (SELECT n, repeat(s, 30000) AS x FROM t WHERE n <= 20) w \
+                    JOIN t ON t.n % 20 = w.n % 20";
+        assert_eq!(rows(&client, wide).await?, [["1000", "500500", "60000"]]);
+        Ok(())
+    })
+}
+
+/// Looks how much memory the server has, until it is gone.
+async fn watch(serving: &Serving, peak: &AtomicU64) -> Result<std::convert::Infallible, Failed> {
+    let clock = machine_clock();
+    loop {
+        peak.fetch_max(serving.resident()?, Ordering::Relaxed);
+        clock.sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// More silent connections than there may be keep nobody out.
