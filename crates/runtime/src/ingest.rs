@@ -61,7 +61,7 @@ impl Session {
         let (parts, catalog) = (&self.engine.parts, &self.engine.catalog);
         let stream = catalog.stream(stream)?;
         let push = insert::fed_by_inserts(&stream)?;
-        let target = Arc::new(Target::by_name(&push, columns)?);
+        let target = Arc::new(Target::by_name(&push, columns)?.in_zone(self.time_zone()));
         Ok(Ingest {
             push,
             target,

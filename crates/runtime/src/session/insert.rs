@@ -10,13 +10,12 @@ use futures::TryStreamExt;
 use windrow_core::{Error, Result};
 use windrow_sql::diagnostics::did_you_mean;
 use windrow_sql::parse::Insert;
-use windrow_sql::plan::{loss, plan_values};
+use windrow_sql::plan::{TIME_ZONE, is_text, loss, plan_values};
 
 use crate::catalog::{Object, plain_name};
-use crate::query::intake::lie_in_1970;
 use crate::query::output::Output;
 use crate::query::start::Wanted;
-use crate::session::held::HeldExec;
+use crate::session::held::held;
 use crate::session::kept_insert::NewInsert;
 use crate::session::query::streams_read;
 use crate::session::{Done, Outcome, Session, UnusedRows};
@@ -55,6 +54,7 @@ impl Session {
             None => self.plan(&insert.query.query, &[]).await?,
         };
         let target = Target::new(push, &insert, &name, plan.schema().fields().len())?;
+        let target = target.in_zone(self.time_zone());
         if insert.query.tail.is_empty() {
             return self.insert_bounded(plan, &target, push).await;
         }
@@ -90,8 +90,8 @@ impl Session {
         let plan = self.physical_in_order(plan).await?;
         // All rows are made before one is inserted: a statement that fails inserts nothing. They are
         // there twice when they become one batch.
-        let plan = Arc::new(HeldExec::new(plan, 2));
-        let held = Arc::clone(&plan);
+        let plan = held(plan, 2);
+        let counted = Arc::clone(&plan);
         let mut rows = self.execute_plan(plan).not_seeing(&self.unseen);
         let mut batches = Vec::new();
         while let Some(batch) = rows.try_next().await? {
@@ -102,9 +102,9 @@ impl Session {
             let pushed = push.append(batch).await?;
             inserted += pushed.rows;
             bad += pushed.bad;
-            in_1970 &= event_times(push, batch).map_or(Ok(false), lie_in_1970)?;
+            in_1970 &= pushed.in_1970;
         }
-        drop(held);
+        drop(counted);
         let mut said = match bad {
             0 => format!("INSERT 0 {inserted}"),
             bad => format!("INSERT 0 {inserted} ({bad} bad, see windrow.bad_rows)"),
@@ -117,12 +117,6 @@ impl Session {
         }
         Ok(Outcome::Done(Done { said, rows: Some(inserted) }))
     }
-}
-
-/// The event times of rows to be inserted, where they are not worked out from other columns.
-fn event_times<'b>(push: &PushStream, rows: &'b RecordBatch) -> Option<&'b ArrayRef> {
-    let name = push.log.schema().fields().get(push.intake.time?)?.name();
-    rows.column_by_name(name)
 }
 
 /// What takes the rows for a stream.
@@ -159,6 +153,8 @@ pub(crate) struct Target {
     lengths: Lengths,
     /// Per column of the stream: the column of the query, or none.
     from: Vec<Option<usize>>,
+    /// The time zone of texts that name none.
+    zone: Arc<str>,
 }
 
 impl Target {
@@ -196,7 +192,7 @@ impl Target {
             }
         }
         let (schema, lengths) = (Arc::clone(schema), push.lengths.clone());
-        Ok(Self { stream: name.to_owned(), schema, lengths, from })
+        Ok(Self { stream: name.to_owned(), schema, lengths, from, zone: TIME_ZONE.into() })
     }
 
     /// Columns from outside, by their names as they are. What the stream has more is NULL.
@@ -233,7 +229,12 @@ impl Target {
             }
         }
         let (schema, lengths) = (Arc::clone(schema), push.lengths.clone());
-        Ok(Self { stream: name.clone(), schema, lengths, from })
+        Ok(Self { stream: name.clone(), schema, lengths, from, zone: TIME_ZONE.into() })
+    }
+
+    /// The same for texts that are times in another zone than UTC, where they name none.
+    pub(crate) fn in_zone(self, zone: Arc<str>) -> Self {
+        Self { zone, ..self }
     }
 
     /// A column of the query as one of the stream: each value whole, or none.
@@ -246,8 +247,19 @@ impl Target {
             return Err(refused(&why).with_hint("Round it, or CAST it to cut it off."));
         }
         let strict = CastOptions { safe: false, ..CastOptions::default() };
-        let column = cast_with_options(given, field.data_type(), &strict)
-            .map_err(|e| refused(&e.to_string()).with_source(e))?;
+        let become_type = |given: &ArrayRef, of: &DataType| {
+            cast_with_options(given, of, &strict)
+                .map_err(|e| refused(&e.to_string()).with_source(e))
+        };
+        let column = match field.data_type() {
+            DataType::Timestamp(unit, Some(zone))
+                if is_text(given.data_type()) && *zone != self.zone =>
+            {
+                let read = DataType::Timestamp(*unit, Some(Arc::clone(&self.zone)));
+                become_type(&become_type(given, &read)?, field.data_type())?
+            }
+            of => become_type(given, of)?,
+        };
         if let Some(why) = self.lengths.refused(index, &column)? {
             let (column, stream) = (field.name(), &self.stream);
             let message = format!("column \"{column}\" of stream \"{stream}\": {why}");

@@ -5,6 +5,8 @@
 //! is read or written (time zone, dialect, formats, EXPLAIN) is everybody's. The ranges hold for all:
 //! outside of them no machine can do what is asked for.
 
+use std::sync::Arc;
+
 use windrow_core::{Error, Result};
 use windrow_sql::parse::Set;
 use windrow_sql::plan::TIME_ZONE;
@@ -67,6 +69,21 @@ impl Session {
             .with_hint("SHOW ALL lists the settings.")
         })?;
         Ok(Outcome::Done("SET".into()))
+    }
+}
+
+impl Session {
+    /// The time zone of times that name none.
+    pub(crate) fn time_zone(&self) -> Arc<str> {
+        self.context
+            .state_ref()
+            .read()
+            .config_options()
+            .execution
+            .time_zone
+            .as_deref()
+            .unwrap_or(TIME_ZONE)
+            .into()
     }
 }
 

@@ -265,7 +265,13 @@ fn option(inner: &mut Cursor<'_>) -> Result<OptionItem> {
         }
     };
     inner.expect_token(&Token::Eq)?;
-    let value = literal(inner, &format!("the value of \"{key}\""))?;
+    let value = literal(inner, &format!("the value of \"{key}\"")).map_err(|error| match key.as_str() {
+        "start" => error.with_hint(
+            "A start is a fixed time, because a definition is read again at each start of the program and has to \
+             mean the same: start = TIMESTAMP '2026-01-01 00:00:00', or 'latest', or 'earliest'.",
+        ),
+        _ => error,
+    })?;
     Ok(OptionItem { key, value, place: spanning(at, inner.place_before()) })
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::{
-    self, ColumnDef, Expr, Ident, ObjectName, Query, Statement as StandardStatement,
+    self, ColumnDef, Expr, Ident, ObjectName, Query, SetExpr, Statement as StandardStatement,
 };
 use windrow_core::Place;
 
@@ -153,8 +153,30 @@ impl Insert {
     /// which it does not know, is left out.
     pub fn into_datafusion(self) -> EngineStatement {
         let mut insert = self.rest;
-        insert.source = Some(self.query.query);
+        let mut query = self.query.query;
+        if let SetExpr::Values(values) = query.body.as_mut() {
+            values.rows.iter_mut().for_each(|row| row.content.iter_mut().for_each(keep_cast));
+        }
+        insert.source = Some(query);
         EngineStatement::Statement(Box::new(StandardStatement::Insert(insert)))
+    }
+}
+
+/// The planner casts each value of VALUES to the type of its column, and a cast that stands there already is the
+/// same to it. Twice, it can be told from one that nobody has written (`plan/exact/assignment`).
+fn keep_cast(value: &mut Expr) {
+    let mut inner = &*value;
+    while let Expr::Nested(nested) = inner {
+        inner = nested;
+    }
+    if let Expr::Cast { kind, data_type, array, format, .. } = inner {
+        *value = Expr::Cast {
+            kind: kind.clone(),
+            data_type: data_type.clone(),
+            array: *array,
+            format: format.clone(),
+            expr: Box::new(value.clone()),
+        };
     }
 }
 

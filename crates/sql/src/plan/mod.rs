@@ -54,7 +54,7 @@ use windrow_core::{Error, Result, budget};
 use crate::diagnostics::from_datafusion;
 pub use assign::{WINDOW_END, WINDOW_START, WINDOW_TIME, WindowAssign};
 pub use bounded::bounded;
-pub use exact::{loss, physical_expression};
+pub use exact::{is_text, loss, physical_expression};
 pub use flow::{ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, WindowInput};
 use parameters::bind_rows;
 pub use parameters::{Parameters, bind, parameters};

@@ -86,8 +86,8 @@ fn infinite(given: &ArrayRef) -> Result<Option<usize>> {
 }
 
 /// The casts that an INSERT into a table puts above its query, and around the values of VALUES, as casts that
-/// fail where they would cut off a fraction. (The planner has cast the latter to the table's types by then, so a
-/// literal's own CAST to an integer cannot be told apart, and is refused too.)
+/// fail where they would cut off a fraction. (The planner has cast the latter to the table's types by then; a CAST
+/// that stood there is a cast of a cast: `Insert::into_datafusion`.)
 pub(super) fn whole_casts(query: LogicalPlan) -> EngineResult<Transformed<LogicalPlan>> {
     let above = match (&query, query.inputs().first()) {
         (LogicalPlan::Projection(_), Some(input)) => {
@@ -107,7 +107,7 @@ pub(super) fn whole_casts(query: LogicalPlan) -> EngineResult<Transformed<Logica
     })
 }
 
-/// An expression that is nothing but a cast of a column or a literal to an integer.
+/// The cast of a value to an integer, unless somebody has written it.
 fn whole_cast(expr: Expr, schema: &dyn ExprSchema) -> EngineResult<Transformed<Expr>> {
     Ok(match expr {
         Expr::Alias(mut alias) => {
@@ -116,7 +116,7 @@ fn whole_cast(expr: Expr, schema: &dyn ExprSchema) -> EngineResult<Transformed<E
             Transformed::new_transformed(Expr::Alias(alias), inner.transformed)
         }
         Expr::Cast(mut cast) => {
-            let implied = matches!(*cast.expr, Expr::Column(_) | Expr::Literal(..));
+            let implied = !matches!(*cast.expr, Expr::Cast(_) | Expr::TryCast(_));
             let changed = implied
                 && cast.field.data_type().is_integer()
                 && check_whole(&mut cast.expr, schema)?;

@@ -56,11 +56,19 @@ pub(super) fn one_zero(mut expr: Expr, schema: &dyn ExprSchema) -> Result<Transf
     Ok(Transformed::new_transformed(expr, changed))
 }
 
-/// Makes one of all zeros and of all NaN of a floating-point expression; whether there was anything to do.
+/// Makes one of all zeros and of all NaN of a floating-point expression; whether there was anything to do. What it is
+/// called stays, so that columns keep their names.
 pub(super) fn canonical_in_place(expr: &mut Expr, schema: &dyn ExprSchema) -> Result<bool> {
-    if let Expr::ScalarFunction(function) = &*expr
-        && function.func.inner().downcast_ref::<Canonical>().is_some()
-    {
+    made_canonical(expr, schema, true)
+}
+
+/// The same of an operand, which may stand beside the column that it is made of: it has a name of its own.
+pub(super) fn canonical_operand(expr: &mut Expr, schema: &dyn ExprSchema) -> Result<bool> {
+    made_canonical(expr, schema, false)
+}
+
+fn made_canonical(expr: &mut Expr, schema: &dyn ExprSchema, keeps_name: bool) -> Result<bool> {
+    if is_canonical(expr) {
         return Ok(false);
     }
     if !matches!(expr.get_type(schema)?, DataType::Float32 | DataType::Float64) {
@@ -78,9 +86,28 @@ pub(super) fn canonical_in_place(expr: &mut Expr, schema: &dyn ExprSchema) -> Re
         _ => {}
     }
     let signature = Signature::user_defined(Volatility::Immutable);
-    let function = ScalarUDF::new_from_impl(Canonical { signature });
+    let function = ScalarUDF::new_from_impl(Canonical { signature, keeps_name });
     *expr = function.call(vec![std::mem::take(expr)]);
     Ok(true)
+}
+
+/// Whether an expression is one that [`canonical_in_place`] has made.
+pub(super) fn is_canonical(expr: &Expr) -> bool {
+    let inner = match expr {
+        Expr::Alias(alias) => alias.expr.as_ref(),
+        other => other,
+    };
+    matches!(inner, Expr::ScalarFunction(function)
+        if function.func.inner().downcast_ref::<Canonical>().is_some())
+}
+
+/// Whether a value is NaN, of whatever sign.
+pub(super) fn is_nan(value: &ScalarValue) -> bool {
+    match value {
+        ScalarValue::Float64(Some(value)) => value.is_nan(),
+        ScalarValue::Float32(Some(value)) => value.is_nan(),
+        _ => false,
+    }
 }
 
 /// -0.0 + 0.0 is 0.0; of NaN there is one.
@@ -96,6 +123,8 @@ fn float(value: f32) -> f32 {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Canonical {
     signature: Signature,
+    /// It is called as its operand.
+    keeps_name: bool,
 }
 
 impl ScalarUDFImpl for Canonical {
@@ -103,10 +132,10 @@ impl ScalarUDFImpl for Canonical {
         "one_zero"
     }
 
-    /// As its operand, so that columns keep their names.
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         match args {
-            [value] => Ok(value.schema_name().to_string()),
+            [value] if self.keeps_name => Ok(value.schema_name().to_string()),
+            [value] => Ok(format!("one_zero({})", value.schema_name())),
             _ => internal_err!("one_zero of {} values", args.len()),
         }
     }

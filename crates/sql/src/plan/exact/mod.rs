@@ -4,9 +4,10 @@
 //!   becomes a function that fails instead ([`arithmetic`]). Functions, because constants are folded by
 //!   DataFusion's optimiser wherever they come together, and it keeps what fails for the time of execution.
 //! - 0.0 and -0.0 are equal, and so are all NaN, but not where DataFusion compares bits or sorts:
-//!   PARTITION BY, ORDER BY and its peers, IN, CASE, nullif, DISTINCT within aggregates. There they are made one ([`floats`]).
-//!
+//!   PARTITION BY, ORDER BY and its peers, IN, CASE, nullif, DISTINCT within aggregates. There they are made one ([`floats`]);
+//!   so are NaN in GROUP BY, DISTINCT, joins and equalities ([`keys`]).
 //! - What an INSERT cuts off is an error ([`assignment`]).
+//! - Text becomes a time with zone in the session's zone ([`zones`]).
 //!
 //! All are analyzer rules behind type coercion, so that every plan has them: bounded, continuous, DML, and what
 //! is planned again. Doing it twice changes nothing.
@@ -14,6 +15,8 @@
 mod arithmetic;
 mod assignment;
 mod floats;
+mod keys;
+mod zones;
 
 use std::sync::Arc;
 
@@ -33,12 +36,14 @@ use windrow_core::Error;
 use crate::diagnostics::from_datafusion;
 
 pub use assignment::loss;
+pub use zones::is_text;
 
 /// The rules, to stand behind all others.
 pub(super) fn rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     vec![
         Arc::new(ApplyFunctionRewrites::new(vec![Arc::new(ExactNumbers)])),
         Arc::new(OneZeroInOrder),
+        Arc::new(OneNanInKeys),
         Arc::new(WholeInserts),
     ]
 }
@@ -58,7 +63,8 @@ pub fn physical_expression(
             .with_config_options(Arc::clone(state.config_options()))
             .build();
         let expr = ExprSimplifier::new(context).coerce(expr, schema)?;
-        let expr = expr.transform_up(|expr| exact_expr(expr, schema)).data()?;
+        let config = state.config_options();
+        let expr = expr.transform_up(|expr| exact_expr(expr, schema, config)).data()?;
         state.create_physical_expr(expr, schema)
     };
     exact().map_err(from_datafusion)
@@ -77,16 +83,23 @@ impl FunctionRewrite for ExactNumbers {
         &self,
         expr: Expr,
         schema: &DFSchema,
-        _config: &ConfigOptions,
+        config: &ConfigOptions,
     ) -> Result<Transformed<Expr>> {
-        exact_expr(expr, schema)
+        exact_expr(expr, schema, config)
     }
 }
 
 /// One expression, whose operands have been through this.
-fn exact_expr(expr: Expr, schema: &dyn ExprSchema) -> Result<Transformed<Expr>> {
+fn exact_expr(
+    expr: Expr,
+    schema: &dyn ExprSchema,
+    config: &ConfigOptions,
+) -> Result<Transformed<Expr>> {
     match &expr {
+        Expr::Cast(_) => zones::in_zone(expr, schema, config),
+        Expr::BinaryExpr(binary) if binary.op.supports_propagation() => keys::equal(expr, schema),
         Expr::BinaryExpr(_) | Expr::Negative(_) => arithmetic::checked(expr, schema),
+        Expr::InSubquery(_) => keys::in_subquery(expr, schema),
         Expr::InList(_)
         | Expr::Case(_)
         | Expr::ScalarFunction(_)
@@ -128,6 +141,20 @@ impl AnalyzerRule for OneZeroInOrder {
             })
         })
         .data()
+    }
+}
+
+/// Keys that are compared by their bits.
+#[derive(Debug)]
+struct OneNanInKeys;
+
+impl AnalyzerRule for OneNanInKeys {
+    fn name(&self) -> &str {
+        "one_nan_in_keys"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(keys::one_nan).data()
     }
 }
 
