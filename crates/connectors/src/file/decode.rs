@@ -179,15 +179,18 @@ pub(super) fn decode_run(
 /// When the stream says `on_bad_row = 'fail'`.
 pub(super) fn refuse(bad: BadRow, on_bad: OnBadRow, name: &str, into: &mut Decoded) -> Result<()> {
     if on_bad == OnBadRow::Fail {
-        return Err(Error::data(format!(
-            "file \"{name}\" has a bad row at byte {}: {}",
-            bad.offset, bad.reason
-        ))
-        .with_detail(format!("The row is: {}", bad.raw))
-        .with_hint("Use on_bad_row = 'dead_letter' to set bad rows aside and go on."));
+        return Err(bad_row(&bad, name, "byte"));
     }
     into.bad.push(bad);
     Ok(())
+}
+
+/// The error for a bad row of file `name`; `unit` is what its offset counts.
+pub(super) fn bad_row(bad: &BadRow, name: &str, unit: &str) -> Error {
+    let BadRow { offset, reason, raw } = bad;
+    Error::data(format!("file \"{name}\" has a bad row at {unit} {offset}: {reason}"))
+        .with_detail(format!("The row is: {raw}"))
+        .with_hint("Use on_bad_row = 'dead_letter' to set bad rows aside and go on.")
 }
 
 /// One row of the fields, NULL where they are bad.

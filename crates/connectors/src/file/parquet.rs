@@ -5,6 +5,7 @@
 
 mod columns;
 mod footer;
+mod unfit;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array,
 };
+use arrow::compute::{nullif, or_kleene};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use async_trait::async_trait;
@@ -25,14 +27,18 @@ use parquet::arrow::arrow_reader::{
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 use tokio::runtime::Handle;
+use windrow_core::offset::Consecutive;
 use windrow_core::{
-    CmpOp, Error, OffsetRange, Predicate, Reader, Result, RowOffsets, ScanRequest, SourceBatch,
+    BadRow, CmpOp, Error, ErrorKind, OffsetRange, Predicate, Reader, Result, RowOffsets,
+    ScanRequest, SourceBatch,
 };
 
 pub(super) use self::columns::{Place, Union};
 use self::footer::damaged;
 pub(super) use self::footer::{ParquetFile, read_footer};
+use self::unfit::{Fitting, fitting, misfits, shown};
 use super::convert::sql_name;
+use super::decode::{OnBadRow, bad_row};
 use super::feed::read_ranges;
 
 /// One row group of a file.
@@ -59,6 +65,7 @@ struct Task {
     scan: ScanRequest,
     declared: SchemaRef,
     wanted: SchemaRef,
+    on_bad: OnBadRow,
     io: Handle,
 }
 
@@ -85,10 +92,11 @@ impl ParquetReader {
         split: Arc<ParquetSplit>,
         scan: &ScanRequest,
         declared: SchemaRef,
+        on_bad: OnBadRow,
         io: Handle,
     ) -> Result<Self> {
         let wanted = Arc::new(declared.project(&scan.projection)?);
-        let task = Task { split, scan: scan.clone(), declared, wanted, io };
+        let task = Task { split, scan: scan.clone(), declared, wanted, on_bad, io };
         let state = if task.is_pruned() { State::Pruned } else { State::New };
         Ok(Self { task, state })
     }
@@ -198,7 +206,19 @@ impl Task {
             let mut all: Option<BooleanArray> = None;
             for (at, place, to, predicate) in &tests {
                 let Some(column) = batch.columns().get(*at) else { continue };
-                let holds = compare(&place.convert(column, to)?, predicate)?;
+                let holds = match place.convert(column, to) {
+                    Ok(column) => compare(&column, predicate)?,
+                    // Rows that do not fit go on: it is said of them that they are bad.
+                    Err(_) => {
+                        let rows = misfits(column, *place, to);
+                        let bad: BooleanArray = (0..column.len())
+                            .map(|row| Some(rows.binary_search(&row).is_ok()))
+                            .collect();
+                        let good = nullif(column, &bad)?;
+                        let holds = compare(&place.convert(&good, to)?, predicate)?;
+                        or_kleene(&holds, &bad)?
+                    }
+                };
                 // NULL is not true.
                 let holds = match holds.null_count() {
                     0 => holds,
@@ -247,11 +267,11 @@ impl Task {
             Error::data(format!("file \"{file}\" cannot be decoded: {e}")).with_source(e)
         })?;
         let count = batch.num_rows();
-        let rows = self.as_declared(&batch, &open.places)?;
         let start = open.at;
         let Some(passed) = &open.passed else {
             open.at += count as u64;
-            return SourceBatch::consecutive(rows, start).map(Some);
+            let range = OffsetRange::try_new(start, open.at)?;
+            return self.declared(&batch, open, (range, Arc::new(Consecutive(start)))).map(Some);
         };
         let mut seen = passed.lock();
         let mut offsets: Vec<u64> = Vec::with_capacity(count);
@@ -274,16 +294,52 @@ impl Task {
         }
         drop(seen);
         let range = OffsetRange::try_new(start, open.at)?;
-        Ok(Some(SourceBatch {
-            rows,
-            offsets: range,
-            skipped: open.at - start - count as u64,
-            row_offsets: Arc::new(offsets) as Arc<dyn RowOffsets>,
+        self.declared(&batch, open, (range, Arc::new(offsets))).map(Some)
+    }
+
+    /// A decoded batch as the source gives it; rows that do not fit are bad.
+    fn declared(
+        &self,
+        batch: &RecordBatch,
+        open: &Open,
+        (offsets, row_offsets): (OffsetRange, Arc<dyn RowOffsets>),
+    ) -> Result<SourceBatch> {
+        let skipped = (offsets.end() - offsets.start()).saturating_sub(batch.num_rows() as u64);
+        let mut given = SourceBatch {
+            rows: RecordBatch::new_empty(Arc::clone(&self.wanted)),
+            offsets,
+            row_offsets,
             bad: vec![],
+            skipped,
             watermark: None,
             behind: vec![],
             place: None,
-        }))
+        };
+        let refused = match self.as_declared(batch, &open.places) {
+            Ok(rows) => return Ok(SourceBatch { rows, ..given }),
+            Err(error) if error.kind() == ErrorKind::Data => error,
+            Err(error) => return Err(error),
+        };
+        let places = open.places.iter().zip(self.wanted.fields());
+        let columns: Vec<_> =
+            places.filter_map(|(place, field)| place.map(|(at, p)| (at, p, &**field))).collect();
+        let Fitting { rows, kept, unfit } = fitting(batch, &columns, self.on_bad)?;
+        if unfit.is_empty() && self.on_bad != OnBadRow::Null {
+            return Err(refused);
+        }
+        given.rows = self.as_declared(&rows, &open.places)?;
+        for (row, reason) in unfit {
+            let offset = given.row_offsets.offset(row);
+            let bad = BadRow { offset, reason, raw: shown(batch, row)? };
+            if self.on_bad == OnBadRow::Fail {
+                return Err(bad_row(&bad, &self.split.file.name, "row"));
+            }
+            given.bad.push(bad);
+        }
+        let offset = |row: usize| given.row_offsets.offset(row);
+        let offsets: Vec<u64> = kept.values().set_indices().map(offset).collect();
+        given.row_offsets = Arc::new(offsets);
+        Ok(given)
     }
 
     /// The wanted columns of a decoded batch, in order and with the declared types.

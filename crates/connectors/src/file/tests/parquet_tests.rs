@@ -2,7 +2,9 @@
 
 use ::parquet::arrow::ArrowWriter;
 use ::parquet::file::properties::WriterProperties;
-use arrow::array::{ArrayRef, Int32Array, Int64Array, StringArray, TimestampMillisecondArray};
+use arrow::array::{
+    ArrayRef, Int8Array, Int32Array, Int64Array, StringArray, TimestampMillisecondArray,
+};
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
@@ -124,12 +126,6 @@ async fn what_does_not_fit_is_told() {
     assert_eq!(e.hints(), ["Its columns are: id, n, t, s."]);
     let e = case.open("x.parquet", &[], field("s", DataType::Int64)).await.unwrap_err();
     assert!(e.message().contains("cannot become BIGINT"), "{e}");
-    let source = case.open("x.parquet", &[], field("id", DataType::Int8)).await.unwrap();
-    let e = read(&source, &all(&source)).await.unwrap_err();
-    assert_eq!(e.kind(), ErrorKind::Data);
-    let not_null = declared(vec![Field::new("s", DataType::Utf8View, false)]);
-    let source = case.open("x.parquet", &[], not_null).await.unwrap();
-    assert!(read(&source, &all(&source)).await.unwrap_err().message().contains("NOT NULL"));
     std::fs::write(case.path("cut.parquet"), &file()[..2000]).unwrap();
     let e = case.open("cut.parquet", &[], wide()).await.unwrap_err();
     assert!(e.message().contains("cannot be read as Parquet"), "{e}");
@@ -141,6 +137,58 @@ async fn what_does_not_fit_is_told() {
         .map(|f| format!("{} {}", f.name(), f.data_type()))
         .collect();
     assert_eq!(names, ["id Int64", "n Int32", "t Timestamp(ms)", "s Utf8View"]);
+}
+
+#[tokio::test]
+async fn rows_that_do_not_fit_are_bad() {
+    let case = Case::new(&[("x.parquet", &file())]);
+    let small = || {
+        declared(vec![
+            Field::new("id", DataType::Int8, true),
+            Field::new("n", DataType::Int32, true),
+        ])
+    };
+    let fails = [("on_bad_row", "fail")];
+    for batch_rows_max in [1, 7, 64, 65_536] {
+        let source = case.open("x.parquet", &[], small()).await.unwrap();
+        let got = read(&source, &ScanRequest { batch_rows_max, ..all(&source) }).await.unwrap();
+        assert_eq!(got.count(), 128);
+        assert_eq!(got.offsets.last(), Some(&(0, 127)));
+        assert_eq!(got.bad.len(), 872);
+        let bad = got.bad.first().unwrap();
+        assert_eq!((bad.offset, bad.reason.as_str()), (128, "column \"id\": '128' is not TINYINT"));
+        assert_eq!(bad.raw, "{\"id\":128,\"n\":2}");
+        // With a predicate, whose column is not as declared either.
+        let wanted = Predicate { literal: Arc::new(Int8Array::from(vec![5])), ..equal(0, 5) };
+        let scan = ScanRequest { batch_rows_max, predicates: vec![wanted], ..all(&source) };
+        let got = read(&source, &scan).await.unwrap();
+        assert_eq!((got.count(), got.bad.len()), (1, 872));
+        assert_eq!(got.count() + got.bad.len() + got.skipped as usize, 1000);
+        // As NULL, and as an error.
+        let source = case.open("x.parquet", &[("on_bad_row", "null")], small()).await.unwrap();
+        let got = read(&source, &ScanRequest { batch_rows_max, ..all(&source) }).await.unwrap();
+        assert_eq!((got.count(), got.bad.len()), (1000, 0));
+        let source = case.open("x.parquet", &fails, small()).await.unwrap();
+        let scan = ScanRequest { batch_rows_max, ..all(&source) };
+        let e = read(&source, &scan).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Data);
+        assert!(
+            e.message().ends_with("has a bad row at row 128: column \"id\": '128' is not TINYINT"),
+            "{e}"
+        );
+    }
+    let not_null = declared(vec![Field::new("s", DataType::Utf8View, false)]);
+    for on_bad in ["dead_letter", "null"] {
+        let not_null = not_null.clone();
+        let source = case.open("x.parquet", &[("on_bad_row", on_bad)], not_null).await.unwrap();
+        let got = read(&source, &all(&source)).await.unwrap();
+        let bad = got.bad.first().unwrap();
+        assert_eq!(
+            (bad.offset, bad.reason.as_str()),
+            (0, "column \"s\" is NULL, and is declared NOT NULL")
+        );
+        assert_eq!(got.count() + got.bad.len(), 1000);
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,102 @@
+//! Rows of a Parquet file with values that the declared types do not hold: bad rows, as in other formats.
+//!
+//! They are looked for only in batches that do not become as declared as a whole.
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow::compute::{filter_record_batch, nullif};
+use arrow::datatypes::{DataType, Field};
+use arrow::json::LineDelimitedWriter;
+use arrow::util::display::array_value_to_string;
+use windrow_core::Result;
+
+use super::super::convert::sql_name;
+use super::super::decode::OnBadRow;
+use super::columns::Place;
+
+/// A batch as it is in the file, without the rows that do not fit.
+#[derive(Debug)]
+pub(super) struct Fitting {
+    pub rows: RecordBatch,
+    /// Which rows those are.
+    pub kept: BooleanArray,
+    /// The others, ascending, with why.
+    pub unfit: Vec<(usize, String)>,
+}
+
+/// Sets the rows apart that do not become as declared; with `on_bad_row = 'null'` the values that do not become NULL.
+///
+/// # Errors
+/// When rows cannot be taken out of the batch.
+pub(super) fn fitting(
+    batch: &RecordBatch,
+    columns: &[(usize, Place, &Field)],
+    on_bad: OnBadRow,
+) -> Result<Fitting> {
+    let mut unfit: Vec<Option<String>> = vec![None; batch.num_rows()];
+    let mut values = batch.columns().to_vec();
+    for (at, place, field) in columns {
+        let Some(column) = values.get_mut(*at) else { continue };
+        let rows = misfits(column, *place, field.data_type());
+        if on_bad == OnBadRow::Null && field.is_nullable() {
+            let gone: BooleanArray =
+                (0..column.len()).map(|row| Some(rows.binary_search(&row).is_ok())).collect();
+            *column = nullif(column, &gone)?;
+            continue;
+        }
+        for row in rows {
+            let value = array_value_to_string(column, row)?;
+            let of = sql_name(field.data_type());
+            note(&mut unfit, row, || format!("column \"{}\": '{value}' is not {of}", field.name()));
+        }
+        if !field.is_nullable() {
+            for row in (0..column.len()).filter(|row| column.is_null(*row)) {
+                note(&mut unfit, row, || {
+                    format!("column \"{}\" is NULL, and is declared NOT NULL", field.name())
+                });
+            }
+        }
+    }
+    let kept: BooleanArray = unfit.iter().map(|why| Some(why.is_none())).collect();
+    let rows = filter_record_batch(&RecordBatch::try_new(batch.schema(), values)?, &kept)?;
+    let unfit = unfit.into_iter().enumerate().filter_map(|(row, why)| Some((row, why?))).collect();
+    Ok(Fitting { rows, kept, unfit })
+}
+
+/// The first reason is kept.
+fn note(unfit: &mut [Option<String>], row: usize, why: impl FnOnce() -> String) {
+    if let Some(slot) = unfit.get_mut(row)
+        && slot.is_none()
+    {
+        *slot = Some(why());
+    }
+}
+
+/// The rows whose values do not become `to`, ascending.
+pub(super) fn misfits(column: &ArrayRef, place: Place, to: &DataType) -> Vec<usize> {
+    let mut found = vec![];
+    // Halves that are still to be looked at, the first one last.
+    let mut pieces = vec![(0, column.len())];
+    while let Some((from, rows)) = pieces.pop() {
+        if rows == 0 || place.convert(&column.slice(from, rows), to).is_ok() {
+            continue;
+        }
+        if rows == 1 {
+            found.push(from);
+            continue;
+        }
+        let half = rows / 2;
+        pieces.push((from + half, rows - half));
+        pieces.push((from, half));
+    }
+    found
+}
+
+/// A row of the file as a line of JSON.
+pub(super) fn shown(batch: &RecordBatch, row: usize) -> Result<String> {
+    let mut line = vec![];
+    let mut writer = LineDelimitedWriter::new(&mut line);
+    writer.write(&batch.slice(row, 1))?;
+    writer.finish()?;
+    drop(writer);
+    Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
+}
