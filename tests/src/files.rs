@@ -75,6 +75,18 @@ fn in_1970() -> Result<(), Failed> {
     expect(&said("(at TIMESTAMP, WATERMARK FOR at)", "s.json', epoch = 'ms'")?, told)?;
     expect(&said("(at TIMESTAMP, WATERMARK FOR at)", "s.json', epoch = 's'")?, None)?;
     expect(&said("(at TIMESTAMP(0), WATERMARK FOR at)", "s.csv'")?, None)?;
+    // Times that are written out.
+    write(
+        dir.path(),
+        "t.json",
+        "{\"at\":\"1970-01-21T03:04:05Z\"}\n{\"at\":\"1970-01-21 03:04:06\"}\n",
+    )?;
+    write(dir.path(), "t.csv", "at\n1970-01-21T03:04:05\n")?;
+    write(dir.path(), "u.csv", "at\n1970-01-21T03:04:05\n2026-01-21T03:04:05\n")?;
+    expect(&said("(at TIMESTAMP(3), WATERMARK FOR at)", "t.json'")?, told)?;
+    expect(&said("(at TIMESTAMP, WATERMARK FOR at)", "t.csv'")?, told)?;
+    expect(&said("(WATERMARK FOR at)", "t.csv'")?, told)?;
+    expect(&said("(at TIMESTAMP, WATERMARK FOR at)", "u.csv'")?, None)?;
     let said = |sql: &str| match talk.ask(sql)? {
         Answer::Done(said) => Ok::<_, Failed>(said),
         Answer::Rows { .. } => Err("rows".into()),

@@ -22,7 +22,8 @@ pub(super) enum Guess {
     Float,
     /// Numbers that no type of numbers holds exactly.
     Digits,
-    Timestamp,
+    /// Times as text; whether all of them lie in 1970.
+    Timestamp(bool),
     Text,
     /// Values of several kinds.
     Mixed,
@@ -48,7 +49,8 @@ impl Guess {
             (G::Digits, G::Whole(..) | G::Float) | (G::Whole(..) | G::Float, G::Digits) => {
                 G::Digits
             }
-            (G::Text, G::Timestamp) | (G::Timestamp, G::Text) => G::Text,
+            (G::Timestamp(a), G::Timestamp(b)) => G::Timestamp(a && b),
+            (G::Text, G::Timestamp(_)) | (G::Timestamp(_), G::Text) => G::Text,
             (G::List(a), G::List(b)) => G::List(Box::new(a.merge(*b))),
             (G::Struct(mut a), G::Struct(b)) => {
                 for (name, guess) in b {
@@ -77,7 +79,7 @@ impl Guess {
                 b.iter().any(|(other, known)| other == name && guess.contradicts(known))
             }),
             (a, b) if a.is_number() => !b.is_number(),
-            (G::Text | G::Timestamp, b) => !matches!(b, G::Text | G::Timestamp),
+            (G::Text | G::Timestamp(_), b) => !matches!(b, G::Text | G::Timestamp(_)),
             (a, b) => a != b,
         }
     }
@@ -99,7 +101,7 @@ impl Guess {
         } else if text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false") {
             Self::Bool
         } else if is_timestamp(text) {
-            Self::Timestamp
+            Self::Timestamp(text.starts_with("1970"))
         } else {
             Self::Text
         }
@@ -129,7 +131,7 @@ impl Guess {
             Value::Null => Self::Unknown,
             Value::True | Value::False => Self::Bool,
             Value::Number(number) => Self::of_number(number),
-            Value::Text(text) if is_timestamp(text) => Self::Timestamp,
+            Value::Text(text) if is_timestamp(text) => Self::Timestamp(text.starts_with("1970")),
             Value::Text(_) | Value::Escaped(_) => Self::Text,
             Value::List(list) => {
                 let mut item = Self::Unknown;
@@ -173,7 +175,7 @@ impl Guess {
                 }
             }
             Self::Float => DataType::Float64,
-            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+            Self::Timestamp(_) => DataType::Timestamp(TimeUnit::Microsecond, None),
             Self::List(item) => {
                 DataType::List(Field::new_list_field(item.data_type(), true).into())
             }
@@ -264,7 +266,8 @@ mod tests {
         assert_eq!(Guess::of_text(Some("-007")), Guess::Text);
         assert_eq!(Guess::of_text(Some("+49123456")), Guess::Text);
         assert_eq!(Guess::of_text(Some("TRUE")), Guess::Bool);
-        assert_eq!(Guess::of_text(Some("2013-01-01 05:17:00")), Guess::Timestamp);
+        assert_eq!(Guess::of_text(Some("2013-01-01 05:17:00")), Guess::Timestamp(false));
+        assert_eq!(Guess::of_text(Some("1970-01-01 05:17:00")), Guess::Timestamp(true));
         assert_eq!(Guess::of_text(None), Guess::Unknown);
     }
 

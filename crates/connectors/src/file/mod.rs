@@ -188,11 +188,17 @@ impl FileSource {
         let time = declared.event_time;
         source.schema = match declared.schema {
             Some(schema) => schema,
-            None => source.infer(&found, time.as_deref()).await?,
+            None => {
+                let mut notices = vec![];
+                let schema = source.infer(&found, time.as_deref(), &mut notices).await?;
+                source.notices = notices;
+                schema
+            }
         };
         source.event_time = time.and_then(|name| source.schema.index_of(&name).ok());
         if !source.rules.inferred || format == Format::Parquet {
-            source.notices = source.check(&found).await?;
+            let notices = source.check(&found).await?;
+            source.notices.extend(notices);
         }
         Ok(source)
     }
@@ -509,7 +515,8 @@ impl Source for FileSource {
         match detail {
             Detail::Parquet(split) => {
                 let (schema, io) = (self.schema(), self.env.io.clone());
-                Ok(Box::new(ParquetReader::new(Arc::clone(split), scan, schema, io)?))
+                let on_bad = self.options.on_bad;
+                Ok(Box::new(ParquetReader::new(Arc::clone(split), scan, schema, on_bad, io)?))
             }
             Detail::Follow(chain) => {
                 let following = Following {

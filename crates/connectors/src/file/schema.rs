@@ -31,8 +31,14 @@ const ROWS_OF_EACH: usize = 100;
 const FOOTERS_AT_ONCE: usize = 8;
 
 impl FileSource {
-    /// Finds out the columns. With the option `epoch`, an event time `time` that is a number is a time.
-    pub(super) async fn infer(&self, found: &[Found], time: Option<&str>) -> Result<SchemaRef> {
+    /// Finds out the columns. With the option `epoch`, an event time `time` that is a number is a time. What is odd
+    /// about its values goes to `notices`.
+    pub(super) async fn infer(
+        &self,
+        found: &[Found],
+        time: Option<&str>,
+        notices: &mut Vec<String>,
+    ) -> Result<SchemaRef> {
         let schema = match self.format {
             Format::Parquet => self.infer_parquet(found).await?,
             Format::Json | Format::Csv => {
@@ -46,6 +52,12 @@ impl FileSource {
                     ))
                     .with_hint("Declare the columns: CREATE STREAM s (column TYPE, …) WITH (…)."));
                 }
+                let times = time.and_then(|time| sample.columns.get(sample.position(time)?));
+                notices.extend(times.and_then(|seen| match (&seen.guess, self.rules.epoch) {
+                    (Guess::Timestamp(true), _) => Some(written_in_1970(&seen.name)),
+                    (Guess::Whole(min, max), Some(unit)) => in_1970(&seen.name, (*min, *max), unit),
+                    _ => None,
+                }));
                 sample.into_schema()?
             }
         };
@@ -201,8 +213,11 @@ impl FileSource {
         Ok(notices)
     }
 
-    /// Looks at the numbers of a column of times.
+    /// Looks at the values of a column of times.
     fn check_column(&self, index: usize, field: &Field, seen: &Seen) -> Result<Option<String>> {
+        if self.event_time == Some(index) && seen.guess == Guess::Timestamp(true) {
+            return Ok(Some(written_in_1970(field.name())));
+        }
         let Some(unit) = time_unit(field.data_type()).filter(|_| seen.guess.is_number()) else {
             return Ok(None);
         };
@@ -229,6 +244,11 @@ impl Sample {
     fn near(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|seen| seen.name.eq_ignore_ascii_case(name))
     }
+}
+
+/// Says that event times lie in 1970, where they are written out.
+fn written_in_1970(column: &str) -> String {
+    format!("the event times \"{column}\" of the first rows lie in 1970")
 }
 
 /// Says that event times lie in 1970, which is nearly always a wrong unit.

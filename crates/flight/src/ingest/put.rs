@@ -35,6 +35,9 @@ struct Told {
     rows: u64,
     bad: u64,
     repeated: bool,
+    /// Something that people should know of the rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notice: Option<&'static str>,
 }
 
 /// A sender.
@@ -161,8 +164,10 @@ fn said(metadata: &Bytes) -> Result<Said> {
 }
 
 fn answer(sequence: u64, pushed: Pushed) -> Result<PutResult> {
-    let Pushed { rows, bad, repeated } = pushed;
-    let json = serde_json::to_vec(&Told { sequence, rows, bad, repeated })
+    let Pushed { rows, bad, repeated, in_1970 } = pushed;
+    let notice =
+        in_1970.then_some("all event times lie in 1970; a number counts the unit of the column");
+    let json = serde_json::to_vec(&Told { sequence, rows, bad, repeated, notice })
         .map_err(|e| Error::internal("an answer cannot be written as JSON").with_source(e))?;
     Ok(PutResult { app_metadata: json.into() })
 }

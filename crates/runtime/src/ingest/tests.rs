@@ -51,7 +51,7 @@ fn columns_are_matched_by_name() {
         "CREATE STREAM s (k TEXT, n BIGINT NOT NULL, twice BIGINT GENERATED ALWAYS AS (n * 2))",
     );
     let pushed = send(&engine, batch(vec![("n", ints(&[4]))]), None).unwrap();
-    assert_eq!(pushed, Pushed { rows: 1, bad: 0, repeated: false });
+    assert_eq!(pushed, Pushed { rows: 1, bad: 0, repeated: false, in_1970: false });
     assert_eq!(number(&engine, "SELECT twice FROM s WHERE k IS NULL AND n = 4"), 8);
 
     let text: ArrayRef = Arc::new(StringArray::from(vec!["x"]));
@@ -94,14 +94,14 @@ fn a_batch_that_is_sent_again_counts_once() {
         };
         // The second row is far in the future: bad.
         let rows = || batch(vec![("n", ints(&[1, 2, 3])), ("ts", times(&[1, i64::MAX, 3]))]);
-        let new = Pushed { rows: 2, bad: 1, repeated: false };
-        let again = Pushed { rows: 0, bad: 0, repeated: true };
+        let new = Pushed { rows: 2, bad: 1, repeated: false, in_1970: true };
+        let again = Pushed { rows: 0, bad: 0, repeated: true, in_1970: false };
         assert_eq!(send(&engine, rows(), Some(("p", 1))).unwrap(), new);
         assert_eq!(send(&engine, rows(), Some(("p", 1))).unwrap(), again);
         assert_eq!(number(&engine, "SELECT count(*) FROM windrow.bad_rows"), 1);
         // All rows are bad.
         let bad = batch(vec![("ts", times(&[i64::MAX]))]);
-        let none = Pushed { rows: 0, bad: 1, repeated: false };
+        let none = Pushed { rows: 0, bad: 1, repeated: false, in_1970: false };
         assert_eq!(send(&engine, bad.clone(), Some(("p", 2))).unwrap(), none);
         assert_eq!(send(&engine, bad, Some(("p", 2))).unwrap(), again);
         let gap = send(&engine, rows(), Some(("p", 4))).unwrap_err();

@@ -164,17 +164,10 @@ pub(crate) fn ticks(column: &ArrayRef) -> Result<&[i64]> {
     }
 }
 
-/// Whether there are event times and all of them lie in 1970: nearly always they count another unit.
-pub(crate) fn lie_in_1970(column: &ArrayRef) -> Result<bool> {
-    let Some(unit) = time_unit(column.data_type()) else { return Ok(false) };
-    let year = 0..ticks_per_second(unit) * 365 * 86_400;
-    let times = ticks(column)?.iter().enumerate().filter(|(row, _)| column.is_valid(*row));
-    let (mut count, mut inside) = (0_usize, 0_usize);
-    for (_, time) in times {
-        count += 1;
-        inside += usize::from(year.contains(time));
-    }
-    Ok(count > 0 && count == inside)
+/// Whether event times from the first to the second all lie in 1970: nearly always they count another unit.
+pub(crate) fn lie_in_1970(column: &DataType, (min, max): (i64, i64)) -> bool {
+    let year = |unit| 0..ticks_per_second(unit) * 365 * 86_400;
+    time_unit(column).map(year).is_some_and(|year| year.contains(&min) && year.contains(&max))
 }
 
 fn min_max(times: &[i64]) -> (i64, i64) {

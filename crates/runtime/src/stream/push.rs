@@ -2,7 +2,7 @@
 //! pass a write-ahead log first, and are acknowledged when they are durable there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
@@ -15,7 +15,7 @@ use windrow_core::{
 
 use crate::durable::wal::producers::{Producers, Stamp, Verdict};
 use crate::durable::wal::{Appended, Offered, Wal};
-use crate::query::intake::Intake;
+use crate::query::intake::{Intake, TakenIn, lie_in_1970};
 use crate::query::kept::BadRows;
 use crate::stream::TAILS_MAX;
 use crate::stream::generated::Columns;
@@ -48,6 +48,8 @@ pub(crate) struct PushStream {
     /// Rows that were ever offered, good and bad: the offset of a bad row is its number among
     /// them.
     offered: AtomicU64,
+    /// It has been told that event times lie in 1970.
+    told_1970: AtomicBool,
 }
 
 /// What became of pushed rows.
@@ -59,6 +61,8 @@ pub struct Pushed {
     pub bad: u64,
     /// They were there before: the batch was sent again. Then both counts are 0.
     pub repeated: bool,
+    /// There are rows, and all their event times lie in 1970: nearly always they count another unit.
+    pub in_1970: bool,
 }
 
 /// Rows on their way into a stream.
@@ -101,6 +105,7 @@ impl PushStream {
             tail_rows_max: u64::MAX,
             archive_wait: Duration::ZERO,
             offered,
+            told_1970: AtomicBool::new(false),
         }
     }
 
@@ -135,13 +140,12 @@ impl PushStream {
     /// As of [`append`](Self::append).
     pub(crate) async fn offer(&self, rows: &RecordBatch, stamp: Option<Stamp>) -> Result<Pushing> {
         if stamp.as_ref().is_some_and(|stamp| self.has(stamp)) {
-            let pushed = Pushed { rows: 0, bad: 0, repeated: true };
+            let pushed = Pushed { rows: 0, bad: 0, repeated: true, in_1970: false };
             let waits = Waits::Done(Verdict::Repeated);
             return Ok(Pushing { pushed, bad: vec![], waits });
         }
-        let (rows, bad) = self.take_in(self.whole(rows)?)?;
-        let pushed =
-            Pushed { rows: rows.num_rows() as u64, bad: bad.len() as u64, repeated: false };
+        let TakenIn { rows, bad, times, .. } = self.take_in(self.whole(rows)?)?;
+        let pushed = self.pushed(&rows, &bad, times);
         let waits = match &self.wal {
             Some(wal) if rows.num_rows() > 0 || stamp.is_some() => {
                 self.wait_for_room().await?;
@@ -164,7 +168,7 @@ impl PushStream {
             Waits::Done(verdict) => verdict == Verdict::Repeated,
         };
         if repeated {
-            return Ok(Pushed { rows: 0, bad: 0, repeated });
+            return Ok(Pushed { rows: 0, bad: 0, repeated, in_1970: false });
         }
         self.keep_bad(&bad);
         Ok(pushed)
@@ -250,9 +254,8 @@ impl PushStream {
 
     /// Appends rows that have all columns, for who cannot await.
     pub(crate) fn append_whole(&self, rows: RecordBatch) -> Result<Pushed> {
-        let (rows, bad) = self.take_in(rows)?;
-        let pushed =
-            Pushed { rows: rows.num_rows() as u64, bad: bad.len() as u64, repeated: false };
+        let TakenIn { rows, bad, times, .. } = self.take_in(rows)?;
+        let pushed = self.pushed(&rows, &bad, times);
         match &self.wal {
             Some(wal) if rows.num_rows() > 0 => wal.append_blocking(rows)?,
             _ => self.log.append(rows)?,
@@ -269,8 +272,19 @@ impl PushStream {
         }
     }
 
+    /// What is told of rows on their way. Times in 1970 go to the log too, once: not every client shows a notice.
+    fn pushed(&self, rows: &RecordBatch, bad: &[BadRow], times: Option<(i64, i64)>) -> Pushed {
+        let column = self.intake.time.and_then(|time| rows.columns().get(time));
+        let in_1970 = column.zip(times).is_some_and(|(c, times)| lie_in_1970(c.data_type(), times));
+        if in_1970 && !self.told_1970.swap(true, Ordering::Relaxed) {
+            tracing::warn!(stream = self.name, "all event times of a batch lie in 1970");
+        }
+        let (rows, bad) = (rows.num_rows() as u64, bad.len() as u64);
+        Pushed { rows, bad, repeated: false, in_1970 }
+    }
+
     /// The good rows among these, and the bad ones.
-    fn take_in(&self, rows: RecordBatch) -> Result<(RecordBatch, Vec<BadRow>)> {
+    fn take_in(&self, rows: RecordBatch) -> Result<TakenIn> {
         let count = rows.num_rows() as u64;
         let first = self.offered.fetch_add(count, Ordering::Relaxed);
         let batch = SourceBatch {
@@ -283,8 +297,7 @@ impl PushStream {
             behind: vec![],
             place: None,
         };
-        let taken = self.intake.take(batch, self.clock.now_micros())?;
-        Ok((taken.rows, taken.bad))
+        self.intake.take(batch, self.clock.now_micros())
     }
 
     fn keep_bad(&self, bad: &[BadRow]) {
