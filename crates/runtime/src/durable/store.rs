@@ -185,6 +185,11 @@ impl Store {
         Owner { is_made, ..self.directory.owner(definition.id) }
     }
 
+    /// Whether an object was made when TIMESTAMPTZ had no zone: by a version that knew format 1 only.
+    pub(crate) fn is_from_before_zones(&self, definition: &Definition) -> bool {
+        self.directory.owner(definition.id).may_be_unsaid
+    }
+
     fn note_opened(&self, definition: &Definition, part: Part) {
         self.opened.lock().entry(definition.id).or_default().insert(part);
     }

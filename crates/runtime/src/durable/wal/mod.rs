@@ -295,7 +295,8 @@ impl Wal {
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] when they could not be written; [`ErrorKind::Limit`] when they
-    /// are more than 4 GiB; any when they do not have the columns of the log.
+    /// are more than 4 GiB; [`ErrorKind::Internal`] when the writer has panicked; any when they do not have the
+    /// columns of the log.
     pub(crate) async fn append(&self, batch: RecordBatch) -> Result<u64> {
         match self.offer(batch, None).await?.answer().await? {
             Appended::At(offset) => Ok(offset),
@@ -390,9 +391,12 @@ impl Offered {
     }
 }
 
+/// The writer ends with the log that owns it, after all answers. One that ends before has panicked.
 fn stopped(dir: &Path) -> Error {
-    let message = format!("the writer of the log \"{}\" has stopped", dir.display());
-    Error::new(ErrorKind::Unavailable, message).with_hint("Start windrow again.")
+    let message = format!("the writer of the log \"{}\" has stopped at a panic", dir.display());
+    Error::new(ErrorKind::Internal, message)
+        .with_detail("What was acknowledged is durable. The panic and its place are in the program's log.")
+        .with_hint("This is a bug in Windrow; please report it with that place. Start windrow again to go on.")
 }
 
 impl Drop for Wal {

@@ -86,7 +86,7 @@ pub(super) fn recover(
     };
     if oldest.first > from {
         let why = format!("it begins at offset {}, but offset {from} is needed", oldest.first);
-        return Err(corrupt(&oldest.path, 0, &why));
+        return Err(damaged(&oldest.path, 0, &why));
     }
     // Segments that end at or below `from` are not needed; who deletes them may have left holes.
     let mut needed = found.segments.partition_point(|s| s.first <= from) - 1;
@@ -182,7 +182,7 @@ impl Reading<'_> {
                 "it begins at offset {}, but the rows before it end at {}",
                 segment.first, self.end
             );
-            return Err(corrupt(path, 0, &why));
+            return Err(damaged(path, 0, &why));
         }
         let mut at = match segment::read_header(&bytes) {
             Header::Whole { owner, .. } if !self.is_owner(owner.as_deref()) => {
@@ -212,7 +212,7 @@ impl Reading<'_> {
                 {
                     break;
                 }
-                Err(why) => return Err(corrupt(path, at, why)),
+                Err(why) => return Err(damaged(path, at, why)),
             }
         }
         let why = segment::read_record(&bytes, at).err().unwrap_or_default();
@@ -236,14 +236,14 @@ impl Reading<'_> {
         if record.first != self.end {
             let why =
                 format!("the record begins at offset {} instead of {}", record.first, self.end);
-            return Err(corrupt(path, at, &why));
+            return Err(damaged(path, at, &why));
         }
         record.stamps.iter().for_each(|stamp| self.producers.take(stamp));
         if record.first + u64::from(record.rows) <= self.from {
             self.end += u64::from(record.rows);
             return Ok(());
         }
-        for batch in record.batches(self.schema).map_err(|e| corrupt(path, at, e.message()))? {
+        for batch in record.batches(self.schema).map_err(|e| damaged(path, at, e.message()))? {
             let rows = batch.num_rows() as u64;
             let skip = self.from.saturating_sub(self.end).min(rows);
             if skip < rows {
@@ -269,12 +269,20 @@ impl Reading<'_> {
         let (schema, producers) = (&**self.schema, &self.producers);
         let header = segment::encode_header(Beginning { schema, producers, owner })?.len();
         if !last || bytes.len() > header || self.files.writes_whole() {
-            return Err(corrupt(path, 0, why));
+            return Err(damaged(path, 0, why));
         }
         let bytes = bytes.len() as u64;
         self.cut = Some(CutTail { file: path.clone(), at: 0, bytes, why });
         Ok(())
     }
+}
+
+/// The error of a log that is damaged, or lacks something, with more behind it.
+fn damaged(path: &Path, at: usize, why: &str) -> Error {
+    corrupt(path, at, why).with_hint(
+        "--accept-lost-rows accepts rows that are missing at the end of a log, not in its middle. Without a copy, move this file and \
+         those behind it away, so that they are its end; DROP gives the stream up.",
+    )
 }
 
 fn other_owner(path: &Path) -> Error {

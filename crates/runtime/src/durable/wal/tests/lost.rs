@@ -177,3 +177,28 @@ fn no_loss_of_power_loses_what_was_noted() {
         assert!(recovered.end >= noted, "seed {seed}");
     }
 }
+
+#[test]
+fn a_writer_that_panics_is_a_bug_and_no_full_disk() {
+    let files = FaultyFiles::default();
+    let applied: Applied = Box::new(|first, _| assert_eq!(first, 0, "only the first rows"));
+    let (known, options) = (Known::default(), WalOptions::default());
+    let (wal, _) = Wal::open(
+        Arc::new(files.clone()),
+        Path::new(DIR),
+        &schema(),
+        (0, &known),
+        (options, applied),
+    )
+    .unwrap();
+    wal.append_blocking(batch(&[1])).unwrap();
+    for numbers in [[2], [3]] {
+        let error = wal.append_blocking(batch(&numbers)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+        assert!(error.message().contains("has stopped at a panic"), "{error}");
+    }
+    drop(wal);
+    // What was acknowledged is there.
+    let (_, recovered) = open(&files, 0, &Known::default(), Durability::Fsync).unwrap();
+    assert_eq!(rows(&recovered)[..1], [1]);
+}
