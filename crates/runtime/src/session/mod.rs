@@ -18,6 +18,7 @@ mod kept_view;
 mod names;
 mod objects;
 pub(crate) mod outcome;
+mod passing;
 mod places;
 pub(crate) mod planning;
 mod prepare;
@@ -200,8 +201,17 @@ impl Session {
 
     /// The same session in the time zone of the start.
     fn in_utc(&self) -> Self {
+        self.in_zone(Some(TIME_ZONE.to_owned()))
+    }
+
+    /// The same session for definitions from before there was a time zone: TIMESTAMPTZ has none.
+    fn without_zone(&self) -> Self {
+        self.in_zone(None)
+    }
+
+    fn in_zone(&self, zone: Option<String>) -> Self {
         let mut state = self.state();
-        state.config_mut().options_mut().execution.time_zone = Some(TIME_ZONE.to_owned());
+        state.config_mut().options_mut().execution.time_zone = zone;
         Self { context: Arc::new(SessionContext::new_with_state(state)), ..self.clone() }
     }
 

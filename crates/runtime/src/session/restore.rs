@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use windrow_core::{Error, Result};
-use windrow_sql::parse::parse;
+use windrow_core::{Error, ErrorKind, Result};
+use windrow_sql::parse::parse_kept;
 
 use crate::catalog::Object;
 use crate::caught::caught;
@@ -25,7 +25,7 @@ impl Session {
                 self.engine.let_go(&definition.name).await;
                 let error = named(error, &definition);
                 tracing::error!("{error}");
-                self.engine.catalog.mark_broken(&definition.name, error);
+                self.engine.catalog.mark_broken(&definition, error);
             }
         }
         for definition in store.definitions() {
@@ -54,12 +54,16 @@ impl Session {
     }
 
     async fn restore_one(&self, definition: &Definition) -> Result<()> {
+        let Some(store) = &self.engine.store else { return Ok(()) };
         let mut session = self.clone();
         session.restoring = Some(Arc::new(definition.clone()));
         if definition.kind == Kind::Table && self.restore_table(definition).await? {
             return Ok(());
         }
-        for statement in parse(&definition.sql)? {
+        if store.is_from_before_zones(definition) {
+            session = session.without_zone();
+        }
+        for statement in parse_kept(&definition.sql)? {
             let made = session.dispatch_statement(statement).await;
             made.map_err(|error| session.suggest(error))?;
         }
@@ -94,5 +98,24 @@ fn named(error: Error, definition: &Definition) -> Error {
     for hint in error.hints() {
         named = named.with_hint(hint);
     }
+    if matches!(error.kind(), ErrorKind::Sql | ErrorKind::Config | ErrorKind::NotFound) {
+        let (name, kind) = (&definition.name, drop_word(definition.kind));
+        named = named.with_hint(format!(
+            "SHOW CREATE {name} gives its statement; DROP {kind} {name} gives it up, so that it can be made anew."
+        ));
+    }
     named.with_source(error)
 }
+
+/// What `DROP` calls it.
+fn drop_word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Stream => "STREAM",
+        Kind::View => "VIEW",
+        Kind::MaterializedView | Kind::Insert => "MATERIALIZED VIEW",
+        Kind::Table => "TABLE",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,6 @@
 //!
 //! Invariant: the rows go through as they are; what is refused would not have fitted.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,20 +16,17 @@ use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::execution::TaskContext;
 use datafusion::physical_expr::ScalarFunctionExpr;
 use datafusion::physical_expr::expressions::Literal;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::filter::FilterExec;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::unnest::UnnestExec;
-use datafusion::physical_plan::{
-    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr,
-    PlanProperties, ReplaceChildrenOptions,
-};
-use futures::StreamExt;
+use datafusion::physical_plan::ExecutionPlan;
 use windrow_core::{Error, ErrorKind, budget};
 use windrow_sql::diagnostics::from_datafusion;
+
+use crate::session::passing::{Gate, Look, PassingExec};
 
 /// Constants that are shorter are not looked at.
 const LONG_BYTES: usize = 1 << 10;
@@ -72,10 +68,9 @@ enum Repeated {
     Constants(usize),
 }
 
-/// The rows of its input, if there is room for what is made of them.
+/// Lets rows pass if there is room for what is made of them.
 #[derive(Debug)]
-struct RoomExec {
-    input: Arc<dyn ExecutionPlan>,
+struct Measured {
     repeated: Repeated,
     room: Arc<Room>,
 }
@@ -108,7 +103,8 @@ pub(super) fn with_room(
         let roomy = |input: &Arc<dyn ExecutionPlan>| {
             needed.iter().fold(Arc::clone(input), |input, repeated| {
                 let (repeated, room) = (repeated.clone(), Arc::clone(&room));
-                Arc::new(RoomExec { input, repeated, room }) as Arc<dyn ExecutionPlan>
+                Arc::new(PassingExec::new(input, Measured { repeated, room }))
+                    as Arc<dyn ExecutionPlan>
             })
         };
         let inputs = node.children().into_iter().map(roomy).collect();
@@ -243,73 +239,15 @@ fn longest_of<O: OffsetSizeTrait>(offsets: &[O]) -> usize {
     lengths.max().unwrap_or_default()
 }
 
-impl DisplayAs for RoomExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RoomExec")
-    }
-}
-
-impl ExecutionPlan for RoomExec {
+impl Gate for Measured {
     fn name(&self) -> &'static str {
         "RoomExec"
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        self.input.properties()
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        match children.pop() {
-            Some(input) if children.is_empty() => {
-                let (repeated, room) = (self.repeated.clone(), Arc::clone(&self.room));
-                Ok(Arc::new(Self { input, repeated, room }))
-            }
-            _ => Err(DataFusionError::Internal("rows of one input are measured".into())),
-        }
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mode = ChildrenPropertiesMode::Recompute;
-        self.replace_children(children, ReplaceChildrenOptions::new(mode))
-    }
-
-    fn execute(
-        &self,
-        partition: usize,
-        context: Arc<TaskContext>,
-    ) -> Result<SendableRecordBatchStream> {
+    fn begin(&self, context: &TaskContext) -> Look {
         let batch_rows = context.session_config().batch_size();
-        let rows = self.input.execute(partition, context)?;
-        let (schema, repeated) = (rows.schema(), self.repeated.clone());
-        let room = Arc::clone(&self.room);
-        let measured = rows.map(move |batch| {
-            let batch = batch?;
-            repeated.check(&batch, batch_rows, &room)?;
-            Ok(batch)
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, measured)))
+        let (repeated, room) = (self.repeated.clone(), Arc::clone(&self.room));
+        Box::new(move |batch| repeated.check(batch, batch_rows, &room))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::durable::definitions::{Definition, Kind};
 use crate::durable::store::Store;
 use crate::engine::SCHEMA;
 use crate::session::Session;
-use crate::session::held::HeldExec;
+use crate::session::held::held;
 
 /// What a statement of DataFusion's changes that has to be durable.
 #[derive(Debug)]
@@ -90,14 +90,14 @@ impl Session {
         let query = self.optimized(Arc::unwrap_or_clone(table.input)).await?;
         let schema = Arc::clone(query.schema().inner());
         let plan = self.physical(self.state(), query).await?;
-        let plan = Arc::new(HeldExec::new(plan, 1));
-        let held = Arc::clone(&plan);
+        let plan = held(plan, 1);
+        let counted = Arc::clone(&plan);
         let rows = self.run_partitions(plan).await?;
         let rows = MemTable::try_new(schema, rows).map_err(from_datafusion)?;
         let rows = provider_as_source(Arc::new(rows));
         let rows = LogicalPlanBuilder::scan("rows", rows, None).and_then(LogicalPlanBuilder::build);
         table.input = Arc::new(rows.map_err(from_datafusion)?);
-        drop(held);
+        drop(counted);
         Ok(LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)))
     }
 
@@ -148,7 +148,7 @@ pub(super) fn held_by_table(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn Exec
         let inputs = node
             .children()
             .into_iter()
-            .map(|input| Arc::new(HeldExec::new(Arc::clone(input), 1)) as Arc<dyn ExecutionPlan>);
+            .map(|input| held(Arc::clone(input), 1) as Arc<dyn ExecutionPlan>);
         let inputs = inputs.collect();
         let node = replace_children_if_necessary(node, inputs)?;
         Ok(Transformed::new(node, true, TreeNodeRecursion::Stop))

@@ -85,6 +85,15 @@ pub fn parse(sql: &str) -> Result<Vec<Parsed>> {
     Ok(statements)
 }
 
+/// Reads a definition that was accepted once, by this version or one before: clauses that are refused today mean
+/// what they meant then, which is nothing.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_kept(sql: &str) -> Result<Vec<Parsed>> {
+    refused::nothing(|| parse(sql))
+}
+
 /// Reads the one statement of `sql`.
 ///
 /// # Errors

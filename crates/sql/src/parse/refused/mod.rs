@@ -12,6 +12,7 @@ mod query;
 mod relation;
 mod statement;
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 
 use datafusion::sql::parser::{CopyToSource, Statement as EngineStatement};
@@ -23,11 +24,31 @@ use windrow_core::{Error, Place, Result, budget};
 
 use super::cursor::{is_word, place_of, spanning};
 
+thread_local! {
+    /// The text that is read on this thread was accepted before.
+    static KEPT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Refuses nothing while `work` runs, which does not leave its thread.
+pub(super) fn nothing<T>(work: impl FnOnce() -> T) -> T {
+    struct Back(bool);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            KEPT.set(self.0);
+        }
+    }
+    let _back = Back(KEPT.replace(true));
+    work()
+}
+
 /// Refuses every clause of `tree` that would be forgotten; `tokens` tell the places.
 ///
 /// # Errors
 /// The first such clause.
 pub(super) fn check<T: Visit>(tree: &T, tokens: &[TokenWithSpan], end: Place) -> Result<()> {
+    if KEPT.get() {
+        return Ok(());
+    }
     match tree.visit(&mut Walk { tokens, end }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(*error),
@@ -43,6 +64,9 @@ pub(super) fn check_engine(
     tokens: &[TokenWithSpan],
     end: Place,
 ) -> Result<()> {
+    if KEPT.get() {
+        return Ok(());
+    }
     let walk = Walk { tokens, end };
     match statement {
         EngineStatement::Statement(statement) => check(&**statement, tokens, end),
