@@ -7,12 +7,12 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::AsArray;
 use arrow::datatypes::Int32Type;
 use futures::{FutureExt, StreamExt, TryStreamExt, executor::block_on};
 use libtest_mimic::{Failed, Trial};
 use windrow_core::{Limits, ManualClock};
-use windrow_runtime::{Engine, EngineConfig, Outcome, SessionOptions};
+use windrow_runtime::{Engine, EngineConfig, Outcome, ResultStream, SessionOptions};
 
 use crate::talk::Talk;
 use crate::watch::trial;
@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("live/old rows go, but not those that a reader needs", retention),
         trial("live/a replay goes by the clock", replay),
         trial("live/a view answers while it is rebuilt", rebuild),
+        trial("live/whoever follows what is dropped is told", dropped),
         trial("live/any threads and batches give the same windows", same_answer),
     ]
 }
@@ -176,16 +177,88 @@ fn rebuild() -> Result<(), Failed> {
         if one("SELECT sum(k) FROM v").await? != "7" {
             return Err("the old one does not go on".into());
         }
-        // A follower of the old one has all its rows, and then an end.
+        // A follower of the old one has all its rows, and is then told that it is not the view any more.
         let Outcome::Rows(follower) = session.run("SUBSCRIBE TO v AFTER 1").await? else {
             return Err("no rows".into());
         };
         session.run(second).await?;
-        let followed: usize =
-            follower.try_collect::<Vec<_>>().await?.iter().map(RecordBatch::num_rows).sum();
+        let followed = until_told(follower, "view \"v\" was replaced").await?;
         if (followed, one("SELECT sum(one) FROM v").await?.as_str()) != (2, "3") {
             return Err(format!("{followed} rows followed").into());
         }
+        engine.shutdown();
+        Ok(())
+    })
+}
+
+/// Reads rows until the error with this message; how many rows came.
+async fn until_told(mut rows: ResultStream, message: &str) -> Result<usize, Failed> {
+    let mut count = 0;
+    loop {
+        match rows.next().await {
+            Some(Ok(batch)) => count += batch.num_rows(),
+            Some(Err(error)) if error.message() == message => return Ok(count),
+            Some(Err(error)) => return Err(error.render("").into()),
+            None => return Err(format!("{count} rows, and then a clean end").into()),
+        }
+    }
+}
+
+fn dropped() -> Result<(), Failed> {
+    let engine = Engine::open(EngineConfig::default())?;
+    let session = engine.session(SessionOptions::default())?;
+    block_on(async {
+        let rows = |sql: &'static str| {
+            let session = session.clone();
+            async move {
+                match session.run(sql).await? {
+                    Outcome::Rows(rows) => Ok(rows),
+                    Outcome::Done(done) => Err(Failed::from(done.said)),
+                }
+            }
+        };
+        for sql in [
+            "CREATE STREAM s (ts TIMESTAMP, k INT, WATERMARK FOR ts)",
+            "CREATE STREAM g (n BIGINT, ts TIMESTAMP, WATERMARK FOR ts) WITH (connector = 'datagen', rate = 1000)",
+            "CREATE MATERIALIZED VIEW v AS SELECT k, ts FROM s",
+            "CREATE MATERIALIZED VIEW w AS SELECT window_end, count(*) AS n \
+             FROM TUMBLE(v, ts, INTERVAL '10 seconds') GROUP BY window_start, window_end",
+            "INSERT INTO s VALUES ('2026-01-01 00:00:00', 1), ('2026-01-01 23:00:00', 2)",
+            "WAIT FOR w",
+        ] {
+            session.run(sql).await?;
+        }
+        let refused = session.run("DROP MATERIALIZED VIEW v").await.err();
+        let refused = refused.map(|e| e.message().to_owned());
+        if refused.as_deref() != Some("\"v\" is read by \"w\"") {
+            return Err(format!("a view that is read is dropped: {refused:?}").into());
+        }
+        let of_v = rows("SUBSCRIBE TO v AFTER 0").await?;
+        let of_w = rows("SUBSCRIBE TO w AFTER 0").await?;
+        let over_v = rows("SELECT k FROM v EMIT CHANGES").await?;
+        let over_s = rows("SELECT k FROM s EMIT CHANGES").await?;
+        let over_g = rows("SELECT n FROM g EMIT CHANGES").await?;
+        let other = engine.session(SessionOptions::default())?;
+        let mut waits = Box::pin(other.run("WAIT FOR w UNTIL TIMESTAMP '2027-01-01 00:00:00'"));
+        if (&mut waits).now_or_never().is_some() {
+            return Err("the view is further than its stream".into());
+        }
+        session.run("DROP MATERIALIZED VIEW v CASCADE").await?;
+        let waited = waits.await.err().map(|e| e.message().to_owned());
+        if waited.as_deref() != Some("view \"w\" was dropped") {
+            return Err(format!("WAIT FOR ends with {waited:?}").into());
+        }
+        let dropped_v = "view \"v\" was dropped";
+        let counts =
+            [until_told(of_v, dropped_v).await?, until_told(of_w, "view \"w\" was dropped").await?];
+        if counts != [2, 1] {
+            return Err(format!("{counts:?} rows").into());
+        }
+        until_told(over_v, dropped_v).await?;
+        session.run("DROP STREAM s").await?;
+        until_told(over_s, "stream \"s\" was dropped").await?;
+        session.run("DROP STREAM g").await?;
+        until_told(over_g, "stream \"g\" was dropped").await?;
         engine.shutdown();
         Ok(())
     })

@@ -3,6 +3,7 @@
 mod commands;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -73,8 +74,10 @@ pub(crate) struct Runner {
     created: Vec<String>,
     /// Whether a statement may have changed what exists, since somebody asked.
     changed: bool,
-    /// Views that fail. At the terminal the editor tells of them.
+    /// Views of this process that fail. At the terminal the editor tells of them.
     failures: Option<Failures>,
+    /// What was told of views of a server.
+    told: BTreeSet<String>,
 }
 
 impl Runner {
@@ -88,6 +91,7 @@ impl Runner {
         let failures = connection.engine().filter(|_| !is_repl).map(Engine::failures);
         Self {
             failures,
+            told: BTreeSet::new(),
             connection,
             interrupts,
             printing,
@@ -155,10 +159,27 @@ impl Runner {
         Ok(drained?)
     }
 
-    /// Tells of views that have failed.
+    /// Tells of views that have failed in this process.
     fn tell_failures(&mut self) {
         for error in self.failures.as_mut().map(Failures::take).unwrap_or_default() {
             self.notice(&format!("notice: {}", error.render("")));
+        }
+    }
+
+    /// Tells of views of a server that have failed since this was asked last. One that answers no more is told by
+    /// the next statement.
+    pub(crate) async fn tell_remote_failures(&mut self) {
+        let failed = match self.connection.failed_views().await {
+            Ok(failed) => failed,
+            Err(error) if error.kind() == ErrorKind::Unavailable => return,
+            Err(error) => {
+                return self.notice(&format!("notice: views that fail are not told of: {error}"));
+            }
+        };
+        // A view that was made anew and fails again is told of again.
+        let before = std::mem::replace(&mut self.told, failed.iter().cloned().collect());
+        for view in failed.iter().filter(|view| !before.contains(*view)) {
+            self.notice(&format!("notice: {view}\nhint: SHOW VIEWS has the state of all views."));
         }
     }
 
@@ -189,6 +210,9 @@ impl Runner {
         // What has been printed stays, and comes before what is said about it.
         let flushed = self.out.flush();
         self.tell_failures();
+        if self.is_repl {
+            self.tell_remote_failures().await;
+        }
         let message = done?;
         flushed?;
         self.notice(&message);

@@ -710,6 +710,13 @@ impl Parts {
         shared
     }
 
+    /// Fails the queries that read a stream or view that is gone. (Views that read one keep it from being dropped.)
+    pub(crate) fn fail_readers(&self, name: &str, error: &Arc<Error>) {
+        let notes = self.scans.lock().clone();
+        let queries = notes.iter().filter(|note| note.stream == name).flat_map(|n| &n.queries);
+        queries.filter(|query| !query.is_over()).for_each(|query| query.fail(Arc::clone(error)));
+    }
+
     /// Remembers a scan for `windrow.watermarks`.
     pub(crate) fn note_scan(&self, scan: &Scan) {
         let mut scans = self.scans.lock();

@@ -39,6 +39,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_dumb_terminal", a_dumb_terminal),
         trial("charts", charts),
         trial("a_prompt_on_a_server", remote::a_prompt_on_a_server),
+        trial("failed_views_are_told", remote::failed_views_are_told),
         trial("files_run_on_a_server", remote::files_run_on_a_server),
         trial("a_server_that_is_not_there", remote::a_server_that_is_not_there),
     ]

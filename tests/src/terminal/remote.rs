@@ -85,6 +85,22 @@ pub(super) fn a_prompt_on_a_server() -> Result<(), Failed> {
     terminal.sees("│ still here │")
 }
 
+pub(super) fn failed_views_are_told() -> Result<(), Failed> {
+    let server = Served::start()?;
+    let mut terminal = Terminal::start_with(&["--connect", &server.url], &[])?;
+    terminal.enter(STREAM)?;
+    terminal.sees("CREATE STREAM")?;
+    terminal.enter("CREATE MATERIALIZED VIEW v AS SELECT 10 / (k - 7) AS q FROM readings;")?;
+    terminal.sees("CREATE MATERIALIZED VIEW")?;
+    terminal.enter("INSERT INTO readings VALUES (7, '2026-03-01 09:00:00');")?;
+    terminal.sees("INSERT 0 1")?;
+    terminal.enter("WAIT FOR v;")?;
+    terminal.sees("notice: view \"v\" has failed: divide by zero")?;
+    // A prompt that comes later is told too.
+    let mut later = Terminal::start_with(&["--connect", &server.url], &[])?;
+    later.sees("notice: view \"v\" has failed: divide by zero")
+}
+
 pub(super) fn files_run_on_a_server() -> Result<(), Failed> {
     let server = Served::start()?;
     let file = server.home.path().join("a.sql");

@@ -87,6 +87,17 @@ impl Connection {
         }
     }
 
+    /// The views of a server that have failed or cannot be opened, with what people are told of them.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub(crate) async fn failed_views(&self) -> Result<Vec<String>> {
+        match self {
+            Self::Embedded { .. } => Ok(vec![]),
+            Self::Remote(client) => remote::failed_views(client).await,
+        }
+    }
+
     /// Waits for what was started: in this process all views that will be done by themselves, and those over
     /// streams that are pushed, until they have taken in what those hold; on a server, where views outlive the program, `created` ones, until they have taken in what their
     /// inputs hold.

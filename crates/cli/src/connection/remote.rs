@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use arrow::util::display::array_value_to_string;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use windrow_core::{Clock, Error, ErrorKind, Place, Result};
@@ -49,6 +50,24 @@ pub(super) async fn execute(client: &Client, statement: &Parsed) -> Result<Remot
             Remote::Rows(Box::new(Subscribed { client, rows, is_continuous, resume, again: None }))
         }
     })
+}
+
+/// The views of a server that have failed or cannot be opened, with what people are told of them.
+///
+/// # Errors
+/// As [`Client::execute`].
+pub(super) async fn failed_views(client: &Client) -> Result<Vec<String>> {
+    let sql = "SELECT CASE status WHEN 'failed' THEN 'view \"' || name || '\" has failed: ' || error ELSE error END \
+               FROM windrow.views WHERE status IN ('failed', 'broken') ORDER BY name";
+    let Reply::Rows(mut rows) = client.execute(sql).await? else { return Ok(vec![]) };
+    let mut told = vec![];
+    while let Some(batch) = rows.next().await.transpose()? {
+        let Some(column) = batch.columns().first() else { continue };
+        for row in 0..batch.num_rows() {
+            told.push(array_value_to_string(column, row)?);
+        }
+    }
+    Ok(told)
 }
 
 /// Moves the place of an error from the statement to the text that it was in.

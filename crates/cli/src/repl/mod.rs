@@ -40,6 +40,7 @@ pub(crate) fn run(waiting: &Runtime, runner: &mut Runner, kept: &str) -> Result<
     if let Some(engine) = runner.connection().engine() {
         tell_failures(&mut editor, engine.failures());
     }
+    waiting.block_on(runner.tell_remote_failures());
     read_and_run(&mut editor, waiting, runner, history.as_deref())
 }
 

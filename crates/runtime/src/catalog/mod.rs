@@ -21,7 +21,7 @@ use windrow_sql::plan::EventTime;
 
 use crate::catalog::schema::Tables;
 use crate::durable::checkpoint::Checkpoints;
-use crate::durable::definitions::LostRows;
+use crate::durable::definitions::{Definition, Kind, LostRows};
 use crate::engine::{CATALOG, SCHEMA};
 use crate::query::shared::{Shared, again};
 use crate::stream::log::StreamLog;
@@ -33,8 +33,8 @@ use crate::stream::{Feed, Stream};
 pub(crate) struct Catalog {
     schema: Arc<Tables>,
     objects: Mutex<BTreeMap<String, Entry>>,
-    /// Objects of the data directory that could not be opened, and why.
-    broken: Mutex<BTreeMap<String, Arc<Error>>>,
+    /// Objects of the data directory that could not be opened.
+    broken: Mutex<BTreeMap<String, Broken>>,
     /// Rows of streams that were lost, by the streams.
     lost: Mutex<BTreeMap<String, Vec<LostRows>>>,
     /// Materialized views that are made anew beside themselves.
@@ -52,6 +52,16 @@ impl Drop for Rebuilding {
     fn drop(&mut self) {
         self.catalog.rebuilding.lock().remove(&self.name);
     }
+}
+
+/// An object of the data directory that could not be opened.
+#[derive(Debug, Clone)]
+pub(crate) struct Broken {
+    pub(crate) kind: Kind,
+    /// The statement that made it.
+    pub(crate) text: String,
+    /// Why it could not be opened.
+    pub(crate) error: Arc<Error>,
 }
 
 #[derive(Debug, Clone)]
@@ -227,9 +237,10 @@ impl Catalog {
         self.objects.lock().get(name).map(|e| e.object.clone())
     }
 
-    /// The statement that made an object of ours.
+    /// The statement that made an object of ours, also of one that cannot be opened.
     pub(crate) fn text(&self, name: &str) -> Option<String> {
-        self.objects.lock().get(name).map(|e| e.text.clone())
+        let text = self.objects.lock().get(name).map(|e| e.text.clone());
+        text.or_else(|| self.broken.lock().get(name).map(|broken| broken.text.clone()))
     }
 
     /// All objects of ours, by name.
@@ -302,13 +313,22 @@ impl Catalog {
             .collect()
     }
 
-    /// Removes an object (or a reference table); a materialized view's query is stopped.
+    /// Removes an object (or a reference table); a materialized view's query is stopped. Whoever follows its rows
+    /// gets an error: those that have come are not all.
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
         let entry = self.objects.lock().remove(name);
         self.lost.lock().remove(name);
-        if let Some(Entry { object: Object::Materialized(view), .. }) = &entry {
-            view.query.cancel();
-            view.log.end();
+        match entry.map(|entry| entry.object) {
+            Some(Object::Materialized(view)) => {
+                view.log.fail(Arc::new(dropped("view", name)));
+                view.query.cancel();
+            }
+            Some(Object::Stream(stream)) => {
+                if let Some(push) = stream.kept() {
+                    push.log.fail(Arc::new(dropped("stream", name)));
+                }
+            }
+            Some(Object::View) | None => {}
         }
         self.schema.deregister_table(name).map(|_| ()).map_err(from_datafusion)
     }
@@ -349,8 +369,15 @@ impl Catalog {
     }
 
     /// Remembers that an object of the data directory cannot be used.
-    pub(crate) fn mark_broken(&self, name: &str, error: Error) {
-        self.broken.lock().insert(name.to_owned(), Arc::new(error));
+    pub(crate) fn mark_broken(&self, definition: &Definition, error: Error) {
+        let (kind, text) = (definition.kind, definition.sql.clone());
+        let broken = Broken { kind, text, error: Arc::new(error) };
+        self.broken.lock().insert(definition.name.clone(), broken);
+    }
+
+    /// The objects that cannot be used, by name.
+    pub(crate) fn all_broken(&self) -> Vec<(String, Broken)> {
+        self.broken.lock().iter().map(|(name, broken)| (name.clone(), broken.clone())).collect()
     }
 
     /// These rows of a stream were lost.
@@ -367,7 +394,7 @@ impl Catalog {
 
     /// Why an object cannot be used, if so.
     pub(crate) fn broken(&self, name: &str) -> Option<Error> {
-        self.broken.lock().get(name).map(again)
+        self.broken.lock().get(name).map(|broken| again(&broken.error))
     }
 
     /// Forgets a broken object; whether there was one.
@@ -396,6 +423,19 @@ impl Catalog {
 pub(crate) fn read_by(name: &str, reader: &str) -> Error {
     Error::sql(format!("\"{name}\" is read by \"{reader}\""))
         .with_hint(format!("Drop \"{reader}\" first, or give the new one another name."))
+}
+
+/// What readers are told of an object that is dropped while they read.
+pub(crate) fn dropped(kind: &str, name: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("{kind} \"{name}\" was dropped"))
+        .with_detail("What was read of it is not all that it would have given.")
+}
+
+/// What followers of a view are told when another one takes its place.
+pub(crate) fn replaced(name: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("view \"{name}\" was replaced"))
+        .with_detail("The rows of the new one have numbers of their own.")
+        .with_hint(format!("Follow the new one from its beginning: SUBSCRIBE TO {name} AFTER 0."))
 }
 
 /// The error for a name that is taken.

@@ -19,10 +19,12 @@ use datafusion::physical_plan::ExecutionPlan;
 use windrow_core::{Result, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
 
-use crate::catalog::{Catalog, Object};
+use crate::catalog::{Catalog, Materialized, Object};
+use crate::durable::definitions::Kind;
 use crate::engine::{Parts, register_schema};
 use crate::query::intake::display_micros;
 use crate::session::{Access, Role};
+use crate::stream::Stream;
 use crate::stream::log::StreamLog;
 use crate::stream::table::outside;
 
@@ -134,6 +136,10 @@ fn count(values: impl IntoIterator<Item = u64>) -> ArrayRef {
     Arc::new(UInt64Array::from_iter_values(values))
 }
 
+fn maybe_count(values: impl IntoIterator<Item = Option<u64>>) -> ArrayRef {
+    Arc::new(values.into_iter().collect::<UInt64Array>())
+}
+
 fn times(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
     Arc::new(values.into_iter().collect::<TimestampMicrosecondArray>())
 }
@@ -172,110 +178,94 @@ fn lost_rows(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
     ])
 }
 
+/// A stream or view of the catalog; one that could not be opened has no object.
+struct Listed<T> {
+    name: String,
+    object: Option<T>,
+    text: String,
+    error: Option<String>,
+}
+
+/// The objects that `pick` takes, and those of these kinds that could not be opened, by name.
+fn listed<T>(
+    catalog: &Catalog,
+    kinds: &[Kind],
+    pick: impl Fn(Object) -> Option<T>,
+) -> Vec<(Listed<T>, Kind)> {
+    let kind = kinds.first().copied().unwrap_or(Kind::View);
+    let there = catalog.definitions().into_iter().filter_map(|(name, object, text)| {
+        Some((Listed { name, object: Some(pick(object)?), text, error: None }, kind))
+    });
+    let broken = catalog.all_broken().into_iter().filter(|(_, b)| kinds.contains(&b.kind));
+    let broken = broken.map(|(name, broken)| {
+        let error = Some(broken.error.message().to_owned());
+        (Listed { name, object: None, text: broken.text, error }, broken.kind)
+    });
+    let mut all: Vec<_> = there.chain(broken).collect();
+    all.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+    all
+}
+
 fn streams(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
-    let all: Vec<_> = catalog
-        .definitions()
-        .into_iter()
-        .filter_map(|(name, object, text)| match object {
-            Object::Stream(stream) => Some((name, stream, text)),
-            Object::View | Object::Materialized(_) => None,
-        })
-        .collect();
+    let all = listed(catalog, &[Kind::Stream], |object| match object {
+        Object::Stream(stream) => Some(stream),
+        Object::View | Object::Materialized(_) => None,
+    });
+    let all: Vec<_> = all.into_iter().map(|(listed, _)| listed).collect();
+    let bounded = |s: &Listed<_>| s.object.as_ref().map(|_| catalog.is_bounded(&s.name));
+    let log = |s: &Listed<Arc<Stream>>| Some(Arc::clone(&s.object.as_ref()?.kept()?.log));
+    let dropped = all.iter().map(|s| Some(log(s)?.state().first));
     table(vec![
-        ("name", text(all.iter().map(|s| &s.0)), false),
-        ("connector", text(all.iter().map(|s| &s.1.connector)), false),
+        ("name", text(all.iter().map(|s| &s.name)), false),
+        ("connector", maybe_text(all.iter().map(|s| Some(&s.object.as_ref()?.connector))), true),
         (
             "event_time",
-            maybe_text(all.iter().map(|(_, s, _)| {
-                let time = s.schema.event_time()?;
-                Some(s.schema.schema().field(time.index).name().clone())
+            maybe_text(all.iter().map(|s| {
+                let schema = &s.object.as_ref()?.schema;
+                Some(schema.schema().field(schema.event_time()?.index).name().clone())
             })),
             true,
         ),
-        (
-            "bounded",
-            Arc::new(BooleanArray::from_iter(all.iter().map(|s| Some(catalog.is_bounded(&s.0))))),
-            false,
-        ),
-        (
-            "rows",
-            Arc::new(
-                all.iter()
-                    .map(|(_, s, _)| s.kept().map(|push| held(&push.log)))
-                    .collect::<UInt64Array>(),
-            ),
-            true,
-        ),
-        (
-            "dropped_rows",
-            Arc::new(
-                all.iter()
-                    .map(|(_, s, _)| s.kept().map(|push| push.log.state().first))
-                    .collect::<UInt64Array>(),
-            ),
-            true,
-        ),
-        ("definition", text(all.iter().map(|s| &s.2)), false),
+        ("bounded", Arc::new(all.iter().map(bounded).collect::<BooleanArray>()), true),
+        ("rows", maybe_count(all.iter().map(|s| Some(held(&*log(s)?)))), true),
+        ("dropped_rows", maybe_count(dropped), true),
+        ("error", maybe_text(all.iter().map(|s| s.error.clone())), true),
+        ("definition", text(all.iter().map(|s| &s.text)), false),
     ])
 }
 
 fn views(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
-    let all: Vec<_> = catalog
-        .definitions()
-        .into_iter()
-        .filter(|(_, object, _)| !matches!(object, Object::Stream(_)))
-        .collect();
-    let kept = |object: &Object| match object {
-        Object::Materialized(view) => Some(Arc::clone(view)),
-        Object::View | Object::Stream(_) => None,
+    type View = Option<Arc<Materialized>>;
+    let kinds = [Kind::View, Kind::MaterializedView, Kind::Insert];
+    let all = listed(catalog, &kinds, |object| match object {
+        Object::Materialized(view) => Some(Some(view)),
+        Object::View => Some(None),
+        Object::Stream(_) => None,
+    });
+    let kept = |v: &(Listed<View>, Kind)| v.0.object.clone().flatten();
+    let materialized = |v: &(Listed<View>, Kind)| match &v.0.object {
+        Some(view) => Some(view.is_some()),
+        None => Some(v.1 != Kind::View),
     };
+    let status = |v: &(Listed<View>, Kind)| {
+        if v.0.object.is_none() {
+            return Some("broken");
+        }
+        let status = kept(v)?.query.status().name();
+        Some(if catalog.is_rebuilding(&v.0.name) { "rebuilding" } else { status })
+    };
+    let error = |v: &(Listed<View>, Kind)| v.0.error.clone().or_else(|| kept(v)?.query.failure());
+    let spiller = |v: &(Listed<View>, Kind)| kept(v)?.spiller.clone();
     table(vec![
-        ("name", text(all.iter().map(|v| &v.0)), false),
-        (
-            "materialized",
-            Arc::new(BooleanArray::from_iter(all.iter().map(|v| Some(kept(&v.1).is_some())))),
-            false,
-        ),
-        (
-            "status",
-            maybe_text(all.iter().map(|v| {
-                let status = kept(&v.1)?.query.status().name();
-                Some(if catalog.is_rebuilding(&v.0) { "rebuilding" } else { status })
-            })),
-            true,
-        ),
-        ("error", maybe_text(all.iter().map(|v| kept(&v.1)?.query.failure())), true),
-        (
-            "rows",
-            Arc::new(
-                all.iter().map(|v| kept(&v.1).map(|view| held(&view.log))).collect::<UInt64Array>(),
-            ),
-            true,
-        ),
-        (
-            "dropped_rows",
-            Arc::new(
-                all.iter()
-                    .map(|v| kept(&v.1).map(|view| view.log.state().first))
-                    .collect::<UInt64Array>(),
-            ),
-            true,
-        ),
-        (
-            "archived_rows",
-            Arc::new(
-                all.iter()
-                    .map(|v| kept(&v.1)?.spiller.as_ref().map(|s| s.archived_rows()))
-                    .collect::<UInt64Array>(),
-            ),
-            true,
-        ),
-        (
-            "archive_error",
-            maybe_text(all.iter().map(|v| kept(&v.1)?.spiller.as_ref().and_then(|s| s.error()))),
-            true,
-        ),
-        ("definition", text(all.iter().map(|v| &v.2)), false),
+        ("name", text(all.iter().map(|v| &v.0.name)), false),
+        ("materialized", Arc::new(all.iter().map(materialized).collect::<BooleanArray>()), false),
+        ("status", maybe_text(all.iter().map(status)), true),
+        ("error", maybe_text(all.iter().map(error)), true),
+        ("rows", maybe_count(all.iter().map(|v| Some(held(&kept(v)?.log)))), true),
+        ("dropped_rows", maybe_count(all.iter().map(|v| Some(kept(v)?.log.state().first))), true),
+        ("archived_rows", maybe_count(all.iter().map(|v| Some(spiller(v)?.archived_rows()))), true),
+        ("archive_error", maybe_text(all.iter().map(|v| spiller(v)?.error())), true),
+        ("definition", text(all.iter().map(|v| &v.0.text)), false),
     ])
 }
 

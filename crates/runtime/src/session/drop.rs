@@ -1,9 +1,11 @@
 //! `DROP`.
 
+use std::sync::Arc;
+
 use windrow_core::{Error, Result};
 use windrow_sql::parse::{Drop, DropKind};
 
-use crate::catalog::{Object, plain_name};
+use crate::catalog::{Object, dropped, plain_name};
 use crate::session::{Outcome, Session};
 
 impl Session {
@@ -59,8 +61,14 @@ impl Session {
         if let Some(Object::Materialized(view)) = self.engine.catalog.get(name) {
             view.stop_checkpoints().await;
         }
+        let kind = match self.engine.catalog.get(name) {
+            Some(Object::Stream(_)) => "stream",
+            Some(Object::View | Object::Materialized(_)) => "view",
+            None => "table",
+        };
         self.engine.let_go(name).await;
         self.engine.catalog.remove(name)?;
+        self.engine.parts.fail_readers(name, &Arc::new(dropped(kind, name)));
         match &self.engine.store {
             Some(store) => store.forget(name),
             None => Ok(()),

@@ -17,7 +17,7 @@ use windrow_archive::HeldFiles;
 use windrow_core::{Error, Result, Watermark};
 use windrow_sql::plan::ContinuousPlan;
 
-use crate::catalog::{Materialized, Object, Rebuilding};
+use crate::catalog::{Materialized, Object, Rebuilding, replaced};
 use crate::durable::definitions::{Definition, Kind};
 use crate::durable::store::Store;
 use crate::engine::Inner;
@@ -121,14 +121,14 @@ impl Session {
         };
         let reads = view.reads.clone();
         let object = Object::Materialized(Arc::clone(&view));
-        let replaced = engine.catalog.switch(&old, object, relation, (&text, reads), commit)?;
+        let before = engine.catalog.switch(&old, object, relation, (&text, reads), commit)?;
+        old.log.fail(Arc::new(replaced(&name)));
         old.query.cancel();
-        old.log.end();
         old.stop_checkpoints().await;
         engine.let_go(&name).await;
         engine.rename_kept(&beside.key, &name);
         beside.keep();
-        self.delete_unread(old, replaced);
+        self.delete_unread(old, before);
         Ok(())
     }
 

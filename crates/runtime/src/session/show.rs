@@ -17,7 +17,9 @@ use crate::session::{Outcome, Role, Session};
 impl Session {
     pub(super) async fn show(&self, kind: ShowKind) -> Result<Outcome> {
         let sql = match kind {
-            ShowKind::Streams => "SELECT name, connector, event_time, bounded FROM windrow.streams",
+            ShowKind::Streams => {
+                "SELECT name, connector, event_time, bounded, error FROM windrow.streams"
+            }
             ShowKind::Views => "SELECT name, materialized, status, rows, error FROM windrow.views",
             ShowKind::MaterializedViews => {
                 "SELECT name, status, rows, error FROM windrow.views WHERE materialized"

@@ -221,7 +221,7 @@ impl StreamLog {
     ///
     /// # Errors
     /// When the log has ended, or small batches cannot be joined; Limit when it may not hold so
-    /// much.
+    /// much; what it has failed with, or that it was dropped.
     pub(crate) fn append(&self, batch: RecordBatch) -> Result<u64> {
         self.append_behind(batch, &[])
     }
@@ -233,6 +233,9 @@ impl StreamLog {
     pub(crate) fn append_behind(&self, batch: RecordBatch, behind: &[Behind]) -> Result<u64> {
         let first = {
             let mut inner = self.inner.lock();
+            if let Some(error) = &inner.failed {
+                return Err(again(error));
+            }
             if inner.ended {
                 return Err(Error::internal("append to a log that has ended"));
             }
