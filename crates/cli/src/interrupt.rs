@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: the first one cancels the running statement; who insists leaves the program.
+//! Ctrl-C and SIGTERM: the first one cancels the running statement; the second one leaves the program.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

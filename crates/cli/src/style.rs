@@ -1,4 +1,4 @@
-//! Colours of the terminal, and who does without.
+//! Colours of the terminal, and when there are none.
 
 use std::io::IsTerminal;
 

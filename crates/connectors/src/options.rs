@@ -1,7 +1,7 @@
 //! What stands in `WITH (…)`, checked against what a connector understands.
 //!
 //! A connector's options are written down once, as a list of [`OptionDoc`]; errors, help and tab
-//! completion all come from it. [`StreamOptions`] is the typed view: whoever holds one knows that
+//! completion all come from it. [`StreamOptions`] is the typed view: code that holds one knows that
 //! every key in it is a known one.
 
 use std::str::FromStr;

@@ -13,7 +13,7 @@ use crate::{file, generator, replay};
 pub struct ConnectorEnv {
     /// How much of anything is allowed.
     pub limits: Limits,
-    /// Who tells the time and sleeps.
+    /// The clock, which also sleeps.
     pub clock: Arc<dyn Clock>,
     /// Where waiting for disks and networks happens. Readers may be called from anywhere.
     pub io: tokio::runtime::Handle,

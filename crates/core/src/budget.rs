@@ -99,7 +99,7 @@ impl Budget {
         Arc::new(Self { bytes_max, held: AtomicI64::new(0), ended: AtomicBool::new(false) })
     }
 
-    /// Nobody waits for the statement any more: who works for it stops when it asks next.
+    /// Nobody waits for the statement any more: work for it stops when it asks next.
     pub fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
     }

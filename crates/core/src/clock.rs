@@ -1,4 +1,4 @@
-//! Who tells the time of day. Tests command it; nothing in Windrow asks the machine directly.
+//! The time of day. Tests command it; nothing in Windrow asks the machine directly.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,7 +66,7 @@ impl ManualClock {
         Self(Arc::new(Mutex::new(Manual { now_micros, sleepers: vec![] })))
     }
 
-    /// Moves the clock forward and wakes who slept long enough.
+    /// Moves the clock forward and wakes what slept long enough.
     pub fn advance(&self, by: Duration) {
         let mut manual = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         manual.now_micros =

@@ -2,7 +2,7 @@
 //!
 //! Every other crate meets here: what time is ([`time`]), which intervals rows are raked into
 //! ([`window`]), where a row stands in its partition ([`offset`]), how rows enter ([`source`]),
-//! who tells the time of day ([`clock`]), how much of anything is allowed ([`limits`]), and what one
+//! the time of day ([`clock`]), how much of anything is allowed ([`limits`]), and what one
 //! statement takes in one go ([`budget`]), and how a thing went wrong ([`error`]).
 //!
 //! This crate knows Arrow and nothing else: no DataFusion, no tokio, no input or output.

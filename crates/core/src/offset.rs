@@ -48,7 +48,7 @@ impl OffsetRange {
     }
 }
 
-/// Positions that were given out and whose rows are lost: they are never given out again, and who reads
+/// Positions that were given out and whose rows are lost: they are never given out again, and what reads
 /// goes on behind them.
 ///
 /// Invariant: the ranges are in order and neither touch nor overlap.

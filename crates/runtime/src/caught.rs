@@ -2,7 +2,7 @@
 //! takes what it left behind for an end.
 //!
 //! Invariants: a task that others wait for runs inside of [`caught`], or is joined and its end told by
-//! [`stopped`]; a channel that closes is no end unless who filled it says so. The panic itself, with its place,
+//! [`stopped`]; a channel that closes is no end unless the side that filled it says so. The panic itself, with its place,
 //! is in the log by the process' panic hook.
 
 use std::panic::AssertUnwindSafe;
@@ -22,7 +22,7 @@ pub(crate) async fn caught<T>(
     unwound(what, work).await.and_then(|done| done)
 }
 
-/// The same, for who treats a panic unlike other errors.
+/// The same, for callers that treat a panic unlike other errors.
 ///
 /// # Errors
 /// Internal when `work` panics.

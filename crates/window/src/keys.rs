@@ -16,7 +16,7 @@ const EMPTY: u32 = u32::MAX;
 /// Places of a fresh table: few, because a slice may hold one key.
 const PLACES_MIN: usize = 16;
 
-/// Keys whose places are looked at before the first is compared.
+/// Keys whose places are read before the first is compared.
 const LOOKED_AHEAD: usize = 32;
 
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +51,7 @@ impl IntegerKeys {
             table: vec![],
             values: vec![],
             null: None,
-            // Unknown to who sends keys, so that none can make all of them collide. Numbers do
+            // Unknown to those who send keys, so that none can make all of them collide. Numbers do
             // not depend on it.
             seed: RandomState::new().hash_one(0) | 1,
         })

@@ -128,7 +128,7 @@ impl Stacks {
         front.chain(&self.back.slices).map(|slice| slice.start)
     }
 
-    /// Lets go of the slices that start before `start`.
+    /// Drops the slices that start before `start`.
     pub(crate) fn drop_before(&mut self, spec: &OperatorSpec, start: i64) -> Result<()> {
         self.front.drop_before(start);
         if self.front.next < self.front.slices.len()
@@ -203,7 +203,7 @@ impl Stacks {
         if slices.is_empty() {
             return Ok(());
         }
-        // CUMULATE lets go of all slices at once: none is needed alone.
+        // CUMULATE drops all slices at once: none is needed alone.
         let needed_alone = matches!(spec.window().kind(), WindowKind::Hop { .. });
         let mut states = Accumulators::new(spec)?;
         let so_far =

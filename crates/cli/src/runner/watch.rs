@@ -14,7 +14,7 @@ use crate::connection::Rows;
 use crate::interrupt::Interrupts;
 use crate::progress::{Bar, TICK};
 
-/// Who waits.
+/// A wait.
 pub(super) struct Watch {
     /// Since when.
     pub(super) start: Instant,

@@ -251,7 +251,7 @@ fn belongs(name: &str, format: Option<Format>) -> bool {
     match (format_of_name(base), format) {
         (Some(is), Some(wanted)) => is == wanted,
         (Some(_), None) => true,
-        // A name that tells no format belongs to whoever said the format, unless it tells that
+        // A name that tells no format belongs to the option that said the format, unless it tells that
         // it is something else.
         (None, wanted) => wanted.is_some() && !base.contains('.'),
     }

@@ -23,9 +23,9 @@ use super::text::{TextFile, TextFormat};
 use super::{FileSource, Format, nothing};
 use crate::options::nearest;
 
-/// Of more files than these, the first and the last are looked at.
+/// Of more files than these, the first and the last are read.
 const FILES_MAX: usize = 1_000;
-/// Rows of each file that are looked at, at least.
+/// Rows of each file that are read, at least.
 const ROWS_OF_EACH: usize = 100;
 /// Footers that are fetched at the same time.
 const FOOTERS_AT_ONCE: usize = 8;
@@ -82,7 +82,7 @@ impl FileSource {
         while let Some(file) = footers.next().await {
             match file {
                 Ok(file) => union.add(file.metadata.schema().fields(), &file.name)?,
-                // It may be half written; it is looked at again.
+                // It may be half written; it is read again.
                 Err(e) if self.options.follow && e.kind() == ErrorKind::Data => {
                     left_out.get_or_insert(e);
                 }
@@ -96,7 +96,7 @@ impl FileSource {
         }
     }
 
-    /// The text files that are looked at, and how many rows of each.
+    /// The text files that are read for it, and how many rows of each.
     fn sampled(&self, found: &[Found]) -> Result<(Vec<Arc<TextFile>>, usize)> {
         let half = FILES_MAX / 2;
         let last = found.len().saturating_sub(half).max(half).min(found.len());
@@ -112,7 +112,7 @@ impl FileSource {
     }
 
     /// Looks for the declared columns in the files, so that a wrong declaration is told at once and not by the
-    /// first query. Most often the first file has them all, and no other is looked at. Gives notices.
+    /// first query. Most often the first file has them all, and no other is read. Gives notices.
     pub(super) async fn check(&self, found: &[Found]) -> Result<Vec<String>> {
         match self.format {
             Format::Parquet => self.check_parquet(found).await,
@@ -193,7 +193,7 @@ impl FileSource {
         let fields = || self.schema.fields().iter().enumerate();
         let enough = |sample: &Sample| fields().all(|(i, f)| seen(sample, i, f).is_some());
         let sample = match look(&files, rows, enough, &self.env.io).await {
-            // What cannot be decoded is told by whoever reads it.
+            // What cannot be decoded is told when it is read.
             Err(e) if e.kind() == ErrorKind::Data => return Ok(vec![]),
             sample => sample?,
         };

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use windrow_core::{Clock, Error, ErrorKind, Result};
 use windrow_runtime::Grant;
 
-/// How often a file is looked at.
+/// How often a file is checked.
 const LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
 /// What stands before the hash of a token.
 const SHA256: &str = "sha256:";

@@ -90,7 +90,7 @@ pub(crate) struct Materialized {
     /// The view as a stream, for queries that read it.
     pub(crate) stream: Arc<Stream>,
     pub(crate) query: Arc<Shared>,
-    /// Who archives its finished windows, with a data directory.
+    /// What archives its finished windows, with a data directory.
     pub(crate) spiller: Option<Arc<Spiller>>,
     /// The checkpoints of its query.
     pub(crate) checkpoints: Option<Arc<Checkpoints>>,
@@ -303,7 +303,7 @@ impl Catalog {
         self.objects.lock().get(name).map(|e| e.reads.clone()).unwrap_or_default()
     }
 
-    /// Who reads an object.
+    /// What reads an object.
     pub(crate) fn readers(&self, name: &str) -> Vec<String> {
         let objects = self.objects.lock();
         objects
@@ -313,8 +313,8 @@ impl Catalog {
             .collect()
     }
 
-    /// Removes an object (or a reference table); a materialized view's query is stopped. Whoever follows its rows
-    /// gets an error: those that have come are not all.
+    /// Removes an object (or a reference table); a materialized view's query is stopped. Followers of its rows
+    /// get an error: those that have come are not all.
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
         let entry = self.objects.lock().remove(name);
         self.lost.lock().remove(name);

@@ -1,4 +1,4 @@
-//! The data directory: whose it is, which format it has, and who has it open.
+//! The data directory: its id, its format, and which process has it open.
 //!
 //! ```text
 //! DATA/LOCK     locked while open; holds the pid

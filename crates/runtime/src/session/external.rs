@@ -38,7 +38,7 @@ impl Session {
     }
 
     /// The names in the header of the files; none where there is no header, and where there is nothing to read
-    /// yet: what cannot be read is told by whoever reads it.
+    /// yet: what cannot be read is told when it is read.
     async fn header(&self, create: &CreateExternalTable) -> Vec<String> {
         let state = self.state();
         let Some(factory) = state.table_factories().get(&create.file_type.to_uppercase()) else {

@@ -20,7 +20,7 @@ use crate::engine::{Engine, Inner};
 use crate::query::shared::again;
 use crate::session::Session;
 
-/// Failures that are kept for who has not asked yet.
+/// Failures that are kept for callers that have not asked yet.
 const KEPT_MAX: usize = 256;
 
 /// The failures of this process, in their order.

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::session::passing::{Gate, Look, PassingExec};
 
-/// Counts rows that whoever takes them keeps. They count as long as this exists.
+/// Counts rows that are kept by what takes them. They count as long as this exists.
 #[derive(Debug)]
 pub(super) struct Held {
     /// How many times they are there while they are taken.

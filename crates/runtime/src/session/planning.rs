@@ -178,7 +178,7 @@ impl Session {
     }
 }
 
-/// Tasks that DataFusion's operators spawn work for the budget of who spawns them.
+/// Tasks that DataFusion's operators spawn work for the budget of the task that spawns them.
 struct Inherited;
 
 impl JoinSetTracer for Inherited {

@@ -19,10 +19,10 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::ScalarFunctionExpr;
 use datafusion::physical_expr::expressions::Literal;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::unnest::UnnestExec;
-use datafusion::physical_plan::ExecutionPlan;
 use windrow_core::{Error, ErrorKind, budget};
 use windrow_sql::diagnostics::from_datafusion;
 

@@ -136,7 +136,7 @@ pub(super) fn check_range(name: &str, value: &str) -> Result<()> {
     let digits = value.trim().trim_start_matches('-');
     let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     if !is_number {
-        // A word, or not a number at all: whoever reads it says so.
+        // A word, or not a number at all: what reads it says so.
         return Ok(());
     }
     match value.trim().parse::<u64>() {

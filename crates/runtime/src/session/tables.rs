@@ -157,7 +157,7 @@ pub(super) fn held_by_table(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn Exec
 }
 
 /// What is behind the rows, before the CRC-32 of all that is before it (4 bytes, little-endian).
-/// Whoever reads a stream of Arrow stops before.
+/// Readers of Arrow streams stop before.
 const TRAILER: &[u8] = b"WNDROWT1";
 const CHECKSUM_BYTES: usize = 4;
 

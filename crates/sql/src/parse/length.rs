@@ -1,7 +1,7 @@
 //! The length of text types, which DataFusion reads over: `VARCHAR(3)`.
 //!
 //! CAST to such a type cuts, as the SQL standard has it. What columns of such a type hold is the matter of
-//! whoever keeps the rows.
+//! whatever keeps the rows.
 
 use datafusion::sql::sqlparser::ast::{
     CharacterLength, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,

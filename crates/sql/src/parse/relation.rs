@@ -1,7 +1,7 @@
 //! Window relations, spellings 1 and 2, brought into the one canonical form:
 //! `name((SELECT * FROM input), [time column,] interval…)` as a [`TableFactor::Table`].
 //!
-//! The input is always a subquery, so that who resolves the tables of a statement beforehand sees
+//! The input is always a subquery, so that code that resolves the tables of a statement beforehand sees
 //! them. Session keys follow as the named argument `partition_by`, a tuple.
 
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;

@@ -119,7 +119,7 @@ pub struct Leaf {
     pub id: LeafId,
     /// The columns that its batches must have.
     pub schema: SchemaRef,
-    /// Who makes the batches.
+    /// What makes the batches.
     pub from: LeafSource,
 }
 
@@ -130,7 +130,7 @@ impl Leaf {
     }
 }
 
-/// Who makes the rows of a leaf.
+/// What makes the rows of a leaf.
 #[derive(Debug, Clone)]
 pub enum LeafSource {
     /// A stream or a view.

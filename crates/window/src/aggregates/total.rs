@@ -170,7 +170,7 @@ impl<N: Cyclic> Totals<N> {
     }
 }
 
-/// The turns of a state: NULL where none was, so that whoever takes it in need not look.
+/// The turns of a state: NULL where none was, so that taking it in needs no check.
 pub(super) fn turns_column(mut turns: Vec<i16>, groups: usize) -> ArrayRef {
     let any = turns.iter().any(|turn| *turn != 0);
     turns.resize(groups, 0);

@@ -74,7 +74,7 @@ fn note(unfit: &mut [Option<String>], row: usize, why: impl FnOnce() -> String) 
 /// The rows whose values do not become `to`, ascending.
 pub(super) fn misfits(column: &ArrayRef, place: Place, to: &DataType) -> Vec<usize> {
     let mut found = vec![];
-    // Halves that are still to be looked at, the first one last.
+    // Halves that are still to be tried, the first one last.
     let mut pieces = vec![(0, column.len())];
     while let Some((from, rows)) = pieces.pop() {
         if rows == 0 || place.convert(&column.slice(from, rows), to).is_ok() {

@@ -46,7 +46,7 @@ impl Growing {
         Ok(Self { client, path: path.to_owned(), durable, buffer: vec![], unsettled: false })
     }
 
-    /// Puts an empty part behind the end: whoever else has the file open cannot go on.
+    /// Puts an empty part behind the end: no other process that has the file open can go on.
     pub(super) fn fence(&mut self) -> io::Result<()> {
         self.put()
     }

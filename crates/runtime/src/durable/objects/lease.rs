@@ -5,7 +5,7 @@
 //!            │ no answer for 30 s: writes are refused until it answers again
 //!            └ another process has taken it: writes are refused for ever
 //! ```
-//! Who finds the lease of another process takes it only when that process is seen to be gone: on
+//! A process that finds the lease of another takes it only when that process is seen to be gone: on
 //! the same machine by its number, elsewhere when the lease was not renewed for as long as it
 //! lasts, by the finder's own clock. Invariants: `LOCK` changes only over the version that was
 //! seen, so that one of two takers gets it; the holder stops to write before its time is over.
@@ -244,7 +244,7 @@ impl Drop for Lease {
     }
 }
 
-/// Who takes and renews the lease.
+/// What takes and renews the lease.
 struct Keeper {
     client: Arc<Client>,
     key: Key,
@@ -356,7 +356,7 @@ impl Keeper {
                         tracing::error!("the data directory was taken over by {who}");
                         return self.held.set(State::Lost(who));
                     }
-                    Err(error) => tracing::warn!(%error, "the lease cannot be looked at"),
+                    Err(error) => tracing::warn!(%error, "the lease cannot be read"),
                 },
                 Err(error) => tracing::warn!(%error, "the lease cannot be renewed"),
             }
@@ -384,7 +384,7 @@ impl Keeper {
         Ok(version)
     }
 
-    /// Who has the lease, if that can be read, and its version.
+    /// The holder of the lease, if that can be read, and its version.
     async fn holder(&self) -> object_store::Result<Option<(String, Option<Holder>)>> {
         let found = match self.client.store().get(&self.key).await {
             Ok(found) => found,

@@ -7,7 +7,7 @@
 //! ```
 //! An object comes to be wholly or not at all, so nothing here is ever torn. Invariants: an object
 //! is written only where there was none, or over the very version that was seen (conditional
-//! puts), so that of two writers only one goes on; who opens a file to append to it first puts an
+//! puts), so that of two writers only one goes on; opening a file to append to it first puts an
 //! empty object behind its end, so that nobody else can; all requests run on threads of their own
 //! and the caller waits, off the reactor.
 

@@ -1,11 +1,11 @@
-//! Who has written what: per producer, up to where its sequence is in the log.
+//! What each producer has written:, up to where its sequence is in the log.
 //!
 //! A producer numbers its batches 1, 2, 3, … and gives the same number to the same rows when it
 //! sends them again. So a batch that is there already is recognised, however the answer to it was
 //! lost: also after a crash, because the numbers are written in the record of the rows.
 //!
 //! Invariants: a number is taken once, and only right behind the one before it; what is known of
-//! a producer is let go of only when it has been silent for [`KEPT_MICROS`], and rather a new
+//! a producer is forgotten only when it has been silent for [`KEPT_MICROS`], and rather a new
 //! producer is refused than a number counted twice.
 
 use std::collections::BTreeMap;
@@ -132,7 +132,7 @@ impl Producers {
             .with_hint("Send the batches from that one on, in their order; none was lost here."))
     }
 
-    /// Lets go of silent producers when there are too many.
+    /// Forgets silent producers when there are too many.
     fn make_room(&mut self, stamp: &Stamp, staged: &[Stamp]) -> Result<()> {
         if self.known.len() + staged.len() < PRODUCERS_MAX || stamp.at_micros == FOR_EVER {
             return Ok(());

@@ -88,7 +88,7 @@ pub(super) fn recover(
         let why = format!("it begins at offset {}, but offset {from} is needed", oldest.first);
         return Err(damaged(&oldest.path, 0, &why));
     }
-    // Segments that end at or below `from` are not needed; who deletes them may have left holes.
+    // Segments that end at or below `from` are not needed; deleting them may have left holes.
     let mut needed = found.segments.partition_point(|s| s.first <= from) - 1;
     let count = found.segments.len();
     if needed > 0
@@ -280,8 +280,8 @@ impl Reading<'_> {
 /// The error of a log that is damaged, or lacks something, with more behind it.
 fn damaged(path: &Path, at: usize, why: &str) -> Error {
     corrupt(path, at, why).with_hint(
-        "--accept-lost-rows accepts rows that are missing at the end of a log, not in its middle. Without a copy, move this file and \
-         those behind it away, so that they are its end; DROP gives the stream up.",
+        "--accept-lost-rows accepts rows that are missing at the end of a log, not in its middle. Without a copy, move this \
+         file and those behind it away: then their rows are its lost end. DROP gives the stream up.",
     )
 }
 

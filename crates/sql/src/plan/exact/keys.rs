@@ -120,7 +120,7 @@ fn canonical_columns(rows: &Arc<LogicalPlan>, columns: &[Column]) -> Result<Opti
         LogicalPlan::Projection(projection) => schema
             .maybe_index_of_column(column)
             .and_then(|at| projection.expr.get(at))
-            .is_some_and(|expr| is_canonical(expr)),
+            .is_some_and(is_canonical),
         _ => false,
     };
     let wanted = |column: &Column| -> Result<bool> {
