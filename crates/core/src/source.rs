@@ -57,6 +57,16 @@ pub trait Source: Debug + Send + Sync {
         Ok(())
     }
 
+    /// Why reading a partition anew does not give again what was read of it up to `offset`, where `place` says
+    /// what that was ([`SourceBatch::place`]); `None`: it does.
+    ///
+    /// # Errors
+    /// When the place cannot be understood.
+    fn lost(&self, partition: &str, offset: u64, place: &str) -> Result<Option<String>> {
+        let _ = (partition, offset, place);
+        Ok(None)
+    }
+
     /// Starts to read a split.
     ///
     /// # Errors

@@ -8,6 +8,20 @@ use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 
 use crate::{Error, Result};
 
+/// The text of a timestamp with its seconds, where it has none: `2026-03-04 05:06` is `2026-03-04 05:06:00`, as in
+/// PostgreSQL and DuckDB. `None`: it has them, or is no such text. (Arrow's casts take seconds only.)
+pub fn with_seconds(text: &str) -> Option<String> {
+    let text = text.trim();
+    let (date, rest) = text.split_at_checked("2026-03-04 05:06".len())?;
+    let bytes = date.as_bytes();
+    let is_minute = bytes.get(4) == Some(&b'-')
+        && matches!(bytes.get(10), Some(b' ' | b'T'))
+        && bytes.get(13) == Some(&b':')
+        && bytes.get(14..).is_some_and(|minute| minute.iter().all(u8::is_ascii_digit));
+    let ends = rest.is_empty() || rest.starts_with(['Z', '+', '-', ' ']);
+    (is_minute && ends).then(|| format!("{date}:00{rest}"))
+}
+
 /// A promise: no more rows with an event time below it. It never moves back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[must_use]

@@ -503,6 +503,10 @@ impl Source for FileSource {
         self.chains.recall(partition, place)
     }
 
+    fn lost(&self, partition: &str, offset: u64, place: &str) -> Result<Option<String>> {
+        self.chains.lost(partition, offset, place)
+    }
+
     fn rediscover_after(&self) -> Option<Duration> {
         self.options.follow.then(|| self.poll())
     }

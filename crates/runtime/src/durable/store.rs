@@ -30,6 +30,7 @@ use crate::durable::files::{Files, io_error};
 use crate::durable::place::Place;
 use crate::durable::wal::{Durability, Known, Recovered, Wal, WalOptions, extent};
 use crate::stream::log::{Completion, StreamLog};
+use crate::stream::places::Places;
 use crate::stream::spill::Spiller;
 
 /// What an archive has from its beginning.
@@ -270,6 +271,14 @@ impl Store {
         let checkpoints = Checkpoints::open(files, dir, stamp, owner)?;
         self.note_opened(definition, Part::Checkpoints);
         Ok(checkpoints)
+    }
+
+    /// Where readers of a stream's source stood whose rows are kept.
+    ///
+    /// # Errors
+    /// See [`Places::open`].
+    pub(crate) fn open_places(&self, definition: &Definition) -> Result<Places> {
+        Places::open(Arc::clone(self.files()), self.stream_dir(definition).join("log"))
     }
 
     fn view_dir(&self, definition: &Definition) -> PathBuf {

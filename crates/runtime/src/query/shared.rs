@@ -10,6 +10,7 @@ use windrow_core::{Clock, Error, ErrorKind, PartitionId, Result, Watermark};
 
 use crate::memory::{Memory, OperatorMemory};
 use crate::query::cut::Counts;
+use crate::query::cut::TapState;
 use crate::query::latency::Latency;
 use crate::query::ledger::Ledger;
 use crate::query::progress::SharedProgress;
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     fails_again: AtomicBool,
     /// It had failed before the engine was opened.
     failed_before: AtomicBool,
+    /// How far it has read, by leaf.
+    pub(crate) taps: Mutex<Vec<Arc<TapState>>>,
     /// The reference tables that it has read, with what they come to.
     pub(crate) tables: Mutex<Vec<(TableScan, u64)>>,
 }
@@ -144,6 +147,7 @@ impl Shared {
             log: OnceLock::new(),
             fails_again: AtomicBool::new(false),
             failed_before: AtomicBool::new(false),
+            taps: Mutex::default(),
             tables: Mutex::default(),
         })
     }

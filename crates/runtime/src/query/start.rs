@@ -163,17 +163,18 @@ pub(crate) async fn ready(
     if resume.is_some_and(|mut left| left.inputs.next().is_some() || left.taps.next().is_some()) {
         return Err(Error::internal("a checkpoint is of another plan"));
     }
+    let read: Vec<_> = taps.iter().map(|tap| Arc::clone(&tap.at)).collect();
+    wanted.shared.taps.lock().clone_from(&read);
     let mut keeper = wanted.keeper;
     if let (Some(keeper), Root::Stage(stage), true) = (&mut keeper, &root, resumed) {
-        let taps: Vec<_> = taps.iter().map(|tap| Arc::clone(&tap.at)).collect();
-        keeper.has(wanted.shared.state.lock().batches, &taps, stage.watermark());
+        keeper.has(wanted.shared.state.lock().batches, &read, stage.watermark());
     }
     let coordinator = Coordinator {
         shared: wanted.shared,
         root,
         scans: progress.into_values().collect(),
         output: wanted.output,
-        taps: taps.iter().map(|tap| Arc::clone(&tap.at)).collect(),
+        taps: read,
         keeper,
         tables,
     };

@@ -31,6 +31,7 @@ use crate::stream::generated::{Column, Columns, GeneratedSource};
 use crate::stream::history::History;
 use crate::stream::lengths::{Lengths, LimitedSource, OnBad};
 use crate::stream::log::StreamLog;
+use crate::stream::places::Places;
 use crate::stream::push::PushStream;
 use crate::stream::retention::Retention;
 use crate::stream::spill::Spiller;
@@ -214,8 +215,12 @@ impl Session {
         let columns = (None, Lengths::default());
         let push = self.push_stream(name, schema, columns, skew, (&options, definition)).await?;
         let parts = &self.engine.parts;
+        let places = match (&self.engine.store, definition) {
+            (Some(store), Some(definition)) => store.open_places(definition)?,
+            _ => Places::default(),
+        };
         let by = (Arc::clone(&parts.clock), &parts.limits);
-        Ok(History::begin(push, source, steady, by, &parts.cpu))
+        Ok(History::begin(push, (source, steady), places, by, &parts.cpu))
     }
 
     /// A push stream: in memory, or kept in the data directory.

@@ -10,6 +10,7 @@ use windrow_sql::plan::WindowAssign;
 use crate::catalog::Materialized;
 use crate::query::reference::{digest, rows_of_table};
 use crate::session::Session;
+use crate::stream::Feed;
 
 impl Session {
     /// Refuses what cannot be compared.
@@ -19,7 +20,29 @@ impl Session {
     pub(super) async fn refuse_incomparable(&self, view: &Materialized) -> Result<()> {
         refuse_limit(view)?;
         refuse_changing(view)?;
+        self.refuse_lost(view)?;
         self.refuse_changed(view).await
+    }
+
+    /// Files that are rotated away are not there to be read again; what is kept of their rows is.
+    fn refuse_lost(&self, view: &Materialized) -> Result<()> {
+        for tap in view.query.taps.lock().iter() {
+            let stream = self.engine.catalog.stream_to_read(&tap.stream)?;
+            let Feed::Source(source) = &stream.feed else { continue };
+            if stream.history.is_some() {
+                continue;
+            }
+            for (partition, read, place) in tap.positions.lock().places() {
+                if let Some(why) = source.lost(partition, read.consumed, place)? {
+                    return Err(Error::sql(format!("view \"{}\" cannot be verified: {why}", view.name))
+                        .with_hint(format!(
+                            "With retention = '…' stream \"{}\" keeps its rows, and its views can be verified.",
+                            stream.name
+                        )));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The view has read its reference tables once; over others the recomputation means something else.

@@ -124,6 +124,10 @@ impl Source for GeneratedSource {
         self.inner.recall(partition, place)
     }
 
+    fn lost(&self, partition: &str, offset: u64, place: &str) -> Result<Option<String>> {
+        self.inner.lost(partition, offset, place)
+    }
+
     async fn open(&self, split: &Split, scan: &ScanRequest) -> Result<Box<dyn Reader>> {
         let physical = self.columns.needed(&scan.projection);
         let request = ScanRequest {

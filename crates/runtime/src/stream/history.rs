@@ -11,7 +11,7 @@
 //! Invariants: each row of the source is in the log once, also after a crash: a partition is a
 //! producer of the log, and its offsets (from 1) are the numbers of its rows; one pass at a time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use windrow_core::{
 
 use crate::caught::{caught, stopped};
 use crate::durable::wal::producers::Stamp;
+use crate::stream::places::Places;
 use crate::stream::push::PushStream;
 
 /// The pause between two passes at least.
@@ -44,19 +45,27 @@ pub(crate) struct History {
     batch_rows_max: usize,
     /// Tells this reading from those before a restart, where offsets are not the same again.
     reading: Option<i64>,
-    /// Where readers stood in partitions, at which offset, where they say so.
-    places: Mutex<BTreeMap<String, (u64, Arc<str>)>>,
-    /// Whether all of a bounded source has been taken in.
-    passing: tokio::sync::Mutex<bool>,
+    /// Where readers stood in partitions, where they say so.
+    places: Places,
+    passing: tokio::sync::Mutex<Passes>,
+}
+
+/// What passes have come to.
+#[derive(Debug, Default)]
+struct Passes {
+    /// The source knows where it was read to before a restart.
+    recalled: bool,
+    /// All of a bounded source has been taken in.
+    done: bool,
 }
 
 impl History {
     /// Takes in the rows of `source` from now on, as long as somebody holds the history. `steady`:
-    /// its offsets are the same after a restart.
+    /// its offsets are the same after a restart. `places`: where it was read to before one.
     pub(crate) fn begin(
         push: Arc<PushStream>,
-        source: Arc<dyn Source>,
-        steady: bool,
+        (source, steady): (Arc<dyn Source>, bool),
+        places: Places,
         (clock, limits): (Arc<dyn Clock>, &Limits),
         cpu: &tokio::runtime::Handle,
     ) -> Arc<Self> {
@@ -67,8 +76,8 @@ impl History {
             batch_rows_max: limits.batch_rows_max,
             reading: (!steady).then(|| clock.now_micros()),
             clock,
-            places: Mutex::default(),
-            passing: tokio::sync::Mutex::new(false),
+            places,
+            passing: tokio::sync::Mutex::default(),
         });
         let weak = Arc::downgrade(&history);
         cpu.spawn(async move {
@@ -96,15 +105,27 @@ impl History {
     /// # Errors
     /// When it cannot be read, or has changed; when the log takes no rows.
     pub(crate) async fn catch_up(self: &Arc<Self>) -> Result<()> {
-        let mut done = self.passing.lock().await;
-        if *done {
+        let mut passes = self.passing.lock().await;
+        if passes.done {
             return Ok(());
+        }
+        if !passes.recalled {
+            for (partition, place) in self.places.all() {
+                self.source.recall(&partition, &place)?;
+            }
+            passes.recalled = true;
         }
         let partitions = self.source.discover().await?;
         let names = self.push.producers();
         for partition in &partitions {
             self.check_unchanged(partition, &names)?;
+            if let (Some(split), None) = (partition.splits.first(), self.places.of(&partition.name))
+                && let (Some(place), 0) = (&split.place, self.push.taken(&self.producer(partition)))
+            {
+                self.places.note(&partition.name, 0, place);
+            }
         }
+        self.keep_places().await?;
         let count = self.threads.clamp(1, partitions.len().max(1));
         let partitions = Arc::new(Mutex::new(VecDeque::from(partitions)));
         let mut workers = JoinSet::new();
@@ -114,8 +135,20 @@ impl History {
         while let Some(worked) = workers.join_next().await {
             worked.map_err(|end| stopped(&self.keeping(), end))??;
         }
-        *done = self.source.is_bounded();
+        self.keep_places().await?;
+        passes.done = self.source.is_bounded();
         Ok(())
+    }
+
+    /// What has been read is durable first, and then how far that is.
+    async fn keep_places(self: &Arc<Self>) -> Result<()> {
+        let (Some(new), Some(spiller)) = (self.places.unwritten(), &self.push.spiller) else {
+            return Ok(());
+        };
+        spiller.note_extents().await?;
+        let history = Arc::clone(self);
+        let written = tokio::task::spawn_blocking(move || history.places.write(new)).await;
+        written.map_err(|end| stopped(&self.keeping(), end))?
     }
 
     /// [`catch_up`](Self::catch_up) before it is read; a history is there for when its source is not.
@@ -185,18 +218,21 @@ impl History {
         };
         for split in &partition.splits {
             let mut request = ScanRequest { from: Some(consumed), ..request.clone() };
-            if let Some((at, place)) = self.places.lock().get(&partition.name) {
-                (request.from, request.past) = (Some((*at).min(consumed)), consumed);
-                request.place = Some(Arc::clone(place));
+            if let Some((at, place)) = self.places.of(&partition.name) {
+                (request.from, request.past) = (Some(at.min(consumed)), consumed);
+                request.place = Some(place);
             }
             let mut reader = self.source.open(split, &request).await?;
             while let Some(batch) = reader.next().await? {
                 let end = batch.offsets.end();
-                if let Some(place) = &batch.place {
-                    let here = (end, Arc::clone(place));
-                    self.places.lock().insert(partition.name.clone(), here);
-                }
+                let place = batch.place.clone();
+                let stands = || {
+                    if let Some(place) = &place {
+                        self.places.note(&partition.name, end, place);
+                    }
+                };
                 if end <= consumed {
+                    stands();
                     continue;
                 }
                 let taken = self.push.intake.take(batch, self.clock.now_micros())?;
@@ -205,6 +241,7 @@ impl History {
                 let stamp = Stamp::of_rows(&producer, range);
                 self.push.append_read(rows, stamp).await?;
                 self.keep_bad(partition, &taken.bad, consumed);
+                stands();
                 consumed = end;
             }
         }

@@ -127,12 +127,24 @@ impl Source for LimitedSource {
         self.inner.is_bounded()
     }
 
+    fn notices(&self) -> Vec<String> {
+        self.inner.notices()
+    }
+
     async fn discover(&self) -> Result<Vec<Partition>> {
         self.inner.discover().await
     }
 
     fn rediscover_after(&self) -> Option<Duration> {
         self.inner.rediscover_after()
+    }
+
+    fn recall(&self, partition: &str, place: &str) -> Result<()> {
+        self.inner.recall(partition, place)
+    }
+
+    fn lost(&self, partition: &str, offset: u64, place: &str) -> Result<Option<String>> {
+        self.inner.lost(partition, offset, place)
     }
 
     async fn open(&self, split: &Split, scan: &ScanRequest) -> Result<Box<dyn Reader>> {

@@ -5,6 +5,7 @@ pub(crate) mod history;
 pub(crate) mod lengths;
 pub(crate) mod log;
 pub(crate) mod log_reader;
+pub(crate) mod places;
 pub(crate) mod pump;
 pub(crate) mod push;
 pub(crate) mod replay;

@@ -353,6 +353,33 @@ impl Chains {
         self.state.lock().chains.get(chain).map(|chain| chain.files.clone()).unwrap_or_default()
     }
 
+    /// Why reading a chain anew does not give what was read of it up to an offset: of a file that is gone, or was
+    /// truncated, nothing can be read again.
+    ///
+    /// # Errors
+    /// When the place cannot be understood.
+    pub(in crate::file) fn lost(
+        &self,
+        chain: &str,
+        offset: u64,
+        place: &str,
+    ) -> Result<Option<String>> {
+        let files = self.files(chain);
+        let is_there = |place: &&FilePlace| {
+            let is_it = |file: &&Arc<Followed>| match place.id {
+                Some(id) => file.handle.id == Some(id),
+                None => file.name() == place.name,
+            };
+            files.iter().find(is_it).is_some_and(|file| file.is_listed())
+        };
+        let there: u64 = Place::parse(place)?.files.iter().filter(is_there).map(|f| f.at).sum();
+        Ok((there < offset).then(|| {
+            format!(
+                "file \"{chain}\" has been rotated, truncated or replaced since it was read: of {offset} bytes {there} are still there"
+            )
+        }))
+    }
+
     /// Where a reader stands that begins a chain.
     ///
     /// # Errors
