@@ -21,6 +21,7 @@ use arrow::datatypes::{
     Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit, UInt8Type, UInt16Type,
     UInt32Type, UInt64Type,
 };
+use windrow_core::time::with_seconds;
 
 /// No value that does not fit becomes NULL.
 pub(super) const STRICT: CastOptions<'static> =
@@ -330,7 +331,10 @@ impl Times {
         if !looks_like_a_date && let Some(ticks) = number() {
             return ticks;
         }
-        let Ok(at) = string_to_datetime(&self.zone, trimmed) else {
+        let read = string_to_datetime(&self.zone, trimmed)
+            .ok()
+            .or_else(|| string_to_datetime(&self.zone, &with_seconds(trimmed)?).ok());
+        let Some(at) = read else {
             return number().unwrap_or_else(|| Err(format!("'{text}' is not a TIMESTAMP")));
         };
         match self.unit {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use windrow_connectors::replay::ReplayOptions;
+use windrow_core::time::with_seconds;
 use windrow_core::{Error, EventTimeColumn, Result, StreamSchema};
 use windrow_sql::parse::CreateStream;
 
@@ -108,7 +109,8 @@ pub(super) fn timestamp(option: &str, text: &str, time_type: &DataType) -> Resul
         Error::config(format!("option \"{option}\" is not a timestamp: '{text}'"))
             .with_hint(format!("Write {option} = TIMESTAMP '2026-01-01 00:00:00'."))
     };
-    let value = ScalarValue::try_from_string(text.to_owned(), time_type)
+    let whole = with_seconds(text).unwrap_or_else(|| text.to_owned());
+    let value = ScalarValue::try_from_string(whole, time_type)
         .and_then(|value| value.to_array())
         .map_err(|e| wrong().with_source(e))?;
     ticks(&value)?.first().copied().ok_or_else(wrong)

@@ -8,6 +8,7 @@ use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{Column, Result, ScalarValue};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use windrow_core::Error;
+use windrow_core::time::with_seconds;
 
 use super::shape::refused;
 use super::stream_of;
@@ -42,7 +43,8 @@ pub fn from_event_time(plan: LogicalPlan, start: &str) -> Result<LogicalPlan, Er
 }
 
 fn literal(text: &str, time_type: &DataType) -> Result<Expr, Error> {
-    let value = ScalarValue::try_from_string(text.to_owned(), time_type).map_err(|e| {
+    let whole = with_seconds(text).unwrap_or_else(|| text.to_owned());
+    let value = ScalarValue::try_from_string(whole, time_type).map_err(|e| {
         Error::config(format!("option \"start\" is not a timestamp: '{text}'"))
             .with_source(e)
             .with_hint(

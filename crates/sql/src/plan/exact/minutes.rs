@@ -18,10 +18,7 @@ use super::zones::is_text;
 const NAME: &str = "with_seconds";
 
 /// A cast of text to a timestamp, whose text has seconds then.
-pub(super) fn whole_minutes(
-    mut expr: Expr,
-    schema: &dyn ExprSchema,
-) -> Result<Transformed<Expr>> {
+pub(super) fn whole_minutes(mut expr: Expr, schema: &dyn ExprSchema) -> Result<Transformed<Expr>> {
     let (operand, to) = match &mut expr {
         Expr::Cast(cast) => (&mut cast.expr, cast.field.data_type().clone()),
         Expr::TryCast(cast) => (&mut cast.expr, cast.field.data_type().clone()),
@@ -89,8 +86,8 @@ fn whole(values: &ArrayRef) -> Result<Option<ArrayRef>> {
     if !texts.iter().flatten().any(|text| with_seconds(text).is_some()) {
         return Ok(None);
     }
-    let whole = texts.iter().map(|text| {
-        text.map(|text| with_seconds(text).map_or_else(|| text.to_owned(), |whole| whole))
-    });
+    let whole = texts
+        .iter()
+        .map(|text| text.map(|text| with_seconds(text).unwrap_or_else(|| text.to_owned())));
     Ok(Some(Arc::new(whole.collect::<StringArray>())))
 }

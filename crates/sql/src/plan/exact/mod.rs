@@ -7,7 +7,7 @@
 //!   PARTITION BY, ORDER BY and its peers, IN, CASE, nullif, DISTINCT within aggregates. There they are made one ([`floats`]);
 //!   so are NaN in GROUP BY, DISTINCT, joins and equalities ([`keys`]).
 //! - What an INSERT cuts off is an error ([`assignment`]).
-//! - Text becomes a time with zone in the session's zone ([`zones`]).
+//! - Text becomes a time with zone in the session's zone ([`zones`]), also without seconds ([`minutes`]).
 //!
 //! All are analyzer rules behind type coercion, so that every plan has them: bounded, continuous, DML, and what
 //! is planned again. Doing it twice changes nothing.
@@ -16,6 +16,7 @@ mod arithmetic;
 mod assignment;
 mod floats;
 mod keys;
+mod minutes;
 mod zones;
 
 use std::sync::Arc;
@@ -96,7 +97,8 @@ fn exact_expr(
     config: &ConfigOptions,
 ) -> Result<Transformed<Expr>> {
     match &expr {
-        Expr::Cast(_) => zones::in_zone(expr, schema, config),
+        Expr::Cast(_) | Expr::TryCast(_) => minutes::whole_minutes(expr, schema)?
+            .transform_data(|e| zones::in_zone(e, schema, config)),
         Expr::BinaryExpr(binary) if binary.op.supports_propagation() => keys::equal(expr, schema),
         Expr::BinaryExpr(_) | Expr::Negative(_) => arithmetic::checked(expr, schema),
         Expr::InSubquery(_) => keys::in_subquery(expr, schema),
