@@ -137,8 +137,7 @@ impl Session {
     ) -> Result<()> {
         let mut passes = view.query.watch_passes();
         let knows = || {
-            let scan = view.query.scan_of(input);
-            scan.is_none_or(|scan| scan.lock().watermark() >= watermark)
+            view.query.tap_of(input).is_none_or(|tap| tap.own() >= watermark)
         };
         loop {
             if view.consumed(input) >= rows && knows() {
