@@ -29,7 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// 2026-02-01 00:00:00, in seconds. Event times are before it.
 const NOW: i64 = 1_769_904_000;
 /// Looks at something that will be so, before the clock is moved a little.
-const LOOKS: usize = 50;
+const LOOKS: usize = 10;
 
 /// An engine by a clock of one's own.
 struct Stage {
@@ -92,12 +92,12 @@ impl Stage {
     fn until(&self, view: &str, second: i64) -> Result<(), Failed> {
         for look in 1.. {
             let shown = self.text(&format!(
-                "SELECT watermark FROM windrow.queries WHERE name = '{view}' AND state = 'running'"
+                "SELECT watermark FROM windrow.queries WHERE name = '{view}' AND status = 'running'"
             ))?;
             if shown == at(second).replace(' ', "T") {
                 return Ok(());
             }
-            if look > 200 * LOOKS {
+            if look > 1_000 * LOOKS {
                 let why = self.text(&format!("EXPLAIN WHY NOT {view}"))?;
                 return Err(format!("{view} is at {shown} and not at {}: {why}", at(second)).into());
             }
@@ -155,7 +155,10 @@ fn shapes() -> Result<(), Failed> {
     let both = "SELECT * FROM a UNION ALL SELECT * FROM b";
     let views = [
         ("inner_j", format!("SELECT a.window_end, a.n, b.n AS k FROM {a} AS a JOIN {b} AS b {on}")),
-        ("left_j", format!("SELECT a.window_end, a.n, b.n AS k FROM {a} AS a LEFT JOIN {b} AS b {on}")),
+        (
+            "left_j",
+            format!("SELECT a.window_end, a.n, b.n AS k FROM {a} AS a LEFT JOIN {b} AS b {on}"),
+        ),
         ("anti_j", format!("SELECT a.window_end, a.n FROM {a} AS a LEFT ANTI JOIN {b} AS b {on}")),
         ("united", format!("SELECT window_end, count(*) AS n FROM TUMBLE(({both}), ts, {WINDOW}")),
         ("plain", both.to_owned()),
@@ -180,7 +183,9 @@ fn shapes() -> Result<(), Failed> {
     for view in windowed {
         stage.until(view, 33)?;
     }
-    let n = |view: &str| stage.text(&format!("SELECT * EXCEPT (window_end) FROM {view} ORDER BY window_end"));
+    let n = |view: &str| {
+        stage.text(&format!("SELECT * EXCEPT (window_end) FROM {view} ORDER BY window_end"))
+    };
     equal("inner", &n("inner_j")?, "1 1")?;
     equal("left", &n("left_j")?, "1 1")?;
     equal("anti", &n("anti_j")?, "")?;
@@ -203,7 +208,9 @@ fn shapes() -> Result<(), Failed> {
     equal("union", &n("united")?, "2, 3")?;
     equal("window over a union", &n("over_plain")?, "2, 3")?;
     let late = "SELECT query, stream, \"offset\", watermark FROM windrow.late_rows ORDER BY query";
-    let of = |query: &str, stream: &str, offset: u32| format!("{query} {stream} {offset} 2026-01-01T00:00:33");
+    let of = |query: &str, stream: &str, offset: u32| {
+        format!("{query} {stream} {offset} 2026-01-01T00:00:33")
+    };
     let expected = [
         of("anti_j", "b", 1),
         of("inner_j", "b", 1),
@@ -250,8 +257,14 @@ fn deeper() -> Result<(), Failed> {
     let stage = Stage::new(None)?;
     stage.ask(&stream("a", ""))?;
     stage.ask(&stream("b", IDLE))?;
-    let view = |name: &str, query: &str| stage.ask(&format!("CREATE MATERIALIZED VIEW {name} AS {query}"));
-    view("wb", &format!("SELECT window_time, window_end, count(*) AS n FROM TUMBLE(b, ts, {WINDOW}, window_time"))?;
+    let view =
+        |name: &str, query: &str| stage.ask(&format!("CREATE MATERIALIZED VIEW {name} AS {query}"));
+    view(
+        "wb",
+        &format!(
+            "SELECT window_time, window_end, count(*) AS n FROM TUMBLE(b, ts, {WINDOW}, window_time"
+        ),
+    )?;
     view("pass", "SELECT window_time AS ts, n FROM wb")?;
     view(
         "top",
@@ -267,7 +280,12 @@ fn deeper() -> Result<(), Failed> {
     stage.ask("WAIT FOR top")?;
     equal("while b is not idle", &stage.text("SELECT n FROM top")?, "")?;
     let why = stage.text("EXPLAIN WHY NOT top")?;
-    for part in ["stream \"pass\" holds it", "View \"pass\" has", "View \"wb\" has", "stream \"b\" holds it"] {
+    for part in [
+        "stream \"pass\" holds it",
+        "View \"pass\" has",
+        "View \"wb\" has",
+        "stream \"b\" holds it",
+    ] {
         if !why.contains(part) {
             return Err(format!("{part} is not in {why}").into());
         }
@@ -275,7 +293,7 @@ fn deeper() -> Result<(), Failed> {
     stage.step(Duration::from_secs(10));
     stage.until("top", 25)?;
     // The window of b is still open when its stream falls silent: the view has nothing to say of it.
-    equal("top", &stage.text("SELECT n, k FROM top ORDER BY window_end")?, "1 NULL, 1 NULL")?;
+    equal("top", &stage.text("SELECT n, k FROM top ORDER BY window_end")?, "1 NULL")?;
     // b goes on: the view is no longer idle although it has closed nothing, and top waits for it.
     stage.row("b", 4, 6)?;
     stage.ask("WAIT FOR wb")?;
@@ -288,11 +306,10 @@ fn deeper() -> Result<(), Failed> {
     stage.row("b", 8, 52)?;
     stage.row("a", 9, 63)?;
     stage.until("top", 52)?;
-    let expected = "1 NULL, 1 NULL, 1 1, 1 1";
     let rows = stage.text("SELECT n, k FROM top ORDER BY window_end")?;
-    equal("top", &rows, "1 NULL, 1 NULL, 1 1").or_else(|_| equal("top", &rows, expected))?;
+    equal("top", &rows, "1 NULL, 1 NULL, 1 1")?;
     let late = stage.text("SELECT query, stream, event_time FROM windrow.late_rows")?;
-    equal("late", &late, "top pass 2026-01-01T00:00:09.999999999")?;
+    equal("late", &late, "top pass 2026-01-01T00:00:09.999999")?;
     ["wb", "pass", "top"].into_iter().try_for_each(|view| stage.right(view))
 }
 
@@ -304,9 +321,13 @@ fn by_clock() -> Result<(), Failed> {
     stage.ask(&stream("b", IDLE))?;
     stage.ask(&stream("c", ""))?;
     let both = "SELECT * FROM a UNION ALL SELECT * FROM b";
-    let window = |of: &str| format!("SELECT window_end, count(*) AS n FROM TUMBLE(({of}), ts, {WINDOW}");
+    let window =
+        |of: &str| format!("SELECT window_end, count(*) AS n FROM TUMBLE(({of}), ts, {WINDOW}");
     stage.ask(&format!("CREATE MATERIALIZED VIEW v AS {}", window(both)))?;
-    stage.ask(&format!("CREATE MATERIALIZED VIEW w AS {}", window("SELECT * FROM a UNION ALL SELECT * FROM c")))?;
+    stage.ask(&format!(
+        "CREATE MATERIALIZED VIEW w AS {}",
+        window("SELECT * FROM a UNION ALL SELECT * FROM c")
+    ))?;
     let now = |stream: &str, id: u32, ahead: i64| {
         let micros = stage.clock.now_micros() + ahead * 1_000_000;
         stage.ask(&format!("INSERT INTO {stream} VALUES ({id}, to_timestamp_micros({micros}))"))
@@ -318,14 +339,18 @@ fn by_clock() -> Result<(), Failed> {
     stage.step(Duration::from_secs(10));
     stage.step(Duration::from_secs(1));
     let watermark = |view: &str, expected: &str| {
-        for _ in 0..200 * LOOKS {
-            let shown = stage.text(&format!("SELECT watermark FROM windrow.queries WHERE name = '{view}'"))?;
+        for _ in 0..1_000 * LOOKS {
+            let shown = stage
+                .text(&format!("SELECT watermark FROM windrow.queries WHERE name = '{view}'"))?;
             if shown == expected {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        Err(Failed::from(format!("{view} is not at {expected}: {}", stage.text("SHOW WATERMARKS")?)))
+        Err(Failed::from(format!(
+            "{view} is not at {expected}: {}",
+            stage.text("SHOW WATERMARKS")?
+        )))
     };
     // Eleven seconds after midnight, less the delay: the first window is open.
     watermark("v", "2026-02-01T00:00:09")?;
@@ -341,15 +366,28 @@ fn by_clock() -> Result<(), Failed> {
     now("a", 5, -3)?;
     stage.ask("WAIT FOR v")?;
     stage.ask("WAIT FOR w")?;
-    equal("late", &stage.text("SELECT query, event_time FROM windrow.late_rows")?, "v 2026-02-01T00:00:09")?;
+    equal(
+        "late",
+        &stage.text("SELECT query, event_time FROM windrow.late_rows")?,
+        "v 2026-02-01T00:00:09",
+    )?;
     stage.step(Duration::from_secs(60));
     watermark("v", "2026-02-01T00:01:10")?;
     equal("v", &stage.text("SELECT n FROM v ORDER BY window_end")?, "2, 1")?;
     stage.right("v")?;
     for (sql, part) in [
-        ("CREATE STREAM x (ts TIMESTAMP, WATERMARK FOR ts) WITH (when_idle = 'clock')", "no idle_timeout"),
-        ("CREATE STREAM x (ts TIMESTAMP) WITH (idle_timeout = '1 s', when_idle = 'clock')", "no watermark"),
-        ("CREATE STREAM x (ts TIMESTAMP, WATERMARK FOR ts) WITH (when_idle = 'sleep')", "is not known"),
+        (
+            "CREATE STREAM x (ts TIMESTAMP, WATERMARK FOR ts) WITH (when_idle = 'clock')",
+            "no idle_timeout",
+        ),
+        (
+            "CREATE STREAM x (ts TIMESTAMP) WITH (idle_timeout = '1 s', when_idle = 'clock')",
+            "no watermark",
+        ),
+        (
+            "CREATE STREAM x (ts TIMESTAMP, WATERMARK FOR ts) WITH (when_idle = 'sleep')",
+            "is not known",
+        ),
     ] {
         match stage.ask(sql) {
             Err(Refusal(why)) if why.contains(part) => {}
@@ -381,7 +419,11 @@ fn why_not() -> Result<(), Failed> {
             _ => Err(Failed::from(format!("{missing:?} or {has_not} in {why}"))),
         }
     };
-    check(&why()?, &["\"quiet\" holds it with the watermark 2026-01-01T00:00:05", "after 10s without"], "\"ahead\"")?;
+    check(
+        &why()?,
+        &["\"quiet\" holds it with the watermark 2026-01-01T00:00:05", "after 10s without"],
+        "\"ahead\"",
+    )?;
     equal("holds", &stage.text(holders)?, "quiet")?;
     stage.step(Duration::from_secs(10));
     stage.until("v", 12)?;
@@ -449,6 +491,7 @@ struct Naive {
     /// By end of window: rows, and the sum of their ids.
     windows: BTreeMap<i64, (u64, u64)>,
     late: u64,
+    rows_in: u64,
 }
 
 /// A stream, as it should be.
@@ -466,6 +509,7 @@ impl Naive {
         if !self.streams.contains(&stream) {
             return;
         }
+        self.rows_in += 1;
         let end = second.div_euclid(10) * 10 + 10;
         if end <= own.max(self.watermark) {
             self.late += 1;
@@ -484,7 +528,8 @@ impl Naive {
 
     fn closed(&self) -> String {
         let closed = self.windows.range(..=self.watermark.max(0));
-        let shown = closed.map(|(end, (n, ids))| format!("{} {n} {ids}", at(*end).replace(' ', "T")));
+        let shown =
+            closed.map(|(end, (n, ids))| format!("{} {n} {ids}", at(*end).replace(' ', "T")));
         shown.collect::<Vec<_>>().join(", ")
     }
 }
@@ -519,21 +564,35 @@ fn play(stage: &mut Stage, chance: &mut Chance, durable: bool) -> Result<(), Fai
     for name in NAMES {
         stage.ask(&stream(name, "WITH (idle_timeout = '60 seconds')"))?;
     }
-    let union = |of: &str| format!("SELECT window_end, count(*) AS n, sum(id) AS ids FROM TUMBLE({of}, ts, {WINDOW}");
+    let union = |of: &str| {
+        format!("SELECT window_end, count(*) AS n, sum(id) AS ids FROM TUMBLE({of}, ts, {WINDOW}")
+    };
     let all = "SELECT * FROM a UNION ALL SELECT * FROM b UNION ALL SELECT * FROM c";
     stage.ask(&format!("CREATE MATERIALIZED VIEW three AS {}", union(&format!("({all})"))))?;
-    stage.ask(&format!("CREATE MATERIALIZED VIEW two AS {}", union("(SELECT * FROM a UNION ALL SELECT * FROM b)")))?;
+    stage.ask(&format!(
+        "CREATE MATERIALIZED VIEW two AS {}",
+        union("(SELECT * FROM a UNION ALL SELECT * FROM b)")
+    ))?;
     stage.ask("CREATE MATERIALIZED VIEW plain AS SELECT * FROM b UNION ALL SELECT * FROM c")?;
     stage.ask(&format!("CREATE MATERIALIZED VIEW over AS {}", union("plain")))?;
-    let naive = |view, streams| Naive { view, streams, watermark: NOTHING, windows: BTreeMap::new(), late: 0 };
+    let naive = |view, streams| Naive {
+        view,
+        streams,
+        watermark: NOTHING,
+        windows: BTreeMap::new(),
+        late: 0,
+        rows_in: 0,
+    };
     let mut all = [naive("three", &[0, 1, 2]), naive("two", &[0, 1]), naive("over", &[1, 2])];
-    let begun = stage.clock.now_micros();
-    let mut spoken = [(); 3].map(|()| Spoken { max: NOTHING, last: begun });
+    begun(stage)?;
+    let begun_at = stage.clock.now_micros();
+    let mut spoken = [(); 3].map(|()| Spoken { max: NOTHING, last: begun_at });
     let mut second = 0;
-    for id in 1..=120_u32 {
+    for id in 1..=60_u32 {
         let crash = durable && chance.below(15) == 0;
         if crash {
             stage.open()?;
+            begun(stage)?;
             spoken.iter_mut().for_each(|s| s.last = stage.clock.now_micros());
         } else if chance.below(4) == 0 {
             stage.step(Duration::from_secs(20 + 30 * chance.below(3)));
@@ -541,13 +600,16 @@ fn play(stage: &mut Stage, chance: &mut Chance, durable: bool) -> Result<(), Fai
             let stream = usize::try_from(chance.below(3)).unwrap_or(0);
             second += i64::try_from(chance.below(8)).unwrap_or(0);
             let time = (second - i64::try_from(chance.below(20)).unwrap_or(0)).max(0);
-            let (Some(name), Some(said)) = (NAMES.get(stream), spoken.get_mut(stream)) else { continue };
+            let (Some(name), Some(said)) = (NAMES.get(stream), spoken.get_mut(stream)) else {
+                continue;
+            };
             for one in &mut all {
                 one.row(stream, said.max, (id, time));
             }
             stage.row(name, id, time)?;
-            for view in ["three", "two", "over"] {
-                stage.ask(&format!("WAIT FOR {view}"))?;
+            if durable {
+                // What a view without windows has is seen when there is a checkpoint of it.
+                stage.ask("WAIT FOR over")?;
             }
             *said = Spoken { max: said.max.max(time), last: stage.clock.now_micros() };
         }
@@ -556,35 +618,49 @@ fn play(stage: &mut Stage, chance: &mut Chance, durable: bool) -> Result<(), Fai
     for one in &all {
         let rows = stage.text(&format!("SELECT * FROM {} ORDER BY window_end", one.view))?;
         equal(one.view, &rows, &one.closed())?;
-        let late = stage.text(&format!("SELECT late FROM windrow.ledger WHERE query = '{}'", one.view))?;
+        let late =
+            stage.text(&format!("SELECT late FROM windrow.ledger WHERE query = '{}'", one.view))?;
         equal(&format!("late rows of {}", one.view), &late, &one.late.to_string())?;
         stage.right(one.view)?;
     }
     stage.right("plain")
 }
 
+/// Waits until all streams are being read: from then on they may be idle.
+fn begun(stage: &Stage) -> Result<(), Failed> {
+    for _ in 0..1_000 * LOOKS {
+        let reading = "SELECT count(*) FROM windrow.watermarks WHERE state <> 'unread'";
+        if stage.text(reading)? == "8" {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(stage.text("SHOW WATERMARKS")?.into())
+}
+
 /// Waits until every query is where it should be. The clock may have to move a little for that, and
 /// with it what is idle.
 fn reach(stage: &Stage, all: &mut [Naive], spoken: &[Spoken]) -> Result<(), Failed> {
-    for look in 1..200 * LOOKS {
+    for look in 1..1_000 * LOOKS {
         let now = stage.clock.now_micros();
         all.iter_mut().for_each(|one| one.go_on(spoken, now));
         let shown = stage.text(
-            "SELECT name, coalesce(CAST(watermark AS TEXT), 'none') FROM windrow.queries \
-             WHERE name IN ('three', 'two', 'over') AND state = 'running' ORDER BY name",
+            "SELECT name, rows_in, coalesce(CAST(watermark AS TEXT), 'none') \
+             FROM windrow.queries JOIN windrow.ledger ON name = query \
+             WHERE name IN ('three', 'two', 'over') AND status = 'running' ORDER BY name",
         )?;
         let mut expected: Vec<String> = all
             .iter()
             .map(|one| match one.watermark {
-                NOTHING => format!("{} none", one.view),
-                second => format!("{} {}", one.view, at(second).replace(' ', "T")),
+                NOTHING => format!("{} {} none", one.view, one.rows_in),
+                second => format!("{} {} {}", one.view, one.rows_in, at(second).replace(' ', "T")),
             })
             .collect();
         expected.sort_unstable();
         if shown == expected.join(", ") {
             return Ok(());
         }
-        if look == 200 * LOOKS - 1 {
+        if look == 1_000 * LOOKS - 1 {
             return Err(format!("{shown} is not {}", expected.join(", ")).into());
         }
         if look % LOOKS == 0 && stage.dir.is_some() {

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-
 use crate::catalog::Object;
 use crate::engine::Engine;
 use crate::query::latency::LatencySnapshot;

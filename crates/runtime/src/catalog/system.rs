@@ -273,6 +273,10 @@ fn views(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
 fn queries(parts: &Parts, _: &Catalog) -> Result<RecordBatch> {
     let all: Vec<_> = parts.queries.lock().values().cloned().collect();
     let state: Vec<_> = all.iter().map(|q| q.state.lock().clone()).collect();
+    let watermarks = all
+        .iter()
+        .zip(&state)
+        .map(|(query, state)| query.taps().first().and_then(|tap| tap.micros_of(state.watermark)));
     table(vec![
         ("id", count(all.iter().map(|q| q.id)), false),
         ("name", text(all.iter().map(|q| &q.name)), false),
@@ -283,6 +287,7 @@ fn queries(parts: &Parts, _: &Catalog) -> Result<RecordBatch> {
         ("state_bytes", count(state.iter().map(|s| s.state_bytes as u64)), false),
         ("spilled_bytes", count(all.iter().map(|q| q.spilled_bytes.load(Relaxed))), false),
         ("rows_out", count(all.iter().map(|q| q.ledger.rows_out())), false),
+        ("watermark", times(watermarks), true),
         ("error", maybe_text(all.iter().map(|q| q.failure())), true),
     ])
 }

@@ -271,7 +271,11 @@ impl TapState {
 
     /// The same in µs since the epoch; `None` while nothing is known, and at the end.
     pub(crate) fn watermark_micros(&self) -> Option<i64> {
-        let watermark = self.watermark();
+        self.micros_of(self.watermark())
+    }
+
+    /// A watermark of the stream in µs since the epoch; `None` while nothing is known, and at the end.
+    pub(crate) fn micros_of(&self, watermark: Watermark) -> Option<i64> {
         let nanos = self.progress.get()?.lock().nanos(watermark);
         let known = !matches!(watermark, Watermark::NONE | Watermark::END) && nanos != i128::MIN;
         known.then(|| i64::try_from(nanos.div_euclid(1_000)).ok()).flatten()

@@ -45,7 +45,8 @@ pub(crate) struct QueryOutlook {
 impl QueryOutlook {
     /// All inputs together at the wall-clock time `now_micros`.
     pub(crate) fn of(taps: &[Arc<TapState>], now_micros: i64) -> Self {
-        let mut all = Self { target: None, awake: None, by_clock: false, idle: false, next_micros: None };
+        let mut all =
+            Self { target: None, awake: None, by_clock: false, idle: false, next_micros: None };
         let mut furthest = i128::MIN;
         for progress in taps.iter().filter_map(|tap| tap.progress()) {
             let progress = progress.lock();
@@ -78,7 +79,8 @@ impl QueryOutlook {
 
     /// Whether an input is still behind the target.
     pub(crate) fn is_ahead(&self, taps: &[Arc<TapState>]) -> bool {
-        self.target.is_some_and(|target| taps.iter().any(|tap| tap.watermark() < tap.at_nanos(target)))
+        self.target
+            .is_some_and(|target| taps.iter().any(|tap| tap.watermark() < tap.at_nanos(target)))
     }
 
     /// Holds the rows of all inputs against the target. Nobody may be inside of a micro-batch.

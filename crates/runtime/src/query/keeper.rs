@@ -102,7 +102,8 @@ impl Keeper {
         let seen = (batches, begun(taps), watermark, output.given());
         let nothing_new = self.last == Some(seen) && self.new_bad(shared.id, taps).0.is_empty();
         let moves = taps.iter().any(|tap| tap.is_still())
-            || QueryOutlook::of_idle(taps, self.clock.now_micros()).is_some_and(|o| o.is_ahead(taps));
+            || QueryOutlook::of_idle(taps, self.clock.now_micros())
+                .is_some_and(|o| o.is_ahead(taps));
         if nothing_new && !failed && !moves {
             self.busy.store(false, Ordering::Release);
             shared.checkpoint_done(ticket, None);

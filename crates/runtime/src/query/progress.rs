@@ -198,7 +198,8 @@ impl PartitionProgress {
 
     /// The watermark of one that has ended, as it was before.
     fn last(&self, delay_ticks: i64) -> Watermark {
-        let max = self.prefix_max.map_or(Watermark::NONE, |m| Watermark::at(m).delayed(delay_ticks));
+        let max =
+            self.prefix_max.map_or(Watermark::NONE, |m| Watermark::at(m).delayed(delay_ticks));
         max.advance(self.explicit_last)
     }
 }
@@ -333,7 +334,8 @@ impl Progress {
                 outlook.idle = true;
                 outlook.awake(self.by_clock(own, now_micros), true);
                 let (least, most) = (*CLOCK_STEP_MICROS.start(), *CLOCK_STEP_MICROS.end());
-                outlook.look_again(now_micros.saturating_add((after_micros / 4).clamp(least, most)));
+                outlook
+                    .look_again(now_micros.saturating_add((after_micros / 4).clamp(least, most)));
             }
             (Some(_), _) => {
                 outlook.idle = true;

@@ -135,7 +135,8 @@ impl InputRun {
         let live = stores.iter().filter_map(|store| store.lock().next_flush());
         let nested = self.nested.iter().filter_map(|n| n.store.next_flush());
         let own = live.chain(nested).chain(self.merger.next_end()).min();
-        let own = own.map(|at| at.saturating_add(self.lag_ticks).saturating_add(self.lateness_ticks));
+        let own =
+            own.map(|at| at.saturating_add(self.lag_ticks).saturating_add(self.lateness_ticks));
         own.into_iter().chain(self.nested.iter().filter_map(|n| n.stage.next_close())).min()
     }
 

@@ -226,8 +226,8 @@ pub(crate) fn launch(parts: &Arc<Parts>, queries: Vec<Ready>) {
         let (stream, bounded) = (Arc::clone(&first.stream), first.bounded);
         let event_time = stream.schema.event_time();
         let delay = event_time.map_or(0, |e| e.delay_ticks);
-        let unit = event_time
-            .and_then(|e| time_unit(stream.schema.schema().field(e.index).data_type()));
+        let unit =
+            event_time.and_then(|e| time_unit(stream.schema.schema().field(e.index).data_type()));
         let progress = Arc::new(Mutex::new(Progress::new(delay, unit)));
         for (shared, tap) in &taps {
             tap.at.reads(&progress);

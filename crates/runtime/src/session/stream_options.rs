@@ -87,9 +87,11 @@ pub(super) fn when_idle(
     if let Some((_, place)) = by_clock
         && !timed
     {
-        return Err(Error::sql(format!("stream \"{name}\" has no watermark that could follow the clock"))
-            .with_place(place)
-            .with_hint("Declare one: WATERMARK FOR ts AS ts - INTERVAL '5 seconds'."));
+        return Err(Error::sql(format!(
+            "stream \"{name}\" has no watermark that could follow the clock"
+        ))
+        .with_place(place)
+        .with_hint("Declare one: WATERMARK FOR ts AS ts - INTERVAL '5 seconds'."));
     }
     match (options.idle_timeout, options.idle_by_clock) {
         (Some(timeout), _) => Ok(Some(WhenIdle {

@@ -134,7 +134,9 @@ impl Session {
                 "A later row moves it; after {:?} without a row it is idle and lets go (idle_timeout).",
                 std::time::Duration::from_micros(after_micros.unsigned_abs())
             ),
-            None => "A later row moves it; idle_timeout = '…' lets a silent partition go.".to_owned(),
+            None => {
+                "A later row moves it; idle_timeout = '…' lets a silent partition go.".to_owned()
+            }
         };
         format!(
             "{} holds it with {}: a window closes when the watermark reaches its end. {way_out}",
