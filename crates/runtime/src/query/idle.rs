@@ -137,6 +137,7 @@ mod tests {
             bytes: None,
             event_times: None,
             identity: "log".into(),
+            place: None,
             detail: Arc::new(()),
         };
         let mut progress = Progress::new(0, Some(unit));
