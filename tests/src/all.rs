@@ -16,6 +16,7 @@ mod flight;
 mod flight_guard;
 mod flight_ingest;
 mod guard;
+mod idle;
 mod kept_insert;
 mod live;
 mod memory;
@@ -47,6 +48,7 @@ fn main() {
     trials.extend(bad_input::trials());
     trials.extend(files::trials());
     trials.extend(live::trials());
+    trials.extend(idle::trials());
     trials.extend(panics::trials());
     trials.extend(failing::trials());
     trials.extend(memory::trials());

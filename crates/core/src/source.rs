@@ -193,6 +193,9 @@ pub struct SourceBatch {
     /// An explicit promise after this batch, from sources that know better than the event times
     /// of their rows (a view's output).
     pub watermark: Option<Watermark>,
+    /// Whether whoever fills the source has nothing to say for now (a view whose inputs are all idle);
+    /// `None`: that is not known here.
+    pub idle: Option<bool>,
     /// The rows that break such a promise, ascending by row.
     pub behind: Vec<Behind>,
     /// Where the reader stands after this batch, in words of its own, where the offset alone does
@@ -222,6 +225,7 @@ impl SourceBatch {
             bad: vec![],
             skipped: 0,
             watermark: None,
+            idle: None,
             behind: vec![],
             place: None,
         })

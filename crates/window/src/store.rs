@@ -241,6 +241,11 @@ impl SliceStore {
         self.open.keys().next().map(|(slice, _)| *slice)
     }
 
+    /// The smallest watermark at which something leaves; `None` when nothing is open.
+    pub fn next_flush(&self) -> Option<i64> {
+        Some(self.leaves_at).filter(|_| !self.open.is_empty())
+    }
+
     /// Slices that are open.
     pub fn open_slices(&self) -> usize {
         self.open.len()

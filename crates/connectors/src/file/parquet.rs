@@ -312,6 +312,7 @@ impl Task {
             bad: vec![],
             skipped,
             watermark: None,
+            idle: None,
             behind: vec![],
             place: None,
         };

@@ -620,6 +620,7 @@ impl TextReader {
             bad,
             skipped: 0,
             watermark: None,
+            idle: None,
             behind: vec![],
             place: None,
         }))
@@ -646,6 +647,7 @@ impl TextReader {
             bad,
             skipped: 0,
             watermark: None,
+            idle: None,
             behind: vec![],
             place: None,
         }))

@@ -2,11 +2,8 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use windrow_core::Watermark;
-
 use crate::catalog::Object;
 use crate::engine::Engine;
-use crate::query::intake::display_micros;
 use crate::query::latency::LatencySnapshot;
 use crate::query::shared::Status;
 use crate::stream::Feed;
@@ -146,21 +143,15 @@ impl Engine {
         let now = parts.clock.now_micros();
         let notes = parts.scans.lock().clone();
         let mut lags = vec![];
-        for note in notes {
-            let (Some(progress), Some(time)) = (note.progress.upgrade(), &note.time_type) else {
-                continue;
-            };
-            let low = progress.lock().watermark();
-            if low == Watermark::NONE || low == Watermark::END {
-                continue;
+        for note in notes.iter().filter(|note| note.progress.strong_count() > 0) {
+            for query in note.queries.iter().filter(|q| !q.is_over()) {
+                let at = query.tap_of(&note.stream).and_then(|tap| tap.watermark_micros());
+                lags.extend(at.map(|at| Lag {
+                    query: query.name.clone(),
+                    stream: note.stream.clone(),
+                    micros: now.saturating_sub(at),
+                }));
             }
-            let Some(at) = display_micros(low.ticks(), time) else { continue };
-            let micros = now.saturating_sub(at);
-            lags.extend(note.queries.iter().filter(|q| !q.is_over()).map(|q| Lag {
-                query: q.name.clone(),
-                stream: note.stream.clone(),
-                micros,
-            }));
         }
         lags
     }

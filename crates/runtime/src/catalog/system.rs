@@ -22,6 +22,7 @@ use windrow_sql::diagnostics::from_datafusion;
 use crate::catalog::{Catalog, Materialized, Object};
 use crate::durable::definitions::Kind;
 use crate::engine::{Parts, register_schema};
+use crate::query::idle::QueryOutlook;
 use crate::query::intake::display_micros;
 use crate::session::{Access, Role};
 use crate::stream::Stream;
@@ -272,6 +273,10 @@ fn views(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
 fn queries(parts: &Parts, _: &Catalog) -> Result<RecordBatch> {
     let all: Vec<_> = parts.queries.lock().values().cloned().collect();
     let state: Vec<_> = all.iter().map(|q| q.state.lock().clone()).collect();
+    let watermarks = all
+        .iter()
+        .zip(&state)
+        .map(|(query, state)| query.taps().first().and_then(|tap| tap.micros_of(state.watermark)));
     table(vec![
         ("id", count(all.iter().map(|q| q.id)), false),
         ("name", text(all.iter().map(|q| &q.name)), false),
@@ -282,22 +287,26 @@ fn queries(parts: &Parts, _: &Catalog) -> Result<RecordBatch> {
         ("state_bytes", count(state.iter().map(|s| s.state_bytes as u64)), false),
         ("spilled_bytes", count(all.iter().map(|q| q.spilled_bytes.load(Relaxed))), false),
         ("rows_out", count(all.iter().map(|q| q.ledger.rows_out())), false),
+        ("watermark", times(watermarks), true),
         ("error", maybe_text(all.iter().map(|q| q.failure())), true),
     ])
 }
 
 fn watermarks(parts: &Parts, _: &Catalog) -> Result<RecordBatch> {
     let notes = parts.scans.lock().clone();
+    let now = parts.clock.now_micros();
     let mut rows = Vec::new();
     for note in notes {
         let Some(progress) = note.progress.upgrade() else { continue };
-        let partitions = progress.lock().status();
+        let at = |w: Watermark| note.time_type.as_ref().and_then(|t| display_micros(w.ticks(), t));
         for query in &note.queries {
-            let at =
-                |w: Watermark| note.time_type.as_ref().and_then(|t| display_micros(w.ticks(), t));
-            rows.extend(partitions.iter().map(|p| {
+            // Of all its inputs: a stream that is ahead of another holds nothing.
+            let lowest = QueryOutlook::of(&query.taps(), now).awake;
+            let progress = progress.lock();
+            rows.extend(progress.status(now).into_iter().map(|p| {
+                let holds = p.awake && Some(progress.nanos(p.watermark)) == lowest;
                 let time = at(p.watermark);
-                (query.name.clone(), note.stream.clone(), p.clone(), time)
+                (query.name.clone(), note.stream.clone(), p, time, holds)
             }));
         }
     }
@@ -312,7 +321,7 @@ fn watermarks(parts: &Parts, _: &Catalog) -> Result<RecordBatch> {
         ("partition_name", text(rows.iter().map(|r| &r.2.name)), false),
         ("state", text(rows.iter().map(|r| r.2.state)), false),
         ("watermark", times(rows.iter().map(|r| r.3)), true),
-        ("holds", Arc::new(BooleanArray::from_iter(rows.iter().map(|r| Some(r.2.holds)))), false),
+        ("holds", Arc::new(BooleanArray::from_iter(rows.iter().map(|r| Some(r.4)))), false),
     ])
 }
 

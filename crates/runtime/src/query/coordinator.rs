@@ -3,6 +3,7 @@
 //! slow output it gives the sources no room, so they wait too.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, ErrorKind, Result, Watermark};
@@ -10,9 +11,9 @@ use windrow_sql::leaf::LeafId;
 
 use crate::caught::caught;
 use crate::query::cut::{Counts, InputCut, QueryCut, TapState, cut_taps};
+use crate::query::idle::{QueryOutlook, close_up_to, hold_for_cut};
 use crate::query::keeper::Keeper;
 use crate::query::output::Output;
-use crate::query::progress::SharedProgress;
 use crate::query::reference::ReferenceTables;
 use crate::query::runner::PlanRunner;
 use crate::query::shared::{Shared, Status, of_query};
@@ -42,16 +43,21 @@ impl Root {
     }
 }
 
-/// A progress, and the one that takes its place.
-pub(crate) type Replaced = (SharedProgress, SharedProgress);
+impl Root {
+    /// The smallest watermark at which a window may close.
+    fn next_close(&self) -> Option<i64> {
+        match self {
+            Self::Stage(stage) => stage.next_close(),
+            Self::Rows { nested, .. } => nested.iter().filter_map(|(_, s)| s.next_close()).min(),
+        }
+    }
+}
 
 /// The coordinator's own state.
 #[derive(Debug)]
 pub(crate) struct Coordinator {
     pub(crate) shared: Arc<Shared>,
     pub(crate) root: Root,
-    /// All scans of the query.
-    pub(crate) scans: Vec<SharedProgress>,
     pub(crate) output: Output,
     /// Where the leaves of the query stand in their streams.
     pub(crate) taps: Vec<Arc<TapState>>,
@@ -60,6 +66,17 @@ pub(crate) struct Coordinator {
     /// What it holds of them counts while it runs.
     #[expect(dead_code, reason = "is held")]
     pub(crate) tables: ReferenceTables,
+    /// When a checkpoint was asked for last so that idle inputs could be left behind.
+    pub(crate) moved_micros: i64,
+}
+
+/// What idle inputs mean for the next pass.
+#[derive(Debug, Clone, Copy, Default)]
+struct Idleness {
+    /// All inputs are idle, and everything that may be given out without them is.
+    rests: bool,
+    /// When to look again.
+    next_micros: Option<i64>,
 }
 
 impl Coordinator {
@@ -75,6 +92,8 @@ impl Coordinator {
             Err(error) => shared.fail_by_rows(Arc::new(of_query(error, &shared.name))),
             Ok(()) => {}
         }
+        // Nobody goes on without a query that has stopped.
+        self.output.rest(false);
         if let Status::Failed(error) = shared.status() {
             if let Output::Stream { stream, .. } = &self.output {
                 // Nobody waits for a continuous INSERT.
@@ -86,11 +105,21 @@ impl Coordinator {
     }
 
     async fn steps(&mut self) -> Result<()> {
+        let mut next_micros = None;
         loop {
-            let batches = self.shared.wait_for_batches().await;
+            let batches = self.wait(next_micros).await;
+            let idleness = self.leave_idle_behind().await;
+            next_micros = idleness.next_micros;
             let low = self.low();
+            if !idleness.rests {
+                // Before its rows: until then its readers go on without it.
+                self.output.rest(false);
+            }
             self.step().await?;
             self.output.advance(self.watermark(low));
+            if idleness.rests {
+                self.output.rest(true);
+            }
             self.note(batches, low);
             if low != Watermark::END {
                 self.wait_for_room(self.watermark(low)).await?;
@@ -104,6 +133,49 @@ impl Coordinator {
                 return Ok(());
             }
         }
+    }
+
+    /// Waits for micro-batches, or until an input may be idle; returns how many came.
+    async fn wait(&mut self, next_micros: Option<i64>) -> usize {
+        let Some(next) = next_micros else { return self.shared.wait_for_batches().await };
+        let left = next.saturating_sub(self.shared.clock.now_micros());
+        let left = Duration::from_micros(u64::try_from(left).unwrap_or(0));
+        tokio::select! {
+            batches = self.shared.wait_for_batches() => batches,
+            () = self.shared.clock.sleep(left) => 0,
+        }
+    }
+
+    /// Moves the watermark past inputs that are idle: at once, or, where the query has checkpoints, by asking
+    /// for one.
+    async fn leave_idle_behind(&mut self) -> Idleness {
+        let now = self.shared.clock.now_micros();
+        let still = self.taps.iter().any(|tap| tap.is_still());
+        let outlook = QueryOutlook::of_idle(&self.taps, now);
+        let Some(mut outlook) = outlook.filter(|_| !self.shared.is_over()) else {
+            return Idleness::default();
+        };
+        let mut idleness = Idleness { rests: false, next_micros: outlook.next_micros };
+        if still || outlook.is_ahead(&self.taps) {
+            if self.keeper.is_some() {
+                let pause = outlook.pause_micros(&self.taps, self.root.next_close());
+                let due = self.moved_micros.saturating_add(pause);
+                if due <= now {
+                    self.moved_micros = now;
+                    self.shared.ask_checkpoint();
+                }
+                let due = self.moved_micros.saturating_add(pause);
+                idleness.next_micros = idleness.next_micros.into_iter().chain([due]).min();
+                return idleness;
+            }
+            let _nobody_inside = self.shared.gate.write().await;
+            // Meanwhile one may have spoken.
+            let now = self.shared.clock.now_micros();
+            close_up_to(&hold_for_cut(&self.taps, now));
+            outlook = QueryOutlook::of(&self.taps, now);
+        }
+        idleness.rests = outlook.all_idle();
+        idleness
     }
 
     /// Makes the checkpoint that was asked for, and waits until the archive has taken in enough of
@@ -152,7 +224,7 @@ impl Coordinator {
 
     /// The lowest watermark of the scans.
     fn low(&self) -> Watermark {
-        self.scans.iter().map(|s| s.lock().watermark()).min().unwrap_or(Watermark::END)
+        self.taps.iter().map(|tap| tap.watermark()).min().unwrap_or(Watermark::END)
     }
 
     /// What has been given out is complete up to there.
@@ -160,8 +232,7 @@ impl Coordinator {
         match &self.root {
             Root::Stage(stage) => stage.watermark(),
             Root::Rows { nested, .. } => {
-                let read = self.taps.iter().map(|tap| tap.watermark()).min().unwrap_or(low);
-                nested.iter().map(|(_, s)| s.watermark()).min().unwrap_or(Watermark::END).min(read)
+                nested.iter().map(|(_, s)| s.watermark()).min().unwrap_or(Watermark::END).min(low)
             }
         }
     }
@@ -238,35 +309,5 @@ impl Coordinator {
         self.root.cut(&mut inputs)?;
         let (counts, unused, given) = (Counts::default(), vec![], self.output.given());
         Ok(QueryCut { inputs, taps: cut_taps(&self.taps), counts, unused, given })
-    }
-
-    /// Queries that start together read one scan's progress: `(old, new)`.
-    pub(crate) fn replace_progress(&mut self, replaced: &[Replaced]) {
-        replace(&mut self.scans, replaced);
-        match &mut self.root {
-            Root::Stage(stage) => stage.replace_progress(replaced),
-            Root::Rows { nested, .. } => {
-                nested.iter_mut().for_each(|(_, stage)| stage.replace_progress(replaced));
-            }
-        }
-    }
-}
-
-impl StageRun {
-    fn replace_progress(&mut self, replaced: &[Replaced]) {
-        for input in &mut self.inputs {
-            replace(&mut input.scans, replaced);
-            for nested in &mut input.nested {
-                nested.stage.replace_progress(replaced);
-            }
-        }
-    }
-}
-
-fn replace(scans: &mut [SharedProgress], replaced: &[Replaced]) {
-    for scan in scans {
-        if let Some((_, new)) = replaced.iter().find(|(old, _)| Arc::ptr_eq(old, scan)) {
-            *scan = Arc::clone(new);
-        }
     }
 }

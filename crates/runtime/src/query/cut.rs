@@ -149,14 +149,25 @@ pub(crate) struct TapState {
     began: Option<u64>,
     /// What was read before a restart.
     pub(crate) from: Positions,
-    /// Windows were closed up to here before a restart, whatever a partition's own watermark.
-    pub(crate) hold: Watermark,
+    hold: Mutex<Hold>,
     /// What has been read.
     pub(crate) positions: Mutex<Positions>,
     /// Late and bad rows of before a restart, until the numbers of their partitions are known.
     unused: Mutex<Vec<Unused>>,
     /// The scan that it reads.
     progress: OnceLock<SharedProgress>,
+}
+
+/// How far windows may be closed, whatever the watermarks of partitions say: they were before a
+/// restart, or without inputs that are idle.
+#[derive(Debug, Clone, Copy)]
+struct Hold {
+    /// Rows before it are late.
+    rows: Watermark,
+    /// Windows may close up to here. It follows `rows` when a checkpoint says so.
+    windows: Watermark,
+    /// The watermark, as long as it does not.
+    still: Option<Watermark>,
 }
 
 impl TapState {
@@ -172,10 +183,11 @@ impl TapState {
 
     /// A leaf that is read on from where it stood.
     pub(crate) fn resumed(cut: TapCut) -> Self {
+        let held = Watermark::at(cut.hold);
         Self {
             stream: cut.stream,
             began: cut.began,
-            hold: Watermark::at(cut.hold),
+            hold: Mutex::new(Hold { rows: held, windows: held, still: None }),
             positions: Mutex::new(cut.positions.clone()),
             from: cut.positions,
             unused: Mutex::default(),
@@ -228,18 +240,84 @@ impl TapState {
         late_rows.keep(shown);
     }
 
-    /// The watermark of what has been read, also before a restart.
+    /// The scan that it reads, once that is known.
+    pub(crate) fn progress(&self) -> Option<&SharedProgress> {
+        self.progress.get()
+    }
+
+    /// How far it has taken in the log of a stream or view: one past the last offset.
+    pub(crate) fn consumed(&self) -> u64 {
+        let now = self.progress.get().map_or(0, |p| p.lock().consumed(PartitionId(0)));
+        now.max(self.from.of_log())
+    }
+
+    /// The watermark at so many nanoseconds, in its own unit.
+    pub(crate) fn at_nanos(&self, nanos: i128) -> Watermark {
+        self.progress.get().map_or(Watermark::NONE, |p| p.lock().at_nanos(nanos))
+    }
+
+    /// The watermark of the partitions that have been read.
+    pub(crate) fn own(&self) -> Watermark {
+        self.progress.get().map_or(Watermark::NONE, |p| p.lock().watermark())
+    }
+
+    /// The watermark that windows over it may be closed by: of what has been read, also before a restart, and beyond
+    /// that while its partitions are idle.
     pub(crate) fn watermark(&self) -> Watermark {
-        // A partition's own watermark is never behind the scan's, unless it is idle or new.
-        let now = self.progress.get().map_or(self.hold, |p| p.lock().watermark());
-        now.advance(self.hold)
+        let own = self.own();
+        let hold = *self.hold.lock();
+        hold.still.unwrap_or(own.advance(hold.windows))
+    }
+
+    /// The same in µs since the epoch; `None` while nothing is known, and at the end.
+    pub(crate) fn watermark_micros(&self) -> Option<i64> {
+        self.micros_of(self.watermark())
+    }
+
+    /// A watermark of the stream in µs since the epoch; `None` while nothing is known, and at the end.
+    pub(crate) fn micros_of(&self, watermark: Watermark) -> Option<i64> {
+        let nanos = self.progress.get()?.lock().nanos(watermark);
+        let known = !matches!(watermark, Watermark::NONE | Watermark::END) && nanos != i128::MIN;
+        known.then(|| i64::try_from(nanos.div_euclid(1_000)).ok()).flatten()
+    }
+
+    /// Rows before it are late, whatever the watermark of their partition.
+    pub(crate) fn hold(&self) -> Watermark {
+        self.hold.lock().rows
+    }
+
+    /// Rows before `to` are late from now on. No window closes by that before
+    /// [`close_windows`](Self::close_windows), nor by rows that come until then.
+    pub(crate) fn hold_rows(&self, to: Watermark) {
+        let own = self.own();
+        let mut hold = self.hold.lock();
+        if to <= hold.rows {
+            return;
+        }
+        if own < to && hold.still.is_none() {
+            hold.still = Some(own.advance(hold.windows));
+        }
+        hold.rows = to;
+    }
+
+    /// Windows may close up to `to`: rows before it have been [held](Self::hold_rows) for good.
+    pub(crate) fn close_windows(&self, to: Watermark) {
+        let mut hold = self.hold.lock();
+        hold.windows = hold.windows.advance(to);
+        hold.still = hold.still.filter(|_| hold.windows < hold.rows).map(|at| at.advance(to));
+    }
+
+    /// Rows are held of which no checkpoint knows.
+    pub(crate) fn is_still(&self) -> bool {
+        self.hold.lock().still.is_some()
     }
 
     fn cut(&self) -> TapCut {
         TapCut {
             stream: self.stream.clone(),
             began: self.began,
-            hold: self.watermark().ticks(),
+            // A partition's own watermark is never behind the scan's, unless it is idle or new.
+            hold: self.own().advance(self.hold()).ticks(),
             positions: self.positions.lock().clone(),
         }
     }

@@ -174,7 +174,8 @@ fn min_max(times: &[i64]) -> (i64, i64) {
     times.iter().fold((i64::MAX, i64::MIN), |(lo, hi), t| (lo.min(*t), hi.max(*t)))
 }
 
-fn micros_to_ticks(micros: i64, unit: TimeUnit) -> i64 {
+/// µs since the epoch in ticks, rounded down and saturating.
+pub(crate) fn micros_to_ticks(micros: i64, unit: TimeUnit) -> i64 {
     match unit {
         TimeUnit::Second => micros.div_euclid(1_000_000),
         TimeUnit::Millisecond => micros.div_euclid(1_000),

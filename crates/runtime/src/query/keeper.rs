@@ -19,6 +19,7 @@ use crate::caught::unwound;
 use crate::durable::checkpoint::Checkpoints;
 use crate::query::coordinator::Root;
 use crate::query::cut::{Counts, QueryCut, SavedBad, SavedBehind, TapState, Unused, cut_taps};
+use crate::query::idle::{Holds, QueryOutlook, close_up_to, hold_for_cut};
 use crate::query::kept::{BadRows, LateRows};
 use crate::query::output::Output;
 use crate::query::shared::{Shared, again};
@@ -100,13 +101,16 @@ impl Keeper {
         let failed = self.failed.swap(false, Ordering::AcqRel);
         let seen = (batches, begun(taps), watermark, output.given());
         let nothing_new = self.last == Some(seen) && self.new_bad(shared.id, taps).0.is_empty();
-        if nothing_new && !failed {
+        let moves = taps.iter().any(|tap| tap.is_still())
+            || QueryOutlook::of_idle(taps, self.clock.now_micros())
+                .is_some_and(|o| o.is_ahead(taps));
+        if nothing_new && !failed && !moves {
             self.busy.store(false, Ordering::Release);
             shared.checkpoint_done(ticket, None);
             return Ok(());
         }
         let taken_micros = self.clock.now_micros();
-        let cut = self.cut(shared, root, (taps, output)).await?;
+        let (cut, holds) = self.cut(shared, root, (taps, output)).await?;
         self.last = Some((seen.0, seen.1, watermark, cut.given));
         let (shared, busy) = (Arc::clone(shared), Arc::clone(&self.busy));
         let (spiller, checkpoints) = (Arc::clone(&self.spiller), Arc::clone(&self.checkpoints));
@@ -127,6 +131,9 @@ impl Keeper {
                 tracing::warn!(query = shared.name, %error, "a checkpoint could not be written");
                 Arc::new(error)
             });
+            if error.is_none() {
+                close_up_to(&holds);
+            }
             failed.store(error.is_some(), Ordering::Release);
             busy.store(false, Ordering::Release);
             shared.checkpoint_done(ticket, error);
@@ -141,14 +148,15 @@ impl Keeper {
         self.bad_rows.after(self.bad_rows_seen, &streams, query_id)
     }
 
-    /// Cuts while no worker is inside of a micro-batch.
+    /// Cuts while no worker is inside of a micro-batch, with what rows are held against from now on.
     async fn cut(
         &mut self,
         shared: &Shared,
         root: &mut Root,
         (taps, output): (&[Arc<TapState>], &Output),
-    ) -> Result<QueryCut> {
+    ) -> Result<(QueryCut, Holds)> {
         let _nobody_inside = shared.gate.write().await;
+        let holds = hold_for_cut(taps, self.clock.now_micros());
         let mut inputs = vec![];
         root.cut(&mut inputs)?;
         let state = shared.state.lock().clone();
@@ -180,7 +188,7 @@ impl Keeper {
             }));
             self.rows_seen = rows;
         }
-        Ok(QueryCut { inputs, taps: cut_taps(taps), counts, unused, given })
+        Ok((QueryCut { inputs, taps: cut_taps(taps), counts, unused, given }, holds))
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod coordinator;
 pub(crate) mod cut;
+pub(crate) mod idle;
 pub(crate) mod intake;
 pub(crate) mod keeper;
 pub(crate) mod kept;

@@ -129,6 +129,13 @@ impl Output {
         }
     }
 
+    /// Tells whether there is nothing to come for now, because all that it is made of is idle.
+    pub(crate) fn rest(&self, rests: bool) {
+        if let Self::View { log, .. } = self {
+            log.rest(rests);
+        }
+    }
+
     /// Waits until the archive has taken in enough of what was given out.
     pub(crate) async fn wait_for_room(&self) {
         if let Self::View { log, tail_rows_max: Some(max), .. } = self {

@@ -24,7 +24,7 @@ use windrow_core::{
 use crate::caught::{caught, stopped};
 use crate::query::intake::Intake;
 use crate::query::kept::BadRows;
-use crate::query::progress::{SharedProgress, Step};
+use crate::query::progress::{SharedProgress, Step, WhenIdle};
 use crate::query::tap::{Origin, Tap, TapWorker};
 
 /// One reading of a stream.
@@ -53,8 +53,9 @@ pub(crate) struct ScanTime {
     /// The declared delay; `None`: the source tells its watermark itself (a view), or there is
     /// no event time.
     pub(crate) delay_ticks: Option<i64>,
-    /// A partition without rows for this long stops holding the watermark.
-    pub(crate) idle_timeout: Option<Duration>,
+    /// When its partitions are idle. Those of a bounded source never are: how fast it is read must not
+    /// decide what is late.
+    pub(crate) when_idle: Option<WhenIdle>,
 }
 
 /// What the progress bar shows.
@@ -84,7 +85,7 @@ struct Lane {
     splits: Vec<Split>,
     /// Largest event time of the partition before this lane.
     max: Option<i64>,
-    /// Windows may already be closed by this watermark, whatever the partition's own.
+    /// It was found when windows were closed by this watermark, whatever the partition's own.
     hold: Watermark,
     /// Rows of the split's history that are not read yet.
     history: u64,
@@ -143,34 +144,35 @@ impl Scan {
         }
         let partitions = self.source.discover().await?;
         self.find_again(&partitions)?;
-        self.progress.lock().add(&partitions, self.clock.now_micros());
+        {
+            let mut progress = self.progress.lock();
+            if let Some(when) = self.time.when_idle.filter(|_| !self.source.is_bounded()) {
+                progress.idles(when);
+            }
+            progress.add(&partitions, self.clock.now_micros());
+        }
+        // Their coordinators know now when to look whether something is idle.
+        self.taps.iter().for_each(|tap| tap.shared.nudge());
         let again = self.source.rediscover_after();
         if again.is_none() {
             self.progress.lock().complete();
         }
         let lanes = self.lanes(partitions, Watermark::NONE);
         let mut tasks = JoinSet::new();
-        if let Some(timeout) = self.time.idle_timeout {
-            let scan = Arc::clone(&self);
-            tasks.spawn(async move { scan.watch_idle(timeout).await });
-        }
         if self.source.is_bounded() {
             let workers = self.limits.threads.clamp(1, lanes.len().max(1));
             let lanes = Arc::new(Mutex::new(VecDeque::from(lanes)));
             for _ in 0..workers {
                 tasks.spawn(Arc::clone(&self).work(Arc::clone(&lanes)));
             }
-            return self.join(tasks, workers).await;
+            return self.join(tasks).await;
         }
         for lane in lanes {
             tasks.spawn(Arc::clone(&self).work(Arc::new(Mutex::new(VecDeque::from([lane])))));
         }
         match again {
             Some(after) => self.follow(after, tasks).await,
-            None => {
-                let workers = tasks.len() - usize::from(self.time.idle_timeout.is_some());
-                self.join(tasks, workers).await
-            }
+            None => self.join(tasks).await,
         }
     }
 
@@ -239,7 +241,7 @@ impl Scan {
             }
         }
         let mut progress = self.progress.lock();
-        progress.begin(lane.partition, split.number);
+        progress.begin(lane.partition, split.number, (lane.history > 0, self.clock.now_micros()));
         let request =
             ScanRequest { place: before.place, past: before.past, ..self.request.clone() };
         let Some(from) = before.from else { return Ok(Some(request)) };
@@ -253,22 +255,14 @@ impl Scan {
         Ok((!before.done).then(|| ScanRequest { from: Some(from), ..request }))
     }
 
-    fn joined(&self, done: Result<Result<Task>, JoinError>) -> Result<Task> {
+    fn joined(&self, done: Result<Result<()>, JoinError>) -> Result<()> {
         done.map_err(|end| stopped(&self.reading(), end))?
     }
 
-    /// Waits for `workers` workers; other tasks end with them.
-    async fn join(&self, mut tasks: JoinSet<Result<Task>>, workers: usize) -> Result<()> {
-        let mut left = workers;
-        while left > 0 {
-            match tasks.join_next().await {
-                Some(done) => {
-                    if matches!(self.joined(done)?, Task::Worker) {
-                        left -= 1;
-                    }
-                }
-                None => break,
-            }
+    /// Waits for all workers.
+    async fn join(&self, mut tasks: JoinSet<Result<()>>) -> Result<()> {
+        while let Some(done) = tasks.join_next().await {
+            self.joined(done)?;
         }
         Ok(())
     }
@@ -277,7 +271,7 @@ impl Scan {
     async fn follow(
         self: Arc<Self>,
         after: Duration,
-        mut tasks: JoinSet<Result<Task>>,
+        mut tasks: JoinSet<Result<()>>,
     ) -> Result<()> {
         loop {
             tokio::select! {
@@ -297,17 +291,6 @@ impl Scan {
             };
             for lane in self.lanes(found, hold) {
                 tasks.spawn(Arc::clone(&self).work(Arc::new(Mutex::new(VecDeque::from([lane])))));
-            }
-        }
-    }
-
-    async fn watch_idle(self: Arc<Self>, timeout: Duration) -> Result<Task> {
-        let micros = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX);
-        loop {
-            self.clock.sleep(timeout / 4).await;
-            self.progress.lock().mark_idle(self.clock.now_micros(), micros);
-            for tap in &self.taps {
-                tap.shared.nudge();
             }
         }
     }
@@ -348,13 +331,13 @@ impl Scan {
     }
 
     /// A worker: takes lane after lane.
-    async fn work(self: Arc<Self>, lanes: Arc<Mutex<VecDeque<Lane>>>) -> Result<Task> {
+    async fn work(self: Arc<Self>, lanes: Arc<Mutex<VecDeque<Lane>>>) -> Result<()> {
         let mut taps: Vec<TapWorker> = self.taps.iter().cloned().map(TapWorker::new).collect();
         loop {
-            let Some(lane) = lanes.lock().pop_front() else { return Ok(Task::Worker) };
+            let Some(lane) = lanes.lock().pop_front() else { return Ok(()) };
             self.read_lane(lane, &mut taps).await?;
             if taps.is_empty() {
-                return Ok(Task::Worker);
+                return Ok(());
             }
         }
     }
@@ -414,17 +397,12 @@ impl Scan {
         taps: &mut Vec<TapWorker>,
     ) -> Result<()> {
         let now = self.clock.now_micros();
-        let explicit = batch.watermark;
+        let (explicit, idle) = (batch.watermark, batch.idle);
         let (began, consumed) = (batch.offsets.start(), batch.offsets.end());
         let place = batch.place.clone();
         let taken = self.intake.take(batch, now)?;
         self.bad_rows.keep(&self.stream, (lane.partition, &lane.name), &taken.bad);
-        {
-            let mut progress = self.progress.lock();
-            if progress.is_idle(lane.partition) {
-                lane.hold = lane.hold.advance(progress.watermark());
-            }
-        }
+        self.progress.lock().take(lane.partition);
         let before = match (self.time.delay_ticks, lane.max) {
             (Some(delay), Some(max)) => Watermark::at(max).delayed(delay).advance(lane.hold),
             _ => lane.hold,
@@ -452,8 +430,10 @@ impl Scan {
         if timed {
             lane.max = max;
         }
-        let step = Step { max, explicit, consumed, now_micros: now };
-        self.progress.lock().advance(lane.partition, split.number, &step);
+        // It is idle from now on at the earliest, however long the queries have taken.
+        let (now_micros, backlog) = (self.clock.now_micros(), lane.history > 0);
+        let step = Step { max, explicit, consumed, now_micros, idle, backlog };
+        self.progress.lock().taken(lane.partition, split.number, &step);
         for tap in taps.iter() {
             tap.tap.shared.nudge();
         }
@@ -483,19 +463,13 @@ impl Scan {
         for tap in taps {
             tap.tap.at.positions.lock().finish(&lane.name, split, lane.max);
         }
-        self.progress.lock().finish(lane.partition, split.number);
+        self.progress.lock().finish(lane.partition, split.number, self.clock.now_micros());
         self.counters.bytes.fetch_add(split.bytes.unwrap_or(0), Ordering::Relaxed);
         self.count_history(lane, u64::MAX);
         for tap in taps {
             tap.tap.shared.nudge();
         }
     }
-}
-
-/// What a task of the scan was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Task {
-    Worker,
 }
 
 /// A query that cannot go on: a cancelled one just stops, the others fail with their error.

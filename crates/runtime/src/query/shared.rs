@@ -6,14 +6,12 @@ use std::sync::{Arc, OnceLock, Weak};
 use datafusion::logical_expr::TableScan;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, RwLock, Semaphore, watch};
-use windrow_core::{Clock, Error, ErrorKind, PartitionId, Result, Watermark};
+use windrow_core::{Clock, Error, ErrorKind, Result, Watermark};
 
 use crate::memory::{Memory, OperatorMemory};
-use crate::query::cut::Counts;
-use crate::query::cut::TapState;
+use crate::query::cut::{Counts, TapState};
 use crate::query::latency::Latency;
 use crate::query::ledger::Ledger;
-use crate::query::progress::SharedProgress;
 use crate::stream::log::StreamLog;
 
 /// One running query, as its tasks see it.
@@ -40,9 +38,8 @@ pub(crate) struct Shared {
     pub(crate) memory: Option<Arc<Memory>>,
     /// Bytes of state that have gone to disk.
     pub(crate) spilled_bytes: Arc<AtomicU64>,
-    /// The scans that feed the query: stream name, progress, and how far the stream's log had
-    /// been read before a restart.
-    scans: Mutex<Vec<(String, SharedProgress, u64)>>,
+    /// Where its leaves stand in their streams.
+    taps: Mutex<Vec<Arc<TapState>>>,
     /// Workers hold it while they are inside of a micro-batch; who cuts the state keeps them out.
     pub(crate) gate: RwLock<()>,
     /// Checkpoints that were asked for.
@@ -54,8 +51,6 @@ pub(crate) struct Shared {
     fails_again: AtomicBool,
     /// It had failed before the engine was opened.
     failed_before: AtomicBool,
-    /// How far it has read, by leaf.
-    pub(crate) taps: Mutex<Vec<Arc<TapState>>>,
     /// The reference tables that it has read, with what they come to.
     pub(crate) tables: Mutex<Vec<(TableScan, u64)>>,
 }
@@ -140,7 +135,6 @@ impl Shared {
             passes: watch::Sender::new(0),
             memory,
             spilled_bytes: Arc::default(),
-            scans: Mutex::default(),
             gate: RwLock::new(()),
             checkpoints_wanted: AtomicU64::new(0),
             checkpoints_done: watch::Sender::new(Checkpointed::default()),
@@ -207,27 +201,29 @@ impl Shared {
         self.passes.subscribe()
     }
 
-    /// Remembers a scan that feeds the query.
-    pub(crate) fn add_scan(&self, stream: &str, progress: &SharedProgress, read_before: u64) {
-        self.scans.lock().push((stream.to_owned(), Arc::clone(progress), read_before));
+    /// Remembers a leaf whose scan is known now.
+    pub(crate) fn add_tap(&self, tap: Arc<TapState>) {
+        self.taps.lock().push(tap);
+    }
+
+    /// Where its leaves stand in their streams.
+    pub(crate) fn taps(&self) -> Vec<Arc<TapState>> {
+        self.taps.lock().clone()
+    }
+
+    /// Where a leaf stands that reads this stream.
+    pub(crate) fn tap_of(&self, stream: &str) -> Option<Arc<TapState>> {
+        self.taps.lock().iter().find(|tap| tap.stream == stream).map(Arc::clone)
     }
 
     /// Whether the query scans a stream.
     pub(crate) fn reads(&self, stream: &str) -> bool {
-        self.scans.lock().iter().any(|(s, ..)| s == stream)
-    }
-
-    /// The progress of the scan that reads a stream for this query.
-    pub(crate) fn scan_of(&self, stream: &str) -> Option<SharedProgress> {
-        self.scans.lock().iter().find(|(s, ..)| s == stream).map(|(_, p, _)| Arc::clone(p))
+        self.tap_of(stream).is_some()
     }
 
     /// How far the query has taken in the log of a stream or view: one past the last offset.
     pub(crate) fn consumed(&self, stream: &str) -> u64 {
-        let scans = self.scans.lock();
-        scans.iter().find(|(s, ..)| s == stream).map_or(0, |(_, progress, before)| {
-            progress.lock().consumed(PartitionId(0)).max(*before)
-        })
+        self.tap_of(stream).map_or(0, |tap| tap.consumed())
     }
 
     /// Goes on from what was counted before a restart.

@@ -21,7 +21,7 @@ use windrow_sql::leaf::LeafId;
 use windrow_window::{ClosedWindow, OperatorSpec, WindowMerger, WindowRows};
 
 use crate::memory::{MeasuredStore, OperatorMemory, Part};
-use crate::query::progress::SharedProgress;
+use crate::query::cut::TapState;
 use crate::query::runner::PlanRunner;
 use crate::query::tap::Stores;
 
@@ -59,8 +59,8 @@ impl fmt::Debug for StageRun {
 pub(crate) struct InputRun {
     pub(crate) leaf: LeafId,
     pub(crate) merger: WindowMerger,
-    /// The scans that feed it.
-    pub(crate) scans: Vec<SharedProgress>,
+    /// Where the streams stand that feed it.
+    pub(crate) taps: Vec<Arc<TapState>>,
     pub(crate) stores: Stores,
     pub(crate) nested: Vec<NestedRun>,
     pub(crate) lag_ticks: i64,
@@ -95,7 +95,7 @@ impl InputRun {
             leaf,
             merger: WindowMerger::new(Arc::clone(operator)),
             memory,
-            scans: vec![],
+            taps: vec![],
             stores: Stores::default(),
             nested: vec![],
             lag_ticks: 0,
@@ -130,11 +130,21 @@ impl InputRun {
         Ok(())
     }
 
+    fn next_close(&self) -> Option<i64> {
+        let stores = self.stores.lock();
+        let live = stores.iter().filter_map(|store| store.lock().next_flush());
+        let nested = self.nested.iter().filter_map(|n| n.store.next_flush());
+        let own = live.chain(nested).chain(self.merger.next_end()).min();
+        let own =
+            own.map(|at| at.saturating_add(self.lag_ticks).saturating_add(self.lateness_ticks));
+        own.into_iter().chain(self.nested.iter().filter_map(|n| n.stage.next_close())).min()
+    }
+
     /// Takes in what has become final and moves the watermark there.
     async fn gather(&mut self) -> Result<()> {
         let mut low = Watermark::END;
-        for scan in &self.scans {
-            low = low.min(scan.lock().watermark());
+        for tap in &self.taps {
+            low = low.min(tap.watermark());
         }
         for nested in &mut self.nested {
             // A nested stage gives all its closed windows at once: each is one merged batch.
@@ -279,6 +289,11 @@ impl StageRun {
             })?;
         }
         Ok(())
+    }
+
+    /// The smallest watermark of its streams at which a window may close, as far as that can be told.
+    pub(crate) fn next_close(&self) -> Option<i64> {
+        self.inputs.iter().filter_map(InputRun::next_close).min()
     }
 
     fn next_end(&self) -> Option<i64> {

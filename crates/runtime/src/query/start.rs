@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 
 use datafusion::execution::SessionState;
 use parking_lot::Mutex;
+use windrow_core::time::time_unit;
 use windrow_core::{Error, Partition, Predicate, Result, ScanRequest, Watermark};
 use windrow_sql::leaf::LeafId;
 use windrow_sql::plan::{
@@ -17,7 +18,7 @@ use windrow_window::{OperatorSpec, SliceStore, WindowMerger};
 use crate::catalog::Catalog;
 use crate::engine::Parts;
 use crate::memory::{MeasuredStore, OperatorMemory};
-use crate::query::coordinator::{Coordinator, Replaced, Root};
+use crate::query::coordinator::{Coordinator, Root};
 use crate::query::cut::{InputState, QueryCut, Resume, TapCut, TapState, Unused};
 use crate::query::keeper::Keeper;
 use crate::query::output::Output;
@@ -55,8 +56,6 @@ struct Draft {
     skips_rows: bool,
     /// How far it has been read.
     at: Arc<TapState>,
-    /// Place of the scan's progress in the query.
-    progress: SharedProgress,
 }
 
 /// The taps of one scan, each with its query.
@@ -119,8 +118,6 @@ struct Builder<'a> {
     state: SessionState,
     wanted: Wanted,
     taps: Vec<Draft>,
-    /// One progress per stream of the query.
-    progress: BTreeMap<String, SharedProgress>,
     /// What operators and leaves go on from, in the order in which they are made; `None`: from
     /// the beginning.
     resume: Option<Going>,
@@ -152,19 +149,17 @@ pub(crate) async fn ready(
         state: micro_batch_state(state),
         wanted,
         taps: vec![],
-        progress: BTreeMap::new(),
         resume,
         tables: ReferenceTables::default(),
     };
     let root = builder.root(plan.root).await?;
-    let Builder { wanted, taps, progress, resume, tables, .. } = builder;
+    let Builder { wanted, taps, resume, tables, .. } = builder;
     *wanted.shared.tables.lock() = tables.digests()?;
     let resumed = resume.is_some();
     if resume.is_some_and(|mut left| left.inputs.next().is_some() || left.taps.next().is_some()) {
         return Err(Error::internal("a checkpoint is of another plan"));
     }
     let read: Vec<_> = taps.iter().map(|tap| Arc::clone(&tap.at)).collect();
-    wanted.shared.taps.lock().clone_from(&read);
     let mut keeper = wanted.keeper;
     if let (Some(keeper), Root::Stage(stage), true) = (&mut keeper, &root, resumed) {
         keeper.has(wanted.shared.state.lock().batches, &read, stage.watermark());
@@ -172,11 +167,11 @@ pub(crate) async fn ready(
     let coordinator = Coordinator {
         shared: wanted.shared,
         root,
-        scans: progress.into_values().collect(),
         output: wanted.output,
         taps: read,
         keeper,
         tables,
+        moved_micros: i64::MIN,
     };
     Ok(Ready { coordinator, taps })
 }
@@ -225,23 +220,22 @@ pub(crate) fn launch(parts: &Arc<Parts>, queries: Vec<Ready>) {
         }
         coordinators.push(query.coordinator);
     }
-    // One progress per scan: the first tap's, and every other query reads that one.
-    let mut replaced: Vec<Replaced> = Vec::new();
     let mut ready = Vec::new();
-    for (_, mut taps) in scans {
+    for (_, taps) in scans {
         let Some((_, first)) = taps.first() else { continue };
         let (stream, bounded) = (Arc::clone(&first.stream), first.bounded);
-        let progress = Arc::clone(&first.progress);
-        for (shared, tap) in &mut taps {
-            shared.add_scan(&tap.stream.name, &progress, tap.at.from.of_log());
+        let event_time = stream.schema.event_time();
+        let delay = event_time.map_or(0, |e| e.delay_ticks);
+        let unit =
+            event_time.and_then(|e| time_unit(stream.schema.schema().field(e.index).data_type()));
+        let progress = Arc::new(Mutex::new(Progress::new(delay, unit)));
+        for (shared, tap) in &taps {
             tap.at.reads(&progress);
-            let old = std::mem::replace(&mut tap.progress, Arc::clone(&progress));
-            replaced.push((old, Arc::clone(&progress)));
+            shared.add_tap(Arc::clone(&tap.at));
         }
         ready.push(scan(parts, &stream, bounded, progress, taps));
     }
-    for mut coordinator in coordinators {
-        coordinator.replace_progress(&replaced);
+    for coordinator in coordinators {
         let shared = Arc::clone(&coordinator.shared);
         parts.cpu.spawn(coordinator.run());
         shared.nudge();
@@ -351,7 +345,7 @@ fn scan(
         taps,
         progress,
         intake,
-        time: ScanTime { delay_ticks: delay, idle_timeout: stream.idle_timeout },
+        time: ScanTime { delay_ticks: delay, when_idle: stream.when_idle },
         bad_rows: Arc::clone(&parts.bad_rows),
         clock: Arc::clone(&parts.clock),
         limits: parts.limits.clone(),
@@ -417,7 +411,7 @@ impl Builder<'_> {
                             memory.as_ref(),
                         ),
                     }),
-                    None => run.scans.extend(self.taps.last().map(|t| Arc::clone(&t.progress))),
+                    None => run.taps.extend(self.taps.last().map(|t| Arc::clone(&t.at))),
                 }
             }
             self.go_on(&mut run, &input.operator)?;
@@ -464,11 +458,6 @@ impl Builder<'_> {
         }
         let stream = self.catalog.stream_to_read(relation.name())?;
         let at = Arc::new(self.tap_state(&stream.name)?);
-        let delay = stream.schema.event_time().map_or(0, |e| e.delay_ticks);
-        let progress = self
-            .progress
-            .entry(stream.name.clone())
-            .or_insert_with(|| Arc::new(Mutex::new(Progress::new(delay))));
         let bounded = self.wanted.push_ends
             && matches!(stream.feed, Feed::Push(_) | Feed::View(_))
             && self.catalog.waits_for_pushes(&stream.name);
@@ -483,7 +472,6 @@ impl Builder<'_> {
             sink,
             late_to: self.wanted.late_to.clone(),
             skips_rows: self.wanted.skips_rows,
-            progress: Arc::clone(progress),
             stream,
         });
         Ok(None)

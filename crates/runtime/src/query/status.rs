@@ -1,7 +1,6 @@
 //! How far a running query is, for people who watch it.
 
 use crate::engine::Engine;
-use crate::query::intake::display_micros;
 
 /// How far a continuous query is, and what became of its input rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,13 +24,8 @@ impl Engine {
         let parts = self.parts();
         let query = parts.queries.lock().get(&id).cloned()?;
         let windows_open = query.state.lock().windows_open;
-        let notes = parts.scans.lock().clone();
-        let inputs = notes.iter().filter(|note| note.queries.iter().any(|q| q.id == id));
-        let watermarks = inputs.filter_map(|note| {
-            let progress = note.progress.upgrade()?;
-            let watermark = progress.lock().watermark();
-            display_micros(watermark.ticks(), note.time_type.as_ref()?)
-        });
+        let taps = query.taps();
+        let watermarks = taps.iter().filter_map(|tap| tap.watermark_micros());
         let total = query.ledger.total();
         Some(QueryStatus {
             watermark_micros: watermarks.min(),

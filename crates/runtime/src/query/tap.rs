@@ -11,7 +11,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, BooleanArray, UInt32Array, UInt64Array};
+use arrow::array::{Array, AsArray, BooleanArray, UInt32Array, UInt64Array};
 use arrow::compute::{filter_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use arrow::record_batch::RecordBatch;
@@ -187,10 +187,12 @@ impl TapWorker {
     /// Takes a batch into the query. When it returns, the rows are in the state (or out), and
     /// only then may the watermark move past them.
     pub(crate) async fn take(&self, taken: &TakenIn, origin: Origin<'_>) -> Result<()> {
-        let Some((taken, origin)) = self.not_yet_read(taken, origin) else { return Ok(()) };
+        let Some((taken, mut origin)) = self.not_yet_read(taken, origin) else { return Ok(()) };
         let taken = taken.as_ref();
         self.tap.shared.wait_for_room().await?;
         let _inside = self.tap.shared.gate.read().await;
+        // It moves only while nobody is inside.
+        origin.before = origin.before.advance(self.tap.at.hold());
         let began = self.tap.shared.clock.now_micros();
         let mut entry = Entry {
             rows_in: taken.rows.num_rows() as u64 + taken.bad.len() as u64 + taken.skipped,
@@ -225,7 +227,6 @@ impl TapWorker {
         taken: &'a TakenIn,
         mut origin: Origin<'b>,
     ) -> Option<(Cow<'a, TakenIn>, Origin<'b>)> {
-        origin.before = origin.before.advance(self.tap.at.hold);
         let Some(read) = self.tap.at.from.of(origin.name, origin.split.number) else {
             return Some((Cow::Borrowed(taken), origin));
         };
@@ -286,8 +287,8 @@ impl TapWorker {
 
     /// Which rows of the batch are not on time; most batches are spared the look at each row.
     fn not_on_time(&self, taken: &TakenIn, origin: Origin<'_>) -> Result<NotOnTime> {
-        if !taken.behind.is_empty() {
-            return self.not_on_time_behind(taken);
+        if !taken.behind.is_empty() || taken.times.is_none() {
+            return self.not_on_time_of_view(taken, origin.before);
         }
         let (Sink::Window { operator, tolerance, .. }, Some((min, max)), Some(time)) =
             (&self.tap.sink, taken.times, self.tap.time)
@@ -303,20 +304,22 @@ impl TapWorker {
         Ok(classify(operator.slicing(), times, origin.before, *tolerance))
     }
 
-    /// The same for rows of a view, which says of each row whether it came behind what.
-    fn not_on_time_behind(&self, taken: &TakenIn) -> Result<NotOnTime> {
+    /// The same for rows of a view, which says of some rows that they came behind, and what. Others are on
+    /// time, but for those before `hold`: up to there the query has gone on while the view was idle.
+    fn not_on_time_of_view(&self, taken: &TakenIn, hold: Watermark) -> Result<NotOnTime> {
         let mut found = NotOnTime::default();
         let (Sink::Window { operator, tolerance, .. }, Some(time)) =
             (&self.tap.sink, self.tap.time)
         else {
             return Ok(found);
         };
+        let behind = behind_or_held(taken, time, hold.delayed(tolerance.allowed_lateness))?;
         let times = ticks(taken.rows.column(time))?;
-        for Behind { row, watermark } in &taken.behind {
-            let time = times.get(*row).map(std::slice::from_ref).unwrap_or_default();
-            let one = classify(operator.slicing(), time, *watermark, *tolerance);
-            found.late.extend(one.late.iter().map(|_| *row));
-            found.partly.extend(one.partly.iter().map(|(_, end)| (*row, *end)));
+        for Behind { row, watermark } in behind {
+            let time = times.get(row).map(std::slice::from_ref).unwrap_or_default();
+            let one = classify(operator.slicing(), time, watermark.advance(hold), *tolerance);
+            found.late.extend(one.late.iter().map(|_| row));
+            found.partly.extend(one.partly.iter().map(|(_, end)| (row, *end)));
         }
         Ok(found)
     }
@@ -352,7 +355,10 @@ impl TapWorker {
     /// spared the look at each row.
     fn behind(&self, taken: &TakenIn, origin: Origin<'_>) -> Result<Vec<Behind>> {
         let (Some((min, max)), Some(time)) = (taken.times, self.tap.time) else {
-            return Ok(taken.behind.clone());
+            return match self.tap.time {
+                Some(time) => behind_or_held(taken, time, origin.before),
+                None => Ok(taken.behind.clone()),
+            };
         };
         let delay = self.tap.sink.delay();
         let mut before = origin.before;
@@ -516,7 +522,8 @@ impl TapWorker {
         let mut seen = 0;
         for &row in late.iter().take(room) {
             let earlier = times.get(seen..row).unwrap_or_default().iter().max();
-            if let Some(max) = earlier {
+            // Of views the event times promise nothing.
+            if let Some(max) = earlier.filter(|_| taken.times.is_some()) {
                 before = before.advance(Watermark::at(*max).delayed(delay));
             }
             seen = row;
@@ -535,7 +542,7 @@ impl TapWorker {
                     .and_then(|t| display_micros(*t, column.data_type()))
                     .unwrap_or_default(),
                 watermark_micros: display_micros(
-                    told.unwrap_or(before).ticks(),
+                    told.map_or(before, |told| told.advance(before)).ticks(),
                     column.data_type(),
                 ),
                 row: render_row(&taken.rows, row)?,
@@ -545,6 +552,24 @@ impl TapWorker {
         self.tap.late_rows.keep(kept);
         Ok(())
     }
+}
+
+/// The rows of a view that are marked, and those before `hold`, with the greater of both watermarks.
+fn behind_or_held(taken: &TakenIn, time: usize, hold: Watermark) -> Result<Vec<Behind>> {
+    if hold == Watermark::NONE {
+        return Ok(taken.behind.clone());
+    }
+    let mut marked = taken.behind.iter().peekable();
+    let mut behind = Vec::new();
+    let column = taken.rows.column(time);
+    for (row, time) in ticks(column)?.iter().enumerate() {
+        let mark = marked.next_if(|mark| mark.row == row).map(|mark| mark.watermark);
+        let held = (*time < hold.ticks() && column.is_valid(row)).then_some(hold);
+        if let Some(watermark) = mark.max(held) {
+            behind.push(Behind { row, watermark });
+        }
+    }
+    Ok(behind)
 }
 
 /// The batch with the hidden column that traced plans carry along.

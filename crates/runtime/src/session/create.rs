@@ -24,7 +24,7 @@ use crate::durable::definitions::{Definition, Kind};
 use crate::query::intake::Intake;
 use crate::session::stream_options::{
     EngineOptions, durability, engine_options, interval_nanos, no_options, no_push_options,
-    no_retention, timeless,
+    no_retention, timeless, when_idle,
 };
 use crate::session::{Outcome, Session};
 use crate::stream::generated::{Column, Columns, GeneratedSource};
@@ -142,6 +142,7 @@ impl Session {
     ) -> Result<Stream> {
         let parts = &self.engine.parts;
         let StreamColumns { schema, source, columns, .. } = columns;
+        let when_idle = when_idle(name, &options, schema.event_time().is_some())?;
         // A generator that begins now begins at another time after a restart, and a replay may
         // have more to read.
         let begins_now = options.is_replay()
@@ -191,7 +192,7 @@ impl Session {
             feed,
             history,
             replayable,
-            idle_timeout: options.idle_timeout,
+            when_idle,
             max_future_skew_micros: options.max_future_skew_micros,
             retention,
             connector: options.connector.unwrap_or_else(|| "push".to_owned()),
@@ -550,7 +551,7 @@ impl Session {
             schema: StreamSchema::try_new(Arc::clone(from.schema.schema()), None)?,
             feed: Feed::Push(Arc::clone(&push)),
             history: None,
-            idle_timeout: None,
+            when_idle: None,
             max_future_skew_micros: None,
             connector: "push".to_owned(),
             replayable: false,

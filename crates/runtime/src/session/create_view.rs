@@ -244,7 +244,7 @@ impl Session {
             schema,
             feed: Feed::View(Arc::clone(log.0)),
             history: None,
-            idle_timeout: None,
+            when_idle: None,
             max_future_skew_micros: None,
             connector: "view".to_owned(),
             replayable: true,

@@ -1,20 +1,16 @@
-//! `EXPLAIN`, `EXPLAIN WHY NOT`.
+//! `EXPLAIN`.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringArray};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::DataFrame;
-use datafusion::sql::sqlparser::ast::ObjectName;
 use futures::TryStreamExt;
-use windrow_core::{Error, Result, Watermark};
+use windrow_core::{Error, Result};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Explain, Explained, Statement, Tail};
 use windrow_sql::plan::bounded;
 
-use crate::catalog::plain_name;
-use crate::query::intake::display_micros;
-use crate::query::shared::Status;
 use crate::session::show::rows;
 use crate::session::view_options::ViewOptions;
 use crate::session::{Outcome, Session};
@@ -91,56 +87,6 @@ impl Session {
         let shown = format!("{shown}\nrows out: {count}, late: {late}, bad: {bad}");
         lines("continuous_plan", &shown).await
     }
-
-    /// In words: what a view is waiting for.
-    async fn why_not(&self, view: &ObjectName) -> Result<Outcome> {
-        let view = self.engine.catalog.materialized(&plain_name(view)?)?;
-        let name = &view.name;
-        let mut said = Vec::new();
-        match view.query.status() {
-            Status::Finished => said.push(format!(
-                "View \"{name}\" waits for nothing: its inputs have ended and all windows are out."
-            )),
-            Status::Cancelled => said.push(format!("View \"{name}\" has been stopped.")),
-            Status::Failed(error) => {
-                said.push(format!("View \"{name}\" has failed: {}.", error.message()));
-            }
-            Status::Running => {
-                let state = view.query.state.lock().clone();
-                said.push(format!(
-                    "View \"{name}\" has closed {} windows; {} are known to be open.",
-                    state.windows_closed, state.windows_open
-                ));
-                said.extend(self.who_holds(&view.query));
-            }
-        }
-        lines("why_not", &said.join("\n")).await
-    }
-
-    /// Which partitions hold the watermark of a query.
-    fn who_holds(&self, query: &Arc<crate::query::shared::Shared>) -> Vec<String> {
-        let notes = self.engine.parts.scans.lock().clone();
-        let mut said = Vec::new();
-        for note in notes.iter().filter(|n| n.queries.iter().any(|q| Arc::ptr_eq(q, query))) {
-            let Some(progress) = note.progress.upgrade() else { continue };
-            let partitions = progress.lock().status();
-            for holder in partitions.iter().filter(|p| p.holds) {
-                let at = note.time_type.as_ref();
-                let at = at.and_then(|t| display_micros(holder.watermark.ticks(), t));
-                let at = match (holder.watermark, at) {
-                    (Watermark::NONE, _) | (_, None) => "no watermark yet".to_owned(),
-                    (_, Some(micros)) => format!("the watermark {}", display_time(micros)),
-                };
-                said.push(format!(
-                    "Partition {} (\"{}\", {}) of stream \"{}\" holds it with {at}: a window closes \
-                     when the watermark reaches its end. A later row moves it; idle_timeout = '…' \
-                     lets a silent partition go.",
-                    holder.id, holder.name, holder.state, note.stream
-                ));
-            }
-        }
-        said
-    }
 }
 
 pub(super) fn display_time(micros: i64) -> String {
@@ -149,7 +95,7 @@ pub(super) fn display_time(micros: i64) -> String {
 }
 
 /// Text as rows, one per line.
-async fn lines(column: &str, text: &str) -> Result<Outcome> {
+pub(super) async fn lines(column: &str, text: &str) -> Result<Outcome> {
     let lines: ArrayRef = Arc::new(StringArray::from(text.lines().collect::<Vec<_>>()));
     rows(vec![(column, lines)]).await
 }

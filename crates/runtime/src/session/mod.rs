@@ -37,6 +37,7 @@ mod verify_gone;
 mod verify_refused;
 mod view_options;
 mod wait;
+mod why_not;
 
 use futures::future::BoxFuture;
 use std::sync::Arc;

@@ -149,9 +149,9 @@ impl Session {
                 Feed::Push(push) => push.log.state().rows,
                 Feed::View(log) => log.state().rows,
                 Feed::Source(source) => {
-                    let watermark = match (source.is_bounded(), old.query.scan_of(name)) {
+                    let watermark = match (source.is_bounded(), old.query.tap_of(name)) {
                         (true, _) => Watermark::END,
-                        (false, Some(scan)) => scan.lock().watermark(),
+                        (false, Some(tap)) => tap.own(),
                         (false, None) => Watermark::NONE,
                     };
                     goal.watermarks.insert(name.clone(), watermark);
@@ -168,12 +168,12 @@ impl Session {
         let mut passes = view.query.watch_passes();
         let there = || {
             // A stream that its plan does not need has no scan.
-            let read = |name: &str| view.query.scan_of(name);
+            let read = |name: &str| view.query.tap_of(name);
             let taken = |(name, rows): (&String, &u64)| {
                 read(name).is_none() || view.consumed(name) >= *rows
             };
             let reached = |(name, wanted): (&String, &Watermark)| {
-                read(name).is_none_or(|scan| scan.lock().watermark() >= *wanted)
+                read(name).is_none_or(|tap| tap.own() >= *wanted)
             };
             goal.rows.iter().all(taken) && goal.watermarks.iter().all(reached)
         };

@@ -7,17 +7,20 @@ use windrow_core::{Error, Place, Result};
 use windrow_sql::parse::OptionItem;
 
 use crate::durable::wal::Durability;
+use crate::query::progress::WhenIdle;
 use crate::session::create_replay::REPLAY;
 
 /// The options that belong to the engine, whatever the connector.
 const STREAM_OPTIONS: &[&str] =
-    &["connector", "durability", "idle_timeout", "max_future_skew", "retention"];
+    &["connector", "durability", "idle_timeout", "max_future_skew", "retention", "when_idle"];
 
 /// What the engine itself reads of a stream's options.
 #[derive(Debug, Default)]
 pub(super) struct EngineOptions {
     pub(super) connector: Option<String>,
     pub(super) idle_timeout: Option<Duration>,
+    /// Its watermark follows the clock while it is idle.
+    pub(super) idle_by_clock: Option<(bool, Place)>,
     pub(super) max_future_skew_micros: Option<i64>,
     pub(super) durability: Option<String>,
     /// How much older than the newest row a row may be.
@@ -44,6 +47,7 @@ pub(super) fn engine_options(options: &[OptionItem]) -> Result<EngineOptions> {
         match key.as_str() {
             "connector" => found.connector = Some(value.clone()),
             "idle_timeout" => found.idle_timeout = Some(duration(key, value, *place)?),
+            "when_idle" => found.idle_by_clock = Some((by_clock(value, *place)?, *place)),
             "max_future_skew" => {
                 let skew = duration(key, value, *place)?;
                 found.max_future_skew_micros = i64::try_from(skew.as_micros()).ok();
@@ -57,6 +61,50 @@ pub(super) fn engine_options(options: &[OptionItem]) -> Result<EngineOptions> {
         }
     }
     Ok(found)
+}
+
+/// The value of `when_idle`.
+fn by_clock(value: &str, place: Place) -> Result<bool> {
+    match value.to_lowercase().as_str() {
+        "wait" => Ok(false),
+        "clock" => Ok(true),
+        _ => Err(Error::config(format!("when_idle = '{value}' is not known"))
+            .with_place(place)
+            .with_hint(
+                "Known: 'wait' (the watermark of an idle partition stays, and holds no query), 'clock' (it \
+                 follows the clock).",
+            )),
+    }
+}
+
+/// When partitions of a stream are idle. `timed`: the stream has a watermark.
+pub(super) fn when_idle(
+    name: &str,
+    options: &EngineOptions,
+    timed: bool,
+) -> Result<Option<WhenIdle>> {
+    let by_clock = options.idle_by_clock.filter(|(by_clock, _)| *by_clock);
+    if let Some((_, place)) = by_clock
+        && !timed
+    {
+        return Err(Error::sql(format!(
+            "stream \"{name}\" has no watermark that could follow the clock"
+        ))
+        .with_place(place)
+        .with_hint("Declare one: WATERMARK FOR ts AS ts - INTERVAL '5 seconds'."));
+    }
+    match (options.idle_timeout, options.idle_by_clock) {
+        (Some(timeout), _) => Ok(Some(WhenIdle {
+            after_micros: i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX),
+            by_clock: by_clock.is_some(),
+        })),
+        (None, Some((_, place))) => {
+            Err(Error::config(format!("stream \"{name}\" has when_idle and no idle_timeout"))
+                .with_place(place)
+                .with_hint("Say when it is idle: idle_timeout = '10 seconds'."))
+        }
+        (None, None) => Ok(None),
+    }
 }
 
 /// How durable a push stream's rows are; `None`: in memory only.

@@ -26,7 +26,7 @@ impl Session {
 
     /// Files that are rotated away are not there to be read again; what is kept of their rows is.
     fn refuse_lost(&self, view: &Materialized) -> Result<()> {
-        for tap in view.query.taps.lock().iter() {
+        for tap in view.query.taps() {
             let stream = self.engine.catalog.stream_to_read(&tap.stream)?;
             let Feed::Source(source) = &stream.feed else { continue };
             if stream.history.is_some() {

@@ -93,7 +93,7 @@ impl Session {
                         // Its readers are given what is archived.
                         inner.query.checkpoint().await?;
                     }
-                    let LogState { rows, watermark, .. } = inner.log.state();
+                    let LogState { rows, watermark, .. } = inner.log.settled();
                     self.wait_for_offset(view, input, (rows, watermark)).await?;
                 }
                 Some(Object::Stream(stream)) => match &stream.feed {
@@ -136,10 +136,7 @@ impl Session {
         (rows, watermark): (u64, Watermark),
     ) -> Result<()> {
         let mut passes = view.query.watch_passes();
-        let knows = || {
-            let scan = view.query.scan_of(input);
-            scan.is_none_or(|scan| scan.lock().watermark() >= watermark)
-        };
+        let knows = || view.query.tap_of(input).is_none_or(|tap| tap.own() >= watermark);
         loop {
             if view.consumed(input) >= rows && knows() {
                 return Ok(());

@@ -104,6 +104,8 @@ struct Inner {
     /// The rows that were there when the watermark was told last.
     rows_at_watermark: u64,
     ended: bool,
+    /// Nothing is to come for now: all that its writer reads is idle.
+    rests: bool,
     failed: Option<Arc<Error>>,
 }
 
@@ -118,6 +120,8 @@ pub(crate) struct LogState {
     pub(crate) watermark: Watermark,
     /// Whether the writer is done.
     pub(crate) ended: bool,
+    /// Whether nothing is to come for now, because all that the writer reads is idle.
+    pub(crate) rests: bool,
 }
 
 /// All rows of one moment: those of the archive, then those of the tail.
@@ -201,6 +205,7 @@ impl StreamLog {
             archived_watermark: watermark,
             let_go: false,
             ended: watermark == Watermark::END,
+            rests: false,
             failed: None,
         };
         let (inner, changed) = (Mutex::new(inner), watch::Sender::new(()));
@@ -289,6 +294,14 @@ impl StreamLog {
         }
     }
 
+    /// Tells whether nothing is to come for now.
+    pub(crate) fn rest(&self, rests: bool) {
+        let before = std::mem::replace(&mut self.inner.lock().rests, rests);
+        if before != rests {
+            self.changed.send_replace(());
+        }
+    }
+
     /// Ends the log: readers that reach the end are done.
     pub(crate) fn end(&self) {
         {
@@ -314,6 +327,7 @@ impl StreamLog {
             rows: inner.rows,
             watermark: inner.watermark,
             ended: inner.ended,
+            rests: inner.rests,
         }
     }
 
@@ -326,7 +340,8 @@ impl StreamLog {
         let inner = self.inner.lock();
         let all = inner.ended && inner.start == inner.rows;
         let watermark = if all { Watermark::END } else { inner.archived_watermark };
-        LogState { first: inner.first, rows: inner.start, watermark, ended: all }
+        let rests = inner.rests && inner.start == inner.rows;
+        LogState { first: inner.first, rows: inner.start, watermark, ended: all, rests }
     }
 
     /// The archived rows are complete up to this watermark: the same promise as before a restart.

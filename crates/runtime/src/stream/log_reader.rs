@@ -97,6 +97,7 @@ impl LogSource {
             until: self.until,
             explicit_watermark: self.explicit_watermark,
             told: Watermark::NONE,
+            told_idle: false,
             projection: scan.projection.clone(),
             batch_rows_max: scan.batch_rows_max,
             archived: None,
@@ -115,6 +116,8 @@ pub(crate) struct LogReader {
     explicit_watermark: bool,
     /// The watermark that was last passed on.
     told: Watermark,
+    /// It was passed on last that nothing is to come for now.
+    told_idle: bool,
     projection: Vec<usize>,
     batch_rows_max: usize,
     /// A reading of the archive that stands at the position.
@@ -160,19 +163,18 @@ impl LogReader {
         };
         let caught_up =
             self.position + rows.as_ref().map_or(0, |b| b.num_rows() as u64) >= state.rows;
-        let watermark = (self.explicit_watermark
-            && caught_up
-            && state.watermark > self.told
-            && self.until.is_none())
-        .then_some(state.watermark);
-        if rows.is_none() && watermark.is_none() {
+        let tells = self.explicit_watermark && self.until.is_none();
+        let watermark =
+            (tells && caught_up && state.watermark > self.told).then_some(state.watermark);
+        let idle = tells && caught_up && state.rests;
+        if rows.is_none() && watermark.is_none() && idle == self.told_idle {
             return Ok(Step::Wait);
         }
         let rows = match rows {
             Some(rows) => rows,
             None => RecordBatch::new_empty(Arc::new(self.log.schema().project(&self.projection)?)),
         };
-        self.pass(rows, watermark).map(Step::Batch)
+        self.pass(rows, (watermark, idle)).map(Step::Batch)
     }
 
     /// What of the log there is for this reader: who follows it remembers where it stood.
@@ -186,12 +188,19 @@ impl LogReader {
         usize::try_from(until.saturating_sub(self.position)).unwrap_or(usize::MAX)
     }
 
-    fn pass(&mut self, rows: RecordBatch, watermark: Option<Watermark>) -> Result<SourceBatch> {
+    /// Rows that stand at the position, and what is promised behind them.
+    fn pass(
+        &mut self,
+        rows: RecordBatch,
+        (watermark, idle): (Option<Watermark>, bool),
+    ) -> Result<SourceBatch> {
         let mut batch = SourceBatch::consecutive(rows, self.position)?;
         batch.behind = self.log.behind(batch.offsets);
         self.position = batch.offsets.end();
         self.told = watermark.unwrap_or(self.told);
+        self.told_idle = idle;
         batch.watermark = watermark;
+        batch.idle = self.explicit_watermark.then_some(idle);
         Ok(batch)
     }
 
@@ -209,7 +218,7 @@ impl LogReader {
         if left <= rows.num_rows() {
             self.archived = None;
         }
-        self.pass(rows, None).map(Some)
+        self.pass(rows, (None, false)).map(Some)
     }
 
     fn is_done(&self) -> bool {

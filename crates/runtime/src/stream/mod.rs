@@ -14,7 +14,6 @@ pub(crate) mod spill;
 pub(crate) mod table;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use datafusion::catalog::TableProvider;
 use windrow_core::{Clock, Source, StreamSchema};
@@ -22,6 +21,7 @@ use windrow_sql::plan::{EventTime, StreamRelation};
 
 use crate::query::intake::Intake;
 use crate::query::kept::BadRows;
+use crate::query::progress::WhenIdle;
 use crate::stream::history::History;
 use crate::stream::log::StreamLog;
 use crate::stream::log_reader::LogSource;
@@ -43,7 +43,8 @@ pub(crate) struct Stream {
     pub(crate) feed: Feed,
     /// What is kept of a connector's rows, if anything.
     pub(crate) history: Option<Arc<History>>,
-    pub(crate) idle_timeout: Option<Duration>,
+    /// When its partitions are idle, and what its watermark does then.
+    pub(crate) when_idle: Option<WhenIdle>,
     /// Set by the user; `None`: [`MAX_FUTURE_SKEW_MICROS`] for endless sources.
     pub(crate) max_future_skew_micros: Option<i64>,
     /// The name of its connector, for people.

@@ -294,6 +294,7 @@ impl PushStream {
             bad: vec![],
             skipped: 0,
             watermark: None,
+            idle: None,
             behind: vec![],
             place: None,
         };

@@ -411,7 +411,7 @@ mod tests {
             schema: StreamSchema::try_new(schema, event_time).unwrap(),
             feed: Feed::View(log),
             history: None,
-            idle_timeout: None,
+            when_idle: None,
             max_future_skew_micros: None,
             connector: "view".into(),
             replayable: true,

@@ -124,11 +124,12 @@ impl Size {
                 "Ask for less at once.",
             ));
         }
-        if self.effort > VALUE_EFFORT_MAX {
+        // The result itself has its limit, and its figure is that of the worst case.
+        let steps = self.effort - self.bytes.min(self.effort);
+        if steps > VALUE_EFFORT_MAX {
             return Err(limit(
                 format!(
-                    "{name} would take {} steps for one row, more than {VALUE_EFFORT_MAX}",
-                    self.effort
+                    "{name} would take {steps} steps for one row, more than {VALUE_EFFORT_MAX}"
                 ),
                 "Cut what it works on (left, array_slice), or do it in several rows (unnest).",
             ));

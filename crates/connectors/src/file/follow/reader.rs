@@ -482,6 +482,7 @@ impl FollowReader {
             bad,
             skipped: 0,
             watermark: None,
+            idle: None,
             behind: vec![],
             place: Some(self.place()?),
         }))
