@@ -151,7 +151,7 @@ impl Scan {
             }
             progress.add(&partitions, self.clock.now_micros());
         }
-        // Their coordinators know now when to look whether something is idle.
+        // Where there is no partition, that is idle too.
         self.taps.iter().for_each(|tap| tap.shared.nudge());
         let again = self.source.rediscover_after();
         if again.is_none() {
@@ -242,6 +242,10 @@ impl Scan {
         }
         let mut progress = self.progress.lock();
         progress.begin(lane.partition, split.number, (lane.history > 0, self.clock.now_micros()));
+        if progress.may_be_idle() {
+            // It may never have a row: their coordinators know now when to look whether it is idle.
+            self.taps.iter().for_each(|tap| tap.shared.nudge());
+        }
         let request =
             ScanRequest { place: before.place, past: before.past, ..self.request.clone() };
         let Some(from) = before.from else { return Ok(Some(request)) };
