@@ -259,6 +259,12 @@ fn dropped() -> Result<(), Failed> {
         until_told(over_s, "stream \"s\" was dropped").await?;
         session.run("DROP STREAM g").await?;
         until_told(over_g, "stream \"g\" was dropped").await?;
+        let sql = "CREATE OR REPLACE STREAM g (n BIGINT, ts TIMESTAMP, WATERMARK FOR ts) \
+                   WITH (connector = 'datagen', rate = 1000)";
+        session.run(sql).await?;
+        let over_g = rows("SELECT n FROM g EMIT CHANGES").await?;
+        session.run(sql).await?;
+        until_told(over_g, "stream \"g\" was dropped").await?;
         engine.shutdown();
         Ok(())
     })

@@ -508,8 +508,7 @@ impl Session {
         if let [reader, ..] = catalog.readers(name).as_slice() {
             return Err(read_by(name, reader));
         }
-        self.engine.let_go(name).await;
-        catalog.remove(name)
+        self.take_away(name).await
     }
 
     /// The push stream for late rows.

@@ -61,6 +61,15 @@ impl Session {
         if let Some(Object::Materialized(view)) = self.engine.catalog.get(name) {
             view.stop_checkpoints().await;
         }
+        self.take_away(name).await?;
+        match &self.engine.store {
+            Some(store) => store.forget(name),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes an object from the catalog; queries that read it get an error.
+    pub(super) async fn take_away(&self, name: &str) -> Result<()> {
         let kind = match self.engine.catalog.get(name) {
             Some(Object::Stream(_)) => "stream",
             Some(Object::View | Object::Materialized(_)) => "view",
@@ -69,10 +78,7 @@ impl Session {
         self.engine.let_go(name).await;
         self.engine.catalog.remove(name)?;
         self.engine.parts.fail_readers(name, &Arc::new(dropped(kind, name)));
-        match &self.engine.store {
-            Some(store) => store.forget(name),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Drops a view and all that read it.
