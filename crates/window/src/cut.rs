@@ -27,6 +27,11 @@ use crate::segment::Body;
 use crate::spill::{SpillSpace, spill};
 use crate::{DividedRows, Mode, OperatorSpec, Segment, rows};
 
+/// A window whose new segments take less than this part of a pass, and that takes less than so many
+/// passes, is made at once: its rows are then there several times over, as groups, as columns, as
+/// rows in order.
+const WHOLE_PART: usize = 2;
+
 /// Names a segment of one merger; never given twice by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentId(pub u64);
@@ -175,9 +180,11 @@ impl Keeper {
         let keys = self.waiting.range(..(end, i64::MIN)).map(|(key, _)| *key);
         let keys: Vec<_> = keys.filter(|key| slicing.first_end(key.0).max(key.1) <= end).collect();
         let spilled = |kept: &Kept| matches!(kept.body, Some(Body::Spilled(_)));
-        let mut news = keys.iter().filter_map(|key| self.waiting.get(key)).flatten();
+        let news = || keys.iter().filter_map(|key| self.waiting.get(key)).flatten();
         if let Some(space) = self.space.clone()
-            && (self.divided || news.any(spilled))
+            && (self.divided
+                || news().any(spilled)
+                || is_large(space.as_ref(), news(), windows.size_bytes()))
         {
             return self.divide(spec, &space, end, keys, windows).map(Some);
         }
@@ -305,6 +312,18 @@ impl Keeper {
         };
         waiting + entered
     }
+}
+
+/// Whether the new segments of a window, and what it has already, take so much that its rows are
+/// better made in pieces.
+fn is_large<'a>(
+    space: &dyn SpillSpace,
+    segments: impl Iterator<Item = &'a Kept>,
+    windows: usize,
+) -> bool {
+    let bytes = segments.filter_map(|kept| kept.body.as_ref()).map(Body::size_bytes);
+    let (news, pass) = (bytes.sum::<usize>(), space.pass_bytes());
+    news > pass / WHOLE_PART || windows + news > pass * WHOLE_PART
 }
 
 /// Writes what is in memory to one file.
