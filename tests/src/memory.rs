@@ -15,6 +15,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("memory/a stream in memory has a limit", stream_limit),
         trial("memory/reference tables count in that of their query", reference_tables),
         trial("memory/the peak is within the limit", peak),
+        trial("memory/a sort that cannot go to disk names the place", no_disk),
     ]
 }
 
@@ -173,6 +174,22 @@ fn peak() -> Result<(), Failed> {
         }
     }
     Ok(())
+}
+
+fn no_disk() -> Result<(), Failed> {
+    let home = tempfile::tempdir()?;
+    let limits = Limits { memory_bytes_max: Some(4 << 20), threads: 1, ..Limits::default() };
+    let talk = Talk::at(home.path(), &limits)?;
+    talk.ask(STREAM)?;
+    // Something else is in the way.
+    let place = home.path().join("tmp");
+    std::fs::remove_dir_all(&place)?;
+    std::fs::write(&place, "")?;
+    match talk.ask("SELECT * FROM s ORDER BY name, v, k") {
+        Err(error) if error.0.contains(&place.display().to_string()) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(_) => Err("it needs no disk".into()),
+    }
 }
 
 fn stream_limit() -> Result<(), Failed> {

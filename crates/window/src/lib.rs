@@ -32,7 +32,7 @@ mod store;
 mod table;
 mod tumbling;
 
-pub use cut::{Cut, SavedSegment, SegmentId};
+pub use cut::{Cut, SavedSegment, SegmentId, SpilledSegment};
 pub use divided::DividedRows;
 pub use merger::{ClosedWindow, WindowMerger, WindowRows};
 pub use rows::compact;
