@@ -16,13 +16,14 @@ use crate::watch::trial;
 type Test = fn() -> Result<(), Failed>;
 
 /// What holds on a disk as in a bucket.
-pub(crate) const ANYWHERE: [(&str, Test); 20] = [
+pub(crate) const ANYWHERE: [(&str, Test); 21] = [
     ("rows, windows and objects are there again", again),
     ("a late row is late after a restart too", late),
     ("views over views and joins go on", deeper),
     ("what was dropped or replaced stays so", dropped),
     ("what retention has dropped does not come back", retention::retention),
     ("retention keeps what open windows are made of", retention::open_windows),
+    ("retention drops what is old of a few rows", retention::little),
     ("a view over a replay is worked out again", retention::replay),
     ("any name can be kept", names),
     ("run with --data-dir", data_dir),

@@ -3,6 +3,7 @@
 use libtest_mimic::{Failed, Trial};
 use windrow_core::Limits;
 
+use crate::program::{Home, failed, for_ever};
 use crate::talk::{Answer, Refusal, Talk};
 use crate::watch::trial;
 
@@ -13,6 +14,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("memory/an archived view keeps its order", archived),
         trial("memory/a stream in memory has a limit", stream_limit),
         trial("memory/reference tables count in that of their query", reference_tables),
+        trial("memory/the peak is within the limit", peak),
+        trial("memory/a sort that cannot go to disk names the place", no_disk),
     ]
 }
 
@@ -110,6 +113,82 @@ fn one_group() -> Result<(), Failed> {
             let named = ["query_1", "memory limit", "1024 KiB", "--memory-limit"];
             if named.iter().all(|name| error.0.contains(name)) { Ok(()) } else { Err(error.into()) }
         }
+    }
+}
+
+/// The whole program on more groups than the limit holds, and their rows in order in an archived view.
+fn peak() -> Result<(), Failed> {
+    let long = std::env::var_os("WINDROW_LONG_TESTS").is_some();
+    let (limit_mib, keys) = if long { (256, 10_000_000) } else { (48, 500_000) };
+    let idle = "CREATE STREAM p (ts TIMESTAMP, WATERMARK FOR ts);\n\
+                CREATE MATERIALIZED VIEW w AS SELECT ts FROM p;\n";
+    // What the program takes without work is not what the limit is of.
+    let home = Home::new()?;
+    let mut running = home.start(&(idle.to_owned() + "SELECT 1;\n" + &for_ever("w")))?;
+    if !running.until_lines(2)? {
+        return Err(failed(&running.finish()?, "it ends before its time"));
+    }
+    let idle_bytes = running.peak()?;
+    running.kill()?;
+    for (column, field) in
+        [("VARCHAR", "fields.k.length = 16"), ("BIGINT", "fields.k.kind = 'sequence'")]
+    {
+        let mut home = Home::new()?;
+        home.flags = vec![
+            "--memory-limit".into(),
+            format!("{limit_mib}MiB"),
+            "--threads".into(),
+            "2".into(),
+        ];
+        let statements = format!(
+            "CREATE STREAM s (k {column}, v BIGINT, ts TIMESTAMP, WATERMARK FOR ts) WITH (connector = 'datagen', rows = {keys}, \
+             seed = 3, start = '2026-01-01T00:00:00Z', 'interval' = '1 millisecond', {field}, fields.v.max = 1000);\n\
+             {idle}CREATE MATERIALIZED VIEW v AS SELECT window_end, k, count(*) AS n, sum(v) AS sum FROM TUMBLE(s, ts, \
+             INTERVAL '10 hours') GROUP BY window_start, window_end, k;\n\
+             WAIT FOR v;\n\
+             SELECT sum(n), count(*) >= {keys} - 10, min(sum) >= 0 FROM v;\n\
+             SELECT spilled_bytes > 1000000 FROM windrow.queries WHERE name = 'v';\n{}",
+            for_ever("w")
+        );
+        let mut running = home.start(&statements)?;
+        if !running.until_lines(4)? {
+            return Err(failed(&running.finish()?, "it ends before its time"));
+        }
+        let (out, peak) = (running.out(), running.peak()?);
+        let lines: Vec<&str> = out.lines().filter(|line| !line.is_empty()).collect();
+        if lines.get(1) != Some(&format!("{keys},true,true").as_str())
+            || lines.last() != Some(&"true")
+        {
+            return Err(format!("{out} of {keys} {column} keys").into());
+        }
+        running.kill()?;
+        let max = (limit_mib << 20) / 5 * 6 + (100 << 20);
+        if peak > idle_bytes + max {
+            return Err(format!(
+                "{} MiB with {column} keys: {} MiB when idle, and {} MiB at most",
+                peak >> 20,
+                idle_bytes >> 20,
+                max >> 20
+            )
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn no_disk() -> Result<(), Failed> {
+    let home = tempfile::tempdir()?;
+    let limits = Limits { memory_bytes_max: Some(4 << 20), threads: 1, ..Limits::default() };
+    let talk = Talk::at(home.path(), &limits)?;
+    talk.ask(STREAM)?;
+    // Something else is in the way.
+    let place = home.path().join("tmp");
+    std::fs::remove_dir_all(&place)?;
+    std::fs::write(&place, "")?;
+    match talk.ask("SELECT * FROM s ORDER BY name, v, k") {
+        Err(error) if error.0.contains(&place.display().to_string()) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(_) => Err("it needs no disk".into()),
     }
 }
 

@@ -473,6 +473,14 @@ impl Running {
         Ok(())
     }
 
+    /// Bytes of memory that it had at most so far.
+    pub(crate) fn peak(&self) -> Result<u64, Failed> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()).ok_or("no VmHWM")?;
+        Ok(kib.parse::<u64>()? << 10)
+    }
+
     /// Sends it `signal` ("TERM").
     pub(crate) fn signal(&self, signal: &str) -> Result<(), Failed> {
         let id = self.child.id().to_string();

@@ -73,6 +73,11 @@ impl FileWriter {
         Self { spec, stored, options, next: start, open: None, done: vec![], provenance }
     }
 
+    /// What is written.
+    pub(crate) fn spec(&self) -> &TableSpec {
+        &self.spec
+    }
+
     /// Encodes rows.
     pub(crate) fn push(&mut self, batch: &RecordBatch) -> Result<()> {
         let mut at = 0;
@@ -94,6 +99,9 @@ impl FileWriter {
         let mut rows = piece.num_rows();
         let mut ends = false;
         let times = self.spec.event_time.and_then(|i| piece.columns().get(i));
+        if open.writer.in_progress_size() as u64 >= self.options.row_group_bytes {
+            open.writer.flush().map_err(|e| failure::encoding(name, e))?;
+        }
         if let Some(times) = times
             && open.writer.in_progress_rows() >= self.options.row_group_rows_soft
             && let Some(change) = first_change(open.last_time.as_ref(), times)?

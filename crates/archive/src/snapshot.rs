@@ -109,6 +109,28 @@ impl ArchiveSnapshot {
         first.map_or(self.live.state.rows, |file| file.start)
     }
 
+    /// The files whose rows all stand at `row` or after, and up to where the rows of a file that
+    /// begins before it and ends after it are; `None`: there is no such file.
+    pub fn from_row(&self, row: u64) -> (Self, Option<u64>) {
+        let files = &self.live.files;
+        let parted = files.iter().find(|file| file.start < row && row < file.end);
+        let whole: Vec<_> = files.iter().filter(|file| file.start >= row).cloned().collect();
+        let live = Arc::new(Live::of(whole, self.live.state.txn_version));
+        let (storage, spec) = (self.storage.clone(), Arc::clone(&self.spec));
+        (Self { storage, spec, live }, parted.map(|file| file.end))
+    }
+
+    /// One past the last row at the front whose event times the files know to be below
+    /// `event_time`, among those before `end_max`: whole files.
+    pub fn older_until(&self, event_time: i64, end_max: u64) -> u64 {
+        let Some(column) = self.spec.event_time else { return self.live.state.first_row };
+        let older = self.live.files.iter().take_while(|file| {
+            let max = file.stats.columns.get(column).and_then(|c| ticks(c.max.as_ref()?));
+            file.end <= end_max && max.is_some_and(|max| max < event_time)
+        });
+        older.last().map_or(self.live.state.first_row, |file| file.end)
+    }
+
     /// The greatest event time that the files know of, in ticks of its column; it may be a little
     /// greater than that of any row.
     pub fn greatest_event_time(&self) -> Option<i64> {

@@ -101,6 +101,8 @@ pub struct ArchiveOptions {
     pub target_file_bytes: u64,
     /// A row group never has more rows.
     pub row_group_rows: usize,
+    /// A row group that takes about so many bytes of memory ends.
+    pub row_group_bytes: u64,
     /// A row group with more rows ends where the event time changes.
     pub row_group_rows_soft: usize,
     /// The level of zstd.
@@ -116,6 +118,7 @@ impl Default for ArchiveOptions {
         Self {
             target_file_bytes: 64 << 20,
             row_group_rows: 128 << 10,
+            row_group_bytes: 32 << 20,
             row_group_rows_soft: 64 << 10,
             compression_level: 1,
             checkpoint_interval: 100,

@@ -82,6 +82,11 @@ impl Live {
                 .with_detail(format!("The file before it ends at row {}.", a.end)));
             }
         }
+        Ok(Self::of(files, txn_version))
+    }
+
+    /// Files that are in order and tile.
+    pub(crate) fn of(files: Vec<Arc<FileEntry>>, txn_version: Option<i64>) -> Self {
         let state = ArchiveState {
             first_row: files.first().map_or(0, |f| f.start),
             rows: files.last().map_or(0, |f| f.end),
@@ -89,7 +94,7 @@ impl Live {
             files: files.len(),
             bytes: files.iter().map(|f| f.bytes).sum(),
         };
-        Ok(Self { files, state })
+        Self { files, state }
     }
 }
 
@@ -179,6 +184,22 @@ impl ArchiveTable {
         txn_version: i64,
         provenance: &Provenance,
     ) -> Result<ArchiveState> {
+        let batches: Vec<_> = batches.iter().cloned().map(Ok).collect();
+        self.append_from(batches.into_iter(), rows_start, txn_version, provenance).await
+    }
+
+    /// The same with rows that are made as they are asked for: a file of them at a time is in
+    /// memory.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append), and those of the rows.
+    pub async fn append_from(
+        &self,
+        batches: impl Iterator<Item = Result<RecordBatch>> + Send + 'static,
+        rows_start: u64,
+        txn_version: i64,
+        provenance: &Provenance,
+    ) -> Result<ArchiveState> {
         let mut writer = self.writer.lock().await;
         self.freshen(&mut writer).await?;
         let state = self.state();
@@ -192,8 +213,7 @@ impl ArchiveTable {
                 self.spec.name, state.rows
             )));
         }
-        let files = self.encode(batches, rows_start, provenance).await?;
-        let added = self.store(files, txn_version).await?;
+        let added = self.write(batches, (rows_start, txn_version), provenance).await?;
         let notes = json!({
             "engineVersion": self.spec.engine_version,
             "fingerprint": self.spec.fingerprint,
@@ -292,27 +312,34 @@ impl ArchiveTable {
         Ok(())
     }
 
-    /// Encodes rows as Parquet files.
-    async fn encode(
+    /// Encodes rows as Parquet files and stores them, one after the other.
+    async fn write(
         &self,
-        batches: &[RecordBatch],
-        start: u64,
+        mut batches: impl Iterator<Item = Result<RecordBatch>> + Send + 'static,
+        (start, txn_version): (u64, i64),
         provenance: &Provenance,
-    ) -> Result<Vec<EncodedFile>> {
-        let batches: Vec<RecordBatch> =
-            batches.iter().map(|b| conform(&self.spec, b)).collect::<Result<_>>()?;
-        let mut files = FileWriter::new(
-            Arc::clone(&self.spec),
-            self.options.clone(),
-            start,
-            provenance.clone(),
-        );
-        tokio::task::spawn_blocking(move || {
-            batches.iter().try_for_each(|b| files.push(b))?;
-            files.finish()
-        })
-        .await
-        .map_err(failure::task)?
+    ) -> Result<Vec<Arc<FileEntry>>> {
+        let (spec, options) = (Arc::clone(&self.spec), self.options.clone());
+        let mut files = FileWriter::new(spec, options, start, provenance.clone());
+        let mut entries = vec![];
+        loop {
+            let encode = tokio::task::spawn_blocking(move || {
+                for batch in batches.by_ref() {
+                    files.push(&conform(files.spec(), &batch?)?)?;
+                    let done = files.take_done();
+                    if !done.is_empty() {
+                        return Ok((done, Some((files, batches))));
+                    }
+                }
+                Result::<_>::Ok((files.finish()?, None))
+            });
+            let (done, rest) = encode.await.map_err(failure::task)??;
+            entries.extend(self.store(done, txn_version).await?);
+            match rest {
+                Some(rest) => (files, batches) = rest,
+                None => return Ok(entries),
+            }
+        }
     }
 
     /// Stores encoded files; no reader sees them before they are committed.

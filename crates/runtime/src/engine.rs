@@ -43,12 +43,13 @@ use crate::query::start::{Ready, launch};
 use crate::session::failing::Failed;
 use crate::session::planning::{Planners, inherit_budgets};
 use crate::session::{Access, Session, SessionOptions};
+use crate::stream::Feed;
 use crate::stream::log::Completion;
+use crate::stream::log::Room;
 use crate::stream::pump::Pump;
 use crate::stream::push::Pushed;
 use crate::stream::retention::Retention;
 use crate::stream::spill::Spiller;
-use crate::stream::{Feed, TAILS_MAX};
 
 /// Ended queries that `windrow.queries` and `windrow.ledger` remember.
 const ENDED_QUERIES_MAX: usize = 256;
@@ -153,10 +154,12 @@ pub(crate) struct Parts {
     pub(crate) scans: Mutex<Vec<ScanNote>>,
     next_query: AtomicU64,
     next_statement: AtomicU64,
+    /// Whether the views of the data directory stand where they stood before.
+    restored: AtomicBool,
     catalogs: Arc<dyn CatalogProviderList>,
     env: Arc<RuntimeEnv>,
     /// The limit of memory, if there is one.
-    memory: Option<Arc<Memory>>,
+    pub(crate) memory: Option<Arc<Memory>>,
     micro_batches: SessionState,
     /// Who makes plans.
     pub(crate) planners: Planners,
@@ -241,6 +244,7 @@ impl Engine {
         inherit_budgets();
         let (catalogs, schema) = catalogs()?;
         let memory = limits.memory_bytes_max.map(|limit| Memory::new(limit, spill_dir));
+        let store = store.map(|store| store.with_memory(memory.clone()));
         let env = match &memory {
             Some(memory) => memory.env()?,
             None => Arc::new(RuntimeEnv::default()),
@@ -257,6 +261,7 @@ impl Engine {
             scans: Mutex::default(),
             next_query: AtomicU64::new(1),
             next_statement: AtomicU64::new(1),
+            restored: AtomicBool::new(store.is_none()),
             catalogs,
             env,
             memory,
@@ -598,9 +603,9 @@ impl Inner {
                 .filter(|(_, spiller)| spiller.is_view())
                 .map(|(name, spiller)| (name.clone(), Arc::clone(spiller)))
                 .collect();
-            let rows_max = self.parts.limits.tail_rows_max.saturating_mul(TAILS_MAX);
+            let room = Room::of(&self.parts.limits);
             for (name, spiller) in spillers {
-                if let Some(why) = spiller.error().filter(|_| spiller.is_over(rows_max)) {
+                if let Some(why) = spiller.error().filter(|_| spiller.is_over(room)) {
                     let message =
                         format!("view \"{name}\" waits for its archive, which fails: {why}");
                     return Error::new(ErrorKind::Unavailable, message)
@@ -619,6 +624,15 @@ impl Inner {
             {
                 tracing::debug!(view = view.name, "the last checkpoint stays the one before");
             }
+        }
+    }
+
+    /// All objects of the data directory are there again. Lets go of what is old now.
+    pub(crate) async fn drop_old(&self) {
+        self.parts.restored.store(true, Ordering::Release);
+        let retentions: Vec<_> = self.retentions.lock().values().cloned().collect();
+        for retention in retentions {
+            retention.pass_now(&self.parts, &self.catalog).await;
         }
     }
 
@@ -685,6 +699,11 @@ impl Parts {
     /// The settings and functions for plans that run per micro-batch.
     pub(crate) fn micro_batch_state(&self) -> SessionState {
         self.micro_batches.clone()
+    }
+
+    /// Whether all objects of the data directory are there again.
+    pub(crate) fn is_restored(&self) -> bool {
+        self.restored.load(Ordering::Acquire)
     }
 
     /// A number for a statement in the log.

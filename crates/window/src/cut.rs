@@ -18,14 +18,22 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use arrow::array::UInt32Array;
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, ErrorKind, Result, WindowKind};
 
 use crate::merger::{Windows, new_windows};
 use crate::saved::{self, StateTypes};
 use crate::segment::Body;
-use crate::spill::{SpillSpace, spill};
+use crate::spill::{SpillSpace, Spilled, pick, spill};
 use crate::{DividedRows, Mode, OperatorSpec, Segment, rows};
+
+/// A window whose new segments take less than this part of a pass, and that takes less than so many
+/// passes, is made at once: its rows are then there several times over, as groups, as columns, as
+/// rows in order.
+const WHOLE_PART: usize = 2;
+/// Rows of a batch in memory that are written at a time.
+const PIECE_ROWS: usize = 64 << 10;
 
 /// Names a segment of one merger; never given twice by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,9 +50,46 @@ pub struct SavedSegment {
     pub counts_from: i64,
     /// Input rows that are counted in it.
     pub rows: u64,
-    /// Of an aggregate one batch: the keys `k0…`, then the states `s0_0…` (aggregate, column).
+    /// Of an aggregate: the keys `k0…`, then the states `s0_0…` (aggregate, column).
     /// Otherwise the rows, by [`OperatorSpec::input_schema`].
     pub batches: Vec<RecordBatch>,
+    /// What of it lies on disk, instead of in `batches`.
+    pub spilled: Option<SpilledSegment>,
+}
+
+/// The groups or rows of a segment on disk.
+#[derive(Debug, Clone)]
+pub struct SpilledSegment(Spilled);
+
+impl SavedSegment {
+    /// Its batches in pieces that can be written one by one, what lies on disk read as it is asked for.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn pieces(&self) -> impl Iterator<Item = Result<RecordBatch>> + '_ {
+        let spilled = self.spilled.iter().flat_map(|spilled| spilled.0.batches());
+        self.batches.iter().flat_map(in_pieces).chain(spilled)
+    }
+
+    /// How many pieces there are.
+    pub fn pieces_len(&self) -> usize {
+        let of = |batch: &RecordBatch| batch.num_rows().div_ceil(PIECE_ROWS).max(1);
+        let in_memory: usize = self.batches.iter().map(of).sum();
+        in_memory + self.spilled.as_ref().map_or(0, |spilled| spilled.0.batches_len())
+    }
+}
+
+/// A large batch in pieces that hold no bytes of the others.
+fn in_pieces(batch: &RecordBatch) -> impl Iterator<Item = Result<RecordBatch>> + '_ {
+    let rows = batch.num_rows();
+    (0..rows.max(1)).step_by(PIECE_ROWS).map(move |start| {
+        if rows <= PIECE_ROWS {
+            return Ok(batch.clone());
+        }
+        let end = rows.min(start + PIECE_ROWS);
+        let places = (start..end).filter_map(|row| u32::try_from(row).ok());
+        pick(batch, &UInt32Array::from_iter_values(places))
+    })
 }
 
 /// The state of a merger between two of its calls.
@@ -119,7 +164,10 @@ impl Keeper {
         let types = StateTypes::of(spec)?;
         let mut known = BTreeSet::new();
         for segment in segments {
-            let SavedSegment { id, slice, counts_from, rows, batches } = segment;
+            let SavedSegment { id, slice, counts_from, rows, mut batches, spilled } = segment;
+            for batch in spilled.iter().flat_map(|spilled| spilled.0.batches()) {
+                batches.push(batch?);
+            }
             let slicing = spec.slicing();
             let last = slicing.last_end(slice);
             if slicing.slice(slice) != slice || counts_from > last || last <= frontier {
@@ -175,9 +223,11 @@ impl Keeper {
         let keys = self.waiting.range(..(end, i64::MIN)).map(|(key, _)| *key);
         let keys: Vec<_> = keys.filter(|key| slicing.first_end(key.0).max(key.1) <= end).collect();
         let spilled = |kept: &Kept| matches!(kept.body, Some(Body::Spilled(_)));
-        let mut news = keys.iter().filter_map(|key| self.waiting.get(key)).flatten();
+        let news = || keys.iter().filter_map(|key| self.waiting.get(key)).flatten();
         if let Some(space) = self.space.clone()
-            && (self.divided || news.any(spilled))
+            && (self.divided
+                || news().any(spilled)
+                || is_large(space.as_ref(), news(), windows.size_bytes()))
         {
             return self.divide(spec, &space, end, keys, windows).map(Some);
         }
@@ -272,9 +322,14 @@ impl Keeper {
                     (Some(id), _) => id,
                     (None, Some(body)) => {
                         let id = SegmentId(self.next_id);
-                        let (batches, rows) = (saved::encode(body)?, kept.rows);
-                        let (slice, counts_from) = *key;
-                        new.push(SavedSegment { id, slice, counts_from, rows, batches });
+                        let (spilled, batches) = match body {
+                            Body::Spilled(spilled) => {
+                                (Some(SpilledSegment(spilled.clone())), vec![])
+                            }
+                            body => (None, saved::encode(body)?),
+                        };
+                        let ((slice, counts_from), rows) = (*key, kept.rows);
+                        new.push(SavedSegment { id, slice, counts_from, rows, batches, spilled });
                         self.next_id += 1;
                         *kept.id.insert(id)
                     }
@@ -305,6 +360,18 @@ impl Keeper {
         };
         waiting + entered
     }
+}
+
+/// Whether the new segments of a window, and what it has already, take so much that its rows are
+/// better made in pieces.
+fn is_large<'a>(
+    space: &dyn SpillSpace,
+    segments: impl Iterator<Item = &'a Kept>,
+    windows: usize,
+) -> bool {
+    let bytes = segments.filter_map(|kept| kept.body.as_ref()).map(Body::size_bytes);
+    let (news, pass) = (bytes.sum::<usize>(), space.pass_bytes());
+    news > pass / WHOLE_PART || windows + news > pass * WHOLE_PART
 }
 
 /// Writes what is in memory to one file.

@@ -32,9 +32,10 @@ mod store;
 mod table;
 mod tumbling;
 
-pub use cut::{Cut, SavedSegment, SegmentId};
+pub use cut::{Cut, SavedSegment, SegmentId, SpilledSegment};
 pub use divided::DividedRows;
 pub use merger::{ClosedWindow, WindowMerger, WindowRows};
+pub use rows::compact;
 pub use segment::Segment;
 pub use slicing::Slicing;
 pub use spec::{AggregateCall, GroupingSets, Mode, OperatorSpec};

@@ -196,6 +196,16 @@ pub(crate) fn alone(column: &ArrayRef) -> Result<ArrayRef> {
     })
 }
 
+/// The batch with columns that hold what they show and not much else, as far as they would be
+/// written.
+///
+/// # Errors
+/// When a column cannot be copied (our bug).
+pub fn compact(batch: &RecordBatch) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().map(alone).collect::<Result<_>>()?;
+    with_columns(batch, columns, batch.num_rows())
+}
+
 fn pins(buffers: &[arrow::buffer::Buffer], used: usize) -> bool {
     let held: usize = buffers.iter().map(arrow::buffer::Buffer::capacity).sum();
     held > PINNED_BYTES_MIN && held > used.saturating_mul(PINNED_FACTOR)

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, new_null_array};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::logical_expr::EmitTo;
@@ -52,7 +53,7 @@ pub(crate) fn encode(body: &Body) -> Result<Vec<RecordBatch>> {
     match body {
         Body::Rows(batches) => Ok(batches.clone()),
         Body::Frozen(frozen) => Ok(vec![frozen_batch(frozen)?]),
-        Body::Spilled(spilled) => encode(&spilled.load()?),
+        Body::Spilled(_) => Err(Error::internal("what is on disk is saved from there")),
         Body::Live(_) => Err(Error::internal("a live slice cannot be saved")),
     }
 }
@@ -86,8 +87,15 @@ pub(crate) fn decode(
     match spec.mode() {
         Mode::Rows => decode_rows(spec, rows, batches).map(Body::Rows),
         Mode::Aggregate { .. } => {
-            let [batch] = <[RecordBatch; 1]>::try_from(batches)
-                .map_err(|batches| corrupt(format!("{} batches", batches.len())))?;
+            let Some(first) = batches.first() else { return Err(corrupt("no batches")) };
+            if batches.len() == 1 {
+                return decode_frozen(spec, types, first).map(Body::Frozen);
+            }
+            // It was written in pieces.
+            for batch in &batches {
+                decode_frozen(spec, types, batch)?;
+            }
+            let batch = concat_batches(&first.schema(), &batches)?;
             decode_frozen(spec, types, &batch).map(Body::Frozen)
         }
     }

@@ -212,7 +212,7 @@ fn by_bucket(buckets: &[u8]) -> (Vec<usize>, Vec<u32>) {
 }
 
 /// Some rows, with no bytes of others.
-fn pick(batch: &RecordBatch, rows: &UInt32Array) -> Result<RecordBatch> {
+pub(crate) fn pick(batch: &RecordBatch, rows: &UInt32Array) -> Result<RecordBatch> {
     let columns = batch.columns().iter().map(|c| rows::alone(&take(c, rows, None)?));
     rows::with_columns(batch, columns.collect::<Result<_>>()?, rows.len())
 }
@@ -238,10 +238,19 @@ impl Spilled {
         self.content.bytes
     }
 
+    /// Its batches, one by one.
+    pub(crate) fn batches(&self) -> impl Iterator<Item = Result<RecordBatch>> + '_ {
+        self.content.parts.iter().map(|part| self.file.read(part.at))
+    }
+
+    /// How many batches there are.
+    pub(crate) fn batches_len(&self) -> usize {
+        self.content.parts.len()
+    }
+
     /// All of it, in memory again.
     pub(crate) fn load(&self) -> Result<Body> {
-        let parts = self.content.parts.iter().map(|part| self.file.read(part.at));
-        let batches = parts.collect::<Result<Vec<_>>>()?;
+        let batches = self.batches().collect::<Result<Vec<_>>>()?;
         let (Some(states), Some(first)) = (&self.content.states, batches.first()) else {
             return Ok(Body::Rows(batches));
         };

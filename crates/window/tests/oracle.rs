@@ -389,11 +389,17 @@ impl<'a> Run<'a> {
 /// Writes a segment as an Arrow IPC stream and reads it.
 fn through_ipc(segment: &SavedSegment) -> SavedSegment {
     let mut file = vec![];
-    let mut writer = StreamWriter::try_new(&mut file, &segment.batches[0].schema()).unwrap();
-    segment.batches.iter().for_each(|batch| writer.write(batch).unwrap());
+    let pieces: Vec<_> = segment.pieces().map(|piece| piece.unwrap()).collect();
+    assert_eq!(pieces.len(), segment.pieces_len());
+    let mut writer = StreamWriter::try_new(&mut file, &pieces[0].schema()).unwrap();
+    pieces.iter().for_each(|batch| writer.write(batch).unwrap());
     writer.finish().unwrap();
     let batches = StreamReader::try_new(file.as_slice(), None).unwrap();
-    SavedSegment { batches: batches.map(|batch| batch.unwrap()).collect(), ..*segment }
+    SavedSegment {
+        batches: batches.map(|batch| batch.unwrap()).collect(),
+        spilled: None,
+        ..*segment
+    }
 }
 
 /// The rows of a window as text, sorted.

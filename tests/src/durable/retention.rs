@@ -58,6 +58,29 @@ pub(super) fn retention() -> Result<(), Failed> {
     equal("after another start", &home.tables("", &queries)?[0], &truth[0])
 }
 
+/// Little data: the archive takes none of it by itself.
+pub(super) fn little() -> Result<(), Failed> {
+    let home = Home::new()?;
+    let create = STREAM.replace(");\n", ") WITH (retention = '30 seconds');\n")
+        + &format!("CREATE MATERIALIZED VIEW v AS {VIEW};\n");
+    let idle = "WAIT FOR v UNTIL TIMESTAMP '2200-01-01 00:00:00' TIMEOUT INTERVAL '3 seconds';";
+    let queries = ["SELECT min(id), max(id), count(*) FROM s", "SELECT count(*) FROM v"];
+    home.tables(&(create + &rows(0..40) + "WAIT FOR v;"), &queries)?;
+    // A checkpoint at each end: what those that are kept need stays.
+    for part in 1..5 {
+        home.tables(&(rows(part * 40..part * 40 + 40) + "WAIT FOR v;"), &queries)?;
+    }
+    home.run(idle)?.refused(4, &["not there yet"])?;
+    let kept = home.tables("", &queries)?;
+    let numbers = kept[0].first().ok_or("no row")?.split(',').map(str::parse);
+    let numbers: Vec<u32> = numbers.collect::<Result<_, _>>()?;
+    let [first, 199, count] = numbers[..] else { return Err(format!("{kept:?}").into()) };
+    if (100..=169).contains(&first) && count == 200 - first {
+        return equal("after another start", &home.tables("", &queries)?, &kept);
+    }
+    Err(format!("{kept:?}: rows from 169 on are kept").into())
+}
+
 pub(super) fn open_windows() -> Result<(), Failed> {
     let mut home = Home::new()?;
     home.flags = vec!["--tail-rows".into(), "10".into()];

@@ -29,10 +29,13 @@ use crate::durable::failures::{Failure, Failures};
 use crate::durable::files::{Files, io_error};
 use crate::durable::place::Place;
 use crate::durable::wal::{Durability, Known, Recovered, Wal, WalOptions, extent};
+use crate::memory::Memory;
 use crate::stream::log::{Completion, StreamLog};
 use crate::stream::places::Places;
 use crate::stream::spill::Spiller;
 
+/// With a limit of memory files of the archive are short, but not shorter than this.
+const FILE_BYTES_MIN: u64 = 1 << 20;
 /// What an archive has from its beginning.
 const DELTA_LOG: &str = "_delta_log";
 
@@ -50,6 +53,8 @@ pub(crate) struct Store {
     had_read: OnceLock<Vec<HadRead>>,
     /// Streams that have lost rows go on without them.
     accepts_lost_rows: bool,
+    /// The limit of memory, if there is one.
+    memory: Option<Arc<Memory>>,
 }
 
 /// How far a view had read a stream.
@@ -98,9 +103,15 @@ impl Store {
             opened: Mutex::default(),
             had_read: OnceLock::new(),
             accepts_lost_rows,
+            memory: None,
         };
         store.sweep()?;
         Ok(store)
+    }
+
+    /// The same with logs that are held to a limit.
+    pub(crate) fn with_memory(self, memory: Option<Arc<Memory>>) -> Self {
+        Self { memory, ..self }
     }
 
     /// How to reach the files of the directory.
@@ -363,11 +374,9 @@ impl Store {
                 archive = self.archive(Part::Stream, &definition, schema, event_time).await?;
             }
         }
-        let log = StreamLog::restored(
-            Arc::clone(schema),
-            archive.snapshot(),
-            (Watermark::NONE, Completion::Rows),
-        );
+        let told = (Watermark::NONE, Completion::Rows);
+        let (snapshot, memory) = (archive.snapshot(), self.memory.as_ref());
+        let log = StreamLog::restored(Arc::clone(schema), snapshot, told, memory);
         let from = log.state().rows;
         let sink = Arc::clone(&log);
         let applied = Box::new(move |_first: u64, rows| {
@@ -500,7 +509,8 @@ impl Store {
             Completion::Checkpoint { .. } if archived != Watermark::END => Watermark::NONE,
             _ => archived,
         };
-        let log = StreamLog::restored(Arc::clone(schema), snapshot, (watermark, completion));
+        let (told, memory) = ((watermark, completion), self.memory.as_ref());
+        let log = StreamLog::restored(Arc::clone(schema), snapshot, told, memory);
         self.note_opened(definition, Part::View);
         Ok((Kept { log, archive }, watermark))
     }
@@ -530,8 +540,15 @@ impl Store {
         }
         let storage = self.place.archive(part.as_str(), &definition.dir)?;
         // People look for single keys in finished windows; history is read by time.
-        let options =
+        let mut options =
             ArchiveOptions { bloom_filters: part == Part::View, ..ArchiveOptions::default() };
+        if let Some(memory) = &self.memory {
+            // A file lies in memory until it is whole.
+            let bytes = memory.queue_bytes() as u64;
+            options.target_file_bytes =
+                options.target_file_bytes.min((bytes * 2).max(FILE_BYTES_MIN));
+            options.row_group_bytes = options.row_group_bytes.min(bytes);
+        }
         let clock = Arc::clone(&self.clock);
         let table = ArchiveTable::open_with(storage, spec, options, clock).await?;
         Ok(Arc::new(table))
@@ -576,7 +593,8 @@ async fn step_over(next: u64, log: &StreamLog, archive: &ArchiveTable) -> Result
     }
     if let Some(rows) = log.unarchived() {
         let version = i64::try_from(rows.end).unwrap_or(i64::MAX);
-        archive.append(&rows.batches, rows.first, version, &Provenance::default()).await?;
+        let batches = rows.rows.into_iter().map(|piece| piece.load());
+        archive.append_from(batches, rows.first, version, &Provenance::default()).await?;
     }
     log.archived(archive.snapshot());
     Ok(())

@@ -23,17 +23,61 @@ use crate::durable::files::io_error;
 
 /// A new file. Its bytes are added to `written`.
 pub(crate) fn create(directory: &Path, written: Arc<AtomicU64>) -> Result<Box<dyn SpillFile>> {
-    let file =
-        tempfile::tempfile_in(directory).map_err(|e| io_error("create a file in", directory, e))?;
+    let file = StateFile::create(directory)?;
+    Ok(Box::new(Writing { file, at: 0, buffer: vec![], written }))
+}
+
+/// A file that is read while it is written.
+#[derive(Debug)]
+pub(crate) struct TailFile {
+    file: StateFile,
+    end: AtomicU64,
+}
+
+impl TailFile {
+    pub(super) fn create(directory: &Path) -> Result<Self> {
+        Ok(Self { file: StateFile::create(directory)?, end: AtomicU64::new(0) })
+    }
+
+    /// Appends a batch; returns where it is. One thread at a time.
+    pub(crate) fn append(&self, batch: &RecordBatch) -> Result<u64> {
+        let mut buffer = vec![];
+        encode(batch, &mut buffer)?;
+        let at = self.end.load(Ordering::Acquire);
+        let mut file = self.file.file.lock();
+        file.seek(SeekFrom::Start(at))
+            .and_then(|_| file.write_all(&buffer))
+            .map_err(|e| self.file.failed("write", e))?;
+        self.end.store(at + buffer.len() as u64, Ordering::Release);
+        Ok(at)
+    }
+
+    /// The batch that was appended there.
+    pub(crate) fn read(&self, at: u64) -> Result<RecordBatch> {
+        self.file.read(at)
+    }
+
+    /// Bytes that it has.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+}
+
+/// The length, and the batch as a stream.
+fn encode(batch: &RecordBatch, buffer: &mut Vec<u8>) -> Result<()> {
     let options =
         IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
-    Ok(Box::new(Writing {
-        file: StateFile { file: Mutex::new(file), directory: directory.to_owned() },
-        at: 0,
-        buffer: vec![],
-        options,
-        written,
-    }))
+    buffer.clear();
+    buffer.extend([0; 8]);
+    let mut writer = StreamWriter::try_new_with_options(&mut *buffer, &batch.schema(), options)?;
+    writer.write(batch)?;
+    writer.finish()?;
+    drop(writer);
+    let length = (buffer.len() as u64).saturating_sub(8);
+    if let Some(place) = buffer.get_mut(..8) {
+        place.copy_from_slice(&length.to_le_bytes());
+    }
+    Ok(())
 }
 
 #[derive(Debug)]
@@ -41,7 +85,6 @@ struct Writing {
     file: StateFile,
     at: u64,
     buffer: Vec<u8>,
-    options: IpcWriteOptions,
     written: Arc<AtomicU64>,
 }
 
@@ -54,20 +97,7 @@ struct StateFile {
 
 impl SpillFile for Writing {
     fn append(&mut self, batch: &RecordBatch) -> Result<u64> {
-        self.buffer.clear();
-        self.buffer.extend([0; 8]);
-        let mut writer = StreamWriter::try_new_with_options(
-            &mut self.buffer,
-            &batch.schema(),
-            self.options.clone(),
-        )?;
-        writer.write(batch)?;
-        writer.finish()?;
-        drop(writer);
-        let length = (self.buffer.len() as u64).saturating_sub(8);
-        if let Some(place) = self.buffer.get_mut(..8) {
-            place.copy_from_slice(&length.to_le_bytes());
-        }
+        encode(batch, &mut self.buffer)?;
         let place = self.at;
         self.file
             .file
@@ -85,6 +115,12 @@ impl SpillFile for Writing {
 }
 
 impl StateFile {
+    fn create(directory: &Path) -> Result<Self> {
+        let file = tempfile::tempfile_in(directory)
+            .map_err(|e| io_error("create a file in", directory, e))?;
+        Ok(Self { file: Mutex::new(file), directory: directory.to_owned() })
+    }
+
     fn failed(&self, what: &str, error: io::Error) -> Error {
         io_error(&format!("{what} state in"), &self.directory, error)
     }

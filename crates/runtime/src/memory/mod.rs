@@ -1,34 +1,34 @@
 //! The limit of memory (`--memory-limit`): who has how much, and what goes to disk when it is short.
 //!
 //! ```text
-//! limit ─┬─ 7/8 a DataFusion pool ─► state of windows, one share per operator │ sorts, joins, groupings
-//!        └─ 1/8 windows that are read back from disk, piece by piece
+//! limit ─┬─ 6/8 a pool of DataFusion ─► state of windows, one share per operator │ sorts, joins, groupings
+//!        ├─ 1/8 windows that are read back from disk, piece by piece
+//!        └─ 1/8 tails: rows of streams and views that no archive has yet
 //! ```
 //! Each window operator of a query (its workers' stores, its merger) is one spillable consumer of
 //! the pool, which gives all of them, and DataFusion's own operators, even shares. An operator
 //! that is over its share writes its largest parts to disk and goes on. An operator with little
-//! state takes no share.
+//! state takes no share. What of the tails is beyond their part lies on disk (`stream/tail`).
 //!
 //! Invariants: state is measured after it has grown, so the limit is passed by one micro-batch per
 //! worker at most. Being short of memory never changes an answer: what cannot be divided is an
 //! error. Without a limit nothing is measured.
 
 mod file;
+mod pool;
+mod sorted;
 
 use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{
-    FairSpillPool, MemoryConsumer, MemoryPool, MemoryReservation,
-};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use parking_lot::Mutex;
 use windrow_core::{Error, ErrorKind, Result};
@@ -36,9 +36,17 @@ use windrow_sql::diagnostics::from_datafusion;
 use windrow_window::{SliceStore, SpillFile, SpillSpace};
 
 use crate::durable::files::io_error;
+use crate::memory::pool::{Share, SharedPool};
 
-/// The part of the limit for windows that are read back.
-const PASS_PART: usize = 8;
+pub(crate) use self::file::TailFile;
+pub(crate) use self::sorted::sorted;
+
+/// Windows that are read back have one of so many parts of the limit, and tails one.
+const PARTS: usize = 8;
+/// A log may keep this part of the bytes for tails in any case, and this much at most, so that
+/// it does not write row by row where others take all of them.
+const OWN_TAIL_PART: usize = 8;
+const OWN_TAIL_BYTES: usize = 1 << 20;
 /// An operator takes a share from this part of the limit on.
 const SMALL_PART: usize = 64;
 /// When three quarters of the pool are taken, an operator that holds more than this part of it
@@ -53,7 +61,9 @@ const MEASURED_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub(crate) struct Memory {
     limit: usize,
-    pool: Arc<dyn MemoryPool>,
+    pool: Arc<SharedPool>,
+    /// Bytes of all tails in memory.
+    tails: AtomicUsize,
     /// Where files go; they have no name there, so that none is left after a crash.
     directory: PathBuf,
     /// Nobody else puts anything there.
@@ -65,8 +75,8 @@ impl Memory {
     /// the system.
     pub(crate) fn new(limit: usize, own: Option<PathBuf>) -> Arc<Self> {
         let (own, directory) = (own.is_some(), own.unwrap_or_else(std::env::temp_dir));
-        let pool = Arc::new(FairSpillPool::new(limit - limit / PASS_PART));
-        Arc::new(Self { limit, pool, directory, own })
+        let pool = Arc::new(SharedPool::new(limit - limit / PARTS * 2));
+        Arc::new(Self { limit, pool, tails: AtomicUsize::new(0), directory, own })
     }
 
     /// What DataFusion's operators run with. What a process that crashed left is deleted.
@@ -84,7 +94,7 @@ impl Memory {
             .map_err(|e| io_error("create", &self.directory, e))?;
         let directories = DiskManagerMode::Directories(vec![self.directory.clone()]);
         RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::clone(&self.pool))
+            .with_memory_pool(Arc::clone(&self.pool) as _)
             .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(directories))
             .build_arc()
             .map_err(from_datafusion)
@@ -96,23 +106,51 @@ impl Memory {
         query: &str,
         spilled: &Arc<AtomicU64>,
     ) -> Arc<OperatorMemory> {
-        let name = format!("windows of query \"{query}\"");
-        let little = MemoryConsumer::new(name.as_str()).register(&self.pool);
         Arc::new(OperatorMemory {
             memory: Arc::clone(self),
             query: query.to_owned(),
-            name,
             spilled: Arc::clone(spilled),
-            held: Mutex::new(Held { parts: vec![], little, share: None }),
+            held: Mutex::default(),
         })
     }
 
-    fn pool_bytes(&self) -> usize {
-        self.limit - self.limit / PASS_PART
+    fn pass_bytes(&self) -> usize {
+        (self.limit / PARTS).max(PASS_BYTES_MIN)
     }
 
-    fn pass_bytes(&self) -> usize {
-        (self.limit / PASS_PART).max(PASS_BYTES_MIN)
+    /// Bytes that rows on their way to one reader may take.
+    pub(crate) fn queue_bytes(&self) -> usize {
+        (self.limit / PARTS / 4).max(PASS_BYTES_MIN)
+    }
+
+    /// A file for a tail.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) fn tail_file(&self) -> Result<Arc<TailFile>> {
+        TailFile::create(&self.directory).map(Arc::new)
+    }
+
+    /// A tail has so many bytes more in memory.
+    pub(crate) fn tail_grown(&self, bytes: usize) {
+        self.tails.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A tail has so many bytes less in memory.
+    pub(crate) fn tail_shrunk(&self, bytes: usize) {
+        self.tails.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether a tail that has so many bytes in memory should write some to disk.
+    pub(crate) fn tail_is_over(&self, mine: usize) -> bool {
+        let max = self.limit / PARTS;
+        mine > (max / OWN_TAIL_PART).min(OWN_TAIL_BYTES) && self.tails.load(Ordering::Relaxed) > max
+    }
+
+    #[cfg(test)]
+    fn pool_reserved(&self) -> usize {
+        use datafusion::execution::memory_pool::MemoryPool;
+        self.pool.reserved()
     }
 }
 
@@ -130,10 +168,7 @@ pub(crate) fn of_plan(error: DataFusionError, env: &RuntimeEnv) -> Error {
     let raw = raw.filter(|io| io.get_ref().is_none_or(|inner| !inner.is::<Error>()));
     match (raw, env.disk_manager.temp_dir_paths().first()) {
         (Some(io), Some(directory)) => {
-            // Whoever wrapped it hid its kind.
-            let full = io.to_string().contains("No space left on device");
-            let kind = if full { io::ErrorKind::StorageFull } else { io.kind() };
-            let again = io::Error::new(kind, io.to_string());
+            let again = io::Error::new(io.kind(), io.to_string());
             io_error("keep in files what is over the limit of memory, in", directory, again)
         }
         _ => from_datafusion(error),
@@ -144,17 +179,15 @@ pub(crate) fn of_plan(error: DataFusionError, env: &RuntimeEnv) -> Error {
 pub(crate) struct OperatorMemory {
     memory: Arc<Memory>,
     query: String,
-    name: String,
     spilled: Arc<AtomicU64>,
     held: Mutex<Held>,
 }
 
+#[derive(Default)]
 struct Held {
     /// Bytes of each store, and of the merger.
     parts: Vec<usize>,
-    /// While that is little: it need not give way.
-    little: MemoryReservation,
-    share: Option<MemoryReservation>,
+    share: Share,
 }
 
 impl fmt::Debug for OperatorMemory {
@@ -179,29 +212,9 @@ impl OperatorMemory {
             *part = bytes;
         }
         let all: usize = held.parts.iter().sum();
-        let over = !held.resize(all, self);
+        let memory = &self.memory;
+        let over = !memory.pool.resize(&mut held.share, all, memory.limit / SMALL_PART);
         over && bytes > 0 && bytes.saturating_mul(2 * held.parts.len()) >= all
-    }
-}
-
-impl Held {
-    /// Whether there is so much for this operator. It is counted in any case.
-    fn resize(&mut self, bytes: usize, operator: &OperatorMemory) -> bool {
-        let memory = &operator.memory;
-        if bytes <= memory.limit / SMALL_PART {
-            self.share = None;
-            self.little.resize(bytes);
-            return true;
-        }
-        self.little.free();
-        let share = self.share.get_or_insert_with(|| {
-            let consumer = MemoryConsumer::new(operator.name.as_str()).with_can_spill(true);
-            consumer.register(&memory.pool)
-        });
-        let fits = share.try_resize(bytes).is_ok();
-        share.resize(bytes);
-        let tight = memory.pool.reserved() > memory.pool_bytes() / 4 * 3;
-        fits && !(tight && bytes > memory.pool_bytes() / LARGE_PART)
     }
 }
 

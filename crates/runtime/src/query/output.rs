@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::record_batch::RecordBatch;
-use tokio::sync::mpsc;
 use windrow_core::{Behind, Error, ErrorKind, Result, Watermark};
 
 use crate::query::promise::Promise;
 use crate::session::insert::Target;
-use crate::stream::log::{Completion, Given, StreamLog};
+use crate::session::queue::RowSender;
+use crate::stream::log::{Completion, Given, Room, StreamLog};
 use crate::stream::push::PushStream;
 
 /// The end of a continuous query.
@@ -19,7 +19,7 @@ pub(crate) enum Output {
     /// A client that reads as fast as it can; the query waits for it.
     Client {
         /// Its queue.
-        rows: mpsc::Sender<Result<RecordBatch>>,
+        rows: RowSender,
         /// What is told it beside the rows.
         promise: Arc<Promise>,
     },
@@ -27,10 +27,10 @@ pub(crate) enum Output {
     View {
         /// Its log.
         log: Arc<StreamLog>,
-        /// The view is archived, and waits while more rows than these are in memory alone. The
+        /// The view is archived, and waits while more than that is not yet. The
         /// rows of a window then come in one order, whatever the threads, so that their offsets
         /// are the same when the query is run again after a crash.
-        tail_rows_max: Option<u64>,
+        room: Option<Room>,
         /// So many of the next rows are in the archive already: they are worked out once more.
         archived_rows: Arc<AtomicU64>,
     },
@@ -108,7 +108,7 @@ impl Output {
     /// # Errors
     /// As [`send`](Self::send).
     pub(crate) async fn send_closed(&self, rows: Vec<RecordBatch>) -> Result<()> {
-        if let Self::View { tail_rows_max: Some(_), .. } = self {
+        if let Self::View { room: Some(_), .. } = self {
             return match in_order(&rows)? {
                 Some(rows) => self.send(rows).await,
                 None => Ok(()),
@@ -138,14 +138,14 @@ impl Output {
 
     /// Waits until the archive has taken in enough of what was given out.
     pub(crate) async fn wait_for_room(&self) {
-        if let Self::View { log, tail_rows_max: Some(max), .. } = self {
-            log.wait_for_room(*max).await;
+        if let Self::View { log, room: Some(room), .. } = self {
+            log.wait_for_room(*room).await;
         }
     }
 
     /// Whether the rows of a window are put into one order.
     pub(crate) fn is_ordered(&self) -> bool {
-        matches!(self, Self::View { tail_rows_max: Some(_), .. })
+        matches!(self, Self::View { room: Some(_), .. })
     }
 
     /// All rows have been sent. A client's channel ends when the query drops it; a stream lives

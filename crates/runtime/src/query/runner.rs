@@ -7,13 +7,10 @@
 use std::sync::Arc;
 use std::task::Context;
 
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::{SessionState, TaskContext};
-use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
-use datafusion::physical_plan::sorts::sort::SortExec;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use windrow_core::{Budget, Result};
@@ -45,23 +42,9 @@ impl PlanRunner {
         Self { plan, context: state.task_ctx(), inputs, budget: Budget::new(bytes) }
     }
 
-    /// A runner of the same plan whose rows come in the order of all columns that can be
-    /// compared; memory that is short does not keep it from that.
-    pub(crate) fn sorted(&self, state: &SessionState) -> Self {
-        let schema = self.plan.schema();
-        let fields = schema.fields().iter().enumerate();
-        let columns = fields.filter(|(_, field)| !field.data_type().is_nested());
-        let order = columns.map(|(i, field)| {
-            PhysicalSortExpr::new_default(Arc::new(Column::new(field.name(), i)))
-        });
-        let plan = match LexOrdering::new(order) {
-            Some(order) => {
-                let whole = CoalescePartitionsExec::new(Arc::clone(&self.plan));
-                Arc::new(SortExec::new(order, Arc::new(whole)))
-            }
-            None => Arc::clone(&self.plan),
-        };
-        Self::new(plan, state)
+    /// The columns of its rows.
+    pub(crate) fn schema(&self) -> SchemaRef {
+        self.plan.schema()
     }
 
     /// The output for these rows of one leaf; all other leaves are empty.

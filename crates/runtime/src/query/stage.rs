@@ -20,7 +20,7 @@ use windrow_core::{Result, Watermark};
 use windrow_sql::leaf::LeafId;
 use windrow_window::{ClosedWindow, OperatorSpec, WindowMerger, WindowRows};
 
-use crate::memory::{MeasuredStore, OperatorMemory, Part};
+use crate::memory::{MeasuredStore, OperatorMemory, Part, sorted};
 use crate::query::cut::TapState;
 use crate::query::runner::PlanRunner;
 use crate::query::tap::Stores;
@@ -36,8 +36,8 @@ type LeafWindows = (LeafId, Vec<WindowRows>);
 pub(crate) struct StageRun {
     pub(crate) inputs: Vec<InputRun>,
     pub(crate) finish: PlanRunner,
-    /// The finish plan with its rows in order, where the output wants them so.
-    pub(crate) sorted: Option<PlanRunner>,
+    /// What rows that do not fit into memory are put in order with, where the output wants them so.
+    pub(crate) sorted: Option<Arc<OperatorMemory>>,
     pub(crate) row_wise: bool,
     /// Windows closed so far.
     pub(crate) closed: u64,
@@ -224,8 +224,11 @@ impl StageRun {
                 }
                 return Ok(Some(self.finish.run(whole).await?));
             }
-            let runner = self.sorted.as_ref().unwrap_or(&self.finish);
-            self.open = Some(runner.stream(windows)?);
+            let rows = self.finish.stream(windows)?;
+            self.open = Some(match &self.sorted {
+                Some(memory) => sorted(rows, self.finish.schema(), Arc::clone(memory)),
+                None => rows,
+            });
         }
     }
 
@@ -245,9 +248,6 @@ impl StageRun {
     /// Lets go of files that the windows were in.
     fn forget_inputs(&self) {
         self.finish.clear();
-        if let Some(sorted) = &self.sorted {
-            sorted.clear();
-        }
     }
 
     /// Closes the windows of the next end, or of several ends in a row-wise stage.

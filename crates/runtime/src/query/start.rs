@@ -365,9 +365,7 @@ impl Builder<'_> {
                 // One end after the other, so that rows have the same offsets in every run.
                 if self.wanted.output.is_ordered() {
                     stage.row_wise = false;
-                    if self.wanted.shared.memory.is_some() {
-                        stage.sorted = Some(stage.finish.sorted(&self.finish_state()));
-                    }
+                    stage.sorted = self.wanted.shared.operator_memory();
                 }
                 Ok(Root::Stage(Box::new(stage)))
             }

@@ -245,7 +245,10 @@ impl Session {
                 self.engine.keep(name, Arc::clone(&spiller));
                 (kept.log, Some((wal, spiller)))
             }
-            _ => (StreamLog::in_memory(Arc::clone(schema.schema()), name, &parts.limits), None),
+            _ => {
+                let (schema, memory) = (Arc::clone(schema.schema()), parts.memory.as_ref());
+                (StreamLog::in_memory(schema, name, &parts.limits, memory), None)
+            }
         };
         let (bad_rows, clock) = (Arc::clone(&parts.bad_rows), Arc::clone(&parts.clock));
         let push = PushStream::new(name.to_owned(), log, intake, bad_rows, clock, columns)
@@ -539,7 +542,12 @@ impl Session {
         }
         let push = Arc::new(PushStream::new(
             name.to_owned(),
-            StreamLog::in_memory(Arc::clone(from.schema.schema()), name, &parts.limits),
+            StreamLog::in_memory(
+                Arc::clone(from.schema.schema()),
+                name,
+                &parts.limits,
+                parts.memory.as_ref(),
+            ),
             Intake { time: None, valid: i64::MIN..=i64::MAX, max_future_skew_micros: None },
             Arc::clone(&parts.bad_rows),
             Arc::clone(&parts.clock),

@@ -26,10 +26,11 @@ use crate::session::query::streams_read;
 use crate::session::stream_options::timeless;
 use crate::session::view_options::ViewOptions;
 use crate::session::{Outcome, Session};
+use crate::stream::log::Room;
 use crate::stream::log::StreamLog;
 use crate::stream::push::PushStream;
 use crate::stream::spill::Spiller;
-use crate::stream::{Feed, Stream, TAILS_MAX};
+use crate::stream::{Feed, Stream};
 
 /// A materialized view before it is made.
 pub(super) struct NewView {
@@ -303,7 +304,7 @@ impl Session {
         let stream = self.view_stream((&name, key), (&log, spiller.as_ref()), schema, retention)?;
         let output = Output::View {
             log: Arc::clone(&log),
-            tail_rows_max: spiller.as_ref().map(|_| parts.limits.tail_rows_max * TAILS_MAX),
+            room: spiller.as_ref().map(|_| Room::of(&parts.limits)),
             archived_rows: Arc::new(AtomicU64::new(archived_rows)),
         };
         let wanted = Wanted {

@@ -144,7 +144,8 @@ impl Session {
         let (Some(store), Some(definition)) = (&self.engine.store, definition.filter(|_| keeps))
         else {
             let limits = &self.engine.parts.limits;
-            let log = StreamLog::in_memory(Arc::clone(&plan.schema), name, limits);
+            let memory = self.engine.parts.memory.as_ref();
+            let log = StreamLog::in_memory(Arc::clone(&plan.schema), name, limits, memory);
             return Ok(KeptView::in_memory(log));
         };
         let time = plan.event_times.first().map(|e| e.column);
@@ -299,7 +300,7 @@ impl Session {
             else {
                 continue;
             };
-            if retention.dropped_before()?.is_some_and(|dropped| dropped > needed.ticks()) {
+            if retention.let_go_before()?.is_some_and(|dropped| dropped > needed.ticks()) {
                 return Err(refused(format!("\"{name}\" has dropped rows that its windows need")));
             }
         }

@@ -23,6 +23,7 @@ mod places;
 pub(crate) mod planning;
 mod prepare;
 pub(crate) mod query;
+pub(crate) mod queue;
 mod rebuild;
 mod restore;
 mod room;

@@ -9,7 +9,6 @@ use arrow::record_batch::RecordBatch;
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use windrow_core::{Error, Result, Watermark};
 
@@ -17,6 +16,7 @@ use crate::caught::stopped;
 use crate::query::intake::display_micros;
 use crate::query::promise::Promise;
 use crate::query::shared::{Shared, Status, again, cancelled};
+use crate::session::queue::{RowReceiver, queue};
 use crate::session::running::Running;
 use crate::session::unseen::Unseen;
 
@@ -50,7 +50,7 @@ impl<T: Into<String>> From<T> for Done {
 pub struct ResultStream {
     schema: SchemaRef,
     following: Option<Following>,
-    rows: mpsc::Receiver<Result<RecordBatch>>,
+    rows: RowReceiver,
     stop: Stop,
     /// The statement that gives them, where somebody keeps account.
     running: Option<Running>,
@@ -112,7 +112,7 @@ impl ResultStream {
     pub(crate) fn new(
         schema: SchemaRef,
         following: Option<Following>,
-        rows: mpsc::Receiver<Result<RecordBatch>>,
+        rows: RowReceiver,
         stop: Stop,
     ) -> Self {
         Self { schema, following, rows, stop, running: None, over: None, unseen: None, told: false }
@@ -258,11 +258,11 @@ impl Stream for ResultStream {
 
 /// A result whose rows are all there already.
 pub(crate) async fn ready(schema: SchemaRef, rows: Vec<RecordBatch>) -> ResultStream {
-    let (sender, receiver) = mpsc::channel(rows.len().max(1));
+    let (sender, receiver) = queue(rows.len().max(1), Some(usize::MAX));
     let mut rows = futures::stream::iter(rows);
     while let Some(batch) = rows.next().await {
         // The receiver is here, and there is room for every batch.
-        drop(sender.try_send(Ok(batch)));
+        drop(sender.send(Ok(batch)).await);
     }
     let done = tokio::spawn(async {});
     ResultStream::new(schema, None, receiver, Stop::Task(done))

@@ -1,6 +1,5 @@
 //! `SELECT`: bounded, or continuous with EMIT; `SUBSCRIBE`; and DataFusion's own statements.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
@@ -13,7 +12,6 @@ use datafusion::physical_plan::{ExecutionPlan, collect_partitioned, execute_stre
 use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::ObjectName;
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use tokio::sync::mpsc;
 use windrow_core::{Error, ErrorKind, Result, ScanRequest, Source};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Tail};
@@ -26,6 +24,7 @@ use crate::query::promise::Promise;
 use crate::query::start::{Wanted, launch, ready};
 use crate::session::outcome::{Following, Stop, ready as told};
 use crate::session::planning::EndOnDrop;
+use crate::session::queue::{RowReceiver, RowSender, queue};
 use crate::session::room::{Room, with_room};
 use crate::session::running::Running;
 use crate::session::tables::{Change, fills_memory, held_by_table};
@@ -34,8 +33,6 @@ use crate::stream::lengths::no_lengths;
 use crate::stream::log_reader::{LogSource, dropped};
 use crate::stream::push::PushStream;
 
-/// Bytes of the batches that wait for the reader of a bounded query.
-const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Rows of one batch of a subscription. A reader that stands still holds some of them.
 const SUBSCRIBED_ROWS_MAX: usize = 8_192;
 
@@ -53,7 +50,7 @@ impl Session {
         let late_to = self.late_to(&query.tail, &reads)?;
         let shared = self.engine.parts.new_query(None);
         let schema = Arc::clone(&plan.schema);
-        let (sender, receiver) = mpsc::channel(self.limits().queue_batches_max);
+        let (sender, receiver) = self.queue(self.limits().queue_batches_max);
         let time = plan.event_times.first().map(|t| schema.field(t.column).data_type().clone());
         let following = Following::new(0, time);
         let output = Output::Client { rows: sender, promise: following.promise() };
@@ -64,6 +61,11 @@ impl Session {
         self.start_now(plan, wanted).await?;
         let stop = Stop::Query(shared);
         Ok(Outcome::Rows(ResultStream::new(schema, Some(following), receiver, stop)))
+    }
+
+    /// The way of rows to a reader.
+    fn queue(&self, batches: usize) -> (RowSender, RowReceiver) {
+        queue(batches, self.engine.parts.memory.as_ref().map(|memory| memory.queue_bytes()))
     }
 
     /// Starts a continuous query at once.
@@ -113,7 +115,7 @@ impl Session {
     ) -> ResultStream {
         let schema = plan.schema();
         let running = self.running.clone();
-        let (sender, receiver) = mpsc::channel(self.limits().queue_batches_max);
+        let (sender, receiver) = self.queue(self.limits().queue_batches_max);
         // The work is another task than who looks at the time: it may be long before it yields.
         let (budget, cpu) = (self.budget(), &self.engine.parts.cpu);
         let unless_done = EndOnDrop::new(&budget);
@@ -147,7 +149,7 @@ impl Session {
         &self,
         mut plan: Arc<dyn ExecutionPlan>,
         again: Option<LogicalPlan>,
-        sender: mpsc::Sender<Result<RecordBatch>>,
+        sender: RowSender,
     ) -> Result<()> {
         let mut context = self.task_context(&self.context.state());
         let mut sent = false;
@@ -288,7 +290,7 @@ impl Session {
             batch_rows_max: self.limits().batch_rows_max.min(SUBSCRIBED_ROWS_MAX),
         };
         // A slow reader holds the batch that it reads and the next one, no queue of them.
-        let (sender, receiver) = mpsc::channel(1);
+        let (sender, receiver) = self.queue(1);
         let time = view.event_time.map(|t| view.log.schema().field(t.column).data_type().clone());
         let following = Following::new(from, time);
         let follow = follow(source, request, following.promise(), sender.clone());
@@ -357,40 +359,19 @@ fn not_there(view: &str, after: u64, rows: u64) -> Error {
 async fn produce_once(
     plan: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
-    sender: &mpsc::Sender<Result<RecordBatch>>,
+    sender: &RowSender,
     sent: &mut bool,
 ) -> Result<()> {
     let env = context.runtime_env();
     let mut rows = execute_stream(plan, context).map_err(|e| of_plan(e, &env))?;
-    let mut sizes = VecDeque::new();
     while let Some(batch) = rows.next().await {
         let batch = batch.map_err(|e| of_plan(e, &env))?;
-        sizes.push_back(batch.get_array_memory_size());
         *sent = true;
         if sender.send(Ok(batch)).await.is_err() {
             return Ok(());
         }
-        room(sender, &mut sizes).await;
     }
     Ok(())
-}
-
-/// Waits until what is queued is little: a few large batches are as much as many small ones. `sizes` are those
-/// of the batches that have been sent.
-async fn room(sender: &mpsc::Sender<Result<RecordBatch>>, sizes: &mut VecDeque<usize>) {
-    let max = sender.max_capacity();
-    let queued = max - sender.capacity();
-    sizes.drain(..sizes.len().saturating_sub(queued));
-    let mut bytes = 0_usize;
-    let fits = |size: &&usize| {
-        bytes = bytes.saturating_add(**size);
-        bytes <= QUEUE_BYTES_MAX
-    };
-    let stay = sizes.iter().rev().take_while(fits).count();
-    if stay < sizes.len() {
-        // When the reader is gone, the next send tells.
-        drop(sender.reserve_many(max - stay).await);
-    }
 }
 
 /// Hands on all rows of a source until it ends or the reader is gone.
@@ -398,7 +379,7 @@ async fn follow(
     source: LogSource,
     request: ScanRequest,
     promise: Arc<Promise>,
-    sender: mpsc::Sender<Result<RecordBatch>>,
+    sender: RowSender,
 ) -> Result<()> {
     for partition in source.discover().await? {
         for split in &partition.splits {

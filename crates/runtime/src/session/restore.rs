@@ -36,6 +36,8 @@ impl Session {
             self.engine.catalog.note_lost(&definition.name, definition.lost);
         }
         self.engine.start_pending();
+        // What was dropped before the end of the last process is not to be read again.
+        self.engine.drop_old().await;
     }
 
     /// Says that the loss of rows has been accepted, and which views had taken in some of them.

@@ -549,7 +549,7 @@ mod tests {
             let first = verify(&session).await;
             assert_eq!(first, [("equal: 2 windows, 2 rows".to_owned(), String::new())]);
             let log = Arc::clone(&session.engine.catalog.materialized("v").unwrap().log);
-            log.append(log.contents().tail[0].slice(0, 1)).unwrap();
+            log.append(log.contents().tail_in_memory().unwrap()[0].slice(0, 1)).unwrap();
             let [summary, row] = <[_; 2]>::try_from(verify(&session).await).unwrap();
             assert!(
                 summary.0.starts_with("differs: 2 windows, 3 rows; 1 rows only in the view, 0")
@@ -568,7 +568,7 @@ mod tests {
             let first = verify(&session).await;
             assert_eq!(first, [("equal: 3 rows".to_owned(), String::new())]);
             let log = Arc::clone(&session.engine.catalog.materialized("v").unwrap().log);
-            let other = log.contents().tail[0].slice(0, 1);
+            let other = log.contents().tail_in_memory().unwrap()[0].slice(0, 1);
             let k: ArrayRef = Arc::new(StringArray::from(vec![None::<&str>]));
             let k = cast(&k, other.schema().field(0).data_type()).unwrap();
             let columns = vec![k, Arc::clone(other.column(1))];

@@ -11,7 +11,9 @@
 //! ```
 //! Without a data directory there is no archive and the tail is everything.
 //!
-//! Retention lets go of rows at the front; `first` is the first that is there. Rows that were lost with the end
+//! Retention lets go of rows at the front, in two steps. Who begins to read begins at `first`, also
+//! where its file or batch has older rows. Rows before it stay from `held` on while a reader that
+//! has begun, or a checkpoint, still needs them. Rows that were lost with the end
 //! of a write-ahead log leave a gap in the archive, or between it and the tail, never in the tail.
 //!
 //! Which rows of the tail the archive may take is said by [`Completion`].
@@ -23,8 +25,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::Array;
-use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
@@ -33,13 +33,10 @@ use tokio::sync::watch;
 use windrow_archive::ArchiveSnapshot;
 use windrow_core::{Behind, Error, ErrorKind, Limits, OffsetRange, Result, Watermark};
 
-use crate::memory;
+use crate::memory::{self, Memory};
 use crate::query::shared::again;
-
-/// Small appended batches are joined into one once together they hold so many rows, these with others
-/// at the next step, and so on: a view of many small windows is a few dozen batches, and each row is
-/// copied once per step at most.
-const JOIN_ROWS: [usize; 3] = [16, 256, 8_192];
+use crate::stream::tail::{Piece, Tail, shown_bytes};
+use crate::stream::{TAIL_BYTES_MAX, TAILS_MAX};
 
 /// Rows of one batch that is read from the archive.
 const READ_ROWS: usize = 8_192;
@@ -57,6 +54,31 @@ pub(crate) enum Completion {
         /// same offset after a crash. Otherwise who follows the log is given only what is archived.
         in_order: bool,
     },
+}
+
+/// How long a tail may be while its writer goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) rows: u64,
+    pub(crate) bytes: usize,
+}
+
+impl Room {
+    /// So many tails as the archive takes in at a time.
+    pub(crate) fn of(limits: &Limits) -> Self {
+        Self {
+            rows: limits.tail_rows_max.saturating_mul(TAILS_MAX),
+            bytes: limits.tail_bytes_max.saturating_mul(TAIL_BYTES_MAX),
+        }
+    }
+}
+
+/// What the rows of a log are held to.
+#[derive(Debug, Default)]
+struct Kept {
+    /// See [`StreamLog`]'s.
+    limit: Option<(String, usize)>,
+    memory: Option<Arc<Memory>>,
 }
 
 /// What a log had been given at one moment.
@@ -80,14 +102,15 @@ pub(crate) struct StreamLog {
 
 #[derive(Debug)]
 struct Inner {
-    /// First offset that is there: retention has dropped the rows before it.
+    /// First offset that is given to who begins to read: retention has dropped the rows before it.
     first: u64,
-    /// The rows from `first` to `start`.
+    /// First offset that is given to who has begun.
+    held: u64,
+    /// The rows before `start`, and some before `held` that share a file with others.
     archive: Option<ArchiveSnapshot>,
     /// First offset of the tail.
     start: u64,
-    /// Batches of the tail by their first offset, ascending.
-    batches: Vec<(u64, RecordBatch)>,
+    tail: Tail,
     rows: u64,
     /// Bytes that these rows were appended with; counted where there is a limit.
     bytes: usize,
@@ -112,8 +135,10 @@ struct Inner {
 /// What a log holds at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LogState {
-    /// The first offset that is there.
+    /// The first offset that is given to who begins to read.
     pub(crate) first: u64,
+    /// The first offset that is given to who has begun.
+    pub(crate) held: u64,
     /// One past the last offset.
     pub(crate) rows: u64,
     /// The promise that the writer gave with its last append.
@@ -127,8 +152,10 @@ pub(crate) struct LogState {
 /// All rows of one moment: those of the archive, then those of the tail.
 #[derive(Debug)]
 pub(crate) struct Contents {
+    /// The first row; the archive may have more before it.
+    pub(crate) first: u64,
     pub(crate) archive: Option<ArchiveSnapshot>,
-    pub(crate) tail: Vec<RecordBatch>,
+    pub(crate) tail: Vec<Piece>,
     pub(crate) tail_rows: u64,
 }
 
@@ -141,11 +168,24 @@ impl Contents {
         let mut batches = Vec::new();
         if let Some(archive) = &self.archive {
             let all: Vec<usize> = (0..archive.schema().fields().len()).collect();
-            let rows = archive.read(archive.state().first_row, &all, READ_ROWS).await?;
+            let first = archive.state().first_row.max(self.first);
+            let rows = archive.read(first, &all, READ_ROWS).await?;
             batches = rows.try_collect().await?;
         }
-        batches.extend(self.tail.iter().cloned());
+        for piece in &self.tail {
+            batches.push(piece.load()?);
+        }
         Ok(batches)
+    }
+
+    /// The batches of the tail, if it is all in memory.
+    pub(crate) fn tail_in_memory(&self) -> Option<Vec<RecordBatch>> {
+        self.tail.iter().map(|piece| piece.batch().cloned()).collect()
+    }
+
+    /// The offset of the first row of the tail.
+    pub(crate) fn tail_first(&self) -> Option<u64> {
+        self.tail.first().map(|piece| piece.first)
     }
 }
 
@@ -154,7 +194,7 @@ impl Contents {
 pub(crate) struct Unarchived {
     /// Offset of the first.
     pub(crate) first: u64,
-    pub(crate) batches: Vec<RecordBatch>,
+    pub(crate) rows: Vec<Piece>,
     /// One past the last offset.
     pub(crate) end: u64,
     /// The watermark that they are complete up to.
@@ -165,13 +205,19 @@ impl StreamLog {
     /// An empty log in memory alone.
     #[cfg(test)]
     pub(crate) fn new(schema: SchemaRef) -> Arc<Self> {
-        Self::with(schema, None, (Watermark::NONE, Completion::Rows), None)
+        Self::with(schema, None, (Watermark::NONE, Completion::Rows), Kept::default())
     }
 
-    /// An empty log in memory alone, of the stream or view `name`.
-    pub(crate) fn in_memory(schema: SchemaRef, name: &str, limits: &Limits) -> Arc<Self> {
+    /// An empty log without archive, of the stream or view `name`.
+    pub(crate) fn in_memory(
+        schema: SchemaRef,
+        name: &str,
+        limits: &Limits,
+        memory: Option<&Arc<Memory>>,
+    ) -> Arc<Self> {
         let limit = limits.stream_bytes_max.map(|bytes| (name.to_owned(), bytes));
-        Self::with(schema, None, (Watermark::NONE, Completion::Rows), limit)
+        let kept = Kept { limit, memory: memory.cloned() };
+        Self::with(schema, None, (Watermark::NONE, Completion::Rows), kept)
     }
 
     /// A log that goes on behind what is archived; `watermark` is the promise that was given with
@@ -180,22 +226,26 @@ impl StreamLog {
         schema: SchemaRef,
         archive: ArchiveSnapshot,
         told: (Watermark, Completion),
+        memory: Option<&Arc<Memory>>,
     ) -> Arc<Self> {
-        Self::with(schema, Some(archive), told, None)
+        let kept = Kept { limit: None, memory: memory.cloned() };
+        Self::with(schema, Some(archive), told, kept)
     }
 
     fn with(
         schema: SchemaRef,
         archive: Option<ArchiveSnapshot>,
         (watermark, completion): (Watermark, Completion),
-        limit: Option<(String, usize)>,
+        kept: Kept,
     ) -> Arc<Self> {
         let start = archive.as_ref().map_or(0, ArchiveSnapshot::next_row);
+        let first = archive.as_ref().map_or(0, |a| a.state().first_row);
         let inner = Inner {
-            first: archive.as_ref().map_or(0, |a| a.state().first_row),
+            first,
+            held: first,
             archive,
             start,
-            batches: vec![],
+            tail: Tail::new(Arc::clone(&schema), kept.memory),
             rows: start,
             bytes: 0,
             watermark,
@@ -209,7 +259,7 @@ impl StreamLog {
             failed: None,
         };
         let (inner, changed) = (Mutex::new(inner), watch::Sender::new(()));
-        Arc::new(Self { schema, completion, limit, inner, changed })
+        Arc::new(Self { schema, completion, limit: kept.limit, inner, changed })
     }
 
     /// When its rows are complete.
@@ -257,8 +307,7 @@ impl StreamLog {
             }
             inner.note_behind(first, behind);
             inner.rows += batch.num_rows() as u64;
-            inner.batches.push((first, batch));
-            join_small_tail(&self.schema, &mut inner.batches)?;
+            inner.tail.push(first, batch)?;
             first
         };
         self.changed.send_replace(());
@@ -324,6 +373,7 @@ impl StreamLog {
         let inner = self.inner.lock();
         LogState {
             first: inner.first,
+            held: inner.held,
             rows: inner.rows,
             watermark: inner.watermark,
             ended: inner.ended,
@@ -341,7 +391,8 @@ impl StreamLog {
         let all = inner.ended && inner.start == inner.rows;
         let watermark = if all { Watermark::END } else { inner.archived_watermark };
         let rests = inner.rests && inner.start == inner.rows;
-        LogState { first: inner.first, rows: inner.start, watermark, ended: all, rests }
+        let (first, held, rows) = (inner.first, inner.held, inner.start);
+        LogState { first, held, rows, watermark, ended: all, rests }
     }
 
     /// The archived rows are complete up to this watermark: the same promise as before a restart.
@@ -368,40 +419,52 @@ impl StreamLog {
         self.changed.send_replace(());
     }
 
-    /// What is archived, and the batches of the tail from the one on that holds `offset`, by their
-    /// first offset (cheap copies of references).
-    pub(crate) fn since(&self, offset: u64) -> (Option<ArchiveSnapshot>, Vec<(u64, RecordBatch)>) {
+    /// What is archived, and the pieces of the tail from the one on that holds `offset` (cheap
+    /// copies of references).
+    pub(crate) fn since(&self, offset: u64) -> (Option<ArchiveSnapshot>, Vec<Piece>) {
         let inner = self.inner.lock();
-        let end = |(first, rows): &(u64, RecordBatch)| *first + rows.num_rows() as u64;
-        let known = inner.batches.partition_point(|batch| end(batch) <= offset);
-        (inner.archive.clone(), inner.batches.iter().skip(known).cloned().collect())
+        let pieces = inner.tail.pieces();
+        let known = pieces.partition_point(|piece| piece.end() <= offset);
+        (inner.archive.clone(), pieces.iter().skip(known).cloned().collect())
     }
 
-    /// Lets go of the rows of the tail before `end`, of a log without archive. Returns how many
-    /// those were.
-    pub(crate) fn let_go_before(&self, end: u64) -> u64 {
+    /// Who begins to read is not given the rows before `end` any more. Returns how many rows those
+    /// were.
+    pub(crate) fn hide_before(&self, end: u64) -> u64 {
         let mut inner = self.inner.lock();
         let end = end.min(inner.rows);
-        let gone = end.saturating_sub(inner.first);
-        if gone > 0 && inner.archive.is_none() {
-            inner.cut(end);
-            inner.begin_at(end);
-            if self.limit.is_some() {
-                inner.bytes = inner.batches.iter().map(|(_, batch)| bytes_of(batch)).sum();
-            }
-            gone
-        } else {
-            0
+        let hidden = end.saturating_sub(inner.first);
+        inner.first += hidden;
+        hidden
+    }
+
+    /// Lets go of the rows before `end`: nobody is given them any more. Those of an archive are
+    /// deleted by whole files, and what is not archived yet still goes there.
+    pub(crate) fn let_go_before(&self, end: u64) {
+        let mut inner = self.inner.lock();
+        let end = end.min(inner.rows);
+        if end <= inner.held {
+            return;
         }
+        if inner.archive.is_none() {
+            inner.cut(end);
+            if self.limit.is_some() {
+                inner.bytes = inner.tail.bytes();
+            }
+        }
+        inner.begin_at(end);
     }
 
     /// All rows of now (cheap copies of references).
     pub(crate) fn contents(&self) -> Contents {
         let inner = self.inner.lock();
+        let first = inner.first;
+        let tail = inner.tail.pieces().iter().filter_map(|piece| piece.part(first, u64::MAX));
         Contents {
-            archive: inner.archive.clone().filter(|_| inner.start > 0),
-            tail: inner.batches.iter().map(|(_, b)| b.clone()).collect(),
-            tail_rows: inner.rows - inner.start,
+            first,
+            archive: inner.archive.clone().filter(|_| inner.start > first),
+            tail: tail.collect(),
+            tail_rows: inner.rows - inner.start.max(first),
         }
     }
 
@@ -437,8 +500,7 @@ impl StreamLog {
     /// Rows and bytes of the tail.
     pub(crate) fn tail_size(&self) -> (u64, usize) {
         let inner = self.inner.lock();
-        let bytes = inner.batches.iter().map(|(_, b)| bytes_of(b)).sum();
-        (inner.rows - inner.start, bytes)
+        (inner.rows - inner.start, inner.tail.bytes())
     }
 
     /// The complete rows that the archive does not have. `None` when it is up to date, the
@@ -463,15 +525,9 @@ impl StreamLog {
         if !news {
             return None;
         }
-        let mut batches = Vec::new();
-        for (first, batch) in &inner.batches {
-            let room = end.saturating_sub(*first);
-            match usize::try_from(room).unwrap_or(usize::MAX).min(batch.num_rows()) {
-                0 => break,
-                rows => batches.push(batch.slice(0, rows)),
-            }
-        }
-        Some(Unarchived { first: inner.start, batches, end, watermark })
+        let pieces = inner.tail.pieces().iter();
+        let rows = pieces.map_while(|piece| piece.part(0, end)).collect();
+        Some(Unarchived { first: inner.start, rows, end, watermark })
     }
 
     /// The archive has grown: the tail lets go of what it holds now.
@@ -485,20 +541,22 @@ impl StreamLog {
         self.changed.send_replace(());
     }
 
-    /// Waits until the tail has at most `rows_max` rows; who writes faster than the archive takes
-    /// in is slowed down.
-    pub(crate) async fn wait_for_room(&self, rows_max: u64) {
+    /// Waits until the tail has at most so many rows and bytes; who writes faster than the archive
+    /// takes in is slowed down.
+    pub(crate) async fn wait_for_room(&self, room: Room) {
         let mut changed = self.watch();
-        while self.is_longer_than(rows_max) {
+        while self.is_longer_than(room) {
             if changed.changed().await.is_err() {
                 return;
             }
         }
     }
 
-    fn is_longer_than(&self, rows_max: u64) -> bool {
+    /// Whether somebody waits for the archive to take rows in.
+    pub(crate) fn is_longer_than(&self, room: Room) -> bool {
         let inner = self.inner.lock();
-        !inner.let_go && inner.rows - inner.start > rows_max
+        let long = inner.rows - inner.start > room.rows || inner.tail.bytes() > room.bytes;
+        !inner.let_go && long
     }
 
     /// The tail is archived no more (its object is dropped, or the engine closes).
@@ -508,22 +566,22 @@ impl StreamLog {
     }
 
     /// Up to `rows_max` rows from `offset` on, from one stored batch.
-    pub(super) fn read(&self, offset: u64, rows_max: usize) -> Found {
+    ///
+    /// # Errors
+    /// When they are on disk and cannot be read.
+    pub(super) fn read(&self, offset: u64, rows_max: usize) -> Result<Found> {
         let inner = self.inner.lock();
-        if offset < inner.first {
-            return Found::Dropped { first: inner.first };
+        if offset < inner.held {
+            return Ok(Found::Dropped { first: inner.held });
         }
         if offset < inner.start {
-            return inner.archive.clone().map_or(Found::Nothing, Found::Archived);
+            return Ok(inner.archive.clone().map_or(Found::Nothing, Found::Archived));
         }
-        let found = || {
-            let at = inner.batches.partition_point(|(first, _)| *first <= offset).checked_sub(1)?;
-            let (first, batch) = inner.batches.get(at)?;
-            let skip = usize::try_from(offset - first).ok()?;
-            let rows = batch.num_rows().checked_sub(skip).filter(|rows| *rows > 0)?;
-            Some(batch.slice(skip, rows.min(rows_max)))
-        };
-        found().map_or(Found::Nothing, Found::Rows)
+        let until = offset.saturating_add(rows_max as u64);
+        let piece = inner.tail.at(offset).and_then(|piece| piece.part(offset, until));
+        // Disk is read when others can go on.
+        drop(inner);
+        piece.map_or(Ok(Found::Nothing), |piece| piece.load().map(Found::Rows))
     }
 
     /// What its writer has failed with.
@@ -544,22 +602,18 @@ impl Inner {
         }
     }
 
-    /// Rows before `first` are not there any more.
-    fn begin_at(&mut self, first: u64) {
-        if first > self.first {
-            self.behind = self.behind.split_off(&first);
-            self.first = first;
+    /// Rows before `held` are not there any more.
+    fn begin_at(&mut self, held: u64) {
+        if held > self.held {
+            self.behind = self.behind.split_off(&held);
+            self.held = held;
+            self.first = self.first.max(held);
         }
     }
 
     /// The tail begins at `start` from now on.
     fn cut(&mut self, start: u64) {
-        let kept = std::mem::take(&mut self.batches).into_iter().filter_map(|(first, batch)| {
-            let gone = usize::try_from(start.saturating_sub(first)).unwrap_or(usize::MAX);
-            let left = batch.num_rows().checked_sub(gone).filter(|left| *left > 0)?;
-            Some((first.max(start), batch.slice(gone, left)))
-        });
-        self.batches = kept.collect();
+        self.tail.cut(start);
         self.start = start;
         self.rows = self.rows.max(start);
     }
@@ -578,79 +632,10 @@ pub(super) enum Found {
     },
 }
 
-/// As [`shown_bytes`]; what cannot be told by what it shows counts as what it holds. (Columns of a
-/// decoded message hold parts of one buffer, and each would count it wholly.)
-pub(crate) fn bytes_of(batch: &RecordBatch) -> usize {
-    shown_bytes(batch).unwrap_or_else(|_unknown| batch.get_array_memory_size())
-}
-
-/// Bytes of the rows that are shown, not of the buffers that they are part of.
-fn shown_bytes(batch: &RecordBatch) -> Result<usize> {
-    let sizes = batch.columns().iter().map(|c| c.to_data().get_slice_memory_size());
-    Ok(sizes.sum::<Result<usize, _>>()?)
-}
-
 fn too_long(name: &str, max: usize) -> Error {
     let max = memory::display(max);
     let message = format!("\"{name}\" is in memory alone and may hold {max} of rows");
     Error::new(ErrorKind::Limit, message).with_hint(
         "Raise the limit (--stream-limit), or keep everything in a data directory (windrow DIR).",
     )
-}
-
-/// Joins the small batches at the end, at each step those that are smaller than it.
-fn join_small_tail(schema: &SchemaRef, batches: &mut Vec<(u64, RecordBatch)>) -> Result<()> {
-    for step in JOIN_ROWS {
-        let (mut rows, mut tail) = (0, batches.len());
-        while let Some((_, batch)) = tail.checked_sub(1).and_then(|at| batches.get(at))
-            && batch.num_rows() < step
-        {
-            rows += batch.num_rows();
-            tail -= 1;
-        }
-        let small = batches.get(tail..).unwrap_or_default();
-        let Some((first, _)) = small.first().filter(|_| small.len() > 1 && rows >= step) else {
-            continue;
-        };
-        let joined = (*first, concat_batches(schema, small.iter().map(|(_, batch)| batch))?);
-        batches.truncate(tail);
-        batches.push(joined);
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use arrow::array::{ArrayRef, AsArray, Int64Array};
-    use arrow::datatypes::Int64Type;
-
-    use super::*;
-
-    #[test]
-    fn many_small_batches_are_read_as_a_few() {
-        let batch = |rows: std::ops::Range<i64>| {
-            let n: ArrayRef = Arc::new(Int64Array::from_iter_values(rows));
-            RecordBatch::try_from_iter([("n", n)]).unwrap()
-        };
-        let log = StreamLog::new(batch(0..0).schema());
-        let (mut end, mut most) = (0, 0);
-        for round in 0..12_000 {
-            // Now and then a larger one, so that sizes are mixed.
-            let rows = if round % 1_000 == 999 { 700 } else { 1 + i64::from(round % 7 == 0) };
-            assert_eq!(log.append(batch(end..end + rows)).unwrap(), end as u64);
-            end += rows;
-            let batches = log.since(0).1;
-            most = most.max(batches.iter().filter(|(_, b)| b.num_rows() < 8_192).count());
-        }
-        assert!(most < 200, "{most} small batches");
-        let mut next = 0;
-        for (first, batch) in log.since(0).1 {
-            assert_eq!(first, next as u64);
-            for n in batch.column(0).as_primitive::<Int64Type>().values() {
-                assert_eq!(*n, next);
-                next += 1;
-            }
-        }
-        assert_eq!(next, end);
-    }
 }

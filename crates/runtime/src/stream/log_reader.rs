@@ -28,10 +28,14 @@ pub(crate) struct LogSource {
     log: Arc<StreamLog>,
     /// Where reading begins; `None`: at the first row that is there.
     from: Option<u64>,
+    /// The first row that was given to who began to read when this was made.
+    first: u64,
     /// Where reading ends, whatever comes later; `None`: when the log ends.
     until: Option<u64>,
     /// Whether the log's writer knows the watermark better than the event times do.
     explicit_watermark: bool,
+    /// What retention drops before it is read is left out, instead of being an error.
+    skips: bool,
 }
 
 impl LogSource {
@@ -39,7 +43,8 @@ impl LogSource {
     /// `explicit_watermark`: the writer gives the watermark (a view does), it is not derived from
     /// event times.
     pub(crate) fn follow(log: Arc<StreamLog>, from: Option<u64>, explicit_watermark: bool) -> Self {
-        Self { log, from, until: None, explicit_watermark }
+        let first = log.state().first;
+        Self { log, from, first, until: None, explicit_watermark, skips: false }
     }
 
     /// What the log holds now from `from` on (`None`: from its first row), and then ends.
@@ -48,8 +53,14 @@ impl LogSource {
         from: Option<u64>,
         explicit_watermark: bool,
     ) -> Self {
-        let until = Some(log.state().rows);
-        Self { log, from, until, explicit_watermark }
+        let LogState { first, rows, .. } = log.state();
+        Self { log, from, first, until: Some(rows), explicit_watermark, skips: from.is_none() }
+    }
+
+    /// The rows that the log holds from `from` on (`None`: from its first row) and before `until`.
+    pub(crate) fn part(log: Arc<StreamLog>, from: Option<u64>, until: u64) -> Self {
+        let first = log.state().first;
+        Self { log, from, first, until: Some(until), explicit_watermark: false, skips: true }
     }
 }
 
@@ -65,8 +76,8 @@ impl Source for LogSource {
 
     async fn discover(&self) -> Result<Vec<Partition>> {
         let id = PartitionId(0);
-        let LogState { first, rows, .. } = self.log.state();
-        let history = self.until.unwrap_or(rows).saturating_sub(self.from.unwrap_or(first));
+        let from = self.from.unwrap_or(self.first);
+        let history = self.until.unwrap_or_else(|| self.log.state().rows).saturating_sub(from);
         let split = Split {
             partition: id,
             number: 0,
@@ -92,8 +103,9 @@ impl LogSource {
         LogReader {
             changed: self.log.watch(),
             log: Arc::clone(&self.log),
-            position: from.unwrap_or(0),
+            position: from.unwrap_or(self.first),
             begun: from.is_some(),
+            skips: self.skips && scan.from.is_none(),
             until: self.until,
             explicit_watermark: self.explicit_watermark,
             told: Watermark::NONE,
@@ -110,8 +122,11 @@ pub(crate) struct LogReader {
     log: Arc<StreamLog>,
     changed: watch::Receiver<()>,
     position: u64,
-    /// Whether the position says where to read; otherwise reading begins at the first row.
+    /// Whether the position says where to read; otherwise reading begins with the first row from it on
+    /// that is held.
     begun: bool,
+    /// See [`LogSource`]'s.
+    skips: bool,
     until: Option<u64>,
     explicit_watermark: bool,
     /// The watermark that was last passed on.
@@ -137,7 +152,7 @@ impl LogReader {
         // The state is read before the rows: a watermark must never overtake its rows.
         let state = self.state();
         if !self.begun {
-            self.position = state.first;
+            self.position = self.position.max(state.held);
             self.begun = true;
         }
         let behind = self.log.behind_gap(self.position).min(state.rows);
@@ -153,12 +168,16 @@ impl LogReader {
         let left = self.left(state.rows);
         let found = match left.min(self.batch_rows_max) {
             0 => Found::Nothing,
-            rows_max => self.log.read(self.position, rows_max),
+            rows_max => self.log.read(self.position, rows_max)?,
         };
         let rows = match found {
             Found::Archived(archive) => return Ok(Step::Archive(archive)),
             Found::Rows(rows) => Some(rows.project(&self.projection)?),
             Found::Nothing => None,
+            Found::Dropped { first } if self.skips => {
+                self.position = first;
+                return self.look();
+            }
             Found::Dropped { first } => return Err(dropped(self.position, first)),
         };
         let caught_up =

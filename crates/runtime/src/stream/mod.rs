@@ -12,6 +12,7 @@ pub(crate) mod replay;
 pub(crate) mod retention;
 pub(crate) mod spill;
 pub(crate) mod table;
+pub(crate) mod tail;
 
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ pub(crate) const MAX_FUTURE_SKEW_MICROS: i64 = 5 * 60 * 1_000_000;
 
 /// A writer waits when the archive is so many tails behind.
 pub(crate) const TAILS_MAX: u64 = 4;
+/// The same by bytes; with a limit of memory most of them lie on disk.
+pub(crate) const TAIL_BYTES_MAX: usize = 2;
 
 /// A stream, or a materialized view as its readers see it.
 #[derive(Debug)]

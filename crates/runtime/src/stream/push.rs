@@ -17,10 +17,9 @@ use crate::durable::wal::producers::{Producers, Stamp, Verdict};
 use crate::durable::wal::{Appended, Offered, Wal};
 use crate::query::intake::{Intake, TakenIn, lie_in_1970};
 use crate::query::kept::BadRows;
-use crate::stream::TAILS_MAX;
 use crate::stream::generated::Columns;
 use crate::stream::lengths::Lengths;
-use crate::stream::log::StreamLog;
+use crate::stream::log::{Room, StreamLog};
 use crate::stream::spill::Spiller;
 
 /// A stream without a connector.
@@ -41,8 +40,8 @@ pub(crate) struct PushStream {
     producers: Mutex<Producers>,
     /// Who archives its history.
     pub(crate) spiller: Option<Arc<Spiller>>,
-    /// Rows that may be in memory alone, where there is an archive.
-    tail_rows_max: u64,
+    /// How much may wait for the archive, where there is one.
+    room: Room,
     /// How long rows wait for an archive that fails.
     archive_wait: Duration,
     /// Rows that were ever offered, good and bad: the offset of a bad row is its number among
@@ -102,7 +101,7 @@ impl PushStream {
             wal: None,
             producers: Mutex::default(),
             spiller: None,
-            tail_rows_max: u64::MAX,
+            room: Room { rows: u64::MAX, bytes: usize::MAX },
             archive_wait: Duration::ZERO,
             offered,
             told_1970: AtomicBool::new(false),
@@ -116,9 +115,8 @@ impl PushStream {
 
     /// The same with a write-ahead log. It takes no rows while very many wait for the archive.
     pub(crate) fn with_wal(self, wal: Arc<Wal>, spiller: Arc<Spiller>, limits: &Limits) -> Self {
-        let tail_rows_max = limits.tail_rows_max.saturating_mul(TAILS_MAX);
         let (wal, spiller) = (Some(wal), Some(spiller));
-        Self { wal, spiller, tail_rows_max, archive_wait: limits.archive_wait, ..self }
+        Self { wal, spiller, room: Room::of(limits), archive_wait: limits.archive_wait, ..self }
     }
 
     /// The columns that rows are pushed with: all but the generated ones.
@@ -232,7 +230,7 @@ impl PushStream {
     async fn wait_for_room(&self) -> Result<()> {
         loop {
             tokio::select! {
-                () = self.log.wait_for_room(self.tail_rows_max) => return Ok(()),
+                () = self.log.wait_for_room(self.room) => return Ok(()),
                 () = self.clock.sleep(self.archive_wait) => {}
             }
             let Some(error) = self.spiller.as_ref().and_then(|s| s.error()) else { continue };

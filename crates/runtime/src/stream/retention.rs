@@ -2,23 +2,31 @@
 //! event time.
 //!
 //! ```text
-//! offset   0          first                                    rows
-//!          ├─ dropped ──┼─ old, but needed ─┼─ kept: newest − retention … newest ─┤
+//! offset   0            held               first                                  rows
+//!          ├─ let go of ──┼─ old, but needed ─┼─ kept: newest − retention … newest ─┤
 //! ```
-//! Rows go from the front, in whole files of the archive or whole batches of memory, so somewhat
-//! more is kept than asked for.
+//! Old is everything in front of the first row that is not, whatever batch or file it is in and
+//! whether the archive has it. Who begins to read is not given it any more, whatever else needs it:
+//! that is the promise. Running queries and the views' checkpoints still have what they need; the
+//! rest is let go of. What it took goes later: memory with its batch, the archive's files when all
+//! their rows are let go of. Such rows that are not archived yet are, so that the write-ahead log lets go of them
+//! too.
 //!
 //! Invariants: offsets stay what they were; a dropped row is older than the newest row by more
-//! than the retention; a running query has read it; and with a data directory, no unfinished
-//! window of an archived view needs it: such a view goes on from one of its checkpoints after a
-//! restart, and finds all rows that came after it.
+//! than the retention; a row that was let go of has been read by all running queries, and with a
+//! data directory, no unfinished window of an archived view needs it: such a view goes on from one
+//! of its checkpoints after a restart, and finds all rows that came after it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::{Array, ArrayRef};
+use futures::TryStreamExt;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use windrow_archive::ArchiveSnapshot;
 use windrow_core::Result;
+use windrow_core::time::{ticks_per_second, time_unit};
 
 use crate::catalog::{Catalog, Object};
 use crate::caught::caught;
@@ -30,6 +38,12 @@ use crate::stream::spill::Spiller;
 
 /// How often old rows are looked for at most, and again while a reader needs them.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// By so many seconds of event time, or this part of the retention, the first row has to be older
+/// than it may be: so old rows are looked for now and then, not with every new row.
+const SLACK_SECONDS: i64 = 60;
+const SLACK_PART: i64 = 60;
+/// Rows whose event times are read from the archive at a time.
+const READ_ROWS: usize = 8_192;
 
 /// The retention of one log.
 #[derive(Debug)]
@@ -43,7 +57,11 @@ pub(crate) struct Retention {
     column: usize,
     /// How much older than the newest row a row may be, in ticks of the column.
     keep_ticks: i64,
+    /// By how much more it is older when it goes.
+    slack_ticks: i64,
     newest: Mutex<Newest>,
+    /// The first row that is not old, as far as that has been looked for.
+    young: Mutex<Young>,
     stop: watch::Sender<bool>,
 }
 
@@ -53,6 +71,22 @@ struct Newest {
     ticks: Option<i64>,
     /// The tail has been looked at before this offset.
     offset: u64,
+}
+
+/// A row, the rows before which are all old.
+#[derive(Debug, Clone, Copy, Default)]
+struct Young {
+    offset: u64,
+    /// Its event time, in ticks; `None`: it has not been looked at.
+    ticks: Option<i64>,
+}
+
+/// What a look at the front has found.
+enum Old {
+    /// All rows before this offset are old.
+    All(u64),
+    /// There is one that is not.
+    Until(Young),
 }
 
 /// What readers still need of a log.
@@ -66,10 +100,10 @@ struct Needed {
 
 /// What a pass did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pass {
-    /// Everything that is old is gone, but for the rest of a file or batch.
+pub(crate) enum Pass {
+    /// Everything that is old is let go of.
     Done,
-    /// Old rows are needed by a reader.
+    /// Some of it is needed.
     Held,
 }
 
@@ -80,12 +114,17 @@ impl Retention {
         column: usize,
         keep_ticks: i64,
     ) -> Arc<Self> {
+        let unit = log.schema().fields().get(column).and_then(|f| time_unit(f.data_type()));
+        let second = unit.map_or(1, ticks_per_second);
+        let slack_ticks = second.saturating_mul(SLACK_SECONDS).min(keep_ticks / SLACK_PART);
         Arc::new(Self {
             name: name.to_owned(),
             log: Arc::clone(log),
             spiller: spiller.cloned(),
             column,
             keep_ticks,
+            slack_ticks,
+            young: Mutex::default(),
             newest: Mutex::default(),
             stop: watch::Sender::new(false),
         })
@@ -95,9 +134,17 @@ impl Retention {
     /// was dropped.
     ///
     /// # Errors
-    /// When the event-time column is none (our bug).
+    /// When the event-time column is none (our bug), or rows on disk cannot be read.
     pub(crate) fn dropped_before(&self) -> Result<Option<i64>> {
         if self.log.state().first == 0 { Ok(None) } else { self.limit() }
+    }
+
+    /// The same of rows that were let go of: who goes on where it stood is not given them either.
+    ///
+    /// # Errors
+    /// As [`dropped_before`](Self::dropped_before).
+    pub(crate) fn let_go_before(&self) -> Result<Option<i64>> {
+        if self.log.state().held == 0 { Ok(None) } else { self.limit() }
     }
 
     /// The oldest event time that is to be kept now.
@@ -105,46 +152,118 @@ impl Retention {
         let mut newest = self.newest.lock();
         let (archived, tail) = self.log.since(newest.offset);
         newest.ticks = newest.ticks.max(archived.and_then(|a| a.greatest_event_time()));
-        for (first, rows) in tail {
+        for piece in tail {
+            let rows = piece.load()?;
             let column = rows.column(self.column);
             let times = ticks(column)?;
             let known = (0..rows.num_rows()).filter(|row| column.is_valid(*row));
             newest.ticks = newest.ticks.max(known.filter_map(|row| times.get(row)).copied().max());
-            newest.offset = newest.offset.max(first + rows.num_rows() as u64);
+            newest.offset = newest.offset.max(piece.end());
         }
         Ok(newest.ticks.map(|newest| newest.saturating_sub(self.keep_ticks)))
     }
 
-    /// Lets go of what is old and needed by nobody.
+    /// Drops what is old, and lets go of what of it is needed by nobody.
     async fn pass(&self, needed: Needed) -> Result<Pass> {
         let Some(limit) = self.limit()? else { return Ok(Pass::Done) };
-        let before = limit.min(needed.ticks);
-        let dropped = match &self.spiller {
-            Some(spiller) => spiller.drop_before(before, needed.offset).await?,
-            None => self.drop_from_memory(before, needed.offset)?,
-        };
-        if dropped > 0 {
-            tracing::debug!(name = self.name, dropped, "retention let go of old rows");
+        let first = self.log.state().first;
+        let young = *self.young.lock();
+        let due = limit.saturating_sub(self.slack_ticks);
+        let known = young.offset >= first && young.ticks.is_some_and(|young| young >= due);
+        if !known {
+            let young = self.old_until((first, limit), u64::MAX).await?;
+            *self.young.lock() = young;
+            let dropped = self.log.hide_before(young.offset);
+            if dropped > 0 {
+                tracing::debug!(name = self.name, dropped, "retention drops old rows");
+            }
         }
-        let all = before == limit && needed.offset >= self.log.state().rows;
-        Ok(if all { Pass::Done } else { Pass::Held })
+        let (first, held) = (self.log.state().first, self.log.state().held);
+        if held < first {
+            let mut end = needed.offset.min(first);
+            if needed.ticks < limit && held < end {
+                end = end.min(self.old_until((held, needed.ticks), end).await?.offset);
+            }
+            self.log.let_go_before(end);
+        }
+        self.give_back(limit.min(needed.ticks)).await?;
+        Ok(if self.log.state().held >= first { Pass::Done } else { Pass::Held })
     }
 
-    fn drop_from_memory(&self, before: i64, offset_max: u64) -> Result<u64> {
-        let (_, tail) = self.log.since(0);
-        let mut end = 0;
-        for (first, rows) in tail {
-            let column = rows.column(self.column);
-            let mut times = ticks(column)?.iter().enumerate();
-            let behind = first + rows.num_rows() as u64;
-            if behind > offset_max
-                || times.any(|(row, time)| *time >= before && column.is_valid(row))
-            {
+    /// The first row from `from` on that is not older than `before`, or the one at `end`. Rows
+    /// without event time count as old.
+    async fn old_until(&self, (from, before): (u64, i64), end: u64) -> Result<Young> {
+        let (archive, _) = self.log.since(u64::MAX);
+        let mut at = from;
+        if let Some(archive) = archive {
+            at = at.max(archive.older_until(before, end));
+            match self.old_in_archive(&archive, (at, before), end).await? {
+                Old::All(end) => at = end,
+                Old::Until(young) => return Ok(young),
+            }
+        }
+        for piece in self.log.since(at).1 {
+            if at >= end {
                 break;
             }
-            end = behind;
+            let rows = piece.part(at, end).map(|piece| piece.load()).transpose()?;
+            let Some(rows) = rows else { continue };
+            match self.old_in(rows.column(self.column), (at.max(piece.first), before))? {
+                Old::All(end) => at = end,
+                Old::Until(young) => return Ok(young),
+            }
         }
-        Ok(self.log.let_go_before(end))
+        Ok(Young { offset: at, ticks: None })
+    }
+
+    /// The same in the archive, from the row `at` on.
+    async fn old_in_archive(
+        &self,
+        archive: &ArchiveSnapshot,
+        (mut at, before): (u64, i64),
+        end: u64,
+    ) -> Result<Old> {
+        let end = end.min(archive.state().rows);
+        if at >= end {
+            return Ok(Old::All(at));
+        }
+        let mut times = archive.read(at, &[self.column], READ_ROWS).await?;
+        while let Some(rows) = times.try_next().await? {
+            // A file has no gap in it, so no batch has.
+            at = archive.gaps().after(at);
+            match self.old_in(rows.column(0), (at, before))? {
+                Old::All(next) => at = next,
+                Old::Until(young) if young.offset < end => return Ok(Old::Until(young)),
+                Old::Until(_) => at = end,
+            }
+            if at >= end {
+                break;
+            }
+        }
+        Ok(Old::All(at.min(end)))
+    }
+
+    /// Which of the rows from `first` on are old.
+    fn old_in(&self, column: &ArrayRef, (first, before): (u64, i64)) -> Result<Old> {
+        let mut times = ticks(column)?.iter().enumerate();
+        let young = times.find(|(row, time)| **time >= before && column.is_valid(*row));
+        Ok(match young {
+            Some((row, time)) => {
+                Old::Until(Young { offset: first + row as u64, ticks: Some(*time) })
+            }
+            None => Old::All(first + column.len() as u64),
+        })
+    }
+
+    /// Deletes the files of dropped rows; those that are not archived are, so that their log ends.
+    async fn give_back(&self, before: i64) -> Result<()> {
+        let Some(spiller) = &self.spiller else { return Ok(()) };
+        let held = self.log.state().held;
+        if !spiller.is_view() && held > spiller.archived_rows() {
+            spiller.spill_until_stopped().await?;
+        }
+        spiller.drop_before(before, held).await?;
+        Ok(())
     }
 
     /// Lets go of old rows from now on, until it is stopped.
@@ -164,14 +283,23 @@ impl Retention {
                 () = wait => {}
             }
             changed.mark_unchanged();
-            let pass = async { self.pass(self.needed(&parts, &catalog)).await };
-            last = match caught(|| format!("retention of \"{}\"", self.name), pass).await {
-                Ok(pass) => pass,
-                Err(error) => {
-                    tracing::warn!(name = self.name, %error, "old rows stay, they cannot be dropped");
-                    Pass::Held
-                }
-            };
+            last = self.pass_now(&parts, &catalog).await;
+        }
+    }
+
+    /// Lets go of what is old now. What cannot be dropped stays until the next time.
+    pub(crate) async fn pass_now(&self, parts: &Parts, catalog: &Catalog) -> Pass {
+        // Views that are made again still begin where they stood.
+        if !parts.is_restored() {
+            return Pass::Held;
+        }
+        let pass = async { self.pass(self.needed(parts, catalog)).await };
+        match caught(|| format!("retention of \"{}\"", self.name), pass).await {
+            Ok(pass) => pass,
+            Err(error) => {
+                tracing::warn!(name = self.name, %error, "old rows stay, they cannot be dropped");
+                Pass::Held
+            }
         }
     }
 
@@ -239,6 +367,7 @@ mod tests {
     use arrow::record_batch::RecordBatch;
 
     use super::*;
+    use crate::stream::log::Found;
 
     fn append(log: &StreamLog, times: &[Option<i64>]) {
         let times: ArrayRef = Arc::new(TimestampMillisecondArray::from(times.to_vec()));
@@ -253,7 +382,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whole_batches_go_from_the_front() {
+    async fn old_rows_go_from_the_front() {
         let log = log();
         let retention = Retention::new("s", (&log, None), 0, 100);
         let all = Needed { offset: u64::MAX, ticks: i64::MAX };
@@ -265,18 +394,20 @@ mod tests {
         assert_eq!(retention.dropped_before().unwrap(), None);
         append(&log, &[Some(155), Some(30)]);
         // Below 55: the first two batches; the third is young, and what follows it stays.
-        assert_eq!(
-            retention.pass(Needed { offset: 3, ticks: i64::MAX }).await.unwrap(),
-            Pass::Held
-        );
-        assert_eq!(log.state().first, 2, "a reader stands in the second batch");
+        let standing = Needed { offset: 1, ticks: i64::MAX };
+        assert_eq!(retention.pass(standing).await.unwrap(), Pass::Held);
+        let held = |log: &StreamLog| (log.state().held, log.state().first, log.held_rows());
+        assert_eq!(held(&log), (1, 4, 4), "a reader stands in the first batch");
+        let Ok(Found::Rows(rows)) = log.read(1, 10) else { panic!("it is given what it needs") };
+        assert_eq!(rows.num_rows(), 1);
         assert_eq!(retention.pass(Needed { ticks: 20, ..all }).await.unwrap(), Pass::Held);
-        assert_eq!(log.state().first, 2, "an open window needs 20");
-        assert_eq!(retention.pass(all).await.unwrap(), Pass::Done);
-        assert_eq!((log.state().first, log.state().rows), (4, 8));
+        assert_eq!(held(&log), (1, 4, 4), "an open window needs 20");
+        assert_eq!(retention.pass(Needed { ticks: 60, ..all }).await.unwrap(), Pass::Done);
+        assert_eq!((held(&log), log.state().rows), ((4, 4, 4), 8));
         assert_eq!(retention.dropped_before().unwrap(), Some(55));
-        append(&log, &[Some(300)]);
+        // Of a batch only the old rows go.
+        append(&log, &[Some(170), Some(300)]);
         assert_eq!(retention.pass(all).await.unwrap(), Pass::Done);
-        assert_eq!((log.state().first, log.contents().tail_rows), (8, 1));
+        assert_eq!((held(&log), log.contents().tail_rows), ((9, 9, 1), 1));
     }
 }

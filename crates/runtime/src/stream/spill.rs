@@ -23,7 +23,7 @@ use windrow_core::{Clock, Error, Limits, Result, Watermark};
 use crate::caught::unwound;
 use crate::durable::wal::Wal;
 use crate::query::shared::{Shared, again};
-use crate::stream::log::{Completion, StreamLog};
+use crate::stream::log::{Completion, Room, StreamLog};
 
 /// From so many files on, small ones are put together.
 const FILES_MANY: usize = 32;
@@ -135,7 +135,7 @@ impl Spiller {
         let Some(rows) = self.log.unarchived() else {
             return Ok(self.archived());
         };
-        if rows.batches.is_empty() && rows.watermark != Watermark::END {
+        if rows.rows.is_empty() && rows.watermark != Watermark::END {
             // Time without rows is no news: the next run finds it empty too.
             return Ok(self.archived());
         }
@@ -154,8 +154,8 @@ impl Spiller {
         };
         let done = match self.note_extents().await {
             Ok(()) => {
-                let archive = &self.archive;
-                archive.append(&rows.batches, rows.first, version, &provenance).await.map(|_| ())
+                let batches = rows.rows.into_iter().map(|piece| piece.load());
+                self.archive.append_from(batches, rows.first, version, &provenance).await
             }
             Err(error) => Err(error),
         };
@@ -304,9 +304,9 @@ impl Spiller {
         self.archive.state().rows
     }
 
-    /// Whether more rows than these wait in memory.
-    pub(crate) fn is_over(&self, rows_max: u64) -> bool {
-        self.log.tail_size().0 > rows_max
+    /// Whether more than that waits for the archive.
+    pub(crate) fn is_over(&self, room: Room) -> bool {
+        self.log.is_longer_than(room)
     }
 
     /// What has to come before the next spill is there, or why it is not.
@@ -371,7 +371,7 @@ mod tests {
             ArchiveTable::open(storage.child("v").unwrap(), spec, Arc::clone(&clock) as _);
         let archive = Arc::new(archive.await.unwrap());
         let told = (Watermark::NONE, Completion::Rows);
-        let log = StreamLog::restored(rows.schema(), archive.snapshot(), told);
+        let log = StreamLog::restored(rows.schema(), archive.snapshot(), told, None);
         let spiller = Spiller::new(Arc::clone(&log), archive, None, vec![]);
         let query = Shared::new(1, "v".into(), 1, None, Arc::clone(&clock) as _);
         spiller.is_of(&query);

@@ -90,11 +90,13 @@ impl LogTable {
         Self { log, left_out: LeftOut::default(), history: Some(history) }
     }
 
-    /// The rows that are not left out, read in the order of their offsets.
+    /// The rows in `range` (without bounds: all) that are not left out, read in the order of
+    /// their offsets.
     fn scan_in_order(
         &self,
         projection: Option<&Vec<usize>>,
         batch_rows_max: usize,
+        range: (Option<u64>, Option<u64>),
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let wanted = Wanted::of(projection, &self.schema());
         let schema = wanted.schema(&self.schema())?;
@@ -106,6 +108,7 @@ impl LogTable {
             projection,
             positions,
             batch_rows_max,
+            range,
         };
         let plan =
             StreamingTableExec::try_new(schema, vec![Arc::new(part)], None, vec![], false, None)?;
@@ -122,6 +125,7 @@ struct LogPart {
     projection: Vec<usize>,
     positions: bool,
     batch_rows_max: usize,
+    range: (Option<u64>, Option<u64>),
 }
 
 impl PartitionStream for LogPart {
@@ -130,7 +134,11 @@ impl PartitionStream for LogPart {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let source = LogSource::snapshot(Arc::clone(&self.log), None, false);
+        let log = Arc::clone(&self.log);
+        let source = match self.range {
+            (from, Some(until)) => LogSource::part(log, from, until),
+            (from, None) => LogSource::snapshot(log, from, false),
+        };
         let (left_out, positions) = (self.left_out.clone(), self.positions);
         let request = ScanRequest {
             projection: self.projection.clone(),
@@ -200,23 +208,41 @@ impl TableProvider for LogTable {
             history.freshen().await.map_err(outside)?;
         }
         if positions || !self.left_out.is_empty() {
-            return self.scan_in_order(projection, state.config().batch_size());
+            return self.scan_in_order(projection, state.config().batch_size(), (None, None));
         }
         let contents = self.log.contents();
-        // A short log is read in one piece, which keeps its rows in order.
-        let count = match contents.tail_rows {
-            0..ORDERED_ROWS => 1,
-            _ => state.config().target_partitions(),
+        let batch_rows = state.config().batch_size();
+        let tail: Arc<dyn ExecutionPlan> = match (contents.tail_in_memory(), contents.tail_first())
+        {
+            (None, Some(first)) => {
+                let range = (Some(first), Some(first + contents.tail_rows));
+                self.scan_in_order(projection, batch_rows, range)?
+            }
+            (in_memory, _) => {
+                // A short log is read in one piece, which keeps its rows in order.
+                let count = match contents.tail_rows {
+                    0..ORDERED_ROWS => 1,
+                    _ => state.config().target_partitions(),
+                };
+                let partitions = spread(in_memory.unwrap_or_default(), count);
+                MemorySourceConfig::try_new_exec(&partitions, self.schema(), projection.cloned())?
+            }
         };
-        let partitions = spread(contents.tail, count);
-        let tail: Arc<dyn ExecutionPlan> =
-            MemorySourceConfig::try_new_exec(&partitions, self.schema(), projection.cloned())?;
         let Some(archive) = contents.archive else { return Ok(tail) };
+        let (archive, parted) = archive.from_row(contents.first);
         let archived = archive.scan(state, projection, filters, limit).await?;
-        if contents.tail_rows == 0 {
-            return Ok(archived);
+        let mut parts = vec![archived];
+        if let Some(until) = parted {
+            // Of the first file some rows are old: those that stay are read by their offsets.
+            parts.insert(0, self.scan_in_order(projection, batch_rows, (None, Some(until)))?);
         }
-        UnionExec::try_new(vec![archived, tail])
+        if contents.tail_rows > 0 {
+            parts.push(tail);
+        }
+        match parts.len() {
+            1 => parts.pop().ok_or_else(|| DataFusionError::Internal("no part of a log".into())),
+            _ => UnionExec::try_new(parts),
+        }
     }
 }
 

@@ -270,6 +270,7 @@ impl Checkpoints {
                     counts_from: entry.counts_from,
                     rows: entry.rows,
                     batches: batches.to_vec(),
+                    spilled: None,
                 })
             };
             inputs.push(InputState {

@@ -79,18 +79,19 @@ pub(super) fn write_segments(
             rows: segment.rows,
             file: name.clone(),
             first_batch: batches,
-            batches: segment.batches.len(),
+            batches: segment.pieces_len(),
         });
-        batches += segment.batches.len();
+        batches += segment.pieces_len();
     }
-    let all = || segments.iter().flat_map(|s| &s.batches);
+    // One piece is in memory at a time: what has gone to disk is as large as it likes.
+    let all = || segments.iter().flat_map(SavedSegment::pieces);
     let entry = write(files, path, |out| {
-        let Some(first) = all().next() else { return Ok(()) };
+        let Some(first) = all().next().transpose()? else { return Ok(()) };
         let options =
             IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
         let mut writer = StreamWriter::try_new_with_options(out, &first.schema(), options)?;
         for batch in all() {
-            writer.write(batch)?;
+            writer.write(&batch?)?;
         }
         writer.finish()?;
         Ok(())

@@ -35,7 +35,14 @@ fn newest(checkpoints: &Checkpoints) -> Newest {
 fn segment(id: u64, value: i64) -> SavedSegment {
     let values = Int64Array::from_iter_values(value..value + 3);
     let batch = RecordBatch::try_from_iter([("k0", Arc::new(values) as _)]).unwrap();
-    SavedSegment { id: SegmentId(id), slice: value, counts_from: 0, rows: 3, batches: vec![batch] }
+    SavedSegment {
+        id: SegmentId(id),
+        slice: value,
+        counts_from: 0,
+        rows: 3,
+        batches: vec![batch],
+        spilled: None,
+    }
 }
 
 /// A query that gathers segments and lets go of them.

@@ -37,7 +37,7 @@ use windrow_core::offset::Gaps;
 use windrow_core::{Error, ErrorKind, Result};
 
 use super::files::{Files, io_error};
-use crate::stream::log::bytes_of;
+use crate::stream::tail::bytes_of;
 use producers::{Producers, Stamp};
 use segment::Beginning;
 use writer::{Active, Request, Writer, create_segment};

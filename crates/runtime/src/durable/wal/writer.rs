@@ -25,7 +25,7 @@ use super::recovery::segment_path;
 use super::segment::Beginning;
 use super::{Durability, Segment, Shared, WalOptions, segment};
 use crate::durable::files::{Files, LogFile, io_error};
-use crate::stream::log::bytes_of;
+use crate::stream::tail::bytes_of;
 
 /// A group takes no more once it has this many bytes.
 const GROUP_BYTES_MAX: usize = 16 << 20;

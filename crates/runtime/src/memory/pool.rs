@@ -1,0 +1,244 @@
+//! The pool that DataFusion's operators and the state of windows share.
+//!
+//! As in DataFusion's own fair pool, everybody who can go to disk has the same share of what those
+//! who cannot leave. Three things are otherwise, so that what can go to disk does so and is not
+//! refused: DataFusion's sorts and groupings may fill three quarters of their share only, because they
+//! need some more to merge what they hold (which counts as memory that cannot go to disk); what
+//! is no sort may take all that is free in one step, because groups that are given out are counted
+//! with all of their buffers, and cannot go to disk any more; and what operators of windows hold
+//! beyond their shares, until they have gone to disk, takes nothing from others.
+//!
+//! Each of DataFusion's operators may have a little in any case, because it cannot do with less.
+
+use std::fmt;
+
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::memory_pool::{
+    MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
+};
+use parking_lot::Mutex;
+
+use super::{LARGE_PART, display};
+
+/// What the name of a sort's consumer begins with.
+const SORT: &str = "ExternalSorter";
+/// More than this part of what a grouping has is a step.
+const STEP_PART: usize = 4;
+/// What an operator may have in any case.
+const BYTES_MIN: usize = 4 << 20;
+
+/// A part of the limit, in even shares.
+#[derive(Debug)]
+pub(crate) struct SharedPool {
+    size: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    /// Consumers of DataFusion that can go to disk, and their bytes.
+    spillers: usize,
+    spillable: usize,
+    /// Bytes of those that cannot.
+    fixed: usize,
+    /// Window operators with much state, and their bytes.
+    operators: usize,
+    windows: usize,
+}
+
+/// What a window operator has of the pool.
+#[derive(Debug, Default)]
+pub(super) struct Share {
+    bytes: usize,
+    large: bool,
+}
+
+impl Taken {
+    fn all(&self) -> usize {
+        self.spillable + self.fixed + self.windows
+    }
+
+    /// What nobody has taken of the pool, nor the window operators within their shares.
+    fn free(&self, size: usize) -> usize {
+        let windows = self.windows.min(self.share(size).saturating_mul(self.operators));
+        size.saturating_sub(self.fixed + self.spillable + windows)
+    }
+
+    /// What each that can go to disk may take.
+    fn share(&self, size: usize) -> usize {
+        size.saturating_sub(self.fixed) / (self.spillers + self.operators).max(1)
+    }
+}
+
+impl SharedPool {
+    pub(super) fn new(size: usize) -> Self {
+        Self { size, taken: Mutex::default() }
+    }
+
+    /// A window operator holds so many bytes now; from `small` on it takes a share. Whether there
+    /// is so much for it: it is counted in any case.
+    pub(super) fn resize(&self, share: &mut Share, bytes: usize, small: usize) -> bool {
+        let mut taken = self.taken.lock();
+        if share.large {
+            taken.operators -= 1;
+            taken.windows -= share.bytes;
+        } else {
+            taken.fixed -= share.bytes;
+        }
+        *share = Share { bytes, large: bytes > small };
+        if !share.large {
+            taken.fixed += bytes;
+            return true;
+        }
+        taken.operators += 1;
+        taken.windows += bytes;
+        let tight = taken.all() > self.size / 4 * 3;
+        bytes <= taken.share(self.size) && !(tight && bytes > self.size / LARGE_PART)
+    }
+
+    /// Takes bytes for what has a bound of its own, however many are left.
+    pub(super) fn take(&self, bytes: usize) {
+        self.taken.lock().fixed += bytes;
+    }
+
+    /// Gives them back.
+    pub(super) fn give(&self, bytes: usize) {
+        self.taken.lock().fixed -= bytes;
+    }
+}
+
+impl fmt::Display for SharedPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}({})", self.name(), display(self.size))
+    }
+}
+
+impl MemoryPool for SharedPool {
+    fn name(&self) -> &'static str {
+        "shared"
+    }
+
+    fn register(&self, consumer: &MemoryConsumer) {
+        if consumer.can_spill() {
+            self.taken.lock().spillers += 1;
+        }
+    }
+
+    fn unregister(&self, consumer: &MemoryConsumer) {
+        if consumer.can_spill() {
+            self.taken.lock().spillers -= 1;
+        }
+    }
+
+    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        let mut taken = self.taken.lock();
+        if reservation.consumer().can_spill() {
+            taken.spillable += additional;
+        } else {
+            taken.fixed += additional;
+        }
+    }
+
+    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
+        let mut taken = self.taken.lock();
+        if reservation.consumer().can_spill() {
+            taken.spillable -= shrink;
+        } else {
+            taken.fixed -= shrink;
+        }
+    }
+
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+        let mut taken = self.taken.lock();
+        let (held, free) = (reservation.size(), taken.free(self.size));
+        let consumer = reservation.consumer();
+        let left = if !consumer.can_spill()
+            || (additional > held / STEP_PART && !consumer.name().starts_with(SORT))
+        {
+            free
+        } else {
+            (taken.share(self.size) / 4 * 3).saturating_sub(held)
+        };
+        if additional > left && held.saturating_add(additional) > BYTES_MIN {
+            let name = consumer.name();
+            return Err(DataFusionError::ResourcesExhausted(format!(
+                "{name} needs {} of memory more, and may have {}, with the {} that it has: the queries \
+                 share {}",
+                display(additional),
+                display(left),
+                display(held),
+                display(self.size)
+            )));
+        }
+        if reservation.consumer().can_spill() {
+            taken.spillable += additional;
+        } else {
+            taken.fixed += additional;
+        }
+        Ok(())
+    }
+
+    fn reserved(&self) -> usize {
+        self.taken.lock().all()
+    }
+
+    fn memory_limit(&self) -> MemoryLimit {
+        MemoryLimit::Finite(self.size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn who_can_go_to_disk_leaves_room_for_who_cannot() {
+        let pool = Arc::new(SharedPool::new(1000 * MIB));
+        let shared: Arc<dyn MemoryPool> = Arc::clone(&pool) as _;
+        let sort = MemoryConsumer::new("ExternalSorter[0]").with_can_spill(true).register(&shared);
+        let merge = MemoryConsumer::new("merge").register(&shared);
+        sort.try_grow(750 * MIB).unwrap();
+        let small = MemoryConsumer::new("small").register(&shared);
+        small.try_grow(4 * MIB).unwrap();
+        drop(small);
+        let error = sort.try_grow(1).unwrap_err().to_string();
+        assert!(
+            error.contains("ExternalSorter[0] needs 1 B") && error.contains("1000 MiB"),
+            "{error}"
+        );
+        // An operator that is far over its share takes nothing from others.
+        let mut share = Share::default();
+        assert!(!pool.resize(&mut share, 5000 * MIB, 10 * MIB));
+        merge.try_grow(251 * MIB).unwrap_err();
+        sort.free();
+        merge.try_grow(500 * MIB).unwrap();
+        assert!(merge.try_grow(300 * MIB).is_err());
+        assert!(pool.resize(&mut share, 200 * MIB, 10 * MIB), "it has gone to disk");
+        assert!(pool.resize(&mut share, 5 * MIB, 10 * MIB));
+        assert_eq!(pool.reserved(), 505 * MIB);
+        assert!(pool.resize(&mut share, 0, 10 * MIB));
+        drop((sort, merge));
+        assert_eq!(pool.reserved(), 0);
+    }
+
+    #[test]
+    fn groups_that_are_given_out_may_take_what_is_free() {
+        let shared: Arc<dyn MemoryPool> = Arc::new(SharedPool::new(1000 * MIB));
+        let [some, others] = ["hash[0]", "hash[1]"]
+            .map(|name| MemoryConsumer::new(name).with_can_spill(true).register(&shared));
+        // Groups that are collected go to disk at three quarters of 500.
+        for groups in [&some, &others] {
+            groups.try_grow(300 * MIB).unwrap();
+            groups.try_grow(75 * MIB).unwrap();
+            groups.try_grow(1).unwrap_err();
+        }
+        others.free();
+        // They are given out.
+        some.try_resize(900 * MIB).unwrap();
+        others.try_resize(101 * MIB).unwrap_err();
+    }
+}
