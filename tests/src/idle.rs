@@ -482,14 +482,15 @@ fn crashes() -> Result<(), Failed> {
     }
     stage.right("plain")?;
     // All is in checkpoints, and nothing comes after the restart: it is idle all the same.
-    stage.row("a", 7, 71)?;
+    stage.row("b", 7, 60)?;
+    stage.row("a", 8, 71)?;
     stage.ask("WAIT FOR v")?;
     if let Some(talk) = stage.talk.take() {
         talk.close()?;
     }
     stage.open()?;
     begun(&stage, "5")?;
-    stage.until("v", 55)?;
+    stage.until("v", 60)?;
     stage.step(Duration::from_secs(10));
     stage.until("v", 71)
 }
