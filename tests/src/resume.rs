@@ -418,7 +418,7 @@ fn subscribed() -> Result<(), Failed> {
             append(round)?;
             let to_come = ((round + 1) * LINES) as usize - seen.len();
             running.until_lines(header + round as usize * 137 % to_come)?;
-        } else {
+        } else if seen.len() < (ROUNDS * LINES) as usize {
             running.until_lines(header + (ROUNDS * LINES) as usize - seen.len())?;
         }
         let said = running.kill()?;

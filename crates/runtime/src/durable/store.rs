@@ -289,7 +289,7 @@ impl Store {
     /// # Errors
     /// See [`Places::open`].
     pub(crate) fn open_places(&self, definition: &Definition) -> Result<Places> {
-        Places::open(Arc::clone(self.files()), self.stream_dir(definition).join("log"))
+        Places::open(Arc::clone(self.files()), &self.stream_dir(definition).join("log"))
     }
 
     fn view_dir(&self, definition: &Definition) -> PathBuf {

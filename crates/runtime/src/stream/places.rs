@@ -8,7 +8,7 @@
 //! the log is.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -32,7 +32,7 @@ impl Places {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub(crate) fn open(files: Arc<dyn Files>, log: PathBuf) -> Result<Self> {
+    pub(crate) fn open(files: Arc<dyn Files>, log: &Path) -> Result<Self> {
         let path = log.join("places.json");
         let known: Known = match files.read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
@@ -98,7 +98,7 @@ mod tests {
     fn places_come_back_from_disk() {
         let dir = tempfile::tempdir().unwrap();
         let files: Arc<dyn Files> = Arc::new(StdFiles);
-        let open = || Places::open(Arc::clone(&files), dir.path().to_owned()).unwrap();
+        let open = || Places::open(Arc::clone(&files), dir.path()).unwrap();
         let places = open();
         assert!(places.of("a").is_none() && places.unwritten().is_none());
         places.note("a", 7, &"there".into());
