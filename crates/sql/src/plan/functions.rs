@@ -2,7 +2,7 @@
 //!
 //! `repeat`, `array_repeat`, `range`, `replace`, … make gigabytes of a few bytes, at once and without
 //! yielding. An analyzer rule puts each of them into a [`Bounded`] of the same name, which is worked out within
-//! bounds ([`pieces`](super::pieces)). `||` becomes such a function too ([`Joined`]). The value of a subquery is looked
+//! bounds ([`pieces`]). `||` becomes such a function too ([`Joined`]). The value of a subquery is looked
 //! at before it stands in every row ([`Passed`]).
 //!
 //! Invariants: a wrapped function gives what the inner one gives, value by value, and is called the same; a
