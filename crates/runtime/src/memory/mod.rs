@@ -52,6 +52,9 @@ const SMALL_PART: usize = 64;
 /// When three quarters of the pool are taken, an operator that holds more than this part of it
 /// goes to disk: the rest is for those who cannot give way, such as the hash table of a join.
 const LARGE_PART: usize = 16;
+/// A table that grows is there twice for a moment, and the allocator keeps some of what it is given back: state
+/// counts for so much more than it holds, one part of this many.
+const GROWTH_PART: usize = 2;
 /// A window is not read back in smaller pieces than this, in bytes.
 const PASS_BYTES_MIN: usize = 64 << 10;
 /// A store is measured when it has taken in so many bytes.
@@ -213,7 +216,8 @@ impl OperatorMemory {
         }
         let all: usize = held.parts.iter().sum();
         let memory = &self.memory;
-        let over = !memory.pool.resize(&mut held.share, all, memory.limit / SMALL_PART);
+        let taken = all + all / GROWTH_PART;
+        let over = !memory.pool.resize(&mut held.share, taken, memory.limit / SMALL_PART);
         over && bytes > 0 && bytes.saturating_mul(2 * held.parts.len()) >= all
     }
 }
