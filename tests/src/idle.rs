@@ -10,6 +10,7 @@ use libtest_mimic::{Failed, Trial};
 use windrow_core::{Clock, Limits, ManualClock};
 use windrow_runtime::EngineConfig;
 
+use crate::crash::Chance;
 use crate::talk::{Refusal, Talk};
 use crate::watch::trial;
 
@@ -543,18 +544,6 @@ impl Naive {
         let shown =
             closed.map(|(end, (n, ids))| format!("{} {n} {ids}", at(*end).replace(' ', "T")));
         shown.collect::<Vec<_>>().join(", ")
-    }
-}
-
-/// A small generator of numbers.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
     }
 }
 

@@ -304,7 +304,7 @@ fn retention_within() -> Result<(), Failed> {
     Ok(())
 }
 
-/// All rows of who began to read when there were six.
+/// All rows of a reader that began when there were six.
 fn first_six(mut rows: ResultStream) -> Result<(), Failed> {
     let mut next = 0;
     while let Some(batch) = block_on(rows.next()) {
@@ -352,7 +352,7 @@ fn retention() -> Result<(), Failed> {
     if progress.history > progress.history_total || progress.history_total < 6 {
         return Err(format!("{progress:?}").into());
     }
-    // Who asks now is not given old rows; the slow one, which has taken in some of the first, is.
+    // A query that begins now is not given old rows; the slow one, which has taken in some of the first, is.
     poll(&talk, "SELECT rows FROM windrow.streams", "7")?;
     let Outcome::Rows(rows) = slow else { return Err("no rows".into()) };
     first_six(rows)?;

@@ -176,7 +176,7 @@ impl Runner {
                 return self.notice(&format!("notice: views that fail are not told of: {error}"));
             }
         };
-        // A view that was made anew and fails again is told of again.
+        // A view that was recreated and fails again gives another notice.
         let before = std::mem::replace(&mut self.told, failed.iter().cloned().collect());
         for view in failed.iter().filter(|view| !before.contains(*view)) {
             self.notice(&format!("notice: {view}\nhint: SHOW VIEWS has the state of all views."));

@@ -110,6 +110,22 @@ pub struct Split {
     pub detail: Arc<dyn Any + Send + Sync>,
 }
 
+impl Split {
+    /// Piece `number` of a partition, of which nothing else is known.
+    pub fn new(partition: PartitionId, number: usize, identity: &str) -> Self {
+        Self {
+            partition,
+            number,
+            rows: None,
+            bytes: None,
+            event_times: None,
+            identity: identity.into(),
+            place: None,
+            detail: Arc::new(()),
+        }
+    }
+}
+
 /// What a reader is asked for.
 #[derive(Debug, Clone)]
 pub struct ScanRequest {

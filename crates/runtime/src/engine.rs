@@ -627,7 +627,7 @@ impl Inner {
         }
     }
 
-    /// All objects of the data directory are there again. Lets go of what is old now.
+    /// All objects of the data directory are open again: drops the rows that are past their retention now.
     pub(crate) async fn drop_old(&self) {
         self.parts.restored.store(true, Ordering::Release);
         let retentions: Vec<_> = self.retentions.lock().values().cloned().collect();

@@ -1,7 +1,7 @@
 //! The pool that DataFusion's operators and the state of windows share.
 //!
-//! As in DataFusion's own fair pool, everybody who can go to disk has the same share of what those
-//! who cannot leave. Three things are otherwise, so that what can go to disk does so and is not
+//! As in DataFusion's own fair pool, all that can go to disk have the same share of what is left by those
+//! that cannot. Three things are otherwise, so that what can go to disk does so and is not
 //! refused: DataFusion's sorts and groupings may fill three quarters of their share only, because they
 //! need some more to merge what they hold (which counts as memory that cannot go to disk); what
 //! is no sort may take all that is free in one step, because groups that are given out are counted

@@ -30,7 +30,7 @@ use crate::stream::tail::bytes_of;
 const RUNS_MERGED: usize = 32;
 /// A chunk of a run is this part of what a run may take.
 const CHUNK_PART: usize = 128;
-/// A chunk has at least so many bytes: each is a stream of its own in its file.
+/// The least size of a chunk, in bytes: each chunk is a stream of its own in its file.
 const CHUNK_BYTES_MIN: usize = 8 << 10;
 /// Rows of a chunk, at most.
 const CHUNK_ROWS: usize = 8_192;

@@ -251,7 +251,7 @@ impl TapState {
         now.max(self.from.of_log())
     }
 
-    /// The watermark at so many nanoseconds, in its own unit.
+    /// `nanos` nanoseconds as a watermark in the unit of the stream.
     pub(crate) fn at_nanos(&self, nanos: i128) -> Watermark {
         self.progress.get().map_or(Watermark::NONE, |p| p.lock().at_nanos(nanos))
     }

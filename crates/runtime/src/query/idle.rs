@@ -130,16 +130,7 @@ mod tests {
     /// A tap whose one partition is idle after 10 µs.
     fn tap(unit: TimeUnit) -> Arc<TapState> {
         let id = PartitionId(0);
-        let split = Split {
-            partition: id,
-            number: 0,
-            rows: None,
-            bytes: None,
-            event_times: None,
-            identity: "log".into(),
-            place: None,
-            detail: Arc::new(()),
-        };
+        let split = Split::new(id, 0, "log");
         let mut progress = Progress::new(0, Some(unit));
         progress.idles(WhenIdle { after_micros: 10, by_clock: false });
         progress.add(&[Partition { id, name: "log".into(), splits: vec![split] }], 0);

@@ -75,7 +75,7 @@ impl Keeper {
         self.rows_seen = rows;
     }
 
-    /// The newest checkpoint was made after so many micro-batches, of these leaves, at this watermark.
+    /// Notes what the newest checkpoint has: the number of micro-batches, the leaves, and the watermark.
     pub(crate) fn has(&mut self, batches: u64, taps: &[Arc<TapState>], watermark: Watermark) {
         self.last = Some((batches, begun(taps), watermark, None));
     }

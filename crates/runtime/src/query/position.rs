@@ -127,16 +127,7 @@ mod tests {
     use super::*;
 
     fn split(number: usize) -> Split {
-        Split {
-            partition: PartitionId(0),
-            number,
-            rows: None,
-            bytes: None,
-            event_times: None,
-            identity: "a.json (7 bytes)".into(),
-            place: None,
-            detail: Arc::new(()),
-        }
+        Split::new(PartitionId(0), number, "a.json (7 bytes)")
     }
 
     #[test]

@@ -242,7 +242,7 @@ impl Progress {
         }
     }
 
-    /// The watermark at so many nanoseconds, rounded down.
+    /// `nanos` nanoseconds as a watermark in this unit, rounded down.
     pub(crate) fn at_nanos(&self, nanos: i128) -> Watermark {
         let Some(unit) = self.unit else { return Watermark::NONE };
         let ticks = i64::try_from(nanos.div_euclid(nanos_per_tick(unit)));
@@ -471,14 +471,8 @@ mod tests {
             .iter()
             .enumerate()
             .map(|(number, event_times)| Split {
-                partition: PartitionId(id),
-                number,
-                rows: None,
-                bytes: None,
                 event_times: *event_times,
-                identity: Arc::from(""),
-                place: None,
-                detail: Arc::new(()),
+                ..Split::new(PartitionId(id), number, "")
             })
             .collect();
         Partition { id: PartitionId(id), name: format!("p{id}"), splits }

@@ -225,7 +225,7 @@ mod tests {
     use crate::engine::{Engine, EngineConfig};
     use crate::session::SessionOptions;
 
-    /// Who plans stops when nobody waits any more, and gives the place back then.
+    /// A planner stops when nobody waits any more, and gives the place back then.
     #[test]
     fn planning_ends_with_whoever_waits_for_it() {
         let engine = Engine::open(EngineConfig::default()).unwrap();

@@ -11,7 +11,7 @@
 //! ```
 //! Without a data directory there is no archive and the tail is everything.
 //!
-//! Retention lets go of rows at the front, in two steps. Who begins to read begins at `first`, also
+//! Retention drops rows at the front, in two steps. A new reader begins at `first`, also
 //! where its file or batch has older rows. Rows before it stay from `held` on while a reader that
 //! has begun, or a checkpoint, still needs them. Rows that were lost with the end
 //! of a write-ahead log leave a gap in the archive, or between it and the tail, never in the tail.
@@ -102,9 +102,9 @@ pub(crate) struct StreamLog {
 
 #[derive(Debug)]
 struct Inner {
-    /// First offset that is given to who begins to read: retention has dropped the rows before it.
+    /// First offset that is given to a new reader: retention has dropped the rows before it.
     first: u64,
-    /// First offset that is given to who has begun.
+    /// First offset that is given to a reader that has begun.
     held: u64,
     /// The rows before `start`, and some before `held` that share a file with others.
     archive: Option<ArchiveSnapshot>,
@@ -135,9 +135,9 @@ struct Inner {
 /// What a log holds at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LogState {
-    /// The first offset that is given to who begins to read.
+    /// The first offset that is given to a new reader.
     pub(crate) first: u64,
-    /// The first offset that is given to who has begun.
+    /// The first offset that is given to a reader that has begun.
     pub(crate) held: u64,
     /// One past the last offset.
     pub(crate) rows: u64,
@@ -428,7 +428,7 @@ impl StreamLog {
         (inner.archive.clone(), pieces.iter().skip(known).cloned().collect())
     }
 
-    /// Who begins to read is not given the rows before `end` any more. Returns how many rows those
+    /// A new reader is not given the rows before `end` any more. Returns how many rows those
     /// were.
     pub(crate) fn hide_before(&self, end: u64) -> u64 {
         let mut inner = self.inner.lock();

@@ -28,7 +28,7 @@ pub(crate) struct LogSource {
     log: Arc<StreamLog>,
     /// Where reading begins; `None`: at the first row that is there.
     from: Option<u64>,
-    /// The first row that was given to who began to read when this was made.
+    /// The first row that was given to a new reader when this was made.
     first: u64,
     /// Where reading ends, whatever comes later; `None`: when the log ends.
     until: Option<u64>,
@@ -78,16 +78,7 @@ impl Source for LogSource {
         let id = PartitionId(0);
         let from = self.from.unwrap_or(self.first);
         let history = self.until.unwrap_or_else(|| self.log.state().rows).saturating_sub(from);
-        let split = Split {
-            partition: id,
-            number: 0,
-            rows: Some(history),
-            bytes: None,
-            event_times: None,
-            identity: LOG_PARTITION.into(),
-            place: None,
-            detail: Arc::new(()),
-        };
+        let split = Split { rows: Some(history), ..Split::new(id, 0, LOG_PARTITION) };
         Ok(vec![Partition { id, name: LOG_PARTITION.into(), splits: vec![split] }])
     }
 

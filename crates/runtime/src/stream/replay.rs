@@ -73,16 +73,7 @@ impl Source for ReplaySource {
 
     async fn discover(&self) -> Result<Vec<Partition>> {
         let id = PartitionId(0);
-        let split = Split {
-            partition: id,
-            number: 0,
-            rows: None,
-            bytes: None,
-            event_times: None,
-            identity: "replay".into(),
-            place: None,
-            detail: Arc::new(()),
-        };
+        let split = Split::new(id, 0, "replay");
         let name = format!("replay of {}", self.of.name);
         Ok(vec![Partition { id, name, splits: vec![split] }])
     }

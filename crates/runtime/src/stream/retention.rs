@@ -6,7 +6,7 @@
 //!          ├─ let go of ──┼─ old, but needed ─┼─ kept: newest − retention … newest ─┤
 //! ```
 //! Old is everything in front of the first row that is not, whatever batch or file it is in and
-//! whether the archive has it. Who begins to read is not given it any more, whatever else needs it:
+//! whether the archive has it. A new reader is not given it any more, whatever else needs it:
 //! that is the promise. Running queries and the views' checkpoints still have what they need; the
 //! rest is let go of. What it took goes later: memory with its batch, the archive's files when all
 //! their rows are let go of. Such rows that are not archived yet are, so that the write-ahead log lets go of them
@@ -139,7 +139,7 @@ impl Retention {
         if self.log.state().first == 0 { Ok(None) } else { self.limit() }
     }
 
-    /// The same of rows that were let go of: who goes on where it stood is not given them either.
+    /// The same of rows that were dropped: a reader that goes on where it stood is not given them either.
     ///
     /// # Errors
     /// As [`dropped_before`](Self::dropped_before).
@@ -287,7 +287,7 @@ impl Retention {
         }
     }
 
-    /// Lets go of what is old now. What cannot be dropped stays until the next time.
+    /// Drops the rows that are past their retention now. What cannot be dropped stays until the next time.
     pub(crate) async fn pass_now(&self, parts: &Parts, catalog: &Catalog) -> Pass {
         // Views that are made again still begin where they stood.
         if !parts.is_restored() {

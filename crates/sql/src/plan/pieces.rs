@@ -103,7 +103,7 @@ impl Size {
     fn of(works: &dyn ScalarUDFImpl, args: &ScalarFunctionArgs) -> Result<Self> {
         let bytes = result(works.name(), args);
         budget::check(bytes).map_err(|stop| over(works.name(), bytes, stop))?;
-        // Who works for no statement has no more than this.
+        // Work that is of no statement has no more than this.
         if bytes > COLUMN_MAX && Budget::current().is_none() {
             let stop = Stop::Over { wanted: bytes, bytes_max: COLUMN_MAX };
             return Err(over(works.name(), bytes, stop));

@@ -366,10 +366,7 @@ impl Chains {
     ) -> Result<Option<String>> {
         let files = self.files(chain);
         let is_there = |place: &&FilePlace| {
-            let is_it = |file: &&Arc<Followed>| match place.id {
-                Some(id) => file.handle.id == Some(id),
-                None => file.name() == place.name,
-            };
+            let is_it = |file: &&Arc<Followed>| place.is_of(&file.handle, &file.name());
             files.iter().find(is_it).is_some_and(|file| file.is_listed())
         };
         let there: u64 = Place::parse(place)?.files.iter().filter(is_there).map(|f| f.at).sum();
@@ -431,11 +428,7 @@ enum Likeness {
 }
 
 async fn likeness(handle: &Held, name: &str, place: &FilePlace) -> Result<Likeness> {
-    let is_it = match place.id {
-        Some(id) => handle.id == Some(id),
-        None => name == place.name,
-    };
-    if !is_it {
+    if !place.is_of(handle, name) {
         let copy = copied(handle, place).await? == Copied::Yes;
         return Ok(if copy { Likeness::Text } else { Likeness::None });
     }

@@ -31,6 +31,14 @@ impl FilePlace {
     pub(super) fn start(name: String, handle: &Held) -> Self {
         Self { name, id: handle.id, at: 0, seen: 0, trail: Trail::default().saved(0, 0) }
     }
+
+    /// Whether it is of the file `handle`, which is called `name` now: by inode, where there is one.
+    pub(super) fn is_of(&self, handle: &Held, name: &str) -> bool {
+        match self.id {
+            Some(id) => handle.id == Some(id),
+            None => name == self.name,
+        }
+    }
 }
 
 impl Place {
