@@ -87,6 +87,7 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
         files,
         plan_only,
         accept_lost_rows,
+        give_back: Some(windrow_metered::give_back),
         ..EngineConfig::default()
     })?;
     if !arguments.printing().quiet {

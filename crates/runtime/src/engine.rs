@@ -83,6 +83,9 @@ pub struct EngineConfig {
     /// Streams of the data directory whose logs have lost their end go on behind it, and the loss is recorded
     /// (`windrow.lost_rows`); otherwise they are broken.
     pub accept_lost_rows: bool,
+    /// Asks the allocator of the program to give what nobody uses back to the system. Called when much of
+    /// [`Limits::memory_bytes_max`] is taken, so that what allocators keep for later does not come on top of it.
+    pub give_back: Option<fn()>,
 }
 
 /// A streaming SQL engine. Cheap to clone; the last clone that is dropped stops everything.
@@ -210,8 +213,16 @@ impl Engine {
     /// When the data directory is in use, not ours or damaged; when threads cannot be started, or
     /// functions not be registered (our bug).
     pub fn open(config: EngineConfig) -> Result<Self> {
-        let EngineConfig { limits, clock, data_dir, files, plan_only, functions, accept_lost_rows } =
-            config;
+        let EngineConfig {
+            limits,
+            clock,
+            data_dir,
+            files,
+            plan_only,
+            functions,
+            accept_lost_rows,
+            give_back,
+        } = config;
         let clock = clock.unwrap_or_else(machine_clock);
         let store = match &data_dir {
             Some(path) => Some(Store::open(path, Arc::clone(&clock), accept_lost_rows)?),
@@ -221,18 +232,18 @@ impl Engine {
         let local = data_dir.filter(|d| !d.to_string_lossy().contains("://"));
         let files = files.unwrap_or_else(Files::nowhere);
         let spill_dir = local.map(|data| data.join("tmp"));
-        let engine = Self::open_with((limits, files, functions), clock, store, spill_dir)?;
+        let memory = limits.memory_bytes_max.map(|limit| Memory::new(limit, spill_dir, give_back));
+        let engine = Self::open_with((limits, files, functions), clock, store, memory)?;
         engine.inner.plan_only.store(plan_only, Ordering::Relaxed);
         Ok(engine)
     }
 
-    /// [`open`](Self::open) over a data directory that is open already; what is over the limit of
-    /// memory goes to `spill_dir`.
+    /// [`open`](Self::open) over a data directory that is open already.
     pub(crate) fn open_with(
         (limits, files, functions): (Limits, Files, Vec<Arc<ScalarUDF>>),
         clock: Arc<dyn Clock>,
         store: Option<Store>,
-        spill_dir: Option<PathBuf>,
+        memory: Option<Arc<Memory>>,
     ) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(limits.threads.max(1))
@@ -243,7 +254,6 @@ impl Engine {
             .map_err(|e| Error::internal(format!("cannot start threads: {e}")).with_source(e))?;
         inherit_budgets();
         let (catalogs, schema) = catalogs()?;
-        let memory = limits.memory_bytes_max.map(|limit| Memory::new(limit, spill_dir));
         let store = store.map(|store| store.with_memory(memory.clone()));
         let env = match &memory {
             Some(memory) => memory.env()?,

@@ -182,11 +182,14 @@ impl Coordinator {
     /// what was given out; it may need a checkpoint for that.
     async fn wait_for_room(&mut self, watermark: Watermark) -> Result<()> {
         let mut woken = false;
+        let (output, clock) = (self.output.clone(), Arc::clone(&self.shared.clock));
+        let room = output.wait_for_room(clock.as_ref());
+        tokio::pin!(room);
         loop {
             self.serve_checkpoint(watermark).await?;
             tokio::select! {
                 biased;
-                () = self.output.wait_for_room() => break,
+                () = &mut room => break,
                 () = self.shared.woken() => woken = true,
             }
         }

@@ -29,6 +29,7 @@ use crate::query::scan::{Scan, ScanTime};
 use crate::query::shared::Shared;
 use crate::query::stage::{FINISH_ROWS, InputRun, NestedRun, StageRun};
 use crate::query::tap::{PreparePlan, Sink, Stores, Tap};
+use crate::stream::followers::ReadBy;
 use crate::stream::push::PushStream;
 use crate::stream::{Feed, Stream};
 
@@ -54,6 +55,8 @@ struct Draft {
     sink: DraftSink,
     late_to: Option<Arc<PushStream>>,
     skips_rows: bool,
+    /// Its query waits for a client.
+    is_for_client: bool,
     /// How far it has been read.
     at: Arc<TapState>,
 }
@@ -192,7 +195,7 @@ impl Ready {
     /// When a stream's place cannot be listed.
     pub(crate) async fn find_places(&mut self) -> Result<()> {
         for tap in &self.taps {
-            let source = tap.stream.source(tap.bounded, None);
+            let source = tap.stream.source(tap.bounded, ReadBy::Client, None);
             if source.rediscover_after().is_none() {
                 continue;
             }
@@ -294,7 +297,11 @@ fn scan(
     let delay = event_time.filter(|_| !explicit).map(|e| e.delay_ticks);
     let mut intake = stream.intake();
     intake.time = time.filter(|_| !explicit);
-    let source = stream.source(bounded, None);
+    let read_by = match taps.iter().any(|(_, t)| t.is_for_client) {
+        true => ReadBy::Client,
+        false => ReadBy::Query,
+    };
+    let source = stream.source(bounded, read_by, None);
     if source.is_bounded() {
         intake.max_future_skew_micros = None;
     }
@@ -470,6 +477,7 @@ impl Builder<'_> {
             sink,
             late_to: self.wanted.late_to.clone(),
             skips_rows: self.wanted.skips_rows,
+            is_for_client: matches!(self.wanted.output, Output::Client { .. }),
             stream,
         });
         Ok(None)
