@@ -13,8 +13,8 @@ use arrow::datatypes::{DataType, Field, SchemaRef};
 use rand::Rng;
 use rand::rngs::StdRng;
 use windrow_core::WindowKind;
-use windrow_window::lateness::Tolerance;
-use windrow_window::{Mode, OperatorSpec};
+use windrow_operators::lateness::Tolerance;
+use windrow_operators::{Mode, OperatorSpec};
 
 /// By (end, start): the rows as text, sorted.
 pub(crate) type Windowed = BTreeMap<(i64, i64), Vec<String>>;

@@ -26,8 +26,8 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use space::Space;
 use windrow_core::{Watermark, WindowKind, WindowSpec};
-use windrow_window::lateness::{Tolerance, classify};
-use windrow_window::{
+use windrow_operators::lateness::{Tolerance, classify};
+use windrow_operators::{
     AggregateCall, ClosedWindow, Cut, GroupingSets, Mode, OperatorSpec, SavedSegment, Segment,
     SegmentId, SliceStore, WindowMerger,
 };
@@ -77,7 +77,7 @@ fn aggregates(schema: &SchemaRef) -> Vec<AggregateCall> {
     use functions::{array_agg, average, count, min_max, regr};
     vec![
         call(schema, count::count_udaf(), &[TIME], false, None),
-        call(schema, windrow_window::aggregates::sum_udaf(), &[VALUE], false, None),
+        call(schema, windrow_operators::aggregates::sum_udaf(), &[VALUE], false, None),
         call(schema, min_max::min_udaf(), &[VALUE], false, None),
         call(schema, min_max::max_udaf(), &[3], false, None),
         call(schema, average::avg_udaf(), &[FLOAT], false, None),
