@@ -32,8 +32,8 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use parking_lot::Mutex;
 use windrow_core::{Error, ErrorKind, Result};
+use windrow_operators::{SliceStore, SpillFile, SpillSpace};
 use windrow_sql::diagnostics::from_datafusion;
-use windrow_window::{SliceStore, SpillFile, SpillSpace};
 
 use crate::durable::files::io_error;
 use crate::memory::pool::{Share, SharedPool};

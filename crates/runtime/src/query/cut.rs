@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use windrow_core::{PartitionId, Result, Watermark};
-use windrow_window::{Cut, SavedSegment};
+use windrow_operators::{Cut, SavedSegment};
 
 use crate::query::kept::{BadRows, Late, LateRows};
 use crate::query::ledger::Entry;

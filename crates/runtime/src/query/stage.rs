@@ -17,8 +17,8 @@ use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use windrow_core::{Result, Watermark};
+use windrow_operators::{ClosedWindow, OperatorSpec, WindowMerger, WindowRows};
 use windrow_sql::leaf::LeafId;
-use windrow_window::{ClosedWindow, OperatorSpec, WindowMerger, WindowRows};
 
 use crate::memory::{MeasuredStore, OperatorMemory, Part, sorted};
 use crate::query::cut::TapState;

@@ -8,12 +8,12 @@ use datafusion::execution::SessionState;
 use parking_lot::Mutex;
 use windrow_core::time::time_unit;
 use windrow_core::{Error, Partition, Predicate, Result, ScanRequest, Watermark};
+use windrow_operators::lateness::Tolerance;
+use windrow_operators::{OperatorSpec, SliceStore, WindowMerger};
 use windrow_sql::leaf::LeafId;
 use windrow_sql::plan::{
     ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, micro_batch_state, physical,
 };
-use windrow_window::lateness::Tolerance;
-use windrow_window::{OperatorSpec, SliceStore, WindowMerger};
 
 use crate::catalog::Catalog;
 use crate::engine::Parts;

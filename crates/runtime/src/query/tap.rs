@@ -19,10 +19,10 @@ use datafusion::execution::SessionState;
 use datafusion::physical_plan::ExecutionPlan;
 use parking_lot::Mutex;
 use windrow_core::{BadRow, Behind, Error, PartitionId, Result, Split, Watermark};
+use windrow_operators::lateness::{NotOnTime, Tolerance, classify};
+use windrow_operators::{OperatorSpec, SliceStore};
 use windrow_sql::leaf::LeafId;
 use windrow_sql::plan::ROW_COLUMN;
-use windrow_window::lateness::{NotOnTime, Tolerance, classify};
-use windrow_window::{OperatorSpec, SliceStore};
 
 use crate::memory::{MeasuredStore, OperatorMemory};
 use crate::query::cut::TapState;

@@ -13,7 +13,7 @@ use datafusion::logical_expr::{
     Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableScan, TableScanBuilder,
 };
 use windrow_core::{CmpOp, Error, Predicate, time};
-use windrow_window::{Mode, OperatorSpec};
+use windrow_operators::{Mode, OperatorSpec};
 
 use super::aggregate::{OPERATOR, Prepared, WindowAggregate, window_aggregate};
 use super::assign::WindowAssign;

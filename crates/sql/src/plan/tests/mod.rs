@@ -22,7 +22,7 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::prelude::SessionConfig;
 use futures::future::BoxFuture;
 use windrow_core::{Result, Watermark};
-use windrow_window::{SliceStore, WindowMerger};
+use windrow_operators::{SliceStore, WindowMerger};
 
 use super::*;
 use crate::leaf::LeafInputs;

@@ -1,32 +1,67 @@
 //! What a window operator does: the contract between the planner, the workers and the merger.
 //!
-//! Invariant: an [`OperatorSpec`] exists only when its columns exist, its time column is a
-//! timestamp and its aggregates can be built.
+//! Invariant: an [`OperatorSpec`] or a [`SessionOperatorSpec`] exists only when its columns exist, its time column
+//! is a timestamp and its aggregates can be built.
 
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
+use datafusion::functions_aggregate::array_agg::array_agg_udaf;
 use datafusion::logical_expr::GroupsAccumulator;
 use datafusion::physical_expr::GroupsAccumulatorAdapter;
-use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
-use windrow_core::{Error, Result, WindowSpec, time};
+use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
+use datafusion::physical_expr::expressions::Column;
+use windrow_core::{Error, Result, SessionSpec, WindowKind, WindowSpec, Windows, time};
 
 use crate::failure;
 use crate::slicing::Slicing;
 
-/// A window operator: which windows, over which column, and what becomes of the rows.
+/// An operator that gives rows their windows, and what becomes of the rows of a window when it closes.
+#[derive(Debug, Clone)]
+pub enum WindowOperator {
+    /// Of aligned windows.
+    Aligned(Arc<OperatorSpec>),
+    /// Of sessions.
+    Session(Arc<SessionOperatorSpec>),
+}
+
+/// An operator of aligned windows: which windows, over which column, and what becomes of the rows.
 ///
 /// All expressions have been evaluated by the prepare plan: what is named here are plain columns
 /// of the prepared batch.
 #[derive(Debug, Clone)]
 pub struct OperatorSpec {
     window: WindowSpec,
+    slicing: Slicing,
+    columns: Arc<Columns>,
+}
+
+/// An operator of sessions: as [`OperatorSpec`], with the columns whose values tell sessions apart.
+///
+/// Its watermark runs one tick behind that of its input, since a row one gap after the last one still joins: a
+/// session closes when the watermark of its input is *after* its end. A row is late if and only if its time is
+/// before the watermark; no row is late in part.
+#[derive(Debug, Clone)]
+pub struct SessionOperatorSpec {
+    session: SessionSpec,
+    keys: Vec<usize>,
+    slicing: Slicing,
+    columns: Arc<Columns>,
+}
+
+/// The columns that an operator reads, holds and gives: all that tables of groups know of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Columns {
     time: usize,
     input_schema: SchemaRef,
     mode: Mode,
-    slicing: Slicing,
     layout: Layout,
+    key_schema: SchemaRef,
+    /// The aggregates that are held per group.
+    calls: Vec<AggregateCall>,
+    /// Of sessions: groups hold their first and last time, and rows are held per group too.
+    session: bool,
     output_schema: SchemaRef,
     time_type: (TimeUnit, Option<Arc<str>>),
 }
@@ -42,20 +77,21 @@ pub(crate) struct Layout {
     pub(crate) arguments: Vec<Vec<usize>>,
     /// Per aggregate: position of the filter in `columns`.
     pub(crate) filters: Vec<Option<usize>>,
+    /// Position of the event time in `columns`, where groups hold their first and last one.
+    pub(crate) time: Option<usize>,
+    /// The arguments of the one aggregate are packed into a struct of these fields: whole rows.
+    pub(crate) packed: Option<Fields>,
 }
 
 impl Layout {
-    fn new(mode: &Mode) -> Self {
+    fn new(keys: &[usize], calls: &[AggregateCall]) -> Self {
         let mut layout = Self::default();
-        if let Mode::Aggregate { keys, aggregates, .. } = mode {
-            let keys = keys.iter().map(|c| layout.place(*c)).collect();
-            layout.keys = keys;
-            for call in aggregates {
-                let arguments = call.arguments.iter().map(|c| layout.place(*c)).collect();
-                layout.arguments.push(arguments);
-                let filter = call.filter.map(|c| layout.place(c));
-                layout.filters.push(filter);
-            }
+        layout.keys = keys.iter().map(|c| layout.place(*c)).collect();
+        for call in calls {
+            let arguments = call.arguments.iter().map(|c| layout.place(*c)).collect();
+            layout.arguments.push(arguments);
+            let filter = call.filter.map(|c| layout.place(c));
+            layout.filters.push(filter);
         }
         layout
     }
@@ -165,18 +201,8 @@ impl GroupingSets {
     }
 }
 
-impl OperatorSpec {
-    /// Checks columns and types, and that each aggregate can be built.
-    ///
-    /// # Errors
-    /// Internal when the planner named what does not exist; the aggregate's own error when it
-    /// cannot be built.
-    pub fn try_new(
-        window: WindowSpec,
-        time: usize,
-        input_schema: SchemaRef,
-        mode: Mode,
-    ) -> Result<Self> {
+impl Columns {
+    fn try_new(time: usize, input_schema: SchemaRef, mode: Mode) -> Result<Self> {
         let time_type = match field(&input_schema, time)?.data_type() {
             DataType::Timestamp(unit, zone) => (*unit, zone.clone()),
             other => {
@@ -199,31 +225,45 @@ impl OperatorSpec {
         for name in ["window_start", "window_end", "window_time"] {
             fields.push(Arc::new(Field::new(name, bound.clone(), false)));
         }
+        let (keys, calls) = match &mode {
+            Mode::Rows => (&[][..], vec![]),
+            Mode::Aggregate { keys, aggregates, .. } => (&keys[..], aggregates.clone()),
+        };
+        let keys_len = match &mode {
+            Mode::Rows => 0,
+            Mode::Aggregate { .. } => fields.len() - 3 - calls.len(),
+        };
+        let key_schema = Arc::new(Schema::new(fields[..keys_len].to_vec()));
         Ok(Self {
-            window,
             time,
-            layout: Layout::new(&mode),
+            layout: Layout::new(keys, &calls),
+            key_schema,
+            calls,
+            session: false,
             input_schema,
             mode,
-            slicing: Slicing::new(window),
             output_schema: Arc::new(Schema::new(fields)),
             time_type,
         })
     }
 
-    /// The windows.
-    pub fn window(&self) -> WindowSpec {
-        self.window
+    /// The same for sessions of `keys`: groups hold their first and last time, and where rows are kept, those.
+    fn of_sessions(mut self, keys: &[usize]) -> Result<Self> {
+        if matches!(self.mode, Mode::Rows) {
+            let fields = key_fields(&self.input_schema, keys, None)?;
+            self.key_schema = Arc::new(Schema::new(fields));
+            self.calls = vec![row_call(&self.input_schema)?];
+            self.layout = Layout::new(keys, &self.calls);
+            self.layout.packed = Some(self.input_schema.fields().clone());
+        }
+        self.layout.time = Some(self.layout.place(self.time));
+        self.session = true;
+        Ok(self)
     }
 
     /// The time column: a timestamp, never NULL.
-    pub fn time(&self) -> usize {
+    pub(crate) fn time(&self) -> usize {
         self.time
-    }
-
-    /// Unit of the event time.
-    pub fn time_unit(&self) -> TimeUnit {
-        self.time_type.0
     }
 
     /// Unit and zone of the bounds.
@@ -232,18 +272,13 @@ impl OperatorSpec {
     }
 
     /// The columns of a prepared batch.
-    pub fn input_schema(&self) -> &SchemaRef {
+    pub(crate) fn input_schema(&self) -> &SchemaRef {
         &self.input_schema
     }
 
-    /// What becomes of the rows.
-    pub fn mode(&self) -> &Mode {
-        &self.mode
-    }
-
-    /// How time is cut into slices.
-    pub fn slicing(&self) -> &Slicing {
-        &self.slicing
+    /// As [`OperatorSpec::output_schema`].
+    pub(crate) fn output_schema(&self) -> &SchemaRef {
+        &self.output_schema
     }
 
     /// Which columns the aggregates read.
@@ -251,12 +286,19 @@ impl OperatorSpec {
         &self.layout
     }
 
-    /// The aggregates; none in [`Mode::Rows`].
-    pub(crate) fn aggregates(&self) -> &[AggregateCall] {
-        match &self.mode {
-            Mode::Aggregate { aggregates, .. } => aggregates,
-            Mode::Rows => &[],
-        }
+    /// The aggregates that are held per group; none where rows are held as they are.
+    pub(crate) fn calls(&self) -> &[AggregateCall] {
+        &self.calls
+    }
+
+    /// Slices hold rows as they are, without groups.
+    pub(crate) fn holds_rows(&self) -> bool {
+        matches!(self.mode, Mode::Rows) && !self.session
+    }
+
+    /// Groups hold their first and last time.
+    pub(crate) fn holds_extents(&self) -> bool {
+        self.session
     }
 
     /// The grouping sets, if any.
@@ -268,16 +310,188 @@ impl OperatorSpec {
     }
 
     /// Names and types of the keys, the grouping id included.
-    pub(crate) fn key_schema(&self) -> SchemaRef {
-        let keys = self.output_schema.fields().len() - 3 - self.aggregates().len();
-        let fields: Vec<_> = self.output_schema.fields().iter().take(keys).cloned().collect();
-        Arc::new(Schema::new(fields))
+    pub(crate) fn key_schema(&self) -> &SchemaRef {
+        &self.key_schema
+    }
+}
+
+/// Whole rows as an aggregate: a list of structs.
+fn row_call(schema: &SchemaRef) -> Result<AggregateCall> {
+    let row = Field::new("row", DataType::Struct(schema.fields().clone()), false);
+    let rows = Arc::new(Schema::new(vec![row]));
+    let function =
+        AggregateExprBuilder::new(array_agg_udaf(), vec![Arc::new(Column::new("row", 0))])
+            .schema(rows)
+            .alias("rows")
+            .build()
+            .map_err(failure::engine)?;
+    let arguments = (0..schema.fields().len()).collect();
+    Ok(AggregateCall { function: Arc::new(function), arguments, filter: None })
+}
+
+impl OperatorSpec {
+    /// Checks columns and types, and that each aggregate can be built.
+    ///
+    /// # Errors
+    /// Internal when the planner named what does not exist; the aggregate's own error when it
+    /// cannot be built.
+    pub fn try_new(
+        window: WindowSpec,
+        time: usize,
+        input_schema: SchemaRef,
+        mode: Mode,
+    ) -> Result<Self> {
+        let columns = Columns::try_new(time, input_schema, mode)?;
+        Ok(Self { window, slicing: Slicing::new(window), columns: Arc::new(columns) })
+    }
+
+    /// The windows.
+    pub fn window(&self) -> WindowSpec {
+        self.window
+    }
+
+    /// The time column: a timestamp, never NULL.
+    pub fn time(&self) -> usize {
+        self.columns.time
+    }
+
+    /// Unit of the event time.
+    pub fn time_unit(&self) -> TimeUnit {
+        self.columns.time_type.0
+    }
+
+    /// The columns of a prepared batch.
+    pub fn input_schema(&self) -> &SchemaRef {
+        &self.columns.input_schema
+    }
+
+    /// What becomes of the rows.
+    pub fn mode(&self) -> &Mode {
+        &self.columns.mode
+    }
+
+    /// How time is cut into slices.
+    pub fn slicing(&self) -> &Slicing {
+        &self.slicing
+    }
+
+    /// What tables of groups know of it.
+    pub(crate) fn columns(&self) -> &Arc<Columns> {
+        &self.columns
     }
 
     /// Aggregate: keys, grouping id, aggregates, `window_start`, `window_end`, `window_time`.
     /// Rows: the input's columns, then the same three. Bounds have the time column's type.
     pub fn output_schema(&self) -> &SchemaRef {
-        &self.output_schema
+        &self.columns.output_schema
+    }
+}
+
+impl SessionOperatorSpec {
+    /// As [`OperatorSpec::try_new`]; `keys` are the columns of the prepared batch whose values tell sessions apart,
+    /// each once (none: all rows are of one key). NULL is a value of its own; 0.0 and -0.0 are one, and so are all NaN.
+    /// In [`Mode::Aggregate`] the groups' keys are the same columns, in any order, without grouping sets: what is
+    /// grouped otherwise keeps rows, and groups them when a session has closed.
+    ///
+    /// # Errors
+    /// As [`OperatorSpec::try_new`]; Internal when the groups have other keys.
+    pub fn try_new(
+        session: SessionSpec,
+        keys: Vec<usize>,
+        time: usize,
+        input_schema: SchemaRef,
+        mode: Mode,
+    ) -> Result<Self> {
+        for key in &keys {
+            field(&input_schema, *key)?;
+        }
+        if let Mode::Aggregate { keys: groups, grouping_sets, .. } = &mode {
+            let same = keys.len() == groups.len() && keys.iter().all(|key| groups.contains(key));
+            if !same || grouping_sets.is_some() {
+                return Err(Error::internal("sessions of other keys than their groups"));
+            }
+        }
+        let columns = Columns::try_new(time, input_schema, mode)?.of_sessions(&keys)?;
+        let kind = WindowKind::Tumble { size: session.gap() };
+        let slicing = Slicing::new(WindowSpec::try_new(kind, 0)?);
+        Ok(Self { session, keys, slicing, columns: Arc::new(columns) })
+    }
+
+    /// How time is cut: rows of one key and slice are of one session, since a slice is one gap long.
+    pub(crate) fn slicing(&self) -> &Slicing {
+        &self.slicing
+    }
+
+    /// What tables of groups know of it.
+    pub(crate) fn columns(&self) -> &Arc<Columns> {
+        &self.columns
+    }
+
+    /// The sessions.
+    pub fn session(&self) -> SessionSpec {
+        self.session
+    }
+
+    /// The columns of the prepared batch whose values tell sessions apart.
+    pub fn keys(&self) -> &[usize] {
+        &self.keys
+    }
+
+    /// The time column: a timestamp, never NULL.
+    pub fn time(&self) -> usize {
+        self.columns.time
+    }
+
+    /// The columns of a prepared batch.
+    pub fn input_schema(&self) -> &SchemaRef {
+        &self.columns.input_schema
+    }
+
+    /// What becomes of the rows.
+    pub fn mode(&self) -> &Mode {
+        &self.columns.mode
+    }
+
+    /// As [`OperatorSpec::output_schema`].
+    pub fn output_schema(&self) -> &SchemaRef {
+        &self.columns.output_schema
+    }
+}
+
+impl WindowOperator {
+    fn columns(&self) -> &Columns {
+        match self {
+            Self::Aligned(operator) => &operator.columns,
+            Self::Session(operator) => &operator.columns,
+        }
+    }
+
+    /// The windows.
+    pub fn windows(&self) -> Windows {
+        match self {
+            Self::Aligned(operator) => Windows::Aligned(operator.window),
+            Self::Session(operator) => Windows::Session(operator.session),
+        }
+    }
+
+    /// Unit of the event time.
+    pub fn time_unit(&self) -> TimeUnit {
+        self.columns().time_type.0
+    }
+
+    /// The columns of a prepared batch.
+    pub fn input_schema(&self) -> &SchemaRef {
+        &self.columns().input_schema
+    }
+
+    /// What becomes of the rows.
+    pub fn mode(&self) -> &Mode {
+        &self.columns().mode
+    }
+
+    /// As [`OperatorSpec::output_schema`].
+    pub fn output_schema(&self) -> &SchemaRef {
+        &self.columns().output_schema
     }
 }
 
