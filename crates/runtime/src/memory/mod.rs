@@ -33,9 +33,9 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use parking_lot::Mutex;
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::from_datafusion;
+use windrow_storage::files::io_error;
 use windrow_window::{SliceStore, SpillFile, SpillSpace};
 
-use crate::durable::files::io_error;
 use crate::memory::pool::{Share, SharedPool};
 
 pub(crate) use self::file::TailFile;
