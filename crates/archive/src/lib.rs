@@ -33,6 +33,6 @@ mod verified;
 
 pub use durable::SyncedLocal;
 pub use snapshot::{ArchiveSnapshot, HeldFiles};
-pub use spec::{ArchiveFile, ArchiveOptions, ArchiveState, Owner, Provenance, TableSpec};
+pub use spec::{ArchiveFile, ArchiveOptions, ArchiveState, Provenance, TableSpec};
 pub use storage::Storage;
 pub use table::ArchiveTable;

@@ -25,12 +25,12 @@ use windrow_connectors::Files;
 use windrow_core::{Clock, Error, ErrorKind, Limits, Result, SystemClock};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::plan::{micro_batch_state, session_state};
+use windrow_storage::checkpoint::Newest;
 
 use crate::catalog::guarded::GuardedCatalogs;
 use crate::catalog::schema::Tables;
 use crate::catalog::{Catalog, Object, system};
 use crate::caught::stopped;
-use crate::durable::checkpoint::Newest;
 use crate::durable::store::Store;
 use crate::machine::statement_bytes;
 use crate::memory::Memory;

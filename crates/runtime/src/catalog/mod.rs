@@ -18,9 +18,9 @@ use parking_lot::Mutex;
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::plan::EventTime;
+use windrow_storage::checkpoint::Checkpoints;
 
 use crate::catalog::schema::Tables;
-use crate::durable::checkpoint::Checkpoints;
 use crate::durable::definitions::{Definition, Kind, LostRows};
 use crate::engine::{CATALOG, SCHEMA};
 use crate::query::shared::{Shared, again};

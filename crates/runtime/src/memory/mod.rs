@@ -34,8 +34,8 @@ use parking_lot::Mutex;
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_operators::{SliceStore, SpillFile, SpillSpace};
 use windrow_sql::diagnostics::from_datafusion;
+use windrow_storage::files::io_error;
 
-use crate::durable::files::io_error;
 use crate::memory::pool::{Share, SharedPool};
 
 pub(crate) use self::file::TailFile;

@@ -21,10 +21,10 @@ use arrow::row::{RowConverter, Rows, SortField};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use windrow_core::Result;
+use windrow_core::size::bytes_of;
 use windrow_operators::{SpillFile, SpillSpace, SpilledFile, compact};
 
 use super::OperatorMemory;
-use crate::stream::tail::bytes_of;
 
 /// Runs that are merged at a time.
 const RUNS_MERGED: usize = 32;

@@ -310,7 +310,8 @@ impl Coordinator {
     pub(crate) fn first_cut(&mut self) -> Result<QueryCut> {
         let mut inputs = vec![];
         self.root.cut(&mut inputs)?;
-        let (counts, unused, given) = (Counts::default(), vec![], self.output.given());
-        Ok(QueryCut { inputs, taps: cut_taps(&self.taps), counts, unused, given })
+        let (counts, unused) = (Counts::default(), vec![]);
+        let rows_given = self.output.given().map(|given| given.rows);
+        Ok(QueryCut { inputs, taps: cut_taps(&self.taps), counts, unused, rows_given })
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use datafusion::common::ScalarValue;
 use windrow_core::{Error, Place, Result};
 use windrow_sql::parse::OptionItem;
+use windrow_storage::wal::Durability;
 
-use crate::durable::wal::Durability;
 use crate::query::progress::WhenIdle;
 use crate::session::create_replay::REPLAY;
 

@@ -31,12 +31,13 @@ use futures::TryStreamExt;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use windrow_archive::ArchiveSnapshot;
+use windrow_core::size::shown_bytes;
 use windrow_core::{Behind, Clock, Error, ErrorKind, Limits, OffsetRange, Result, Watermark};
 
 use crate::memory::{self, Memory};
 use crate::query::shared::again;
 use crate::stream::followers::Followers;
-use crate::stream::tail::{Piece, Tail, shown_bytes};
+use crate::stream::tail::{Piece, Tail};
 use crate::stream::{TAIL_BYTES_MAX, TAILS_MAX};
 
 /// Rows of one batch that is read from the archive.

@@ -13,14 +13,14 @@ use windrow_core::{
     BadRow, Clock, Error, ErrorKind, Limits, OffsetRange, PartitionId, Result, SourceBatch,
 };
 
-use crate::durable::wal::producers::{Producers, Stamp, Verdict};
-use crate::durable::wal::{Appended, Offered, Wal};
 use crate::query::intake::{Intake, TakenIn, lie_in_1970};
 use crate::query::kept::BadRows;
 use crate::stream::generated::Columns;
 use crate::stream::lengths::Lengths;
 use crate::stream::log::{Room, StreamLog};
 use crate::stream::spill::Spiller;
+use windrow_storage::wal::producers::{Producers, Stamp, Verdict};
+use windrow_storage::wal::{Appended, Offered, Wal};
 
 /// A stream without a connector.
 #[derive(Debug)]

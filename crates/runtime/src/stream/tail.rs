@@ -11,11 +11,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, GenericByteViewArray};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{ByteViewType, DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use windrow_core::Result;
+use windrow_core::size::bytes_of;
 use windrow_operators::compact;
 
 use crate::memory::{Memory, TailFile};
@@ -243,29 +243,9 @@ fn join_small(schema: &SchemaRef, pieces: &mut Vec<Piece>) -> Result<()> {
     Ok(())
 }
 
-/// As [`shown_bytes`]; what cannot be told by what it shows counts as what it holds. (Columns of a
-/// decoded message hold parts of one buffer, and each would count it wholly.)
-pub(crate) fn bytes_of(batch: &RecordBatch) -> usize {
-    shown_bytes(batch).unwrap_or_else(|_unknown| batch.get_array_memory_size())
-}
-
-/// Bytes of the rows that are shown, not of the buffers that they are part of.
-pub(super) fn shown_bytes(batch: &RecordBatch) -> Result<usize> {
-    let sizes = batch.columns().iter().map(|column| match column.data_type() {
-        DataType::Utf8View => Ok(viewed_bytes(column.as_string_view())),
-        DataType::BinaryView => Ok(viewed_bytes(column.as_binary_view())),
-        _ => column.to_data().get_slice_memory_size(),
-    });
-    Ok(sizes.sum::<Result<usize, _>>()?)
-}
-
-fn viewed_bytes<T: ByteViewType>(views: &GenericByteViewArray<T>) -> usize {
-    size_of_val(views.views().as_ref()) + views.total_buffer_bytes_used()
-}
-
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::array::{ArrayRef, AsArray, Int64Array};
     use arrow::datatypes::Int64Type;
 
     use super::*;
