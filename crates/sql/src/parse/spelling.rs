@@ -295,6 +295,11 @@ fn name_apart(projection: &mut [SelectItem]) {
         let twice = everything && column || others.iter().any(|other| clash(other, &key));
         if !twice {
             others.push(key);
+            if let SelectItem::UnnamedExpr(expr @ Expr::Subquery(_)) = item {
+                // The planner calls them all the same.
+                let alias = Ident::with_quote('"', name);
+                *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+            }
             continue;
         }
         let from = counted.entry(name.clone()).or_insert(1);
@@ -327,9 +332,14 @@ fn named_as(item: &SelectItem) -> Option<(String, String)> {
             let key: Vec<String> = names.iter().map(folded).collect();
             Some((key.join("."), key.last()?.clone()))
         }
-        // The planner calls them all the same.
-        SelectItem::UnnamedExpr(Expr::Subquery(_)) => {
-            Some(("(<subquery>)".to_owned(), "subquery".to_owned()))
+        // As in PostgreSQL, its column's.
+        SelectItem::UnnamedExpr(Expr::Subquery(query)) => {
+            let name = match query.body.as_ref() {
+                SetExpr::Select(select) => select.projection.first().and_then(named_as),
+                _ => None,
+            };
+            let name = name.map_or_else(|| "subquery".to_owned(), |(_, name)| name);
+            Some((name.to_lowercase(), name))
         }
         SelectItem::UnnamedExpr(Expr::Exists { negated, .. }) => {
             Some((format!("exists {negated}"), "exists".to_owned()))
