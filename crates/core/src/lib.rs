@@ -26,4 +26,4 @@ pub use source::{
     BadRow, Behind, CmpOp, Partition, Predicate, Reader, ScanRequest, Source, SourceBatch, Split,
 };
 pub use time::{EventTimeColumn, StreamSchema, Watermark};
-pub use window::{WindowKind, WindowSpec};
+pub use window::{SessionSpec, WindowKind, WindowSpec, Windows};

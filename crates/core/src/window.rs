@@ -1,4 +1,7 @@
-//! Which intervals rows are raked into.
+//! Which intervals rows are raked into: aligned windows, which the clock tells alone, and sessions, which the
+//! rows of a key tell.
+
+use std::ops::RangeInclusive;
 
 use crate::{Error, Result};
 
@@ -34,6 +37,61 @@ pub enum WindowKind {
 pub struct WindowSpec {
     kind: WindowKind,
     offset: i64,
+}
+
+/// Sessions: runs of rows of one key whose neighbours are at most `gap` ticks apart (rows exactly one gap apart
+/// join). A session begins with its first row and ends one gap after its last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionSpec {
+    gap: i64,
+}
+
+/// What windows a relation has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Windows {
+    /// Of fixed length (or of one of few, in CUMULATE), aligned to the Unix epoch.
+    Aligned(WindowSpec),
+    /// As long as rows go on coming.
+    Session(SessionSpec),
+}
+
+impl SessionSpec {
+    /// Checks the gap, in ticks of the event-time column.
+    ///
+    /// # Errors
+    /// When it is not positive.
+    pub fn try_new(gap: i64) -> Result<Self> {
+        if gap > 0 {
+            return Ok(Self { gap });
+        }
+        Err(Error::sql("the gap of SESSION must be positive"))
+    }
+
+    /// How far neighbours may be apart, in ticks.
+    pub fn gap(&self) -> i64 {
+        self.gap
+    }
+
+    /// As [`WindowSpec::valid_times`].
+    pub fn valid_times(&self) -> RangeInclusive<i64> {
+        times_within(self.gap.saturating_mul(2))
+    }
+}
+
+impl Windows {
+    /// As [`WindowSpec::valid_times`].
+    pub fn valid_times(&self) -> RangeInclusive<i64> {
+        match self {
+            Self::Aligned(window) => window.valid_times(),
+            Self::Session(session) => session.valid_times(),
+        }
+    }
+}
+
+/// The times that are further than `margin` from both ends of time.
+fn times_within(margin: i64) -> RangeInclusive<i64> {
+    i64::MIN.saturating_add(margin).saturating_add(1)
+        ..=i64::MAX.saturating_sub(margin).saturating_sub(1)
 }
 
 impl WindowSpec {
@@ -106,9 +164,7 @@ impl WindowSpec {
 
     /// The event times for which all bounds can be written in 64 bits. A row outside is a bad
     /// row: its windows do not exist.
-    pub fn valid_times(&self) -> std::ops::RangeInclusive<i64> {
-        let margin = self.size().saturating_mul(2);
-        i64::MIN.saturating_add(margin).saturating_add(1)
-            ..=i64::MAX.saturating_sub(margin).saturating_sub(1)
+    pub fn valid_times(&self) -> RangeInclusive<i64> {
+        times_within(self.size().saturating_mul(2))
     }
 }

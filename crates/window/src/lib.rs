@@ -38,6 +38,8 @@ pub use merger::{ClosedWindow, WindowMerger, WindowRows};
 pub use rows::compact;
 pub use segment::Segment;
 pub use slicing::Slicing;
-pub use spec::{AggregateCall, GroupingSets, Mode, OperatorSpec};
+pub use spec::{
+    AggregateCall, GroupingSets, Mode, OperatorSpec, SessionOperatorSpec, WindowOperator,
+};
 pub use spill::{SpillFile, SpillSpace, SpilledFile};
 pub use store::SliceStore;

@@ -1,7 +1,7 @@
 //! What a window operator does: the contract between the planner, the workers and the merger.
 //!
-//! Invariant: an [`OperatorSpec`] exists only when its columns exist, its time column is a
-//! timestamp and its aggregates can be built.
+//! Invariant: an [`OperatorSpec`] or a [`SessionOperatorSpec`] exists only when its columns exist, its time column
+//! is a timestamp and its aggregates can be built.
 
 use std::sync::Arc;
 
@@ -10,22 +10,49 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use datafusion::logical_expr::GroupsAccumulator;
 use datafusion::physical_expr::GroupsAccumulatorAdapter;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
-use windrow_core::{Error, Result, WindowSpec, time};
+use windrow_core::{Error, Result, SessionSpec, WindowSpec, Windows, time};
 
 use crate::failure;
 use crate::slicing::Slicing;
 
-/// A window operator: which windows, over which column, and what becomes of the rows.
+/// An operator that gives rows their windows, and what becomes of the rows of a window when it closes.
+#[derive(Debug, Clone)]
+pub enum WindowOperator {
+    /// Of aligned windows.
+    Aligned(Arc<OperatorSpec>),
+    /// Of sessions.
+    Session(Arc<SessionOperatorSpec>),
+}
+
+/// An operator of aligned windows: which windows, over which column, and what becomes of the rows.
 ///
 /// All expressions have been evaluated by the prepare plan: what is named here are plain columns
 /// of the prepared batch.
 #[derive(Debug, Clone)]
 pub struct OperatorSpec {
     window: WindowSpec,
+    slicing: Slicing,
+    columns: Columns,
+}
+
+/// An operator of sessions: as [`OperatorSpec`], with the columns whose values tell sessions apart.
+///
+/// Its watermark runs one tick behind that of its input, since a row one gap after the last one still joins: a
+/// session closes when the watermark of its input is *after* its end. A row is late if and only if its time is
+/// before the watermark; no row is late in part.
+#[derive(Debug, Clone)]
+pub struct SessionOperatorSpec {
+    session: SessionSpec,
+    keys: Vec<usize>,
+    columns: Columns,
+}
+
+/// The columns that an operator reads and gives.
+#[derive(Debug, Clone)]
+pub(crate) struct Columns {
     time: usize,
     input_schema: SchemaRef,
     mode: Mode,
-    slicing: Slicing,
     layout: Layout,
     output_schema: SchemaRef,
     time_type: (TimeUnit, Option<Arc<str>>),
@@ -165,18 +192,8 @@ impl GroupingSets {
     }
 }
 
-impl OperatorSpec {
-    /// Checks columns and types, and that each aggregate can be built.
-    ///
-    /// # Errors
-    /// Internal when the planner named what does not exist; the aggregate's own error when it
-    /// cannot be built.
-    pub fn try_new(
-        window: WindowSpec,
-        time: usize,
-        input_schema: SchemaRef,
-        mode: Mode,
-    ) -> Result<Self> {
+impl Columns {
+    fn try_new(time: usize, input_schema: SchemaRef, mode: Mode) -> Result<Self> {
         let time_type = match field(&input_schema, time)?.data_type() {
             DataType::Timestamp(unit, zone) => (*unit, zone.clone()),
             other => {
@@ -200,15 +217,37 @@ impl OperatorSpec {
             fields.push(Arc::new(Field::new(name, bound.clone(), false)));
         }
         Ok(Self {
-            window,
             time,
             layout: Layout::new(&mode),
             input_schema,
             mode,
-            slicing: Slicing::new(window),
             output_schema: Arc::new(Schema::new(fields)),
             time_type,
         })
+    }
+
+    fn aggregates(&self) -> &[AggregateCall] {
+        match &self.mode {
+            Mode::Aggregate { aggregates, .. } => aggregates,
+            Mode::Rows => &[],
+        }
+    }
+}
+
+impl OperatorSpec {
+    /// Checks columns and types, and that each aggregate can be built.
+    ///
+    /// # Errors
+    /// Internal when the planner named what does not exist; the aggregate's own error when it
+    /// cannot be built.
+    pub fn try_new(
+        window: WindowSpec,
+        time: usize,
+        input_schema: SchemaRef,
+        mode: Mode,
+    ) -> Result<Self> {
+        let columns = Columns::try_new(time, input_schema, mode)?;
+        Ok(Self { window, slicing: Slicing::new(window), columns })
     }
 
     /// The windows.
@@ -218,27 +257,27 @@ impl OperatorSpec {
 
     /// The time column: a timestamp, never NULL.
     pub fn time(&self) -> usize {
-        self.time
+        self.columns.time
     }
 
     /// Unit of the event time.
     pub fn time_unit(&self) -> TimeUnit {
-        self.time_type.0
+        self.columns.time_type.0
     }
 
     /// Unit and zone of the bounds.
     pub(crate) fn time_type(&self) -> &(TimeUnit, Option<Arc<str>>) {
-        &self.time_type
+        &self.columns.time_type
     }
 
     /// The columns of a prepared batch.
     pub fn input_schema(&self) -> &SchemaRef {
-        &self.input_schema
+        &self.columns.input_schema
     }
 
     /// What becomes of the rows.
     pub fn mode(&self) -> &Mode {
-        &self.mode
+        &self.columns.mode
     }
 
     /// How time is cut into slices.
@@ -248,20 +287,17 @@ impl OperatorSpec {
 
     /// Which columns the aggregates read.
     pub(crate) fn layout(&self) -> &Layout {
-        &self.layout
+        &self.columns.layout
     }
 
     /// The aggregates; none in [`Mode::Rows`].
     pub(crate) fn aggregates(&self) -> &[AggregateCall] {
-        match &self.mode {
-            Mode::Aggregate { aggregates, .. } => aggregates,
-            Mode::Rows => &[],
-        }
+        self.columns.aggregates()
     }
 
     /// The grouping sets, if any.
     pub(crate) fn grouping_sets(&self) -> Option<&GroupingSets> {
-        match &self.mode {
+        match &self.columns.mode {
             Mode::Aggregate { grouping_sets, .. } => grouping_sets.as_ref(),
             Mode::Rows => None,
         }
@@ -269,15 +305,117 @@ impl OperatorSpec {
 
     /// Names and types of the keys, the grouping id included.
     pub(crate) fn key_schema(&self) -> SchemaRef {
-        let keys = self.output_schema.fields().len() - 3 - self.aggregates().len();
-        let fields: Vec<_> = self.output_schema.fields().iter().take(keys).cloned().collect();
+        let output = self.columns.output_schema.fields();
+        let keys = output.len() - 3 - self.aggregates().len();
+        let fields: Vec<_> = output.iter().take(keys).cloned().collect();
         Arc::new(Schema::new(fields))
     }
 
     /// Aggregate: keys, grouping id, aggregates, `window_start`, `window_end`, `window_time`.
     /// Rows: the input's columns, then the same three. Bounds have the time column's type.
     pub fn output_schema(&self) -> &SchemaRef {
-        &self.output_schema
+        &self.columns.output_schema
+    }
+}
+
+impl SessionOperatorSpec {
+    /// As [`OperatorSpec::try_new`]; `keys` are the columns of the prepared batch whose values tell sessions apart,
+    /// each once (none: all rows are of one key). NULL is a value of its own; 0.0 and -0.0 are one, and so are all NaN.
+    /// In [`Mode::Aggregate`] they are all among the groups' keys, which may be more, and in every grouping set.
+    ///
+    /// # Errors
+    /// As [`OperatorSpec::try_new`].
+    pub fn try_new(
+        session: SessionSpec,
+        keys: Vec<usize>,
+        time: usize,
+        input_schema: SchemaRef,
+        mode: Mode,
+    ) -> Result<Self> {
+        let columns = Columns::try_new(time, input_schema, mode)?;
+        for key in &keys {
+            field(&columns.input_schema, *key)?;
+        }
+        if let Mode::Aggregate { keys: groups, grouping_sets, .. } = &columns.mode {
+            for key in &keys {
+                let at = groups.iter().position(|group| group == key);
+                let masked = at.is_none_or(|at| {
+                    let sets = grouping_sets.iter().flat_map(GroupingSets::masks);
+                    sets.into_iter().any(|mask| mask.get(at).copied().unwrap_or(true))
+                });
+                if masked {
+                    return Err(Error::internal("a session's key is in no group"));
+                }
+            }
+        }
+        Ok(Self { session, keys, columns })
+    }
+
+    /// The sessions.
+    pub fn session(&self) -> SessionSpec {
+        self.session
+    }
+
+    /// The columns of the prepared batch whose values tell sessions apart.
+    pub fn keys(&self) -> &[usize] {
+        &self.keys
+    }
+
+    /// The time column: a timestamp, never NULL.
+    pub fn time(&self) -> usize {
+        self.columns.time
+    }
+
+    /// The columns of a prepared batch.
+    pub fn input_schema(&self) -> &SchemaRef {
+        &self.columns.input_schema
+    }
+
+    /// What becomes of the rows.
+    pub fn mode(&self) -> &Mode {
+        &self.columns.mode
+    }
+
+    /// As [`OperatorSpec::output_schema`].
+    pub fn output_schema(&self) -> &SchemaRef {
+        &self.columns.output_schema
+    }
+}
+
+impl WindowOperator {
+    fn columns(&self) -> &Columns {
+        match self {
+            Self::Aligned(operator) => &operator.columns,
+            Self::Session(operator) => &operator.columns,
+        }
+    }
+
+    /// The windows.
+    pub fn windows(&self) -> Windows {
+        match self {
+            Self::Aligned(operator) => Windows::Aligned(operator.window),
+            Self::Session(operator) => Windows::Session(operator.session),
+        }
+    }
+
+    /// Unit of the event time.
+    pub fn time_unit(&self) -> TimeUnit {
+        self.columns().time_type.0
+    }
+
+    /// The columns of a prepared batch.
+    pub fn input_schema(&self) -> &SchemaRef {
+        &self.columns().input_schema
+    }
+
+    /// What becomes of the rows.
+    pub fn mode(&self) -> &Mode {
+        &self.columns().mode
+    }
+
+    /// As [`OperatorSpec::output_schema`].
+    pub fn output_schema(&self) -> &SchemaRef {
+        &self.columns().output_schema
     }
 }
 
