@@ -13,7 +13,7 @@ use windrow_sql::plan::{
     ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, micro_batch_state, physical,
 };
 use windrow_window::lateness::Tolerance;
-use windrow_window::{OperatorSpec, SliceStore, WindowMerger};
+use windrow_window::{OperatorSpec, SliceStore, WindowMerger, WindowOperator};
 
 use crate::catalog::Catalog;
 use crate::engine::Parts;
@@ -388,13 +388,17 @@ impl Builder<'_> {
         let mut inputs = Vec::new();
         for input in stage.inputs {
             let plan = self.prepare(&input.flow).await?;
+            let WindowOperator::Aligned(operator) = input.operator else {
+                return Err(Error::sql("SESSION windows do not run continuously in this version")
+                    .with_hint("Leave EMIT out to run the query once over what is there now."));
+            };
             let memory = self.wanted.shared.operator_memory();
-            let mut run = InputRun::new(input.leaf, &input.operator, memory.clone());
+            let mut run = InputRun::new(input.leaf, &operator, memory.clone());
             run.lag_ticks = input.lag_ticks;
             run.lateness_ticks = input.lateness_ticks;
             for leaf in input.flow.leaves {
                 let sink = DraftSink::Window {
-                    operator: Arc::clone(&input.operator),
+                    operator: Arc::clone(&operator),
                     lateness_ticks: input.lateness_ticks,
                     stores: Arc::clone(&run.stores),
                     memory: memory.clone(),
@@ -405,14 +409,14 @@ impl Builder<'_> {
                         stage: Box::new(stage),
                         prepare: Arc::new(PlanRunner::new(plan, &self.state)),
                         store: MeasuredStore::new(
-                            SliceStore::new(Arc::clone(&input.operator)),
+                            SliceStore::new(Arc::clone(&operator)),
                             memory.as_ref(),
                         ),
                     }),
                     None => run.taps.extend(self.taps.last().map(|t| Arc::clone(&t.at))),
                 }
             }
-            self.go_on(&mut run, &input.operator)?;
+            self.go_on(&mut run, &operator)?;
             inputs.push(run);
         }
         let finish = self.tables.pin(&self.state, stage.finish).await?;
