@@ -16,9 +16,9 @@ use datafusion::physical_expr::aggregate::AggregateExprBuilder;
 use datafusion::physical_expr::expressions::Column;
 use divan::counter::ItemsCount;
 use windrow_core::{Error, Result, Watermark, WindowKind, WindowSpec};
-use windrow_window::aggregates::sum_udaf;
-use windrow_window::lateness::{Tolerance, classify};
-use windrow_window::{AggregateCall, Mode, OperatorSpec, SliceStore, WindowMerger};
+use windrow_operators::aggregates::sum_udaf;
+use windrow_operators::lateness::{Tolerance, classify};
+use windrow_operators::{AggregateCall, Mode, OperatorSpec, SliceStore, WindowMerger};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

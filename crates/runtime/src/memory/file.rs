@@ -17,7 +17,7 @@ use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow::record_batch::RecordBatch;
 use parking_lot::Mutex;
 use windrow_core::{Error, Result};
-use windrow_window::{SpillFile, SpilledFile};
+use windrow_operators::{SpillFile, SpilledFile};
 
 use crate::durable::files::io_error;
 

@@ -21,7 +21,7 @@ use arrow::row::{RowConverter, Rows, SortField};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use windrow_core::Result;
-use windrow_window::{SpillFile, SpillSpace, SpilledFile, compact};
+use windrow_operators::{SpillFile, SpillSpace, SpilledFile, compact};
 
 use super::OperatorMemory;
 use crate::stream::tail::bytes_of;

@@ -1,7 +1,7 @@
 //! A cut: the whole state of a query between two micro-batches, and what it grows from again.
 //!
 //! ```text
-//! workers ─┤ gate ├─► stores ─freeze─► mergers ─► segments ┐
+//! workers ─┤ gate ├─► workers' parts ─► coordinators' parts ─► segments ┐
 //!                     positions of the taps ───────────────┼─► cut ─► checkpoint
 //!                     ledger, late and bad rows ───────────┘
 //! ```
@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use windrow_core::{PartitionId, Result, Watermark};
-use windrow_window::{Cut, SavedSegment};
+use windrow_operators::{Cut, SavedSegment};
 
 use crate::query::kept::{BadRows, Late, LateRows};
 use crate::query::ledger::Entry;
@@ -25,7 +25,7 @@ use crate::stream::log::Given;
 /// The state of a query at one moment.
 #[derive(Debug)]
 pub(crate) struct QueryCut {
-    /// The window operators, those of nested stages first.
+    /// The stateful operators, those of nested stages first.
     pub(crate) inputs: Vec<InputCut>,
     /// In the order of the plan's leaves.
     pub(crate) taps: Vec<TapCut>,
@@ -36,7 +36,7 @@ pub(crate) struct QueryCut {
     pub(crate) given: Option<Given>,
 }
 
-/// The state of one window operator.
+/// The state of one stateful operator.
 #[derive(Debug)]
 pub(crate) struct InputCut {
     /// Windows up to here have been closed.
@@ -133,7 +133,7 @@ pub(crate) struct Resume {
     pub(crate) rows_given: Option<u64>,
 }
 
-/// What one window operator grows from again.
+/// What one stateful operator grows from again.
 #[derive(Debug)]
 pub(crate) struct InputState {
     pub(crate) watermark: Watermark,
@@ -352,7 +352,7 @@ impl StageRun {
             for nested in &mut input.nested {
                 nested.stage.cut(into)?;
                 for segment in nested.store.flush_all()? {
-                    input.merger.add(segment)?;
+                    input.operator.add(segment)?;
                 }
                 nested.store.shrunk();
             }
@@ -363,10 +363,10 @@ impl StageRun {
                 store.shrunk();
                 drop(store);
                 for segment in segments {
-                    input.merger.add(segment)?;
+                    input.operator.add(segment)?;
                 }
             }
-            into.push(InputCut { watermark: input.watermark, merger: input.merger.cut()? });
+            into.push(InputCut { watermark: input.watermark, merger: input.operator.cut()? });
             input.measure()?;
         }
         Ok(())

@@ -14,9 +14,9 @@ use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use windrow_core::{Budget, Result};
+use windrow_operators::WindowRows;
 use windrow_sql::leaf::{LeafId, LeafInputs};
 use windrow_sql::plan::{run, stream};
-use windrow_window::WindowRows;
 
 /// What one run of a plan may hold at once, among the settings of the session that it is planned with.
 #[derive(Debug, Clone, Copy)]

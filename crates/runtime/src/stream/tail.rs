@@ -16,7 +16,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{ByteViewType, DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use windrow_core::Result;
-use windrow_window::compact;
+use windrow_operators::compact;
 
 use crate::memory::{Memory, TailFile};
 

@@ -10,7 +10,7 @@ use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, lit, when};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
-use windrow_window::{AggregateCall, GroupingSets, Mode};
+use windrow_operators::{AggregateCall, GroupingSets, Mode};
 
 use super::hoist::{Hoisted, Rewritten, hoist};
 use super::lineage;

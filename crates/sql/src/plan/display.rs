@@ -4,7 +4,7 @@ use std::fmt;
 
 use datafusion::catalog::TableProvider;
 use windrow_core::CmpOp;
-use windrow_window::{Mode, WindowOperator};
+use windrow_operators::{Mode, WindowOperator};
 
 use super::assign::describe;
 use super::flow::{ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, WindowInput};

@@ -16,7 +16,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use windrow_core::{Predicate, Result};
-use windrow_window::WindowOperator;
+use windrow_operators::WindowOperator;
 
 use super::relation::{EventTime, StreamRelation};
 use crate::diagnostics::from_datafusion;

@@ -17,7 +17,7 @@ use futures::future::ready;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use windrow_core::Error;
-use windrow_window::aggregates;
+use windrow_operators::aggregates;
 
 use super::sample::Samples;
 use super::tvf::WindowRelations;

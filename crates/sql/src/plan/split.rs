@@ -13,7 +13,7 @@ use datafusion::logical_expr::{
     Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableScan, TableScanBuilder,
 };
 use windrow_core::{CmpOp, Error, Predicate, Windows, time};
-use windrow_window::{Mode, OperatorSpec, SessionOperatorSpec, WindowOperator};
+use windrow_operators::{Mode, OperatorSpec, SessionOperatorSpec, WindowOperator};
 
 use super::aggregate::{OPERATOR, Prepared, WindowAggregate, session_text, window_aggregate};
 use super::assign::WindowAssign;

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use windrow_archive::Owner;
 use windrow_core::{Error, Result, Watermark};
-use windrow_window::{Cut, SavedSegment, SegmentId};
+use windrow_operators::{Cut, SavedSegment, SegmentId};
 
 pub(crate) use self::manifest::Stamp;
 use self::manifest::{FORMAT, FileEntry, InputEntry, Manifest, SegmentEntry};

@@ -9,7 +9,7 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, Result};
-use windrow_window::SavedSegment;
+use windrow_operators::SavedSegment;
 
 use super::manifest::{FileEntry, SegmentEntry};
 use crate::durable::files::{Files, LogFile, corrupt, io_error};

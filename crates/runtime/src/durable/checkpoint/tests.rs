@@ -5,7 +5,7 @@ use std::path::Path;
 
 use arrow::array::Int64Array;
 use arrow::record_batch::RecordBatch;
-use windrow_window::Cut;
+use windrow_operators::Cut;
 
 use super::*;
 use crate::durable::faults::{Chance, FaultyFiles, seeds};

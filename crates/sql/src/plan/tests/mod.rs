@@ -24,7 +24,7 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::prelude::SessionConfig;
 use futures::future::BoxFuture;
 use windrow_core::{Result, Watermark};
-use windrow_window::{OperatorSpec, SliceStore, WindowMerger, WindowOperator};
+use windrow_operators::{OperatorSpec, SliceStore, WindowMerger, WindowOperator};
 
 use super::*;
 use crate::leaf::LeafInputs;

@@ -8,7 +8,7 @@ use arrow::compute::{cast, concat_batches, filter, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::util::display::array_value_to_string;
 use datafusion::common::ScalarValue;
-use windrow_window::{AggregateCall, Mode, SessionOperatorSpec};
+use windrow_operators::{AggregateCall, Mode, SessionOperatorSpec};
 
 /// The sessions of all rows with their ends.
 pub(super) fn sessions(

@@ -22,7 +22,7 @@ pub(crate) struct Bounds {
 impl Bounds {
     pub(crate) fn new(spec: &OperatorSpec, start: i64, end: i64) -> Self {
         let values = [start, end, end.saturating_sub(1)];
-        Self { values, time_type: spec.time_type().clone(), columns: None }
+        Self { values, time_type: spec.columns().time_type().clone(), columns: None }
     }
 
     /// `columns` with the bounds behind them.
@@ -50,16 +50,26 @@ impl Bounds {
     }
 }
 
-fn constant((unit, zone): &(TimeUnit, Option<Arc<str>>), value: i64, rows: usize) -> ArrayRef {
-    fn typed<T: ArrowTimestampType>(value: i64, rows: usize, zone: Option<Arc<str>>) -> ArrayRef {
-        let values = ScalarBuffer::from(vec![value; rows]);
+fn constant(time_type: &(TimeUnit, Option<Arc<str>>), value: i64, rows: usize) -> ArrayRef {
+    timestamps(time_type, vec![value; rows].into())
+}
+
+/// A column of times.
+pub(crate) fn timestamps(
+    (unit, zone): &(TimeUnit, Option<Arc<str>>),
+    values: ScalarBuffer<i64>,
+) -> ArrayRef {
+    fn typed<T>(values: ScalarBuffer<i64>, zone: Option<Arc<str>>) -> ArrayRef
+    where
+        T: ArrowTimestampType,
+    {
         Arc::new(PrimitiveArray::<T>::new(values, None).with_timezone_opt(zone))
     }
     let zone = zone.clone();
     match unit {
-        TimeUnit::Second => typed::<t::TimestampSecondType>(value, rows, zone),
-        TimeUnit::Millisecond => typed::<t::TimestampMillisecondType>(value, rows, zone),
-        TimeUnit::Microsecond => typed::<t::TimestampMicrosecondType>(value, rows, zone),
-        TimeUnit::Nanosecond => typed::<t::TimestampNanosecondType>(value, rows, zone),
+        TimeUnit::Second => typed::<t::TimestampSecondType>(values, zone),
+        TimeUnit::Millisecond => typed::<t::TimestampMillisecondType>(values, zone),
+        TimeUnit::Microsecond => typed::<t::TimestampMicrosecondType>(values, zone),
+        TimeUnit::Nanosecond => typed::<t::TimestampNanosecondType>(values, zone),
     }
 }

@@ -20,8 +20,9 @@ use datafusion::common::hash_utils::{QualityRandomState, create_hashes};
 use windrow_core::{Error, Result};
 
 use crate::segment::Body;
+use crate::spec::Columns;
 use crate::table::Frozen;
-use crate::{OperatorSpec, Segment, failure, rows, saved};
+use crate::{Segment, failure, rows, saved};
 
 /// Buckets that groups are spread over.
 pub(crate) const BUCKETS: usize = 256;
@@ -101,7 +102,7 @@ struct Part {
 
 /// Writes the segments whose state is in memory to one file.
 pub(crate) fn spill(
-    spec: &OperatorSpec,
+    spec: &Columns,
     space: &dyn SpillSpace,
     segments: Vec<Segment>,
 ) -> Result<Vec<Segment>> {
@@ -154,7 +155,7 @@ fn write_rows(
 }
 
 fn write_groups(
-    spec: &OperatorSpec,
+    spec: &Columns,
     space: &dyn SpillSpace,
     frozen: &Frozen,
     file: &mut dyn SpillFile,
@@ -183,6 +184,43 @@ fn write_groups(
         first = bucket + 1;
     }
     Ok(content)
+}
+
+/// Groups that are written range by range of their buckets.
+pub(crate) struct Writing<'a> {
+    spec: &'a Columns,
+    space: &'a dyn SpillSpace,
+    file: Box<dyn SpillFile>,
+    content: Option<Content>,
+}
+
+impl<'a> Writing<'a> {
+    pub(crate) fn new(spec: &'a Columns, space: &'a dyn SpillSpace) -> Result<Self> {
+        Ok(Self { spec, space, file: space.create()?, content: None })
+    }
+
+    /// Groups of buckets before `end` and after those of the groups before.
+    pub(crate) fn push(&mut self, frozen: &Frozen, end: usize) -> Result<()> {
+        let mut new = write_groups(self.spec, self.space, frozen, self.file.as_mut())?;
+        for part in &mut new.parts {
+            part.buckets.end = part.buckets.end.min(end);
+        }
+        match &mut self.content {
+            Some(content) => {
+                content.parts.append(&mut new.parts);
+                content.len += new.len;
+                content.bytes += new.bytes;
+            }
+            none => *none = Some(new),
+        }
+        Ok(())
+    }
+
+    /// `None` when there were no groups.
+    pub(crate) fn finish(self) -> Result<Option<Spilled>> {
+        let Some(content) = self.content else { return Ok(None) };
+        Ok(Some(Spilled { file: self.file.finish()?, content }))
+    }
 }
 
 /// Where each bucket begins, and the rows bucket by bucket.
@@ -218,7 +256,7 @@ pub(crate) fn pick(batch: &RecordBatch, rows: &UInt32Array) -> Result<RecordBatc
 }
 
 /// The bucket of each group.
-fn buckets(spec: &OperatorSpec, keys: &[ArrayRef], groups: usize) -> Result<Vec<u8>> {
+fn buckets(spec: &Columns, keys: &[ArrayRef], groups: usize) -> Result<Vec<u8>> {
     let mut hashes = vec![0; groups];
     if !spec.key_schema().fields().is_empty() {
         let state = QualityRandomState::with_seed(SEED);
@@ -272,7 +310,7 @@ impl Spilled {
     /// The groups of some buckets, part by part.
     pub(crate) fn groups<'a>(
         &'a self,
-        spec: &'a OperatorSpec,
+        spec: &'a Columns,
         wanted: Range<usize>,
     ) -> impl Iterator<Item = Result<Frozen>> + 'a {
         let states = self.content.states.as_deref().unwrap_or_default();

@@ -3,9 +3,10 @@
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, Result};
 
+use crate::rows;
+use crate::spec::Columns;
 use crate::spill::Spilled;
 use crate::table::{Frozen, GroupTable, arrays_bytes};
-use crate::{OperatorSpec, rows};
 
 /// What one store has gathered of one slice. Several segments of one slice add up.
 #[derive(Debug)]
@@ -56,12 +57,7 @@ impl Body {
     }
 
     /// Two of one slice as one: the smaller is merged into the larger. `groups` is scratch.
-    pub(crate) fn merge(
-        spec: &OperatorSpec,
-        a: Self,
-        b: Self,
-        groups: &mut Vec<usize>,
-    ) -> Result<Self> {
+    pub(crate) fn merge(spec: &Columns, a: Self, b: Self, groups: &mut Vec<usize>) -> Result<Self> {
         let (mut into, from) = match (a, b) {
             (Self::Rows(mut a), Self::Rows(b)) => {
                 a.extend(b);
@@ -80,11 +76,7 @@ impl Body {
     }
 
     /// The groups, live again.
-    pub(crate) fn live(
-        self,
-        spec: &OperatorSpec,
-        groups: &mut Vec<usize>,
-    ) -> Result<Box<GroupTable>> {
+    pub(crate) fn live(self, spec: &Columns, groups: &mut Vec<usize>) -> Result<Box<GroupTable>> {
         match self {
             Self::Live(table) => Ok(table),
             Self::Frozen(frozen) => {

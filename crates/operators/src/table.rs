@@ -7,7 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array, new_null_array,
+    Array, ArrayRef, AsArray, StructArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
+    new_null_array,
 };
 use arrow::compute::take;
 use arrow::datatypes::DataType;
@@ -16,9 +17,10 @@ use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use windrow_core::{Error, Result};
 
+use crate::extents::Extents;
 use crate::failure;
 use crate::keys::IntegerKeys;
-use crate::spec::{AggregateCall, GroupingSets, OperatorSpec};
+use crate::spec::{AggregateCall, Columns, GroupingSets, ticks};
 
 /// Gives each distinct key a number, dense from 0 in the order of coming.
 pub(crate) enum Interner {
@@ -32,8 +34,8 @@ pub(crate) enum Interner {
 
 impl Interner {
     /// `expected` keys can come without growing.
-    pub(crate) fn new(spec: &OperatorSpec, expected: usize) -> Result<Self> {
-        let schema = spec.key_schema();
+    pub(crate) fn new(spec: &Columns, expected: usize) -> Result<Self> {
+        let schema = Arc::clone(spec.key_schema());
         if let [field] = schema.fields().as_ref()
             && let Some(mut keys) = IntegerKeys::for_type(field.data_type())
         {
@@ -95,29 +97,49 @@ impl Interner {
     }
 }
 
-/// The accumulators of a spec's aggregates.
-pub(crate) struct Accumulators(Vec<Box<dyn GroupsAccumulator>>);
+/// The accumulators of a spec's aggregates, and the first and last time of each group where that is held.
+pub(crate) struct Accumulators {
+    calls: Vec<Box<dyn GroupsAccumulator>>,
+    extents: Option<Extents>,
+}
 
 impl Accumulators {
-    pub(crate) fn new(spec: &OperatorSpec) -> Result<Self> {
-        spec.aggregates().iter().map(AggregateCall::accumulator).collect::<Result<_>>().map(Self)
+    pub(crate) fn new(spec: &Columns) -> Result<Self> {
+        let calls = spec.calls().iter().map(AggregateCall::accumulator).collect::<Result<_>>()?;
+        Ok(Self { calls, extents: spec.holds_extents().then(Extents::default) })
+    }
+
+    /// The first and last time of each group.
+    ///
+    /// # Errors
+    /// Internal where that is not held.
+    pub(crate) fn extents(&self) -> Result<&Extents> {
+        self.extents.as_ref().ok_or_else(|| Error::internal("groups without times"))
     }
 
     /// Counts rows; `columns` are packed by the spec's layout.
     fn update(
         &mut self,
-        spec: &OperatorSpec,
+        spec: &Columns,
         columns: &[ArrayRef],
         groups: &[usize],
         total: usize,
     ) -> Result<()> {
         let layout = spec.layout();
         let calls = layout.arguments.iter().zip(&layout.filters);
-        for (accumulator, (arguments, filter)) in self.0.iter_mut().zip(calls) {
-            let values: Vec<ArrayRef> =
+        for (accumulator, (arguments, filter)) in self.calls.iter_mut().zip(calls) {
+            let mut values: Vec<ArrayRef> =
                 arguments.iter().filter_map(|c| columns.get(*c).cloned()).collect();
+            if let Some(fields) = &layout.packed {
+                values = vec![Arc::new(StructArray::try_new(fields.clone(), values, None)?)];
+            }
             let filter = filter.and_then(|c| columns.get(c)).map(AsArray::as_boolean);
             accumulator.update_batch(&values, groups, filter, total).map_err(failure::engine)?;
+        }
+        if let (Some(extents), Some(times)) =
+            (&mut self.extents, layout.time.and_then(|c| columns.get(c)))
+        {
+            extents.update(ticks(times)?, groups, total);
         }
         Ok(())
     }
@@ -129,26 +151,33 @@ impl Accumulators {
         groups: &[usize],
         total: usize,
     ) -> Result<()> {
-        for (accumulator, state) in self.0.iter_mut().zip(states) {
+        for (accumulator, state) in self.calls.iter_mut().zip(states) {
             accumulator.merge_batch(state, groups, total).map_err(failure::engine)?;
         }
-        Ok(())
+        match (&mut self.extents, states.get(self.calls.len())) {
+            (Some(extents), Some(state)) => extents.merge(state, groups, total),
+            (None, None) => Ok(()),
+            _ => Err(Error::internal("states of other groups")),
+        }
     }
 
     /// Gives the states away.
     pub(crate) fn take_states(&mut self) -> Result<Vec<Vec<ArrayRef>>> {
-        let states = self.0.iter_mut().map(|a| a.state(EmitTo::All));
-        states.collect::<Result<_, _>>().map_err(failure::engine)
+        let states = self.calls.iter_mut().map(|a| a.state(EmitTo::All));
+        let mut states = states.collect::<Result<Vec<_>, _>>().map_err(failure::engine)?;
+        states.extend(self.extents.as_mut().map(Extents::take));
+        Ok(states)
     }
 
     /// Gives the results away.
     pub(crate) fn take_values(&mut self) -> Result<Vec<ArrayRef>> {
-        let values = self.0.iter_mut().map(|a| a.evaluate(EmitTo::All));
+        let values = self.calls.iter_mut().map(|a| a.evaluate(EmitTo::All));
         values.collect::<Result<_, _>>().map_err(failure::engine)
     }
 
     pub(crate) fn size_bytes(&self) -> usize {
-        self.0.iter().map(|a| a.size()).sum()
+        let calls: usize = self.calls.iter().map(|a| a.size()).sum();
+        calls + self.extents.as_ref().map_or(0, Extents::size_bytes)
     }
 }
 
@@ -164,12 +193,22 @@ pub(crate) struct Frozen {
 impl Frozen {
     /// Some of the groups.
     pub(crate) fn take(&self, rows: &UInt32Array) -> Result<Self> {
-        let pick = |columns: &[ArrayRef]| {
+        let keys = self.keys.iter().map(|key| take(key, rows, None));
+        let keys = keys.collect::<Result<_, _>>()?;
+        Ok(Self { keys, states: self.take_states(rows)?, groups: rows.len() })
+    }
+
+    /// The states of some of the groups.
+    pub(crate) fn take_states(&self, rows: &UInt32Array) -> Result<Vec<Vec<ArrayRef>>> {
+        let pick = |columns: &Vec<ArrayRef>| {
             columns.iter().map(|c| take(c, rows, None)).collect::<Result<Vec<_>, _>>()
         };
-        let states = self.states.iter().map(|columns| pick(columns));
-        let states = states.collect::<Result<_, _>>()?;
-        Ok(Self { keys: pick(&self.keys)?, states, groups: rows.len() })
+        Ok(self.states.iter().map(pick).collect::<Result<_, _>>()?)
+    }
+
+    /// The first and last times, where they are held: the last state.
+    pub(crate) fn extents(&self) -> &[ArrayRef] {
+        self.states.last().map_or(&[], Vec::as_slice)
     }
 
     pub(crate) fn size_bytes(&self) -> usize {
@@ -199,7 +238,7 @@ impl fmt::Debug for GroupTable {
 
 impl GroupTable {
     /// `expected` groups can come without growing the table of keys.
-    pub(crate) fn new(spec: &OperatorSpec, expected: usize) -> Result<Self> {
+    pub(crate) fn new(spec: &Columns, expected: usize) -> Result<Self> {
         Ok(Self {
             interner: Interner::new(spec, expected)?,
             accumulators: Accumulators::new(spec)?,
@@ -213,7 +252,7 @@ impl GroupTable {
     /// Counts rows; `columns` are packed by the spec's layout. `groups` is scratch.
     pub(crate) fn update(
         &mut self,
-        spec: &OperatorSpec,
+        spec: &Columns,
         columns: &[ArrayRef],
         rows: usize,
         groups: &mut Vec<usize>,

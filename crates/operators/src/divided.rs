@@ -65,9 +65,10 @@ impl DividedRows {
 
     /// The groups of the next buckets; `None` when they take too much and fewer would take less.
     fn merge(&mut self) -> Result<Option<GroupTable>> {
-        let mut table = GroupTable::new(&self.spec, 0)?;
+        let mut table = GroupTable::new(self.spec.columns(), 0)?;
         for segment in &self.segments {
-            for groups in segment.groups(&self.spec, self.bucket..self.bucket + self.step) {
+            for groups in segment.groups(self.spec.columns(), self.bucket..self.bucket + self.step)
+            {
                 table.merge(&groups?, &mut self.groups)?;
                 let bytes = table.size_bytes();
                 if self.step > 1 && bytes > self.space.pass_bytes().saturating_mul(2) {

@@ -13,8 +13,8 @@ use arrow::datatypes::{DataType, Field, SchemaRef};
 use rand::Rng;
 use rand::rngs::StdRng;
 use windrow_core::WindowKind;
-use windrow_window::lateness::Tolerance;
-use windrow_window::{Mode, OperatorSpec};
+use windrow_operators::lateness::Tolerance;
+use windrow_operators::{Mode, OperatorSpec, SessionOperatorSpec};
 
 /// By (end, start): the rows as text, sorted.
 pub(crate) type Windowed = BTreeMap<(i64, i64), Vec<String>>;
@@ -102,6 +102,7 @@ fn windows(kind: WindowKind, offset: i64, time: i64) -> Vec<(i64, i64)> {
         .collect()
 }
 
+#[allow(dead_code, reason = "not every test binary asks for aligned windows")]
 /// The windows of all rows, and how many rows are in none because they are late.
 pub(crate) fn evaluate(
     spec: &OperatorSpec,
@@ -135,6 +136,49 @@ pub(crate) fn evaluate(
                 let mut cells = aggregate(&rows);
                 cells.truncate(aggregates.len());
                 lines.push(format!("{key}{}", cells.join("|")));
+            }
+        }
+    }
+    windowed.values_mut().for_each(|lines| lines.sort());
+    (windowed, late)
+}
+
+/// The sessions of all rows, and how many rows are in none because they are late.
+#[allow(dead_code, reason = "not every test binary asks for sessions")]
+pub(crate) fn sessions(
+    spec: &SessionOperatorSpec,
+    tolerance: Tolerance,
+    partitions: &[Vec<Row>],
+) -> (Windowed, usize) {
+    let mut of_key: BTreeMap<String, Vec<&Row>> = BTreeMap::new();
+    let mut late = 0;
+    for rows in partitions {
+        let mut watermark = i64::MIN / 2;
+        for row in rows {
+            if row.time < watermark - tolerance.allowed_lateness {
+                late += 1;
+            } else {
+                let texts = row.key_texts();
+                let key = texts.iter().take(spec.keys().len()).map(|text| format!("{text}|"));
+                of_key.entry(key.collect()).or_default().push(row);
+            }
+            watermark = watermark.max(row.time - tolerance.delay);
+        }
+    }
+    let gap = spec.session().gap();
+    let mut windowed = Windowed::new();
+    for (key, mut rows) in of_key {
+        rows.sort_by_key(|row| row.time);
+        for rows in rows.chunk_by(|a, b| b.time - a.time <= gap) {
+            let (first, last) = (rows[0].time, rows[rows.len() - 1].time);
+            let lines = windowed.entry((last + gap, first)).or_default();
+            match spec.mode() {
+                Mode::Rows => lines.extend(rows.iter().map(|r| plain(r))),
+                Mode::Aggregate { aggregates, .. } => {
+                    let mut cells = aggregate(rows);
+                    cells.truncate(aggregates.len());
+                    lines.push(format!("{key}{}", cells.join("|")));
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ use arrow::ipc::writer::StreamWriter;
 use rand::Rng;
 use rand::rngs::StdRng;
 use windrow_core::{Error, Result};
-use windrow_window::{SpillFile, SpillSpace, SpilledFile};
+use windrow_operators::{SpillFile, SpillSpace, SpilledFile};
 
 /// Space for spilled state.
 #[derive(Debug)]

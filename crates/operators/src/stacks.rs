@@ -104,7 +104,7 @@ impl fmt::Debug for Stacks {
 impl Stacks {
     pub(crate) fn new(spec: &OperatorSpec) -> Result<Self> {
         Ok(Self {
-            ids: Interner::new(spec, 0)?,
+            ids: Interner::new(spec.columns(), 0)?,
             front: Front::default(),
             back: Back::default(),
             identity: vec![],
@@ -139,7 +139,7 @@ impl Stacks {
         let gone = self.back.slices.partition_point(|slice| slice.start < start);
         self.back.slices.drain(..gone);
         if self.back.slices.is_empty() {
-            self.ids = Interner::new(spec, 0)?;
+            self.ids = Interner::new(spec.columns(), 0)?;
             self.front = Front::default();
             self.back = Back::default();
             return Ok(());
@@ -155,7 +155,7 @@ impl Stacks {
         let mut renamed = vec![NONE; self.ids.len()];
         let mut order: Vec<u32> = vec![];
         let mut kept = vec![Suffix::default(); n.div_ceil(block)];
-        let mut states = Accumulators::new(spec)?;
+        let mut states = Accumulators::new(spec.columns())?;
         for (i, slice) in back.slices.iter_mut().enumerate().rev() {
             for part in &mut slice.parts {
                 self.positions.clear();
@@ -174,7 +174,7 @@ impl Stacks {
                 && let Some(slot) = kept.get_mut(i / block)
             {
                 *slot = Suffix { len: order.len(), states: states.take_states()? };
-                states = Accumulators::new(spec)?;
+                states = Accumulators::new(spec.columns())?;
                 if i > 0 {
                     merge_all(&mut states, slot, &mut self.identity)?;
                 }
@@ -183,7 +183,7 @@ impl Stacks {
         let order = UInt32Array::from(order);
         let keys =
             back.keys.iter().map(|k| take(k, &order, None)).collect::<Result<Vec<_>, _>>()?;
-        self.ids = Interner::new(spec, 2 * order.len())?;
+        self.ids = Interner::new(spec.columns(), 2 * order.len())?;
         self.ids.intern(&keys, order.len(), &mut self.positions)?;
         if self.ids.len() != order.len() {
             return Err(Error::internal("two keys of a window have become equal"));
@@ -205,7 +205,7 @@ impl Stacks {
         }
         // CUMULATE drops all slices at once: none is needed alone.
         let needed_alone = matches!(spec.window().kind(), WindowKind::Hop { .. });
-        let mut states = Accumulators::new(spec)?;
+        let mut states = Accumulators::new(spec.columns())?;
         let so_far =
             Suffix { len: self.back.ids.len(), states: std::mem::take(&mut self.back.states) };
         merge_all(&mut states, &so_far, &mut self.identity)?;
@@ -228,7 +228,7 @@ impl Stacks {
     /// The rows of the window that is made of all slices here and of `extras`.
     pub(crate) fn window(&mut self, spec: &OperatorSpec, extras: &[&Frozen]) -> Result<Vec<Part>> {
         let front = self.front.suffix(spec, &mut self.identity)?;
-        let mut states = Accumulators::new(spec)?;
+        let mut states = Accumulators::new(spec.columns())?;
         merge_all(&mut states, &front, &mut self.identity)?;
         // Keys of the back that the front has too lie where the front has them; the others follow.
         let mut total = front.len;
@@ -358,7 +358,7 @@ impl Front {
         self.near.clear();
         let mut positions: Vec<usize> = vec![];
         for i in (self.next..end).rev() {
-            let mut states = Accumulators::new(spec)?;
+            let mut states = Accumulators::new(spec.columns())?;
             merge_all(&mut states, &suffix, identity)?;
             for part in self.slices.get(i).map_or(&[][..], |slice| &slice.parts) {
                 positions.clear();

@@ -74,6 +74,8 @@ pub struct WindowMerger {
     /// With cuts only: segments wait in it until the first of their windows closes.
     keeper: Option<Keeper>,
     frontier: i64,
+    /// All workers have been flushed up to here.
+    flushed: Watermark,
 }
 
 /// Columns (without bounds) of some rows of a window, and their number.
@@ -112,7 +114,7 @@ impl WindowMerger {
     /// An empty merger.
     pub fn new(spec: Arc<OperatorSpec>) -> Self {
         let windows = new_windows(&spec);
-        Self { spec, windows, keeper: None, frontier: i64::MIN }
+        Self { spec, windows, keeper: None, frontier: i64::MIN, flushed: Watermark::NONE }
     }
 
     /// Remembers from now on what a checkpoint needs (off by default: it costs memory). Segments
@@ -243,6 +245,15 @@ impl WindowMerger {
     /// All windows that end at this time or before are closed; `i64::MIN` before any.
     pub fn frontier(&self) -> i64 {
         self.frontier
+    }
+
+    /// All workers have been flushed up to here.
+    pub(crate) fn flushed_to(&self) -> Watermark {
+        self.flushed
+    }
+
+    pub(crate) fn set_flushed(&mut self, to: Watermark) {
+        self.flushed = self.flushed.advance(to);
     }
 
     /// Windows that have rows here and are not closed; where time is sparse this counts the empty

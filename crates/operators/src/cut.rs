@@ -25,6 +25,7 @@ use windrow_core::{Error, ErrorKind, Result, WindowKind};
 use crate::merger::{Windows, new_windows};
 use crate::saved::{self, StateTypes};
 use crate::segment::Body;
+use crate::spec::Columns;
 use crate::spill::{SpillSpace, Spilled, pick, spill};
 use crate::{DividedRows, Mode, OperatorSpec, Segment, rows};
 
@@ -71,6 +72,15 @@ impl SavedSegment {
         self.batches.iter().flat_map(in_pieces).chain(spilled)
     }
 
+    /// All of it, in memory.
+    pub(crate) fn into_batches(self) -> Result<Vec<RecordBatch>> {
+        let Self { mut batches, spilled, .. } = self;
+        for batch in spilled.iter().flat_map(|spilled| spilled.0.batches()) {
+            batches.push(batch?);
+        }
+        Ok(batches)
+    }
+
     /// How many pieces there are.
     pub fn pieces_len(&self) -> usize {
         let of = |batch: &RecordBatch| batch.num_rows().div_ceil(PIECE_ROWS).max(1);
@@ -107,7 +117,7 @@ pub struct Cut {
 }
 
 /// By start of the slice, then by the end of the first window that the rows count in.
-type BySlice = BTreeMap<(i64, i64), Vec<Kept>>;
+pub(crate) type BySlice = BTreeMap<(i64, i64), Vec<Kept>>;
 
 /// Keeps the segments that open windows are made of.
 #[derive(Debug, Default)]
@@ -132,11 +142,11 @@ pub(crate) struct Keeper {
 
 /// A segment.
 #[derive(Debug)]
-struct Kept {
-    id: Option<SegmentId>,
-    rows: u64,
-    /// `None` when the windows and a checkpoint have it.
-    body: Option<Body>,
+pub(crate) struct Kept {
+    pub(crate) id: Option<SegmentId>,
+    pub(crate) rows: u64,
+    /// `None` when a checkpoint has it, and the operator in another form.
+    pub(crate) body: Option<Body>,
 }
 
 impl Keeper {
@@ -161,13 +171,11 @@ impl Keeper {
         segments: Vec<SavedSegment>,
     ) -> Result<Self> {
         let mut keeper = Self { next_id, cuts: true, ..Self::default() };
-        let types = StateTypes::of(spec)?;
+        let types = StateTypes::of(spec.columns())?;
         let mut known = BTreeSet::new();
         for segment in segments {
-            let SavedSegment { id, slice, counts_from, rows, mut batches, spilled } = segment;
-            for batch in spilled.iter().flat_map(|spilled| spilled.0.batches()) {
-                batches.push(batch?);
-            }
+            let SavedSegment { id, slice, counts_from, rows, .. } = segment;
+            let batches = segment.into_batches()?;
             let slicing = spec.slicing();
             let last = slicing.last_end(slice);
             if slicing.slice(slice) != slice || counts_from > last || last <= frontier {
@@ -176,7 +184,7 @@ impl Keeper {
             if id.0 >= next_id || !known.insert(id) {
                 return Err(corrupt(id, "has the id of another one"));
             }
-            let body = saved::decode(spec, &types, rows, batches)
+            let body = saved::decode(spec.columns(), &types, rows, batches)
                 .map_err(|e| corrupt(id, "is not what its query saved").with_source(e))?;
             let kept = Kept { id: Some(id), rows, body: Some(body) };
             keeper.waiting.entry((slice, counts_from)).or_default().push(kept);
@@ -265,7 +273,7 @@ impl Keeper {
         }
         *windows = new_windows(spec);
         self.divided = true;
-        spill_all(spec, space.as_ref(), &mut self.entered)?;
+        spill_all(spec.columns(), space.as_ref(), &mut self.entered)?;
         let slicing = spec.slicing();
         let start = slicing.start_of(end);
         let segments = self
@@ -291,9 +299,9 @@ impl Keeper {
         if !self.entered.is_empty() && !self.divided {
             *windows = new_windows(spec);
             self.divided = true;
-            spill_all(spec, space.as_ref(), &mut self.entered)?;
+            spill_all(spec.columns(), space.as_ref(), &mut self.entered)?;
         }
-        spill_all(spec, space.as_ref(), &mut self.waiting)
+        spill_all(spec.columns(), space.as_ref(), &mut self.waiting)
     }
 
     /// Forgets what only closed windows are made of.
@@ -312,37 +320,20 @@ impl Keeper {
         if !self.cuts || missed {
             return Err(Error::internal("a cut of windows that nobody was told to remember"));
         }
-        let (mut needed, mut new) = (vec![], vec![]);
         for segments in self.waiting.values_mut() {
-            merge_small(spec, segments, &mut self.groups)?;
+            merge_small(spec.columns(), segments, &mut self.groups)?;
         }
+        let mut saving = Saving::new(self.next_id);
         for (key, segments) in self.waiting.iter_mut().chain(&mut self.entered) {
-            for kept in segments {
-                needed.push(match (kept.id, &kept.body) {
-                    (Some(id), _) => id,
-                    (None, Some(body)) => {
-                        let id = SegmentId(self.next_id);
-                        let (spilled, batches) = match body {
-                            Body::Spilled(spilled) => {
-                                (Some(SpilledSegment(spilled.clone())), vec![])
-                            }
-                            body => (None, saved::encode(body)?),
-                        };
-                        let ((slice, counts_from), rows) = (*key, kept.rows);
-                        new.push(SavedSegment { id, slice, counts_from, rows, batches, spilled });
-                        self.next_id += 1;
-                        *kept.id.insert(id)
-                    }
-                    (None, None) => return Err(Error::internal("a segment is kept nowhere")),
-                });
-            }
+            segments.iter_mut().try_for_each(|kept| saving.save(*key, kept))?;
         }
         if self.space.is_none() {
             // The windows have it, and now the checkpoint too.
             self.entered.values_mut().flatten().for_each(|kept| kept.body = None);
         }
-        needed.sort_unstable();
-        Ok(Cut { frontier, next_id: self.next_id, needed, new })
+        let cut = saving.cut(frontier);
+        self.next_id = cut.next_id;
+        Ok(cut)
     }
 
     /// Bytes of memory, less what the windows share.
@@ -362,6 +353,45 @@ impl Keeper {
     }
 }
 
+/// A cut that is being made.
+pub(crate) struct Saving {
+    next_id: u64,
+    needed: Vec<SegmentId>,
+    new: Vec<SavedSegment>,
+}
+
+impl Saving {
+    pub(crate) fn new(next_id: u64) -> Self {
+        Self { next_id, needed: vec![], new: vec![] }
+    }
+
+    /// A segment is needed: one that has no id gets one and is given out.
+    pub(crate) fn save(&mut self, key: (i64, i64), kept: &mut Kept) -> Result<()> {
+        let id = match (kept.id, &kept.body) {
+            (Some(id), _) => id,
+            (None, Some(body)) => {
+                let id = SegmentId(self.next_id);
+                let (spilled, batches) = match body {
+                    Body::Spilled(spilled) => (Some(SpilledSegment(spilled.clone())), vec![]),
+                    body => (None, saved::encode(body)?),
+                };
+                let ((slice, counts_from), rows) = (key, kept.rows);
+                self.new.push(SavedSegment { id, slice, counts_from, rows, batches, spilled });
+                self.next_id += 1;
+                *kept.id.insert(id)
+            }
+            (None, None) => return Err(Error::internal("a segment is kept nowhere")),
+        };
+        self.needed.push(id);
+        Ok(())
+    }
+
+    pub(crate) fn cut(mut self, frontier: i64) -> Cut {
+        self.needed.sort_unstable();
+        Cut { frontier, next_id: self.next_id, needed: self.needed, new: self.new }
+    }
+}
+
 /// Whether the new segments of a window, and what it has already, take so much that its rows are
 /// better made in pieces.
 fn is_large<'a>(
@@ -375,7 +405,7 @@ fn is_large<'a>(
 }
 
 /// Writes what is in memory to one file.
-fn spill_all(spec: &OperatorSpec, space: &dyn SpillSpace, kept: &mut BySlice) -> Result<()> {
+pub(crate) fn spill_all(spec: &Columns, space: &dyn SpillSpace, kept: &mut BySlice) -> Result<()> {
     let (mut segments, mut places) = (vec![], vec![]);
     for (key, kept) in kept.iter_mut() {
         for Kept { rows, body, .. } in kept {
@@ -395,8 +425,8 @@ fn spill_all(spec: &OperatorSpec, space: &dyn SpillSpace, kept: &mut BySlice) ->
 /// Freezes the segments of a slice, and merges neighbours until each is less than half of the one
 /// before: their number is then a logarithm, and no row is merged more often than that. What is
 /// on disk is large and stays as it is.
-fn merge_small(
-    spec: &OperatorSpec,
+pub(crate) fn merge_small(
+    spec: &Columns,
     segments: &mut Vec<Kept>,
     groups: &mut Vec<usize>,
 ) -> Result<()> {
@@ -426,6 +456,6 @@ impl Kept {
     }
 }
 
-fn corrupt(id: SegmentId, what: &str) -> Error {
+pub(crate) fn corrupt(id: SegmentId, what: &str) -> Error {
     Error::new(ErrorKind::Corrupt, format!("segment {} of a checkpoint {what}", id.0))
 }

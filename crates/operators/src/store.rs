@@ -16,10 +16,10 @@ use windrow_core::{Error, Result, Watermark};
 use crate::partition::{Partition, Piece, partition};
 use crate::rows;
 use crate::segment::Body;
-use crate::spec::ticks;
+use crate::spec::{Columns, ticks};
 use crate::spill::{SpillSpace, spill};
 use crate::table::GroupTable;
-use crate::{Mode, OperatorSpec, Segment};
+use crate::{OperatorSpec, Segment, SessionOperatorSpec, Slicing};
 
 /// Counts from the first window on: the tag of rows that are on time.
 const ON_TIME: i64 = i64::MIN;
@@ -33,7 +33,9 @@ const USUAL_SLICES_MAX: usize = 8;
 /// The open slices of one worker.
 #[derive(Debug)]
 pub struct SliceStore {
-    spec: Arc<OperatorSpec>,
+    columns: Arc<Columns>,
+    slicing: Slicing,
+    leaving: Leaving,
     /// By start, then by the end of the first window that the rows count in.
     open: BTreeMap<(i64, i64), OpenSlice>,
     /// The smallest watermark at which something leaves; `i64::MAX` when nothing is open.
@@ -42,6 +44,15 @@ pub struct SliceStore {
     groups_expected: usize,
     /// Scratch: group numbers of the rows at hand.
     groups: Vec<usize>,
+}
+
+/// When a slice leaves.
+#[derive(Debug, Clone, Copy)]
+enum Leaving {
+    /// When the first window that it counts in may close; `live`: as a live table.
+    FirstWindow { live: bool },
+    /// When the watermark has reached its start: what came of it until then leaves.
+    Begun,
 }
 
 #[derive(Debug)]
@@ -55,8 +66,21 @@ struct OpenSlice {
 impl SliceStore {
     /// An empty store.
     pub fn new(spec: Arc<OperatorSpec>) -> Self {
+        // A tumbling slice is merged with those of other workers at most: it stays live.
+        let live = spec.slicing().advance() == spec.window().size();
+        Self::of(spec.columns(), spec.slicing(), Leaving::FirstWindow { live })
+    }
+
+    /// An empty store of the pieces of sessions: the groups of one slice.
+    pub(crate) fn of_sessions(spec: &SessionOperatorSpec) -> Self {
+        Self::of(spec.columns(), spec.slicing(), Leaving::Begun)
+    }
+
+    fn of(columns: &Arc<Columns>, slicing: &Slicing, leaving: Leaving) -> Self {
         Self {
-            spec,
+            columns: Arc::clone(columns),
+            slicing: *slicing,
+            leaving,
             open: BTreeMap::new(),
             leaves_at: i64::MAX,
             groups_expected: 0,
@@ -72,10 +96,7 @@ impl SliceStore {
         let rows = batch.num_rows();
         // Steps that stay in the cache, and often in one slice; all at once where time is so
         // mixed that a step would fall into many small pieces, and where rows are only kept.
-        let mut step = match self.spec.mode() {
-            Mode::Aggregate { .. } => STEP_ROWS,
-            Mode::Rows => rows,
-        };
+        let mut step = if self.columns.holds_rows() { rows } else { STEP_ROWS };
         let mut start = 0;
         while start < rows {
             let len = step.min(rows - start);
@@ -94,9 +115,8 @@ impl SliceStore {
 
     /// Counts rows; returns into how many pieces they fell.
     fn update_step(&mut self, batch: &RecordBatch) -> Result<usize> {
-        let spec = Arc::clone(&self.spec);
         let times = self.times(batch)?;
-        match partition(spec.slicing(), ticks(&times)?)? {
+        match partition(&self.slicing, ticks(&times)?)? {
             Partition::One(slice) => {
                 let piece = Piece { slice, start: 0, len: batch.num_rows() };
                 self.count(batch, &[piece], &[])?;
@@ -123,9 +143,8 @@ impl SliceStore {
         if batch.num_rows() != from.len() {
             return Err(Error::internal("partly late rows and their tags differ in number"));
         }
-        let spec = Arc::clone(&self.spec);
         let times = self.times(batch)?;
-        let slicing = spec.slicing();
+        let slicing = self.slicing;
         let mut rows: Vec<(i64, i64, u32)> = ticks(&times)?
             .iter()
             .zip(from)
@@ -160,8 +179,7 @@ impl SliceStore {
         if !watermark.closes(self.leaves_at) || self.open.is_empty() {
             return Ok(vec![]);
         }
-        let slicing = *self.spec.slicing();
-        let leaves = |&(slice, from): &(i64, i64)| slicing.first_end(slice).max(from);
+        let leaves = self.leaves();
         let leaving = self.open.keys().filter(|key| watermark.closes(leaves(key)));
         let leaving: Vec<(i64, i64)> = leaving.copied().collect();
         let mut segments = Vec::with_capacity(leaving.len());
@@ -170,7 +188,7 @@ impl SliceStore {
                 self.leave(key, open, &mut segments)?;
             }
         }
-        self.leaves_at = self.open.keys().map(leaves).min().unwrap_or(i64::MAX);
+        self.leaves_at = self.open.keys().map(&leaves).min().unwrap_or(i64::MAX);
         Ok(segments)
     }
 
@@ -195,15 +213,11 @@ impl SliceStore {
     pub fn spill(&mut self, space: &dyn SpillSpace) -> Result<()> {
         let leaves_at = self.leaves_at;
         let segments = self.flush_all()?;
-        for segment in spill(&self.spec, space, segments)? {
-            let spec = Arc::clone(&self.spec);
+        for segment in spill(&self.columns, space, segments)? {
             match self.open.entry((segment.slice, segment.counts_from)) {
                 Entry::Occupied(open) => open.into_mut().spilled.push(segment),
                 Entry::Vacant(place) => {
-                    let body = match spec.mode() {
-                        Mode::Rows => Body::Rows(vec![]),
-                        Mode::Aggregate { .. } => Body::Live(Box::new(GroupTable::new(&spec, 0)?)),
-                    };
+                    let body = empty(&self.columns, 0)?;
                     place.insert(OpenSlice { body, rows: 0, spilled: vec![segment] });
                 }
             }
@@ -225,8 +239,7 @@ impl SliceStore {
         if let (Body::Live(table), ON_TIME) = (&open.body, from) {
             self.groups_expected = table.len();
         }
-        // A tumbling slice is merged with those of other workers at most: it stays live.
-        let stays_live = self.spec.slicing().advance() == self.spec.window().size();
+        let stays_live = matches!(self.leaving, Leaving::FirstWindow { live: true });
         let body = match open.body {
             Body::Rows(rows) => Body::Rows(rows::together(rows)?),
             live if stays_live => live,
@@ -262,11 +275,25 @@ impl SliceStore {
         self.open.values().map(|open| open.rows + spilled(open)).sum()
     }
 
+    /// The watermark at which a slice leaves.
+    fn leaves(&self) -> impl Fn(&(i64, i64)) -> i64 + use<> {
+        let (slicing, leaving) = (self.slicing, self.leaving);
+        move |&(slice, from)| match leaving {
+            Leaving::FirstWindow { .. } => slicing.first_end(slice).max(from),
+            Leaving::Begun => slice,
+        }
+    }
+
+    /// Groups in the open slices; looks at each.
+    pub(crate) fn groups(&self) -> usize {
+        self.open.values().map(|open| open.body.len()).sum()
+    }
+
     fn times(&self, batch: &RecordBatch) -> Result<ArrayRef> {
-        if batch.num_columns() != self.spec.input_schema().fields().len() {
+        if batch.num_columns() != self.columns.input_schema().fields().len() {
             return Err(Error::internal("a prepared batch has other columns than its operator"));
         }
-        let times = batch.column(self.spec.time());
+        let times = batch.column(self.columns.time());
         if times.null_count() > 0 {
             return Err(Error::internal("a NULL event time reached the slices"));
         }
@@ -275,11 +302,11 @@ impl SliceStore {
 
     /// The rows in another order; columns that no aggregate reads are left as they are.
     fn gather(&self, batch: &RecordBatch, order: &UInt32Array) -> Result<RecordBatch> {
-        if matches!(self.spec.mode(), Mode::Rows) {
+        if self.columns.holds_rows() {
             return Ok(take_record_batch(batch, order)?);
         }
         let mut columns = batch.columns().to_vec();
-        for index in &self.spec.layout().columns {
+        for index in &self.columns.layout().columns {
             if let Some(column) = columns.get_mut(*index) {
                 *column = take(column, order, None)?;
             }
@@ -289,7 +316,7 @@ impl SliceStore {
 
     /// Counts pieces of a batch, each in its slice; `tags` is empty for rows that are on time.
     fn count(&mut self, batch: &RecordBatch, pieces: &[Piece], tags: &[i64]) -> Result<()> {
-        let spec = Arc::clone(&self.spec);
+        let spec = Arc::clone(&self.columns);
         let layout = &spec.layout().columns;
         let packed: Vec<ArrayRef> = layout.iter().map(|c| Arc::clone(batch.column(*c))).collect();
         for (i, piece) in pieces.iter().enumerate() {
@@ -319,24 +346,27 @@ impl SliceStore {
     }
 
     fn slice(&mut self, slice: i64, from: i64) -> Result<(&mut OpenSlice, &mut Vec<usize>)> {
-        let open_slices = self.open.len();
+        let (open_slices, leaves_at) = (self.open.len(), self.leaves());
+        let leaves_at = |key: (i64, i64)| leaves_at(&key);
         let open = match self.open.entry((slice, from)) {
             Entry::Occupied(open) => open.into_mut(),
             Entry::Vacant(place) => {
-                let body = match self.spec.mode() {
-                    Mode::Rows => Body::Rows(vec![]),
-                    Mode::Aggregate { .. } => {
-                        // Where many slices are open at once most hold few rows.
-                        let usual = from == ON_TIME && open_slices < USUAL_SLICES_MAX;
-                        let expected = if usual { self.groups_expected } else { 0 };
-                        Body::Live(Box::new(GroupTable::new(&self.spec, expected)?))
-                    }
-                };
-                let leaves = self.spec.slicing().first_end(slice).max(from);
-                self.leaves_at = self.leaves_at.min(leaves);
+                // Where many slices are open at once most hold few rows.
+                let usual = from == ON_TIME && open_slices < USUAL_SLICES_MAX;
+                let expected = if usual { self.groups_expected } else { 0 };
+                let body = empty(&self.columns, expected)?;
+                self.leaves_at = self.leaves_at.min(leaves_at((slice, from)));
                 place.insert(OpenSlice { body, rows: 0, spilled: vec![] })
             }
         };
         Ok((open, &mut self.groups))
     }
+}
+
+/// The body of a slice that is open and empty; `expected` groups can come without growing it.
+fn empty(columns: &Columns, expected: usize) -> Result<Body> {
+    if columns.holds_rows() {
+        return Ok(Body::Rows(vec![]));
+    }
+    Ok(Body::Live(Box::new(GroupTable::new(columns, expected)?)))
 }

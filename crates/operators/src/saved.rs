@@ -11,29 +11,30 @@ use datafusion::logical_expr::EmitTo;
 use windrow_core::{Error, ErrorKind, Result};
 
 use crate::segment::Body;
-use crate::spec::AggregateCall;
+use crate::spec::{AggregateCall, Columns};
 use crate::table::Frozen;
-use crate::{Mode, OperatorSpec};
 
 /// The types of the state columns, per aggregate.
 #[derive(Debug)]
 pub(crate) struct StateTypes(Vec<Vec<DataType>>);
 
 impl StateTypes {
-    pub(crate) fn of(spec: &OperatorSpec) -> Result<Self> {
-        spec.aggregates()
-            .iter()
-            .map(|call| state_types(spec, call))
-            .collect::<Result<_>>()
-            .map(Self)
+    pub(crate) fn of(spec: &Columns) -> Result<Self> {
+        let calls = spec.calls().iter().map(|call| state_types(spec, call));
+        let mut types = calls.collect::<Result<Vec<_>>>()?;
+        types.extend(spec.holds_extents().then(|| vec![DataType::Int64; 2]));
+        Ok(Self(types))
     }
 }
 
 /// Asks the accumulator itself, since a function may declare other types than it gives.
-fn state_types(spec: &OperatorSpec, call: &AggregateCall) -> Result<Vec<DataType>> {
+fn state_types(spec: &Columns, call: &AggregateCall) -> Result<Vec<DataType>> {
     let fields = spec.input_schema().fields();
     let arguments = call.arguments.iter().filter_map(|c| fields.get(*c));
-    let nulls: Vec<ArrayRef> = arguments.map(|f| new_null_array(f.data_type(), 1)).collect();
+    let nulls: Vec<ArrayRef> = match &spec.layout().packed {
+        Some(fields) => vec![new_null_array(&DataType::Struct(fields.clone()), 1)],
+        None => arguments.map(|f| new_null_array(f.data_type(), 1)).collect(),
+    };
     let mut accumulator = call.accumulator()?;
     let states = accumulator
         .update_batch(&nulls, &[0], None, 1)
@@ -79,33 +80,27 @@ pub(crate) fn frozen_batch(frozen: &Frozen) -> Result<RecordBatch> {
 /// # Errors
 /// Corrupt when it cannot have been a segment of `spec`.
 pub(crate) fn decode(
-    spec: &OperatorSpec,
+    spec: &Columns,
     types: &StateTypes,
     rows: u64,
     batches: Vec<RecordBatch>,
 ) -> Result<Body> {
-    match spec.mode() {
-        Mode::Rows => decode_rows(spec, rows, batches).map(Body::Rows),
-        Mode::Aggregate { .. } => {
-            let Some(first) = batches.first() else { return Err(corrupt("no batches")) };
-            if batches.len() == 1 {
-                return decode_frozen(spec, types, first).map(Body::Frozen);
-            }
-            // It was written in pieces.
-            for batch in &batches {
-                decode_frozen(spec, types, batch)?;
-            }
-            let batch = concat_batches(&first.schema(), &batches)?;
-            decode_frozen(spec, types, &batch).map(Body::Frozen)
-        }
+    if spec.holds_rows() {
+        return decode_rows(spec, rows, batches).map(Body::Rows);
     }
+    let Some(first) = batches.first() else { return Err(corrupt("no batches")) };
+    if batches.len() == 1 {
+        return decode_frozen(spec, types, first).map(Body::Frozen);
+    }
+    // It was written in pieces.
+    for batch in &batches {
+        decode_frozen(spec, types, batch)?;
+    }
+    let batch = concat_batches(&first.schema(), &batches)?;
+    decode_frozen(spec, types, &batch).map(Body::Frozen)
 }
 
-fn decode_rows(
-    spec: &OperatorSpec,
-    rows: u64,
-    batches: Vec<RecordBatch>,
-) -> Result<Vec<RecordBatch>> {
+fn decode_rows(spec: &Columns, rows: u64, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
     let found: u64 = batches.iter().map(|b| b.num_rows() as u64).sum();
     if found != rows {
         return Err(corrupt(format!("{found} rows instead of {rows}")));
@@ -120,7 +115,7 @@ fn decode_rows(
     again.collect()
 }
 
-fn decode_frozen(spec: &OperatorSpec, types: &StateTypes, batch: &RecordBatch) -> Result<Frozen> {
+fn decode_frozen(spec: &Columns, types: &StateTypes, batch: &RecordBatch) -> Result<Frozen> {
     let key_schema = spec.key_schema();
     let expected = key_schema.fields().iter().map(|f| f.data_type());
     let expected: Vec<_> = expected.chain(types.0.iter().flatten()).collect();
@@ -153,7 +148,7 @@ mod tests {
     use windrow_core::{WindowKind, WindowSpec};
 
     use super::*;
-    use crate::SliceStore;
+    use crate::{Mode, OperatorSpec, SliceStore};
 
     /// Counts three groups with one function over `arguments` columns; `None` when it wants others.
     fn segment(
@@ -207,7 +202,7 @@ mod tests {
                 let Some((spec, frozen)) = segment(&function, argument, arguments) else {
                     continue;
                 };
-                let call = &spec.aggregates()[0].function;
+                let call = &spec.columns().calls()[0].function;
                 assert_eq!(
                     frozen.states[0].len(),
                     call.state_fields().unwrap().len(),
@@ -216,9 +211,9 @@ mod tests {
                 );
                 tried += 1;
                 adapters += usize::from(!call.groups_accumulator_supported());
-                let types = StateTypes::of(&spec).unwrap();
+                let types = StateTypes::of(spec.columns()).unwrap();
                 let batches = encode(&Body::Frozen(frozen.clone())).unwrap();
-                let back = decode(&spec, &types, 3, batches).unwrap();
+                let back = decode(spec.columns(), &types, 3, batches).unwrap();
                 let Body::Frozen(back) = back else { panic!("{back:?}") };
                 assert_eq!(back.keys[0].as_ref(), frozen.keys[0].as_ref());
                 for (a, b) in back.states[0].iter().zip(&frozen.states[0]) {

@@ -25,7 +25,8 @@ impl Windows for Tumbling {
             }
             Entry::Occupied(mut place) => {
                 let mine = std::mem::replace(place.get_mut(), Body::Rows(vec![]));
-                *place.get_mut() = Body::merge(spec, mine, segment.body, &mut self.groups)?;
+                *place.get_mut() =
+                    Body::merge(spec.columns(), mine, segment.body, &mut self.groups)?;
             }
         }
         Ok(())
@@ -39,7 +40,7 @@ impl Windows for Tumbling {
         let Some((_, body)) = self.open.pop_first() else {
             return Ok(vec![]);
         };
-        Ok(vec![body.live(spec, &mut self.groups)?.evaluate()?])
+        Ok(vec![body.live(spec.columns(), &mut self.groups)?.evaluate()?])
     }
 
     fn last_slice(&self) -> Option<i64> {

@@ -6,11 +6,13 @@
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
+use datafusion::functions_aggregate::array_agg::array_agg_udaf;
 use datafusion::logical_expr::GroupsAccumulator;
 use datafusion::physical_expr::GroupsAccumulatorAdapter;
-use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
-use windrow_core::{Error, Result, SessionSpec, WindowSpec, Windows, time};
+use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
+use datafusion::physical_expr::expressions::Column;
+use windrow_core::{Error, Result, SessionSpec, WindowKind, WindowSpec, Windows, time};
 
 use crate::failure;
 use crate::slicing::Slicing;
@@ -32,7 +34,7 @@ pub enum WindowOperator {
 pub struct OperatorSpec {
     window: WindowSpec,
     slicing: Slicing,
-    columns: Columns,
+    columns: Arc<Columns>,
 }
 
 /// An operator of sessions: as [`OperatorSpec`], with the columns whose values tell sessions apart.
@@ -44,16 +46,22 @@ pub struct OperatorSpec {
 pub struct SessionOperatorSpec {
     session: SessionSpec,
     keys: Vec<usize>,
-    columns: Columns,
+    slicing: Slicing,
+    columns: Arc<Columns>,
 }
 
-/// The columns that an operator reads and gives.
+/// The columns that an operator reads, holds and gives: all that tables of groups know of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Columns {
     time: usize,
     input_schema: SchemaRef,
     mode: Mode,
     layout: Layout,
+    key_schema: SchemaRef,
+    /// The aggregates that are held per group.
+    calls: Vec<AggregateCall>,
+    /// Of sessions: groups hold their first and last time, and rows are held per group too.
+    session: bool,
     output_schema: SchemaRef,
     time_type: (TimeUnit, Option<Arc<str>>),
 }
@@ -69,20 +77,21 @@ pub(crate) struct Layout {
     pub(crate) arguments: Vec<Vec<usize>>,
     /// Per aggregate: position of the filter in `columns`.
     pub(crate) filters: Vec<Option<usize>>,
+    /// Position of the event time in `columns`, where groups hold their first and last one.
+    pub(crate) time: Option<usize>,
+    /// The arguments of the one aggregate are packed into a struct of these fields: whole rows.
+    pub(crate) packed: Option<Fields>,
 }
 
 impl Layout {
-    fn new(mode: &Mode) -> Self {
+    fn new(keys: &[usize], calls: &[AggregateCall]) -> Self {
         let mut layout = Self::default();
-        if let Mode::Aggregate { keys, aggregates, .. } = mode {
-            let keys = keys.iter().map(|c| layout.place(*c)).collect();
-            layout.keys = keys;
-            for call in aggregates {
-                let arguments = call.arguments.iter().map(|c| layout.place(*c)).collect();
-                layout.arguments.push(arguments);
-                let filter = call.filter.map(|c| layout.place(c));
-                layout.filters.push(filter);
-            }
+        layout.keys = keys.iter().map(|c| layout.place(*c)).collect();
+        for call in calls {
+            let arguments = call.arguments.iter().map(|c| layout.place(*c)).collect();
+            layout.arguments.push(arguments);
+            let filter = call.filter.map(|c| layout.place(c));
+            layout.filters.push(filter);
         }
         layout
     }
@@ -216,9 +225,21 @@ impl Columns {
         for name in ["window_start", "window_end", "window_time"] {
             fields.push(Arc::new(Field::new(name, bound.clone(), false)));
         }
+        let (keys, calls) = match &mode {
+            Mode::Rows => (&[][..], vec![]),
+            Mode::Aggregate { keys, aggregates, .. } => (&keys[..], aggregates.clone()),
+        };
+        let keys_len = match &mode {
+            Mode::Rows => 0,
+            Mode::Aggregate { .. } => fields.len() - 3 - calls.len(),
+        };
+        let key_schema = Arc::new(Schema::new(fields[..keys_len].to_vec()));
         Ok(Self {
             time,
-            layout: Layout::new(&mode),
+            layout: Layout::new(keys, &calls),
+            key_schema,
+            calls,
+            session: false,
             input_schema,
             mode,
             output_schema: Arc::new(Schema::new(fields)),
@@ -226,12 +247,86 @@ impl Columns {
         })
     }
 
-    fn aggregates(&self) -> &[AggregateCall] {
+    /// The same for sessions of `keys`: groups hold their first and last time, and where rows are kept, those.
+    fn of_sessions(mut self, keys: &[usize]) -> Result<Self> {
+        if matches!(self.mode, Mode::Rows) {
+            let fields = key_fields(&self.input_schema, keys, None)?;
+            self.key_schema = Arc::new(Schema::new(fields));
+            self.calls = vec![row_call(&self.input_schema)?];
+            self.layout = Layout::new(keys, &self.calls);
+            self.layout.packed = Some(self.input_schema.fields().clone());
+        }
+        self.layout.time = Some(self.layout.place(self.time));
+        self.session = true;
+        Ok(self)
+    }
+
+    /// The time column: a timestamp, never NULL.
+    pub(crate) fn time(&self) -> usize {
+        self.time
+    }
+
+    /// Unit and zone of the bounds.
+    pub(crate) fn time_type(&self) -> &(TimeUnit, Option<Arc<str>>) {
+        &self.time_type
+    }
+
+    /// The columns of a prepared batch.
+    pub(crate) fn input_schema(&self) -> &SchemaRef {
+        &self.input_schema
+    }
+
+    /// As [`OperatorSpec::output_schema`].
+    pub(crate) fn output_schema(&self) -> &SchemaRef {
+        &self.output_schema
+    }
+
+    /// Which columns the aggregates read.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The aggregates that are held per group; none where rows are held as they are.
+    pub(crate) fn calls(&self) -> &[AggregateCall] {
+        &self.calls
+    }
+
+    /// Slices hold rows as they are, without groups.
+    pub(crate) fn holds_rows(&self) -> bool {
+        matches!(self.mode, Mode::Rows) && !self.session
+    }
+
+    /// Groups hold their first and last time.
+    pub(crate) fn holds_extents(&self) -> bool {
+        self.session
+    }
+
+    /// The grouping sets, if any.
+    pub(crate) fn grouping_sets(&self) -> Option<&GroupingSets> {
         match &self.mode {
-            Mode::Aggregate { aggregates, .. } => aggregates,
-            Mode::Rows => &[],
+            Mode::Aggregate { grouping_sets, .. } => grouping_sets.as_ref(),
+            Mode::Rows => None,
         }
     }
+
+    /// Names and types of the keys, the grouping id included.
+    pub(crate) fn key_schema(&self) -> &SchemaRef {
+        &self.key_schema
+    }
+}
+
+/// Whole rows as an aggregate: a list of structs.
+fn row_call(schema: &SchemaRef) -> Result<AggregateCall> {
+    let row = Field::new("row", DataType::Struct(schema.fields().clone()), false);
+    let rows = Arc::new(Schema::new(vec![row]));
+    let function =
+        AggregateExprBuilder::new(array_agg_udaf(), vec![Arc::new(Column::new("row", 0))])
+            .schema(rows)
+            .alias("rows")
+            .build()
+            .map_err(failure::engine)?;
+    let arguments = (0..schema.fields().len()).collect();
+    Ok(AggregateCall { function: Arc::new(function), arguments, filter: None })
 }
 
 impl OperatorSpec {
@@ -247,7 +342,7 @@ impl OperatorSpec {
         mode: Mode,
     ) -> Result<Self> {
         let columns = Columns::try_new(time, input_schema, mode)?;
-        Ok(Self { window, slicing: Slicing::new(window), columns })
+        Ok(Self { window, slicing: Slicing::new(window), columns: Arc::new(columns) })
     }
 
     /// The windows.
@@ -265,11 +360,6 @@ impl OperatorSpec {
         self.columns.time_type.0
     }
 
-    /// Unit and zone of the bounds.
-    pub(crate) fn time_type(&self) -> &(TimeUnit, Option<Arc<str>>) {
-        &self.columns.time_type
-    }
-
     /// The columns of a prepared batch.
     pub fn input_schema(&self) -> &SchemaRef {
         &self.columns.input_schema
@@ -285,30 +375,9 @@ impl OperatorSpec {
         &self.slicing
     }
 
-    /// Which columns the aggregates read.
-    pub(crate) fn layout(&self) -> &Layout {
-        &self.columns.layout
-    }
-
-    /// The aggregates; none in [`Mode::Rows`].
-    pub(crate) fn aggregates(&self) -> &[AggregateCall] {
-        self.columns.aggregates()
-    }
-
-    /// The grouping sets, if any.
-    pub(crate) fn grouping_sets(&self) -> Option<&GroupingSets> {
-        match &self.columns.mode {
-            Mode::Aggregate { grouping_sets, .. } => grouping_sets.as_ref(),
-            Mode::Rows => None,
-        }
-    }
-
-    /// Names and types of the keys, the grouping id included.
-    pub(crate) fn key_schema(&self) -> SchemaRef {
-        let output = self.columns.output_schema.fields();
-        let keys = output.len() - 3 - self.aggregates().len();
-        let fields: Vec<_> = output.iter().take(keys).cloned().collect();
-        Arc::new(Schema::new(fields))
+    /// What tables of groups know of it.
+    pub(crate) fn columns(&self) -> &Arc<Columns> {
+        &self.columns
     }
 
     /// Aggregate: keys, grouping id, aggregates, `window_start`, `window_end`, `window_time`.
@@ -321,10 +390,11 @@ impl OperatorSpec {
 impl SessionOperatorSpec {
     /// As [`OperatorSpec::try_new`]; `keys` are the columns of the prepared batch whose values tell sessions apart,
     /// each once (none: all rows are of one key). NULL is a value of its own; 0.0 and -0.0 are one, and so are all NaN.
-    /// In [`Mode::Aggregate`] they are all among the groups' keys, which may be more, and in every grouping set.
+    /// In [`Mode::Aggregate`] the groups' keys are the same columns, in any order, without grouping sets: what is
+    /// grouped otherwise keeps rows, and groups them when a session has closed.
     ///
     /// # Errors
-    /// As [`OperatorSpec::try_new`].
+    /// As [`OperatorSpec::try_new`]; Internal when the groups have other keys.
     pub fn try_new(
         session: SessionSpec,
         keys: Vec<usize>,
@@ -332,23 +402,29 @@ impl SessionOperatorSpec {
         input_schema: SchemaRef,
         mode: Mode,
     ) -> Result<Self> {
-        let columns = Columns::try_new(time, input_schema, mode)?;
         for key in &keys {
-            field(&columns.input_schema, *key)?;
+            field(&input_schema, *key)?;
         }
-        if let Mode::Aggregate { keys: groups, grouping_sets, .. } = &columns.mode {
-            for key in &keys {
-                let at = groups.iter().position(|group| group == key);
-                let masked = at.is_none_or(|at| {
-                    let sets = grouping_sets.iter().flat_map(GroupingSets::masks);
-                    sets.into_iter().any(|mask| mask.get(at).copied().unwrap_or(true))
-                });
-                if masked {
-                    return Err(Error::internal("a session's key is in no group"));
-                }
+        if let Mode::Aggregate { keys: groups, grouping_sets, .. } = &mode {
+            let same = keys.len() == groups.len() && keys.iter().all(|key| groups.contains(key));
+            if !same || grouping_sets.is_some() {
+                return Err(Error::internal("sessions of other keys than their groups"));
             }
         }
-        Ok(Self { session, keys, columns })
+        let columns = Columns::try_new(time, input_schema, mode)?.of_sessions(&keys)?;
+        let kind = WindowKind::Tumble { size: session.gap() };
+        let slicing = Slicing::new(WindowSpec::try_new(kind, 0)?);
+        Ok(Self { session, keys, slicing, columns: Arc::new(columns) })
+    }
+
+    /// How time is cut: rows of one key and slice are of one session, since a slice is one gap long.
+    pub(crate) fn slicing(&self) -> &Slicing {
+        &self.slicing
+    }
+
+    /// What tables of groups know of it.
+    pub(crate) fn columns(&self) -> &Arc<Columns> {
+        &self.columns
     }
 
     /// The sessions.

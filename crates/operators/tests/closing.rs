@@ -6,7 +6,9 @@ use std::sync::Arc;
 use arrow::array::{Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use windrow_core::{ErrorKind, Watermark, WindowKind, WindowSpec};
-use windrow_window::{Cut, Mode, OperatorSpec, SavedSegment, SegmentId, SliceStore, WindowMerger};
+use windrow_operators::{
+    Cut, Mode, OperatorSpec, SavedSegment, SegmentId, SliceStore, WindowMerger,
+};
 
 fn spec(kind: WindowKind) -> Arc<OperatorSpec> {
     let schema = Arc::new(Schema::new(vec![
@@ -147,7 +149,7 @@ fn many_cuts_in_one_slice_keep_few_segments_and_write_little() {
             let all = 500 * 100;
             assert!(written <= all * 5, "{written} groups written of {all} at most, {kind:?}");
             let mut rows = 0;
-            let count = &mut |window: windrow_window::ClosedWindow| {
+            let count = &mut |window: windrow_operators::ClosedWindow| {
                 rows = window.rows.map(|batch| batch.unwrap().num_rows()).sum();
                 Ok(())
             };

@@ -1,0 +1,325 @@
+//! Two neighbouring slices: the sessions that had their last row in the slice before, and the pieces of this one.
+//!
+//! A key has at most one session whose last row is in the slice before, and one piece per worker in this slice, all of one
+//! session. Keys get a number once per slice, those of the slice before first and in their order: so the
+//! piece that continues a session is found without hashing, and the states of this slice lie densely apart from that.
+//!
+//! Invariant: all pieces of this slice with rows up to the tick that was drained to have been absorbed, so that whether a
+//! session ends there is known.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, UInt32Array};
+use arrow::compute::take;
+use windrow_core::{Error, Result};
+
+use crate::extents;
+use crate::spec::Columns;
+use crate::table::{Accumulators, Frozen, Interner};
+
+/// No position.
+const NONE: u32 = u32::MAX;
+
+/// The slice before and this one.
+pub(super) struct Chain {
+    columns: Arc<Columns>,
+    gap: i64,
+    before: Option<Before>,
+    now: Option<Now>,
+    /// Scratch.
+    ids: Vec<usize>,
+    positions: Vec<usize>,
+}
+
+/// Sessions that had their last row in a slice that is whole.
+struct Before {
+    slice: i64,
+    frozen: Frozen,
+    /// Input rows of the slice.
+    rows: u64,
+    /// Groups by their last time.
+    order: Vec<u32>,
+    /// So many of them have ended or gone on.
+    at: usize,
+}
+
+/// The pieces of a slice that may still grow.
+struct Now {
+    ids: Interner,
+    /// By id; [`NONE`] for keys of the slice before that have no piece.
+    position: Vec<u32>,
+    /// By position.
+    id_at: Vec<u32>,
+    accumulators: Accumulators,
+    rows: u64,
+}
+
+/// Sessions that have ended, in order of their end.
+pub(super) struct Sessions {
+    /// Keys, then the values of the aggregates.
+    pub(super) columns: Vec<ArrayRef>,
+    pub(super) starts: Vec<i64>,
+    pub(super) ends: Vec<i64>,
+}
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chain").field("sessions", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Chain {
+    pub(super) fn new(columns: &Arc<Columns>, gap: i64) -> Self {
+        let columns = Arc::clone(columns);
+        Self { columns, gap, before: None, now: None, ids: vec![], positions: vec![] }
+    }
+
+    /// Whether there is a slice before.
+    pub(super) fn has_begun(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// Start of the slice before.
+    pub(super) fn before_slice(&self) -> Option<i64> {
+        self.before.as_ref().map(|before| before.slice)
+    }
+
+    /// Start of the slice whose pieces it takes.
+    pub(super) fn slice(&self) -> Option<i64> {
+        self.before.as_ref().map(|before| before.slice.saturating_add(self.gap))
+    }
+
+    /// Begins with the pieces of a slice that is whole.
+    pub(super) fn begin(&mut self, slice: i64, pieces: Vec<Frozen>, rows: u64) -> Result<()> {
+        if pieces.iter().all(|piece| piece.groups == 0) {
+            (self.before, self.now) = (None, None);
+            return Ok(());
+        }
+        let frozen = match <[Frozen; 1]>::try_from(pieces) {
+            // Its keys are distinct.
+            Ok([one]) => one,
+            Err(pieces) => {
+                let mut now = Now::new(&self.columns, None)?;
+                for piece in &pieces {
+                    now.absorb(piece, &mut self.ids, &mut self.positions)?;
+                }
+                now.freeze()?
+            }
+        };
+        self.now = None;
+        self.before = Before::new(slice, frozen, rows)?;
+        Ok(())
+    }
+
+    /// Takes a piece of this slice, of so many input rows.
+    pub(super) fn absorb(&mut self, piece: &Frozen, rows: u64) -> Result<()> {
+        let now = match &mut self.now {
+            Some(now) => now,
+            none => none.insert(Now::new(&self.columns, self.before.as_ref())?),
+        };
+        now.rows += rows;
+        now.absorb(piece, &mut self.ids, &mut self.positions)
+    }
+
+    /// The end of the first session before, if it does not go on.
+    pub(super) fn earliest_end(&self) -> Option<i64> {
+        let before = self.before.as_ref()?;
+        let last = before.order.get(before.at).and_then(|row| before.last(*row));
+        // Those of this slice end after it.
+        let now = self.now.as_ref().map(|_| before.slice.saturating_add(self.gap));
+        last.or(now).map(|last| last.saturating_add(self.gap))
+    }
+
+    /// The sessions that end after `after`, and at `to` or before; those that have ended by `after` are forgotten. What
+    /// goes on is in this slice from now on.
+    pub(super) fn drain(&mut self, to: i64, after: i64) -> Result<Option<Sessions>> {
+        let Some(before) = &mut self.before else { return Ok(None) };
+        let (_, last) = extents::of_state(before.frozen.extents())?;
+        let (mut ended, mut on): (Vec<u32>, Vec<u32>) = (vec![], vec![]);
+        self.positions.clear();
+        let first = match &self.now {
+            Some(now) => now.accumulators.extents()?.first(),
+            None => &[],
+        };
+        while let Some(&row) = before.order.get(before.at) {
+            let end = last.get(row as usize).ok_or_else(lost)?.saturating_add(self.gap);
+            if end > to {
+                break;
+            }
+            before.at += 1;
+            let position = self.now.as_ref().and_then(|now| now.position.get(row as usize));
+            let piece = position.and_then(|at| first.get(*at as usize).map(|first| (*at, *first)));
+            match piece {
+                Some((position, first)) if first <= end => {
+                    on.push(row);
+                    self.positions.push(position as usize);
+                }
+                _ if end > after => ended.push(row),
+                _ => {}
+            }
+        }
+        if let (Some(now), false) = (&mut self.now, on.is_empty()) {
+            let states = before.frozen.take_states(&UInt32Array::from(on))?;
+            now.accumulators.merge(&states, &self.positions, now.id_at.len())?;
+        }
+        if ended.is_empty() {
+            return Ok(None);
+        }
+        let ended = before.frozen.take(&UInt32Array::from(ended))?;
+        evaluate(&self.columns, ended, self.gap).map(Some)
+    }
+
+    /// This slice is whole, and all sessions before have ended or gone on: it becomes the one before.
+    pub(super) fn step(&mut self) -> Result<()> {
+        let Some(before) = self.before.take() else { return Ok(()) };
+        if before.at < before.order.len() {
+            return Err(Error::internal("sessions of a slice are left behind"));
+        }
+        if let Some(now) = self.now.take() {
+            let rows = now.rows;
+            let slice = before.slice.saturating_add(self.gap);
+            self.before = Before::new(slice, now.freeze()?, rows)?;
+        }
+        Ok(())
+    }
+
+    /// The slice before as a piece: its start, its groups, and its input rows.
+    pub(super) fn before(&self) -> Option<(i64, &Frozen, u64)> {
+        self.before.as_ref().map(|before| (before.slice, &before.frozen, before.rows))
+    }
+
+    /// Gives all sessions that have not ended away, as pieces of their slices.
+    pub(super) fn take(&mut self) -> Result<Vec<(i64, Frozen, u64)>> {
+        let (before, now) = (self.before.take(), self.now.take());
+        let Some(before) = before else { return Ok(vec![]) };
+        let mut pieces = vec![];
+        let left = before.order.get(before.at..).unwrap_or_default().to_vec();
+        if !left.is_empty() {
+            let left = before.frozen.take(&UInt32Array::from(left))?;
+            pieces.push((before.slice, left, before.rows));
+        }
+        if let Some(now) = now {
+            let rows = now.rows;
+            pieces.push((before.slice.saturating_add(self.gap), now.freeze()?, rows));
+        }
+        Ok(pieces)
+    }
+
+    /// Sessions that are open, some perhaps twice.
+    pub(super) fn len(&self) -> usize {
+        let before = self.before.as_ref().map_or(0, |before| before.order.len() - before.at);
+        before + self.now.as_ref().map_or(0, |now| now.id_at.len())
+    }
+
+    pub(super) fn size_bytes(&self) -> usize {
+        let number = size_of::<u32>();
+        let before = self
+            .before
+            .as_ref()
+            .map_or(0, |before| before.frozen.size_bytes() + before.order.capacity() * number);
+        let now = self.now.as_ref().map_or(0, |now| {
+            now.ids.size_bytes()
+                + now.accumulators.size_bytes()
+                + (now.position.capacity() + now.id_at.capacity()) * number
+        });
+        before + now
+    }
+}
+
+impl Before {
+    /// `None` when there are no sessions.
+    fn new(slice: i64, frozen: Frozen, rows: u64) -> Result<Option<Self>> {
+        if frozen.groups == 0 {
+            return Ok(None);
+        }
+        let (_, last) = extents::of_state(frozen.extents())?;
+        let mut order: Vec<(i64, u32)> = last.iter().copied().zip(0_u32..).collect();
+        order.sort_unstable();
+        let order = order.into_iter().map(|(_, row)| row).collect();
+        Ok(Some(Self { slice, frozen, rows, order, at: 0 }))
+    }
+
+    /// The last time of a session.
+    fn last(&self, row: u32) -> Option<i64> {
+        let (_, last) = extents::of_state(self.frozen.extents()).ok()?;
+        last.get(row as usize).copied()
+    }
+}
+
+impl Now {
+    /// The keys of the slice before have the first ids, in their order.
+    fn new(columns: &Columns, before: Option<&Before>) -> Result<Self> {
+        let groups = before.map_or(0, |before| before.frozen.groups);
+        let mut ids = Interner::new(columns, groups)?;
+        if let Some(before) = before {
+            let mut numbers = vec![];
+            ids.intern(&before.frozen.keys, groups, &mut numbers)?;
+            if ids.len() != groups {
+                return Err(Error::internal("a key has two sessions in one slice"));
+            }
+        }
+        Ok(Self {
+            ids,
+            position: vec![NONE; groups],
+            id_at: vec![],
+            accumulators: Accumulators::new(columns)?,
+            rows: 0,
+        })
+    }
+
+    fn absorb(
+        &mut self,
+        piece: &Frozen,
+        ids: &mut Vec<usize>,
+        positions: &mut Vec<usize>,
+    ) -> Result<()> {
+        self.ids.intern(&piece.keys, piece.groups, ids)?;
+        self.position.resize(self.ids.len().max(self.position.len()), NONE);
+        positions.clear();
+        for &id in ids.iter() {
+            let position = self.position.get_mut(id).ok_or_else(lost)?;
+            if *position == NONE {
+                *position = number(self.id_at.len())?;
+                self.id_at.push(number(id)?);
+            }
+            positions.push(*position as usize);
+        }
+        self.accumulators.merge(&piece.states, positions, self.id_at.len())
+    }
+
+    /// Turns into groups, by position.
+    fn freeze(mut self) -> Result<Frozen> {
+        let groups = self.id_at.len();
+        let mut keys = self.ids.take_keys()?;
+        let is_order = self.id_at.iter().copied().eq(0..number(self.position.len())?);
+        if !is_order {
+            let ids = UInt32Array::from(self.id_at);
+            keys = keys.iter().map(|key| take(key, &ids, None)).collect::<Result<_, _>>()?;
+        }
+        Ok(Frozen { keys, states: self.accumulators.take_states()?, groups })
+    }
+}
+
+/// The results of sessions that have ended.
+fn evaluate(columns: &Columns, ended: Frozen, gap: i64) -> Result<Sessions> {
+    let mut accumulators = Accumulators::new(columns)?;
+    let groups: Vec<usize> = (0..ended.groups).collect();
+    accumulators.merge(&ended.states, &groups, ended.groups)?;
+    let (first, last) = extents::of_state(ended.extents())?;
+    let (starts, ends) = (first.to_vec(), last.iter().map(|at| at.saturating_add(gap)).collect());
+    let mut columns = ended.keys;
+    columns.extend(accumulators.take_values()?);
+    Ok(Sessions { columns, starts, ends })
+}
+
+fn number(of: usize) -> Result<u32> {
+    u32::try_from(of)
+        .ok()
+        .filter(|number| *number != NONE)
+        .ok_or_else(|| Error::internal("more sessions in a slice than can be numbered"))
+}
+
+fn lost() -> Error {
+    Error::internal("a session of the slice before is lost")
+}

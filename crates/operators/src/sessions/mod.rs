@@ -1,0 +1,316 @@
+//! Sessions: runs of rows of one key whose neighbours are at most one gap apart.
+//!
+//! ```text
+//! stores ─pieces of a slice─► waiting ─► chain: sessions of the slice before ⟵ pieces of this one ─► closed ─► out
+//! ```
+//! Time is cut into slices of one gap, so rows of one key and slice are always of one session: a slice of a worker holds
+//! *pieces*, as groups with their first and last time. A session that had its last row in one slice goes on in the next
+//! one or ends there. So it is enough to put two neighbouring slices together at a time ([`chain`]), in order, and no
+//! index of open sessions is needed.
+//!
+//! A session closes when the operator's watermark, which runs one tick behind that of its input, has reached its end:
+//! all rows up to one gap after its last one, which would join, have come by then. Whole slices are enough
+//! for that while more rows are on their way; otherwise workers give what they have of an open one, so that nothing is
+//! held back.
+//!
+//! Invariants: `waiting` and the chain together have every row that was added and is in no closed session; the sessions of
+//! the chain that end at the frontier or before are closed. The same segments from the start give the same sessions, so
+//! that a checkpoint is segments and a frontier: those of the slice before, put together, and the pieces since.
+
+mod chain;
+mod closed;
+mod large;
+mod state;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use windrow_core::{Error, Result, Watermark};
+
+use crate::cut::{BySlice, Cut, Kept, SegmentId};
+use crate::lateness::{NotOnTime, Tolerance};
+use crate::merger::WindowRows;
+use crate::port::{CoordinatorPart, Finished};
+use crate::segment::Body;
+use crate::spec::{Columns, SessionOperatorSpec};
+use crate::spill::SpillSpace;
+use crate::table::Frozen;
+use crate::{Segment, Slicing};
+use chain::Chain;
+use closed::Closed;
+
+/// So many pieces of one slice that no checkpoint has are put together.
+const FRESH_MAX: usize = 64;
+
+/// Puts the pieces of all workers together and closes sessions, in order of their end.
+#[derive(Debug)]
+pub(crate) struct SessionMerger {
+    columns: Arc<Columns>,
+    slicing: Slicing,
+    gap: i64,
+    /// Not in the chain yet.
+    waiting: BySlice,
+    chain: Chain,
+    /// The slice before, as a checkpoint has it.
+    before_id: Option<SegmentId>,
+    /// The pieces that have entered the chain, for checkpoints.
+    entered: Vec<Kept>,
+    closed: Closed,
+    /// All sessions that end here or before have been given out.
+    frontier: i64,
+    /// Everything up to here has been added.
+    flushed: i64,
+    /// All sessions that end here or before have left the chain.
+    drained: i64,
+    /// Memory was short: whole slices are waited for.
+    short: bool,
+    cuts: bool,
+    space: Option<Arc<dyn SpillSpace>>,
+    next_id: u64,
+    /// Scratch.
+    groups: Vec<usize>,
+}
+
+/// The rows that are late: those before the watermark. Whether a session of theirs is open does not matter, so that
+/// what is late can be told from the rows of the partition alone.
+pub(crate) fn classify(times: &[i64], before: Watermark, tolerance: Tolerance) -> NotOnTime {
+    let mut found = NotOnTime::default();
+    if before == Watermark::END {
+        found.late = (0..times.len()).collect();
+        return found;
+    }
+    let behind = tolerance.delay.saturating_add(tolerance.allowed_lateness);
+    let mut closed = before.delayed(tolerance.allowed_lateness).ticks();
+    for (row, &time) in times.iter().enumerate() {
+        if time < closed {
+            found.late.push(row);
+        }
+        closed = closed.max(time.saturating_sub(behind));
+    }
+    found
+}
+
+impl SessionMerger {
+    pub(crate) fn new(spec: &SessionOperatorSpec) -> Self {
+        let columns = spec.columns();
+        Self {
+            columns: Arc::clone(columns),
+            slicing: *spec.slicing(),
+            gap: spec.session().gap(),
+            waiting: BTreeMap::new(),
+            chain: Chain::new(columns, spec.session().gap()),
+            before_id: None,
+            entered: vec![],
+            closed: Closed::new(columns),
+            frontier: i64::MIN,
+            flushed: i64::MIN,
+            drained: i64::MIN,
+            short: false,
+            cuts: false,
+            space: None,
+            next_id: 0,
+            groups: vec![],
+        }
+    }
+
+    /// The last tick of a slice.
+    fn last_tick(&self, slice: i64) -> i64 {
+        slice.saturating_add(self.gap - 1)
+    }
+
+    /// A lower bound of the end of the next session that is not closed.
+    fn earliest_end(&self) -> Option<i64> {
+        let waiting = self.waiting.keys().next().map(|(slice, _)| slice.saturating_add(self.gap));
+        self.closed
+            .first_end()
+            .or_else(|| self.chain.earliest_end().into_iter().chain(waiting).min())
+    }
+
+    /// Closes what ends at `to` or before, as far as it is not given out yet.
+    fn advance(&mut self, to: i64) -> Result<()> {
+        while to > self.drained && self.closed.is_empty() {
+            self.drained = self.drain(to)?;
+        }
+        Ok(())
+    }
+
+    /// Drains up to `to`, or to the first whole slice that leaves from disk; returns how far.
+    fn drain(&mut self, to: i64) -> Result<i64> {
+        loop {
+            // Part of a slice is put together in memory in any case.
+            if self.is_large()
+                && let Some(slice) = self.chain.before_slice().or_else(|| self.first_waiting())
+                && to >= self.last_tick(slice.saturating_add(self.gap))
+            {
+                if !self.closed.is_empty() {
+                    return Ok(self.last_tick(slice));
+                }
+                self.dissolve()?;
+                self.pass(slice)?;
+                if !self.closed.is_empty() {
+                    return Ok(self.last_tick(slice.saturating_add(self.gap)));
+                }
+                continue;
+            }
+            if !self.chain.has_begun() {
+                let Some(slice) = self.first_waiting() else { return Ok(to) };
+                if to < self.last_tick(slice) {
+                    return Ok(to);
+                }
+                let segments = self.waiting.remove(&(slice, i64::MIN)).unwrap_or_default();
+                self.before_id = match segments.as_slice() {
+                    [one] => one.id,
+                    _ => None,
+                };
+                let rows = segments.iter().map(|kept| kept.rows).sum();
+                let pieces = segments.into_iter().filter_map(|kept| kept.body);
+                let pieces = pieces.map(frozen).collect::<Result<_>>()?;
+                self.chain.begin(slice, pieces, rows)?;
+            }
+            let Some(slice) = self.chain.slice() else { return Ok(to) };
+            self.enter(slice)?;
+            if let Some(sessions) = self.chain.drain(to, self.frontier)? {
+                self.closed.push(sessions);
+            }
+            if to < self.last_tick(slice) {
+                return Ok(to);
+            }
+            self.chain.step()?;
+            self.entered.clear();
+            self.before_id = None;
+            self.short = false;
+        }
+    }
+
+    fn first_waiting(&self) -> Option<i64> {
+        self.waiting.keys().next().map(|(slice, _)| *slice)
+    }
+
+    /// Brings the pieces of a slice that have come to the chain.
+    fn enter(&mut self, slice: i64) -> Result<()> {
+        let segments = self.waiting.remove(&(slice, i64::MIN)).unwrap_or_default();
+        for Kept { id, rows, body } in segments {
+            let Some(body) = body else { continue };
+            let piece = frozen(body)?;
+            self.chain.absorb(&piece, rows)?;
+            if self.cuts {
+                let body = id.is_none().then_some(Body::Frozen(piece));
+                self.entered.push(Kept { id, rows, body });
+            }
+        }
+        if self.entered.iter().filter(|kept| kept.id.is_none()).count() > FRESH_MAX {
+            self.merge_entered()?;
+        }
+        Ok(())
+    }
+}
+
+/// The groups of a piece, in memory.
+fn frozen(body: Body) -> Result<Frozen> {
+    match body.in_memory()?.freeze()? {
+        Body::Frozen(frozen) => Ok(frozen),
+        _ => Err(Error::internal("a piece of a session holds no groups")),
+    }
+}
+
+impl CoordinatorPart for SessionMerger {
+    fn add(&mut self, segment: Segment) -> Result<()> {
+        let Segment { slice, rows, body, .. } = segment;
+        let too_late = match self.chain.slice() {
+            Some(now) => slice < now,
+            None => self.last_tick(slice) <= self.frontier,
+        };
+        if too_late {
+            return Err(Error::internal(format!(
+                "a piece of slice {slice} came when sessions up to {} are closed",
+                self.frontier
+            )));
+        }
+        let body = if self.space.is_some() { body } else { body.in_memory()? };
+        let kept = Kept { id: None, rows, body: Some(body) };
+        self.waiting.entry((slice, i64::MIN)).or_default().push(kept);
+        Ok(())
+    }
+
+    fn flush_to(&self, reached: Watermark, idle: bool) -> Option<Watermark> {
+        let to = reached.ticks();
+        if to <= self.flushed {
+            return None;
+        }
+        // The end of the slices that are whole.
+        let whole = if reached == Watermark::END {
+            to
+        } else {
+            self.slicing.slice(to.saturating_add(1)).saturating_sub(1)
+        };
+        if whole > self.flushed {
+            return Some(Watermark::at(whole));
+        }
+        let wanted = idle && !self.short && self.earliest_end().is_some_and(|end| end <= to);
+        wanted.then_some(reached)
+    }
+
+    fn flushed(&mut self, to: Watermark) {
+        self.flushed = self.flushed.max(to.ticks());
+    }
+
+    fn complete_to(&self, reached: Watermark) -> Watermark {
+        // What is not flushed yet is of slices that nothing can end in before `reached`.
+        if self.earliest_end().is_some_and(|end| reached.closes(end)) {
+            return reached.min(Watermark::at(self.flushed));
+        }
+        reached
+    }
+
+    fn next_end(&mut self, to: Watermark) -> Result<Option<i64>> {
+        if self.closed.first_end().is_none() {
+            self.advance(to.ticks())?;
+        }
+        let next = self.closed.first_end();
+        if next.is_none() {
+            self.frontier = self.frontier.max(to.ticks());
+        }
+        Ok(next.filter(|end| to.closes(*end)))
+    }
+
+    fn close(&mut self, to: Watermark, rows_max: usize) -> Result<Option<Finished>> {
+        if self.next_end(to)?.is_none() {
+            return Ok(None);
+        }
+        let Some(given) = self.closed.give(to.ticks(), rows_max)? else { return Ok(None) };
+        self.frontier = self.frontier.max(given.end);
+        let rows = WindowRows::Whole(vec![given.rows].into_iter());
+        Ok(Some(Finished { windows: given.sessions, rows }))
+    }
+
+    fn next_close(&self) -> Option<i64> {
+        self.earliest_end()
+    }
+
+    fn keep_cuts(&mut self) {
+        self.cuts = true;
+    }
+
+    fn cut(&mut self) -> Result<Cut> {
+        self.save()
+    }
+
+    fn spill_to(&mut self, space: Arc<dyn SpillSpace>) {
+        self.space = Some(space);
+    }
+
+    fn spill(&mut self) -> Result<()> {
+        self.to_disk()
+    }
+
+    fn open_windows(&self) -> usize {
+        let pieces = |kept: &Kept| kept.body.as_ref().map_or(0, Body::len);
+        self.chain.len() + self.waiting.values().flatten().map(pieces).sum::<usize>()
+    }
+
+    fn size_bytes(&self) -> usize {
+        let size = |kept: &Kept| kept.body.as_ref().map_or(0, Body::size_bytes);
+        let segments = self.waiting.values().flatten().chain(&self.entered);
+        self.chain.size_bytes() + self.closed.size_bytes() + segments.map(size).sum::<usize>()
+    }
+}

@@ -1,0 +1,354 @@
+//! Random rows, keys, gaps, delays, cuts, stores and moments of flushing, against an evaluator that sorts the rows of each
+//! key. Whatever the cut, the sessions are the same, also when all that is in memory is lost and comes back from a
+//! checkpoint, or lies on disk.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod naive;
+mod shared;
+mod space;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::{DataType, TimestampMicrosecondType};
+use naive::{Row, Windowed};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use shared::{KEYS, TIME, aggregates, cell, schema, through_ipc};
+use space::Space;
+use windrow_core::{SessionSpec, Watermark};
+use windrow_operators::lateness::Tolerance;
+use windrow_operators::{
+    CoordinatorPart, Cut, Finished, Mode, SavedSegment, SavedState, SegmentId, SessionOperatorSpec,
+    StatefulOperator, WorkerPart,
+};
+
+/// What one case is made of.
+struct Case {
+    spec: Arc<SessionOperatorSpec>,
+    operator: Arc<dyn StatefulOperator>,
+    tolerance: Tolerance,
+    /// Rows of each partition, in order.
+    partitions: Vec<Vec<Row>>,
+    text: DataType,
+}
+
+fn case(rng: &mut StdRng) -> Case {
+    let text = match rng.random_range(0..3) {
+        0 => DataType::Utf8,
+        1 => DataType::Utf8View,
+        _ => DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)),
+    };
+    let schema = schema(&text);
+    let keys = KEYS[..rng.random_range(0..=3)].to_vec();
+    let mode = if rng.random_bool(0.3) {
+        Mode::Rows
+    } else {
+        let mut aggregates = aggregates(&schema);
+        if rng.random_bool(0.5) {
+            aggregates.truncate(3);
+        }
+        Mode::Aggregate { keys: keys.clone(), grouping_sets: None, aggregates }
+    };
+    let gap = [1, rng.random_range(1..10), rng.random_range(1..60)][rng.random_range(0..3)];
+    let session = SessionSpec::try_new(gap).unwrap();
+    let spec = Arc::new(SessionOperatorSpec::try_new(session, keys, TIME, schema, mode).unwrap());
+    let jitter = rng.random_range(0..40);
+    let speed = [0.05, 0.5, 3.0][rng.random_range(0..3)];
+    let cardinality = rng.random_range(1..30);
+    let origin = rng.random_range(-500..500);
+    let mut id = 0;
+    let partitions = (0..rng.random_range(1..5))
+        .map(|_| {
+            let mut clock = f64::from(origin + rng.random_range(-20..20));
+            (0..rng.random_range(0..150))
+                .map(|_| {
+                    clock += speed * rng.random_range(0.0..2.0);
+                    if rng.random_bool(0.01) {
+                        clock += f64::from(rng.random_range(0..2_000_000));
+                    }
+                    id += 1;
+                    let time = clock as i64 - rng.random_range(0..=jitter);
+                    Row::random(rng, id, time, cardinality)
+                })
+                .collect()
+        })
+        .collect();
+    let allowed_lateness = if rng.random_bool(0.3) { rng.random_range(0..50) } else { 0 };
+    let delay = rng.random_range(0..=jitter + 3);
+    let operator = Arc::clone(&spec) as _;
+    let tolerance = Tolerance { delay, allowed_lateness };
+    Case { spec, operator, tolerance, partitions, text }
+}
+
+/// A case on its way: by `rng` come batches, stores, flushes, cuts and losses of all that is in memory.
+struct Run<'a> {
+    case: &'a Case,
+    workers: Vec<Box<dyn WorkerPart>>,
+    coordinator: Box<dyn CoordinatorPart>,
+    at: Reached,
+    output: Windowed,
+    /// What came after the cut that was gone back to: it comes again.
+    again: Windowed,
+    /// Segments as they were written.
+    disk: BTreeMap<SegmentId, SavedSegment>,
+    /// The last cuts, and how far the input was read.
+    cuts: Vec<(Cut, Reached)>,
+    restores: usize,
+    /// Memory may be short.
+    space: Option<Arc<Space>>,
+    spills: usize,
+}
+
+/// How far the input has been read, and what came of it.
+#[derive(Clone)]
+struct Reached {
+    watermarks: Vec<Watermark>,
+    rows: Vec<usize>,
+    late: usize,
+    /// What has been given out is complete up to there.
+    complete: Watermark,
+}
+
+impl<'a> Run<'a> {
+    fn new(case: &'a Case, workers: usize) -> Self {
+        let partitions = case.partitions.len();
+        Self {
+            case,
+            workers: (0..workers).map(|_| case.operator.worker()).collect(),
+            coordinator: case.operator.coordinator(),
+            at: Reached {
+                watermarks: vec![Watermark::NONE; partitions],
+                rows: vec![0; partitions],
+                late: 0,
+                complete: Watermark::NONE,
+            },
+            output: Windowed::new(),
+            again: Windowed::new(),
+            disk: BTreeMap::new(),
+            cuts: vec![],
+            restores: 0,
+            space: None,
+            spills: 0,
+        }
+    }
+
+    /// The sessions; late rows; how often all was lost, and went to disk.
+    fn finish(mut self, rng: &mut StdRng) -> (Windowed, [usize; 3]) {
+        let longest = [1, 5, 40, 1000][rng.random_range(0..4)];
+        let cuts = rng.random_bool(0.6);
+        if cuts {
+            self.coordinator.keep_cuts();
+            self.cut();
+        }
+        if rng.random_bool(0.4) {
+            let space = Arc::new(Space::random(rng));
+            self.coordinator.spill_to(space.clone());
+            self.space = Some(space);
+        }
+        let partitions = &self.case.partitions;
+        while (0..partitions.len()).any(|p| self.at.rows[p] < partitions[p].len()) {
+            let partition = rng.random_range(0..partitions.len());
+            self.read(rng, partition, longest);
+            if rng.random_bool(0.3) {
+                let watermarks = self.at.watermarks.iter().copied();
+                let watermark = watermarks.min().unwrap_or(Watermark::END);
+                // A row one gap after the last one still joins: one tick behind.
+                let reached = watermark.delayed(1).delayed(self.case.tolerance.allowed_lateness);
+                let rows_max = [1, 20, 100_000][rng.random_range(0..3)];
+                self.close(reached, rng.random_bool(0.5), rows_max);
+            }
+            if cuts && rng.random_bool(0.2) {
+                self.cut();
+            }
+            if cuts && rng.random_bool(0.05) && self.restores < 20 {
+                self.lose_all(rng);
+            }
+            self.spill(rng);
+        }
+        self.close(Watermark::END, rng.random_bool(0.5), 100);
+        assert!(self.again.is_empty(), "sessions that had closed did not come again");
+        assert_eq!(self.coordinator.next_close(), None);
+        assert_eq!(self.coordinator.open_windows(), 0);
+        assert_eq!(self.coordinator.size_bytes(), 0);
+        if cuts {
+            self.cut();
+            assert_eq!(self.cuts.last().unwrap().0.needed, []);
+        }
+        assert!(self.workers.iter().all(|w| w.open_windows() == 0 && w.next_close().is_none()));
+        if let Some(space) = &self.space {
+            assert_eq!(space.files(), 0, "files are deleted when nobody needs them");
+        }
+        (self.output, [self.at.late, self.restores, self.spills])
+    }
+
+    fn read(&mut self, rng: &mut StdRng, partition: usize, longest: usize) {
+        let (case, done) = (self.case, self.at.rows[partition]);
+        let rows = &case.partitions[partition];
+        let to = (done + rng.random_range(0..=longest)).min(rows.len());
+        let rows = &rows[done..to];
+        self.at.rows[partition] = to;
+        let times: Vec<i64> = rows.iter().map(|r| r.time).collect();
+        let watermark = &mut self.at.watermarks[partition];
+        let found = case.operator.classify(&times, *watermark, case.tolerance);
+        assert!(found.partly.is_empty(), "no row of a session is late in part");
+        for &time in &times {
+            *watermark = watermark.advance(Watermark::at(time - case.tolerance.delay));
+        }
+        self.at.late += found.late.len();
+        let batch = naive::batch(case.spec.input_schema(), &case.text, rows);
+        let on_time = (0..rows.len() as u32).filter(|row| !found.late.contains(&(*row as usize)));
+        let on_time = UInt32Array::from(on_time.collect::<Vec<_>>());
+        let worker = rng.random_range(0..self.workers.len());
+        self.workers[worker].update(&take_record_batch(&batch, &on_time).unwrap()).unwrap();
+    }
+
+    /// As the runtime does.
+    fn close(&mut self, reached: Watermark, idle: bool, rows_max: usize) {
+        while let Some(to) = self.coordinator.flush_to(reached, idle) {
+            let segments = self.workers.iter_mut().flat_map(|w| w.flush(to).unwrap());
+            segments.for_each(|segment| self.coordinator.add(segment).unwrap());
+            self.coordinator.flushed(to);
+        }
+        let complete = self.coordinator.complete_to(reached);
+        assert!(complete <= reached);
+        if idle && self.space.is_none() {
+            assert_eq!(complete, reached, "nothing is held back when no rows are on their way");
+        }
+        self.at.complete = self.at.complete.advance(complete);
+        let (mut last, complete) = (None, self.at.complete);
+        while let Some(end) = self.coordinator.next_end(complete).unwrap() {
+            assert!(complete.closes(end) && last.is_none_or(|last| last < end), "ends ascend");
+            let finished = self.coordinator.close(complete, rows_max).unwrap().unwrap();
+            let (first, to) = self.give(finished);
+            assert_eq!(first, end);
+            assert!(complete.closes(to));
+            last = Some(to);
+        }
+        assert!(self.coordinator.close(complete, rows_max).unwrap().is_none());
+    }
+
+    /// Takes finished rows; their first and last end.
+    fn give(&mut self, finished: Finished) -> (i64, i64) {
+        let mut found = Windowed::new();
+        let (mut ends, mut starts) = (vec![], 0);
+        for rows in finished.rows {
+            let rows: RecordBatch = rows.unwrap();
+            let columns = rows.num_columns() - 3;
+            let [start, end, time] = [0, 1, 2].map(|bound| {
+                rows.column(columns + bound).as_primitive::<TimestampMicrosecondType>().clone()
+            });
+            for row in 0..rows.num_rows() {
+                let window = (end.value(row), start.value(row));
+                assert_eq!(time.value(row), window.0 - 1);
+                ends.push(window.0);
+                let cells = rows.columns().iter().take(columns).map(|c| cell(c, row));
+                found.entry(window).or_default().push(cells.collect::<Vec<_>>().join("|"));
+            }
+            starts += rows.num_rows();
+        }
+        assert!(ends.is_sorted(), "rows come in order of their end");
+        assert!(finished.windows >= 1 && finished.windows <= starts as u64);
+        for (window, mut lines) in found {
+            lines.sort();
+            if let Some(before) = self.again.remove(&window) {
+                assert_eq!(before, lines, "a session came again and was another");
+            }
+            assert!(self.output.insert(window, lines).is_none(), "an end comes once");
+        }
+        (ends[0], ends[ends.len() - 1])
+    }
+
+    /// Now and then memory is short, in a worker or in the coordinator.
+    fn spill(&mut self, rng: &mut StdRng) {
+        let Some(space) = self.space.clone() else { return };
+        for worker in &mut self.workers {
+            if rng.random_bool(0.03) {
+                worker.spill(space.as_ref()).unwrap();
+            }
+        }
+        if rng.random_bool(0.04) {
+            self.coordinator.spill().unwrap();
+            assert_eq!(self.coordinator.size_bytes(), 0);
+            self.spills += 1;
+        }
+    }
+
+    fn cut(&mut self) {
+        let segments = self.workers.iter_mut().flat_map(|w| w.flush_all().unwrap());
+        segments.for_each(|segment| self.coordinator.add(segment).unwrap());
+        let mut cut = self.coordinator.cut().unwrap();
+        for segment in cut.new.drain(..) {
+            assert!(segment.id.0 < cut.next_id && cut.needed.contains(&segment.id));
+            let before = self.disk.insert(segment.id, through_ipc(&segment));
+            assert!(before.is_none(), "an id is given once");
+        }
+        assert!(cut.needed.iter().all(|id| self.disk.contains_key(id)));
+        assert!(self.coordinator.cut().unwrap().new.is_empty(), "a segment is given once");
+        self.cuts.push((cut, self.at.clone()));
+        if self.cuts.len() > 3 {
+            self.cuts.remove(0);
+            // What no cut needs is deleted.
+            let cuts = &self.cuts;
+            self.disk.retain(|id, _| cuts.iter().any(|(cut, _)| cut.needed.contains(id)));
+        }
+    }
+
+    /// Goes back to one of the last cuts; what was written later was never written.
+    fn lose_all(&mut self, rng: &mut StdRng) {
+        self.restores += 1;
+        self.cuts.truncate(rng.random_range(1..=self.cuts.len()));
+        let (cut, at) = self.cuts.last().unwrap().clone();
+        self.disk.retain(|id, _| id.0 < cut.next_id);
+        let mut segments: Vec<_> = cut.needed.iter().map(|id| self.disk[id].clone()).collect();
+        segments.shuffle(rng);
+        let (frontier, next_id) = (cut.frontier, cut.next_id);
+        let state = SavedState { frontier, next_id, segments };
+        self.coordinator = self.case.operator.restore(state).unwrap();
+        if let Some(space) = &self.space {
+            self.coordinator.spill_to(space.clone());
+        }
+        self.workers.iter_mut().for_each(|w| *w = self.case.operator.worker());
+        self.again.append(&mut self.output.split_off(&(cut.frontier, i64::MAX)));
+        self.at = at;
+    }
+}
+
+#[test]
+fn any_cut_gives_the_sessions_of_the_naive_evaluator() {
+    check(0..60);
+}
+
+#[test]
+fn any_cut_gives_the_sessions_of_the_naive_evaluator_still() {
+    check(60..120);
+}
+
+fn check(seeds: Range<u64>) {
+    let (mut all_late, mut all_restores, mut all_spills) = (0, 0, 0);
+    for seed in seeds {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let case = case(&mut rng);
+        let (expected, expected_late) =
+            naive::sessions(&case.spec, case.tolerance, &case.partitions);
+        for cut in 0..2 {
+            let workers = rng.random_range(1..5);
+            let (output, [late, restores, spills]) = Run::new(&case, workers).finish(&mut rng);
+            all_late += late;
+            all_restores += restores;
+            all_spills += spills;
+            let what = format!("seed {seed}, cut {cut}, gap {}", case.spec.session().gap());
+            assert_eq!(late, expected_late, "late rows, {what}");
+            for (session, rows) in &expected {
+                assert_eq!(output.get(session), Some(rows), "session {session:?}, {what}");
+            }
+            assert_eq!(output.len(), expected.len(), "sessions, {what}");
+        }
+    }
+    assert!(all_late > 100, "late {all_late}");
+    assert!(all_restores > 60 && all_spills > 40, "{all_restores} restores, {all_spills} spills");
+}
