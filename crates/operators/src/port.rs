@@ -290,6 +290,9 @@ impl CoordinatorPart for WindowMerger {
                 Ok(())
             })?;
         }
+        if finished.is_none() {
+            WindowMerger::close(self, to, &mut |_| Ok(()))?;
+        }
         Ok(finished)
     }
 

@@ -32,7 +32,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use parking_lot::Mutex;
 use windrow_core::{Error, ErrorKind, Result};
-use windrow_operators::{SliceStore, SpillFile, SpillSpace};
+use windrow_operators::{SpillFile, SpillSpace, WorkerPart};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_storage::files::io_error;
 
@@ -270,17 +270,17 @@ impl Drop for Part {
     }
 }
 
-/// A slice store that is measured, if there is a limit.
+/// A worker's part of an operator that is measured, if there is a limit.
 #[derive(Debug)]
 pub(crate) struct MeasuredStore {
-    store: SliceStore,
+    store: Box<dyn WorkerPart>,
     part: Option<Part>,
     /// Bytes taken in since it was measured.
     news: usize,
 }
 
 impl MeasuredStore {
-    pub(crate) fn new(store: SliceStore, operator: Option<&Arc<OperatorMemory>>) -> Self {
+    pub(crate) fn new(store: Box<dyn WorkerPart>, operator: Option<&Arc<OperatorMemory>>) -> Self {
         Self { store, part: operator.map(OperatorMemory::part), news: 0 }
     }
 
@@ -314,16 +314,16 @@ impl MeasuredStore {
 }
 
 impl Deref for MeasuredStore {
-    type Target = SliceStore;
+    type Target = dyn WorkerPart;
 
-    fn deref(&self) -> &SliceStore {
-        &self.store
+    fn deref(&self) -> &Self::Target {
+        self.store.as_ref()
     }
 }
 
 impl DerefMut for MeasuredStore {
-    fn deref_mut(&mut self) -> &mut SliceStore {
-        &mut self.store
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.store.as_mut()
     }
 }
 

@@ -241,16 +241,17 @@ impl Coordinator {
     }
 
     async fn step(&mut self) -> Result<()> {
+        let idle = self.shared.is_idle();
         match &mut self.root {
             Root::Stage(stage) => {
-                stage.gather().await?;
+                stage.gather(idle).await?;
                 while let Some(rows) = stage.pop().await? {
                     send(&self.shared, &self.output, rows).await?;
                 }
             }
             Root::Rows { nested, prepare } => {
                 for (leaf, stage) in nested {
-                    stage.gather().await?;
+                    stage.gather(idle).await?;
                     // Rows that are put in order are needed together.
                     let whole = self.output.is_ordered();
                     while let Some(rows) =

@@ -1,7 +1,7 @@
 //! A cut: the whole state of a query between two micro-batches, and what it grows from again.
 //!
 //! ```text
-//! workers ─┤ gate ├─► stores ─freeze─► mergers ─► segments ┐
+//! workers ─┤ gate ├─► workers' parts ─► coordinators' parts ─► segments ┐
 //!                     positions of the taps ───────────────┼─► cut ─► checkpoint
 //!                     ledger, late and bad rows ───────────┘
 //! ```
@@ -231,7 +231,7 @@ impl StageRun {
             for nested in &mut input.nested {
                 nested.stage.cut(into)?;
                 for segment in nested.store.flush_all()? {
-                    input.merger.add(segment)?;
+                    input.operator.add(segment)?;
                 }
                 nested.store.shrunk();
             }
@@ -242,10 +242,10 @@ impl StageRun {
                 store.shrunk();
                 drop(store);
                 for segment in segments {
-                    input.merger.add(segment)?;
+                    input.operator.add(segment)?;
                 }
             }
-            into.push(InputCut { watermark: input.watermark, merger: input.merger.cut()? });
+            into.push(InputCut { watermark: input.watermark, merger: input.operator.cut()? });
             input.measure()?;
         }
         Ok(())

@@ -186,6 +186,11 @@ impl Shared {
         self.pending.swap(0, Ordering::AcqRel)
     }
 
+    /// No micro-batch is on its way to the coordinator. One that is will wake it again.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pending.load(Ordering::Acquire) == 0 && self.gate.try_write().is_ok()
+    }
+
     /// The coordinator is through with `batches` micro-batches.
     pub(crate) fn give_room(&self, batches: usize) {
         self.permits.add_permits(batches);

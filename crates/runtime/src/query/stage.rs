@@ -1,9 +1,9 @@
-//! A stage at run time: merges what the workers froze, closes windows in order of their end, and
-//! runs the finish plan on each.
+//! A stage at run time: has its operators put together what the workers gathered and close it in order of its end, and
+//! runs the finish plan on each end.
 //!
 //! ```text
-//! slice stores of the workers ─flush─► merger ─close─► finish plan ─► rows
-//! nested stage ─rows─► prepare ─► its own store ─┘
+//! parts of the workers ─flush─► part of the coordinator ─close─► finish plan ─► rows
+//! nested stage ─rows─► prepare ─► a worker's part of its own ─┘
 //! ```
 //! Windows that memory has no room for are made piece by piece while the finish plan reads them, and
 //! its rows leave as they come.
@@ -17,7 +17,7 @@ use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use windrow_core::{Result, Watermark};
-use windrow_operators::{ClosedWindow, OperatorSpec, WindowMerger, WindowRows};
+use windrow_operators::{CoordinatorPart, Finished, StatefulOperator, WindowRows};
 use windrow_sql::leaf::LeafId;
 
 use crate::memory::{MeasuredStore, OperatorMemory, Part, sorted};
@@ -54,11 +54,11 @@ impl fmt::Debug for StageRun {
     }
 }
 
-/// One window operator of a stage, running.
+/// One stateful operator of a stage, running.
 #[derive(Debug)]
 pub(crate) struct InputRun {
     pub(crate) leaf: LeafId,
-    pub(crate) merger: WindowMerger,
+    pub(crate) operator: Box<dyn CoordinatorPart>,
     /// Where the streams stand that feed it.
     pub(crate) taps: Vec<Arc<TapState>>,
     pub(crate) stores: Stores,
@@ -67,7 +67,7 @@ pub(crate) struct InputRun {
     pub(crate) lateness_ticks: i64,
     /// Windows up to here are being or have been closed.
     pub(crate) watermark: Watermark,
-    /// What the merger holds, if there is a limit of memory.
+    /// What the coordinator's part holds, if there is a limit of memory.
     memory: Option<(Arc<OperatorMemory>, Part)>,
 }
 
@@ -84,7 +84,7 @@ impl InputRun {
     /// An input that nothing feeds yet.
     pub(crate) fn new(
         leaf: LeafId,
-        operator: &Arc<OperatorSpec>,
+        operator: &dyn StatefulOperator,
         memory: Option<Arc<OperatorMemory>>,
     ) -> Self {
         let memory = memory.map(|memory| {
@@ -93,7 +93,7 @@ impl InputRun {
         });
         let mut run = Self {
             leaf,
-            merger: WindowMerger::new(Arc::clone(operator)),
+            operator: operator.coordinator(),
             memory,
             taps: vec![],
             stores: Stores::default(),
@@ -107,48 +107,48 @@ impl InputRun {
     }
 
     /// The state of before a restart.
-    pub(crate) fn go_on(&mut self, merger: WindowMerger) -> Result<()> {
-        self.merger = merger;
+    pub(crate) fn go_on(&mut self, operator: Box<dyn CoordinatorPart>) -> Result<()> {
+        self.operator = operator;
         self.limit();
         self.measure()
     }
 
     fn limit(&mut self) {
         if let Some((memory, _)) = &self.memory {
-            self.merger.spill_to(Arc::clone(memory) as _);
+            self.operator.spill_to(Arc::clone(memory) as _);
         }
     }
 
-    /// The merger has grown or shrunk: when memory is short now, it goes to disk.
+    /// The coordinator's part has grown or shrunk: when memory is short now, it goes to disk.
     pub(crate) fn measure(&mut self) -> Result<()> {
         if let Some((_, part)) = &self.memory
-            && part.tell(self.merger.size_bytes())
+            && part.tell(self.operator.size_bytes())
         {
-            self.merger.spill()?;
-            part.tell(self.merger.size_bytes());
+            self.operator.spill()?;
+            part.tell(self.operator.size_bytes());
         }
         Ok(())
     }
 
     fn next_close(&self) -> Option<i64> {
         let stores = self.stores.lock();
-        let live = stores.iter().filter_map(|store| store.lock().next_flush());
-        let nested = self.nested.iter().filter_map(|n| n.store.next_flush());
-        let own = live.chain(nested).chain(self.merger.next_end()).min();
+        let live = stores.iter().filter_map(|store| store.lock().next_close());
+        let nested = self.nested.iter().filter_map(|n| n.store.next_close());
+        let own = live.chain(nested).chain(self.operator.next_close()).min();
         let own =
             own.map(|at| at.saturating_add(self.lag_ticks).saturating_add(self.lateness_ticks));
         own.into_iter().chain(self.nested.iter().filter_map(|n| n.stage.next_close())).min()
     }
 
-    /// Takes in what has become final and moves the watermark there.
-    async fn gather(&mut self) -> Result<()> {
+    /// Takes in what has become final and moves the watermark there. `idle`: no rows are on their way.
+    async fn gather(&mut self, idle: bool) -> Result<()> {
         let mut low = Watermark::END;
         for tap in &self.taps {
             low = low.min(tap.watermark());
         }
         for nested in &mut self.nested {
             // A nested stage gives all its closed windows at once: each is one merged batch.
-            while let Some(rows) = Box::pin(nested.stage.next()).await? {
+            while let Some(rows) = Box::pin(nested.stage.next(idle)).await? {
                 for prepared in nested.prepare.run(vec![(nested.leaf, rows)]).await? {
                     nested.store.update(&prepared)?;
                     nested.store.grown(&prepared)?;
@@ -156,28 +156,36 @@ impl InputRun {
             }
             low = low.min(nested.stage.watermark());
         }
-        let to = low.delayed(self.lag_ticks).delayed(self.lateness_ticks);
-        if to > self.watermark {
-            self.watermark = to;
-            for nested in &mut self.nested {
-                for segment in nested.store.flush(to)? {
-                    self.merger.add(segment)?;
-                }
-                nested.store.shrunk();
+        let reached = low.delayed(self.lag_ticks).delayed(self.lateness_ticks);
+        let mut any = false;
+        while let Some(to) = self.operator.flush_to(reached, idle) {
+            self.flush(to)?;
+            self.operator.flushed(to);
+            any = true;
+        }
+        self.watermark = self.watermark.advance(self.operator.complete_to(reached));
+        if any { self.measure() } else { Ok(()) }
+    }
+
+    /// Brings what the workers have gathered for `to` to the coordinator's part.
+    fn flush(&mut self, to: Watermark) -> Result<()> {
+        for nested in &mut self.nested {
+            for segment in nested.store.flush(to)? {
+                self.operator.add(segment)?;
             }
-            let stores: Vec<_> = self.stores.lock().clone();
-            for store in stores {
-                let mut store = store.lock();
-                let segments = store.flush(to)?;
-                if !segments.is_empty() {
-                    store.shrunk();
-                }
-                drop(store);
-                for segment in segments {
-                    self.merger.add(segment)?;
-                }
+            nested.store.shrunk();
+        }
+        let stores: Vec<_> = self.stores.lock().clone();
+        for store in stores {
+            let mut store = store.lock();
+            let segments = store.flush(to)?;
+            if !segments.is_empty() {
+                store.shrunk();
             }
-            self.measure()?;
+            drop(store);
+            for segment in segments {
+                self.operator.add(segment)?;
+            }
         }
         Ok(())
     }
@@ -191,16 +199,17 @@ impl StageRun {
 
     /// Takes in what has become final in all inputs. Windows that can close then leave by
     /// [`StageRun::pop`].
-    pub(crate) async fn gather(&mut self) -> Result<()> {
+    /// `idle`: no rows are on their way, so that nothing has to wait for more.
+    pub(crate) async fn gather(&mut self, idle: bool) -> Result<()> {
         for input in &mut self.inputs {
-            input.gather().await?;
+            input.gather(idle).await?;
         }
         Ok(())
     }
 
     /// Gathers, then gives the next rows; `None` when nothing more can close now.
-    async fn next(&mut self) -> Result<Option<Vec<RecordBatch>>> {
-        self.gather().await?;
+    async fn next(&mut self, idle: bool) -> Result<Option<Vec<RecordBatch>>> {
+        self.gather(idle).await?;
         self.pop().await
     }
 
@@ -256,19 +265,23 @@ impl StageRun {
         let mut windows: Vec<LeafWindows> = self.inputs.iter().map(|i| (i.leaf, vec![])).collect();
         let mut count = 0;
         let mut any = false;
-        while let Some(end) = self.next_end().filter(|end| watermark.closes(*end)) {
+        // Rows of one input need not wait for those of others with the same end.
+        let together = self.row_wise && self.inputs.len() == 1;
+        while let Some(end) = self.next_end(watermark)? {
             if self.archived.closes(end) {
                 self.leave_out(end)?;
                 continue;
             }
+            let (to, rows_max) =
+                if together { (watermark, FINISH_ROWS) } else { (Watermark::at(end), 1) };
             for (input, (_, windows)) in self.inputs.iter_mut().zip(&mut windows) {
-                let closed = &mut self.closed;
-                input.merger.close(Watermark::at(end), &mut |window: ClosedWindow| {
-                    *closed += 1;
-                    count += window.rows.rows_in_memory().unwrap_or(FINISH_ROWS);
-                    windows.push(window.rows);
-                    Ok(())
-                })?;
+                if let Some(Finished { windows: closed, rows }) =
+                    input.operator.close(to, rows_max)?
+                {
+                    self.closed += closed;
+                    count += rows.rows_in_memory().unwrap_or(FINISH_ROWS);
+                    windows.push(rows);
+                }
                 input.measure()?;
             }
             any = true;
@@ -281,12 +294,10 @@ impl StageRun {
 
     /// Closes the windows of this end without giving them to anybody.
     fn leave_out(&mut self, end: i64) -> Result<()> {
-        let closed = &mut self.closed;
         for input in &mut self.inputs {
-            input.merger.close(Watermark::at(end), &mut |_| {
-                *closed += 1;
-                Ok(())
-            })?;
+            if let Some(finished) = input.operator.close(Watermark::at(end), 1)? {
+                self.closed += finished.windows;
+            }
         }
         Ok(())
     }
@@ -296,17 +307,21 @@ impl StageRun {
         self.inputs.iter().filter_map(InputRun::next_close).min()
     }
 
-    fn next_end(&self) -> Option<i64> {
-        self.inputs.iter().filter_map(|i| i.merger.next_end()).min()
+    /// The end of the next finished rows, if that is at `to` or before.
+    fn next_end(&mut self, to: Watermark) -> Result<Option<i64>> {
+        let mut next: Option<i64> = None;
+        for input in &mut self.inputs {
+            next = next.into_iter().chain(input.operator.next_end(to)?).min();
+        }
+        Ok(next)
     }
 
-    /// Bytes of window state, and open windows: those of the merger, and the slices that a worker
-    /// still fills.
+    /// Bytes of state, and open windows: those of the coordinator's part, and those that a worker still fills.
     pub(crate) fn size(&self) -> (usize, usize) {
         self.inputs.iter().fold((0, 0), |(bytes, open), input| {
             let (stores, slices) = input.stores.lock().iter().fold((0, 0), |(bytes, open), s| {
                 let store = s.lock();
-                (bytes + store.size_bytes(), open.max(store.open_slices()))
+                (bytes + store.size_bytes(), open.max(store.open_windows()))
             });
             let (nested_bytes, nested_open) = input
                 .nested
@@ -314,8 +329,8 @@ impl StageRun {
                 .map(|n| n.stage.size())
                 .fold((0, 0), |(b, o), (nb, no)| (b + nb, o + no));
             (
-                bytes + stores + input.merger.size_bytes() + nested_bytes,
-                open + slices + input.merger.open_windows() + nested_open,
+                bytes + stores + input.operator.size_bytes() + nested_bytes,
+                open + slices + input.operator.open_windows() + nested_open,
             )
         })
     }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use windrow_core::time::time_unit;
 use windrow_core::{Error, Partition, Predicate, Result, ScanRequest, Watermark};
 use windrow_operators::lateness::Tolerance;
-use windrow_operators::{OperatorSpec, SliceStore, WindowMerger};
+use windrow_operators::{SavedState, StatefulOperator};
 use windrow_sql::leaf::LeafId;
 use windrow_sql::plan::{
     ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, micro_batch_state, physical,
@@ -67,7 +67,7 @@ type Drafts = Vec<(Arc<Shared>, Draft)>;
 #[derive(Debug)]
 enum DraftSink {
     Window {
-        operator: Arc<OperatorSpec>,
+        operator: Arc<dyn StatefulOperator>,
         lateness_ticks: i64,
         stores: Stores,
         memory: Option<Arc<OperatorMemory>>,
@@ -311,7 +311,7 @@ fn scan(
             let sink = match draft.sink {
                 DraftSink::Rows(output) => Sink::Rows { output, delay: delay.unwrap_or(0) },
                 DraftSink::Window { operator, lateness_ticks, stores, memory } => {
-                    let valid = operator.window().valid_times();
+                    let valid = operator.valid_times();
                     intake.valid = (*intake.valid.start()).max(*valid.start())
                         ..=(*intake.valid.end()).min(*valid.end());
                     let tolerance =
@@ -395,13 +395,14 @@ impl Builder<'_> {
         let mut inputs = Vec::new();
         for input in stage.inputs {
             let plan = self.prepare(&input.flow).await?;
+            let operator = input.operator.stateful();
             let memory = self.wanted.shared.operator_memory();
-            let mut run = InputRun::new(input.leaf, &input.operator, memory.clone());
+            let mut run = InputRun::new(input.leaf, operator.as_ref(), memory.clone());
             run.lag_ticks = input.lag_ticks;
             run.lateness_ticks = input.lateness_ticks;
             for leaf in input.flow.leaves {
                 let sink = DraftSink::Window {
-                    operator: Arc::clone(&input.operator),
+                    operator: Arc::clone(&operator),
                     lateness_ticks: input.lateness_ticks,
                     stores: Arc::clone(&run.stores),
                     memory: memory.clone(),
@@ -411,15 +412,12 @@ impl Builder<'_> {
                         leaf,
                         stage: Box::new(stage),
                         prepare: Arc::new(PlanRunner::new(plan, &self.state)),
-                        store: MeasuredStore::new(
-                            SliceStore::new(Arc::clone(&input.operator)),
-                            memory.as_ref(),
-                        ),
+                        store: MeasuredStore::new(operator.worker(), memory.as_ref()),
                     }),
                     None => run.taps.extend(self.taps.last().map(|t| Arc::clone(&t.at))),
                 }
             }
-            self.go_on(&mut run, &input.operator)?;
+            self.go_on(&mut run, operator.as_ref())?;
             inputs.push(run);
         }
         let finish = self.tables.pin(&self.state, stage.finish).await?;
@@ -500,17 +498,16 @@ impl Builder<'_> {
     }
 
     /// A window operator goes on from what it had.
-    fn go_on(&mut self, run: &mut InputRun, operator: &Arc<OperatorSpec>) -> Result<()> {
+    fn go_on(&mut self, run: &mut InputRun, operator: &dyn StatefulOperator) -> Result<()> {
         if let Some(going) = &mut self.resume {
             let state = going.inputs.next();
             let state = state
                 .ok_or_else(|| Error::internal("a checkpoint has fewer windows than its query"))?;
             let InputState { watermark, frontier, next_id, segments } = state;
             run.watermark = watermark;
-            let merger = WindowMerger::restore(Arc::clone(operator), frontier, next_id, segments)?;
-            run.go_on(merger)?;
+            run.go_on(operator.restore(SavedState { frontier, next_id, segments })?)?;
         } else if self.wanted.keeper.is_some() {
-            run.merger.keep_cuts();
+            run.operator.keep_cuts();
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! A tap: where one query takes rows from a scan.
 //!
 //! ```text
-//! scanned batch ─► late? ─► prepare plan ─► slice store of this worker     (a windowed query)
+//! scanned batch ─► late? ─► prepare plan ─► this worker's part of an operator (a windowed query)
 //!                    │             └──────► output                         (a stateless one)
 //!                    └─► late rows: counted, kept, LATE DATA TO
 //! ```
@@ -19,8 +19,8 @@ use datafusion::execution::SessionState;
 use datafusion::physical_plan::ExecutionPlan;
 use parking_lot::Mutex;
 use windrow_core::{BadRow, Behind, Error, PartitionId, Result, Split, Watermark};
-use windrow_operators::lateness::{NotOnTime, Tolerance, classify};
-use windrow_operators::{OperatorSpec, SliceStore};
+use windrow_operators::StatefulOperator;
+use windrow_operators::lateness::{NotOnTime, Tolerance};
 use windrow_sql::leaf::LeafId;
 use windrow_sql::plan::ROW_COLUMN;
 
@@ -36,7 +36,7 @@ use crate::query::skipping::{Skipped, run_rows};
 use crate::stream::push::PushStream;
 use crate::stream::table::with_positions;
 
-/// The slice stores of all workers that feed one window operator.
+/// The parts of all workers that feed one stateful operator.
 pub(crate) type Stores = Arc<Mutex<Vec<Arc<Mutex<MeasuredStore>>>>>;
 
 /// One query's interest in one scan; shared by the scan's workers.
@@ -76,9 +76,9 @@ pub(crate) struct PreparePlan {
 /// Where prepared rows go.
 #[derive(Debug)]
 pub(crate) enum Sink {
-    /// Into a window operator.
+    /// Into a stateful operator.
     Window {
-        operator: Arc<OperatorSpec>,
+        operator: Arc<dyn StatefulOperator>,
         tolerance: Tolerance,
         stores: Stores,
         memory: Option<Arc<OperatorMemory>>,
@@ -167,8 +167,8 @@ impl TapWorker {
     pub(crate) fn new(tap: Arc<Tap>) -> Self {
         let store = match &tap.sink {
             Sink::Window { operator, stores, memory, .. } => {
-                let store = SliceStore::new(Arc::clone(operator));
-                let store = Arc::new(Mutex::new(MeasuredStore::new(store, memory.as_ref())));
+                let store = MeasuredStore::new(operator.worker(), memory.as_ref());
+                let store = Arc::new(Mutex::new(store));
                 stores.lock().push(Arc::clone(&store));
                 Some(store)
             }
@@ -301,7 +301,7 @@ impl TapWorker {
             return Ok(NotOnTime::default());
         }
         let times = ticks(taken.rows.column(time))?;
-        Ok(classify(operator.slicing(), times, origin.before, *tolerance))
+        Ok(operator.classify(times, origin.before, *tolerance))
     }
 
     /// The same for rows of a view, which says of some rows that they came behind, and what. Others are on
@@ -317,7 +317,7 @@ impl TapWorker {
         let times = ticks(taken.rows.column(time))?;
         for Behind { row, watermark } in behind {
             let time = times.get(row).map(std::slice::from_ref).unwrap_or_default();
-            let one = classify(operator.slicing(), time, watermark.advance(hold), *tolerance);
+            let one = operator.classify(time, watermark.advance(hold), *tolerance);
             found.late.extend(one.late.iter().map(|_| row));
             found.partly.extend(one.partly.iter().map(|(_, end)| (row, *end)));
         }

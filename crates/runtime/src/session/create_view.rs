@@ -9,7 +9,7 @@ use datafusion::catalog::view::ViewTable;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::LogicalPlan;
-use windrow_core::{Error, EventTimeColumn, Place, Result, StreamSchema, Watermark};
+use windrow_core::{Error, EventTimeColumn, Place, Result, StreamSchema, Watermark, Windows};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::CreateView;
 use windrow_sql::plan::{
@@ -369,12 +369,16 @@ fn same_as(
     Ok((!tables).then(|| plan_text(plan) + on_error))
 }
 
-/// The lengths of all windows of a plan together, in ticks.
+/// The lengths of all windows of a plan together, in ticks. A session may be as long as time.
 fn reach(plan: &LogicalPlan) -> Result<i64> {
     let mut ticks = 0_i64;
     plan.apply_with_subqueries(|node| {
         if let Some(assign) = WindowAssign::of(node) {
-            ticks = ticks.saturating_add(assign.spec().size());
+            let length = match assign.windows() {
+                Windows::Aligned(window) => window.size(),
+                Windows::Session(_) => i64::MAX,
+            };
+            ticks = ticks.saturating_add(length);
         }
         Ok(TreeNodeRecursion::Continue)
     })

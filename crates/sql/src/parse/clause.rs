@@ -11,7 +11,7 @@ use windrow_core::{Error, Place, Result};
 use super::cursor::{Cursor, is_word, place_of, unquoted};
 use super::grouped::CLAUSE_MARK;
 use super::interval::{Interval, interval};
-use super::relation::WindowFunction;
+use super::relation::{WindowFunction, no_offset};
 use super::tail::{Tail, once};
 
 /// What a clause says.
@@ -99,6 +99,8 @@ fn part(inner: &mut Cursor<'_>, window: WindowFunction, parts: &mut Parts) -> Re
     if inner.eat(&["GRACE", "PERIOD"]) {
         let grace = interval(inner, "the grace period")?;
         once(&mut parts.grace, Some(grace), "GRACE PERIOD", at)
+    } else if session && inner.sees(&["OFFSET"]) {
+        Err(no_offset(Some(at)))
     } else if session {
         let _optional = inner.eat(&["GAP"]);
         let gap = interval(inner, "the gap of the session")?;

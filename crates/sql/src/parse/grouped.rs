@@ -7,16 +7,16 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
-    GroupByExpr, Ident, ObjectName, OrderBy, Query, Select, SelectItem, TableAlias, TableFactor,
-    TableFunctionArgs, Value, VisitMut, VisitorMut, visit_expressions,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgOperator, FunctionArgumentList,
+    FunctionArguments, GroupByExpr, Ident, ObjectName, OrderBy, Query, Select, SelectItem,
+    TableAlias, TableFactor, TableFunctionArgs, Value, VisitMut, VisitorMut, visit_expressions,
 };
 use windrow_core::{Error, Place, Result};
 
 use super::cursor::place_of;
 use super::relation::{
-    WindowFunction, is_interval, name_place, named_table, placed, plain, select_star, time_column,
-    unnamed, window_name, wrong,
+    GROUPED, WindowFunction, is_interval, name_place, named_table, placed, plain, select_star,
+    time_column, unnamed, window_name, wrong,
 };
 
 /// Marks the names of windows that came from a clause. `$` cannot begin an identifier.
@@ -386,6 +386,13 @@ fn wrap(select: &mut Select, call: Call) -> Result<()> {
     let mut all = vec![unnamed(input)];
     all.extend(time.map(|t| unnamed(Expr::Identifier(t))));
     all.extend(args);
+    if window == WindowFunction::Session {
+        all.push(FunctionArg::Named {
+            name: Ident::new(GROUPED),
+            arg: FunctionArgExpr::Expr(Expr::Value(Value::Boolean(true).into())),
+            operator: FunctionArgOperator::RightArrow,
+        });
+    }
     *factor = window_factor(window, all, alias, place);
     Ok(())
 }

@@ -4,7 +4,8 @@
 //! `TableFactor::Table` with the one-part name `tumble`, `hop`, `cumulate` or `session` and the
 //! arguments `(SELECT * FROM input)` (always a subquery), then the time column as an identifier
 //! (left out: the event time of the input), then the intervals, positional or named (`size`,
-//! `slide`, `step`, `gap`, `offset`), then for a session with keys [`PARTITION_BY`].
+//! `slide`, `step`, `gap`, `offset`), then for a session with keys [`PARTITION_BY`], or for one that stood in
+//! GROUP BY [`GROUPED`].
 //!
 //! The way of a submission: one lexing pass (places are those of the whole submission), split at
 //! `;`, the tail cut off, window clauses turned into functions, the rest parsed by sqlparser with
@@ -36,7 +37,7 @@ mod tests;
 pub use interval::Interval;
 pub use length::characters_max;
 pub use lex::is_complete;
-pub use relation::PARTITION_BY;
+pub use relation::{GROUPED, PARTITION_BY};
 pub use spans::{Piece, Span, spans};
 pub use statement::{
     ContinuousQuery, CreateStream, CreateView, Drop, DropKind, Explain, Explained, Insert,

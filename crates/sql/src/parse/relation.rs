@@ -19,6 +19,10 @@ use crate::diagnostics::did_you_mean;
 /// The named argument that carries the keys of a session.
 pub const PARTITION_BY: &str = "partition_by";
 
+/// The named argument of a session that stood in GROUP BY: it is one of the rows that get there. `$` cannot begin an
+/// identifier, so no text can name it without quotes.
+pub const GROUPED: &str = "$grouped";
+
 /// The four window functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WindowFunction {
@@ -137,6 +141,7 @@ struct Arguments {
     keys: Vec<Expr>,
     intervals: Vec<FunctionArg>,
     positional: usize,
+    grouped: Option<FunctionArg>,
 }
 
 fn arguments(
@@ -158,12 +163,15 @@ fn arguments(
             }
         }
     }
-    let Arguments { input, time, mut keys, intervals, .. } = found;
+    let Arguments { input, time, mut keys, intervals, grouped, .. } = found;
     let Some(input) = input else {
         return Err(wrong(window, "the table is missing", place));
     };
     let input = subquery(window, input, &mut keys, place)?;
     let (least, most, _) = window.usage();
+    if window == WindowFunction::Session && intervals.len() == 2 {
+        return Err(no_offset(place));
+    }
     if !(least..=most).contains(&intervals.len()) {
         let n = intervals.len();
         let wants = if least == most { format!("{least}") } else { format!("{least} or {most}") };
@@ -186,7 +194,15 @@ fn arguments(
             operator: FunctionArgOperator::RightArrow,
         });
     }
+    out.extend(grouped);
     Ok(out)
+}
+
+/// Why a session has no offset.
+pub(super) fn no_offset(place: Option<Place>) -> Error {
+    let hint =
+        "A session begins with its first row, so there is nothing to shift: leave the offset out.";
+    placed(Error::sql("SESSION takes a gap and no offset").with_hint(hint), place)
 }
 
 /// An argument without name.
@@ -213,6 +229,15 @@ fn named(
             found.keys.extend(keys(expr));
             Ok(())
         }
+        GROUPED if window == WindowFunction::Session && name.quote_style.is_none() => {
+            found.grouped = Some(FunctionArg::Named {
+                name: name.clone(),
+                arg: FunctionArgExpr::Expr(expr),
+                operator,
+            });
+            Ok(())
+        }
+        "offset" if window == WindowFunction::Session => Err(no_offset(place)),
         known if window.parameters().contains(&known) => {
             let twice = found
                 .intervals

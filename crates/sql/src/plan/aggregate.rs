@@ -43,6 +43,14 @@ impl Prepared {
         self.exprs.len() - 1
     }
 
+    /// The columns that hold `keys`, each once.
+    pub(crate) fn add_keys(&mut self, keys: &[Expr]) -> Vec<usize> {
+        let mut columns: Vec<usize> = keys.iter().map(|key| self.add(key.clone())).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        columns
+    }
+
     /// The name of a column.
     pub(crate) fn name(index: usize) -> String {
         if index == 0 { TIME.to_owned() } else { format!("c{index}") }
@@ -62,6 +70,8 @@ pub(crate) struct WindowAggregate {
     pub(crate) hoisted: Hoisted,
     /// What the operator reads; gives the time, the keys, the arguments, the filters.
     pub(crate) prepare: LogicalPlan,
+    /// The columns of `prepare` that tell sessions apart.
+    pub(crate) session_keys: Vec<usize>,
     /// What the operator does.
     pub(crate) mode: Mode,
     /// The aggregate's columns in terms of the operator's output and of bounds.
@@ -72,7 +82,7 @@ pub(crate) struct WindowAggregate {
 
 /// Makes a window operator of an aggregate that has windowed rows below; `None` when the rows
 /// themselves must be kept: an order inside of an aggregate, bounds mixed into its expressions,
-/// or functions without state that merges.
+/// functions without state that merges, or groups that go across sessions.
 ///
 /// # Errors
 /// When DataFusion cannot build an expression.
@@ -125,6 +135,10 @@ pub(crate) fn window_aggregate(
     };
     let Some(calls) = calls(aggregate, &hoisted, &mut prepared)? else { return Ok(None) };
     outputs.extend((0..calls.len()).map(|i| operator_column(format!("a{i}"))));
+    let session_keys = prepared.add_keys(&hoisted.session_keys);
+    if !session_keys.iter().all(|key| is_in_every_group(*key, &keys, grouping_sets.as_ref())) {
+        return Ok(None);
+    }
     let texts: Vec<String> = calls.iter().map(Call::text).collect();
     let prepare = prepared.plan(hoisted.inner.clone())?;
     let mut aggregates = Vec::with_capacity(calls.len());
@@ -132,8 +146,22 @@ pub(crate) fn window_aggregate(
         aggregates.push(call.build(state, prepare.schema(), &format!("a{i}"))?);
     }
     let calls = format!("{keys:?} {grouping_sets:?} {texts:?}");
+    let calls = session_text(&session_keys, &calls);
     let mode = Mode::Aggregate { keys, grouping_sets, aggregates };
-    Ok(Some(WindowAggregate { hoisted, prepare, mode, outputs, calls }))
+    Ok(Some(WindowAggregate { hoisted, prepare, session_keys, mode, outputs, calls }))
+}
+
+/// Whether two rows that differ in this column are never in one group.
+fn is_in_every_group(column: usize, keys: &[usize], sets: Option<&GroupingSets>) -> bool {
+    keys.iter().position(|key| *key == column).is_some_and(|at| {
+        let mut masks = sets.into_iter().flat_map(GroupingSets::masks);
+        masks.all(|mask| mask.get(at) == Some(&false))
+    })
+}
+
+/// What is kept of windows in words, for comparing operators: with what tells sessions apart.
+pub(crate) fn session_text(session_keys: &[usize], kept: &str) -> String {
+    if session_keys.is_empty() { kept.to_owned() } else { format!("per {session_keys:?} {kept}") }
 }
 
 fn operator_column(name: String) -> Expr {

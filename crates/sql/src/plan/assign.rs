@@ -6,7 +6,8 @@
 //!
 //! Invariant: the output is the input's columns without those called like a bound, then
 //! `window_start`, `window_end` and `window_time`, of the time column's type and never NULL. Rows
-//! whose time is NULL, or too near the ends of time, belong to no window.
+//! whose time is NULL, or too near the ends of time, belong to no window. What tells sessions apart is
+//! decided in every plan that leaves the planner ([`super::sessions`]).
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -19,7 +20,7 @@ use datafusion::common::{
     Column, DFSchema, DFSchemaRef, ExprSchema, Result, TableReference, internal_err, plan_err,
 };
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
-use windrow_core::{WindowKind, WindowSpec, time};
+use windrow_core::{SessionSpec, WindowKind, WindowSpec, Windows, time};
 
 /// Name of the column with the first instant of the window.
 pub const WINDOW_START: &str = "window_start";
@@ -31,40 +32,58 @@ pub const WINDOW_TIME: &str = "window_time";
 /// The three bounds, in the order of the output.
 pub(crate) const BOUNDS: [&str; 3] = [WINDOW_START, WINDOW_END, WINDOW_TIME];
 
+/// What tells the sessions of rows apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd)]
+pub(crate) enum Keys {
+    /// These values together, over the input; without any, all rows are of one key. Aligned windows have none.
+    Of(Vec<Expr>),
+    /// The other keys of the GROUP BY above, which the planner has not seen yet.
+    Grouped {
+        /// The sessions are those of the rows that reach GROUP BY, as in `GROUP BY SESSION(…)`, and not those of
+        /// the input.
+        after: bool,
+    },
+}
+
 /// Gives each row of its input its windows.
 #[derive(Debug, Clone)]
 pub struct WindowAssign {
     input: LogicalPlan,
     time: Column,
-    spec: WindowSpec,
+    windows: Windows,
+    keys: Keys,
     qualifier: Option<TableReference>,
     schema: DFSchemaRef,
 }
 
 impl WindowAssign {
-    /// Windows `spec` over the column `time` of `input`. The bounds are qualified with the
+    /// Windows over the column `time` of `input`; sessions of all rows. The bounds are qualified with the
     /// input's qualifier, where it has one only: `bid.window_end` works as `window_end` does.
     ///
     /// # Errors
     /// When the column does not exist or is not a timestamp.
-    pub fn try_new(input: LogicalPlan, time: Column, spec: WindowSpec) -> Result<Self> {
+    pub fn try_new(input: LogicalPlan, time: Column, windows: Windows) -> Result<Self> {
         let first = input.schema().iter().next().and_then(|(qualifier, _)| qualifier.cloned());
         let qualifier =
             first.filter(|one| input.schema().iter().all(|(other, _)| other == Some(one)));
-        Self::with_qualifier(input, time, spec, qualifier)
+        Self::with_qualifier(input, time, windows, qualifier)
     }
 
-    fn with_qualifier(
+    /// As [`try_new`](Self::try_new), with bounds that have this qualifier.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn with_qualifier(
         input: LogicalPlan,
         time: Column,
-        spec: WindowSpec,
+        windows: Windows,
         qualifier: Option<TableReference>,
     ) -> Result<Self> {
         let time_type = input.schema().field_from_column(&time)?.data_type().clone();
         if time::time_unit(&time_type).is_none() {
             return plan_err!("the time column of a window is {time_type}, not a timestamp");
         }
-        let mut fields: Vec<_> = kept(input.schema())
+        let mut fields: Vec<_> = kept(input.schema(), qualifier.as_ref())
             .map(|i| {
                 let (qualifier, field) = input.schema().qualified_field(i);
                 (qualifier.cloned(), Arc::clone(field))
@@ -76,7 +95,12 @@ impl WindowAssign {
         }
         let metadata = input.schema().as_arrow().metadata().clone();
         let schema = Arc::new(DFSchema::new_with_metadata(fields, metadata)?);
-        Ok(Self { input, time, spec, qualifier, schema })
+        Ok(Self { input, time, windows, keys: Keys::Of(vec![]), qualifier, schema })
+    }
+
+    /// The same, with what tells sessions apart.
+    pub(crate) fn with_keys(self, keys: Keys) -> Self {
+        Self { keys, ..self }
     }
 
     /// The node in `plan`, if it is one.
@@ -103,8 +127,24 @@ impl WindowAssign {
     }
 
     /// The windows.
-    pub fn spec(&self) -> WindowSpec {
-        self.spec
+    pub fn windows(&self) -> Windows {
+        self.windows
+    }
+
+    /// What tells sessions apart.
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The values that tell sessions apart, over the input.
+    ///
+    /// # Errors
+    /// When that is not decided (our bug).
+    pub(crate) fn session_keys(&self) -> Result<Vec<Expr>> {
+        match &self.keys {
+            Keys::Of(keys) => Ok(keys.iter().cloned().map(Expr::unalias).collect()),
+            Keys::Grouped { .. } => internal_err!("the keys of a session are not decided"),
+        }
     }
 
     /// The qualifier of the bounds.
@@ -114,7 +154,7 @@ impl WindowAssign {
 
     /// The indexes of the input's columns that pass through, in the order of the output.
     pub fn kept(&self) -> impl Iterator<Item = usize> + '_ {
-        kept(self.input.schema())
+        kept(self.input.schema(), self.qualifier.as_ref())
     }
 
     /// The type of the time column and so of the bounds.
@@ -130,17 +170,34 @@ impl WindowAssign {
     }
 }
 
-fn kept(schema: &DFSchema) -> impl Iterator<Item = usize> + '_ {
+/// The columns that no bound takes the place of. (Bounds without qualifier take that of all of their name.)
+fn kept<'a>(
+    schema: &'a DFSchema,
+    qualifier: Option<&'a TableReference>,
+) -> impl Iterator<Item = usize> + 'a {
     schema
-        .fields()
         .iter()
         .enumerate()
-        .filter(|(_, field)| !BOUNDS.contains(&field.name().as_str()))
+        .filter(move |(_, (of, field))| {
+            let same = qualifier.is_none() || *of == qualifier;
+            !(same && BOUNDS.contains(&field.name().as_str()))
+        })
         .map(|(i, _)| i)
 }
 
 /// The windows in words, lengths in ticks of `unit`.
-pub(crate) fn describe(spec: WindowSpec, unit: TimeUnit) -> String {
+pub(crate) fn describe(windows: Windows, unit: TimeUnit) -> String {
+    match windows {
+        Windows::Aligned(window) => describe_aligned(window, unit),
+        Windows::Session(session) => describe_session(session, unit),
+    }
+}
+
+fn describe_session(session: SessionSpec, unit: TimeUnit) -> String {
+    format!("SESSION gap {}", Length { ticks: session.gap(), unit })
+}
+
+fn describe_aligned(spec: WindowSpec, unit: TimeUnit) -> String {
     let length = |ticks: i64| Length { ticks, unit };
     let mut text = match spec.kind() {
         WindowKind::Tumble { size } => format!("TUMBLE size {}", length(size)),
@@ -183,7 +240,8 @@ impl PartialEq for WindowAssign {
     fn eq(&self, other: &Self) -> bool {
         self.input == other.input
             && self.time == other.time
-            && self.spec == other.spec
+            && self.windows == other.windows
+            && self.keys == other.keys
             && self.qualifier == other.qualifier
     }
 }
@@ -194,15 +252,16 @@ impl Hash for WindowAssign {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.input.hash(state);
         self.time.hash(state);
-        self.spec.hash(state);
+        self.windows.hash(state);
+        self.keys.hash(state);
         self.qualifier.hash(state);
     }
 }
 
 impl PartialOrd for WindowAssign {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        let own = (&self.time, &self.spec, &self.qualifier);
-        match own.partial_cmp(&(&other.time, &other.spec, &other.qualifier)) {
+        let own = (&self.time, &self.windows, &self.keys, &self.qualifier);
+        match own.partial_cmp(&(&other.time, &other.windows, &other.keys, &other.qualifier)) {
             Some(Ordering::Equal) => self.input.partial_cmp(&other.input),
             order => order,
         }
@@ -223,28 +282,57 @@ impl UserDefinedLogicalNodeCore for WindowAssign {
     }
 
     fn expressions(&self) -> Vec<Expr> {
-        vec![Expr::Column(self.time.clone())]
+        let keys = match &self.keys {
+            Keys::Of(keys) => keys.as_slice(),
+            Keys::Grouped { .. } => &[],
+        };
+        std::iter::once(Expr::Column(self.time.clone())).chain(keys.iter().cloned()).collect()
     }
 
+    /// A condition on rows would change their sessions, unless it leaves out all rows of a key.
     fn prevent_predicate_push_down_columns(&self) -> HashSet<String> {
-        BOUNDS.iter().map(ToString::to_string).collect()
+        let bounds = BOUNDS.iter().map(ToString::to_string);
+        let Windows::Session(_) = self.windows else { return bounds.collect() };
+        let of_rows = self.kept().map(|i| self.input.schema().qualified_field(i));
+        let is_key = |column: &Column| match &self.keys {
+            Keys::Of(keys) => keys.iter().any(|key| matches!(key, Expr::Column(k) if k == column)),
+            Keys::Grouped { .. } => false,
+        };
+        let others = of_rows.map(Column::from).filter(|column| !is_key(column));
+        bounds.chain(others.map(|column| column.name)).collect()
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = self.time_type().map(|(_, unit)| unit).map_err(|_| fmt::Error)?;
-        write!(f, "WindowAssign: {} on {}", describe(self.spec, unit), self.time)
+        write!(f, "WindowAssign: {}", describe(self.windows, unit))?;
+        if let Keys::Of(keys) = &self.keys
+            && !keys.is_empty()
+        {
+            write!(
+                f,
+                " per [{}]",
+                keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            )?;
+        }
+        write!(f, " on {}", self.time)
     }
 
     fn with_exprs_and_inputs(
         &self,
-        mut exprs: Vec<Expr>,
+        exprs: Vec<Expr>,
         mut inputs: Vec<LogicalPlan>,
     ) -> Result<Self> {
-        match (exprs.pop(), inputs.pop()) {
-            (Some(Expr::Column(time)), Some(input)) if exprs.is_empty() && inputs.is_empty() => {
-                Self::with_qualifier(input, time, self.spec, self.qualifier.clone())
+        let mut exprs = exprs.into_iter();
+        match (exprs.next(), inputs.pop()) {
+            (Some(Expr::Column(time)), Some(input)) if inputs.is_empty() => {
+                let qualifier = self.qualifier.clone();
+                let assign = Self::with_qualifier(input, time, self.windows, qualifier)?;
+                Ok(assign.with_keys(match &self.keys {
+                    Keys::Of(_) => Keys::Of(exprs.map(Expr::unalias).collect()),
+                    undecided => undecided.clone(),
+                }))
             }
-            _ => internal_err!("WindowAssign takes one column and one input"),
+            _ => internal_err!("WindowAssign takes a time column, keys and one input"),
         }
     }
 
@@ -254,6 +342,11 @@ impl UserDefinedLogicalNodeCore for WindowAssign {
         let mut needed: Vec<usize> =
             output_columns.iter().filter_map(|i| kept.get(*i).copied()).collect();
         needed.push(time);
+        if let Keys::Of(keys) = &self.keys {
+            for column in keys.iter().flat_map(Expr::column_refs) {
+                needed.push(self.input.schema().maybe_index_of_column(column)?);
+            }
+        }
         needed.sort_unstable();
         needed.dedup();
         Some(vec![needed])

@@ -1,6 +1,7 @@
 //! The bounded form: window relations as ordinary DataFusion nodes.
 //!
-//! TUMBLE becomes a projection; HOP and CUMULATE become a list of window ends per row, unnested.
+//! TUMBLE becomes a projection; HOP and CUMULATE become a list of window ends per row, unnested; SESSION
+//! becomes window functions over the rows of a key in order of time ([`super::session_bounds`]).
 //! The optimiser sees through all of it: filters are pushed, columns pruned.
 
 use datafusion::common::tree_node::{Transformed, TransformedResult};
@@ -8,10 +9,11 @@ use datafusion::common::{
     Column, DataFusionError, Result, ScalarValue, TableReference, UnnestOptions,
 };
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
-use windrow_core::{Error, WindowKind};
+use windrow_core::{Error, WindowKind, WindowSpec, Windows};
 
 use super::assign::{BOUNDS, WindowAssign};
 use super::bounds::{Bound, bound, windows_per_row};
+use super::session_bounds::session_bounds;
 use crate::diagnostics::from_datafusion;
 
 /// Windows that one row may have in a plan that writes down each: more would not fit in memory.
@@ -43,7 +45,42 @@ pub(crate) fn lower_all(plan: LogicalPlan) -> Result<LogicalPlan> {
 
 /// One window relation over `input` as ordinary nodes, with the same columns.
 pub(crate) fn lower(assign: &WindowAssign, input: LogicalPlan) -> Result<LogicalPlan> {
-    let spec = assign.spec();
+    let kept: Vec<Expr> = assign
+        .kept()
+        .map(|i| Expr::Column(Column::from(input.schema().qualified_field(i))))
+        .collect();
+    let time = Expr::Column(assign.time().clone());
+    let (time_type, _) = assign.time_type()?;
+    // Leaves out NULL, and every time whose windows cannot be written in 64 bits.
+    let valid = assign.windows().valid_times();
+    let tick = |ticks: i64| -> Result<Expr> {
+        Ok(lit(ScalarValue::Int64(Some(ticks)).cast_to(&time_type)?))
+    };
+    let rows = LogicalPlanBuilder::from(input)
+        .filter(time.clone().between(tick(*valid.start())?, tick(*valid.end())?))?;
+    let (rows, bounds) = match assign.windows() {
+        Windows::Aligned(spec) => aligned(spec, rows, &kept, time)?,
+        Windows::Session(session) => {
+            let bounds = session_bounds(session, &time, &assign.session_keys()?);
+            let columns = bounds.each_ref().map(|bound| {
+                Expr::Column(Column::new_unqualified(bound.schema_name().to_string()))
+            });
+            (rows.window(bounds)?, columns)
+        }
+    };
+    let qualifier = assign.qualifier();
+    let bounds =
+        BOUNDS.iter().zip(bounds).map(|(name, expr)| named(expr, qualifier.cloned(), name));
+    rows.project(kept.into_iter().chain(bounds))?.build()
+}
+
+/// The rows, once per window, and the bounds in terms of them.
+fn aligned(
+    spec: WindowSpec,
+    rows: LogicalPlanBuilder,
+    kept: &[Expr],
+    time: Expr,
+) -> Result<(LogicalPlanBuilder, [Expr; 3])> {
     if windows_per_row(spec) > WINDOWS_PER_ROW_MAX {
         return Err(DataFusionError::External(Box::new(
             Error::sql(format!(
@@ -53,35 +90,18 @@ pub(crate) fn lower(assign: &WindowAssign, input: LogicalPlan) -> Result<Logical
             .with_hint("Choose a longer slide or step, or a shorter size."),
         )));
     }
-    let kept: Vec<Expr> = assign
-        .kept()
-        .map(|i| Expr::Column(Column::from(input.schema().qualified_field(i))))
-        .collect();
-    let time = Expr::Column(assign.time().clone());
-    let (time_type, _) = assign.time_type()?;
-    // Leaves out NULL, and every time whose windows cannot be written in 64 bits.
-    let valid = spec.valid_times();
-    let tick = |ticks: i64| -> Result<Expr> {
-        Ok(lit(ScalarValue::Int64(Some(ticks)).cast_to(&time_type)?))
-    };
-    let mut builder = LogicalPlanBuilder::from(input)
-        .filter(time.clone().between(tick(*valid.start())?, tick(*valid.end())?))?;
-    let qualifier = assign.qualifier().cloned();
-    let bounds = if let WindowKind::Tumble { .. } = spec.kind() {
-        [Bound::TumbleStart, Bound::TumbleEnd, Bound::TumbleTime]
-            .map(|which| bound(spec, which, time.clone()))
-    } else {
-        let list = bound(spec, Bound::Ends, time).alias(ENDS);
-        let options = UnnestOptions::new().with_preserve_nulls(false);
-        builder = builder
-            .project(kept.iter().cloned().chain([list]))?
-            .unnest_column_with_options(Column::new_unqualified(ENDS), options)?;
-        let end = Expr::Column(Column::new_unqualified(ENDS));
-        let start = bound(spec, Bound::StartOfEnd, end.clone());
-        [start, end.clone(), bound(spec, Bound::TimeOfEnd, end)]
-    };
-    let bounds = BOUNDS.iter().zip(bounds).map(|(name, expr)| named(expr, qualifier.clone(), name));
-    builder.project(kept.into_iter().chain(bounds))?.build()
+    if let WindowKind::Tumble { .. } = spec.kind() {
+        let bounds = [Bound::TumbleStart, Bound::TumbleEnd, Bound::TumbleTime];
+        return Ok((rows, bounds.map(|which| bound(spec, which, time.clone()))));
+    }
+    let list = bound(spec, Bound::Ends, time).alias(ENDS);
+    let options = UnnestOptions::new().with_preserve_nulls(false);
+    let rows = rows
+        .project(kept.iter().cloned().chain([list]))?
+        .unnest_column_with_options(Column::new_unqualified(ENDS), options)?;
+    let end = Expr::Column(Column::new_unqualified(ENDS));
+    let start = bound(spec, Bound::StartOfEnd, end.clone());
+    Ok((rows, [start, end.clone(), bound(spec, Bound::TimeOfEnd, end)]))
 }
 
 /// `expr` under a name that may have a qualifier.

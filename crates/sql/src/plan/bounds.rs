@@ -244,7 +244,8 @@ fn push_ends(spec: WindowSpec, time: i64, ends: &mut Vec<i64>) {
     }
 }
 
-fn ticks(times: &ArrayRef, unit: TimeUnit) -> (&[i64], Option<&NullBuffer>) {
+/// The ticks of a timestamp column, and where they are NULL.
+pub(crate) fn ticks(times: &ArrayRef, unit: TimeUnit) -> (&[i64], Option<&NullBuffer>) {
     let values: &[i64] = match unit {
         TimeUnit::Second => times.as_primitive::<TimestampSecondType>().values(),
         TimeUnit::Millisecond => times.as_primitive::<TimestampMillisecondType>().values(),

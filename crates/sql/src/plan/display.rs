@@ -4,7 +4,7 @@ use std::fmt;
 
 use datafusion::catalog::TableProvider;
 use windrow_core::CmpOp;
-use windrow_operators::Mode;
+use windrow_operators::{Mode, WindowOperator};
 
 use super::assign::describe;
 use super::flow::{ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, WindowInput};
@@ -56,7 +56,13 @@ fn window(f: &mut fmt::Formatter<'_>, input: &WindowInput, depth: usize) -> fmt:
         operator.input_schema().fields().get(*index).map_or("?", |field| field.name().as_str())
     };
     indent(f, depth)?;
-    write!(f, "window {}: {}", input.leaf, describe(operator.window(), operator.time_unit()))?;
+    write!(f, "window {}: {}", input.leaf, describe(operator.windows(), operator.time_unit()))?;
+    if let WindowOperator::Session(session) = operator
+        && !session.keys().is_empty()
+    {
+        let keys: Vec<_> = session.keys().iter().map(name).collect();
+        write!(f, " per [{}]", keys.join(", "))?;
+    }
     match operator.mode() {
         Mode::Rows => write!(f, ", keeps rows")?,
         Mode::Aggregate { keys, grouping_sets, aggregates } => {

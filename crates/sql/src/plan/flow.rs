@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! leaf ─► prepare plan ─► window operator ─► leaf ─► finish plan ─► output
-//!         (RowsFlow)      (OperatorSpec)             (Stage)
+//!         (RowsFlow)      (WindowOperator)           (Stage)
 //! ```
 //!
 //! Invariants: every leaf of the whole plan has its own [`LeafId`]; a prepare plan treats rows
@@ -16,7 +16,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use windrow_core::{Predicate, Result};
-use windrow_operators::OperatorSpec;
+use windrow_operators::WindowOperator;
 
 use super::relation::{EventTime, StreamRelation};
 use crate::diagnostics::from_datafusion;
@@ -168,9 +168,10 @@ pub struct WindowInput {
     /// What prepares its rows: exactly `operator.input_schema()` comes out.
     pub flow: RowsFlow,
     /// The windows and what is kept of them.
-    pub operator: Arc<OperatorSpec>,
+    pub operator: WindowOperator,
     /// How far the time column may lie behind the watermark of `flow`'s leaves: the operator's
-    /// watermark is theirs less this. 0 except for windows over another window's start.
+    /// watermark is theirs less this. 0 except for windows over another window's start; sessions add
+    /// one tick, in which a row may still come that is exactly one gap after the last one.
     pub lag_ticks: i64,
     /// How long after its end a window still takes rows. 0 for windows over windows.
     pub lateness_ticks: i64,

@@ -3,7 +3,8 @@
 //! `filter(project(join(windows(rows), table)))` becomes `windows(filter(project(join(rows,
 //! table))))`: so that all of it runs per micro-batch, in parallel, and the window operator gets
 //! plain columns. Expressions over bounds only are kept aside for the closed window; an
-//! expression that mixes bounds and columns of rows stops the lift.
+//! expression that mixes bounds and columns of rows stops the lift. So does what leaves out rows of
+//! sessions, or adds some: the others of a session depend on them.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, Tr
 use datafusion::common::{Column, DFSchema, Result, TableReference};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr, Join, LogicalPlan, LogicalPlanBuilder, Projection};
-use windrow_core::WindowSpec;
+use windrow_core::Windows;
 
 use super::aggregate::OPERATOR;
 use super::assign::{BOUNDS, WindowAssign};
@@ -31,7 +32,9 @@ pub(crate) struct Hoisted {
     /// The time column of the windows in `inner`.
     pub(crate) time: Column,
     /// The windows.
-    pub(crate) spec: WindowSpec,
+    pub(crate) windows: Windows,
+    /// What tells sessions apart, over `inner`.
+    pub(crate) session_keys: Vec<Expr>,
     /// The unit of their bounds.
     pub(crate) unit: TimeUnit,
     /// How far the time column may lie behind the watermark.
@@ -80,6 +83,7 @@ pub(crate) fn hoist(plan: &LogicalPlan, names: &mut usize) -> Result<Option<Hois
             let Some(mut below) = hoist(&filter.input, names)? else { return Ok(None) };
             for condition in split_conjunction(&filter.predicate) {
                 match below.rewrite(condition, filter.input.schema())? {
+                    Rewritten::Row(_) if below.has_sessions() => return Ok(None),
                     Rewritten::Row(condition) => {
                         let rows = LogicalPlanBuilder::from(below.inner);
                         below.inner = rows.filter(condition)?.build()?;
@@ -97,7 +101,12 @@ pub(crate) fn hoist(plan: &LogicalPlan, names: &mut usize) -> Result<Option<Hois
 
 fn of_assign(assign: &WindowAssign) -> Result<Hoisted> {
     let known = lineage::columns(assign.input())?;
-    let lag = lineage::of_column(&known, assign.input(), assign.time()).lag;
+    let lag = lineage::of_column(&known, assign.input(), assign.time()).lag.unwrap_or(0);
+    // A row that is one gap after the last one of a session still joins it.
+    let behind = match assign.windows() {
+        Windows::Aligned(_) => 0,
+        Windows::Session(_) => 1,
+    };
     let rows = assign
         .kept()
         .map(|i| Output::Row(Column::from(assign.input().schema().qualified_field(i))));
@@ -108,9 +117,10 @@ fn of_assign(assign: &WindowAssign) -> Result<Hoisted> {
     Ok(Hoisted {
         inner: assign.input().clone(),
         time: assign.time().clone(),
-        spec: assign.spec(),
+        windows: assign.windows(),
+        session_keys: assign.session_keys()?,
         unit: assign.time_type()?.1,
-        lag_ticks: lag.unwrap_or(0),
+        lag_ticks: lag.saturating_add(behind),
         outputs: rows.chain(bounds).collect(),
         conditions: vec![],
     })
@@ -125,7 +135,9 @@ fn of_join(join: &Join, names: &mut usize) -> Result<Option<Hoisted>> {
         (Kind::Static, Kind::Rows { windowed: true }) => (&join.right, &join.left),
         _ => return Ok(None),
     };
-    let Some(below) = hoist(rows, names)? else { return Ok(None) };
+    let Some(below) = hoist(rows, names)?.filter(|below| !below.has_sessions()) else {
+        return Ok(None);
+    };
     let mut on = Vec::with_capacity(join.on.len());
     for (l, r) in &join.on {
         let Rewritten::Row(rewritten) =
@@ -176,6 +188,10 @@ fn of_join(join: &Join, names: &mut usize) -> Result<Option<Hoisted>> {
 }
 
 impl Hoisted {
+    fn has_sessions(&self) -> bool {
+        matches!(self.windows, Windows::Session(_))
+    }
+
     /// `expr`, which is over the plan's columns (`schema`), in terms of `inner` and bounds.
     pub(crate) fn rewrite(&self, expr: &Expr, schema: &DFSchema) -> Result<Rewritten> {
         self.rewrite_beside(expr, schema, None)
@@ -237,6 +253,11 @@ impl Hoisted {
         let schema = projection.input.schema();
         let mut outputs = Vec::with_capacity(projection.expr.len());
         let mut kept = vec![self.time.clone()];
+        for column in self.session_keys.iter().flat_map(Expr::column_refs) {
+            if !kept.contains(column) {
+                kept.push(column.clone());
+            }
+        }
         let mut computed = vec![];
         for expr in &projection.expr {
             match self.rewrite(expr, schema)? {
@@ -252,7 +273,11 @@ impl Hoisted {
                     expr => {
                         *names += 1;
                         let name = format!("__c{names}");
-                        outputs.push(Output::Row(Column::new_unqualified(&name)));
+                        let column = Column::new_unqualified(&name);
+                        for key in self.session_keys.iter_mut().filter(|key| **key == expr) {
+                            *key = Expr::Column(column.clone());
+                        }
+                        outputs.push(Output::Row(column));
                         computed.push(expr.alias(name));
                     }
                 },
@@ -263,6 +288,17 @@ impl Hoisted {
             self.inner = LogicalPlanBuilder::from(self.inner).project(exprs)?.build()?;
         }
         Ok(Some(Self { outputs, ..self }))
+    }
+}
+
+/// Whether [`hoist`] finds sessions under nothing but what treats rows one by one.
+pub(crate) fn is_over_session(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::SubqueryAlias(_) | LogicalPlan::Projection(_) | LogicalPlan::Filter(_) => {
+            plan.inputs().iter().all(|input| is_over_session(input))
+        }
+        _ => WindowAssign::of(plan)
+            .is_some_and(|assign| matches!(assign.windows(), Windows::Session(_))),
     }
 }
 

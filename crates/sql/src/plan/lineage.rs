@@ -7,6 +7,8 @@ use datafusion::common::{Column, JoinType, Result};
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, GroupingSet, LogicalPlan};
 
+use windrow_core::Windows;
+
 use super::assign::WindowAssign;
 use super::stream_of;
 
@@ -166,11 +168,21 @@ fn of_union(inputs: &[Arc<LogicalPlan>]) -> Result<Vec<Known>> {
     Ok(merged.unwrap_or_default())
 }
 
+/// Rows leave when their session ends, however long ago they came: only its end moves with the watermark.
+fn of_session(assign: &WindowAssign, lag: Option<i64>) -> Vec<Known> {
+    let rows = assign.kept().map(|_| Known::default());
+    let bounds = [Known::default(), Known { to_end: Some(0), lag }, Known { to_end: Some(1), lag }];
+    rows.chain(bounds).collect()
+}
+
 /// The new windows are the ones that count; older ones keep what they are as event times.
 fn of_assign(assign: &WindowAssign) -> Result<Vec<Known>> {
     let input = columns(assign.input())?;
     let lag = of_column(&input, assign.input(), assign.time()).lag;
-    let spec = assign.spec();
+    let spec = match assign.windows() {
+        Windows::Aligned(spec) => spec,
+        Windows::Session(_) => return Ok(of_session(assign, lag)),
+    };
     let size = spec.size();
     let kept = assign.kept().map(|i| Known { to_end: None, ..at(&input, i) });
     let bounds = [

@@ -30,6 +30,8 @@ mod projections;
 mod relation;
 mod sample;
 mod session;
+mod session_bounds;
+mod sessions;
 mod shape;
 mod size;
 mod split;
@@ -130,6 +132,7 @@ pub async fn statement(state: &SessionState, statement: Statement) -> Result<Log
     let plan = state.statement_to_plan(statement).await.map_err(from_datafusion)?;
     check_plan(&plan)?;
     budget::check(0)?;
+    let plan = sessions::decide(plan).map_err(from_datafusion)?;
     own::check(&plan).map_err(from_datafusion)?;
     Ok(plan)
 }

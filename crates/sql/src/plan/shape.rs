@@ -5,11 +5,11 @@
 //! by the columns that tell a row's window (see [`super::lineage`]). Whatever cannot be proven
 //! is refused, naming the clause and a way out.
 
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, JoinType, Result};
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, Join, LogicalPlan, Window};
-use windrow_core::Error;
+use windrow_core::{Error, Windows};
 
 use super::assign::WindowAssign;
 use super::lineage::{self, Known};
@@ -88,7 +88,11 @@ fn of_other(plan: &LogicalPlan) -> Result<Kind> {
             return Ok(Kind::Static);
         }
         require_event_time(assign)?;
-        return Ok(Kind::Rows { windowed: true });
+        return Ok(match assign.windows() {
+            Windows::Aligned(_) => Kind::Rows { windowed: true },
+            // Which session a row is of is known when the session has ended.
+            Windows::Session(_) => Kind::Windows,
+        });
     }
     if is_streaming(plan) {
         return Err(refused(
@@ -283,7 +287,14 @@ fn require_event_time(assign: &WindowAssign) -> Result<()> {
         streams(assign.input())
     ));
     let found = relations(assign.input());
+    let over_sessions = assign.input().exists(|below| {
+        let below = WindowAssign::of(below).map(WindowAssign::windows);
+        Ok(matches!(below, Some(Windows::Session(_))))
+    })?;
     let hint = match found.as_slice() {
+        _ if over_sessions => "Use window_time of the sessions below: their rows come when they have ended, and not in \
+             the order of their own times."
+            .to_owned(),
         [one] => match event_time_name(one) {
             Some(time) => {
                 format!("Use \"{time}\", the event time of \"{}\", unchanged.", one.name())

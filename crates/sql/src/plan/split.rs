@@ -12,14 +12,14 @@ use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
     Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableScan, TableScanBuilder,
 };
-use windrow_core::{CmpOp, Error, Predicate, time};
-use windrow_operators::{Mode, OperatorSpec};
+use windrow_core::{CmpOp, Error, Predicate, Windows, time};
+use windrow_operators::{Mode, OperatorSpec, SessionOperatorSpec, WindowOperator};
 
-use super::aggregate::{OPERATOR, Prepared, WindowAggregate, window_aggregate};
+use super::aggregate::{OPERATOR, Prepared, WindowAggregate, session_text, window_aggregate};
 use super::assign::WindowAssign;
 use super::bounded::{lower, lower_all, named};
 use super::flow::{ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, WindowInput};
-use super::hoist::{Hoisted, Output, at_leaf, hoist};
+use super::hoist::{Hoisted, Output, at_leaf, hoist, is_over_session};
 use super::relation::{ContinuousScan, EventTime};
 use super::shape::{Kind, kind, refused};
 use super::{fingerprint, lineage, stream_of};
@@ -274,10 +274,10 @@ impl Splitter<'_> {
             return lower_all(plan.clone());
         }
         if let LogicalPlan::Aggregate(aggregate) = plan
-            && matches!(super::shape::kind(&aggregate.input)?, Kind::Rows { windowed: true })
+            && can_hoist(&aggregate.input)?
             && let Some(found) = window_aggregate(self.state, aggregate, &mut self.names)?
         {
-            match operator(&found.hoisted, &found.prepare, found.mode) {
+            match operator(&found.hoisted, &found.prepare, found.session_keys, found.mode) {
                 Ok(operator) => {
                     let WindowAggregate { hoisted, prepare, outputs, calls, .. } = found;
                     let leaf = self.window_input(&hoisted, &prepare, &operator, &calls, inputs)?;
@@ -287,7 +287,7 @@ impl Splitter<'_> {
                 Err(e) => tracing::debug!(error = %e, "an aggregate keeps its rows"),
             }
         }
-        if kind == (Kind::Rows { windowed: true })
+        if can_hoist(plan)?
             && let Some(hoisted) = hoist(plan, &mut self.names)?
         {
             return self.kept_rows(&hoisted, plan.schema(), inputs);
@@ -318,9 +318,11 @@ impl Splitter<'_> {
                 }
             })
             .collect();
+        let session_keys = prepared.add_keys(&hoisted.session_keys);
+        let text = session_text(&session_keys, "rows");
         let prepare = prepared.plan(hoisted.inner.clone())?;
-        let operator = operator(hoisted, &prepare, Mode::Rows).map_err(refused)?;
-        let leaf = self.window_input(hoisted, &prepare, &operator, "rows", inputs)?;
+        let operator = operator(hoisted, &prepare, session_keys, Mode::Rows).map_err(refused)?;
+        let leaf = self.window_input(hoisted, &prepare, &operator, &text, inputs)?;
         restore(leaf, &operator, hoisted, outputs, schema)
     }
 
@@ -330,12 +332,12 @@ impl Splitter<'_> {
         &mut self,
         hoisted: &Hoisted,
         prepare: &LogicalPlan,
-        operator: &Arc<OperatorSpec>,
+        operator: &WindowOperator,
         text: &str,
         inputs: &mut Inputs,
     ) -> Result<LeafId> {
         let fingerprint = fingerprint::of_plan(&self.optimize(prepare.clone())?)?
-            .map(|plan| format!("{:?} {text} {plan}", hoisted.spec));
+            .map(|plan| format!("{:?} {text} {plan}", hoisted.windows));
         if fingerprint.is_some()
             && let Some(at) = inputs.fingerprints.iter().position(|known| *known == fingerprint)
             && let Some(same) = inputs.inputs.get(at)
@@ -350,7 +352,7 @@ impl Splitter<'_> {
             0
         };
         let leaf = self.next_leaf();
-        let operator = Arc::clone(operator);
+        let operator = operator.clone();
         let lag_ticks = hoisted.lag_ticks;
         inputs.inputs.push(WindowInput { leaf, flow, operator, lag_ticks, lateness_ticks });
         inputs.fingerprints.push(fingerprint);
@@ -358,20 +360,38 @@ impl Splitter<'_> {
     }
 }
 
+/// Whether `plan` may be a window relation under what treats rows one by one.
+fn can_hoist(plan: &LogicalPlan) -> Result<bool> {
+    Ok(match kind(plan)? {
+        Kind::Rows { windowed } => windowed,
+        Kind::Windows => is_over_session(plan),
+        Kind::Static | Kind::Mixed => false,
+    })
+}
+
 /// The window operator over the rows that `prepare` gives.
 fn operator(
     hoisted: &Hoisted,
     prepare: &LogicalPlan,
+    session_keys: Vec<usize>,
     mode: Mode,
-) -> Result<Arc<OperatorSpec>, Error> {
+) -> Result<WindowOperator, Error> {
     let schema = Arc::new(prepare.schema().as_arrow().clone());
-    OperatorSpec::try_new(hoisted.spec, 0, schema, mode).map(Arc::new)
+    Ok(match hoisted.windows {
+        Windows::Aligned(window) => {
+            WindowOperator::Aligned(Arc::new(OperatorSpec::try_new(window, 0, schema, mode)?))
+        }
+        Windows::Session(session) => {
+            let operator = SessionOperatorSpec::try_new(session, session_keys, 0, schema, mode)?;
+            WindowOperator::Session(Arc::new(operator))
+        }
+    })
 }
 
 /// The closed windows of `leaf` with the columns `outputs`, under the names of `schema`.
 fn restore(
     leaf: LeafId,
-    operator: &OperatorSpec,
+    operator: &WindowOperator,
     hoisted: &Hoisted,
     outputs: Vec<Expr>,
     schema: &DFSchema,

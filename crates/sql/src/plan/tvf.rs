@@ -1,4 +1,4 @@
-//! `FROM TUMBLE(…)`, `HOP(…)`, `CUMULATE(…)`: from the syntax tree to [`WindowAssign`].
+//! `FROM TUMBLE(…)`, `HOP(…)`, `CUMULATE(…)`, `SESSION(…)`: from the syntax tree to [`WindowAssign`].
 //!
 //! Only the canonical spelling comes here; the parser brings the others into it.
 
@@ -13,10 +13,11 @@ use datafusion::sql::sqlparser::ast::{
     TableFactor,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
-use windrow_core::{Error, Place, WindowKind, WindowSpec, time};
+use windrow_core::{Error, Place, SessionSpec, WindowKind, WindowSpec, Windows, time};
 
-use super::assign::{WINDOW_TIME, WindowAssign};
+use super::assign::{Keys, WINDOW_TIME, WindowAssign};
 use super::lineage;
+use crate::parse::{GROUPED, PARTITION_BY};
 
 const NANOS_PER_DAY: i128 = 86_400_000_000_000;
 
@@ -59,7 +60,7 @@ impl Function {
             Self::Tumble => &["size", "offset"],
             Self::Hop => &["slide", "size", "offset"],
             Self::Cumulate => &["step", "size", "offset"],
-            Self::Session => &["gap", "offset"],
+            Self::Session => &["gap"],
         }
     }
 
@@ -68,7 +69,7 @@ impl Function {
             Self::Tumble => "Write TUMBLE(stream, time, size [, offset]).",
             Self::Hop => "Write HOP(stream, time, slide, size [, offset]).",
             Self::Cumulate => "Write CUMULATE(stream, time, step, size [, offset]).",
-            Self::Session => "Write SESSION(stream, time, gap).",
+            Self::Session => "Write SESSION(stream [PARTITION BY key], time, gap).",
         }
     }
 }
@@ -100,6 +101,10 @@ struct Arguments {
     time: Option<ast::Expr>,
     /// In the order of [`Function::intervals`].
     intervals: Vec<Option<ast::Expr>>,
+    /// What tells sessions apart, if it is said.
+    keys: Option<ast::Expr>,
+    /// The window is that of a GROUP BY.
+    grouped: bool,
 }
 
 fn plan(
@@ -108,13 +113,6 @@ fn plan(
     args: Vec<FunctionArg>,
     context: &mut dyn RelationPlannerContext,
 ) -> Result<LogicalPlan> {
-    if function == Function::Session {
-        return Err(error(
-            Error::sql("SESSION windows are not yet part of this version")
-                .with_hint("Use TUMBLE, HOP or CUMULATE."),
-            Some(span),
-        ));
-    }
     let arguments = sort_arguments(function, span, args, context)?;
     let data = arguments.data.ok_or_else(|| missing(function, "stream", span))?;
     let input = plan_data(function, data, context)?;
@@ -141,20 +139,56 @@ fn plan(
             None => return Err(missing(function, name, span)),
         });
     }
-    let spec = match (function, ticks.as_slice()) {
-        (Function::Tumble, [size, offset]) => {
-            WindowSpec::try_new(WindowKind::Tumble { size: *size }, *offset)
-        }
+    let windows = windows(function, &ticks).map_err(|e| error(e, Some(span)))?;
+    let keys = match (windows, arguments.keys) {
+        (Windows::Aligned(_), _) => Keys::Of(vec![]),
+        (Windows::Session(_), None) => Keys::Grouped { after: arguments.grouped },
+        (Windows::Session(_), Some(keys)) => Keys::Of(session_keys(keys, &input, context)?),
+    };
+    Ok(WindowAssign::try_new(input, time, windows)?.with_keys(keys).into_plan())
+}
+
+/// The windows of these lengths, which stand in the order of [`Function::intervals`].
+fn windows(function: Function, ticks: &[i64]) -> windrow_core::Result<Windows> {
+    let (kind, offset) = match (function, ticks) {
+        (Function::Tumble, [size, offset]) => (WindowKind::Tumble { size: *size }, *offset),
         (Function::Hop, [slide, size, offset]) => {
-            WindowSpec::try_new(WindowKind::Hop { slide: *slide, size: *size }, *offset)
+            (WindowKind::Hop { slide: *slide, size: *size }, *offset)
         }
         (Function::Cumulate, [step, size, offset]) => {
-            WindowSpec::try_new(WindowKind::Cumulate { step: *step, size: *size }, *offset)
+            (WindowKind::Cumulate { step: *step, size: *size }, *offset)
         }
-        _ => Err(Error::internal("a window function with other intervals than its own")),
+        (Function::Session, [gap]) => return SessionSpec::try_new(*gap).map(Windows::Session),
+        _ => return Err(Error::internal("a window function with other intervals than its own")),
     };
-    let spec = spec.map_err(|e| error(e, Some(span)))?;
-    Ok(WindowAssign::try_new(input, time, spec)?.into_plan())
+    WindowSpec::try_new(kind, offset).map(Windows::Aligned)
+}
+
+/// The values of PARTITION BY, each once.
+fn session_keys(
+    keys: ast::Expr,
+    input: &LogicalPlan,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<Vec<Expr>> {
+    let exprs = match keys {
+        ast::Expr::Tuple(exprs) => exprs,
+        one => vec![one],
+    };
+    let mut keys: Vec<Expr> = Vec::with_capacity(exprs.len());
+    for expr in exprs {
+        let span = expr.span();
+        let key = context.sql_to_expr(expr, input.schema())?;
+        if key.is_volatile() {
+            let e = Error::sql(format!(
+                "\"{key}\" is another value each time, so it is no key of SESSION"
+            ));
+            return Err(error(e.with_hint("Compute it in a column of the stream."), Some(span)));
+        }
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    Ok(keys)
 }
 
 fn sort_arguments(
@@ -164,7 +198,13 @@ fn sort_arguments(
     context: &dyn RelationPlannerContext,
 ) -> Result<Arguments> {
     let names = function.intervals();
-    let mut sorted = Arguments { data: None, time: None, intervals: vec![None; names.len()] };
+    let mut sorted = Arguments {
+        data: None,
+        time: None,
+        intervals: vec![None; names.len()],
+        keys: None,
+        grouped: false,
+    };
     let mut positional = 0;
     for arg in args {
         let (name, arg) = match arg {
@@ -177,10 +217,15 @@ fn sort_arguments(
         };
         let FunctionArgExpr::Expr(expr) = arg else { return Err(unexpected(function, span)) };
         let at = expr.span();
+        if name.as_ref().is_some_and(|name| name.value == GROUPED) {
+            sorted.grouped = true;
+            continue;
+        }
         let slot = match name {
             Some(name) => match context.normalize_ident(name.clone()).to_lowercase().as_str() {
                 "data" => &mut sorted.data,
                 "timecol" => &mut sorted.time,
+                PARTITION_BY if function == Function::Session => &mut sorted.keys,
                 other => match names.iter().position(|n| *n == other) {
                     Some(i) => &mut sorted.intervals[i],
                     None => return Err(unknown_name(function, &name.value, name.span)),

@@ -64,6 +64,10 @@ fn windows_become_canonical() {
             "SELECT * FROM SESSION(t PARTITION BY k, ts, INTERVAL '5 minutes')",
             "SELECT * FROM session((SELECT * FROM t), ts, INTERVAL '5 minutes', partition_by => (k))",
         ),
+        (
+            "SELECT * FROM SESSION(t PARTITION BY (k, lower(c)), ts, gap => INTERVAL '5 minutes')",
+            "SELECT * FROM session((SELECT * FROM t), ts, gap => INTERVAL '5 minutes', partition_by => (k, lower(c)))",
+        ),
         // 2: Flink and SQL:2016.
         (
             "SELECT * FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' MINUTES)) w",
@@ -77,7 +81,15 @@ fn windows_become_canonical() {
             "SELECT * FROM TABLE(SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), INTERVAL '10' MINUTES))",
             "SELECT * FROM session((SELECT * FROM t), ts, INTERVAL '10' MINUTES, partition_by => (k))",
         ),
+        (
+            "SELECT * FROM TABLE(SESSION(TABLE t, DESCRIPTOR(ts), DESCRIPTOR(k, l), INTERVAL '10' MINUTES))",
+            "SELECT * FROM session((SELECT * FROM t), ts, INTERVAL '10' MINUTES, partition_by => (k, l))",
+        ),
         // 3: in GROUP BY.
+        (
+            "SELECT k, SESSION_START(), SESSION_END(ts, INTERVAL '1 s') FROM t GROUP BY k, SESSION(ts, INTERVAL '1 s')",
+            "SELECT k, window_start, window_end FROM session((SELECT * FROM t), ts, INTERVAL '1 s', $grouped => true) AS t GROUP BY k, window_start, window_end",
+        ),
         (
             "SELECT TUMBLE_START(ts, INTERVAL '1 minute') AS s, k, count(*) FROM t GROUP BY TUMBLE(ts, INTERVAL '1 minute'), k",
             "SELECT window_start AS s, k, count(*) FROM tumble((SELECT * FROM t), ts, INTERVAL '1 minute') AS t GROUP BY window_start, window_end, k",
@@ -113,7 +125,7 @@ fn windows_become_canonical() {
         ),
         (
             "SELECT count(*) FROM t WINDOW SESSION (5 MINUTES) UNION ALL SELECT 2",
-            "SELECT count(*) FROM session((SELECT * FROM t), INTERVAL '300 seconds') AS t GROUP BY window_start, window_end UNION ALL SELECT 2",
+            "SELECT count(*) FROM session((SELECT * FROM t), INTERVAL '300 seconds', $grouped => true) AS t GROUP BY window_start, window_end UNION ALL SELECT 2",
         ),
         // Not ours.
         (

@@ -1,5 +1,5 @@
-//! Keys that are compared by their bits: all NaN are one in GROUP BY, DISTINCT, set operations and joins. (Zeros are one
-//! there already.) Plans without floating-point keys stay as they are.
+//! Keys that are compared by their bits: all NaN are one in GROUP BY, DISTINCT, set operations, joins and sessions. (Zeros
+//! are one there already, but in sessions.) Plans without floating-point keys stay as they are.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use datafusion::logical_expr::{
     LogicalPlanBuilder, Operator,
 };
 
+use super::super::assign::{Keys, WindowAssign};
 use super::floats::{canonical_in_place, canonical_operand, is_canonical, is_nan};
 
 /// The keys of one node.
@@ -27,8 +28,24 @@ pub(super) fn one_nan(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             }
         }
         LogicalPlan::Join(join) => joined(join)?,
+        LogicalPlan::Extension(_) => match WindowAssign::of(&node) {
+            Some(assign) => of_sessions(assign)?
+                .map_or_else(|| Transformed::no(node.clone()), |a| Transformed::yes(a.into_plan())),
+            None => Transformed::no(node),
+        },
         other => Transformed::no(other),
     })
+}
+
+/// What tells sessions apart; `None` when there is nothing to do.
+fn of_sessions(assign: &WindowAssign) -> Result<Option<WindowAssign>> {
+    let Keys::Of(keys) = assign.keys() else { return Ok(None) };
+    let mut keys = keys.clone();
+    let mut changed = false;
+    for key in &mut keys {
+        changed |= canonical_in_place(key, assign.input().schema().as_ref())?;
+    }
+    Ok(changed.then(|| assign.clone().with_keys(Keys::Of(keys))))
 }
 
 /// Equality of floating-point numbers, where one of the operands may be NaN.

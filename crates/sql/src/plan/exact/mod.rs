@@ -5,7 +5,7 @@
 //!   DataFusion's optimiser wherever they come together, and it keeps what fails for the time of execution.
 //! - 0.0 and -0.0 are equal, and so are all NaN, but not where DataFusion compares bits or sorts:
 //!   PARTITION BY, ORDER BY and its peers, IN, CASE, nullif, DISTINCT within aggregates. There they are made one ([`floats`]);
-//!   so are NaN in GROUP BY, DISTINCT, joins and equalities ([`keys`]).
+//!   so are NaN in GROUP BY, DISTINCT, joins, equalities and the keys of sessions ([`keys`]).
 //! - What an INSERT cuts off is an error ([`assignment`]).
 //! - Text becomes a time with zone in the session's zone ([`zones`]), also without seconds ([`minutes`]).
 //!

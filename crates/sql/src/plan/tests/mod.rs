@@ -5,6 +5,8 @@ mod continuous;
 mod explain;
 mod functions;
 mod refusals;
+mod session_operator;
+mod sessions;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::prelude::SessionConfig;
 use futures::future::BoxFuture;
 use windrow_core::{Result, Watermark};
-use windrow_operators::{SliceStore, WindowMerger};
+use windrow_operators::{OperatorSpec, SliceStore, WindowMerger, WindowOperator};
 
 use super::*;
 use crate::leaf::LeafInputs;
@@ -245,21 +247,16 @@ impl World {
             let mut closed: BTreeMap<i64, Vec<(crate::leaf::LeafId, RecordBatch)>> =
                 BTreeMap::new();
             for input in &stage.inputs {
-                let mut store = SliceStore::new(Arc::clone(&input.operator));
-                let mut merger = WindowMerger::new(Arc::clone(&input.operator));
-                for batch in self.run_rows(&input.flow).await {
-                    store.update(&batch).unwrap();
+                let rows = self.run_rows(&input.flow).await;
+                let windows = match &input.operator {
+                    WindowOperator::Aligned(operator) => aligned(operator, &rows),
+                    WindowOperator::Session(operator) => {
+                        session_operator::sessions(operator, &rows)
+                    }
+                };
+                for (end, batch) in windows {
+                    closed.entry(end).or_default().push((input.leaf, batch));
                 }
-                for segment in store.flush(Watermark::END).unwrap() {
-                    merger.add(segment).unwrap();
-                }
-                merger
-                    .close(Watermark::END, &mut |window| {
-                        let rows = closed.entry(window.end).or_default();
-                        rows.extend(window.rows.map(|batch| (input.leaf, batch.unwrap())));
-                        Ok(())
-                    })
-                    .unwrap();
             }
             let state = micro_batch_state(&self.state);
             let plan = physical(&state, &stage.finish).await.unwrap();
@@ -286,6 +283,26 @@ impl World {
         let continuous = self.continuous_rows(sql).await;
         assert_eq!(bounded, continuous, "{sql}\n{}", self.continuous(sql).await.unwrap());
     }
+}
+
+/// The windows of all rows with their ends.
+fn aligned(operator: &Arc<OperatorSpec>, rows: &[RecordBatch]) -> Vec<(i64, RecordBatch)> {
+    let mut store = SliceStore::new(Arc::clone(operator));
+    let mut merger = WindowMerger::new(Arc::clone(operator));
+    for batch in rows {
+        store.update(batch).unwrap();
+    }
+    for segment in store.flush(Watermark::END).unwrap() {
+        merger.add(segment).unwrap();
+    }
+    let mut closed = vec![];
+    merger
+        .close(Watermark::END, &mut |window| {
+            closed.extend(window.rows.map(|batch| (window.end, batch.unwrap())));
+            Ok(())
+        })
+        .unwrap();
+    closed
 }
 
 fn context(state: &SessionState) -> (Arc<datafusion::execution::TaskContext>, Arc<LeafInputs>) {
