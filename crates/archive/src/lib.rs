@@ -19,6 +19,7 @@ mod file_entry;
 mod file_reader;
 mod file_stats;
 mod file_writer;
+mod live;
 mod log;
 mod precision;
 mod scan;

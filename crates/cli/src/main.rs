@@ -25,6 +25,7 @@ mod runner;
 mod script;
 mod serve;
 mod style;
+mod values;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

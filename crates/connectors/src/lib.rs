@@ -6,12 +6,14 @@
 //! completion.
 #![forbid(unsafe_code)]
 
+mod env;
 pub mod file;
 pub mod generator;
 pub mod options;
 mod registry;
 pub mod replay;
 
+pub use env::{ConnectorEnv, Declared};
 pub use file::Files;
 pub use options::{OptionDoc, StreamOptions};
-pub use registry::{ConnectorEnv, Declared, known_connectors, open_source, options_of};
+pub use registry::{known_connectors, open_source, options_of};

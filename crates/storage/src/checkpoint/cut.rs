@@ -13,7 +13,7 @@ use super::positions::Positions;
 /// The state of a query at one moment.
 #[derive(Debug)]
 pub struct QueryCut {
-    /// The window operators, those of nested stages first.
+    /// The stateful operators, those of nested stages first.
     pub inputs: Vec<InputCut>,
     /// In the order of the plan's leaves.
     pub taps: Vec<TapCut>,
@@ -25,7 +25,7 @@ pub struct QueryCut {
     pub rows_given: Option<u64>,
 }
 
-/// The state of one window operator.
+/// The state of one stateful operator.
 #[derive(Debug)]
 pub struct InputCut {
     /// Windows up to here have been closed.
@@ -145,7 +145,7 @@ pub struct Resume {
     pub rows_given: Option<u64>,
 }
 
-/// What one window operator grows from again.
+/// What one stateful operator grows from again.
 #[derive(Debug)]
 pub struct InputState {
     /// As in [`InputCut::watermark`].

@@ -52,7 +52,7 @@ pub struct Stamp {
     pub engine: String,
 }
 
-/// One window operator.
+/// One stateful operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct InputEntry {
     pub(super) watermark: i64,

@@ -51,7 +51,7 @@ impl LoginConfig {
 
 /// The door: who comes in, as whom.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub struct Door {
     users: Option<Watched<UserLine>>,
     tokens: Option<Watched<TokenLine>>,
     bearers: Bearers,
@@ -65,9 +65,11 @@ pub(crate) struct Door {
 
 /// Who came in, and the token to come in with from now on.
 #[derive(Debug)]
-pub(crate) struct Entered {
-    pub(crate) identity: Identity,
-    pub(crate) token: Option<String>,
+pub struct Entered {
+    /// Who it is.
+    pub identity: Identity,
+    /// `None`: what was brought is good for the next time too.
+    pub token: Option<String>,
 }
 
 impl Door {
@@ -75,7 +77,7 @@ impl Door {
     ///
     /// # Errors
     /// When one cannot be read.
-    pub(crate) fn open(
+    pub fn open(
         config: &LoginConfig,
         clock: &Arc<dyn Clock>,
         admission: Arc<Admission>,
@@ -102,15 +104,16 @@ impl Door {
     }
 
     /// Logins and tokens that were refused.
-    pub(crate) fn failed(&self) -> u64 {
+    pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Lets in who brings this `authorization` header.
+    /// Lets in the bearer of this `authorization` header, as HTTP has it; a wire without headers calls
+    /// [`login`](Self::login).
     ///
     /// # Errors
     /// [`ErrorKind::Unauthenticated`]; [`ErrorKind::Limit`] when too many log in.
-    pub(crate) async fn enter(&self, header: Option<&str>) -> Result<Entered> {
+    pub async fn enter(&self, header: Option<&str>) -> Result<Entered> {
         if self.is_open() {
             return Ok(self.anybody());
         }
@@ -140,7 +143,7 @@ impl Door {
     ///
     /// # Errors
     /// As [`enter`](Self::enter).
-    pub(crate) async fn login(&self, name: &str, password: String) -> Result<Entered> {
+    pub async fn login(&self, name: &str, password: String) -> Result<Entered> {
         if self.is_open() {
             return Ok(self.anybody());
         }

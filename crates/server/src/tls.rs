@@ -1,9 +1,7 @@
 //! TLS: the server's certificate, and the one that clients must have been given.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use windrow_core::{Error, ErrorKind, Result};
 
 /// Files of PEM.
@@ -17,25 +15,41 @@ pub struct TlsConfig {
     pub client_ca: Option<PathBuf>,
 }
 
+/// What the files of a [`TlsConfig`] hold, for a wire to make its TLS of.
+pub struct Pem {
+    /// The certificates.
+    pub cert: Vec<u8>,
+    /// The private key.
+    pub key: Vec<u8>,
+    /// The authority of clients' certificates.
+    pub client_ca: Option<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Pem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The key is a secret.
+        f.debug_struct("Pem").finish_non_exhaustive()
+    }
+}
+
 impl TlsConfig {
-    /// Reads the files. A handshake may take as long as `patience`.
+    /// Reads the files.
     ///
     /// # Errors
     /// When one cannot be read.
-    pub(crate) fn read(&self, patience: Duration) -> Result<ServerTlsConfig> {
+    pub fn read(&self) -> Result<Pem> {
         // Two providers are linked in; without a choice the first handshake would panic. When
         // somebody has chosen already, that is as good.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let (cert, key) = (read(&self.cert)?, read(&self.key)?);
-        let tls = ServerTlsConfig::new().identity(Identity::from_pem(cert, key)).timeout(patience);
-        Ok(match &self.client_ca {
-            Some(ca) => tls.client_ca_root(Certificate::from_pem(read(ca)?)),
-            None => tls,
+        Ok(Pem {
+            cert: read(&self.cert)?,
+            key: read(&self.key)?,
+            client_ca: self.client_ca.as_deref().map(read).transpose()?,
         })
     }
 
     /// The error for files that are no certificate or key, or do not belong together.
-    pub(crate) fn unusable(&self, e: tonic::transport::Error) -> Error {
+    pub fn unusable(&self, e: impl std::error::Error + Send + Sync + 'static) -> Error {
         let mut cause: &dyn std::error::Error = &e;
         while let Some(deeper) = cause.source() {
             cause = deeper;

@@ -15,9 +15,9 @@ pub struct ServerLimits {
     /// Connections of one address; a further one takes the place of one that nobody has logged in on, or is
     /// closed. `None`: half of all.
     pub peer_connections_max: Option<usize>,
-    /// Calls at the same time on one connection; more wait.
+    /// Calls at the same time on one connection, where a wire allows several; more wait.
     pub calls_max: u32,
-    /// Bytes of the headers of one call.
+    /// Bytes of the headers of one call, where a wire has headers.
     pub header_bytes_max: u32,
     /// How long a handshake, and a new connection without a call, may take.
     pub handshake_time_max: Duration,

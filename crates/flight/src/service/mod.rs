@@ -1,5 +1,7 @@
 //! What Flight SQL asks, answered by the engine. Each method only finds the room that answers.
 
+mod actions;
+
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -26,16 +28,17 @@ use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 use windrow_core::{Error, ErrorKind};
 use windrow_runtime::{Engine, Prepared, Session, Values};
+use windrow_server::auth::login::Door;
+use windrow_server::running::{Execution, Running};
+use windrow_server::session::{ClientSession, Sessions};
 
 use crate::auth::handshake::{HandshakeStream, handshake};
-use crate::auth::login::Door;
 use crate::ingest;
 use crate::metadata;
 use crate::rows::{self, Telling};
-use crate::running::{Execution, Running};
-use crate::session::{ClientSession, Sessions};
+use crate::session;
 use crate::statement;
-use crate::status::to_status;
+use crate::status::{refused, to_status};
 
 /// Rows of parameters that a statement can be given at once.
 const BOUND_ROWS_MAX: usize = 1_000_000;
@@ -121,7 +124,7 @@ impl FlightSqlService for Service {
         command: CommandStatementIngest,
         request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
-        let session = self.sessions.use_of(&self.sessions.of(&request)?);
+        let session = self.sessions.use_of(&self.session_of(&request)?);
         ingest::bulk(session.engine(), command, request.into_inner()).await
     }
 
@@ -130,7 +133,7 @@ impl FlightSqlService for Service {
         request: Request<PeekableFlightDataStream>,
         message: Any,
     ) -> Result<Response<<Self as FlightService>::DoPutStream>, Status> {
-        let session = self.sessions.use_of(&self.sessions.of(&request)?);
+        let session = self.sessions.use_of(&self.session_of(&request)?);
         ingest::put(session, &message, request.into_inner()).await.map(Response::new)
     }
 
@@ -140,7 +143,7 @@ impl FlightSqlService for Service {
         request: Request<FlightDescriptor>,
     ) -> Info {
         no_transaction(query.transaction_id.as_deref())?;
-        let session = self.sessions.of(&request)?;
+        let session = self.session_of(&request)?;
         statement::info(&session.session, query.query, request.into_inner())
             .await
             .map(Response::new)
@@ -155,7 +158,7 @@ impl FlightSqlService for Service {
         if let Some(done) = &fetch.done {
             return rows::done(done).map(Response::new);
         }
-        let session = self.sessions.of(&request)?;
+        let session = self.session_of(&request)?;
         let execution = self.begin(&fetch.id, &session);
         let telling = Telling::of(self.engine.clone(), request.metadata());
         let rows = statement::execute_text(&session.session, &fetch.sql, execution, telling);
@@ -168,11 +171,11 @@ impl FlightSqlService for Service {
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         no_transaction(query.transaction_id.as_deref())?;
-        let session = self.sessions.of(&request)?;
+        let session = self.session_of(&request)?;
         let prepared = statement::prepare(&session.session, &query.query).await?;
         let dataset_schema = metadata::schema_bytes(&statement::sent(prepared.rows()))?;
         let parameter_schema = metadata::schema_bytes(&prepared.parameters())?;
-        let handle = session.prepared.add(prepared)?;
+        let handle = session.prepared.add(prepared).map_err(refused)?;
         Ok(ActionCreatePreparedStatementResult {
             prepared_statement_handle: handle.into(),
             dataset_schema,
@@ -186,7 +189,7 @@ impl FlightSqlService for Service {
         request: Request<Action>,
     ) -> Result<(), Status> {
         // Closing twice is no mistake: clients close when a connection breaks, too.
-        self.sessions.of(&request)?.prepared.close(&query.prepared_statement_handle);
+        self.session_of(&request)?.prepared.close(&query.prepared_statement_handle);
         Ok(())
     }
 
@@ -195,15 +198,15 @@ impl FlightSqlService for Service {
         query: CommandPreparedStatementQuery,
         request: Request<FlightDescriptor>,
     ) -> Info {
-        let session = self.sessions.of(&request)?;
-        let found = session.prepared.get(&query.prepared_statement_handle)?;
+        let session = self.session_of(&request)?;
+        let found = session.prepared.get(&query.prepared_statement_handle).map_err(refused)?;
         let prepared = &found.prepared;
         if prepared.rows().is_none() {
             let (session, values) = (&session.session, found.bound());
             let told = statement::execute_now(session, prepared, &values, request.into_inner());
             return told.await.map(Response::new);
         }
-        let values = found.bound_once()?;
+        let values = found.bound_once().map_err(refused)?;
         // As they are now: what it reads may have been replaced, or be gone.
         let columns = session.session.columns_with(prepared, &values).await;
         let columns = columns.map_err(|e| to_status(&e, prepared.text()))?;
@@ -215,10 +218,10 @@ impl FlightSqlService for Service {
         query: CommandPreparedStatementQuery,
         request: Request<Ticket>,
     ) -> Rows {
-        let session = self.sessions.of(&request)?;
-        let found = session.prepared.get(&query.prepared_statement_handle)?;
+        let session = self.session_of(&request)?;
+        let found = session.prepared.get(&query.prepared_statement_handle).map_err(refused)?;
         let execution = self.begin(&query.prepared_statement_handle, &session);
-        let values = found.bound_once()?;
+        let values = found.bound_once().map_err(refused)?;
         let telling = Telling::of(self.engine.clone(), request.metadata());
         rows_of(&session.session, &found.prepared, &values, execution, telling).await
     }
@@ -228,8 +231,8 @@ impl FlightSqlService for Service {
         query: CommandPreparedStatementQuery,
         request: Request<PeekableFlightDataStream>,
     ) -> Result<DoPutPreparedStatementResult, Status> {
-        let session = self.sessions.of(&request)?;
-        let found = session.prepared.get(&query.prepared_statement_handle)?;
+        let session = self.session_of(&request)?;
+        let found = session.prepared.get(&query.prepared_statement_handle).map_err(refused)?;
         if let Some(values) = parameters(&found.prepared, request.into_inner()).await? {
             found.bind(values);
         }
@@ -243,7 +246,7 @@ impl FlightSqlService for Service {
         request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
         no_transaction(update.transaction_id.as_deref())?;
-        let session = self.sessions.of(&request)?;
+        let session = self.session_of(&request)?;
         let prepared = statement::prepare(&session.session, &update.query).await?;
         let values = [Values::default()];
         let execution = self.begin(b"", &session);
@@ -255,9 +258,9 @@ impl FlightSqlService for Service {
         update: CommandPreparedStatementUpdate,
         request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
-        let session = self.sessions.of(&request)?;
+        let session = self.session_of(&request)?;
         let handle = &update.prepared_statement_handle;
-        let found = session.prepared.get(handle)?;
+        let found = session.prepared.get(handle).map_err(refused)?;
         let values = match parameters(&found.prepared, request.into_inner()).await? {
             Some(values) => values,
             None => found.bound(),
@@ -286,7 +289,7 @@ impl FlightSqlService for Service {
     }
 
     async fn list_custom_actions(&self) -> Option<Vec<Result<ActionType, Status>>> {
-        Some(crate::route::actions())
+        Some(actions::actions())
     }
 
     async fn get_flight_info_fallback(
@@ -299,7 +302,7 @@ impl FlightSqlService for Service {
             return Err(unknown(&command.into_any()));
         }
         let sql = metadata::select(path);
-        let session = self.sessions.of(&request)?;
+        let session = self.session_of(&request)?;
         statement::info(&session.session, sql, request.into_inner()).await.map(Response::new)
     }
 
@@ -316,7 +319,7 @@ impl FlightSqlService for Service {
     }
 
     async fn do_get_catalogs(&self, query: CommandGetCatalogs, request: Request<Ticket>) -> Rows {
-        let session = self.sessions.of(&request)?;
+        let session = self.session_of(&request)?;
         metadata_rows(&metadata::catalogs(&session.session, query)?)
     }
 
@@ -329,7 +332,7 @@ impl FlightSqlService for Service {
     }
 
     async fn do_get_schemas(&self, query: CommandGetDbSchemas, request: Request<Ticket>) -> Rows {
-        let session = self.sessions.of(&request)?;
+        let session = self.session_of(&request)?;
         metadata_rows(&metadata::schemas(&session.session, query)?)
     }
 
@@ -342,7 +345,7 @@ impl FlightSqlService for Service {
     }
 
     async fn do_get_tables(&self, query: CommandGetTables, request: Request<Ticket>) -> Rows {
-        let session = self.sessions.of(&request)?;
+        let session = self.session_of(&request)?;
         metadata_rows(&metadata::tables(&session.session, query).await?)
     }
 
@@ -446,6 +449,14 @@ impl FlightSqlService for Service {
 }
 
 impl Service {
+    /// The session that a request belongs to.
+    ///
+    /// # Errors
+    /// NOT_FOUND when the cookie names a session that is over.
+    pub(crate) fn session_of<T>(&self, request: &Request<T>) -> Result<Arc<ClientSession>, Status> {
+        session::of(&self.sessions, request)
+    }
+
     /// The execution of a ticket or handle begins.
     fn begin(&self, id: &[u8], session: &Arc<ClientSession>) -> Execution {
         self.running.begin(id, self.sessions.use_of(session))
@@ -459,14 +470,15 @@ impl Service {
         &self,
         request: Request<FlightDescriptor>,
     ) -> Result<SchemaResult, Status> {
-        let session = self.sessions.of(&request)?;
-        let columns = match crate::route::command(&request.get_ref().cmd)? {
+        let session = self.session_of(&request)?;
+        let columns = match command(&request.get_ref().cmd)? {
             Command::CommandStatementQuery(query) => {
                 let prepared = statement::prepare(&session.session, &query.query).await?;
                 statement::sent(prepared.rows())
             }
             Command::CommandPreparedStatementQuery(query) => {
-                let found = session.prepared.get(&query.prepared_statement_handle)?;
+                let found =
+                    session.prepared.get(&query.prepared_statement_handle).map_err(refused)?;
                 statement::sent(found.prepared.rows())
             }
             // A question about metadata, or a path: it only reads.
@@ -485,7 +497,7 @@ impl Service {
     pub(crate) fn cancel(&self, info: &FlightInfo) -> Result<bool, Status> {
         let mut any = false;
         for ticket in info.endpoint.iter().filter_map(|e| e.ticket.as_ref()) {
-            let command = crate::route::command(&ticket.ticket)?;
+            let command = command(&ticket.ticket)?;
             any |= match command {
                 Command::TicketStatementQuery(ticket) => {
                     self.running.cancel(&statement::fetch(&ticket)?.id)
@@ -499,6 +511,18 @@ impl Service {
         }
         Ok(any)
     }
+}
+
+/// The command in a descriptor or ticket.
+///
+/// # Errors
+/// INVALID_ARGUMENT when it cannot be read.
+pub(crate) fn command(bytes: &[u8]) -> Result<Command, Status> {
+    let unreadable = |e: &dyn std::fmt::Display| {
+        Status::invalid_argument(format!("the command cannot be read: {e}"))
+    };
+    let message = Any::decode(bytes).map_err(|e| unreadable(&e))?;
+    Command::try_from(message).map_err(|e| unreadable(&e))
 }
 
 /// The values that a client sends; `None` when it sends no columns.

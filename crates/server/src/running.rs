@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use windrow_core::{Error, ErrorKind, Result};
 
 use crate::session::InUse;
 
 /// All executions, by the id in their ticket.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Running(Arc<Mutex<Executions>>);
+pub struct Running(Arc<Mutex<Executions>>);
 
 #[derive(Debug, Default)]
 struct Executions {
@@ -20,7 +21,7 @@ struct Executions {
 
 /// One execution; it is forgotten when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Execution {
+pub struct Execution {
     /// Whose it is.
     _session: InUse,
     running: Running,
@@ -30,7 +31,7 @@ pub(crate) struct Execution {
 
 impl Running {
     /// An execution of the ticket `id` begins, in a session.
-    pub(crate) fn begin(&self, id: &[u8], session: InUse) -> Execution {
+    pub fn begin(&self, id: &[u8], session: InUse) -> Execution {
         let (stop, stopped) = watch::channel(false);
         let mut all = self.0.lock();
         all.next += 1;
@@ -41,7 +42,7 @@ impl Running {
 
     /// Stops all executions of a ticket; whether there was one. Those without a ticket cannot be named,
     /// or anybody could stop them.
-    pub(crate) fn cancel(&self, id: &[u8]) -> bool {
+    pub fn cancel(&self, id: &[u8]) -> bool {
         if id.is_empty() {
             return false;
         }
@@ -58,13 +59,29 @@ impl Running {
 }
 
 impl Execution {
+    /// Waits for a part of the execution.
+    ///
+    /// # Errors
+    /// Its own; Cancelled when the execution is to stop before it is done.
+    pub async fn unless_stopped<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            done = work => done,
+            () = self.stopped() => Err(cancelled()),
+        }
+    }
+
     /// Completes when it is to stop.
-    pub(crate) async fn stopped(&mut self) {
+    pub async fn stopped(&mut self) {
         // The sender lives as long as this.
         if self.stopped.wait_for(|stopped| *stopped).await.is_err() {
             futures::future::pending::<()>().await;
         }
     }
+}
+
+/// The error of what a client has cancelled.
+pub fn cancelled() -> Error {
+    Error::new(ErrorKind::Cancelled, "the query was cancelled")
 }
 
 impl Drop for Execution {
