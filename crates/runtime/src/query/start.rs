@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use windrow_core::time::time_unit;
 use windrow_core::{Error, Partition, Predicate, Result, ScanRequest, Watermark};
 use windrow_operators::lateness::Tolerance;
-use windrow_operators::{SavedState, StatefulOperator};
+use windrow_operators::{SavedState, SpillSpace, StatefulOperator};
 use windrow_sql::leaf::LeafId;
 use windrow_sql::plan::{
     ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, micro_batch_state, physical,
@@ -503,9 +503,12 @@ impl Builder<'_> {
             let state = going.inputs.next();
             let state = state
                 .ok_or_else(|| Error::internal("a checkpoint has fewer windows than its query"))?;
-            let InputState { watermark, frontier, next_id, segments } = state;
+            let InputState { watermark, frontier, next_id, mut segments } = state;
             run.watermark = watermark;
-            run.go_on(operator.restore(SavedState { frontier, next_id, segments })?)?;
+            let memory = self.wanted.shared.operator_memory();
+            let space = memory.as_deref().map(|memory| memory as &dyn SpillSpace);
+            let state = SavedState { frontier, next_id, segments: &mut segments, space };
+            run.go_on(operator.restore(state)?)?;
         } else if self.wanted.keeper.is_some() {
             run.operator.keep_cuts();
         }

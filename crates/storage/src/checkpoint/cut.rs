@@ -6,9 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 use windrow_core::Watermark;
-use windrow_operators::{Cut, SavedSegment};
+use windrow_operators::Cut;
 
 use super::positions::Positions;
+use super::segments::StoredSegments;
 
 /// The state of a query at one moment.
 #[derive(Debug)]
@@ -155,7 +156,7 @@ pub struct InputState {
     /// See [`Cut::next_id`].
     pub next_id: u64,
     /// The segments that its open windows are made of.
-    pub segments: Vec<SavedSegment>,
+    pub segments: StoredSegments,
 }
 
 /// What became of the rows of one micro-batch.

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use windrow_core::Owner;
 use windrow_core::{Error, Result, Watermark};
-use windrow_operators::{Cut, SavedSegment, SegmentId};
+use windrow_operators::{Cut, SavedSegment};
 
 pub use self::cut::{
     Counts, Entry, InputCut, InputState, QueryCut, Resume, SavedBad, SavedBehind, SavedLate,
@@ -36,7 +36,8 @@ pub use self::cut::{
 pub use self::manifest::Stamp;
 use self::manifest::{FORMAT, FileEntry, InputEntry, Manifest, SegmentEntry};
 pub use self::positions::{Positions, SplitPosition};
-use self::segments::{read_segments, read_unused, write_segments, write_unused};
+pub use self::segments::StoredSegments;
+use self::segments::{read_unused, verify, write_segments, write_unused};
 use crate::files::{Files, corrupt, io_error};
 
 /// Checkpoints that are kept: the newest may turn out to be damaged.
@@ -253,36 +254,20 @@ impl Checkpoints {
         }
     }
 
-    /// Reads all that a checkpoint consists of.
+    /// What a checkpoint consists of; its files are whole, and segments are read when they are asked for.
     fn load(&self, manifest: &Manifest) -> Result<Resume> {
-        let mut batches = HashMap::new();
         for file in &manifest.files {
-            let path = self.dir.join(&file.name);
-            batches.insert(file.name.as_str(), read_segments(&*self.files, &path, file)?);
+            verify(&*self.files, &self.dir.join(&file.name), file)?;
         }
         let mut inputs = Vec::with_capacity(manifest.inputs.len());
         for input in &manifest.inputs {
-            let segment = |entry: &SegmentEntry| {
-                let end = entry.first_batch.saturating_add(entry.batches);
-                let all = batches.get(entry.file.as_str());
-                let batches =
-                    all.and_then(|all| all.get(entry.first_batch..end)).ok_or_else(|| {
-                        corrupt(&self.dir.join(&entry.file), 0, "a segment is not in it")
-                    })?;
-                Ok(SavedSegment {
-                    id: SegmentId(entry.id),
-                    slice: entry.slice,
-                    counts_from: entry.counts_from,
-                    rows: entry.rows,
-                    batches: batches.to_vec(),
-                    spilled: None,
-                })
-            };
+            let place = (Arc::clone(&self.files), self.dir.clone());
+            let segments = StoredSegments::new(place, &input.segments, &manifest.files)?;
             inputs.push(InputState {
                 watermark: Watermark::at(input.watermark),
                 frontier: input.frontier,
                 next_id: input.next_id,
-                segments: input.segments.iter().map(segment).collect::<Result<_>>()?,
+                segments,
             });
         }
         let (taps, counts) = (manifest.taps.clone(), manifest.counts);

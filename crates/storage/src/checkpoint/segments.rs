@@ -1,15 +1,18 @@
 //! The files of a checkpoint beside its manifest: segments as Arrow IPC streams with LZ4, late
 //! and bad rows as lines of JSON. A file is written once and never changed; its checksum is in the manifest.
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, Cursor, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arrow::error::ArrowError;
 use arrow::ipc::CompressionType;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
-use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, Result};
-use windrow_operators::SavedSegment;
+use windrow_operators::{SavedSegment, SegmentId};
 
 use super::manifest::{FileEntry, SegmentEntry};
 use crate::checkpoint::Unused;
@@ -128,22 +131,116 @@ fn read(files: &dyn Files, path: &Path, entry: &FileEntry) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// All batches of a file of segments.
+/// Whether a file of segments is what was written.
 ///
 /// # Errors
 /// When it cannot be read, or is damaged.
-pub(super) fn read_segments(
-    files: &dyn Files,
-    path: &Path,
-    entry: &FileEntry,
-) -> Result<Vec<RecordBatch>> {
-    let bytes = read(files, path, entry)?;
-    if bytes.is_empty() {
-        return Ok(vec![]);
+pub(super) fn verify(files: &dyn Files, path: &Path, entry: &FileEntry) -> Result<()> {
+    read(files, path, entry).map(drop)
+}
+
+/// Segments of one operator that are read from their files as they are asked for, in the order of the files.
+pub struct StoredSegments {
+    files: Arc<dyn Files>,
+    dir: PathBuf,
+    /// Each with its file.
+    left: VecDeque<(SegmentEntry, FileEntry)>,
+    open: Option<OpenFile>,
+}
+
+/// A file that is being read.
+struct OpenFile {
+    name: String,
+    /// `None` when it has no batches.
+    reader: Option<StreamReader<Cursor<Vec<u8>>>>,
+    /// Batches read so far.
+    next: usize,
+}
+
+impl StoredSegments {
+    /// `of` are the segments, and `all` the files, which are in `dir`.
+    ///
+    /// # Errors
+    /// When the file of a segment is not among them.
+    pub(super) fn new(
+        (files, dir): (Arc<dyn Files>, PathBuf),
+        of: &[SegmentEntry],
+        all: &[FileEntry],
+    ) -> Result<Self> {
+        let mut left = Vec::with_capacity(of.len());
+        for entry in of {
+            let file = all.iter().find(|file| file.name == entry.file);
+            let file = file.ok_or_else(|| absent(&dir, entry))?;
+            left.push((entry.clone(), file.clone()));
+        }
+        left.sort_by(|(a, _), (b, _)| (&a.file, a.first_batch).cmp(&(&b.file, b.first_batch)));
+        Ok(Self { files, dir, left: left.into(), open: None })
     }
-    let damaged = |e: arrow::error::ArrowError| corrupt(path, 0, &e.to_string());
-    let reader = StreamReader::try_new(Cursor::new(bytes), None).map_err(damaged)?;
-    reader.collect::<Result<_, _>>().map_err(damaged)
+
+    /// How many are left.
+    pub fn len(&self) -> usize {
+        self.left.len()
+    }
+
+    /// Whether none is left.
+    pub fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    fn segment(&mut self, entry: &SegmentEntry, file: &FileEntry) -> Result<SavedSegment> {
+        let path = self.dir.join(&file.name);
+        let damaged = |e: ArrowError| corrupt(&path, 0, &e.to_string());
+        let open = match self.open.take() {
+            Some(open) if open.name == file.name && open.next <= entry.first_batch => open,
+            _ => {
+                let bytes = read(&*self.files, &path, file)?;
+                let reader = match bytes.is_empty() {
+                    true => None,
+                    false => {
+                        Some(StreamReader::try_new(Cursor::new(bytes), None).map_err(damaged)?)
+                    }
+                };
+                OpenFile { name: file.name.clone(), reader, next: 0 }
+            }
+        };
+        let open = self.open.insert(open);
+        let mut batches = Vec::with_capacity(entry.batches);
+        while batches.len() < entry.batches {
+            let batch = open.reader.as_mut().and_then(Iterator::next);
+            let batch = batch.ok_or_else(|| absent(&self.dir, entry))?.map_err(damaged)?;
+            if open.next >= entry.first_batch {
+                batches.push(batch);
+            }
+            open.next += 1;
+        }
+        Ok(SavedSegment {
+            id: SegmentId(entry.id),
+            slice: entry.slice,
+            counts_from: entry.counts_from,
+            rows: entry.rows,
+            batches,
+            spilled: None,
+        })
+    }
+}
+
+impl Iterator for StoredSegments {
+    type Item = Result<SavedSegment>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (entry, file) = self.left.pop_front()?;
+        Some(self.segment(&entry, &file))
+    }
+}
+
+impl fmt::Debug for StoredSegments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredSegments").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+fn absent(dir: &Path, entry: &SegmentEntry) -> Error {
+    corrupt(&dir.join(&entry.file), 0, "a segment is not in it")
 }
 
 /// The late and bad rows of a file.
