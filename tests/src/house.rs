@@ -76,7 +76,10 @@ fn directions() -> Result<(), Failed> {
 }
 
 fn no_circles() -> Result<(), Failed> {
-    let mut wrong = vec![];
+    let is_crate = |name: &str| ORDER.iter().any(|(known, _)| *known == name);
+    let unknown = NOT_CUT.iter().filter(|(name, _)| !is_crate(name));
+    let mut wrong: Vec<String> =
+        unknown.map(|(name, _)| format!("NOT_CUT has \"{name}\", which is not in ORDER")).collect();
     for (name, _) in ORDER {
         let edges = read(name)?.edges();
         let circles = circles::circles(&edges);

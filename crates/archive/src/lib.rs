@@ -1,4 +1,6 @@
-//! Finished windows and stream history as Parquet on an object store.
+//! Finished windows and stream history as Parquet on an object store. How files are laid out, committed, read, merged and
+//! deleted may be changed here, as long as other engines still read the tables. What may not be: knowing what made the rows, and when
+//! they are to be written.
 //!
 //! An [`ArchiveTable`] is an append-only sequence of rows (row 0, 1, 2, …). The rows are Parquet
 //! files that we write ourselves; which files there are is said by a Delta Lake log, so that every

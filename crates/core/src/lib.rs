@@ -1,4 +1,5 @@
-//! The words and the ports of Windrow.
+//! The words and the ports of Windrow. What two crates must mean the same by belongs here, and a port that has two sides. What
+//! does not: anything that computes an answer, reads or writes, or waits; a word that one crate alone uses stays there.
 //!
 //! Every other crate meets here: what time is ([`time`]), which intervals rows are raked into
 //! ([`window`]), where a row stands in its partition ([`offset`]), how rows enter ([`source`]),

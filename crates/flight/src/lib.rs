@@ -1,9 +1,8 @@
 //! The engine over Arrow Flight SQL: a server that ADBC, JDBC and plain Flight clients talk to, and
 //! the client that the `windrow` command uses.
-//!
-//! This crate alone knows gRPC, and knows nothing else: what another wire would need too (who may come in, sessions,
-//! limits, cancelling, metrics) is in [`windrow_server`]. What may be touched here: messages, their order and their
-//! metadata, and how errors become statuses. What may not: nothing is decided here about users, statements or rows.
+//! Messages, their order and metadata, and how errors become statuses may be touched here. What may not be: nothing is
+//! decided here about users, statements or rows, and what another wire would need too (who may come in, sessions, limits, cancelling,
+//! metrics) is in [`windrow_server`]. This crate alone knows gRPC.
 #![forbid(unsafe_code)]
 
 mod auth;

@@ -1,5 +1,5 @@
 //! An allocator that counts, per thread, what it gives and takes back, for
-//! [`windrow_core::budget`].
+//! [`windrow_core::budget`]. Only what must be `unsafe` may be here; what is done with the counts is decided elsewhere.
 //!
 //! A program makes it its own, around the allocator that it would have had:
 //!

@@ -1,4 +1,7 @@
-//! How bytes and batches outlive the process: places and files, leases, write-ahead logs, checkpoints.
+//! How bytes and batches outlive the process: places and files, leases, write-ahead logs, checkpoints. Formats of files, their
+//! recovery, and how a file or object is made durable may be touched here; a changed format gets a new number, since later versions read
+//! old files. What may not be: this crate knows bytes, batches and offsets, and the plain data that a checkpoint
+//! consists of; no plan, catalog, session or engine.
 //!
 //! ```text
 //! DATA/
@@ -8,10 +11,6 @@
 //! ```
 //! `place.rs` says where that is, `files.rs` how files are reached, `objects/` how they are kept in
 //! an object store, and `traced.rs` logs each change.
-//!
-//! What may be touched here: formats of files and their recovery, and how a file or object is made durable. What may not:
-//! this crate knows bytes, batches and offsets, and the plain data that a checkpoint consists of; it knows no plan, catalog,
-//! session or engine, and asks nobody above. Formats are read by later versions: a change of one is a new number of it.
 //!
 //! Invariants: a whole file is replaced by rename, a log only grows at its end; what is damaged is
 //! reported by name and never overwritten; nothing is acknowledged before it is as durable as was
