@@ -84,6 +84,14 @@ pub(super) fn when_idle(
     timed: bool,
 ) -> Result<Option<WhenIdle>> {
     let by_clock = options.idle_by_clock.filter(|(by_clock, _)| *by_clock);
+    if options.idle_timeout.is_some() && by_clock.is_none() && !timed {
+        return Err(Error::sql(format!(
+            "stream \"{name}\" has idle_timeout and no watermark that silent partitions could hold"
+        ))
+        .with_hint(
+            "Declare one: WATERMARK FOR ts AS ts - INTERVAL '5 seconds'; or leave it out.",
+        ));
+    }
     if let Some((_, place)) = by_clock
         && !timed
     {
