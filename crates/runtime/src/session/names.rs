@@ -42,7 +42,7 @@ impl Session {
                 .chain(state.aggregate_functions().keys())
                 .chain(state.window_functions().keys())
                 .map(String::as_str)
-                .chain(["tumble", "hop", "cumulate"])
+                .chain(["tumble", "hop", "cumulate", "session"])
                 .collect();
             names.sort_unstable();
             let near = nearest(&name, names).map(str::to_owned);

@@ -189,16 +189,14 @@ impl Session {
             if from_micros.or(to_micros).is_some() {
                 return Err(Error::sql(format!("view \"{}\" has no event time", view.name))
                     .with_place(verify.place)
-                    .with_hint(
-                        "Leave FROM and TO out, or select window_start or window_end in the view.",
-                    ));
+                    .with_hint("Leave FROM and TO out, or select window_end in the view."));
             }
             if !view.row_by_row && watermark != Watermark::END {
                 return Err(Error::sql(format!(
                     "view \"{}\" has no event time that tells which of its windows are finished",
                     view.name
                 ))
-                .with_hint("Select window_start or window_end in the view."));
+                .with_hint("Select window_end in the view."));
             }
             return Ok(Range { column: None, finished: None, from_micros, to_micros });
         };

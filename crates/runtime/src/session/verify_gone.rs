@@ -39,7 +39,7 @@ impl Gone {
                  view has no event time that tells which of its rows they were in",
                 view.name, self.name
             ))
-            .with_hint("Select window_start or the event time in the view."));
+            .with_hint("Select window_end or the event time in the view."));
         }
         range.from_micros = range.from_micros.max(Some(self.before_micros));
         Ok(range)

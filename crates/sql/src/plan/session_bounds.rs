@@ -12,11 +12,12 @@ use arrow::array::{
     TimestampSecondArray,
 };
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
-use datafusion::common::{Result, internal_err};
+use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::logical_expr::expr::{WindowFunction, WindowFunctionParams};
 use datafusion::logical_expr::function::{PartitionEvaluatorArgs, WindowUDFFieldArgs};
 use datafusion::logical_expr::{
-    Expr, PartitionEvaluator, Signature, Volatility, WindowFrame, WindowUDF, WindowUDFImpl,
+    Expr, PartitionEvaluator, Signature, Volatility, WindowFrame, WindowFrameBound,
+    WindowFrameUnits, WindowUDF, WindowUDFImpl,
 };
 use windrow_core::SessionSpec;
 
@@ -34,13 +35,17 @@ pub(crate) fn session_bounds(session: SessionSpec, time: &Expr, keys: &[Expr]) -
                 args: vec![time.clone()],
                 partition_by: keys.to_vec(),
                 order_by: vec![time.clone().sort(true, false)],
-                window_frame: WindowFrame::new(Some(false)),
+                window_frame: WindowFrame::new_bounds(
+                    WindowFrameUnits::Rows,
+                    WindowFrameBound::Preceding(ScalarValue::UInt64(None)),
+                    WindowFrameBound::Following(ScalarValue::UInt64(None)),
+                ),
                 filter: None,
                 null_treatment: None,
                 distinct: false,
             },
         };
-        Expr::WindowFunction(Box::new(call))
+        Expr::WindowFunction(Box::new(call)).alias(bound.name())
     };
     [Bound::Start, Bound::End, Bound::Time].map(call)
 }
@@ -51,6 +56,17 @@ enum Bound {
     Start,
     End,
     Time,
+}
+
+impl Bound {
+    /// What its column is called below the projection that names it: no column of a user's.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Start => "__session_start",
+            Self::End => "__session_end",
+            Self::Time => "__session_time",
+        }
+    }
 }
 
 /// A bound of the session of each row.

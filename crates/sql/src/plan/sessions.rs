@@ -141,7 +141,7 @@ fn keys(aggregate: &Aggregate, found: &Found<'_>) -> Result<Option<Vec<Expr>>> {
             vec![all.into_iter().cloned().collect()]
         }
     };
-    let mut grouped = false;
+    let (mut grouped, mut changing) = (false, false);
     let mut common: Option<Vec<Expr>> = None;
     for set in sets {
         let mut keys = vec![];
@@ -149,6 +149,7 @@ fn keys(aggregate: &Aggregate, found: &Found<'_>) -> Result<Option<Vec<Expr>>> {
             let columns = expr.column_refs();
             let bounds = columns.iter().filter(|column| found.is_bound(column)).count();
             grouped |= bounds > 0;
+            changing |= expr.is_volatile();
             if bounds == 0 && !matches!(expr, Expr::Literal(..)) {
                 keys.push(expr.unalias());
             } else if bounds < columns.len() {
@@ -167,6 +168,12 @@ fn keys(aggregate: &Aggregate, found: &Found<'_>) -> Result<Option<Vec<Expr>>> {
                 }
             }
         }
+    }
+    if grouped && changing {
+        return Err(refused(
+            Error::sql("a key of GROUP BY is another value each time, so it is no key of SESSION")
+                .with_hint("Compute it in a column of the stream."),
+        ));
     }
     Ok(common.filter(|_| grouped))
 }
