@@ -188,7 +188,8 @@ fn of_join(join: &Join, names: &mut usize) -> Result<Option<Hoisted>> {
 }
 
 impl Hoisted {
-    fn has_sessions(&self) -> bool {
+    /// Whether the windows are sessions.
+    pub(crate) fn has_sessions(&self) -> bool {
         matches!(self.windows, Windows::Session(_))
     }
 
