@@ -293,6 +293,7 @@ impl Hoisted {
 }
 
 /// Whether [`hoist`] finds sessions under nothing but what treats rows one by one.
+#[recursive::recursive]
 pub(crate) fn is_over_session(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::SubqueryAlias(_) | LogicalPlan::Projection(_) | LogicalPlan::Filter(_) => {
