@@ -1,5 +1,5 @@
 //! The window operator alone, on one thread: 10 M rows in memory through one [`SliceStore`] and one
-//! [`WindowMerger`], every window's rows built and dropped.
+//! [`WindowMerger`], every window's rows built and dropped; sessions through the port of stateful operators.
 //!
 //! Key `i64`, event time in µs, price `i64`; half of the rows have a hot key that moves, the others
 //! are spread over all keys; 18,400 rows per second of event time, out of order by up to a second.
@@ -15,10 +15,13 @@ use datafusion::logical_expr::AggregateUDF;
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
 use datafusion::physical_expr::expressions::Column;
 use divan::counter::ItemsCount;
-use windrow_core::{Error, Result, Watermark, WindowKind, WindowSpec};
+use windrow_core::{Error, Result, SessionSpec, Watermark, WindowKind, WindowSpec};
 use windrow_operators::aggregates::sum_udaf;
 use windrow_operators::lateness::{Tolerance, classify};
-use windrow_operators::{AggregateCall, Mode, OperatorSpec, SliceStore, WindowMerger};
+use windrow_operators::{
+    AggregateCall, Mode, OperatorSpec, SessionOperatorSpec, SliceStore, StatefulOperator,
+    WindowMerger,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -143,6 +146,61 @@ fn run(spec: &Arc<OperatorSpec>, input: &[RecordBatch]) -> Result<usize> {
     Ok(results)
 }
 
+/// All rows through an operator as the runtime does it; the number of result rows. `idle`: after each batch, everything that
+/// can be finished is.
+fn run_port(
+    operator: &dyn StatefulOperator,
+    input: &[RecordBatch],
+    (lag, idle): (i64, bool),
+) -> Result<usize> {
+    let tolerance = Tolerance { delay: SECOND, allowed_lateness: 0 };
+    let (mut worker, mut coordinator) = (operator.worker(), operator.coordinator());
+    let (mut watermark, mut complete, mut results) = (Watermark::NONE, Watermark::NONE, 0);
+    let mut close = |worker: &mut dyn windrow_operators::WorkerPart, watermark: Watermark| {
+        let reached = watermark.delayed(lag);
+        while let Some(to) = coordinator.flush_to(reached, idle) {
+            worker.flush(to)?.into_iter().try_for_each(|segment| coordinator.add(segment))?;
+            coordinator.flushed(to);
+        }
+        complete = complete.advance(coordinator.complete_to(reached));
+        while let Some(finished) = coordinator.close(complete, 8_192)? {
+            for rows in finished.rows {
+                results += black_box(rows?).num_rows();
+            }
+        }
+        Ok::<_, Error>(())
+    };
+    for batch in input {
+        let times = batch.column(1).as_any().downcast_ref::<TimestampMicrosecondArray>();
+        let times: &[i64] = times.map_or(&[], |t| t.values());
+        if !operator.classify(times, watermark, tolerance).is_empty() {
+            return Err(Error::internal("no row of this input is late"));
+        }
+        worker.update(batch)?;
+        let latest = times.iter().copied().max().unwrap_or(i64::MIN);
+        watermark = watermark.advance(Watermark::at(latest.saturating_sub(SECOND)));
+        close(worker.as_mut(), watermark)?;
+    }
+    close(worker.as_mut(), Watermark::END)?;
+    Ok(results)
+}
+
+fn sessions(gap: i64) -> Result<SessionOperatorSpec> {
+    let aggregates = vec![call(count_udaf(), 1)?];
+    let mode = Mode::Aggregate { keys: vec![0], grouping_sets: None, aggregates };
+    SessionOperatorSpec::try_new(SessionSpec::try_new(gap)?, vec![0], 1, schema(), mode)
+}
+
+fn bench_sessions(bencher: divan::Bencher<'_, '_>, size: (i64, usize), idle: bool) {
+    let prepared = sessions(10 * SECOND).and_then(|s| Ok((s, input(size.0, size.1)?)));
+    let Ok((spec, input)) = prepared else {
+        return;
+    };
+    bencher
+        .counter(ItemsCount::new(ROWS))
+        .bench_local(|| black_box(run_port(&spec, &input, (1, idle))).is_ok());
+}
+
 fn bench(bencher: divan::Bencher<'_, '_>, kind: WindowKind, size: (i64, usize), count_only: bool) {
     let prepared = spec(kind, count_only).and_then(|s| Ok((s, input(size.0, size.1)?)));
     let Ok((spec, input)) = prepared else {
@@ -179,4 +237,16 @@ fn hop_60s_1s(bencher: divan::Bencher<'_, '_>, size: (i64, usize)) {
 #[divan::bench(args = [(66_000, 65_536)], sample_count = 3)]
 fn hop_60s_1s_count(bencher: divan::Bencher<'_, '_>, size: (i64, usize)) {
     bench(bencher, WindowKind::Hop { slide: SECOND, size: 60 * SECOND }, size, true);
+}
+
+/// Sessions of 10 s, slice by slice: while more rows are on their way.
+#[divan::bench(args = SIZES, sample_count = 3)]
+fn session_10s(bencher: divan::Bencher<'_, '_>, size: (i64, usize)) {
+    bench_sessions(bencher, size, false);
+}
+
+/// The same when each batch is the last for now.
+#[divan::bench(args = [(1_000, 65_536), (100_000, 65_536)], sample_count = 3)]
+fn session_10s_idle(bencher: divan::Bencher<'_, '_>, size: (i64, usize)) {
+    bench_sessions(bencher, size, true);
 }

@@ -43,7 +43,7 @@ const ROW_VIEWS: [(&str, &str); 3] = [
 ];
 
 /// The views with windows: name, text, and by how many seconds its windows may come later than the stream's watermark.
-const VIEWS: [(&str, &str, u32); 5] = [
+const VIEWS: [(&str, &str, u32); 7] = [
     (
         "t",
         "SELECT window_start, window_end, window_time, k, count(*) AS n, sum(x) AS total, max(id) AS last \
@@ -73,6 +73,18 @@ const VIEWS: [(&str, &str, u32); 5] = [
         "SELECT window_start, window_end, count(*) AS n, sum(x) AS total, max(id) AS last \
          FROM TUMBLE(u, ts, INTERVAL '5 seconds') GROUP BY window_start, window_end",
         0,
+    ),
+    (
+        "s1",
+        "SELECT window_start, window_end, k, count(*) AS n, sum(x) AS total, max(id) AS last \
+         FROM SESSION(s PARTITION BY k, ts, INTERVAL '900 milliseconds') GROUP BY window_start, window_end, k",
+        1,
+    ),
+    (
+        "s2",
+        "SELECT window_start, window_end, id, k, x \
+         FROM SESSION(s PARTITION BY k, ts, INTERVAL '900 milliseconds')",
+        1,
     ),
 ];
 

@@ -54,6 +54,22 @@ const QUERIES: &[(usize, &str)] = &[
      FROM TUMBLE(s, ts, INTERVAL '1 hour') GROUP BY window_start, window_end, name) \
      GROUP BY window_start, window_end, n EMIT FINAL",
     ),
+    // Sessions: all in one slice, and over many.
+    (
+        2,
+        "SELECT window_start, window_end, k, count(*) AS n, max(name) AS m FROM SESSION(s PARTITION BY k, ts, INTERVAL '1 hour') \
+     GROUP BY window_start, window_end, k EMIT FINAL",
+    ),
+    (
+        2,
+        "SELECT window_start, window_end, g, count(DISTINCT v) AS d, max(name) AS m FROM \
+     SESSION((SELECT *, k % 30000 AS g FROM s) PARTITION BY g, ts, INTERVAL '40 seconds') \
+     GROUP BY window_start, window_end, g EMIT FINAL",
+    ),
+    (
+        4,
+        "SELECT window_start, window_end, k, v, name FROM SESSION(s PARTITION BY k, ts, INTERVAL '15 seconds') EMIT FINAL",
+    ),
     // Rows, not groups.
     (
         3,

@@ -75,6 +75,7 @@ impl SessionMerger {
         let rows = kept.iter().flatten().map(|kept| kept.rows).sum();
         let now = spilled(kept)?;
         let bytes: usize = before.iter().chain(&now).map(Spilled::bytes_in_memory).sum();
+        let groups: usize = before.iter().chain(&now).map(Spilled::len).sum();
         let pieces = bytes.saturating_mul(LIVE_FACTOR) / space.pass_bytes().max(1) + 1;
         let mut step = BUCKETS / pieces.next_power_of_two().min(BUCKETS);
         let batch_sessions = (BATCH_SESSIONS / pieces).max(64);
@@ -90,7 +91,9 @@ impl SessionMerger {
                 Ok(parts.into_iter().flatten().collect())
             };
             let (old, new) = (read(&before)?, read(&now)?);
-            let bytes: usize = old.iter().chain(&new).map(Frozen::size_bytes).sum();
+            // Arrays share their buffers with those of other buckets: told by the number of groups.
+            let read: usize = old.iter().chain(&new).map(|frozen| frozen.groups).sum();
+            let bytes = bytes / groups.max(1) * read;
             if step > 1 && bytes > space.pass_bytes().saturating_mul(2) {
                 step /= 2;
                 continue;
