@@ -87,7 +87,7 @@ fn no_circles() -> Result<(), Failed> {
         match (excuse, circles.is_empty()) {
             (Some(_), false) | (None, true) => {}
             (Some(_), true) => {
-                wrong.push(format!("\"{name}\" has no circle any more: take it out of NOT_CUT"))
+                wrong.push(format!("\"{name}\" has no circle any more: take it out of NOT_CUT"));
             }
             (None, false) => {
                 for circle in circles {

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart};
 use parking_lot::Mutex;
+use sqlparser::ast::{ObjectName, ObjectNamePart};
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::plan::EventTime;

@@ -9,12 +9,12 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{
+use sqlparser::ast::{
     Expr, Fetch, Ident, LimitClause, NamedWindowDefinition, NamedWindowExpr, OrderBy, Query,
     Select, SelectFlavor, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
     WildcardAdditionalOptions, WindowSpec, WindowType,
 };
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use sqlparser::tokenizer::{Token, TokenWithSpan};
 use windrow_core::{Error, Result};
 
 use super::cursor::{is_word, place_of};

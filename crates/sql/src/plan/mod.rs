@@ -50,7 +50,7 @@ use datafusion::datasource::source_as_provider;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan};
 use datafusion::sql::parser::{CopyToSource, Statement};
-use datafusion::sql::sqlparser::ast;
+use sqlparser::ast;
 use windrow_core::{Error, Result, budget};
 
 use crate::diagnostics::from_datafusion;
