@@ -210,7 +210,7 @@ impl StatefulOperator for OperatorSpec {
     }
 
     fn worker(&self) -> Box<dyn WorkerPart> {
-        Box::new(SliceStore::new(Arc::new(self.clone())))
+        Box::new(SliceStore::new(self))
     }
 
     fn coordinator(&self) -> Box<dyn CoordinatorPart> {

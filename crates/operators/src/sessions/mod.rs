@@ -300,7 +300,7 @@ impl CoordinatorPart for SessionMerger {
     }
 
     fn spill(&mut self) -> Result<()> {
-        self.to_disk()
+        self.spill_pieces()
     }
 
     fn open_windows(&self) -> usize {
