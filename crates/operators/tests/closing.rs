@@ -45,8 +45,7 @@ fn close(store: &mut SliceStore, merger: &mut WindowMerger, watermark: Watermark
 #[test]
 fn a_window_closes_at_its_end_and_not_before() {
     let spec = spec(WindowKind::Tumble { size: 10 });
-    let (mut store, mut merger) =
-        (SliceStore::new(&spec), WindowMerger::new(Arc::clone(&spec)));
+    let (mut store, mut merger) = (SliceStore::new(&spec), WindowMerger::new(Arc::clone(&spec)));
     store.update(&batch(&spec, &[-1, 0, 9, 10])).unwrap();
     assert_eq!((store.first_open(), store.open_slices(), store.rows()), (Some(-10), 3, 4));
     assert_eq!(close(&mut store, &mut merger, Watermark::at(9)), [0]);
@@ -99,8 +98,7 @@ fn rows_that_count_nowhere_are_refused() {
 #[test]
 fn a_sliding_window_keeps_no_slice_that_is_over() {
     let spec = spec(WindowKind::Hop { slide: 1, size: 60 });
-    let (mut store, mut merger) =
-        (SliceStore::new(&spec), WindowMerger::new(Arc::clone(&spec)));
+    let (mut store, mut merger) = (SliceStore::new(&spec), WindowMerger::new(Arc::clone(&spec)));
     let mut most = 0;
     for second in 0..2000 {
         store.update(&batch(&spec, &[second; 50])).unwrap();
