@@ -1,4 +1,4 @@
-//! Nexmark q5, q7 and q8 on a million events: the continuous form equals the bounded one, row for row. Slow (a minute or
+//! Nexmark q5, q7, q8 and q11 on a million events: the continuous form equals the bounded one, row for row. Slow (a minute or
 //! so without optimisation), and run all the same: these are the only tests with many slices, groups and threads at once.
 
 use libtest_mimic::{Failed, Trial};
@@ -12,7 +12,7 @@ const EVENTS_IN_FILE: &str = "'events' = '20000', 'event_rate' = '100'";
 const EVENTS: &str = "'events' = '1000000', 'event_rate' = '10000', 'out_of_order' = '1 second'";
 
 pub(crate) fn trials() -> Vec<Trial> {
-    ["q5", "q7", "q8"]
+    ["q5", "q7", "q8", "q11"]
         .into_iter()
         .map(|name| trial(format!("nexmark/{name} on 1 M events (slow)"), move || run(name)))
         .collect()

@@ -82,7 +82,7 @@ pub(crate) struct WindowAggregate {
 
 /// Makes a window operator of an aggregate that has windowed rows below; `None` when the rows
 /// themselves must be kept: an order inside of an aggregate, bounds mixed into its expressions,
-/// functions without state that merges, or groups that go across sessions.
+/// functions without state that merges, or groups that are not one per session.
 ///
 /// # Errors
 /// When DataFusion cannot build an expression.
@@ -136,8 +136,12 @@ pub(crate) fn window_aggregate(
     let Some(calls) = calls(aggregate, &hoisted, &mut prepared)? else { return Ok(None) };
     outputs.extend((0..calls.len()).map(|i| operator_column(format!("a{i}"))));
     let session_keys = prepared.add_keys(&hoisted.session_keys);
-    if !session_keys.iter().all(|key| is_in_every_group(*key, &keys, grouping_sets.as_ref())) {
-        return Ok(None);
+    if hoisted.has_sessions() {
+        let same =
+            keys.len() == session_keys.len() && keys.iter().all(|key| session_keys.contains(key));
+        if !same || grouping_sets.is_some() {
+            return Ok(None);
+        }
     }
     let texts: Vec<String> = calls.iter().map(Call::text).collect();
     let prepare = prepared.plan(hoisted.inner.clone())?;
@@ -149,14 +153,6 @@ pub(crate) fn window_aggregate(
     let calls = session_text(&session_keys, &calls);
     let mode = Mode::Aggregate { keys, grouping_sets, aggregates };
     Ok(Some(WindowAggregate { hoisted, prepare, session_keys, mode, outputs, calls }))
-}
-
-/// Whether two rows that differ in this column are never in one group.
-fn is_in_every_group(column: usize, keys: &[usize], sets: Option<&GroupingSets>) -> bool {
-    keys.iter().position(|key| *key == column).is_some_and(|at| {
-        let mut masks = sets.into_iter().flat_map(GroupingSets::masks);
-        masks.all(|mask| mask.get(at) == Some(&false))
-    })
 }
 
 /// What is kept of windows in words, for comparing operators: with what tells sessions apart.

@@ -188,7 +188,8 @@ fn of_join(join: &Join, names: &mut usize) -> Result<Option<Hoisted>> {
 }
 
 impl Hoisted {
-    fn has_sessions(&self) -> bool {
+    /// Whether the windows are sessions.
+    pub(crate) fn has_sessions(&self) -> bool {
         matches!(self.windows, Windows::Session(_))
     }
 
@@ -292,6 +293,7 @@ impl Hoisted {
 }
 
 /// Whether [`hoist`] finds sessions under nothing but what treats rows one by one.
+#[recursive::recursive]
 pub(crate) fn is_over_session(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::SubqueryAlias(_) | LogicalPlan::Projection(_) | LogicalPlan::Filter(_) => {

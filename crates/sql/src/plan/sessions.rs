@@ -78,6 +78,7 @@ fn is_bound(column: &Column, schema: &DFSchema) -> bool {
 }
 
 /// The undecided sessions in the FROM under a GROUP BY.
+#[recursive::recursive]
 fn find<'a>(plan: &'a LogicalPlan, into: &mut Vec<Found<'a>>) {
     match plan {
         LogicalPlan::Filter(filter) => find(&filter.input, into),
@@ -223,6 +224,7 @@ fn inside(key: Expr, found: &Found<'_>) -> Result<Expr> {
 }
 
 /// The FROM under a GROUP BY with its sessions decided.
+#[recursive::recursive]
 fn with_keys(plan: LogicalPlan, keys: &Keys) -> Result<LogicalPlan> {
     if let Some((assign, _)) = unknown(&plan) {
         return Ok(assign.clone().with_keys(keys.clone()).into_plan());
@@ -285,6 +287,7 @@ impl Lifted<'_> {
 }
 
 /// Takes the window out of a FROM, if there is one that belongs over it.
+#[recursive::recursive]
 fn lift(plan: &LogicalPlan) -> Result<Option<Lifted<'_>>> {
     if let Some((assign, _)) = unknown(plan) {
         return Ok(Some(Lifted {

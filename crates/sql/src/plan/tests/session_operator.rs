@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array};
 use arrow::compute::{cast, concat_batches, filter, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::util::display::array_value_to_string;
@@ -31,11 +31,8 @@ pub(super) fn sessions(
             let (start, end) = (session[0].0, session[session.len() - 1].0 + gap);
             let indices = UInt64Array::from_iter_values(session.iter().map(|(_, row)| *row));
             let rows = take_record_batch(&all, &indices).unwrap();
-            closed.extend(
-                kept(operator, &rows)
-                    .into_iter()
-                    .map(|columns| (end, with_bounds(operator, columns, [start, end, end - 1]))),
-            );
+            let columns = kept(operator, &rows);
+            closed.push((end, with_bounds(operator, columns, [start, end, end - 1])));
         }
     }
     closed
@@ -67,44 +64,13 @@ fn with_bounds(
     RecordBatch::try_new(Arc::clone(schema), columns).unwrap()
 }
 
-/// What is kept of the rows of one session: them, or a row per group.
-fn kept(operator: &SessionOperatorSpec, rows: &RecordBatch) -> Vec<Vec<ArrayRef>> {
-    let Mode::Aggregate { keys, grouping_sets, aggregates } = operator.mode() else {
-        return vec![rows.columns().to_vec()];
+/// What is kept of the rows of one session: them, or the row of its group.
+fn kept(operator: &SessionOperatorSpec, rows: &RecordBatch) -> Vec<ArrayRef> {
+    let Mode::Aggregate { keys, grouping_sets: None, aggregates } = operator.mode() else {
+        return rows.columns().to_vec();
     };
-    let masks = match grouping_sets {
-        Some(sets) => sets.masks().to_vec(),
-        None => vec![vec![false; keys.len()]],
-    };
-    let mut out = vec![];
-    for (ordinal, mask) in masks.iter().enumerate() {
-        let used: Vec<usize> =
-            keys.iter().zip(mask).filter(|(_, masked)| !**masked).map(|(key, _)| *key).collect();
-        let mut groups: BTreeMap<Vec<String>, Vec<u64>> = BTreeMap::new();
-        for row in 0..rows.num_rows() {
-            groups.entry(values(rows, &used, row)).or_default().push(row as u64);
-        }
-        for indices in groups.into_values() {
-            let group = take_record_batch(rows, &UInt64Array::from(indices)).unwrap();
-            let mut columns: Vec<ArrayRef> = keys
-                .iter()
-                .zip(mask)
-                .map(|(key, masked)| match masked {
-                    true => new_null_array(group.column(*key).data_type(), 1),
-                    false => group.column(*key).slice(0, 1),
-                })
-                .collect();
-            if let Some(sets) = grouping_sets {
-                assert!(!masks[..ordinal].contains(mask), "no set twice here");
-                let id = mask.iter().fold(0_u64, |id, masked| (id << 1) | u64::from(*masked));
-                let id = ScalarValue::UInt64(Some(id)).cast_to(sets.id_field().data_type());
-                columns.push(id.unwrap().to_array().unwrap());
-            }
-            columns.extend(aggregates.iter().map(|call| aggregate(call, &group)));
-            out.push(columns);
-        }
-    }
-    out
+    let keys = keys.iter().map(|key| rows.column(*key).slice(0, 1));
+    keys.chain(aggregates.iter().map(|call| aggregate(call, rows))).collect()
 }
 
 fn aggregate(call: &AggregateCall, rows: &RecordBatch) -> ArrayRef {

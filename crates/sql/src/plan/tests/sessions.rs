@@ -31,11 +31,11 @@ const OPERATORS: &[(&str, &str)] = &[
         "SELECT count(*) FROM SESSION(bid, ts, INTERVAL '1 second') GROUP BY window_start, window_end",
         "SESSION gap 1 s, keys [], aggregates [count(time)]",
     ),
-    // Groups within a session.
+    // Several groups in a session.
     (
         "SELECT bidder, auction, sum(price) FROM SESSION(bid PARTITION BY bidder, ts, INTERVAL '1 second')
          GROUP BY bidder, auction, window_start, window_end",
-        "SESSION gap 1 s per [c1], keys [c1, c2], aggregates [sum(c3)]",
+        "per [c2], keeps rows",
     ),
     // Groups across sessions.
     (
@@ -83,6 +83,19 @@ async fn conditions_on_keys_go_below_and_others_do_not() {
 }
 
 const AGREE: &[&str] = &[
+    "SELECT bidder, count(*), SESSION_END() FROM bid WHERE channel IN (SELECT code FROM channels)
+     GROUP BY bidder, SESSION(ts, INTERVAL '2250 milliseconds')",
+    "SELECT bidder, count(*), window_end FROM SESSION(bid PARTITION BY bidder, ts, INTERVAL '2250 milliseconds')
+     WHERE channel IN (SELECT code FROM channels) GROUP BY bidder, window_start, window_end",
+    "SELECT session(ts, INTERVAL '500 milliseconds') AS w, auction, count(*) FROM bid GROUP BY w, auction",
+    "SELECT k, count(*), window_end FROM SESSION((SELECT bidder AS k, ts FROM bid UNION ALL SELECT id, ts FROM person)
+     PARTITION BY k, ts, INTERVAL '1 second') GROUP BY k, window_start, window_end",
+    "SELECT k, count(*), window_end FROM SESSION((SELECT auction AS k, ts FROM bid UNION ALL
+       SELECT auction, window_time FROM TUMBLE(bid, ts, INTERVAL '1 second') GROUP BY auction, window_start, window_end, window_time)
+     PARTITION BY k, ts, INTERVAL '300 milliseconds') GROUP BY k, window_start, window_end",
+    "SELECT b.auction, p.id, count(*), SESSION_START() FROM bid b JOIN channels c ON b.channel = c.code
+     JOIN (SELECT 3 AS id UNION ALL SELECT 4) p ON p.id = b.bidder
+     WHERE c.title LIKE 'T%' AND window_end > TIMESTAMP '1970-01-01 00:00:01' GROUP BY b.auction, p.id, SESSION(b.ts, INTERVAL '3 seconds')",
     "SELECT * FROM SESSION(bid, ts, INTERVAL '20 milliseconds')",
     "SELECT bidder, price, window_start, window_end, window_time
      FROM SESSION(bid PARTITION BY bidder, ts, INTERVAL '2250 milliseconds') WHERE price % 2 = 0",
