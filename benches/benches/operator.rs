@@ -115,7 +115,7 @@ fn spec(kind: WindowKind, count_only: bool) -> Result<Arc<OperatorSpec>> {
 /// All rows through the operator; the number of result rows.
 fn run(spec: &Arc<OperatorSpec>, input: &[RecordBatch]) -> Result<usize> {
     let tolerance = Tolerance { delay: SECOND, allowed_lateness: 0 };
-    let mut store = SliceStore::new(Arc::clone(spec));
+    let mut store = SliceStore::new(spec);
     let mut merger = WindowMerger::new(Arc::clone(spec));
     let mut watermark = Watermark::NONE;
     let mut results = 0;

@@ -164,6 +164,10 @@ pub trait CoordinatorPart: Debug + Send {
     /// The smallest watermark at which something may finish, as far as that can be told without working it out.
     fn next_close(&self) -> Option<i64>;
 
+    /// Asks for rows in one order, whatever came when: then those of several ends may leave together also where their places
+    /// are to be the same in every run. False when the operator has no such order. To be told before anything is added.
+    fn keep_order(&mut self) -> bool;
+
     /// Remembers from now on what a checkpoint needs. To be told before anything is added.
     fn keep_cuts(&mut self);
 
@@ -217,7 +221,7 @@ impl StatefulOperator for OperatorSpec {
     }
 
     fn worker(&self) -> Box<dyn WorkerPart> {
-        Box::new(SliceStore::new(Arc::new(self.clone())))
+        Box::new(SliceStore::new(self))
     }
 
     fn coordinator(&self) -> Box<dyn CoordinatorPart> {
@@ -303,6 +307,10 @@ impl CoordinatorPart for WindowMerger {
 
     fn next_close(&self) -> Option<i64> {
         self.next_end()
+    }
+
+    fn keep_order(&mut self) -> bool {
+        false
     }
 
     fn keep_cuts(&mut self) {

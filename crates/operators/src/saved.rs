@@ -185,7 +185,7 @@ mod tests {
         let times = Arc::new(TimestampSecondArray::from(vec![1; 3]));
         let values = cast(&numbers, argument).unwrap();
         let columns: Vec<ArrayRef> = vec![times, numbers, Arc::clone(&values), values];
-        let mut store = SliceStore::new(Arc::new(spec.clone()));
+        let mut store = SliceStore::new(&spec);
         store.update(&RecordBatch::try_new(schema, columns).unwrap()).ok()?;
         match store.flush_all().unwrap().remove(0).body.freeze().unwrap() {
             Body::Frozen(frozen) => Some((spec, frozen)),

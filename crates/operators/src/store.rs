@@ -65,7 +65,7 @@ struct OpenSlice {
 
 impl SliceStore {
     /// An empty store.
-    pub fn new(spec: Arc<OperatorSpec>) -> Self {
+    pub fn new(spec: &OperatorSpec) -> Self {
         // A tumbling slice is merged with those of other workers at most: it stays live.
         let live = spec.slicing().advance() == spec.window().size();
         Self::of(spec.columns(), spec.slicing(), Leaving::FirstWindow { live })

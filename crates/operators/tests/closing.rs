@@ -45,8 +45,7 @@ fn close(store: &mut SliceStore, merger: &mut WindowMerger, watermark: Watermark
 #[test]
 fn a_window_closes_at_its_end_and_not_before() {
     let spec = spec(WindowKind::Tumble { size: 10 });
-    let (mut store, mut merger) =
-        (SliceStore::new(Arc::clone(&spec)), WindowMerger::new(Arc::clone(&spec)));
+    let (mut store, mut merger) = (SliceStore::new(&spec), WindowMerger::new(Arc::clone(&spec)));
     store.update(&batch(&spec, &[-1, 0, 9, 10])).unwrap();
     assert_eq!((store.first_open(), store.open_slices(), store.rows()), (Some(-10), 3, 4));
     assert_eq!(close(&mut store, &mut merger, Watermark::at(9)), [0]);
@@ -66,7 +65,7 @@ fn a_year_without_rows_costs_nothing() {
     ] {
         let spec = spec(kind);
         let (mut store, mut merger) =
-            (SliceStore::new(Arc::clone(&spec)), WindowMerger::new(Arc::clone(&spec)));
+            (SliceStore::new(&spec), WindowMerger::new(Arc::clone(&spec)));
         store.update(&batch(&spec, &[0, 1000 * year])).unwrap();
         let ends = close(&mut store, &mut merger, Watermark::END);
         assert_eq!(ends.len(), if matches!(kind, WindowKind::Tumble { .. }) { 2 } else { 10 });
@@ -79,7 +78,7 @@ fn a_segment_of_a_closed_window_is_refused() {
     for kind in [WindowKind::Tumble { size: 10 }, WindowKind::Hop { slide: 5, size: 20 }] {
         let spec = spec(kind);
         let (mut store, mut merger) =
-            (SliceStore::new(Arc::clone(&spec)), WindowMerger::new(Arc::clone(&spec)));
+            (SliceStore::new(&spec), WindowMerger::new(Arc::clone(&spec)));
         close(&mut store, &mut merger, Watermark::at(10));
         store.update(&batch(&spec, &[3])).unwrap();
         let segment = store.flush(Watermark::at(10)).unwrap().remove(0);
@@ -90,7 +89,7 @@ fn a_segment_of_a_closed_window_is_refused() {
 #[test]
 fn rows_that_count_nowhere_are_refused() {
     let spec = spec(WindowKind::Hop { slide: 5, size: 20 });
-    let mut store = SliceStore::new(Arc::clone(&spec));
+    let mut store = SliceStore::new(&spec);
     assert!(store.update_partly_late(&batch(&spec, &[3]), &[25]).is_err());
     store.update_partly_late(&batch(&spec, &[3]), &[20]).unwrap();
     assert_eq!(store.rows(), 1);
@@ -99,8 +98,7 @@ fn rows_that_count_nowhere_are_refused() {
 #[test]
 fn a_sliding_window_keeps_no_slice_that_is_over() {
     let spec = spec(WindowKind::Hop { slide: 1, size: 60 });
-    let (mut store, mut merger) =
-        (SliceStore::new(Arc::clone(&spec)), WindowMerger::new(Arc::clone(&spec)));
+    let (mut store, mut merger) = (SliceStore::new(&spec), WindowMerger::new(Arc::clone(&spec)));
     let mut most = 0;
     for second in 0..2000 {
         store.update(&batch(&spec, &[second; 50])).unwrap();
@@ -134,7 +132,7 @@ fn many_cuts_in_one_slice_keep_few_segments_and_write_little() {
     for kind in [WindowKind::Tumble { size: 10 }, WindowKind::Hop { slide: 5, size: 20 }] {
         for new_keys in [0, 10] {
             let spec = spec(kind);
-            let mut store = SliceStore::new(Arc::clone(&spec));
+            let mut store = SliceStore::new(&spec);
             let mut merger = WindowMerger::new(Arc::clone(&spec));
             merger.keep_cuts();
             let mut written = 0;
@@ -166,7 +164,7 @@ fn segments_that_cannot_be_of_a_cut_are_refused() {
     let mut merger = WindowMerger::new(Arc::clone(&spec));
     assert_eq!(merger.cut().unwrap_err().kind(), ErrorKind::Internal, "no cuts are kept");
     merger.keep_cuts();
-    let cut = count_and_cut(&spec, &mut SliceStore::new(Arc::clone(&spec)), &mut merger, 0..5);
+    let cut = count_and_cut(&spec, &mut SliceStore::new(&spec), &mut merger, 0..5);
     let [good] = cut.new.as_slice() else { panic!("{:?}", cut.new) };
     let restore = |frontier, segments: Vec<SavedSegment>| {
         let (mut segments, next_id) = (segments.into_iter().map(Ok), cut.next_id);

@@ -145,7 +145,7 @@ impl<'a> Run<'a> {
         let partitions = case.partitions.len();
         Self {
             case,
-            stores: (0..stores).map(|_| SliceStore::new(case.spec.clone())).collect(),
+            stores: (0..stores).map(|_| SliceStore::new(&case.spec)).collect(),
             merger: WindowMerger::new(Arc::clone(&case.spec)),
             at: Reached {
                 watermarks: vec![Watermark::NONE; partitions],
@@ -313,7 +313,7 @@ impl<'a> Run<'a> {
         if let Some(space) = &self.space {
             self.merger.spill_to(space.clone());
         }
-        self.stores.iter_mut().for_each(|s| *s = SliceStore::new(self.case.spec.clone()));
+        self.stores.iter_mut().for_each(|s| *s = SliceStore::new(&self.case.spec));
         self.again.append(&mut self.output.split_off(&(cut.frontier, i64::MAX)));
         self.at = at;
     }

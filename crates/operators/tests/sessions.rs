@@ -92,6 +92,8 @@ struct Run<'a> {
     coordinator: Box<dyn CoordinatorPart>,
     at: Reached,
     output: Windowed,
+    /// End and text of all rows, as they came.
+    sequence: Vec<(i64, String)>,
     /// What came after the cut that was gone back to: it comes again.
     again: Windowed,
     /// Segments as they were written.
@@ -128,6 +130,7 @@ impl<'a> Run<'a> {
                 complete: Watermark::NONE,
             },
             output: Windowed::new(),
+            sequence: vec![],
             again: Windowed::new(),
             disk: BTreeMap::new(),
             cuts: vec![],
@@ -137,8 +140,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The sessions; late rows; how often all was lost, and went to disk.
-    fn finish(mut self, rng: &mut StdRng) -> (Windowed, [usize; 3]) {
+    /// The sessions; their rows in order; late rows; how often all was lost, and went to disk.
+    fn finish(mut self, rng: &mut StdRng) -> (Windowed, Vec<(i64, String)>, [usize; 3]) {
+        assert!(self.coordinator.keep_order());
         let longest = [1, 5, 40, 1000][rng.random_range(0..4)];
         let cuts = rng.random_bool(0.6);
         if cuts {
@@ -183,7 +187,7 @@ impl<'a> Run<'a> {
         if let Some(space) = &self.space {
             assert_eq!(space.files(), 0, "files are deleted when nobody needs them");
         }
-        (self.output, [self.at.late, self.restores, self.spills])
+        (self.output, self.sequence, [self.at.late, self.restores, self.spills])
     }
 
     fn read(&mut self, rng: &mut StdRng, partition: usize, longest: usize) {
@@ -247,7 +251,9 @@ impl<'a> Run<'a> {
                 assert_eq!(time.value(row), window.0 - 1);
                 ends.push(window.0);
                 let cells = rows.columns().iter().take(columns).map(|c| cell(c, row));
-                found.entry(window).or_default().push(cells.collect::<Vec<_>>().join("|"));
+                let line = cells.collect::<Vec<_>>().join("|");
+                self.sequence.push((window.0, line.clone()));
+                found.entry(window).or_default().push(line);
             }
             starts += rows.num_rows();
         }
@@ -311,6 +317,8 @@ impl<'a> Run<'a> {
         let space = space.map(|space| space as &dyn SpillSpace);
         let state = SavedState { frontier, next_id, segments: &mut segments, space };
         self.coordinator = self.case.operator.restore(state).unwrap();
+        assert!(self.coordinator.keep_order());
+        self.sequence.retain(|(end, _)| *end <= frontier);
         if let Some(space) = &self.space {
             self.coordinator.spill_to(space.clone());
         }
@@ -337,9 +345,12 @@ fn check(seeds: Range<u64>) {
         let case = case(&mut rng);
         let (expected, expected_late) =
             naive::sessions(&case.spec, case.tolerance, &case.partitions);
+        let mut sequences = vec![];
         for cut in 0..2 {
             let workers = rng.random_range(1..5);
-            let (output, [late, restores, spills]) = Run::new(&case, workers).finish(&mut rng);
+            let (output, sequence, [late, restores, spills]) =
+                Run::new(&case, workers).finish(&mut rng);
+            sequences.push(sequence);
             all_late += late;
             all_restores += restores;
             all_spills += spills;
@@ -350,6 +361,7 @@ fn check(seeds: Range<u64>) {
             }
             assert_eq!(output.len(), expected.len(), "sessions, {what}");
         }
+        assert!(sequences.windows(2).all(|s| s[0] == s[1]), "seed {seed}: rows in another order");
     }
     assert!(all_late > 100, "late {all_late}");
     assert!(all_restores > 60 && all_spills > 40, "{all_restores} restores, {all_spills} spills");

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
 use arrow::compute::take;
+use arrow::datatypes::Fields;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use arrow::row::{RowConverter, SortField};
 use windrow_core::{Error, Result};
 
 use super::chain::Sessions;
@@ -21,6 +23,14 @@ pub(super) struct Closed {
     whole: VecDeque<Ended>,
     /// Those of a slice that has no room in memory; they come before all that is added later.
     runs: Option<Runs>,
+    /// Sessions with the same end are in the order of their keys, and rows of a session in that of all their columns.
+    order: Option<Order>,
+}
+
+/// Compares keys, and whole rows where those are kept.
+struct Order {
+    keys: RowConverter,
+    rows: Option<RowConverter>,
 }
 
 /// Sessions with their bounds; those before `at` have been given out.
@@ -48,7 +58,7 @@ impl fmt::Debug for Closed {
 
 impl Closed {
     pub(super) fn new(columns: &Arc<Columns>) -> Self {
-        Self { columns: Arc::clone(columns), whole: VecDeque::new(), runs: None }
+        Self { columns: Arc::clone(columns), whole: VecDeque::new(), runs: None, order: None }
     }
 
     /// Whether all sessions have been given out.
@@ -56,13 +66,35 @@ impl Closed {
         self.whole.is_empty() && self.runs.is_none()
     }
 
+    /// From now on all rows come in one order; false when some cannot be compared.
+    pub(super) fn keep_order(&mut self) -> bool {
+        let converter = |fields: &Fields| {
+            let fields = fields.iter().map(|field| SortField::new(field.data_type().clone()));
+            RowConverter::new(fields.collect()).ok()
+        };
+        let packed = self.columns.layout().packed.as_ref();
+        // Rows without a key are all of one session.
+        let fields = self.columns.key_schema().fields();
+        let (keys, rows) = (converter(fields), packed.map(converter));
+        self.order = match (keys, rows) {
+            (Some(keys), None) => Some(Order { keys, rows: None }),
+            (Some(keys), Some(Some(rows))) => Some(Order { keys, rows: Some(rows) }),
+            _ => None,
+        };
+        self.order.is_some()
+    }
+
     /// Adds sessions that end after all others.
-    pub(super) fn push(&mut self, sessions: Sessions) {
-        let Sessions { columns, starts, ends } = sessions;
+    pub(super) fn push(&mut self, sessions: Sessions) -> Result<()> {
+        let Sessions { columns, starts, ends } = match &self.order {
+            Some(order) => order.put(sessions, self.columns.key_schema().fields().len())?,
+            None => sessions,
+        };
         let times: Vec<i64> = ends.iter().map(|end| end.saturating_sub(1)).collect();
         let bounds = [starts, ends.clone(), times]
             .map(|values| timestamps(self.columns.time_type(), values.into()));
         self.whole.push_back(Ended { columns, bounds, ends, at: 0 });
+        Ok(())
     }
 
     /// Adds sessions on disk that end after all others.
@@ -84,7 +116,7 @@ impl Closed {
         }
         if let Some(runs) = &mut self.runs {
             match runs.next_sessions()? {
-                Some(sessions) => self.push(sessions),
+                Some(sessions) => self.push(sessions)?,
                 None => self.runs = None,
             }
         }
@@ -129,7 +161,8 @@ impl Closed {
         if at == begin {
             return Ok(None);
         }
-        let rows = first.batch(&self.columns, begin, at)?;
+        let order = self.order.as_ref().and_then(|order| order.rows.as_ref());
+        let rows = first.batch(&self.columns, (begin, at), order)?;
         first.at = at;
         if first.at == first.ends.len() {
             self.whole.pop_front();
@@ -143,9 +176,39 @@ impl Closed {
     }
 }
 
+impl Order {
+    /// Sessions in order of their end, and then of their keys, the first `keys` columns.
+    fn put(&self, sessions: Sessions, keys: usize) -> Result<Sessions> {
+        let Sessions { columns, starts, ends } = sessions;
+        let distinct = ends.is_sorted_by(|a, b| a < b);
+        if distinct || keys == 0 {
+            return Ok(Sessions { columns, starts, ends });
+        }
+        let rows = self.keys.convert_columns(columns.get(..keys).unwrap_or_default())?;
+        let end = |at: u32| ends.get(at as usize).copied();
+        let mut places: Vec<u32> = (0_u32..).take(ends.len()).collect();
+        places.sort_unstable_by(|a, b| {
+            let key = |at: u32| rows.row(at as usize);
+            end(*a).cmp(&end(*b)).then_with(|| key(*a).cmp(&key(*b)))
+        });
+        let pick = |values: &[i64]| {
+            places.iter().filter_map(|at| values.get(*at as usize).copied()).collect()
+        };
+        let (starts, ends) = (pick(&starts), pick(&ends));
+        let places = UInt32Array::from(places);
+        let columns = columns.iter().map(|column| take(column, &places, None));
+        Ok(Sessions { columns: columns.collect::<Result<_, _>>()?, starts, ends })
+    }
+}
+
 impl Ended {
     /// Some of the sessions as rows of the output.
-    fn batch(&self, spec: &Columns, from: usize, to: usize) -> Result<RecordBatch> {
+    fn batch(
+        &self,
+        spec: &Columns,
+        (from, to): (usize, usize),
+        order: Option<&RowConverter>,
+    ) -> Result<RecordBatch> {
         let (len, mut rows) = (to - from, to - from);
         let bounds = self.bounds.each_ref().map(|bound| bound.slice(from, len));
         let mut columns: Vec<ArrayRef>;
@@ -169,7 +232,21 @@ impl Ended {
                 _ => 0,
             });
             let session = lengths.zip(0_u32..).flat_map(|(len, at)| std::iter::repeat_n(at, len));
-            let session = UInt32Array::from_iter_values(session);
+            let mut session: Vec<u32> = session.collect();
+            if let Some(order) = order {
+                let comparable = order.convert_columns(&columns)?;
+                let mut places: Vec<usize> = (0..rows).collect();
+                let of = |at: usize| session.get(at).copied();
+                places.sort_by(|a, b| {
+                    of(*a).cmp(&of(*b)).then_with(|| comparable.row(*a).cmp(&comparable.row(*b)))
+                });
+                session = places.iter().filter_map(|at| of(*at)).collect();
+                let places: UInt32Array =
+                    places.iter().filter_map(|at| u32::try_from(*at).ok()).collect();
+                columns =
+                    columns.iter().map(|c| take(c, &places, None)).collect::<Result<_, _>>()?;
+            }
+            let session = UInt32Array::from(session);
             for bound in &bounds {
                 columns.push(take(bound, &session, None)?);
             }

@@ -170,7 +170,7 @@ impl SessionMerger {
             let Some(slice) = self.chain.slice() else { return Ok(to) };
             self.enter(slice)?;
             if let Some(sessions) = self.chain.drain(to, self.frontier)? {
-                self.closed.push(sessions);
+                self.closed.push(sessions)?;
             }
             if to < self.last_tick(slice) {
                 return Ok(to);
@@ -287,6 +287,10 @@ impl CoordinatorPart for SessionMerger {
         self.earliest_end()
     }
 
+    fn keep_order(&mut self) -> bool {
+        self.closed.keep_order()
+    }
+
     fn keep_cuts(&mut self) {
         self.cuts = true;
     }
@@ -300,7 +304,7 @@ impl CoordinatorPart for SessionMerger {
     }
 
     fn spill(&mut self) -> Result<()> {
-        self.to_disk()
+        self.spill_pieces()
     }
 
     fn open_windows(&self) -> usize {

@@ -114,7 +114,7 @@ impl SessionMerger {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(super) fn to_disk(&mut self) -> Result<()> {
+    pub(super) fn spill_pieces(&mut self) -> Result<()> {
         let Some(space) = self.space.clone() else { return Ok(()) };
         self.short = true;
         self.dissolve()?;

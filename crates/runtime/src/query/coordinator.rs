@@ -53,6 +53,9 @@ impl Root {
     }
 }
 
+/// Being prompt takes one part of this many of the time.
+const PROMPT_PART: i64 = 16;
+
 /// The coordinator's own state.
 #[derive(Debug)]
 pub(crate) struct Coordinator {
@@ -68,6 +71,30 @@ pub(crate) struct Coordinator {
     pub(crate) tables: ReferenceTables,
     /// When a checkpoint was asked for last so that idle inputs could be left behind.
     pub(crate) moved_micros: i64,
+    pub(crate) promptness: Promptness,
+}
+
+/// When the workers of an operator are asked for what they have of something that could wait for more: each time that no
+/// rows are on their way, but so that it takes a small part of the time.
+#[derive(Debug, Default)]
+pub(crate) struct Promptness {
+    last_micros: i64,
+    due_micros: i64,
+}
+
+impl Promptness {
+    fn is_due(&self, now: i64) -> bool {
+        // A clock may have been set back.
+        now >= self.due_micros || now < self.last_micros
+    }
+
+    fn note(&mut self, asked: bool, began: i64, now: i64) {
+        if asked {
+            self.last_micros = began;
+            let took = now.saturating_sub(began).max(0);
+            self.due_micros = now.saturating_add(took.saturating_mul(PROMPT_PART));
+        }
+    }
 }
 
 /// What idle inputs mean for the next pass.
@@ -115,7 +142,8 @@ impl Coordinator {
                 // Before its rows: until then its readers go on without it.
                 self.output.rest(false);
             }
-            self.step().await?;
+            let due = self.step().await?;
+            next_micros = next_micros.into_iter().chain(due).min();
             self.output.advance(self.watermark(low));
             if idleness.rests {
                 self.output.rest(true);
@@ -240,30 +268,38 @@ impl Coordinator {
         }
     }
 
-    async fn step(&mut self) -> Result<()> {
+    /// Takes in and gives out what is finished; returns when what is held back is due.
+    async fn step(&mut self) -> Result<Option<i64>> {
+        let now = self.shared.clock.now_micros();
         let idle = self.shared.is_idle();
+        let prompt = idle && self.promptness.is_due(now);
+        let mut held_back = false;
         match &mut self.root {
             Root::Stage(stage) => {
-                stage.gather(idle).await?;
+                stage.gather(prompt).await?;
+                self.promptness.note(prompt, now, self.shared.clock.now_micros());
                 while let Some(rows) = stage.pop().await? {
-                    send(&self.shared, &self.output, rows).await?;
+                    send(&self.shared, &self.output, rows, stage.in_order).await?;
                 }
+                held_back = stage.holds_back;
             }
             Root::Rows { nested, prepare } => {
                 for (leaf, stage) in nested {
-                    stage.gather(idle).await?;
+                    stage.gather(prompt).await?;
+                    held_back |= stage.holds_back;
                     // Rows that are put in order are needed together.
                     let whole = self.output.is_ordered();
                     while let Some(rows) =
                         if whole { stage.pop_whole().await? } else { stage.pop().await? }
                     {
                         let rows = prepare.run(vec![(*leaf, rows)]).await?;
-                        send(&self.shared, &self.output, rows).await?;
+                        send(&self.shared, &self.output, rows, false).await?;
                     }
                 }
             }
         }
-        Ok(())
+        // While rows are on their way, they wake it.
+        Ok((held_back && idle && !prompt).then_some(self.promptness.due_micros))
     }
 
     fn note(&self, batches: usize, low: Watermark) {
@@ -298,9 +334,15 @@ fn of(query: &str) -> String {
     format!("query \"{query}\"")
 }
 
-async fn send(shared: &Shared, output: &Output, rows: Vec<RecordBatch>) -> Result<()> {
+/// `in_order`: they are in one order already.
+async fn send(
+    shared: &Shared,
+    output: &Output,
+    rows: Vec<RecordBatch>,
+    in_order: bool,
+) -> Result<()> {
     shared.ledger.add_rows_out(rows.iter().map(RecordBatch::num_rows).sum());
-    output.send_closed(rows).await
+    output.send_closed(rows, in_order).await
 }
 
 impl Coordinator {

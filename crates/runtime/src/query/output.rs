@@ -103,13 +103,13 @@ impl Output {
         })
     }
 
-    /// Hands on all rows of the windows that closed together.
+    /// Hands on all rows of the windows that closed together; `in_order`: as they are to stay.
     ///
     /// # Errors
     /// As [`send`](Self::send).
-    pub(crate) async fn send_closed(&self, rows: Vec<RecordBatch>) -> Result<()> {
-        if let Self::View { room: Some(_), .. } = self {
-            return match in_order(&rows)? {
+    pub(crate) async fn send_closed(&self, rows: Vec<RecordBatch>, in_order: bool) -> Result<()> {
+        if let (Self::View { room: Some(_), .. }, false) = (self, in_order) {
+            return match ordered(&rows)? {
                 Some(rows) => self.send(rows).await,
                 None => Ok(()),
             };
@@ -172,7 +172,7 @@ impl Output {
 }
 
 /// The rows sorted by all columns that can be compared, in one batch; `None` when there are none.
-fn in_order(rows: &[RecordBatch]) -> Result<Option<RecordBatch>> {
+fn ordered(rows: &[RecordBatch]) -> Result<Option<RecordBatch>> {
     let Some(first) = rows.first() else { return Ok(None) };
     let rows = concat_batches(&first.schema(), rows)?;
     if rows.num_rows() < 2 {

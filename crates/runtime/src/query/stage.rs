@@ -39,6 +39,10 @@ pub(crate) struct StageRun {
     /// What rows that do not fit into memory are put in order with, where the output wants them so.
     pub(crate) sorted: Option<Arc<OperatorMemory>>,
     pub(crate) row_wise: bool,
+    /// Something that could be finished waits until no rows are on their way.
+    pub(crate) holds_back: bool,
+    /// Its operator gives rows in one order, whatever came when: they need not be put in order.
+    pub(crate) in_order: bool,
     /// Windows closed so far.
     pub(crate) closed: u64,
     /// Windows that end here or before are in the archive already: they are closed once more and
@@ -140,8 +144,9 @@ impl InputRun {
         own.into_iter().chain(self.nested.iter().filter_map(|n| n.stage.next_close())).min()
     }
 
-    /// Takes in what has become final and moves the watermark there. `idle`: no rows are on their way.
-    async fn gather(&mut self, idle: bool) -> Result<()> {
+    /// Takes in what has become final and moves the watermark there. `idle`: no rows are on their way. Returns whether
+    /// something is held back until then.
+    async fn gather(&mut self, idle: bool) -> Result<bool> {
         let mut low = Watermark::END;
         for tap in &self.taps {
             low = low.min(tap.watermark());
@@ -164,7 +169,10 @@ impl InputRun {
             any = true;
         }
         self.watermark = self.watermark.advance(self.operator.complete_to(reached));
-        if any { self.measure() } else { Ok(()) }
+        if any {
+            self.measure()?;
+        }
+        Ok(self.watermark < reached || self.nested.iter().any(|nested| nested.stage.holds_back))
     }
 
     /// Brings what the workers have gathered for `to` to the coordinator's part.
@@ -201,8 +209,9 @@ impl StageRun {
     /// [`StageRun::pop`].
     /// `idle`: no rows are on their way, so that nothing has to wait for more.
     pub(crate) async fn gather(&mut self, idle: bool) -> Result<()> {
+        self.holds_back = false;
         for input in &mut self.inputs {
-            input.gather(idle).await?;
+            self.holds_back |= input.gather(idle).await?;
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use windrow_sql::plan::{
 use crate::catalog::Catalog;
 use crate::engine::Parts;
 use crate::memory::{MeasuredStore, OperatorMemory};
-use crate::query::coordinator::{Coordinator, Root};
+use crate::query::coordinator::{Coordinator, Promptness, Root};
 use crate::query::cut::{InputState, QueryCut, Resume, TapCut, TapState, Unused};
 use crate::query::keeper::Keeper;
 use crate::query::output::Output;
@@ -175,6 +175,7 @@ pub(crate) async fn ready(
         keeper,
         tables,
         moved_micros: i64::MIN,
+        promptness: Promptness::default(),
     };
     Ok(Ready { coordinator, taps })
 }
@@ -369,9 +370,13 @@ impl Builder<'_> {
                 let mut stage = self.stage(*stage).await?;
                 stage.archived = self.wanted.archived;
                 stage.closed = self.wanted.shared.state.lock().windows_closed;
-                // One end after the other, so that rows have the same offsets in every run.
+                // One end after the other, so that rows have the same offsets in every run, unless they come in order.
                 if self.wanted.output.is_ordered() {
-                    stage.row_wise = false;
+                    stage.in_order = match stage.inputs.as_mut_slice() {
+                        [one] => stage.row_wise && one.operator.keep_order(),
+                        _ => false,
+                    };
+                    stage.row_wise = stage.in_order;
                     stage.sorted = self.wanted.shared.operator_memory();
                 }
                 Ok(Root::Stage(Box::new(stage)))
@@ -424,8 +429,17 @@ impl Builder<'_> {
         let state = self.finish_state();
         let finish = PlanRunner::new(physical(&state, &finish).await?, &state);
         let row_wise = stage.row_wise;
-        let (closed, archived) = (0, Watermark::NONE);
-        Ok(StageRun { inputs, finish, row_wise, closed, archived, sorted: None, open: None })
+        Ok(StageRun {
+            inputs,
+            finish,
+            row_wise,
+            holds_back: false,
+            in_order: false,
+            closed: 0,
+            archived: Watermark::NONE,
+            sorted: None,
+            open: None,
+        })
     }
 
     /// The settings of finish plans. What has gone to disk is merged from many batches at once:

@@ -287,7 +287,7 @@ impl World {
 
 /// The windows of all rows with their ends.
 fn aligned(operator: &Arc<OperatorSpec>, rows: &[RecordBatch]) -> Vec<(i64, RecordBatch)> {
-    let mut store = SliceStore::new(Arc::clone(operator));
+    let mut store = SliceStore::new(operator);
     let mut merger = WindowMerger::new(Arc::clone(operator));
     for batch in rows {
         store.update(batch).unwrap();
