@@ -1,8 +1,8 @@
 //! What tells sessions apart: PARTITION BY of the function, or else the other keys of the GROUP BY over it.
 //!
-//! The latter are known when a statement is planned, so that they are put in place here, before anything else
-//! looks at the plan. `GROUP BY k, SESSION(ts, gap)` means sessions of the rows that reach GROUP BY: what WHERE
-//! leaves out and what joins add has been. The window, which the parser has put around the relation of `ts`, moves
+//! The latter are known when the statement has been planned. They are put in place here, before anything else
+//! looks at the plan. `GROUP BY k, SESSION(ts, gap)` means sessions of the rows that reach GROUP BY: without
+//! what WHERE leaves out, and with what joins add. The window, which the parser has put around the relation of `ts`, moves
 //! up to the GROUP BY. `FROM SESSION(t, ts, gap)` stays where it is, and means sessions of the rows of `t`.
 //!
 //! Invariant: what leaves has no undecided sessions. A GROUP BY counts for the sessions of its own SELECT alone, so that a
@@ -37,13 +37,15 @@ pub(crate) fn decide(plan: LogicalPlan) -> Result<LogicalPlan> {
     }
     plan.transform_down_with_subqueries(|node| match node {
         LogicalPlan::Aggregate(aggregate) => grouped(aggregate),
-        // No GROUP BY over it: sessions of all rows.
-        node => Ok(match unknown(&node) {
-            Some((assign, _)) => {
-                Transformed::yes(assign.clone().with_keys(Keys::Of(vec![])).into_plan())
+        node => match unknown(&node) {
+            // Something is between it and its GROUP BY.
+            Some((_, true)) => Err(cannot_tell(None)),
+            // No GROUP BY over it: sessions of all rows.
+            Some((assign, false)) => {
+                Ok(Transformed::yes(assign.clone().with_keys(Keys::Of(vec![])).into_plan()))
             }
-            None => Transformed::no(node),
-        }),
+            None => Ok(Transformed::no(node)),
+        },
     })
     .data()
 }
@@ -67,14 +69,10 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
-    /// Which of the three bounds a column is.
+    /// Whether a column is one of the three bounds.
     fn is_bound(&self, column: &Column) -> bool {
-        is_bound(column, self.schema)
+        BOUNDS.contains(&column.name.as_str()) && self.schema.has_column(column)
     }
-}
-
-fn is_bound(column: &Column, schema: &DFSchema) -> bool {
-    BOUNDS.contains(&column.name.as_str()) && schema.has_column(column)
 }
 
 /// The undecided sessions in the FROM under a GROUP BY.
@@ -103,6 +101,7 @@ fn grouped(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     let mut found = vec![];
     find(&aggregate.input, &mut found);
     let (input, keys) = match found.as_slice() {
+        [] if is_hidden(&aggregate)? => return Err(cannot_tell(None)),
         [] => return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate))),
         [one] => match keys(&aggregate, one)? {
             // It does not group by windows: sessions of all rows.
@@ -131,6 +130,16 @@ fn grouped(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     };
     let aggregate = Aggregate::try_new(Arc::new(input), aggregate.group_expr, aggregate.aggr_expr)?;
     Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)))
+}
+
+/// Whether a GROUP BY over sessions has keys that are made by UNNEST: of them there is one per row of a list, so that
+/// they are no keys of sessions.
+fn is_hidden(aggregate: &Aggregate) -> Result<bool> {
+    let LogicalPlan::Unnest(_) = aggregate.input.as_ref() else { return Ok(false) };
+    let keys = grouping_set_to_exprlist(&aggregate.group_expr)?;
+    let mut columns = keys.into_iter().flat_map(Expr::column_refs);
+    Ok(columns.any(|column| BOUNDS.contains(&column.name.as_str()))
+        && aggregate.input.exists(|node| Ok(unknown(node).is_some()))?)
 }
 
 /// The keys of a GROUP BY beside the bounds of the sessions; `None` if these are not among them.

@@ -209,6 +209,17 @@ async fn a_view_of_sessions_means_the_same_under_any_group() {
 /// Query, part of the message, part of a hint.
 const REFUSED: &[(&str, &str, &str)] = &[
     (
+        "SELECT bidder, unnest(make_array(1, 2)) AS x, count(*) FROM bid GROUP BY bidder, x, SESSION(ts, INTERVAL '1 s')",
+        "GROUP BY does not tell the keys of SESSION",
+        "PARTITION BY",
+    ),
+    (
+        "SELECT bidder, unnest(make_array(1, 2)) AS x, count(*) FROM SESSION(bid, ts, INTERVAL '1 s')
+         GROUP BY bidder, x, window_start, window_end",
+        "GROUP BY does not tell the keys of SESSION",
+        "PARTITION BY",
+    ),
+    (
         "SELECT count(*) FROM bid GROUP BY random() > 0.5, SESSION(ts, INTERVAL '1 s')",
         "another value each time",
         "column of the stream",
