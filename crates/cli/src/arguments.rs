@@ -1,11 +1,13 @@
 //! What stands on the command line, and what it means.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use windrow_core::{Error, Limits, Result};
+use windrow_sql::diagnostics::nearest;
 
 use crate::accounts::{TokenCommand, UserCommand};
 use crate::connecting::Connecting;
@@ -44,7 +46,7 @@ struct Direct {
     #[arg(conflicts_with = "connect")]
     dir: Option<String>,
     /// Run these statements and exit; may be given several times.
-    #[arg(short = 'c', long = "command", value_name = "SQL")]
+    #[arg(short = 'c', long = "command", value_name = "SQL", allow_hyphen_values = true)]
     command_text: Vec<String>,
     /// Run the statements of this file and exit ("-": stdin); may be given several times.
     #[arg(short, long, value_name = "FILE")]
@@ -177,7 +179,28 @@ pub(crate) enum Work {
     Man,
 }
 
+/// Commands that take the options which stand without a command too.
+const WITH_OPTIONS: [&str; 3] = ["run", "check", "serve"];
+
 impl Arguments {
+    /// What the program was started with. Options may stand before their command: `windrow --format csv run
+    /// x.sql`. Ends the process with a message when the arguments are wrong.
+    pub(crate) fn read() -> Self {
+        let given: Vec<OsString> = std::env::args_os().collect();
+        match Self::try_parse_from(&given) {
+            Ok(arguments) => arguments,
+            Err(error) => Self::command_first(&given).unwrap_or_else(|| error.exit()),
+        }
+    }
+
+    /// The same arguments with the command before all options, if that has a meaning.
+    fn command_first(given: &[OsString]) -> Option<Self> {
+        let at = given.iter().skip(2).position(|a| WITH_OPTIONS.iter().any(|c| a == c))? + 2;
+        let mut moved = given.to_vec();
+        moved.get_mut(1..=at)?.rotate_right(1);
+        Self::try_parse_from(moved).ok()
+    }
+
     fn common(&self) -> &Common {
         match &self.command {
             Some(
@@ -195,7 +218,7 @@ impl Arguments {
     /// The data directory asked for.
     ///
     /// # Errors
-    /// When it is a file.
+    /// When it is a file, or there is none of that name and it looks like the name of a file or a command.
     pub(crate) fn data_dir(&self) -> Result<Option<PathBuf>> {
         let Some(dir) = self.common().data_dir.as_ref().or(self.direct.dir.as_ref()) else {
             return Ok(None);
@@ -204,6 +227,9 @@ impl Arguments {
         if path.is_file() {
             return Err(Error::config(format!("\"{dir}\" is a file, not a data directory"))
                 .with_hint(format!("To run that file: windrow run {dir}")));
+        }
+        if self.direct.dir.as_ref() == Some(dir) && !path.exists() {
+            check_new(dir)?;
         }
         Ok(Some(path))
     }
@@ -311,10 +337,28 @@ impl Arguments {
     }
 }
 
+/// Refuses to make a data directory where something else was meant.
+fn check_new(dir: &str) -> Result<()> {
+    let to_make = format!("To make a data directory of that name: windrow ./{dir}");
+    if Path::new(dir).extension().is_some_and(|end| end.eq_ignore_ascii_case("sql"))
+        && !dir.contains('/')
+    {
+        return Err(Error::config(format!("there is no file \"{dir}\""))
+            .with_hint(format!("A file that is there is run by: windrow run {dir}"))
+            .with_hint(to_make));
+    }
+    let commands = Arguments::command();
+    let names = commands.get_subcommands().map(clap::Command::get_name);
+    match nearest(dir, names) {
+        Some(command) => Err(Error::config(format!("unknown command \"{dir}\""))
+            .with_hint(format!("Did you mean \"{command}\"?"))
+            .with_hint(to_make)),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(line: &str) -> Work {
@@ -392,5 +436,31 @@ mod tests {
         assert_eq!(dir("windrow s3://b/data").unwrap(), Some("s3://b/data".into()));
         let file = dir("windrow Cargo.toml").unwrap_err();
         assert_eq!(file.hints(), ["To run that file: windrow run Cargo.toml"]);
+        for (line, message, hint) in [
+            ("windrow nosuch.sql", "there is no file \"nosuch.sql\"", "windrow run nosuch.sql"),
+            ("windrow sevre", "unknown command \"sevre\"", "Did you mean \"serve\"?"),
+        ] {
+            let error = dir(line).unwrap_err();
+            assert_eq!(error.message(), message);
+            assert!(error.hints().iter().any(|h| h.contains(hint)), "{error:?}");
+            assert!(error.hints().iter().any(|h| h.contains("windrow ./")), "{error:?}");
+        }
+        assert_eq!(dir("windrow ./sevre").unwrap(), Some("./sevre".into()));
+        assert_eq!(dir("windrow ./x.sql").unwrap(), Some("./x.sql".into()));
+    }
+
+    #[test]
+    fn options_may_stand_before_their_command() {
+        let first = |line: &str| {
+            let given: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            Arguments::command_first(&given)
+        };
+        let run = first("windrow --format csv --threads 2 run x.sql --quiet").unwrap();
+        assert_eq!((run.printing().format, run.limits().threads), (Format::Csv, 2));
+        assert!(matches!(run.work(true), Work::Scripts(s) if s.len() == 1));
+        assert!(first("windrow --format csv x.sql").is_none());
+        assert!(first("windrow --nonsense run x.sql").is_none());
+        let comment = Arguments::try_parse_from(["windrow", "-c", "-- one\nSELECT 1"]).unwrap();
+        assert!(matches!(comment.work(true), Work::Scripts(s) if s.len() == 1));
     }
 }

@@ -32,7 +32,6 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
 use tokio::runtime::Runtime;
 use windrow_core::{Error, Result};
 use windrow_runtime::{Engine, EngineConfig, Recovery};
@@ -49,7 +48,7 @@ static ALLOCATOR: windrow_metered::Metered<mimalloc::MiMalloc> =
     windrow_metered::Metered(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::read();
     start_log(&arguments);
     panics::to_log();
     match work(&arguments) {
