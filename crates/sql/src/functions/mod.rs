@@ -13,13 +13,14 @@ mod tests;
 
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
-use datafusion::common::Result;
+use datafusion::common::{Result, ScalarValue};
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
 use datafusion::functions::datetime;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Expr, ScalarUDF};
+use datafusion::logical_expr::{ColumnarValue, Expr, ScalarUDF, Volatility, create_udf};
 
 use self::date_part::DatePart;
 use self::format::Format;
@@ -52,7 +53,20 @@ pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     }
     let date_part = DatePart::new(datetime::date_part());
     state.register_udf(Arc::new(ScalarUDF::from(date_part)))?;
+    state.register_udf(Arc::new(version()))?;
     Ok(())
+}
+
+/// `version()`: that of Windrow, and of the engine within.
+fn version() -> ScalarUDF {
+    let text = format!(
+        "Windrow {} (DataFusion {})",
+        env!("CARGO_PKG_VERSION"),
+        datafusion::DATAFUSION_VERSION
+    );
+    let given =
+        move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(ScalarValue::from(text.as_str())));
+    create_udf("version", vec![], DataType::Utf8, Volatility::Immutable, Arc::new(given))
 }
 
 /// Plans operators and EXTRACT with the functions of this room.

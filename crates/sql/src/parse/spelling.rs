@@ -47,6 +47,15 @@ pub(super) fn tokens(tokens: &[TokenWithSpan]) -> Result<Vec<TokenWithSpan>> {
                     ));
             }
         }
+        // `TABLE t` is a query, `TABLE(…)` and `CREATE TABLE` are not, nor is the `TABLE t` of a window function.
+        let begins = begins_query(follows, creates) && follows.is_none_or(|t| *t != Token::LParen);
+        if sees(0, "TABLE") && begins && !opens(1) {
+            let words = [Token::make_keyword("SELECT"), Token::Mul, Token::make_keyword("FROM")];
+            let span = token.span;
+            out.extend(words.map(|token| TokenWithSpan { token, span }));
+            at += 1;
+            continue;
+        }
         if sees(0, "FROM") && begins_query(follows, creates) && !selects(ahead) {
             for word in [Token::make_keyword("SELECT"), Token::Mul] {
                 out.push(TokenWithSpan { token: word, span: token.span });

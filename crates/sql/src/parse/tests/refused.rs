@@ -19,7 +19,6 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("SELECT * FROM (SELECT a FROM t FOR UPDATE) AS x", "locks no rows", "FOR"),
     ("SELECT 1 WHERE EXISTS (SELECT a FROM t SETTINGS x = 1)", "SETTINGS", "SETTINGS"),
     ("WITH x AS (INSERT INTO t VALUES (1)) SELECT * FROM x", "cannot stand in a query", "WITH"),
-    ("TABLE t", "TABLE", "TABLE"),
     ("FROM t |> DROP a", "|> DROP", "DROP"),
     ("FROM t |> TABLESAMPLE BERNOULLI (10 PERCENT)", "TABLESAMPLE", "TABLESAMPLE"),
     ("FROM t |> AGGREGATE sum(a) GROUP BY b ASC", "does not order", "AGGREGATE"),

@@ -37,6 +37,11 @@ fn queries_are_brought_into_one_spelling() {
             "SELECT sum(a) OVER v FROM t WINDOW w AS (PARTITION BY b), v AS (w ORDER BY a ROWS 1 PRECEDING)",
             "SELECT sum(a) OVER (PARTITION BY b ORDER BY a ROWS 1 PRECEDING) FROM t",
         ),
+        ("TABLE t", "SELECT * FROM t"),
+        (
+            "TABLE t UNION ALL TABLE u ORDER BY 1",
+            "SELECT * FROM t UNION ALL SELECT * FROM u ORDER BY 1",
+        ),
         // Columns that would have the same name.
         (
             "SELECT count(*), COUNT(*), count(*) FROM t",
