@@ -94,6 +94,10 @@ impl SliceStore {
     /// When an aggregate fails (overflow, memory); Internal when the batch is not as specified.
     pub fn update(&mut self, batch: &RecordBatch) -> Result<()> {
         let rows = batch.num_rows();
+        if self.columns.layout().packed.is_some() {
+            // Its arrays are kept: in one piece, and without what other rows need.
+            return self.update_step(&rows::without_foreign_bytes(batch.clone())?).map(|_| ());
+        }
         // Steps that stay in the cache, and often in one slice; all at once where time is so
         // mixed that a step would fall into many small pieces, and where rows are only kept.
         let mut step = if self.columns.holds_rows() { rows } else { STEP_ROWS };
