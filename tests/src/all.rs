@@ -16,6 +16,7 @@ mod flight;
 mod flight_guard;
 mod flight_ingest;
 mod guard;
+mod house;
 mod idle;
 mod kept_insert;
 mod live;
@@ -43,6 +44,7 @@ fn main() {
     std::env::set_current_dir(root).expect("the repository is there");
     watch::start();
     let mut trials: Vec<Trial> = slt::trials();
+    trials.extend(house::trials());
     trials.extend(sql_files::trials());
     trials.extend(nexmark::trials());
     trials.extend(bad_input::trials());

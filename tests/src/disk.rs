@@ -2,7 +2,7 @@
 //! goes on.
 //!
 //! Where the user may not mount a small disk, those tests are told as ignored. What then holds the promise are the tests of the
-//! log over files that fail (`durable::wal::tests::a_full_disk_refuses_rows_and_goes_on_when_there_is_room`).
+//! log over files that fail (`windrow_storage::wal::tests::a_full_disk_refuses_rows_and_goes_on_when_there_is_room`).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

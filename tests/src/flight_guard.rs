@@ -17,10 +17,11 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
-use windrow_flight::auth::login::{GrantLine, LoginConfig, TokenLine, UserLine, new_token, write};
-use windrow_flight::auth::password::{Params, hash_with};
-use windrow_flight::{MetricsServer, Server, ServerConfig, ServerLimits, TlsConfig};
+use windrow_flight::Server;
 use windrow_runtime::{Engine, EngineConfig, SessionOptions};
+use windrow_server::auth::login::{GrantLine, LoginConfig, TokenLine, UserLine, new_token, write};
+use windrow_server::auth::password::{Params, hash_with};
+use windrow_server::{MetricsServer, ServerConfig, ServerLimits, TlsConfig};
 
 use crate::program::PATIENCE;
 use crate::watch::trial;

@@ -19,8 +19,9 @@ use arrow_flight::{FlightClient, FlightData, FlightDescriptor};
 use futures::{StreamExt, TryStreamExt, stream};
 use libtest_mimic::{Failed, Trial};
 use tonic::transport::Channel;
-use windrow_flight::{Server, ServerConfig};
+use windrow_flight::Server;
 use windrow_runtime::{Engine, EngineConfig, Outcome, SessionOptions};
+use windrow_server::ServerConfig;
 
 use crate::program::{Home, Running, rounds};
 use crate::readers::python;

@@ -385,6 +385,7 @@ fn by_clock() -> Result<(), Failed> {
             "CREATE STREAM x (ts TIMESTAMP) WITH (idle_timeout = '1 s', when_idle = 'clock')",
             "no watermark",
         ),
+        ("CREATE STREAM x (ts TIMESTAMP) WITH (idle_timeout = '1 s')", "no watermark"),
         (
             "CREATE STREAM x (ts TIMESTAMP, WATERMARK FOR ts) WITH (when_idle = 'sleep')",
             "is not known",

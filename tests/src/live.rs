@@ -27,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("live/a replay goes by the clock", replay),
         trial("live/a view answers while it is rebuilt", rebuild),
         trial("live/whoever follows what is dropped is told", dropped),
+        trial("live/who writes faster than a view reads is slowed down", slowed),
         trial("live/any threads and batches give the same windows", same_answer),
     ]
 }
@@ -59,6 +60,46 @@ fn follow() -> Result<(), Failed> {
     let rows = talk.rows("SELECT n FROM v ORDER BY window_end")?;
     if rows != [["2"], ["2"]] {
         return Err(format!("{rows:?}").into());
+    }
+    Ok(())
+}
+
+/// An INSERT waits until a view over the stream is not far behind, whatever the view takes for a row.
+fn slowed() -> Result<(), Failed> {
+    const ROWS: u64 = 60_000;
+    // One batch beside what a view may be behind (128 Ki rows), and what is on its way in the view.
+    const BEHIND_MAX: u64 = (128 << 10) + 2 * ROWS;
+    let dir = tempfile::tempdir()?;
+    for data_dir in [None, Some(dir.path().to_owned())] {
+        let talk = Talk::following(EngineConfig { data_dir, ..EngineConfig::default() })?;
+        talk.ask("CREATE STREAM s (k BIGINT, ts TIMESTAMP, WATERMARK FOR ts)")?;
+        talk.ask(
+            "CREATE MATERIALIZED VIEW v AS SELECT ts, sha256(CAST(k AS VARCHAR)) AS h FROM s",
+        )?;
+        let behind = || -> Result<u64, Failed> {
+            let rows = talk.rows("SELECT (SELECT count(*) FROM s) - (SELECT count(*) FROM v)")?;
+            Ok(rows.first().and_then(|row| row.first()).ok_or("no row")?.parse()?)
+        };
+        // A view that has caught up is waited for, not one that begins.
+        talk.ask("INSERT INTO s VALUES (0, TIMESTAMP '2026-01-01 00:00:00')")?;
+        while behind()? > 0 {
+            std::thread::yield_now();
+        }
+        let mut most = 0;
+        for step in 0..7 {
+            talk.ask(&format!(
+                "INSERT INTO s SELECT value, TIMESTAMP '2026-01-01 00:00:00' FROM generate_series({}, {})",
+                step * ROWS + 1,
+                (step + 1) * ROWS
+            ))?;
+            most = behind()?.max(most);
+        }
+        if most > BEHIND_MAX {
+            return Err(format!("the view was {most} rows behind").into());
+        }
+        if most <= ROWS {
+            return Err(format!("{most}: the view is too fast for the test").into());
+        }
     }
     Ok(())
 }

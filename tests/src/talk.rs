@@ -66,9 +66,18 @@ impl Talk {
     }
 
     pub(crate) fn open(config: EngineConfig) -> Result<Self, Refusal> {
+        Self::open_with(config, SessionOptions { push_ends: true })
+    }
+
+    /// The same, but streams without connector do not end: queries follow them.
+    pub(crate) fn following(config: EngineConfig) -> Result<Self, Refusal> {
+        Self::open_with(config, SessionOptions { push_ends: false })
+    }
+
+    fn open_with(config: EngineConfig, options: SessionOptions) -> Result<Self, Refusal> {
         let open = || {
             let engine = Engine::open(config)?;
-            let session = engine.session(SessionOptions { push_ends: true })?;
+            let session = engine.session(options)?;
             Ok(Self { engine, session })
         };
         open().map_err(|e: windrow_core::Error| Refusal(e.render("")))

@@ -1,4 +1,6 @@
-//! Finished windows and stream history as Parquet on an object store.
+//! Finished windows and stream history as Parquet on an object store. How files are laid out, committed, read, merged and
+//! deleted may be changed here, as long as other engines still read the tables. What may not be: knowing what made the rows, and when
+//! they are to be written.
 //!
 //! An [`ArchiveTable`] is an append-only sequence of rows (row 0, 1, 2, …). The rows are Parquet
 //! files that we write ourselves; which files there are is said by a Delta Lake log, so that every
@@ -19,6 +21,7 @@ mod file_entry;
 mod file_reader;
 mod file_stats;
 mod file_writer;
+mod live;
 mod log;
 mod precision;
 mod scan;
@@ -33,6 +36,6 @@ mod verified;
 
 pub use durable::SyncedLocal;
 pub use snapshot::{ArchiveSnapshot, HeldFiles};
-pub use spec::{ArchiveFile, ArchiveOptions, ArchiveState, Owner, Provenance, TableSpec};
+pub use spec::{ArchiveFile, ArchiveOptions, ArchiveState, Provenance, TableSpec};
 pub use storage::Storage;
 pub use table::ArchiveTable;

@@ -19,9 +19,9 @@ use crate::file_entry::FileEntry;
 use crate::file_reader::FileReader;
 use crate::file_stats::ticks;
 use crate::file_writer::PROVENANCE_KEY;
+use crate::live::Live;
 use crate::spec::{ArchiveFile, ArchiveState, Provenance, TableSpec};
 use crate::storage::Storage;
-use crate::table::Live;
 use crate::{delta_schema, failure, precision};
 
 /// The rows of a table at one moment. Its files are not vacuumed by its process while it lives.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
+use windrow_core::Owner;
 use windrow_core::offset::Gaps;
 
 /// What a table is: its name, its columns, and who writes it.
@@ -23,17 +24,6 @@ pub struct TableSpec {
     pub owner: Option<Owner>,
     /// Rows of the sequence that were lost before they were appended: it goes on behind them.
     pub gaps: Gaps,
-}
-
-/// Whose a table is: it says so from its beginning, and another one's is refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owner {
-    /// No other table has the same.
-    pub id: String,
-    /// It may be one from before tables said whose they are.
-    pub may_be_unsaid: bool,
-    /// It has been made before: one that is not there is lost.
-    pub is_made: bool,
 }
 
 /// Where the rows of one commit come from.

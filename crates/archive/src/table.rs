@@ -12,11 +12,12 @@ use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use object_store::ObjectStoreExt;
 use parking_lot::Mutex;
 use serde_json::json;
-use windrow_core::{Clock, Error, ErrorKind, Result};
+use windrow_core::{Clock, Error, Result};
 
 use crate::failure;
 use crate::file_entry::{self, FileEntry};
 use crate::file_writer::{EncodedFile, FileWriter, conform};
+use crate::live::Live;
 use crate::log::{Commit, DeltaLog};
 use crate::snapshot::ArchiveSnapshot;
 use crate::spec::{ArchiveOptions, ArchiveState, Provenance, TableSpec};
@@ -31,15 +32,6 @@ pub struct ArchiveTable {
     live: Mutex<Arc<Live>>,
     pub(crate) writer: tokio::sync::Mutex<Writer>,
     fingerprint: Option<String>,
-}
-
-/// What readers see.
-#[derive(Debug, Default)]
-pub(crate) struct Live {
-    /// The live files, in the order of their rows.
-    pub(crate) files: Vec<Arc<FileEntry>>,
-    /// How much there is.
-    pub(crate) state: ArchiveState,
 }
 
 /// What only the writer has.
@@ -59,42 +51,6 @@ impl std::fmt::Debug for ArchiveTable {
             .field("storage", &self.storage)
             .field("state", &self.state())
             .finish_non_exhaustive()
-    }
-}
-
-impl Live {
-    /// Puts files in order.
-    ///
-    /// # Errors
-    /// When they do not tile the sequence.
-    fn new(
-        mut files: Vec<Arc<FileEntry>>,
-        txn_version: Option<i64>,
-        spec: &TableSpec,
-    ) -> Result<Self> {
-        files.sort_by_key(|f| f.start);
-        for (a, b) in files.iter().zip(files.iter().skip(1)) {
-            if a.end != b.start && spec.gaps.after(a.end) != b.start {
-                return Err(Error::new(
-                    ErrorKind::Corrupt,
-                    format!("the archive file \"{}\" of \"{}\" does not fit", b.name, spec.name),
-                )
-                .with_detail(format!("The file before it ends at row {}.", a.end)));
-            }
-        }
-        Ok(Self::of(files, txn_version))
-    }
-
-    /// Files that are in order and tile.
-    pub(crate) fn of(files: Vec<Arc<FileEntry>>, txn_version: Option<i64>) -> Self {
-        let state = ArchiveState {
-            first_row: files.first().map_or(0, |f| f.start),
-            rows: files.last().map_or(0, |f| f.end),
-            txn_version,
-            files: files.len(),
-            bytes: files.iter().map(|f| f.bytes).sum(),
-        };
-        Self { files, state }
     }
 }
 

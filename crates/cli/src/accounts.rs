@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use windrow_core::{Error, ErrorKind, Result};
-use windrow_flight::auth::login::{
+use windrow_runtime::Role;
+use windrow_server::auth::login::{
     GrantLine, Line, TokenLine, UserLine, grants, new_token, read, write,
 };
-use windrow_flight::auth::password::hash;
-use windrow_runtime::Role;
+use windrow_server::auth::password::hash;
 
 use crate::failure::Failure;
 

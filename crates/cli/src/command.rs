@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use windrow_core::{Error, Result};
 use windrow_sql::diagnostics::nearest;
 
-use crate::arguments::Format;
+use crate::values::Format;
 
 /// All commands: name, arguments, what it does. Help, completion and near matches come from here.
 pub(crate) const COMMANDS: &[(&str, &str, &str)] = &[

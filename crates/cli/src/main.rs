@@ -1,4 +1,5 @@
-//! The `windrow` command: a thin client of [`windrow_runtime::Engine`].
+//! The `windrow` command: a thin client of [`windrow_runtime::Engine`]. Flags, prompts, rendering and exit codes may be touched here;
+//! what SQL can say must not be decided here, since clients of a server have none of this.
 //!
 //! Results go to stdout, everything else (progress, notices, errors) to stderr. The exit status
 //! is 0, or [`ErrorKind::exit_code`](windrow_core::ErrorKind::exit_code) of what went wrong; a
@@ -25,6 +26,7 @@ mod runner;
 mod script;
 mod serve;
 mod style;
+mod values;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -87,6 +89,7 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
         files,
         plan_only,
         accept_lost_rows,
+        give_back: Some(windrow_metered::give_back),
         ..EngineConfig::default()
     })?;
     if !arguments.printing().quiet {

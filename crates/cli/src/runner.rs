@@ -16,7 +16,7 @@ use windrow_runtime::{Engine, Failures};
 use windrow_sql::parse::{Parsed, Statement, parse};
 
 use self::watch::Watch;
-use crate::arguments::{Format, Printing};
+use crate::arguments::Printing;
 use crate::chart::Last;
 use crate::command::{Command, Expanded};
 use crate::connection::{Answer, Connection, Rows};
@@ -25,6 +25,7 @@ use crate::interrupt::Interrupts;
 use crate::output::{Layout, Printer};
 use crate::script::{Item, Script};
 use crate::style::stdout_has_colour;
+use crate::values::Format;
 
 /// Bytes of output that are gathered before they are written.
 const OUT_BYTES: usize = 1 << 18;

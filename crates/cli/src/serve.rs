@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use windrow_core::{Error, Result};
-use windrow_flight::auth::login::LoginConfig;
-use windrow_flight::{MetricsServer, Server, ServerConfig, ServerLimits, TlsConfig};
+use windrow_flight::Server;
 use windrow_runtime::{Engine, Files, QueryLimits};
+use windrow_server::auth::login::LoginConfig;
+use windrow_server::{MetricsServer, ServerConfig, ServerLimits, TlsConfig};
 
-use crate::arguments::{parse_size, seconds};
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
+use crate::values::{parse_size, seconds};
 
 /// How to serve.
 #[derive(Debug, Clone, Args)]

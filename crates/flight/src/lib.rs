@@ -1,29 +1,23 @@
 //! The engine over Arrow Flight SQL: a server that ADBC, JDBC and plain Flight clients talk to, and
 //! the client that the `windrow` command uses.
-//!
-//! This crate alone knows gRPC.
+//! Messages, their order and metadata, and how errors become statuses may be touched here. What may not be: nothing is
+//! decided here about users, statements or rows, and what another wire would need too (who may come in, sessions, limits, cancelling,
+//! metrics) is in [`windrow_server`]. This crate alone knows gRPC.
 #![forbid(unsafe_code)]
 
-pub mod auth;
+mod auth;
 pub mod client;
 mod connection;
 mod ingest;
-mod limits;
 mod metadata;
-mod metrics;
 mod route;
 mod rows;
-mod running;
 mod server;
 mod service;
 mod session;
 mod statement;
 pub mod status;
-mod tls;
 mod unwound;
 mod wire;
 
-pub use limits::ServerLimits;
-pub use metrics::{MetricsServer, Monitor};
-pub use server::{Server, ServerConfig};
-pub use tls::TlsConfig;
+pub use server::Server;

@@ -2,37 +2,21 @@
 //! read is refused in words.
 
 use arrow_flight::flight_service_server::FlightService;
-use arrow_flight::sql::{Any, Command};
 use arrow_flight::{
-    Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, Criteria,
-    Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, PollInfo, SchemaResult,
-    Ticket,
+    Action, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, PollInfo,
+    SchemaResult, Ticket,
 };
 use futures::StreamExt;
-use prost::Message;
 use tonic::{Code, Request, Response, Status, Streaming};
+use windrow_server::auth::Identity;
 
-use crate::auth::Identity;
 use crate::metadata;
-use crate::service::Service;
-use crate::session::options;
+use crate::service::{Service, command};
 use crate::status::{to_status, too_long};
 
 /// The service as it is served.
 #[derive(Debug, Clone)]
 pub(crate) struct Route(pub(crate) Service);
-
-/// The command in a descriptor or ticket.
-///
-/// # Errors
-/// INVALID_ARGUMENT when it cannot be read.
-pub(crate) fn command(bytes: &[u8]) -> Result<Command, Status> {
-    let unreadable = |e: &dyn std::fmt::Display| {
-        Status::invalid_argument(format!("the command cannot be read: {e}"))
-    };
-    let message = Any::decode(bytes).map_err(|e| unreadable(&e))?;
-    Command::try_from(message).map_err(|e| unreadable(&e))
-}
 
 /// A refusal by the library, in the right code: what cannot be read is the client's mistake.
 fn in_words(status: Status) -> Status {
@@ -70,7 +54,7 @@ impl FlightService for Route {
         &self,
         request: Request<Criteria>,
     ) -> Result<Response<Self::ListFlightsStream>, Status> {
-        let session = self.0.sessions.of(&request)?;
+        let session = self.0.session_of(&request)?;
         let flights = metadata::flights(&session.session, &request.get_ref().expression).await?;
         Ok(Response::new(futures::stream::iter(flights.into_iter().map(Ok)).boxed()))
     }
@@ -145,68 +129,5 @@ impl FlightService for Route {
         request: Request<Empty>,
     ) -> Result<Response<Self::ListActionsStream>, Status> {
         self.0.list_actions(request).await
-    }
-}
-
-const CANCEL: &str = "CancelFlightInfo";
-
-/// The actions beside those of Flight SQL.
-pub(crate) fn actions() -> Vec<Result<ActionType, Status>> {
-    let action = |name: &str, description: &str| {
-        Ok(ActionType { r#type: name.to_owned(), description: description.to_owned() })
-    };
-    vec![
-        action(CANCEL, "Stops what the tickets of a FlightInfo have started."),
-        action(options::SET, "Changes settings of the session."),
-        action(options::GET, "Tells the settings of the session."),
-        action(options::CLOSE, "Ends the session."),
-    ]
-}
-
-fn read<M: Message + Default>(body: &[u8]) -> Result<M, Status> {
-    M::decode(body).map_err(|e| Status::invalid_argument(format!("the action cannot be read: {e}")))
-}
-
-impl Service {
-    /// The actions beside those of Flight SQL.
-    ///
-    /// # Errors
-    /// INVALID_ARGUMENT when the action is unknown or cannot be read.
-    pub(crate) async fn action(
-        &self,
-        request: Request<Action>,
-    ) -> Result<Response<<Self as FlightService>::DoActionStream>, Status> {
-        let session = self.sessions.of(&request)?;
-        let Action { r#type, body } = request.get_ref();
-        let (result, cookie) = match r#type.as_str() {
-            CANCEL => {
-                let CancelFlightInfoRequest { info } = read(body)?;
-                let info =
-                    info.ok_or_else(|| Status::invalid_argument("the flight info is missing"))?;
-                let status = match self.cancel(&info)? {
-                    true => CancelStatus::Cancelled,
-                    false => CancelStatus::NotCancellable,
-                };
-                (CancelFlightInfoResult::new(status).encode_to_vec(), false)
-            }
-            options::SET => {
-                (options::set(&session.session, read(body)?).await.encode_to_vec(), true)
-            }
-            options::GET => (options::get(&session.session).encode_to_vec(), true),
-            options::CLOSE => {
-                self.sessions.close(&session);
-                (options::CloseResult { status: 1 }.encode_to_vec(), false)
-            }
-            other => {
-                let message = format!("\"{other}\" is not an action of this server");
-                return Err(Status::invalid_argument(message));
-            }
-        };
-        let result = arrow_flight::Result { body: result.into() };
-        let mut response = Response::new(futures::stream::iter([Ok(result)]).boxed());
-        if cookie {
-            session.tell(response.metadata_mut());
-        }
-        Ok(response)
     }
 }

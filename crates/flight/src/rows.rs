@@ -17,11 +17,11 @@ use futures::{Stream, StreamExt};
 use serde::Serialize;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
+use windrow_core::Error;
 use windrow_core::time::{ticks_to_micros, time_unit};
-use windrow_core::{Error, ErrorKind};
 use windrow_runtime::{Done, Engine, Position, QueryStatus, ResultStream, UnusedRows};
+use windrow_server::running::{Execution, cancelled};
 
-use crate::running::Execution;
 use crate::status::to_status;
 use crate::wire::Encoder;
 
@@ -179,7 +179,7 @@ impl Sending {
             let clock = self.telling.engine.clock();
             tokio::select! {
                 biased;
-                () = self.execution.stopped() => return Err(cancelled()),
+                () = self.execution.stopped() => return Err(to_status(&cancelled(), "")),
                 next = self.rows.next() => match next {
                     None if self.ended => return Ok(None),
                     None => {
@@ -289,10 +289,6 @@ impl Windows {
 fn time_text(micros: i64) -> String {
     let time = TimestampMicrosecondArray::from(vec![micros]);
     array_value_to_string(&time, 0).unwrap_or_else(|_| micros.to_string())
-}
-
-pub(crate) fn cancelled() -> Status {
-    to_status(&Error::new(ErrorKind::Cancelled, "the query was cancelled"), "")
 }
 
 pub(crate) fn arrow_status(error: ArrowError, sql: &str) -> Status {

@@ -7,22 +7,20 @@
 
 use std::sync::Arc;
 
-use arrow::array::AsArray;
-use arrow::compute::sum;
-use arrow::datatypes::{Schema, SchemaRef, UInt64Type};
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
-use futures::TryStreamExt;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use tonic::Status;
 use windrow_core::Result;
-use windrow_runtime::{Done, Outcome, Prepared, Session, UnusedRows, Values};
+use windrow_runtime::{Done, Outcome, Prepared, Session, Values};
+use windrow_server::running::Execution;
+use windrow_server::session::unguessable;
+use windrow_server::statement::{each, finish};
 use windrow_sql::parse::Statement;
 
-use crate::rows::{Messages, Telling, arrow_status, cancelled, done, messages};
-use crate::running::Execution;
-use crate::session::unguessable;
+use crate::rows::{Messages, Telling, arrow_status, done, messages};
 use crate::status::to_status;
 use crate::wire;
 
@@ -82,7 +80,7 @@ pub(crate) async fn execute_now(
     descriptor: FlightDescriptor,
 ) -> Result<FlightInfo, Status> {
     let sql = prepared.text();
-    let done = all(session, prepared, values).await.map_err(|e| to_status(&e, sql))?;
+    let done = each(session, prepared, values).await.map_err(|e| to_status(&e, sql))?;
     info_for(&Schema::empty(), String::new(), Some(done), descriptor)
 }
 
@@ -184,10 +182,7 @@ async fn unless_stopped<T>(
     sql: &str,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T, Status> {
-    tokio::select! {
-        done = work => done.map_err(|e| to_status(&e, sql)),
-        () = execution.stopped() => Err(cancelled()),
-    }
+    execution.unless_stopped(work).await.map_err(|e| to_status(&e, sql))
 }
 
 /// Executes a statement for each row of values; how many rows were changed.
@@ -200,44 +195,7 @@ pub(crate) async fn update(
     values: &[Values],
     mut execution: Execution,
 ) -> Result<i64, Status> {
-    let done = all(session, prepared, values);
+    let done = each(session, prepared, values);
     let done = unless_stopped(&mut execution, prepared.text(), done).await?;
     Ok(i64::try_from(done.rows.unwrap_or_default()).unwrap_or(i64::MAX))
-}
-
-/// Executes a statement for each row of values; what was done last, with the rows of all.
-async fn all(session: &Session, prepared: &Prepared, values: &[Values]) -> Result<Done> {
-    if values.len() > 1
-        && let Some(outcome) = session.insert_rows(prepared, values).await?
-    {
-        return finish(outcome).await;
-    }
-    let mut last = Done::from("OK");
-    let mut changed: Option<u64> = None;
-    for values in values {
-        last = finish(session.execute_with(prepared, values).await?).await?;
-        changed = match (changed, last.rows) {
-            (Some(before), Some(more)) => Some(before + more),
-            (before, more) => before.or(more),
-        };
-    }
-    Ok(Done { rows: changed, ..last })
-}
-
-/// Waits for the end of a statement that changes something. The engine underneath tells as a row
-/// how many rows it changed.
-async fn finish(outcome: Outcome) -> Result<Done> {
-    let mut rows = match outcome {
-        Outcome::Done(done) => return Ok(done),
-        Outcome::Rows(rows) => rows,
-    };
-    let mut changed = None;
-    while let Some(batch) = rows.try_next().await? {
-        let count = batch.column_by_name("count").and_then(|c| c.as_primitive_opt::<UInt64Type>());
-        let count = count.and_then(sum);
-        changed = changed.map_or(count, |before: u64| Some(before + count.unwrap_or_default()));
-    }
-    let said = changed.map_or_else(|| "OK".to_owned(), |n| format!("OK {n}"));
-    let said = said + &rows.unused_rows().map(UnusedRows::aside).unwrap_or_default();
-    Ok(Done { said, rows: changed })
 }

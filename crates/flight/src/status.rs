@@ -62,6 +62,12 @@ pub fn to_status(error: &Error, sql: &str) -> Status {
     Status::with_details_and_metadata(code, text, Bytes::new(), metadata)
 }
 
+/// The status for an error of no statement.
+#[expect(clippy::needless_pass_by_value, reason = "it is what errors are mapped with")]
+pub(crate) fn refused(error: Error) -> Status {
+    to_status(&error, "")
+}
+
 /// The error for a message of a client that is longer than the server reads, which the library below
 /// has refused.
 pub(crate) fn too_long(status: &Status) -> Option<Error> {

@@ -1,5 +1,5 @@
 //! An allocator that counts, per thread, what it gives and takes back, for
-//! [`windrow_core::budget`].
+//! [`windrow_core::budget`]. Only what must be `unsafe` may be here; what is done with the counts is decided elsewhere.
 //!
 //! A program makes it its own, around the allocator that it would have had:
 //!
@@ -59,5 +59,16 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Metered<A> {
             allocated(signed(size) - signed(layout.size()));
         }
         moved
+    }
+}
+
+/// Gives what mimalloc keeps for later, of all threads, back to the system. It keeps what was freed for some
+/// tens of milliseconds, because taking pages anew costs more than half of the time of a query that decodes
+/// much; so this is for when memory is short.
+pub fn give_back() {
+    // SAFETY: mimalloc allows it from any thread at any time; nothing that is in use is touched.
+    #[expect(unsafe_code, reason = "a call into the allocator")]
+    unsafe {
+        libmimalloc_sys::mi_collect(true);
     }
 }

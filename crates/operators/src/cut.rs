@@ -23,6 +23,7 @@ use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, ErrorKind, Result, WindowKind};
 
 use crate::merger::{Windows, new_windows};
+use crate::port::SavedState;
 use crate::saved::{self, StateTypes};
 use crate::segment::Body;
 use crate::spec::Columns;
@@ -164,16 +165,14 @@ impl Keeper {
     }
 
     /// As it was at a cut.
-    pub(crate) fn restore(
-        spec: &OperatorSpec,
-        frontier: i64,
-        next_id: u64,
-        segments: Vec<SavedSegment>,
-    ) -> Result<Self> {
+    pub(crate) fn restore(spec: &OperatorSpec, state: SavedState<'_>) -> Result<Self> {
+        let SavedState { frontier, next_id, segments, space } = state;
+        let mut restored = Restored::new(spec.columns(), space);
         let mut keeper = Self { next_id, cuts: true, ..Self::default() };
         let types = StateTypes::of(spec.columns())?;
         let mut known = BTreeSet::new();
         for segment in segments {
+            let segment = segment?;
             let SavedSegment { id, slice, counts_from, rows, .. } = segment;
             let batches = segment.into_batches()?;
             let slicing = spec.slicing();
@@ -186,13 +185,9 @@ impl Keeper {
             }
             let body = saved::decode(spec.columns(), &types, rows, batches)
                 .map_err(|e| corrupt(id, "is not what its query saved").with_source(e))?;
-            let kept = Kept { id: Some(id), rows, body: Some(body) };
-            keeper.waiting.entry((slice, counts_from)).or_default().push(kept);
+            restored.add((slice, counts_from), Kept { id: Some(id), rows, body: Some(body) })?;
         }
-        // Larger ones first, as they were: merging minds the order.
-        for segments in keeper.waiting.values_mut() {
-            segments.sort_by_key(|s| (Reverse(s.body.as_ref().map_or(0, Body::len)), s.id));
-        }
+        keeper.waiting = restored.segments();
         Ok(keeper)
     }
 
@@ -402,6 +397,45 @@ fn is_large<'a>(
     let bytes = segments.filter_map(|kept| kept.body.as_ref()).map(Body::size_bytes);
     let (news, pass) = (bytes.sum::<usize>(), space.pass_bytes());
     news > pass / WHOLE_PART || windows + news > pass * WHOLE_PART
+}
+
+/// Segments that come back from a checkpoint, one by one.
+pub(crate) struct Restored<'a> {
+    columns: &'a Columns,
+    space: Option<&'a dyn SpillSpace>,
+    all: BySlice,
+    /// Bytes of those in memory.
+    bytes: usize,
+}
+
+impl<'a> Restored<'a> {
+    pub(crate) fn new(columns: &'a Columns, space: Option<&'a dyn SpillSpace>) -> Self {
+        Self { columns, space, all: BySlice::new(), bytes: 0 }
+    }
+
+    /// Takes one more; when they are many in memory, they go to disk.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn add(&mut self, key: (i64, i64), kept: Kept) -> Result<()> {
+        self.bytes += kept.body.as_ref().map_or(0, Body::size_bytes);
+        self.all.entry(key).or_default().push(kept);
+        if let Some(space) = self.space
+            && self.bytes > space.pass_bytes()
+        {
+            spill_all(self.columns, space, &mut self.all)?;
+            self.bytes = 0;
+        }
+        Ok(())
+    }
+
+    /// Larger ones first, as they were: merging minds the order.
+    pub(crate) fn segments(mut self) -> BySlice {
+        for segments in self.all.values_mut() {
+            segments.sort_by_key(|s| (Reverse(s.body.as_ref().map_or(0, Body::len)), s.id));
+        }
+        self.all
+    }
 }
 
 /// Writes what is in memory to one file.

@@ -13,8 +13,9 @@ use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, Result, Watermark, WindowKind};
 
 use crate::bounds::Bounds;
-use crate::cut::{Cut, Keeper, SavedSegment};
+use crate::cut::{Cut, Keeper};
 use crate::overlapping::Overlapping;
+use crate::port::SavedState;
 use crate::rows::RowWindows;
 use crate::spill::SpillSpace;
 use crate::tumbling::Tumbling;
@@ -158,18 +159,13 @@ impl WindowMerger {
         }
     }
 
-    /// A merger as it was at a cut: `segments` are exactly those it needed, in any order. It
-    /// [keeps cuts](Self::keep_cuts).
+    /// A merger as it was at a cut. It [keeps cuts](Self::keep_cuts).
     ///
     /// # Errors
     /// Corrupt when a segment cannot be one of such a cut.
-    pub fn restore(
-        spec: Arc<OperatorSpec>,
-        frontier: i64,
-        next_id: u64,
-        segments: Vec<SavedSegment>,
-    ) -> Result<Self> {
-        let keeper = Some(Keeper::restore(&spec, frontier, next_id, segments)?);
+    pub fn restore(spec: Arc<OperatorSpec>, state: SavedState<'_>) -> Result<Self> {
+        let frontier = state.frontier;
+        let keeper = Some(Keeper::restore(&spec, state)?);
         Ok(Self { keeper, frontier, ..Self::new(spec) })
     }
 

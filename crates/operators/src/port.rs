@@ -11,7 +11,7 @@
 //! Invariants of every operator: the same rows give the same finished rows, whatever the batches, the workers and the
 //! moments of flushing, cutting, restoring and spilling. What is finished at a watermark does not change later.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -52,18 +52,25 @@ pub trait StatefulOperator: Debug + Send + Sync {
     ///
     /// # Errors
     /// Corrupt when a segment cannot be one of such a cut.
-    fn restore(&self, state: SavedState) -> Result<Box<dyn CoordinatorPart>>;
+    fn restore(&self, state: SavedState<'_>) -> Result<Box<dyn CoordinatorPart>>;
 }
 
 /// What an operator is restored from.
-#[derive(Debug)]
-pub struct SavedState {
+pub struct SavedState<'a> {
     /// See [`Cut::frontier`].
     pub frontier: i64,
     /// See [`Cut::next_id`].
     pub next_id: u64,
-    /// Exactly those that the cut needed, in any order.
-    pub segments: Vec<SavedSegment>,
+    /// Exactly those that the cut needed, in any order. They are taken one by one.
+    pub segments: &'a mut dyn Iterator<Item = Result<SavedSegment>>,
+    /// Where those go for which memory is too short; `None`: they stay in memory.
+    pub space: Option<&'a dyn SpillSpace>,
+}
+
+impl Debug for SavedState<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SavedState").field("frontier", &self.frontier).finish_non_exhaustive()
+    }
 }
 
 /// What one worker has gathered.
@@ -221,10 +228,8 @@ impl StatefulOperator for OperatorSpec {
         Box::new(WindowMerger::new(Arc::new(self.clone())))
     }
 
-    fn restore(&self, state: SavedState) -> Result<Box<dyn CoordinatorPart>> {
-        let SavedState { frontier, next_id, segments } = state;
-        let spec = Arc::new(self.clone());
-        Ok(Box::new(WindowMerger::restore(spec, frontier, next_id, segments)?))
+    fn restore(&self, state: SavedState<'_>) -> Result<Box<dyn CoordinatorPart>> {
+        Ok(Box::new(WindowMerger::restore(Arc::new(self.clone()), state)?))
     }
 }
 
@@ -358,7 +363,7 @@ impl StatefulOperator for SessionOperatorSpec {
         Box::new(SessionMerger::new(self))
     }
 
-    fn restore(&self, state: SavedState) -> Result<Box<dyn CoordinatorPart>> {
+    fn restore(&self, state: SavedState<'_>) -> Result<Box<dyn CoordinatorPart>> {
         Ok(Box::new(SessionMerger::restore(self, state)?))
     }
 }

@@ -7,7 +7,7 @@ use arrow::array::{Array, Int64Array, RecordBatch, StringArray, TimestampMillise
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use windrow_core::{ErrorKind, Watermark, WindowKind, WindowSpec};
 use windrow_operators::{
-    Cut, Mode, OperatorSpec, SavedSegment, SegmentId, SliceStore, WindowMerger,
+    Cut, Mode, OperatorSpec, SavedSegment, SavedState, SegmentId, SliceStore, WindowMerger,
 };
 
 fn spec(kind: WindowKind) -> Arc<OperatorSpec> {
@@ -166,8 +166,10 @@ fn segments_that_cannot_be_of_a_cut_are_refused() {
     merger.keep_cuts();
     let cut = count_and_cut(&spec, &mut SliceStore::new(&spec), &mut merger, 0..5);
     let [good] = cut.new.as_slice() else { panic!("{:?}", cut.new) };
-    let restore = |frontier, segments| {
-        WindowMerger::restore(Arc::clone(&spec), frontier, cut.next_id, segments)
+    let restore = |frontier, segments: Vec<SavedSegment>| {
+        let (mut segments, next_id) = (segments.into_iter().map(Ok), cut.next_id);
+        let state = SavedState { frontier, next_id, segments: &mut segments, space: None };
+        WindowMerger::restore(Arc::clone(&spec), state)
     };
     restore(cut.frontier, vec![good.clone()]).unwrap();
     let other = |column: Arc<dyn Array>, times| {

@@ -24,8 +24,8 @@ use space::Space;
 use windrow_core::{Watermark, WindowKind, WindowSpec};
 use windrow_operators::lateness::{Tolerance, classify};
 use windrow_operators::{
-    ClosedWindow, Cut, GroupingSets, Mode, OperatorSpec, SavedSegment, Segment, SegmentId,
-    SliceStore, WindowMerger,
+    ClosedWindow, Cut, GroupingSets, Mode, OperatorSpec, SavedSegment, SavedState, Segment,
+    SegmentId, SliceStore, SpillSpace, WindowMerger,
 };
 
 /// What one case is made of.
@@ -305,7 +305,11 @@ impl<'a> Run<'a> {
         let mut segments: Vec<_> = cut.needed.iter().map(|id| self.disk[id].clone()).collect();
         segments.shuffle(rng);
         let spec = Arc::clone(&self.case.spec);
-        self.merger = WindowMerger::restore(spec, cut.frontier, cut.next_id, segments).unwrap();
+        let (mut segments, space) = (segments.into_iter().map(Ok), self.space.as_deref());
+        let space = space.map(|space| space as &dyn SpillSpace);
+        let (frontier, next_id) = (cut.frontier, cut.next_id);
+        let state = SavedState { frontier, next_id, segments: &mut segments, space };
+        self.merger = WindowMerger::restore(spec, state).unwrap();
         if let Some(space) = &self.space {
             self.merger.spill_to(space.clone());
         }

@@ -24,7 +24,7 @@ use windrow_core::{SessionSpec, Watermark};
 use windrow_operators::lateness::Tolerance;
 use windrow_operators::{
     CoordinatorPart, Cut, Finished, Mode, SavedSegment, SavedState, SegmentId, SessionOperatorSpec,
-    StatefulOperator, WorkerPart,
+    SpillSpace, StatefulOperator, WorkerPart,
 };
 
 /// What one case is made of.
@@ -313,7 +313,9 @@ impl<'a> Run<'a> {
         let mut segments: Vec<_> = cut.needed.iter().map(|id| self.disk[id].clone()).collect();
         segments.shuffle(rng);
         let (frontier, next_id) = (cut.frontier, cut.next_id);
-        let state = SavedState { frontier, next_id, segments };
+        let (mut segments, space) = (segments.into_iter().map(Ok), self.space.as_deref());
+        let space = space.map(|space| space as &dyn SpillSpace);
+        let state = SavedState { frontier, next_id, segments: &mut segments, space };
         self.coordinator = self.case.operator.restore(state).unwrap();
         assert!(self.coordinator.keep_order());
         self.sequence.retain(|(end, _)| *end <= frontier);

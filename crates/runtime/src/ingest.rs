@@ -15,9 +15,9 @@ use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 use tokio::runtime::Handle;
 use windrow_core::{Clock, Error, ErrorKind, Result};
+use windrow_storage::wal::producers::Stamp;
 
 use crate::catalog::Catalog;
-use crate::durable::wal::producers::Stamp;
 use crate::session::insert::Target;
 use crate::session::{AbortOnDrop, Role, Session, insert};
 use crate::stream::Feed;

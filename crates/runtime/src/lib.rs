@@ -1,5 +1,8 @@
 //! The engine of Windrow: catalog, stream tables, continuous queries and views, behind one
-//! facade, [`Engine`]. The command line is a thin client of it, and so can any program be.
+//! facade, [`Engine`]. The command line is a thin client of it, and so can any program be. What runs, waits and remembers is here. What is
+//! not: formats of files (`windrow_storage`, `windrow_archive`), how SQL is read and planned (`windrow_sql`), how state grows and
+//! merges, and wires. Of its rooms `stream` stands above `query`, and both above `catalog`, `session` and `engine`: a new import
+//! goes that way only.
 //!
 //! ```text
 //! Engine ─ Session ─ statement ─► bounded plan ─────────────────────────────► rows

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Failed, Trial};
 use windrow_core::{Clock, SystemClock};
 use windrow_core::{Error, ErrorKind};
-use windrow_flight::auth::login::write;
 use windrow_flight::client::{Client, ClientConfig, Reply, Target};
+use windrow_server::auth::login::write;
 
 use super::serving::Serving;
 use crate::flight_guard::user;

@@ -29,9 +29,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
-use windrow_flight::auth::login::{GrantLine, LoginConfig, TokenLine, new_token, write};
-use windrow_flight::{MetricsServer, Server, ServerConfig};
+use windrow_flight::Server;
 use windrow_runtime::{Engine, EngineConfig};
+use windrow_server::auth::login::{GrantLine, LoginConfig, TokenLine, new_token, write};
+use windrow_server::{MetricsServer, ServerConfig};
 
 use crate::flight_guard::{any_port, http, samples};
 use crate::program::PATIENCE;

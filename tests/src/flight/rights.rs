@@ -15,8 +15,8 @@ use prost::Message;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
-use windrow_flight::ServerConfig;
 use windrow_runtime::EngineConfig;
+use windrow_server::ServerConfig;
 
 use crate::flight::{Served, fetch, lines, run, status, tokens, until};
 use crate::flight_guard::any_port;

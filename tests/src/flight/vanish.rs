@@ -10,8 +10,8 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tonic::transport::Endpoint;
-use windrow_flight::{ServerConfig, ServerLimits};
 use windrow_runtime::EngineConfig;
+use windrow_server::{ServerConfig, ServerLimits};
 
 use crate::flight::{Follower, Served, lines, run, until};
 use crate::flight_guard::any_port;

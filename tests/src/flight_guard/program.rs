@@ -9,8 +9,8 @@ use arrow_flight::flight_service_client::FlightServiceClient;
 use libtest_mimic::Failed;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request};
-use windrow_flight::ServerConfig;
-use windrow_flight::auth::login::{LoginConfig, write};
+use windrow_server::ServerConfig;
+use windrow_server::auth::login::{LoginConfig, write};
 
 use super::{Served, any_port, check, http, samples, user};
 use crate::program::{Running, program};

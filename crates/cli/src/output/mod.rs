@@ -14,9 +14,9 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use self::table::Table;
 pub(crate) use self::table::{cut, visible};
-use crate::arguments::Format;
 use crate::command::Expanded;
 use crate::failure::Failure;
+use crate::values::Format;
 
 /// How a table is to be drawn.
 #[derive(Debug, Clone, Copy, Default)]

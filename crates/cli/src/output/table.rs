@@ -312,7 +312,7 @@ mod tests {
 
     use super::super::tests::{print, print_as, sample};
     use super::*;
-    use crate::arguments::Format;
+    use crate::values::Format;
 
     fn texts(values: &[&str]) -> RecordBatch {
         let column: ArrayRef = Arc::new(StringArray::from(values.to_vec()));

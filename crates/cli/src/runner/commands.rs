@@ -6,12 +6,12 @@ use std::time::Duration;
 use windrow_core::{Clock, Error, ErrorKind};
 
 use super::{Flow, Runner, Timing, parse_one};
-use crate::arguments::Format;
 use crate::chart;
 use crate::clock::clock;
 use crate::command::{self, Command, Expanded};
 use crate::failure::Failure;
 use crate::script::{Script, Source};
+use crate::values::Format;
 
 /// How deep files may run one another.
 const DEPTH_MAX: usize = 16;

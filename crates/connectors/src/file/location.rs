@@ -7,12 +7,12 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 use object_store::path::Path as StorePath;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use url::Url;
 use windrow_core::{Error, ErrorKind, Result};
 
 use super::files::Files;
-use super::follow::FileId;
 use super::format::{Format, format_of_name};
 use super::options::FileOptions;
 
@@ -23,6 +23,29 @@ pub(super) enum Blob {
     Local(Arc<PathBuf>),
     /// In an object store.
     Store(Arc<dyn ObjectStore>, StorePath),
+}
+
+/// Device and inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(in crate::file) struct FileId {
+    pub(in crate::file) device: u64,
+    pub(in crate::file) inode: u64,
+}
+
+impl FileId {
+    /// Of a file on this machine, where there are such.
+    pub(in crate::file) fn of(meta: &std::fs::Metadata) -> Option<Self> {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            Some(Self { device: meta.dev(), inode: meta.ino() })
+        }
+        #[cfg(not(unix))]
+        {
+            let _: &std::fs::Metadata = meta;
+            None
+        }
+    }
 }
 
 /// A file that was found.

@@ -11,9 +11,9 @@ use prost::Message;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 use windrow_core::{Error, ErrorKind};
+use windrow_server::auth::login::Door;
 
 use super::layer::Given;
-use super::login::Door;
 use crate::status::to_status;
 
 /// The token that is given where none is needed: clients expect one.

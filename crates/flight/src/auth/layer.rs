@@ -1,7 +1,7 @@
 //! The layer in front of the service: no call gets through without an [`Identity`], but for the
 //! handshake that makes one.
 //!
-//! [`Identity`]: super::Identity
+//! [`Identity`]: windrow_server::auth::Identity
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,9 +12,9 @@ use http::{Request, Response};
 use tonic::body::Body;
 use tower::{Layer, Service};
 use windrow_core::{Error, ErrorKind};
+use windrow_server::auth::login::{Door, Entered};
 
-use super::login::{Door, Entered};
-use crate::connection::Peer;
+use crate::connection::peer;
 use crate::status::to_status;
 
 /// The one call that needs no identity.
@@ -61,7 +61,9 @@ where
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let door = Arc::clone(&self.door);
-        Peer::has_called(request.extensions());
+        if let Some(peer) = peer(request.extensions()) {
+            peer.has_called();
+        }
         Box::pin(async move {
             let header = request.headers_mut().remove(AUTHORIZATION);
             let handshake = request.uri().path() == HANDSHAKE;
@@ -80,7 +82,9 @@ where
                 Ok(entered) => entered,
                 Err(error) => return Ok(to_status(&error, "").into_http()),
             };
-            Peer::is_known(request.extensions());
+            if let Some(peer) = peer(request.extensions()) {
+                peer.is_known();
+            }
             request.extensions_mut().insert(identity);
             if let (true, Some(token)) = (handshake, &token) {
                 request.extensions_mut().insert(Given(token.clone()));

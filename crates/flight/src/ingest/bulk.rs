@@ -16,7 +16,8 @@ use windrow_core::{Error, ErrorKind, Result};
 use windrow_runtime::{Ingest, Session};
 
 use super::declare::declaration;
-use super::{PLACES, decoded, refused, unreadable};
+use super::{PLACES, decoded, unreadable};
+use crate::status::refused;
 
 /// Rows that enter together at most.
 const PIECE_ROWS_MAX: usize = 1 << 20;

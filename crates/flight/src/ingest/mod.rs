@@ -24,10 +24,9 @@ use arrow_flight::decode::FlightDataDecoder;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::server::PeekableFlightDataStream;
 use futures::TryStreamExt;
-use tonic::Status;
 use windrow_core::{Error, Result};
 
-use crate::status::{from_status, to_status, too_long};
+use crate::status::{from_status, too_long};
 
 /// The one catalog and schema that there are.
 const PLACES: [&str; 2] = ["datafusion", "public"];
@@ -43,12 +42,6 @@ fn unreadable(error: FlightError) -> Error {
         FlightError::Tonic(status) => too_long(&status).unwrap_or_else(|| from_status(&status)),
         error => Error::data(format!("the batches cannot be read: {error}")).with_source(error),
     }
-}
-
-/// An error of no statement.
-#[expect(clippy::needless_pass_by_value, reason = "it is what errors are mapped with")]
-fn refused(error: Error) -> Status {
-    to_status(&error, "")
 }
 
 /// The stream that a path names: `[stream]`, or with catalog and schema before it.

@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use tonic::Status;
 use windrow_core::{Error, Result};
 use windrow_runtime::{BatchId, Incoming, Ingest, Pushed};
+use windrow_server::session::InUse;
 
-use super::{decoded, refused, stream_of, unreadable};
-use crate::session::InUse;
+use super::{decoded, stream_of, unreadable};
+use crate::status::refused;
 
 /// Batches of one sender that wait for the log at the same time, so that they share its syncs.
 const WAITING_MAX: usize = 8;

@@ -1,192 +1,39 @@
-//! Sessions of clients: settings and prepared statements that belong to one of them.
-//!
-//! A client that sends the cookie has the session of that name, if it is its own; another one has the
-//! session of its connection. The cookie is given with the answers to the session actions.
+//! Sessions of clients over gRPC: a cookie names them. It is given with the answers to the session actions.
 
 pub(crate) mod options;
-pub(crate) mod prepared;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
-use parking_lot::Mutex;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
-use windrow_core::{Clock, Error, ErrorKind};
-use windrow_runtime::{Engine, Session, SessionOptions};
+use windrow_server::auth::Identity;
+use windrow_server::connection::Peer;
+use windrow_server::session::{ClientSession, Sessions};
 
-use crate::auth::Identity;
-use crate::connection::Peer;
-use crate::session::prepared::PreparedStatements;
+use crate::connection::peer;
 use crate::status::to_status;
 
 /// The cookie that names a session, as Flight SQL has it.
 const COOKIE: &str = "arrow_flight_session_id";
-/// Sessions at most; the one that was idle for longest makes room.
-const SESSIONS_MAX: usize = 1_000;
-/// A session that nobody used for so long is over. Rows that still come are a use.
-const IDLE_MAX: Duration = Duration::from_secs(3_600);
 
-/// The session of a client.
-#[derive(Debug)]
-pub(crate) struct ClientSession {
-    /// Its name.
-    pub(crate) id: String,
-    /// The engine's session.
-    pub(crate) session: Session,
-    pub(crate) prepared: PreparedStatements,
-    /// Whose it is.
-    identity: Identity,
-    used_micros: AtomicI64,
+/// The session that a request belongs to; a new one where there is none.
+///
+/// # Errors
+/// NOT_FOUND when the cookie names a session that is over.
+pub(crate) fn of<T>(
+    sessions: &Sessions,
+    request: &Request<T>,
+) -> Result<Arc<ClientSession>, Status> {
+    let identity = request.extensions().get::<Identity>();
+    let identity = identity.ok_or_else(|| Status::internal("nobody said who this is"))?;
+    let peer = peer(request.extensions()).map(Peer::number);
+    sessions.of(identity, cookie(request.metadata()), peer).map_err(|e| to_status(&e, ""))
 }
 
-/// A use of a session that lasts longer than a call: rows that are sent or received. As long as it is
-/// there, the session is not idle.
-#[derive(Debug)]
-pub(crate) struct InUse {
-    session: Arc<ClientSession>,
-    clock: Arc<dyn Clock>,
-}
-
-impl InUse {
-    /// The engine's session.
-    pub(crate) fn engine(&self) -> &Session {
-        &self.session.session
-    }
-
-    /// Completes with an error when the server stops.
-    pub(crate) fn stopped(&self) -> impl Future<Output = Error> + Send + use<> {
-        self.session.identity.admission().stopped()
-    }
-}
-
-impl Drop for InUse {
-    fn drop(&mut self) {
-        self.session.used_micros.store(self.clock.now_micros(), Ordering::Relaxed);
-    }
-}
-
-/// All sessions.
-#[derive(Debug)]
-pub(crate) struct Sessions {
-    engine: Engine,
-    clock: Arc<dyn Clock>,
-    open: Mutex<Open>,
-}
-
-#[derive(Debug, Default)]
-struct Open {
-    by_id: BTreeMap<String, Arc<ClientSession>>,
-    /// The sessions of connections, for each user who calls on them.
-    by_peer: BTreeMap<(Option<u64>, String), String>,
-}
-
-impl Sessions {
-    pub(crate) fn new(engine: Engine) -> Self {
-        let clock = engine.clock();
-        Self { engine, clock, open: Mutex::default() }
-    }
-
-    /// The session that a request belongs to; a new one where there is none.
-    ///
-    /// # Errors
-    /// NOT_FOUND when the cookie names a session that is over.
-    pub(crate) fn of<T>(&self, request: &Request<T>) -> Result<Arc<ClientSession>, Status> {
-        let identity = request.extensions().get::<Identity>();
-        let identity = identity.ok_or_else(|| Status::internal("nobody said who this is"))?;
-        let now = self.clock.now_micros();
-        let mut open = self.open.lock();
-        let session = match cookie(request.metadata()) {
-            Some(id) => {
-                open.expire(now);
-                let known = open.by_id.get(id).filter(|s| s.identity == *identity);
-                known.cloned().ok_or_else(over)?
-            }
-            None => {
-                let peer = Peer::of(request.extensions()).map(Peer::number);
-                let peer = (peer, identity.name.clone());
-                let known = open.by_peer.get(&peer).and_then(|id| open.by_id.get(id));
-                let known = known.filter(|s| !is_idle(s, now) && s.identity == *identity).cloned();
-                match known {
-                    Some(session) => session,
-                    None => self.begin(&mut open, peer, identity, now)?,
-                }
-            }
-        };
-        session.used_micros.store(now, Ordering::Relaxed);
-        Ok(session)
-    }
-
-    /// A use of a session from now on.
-    pub(crate) fn use_of(&self, session: &Arc<ClientSession>) -> InUse {
-        InUse { session: Arc::clone(session), clock: Arc::clone(&self.clock) }
-    }
-
-    /// Ends a session.
-    pub(crate) fn close(&self, session: &ClientSession) {
-        self.open.lock().remove(&session.id);
-    }
-
-    fn begin(
-        &self,
-        open: &mut Open,
-        peer: (Option<u64>, String),
-        identity: &Identity,
-        now: i64,
-    ) -> Result<Arc<ClientSession>, Status> {
-        open.expire(now);
-        if open.by_id.len() >= SESSIONS_MAX {
-            let used = |s: &Arc<ClientSession>| (is_used(s), s.used_micros.load(Ordering::Relaxed));
-            let oldest = open.by_id.values().min_by_key(|s| used(s)).map(|s| s.id.clone());
-            if let Some(oldest) = oldest {
-                open.remove(&oldest);
-            }
-        }
-        let session = self.engine.session_of(SessionOptions::default(), identity.access());
-        let session = Arc::new(ClientSession {
-            id: unguessable(),
-            session: session.map_err(|e| to_status(&e, ""))?,
-            prepared: PreparedStatements::default(),
-            identity: identity.clone(),
-            used_micros: AtomicI64::new(now),
-        });
-        open.by_id.insert(session.id.clone(), Arc::clone(&session));
-        open.by_peer.insert(peer, session.id.clone());
-        Ok(session)
-    }
-}
-
-impl Open {
-    fn expire(&mut self, now: i64) {
-        self.by_id.retain(|_, session| !is_idle(session, now));
-        let by_id = &self.by_id;
-        self.by_peer.retain(|_, id| by_id.contains_key(id));
-    }
-
-    fn remove(&mut self, id: &str) {
-        self.by_id.remove(id);
-        self.by_peer.retain(|_, session| session != id);
-    }
-}
-
-/// Whether anybody but the list of all has it: a call, or one that is [in use](InUse).
-fn is_used(session: &Arc<ClientSession>) -> bool {
-    Arc::strong_count(session) > 1
-}
-
-fn is_idle(session: &Arc<ClientSession>, now: i64) -> bool {
-    let idle = now.saturating_sub(session.used_micros.load(Ordering::Relaxed));
-    !is_used(session) && u128::try_from(idle).is_ok_and(|idle| idle > IDLE_MAX.as_micros())
-}
-
-impl ClientSession {
-    /// Gives the client the cookie.
-    pub(crate) fn tell(&self, metadata: &mut MetadataMap) {
-        if let Ok(cookie) = format!("{COOKIE}={}; Path=/; HttpOnly", self.id).parse() {
-            metadata.insert("set-cookie", cookie);
-        }
+/// Gives the client the cookie of its session.
+pub(crate) fn tell(session: &ClientSession, metadata: &mut MetadataMap) {
+    if let Ok(cookie) = format!("{COOKIE}={}; Path=/; HttpOnly", session.id).parse() {
+        metadata.insert("set-cookie", cookie);
     }
 }
 
@@ -195,15 +42,4 @@ fn cookie(metadata: &MetadataMap) -> Option<&str> {
     let cookies = metadata.get_all("cookie").iter().filter_map(|c| c.to_str().ok());
     let mut pairs = cookies.flat_map(|c| c.split(';')).filter_map(|pair| pair.split_once('='));
     pairs.find(|(name, _)| name.trim() == COOKIE).map(|(_, id)| id.trim().trim_matches('"'))
-}
-
-fn over() -> Status {
-    let error = Error::new(ErrorKind::NotFound, "the session is over")
-        .with_hint("Connect again; settings and prepared statements are lost with it.");
-    to_status(&error, "")
-}
-
-/// A name that nobody can guess.
-pub(crate) fn unguessable() -> String {
-    format!("{:032x}", rand::random::<u128>())
 }

@@ -1,12 +1,11 @@
 //! The state of sessions for checkpoints, and on disk when memory is short: pieces of slices, whatever they are made of.
 
-use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use windrow_core::{Error, Result};
 
 use super::SessionMerger;
-use crate::cut::{Cut, Kept, Saving, corrupt, merge_small, spill_all};
+use crate::cut::{Cut, Kept, Restored, Saving, corrupt, merge_small, spill_all};
 use crate::extents;
 use crate::port::SavedState;
 use crate::saved::{self, StateTypes};
@@ -19,13 +18,16 @@ impl SessionMerger {
     ///
     /// # Errors
     /// Corrupt when a segment cannot be one of such a cut.
-    pub(crate) fn restore(spec: &SessionOperatorSpec, state: SavedState) -> Result<Self> {
-        let SavedState { frontier, next_id, segments } = state;
+    pub(crate) fn restore(spec: &SessionOperatorSpec, state: SavedState<'_>) -> Result<Self> {
+        let SavedState { frontier, next_id, segments, space } = state;
         let mut merger =
             Self { frontier, drained: frontier, next_id, cuts: true, ..Self::new(spec) };
         let types = StateTypes::of(&merger.columns)?;
+        let columns = merger.columns.clone();
+        let mut restored = Restored::new(&columns, space);
         let mut known = BTreeSet::new();
         for segment in segments {
+            let segment = segment?;
             let (id, slice, rows) = (segment.id, segment.slice, segment.rows);
             if id.0 >= next_id || !known.insert(id) {
                 return Err(corrupt(id, "has the id of another one"));
@@ -39,13 +41,9 @@ impl SessionMerger {
             if !is_piece {
                 return Err(corrupt(id, "has rows of another slice"));
             }
-            let kept = Kept { id: Some(id), rows, body: Some(body) };
-            merger.waiting.entry((slice, i64::MIN)).or_default().push(kept);
+            restored.add((slice, i64::MIN), Kept { id: Some(id), rows, body: Some(body) })?;
         }
-        // Larger ones first, as they were: merging minds the order.
-        for pieces in merger.waiting.values_mut() {
-            pieces.sort_by_key(|s| (Reverse(s.body.as_ref().map_or(0, Body::len)), s.id));
-        }
+        merger.waiting = restored.segments();
         Ok(merger)
     }
 

@@ -13,14 +13,14 @@ use std::sync::Arc;
 
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart};
 use parking_lot::Mutex;
+use sqlparser::ast::{ObjectName, ObjectNamePart};
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::plan::EventTime;
+use windrow_storage::checkpoint::Checkpoints;
 
 use crate::catalog::schema::Tables;
-use crate::durable::checkpoint::Checkpoints;
 use crate::durable::definitions::{Definition, Kind, LostRows};
 use crate::engine::{CATALOG, SCHEMA};
 use crate::query::shared::{Shared, again};

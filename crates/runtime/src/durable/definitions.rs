@@ -19,9 +19,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use windrow_core::offset::Gaps;
 use windrow_core::{Error, ErrorKind, OffsetRange, Result};
-
-use super::directory::{DataDirectory, encode_name, unknown_format};
-use super::files::{Files, corrupt, io_error};
+use windrow_storage::directory::{DataDirectory, encode_name, unknown_format};
+use windrow_storage::files::{Files, corrupt, io_error};
 
 /// The format that this version writes.
 const FORMAT: u64 = 2;

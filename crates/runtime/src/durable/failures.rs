@@ -13,8 +13,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use windrow_core::{Error, ErrorKind, Result};
-
-use super::files::{Files, io_error};
+use windrow_storage::files::{Files, io_error};
 
 /// The kinds, with their names in the file.
 const KINDS: [(ErrorKind, &str); 12] = [

@@ -1,29 +1,19 @@
-//! What outlives the process: the data directory, the definitions in it, and the logs of push
-//! streams.
+//! What an engine keeps of its objects in the data directory: which there are, which have failed, and where the parts of
+//! each one lie. How bytes and batches are kept, in files, logs and checkpoints, is `windrow_storage`'s.
 //!
 //! ```text
 //! DATA/
-//! ├─ LOCK, FORMAT            directory.rs    one process at a time; which format this is
 //! ├─ catalog.json            definitions.rs  the objects, in order of creation
-//! ├─ checkpoints/<dir>/…     checkpoint/     the state of each view's query
-//! └─ streams/<dir>/…         wal/            segments of rows, by first offset
+//! ├─ failures.json           failures.rs     the views that have failed, and with what
+//! └─ streams/<dir>/…, …      store.rs        log, archive and checkpoints of each object
 //! ```
-//! `place.rs` says where that is, `files.rs` how files are reached, `objects/` how they are kept in
-//! an object store, and `traced.rs` logs each change.
-//!
-//! Invariants: a whole file is replaced by rename, a log only grows at its end; what is damaged is
-//! reported by name and never overwritten; nothing is acknowledged before it is as durable as was
-//! asked for.
+//! Invariants: what is damaged is reported by name and never overwritten; a definition is durable before
+//! anything is written for its object.
 
-pub(crate) mod checkpoint;
 pub(crate) mod definitions;
-pub(crate) mod directory;
+#[cfg(test)]
+mod engine_simulation;
 pub(crate) mod failures;
 #[cfg(test)]
-mod faults;
-pub(crate) mod files;
-mod objects;
-mod place;
+mod simulation;
 pub(crate) mod store;
-mod traced;
-pub(crate) mod wal;

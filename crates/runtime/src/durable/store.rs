@@ -19,16 +19,16 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
-use windrow_archive::{ArchiveOptions, ArchiveTable, Owner, Provenance, TableSpec};
-use windrow_core::{Clock, Error, ErrorKind, Result, Watermark};
+use windrow_archive::{ArchiveOptions, ArchiveTable, Provenance, Storage, TableSpec};
+use windrow_core::{Clock, Error, ErrorKind, Owner, Result, Watermark};
+use windrow_storage::checkpoint::{Checkpoints, Stamp};
+use windrow_storage::directory::DataDirectory;
+use windrow_storage::files::{Files, io_error};
+use windrow_storage::place::Place;
+use windrow_storage::wal::{Durability, Known, Recovered, Wal, WalOptions, extent};
 
-use crate::durable::checkpoint::{Checkpoints, Stamp};
 use crate::durable::definitions::{Definition, Definitions, Kind, LostRows, Part};
-use crate::durable::directory::DataDirectory;
 use crate::durable::failures::{Failure, Failures};
-use crate::durable::files::{Files, io_error};
-use crate::durable::place::Place;
-use crate::durable::wal::{Durability, Known, Recovered, Wal, WalOptions, extent};
 use crate::memory::Memory;
 use crate::stream::log::{Completion, StreamLog};
 use crate::stream::places::Places;
@@ -42,7 +42,8 @@ const DELTA_LOG: &str = "_delta_log";
 /// The data directory of an engine.
 #[derive(Debug)]
 pub(crate) struct Store {
-    place: Place,
+    /// Where archives are, if not on this machine.
+    objects: Option<Storage>,
     directory: DataDirectory,
     definitions: Definitions,
     failures: Failures,
@@ -91,11 +92,13 @@ impl Store {
         clock: Arc<dyn Clock>,
         accepts_lost_rows: bool,
     ) -> Result<Self> {
-        let directory = DataDirectory::open(Arc::clone(&place.files), &place.path)?;
+        let Place { path, files, objects } = place;
+        let objects = objects.map(|(url, store)| Storage::object_store(url, store)).transpose()?;
+        let directory = DataDirectory::open(files, &path)?;
         let definitions = Definitions::open(&directory)?;
         let failures = Failures::open(directory.files(), directory.path())?;
         let store = Self {
-            place,
+            objects,
             directory,
             definitions,
             failures,
@@ -538,7 +541,10 @@ impl Store {
             // Opening it would make it anew.
             return Err(missing("the directory", &dir));
         }
-        let storage = self.place.archive(part.as_str(), &definition.dir)?;
+        let storage = match &self.objects {
+            Some(root) => root.child(part.as_str())?.child(&definition.dir)?,
+            None => Storage::local(&dir)?,
+        };
         // People look for single keys in finished windows; history is read by time.
         let mut options =
             ArchiveOptions { bloom_filters: part == Part::View, ..ArchiveOptions::default() };

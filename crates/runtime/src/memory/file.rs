@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use windrow_core::{Error, Result};
 use windrow_operators::{SpillFile, SpilledFile};
 
-use crate::durable::files::io_error;
+use windrow_storage::files::io_error;
 
 /// A new file. Its bytes are added to `written`.
 pub(crate) fn create(directory: &Path, written: Arc<AtomicU64>) -> Result<Box<dyn SpillFile>> {

@@ -34,8 +34,8 @@ use parking_lot::Mutex;
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_operators::{SpillFile, SpillSpace, WorkerPart};
 use windrow_sql::diagnostics::from_datafusion;
+use windrow_storage::files::io_error;
 
-use crate::durable::files::io_error;
 use crate::memory::pool::{Share, SharedPool};
 
 pub(crate) use self::file::TailFile;
@@ -75,10 +75,10 @@ pub(crate) struct Memory {
 
 impl Memory {
     /// A limit of so many bytes. Files go to `own`, a directory for nothing else, or to that of
-    /// the system.
-    pub(crate) fn new(limit: usize, own: Option<PathBuf>) -> Arc<Self> {
+    /// the system. `give_back` is called when much of the limit is taken.
+    pub(crate) fn new(limit: usize, own: Option<PathBuf>, give_back: Option<fn()>) -> Arc<Self> {
         let (own, directory) = (own.is_some(), own.unwrap_or_else(std::env::temp_dir));
-        let pool = Arc::new(SharedPool::new(limit - limit / PARTS * 2));
+        let pool = Arc::new(SharedPool::new(limit - limit / PARTS * 2, give_back));
         Arc::new(Self { limit, pool, tails: AtomicUsize::new(0), directory, own })
     }
 
@@ -137,6 +137,7 @@ impl Memory {
     /// A tail has so many bytes more in memory.
     pub(crate) fn tail_grown(&self, bytes: usize) {
         self.tails.fetch_add(bytes, Ordering::Relaxed);
+        self.pool.passed(bytes);
     }
 
     /// A tail has so many bytes less in memory.
@@ -346,7 +347,7 @@ mod tests {
     #[test]
     fn an_error_of_the_disk_names_the_directory() {
         let tmp = tempfile::tempdir().unwrap();
-        let memory = Memory::new(1 << 20, Some(tmp.path().join("tmp")));
+        let memory = Memory::new(1 << 20, Some(tmp.path().join("tmp")), None);
         let env = memory.env().unwrap();
         let full = || io::Error::from(io::ErrorKind::StorageFull);
         let errors = [

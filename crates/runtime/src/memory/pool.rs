@@ -11,6 +11,7 @@
 //! Each of DataFusion's operators may have a little in any case, because it cannot do with less.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{
@@ -24,6 +25,8 @@ use super::{LARGE_PART, display};
 const SORT: &str = "ExternalSorter";
 /// More than this part of what a grouping has is a step.
 const STEP_PART: usize = 4;
+/// The allocator is asked each time that this part of the pool has been taken anew.
+const GIVE_BACK_PART: usize = 32;
 /// What an operator may have in any case.
 const BYTES_MIN: usize = 4 << 20;
 
@@ -32,6 +35,9 @@ const BYTES_MIN: usize = 4 << 20;
 pub(crate) struct SharedPool {
     size: usize,
     taken: Mutex<Taken>,
+    /// Bytes that were taken since the allocator was asked to give back what is unused.
+    news: AtomicUsize,
+    give_back: Option<fn()>,
 }
 
 #[derive(Debug, Default)]
@@ -71,13 +77,26 @@ impl Taken {
 }
 
 impl SharedPool {
-    pub(super) fn new(size: usize) -> Self {
-        Self { size, taken: Mutex::default() }
+    /// A pool of so many bytes. `give_back` asks the allocator to return to the system what it keeps.
+    pub(super) fn new(size: usize, give_back: Option<fn()>) -> Self {
+        Self { size, taken: Mutex::default(), news: AtomicUsize::new(0), give_back }
+    }
+
+    /// So many bytes have been taken, of the pool or beside it. What grows is copied into larger buffers again
+    /// and again; allocators keep the old ones for a while, and that would come on top of the limit.
+    pub(super) fn passed(&self, bytes: usize) {
+        let Some(give_back) = self.give_back else { return };
+        let news = self.news.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if news > self.size / GIVE_BACK_PART {
+            self.news.store(0, Ordering::Relaxed);
+            give_back();
+        }
     }
 
     /// A window operator holds so many bytes now; from `small` on it takes a share. Whether there
     /// is so much for it: it is counted in any case.
     pub(super) fn resize(&self, share: &mut Share, bytes: usize, small: usize) -> bool {
+        self.passed(bytes.saturating_sub(share.bytes));
         let mut taken = self.taken.lock();
         if share.large {
             taken.operators -= 1;
@@ -99,6 +118,7 @@ impl SharedPool {
     /// Takes bytes for what has a bound of its own, however many are left.
     pub(super) fn take(&self, bytes: usize) {
         self.taken.lock().fixed += bytes;
+        self.passed(bytes);
     }
 
     /// Gives them back.
@@ -131,6 +151,7 @@ impl MemoryPool for SharedPool {
     }
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        self.passed(additional);
         let mut taken = self.taken.lock();
         if reservation.consumer().can_spill() {
             taken.spillable += additional;
@@ -149,6 +170,7 @@ impl MemoryPool for SharedPool {
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+        self.passed(additional);
         let mut taken = self.taken.lock();
         let (held, free) = (reservation.size(), taken.free(self.size));
         let consumer = reservation.consumer();
@@ -197,7 +219,7 @@ mod tests {
 
     #[test]
     fn who_can_go_to_disk_leaves_room_for_who_cannot() {
-        let pool = Arc::new(SharedPool::new(1000 * MIB));
+        let pool = Arc::new(SharedPool::new(1000 * MIB, None));
         let shared: Arc<dyn MemoryPool> = Arc::clone(&pool) as _;
         let sort = MemoryConsumer::new("ExternalSorter[0]").with_can_spill(true).register(&shared);
         let merge = MemoryConsumer::new("merge").register(&shared);
@@ -227,7 +249,7 @@ mod tests {
 
     #[test]
     fn groups_that_are_given_out_may_take_what_is_free() {
-        let shared: Arc<dyn MemoryPool> = Arc::new(SharedPool::new(1000 * MIB));
+        let shared: Arc<dyn MemoryPool> = Arc::new(SharedPool::new(1000 * MIB, None));
         let [some, others] = ["hash[0]", "hash[1]"]
             .map(|name| MemoryConsumer::new(name).with_can_spill(true).register(&shared));
         // Groups that are collected go to disk at three quarters of 500.

@@ -21,10 +21,10 @@ use arrow::row::{RowConverter, Rows, SortField};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use windrow_core::Result;
+use windrow_core::size::bytes_of;
 use windrow_operators::{SpillFile, SpillSpace, SpilledFile, compact};
 
 use super::OperatorMemory;
-use crate::stream::tail::bytes_of;
 
 /// Runs that are merged at a time.
 const RUNS_MERGED: usize = 32;
@@ -390,7 +390,7 @@ mod tests {
     #[tokio::test]
     async fn any_number_of_runs_gives_the_order_of_values() {
         for (rows, runs) in [(0, 0), (900, 0), (9_000, 9), (40_000, 40)] {
-            let memory = Memory::new(512 << 10, None);
+            let memory = Memory::new(512 << 10, None, None);
             let spilled = Arc::new(AtomicU64::new(0));
             let operator = memory.operator("q", &spilled);
             let batches: Vec<_> = (0..rows / 100).map(|i| batch(i * 100, 100)).collect();

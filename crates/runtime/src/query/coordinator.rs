@@ -210,11 +210,14 @@ impl Coordinator {
     /// what was given out; it may need a checkpoint for that.
     async fn wait_for_room(&mut self, watermark: Watermark) -> Result<()> {
         let mut woken = false;
+        let (output, clock) = (self.output.clone(), Arc::clone(&self.shared.clock));
+        let room = output.wait_for_room(clock.as_ref());
+        tokio::pin!(room);
         loop {
             self.serve_checkpoint(watermark).await?;
             tokio::select! {
                 biased;
-                () = self.output.wait_for_room() => break,
+                () = &mut room => break,
                 () = self.shared.woken() => woken = true,
             }
         }
@@ -350,7 +353,8 @@ impl Coordinator {
     pub(crate) fn first_cut(&mut self) -> Result<QueryCut> {
         let mut inputs = vec![];
         self.root.cut(&mut inputs)?;
-        let (counts, unused, given) = (Counts::default(), vec![], self.output.given());
-        Ok(QueryCut { inputs, taps: cut_taps(&self.taps), counts, unused, given })
+        let (counts, unused) = (Counts::default(), vec![]);
+        let rows_given = self.output.given().map(|given| given.rows);
+        Ok(QueryCut { inputs, taps: cut_taps(&self.taps), counts, unused, rows_given })
     }
 }

@@ -11,136 +11,15 @@
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use windrow_core::{PartitionId, Result, Watermark};
-use windrow_operators::{Cut, SavedSegment};
+pub(crate) use windrow_storage::checkpoint::{
+    Counts, InputCut, InputState, Positions, QueryCut, Resume, SavedBad, SavedBehind, SavedLate,
+    TapCut, Unused,
+};
 
 use crate::query::kept::{BadRows, Late, LateRows};
-use crate::query::ledger::Entry;
-use crate::query::position::Positions;
 use crate::query::progress::SharedProgress;
 use crate::query::stage::StageRun;
-use crate::stream::log::Given;
-
-/// The state of a query at one moment.
-#[derive(Debug)]
-pub(crate) struct QueryCut {
-    /// The stateful operators, those of nested stages first.
-    pub(crate) inputs: Vec<InputCut>,
-    /// In the order of the plan's leaves.
-    pub(crate) taps: Vec<TapCut>,
-    pub(crate) counts: Counts,
-    /// Late and bad rows, and rows that came behind, which no earlier cut has given.
-    pub(crate) unused: Vec<Unused>,
-    /// What the query had given out, where the archive is held to that.
-    pub(crate) given: Option<Given>,
-}
-
-/// The state of one stateful operator.
-#[derive(Debug)]
-pub(crate) struct InputCut {
-    /// Windows up to here have been closed.
-    pub(crate) watermark: Watermark,
-    pub(crate) merger: Cut,
-}
-
-/// How far one leaf has been read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct TapCut {
-    pub(crate) stream: String,
-    /// Where it began to read a log; `None`: at the beginning.
-    pub(crate) began: Option<u64>,
-    /// Windows over its rows may be closed up to here, in ticks.
-    pub(crate) hold: i64,
-    pub(crate) positions: Positions,
-}
-
-/// What a query has counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Counts {
-    pub(crate) rows: Entry,
-    pub(crate) partly_late: u64,
-    #[serde(default)]
-    pub(crate) skipped: u64,
-    pub(crate) windows_closed: u64,
-    pub(crate) batches: u64,
-}
-
-/// A late row that is kept for looking at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SavedLate {
-    pub(crate) stream: String,
-    /// The name of its partition.
-    pub(crate) partition: String,
-    pub(crate) offset: u64,
-    pub(crate) event_time_micros: i64,
-    pub(crate) watermark_micros: Option<i64>,
-    pub(crate) row: String,
-}
-
-/// A bad row that is kept for looking at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SavedBad {
-    pub(crate) stream: String,
-    /// The name of its partition.
-    pub(crate) partition: String,
-    pub(crate) offset: u64,
-    pub(crate) reason: String,
-    pub(crate) raw: String,
-    /// An expression of the query fails on it; for others it may be good.
-    #[serde(default)]
-    pub(crate) skipped: bool,
-}
-
-/// A row of a view that came behind the watermark of what it was made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SavedBehind {
-    /// Its offset in the view.
-    pub(crate) row: u64,
-    /// In ticks.
-    pub(crate) behind: i64,
-}
-
-/// A row that did not count, or that will not count in all windows over the view.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum Unused {
-    Late(SavedLate),
-    Bad(SavedBad),
-    Behind(SavedBehind),
-}
-
-impl Unused {
-    /// The stream of a late or bad row.
-    pub(crate) fn stream(&self) -> Option<&str> {
-        match self {
-            Self::Late(late) => Some(&late.stream),
-            Self::Bad(bad) => Some(&bad.stream),
-            Self::Behind(_) => None,
-        }
-    }
-}
-
-/// What a query goes on from.
-#[derive(Debug, Default)]
-pub(crate) struct Resume {
-    /// As in [`QueryCut::inputs`].
-    pub(crate) inputs: Vec<InputState>,
-    pub(crate) taps: Vec<TapCut>,
-    pub(crate) counts: Counts,
-    pub(crate) unused: Vec<Unused>,
-    /// Rows that it had given out, where the archive is held to that.
-    pub(crate) rows_given: Option<u64>,
-}
-
-/// What one stateful operator grows from again.
-#[derive(Debug)]
-pub(crate) struct InputState {
-    pub(crate) watermark: Watermark,
-    pub(crate) frontier: i64,
-    pub(crate) next_id: u64,
-    pub(crate) segments: Vec<SavedSegment>,
-}
 
 /// Where one leaf of a query stands in its stream; shared by the workers and the coordinator.
 #[derive(Debug)]

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use windrow_core::{Clock, Error, OffsetRange, Result, Watermark};
+use windrow_storage::checkpoint::Checkpoints;
 
 use crate::caught::unwound;
-use crate::durable::checkpoint::Checkpoints;
 use crate::query::coordinator::Root;
 use crate::query::cut::{Counts, QueryCut, SavedBad, SavedBehind, TapState, Unused, cut_taps};
 use crate::query::idle::{Holds, QueryOutlook, close_up_to, hold_for_cut};
@@ -110,14 +110,14 @@ impl Keeper {
             return Ok(());
         }
         let taken_micros = self.clock.now_micros();
-        let (cut, holds) = self.cut(shared, root, (taps, output)).await?;
-        self.last = Some((seen.0, seen.1, watermark, cut.given));
+        let (cut, given, holds) = self.cut(shared, root, (taps, output)).await?;
+        self.last = Some((seen.0, seen.1, watermark, given));
         let (shared, busy) = (Arc::clone(shared), Arc::clone(&self.busy));
         let (spiller, checkpoints) = (Arc::clone(&self.spiller), Arc::clone(&self.checkpoints));
         let (clock, failed) = (Arc::clone(&self.clock), Arc::clone(&self.failed));
         tokio::spawn(async move {
             let what = || format!("the checkpoint of query \"{}\"", shared.name);
-            let work = write(&spiller, checkpoints, cut, (taken_micros, clock));
+            let work = write(&spiller, checkpoints, (cut, given), (taken_micros, clock));
             let written = match unwound(what, work).await {
                 Ok(written) => written,
                 Err(panic) => {
@@ -148,13 +148,14 @@ impl Keeper {
         self.bad_rows.after(self.bad_rows_seen, &streams, query_id)
     }
 
-    /// Cuts while no worker is inside of a micro-batch, with what rows are held against from now on.
+    /// Cuts while no worker is inside of a micro-batch, with what the log of the view had been given then, and what rows
+    /// are held against from now on.
     async fn cut(
         &mut self,
         shared: &Shared,
         root: &mut Root,
         (taps, output): (&[Arc<TapState>], &Output),
-    ) -> Result<(QueryCut, Holds)> {
+    ) -> Result<(QueryCut, Option<Given>, Holds)> {
         let _nobody_inside = shared.gate.write().await;
         let holds = hold_for_cut(taps, self.clock.now_micros());
         let mut inputs = vec![];
@@ -188,7 +189,9 @@ impl Keeper {
             }));
             self.rows_seen = rows;
         }
-        Ok((QueryCut { inputs, taps: cut_taps(taps), counts, unused, given }, holds))
+        let rows_given = given.map(|given| given.rows);
+        let cut = QueryCut { inputs, taps: cut_taps(taps), counts, unused, rows_given };
+        Ok((cut, given, holds))
     }
 }
 
@@ -201,10 +204,9 @@ fn begun(taps: &[Arc<TapState>]) -> usize {
 async fn write(
     spiller: &Spiller,
     checkpoints: Arc<Checkpoints>,
-    cut: QueryCut,
+    (cut, given): (QueryCut, Option<Given>),
     (taken_micros, clock): (i64, Arc<dyn Clock>),
 ) -> Result<()> {
-    let given = cut.given;
     // Even when the archive fails the cut's segments must not be lost: they come only once.
     let archived = match spiller.note_extents().await {
         Ok(()) => spiller.spill().await,

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::{Deserialize, Serialize};
+pub(crate) use windrow_storage::checkpoint::Entry;
 
 /// The counters of one query. Every input row is in exactly one of the four others.
 #[derive(Debug, Default)]
@@ -21,37 +21,15 @@ pub(crate) struct Ledger {
     skipped: AtomicU64,
 }
 
-/// What became of the rows of one micro-batch.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Entry {
-    /// Rows that the source gave.
-    pub(crate) rows_in: u64,
-    /// Rows that reached the window (or the output, in a stateless query).
-    pub(crate) aggregated: u64,
-    /// Rows that a condition left out.
-    pub(crate) filtered: u64,
-    /// Rows whose windows had all closed.
-    pub(crate) late: u64,
-    /// Rows that could not be used.
-    pub(crate) bad: u64,
-}
-
-impl Entry {
-    /// Whether every row is accounted for.
-    pub(crate) fn is_balanced(self) -> bool {
-        self.rows_in == self.aggregated + self.filtered + self.late + self.bad
-    }
-
-    /// Of `rows_in` rows those came through that some row in `from` was made of; per batch of
-    /// rows the numbers of the rows they were made of.
-    pub(crate) fn passed(&mut self, rows_in: u64, from: &[Vec<u64>]) {
-        let mut from: Vec<u64> = from.iter().flatten().copied().collect();
-        from.sort_unstable();
-        from.dedup();
-        let passed = from.len() as u64;
-        self.aggregated += passed;
-        self.filtered += rows_in.saturating_sub(passed);
-    }
+/// Of `rows_in` rows those came through that some row in `from` was made of; per batch of
+/// rows the numbers of the rows they were made of.
+pub(crate) fn passed(entry: &mut Entry, rows_in: u64, from: &[Vec<u64>]) {
+    let mut from: Vec<u64> = from.iter().flatten().copied().collect();
+    from.sort_unstable();
+    from.dedup();
+    let passed = from.len() as u64;
+    entry.aggregated += passed;
+    entry.filtered += rows_in.saturating_sub(passed);
 }
 
 impl Ledger {

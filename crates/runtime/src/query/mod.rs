@@ -9,7 +9,6 @@ pub(crate) mod kept;
 pub(crate) mod latency;
 pub(crate) mod ledger;
 pub(crate) mod output;
-pub(crate) mod position;
 pub(crate) mod progress;
 pub(crate) mod promise;
 pub(crate) mod reference;

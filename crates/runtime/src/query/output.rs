@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::record_batch::RecordBatch;
-use windrow_core::{Behind, Error, ErrorKind, Result, Watermark};
+use windrow_core::{Behind, Clock, Error, ErrorKind, Result, Watermark};
 
 use crate::query::promise::Promise;
 use crate::session::insert::Target;
@@ -136,11 +136,14 @@ impl Output {
         }
     }
 
-    /// Waits until the archive has taken in enough of what was given out.
-    pub(crate) async fn wait_for_room(&self) {
-        if let Self::View { log, room: Some(room), .. } = self {
+    /// Waits until the archive has taken in enough of what was given out, and those who follow a view closely
+    /// have read enough of it.
+    pub(crate) async fn wait_for_room(&self, clock: &dyn Clock) {
+        let Self::View { log, room, .. } = self else { return };
+        if let Some(room) = room {
             log.wait_for_room(*room).await;
         }
+        log.wait_for_followers(clock).await;
     }
 
     /// Whether the rows of a window are put into one order.

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use windrow_core::time::time_unit;
 use windrow_core::{Error, Partition, Predicate, Result, ScanRequest, Watermark};
 use windrow_operators::lateness::Tolerance;
-use windrow_operators::{SavedState, StatefulOperator};
+use windrow_operators::{SavedState, SpillSpace, StatefulOperator};
 use windrow_sql::leaf::LeafId;
 use windrow_sql::plan::{
     ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, micro_batch_state, physical,
@@ -29,6 +29,7 @@ use crate::query::scan::{Scan, ScanTime};
 use crate::query::shared::Shared;
 use crate::query::stage::{FINISH_ROWS, InputRun, NestedRun, StageRun};
 use crate::query::tap::{PreparePlan, Sink, Stores, Tap};
+use crate::stream::followers::ReadBy;
 use crate::stream::push::PushStream;
 use crate::stream::{Feed, Stream};
 
@@ -54,6 +55,8 @@ struct Draft {
     sink: DraftSink,
     late_to: Option<Arc<PushStream>>,
     skips_rows: bool,
+    /// Its query waits for a client.
+    is_for_client: bool,
     /// How far it has been read.
     at: Arc<TapState>,
 }
@@ -193,7 +196,7 @@ impl Ready {
     /// When a stream's place cannot be listed.
     pub(crate) async fn find_places(&mut self) -> Result<()> {
         for tap in &self.taps {
-            let source = tap.stream.source(tap.bounded, None);
+            let source = tap.stream.source(tap.bounded, ReadBy::Client, None);
             if source.rediscover_after().is_none() {
                 continue;
             }
@@ -295,7 +298,11 @@ fn scan(
     let delay = event_time.filter(|_| !explicit).map(|e| e.delay_ticks);
     let mut intake = stream.intake();
     intake.time = time.filter(|_| !explicit);
-    let source = stream.source(bounded, None);
+    let read_by = match taps.iter().any(|(_, t)| t.is_for_client) {
+        true => ReadBy::Client,
+        false => ReadBy::Query,
+    };
+    let source = stream.source(bounded, read_by, None);
     if source.is_bounded() {
         intake.max_future_skew_micros = None;
     }
@@ -482,6 +489,7 @@ impl Builder<'_> {
             sink,
             late_to: self.wanted.late_to.clone(),
             skips_rows: self.wanted.skips_rows,
+            is_for_client: matches!(self.wanted.output, Output::Client { .. }),
             stream,
         });
         Ok(None)
@@ -509,9 +517,12 @@ impl Builder<'_> {
             let state = going.inputs.next();
             let state = state
                 .ok_or_else(|| Error::internal("a checkpoint has fewer windows than its query"))?;
-            let InputState { watermark, frontier, next_id, segments } = state;
+            let InputState { watermark, frontier, next_id, mut segments } = state;
             run.watermark = watermark;
-            run.go_on(operator.restore(SavedState { frontier, next_id, segments })?)?;
+            let memory = self.wanted.shared.operator_memory();
+            let space = memory.as_deref().map(|memory| memory as &dyn SpillSpace);
+            let state = SavedState { frontier, next_id, segments: &mut segments, space };
+            run.go_on(operator.restore(state)?)?;
         } else if self.wanted.keeper.is_some() {
             run.operator.keep_cuts();
         }

@@ -28,7 +28,7 @@ use crate::memory::{MeasuredStore, OperatorMemory};
 use crate::query::cut::TapState;
 use crate::query::intake::{TakenIn, display_micros, render_row, ticks};
 use crate::query::kept::{BadRows, Late, LateRows};
-use crate::query::ledger::Entry;
+use crate::query::ledger::{Entry, passed};
 use crate::query::output::Output;
 use crate::query::runner::PlanRunner;
 use crate::query::shared::Shared;
@@ -338,7 +338,7 @@ impl TapWorker {
         }
         let rows_in = all.input.num_rows() as u64;
         let Traced { batches, from, skipped } = self.trace(all, entry).await?;
-        entry.passed(rows_in - skipped, &from);
+        passed(entry, rows_in - skipped, &from);
         for (rows, from) in batches.into_iter().zip(from) {
             let mark = |(row, from): (usize, &u64)| {
                 let at = behind.binary_search_by_key(from, |b| b.row as u64).ok()?;
@@ -397,7 +397,7 @@ impl TapWorker {
         let rows_in = rows.input.num_rows() as u64;
         if !self.tap.plan.row_preserving {
             let Traced { batches, from, skipped } = self.trace(rows, entry).await?;
-            entry.passed(rows_in - skipped, &from);
+            passed(entry, rows_in - skipped, &from);
             return Ok(batches);
         }
         let input = rows.input.clone();

@@ -53,7 +53,7 @@ impl Session {
         defined.map(drop)
     }
 
-    fn check_view(&self, view: &datafusion::sql::sqlparser::ast::ObjectName) -> Result<()> {
+    fn check_view(&self, view: &sqlparser::ast::ObjectName) -> Result<()> {
         self.engine.catalog.materialized(&plain_name(view)?).map(drop)
     }
 

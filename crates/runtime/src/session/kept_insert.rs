@@ -16,10 +16,10 @@ use std::sync::Arc;
 use datafusion::logical_expr::LogicalPlan;
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::plan::ContinuousPlan;
+use windrow_storage::wal::producers::Stamp;
 
 use crate::catalog::{Materialized, Object};
 use crate::durable::definitions::Kind;
-use crate::durable::wal::producers::Stamp;
 use crate::session::create_view::NewView;
 use crate::session::insert::Target;
 use crate::session::{Outcome, Session};

@@ -18,11 +18,11 @@ use std::sync::Arc;
 
 use windrow_core::{Behind, Error, ErrorKind, Result, Watermark};
 use windrow_sql::plan::{ContinuousPlan, Flow, Leaf, LeafSource};
+use windrow_storage::checkpoint::{Checkpoints, Newest, Stamp};
+use windrow_storage::wal::Wal;
 
 use crate::catalog::Object;
-use crate::durable::checkpoint::{Checkpoints, Newest, Stamp};
 use crate::durable::definitions::Definition;
-use crate::durable::wal::Wal;
 use crate::query::cut::{Resume, SavedBehind, Unused};
 use crate::query::keeper::Keeper;
 use crate::query::start::Ready;

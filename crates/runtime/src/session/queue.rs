@@ -10,7 +10,7 @@ use arrow::record_batch::RecordBatch;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use windrow_core::Result;
 
-use crate::stream::tail::bytes_of;
+use windrow_core::size::bytes_of;
 
 /// Bytes of a queue where there is no limit of memory.
 const QUEUE_BYTES: usize = 64 << 20;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use datafusion::common::ScalarValue;
 use windrow_core::{Error, Place, Result};
 use windrow_sql::parse::OptionItem;
+use windrow_storage::wal::Durability;
 
-use crate::durable::wal::Durability;
 use crate::query::progress::WhenIdle;
 use crate::session::create_replay::REPLAY;
 
@@ -84,6 +84,14 @@ pub(super) fn when_idle(
     timed: bool,
 ) -> Result<Option<WhenIdle>> {
     let by_clock = options.idle_by_clock.filter(|(by_clock, _)| *by_clock);
+    if options.idle_timeout.is_some() && by_clock.is_none() && !timed {
+        return Err(Error::sql(format!(
+            "stream \"{name}\" has idle_timeout and no watermark that silent partitions could hold"
+        ))
+        .with_hint(
+            "Declare one: WATERMARK FOR ts AS ts - INTERVAL '5 seconds'; or leave it out.",
+        ));
+    }
     if let Some((_, place)) = by_clock
         && !timed
     {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::{ColumnarValue, Expr as PlanExpr, LogicalPlanBuilder, cast};
-use datafusion::sql::sqlparser::ast::{Expr, ExprWithAlias, ObjectName};
+use sqlparser::ast::{Expr, ExprWithAlias, ObjectName};
 use windrow_core::time::{ticks_to_micros, time_unit};
 use windrow_core::{Error, ErrorKind, Result, Watermark};
 use windrow_sql::diagnostics::from_datafusion;

@@ -24,9 +24,9 @@ use windrow_core::{
     Clock, Error, ErrorKind, Limits, OffsetRange, Partition, PartitionId, Result, RowOffsets,
     ScanRequest, Source,
 };
+use windrow_storage::wal::producers::Stamp;
 
 use crate::caught::{caught, stopped};
-use crate::durable::wal::producers::Stamp;
 use crate::stream::places::Places;
 use crate::stream::push::PushStream;
 

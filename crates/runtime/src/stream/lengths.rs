@@ -11,7 +11,7 @@ use arrow::compute::{cast, filter_record_batch, nullif};
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::sql::parser::Statement as EngineStatement;
-use datafusion::sql::sqlparser::ast::{self, ColumnDef};
+use sqlparser::ast::{self, ColumnDef};
 use windrow_core::{
     BadRow, Error, Partition, Reader, Result, ScanRequest, Source, SourceBatch, Split,
 };

@@ -31,11 +31,13 @@ use futures::TryStreamExt;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use windrow_archive::ArchiveSnapshot;
-use windrow_core::{Behind, Error, ErrorKind, Limits, OffsetRange, Result, Watermark};
+use windrow_core::size::shown_bytes;
+use windrow_core::{Behind, Clock, Error, ErrorKind, Limits, OffsetRange, Result, Watermark};
 
 use crate::memory::{self, Memory};
 use crate::query::shared::again;
-use crate::stream::tail::{Piece, Tail, shown_bytes};
+use crate::stream::followers::Followers;
+use crate::stream::tail::{Piece, Tail};
 use crate::stream::{TAIL_BYTES_MAX, TAILS_MAX};
 
 /// Rows of one batch that is read from the archive.
@@ -98,6 +100,8 @@ pub(crate) struct StreamLog {
     limit: Option<(String, usize)>,
     inner: Mutex<Inner>,
     changed: watch::Sender<()>,
+    /// Who follows it.
+    followers: Arc<Followers>,
 }
 
 #[derive(Debug)]
@@ -259,7 +263,8 @@ impl StreamLog {
             failed: None,
         };
         let (inner, changed) = (Mutex::new(inner), watch::Sender::new(()));
-        Arc::new(Self { schema, completion, limit: kept.limit, inner, changed })
+        let followers = Arc::default();
+        Arc::new(Self { schema, completion, limit: kept.limit, inner, changed, followers })
     }
 
     /// When its rows are complete.
@@ -424,8 +429,10 @@ impl StreamLog {
     pub(crate) fn since(&self, offset: u64) -> (Option<ArchiveSnapshot>, Vec<Piece>) {
         let inner = self.inner.lock();
         let pieces = inner.tail.pieces();
-        let known = pieces.partition_point(|piece| piece.end() <= offset);
-        (inner.archive.clone(), pieces.iter().skip(known).cloned().collect())
+        let known = pieces.partition_point(|piece| piece.end() <= offset.max(inner.start));
+        let pieces = pieces.iter().skip(known);
+        let pieces = pieces.filter_map(|piece| piece.part(inner.start, u64::MAX));
+        (inner.archive.clone(), pieces.collect())
     }
 
     /// A new reader is not given the rows before `end` any more. Returns how many rows those
@@ -447,7 +454,7 @@ impl StreamLog {
             return;
         }
         if inner.archive.is_none() {
-            inner.cut(end);
+            inner.cut(end, None);
             if self.limit.is_some() {
                 inner.bytes = inner.tail.bytes();
             }
@@ -459,7 +466,8 @@ impl StreamLog {
     pub(crate) fn contents(&self) -> Contents {
         let inner = self.inner.lock();
         let first = inner.first;
-        let tail = inner.tail.pieces().iter().filter_map(|piece| piece.part(first, u64::MAX));
+        let from = first.max(inner.start);
+        let tail = inner.tail.pieces().iter().filter_map(|piece| piece.part(from, u64::MAX));
         Contents {
             first,
             archive: inner.archive.clone().filter(|_| inner.start > first),
@@ -526,14 +534,16 @@ impl StreamLog {
             return None;
         }
         let pieces = inner.tail.pieces().iter();
-        let rows = pieces.map_while(|piece| piece.part(0, end)).collect();
+        let pieces = pieces.skip_while(|piece| piece.end() <= inner.start);
+        let rows = pieces.map_while(|piece| piece.part(inner.start, end)).collect();
         Some(Unarchived { first: inner.start, rows, end, watermark })
     }
 
     /// The archive has grown: the tail lets go of what it holds now.
     pub(crate) fn archived(&self, archive: ArchiveSnapshot) {
+        let wanted = self.followers.first_wanted();
         let mut inner = self.inner.lock();
-        inner.cut(archive.next_row());
+        inner.cut(archive.next_row(), wanted);
         inner.begin_at(archive.state().first_row);
         inner.settle();
         inner.archive = Some(archive);
@@ -550,6 +560,17 @@ impl StreamLog {
                 return;
             }
         }
+    }
+
+    /// Who follows it.
+    pub(crate) fn followers(&self) -> &Arc<Followers> {
+        &self.followers
+    }
+
+    /// Waits until those who follow it closely have read enough; who writes faster than they read is
+    /// slowed down.
+    pub(crate) async fn wait_for_followers(&self, clock: &dyn Clock) {
+        self.followers.wait(|| self.settled().rows, clock).await;
     }
 
     /// Whether somebody waits for the archive to take rows in.
@@ -574,11 +595,11 @@ impl StreamLog {
         if offset < inner.held {
             return Ok(Found::Dropped { first: inner.held });
         }
-        if offset < inner.start {
-            return Ok(inner.archive.clone().map_or(Found::Nothing, Found::Archived));
-        }
         let until = offset.saturating_add(rows_max as u64);
         let piece = inner.tail.at(offset).and_then(|piece| piece.part(offset, until));
+        if offset < inner.start && piece.is_none() {
+            return Ok(inner.archive.clone().map_or(Found::Nothing, Found::Archived));
+        }
         // Disk is read when others can go on.
         drop(inner);
         piece.map_or(Ok(Found::Nothing), |piece| piece.load().map(Found::Rows))
@@ -611,9 +632,10 @@ impl Inner {
         }
     }
 
-    /// The tail begins at `start` from now on.
-    fn cut(&mut self, start: u64) {
-        self.tail.cut(start);
+    /// The tail begins at `start` from now on. Rows from `wanted` on stay in memory, if there are: somebody
+    /// is about to read them.
+    fn cut(&mut self, start: u64, wanted: Option<u64>) {
+        self.tail.cut(wanted.map_or(start, |wanted| wanted.min(start)), start);
         self.start = start;
         self.rows = self.rows.max(start);
     }

@@ -17,6 +17,7 @@ use windrow_core::{
     Split, Watermark,
 };
 
+use crate::stream::followers::{Follower, ReadBy};
 use crate::stream::log::{Found, LogState, StreamLog};
 
 /// What the one partition of a log is called.
@@ -36,6 +37,8 @@ pub(crate) struct LogSource {
     explicit_watermark: bool,
     /// What retention drops before it is read is left out, instead of being an error.
     skips: bool,
+    /// How long writers of the log wait for who follows it.
+    read_by: ReadBy,
 }
 
 impl LogSource {
@@ -44,7 +47,15 @@ impl LogSource {
     /// event times.
     pub(crate) fn follow(log: Arc<StreamLog>, from: Option<u64>, explicit_watermark: bool) -> Self {
         let first = log.state().first;
-        Self { log, from, first, until: None, explicit_watermark, skips: false }
+        Self {
+            log,
+            from,
+            first,
+            until: None,
+            explicit_watermark,
+            skips: false,
+            read_by: ReadBy::Client,
+        }
     }
 
     /// What the log holds now from `from` on (`None`: from its first row), and then ends.
@@ -54,13 +65,20 @@ impl LogSource {
         explicit_watermark: bool,
     ) -> Self {
         let LogState { first, rows, .. } = log.state();
-        Self { log, from, first, until: Some(rows), explicit_watermark, skips: from.is_none() }
+        let (until, skips) = (Some(rows), from.is_none());
+        Self { log, from, first, until, explicit_watermark, skips, read_by: ReadBy::Client }
     }
 
     /// The rows that the log holds from `from` on (`None`: from its first row) and before `until`.
     pub(crate) fn part(log: Arc<StreamLog>, from: Option<u64>, until: u64) -> Self {
         let first = log.state().first;
-        Self { log, from, first, until: Some(until), explicit_watermark: false, skips: true }
+        let (until, read_by) = (Some(until), ReadBy::Client);
+        Self { log, from, first, until, explicit_watermark: false, skips: true, read_by }
+    }
+
+    /// The same, for whom writers wait so long.
+    pub(crate) fn at(self, read_by: ReadBy) -> Self {
+        Self { read_by, ..self }
     }
 }
 
@@ -91,10 +109,14 @@ impl LogSource {
     /// Reads the log; it has only one split.
     pub(crate) fn reader(&self, scan: &ScanRequest) -> LogReader {
         let from = scan.from.or(self.from);
+        let position = from.unwrap_or(self.first);
+        let follower =
+            self.until.is_none().then(|| self.log.followers().join(position, self.read_by));
         LogReader {
             changed: self.log.watch(),
+            follower,
             log: Arc::clone(&self.log),
-            position: from.unwrap_or(self.first),
+            position,
             begun: from.is_some(),
             skips: self.skips && scan.from.is_none(),
             until: self.until,
@@ -112,6 +134,8 @@ impl LogSource {
 pub(crate) struct LogReader {
     log: Arc<StreamLog>,
     changed: watch::Receiver<()>,
+    /// What writers of the log know of it, if it goes on where the log does.
+    follower: Option<Follower>,
     position: u64,
     /// Whether the position says where to read; otherwise reading begins with the first row from it on
     /// that is held.
@@ -178,6 +202,7 @@ impl LogReader {
             (tells && caught_up && state.watermark > self.told).then_some(state.watermark);
         let idle = tells && caught_up && state.rests;
         if rows.is_none() && watermark.is_none() && idle == self.told_idle {
+            self.stands();
             return Ok(Step::Wait);
         }
         let rows = match rows {
@@ -207,11 +232,19 @@ impl LogReader {
         let mut batch = SourceBatch::consecutive(rows, self.position)?;
         batch.behind = self.log.behind(batch.offsets);
         self.position = batch.offsets.end();
+        self.stands();
         self.told = watermark.unwrap_or(self.told);
         self.told_idle = idle;
         batch.watermark = watermark;
         batch.idle = self.explicit_watermark.then_some(idle);
         Ok(batch)
+    }
+
+    /// Tells writers of the log how far it has been read.
+    fn stands(&self) {
+        if let Some(follower) = &self.follower {
+            follower.stands(self.position, self.log.settled().rows);
+        }
     }
 
     /// The next batch of the archive; `None` when it is read to its end.

@@ -1,5 +1,6 @@
 //! Stream tables: what a name with offsets and a watermark is made of, and how it is read.
 
+pub(crate) mod followers;
 pub(crate) mod generated;
 pub(crate) mod history;
 pub(crate) mod lengths;
@@ -23,6 +24,7 @@ use windrow_sql::plan::{EventTime, StreamRelation};
 use crate::query::intake::Intake;
 use crate::query::kept::BadRows;
 use crate::query::progress::WhenIdle;
+use crate::stream::followers::ReadBy;
 use crate::stream::history::History;
 use crate::stream::log::StreamLog;
 use crate::stream::log_reader::LogSource;
@@ -73,18 +75,26 @@ pub(crate) enum Feed {
 
 impl Stream {
     /// A new reading of the stream, from an offset on where it has a log (`None`: from its
-    /// beginning). `bounded`: what is there now.
-    pub(crate) fn source(&self, bounded: bool, from: Option<u64>) -> Arc<dyn Source> {
+    /// beginning). `bounded`: what is there now; otherwise `read_by` says for how long writers of
+    /// its log wait for it.
+    pub(crate) fn source(
+        &self,
+        bounded: bool,
+        read_by: ReadBy,
+        from: Option<u64>,
+    ) -> Arc<dyn Source> {
         match &self.feed {
             Feed::Source(source) => Arc::clone(source),
             Feed::Push(push) if bounded => {
                 Arc::new(LogSource::snapshot(Arc::clone(&push.log), from, false))
             }
-            Feed::Push(push) => Arc::new(LogSource::follow(Arc::clone(&push.log), from, false)),
+            Feed::Push(push) => {
+                Arc::new(LogSource::follow(Arc::clone(&push.log), from, false).at(read_by))
+            }
             Feed::View(log) if bounded => {
                 Arc::new(LogSource::snapshot(Arc::clone(log), from, true))
             }
-            Feed::View(log) => Arc::new(LogSource::follow(Arc::clone(log), from, true)),
+            Feed::View(log) => Arc::new(LogSource::follow(Arc::clone(log), from, true).at(read_by)),
         }
     }
 
@@ -94,7 +104,7 @@ impl Stream {
             Some(history) => {
                 Arc::new(LogSource::snapshot(Arc::clone(&history.push.log), from, false))
             }
-            None => self.source(true, from),
+            None => self.source(true, ReadBy::Client, from),
         }
     }
 

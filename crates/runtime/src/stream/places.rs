@@ -14,7 +14,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use windrow_core::{Error, Result};
 
-use crate::durable::files::{Files, corrupt, io_error};
+use windrow_storage::files::{Files, corrupt, io_error};
 
 /// By partition: an offset, and what its reader said of where that is.
 type Known = BTreeMap<String, (u64, Arc<str>)>;
@@ -90,7 +90,7 @@ pub(crate) struct Unwritten(Known);
 
 #[cfg(test)]
 mod tests {
-    use crate::durable::files::StdFiles;
+    use windrow_storage::files::StdFiles;
 
     use super::*;
 

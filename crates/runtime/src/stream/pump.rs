@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use windrow_core::{Clock, ErrorKind, OffsetRange, Result};
+use windrow_storage::wal::producers::Stamp;
 
 use crate::catalog::{Catalog, Materialized, Object};
 use crate::caught::caught;
-use crate::durable::wal::producers::Stamp;
 use crate::query::shared::Shared;
 use crate::session::insert::Target;
 use crate::stream::log::{Completion, StreamLog};

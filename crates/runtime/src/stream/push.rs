@@ -13,14 +13,14 @@ use windrow_core::{
     BadRow, Clock, Error, ErrorKind, Limits, OffsetRange, PartitionId, Result, SourceBatch,
 };
 
-use crate::durable::wal::producers::{Producers, Stamp, Verdict};
-use crate::durable::wal::{Appended, Offered, Wal};
 use crate::query::intake::{Intake, TakenIn, lie_in_1970};
 use crate::query::kept::BadRows;
 use crate::stream::generated::Columns;
 use crate::stream::lengths::Lengths;
 use crate::stream::log::{Room, StreamLog};
 use crate::stream::spill::Spiller;
+use windrow_storage::wal::producers::{Producers, Stamp, Verdict};
+use windrow_storage::wal::{Appended, Offered, Wal};
 
 /// A stream without a connector.
 #[derive(Debug)]
@@ -150,7 +150,10 @@ impl PushStream {
                 Waits::Log(wal.offer(rows, stamp).await?)
             }
             Some(_) => Waits::Done(Verdict::New),
-            None => Waits::Done(self.append_to_memory(rows, stamp.as_ref())?),
+            None => {
+                self.wait_for_room().await?;
+                Waits::Done(self.append_to_memory(rows, stamp.as_ref())?)
+            }
         };
         Ok(Pushing { pushed, bad, waits })
     }
@@ -183,6 +186,7 @@ impl PushStream {
                 wal.offer(rows, Some(stamp)).await?.answer().await?;
             }
             None => {
+                self.wait_for_room().await?;
                 self.append_to_memory(rows, Some(&stamp))?;
             }
         }
@@ -222,15 +226,15 @@ impl PushStream {
         Ok(verdict)
     }
 
-    /// Waits until the archive has taken in what is too much for memory; who writes faster than it
-    /// does is slowed down.
+    /// Waits until the archive has taken in what is too much for memory, and until those who follow the stream
+    /// closely have read enough; who writes faster than they do is slowed down.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] when the archive fails for long.
     async fn wait_for_room(&self) -> Result<()> {
         loop {
             tokio::select! {
-                () = self.log.wait_for_room(self.room) => return Ok(()),
+                () = self.log.wait_for_room(self.room) => break,
                 () = self.clock.sleep(self.archive_wait) => {}
             }
             let Some(error) = self.spiller.as_ref().and_then(|s| s.error()) else { continue };
@@ -243,6 +247,8 @@ impl PushStream {
                 "Nothing that was acknowledged is lost. It takes rows again when the archive does.",
             ));
         }
+        self.log.wait_for_followers(self.clock.as_ref()).await;
+        Ok(())
     }
 
     /// The same for who cannot await.

@@ -19,9 +19,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use windrow_archive::{ArchiveFile, ArchiveTable, HeldFiles, Provenance};
 use windrow_core::{Clock, Error, Limits, Result, Watermark};
+use windrow_storage::wal::Wal;
 
 use crate::caught::unwound;
-use crate::durable::wal::Wal;
 use crate::query::shared::{Shared, again};
 use crate::stream::log::{Completion, Room, StreamLog};
 

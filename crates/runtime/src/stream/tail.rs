@@ -1,4 +1,4 @@
-//! The rows of a log that are in no archive: in memory, and with a limit of memory what is beyond
+//! The rows of a log that are in no archive, and some that have just come there: in memory, and with a limit of memory what is beyond
 //! the tails' part of it on disk.
 //!
 //! ```text
@@ -11,11 +11,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, GenericByteViewArray};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{ByteViewType, DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use windrow_core::Result;
+use windrow_core::size::bytes_of;
 use windrow_operators::compact;
 
 use crate::memory::{Memory, TailFile};
@@ -105,13 +105,15 @@ impl Piece {
     }
 }
 
-/// The rows of a log that are in no archive.
+/// The last rows of a log.
 #[derive(Debug)]
 pub(super) struct Tail {
     schema: SchemaRef,
     /// Ascending.
     pieces: Vec<Piece>,
-    /// Bytes of all, and of those in memory.
+    /// Rows before this are in the archive too, and are kept for who is about to read them.
+    start: u64,
+    /// Bytes of those that are in no archive, and of all that are in memory.
     bytes: usize,
     in_memory: usize,
     /// The limit of memory, if there is one, and the file that is written to.
@@ -121,14 +123,14 @@ pub(super) struct Tail {
 
 impl Tail {
     pub(super) fn new(schema: SchemaRef, memory: Option<Arc<Memory>>) -> Self {
-        Self { schema, pieces: vec![], bytes: 0, in_memory: 0, memory, file: None }
+        Self { schema, pieces: vec![], start: 0, bytes: 0, in_memory: 0, memory, file: None }
     }
 
     pub(super) fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
 
-    /// Bytes of its rows, wherever they are.
+    /// Bytes of the rows that are in no archive, wherever they are.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -154,10 +156,11 @@ impl Tail {
         self.move_to_disk()
     }
 
-    /// The tail begins at `start` from now on.
-    pub(super) fn cut(&mut self, start: u64) {
+    /// The rows before `start` are in an archive, or nobody's any more; those before `kept` go.
+    pub(super) fn cut(&mut self, kept: u64, start: u64) {
+        self.start = start;
         let pieces = std::mem::take(&mut self.pieces);
-        self.pieces = pieces.iter().filter_map(|piece| piece.part(start, u64::MAX)).collect();
+        self.pieces = pieces.iter().filter_map(|piece| piece.part(kept, u64::MAX)).collect();
         if self.pieces.iter().all(|piece| piece.batch().is_some()) {
             self.file = None;
         }
@@ -165,11 +168,12 @@ impl Tail {
     }
 
     fn count(&mut self) {
-        self.bytes = self.pieces.iter().map(|piece| piece.bytes).sum();
-        let in_memory = self.pieces.iter().map(Piece::in_memory).sum();
+        let unarchived = self.pieces.iter().filter(|piece| piece.end() > self.start);
+        self.bytes = unarchived.map(|piece| piece.bytes).sum();
+        let in_memory: usize = self.pieces.iter().map(Piece::in_memory).sum();
         if let Some(memory) = &self.memory {
-            memory.tail_grown(in_memory);
-            memory.tail_shrunk(self.in_memory);
+            memory.tail_grown(in_memory.saturating_sub(self.in_memory));
+            memory.tail_shrunk(self.in_memory.saturating_sub(in_memory));
         }
         self.in_memory = in_memory;
     }
@@ -239,29 +243,9 @@ fn join_small(schema: &SchemaRef, pieces: &mut Vec<Piece>) -> Result<()> {
     Ok(())
 }
 
-/// As [`shown_bytes`]; what cannot be told by what it shows counts as what it holds. (Columns of a
-/// decoded message hold parts of one buffer, and each would count it wholly.)
-pub(crate) fn bytes_of(batch: &RecordBatch) -> usize {
-    shown_bytes(batch).unwrap_or_else(|_unknown| batch.get_array_memory_size())
-}
-
-/// Bytes of the rows that are shown, not of the buffers that they are part of.
-pub(super) fn shown_bytes(batch: &RecordBatch) -> Result<usize> {
-    let sizes = batch.columns().iter().map(|column| match column.data_type() {
-        DataType::Utf8View => Ok(viewed_bytes(column.as_string_view())),
-        DataType::BinaryView => Ok(viewed_bytes(column.as_binary_view())),
-        _ => column.to_data().get_slice_memory_size(),
-    });
-    Ok(sizes.sum::<Result<usize, _>>()?)
-}
-
-fn viewed_bytes<T: ByteViewType>(views: &GenericByteViewArray<T>) -> usize {
-    size_of_val(views.views().as_ref()) + views.total_buffer_bytes_used()
-}
-
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::array::{ArrayRef, AsArray, Int64Array};
     use arrow::datatypes::Int64Type;
 
     use super::*;
@@ -302,7 +286,7 @@ mod tests {
 
     #[test]
     fn what_is_too_much_lies_on_disk() {
-        let memory = Memory::new(4 << 20, None);
+        let memory = Memory::new(4 << 20, None, None);
         let schema = batch(0..0).schema();
         let mut tails = [0, 1].map(|_| Tail::new(Arc::clone(&schema), Some(Arc::clone(&memory))));
         let mut end = 0;
@@ -318,10 +302,10 @@ mod tests {
         }
         check(&tails[0], 0..end);
         assert!(tails[0].bytes() >= end as usize * 8);
-        tails[0].cut(end - 30_001);
+        tails[0].cut(end - 30_001, end - 30_001);
         check(&tails[0], end - 30_001..end);
         for tail in &mut tails {
-            tail.cut(end);
+            tail.cut(end, end);
             assert_eq!((tail.bytes(), tail.in_memory), (0, 0));
         }
         assert!(!memory.tail_is_over(usize::MAX));

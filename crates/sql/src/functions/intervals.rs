@@ -16,7 +16,7 @@ use datafusion::logical_expr::{
     ColumnarValue, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility, cast as cast_expr,
 };
-use datafusion::sql::sqlparser::ast::BinaryOperator;
+use sqlparser::ast::BinaryOperator;
 use windrow_core::{Error, ErrorKind};
 
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);

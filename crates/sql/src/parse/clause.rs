@@ -4,8 +4,8 @@
 //! SELECT, where spelling 3 takes over. Tokens keep their places. The standard's
 //! `WINDOW w AS (…)` is left alone.
 
-use datafusion::sql::sqlparser::keywords::Keyword;
-use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Word};
+use sqlparser::keywords::Keyword;
+use sqlparser::tokenizer::{Span, Token, TokenWithSpan, Word};
 use windrow_core::{Error, Place, Result};
 
 use super::cursor::{Cursor, is_word, place_of, unquoted};

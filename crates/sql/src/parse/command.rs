@@ -1,7 +1,7 @@
 //! Which statement it is: dispatch on the leading words, and the small commands themselves.
 
-use datafusion::sql::sqlparser::ast::Expr;
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use sqlparser::ast::Expr;
+use sqlparser::tokenizer::{Token, TokenWithSpan};
 use windrow_core::{Error, Place, Result};
 
 use super::cursor::{Cursor, is_word, spanning, unquoted};

@@ -3,8 +3,8 @@
 //! Invariant: the tokens hold no white space and no comments; places are those of the whole
 //! submission.
 
-use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
-use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
+use sqlparser::ast::{Ident, ObjectName};
+use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 use windrow_core::{Error, Place, Result};
 
 /// The place of a span.

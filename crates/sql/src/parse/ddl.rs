@@ -1,8 +1,8 @@
 //! `CREATE STREAM` and `CREATE [MATERIALIZED] VIEW`.
 
-use datafusion::sql::sqlparser::ast::{ColumnDef, ColumnOption, Expr, Ident};
-use datafusion::sql::sqlparser::parser::Parser;
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use sqlparser::ast::{ColumnDef, ColumnOption, Expr, Ident};
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::{Token, TokenWithSpan};
 use windrow_core::{Error, Place, Result};
 
 use super::cursor::{Cursor, is_word, place_of, spanning};
@@ -181,7 +181,7 @@ impl ColumnReader<'_> {
         let right = self.parser.parse_expr().map_err(|e| self.error(e))?;
         let expr = Expr::BinaryOp {
             left: Box::new(Expr::Identifier(column.clone())),
-            op: datafusion::sql::sqlparser::ast::BinaryOperator::Minus,
+            op: sqlparser::ast::BinaryOperator::Minus,
             right: Box::new(right),
         };
         self.mark(column.clone(), Some(expr), at)
@@ -206,7 +206,7 @@ impl ColumnReader<'_> {
         Err(Error::sql(what).with_place(place_of(token.span)))
     }
 
-    fn error(&self, error: datafusion::sql::sqlparser::parser::ParserError) -> Error {
+    fn error(&self, error: sqlparser::parser::ParserError) -> Error {
         from_parser(error, self.tokens, self.end)
     }
 }

@@ -8,14 +8,14 @@
 
 use std::any::TypeId;
 
-use datafusion::sql::sqlparser::ast::{
+use sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
     ObjectName,
 };
-use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
-use datafusion::sql::sqlparser::keywords::Keyword;
-use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::Token;
+use sqlparser::dialect::{Dialect, GenericDialect, Precedence};
+use sqlparser::keywords::Keyword;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::Token;
 
 use windrow_core::budget::{self, Stop};
 
@@ -227,7 +227,7 @@ fn distinct_from(parser: &Parser<'_>) -> Option<bool> {
 /// Whether a comparison would be compared again (`a < b < c`): PostgreSQL and DuckDB refuse that,
 /// as it hardly means what it says.
 fn chains(parser: &Parser<'_>, left: &Expr) -> bool {
-    use datafusion::sql::sqlparser::ast::BinaryOperator as Op;
+    use sqlparser::ast::BinaryOperator as Op;
     let next = &parser.peek_token_ref().token;
     let compares = matches!(
         next,

@@ -1,8 +1,8 @@
 //! The parser's errors, for people: with their place, without "Line: 1, Column: 8" in the text.
 
 use datafusion::error::DataFusionError;
-use datafusion::sql::sqlparser::parser::ParserError;
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use sqlparser::parser::ParserError;
+use sqlparser::tokenizer::{Token, TokenWithSpan};
 use windrow_core::{Error, Place};
 
 use super::cursor::{is_word, place_of, unquoted};

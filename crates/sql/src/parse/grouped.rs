@@ -6,7 +6,7 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{
+use sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgOperator, FunctionArgumentList,
     FunctionArguments, GroupByExpr, Ident, ObjectName, OrderBy, Query, Select, SelectItem,
     TableAlias, TableFactor, TableFunctionArgs, Value, VisitMut, VisitorMut, visit_expressions,

@@ -1,6 +1,6 @@
 //! Fixed lengths of time as the tail, the window clause and WAIT FOR write them.
 
-use datafusion::sql::sqlparser::tokenizer::Token;
+use sqlparser::tokenizer::Token;
 use windrow_core::{Error, Place, Result};
 
 use super::cursor::{Cursor, spanning, unquoted};

@@ -3,7 +3,7 @@
 //! CAST to such a type cuts, as the SQL standard has it. What columns of such a type hold is the matter of
 //! whatever keeps the rows.
 
-use datafusion::sql::sqlparser::ast::{
+use sqlparser::ast::{
     CharacterLength, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
     FunctionArguments, Ident, ObjectName, Value,
 };

@@ -4,8 +4,8 @@
 //! Invariants: a token list has no white space; parentheses nest, and chains of operators grow,
 //! only so far that the trees made of them can be walked and dropped on any thread's stack.
 
-use datafusion::sql::sqlparser::keywords::Keyword;
-use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+use sqlparser::keywords::Keyword;
+use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 use windrow_core::{Error, Place, Result, budget};
 
 use super::cursor::place_of;

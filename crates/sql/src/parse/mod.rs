@@ -46,9 +46,9 @@ pub use statement::{
 pub use tail::{Emit, Tail};
 
 use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement as EngineStatement};
-use datafusion::sql::sqlparser::ast::{Query, Statement as StandardStatement, TableObject};
-use datafusion::sql::sqlparser::parser::Parser;
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use sqlparser::ast::{Query, Statement as StandardStatement, TableObject};
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::{Token, TokenWithSpan};
 use windrow_core::{Error, Place, Result, budget};
 
 use self::cursor::{Cursor, place_of, unquoted};
@@ -239,9 +239,7 @@ fn insert(tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
     else {
         return Err(Error::internal("an INSERT without target or rows was let through"));
     };
-    let last = |c: &datafusion::sql::sqlparser::ast::ObjectName| {
-        c.0.last().and_then(|p| p.as_ident()).cloned()
-    };
+    let last = |c: &sqlparser::ast::ObjectName| c.0.last().and_then(|p| p.as_ident()).cloned();
     let columns = insert.columns.iter().filter_map(last).collect();
     let query = ContinuousQuery { query, tail };
     Ok(Statement::Insert(Box::new(Insert { target, columns, query, rest: insert })))

@@ -2,7 +2,7 @@
 //!
 //! A `?` in a string, a comment or a quoted name is no token of its own and stays what it is.
 
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use sqlparser::tokenizer::{Token, TokenWithSpan};
 use windrow_core::{Error, Result};
 
 use super::cursor::place_of;

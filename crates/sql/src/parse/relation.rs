@@ -4,8 +4,8 @@
 //! The input is always a subquery, so that code that resolves the tables of a statement beforehand sees
 //! them. Session keys follow as the named argument `partition_by`, a tuple.
 
-use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
-use datafusion::sql::sqlparser::ast::{
+use sqlparser::ast::helpers::attached_token::AttachedToken;
+use sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, FunctionArgOperator, FunctionArguments, GroupByExpr, Ident,
     ObjectName, Query, Select, SelectFlavor, SelectItem, SetExpr, TableFactor, TableFunctionArgs,
     TableWithJoins, WildcardAdditionalOptions,

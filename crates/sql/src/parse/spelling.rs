@@ -9,12 +9,12 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{
+use sqlparser::ast::{
     Expr, Fetch, Ident, LimitClause, NamedWindowDefinition, NamedWindowExpr, OrderBy, Query,
     Select, SelectFlavor, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
     WildcardAdditionalOptions, WindowSpec, WindowType,
 };
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use sqlparser::tokenizer::{Token, TokenWithSpan};
 use windrow_core::{Error, Result};
 
 use super::cursor::{is_word, place_of};
@@ -295,6 +295,11 @@ fn name_apart(projection: &mut [SelectItem]) {
         let twice = everything && column || others.iter().any(|other| clash(other, &key));
         if !twice {
             others.push(key);
+            if let SelectItem::UnnamedExpr(expr @ Expr::Subquery(_)) = item {
+                // The planner calls them all the same.
+                let alias = Ident::with_quote('"', name);
+                *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+            }
             continue;
         }
         let from = counted.entry(name.clone()).or_insert(1);
@@ -327,9 +332,14 @@ fn named_as(item: &SelectItem) -> Option<(String, String)> {
             let key: Vec<String> = names.iter().map(folded).collect();
             Some((key.join("."), key.last()?.clone()))
         }
-        // The planner calls them all the same.
-        SelectItem::UnnamedExpr(Expr::Subquery(_)) => {
-            Some(("(<subquery>)".to_owned(), "subquery".to_owned()))
+        // As in PostgreSQL, its column's.
+        SelectItem::UnnamedExpr(Expr::Subquery(query)) => {
+            let name = match query.body.as_ref() {
+                SetExpr::Select(select) => select.projection.first().and_then(named_as),
+                _ => None,
+            };
+            let name = name.map_or_else(|| "subquery".to_owned(), |(_, name)| name);
+            Some((name.to_lowercase(), name))
         }
         SelectItem::UnnamedExpr(Expr::Exists { negated, .. }) => {
             Some((format!("exists {negated}"), "exists".to_owned()))

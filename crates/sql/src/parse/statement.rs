@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use datafusion::sql::parser::Statement as EngineStatement;
-use datafusion::sql::sqlparser::ast::{
+use sqlparser::ast::{
     self, ColumnDef, Expr, Ident, ObjectName, Query, SetExpr, Statement as StandardStatement,
 };
 use windrow_core::Place;

@@ -4,9 +4,9 @@
 //! otherwise read `EMIT` as an alias. Only words outside all parentheses count, and only where an
 //! expression or a relation has just ended, so `emit` stays usable as a name.
 
-use datafusion::sql::sqlparser::ast::ObjectName;
-use datafusion::sql::sqlparser::keywords::Keyword;
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use sqlparser::ast::ObjectName;
+use sqlparser::keywords::Keyword;
+use sqlparser::tokenizer::{Token, TokenWithSpan};
 use windrow_core::{Error, Place, Result};
 
 use super::cursor::{Cursor, is_word, spanning};

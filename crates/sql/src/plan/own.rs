@@ -13,7 +13,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, Result as PlanResult, TableReference};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan};
-use datafusion::sql::sqlparser::ast::{
+use sqlparser::ast::{
     self, FunctionArg, FunctionArgExpr, Ident, ObjectName, OrderBy, Query, Select, SelectItem,
     SetExpr, TableFactor, Visit, VisitMut, Visitor, VisitorMut,
 };

@@ -22,10 +22,8 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF,
     ScalarUDFImpl, Signature, Volatility, lit,
 };
-use datafusion::sql::sqlparser::ast::{
-    self, Spanned, TableFactor, TableSample, TableSampleKind, Value,
-};
-use datafusion::sql::sqlparser::tokenizer::Span;
+use sqlparser::ast::{self, Spanned, TableFactor, TableSample, TableSampleKind, Value};
+use sqlparser::tokenizer::Span;
 use windrow_core::Error;
 
 use super::relation::POSITION_COLUMN;

@@ -30,9 +30,6 @@ use crate::leaf::LeafInputs;
 /// Rows of a batch within plans that run per micro-batch: one batch goes through in one piece.
 const MICRO_BATCH_ROWS: usize = 65_536;
 
-/// The time zone of a session that has set none.
-pub const TIME_ZONE: &str = "UTC";
-
 /// A session that knows the window functions and the JSON functions, and whose planning and functions keep to
 /// the budget of the statement that they work for ([`windrow_core::budget`]).
 ///
@@ -63,7 +60,7 @@ pub fn session_state(
     functions::register(&mut state).map_err(from_datafusion)?;
     // After the functions are made: `now()` and `to_timestamp` give no zone, as the columns have
     // none that they are compared with.
-    state.config_mut().options_mut().execution.time_zone = Some(TIME_ZONE.to_owned());
+    state.config_mut().options_mut().execution.time_zone = Some(exact::TIME_ZONE.to_owned());
     Ok(state)
 }
 

@@ -14,8 +14,8 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, GroupingSet, LogicalPlan};
 use datafusion::sql::parser::{CopyToSource, Statement};
-use datafusion::sql::sqlparser::ast::{self, GroupByExpr, GroupByWithModifier, Visit, Visitor};
 use hashbrown::HashMap;
+use sqlparser::ast::{self, GroupByExpr, GroupByWithModifier, Visit, Visitor};
 use windrow_core::{Error, ErrorKind, Result};
 
 use crate::diagnostics::from_datafusion;

@@ -5,7 +5,7 @@
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::logical_expr::planner::TypePlanner;
-use datafusion::sql::sqlparser::ast;
+use sqlparser::ast;
 use windrow_core::Error;
 
 /// Plans `ARROW('…')`; leaves every other type to DataFusion.

@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle as Runtime;
 use windrow_core::{ErrorKind, Result};
 
-use super::handle::{FileId, Held};
+use super::handle::Held;
 use super::place::{FilePlace, Place};
 use super::trail::Relation;
 use crate::file::format::{Packing, packing_of_name};
-use crate::file::location::{Blob, Found};
+use crate::file::location::{Blob, FileId, Found};
 
 /// How long a file that no path leads to any more is kept for readers that have not reached it yet.
 const KEPT_MICROS: i64 = 60_000_000;

@@ -6,34 +6,10 @@ use std::sync::Arc;
 
 use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt};
-use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle as Runtime;
 use windrow_core::Result;
 
-use crate::file::location::{Blob, interrupted, unreadable};
-
-/// Device and inode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(in crate::file) struct FileId {
-    pub(in crate::file) device: u64,
-    pub(in crate::file) inode: u64,
-}
-
-impl FileId {
-    /// Of a file on this machine, where there are such.
-    pub(in crate::file) fn of(meta: &std::fs::Metadata) -> Option<Self> {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt;
-            Some(Self { device: meta.dev(), inode: meta.ino() })
-        }
-        #[cfg(not(unix))]
-        {
-            let _: &std::fs::Metadata = meta;
-            None
-        }
-    }
-}
+use crate::file::location::{Blob, FileId, interrupted, unreadable};
 
 /// A file that is held open, or an object.
 #[derive(Debug, Clone)]

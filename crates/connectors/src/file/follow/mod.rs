@@ -20,7 +20,7 @@ mod reader;
 mod trail;
 
 pub(super) use self::chains::Chains;
-pub(super) use self::handle::{FileId, Held};
+pub(super) use self::handle::Held;
 pub(super) use self::reader::{FollowReader, Following};
 pub(super) use self::trail::Trail;
 

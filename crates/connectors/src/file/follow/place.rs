@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 use windrow_core::{Error, Result};
 
-use super::handle::{FileId, Held};
+use super::handle::Held;
 use super::trail::{SavedTrail, Trail};
+use crate::file::location::FileId;
 
 /// The files that a reader has read or still watches, in the order of reading.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

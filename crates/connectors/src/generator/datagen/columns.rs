@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Decimal128Type, Field, Int64Type, TimeUnit};
 use windrow_core::time::{ticks_per_second, time_unit};
 use windrow_core::{Error, Result};
 
-use super::super::{below, mix, unit_interval};
+use super::super::source::{below, mix, unit_interval};
 use super::{EventTimes, Settings, bad_value};
 
 /// Salts of a column's draws.

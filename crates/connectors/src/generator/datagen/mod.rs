@@ -14,9 +14,9 @@ use windrow_core::{Error, Result, Source};
 
 use self::columns::Column;
 use super::settings::Settings;
-use super::{Generator, MakeRows, Pace, below, mix};
+use super::source::{Generator, MakeRows, Pace, below, mix};
+use crate::env::{ConnectorEnv, Declared};
 use crate::options::{OptionDoc, StreamOptions, bad_value, nearest};
-use crate::registry::{ConnectorEnv, Declared};
 
 /// 2024-01-01 00:00:00 UTC.
 const START_NANOS: i64 = 1_704_067_200_000_000_000;

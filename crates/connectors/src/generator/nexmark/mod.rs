@@ -15,9 +15,9 @@ use windrow_core::{Error, Result, Source};
 
 use self::tables::{Events, Table};
 use super::settings::Settings;
-use super::{Generator, Pace, mix};
+use super::source::{Generator, Pace, mix};
+use crate::env::{ConnectorEnv, Declared};
 use crate::options::{OptionDoc, StreamOptions};
-use crate::registry::{ConnectorEnv, Declared};
 
 /// 2015-07-15 00:00:00 UTC, the customary first instant of Nexmark.
 const BASE_TIME_MS: i64 = 1_436_918_400_000;

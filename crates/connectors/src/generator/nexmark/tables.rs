@@ -8,7 +8,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use windrow_core::{Error, Result};
 
-use super::super::{MakeRows, below, mix, unit_interval};
+use super::super::source::{MakeRows, below, mix, unit_interval};
 use super::draws::{
     AUCTION_HORIZON_EVENTS, Auction, Bid, Channels, Depth, EPOCH_AUCTIONS, EPOCH_BIDS,
     EPOCH_EVENTS, EPOCH_PERSONS, Person,

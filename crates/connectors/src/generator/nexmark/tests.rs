@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, TimeUnit, TimestampMillisecon
 use windrow_core::{ManualClock, ScanRequest, Split};
 
 use super::super::reading::{env, options, read, scan};
-use super::super::{MakeRows, SplitRange};
+use super::super::source::{MakeRows, SplitRange};
 use super::*;
 
 fn open(pairs: &[(&str, &str)]) -> Arc<dyn Source> {

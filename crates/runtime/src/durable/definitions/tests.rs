@@ -1,7 +1,8 @@
 //! The catalog comes back as it was, is refused when it is damaged or another's, and is changed in whole steps.
 
+use windrow_storage::files::StdFiles;
+
 use super::*;
-use crate::durable::files::StdFiles;
 
 #[test]
 fn definitions_come_back_in_order() {

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use futures::TryStreamExt;
 use futures::executor::block_on;
+use windrow_storage::directory::DataDirectory;
+use windrow_storage::files::StdFiles;
 
 use crate::durable::definitions::Definitions;
-use crate::durable::directory::DataDirectory;
-use crate::durable::files::StdFiles;
 use crate::{Engine, EngineConfig, Outcome, SessionOptions};
 
 fn open(dir: &Path) -> Engine {

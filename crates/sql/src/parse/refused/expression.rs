@@ -1,6 +1,6 @@
 //! Expressions: calls of functions, windows, casts.
 
-use datafusion::sql::sqlparser::ast::{
+use sqlparser::ast::{
     CeilFloorKind, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
     FunctionArgumentList, FunctionArguments, WindowFrame, WindowSpec, WindowType,
 };

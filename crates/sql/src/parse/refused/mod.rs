@@ -16,10 +16,8 @@ use std::cell::Cell;
 use std::ops::ControlFlow;
 
 use datafusion::sql::parser::{CopyToSource, Statement as EngineStatement};
-use datafusion::sql::sqlparser::ast::{
-    Expr, Query, Select, Statement, TableFactor, Visit, Visitor,
-};
-use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
+use sqlparser::ast::{Expr, Query, Select, Statement, TableFactor, Visit, Visitor};
+use sqlparser::tokenizer::TokenWithSpan;
 use windrow_core::{Error, Place, Result, budget};
 
 use super::cursor::{is_word, place_of, spanning};

@@ -1,6 +1,6 @@
 //! Queries and their SELECTs.
 
-use datafusion::sql::sqlparser::ast::{
+use sqlparser::ast::{
     Cte, Distinct, ExprWithAliasAndOrderBy, Fetch, GroupByExpr, LimitClause, OrderBy, OrderByExpr,
     OrderByKind, OrderByOptions, PipeOperator, Query, Select, SelectFlavor, SelectItem,
     SelectItemQualifiedWildcardKind, SelectModifiers, SetExpr, WildcardAdditionalOptions, With,

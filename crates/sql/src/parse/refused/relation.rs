@@ -1,6 +1,6 @@
 //! What stands in FROM.
 
-use datafusion::sql::sqlparser::ast::{
+use sqlparser::ast::{
     FunctionArg, Join, JoinOperator, TableAlias, TableAliasColumnDef, TableFactor,
     TableFunctionArgs, TableSample, TableSampleKind, TableSampleMethod, TableSampleQuantity,
     TableSampleSeed, TableSampleUnit,

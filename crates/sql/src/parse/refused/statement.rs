@@ -1,7 +1,7 @@
 //! Statements other than queries.
 
 use datafusion::sql::parser::CreateExternalTable;
-use datafusion::sql::sqlparser::ast::{
+use sqlparser::ast::{
     ColumnDef, ColumnOption, ColumnOptionDef, CreateTable, Insert, Set, ShowStatementOptions,
     Statement, TableConstraint, TableObject,
 };

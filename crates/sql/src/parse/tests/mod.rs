@@ -591,7 +591,7 @@ fn arrows_bind_tighter_than_comparisons() {
 
 /// The expression's tree, without its parentheses.
 fn shape(expression: &str) -> String {
-    use datafusion::sql::sqlparser::ast::{Expr, VisitMut, VisitorMut};
+    use sqlparser::ast::{Expr, VisitMut, VisitorMut};
     struct Bracket;
     impl VisitorMut for Bracket {
         type Break = ();

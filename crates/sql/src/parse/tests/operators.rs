@@ -103,7 +103,7 @@ const PRECEDENCES: &[(&str, &str)] = &[
 
 /// An expression without its parentheses, as a tree.
 fn tree(text: &str) -> String {
-    use datafusion::sql::sqlparser::ast::{Expr, VisitMut, VisitorMut};
+    use sqlparser::ast::{Expr, VisitMut, VisitorMut};
     struct Bare;
     impl VisitorMut for Bare {
         type Break = ();

@@ -45,7 +45,11 @@ fn queries_are_brought_into_one_spelling() {
         ("SELECT a, a, t.a FROM t", "SELECT a, a AS \"a_1\", t.a AS \"a_2\" FROM t"),
         ("SELECT 1 AS x, 2 AS X, 3 AS x_1", "SELECT 1 AS x, 2 AS \"x_1\", 3 AS \"x_1_1\""),
         ("SELECT *, a FROM t", "SELECT *, a AS \"a_1\" FROM t"),
-        ("SELECT (SELECT 1), (SELECT 2)", "SELECT (SELECT 1), (SELECT 2) AS \"subquery_1\""),
+        ("SELECT (SELECT 1), (SELECT 2)", "SELECT (SELECT 1) AS \"1\", (SELECT 2) AS \"2\""),
+        (
+            "SELECT count(*), (SELECT count(*) FROM u) FROM t",
+            "SELECT count(*), (SELECT count(*) FROM u) AS \"count(*)_1\" FROM t",
+        ),
         ("SELECT * EXCLUDE (a), a FROM t", "SELECT * EXCLUDE (a), a FROM t"),
         ("SELECT x.a, y.a, 'A', 'a' FROM x, y", "SELECT x.a, y.a, 'A', 'a' FROM x, y"),
     ] {

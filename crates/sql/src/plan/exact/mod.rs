@@ -37,7 +37,7 @@ use windrow_core::Error;
 use crate::diagnostics::from_datafusion;
 
 pub use assignment::loss;
-pub use zones::is_text;
+pub use zones::{TIME_ZONE, is_text};
 
 /// The rules, to stand behind all others.
 pub(super) fn rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {

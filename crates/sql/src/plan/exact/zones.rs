@@ -7,7 +7,8 @@ use datafusion::common::tree_node::Transformed;
 use datafusion::common::{ExprSchema, Result};
 use datafusion::logical_expr::{Cast, Expr, ExprSchemable};
 
-use crate::plan::TIME_ZONE;
+/// The time zone of a session that has set none.
+pub const TIME_ZONE: &str = "UTC";
 
 /// A cast to a time with zone; a text is read in the session's zone first. `now()` has no zone here, and is UTC.
 pub(super) fn in_zone(

@@ -1,0 +1,26 @@
+//! What every wire needs and no one wire is: who may come in, sessions of remote users, connections and their limits, TLS
+//! files, statements and how they are cancelled, metrics and health. What holds for clients of all wires may be touched
+//! here. What may not be: this crate knows no message of any wire (no tonic, no Flight). A wire translates its errors, which are
+//! [`windrow_core::Error`]s, and its names for sessions and statements; what a user may do and take is decided
+//! below, in `windrow_runtime`.
+//!
+//! ```text
+//! a wire (gRPC, …) ─► Connections ─► Door ─► Sessions ─► Running, statement ─► windrow_runtime::Session
+//!                          Listening: the bound port with all of them ◄─ Monitor ◄─ MetricsServer
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod auth;
+pub mod connection;
+mod limits;
+mod listening;
+mod metrics;
+pub mod running;
+pub mod session;
+pub mod statement;
+mod tls;
+
+pub use limits::ServerLimits;
+pub use listening::{Listening, ServerConfig, out_of_time};
+pub use metrics::{MetricsServer, Monitor};
+pub use tls::{Pem, TlsConfig};

@@ -1,0 +1,130 @@
+//! The manifest of a checkpoint: what is in it, and in which files the segments are.
+//!
+//! ```text
+//! <crc32 of the second line, as 8 hexadecimal digits>
+//! {"format":1,"id":12,…}
+//! ```
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use windrow_core::Result;
+
+use crate::checkpoint::{Counts, TapCut};
+use crate::directory::unknown_format;
+use crate::files::corrupt;
+
+/// The format that this version reads and writes.
+pub(super) const FORMAT: u64 = 1;
+
+/// A checkpoint of one query.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Manifest {
+    pub(super) format: u64,
+    pub(super) id: u64,
+    /// When it was begun, in µs since the epoch.
+    pub(super) taken_micros: i64,
+    pub(super) stamp: Stamp,
+    /// Whose it is; `None`: it is from before checkpoints said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) owner: Option<String>,
+    /// The archive had committed the view's windows up to this watermark before; `None`: nothing.
+    pub(super) archived: Option<i64>,
+    /// Of a view without windows: it had given out so many rows. The archive takes them after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rows_given: Option<u64>,
+    pub(super) inputs: Vec<InputEntry>,
+    pub(super) taps: Vec<TapCut>,
+    pub(super) counts: Counts,
+    /// Files of late and bad rows.
+    pub(super) unused: Vec<FileEntry>,
+    /// Files of segments.
+    pub(super) files: Vec<FileEntry>,
+}
+
+/// What a state can be gone on from by: the same plan in the same program. Another version may
+/// keep other states for the same aggregate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// The continuous plan as text.
+    pub plan: String,
+    /// Versions of Windrow and of its engine.
+    pub engine: String,
+}
+
+/// One stateful operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct InputEntry {
+    pub(super) watermark: i64,
+    pub(super) frontier: i64,
+    pub(super) next_id: u64,
+    pub(super) segments: Vec<SegmentEntry>,
+}
+
+/// One segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SegmentEntry {
+    pub(super) id: u64,
+    pub(super) slice: i64,
+    pub(super) counts_from: i64,
+    pub(super) rows: u64,
+    /// Its file, and which batches of it.
+    pub(super) file: String,
+    pub(super) first_batch: usize,
+    pub(super) batches: usize,
+}
+
+/// A file that a checkpoint needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FileEntry {
+    pub(super) name: String,
+    pub(super) bytes: u64,
+    pub(super) crc32: u32,
+}
+
+impl Manifest {
+    /// The file's name.
+    pub(super) fn file_name(id: u64) -> String {
+        format!("{id:012}.checkpoint")
+    }
+
+    /// The number in a manifest's name.
+    pub(super) fn id_of(name: &str) -> Option<u64> {
+        name.strip_suffix(".checkpoint")?.parse().ok()
+    }
+
+    /// The file's bytes.
+    ///
+    /// # Errors
+    /// Never in practice: all of it is plain data.
+    pub(super) fn to_bytes(&self) -> Result<Vec<u8>> {
+        let text = serde_json::to_string(self).map_err(|e| {
+            windrow_core::Error::internal("a checkpoint cannot be written down").with_source(e)
+        })?;
+        Ok(format!("{:08x}\n{text}\n", crc32fast::hash(text.as_bytes())).into_bytes())
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When it is damaged, or of another format.
+    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let damaged = |why: &str| corrupt(path, 0, why);
+        let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is not text"))?;
+        let mut lines = text.lines();
+        let (Some(crc), Some(text), None) = (lines.next(), lines.next(), lines.next()) else {
+            return Err(damaged("it does not have two lines"));
+        };
+        if crc != format!("{:08x}", crc32fast::hash(text.as_bytes())) {
+            return Err(damaged("the checksum is wrong"));
+        }
+        let value: serde_json::Value =
+            serde_json::from_str(text).map_err(|e| damaged(&format!("it is not JSON ({e})")))?;
+        match value.get("format").and_then(serde_json::Value::as_u64) {
+            Some(FORMAT) => {}
+            Some(other) => return Err(unknown_format(path, other, FORMAT)),
+            None => return Err(damaged("it has no number \"format\"")),
+        }
+        serde_json::from_value(value).map_err(|e| damaged(&format!("a field is wrong ({e})")))
+    }
+}

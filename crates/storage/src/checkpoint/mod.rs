@@ -1,0 +1,535 @@
+//! Checkpoints: the durable cuts of one query.
+//!
+//! ```text
+//! DIR/checkpoints/<view>/000000000012.checkpoint    manifest, written last and whole
+//!                        000000000012-0.arrow       segments that are new in it, operator 0
+//!                        000000000012.unused        late and bad rows that are new in it
+//! ```
+//! A manifest names segments of older files as long as their windows are open, so a checkpoint
+//! writes what is new and costs as much as changed since the one before.
+//!
+//! Invariants: a file is written once; a manifest is there only when all files that it names are
+//! durable, and the archive has the windows that had closed (of a view without windows: the rows of the
+//! checkpoint before); the last [`KEPT`] are kept with all
+//! their files; a number is never given twice, not even that of a damaged checkpoint.
+
+mod cut;
+mod manifest;
+mod positions;
+mod segments;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use windrow_core::Owner;
+use windrow_core::{Error, Result, Watermark};
+use windrow_operators::{Cut, SavedSegment};
+
+pub use self::cut::{
+    Counts, Entry, InputCut, InputState, QueryCut, Resume, SavedBad, SavedBehind, SavedLate,
+    TapCut, Unused,
+};
+pub use self::manifest::Stamp;
+use self::manifest::{FORMAT, FileEntry, InputEntry, Manifest, SegmentEntry};
+pub use self::positions::{Positions, SplitPosition};
+pub use self::segments::StoredSegments;
+use self::segments::{read_unused, verify, write_segments, write_unused};
+use crate::files::{Files, corrupt, io_error};
+
+/// Checkpoints that are kept: the newest may turn out to be damaged.
+const KEPT: usize = 3;
+/// From so many files of late and bad rows on, they are written anew as one.
+const UNUSED_FILES_MANY: usize = 16;
+
+/// The checkpoints of one query.
+#[derive(Debug)]
+pub struct Checkpoints {
+    files: Arc<dyn Files>,
+    dir: PathBuf,
+    stamp: Stamp,
+    owner: Owner,
+    state: Mutex<State>,
+    /// Apart, because what looks at it must not wait for a disk.
+    shown: Mutex<VecDeque<Shown>>,
+    /// Per stream with a log: the first offset that going on from a kept checkpoint needs.
+    needs: Mutex<BTreeMap<String, u64>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The number of the next one.
+    next_id: u64,
+    /// Oldest first.
+    kept: VecDeque<Manifest>,
+    /// Where the segments of each operator are that have been written.
+    places: HashMap<(usize, u64), SegmentEntry>,
+    /// Segments that could not be written when they were new.
+    owed: Vec<(usize, SavedSegment)>,
+    owed_unused: Vec<Unused>,
+    /// Whole checkpoints that do not go with what else is kept. They might seem to later.
+    unfit: BTreeSet<u64>,
+    /// Nothing is written any more: the view is dropped.
+    stopped: bool,
+}
+
+/// What `windrow.checkpoints` shows of one.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// Its number.
+    pub id: u64,
+    /// When it was begun, in µs since the Unix epoch.
+    pub taken_micros: i64,
+    /// Bytes that it wrote.
+    pub new_bytes: u64,
+    /// Bytes that it needs in all.
+    pub bytes: u64,
+    /// Segments that it needs.
+    pub segments: u64,
+    /// Time from the cut until it was durable, in µs.
+    pub micros: i64,
+    /// `kept`, or `restored`: the query went on from it when the engine was opened.
+    pub state: &'static str,
+}
+
+/// Whether a checkpoint goes with what else is kept, and why not: given the watermark up to which
+/// the archive had the view's windows, and what the checkpoint holds.
+pub type Fits<'a> = dyn Fn(Option<Watermark>, &Resume) -> Result<(), String> + 'a;
+
+/// What a query can go on from.
+#[derive(Debug, Default)]
+pub struct Newest {
+    /// `None`: there is no checkpoint that can be used.
+    pub resume: Option<Resume>,
+    /// For people: why newer ones cannot be used.
+    pub passed_over: Vec<String>,
+}
+
+impl Checkpoints {
+    /// The checkpoints in a directory, which need not be there yet. Blocks.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub fn open(files: Arc<dyn Files>, dir: PathBuf, stamp: Stamp, owner: Owner) -> Result<Self> {
+        let names = files.list(&dir).map_err(|e| io_error("list", &dir, e))?;
+        let newest = names.iter().filter_map(|name| number(name)).max();
+        let next_id = newest.map_or(1, |id| id + 1);
+        let state = State { next_id, ..State::default() };
+        Ok(Self {
+            files,
+            dir,
+            stamp,
+            owner,
+            state: Mutex::new(state),
+            shown: Mutex::default(),
+            needs: Mutex::default(),
+        })
+    }
+
+    /// The newest checkpoint that is whole, is of this plan, and that `fits` accepts (it gives the
+    /// reason when not). Blocks.
+    ///
+    /// # Errors
+    /// When the directory cannot be read at all.
+    pub fn newest(&self, fits: &Fits<'_>) -> Result<Newest> {
+        let names = self.files.list(&self.dir).map_err(|e| io_error("list", &self.dir, e))?;
+        let ids: BTreeSet<u64> = names.iter().filter_map(|n| Manifest::id_of(n)).collect();
+        let mut newest = Newest::default();
+        if ids.is_empty() && self.owner.is_made {
+            let dir = self.dir.display();
+            newest.passed_over.push(format!("there is no checkpoint in \"{dir}\" any more"));
+        }
+        let mut usable: VecDeque<Manifest> = VecDeque::new();
+        let mut unfit = BTreeSet::new();
+        for id in ids.into_iter().rev() {
+            let read = self.manifest(id).and_then(|manifest| {
+                if newest.resume.is_some() {
+                    return Ok((manifest, None));
+                }
+                if manifest.stamp != self.stamp {
+                    return Err(self.another(&manifest));
+                }
+                let resume = self.load(&manifest)?;
+                fits(manifest.archived.map(Watermark::at), &resume).map_err(|why| {
+                    unfit.insert(id);
+                    Error::data(why)
+                })?;
+                Ok((manifest, Some(resume)))
+            });
+            match read {
+                Ok((manifest, resume)) => {
+                    newest.resume = newest.resume.or(resume);
+                    usable.push_front(manifest);
+                }
+                Err(error) => {
+                    let message = error.message();
+                    newest.passed_over.push(format!("checkpoint {id} is not used: {message}"));
+                }
+            }
+        }
+        self.go_on_from(usable);
+        self.state.lock().unfit = unfit;
+        Ok(newest)
+    }
+
+    /// How far the newest whole checkpoint in a directory had read the streams with a log, by their names.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub fn positions(
+        files: &dyn Files,
+        dir: &Path,
+        owner: &Owner,
+    ) -> Result<BTreeMap<String, u64>> {
+        let names = files.list(dir).map_err(|e| io_error("list", dir, e))?;
+        let ids: BTreeSet<u64> = names.iter().filter_map(|n| Manifest::id_of(n)).collect();
+        let whole = |id: u64| {
+            let path = dir.join(Manifest::file_name(id));
+            let manifest = Manifest::parse(&path, &files.read(&path).ok()?).ok()?;
+            is_owner(owner, &manifest).then_some(manifest)
+        };
+        let mut positions = BTreeMap::new();
+        for tap in ids.into_iter().rev().find_map(whole).into_iter().flat_map(|m| m.taps) {
+            let read = tap.positions.of_log();
+            positions.entry(tap.stream).and_modify(|o: &mut u64| *o = read.max(*o)).or_insert(read);
+        }
+        Ok(positions)
+    }
+
+    fn another(&self, manifest: &Manifest) -> Error {
+        let what = if manifest.stamp.plan == self.stamp.plan {
+            format!("it was written by {}", manifest.stamp.engine)
+        } else {
+            "it is of another query".to_owned()
+        };
+        Error::data(what)
+    }
+
+    /// New checkpoints build on these, the last of which was loaded.
+    fn go_on_from(&self, usable: VecDeque<Manifest>) {
+        let mut state = self.state.lock();
+        state.places.clear();
+        if let Some(newest) = usable.back() {
+            for (number, input) in newest.inputs.iter().enumerate() {
+                let entries = input.segments.iter().map(|s| ((number, s.id), s.clone()));
+                state.places.extend(entries);
+            }
+            self.shown.lock().push_back(Shown { state: "restored", ..shown(newest, 0) });
+        }
+        state.kept = usable;
+        self.note_needs(&state);
+    }
+
+    fn note_needs(&self, state: &State) {
+        let mut needs = BTreeMap::new();
+        for tap in state.kept.iter().flat_map(|manifest| &manifest.taps) {
+            let offset = tap.positions.of_log();
+            needs
+                .entry(tap.stream.clone())
+                .and_modify(|o: &mut u64| *o = offset.min(*o))
+                .or_insert(offset);
+        }
+        *self.needs.lock() = needs;
+    }
+
+    /// The first offset of a stream's log that going on from a kept checkpoint needs; 0 while
+    /// there is none.
+    pub fn needs(&self, stream: &str) -> u64 {
+        self.needs.lock().get(stream).copied().unwrap_or(0)
+    }
+
+    fn manifest(&self, id: u64) -> Result<Manifest> {
+        let path = self.dir.join(Manifest::file_name(id));
+        let bytes = self.files.read(&path).map_err(|e| io_error("read", &path, e))?;
+        let manifest = Manifest::parse(&path, &bytes)?;
+        if !is_owner(&self.owner, &manifest) {
+            Err(corrupt(&path, 0, "it is of another view"))
+        } else if manifest.id == id {
+            Ok(manifest)
+        } else {
+            Err(corrupt(&path, 0, &format!("it says that it is checkpoint {}", manifest.id)))
+        }
+    }
+
+    /// What a checkpoint consists of; its files are whole, and segments are read when they are asked for.
+    fn load(&self, manifest: &Manifest) -> Result<Resume> {
+        for file in &manifest.files {
+            verify(&*self.files, &self.dir.join(&file.name), file)?;
+        }
+        let mut inputs = Vec::with_capacity(manifest.inputs.len());
+        for input in &manifest.inputs {
+            let place = (Arc::clone(&self.files), self.dir.clone());
+            let segments = StoredSegments::new(place, &input.segments, &manifest.files)?;
+            inputs.push(InputState {
+                watermark: Watermark::at(input.watermark),
+                frontier: input.frontier,
+                next_id: input.next_id,
+                segments,
+            });
+        }
+        let (taps, counts) = (manifest.taps.clone(), manifest.counts);
+        let rows_given = manifest.rows_given;
+        Ok(Resume { inputs, taps, counts, unused: self.unused(&manifest.unused)?, rows_given })
+    }
+
+    fn unused(&self, entries: &[FileEntry]) -> Result<Vec<Unused>> {
+        let mut unused = vec![];
+        for file in entries {
+            unused.extend(read_unused(&*self.files, &self.dir.join(&file.name), file)?);
+        }
+        Ok(unused)
+    }
+
+    /// Writes a cut that was made at `taken_micros`; `archived`: the archive has the view's
+    /// windows up to there. Durable on return; older ones that are not kept are gone. `now` tells
+    /// the time. Blocks.
+    ///
+    /// # Errors
+    /// When a file cannot be written. Then the checkpoints of before are there, and the next one
+    /// writes what this one could not.
+    pub fn write(
+        &self,
+        cut: QueryCut,
+        (taken_micros, archived): (i64, Option<Watermark>),
+        now: &dyn Fn() -> i64,
+    ) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.stopped {
+            return Ok(());
+        }
+        let id = state.next_id;
+        state.next_id += 1;
+        let mut fresh = std::mem::take(&mut state.owed);
+        let mut unused = std::mem::take(&mut state.owed_unused);
+        let QueryCut { inputs, taps, counts, unused: new_unused, rows_given } = cut;
+        unused.extend(new_unused);
+        let mut needed = vec![];
+        for (number, mut input) in inputs.into_iter().enumerate() {
+            fresh.extend(input.merger.new.drain(..).map(|segment| (number, segment)));
+            needed.push((input.watermark, input.merger));
+        }
+        // What was owed may not be needed any more.
+        fresh.retain(|(number, s)| {
+            needed.get(*number).is_some_and(|(_, cut)| cut.needed.contains(&s.id))
+        });
+        match self.write_files(&state, id, (&fresh, &unused)) {
+            Ok(written) => {
+                let manifest = Manifest {
+                    format: FORMAT,
+                    id,
+                    taken_micros,
+                    stamp: self.stamp.clone(),
+                    owner: Some(self.owner.id.clone()),
+                    archived: archived.map(Watermark::ticks),
+                    rows_given,
+                    inputs: vec![],
+                    taps,
+                    counts,
+                    unused: written.unused,
+                    files: vec![],
+                };
+                let done = self.finish(&mut state, manifest, (needed, written.segments), now);
+                if done.is_err() {
+                    (state.owed, state.owed_unused) = (fresh, unused);
+                }
+                done
+            }
+            Err(error) => {
+                (state.owed, state.owed_unused) = (fresh, unused);
+                Err(error)
+            }
+        }
+    }
+
+    /// A cut that is not to be written: what is new in it is written with the next one.
+    pub fn owe(&self, cut: QueryCut) {
+        let mut state = self.state.lock();
+        for (number, input) in cut.inputs.into_iter().enumerate() {
+            state.owed.extend(input.merger.new.into_iter().map(|segment| (number, segment)));
+        }
+        state.owed_unused.extend(cut.unused);
+    }
+
+    /// Writes segments and late and bad rows.
+    fn write_files(
+        &self,
+        state: &State,
+        id: u64,
+        (fresh, unused): (&[(usize, SavedSegment)], &[Unused]),
+    ) -> Result<Written> {
+        let files = &*self.files;
+        files.create_dir(&self.dir).map_err(|e| io_error("create", &self.dir, e))?;
+        let mut by_input: BTreeMap<usize, Vec<SavedSegment>> = BTreeMap::new();
+        for (number, segment) in fresh {
+            by_input.entry(*number).or_default().push(segment.clone());
+        }
+        let mut written = Written::default();
+        for (number, segments) in by_input {
+            let path = self.dir.join(format!("{id:012}-{number}.arrow"));
+            let (file, entries) = write_segments(files, &path, &segments)?;
+            written.segments.extend(entries.into_iter().map(|e| (number, e, file.clone())));
+        }
+        written.unused = state.kept.back().map(|m| m.unused.clone()).unwrap_or_default();
+        if !unused.is_empty() {
+            let path = self.dir.join(format!("{id:012}.unused"));
+            if written.unused.len() < UNUSED_FILES_MANY {
+                written.unused.push(write_unused(files, &path, unused)?);
+            } else {
+                let mut all = self.unused(&written.unused)?;
+                all.extend(unused.iter().cloned());
+                written.unused = vec![write_unused(files, &path, &all)?];
+            }
+        }
+        Ok(written)
+    }
+
+    /// Writes the manifest, then lets go of what no kept one needs.
+    fn finish(
+        &self,
+        state: &mut State,
+        mut manifest: Manifest,
+        (needed, written): (Vec<(Watermark, Cut)>, Vec<NewSegment>),
+        now: &dyn Fn() -> i64,
+    ) -> Result<()> {
+        let mut places = HashMap::new();
+        let mut known: HashMap<String, FileEntry> = HashMap::new();
+        for old in state.kept.back().into_iter().flat_map(|m| &m.files) {
+            known.insert(old.name.clone(), old.clone());
+        }
+        let mut new: HashMap<(usize, u64), SegmentEntry> = HashMap::new();
+        for (number, entry, file) in written {
+            known.insert(file.name.clone(), file);
+            new.insert((number, entry.id), entry);
+        }
+        let mut named = BTreeSet::new();
+        for (number, (watermark, cut)) in needed.into_iter().enumerate() {
+            let mut segments = Vec::with_capacity(cut.needed.len());
+            for id in &cut.needed {
+                let key = (number, id.0);
+                let place = new.get(&key).or_else(|| state.places.get(&key)).ok_or_else(|| {
+                    Error::internal(format!("segment {} of a checkpoint was never written", id.0))
+                })?;
+                named.insert(place.file.clone());
+                places.insert(key, place.clone());
+                segments.push(place.clone());
+            }
+            manifest.inputs.push(InputEntry {
+                watermark: watermark.ticks(),
+                frontier: cut.frontier,
+                next_id: cut.next_id,
+                segments,
+            });
+        }
+        manifest.files = named.iter().filter_map(|name| known.get(name).cloned()).collect();
+        let path = self.dir.join(Manifest::file_name(manifest.id));
+        let bytes = manifest.to_bytes()?;
+        // The files' names become durable before the manifest that names them.
+        self.files.sync_dir(&self.dir).map_err(|e| io_error("sync", &self.dir, e))?;
+        self.files.replace(&path, &bytes).map_err(|e| io_error("write", &path, e))?;
+        let micros = now().saturating_sub(manifest.taken_micros);
+        let own = format!("{:012}", manifest.id);
+        let fresh = manifest.files.iter().chain(&manifest.unused);
+        let new_bytes: u64 = fresh.filter(|f| f.name.starts_with(&own)).map(|f| f.bytes).sum();
+        let new_bytes = new_bytes + bytes.len() as u64;
+        let mut all = self.shown.lock();
+        all.push_back(Shown { new_bytes, ..shown(&manifest, micros) });
+        while all.len() > KEPT {
+            all.pop_front();
+        }
+        drop(all);
+        state.places = places;
+        state.kept.push_back(manifest);
+        self.let_go(state);
+        self.note_needs(state);
+        Ok(())
+    }
+
+    /// Deletes what the kept checkpoints do not need.
+    fn let_go(&self, state: &mut State) {
+        while state.kept.len() > KEPT {
+            state.kept.pop_front();
+        }
+        let needed: BTreeSet<String> = state
+            .kept
+            .iter()
+            .flat_map(|m| {
+                let files = m.files.iter().chain(&m.unused).map(|f| f.name.clone());
+                files.chain([Manifest::file_name(m.id)])
+            })
+            .collect();
+        let oldest = state.kept.front().map_or(0, |m| m.id);
+        let names = match self.files.list(&self.dir) {
+            Ok(names) => names,
+            Err(error) => {
+                tracing::warn!(dir = %self.dir.display(), %error, "old checkpoints stay");
+                return;
+            }
+        };
+        // Manifests first: a checkpoint without its files would look damaged.
+        let (manifests, others): (Vec<_>, Vec<_>) =
+            names.into_iter().partition(|n| Manifest::id_of(n).is_some());
+        for name in manifests.into_iter().chain(others) {
+            // A damaged checkpoint stays for looking at until it would have gone anyway.
+            let damaged =
+                number(&name).is_some_and(|id| id >= oldest && !state.unfit.contains(&id));
+            let stays = needed.contains(&name) || damaged && Manifest::id_of(&name).is_some();
+            if !stays {
+                self.delete(&self.dir.join(name));
+            }
+        }
+    }
+
+    fn delete(&self, path: &Path) {
+        if let Err(error) = self.files.remove(path) {
+            tracing::warn!(path = %path.display(), %error, "not deleted, will be at the next checkpoint");
+        }
+    }
+
+    /// Writes nothing any more; waits for what is being written. Blocks.
+    pub fn stop(&self) {
+        self.state.lock().stopped = true;
+    }
+
+    /// Those that are kept, oldest first.
+    pub fn shown(&self) -> Vec<Shown> {
+        self.shown.lock().iter().cloned().collect()
+    }
+}
+
+/// A segment that was written: of which operator, and where.
+type NewSegment = (usize, SegmentEntry, FileEntry);
+
+/// What a checkpoint has written so far.
+#[derive(Debug, Default)]
+struct Written {
+    segments: Vec<NewSegment>,
+    unused: Vec<FileEntry>,
+}
+
+/// Whether a checkpoint is one of `owner`.
+fn is_owner(owner: &Owner, manifest: &Manifest) -> bool {
+    match &manifest.owner {
+        Some(said) => *said == owner.id,
+        None => owner.may_be_unsaid,
+    }
+}
+
+/// The number that a file's name begins with.
+fn number(name: &str) -> Option<u64> {
+    name.get(..12)?.parse().ok()
+}
+
+fn shown(manifest: &Manifest, micros: i64) -> Shown {
+    Shown {
+        id: manifest.id,
+        taken_micros: manifest.taken_micros,
+        new_bytes: 0,
+        bytes: manifest.files.iter().chain(&manifest.unused).map(|f| f.bytes).sum(),
+        segments: manifest.inputs.iter().map(|i| i.segments.len() as u64).sum(),
+        micros,
+        state: "kept",
+    }
+}

@@ -1,0 +1,417 @@
+//! A log of Arrow batches on disk, in segments, by offset (row number).
+//!
+//! ```text
+//! dir/00000000000000000000.wal   header, records [0, 80)
+//!     00000000000000000080.wal   header, records [80, 160)
+//!     00000000000000000160.wal   header, records [160, …) ◄─ writer thread ◄─ queue ◄─ append
+//! EXTENT                         how far the log went, when it was noted last
+//! ```
+//! Invariants: offsets tile over records and segments; a record is never split over segments and
+//! never rewritten; an append is answered after its rows are as durable as was asked for and have
+//! been applied; damage is an error that names the file, only a torn tail is cut (and reported); a log that
+//! ends before it is known to have ended is an error, until the loss is accepted: then it goes on behind, so that no
+//! offset is given twice.
+//!
+//! `extent.rs` notes how far the log went; `producers.rs` recognises what is sent again, `segment.rs` has the bytes, `recovery.rs` reads a log back, `writer.rs` writes it.
+
+pub mod extent;
+pub mod producers;
+mod recovery;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use windrow_core::Owner;
+use windrow_core::offset::Gaps;
+use windrow_core::size::bytes_of;
+use windrow_core::{Error, ErrorKind, Result};
+
+use crate::files::{Files, io_error};
+use producers::{Producers, Stamp};
+use segment::Beginning;
+use writer::{Active, Request, Writer, create_segment};
+pub use writer::{Appended, Applied};
+
+/// Requests that may wait for the writer.
+const QUEUE_MAX: usize = 1_024;
+/// Memory of the rows that may wait for the writer, in KiB (one larger batch may pass alone).
+const QUEUE_KIB_MAX: u32 = 64 << 10;
+
+/// When rows count as durable. (Rows in memory only have no log.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// They survive a power failure: synced to the disk.
+    Fsync,
+    /// They survive the end of the process: written to the operating system.
+    Os,
+}
+
+/// How a log is written.
+#[derive(Debug, Clone, Copy)]
+pub struct WalOptions {
+    /// When rows count as durable.
+    pub durability: Durability,
+    /// A segment that has this many bytes is followed by a new one; a larger record has a segment
+    /// of its own.
+    pub segment_bytes_max: u64,
+    /// So it is with one that has this many records.
+    pub segment_records_max: u64,
+}
+
+/// Records of a segment where each one is an object of its own: few can be deleted at a time.
+const OBJECTS_MAX: u64 = 1_000;
+/// Segments that are many for a log of such records.
+const SEGMENTS_MANY: usize = 4;
+
+impl Default for WalOptions {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Fsync,
+            segment_bytes_max: 64 << 20,
+            segment_records_max: u64::MAX,
+        }
+    }
+}
+
+/// What is known of a log from elsewhere.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Whose log it is.
+    pub owner: Option<Owner>,
+    /// Rows before this offset have been in it.
+    pub end: u64,
+    /// What of that the note beside it says.
+    pub noted: u64,
+    /// Who knows it, in sentences.
+    pub from: Vec<String>,
+    /// Rows that were lost, and whose loss was accepted.
+    pub gaps: Gaps,
+    /// How far the producers were when the extent was noted.
+    pub producers: Option<Producers>,
+}
+
+/// What a log held when it was opened.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The offset of the first row given back: the `from` that was asked for, behind what was lost there.
+    pub first: u64,
+    /// One past the last offset; the next append begins here.
+    pub end: u64,
+    /// The rows between, by first offset.
+    pub batches: Vec<(u64, RecordBatch)>,
+    /// What an interrupted write had left behind.
+    pub cut: Option<CutTail>,
+}
+
+/// The end of a write that did not come to its end, which was cut off. Nobody is known to have read a row of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CutTail {
+    /// The segment.
+    pub file: PathBuf,
+    /// Its length since; 0 when it was removed.
+    pub at: u64,
+    /// How many bytes went.
+    pub bytes: u64,
+    /// What was wrong with them.
+    pub why: &'static str,
+}
+
+/// A file of the log.
+#[derive(Debug, Clone)]
+struct Segment {
+    /// The offset of its first row.
+    first: u64,
+    path: PathBuf,
+}
+
+/// What the writer and its log both know.
+#[derive(Debug)]
+struct Shared {
+    /// All segments, ascending; the last one grows.
+    segments: Mutex<Vec<Segment>>,
+    /// One past the last applied offset.
+    end: AtomicU64,
+    /// How far the producers are, of what is durable.
+    producers: Mutex<Producers>,
+}
+
+/// An open log. Dropping it writes what waits, and then ends.
+pub struct Wal {
+    files: Arc<dyn Files>,
+    dir: PathBuf,
+    schema: SchemaRef,
+    durability: Durability,
+    owner: Option<String>,
+    /// How far the log went when that was noted last.
+    noted: Mutex<u64>,
+    shared: Arc<Shared>,
+    room: Arc<Semaphore>,
+    /// `None` only while it is dropped.
+    queue: Option<mpsc::Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl fmt::Debug for Wal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wal").field("dir", &self.dir).field("shared", &self.shared).finish()
+    }
+}
+
+impl Wal {
+    /// Opens the log in `dir`, or creates it. Rows below `from` are not wanted (they are archived);
+    /// what is given back begins there. `applied` is called by the writer's thread, in the order
+    /// of offsets, with rows that are durable; not with those that are given back here.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] when it is damaged, does not reach back to `from`, is of another
+    /// owner, or has lost rows that are `known` to have been in it; [`ErrorKind::Data`] when it has other columns or an unknown format;
+    /// [`ErrorKind::Unavailable`] when the file system fails.
+    pub fn open(
+        files: Arc<dyn Files>,
+        dir: &Path,
+        schema: &SchemaRef,
+        (from, known): (u64, &Known),
+        (options, applied): (WalOptions, Applied),
+    ) -> Result<(Self, Recovered)> {
+        files.create_dir(dir).map_err(|e| io_error("create", dir, e))?;
+        let found = recovery::recover(&*files, dir, schema, from, known)?;
+        if found.recovered.end < known.end {
+            return Err(extent::lost_rows(dir, found.recovered.end, known));
+        }
+        found.cut(&*files)?;
+        let recovery::Found { mut segments, active_len, producers, recovered } = found;
+        let owner = known.owner.as_ref().map(|owner| owner.id.clone());
+        let mut options = options;
+        if files.writes_whole() {
+            options.segment_records_max = options.segment_records_max.min(OBJECTS_MAX);
+        }
+        let mut active = None;
+        if let (Some(last), Some(len)) = (segments.last(), active_len) {
+            active = Some(reopen(&*files, dir, last, len, recovered.end)?);
+        }
+        // A new one where another writer would begin it, so that only one of the two can.
+        let active = match active.filter(|a| a.records == 0 || !files.writes_whole()) {
+            Some(active) => active,
+            None => {
+                let first = recovered.end;
+                let (producers, owner) = (&producers, owner.as_deref());
+                let begin = Beginning { schema, producers, owner };
+                let active =
+                    create_segment(&*files, dir, begin, first, false).map_err(|not| not.error)?;
+                segments.push(Segment { first, path: active.path.clone() });
+                active
+            }
+        };
+        let shared = Arc::new(Shared {
+            segments: Mutex::new(segments),
+            end: AtomicU64::new(recovered.end),
+            producers: Mutex::new(producers),
+        });
+        let (queue, requests) = mpsc::channel(QUEUE_MAX);
+        let writer = Writer {
+            files: Arc::clone(&files),
+            dir: dir.to_path_buf(),
+            schema: Arc::clone(schema),
+            owner: owner.clone(),
+            options,
+            shared: Arc::clone(&shared),
+            applied,
+            active,
+            poisoned: None,
+            unsettled: false,
+        };
+        let thread = std::thread::Builder::new()
+            .name("windrow-wal".into())
+            .spawn(move || writer.run(requests))
+            .map_err(|e| io_error("start the writer of", dir, e))?;
+        let wal = Self {
+            files,
+            dir: dir.to_path_buf(),
+            schema: Arc::clone(schema),
+            durability: options.durability,
+            owner,
+            noted: Mutex::new(known.noted),
+            shared,
+            room: Arc::new(Semaphore::new(QUEUE_KIB_MAX as usize)),
+            queue: Some(queue),
+            thread: Some(thread),
+        };
+        Ok((wal, recovered))
+    }
+
+    /// Makes the log in `dir` if there is none; rows can be written once it is [open](Self::open).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the file system fails.
+    pub fn begin(files: &dyn Files, dir: &Path, schema: &SchemaRef, owner: &str) -> Result<()> {
+        files.create_dir(dir).map_err(|e| io_error("create", dir, e))?;
+        if recovery::list(files, dir)?.is_empty() {
+            let (producers, owner) = (&Producers::default(), Some(owner));
+            let begin = Beginning { schema, producers, owner };
+            create_segment(files, dir, begin, 0, false).map_err(|not| not.error)?;
+        }
+        Ok(())
+    }
+
+    /// Where the log in `dir` would end if it were opened; changes nothing.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for lost rows.
+    pub fn end_of(
+        files: &dyn Files,
+        dir: &Path,
+        schema: &SchemaRef,
+        (from, known): (u64, &Known),
+    ) -> Result<u64> {
+        Ok(recovery::recover(files, dir, schema, from, known)?.recovered.end)
+    }
+
+    /// Whether there is anything of a log in `dir`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the file system fails.
+    pub fn is_there(files: &dyn Files, dir: &Path) -> Result<bool> {
+        Ok(!recovery::list(files, dir)?.is_empty())
+    }
+
+    /// Appends rows; returns their first offset once they are durable and applied. Dropping the
+    /// future leaves rows that are queued in the queue: then they come, or came, all the same.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when they could not be written; [`ErrorKind::Limit`] when they
+    /// are more than 4 GiB; [`ErrorKind::Internal`] when the writer has panicked; any when they do not have the
+    /// columns of the log.
+    pub async fn append(&self, batch: RecordBatch) -> Result<u64> {
+        match self.offer(batch, None).await?.answer().await? {
+            Appended::At(offset) => Ok(offset),
+            Appended::Repeated => Err(Error::internal("rows without a producer are repeated")),
+        }
+    }
+
+    /// Queues rows behind those that were queued before, and waits for room in the queue. They are
+    /// left out when they have a stamp and are there already.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append); what comes of the rows says [`Offered::answer`].
+    pub async fn offer(&self, batch: RecordBatch, stamp: Option<Stamp>) -> Result<Offered> {
+        let batch = segment::with_schema(&batch, &self.schema)?;
+        let kib = u32::try_from(bytes_of(&batch) / 1_024).unwrap_or(u32::MAX);
+        let share = Arc::clone(&self.room)
+            .acquire_many_owned(kib.clamp(1, QUEUE_KIB_MAX))
+            .await
+            .map_err(|_| stopped(&self.dir))?;
+        let (answer, answered) = oneshot::channel();
+        let queue = self.queue.as_ref().ok_or_else(|| stopped(&self.dir))?;
+        let request = Request { batch, stamp, answer, share };
+        queue.send(request).await.map_err(|_| stopped(&self.dir))?;
+        Ok(Offered { answered, dir: self.dir.clone() })
+    }
+
+    /// How far the producers are, of what is durable.
+    pub fn producers(&self) -> &Mutex<Producers> {
+        &self.shared.producers
+    }
+
+    /// Whether a batch of a producer is there already, durably.
+    pub fn has(&self, stamp: &Stamp) -> bool {
+        self.shared.producers.lock().has(stamp)
+    }
+
+    /// As [`append`](Self::append), but blocks the thread: not for the reactor's threads.
+    ///
+    /// # Errors
+    /// As `append`.
+    pub fn append_blocking(&self, batch: RecordBatch) -> Result<u64> {
+        // Unconstrained: inside of a task, an exhausted budget would never be refilled here.
+        futures::executor::block_on(tokio::task::unconstrained(self.append(batch)))
+    }
+
+    /// Deletes the segments all of whose offsets are below `offset`; returns how many. The one
+    /// that grows always stays.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when a file cannot be deleted; those before it are.
+    pub fn delete_below(&self, offset: u64) -> Result<usize> {
+        let mut segments = self.shared.segments.lock();
+        let mut deleted = 0;
+        while let (Some(oldest), Some(next)) = (segments.first(), segments.get(1))
+            && next.first <= offset
+        {
+            self.files.remove(&oldest.path).map_err(|e| io_error("delete", &oldest.path, e))?;
+            segments.remove(0);
+            deleted += 1;
+        }
+        if deleted > 0 {
+            self.files.sync_dir(&self.dir).map_err(|e| io_error("sync", &self.dir, e))?;
+        }
+        Ok(deleted)
+    }
+
+    /// Whether it is in so many pieces that it had better be archived.
+    pub fn is_scattered(&self) -> bool {
+        self.files.writes_whole() && self.shared.segments.lock().len() > SEGMENTS_MANY
+    }
+
+    /// One past the last offset that is durable and applied.
+    pub fn end(&self) -> u64 {
+        self.shared.end.load(Ordering::Acquire)
+    }
+}
+
+/// Rows that are queued.
+#[derive(Debug)]
+pub struct Offered {
+    answered: oneshot::Receiver<Result<Appended>>,
+    dir: PathBuf,
+}
+
+impl Offered {
+    /// What became of them, once they are durable and applied.
+    ///
+    /// # Errors
+    /// As [`Wal::append`]; when a number of the producer's sequence is left out.
+    pub async fn answer(self) -> Result<Appended> {
+        self.answered.await.map_err(|_| stopped(&self.dir))?
+    }
+}
+
+/// The writer ends with the log that owns it, after all answers. One that ends before has panicked.
+fn stopped(dir: &Path) -> Error {
+    let message = format!("the writer of the log \"{}\" has stopped at a panic", dir.display());
+    Error::new(ErrorKind::Internal, message)
+        .with_detail("What was acknowledged is durable. The panic and its place are in the program's log.")
+        .with_hint("This is a bug in Windrow; please report it with that place. Start windrow again to go on.")
+}
+
+impl Drop for Wal {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if let Some(thread) = self.thread.take()
+            // The last owner may be what `applied` holds; a thread cannot wait for itself.
+            && thread.thread().id() != std::thread::current().id()
+            && thread.join().is_err()
+        {
+            tracing::error!("the writer of the log \"{}\" panicked", self.dir.display());
+        }
+    }
+}
+
+/// The last segment, to append to. What was read from it may not have been synced before the
+/// process ended; it is now, before anybody relies on it.
+fn reopen(files: &dyn Files, dir: &Path, segment: &Segment, len: u64, end: u64) -> Result<Active> {
+    let path = segment.path.clone();
+    let mut file = files.append(&path).map_err(|e| io_error("open", &path, e))?;
+    file.sync().and_then(|()| files.sync_dir(dir)).map_err(|e| io_error("sync", &path, e))?;
+    Ok(Active { file, path, len, records: u64::from(end > segment.first) })
+}
