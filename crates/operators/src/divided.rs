@@ -8,7 +8,7 @@ use windrow_core::{Error, Result};
 
 use crate::OperatorSpec;
 use crate::bounds::Bounds;
-use crate::spill::{BUCKETS, SpillSpace, Spilled};
+use crate::segments::spill::{BUCKETS, SpillSpace, Spilled};
 use crate::table::GroupTable;
 
 /// A live table takes about so many times the bytes of its frozen groups.

@@ -12,38 +12,32 @@
 #![forbid(unsafe_code)]
 
 pub mod aggregates;
+mod batches;
 mod bounds;
-mod cut;
 mod divided;
 mod extents;
 mod failure;
 mod keys;
 pub mod lateness;
-mod merger;
-mod overlapping;
 mod partition;
 mod port;
-mod rows;
-mod saved;
-mod segment;
+mod segments;
 mod sessions;
 mod slicing;
 mod spec;
-mod spill;
-mod stacks;
 mod store;
 mod table;
-mod tumbling;
+mod windows;
 
-pub use cut::{Cut, SavedSegment, SegmentId, SpilledSegment};
+pub use batches::compact;
 pub use divided::DividedRows;
-pub use merger::{ClosedWindow, WindowMerger, WindowRows};
-pub use port::{CoordinatorPart, Finished, SavedState, StatefulOperator, WorkerPart};
-pub use rows::compact;
-pub use segment::Segment;
+pub use port::{CoordinatorPart, Finished, StatefulOperator, WindowRows, WorkerPart};
+pub use segments::Segment;
+pub use segments::kept::{Cut, SavedSegment, SavedState, SegmentId, SpilledSegment};
+pub use segments::spill::{SpillFile, SpillSpace, SpilledFile};
 pub use slicing::Slicing;
 pub use spec::{
     AggregateCall, GroupingSets, Mode, OperatorSpec, SessionOperatorSpec, WindowOperator,
 };
-pub use spill::{SpillFile, SpillSpace, SpilledFile};
 pub use store::SliceStore;
+pub use windows::{ClosedWindow, WindowMerger};

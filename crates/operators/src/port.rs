@@ -11,21 +11,20 @@
 //! Invariants of every operator: the same rows give the same finished rows, whatever the batches, the workers and the
 //! moments of flushing, cutting, restoring and spilling. What is finished at a watermark does not change later.
 
-use std::fmt::{self, Debug};
+use std::fmt::Debug;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use windrow_core::{Error, Result, Watermark};
+use windrow_core::{Result, Watermark};
 
-use crate::cut::{Cut, SavedSegment};
-use crate::lateness::{NotOnTime, Tolerance, classify};
-use crate::merger::WindowRows;
-use crate::sessions::SessionMerger;
-use crate::spec::{OperatorSpec, SessionOperatorSpec, WindowOperator};
-use crate::spill::SpillSpace;
-use crate::{Segment, SliceStore, WindowMerger};
+use crate::divided::DividedRows;
+use crate::lateness::{NotOnTime, Tolerance};
+use crate::segments::Segment;
+use crate::segments::kept::{Cut, SavedState};
+use crate::segments::spill::SpillSpace;
+use crate::spec::WindowOperator;
 
 /// A stateful operator, as it was planned: it makes the parts that run.
 pub trait StatefulOperator: Debug + Send + Sync {
@@ -53,24 +52,6 @@ pub trait StatefulOperator: Debug + Send + Sync {
     /// # Errors
     /// Corrupt when a segment cannot be one of such a cut.
     fn restore(&self, state: SavedState<'_>) -> Result<Box<dyn CoordinatorPart>>;
-}
-
-/// What an operator is restored from.
-pub struct SavedState<'a> {
-    /// See [`Cut::frontier`].
-    pub frontier: i64,
-    /// See [`Cut::next_id`].
-    pub next_id: u64,
-    /// Exactly those that the cut needed, in any order. They are taken one by one.
-    pub segments: &'a mut dyn Iterator<Item = Result<SavedSegment>>,
-    /// Where those go for which memory is too short; `None`: they stay in memory.
-    pub space: Option<&'a dyn SpillSpace>,
-}
-
-impl Debug for SavedState<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SavedState").field("frontier", &self.frontier).finish_non_exhaustive()
-    }
 }
 
 /// What one worker has gathered.
@@ -123,6 +104,36 @@ pub struct Finished {
     pub windows: u64,
     /// In order of their end; by [`StatefulOperator::output_schema`].
     pub rows: WindowRows,
+}
+
+/// The rows of a finished window, batch by batch.
+#[derive(Debug, Clone)]
+pub enum WindowRows {
+    /// In memory.
+    Whole(std::vec::IntoIter<RecordBatch>),
+    /// Made from disk as they are asked for.
+    Divided(Box<DividedRows>),
+}
+
+impl WindowRows {
+    /// How many there are; `None` when some of them are on disk.
+    pub fn rows_in_memory(&self) -> Option<usize> {
+        match self {
+            Self::Whole(rows) => Some(rows.as_slice().iter().map(RecordBatch::num_rows).sum()),
+            Self::Divided(_) => None,
+        }
+    }
+}
+
+impl Iterator for WindowRows {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Whole(batches) => batches.next().map(Ok),
+            Self::Divided(batches) => batches.next(),
+        }
+    }
 }
 
 /// What all workers have gathered, put together.
@@ -200,211 +211,5 @@ impl WindowOperator {
             Self::Aligned(operator) => Arc::clone(operator) as _,
             Self::Session(operator) => Arc::clone(operator) as _,
         }
-    }
-}
-
-impl StatefulOperator for OperatorSpec {
-    fn input_schema(&self) -> &SchemaRef {
-        self.input_schema()
-    }
-
-    fn output_schema(&self) -> &SchemaRef {
-        self.output_schema()
-    }
-
-    fn valid_times(&self) -> RangeInclusive<i64> {
-        self.window().valid_times()
-    }
-
-    fn classify(&self, times: &[i64], before: Watermark, tolerance: Tolerance) -> NotOnTime {
-        classify(self.slicing(), times, before, tolerance)
-    }
-
-    fn worker(&self) -> Box<dyn WorkerPart> {
-        Box::new(SliceStore::new(self))
-    }
-
-    fn coordinator(&self) -> Box<dyn CoordinatorPart> {
-        Box::new(WindowMerger::new(Arc::new(self.clone())))
-    }
-
-    fn restore(&self, state: SavedState<'_>) -> Result<Box<dyn CoordinatorPart>> {
-        Ok(Box::new(WindowMerger::restore(Arc::new(self.clone()), state)?))
-    }
-}
-
-impl WorkerPart for SliceStore {
-    fn update(&mut self, batch: &RecordBatch) -> Result<()> {
-        self.update(batch)
-    }
-
-    fn update_partly_late(&mut self, batch: &RecordBatch, from: &[i64]) -> Result<()> {
-        self.update_partly_late(batch, from)
-    }
-
-    fn flush(&mut self, to: Watermark) -> Result<Vec<Segment>> {
-        self.flush(to)
-    }
-
-    fn flush_all(&mut self) -> Result<Vec<Segment>> {
-        self.flush_all()
-    }
-
-    fn spill(&mut self, space: &dyn SpillSpace) -> Result<()> {
-        self.spill(space)
-    }
-
-    fn next_close(&self) -> Option<i64> {
-        self.next_flush()
-    }
-
-    fn open_windows(&self) -> usize {
-        self.open_slices()
-    }
-
-    fn size_bytes(&self) -> usize {
-        self.size_bytes()
-    }
-}
-
-impl CoordinatorPart for WindowMerger {
-    fn add(&mut self, segment: Segment) -> Result<()> {
-        self.add(segment)
-    }
-
-    fn flush_to(&self, reached: Watermark, _idle: bool) -> Option<Watermark> {
-        (reached > self.flushed_to()).then_some(reached)
-    }
-
-    fn flushed(&mut self, to: Watermark) {
-        self.set_flushed(to);
-    }
-
-    fn complete_to(&self, reached: Watermark) -> Watermark {
-        reached.min(self.flushed_to())
-    }
-
-    fn next_end(&mut self, to: Watermark) -> Result<Option<i64>> {
-        Ok(WindowMerger::next_end(self).filter(|end| to.closes(*end)))
-    }
-
-    fn close(&mut self, to: Watermark, _rows_max: usize) -> Result<Option<Finished>> {
-        // A window is many rows, as a rule: each leaves alone.
-        let mut finished = None;
-        while finished.is_none()
-            && let Some(end) = WindowMerger::next_end(self).filter(|end| to.closes(*end))
-        {
-            WindowMerger::close(self, Watermark::at(end), &mut |window| {
-                finished = Some(Finished { windows: 1, rows: window.rows });
-                Ok(())
-            })?;
-        }
-        if finished.is_none() {
-            WindowMerger::close(self, to, &mut |_| Ok(()))?;
-        }
-        Ok(finished)
-    }
-
-    fn next_close(&self) -> Option<i64> {
-        self.next_end()
-    }
-
-    fn keep_order(&mut self) -> bool {
-        false
-    }
-
-    fn keep_cuts(&mut self) {
-        self.keep_cuts();
-    }
-
-    fn cut(&mut self) -> Result<Cut> {
-        self.cut()
-    }
-
-    fn spill_to(&mut self, space: Arc<dyn SpillSpace>) {
-        self.spill_to(space);
-    }
-
-    fn spill(&mut self) -> Result<()> {
-        self.spill()
-    }
-
-    fn open_windows(&self) -> usize {
-        self.open_windows()
-    }
-
-    fn size_bytes(&self) -> usize {
-        self.size_bytes()
-    }
-}
-
-impl StatefulOperator for SessionOperatorSpec {
-    fn input_schema(&self) -> &SchemaRef {
-        self.input_schema()
-    }
-
-    fn output_schema(&self) -> &SchemaRef {
-        self.output_schema()
-    }
-
-    fn valid_times(&self) -> RangeInclusive<i64> {
-        self.session().valid_times()
-    }
-
-    fn classify(&self, times: &[i64], before: Watermark, tolerance: Tolerance) -> NotOnTime {
-        crate::sessions::classify(times, before, tolerance)
-    }
-
-    fn worker(&self) -> Box<dyn WorkerPart> {
-        Box::new(SessionStore { gap: self.session().gap(), store: SliceStore::of_sessions(self) })
-    }
-
-    fn coordinator(&self) -> Box<dyn CoordinatorPart> {
-        Box::new(SessionMerger::new(self))
-    }
-
-    fn restore(&self, state: SavedState<'_>) -> Result<Box<dyn CoordinatorPart>> {
-        Ok(Box::new(SessionMerger::restore(self, state)?))
-    }
-}
-
-/// The pieces of sessions that one worker has, slice by slice.
-#[derive(Debug)]
-struct SessionStore {
-    gap: i64,
-    store: SliceStore,
-}
-
-impl WorkerPart for SessionStore {
-    fn update(&mut self, batch: &RecordBatch) -> Result<()> {
-        self.store.update(batch)
-    }
-
-    fn update_partly_late(&mut self, _batch: &RecordBatch, _from: &[i64]) -> Result<()> {
-        Err(Error::internal("a row of a session is late in part"))
-    }
-
-    fn flush(&mut self, to: Watermark) -> Result<Vec<Segment>> {
-        self.store.flush(to)
-    }
-
-    fn flush_all(&mut self) -> Result<Vec<Segment>> {
-        self.store.flush_all()
-    }
-
-    fn spill(&mut self, space: &dyn SpillSpace) -> Result<()> {
-        self.store.spill(space)
-    }
-
-    fn next_close(&self) -> Option<i64> {
-        self.store.first_open().map(|slice| slice.saturating_add(self.gap))
-    }
-
-    fn open_windows(&self) -> usize {
-        self.store.groups()
-    }
-
-    fn size_bytes(&self) -> usize {
-        self.store.size_bytes()
     }
 }

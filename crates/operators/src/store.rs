@@ -13,11 +13,11 @@ use arrow::compute::{take, take_record_batch};
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, Result, Watermark};
 
+use crate::batches;
 use crate::partition::{Partition, Piece, partition};
-use crate::rows;
-use crate::segment::Body;
+use crate::segments::Body;
+use crate::segments::spill::{SpillSpace, spill};
 use crate::spec::{Columns, ticks};
-use crate::spill::{SpillSpace, spill};
 use crate::table::GroupTable;
 use crate::{OperatorSpec, Segment, SessionOperatorSpec, Slicing};
 
@@ -94,6 +94,10 @@ impl SliceStore {
     /// When an aggregate fails (overflow, memory); Internal when the batch is not as specified.
     pub fn update(&mut self, batch: &RecordBatch) -> Result<()> {
         let rows = batch.num_rows();
+        if self.columns.layout().packed.is_some() {
+            // Its arrays are kept: in one piece, and without what other rows need.
+            return self.update_step(&batches::without_foreign_bytes(batch.clone())?).map(|_| ());
+        }
         // Steps that stay in the cache, and often in one slice; all at once where time is so
         // mixed that a step would fall into many small pieces, and where rows are only kept.
         let mut step = if self.columns.holds_rows() { rows } else { STEP_ROWS };
@@ -241,7 +245,7 @@ impl SliceStore {
         }
         let stays_live = matches!(self.leaving, Leaving::FirstWindow { live: true });
         let body = match open.body {
-            Body::Rows(rows) => Body::Rows(rows::together(rows)?),
+            Body::Rows(rows) => Body::Rows(batches::together(rows)?),
             live if stays_live => live,
             shared => shared.freeze()?,
         };
@@ -327,7 +331,7 @@ impl SliceStore {
             match &mut open.body {
                 Body::Rows(kept) => {
                     let rows = batch.slice(piece.start, piece.len);
-                    kept.push(rows::without_foreign_bytes(rows)?);
+                    kept.push(batches::without_foreign_bytes(rows)?);
                 }
                 Body::Live(table) if whole => {
                     table.update(&spec, &packed, piece.len, groups)?;

@@ -18,9 +18,9 @@ use windrow_core::{Error, Result};
 
 use super::SessionMerger;
 use super::chain::{Chain, Sessions};
-use crate::cut::{Kept, spill_all};
-use crate::segment::Body;
-use crate::spill::{BUCKETS, Spilled, SpilledFile, Writing};
+use crate::segments::Body;
+use crate::segments::kept::{Kept, spill_all};
+use crate::segments::spill::{BUCKETS, Spilled, SpilledFile, Writing};
 use crate::table::Frozen;
 
 /// A table in memory takes about so many times the bytes of its frozen groups.
@@ -157,7 +157,7 @@ fn write_run(
     starts
         .map(|start| {
             let piece = batch.slice(start, batch_sessions.min(batch.num_rows() - start));
-            file.append(&crate::rows::compact(&piece)?)
+            file.append(&crate::batches::compact(&piece)?)
         })
         .collect()
 }

@@ -20,6 +20,7 @@
 mod chain;
 mod closed;
 mod large;
+mod operator;
 mod state;
 
 use std::collections::BTreeMap;
@@ -27,13 +28,13 @@ use std::sync::Arc;
 
 use windrow_core::{Error, Result, Watermark};
 
-use crate::cut::{BySlice, Cut, Kept, SegmentId};
 use crate::lateness::{NotOnTime, Tolerance};
-use crate::merger::WindowRows;
+use crate::port::WindowRows;
 use crate::port::{CoordinatorPart, Finished};
-use crate::segment::Body;
+use crate::segments::Body;
+use crate::segments::kept::{BySlice, Cut, Kept, SegmentId};
+use crate::segments::spill::SpillSpace;
 use crate::spec::{Columns, SessionOperatorSpec};
-use crate::spill::SpillSpace;
 use crate::table::Frozen;
 use crate::{Segment, Slicing};
 use chain::Chain;

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use windrow_core::{Error, Result};
 
 use super::SessionMerger;
-use crate::cut::{Cut, Kept, Restored, Saving, corrupt, merge_small, spill_all};
 use crate::extents;
-use crate::port::SavedState;
-use crate::saved::{self, StateTypes};
-use crate::segment::Body;
+use crate::segments::Body;
+use crate::segments::kept::SavedState;
+use crate::segments::kept::{Cut, Kept, Restored, Saving, corrupt, merge_small, spill_all};
+use crate::segments::saved::{self, StateTypes};
 use crate::spec::SessionOperatorSpec;
 use crate::table::Frozen;
 

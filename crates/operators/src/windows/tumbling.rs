@@ -5,9 +5,9 @@ use std::collections::btree_map::Entry;
 
 use windrow_core::Result;
 
+use super::{Part, Windows};
 use crate::OperatorSpec;
-use crate::merger::{Part, Windows};
-use crate::segment::{Body, Segment};
+use crate::segments::{Body, Segment};
 
 /// Open windows by the start of their slice.
 #[derive(Debug, Default)]

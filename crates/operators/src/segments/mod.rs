@@ -1,11 +1,15 @@
 //! What a slice becomes when it leaves its store: the unit that workers hand to the merger.
 
+pub(crate) mod kept;
+pub(crate) mod saved;
+pub(crate) mod spill;
+
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, Result};
 
-use crate::rows;
+use self::spill::Spilled;
+use crate::batches;
 use crate::spec::Columns;
-use crate::spill::Spilled;
 use crate::table::{Frozen, GroupTable, arrays_bytes};
 
 /// What one store has gathered of one slice. Several segments of one slice add up.
@@ -61,7 +65,7 @@ impl Body {
         let (mut into, from) = match (a, b) {
             (Self::Rows(mut a), Self::Rows(b)) => {
                 a.extend(b);
-                return Ok(Self::Rows(rows::together(a)?));
+                return Ok(Self::Rows(batches::together(a)?));
             }
             (Self::Live(a), Self::Live(b)) if a.len() < b.len() => (b, a.freeze()?),
             (Self::Live(a), Self::Live(b)) => (a, b.freeze()?),

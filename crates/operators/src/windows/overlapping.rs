@@ -1,5 +1,5 @@
 //! Windows of many slices (HOP, CUMULATE): what waits for its window, and what has entered the
-//! [two stacks](crate::stacks).
+//! [two stacks](super::stacks).
 //!
 //! Rows that are partly late wait aside (`extras`) and are merged into those windows they count in.
 
@@ -7,11 +7,10 @@ use std::collections::BTreeMap;
 
 use windrow_core::{Error, Result};
 
+use super::stacks::Stacks;
+use super::{Part, Windows, next_end};
 use crate::OperatorSpec;
-use crate::merger::{Part, Windows};
-use crate::rows;
-use crate::segment::{Body, Segment};
-use crate::stacks::Stacks;
+use crate::segments::{Body, Segment};
 use crate::table::Frozen;
 
 /// The state of overlapping windows.
@@ -42,7 +41,7 @@ impl Windows for Overlapping {
         let stacked = self.stacks.as_ref().and_then(|s| s.oldest(slicing, frontier));
         let oldest = stacked.or_else(|| self.pending.keys().next().copied());
         let next = oldest.map(|slice| slicing.end_after(slice, frontier));
-        let extra = rows::next_end(spec, frontier, self.extras.keys());
+        let extra = next_end(spec, frontier, self.extras.keys());
         next.into_iter().chain(extra).min()
     }
 

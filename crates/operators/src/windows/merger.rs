@@ -8,18 +8,17 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
 use arrow::record_batch::RecordBatch;
-use windrow_core::{Error, Result, Watermark, WindowKind};
+use windrow_core::{Error, Result, Watermark};
 
+use super::keeper::Keeper;
+use super::{Part, Windows, new_windows};
 use crate::bounds::Bounds;
-use crate::cut::{Cut, Keeper};
-use crate::overlapping::Overlapping;
-use crate::port::SavedState;
-use crate::rows::RowWindows;
-use crate::spill::SpillSpace;
-use crate::tumbling::Tumbling;
-use crate::{DividedRows, Mode, OperatorSpec, Segment};
+use crate::port::WindowRows;
+use crate::segments::Segment;
+use crate::segments::kept::{Cut, SavedState};
+use crate::segments::spill::SpillSpace;
+use crate::spec::OperatorSpec;
 
 /// A finished window.
 #[derive(Debug)]
@@ -30,36 +29,6 @@ pub struct ClosedWindow {
     pub end: i64,
     /// Its rows, by [`OperatorSpec::output_schema`]; at least one.
     pub rows: WindowRows,
-}
-
-/// The rows of a finished window, batch by batch.
-#[derive(Debug, Clone)]
-pub enum WindowRows {
-    /// In memory.
-    Whole(std::vec::IntoIter<RecordBatch>),
-    /// Made from disk as they are asked for.
-    Divided(Box<DividedRows>),
-}
-
-impl WindowRows {
-    /// How many there are; `None` when some of them are on disk.
-    pub fn rows_in_memory(&self) -> Option<usize> {
-        match self {
-            Self::Whole(rows) => Some(rows.as_slice().iter().map(RecordBatch::num_rows).sum()),
-            Self::Divided(_) => None,
-        }
-    }
-}
-
-impl Iterator for WindowRows {
-    type Item = Result<RecordBatch>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        match self {
-            Self::Whole(batches) => batches.next().map(Ok),
-            Self::Divided(batches) => batches.next(),
-        }
-    }
 }
 
 /// Merges the segments of all workers and closes windows.
@@ -77,38 +46,6 @@ pub struct WindowMerger {
     frontier: i64,
     /// All workers have been flushed up to here.
     flushed: Watermark,
-}
-
-/// Columns (without bounds) of some rows of a window, and their number.
-pub(crate) type Part = (Vec<ArrayRef>, usize);
-
-/// The state behind a kind of window.
-pub(crate) trait Windows: Debug + Send {
-    /// Takes a segment some of whose windows end after `frontier`.
-    fn add(&mut self, spec: &OperatorSpec, segment: Segment) -> Result<()>;
-
-    /// End of the first window after `frontier` that has rows.
-    fn next_end(&self, spec: &OperatorSpec, frontier: i64) -> Option<i64>;
-
-    /// The rows of the window that ends at `end`, which is the next; forgets what no later
-    /// window needs.
-    fn close(&mut self, spec: &OperatorSpec, end: i64) -> Result<Vec<Part>>;
-
-    /// Start of the last slice that has rows.
-    fn last_slice(&self) -> Option<i64>;
-
-    fn size_bytes(&self) -> usize;
-}
-
-/// Empty windows of the spec's kind.
-pub(crate) fn new_windows(spec: &OperatorSpec) -> Box<dyn Windows> {
-    match (spec.mode(), spec.window().kind()) {
-        (Mode::Rows, _) => Box::new(RowWindows::default()),
-        (_, WindowKind::Tumble { .. }) => Box::new(Tumbling::default()),
-        (_, WindowKind::Hop { slide, size }) if slide == size => Box::new(Tumbling::default()),
-        (_, WindowKind::Cumulate { step, size }) if step == size => Box::new(Tumbling::default()),
-        _ => Box::new(Overlapping::default()),
-    }
 }
 
 impl WindowMerger {

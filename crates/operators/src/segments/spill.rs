@@ -19,10 +19,10 @@ use arrow::record_batch::RecordBatch;
 use datafusion::common::hash_utils::{QualityRandomState, create_hashes};
 use windrow_core::{Error, Result};
 
-use crate::segment::Body;
+use super::{Body, Segment, saved};
 use crate::spec::Columns;
 use crate::table::Frozen;
-use crate::{Segment, failure, rows, saved};
+use crate::{batches, failure};
 
 /// Buckets that groups are spread over.
 pub(crate) const BUCKETS: usize = 256;
@@ -137,7 +137,7 @@ fn write_rows(
     file: &mut dyn SpillFile,
 ) -> Result<Content> {
     let mut content = Content { parts: vec![], len: 0, bytes: 0, states: None };
-    for batch in rows::together(batches)? {
+    for batch in batches::together(batches)? {
         let (rows, bytes) = (batch.num_rows(), batch.get_array_memory_size());
         content.len += rows;
         content.bytes += bytes;
@@ -146,8 +146,8 @@ fn write_rows(
         let step = rows.div_ceil(pieces).max(1);
         for start in (0..rows).step_by(step) {
             let piece = batch.slice(start, step.min(rows - start));
-            let columns = piece.columns().iter().map(rows::alone).collect::<Result<_>>()?;
-            let at = file.append(&rows::with_columns(&piece, columns, piece.num_rows())?)?;
+            let columns = piece.columns().iter().map(batches::alone).collect::<Result<_>>()?;
+            let at = file.append(&batches::with_columns(&piece, columns, piece.num_rows())?)?;
             content.parts.push(Part { buckets: 0..BUCKETS, at });
         }
     }
@@ -251,8 +251,8 @@ fn by_bucket(buckets: &[u8]) -> (Vec<usize>, Vec<u32>) {
 
 /// Some rows, with no bytes of others.
 pub(crate) fn pick(batch: &RecordBatch, rows: &UInt32Array) -> Result<RecordBatch> {
-    let columns = batch.columns().iter().map(|c| rows::alone(&take(c, rows, None)?));
-    rows::with_columns(batch, columns.collect::<Result<_>>()?, rows.len())
+    let columns = batch.columns().iter().map(|c| batches::alone(&take(c, rows, None)?));
+    batches::with_columns(batch, columns.collect::<Result<_>>()?, rows.len())
 }
 
 /// The bucket of each group.

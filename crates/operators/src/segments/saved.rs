@@ -10,7 +10,7 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::logical_expr::EmitTo;
 use windrow_core::{Error, ErrorKind, Result};
 
-use crate::segment::Body;
+use super::Body;
 use crate::spec::{AggregateCall, Columns};
 use crate::table::Frozen;
 

@@ -22,8 +22,8 @@ use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::{concat, take};
 use windrow_core::{Error, Result, WindowKind};
 
+use super::Part;
 use crate::OperatorSpec;
-use crate::merger::Part;
 use crate::slicing::Slicing;
 use crate::table::{Accumulators, Frozen, Interner, arrays_bytes, states_bytes};
 

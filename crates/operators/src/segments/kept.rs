@@ -1,0 +1,263 @@
+//! Segments that an operator keeps: what a checkpoint is given of them, once, and what of them goes to disk.
+//!
+//! Invariants: an id is given once and stands for the same content for ever. What is restored is not trusted.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::fmt::{self, Debug};
+
+use arrow::array::UInt32Array;
+use arrow::record_batch::RecordBatch;
+use windrow_core::{Error, ErrorKind, Result};
+
+use super::saved;
+use super::spill::{SpillSpace, Spilled, pick, spill};
+use super::{Body, Segment};
+use crate::spec::Columns;
+
+/// Rows of a batch in memory that are written at a time.
+const PIECE_ROWS: usize = 64 << 10;
+
+/// Names a segment of one merger; never given twice by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentId(pub u64);
+
+/// A segment as it is written to disk.
+#[derive(Debug, Clone)]
+pub struct SavedSegment {
+    /// Its name.
+    pub id: SegmentId,
+    /// Start of its slice in ticks.
+    pub slice: i64,
+    /// See [`Segment::counts_from`].
+    pub counts_from: i64,
+    /// Input rows that are counted in it.
+    pub rows: u64,
+    /// Of an aggregate: the keys `k0…`, then the states `s0_0…` (aggregate, column).
+    /// Otherwise the rows, by [`OperatorSpec::input_schema`].
+    pub batches: Vec<RecordBatch>,
+    /// What of it lies on disk, instead of in `batches`.
+    pub spilled: Option<SpilledSegment>,
+}
+
+/// The groups or rows of a segment on disk.
+#[derive(Debug, Clone)]
+pub struct SpilledSegment(Spilled);
+
+impl SavedSegment {
+    /// Its batches in pieces that can be written one by one, what lies on disk read as it is asked for.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn pieces(&self) -> impl Iterator<Item = Result<RecordBatch>> + '_ {
+        let spilled = self.spilled.iter().flat_map(|spilled| spilled.0.batches());
+        self.batches.iter().flat_map(in_pieces).chain(spilled)
+    }
+
+    /// All of it, in memory.
+    pub(crate) fn into_batches(self) -> Result<Vec<RecordBatch>> {
+        let Self { mut batches, spilled, .. } = self;
+        for batch in spilled.iter().flat_map(|spilled| spilled.0.batches()) {
+            batches.push(batch?);
+        }
+        Ok(batches)
+    }
+
+    /// How many pieces there are.
+    pub fn pieces_len(&self) -> usize {
+        let of = |batch: &RecordBatch| batch.num_rows().div_ceil(PIECE_ROWS).max(1);
+        let in_memory: usize = self.batches.iter().map(of).sum();
+        in_memory + self.spilled.as_ref().map_or(0, |spilled| spilled.0.batches_len())
+    }
+}
+
+/// A large batch in pieces that hold no bytes of the others.
+fn in_pieces(batch: &RecordBatch) -> impl Iterator<Item = Result<RecordBatch>> + '_ {
+    let rows = batch.num_rows();
+    (0..rows.max(1)).step_by(PIECE_ROWS).map(move |start| {
+        if rows <= PIECE_ROWS {
+            return Ok(batch.clone());
+        }
+        let end = rows.min(start + PIECE_ROWS);
+        let places = (start..end).filter_map(|row| u32::try_from(row).ok());
+        pick(batch, &UInt32Array::from_iter_values(places))
+    })
+}
+
+/// The state of a merger between two of its calls.
+#[derive(Debug, Clone)]
+pub struct Cut {
+    /// All windows that end at it or before are closed.
+    pub frontier: i64,
+    /// The first id that is not given yet.
+    pub next_id: u64,
+    /// All segments that windows which are still open are made of, ascending.
+    pub needed: Vec<SegmentId>,
+    /// Those among them that no earlier cut has given. Who cannot write them has to keep them for
+    /// the next time: they do not come again.
+    pub new: Vec<SavedSegment>,
+}
+
+/// What an operator is restored from.
+pub struct SavedState<'a> {
+    /// See [`Cut::frontier`].
+    pub frontier: i64,
+    /// See [`Cut::next_id`].
+    pub next_id: u64,
+    /// Exactly those that the cut needed, in any order. They are taken one by one.
+    pub segments: &'a mut dyn Iterator<Item = Result<SavedSegment>>,
+    /// Where those go for which memory is too short; `None`: they stay in memory.
+    pub space: Option<&'a dyn SpillSpace>,
+}
+
+impl Debug for SavedState<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SavedState").field("frontier", &self.frontier).finish_non_exhaustive()
+    }
+}
+
+/// By start of the slice, then by the end of the first window that the rows count in.
+pub(crate) type BySlice = BTreeMap<(i64, i64), Vec<Kept>>;
+
+/// A segment.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) id: Option<SegmentId>,
+    pub(crate) rows: u64,
+    /// `None` when a checkpoint has it, and the operator in another form.
+    pub(crate) body: Option<Body>,
+}
+
+/// A cut that is being made.
+pub(crate) struct Saving {
+    next_id: u64,
+    needed: Vec<SegmentId>,
+    new: Vec<SavedSegment>,
+}
+
+impl Saving {
+    pub(crate) fn new(next_id: u64) -> Self {
+        Self { next_id, needed: vec![], new: vec![] }
+    }
+
+    /// A segment is needed: one that has no id gets one and is given out.
+    pub(crate) fn save(&mut self, key: (i64, i64), kept: &mut Kept) -> Result<()> {
+        let id = match (kept.id, &kept.body) {
+            (Some(id), _) => id,
+            (None, Some(body)) => {
+                let id = SegmentId(self.next_id);
+                let (spilled, batches) = match body {
+                    Body::Spilled(spilled) => (Some(SpilledSegment(spilled.clone())), vec![]),
+                    body => (None, saved::encode(body)?),
+                };
+                let ((slice, counts_from), rows) = (key, kept.rows);
+                self.new.push(SavedSegment { id, slice, counts_from, rows, batches, spilled });
+                self.next_id += 1;
+                *kept.id.insert(id)
+            }
+            (None, None) => return Err(Error::internal("a segment is kept nowhere")),
+        };
+        self.needed.push(id);
+        Ok(())
+    }
+
+    pub(crate) fn cut(mut self, frontier: i64) -> Cut {
+        self.needed.sort_unstable();
+        Cut { frontier, next_id: self.next_id, needed: self.needed, new: self.new }
+    }
+}
+
+/// Segments that come back from a checkpoint, one by one.
+pub(crate) struct Restored<'a> {
+    columns: &'a Columns,
+    space: Option<&'a dyn SpillSpace>,
+    all: BySlice,
+    /// Bytes of those in memory.
+    bytes: usize,
+}
+
+impl<'a> Restored<'a> {
+    pub(crate) fn new(columns: &'a Columns, space: Option<&'a dyn SpillSpace>) -> Self {
+        Self { columns, space, all: BySlice::new(), bytes: 0 }
+    }
+
+    /// Takes one more; when they are many in memory, they go to disk.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn add(&mut self, key: (i64, i64), kept: Kept) -> Result<()> {
+        self.bytes += kept.body.as_ref().map_or(0, Body::size_bytes);
+        self.all.entry(key).or_default().push(kept);
+        if let Some(space) = self.space
+            && self.bytes > space.pass_bytes()
+        {
+            spill_all(self.columns, space, &mut self.all)?;
+            self.bytes = 0;
+        }
+        Ok(())
+    }
+
+    /// Larger ones first, as they were: merging minds the order.
+    pub(crate) fn segments(mut self) -> BySlice {
+        for segments in self.all.values_mut() {
+            segments.sort_by_key(|s| (Reverse(s.body.as_ref().map_or(0, Body::len)), s.id));
+        }
+        self.all
+    }
+}
+
+/// Writes what is in memory to one file.
+pub(crate) fn spill_all(spec: &Columns, space: &dyn SpillSpace, kept: &mut BySlice) -> Result<()> {
+    let (mut segments, mut places) = (vec![], vec![]);
+    for (key, kept) in kept.iter_mut() {
+        for Kept { rows, body, .. } in kept {
+            if let Some(taken) = body.take_if(|body| !matches!(body, Body::Spilled(_))) {
+                let (slice, counts_from) = *key;
+                segments.push(Segment { slice, counts_from, rows: *rows, body: taken });
+                places.push(body);
+            }
+        }
+    }
+    for (segment, place) in spill(spec, space, segments)?.into_iter().zip(places) {
+        *place = Some(segment.body);
+    }
+    Ok(())
+}
+
+/// Freezes the segments of a slice, and merges neighbours until each is less than half of the one
+/// before: their number is then a logarithm, and no row is merged more often than that. What is
+/// on disk is large and stays as it is.
+pub(crate) fn merge_small(
+    spec: &Columns,
+    segments: &mut Vec<Kept>,
+    groups: &mut Vec<usize>,
+) -> Result<()> {
+    let mut done: Vec<Kept> = Vec::with_capacity(segments.len());
+    for Kept { mut id, mut rows, body } in segments.drain(..) {
+        let Some(body) = body else { continue };
+        let mut body = body.freeze()?;
+        if !matches!(body, Body::Spilled(_)) {
+            while let Some(before) = done.pop_if(|before| before.is_small_beside(&body)) {
+                let Some(larger) = before.body else { continue };
+                body = Body::merge(spec, larger, body, groups)?.freeze()?;
+                (id, rows) = (None, rows + before.rows);
+            }
+        }
+        done.push(Kept { id, rows, body: Some(body) });
+    }
+    *segments = done;
+    Ok(())
+}
+
+impl Kept {
+    fn is_small_beside(&self, next: &Body) -> bool {
+        match &self.body {
+            None | Some(Body::Spilled(_)) => false,
+            Some(body) => next.len() * 2 >= body.len(),
+        }
+    }
+}
+
+pub(crate) fn corrupt(id: SegmentId, what: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("segment {} of a checkpoint {what}", id.0))
+}

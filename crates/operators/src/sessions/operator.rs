@@ -1,0 +1,87 @@
+//! Sessions behind the port of stateful operators.
+
+use std::ops::RangeInclusive;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use windrow_core::{Error, Result, Watermark};
+
+use super::SessionMerger;
+use crate::lateness::{NotOnTime, Tolerance};
+use crate::port::{CoordinatorPart, StatefulOperator, WorkerPart};
+use crate::segments::Segment;
+use crate::segments::kept::SavedState;
+use crate::segments::spill::SpillSpace;
+use crate::spec::SessionOperatorSpec;
+use crate::store::SliceStore;
+
+impl StatefulOperator for SessionOperatorSpec {
+    fn input_schema(&self) -> &SchemaRef {
+        self.input_schema()
+    }
+
+    fn output_schema(&self) -> &SchemaRef {
+        self.output_schema()
+    }
+
+    fn valid_times(&self) -> RangeInclusive<i64> {
+        self.session().valid_times()
+    }
+
+    fn classify(&self, times: &[i64], before: Watermark, tolerance: Tolerance) -> NotOnTime {
+        super::classify(times, before, tolerance)
+    }
+
+    fn worker(&self) -> Box<dyn WorkerPart> {
+        Box::new(SessionStore { gap: self.session().gap(), store: SliceStore::of_sessions(self) })
+    }
+
+    fn coordinator(&self) -> Box<dyn CoordinatorPart> {
+        Box::new(SessionMerger::new(self))
+    }
+
+    fn restore(&self, state: SavedState<'_>) -> Result<Box<dyn CoordinatorPart>> {
+        Ok(Box::new(SessionMerger::restore(self, state)?))
+    }
+}
+
+/// The pieces of sessions that one worker has, slice by slice.
+#[derive(Debug)]
+struct SessionStore {
+    gap: i64,
+    store: SliceStore,
+}
+
+impl WorkerPart for SessionStore {
+    fn update(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.store.update(batch)
+    }
+
+    fn update_partly_late(&mut self, _batch: &RecordBatch, _from: &[i64]) -> Result<()> {
+        Err(Error::internal("a row of a session is late in part"))
+    }
+
+    fn flush(&mut self, to: Watermark) -> Result<Vec<Segment>> {
+        self.store.flush(to)
+    }
+
+    fn flush_all(&mut self) -> Result<Vec<Segment>> {
+        self.store.flush_all()
+    }
+
+    fn spill(&mut self, space: &dyn SpillSpace) -> Result<()> {
+        self.store.spill(space)
+    }
+
+    fn next_close(&self) -> Option<i64> {
+        self.store.first_open().map(|slice| slice.saturating_add(self.gap))
+    }
+
+    fn open_windows(&self) -> usize {
+        self.store.groups()
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.store.size_bytes()
+    }
+}

@@ -1,0 +1,78 @@
+//! Aligned windows: slices of all workers are merged into windows, which close in order of their end.
+//!
+//! What a kind of window is made of stands behind [`Windows`]; [`WindowMerger`] closes them, and its keeper has the segments
+//! that a checkpoint or a shortage of memory needs.
+
+mod keeper;
+mod merger;
+mod operator;
+mod overlapping;
+mod rows;
+mod stacks;
+mod tumbling;
+
+use std::fmt::Debug;
+
+use arrow::array::ArrayRef;
+use windrow_core::{Result, WindowKind};
+
+pub use self::merger::{ClosedWindow, WindowMerger};
+use self::overlapping::Overlapping;
+use self::rows::RowWindows;
+use self::tumbling::Tumbling;
+use crate::segments::Segment;
+use crate::spec::{Mode, OperatorSpec};
+
+/// Columns (without bounds) of some rows of a window, and their number.
+type Part = (Vec<ArrayRef>, usize);
+
+/// The state behind a kind of window.
+trait Windows: Debug + Send {
+    /// Takes a segment some of whose windows end after `frontier`.
+    fn add(&mut self, spec: &OperatorSpec, segment: Segment) -> Result<()>;
+
+    /// End of the first window after `frontier` that has rows.
+    fn next_end(&self, spec: &OperatorSpec, frontier: i64) -> Option<i64>;
+
+    /// The rows of the window that ends at `end`, which is the next; forgets what no later
+    /// window needs.
+    fn close(&mut self, spec: &OperatorSpec, end: i64) -> Result<Vec<Part>>;
+
+    /// Start of the last slice that has rows.
+    fn last_slice(&self) -> Option<i64>;
+
+    fn size_bytes(&self) -> usize;
+}
+
+/// Empty windows of the spec's kind.
+fn new_windows(spec: &OperatorSpec) -> Box<dyn Windows> {
+    match (spec.mode(), spec.window().kind()) {
+        (Mode::Rows, _) => Box::new(RowWindows::default()),
+        (_, WindowKind::Tumble { .. }) => Box::new(Tumbling::default()),
+        (_, WindowKind::Hop { slide, size }) if slide == size => Box::new(Tumbling::default()),
+        (_, WindowKind::Cumulate { step, size }) if step == size => Box::new(Tumbling::default()),
+        _ => Box::new(Overlapping::default()),
+    }
+}
+
+/// End of the first window after `frontier` in which one of the (slice, counts from) `keys`,
+/// ascending, counts.
+fn next_end<'a>(
+    spec: &OperatorSpec,
+    frontier: i64,
+    keys: impl Iterator<Item = &'a (i64, i64)>,
+) -> Option<i64> {
+    let slicing = spec.slicing();
+    let mut next: Option<i64> = None;
+    for &(slice, from) in keys {
+        let earliest = slicing.end_after(slice, frontier);
+        if next.is_some_and(|next| next <= earliest) {
+            break; // Later slices have no earlier window.
+        }
+        let end = slicing.end_after(slice, frontier.max(from.saturating_sub(1)));
+        if end <= slicing.last_end(slice) && next.is_none_or(|next| end < next) {
+            next = Some(end);
+        }
+    }
+    next
+}

@@ -1,0 +1,152 @@
+//! Aligned windows behind the port of stateful operators.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use windrow_core::{Result, Watermark};
+
+use super::merger::WindowMerger;
+use crate::lateness::{NotOnTime, Tolerance, classify};
+use crate::port::{CoordinatorPart, Finished, StatefulOperator, WorkerPart};
+use crate::segments::Segment;
+use crate::segments::kept::{Cut, SavedState};
+use crate::segments::spill::SpillSpace;
+use crate::spec::OperatorSpec;
+use crate::store::SliceStore;
+
+impl StatefulOperator for OperatorSpec {
+    fn input_schema(&self) -> &SchemaRef {
+        self.input_schema()
+    }
+
+    fn output_schema(&self) -> &SchemaRef {
+        self.output_schema()
+    }
+
+    fn valid_times(&self) -> RangeInclusive<i64> {
+        self.window().valid_times()
+    }
+
+    fn classify(&self, times: &[i64], before: Watermark, tolerance: Tolerance) -> NotOnTime {
+        classify(self.slicing(), times, before, tolerance)
+    }
+
+    fn worker(&self) -> Box<dyn WorkerPart> {
+        Box::new(SliceStore::new(self))
+    }
+
+    fn coordinator(&self) -> Box<dyn CoordinatorPart> {
+        Box::new(WindowMerger::new(Arc::new(self.clone())))
+    }
+
+    fn restore(&self, state: SavedState<'_>) -> Result<Box<dyn CoordinatorPart>> {
+        Ok(Box::new(WindowMerger::restore(Arc::new(self.clone()), state)?))
+    }
+}
+
+impl WorkerPart for SliceStore {
+    fn update(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.update(batch)
+    }
+
+    fn update_partly_late(&mut self, batch: &RecordBatch, from: &[i64]) -> Result<()> {
+        self.update_partly_late(batch, from)
+    }
+
+    fn flush(&mut self, to: Watermark) -> Result<Vec<Segment>> {
+        self.flush(to)
+    }
+
+    fn flush_all(&mut self) -> Result<Vec<Segment>> {
+        self.flush_all()
+    }
+
+    fn spill(&mut self, space: &dyn SpillSpace) -> Result<()> {
+        self.spill(space)
+    }
+
+    fn next_close(&self) -> Option<i64> {
+        self.next_flush()
+    }
+
+    fn open_windows(&self) -> usize {
+        self.open_slices()
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.size_bytes()
+    }
+}
+
+impl CoordinatorPart for WindowMerger {
+    fn add(&mut self, segment: Segment) -> Result<()> {
+        self.add(segment)
+    }
+
+    fn flush_to(&self, reached: Watermark, _idle: bool) -> Option<Watermark> {
+        (reached > self.flushed_to()).then_some(reached)
+    }
+
+    fn flushed(&mut self, to: Watermark) {
+        self.set_flushed(to);
+    }
+
+    fn complete_to(&self, reached: Watermark) -> Watermark {
+        reached.min(self.flushed_to())
+    }
+
+    fn next_end(&mut self, to: Watermark) -> Result<Option<i64>> {
+        Ok(WindowMerger::next_end(self).filter(|end| to.closes(*end)))
+    }
+
+    fn close(&mut self, to: Watermark, _rows_max: usize) -> Result<Option<Finished>> {
+        // A window is many rows, as a rule: each leaves alone.
+        let mut finished = None;
+        while finished.is_none()
+            && let Some(end) = WindowMerger::next_end(self).filter(|end| to.closes(*end))
+        {
+            WindowMerger::close(self, Watermark::at(end), &mut |window| {
+                finished = Some(Finished { windows: 1, rows: window.rows });
+                Ok(())
+            })?;
+        }
+        if finished.is_none() {
+            WindowMerger::close(self, to, &mut |_| Ok(()))?;
+        }
+        Ok(finished)
+    }
+
+    fn next_close(&self) -> Option<i64> {
+        self.next_end()
+    }
+
+    fn keep_order(&mut self) -> bool {
+        false
+    }
+
+    fn keep_cuts(&mut self) {
+        self.keep_cuts();
+    }
+
+    fn cut(&mut self) -> Result<Cut> {
+        self.cut()
+    }
+
+    fn spill_to(&mut self, space: Arc<dyn SpillSpace>) {
+        self.spill_to(space);
+    }
+
+    fn spill(&mut self) -> Result<()> {
+        self.spill()
+    }
+
+    fn open_windows(&self) -> usize {
+        self.open_windows()
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.size_bytes()
+    }
+}
