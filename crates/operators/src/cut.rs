@@ -1,5 +1,5 @@
-//! Every segment until the last of its windows has closed: what a checkpoint needs, and what can
-//! go to disk when memory is short.
+//! Retains every segment until the last of its windows has closed: what a checkpoint needs, and what can be spilled
+//! when memory is short.
 //!
 //! ```text
 //! add ─► waiting, by slice ──first window closes──► the windows ──last window closes──► forgotten
@@ -7,12 +7,12 @@
 //!          └── spill: memory ─► disk; the windows forget what they have and can be merged from there
 //! ```
 //!
-//! Segments wait here, not in the windows, so that those of one slice can be merged while they
-//! are few: a slice that gets a segment at each of hundreds of cuts keeps a number of them that
-//! grows with the logarithm of its size, and holds each key about twice at most.
+//! Segments wait here, not in the windows, so that those of one slice can be merged while they are few: a slice that
+//! gets a segment at each of hundreds of cuts retains a number of them that grows with the logarithm of its size, and
+//! holds each key about twice at most.
 //!
-//! Invariants: an id is given once and stands for the same content for ever. The needed segments
-//! alone make all windows that are open, as if their rows came anew.
+//! Invariants: an id is assigned once and stands for the same content for ever. The needed segments alone reproduce all
+//! open windows, as if their rows arrived again.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,32 +30,31 @@ use crate::spec::Columns;
 use crate::spill::{SpillSpace, Spilled, pick, spill};
 use crate::{DividedRows, Mode, OperatorSpec, Segment, rows};
 
-/// A window whose new segments take less than this part of a pass, and that takes less than so many
-/// passes, is made at once: its rows are then there several times over, as groups, as columns, as
-/// rows in order.
+/// A window whose new segments take less than this part of a pass, and that takes less than this many passes, is
+/// computed at once: its rows then exist several times over, as groups, as columns, as rows in order.
 const WHOLE_PART: usize = 2;
-/// Rows of a batch in memory that are written at a time.
+/// Rows of an in-memory batch that are written at a time.
 const PIECE_ROWS: usize = 64 << 10;
 
-/// Names a segment of one merger; never given twice by it.
+/// The id of a segment of one merger; never reused by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentId(pub u64);
 
-/// A segment as it is written to disk.
+/// A segment in the form in which it is written to disk.
 #[derive(Debug, Clone)]
 pub struct SavedSegment {
-    /// Its name.
+    /// Its id.
     pub id: SegmentId,
     /// Start of its slice in ticks.
     pub slice: i64,
     /// See [`Segment::counts_from`].
     pub counts_from: i64,
-    /// Input rows that are counted in it.
+    /// Input rows counted in it.
     pub rows: u64,
-    /// Of an aggregate: the keys `k0…`, then the states `s0_0…` (aggregate, column).
-    /// Otherwise the rows, by [`OperatorSpec::input_schema`].
+    /// In an aggregate: the keys `k0…`, then the states `s0_0…` (aggregate, column). Otherwise the rows, by
+    /// [`OperatorSpec::input_schema`].
     pub batches: Vec<RecordBatch>,
-    /// What of it lies on disk, instead of in `batches`.
+    /// The part of it on disk, instead of in `batches`.
     pub spilled: Option<SpilledSegment>,
 }
 
@@ -64,7 +63,7 @@ pub struct SavedSegment {
 pub struct SpilledSegment(Spilled);
 
 impl SavedSegment {
-    /// Its batches in pieces that can be written one by one, what lies on disk read as it is asked for.
+    /// Returns its batches in pieces that can be written one by one; those on disk are read lazily.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -73,7 +72,7 @@ impl SavedSegment {
         self.batches.iter().flat_map(in_pieces).chain(spilled)
     }
 
-    /// All of it, in memory.
+    /// Loads all of it into memory.
     pub(crate) fn into_batches(self) -> Result<Vec<RecordBatch>> {
         let Self { mut batches, spilled, .. } = self;
         for batch in spilled.iter().flat_map(|spilled| spilled.0.batches()) {
@@ -82,7 +81,7 @@ impl SavedSegment {
         Ok(batches)
     }
 
-    /// How many pieces there are.
+    /// The number of pieces.
     pub fn pieces_len(&self) -> usize {
         let of = |batch: &RecordBatch| batch.num_rows().div_ceil(PIECE_ROWS).max(1);
         let in_memory: usize = self.batches.iter().map(of).sum();
@@ -90,7 +89,7 @@ impl SavedSegment {
     }
 }
 
-/// A large batch in pieces that hold no bytes of the others.
+/// Splits a large batch into pieces that share no bytes.
 fn in_pieces(batch: &RecordBatch) -> impl Iterator<Item = Result<RecordBatch>> + '_ {
     let rows = batch.num_rows();
     (0..rows.max(1)).step_by(PIECE_ROWS).map(move |start| {
@@ -108,34 +107,34 @@ fn in_pieces(batch: &RecordBatch) -> impl Iterator<Item = Result<RecordBatch>> +
 pub struct Cut {
     /// All windows that end at it or before are closed.
     pub frontier: i64,
-    /// The first id that is not given yet.
+    /// The first unassigned id.
     pub next_id: u64,
-    /// All segments that windows which are still open are made of, ascending.
+    /// All segments of open windows, ascending.
     pub needed: Vec<SegmentId>,
-    /// Those among them that no earlier cut has given. Who cannot write them has to keep them for
-    /// the next time: they do not come again.
+    /// Those among them that no earlier cut has returned. A caller that cannot write them must retain them for the next
+    /// time: they are not returned again.
     pub new: Vec<SavedSegment>,
 }
 
 /// By start of the slice, then by the end of the first window that the rows count in.
 pub(crate) type BySlice = BTreeMap<(i64, i64), Vec<Kept>>;
 
-/// Keeps the segments that open windows are made of.
+/// A store of the segments of open windows.
 #[derive(Debug, Default)]
 pub(crate) struct Keeper {
-    /// For checkpoints: ids are given, and what is saved need not be kept twice.
+    /// Whether cuts are made: ids are assigned, and saved segments need not be held twice.
     cuts: bool,
-    /// For a limit of memory: all is kept until its last window closes, in memory or here.
+    /// Set under a memory limit: all segments are retained until their last window closes, in memory or here.
     space: Option<Arc<dyn SpillSpace>>,
     next_id: u64,
-    /// In no closed window yet.
+    /// Not in a closed window yet.
     waiting: BySlice,
-    /// In a window that has closed, and in one that has not.
+    /// In a closed window and in an open one.
     entered: BySlice,
-    /// What has entered is not in the [`Windows`] but on disk, all of it: windows are merged from
-    /// there until none of it is needed.
+    /// Whether the entered segments are not in the [`Windows`] but all on disk: windows are merged from there until
+    /// none of them is needed.
     divided: bool,
-    /// The last slice that came before anything was kept.
+    /// The last slice that arrived before retention began.
     missed: Option<i64>,
     /// Scratch.
     groups: Vec<usize>,
@@ -151,7 +150,7 @@ pub(crate) struct Kept {
 }
 
 impl Keeper {
-    /// `missed`: the last slice of which it knows nothing.
+    /// Returns an empty store; `missed`: the last slice that it does not know.
     pub(crate) fn new(missed: Option<i64>) -> Self {
         Self { missed, ..Self::default() }
     }
@@ -164,7 +163,7 @@ impl Keeper {
         self.space = Some(space);
     }
 
-    /// As it was at a cut.
+    /// Restores the state of a cut.
     pub(crate) fn restore(spec: &OperatorSpec, state: SavedState<'_>) -> Result<Self> {
         let SavedState { frontier, next_id, segments, space } = state;
         let mut restored = Restored::new(spec.columns(), space);
@@ -193,29 +192,29 @@ impl Keeper {
 
     pub(crate) fn add(&mut self, segment: Segment) -> Result<()> {
         let Segment { slice, counts_from, rows, body } = segment;
-        // Without a space, windows are made in memory.
+        // Without a space, windows are computed in memory.
         let body = if self.space.is_some() { body } else { body.in_memory()? };
         let kept = Kept { id: None, rows, body: Some(body) };
         self.waiting.entry((slice, counts_from)).or_default().push(kept);
         Ok(())
     }
 
-    /// End of the first window after `frontier` that has rows which the windows do not have.
+    /// Returns the end of the first window after `frontier` with rows that the windows do not have.
     pub(crate) fn next_end(&self, spec: &OperatorSpec, frontier: i64) -> Option<i64> {
         let waiting = rows::next_end(spec, frontier, self.waiting.keys());
         let entered = self.divided.then(|| rows::next_end(spec, frontier, self.entered.keys()));
         waiting.into_iter().chain(entered.flatten()).min()
     }
 
-    /// Start of the last slice that the windows do not have.
+    /// Returns the start of the last slice that the windows do not have.
     pub(crate) fn last_slice(&self) -> Option<i64> {
         let waiting = self.waiting.keys().next_back();
         let entered = self.entered.keys().next_back().filter(|_| self.divided);
         waiting.max(entered).map(|(slice, _)| *slice)
     }
 
-    /// Brings all segments of the window that ends at `end`, which is the next, to `windows`; or
-    /// gives its rows when some of them are on disk.
+    /// Passes all segments of the window that ends at `end`, which is the next, to `windows`; or returns its rows when
+    /// some of them are on disk.
     pub(crate) fn enter(
         &mut self,
         spec: &Arc<OperatorSpec>,
@@ -252,7 +251,7 @@ impl Keeper {
         Ok(None)
     }
 
-    /// The rows of a window from disk; what of it is in memory goes there first.
+    /// Returns the rows of a window from disk; its in-memory part is written there first.
     fn divide(
         &mut self,
         spec: &Arc<OperatorSpec>,
@@ -284,7 +283,7 @@ impl Keeper {
         Ok(DividedRows::new(spec, Arc::clone(space), bounds, segments.collect()))
     }
 
-    /// Writes all that is in memory to disk; `windows` forget what they have.
+    /// Writes everything in memory to disk; `windows` forget what they have.
     pub(crate) fn spill(
         &mut self,
         spec: &OperatorSpec,
@@ -299,7 +298,7 @@ impl Keeper {
         spill_all(spec.columns(), space.as_ref(), &mut self.waiting)
     }
 
-    /// Forgets what only closed windows are made of.
+    /// Drops segments of closed windows only.
     pub(crate) fn forget(&mut self, spec: &OperatorSpec, frontier: i64) {
         while let Some(first) = self.entered.first_entry() {
             if spec.slicing().last_end(first.key().0) > frontier {
@@ -331,7 +330,7 @@ impl Keeper {
         Ok(cut)
     }
 
-    /// Bytes of memory, less what the windows share.
+    /// Bytes of memory, except those shared with the windows.
     pub(crate) fn size_bytes(&self, spec: &OperatorSpec) -> usize {
         let size = |kept: &Kept| kept.body.as_ref().map_or(0, Body::size_bytes);
         let waiting: usize = self.waiting.values().flatten().map(size).sum();
@@ -348,7 +347,7 @@ impl Keeper {
     }
 }
 
-/// A cut that is being made.
+/// A cut in progress.
 pub(crate) struct Saving {
     next_id: u64,
     needed: Vec<SegmentId>,
@@ -360,7 +359,7 @@ impl Saving {
         Self { next_id, needed: vec![], new: vec![] }
     }
 
-    /// A segment is needed: one that has no id gets one and is given out.
+    /// Adds a needed segment: one without an id is assigned one and returned.
     pub(crate) fn save(&mut self, key: (i64, i64), kept: &mut Kept) -> Result<()> {
         let id = match (kept.id, &kept.body) {
             (Some(id), _) => id,
@@ -387,8 +386,8 @@ impl Saving {
     }
 }
 
-/// Whether the new segments of a window, and what it has already, take so much that its rows are
-/// better made in pieces.
+/// Whether the new segments of a window, with what it has already, take so much memory that its rows are better
+/// computed in pieces.
 fn is_large<'a>(
     space: &dyn SpillSpace,
     segments: impl Iterator<Item = &'a Kept>,
@@ -399,7 +398,7 @@ fn is_large<'a>(
     news > pass / WHOLE_PART || windows + news > pass * WHOLE_PART
 }
 
-/// Segments that come back from a checkpoint, one by one.
+/// Segments restored from a checkpoint, one by one.
 pub(crate) struct Restored<'a> {
     columns: &'a Columns,
     space: Option<&'a dyn SpillSpace>,
@@ -413,10 +412,10 @@ impl<'a> Restored<'a> {
         Self { columns, space, all: BySlice::new(), bytes: 0 }
     }
 
-    /// Takes one more; when they are many in memory, they go to disk.
+    /// Adds one; when there are many in memory, they are written to disk.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When they cannot be written.
     pub(crate) fn add(&mut self, key: (i64, i64), kept: Kept) -> Result<()> {
         self.bytes += kept.body.as_ref().map_or(0, Body::size_bytes);
         self.all.entry(key).or_default().push(kept);
@@ -429,7 +428,7 @@ impl<'a> Restored<'a> {
         Ok(())
     }
 
-    /// Larger ones first, as they were: merging minds the order.
+    /// Returns them, larger ones first, as they were: merging depends on the order.
     pub(crate) fn segments(mut self) -> BySlice {
         for segments in self.all.values_mut() {
             segments.sort_by_key(|s| (Reverse(s.body.as_ref().map_or(0, Body::len)), s.id));
@@ -438,7 +437,7 @@ impl<'a> Restored<'a> {
     }
 }
 
-/// Writes what is in memory to one file.
+/// Writes everything in memory to one file.
 pub(crate) fn spill_all(spec: &Columns, space: &dyn SpillSpace, kept: &mut BySlice) -> Result<()> {
     let (mut segments, mut places) = (vec![], vec![]);
     for (key, kept) in kept.iter_mut() {
@@ -456,9 +455,8 @@ pub(crate) fn spill_all(spec: &Columns, space: &dyn SpillSpace, kept: &mut BySli
     Ok(())
 }
 
-/// Freezes the segments of a slice, and merges neighbours until each is less than half of the one
-/// before: their number is then a logarithm, and no row is merged more often than that. What is
-/// on disk is large and stays as it is.
+/// Freezes the segments of a slice, and merges neighbours until each is less than half of the one before: their number
+/// is then logarithmic, and no row is merged more often than that. Segments on disk are large and stay unchanged.
 pub(crate) fn merge_small(
     spec: &Columns,
     segments: &mut Vec<Kept>,

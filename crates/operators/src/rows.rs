@@ -1,4 +1,4 @@
-//! Windows that keep rows as they are: for joins of windows and for ranking raw rows.
+//! Windows that hold rows unchanged: for joins of windows and for ranking raw rows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use crate::OperatorSpec;
 use crate::merger::{Part, Windows};
 use crate::segment::{Body, Segment};
 
-/// Views are compacted when their buffers hold more than this many times what they show…
+/// Views are compacted when their buffers hold more than this many times the visible bytes…
 const PINNED_FACTOR: usize = 2;
 /// … and at least this many bytes.
 const PINNED_BYTES_MIN: usize = 64 << 10;
 
-/// Batches of fewer rows are put together…
+/// Batches of fewer rows are concatenated…
 const SMALL_ROWS: usize = 1024;
-/// … until they have so many.
+/// … up to this many rows.
 const TOGETHER_ROWS: usize = 8192;
 
-/// Slices of rows, by start and by the end of the first window that the rows count in.
+/// Slices of rows, by start and by the end of the first window in which the rows count.
 #[derive(Debug, Default)]
 pub(crate) struct RowWindows {
     slices: BTreeMap<(i64, i64), Vec<RecordBatch>>,
@@ -70,8 +70,8 @@ impl Windows for RowWindows {
     }
 }
 
-/// End of the first window after `frontier` in which one of the (slice, counts from) `keys`,
-/// ascending, counts.
+/// Returns the end of the first window after `frontier` in which one of the (slice, counts from) `keys`, ascending,
+/// counts.
 pub(crate) fn next_end<'a>(
     spec: &OperatorSpec,
     frontier: i64,
@@ -92,8 +92,8 @@ pub(crate) fn next_end<'a>(
     next
 }
 
-/// Puts neighbours together where batches are small: under light load a micro-batch is a few rows,
-/// and what comes after a window should not pay for each.
+/// Concatenates small neighbouring batches: under light load a micro-batch is a few rows, and the plan above a window
+/// should not pay for each.
 pub(crate) fn together(batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
     let mut out: Vec<RecordBatch> = vec![];
     let mut small: Vec<RecordBatch> = vec![];
@@ -125,8 +125,8 @@ fn put_together(small: &mut Vec<RecordBatch>, out: &mut Vec<RecordBatch>) -> Res
     Ok(())
 }
 
-/// String views keep whole buffers alive that mostly belong to rows that were filtered out:
-/// copies what is shown when that is much less.
+/// Copies the visible bytes when they are much fewer than those held: string views keep whole buffers alive that mostly
+/// belong to rows that were filtered out.
 pub(crate) fn without_foreign_bytes(batch: RecordBatch) -> Result<RecordBatch> {
     let mut changed: Option<Vec<ArrayRef>> = None;
     for (i, column) in batch.columns().iter().enumerate() {
@@ -142,7 +142,7 @@ pub(crate) fn without_foreign_bytes(batch: RecordBatch) -> Result<RecordBatch> {
     with_columns(&batch, columns, batch.num_rows())
 }
 
-/// The batch with other columns of the same types.
+/// Returns the batch with other columns of the same types.
 pub(crate) fn with_columns(
     batch: &RecordBatch,
     columns: Vec<ArrayRef>,
@@ -168,8 +168,8 @@ fn compact_views(column: &ArrayRef) -> Option<ArrayRef> {
     }
 }
 
-/// A column that holds what it shows and nothing else, as far as it would be written: views,
-/// dictionaries, and those inside lists and structs, share with others what a row picks from.
+/// Returns a column that holds only what is visible in it, in the form in which it would be written: views,
+/// dictionaries, and those inside lists and structs, share buffers with other rows.
 pub(crate) fn alone(column: &ArrayRef) -> Result<ArrayRef> {
     Ok(match column.data_type() {
         DataType::Dictionary(_, values) => {
@@ -196,11 +196,11 @@ pub(crate) fn alone(column: &ArrayRef) -> Result<ArrayRef> {
     })
 }
 
-/// The batch with columns that hold what they show and not much else, as far as they would be
+/// Returns the batch with columns that hold little more than what is visible, in the form in which they would be
 /// written.
 ///
 /// # Errors
-/// When a column cannot be copied (our bug).
+/// When a column cannot be copied (a bug in Windrow).
 pub fn compact(batch: &RecordBatch) -> Result<RecordBatch> {
     let columns = batch.columns().iter().map(alone).collect::<Result<_>>()?;
     with_columns(batch, columns, batch.num_rows())
