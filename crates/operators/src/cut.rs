@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! add ─► waiting, by slice ──first window closes──► the windows ──last window closes──► forgotten
-//!          ├── cut: what has no id gets one and is given out, once
+//!          ├── cut: segments without an id are assigned one and returned, once
 //!          └── spill: memory ─► disk; the windows forget what they have and can be merged from there
 //! ```
 //!

@@ -200,7 +200,7 @@ impl Files {
             Some(wild) => path.get(..wild).and_then(|p| p.rsplit_once('/')).map_or("", |p| p.0),
             None => path,
         };
-        // Percent-encoded dots and slashes have no legitimate use.
+        // Dots and slashes in other spellings have no legitimate use.
         let lower = path.to_ascii_lowercase();
         let tricky = ["/../", "/./", "%2e", "%2f", "%5c", "\\", "#", "@"];
         if tricky.iter().any(|t| lower.contains(t)) || lower.ends_with("/..") {

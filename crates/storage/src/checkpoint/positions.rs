@@ -20,7 +20,7 @@ pub struct Positions(BTreeMap<String, BTreeMap<usize, SplitPosition>>);
 /// How far one split has been read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitPosition {
-    /// What it was read from; see [`Split::identity`].
+    /// The identity of what it was read from; see [`Split::identity`].
     pub identity: String,
     /// One past the last offset that has reached the state.
     pub consumed: u64,

@@ -106,7 +106,7 @@ impl Wal {
         Ok(())
     }
 
-    /// Makes what is written durable: the segments before the last one already are.
+    /// Makes the last segment durable: the earlier ones already are.
     fn sync(&self) -> Result<()> {
         let last = self.shared.segments.lock().last().map(|segment| segment.path.clone());
         let Some(path) = last else { return Ok(()) };

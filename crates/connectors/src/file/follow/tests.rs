@@ -391,7 +391,7 @@ async fn a_file_that_is_truncated_in_the_middle_is_not_read_again() {
         },
     )
     .await;
-    // In the middle of a row: what it makes with the next one is a bad row.
+    // In the middle of a row: its start joined with the next row is a bad row.
     through(
         |case, file| case.append(file, 1000..1300),
         |case, file| {
