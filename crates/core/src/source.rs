@@ -227,6 +227,9 @@ pub struct Behind {
 
 impl SourceBatch {
     /// Returns a batch of consecutive good rows that start at `first`.
+    ///
+    /// # Errors
+    /// When its offsets are not a valid range.
     pub fn consecutive(rows: RecordBatch, first: u64) -> Result<Self> {
         let offsets = OffsetRange::try_new(first, first + rows.num_rows() as u64)?;
         let row_offsets = Arc::new(crate::offset::Consecutive(first));
