@@ -1,8 +1,7 @@
-//! Merging small files, so that commits and openings stay quick and scans read few files.
+//! Compaction: merging small files, so that commits and opening stay fast and scans read few files.
 //!
-//! Neighbours are merged while the left one is at most twice all that is to its right: sizes then
-//! fall quickly towards the end, live files stay a logarithm of their number, and a row is written
-//! again about that often.
+//! Neighbours are merged while the left one is at most twice the size of everything to its right: sizes then fall
+//! quickly towards the end, the number of live files stays logarithmic, and a row is rewritten about that often.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,10 +19,10 @@ use crate::snapshot::{Part, open_file};
 use crate::spec::Provenance;
 use crate::table::ArchiveTable;
 
-/// Rows of a batch while merging.
+/// Rows per batch while merging.
 const BATCH_ROWS: usize = 8 << 10;
 
-/// The runs of neighbours that are worth merging, of at most some four files' size in all.
+/// Returns the runs of neighbours that are worth merging, of at most about four files' size in total.
 fn runs(sizes: &[u64], target: u64) -> Vec<Range<usize>> {
     let small = |i: usize| sizes.get(i).is_some_and(|s| *s < target / 4 * 3);
     let at = |i: usize| sizes.get(i).copied().unwrap_or(0);
@@ -54,11 +53,11 @@ fn runs(sizes: &[u64], target: u64) -> Vec<Range<usize>> {
 }
 
 impl ArchiveTable {
-    /// Merges small neighbouring files in one commit that changes no row. Gives whether there was
-    /// anything to merge; there may be more.
+    /// Merges small neighbouring files in one commit that changes no row. Returns whether there was anything to merge;
+    /// there may be more.
     ///
     /// # Errors
-    /// When files cannot be read or written. The table is as it was, or merged.
+    /// When files cannot be read or written. The table is then unchanged, or merged.
     pub async fn compact(&self) -> Result<bool> {
         let mut writer = self.writer.lock().await;
         self.freshen(&mut writer).await?;
@@ -67,7 +66,7 @@ impl ArchiveTable {
         let runs = runs(&sizes, self.options.target_file_bytes);
         let (mut added, mut removed) = (vec![], vec![]);
         for run in runs {
-            // A file has no gap in it, so no two become one over a gap.
+            // A file has no gap in it, so files are not merged across a gap.
             let files = live.files.get(run).unwrap_or_default();
             for files in files.chunk_by(|a, b| a.end == b.start).filter(|run| run.len() > 1) {
                 added.extend(self.merge(files, live.state.txn_version.unwrap_or(0)).await?);
@@ -96,7 +95,7 @@ impl ArchiveTable {
         Ok(true)
     }
 
-    /// Writes the rows of neighbours again as few files.
+    /// Rewrites the rows of neighbours as few files.
     async fn merge(
         &self,
         files: &[Arc<FileEntry>],

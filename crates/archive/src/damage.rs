@@ -1,4 +1,4 @@
-//! Which file of a Delta log cannot be read: the library says what is wrong, and not where.
+//! Locates the unreadable file of a Delta log: the library reports what is wrong, and not where.
 
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
@@ -7,7 +7,7 @@ use windrow_core::{Error, ErrorKind};
 
 use crate::storage::Storage;
 
-/// The error for the first entry of the log that is not made of lines of JSON, or else `error`.
+/// Returns the error for the first log entry that does not consist of lines of JSON, or else `error`.
 pub(crate) async fn located(storage: &Storage, error: Error) -> Error {
     if error.kind() != ErrorKind::Corrupt {
         return error;

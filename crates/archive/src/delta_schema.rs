@@ -1,4 +1,4 @@
-//! Arrow's types in Delta's words, and the exact Arrow schema as a property of the table.
+//! Mapping of Arrow types to Delta types, and the exact Arrow schema as a table property.
 
 use arrow::datatypes::{DataType as Arrow, Field, Fields, Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
@@ -8,20 +8,20 @@ use deltalake_core::kernel::{
 };
 use windrow_core::{Error, Result};
 
-/// The columns of `schema` in Delta's words, all nullable.
+/// Converts the columns of `schema` to Delta types, all nullable.
 ///
 /// # Errors
-/// When Delta has no word for a type; the column is named.
+/// When Delta has no such type; the column is named.
 pub(crate) fn columns(schema: &Schema) -> Result<Vec<StructField>> {
     schema.fields().iter().map(|f| column(f, f.name())).collect()
 }
 
-/// One field; `path` is what people call it.
+/// Converts one field; `path` is its name for people.
 fn column(field: &Field, path: &str) -> Result<StructField> {
     Ok(StructField::nullable(field.name(), data_type(field.data_type(), path)?))
 }
 
-/// One type of the column `path`.
+/// Converts one type of the column `path`.
 fn data_type(arrow: &Arrow, path: &str) -> Result<Delta> {
     use PrimitiveType as P;
     let primitive = |p| Ok(Delta::Primitive(p));
@@ -69,7 +69,7 @@ fn data_type(arrow: &Arrow, path: &str) -> Result<Delta> {
     }
 }
 
-/// A struct of the column `path`.
+/// Converts a struct of the column `path`.
 fn structure(fields: &Fields, path: &str) -> Result<Delta> {
     let fields = fields
         .iter()
@@ -81,21 +81,21 @@ fn structure(fields: &Fields, path: &str) -> Result<Delta> {
     Ok(Delta::from(of))
 }
 
-/// Delta has no such type.
+/// Returns the error for a type that Delta does not have.
 fn no_word(arrow: &Arrow, path: &str) -> Error {
     Error::sql(format!("column \"{path}\" of type {arrow} cannot be archived"))
         .with_detail("Delta Lake has no such type.")
         .with_hint("CAST the column to a type that it has, such as BIGINT, VARCHAR or TIMESTAMP.")
 }
 
-/// The exact schema as text (hexadecimal digits of an Arrow stream without batches).
+/// Encodes the exact schema as text (hexadecimal digits of an Arrow stream without batches).
 pub(crate) fn to_text(schema: &Schema) -> Result<String> {
     let mut bytes = vec![];
     StreamWriter::try_new(&mut bytes, schema)?.finish()?;
     Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
 }
 
-/// The schema that [`to_text`] wrote, or `None` if the text is damaged.
+/// Decodes the output of [`to_text`]; `None` if the text is damaged.
 pub(crate) fn from_text(text: &str) -> Option<SchemaRef> {
     let bytes = (0..text.len())
         .step_by(2)
@@ -104,7 +104,7 @@ pub(crate) fn from_text(text: &str) -> Option<SchemaRef> {
     Some(StreamReader::try_new(bytes.as_slice(), None).ok()?.schema())
 }
 
-/// Whether rows of `a` are rows of `b`: names, types and nullability; notes on fields do not count.
+/// Whether rows of `a` are rows of `b`: same names, types and nullability; field metadata is ignored.
 pub(crate) fn same(a: &Schema, b: &Schema) -> bool {
     a.fields().len() == b.fields().len()
         && a.fields().iter().zip(b.fields()).all(|(x, y)| {
@@ -114,7 +114,7 @@ pub(crate) fn same(a: &Schema, b: &Schema) -> bool {
         })
 }
 
-/// The first difference between a stored schema and the one that is wanted, in words.
+/// Describes the first difference between a stored schema and the expected one.
 pub(crate) fn difference(stored: &Schema, wanted: &Schema) -> String {
     let show = |f: &Field| {
         let null = if f.is_nullable() { "" } else { " NOT NULL" };

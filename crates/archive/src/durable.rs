@@ -1,7 +1,7 @@
-//! A local object store whose writes survive a loss of power.
+//! A local object store whose writes survive a power failure.
 //!
-//! `LocalFileSystem` never syncs. Here a write is answered only when the bytes and the directory
-//! entries that lead to them are on the disk; a file becomes visible only after its bytes are.
+//! `LocalFileSystem` never syncs. Here a write is acknowledged only when the bytes and the directory entries that lead
+//! to them are on disk; a file becomes visible only after its bytes are durable.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -26,11 +26,11 @@ pub struct SyncedLocal {
     inner: Arc<LocalFileSystem>,
 }
 
-/// Tells files apart that are being written.
+/// Distinguishes files that are being written.
 static STAGED: AtomicU64 = AtomicU64::new(0);
 
 impl SyncedLocal {
-    /// The whole file system, from its root.
+    /// Returns the whole file system, from its root.
     pub fn new() -> Self {
         Self { inner: Arc::new(LocalFileSystem::new()) }
     }
@@ -42,7 +42,7 @@ impl std::fmt::Display for SyncedLocal {
     }
 }
 
-/// An I/O error about `path`.
+/// Returns the error for an I/O error about `path`.
 fn failed(path: &FsPath, source: io::Error) -> Error {
     let path = path.display().to_string();
     match source.kind() {
@@ -53,7 +53,7 @@ fn failed(path: &FsPath, source: io::Error) -> Error {
     }
 }
 
-/// Runs `work` where it may block.
+/// Runs `work` on a thread that may block.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -65,7 +65,7 @@ fn sync_dir(dir: &FsPath) -> Result<()> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(|e| failed(dir, e))
 }
 
-/// Makes `dir` and what is missing above it, durably.
+/// Creates `dir` and its missing parents, durably.
 fn make_dirs(dir: &FsPath) -> Result<()> {
     let missing: Vec<&FsPath> = dir.ancestors().take_while(|d| !d.exists()).collect();
     if missing.is_empty() {
@@ -83,11 +83,11 @@ fn make_dirs(dir: &FsPath) -> Result<()> {
 /// Makes a file and its directory entries durable.
 fn sync_file(path: &FsPath) -> Result<()> {
     File::open(path).and_then(|f| f.sync_all()).map_err(|e| failed(path, e))?;
-    // Which directories are new is not known here; syncing one that is not costs little.
+    // It is unknown here which directories are new; syncing an old one costs little.
     path.ancestors().skip(1).take(3).filter(|d| d.parent().is_some()).try_for_each(sync_dir)
 }
 
-/// Writes beside `path`, syncs, then makes it visible under its name.
+/// Writes a staged file, syncs it, then makes it visible under its name.
 fn put_file(path: &FsPath, payload: &PutPayload, create: bool) -> Result<()> {
     let dir = path.parent().ok_or_else(|| failed(path, ErrorKind::InvalidInput.into()))?;
     make_dirs(dir)?;
@@ -102,7 +102,7 @@ fn put_file(path: &FsPath, payload: &PutPayload, create: bool) -> Result<()> {
             });
     drop(file);
     if create || written.is_err() {
-        // Listings skip staged files, so one that stays is only some lost room.
+        // Listings skip staged files, so a leftover only wastes some space.
         if let Err(e) = fs::remove_file(&staged) {
             tracing::debug!(path = %staged.display(), error = %e, "staged file stays");
         }
@@ -111,7 +111,7 @@ fn put_file(path: &FsPath, payload: &PutPayload, create: bool) -> Result<()> {
     sync_dir(dir)
 }
 
-/// A new file beside `path`. `LocalFileSystem` does not list names that end with `#` and digits.
+/// Creates a staged file beside `path`. `LocalFileSystem` does not list names that end with `#` and digits.
 fn stage(path: &FsPath) -> Result<(File, PathBuf)> {
     loop {
         let mut name = path.as_os_str().to_owned();
@@ -198,7 +198,7 @@ impl ObjectStore for SyncedLocal {
                 let inner = Arc::clone(&inner);
                 async move { inner.head(&location).await }
             });
-            // One that is gone meanwhile is not there.
+            // A file deleted meanwhile is omitted.
             let there = futures::stream::iter(found).buffered(1).filter(|found| {
                 futures::future::ready(!matches!(found, Err(Error::NotFound { .. })))
             });
@@ -229,9 +229,9 @@ impl ObjectStore for SyncedLocal {
     }
 }
 
-/// The files of a directory that sort behind `offset`. `LocalFileSystem` looks at every file for
-/// that, which makes each commit of a long Delta log slower than the one before. `None`: there are
-/// directories or uncommon names in it, and it has to do it all the same.
+/// Lists the files of a directory that sort behind `offset`. `LocalFileSystem` inspects every file for that, which
+/// makes each commit of a long Delta log slower than the one before. `None`: the directory has subdirectories or
+/// uncommon names, and the slow listing must be used.
 fn names_after(dir: &FsPath, prefix: &Path, offset: &Path) -> Option<Vec<Path>> {
     let mut found = vec![];
     for entry in fs::read_dir(dir).ok()? {
@@ -304,7 +304,7 @@ mod tests {
                 let expected = sorted(theirs.list_with_offset(Some(&prefix), &offset)).await;
                 assert_eq!(found, expected, "{offset}, round {round}");
             }
-            // With a directory it is theirs.
+            // With a subdirectory the slow listing is used.
             fs::create_dir_all(tmp.path().join("_sidecars")).unwrap();
             fs::write(tmp.path().join("_sidecars/a.parquet"), "").unwrap();
         }

@@ -1,7 +1,7 @@
-//! What went wrong below, in words for people.
+//! Converts errors of the underlying libraries to errors for people.
 //!
-//! A file that is missing or damaged is [`ErrorKind::Corrupt`] and named; what does not answer is
-//! [`ErrorKind::Unavailable`]; the rest is our bug.
+//! A missing or damaged file is [`ErrorKind::Corrupt`] and named; a store that does not respond is
+//! [`ErrorKind::Unavailable`]; the rest is a bug in Windrow.
 
 use std::error::Error as StdError;
 use std::io;
@@ -10,7 +10,7 @@ use deltalake_core::{DeltaTableError, ObjectStoreError};
 use parquet::errors::ParquetError;
 use windrow_core::{Error, ErrorKind};
 
-/// The text of an error with all its causes, each said once.
+/// Returns the text of an error with all its causes, without repetitions.
 fn chain(e: &(dyn StdError + 'static)) -> String {
     let mut text = first_line(e);
     let mut cause = e.source();
@@ -25,12 +25,12 @@ fn chain(e: &(dyn StdError + 'static)) -> String {
     text
 }
 
-/// Some libraries put a backtrace behind what they say.
+/// Returns the first line: some libraries append a backtrace to their message.
 fn first_line(e: &(dyn StdError + 'static)) -> String {
     e.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// Looks for a cause of type `T`.
+/// Finds a cause of type `T`.
 fn cause<'a, T: StdError + 'static>(e: &'a (dyn StdError + 'static)) -> Option<&'a T> {
     let mut at = Some(e);
     while let Some(c) = at {
@@ -42,7 +42,7 @@ fn cause<'a, T: StdError + 'static>(e: &'a (dyn StdError + 'static)) -> Option<&
     None
 }
 
-/// An object store that said no. `what` is what was tried, in words, with the name.
+/// Converts an error of an object store. `what` describes the attempted operation, with the name.
 pub(crate) fn store(what: &str, e: ObjectStoreError) -> Error {
     if let Some(ours) = cause::<Error>(&e) {
         return damaged(ours, what);
@@ -58,7 +58,7 @@ pub(crate) fn store(what: &str, e: ObjectStoreError) -> Error {
     error.with_source(e)
 }
 
-/// A Delta log that cannot be read or written.
+/// Converts an error of reading or writing a Delta log.
 pub(crate) fn delta(what: &str, e: DeltaTableError) -> Error {
     if let DeltaTableError::ObjectStore { source } = e {
         return store(what, source);
@@ -90,12 +90,12 @@ pub(crate) fn delta(what: &str, e: DeltaTableError) -> Error {
     Error::new(kind, format!("cannot {what}: {text}")).with_source(e)
 }
 
-/// Whether the kernel of the library got no answer from the store. It does not say so by a cause.
+/// Whether the library's kernel got no response from the store. It does not report that as a typed cause.
 fn kernel_did_not_reach_store(text: &str) -> bool {
     text.contains("Error interacting with object store") && !text.contains("not found")
 }
 
-/// A Parquet file that cannot be read.
+/// Converts an error of reading a Parquet file.
 pub(crate) fn reading(path: &str, e: ParquetError) -> Error {
     if let Some(ours) = cause::<Error>(&e) {
         return damaged(ours, "read the archive");
@@ -107,19 +107,19 @@ pub(crate) fn reading(path: &str, e: ParquetError) -> Error {
         .with_source(e)
 }
 
-/// An error of ours that went through a library.
+/// Restores one of Windrow's errors that passed through a library.
 fn damaged(ours: &Error, what: &str) -> Error {
     let error = Error::new(ours.kind(), format!("cannot {what}: {}", ours.message()));
     ours.hints().iter().fold(error, Error::with_hint)
 }
 
-/// Rows that cannot be encoded as Parquet.
+/// Converts an error of encoding rows as Parquet.
 pub(crate) fn encoding(table: &str, e: ParquetError) -> Error {
     Error::internal(format!("cannot encode rows of \"{table}\" as Parquet: {}", chain(&e)))
         .with_source(e)
 }
 
-/// A task that did not come back.
+/// Converts the error of a task that did not finish.
 pub(crate) fn task(e: tokio::task::JoinError) -> Error {
     if e.is_cancelled() {
         return Error::new(ErrorKind::Cancelled, "a task of the archive was cancelled")

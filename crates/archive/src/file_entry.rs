@@ -1,4 +1,4 @@
-//! A live file: its name, which says its rows, and what the log says about it.
+//! A live file: its name, which encodes its rows, and its log entry.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -13,28 +13,28 @@ use crate::file_stats::FileStats;
 /// One Parquet file of a table.
 #[derive(Debug)]
 pub(crate) struct FileEntry {
-    /// Its name in the table's place.
+    /// Its name in the table's directory.
     pub(crate) name: String,
     /// Its first row in the sequence.
     pub(crate) start: u64,
     /// One past its last row.
     pub(crate) end: u64,
-    /// Its size.
+    /// Its size in bytes.
     pub(crate) bytes: u64,
     /// When it was written, in ms since the Unix epoch.
     pub(crate) modified_ms: i64,
-    /// What it holds.
+    /// Statistics of its columns.
     pub(crate) stats: FileStats,
 }
 
-/// How the names of our files begin and end.
+/// Prefix and suffix of the names of Windrow's files.
 const PREFIX: &str = "part-";
 const SUFFIX: &str = ".parquet";
 
-/// A name that was never used. A crash may leave a file whose rows are written again, so the rows
-/// alone do not make a name.
+/// Returns a name that was never used. A crash may leave a file whose rows are written again, so the rows alone do not
+/// identify it.
 ///
-/// It carries the CRC-32 of the file's bytes, so that damage is seen before a row is read.
+/// It carries the CRC-32 of the file's bytes, so that damage is detected before a row is read.
 pub(crate) fn new_name(start: u64, end: u64, txn_version: i64, bytes: &[u8]) -> String {
     static MADE: AtomicU64 = AtomicU64::new(0);
     let mut random = RandomState::new().build_hasher();
@@ -44,14 +44,14 @@ pub(crate) fn new_name(start: u64, end: u64, txn_version: i64, bytes: &[u8]) -> 
     format!("{PREFIX}{start:020}-{end:020}-{txn_version}-{random:016x}-{sum:08x}{SUFFIX}")
 }
 
-/// The checksum that a file name says, or `None` if the name is not ours.
+/// Returns the checksum in a file name, or `None` if the name is not one of Windrow's.
 pub(crate) fn checksum_of(name: &str) -> Option<u32> {
     rows_of(name)?;
     let (_, sum) = name.strip_suffix(SUFFIX)?.rsplit_once('-')?;
     u32::from_str_radix(sum, 16).ok().filter(|_| sum.len() == 8)
 }
 
-/// The rows that a file name says, or `None` if the name is not ours.
+/// Returns the rows in a file name, or `None` if the name is not one of Windrow's.
 pub(crate) fn rows_of(name: &str) -> Option<(u64, u64)> {
     let mut parts = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.splitn(3, '-');
     let start = parts.next()?.parse().ok()?;
@@ -60,10 +60,10 @@ pub(crate) fn rows_of(name: &str) -> Option<(u64, u64)> {
 }
 
 impl FileEntry {
-    /// What the log says.
+    /// Reads an entry of the log.
     ///
     /// # Errors
-    /// When the name is not one of ours.
+    /// When the name is not one of Windrow's.
     pub(crate) fn from_log(
         name: &str,
         bytes: i64,
@@ -88,7 +88,7 @@ impl FileEntry {
         })
     }
 
-    /// The action that brings it into the log.
+    /// The action that adds it to the log.
     pub(crate) fn add(&self, schema: &Schema, data_change: bool) -> Add {
         Add {
             path: self.name.clone(),
@@ -100,7 +100,7 @@ impl FileEntry {
         }
     }
 
-    /// The action that takes it out of the log.
+    /// The action that removes it from the log.
     pub(crate) fn remove(&self, now_ms: i64, data_change: bool) -> Remove {
         Remove {
             path: self.name.clone(),

@@ -1,4 +1,4 @@
-//! Parquet's view of an object in a store, whose size is known from the log.
+//! A reader of a Parquet file in an object store, whose size is known from the log.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
-/// So many bytes at the end are read at once; most footers are shorter.
+/// Bytes at the end that are read at once; most footers are shorter.
 const FOOTER_BYTES: usize = 32 << 10;
 
 /// One file of a table.
@@ -23,11 +23,11 @@ pub(crate) struct FileReader {
     pub(crate) store: Arc<dyn ObjectStore>,
     /// The file in it.
     pub(crate) path: Path,
-    /// Its size.
+    /// Its size in bytes.
     pub(crate) bytes: u64,
 }
 
-/// Keeps the store's error as the cause.
+/// Wraps the store's error as the cause.
 fn external(e: object_store::Error) -> ParquetError {
     ParquetError::External(Box::new(e))
 }

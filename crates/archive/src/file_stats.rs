@@ -1,8 +1,9 @@
-//! What a file's columns hold: least, greatest, nulls; as values, as the log's JSON, as DataFusion's.
+//! Statistics of a file's columns: minimum, maximum, null count; as values, as JSON of the log, and as DataFusion's
+//! statistics.
 //!
-//! A bound may be wider than the truth (long text is cut, ns are rounded outwards to µs), never
-//! narrower: a file is only skipped when it cannot hold a row that is asked for. Floating-point
-//! numbers have no bounds here, because NaN has no place in JSON; their row groups have.
+//! A bound may be wider than the truth (long text is truncated, ns are rounded outwards to µs), never narrower: a file
+//! is only skipped when it cannot contain a matching row. Floating-point numbers have no bounds here, because JSON
+//! cannot express NaN; their row groups have.
 
 use std::sync::Arc;
 
@@ -16,24 +17,24 @@ use datafusion::logical_expr::Accumulator;
 use serde_json::{Map, Value, json};
 use windrow_core::{Error, Result};
 
-/// Text bounds have at most so many characters.
+/// Characters of a text bound at most.
 const TEXT_CHARS_MAX: usize = 64;
 
-/// What one column of a file holds.
+/// Statistics of one column of a file.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct ColumnBounds {
     /// No value is less.
     pub(crate) min: Option<ScalarValue>,
     /// No value is greater.
     pub(crate) max: Option<ScalarValue>,
-    /// How many nulls there are, if known.
+    /// The number of nulls, if known.
     pub(crate) nulls: Option<u64>,
 }
 
-/// What a file holds.
+/// Statistics of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct FileStats {
-    /// Its rows.
+    /// The number of rows.
     pub(crate) rows: u64,
     /// Its columns, in the order of the schema.
     pub(crate) columns: Vec<ColumnBounds>,
@@ -49,7 +50,7 @@ fn nulls_counted(of: &DataType) -> bool {
     !of.is_nested()
 }
 
-/// Collects statistics while rows are written.
+/// A collector of statistics while rows are written.
 #[derive(Debug)]
 pub(crate) struct StatsCollector {
     rows: u64,
@@ -58,7 +59,7 @@ pub(crate) struct StatsCollector {
 }
 
 impl StatsCollector {
-    /// For a new file.
+    /// Returns a collector for a new file.
     pub(crate) fn new(schema: &Schema) -> Result<Self> {
         let bounds = schema.fields().iter().map(|f| {
             let of = f.data_type();
@@ -76,7 +77,7 @@ impl StatsCollector {
         })
     }
 
-    /// Counts rows.
+    /// Adds rows.
     pub(crate) fn add(&mut self, batch: &RecordBatch) -> Result<()> {
         self.rows += batch.num_rows() as u64;
         for ((column, nulls), bounds) in
@@ -92,7 +93,7 @@ impl StatsCollector {
         Ok(())
     }
 
-    /// What was counted.
+    /// Returns the collected statistics.
     pub(crate) fn finish(mut self, schema: &Schema) -> Result<FileStats> {
         let mut columns = Vec::with_capacity(self.nulls.len());
         for ((field, nulls), bounds) in
@@ -116,13 +117,13 @@ impl StatsCollector {
     }
 }
 
-/// DataFusion could not count.
+/// Converts an error of DataFusion.
 fn uncounted(e: datafusion::error::DataFusionError) -> Error {
     Error::internal(format!("cannot count the rows of an archive file: {e}")).with_source(e)
 }
 
 impl FileStats {
-    /// As the log has it.
+    /// Encodes the statistics as in the log.
     pub(crate) fn to_json(&self, schema: &Schema) -> String {
         let (mut min, mut max, mut nulls) = (Map::new(), Map::new(), Map::new());
         for (field, column) in schema.fields().iter().zip(&self.columns) {
@@ -141,7 +142,7 @@ impl FileStats {
             .to_string()
     }
 
-    /// From the log; what it does not say is unknown.
+    /// Decodes the statistics of the log; whatever is missing is unknown.
     pub(crate) fn from_json(text: &str, rows: u64, schema: &Schema) -> Self {
         let json: Value = serde_json::from_str(text).unwrap_or_default();
         let columns = schema.fields().iter().map(|field| {
@@ -159,8 +160,8 @@ impl FileStats {
         Self { rows, columns: columns.collect() }
     }
 
-    /// For DataFusion's pruning. The bounds are called exact there, because its pruning looks at
-    /// no others; they must not be used to answer MIN or MAX.
+    /// Converts to DataFusion's statistics, for pruning. The bounds are marked as exact, because pruning uses no
+    /// others; they must not be used to answer MIN or MAX.
     pub(crate) fn to_datafusion(&self) -> Arc<Statistics> {
         let exact = |v: &Option<ScalarValue>| v.clone().map_or(Precision::Absent, Precision::Exact);
         let columns = self.columns.iter().map(|c| {
@@ -181,7 +182,7 @@ impl FileStats {
     }
 }
 
-/// A bound in JSON, or `None` if JSON cannot say it. `up` for an upper bound.
+/// Encodes a bound as JSON, or `None` if JSON cannot express it. `up` for an upper bound.
 fn bound_to_json(value: &ScalarValue, up: bool) -> Option<Value> {
     use ScalarValue as S;
     Some(match value {
@@ -213,7 +214,7 @@ fn bound_to_json(value: &ScalarValue, up: bool) -> Option<Value> {
     })
 }
 
-/// A time in JSON, with `Z` if its column has a zone.
+/// Encodes a time as JSON, with `Z` if its column has a zone.
 fn micros_to_json(micros: i64, zone: &Option<Arc<str>>) -> Option<Value> {
     let at = DateTime::from_timestamp_micros(micros)?;
     let zone = if zone.is_some() { "Z" } else { "" };
@@ -222,7 +223,7 @@ fn micros_to_json(micros: i64, zone: &Option<Arc<str>>) -> Option<Value> {
         .then(|| format!("{}{zone}", at.format("%Y-%m-%dT%H:%M:%S%.6f")).into())
 }
 
-/// A text bound that is not too long.
+/// Truncates a text bound.
 fn cut_text(text: &str, up: bool) -> Option<String> {
     let Some((at, next)) = text.char_indices().nth(TEXT_CHARS_MAX) else {
         return Some(text.to_owned());
@@ -237,7 +238,7 @@ fn cut_text(text: &str, up: bool) -> Option<String> {
     Some(cut)
 }
 
-/// A bound of a column of type `of`.
+/// Decodes a bound of a column of type `of`.
 fn bound_from_json(value: &Value, of: &DataType, up: bool) -> Option<ScalarValue> {
     use ScalarValue as S;
     Some(match of {
@@ -268,7 +269,7 @@ fn bound_from_json(value: &Value, of: &DataType, up: bool) -> Option<ScalarValue
     })
 }
 
-/// µs in another unit, rounded outwards.
+/// Converts µs to another unit, rounded outwards.
 fn timestamp(micros: i64, unit: TimeUnit, zone: Option<Arc<str>>, up: bool) -> Option<ScalarValue> {
     let coarse = |per: i64| micros.div_euclid(per) + i64::from(up && micros.rem_euclid(per) != 0);
     Some(match unit {

@@ -1,4 +1,4 @@
-//! Rows to Parquet: where files and row groups end, and what their footers say.
+//! Writing rows as Parquet: where files and row groups end, and what the footers contain.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use crate::file_stats::{FileStats, StatsCollector};
 use crate::spec::{ArchiveOptions, Provenance, TableSpec};
 use crate::{failure, precision};
 
-/// Where the footer keeps the provenance.
+/// The footer key of the provenance.
 pub(crate) const PROVENANCE_KEY: &str = "windrow.provenance";
 
-/// Rows are written in pieces of at most this many, so that sizes are looked at often enough.
+/// Rows are written in pieces of at most this many, so that sizes are checked often enough.
 const PIECE_ROWS: usize = 8 << 10;
 
-/// A file that is encoded and not yet stored.
+/// A file that is encoded and not stored yet.
 #[derive(Debug)]
 pub(crate) struct EncodedFile {
     /// Its first row in the sequence.
@@ -33,11 +33,11 @@ pub(crate) struct EncodedFile {
     pub(crate) end: u64,
     /// The Parquet file.
     pub(crate) bytes: Vec<u8>,
-    /// What it holds.
+    /// Statistics of its columns.
     pub(crate) stats: FileStats,
 }
 
-/// The file that rows go to now.
+/// The file being written.
 struct Open {
     writer: ArrowWriter<Vec<u8>>,
     stats: StatsCollector,
@@ -47,7 +47,7 @@ struct Open {
     last_time: Option<ArrayRef>,
 }
 
-/// Encodes a run of rows as files near the target size.
+/// An encoder of a run of rows as files near the target size.
 pub(crate) struct FileWriter {
     spec: Arc<TableSpec>,
     /// The columns of a file.
@@ -57,12 +57,12 @@ pub(crate) struct FileWriter {
     next: u64,
     open: Option<Open>,
     done: Vec<EncodedFile>,
-    /// What the footers say.
+    /// The provenance in the footers.
     pub(crate) provenance: Provenance,
 }
 
 impl FileWriter {
-    /// A writer whose first row is `start`.
+    /// Returns a writer whose first row is `start`.
     pub(crate) fn new(
         spec: Arc<TableSpec>,
         options: ArchiveOptions,
@@ -73,7 +73,7 @@ impl FileWriter {
         Self { spec, stored, options, next: start, open: None, done: vec![], provenance }
     }
 
-    /// What is written.
+    /// The table that is written.
     pub(crate) fn spec(&self) -> &TableSpec {
         &self.spec
     }
@@ -89,7 +89,7 @@ impl FileWriter {
         Ok(())
     }
 
-    /// Encodes the first rows of a piece up to the end of a row group; gives how many.
+    /// Encodes the first rows of a piece up to the end of a row group; returns how many.
     fn push_piece(&mut self, piece: &RecordBatch) -> Result<usize> {
         if self.open.is_none() {
             self.open = Some(self.begin(piece)?);
@@ -133,7 +133,7 @@ impl FileWriter {
             .set_compression(Compression::ZSTD(level))
             .set_max_row_group_row_count(Some(self.options.row_group_rows.max(1)));
         if self.options.bloom_filters {
-            // The writer folds a filter that turns out too large.
+            // The Parquet writer folds a filter that turns out too large.
             let distinct = self.options.row_group_rows.max(1) as u64;
             for column in key_columns(piece)? {
                 let column = ColumnPath::from(vec![column]);
@@ -149,7 +149,7 @@ impl FileWriter {
         Ok(Open { writer, stats, start: self.next, rows: 0, last_time: None })
     }
 
-    /// Ends the file if it has the target size.
+    /// Ends the file if it has reached the target size.
     fn end_if_full(&mut self) -> Result<()> {
         let full = self.open.as_ref().is_some_and(|open| {
             let bytes = open.writer.bytes_written() + open.writer.in_progress_size();
@@ -181,23 +181,23 @@ impl FileWriter {
         Ok(())
     }
 
-    /// The files that have ended since the last call.
+    /// Returns the files that have ended since the last call.
     pub(crate) fn take_done(&mut self) -> Vec<EncodedFile> {
         std::mem::take(&mut self.done)
     }
 
-    /// Ends the last file and gives what was not taken.
+    /// Ends the last file and returns the remaining ones.
     pub(crate) fn finish(mut self) -> Result<Vec<EncodedFile>> {
         self.end()?;
         Ok(self.done)
     }
 }
 
-/// Fewer rows say nothing about a column.
+/// Fewer rows are not representative of a column.
 const SAMPLE_ROWS_MIN: usize = 256;
 
-/// The columns that somebody may look for a single value in, and where most rows have a value of
-/// their own: others are in nearly every row group, so that a filter would rule out none.
+/// Returns the columns that are likely to be looked up by single values, and where most rows have distinct values:
+/// other values are in nearly every row group, so that a filter would rule out none.
 fn key_columns(sample: &RecordBatch) -> Result<Vec<String>> {
     let mut found = vec![];
     if sample.num_rows() < SAMPLE_ROWS_MIN {
@@ -220,7 +220,7 @@ fn key_columns(sample: &RecordBatch) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// The first row whose time is not that of the row before it.
+/// Returns the first row whose time differs from that of the row before it.
 fn first_change(before: Option<&ArrayRef>, times: &ArrayRef) -> Result<Option<usize>> {
     if let Some(before) = before
         && distinct(before, &times.slice(0, 1))?.value(0)
@@ -232,10 +232,10 @@ fn first_change(before: Option<&ArrayRef>, times: &ArrayRef) -> Result<Option<us
     Ok((0..pairs).find(|i| changes.value(*i)).map(|i| i + 1))
 }
 
-/// The batch with the table's own schema.
+/// Returns the batch with the table's own schema.
 ///
 /// # Errors
-/// When its columns are not those of the table: our bug.
+/// When its columns are not those of the table (a bug in Windrow).
 pub(crate) fn conform(spec: &TableSpec, batch: &RecordBatch) -> Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(&spec.schema), batch.columns().to_vec(), &options)

@@ -1,15 +1,16 @@
-//! Finished windows and stream history as Parquet on an object store. How files are laid out, committed, read, merged and
-//! deleted may be changed here, as long as other engines still read the tables. What may not be: knowing what made the rows, and when
-//! they are to be written.
+//! Finished windows and stream history as Parquet on an object store. The layout, committing, reading, compaction and
+//! deletion of files belong here, as long as other engines can still read the tables. What does not belong here:
+//! knowledge of what produced the rows, and of when they are to be written.
 //!
-//! An [`ArchiveTable`] is an append-only sequence of rows (row 0, 1, 2, …). The rows are Parquet
-//! files that we write ourselves; which files there are is said by a Delta Lake log, so that every
-//! engine that knows Delta can read them. Invariants:
+//! An [`ArchiveTable`] is an append-only sequence of rows (row 0, 1, 2, …). The rows are Parquet files written by
+//! Windrow; the live files are listed by a Delta Lake log, so that every engine that supports Delta can read them.
+//! Invariants:
 //!
-//! - The live files tile the sequence: no overlap, and no gap but those that the caller knows of. A file's name says which rows it has.
-//! - A commit is one entry of the log. It carries the caller's transaction version, and a version
-//!   that is committed is never written again.
-//! - A reader holds a [`ArchiveSnapshot`]: whole commits only, and its files stay until it is gone.
+//! - The live files tile the sequence: no overlap, and no gap except those that the caller knows of. A file's name
+//!   encodes its rows.
+//! - A commit is one entry of the log. It carries the caller's transaction version, and a version that is committed is
+//!   never written again.
+//! - A reader holds an [`ArchiveSnapshot`]: whole commits only, and its files are not deleted while it exists.
 #![forbid(unsafe_code)]
 
 mod compaction;

@@ -1,4 +1,4 @@
-//! What readers see of a table: the live files, which tile the sequence of its rows.
+//! The state of a table that readers see: the live files, which tile the sequence of its rows.
 
 use std::sync::Arc;
 
@@ -7,17 +7,17 @@ use windrow_core::{Error, ErrorKind, Result};
 use crate::file_entry::FileEntry;
 use crate::spec::{ArchiveState, TableSpec};
 
-/// What readers see.
+/// The state that readers see.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     /// The live files, in the order of their rows.
     pub(crate) files: Vec<Arc<FileEntry>>,
-    /// How much there is.
+    /// The extent of the table.
     pub(crate) state: ArchiveState,
 }
 
 impl Live {
-    /// Puts files in order.
+    /// Sorts files.
     ///
     /// # Errors
     /// When they do not tile the sequence.
@@ -39,7 +39,7 @@ impl Live {
         Ok(Self::of(files, txn_version))
     }
 
-    /// Files that are in order and tile.
+    /// Wraps files that are sorted and tile.
     pub(crate) fn of(files: Vec<Arc<FileEntry>>, txn_version: Option<i64>) -> Self {
         let state = ArchiveState {
             first_row: files.first().map_or(0, |f| f.start),

@@ -1,8 +1,8 @@
-//! The Delta log of a table: opening, making, committing, checkpoints.
+//! The Delta log of a table: opening, creating, committing, checkpoints.
 //!
-//! The library retries a commit on top of another writer's; here it must not, because the rows of
-//! a commit only fit behind the rows that its writer saw. So a commit is tried once, and after any
-//! error the log is read again before anything else is done.
+//! The library retries a commit on top of another writer's; here it must not, because the rows of a commit only fit
+//! after the rows that its writer saw. So a commit is tried once, and after any error the log is reread before anything
+//! else is done.
 
 use std::collections::HashMap;
 
@@ -22,34 +22,34 @@ use crate::spec::TableSpec;
 use crate::storage::Storage;
 use crate::{damage, delta_schema, failure};
 
-/// Where the log keeps the exact Arrow schema.
+/// The table property with the exact Arrow schema.
 const SCHEMA_KEY: &str = "windrow.schema";
-/// Where the log keeps whose the table is.
+/// The table property with the owner.
 const OWNER_KEY: &str = "windrow.owner";
-/// Where the log keeps the fingerprint of the query.
+/// The table property with the fingerprint of the query.
 const FINGERPRINT_KEY: &str = "windrow.fingerprint";
 
-/// The log of one table, as of the last commit that we know of.
+/// The log of one table, as of the last known commit.
 pub(crate) struct DeltaLog {
     table: DeltaTable,
     place: String,
     app: String,
 }
 
-/// What one commit changes.
+/// The changes of one commit.
 pub(crate) struct Commit {
-    /// Files that come and go.
+    /// Files that are added and removed.
     pub(crate) actions: Vec<Action>,
     /// The transaction version, of an append.
     pub(crate) txn_version: Option<i64>,
-    /// What kind of change it is.
+    /// The kind of change.
     pub(crate) operation: DeltaOperation,
-    /// What the log notes about it.
+    /// Metadata recorded in the log.
     pub(crate) notes: Option<Value>,
 }
 
 impl DeltaLog {
-    /// Opens the log in `storage`, or makes it.
+    /// Opens the log in `storage`, or creates it.
     pub(crate) async fn open(storage: &Storage, spec: &TableSpec) -> Result<Self> {
         let store: LogStoreRef = default_logstore(
             storage.here(),
@@ -81,7 +81,7 @@ impl DeltaLog {
         Ok(log)
     }
 
-    /// Refuses a table that is another one's.
+    /// Refuses a table of another owner.
     fn check_owner(&self, spec: &TableSpec) -> Result<()> {
         let Some(owner) = &spec.owner else { return Ok(()) };
         match self.state()?.metadata().configuration().get(OWNER_KEY) {
@@ -105,7 +105,7 @@ impl DeltaLog {
         }
     }
 
-    /// Refuses a table whose rows are of another kind.
+    /// Refuses a table with another schema.
     fn check_schema(&self, spec: &TableSpec) -> Result<()> {
         let state = self.state()?;
         let stored = state.metadata().configuration().get(SCHEMA_KEY).ok_or_else(|| {
@@ -134,12 +134,12 @@ impl DeltaLog {
         self.table.snapshot().map_err(|e| failure::delta(&self.what("read"), e))
     }
 
-    /// What is tried, in words.
+    /// Describes the attempted operation.
     fn what(&self, verb: &str) -> String {
         format!("{verb} the Delta log of \"{}\" in \"{}\"", self.app, self.place)
     }
 
-    /// The fingerprint of the query that made the table.
+    /// The fingerprint of the query that created the table.
     pub(crate) fn fingerprint(&self) -> Option<String> {
         self.state().ok()?.metadata().configuration().get(FINGERPRINT_KEY).cloned()
     }
@@ -174,7 +174,7 @@ impl DeltaLog {
             .map_err(|e| failure::delta(&self.what("read"), e))
     }
 
-    /// Commits once. After an error it is unknown whether it was committed: read the log again.
+    /// Commits once. After an error it is unknown whether it was committed: reload the log.
     pub(crate) async fn commit(&mut self, commit: Commit) -> Result<()> {
         let mut properties = CommitProperties::default()
             .with_max_retries(0)
@@ -197,7 +197,7 @@ impl DeltaLog {
         Ok(())
     }
 
-    /// Reads the log again from the store.
+    /// Rereads the log from the store.
     pub(crate) async fn reload(&mut self) -> Result<()> {
         let state = DeltaTableState::try_new(self.table.log_store().as_ref(), None)
             .await
@@ -206,8 +206,8 @@ impl DeltaLog {
         Ok(())
     }
 
-    /// Writes a checkpoint if one is due, and forgets log entries that are old. A failure costs
-    /// only time at the next opening, so it is told and not returned.
+    /// Writes a checkpoint if one is due, and deletes old log entries. A failure only slows down the next opening, so
+    /// it is logged and not returned.
     pub(crate) async fn checkpoint_if_due(&mut self, interval: u64) {
         let Some(version) = self.table.version() else { return };
         if version == 0 || !version.is_multiple_of(interval.max(1)) {
@@ -216,8 +216,8 @@ impl DeltaLog {
         let written = async {
             checkpoints::create_checkpoint(&self.table, None).await?;
             checkpoints::cleanup_metadata(&self.table, None).await?;
-            // The old state still reads entries that may be gone, and more of them with each
-            // commit; from the checkpoint on, commits are quick again.
+            // The old state still reads entries that may be gone, and more of them with each commit; from the
+            // checkpoint on, commits are fast again.
             DeltaTableState::try_new(self.table.log_store().as_ref(), Some(version)).await
         };
         match written.await {
@@ -230,7 +230,7 @@ impl DeltaLog {
     }
 }
 
-/// Makes the table: version 0 of its log.
+/// Creates the table: version 0 of its log.
 async fn create(
     store: LogStoreRef,
     spec: &TableSpec,
@@ -238,8 +238,8 @@ async fn create(
 ) -> Result<DeltaTable, deltalake_core::DeltaTableError> {
     let schema = delta_schema::to_text(&spec.schema)
         .map_err(|e| deltalake_core::DeltaTableError::generic(e.message()))?;
-    // Replaced files and log entries are of no use to us after the readers of the moment are
-    // done; kept for weeks, as is the default, they would make every checkpoint slow.
+    // Replaced files and log entries are useless once their current readers are done; retained for weeks, as is the
+    // default, they would make every checkpoint slow.
     let properties: HashMap<String, Option<String>> = [
         (SCHEMA_KEY, schema.as_str()),
         (FINGERPRINT_KEY, spec.fingerprint.as_str()),
@@ -260,14 +260,14 @@ async fn create(
         .await
 }
 
-/// The error of a table that was made and is not there.
+/// Returns the error for a table that was created and is missing.
 fn is_missing(storage: &Storage) -> Error {
     let directory = storage.shown_path(&storage.path_of("_delta_log"));
     Error::new(ErrorKind::Corrupt, format!("the archive's directory \"{directory}\" is missing"))
         .with_hint("Restore it from a backup; nothing has been overwritten.")
 }
 
-/// Refuses to begin anew where the log of a table was lost: its rows would be gone unnoticed.
+/// Refuses to create a new log where the log of a table was lost: its rows would vanish unnoticed.
 async fn no_orphans(storage: &Storage, spec: &TableSpec) -> Result<()> {
     let what = format!("look for the archive \"{}\" in \"{}\"", spec.name, storage.shown());
     let here = storage.here();

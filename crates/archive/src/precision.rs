@@ -1,8 +1,8 @@
-//! Nanoseconds in a format whose readers know microseconds.
+//! Nanoseconds in a format whose readers support microseconds.
 //!
-//! Delta's timestamps have microseconds, and its readers refuse to round. So a column of
-//! nanoseconds is stored rounded down to whole microseconds, and what is left (0 to 999) in a column
-//! of its own, which is not in Delta's schema: others do not see it, Windrow adds it again.
+//! Delta's timestamps have microseconds, and its readers refuse to round. So a column of nanoseconds is stored rounded
+//! down to whole microseconds, and the remainder (0 to 999) in a separate column, which is not in Delta's schema: other
+//! engines do not see it, Windrow adds it back.
 //!
 //! ```text
 //! table   window_time 12:00:59.999999999
@@ -25,7 +25,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr as Sum, CastExpr, Column};
 use windrow_core::{Error, Result};
 
-/// How the columns with the rest are named.
+/// The prefix of the names of remainder columns.
 const PREFIX: &str = "_windrow_ns_";
 /// Nanoseconds in a microsecond.
 const MICRO: i64 = 1_000;
@@ -34,7 +34,7 @@ fn is_nanos(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Timestamp(TimeUnit::Nanosecond, _))
 }
 
-/// The columns of a file: those of the table, then the rests.
+/// Returns the columns of a file: those of the table, then the remainders.
 pub(crate) fn stored(schema: &SchemaRef) -> SchemaRef {
     let mut fields = schema.fields().to_vec();
     let nanos = schema.fields().iter().filter(|f| is_nanos(f.data_type()));
@@ -45,13 +45,13 @@ pub(crate) fn stored(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
-/// Where the rest of a column is in the stored schema, if it has one.
+/// Returns the index of a column's remainder in the stored schema, if it has one.
 pub(crate) fn rest_of(schema: &Schema, column: usize) -> Option<usize> {
     let nanos = |i: &usize| schema.fields().get(*i).is_some_and(|f| is_nanos(f.data_type()));
     nanos(&column).then(|| schema.fields().len() + (0..column).filter(nanos).count())
 }
 
-/// Rows of the table as rows of a file.
+/// Converts rows of the table to rows of a file.
 pub(crate) fn split(batch: &RecordBatch, stored: &SchemaRef) -> Result<RecordBatch> {
     let (mut columns, mut rests) = (Vec::with_capacity(stored.fields().len()), vec![]);
     for column in batch.columns() {
@@ -72,7 +72,7 @@ pub(crate) fn split(batch: &RecordBatch, stored: &SchemaRef) -> Result<RecordBat
         .map_err(|e| Error::internal(format!("rows do not fit a file: {e}")).with_source(e))
 }
 
-/// A bound of a column of the table as a bound of what is stored of it.
+/// Converts a bound of a column of the table to a bound of its stored part.
 pub(crate) fn stored_bound(bound: &Precision<ScalarValue>) -> Precision<ScalarValue> {
     match bound {
         Precision::Exact(ScalarValue::TimestampNanosecond(Some(nanos), zone)) => {
@@ -83,7 +83,7 @@ pub(crate) fn stored_bound(bound: &Precision<ScalarValue>) -> Precision<ScalarVa
     }
 }
 
-/// A column of the table from the two of a file.
+/// Combines the two columns of a file into one of the table.
 pub(crate) fn join(whole: &ArrayRef, rest: &ArrayRef) -> Result<ArrayRef> {
     let (Some(nanos), Some(rests)) =
         (whole.as_primitive_opt::<TimestampNanosecondType>(), rest.as_primitive_opt::<Int16Type>())
@@ -97,7 +97,7 @@ pub(crate) fn join(whole: &ArrayRef, rest: &ArrayRef) -> Result<ArrayRef> {
     Ok(Arc::new(joined.with_data_type(whole.data_type().clone())))
 }
 
-/// The same as an expression over a scan: the columns at `whole` and `rest` of `scanned`.
+/// Returns the same as an expression over a scan: the columns at `whole` and `rest` of `scanned`.
 pub(crate) fn joined(scanned: &Schema, whole: usize, rest: usize) -> Arc<dyn PhysicalExpr> {
     let column = |i: usize| {
         let field = scanned.field(i);
@@ -108,8 +108,8 @@ pub(crate) fn joined(scanned: &Schema, whole: usize, rest: usize) -> Arc<dyn Phy
     Arc::new(CastExpr::new(sum, scanned.field(whole).data_type().clone(), None))
 }
 
-/// The filters as conditions on what is stored. They may let pass more: a condition on
-/// nanoseconds is widened to whole microseconds, or left out where it is no simple comparison.
+/// Converts filters to conditions on the stored columns. They may accept more rows: a condition on nanoseconds is
+/// widened to whole microseconds, or dropped where it is not a simple comparison.
 pub(crate) fn widened(filters: &[Expr], schema: &Schema) -> EngineResult<Vec<Expr>> {
     let mut wide = vec![];
     for filter in filters.iter().flat_map(|f| split_conjunction(f)) {

@@ -1,4 +1,4 @@
-//! A snapshot as a plan of DataFusion.
+//! A snapshot as a DataFusion plan.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -24,8 +24,8 @@ use crate::precision;
 use crate::snapshot::ArchiveSnapshot;
 use crate::storage::Storage;
 
-/// The name under which DataFusion finds the store of `storage`. Not its URL: another program's
-/// store may be registered there, with other settings.
+/// The URL under which DataFusion finds the store of `storage`. Not its real URL: another store may be registered
+/// there, with other settings.
 fn store_url(storage: &Storage) -> Result<ObjectStoreUrl> {
     let mut hash = DefaultHasher::new();
     Arc::as_ptr(&storage.root()).cast::<()>().hash(&mut hash);
@@ -33,8 +33,8 @@ fn store_url(storage: &Storage) -> Result<ObjectStoreUrl> {
 }
 
 impl ArchiveSnapshot {
-    /// A plan that reads the rows in any order. The filters are used to skip files, row groups and
-    /// pages, and are not applied to each row: the caller reports them as inexact.
+    /// Returns a plan that reads the rows in any order. The filters are used to skip files, row groups and pages, and
+    /// are not applied to each row: the caller reports them as inexact.
     ///
     /// # Errors
     /// When a filter cannot be planned.
@@ -71,7 +71,7 @@ impl ArchiveSnapshot {
         statistics.num_rows = usize::try_from(held).map_or(Precision::Absent, Precision::Exact);
         let wanted: Vec<usize> =
             projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
-        // The rest of each column of nanoseconds is read behind the wanted columns.
+        // The remainder of each column of nanoseconds is read after the wanted columns.
         let mut read = wanted.clone();
         let rests: Vec<Option<usize>> = wanted
             .iter()
@@ -106,15 +106,15 @@ impl ArchiveSnapshot {
         Ok(Arc::new(ProjectionExec::try_new(columns, scan)?))
     }
 
-    /// One file for DataFusion. The entry goes with it, so that vacuuming sees that it is held.
+    /// Returns one file for DataFusion. It carries the entry, so that a vacuum sees that the file is held.
     fn file(&self, entry: &Arc<crate::file_entry::FileEntry>) -> PartitionedFile {
         let path = self.storage.path_of(&entry.name);
         let mut file = PartitionedFile::new(String::new(), entry.bytes);
         file.object_meta.location = path;
         let mut statistics = entry.stats.to_datafusion();
         let known = Arc::make_mut(&mut statistics);
-        // What is said of a column must hold of what is stored: where both bounds are the same,
-        // the engine takes them for the column.
+        // Statistics of a column must hold of its stored part: where both bounds are equal, the engine substitutes them
+        // for the column.
         for column in &mut known.column_statistics {
             for bound in [&mut column.min_value, &mut column.max_value] {
                 *bound = precision::stored_bound(bound);

@@ -1,4 +1,4 @@
-//! What is committed at one moment, and reading it as a sequence.
+//! The committed rows at one moment, and reading them as a sequence.
 
 use std::sync::{Arc, Weak};
 
@@ -24,7 +24,7 @@ use crate::spec::{ArchiveFile, ArchiveState, Provenance, TableSpec};
 use crate::storage::Storage;
 use crate::{delta_schema, failure, precision};
 
-/// The rows of a table at one moment. Its files are not vacuumed by its process while it lives.
+/// The rows of a table at one moment. The process does not vacuum its files while it exists.
 #[derive(Debug, Clone)]
 pub struct ArchiveSnapshot {
     pub(crate) storage: Storage,
@@ -37,26 +37,26 @@ pub struct ArchiveSnapshot {
 pub struct HeldFiles(Vec<Weak<FileEntry>>);
 
 impl HeldFiles {
-    /// Whether anybody holds one: its table, a snapshot, or who reads it.
+    /// Whether anything holds one of them: the table, a snapshot, or a reader.
     pub fn are_held(&self) -> bool {
         self.0.iter().any(|file| file.strong_count() > 0)
     }
 }
 
-/// Which rows and columns of a file are read.
+/// The rows and columns to read from a file.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
     /// The columns, in the order wanted.
     pub(crate) projection: Vec<usize>,
-    /// The schema of those columns.
+    /// The columns, in the requested order.
     pub(crate) schema: SchemaRef,
     /// The first row, in the sequence.
     pub(crate) from_row: u64,
-    /// The most rows of a batch.
+    /// Rows per batch at most.
     pub(crate) batch_rows: usize,
 }
 
-/// A file's rows, and where they came from if the file says so.
+/// A file's rows, and their provenance if the file has it.
 pub(crate) struct OpenedFile {
     /// Its rows.
     pub(crate) rows: BoxStream<'static, Result<RecordBatch>>,
@@ -65,12 +65,12 @@ pub(crate) struct OpenedFile {
 }
 
 impl ArchiveSnapshot {
-    /// How much there is.
+    /// The extent of the snapshot.
     pub fn state(&self) -> ArchiveState {
         self.live.state.clone()
     }
 
-    /// The number of the row that is appended next: behind what is lost at the end of the sequence.
+    /// The number of the next row to be appended: behind any lost rows at the end of the sequence.
     pub fn next_row(&self) -> u64 {
         self.spec.gaps.after(self.live.state.rows)
     }
@@ -90,13 +90,13 @@ impl ArchiveSnapshot {
         })
     }
 
-    /// Tells whether its files are still held by anybody.
+    /// Returns a handle that shows whether the snapshot's files are still held.
     pub fn held(&self) -> HeldFiles {
         HeldFiles(self.live.files.iter().map(Arc::downgrade).collect())
     }
 
-    /// A row before which all rows have an event time below `event_time` (in ticks of its column):
-    /// whole files are left out where their bounds are known.
+    /// Returns a row before which all rows have an event time below `event_time` (in ticks of its column): whole files
+    /// are skipped where their bounds are known.
     pub fn row_from(&self, event_time: i64) -> u64 {
         let older = |file: &Arc<FileEntry>| {
             let column = self.spec.event_time.and_then(|c| file.stats.columns.get(c));
@@ -109,8 +109,8 @@ impl ArchiveSnapshot {
         first.map_or(self.live.state.rows, |file| file.start)
     }
 
-    /// The files whose rows all stand at `row` or after, and up to where the rows of a file that
-    /// begins before it and ends after it are; `None`: there is no such file.
+    /// Returns the files whose rows are all at `row` or after, and the end of the rows of a file that begins before it
+    /// and ends after it; `None`: there is no such file.
     pub fn from_row(&self, row: u64) -> (Self, Option<u64>) {
         let files = &self.live.files;
         let parted = files.iter().find(|file| file.start < row && row < file.end);
@@ -120,8 +120,8 @@ impl ArchiveSnapshot {
         (Self { storage, spec, live }, parted.map(|file| file.end))
     }
 
-    /// One past the last row at the front whose event times the files know to be below
-    /// `event_time`, among those before `end_max`: whole files.
+    /// Returns one past the last row at the front whose event times the files know to be below `event_time`, among
+    /// those before `end_max`: whole files.
     pub fn older_until(&self, event_time: i64, end_max: u64) -> u64 {
         let Some(column) = self.spec.event_time else { return self.live.state.first_row };
         let older = self.live.files.iter().take_while(|file| {
@@ -131,8 +131,8 @@ impl ArchiveSnapshot {
         older.last().map_or(self.live.state.first_row, |file| file.end)
     }
 
-    /// The greatest event time that the files know of, in ticks of its column; it may be a little
-    /// greater than that of any row.
+    /// Returns the greatest event time known from the files, in ticks of its column; it may be slightly greater than
+    /// that of any row.
     pub fn greatest_event_time(&self) -> Option<i64> {
         let column = self.spec.event_time?;
         let files = self.live.files.iter();
@@ -144,12 +144,12 @@ impl ArchiveSnapshot {
         &self.spec.schema
     }
 
-    /// The rows from `from_row` on, in sequence, in batches of at most `batch_rows` rows, with the
-    /// columns `projection` (in that order).
+    /// Reads the rows from `from_row` on, in sequence, in batches of at most `batch_rows` rows, with the columns
+    /// `projection` (in that order).
     ///
     /// # Errors
-    /// When the rows at `from_row` were dropped, or a column does not exist. The stream gives an
-    /// error when a file cannot be read.
+    /// When the rows at `from_row` were dropped, or a column does not exist. The stream returns an error when a file
+    /// cannot be read.
     pub async fn read(
         &self,
         from_row: u64,
@@ -199,7 +199,7 @@ pub(crate) async fn open_file(
     let shown = storage.shown_path(&path);
     let input = FileReader { store: storage.root(), path, bytes: file.bytes };
     let skip = part.from_row.saturating_sub(file.start);
-    // Pages are skipped only where rows are.
+    // Page indexes are read only where rows are skipped.
     let pages = if skip > 0 { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
     let options = ArrowReaderOptions::new().with_page_index_policy(pages);
     let builder = match ParquetRecordBatchStreamBuilder::new_with_options(input, options).await {
@@ -236,7 +236,7 @@ pub(crate) async fn open_file(
         .with_batch_size(part.batch_rows)
         .build()
         .map_err(|e| failure::reading(&shown, e))?;
-    // The reader gives columns in the order of the file; this puts them in the order wanted.
+    // The reader returns columns in the order of the file; this restores the requested order.
     read.sort_unstable();
     read.dedup();
     let order = part.projection.iter().zip(rests).filter_map(move |(column, rest)| {
@@ -244,7 +244,7 @@ pub(crate) async fn open_file(
         Some((at(*column)?, rest.and_then(at)))
     });
     let order: Vec<(usize, Option<usize>)> = order.collect();
-    // The entry stays with the stream, so that vacuuming sees that its file is being read.
+    // The entry stays with the stream, so that a vacuum sees that its file is being read.
     let held = Arc::clone(file);
     let rows = rows.map(move |batch| {
         let batch = batch.map_err(|e| failure::reading(&shown, e))?;
@@ -260,7 +260,7 @@ pub(crate) async fn open_file(
     Ok(OpenedFile { rows: rows.boxed(), provenance })
 }
 
-/// Refuses a file that is not what the log says.
+/// Refuses a file that differs from its log entry.
 fn check(
     spec: &TableSpec,
     file: &FileEntry,
@@ -279,8 +279,8 @@ fn check(
     Ok(())
 }
 
-/// Why a file cannot be opened. A file that was cut off looks like a store that does not answer,
-/// so its size is compared.
+/// Returns why a file cannot be opened. A truncated file looks like a store that does not respond, so its size is
+/// compared.
 async fn unreadable(storage: &Storage, file: &FileEntry, shown: &str, e: ParquetError) -> Error {
     match storage.root().head(&storage.path_of(&file.name)).await {
         Ok(meta) if meta.size != file.bytes => {
@@ -291,7 +291,7 @@ async fn unreadable(storage: &Storage, file: &FileEntry, shown: &str, e: Parquet
     }
 }
 
-/// A file is not what it should be.
+/// Returns the error for a damaged file.
 fn damaged(path: &str, how: &str) -> Error {
     Error::new(ErrorKind::Corrupt, format!("the archive file \"{path}\" is damaged: {how}"))
 }

@@ -1,4 +1,4 @@
-//! What the caller says about a table, and what the table says about itself.
+//! The caller's description of a table, and the table's description of itself.
 
 use std::collections::BTreeMap;
 
@@ -7,38 +7,38 @@ use serde::{Deserialize, Serialize};
 use windrow_core::Owner;
 use windrow_core::offset::Gaps;
 
-/// What a table is: its name, its columns, and who writes it.
+/// The description of a table: its name, its columns, and its writer.
 #[derive(Debug, Clone)]
 pub struct TableSpec {
     /// The table's name; also the application id of its transactions.
     pub name: String,
     /// The exact Arrow schema of its rows.
     pub schema: SchemaRef,
-    /// Which column has the event time, if one does; row groups end where it changes.
+    /// The column of the event time, if any; row groups end where it changes.
     pub event_time: Option<usize>,
-    /// The version of the program that writes; it is noted in every file.
+    /// The version of the writing program; it is recorded in every file.
     pub engine_version: String,
-    /// Tells the query apart that makes the rows; it is noted in the table and in every file.
+    /// Identifies the query that produces the rows; it is recorded in the table and in every file.
     pub fingerprint: String,
-    /// Whose it is.
+    /// The owner of the table.
     pub owner: Option<Owner>,
-    /// Rows of the sequence that were lost before they were appended: it goes on behind them.
+    /// Rows of the sequence that were lost before they were appended: it resumes behind them.
     pub gaps: Gaps,
 }
 
-/// Where the rows of one commit come from.
+/// The origin of the rows of one commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
-    /// The watermark at the commit, in the unit of the event time.
+    /// The watermark at the commit, in ticks of the event time.
     pub watermark: Option<i64>,
-    /// What was read: stream, first offset, offset one past the last.
+    /// The inputs read: stream, first offset, offset one past the last.
     pub inputs: Vec<(String, u64, u64)>,
-    /// How many rows came late since the commit before.
+    /// Number of late rows since the previous commit.
     pub late_rows: u64,
 }
 
 impl Provenance {
-    /// The provenance of rows that came in two commits, `self` first.
+    /// Combines the provenance of rows from two commits, `self` first.
     #[must_use]
     pub(crate) fn merged(self, later: Self) -> Self {
         let mut inputs: BTreeMap<String, (u64, u64)> = BTreeMap::new();
@@ -56,16 +56,16 @@ impl Provenance {
     }
 }
 
-/// How much is committed.
+/// The extent of the committed rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ArchiveState {
-    /// The first row that is still held; more than 0 after old files were dropped.
+    /// The first retained row; more than 0 after old files were dropped.
     pub first_row: u64,
-    /// The end of the sequence: the number of rows that were ever appended.
+    /// The end of the sequence: the number of rows ever appended.
     pub rows: u64,
     /// The transaction version of the last append.
     pub txn_version: Option<i64>,
-    /// How many Parquet files are live.
+    /// The number of live Parquet files.
     pub files: usize,
     /// Their size in bytes.
     pub bytes: u64,
@@ -74,30 +74,30 @@ pub struct ArchiveState {
 /// One file of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiveFile {
-    /// Where it is in its store.
+    /// Its path in its store.
     pub path: String,
     /// Its first row in the sequence.
     pub first_row: u64,
-    /// How many rows it has.
+    /// Its number of rows.
     pub rows: u64,
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: u64,
 }
 
-/// How files are cut.
+/// Options of the file layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiveOptions {
-    /// A file is ended when it has about this many bytes.
+    /// Approximate bytes at which a file is ended.
     pub target_file_bytes: u64,
-    /// A row group never has more rows.
+    /// Rows of a row group at most.
     pub row_group_rows: usize,
-    /// A row group that takes about so many bytes of memory ends.
+    /// Approximate bytes of memory at which a row group is ended.
     pub row_group_bytes: u64,
-    /// A row group with more rows ends where the event time changes.
+    /// Rows after which a row group ends where the event time changes.
     pub row_group_rows_soft: usize,
-    /// The level of zstd.
+    /// The zstd compression level.
     pub compression_level: i32,
-    /// The log gets a checkpoint every so many commits.
+    /// Commits between two checkpoints of the log.
     pub checkpoint_interval: u64,
     /// Whether columns of integers and text with mostly distinct values get Bloom filters.
     pub bloom_filters: bool,

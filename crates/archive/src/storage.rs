@@ -1,4 +1,4 @@
-//! Where tables are: an object store and a place in it.
+//! The place of a table: an object store and a path in it.
 
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
@@ -26,10 +26,10 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// A directory, which is made if it is not there. What is written survives a loss of power.
+    /// Opens a directory, which is created if it does not exist. Writes survive a power failure.
     ///
     /// # Errors
-    /// When the directory cannot be made or read.
+    /// When the directory cannot be created or read.
     pub fn local(dir: &FsPath) -> Result<Self> {
         let failed = |e: std::io::Error| {
             Error::new(
@@ -47,8 +47,8 @@ impl Storage {
         Ok(Self { store, url, prefix, local: Some(dir) })
     }
 
-    /// A place in an object store. The root of `store` is the root of the bucket; the path of
-    /// `url` is the place in it. Archive files are compared with their checksums, as on a disk.
+    /// Opens a place in an object store. The root of `store` is the root of the bucket; the path of `url` is the place
+    /// in it. Archive files are verified against their checksums, as on a disk.
     ///
     /// # Errors
     /// When the URL has no usable path.
@@ -67,10 +67,10 @@ impl Storage {
         Ok(Self { store, url, prefix, local: None })
     }
 
-    /// The place `name` below this one.
+    /// Returns the place `name` below this one.
     ///
     /// # Errors
-    /// When `name` cannot be a part of a path.
+    /// When `name` cannot be part of a path.
     pub fn child(&self, name: &str) -> Result<Self> {
         if name.is_empty() || name == "." || name == ".." || name.contains('/') {
             return Err(Error::config(format!("\"{name}\" cannot be the name of a directory")));
@@ -90,7 +90,7 @@ impl Storage {
         Ok(Self { store: Arc::clone(&self.store), url, prefix, local })
     }
 
-    /// The place, with a slash at its end.
+    /// The URL of the place, with a trailing slash.
     pub fn url(&self) -> &Url {
         &self.url
     }
@@ -110,12 +110,12 @@ impl Storage {
         Arc::new(PrefixStore::new(Arc::clone(&self.store), self.prefix.clone()))
     }
 
-    /// Where the file `name` of this place is in the whole store.
+    /// The path of the file `name` of this place in the whole store.
     pub(crate) fn path_of(&self, name: &str) -> Path {
         self.prefix.clone().join(name)
     }
 
-    /// A file of the store, as people read it.
+    /// A path in the store, for people.
     pub(crate) fn shown_path(&self, path: &Path) -> String {
         if self.local.is_some() {
             return format!("/{path}");
@@ -125,7 +125,7 @@ impl Storage {
         url.to_string()
     }
 
-    /// What people read.
+    /// The place, for people.
     pub(crate) fn shown(&self) -> String {
         self.local.as_ref().map_or_else(|| self.url.to_string(), |dir| dir.display().to_string())
     }

@@ -1,7 +1,7 @@
 //! The table: one writer, and the state that readers see.
 //!
-//! What readers see is replaced in one step after a commit, never before, so they see whole commits
-//! only. After an error, or a writer that was dropped halfway, the log is read again first.
+//! The readers' state is replaced in one step after a commit, never before, so readers see whole commits only. After an
+//! error, or a write that was dropped halfway, the log is reread first.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -34,13 +34,13 @@ pub struct ArchiveTable {
     fingerprint: Option<String>,
 }
 
-/// What only the writer has.
+/// State of the writer.
 pub(crate) struct Writer {
     pub(crate) log: DeltaLog,
-    /// Whether the log may say more than we know.
+    /// Whether the log may be ahead of what is loaded.
     stale: bool,
-    /// Files that this process took out of the log, and when (µs since the epoch). Readers may
-    /// still hold them.
+    /// Files that this process removed from the log, with the time (µs since the Unix epoch). Readers may still hold
+    /// them.
     pub(crate) retired: Vec<(Arc<FileEntry>, i64)>,
 }
 
@@ -55,16 +55,16 @@ impl std::fmt::Debug for ArchiveTable {
 }
 
 impl ArchiveTable {
-    /// Opens the table in `storage`, or makes it.
+    /// Opens the table in `storage`, or creates it.
     ///
     /// # Errors
-    /// When a column has a type that cannot be archived, when the table there has other columns,
-    /// or when its log is damaged or cannot be reached.
+    /// When a column has a type that cannot be archived, when an existing table has other columns, or when its log is
+    /// damaged or cannot be reached.
     pub async fn open(storage: Storage, spec: TableSpec, clock: Arc<dyn Clock>) -> Result<Self> {
         Self::open_with(storage, spec, ArchiveOptions::default(), clock).await
     }
 
-    /// Like [`open`](Self::open), with other sizes.
+    /// As [`open`](Self::open), with other options.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -94,27 +94,27 @@ impl ArchiveTable {
         Ok(table)
     }
 
-    /// What the table is.
+    /// The description of the table.
     pub fn spec(&self) -> &TableSpec {
         &self.spec
     }
 
-    /// Where the table is.
+    /// The place of the table.
     pub fn storage(&self) -> &Storage {
         &self.storage
     }
 
-    /// The fingerprint that the table was made with, which may not be that of its spec.
+    /// The fingerprint with which the table was created, which may differ from that of its spec.
     pub fn stored_fingerprint(&self) -> Option<&str> {
         self.fingerprint.as_deref()
     }
 
-    /// How much is committed.
+    /// The extent of the committed rows.
     pub fn state(&self) -> ArchiveState {
         self.live.lock().state.clone()
     }
 
-    /// What is committed now, for reading.
+    /// Returns a snapshot of the committed rows, for reading.
     pub fn snapshot(&self) -> ArchiveSnapshot {
         ArchiveSnapshot {
             storage: self.storage.clone(),
@@ -123,16 +123,16 @@ impl ArchiveTable {
         }
     }
 
-    /// What readers see now.
+    /// The current state of the readers.
     pub(crate) fn live(&self) -> Arc<Live> {
         Arc::clone(&self.live.lock())
     }
 
-    /// Appends rows in one commit. `rows_start` is the end of the sequence. If `txn_version` is
-    /// committed already, nothing is written. After an error the same call may be made again.
+    /// Appends rows in one commit. `rows_start` is the end of the sequence. If `txn_version` is committed already,
+    /// nothing is written. After an error the same call may be repeated.
     ///
     /// # Errors
-    /// When the store does not take the rows, or when they do not fit the table (our bug).
+    /// When the store does not accept the rows, or when they do not fit the table (a bug in Windrow).
     pub async fn append(
         &self,
         batches: &[RecordBatch],
@@ -144,8 +144,7 @@ impl ArchiveTable {
         self.append_from(batches.into_iter(), rows_start, txn_version, provenance).await
     }
 
-    /// The same with rows that are made as they are asked for: a file of them at a time is in
-    /// memory.
+    /// As [`append`](Self::append), with rows that are produced lazily: one file of them at a time is in memory.
     ///
     /// # Errors
     /// As [`append`](Self::append), and those of the rows.
@@ -186,19 +185,19 @@ impl ArchiveTable {
             notes: Some(notes),
         };
         if let Err(e) = self.commit(&mut writer, commit, &added, &[]).await {
-            // The commit may have been made although its answer was lost.
+            // The commit may have succeeded although its response was lost.
             self.freshen_after(&mut writer).await;
             return if committed(&self.state()) { Ok(self.state()) } else { Err(e) };
         }
         Ok(self.state())
     }
 
-    /// The actions that bring files into the log.
+    /// The actions that add files to the log.
     pub(crate) fn adds(&self, files: &[Arc<FileEntry>], data_change: bool) -> Vec<Action> {
         files.iter().map(|f| Action::Add(f.add(&self.spec.schema, data_change))).collect()
     }
 
-    /// Commits, then shows readers the change.
+    /// Commits, then publishes the change to readers.
     pub(crate) async fn commit(
         &self,
         writer: &mut Writer,
@@ -224,7 +223,7 @@ impl ArchiveTable {
         Ok(())
     }
 
-    /// Shows readers another state.
+    /// Publishes another state to readers.
     fn publish(&self, writer: &mut Writer, next: Live) {
         let now = self.clock.now_micros();
         let mut live = self.live.lock();
@@ -234,7 +233,7 @@ impl ArchiveTable {
         writer.retired.extend(gone.map(|f| (Arc::clone(f), now)));
     }
 
-    /// Reads the log again if it may say more than we know.
+    /// Rereads the log if it may be ahead of what is loaded.
     pub(crate) async fn freshen(&self, writer: &mut Writer) -> Result<()> {
         if !writer.stale {
             return Ok(());
@@ -243,21 +242,21 @@ impl ArchiveTable {
         self.learn(writer).await
     }
 
-    /// [`freshen`](Self::freshen) after an error that is told anyway.
+    /// Calls [`freshen`](Self::freshen) after an error that is reported anyway.
     pub(crate) async fn freshen_after(&self, writer: &mut Writer) {
         if let Err(e) = self.freshen(writer).await {
-            // It stays stale, so the next call tries again.
+            // The state stays stale, so the next call tries again.
             tracing::debug!(table = %self.spec.name, error = %e, "cannot read the log again");
         }
     }
 
-    /// Shows readers what the loaded log says.
+    /// Publishes the state of the loaded log to readers.
     async fn learn(&self, writer: &mut Writer) -> Result<()> {
         let old = self.live();
         let known: HashMap<&str, &Arc<FileEntry>> =
             old.files.iter().map(|f| (f.name.as_str(), f)).collect();
         let files = writer.log.files(&self.spec)?.into_iter().map(|f| {
-            // The same file stays the same value, so that it is seen who holds it.
+            // The same file keeps the same value, so that its holders can be counted.
             known.get(f.name.as_str()).map_or_else(|| Arc::new(f), |f| Arc::clone(f))
         });
         let files = files.collect();
@@ -298,7 +297,7 @@ impl ArchiveTable {
         }
     }
 
-    /// Stores encoded files; no reader sees them before they are committed.
+    /// Stores encoded files; readers do not see them before they are committed.
     pub(crate) async fn store(
         &self,
         files: Vec<EncodedFile>,

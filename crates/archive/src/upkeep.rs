@@ -1,4 +1,4 @@
-//! Files that nobody needs any more: deleting what is not in the log, dropping the oldest rows.
+//! Maintenance: deleting files that are not in the log, dropping the oldest rows.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,9 +18,8 @@ use crate::log::Commit;
 use crate::table::{ArchiveTable, Writer};
 
 impl ArchiveTable {
-    /// Deletes Parquet files that are not in the log and have been so for `older_than`: what a
-    /// crash left, what was merged or dropped. Files that a snapshot of this process holds stay.
-    /// Gives how many were deleted.
+    /// Deletes Parquet files that have not been in the log for `older_than`: leftovers of a crash, and files that were
+    /// merged or dropped. Files held by a snapshot of this process stay. Returns how many were deleted.
     ///
     /// # Errors
     /// When the store cannot list or delete.
@@ -57,7 +56,7 @@ impl ArchiveTable {
         Ok(deleted.len() + staged)
     }
 
-    /// The files that must stay: live ones, those held by readers, those taken out lately.
+    /// The files that must stay: live ones, those held by readers, those removed recently.
     fn kept(&self, writer: &Writer, limit: i64) -> HashSet<String> {
         let live = self.live();
         let retired =
@@ -65,8 +64,7 @@ impl ArchiveTable {
         live.files.iter().chain(retired.map(|(f, _)| f)).map(|f| f.name.clone()).collect()
     }
 
-    /// Deletes what a crash left beside Parquet files that were being written. Object stores have
-    /// no such files.
+    /// Deletes staged files that a crash left behind. Object stores have no such files.
     async fn delete_staged(&self, limit: i64) -> Result<usize> {
         let Some(dir) = self.storage.local_path().map(ToOwned::to_owned) else { return Ok(0) };
         let shown = dir.display().to_string();
@@ -94,9 +92,8 @@ impl ArchiveTable {
         })
     }
 
-    /// Drops whole files from the front whose event times are all below `event_time_ticks` (in the
-    /// unit of the event time column) and that end at row `end_max` or before. The last file always
-    /// stays. Gives how many rows were dropped.
+    /// Drops whole files from the front whose event times are all below `event_time_ticks` (in ticks of the event-time
+    /// column) and that end at row `end_max` or before. The last file always stays. Returns how many rows were dropped.
     ///
     /// # Errors
     /// When the table has no event time, or the commit fails.

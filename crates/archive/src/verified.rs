@@ -1,8 +1,8 @@
-//! An object store whose archive files are held against the checksums in their names.
+//! An object store whose archive files are verified against the checksums in their names.
 //!
-//! Each archive file is read once, as a whole, before its first use in a process: Parquet pages have
-//! no checksums of their own here, and a flipped byte could be read as another number. Files that
-//! this process has put itself are not read again.
+//! Each archive file is read once, as a whole, before its first use in a process: Parquet pages have no checksums of
+//! their own here, and a flipped byte could be read as another number. Files written by this process are not read
+//! again.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -24,16 +24,16 @@ use parking_lot::Mutex;
 
 use crate::file_entry::checksum_of;
 
-/// So many bytes of a file are read at a time.
+/// Bytes of a file per read.
 const VERIFY_BYTES: usize = 1 << 20;
 
 /// An object store with verified archive files.
 #[derive(Debug)]
 pub(crate) struct Verified {
     inner: Arc<dyn ObjectStore>,
-    /// What people read before the path of a file.
+    /// The prefix of file paths in messages.
     root: String,
-    /// Files whose bytes were right.
+    /// Files whose checksum has been verified.
     verified: Mutex<BTreeSet<Path>>,
 }
 
@@ -60,11 +60,11 @@ impl Verified {
     }
 }
 
-/// The checksum of all bytes.
+/// Computes the checksum of all bytes.
 async fn checksum(found: GetResult) -> Result<u32> {
     let mut hasher = crc32fast::Hasher::new();
     if let GetResultPayload::File(mut file, _) = found.payload {
-        // Not in the small pieces that a stream of a file has.
+        // Not in the small pieces of a file's stream.
         let read = move || {
             let mut buffer = vec![0; VERIFY_BYTES];
             loop {
@@ -87,7 +87,7 @@ async fn checksum(found: GetResult) -> Result<u32> {
     Ok(hasher.finalize())
 }
 
-/// The error of an archive file whose checksum `is` not the one in its name; `None`: it is missing.
+/// Returns the error for an archive file whose checksum `is` differs from the one in its name; `None`: it is missing.
 fn wrong(location: &str, is: Option<u32>) -> Error {
     let how = match is {
         None => "missing",

@@ -1,4 +1,4 @@
-//! `windrow user …`, `windrow token …`: who may use a server.
+//! `windrow user …`, `windrow token …`: the accounts of a server.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
@@ -112,10 +112,10 @@ pub(crate) enum TokenCommand {
 }
 
 impl UserCommand {
-    /// Does it.
+    /// Runs the command.
     ///
     /// # Errors
-    /// For a file that cannot be used, a user who is not there, an empty password.
+    /// For a file that cannot be used, a user who does not exist, an empty password.
     pub(crate) fn run(&self) -> Result<(), Failure> {
         match self {
             Self::Add { name, granted, file } => {
@@ -148,10 +148,10 @@ impl UserCommand {
 }
 
 impl TokenCommand {
-    /// Does it.
+    /// Runs the command.
     ///
     /// # Errors
-    /// For a file that cannot be used, a token that is not there, or is there already.
+    /// For a file that cannot be used, a token that does not exist, or that already exists.
     pub(crate) fn run(&self) -> Result<(), Failure> {
         match self {
             Self::Add { name, granted, expires, file } => {
@@ -206,7 +206,7 @@ fn nobody(kind: &str, name: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("{kind} \"{name}\" does not exist"))
 }
 
-/// In Basic authentication a colon ends the name.
+/// Checks a name: in Basic authentication a colon ends the name.
 fn check_name(name: &str) -> Result<()> {
     if name.is_empty() || name.contains(|c: char| c == ':' || c.is_control()) {
         return Err(Error::config(format!("\"{}\" is no name for a user", name.escape_debug()))
@@ -215,7 +215,7 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The password, from the terminal (twice), or the first line of stdin.
+/// Reads the password, from the terminal (twice), or the first line of stdin.
 fn ask_password(name: &str) -> Result<String> {
     let failed = |e: io::Error| {
         Error::new(ErrorKind::Unavailable, format!("no password can be read: {e}")).with_source(e)

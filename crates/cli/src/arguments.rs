@@ -1,4 +1,4 @@
-//! What stands on the command line, and what it means.
+//! The command line and its interpretation.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -158,7 +158,7 @@ pub(crate) struct Printing {
     pub(crate) quiet: bool,
 }
 
-/// What there is to do.
+/// What the command line requests.
 #[derive(Debug)]
 pub(crate) enum Work {
     /// Read statements from the terminal.
@@ -215,7 +215,7 @@ impl Arguments {
         }
     }
 
-    /// The data directory asked for.
+    /// The requested data directory.
     ///
     /// # Errors
     /// When it is a file, or there is none of that name and it looks like the name of a file or a command.
@@ -234,10 +234,10 @@ impl Arguments {
         Ok(Some(path))
     }
 
-    /// Whether streams that have lost rows go on without them.
+    /// Whether streams that have lost rows are resumed without them.
     ///
     /// # Errors
-    /// When nothing is kept.
+    /// When there is no data directory.
     pub(crate) fn accepts_lost_rows(&self) -> Result<bool> {
         let accepts = self.common().accept_lost_rows;
         if accepts && (self.data_dir()?.is_none() || self.connecting().is_remote()) {
@@ -249,12 +249,12 @@ impl Arguments {
         Ok(accepts)
     }
 
-    /// Whether it is a server, which runs long and unseen.
+    /// Whether it is a server, which runs long and unattended.
     pub(crate) fn is_server(&self) -> bool {
         matches!(self.command, Some(Command::Serve { .. }))
     }
 
-    /// What is to be logged, and whether as JSON.
+    /// The log filter, and whether the log is JSON.
     pub(crate) fn log(&self) -> (Option<&str>, bool) {
         match &self.command {
             Some(Command::Serve { serving, .. }) => serving.log(),
@@ -262,7 +262,7 @@ impl Arguments {
         }
     }
 
-    /// The limits, with what was asked for.
+    /// The limits, with those that were given.
     pub(crate) fn limits(&self) -> Limits {
         let mut limits = Limits::default();
         if let Some(threads) = self.common().threads {
@@ -294,7 +294,7 @@ impl Arguments {
         Printing { format: common.format, quiet: common.quiet }
     }
 
-    /// The server, if there is one.
+    /// The server to connect to, if any.
     pub(crate) fn connecting(&self) -> &Connecting {
         match &self.command {
             Some(Command::Run { connecting, .. }) => connecting,
@@ -302,17 +302,17 @@ impl Arguments {
         }
     }
 
-    /// Whether nobody waits for what a server still has to do.
+    /// Whether to return without waiting for the remaining work of a server.
     pub(crate) fn detach(&self) -> bool {
         matches!(&self.command, Some(Command::Run { detach: true, .. }))
     }
 
-    /// Whether the user's own commands are run first.
+    /// Whether the user's rc file is run first.
     pub(crate) fn wants_rc(&self) -> bool {
         !self.direct.no_rc
     }
 
-    /// What there is to do; `stdin_is_terminal` tells whether somebody sits there.
+    /// The requested work; `stdin_is_terminal` tells whether the session is interactive.
     pub(crate) fn work(&self, stdin_is_terminal: bool) -> Work {
         let files = |files: &[PathBuf]| files.iter().map(|path| Source::from_path(path)).collect();
         match &self.command {

@@ -17,7 +17,7 @@ use windrow_core::{Error, Result};
 use crate::output::{cut, format_options, visible};
 use crate::progress::time;
 
-/// Rows of the last result that are kept, the newest ones.
+/// Rows of the last result that are retained, the newest ones.
 const ROWS_MAX: usize = 10_000;
 
 /// Rows that a bar chart shows, the newest ones.
@@ -26,7 +26,7 @@ const BARS_MAX: usize = 40;
 /// Columns that are drawn when none is named.
 const LINES_MAX: usize = 4;
 
-/// How wide and high a chart is, in characters.
+/// The minimum width and height of a chart, in characters.
 const WIDTH_MIN: usize = 40;
 const HEIGHT: usize = 12;
 
@@ -39,12 +39,12 @@ pub(crate) struct Last {
 }
 
 impl Last {
-    /// A new result begins.
+    /// Begins a new result.
     pub(crate) fn start(&mut self, schema: &SchemaRef) {
         *self = Self { schema: Some(Arc::clone(schema)), ..Self::default() };
     }
 
-    /// Rows of it.
+    /// Adds rows to it.
     pub(crate) fn add(&mut self, batch: &RecordBatch) {
         let skip = batch.num_rows().saturating_sub(ROWS_MAX);
         let batch = batch.slice(skip, batch.num_rows() - skip);
@@ -55,7 +55,7 @@ impl Last {
         }
     }
 
-    /// All that is kept, as one batch.
+    /// Returns all retained rows, as one batch.
     fn batch(&self) -> Result<Option<RecordBatch>> {
         let Some(schema) = self.schema.as_ref().filter(|_| self.rows > 0) else { return Ok(None) };
         Ok(Some(arrow::compute::concat_batches(schema, &self.batches)?))
@@ -68,8 +68,8 @@ struct Series {
     values: Vec<Option<f64>>,
 }
 
-/// The last result as a chart at most `width` wide. The x axis is the start of the windows, or
-/// else the first column of times; `column` chooses what is drawn.
+/// Draws the last result as a chart at most `width` characters wide. The x axis is the start of the windows, or else
+/// the first column of times; `column` chooses what is drawn.
 ///
 /// # Errors
 /// When there is nothing to draw, or no such column.
@@ -84,7 +84,7 @@ pub(crate) fn draw(last: &Last, column: Option<&str>, width: usize) -> Result<St
         let mut all: Vec<i64> = x.iter().flatten().copied().collect();
         all.sort_unstable();
         all.dedup();
-        // Several rows at one time are no line.
+        // Several rows at one time do not form a line.
         if all.len() == x.len() { all.len() } else { 0 }
     });
     match x {
@@ -93,7 +93,7 @@ pub(crate) fn draw(last: &Last, column: Option<&str>, width: usize) -> Result<St
     }
 }
 
-/// The columns to draw.
+/// Returns the columns to draw.
 fn chosen(batch: &RecordBatch, column: Option<&str>) -> Result<Vec<Series>> {
     let schema = batch.schema();
     let numbers: Vec<(&Arc<Field>, &ArrayRef)> = schema
@@ -128,7 +128,7 @@ fn series(name: &str, values: &ArrayRef) -> Result<Series> {
     Ok(Series { name: visible(name), values: values.collect() })
 }
 
-/// The times of the x axis, in µs.
+/// Returns the times of the x axis, in µs.
 fn times(batch: &RecordBatch) -> Result<Option<Vec<Option<i64>>>> {
     let schema = batch.schema();
     let is_time = |f: &Field| matches!(f.data_type(), DataType::Timestamp(..) | DataType::Date32);
@@ -146,9 +146,9 @@ fn lines(x: &[Option<i64>], series: &[Series], width: usize) -> String {
     let known: Vec<i64> = x.iter().flatten().copied().collect();
     let first = known.iter().min().copied().unwrap_or(0);
     let last = known.iter().max().copied().unwrap_or(0);
-    // Numbers of 32 bits are too coarse for times, but not for what lies between them.
+    // 32-bit floats are too coarse for times, but not for their differences.
     let seconds = |micros: i64| ((micros - first) as f64 / 1e6) as f32;
-    // Some room to the right is for the labels of the y axis.
+    // Leaves room on the right for the labels of the y axis.
     let columns = width.max(WIDTH_MIN).saturating_sub(14).max(WIDTH_MIN);
     let mut text = String::new();
     for one in series {
@@ -192,7 +192,7 @@ fn lines(x: &[Option<i64>], series: &[Series], width: usize) -> String {
     text
 }
 
-/// Bars, one per row; what is no number is the label.
+/// Draws bars, one per row; columns that are not numeric form the label.
 fn bars(batch: &RecordBatch, series: &[Series], width: usize) -> Result<String> {
     let options = format_options();
     let labels = batch
@@ -228,14 +228,14 @@ fn bars(batch: &RecordBatch, series: &[Series], width: usize) -> Result<String> 
     Ok(text)
 }
 
-/// A bar of eighths of characters, for a `part` from 0 to 1 of `room` characters.
+/// Draws a bar of eighths of characters, for a `part` from 0 to 1 of `room` characters.
 fn bar(part: f64, room: usize) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let eighths = (part * room as f64 * 8.0).round() as usize;
     format!("{}{}", "█".repeat(eighths / 8), EIGHTHS.get(eighths % 8).unwrap_or(&""))
 }
 
-/// A number for people: short, without a needless fraction.
+/// Formats a number for people: short, without a needless fraction.
 fn number(value: f64) -> String {
     match value.abs() {
         v if v >= 1e15 || (v > 0.0 && v < 1e-3) => format!("{value:.3e}"),

@@ -13,10 +13,10 @@ use crate::script::{Item, Script, Source};
 /// How deep files may include one another.
 const DEPTH_MAX: usize = 16;
 
-/// Checks files in one session of `engine`, which only plans, and tells every mistake.
+/// Checks files in one session of `engine`, which only plans, and reports every mistake.
 ///
 /// # Errors
-/// When there was one; it has been told then.
+/// When there was one; it has then been reported.
 pub(crate) async fn run(engine: &Engine, files: &[PathBuf], quiet: bool) -> Result<(), Failure> {
     let session = engine.session(SessionOptions { push_ends: true })?;
     let connection = Connection::Embedded { engine: engine.clone(), session };

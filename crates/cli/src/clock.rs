@@ -1,8 +1,8 @@
-//! The clock of this program: the machine's.
+//! The clock of the program: the machine's.
 
 use windrow_core::SystemClock;
 
-/// The machine's clock, with tokio's timer.
+/// Returns the machine's clock, with tokio's timer.
 #[expect(clippy::disallowed_methods, reason = "the clock of people needs the timer of the machine")]
 pub(crate) fn clock() -> SystemClock {
     SystemClock::new(|time| Box::pin(tokio::time::sleep(time)))

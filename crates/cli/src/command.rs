@@ -1,4 +1,4 @@
-//! Backslash commands: what may stand beside SQL, in a file or at the prompt, on a line of its own.
+//! Backslash commands, which may appear beside SQL, in a file or at the prompt, on a line of their own.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use windrow_sql::diagnostics::nearest;
 
 use crate::values::Format;
 
-/// All commands: name, arguments, what it does. Help, completion and near matches come from here.
+/// All commands: name, arguments, description. Help, completion and near matches come from this list.
 pub(crate) const COMMANDS: &[(&str, &str, &str)] = &[
     ("\\?", "", "this help"),
     ("\\chart", "[column]", "draw the last result as a chart"),
@@ -41,9 +41,9 @@ const ALIASES: &[(&str, &str)] = &[
     ("\\out", "\\o"),
 ];
 
-/// How often `\watch` runs a statement unless told.
+/// The default interval of `\watch`.
 const WATCH: Duration = Duration::from_secs(2);
-/// No one watches faster than this, or slower than a day.
+/// The shortest interval of `\watch`; the longest is a day.
 const WATCH_MIN: Duration = Duration::from_millis(100);
 const WATCH_MAX: Duration = Duration::from_secs(86_400);
 
@@ -59,20 +59,20 @@ pub(crate) enum Expanded {
     Auto,
 }
 
-/// A command that was understood.
+/// A parsed command.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Command {
     /// Leave.
     Quit,
-    /// Tell what commands there are.
+    /// List the commands.
     Help,
     /// List objects, or the columns of one.
     Describe(Option<String>),
-    /// Tell times or not; `None`: the other one.
+    /// Show times or not; `None`: toggle.
     Timing(Option<bool>),
-    /// Write one value per line or not; `None`: the other one.
+    /// Write one value per line or not; `None`: toggle.
     Expanded(Option<Expanded>),
-    /// Write results so; `None`: tell how.
+    /// Set the output format; `None`: show it.
     Format(Option<Format>),
     /// Write results to this file; `None`: to stdout.
     Output(Option<PathBuf>),
@@ -80,13 +80,13 @@ pub(crate) enum Command {
     Include(PathBuf),
     /// Edit the last statement.
     Edit,
-    /// Run the last statement once in so long.
+    /// Run the last statement at this interval.
     Watch(Duration),
     /// Draw the last result, or one column of it.
     Chart(Option<String>),
 }
 
-/// Whether `line`, which stands where a statement may begin, is a command.
+/// Whether `line`, which is where a statement may begin, is a command.
 pub(crate) fn is_command(line: &str) -> bool {
     let line = line.trim();
     line.starts_with('\\')
@@ -95,10 +95,10 @@ pub(crate) fn is_command(line: &str) -> bool {
 }
 
 impl Command {
-    /// Reads a command.
+    /// Parses a command.
     ///
     /// # Errors
-    /// For an unknown one (the hint names the nearest), and arguments that it does not have.
+    /// For an unknown one (the hint names the nearest), and arguments that it does not accept.
     pub(crate) fn parse(line: &str) -> Result<Self> {
         let line = line.trim().trim_end_matches(';').trim_end();
         let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
@@ -136,7 +136,7 @@ impl Command {
     }
 }
 
-/// What all commands do, for people.
+/// Describes all commands, for people.
 pub(crate) fn help() -> String {
     let mut text = "Statements end with a semicolon and may go over several lines.\n".to_owned();
     for (name, arguments, doc) in COMMANDS {
@@ -150,7 +150,7 @@ pub(crate) fn help() -> String {
     text
 }
 
-/// `text` without quotes around it.
+/// Removes quotes around `text`.
 fn unquoted(text: &str) -> String {
     let inner = |quote| text.strip_prefix(quote)?.strip_suffix(quote);
     inner('\'').or_else(|| inner('"')).unwrap_or(text).to_owned()
@@ -172,7 +172,7 @@ fn every(seconds: &str) -> Result<Duration> {
     })
 }
 
-/// The error for arguments that a command does not have.
+/// Returns the error for arguments that a command does not accept.
 fn usage(name: &str) -> Error {
     let arguments = COMMANDS.iter().find(|(n, ..)| *n == name).map_or("", |(_, a, _)| a);
     Error::sql(format!("command \"{name}\" is not used so"))

@@ -1,4 +1,4 @@
-//! Which server, and who one is there.
+//! The server to connect to, and the login.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use clap::Args;
 use windrow_core::{Error, Result};
 use windrow_flight::client::{Client, ClientConfig, Target};
 
-/// Whose password it is when nobody can be asked.
+/// The variable with the password, for use without a terminal.
 const PASSWORD: &str = "WINDROW_PASSWORD";
 
 /// Which server, and who one is there.
@@ -33,7 +33,7 @@ pub(crate) struct Connecting {
 }
 
 impl Connecting {
-    /// Whether a server is asked for.
+    /// Whether a server was given.
     pub(crate) fn is_remote(&self) -> bool {
         self.connect.is_some()
     }
@@ -41,7 +41,7 @@ impl Connecting {
     /// Connects to the server.
     ///
     /// # Errors
-    /// When the URL or a file is wrong, the server does not answer or does not know the user.
+    /// When the URL or a file is invalid, the server does not respond or rejects the login.
     pub(crate) async fn connect(&self) -> Result<Client> {
         Client::connect(self.config()?).await
     }
@@ -49,7 +49,7 @@ impl Connecting {
     fn config(&self) -> Result<ClientConfig> {
         let mut target = Target::parse(self.connect.as_deref().unwrap_or_default())?;
         if let Some(user) = &self.user {
-            // A password in the URL is that of the user there.
+            // A password in the URL belongs to the user in the URL.
             if target.user.as_ref().is_some_and(|of_url| of_url != user) {
                 target.password = None;
             }
@@ -68,7 +68,7 @@ impl Connecting {
     }
 }
 
-/// The password of `user`: from the environment, or typed unseen.
+/// Returns the password of `user`: from the environment, or typed without echo.
 fn password(user: &str) -> Result<String> {
     if let Ok(password) = std::env::var(PASSWORD) {
         return Ok(password);

@@ -1,4 +1,4 @@
-//! What comes out of the definition of the command line itself: completions of shells, the manual.
+//! Output generated from the definition of the command line: shell completions, the manual.
 
 use std::io::Write;
 

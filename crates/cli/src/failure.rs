@@ -1,28 +1,28 @@
-//! How a run ends when it does not end well.
+//! The outcome of a run that fails.
 
 use std::io;
 use std::process::ExitCode;
 
 use windrow_core::{Error, ErrorKind};
 
-/// Why a run stopped.
+/// The reason why a run stopped.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// An error, and the text that it is about (where there is one).
+    /// An error, with the text that it refers to (where there is one).
     Error {
         /// What went wrong.
         error: Error,
         /// Where the text came from and the line in it, as `file:line`.
         origin: Option<String>,
-        /// The SQL that places in the error point into.
+        /// The SQL that places in the error refer to.
         sql: String,
     },
-    /// People have been told already.
+    /// The failure has been reported already.
     Told {
         /// The exit status.
         exit_code: u8,
     },
-    /// Whoever reads stdout has left: nothing is wrong.
+    /// The reader of stdout has closed it: not an error.
     ReaderLeft,
 }
 
@@ -45,7 +45,7 @@ impl From<io::Error> for Failure {
 }
 
 impl Failure {
-    /// What people are to read; nothing for a reader that left.
+    /// The text for the user; `None` for a reader that left.
     pub(crate) fn text(&self) -> Option<String> {
         match self {
             Self::ReaderLeft | Self::Told { .. } => None,
@@ -65,7 +65,7 @@ impl Failure {
         }
     }
 
-    /// Writes the text to stderr and gives the exit status.
+    /// Writes the text to stderr and returns the exit status.
     #[expect(clippy::print_stderr, reason = "errors of the command line go there")]
     pub(crate) fn report(&self) -> ExitCode {
         if let Some(text) = self.text() {

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: the first one cancels the running statement; the second one leaves the program.
+//! Ctrl-C and SIGTERM: the first one cancels the running statement; the second one exits the program.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tokio::sync::Notify;
 use windrow_core::{Error, ErrorKind, Result};
 
-/// How often Ctrl-C has to come within one statement until the program leaves at once.
+/// The number of Ctrl-C within one statement after which the program exits at once.
 const INSISTS: u32 = 2;
 
 /// The interrupts of the running statement.
@@ -14,7 +14,7 @@ const INSISTS: u32 = 2;
 pub(crate) struct Interrupts {
     count: AtomicU32,
     notify: Notify,
-    /// Nothing runs, somebody may be typing. Ctrl-C is a key there and no signal.
+    /// Nothing runs, the user may be typing. Ctrl-C is a key there and not a signal.
     at_prompt: AtomicBool,
 }
 
@@ -22,7 +22,7 @@ impl Interrupts {
     /// Listens for Ctrl-C from now on.
     ///
     /// # Errors
-    /// When the system does not let us.
+    /// When the system does not permit it.
     pub(crate) fn listen() -> Result<Arc<Self>> {
         let interrupts = Arc::new(Self {
             count: AtomicU32::new(0),
@@ -41,22 +41,22 @@ impl Interrupts {
         Ok(interrupts)
     }
 
-    /// Somebody may be typing from now on: a signal ends the program. Returns whether one has come
-    /// while nothing ran, between a statement and the prompt, where Ctrl-C is a signal still.
+    /// Enters the prompt: the user may be typing from now on, and a signal ends the program. Returns whether one
+    /// arrived while nothing ran, between a statement and the prompt, where Ctrl-C is still a signal.
     pub(crate) fn at_prompt(&self) -> bool {
         self.at_prompt.store(true, Ordering::SeqCst);
         self.count.swap(0, Ordering::SeqCst) > 0
     }
 
-    /// A statement may run from now on: a signal cancels it. What was typed at the prompt begins
-    /// without the interrupts before it; the statements of a file do not, or a signal between two of
-    /// them would be lost.
+    /// Leaves the prompt: a statement may run from now on, and a signal cancels it. A statement typed at the prompt
+    /// begins without the interrupts before it; the statements of a file do not, or a signal between two of them would
+    /// be lost.
     pub(crate) fn leaves_prompt(&self) {
         self.at_prompt.store(false, Ordering::SeqCst);
         self.forget();
     }
 
-    /// What was to be cancelled has ended.
+    /// Forgets the interrupts: what was to be cancelled has ended.
     pub(crate) fn forget(&self) {
         self.count.store(0, Ordering::SeqCst);
     }
@@ -71,7 +71,7 @@ impl Interrupts {
     }
 }
 
-/// Leaves the program though something still runs.
+/// Exits the program while something still runs.
 #[expect(clippy::exit, reason = "the user insists, and what runs did not stop when asked")]
 fn leave() {
     std::process::exit(i32::from(ErrorKind::Cancelled.exit_code()));

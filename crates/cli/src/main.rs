@@ -1,9 +1,9 @@
-//! The `windrow` command: a thin client of [`windrow_runtime::Engine`]. Flags, prompts, rendering and exit codes may be touched here;
-//! what SQL can say must not be decided here, since clients of a server have none of this.
+//! The `windrow` command: a thin client of [`windrow_runtime::Engine`]. Flags, prompts, rendering and exit codes belong
+//! here; what SQL can express must not be decided here, since clients of a server would not have it.
 //!
-//! Results go to stdout, everything else (progress, notices, errors) to stderr. The exit status
-//! is 0, or [`ErrorKind::exit_code`](windrow_core::ErrorKind::exit_code) of what went wrong; a
-//! reader of stdout that goes away early is no error.
+//! Results go to stdout, everything else (progress, notices, errors) to stderr. The exit status is 0, or
+//! [`ErrorKind::exit_code`](windrow_core::ErrorKind::exit_code) of the error; a reader that closes stdout early is not
+//! an error.
 #![forbid(unsafe_code)]
 
 mod accounts;
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Does what the arguments ask for.
+/// Performs the requested work.
 fn work(arguments: &Arguments) -> Result<(), Failure> {
     let work = arguments.work(std::io::stdin().is_terminal());
     match &work {
@@ -75,7 +75,7 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
     let plan_only = matches!(work, Work::Check(_));
     let (limits, mut data_dir) = (arguments.limits(), arguments.data_dir()?);
     if plan_only {
-        // What is only looked at needs no place.
+        // A check needs no data directory.
         data_dir = None;
     }
     let files = match &work {
@@ -94,7 +94,7 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
     if !arguments.printing().quiet {
         tell(&engine.recovery());
     }
-    // Everything heavy happens on the engine's own threads; this one waits and prints.
+    // All heavy work happens on the engine's own threads; this one waits and prints.
     let waiting = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
@@ -111,14 +111,14 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
             statements(arguments, work, connection, &interrupts, &waiting, &place)
         }
     };
-    // What went wrong first is what is told.
+    // The first error is the one reported.
     let closed = waiting.block_on(engine.close());
     done.and(closed.map_err(Failure::from))
 }
 
-/// Does the same on a server.
+/// Performs the requested work on a server.
 fn remote(arguments: &Arguments, work: Work, interrupts: &Arc<Interrupts>) -> Result<(), Failure> {
-    // A thread of its own keeps the connection alive while somebody is typing.
+    // A separate thread keeps the connection alive while the user is typing.
     let waiting = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("connection")
@@ -131,7 +131,7 @@ fn remote(arguments: &Arguments, work: Work, interrupts: &Arc<Interrupts>) -> Re
     statements(arguments, work, connection, interrupts, &waiting, &place)
 }
 
-/// Runs statements, from scripts or from the terminal. `place` says where they go, for people.
+/// Runs statements, from scripts or from the terminal. `place` describes the target, for people.
 fn statements(
     arguments: &Arguments,
     work: Work,
@@ -176,7 +176,7 @@ async fn run_scripts(
     if detach { Ok(()) } else { runner.finish().await }
 }
 
-/// What was found in the data directory.
+/// Reports what was found in the data directory.
 #[expect(clippy::print_stderr, reason = "notices go to stderr")]
 fn tell(recovery: &Recovery) {
     recovery.notices.iter().for_each(|notice| eprintln!("notice: {notice}"));
@@ -189,16 +189,16 @@ fn tell(recovery: &Recovery) {
     }
 }
 
-/// Whatever the Delta library finds wrong, its caller says with the name of the file.
+/// The caller reports what the Delta library finds wrong, with the name of the file.
 const NOT_OURS: &str = "buoyant_kernel=off,buoyant_kernel_engine=off";
 
-/// Sends the log to stderr: what `--log-level` or `WINDROW_LOG` ask for, or warnings, and of a server
-/// what became of each statement.
+/// Sends the log to stderr: filtered by `--log-level` or `WINDROW_LOG`; by default warnings, and in a server the
+/// outcome of each statement.
 fn start_log(arguments: &Arguments) {
     use tracing_subscriber::filter::EnvFilter;
     let (level, json) = arguments.log();
     let wanted = level.map(str::to_owned).or_else(|| std::env::var("WINDROW_LOG").ok());
-    // Who sits at a terminal is told of a failed view by a notice.
+    // At a terminal, a failed view is reported by a notice.
     let usual = if arguments.is_server() {
         "warn,windrow_runtime=info"
     } else {

@@ -1,4 +1,4 @@
-//! Panics go to the log with their place, like everything else that went wrong, in the form that the log has.
+//! Panics are logged with their location, like every other failure, in the format of the log.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;

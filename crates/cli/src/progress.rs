@@ -1,5 +1,5 @@
-//! The line on stderr that shows how far the running statement is, and goes away at its end: a bar
-//! for what has an end, a status for what has none.
+//! The progress line on stderr, which is removed when the running statement ends: a bar for bounded input, a status for
+//! unbounded input.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -13,28 +13,28 @@ use windrow_runtime::{Engine, Progress};
 use crate::clock::clock;
 use crate::style::{terminal_is_able, wants_colour};
 
-/// How often the line moves; also how long a statement runs before it has one.
+/// How often the line is updated; also how long a statement runs before it has one.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 
-/// How far a continuous query is.
+/// The progress of a continuous query.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Live {
     /// Its watermark, in µs since 1970.
     pub(crate) watermark_micros: Option<i64>,
     /// Its windows that are not closed.
     pub(crate) windows_open: Option<usize>,
-    /// Rows that it has read, where that is not counted in this process.
+    /// Rows that it has read, where they are not counted in this process.
     pub(crate) rows_in: Option<u64>,
 }
 
-/// What a line measures.
+/// The unit of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Stored bytes.
     Bytes,
-    /// Rows that were there when queries began to read them.
+    /// Rows that existed when queries began to read them.
     History,
-    /// Nobody knows how much there is.
+    /// The total is unknown.
     Open,
 }
 
@@ -66,14 +66,14 @@ pub(crate) struct Bar {
     last_rows: u64,
     /// Rows per second, smoothed.
     speed: f64,
-    /// Rows that came out, where nobody here sees those that go in.
+    /// Rows that came out, where the input is not counted in this process.
     rows_out: u64,
     live: Option<Live>,
     bar: Option<ProgressBar>,
 }
 
 impl Bar {
-    /// A line that is not drawn yet; never drawn where stderr is no able terminal, or `quiet`.
+    /// Returns a line that is not drawn yet; it is never drawn where stderr is not a capable terminal, or when `quiet`.
     pub(crate) fn new(engine: Option<&Engine>, quiet: bool) -> Self {
         let start = engine.map_or(NOTHING, Engine::progress);
         Self {
@@ -88,13 +88,13 @@ impl Bar {
         }
     }
 
-    /// How far a continuous query is now, and how many rows have come out of it.
+    /// Sets the progress of a continuous query, and how many rows it has returned.
     pub(crate) fn live(&mut self, live: Option<Live>, rows_out: u64) {
         self.live = live;
         self.rows_out = rows_out;
     }
 
-    /// Moves the line; called every [`TICK`].
+    /// Updates the line; called every [`TICK`].
     pub(crate) fn tick(&mut self) {
         if !self.shown {
             return;
@@ -135,7 +135,7 @@ impl Bar {
         bar.tick();
     }
 
-    /// Lets `write` write to the terminal without the line in its way.
+    /// Hides the line while `write` writes to the terminal.
     pub(crate) fn aside<R>(&self, write: impl FnOnce() -> R) -> R {
         match &self.bar {
             Some(bar) => bar.suspend(write),
@@ -143,7 +143,7 @@ impl Bar {
         }
     }
 
-    /// Takes the line away.
+    /// Removes the line.
     pub(crate) fn clear(self) {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
@@ -164,7 +164,7 @@ fn message(rows: u64, speed: f64) -> String {
     format!("{} rows, {} rows/s", HumanCount(rows), HumanCount(speed.round() as u64))
 }
 
-/// Watermark, lag and open windows, as far as they are known.
+/// Formats watermark, lag and open windows, as far as known.
 fn live_message(live: Live, now_micros: i64) -> String {
     let mut message = String::new();
     if let Some(micros) = live.watermark_micros {
@@ -178,7 +178,7 @@ fn live_message(live: Live, now_micros: i64) -> String {
     message
 }
 
-/// A time, to the second.
+/// Formats a time, to the second.
 pub(crate) fn time(micros: i64) -> String {
     let array =
         arrow::array::TimestampMicrosecondArray::from(vec![micros - micros.rem_euclid(1_000_000)]);
@@ -187,7 +187,7 @@ pub(crate) fn time(micros: i64) -> String {
         .map_or_else(|_| micros.to_string(), |f| f.value(0).to_string())
 }
 
-/// A time that a server wrote, in µs since 1970.
+/// Parses a time that a server wrote, to µs since 1970.
 pub(crate) fn micros(time: &str) -> Option<i64> {
     let text = arrow::array::StringArray::from(vec![time]);
     let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
@@ -196,7 +196,7 @@ pub(crate) fn micros(time: &str) -> Option<i64> {
     array.iter().next().flatten()
 }
 
-/// Seconds for people, in one unit.
+/// Formats seconds for people, in one unit.
 fn age(seconds: i64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
@@ -208,7 +208,7 @@ fn age(seconds: i64) -> String {
 
 fn style(kind: Kind) -> ProgressStyle {
     let template = kind.template();
-    // The templates are constants; should one be wrong, the plain bar does.
+    // The templates are constants; should one be invalid, the plain bar is used.
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     if wants_colour() { style } else { style.progress_chars("#>-") }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::runner::{Flow, Runner};
 
-/// Runs them. Errors are told, and the REPL comes all the same.
+/// Runs them. Errors are reported, and the REPL starts all the same.
 #[expect(clippy::print_stderr, reason = "what is no result goes there")]
 pub(crate) async fn run(runner: &mut Runner) -> Flow {
     let Some(path) = path() else { return Flow::On };
@@ -20,7 +20,7 @@ pub(crate) async fn run(runner: &mut Runner) -> Flow {
     }
 }
 
-/// Where they are. A file that `$WINDROWRC` names has to be there.
+/// The path of the file. A file named by `$WINDROWRC` must exist.
 fn path() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     set("WINDROWRC").or_else(|| Some(set("HOME")?.join(".windrowrc")).filter(|path| path.exists()))

@@ -1,4 +1,4 @@
-//! Runs statements and commands one after the other and prints what they give.
+//! Runs statements and commands one after the other and prints their results.
 
 mod commands;
 mod watch;
@@ -27,21 +27,21 @@ use crate::script::{Item, Script};
 use crate::style::stdout_has_colour;
 use crate::values::Format;
 
-/// Bytes of output that are gathered before they are written.
+/// Bytes of output that are buffered before they are written.
 const OUT_BYTES: usize = 1 << 18;
 
-/// What is to be done after a piece of a script.
+/// What to do after a piece of a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Flow {
-    /// The next piece.
+    /// Continue with the next piece.
     On,
-    /// Nothing more: `\q`.
+    /// Exit: `\q`.
     Leave,
     /// Edit this text, at the prompt.
     Edit(String),
 }
 
-/// Which times people are told.
+/// Which times are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Timing {
     /// Those of results.
@@ -62,27 +62,27 @@ pub(crate) struct Runner {
     out: BufWriter<Box<dyn Write>>,
     /// The file that results go to instead of stdout.
     out_file: Option<PathBuf>,
-    /// Whether a table has been printed, so that the next one stands apart from it.
+    /// Whether a table has been printed, so that the next one is separated from it.
     printed_table: bool,
     /// The last statement, for `\watch` and `\e`.
     last_statement: Option<String>,
     /// The last rows, for `\chart`.
     last: Last,
-    /// Files that are being run within one another.
+    /// The nesting depth of included files.
     depth: usize,
     is_repl: bool,
-    /// The materialized views that were made, as they were written.
+    /// The materialized views that were created, as written.
     created: Vec<String>,
-    /// Whether a statement may have changed what exists, since somebody asked.
+    /// Whether a statement may have changed the catalog since the last query of this flag.
     changed: bool,
-    /// Views of this process that fail. At the terminal the editor tells of them.
+    /// Failures of views of this process. At the terminal the editor reports them.
     failures: Option<Failures>,
-    /// What was told of views of a server.
+    /// What was reported about views of a server.
     told: BTreeSet<String>,
 }
 
 impl Runner {
-    /// A runner that prints to stdout.
+    /// Returns a runner that prints to stdout.
     pub(crate) fn new(
         connection: Connection,
         interrupts: Arc<Interrupts>,
@@ -110,23 +110,23 @@ impl Runner {
         }
     }
 
-    /// What asks the running statement to end.
+    /// The interrupts of the running statement.
     pub(crate) fn interrupts(&self) -> &Interrupts {
         &self.interrupts
     }
 
-    /// Where statements go.
+    /// The target of statements.
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    /// Whether a statement may have changed what exists since this was asked last.
+    /// Returns whether a statement may have changed the catalog since the last call.
     pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
 
-    /// Runs the pieces of `script` in order, up to the first that fails or leaves. All of them are
-    /// read before the first is run.
+    /// Runs the pieces of `script` in order, up to the first that fails or exits. All of them are parsed before the
+    /// first is run.
     pub(crate) async fn run(&mut self, script: &Script) -> Result<Flow, Failure> {
         for item in script.items()? {
             let line = item.line();
@@ -139,7 +139,7 @@ impl Runner {
                 },
             };
             let flow = done.map_err(|failure| match failure {
-                // A file within this one has told where.
+                // A nested file has set the origin already.
                 Failure::Error { error, origin: None, .. } => script.failure(error, line),
                 told => told,
             })?;
@@ -150,7 +150,7 @@ impl Runner {
         Ok(Flow::On)
     }
 
-    /// Waits for the views that will be done by themselves.
+    /// Waits for the views that will finish by themselves.
     pub(crate) async fn finish(&mut self) -> Result<(), Failure> {
         let mut watch = self.watch();
         let drained =
@@ -160,15 +160,15 @@ impl Runner {
         Ok(drained?)
     }
 
-    /// Tells of views that have failed in this process.
+    /// Reports views that have failed in this process.
     fn tell_failures(&mut self) {
         for error in self.failures.as_mut().map(Failures::take).unwrap_or_default() {
             self.notice(&format!("notice: {}", error.render("")));
         }
     }
 
-    /// Tells of views of a server that have failed since this was asked last. One that answers no more is told by
-    /// the next statement.
+    /// Reports views of a server that have failed since the last call. If the server does not respond, the next
+    /// statement reports that.
     pub(crate) async fn tell_remote_failures(&mut self) {
         let failed = match self.connection.failed_views().await {
             Ok(failed) => failed,
@@ -177,7 +177,7 @@ impl Runner {
                 return self.notice(&format!("notice: views that fail are not told of: {error}"));
             }
         };
-        // A view that was recreated and fails again gives another notice.
+        // A view that was recreated and fails again gives a new notice.
         let before = std::mem::replace(&mut self.told, failed.iter().cloned().collect());
         for view in failed.iter().filter(|view| !before.contains(*view)) {
             self.notice(&format!("notice: {view}\nhint: SHOW VIEWS has the state of all views."));
@@ -208,7 +208,7 @@ impl Runner {
             Err(error) => Err(error.into()),
         };
         watch.bar.clear();
-        // What has been printed stays, and comes before what is said about it.
+        // What has been printed comes before what is reported about it.
         let flushed = self.out.flush();
         self.tell_failures();
         if self.is_repl {
@@ -220,7 +220,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Prints rows until there are no more; what people are told about them.
+    /// Prints rows until there are no more; returns a summary for people.
     async fn print(&mut self, mut rows: Rows, watch: &mut Watch) -> Result<String, Failure> {
         let format = self.printing.format;
         let schema = Arc::clone(rows.schema());
@@ -237,7 +237,7 @@ impl Runner {
                     next
                 }
                 None => {
-                    // Nothing to do but wait: show what is there.
+                    // While waiting, show what has arrived.
                     watch.bar.aside(|| self.out.flush())?;
                     watch.next(&mut rows, printer.rows()).await?
                 }
@@ -266,7 +266,7 @@ impl Runner {
         Ok(message)
     }
 
-    /// How tables are to be drawn now.
+    /// The current layout of tables.
     fn layout(&self, continuous: bool) -> Layout {
         let terminal = if self.out_is_terminal() { terminal_size::terminal_size() } else { None };
         Layout {
@@ -300,7 +300,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Tells people something that is no result.
+    /// Prints a message that is not a result.
     #[expect(clippy::print_stderr, reason = "what is no result goes there")]
     fn notice(&self, text: &str) {
         if !self.printing.quiet && !text.is_empty() {
@@ -313,17 +313,17 @@ fn stdout() -> BufWriter<Box<dyn Write>> {
     BufWriter::with_capacity(OUT_BYTES, Box::new(std::io::stdout()))
 }
 
-/// Reads one statement that Windrow itself wrote.
+/// Parses one statement that Windrow itself wrote.
 fn parse_one(sql: &str) -> Result<Parsed> {
     parse(sql)?.pop().ok_or_else(|| Error::internal("there is no statement"))
 }
 
-/// A number of rows for people.
+/// Formats a number of rows for people.
 fn counted(rows: u64) -> String {
     format!("{rows} row{}", if rows == 1 { "" } else { "s" })
 }
 
-/// What people are told of input rows that did not count; nothing where there are none.
+/// Describes input rows that did not count; empty where there are none.
 fn left_out(rows: u64, kind: &str, table: &str) -> String {
     match rows {
         0 => String::new(),
@@ -332,7 +332,7 @@ fn left_out(rows: u64, kind: &str, table: &str) -> String {
     }
 }
 
-/// A length of time for people.
+/// Formats a duration for people.
 fn duration(time: Duration) -> String {
     match time.as_secs_f64() {
         s if s < 1.0 => format!("{} ms", time.as_millis()),

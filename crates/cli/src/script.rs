@@ -1,4 +1,4 @@
-//! Text with statements and commands: where it comes from, and how it falls into pieces.
+//! Text with statements and commands: its source, and its division into pieces.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use windrow_sql::parse::{Parsed, is_complete, parse, spans};
 use crate::command::is_command;
 use crate::failure::Failure;
 
-/// Where statements come from.
+/// The source of statements.
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
     /// The command line.
@@ -27,7 +27,7 @@ impl Source {
     }
 }
 
-/// Statements as text, and what their place is called in errors.
+/// Statements as text, with the name of their source for errors.
 #[derive(Debug)]
 pub(crate) struct Script {
     name: Option<String>,
@@ -39,7 +39,7 @@ pub(crate) struct Script {
 pub(crate) enum Item {
     /// A statement.
     Statement(Box<Parsed>),
-    /// A command, and the line that it is.
+    /// A command, with its line number.
     Command(String, usize),
 }
 
@@ -53,7 +53,7 @@ impl Item {
     }
 }
 
-/// A piece of a script that has not been read, and the line where it begins.
+/// An unparsed piece of a script, and the line where it begins.
 enum Piece<'a> {
     /// Statements.
     Sql(&'a str, usize),
@@ -61,7 +61,7 @@ enum Piece<'a> {
     Command(&'a str, usize),
 }
 
-/// The line and column behind `text` that begins at `from`.
+/// Returns the line and column behind `text`, which begins at the given ones.
 fn behind((line, column): (usize, usize), text: &str) -> (usize, usize) {
     match text.rsplit_once('\n') {
         Some((before, last)) => (line + 1 + before.matches('\n').count(), last.chars().count() + 1),
@@ -98,16 +98,16 @@ impl Script {
         Ok(Self { name: Some(name), text })
     }
 
-    /// Statements that were typed in.
+    /// Returns statements that were typed.
     pub(crate) fn typed(text: String) -> Self {
         Self { name: None, text }
     }
 
-    /// Its statements and commands, in order. A line is a command when it begins like one and
-    /// stands where a statement may begin: not within a string, a comment or a statement.
+    /// Returns its statements and commands, in order. A line is a command when it begins like one and is where a
+    /// statement may begin: not within a string, a comment or a statement.
     ///
     /// # Errors
-    /// The first statement that cannot be read; nothing is to be run then.
+    /// For the first statement that cannot be parsed; nothing is to be run then.
     pub(crate) fn items(&self) -> Result<Vec<Item>, Failure> {
         let mut items = vec![];
         for piece in self.pieces() {
@@ -119,7 +119,7 @@ impl Script {
         Ok(items)
     }
 
-    /// The same, each read on its own, so that all mistakes are found.
+    /// As [`items`](Self::items), each parsed separately, so that all mistakes are found.
     pub(crate) fn items_apart(&self) -> Vec<Result<Item, Failure>> {
         let mut items = vec![];
         for piece in self.pieces() {
@@ -146,7 +146,7 @@ impl Script {
         items
     }
 
-    /// The text, cut where commands stand.
+    /// Splits the text at commands.
     fn pieces(&self) -> Vec<Piece<'_>> {
         let mut pieces = vec![];
         let (mut from, mut at, mut line) = (0, 0, 1);
@@ -167,16 +167,16 @@ impl Script {
         pieces
     }
 
-    /// Reads the statements of `sql`, which begins at this line and column.
+    /// Parses the statements of `sql`, which begins at this line and column.
     fn statements(&self, sql: &str, (line, column): (usize, usize)) -> Result<Vec<Item>, Failure> {
-        // White space in front makes every place one in the whole text.
+        // White space in front makes every place refer to the whole text.
         let before = "\n".repeat(line - 1) + &" ".repeat(column - 1);
         let statements = if before.is_empty() { parse(sql) } else { parse(&(before + sql)) };
         let statements = statements.map_err(|e| self.failure(e, line))?;
         Ok(statements.into_iter().map(|s| Item::Statement(Box::new(s))).collect())
     }
 
-    /// What people are told of `error`, which happened in the statement at `line`.
+    /// Returns the failure for `error`, raised by the statement at `line`.
     pub(crate) fn failure(&self, error: Error, line: usize) -> Failure {
         let line = error.place().map_or(line, |place| place.line);
         let origin = self.name.as_ref().map(|name| format!("{name}:{line}"));

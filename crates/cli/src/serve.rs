@@ -101,20 +101,20 @@ enum LogFormat {
 }
 
 impl Serving {
-    /// What is to be logged, and whether as JSON.
+    /// The log filter, and whether the log is JSON.
     pub(crate) fn log(&self) -> (Option<&str>, bool) {
         (self.log_level.as_deref(), self.log_format == LogFormat::Json)
     }
 
-    /// Bytes of memory of one statement.
+    /// The memory limit of one statement in bytes.
     pub(crate) fn query_memory(&self) -> Option<usize> {
         self.limits.query_memory
     }
 
-    /// Which files clients may use.
+    /// The files that clients may use.
     ///
     /// # Errors
-    /// When a place is not there.
+    /// When a location does not exist.
     pub(crate) fn files(&self, data_dir: Option<&Path>) -> Result<Files> {
         Files::below(data_dir, &self.allow_path)
     }
@@ -162,10 +162,10 @@ impl LimitArguments {
     }
 }
 
-/// Serves until SIGTERM or Ctrl-C; the second one leaves at once.
+/// Serves until SIGTERM or Ctrl-C; the second one exits at once.
 ///
 /// # Errors
-/// When a port cannot be bound, or a file not be used.
+/// When a port cannot be bound, or a file cannot be used.
 pub(crate) fn run(
     engine: &Engine,
     serving: &Serving,
@@ -191,7 +191,7 @@ pub(crate) fn run(
         let interrupts = Arc::clone(interrupts);
         let flight = server.run(async move { drop(interrupts.cancelled().await) });
         match metrics {
-            // It answers until the other one has stopped.
+            // The monitoring port responds until the server has stopped.
             Some(metrics) => tokio::select! {
                 done = flight => done,
                 done = metrics => done,
@@ -199,12 +199,12 @@ pub(crate) fn run(
             None => flight.await,
         }
     });
-    // Clients that hold on to their connections hold up nobody.
+    // Clients that keep their connections open do not delay the exit.
     threads.shutdown_background();
     Ok(served?)
 }
 
-/// The one line that says that clients can come.
+/// Prints the line that announces that clients can connect.
 #[expect(clippy::print_stdout, reason = "scripts wait for this line")]
 fn ready(server: &Server, tls: bool, metrics: Option<&MetricsServer>) -> Result<()> {
     let scheme = if tls { "grpc+tls" } else { "grpc" };

@@ -1,11 +1,11 @@
-//! Colours of the terminal, and when there are none.
+//! Colours of the terminal, and when they are used.
 
 use std::io::IsTerminal;
 
-/// A way to write.
+/// A text style.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Paint {
-    /// What is less important: NULL, hints, comments.
+    /// Less important text: NULL, hints, comments.
     Dim,
     /// Words of SQL.
     Keyword,
@@ -22,7 +22,7 @@ pub(crate) enum Paint {
 }
 
 impl Paint {
-    /// What turns it on.
+    /// The escape sequence that turns it on.
     pub(crate) fn on(self) -> &'static str {
         match self {
             Self::Dim => "\x1b[90m",
@@ -36,10 +36,10 @@ impl Paint {
     }
 }
 
-/// What turns all of them off.
+/// The escape sequence that turns all of them off.
 pub(crate) const PLAIN: &str = "\x1b[0m";
 
-/// `text` in that way.
+/// Returns `text` in that style.
 pub(crate) fn painted(paint: Paint, text: &str) -> String {
     format!("{}{text}{PLAIN}", paint.on())
 }
@@ -55,7 +55,7 @@ pub(crate) fn wants_colour() -> bool {
     !refused && terminal_is_able()
 }
 
-/// Whether colours are to be written to stdout.
+/// Whether to write colours to stdout.
 pub(crate) fn stdout_has_colour() -> bool {
     std::io::stdout().is_terminal() && wants_colour()
 }

@@ -1,4 +1,4 @@
-//! What values of flags are written as: sizes, times, formats.
+//! Values of flags: sizes, times, formats.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub(crate) enum Format {
     Ndjson,
 }
 
-/// Bytes: a number and a unit, of thousands (kB, MB, GB, TB) or of 1024 (KiB, MiB, GiB, TiB).
+/// Parses bytes: a number and a unit, of thousands (kB, MB, GB, TB) or of 1024 (KiB, MiB, GiB, TiB).
 pub(crate) fn parse_size(text: &str) -> Result<usize, String> {
     const BYTES_MIN: u64 = 1 << 20;
     let text = text.trim();
@@ -44,7 +44,7 @@ pub(crate) fn parse_size(text: &str) -> Result<usize, String> {
     }
 }
 
-/// A time in seconds, with a fraction or not.
+/// Parses a time in seconds, with or without a fraction.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "write a number of seconds, such as 10 or 0.5")?;
     match Duration::try_from_secs_f64(seconds) {

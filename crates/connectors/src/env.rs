@@ -1,4 +1,4 @@
-//! What a connector is given when a source is opened: by the engine, and by `CREATE STREAM`.
+//! The environment of a connector when a source is opened: what the engine provides, and what `CREATE STREAM` declares.
 
 use std::sync::Arc;
 
@@ -7,28 +7,28 @@ use windrow_core::{Clock, Limits};
 
 use crate::file::Files;
 
-/// What a connector gets from the engine.
+/// What the engine provides to a connector.
 #[derive(Debug, Clone)]
 pub struct ConnectorEnv {
-    /// How much of anything is allowed.
+    /// The limits of the engine.
     pub limits: Limits,
     /// The clock, which also sleeps.
     pub clock: Arc<dyn Clock>,
-    /// Where waiting for disks and networks happens. Readers may be called from anywhere.
+    /// The runtime for disk and network I/O. Readers may be called from anywhere.
     pub io: tokio::runtime::Handle,
     /// Which files may be read.
     pub files: Files,
 }
 
-/// What `CREATE STREAM` says about the columns that the source itself delivers (generated ones
-/// are not among them).
+/// What `CREATE STREAM` declares about the columns that the source itself delivers (generated columns are not among
+/// them).
 #[derive(Debug, Clone, Default)]
 pub struct Declared {
     /// The columns; `None` when they are to be inferred.
     pub schema: Option<SchemaRef>,
-    /// The column of the watermark, when the source delivers it. Sources that know its smallest
-    /// and largest value before reading say so in [`Split::event_times`](windrow_core::Split).
+    /// The column of the watermark, when the source delivers it. Sources that know its smallest and largest value
+    /// before reading report them in [`Split::event_times`](windrow_core::Split).
     pub event_time: Option<String>,
-    /// Columns of type TIMESTAMP without a precision: nothing says what a bare number is in them.
+    /// Columns of type TIMESTAMP without a precision: the unit of a bare number in them is undefined.
     pub unsaid: Vec<String>,
 }

@@ -1,10 +1,10 @@
-//! The outside as [`Source`](windrow_core::Source)s: files and object stores ([`mod@file`]), and
-//! made-up events ([`generator`]). A [`replay`] is the engine's own source; only its options are here. Formats, places and
-//! options may be touched here. What may not be: plans and DataFusion, watermarks, and what becomes of a row once it is given.
+//! External data as [`Source`](windrow_core::Source)s: files and object stores ([`mod@file`]), and generated events
+//! ([`generator`]). A [`replay`] is the engine's own source; only its options are here. Formats, locations and options
+//! may be changed here. What does not belong here: plans and DataFusion, watermarks, and what happens to a row once it
+//! is returned.
 //!
-//! [`open_source`] is the one door: it takes what `CREATE STREAM … WITH (…)` says. What options a
-//! connector understands is written down once, in [`options`], and serves errors, help and tab
-//! completion.
+//! [`open_source`] is the only entry point: it takes the options of `CREATE STREAM … WITH (…)`. The options of a
+//! connector are listed once, in [`options`], for errors, help and tab completion.
 #![forbid(unsafe_code)]
 
 mod env;

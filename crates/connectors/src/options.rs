@@ -1,8 +1,7 @@
-//! What stands in `WITH (…)`, checked against what a connector understands.
+//! The options in `WITH (…)`, checked against those of the connector.
 //!
-//! A connector's options are written down once, as a list of [`OptionDoc`]; errors, help and tab
-//! completion all come from it. [`StreamOptions`] is the typed view: code that holds one knows that
-//! every key in it is a known one.
+//! A connector's options are listed once, as [`OptionDoc`]s; errors, help and tab completion all come from that list.
+//! [`StreamOptions`] is the typed view: every key in it is a known one.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,19 +11,19 @@ use windrow_core::{Error, Result};
 /// One option of a connector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OptionDoc {
-    /// Its name. A part `*` between dots stands for any name (`fields.*.min`), and a trailing `*`
-    /// for any ending (`aws_*`).
+    /// Its name. A part `*` between dots matches any name (`fields.*.min`), and a trailing `*` for any ending
+    /// (`aws_*`).
     pub name: &'static str,
-    /// What may stand there, for people: `true | false`, `a number`.
+    /// Its values, for people: `true | false`, `a number`.
     pub values: &'static str,
-    /// What is taken when it is left out; empty when nothing is.
+    /// Its default; empty when it has none.
     pub default: &'static str,
-    /// What it does: one sentence.
+    /// Its effect: one sentence.
     pub doc: &'static str,
 }
 
 impl OptionDoc {
-    /// Whether `key` (lower case) is this option.
+    /// Whether `key` (lower case) names this option.
     fn matches(&self, key: &str) -> bool {
         if let Some(prefix) = self.name.strip_suffix('*')
             && !prefix.ends_with('.')
@@ -36,7 +35,7 @@ impl OptionDoc {
     }
 }
 
-/// The options of one stream: every key is known, none stands twice.
+/// The options of one stream: every key is known, none occurs twice.
 #[derive(Debug, Clone)]
 pub struct StreamOptions<'a> {
     connector: &'a str,
@@ -47,7 +46,7 @@ impl<'a> StreamOptions<'a> {
     /// Checks that every key is one of `known`. Keys are compared in lower case.
     ///
     /// # Errors
-    /// For an unknown or repeated option; the hint lists the known ones and names the nearest.
+    /// For an unknown or repeated option; the hint lists the known ones and suggests the nearest.
     pub fn try_new(
         connector: &'a str,
         entries: &'a [(String, String)],
@@ -67,25 +66,25 @@ impl<'a> StreamOptions<'a> {
         Ok(Self { connector, entries: checked })
     }
 
-    /// The connector whose options these are.
+    /// The connector to which these options belong.
     pub fn connector(&self) -> &str {
         self.connector
     }
 
-    /// All keys (lower case) and values, as written.
+    /// Iterates over all keys (lower case) and values, as written.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &'a str)> {
         self.entries.iter().map(|(k, v)| (k.as_str(), *v))
     }
 
-    /// The value of an option.
+    /// Returns the value of an option.
     pub fn get(&self, name: &str) -> Option<&'a str> {
         self.entries.iter().find(|(k, _)| k == name).map(|(_, v)| *v)
     }
 
-    /// The value of an option that must be given.
+    /// Returns the value of a required option.
     ///
     /// # Errors
-    /// When it is not there.
+    /// When it is missing.
     pub fn required(&self, name: &str) -> Result<&'a str> {
         self.get(name).ok_or_else(|| {
             Error::config(format!(
@@ -96,7 +95,7 @@ impl<'a> StreamOptions<'a> {
         })
     }
 
-    /// A switch: `true`/`false`, `on`/`off`, `yes`/`no`, `1`/`0`.
+    /// Parses a switch: `true`/`false`, `on`/`off`, `yes`/`no`, `1`/`0`.
     ///
     /// # Errors
     /// For any other value.
@@ -109,17 +108,17 @@ impl<'a> StreamOptions<'a> {
         }
     }
 
-    /// A number.
+    /// Parses a number.
     ///
     /// # Errors
-    /// When it is none, or does not fit.
+    /// When the value is not a number, or does not fit.
     pub fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>> {
         self.get(name)
             .map(|v| v.trim().replace('_', "").parse().map_err(|_| bad_value(name, v, "a number")))
             .transpose()
     }
 
-    /// One ASCII character; `\t` and `tab` mean the tab.
+    /// Parses one ASCII character; `\t` and `tab` mean the tab.
     ///
     /// # Errors
     /// For anything else.
@@ -133,7 +132,7 @@ impl<'a> StreamOptions<'a> {
             .transpose()
     }
 
-    /// A length of time: `200 ms`, `5s`, `1 minute`; a bare number is milliseconds.
+    /// Parses a duration: `200 ms`, `5s`, `1 minute`; a bare number is milliseconds.
     ///
     /// # Errors
     /// For anything else.
@@ -146,7 +145,7 @@ impl<'a> StreamOptions<'a> {
             .transpose()
     }
 
-    /// One of several words.
+    /// Parses one of several words.
     ///
     /// # Errors
     /// For any other word; the hint lists them.
@@ -161,7 +160,7 @@ impl<'a> StreamOptions<'a> {
     }
 }
 
-/// An option that has a value it cannot have. `expected` continues "must be …".
+/// Returns the error for an invalid value of an option. `expected` continues "must be …".
 pub fn bad_value(name: &str, value: &str, expected: &str) -> Error {
     Error::config(format!("option \"{name}\" must be {expected}, not \"{value}\""))
 }
@@ -176,13 +175,13 @@ fn unknown_option(connector: &str, key: &str, known: &[OptionDoc]) -> Error {
     error.with_hint(format!("Known options of \"{connector}\": {}.", names.join(", ")))
 }
 
-/// The word of `words` that `word` most likely means, if any is near enough.
+/// Returns the word of `words` that `word` most likely means, if any is near enough.
 pub(crate) fn nearest<'w>(word: &str, words: &[&'w str]) -> Option<&'w str> {
     let near = words.iter().map(|w| (edit_distance(word, w), *w)).min_by_key(|(d, _)| *d)?;
     (near.0 <= (word.chars().count() / 3).max(2) && near.0 < near.1.len()).then_some(near.1)
 }
 
-/// Insertions, removals and replacements that make `b` of `a`.
+/// The number of insertions, removals and replacements that turn `a` into `b`.
 fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -201,7 +200,7 @@ fn edit_distance(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
-/// `200 ms`, `1.5 s`, `PT`-free; a bare number is milliseconds.
+/// Parses `200 ms`, `1.5 s`, `PT`-free; a bare number is milliseconds.
 fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

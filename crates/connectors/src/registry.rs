@@ -1,4 +1,4 @@
-//! Which connectors there are: the one list, and the one door to them.
+//! The registry of connectors, and the only entry point to them.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ pub fn known_connectors() -> &'static [&'static str] {
     &["file", "nexmark", "datagen", "replay"]
 }
 
-/// The options of a connector, `connector` itself not among them; empty for an unknown one.
+/// The options of a connector, except `connector` itself; empty for an unknown one.
 pub fn options_of(connector: &str) -> &'static [OptionDoc] {
     match connector.to_ascii_lowercase().as_str() {
         "file" => file::OPTIONS,
@@ -24,12 +24,12 @@ pub fn options_of(connector: &str) -> &'static [OptionDoc] {
     }
 }
 
-/// Opens the source that `WITH (connector = …, …)` describes. `options` are all others; those
-/// that belong to the engine and not to the connector are not among them.
+/// Opens the source described by `WITH (connector = …, …)`. `options` are all other options, except those that belong
+/// to the engine and not to the connector.
 ///
 /// # Errors
-/// For an unknown connector or option (the hint lists the known ones), for a wrong value, when
-/// the place cannot be read, and when columns can neither be inferred nor be found as declared.
+/// For an unknown connector or option (the hint lists the known ones), for an invalid value, when the location cannot
+/// be read, and when columns can neither be inferred nor be found as declared.
 pub async fn open_source(
     connector: &str,
     options: &[(String, String)],

@@ -1,5 +1,4 @@
-//! What `connector = 'replay'` understands. Its source is the engine's own: a stream or a view
-//! that is read once more.
+//! The options of `connector = 'replay'`. Its source is the engine's own: a stream or a view that is read once more.
 
 use windrow_core::Result;
 
@@ -33,25 +32,24 @@ pub const OPTIONS: &[OptionDoc] = &[
     },
 ];
 
-/// A replay, as it was asked for.
+/// A parsed request for a replay.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReplayOptions {
-    /// What is replayed, as written.
+    /// The name of what is replayed, as written.
     pub of: String,
     /// The first event time, as text.
     pub from: Option<String>,
-    /// The event time behind the last, as text.
+    /// The exclusive last event time, as text.
     pub to: Option<String>,
-    /// Event time that passes per time of the wall clock; `None`: as fast as it goes. Positive and
-    /// finite.
+    /// Event time per wall-clock time; `None`: as fast as possible. Positive and finite.
     pub speed: Option<f64>,
 }
 
 impl ReplayOptions {
-    /// Reads the options of `WITH`; those of the engine are not among them.
+    /// Parses the options of `WITH`, except those of the engine.
     ///
     /// # Errors
-    /// For an unknown, missing or wrong one.
+    /// For an unknown, missing or invalid one.
     pub fn try_new(options: &[(String, String)]) -> Result<Self> {
         let options = StreamOptions::try_new("replay", options, OPTIONS)?;
         let text = |name| options.get(name).map(str::to_owned);

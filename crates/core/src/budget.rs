@@ -1,16 +1,16 @@
-//! What one statement may take in one go: bytes, while it is planned and while its expressions are worked
-//! out; and whether anybody still waits for it.
+//! What one statement may hold in memory while it is planned and its expressions are evaluated, and whether its result
+//! is still wanted.
 //!
-//! Planning and expressions never yield, so nothing outside can stop them or look at what they hold. They
-//! ask themselves: [`check`] between two steps and before a large one. Which statement a thread works for
-//! is known to the thread ([`Budget::within`]), so that what is asked needs no way to be told.
+//! Planning and expressions never yield, so nothing outside can stop them or inspect what they hold. They call
+//! [`check`] themselves, between two steps and before a large allocation. The budget is attached to the thread
+//! ([`Budget::within`]), so it need not be passed through their signatures.
 //!
-//! What a thread holds is counted by the allocator (the crate `metered`, in programs that have it as theirs);
-//! without it only what is announced to [`check`] counts.
+//! The bytes held by a thread are counted by the allocator (the crate `metered`, in programs that use it); without it,
+//! only what is announced to [`check`] counts.
 //!
-//! Invariants: a budget counts what was taken since its thread began to work for it and was not given back;
-//! when the thread turns to something else, that count ends, because what stays is counted where it lies
-//! (operators' memory, queues, tables).
+//! Invariants: a budget counts what was allocated since its thread began to work for it and was not freed; when the
+//! thread turns to something else, that count ends, because what remains is counted where it is stored (operators'
+//! memory, queues, tables).
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -23,36 +23,36 @@ use std::task::{Context, Poll};
 use crate::{Error, ErrorKind};
 
 thread_local! {
-    /// Bytes that this thread has taken less those that it has given back. Only differences mean something.
+    /// Bytes allocated by this thread less bytes freed by it. Only differences are meaningful.
     static HELD: Cell<i64> = const { Cell::new(0) };
     static WORKS_FOR: RefCell<Option<Work>> = const { RefCell::new(None) };
 }
 
-/// The allocator has given so many bytes to this thread; less than none: it has taken them back.
+/// Records that the allocator has given `bytes` to this thread; a negative number records that they were freed.
 #[inline]
 pub fn allocated(bytes: i64) {
     HELD.with(|held| held.set(held.get().wrapping_add(bytes)));
 }
 
-/// How much one statement may take, and whether it is to go on. Shared by all threads that work for it.
+/// How many bytes one statement may hold, and whether it is to continue. Shared by all threads that work for it.
 #[derive(Debug)]
 pub struct Budget {
     bytes_max: usize,
-    /// What threads that work for it now hold, as they have told.
+    /// Bytes that the threads working for it hold now, as they last reported.
     held: AtomicI64,
     ended: AtomicBool,
 }
 
-/// Why a statement does not go on.
+/// The reason why a statement must stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// Nobody waits for it any more.
+    /// Nothing waits for its result any more.
     Ended,
-    /// It would hold so many bytes at once, more than it may.
+    /// It would hold more bytes at once than it may.
     Over {
-        /// What it would hold.
+        /// Bytes that it would hold.
         wanted: usize,
-        /// What it may.
+        /// Bytes that it may hold.
         bytes_max: usize,
     },
 }
@@ -83,23 +83,23 @@ impl From<Stop> for Error {
     }
 }
 
-/// What a thread does for a statement.
+/// The work of a thread for a statement.
 #[derive(Debug)]
 struct Work {
     budget: Arc<Budget>,
-    /// What the thread held when it began.
+    /// Bytes that the thread held when it began.
     began: i64,
-    /// What it has told of what it holds since.
+    /// Bytes that it has reported since.
     told: i64,
 }
 
 impl Budget {
-    /// One of so many bytes.
+    /// Returns a budget of `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Arc<Self> {
         Arc::new(Self { bytes_max, held: AtomicI64::new(0), ended: AtomicBool::new(false) })
     }
 
-    /// Nobody waits for the statement any more: work for it stops when it asks next.
+    /// Ends the statement: work for it stops at its next [`check`].
     pub fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
     }
@@ -109,22 +109,22 @@ impl Budget {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// How many bytes it is of.
+    /// The size of the budget in bytes.
     pub fn bytes_max(&self) -> usize {
         self.bytes_max
     }
 
-    /// The budget that this thread works for.
+    /// Returns the budget that this thread works for.
     pub fn current() -> Option<Arc<Self>> {
         WORKS_FOR.with_borrow(|work| work.as_ref().map(|work| Arc::clone(&work.budget)))
     }
 
-    /// Whichever thread polls the future works for this budget.
+    /// Attaches the budget to `future`: whichever thread polls it works for this budget.
     pub fn within<T>(self: &Arc<Self>, future: BoxFuture<T>) -> Within<T> {
         Within { budget: Arc::clone(self), future }
     }
 
-    /// This thread works for it while `work` runs.
+    /// Runs `work` with this thread working for the budget.
     pub fn run<T>(self: &Arc<Self>, work: impl FnOnce() -> T) -> T {
         let _turn = Turn::to(self);
         work()
@@ -133,7 +133,7 @@ impl Budget {
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// See [`Budget::within`].
+/// A future whose polls work for a budget; see [`Budget::within`].
 pub struct Within<T> {
     budget: Arc<Budget>,
     future: BoxFuture<T>,
@@ -155,7 +155,7 @@ impl<T> Future for Within<T> {
     }
 }
 
-/// A thread that has turned to a statement; it turns back when this is dropped.
+/// A thread's turn to work for a statement; dropping it restores what the thread worked for before.
 struct Turn(Option<Work>);
 
 impl Turn {
@@ -173,11 +173,11 @@ impl Drop for Turn {
     }
 }
 
-/// Whether the statement that this thread works for may go on, and take `more` bytes on top of what it
-/// holds. A thread that works for none is held to nothing.
+/// Checks whether the statement that this thread works for may continue and hold `more` bytes on top of what it holds.
+/// A thread that works for no statement is not limited.
 ///
 /// # Errors
-/// Why it may not.
+/// The reason to stop.
 pub fn check(more: usize) -> Result<(), Stop> {
     WORKS_FOR.with_borrow_mut(|work| work.as_mut().map_or(Ok(()), |work| work.check(more)))
 }

@@ -1,4 +1,4 @@
-//! The time of day. Tests command it; nothing in Windrow asks the machine directly.
+//! The time of day. Tests control it; nothing in Windrow reads the machine's clock directly.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,15 +9,15 @@ use futures::future::BoxFuture;
 
 /// The wall clock. Microseconds since the Unix epoch.
 pub trait Clock: Debug + Send + Sync {
-    /// Now, in µs since the Unix epoch.
+    /// The current time, in µs since the Unix epoch.
     fn now_micros(&self) -> i64;
 
     /// Completes when `duration` of this clock has passed.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 }
 
-/// A clock that the machine drives. Sleeping needs a timer, which this crate does not have: the
-/// one who builds it brings one (tokio's, in the runtime).
+/// A clock driven by the machine. Sleeping needs a timer, which this crate does not have; the runtime supplies one
+/// (tokio's).
 pub struct SystemClock {
     sleeper: Box<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>,
 }
@@ -61,12 +61,12 @@ struct Manual {
 }
 
 impl ManualClock {
-    /// A clock that shows `now_micros`.
+    /// Returns a clock that shows `now_micros` (µs since the Unix epoch).
     pub fn at(now_micros: i64) -> Self {
         Self(Arc::new(Mutex::new(Manual { now_micros, sleepers: vec![] })))
     }
 
-    /// Moves the clock forward and wakes what slept long enough.
+    /// Moves the clock forward and wakes the sleepers whose time has come.
     pub fn advance(&self, by: Duration) {
         let mut manual = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         manual.now_micros =

@@ -1,7 +1,7 @@
-//! How a thing went wrong, for people: message, place in the SQL, hint.
+//! Errors for people: message, place in the SQL, hint.
 //!
-//! Crates keep precise error enums inside; what leaves a crate is this one [`Error`]. A new
-//! [`ErrorKind`] is justified only when the caller would *act* differently.
+//! Crates keep precise error enums internally; what leaves a crate is this one [`Error`]. A new [`ErrorKind`] is
+//! justified only when the caller would *act* differently.
 
 use std::any::Any;
 use std::error::Error as StdError;
@@ -10,7 +10,7 @@ use std::fmt;
 /// The result of everything that can fail in Windrow.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What the caller can do about an error.
+/// The action that an error calls for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// The statement is wrong: edit the SQL.
@@ -19,9 +19,9 @@ pub enum ErrorKind {
     Config,
     /// A named object does not exist.
     NotFound,
-    /// A named object exists already.
+    /// A named object already exists.
     Exists,
-    /// Something outside does not answer: wait and try again.
+    /// An external system does not respond: wait and try again.
     Unavailable,
     /// Data cannot be read as declared.
     Data,
@@ -29,18 +29,18 @@ pub enum ErrorKind {
     Limit,
     /// Stored data is damaged.
     Corrupt,
-    /// Nobody is logged in, or no longer: log in (again).
+    /// No valid login, or it has expired: log in (again).
     Unauthenticated,
-    /// Who is logged in may not do this: ask an administrator.
+    /// The user who is logged in may not do this: ask an administrator.
     Denied,
     /// The query was cancelled by its user.
     Cancelled,
-    /// Our bug: please report it.
+    /// A bug in Windrow: please report it.
     Internal,
 }
 
 impl ErrorKind {
-    /// The exit status of the command line for this kind (`sysexits`-like; 70 is our bug).
+    /// The exit status of the command line for this kind (`sysexits`-like; 70 is a bug in Windrow).
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Sql | Self::Config | Self::NotFound | Self::Exists => 2,
@@ -68,7 +68,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// A place that is one character wide.
+    /// Returns a place one character wide.
     pub fn at(line: usize, column: usize) -> Self {
         Self { line, column, end_line: line, end_column: column + 1 }
     }
@@ -91,7 +91,7 @@ struct Parts {
 }
 
 impl Error {
-    /// A new error. `message` is lower case, without a full stop, and names the object.
+    /// Returns a new error. `message` is lower case, without a full stop, and names the object.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Parts {
             kind,
@@ -103,27 +103,27 @@ impl Error {
         }))
     }
 
-    /// The statement is wrong.
+    /// Returns an error for a wrong statement.
     pub fn sql(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Sql, message)
     }
 
-    /// An option is wrong.
+    /// Returns an error for a wrong option or setting.
     pub fn config(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Config, message)
     }
 
-    /// Data cannot be read as declared.
+    /// Returns an error for data that cannot be read as declared.
     pub fn data(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Data, message)
     }
 
-    /// Our bug.
+    /// Returns an error for a bug in Windrow.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, message)
     }
 
-    /// Our bug: `what` was unwound by a panic, whose payload is `panic`.
+    /// Returns an error for a bug in Windrow: `what` was unwound by a panic with the payload `panic`.
     ///
     /// ```
     /// let panic = std::panic::catch_unwind(|| { Vec::<u8>::with_capacity(usize::MAX); }).unwrap_err();
@@ -161,14 +161,14 @@ impl Error {
         self
     }
 
-    /// Keeps the cause.
+    /// Attaches the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
     }
 
-    /// What the caller can do.
+    /// The action that the error calls for.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
@@ -188,12 +188,12 @@ impl Error {
         &self.0.hints
     }
 
-    /// Where in the SQL.
+    /// The place in the SQL, if known.
     pub fn place(&self) -> Option<Place> {
         self.0.place
     }
 
-    /// Message, the line of `sql` with a caret under the place, detail and hints: the text that
+    /// Renders the message, the line of `sql` with a caret under the place, the detail and the hints: the text that
     /// every surface shows.
     ///
     /// ```

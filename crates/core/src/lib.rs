@@ -1,13 +1,13 @@
-//! The words and the ports of Windrow. What two crates must mean the same by belongs here, and a port that has two sides. What
-//! does not: anything that computes an answer, reads or writes, or waits; a word that one crate alone uses stays there.
+//! The vocabulary and the ports of Windrow. A term that two crates must understand alike belongs here, and a port that
+//! has two sides. What does not belong here: anything that computes an answer, reads or writes, or waits; a term used
+//! by one crate alone stays in that crate.
 //!
-//! Every other crate meets here: what time is ([`time`]), which intervals rows are raked into
-//! ([`window`]), where a row stands in its partition ([`offset`]), how rows enter ([`source`]),
-//! the time of day ([`clock`]), how much of anything is allowed ([`limits`]), and what one
-//! statement takes in one go ([`budget`]), how many bytes a batch has ([`size`]), whose a part of a data directory is
-//! ([`owner`]), and how a thing went wrong ([`error`]).
+//! Every other crate depends on it for event time ([`time`]), the intervals into which rows are grouped ([`window`]),
+//! the position of a row in its partition ([`offset`]), how rows enter ([`source`]), the time of day ([`clock`]),
+//! limits ([`limits`]), the memory of one statement ([`budget`]), the size of a batch in bytes ([`size`]), the owner of
+//! a part of a data directory ([`owner`]), and errors ([`error`]).
 //!
-//! This crate knows Arrow and nothing else: no DataFusion, no tokio, no input or output.
+//! This crate depends on Arrow and nothing else: no DataFusion, no tokio, no input or output.
 #![forbid(unsafe_code)]
 
 pub mod budget;

@@ -1,43 +1,41 @@
-//! How much of anything is allowed. Every limit has a name, a unit and a default; none may ever
-//! give a silently wrong answer.
+//! Limits. Every limit has a name, a unit and a default; none may ever give a silently wrong answer.
 
 /// The limits of one engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Rows that one micro-batch holds at most.
+    /// Rows in one micro-batch at most.
     pub batch_rows_max: usize,
-    /// Worker threads, and so source partitions (or splits of one) read at the same time.
+    /// Worker threads, and so the number of source partitions (or splits of one) read at the same time.
     pub threads: usize,
-    /// Batches that wait between two steps of a query at most.
+    /// Batches queued between two steps of a query at most.
     pub queue_batches_max: usize,
     /// Bytes of one text row (a JSON line, a CSV record); a longer one is a bad row.
     pub row_bytes_max: usize,
-    /// Bad rows and late rows that are kept for looking at, per stream or query. All are counted.
+    /// Bad rows and late rows retained for inspection, per stream or query. All are counted.
     pub kept_rows_max: usize,
-    /// Bytes of SQL text in one submission.
+    /// Bytes of SQL text in one submission at most.
     pub sql_bytes_max: usize,
-    /// Rows that the memory tail of a stream or view holds until it is archived (with a data
-    /// directory only).
+    /// Rows that the memory tail of a stream or view holds until they are archived (with a data directory only).
     pub tail_rows_max: u64,
-    /// Bytes of the same.
+    /// Bytes that the memory tail holds likewise.
     pub tail_bytes_max: usize,
-    /// Bytes of rows that a stream without connector, or a view, may hold when it is in memory
-    /// alone; more is an error. `None`: as much as there is.
+    /// Bytes of rows that a stream without connector, or a view, may hold when it is in memory only; more is an error.
+    /// `None`: no limit.
     pub stream_bytes_max: Option<usize>,
-    /// Bytes that the state of windows, and sorts, joins and groupings of queries, may take in
-    /// memory; what is over it goes to disk. `None`: as much as there is.
+    /// Bytes that window state, and the sorts, joins and groupings of queries, may take in memory; the excess spills to
+    /// disk. `None`: no limit.
     pub memory_bytes_max: Option<usize>,
-    /// Bytes that one statement may hold at once while it is planned and its expressions are worked out, and
-    /// rows that it keeps until it is done; and one run of a continuous query over a micro-batch. `None`: a
-    /// quarter of what the machine has.
+    /// Bytes that one statement may hold at once: while it is planned and its expressions are evaluated, in rows
+    /// retained until it finishes, and in one run of a continuous query over a micro-batch. `None`: a quarter of the
+    /// machine's memory.
     pub query_bytes_max: Option<usize>,
-    /// How long finished windows stay in memory alone before they are archived, at the longest.
+    /// The longest time that finished windows stay in memory only before they are archived.
     pub spill_interval: std::time::Duration,
-    /// From one checkpoint of a query to the next (with a data directory only).
+    /// Time between two checkpoints of a query (with a data directory only).
     pub checkpoint_interval: std::time::Duration,
-    /// How long an INSERT waits for an archive that fails to take in the rows before it.
+    /// How long an INSERT waits for an archive that fails to accept the rows before it.
     pub archive_wait: std::time::Duration,
-    /// Bytes of memory in which one reading of a replay sorts; the rest goes to temporary files.
+    /// Bytes of memory in which one replay reader sorts; the rest goes to temporary files.
     pub replay_bytes_max: usize,
 }
 

@@ -1,10 +1,10 @@
-//! Where a row stands in its partition.
+//! Positions of rows in a partition.
 
 use std::fmt::{self, Debug};
 
 use crate::{Error, Result};
 
-/// A partition of a stream: rows within one are ordered, between two they are not.
+/// A partition of a stream: rows within a partition are ordered, rows of different partitions are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PartitionId(pub u32);
 
@@ -14,9 +14,8 @@ impl fmt::Display for PartitionId {
     }
 }
 
-/// A half-open range `[start, end)` of positions in a partition. What a position is belongs to
-/// the source (row number in Parquet and memory, byte position in text files); the ranges of one
-/// partition tile.
+/// A half-open range `[start, end)` of positions in a partition. The source defines what a position is (row number in
+/// Parquet and memory, byte position in text files); the ranges of one partition tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OffsetRange {
     start: u64,
@@ -24,7 +23,7 @@ pub struct OffsetRange {
 }
 
 impl OffsetRange {
-    /// The range `[start, end)`.
+    /// Returns the range `[start, end)`.
     ///
     /// # Errors
     /// When `end < start`.
@@ -48,15 +47,14 @@ impl OffsetRange {
     }
 }
 
-/// Positions that were given out and whose rows are lost: they are never given out again, and what reads
-/// goes on behind them.
+/// Positions that were assigned and whose rows are lost: they are never assigned again, and readers skip them.
 ///
 /// Invariant: the ranges are in order and neither touch nor overlap.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Gaps(Vec<OffsetRange>);
 
 impl Gaps {
-    /// These ranges, in any order; those that touch become one.
+    /// Builds gaps from ranges in any order; adjacent ranges are merged.
     pub fn new(ranges: impl IntoIterator<Item = OffsetRange>) -> Self {
         let mut ranges: Vec<OffsetRange> =
             ranges.into_iter().filter(|range| range.start < range.end).collect();
@@ -71,13 +69,13 @@ impl Gaps {
         Self(gaps)
     }
 
-    /// The first position from `position` on that is not lost.
+    /// Returns the first position at or after `position` that is not lost.
     pub fn after(&self, position: u64) -> u64 {
         let at = self.0.partition_point(|gap| gap.end <= position);
         self.0.get(at).filter(|gap| gap.start <= position).map_or(position, |gap| gap.end)
     }
 
-    /// How many of the positions `[from, to)` are lost.
+    /// Counts the lost positions in `[from, to)`.
     pub fn within(&self, from: u64, to: u64) -> u64 {
         let lost = |gap: &OffsetRange| gap.end.min(to).saturating_sub(gap.start.max(from));
         self.0.iter().map(lost).sum()
@@ -94,14 +92,13 @@ impl Gaps {
     }
 }
 
-/// The positions of the rows of one batch, worked out only for the rows somebody asks about (late
-/// and bad ones).
+/// The positions of the rows of one batch, computed only for the rows that need them (late and bad ones).
 pub trait RowOffsets: Debug + Send + Sync {
-    /// The position of row `row` (from 0) of the batch.
+    /// Returns the position of row `row` (from 0) of the batch.
     fn offset(&self, row: usize) -> u64;
 }
 
-/// Rows that follow one another from a first position: row `i` stands at `first + i`.
+/// Consecutive rows from a first position: row `i` is at `first + i`.
 #[derive(Debug, Clone, Copy)]
 pub struct Consecutive(pub u64);
 

@@ -1,13 +1,13 @@
-//! Whose a part of a data directory is: logs, tables and checkpoints say it, so that a part of another
-//! directory, or of another object, is never taken for one's own.
+//! The owner of a part of a data directory. Logs, tables and checkpoints record it, so that a part of another
+//! directory, or of another object, is never mistaken for one's own.
 
-/// Whose a part is: it says so from its beginning, and another one's is refused.
+/// The owner of a part. The part records it at its beginning; a part of another owner is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
-    /// No other object of any data directory has the same.
+    /// Unique among all objects of all data directories.
     pub id: String,
-    /// The part may be from before parts said whose they are.
+    /// Whether the part may predate the recording of owners.
     pub may_be_unsaid: bool,
-    /// It has been made before: one that is not there is lost.
+    /// Whether it was created before: if it is missing, it is lost.
     pub is_made: bool,
 }

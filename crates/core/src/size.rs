@@ -1,4 +1,4 @@
-//! How many bytes a batch takes: what queues, logs and limits of memory count by.
+//! The size of a batch in bytes, as queues, logs and memory limits count it.
 
 use arrow::array::{Array, AsArray, GenericByteViewArray};
 use arrow::datatypes::{ByteViewType, DataType};
@@ -6,13 +6,13 @@ use arrow::record_batch::RecordBatch;
 
 use crate::Result;
 
-/// As [`shown_bytes`]; what cannot be told by what it shows counts as what it holds. (Columns of a
-/// decoded message hold parts of one buffer, and each would count it wholly.)
+/// As [`shown_bytes`]; a batch that cannot be measured that way counts all the buffers that it holds. (The columns of a
+/// decoded message share one buffer, and each would count all of it.)
 pub fn bytes_of(batch: &RecordBatch) -> usize {
     shown_bytes(batch).unwrap_or_else(|_unknown| batch.get_array_memory_size())
 }
 
-/// Bytes of the rows that are shown, not of the buffers that they are part of.
+/// Bytes of the rows visible in the batch, not of the buffers that they are slices of.
 ///
 /// # Errors
 /// When a column is of a type whose slices Arrow cannot measure.

@@ -1,8 +1,8 @@
-//! How rows enter: the port between Windrow and the outside.
+//! How rows enter Windrow: the port to external systems.
 //!
-//! A [`Source`] has partitions, a partition has splits, a split is read by one [`Reader`]. Splits
-//! of one partition follow one another: what stands in split 1 comes after what stands in
-//! split 0. They may be *decoded* at the same time; who needs the order (the watermark) keeps it.
+//! A [`Source`] has partitions, a partition has splits, a split is read by one [`Reader`]. The splits of a partition
+//! are ordered: the rows of split 1 come after those of split 0. They may be *decoded* at the same time; whatever needs
+//! the order (the watermark) restores it.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -15,7 +15,7 @@ use async_trait::async_trait;
 
 use crate::{OffsetRange, PartitionId, Result, RowOffsets, Watermark};
 
-/// Where rows come from.
+/// An origin of rows.
 ///
 /// # Contract
 /// - A partition once returned by [`discover`](Source::discover) keeps its id and its splits.
@@ -29,59 +29,58 @@ pub trait Source: Debug + Send + Sync {
     /// Whether it ends by itself.
     fn is_bounded(&self) -> bool;
 
-    /// What whoever makes a stream of it should know: a declared column that is nowhere, times in 1970.
+    /// Notices for whoever creates a stream of it: a declared column that is missing everywhere, times in 1970.
     fn notices(&self) -> Vec<String> {
         vec![]
     }
 
-    /// The partitions that exist now. A source that is not bounded may be asked again, and may
-    /// then return more; the order is the order of reading.
+    /// Returns the partitions that exist now, in the order of reading. It may be called again on an unbounded source,
+    /// and may then return more.
     ///
     /// # Errors
-    /// When the place cannot be listed.
+    /// When the location cannot be listed.
     async fn discover(&self) -> Result<Vec<Partition>>;
 
-    /// How long to wait before asking [`discover`](Source::discover) again; `None` when the
-    /// partitions are fixed.
+    /// How long to wait before calling [`discover`](Source::discover) again; `None` when the partitions are fixed.
     fn rediscover_after(&self) -> Option<std::time::Duration> {
         None
     }
 
-    /// Reminds the source of where a partition was read to before a restart
-    /// ([`SourceBatch::place`]), before it is asked for the first time.
+    /// Informs the source of how far a partition was read before a restart ([`SourceBatch::place`]). Called before the
+    /// first [`discover`](Source::discover).
     ///
     /// # Errors
-    /// When that cannot be understood.
+    /// When the place cannot be parsed.
     fn recall(&self, partition: &str, place: &str) -> Result<()> {
         let _ = (partition, place);
         Ok(())
     }
 
-    /// Why reading a partition anew does not give again what was read of it up to `offset`, where `place` says
-    /// what that was ([`SourceBatch::place`]); `None`: it does.
+    /// Returns why reading a partition again does not reproduce what was read of it up to `offset`, where `place`
+    /// describes that position ([`SourceBatch::place`]). `None`: it does.
     ///
     /// # Errors
-    /// When the place cannot be understood.
+    /// When the place cannot be parsed.
     fn lost(&self, partition: &str, offset: u64, place: &str) -> Result<Option<String>> {
         let _ = (partition, offset, place);
         Ok(None)
     }
 
-    /// Starts to read a split.
+    /// Opens a reader of a split.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// When the split cannot be opened.
     async fn open(&self, split: &Split, scan: &ScanRequest) -> Result<Box<dyn Reader>>;
 }
 
 /// A part of a source in which rows are ordered (a file, a generator, a log).
 #[derive(Debug, Clone)]
 pub struct Partition {
-    /// Its number; stable.
+    /// Its number, which never changes.
     pub id: PartitionId,
-    /// What people call it: a path, a name.
+    /// Its name for people: a path, a name.
     pub name: String,
-    /// Its pieces, in order.
+    /// Its splits, in order.
     pub splits: Vec<Split>,
 }
 
@@ -92,26 +91,25 @@ pub struct Split {
     pub partition: PartitionId,
     /// Its number within the partition, from 0.
     pub number: usize,
-    /// Rows in it, where known before reading; of one that grows, those of now. For progress, as
-    /// `bytes` are.
+    /// Rows in it, where known before reading; for a split that grows, the current number. For progress, like `bytes`.
     pub rows: Option<u64>,
-    /// Bytes in it as stored, where known (for progress).
+    /// Stored bytes in it, where known (for progress).
     pub bytes: Option<u64>,
-    /// Smallest and largest event time in ticks, where known *exactly* before reading
-    /// (from Parquet statistics). `None`: not known.
+    /// Smallest and largest event time in ticks, where known *exactly* before reading (from Parquet statistics).
+    /// `None`: unknown.
     pub event_times: Option<(i64, i64)>,
-    /// What it is read from, as far as that can be told: a file and its size. Another text after a
-    /// restart means that what was read before cannot be gone on from.
+    /// Identifies what it is read from, as far as possible: a file and its size. A different identity after a restart
+    /// means that reading cannot be resumed from where it stopped.
     pub identity: Arc<str>,
-    /// Where a reader stands that begins it, where a restart must know that before the first batch has
-    /// come ([`SourceBatch::place`]).
+    /// The initial place of its reader, where a restart needs it before the first batch has arrived
+    /// ([`SourceBatch::place`]).
     pub place: Option<Arc<str>>,
-    /// What the source needs to find it again.
+    /// Whatever the source needs to find it again.
     pub detail: Arc<dyn Any + Send + Sync>,
 }
 
 impl Split {
-    /// Piece `number` of a partition, of which nothing else is known.
+    /// Returns split `number` of a partition, with nothing else known.
     pub fn new(partition: PartitionId, number: usize, identity: &str) -> Self {
         Self {
             partition,
@@ -126,28 +124,27 @@ impl Split {
     }
 }
 
-/// What a reader is asked for.
+/// A request to a reader.
 #[derive(Debug, Clone)]
 pub struct ScanRequest {
-    /// The columns wanted, as indexes into [`Source::schema`], ascending. May be empty: then
-    /// batches have rows and no columns.
+    /// The wanted columns, as indexes into [`Source::schema`], ascending. May be empty: batches then have rows and no
+    /// columns.
     pub projection: Vec<usize>,
-    /// Conditions that wanted rows satisfy, all of them. A reader may use them to leave rows out
-    /// ([`SourceBatch::skipped`] counts those); it need not.
+    /// Conditions that all wanted rows satisfy. A reader may use them to skip rows (counted in
+    /// [`SourceBatch::skipped`]); it need not.
     pub predicates: Vec<Predicate>,
-    /// The event-time column (index into [`Source::schema`]), when the watermark must stay exact
-    /// per row. Rows may then be left out only in whole splits whose event times are known;
-    /// without it, any row that fails a predicate may be left out.
+    /// The event-time column (index into [`Source::schema`]), when the watermark must stay exact per row. Then only
+    /// whole splits whose event times are known may be skipped; without it, any row that fails a predicate may be.
     pub event_time: Option<usize>,
-    /// Rows before this offset are not wanted: they were read before a restart. A reader may
-    /// begin there, or anywhere before it.
+    /// Rows before this offset are not wanted: they were read before a restart. A reader may start there or anywhere
+    /// before it.
     pub from: Option<u64>,
-    /// What the source said of where that is ([`SourceBatch::place`]).
+    /// The source's own description of the position `from` ([`SourceBatch::place`]).
     pub place: Option<Arc<str>>,
-    /// Offsets before this one have been given out, by whatever reader. Where rows at them are gone,
-    /// new rows are not numbered so again.
+    /// Offsets before this one have been assigned, by any reader. If the rows at them are gone, new rows do not reuse
+    /// them.
     pub past: u64,
-    /// Read what is there now and end, even if the source is endless.
+    /// Whether to read what is available now and end, even if the source is endless.
     pub until_now: bool,
     /// Rows in a batch at most.
     pub batch_rows_max: usize,
@@ -164,7 +161,7 @@ pub struct Predicate {
     pub literal: ArrayRef,
 }
 
-/// A comparison that readers understand.
+/// A comparison that readers support.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CmpOp {
     /// `=`
@@ -181,15 +178,15 @@ pub enum CmpOp {
     GtEq,
 }
 
-/// Reads one split, batch by batch.
+/// A reader of one split, batch by batch.
 #[async_trait]
 pub trait Reader: Send {
-    /// The next batch; `None` at the end of the split. A reader of an endless source waits here
-    /// until it has a row. Cancellation-safe: a dropped call loses nothing.
+    /// Returns the next batch; `None` at the end of the split. A reader of an endless source waits here until it has a
+    /// row. Cancellation-safe: dropping the future loses nothing.
     ///
     /// # Errors
-    /// When the split cannot be read further. Rows that cannot be decoded are not errors unless
-    /// the stream says `on_bad_row = 'fail'`; they come in [`SourceBatch::bad`].
+    /// When the split cannot be read further. Rows that cannot be decoded are not errors unless the stream says
+    /// `on_bad_row = 'fail'`; they are returned in [`SourceBatch::bad`].
     async fn next(&mut self) -> Result<Option<SourceBatch>>;
 }
 
@@ -198,39 +195,41 @@ pub trait Reader: Send {
 pub struct SourceBatch {
     /// The decoded rows, with the columns of [`ScanRequest::projection`] in that order.
     pub rows: RecordBatch,
-    /// The piece of the partition that this batch stands for, bad and skipped rows included.
+    /// The range of the partition that this batch covers, bad and skipped rows included.
     pub offsets: OffsetRange,
-    /// Where each of `rows` stands.
+    /// The position of each of `rows`.
     pub row_offsets: Arc<dyn RowOffsets>,
     /// Rows that could not be decoded.
     pub bad: Vec<BadRow>,
-    /// Rows left out because of predicates.
+    /// Number of rows skipped because of predicates.
     pub skipped: u64,
-    /// An explicit promise after this batch, from sources that know better than the event times
-    /// of their rows (a view's output).
+    /// An explicit watermark after this batch, from sources that know more than the event times of their rows (a view's
+    /// output).
     pub watermark: Option<Watermark>,
-    /// Whether whoever fills the source has nothing to say for now (a view whose inputs are all idle);
-    /// `None`: that is not known here.
+    /// Whether whatever fills the source is idle (a view whose inputs are all idle); `None`: unknown here.
     pub idle: Option<bool>,
-    /// The rows that break such a promise, ascending by row.
+    /// The rows that break an explicit watermark, ascending by row.
     pub behind: Vec<Behind>,
-    /// Where the reader stands after this batch, in words of its own, where the offset alone does
-    /// not tell. It is kept with the offset and comes back as [`ScanRequest::place`].
+    /// The reader's position after this batch, in a text of its own, where the offset alone does not determine it. It
+    /// is stored with the offset and returned as [`ScanRequest::place`].
     pub place: Option<Arc<str>>,
 }
 
-/// A row of a view that came behind the watermark of what it was made of. It is late for windows
+/// A row of a view that arrived behind the watermark of the input that it was computed from. It is late for windows
 /// that end at this watermark or before; any other row of a view is in time for all its windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Behind {
-    /// Which row of its batch.
+    /// Its row number in the batch.
     pub row: usize,
-    /// The watermark just before the row that it was made of; greater than its event time.
+    /// The watermark just before the row that it was computed from; greater than its event time.
     pub watermark: Watermark,
 }
 
 impl SourceBatch {
-    /// A batch of consecutive good rows that start at `first`.
+    /// Returns a batch of consecutive good rows that start at `first`.
+    ///
+    /// # Errors
+    /// When its offsets are not a valid range.
     pub fn consecutive(rows: RecordBatch, first: u64) -> Result<Self> {
         let offsets = OffsetRange::try_new(first, first + rows.num_rows() as u64)?;
         let row_offsets = Arc::new(crate::offset::Consecutive(first));
@@ -248,13 +247,13 @@ impl SourceBatch {
     }
 }
 
-/// A row that could not be used, and why.
+/// A row that could not be used, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadRow {
-    /// Where it stands in its partition.
+    /// Its position in its partition.
     pub offset: u64,
-    /// Why, for people: names the column and what was expected.
+    /// The reason, for people: names the column and what was expected.
     pub reason: String,
-    /// The row as it came, cut to a readable length; invalid UTF-8 replaced.
+    /// The original row, truncated to a readable length; invalid UTF-8 is replaced.
     pub raw: String,
 }

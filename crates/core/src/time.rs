@@ -1,15 +1,14 @@
 //! Event time and the watermark.
 //!
-//! Event times are `i64` in the unit of their column ("ticks"): a column of microseconds is
-//! compared, cut into windows and closed in microseconds, so that no precision is lost and no
-//! row is multiplied by a thousand.
+//! Event times are `i64` in the unit of their column ("ticks"): a column of microseconds is compared, cut into windows
+//! and closed in microseconds, so that no precision is lost and no value is multiplied by a thousand.
 
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 
 use crate::{Error, Result};
 
-/// The text of a timestamp with its seconds, where it has none: `2026-03-04 05:06` is `2026-03-04 05:06:00`, as in
-/// PostgreSQL and DuckDB. `None`: it has them, or is no such text. (Arrow's casts take seconds only.)
+/// Adds the seconds to the text of a timestamp that lacks them: `2026-03-04 05:06` becomes `2026-03-04 05:06:00`, as in
+/// PostgreSQL and DuckDB. `None`: it has seconds, or is no such text. (Arrow's casts require seconds.)
 pub fn with_seconds(text: &str) -> Option<String> {
     let text = text.trim();
     let (date, rest) = text.split_at_checked("2026-03-04 05:06".len())?;
@@ -22,7 +21,7 @@ pub fn with_seconds(text: &str) -> Option<String> {
     (is_minute && ends).then(|| format!("{date}:00{rest}"))
 }
 
-/// A promise: no more rows with an event time below it. It never moves back.
+/// A promise that no more rows with an event time below it will come. It never moves back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[must_use]
 pub struct Watermark(i64);
@@ -33,22 +32,22 @@ impl Watermark {
     /// No more rows at all: the input has ended.
     pub const END: Self = Self(i64::MAX);
 
-    /// The watermark at `ticks`.
+    /// Returns the watermark at `ticks`.
     pub fn at(ticks: i64) -> Self {
         Self(ticks)
     }
 
-    /// In ticks of the event-time column; `i64::MIN` before any promise, `i64::MAX` at the end.
+    /// The watermark in ticks of the event-time column; `i64::MIN` before any promise, `i64::MAX` at the end.
     pub fn ticks(self) -> i64 {
         self.0
     }
 
-    /// The later of the two: a watermark never moves back.
+    /// Returns the later of the two: a watermark never moves back.
     pub fn advance(self, to: Self) -> Self {
         self.max(to)
     }
 
-    /// This watermark `ticks` earlier; none stays none, the end stays the end.
+    /// Returns this watermark `ticks` earlier; [`NONE`](Self::NONE) and [`END`](Self::END) are unchanged.
     pub fn delayed(self, ticks: i64) -> Self {
         match self {
             Self::NONE | Self::END => self,
@@ -71,7 +70,7 @@ pub struct EventTimeColumn {
     pub delay_ticks: i64,
 }
 
-/// The columns of a stream, with a proven event-time column where it has one.
+/// The columns of a stream, with a validated event-time column where it has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamSchema {
     schema: SchemaRef,
@@ -79,10 +78,10 @@ pub struct StreamSchema {
 }
 
 impl StreamSchema {
-    /// Proves that the event-time column exists and is a timestamp.
+    /// Checks that the event-time column exists and is a timestamp.
     ///
     /// # Errors
-    /// When it is neither.
+    /// When it does not exist or is not a timestamp.
     pub fn try_new(schema: SchemaRef, event_time: Option<EventTimeColumn>) -> Result<Self> {
         if let Some(column) = event_time {
             let field = schema.fields().get(column.index).ok_or_else(|| {
@@ -129,10 +128,10 @@ pub fn ticks_per_second(unit: TimeUnit) -> i64 {
     }
 }
 
-/// A duration in nanoseconds, in ticks of `unit`.
+/// Converts a duration in nanoseconds to ticks of `unit`.
 ///
 /// # Errors
-/// When it is not a whole number of ticks: the bounds of windows could not be written down.
+/// When it is not a whole number of ticks: the bounds of windows could not be represented.
 pub fn nanos_to_ticks(nanos: i128, unit: TimeUnit) -> Result<i64> {
     let per_tick = 1_000_000_000 / i128::from(ticks_per_second(unit));
     if nanos % per_tick != 0 {
@@ -145,8 +144,8 @@ pub fn nanos_to_ticks(nanos: i128, unit: TimeUnit) -> Result<i64> {
         .map_err(|_| Error::sql("the interval is too long for the time column's unit"))
 }
 
-/// Ticks of `unit` in µs since the epoch, rounded down and saturating (for comparing with the
-/// wall clock and for display).
+/// Converts ticks of `unit` to µs since the epoch, rounded down and saturating (for comparison with the wall clock and
+/// for display).
 pub fn ticks_to_micros(ticks: i64, unit: TimeUnit) -> i64 {
     match unit {
         TimeUnit::Second => ticks.saturating_mul(1_000_000),

@@ -1,5 +1,5 @@
-//! Which intervals rows are raked into: aligned windows, which the clock tells alone, and sessions, which the
-//! rows of a key tell.
+//! The intervals into which rows are grouped: aligned windows, determined by event time alone, and sessions, determined
+//! by the rows of a key.
 
 use std::ops::RangeInclusive;
 
@@ -10,29 +10,28 @@ use crate::{Error, Result};
 pub enum WindowKind {
     /// Fixed, gapless, not overlapping: `[k·size, (k+1)·size)`.
     Tumble {
-        /// Length.
+        /// Length in ticks.
         size: i64,
     },
-    /// Fixed, every `slide` one starts: `[k·slide, k·slide + size)`. `size` need not be a
-    /// multiple of `slide`.
+    /// Fixed, one starting every `slide` ticks: `[k·slide, k·slide + size)`. `size` need not be a multiple of `slide`.
     Hop {
-        /// From one start to the next.
+        /// Ticks from one start to the next.
         slide: i64,
-        /// Length.
+        /// Length in ticks.
         size: i64,
     },
-    /// Growing: `[k·size, k·size + j·step)` for `j = 1 …`, the last one ending at `(k+1)·size`
-    /// (`size` is a multiple of `step`).
+    /// Growing: `[k·size, k·size + j·step)` for `j = 1 …`, the last of which ends at `(k+1)·size` (`size` is a multiple
+    /// of `step`).
     Cumulate {
-        /// By how much each next window is longer.
+        /// Ticks by which each window is longer than the one before.
         step: i64,
-        /// Length of the longest.
+        /// Length of the longest window in ticks.
         size: i64,
     },
 }
 
-/// A valid window: lengths are positive, `slide ≤ size`, `step` divides `size`.
-/// Windows align to the Unix epoch plus `offset`; times before 1970 floor downward.
+/// A valid window: lengths are positive, `slide ≤ size`, `step` divides `size`. Windows align to the Unix epoch plus
+/// `offset`; times before 1970 round down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WindowSpec {
     kind: WindowKind,
@@ -46,12 +45,12 @@ pub struct SessionSpec {
     gap: i64,
 }
 
-/// What windows a relation has.
+/// The windows of a relation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Windows {
-    /// Of fixed length (or of one of few, in CUMULATE), aligned to the Unix epoch.
+    /// Of fixed length (or, in CUMULATE, one of several), aligned to the Unix epoch.
     Aligned(WindowSpec),
-    /// As long as rows go on coming.
+    /// As long as rows keep coming.
     Session(SessionSpec),
 }
 
@@ -67,7 +66,7 @@ impl SessionSpec {
         Err(Error::sql("the gap of SESSION must be positive"))
     }
 
-    /// How far neighbours may be apart, in ticks.
+    /// The largest distance between neighbours, in ticks.
     pub fn gap(&self) -> i64 {
         self.gap
     }
@@ -88,7 +87,7 @@ impl Windows {
     }
 }
 
-/// The times that are further than `margin` from both ends of time.
+/// Returns the times further than `margin` ticks from both ends of the 64-bit range.
 fn times_within(margin: i64) -> RangeInclusive<i64> {
     i64::MIN.saturating_add(margin).saturating_add(1)
         ..=i64::MAX.saturating_sub(margin).saturating_sub(1)
@@ -98,8 +97,8 @@ impl WindowSpec {
     /// Checks the lengths. The offset is taken modulo the alignment (size, slide).
     ///
     /// # Errors
-    /// A length that is not positive, a slide longer than the size, a step that does not divide
-    /// the size, with the hint that most likely helps.
+    /// When a length is not positive, a slide is longer than the size, or a step does not divide the size; the hint
+    /// suggests the most likely correction.
     pub fn try_new(kind: WindowKind, offset: i64) -> Result<Self> {
         let positive = |name: &str, v: i64| {
             if v > 0 {
@@ -143,7 +142,7 @@ impl WindowSpec {
         self.kind
     }
 
-    /// The shift against the epoch in ticks, `0 ≤ offset < size or slide`.
+    /// The offset from the epoch in ticks, `0 ≤ offset < size or slide`.
     pub fn offset(&self) -> i64 {
         self.offset
     }
@@ -157,13 +156,12 @@ impl WindowSpec {
         }
     }
 
-    /// Whether the start of a window tells its end (not in CUMULATE).
+    /// Whether the start of a window determines its end (not in CUMULATE).
     pub fn start_tells_end(&self) -> bool {
         !matches!(self.kind, WindowKind::Cumulate { .. })
     }
 
-    /// The event times for which all bounds can be written in 64 bits. A row outside is a bad
-    /// row: its windows do not exist.
+    /// The event times for which all bounds fit in 64 bits. A row outside is a bad row: its windows do not exist.
     pub fn valid_times(&self) -> RangeInclusive<i64> {
         times_within(self.size().saturating_mul(2))
     }

@@ -1,4 +1,4 @@
-//! Connections as tonic takes them.
+//! Connections in the form that tonic accepts.
 
 use std::io;
 use std::pin::Pin;
@@ -8,13 +8,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::{Connected, TlsConnectInfo};
 use windrow_server::connection::{Connection, Peer};
 
-/// The peer of a request, with TLS or without.
+/// Returns the peer of a request, with TLS or without.
 pub(crate) fn peer(extensions: &http::Extensions) -> Option<&Peer> {
     let tls = || extensions.get::<TlsConnectInfo<Peer>>().map(TlsConnectInfo::get_ref);
     extensions.get::<Peer>().or_else(tls)
 }
 
-/// A connection that says in the extensions of each request who is at its other end.
+/// A connection that puts its peer in the extensions of each request.
 #[derive(Debug)]
 pub(crate) struct Wired(pub(crate) Connection);
 

@@ -1,8 +1,8 @@
-//! The engine over Arrow Flight SQL: a server that ADBC, JDBC and plain Flight clients talk to, and
-//! the client that the `windrow` command uses.
-//! Messages, their order and metadata, and how errors become statuses may be touched here. What may not be: nothing is
-//! decided here about users, statements or rows, and what another wire would need too (who may come in, sessions, limits, cancelling,
-//! metrics) is in [`windrow_server`]. This crate alone knows gRPC.
+//! The engine over Arrow Flight SQL: a server for ADBC, JDBC and plain Flight clients, and the client that the
+//! `windrow` command uses. Messages, their order and metadata, and the mapping of errors to statuses may be changed
+//! here. What does not belong here: decisions about users, statements or rows, and what another wire would need too
+//! (authentication, sessions, limits, cancellation, metrics), which is in [`windrow_server`]. Only this crate knows
+//! gRPC.
 #![forbid(unsafe_code)]
 
 mod auth;

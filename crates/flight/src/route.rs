@@ -1,5 +1,5 @@
-//! The way in: what the Flight SQL trait does not route goes to its room here, and what cannot be
-//! read is refused in words.
+//! The entry point: calls that the Flight SQL trait does not route are routed here, and requests that cannot be decoded
+//! are refused with a readable error.
 
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::{
@@ -14,11 +14,11 @@ use crate::metadata;
 use crate::service::{Service, command};
 use crate::status::{to_status, too_long};
 
-/// The service as it is served.
+/// The service as it is exposed.
 #[derive(Debug, Clone)]
 pub(crate) struct Route(pub(crate) Service);
 
-/// A refusal by the library, in the right code: what cannot be read is the client's mistake.
+/// Maps a refusal by the library to the right code: a request that cannot be decoded is the client's mistake.
 fn in_words(status: Status) -> Status {
     if let Some(error) = too_long(&status) {
         return to_status(&error, "");
@@ -67,7 +67,7 @@ impl FlightService for Route {
         self.0.get_flight_info(request).await.map_err(in_words)
     }
 
-    /// A query is not executed before its rows are fetched, so that the first answer is the last.
+    /// A query is not executed before its rows are fetched, so the first answer is final.
     async fn poll_flight_info(
         &self,
         request: Request<FlightDescriptor>,
@@ -105,7 +105,7 @@ impl FlightService for Route {
         };
         tokio::select! {
             done = self.0.do_put(request) => done.map_err(in_words),
-            // A sender that takes longer than the time of grace is told why.
+            // A sender that takes longer than the grace period is told why it is cut off.
             error = ended => Err(to_status(&error, "")),
         }
     }

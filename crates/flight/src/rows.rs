@@ -1,5 +1,5 @@
-//! The rows of a statement as a stream of messages. Nothing is read ahead of the client: HTTP/2's
-//! flow control makes the stream wait, and the stream makes the query wait.
+//! The rows of a statement as a stream of messages. Nothing is read ahead of the client: HTTP/2 flow control makes the
+//! stream wait, and the stream makes the query wait.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -25,14 +25,14 @@ use windrow_server::running::{Execution, cancelled};
 use crate::status::to_status;
 use crate::wire::Encoder;
 
-/// What a client receives.
+/// The messages that a client receives.
 pub(crate) type Messages = Pin<Box<dyn Stream<Item = Result<FlightData, Status>> + Send + 'static>>;
 
-/// After so long without rows, a continuous query sends a batch without rows.
+/// After this long without rows, a continuous query sends a batch without rows.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// A client that wants it sooner says after how many milliseconds, in this header.
+/// The header by which a client requests a shorter heartbeat, in milliseconds.
 pub(crate) const HEARTBEAT_HEADER: &str = "windrow-heartbeat-ms";
-/// So soon at the earliest.
+/// The shortest heartbeat.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
 
 /// The `app_metadata` of a batch of a continuous query.
@@ -42,14 +42,14 @@ struct Beside {
     sequence: u64,
     /// No later row has an event time below it.
     watermark: Option<String>,
-    /// The windows of the rows: the lowest begin, the highest end.
+    /// The windows of the rows: the lowest start, the highest end.
     window_start: Option<String>,
     window_end: Option<String>,
     #[serde(flatten)]
     counts: Option<Counts>,
 }
 
-/// What became of the input of a query; nobody counts it for a subscription to a view.
+/// Counts of the input of a query; not available for a subscription to a view.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Counts {
     /// Input rows, late and bad ones among them.
@@ -67,17 +67,17 @@ struct Unused {
     bad: u64,
 }
 
-/// How a client is told of its rows.
+/// How the rows of a result are reported to a client.
 #[derive(Debug)]
 pub(crate) struct Telling {
-    /// Whose the rows are.
+    /// The engine of the rows.
     engine: Engine,
-    /// What is said after so long without rows.
+    /// Time without rows after which a heartbeat is sent.
     heartbeat: Duration,
 }
 
 impl Telling {
-    /// As the headers of the client have it.
+    /// Reads the settings from the headers of the client.
     pub(crate) fn of(engine: Engine, headers: &MetadataMap) -> Self {
         let wanted = headers.get(HEARTBEAT_HEADER).and_then(|v| v.to_str().ok()?.parse().ok());
         let wanted = wanted.map(Duration::from_millis);
@@ -87,7 +87,7 @@ impl Telling {
 }
 
 impl Beside {
-    /// Behind the row `sequence`; `known` tells the watermark.
+    /// Describes the position behind the row `sequence`; `known` has the watermark.
     fn at(sequence: u64, known: Option<Position>) -> Self {
         let watermark = known.and_then(|p| p.watermark_micros).map(time_text);
         Self { sequence, watermark, window_start: None, window_end: None, counts: None }
@@ -105,7 +105,7 @@ struct Said<'a> {
     rows: Option<u64>,
 }
 
-/// The one message of a statement without rows: no columns, and what was done as metadata.
+/// Returns the single message of a statement without rows: no columns, and the result as metadata.
 pub(crate) fn done(done: &Done) -> Result<Messages, Status> {
     let said = Said { done: &done.said, rows: done.rows };
     let json = serde_json::to_vec(&said).map_err(|e| Status::internal(e.to_string()))?;
@@ -113,7 +113,7 @@ pub(crate) fn done(done: &Done) -> Result<Messages, Status> {
     Ok(futures::stream::iter([Ok(head)]).boxed())
 }
 
-/// Rows that are there.
+/// Returns the messages of rows that are in memory.
 pub(crate) fn batch(rows: &RecordBatch) -> Result<Messages, Status> {
     let mut encoder = Encoder::new(rows.schema_ref());
     let mut messages = vec![Ok(encoder.head())];
@@ -123,7 +123,7 @@ pub(crate) fn batch(rows: &RecordBatch) -> Result<Messages, Status> {
     Ok(futures::stream::iter(messages).boxed())
 }
 
-/// The rows of a running statement.
+/// Returns the messages of the rows of a running statement.
 pub(crate) fn messages(
     mut rows: ResultStream,
     sql: Arc<str>,
@@ -134,7 +134,7 @@ pub(crate) fn messages(
     let windows = Windows::of(rows.schema());
     let mut head = encoder.head();
     if let Some(position) = rows.position() {
-        // Who loses the connection before the first batch goes on here.
+        // A client that loses the connection before the first batch resumes here.
         let beside = Beside::at(position.sequence, Some(position));
         head = head.with_app_metadata(beside.json().map_err(|e| arrow_status(e, &sql))?);
     }
@@ -163,9 +163,9 @@ struct Sending {
     windows: Windows,
     /// Messages of the batch that was read last.
     ready: VecDeque<FlightData>,
-    /// Where a continuous query was before that batch.
+    /// The position of a continuous query before that batch.
     before: Option<Position>,
-    /// The last position has been told.
+    /// Whether the last position has been sent.
     ended: bool,
 }
 
@@ -197,7 +197,7 @@ impl Sending {
         }
     }
 
-    /// Tells the last position; of a bounded result, which rows are not in it.
+    /// Sends the last position; of a bounded result, the rows that are not in it.
     fn tell_end(&mut self) -> Result<(), Status> {
         if self.rows.is_continuous() {
             return self.tell();
@@ -216,7 +216,7 @@ impl Sending {
         Ok(())
     }
 
-    /// Tells the position beside no rows.
+    /// Sends the position without rows.
     fn tell(&mut self) -> Result<(), Status> {
         let none = RecordBatch::new_empty(Arc::clone(self.rows.schema()));
         self.encode(&none).map_err(|e| arrow_status(e, &self.sql))
@@ -231,7 +231,7 @@ impl Sending {
             let mut message = self.encoder.message(&piece)?;
             left -= piece.num_rows() as u64;
             if let Some(position) = position {
-                // Rows of the batch that come after this piece may be older than its watermark.
+                // Rows of the batch after this piece may be older than its watermark.
                 let known = if left == 0 { Some(position) } else { before };
                 let [window_start, window_end] = self.windows.range(&piece)?;
                 let beside = Beside {
@@ -254,7 +254,7 @@ impl Sending {
     }
 }
 
-/// The columns that tell the windows of the rows.
+/// The columns that hold the windows of the rows.
 #[derive(Debug)]
 struct Windows([Option<usize>; 2]);
 
@@ -285,7 +285,7 @@ impl Windows {
     }
 }
 
-/// A time in µs since the epoch as ISO text, without a zone.
+/// Formats a time in µs since the epoch as ISO text, without a zone.
 fn time_text(micros: i64) -> String {
     let time = TimestampMicrosecondArray::from(vec![micros]);
     array_value_to_string(&time, 0).unwrap_or_else(|_| micros.to_string())

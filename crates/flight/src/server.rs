@@ -1,4 +1,4 @@
-//! The server: gRPC on a bound port, the layers and the service behind it, a stop that waits.
+//! The server: gRPC on a bound port, the layers and the service behind it, a graceful shutdown.
 //!
 //! ```text
 //! connections ─► TLS ─► HTTP/2 ─► AuthLayer ─► Service ─► Session ─► Engine
@@ -21,8 +21,7 @@ use crate::route::Route;
 use crate::service::Service;
 use crate::unwound::CatchLayer;
 
-/// A Flight SQL server whose port is bound: clients that connect from now on are served once it
-/// [runs](Self::run).
+/// A Flight SQL server with a bound port: connecting clients are served once it [runs](Self::run).
 #[derive(Debug)]
 pub struct Server(Listening);
 
@@ -35,21 +34,21 @@ impl Server {
         Listening::bind(engine, config).await.map(Self)
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     ///
     /// # Errors
-    /// When the system does not say (our bug).
+    /// When the system does not report it (a bug in Windrow).
     pub fn address(&self) -> Result<SocketAddr> {
         self.0.address()
     }
 
-    /// What the server does, for monitoring, as long as it is there.
+    /// Returns a monitor of the server, valid while the server exists.
     pub fn monitor(&self) -> Monitor {
         self.0.monitor()
     }
 
-    /// Serves until `stop` completes. Then nobody comes in any more, continuous results end with a
-    /// status that tells clients to come back, and queries may run on for the time of grace.
+    /// Serves until `stop` completes. Then no connections are accepted, continuous results end with a status that asks
+    /// clients to reconnect, and queries may continue for the grace period.
     ///
     /// # Errors
     /// When the transport fails.
@@ -91,7 +90,7 @@ impl Server {
     }
 }
 
-/// TLS as tonic has it.
+/// Converts the TLS configuration to tonic's.
 fn tls_config(Pem { cert, key, client_ca }: Pem) -> ServerTlsConfig {
     let tls = ServerTlsConfig::new().identity(Identity::from_pem(cert, key));
     match client_ca {

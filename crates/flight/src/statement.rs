@@ -1,9 +1,8 @@
-//! Statements: their tickets, their schemas, their execution.
+//! Statements: their tickets, schemas and execution.
 //!
-//! A ticket holds the statement itself, so that nothing waits on the server for a client that does
-//! not come for its rows. It is executed when the rows are fetched. A statement without rows is
-//! executed when a client asks for it: ADBC and others do not fetch what has no columns before they
-//! go on.
+//! A ticket contains the statement itself, so that no state is held on the server for a client that does not fetch its
+//! rows. It is executed when the rows are fetched. A statement without rows is executed when a client requests its
+//! info: ADBC and others do not fetch a result without columns before they continue.
 
 use std::sync::Arc;
 
@@ -24,39 +23,39 @@ use crate::rows::{Messages, Telling, arrow_status, done, messages};
 use crate::status::to_status;
 use crate::wire;
 
-/// What the ticket of a statement says.
+/// The contents of the ticket of a statement.
 #[derive(Debug, Serialize, Deserialize)]
 struct StatementTicket {
-    /// Names the execution, for cancelling it.
+    /// Identifies the execution, for cancellation.
     id: String,
     sql: String,
-    /// What was done, when it has been executed.
+    /// The result, when it has been executed.
     done: Option<Done>,
 }
 
-/// What is known of a ticket's statement.
+/// The statement of a ticket.
 #[derive(Debug)]
 pub(crate) struct Fetch {
-    /// For cancelling it.
+    /// Identifies the execution, for cancellation.
     pub(crate) id: Vec<u8>,
     pub(crate) sql: String,
-    /// What was done, when it has been executed.
+    /// The result, when it has been executed.
     pub(crate) done: Option<Done>,
 }
 
-/// Understands a text without executing it.
+/// Parses and plans a text without executing it.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Those of the statement.
 pub(crate) async fn prepare(session: &Session, sql: &str) -> Result<Prepared, Status> {
     let prepared = async { session.prepare(&session.parse(sql).await?).await };
     prepared.await.map_err(|e| to_status(&e, sql))
 }
 
-/// What a client is told before it fetches the rows of a text; without rows, it is executed.
+/// Returns the info of a text, before its rows are fetched; a statement without rows is executed.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Those of the statement.
 pub(crate) async fn info(
     session: &Session,
     sql: String,
@@ -72,7 +71,7 @@ pub(crate) async fn info(
 /// Executes a statement without rows, for each row of values.
 ///
 /// # Errors
-/// What fails; the executions before it have been done.
+/// Those of the first execution that fails; the executions before it have taken effect.
 pub(crate) async fn execute_now(
     session: &Session,
     prepared: &Prepared,
@@ -84,10 +83,10 @@ pub(crate) async fn execute_now(
     info_for(&Schema::empty(), String::new(), Some(done), descriptor)
 }
 
-/// What a client is told of a text that gives these columns, or has been executed.
+/// Returns the info of a text with these columns, or of one that has been executed.
 ///
 /// # Errors
-/// When the columns cannot be written (our bug).
+/// When the columns cannot be encoded (a bug in Windrow).
 pub(crate) fn info_for(
     columns: &Schema,
     sql: String,
@@ -105,10 +104,10 @@ pub(crate) fn sent(rows: Option<&SchemaRef>) -> SchemaRef {
     rows.map_or_else(|| Arc::new(Schema::empty()), wire::schema)
 }
 
-/// What a client is told of rows with these columns.
+/// Returns the info of rows with these columns.
 ///
 /// # Errors
-/// When the columns cannot be written (our bug).
+/// When the columns cannot be encoded (a bug in Windrow).
 pub(crate) fn info_of(
     columns: &Schema,
     ticket: Vec<u8>,
@@ -125,10 +124,10 @@ pub(crate) fn info_of(
         .with_ordered(true))
 }
 
-/// Reads a ticket.
+/// Decodes a ticket.
 ///
 /// # Errors
-/// INVALID_ARGUMENT when it is none of ours.
+/// INVALID_ARGUMENT when it is not from this server.
 pub(crate) fn fetch(ticket: &TicketStatementQuery) -> Result<Fetch, Status> {
     let read: StatementTicket = serde_json::from_slice(&ticket.statement_handle)
         .map_err(|_| Status::invalid_argument("the ticket is not one of this server"))?;
@@ -138,7 +137,7 @@ pub(crate) fn fetch(ticket: &TicketStatementQuery) -> Result<Fetch, Status> {
 /// Executes the statement of a ticket.
 ///
 /// # Errors
-/// What is wrong with it, and what fails before the first row.
+/// Those of the statement before its first row.
 pub(crate) async fn execute_text(
     session: &Session,
     sql: &str,
@@ -146,7 +145,7 @@ pub(crate) async fn execute_text(
     telling: Telling,
 ) -> Result<Messages, Status> {
     let statement = unless_stopped(&mut execution, sql, session.parse(sql)).await?;
-    // Of a query it is known that it gives rows; it was prepared when its client asked for it.
+    // A query is known to return rows; it was prepared when its client requested its info.
     if !matches!(statement.statement, Statement::Query(_)) {
         let prepared = session.prepare(&statement).await.map_err(|e| to_status(&e, sql))?;
         return execute(session, &prepared, &Values::default(), execution, telling).await;
@@ -160,7 +159,7 @@ pub(crate) async fn execute_text(
 /// Executes a prepared statement.
 ///
 /// # Errors
-/// What fails before the first row.
+/// Those of the statement before its first row.
 pub(crate) async fn execute(
     session: &Session,
     prepared: &Prepared,
@@ -176,7 +175,7 @@ pub(crate) async fn execute(
     }
 }
 
-/// Waits for a part of an execution of `sql`, unless that is cancelled.
+/// Awaits a part of an execution of `sql`, unless it is cancelled.
 async fn unless_stopped<T>(
     execution: &mut Execution,
     sql: &str,
@@ -185,10 +184,10 @@ async fn unless_stopped<T>(
     execution.unless_stopped(work).await.map_err(|e| to_status(&e, sql))
 }
 
-/// Executes a statement for each row of values; how many rows were changed.
+/// Executes a statement for each row of values; returns how many rows were changed.
 ///
 /// # Errors
-/// What fails; the executions before it have been done.
+/// Those of the first execution that fails; the executions before it have taken effect.
 pub(crate) async fn update(
     session: &Session,
     prepared: &Prepared,

@@ -1,5 +1,5 @@
-//! Errors on the way over gRPC: the code that generic clients act on, the text that people read, and
-//! the parts from which our own client makes the same [`Error`] again.
+//! Errors over gRPC: the code that generic clients act on, the text that people read, and the parts from which
+//! Windrow's own client reconstructs the same [`Error`].
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,10 +11,10 @@ use windrow_core::{Error, ErrorKind, Place};
 const PARTS: &str = "windrow-error-bin";
 /// Bytes of that trailer at most: HTTP/2 peers refuse long headers (16 KiB is usual).
 const PARTS_BYTES_MAX: usize = 6 << 10;
-/// Bytes of the text for people, for the same reason (percent-encoding may treble it).
+/// Bytes of the text for people at most, for the same reason (percent-encoding may treble it).
 const TEXT_BYTES_MAX: usize = 2 << 10;
 
-/// What of an [`Error`] goes over the wire.
+/// The parts of an [`Error`] that are sent over the wire.
 #[derive(Debug, Serialize, Deserialize)]
 struct Parts {
     kind: String,
@@ -25,7 +25,7 @@ struct Parts {
     place: Option<[usize; 4]>,
 }
 
-/// The kinds with their names on the wire and their gRPC codes.
+/// The kinds, with their names on the wire and their gRPC codes.
 const KINDS: [(ErrorKind, &str, Code); 12] = [
     (ErrorKind::Sql, "sql", Code::InvalidArgument),
     (ErrorKind::Config, "config", Code::InvalidArgument),
@@ -41,7 +41,7 @@ const KINDS: [(ErrorKind, &str, Code); 12] = [
     (ErrorKind::Internal, "internal", Code::Internal),
 ];
 
-/// The status for `error`, which happened in the statement `sql` (empty when there is none).
+/// Returns the status for `error`, raised by the statement `sql` (empty when there is none).
 pub fn to_status(error: &Error, sql: &str) -> Status {
     let known = KINDS.iter().find(|(kind, ..)| *kind == error.kind());
     let (kind, code) = known.map_or(("internal", Code::Internal), |(_, name, code)| (name, *code));
@@ -62,14 +62,13 @@ pub fn to_status(error: &Error, sql: &str) -> Status {
     Status::with_details_and_metadata(code, text, Bytes::new(), metadata)
 }
 
-/// The status for an error of no statement.
+/// Returns the status for an error without a statement.
 #[expect(clippy::needless_pass_by_value, reason = "it is what errors are mapped with")]
 pub(crate) fn refused(error: Error) -> Status {
     to_status(&error, "")
 }
 
-/// The error for a message of a client that is longer than the server reads, which the library below
-/// has refused.
+/// Returns the error for a client message longer than the server accepts, which the library has refused.
 pub(crate) fn too_long(status: &Status) -> Option<Error> {
     let refused = status.code() == Code::OutOfRange && status.message().contains("too large");
     refused.then(|| {
@@ -79,7 +78,7 @@ pub(crate) fn too_long(status: &Status) -> Option<Error> {
     })
 }
 
-/// The error that a server gave; from servers of others, its text and the kind nearest to its code.
+/// Returns the error that a server reported; for servers other than Windrow, its text and the kind nearest to its code.
 pub fn from_status(status: &Status) -> Error {
     let parts: Option<Parts> = status
         .metadata()
@@ -110,7 +109,7 @@ pub fn from_status(status: &Status) -> Error {
     error
 }
 
-/// `text`, cut at a character's border.
+/// Truncates `text` at a character boundary.
 fn shortened(text: &str, bytes_max: usize) -> String {
     if text.len() <= bytes_max {
         return text.to_owned();

@@ -1,5 +1,5 @@
-//! The layer around every call: a panic in the service, or in what it streams, is an error of that call.
-//! Without it a client would see a connection that breaks, and take what it has for what there is.
+//! The layer around every call: a panic in the service, or in what it streams, becomes an error of that call. Without
+//! it a client would see a broken connection, and take the rows received so far for the full result.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -17,7 +17,7 @@ use windrow_core::Error;
 
 use crate::status::to_status;
 
-/// Puts [`Caught`] around a service.
+/// Wraps a service in [`Caught`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CatchLayer;
 
@@ -29,7 +29,7 @@ impl<S> Layer<S> for CatchLayer {
     }
 }
 
-/// A service whose panics are errors of its calls.
+/// A service whose panics become errors of its calls.
 #[derive(Debug, Clone)]
 pub(crate) struct Caught<S> {
     inner: S,
@@ -59,10 +59,10 @@ where
     }
 }
 
-/// A body whose panic is the status at its end.
+/// A body whose panic becomes its final status.
 struct CaughtBody {
     inner: Body,
-    /// It has panicked: nothing more is asked of it.
+    /// It has panicked: it is not polled again.
     over: bool,
 }
 

@@ -1,8 +1,8 @@
-//! Rows as they are sent: types that every client reads, messages of a size that goes through, the
-//! metadata beside them.
+//! Rows as they are sent: types that every client reads, messages of a size that clients accept, the metadata beside
+//! them.
 //!
-//! Dictionaries and string views become plain arrays: a view of a few rows would take the whole
-//! buffer along that it looks into, and not every client knows them.
+//! Dictionaries and string views become plain arrays: a view of a few rows would carry the whole buffer that it points
+//! into, and not every client supports them.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, I
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use arrow_flight::{FlightData, SchemaAsIpc};
 
-/// Bytes of a message of rows, about: well below the 4 MiB that gRPC clients accept by default.
+/// Approximate bytes of a message of rows: well below the 4 MiB that gRPC clients accept by default.
 const MESSAGE_BYTES: usize = 2 << 20;
 
 /// The columns as they are sent.
@@ -54,7 +54,7 @@ fn data_type(data_type: &DataType) -> DataType {
     }
 }
 
-/// Makes the messages of one stream.
+/// An encoder of the messages of one stream.
 pub(crate) struct Encoder {
     schema: SchemaRef,
     generator: IpcDataGenerator,
@@ -70,7 +70,7 @@ impl std::fmt::Debug for Encoder {
 }
 
 impl Encoder {
-    /// For rows with these columns.
+    /// Returns an encoder of rows with these columns.
     pub(crate) fn new(columns: &SchemaRef) -> Self {
         Self {
             schema: schema(columns),
@@ -81,13 +81,13 @@ impl Encoder {
         }
     }
 
-    /// The first message.
+    /// Returns the first message, with the schema.
     pub(crate) fn head(&self) -> FlightData {
         SchemaAsIpc::new(&self.schema, &self.options).into()
     }
 
-    /// The pieces of a batch that are sent one by one, in order, in the types that are sent. A batch
-    /// without rows is one piece.
+    /// Splits a batch into pieces that are sent one by one, in order, in the types that are sent. A batch without rows
+    /// is one piece.
     pub(crate) fn pieces(&self, rows: &RecordBatch) -> Result<Vec<RecordBatch>, ArrowError> {
         let rows = self.sent(rows)?;
         let bytes = rows.columns().iter().map(|c| c.to_data().get_slice_memory_size());
@@ -101,7 +101,7 @@ impl Encoder {
         Ok(starts.map(|start| rows.slice(start, step.min(count - start))).collect())
     }
 
-    /// The message of a piece.
+    /// Encodes a piece as a message.
     pub(crate) fn message(&mut self, piece: &RecordBatch) -> Result<FlightData, ArrowError> {
         let (dictionaries, rows) =
             self.generator.encode(piece, &mut self.tracker, &self.options, &mut self.context)?;

@@ -1,15 +1,15 @@
-//! An allocator that counts, per thread, what it gives and takes back, for
-//! [`windrow_core::budget`]. Only what must be `unsafe` may be here; what is done with the counts is decided elsewhere.
+//! An allocator that counts, per thread, the bytes that it allocates and frees, for [`windrow_core::budget`]. Only what
+//! must be `unsafe` belongs here; the use of the counts is decided elsewhere.
 //!
-//! A program makes it its own, around the allocator that it would have had:
+//! A program installs it around the allocator that it would otherwise use:
 //!
 //! ```ignore
 //! #[global_allocator]
 //! static ALLOCATOR: windrow_metered::Metered<mimalloc::MiMalloc> =
 //!     windrow_metered::Metered(mimalloc::MiMalloc);
 //! ```
-//! It is the only crate with `unsafe` code: allocators cannot be written without it. It adds nothing to what
-//! the inner one promises, and counting neither allocates nor panics.
+//! This is the only crate with `unsafe` code: allocators cannot be written without it. It adds no requirements to those
+//! of the inner allocator, and counting neither allocates nor panics.
 
 use std::alloc::{GlobalAlloc, Layout};
 
@@ -25,8 +25,8 @@ fn signed(bytes: usize) -> i64 {
 }
 
 #[expect(unsafe_code, reason = "allocators cannot be written without it")]
-// SAFETY: every call is handed on as it came to an allocator that keeps the contract; what is done beside it
-// touches a thread-local number alone, which neither allocates nor unwinds.
+// SAFETY: every call is forwarded unchanged to an allocator that upholds the contract; the counting touches only a
+// thread-local number and neither allocates nor unwinds.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Metered<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise.
@@ -62,11 +62,11 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Metered<A> {
     }
 }
 
-/// Gives what mimalloc keeps for later, of all threads, back to the system. It keeps what was freed for some
-/// tens of milliseconds, because taking pages anew costs more than half of the time of a query that decodes
-/// much; so this is for when memory is short.
+/// Returns the memory that mimalloc retains for reuse, of all threads, to the system. It retains freed pages for some
+/// tens of milliseconds, because acquiring pages again costs more than half of the time of a query that decodes much;
+/// so this is for when memory is short.
 pub fn give_back() {
-    // SAFETY: mimalloc allows it from any thread at any time; nothing that is in use is touched.
+    // SAFETY: mimalloc allows it from any thread at any time; nothing in use is touched.
     #[expect(unsafe_code, reason = "a call into the allocator")]
     unsafe {
         libmimalloc_sys::mi_collect(true);

@@ -8,14 +8,14 @@ use arrow::datatypes::DataType;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use windrow_core::Result;
 
-/// Views are compacted when their buffers hold more than this many times what they show…
+/// Views are compacted when their buffers hold more than this many times the visible bytes…
 const PINNED_FACTOR: usize = 2;
 /// … and at least this many bytes.
 const PINNED_BYTES_MIN: usize = 64 << 10;
 
-/// Batches of fewer rows are put together…
+/// Batches of fewer rows are concatenated…
 const SMALL_ROWS: usize = 1024;
-/// … until they have so many.
+/// … up to this many rows.
 const TOGETHER_ROWS: usize = 8192;
 
 /// Puts neighbours together where batches are small: under light load a micro-batch is a few rows,
@@ -51,8 +51,8 @@ fn put_together(small: &mut Vec<RecordBatch>, out: &mut Vec<RecordBatch>) -> Res
     Ok(())
 }
 
-/// String views keep whole buffers alive that mostly belong to rows that were filtered out:
-/// copies what is shown when that is much less.
+/// Copies the visible bytes when they are much fewer than those held: string views keep whole buffers alive that mostly
+/// belong to rows that were filtered out.
 pub(crate) fn without_foreign_bytes(batch: RecordBatch) -> Result<RecordBatch> {
     let mut changed: Option<Vec<ArrayRef>> = None;
     for (i, column) in batch.columns().iter().enumerate() {
@@ -68,7 +68,7 @@ pub(crate) fn without_foreign_bytes(batch: RecordBatch) -> Result<RecordBatch> {
     with_columns(&batch, columns, batch.num_rows())
 }
 
-/// The batch with other columns of the same types.
+/// Returns the batch with other columns of the same types.
 pub(crate) fn with_columns(
     batch: &RecordBatch,
     columns: Vec<ArrayRef>,
@@ -94,8 +94,8 @@ fn compact_views(column: &ArrayRef) -> Option<ArrayRef> {
     }
 }
 
-/// A column that holds what it shows and nothing else, as far as it would be written: views,
-/// dictionaries, and those inside lists and structs, share with others what a row picks from.
+/// Returns a column that holds only what is visible in it, in the form in which it would be written: views,
+/// dictionaries, and those inside lists and structs, share buffers with other rows.
 pub(crate) fn alone(column: &ArrayRef) -> Result<ArrayRef> {
     Ok(match column.data_type() {
         DataType::Dictionary(_, values) => {
@@ -122,11 +122,11 @@ pub(crate) fn alone(column: &ArrayRef) -> Result<ArrayRef> {
     })
 }
 
-/// The batch with columns that hold what they show and not much else, as far as they would be
+/// Returns the batch with columns that hold little more than what is visible, in the form in which they would be
 /// written.
 ///
 /// # Errors
-/// When a column cannot be copied (our bug).
+/// When a column cannot be copied (a bug in Windrow).
 pub fn compact(batch: &RecordBatch) -> Result<RecordBatch> {
     let columns = batch.columns().iter().map(alone).collect::<Result<_>>()?;
     with_columns(batch, columns, batch.num_rows())

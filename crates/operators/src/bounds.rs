@@ -11,7 +11,7 @@ use windrow_core::Result;
 
 use crate::OperatorSpec;
 
-/// Three constant columns, built once per window in the greatest length asked for.
+/// Three constant columns, built once per window in the greatest length needed.
 #[derive(Debug, Clone)]
 pub(crate) struct Bounds {
     values: [i64; 3],
@@ -25,7 +25,7 @@ impl Bounds {
         Self { values, time_type: spec.columns().time_type().clone(), columns: None }
     }
 
-    /// `columns` with the bounds behind them.
+    /// Returns `columns` followed by the bounds.
     pub(crate) fn batch(
         &mut self,
         spec: &OperatorSpec,
@@ -54,7 +54,7 @@ fn constant(time_type: &(TimeUnit, Option<Arc<str>>), value: i64, rows: usize) -
     timestamps(time_type, vec![value; rows].into())
 }
 
-/// A column of times.
+/// Builds a column of times.
 pub(crate) fn timestamps(
     (unit, zone): &(TimeUnit, Option<Arc<str>>),
     values: ScalarBuffer<i64>,

@@ -1,5 +1,5 @@
-//! A window whose segments are on disk: it is merged some buckets at a time, and its rows leave in
-//! pieces, so that it takes little memory whatever its size.
+//! A window whose segments are on disk: it is merged some buckets at a time, and its rows are returned in pieces, so
+//! that it takes little memory whatever its size.
 
 use std::sync::Arc;
 
@@ -11,20 +11,20 @@ use crate::bounds::Bounds;
 use crate::segments::spill::{BUCKETS, SpillSpace, Spilled};
 use crate::table::GroupTable;
 
-/// A live table takes about so many times the bytes of its frozen groups.
+/// The ratio of the bytes of a live table to those of its frozen groups, approximately.
 const LIVE_FACTOR: usize = 2;
 
-/// The rows of a window, made as they are asked for; a clone makes them again.
+/// The rows of a window, computed lazily; a clone computes them again.
 #[derive(Debug, Clone)]
 pub struct DividedRows {
     spec: Arc<OperatorSpec>,
     space: Arc<dyn SpillSpace>,
     bounds: Bounds,
     segments: Vec<Spilled>,
-    /// Of an aggregate: the first bucket that is still to come, and how many make a piece.
+    /// In an aggregate: the next bucket, and the number of buckets per piece.
     bucket: usize,
     step: usize,
-    /// Of rows: the segment and its batch that come next.
+    /// In a window of rows: the next segment and its next batch.
     next: (usize, usize),
     /// Scratch.
     groups: Vec<usize>,
@@ -45,7 +45,7 @@ impl DividedRows {
         Self { spec, space, bounds, segments, bucket: 0, step, next: (0, 0), groups: vec![] }
     }
 
-    /// The next piece of an aggregate.
+    /// Returns the next piece of an aggregate.
     fn piece(&mut self) -> Result<Option<RecordBatch>> {
         while let Some(next) = self.segments.iter().filter_map(|s| s.next_bucket(self.bucket)).min()
         {
@@ -63,7 +63,7 @@ impl DividedRows {
         Ok(None)
     }
 
-    /// The groups of the next buckets; `None` when they take too much and fewer would take less.
+    /// Merges the groups of the next buckets; `None` when they take too much and fewer would take less.
     fn merge(&mut self) -> Result<Option<GroupTable>> {
         let mut table = GroupTable::new(self.spec.columns(), 0)?;
         for segment in &self.segments {
@@ -82,7 +82,7 @@ impl DividedRows {
         Ok(Some(table))
     }
 
-    /// The next batch where rows are kept.
+    /// Returns the next batch of a window of rows.
     fn batch(&mut self) -> Result<Option<RecordBatch>> {
         while let Some(segment) = self.segments.get(self.next.0) {
             if let Some(batch) = segment.batch(self.next.1) {

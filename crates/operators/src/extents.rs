@@ -1,4 +1,4 @@
-//! The first and last event time of each group: what makes a group of a slice a piece of a session.
+//! The first and last event time of each group, which make a group of a slice a piece of a session.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ impl Extents {
         &self.first
     }
 
-    /// Takes in one time per row.
+    /// Updates with one time per row.
     pub(crate) fn update(&mut self, times: &[i64], groups: &[usize], total: usize) {
         self.grow(total);
         for (&time, &group) in times.iter().zip(groups) {
@@ -27,7 +27,7 @@ impl Extents {
         }
     }
 
-    /// Takes in one state row per entry of `groups`.
+    /// Merges one state row per entry of `groups`.
     ///
     /// # Errors
     /// Internal when it is not such a state.
@@ -62,7 +62,7 @@ impl Extents {
         }
     }
 
-    /// Gives the times away, as two state columns.
+    /// Takes the times out, as two state columns.
     pub(crate) fn take(&mut self) -> Vec<ArrayRef> {
         let Self { first, last } = std::mem::take(self);
         vec![Arc::new(Int64Array::from(first)), Arc::new(Int64Array::from(last))]

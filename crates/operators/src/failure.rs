@@ -1,9 +1,9 @@
-//! Turns the engine's errors into ours, by what the caller can do about them.
+//! Conversion of DataFusion's errors to Windrow's, by what the caller can do about them.
 
 use datafusion::error::DataFusionError;
 use windrow_core::{Error, ErrorKind};
 
-/// The error of an aggregate, for people.
+/// Converts the error of an aggregate.
 pub(crate) fn engine(error: DataFusionError) -> Error {
     use DataFusionError as D;
     match error {

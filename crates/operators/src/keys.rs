@@ -1,8 +1,8 @@
-//! Numbers for keys of one integer-like column (integers, dates, times, timestamps, durations): an open
-//! table with the key beside its number, so that finding a key is one access to memory.
+//! Numbering of keys of one integer-like column (integers, dates, times, timestamps, durations): an open-addressing
+//! table with the key beside its number, so that finding a key is one memory access.
 //!
-//! Invariant: `values[table[i].number] == table[i].key` for each filled place; a quarter of the
-//! places at least is empty, so that probing ends.
+//! Invariant: `values[table[i].number] == table[i].key` for each filled place; at least a quarter of the places is
+//! empty, so that probing ends.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -25,7 +25,7 @@ struct Place {
     number: u32,
 }
 
-/// Distinct integers, numbered from 0 in the order of coming.
+/// Distinct integers, numbered from 0 in the order of arrival.
 #[derive(Debug)]
 pub(crate) struct IntegerKeys {
     data_type: DataType,
@@ -38,7 +38,7 @@ pub(crate) struct IntegerKeys {
 }
 
 impl IntegerKeys {
-    /// For keys of `data_type`, if they are integers of up to 64 bits in memory.
+    /// Returns a table for keys of `data_type`, if they are integers of up to 64 bits in memory.
     pub(crate) fn for_type(data_type: &DataType) -> Option<Self> {
         use DataType as D;
         let integer = matches!(data_type, D::Date32 | D::Date64 | D::Time32(_) | D::Time64(_))
@@ -51,8 +51,8 @@ impl IntegerKeys {
             table: vec![],
             values: vec![],
             null: None,
-            // Unknown to those who send keys, so that none can make all of them collide. Numbers do
-            // not depend on it.
+            // Unknown to the senders of keys, so that they cannot make all of them collide. Numbers do not depend on
+            // it.
             seed: RandomState::new().hash_one(0) | 1,
         })
     }
@@ -65,7 +65,7 @@ impl IntegerKeys {
         self.table.capacity() * size_of::<Place>() + self.values.capacity() * size_of::<i64>()
     }
 
-    /// Makes room for so many keys at once.
+    /// Reserves room for this many keys.
     pub(crate) fn expect(&mut self, keys: usize) {
         let places = (keys / 3 * 5 + 1).next_power_of_two().max(PLACES_MIN);
         if places > self.table.len() {
@@ -73,7 +73,7 @@ impl IntegerKeys {
         }
     }
 
-    /// The numbers of `column`'s keys.
+    /// Returns the numbers of `column`'s keys.
     pub(crate) fn intern(&mut self, column: &ArrayRef, numbers: &mut Vec<usize>) -> Result<()> {
         let data = column.to_data();
         numbers.clear();
@@ -120,9 +120,9 @@ impl IntegerKeys {
         Ok(())
     }
 
-    /// First looks at the places where the keys should be, then compares: so the accesses to
-    /// memory overlap, and a wrong guess of a branch does not wait for one. What was looked at
-    /// stays true: a filled place keeps its key and number, an empty one is looked up again.
+    /// Reads the places where the keys should be first, then compares: so memory accesses overlap, and a mispredicted
+    /// branch does not wait for one. What was read stays valid: a filled place keeps its key and number, an empty one
+    /// is read again.
     #[inline(always)]
     fn intern_chunk<T: ArrowNativeType>(
         &mut self,
@@ -181,7 +181,7 @@ impl IntegerKeys {
         }
     }
 
-    /// Gives the keys away, by number; nothing is known afterwards.
+    /// Takes the keys out, by number; the table is empty afterwards.
     pub(crate) fn take(&mut self) -> Result<ArrayRef> {
         self.table = vec![];
         let values = std::mem::take(&mut self.values);

@@ -1,9 +1,9 @@
-//! Which rows are late: exact per row, whatever the batches.
+//! Determines which rows are late: exactly per row, whatever the batches.
 //!
-//! Rows of one partition come in order. The watermark just before row `i` is the greatest of the
-//! watermark before the batch and every earlier row's time minus the declared delay. Row `i` counts
-//! in those of its windows whose end plus the allowed lateness is after that watermark: in all of
-//! them (on time), in some (partly late: only an overlapping window has such rows) or in none (late).
+//! Rows of one partition come in order. The watermark just before row `i` is the greatest of the watermark before the
+//! batch and every earlier row's time minus the declared delay. Row `i` counts in those of its windows whose end plus
+//! the allowed lateness is after that watermark: in all of them (on time), in some (partly late: only overlapping
+//! windows have such rows) or in none (late).
 
 use arrow::buffer::BooleanBuffer;
 use windrow_core::{Watermark, WindowSpec};
@@ -15,7 +15,7 @@ use crate::slicing::Slicing;
 pub struct NotOnTime {
     /// Rows that count nowhere, ascending.
     pub late: Vec<usize>,
-    /// Rows that count only in windows that end at the given time or after, ascending by row.
+    /// Rows that count only in windows that end at the given time or later, ascending by row.
     pub partly: Vec<(usize, i64)>,
 }
 
@@ -26,18 +26,18 @@ impl NotOnTime {
     }
 }
 
-/// How rows of one partition may be out of order, in ticks of the event time.
+/// The tolerated disorder of the rows of one partition, in ticks of the event time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tolerance {
-    /// The declared delay: the watermark runs behind the greatest time by this much.
+    /// The declared delay: the watermark is this far behind the greatest time.
     pub delay: i64,
-    /// ALLOW LATENESS: windows close this much later.
+    /// ALLOW LATENESS: windows close this many ticks later.
     pub allowed_lateness: i64,
 }
 
-/// The rows of a batch that are not on time. `before` is the watermark of the batch's own
-/// partition just before it (or a later one by which windows have already been closed).
-/// A batch in which no row is before the watermark at its end costs one comparison per row.
+/// Returns the rows of a batch that are not on time. `before` is the watermark of the batch's own partition just before
+/// it (or a later one up to which windows have already been closed). A batch in which no row is before the watermark at
+/// its end costs one comparison per row.
 pub fn classify(
     slicing: &Slicing,
     times: &[i64],
@@ -65,7 +65,7 @@ pub fn classify(
     found
 }
 
-/// The rows that count in no window, as a mask (`true` is late); `None` when there are none.
+/// Returns the rows that count in no window, as a mask (`true` is late); `None` when there are none.
 pub fn late_rows(
     window: &WindowSpec,
     times: &[i64],

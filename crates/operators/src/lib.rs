@@ -1,14 +1,12 @@
-//! The heart of Windrow: rows are raked into slices, slices are merged into windows.
+//! The stateful operators of Windrow: rows are gathered into slices, slices are merged into windows.
 //!
-//! A worker feeds prepared batches to its [`SliceStore`]; each row is counted once, in one slice,
-//! whatever the overlap of windows. When the watermark passes, the slices leave as [`Segment`]s.
-//! A coordinator adds the segments of all workers to one [`WindowMerger`], which closes windows in
-//! ascending order of their end. Which rows are late is decided per row, before they get here
-//! ([`lateness`]).
+//! A worker feeds prepared batches to its [`SliceStore`]; each row is counted once, in one slice, whatever the overlap
+//! of windows. When the watermark passes, the store emits the slices as [`Segment`]s. A coordinator adds the segments
+//! of all workers to one [`WindowMerger`], which closes windows in ascending order of their end. Which rows are late is
+//! decided per row, before they get here ([`lateness`]).
 //!
-//! Invariants: synchronous, no input or output, no clock, no randomness that shows. The same rows
-//! with the same tags give the same windows, whatever the batches, the stores and the moments of
-//! flushing.
+//! Invariants: synchronous, no input or output, no clock, no observable randomness. The same rows with the same tags
+//! give the same windows, whatever the batches, the stores and the moments of flushing.
 #![forbid(unsafe_code)]
 
 pub mod aggregates;

@@ -1,16 +1,16 @@
-//! Cuts a batch into the pieces that fall into one slice each.
+//! Divides a batch into pieces that fall into one slice each.
 //!
-//! The common batch lies in one slice and is not touched; a batch in time order is cut into runs
-//! without copying; only a mixed batch is gathered, and then once.
+//! The common batch lies in one slice and is not touched; a batch in time order is divided into runs without copying;
+//! only a mixed batch is gathered, and then once.
 
 use arrow::array::UInt32Array;
 use windrow_core::{Error, Result};
 
 use crate::slicing::Slicing;
 
-/// Runs are cut without copying while there are at most this many rows per run on average.
+/// Average rows per run from which runs are used without copying.
 const RUN_ROWS_MIN: usize = 256;
-/// Up to so many slices the slice of a row is found by comparing, beyond by dividing.
+/// Up to this many slices the slice of a row is found by comparison, beyond by division.
 const COMPARED_SLICES_MAX: usize = 12;
 
 /// Rows `[start, start + len)` that fall into one slice.
@@ -21,18 +21,18 @@ pub(crate) struct Piece {
     pub(crate) len: usize,
 }
 
-/// How a batch falls into slices.
+/// The division of a batch into slices.
 #[derive(Debug)]
 pub(crate) enum Partition {
-    /// Wholly into one.
+    /// All rows are in one slice.
     One(i64),
-    /// In runs of the batch as it is.
+    /// Runs of the batch as it is.
     Runs(Vec<Piece>),
-    /// In runs of the batch after its rows have been put in this order.
+    /// Runs of the batch after its rows have been put in this order.
     Gather(UInt32Array, Vec<Piece>),
 }
 
-/// How rows at `times` fall into slices. `times` is not empty.
+/// Divides rows at `times` into slices. `times` is not empty.
 pub(crate) fn partition(slicing: &Slicing, times: &[i64]) -> Result<Partition> {
     let Some(&first) = times.first() else {
         return Ok(Partition::Runs(vec![]));
@@ -70,7 +70,7 @@ fn all_within(times: &[i64], from: i64, width: i64) -> bool {
     })
 }
 
-/// The runs of one slice each, if they are long enough to be worth it.
+/// Returns the runs of one slice each, if they are long enough to be worth it.
 fn runs(slicing: &Slicing, times: &[i64]) -> Option<Vec<Piece>> {
     let runs_max = times.len() / RUN_ROWS_MIN;
     let mut runs: Vec<Piece> = vec![];
@@ -89,7 +89,7 @@ fn runs(slicing: &Slicing, times: &[i64]) -> Option<Vec<Piece>> {
     Some(runs)
 }
 
-/// Counting sort by slice number; stable.
+/// Sorts by slice number with a counting sort; stable.
 fn count_and_scatter(slicing: &Slicing, times: &[i64], base: i64, slices: usize) -> Partition {
     let numbers = slice_numbers(slicing.width(), times, base, slices);
     let mut counts = vec![0_u32; slices];
@@ -121,7 +121,7 @@ fn count_and_scatter(slicing: &Slicing, times: &[i64], base: i64, slices: usize)
     Partition::Gather(UInt32Array::from(order), pieces)
 }
 
-/// The number of each row's slice, from 0 for the one at `base`.
+/// Returns the number of each row's slice, from 0 for the one at `base`.
 fn slice_numbers(width: i64, times: &[i64], base: i64, slices: usize) -> Vec<u32> {
     let width = width.unsigned_abs();
     if slices <= COMPARED_SLICES_MAX {
@@ -137,7 +137,7 @@ fn slice_numbers(width: i64, times: &[i64], base: i64, slices: usize) -> Vec<u32
     times.iter().map(|&t| (t.wrapping_sub(base) as u64 / width) as u32).collect()
 }
 
-/// For times that are far apart: sort by slice, keeping the order of rows.
+/// Sorts times that are far apart by slice, keeping the order of rows.
 fn sort(slicing: &Slicing, times: &[i64]) -> Partition {
     let mut rows: Vec<(i64, u32)> =
         times.iter().zip(0_u32..).map(|(&t, row)| (slicing.slice(t), row)).collect();
@@ -164,7 +164,7 @@ mod tests {
         Slicing::new(WindowSpec::try_new(WindowKind::Tumble { size: width }, 3).unwrap())
     }
 
-    /// Every row is in exactly one piece, the one of its slice, and rows of a slice keep their order.
+    /// Checks that every row is in exactly one piece, the one of its slice, and that rows of a slice keep their order.
     fn check(slicing: &Slicing, times: &[i64]) -> &'static str {
         let (what, order, pieces) = match partition(slicing, times).unwrap() {
             Partition::One(slice) => {

@@ -1,7 +1,7 @@
-//! How time is cut: slices that do not overlap, and the windows that are made of them.
+//! The division of time into slices that do not overlap, and the windows that are composed of them.
 //!
-//! Invariant: two times in one slice are in the same windows. Arithmetic saturates, so that no
-//! time panics; for the times of [`WindowSpec::valid_times`] it is exact.
+//! Invariant: two times in one slice are in the same windows. Arithmetic saturates, so that no time panics; for the
+//! times of [`WindowSpec::valid_times`] it is exact.
 
 use windrow_core::{WindowKind, WindowSpec};
 
@@ -14,7 +14,7 @@ pub struct Slicing {
 }
 
 impl Slicing {
-    /// The slices of `window`.
+    /// Returns the slices of `window`.
     pub fn new(window: WindowSpec) -> Self {
         let width = match window.kind() {
             WindowKind::Tumble { size } => size,
@@ -29,17 +29,17 @@ impl Slicing {
         self.width
     }
 
-    /// Start of the slice that holds `time`.
+    /// Returns the start of the slice that contains `time`.
     pub fn slice(&self, time: i64) -> i64 {
         self.floor(time, self.width)
     }
 
-    /// End of the first window that holds `time`.
+    /// Returns the end of the first window that contains `time`.
     pub fn first_end(&self, time: i64) -> i64 {
         self.end_after(time, time)
     }
 
-    /// End of the last window that holds `time`.
+    /// Returns the end of the last window that contains `time`.
     pub fn last_end(&self, time: i64) -> i64 {
         match self.kind {
             WindowKind::Tumble { size } | WindowKind::Cumulate { size, .. } => {
@@ -49,7 +49,7 @@ impl Slicing {
         }
     }
 
-    /// End of the first window that ends after `closed` and could hold `time`; beyond
+    /// Returns the end of the first window that ends after `closed` and could contain `time`; beyond
     /// [`last_end`](Self::last_end) when all windows of `time` ended by then.
     pub fn end_after(&self, time: i64, closed: i64) -> i64 {
         let after = time.max(closed);
@@ -63,7 +63,7 @@ impl Slicing {
         }
     }
 
-    /// Start of the window that ends at `end`.
+    /// Returns the start of the window that ends at `end`.
     pub fn start_of(&self, end: i64) -> i64 {
         match self.kind {
             WindowKind::Tumble { size } | WindowKind::Hop { size, .. } => end.saturating_sub(size),
@@ -71,7 +71,7 @@ impl Slicing {
         }
     }
 
-    /// From the end of one window to the end of the next.
+    /// Ticks from the end of one window to the end of the next.
     pub fn advance(&self) -> i64 {
         match self.kind {
             WindowKind::Tumble { size } => size,
@@ -80,7 +80,7 @@ impl Slicing {
         }
     }
 
-    /// The last multiple of `width` (plus the offset) not after `time`.
+    /// Returns the last multiple of `width` (plus the offset) not after `time`.
     fn floor(&self, time: i64, width: i64) -> i64 {
         let shifted = time.saturating_sub(self.offset);
         shifted.saturating_sub(shifted.rem_euclid(width)).saturating_add(self.offset)

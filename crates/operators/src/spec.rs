@@ -1,7 +1,7 @@
-//! What a window operator does: the contract between the planner, the workers and the merger.
+//! The specification of a window operator: the contract between the planner, the workers and the merger.
 //!
-//! Invariant: an [`OperatorSpec`] or a [`SessionOperatorSpec`] exists only when its columns exist, its time column
-//! is a timestamp and its aggregates can be built.
+//! Invariant: an [`OperatorSpec`] or a [`SessionOperatorSpec`] exists only when its columns exist, its time column is a
+//! timestamp and its aggregates can be built.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use windrow_core::{Error, Result, SessionSpec, WindowKind, WindowSpec, Windows, 
 use crate::failure;
 use crate::slicing::Slicing;
 
-/// An operator that gives rows their windows, and what becomes of the rows of a window when it closes.
+/// An operator that assigns rows to windows, and what it does with the rows of a window when it closes.
 #[derive(Debug, Clone)]
 pub enum WindowOperator {
     /// Of aligned windows.
@@ -26,10 +26,10 @@ pub enum WindowOperator {
     Session(Arc<SessionOperatorSpec>),
 }
 
-/// An operator of aligned windows: which windows, over which column, and what becomes of the rows.
+/// An operator of aligned windows: which windows, over which column, and what is computed from the rows.
 ///
-/// All expressions have been evaluated by the prepare plan: what is named here are plain columns
-/// of the prepared batch.
+/// All expressions have been evaluated by the prepare plan: the columns named here are plain columns of the prepared
+/// batch.
 #[derive(Debug, Clone)]
 pub struct OperatorSpec {
     window: WindowSpec,
@@ -37,11 +37,11 @@ pub struct OperatorSpec {
     columns: Arc<Columns>,
 }
 
-/// An operator of sessions: as [`OperatorSpec`], with the columns whose values tell sessions apart.
+/// An operator of sessions: as [`OperatorSpec`], with the columns whose values separate sessions.
 ///
-/// Its watermark runs one tick behind that of its input, since a row one gap after the last one still joins: a
-/// session closes when the watermark of its input is *after* its end. A row is late if and only if its time is
-/// before the watermark; no row is late in part.
+/// Its watermark is one tick behind that of its input, since a row one gap after the last one still joins: a session
+/// closes when the watermark of its input is *after* its end. A row is late if and only if its time is before the
+/// watermark; no row is partly late.
 #[derive(Debug, Clone)]
 pub struct SessionOperatorSpec {
     session: SessionSpec,
@@ -50,7 +50,7 @@ pub struct SessionOperatorSpec {
     columns: Arc<Columns>,
 }
 
-/// The columns that an operator reads, holds and gives: all that tables of groups know of it.
+/// The columns that an operator reads, holds and returns: all that tables of groups know of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Columns {
     time: usize,
@@ -60,7 +60,7 @@ pub(crate) struct Columns {
     key_schema: SchemaRef,
     /// The aggregates that are held per group.
     calls: Vec<AggregateCall>,
-    /// Of sessions: groups hold their first and last time, and rows are held per group too.
+    /// Whether it is an operator of sessions: groups hold their first and last time, and rows are held per group too.
     session: bool,
     output_schema: SchemaRef,
     time_type: (TimeUnit, Option<Arc<str>>),
@@ -104,7 +104,7 @@ impl Layout {
     }
 }
 
-/// What becomes of the rows of a window.
+/// What is computed from the rows of a window.
 #[derive(Debug, Clone)]
 pub enum Mode {
     /// One row per group.
@@ -116,7 +116,7 @@ pub enum Mode {
         /// The aggregates, in order of output.
         aggregates: Vec<AggregateCall>,
     },
-    /// All rows, as they are.
+    /// All rows, unchanged.
     Rows,
 }
 
@@ -125,8 +125,8 @@ pub enum Mode {
 pub struct AggregateCall {
     /// The function, built over the *coerced* argument types. Its name is the output column's.
     pub function: Arc<AggregateFunctionExpr>,
-    /// Columns of the arguments, then of the ORDER BY inside the call if the function minds the
-    /// order. `count(*)` wants a column that is never NULL: the time column serves, and costs nothing.
+    /// Columns of the arguments, then of the ORDER BY inside the call if the function depends on the order. `count(*)`
+    /// needs a column that is never NULL: the time column serves, at no cost.
     pub arguments: Vec<usize>,
     /// A boolean column: only rows where it is true count (FILTER).
     pub filter: Option<usize>,
@@ -141,8 +141,8 @@ pub struct GroupingSets {
 }
 
 impl GroupingSets {
-    /// The sets as masks over the keys: `true` means that the key is NULL in that set. The
-    /// grouping id is DataFusion's `__grouping_id`, with the same values and type.
+    /// Creates the sets from masks over the keys: `true` means that the key is NULL in that set. The grouping id is
+    /// DataFusion's `__grouping_id`, with the same values and type.
     ///
     /// # Errors
     /// When the id does not fit into 64 bits.
@@ -247,7 +247,7 @@ impl Columns {
         })
     }
 
-    /// The same for sessions of `keys`: groups hold their first and last time, and where rows are kept, those.
+    /// Converts to sessions of `keys`: groups hold their first and last time, and where rows are held, those.
     fn of_sessions(mut self, keys: &[usize]) -> Result<Self> {
         if matches!(self.mode, Mode::Rows) {
             let fields = key_fields(&self.input_schema, keys, None)?;
@@ -281,22 +281,22 @@ impl Columns {
         &self.output_schema
     }
 
-    /// Which columns the aggregates read.
+    /// The columns that the aggregates read.
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// The aggregates that are held per group; none where rows are held as they are.
+    /// The aggregates that are held per group; none where rows are held unchanged.
     pub(crate) fn calls(&self) -> &[AggregateCall] {
         &self.calls
     }
 
-    /// Slices hold rows as they are, without groups.
+    /// Whether slices hold rows unchanged, without groups.
     pub(crate) fn holds_rows(&self) -> bool {
         matches!(self.mode, Mode::Rows) && !self.session
     }
 
-    /// Groups hold their first and last time.
+    /// Whether groups hold their first and last time.
     pub(crate) fn holds_extents(&self) -> bool {
         self.session
     }
@@ -315,7 +315,7 @@ impl Columns {
     }
 }
 
-/// Whole rows as an aggregate: a list of structs.
+/// Returns whole rows as an aggregate: a list of structs.
 fn row_call(schema: &SchemaRef) -> Result<AggregateCall> {
     let row = Field::new("row", DataType::Struct(schema.fields().clone()), false);
     let rows = Arc::new(Schema::new(vec![row]));
@@ -333,8 +333,7 @@ impl OperatorSpec {
     /// Checks columns and types, and that each aggregate can be built.
     ///
     /// # Errors
-    /// Internal when the planner named what does not exist; the aggregate's own error when it
-    /// cannot be built.
+    /// Internal when the planner named a column that does not exist; the aggregate's own error when it cannot be built.
     pub fn try_new(
         window: WindowSpec,
         time: usize,
@@ -365,17 +364,17 @@ impl OperatorSpec {
         &self.columns.input_schema
     }
 
-    /// What becomes of the rows.
+    /// What is computed from the rows.
     pub fn mode(&self) -> &Mode {
         &self.columns.mode
     }
 
-    /// How time is cut into slices.
+    /// The division of time into slices.
     pub fn slicing(&self) -> &Slicing {
         &self.slicing
     }
 
-    /// What tables of groups know of it.
+    /// The columns, for tables of groups.
     pub(crate) fn columns(&self) -> &Arc<Columns> {
         &self.columns
     }
@@ -388,10 +387,10 @@ impl OperatorSpec {
 }
 
 impl SessionOperatorSpec {
-    /// As [`OperatorSpec::try_new`]; `keys` are the columns of the prepared batch whose values tell sessions apart,
-    /// each once (none: all rows are of one key). NULL is a value of its own; 0.0 and -0.0 are one, and so are all NaN.
-    /// In [`Mode::Aggregate`] the groups' keys are the same columns, in any order, without grouping sets: what is
-    /// grouped otherwise keeps rows, and groups them when a session has closed.
+    /// As [`OperatorSpec::try_new`]; `keys` are the columns of the prepared batch whose values separate sessions, each
+    /// once (none: all rows are of one key). NULL is a value of its own; 0.0 and -0.0 are one, and so are all NaN. In
+    /// [`Mode::Aggregate`] the groups' keys are the same columns, in any order, without grouping sets: any other
+    /// grouping holds rows, and groups them when a session has closed.
     ///
     /// # Errors
     /// As [`OperatorSpec::try_new`]; Internal when the groups have other keys.
@@ -417,12 +416,13 @@ impl SessionOperatorSpec {
         Ok(Self { session, keys, slicing, columns: Arc::new(columns) })
     }
 
-    /// How time is cut: rows of one key and slice are of one session, since a slice is one gap long.
+    /// The division of time into slices: rows of one key and slice belong to one session, since a slice is one gap
+    /// long.
     pub(crate) fn slicing(&self) -> &Slicing {
         &self.slicing
     }
 
-    /// What tables of groups know of it.
+    /// The columns, for tables of groups.
     pub(crate) fn columns(&self) -> &Arc<Columns> {
         &self.columns
     }
@@ -432,7 +432,7 @@ impl SessionOperatorSpec {
         self.session
     }
 
-    /// The columns of the prepared batch whose values tell sessions apart.
+    /// The columns of the prepared batch whose values separate sessions.
     pub fn keys(&self) -> &[usize] {
         &self.keys
     }
@@ -447,7 +447,7 @@ impl SessionOperatorSpec {
         &self.columns.input_schema
     }
 
-    /// What becomes of the rows.
+    /// What is computed from the rows.
     pub fn mode(&self) -> &Mode {
         &self.columns.mode
     }
@@ -484,7 +484,7 @@ impl WindowOperator {
         &self.columns().input_schema
     }
 
-    /// What becomes of the rows.
+    /// What is computed from the rows.
     pub fn mode(&self) -> &Mode {
         &self.columns().mode
     }
@@ -496,7 +496,7 @@ impl WindowOperator {
 }
 
 impl AggregateCall {
-    /// A fresh accumulator; functions without one for groups get DataFusion's adapter.
+    /// Returns a fresh accumulator; functions without a grouped one get DataFusion's adapter.
     pub(crate) fn accumulator(&self) -> Result<Box<dyn GroupsAccumulator>> {
         if self.function.groups_accumulator_supported() {
             return self.function.create_groups_accumulator().map_err(failure::engine);
@@ -531,7 +531,7 @@ fn check_aggregates(schema: &SchemaRef, aggregates: &[AggregateCall]) -> Result<
     Ok(())
 }
 
-/// The keys (nullable where a grouping set leaves them out), then the grouping id.
+/// Returns the fields of the keys (nullable where a grouping set leaves them out), then the grouping id.
 pub(crate) fn key_fields(
     schema: &SchemaRef,
     keys: &[usize],
@@ -557,7 +557,7 @@ pub(crate) fn key_fields(
     Ok(fields)
 }
 
-/// The event times of a column, in its own ticks.
+/// Returns the event times of a column, in its own ticks.
 ///
 /// # Errors
 /// When it is not a timestamp.

@@ -1,8 +1,8 @@
 //! The open slices of one worker.
 //!
-//! Invariants: a row is in exactly one slice. Rows that are partly late lie apart from those that
-//! are on time, by the end of the first window they count in. A slice leaves when the first window
-//! that it counts in may close, and its store forgets it; later rows for it start afresh.
+//! Invariants: a row is in exactly one slice. Rows that are partly late are held apart from those on time, by the end
+//! of the first window in which they count. A slice leaves when the first window in which it counts may close, and its
+//! store forgets it; later rows for it start afresh.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -23,11 +23,11 @@ use crate::{OperatorSpec, Segment, SessionOperatorSpec, Slicing};
 
 /// Counts from the first window on: the tag of rows that are on time.
 const ON_TIME: i64 = i64::MIN;
-/// Rows that are counted at a time.
+/// Rows counted at a time.
 const STEP_ROWS: usize = 8192;
 /// A step is too short when its pieces are shorter than this on average.
 const PIECE_ROWS_MIN: usize = 512;
-/// Up to so many open slices a fresh one is given room for as many groups as the last had.
+/// Number of open slices up to which a fresh one is sized for as many groups as the last had.
 const USUAL_SLICES_MAX: usize = 8;
 
 /// The open slices of one worker.
@@ -36,22 +36,22 @@ pub struct SliceStore {
     columns: Arc<Columns>,
     slicing: Slicing,
     leaving: Leaving,
-    /// By start, then by the end of the first window that the rows count in.
+    /// By start, then by the end of the first window in which the rows count.
     open: BTreeMap<(i64, i64), OpenSlice>,
     /// The smallest watermark at which something leaves; `i64::MAX` when nothing is open.
     leaves_at: i64,
-    /// Groups of the slice that left last: the next will have about as many.
+    /// Groups of the slice that left last: the next one will have about as many.
     groups_expected: usize,
-    /// Scratch: group numbers of the rows at hand.
+    /// Scratch: group numbers of the current rows.
     groups: Vec<usize>,
 }
 
 /// When a slice leaves.
 #[derive(Debug, Clone, Copy)]
 enum Leaving {
-    /// When the first window that it counts in may close; `live`: as a live table.
+    /// When the first window in which it counts may close; `live`: as a live table.
     FirstWindow { live: bool },
-    /// When the watermark has reached its start: what came of it until then leaves.
+    /// When the watermark has reached its start: what has arrived by then leaves.
     Begun,
 }
 
@@ -59,19 +59,19 @@ enum Leaving {
 struct OpenSlice {
     body: Body,
     rows: u64,
-    /// What it had when memory was short.
+    /// What was spilled when memory was short.
     spilled: Vec<Segment>,
 }
 
 impl SliceStore {
-    /// An empty store.
+    /// Returns an empty store.
     pub fn new(spec: &OperatorSpec) -> Self {
-        // A tumbling slice is merged with those of other workers at most: it stays live.
+        // A tumbling slice is at most merged with those of other workers: it stays live.
         let live = spec.slicing().advance() == spec.window().size();
         Self::of(spec.columns(), spec.slicing(), Leaving::FirstWindow { live })
     }
 
-    /// An empty store of the pieces of sessions: the groups of one slice.
+    /// Returns an empty store of session pieces: the groups of one slice.
     pub(crate) fn of_sessions(spec: &SessionOperatorSpec) -> Self {
         Self::of(spec.columns(), spec.slicing(), Leaving::Begun)
     }
@@ -88,10 +88,10 @@ impl SliceStore {
         }
     }
 
-    /// Counts rows that are on time: in all windows that hold them. The time column has no NULL.
+    /// Counts rows that are on time: in all windows that contain them. The time column has no NULL.
     ///
     /// # Errors
-    /// When an aggregate fails (overflow, memory); Internal when the batch is not as specified.
+    /// When an aggregate fails (overflow, memory); Internal when the batch does not match the specification.
     pub fn update(&mut self, batch: &RecordBatch) -> Result<()> {
         let rows = batch.num_rows();
         if self.columns.layout().packed.is_some() {
@@ -117,7 +117,7 @@ impl SliceStore {
         Ok(())
     }
 
-    /// Counts rows; returns into how many pieces they fell.
+    /// Counts rows; returns the number of pieces into which they were divided.
     fn update_step(&mut self, batch: &RecordBatch) -> Result<usize> {
         let times = self.times(batch)?;
         match partition(&self.slicing, ticks(&times)?)? {
@@ -174,11 +174,11 @@ impl SliceStore {
         self.count(&batch, &pieces, &tags)
     }
 
-    /// The slices that belong to a window which `watermark` closes, in order of their start.
-    /// (With ALLOW LATENESS, `watermark` runs behind by that much.)
+    /// Removes and returns the slices that belong to a window which `watermark` closes, in order of their start. (With
+    /// ALLOW LATENESS, `watermark` is that much behind.)
     ///
     /// # Errors
-    /// When an aggregate cannot give its state.
+    /// When an aggregate cannot return its state.
     pub fn flush(&mut self, watermark: Watermark) -> Result<Vec<Segment>> {
         if !watermark.closes(self.leaves_at) || self.open.is_empty() {
             return Ok(vec![]);
@@ -196,11 +196,11 @@ impl SliceStore {
         Ok(segments)
     }
 
-    /// All open slices, in order of their start, whatever the watermark: for a checkpoint. Later
+    /// Removes and returns all open slices, in order of their start, whatever the watermark: for a checkpoint. Later
     /// rows for them start afresh.
     ///
     /// # Errors
-    /// When an aggregate cannot give its state.
+    /// When an aggregate cannot return its state.
     pub fn flush_all(&mut self) -> Result<Vec<Segment>> {
         self.leaves_at = i64::MAX;
         let mut segments = Vec::with_capacity(self.open.len());
@@ -210,10 +210,10 @@ impl SliceStore {
         Ok(segments)
     }
 
-    /// Writes the open slices to disk; what they have there leaves with them. They stay open.
+    /// Writes the open slices to disk; the spilled part leaves with them. They stay open.
     ///
     /// # Errors
-    /// When it cannot be written; when an aggregate cannot give its state.
+    /// When it cannot be written; when an aggregate cannot return its state.
     pub fn spill(&mut self, space: &dyn SpillSpace) -> Result<()> {
         let leaves_at = self.leaves_at;
         let segments = self.flush_all()?;
@@ -253,7 +253,7 @@ impl SliceStore {
         Ok(())
     }
 
-    /// Start of the first open slice.
+    /// The start of the first open slice.
     pub fn first_open(&self) -> Option<i64> {
         self.open.keys().next().map(|(slice, _)| *slice)
     }
@@ -263,23 +263,23 @@ impl SliceStore {
         Some(self.leaves_at).filter(|_| !self.open.is_empty())
     }
 
-    /// Slices that are open.
+    /// The number of open slices.
     pub fn open_slices(&self) -> usize {
         self.open.len()
     }
 
-    /// Bytes of memory; looks at each open slice.
+    /// Bytes of memory; visits each open slice.
     pub fn size_bytes(&self) -> usize {
         self.open.values().map(|open| open.body.size_bytes()).sum()
     }
 
-    /// Rows in the open slices.
+    /// The number of rows in the open slices.
     pub fn rows(&self) -> u64 {
         let spilled = |open: &OpenSlice| open.spilled.iter().map(|s| s.rows).sum::<u64>();
         self.open.values().map(|open| open.rows + spilled(open)).sum()
     }
 
-    /// The watermark at which a slice leaves.
+    /// Returns the watermark at which a slice leaves.
     fn leaves(&self) -> impl Fn(&(i64, i64)) -> i64 + use<> {
         let (slicing, leaving) = (self.slicing, self.leaving);
         move |&(slice, from)| match leaving {
@@ -288,7 +288,7 @@ impl SliceStore {
         }
     }
 
-    /// Groups in the open slices; looks at each.
+    /// The number of groups in the open slices; visits each.
     pub(crate) fn groups(&self) -> usize {
         self.open.values().map(|open| open.body.len()).sum()
     }
@@ -304,7 +304,7 @@ impl SliceStore {
         Ok(Arc::clone(times))
     }
 
-    /// The rows in another order; columns that no aggregate reads are left as they are.
+    /// Reorders the rows; columns that no aggregate reads are left unchanged.
     fn gather(&self, batch: &RecordBatch, order: &UInt32Array) -> Result<RecordBatch> {
         if self.columns.holds_rows() {
             return Ok(take_record_batch(batch, order)?);
@@ -367,7 +367,7 @@ impl SliceStore {
     }
 }
 
-/// The body of a slice that is open and empty; `expected` groups can come without growing it.
+/// Returns the body of an open, empty slice, sized for `expected` groups.
 fn empty(columns: &Columns, expected: usize) -> Result<Body> {
     if columns.holds_rows() {
         return Ok(Body::Rows(vec![]));

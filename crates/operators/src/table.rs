@@ -1,7 +1,7 @@
 //! Live aggregate state: groups and their accumulators.
 //!
-//! Invariant: every group of a table has been passed at least one row or one state, which is what
-//! DataFusion's accumulators expect (a group they never saw would count as seen).
+//! Invariant: every group of a table has been passed at least one row or one state, as DataFusion's accumulators expect
+//! (a group they never saw would count as seen).
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::failure;
 use crate::keys::IntegerKeys;
 use crate::spec::{AggregateCall, Columns, GroupingSets, ticks};
 
-/// Gives each distinct key a number, dense from 0 in the order of coming.
+/// An interner that assigns each distinct key a number, dense from 0 in the order of arrival.
 pub(crate) enum Interner {
     /// No keys: one group, once there is a row.
     Nothing { any: bool },
@@ -33,7 +33,7 @@ pub(crate) enum Interner {
 }
 
 impl Interner {
-    /// `expected` keys can come without growing.
+    /// Returns an interner sized for `expected` keys.
     pub(crate) fn new(spec: &Columns, expected: usize) -> Result<Self> {
         let schema = Arc::clone(spec.key_schema());
         if let [field] = schema.fields().as_ref()
@@ -48,7 +48,7 @@ impl Interner {
         new_group_values(schema, &GroupOrdering::None).map(Self::Any).map_err(failure::engine)
     }
 
-    /// The numbers of the keys of `rows` rows.
+    /// Returns the numbers of the keys of `rows` rows.
     pub(crate) fn intern(
         &mut self,
         keys: &[ArrayRef],
@@ -76,7 +76,7 @@ impl Interner {
         }
     }
 
-    /// Gives the keys away; nothing is known afterwards.
+    /// Takes the keys out; the interner is empty afterwards.
     pub(crate) fn take_keys(&mut self) -> Result<Vec<ArrayRef>> {
         match self {
             Self::Nothing { any } => {
@@ -112,7 +112,7 @@ impl Accumulators {
     /// The first and last time of each group.
     ///
     /// # Errors
-    /// Internal where that is not held.
+    /// Internal where they are not held.
     pub(crate) fn extents(&self) -> Result<&Extents> {
         self.extents.as_ref().ok_or_else(|| Error::internal("groups without times"))
     }
@@ -161,7 +161,7 @@ impl Accumulators {
         }
     }
 
-    /// Gives the states away.
+    /// Takes the states out.
     pub(crate) fn take_states(&mut self) -> Result<Vec<Vec<ArrayRef>>> {
         let states = self.calls.iter_mut().map(|a| a.state(EmitTo::All));
         let mut states = states.collect::<Result<Vec<_>, _>>().map_err(failure::engine)?;
@@ -169,7 +169,7 @@ impl Accumulators {
         Ok(states)
     }
 
-    /// Gives the results away.
+    /// Takes the results out.
     pub(crate) fn take_values(&mut self) -> Result<Vec<ArrayRef>> {
         let values = self.calls.iter_mut().map(|a| a.evaluate(EmitTo::All));
         values.collect::<Result<_, _>>().map_err(failure::engine)
@@ -185,20 +185,20 @@ impl Accumulators {
 #[derive(Debug, Clone)]
 pub(crate) struct Frozen {
     pub(crate) keys: Vec<ArrayRef>,
-    /// Per aggregate: its state columns.
+    /// The state columns of each aggregate.
     pub(crate) states: Vec<Vec<ArrayRef>>,
     pub(crate) groups: usize,
 }
 
 impl Frozen {
-    /// Some of the groups.
+    /// Selects some of the groups.
     pub(crate) fn take(&self, rows: &UInt32Array) -> Result<Self> {
         let keys = self.keys.iter().map(|key| take(key, rows, None));
         let keys = keys.collect::<Result<_, _>>()?;
         Ok(Self { keys, states: self.take_states(rows)?, groups: rows.len() })
     }
 
-    /// The states of some of the groups.
+    /// Selects the states of some of the groups.
     pub(crate) fn take_states(&self, rows: &UInt32Array) -> Result<Vec<Vec<ArrayRef>>> {
         let pick = |columns: &Vec<ArrayRef>| {
             columns.iter().map(|c| take(c, rows, None)).collect::<Result<Vec<_>, _>>()
@@ -237,7 +237,7 @@ impl fmt::Debug for GroupTable {
 }
 
 impl GroupTable {
-    /// `expected` groups can come without growing the table of keys.
+    /// Returns a table with room for `expected` keys.
     pub(crate) fn new(spec: &Columns, expected: usize) -> Result<Self> {
         Ok(Self {
             interner: Interner::new(spec, expected)?,
@@ -277,20 +277,20 @@ impl GroupTable {
         Ok(())
     }
 
-    /// Merges what another table had.
+    /// Merges the groups of another table.
     pub(crate) fn merge(&mut self, other: &Frozen, groups: &mut Vec<usize>) -> Result<()> {
         self.interner.intern(&other.keys, other.groups, groups)?;
         self.accumulators.merge(&other.states, groups, self.interner.len())
     }
 
-    /// Turns into keys and states.
+    /// Converts to keys and states.
     pub(crate) fn freeze(mut self) -> Result<Frozen> {
         let groups = self.len();
         let keys = self.interner.take_keys()?;
         Ok(Frozen { keys, states: self.accumulators.take_states()?, groups })
     }
 
-    /// Turns into result columns (keys, then values) and their number of rows.
+    /// Converts to result columns (keys, then values) and their number of rows.
     pub(crate) fn evaluate(mut self) -> Result<(Vec<ArrayRef>, usize)> {
         let groups = self.len();
         let mut columns = self.interner.take_keys()?;
@@ -303,7 +303,7 @@ impl GroupTable {
     }
 }
 
-/// A column of one grouping id.
+/// Builds a column of one grouping id.
 fn grouping_id(sets: &GroupingSets, id: u64, rows: usize) -> Result<ArrayRef> {
     let narrow = |_| Error::internal("a grouping id is wider than its type");
     Ok(match sets.id_field().data_type() {

@@ -1,4 +1,4 @@
-//! When windows close, what a cut keeps, and what is refused.
+//! When windows close, what a cut retains, and what is refused.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn batch(spec: &OperatorSpec, times: &[i64]) -> RecordBatch {
         .unwrap()
 }
 
-/// The ends of the windows that close at `watermark`.
+/// Returns the ends of the windows that close at `watermark`.
 fn close(store: &mut SliceStore, merger: &mut WindowMerger, watermark: Watermark) -> Vec<i64> {
     for segment in store.flush(watermark).unwrap() {
         merger.add(segment).unwrap();

@@ -1,6 +1,6 @@
-//! Random rows, keys, windows, delays, cuts, stores and moments of flushing, against an evaluator
-//! that looks at every row and every window. Whatever the cut, the windows are the same, also when
-//! all that is in memory is lost and comes back from a checkpoint.
+//! Random rows, keys, windows, delays, cuts, stores and moments of flushing, compared with an evaluator that visits
+//! every row and every window. Whatever the cut, the windows are the same, also when everything in memory is lost and
+//! restored from a checkpoint.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod naive;
@@ -28,7 +28,7 @@ use windrow_operators::{
     SegmentId, SliceStore, SpillSpace, WindowMerger,
 };
 
-/// What one case is made of.
+/// One random case.
 struct Case {
     spec: Arc<OperatorSpec>,
     tolerance: Tolerance,
@@ -110,28 +110,27 @@ fn case(rng: &mut StdRng) -> Case {
     }
 }
 
-/// A case on its way: by `rng` come batches, stores, flushes, cuts and losses of all that is in
-/// memory.
+/// A running case: `rng` decides batches, stores, flushes, cuts and losses of everything in memory.
 struct Run<'a> {
     case: &'a Case,
     stores: Vec<SliceStore>,
     merger: WindowMerger,
     at: Reached,
     output: Windowed,
-    /// Windows that had closed after the cut that was gone back to: they come again.
+    /// Windows that had closed after the cut to which the run returned: they close again.
     again: Windowed,
     /// Segments as they were written.
     disk: BTreeMap<SegmentId, SavedSegment>,
     /// The last cuts, and how far the input was read.
     cuts: Vec<(Cut, Reached)>,
     restores: usize,
-    /// Memory may be short.
+    /// Set when memory may be short.
     space: Option<Arc<Space>>,
-    /// Windows that came from disk.
+    /// Number of windows computed from disk.
     divided: usize,
 }
 
-/// How far the input has been read, and what came of it.
+/// How far the input has been read, and the results so far.
 #[derive(Clone)]
 struct Reached {
     watermarks: Vec<Watermark>,
@@ -163,7 +162,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The windows; late and partly late rows; how often all was lost; windows from disk.
+    /// Returns the windows; late and partly late rows; how often everything was lost; windows from disk.
     fn finish(mut self, rng: &mut StdRng) -> (Windowed, [usize; 4]) {
         let longest = [1, 5, 40, 1000][rng.random_range(0..4)];
         let cuts = rng.random_bool(0.6);
@@ -260,7 +259,7 @@ impl<'a> Run<'a> {
             .unwrap();
     }
 
-    /// Now and then memory is short, in a store or in the merger.
+    /// Occasionally makes memory short, in a store or in the merger.
     fn spill(&mut self, rng: &mut StdRng) {
         let Some(space) = self.space.clone() else { return };
         for store in &mut self.stores {
@@ -296,7 +295,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Goes back to one of the last cuts; what was written later was never written.
+    /// Returns to one of the last cuts; what was written later was never written.
     fn lose_all(&mut self, rng: &mut StdRng) {
         self.restores += 1;
         self.cuts.truncate(rng.random_range(1..=self.cuts.len()));
@@ -319,7 +318,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The rows of a window as text, sorted.
+/// Returns the rows of a window as text, sorted.
 fn lines(window: ClosedWindow) -> Vec<String> {
     let batches: Vec<RecordBatch> = window.rows.map(|batch| batch.unwrap()).collect();
     let rows = concat_batches(&batches[0].schema(), &batches).unwrap();

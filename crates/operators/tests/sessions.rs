@@ -1,6 +1,6 @@
-//! Random rows, keys, gaps, delays, cuts, stores and moments of flushing, against an evaluator that sorts the rows of each
-//! key. Whatever the cut, the sessions are the same, also when all that is in memory is lost and comes back from a
-//! checkpoint, or lies on disk.
+//! Random rows, keys, gaps, delays, cuts, stores and moments of flushing, compared with an evaluator that sorts the
+//! rows of each key. Whatever the cut, the sessions are the same, also when everything in memory is lost and restored
+//! from a checkpoint, or is on disk.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod naive;
@@ -27,7 +27,7 @@ use windrow_operators::{
     SpillSpace, StatefulOperator, WorkerPart,
 };
 
-/// What one case is made of.
+/// One random case.
 struct Case {
     spec: Arc<SessionOperatorSpec>,
     operator: Arc<dyn StatefulOperator>,
@@ -85,34 +85,34 @@ fn case(rng: &mut StdRng) -> Case {
     Case { spec, operator, tolerance, partitions, text }
 }
 
-/// A case on its way: by `rng` come batches, stores, flushes, cuts and losses of all that is in memory.
+/// A running case: `rng` decides batches, stores, flushes, cuts and losses of everything in memory.
 struct Run<'a> {
     case: &'a Case,
     workers: Vec<Box<dyn WorkerPart>>,
     coordinator: Box<dyn CoordinatorPart>,
     at: Reached,
     output: Windowed,
-    /// End and text of all rows, as they came.
+    /// End and text of all rows, in the order in which they were returned.
     sequence: Vec<(i64, String)>,
-    /// What came after the cut that was gone back to: it comes again.
+    /// Sessions returned after the cut to which the run returned: they are returned again.
     again: Windowed,
     /// Segments as they were written.
     disk: BTreeMap<SegmentId, SavedSegment>,
     /// The last cuts, and how far the input was read.
     cuts: Vec<(Cut, Reached)>,
     restores: usize,
-    /// Memory may be short.
+    /// Set when memory may be short.
     space: Option<Arc<Space>>,
     spills: usize,
 }
 
-/// How far the input has been read, and what came of it.
+/// How far the input has been read, and the results so far.
 #[derive(Clone)]
 struct Reached {
     watermarks: Vec<Watermark>,
     rows: Vec<usize>,
     late: usize,
-    /// What has been given out is complete up to there.
+    /// The returned rows are complete up to here.
     complete: Watermark,
 }
 
@@ -140,7 +140,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The sessions; their rows in order; late rows; how often all was lost, and went to disk.
+    /// Returns the sessions; their rows in order; late rows; how often everything was lost, and was spilled.
     fn finish(mut self, rng: &mut StdRng) -> (Windowed, Vec<(i64, String)>, [usize; 3]) {
         assert!(self.coordinator.keep_order());
         let longest = [1, 5, 40, 1000][rng.random_range(0..4)];
@@ -211,7 +211,7 @@ impl<'a> Run<'a> {
         self.workers[worker].update(&take_record_batch(&batch, &on_time).unwrap()).unwrap();
     }
 
-    /// As the runtime does.
+    /// Closes as the runtime does.
     fn close(&mut self, reached: Watermark, idle: bool, rows_max: usize) {
         while let Some(to) = self.coordinator.flush_to(reached, idle) {
             let segments = self.workers.iter_mut().flat_map(|w| w.flush(to).unwrap());
@@ -236,7 +236,7 @@ impl<'a> Run<'a> {
         assert!(self.coordinator.close(complete, rows_max).unwrap().is_none());
     }
 
-    /// Takes finished rows; their first and last end.
+    /// Takes finished rows; returns their first and last end.
     fn give(&mut self, finished: Finished) -> (i64, i64) {
         let mut found = Windowed::new();
         let (mut ends, mut starts) = (vec![], 0);
@@ -269,7 +269,7 @@ impl<'a> Run<'a> {
         (ends[0], ends[ends.len() - 1])
     }
 
-    /// Now and then memory is short, in a worker or in the coordinator.
+    /// Occasionally makes memory short, in a worker or in the coordinator.
     fn spill(&mut self, rng: &mut StdRng) {
         let Some(space) = self.space.clone() else { return };
         for worker in &mut self.workers {
@@ -304,7 +304,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Goes back to one of the last cuts; what was written later was never written.
+    /// Returns to one of the last cuts; what was written later was never written.
     fn lose_all(&mut self, rng: &mut StdRng) {
         self.restores += 1;
         self.cuts.truncate(rng.random_range(1..=self.cuts.len()));

@@ -1,6 +1,6 @@
-//! Connections: how many there are, in all and of one peer, and that none is held by somebody who says nothing.
+//! Connections: their limits, in total and per peer, and the closing of silent ones.
 //!
-//! Invariant: those that nobody has logged in on never keep out anybody: they go first.
+//! Invariant: connections without a login never keep out others: they are closed first.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,33 +22,33 @@ use windrow_core::Clock;
 /// The number of the next connection.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// Who is at the other end; a wire keeps it beside each request.
+/// The peer of a connection; a wire stores it beside each request.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// No other connection of the process has or had it.
+    /// Unique among all connections of the process.
     number: u64,
     called: Arc<AtomicBool>,
     known: Arc<AtomicBool>,
 }
 
 impl Peer {
-    /// Names the connection.
+    /// The number of the connection.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// The connection is in use: a call came.
+    /// Marks the connection as used: a call arrived.
     pub fn has_called(&self) {
         self.called.store(true, Ordering::Relaxed);
     }
 
-    /// A call of the connection came from somebody who may come in.
+    /// Marks the connection as authenticated: one of its calls was.
     pub fn is_known(&self) {
         self.known.store(true, Ordering::Relaxed);
     }
 }
 
-/// The connections that there are, and how many there may be.
+/// The open connections, and their limits.
 #[derive(Debug, Clone)]
 pub struct Connections {
     free: Arc<Semaphore>,
@@ -56,7 +56,7 @@ pub struct Connections {
     open: Arc<Mutex<BTreeMap<u64, Open>>>,
 }
 
-/// A connection that is open.
+/// An open connection.
 #[derive(Debug)]
 struct Open {
     from: IpAddr,
@@ -65,7 +65,7 @@ struct Open {
     _close: oneshot::Sender<()>,
 }
 
-/// One connection's place.
+/// The slot of one connection.
 struct Place {
     _free: OwnedSemaphorePermit,
     number: u64,
@@ -79,20 +79,19 @@ impl Drop for Place {
 }
 
 impl Connections {
-    /// As many as `max`, and of one address as many as `per_peer`.
+    /// Allows at most `max` connections, and at most `per_peer` from one address.
     pub fn new(max: usize, per_peer: usize) -> Self {
         let max = max.min(Semaphore::MAX_PERMITS);
         Self { free: Arc::new(Semaphore::new(max)), per_peer, open: Arc::default() }
     }
 
-    /// Connections that are open now.
+    /// The number of open connections.
     pub fn open(&self) -> usize {
         self.open.lock().len()
     }
 
-    /// Those who connect from now on. When there are too many, the oldest of those goes that nobody has
-    /// logged in on; where all are known, others wait until one leaves. Who makes no call within `patience`
-    /// is closed.
+    /// Accepts connections from now on. When there are too many, the oldest one without a login is closed; where all
+    /// have one, new connections wait until one closes. A connection without a call within `patience` is closed.
     pub fn incoming(
         &self,
         listener: TcpListener,
@@ -105,7 +104,7 @@ impl Connections {
                 let (stream, from) = match listener.accept().await {
                     Ok((stream, address)) => (stream, network(address.ip())),
                     Err(error) => {
-                        // Out of file descriptors, for one. Accepting again at once would only burn.
+                        // For example, out of file descriptors. Accepting again at once would only burn CPU.
                         tracing::warn!(%error, "a connection could not be accepted");
                         clock.sleep(Duration::from_millis(50)).await;
                         return Some((Err(error), (all, listener, clock)));
@@ -115,9 +114,9 @@ impl Connections {
                     tracing::warn!(%from, "a peer has too many connections, a further one is closed");
                     continue;
                 }
-                // Nobody closes it: then there are no more.
+                // The semaphore is never closed; if it were, there would be no more connections.
                 let permit = all.place().await?;
-                // Small answers wait for nothing. Without it they only come later.
+                // Without nodelay small answers are delayed; a failure to set it only costs latency.
                 drop(stream.set_nodelay(true));
                 let connection = all.open_one(stream, from, permit, clock.sleep(patience));
                 return Some((Ok(connection), (all, listener, clock)));
@@ -142,7 +141,7 @@ impl Connections {
         Connection { stream, peer, too_long: Some(too_long), closed, _place: place }
     }
 
-    /// Whether one more may come from there. An older one goes for it, unless somebody has logged in on all.
+    /// Whether one more connection from there is admitted. An older one is closed for it, unless all have a login.
     fn admits(&self, from: IpAddr) -> bool {
         let mut open = self.open.lock();
         let there = open.values().filter(|one| one.from == from).count();
@@ -155,7 +154,7 @@ impl Connections {
         }
         {
             let mut open = self.open.lock();
-            // Who has most of them has most to give.
+            // The peer with the most of them loses one.
             let mut strangers = BTreeMap::<IpAddr, usize>::new();
             for one in open.values().filter(|one| !one.known.load(Ordering::Relaxed)) {
                 *strangers.entry(one.from).or_default() += 1;
@@ -169,14 +168,14 @@ impl Connections {
     }
 }
 
-/// Closes the oldest connection among some that nobody has logged in on, if there is one.
+/// Closes the oldest connection without a login among some, if there is one.
 fn close_oldest(open: &mut BTreeMap<u64, Open>, among: impl Fn(&Open) -> bool) -> bool {
     let stranger = |one: &Open| !one.known.load(Ordering::Relaxed) && among(one);
     let oldest = open.iter().find(|(_, one)| stranger(one)).map(|(number, _)| *number);
     oldest.and_then(|number| open.remove(&number)).is_some()
 }
 
-/// Who is one peer: an address, of the newer kind the network that a customer gets.
+/// The unit of a peer: an address; for IPv6, the network that a customer is assigned.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -186,13 +185,13 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A connection that counts as long as it lives.
+/// A connection, counted while it exists.
 pub struct Connection {
     stream: TcpStream,
     peer: Peer,
-    /// Until the first call.
+    /// The deadline for the first call.
     too_long: Option<BoxFuture<'static, ()>>,
-    /// Completes when another one needs its place.
+    /// Completes when its slot is needed.
     closed: oneshot::Receiver<()>,
     _place: Place,
 }
@@ -204,7 +203,7 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Who is at the other end.
+    /// The peer of the connection.
     pub fn peer(&self) -> &Peer {
         &self.peer
     }

@@ -1,8 +1,8 @@
-//! What every wire needs and no one wire is: who may come in, sessions of remote users, connections and their limits, TLS
-//! files, statements and how they are cancelled, metrics and health. What holds for clients of all wires may be touched
-//! here. What may not be: this crate knows no message of any wire (no tonic, no Flight). A wire translates its errors, which are
-//! [`windrow_core::Error`]s, and its names for sessions and statements; what a user may do and take is decided
-//! below, in `windrow_runtime`.
+//! What every wire protocol needs and none defines: authentication, sessions of remote users, connections and their
+//! limits, TLS files, statements and their cancellation, metrics and health. Whatever applies to clients of all wires
+//! belongs here. What does not: this crate knows no message of any wire (no tonic, no Flight). A wire translates its
+//! errors, which are [`windrow_core::Error`]s, and its names for sessions and statements; what a user may do and
+//! consume is decided below, in `windrow_runtime`.
 //!
 //! ```text
 //! a wire (gRPC, …) ─► Connections ─► Door ─► Sessions ─► Running, statement ─► windrow_runtime::Session

@@ -1,29 +1,29 @@
-//! How much of a server its clients may take. Limits on queries are the engine's ([`QueryLimits`]).
+//! Limits on what clients may take of a server. Limits on queries belong to the engine ([`QueryLimits`]).
 
 use std::time::Duration;
 
 use windrow_runtime::QueryLimits;
 
-/// How much of a server its clients may take.
+/// Limits on what clients may take of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerLimits {
     /// Bytes of one message from a client; a longer one is refused before it is read.
     pub message_bytes_max: usize,
-    /// Connections at the same time; for a further one the oldest of those goes that nobody has logged in
-    /// on, and otherwise it waits until one leaves.
+    /// Concurrent connections; for a further one the oldest without a login is closed, and otherwise it waits until one
+    /// closes.
     pub connections_max: usize,
-    /// Connections of one address; a further one takes the place of one that nobody has logged in on, or is
-    /// closed. `None`: half of all.
+    /// Concurrent connections of one address; a further one replaces one without a login, or is closed. `None`: half of
+    /// all.
     pub peer_connections_max: Option<usize>,
-    /// Calls at the same time on one connection, where a wire allows several; more wait.
+    /// Concurrent calls on one connection, where a wire allows several; more wait.
     pub calls_max: u32,
     /// Bytes of the headers of one call, where a wire has headers.
     pub header_bytes_max: u32,
-    /// How long a handshake, and a new connection without a call, may take.
+    /// How long a handshake may take, and how long a new connection may stay without a call.
     pub handshake_time_max: Duration,
-    /// How often a silent connection is asked whether it is alive.
+    /// How often a silent connection is probed.
     pub keepalive: Duration,
-    /// How long queries may still run when the server stops.
+    /// How long queries may continue when the server stops.
     pub grace: Duration,
     /// Limits on queries.
     pub queries: QueryLimits,

@@ -1,4 +1,4 @@
-//! A port that is bound, with what everything that serves on it shares; and how it stops.
+//! A bound port, with the state shared by everything that serves on it, and its shutdown.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,35 +14,35 @@ use crate::limits::ServerLimits;
 use crate::metrics::Monitor;
 use crate::tls::TlsConfig;
 
-/// After the time of grace clients are told why their queries end; then connections are cut.
+/// After the grace period clients are told why their queries end; then connections are closed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How a server is to be.
+/// The configuration of a server.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// Where it listens; port 0 is any free one.
+    /// The address to listen on; port 0 is any free one.
     pub address: SocketAddr,
-    /// Who may log in; without users and tokens nobody has to.
+    /// The configuration of logins; without users and tokens no login is needed.
     pub login: LoginConfig,
     /// TLS; `None`: plain text.
     pub tls: Option<TlsConfig>,
-    /// How much clients may take.
+    /// Limits on clients.
     pub limits: ServerLimits,
 }
 
 impl ServerConfig {
-    /// A server that everybody may use who reaches it.
+    /// Returns the configuration of a server without logins.
     pub fn new(address: SocketAddr) -> Self {
         Self { address, login: LoginConfig::default(), tls: None, limits: ServerLimits::default() }
     }
 
-    /// Whether clients have to show who they are: by login, token or certificate.
+    /// Whether clients must authenticate: by login, token or certificate.
     pub fn is_guarded(&self) -> bool {
         self.login.is_needed() || self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())
     }
 
     /// # Errors
-    /// When strangers could come in.
+    /// When the server would be open to anyone on a network.
     fn check(&self) -> Result<()> {
         if self.is_guarded() || self.address.ip().is_loopback() {
             return Ok(());
@@ -53,20 +53,20 @@ impl ServerConfig {
     }
 }
 
-/// A bound port: clients that connect from now on are served once a wire takes it.
+/// A bound port: connecting clients are served once a wire takes it.
 #[derive(Debug)]
 pub struct Listening {
-    /// What is served.
+    /// The engine that is served.
     pub engine: Engine,
-    /// How.
+    /// The configuration.
     pub config: ServerConfig,
     /// The port.
     pub listener: TcpListener,
-    /// Who may come in.
+    /// The authenticator.
     pub door: Arc<Door>,
-    /// What statements of all clients share.
+    /// The limits shared by the statements of all clients.
     pub admission: Arc<Admission>,
-    /// Who is connected.
+    /// The open connections.
     pub connections: Connections,
 }
 
@@ -74,8 +74,9 @@ impl Listening {
     /// Binds the port.
     ///
     /// # Errors
-    /// Unavailable when that is not possible; a mistake in the configuration when a file of users,
-    /// tokens or certificates cannot be used, or strangers could come in.
+    /// [`ErrorKind::Unavailable`] when that fails;
+    /// [`ErrorKind::Config`] when a file of users, tokens or certificates cannot be
+    /// used, or the server would be open to anyone on a network.
     pub async fn bind(engine: Engine, config: ServerConfig) -> Result<Self> {
         config.check()?;
         let admission = Arc::new(Admission::new(config.limits.queries.clone()));
@@ -90,17 +91,17 @@ impl Listening {
         Ok(Self { engine, config, listener, door, admission, connections })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     ///
     /// # Errors
-    /// When the system does not say (our bug).
+    /// When the system does not report it (a bug in Windrow).
     pub fn address(&self) -> Result<SocketAddr> {
         self.listener
             .local_addr()
             .map_err(|e| Error::internal("the port has no address").with_source(e))
     }
 
-    /// What the server does, for monitoring, as long as it is there.
+    /// Returns a monitor of the server, valid while the server exists.
     pub fn monitor(&self) -> Monitor {
         Monitor {
             engine: self.engine.clone(),
@@ -111,8 +112,8 @@ impl Listening {
     }
 }
 
-/// Completes when a server that stops has no time left: queries may run on for `grace` after
-/// [`Admission::stop`], then clients are told why they end.
+/// Completes when a stopping server has no time left: queries may continue for `grace` after [`Admission::stop`], then
+/// clients are told why they end.
 pub async fn out_of_time(admission: &Admission, clock: &dyn Clock, grace: Duration) {
     admission.stopping().await;
     clock.sleep(grace).await;

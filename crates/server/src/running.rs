@@ -1,4 +1,4 @@
-//! What runs for clients, so that they can cancel it.
+//! The executions of clients, so that they can be cancelled.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ struct Executions {
     stops: BTreeMap<(Vec<u8>, u64), watch::Sender<bool>>,
 }
 
-/// One execution; it is forgotten when this is dropped.
+/// One execution; it is removed when this is dropped.
 #[derive(Debug)]
 pub struct Execution {
-    /// Whose it is.
+    /// The session that it belongs to.
     _session: InUse,
     running: Running,
     key: (Vec<u8>, u64),
@@ -30,7 +30,7 @@ pub struct Execution {
 }
 
 impl Running {
-    /// An execution of the ticket `id` begins, in a session.
+    /// Registers an execution of the ticket `id` in a session.
     pub fn begin(&self, id: &[u8], session: InUse) -> Execution {
         let (stop, stopped) = watch::channel(false);
         let mut all = self.0.lock();
@@ -40,8 +40,8 @@ impl Running {
         Execution { _session: session, running: self.clone(), key, stopped }
     }
 
-    /// Stops all executions of a ticket; whether there was one. Those without a ticket cannot be named,
-    /// or anybody could stop them.
+    /// Cancels all executions of a ticket; returns whether there was one. Executions without a ticket cannot be named,
+    /// or anybody could cancel them.
     pub fn cancel(&self, id: &[u8]) -> bool {
         if id.is_empty() {
             return false;
@@ -59,10 +59,11 @@ impl Running {
 }
 
 impl Execution {
-    /// Waits for a part of the execution.
+    /// Awaits a part of the execution.
     ///
     /// # Errors
-    /// Its own; Cancelled when the execution is to stop before it is done.
+    /// Its own; [`ErrorKind::Cancelled`] when the execution is cancelled before it
+    /// is done.
     pub async fn unless_stopped<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             done = work => done,
@@ -70,7 +71,7 @@ impl Execution {
         }
     }
 
-    /// Completes when it is to stop.
+    /// Completes when the execution is cancelled.
     pub async fn stopped(&mut self) {
         // The sender lives as long as this.
         if self.stopped.wait_for(|stopped| *stopped).await.is_err() {
@@ -79,7 +80,7 @@ impl Execution {
     }
 }
 
-/// The error of what a client has cancelled.
+/// Returns the error for an execution cancelled by its client.
 pub fn cancelled() -> Error {
     Error::new(ErrorKind::Cancelled, "the query was cancelled")
 }

@@ -1,4 +1,4 @@
-//! Statements as clients of all wires execute them: for each row of values that they are given, and to their end.
+//! Execution of statements for clients of all wires: for each row of values, and to completion.
 
 use arrow::array::AsArray;
 use arrow::compute::sum;
@@ -7,10 +7,10 @@ use futures::TryStreamExt;
 use windrow_core::Result;
 use windrow_runtime::{Done, Outcome, Prepared, Session, UnusedRows, Values};
 
-/// Executes a statement for each row of values; what was done last, with the rows of all.
+/// Executes a statement for each row of values; returns the last result, with the rows of all.
 ///
 /// # Errors
-/// What fails; the executions before it have been done.
+/// Those of the first execution that fails; the executions before it have taken effect.
 pub async fn each(session: &Session, prepared: &Prepared, values: &[Values]) -> Result<Done> {
     if values.len() > 1
         && let Some(outcome) = session.insert_rows(prepared, values).await?
@@ -29,11 +29,10 @@ pub async fn each(session: &Session, prepared: &Prepared, values: &[Values]) -> 
     Ok(Done { rows: changed, ..last })
 }
 
-/// Waits for the end of a statement that changes something. The engine underneath tells as a row
-/// how many rows it changed.
+/// Waits for the end of a statement that changes something. The engine returns the number of changed rows as a row.
 ///
 /// # Errors
-/// What fails.
+/// Those of the statement.
 pub async fn finish(outcome: Outcome) -> Result<Done> {
     let mut rows = match outcome {
         Outcome::Done(done) => return Ok(done),

@@ -1,21 +1,21 @@
-//! TLS: the server's certificate, and the one that clients must have been given.
+//! TLS: the server's certificate, and the authority of clients' certificates.
 
 use std::path::{Path, PathBuf};
 
 use windrow_core::{Error, ErrorKind, Result};
 
-/// Files of PEM.
+/// PEM files.
 #[derive(Debug, Clone)]
 pub struct TlsConfig {
-    /// The certificate of the server, with those that lead to its authority.
+    /// The certificate of the server, with the chain to its authority.
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// The authority that clients' certificates must be of; `None`: clients need none.
+    /// The authority that must have issued clients' certificates; `None`: clients need none.
     pub client_ca: Option<PathBuf>,
 }
 
-/// What the files of a [`TlsConfig`] hold, for a wire to make its TLS of.
+/// The contents of the files of a [`TlsConfig`], from which a wire configures its TLS.
 pub struct Pem {
     /// The certificates.
     pub cert: Vec<u8>,
@@ -38,8 +38,8 @@ impl TlsConfig {
     /// # Errors
     /// When one cannot be read.
     pub fn read(&self) -> Result<Pem> {
-        // Two providers are linked in; without a choice the first handshake would panic. When
-        // somebody has chosen already, that is as good.
+        // Two providers are linked in; without a choice the first handshake would panic. A provider that is already
+        // installed is as good.
         drop(rustls::crypto::ring::default_provider().install_default());
         Ok(Pem {
             cert: read(&self.cert)?,
@@ -48,7 +48,7 @@ impl TlsConfig {
         })
     }
 
-    /// The error for files that are no certificate or key, or do not belong together.
+    /// Returns the error for files that are not a certificate or key, or do not belong together.
     pub fn unusable(&self, e: impl std::error::Error + Send + Sync + 'static) -> Error {
         let mut cause: &dyn std::error::Error = &e;
         while let Some(deeper) = cause.source() {

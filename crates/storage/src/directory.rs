@@ -1,15 +1,14 @@
-//! The data directory: its id, its format, and which process has it open.
+//! The data directory: its id, its format, and the lock of the process that has it open.
 //!
 //! ```text
 //! DATA/LOCK     locked while open; holds the pid
 //!      FORMAT   {"format":2,"id":"91…","unsaid_below":1,"has_catalog":true,"next_id":4,"created_by":"windrow 0.1.0"}
 //! ```
-//! The id tells the directory apart from all others; what is kept for an object says both ids (`Owner`), so
-//! that a part of another directory, or of another object, is not taken for its own. Directories of
-//! format 1 had no id: they get one when they are opened, and their objects (ids below `unsaid_below`) need not
-//! say whose they are.
+//! The id distinguishes the directory from all others; the parts of an object record both ids (`Owner`), so that a part
+//! of another directory, or of another object, is not mistaken for its own. Directories of format 1 had no id: they get
+//! one when they are opened, and their objects (ids below `unsaid_below`) need not record an owner.
 //!
-//! Invariants: one process at a time; nothing is created in a directory that is not ours.
+//! Invariants: one process at a time; nothing is created in a directory that is not Windrow's.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -25,9 +24,9 @@ use crate::files::{Files, Lock, corrupt, io_error};
 
 /// The format that this version writes.
 const FORMAT: u64 = 2;
-/// The one before, which had no id.
+/// The previous format, which had no id.
 const FORMAT_WITHOUT_ID: u64 = 1;
-/// What may stand in a directory that is still new.
+/// Names that may exist in a directory that is still new.
 const HARMLESS: [&str; 4] = ["LOCK", "FORMAT.tmp", "files", "lost+found"];
 
 /// An open data directory; others are locked out until it is dropped.
@@ -40,26 +39,25 @@ pub struct DataDirectory {
     _lock: Box<dyn Lock>,
 }
 
-/// What `FORMAT` says.
+/// The contents of `FORMAT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct About {
-    /// Tells the directory apart from all others; empty: it has none yet.
+    /// Distinguishes the directory from all others; empty: it has no id yet.
     id: String,
-    /// Objects with a smaller id are from before there were ids of directories.
+    /// Objects with a smaller id predate the ids of directories.
     unsaid_below: u64,
-    /// There is a catalog: if it is not, it is lost.
+    /// Whether there is a catalog: if it is missing, it is lost.
     has_catalog: bool,
-    /// Ids below have been given to objects: a catalog that would give one again is an older one.
+    /// Ids below this one have been assigned to objects: a catalog that would assign one again is outdated.
     next_id: u64,
 }
 
 impl DataDirectory {
-    /// Opens the data directory at `path`, or makes one of a new or empty directory.
+    /// Opens the data directory at `path`, or initialises a new or empty directory.
     ///
     /// # Errors
-    /// `Unavailable` when another process has it open, or the file system fails; `Config` when the
-    /// directory is of something else; `Data` when its format is not known; `Corrupt` when `FORMAT`
-    /// is damaged.
+    /// `Unavailable` when another process has it open, or the file system fails; `Config` when the directory belongs to
+    /// something else; `Data` when its format is unknown; `Corrupt` when `FORMAT` is damaged.
     pub fn open(files: Arc<dyn Files>, path: &Path) -> Result<Self> {
         files.create_dir(path).map_err(|e| io_error("create", path, e))?;
         refuse_foreign(&*files, path)?;
@@ -77,17 +75,17 @@ impl DataDirectory {
         Ok(Self { files, path: path.to_path_buf(), about: Mutex::new(about), _lock: lock })
     }
 
-    /// What tells it apart from all others; `None`: it is from before there were ids.
+    /// Its unique id; `None`: it predates ids.
     pub fn id(&self) -> Option<String> {
         Some(self.about.lock().id.clone()).filter(|id| !id.is_empty())
     }
 
-    /// Whether there must be a catalog.
+    /// Whether a catalog must exist.
     pub fn has_catalog(&self) -> bool {
         self.about.lock().has_catalog
     }
 
-    /// A directory without an id gets one; the objects that it has so far are those below `next_id`.
+    /// Assigns an id to a directory without one; its existing objects are those below `next_id`.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -99,7 +97,7 @@ impl DataDirectory {
         })
     }
 
-    /// There is a catalog from now on.
+    /// Records that a catalog exists from now on.
     ///
     /// # Errors
     /// When that cannot be written.
@@ -107,12 +105,12 @@ impl DataDirectory {
         self.change(|about| about.has_catalog = true)
     }
 
-    /// The least id that the catalog may give next.
+    /// The least id that the catalog may assign next.
     pub fn next_id(&self) -> u64 {
         self.about.lock().next_id
     }
 
-    /// The catalog gives this id next: the ones below are in it.
+    /// Records that the catalog assigns this id next: those below are in it.
     ///
     /// # Errors
     /// When that cannot be written.
@@ -131,7 +129,7 @@ impl DataDirectory {
         Ok(())
     }
 
-    /// Whose the parts of an object are.
+    /// Returns the owner of the parts of an object.
     pub fn owner(&self, object: u64) -> Owner {
         let about = self.about.lock();
         Owner {
@@ -141,18 +139,18 @@ impl DataDirectory {
         }
     }
 
-    /// How to reach what is in it.
+    /// Access to the files in it.
     pub fn files(&self) -> &Arc<dyn Files> {
         &self.files
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// An error when the directory has files, but no `FORMAT`.
+/// Fails when the directory has files, but no `FORMAT`.
 fn refuse_foreign(files: &dyn Files, path: &Path) -> Result<()> {
     let names = files.list(path).map_err(|e| io_error("list", path, e))?;
     let ours = names.iter().any(|n| n == "FORMAT");
@@ -198,7 +196,7 @@ fn write_about(files: &dyn Files, path: &Path, about: &About) -> Result<()> {
     files.replace(path, format!("{text}\n").as_bytes()).map_err(|e| io_error("write", path, e))
 }
 
-/// An id that no other directory has. No result depends on it.
+/// Returns an id that no other directory has. No result depends on it.
 fn new_id() -> String {
     let half = || {
         let mut hasher = RandomState::new().build_hasher();
@@ -208,7 +206,7 @@ fn new_id() -> String {
     format!("{:016x}{:016x}", half(), half())
 }
 
-/// The error for a file whose format is not `known`.
+/// Returns the error for a file whose format is not `known`.
 pub fn unknown_format(path: &Path, found: u64, known: u64) -> Error {
     Error::data(format!(
         "\"{}\" has format {found}, and this version of windrow knows format {known}",
@@ -217,8 +215,8 @@ pub fn unknown_format(path: &Path, found: u64, known: u64) -> Error {
     .with_hint("Use the version of windrow that wrote it, or a newer one.")
 }
 
-/// The name of an object as the name of a folder: everything but `[a-z0-9_-]` is percent-encoded,
-/// so that no two names are one on a file system that ignores case. The empty name is `~`.
+/// Encodes the name of an object as the name of a folder: everything but `[a-z0-9_-]` is percent-encoded, so that
+/// different names stay different on a file system that ignores case. The empty name is `~`.
 pub fn encode_name(name: &str) -> String {
     if name.is_empty() {
         return "~".into();

@@ -4,7 +4,7 @@
 //! file    ├ durable ┤ written, not synced ┤
 //! crash ─►├ durable ┤ any prefix, pages of it zero ┤      (name not synced: perhaps no file)
 //! ```
-//! Invariants: what was synced survives a crash; a seed gives the same faults again.
+//! Invariants: what was synced survives a crash; the same seed produces the same faults.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -27,11 +27,11 @@ struct Content {
 #[derive(Debug, Default)]
 struct State {
     files: BTreeMap<PathBuf, Content>,
-    /// Removed, but the directory was not synced since: may come back.
+    /// Removed, but the directory was not synced since: may reappear.
     removed: BTreeMap<PathBuf, Content>,
-    /// Bytes that still fit; `None`: no end.
+    /// Bytes that still fit; `None`: unlimited.
     room: Option<usize>,
-    /// Operations until the machine stops: it fails all after.
+    /// Operations until the machine stops: all later ones fail.
     stop_after: Option<u64>,
     /// Whether it has stopped.
     stopped: bool,
@@ -47,7 +47,7 @@ struct State {
 pub(crate) struct FaultyFiles(Arc<Mutex<State>>);
 
 impl FaultyFiles {
-    /// Only so many bytes more fit on the disk.
+    /// Limits the free space of the disk in bytes.
     pub(crate) fn set_room(&self, room: Option<usize>) {
         self.0.lock().room = room;
     }
@@ -64,18 +64,18 @@ impl FaultyFiles {
         self.0.lock().fail_truncate = fail;
     }
 
-    /// The power fails after so many operations that change something.
+    /// Makes the power fail after this many modifying operations.
     pub(crate) fn stop_after(&self, operations: u64) {
         self.0.lock().stop_after = Some(operations);
     }
 
-    /// Writes and syncs so far.
+    /// The numbers of writes and syncs so far.
     pub(crate) fn counts(&self) -> (u64, u64) {
         let state = self.0.lock();
         (state.writes, state.syncs)
     }
 
-    /// What a new machine finds after this one stopped.
+    /// Returns the file system that a new machine finds after this one stopped.
     pub(crate) fn crash(&self, chance: &mut Chance) -> Self {
         let state = self.0.lock();
         let mut files = BTreeMap::new();
@@ -102,7 +102,7 @@ impl Content {
             let len = common + chance.below((self.now.len() - common) as u64 + 1) as usize;
             self.now[..len].to_vec()
         };
-        // Length that reached the disk, content that did not.
+        // The length reached the disk, the content did not.
         if bytes.len() > self.durable.len() && chance.below(3) == 0 {
             let from = self.durable.len()
                 + chance.below((bytes.len() - self.durable.len()) as u64) as usize;
@@ -211,7 +211,7 @@ impl Files for FaultyFiles {
     }
 }
 
-/// Tests see to it themselves that there is one user.
+/// Tests ensure themselves that there is one user.
 #[derive(Debug)]
 struct Unlocked;
 

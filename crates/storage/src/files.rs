@@ -1,13 +1,12 @@
-//! Access to files: the few operations that durable things are made of.
+//! Access to files: the few operations on which durable storage is built.
 //!
 //! ```text
 //! Wal, Definitions, … ─► Files ─┬─► StdFiles         the machine's file system
 //!                               ├─► ObjectFiles      an object store
 //!                               └─► faults (tests)   full disks, failing syncs, crashes
 //! ```
-//! Invariants: `create` never opens what exists; a write goes to the end of the file; bytes are
-//! durable once `sync` has returned, names once `sync_dir` has; `replace` leaves the old content
-//! or the new one, never a part.
+//! Invariants: `create` never opens an existing file; a write goes to the end of the file; bytes are durable once
+//! `sync` has returned, names once `sync_dir` has; `replace` leaves the old content or the new one, never a mixture.
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -16,53 +15,52 @@ use std::path::Path;
 
 use windrow_core::{Error, ErrorKind, Result};
 
-/// A file system. All calls block: they are not for the reactor's threads.
+/// A file system. All calls block: they must not run on the reactor's threads. Errors are those of the file system.
 pub trait Files: Debug + Send + Sync {
-    /// Makes a directory and those above it.
+    /// Creates a directory and its parents.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
-    /// The names of files and directories in a directory, in no order; none when it is not there.
+    /// Lists the names of files and directories in a directory, in no order; empty when it does not exist.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
-    /// A whole file.
+    /// Reads a whole file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
-    /// A new file; an error when it exists.
+    /// Creates a new file; fails when it exists.
     fn create(&self, path: &Path) -> io::Result<Box<dyn LogFile>>;
-    /// An existing file, to write at its end.
+    /// Opens an existing file, to write at its end.
     fn append(&self, path: &Path) -> io::Result<Box<dyn LogFile>>;
-    /// Replaces a whole file, or creates it: after a crash it has its old or its new content.
-    /// Durable on return. After an error it is as it was, unless only the last sync failed.
+    /// Replaces a whole file, or creates it: after a crash it has its old or its new content. Durable on return. After
+    /// an error it is unchanged, unless only the last sync failed.
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
     /// Deletes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Deletes a file, or a directory with all that is in it; it need not be there.
+    /// Deletes a file, or a directory with everything in it; it need not exist.
     fn remove_all(&self, path: &Path) -> io::Result<()>;
-    /// Makes names that were created or removed durable.
+    /// Makes created and removed names durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Makes this process the only one that uses a directory, until the lock is dropped.
+    /// Locks a directory for this process, until the lock is dropped.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] when another process has it.
     fn lock(&self, dir: &Path) -> Result<Box<dyn Lock>>;
-    /// Whether what is written between two syncs comes to be wholly or not at all, and not before
-    /// the sync. Then no file is ever torn, and a `truncate` that succeeds after a failed sync
-    /// makes sure that what it cuts off does not come later.
+    /// Whether the bytes written between two syncs appear atomically, and not before the sync. Then no file is ever
+    /// torn, and a `truncate` that succeeds after a failed sync ensures that the truncated bytes do not appear later.
     fn writes_whole(&self) -> bool {
         false
     }
 }
 
-/// A directory that others are locked out of.
+/// A lock on a directory, held until dropped.
 pub trait Lock: Debug + Send + Sync {}
 
 impl Lock for File {}
 
 /// An open file that grows at its end.
 pub trait LogFile: Send {
-    /// Writes all bytes at the end; after an error any part of them may be there. They survive the
-    /// end of the process, unless files [are written whole](Files::writes_whole).
+    /// Writes all bytes at the end; after an error any part of them may have been written. They survive the end of the
+    /// process, unless files [are written whole](Files::writes_whole).
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Makes the bytes and the length durable.
     fn sync(&mut self) -> io::Result<()>;
-    /// Cuts the file to `len` bytes.
+    /// Truncates the file to `len` bytes.
     fn truncate(&mut self, len: u64) -> io::Result<()>;
 }
 
@@ -76,9 +74,9 @@ impl Files for StdFiles {
             return Ok(());
         }
         fs::create_dir_all(dir)?;
-        // Every directory that may be new: syncing one that is old costs little.
+        // Sync every directory that may be new: syncing an old one costs little.
         for above in dir.ancestors().skip(1).take_while(|p| !p.as_os_str().is_empty()) {
-            // Directories of others may not be readable; then they are not ours and not new.
+            // Other users' directories may not be readable; then they are neither Windrow's nor new.
             if self.sync_dir(above).is_err() {
                 break;
             }
@@ -116,7 +114,7 @@ impl Files for StdFiles {
             file.sync_all()
         };
         if let Err(e) = write() {
-            // What is left of it is overwritten by the next attempt.
+            // Any remainder is overwritten by the next attempt.
             drop(fs::remove_file(&tmp));
             return Err(e);
         }
@@ -139,7 +137,7 @@ impl Files for StdFiles {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        // Only unix opens directories as files; elsewhere the file system cares for names itself.
+        // Only Unix opens directories as files; elsewhere the file system makes names durable itself.
         if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
     }
 
@@ -157,7 +155,7 @@ impl Files for StdFiles {
             Err(TryLockError::Error(e)) => return Err(io_error("lock", &path, e)),
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
-                // Some systems do not let others read a locked file; then the pid is not told.
+                // Some systems do not let others read a locked file; then the pid is not reported.
                 let who = match file.read_to_string(&mut pid) {
                     Ok(_) if pid.trim() == std::process::id().to_string() => "this process".into(),
                     Ok(_) if !pid.trim().is_empty() => {
@@ -178,7 +176,7 @@ impl Files for StdFiles {
     }
 }
 
-/// The error of a data directory that `who` uses.
+/// Returns the error for a data directory that `who` uses.
 pub fn in_use(dir: &Path, who: &str) -> Error {
     let message = format!("data directory \"{}\" is in use by {who}", dir.display());
     Error::new(ErrorKind::Unavailable, message)
@@ -199,9 +197,8 @@ impl LogFile for File {
     }
 }
 
-/// An error of the file system, of the kind [`ErrorKind::Unavailable`] (or [`ErrorKind::Corrupt`],
-/// when a part of a file is missing): `cannot <what> "<path>": no space left on device (os error
-/// 28)`.
+/// Returns the error for a failed file operation, of the kind [`ErrorKind::Unavailable`] (or [`ErrorKind::Corrupt`],
+/// when a part of a file is missing): `cannot <what> "<path>": no space left on device (os error 28)`.
 pub fn io_error(what: &str, path: &Path, cause: io::Error) -> Error {
     let said = cause.to_string();
     let mut chars = said.chars();
@@ -216,7 +213,7 @@ pub fn io_error(what: &str, path: &Path, cause: io::Error) -> Error {
     if full { error.with_hint("Free space on the disk, then try again.") } else { error }
 }
 
-/// A damaged file, of the kind [`ErrorKind::Corrupt`].
+/// Returns the error for a damaged file, of the kind [`ErrorKind::Corrupt`].
 pub fn corrupt(path: &Path, at: usize, why: &str) -> Error {
     Error::new(ErrorKind::Corrupt, format!("\"{}\" is damaged at byte {at}: {why}", path.display()))
         .with_hint("Nothing was changed. Restore the file from a copy, or move it away.")

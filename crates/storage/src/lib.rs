@@ -1,7 +1,7 @@
-//! How bytes and batches outlive the process: places and files, leases, write-ahead logs, checkpoints. Formats of files, their
-//! recovery, and how a file or object is made durable may be touched here; a changed format gets a new number, since later versions read
-//! old files. What may not be: this crate knows bytes, batches and offsets, and the plain data that a checkpoint
-//! consists of; no plan, catalog, session or engine.
+//! Durable storage of bytes and batches: places and files, leases, write-ahead logs, checkpoints. File formats, their
+//! recovery, and how a file or object is made durable belong here; a changed format gets a new number, since later
+//! versions read old files. What does not: this crate knows bytes, batches and offsets, and the plain data of a
+//! checkpoint; no plan, catalog, session or engine.
 //!
 //! ```text
 //! DATA/
@@ -9,12 +9,11 @@
 //! ├─ checkpoints/<dir>/…     checkpoint/     the state of each view's query
 //! └─ streams/<dir>/…         wal/            segments of rows, by first offset
 //! ```
-//! `place.rs` says where that is, `files.rs` how files are reached, `objects/` how they are kept in
+//! `place.rs` defines where the data directory is, `files.rs` how files are accessed, `objects/` how they are stored in
 //! an object store, and `traced.rs` logs each change.
 //!
-//! Invariants: a whole file is replaced by rename, a log only grows at its end; what is damaged is
-//! reported by name and never overwritten; nothing is acknowledged before it is as durable as was
-//! asked for.
+//! Invariants: a whole file is replaced by rename, a log only grows at its end; damaged files are reported by name and
+//! never overwritten; nothing is acknowledged before it is as durable as requested.
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;

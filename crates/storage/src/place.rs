@@ -1,4 +1,4 @@
-//! Where a data directory is: on this machine, or in an object store.
+//! The place of a data directory: on this machine, or in an object store.
 //!
 //! ```text
 //! DIR, file://…   ─► StdFiles
@@ -20,28 +20,28 @@ use crate::files::{Files, StdFiles};
 use crate::objects::{ObjectFiles, StoreThreads};
 use crate::traced::Traced;
 
-/// How long one request may take: a part of a log may be large.
+/// Timeout of one request: a part of a log may be large.
 const REQUEST: Duration = Duration::from_secs(180);
-/// How long a request is repeated while the store does not answer.
+/// How long a request is retried while the store does not respond.
 const RETRY: Duration = Duration::from_secs(20);
 
-/// A place for a data directory, and how to reach it.
+/// A place for a data directory, with access to it.
 #[derive(Debug)]
 pub struct Place {
-    /// As people write it; what is in it has paths that begin with this one.
+    /// As the user writes it; the paths of everything in it begin with this one.
     pub path: PathBuf,
-    /// How to reach what is in it.
+    /// Access to the files in it.
     pub files: Arc<dyn Files>,
-    /// The URL of the place, and the store whose root is the root of its bucket, if it is not on this machine. The store
-    /// takes writes only while this process has the lease of the place.
+    /// The URL of the place, and the store whose root is the root of its bucket, if it is not on this machine. The
+    /// store accepts writes only while this process has the lease of the place.
     pub objects: Option<(Url, Arc<dyn ObjectStore>)>,
 }
 
 impl Place {
-    /// The place that `path` names: a directory, or a URL.
+    /// Returns the place named by `path`: a directory, or a URL.
     ///
     /// # Errors
-    /// When it is a URL that no data directory can be at.
+    /// When it is a URL where no data directory can be.
     pub fn named(path: &Path, clock: &Arc<dyn Clock>) -> Result<Self> {
         let Some(text) = path.to_str().filter(|text| text.contains("://")) else {
             return Ok(Self::local(path));
@@ -75,7 +75,7 @@ impl Place {
         }
     }
 
-    /// The place `url` of a store whose root is the root of its bucket.
+    /// Returns the place `url` of a store whose root is the root of its bucket.
     ///
     /// # Errors
     /// When the URL has no usable path.
@@ -96,7 +96,7 @@ impl Place {
     }
 }
 
-/// The bucket of `url`, as the environment (`AWS_…`) says how to reach it.
+/// Connects to the bucket of `url`, as configured by the environment (`AWS_…`).
 fn s3(url: &Url, threads: &StoreThreads) -> object_store::Result<Arc<dyn ObjectStore>> {
     let builder = AmazonS3Builder::new()
         .with_url(url.as_str())

@@ -1,8 +1,8 @@
 //! Files whose changes are logged before they are made, at the level `trace` and with the target `storage`:
 //! `WINDROW_LOG=warn,storage=trace` shows what reaches the disk or the bucket, in order.
 //!
-//! It shows where a data directory spends its time, and it is how tests end the program in the middle of a step instead of
-//! after some time. Reading is not logged.
+//! It shows where a data directory spends its time, and tests use it to end the program in the middle of a step instead
+//! of after some time. Reads are not logged.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use windrow_core::Result;
 
 use crate::files::{Files, Lock, LogFile};
 
-/// `inner`, with a line in the log for each change.
+/// A wrapper of `inner` that logs each change.
 #[derive(Debug)]
 pub(super) struct Traced {
     inner: Arc<dyn Files>,

@@ -1,5 +1,5 @@
-//! What simulations share, here and in the crates above: seeds, chance, and what those who append were told.
-//! As the clock that tests command it is always there, because `cfg(test)` ends at the border of a crate.
+//! Shared parts of simulations, here and in the crates above: seeds, random numbers, and a record of what appends
+//! returned. Like the clock for tests it is always compiled, because `cfg(test)` ends at the border of a crate.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -12,19 +12,19 @@ use windrow_core::Result;
 
 use crate::wal::Wal;
 
-/// The seeds of a simulation that has `all` of them when the long rounds are asked for (`WINDROW_LONG_TESTS`), and
-/// otherwise a quarter.
+/// Returns the seeds of a simulation that has `all` of them when the long rounds are enabled (`WINDROW_LONG_TESTS`),
+/// and otherwise a quarter.
 pub fn seeds(all: u64) -> Range<u64> {
     let long = std::env::var_os("WINDROW_LONG_TESTS").is_some_and(|v| !v.is_empty() && v != "0");
     0..if long { all } else { all.div_ceil(4) }
 }
 
-/// Numbers by chance, the same for the same seed (splitmix64).
+/// A random number generator, reproducible by its seed (splitmix64).
 #[derive(Debug, Clone)]
 pub struct Chance(pub u64);
 
 impl Chance {
-    /// A number below `bound`.
+    /// Returns a number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -34,7 +34,7 @@ impl Chance {
     }
 }
 
-/// One column of numbers.
+/// Returns a schema with one column of numbers.
 pub fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]))
 }
@@ -44,28 +44,28 @@ fn batch(numbers: &[i64]) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(schema(), vec![column])?)
 }
 
-/// The numbers of such rows.
+/// Returns the numbers of such rows.
 pub fn numbers(batches: &[RecordBatch]) -> Vec<i64> {
     batches.iter().flat_map(|b| b.column(0).as_primitive::<Int64Type>().values().to_vec()).collect()
 }
 
-/// What was said to those who append.
+/// A record of what appends returned.
 #[derive(Debug, Default)]
 pub struct Told {
     /// Offset and number of acknowledged rows.
     pub stored: Vec<(u64, i64)>,
-    /// The next number; those of one append share what is before the last two digits.
+    /// The next number; those of one append share all but the last two digits.
     next: i64,
 }
 
 impl Told {
-    /// The rows of the next append.
+    /// Returns the rows of the next append.
     fn rows(&mut self, chance: &mut Chance) -> Vec<i64> {
         self.next += 100;
         (self.next..).take(1 + chance.below(3) as usize).collect()
     }
 
-    /// Appends a few rows; whether they were acknowledged.
+    /// Appends a few rows; returns whether they were acknowledged.
     pub fn append(&mut self, wal: &Wal, chance: &mut Chance) -> bool {
         let rows = self.rows(chance);
         let answer = batch(&rows).and_then(|batch| wal.append_blocking(batch));
@@ -75,10 +75,10 @@ impl Told {
         answer.is_ok()
     }
 
-    /// Compares all rows, from offset `first` on, with what was told.
+    /// Compares all rows, from offset `first` on, with the record.
     ///
     /// # Panics
-    /// When an acknowledged row is not there, a row is there twice, or an append was divided.
+    /// When an acknowledged row is missing, a row is there twice, or an append was divided.
     pub fn check(&self, first: u64, found: &[i64], seed: u64) {
         let different: BTreeSet<_> = found.iter().collect();
         assert_eq!(different.len(), found.len(), "seed {seed}: a row is there twice: {found:?}");

@@ -1,4 +1,4 @@
-//! A store that fails, before or after having done what it was asked: every row once, in order.
+//! A store that fails, before or after it has done what was requested: every row once, in order.
 
 use std::fmt;
 use std::ops::Range;
@@ -17,12 +17,12 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 
-/// Fails some of the writes and reads.
+/// A store that fails some of the writes and reads.
 #[derive(Debug)]
 struct Faulty {
     inner: InMemory,
     random: Mutex<StdRng>,
-    /// How many of a hundred calls fail.
+    /// Percentage of calls that fail.
     percent: Mutex<u32>,
 }
 
@@ -89,14 +89,14 @@ impl ObjectStore for Faulty {
     }
 }
 
-/// What one seed has done.
+/// The results of one seed.
 #[derive(Debug, Default)]
 struct Done {
     faults: usize,
     appends: usize,
 }
 
-/// Appends, merges, vacuums and opens again at random; each error is followed by another try.
+/// Appends, merges, vacuums and reopens at random; each error is followed by another attempt.
 async fn live_through(seed: u64) -> Done {
     let mut random = StdRng::seed_from_u64(seed);
     let faulty = Arc::new(Faulty {
@@ -126,12 +126,12 @@ async fn live_through(seed: u64) -> Done {
                 false
             }
             _ => {
-                // As the caller does it: after a restart it may not know that it was committed.
+                // Like the caller: after a restart it may not know that it was committed.
                 let (from, to) = (end, end + random.random_range(1..60));
                 match open.append(&[rows(from, to)], from, txn + 1, &Provenance::default()).await {
                     Ok(state) => {
-                        // What was said to have failed may have been committed with other rows;
-                        // the table says how many.
+                        // An append reported as failed may have been committed with other rows; the table says how
+                        // many.
                         done.appends += 1;
                         (end, txn) = (state.rows, txn + 1);
                         false
@@ -147,7 +147,7 @@ async fn live_through(seed: u64) -> Done {
     let table = open(&storage).await;
     let state = table.state();
     if state.rows != end {
-        // The last append was told to have failed, and was not.
+        // The last append was reported as failed, and was not.
         assert_eq!(state.txn_version, Some(txn + 1), "seed {seed}");
     }
     let got = read(&table.snapshot(), 0, &[0, 1, 2]).await;
@@ -155,7 +155,7 @@ async fn live_through(seed: u64) -> Done {
     done
 }
 
-/// All `seeds` when the long rounds are asked for (`WINDROW_LONG_TESTS`), otherwise a quarter of them.
+/// Runs all `seeds` when the long rounds are enabled (`WINDROW_LONG_TESTS`), otherwise a quarter of them.
 async fn every_row_once_and_in_order(seeds: Range<u64>) {
     let long = std::env::var_os("WINDROW_LONG_TESTS").is_some_and(|v| !v.is_empty() && v != "0");
     let (all, first) = (seeds.end - seeds.start, seeds.start);
@@ -174,7 +174,7 @@ async fn every_row_once_and_in_order(seeds: Range<u64>) {
     );
 }
 
-// In two halves, so that two processors have something to do.
+// In two halves, so that two processors are used.
 #[tokio::test]
 async fn every_row_once_and_in_order_first_half() {
     every_row_once_and_in_order(0..400).await;

@@ -1,4 +1,4 @@
-//! Tables from the outside: what is appended is read, whatever happens in between.
+//! Tables from the outside: appended rows are read, whatever happens in between.
 
 mod faults;
 mod scanning;
@@ -19,7 +19,7 @@ use windrow_core::{Clock, ManualClock};
 
 use crate::{ArchiveOptions, ArchiveSnapshot, ArchiveTable, Provenance, Storage, TableSpec};
 
-/// A row number, a time that is ten times as much, and a text.
+/// Returns a schema of a row number, a time that is ten times as much, and a text.
 fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("n", DataType::Int64, false),
@@ -44,7 +44,7 @@ fn spec() -> TableSpec {
     spec_of(schema(), Some(1))
 }
 
-/// Rows `from..to` of the sequence.
+/// Returns rows `from..to` of the sequence.
 fn rows(from: u64, to: u64) -> RecordBatch {
     let n = || (from..to).map(|i| i as i64);
     RecordBatch::try_new(
@@ -58,7 +58,7 @@ fn rows(from: u64, to: u64) -> RecordBatch {
     .unwrap()
 }
 
-/// A clock far in the future of the machine's, so that files look old.
+/// Returns a clock far ahead of the machine's, so that files look old.
 fn clock() -> Arc<dyn Clock> {
     Arc::new(ManualClock::at(32_503_680_000_000_000))
 }
@@ -76,7 +76,7 @@ async fn open(storage: &Storage) -> ArchiveTable {
     ArchiveTable::open(storage.clone(), spec(), clock()).await.unwrap()
 }
 
-/// Small files and row groups.
+/// Returns options for small files and row groups.
 fn small() -> ArchiveOptions {
     ArchiveOptions {
         target_file_bytes: 8 << 10,

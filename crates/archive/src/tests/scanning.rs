@@ -11,7 +11,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::*;
 
-/// The rows (column `n`) that a filter finds, and how many files were skipped.
+/// Returns the rows (column `n`) that a filter finds, and how many files were skipped.
 async fn find(snapshot: &ArchiveSnapshot, filter: Expr) -> (Vec<i64>, usize) {
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(3));
     let session = context.state();
@@ -94,7 +94,7 @@ async fn a_scan_has_projection_count_and_limit() {
     assert_eq!(count(plan).await, 200);
 }
 
-/// The engine takes a column whose bounds are the same for a constant.
+/// The engine treats a column whose bounds are equal as a constant.
 #[tokio::test]
 async fn nanoseconds_that_are_all_the_same_are_scanned_as_they_are() {
     use arrow::array::TimestampNanosecondArray;
@@ -111,7 +111,7 @@ async fn nanoseconds_that_are_all_the_same_are_scanned_as_they_are() {
     assert_eq!(collect(plan, context.task_ctx()).await.unwrap(), [rows]);
 }
 
-/// Rows that come out of a scan before they are filtered.
+/// Returns the rows that come out of a scan before they are filtered.
 async fn rows_read(table: &ArchiveTable, filter: Expr) -> usize {
     let context = SessionContext::new();
     let filters = std::slice::from_ref(&filter);

@@ -1,4 +1,4 @@
-//! Appending, opening again, reading from any row, merging, vacuuming, dropping.
+//! Appending, reopening, reading from any row, merging, vacuuming, dropping.
 
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ async fn merging_keeps_rows_and_order_and_few_files() {
     let table = open(&storage).await;
     assert_eq!(table.state(), state);
     assert_eq!(read(&table.snapshot(), 0, &[0, 1, 2]).await, rows(0, 1750));
-    // Everything that is not live goes, also the files that the first process took out.
+    // Everything that is not live is deleted, including the files removed by the first process.
     assert!(parquet_files(&storage).await > state.files);
     table.vacuum(Duration::ZERO).await.unwrap();
     assert_eq!(parquet_files(&storage).await, state.files);
@@ -112,7 +112,7 @@ async fn a_reader_keeps_its_files() {
     assert!(table.compact().await.unwrap());
     assert_eq!(table.vacuum(Duration::ZERO).await.unwrap(), 0);
     drop(snapshot);
-    // The stream holds what is ahead of it.
+    // The stream holds the files ahead of it.
     table.vacuum(Duration::ZERO).await.unwrap();
     let mut got = 0;
     while let Some(batch) = stream.next().await {

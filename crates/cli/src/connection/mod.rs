@@ -1,5 +1,5 @@
-//! Where statements go: the engine in this process, or a server. Everything that reads, runs and
-//! prints is the same for both.
+//! The target of statements: the engine in this process, or a server. Everything that reads, runs and prints is the
+//! same for both.
 
 mod remote;
 
@@ -14,33 +14,33 @@ use windrow_sql::parse::Parsed;
 use self::remote::{Remote, Subscribed};
 use crate::progress::Live;
 
-/// Where statements go.
+/// The target of statements.
 #[derive(Debug, Clone)]
 pub(crate) enum Connection {
     /// The engine in this process.
     Embedded {
         /// The engine.
         engine: Engine,
-        /// The session of whoever types, or of the script.
+        /// The session of the user at the prompt, or of the script.
         session: Session,
     },
     /// A server.
     Remote(Client),
 }
 
-/// What a statement gives back.
+/// The result of a statement.
 pub(crate) enum Answer {
     /// Rows, now or as windows close.
     Rows(Rows),
-    /// It is done; what was done, for people.
+    /// The statement is done; a summary for people.
     Done(String),
 }
 
-/// Rows on their way. Dropping them stops their query.
+/// Rows being received. Dropping them cancels their query.
 pub(crate) enum Rows {
     /// From the engine in this process.
     Embedded {
-        /// Whose they are.
+        /// The engine that they come from.
         engine: Engine,
         /// The rows.
         rows: ResultStream,
@@ -50,17 +50,17 @@ pub(crate) enum Rows {
 }
 
 impl Connection {
-    /// A connection to the engine in this process, with a session of its own. In a REPL, others may
-    /// feed streams while a query runs; in a script nobody can, so what a stream holds is all.
+    /// Opens a connection to the engine in this process, with a session of its own. In a REPL, others may feed streams
+    /// while a query runs; in a script nothing else can, so a stream holds all that it will.
     ///
     /// # Errors
-    /// When there can be no session (our bug).
+    /// When no session can be created (a bug in Windrow).
     pub(crate) fn embedded(engine: &Engine, is_repl: bool) -> Result<Self> {
         let options = SessionOptions { push_ends: !is_repl };
         Ok(Self::Embedded { engine: engine.clone(), session: engine.session(options)? })
     }
 
-    /// The engine in this process, if statements go there.
+    /// The engine in this process, if it is the target.
     pub(crate) fn engine(&self) -> Option<&Engine> {
         match self {
             Self::Embedded { engine, .. } => Some(engine),
@@ -68,7 +68,7 @@ impl Connection {
         }
     }
 
-    /// Executes one statement. Dropping the future, or the rows it gives, stops it.
+    /// Executes one statement. Dropping the future, or the returned rows, cancels it.
     ///
     /// # Errors
     /// What is wrong with it, with its place in the text that was parsed; what failed.
@@ -87,10 +87,10 @@ impl Connection {
         }
     }
 
-    /// The views of a server that have failed or cannot be opened, with what people are told of them.
+    /// Returns the views of a server that have failed or cannot be opened, with a message for people about each.
     ///
     /// # Errors
-    /// When the server does not answer.
+    /// When the server does not respond.
     pub(crate) async fn failed_views(&self) -> Result<Vec<String>> {
         match self {
             Self::Embedded { .. } => Ok(vec![]),
@@ -98,19 +98,19 @@ impl Connection {
         }
     }
 
-    /// Waits for what was started: in this process all views that will be done by themselves, and those over
-    /// streams that are pushed, until they have taken in what those hold; on a server, where views outlive the program, `created` ones, until they have taken in what their
-    /// inputs hold.
+    /// Waits for what was started: in this process all views that will finish by themselves, and those over pushed
+    /// streams, until they have consumed what those hold; on a server, where views outlive the program, the `created`
+    /// ones, until they have consumed what their inputs hold.
     ///
     /// # Errors
-    /// What a view failed with.
+    /// That of a view that failed.
     pub(crate) async fn drain(&self, created: &[String]) -> Result<()> {
         match self {
             Self::Embedded { engine, .. } => engine.settle().await,
             Self::Remote(client) => {
                 for view in created {
                     match client.execute(&format!("WAIT FOR {view}")).await {
-                        // It was dropped again.
+                        // It was dropped meanwhile.
                         Err(error) if error.kind() == ErrorKind::NotFound => {}
                         done => done.map(drop)?,
                     }
@@ -130,7 +130,7 @@ impl Rows {
         }
     }
 
-    /// Whether rows come as windows close.
+    /// Whether rows arrive as windows close.
     pub(crate) fn is_continuous(&self) -> bool {
         match self {
             Self::Embedded { rows, .. } => rows.is_continuous(),
@@ -138,7 +138,7 @@ impl Rows {
         }
     }
 
-    /// The next rows; `None` when there are no more.
+    /// Returns the next rows; `None` when there are no more.
     pub(crate) async fn next(&mut self) -> Option<Result<RecordBatch>> {
         match self {
             Self::Embedded { rows, .. } => rows.next().await,
@@ -146,7 +146,7 @@ impl Rows {
         }
     }
 
-    /// What became of input rows that did not count, as far as that is known.
+    /// The input rows that did not count, as far as known.
     pub(crate) fn unused_rows(&self) -> Option<UnusedRows> {
         match self {
             Self::Embedded { rows, .. } => rows.unused_rows(),
@@ -154,7 +154,7 @@ impl Rows {
         }
     }
 
-    /// How far the query is, for the status line.
+    /// The progress of the query, for the status line.
     pub(crate) fn live(&self) -> Live {
         match self {
             Self::Embedded { engine, rows } => {

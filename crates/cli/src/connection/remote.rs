@@ -1,5 +1,4 @@
-//! Statements that go to a server, and their rows. A subscription whose connection is lost goes on
-//! behind its last row.
+//! Statements sent to a server, and their rows. A subscription whose connection is lost is resumed behind its last row.
 
 use std::time::Duration;
 
@@ -16,15 +15,15 @@ use windrow_sql::parse::{Parsed, Statement};
 use crate::clock::clock;
 use crate::progress::{Live, micros};
 
-/// How often, and after which pauses, a lost subscription is tried again.
+/// How often, and after which pauses, a lost subscription is retried.
 const TRIES: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What a statement gives back.
+/// The result of a statement.
 pub(super) enum Remote {
     /// Rows.
     Rows(Box<Subscribed>),
-    /// It is done; what was done, for people.
+    /// The statement is done; a summary for people.
     Done(String),
 }
 
@@ -52,7 +51,7 @@ pub(super) async fn execute(client: &Client, statement: &Parsed) -> Result<Remot
     })
 }
 
-/// The views of a server that have failed or cannot be opened, with what people are told of them.
+/// Returns the views of a server that have failed or cannot be opened, with a message for people about each.
 ///
 /// # Errors
 /// As [`Client::execute`].
@@ -70,7 +69,7 @@ pub(super) async fn failed_views(client: &Client) -> Result<Vec<String>> {
     Ok(told)
 }
 
-/// Moves the place of an error from the statement to the text that it was in.
+/// Translates the place of an error from the statement to the text that contained it.
 fn placed(error: Error, statement: &Parsed) -> Error {
     let Some(place) = error.place() else { return error };
     let column = |line: usize, column: usize| match line {
@@ -91,10 +90,10 @@ pub(crate) struct Subscribed {
     client: Client,
     rows: Box<RemoteRows>,
     is_continuous: bool,
-    /// The view that is followed, and the number of the last row, where that is known.
+    /// The view that is followed, and the number of the last row, where known.
     resume: Option<(String, Option<u64>)>,
-    /// The connection is lost and looked for again. It stands here because [`next`](Self::next) is
-    /// dropped whenever something else is to be shown.
+    /// The attempt to reconnect after the connection was lost. It is stored because the future of [`next`](Self::next)
+    /// is dropped whenever something else is to be shown.
     again: Option<BoxFuture<'static, Result<Box<RemoteRows>>>>,
 }
 
@@ -116,13 +115,13 @@ impl Subscribed {
         }
     }
 
-    /// As the server has told last.
+    /// As the server last reported.
     pub(super) fn unused_rows(&self) -> Option<UnusedRows> {
         let position = self.rows.position()?;
         Some(UnusedRows { late: position.late?, bad: position.bad? })
     }
 
-    /// The next rows; `None` when there are no more. Can be dropped without losing any.
+    /// Returns the next rows; `None` when there are no more. Dropping the future loses none.
     pub(super) async fn next(&mut self) -> Option<Result<RecordBatch>> {
         loop {
             if let Some(again) = &mut self.again {
@@ -147,7 +146,7 @@ impl Subscribed {
                     let again = again(self.client.clone(), view, sequence, error);
                     self.again = Some(again.boxed());
                 }
-                // Told of progress only.
+                // A progress report only.
                 Some(Ok(batch)) if self.is_continuous && batch.num_rows() == 0 => {}
                 other => return other,
             }

@@ -8,12 +8,12 @@ use super::Layout;
 use super::table::Cell;
 use crate::style::{PLAIN, Paint};
 
-/// How wide the line above a row is where no terminal says.
+/// The width of the line above a row where there is no terminal.
 const LINE_WIDTH: usize = 24;
-/// And at most.
+/// Its maximum.
 const LINE_WIDTH_MAX: usize = 60;
 
-/// Rows one below the other.
+/// Rows printed as records, one below the other.
 pub(super) struct Record {
     titles: Vec<String>,
     title_width: usize,

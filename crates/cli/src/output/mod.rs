@@ -18,12 +18,12 @@ use crate::command::Expanded;
 use crate::failure::Failure;
 use crate::values::Format;
 
-/// How a table is to be drawn.
+/// The layout of a table.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Layout {
-    /// Rows are shown as they come; the layout follows the first of them.
+    /// Rows are shown as they arrive; the layout follows the first of them.
     pub(crate) continuous: bool,
-    /// The width of the terminal that reads, if one does.
+    /// The width of the terminal, if the output is one.
     pub(crate) width_max: Option<usize>,
     /// Its height.
     pub(crate) height: Option<usize>,
@@ -33,7 +33,7 @@ pub(crate) struct Layout {
     pub(crate) colour: bool,
 }
 
-/// One result on its way out.
+/// A printer of one result.
 pub(crate) struct Printer {
     form: Form,
     schema: SchemaRef,
@@ -47,7 +47,7 @@ enum Form {
 }
 
 impl Printer {
-    /// A printer for rows of `schema`.
+    /// Returns a printer for rows of `schema`.
     pub(crate) fn new(format: Format, schema: SchemaRef, layout: &Layout) -> Self {
         let form = match format {
             Format::Table => Form::Table(Table::new(&schema, layout)),
@@ -57,7 +57,7 @@ impl Printer {
         Self { form, schema, rows: 0 }
     }
 
-    /// What people should know about how it was printed; nothing where all is shown.
+    /// A notice about how it was printed; empty where everything is shown.
     pub(crate) fn notice(&self) -> String {
         match &self.form {
             Form::Table(table) => table.notice(),
@@ -73,7 +73,7 @@ impl Printer {
     /// Prints a batch.
     ///
     /// # Errors
-    /// When it cannot be written, or a value not be shown.
+    /// When it cannot be written, or a value cannot be formatted.
     pub(crate) fn batch(
         &mut self,
         out: &mut impl Write,
@@ -99,7 +99,7 @@ impl Printer {
         }
     }
 
-    /// Prints what is left, as there are no more rows: a table's end, the header of no rows.
+    /// Prints what is left at the end of the rows: a table's end, the header of an empty result.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -117,8 +117,7 @@ impl Printer {
     }
 }
 
-/// Writers of Arrow wrap what the system says; whether the reader has left, the system tells
-/// again when asked.
+/// Arrow's writers wrap the system's error; writing again reveals whether the reader has left.
 fn from_arrow(e: arrow::error::ArrowError, out: &mut impl Write) -> Failure {
     match (e, out.flush()) {
         (arrow::error::ArrowError::IoError(_, e), _) | (_, Err(e)) => e.into(),
@@ -126,13 +125,12 @@ fn from_arrow(e: arrow::error::ArrowError, out: &mut impl Write) -> Failure {
     }
 }
 
-/// How values are shown where people read them: as in CSV, but NULL can be seen.
+/// The format of values for people: as in CSV, but NULL is visible.
 pub(crate) fn format_options() -> FormatOptions<'static> {
     FormatOptions::new().with_null("NULL")
 }
 
-/// `batch` with `_1`, `_2`, … behind the names of columns that are called like one before them: an
-/// object of JSON has each key once.
+/// Appends `_1`, `_2`, … to the names of columns that repeat an earlier name: a JSON object has each key once.
 fn with_own_names(batch: &RecordBatch) -> Result<RecordBatch, Failure> {
     let fields = batch.schema_ref().fields();
     let names: HashSet<&str> = fields.iter().map(|f| f.name().as_str()).collect();
@@ -159,7 +157,7 @@ fn with_own_names(batch: &RecordBatch) -> Result<RecordBatch, Failure> {
     Ok(named.map_err(windrow_core::Error::from)?)
 }
 
-/// `batch` with its nested columns as text, because CSV has no others.
+/// Converts nested columns of `batch` to text, because CSV has no others.
 fn with_flat_columns(batch: &RecordBatch) -> Result<RecordBatch, Failure> {
     let is_flat = |t: &DataType| !t.is_nested();
     if batch.schema_ref().fields().iter().all(|f| is_flat(f.data_type())) {

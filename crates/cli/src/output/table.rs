@@ -1,5 +1,4 @@
-//! A table drawn in lines, row by row: it never holds more than the rows that its layout is
-//! made from.
+//! A table drawn with lines, row by row: it never holds more rows than its layout is computed from.
 
 use std::io::{self, Write};
 
@@ -16,20 +15,20 @@ use crate::command::Expanded;
 use crate::failure::Failure;
 use crate::style::{PLAIN, Paint};
 
-/// Rows that the layout of a bounded result is made from.
+/// Rows from which the layout of a bounded result is computed.
 const SAMPLE_ROWS: usize = 1_000;
 
-/// No column is made narrower than this to fit a terminal.
+/// No text column is made narrower than this to fit a terminal.
 const TEXT_WIDTH_MIN: usize = 8;
 
-/// Lines of a terminal that are no rows of a page: the prompt, the titles, the status.
+/// Lines of a terminal that are not rows of a page: the prompt, the titles, the status.
 const PAGE_REST: usize = 6;
 
-/// A table under way.
+/// A table being printed.
 pub(super) struct Table {
     columns: Vec<Column>,
     layout: Layout,
-    /// The rows from before the layout, once there is one: `None`.
+    /// The rows before the layout is known; then `None`.
     waiting: Option<Vec<Vec<Cell>>>,
     /// One value per line.
     record: Option<Record>,
@@ -39,10 +38,10 @@ pub(super) struct Table {
 
 struct Column {
     title: String,
-    /// Numbers stand to the right, and are never cut.
+    /// Numbers are right-aligned and never truncated.
     is_number: bool,
     width: usize,
-    /// It does not fit into the terminal.
+    /// Whether it is left out because it does not fit into the terminal.
     left_out: bool,
 }
 
@@ -75,7 +74,7 @@ impl Table {
             .map(|column| ArrayFormatter::try_new(column, &options))
             .collect::<Result<Vec<_>, _>>()
             .map_err(windrow_core::Error::from)?;
-        // Columns of the type NULL have no other way to tell.
+        // Columns of the type NULL have no null buffer.
         let nulls: Vec<_> = batch.columns().iter().map(Array::logical_nulls).collect();
         self.new_page(out)?;
         for row in 0..batch.num_rows() {
@@ -118,7 +117,7 @@ impl Table {
         Ok(())
     }
 
-    /// What is not shown, for people.
+    /// Describes what is not shown, for people.
     pub(super) fn notice(&self) -> String {
         let titles: Vec<&str> =
             self.columns.iter().filter(|c| c.left_out).map(|c| c.title.as_str()).collect();
@@ -140,7 +139,7 @@ impl Table {
         Ok(())
     }
 
-    /// Makes the layout from the waiting rows, if that has not been done, and prints them.
+    /// Computes the layout from the waiting rows, if that has not been done, and prints them.
     fn start(&mut self, out: &mut impl Write) -> io::Result<()> {
         let Some(rows) = self.waiting.take() else { return Ok(()) };
         for row in &rows {
@@ -166,10 +165,10 @@ impl Table {
         rows.iter().try_for_each(|row| self.row(out, row))
     }
 
-    /// The titles and the line under them.
+    /// Prints the titles and the line under them.
     fn titles(&mut self, out: &mut impl Write) -> io::Result<()> {
         for column in self.columns.iter().filter(|c| !c.left_out) {
-            // A title may be wider than its column only where that was cut to fit.
+            // A title may be wider than its column only where the column was narrowed to fit.
             let (title, width) = match column.title.width() {
                 width if width > column.width => cut(&column.title, column.width),
                 width => (column.title.clone(), width),
@@ -187,12 +186,12 @@ impl Table {
         self.line(out, ["├", "┼", "┤"])
     }
 
-    /// How wide it is with its lines.
+    /// Its width including its lines.
     fn width(&self) -> usize {
         self.columns.iter().filter(|c| !c.left_out).map(|c| c.width + 3).sum::<usize>() + 1
     }
 
-    /// Makes the widest texts narrower until the table fits, as far as that goes.
+    /// Narrows the widest texts until the table fits, as far as possible.
     fn fit(&mut self, width_max: usize) {
         loop {
             let excess = self.width().saturating_sub(width_max);
@@ -236,7 +235,7 @@ impl Table {
             let width = cell.text.width();
             let may_cut = self.layout.width_max.is_some() && !column.is_number;
             if width > column.width && !may_cut {
-                // Better a table that is wider from here on than a number without its end.
+                // A table that is wider from here on is better than a truncated number.
                 column.width = width;
             }
             let (on, off) = if self.layout.colour && cell.is_null {
@@ -257,13 +256,13 @@ impl Table {
     }
 }
 
-/// Padding; the width of a format specification ends at 65,535, a column's does not.
+/// Returns padding; the width in a format specification is limited to 65,535, a column's is not.
 fn spaces(count: usize) -> String {
     " ".repeat(count)
 }
 
-/// How wide values of a type usually are, so that the first batch of a continuous result does
-/// not make its columns too narrow.
+/// The usual width of values of a type, so that the first batch of a continuous result does not make its columns too
+/// narrow.
 fn usual_width(data_type: &DataType) -> usize {
     match data_type {
         DataType::Timestamp(..) => 19,
@@ -272,7 +271,7 @@ fn usual_width(data_type: &DataType) -> usize {
     }
 }
 
-/// `text` on one line, without anything that would move the cursor.
+/// Returns `text` on one line, without anything that would move the cursor.
 pub(crate) fn visible(text: &str) -> String {
     if !text.contains(char::is_control) {
         return text.to_owned();
@@ -286,7 +285,7 @@ pub(crate) fn visible(text: &str) -> String {
         .collect()
 }
 
-/// `text`, or its beginning with an ellipsis where it is wider than `width`; and how wide that is.
+/// Returns `text`, truncated with an ellipsis where it is wider than `width`, and its width.
 pub(crate) fn cut(text: &str, width: usize) -> (String, usize) {
     if text.width() <= width {
         return (text.to_owned(), text.width());

@@ -1,4 +1,4 @@
-//! What the word under the cursor may become, by what stands around it.
+//! Completions of the word under the cursor, by its context.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,10 +10,10 @@ use super::keywords::KEYWORDS;
 use super::vocabulary::Vocabulary;
 use crate::command::{COMMANDS, is_command};
 
-/// Files that are offered at most.
+/// Files that are suggested at most.
 const FILES_MAX: usize = 200;
 
-/// Where the last word before `position` starts, and what it may become.
+/// Returns where the last word before `position` starts, and its completions.
 pub(super) fn complete(
     line: &str,
     position: usize,
@@ -67,7 +67,7 @@ pub(super) fn complete(
     (start, found)
 }
 
-/// Those of `candidates` that begin with `word`, whatever the case, and are longer.
+/// Returns those of `candidates` that begin with `word`, ignoring case, and are longer.
 fn beginning(word: Option<&str>, candidates: &[String]) -> Vec<String> {
     let word = word.unwrap_or_default();
     let begins = |candidate: &&String| {
@@ -81,7 +81,7 @@ fn all_names(vocabulary: &Vocabulary) -> Vec<String> {
     vocabulary.tables.keys().cloned().collect()
 }
 
-/// The tables that the statement at the end of `line` names, and what they are called there.
+/// Returns the tables that the statement at the end of `line` names, with their aliases.
 fn tables_in_use(line: &str, vocabulary: &Vocabulary) -> BTreeSet<(String, String)> {
     let spans = spans(line);
     let text = |span: &Span| line.get(span.bytes.clone()).unwrap_or_default();
@@ -90,7 +90,7 @@ fn tables_in_use(line: &str, vocabulary: &Vocabulary) -> BTreeSet<(String, Strin
     let mut found = BTreeSet::new();
     for (at, span) in spans.iter().enumerate() {
         let next = |n: usize| spans.get(at + n).map(&text).unwrap_or_default();
-        // A name with a dot is three pieces.
+        // A name with a dot is three tokens.
         let dotted = format!("{}.{}", text(span), next(2));
         let (name, behind) = match next(1) {
             "." if vocabulary.tables.contains_key(&dotted) => (dotted, 3),
@@ -111,7 +111,7 @@ fn tables_in_use(line: &str, vocabulary: &Vocabulary) -> BTreeSet<(String, Strin
     found
 }
 
-/// Whether the cursor stands in the parentheses of `WITH (…)`, where a name is to come.
+/// Whether the cursor is in the parentheses of `WITH (…)`, where a name is expected.
 fn open_options(typed: &str, spans: &[Span]) -> bool {
     let text = |span: &Span| typed.get(span.bytes.clone()).unwrap_or_default();
     let mut depth = 0_usize;
@@ -132,7 +132,7 @@ fn open_options(typed: &str, spans: &[Span]) -> bool {
     false
 }
 
-/// The connector that the text names, and all if it names none.
+/// Returns the connector that the text names, or all if it names none.
 fn connectors(typed: &str, spans: &[Span]) -> Vec<String> {
     let said = spans.windows(3).rev().find_map(|window| {
         let [key, equals, value] = window else { return None };
@@ -157,7 +157,7 @@ fn option_names(typed: &str, spans: &[Span]) -> Vec<String> {
     names
 }
 
-/// What a string that is being typed may become: a file, or a value of an option.
+/// Completes a string that is being typed: to a file, or a value of an option.
 fn within_string(typed: &str, spans: &[Span]) -> (usize, Vec<String>) {
     let text = |span: &Span| typed.get(span.bytes.clone()).unwrap_or_default();
     let [before @ .., open] = spans else { return (typed.len(), vec![]) };
@@ -193,7 +193,7 @@ fn within_string(typed: &str, spans: &[Span]) -> (usize, Vec<String>) {
     }
 }
 
-/// Where the last part of a path begins, and the files that it may become.
+/// Returns where the last part of a path begins, and the files that match it.
 fn files(path: &str) -> (usize, Vec<String>) {
     let at = path.rfind('/').map_or(0, |at| at + 1);
     let (folder, begun) = path.split_at(at);
@@ -211,7 +211,7 @@ fn files(path: &str) -> (usize, Vec<String>) {
     (at, files)
 }
 
-/// What a command may become.
+/// Completes a command.
 fn command(typed: &str, vocabulary: &Vocabulary) -> (usize, Vec<String>) {
     let Some((name, argument)) = typed.split_once(char::is_whitespace) else {
         let names: Vec<String> = COMMANDS.iter().map(|(name, ..)| (*name).to_owned()).collect();

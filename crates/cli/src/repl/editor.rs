@@ -1,4 +1,4 @@
-//! The line editor, with what it must know of SQL.
+//! The line editor, with its knowledge of SQL.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -20,20 +20,20 @@ use crate::style::{Paint, painted, wants_colour};
 /// Statements that the history keeps.
 const HISTORY_MAX: usize = 10_000;
 
-/// Letters that a word has before an only completion is hinted at.
+/// The number of letters of a word from which a unique completion is hinted.
 const HINT_LETTERS_MIN: usize = 3;
 
-/// What the line editor asks.
+/// The helper of the line editor.
 #[derive(Default)]
 pub(super) struct Sql {
     /// The names that exist.
     pub(super) vocabulary: Vocabulary,
     history: HistoryHinter,
-    /// The text that was coloured last, and with colours.
+    /// The text that was last coloured, and its coloured form.
     coloured: RefCell<(String, String)>,
 }
 
-/// An editor with the history of earlier sessions to come.
+/// Returns an editor with an empty history, to be loaded with that of earlier sessions.
 ///
 /// # Errors
 /// When the terminal cannot be used.
@@ -82,9 +82,9 @@ impl Highlighter for Sql {
 impl Hinter for Sql {
     type Hint = String;
 
-    /// The rest of the newest statement that begins so, or of the only word that does.
+    /// Returns the rest of the newest statement with this beginning, or of the only matching word.
     fn hint(&self, line: &str, position: usize, context: &Context<'_>) -> Option<String> {
-        // A hint that nobody can tell from text is none.
+        // A hint that cannot be distinguished from text is useless.
         if position < line.len() || line.is_empty() || !wants_colour() {
             return None;
         }

@@ -5,10 +5,10 @@ use windrow_sql::parse::{Piece, spans};
 use super::keywords::is_keyword;
 use crate::style::{PLAIN, Paint};
 
-/// Longer texts (something pasted) are left as they are, so that typing stays swift.
+/// Longer texts (something pasted) are not coloured, so that typing stays responsive.
 const BYTES_MAX: usize = 16 << 10;
 
-/// `sql` with colours; as wide as it was.
+/// Returns `sql` with colours; its width does not change.
 pub(super) fn highlighted(sql: &str) -> Option<String> {
     if sql.len() > BYTES_MAX {
         return None;

@@ -1,6 +1,6 @@
-//! The words that statements are made of.
+//! The keywords of statements.
 
-/// Keywords, and those that go together.
+/// Keywords, and sequences of them.
 pub(super) const KEYWORDS: &[&str] = &[
     "ADVANCE BY",
     "AFTER",

@@ -24,7 +24,7 @@ use crate::style::terminal_is_able;
 
 const PROMPT: &str = "windrow> ";
 
-/// Reads and runs statements until the user leaves. `kept` says where everything is, for people.
+/// Reads and runs statements until the user exits. `kept` describes where data is stored, for people.
 ///
 /// # Errors
 /// When the terminal cannot be used.
@@ -44,7 +44,7 @@ pub(crate) fn run(waiting: &Runtime, runner: &mut Runner, kept: &str) -> Result<
     read_and_run(&mut editor, waiting, runner, history.as_deref())
 }
 
-/// Tells of views that fail as they do, also while somebody types.
+/// Reports views as they fail, also while the user is typing.
 fn tell_failures(editor: &mut Editor<Sql, FileHistory>, mut failures: Failures) {
     let mut printer = editor.create_external_printer().ok();
     let tell = move || loop {
@@ -86,7 +86,7 @@ fn read_and_run(
         to_edit.clear();
         let input = match input {
             Ok(input) => input,
-            // Ctrl-C throws away what has been typed, and a second one leaves.
+            // Ctrl-C discards what has been typed; a second one exits.
             Err(ReadlineError::Interrupted) if interrupted => return Ok(()),
             Err(ReadlineError::Interrupted) => {
                 say("Ctrl-C again leaves.");
@@ -116,7 +116,7 @@ fn read_and_run(
     }
 }
 
-/// Tells the editor the names that exist now. Completion without them is better than no prompt.
+/// Refreshes the names known to the editor. A prompt without completion is better than no prompt.
 fn learn(editor: &mut Editor<Sql, FileHistory>, waiting: &Runtime, runner: &mut Runner) {
     if !terminal_is_able() || !runner.take_changed() {
         return;
@@ -127,7 +127,7 @@ fn learn(editor: &mut Editor<Sql, FileHistory>, waiting: &Runtime, runner: &mut 
     }
 }
 
-/// Adds a statement to the history, also of other sessions, at once.
+/// Adds a statement to the history at once, also for other sessions.
 fn remember(editor: &mut Editor<Sql, FileHistory>, input: &str, history: Option<&Path>) {
     let folder = |path: &Path| path.parent().map_or(Ok(()), std::fs::create_dir_all);
     let added = editor.add_history_entry(input.trim_end());
@@ -143,7 +143,7 @@ fn remember(editor: &mut Editor<Sql, FileHistory>, input: &str, history: Option<
     }
 }
 
-/// Where the history is kept: under `XDG_STATE_HOME`, or what stands for it.
+/// The path of the history: under `XDG_STATE_HOME` or its default.
 fn history_path() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let state = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|h| h.join(".local/state")))?;

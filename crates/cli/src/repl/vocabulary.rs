@@ -1,5 +1,5 @@
-//! The names that a statement may use, for completion: asked of the connection, so that a server's
-//! are known too.
+//! The names that a statement may use, for completion: queried through the connection, so that a server's names are
+//! known too.
 
 use std::collections::BTreeMap;
 
@@ -18,23 +18,23 @@ const COLUMNS: &str = "SELECT table_schema, table_name, column_name \
 
 const FUNCTIONS: &str = "SELECT DISTINCT routine_name FROM information_schema.routines ORDER BY 1";
 
-/// Names asked for at most.
+/// Names queried at most.
 const NAMES_MAX: usize = 20_000;
 
 /// The names that a statement may use.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Vocabulary {
-    /// Streams, views and tables with their columns, as they are to be written.
+    /// Streams, views and tables with their columns, quoted as needed.
     pub(crate) tables: BTreeMap<String, Vec<String>>,
     /// Functions.
     pub(crate) functions: Vec<String>,
 }
 
 impl Vocabulary {
-    /// Asks for tables and columns; for functions too if none are known.
+    /// Queries tables and columns; functions too if none are known.
     ///
     /// # Errors
-    /// When the connection does not answer.
+    /// When the connection does not respond.
     pub(crate) async fn refresh(&mut self, connection: &Connection) -> Result<()> {
         let mut tables: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for row in texts(connection, COLUMNS).await? {
@@ -54,7 +54,7 @@ impl Vocabulary {
     }
 }
 
-/// The rows of a query over texts.
+/// Returns the rows of a query over texts.
 async fn texts(connection: &Connection, sql: &str) -> Result<Vec<Vec<String>>> {
     let mut rows = vec![];
     for statement in parse(sql)? {
@@ -81,13 +81,13 @@ fn rows_of(batch: &RecordBatch) -> Result<Vec<Vec<String>>> {
     Ok((0..batch.num_rows()).map(row).collect())
 }
 
-/// Whether a name means itself without quotes.
+/// Whether a name needs no quotes.
 fn is_plain(name: &str) -> bool {
     let is_start = |c: char| c.is_ascii_lowercase() || c == '_';
     name.starts_with(is_start) && name.chars().all(|c| is_start(c) || c.is_ascii_digit())
 }
 
-/// A name as it is written in SQL.
+/// Returns a name as written in SQL.
 fn written(name: &str) -> String {
     if is_plain(name) { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }

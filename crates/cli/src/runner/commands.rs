@@ -1,4 +1,4 @@
-//! What the commands do.
+//! Execution of commands.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::failure::Failure;
 use crate::script::{Script, Source};
 use crate::values::Format;
 
-/// How deep files may run one another.
+/// The maximum nesting depth of included files.
 const DEPTH_MAX: usize = 16;
 
-/// How wide a chart is where no terminal says.
+/// The default width of a chart where there is no terminal.
 const CHART_WIDTH: usize = 80;
 
 impl Runner {
-    /// Does what a command says.
+    /// Executes a command.
     pub(super) async fn command(&mut self, command: Command) -> Result<Flow, Failure> {
         match command {
             Command::Quit => return Ok(Flow::Leave),
@@ -67,7 +67,7 @@ impl Runner {
         Ok(Flow::On)
     }
 
-    /// Runs the statements of the file that the user has for every start.
+    /// Runs the statements of the user's rc file.
     pub(crate) async fn include(&mut self, path: &Path) -> Result<Flow, Failure> {
         if self.depth >= DEPTH_MAX {
             let message = format!("\"{}\" is included more than {DEPTH_MAX} deep", path.display());
@@ -81,7 +81,7 @@ impl Runner {
     }
 
     async fn describe(&mut self, name: Option<&str>) -> Result<(), Failure> {
-        // A statement that people see no word of: it does not become the last one.
+        // A statement that the user did not see: it does not become the last one.
         let last = self.last_statement.take();
         let sql = name.map_or("SHOW TABLES".to_owned(), |name| format!("DESCRIBE {name}"));
         let done = match parse_one(&sql) {
@@ -91,7 +91,7 @@ impl Runner {
                 .into()),
         };
         self.last_statement = last;
-        // Places point into a text that nobody has written.
+        // Places refer to a text that the user did not write.
         done.map_err(|failure| match failure {
             Failure::Error { error, .. } => {
                 let told = Error::new(error.kind(), error.message().to_owned());
@@ -101,7 +101,7 @@ impl Runner {
         })
     }
 
-    /// Runs the last statement once in `every`, until Ctrl-C.
+    /// Runs the last statement once per `every`, until Ctrl-C.
     async fn again_and_again(&mut self, every: Duration) -> Result<(), Failure> {
         let Some(sql) = self.last_statement.clone() else {
             return Err(Error::sql("there is no statement to watch")
@@ -116,7 +116,7 @@ impl Runner {
             };
             match done {
                 Ok(()) => {}
-                // That is how it ends.
+                // Ctrl-C is the normal end.
                 Err(Failure::Error { error, .. })
                     if error.kind() == ErrorKind::Cancelled && self.is_repl =>
                 {
@@ -127,7 +127,7 @@ impl Runner {
         }
     }
 
-    /// Lets the user's editor change the last statement.
+    /// Opens the last statement in the user's editor.
     fn edit(&mut self) -> Result<Flow, Failure> {
         if !self.is_repl {
             return Err(Error::sql("\\e needs somebody at the terminal").into());

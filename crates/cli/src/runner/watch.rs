@@ -1,4 +1,4 @@
-//! Waiting for something with an eye on Ctrl-C and the progress line.
+//! Waiting while checking for Ctrl-C and updating the progress line.
 
 use std::future::Future;
 use std::pin::pin;
@@ -16,7 +16,7 @@ use crate::progress::{Bar, TICK};
 
 /// A wait.
 pub(super) struct Watch {
-    /// Since when.
+    /// When it began.
     pub(super) start: Instant,
     interrupts: Arc<Interrupts>,
     ticks: Interval,
@@ -35,7 +35,7 @@ impl Watch {
     /// Waits for `work`.
     ///
     /// # Errors
-    /// When Ctrl-C came first.
+    /// When Ctrl-C comes first.
     pub(super) async fn until<T>(&mut self, work: impl Future<Output = T>) -> Result<T> {
         let mut work = pin!(work);
         loop {
@@ -48,10 +48,10 @@ impl Watch {
         }
     }
 
-    /// Waits for the next rows, of which `rows_out` have come; the line tells how far the query is.
+    /// Waits for the next rows, of which `rows_out` have been received; the line shows the progress of the query.
     ///
     /// # Errors
-    /// When Ctrl-C came first.
+    /// When Ctrl-C comes first.
     pub(super) async fn next(
         &mut self,
         rows: &mut Rows,
@@ -70,7 +70,7 @@ impl Watch {
         }
     }
 
-    /// Looks whether Ctrl-C came or the bar is to move, without waiting.
+    /// Checks for Ctrl-C and updates the bar, without waiting.
     pub(super) fn glance(&mut self) -> Result<()> {
         if self.ticks.tick().now_or_never().is_some() {
             self.bar.tick();

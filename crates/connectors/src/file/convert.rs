@@ -1,9 +1,9 @@
-//! From text to the declared types, where arrow's own readers would round, guess or refuse.
+//! Conversion of text to the declared types, where Arrow's own readers would round, guess or refuse.
 //!
-//! Numbers are exact: `1.0` and `1e3` are integers, `1.5` is not one, a DECIMAL takes no digits that it cannot
-//! hold, and nothing wraps. Timestamps are RFC 3339, the same with a space or without a zone (then UTC, or the
-//! column's own zone), a date alone, or a number where something says its unit: the option `epoch`, or the
-//! precision of the column. Digits finer than the column's unit are cut off.
+//! Numbers are exact: `1.0` and `1e3` are integers, `1.5` is not one, a DECIMAL takes no digits that it cannot hold,
+//! and nothing wraps. Timestamps are RFC 3339, the same with a space or without a zone (then UTC, or the column's own
+//! zone), a date alone, or a number whose unit is given by the option `epoch` or the precision of the column. Digits
+//! finer than the column's unit are truncated.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -23,34 +23,34 @@ use arrow::datatypes::{
 };
 use windrow_core::time::with_seconds;
 
-/// No value that does not fit becomes NULL.
+/// Values that do not fit are errors, never NULL.
 pub(super) const STRICT: CastOptions<'static> =
     CastOptions { safe: false, format_options: arrow::util::display::FormatOptions::new() };
 
-/// What numbers mean in the columns of a stream.
+/// The meaning of numbers in the columns of a stream.
 #[derive(Debug, Clone, Default)]
 pub(super) struct NumberRules {
-    /// Whether the columns were found out from the first rows: what contradicts them is bad.
+    /// Whether the columns were inferred from the first rows: values that contradict them are bad.
     pub inferred: bool,
-    /// The unit of numbers in columns of times, as the option `epoch` says it.
+    /// The unit of numbers in columns of times, from the option `epoch`.
     pub epoch: Option<TimeUnit>,
-    /// Columns of times that were declared without a precision.
+    /// Columns of times declared without a precision.
     pub unsaid: Arc<[String]>,
 }
 
-/// What a bare number is in a column of times.
+/// The meaning of a bare number in a column of times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BareNumber {
-    /// The number of these since 1970.
+    /// A number of these units since 1970.
     In(TimeUnit),
-    /// Nothing: the columns were declared, and nothing says the unit.
+    /// None: the columns were declared, and no unit is given.
     Unsaid,
-    /// Nothing: the first rows had times.
+    /// None: the first rows had times.
     Contradicts,
 }
 
 impl NumberRules {
-    /// What a bare number is in this column of times, which has this unit.
+    /// Returns the meaning of a bare number in this column of times, whose unit is `unit`.
     pub(super) fn of(&self, column: &str, unit: TimeUnit) -> BareNumber {
         match self.epoch {
             Some(unit) => BareNumber::In(unit),
@@ -61,10 +61,10 @@ impl NumberRules {
     }
 }
 
-/// Turns text into `to` (a number or a timestamp).
+/// Converts text into `to` (a number or a timestamp).
 ///
 /// # Errors
-/// For the first value that is none, in words for people.
+/// For the first value that cannot be converted, in words for people.
 pub(super) fn from_text(
     text: &StringViewArray,
     to: &DataType,
@@ -89,7 +89,7 @@ pub(super) fn from_text(
     }
 }
 
-/// The type's name as SQL writes it, for messages.
+/// Returns the type's name as in SQL, for messages.
 pub(super) fn sql_name(data_type: &DataType) -> String {
     match data_type {
         DataType::Boolean => "BOOLEAN",
@@ -129,7 +129,7 @@ where
     Ok(Arc::new(values.collect::<Result<PrimitiveArray<T>, String>>()?))
 }
 
-/// An integer, exactly.
+/// Parses an integer, exactly.
 pub(super) fn integer<T: ArrowPrimitiveType>(text: &str) -> Result<T::Native, String>
 where
     T::Native: FromStr + TryFrom<i128>,
@@ -151,7 +151,7 @@ where
     Ok(Arc::new(values.collect::<Result<PrimitiveArray<T>, String>>()?))
 }
 
-/// The nearest float. A number that has none, since it is too large, is an error.
+/// Parses to the nearest float. A number too large to have one is an error.
 pub(super) fn float<T: ArrowPrimitiveType>(text: &str) -> Result<T::Native, String>
 where
     T::Native: FromStr + Into<f64>,
@@ -165,7 +165,7 @@ where
     Ok(value)
 }
 
-/// Whether a number is a whole one that a double would round.
+/// Whether a number is whole and a double would round it.
 pub(super) fn is_rounded_by_double(number: &str) -> bool {
     // 2⁵³ has 16 digits.
     number.len() >= 16
@@ -190,7 +190,7 @@ where
     Ok(Arc::new(values))
 }
 
-/// A decimal number, exactly.
+/// Parses a decimal number, exactly.
 pub(super) fn decimal<T: DecimalType>(
     text: &str,
     precision: u8,
@@ -219,7 +219,7 @@ struct Decimal {
 }
 
 impl Decimal {
-    /// `None` for what is no number, or has more digits than 128 bits hold.
+    /// Returns `None` for text that is not a number, or that has more digits than 128 bits hold.
     fn of(text: &str) -> Option<Self> {
         let (number, exponent) = match text.split_once(['e', 'E']) {
             Some((number, exponent)) => (number, exponent.parse::<i32>().ok()?),
@@ -245,17 +245,17 @@ impl Decimal {
         Some(Self { digits, exponent: exponent.checked_sub(behind)? })
     }
 
-    /// The number times `10^by`, where that is whole.
+    /// Returns the number times `10^by`, where that is whole.
     fn times_ten_to(self, by: i32) -> Option<i128> {
         let (value, rest) = self.floor_times_ten_to(by)?;
         (!rest).then_some(value)
     }
 
-    /// The number times `10^by`, and whether something behind the point was left off.
+    /// Returns the number times `10^by`, and whether a fraction was truncated.
     fn floor_times_ten_to(self, by: i32) -> Option<(i128, bool)> {
         let exponent = self.exponent.checked_add(by)?;
         let Some(power) = 10_i128.checked_pow(exponent.unsigned_abs()) else {
-            // Beyond all digits there are.
+            // Beyond all its digits.
             return match (self.digits, exponent > 0) {
                 (0, _) => Some((0, false)),
                 (_, true) => None,
@@ -295,7 +295,7 @@ fn timestamps(
     })
 }
 
-/// How text becomes the ticks of a column of times.
+/// Conversion of text to the ticks of a column of times.
 #[derive(Debug, Clone)]
 pub(super) struct Times {
     unit: TimeUnit,
@@ -305,7 +305,7 @@ pub(super) struct Times {
 
 impl Times {
     /// # Errors
-    /// When there is no such time zone.
+    /// When the time zone does not exist.
     pub(super) fn new(
         unit: TimeUnit,
         zone: Option<&Arc<str>>,
@@ -318,7 +318,7 @@ impl Times {
         Ok(Self { unit, zone, bare })
     }
 
-    /// One timestamp.
+    /// Parses one timestamp.
     pub(super) fn ticks(&self, text: &str) -> Result<i64, String> {
         let trimmed = text.trim();
         let out_of_range = || format!("'{text}' is out of range for {}", digits_name(self.unit));
@@ -345,7 +345,7 @@ impl Times {
         }
     }
 
-    /// A bare number in ticks; `None` when they do not fit.
+    /// Converts a bare number to ticks; `None` when they do not fit.
     fn number(&self, text: &str, number: Decimal) -> Result<Option<i64>, String> {
         match self.bare {
             BareNumber::Unsaid => Err(format!(
@@ -376,7 +376,7 @@ fn digits_name(unit: TimeUnit) -> &'static str {
     }
 }
 
-/// How many of them are a second, as a power of ten.
+/// The number of these units per second, as a power of ten.
 fn power(unit: TimeUnit) -> i32 {
     match unit {
         TimeUnit::Second => 0,
@@ -386,7 +386,7 @@ fn power(unit: TimeUnit) -> i32 {
     }
 }
 
-/// Whether text looks like a timestamp (not like a number): what inference asks.
+/// Whether text looks like a timestamp and not like a number; for inference.
 pub(super) fn is_timestamp(text: &str) -> bool {
     let digits = text.as_bytes();
     digits.len() >= 19
@@ -395,7 +395,7 @@ pub(super) fn is_timestamp(text: &str) -> bool {
         && string_to_datetime(&chrono::Utc, text).is_ok()
 }
 
-/// Whether the text of an integer is more than its value: `007` is not 7.
+/// Whether the text of an integer carries more than its value: `007` is not 7.
 pub(super) fn is_more_than_its_value(text: &str) -> bool {
     matches!(
         text.trim().as_bytes(),
@@ -403,10 +403,10 @@ pub(super) fn is_more_than_its_value(text: &str) -> bool {
     )
 }
 
-/// Whether the values of a decoded column keep the promise NOT NULL.
+/// Checks that the values of a decoded column keep the promise NOT NULL.
 ///
 /// # Errors
-/// When not, naming the column.
+/// When they do not, naming the column.
 pub(super) fn keeps_promise(column: &dyn Array, field: &Field) -> Result<(), String> {
     if field.is_nullable() || column.null_count() == 0 {
         return Ok(());

@@ -1,8 +1,8 @@
-//! CSV (RFC 4180, with other delimiters, quotes and escapes where told).
+//! CSV (RFC 4180, with other delimiters, quotes and escapes where configured).
 //!
-//! Columns are found by the names of the header, or by position where there is none; one that a header lacks
-//! is NULL. An empty field is NULL. Every record has as many fields as the header (or the first record). All
-//! declared columns that can be wrong are decoded, whatever a query asks for.
+//! Columns are found by the names in the header, or by position where there is none; a column missing from the header
+//! is NULL. An empty field is NULL. Every record has as many fields as the header (or the first record). All declared
+//! columns that can be invalid are decoded, whatever a query reads.
 
 use std::sync::Arc;
 
@@ -17,18 +17,18 @@ use super::convert::{NumberRules, sql_name};
 use super::decode::{Decode, Looks, finish_column};
 use super::records::Framing;
 
-/// How the CSV files of a stream are written.
+/// The CSV style of the files of a stream.
 #[derive(Debug, Clone)]
 pub(super) struct CsvStyle {
-    /// Between fields; `None`: a tab in `.tsv` files, else a comma.
+    /// The delimiter; `None`: a tab in `.tsv` files, else a comma.
     pub delimiter: Option<u8>,
     /// Whether the first record names the columns.
     pub header: bool,
     /// Opens and closes a field.
     pub quote: u8,
-    /// Takes the meaning from the next character in a quoted field.
+    /// Removes the special meaning of the next character in a quoted field.
     pub escape: Option<u8>,
-    /// What means NULL beside the empty field.
+    /// The text that means NULL besides the empty field.
     pub null: Option<String>,
 }
 
@@ -44,10 +44,10 @@ pub(super) struct CsvDialect {
 }
 
 impl CsvStyle {
-    /// The style of a file of this name.
+    /// Returns the style of a file named `name`.
     ///
     /// # Errors
-    /// When the word for NULL cannot be used.
+    /// When the text for NULL cannot be used.
     pub(super) fn of_file(&self, name: &str) -> Result<CsvDialect> {
         let tab = super::format::is_tab_separated(name);
         let null = self.null.as_ref().map(|word| {
@@ -65,7 +65,7 @@ impl CsvStyle {
 }
 
 impl CsvDialect {
-    /// Where records end.
+    /// How records are delimited.
     pub(super) fn framing(&self) -> Framing {
         let Self { quote, escape, delimiter, .. } = *self;
         Framing::Quoted { quote, escape, delimiter }
@@ -85,10 +85,10 @@ impl CsvDialect {
         builder
     }
 
-    /// The fields of one record as text.
+    /// Splits one record into its fields as text.
     ///
     /// # Errors
-    /// When it is no single record, in words for people.
+    /// When it is not a single record, in words for people.
     pub(super) fn split(&self, record: &[u8]) -> Result<Vec<Option<String>>, String> {
         let reader = csv_reader(self, record);
         let mut found = None;
@@ -102,7 +102,7 @@ impl CsvDialect {
     }
 }
 
-/// Splits text into records of any number of fields. Only for headers, inference and bad rows.
+/// Splits text into records of any number of fields. For headers, inference and bad rows only.
 fn csv_reader<'a>(
     dialect: &'a CsvDialect,
     text: &'a [u8],
@@ -146,22 +146,22 @@ fn csv_reader<'a>(
     })
 }
 
-/// Where the declared columns stand in a file.
+/// The positions of the declared columns in a file.
 #[derive(Debug, Clone)]
 pub(super) struct CsvColumns {
     /// Fields in each record.
     pub count: usize,
-    /// For each declared column, its field; `None`: the file lacks it.
+    /// For each declared column, its field; `None`: missing from the file.
     pub fields: Vec<Option<usize>>,
 }
 
 impl CsvColumns {
-    /// Finds the declared columns in the first record (as text) of file `name`. Where the columns were found
-    /// out from several files, a file without header may have fewer.
+    /// Finds the declared columns in the first record (as text) of file `name`. Where the columns were inferred from
+    /// several files, a file without header may have fewer.
     ///
     /// # Errors
-    /// When it is no record, when it lacks a column that is declared NOT NULL, and when it has no header and
-    /// too few fields.
+    /// When it is not a record, when it lacks a column that is declared NOT NULL, and when it has no header and too few
+    /// fields.
     pub(super) fn of_first(
         declared: &Schema,
         dialect: &CsvDialect,
@@ -200,16 +200,16 @@ impl CsvColumns {
     }
 }
 
-/// A file does not have a declared column.
+/// Returns the error for a file that lacks a declared column.
 pub(super) fn missing_column(file: &str, column: &str, known: &[&str]) -> Error {
     Error::data(format!("file \"{file}\" has no column \"{column}\""))
         .with_hint(format!("Its columns are: {}.", known.join(", ")))
 }
 
-/// Whether a CSV field can become this type.
+/// Checks that CSV fields can be converted to these types.
 ///
 /// # Errors
-/// When not.
+/// When they cannot.
 pub(super) fn check_types(schema: &Schema) -> Result<()> {
     match schema.fields().iter().find(|f| f.data_type().is_nested()) {
         None => Ok(()),
@@ -222,7 +222,7 @@ pub(super) fn check_types(schema: &Schema) -> Result<()> {
     }
 }
 
-/// Decodes records of CSV.
+/// A decoder of CSV records.
 pub(super) struct CsvDecoder {
     dialect: CsvDialect,
     columns: CsvColumns,
@@ -230,14 +230,14 @@ pub(super) struct CsvDecoder {
     declared: SchemaRef,
     wanted: SchemaRef,
     projection: Vec<usize>,
-    /// The file's fields; those that are read, ascending.
+    /// The file's fields, and those that are read, ascending.
     file_schema: SchemaRef,
     read: Vec<usize>,
     rows_max: usize,
     decoder: Option<(usize, Decoder)>,
 }
 
-/// Rows that the small decoder takes, which is built for finding bad rows.
+/// Rows that the small decoder takes, which exists for finding bad rows.
 const FEW: usize = 32;
 
 impl CsvDecoder {
@@ -262,7 +262,7 @@ impl CsvDecoder {
             }
         }
         if read.is_empty() {
-            // Something must be read to see that the records are records.
+            // At least one field must be read to validate the records.
             read.push(0);
         }
         read.sort_unstable();
@@ -313,7 +313,7 @@ impl CsvDecoder {
         Ok(batch)
     }
 
-    /// The declared column `index` of a batch that was read.
+    /// Returns the declared column `index` of a decoded batch.
     fn column(&self, batch: &RecordBatch, index: usize) -> Result<ArrayRef, String> {
         let field = self.declared.fields().get(index).ok_or("no such column")?;
         let Some(at) = self.columns.fields.get(index).ok_or("no such column")? else {
@@ -389,7 +389,7 @@ impl Decode for CsvDecoder {
 }
 
 impl CsvDecoder {
-    /// The value of one column of one record.
+    /// Returns the value of one column of one record.
     fn field(
         &self,
         record: &[u8],
@@ -428,15 +428,15 @@ impl CsvDecoder {
     }
 }
 
-/// Whether a column of this type is read as text first and converted by our own rules: times, decimals, and
-/// numbers that were found out, whose text tells more than their value.
+/// Whether a column of this type is read as text first and converted by Windrow's own rules: times, decimals, and
+/// inferred numbers, whose text carries more than their value.
 fn goes_by_text(data_type: &DataType, inferred: bool) -> bool {
     let is_found = matches!(data_type, DataType::Int64 | DataType::UInt64 | DataType::Float64);
     matches!(data_type, DataType::Timestamp(..) | DataType::Decimal128(..))
         || (inferred && is_found)
 }
 
-/// A nullable text field is never wrong: it is read only when it is asked for.
+/// Whether a field can be invalid. A nullable text field cannot: it is read only when it is wanted.
 fn may_be_wrong(field: &Field) -> bool {
     !field.is_nullable() || !is_text(field.data_type())
 }

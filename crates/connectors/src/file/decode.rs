@@ -1,8 +1,7 @@
-//! From records of text to a batch, so that no good row is lost and every bad one is named.
+//! Decodes records of text to a batch, so that no good row is lost and every bad one is reported.
 //!
-//! A run of records is decoded at once. When that fails, the run is cut into sixteen, and so on
-//! down to the records that are bad. What is bad never depends on its neighbours, on the cut, or
-//! on what a query asks for.
+//! A run of records is decoded at once. When that fails, the run is divided into sixteen, and so on down to the bad
+//! records. Whether a record is bad never depends on its neighbours, on the division, or on what a query reads.
 
 use std::ops::Range;
 
@@ -18,83 +17,82 @@ use super::convert::{
     NumberRules, from_text, is_more_than_its_value, is_rounded_by_double, keeps_promise, sql_name,
 };
 
-/// What becomes of a row that cannot be decoded.
+/// The treatment of rows that cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OnBadRow {
-    /// It goes to the dead letters.
+    /// They become dead letters.
     DeadLetter,
     /// The query fails.
     Fail,
-    /// Fields that cannot be decoded become NULL; a row without any sense is a dead letter.
+    /// Fields that cannot be decoded become NULL; a row that is not a record at all is a dead letter.
     Null,
 }
 
-/// Characters of a bad row that are kept for looking at.
+/// Characters of a bad row that are retained for inspection.
 const RAW_CHARS_MAX: usize = 1_000;
-/// Into how many parts a run with a bad row in it is cut.
+/// Number of parts into which a run with a bad row is divided.
 const CUT: usize = 16;
 
-/// Decodes records of one format; what comes out has the wanted columns.
+/// A decoder of records of one format; its batches have the wanted columns.
 pub(super) trait Decode: Send {
     /// The wanted columns.
     fn schema(&self) -> &SchemaRef;
 
-    /// What a record is at first sight.
+    /// Classifies a record at first sight.
     fn looks(&self, record: &[u8]) -> Looks;
 
     /// Decodes exactly `rows` records.
     ///
     /// # Errors
-    /// When any of them is bad, in words for people (which matter for a single record only).
+    /// When any of them is bad, in words for people (the text matters for a single record only).
     fn decode(&mut self, text: &[u8], rows: usize) -> Result<RecordBatch, String>;
 
-    /// Takes a record apart: the value of each wanted column, or what is wrong with it.
+    /// Returns the value of each wanted column of a record, or what is wrong with it.
     ///
     /// # Errors
-    /// When it is no record at all.
+    /// When it is not a record at all.
     fn fields(&mut self, record: &[u8]) -> Result<Vec<Result<ArrayRef, String>>, String>;
 }
 
-/// What a record is at first sight.
+/// The class of a record at first sight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Looks {
-    /// It says nothing and is passed over.
+    /// Blank: skipped.
     Blank,
-    /// It may be good: decoded together with its neighbours.
+    /// Possibly good: decoded together with its neighbours.
     Whole,
-    /// It may spill into its neighbours: decoded alone.
+    /// Possibly extends into its neighbours: decoded alone.
     Odd,
-    /// Several lines that a stray quote made one record: the first is bad, the others are cut
-    /// anew.
+    /// Several lines that a stray quote joined into one record: the first is bad, the others are cut again.
     Runaway,
 }
 
 /// Records of one piece of text.
 pub(super) struct Run<'a> {
-    /// The buffer that they stand in.
+    /// The buffer that contains them.
     pub text: &'a [u8],
-    /// Where they stand in it, ascending.
+    /// Their ranges in it, ascending.
     pub records: &'a [Range<usize>],
-    /// What to add to a position in `text` to get the offset.
+    /// Added to a position in `text`, gives the offset.
     pub base: u64,
 }
 
-/// What became of a run.
+/// The result of decoding a run.
 #[derive(Debug, Default)]
 pub(super) struct Decoded {
     /// Good rows, in order.
     pub pieces: Vec<RecordBatch>,
-    /// Where each good row stands.
+    /// The offset of each good row.
     pub offsets: Vec<u64>,
-    /// The bad ones.
+    /// The bad rows.
     pub bad: Vec<BadRow>,
-    /// Set when quotes made one record of several lines and it makes no sense: its first line is
-    /// among the bad ones, and all from this position of the text on is to be cut anew.
+    /// Set when quotes joined several lines into one invalid record: its first line is among the bad rows, and
+    /// everything from this position of the text on is to be cut again.
     pub recut: Option<usize>,
 }
 
 impl Decoded {
-    /// All good rows in one batch.
+    /// Concatenates all good rows into one batch.
     pub(super) fn into_batch(
         mut self,
         schema: &SchemaRef,
@@ -173,7 +171,7 @@ pub(super) fn decode_run(
     refuse(BadRow { offset, reason, raw: readable(text) }, on_bad, name, into)
 }
 
-/// Keeps a bad row, or fails because of it.
+/// Records a bad row, or fails because of it.
 ///
 /// # Errors
 /// When the stream says `on_bad_row = 'fail'`.
@@ -185,7 +183,7 @@ pub(super) fn refuse(bad: BadRow, on_bad: OnBadRow, name: &str, into: &mut Decod
     Ok(())
 }
 
-/// The error for a bad row of file `name`; `unit` is what its offset counts.
+/// Returns the error for a bad row of file `name`; `unit` is the unit of its offset.
 pub(super) fn bad_row(bad: &BadRow, name: &str, unit: &str) -> Error {
     let BadRow { offset, reason, raw } = bad;
     Error::data(format!("file \"{name}\" has a bad row at {unit} {offset}: {reason}"))
@@ -193,7 +191,7 @@ pub(super) fn bad_row(bad: &BadRow, name: &str, unit: &str) -> Error {
         .with_hint("Use on_bad_row = 'dead_letter' to set bad rows aside and go on.")
 }
 
-/// One row of the fields, NULL where they are bad.
+/// Builds one row of the fields, NULL where they are bad.
 fn with_nulls(
     schema: &SchemaRef,
     fields: Vec<Result<ArrayRef, String>>,
@@ -210,7 +208,7 @@ fn with_nulls(
     RecordBatch::try_new_with_options(schema.clone(), columns, &options).map_err(|e| e.to_string())
 }
 
-/// Turns a column as it was read into one as it was declared.
+/// Converts a column from the type in which it was read to the declared type.
 ///
 /// # Errors
 /// For the first value that does not fit, naming the column.
@@ -236,7 +234,7 @@ pub(super) fn finish_column(
     Ok(column)
 }
 
-/// Whether no text contradicts the type that the first rows have, though it might be converted.
+/// Checks that no text contradicts the inferred type, even where it could be converted.
 fn still_what_was_found(text: &StringViewArray, to: &DataType) -> Result<(), String> {
     let contradicts: fn(&str) -> bool = match to {
         DataType::Int64 | DataType::UInt64 | DataType::Decimal128(_, 0) => is_more_than_its_value,
@@ -252,7 +250,7 @@ fn still_what_was_found(text: &StringViewArray, to: &DataType) -> Result<(), Str
     }
 }
 
-/// A bad row for people: without line ends, invalid UTF-8 replaced, cut to a readable length.
+/// Returns a bad row for people: without line ends, invalid UTF-8 replaced, truncated to a readable length.
 pub(super) fn readable(record: &[u8]) -> String {
     let head = record.get(..RAW_CHARS_MAX * 4).unwrap_or(record);
     let text = String::from_utf8_lossy(head);

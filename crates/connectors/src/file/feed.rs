@@ -1,5 +1,5 @@
-//! Bytes of one file, in order, unpacked: big sequential reads from disk, range requests to
-//! object stores (on the input runtime), gzip and zstd pushed through as they come.
+//! The bytes of one file, in order and decompressed: large sequential reads from disk, range requests to object stores
+//! (on the input runtime), gzip and zstd decompressed as they arrive.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -16,22 +16,22 @@ use super::follow::Held;
 use super::format::Packing;
 use super::location::{Blob, interrupted, unreadable};
 
-/// Bytes asked from an object store at a time.
+/// Bytes per request to an object store.
 const STORE_READ_BYTES: u64 = 8 << 20;
-/// Bytes read at a time of a file that is followed.
+/// Bytes per read of a followed file.
 const HELD_BYTES: u64 = 1 << 20;
-/// Packed bytes that are unpacked at a time: bounds what a tiny file can blow up to at once.
+/// Compressed bytes decompressed at a time: bounds what a tiny file can expand to at once.
 const UNPACK_BYTES: usize = 64 << 10;
-/// Room that zstd is given at a time.
+/// Output buffer of zstd in bytes.
 const UNPACKED_BYTES: usize = 128 << 10;
 
-/// Reads the bytes `[at, end)` of a file. For packed files positions count unpacked bytes, and
-/// reading starts at 0.
+/// A reader of the bytes `[at, end)` of a file. For compressed files positions count decompressed bytes, and reading
+/// starts at 0.
 pub(super) struct Feed {
     name: String,
     raw: Raw,
     unpack: Unpack,
-    /// Packed bytes that were read and not yet unpacked.
+    /// Compressed bytes that were read and not yet decompressed.
     packed: Bytes,
 }
 
@@ -40,7 +40,7 @@ enum Raw {
         file: File,
         left: u64,
     },
-    /// A file that is followed.
+    /// A followed file.
     Held {
         handle: Held,
         range: std::ops::Range<u64>,
@@ -68,8 +68,8 @@ enum Unpack {
 }
 
 impl Feed {
-    /// Opens a file to read its stored bytes: from, up to where they are surely needed, and up
-    /// to where they may be.
+    /// Opens a file to read its stored bytes: from a position, up to where they are certainly needed, and up to where
+    /// they may be.
     ///
     /// # Errors
     /// When it cannot be opened.
@@ -103,16 +103,16 @@ impl Feed {
         Ok(Self { name: name.to_owned(), raw, unpack, packed: Bytes::new() })
     }
 
-    /// The bytes in a range of a file that is followed.
+    /// Returns a reader of a range of bytes of a followed file.
     pub(super) fn over(handle: &Held, range: std::ops::Range<u64>) -> Self {
         let raw = Raw::Held { handle: handle.clone(), range };
         Self { name: handle.name().to_owned(), raw, unpack: Unpack::Plain, packed: Bytes::new() }
     }
 
-    /// Appends some more bytes to `to`, about `want`; 0 at the end. A dropped call loses nothing.
+    /// Appends about `want` more bytes to `to`; returns how many, 0 at the end. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// When the file cannot be read, or what is packed is damaged or cut off.
+    /// When the file cannot be read, or compressed data is damaged or truncated.
     pub(super) async fn fill(&mut self, to: &mut Vec<u8>, want: usize) -> Result<usize> {
         let before = to.len();
         if matches!(self.unpack, Unpack::Plain) {
@@ -140,7 +140,7 @@ impl Feed {
 }
 
 impl Raw {
-    /// The next stored bytes; empty at the end.
+    /// Returns the next stored bytes; empty at the end.
     async fn next(&mut self, name: &str) -> Result<Bytes> {
         match self {
             Self::Local { file, left } => {
@@ -163,7 +163,7 @@ impl Raw {
                     None if at >= end => return Ok(Bytes::new()),
                     None => store.request(name, *at..(*at + STORE_READ_BYTES).min(*end)),
                 };
-                // Kept while waiting, so that a dropped call loses nothing.
+                // Stored while waiting, so that dropping the future loses nothing.
                 let bytes = pending.insert(task).await;
                 *pending = None;
                 let bytes = bytes.map_err(|e| interrupted(&e))??;
@@ -187,7 +187,7 @@ impl Store {
 }
 
 impl Unpack {
-    /// Unpacks `piece` to the end of `to`; an empty piece is the end.
+    /// Decompresses `piece` to the end of `to`; an empty piece is the end.
     fn push(&mut self, piece: &[u8], to: &mut Vec<u8>) -> std::io::Result<()> {
         let ends = piece.is_empty();
         match self {
@@ -218,7 +218,7 @@ impl Unpack {
                     if status.bytes_read > 0 || status.bytes_written > 0 {
                         *frame_is_whole = status.remaining == 0;
                     }
-                    // Full room may mean that more is waiting.
+                    // A full buffer may mean that more output is waiting.
                     if rest.is_empty() && status.bytes_written < UNPACKED_BYTES {
                         break;
                     }
@@ -238,7 +238,7 @@ fn damaged(name: &str, e: std::io::Error) -> Error {
         .with_source(e)
 }
 
-/// Reads ranges of a file at once (for Parquet).
+/// Reads several ranges of a file at once (for Parquet).
 ///
 /// # Errors
 /// When it cannot be read, or is shorter than it was when it was listed.

@@ -1,28 +1,27 @@
-//! Which files a statement may touch. Who has the process may touch all that the process may; remote
-//! users stay below roots.
+//! Which files a statement may access. The local user may access all that the process may; remote users are confined to
+//! roots.
 //!
-//! Invariants: what is compared is where a path leads, with `..` and symbolic links followed, not how
-//! it is written; what is handed on is what was checked; nothing of the data directory is ever below
-//! a root but its own `files`.
+//! Invariants: what is compared is where a path leads, with `..` and symbolic links resolved, not its spelling; what is
+//! returned is what was checked; nothing of the data directory is ever below a root except its own `files`.
 
 use std::path::{Component, Path, PathBuf};
 
 use url::Url;
 use windrow_core::{Error, ErrorKind, Result};
 
-/// The part of a data directory that is for users' files.
+/// The part of a data directory that holds users' files.
 const FILES: &str = "files";
-/// Where a pattern begins in a path.
+/// Characters that begin a pattern in a path.
 const WILD: [char; 3] = ['*', '?', '['];
 
-/// Which files and URLs may be touched, and what relative paths are relative to.
+/// The files and URLs that may be accessed, and the base of relative paths.
 #[derive(Debug, Clone, Default)]
 pub struct Files {
     /// `None`: the working directory of the process.
     base: Option<String>,
     /// `None`: anywhere.
     roots: Option<Vec<Root>>,
-    /// The data directory, whose own files nobody touches.
+    /// The data directory, whose own files may not be accessed.
     kept: Option<Root>,
 }
 
@@ -34,21 +33,21 @@ enum Root {
 }
 
 impl Files {
-    /// All files that the process may touch.
+    /// Returns access to all files that the process may access.
     pub fn anywhere() -> Self {
         Self::default()
     }
 
-    /// None at all.
+    /// Returns access to no files at all.
     pub fn nowhere() -> Self {
         Self { roots: Some(vec![]), ..Self::default() }
     }
 
-    /// Those in `files` of a data directory, which is made, and below the directories and URLs
+    /// Returns access to the files in `files` of a data directory, which is created, and below the directories and URLs
     /// `allowed`. Relative paths are relative to the first of them.
     ///
     /// # Errors
-    /// When one is not there, or is no directory or URL.
+    /// When one does not exist, or is not a directory or URL.
     pub fn below(data_dir: Option<&Path>, allowed: &[String]) -> Result<Self> {
         let mut roots = vec![];
         let mut base = None;
@@ -71,31 +70,31 @@ impl Files {
         Ok(Self { base, roots: Some(roots), kept })
     }
 
-    /// The same with other relative paths.
+    /// Replaces the base of relative paths.
     #[must_use]
     pub fn relative_to(self, base: &str) -> Self {
         Self { base: Some(base.to_owned()), ..self }
     }
 
-    /// What relative paths are relative to, if that is not the working directory.
+    /// The base of relative paths, if it is not the working directory.
     pub fn base(&self) -> Option<&str> {
         self.base.as_deref()
     }
 
-    /// Whether not all files may be touched.
+    /// Whether access is restricted.
     pub fn is_confined(&self) -> bool {
         self.roots.is_some()
     }
 
-    /// Where a path, glob or URL to read leads.
+    /// Resolves a path, glob or URL to read.
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`] when that is outside.
+    /// [`ErrorKind::Denied`] when it leads outside the roots.
     pub fn to_read(&self, path: &str) -> Result<String> {
         self.place(path, true)
     }
 
-    /// Where a path or URL to write to leads.
+    /// Resolves a path or URL to write to.
     ///
     /// # Errors
     /// As [`to_read`](Self::to_read), and for a glob.
@@ -103,7 +102,7 @@ impl Files {
         self.place(path, false)
     }
 
-    /// Refuses a file that was found outside.
+    /// Refuses a file found outside the roots.
     ///
     /// # Errors
     /// [`ErrorKind::Denied`].
@@ -116,7 +115,7 @@ impl Files {
         self.check_local(&text, &real)
     }
 
-    /// Refuses files, and symbolic links that lead outside, in a directory and all below it.
+    /// Refuses files and symbolic links that lead outside the roots, in a directory and everything below it.
     ///
     /// # Errors
     /// [`ErrorKind::Denied`]; when a directory cannot be read.
@@ -162,7 +161,7 @@ impl Files {
             None if base.contains("://") && Path::new(path).is_relative() => {
                 return self.url(&format!("{base}/{path}"));
             }
-            // Also what begins with "~", or looks like a URL: it is a name here.
+            // Including what begins with "~" or looks like a URL: it is a name here.
             None => Path::new(base).join(path),
         };
         let local = without_dots(&local);
@@ -201,7 +200,7 @@ impl Files {
             Some(wild) => path.get(..wild).and_then(|p| p.rsplit_once('/')).map_or("", |p| p.0),
             None => path,
         };
-        // Dots and slashes in other spellings have no honest use.
+        // Dots and slashes in other spellings have no legitimate use.
         let lower = path.to_ascii_lowercase();
         let tricky = ["/../", "/./", "%2e", "%2f", "%5c", "\\", "#", "@"];
         if tricky.iter().any(|t| lower.contains(t)) || lower.ends_with("/..") {
@@ -270,7 +269,7 @@ fn is_below(url: &Url, root: &Url) -> bool {
     same && clean && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// A path without `.` and `..`, as it is written.
+/// Removes `.` and `..` from a path lexically.
 fn without_dots(path: &Path) -> PathBuf {
     let mut clean = PathBuf::new();
     for part in path.components() {
@@ -289,7 +288,7 @@ fn fixed_part(path: &Path) -> PathBuf {
     path.components().take_while(|part| !wild(part)).collect()
 }
 
-/// Where a path leads; what is not there yet is behind what is.
+/// Resolves a path; components that do not exist yet are appended to the existing part.
 fn real_path(path: &Path) -> std::io::Result<PathBuf> {
     let mut missing = vec![];
     let mut there = path;
@@ -298,7 +297,7 @@ fn real_path(path: &Path) -> std::io::Result<PathBuf> {
             Ok(real) => {
                 return Ok(missing.iter().rev().fold(real, |path, part| path.join(part)));
             }
-            // A link to nowhere would be followed when it is written to.
+            // A dangling link would be followed when it is written to.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !there.is_symlink() => {}
             Err(e) => return Err(e),
         }
@@ -429,10 +428,10 @@ mod tests {
         for path in ["dir/key", "key.csv", "dir", "dir/../dir/key", "dir/*"] {
             assert_eq!(f.files.to_read(path).unwrap_err().kind(), ErrorKind::Denied, "{path}");
         }
-        // It leads to where nothing is yet.
+        // It leads to a path that does not exist yet.
         assert!(f.files.to_write("new").is_err());
         f.files.to_read("good/a.csv").unwrap();
-        // A pattern that finds it later.
+        // A pattern that matches it later.
         f.files.to_read("*.csv").unwrap();
         let found = PathBuf::from(f.path("data/files/key.csv"));
         assert_eq!(f.files.check_found(&found).unwrap_err().kind(), ErrorKind::Denied);

@@ -1,6 +1,6 @@
-//! What is in a file and how it is packed, as its name or the options tell.
+//! File formats and compression, as the file name or the options specify them.
 
-/// How rows are written down.
+/// The format of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Format {
     /// One JSON object per line.
@@ -11,10 +11,10 @@ pub(super) enum Format {
     Parquet,
 }
 
-/// How the bytes are packed.
+/// The compression of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Packing {
-    /// Not at all.
+    /// None.
     Plain,
     /// gzip, one member or many.
     Gzip,
@@ -22,7 +22,7 @@ pub(super) enum Packing {
     Zstd,
 }
 
-/// The words of the option `format`.
+/// The values of the option `format`.
 pub(super) const FORMATS: &[(&str, Format)] = &[
     ("json", Format::Json),
     ("ndjson", Format::Json),
@@ -32,7 +32,7 @@ pub(super) const FORMATS: &[(&str, Format)] = &[
     ("parquet", Format::Parquet),
 ];
 
-/// The words of the option `compression`.
+/// The values of the option `compression`.
 pub(super) const PACKINGS: &[(&str, Packing)] = &[
     ("none", Packing::Plain),
     ("gzip", Packing::Gzip),
@@ -42,7 +42,7 @@ pub(super) const PACKINGS: &[(&str, Packing)] = &[
 ];
 
 impl Format {
-    /// What people call it.
+    /// Its name for people.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Json => "JSON",
@@ -52,7 +52,7 @@ impl Format {
     }
 }
 
-/// How a file of this name is packed.
+/// Returns the compression of a file of this name.
 pub(super) fn packing_of_name(name: &str) -> Packing {
     match suffix(name).as_deref() {
         Some("gz" | "gzip") => Packing::Gzip,
@@ -61,7 +61,7 @@ pub(super) fn packing_of_name(name: &str) -> Packing {
     }
 }
 
-/// The format that a file's name tells, `.gz` and `.zst` left aside.
+/// Returns the format that a file name indicates, ignoring `.gz` and `.zst`.
 pub(super) fn format_of_name(name: &str) -> Option<Format> {
     match inner_suffix(name).as_deref() {
         Some("json" | "ndjson" | "jsonl") => Some(Format::Json),
@@ -71,7 +71,7 @@ pub(super) fn format_of_name(name: &str) -> Option<Format> {
     }
 }
 
-/// Whether the name says that fields are separated by tabs.
+/// Whether the name indicates that fields are separated by tabs.
 pub(super) fn is_tab_separated(name: &str) -> bool {
     inner_suffix(name).as_deref() == Some("tsv")
 }

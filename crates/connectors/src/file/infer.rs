@@ -1,16 +1,16 @@
-//! Finding out the columns of text from its first rows.
+//! Inference of the columns of text from its first rows.
 //!
-//! A type is found only where it holds all values exactly: whole numbers become BIGINT, BIGINT UNSIGNED or
-//! DECIMAL(38, 0), as large as they are, and text beyond that; whole numbers that a double would round do not go
-//! together with fractions. Strings that all look like timestamps become timestamps (µs); what does not fit
-//! together becomes text. All columns may be NULL: what the first rows show is no promise for the others.
+//! A type is inferred only where it holds all values exactly: whole numbers become BIGINT, BIGINT UNSIGNED or
+//! DECIMAL(38, 0), depending on their size, and text beyond that; whole numbers that a double would round do not
+//! combine with fractions. Strings that all look like timestamps become timestamps (µs); incompatible values become
+//! text. All columns are nullable: the first rows are no promise for the others.
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, TimeUnit};
 
 use super::convert::{is_more_than_its_value, is_rounded_by_double, is_timestamp};
 use super::json::tokens::{Cursor, Value, Wrong};
 
-/// What is known about the values at one place.
+/// What is known about the values of one column.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Guess {
     /// Only NULLs so far.
@@ -20,7 +20,7 @@ pub(super) enum Guess {
     Whole(i128, i128),
     /// Numbers with a fraction, or whole ones that a double holds.
     Float,
-    /// Numbers that no type of numbers holds exactly.
+    /// Numbers that no numeric type holds exactly.
     Digits,
     /// Times as text; whether all of them lie in 1970.
     Timestamp(bool),
@@ -33,11 +33,11 @@ pub(super) enum Guess {
 
 /// The largest whole number of 38 digits.
 const WHOLE_MAX: i128 = 10_i128.pow(38) - 1;
-/// Whole numbers up to here are doubles.
+/// Whole numbers up to here are exact as doubles.
 const DOUBLE_MAX: i128 = 1 << 53;
 
 impl Guess {
-    /// Puts what is known from two values together.
+    /// Combines what is known from two values.
     pub(super) fn merge(self, other: Self) -> Self {
         use Guess as G;
         match (self, other) {
@@ -68,8 +68,7 @@ impl Guess {
         }
     }
 
-    /// Whether two files contradict each other at this place: each has values of one kind, and they are
-    /// different kinds.
+    /// Whether two files contradict each other in this column: each has values of one kind, and the kinds differ.
     pub(super) fn contradicts(&self, other: &Self) -> bool {
         use Guess as G;
         match (self, other) {
@@ -89,7 +88,7 @@ impl Guess {
         matches!(self, Self::Whole(..) | Self::Float | Self::Digits)
     }
 
-    /// What one field of CSV may be.
+    /// Infers from one field of CSV.
     pub(super) fn of_text(text: Option<&str>) -> Self {
         let Some(text) = text else { return Self::Unknown };
         if is_more_than_its_value(text)
@@ -116,10 +115,10 @@ impl Guess {
         }
     }
 
-    /// What one line of JSON tells. Keys keep the order in which they are first seen.
+    /// Infers from one line of JSON. Keys keep the order in which they are first seen.
     ///
     /// # Errors
-    /// When it is no JSON.
+    /// When it is not JSON.
     pub(super) fn of_json(line: &str) -> Result<Self, Wrong> {
         let mut cursor = Cursor::new(line);
         let value = cursor.value()?;
@@ -146,7 +145,7 @@ impl Guess {
                 let mut fields: Vec<(String, Self)> = vec![];
                 Cursor::new(object).object::<Wrong>(|key, value| {
                     let guess = Self::of_value(value)?;
-                    // Of a key that stands twice, the last counts.
+                    // If a key occurs twice, the last one counts.
                     match fields.iter_mut().find(|(name, _)| *name == key) {
                         Some((_, known)) => *known = guess,
                         None => fields.push((key.into_owned(), guess)),
@@ -158,7 +157,7 @@ impl Guess {
         })
     }
 
-    /// The type that holds all these values.
+    /// Returns the type that holds all these values.
     pub(super) fn data_type(&self) -> DataType {
         match self {
             Self::Unknown | Self::Text | Self::Digits | Self::Mixed => DataType::Utf8View,
@@ -188,7 +187,7 @@ fn to_fields(fields: &[(String, Guess)]) -> Fields {
     fields.iter().map(|(name, guess)| Field::new(name, guess.data_type(), true)).collect()
 }
 
-/// The schema of these columns.
+/// Returns the schema of these columns.
 pub(super) fn schema(columns: &[(String, Guess)]) -> Schema {
     Schema::new(to_fields(columns))
 }

@@ -1,9 +1,8 @@
 //! JSON, one object per line.
 //!
-//! All declared columns are checked, whatever a query asks for: whether a row is bad is a
-//! property of the row. Fields that are not declared are passed over; of a key that stands twice,
-//! the last counts; a missing field is NULL. Numbers, booleans, objects and lists in a VARCHAR column are their
-//! text, as it stands in the line.
+//! All declared columns are checked, whatever a query reads: whether a row is bad is a property of the row. Undeclared
+//! fields are ignored; if a key occurs twice, the last one counts; a missing field is NULL. Numbers, booleans, objects
+//! and lists in a VARCHAR column become their text, as in the line.
 
 mod columns;
 pub(super) mod tokens;
@@ -18,11 +17,11 @@ use self::tokens::{Cursor, Value, Wrong};
 use super::convert::{NumberRules, keeps_promise};
 use super::decode::{Decode, Looks};
 
-/// Decodes lines of JSON.
+/// A decoder of lines of JSON.
 pub(super) struct JsonDecoder {
     /// All columns as declared.
     declared: SchemaRef,
-    /// The wanted ones: indexes into `declared`, and their schema.
+    /// The wanted columns: indexes into `declared`, and their schema.
     projection: Vec<usize>,
     wanted: SchemaRef,
     rules: NumberRules,
@@ -40,10 +39,10 @@ impl JsonDecoder {
         Self { declared, projection, wanted, rules, keys }
     }
 
-    /// Whether JSON can hold these types.
+    /// Checks that JSON can hold these types.
     ///
     /// # Errors
-    /// When not, naming the column.
+    /// When it cannot, naming the column.
     pub(super) fn check_types(declared: &Schema, rules: &NumberRules) -> Result<(), String> {
         for field in declared.fields() {
             column(field.data_type(), field.name(), rules, 0)
@@ -123,7 +122,7 @@ impl Decode for JsonDecoder {
             .map_err(|e| format!("the line is not valid UTF-8 at its byte {}", e.valid_up_to()))?;
         let mut values = vec![Value::Null; self.declared.fields().len()];
         self.keys.read(text, &mut values).map_err(|why| why_not_json(text, why))?;
-        // A column that is not asked for may be the bad one: then it is said here.
+        // The bad column may be one that is not wanted: it is reported here.
         let mut found = vec![];
         for (index, (field, value)) in self.declared.fields().iter().zip(values).enumerate() {
             let one = || {
@@ -146,13 +145,13 @@ impl Decode for JsonDecoder {
     }
 }
 
-/// Whether values of this type may turn out not to fit when all are taken.
+/// Whether values of this type may turn out not to fit only after all are taken.
 fn needs_finish(data_type: &DataType) -> bool {
     !matches!(data_type, DataType::Utf8View | DataType::Boolean | DataType::Timestamp(..))
         && !data_type.is_numeric()
 }
 
-/// Says of which column it is spoken.
+/// Prefixes an error with the name of the column.
 fn of<E: std::fmt::Display>(field: &Field) -> impl Fn(E) -> String + '_ {
     move |why| format!("column \"{}\": {why}", field.name())
 }
@@ -175,7 +174,7 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
     .filter(|line| !line.trim_ascii().is_empty())
 }
 
-/// Which key is which column. Most lines have the keys of the line before, in its order.
+/// The mapping of keys to columns. Most lines have the keys of the line before, in the same order.
 struct Keys {
     columns: HashMap<String, usize>,
     /// The keys of the last line, and their columns.
@@ -188,7 +187,7 @@ impl Keys {
         Self { columns: names.zip(0..).collect(), last: vec![] }
     }
 
-    /// Puts the values of one line where their columns are.
+    /// Places the values of one line in their columns.
     fn read<'a>(&mut self, line: &'a str, values: &mut [Value<'a>]) -> Result<(), Wrong> {
         let mut cursor = Cursor::new(line);
         let mut number = 0;
@@ -213,7 +212,7 @@ impl Keys {
             }
             None => {
                 let column = self.columns.get(key).copied();
-                // A line of very many keys is not remembered in full.
+                // The keys of a line with very many keys are not all remembered.
                 if self.last.len() < 1_000 {
                     self.last.push((key.to_owned(), column));
                 }
@@ -223,13 +222,13 @@ impl Keys {
     }
 }
 
-/// Why a line is not JSON, in the words of a parser that looks closer.
+/// Returns why a line is not JSON, in the words of a parser that examines it more closely.
 fn why_not_json(line: &str, why: Wrong) -> String {
     match serde_json::from_str::<serde::de::IgnoredAny>(line) {
         Ok(_) => format!("the line is not valid JSON: {why}"),
         Err(e) => {
             let text = e.to_string();
-            // A line is one line; only the column says something.
+            // The input is one line, so only the column is informative.
             let what = text.split(" at line ").next().unwrap_or(&text);
             if e.is_eof() {
                 format!("the JSON object is cut off: {what}")

@@ -1,5 +1,5 @@
-//! Where files are: local paths, directories, globs and object-store URLs, and how they are
-//! listed. Names come out in ascending order and are shown as the user would write them.
+//! Locations of files: local paths, directories, globs and object-store URLs, and their listing. Names are returned in
+//! ascending order and are shown as the user would write them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::files::Files;
 use super::format::{Format, format_of_name};
 use super::options::FileOptions;
 
-/// One file, wherever it is.
+/// One file, wherever it is stored.
 #[derive(Debug, Clone)]
 pub(super) enum Blob {
     /// On this machine.
@@ -33,7 +33,7 @@ pub(in crate::file) struct FileId {
 }
 
 impl FileId {
-    /// Of a file on this machine, where there are such.
+    /// Returns the id of a file on this machine, where the platform has one.
     pub(in crate::file) fn of(meta: &std::fs::Metadata) -> Option<Self> {
         #[cfg(unix)]
         {
@@ -51,26 +51,26 @@ impl FileId {
 /// A file that was found.
 #[derive(Debug, Clone)]
 pub(super) struct Found {
-    /// As the user would write it.
+    /// The name as the user would write it.
     pub name: String,
     /// Where it is.
     pub blob: Blob,
     /// Its size in bytes as stored.
     pub size: u64,
-    /// Changes when the file does (time of change or ETag).
+    /// Changes when the file does (time of last change or ETag).
     pub version: String,
-    /// What it is, whatever it is called, where there is such a thing.
+    /// Its identity, whatever its name, where the platform has one.
     pub id: Option<FileId>,
 }
 
-/// What the option `path` says.
+/// The location given by the option `path`.
 #[derive(Debug, Clone)]
 pub(super) enum Location {
     /// A path, a directory or a glob on this machine.
     Local {
         /// The path.
         path: String,
-        /// Where what is found may be.
+        /// The files that may be accessed.
         files: Files,
     },
     /// An object, a prefix or a glob in an object store.
@@ -95,13 +95,13 @@ const MATCH: glob::MatchOptions = glob::MatchOptions {
 };
 
 impl Location {
-    /// What the options say, where it is one of the places for files.
+    /// Parses the options, and checks that the location may be accessed.
     ///
     /// # Errors
-    /// When it is none; for a URL that no store understands.
+    /// When it may not be, and for a URL that no store supports.
     pub(super) fn open(options: &FileOptions, files: &Files) -> Result<Self> {
         if let (true, Some((key, _))) = (files.is_confined(), options.store.first()) {
-            // It could send requests, and what the environment knows, anywhere.
+            // It could send requests, with the environment's credentials, anywhere.
             let message = format!("option \"{key}\" is not for remote users");
             return Err(Error::new(ErrorKind::Denied, message)
                 .with_hint("An administrator sets it in the environment of the server."));
@@ -109,10 +109,10 @@ impl Location {
         Self::parse(&files.to_read(&options.path)?, &options.store, files)
     }
 
-    /// Reads the option `path`. `store_options` go to the object store, after the environment's.
+    /// Parses the option `path`. `store_options` are passed to the object store, after the environment's.
     ///
     /// # Errors
-    /// For a URL that no store understands.
+    /// For a URL that no store supports.
     fn parse(path: &str, store_options: &[(String, String)], files: &Files) -> Result<Self> {
         let files = files.clone();
         let Some((scheme, _)) = path.split_once("://") else {
@@ -146,12 +146,11 @@ impl Location {
         Ok(Self::Store { store: Arc::from(store), base, prefix, pattern, listable })
     }
 
-    /// The files that are there now, by name. Of a directory or prefix, those of `format` (`None`:
-    /// of any known format), hidden ones left out.
+    /// Lists the files that exist now, by name. In a directory or prefix, those of `format` (`None`: of any known
+    /// format), except hidden ones.
     ///
     /// # Errors
-    /// When nothing can be listed, or a file that was named is not there. Finding nothing is an
-    /// empty list.
+    /// When the location cannot be listed, or a file given by name does not exist. Finding nothing is an empty list.
     pub(super) async fn list(&self, format: Option<Format>, io: &Handle) -> Result<Vec<Found>> {
         let mut found = match self {
             Self::Local { path, files } => {
@@ -181,7 +180,7 @@ impl Location {
     }
 }
 
-/// A task on the input runtime did not come back.
+/// Returns the error for a task on the input runtime that did not finish.
 pub(super) fn interrupted(e: &tokio::task::JoinError) -> Error {
     if e.is_cancelled() {
         Error::new(ErrorKind::Cancelled, "reading was cancelled")
@@ -190,7 +189,7 @@ pub(super) fn interrupted(e: &tokio::task::JoinError) -> Error {
     }
 }
 
-/// A file that cannot be read, with the cause.
+/// Returns the error for a file that cannot be read, with the cause.
 pub(super) fn unreadable(
     name: &str,
     e: impl Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -218,7 +217,7 @@ fn bad_url(path: &str, why: &dyn std::fmt::Display) -> Error {
     )
 }
 
-/// `~/x` in the user's home directory.
+/// Expands `~/x` to the user's home directory.
 fn expand_home(path: &str) -> String {
     match (path.strip_prefix('~'), std::env::var("HOME")) {
         (Some(rest), Ok(home)) if rest.is_empty() || rest.starts_with('/') => {
@@ -265,7 +264,7 @@ fn list_local(path: &str, format: Option<Format>) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-/// Whether a file of a directory is meant: not hidden, and of the format.
+/// Whether a file of a directory belongs to the stream: not hidden, and of the format.
 fn belongs(name: &str, format: Option<Format>) -> bool {
     let base = name.rsplit('/').next().unwrap_or(name);
     if base.starts_with(['.', '_']) {
@@ -274,8 +273,7 @@ fn belongs(name: &str, format: Option<Format>) -> bool {
     match (format_of_name(base), format) {
         (Some(is), Some(wanted)) => is == wanted,
         (Some(_), None) => true,
-        // A name that tells no format belongs to the option that said the format, unless it tells that
-        // it is something else.
+        // A name that indicates no format has the format of the option, unless it indicates something else.
         (None, wanted) => wanted.is_some() && !base.contains('.'),
     }
 }

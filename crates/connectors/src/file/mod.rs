@@ -1,11 +1,11 @@
 //! `connector = 'file'`: JSON, CSV and Parquet files, on this machine and in object stores.
 //!
-//! - Each file is a partition; with `files = 'in_order'` all files, in order of name, are one.
+//! - Each file is a partition; with `files = 'in_order'` all files, in order of name, form one.
 //! - A split is a row group of a Parquet file or a range of bytes of a text file.
 //! - An offset is the number of the row in a Parquet file, and the position of the row's first
 //!   byte in the (unpacked) text. In one partition of many files, file `n` starts at `n · 2⁴⁴`.
-//! - Listing again finds new files and files that changed; what was found before keeps its
-//!   partition. Text files that are followed: see `follow`.
+//! - Listing again finds new and changed files; those found before keep their partition. For followed text files see
+//!   `follow`.
 
 mod convert;
 mod csv;
@@ -47,18 +47,18 @@ use self::sample::first_records;
 use self::text::{TextFile, TextFormat, TextReader, TextSettings, TextSplit};
 use crate::{ConnectorEnv, Declared};
 
-/// Between the first offsets of two files in one partition: larger than any file.
+/// The distance between the first offsets of two files in one partition: larger than any file.
 const FILE_STRIDE_BITS: u32 = 44;
-/// How often a place is looked at by default: here, and in an object store.
+/// How often a location is polled by default: local files, and object stores.
 const POLL_LOCAL: Duration = Duration::from_millis(200);
 const POLL_STORE: Duration = Duration::from_secs(10);
 
-/// Sizes that never change an answer.
+/// Sizes that never change a result.
 #[derive(Debug, Clone, Copy)]
 struct Tuning {
     /// Bytes of a text file in one split.
     split_bytes: u64,
-    /// Bytes of text that are read at a time.
+    /// Bytes of text per read.
     block_bytes: usize,
 }
 
@@ -68,7 +68,7 @@ impl Default for Tuning {
     }
 }
 
-/// Opens the files that the options describe. Columns that are not declared are found out.
+/// Opens the files that the options describe. Undeclared columns are inferred.
 ///
 /// # Errors
 /// See [`open_source`](crate::open_source).
@@ -89,7 +89,7 @@ struct FileSource {
     rules: NumberRules,
     /// Index of the event-time column.
     event_time: Option<usize>,
-    /// What is to be said about the columns.
+    /// Notices about the columns.
     notices: Vec<String>,
     env: ConnectorEnv,
     tuning: Tuning,
@@ -102,7 +102,7 @@ struct FileSource {
 /// A file with its version and size.
 type Footer = (String, u64, Arc<ParquetFile>);
 
-/// What was found before.
+/// The partitions and files found before.
 #[derive(Debug, Default)]
 struct Known {
     partitions: BTreeMap<String, PartitionId>,
@@ -110,7 +110,7 @@ struct Known {
 }
 
 impl Known {
-    /// The number of a partition.
+    /// Returns the number of a partition.
     fn number(&mut self, name: &str) -> Result<PartitionId> {
         let next = u32::try_from(self.partitions.len())
             .map_err(|_| Error::new(ErrorKind::Limit, "there are too many files"))?;
@@ -118,7 +118,7 @@ impl Known {
     }
 }
 
-/// The splits of one file in one version.
+/// The splits of one version of a file.
 #[derive(Debug, Clone)]
 struct Plan {
     version: String,
@@ -140,7 +140,7 @@ struct SplitPlan {
 enum Detail {
     Text(Arc<TextSplit>),
     Parquet(Arc<ParquetSplit>),
-    /// A chain of files that are followed.
+    /// A chain of followed files.
     Follow(String),
 }
 
@@ -180,7 +180,7 @@ impl FileSource {
             footers: parking_lot::Mutex::default(),
             options,
         };
-        // What one format has in a directory is not all of it.
+        // The files of one format may be only a part of a directory.
         let found: Vec<Found> = found.into_iter().filter(|f| source.reads(f)).collect();
         if found.is_empty() && !(source.options.follow && declared.schema.is_some()) {
             return Err(nothing(&source.options));
@@ -203,7 +203,7 @@ impl FileSource {
         Ok(source)
     }
 
-    /// Whether a file of a directory has this stream's format, as far as its name tells.
+    /// Whether a file of a directory has this stream's format, as far as its name indicates.
     fn reads(&self, found: &Found) -> bool {
         self.options.format.is_some()
             || format_of_name(&found.name).is_none_or(|format| format == self.format)
@@ -242,7 +242,7 @@ impl FileSource {
         }
     }
 
-    /// Whether a file is read on as it grows. Packed files are read as they are.
+    /// Whether a file is followed as it grows. Compressed files are read once.
     fn is_followed(&self, found: &Found) -> bool {
         let packing = self.options.packing.unwrap_or_else(|| packing_of_name(&found.name));
         self.options.follow && self.format != Format::Parquet && packing == Packing::Plain
@@ -343,8 +343,8 @@ impl FileSource {
         Ok(splits.collect())
     }
 
-    /// Whether a CSV file on this machine may be cut at any line end. Files in object stores are
-    /// not looked through: they would be fetched twice.
+    /// Whether a CSV file on this machine may be split at any line end. Files in object stores are not scanned for
+    /// this: they would be fetched twice.
     async fn has_no_quotes(&self, file: &TextFile) -> Result<bool> {
         let Blob::Local(path) = &file.blob else { return Ok(false) };
         let (path, quote, name) = (Arc::clone(path), self.options.csv.quote, file.name.clone());
@@ -366,7 +366,7 @@ impl FileSource {
         looked.map_err(|e| location::unreadable(&name, e))
     }
 
-    /// The plan of a file, made anew when the file changed.
+    /// Returns the plan of a file, recomputed when the file changed.
     async fn known_plan(
         &self,
         known: &mut Known,
@@ -384,7 +384,7 @@ impl FileSource {
                 known.plans.insert(found.name.clone(), plan.clone());
                 Ok(Some(plan))
             }
-            // It may be half written; it is looked at again.
+            // It may be half written; it is retried.
             Err(e) if self.options.follow && e.kind() == ErrorKind::Data => {
                 tracing::warn!(file = found.name, "left out for now: {e}");
                 Ok(None)
@@ -394,7 +394,7 @@ impl FileSource {
     }
 }
 
-/// The files that are there. One that is followed may come later, or come back.
+/// Lists the files that exist. A followed file may appear later, or reappear.
 async fn list(
     location: &Location,
     options: &FileOptions,
@@ -407,7 +407,7 @@ async fn list(
     }
 }
 
-/// There is nothing to read.
+/// Returns the error for a location without files.
 fn nothing(options: &FileOptions) -> Error {
     let path = &options.path;
     if std::path::Path::new(path).is_dir() {
@@ -422,7 +422,7 @@ fn nothing(options: &FileOptions) -> Error {
         .with_hint("Relative paths start where windrow was started.")
 }
 
-/// The splits of one partition, numbered.
+/// Numbers the splits of one partition.
 fn partition(id: PartitionId, name: String, plans: Vec<SplitPlan>) -> Partition {
     let split = |(number, plan): (usize, SplitPlan)| Split {
         partition: id,

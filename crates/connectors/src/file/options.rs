@@ -19,7 +19,7 @@ const fn option(
     OptionDoc { name, values, default, doc }
 }
 
-/// What `connector = 'file'` understands.
+/// The options of `connector = 'file'`.
 pub const OPTIONS: &[OptionDoc] = &[
     option(
         "path",
@@ -98,7 +98,7 @@ pub const OPTIONS: &[OptionDoc] = &[
     option("aws_*", "a value", "", "Any other option of the S3 client."),
 ];
 
-/// The words of the option `epoch`.
+/// The values of the option `epoch`.
 const EPOCHS: &[(&str, TimeUnit)] = &[
     ("s", TimeUnit::Second),
     ("ms", TimeUnit::Millisecond),
@@ -106,11 +106,11 @@ const EPOCHS: &[(&str, TimeUnit)] = &[
     ("ns", TimeUnit::Nanosecond),
 ];
 
-/// Options that go to the object store as they are.
+/// Options that are passed to the object store unchanged.
 const STORE_OPTIONS: &[&str] =
     &["endpoint", "region", "access_key_id", "secret_access_key", "session_token", "allow_http"];
 
-/// The options of one stream, read.
+/// The parsed options of one stream.
 #[derive(Debug, Clone)]
 pub(super) struct FileOptions {
     pub path: String,
@@ -128,10 +128,10 @@ pub(super) struct FileOptions {
 }
 
 impl FileOptions {
-    /// Reads what stands in `WITH (…)`.
+    /// Parses the options in `WITH (…)`.
     ///
     /// # Errors
-    /// For an unknown option, a wrong value, and options that do not go together.
+    /// For an unknown option, an invalid value, and options that exclude each other.
     pub(super) fn read(entries: &[(String, String)]) -> Result<Self> {
         let options = StreamOptions::try_new("file", entries, OPTIONS)?;
         let bad_rows = [

@@ -1,7 +1,7 @@
 //! Reading Parquet: one split per row group.
 //!
-//! Only the columns that are asked for (and those that predicates need) are read and decoded.
-//! Footers are read once per version of a file. An offset is the number of the row in the file.
+//! Only the wanted columns (and those that predicates need) are read and decoded. Footers are read once per version of
+//! a file. An offset is the number of the row in the file.
 
 mod columns;
 mod footer;
@@ -46,20 +46,20 @@ use super::feed::read_ranges;
 pub(super) struct ParquetSplit {
     pub file: Arc<ParquetFile>,
     pub row_group: usize,
-    /// Offset of its first row; one past its last, and where the next split begins.
+    /// Offset of its first row; the offset past its last; and the offset where the next split begins.
     pub first: u64,
     pub end: u64,
-    /// For each declared column, its place in the file; `None`: the file lacks it.
+    /// For each declared column, its place in the file; `None`: missing from the file.
     pub columns: Arc<Vec<Option<Place>>>,
 }
 
-/// Reads one row group.
+/// A reader of one row group.
 pub(super) struct ParquetReader {
     task: Task,
     state: State,
 }
 
-/// What is to be read.
+/// What a reader has to read.
 struct Task {
     split: Arc<ParquetSplit>,
     scan: ScanRequest,
@@ -79,9 +79,9 @@ enum State {
 
 struct Open {
     batches: ParquetRecordBatchReader,
-    /// For each wanted column, where it stands in a decoded batch and what it is in the file.
+    /// For each wanted column, its index in a decoded batch and its place in the file.
     places: Vec<Option<(usize, Place)>>,
-    /// Which rows of the group the filter let through, as it went.
+    /// The filter's masks for the rows of the group, in the order in which they were evaluated.
     passed: Option<Arc<Mutex<VecDeque<BooleanArray>>>>,
     /// Offset of the next row.
     at: u64,
@@ -103,13 +103,13 @@ impl ParquetReader {
 }
 
 impl Task {
-    /// Where a declared column stands in the file.
+    /// Returns the place of a declared column in the file.
     fn place(&self, column: usize) -> Option<Place> {
         self.split.columns.get(column).copied().flatten()
     }
 
-    /// Whether the statistics prove that no row satisfies the predicates. Where the watermark
-    /// needs each row's time, that is allowed only for a split whose times are known.
+    /// Whether the statistics prove that no row satisfies the predicates. Where the watermark needs the time of each
+    /// row, that is allowed only for a split whose event times are known.
     fn is_pruned(&self) -> bool {
         let ParquetSplit { file, row_group, .. } = self.split.as_ref();
         let type_of = |column: usize| self.declared.fields().get(column).map(|f| f.data_type());
@@ -123,7 +123,7 @@ impl Task {
             }
         }
         self.scan.predicates.iter().any(|predicate| {
-            // Statistics do not tell NaN, which is greater than any number.
+            // Statistics do not cover NaN, which is greater than any number.
             let range = self
                 .place(predicate.column)
                 .zip(type_of(predicate.column))
@@ -133,7 +133,7 @@ impl Task {
         })
     }
 
-    /// Fetches the column chunks that are needed.
+    /// Fetches the column chunks that are needed, and opens the decoder.
     async fn open(&self) -> Result<Open> {
         let ParquetSplit { file, row_group, first, .. } = self.split.as_ref();
         let schema = file.metadata.parquet_schema();
@@ -167,10 +167,9 @@ impl Task {
         Ok(Open { batches, places, passed, at: *first })
     }
 
-    /// The columns of the predicates, when it pays to decode them first: when rows may be left
-    /// out at all, there are other columns that are then decoded for fewer rows, and the
-    /// predicate asks for one value. A range that keeps half of the rows costs more this way
-    /// than it saves (measured on 10 M bids: 10 % of the whole query).
+    /// Returns the columns of the predicates, when it pays to decode them first: when rows may be skipped at all, there
+    /// are other columns that are then decoded for fewer rows, and the predicate tests for equality. A range that keeps
+    /// half of the rows costs more this way than it saves (measured on 10 M bids: 10 % of the whole query).
     fn filter_columns(&self) -> Vec<usize> {
         if !self.scan.predicates.iter().any(|p| p.op == CmpOp::Eq) {
             return vec![];
@@ -183,7 +182,7 @@ impl Task {
         if self.scan.event_time.is_some() || !others { vec![] } else { columns }
     }
 
-    /// All predicates at once, over the columns `roots` of the file; masks go to `seen`.
+    /// Builds a filter of all predicates, over the columns `roots` of the file; its masks are appended to `seen`.
     fn filter(
         &self,
         mask: ProjectionMask,
@@ -194,7 +193,7 @@ impl Task {
         let mut tests = vec![];
         for predicate in &self.scan.predicates {
             let to = self.declared.fields().get(predicate.column).map(|f| f.data_type().clone());
-            // A column that the file lacks tests nothing here; above, NULL is not true.
+            // A predicate on a column missing from the file is not evaluated here; above, NULL is not true.
             if let (Some(place), Some(to)) = (self.place(predicate.column), to)
                 && let Ok(at) = order.binary_search(&place.root)
             {
@@ -208,7 +207,7 @@ impl Task {
                 let Some(column) = batch.columns().get(*at) else { continue };
                 let holds = match place.convert(column, to) {
                     Ok(column) => compare(&column, predicate)?,
-                    // Rows that do not fit go on: it is said of them that they are bad.
+                    // Rows that do not fit pass the filter, so that they are reported as bad.
                     Err(_) => {
                         let rows = misfits(column, *place, to);
                         let bad: BooleanArray = (0..column.len())
@@ -259,7 +258,7 @@ impl Task {
         let file = &self.split.file.name;
         let end = self.split.end;
         let Some(batch) = open.batches.next() else {
-            // Rows at the end that the filter held back, and nothing else.
+            // Only rows that the filter rejected are left at the end.
             let start = std::mem::replace(&mut open.at, end);
             return if start < end { self.empty(start, end).map(Some) } else { Ok(None) };
         };
@@ -297,7 +296,7 @@ impl Task {
         self.declared(&batch, open, (range, Arc::new(offsets))).map(Some)
     }
 
-    /// A decoded batch as the source gives it; rows that do not fit are bad.
+    /// Converts a decoded batch to the declared types; rows that do not fit are bad.
     fn declared(
         &self,
         batch: &RecordBatch,
@@ -343,7 +342,7 @@ impl Task {
         Ok(given)
     }
 
-    /// The wanted columns of a decoded batch, in order and with the declared types.
+    /// Returns the wanted columns of a decoded batch, in order and with the declared types.
     fn as_declared(
         &self,
         batch: &RecordBatch,
@@ -380,7 +379,7 @@ impl Task {
         Ok(RecordBatch::try_new_with_options(Arc::clone(&self.wanted), columns, &options)?)
     }
 
-    /// A batch that stands for rows that were left out.
+    /// Returns an empty batch that covers skipped rows.
     fn empty(&self, start: u64, end: u64) -> Result<SourceBatch> {
         let rows = if self.wanted.fields().is_empty() {
             let options = RecordBatchOptions::new().with_row_count(Some(0));
@@ -420,7 +419,7 @@ impl Reader for ParquetReader {
     }
 }
 
-/// Columns of a file in the file's order, as a decoded batch has them.
+/// Sorts columns in the file's order, as a decoded batch has them.
 fn ascending(roots: &[usize]) -> Vec<usize> {
     let mut order = roots.to_vec();
     order.sort_unstable();
@@ -428,7 +427,7 @@ fn ascending(roots: &[usize]) -> Vec<usize> {
     order
 }
 
-/// Where a predicate holds; NULL where it is not known.
+/// Evaluates a predicate; NULL where the result is unknown.
 fn compare(column: &ArrayRef, predicate: &Predicate) -> Result<BooleanArray, ArrowError> {
     use arrow::array::Scalar;
     use arrow::compute::kernels::cmp;
@@ -452,7 +451,7 @@ fn excludes(predicate: &Predicate, min: &ArrayRef, max: &ArrayRef) -> Option<boo
     };
     Some(match predicate.op {
         CmpOp::Eq => holds(min, CmpOp::Gt)? || holds(max, CmpOp::Lt)?,
-        // Bounds may be cut or widened, so only a bound that excludes is used.
+        // Bounds may be truncated or widened, so a bound is used only to exclude.
         CmpOp::NotEq => false,
         CmpOp::Lt => !holds(min, CmpOp::Lt)?,
         CmpOp::LtEq => !holds(min, CmpOp::LtEq)?,
@@ -464,7 +463,7 @@ fn excludes(predicate: &Predicate, min: &ArrayRef, max: &ArrayRef) -> Option<boo
 /// Column chunks in memory.
 #[derive(Debug, Clone)]
 struct Fetched {
-    /// Where each starts in the file, and its bytes.
+    /// The position of each chunk in the file, and its bytes.
     chunks: Arc<Vec<(u64, Bytes)>>,
 }
 

@@ -1,22 +1,22 @@
-//! Cutting text into records: lines, or CSV records whose quoted fields may hold line ends.
+//! Cutting text into records: lines, or CSV records whose quoted fields may contain line ends.
 //!
-//! A [`RecordCutter`] goes over a growing buffer once, whatever the size of its pieces. It knows
-//! where records end, not what is in them.
+//! A [`RecordCutter`] makes a single pass over a growing buffer, whatever the size of the pieces. It finds where
+//! records end and does not interpret them.
 
 use memchr::{memchr, memchr_iter, memchr2};
 
-/// What ends a record.
+/// The framing of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
     /// A line end.
     Lines,
     /// A line end outside a quoted field.
     Quoted {
-        /// Opens and closes a field; twice inside one it is itself.
+        /// Opens and closes a field; doubled inside a field, it is literal.
         quote: u8,
-        /// Takes the meaning from the next character inside a quoted field.
+        /// Removes the special meaning of the next character inside a quoted field.
         escape: Option<u8>,
-        /// Stands between fields.
+        /// Separates fields.
         delimiter: u8,
     },
 }
@@ -45,13 +45,13 @@ impl Framing {
     }
 }
 
-/// Finds the ends of records in a buffer that grows.
+/// A finder of the ends of records in a growing buffer.
 #[derive(Debug, Clone)]
 pub(super) struct RecordCutter {
     framing: Framing,
-    /// Where to go on.
+    /// Position in the buffer up to which it was cut.
     at: usize,
-    /// Where the record that is not finished starts.
+    /// Start of the unfinished record.
     start: usize,
     quoted: bool,
 }
@@ -61,7 +61,7 @@ impl RecordCutter {
         Self { framing, at: 0, start: 0, quoted: false }
     }
 
-    /// Where the record that is not finished starts.
+    /// The start of the unfinished record.
     pub(super) fn start(&self) -> usize {
         self.start
     }
@@ -83,7 +83,7 @@ impl RecordCutter {
         (self.at, self.start, self.quoted) = (at, at, false);
     }
 
-    /// Goes on to the end of `buffer`; gives `(start, one past the line end)` of each record.
+    /// Cuts up to the end of `buffer`; passes `(start, one past the line end)` of each record to `record`.
     pub(super) fn cut(&mut self, buffer: &[u8], mut record: impl FnMut(usize, usize)) {
         match self.framing {
             Framing::Lines => self.cut_lines(buffer, buffer.len(), &mut record),
@@ -106,7 +106,7 @@ impl RecordCutter {
         matches!((self.framing, byte), (Framing::Quoted { quote, .. }, Some(b)) if *b == quote)
     }
 
-    /// All line ends before `to` end records.
+    /// Ends a record at each line end before `to`.
     fn cut_lines(&mut self, buffer: &[u8], to: usize, record: &mut impl FnMut(usize, usize)) {
         let from = self.at;
         for i in memchr_iter(b'\n', buffer.get(from..to).unwrap_or_default()) {
@@ -116,7 +116,7 @@ impl RecordCutter {
         self.at = to;
     }
 
-    /// To the next quote that opens a field. `false`: there is none.
+    /// Advances to the next quote that opens a field. `false`: there is none.
     fn enter_quotes(
         &mut self,
         buffer: &[u8],
@@ -136,7 +136,7 @@ impl RecordCutter {
         true
     }
 
-    /// To the quote that closes the field. `false`: more bytes are needed.
+    /// Advances to the quote that closes the field. `false`: more bytes are needed.
     fn leave_quotes(&mut self, buffer: &[u8], quote: u8, escape: Option<u8>) -> bool {
         let rest = buffer.get(self.at..).unwrap_or_default();
         let found = match escape {

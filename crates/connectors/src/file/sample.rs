@@ -1,4 +1,4 @@
-//! Looking at the first records of a file: for its header, and to find out its columns.
+//! Samples the first records of a file: for its header, and to infer its columns.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use super::infer::{self, Guess};
 use super::records::{Framing, RecordCutter};
 use super::text::{TextFile, TextFormat};
 
-/// Bytes that are read at a time, and the most that are read for a look.
+/// Bytes per read, and the most that are read for a sample.
 const LOOK_BYTES: usize = 256 << 10;
 const LOOK_BYTES_MAX: usize = 64 << 20;
-/// Files whose beginnings are fetched at the same time.
+/// Files whose beginnings are fetched concurrently.
 const FILES_AT_ONCE: usize = 8;
 
-/// The first records of a file that are not blank, `count` at most.
+/// Returns the first records of a file that are not blank, at most `count`.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -34,7 +34,7 @@ pub(super) async fn first_records(
     records_of(feed, &file.format, count).await
 }
 
-/// The first records of a text that are not blank, `count` at most.
+/// Returns the first records of a text that are not blank, at most `count`.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -72,9 +72,9 @@ pub(super) async fn records_of(
 /// What the first rows of text files show.
 #[derive(Debug, Default)]
 pub(super) struct Sample {
-    /// Each column, and the first file that has a value of it.
+    /// Each column, with the first file that has a value of it.
     pub columns: Vec<Seen>,
-    /// How many rows and files were looked at.
+    /// How many rows and files were sampled.
     pub rows: usize,
     pub files: usize,
 }
@@ -88,11 +88,11 @@ pub(super) struct Seen {
     pub name: String,
     pub guess: Guess,
     pub file: String,
-    /// What another file has that contradicts it.
+    /// A contradicting value in another file.
     other: Option<(Guess, String)>,
 }
 
-/// Looks at the first rows of `files`, `rows` of each, until it is `enough`.
+/// Samples the first rows of `files`, `rows` of each, until `enough` returns true.
 ///
 /// # Errors
 /// When a file cannot be read.
@@ -135,7 +135,7 @@ pub(super) async fn look(
 }
 
 impl Sample {
-    /// Adds what one more file shows.
+    /// Adds what another file shows.
     fn add(&mut self, found: Vec<(String, Guess)>, file: &TextFile) {
         let is_json = matches!(file.format, TextFormat::Json);
         for (name, guess) in found {
@@ -143,7 +143,7 @@ impl Sample {
                 self.columns.push(Seen { name, guess, file: file.name.clone(), other: None });
                 continue;
             };
-            // In CSV all fields are text, which says nothing.
+            // In CSV all fields are text, which proves nothing.
             if is_json && seen.other.is_none() && seen.guess.contradicts(&guess) {
                 seen.other = Some((guess.clone(), file.name.clone()));
             }
@@ -157,7 +157,7 @@ impl Sample {
         }
     }
 
-    /// The columns that hold all that was seen.
+    /// Returns columns that hold everything that was seen.
     ///
     /// # Errors
     /// When two JSON files have values of different kinds in one column.
@@ -211,7 +211,7 @@ fn look_at_csv(
         .map_err(|why| Error::data(format!("the header of file \"{name}\" is wrong: {why}")))?;
     let mut guesses: Vec<Guess> = vec![Guess::Unknown; first.len()];
     let mut look = |record: &[Option<String>]| {
-        // A record with another number of fields is a bad row; it tells nothing.
+        // A record with another number of fields is a bad row; it is ignored here.
         if record.len() == guesses.len() {
             for (guess, field) in guesses.iter_mut().zip(record) {
                 let known = std::mem::replace(guess, Guess::Unknown);
@@ -229,7 +229,7 @@ fn look_at_csv(
             true => field.unwrap_or_default().trim().to_owned(),
             false => format!("column_{}", number + 1),
         };
-        // Of two columns with one name only the first can be asked for.
+        // Of two columns with one name only the first can be referenced.
         if !column.is_empty() && !columns.iter().any(|(known, _)| *known == column) {
             columns.push((column, guess));
         }

@@ -1,8 +1,8 @@
-//! The columns of a file source: declared ones are looked for, others found out, over all files.
+//! The columns of a file source: declared ones are searched for, others inferred, over all files.
 //!
-//! What is found does not depend on the order of the files: types that differ are united without loss, or it is
-//! an error that names two files. A column that some files lack is NULL there; one that none has is an error
-//! where files tell their columns (CSV with a header, Parquet), and a notice where they do not (JSON).
+//! The result does not depend on the order of the files: differing types are unified without loss, or it is an error
+//! that names two files. A column missing from some files is NULL there; a column missing from all is an error where
+//! files list their columns (CSV with a header, Parquet), and a notice where they do not (JSON).
 
 use std::sync::Arc;
 
@@ -23,16 +23,16 @@ use super::text::{TextFile, TextFormat};
 use super::{FileSource, Format, nothing};
 use crate::options::nearest;
 
-/// Of more files than these, the first and the last are read.
+/// Of more files than these, only the first and the last are read.
 const FILES_MAX: usize = 1_000;
-/// Rows of each file that are read, at least.
+/// Rows read from each file, at least.
 const ROWS_OF_EACH: usize = 100;
-/// Footers that are fetched at the same time.
+/// Footers fetched concurrently.
 const FOOTERS_AT_ONCE: usize = 8;
 
 impl FileSource {
-    /// Finds out the columns. With the option `epoch`, an event time `time` that is a number is a time. What is odd
-    /// about its values goes to `notices`.
+    /// Infers the columns. With the option `epoch`, a numeric event-time column `time` is a time. Oddities of its
+    /// values are added to `notices`.
     pub(super) async fn infer(
         &self,
         found: &[Found],
@@ -82,7 +82,7 @@ impl FileSource {
         while let Some(file) = footers.next().await {
             match file {
                 Ok(file) => union.add(file.metadata.schema().fields(), &file.name)?,
-                // It may be half written; it is read again.
+                // It may be half written; it is retried.
                 Err(e) if self.options.follow && e.kind() == ErrorKind::Data => {
                     left_out.get_or_insert(e);
                 }
@@ -96,7 +96,7 @@ impl FileSource {
         }
     }
 
-    /// The text files that are read for it, and how many rows of each.
+    /// Returns the text files that are sampled, and how many rows of each.
     fn sampled(&self, found: &[Found]) -> Result<(Vec<Arc<TextFile>>, usize)> {
         let half = FILES_MAX / 2;
         let last = found.len().saturating_sub(half).max(half).min(found.len());
@@ -111,8 +111,8 @@ impl FileSource {
         Ok((files, (rows / found.len().max(1)).max(rows.min(ROWS_OF_EACH))))
     }
 
-    /// Looks for the declared columns in the files, so that a wrong declaration is told at once and not by the
-    /// first query. Most often the first file has them all, and no other is read. Gives notices.
+    /// Searches the files for the declared columns, so that a wrong declaration is reported at once and not by the
+    /// first query. Usually the first file has them all, and no other is read. Returns notices.
     pub(super) async fn check(&self, found: &[Found]) -> Result<Vec<String>> {
         match self.format {
             Format::Parquet => self.check_parquet(found).await,
@@ -155,7 +155,7 @@ impl FileSource {
         }
     }
 
-    /// A declared column is in no file.
+    /// Returns the error for a declared column that is in no file.
     fn nowhere(&self, files: usize, first: &str, column: &str, known: &[&str]) -> Error {
         if files <= 1 {
             return missing_column(first, column, known);
@@ -193,7 +193,7 @@ impl FileSource {
         let fields = || self.schema.fields().iter().enumerate();
         let enough = |sample: &Sample| fields().all(|(i, f)| seen(sample, i, f).is_some());
         let sample = match look(&files, rows, enough, &self.env.io).await {
-            // What cannot be decoded is told when it is read.
+            // Text that cannot be decoded is reported when it is read.
             Err(e) if e.kind() == ErrorKind::Data => return Ok(vec![]),
             sample => sample?,
         };
@@ -213,7 +213,7 @@ impl FileSource {
         Ok(notices)
     }
 
-    /// Looks at the values of a column of times.
+    /// Checks the values of a column of times.
     fn check_column(&self, index: usize, field: &Field, seen: &Seen) -> Result<Option<String>> {
         if self.event_time == Some(index) && seen.guess == Guess::Timestamp(true) {
             return Ok(Some(written_in_1970(field.name())));
@@ -246,12 +246,12 @@ impl Sample {
     }
 }
 
-/// Says that event times lie in 1970, where they are written out.
+/// Returns the notice for event times in 1970, where they are written as text.
 fn written_in_1970(column: &str) -> String {
     format!("the event times \"{column}\" of the first rows lie in 1970")
 }
 
-/// Says that event times lie in 1970, which is nearly always a wrong unit.
+/// Returns the notice for event times in 1970, which nearly always means a wrong unit.
 fn in_1970(column: &str, (min, max): (i128, i128), unit: TimeUnit) -> Option<String> {
     let year = i128::from(ticks_per_second(unit)) * 365 * 86_400;
     (min >= 0 && max < year).then(|| {
@@ -262,7 +262,7 @@ fn in_1970(column: &str, (min, max): (i128, i128), unit: TimeUnit) -> Option<Str
     })
 }
 
-/// Says that a declared column is in no row.
+/// Returns the notice for a declared column that is in no row.
 fn never_seen(field: &Field, sample: &Sample, declared: &Schema) -> String {
     let column = field.name();
     let rows = match sample.rows {

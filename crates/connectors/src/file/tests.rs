@@ -1,4 +1,4 @@
-//! Files as sources, end to end: what comes out of real files in a temporary directory.
+//! File sources, end to end, on real files in a temporary directory.
 
 use std::io::Write;
 use std::path::Path;
@@ -13,7 +13,7 @@ use super::*;
 
 mod parquet_tests;
 
-/// A small generator of random numbers, so that each failure can be repeated.
+/// A small random number generator, so that each failure can be repeated.
 mod proptest_free {
     pub(in crate::file) struct Random(pub u64);
 
@@ -69,7 +69,7 @@ fn all(source: &dyn Source) -> ScanRequest {
     }
 }
 
-/// Everything that a source gives.
+/// Everything that a source returns.
 #[derive(Debug, Default)]
 struct Everything {
     rows: Vec<RecordBatch>,
@@ -83,7 +83,7 @@ impl Everything {
         self.rows.iter().map(RecordBatch::num_rows).sum()
     }
 
-    /// The values of an integer column.
+    /// Returns the values of an integer column.
     fn ints(&self, column: usize) -> Vec<Option<i64>> {
         let column = |b: &RecordBatch| b.column(column).as_primitive::<Int64Type>().clone();
         self.rows.iter().flat_map(|b| column(b).iter().collect::<Vec<_>>()).collect()
@@ -513,7 +513,7 @@ async fn no_cut_changes_what_is_read() {
     }
 }
 
-/// Reading each split from any batch on gives what reading all of it gave from there on.
+/// Reading each split from any batch on returns the same rows as the full read from there on.
 #[tokio::test]
 async fn reading_goes_on_at_any_batch() {
     let mut random = Random(7);
@@ -618,7 +618,7 @@ async fn an_unreadable_file_is_told() {
     let path = case.path("x.json");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
     if std::fs::File::open(Path::new(&path)).is_ok() {
-        // Who may read everything (root) cannot see this.
+        // Root may read everything, and so cannot see this error.
         return;
     }
     let e = case.open("x.json", &[], Declared::default()).await.unwrap_err();

@@ -1,10 +1,9 @@
 //! Reading text files: JSON lines and CSV.
 //!
-//! A split is a range of bytes; the records in it are those that *start* in it (the range itself
-//! is not cut at line ends: each reader finds its first one). A reader fills a buffer in big
-//! steps, cuts records, and decodes all complete ones at once. An offset is the position of the
-//! record's first byte in the unpacked text. A file that is followed is read by the same reader,
-//! which is told how far the file goes ([`TextReader::grow`]) and does not wait.
+//! A split is a range of bytes; its records are those that *start* in it (the range itself is not aligned to line ends:
+//! each reader finds its first record). A reader fills a buffer in large steps, cuts records, and decodes all complete
+//! ones at once. An offset is the position of the record's first byte in the decompressed text. A followed file is read
+//! by the same reader, which is given the current end of the file ([`TextReader::grow`]) and does not wait.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,11 +23,11 @@ use super::json::JsonDecoder;
 use super::location::Blob;
 use super::records::{Framing, RecordCutter};
 
-/// Bytes that are read beyond the end of a split at a time, to finish its last record.
+/// Bytes per read beyond the end of a split, to finish its last record.
 const OVERHANG_BYTES: usize = 64 << 10;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// What is in the text.
+/// The format of the text.
 #[derive(Debug, Clone)]
 pub(super) enum TextFormat {
     Json,
@@ -40,19 +39,19 @@ pub(super) enum TextFormat {
 pub(super) struct TextFile {
     pub name: String,
     pub blob: Blob,
-    /// Bytes as stored when it was listed.
+    /// Stored bytes when it was listed.
     pub size: u64,
     pub packing: Packing,
     pub format: TextFormat,
-    /// Offset of its first byte, and of the next file's in the same partition.
+    /// Offset of its first byte, and of the first byte of the next file in the same partition.
     pub base: u64,
     pub next_base: Option<u64>,
-    /// Its first record, once somebody had to look.
+    /// Its first record, once it was needed.
     pub first: tokio::sync::OnceCell<Vec<u8>>,
 }
 
 impl TextFile {
-    /// One that is followed: it is read through a handle.
+    /// Returns a followed file: it is read through a handle.
     pub(super) fn followed(name: &str, format: TextFormat) -> Self {
         Self {
             name: name.to_owned(),
@@ -74,13 +73,13 @@ pub(super) struct TextSplit {
     pub start: u64,
     /// `None`: to the end of the file.
     pub end: Option<u64>,
-    /// Where a record starts at which reading goes on; `None`: with the split's first.
+    /// Start of the record at which reading resumes; `None`: the split's first.
     pub goes_on_at: Option<u64>,
 }
 
 impl TextSplit {
-    /// The part of the split that begins at this offset; `None`: all of it. Packed files are
-    /// always read from their start.
+    /// Returns the part of the split that begins at this offset; `None`: all of it. Compressed files are always read
+    /// from their start.
     ///
     /// # Errors
     /// When the file has become shorter than what was read of it.
@@ -101,26 +100,26 @@ impl TextSplit {
         Ok(Some(Arc::new(Self { file, start, end, goes_on_at: Some(at) })))
     }
 
-    /// Whether reading begins behind the file's first record.
+    /// Whether reading begins after the file's first record.
     pub(super) fn begins_late(&self) -> bool {
         self.start > 0 || self.goes_on_at.is_some()
     }
 }
 
-/// How a stream wants its text read.
+/// How the text of a stream is read.
 #[derive(Debug, Clone)]
 pub(super) struct TextSettings {
     pub declared: SchemaRef,
     pub rules: NumberRules,
     pub on_bad: OnBadRow,
     pub row_bytes_max: usize,
-    /// Bytes that are read at a time.
+    /// Bytes per read.
     pub block_bytes: usize,
     pub clock: Arc<dyn Clock>,
     pub io: Handle,
 }
 
-/// Reads one split.
+/// A reader of one split.
 pub(super) struct TextReader {
     settings: TextSettings,
     split: Arc<TextSplit>,
@@ -133,43 +132,42 @@ pub(super) struct TextReader {
     buffer: Vec<u8>,
     /// Position in the file of the buffer's first byte.
     buffer_at: u64,
-    /// Complete records that wait in the buffer, and how many of them are done.
+    /// Complete records in the buffer, and how many of them are done.
     records: Vec<Range<usize>>,
     done: usize,
-    /// Bad rows that were found while cutting.
+    /// Bad rows found while cutting.
     bad: Vec<BadRow>,
-    /// What to add to a position in the file to get an offset.
+    /// Added to a position in the file, gives an offset.
     base: u64,
-    /// Offset up to which batches were given out; not known before the first record.
+    /// Offset up to which batches were returned; unknown before the first record.
     covered: Option<u64>,
     mode: Mode,
     at_start: bool,
     at_end: bool,
-    /// What is remembered of a file that is followed.
+    /// State of a followed file.
     followed: Option<Followed>,
 }
 
-/// What a reader knows of a file that is followed.
+/// The reader's state of a followed file.
 #[derive(Debug)]
 struct Followed {
     handle: Held,
     trail: Trail,
-    /// It grows no more.
+    /// Whether it grows no more.
     ended: bool,
 }
 
-/// What the bytes that come next are.
+/// The kind of the next bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// The rest of a record that belongs to the split before, or was too long.
+    /// The rest of a record that belongs to the previous split, or was too long.
     SkipLine,
     /// Records.
     Records,
 }
 
 impl TextReader {
-    /// Starts to read a split. `first` is the file's first record, needed for a CSV split that
-    /// does not start with it.
+    /// Opens a split. `first` is the file's first record, needed for a CSV split that does not start with it.
     pub(super) fn open(
         settings: TextSettings,
         split: Arc<TextSplit>,
@@ -195,7 +193,7 @@ impl TextReader {
         let from = split.goes_on_at.unwrap_or(split.start.saturating_sub(1));
         let framing = match &file.format {
             TextFormat::Json => Framing::Lines,
-            // Such files are cut into several splits only when there are no quotes in them.
+            // Files are cut into several splits only when they contain no quotes.
             TextFormat::Csv(_) if split.start > 0 || split.end.is_some() => Framing::Lines,
             TextFormat::Csv(dialect) => dialect.framing(),
         };
@@ -238,7 +236,7 @@ impl TextReader {
         Ok(reader)
     }
 
-    /// Starts to read a file that is followed, from where a record starts.
+    /// Opens a followed file at the start of a record.
     pub(super) fn follow(
         settings: TextSettings,
         split: Arc<TextSplit>,
@@ -252,7 +250,7 @@ impl TextReader {
         Ok(reader)
     }
 
-    /// The file goes up to this position now.
+    /// Extends the file to this position.
     pub(super) fn grow(&mut self, to: u64) {
         let from = self.read_to();
         if let Some(followed) = &mut self.followed {
@@ -261,7 +259,7 @@ impl TextReader {
         }
     }
 
-    /// The file grows no more: its last record needs no line end.
+    /// Marks the file as complete: its last record needs no line end.
     pub(super) fn end(&mut self) {
         if let Some(followed) = &mut self.followed {
             followed.ended = true;
@@ -273,22 +271,22 @@ impl TextReader {
         self.position(self.buffer.len())
     }
 
-    /// Position up to which it was given out.
+    /// Position up to which it was returned in batches.
     pub(super) fn given_to(&self) -> u64 {
         self.covered.map_or(self.buffer_at, |covered| covered.saturating_sub(self.base))
     }
 
-    /// What was read and not given out, because its end is missing.
+    /// The text that was read and not returned, because its end is missing.
     pub(super) fn unfinished(&self) -> &[u8] {
         self.buffer.get(self.cutter.start()..).unwrap_or_default()
     }
 
-    /// What is remembered of a file that is followed.
+    /// The trail of a followed file.
     pub(super) fn trail(&self) -> Option<&Trail> {
         self.followed.as_ref().map(|followed| &followed.trail)
     }
 
-    /// What is given out next gets the offset `next`.
+    /// Sets the offset of what is returned next to `next`.
     ///
     /// # Errors
     /// When that is less than its position in the file.
@@ -316,7 +314,7 @@ impl TextReader {
         Ok(Box::new(CsvDecoder::new(dialect, columns, declared, asked, self.rows_max)))
     }
 
-    /// Position in the file of a position in the buffer.
+    /// Converts a position in the buffer to a position in the file.
     fn position(&self, at: usize) -> u64 {
         self.buffer_at + at as u64
     }
@@ -326,7 +324,7 @@ impl TextReader {
         self.split.end.is_some_and(|end| position >= end)
     }
 
-    /// Reads more, and cuts it into records. `false`: a file that is followed has no more for now.
+    /// Reads more, and cuts it into records. `false`: a followed file has no more for now.
     async fn fill(&mut self) -> Result<bool> {
         let consumed = self.cutter.start();
         if consumed > 0 {
@@ -351,7 +349,7 @@ impl TextReader {
                 followed.trail.begins(position, new);
             }
             Some(followed) if !followed.ended || self.at_end => {
-                // Nobody knows when more comes; the room is for others until then.
+                // It is unknown when more will arrive; the memory is released until then.
                 self.buffer.shrink_to(OVERHANG_BYTES);
                 return Ok(false);
             }
@@ -414,8 +412,8 @@ impl TextReader {
             }
             None => {
                 self.cutter.restart(self.buffer.len());
-                // No record starts in this split at all when its end is reached here; but the
-                // end of a record that was too long is still to be found.
+                // No record starts in this split at all when its end is reached here; but the end of a record that was
+                // too long must still be found.
                 let beyond = self.is_beyond(self.position(self.buffer.len()));
                 self.at_end |= self.covered.is_none() && beyond;
                 false
@@ -423,10 +421,10 @@ impl TextReader {
         }
     }
 
-    /// The last record may have no line end; a quoted field may still be open.
+    /// Handles the end of the text: the last record may have no line end; a quoted field may still be open.
     fn cut_end(&mut self) -> Result<()> {
         if self.followed.as_ref().is_some_and(|followed| !followed.ended) {
-            // Its line end may still come.
+            // Its line end may still arrive.
             return Ok(());
         }
         while self.cutter.start() < self.buffer.len() {
@@ -444,7 +442,7 @@ impl TextReader {
         Ok(())
     }
 
-    /// The record that is not finished is longer than allowed.
+    /// Handles an unfinished record that is longer than allowed.
     fn cut_too_long(&mut self) -> Result<()> {
         let start = self.cutter.start();
         let max = self.settings.row_bytes_max;
@@ -462,7 +460,7 @@ impl TextReader {
         Ok(())
     }
 
-    /// Makes the line that starts at `start` a bad row, and goes on after it.
+    /// Makes the line that starts at `start` a bad row, and continues after it.
     fn give_up_line(&mut self, start: usize, reason: &str) -> Result<()> {
         let rest = self.buffer.get(start..).unwrap_or_default();
         let length = memchr::memchr(b'\n', rest).map_or(rest.len(), |i| i + 1);
@@ -476,7 +474,7 @@ impl TextReader {
         Ok(())
     }
 
-    /// The next records that wait, as a batch; `None` when there are none.
+    /// Returns the next waiting records as a batch; `None` when there are none.
     fn take(&mut self) -> Result<Option<SourceBatch>> {
         self.take_header()?;
         let last = self.records.len().min(self.done + self.rows_max);
@@ -547,11 +545,11 @@ impl TextReader {
         self.batch(decoded, self.base + self.position(end))
     }
 
-    /// Forgets how the text from `at` on was cut, and cuts it again.
+    /// Discards how the text from `at` on was cut, and cuts it again.
     fn cut_anew(&mut self, at: usize) -> Result<()> {
         self.records.clear();
         self.done = 0;
-        // What was found wrong behind `at` was found with the wrong cut.
+        // Errors found behind `at` were found with the wrong cut.
         let from = self.base + self.position(at);
         self.bad.retain(|bad| bad.offset < from);
         self.cutter.restart(at);
@@ -564,7 +562,7 @@ impl TextReader {
         if self.at_end { self.cut_end() } else { Ok(()) }
     }
 
-    /// The first record of a CSV file says where its columns are.
+    /// Reads the positions of the columns from the first record of a CSV file.
     fn take_header(&mut self) -> Result<()> {
         if self.decoder.is_some() {
             return Ok(());
@@ -585,7 +583,7 @@ impl TextReader {
         Ok(())
     }
 
-    /// Bad rows that no records come with.
+    /// Returns bad rows that accompany no records.
     fn take_bad(&mut self) -> Result<Option<SourceBatch>> {
         if self.bad.is_empty() {
             return Ok(None);
@@ -594,7 +592,7 @@ impl TextReader {
         self.batch(Decoded::default(), end)
     }
 
-    /// Makes a batch of everything up to offset `end`; `None` when there is nothing to tell.
+    /// Makes a batch of everything up to offset `end`; `None` when there is nothing to report.
     fn batch(&mut self, mut decoded: Decoded, end: u64) -> Result<Option<SourceBatch>> {
         let start = self.covered.unwrap_or(end);
         let (now, later): (Vec<_>, Vec<_>) =
@@ -626,8 +624,7 @@ impl TextReader {
         }))
     }
 
-    /// What lies between the last batch and the end of the split (blank lines, mostly), so that
-    /// ranges tile.
+    /// Covers the rest between the last batch and the end of the split (blank lines, mostly), so that ranges tile.
     fn rest(&mut self) -> Result<Option<SourceBatch>> {
         let Some(start) = self.covered.take() else { return Ok(None) };
         let end = match (self.split.end, self.split.file.next_base) {

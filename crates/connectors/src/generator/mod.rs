@@ -1,10 +1,8 @@
-//! Sources that make their rows up: [`nexmark()`] (the auction benchmark) and [`datagen()`] (columns
-//! as declared).
+//! Sources that generate their rows: [`nexmark()`] (the auction benchmark) and [`datagen()`] (columns as declared).
 //!
-//! Row `n` of a generator depends on its options and on `n` and on nothing else, so any split, any
-//! batch size and any number of readers give the same rows, and what was read once can be read
-//! again. Only the pace (`rate`) meets the wall clock, and it changes when a row comes, never what
-//! is in it.
+//! Row `n` of a generator depends on its options and on `n` and on nothing else, so any split, any batch size and any
+//! number of readers give the same rows, and reading can be repeated. Only the pace (`rate`) depends on the wall clock,
+//! and it changes when a row arrives, never its contents.
 
 pub mod datagen;
 pub mod nexmark;

@@ -1,4 +1,4 @@
-//! How the tests of generators read them.
+//! Reading generators in tests.
 
 use std::sync::Arc;
 
@@ -34,8 +34,7 @@ pub(super) fn scan(projection: &[usize], batch_rows_max: usize) -> ScanRequest {
     }
 }
 
-/// All rows of a bounded source as one batch, its splits read last to first; checks that the
-/// offsets tile.
+/// Returns all rows of a bounded source as one batch, its splits read last to first; checks that the offsets tile.
 pub(super) async fn read(source: &dyn Source, columns: &[usize], batch: usize) -> RecordBatch {
     let partitions = source.discover().await.unwrap();
     let mut pieces = vec![];

@@ -1,4 +1,4 @@
-//! Options of generators with synonyms, ranges and instants.
+//! Options of generators: synonyms, ranges and instants.
 
 use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use windrow_core::{Clock, Error, Result};
@@ -16,7 +16,7 @@ impl<'a> Settings<'a> {
         Self { options }
     }
 
-    /// The text of an option that may be written in any of `names`, and the name that was used.
+    /// Returns the text of an option that may have any of `names`, and the name that was used.
     pub(super) fn find<'n>(&self, names: &[&'n str]) -> Result<Option<(&'n str, &'a str)>> {
         let mut found =
             names.iter().filter_map(|name| Some((*name, self.options.get(name)?.trim())));
@@ -28,7 +28,7 @@ impl<'a> Settings<'a> {
         Ok(first)
     }
 
-    /// A whole number from `min` to `max`; `_` may group its digits.
+    /// Parses a whole number from `min` to `max`; `_` may group its digits.
     pub(super) fn number(&self, names: &[&str], min: u64, max: u64) -> Result<Option<u64>> {
         let Some((name, value)) = self.find(names)? else { return Ok(None) };
         match value.replace('_', "").parse::<u64>() {
@@ -40,7 +40,7 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// A share between 0 and 1.
+    /// Parses a share between 0 and 1.
     pub(super) fn share(&self, names: &[&str]) -> Result<Option<f64>> {
         let Some((name, value)) = self.find(names)? else { return Ok(None) };
         match value.parse::<f64>() {
@@ -49,7 +49,7 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// A length of time in nanoseconds; at most 292 years.
+    /// Parses a duration in nanoseconds; at most 292 years.
     pub(super) fn nanos(&self, name: &str) -> Result<Option<i64>> {
         self.options
             .duration(name)?
@@ -61,7 +61,7 @@ impl<'a> Settings<'a> {
             .transpose()
     }
 
-    /// An instant in nanoseconds since the epoch: a timestamp, a number of ms, or `now`.
+    /// Parses an instant in nanoseconds since the epoch: a timestamp, a number of ms, or `now`.
     pub(super) fn instant(&self, name: &str, clock: &dyn Clock) -> Result<Option<i64>> {
         let Some(value) = self.options.get(name).map(str::trim) else { return Ok(None) };
         if value.eq_ignore_ascii_case("now") {

@@ -1,4 +1,4 @@
-//! A generator as a source: its rows in splits, and the pace at which they come.
+//! A generator as a source: its rows in splits, and the pace at which they arrive.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -14,32 +14,31 @@ use windrow_core::{
     Clock, Error, Partition, PartitionId, Reader, Result, ScanRequest, Source, SourceBatch, Split,
 };
 
-/// Rows in a split of a bounded generator.
+/// Rows per split of a bounded generator.
 const SPLIT_ROWS: u64 = 262_144;
 
-/// The shortest time to wait for the next due row, so that a fast rate comes in batches and not
-/// row by row.
+/// The shortest wait in µs for the next due row, so that a fast rate produces batches and not single rows.
 const PACE_MICROS_MIN: u64 = 5_000;
 
-/// What a generator has to know: the values of any range of rows.
+/// A generator of rows: the values of any range of rows.
 pub(super) trait MakeRows: Debug + Send + Sync {
-    /// The wanted columns of `count` rows from row `first`; `columns` are the maker's own indexes.
+    /// Returns the wanted columns of `count` rows from row `first`; `columns` are the generator's own indexes.
     fn columns(&self, first: u64, count: usize, columns: &[usize]) -> Result<Vec<ArrayRef>>;
 
-    /// The smallest and largest event time of these rows, where cheap and exact.
+    /// Returns the smallest and largest event time of these rows, where cheap and exact.
     fn event_times(&self, first: u64, count: u64) -> Option<(i64, i64)>;
 
-    /// On the scale that the rate counts in: how many events come before row `row`.
+    /// Returns how many events come before row `row`, on the scale of the rate.
     fn events_before(&self, row: u64) -> u64 {
         row
     }
 }
 
-/// How fast rows may come by the wall clock: event `n` is there `n / rate` after the start.
+/// The pace of rows by the wall clock: event `n` is due `n / rate` after the start.
 #[derive(Debug, Clone)]
 pub(super) struct Pace {
     events_per_second: u64,
-    /// When the source was opened, in µs by the clock.
+    /// When the source was opened, in µs since the Unix epoch.
     started_micros: i64,
     clock: Arc<dyn Clock>,
 }
@@ -49,7 +48,7 @@ impl Pace {
         Self { events_per_second, started_micros: clock.now_micros(), clock: Arc::clone(clock) }
     }
 
-    /// µs from the start until event `number` is due.
+    /// Returns the µs from the start until event `number` is due.
     fn due_micros(&self, number: u64) -> u64 {
         let rate = self.events_per_second;
         let (seconds, rest) = (number / rate, number % rate);
@@ -58,15 +57,15 @@ impl Pace {
     }
 }
 
-/// A generator as a source: one partition; in splits when it is bounded and not paced.
+/// A generator as a source: one partition; several splits when it is bounded and not paced.
 #[derive(Debug)]
 pub(super) struct Generator {
     pub(super) name: String,
     /// As declared.
     pub(super) schema: SchemaRef,
-    /// For each declared column the maker's index of it.
+    /// For each declared column, the generator's index of it.
     pub(super) columns: Vec<usize>,
-    /// How many rows in all; `None`: endless.
+    /// The total number of rows; `None`: endless.
     pub(super) rows: Option<u64>,
     pub(super) pace: Option<Pace>,
     pub(super) maker: Arc<dyn MakeRows>,
@@ -139,7 +138,7 @@ impl Source for Generator {
         let next = scan.from.unwrap_or(range.first).clamp(range.first, range.end);
         let mut pace = self.pace.clone();
         if let (Some(pace), Some(_)) = (&mut pace, scan.from) {
-            // What comes next is due now: it does not wait for what was read before a restart.
+            // The next row is due now: it does not wait for those read before a restart.
             let due = pace.due_micros(self.maker.events_before(next));
             let due = i64::try_from(due).unwrap_or(i64::MAX);
             pace.started_micros = pace.clock.now_micros().saturating_sub(due);
@@ -157,14 +156,14 @@ impl Source for Generator {
     }
 }
 
-/// Reads a range of rows, at the pace where there is one.
+/// A reader of a range of rows, paced where the source is.
 struct GeneratorReader {
     schema: SchemaRef,
     columns: Vec<usize>,
     maker: Arc<dyn MakeRows>,
     pace: Option<Pace>,
-    /// Whether to end at the first row that is not due yet. Without a pace all rows are there
-    /// already, however many.
+    /// Whether to end at the first row that is not due yet. Without a pace all rows are available already, however
+    /// many.
     until_now: bool,
     range: SplitRange,
     next: u64,
@@ -172,8 +171,8 @@ struct GeneratorReader {
 }
 
 impl GeneratorReader {
-    /// How many rows are due, at most `limit`; waits for the first, unless the reader is to end
-    /// there: then it may be 0.
+    /// Returns how many rows are due, at most `limit`; waits for the first, unless the reader is to end there: then it
+    /// may be 0.
     async fn due(&self, limit: u64) -> u64 {
         let Some(pace) = &self.pace else { return limit };
         let due_at = |row: u64| pace.due_micros(self.maker.events_before(row));
@@ -231,7 +230,7 @@ impl Reader for GeneratorReader {
     }
 }
 
-/// `column` in the declared type. Times without a zone are UTC.
+/// Casts `column` to the declared type. Times without a zone are UTC.
 fn as_declared(column: ArrayRef, name: &str, data_type: &DataType) -> Result<ArrayRef> {
     if column.data_type() == data_type {
         return Ok(column);
@@ -245,7 +244,7 @@ fn as_declared(column: ArrayRef, name: &str, data_type: &DataType) -> Result<Arr
     };
     match (column.data_type(), data_type) {
         (DataType::Timestamp(_, None), DataType::Timestamp(unit, Some(_))) => {
-            // By way of UTC, so that the instant is kept and not the local time.
+            // Through UTC, so that the instant is preserved and not the local time.
             let utc = cast(&column, &DataType::Timestamp(*unit, Some("+00:00".into())))?;
             cast(&utc, data_type)
         }
@@ -253,8 +252,7 @@ fn as_declared(column: ArrayRef, name: &str, data_type: &DataType) -> Result<Arr
     }
 }
 
-/// 64 evenly spread bits that depend on nothing but these three numbers (SplitMix64's finaliser,
-/// twice).
+/// Returns 64 evenly spread bits that depend only on these three numbers (SplitMix64's finaliser, twice).
 pub(super) fn mix(seed: u64, salt: u64, number: u64) -> u64 {
     let finalise = |mut x: u64| {
         x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -265,13 +263,13 @@ pub(super) fn mix(seed: u64, salt: u64, number: u64) -> u64 {
     finalise(stream ^ number.wrapping_mul(0xD6E8_FEB8_6659_FD93))
 }
 
-/// A number in `[0, bound)` from 64 spread bits; 0 where `bound` is 0.
+/// Maps 64 spread bits to `[0, bound)`; 0 where `bound` is 0.
 pub(super) fn below(bits: u64, bound: u64) -> u64 {
     // The high half of the product is below `bound`, so the cast keeps everything.
     ((u128::from(bits) * u128::from(bound)) >> 64) as u64
 }
 
-/// 64 spread bits as a number in `[0, 1)`.
+/// Maps 64 spread bits to `[0, 1)`.
 pub(super) fn unit_interval(bits: u64) -> f64 {
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }

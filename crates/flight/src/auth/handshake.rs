@@ -1,5 +1,5 @@
-//! The call `Handshake`: user and password, in the header (then the layer has let them in) or in the
-//! first message, become a token.
+//! The call `Handshake`: exchanges user and password, in the header (then the layer has authenticated them) or in the
+//! first message, for a token.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use windrow_server::auth::login::Door;
 use super::layer::Given;
 use crate::status::to_status;
 
-/// The token that is given where none is needed: clients expect one.
+/// The token returned where none is needed: clients expect one.
 const NO_TOKEN: &str = "none";
 
-/// What `Handshake` answers.
+/// The response of `Handshake`.
 pub(crate) type HandshakeStream =
     Pin<Box<dyn Stream<Item = Result<HandshakeResponse, Status>> + Send>>;
 
-/// Answers a handshake.
+/// Performs a handshake.
 ///
 /// # Errors
-/// When user or password are wrong or missing.
+/// When user or password is wrong or missing.
 pub(crate) async fn handshake(
     door: &Arc<Door>,
     request: Request<Streaming<HandshakeRequest>>,
@@ -40,7 +40,7 @@ pub(crate) async fn handshake(
     let answer = HandshakeResponse { protocol_version: version, payload };
     let answer: HandshakeStream = Box::pin(futures::stream::once(async { Ok(answer) }));
     let mut response = Response::new(answer);
-    // Clients look for it here or in the message.
+    // Clients look for it either here or in the message.
     if let Ok(value) = MetadataValue::try_from(format!("Bearer {token}")) {
         response.metadata_mut().insert("authorization", value);
     }
@@ -53,7 +53,7 @@ async fn in_message(
 ) -> Result<(String, u64), Status> {
     let first = messages.message().await?.unwrap_or_default();
     if first.payload.is_empty() {
-        // Where nobody has to log in, this finds out.
+        // Succeeds where no login is needed.
         let entered = door.enter(None).await.map_err(|e| to_status(&e, ""))?;
         return Ok((entered.token.unwrap_or_else(|| NO_TOKEN.to_owned()), first.protocol_version));
     }

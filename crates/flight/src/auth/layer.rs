@@ -1,5 +1,4 @@
-//! The layer in front of the service: no call gets through without an [`Identity`], but for the
-//! handshake that makes one.
+//! The layer in front of the service: every call needs an [`Identity`], except the handshake that creates one.
 //!
 //! [`Identity`]: windrow_server::auth::Identity
 
@@ -17,14 +16,14 @@ use windrow_server::auth::login::{Door, Entered};
 use crate::connection::peer;
 use crate::status::to_status;
 
-/// The one call that needs no identity.
+/// The only call that needs no identity.
 const HANDSHAKE: &str = "/arrow.flight.protocol.FlightService/Handshake";
 
-/// A token that a handshake has given, in the extensions of its request.
+/// A token issued by a handshake, in the extensions of its request.
 #[derive(Debug, Clone)]
 pub(crate) struct Given(pub(crate) String);
 
-/// Puts [`Authenticated`] before a service.
+/// Wraps a service in [`Authenticated`].
 #[derive(Debug, Clone)]
 pub(crate) struct AuthLayer(pub(crate) Arc<Door>);
 
@@ -36,7 +35,7 @@ impl<S> Layer<S> for AuthLayer {
     }
 }
 
-/// A service that is called by those who may.
+/// A service that accepts authenticated calls only.
 #[derive(Debug, Clone)]
 pub(crate) struct Authenticated<S> {
     inner: S,
@@ -57,7 +56,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        // The one that is ready is used, a fresh clone waits for the next call.
+        // The ready service handles this call; a fresh clone waits for the next one.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let door = Arc::clone(&self.door);
@@ -68,7 +67,7 @@ where
             let header = request.headers_mut().remove(AUTHORIZATION);
             let handshake = request.uri().path() == HANDSHAKE;
             if handshake && header.is_none() {
-                // User and password may stand in its messages.
+                // User and password may be in its messages.
                 return inner.call(request).await;
             }
             let entered = match header.as_ref().map(HeaderValue::to_str).transpose() {

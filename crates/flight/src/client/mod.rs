@@ -1,5 +1,5 @@
-//! The client of a Flight SQL server that the `windrow` command uses: statements as text, rows with
-//! what the server tells beside them, errors as they were made.
+//! The Flight SQL client of the `windrow` command: statements as text, rows with the metadata that the server sends
+//! beside them, errors reconstructed as they were raised.
 
 mod rows;
 mod target;
@@ -29,25 +29,25 @@ pub use self::target::Target;
 use crate::rows::HEARTBEAT_HEADER;
 use crate::status::from_status;
 
-/// How long a server may take to be reached.
+/// How long connecting to a server may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Once in so long a connection is tried that says nothing, and so long it may not answer.
+/// How often a silent connection is probed, and how long a probe may take.
 const KEEPALIVE: Duration = Duration::from_secs(20);
-/// So often a continuous query tells how far it is, in ms: people watch it.
+/// How often, in ms, a continuous query reports its progress: people watch it.
 const HEARTBEAT_MS: u64 = 500;
 /// Bytes of one message at most; servers send rows in pieces of some MiB.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
-/// Cookies that a server may leave here.
+/// Cookies stored per server at most.
 const COOKIES_MAX: usize = 16;
 
-/// How to reach a server and who one is there.
+/// How to reach a server and log in.
 #[derive(Clone)]
 pub struct ClientConfig {
-    /// The server, and who logs in.
+    /// The server, and the user.
     pub target: Target,
     /// A token instead of user and password.
     pub token: Option<String>,
-    /// The certificate authority to trust, in PEM; `None`: those that the system trusts.
+    /// The certificate authority to trust, in PEM; `None`: those of the system.
     pub tls_ca: Option<PathBuf>,
     /// The client's own certificate and key, in PEM.
     pub tls_identity: Option<(PathBuf, PathBuf)>,
@@ -59,23 +59,23 @@ impl fmt::Debug for ClientConfig {
     }
 }
 
-/// What a statement gives back.
+/// The result of a statement.
 #[derive(Debug)]
 pub enum Reply {
     /// Rows, now or as windows close.
     Rows(Box<RemoteRows>),
-    /// It is done; what was done, for people.
+    /// The statement is done; a summary for people.
     Done(String),
 }
 
-/// What a server tells beside a statement without rows.
+/// Metadata that a server sends for a statement without rows.
 #[derive(Deserialize)]
 struct Said {
     done: String,
 }
 
-/// A connection to a server. Cheap to clone; the clones share the session. After the server has been
-/// away, the next statement connects again.
+/// A connection to a server. Cheap to clone; the clones share the session. After the server has been unreachable, the
+/// next statement reconnects.
 #[derive(Debug, Clone)]
 pub struct Client {
     config: Arc<ClientConfig>,
@@ -83,7 +83,7 @@ pub struct Client {
     session: Arc<Mutex<Session>>,
 }
 
-/// What is sent along with every call.
+/// State sent with every call.
 #[derive(Default)]
 struct Session {
     authorization: Option<AsciiMetadataValue>,
@@ -101,8 +101,8 @@ impl Client {
     /// Connects, and logs in where there is a user.
     ///
     /// # Errors
-    /// Unavailable when the server does not answer, Unauthenticated when it does not know who that
-    /// is, Config when a certificate cannot be used.
+    /// [`ErrorKind::Unavailable`] when the server does not respond, [`ErrorKind::Unauthenticated`] when it rejects the
+    /// login, [`ErrorKind::Config`] when a certificate cannot be used.
     pub async fn connect(config: ClientConfig) -> Result<Self> {
         let channel = endpoint(&config)?.connect().await.map_err(|e| unreachable(&config, &e))?;
         let flight = FlightServiceClient::new(channel)
@@ -118,10 +118,10 @@ impl Client {
         &self.config.target
     }
 
-    /// Executes a statement. Dropping the future, or the rows it gives, stops it.
+    /// Executes a statement. Dropping the future, or the returned rows, cancels it.
     ///
     /// # Errors
-    /// What the server says, with places in `sql`; Unavailable when it does not answer.
+    /// Those of the server, with places in `sql`; [`ErrorKind::Unavailable`] when it does not respond.
     pub async fn execute(&self, sql: &str) -> Result<Reply> {
         let info = self.info(sql).await?;
         if !has_rows(&info) {
@@ -130,7 +130,7 @@ impl Client {
         Ok(Reply::Rows(Box::new(self.rows(info).await?)))
     }
 
-    /// What a statement will give; one without rows is executed by that.
+    /// Requests the info of a statement; a statement without rows is executed by this.
     async fn info(&self, sql: &str) -> Result<FlightInfo> {
         let query = CommandStatementQuery { query: sql.to_owned(), transaction_id: None };
         let command = query.as_any().encode_to_vec();
@@ -147,7 +147,7 @@ impl Client {
         Ok(RemoteRows::new(Arc::new(schema), data))
     }
 
-    /// What a statement without rows has done: asking what it gives has executed it.
+    /// Returns the result of a statement without rows, which was executed by requesting its info.
     async fn done(&self, info: FlightInfo) -> Result<Reply> {
         let mut data = self.fetch(&info).await?;
         let mut reply = Reply::Done("OK".to_owned());
@@ -159,7 +159,7 @@ impl Client {
         Ok(reply)
     }
 
-    /// The messages of a statement.
+    /// Requests the messages of a statement.
     async fn fetch(&self, info: &FlightInfo) -> Result<Streaming<FlightData>> {
         let ticket = info.endpoint.first().and_then(|endpoint| endpoint.ticket.clone());
         let ticket = ticket
@@ -172,7 +172,7 @@ impl Client {
         .await
     }
 
-    /// Makes a call; a login that has ended is renewed once.
+    /// Makes a call; an expired login is renewed once.
     async fn call<T, F>(
         &self,
         make: impl Fn(FlightServiceClient<Channel>, MetadataMap) -> F,
@@ -207,7 +207,7 @@ impl Client {
         let answer = answer.map_err(|status| self.error(&status))?;
         let bearer = answer.metadata().get("authorization").cloned();
         self.keep_cookies(answer.metadata());
-        // The rest of the answer ends the call; what matters stands in its headers.
+        // Dropping the rest of the answer ends the call; what matters is in its headers.
         drop(answer);
         let mut bearer = bearer.ok_or_else(|| {
             Error::new(ErrorKind::Unauthenticated, "the server took the login and gave no token")
@@ -217,7 +217,7 @@ impl Client {
         Ok(())
     }
 
-    /// What is sent along.
+    /// Returns the headers of a call.
     fn headers(&self) -> MetadataMap {
         let session = self.session.lock();
         let mut headers = MetadataMap::new();
@@ -234,7 +234,7 @@ impl Client {
         headers
     }
 
-    /// Keeps the cookies by which the server knows its session.
+    /// Stores the cookies by which the server identifies its session.
     fn keep_cookies(&self, metadata: &MetadataMap) {
         let mut session = self.session.lock();
         for cookie in metadata.get_all("set-cookie").iter().filter_map(|c| c.to_str().ok()) {
@@ -248,24 +248,24 @@ impl Client {
         }
     }
 
-    /// What a status of the server, or of the connection, means.
+    /// Converts a status of the server, or of the connection, to an error.
     fn error(&self, status: &Status) -> Error {
         match std::error::Error::source(status) {
-            // The connection itself broke, or is none: no server said that.
+            // The connection itself broke, or does not exist: the status is not from a server.
             Some(source) => unreachable(&self.config, source),
             None => from_status(status),
         }
     }
 }
 
-/// A request with headers.
+/// Builds a request with headers.
 fn with<T>(headers: MetadataMap, message: T) -> Request<T> {
     let mut request = Request::new(message);
     *request.metadata_mut() = headers;
     request
 }
 
-/// A header that is not to be shown.
+/// Builds a header that is not to be shown.
 fn secret(text: &str) -> Result<AsciiMetadataValue> {
     let mut value = AsciiMetadataValue::try_from(text).map_err(|_| {
         Error::config("the token has characters that cannot be sent")
@@ -275,7 +275,7 @@ fn secret(text: &str) -> Result<AsciiMetadataValue> {
     Ok(value)
 }
 
-/// Whether a statement gives rows.
+/// Whether a statement returns rows.
 fn has_rows(info: &FlightInfo) -> bool {
     !info.schema.is_empty()
         && info.clone().try_decode_schema().is_ok_and(|schema: Schema| !schema.fields().is_empty())
@@ -329,7 +329,7 @@ fn read(path: &PathBuf) -> Result<Vec<u8>> {
     })
 }
 
-/// The error for a server that does not answer.
+/// Returns the error for a server that does not respond.
 fn unreachable(config: &ClientConfig, cause: &(dyn std::error::Error + 'static)) -> Error {
     let target = &config.target;
     Error::new(
@@ -339,7 +339,7 @@ fn unreachable(config: &ClientConfig, cause: &(dyn std::error::Error + 'static))
     .with_hint("Is it running (windrow serve), and are address and certificates right?")
 }
 
-/// What is at the bottom of an error: the rest says "transport error".
+/// Returns the innermost cause of an error: the outer ones say "transport error".
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {

@@ -1,4 +1,4 @@
-//! Rows on their way from a server, with what it tells beside them.
+//! Rows received from a server, with the metadata sent beside them.
 
 use std::fmt;
 
@@ -14,11 +14,11 @@ use windrow_core::{Error, ErrorKind, Result};
 
 use crate::status::from_status;
 
-/// How far a continuous result is, as the server tells it in `app_metadata`.
+/// The progress of a continuous result, as the server reports it in `app_metadata`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Position {
-    /// The number of the last row: `SUBSCRIBE TO v AFTER` it goes on behind it.
+    /// The number of the last row: `SUBSCRIBE TO v AFTER` resumes behind it.
     pub sequence: Option<u64>,
     /// No later row has an event time below it.
     pub watermark: Option<String>,
@@ -36,7 +36,7 @@ pub struct Position {
     pub open_windows: Option<usize>,
 }
 
-/// The rows of a statement. Dropping them stops it.
+/// The rows of a statement. Dropping them cancels it.
 pub struct RemoteRows {
     schema: SchemaRef,
     decoder: FlightDataDecoder,
@@ -60,13 +60,13 @@ impl RemoteRows {
         &self.schema
     }
 
-    /// How far a continuous result is with the rows that have come; `None` for a bounded one, and
-    /// before the server has told.
+    /// The progress of a continuous result with the rows received so far; `None` for a bounded one, and before the
+    /// server has reported.
     pub fn position(&self) -> Option<&Position> {
         self.position.as_ref()
     }
 
-    /// The next rows; `None` when there are no more. Can be dropped without losing any.
+    /// Returns the next rows; `None` when there are no more. Dropping the future loses none.
     pub async fn next(&mut self) -> Option<Result<RecordBatch>> {
         loop {
             let data = match self.decoder.next().await? {
@@ -89,7 +89,7 @@ impl RemoteRows {
 fn from_flight(error: FlightError) -> Error {
     match error {
         FlightError::Tonic(status) => match std::error::Error::source(&*status) {
-            // The connection broke: no server said that.
+            // The connection broke: the status is not from a server.
             Some(cause) => Error::new(
                 ErrorKind::Unavailable,
                 format!("the connection to the server was lost: {cause}"),

@@ -1,40 +1,40 @@
-//! Where a server is and how one talks to it, as a URL says it.
+//! The address of a server and how to talk to it, parsed from a URL.
 
 use std::fmt;
 
 use url::Url;
 use windrow_core::{Error, Result};
 
-/// The port that a server listens on unless told.
+/// The default port of a server.
 const PORT: u16 = 50_051;
 
-/// A server's address, and who logs in there.
+/// A server's address, and the user.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     /// `host:port`.
     pub(super) authority: String,
-    /// The name that its certificate has to have.
+    /// The name that its certificate must have.
     pub(super) host: String,
     /// Whether the connection is encrypted.
     pub(super) tls: bool,
-    /// Who logs in.
+    /// The user to log in as.
     pub user: Option<String>,
-    /// With which password.
+    /// The user's password.
     pub password: Option<String>,
 }
 
 impl Target {
-    /// Reads `grpc://[user[:password]@]host[:port]`, or the same with `grpc+tls`.
+    /// Parses `grpc://[user[:password]@]host[:port]`, or the same with `grpc+tls`.
     ///
     /// # Errors
-    /// Config when it is none.
+    /// [`ErrorKind::Config`](windrow_core::ErrorKind::Config) when it is not such a URL.
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = |what: String| {
             Error::config(what).with_hint(
                 "Write grpc://host:port, or grpc+tls://host:port for an encrypted connection.",
             )
         };
-        // The text itself is not told: it may hold a password.
+        // The text itself is not shown: it may contain a password.
         let url = Url::parse(text).map_err(|e| wrong(format!("the URL cannot be read: {e}")))?;
         let tls = match url.scheme() {
             "grpc" | "grpc+tcp" | "http" => false,

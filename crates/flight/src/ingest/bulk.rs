@@ -1,8 +1,7 @@
-//! `CommandStatementIngest`, which is `adbc_ingest`: rows into a stream, which is made for them if
-//! that is asked for.
+//! `CommandStatementIngest`, the command of `adbc_ingest`: rows into a stream, which is created for them on request.
 //!
-//! Rows enter in pieces of up to [`PIECE_ROWS_MAX`] rows, each wholly or not at all. So a call of
-//! fewer rows is atomic, as an INSERT is.
+//! Rows enter in pieces of up to [`PIECE_ROWS_MAX`] rows, each atomically. So a call with fewer rows is atomic, as an
+//! INSERT is.
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -24,7 +23,7 @@ const PIECE_ROWS_MAX: usize = 1 << 20;
 /// Bytes of the messages with these rows; more enter in pieces.
 const PIECE_BYTES_MAX: usize = 64 << 20;
 
-/// Takes the rows; returns how many are in the stream now.
+/// Ingests the rows; returns how many are in the stream now.
 pub(crate) async fn bulk(
     session: &Session,
     command: CommandStatementIngest,
@@ -32,7 +31,7 @@ pub(crate) async fn bulk(
 ) -> Result<i64, Status> {
     let mut rows = Rows { data: decoded(data), taken: 0 };
     rows.ingest(session, &command).await.map_err(|error| {
-        // What is in already is not taken back.
+        // Rows already in the stream are not rolled back.
         let said = match rows.taken {
             0 => error,
             taken => error.with_hint(format!("{taken} rows are in the stream already.")),
@@ -70,7 +69,7 @@ impl Rows {
         Ok(i64::try_from(self.taken).unwrap_or(i64::MAX))
     }
 
-    /// The columns, which come first.
+    /// The columns, which arrive first.
     async fn schema(&mut self) -> Result<Option<SchemaRef>> {
         while let Some(message) = self.data.try_next().map_err(unreadable).await? {
             if let DecodedPayload::Schema(schema) = message.payload {
@@ -88,16 +87,16 @@ impl Rows {
     }
 }
 
-/// What is to be done about the stream itself.
+/// What the client requests about the stream itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wish {
-    /// It is there.
+    /// It must exist.
     Append,
-    /// It is not there.
+    /// It must not exist and is created.
     Create,
-    /// It is made if it is not there.
+    /// It is created if it does not exist.
     CreateAppend,
-    /// It is made, instead of what may be there.
+    /// It is created, replacing any existing one.
     Replace,
 }
 
@@ -121,7 +120,7 @@ impl Wish {
                     .with_hint(format!("The one {what} is \"{known}\".")));
             }
         }
-        // Without options: the stream is there.
+        // Without options the stream must exist.
         let Some(options) = &command.table_definition_options else { return Ok(Self::Append) };
         match (options.if_not_exist(), options.if_exists()) {
             (TableNotExistOption::Fail, TableExistsOption::Append) => Ok(Self::Append),
@@ -137,7 +136,7 @@ impl Wish {
         }
     }
 
-    /// The way into the stream.
+    /// Opens the stream for ingestion.
     async fn open(self, session: &Session, name: &str, schema: &SchemaRef) -> Result<Ingest> {
         let create = match self {
             Self::Append => return session.ingest(name, schema),

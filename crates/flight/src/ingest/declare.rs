@@ -1,10 +1,10 @@
-//! The statement that makes a stream for columns that come as Arrow's.
+//! The statement that creates a stream for columns of an Arrow schema.
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, TimeUnit};
 use windrow_core::{Error, Result};
 
-/// `create` with the name and the columns. There is no watermark in it, because nothing in the
-/// columns says which one is the event time and how late rows may be.
+/// Returns `create` with the name and the columns. It has no watermark, because nothing in the columns says which one
+/// is the event time and how late rows may be.
 ///
 /// # Errors
 /// When a column has a type that SQL has no name for.
@@ -29,7 +29,7 @@ fn column(field: &std::sync::Arc<Field>) -> Result<String> {
     Ok(format!("{} {sql}{null}", quoted(name)))
 }
 
-/// What SQL calls a type. Encodings of the same values (large, view, dictionary) have one name.
+/// Returns the SQL name of a type. Encodings of the same values (large, view, dictionary) have one name.
 fn type_name(data_type: &DataType) -> Option<String> {
     let name = match data_type {
         DataType::Boolean => "BOOLEAN",
@@ -132,7 +132,7 @@ mod tests {
         let name = "Odd; DROP \"x\"";
         block_on(session.run(&declaration("CREATE STREAM", name, &schema).unwrap())).unwrap();
         session.ingest(name, &schema).unwrap();
-        // Zones are kept as they came.
+        // Zones are preserved.
         let made = block_on(session.run("SELECT * FROM \"Odd; DROP \"\"x\"\"\"")).unwrap();
         let windrow_runtime::Outcome::Rows(rows) = made else { panic!("no rows") };
         for (came, made) in schema.fields().iter().zip(rows.schema().fields()) {

@@ -1,16 +1,15 @@
-//! Rows that come in over DoPut.
+//! Rows received over DoPut.
 //!
 //! ```text
 //! FlightData ─► decode ─► columns of the stream ─► write-ahead log ─► PutResult
 //!    ▲                    └──── engine's threads ┘   (groups, fsync)      │
 //!    └── the next batch is read while few wait for the log ◄──────────────┘
 //! ```
-//! `put.rs` answers each batch by its sequence; `bulk.rs` is `adbc_ingest`, which is answered once;
-//! `declare.rs` makes the stream that it may ask for.
+//! `put.rs` answers each batch by its sequence; `bulk.rs` is `adbc_ingest`, which is answered once; `declare.rs`
+//! creates the stream that it may request.
 //!
-//! Invariants: a batch is in the stream wholly or not at all; batches enter in the order in which they
-//! come; behind one that is refused none is taken; a sender that is too fast waits (HTTP/2 flow
-//! control).
+//! Invariants: a batch is in the stream wholly or not at all; batches enter in the order in which they arrive; none is
+//! accepted after one that is refused; a sender that is too fast waits (HTTP/2 flow control).
 
 mod bulk;
 mod declare;
@@ -28,15 +27,15 @@ use windrow_core::{Error, Result};
 
 use crate::status::{from_status, too_long};
 
-/// The one catalog and schema that there are.
+/// The only catalog and schema.
 const PLACES: [&str; 2] = ["datafusion", "public"];
 
-/// The messages, decoded.
+/// Decodes the messages.
 fn decoded(data: PeekableFlightDataStream) -> FlightDataDecoder {
     FlightDataDecoder::new(data.map_err(|status| FlightError::Tonic(Box::new(status))))
 }
 
-/// What is wrong with the messages of a sender.
+/// Returns the error for messages that cannot be decoded.
 fn unreadable(error: FlightError) -> Error {
     match error {
         FlightError::Tonic(status) => too_long(&status).unwrap_or_else(|| from_status(&status)),
@@ -44,7 +43,7 @@ fn unreadable(error: FlightError) -> Error {
     }
 }
 
-/// The stream that a path names: `[stream]`, or with catalog and schema before it.
+/// Returns the stream that a path names: `[stream]`, or with catalog and schema before it.
 fn stream_of(descriptor: &FlightDescriptor) -> Result<String> {
     let [places @ .., name] = descriptor.path.as_slice() else {
         return Err(Error::data("the descriptor of a DoPut names no stream").with_hint(

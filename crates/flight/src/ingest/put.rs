@@ -1,4 +1,4 @@
-//! DoPut to a stream by its name: each batch is answered when it is in the stream.
+//! DoPut to a stream by its name: each batch is acknowledged when it is in the stream.
 
 use arrow_flight::PutResult;
 use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
@@ -17,11 +17,11 @@ use windrow_server::session::InUse;
 use super::{decoded, stream_of, unreadable};
 use crate::status::refused;
 
-/// Batches of one sender that wait for the log at the same time, so that they share its syncs.
+/// Batches of one sender that wait for the log concurrently, so that they share its syncs.
 const WAITING_MAX: usize = 8;
 
-/// What a sender says of a batch, in its `app_metadata` as JSON. With the first message, the one of
-/// the schema, it holds for the batch that follows, and the producer for all.
+/// The sender's metadata of a batch, in `app_metadata` as JSON. On the first message, the one with the schema, it
+/// applies to the batch that follows, and the producer to all.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Said {
@@ -29,14 +29,14 @@ struct Said {
     sequence: Option<u64>,
 }
 
-/// What a sender is told, in the same way.
+/// The metadata of an acknowledgement, likewise.
 #[derive(Debug, Serialize)]
 struct Told {
     sequence: u64,
     rows: u64,
     bad: u64,
     repeated: bool,
-    /// Something that people should know of the rows.
+    /// A notice about the rows, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     notice: Option<&'static str>,
 }
@@ -50,12 +50,12 @@ struct Sender {
     data: FlightDataDecoder,
     ingest: Option<Ingest>,
     producer: Option<String>,
-    /// The number of the next batch, if it is not told; a producer tells the first.
+    /// The number of the next batch, if the sender does not give it; a producer gives the first.
     next: Option<u64>,
 }
 
-/// Takes the batches of a sender into the stream that its descriptor names. `command` is what the
-/// descriptor asks for besides: nothing.
+/// Ingests the batches of a sender into the stream that its descriptor names. `command` is what the descriptor requests
+/// besides: nothing.
 pub(crate) async fn put(
     session: InUse,
     command: &Any,
@@ -76,11 +76,11 @@ pub(crate) async fn put(
         match sender.offer_next().await {
             Ok(None) => None,
             Ok(Some(offered)) => Some((Ok(offered), Some(sender))),
-            // Nothing is taken behind it.
+            // Nothing is accepted after it.
             Err(error) => Some((Err(error), None)),
         }
     });
-    // In order: what was acknowledged before an error is told before it.
+    // In order: acknowledgements before an error are sent before it.
     let answers = offered
         .map(|offered| async {
             let (sequence, incoming) = offered?;
@@ -92,12 +92,12 @@ pub(crate) async fn put(
 }
 
 impl Sender {
-    /// The next batch on its way, with its number.
+    /// Starts the next batch and returns it with its number.
     async fn offer_next(&mut self) -> Result<Option<(u64, Incoming)>> {
         loop {
             let message = tokio::select! {
                 biased;
-                // What was taken is still answered.
+                // Batches already accepted are still acknowledged.
                 error = &mut self.stopped => return Err(error),
                 message = self.data.try_next().map_err(unreadable) => message?,
             };
@@ -139,7 +139,7 @@ impl Sender {
         self.next = said.sequence.or(self.next);
     }
 
-    /// Which batch comes now; no name: of no producer.
+    /// The id of the next batch; unnamed: of no producer.
     fn id(&self) -> Result<BatchId> {
         let producer = self.producer.clone().unwrap_or_default();
         if self.producer.as_ref().is_some_and(String::is_empty) {

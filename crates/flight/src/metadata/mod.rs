@@ -1,4 +1,4 @@
-//! What there is: catalogs, schemas, tables, as Flight SQL lists them.
+//! Catalogs, schemas and tables, as Flight SQL lists them.
 
 pub(crate) mod keys;
 pub(crate) mod sql_info;
@@ -21,10 +21,10 @@ use crate::statement;
 use crate::status::to_status;
 use crate::wire;
 
-/// The columns as bytes.
+/// Encodes the columns as bytes.
 ///
 /// # Errors
-/// When they cannot be written (our bug).
+/// When they cannot be encoded (a bug in Windrow).
 pub(crate) fn schema_bytes(columns: &Schema) -> Result<Bytes, Status> {
     let options = IpcWriteOptions::default();
     let message = IpcMessage::try_from(SchemaAsIpc::new(columns, &options));
@@ -35,7 +35,7 @@ fn built(rows: Result<RecordBatch, FlightError>) -> Result<RecordBatch, Status> 
     rows.map_err(|e| Status::internal(e.to_string()))
 }
 
-/// The statement that reads what a path names.
+/// Returns the statement that reads what a path names.
 pub(crate) fn select(path: &[String]) -> String {
     let quoted = path.iter().map(|part| format!("\"{}\"", part.replace('"', "\"\"")));
     format!("SELECT * FROM {}", quoted.collect::<Vec<_>>().join("."))
@@ -81,7 +81,7 @@ pub(crate) fn table_types(query: CommandGetTableTypes) -> Result<RecordBatch, St
     built(builder.build())
 }
 
-/// The streams, views and tables whose name contains `wanted`, as flights.
+/// Returns the streams, views and tables whose name contains `wanted`, as flights.
 pub(crate) async fn flights(session: &Session, wanted: &[u8]) -> Result<Vec<FlightInfo>, Status> {
     let wanted = std::str::from_utf8(wanted)
         .map_err(|_| Status::invalid_argument("the criteria are no text"))?;

@@ -1,4 +1,4 @@
-//! What the server can do, as `GetSqlInfo` asks it.
+//! The capabilities of the server, for `GetSqlInfo`.
 
 use std::sync::LazyLock;
 
@@ -8,7 +8,7 @@ use arrow_flight::sql::{
 };
 use tonic::Status;
 
-/// Words that are Windrow's own beside those of the standard.
+/// Windrow's own keywords, beside those of the standard.
 const KEYWORDS: &[&str] = &[
     "ADVANCE",
     "CUMULATE",
@@ -128,10 +128,10 @@ static KNOWN: LazyLock<Result<SqlInfoData, String>> = LazyLock::new(|| {
     info.build().map_err(|e| e.to_string())
 });
 
-/// All that is known.
+/// All capabilities.
 ///
 /// # Errors
-/// When it cannot be written (our bug).
+/// When they cannot be encoded (a bug in Windrow).
 pub(crate) fn known() -> Result<&'static SqlInfoData, Status> {
     KNOWN.as_ref().map_err(|e| Status::internal(e.clone()))
 }

@@ -1,4 +1,4 @@
-//! The types of columns, as `GetXdbcTypeInfo` asks them.
+//! The types of columns, for `GetXdbcTypeInfo`.
 
 use std::sync::LazyLock;
 
@@ -15,7 +15,7 @@ static KNOWN: LazyLock<Result<XdbcTypeInfoData, String>> = LazyLock::new(|| {
 /// All types.
 ///
 /// # Errors
-/// When they cannot be written (our bug).
+/// When they cannot be encoded (a bug in Windrow).
 pub(crate) fn known() -> Result<&'static XdbcTypeInfoData, Status> {
     KNOWN.as_ref().map_err(|e| Status::internal(e.clone()))
 }

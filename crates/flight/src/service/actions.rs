@@ -1,4 +1,4 @@
-//! The actions beside those of Flight SQL: cancelling by a FlightInfo, and the settings of a session.
+//! Actions beyond those of Flight SQL: cancellation by FlightInfo, and session settings.
 
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::{
@@ -11,10 +11,10 @@ use tonic::{Request, Response, Status};
 use super::Service;
 use crate::session::{self, options};
 
-/// The one that stops what was started.
+/// The action that cancels an execution.
 const CANCEL: &str = "CancelFlightInfo";
 
-/// The actions beside those of Flight SQL.
+/// Lists the actions beyond those of Flight SQL.
 pub(super) fn actions() -> Vec<Result<ActionType, Status>> {
     let action = |name: &str, description: &str| {
         Ok(ActionType { r#type: name.to_owned(), description: description.to_owned() })
@@ -32,10 +32,10 @@ fn read<M: Message + Default>(body: &[u8]) -> Result<M, Status> {
 }
 
 impl Service {
-    /// The actions beside those of Flight SQL.
+    /// Performs an action beyond those of Flight SQL.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT when the action is unknown or cannot be read.
+    /// INVALID_ARGUMENT when the action is unknown or cannot be decoded.
     pub(super) async fn action(
         &self,
         request: Request<Action>,

@@ -1,4 +1,4 @@
-//! What Flight SQL asks, answered by the engine. Each method only finds the room that answers.
+//! The Flight SQL service on the engine. Each method only dispatches to the module that answers.
 
 mod actions;
 
@@ -40,17 +40,17 @@ use crate::session;
 use crate::statement;
 use crate::status::{refused, to_status};
 
-/// Rows of parameters that a statement can be given at once.
+/// Rows of parameters that a statement accepts at once.
 const BOUND_ROWS_MAX: usize = 1_000_000;
 
 /// The Flight SQL service of an engine.
 ///
-/// That an engine can be shared between threads is proved once, where this is made, and not again for each method of the
-/// services: plans and syntax trees are deep, and each proof takes the compiler seconds.
+/// That an engine can be shared between threads is proved once, where this is created, and not again for each method of
+/// the services: plans and syntax trees are deep, and each proof takes the compiler seconds.
 #[derive(Clone)]
 pub(crate) struct Service(Arc<dyn Deref<Target = Parts> + Send + Sync>);
 
-/// What the service is made of.
+/// The parts of the service.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) sessions: Arc<Sessions>,
@@ -84,7 +84,7 @@ impl std::fmt::Debug for Service {
 type Info = Result<Response<FlightInfo>, Status>;
 type Rows = Result<Response<<Service as FlightService>::DoGetStream>, Status>;
 
-/// The answer to a question about metadata, before its rows: they come for the same command.
+/// Returns the info of a metadata request, before its rows: they are fetched by the same command.
 fn metadata_info(
     command: &impl ProstMessageExt,
     columns: &arrow::datatypes::Schema,
@@ -188,7 +188,7 @@ impl FlightSqlService for Service {
         query: ActionClosePreparedStatementRequest,
         request: Request<Action>,
     ) -> Result<(), Status> {
-        // Closing twice is no mistake: clients close when a connection breaks, too.
+        // Closing twice is not an error: clients also close when a connection breaks.
         self.session_of(&request)?.prepared.close(&query.prepared_statement_handle);
         Ok(())
     }
@@ -207,7 +207,7 @@ impl FlightSqlService for Service {
             return told.await.map(Response::new);
         }
         let values = found.bound_once().map_err(refused)?;
-        // As they are now: what it reads may have been replaced, or be gone.
+        // The current columns: the object that is read may have been replaced, or be gone.
         let columns = session.session.columns_with(prepared, &values).await;
         let columns = columns.map_err(|e| to_status(&e, prepared.text()))?;
         metadata_info(&query, &statement::sent(columns.as_ref()), request)
@@ -277,7 +277,7 @@ impl FlightSqlService for Service {
         let info = FlightInfo::decode(query.info)
             .map_err(|e| Status::invalid_argument(format!("the flight info is damaged: {e}")))?;
         let cancelled = self.cancel(&info)?;
-        // 1: cancelled, 3: there is nothing to cancel.
+        // 1: cancelled, 3: there was nothing to cancel.
         Ok(ActionCancelQueryResult { result: if cancelled { 1 } else { 3 } })
     }
 
@@ -449,23 +449,23 @@ impl FlightSqlService for Service {
 }
 
 impl Service {
-    /// The session that a request belongs to.
+    /// Returns the session of a request.
     ///
     /// # Errors
-    /// NOT_FOUND when the cookie names a session that is over.
+    /// NOT_FOUND when the cookie names a session that has ended.
     pub(crate) fn session_of<T>(&self, request: &Request<T>) -> Result<Arc<ClientSession>, Status> {
         session::of(&self.sessions, request)
     }
 
-    /// The execution of a ticket or handle begins.
+    /// Registers the execution of a ticket or handle.
     fn begin(&self, id: &[u8], session: &Arc<ClientSession>) -> Execution {
         self.running.begin(id, self.sessions.use_of(session))
     }
 
-    /// The columns of what a descriptor names; nothing is executed.
+    /// Returns the columns of what a descriptor names; nothing is executed.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Those of the statement.
     pub(crate) async fn columns(
         &self,
         request: Request<FlightDescriptor>,
@@ -481,7 +481,7 @@ impl Service {
                     session.prepared.get(&query.prepared_statement_handle).map_err(refused)?;
                 statement::sent(found.prepared.rows())
             }
-            // A question about metadata, or a path: it only reads.
+            // A metadata request, or a path: it only reads.
             _ => {
                 let info = self.get_flight_info(request).await?;
                 return Ok(SchemaResult { schema: info.into_inner().schema });
@@ -490,10 +490,10 @@ impl Service {
         Ok(SchemaResult { schema: metadata::schema_bytes(&columns)? })
     }
 
-    /// Stops what a client was told the tickets of; whether anything ran.
+    /// Cancels the executions of the tickets of `info`; returns whether anything ran.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT when a ticket is not one of ours.
+    /// INVALID_ARGUMENT when a ticket is not from this server.
     pub(crate) fn cancel(&self, info: &FlightInfo) -> Result<bool, Status> {
         let mut any = false;
         for ticket in info.endpoint.iter().filter_map(|e| e.ticket.as_ref()) {
@@ -505,7 +505,7 @@ impl Service {
                 Command::CommandPreparedStatementQuery(query) => {
                     self.running.cancel(&query.prepared_statement_handle)
                 }
-                // Metadata is there before anybody can cancel.
+                // Metadata is complete before it could be cancelled.
                 _ => false,
             };
         }
@@ -513,10 +513,10 @@ impl Service {
     }
 }
 
-/// The command in a descriptor or ticket.
+/// Decodes the command in a descriptor or ticket.
 ///
 /// # Errors
-/// INVALID_ARGUMENT when it cannot be read.
+/// INVALID_ARGUMENT when it cannot be decoded.
 pub(crate) fn command(bytes: &[u8]) -> Result<Command, Status> {
     let unreadable = |e: &dyn std::fmt::Display| {
         Status::invalid_argument(format!("the command cannot be read: {e}"))
@@ -525,12 +525,12 @@ pub(crate) fn command(bytes: &[u8]) -> Result<Command, Status> {
     Command::try_from(message).map_err(|e| unreadable(&e))
 }
 
-/// The values that a client sends; `None` when it sends no columns.
+/// Reads the parameter values that a client sends; `None` when it sends no columns.
 async fn parameters(
     prepared: &Prepared,
     messages: PeekableFlightDataStream,
 ) -> Result<Option<Vec<Values>>, Status> {
-    // The message with the command may have nothing else: that is no schema and no batch.
+    // The message with the command may contain nothing else: it is neither a schema nor a batch.
     let messages = messages
         .try_filter(|message| std::future::ready(!message.data_header.is_empty()))
         .map_err(|status| FlightError::Tonic(Box::new(status)));

@@ -1,4 +1,4 @@
-//! Sessions of clients over gRPC: a cookie names them. It is given with the answers to the session actions.
+//! Sessions of clients over gRPC: identified by a cookie, which is set with the answers to the session actions.
 
 pub(crate) mod options;
 
@@ -13,13 +13,13 @@ use windrow_server::session::{ClientSession, Sessions};
 use crate::connection::peer;
 use crate::status::to_status;
 
-/// The cookie that names a session, as Flight SQL has it.
+/// The cookie that names a session, as Flight SQL defines it.
 const COOKIE: &str = "arrow_flight_session_id";
 
-/// The session that a request belongs to; a new one where there is none.
+/// Returns the session of a request; a new one where there is none.
 ///
 /// # Errors
-/// NOT_FOUND when the cookie names a session that is over.
+/// NOT_FOUND when the cookie names a session that has ended.
 pub(crate) fn of<T>(
     sessions: &Sessions,
     request: &Request<T>,
@@ -30,14 +30,14 @@ pub(crate) fn of<T>(
     sessions.of(identity, cookie(request.metadata()), peer).map_err(|e| to_status(&e, ""))
 }
 
-/// Gives the client the cookie of its session.
+/// Sets the cookie of the client's session.
 pub(crate) fn tell(session: &ClientSession, metadata: &mut MetadataMap) {
     if let Ok(cookie) = format!("{COOKIE}={}; Path=/; HttpOnly", session.id).parse() {
         metadata.insert("set-cookie", cookie);
     }
 }
 
-/// The session that the cookies name.
+/// Returns the session that the cookies name.
 fn cookie(metadata: &MetadataMap) -> Option<&str> {
     let cookies = metadata.get_all("cookie").iter().filter_map(|c| c.to_str().ok());
     let mut pairs = cookies.flat_map(|c| c.split(';')).filter_map(|pair| pair.split_once('='));

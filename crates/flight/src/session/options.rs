@@ -1,7 +1,7 @@
 //! The session actions of Flight: SetSessionOptions, GetSessionOptions, CloseSession.
 //!
-//! The options are the settings that `SET` knows; `catalog` and `schema` tell where names are looked
-//! up and stay as they are.
+//! The options are the settings of `SET`; `catalog` and `schema` determine where names are resolved and cannot be
+//! changed.
 
 use std::collections::HashMap;
 
@@ -53,7 +53,7 @@ pub(crate) struct Options {
     pub(crate) options: HashMap<String, OptionValue>,
 }
 
-/// The result of Set: what was wrong, by name.
+/// The result of Set: errors by option name.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct SetResult {
     #[prost(map = "string, message", tag = "1")]
@@ -63,7 +63,7 @@ pub(crate) struct SetResult {
 /// Why an option was not set.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct SetError {
-    /// 1: the name is unknown, 2: the value does not fit, 3: another error.
+    /// 1: the name is unknown, 2: the value is invalid, 3: another error.
     #[prost(int32, tag = "1")]
     pub(crate) value: i32,
 }

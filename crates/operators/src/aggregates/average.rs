@@ -1,7 +1,7 @@
-//! `avg`: DataFusion's, but for durations, whose sum leaves 64 bits soon: 100,000 days in nanoseconds do.
-//! (It averages integers as DOUBLE, and decimals over a sum with room for a billion rows.)
+//! `avg`: DataFusion's, except for durations, whose sum soon overflows 64 bits: 100,000 days in nanoseconds do.
+//! (DataFusion averages integers as DOUBLE, and decimals over a sum with room for a billion rows.)
 //!
-//! States: the count, the sum that goes round, and its turns (NULL for none).
+//! States: the count, the wrapped sum, and its turns (NULL for none).
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -23,13 +23,13 @@ use datafusion::physical_expr::NullState;
 
 use super::total::{Total, Totals, beyond, turns_column};
 
-/// The function.
+/// The aggregate function.
 #[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Average {
     plain: Avg,
 }
 
-/// `$make::<T>()` for a duration, else `$other`.
+/// Expands to `$make::<T>()` for a duration, else `$other`.
 macro_rules! by_unit {
     ($data_type:expr, $make:ident, $other:expr) => {
         match $data_type {
@@ -59,7 +59,7 @@ fn single<T: ArrowPrimitiveType<Native = i64> + Debug + Send + Sync>() -> Box<dy
     })
 }
 
-/// A sum that went round, divided.
+/// Divides a wrapped sum by the count.
 fn divided(sum: i64, turns: i64, count: u64) -> Option<i64> {
     let sum = i128::from(sum) + (i128::from(turns) << 64);
     i64::try_from(sum.checked_div(i128::from(count))?).ok()
@@ -230,7 +230,7 @@ impl<T: ArrowPrimitiveType<Native = i64> + Send> GroupsAccumulator for GroupAver
     }
 }
 
-/// One average; also over a frame that slides.
+/// One average; also over a sliding frame.
 #[derive(Debug)]
 struct SingleAverage<T> {
     total: Total<i64>,

@@ -1,4 +1,4 @@
-//! Sums of intervals: each part by itself, wider than in an interval.
+//! Sums of intervals: each part separately, wider than in an interval.
 //!
 //! States: months, days, and the rest as DECIMAL(38, 0); with DISTINCT the values.
 
@@ -30,7 +30,7 @@ pub(super) struct IntervalSum {
     days: i64,
     rest: i128,
     values: u64,
-    /// With DISTINCT: each value, and how often it is there.
+    /// With DISTINCT: each value, with the number of its occurrences.
     counts: Option<HashMap<Parts, u64>>,
     data_type: DataType,
 }
@@ -72,7 +72,7 @@ impl IntervalSum {
         }
     }
 
-    /// Adds a value, or takes it away.
+    /// Adds a value, or removes it.
     fn count(&mut self, value: Parts, comes: bool) {
         if let Some(counts) = &mut self.counts {
             let count = counts.entry(value).or_insert(0);

@@ -1,11 +1,11 @@
-//! Aggregate functions in place of DataFusion's where those give another number without a word: sums that
-//! wrap, and percentiles that round.
+//! Aggregate functions that replace DataFusion's where those silently give another number: sums that wrap, and
+//! percentiles that round.
 //!
-//! [`functions`] has all of them; names, arguments and result types are DataFusion's. They serve both forms
-//! of a query, so their states travel in segments.
+//! [`functions`] returns all of them; names, arguments and result types are DataFusion's. They serve both forms of a
+//! query, so their states are stored in segments.
 //!
-//! Invariant: what does not fit the result's type is an error, and whether it fits depends on the rows alone,
-//! not on their order: a sum that leaves the range of its type on the way and comes back is right.
+//! Invariant: a result that does not fit its type is an error, and whether it fits depends on the rows alone, not on
+//! their order: a sum that leaves the range of its type on the way and comes back is right.
 
 mod average;
 mod intervals;
@@ -22,7 +22,7 @@ use datafusion::logical_expr::AggregateUDF;
 pub use sum::sum_udaf;
 pub use total::{fits_digits, sql_type};
 
-/// All of them, to be registered over DataFusion's of the same names.
+/// Returns all of them, to be registered over DataFusion's of the same names.
 pub fn functions() -> Vec<Arc<AggregateUDF>> {
     vec![
         sum_udaf(),

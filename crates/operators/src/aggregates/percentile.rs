@@ -1,5 +1,5 @@
-//! `percentile_cont`, alias `quantile_cont`: DataFusion's keeping of values, and the interpolation in full
-//! precision (DataFusion's rounds the fraction of the gap to a millionth).
+//! `percentile_cont`, alias `quantile_cont`: values are stored as in DataFusion, but interpolated in full precision
+//! (DataFusion rounds the fraction of the gap to a millionth).
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -16,18 +16,18 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDFImpl, Documentation, EmitTo, GroupsAccumulator, Signature,
 };
 
-/// The function.
+/// The aggregate function.
 #[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Percentile {
     plain: PercentileCont,
 }
 
-/// Which percentile.
+/// The requested percentile.
 #[derive(Debug, Clone)]
 struct Wanted {
     fraction: f64,
     descending: bool,
-    /// FLOAT, DOUBLE.
+    /// FLOAT or DOUBLE.
     data_type: DataType,
 }
 
@@ -47,7 +47,7 @@ impl Wanted {
         Ok(Self { fraction, descending, data_type })
     }
 
-    /// Of values that are not NULL, in any order.
+    /// Computes the percentile of values that are not NULL, in any order.
     fn of(&self, values: &ArrayRef) -> Result<Option<f64>> {
         let values = cast(values, &DataType::Float64)?;
         let mut values: Vec<f64> = values.as_primitive::<Float64Type>().iter().flatten().collect();
@@ -68,7 +68,7 @@ impl Wanted {
     }
 }
 
-/// The value at `weight` of the way from `low` to `high`.
+/// Returns the value at `weight` of the way from `low` to `high`.
 fn between(low: f64, high: f64, weight: f64) -> f64 {
     let gap = high - low;
     if low == high {
@@ -196,7 +196,7 @@ impl GroupsAccumulator for GroupPercentiles {
     }
 }
 
-/// One percentile; also over a frame that slides.
+/// One percentile; also over a sliding frame.
 #[derive(Debug)]
 struct SinglePercentile {
     values: Box<dyn Accumulator>,

@@ -1,6 +1,6 @@
 //! `sum`: exact, or an error. Its result has DataFusion's type (BIGINT for integers, DECIMAL(38) at most).
 //!
-//! States: the sum that goes round, and its turns (NULL for none); with DISTINCT the values.
+//! States: the wrapped sum, and its turns (NULL for none); with DISTINCT the values.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -28,20 +28,20 @@ use datafusion::physical_expr::NullState;
 use super::intervals::{self, IntervalSum};
 use super::total::{Cyclic, Total, Totals, beyond, sums_column, turns_column};
 
-/// The function.
+/// The aggregate function.
 #[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Sum {
     plain: Plain,
 }
 
-/// `sum`, shared.
+/// Returns `sum`, shared.
 pub fn sum_udaf() -> Arc<AggregateUDF> {
     static SUM: LazyLock<Arc<AggregateUDF>> =
         LazyLock::new(|| Arc::new(AggregateUDF::new_from_impl(Sum::default())));
     Arc::clone(&SUM)
 }
 
-/// `$make::<T>($arguments)` for the type whose sums can go round, else `$other`.
+/// Expands to `$make::<T>($arguments)` for a type whose sums can wrap, else `$other`.
 macro_rules! by_type {
     ($data_type:expr, $make:ident, $argument:expr, $other:expr) => {
         match $data_type {
@@ -69,7 +69,7 @@ macro_rules! by_type {
     };
 }
 
-/// Whether sums of the type have no turns: floating point, which knows infinity.
+/// Whether sums of the type have no turns: floating point, which has infinity.
 fn is_float(data_type: &DataType) -> bool {
     data_type.is_floating() || data_type.is_null()
 }
@@ -276,16 +276,16 @@ where
     }
 }
 
-/// One sum; also over a frame that slides.
+/// One sum; also over a sliding frame.
 #[derive(Debug)]
 struct SingleSum<T: ArrowPrimitiveType> {
     total: Total<T::Native>,
-    /// Values that are in it: none is NULL.
+    /// Number of values in it: none is NULL.
     values: u64,
     data_type: DataType,
 }
 
-/// `each` for every value that is not NULL; their number.
+/// Calls `each` for every value that is not NULL; returns their number.
 fn for_each<T: ArrowPrimitiveType>(values: &ArrayRef, mut each: impl FnMut(T::Native)) -> u64 {
     let values = values.as_primitive::<T>();
     if values.null_count() == 0 {
@@ -296,7 +296,7 @@ fn for_each<T: ArrowPrimitiveType>(values: &ArrayRef, mut each: impl FnMut(T::Na
     (values.len() - values.null_count()) as u64
 }
 
-/// The only value of an aggregate's result.
+/// Returns the only value of an aggregate's result.
 fn evaluated<T>(
     total: &Total<T::Native>,
     is_empty: bool,
@@ -360,10 +360,10 @@ where
     }
 }
 
-/// The sum of distinct values; also over a frame that slides.
+/// The sum of distinct values; also over a sliding frame.
 #[derive(Debug)]
 struct DistinctSum<T: ArrowPrimitiveType> {
-    /// Each value, and how often it is there.
+    /// Each value, with the number of its occurrences.
     counts: HashMap<T::Native, u64>,
     total: Total<T::Native>,
     data_type: DataType,

@@ -1,4 +1,5 @@
-//! The sums against 128-bit arithmetic: any cut into batches, states and frames gives the same, or the same error.
+//! The sums compared with 128-bit arithmetic: any division into batches, states and frames gives the same, or the same
+//! error.
 
 use std::sync::Arc;
 
@@ -52,8 +53,8 @@ fn expected(values: impl Iterator<Item = Option<i64>>) -> Expected {
     sum.map(|sum: i128| i64::try_from(sum).map_err(drop)).transpose()
 }
 
-/// The groups of one accumulator, numbered as they come: so does every operator, and an accumulator takes a
-/// group that it was never passed for one that has values.
+/// The groups of one accumulator, numbered in the order of arrival: every operator does so, and an accumulator treats a
+/// group that it was never passed as one that has values.
 #[derive(Default)]
 struct Numbered(Vec<usize>);
 
@@ -70,7 +71,7 @@ impl Numbered {
     }
 }
 
-/// Groups that come as batches, are cut at random moments, and merged in any order.
+/// Groups arrive in batches, are cut at random moments, and merged in any order.
 #[test]
 fn any_cut_gives_the_same_sums() {
     let sum = function(sum_udaf(), &DataType::Int64, false);
@@ -136,7 +137,7 @@ fn any_cut_gives_the_same_sums() {
     assert!(without_values > 20, "{without_values} groups have no values");
 }
 
-/// One sum over a frame that slides, with and without DISTINCT, and put together from states.
+/// One sum over a sliding frame, with and without DISTINCT, and merged from states.
 #[test]
 fn frames_and_states_give_the_same_sum() {
     for (seed, distinct) in (0..300).flat_map(|seed| [(seed, false), (seed, true)]) {
@@ -173,7 +174,7 @@ fn frames_and_states_give_the_same_sum() {
     }
 }
 
-/// Where no sum went round, the second column of the state says so at a glance.
+/// Where no sum wrapped, the second column of the state shows so at a glance.
 #[test]
 fn the_state_of_small_sums_has_no_turns() {
     let sum = function(sum_udaf(), &DataType::Int64, false);

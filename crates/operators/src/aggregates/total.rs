@@ -1,5 +1,5 @@
-//! Sums that know when they went round: the type's own wrapping arithmetic, and beside it how many times the
-//! sum left the range of the type at the upper end less at the lower.
+//! Sums that count their wraps: the type's own wrapping arithmetic, and beside it how many times the sum left the range
+//! of the type at the upper end minus at the lower (its *turns*).
 //!
 //! Invariant: the true sum is `sum + turns × 2^bits`, so it fits the type exactly when `turns` is zero.
 
@@ -17,12 +17,12 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::EmitTo;
 use windrow_core::Error;
 
-/// A number that can be added up going round.
+/// A number with wrapping addition.
 pub(super) trait Cyclic: ArrowNativeType + Hash + Eq + Debug {
-    /// The sum, and how it went round: 1, 0 or -1.
+    /// Returns the wrapped sum, and its turns: 1, 0 or -1.
     fn plus(self, other: Self) -> (Self, i16);
 
-    /// The difference, likewise.
+    /// Returns the wrapped difference, likewise.
     fn minus(self, other: Self) -> (Self, i16);
 }
 
@@ -96,19 +96,19 @@ impl<N: Cyclic> Total<N> {
         self.turns += i64::from(turn);
     }
 
-    /// The sum, if it fits its type.
+    /// Returns the sum, if it fits its type.
     pub(super) fn fits(&self) -> Option<N> {
         (self.turns == 0).then_some(self.sum)
     }
 }
 
-/// The sums of many groups. There is memory for turns only once there was one.
+/// The sums of many groups. Memory for turns is allocated only once there was one.
 #[derive(Debug, Default)]
 pub(super) struct Totals<N> {
     sums: Vec<N>,
-    /// Empty, or as long as `sums` or shorter: what is missing is zero.
+    /// Possibly shorter than `sums`: what is missing is zero.
     turns: Vec<i16>,
-    /// A group went round so often that its turns cannot be written.
+    /// Whether the turns of a group have overflowed.
     lost: bool,
 }
 
@@ -141,9 +141,9 @@ impl<N: Cyclic> Totals<N> {
         }
     }
 
-    /// Takes in the turns of a state, one per group.
+    /// Merges the turns of a state, one per group.
     pub(super) fn add_turns(&mut self, groups: &[usize], turns: &ArrayRef) {
-        // Nearly always: none at all.
+        // Nearly always there are none at all.
         if turns.null_count() == turns.len() {
             return;
         }
@@ -154,7 +154,7 @@ impl<N: Cyclic> Totals<N> {
         }
     }
 
-    /// Gives groups away: their sums and turns, those shorter or empty where they are zero.
+    /// Takes groups out: their sums and turns; the turns are shorter or empty where they are zero.
     pub(super) fn take(&mut self, emit_to: EmitTo) -> Result<(Vec<N>, Vec<i16>)> {
         if self.lost {
             return Err(ours(Error::data("a sum is beyond all bounds")));
@@ -170,7 +170,7 @@ impl<N: Cyclic> Totals<N> {
     }
 }
 
-/// The turns of a state: NULL where none was, so that taking it in needs no check.
+/// Builds the turns column of a state: NULL for zero, so that merging needs no check.
 pub(super) fn turns_column(mut turns: Vec<i16>, groups: usize) -> ArrayRef {
     let any = turns.iter().any(|turn| *turn != 0);
     turns.resize(groups, 0);
@@ -178,10 +178,10 @@ pub(super) fn turns_column(mut turns: Vec<i16>, groups: usize) -> ArrayRef {
     std::sync::Arc::new(Int16Array::new(turns.into(), nulls))
 }
 
-/// Sums as a column of `data_type`.
+/// Builds a column of `data_type` from sums.
 ///
 /// # Errors
-/// When one does not fit it.
+/// When a sum does not fit.
 pub(super) fn sums_column<T>(
     sums: Vec<T::Native>,
     nulls: Option<NullBuffer>,
@@ -195,7 +195,7 @@ where
     if fits_digits(&column) { Ok(column) } else { Err(beyond("sum", data_type)) }
 }
 
-/// Whether no decimal has more digits than its type, as one that was worked out may have.
+/// Whether no decimal has more digits than its type, as a computed one may.
 pub fn fits_digits(column: &ArrayRef) -> bool {
     match column.data_type() {
         DataType::Decimal32(digits, _) => {
@@ -214,7 +214,7 @@ pub fn fits_digits(column: &ArrayRef) -> bool {
     }
 }
 
-/// The error for a result of `function` that its type does not hold.
+/// Returns the error for a result of `function` that does not fit its type.
 pub(super) fn beyond(function: &str, data_type: &DataType) -> DataFusionError {
     let hint = match data_type {
         DataType::Int64 | DataType::UInt64 => "Use CAST(… AS DECIMAL(38, 0)) within it.",
@@ -227,7 +227,7 @@ pub(super) fn beyond(function: &str, data_type: &DataType) -> DataFusionError {
     ours(Error::data(message).with_hint(hint))
 }
 
-/// A type of numbers as SQL writes it.
+/// Returns the SQL name of a numeric type.
 pub fn sql_type(data_type: &DataType) -> String {
     match data_type {
         DataType::Int8 => "TINYINT".to_owned(),

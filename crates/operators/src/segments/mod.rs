@@ -1,4 +1,4 @@
-//! What a slice becomes when it leaves its store: the unit that workers hand to the merger.
+//! A segment: the unit that workers pass to the merger when a slice leaves its store.
 
 pub(crate) mod kept;
 pub(crate) mod saved;
@@ -12,7 +12,7 @@ use crate::batches;
 use crate::spec::Columns;
 use crate::table::{Frozen, GroupTable, arrays_bytes};
 
-/// What one store has gathered of one slice. Several segments of one slice add up.
+/// The state that one store has gathered for one slice. Several segments of one slice add up.
 #[derive(Debug)]
 pub struct Segment {
     pub(crate) slice: i64,
@@ -21,14 +21,14 @@ pub struct Segment {
     pub(crate) body: Body,
 }
 
-/// The content of a segment, or of a slice that is still open.
+/// The content of a segment, or of an open slice.
 #[derive(Debug)]
 pub(crate) enum Body {
     /// Live groups: cheapest where nothing will be merged (a tumbling window of one worker).
     Live(Box<GroupTable>),
     /// Keys and states.
     Frozen(Frozen),
-    /// Rows as they came.
+    /// Unchanged rows.
     Rows(Vec<RecordBatch>),
     /// Either, on disk.
     Spilled(Spilled),
@@ -42,7 +42,7 @@ impl Body {
         })
     }
 
-    /// What is on disk comes back.
+    /// Loads what is on disk.
     pub(crate) fn in_memory(self) -> Result<Self> {
         match self {
             Self::Spilled(spilled) => spilled.load(),
@@ -50,7 +50,7 @@ impl Body {
         }
     }
 
-    /// Two that share their arrays; a live table cannot be shared.
+    /// Returns two bodies that share their arrays; a live table cannot be shared.
     pub(crate) fn share(self) -> Result<(Self, Self)> {
         match self {
             Self::Live(_) => Err(Error::internal("a live slice has two owners")),
@@ -60,7 +60,7 @@ impl Body {
         }
     }
 
-    /// Two of one slice as one: the smaller is merged into the larger. `groups` is scratch.
+    /// Merges two bodies of one slice, the smaller into the larger. `groups` is scratch.
     pub(crate) fn merge(spec: &Columns, a: Self, b: Self, groups: &mut Vec<usize>) -> Result<Self> {
         let (mut into, from) = match (a, b) {
             (Self::Rows(mut a), Self::Rows(b)) => {
@@ -79,7 +79,7 @@ impl Body {
         Ok(Self::Live(into))
     }
 
-    /// The groups, live again.
+    /// Returns the groups as a live table.
     pub(crate) fn live(self, spec: &Columns, groups: &mut Vec<usize>) -> Result<Box<GroupTable>> {
         match self {
             Self::Live(table) => Ok(table),
@@ -94,7 +94,7 @@ impl Body {
         }
     }
 
-    /// Groups, or rows where rows are kept.
+    /// The number of groups, or of rows where rows are held.
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Live(table) => table.len(),
@@ -129,13 +129,13 @@ impl Segment {
         self.slice
     }
 
-    /// The rows count only in windows that end at this time or after; `i64::MIN` for rows that
-    /// were on time and count in all windows of the slice.
+    /// Returns the end from which its rows count: they count only in windows that end then or later; `i64::MIN` for
+    /// rows that were on time and count in all windows of the slice.
     pub fn counts_from(&self) -> i64 {
         self.counts_from
     }
 
-    /// Input rows that are counted in it.
+    /// Input rows counted in it.
     pub fn rows(&self) -> u64 {
         self.rows
     }

@@ -1,5 +1,5 @@
-//! Segments as Arrow batches, and back. What comes back is not trusted: its columns and types are
-//! checked before an accumulator sees them.
+//! Segments as Arrow batches, and back. Restored batches are not trusted: their columns and types are checked before an
+//! accumulator sees them.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ impl StateTypes {
     }
 }
 
-/// Asks the accumulator itself, since a function may declare other types than it gives.
+/// Asks the accumulator itself, since a function may declare types other than those it returns.
 fn state_types(spec: &Columns, call: &AggregateCall) -> Result<Vec<DataType>> {
     let fields = spec.input_schema().fields();
     let arguments = call.arguments.iter().filter_map(|c| fields.get(*c));
@@ -41,7 +41,7 @@ fn state_types(spec: &Columns, call: &AggregateCall) -> Result<Vec<DataType>> {
         .and_then(|()| accumulator.state(EmitTo::All));
     Ok(match states {
         Ok(states) => states.iter().map(|s| s.data_type().clone()).collect(),
-        // It refuses NULL.
+        // The accumulator refuses NULL.
         Err(_) => {
             let fields = call.function.state_fields().map_err(crate::failure::engine)?;
             fields.iter().map(|f| f.data_type().clone()).collect()
@@ -49,7 +49,7 @@ fn state_types(spec: &Columns, call: &AggregateCall) -> Result<Vec<DataType>> {
     })
 }
 
-/// The batches of a frozen body.
+/// Returns the batches of a frozen body.
 pub(crate) fn encode(body: &Body) -> Result<Vec<RecordBatch>> {
     match body {
         Body::Rows(batches) => Ok(batches.clone()),
@@ -59,7 +59,7 @@ pub(crate) fn encode(body: &Body) -> Result<Vec<RecordBatch>> {
     }
 }
 
-/// Keys, then states, in one batch.
+/// Returns keys, then states, in one batch.
 pub(crate) fn frozen_batch(frozen: &Frozen) -> Result<RecordBatch> {
     let keys = frozen.keys.iter().enumerate().map(|(i, key)| (format!("k{i}"), key));
     let states = frozen.states.iter().enumerate().flat_map(|(aggregate, columns)| {
@@ -75,7 +75,7 @@ pub(crate) fn frozen_batch(frozen: &Frozen) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?)
 }
 
-/// What [`encode`] was given; `rows` are the input rows.
+/// Reverses [`encode`]; `rows` is the number of input rows.
 ///
 /// # Errors
 /// Corrupt when it cannot have been a segment of `spec`.
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use crate::{Mode, OperatorSpec, SliceStore};
 
-    /// Counts three groups with one function over `arguments` columns; `None` when it wants others.
+    /// Counts three groups with one function over `arguments` columns; `None` when it takes others.
     fn segment(
         function: &Arc<AggregateUDF>,
         argument: &DataType,

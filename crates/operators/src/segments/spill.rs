@@ -1,13 +1,13 @@
-//! State that memory has no room for: segments on disk, cut by the hash of their keys.
+//! State that does not fit in memory: segments on disk, partitioned by the hash of their keys.
 //!
 //! ```text
 //! segment ─freeze─► groups, in 256 buckets by hash ─► parts (of some thousand groups, whole buckets) ─► file
 //! window  ◄─ bucket by bucket: the parts of all its segments, merged ◄─────────────────────────┘
 //! ```
-//! A group is in the same bucket in every segment, so that a window can be merged some buckets at
-//! a time and no group is looked for elsewhere.
+//! A group is in the same bucket in every segment, so that a window can be merged some buckets at a time without
+//! searching other buckets.
 //!
-//! This room has no input or output of its own: where the bytes lie is up to a [`SpillSpace`].
+//! This module does no input or output itself: where the bytes are stored is up to a [`SpillSpace`].
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -24,51 +24,51 @@ use crate::spec::Columns;
 use crate::table::Frozen;
 use crate::{batches, failure};
 
-/// Buckets that groups are spread over.
+/// The number of buckets over which groups are spread.
 pub(crate) const BUCKETS: usize = 256;
-/// Batches of rows that would be read back in one pass.
+/// Batches of rows that are read back in one pass.
 const PASS_BATCHES: usize = 4;
 /// Not the seed of any hash table, whose places would then be filled unevenly.
 const SEED: u64 = 0x7769_6e64_726f_7721;
 
-/// Where state goes that memory has no room for.
+/// A place for state that does not fit in memory.
 pub trait SpillSpace: Debug + Send + Sync {
-    /// A new, empty file.
+    /// Creates a new, empty file.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     fn create(&self) -> Result<Box<dyn SpillFile>>;
 
     /// Bytes that a window may take at a time while it is read back; at least 1.
     fn pass_bytes(&self) -> usize;
 
-    /// Groups that are worth a batch of their own.
+    /// The smallest number of groups that is worth a batch of its own.
     fn part_groups_min(&self) -> usize {
         4096
     }
 
-    /// What to say about `bytes` of state that cannot be divided, `None` when they are bearable.
+    /// Returns the error for `bytes` of state that cannot be divided; `None` when they are acceptable.
     fn refuses(&self, bytes: usize) -> Option<Error>;
 }
 
-/// A file that is being written.
+/// A file being written.
 pub trait SpillFile: Debug + Send {
-    /// Appends a batch; returns where it is.
+    /// Appends a batch; returns its position.
     ///
     /// # Errors
     /// When it cannot be written.
     fn append(&mut self, batch: &RecordBatch) -> Result<u64>;
 
-    /// All has been written. The file is deleted when the last reference to it goes.
+    /// Completes the file. It is deleted when the last reference to it is dropped.
     ///
     /// # Errors
     /// When it cannot be written.
     fn finish(self: Box<Self>) -> Result<Arc<dyn SpilledFile>>;
 }
 
-/// A file that is only read.
+/// A completed file, for reading.
 pub trait SpilledFile: Debug + Send + Sync {
-    /// The batch that was appended there.
+    /// Reads the batch that was appended at `at`.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -85,11 +85,11 @@ pub(crate) struct Spilled {
 #[derive(Debug, Clone)]
 struct Content {
     parts: Vec<Part>,
-    /// Groups, or rows.
+    /// The number of groups, or of rows.
     len: usize,
-    /// What it took in memory.
+    /// Bytes that it took in memory.
     bytes: usize,
-    /// State columns per aggregate; `None`: these are rows.
+    /// State columns per aggregate; `None`: it holds rows.
     states: Option<Vec<usize>>,
 }
 
@@ -141,7 +141,7 @@ fn write_rows(
         let (rows, bytes) = (batch.num_rows(), batch.get_array_memory_size());
         content.len += rows;
         content.bytes += bytes;
-        // What is read back comes batch by batch.
+        // Reading back is batch by batch.
         let pieces = bytes / (space.pass_bytes() / PASS_BATCHES).max(1) + 1;
         let step = rows.div_ceil(pieces).max(1);
         for start in (0..rows).step_by(step) {
@@ -186,7 +186,7 @@ fn write_groups(
     Ok(content)
 }
 
-/// Groups that are written range by range of their buckets.
+/// Groups being written range by range of their buckets.
 pub(crate) struct Writing<'a> {
     spec: &'a Columns,
     space: &'a dyn SpillSpace,
@@ -199,7 +199,7 @@ impl<'a> Writing<'a> {
         Ok(Self { spec, space, file: space.create()?, content: None })
     }
 
-    /// Groups of buckets before `end` and after those of the groups before.
+    /// Writes groups of buckets before `end` and after those of the previous groups.
     pub(crate) fn push(&mut self, frozen: &Frozen, end: usize) -> Result<()> {
         let mut new = write_groups(self.spec, self.space, frozen, self.file.as_mut())?;
         for part in &mut new.parts {
@@ -216,14 +216,14 @@ impl<'a> Writing<'a> {
         Ok(())
     }
 
-    /// `None` when there were no groups.
+    /// Completes the segment; `None` when there were no groups.
     pub(crate) fn finish(self) -> Result<Option<Spilled>> {
         let Some(content) = self.content else { return Ok(None) };
         Ok(Some(Spilled { file: self.file.finish()?, content }))
     }
 }
 
-/// Where each bucket begins, and the rows bucket by bucket.
+/// Returns where each bucket begins, and the rows bucket by bucket.
 fn by_bucket(buckets: &[u8]) -> (Vec<usize>, Vec<u32>) {
     let mut begins = vec![0_usize; BUCKETS + 1];
     for bucket in buckets {
@@ -249,13 +249,13 @@ fn by_bucket(buckets: &[u8]) -> (Vec<usize>, Vec<u32>) {
     (begins, order)
 }
 
-/// Some rows, with no bytes of others.
+/// Returns some rows, without bytes of others.
 pub(crate) fn pick(batch: &RecordBatch, rows: &UInt32Array) -> Result<RecordBatch> {
     let columns = batch.columns().iter().map(|c| batches::alone(&take(c, rows, None)?));
     batches::with_columns(batch, columns.collect::<Result<_>>()?, rows.len())
 }
 
-/// The bucket of each group.
+/// Returns the bucket of each group.
 fn buckets(spec: &Columns, keys: &[ArrayRef], groups: usize) -> Result<Vec<u8>> {
     let mut hashes = vec![0; groups];
     if !spec.key_schema().fields().is_empty() {
@@ -266,12 +266,12 @@ fn buckets(spec: &Columns, keys: &[ArrayRef], groups: usize) -> Result<Vec<u8>> 
 }
 
 impl Spilled {
-    /// Groups, or rows where rows are kept.
+    /// The number of groups, or of rows where rows are held.
     pub(crate) fn len(&self) -> usize {
         self.content.len
     }
 
-    /// What it takes in memory.
+    /// Bytes that it takes in memory.
     pub(crate) fn bytes_in_memory(&self) -> usize {
         self.content.bytes
     }
@@ -281,12 +281,12 @@ impl Spilled {
         self.content.parts.iter().map(|part| self.file.read(part.at))
     }
 
-    /// How many batches there are.
+    /// The number of batches.
     pub(crate) fn batches_len(&self) -> usize {
         self.content.parts.len()
     }
 
-    /// All of it, in memory again.
+    /// Loads all of it into memory.
     pub(crate) fn load(&self) -> Result<Body> {
         let batches = self.batches().collect::<Result<Vec<_>>>()?;
         let (Some(states), Some(first)) = (&self.content.states, batches.first()) else {
@@ -296,18 +296,18 @@ impl Spilled {
         Ok(Body::Frozen(frozen(states, &batch)))
     }
 
-    /// The batches, where rows are kept.
+    /// Returns a batch, where rows are held.
     pub(crate) fn batch(&self, number: usize) -> Option<Result<RecordBatch>> {
         self.content.parts.get(number).map(|part| self.file.read(part.at))
     }
 
-    /// The first bucket from `bucket` on that may hold groups.
+    /// Returns the first bucket from `bucket` on that may have groups.
     pub(crate) fn next_bucket(&self, bucket: usize) -> Option<usize> {
         let part = self.content.parts.iter().find(|part| bucket < part.buckets.end)?;
         Some(part.buckets.start.max(bucket))
     }
 
-    /// The groups of some buckets, part by part.
+    /// Returns the groups of some buckets, part by part.
     pub(crate) fn groups<'a>(
         &'a self,
         spec: &'a Columns,

@@ -1,11 +1,12 @@
-//! Two neighbouring slices: the sessions that had their last row in the slice before, and the pieces of this one.
+//! Two neighbouring slices: the sessions with their last row in the previous slice, and the pieces of the current one.
 //!
-//! A key has at most one session whose last row is in the slice before, and one piece per worker in this slice, all of one
-//! session. Keys get a number once per slice, those of the slice before first and in their order: so the
-//! piece that continues a session is found without hashing, and the states of this slice lie densely apart from that.
+//! A key has at most one session whose last row is in the previous slice, and one piece per worker in the current
+//! slice, all of one session. Keys are numbered once per slice, those of the previous slice first and in their order:
+//! so the piece that continues a session is found without hashing, and the states of the current slice are dense apart
+//! from that.
 //!
-//! Invariant: all pieces of this slice with rows up to the tick that was drained to have been absorbed, so that whether a
-//! session ends there is known.
+//! Invariant: all pieces of the current slice with rows up to the tick that was drained to have been absorbed, so that
+//! it is known whether a session ends there.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::table::{Accumulators, Frozen, Interner};
 /// No position.
 const NONE: u32 = u32::MAX;
 
-/// The slice before and this one.
+/// The previous slice and the current one.
 pub(super) struct Chain {
     columns: Arc<Columns>,
     gap: i64,
@@ -32,7 +33,7 @@ pub(super) struct Chain {
     positions: Vec<usize>,
 }
 
-/// Sessions that had their last row in a slice that is whole.
+/// Sessions with their last row in a complete slice.
 struct Before {
     slice: i64,
     frozen: Frozen,
@@ -40,14 +41,14 @@ struct Before {
     rows: u64,
     /// Groups by their last time.
     order: Vec<u32>,
-    /// So many of them have ended or gone on.
+    /// The number of those that have ended or been continued.
     at: usize,
 }
 
 /// The pieces of a slice that may still grow.
 struct Now {
     ids: Interner,
-    /// By id; [`NONE`] for keys of the slice before that have no piece.
+    /// By id; [`NONE`] for keys of the previous slice without a piece.
     position: Vec<u32>,
     /// By position.
     id_at: Vec<u32>,
@@ -55,7 +56,7 @@ struct Now {
     rows: u64,
 }
 
-/// Sessions that have ended, in order of their end.
+/// Ended sessions, in order of their end.
 pub(super) struct Sessions {
     /// Keys, then the values of the aggregates.
     pub(super) columns: Vec<ArrayRef>,
@@ -75,22 +76,22 @@ impl Chain {
         Self { columns, gap, before: None, now: None, ids: vec![], positions: vec![] }
     }
 
-    /// Whether there is a slice before.
+    /// Whether there is a previous slice.
     pub(super) fn has_begun(&self) -> bool {
         self.before.is_some()
     }
 
-    /// Start of the slice before.
+    /// The start of the previous slice.
     pub(super) fn before_slice(&self) -> Option<i64> {
         self.before.as_ref().map(|before| before.slice)
     }
 
-    /// Start of the slice whose pieces it takes.
+    /// The start of the current slice, whose pieces it takes.
     pub(super) fn slice(&self) -> Option<i64> {
         self.before.as_ref().map(|before| before.slice.saturating_add(self.gap))
     }
 
-    /// Begins with the pieces of a slice that is whole.
+    /// Begins with the pieces of a complete slice.
     pub(super) fn begin(&mut self, slice: i64, pieces: Vec<Frozen>, rows: u64) -> Result<()> {
         if pieces.iter().all(|piece| piece.groups == 0) {
             (self.before, self.now) = (None, None);
@@ -112,7 +113,7 @@ impl Chain {
         Ok(())
     }
 
-    /// Takes a piece of this slice, of so many input rows.
+    /// Takes a piece of the current slice, of `rows` input rows.
     pub(super) fn absorb(&mut self, piece: &Frozen, rows: u64) -> Result<()> {
         let now = match &mut self.now {
             Some(now) => now,
@@ -122,17 +123,17 @@ impl Chain {
         now.absorb(piece, &mut self.ids, &mut self.positions)
     }
 
-    /// The end of the first session before, if it does not go on.
+    /// Returns the end of the first session of the previous slice, if it is not continued.
     pub(super) fn earliest_end(&self) -> Option<i64> {
         let before = self.before.as_ref()?;
         let last = before.order.get(before.at).and_then(|row| before.last(*row));
-        // Those of this slice end after it.
+        // Those of the current slice end after it.
         let now = self.now.as_ref().map(|_| before.slice.saturating_add(self.gap));
         last.or(now).map(|last| last.saturating_add(self.gap))
     }
 
-    /// The sessions that end after `after`, and at `to` or before; those that have ended by `after` are forgotten. What
-    /// goes on is in this slice from now on.
+    /// Returns the sessions that end after `after`, and at `to` or before; those that have ended by `after` are
+    /// dropped. Continued sessions are in the current slice from now on.
     pub(super) fn drain(&mut self, to: i64, after: i64) -> Result<Option<Sessions>> {
         let Some(before) = &mut self.before else { return Ok(None) };
         let (_, last) = extents::of_state(before.frozen.extents())?;
@@ -170,7 +171,8 @@ impl Chain {
         evaluate(&self.columns, ended, self.gap).map(Some)
     }
 
-    /// This slice is whole, and all sessions before have ended or gone on: it becomes the one before.
+    /// Makes the current slice the previous one: it is complete, and all sessions of the previous one have ended or
+    /// been continued.
     pub(super) fn step(&mut self) -> Result<()> {
         let Some(before) = self.before.take() else { return Ok(()) };
         if before.at < before.order.len() {
@@ -184,12 +186,12 @@ impl Chain {
         Ok(())
     }
 
-    /// The slice before as a piece: its start, its groups, and its input rows.
+    /// Returns the previous slice as a piece: its start, its groups, and its input rows.
     pub(super) fn before(&self) -> Option<(i64, &Frozen, u64)> {
         self.before.as_ref().map(|before| (before.slice, &before.frozen, before.rows))
     }
 
-    /// Gives all sessions that have not ended away, as pieces of their slices.
+    /// Takes out all open sessions, as pieces of their slices.
     pub(super) fn take(&mut self) -> Result<Vec<(i64, Frozen, u64)>> {
         let (before, now) = (self.before.take(), self.now.take());
         let Some(before) = before else { return Ok(vec![]) };
@@ -206,7 +208,7 @@ impl Chain {
         Ok(pieces)
     }
 
-    /// Sessions that are open, some perhaps twice.
+    /// The number of open sessions; some may be counted twice.
     pub(super) fn len(&self) -> usize {
         let before = self.before.as_ref().map_or(0, |before| before.order.len() - before.at);
         before + self.now.as_ref().map_or(0, |now| now.id_at.len())
@@ -228,7 +230,7 @@ impl Chain {
 }
 
 impl Before {
-    /// `None` when there are no sessions.
+    /// Returns `None` when there are no sessions.
     fn new(slice: i64, frozen: Frozen, rows: u64) -> Result<Option<Self>> {
         if frozen.groups == 0 {
             return Ok(None);
@@ -240,7 +242,7 @@ impl Before {
         Ok(Some(Self { slice, frozen, rows, order, at: 0 }))
     }
 
-    /// The last time of a session.
+    /// Returns the last time of a session.
     fn last(&self, row: u32) -> Option<i64> {
         let (_, last) = extents::of_state(self.frozen.extents()).ok()?;
         last.get(row as usize).copied()
@@ -248,7 +250,7 @@ impl Before {
 }
 
 impl Now {
-    /// The keys of the slice before have the first ids, in their order.
+    /// Assigns the first ids to the keys of the previous slice, in their order.
     fn new(columns: &Columns, before: Option<&Before>) -> Result<Self> {
         let groups = before.map_or(0, |before| before.frozen.groups);
         let mut ids = Interner::new(columns, groups)?;
@@ -288,7 +290,7 @@ impl Now {
         self.accumulators.merge(&piece.states, positions, self.id_at.len())
     }
 
-    /// Turns into groups, by position.
+    /// Converts to groups, by position.
     fn freeze(mut self) -> Result<Frozen> {
         let groups = self.id_at.len();
         let mut keys = self.ids.take_keys()?;
@@ -301,7 +303,7 @@ impl Now {
     }
 }
 
-/// The results of sessions that have ended.
+/// Computes the results of ended sessions.
 fn evaluate(columns: &Columns, ended: Frozen, gap: i64) -> Result<Sessions> {
     let mut accumulators = Accumulators::new(columns)?;
     let groups: Vec<usize> = (0..ended.groups).collect();

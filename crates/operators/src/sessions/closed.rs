@@ -1,4 +1,4 @@
-//! Sessions that have ended and are not given out yet, in order of their end.
+//! Ended sessions that are not returned yet, in order of their end.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,19 +21,19 @@ use crate::table::arrays_bytes;
 pub(super) struct Closed {
     columns: Arc<Columns>,
     whole: VecDeque<Ended>,
-    /// Those of a slice that has no room in memory; they come before all that is added later.
+    /// Those of a slice that does not fit in memory; they come before all that is added later.
     runs: Option<Runs>,
-    /// Sessions with the same end are in the order of their keys, and rows of a session in that of all their columns.
+    /// Sessions with the same end are ordered by their keys, and rows of a session by all their columns.
     order: Option<Order>,
 }
 
-/// Compares keys, and whole rows where those are kept.
+/// A comparison of keys, and of whole rows where those are held.
 struct Order {
     keys: RowConverter,
     rows: Option<RowConverter>,
 }
 
-/// Sessions with their bounds; those before `at` have been given out.
+/// Sessions with their bounds; those before `at` have been returned.
 struct Ended {
     columns: Vec<ArrayRef>,
     bounds: [ArrayRef; 3],
@@ -41,7 +41,7 @@ struct Ended {
     at: usize,
 }
 
-/// What leaves together.
+/// Sessions that are returned together.
 pub(super) struct Given {
     pub(super) rows: RecordBatch,
     pub(super) sessions: u64,
@@ -61,19 +61,19 @@ impl Closed {
         Self { columns: Arc::clone(columns), whole: VecDeque::new(), runs: None, order: None }
     }
 
-    /// Whether all sessions have been given out.
+    /// Whether all sessions have been returned.
     pub(super) fn is_empty(&self) -> bool {
         self.whole.is_empty() && self.runs.is_none()
     }
 
-    /// From now on all rows come in one order; false when some cannot be compared.
+    /// Orders all rows deterministically from now on; false when some cannot be compared.
     pub(super) fn keep_order(&mut self) -> bool {
         let converter = |fields: &Fields| {
             let fields = fields.iter().map(|field| SortField::new(field.data_type().clone()));
             RowConverter::new(fields.collect()).ok()
         };
         let packed = self.columns.layout().packed.as_ref();
-        // Rows without a key are all of one session.
+        // Rows without a key all belong to one session.
         let fields = self.columns.key_schema().fields();
         let (keys, rows) = (converter(fields), packed.map(converter));
         self.order = match (keys, rows) {
@@ -109,7 +109,7 @@ impl Closed {
         self.load()
     }
 
-    /// Reads the next sessions from disk.
+    /// Loads the next sessions from disk.
     fn load(&mut self) -> Result<()> {
         if !self.whole.is_empty() {
             return Ok(());
@@ -128,7 +128,7 @@ impl Closed {
         self.whole.front().and_then(|ended| ended.ends.get(ended.at).copied())
     }
 
-    /// The sessions of the first end, and of further ones up to `to` until there are `rows_max` rows.
+    /// Returns the sessions of the first end, and of further ones up to `to` until there are `rows_max` rows.
     ///
     /// # Errors
     /// When they cannot be read back.
@@ -177,7 +177,7 @@ impl Closed {
 }
 
 impl Order {
-    /// Sessions in order of their end, and then of their keys, the first `keys` columns.
+    /// Sorts sessions by their end, and then by their keys, the first `keys` columns.
     fn put(&self, sessions: Sessions, keys: usize) -> Result<Sessions> {
         let Sessions { columns, starts, ends } = sessions;
         let distinct = ends.is_sorted_by(|a, b| a < b);
@@ -202,7 +202,7 @@ impl Order {
 }
 
 impl Ended {
-    /// Some of the sessions as rows of the output.
+    /// Returns some of the sessions as rows of the output.
     fn batch(
         &self,
         spec: &Columns,

@@ -1,4 +1,4 @@
-//! Slices that memory has no room for: two neighbouring ones are put together some buckets of keys at a time.
+//! Slices that do not fit in memory: two neighbouring ones are merged some buckets of keys at a time.
 //!
 //! ```text
 //! for each range of buckets:  pieces of both slices ─► a chain of its own ─┬─ ended ─► a run, in order of ends
@@ -23,9 +23,9 @@ use crate::segments::kept::{Kept, spill_all};
 use crate::segments::spill::{BUCKETS, Spilled, SpilledFile, Writing};
 use crate::table::Frozen;
 
-/// A table in memory takes about so many times the bytes of its frozen groups.
+/// The ratio of the bytes of a table in memory to those of its frozen groups, approximately.
 const LIVE_FACTOR: usize = 2;
-/// Sessions of a batch of a run, at most.
+/// Sessions per batch of a run at most.
 const BATCH_SESSIONS: usize = 4096;
 
 /// Ended sessions on disk, each run in order of their end.
@@ -35,14 +35,14 @@ pub(super) struct Runs {
 }
 
 struct Run {
-    /// Places of the batches, the next one last.
+    /// Positions of the batches, the next one last.
     places: Vec<u64>,
     batch: Option<RecordBatch>,
     at: usize,
 }
 
 impl SessionMerger {
-    /// Whether the next two slices are on disk and too large to be put together in memory.
+    /// Whether the next two slices are on disk and too large to be merged in memory.
     pub(super) fn is_large(&self) -> bool {
         let Some(space) = &self.space else { return false };
         let first = self.chain.slice().or_else(|| self.waiting.keys().next().map(|key| key.0));
@@ -62,10 +62,10 @@ impl SessionMerger {
         spilled && bytes.saturating_mul(LIVE_FACTOR) > space.pass_bytes()
     }
 
-    /// Puts two whole slices together, from disk to disk.
+    /// Merges two complete slices, from disk to disk.
     ///
     /// # Errors
-    /// When that cannot be read or written; when a few groups take more than there is.
+    /// When they cannot be read or written; when a few groups take more memory than there is.
     pub(super) fn pass(&mut self, slice: i64) -> Result<()> {
         let Some(space) = self.space.clone() else { return Ok(()) };
         spill_all(&self.columns, space.as_ref(), &mut self.waiting)?;
@@ -91,7 +91,8 @@ impl SessionMerger {
                 Ok(parts.into_iter().flatten().collect())
             };
             let (old, new) = (read(&before)?, read(&now)?);
-            // Arrays share their buffers with those of other buckets: told by the number of groups.
+            // Arrays share their buffers with those of other buckets, so the size is estimated from the number of
+            // groups.
             let read: usize = old.iter().chain(&new).map(|frozen| frozen.groups).sum();
             let bytes = bytes / groups.max(1) * read;
             if step > 1 && bytes > space.pass_bytes().saturating_mul(2) {
@@ -130,7 +131,7 @@ impl SessionMerger {
     }
 }
 
-/// The pieces of a slice, all of which are on disk.
+/// Returns the pieces of a slice, all of which are on disk.
 fn spilled(pieces: Option<Vec<Kept>>) -> Result<Vec<Spilled>> {
     let pieces = pieces.into_iter().flatten();
     pieces
@@ -141,7 +142,7 @@ fn spilled(pieces: Option<Vec<Kept>>) -> Result<Vec<Spilled>> {
         .collect()
 }
 
-/// Writes ended sessions, start and end last; returns the places of the batches.
+/// Writes ended sessions, start and end last; returns the positions of the batches.
 fn write_run(
     ended: Sessions,
     batch_sessions: usize,
@@ -163,7 +164,7 @@ fn write_run(
 }
 
 impl Run {
-    /// The end of its next session; reads a batch when the last one is used up.
+    /// Returns the end of its next session; reads a batch when the last one is used up.
     fn end(&mut self, file: &dyn SpilledFile) -> Result<Option<i64>> {
         loop {
             if let Some(batch) = &self.batch
@@ -177,14 +178,14 @@ impl Run {
     }
 }
 
-/// The ends of the sessions of a batch: the last column.
+/// Returns the ends of the sessions of a batch: the last column.
 fn ends(batch: &RecordBatch) -> Result<&[i64]> {
     let last = batch.columns().last().and_then(|column| column.as_primitive_opt::<Int64Type>());
     Ok(last.ok_or_else(|| Error::internal("the end of a session is lost"))?.values())
 }
 
 impl Runs {
-    /// All sessions of the next ends, some thousand.
+    /// Returns all sessions of the next ends, some thousand.
     ///
     /// # Errors
     /// When they cannot be read.

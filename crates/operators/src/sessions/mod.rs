@@ -3,19 +3,19 @@
 //! ```text
 //! stores ─pieces of a slice─► waiting ─► chain: sessions of the slice before ⟵ pieces of this one ─► closed ─► out
 //! ```
-//! Time is cut into slices of one gap, so rows of one key and slice are always of one session: a slice of a worker holds
-//! *pieces*, as groups with their first and last time. A session that had its last row in one slice goes on in the next
-//! one or ends there. So it is enough to put two neighbouring slices together at a time ([`chain`]), in order, and no
-//! index of open sessions is needed.
+//! Time is divided into slices of one gap, so rows of one key and slice always belong to one session: a slice of a
+//! worker holds *pieces*, as groups with their first and last time. A session whose last row is in one slice continues
+//! in the next one or ends there. So it is enough to merge two neighbouring slices at a time ([`chain`]), in order, and
+//! no index of open sessions is needed.
 //!
-//! A session closes when the operator's watermark, which runs one tick behind that of its input, has reached its end:
-//! all rows up to one gap after its last one, which would join, have come by then. Whole slices are enough
-//! for that while more rows are on their way; otherwise workers give what they have of an open one, so that nothing is
-//! held back.
+//! A session closes when the operator's watermark, which is one tick behind that of its input, has reached its end: all
+//! rows up to one gap after its last one, which would join, have arrived by then. Complete slices are enough for that
+//! while more rows are on their way; otherwise workers flush what they have of an open one, so that nothing is held
+//! back.
 //!
-//! Invariants: `waiting` and the chain together have every row that was added and is in no closed session; the sessions of
-//! the chain that end at the frontier or before are closed. The same segments from the start give the same sessions, so
-//! that a checkpoint is segments and a frontier: those of the slice before, put together, and the pieces since.
+//! Invariants: `waiting` and the chain together have every row that was added and is in no closed session; the sessions
+//! of the chain that end at the frontier or before are closed. The same segments from the start give the same sessions,
+//! so that a checkpoint is segments and a frontier: those of the previous slice, merged, and the pieces since.
 
 mod chain;
 mod closed;
@@ -40,10 +40,10 @@ use crate::{Segment, Slicing};
 use chain::Chain;
 use closed::Closed;
 
-/// So many pieces of one slice that no checkpoint has are put together.
+/// The number of pieces of one slice without a checkpoint at which they are merged.
 const FRESH_MAX: usize = 64;
 
-/// Puts the pieces of all workers together and closes sessions, in order of their end.
+/// A merger of the pieces of all workers, which closes sessions in order of their end.
 #[derive(Debug)]
 pub(crate) struct SessionMerger {
     columns: Arc<Columns>,
@@ -52,18 +52,18 @@ pub(crate) struct SessionMerger {
     /// Not in the chain yet.
     waiting: BySlice,
     chain: Chain,
-    /// The slice before, as a checkpoint has it.
+    /// The id of the previous slice in a checkpoint.
     before_id: Option<SegmentId>,
     /// The pieces that have entered the chain, for checkpoints.
     entered: Vec<Kept>,
     closed: Closed,
-    /// All sessions that end here or before have been given out.
+    /// All sessions that end here or before have been returned.
     frontier: i64,
     /// Everything up to here has been added.
     flushed: i64,
     /// All sessions that end here or before have left the chain.
     drained: i64,
-    /// Memory was short: whole slices are waited for.
+    /// Whether memory was short: it then waits for complete slices.
     short: bool,
     cuts: bool,
     space: Option<Arc<dyn SpillSpace>>,
@@ -72,8 +72,8 @@ pub(crate) struct SessionMerger {
     groups: Vec<usize>,
 }
 
-/// The rows that are late: those before the watermark. Whether a session of theirs is open does not matter, so that
-/// what is late can be told from the rows of the partition alone.
+/// Returns the rows that are late: those before the watermark. Whether a session of theirs is open does not matter, so
+/// that lateness depends on the rows of the partition alone.
 pub(crate) fn classify(times: &[i64], before: Watermark, tolerance: Tolerance) -> NotOnTime {
     let mut found = NotOnTime::default();
     if before == Watermark::END {
@@ -114,12 +114,12 @@ impl SessionMerger {
         }
     }
 
-    /// The last tick of a slice.
+    /// Returns the last tick of a slice.
     fn last_tick(&self, slice: i64) -> i64 {
         slice.saturating_add(self.gap - 1)
     }
 
-    /// A lower bound of the end of the next session that is not closed.
+    /// Returns a lower bound of the end of the next open session.
     fn earliest_end(&self) -> Option<i64> {
         let waiting = self.waiting.keys().next().map(|(slice, _)| slice.saturating_add(self.gap));
         self.closed
@@ -127,7 +127,7 @@ impl SessionMerger {
             .or_else(|| self.chain.earliest_end().into_iter().chain(waiting).min())
     }
 
-    /// Closes what ends at `to` or before, as far as it is not given out yet.
+    /// Closes what ends at `to` or before, unless it has been returned already.
     fn advance(&mut self, to: i64) -> Result<()> {
         while to > self.drained && self.closed.is_empty() {
             self.drained = self.drain(to)?;
@@ -135,10 +135,10 @@ impl SessionMerger {
         Ok(())
     }
 
-    /// Drains up to `to`, or to the first whole slice that leaves from disk; returns how far.
+    /// Drains up to `to`, or to the first complete slice that leaves from disk; returns how far.
     fn drain(&mut self, to: i64) -> Result<i64> {
         loop {
-            // Part of a slice is put together in memory in any case.
+            // An incomplete slice is merged in memory in any case.
             if self.is_large()
                 && let Some(slice) = self.chain.before_slice().or_else(|| self.first_waiting())
                 && to >= self.last_tick(slice.saturating_add(self.gap))
@@ -187,7 +187,7 @@ impl SessionMerger {
         self.waiting.keys().next().map(|(slice, _)| *slice)
     }
 
-    /// Brings the pieces of a slice that have come to the chain.
+    /// Moves the pieces of a slice that have arrived to the chain.
     fn enter(&mut self, slice: i64) -> Result<()> {
         let segments = self.waiting.remove(&(slice, i64::MIN)).unwrap_or_default();
         for Kept { id, rows, body } in segments {
@@ -206,7 +206,7 @@ impl SessionMerger {
     }
 }
 
-/// The groups of a piece, in memory.
+/// Returns the groups of a piece, in memory.
 fn frozen(body: Body) -> Result<Frozen> {
     match body.in_memory()?.freeze()? {
         Body::Frozen(frozen) => Ok(frozen),
@@ -238,7 +238,7 @@ impl CoordinatorPart for SessionMerger {
         if to <= self.flushed {
             return None;
         }
-        // The end of the slices that are whole.
+        // The end of the complete slices.
         let whole = if reached == Watermark::END {
             to
         } else {
@@ -256,7 +256,7 @@ impl CoordinatorPart for SessionMerger {
     }
 
     fn complete_to(&self, reached: Watermark) -> Watermark {
-        // What is not flushed yet is of slices that nothing can end in before `reached`.
+        // What is not flushed yet belongs to slices in which nothing can end before `reached`.
         if self.earliest_end().is_some_and(|end| reached.closes(end)) {
             return reached.min(Watermark::at(self.flushed));
         }

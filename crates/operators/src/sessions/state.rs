@@ -1,4 +1,4 @@
-//! The state of sessions for checkpoints, and on disk when memory is short: pieces of slices, whatever they are made of.
+//! The state of sessions for checkpoints, and on disk when memory is short: pieces of slices, whatever their form.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +14,10 @@ use crate::spec::SessionOperatorSpec;
 use crate::table::Frozen;
 
 impl SessionMerger {
-    /// A merger as it was at a cut.
+    /// Restores a merger from a cut.
     ///
     /// # Errors
-    /// Corrupt when a segment cannot be one of such a cut.
+    /// Corrupt when a segment cannot belong to such a cut.
     pub(crate) fn restore(spec: &SessionOperatorSpec, state: SavedState<'_>) -> Result<Self> {
         let SavedState { frontier, next_id, segments, space } = state;
         let mut merger =
@@ -56,10 +56,10 @@ impl SessionMerger {
             && times.all(|(first, last)| first <= last && within.contains(last)))
     }
 
-    /// What a checkpoint needs.
+    /// Returns what a checkpoint needs.
     ///
     /// # Errors
-    /// Internal when nothing was to be remembered, or when ended sessions are left.
+    /// Internal when cuts are not kept, or when ended sessions are left.
     pub(super) fn save(&mut self) -> Result<Cut> {
         if !self.cuts || !self.closed.is_empty() {
             return Err(Error::internal("a cut of sessions that cannot be remembered"));
@@ -89,7 +89,7 @@ impl SessionMerger {
         Ok(cut)
     }
 
-    /// Puts pieces together that no checkpoint has.
+    /// Merges pieces that no checkpoint has.
     pub(super) fn merge_entered(&mut self) -> Result<()> {
         let all = std::mem::take(&mut self.entered);
         let (saved, mut fresh): (Vec<_>, Vec<_>) = all.into_iter().partition(|k| k.id.is_some());
@@ -99,7 +99,7 @@ impl SessionMerger {
         Ok(())
     }
 
-    /// The sessions of the chain become pieces that wait: what has ended is in none of them.
+    /// Converts the sessions of the chain to waiting pieces, without those that have ended.
     pub(super) fn dissolve(&mut self) -> Result<()> {
         for (slice, frozen, rows) in self.chain.take()? {
             let kept = Kept { id: None, rows, body: Some(Body::Frozen(frozen)) };

@@ -1,18 +1,18 @@
-//! Every segment until the last of its windows has closed: what a checkpoint needs, and what can
-//! go to disk when memory is short.
+//! Retains every segment until the last of its windows has closed: what a checkpoint needs, and what can be spilled
+//! when memory is short.
 //!
 //! ```text
 //! add ─► waiting, by slice ──first window closes──► the windows ──last window closes──► forgotten
-//!          ├── cut: what has no id gets one and is given out, once
+//!          ├── cut: segments without an id are assigned one and returned, once
 //!          └── spill: memory ─► disk; the windows forget what they have and can be merged from there
 //! ```
 //!
-//! Segments wait here, not in the windows, so that those of one slice can be merged while they
-//! are few: a slice that gets a segment at each of hundreds of cuts keeps a number of them that
-//! grows with the logarithm of its size, and holds each key about twice at most.
+//! Segments wait here, not in the windows, so that those of one slice can be merged while they are few: a slice that
+//! gets a segment at each of hundreds of cuts retains a number of them that grows with the logarithm of its size, and
+//! holds each key about twice at most.
 //!
-//! Invariants: an id is given once and stands for the same content for ever. The needed segments
-//! alone make all windows that are open, as if their rows came anew.
+//! Invariants: an id is assigned once and stands for the same content for ever. The needed segments alone reproduce all
+//! open windows, as if their rows arrived again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,33 +29,32 @@ use crate::segments::spill::SpillSpace;
 use crate::segments::{Body, Segment};
 use crate::spec::{Mode, OperatorSpec};
 
-/// A window whose new segments take less than this part of a pass, and that takes less than so many
-/// passes, is made at once: its rows are then there several times over, as groups, as columns, as
-/// rows in order.
+/// A window whose new segments take less than this part of a pass, and that takes less than this many passes, is
+/// computed at once: its rows then exist several times over, as groups, as columns, as rows in order.
 const WHOLE_PART: usize = 2;
 /// Keeps the segments that open windows are made of.
 #[derive(Debug, Default)]
 pub(crate) struct Keeper {
-    /// For checkpoints: ids are given, and what is saved need not be kept twice.
+    /// Whether cuts are made: ids are assigned, and saved segments need not be held twice.
     cuts: bool,
-    /// For a limit of memory: all is kept until its last window closes, in memory or here.
+    /// Set under a memory limit: all segments are retained until their last window closes, in memory or here.
     space: Option<Arc<dyn SpillSpace>>,
     next_id: u64,
-    /// In no closed window yet.
+    /// Not in a closed window yet.
     waiting: BySlice,
-    /// In a window that has closed, and in one that has not.
+    /// In a closed window and in an open one.
     entered: BySlice,
-    /// What has entered is not in the [`Windows`] but on disk, all of it: windows are merged from
-    /// there until none of it is needed.
+    /// Whether the entered segments are not in the [`Windows`] but all on disk: windows are merged from there until
+    /// none of them is needed.
     divided: bool,
-    /// The last slice that came before anything was kept.
+    /// The last slice that arrived before retention began.
     missed: Option<i64>,
     /// Scratch.
     groups: Vec<usize>,
 }
 
 impl Keeper {
-    /// `missed`: the last slice of which it knows nothing.
+    /// Returns an empty store; `missed`: the last slice that it does not know.
     pub(crate) fn new(missed: Option<i64>) -> Self {
         Self { missed, ..Self::default() }
     }
@@ -68,7 +67,7 @@ impl Keeper {
         self.space = Some(space);
     }
 
-    /// As it was at a cut.
+    /// Restores the state of a cut.
     pub(crate) fn restore(spec: &OperatorSpec, state: SavedState<'_>) -> Result<Self> {
         let SavedState { frontier, next_id, segments, space } = state;
         let mut restored = Restored::new(spec.columns(), space);
@@ -97,29 +96,29 @@ impl Keeper {
 
     pub(crate) fn add(&mut self, segment: Segment) -> Result<()> {
         let Segment { slice, counts_from, rows, body } = segment;
-        // Without a space, windows are made in memory.
+        // Without a space, windows are computed in memory.
         let body = if self.space.is_some() { body } else { body.in_memory()? };
         let kept = Kept { id: None, rows, body: Some(body) };
         self.waiting.entry((slice, counts_from)).or_default().push(kept);
         Ok(())
     }
 
-    /// End of the first window after `frontier` that has rows which the windows do not have.
+    /// Returns the end of the first window after `frontier` with rows that the windows do not have.
     pub(crate) fn next_end(&self, spec: &OperatorSpec, frontier: i64) -> Option<i64> {
         let waiting = next_end(spec, frontier, self.waiting.keys());
         let entered = self.divided.then(|| next_end(spec, frontier, self.entered.keys()));
         waiting.into_iter().chain(entered.flatten()).min()
     }
 
-    /// Start of the last slice that the windows do not have.
+    /// Returns the start of the last slice that the windows do not have.
     pub(crate) fn last_slice(&self) -> Option<i64> {
         let waiting = self.waiting.keys().next_back();
         let entered = self.entered.keys().next_back().filter(|_| self.divided);
         waiting.max(entered).map(|(slice, _)| *slice)
     }
 
-    /// Brings all segments of the window that ends at `end`, which is the next, to `windows`; or
-    /// gives its rows when some of them are on disk.
+    /// Passes all segments of the window that ends at `end`, which is the next, to `windows`; or returns its rows when
+    /// some of them are on disk.
     pub(crate) fn enter(
         &mut self,
         spec: &Arc<OperatorSpec>,
@@ -156,7 +155,7 @@ impl Keeper {
         Ok(None)
     }
 
-    /// The rows of a window from disk; what of it is in memory goes there first.
+    /// Returns the rows of a window from disk; its in-memory part is written there first.
     fn divide(
         &mut self,
         spec: &Arc<OperatorSpec>,
@@ -188,7 +187,7 @@ impl Keeper {
         Ok(DividedRows::new(spec, Arc::clone(space), bounds, segments.collect()))
     }
 
-    /// Writes all that is in memory to disk; `windows` forget what they have.
+    /// Writes everything in memory to disk; `windows` forget what they have.
     pub(crate) fn spill(
         &mut self,
         spec: &OperatorSpec,
@@ -203,7 +202,7 @@ impl Keeper {
         spill_all(spec.columns(), space.as_ref(), &mut self.waiting)
     }
 
-    /// Forgets what only closed windows are made of.
+    /// Drops segments of closed windows only.
     pub(crate) fn forget(&mut self, spec: &OperatorSpec, frontier: i64) {
         while let Some(first) = self.entered.first_entry() {
             if spec.slicing().last_end(first.key().0) > frontier {
@@ -235,7 +234,7 @@ impl Keeper {
         Ok(cut)
     }
 
-    /// Bytes of memory, less what the windows share.
+    /// Bytes of memory, except those shared with the windows.
     pub(crate) fn size_bytes(&self, spec: &OperatorSpec) -> usize {
         let size = |kept: &Kept| kept.body.as_ref().map_or(0, Body::size_bytes);
         let waiting: usize = self.waiting.values().flatten().map(size).sum();

@@ -1,9 +1,8 @@
-//! Closes windows, in ascending order of their end.
+//! Merges segments and closes windows, in ascending order of their end.
 //!
-//! Invariants: the frontier (all windows that end at it or before are closed) never moves back. A
-//! segment that belongs to a closed window is refused, so that no window is ever closed twice or
-//! without a row that was owed to it. Windows without rows do not appear, and time without rows
-//! costs nothing.
+//! Invariants: the frontier (all windows that end at it or before are closed) never moves back. A segment that belongs
+//! to a closed window is refused, so that no window is ever closed twice or without a row that belongs to it. Windows
+//! without rows do not appear, and time without rows costs nothing.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -23,9 +22,9 @@ use crate::spec::OperatorSpec;
 /// A finished window.
 #[derive(Debug)]
 pub struct ClosedWindow {
-    /// First tick.
+    /// First tick of the window.
     pub start: i64,
-    /// One past the last tick.
+    /// One past the last tick of the window.
     pub end: i64,
     /// Its rows, by [`OperatorSpec::output_schema`]; at least one.
     pub rows: WindowRows,
@@ -34,35 +33,35 @@ pub struct ClosedWindow {
 /// Merges the segments of all workers and closes windows.
 ///
 /// # Contract
-/// Before [`close`](Self::close) at a watermark, every worker has been flushed at that watermark or
-/// a later one, and its segments have been added. Rows that come later for a slice whose first
-/// window is closed are tagged (see [`lateness`](crate::lateness)).
+/// Before [`close`](Self::close) at a watermark, every worker has been flushed at that watermark or a later one, and
+/// its segments have been added. Rows that arrive later for a slice whose first window is closed are tagged (see
+/// [`lateness`](crate::lateness)).
 #[derive(Debug)]
 pub struct WindowMerger {
     spec: Arc<OperatorSpec>,
     windows: Box<dyn Windows>,
-    /// With cuts only: segments wait in it until the first of their windows closes.
+    /// With cuts only: holds segments until the first of their windows closes.
     keeper: Option<Keeper>,
     frontier: i64,
-    /// All workers have been flushed up to here.
+    /// All workers have been flushed up to this watermark.
     flushed: Watermark,
 }
 
 impl WindowMerger {
-    /// An empty merger.
+    /// Returns an empty merger.
     pub fn new(spec: Arc<OperatorSpec>) -> Self {
         let windows = new_windows(&spec);
         Self { spec, windows, keeper: None, frontier: i64::MIN, flushed: Watermark::NONE }
     }
 
-    /// Remembers from now on what a checkpoint needs (off by default: it costs memory). Segments
-    /// that have been added before are not remembered: [`cut`](Self::cut) fails while they matter.
+    /// Retains what a checkpoint needs from now on (off by default: it costs memory). Segments added before are not
+    /// retained: [`cut`](Self::cut) fails while they matter.
     pub fn keep_cuts(&mut self) {
         self.keeper().keep_cuts();
     }
 
-    /// From now on all segments are kept until their last window closes, so that
-    /// [`spill`](Self::spill) can bring them there. To be told before anything is added.
+    /// Retains all segments from now on until their last window closes, so that [`spill`](Self::spill) can write them
+    /// to `space`. Must be called before anything is added.
     pub fn spill_to(&mut self, space: Arc<dyn SpillSpace>) {
         self.keeper().spill_to(space);
     }
@@ -72,11 +71,11 @@ impl WindowMerger {
         self.keeper.get_or_insert_with(|| Keeper::new(missed))
     }
 
-    /// Writes all that is in memory to disk; it comes back, merged, when windows close. Without
+    /// Writes everything in memory to disk; it is read back and merged when windows close. Without
     /// [`spill_to`](Self::spill_to) nothing happens.
     ///
     /// # Errors
-    /// When it cannot be written; what an aggregate says when it cannot give its state.
+    /// When it cannot be written, and when an aggregate cannot return its state.
     pub fn spill(&mut self) -> Result<()> {
         match &mut self.keeper {
             Some(keeper) => keeper.spill(&self.spec, &mut self.windows),
@@ -84,11 +83,10 @@ impl WindowMerger {
         }
     }
 
-    /// What a checkpoint needs of the state as it is.
+    /// Returns what a checkpoint needs of the current state.
     ///
     /// # Errors
-    /// Internal without [`keep_cuts`](Self::keep_cuts); what an aggregate says when it cannot
-    /// give its state.
+    /// Internal without [`keep_cuts`](Self::keep_cuts); when an aggregate cannot return its state.
     pub fn cut(&mut self) -> Result<Cut> {
         match &mut self.keeper {
             Some(keeper) => keeper.cut(&self.spec, self.frontier),
@@ -96,21 +94,20 @@ impl WindowMerger {
         }
     }
 
-    /// A merger as it was at a cut. It [keeps cuts](Self::keep_cuts).
+    /// Restores a merger from a cut. It [keeps cuts](Self::keep_cuts).
     ///
     /// # Errors
-    /// Corrupt when a segment cannot be one of such a cut.
+    /// Corrupt when a segment cannot belong to such a cut.
     pub fn restore(spec: Arc<OperatorSpec>, state: SavedState<'_>) -> Result<Self> {
         let frontier = state.frontier;
         let keeper = Some(Keeper::restore(&spec, state)?);
         Ok(Self { keeper, frontier, ..Self::new(spec) })
     }
 
-    /// Takes a segment.
+    /// Adds a segment.
     ///
     /// # Errors
-    /// Internal when a window that it belongs to has been closed already; what an aggregate
-    /// says when it cannot merge.
+    /// Internal when one of its windows has been closed already; when an aggregate cannot merge.
     pub fn add(&mut self, segment: Segment) -> Result<()> {
         let slicing = self.spec.slicing();
         let first = slicing.first_end(segment.slice).max(segment.counts_from);
@@ -129,12 +126,11 @@ impl WindowMerger {
         }
     }
 
-    /// Closes all windows that end at `watermark` or before; empty ones do not appear.
-    /// (With ALLOW LATENESS, `watermark` runs behind by that much.)
+    /// Closes all windows that end at `watermark` or before; empty ones do not appear. (With ALLOW LATENESS,
+    /// `watermark` is that much behind.)
     ///
     /// # Errors
-    /// When an aggregate fails, or what `output` returns: the merger is then not to be used
-    /// further.
+    /// When an aggregate fails, and those of `output`; the merger must then not be used further.
     pub fn close(
         &mut self,
         watermark: Watermark,
@@ -168,7 +164,7 @@ impl WindowMerger {
         Ok(())
     }
 
-    /// End of the next window that has rows.
+    /// Returns the end of the next window that has rows.
     pub fn next_end(&self) -> Option<i64> {
         let waiting = self.keeper.as_ref().and_then(|k| k.next_end(&self.spec, self.frontier));
         let windows = self.windows.next_end(&self.spec, self.frontier);
@@ -180,7 +176,7 @@ impl WindowMerger {
         self.frontier
     }
 
-    /// All workers have been flushed up to here.
+    /// All workers have been flushed up to this watermark.
     pub(crate) fn flushed_to(&self) -> Watermark {
         self.flushed
     }
@@ -189,8 +185,8 @@ impl WindowMerger {
         self.flushed = self.flushed.advance(to);
     }
 
-    /// Windows that have rows here and are not closed; where time is sparse this counts the empty
-    /// ones between them too.
+    /// The number of open windows with rows in the merger; where time is sparse this counts the empty ones between them
+    /// too.
     pub fn open_windows(&self) -> usize {
         let slicing = self.spec.slicing();
         let waiting = self.keeper.as_ref().and_then(Keeper::last_slice);
@@ -204,14 +200,14 @@ impl WindowMerger {
         }
     }
 
-    /// Bytes of memory; looks at each slice.
+    /// Bytes of memory; visits each slice.
     pub fn size_bytes(&self) -> usize {
         let kept = self.keeper.as_ref().map_or(0, |keeper| keeper.size_bytes(&self.spec));
         self.windows.size_bytes() + kept
     }
 }
 
-/// Batches of a window that is in memory.
+/// Returns the batches of a window that is in memory.
 fn whole(spec: &OperatorSpec, start: i64, end: i64, parts: Vec<Part>) -> Result<Vec<RecordBatch>> {
     let mut bounds = Bounds::new(spec, start, end);
     let parts = parts.into_iter().filter(|(_, rows)| *rows > 0);

@@ -1,7 +1,7 @@
 //! Windows of many slices (HOP, CUMULATE): what waits for its window, and what has entered the
 //! [two stacks](super::stacks).
 //!
-//! Rows that are partly late wait aside (`extras`) and are merged into those windows they count in.
+//! Rows that are partly late are held apart (`extras`) and are merged into the windows in which they count.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::table::Frozen;
 /// The state of overlapping windows.
 #[derive(Debug, Default)]
 pub(crate) struct Overlapping {
-    /// On time, not yet in a window that was closed.
+    /// On time, not in a closed window yet.
     pending: BTreeMap<i64, Vec<Frozen>>,
     /// Partly late, by slice and first window end.
     extras: BTreeMap<(i64, i64), Vec<Frozen>>,

@@ -1,18 +1,17 @@
-//! Two stacks of slices, and no hashing when slices are merged.
+//! Two stacks of slices, merged without hashing.
 //!
-//! A slice enters at the *back*: its keys are given dense ids once, and its states are merged into
-//! the running state of the back. When the oldest slice has to go and the *front* is empty, the
-//! slices of the back become the front (a *turn*): from the newest to the oldest their states are
-//! merged into suffixes, so that dropping a slice is taking the next shorter suffix. A window is
-//! one suffix of the front merged with the back: a constant number of merges per slide, whatever
-//! `size / slide`.
+//! A slice enters at the *back*: its keys are assigned dense ids once, and its states are merged into the running state
+//! of the back. When the oldest slice must be dropped and the *front* is empty, the slices of the back become the front
+//! (a *turn*): from the newest to the oldest their states are merged into suffixes, so that dropping a slice means
+//! using the next shorter suffix. A window is one suffix of the front merged with the back: a constant number of merges
+//! per slide, whatever `size / slide`.
 //!
-//! Ids are handed out anew at each turn, in the order in which the suffixes grow; therefore
+//! Ids are reassigned at each turn, in the order in which the suffixes grow; therefore
 //! - the keys of every suffix are a prefix of the front's keys, and its ids are `0..len`;
 //! - ids stay bounded by the keys that are alive.
 //!
-//! A suffix can be as long as all its slices together. Only every `√n`-th is kept; those between
-//! two kept ones are worked out when they are needed, so that memory grows with `√n`, not `n`.
+//! A suffix can be as long as all its slices together. Only every `√n`-th is retained; those between two retained ones
+//! are computed when they are needed, so that memory grows with `√n`, not `n`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -58,14 +57,14 @@ pub(crate) struct Stacks {
     back: Back,
     /// Scratch: `0, 1, 2 …`.
     identity: Vec<usize>,
-    /// Scratch: ids or positions of the rows at hand.
+    /// Scratch: ids or positions of the current rows.
     positions: Vec<usize>,
 }
 
-/// The older slices, which leave one by one.
+/// The older slices, which are dropped one by one.
 #[derive(Debug, Default)]
 struct Front {
-    /// Oldest first; those before `next` are gone.
+    /// Oldest first; those before `next` have been dropped.
     slices: Vec<Slice>,
     next: usize,
     keys: Vec<ArrayRef>,
@@ -77,7 +76,7 @@ struct Front {
     near: BTreeMap<usize, Suffix>,
 }
 
-/// The younger slices, which have come since the last turn.
+/// The younger slices, added since the last turn.
 #[derive(Debug, Default)]
 struct Back {
     /// Oldest first.
@@ -112,13 +111,13 @@ impl Stacks {
         })
     }
 
-    /// Start of the oldest slice that is in a window which ends after `frontier`.
+    /// Returns the start of the oldest slice that is in a window which ends after `frontier`.
     pub(crate) fn oldest(&self, slicing: &Slicing, frontier: i64) -> Option<i64> {
         let mut starts = self.starts();
         starts.find(|start| slicing.last_end(*start) > frontier)
     }
 
-    /// Start of the youngest slice.
+    /// Returns the start of the youngest slice.
     pub(crate) fn newest(&self) -> Option<i64> {
         self.starts().last()
     }
@@ -147,7 +146,7 @@ impl Stacks {
         self.turn(spec)
     }
 
-    /// The back becomes the front; ids are handed out anew.
+    /// Makes the back the front; ids are reassigned.
     fn turn(&mut self, spec: &OperatorSpec) -> Result<()> {
         let mut back = std::mem::take(&mut self.back);
         let n = back.slices.len();
@@ -194,7 +193,7 @@ impl Stacks {
         Ok(())
     }
 
-    /// Takes slices, in order of their start, behind all that are here.
+    /// Adds slices, in order of their start, after all existing ones.
     pub(crate) fn push(
         &mut self,
         spec: &OperatorSpec,
@@ -225,12 +224,12 @@ impl Stacks {
         Ok(())
     }
 
-    /// The rows of the window that is made of all slices here and of `extras`.
+    /// Returns the rows of the window composed of all slices here and of `extras`.
     pub(crate) fn window(&mut self, spec: &OperatorSpec, extras: &[&Frozen]) -> Result<Vec<Part>> {
         let front = self.front.suffix(spec, &mut self.identity)?;
         let mut states = Accumulators::new(spec.columns())?;
         merge_all(&mut states, &front, &mut self.identity)?;
-        // Keys of the back that the front has too lie where the front has them; the others follow.
+        // Keys of the back that are also in the front take the front's positions; the others follow.
         let mut total = front.len;
         let mut own: Vec<u32> = vec![];
         self.positions.clear();
@@ -266,7 +265,7 @@ impl Stacks {
         Ok(keys)
     }
 
-    /// Merges what counts in this window only; `self.positions` tells where the back's keys are.
+    /// Merges what counts in this window only; `self.positions` has the positions of the back's keys.
     fn merge_extras(
         &mut self,
         extras: &[&Frozen],
@@ -336,7 +335,7 @@ impl Front {
         }
     }
 
-    /// The merged states of all slices that are left.
+    /// Returns the merged states of all remaining slices.
     fn suffix(&mut self, spec: &OperatorSpec, identity: &mut Vec<usize>) -> Result<Suffix> {
         if self.next >= self.slices.len() {
             return Ok(Suffix::default());
@@ -350,7 +349,7 @@ impl Front {
         Ok(self.near.get(&self.next).cloned().unwrap_or_default())
     }
 
-    /// The suffixes from each slice of the block at `next` on.
+    /// Computes the suffixes from each slice of the block at `next` on.
     fn work_out_block(&mut self, spec: &OperatorSpec, identity: &mut Vec<usize>) -> Result<()> {
         let after = self.next / self.block + 1;
         let end = (after * self.block).min(self.slices.len());
@@ -375,8 +374,8 @@ impl Front {
 }
 
 impl Back {
-    /// Gives positions to keys whose ids are `groups`, and puts the positions there; returns the
-    /// ids. `ids` is the number of ids in all.
+    /// Assigns positions to keys whose ids are `groups`, and stores the positions there; returns the ids. `ids` is the
+    /// total number of ids.
     fn enter(&mut self, frozen: &Frozen, groups: &mut [usize], ids: usize) -> Result<Vec<u32>> {
         self.position.resize(ids, NONE);
         let mut entered = Vec::with_capacity(groups.len());

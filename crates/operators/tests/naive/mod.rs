@@ -1,4 +1,4 @@
-//! The answer by looking at every row and every window.
+//! A naive evaluator: the answer by visiting every row and every window.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -58,13 +58,13 @@ fn show<T: ToString>(value: Option<T>) -> String {
     value.map_or("NULL".to_owned(), |v| v.to_string())
 }
 
-/// A list as text whose order does not matter.
+/// Returns a list as text that does not depend on its order.
 pub(crate) fn sorted_list(mut items: Vec<String>) -> String {
     items.sort();
     format!("[{}]", items.join(", "))
 }
 
-/// The rows as a prepared batch.
+/// Returns the rows as a prepared batch.
 pub(crate) fn batch(schema: &SchemaRef, text: &DataType, rows: &[Row]) -> RecordBatch {
     let a: Int64Array = rows.iter().map(|r| Some(r.keys.2.unwrap_or(0))).collect();
     let field = Arc::new(Field::new("a", DataType::Int64, true));
@@ -84,7 +84,7 @@ pub(crate) fn batch(schema: &SchemaRef, text: &DataType, rows: &[Row]) -> Record
     RecordBatch::try_new(Arc::clone(schema), columns).unwrap()
 }
 
-/// All windows (start, end) that hold `time`, by trying.
+/// Returns all windows (start, end) that contain `time`, by trying.
 fn windows(kind: WindowKind, offset: i64, time: i64) -> Vec<(i64, i64)> {
     let (period, lengths): (i64, Vec<i64>) = match kind {
         WindowKind::Tumble { size } => (size, vec![size]),
@@ -103,7 +103,7 @@ fn windows(kind: WindowKind, offset: i64, time: i64) -> Vec<(i64, i64)> {
 }
 
 #[allow(dead_code, reason = "not every test binary asks for aligned windows")]
-/// The windows of all rows, and how many rows are in none because they are late.
+/// Returns the windows of all rows, and how many rows are in none because they are late.
 pub(crate) fn evaluate(
     spec: &OperatorSpec,
     tolerance: Tolerance,
@@ -143,7 +143,7 @@ pub(crate) fn evaluate(
     (windowed, late)
 }
 
-/// The sessions of all rows, and how many rows are in none because they are late.
+/// Returns the sessions of all rows, and how many rows are in none because they are late.
 #[allow(dead_code, reason = "not every test binary asks for sessions")]
 pub(crate) fn sessions(
     spec: &SessionOperatorSpec,
@@ -186,7 +186,7 @@ pub(crate) fn sessions(
     (windowed, late)
 }
 
-/// The keys of the groups that a row counts in, as text.
+/// Returns the keys of the groups in which a row counts, as text.
 fn keys(mode: &Mode, row: &Row) -> Vec<String> {
     let Mode::Aggregate { keys, grouping_sets, .. } = mode else {
         return vec![String::new()];

@@ -1,4 +1,4 @@
-//! What the cases of all oracles are made of: columns, aggregates, and segments as they are written.
+//! Shared parts of the oracles' cases: columns, aggregates, and segments as they are written.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
@@ -56,7 +56,7 @@ fn call(
     AggregateCall { function: Arc::new(function), arguments: arguments.to_vec(), filter }
 }
 
-/// In the order in which [`naive`] works them out.
+/// Returns the aggregates in the order in which [`naive`] computes them.
 pub(crate) fn aggregates(schema: &SchemaRef) -> Vec<AggregateCall> {
     use functions::{array_agg, average, count, min_max, regr};
     vec![
@@ -83,7 +83,7 @@ pub(crate) fn cell(array: &ArrayRef, row: usize) -> String {
     }
 }
 
-/// Writes a segment as an Arrow IPC stream and reads it.
+/// Writes a segment as an Arrow IPC stream and reads it back.
 pub(crate) fn through_ipc(segment: &SavedSegment) -> SavedSegment {
     let mut file = vec![];
     let pieces: Vec<_> = segment.pieces().map(|piece| piece.unwrap()).collect();

@@ -1,4 +1,4 @@
-//! A space for spilled state that is in memory: everything goes through Arrow IPC.
+//! A space for spilled state in memory: everything goes through Arrow IPC.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    /// A window comes back whole, in some pieces, or in many.
+    /// Returns a space from which a window is read back whole, in some pieces, or in many.
     pub(crate) fn random(rng: &mut StdRng) -> Self {
         Self {
             files: Arc::default(),
@@ -29,7 +29,7 @@ impl Space {
         }
     }
 
-    /// Files that are not deleted.
+    /// The number of files that are not deleted.
     pub(crate) fn files(&self) -> usize {
         self.files.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! The tokens that a login gives: random, in memory, for a while.
+//! The tokens issued at login: random, in memory, with a limited lifetime.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use windrow_core::Clock;
 
 use super::credentials::hash_of;
 
-/// Tokens of one user; the oldest gives way.
+/// Tokens of one user; the oldest is dropped for a new one.
 const TOKENS_OF_USER_MAX: usize = 1_000;
-/// Tokens of all users; the oldest gives way.
+/// Tokens of all users; the oldest is dropped for a new one.
 const TOKENS_MAX: usize = 100_000;
 
 /// The tokens that are valid.
@@ -30,7 +30,7 @@ struct Tokens {
     next: u64,
 }
 
-/// Whose token it is.
+/// The user to whom a token was issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Bearer {
     pub(crate) user: String,
@@ -41,12 +41,12 @@ pub(crate) struct Bearer {
 }
 
 impl Bearers {
-    /// Tokens that are valid for so long.
+    /// Creates a store of tokens that are valid for `lifetime`.
     pub(crate) fn new(clock: Arc<dyn Clock>, lifetime: Duration) -> Self {
         Self { clock, lifetime, tokens: Mutex::default() }
     }
 
-    /// A new token of a user.
+    /// Issues a new token to a user.
     pub(crate) fn give(&self, user: &str, password: &str) -> String {
         let secret: [u8; 32] = rand::random();
         let token = URL_SAFE_NO_PAD.encode(secret);
@@ -66,7 +66,7 @@ impl Bearers {
         token
     }
 
-    /// Whose token it is: `None` when it is not known, `Some(None)` when its time is over.
+    /// Finds the user of a token: `None` when it is unknown, `Some(None)` when it has expired.
     pub(crate) fn find(&self, token: &str) -> Option<Option<Bearer>> {
         let now = self.clock.now_micros();
         let tokens = self.tokens.lock();
@@ -76,13 +76,13 @@ impl Bearers {
 }
 
 impl Tokens {
-    /// Who logs in again and again only pushes out tokens of its own, until there are very many.
+    /// A user who logs in again and again drops only tokens of their own, unless there are very many in all.
     fn make_room(&mut self, user: &str, now: i64) {
         let of_user = self.by_hash.values().filter(|b| b.user == user).count();
         if self.by_hash.len() < TOKENS_MAX && of_user < TOKENS_OF_USER_MAX {
             return;
         }
-        // Those whose time is over are kept until then, so that they are told why.
+        // Expired tokens are retained until then, so that their users learn that they have expired.
         self.by_hash.retain(|_, bearer| now < bearer.ends_micros);
         let full = self.by_hash.len() >= TOKENS_MAX;
         let of_user = self.by_hash.values().filter(|b| b.user == user).count();

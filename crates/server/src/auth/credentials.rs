@@ -1,11 +1,12 @@
-//! The files that say who there is: one JSON object per line, empty lines and lines with `#` left out.
+//! The files that define users and tokens: one JSON object per line; empty lines and lines beginning with `#` are
+//! ignored.
 //!
 //! ```text
 //! users   {"name":"ann","grants":[{"role":"write","on":["sales_*"]}],"password":"$argon2id$…"}
 //! tokens  {"name":"ci","grants":[{"role":"read","on":["*"]}],"token":"sha256:…","expires":"2027-01-01T00:00:00Z"}
 //! ```
-//! A file is replaced whole, readable by its owner only. A server reads it again when it changes; while
-//! it cannot be read, what was read before holds.
+//! A file is replaced as a whole, readable by its owner only. A server rereads it when it changes; while it cannot be
+//! read, its last valid contents apply.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use windrow_runtime::Grant;
 
 /// How often a file is checked.
 const LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
-/// What stands before the hash of a token.
+/// The prefix of the hash of a token.
 const SHA256: &str = "sha256:";
 
 /// A role on names.
@@ -59,27 +60,27 @@ pub struct UserLine {
 pub struct TokenLine {
     /// Unique.
     pub name: String,
-    /// What who has the token may do.
+    /// What the bearer of the token may do.
     pub grants: Vec<GrantLine>,
     /// `sha256:` and the hash of the token in hexadecimal digits.
     pub token: String,
-    /// Not valid from then on (RFC 3339).
+    /// When it expires (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
 }
 
-/// Lines that have a name and can be checked.
+/// A line with a name that can be validated.
 pub trait Line: Serialize + DeserializeOwned + Clone {
     /// The name.
     fn name(&self) -> &str;
 
-    /// What is granted.
+    /// The grants.
     fn grants(&self) -> &[GrantLine];
 
-    /// Checks the rest.
+    /// Validates the remaining fields.
     ///
     /// # Errors
-    /// For what is not as it must be.
+    /// When a field is invalid.
     fn check(&self) -> Result<()>;
 }
 
@@ -120,10 +121,10 @@ impl Line for TokenLine {
 }
 
 impl TokenLine {
-    /// When the token ends, in µs since the Unix epoch.
+    /// When the token expires, in µs since the Unix epoch.
     ///
     /// # Errors
-    /// When it is no time.
+    /// When it is not a valid time.
     pub fn expires_micros(&self) -> Result<Option<i64>> {
         let Some(text) = &self.expires else { return Ok(None) };
         let time = chrono::DateTime::parse_from_rfc3339(text).map_err(|e| {
@@ -134,10 +135,10 @@ impl TokenLine {
     }
 }
 
-/// The grants of a line.
+/// Parses the grants of a line.
 ///
 /// # Errors
-/// For an unknown role or a wrong pattern.
+/// For an unknown role or an invalid pattern.
 pub fn grants(line: &impl Line) -> Result<Vec<Grant>> {
     let mut grants = Vec::new();
     for grant in line.grants() {
@@ -149,7 +150,7 @@ pub fn grants(line: &impl Line) -> Result<Vec<Grant>> {
     Ok(grants)
 }
 
-/// A new token: what is shown once, and what stands in the file.
+/// Creates a token; returns the token, which is shown once, and its hash as stored in the file.
 pub fn new_token() -> (String, String) {
     let secret: [u8; 32] = rand::random();
     let token = format!("wr_{}", URL_SAFE_NO_PAD.encode(secret));
@@ -157,12 +158,12 @@ pub fn new_token() -> (String, String) {
     (token, hash)
 }
 
-/// The hash by which tokens are kept and compared.
+/// The hash by which tokens are stored and compared.
 pub(crate) fn hash_of(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// The hash of a token as it stands in the file.
+/// The hash of a token as written in the file.
 pub(crate) fn written_hash(token: &str) -> String {
     format!("{SHA256}{}", hex(&hash_of(token)))
 }
@@ -171,15 +172,15 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// All lines of a file; none when there is no file.
+/// Reads all lines of a file; none when the file does not exist.
 ///
 /// # Errors
-/// When it cannot be read, or a line is wrong; the number of the line is told, not its text.
+/// When it cannot be read, or a line is invalid; the error has the number of the line, not its text.
 pub fn read<L: Line>(path: &Path) -> Result<Vec<L>> {
     understood(path, &text(path)?)
 }
 
-/// The text of a file; nothing when there is no file.
+/// Reads the text of a file; empty when the file does not exist.
 fn text(path: &Path) -> Result<String> {
     match std::fs::read_to_string(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
@@ -187,7 +188,7 @@ fn text(path: &Path) -> Result<String> {
     }
 }
 
-/// The lines of a file with this text.
+/// Parses the lines of a file with this text.
 fn understood<L: Line>(path: &Path, text: &str) -> Result<Vec<L>> {
     let mut lines: Vec<L> = Vec::new();
     for (at, line) in text.lines().enumerate() {
@@ -197,7 +198,7 @@ fn understood<L: Line>(path: &Path, text: &str) -> Result<Vec<L>> {
         }
         let wrong =
             |why: &str| Error::config(format!("line {} of \"{}\": {why}", at + 1, path.display()));
-        // What serde says of a wrong value may hold the value.
+        // serde's message about an invalid value may contain the value.
         let line: L = serde_json::from_str(line).map_err(|e| {
             wrong(&format!("this is no entry (column {})", e.column()))
                 .with_hint("docs/security.md describes the file.")
@@ -211,10 +212,10 @@ fn understood<L: Line>(path: &Path, text: &str) -> Result<Vec<L>> {
     Ok(lines)
 }
 
-/// Replaces a file, at once. Its comments are lost.
+/// Replaces a file atomically. Its comments are lost.
 ///
 /// # Errors
-/// When it cannot be written; then it is as before.
+/// When it cannot be written; the file is then unchanged.
 pub fn write<L: Line>(path: &Path, lines: &[L]) -> Result<()> {
     let failed = |e: std::io::Error| unusable(path, "write", e);
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -235,7 +236,7 @@ fn unusable(path: &Path, what: &str, e: std::io::Error) -> Error {
     Error::new(ErrorKind::Unavailable, message).with_source(e)
 }
 
-/// A file that is read again when it has changed.
+/// A file that is reread when it has changed.
 #[derive(Debug)]
 pub(crate) struct Watched<L> {
     path: PathBuf,
@@ -246,16 +247,16 @@ pub(crate) struct Watched<L> {
 #[derive(Debug)]
 struct Seen<L> {
     lines: Arc<Vec<L>>,
-    /// The file as it was. (Its time and length may be the same after a change.)
+    /// The text as last read. (Time and length may be unchanged after a change.)
     text: String,
     looked_micros: i64,
 }
 
 impl<L: Line> Watched<L> {
-    /// Reads a file.
+    /// Opens and reads a file.
     ///
     /// # Errors
-    /// As [`read`]; and when there is no file.
+    /// As [`read`]; and when the file does not exist.
     pub(crate) fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
         if !path.exists() {
             let message = format!("\"{}\" does not exist", path.display());
@@ -269,7 +270,7 @@ impl<L: Line> Watched<L> {
         Ok(Self { path: path.to_owned(), clock, state })
     }
 
-    /// What stands in the file now.
+    /// The current lines of the file.
     pub(crate) fn lines(&self) -> Arc<Vec<L>> {
         let mut seen = self.state.lock();
         let now = self.clock.now_micros();
@@ -328,7 +329,7 @@ mod tests {
         assert_eq!(watched.lines().len(), 1);
         clock.advance(LOOKED_AT_EVERY);
         assert_eq!(*watched.lines(), two);
-        // What cannot be read changes nothing.
+        // An invalid file changes nothing.
         std::fs::write(&path, "{").unwrap();
         clock.advance(LOOKED_AT_EVERY);
         assert_eq!(watched.lines().len(), 2);

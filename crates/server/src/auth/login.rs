@@ -1,4 +1,4 @@
-//! From what a call brings to who it is.
+//! Authentication: from the credentials of a call to an identity.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,20 +19,20 @@ pub use super::credentials::{
 use super::credentials::{Watched, written_hash};
 use super::password::{Checks, hash};
 
-/// Some clients leave out the padding.
+/// Some clients omit the padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Who may log in.
+/// The configuration of logins.
 #[derive(Debug, Clone)]
 pub struct LoginConfig {
     /// The users file.
     pub users: Option<PathBuf>,
     /// The tokens file.
     pub tokens: Option<PathBuf>,
-    /// How long the token is valid that a login gives.
+    /// How long a token issued at login is valid.
     pub token_lifetime: Duration,
 }
 
@@ -43,13 +43,13 @@ impl Default for LoginConfig {
 }
 
 impl LoginConfig {
-    /// Whether anybody has to log in.
+    /// Whether clients must log in.
     pub fn is_needed(&self) -> bool {
         self.users.is_some() || self.tokens.is_some()
     }
 }
 
-/// The door: who comes in, as whom.
+/// The authenticator: decides which clients may enter, and as which identity.
 #[derive(Debug)]
 pub struct Door {
     users: Option<Watched<UserLine>>,
@@ -59,16 +59,16 @@ pub struct Door {
     clock: Arc<dyn Clock>,
     admission: Arc<Admission>,
     failed: AtomicU64,
-    /// What the password of a user who does not exist is checked against.
+    /// The hash against which the password of an unknown user is checked.
     nobody: String,
 }
 
-/// Who came in, and the token to come in with from now on.
+/// An authenticated client, with its token for subsequent calls.
 #[derive(Debug)]
 pub struct Entered {
-    /// Who it is.
+    /// The identity of the client.
     pub identity: Identity,
-    /// `None`: what was brought is good for the next time too.
+    /// `None`: the credentials that were presented remain valid.
     pub token: Option<String>,
 }
 
@@ -86,7 +86,7 @@ impl Door {
         let tokens = config.tokens.as_deref().map(|path| Watched::open(path, Arc::clone(clock)));
         let users: Option<Watched<UserLine>> = users.transpose()?;
         let nobody = match users.as_ref().and_then(|u| u.lines().first().cloned()) {
-            // As costly as that of the others.
+            // As expensive as the hashes of the others.
             Some(user) => user.password,
             None if users.is_some() => hash("nobody")?,
             None => String::new(),
@@ -103,16 +103,16 @@ impl Door {
         })
     }
 
-    /// Logins and tokens that were refused.
+    /// The number of logins and tokens refused.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Lets in the bearer of this `authorization` header, as HTTP has it; a wire without headers calls
+    /// Authenticates the bearer of this HTTP `authorization` header; a wire without headers calls
     /// [`login`](Self::login).
     ///
     /// # Errors
-    /// [`ErrorKind::Unauthenticated`]; [`ErrorKind::Limit`] when too many log in.
+    /// [`ErrorKind::Unauthenticated`]; [`ErrorKind::Limit`] when there are too many logins.
     pub async fn enter(&self, header: Option<&str>) -> Result<Entered> {
         if self.is_open() {
             return Ok(self.anybody());
@@ -132,14 +132,14 @@ impl Door {
                 _ => Err(malformed()),
             },
         };
-        // Who brings nothing is about to log in.
+        // A client without credentials is about to log in.
         if header.is_some() && entered.is_err() {
             self.failed.fetch_add(1, Ordering::Relaxed);
         }
         entered
     }
 
-    /// Lets in a user by password.
+    /// Authenticates a user by password.
     ///
     /// # Errors
     /// As [`enter`](Self::enter).
@@ -160,7 +160,7 @@ impl Door {
         Ok(Entered { identity, token: Some(token) })
     }
 
-    /// Whether nobody has to log in.
+    /// Whether no login is needed.
     fn is_open(&self) -> bool {
         self.users.is_none() && self.tokens.is_none()
     }
@@ -212,7 +212,7 @@ fn malformed() -> Error {
         .with_hint("It is \"Basic …\" with Base64 of user:password, or \"Bearer …\" with a token.")
 }
 
-/// User and password.
+/// Parses user and password.
 fn basic(value: &str) -> Option<(String, String)> {
     let text = String::from_utf8(BASE64.decode(value).ok()?).ok()?;
     let (user, password) = text.split_once(':')?;

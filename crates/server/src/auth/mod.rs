@@ -1,13 +1,13 @@
-//! Who calls: users with passwords, tokens, and what they may do.
+//! Authentication and authorisation: users with passwords, tokens, and their rights.
 //!
 //! ```text
 //! call ─► Door ─┬─ Basic  ─► users file ─► argon2, off the reactor ─► Identity, a new bearer token
 //!               └─ Bearer ─► tokens given at login │ tokens file   ─► Identity
 //! Identity (which the wire keeps beside the request) ─► Access of the session
 //! ```
-//! Invariants: who is unknown and who has the wrong password get the same answer after the same work;
-//! tokens are compared by their hash; a user who is removed, or has another password, has no tokens
-//! any more; no secret is logged, and none but hashes are kept.
+//! Invariants: an unknown user and a wrong password get the same answer after the same work; tokens are compared by
+//! their hash; the tokens of a user who is removed, or whose password changes, become invalid; no secret is logged, and
+//! only hashes are stored.
 
 mod bearer;
 mod credentials;
@@ -18,12 +18,12 @@ use std::sync::Arc;
 
 use windrow_runtime::{Access, Admission, Grant, Role};
 
-/// Who made a call.
+/// The identity of a caller.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The name of the user or token; empty where the server asks for none.
+    /// The name of the user or token; empty where the server needs no login.
     pub name: String,
-    /// What it may do.
+    /// The rights of the caller.
     pub grants: Arc<[Grant]>,
     admission: Arc<Admission>,
 }
@@ -39,18 +39,18 @@ impl Identity {
         Self { name: name.into(), grants: grants.into(), admission: Arc::clone(admission) }
     }
 
-    /// Everybody, where nobody has to log in.
+    /// Returns the identity of every caller, where no login is needed.
     fn anybody(admission: &Arc<Admission>) -> Self {
         let grants: Vec<Grant> = Grant::new(Role::Admin, "*").into_iter().collect();
         Self::new("", &grants, admission)
     }
 
-    /// The limits that its calls share with all others.
+    /// The limits that its calls share with those of all others.
     pub fn admission(&self) -> &Arc<Admission> {
         &self.admission
     }
 
-    /// What a session of this user may do.
+    /// The rights of a session of this caller.
     pub fn access(&self) -> Access {
         Access::remote(self.name.clone(), self.grants.to_vec())
             .with_admission(Arc::clone(&self.admission))

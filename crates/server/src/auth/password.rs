@@ -1,5 +1,5 @@
-//! Passwords: their hashes, and checking them without holding up anybody else. A check takes tens of
-//! milliseconds and 19 MiB by design, so only few run at a time, and few wait.
+//! Passwords: hashing, and checks that do not delay other work. A check takes tens of milliseconds and 19 MiB by
+//! design, so few run concurrently, and few may wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,14 +10,14 @@ use argon2::{Argon2, PasswordHash, PasswordHasher, PasswordVerifier};
 use tokio::sync::Semaphore;
 use windrow_core::{Error, ErrorKind, Result};
 
-/// Checks at the same time.
+/// Concurrent checks.
 const CHECKS_MAX: usize = 2;
-/// Logins that wait for that; more are refused.
+/// Logins that may wait for a check; more are refused.
 const LOGIN_QUEUE_MAX: usize = 64;
 /// A longer password is refused, not hashed.
 const PASSWORD_BYTES_MAX: usize = 1_024;
 
-/// The hash of a password, with a salt of its own, in the PHC format.
+/// Hashes a password, with its own salt, in the PHC format.
 ///
 /// # Errors
 /// When it is empty or too long.
@@ -25,7 +25,7 @@ pub fn hash(password: &str) -> Result<String> {
     hash_with(password, Params::default())
 }
 
-/// The same with other costs than the usual ones.
+/// As [`hash`], with a given cost.
 ///
 /// # Errors
 /// As [`hash`].
@@ -44,7 +44,7 @@ pub fn hash_with(password: &str, cost: Params) -> Result<String> {
     Ok(argon2.hash_password(password.as_bytes(), &salt).map_err(failed)?.to_string())
 }
 
-/// Checks passwords, a few at a time.
+/// A checker of passwords with limited concurrency.
 #[derive(Debug)]
 pub(crate) struct Checks {
     running: Arc<Semaphore>,
@@ -58,7 +58,7 @@ impl Default for Checks {
 }
 
 impl Checks {
-    /// Whether a password is the one of a hash. It runs on a thread that may block.
+    /// Checks a password against a hash. It runs on a thread that may block.
     ///
     /// # Errors
     /// [`ErrorKind::Limit`] when too many logins wait.
@@ -75,7 +75,7 @@ impl Checks {
             .await
             .map_err(|e| Error::internal("the queue of logins is closed").with_source(e))?;
         let check = tokio::task::spawn_blocking(move || {
-            // A client that hangs up does not make room for the next check before this one ends.
+            // A client that disconnects does not free the slot before the check ends.
             let _running = running;
             PasswordHash::new(&hash).is_ok_and(|hash| {
                 Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()

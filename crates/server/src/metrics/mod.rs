@@ -1,5 +1,5 @@
-//! The monitoring port: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever starts and
-//! stops servers. Nobody has to log in; it tells names and numbers, no rows.
+//! The monitoring port: `/metrics` for Prometheus, `/healthz` and `/readyz` for whatever starts and stops servers. It
+//! needs no login; it reports names and numbers, no rows.
 
 mod text;
 
@@ -23,7 +23,7 @@ use crate::connection::Connections;
 /// The format of `/metrics`.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What a server does, for monitoring.
+/// A view of the state of a server, for monitoring.
 #[derive(Debug, Clone)]
 pub struct Monitor {
     pub(crate) engine: Engine,
@@ -33,7 +33,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Why the server is not ready, a line each; nothing when it is.
+    /// Returns why the server is not ready, a line for each reason; empty when it is ready.
     pub fn not_ready(&self) -> Vec<String> {
         let mut why = vec![];
         if self.admission.is_stopping() {
@@ -63,7 +63,7 @@ impl MetricsServer {
     /// Binds the port.
     ///
     /// # Errors
-    /// Unavailable when that is not possible.
+    /// [`ErrorKind::Unavailable`] when that fails.
     pub async fn bind(address: SocketAddr, monitor: Monitor) -> Result<Self> {
         let listener = TcpListener::bind(address).await.map_err(|e| {
             let message = format!("cannot listen on {address}: {e}");
@@ -74,17 +74,17 @@ impl MetricsServer {
         Ok(Self { listener, monitor })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     ///
     /// # Errors
-    /// When the system does not say (our bug).
+    /// When the system does not report it (a bug in Windrow).
     pub fn address(&self) -> Result<SocketAddr> {
         self.listener
             .local_addr()
             .map_err(|e| Error::internal("the port has no address").with_source(e))
     }
 
-    /// Answers until it is dropped.
+    /// Serves until the future is dropped.
     ///
     /// # Errors
     /// When the transport fails.
@@ -105,7 +105,7 @@ impl MetricsServer {
 }
 
 async fn metrics(State(monitor): State<Monitor>) -> Response {
-    // Lists of files may be long: not on the threads that serve.
+    // Lists of files may be long: render off the threads that serve.
     match tokio::task::spawn_blocking(move || text::render(monitor)).await {
         Ok(Ok(text)) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Ok(Err(_)) | Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

@@ -1,4 +1,4 @@
-//! The numbers of a server in the text format of OpenMetrics. docs/operations.md has the table.
+//! The metrics of a server in the OpenMetrics text format. docs/operations.md lists them.
 
 use std::fmt;
 
@@ -11,10 +11,10 @@ use windrow_runtime::{Health, LogHealth, QueryHealth};
 
 use super::Monitor;
 
-/// All metrics as text.
+/// Renders all metrics as text.
 ///
 /// # Errors
-/// When they cannot be written (our bug).
+/// When they cannot be formatted (a bug in Windrow).
 pub(super) fn render(monitor: Monitor) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("windrow");
     registry.register_collector(Box::new(Numbers(monitor)));
@@ -28,7 +28,7 @@ struct Numbers(Monitor);
 
 type Of<T> = fn(&T) -> u64;
 
-/// Name, help, whether it only grows, value.
+/// Name, help, whether it is a counter, value.
 const QUERIES: &[(&str, &str, bool, Of<QueryHealth>)] = &[
     ("query_rows_in", "Rows that a query's streams gave it", true, |q| q.rows_in),
     ("query_rows_out", "Rows that a query gave", true, |q| q.rows_out),

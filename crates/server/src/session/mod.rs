@@ -1,7 +1,7 @@
-//! Sessions of clients: settings and prepared statements that belong to one of them.
+//! Sessions of clients: settings and prepared statements that belong to one client.
 //!
-//! A client that names a session has that one, if it is its own; another one has the
-//! session of its connection. How a client names one, and is told the name, is the wire's.
+//! A client that names a session uses it, if the session is its own; a client that names none uses the session of its
+//! connection. How a client names a session, and learns its name, is up to the wire.
 
 pub mod prepared;
 
@@ -17,9 +17,9 @@ use windrow_runtime::{Engine, Session, SessionOptions};
 use crate::auth::Identity;
 use crate::session::prepared::PreparedStatements;
 
-/// Sessions at most; the one that was idle for longest makes room.
+/// Sessions at most; the one that was idle longest is closed for a new one.
 const SESSIONS_MAX: usize = 1_000;
-/// A session that nobody used for so long is over. Rows that still come are a use.
+/// A session that is idle for this long expires. A result that is still being sent counts as use.
 const IDLE_MAX: Duration = Duration::from_secs(3_600);
 
 /// The session of a client.
@@ -31,13 +31,13 @@ pub struct ClientSession {
     pub session: Session,
     /// Its prepared statements.
     pub prepared: PreparedStatements,
-    /// Whose it is.
+    /// The client that it belongs to.
     identity: Identity,
     used_micros: AtomicI64,
 }
 
-/// A use of a session that lasts longer than a call: rows that are sent or received. As long as it is
-/// there, the session is not idle.
+/// A use of a session that lasts longer than a call: rows that are being sent or received. While it exists, the session
+/// is not idle.
 #[derive(Debug)]
 pub struct InUse {
     session: Arc<ClientSession>,
@@ -73,22 +73,22 @@ pub struct Sessions {
 #[derive(Debug, Default)]
 struct Open {
     by_id: BTreeMap<String, Arc<ClientSession>>,
-    /// The sessions of connections, for each user who calls on them.
+    /// The sessions of connections, by user.
     by_peer: BTreeMap<(Option<u64>, String), String>,
 }
 
 impl Sessions {
-    /// No sessions yet, of this engine.
+    /// Creates an empty set of sessions of this engine.
     pub fn new(engine: Engine) -> Self {
         let clock = engine.clock();
         Self { engine, clock, open: Mutex::default() }
     }
 
-    /// The session that a request belongs to; a new one where there is none. `id`: the session that it names;
-    /// `peer`: the number of its connection.
+    /// Returns the session of a request; a new one where there is none. `id`: the session that it names; `peer`: the
+    /// number of its connection.
     ///
     /// # Errors
-    /// NotFound when it names a session that is over.
+    /// [`ErrorKind::NotFound`] when it names a session that has ended.
     pub fn of(
         &self,
         identity: &Identity,
@@ -117,7 +117,7 @@ impl Sessions {
         Ok(session)
     }
 
-    /// A use of a session from now on.
+    /// Begins a use of a session.
     pub fn use_of(&self, session: &Arc<ClientSession>) -> InUse {
         InUse { session: Arc::clone(session), clock: Arc::clone(&self.clock) }
     }
@@ -169,7 +169,7 @@ impl Open {
     }
 }
 
-/// Whether anybody but the list of all has it: a call, or one that is [in use](InUse).
+/// Whether the session is held by anything but the list of all: a call, or a [use](InUse).
 fn is_used(session: &Arc<ClientSession>) -> bool {
     Arc::strong_count(session) > 1
 }
@@ -184,7 +184,7 @@ fn over() -> Error {
         .with_hint("Connect again; settings and prepared statements are lost with it.")
 }
 
-/// A name that nobody can guess.
+/// Returns a name that cannot be guessed.
 pub fn unguessable() -> String {
     format!("{:032x}", rand::random::<u128>())
 }

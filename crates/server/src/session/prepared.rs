@@ -12,7 +12,7 @@ use crate::session::unguessable;
 /// Prepared statements of one session at most.
 const STATEMENTS_MAX: usize = 1_000;
 
-/// By handle. They live as long as the session, or until they are closed.
+/// The prepared statements by handle. They live as long as the session, or until they are closed.
 #[derive(Debug, Default)]
 pub struct PreparedStatements(Mutex<BTreeMap<Vec<u8>, Arc<Statement>>>);
 
@@ -25,10 +25,10 @@ pub struct Statement {
 }
 
 impl PreparedStatements {
-    /// Keeps a statement; its handle.
+    /// Stores a statement and returns its handle.
     ///
     /// # Errors
-    /// Limit when there are too many.
+    /// [`ErrorKind::Limit`] when there are too many.
     pub fn add(&self, prepared: Prepared) -> Result<Vec<u8>> {
         let mut all = self.0.lock();
         if all.len() >= STATEMENTS_MAX {
@@ -44,10 +44,10 @@ impl PreparedStatements {
         Ok(handle)
     }
 
-    /// The statement of a handle.
+    /// Returns the statement of a handle.
     ///
     /// # Errors
-    /// NotFound when there is none in this session.
+    /// [`ErrorKind::NotFound`] when there is none in this session.
     pub fn get(&self, handle: &[u8]) -> Result<Arc<Statement>> {
         self.0.lock().get(handle).cloned().ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "there is no such prepared statement").with_hint(
@@ -57,20 +57,19 @@ impl PreparedStatements {
         })
     }
 
-    /// Forgets a statement; whether there was one.
+    /// Removes a statement; returns whether there was one.
     pub fn close(&self, handle: &[u8]) -> bool {
         self.0.lock().remove(handle).is_some()
     }
 }
 
 impl Statement {
-    /// Remembers values for the next executions.
+    /// Binds values for the next executions.
     pub fn bind(&self, values: Vec<Values>) {
         *self.bound.lock() = values;
     }
 
-    /// The values of each execution: those that were bound, or none for a statement without
-    /// parameters.
+    /// The values of each execution: those that were bound, or one empty row for a statement without parameters.
     pub fn bound(&self) -> Vec<Values> {
         let bound = self.bound.lock().clone();
         if bound.is_empty() { vec![Values::default()] } else { bound }
@@ -79,7 +78,7 @@ impl Statement {
     /// The values of a query, which is executed once.
     ///
     /// # Errors
-    /// Sql when more than one row of values is bound.
+    /// [`ErrorKind::Sql`] when more than one row of values is bound.
     pub fn bound_once(&self) -> Result<Values> {
         let mut bound = self.bound();
         match (bound.pop(), bound.len()) {

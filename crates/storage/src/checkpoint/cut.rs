@@ -1,8 +1,8 @@
-//! What a checkpoint holds of a query, as plain data: the state of its operators, how far its leaves have been read, what
-//! it has counted, and rows that did not count.
+//! The contents of a checkpoint of a query, as plain data: the state of its operators, how far its leaves have been
+//! read, its counts, and the rows that did not count.
 //!
-//! What goes into a file has here the fields of the file. What a cut is and when one is made is up to those who run the
-//! query; here nothing is computed from it.
+//! Types that are written to a file have the fields of the file here. What a cut is and when one is made is up to the
+//! code that runs the query; nothing is computed here.
 
 use serde::{Deserialize, Serialize};
 use windrow_core::Watermark;
@@ -16,20 +16,20 @@ use super::segments::StoredSegments;
 pub struct QueryCut {
     /// The stateful operators, those of nested stages first.
     pub inputs: Vec<InputCut>,
-    /// In the order of the plan's leaves.
+    /// One per leaf of the plan, in the plan's order.
     pub taps: Vec<TapCut>,
-    /// What it had counted.
+    /// Its counts.
     pub counts: Counts,
-    /// Late and bad rows, and rows that came behind, which no earlier cut has given.
+    /// Late and bad rows, and rows that arrived behind the watermark, that no earlier cut has returned.
     pub unused: Vec<Unused>,
-    /// Rows that the query had given out, where the archive is held to that.
+    /// Rows that the query had returned, where the archive is checked against that.
     pub rows_given: Option<u64>,
 }
 
 /// The state of one stateful operator.
 #[derive(Debug)]
 pub struct InputCut {
-    /// Windows up to here have been closed.
+    /// Windows up to this watermark have been closed.
     pub watermark: Watermark,
     /// Its segments.
     pub merger: Cut,
@@ -48,23 +48,23 @@ pub struct TapCut {
     pub positions: Positions,
 }
 
-/// What a query has counted.
+/// The counts of a query.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// What became of its rows.
+    /// Its rows by outcome.
     pub rows: Entry,
     /// Of the rows that count, those that count in some of their windows only.
     pub partly_late: u64,
     /// Of the bad rows, those that an expression of the query failed on.
     #[serde(default)]
     pub skipped: u64,
-    /// Windows that have been closed.
+    /// Windows closed.
     pub windows_closed: u64,
-    /// Micro-batches that have been taken.
+    /// Micro-batches processed.
     pub batches: u64,
 }
 
-/// A late row that is kept for looking at.
+/// A late row retained for inspection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedLate {
     /// The name of its stream.
@@ -75,13 +75,13 @@ pub struct SavedLate {
     pub offset: u64,
     /// Its event time in µs since the Unix epoch.
     pub event_time_micros: i64,
-    /// The watermark that it was behind, in the same unit; `None`: not known.
+    /// The watermark that it was behind, in the same unit; `None`: unknown.
     pub watermark_micros: Option<i64>,
     /// The row as text.
     pub row: String,
 }
 
-/// A bad row that is kept for looking at.
+/// A bad row retained for inspection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedBad {
     /// The name of its stream.
@@ -90,21 +90,21 @@ pub struct SavedBad {
     pub partition: String,
     /// Its offset in the partition.
     pub offset: u64,
-    /// Why it could not be used.
+    /// The reason why it could not be used.
     pub reason: String,
-    /// What of it was read.
+    /// The part of it that was read.
     pub raw: String,
-    /// An expression of the query fails on it; for others it may be good.
+    /// Whether an expression of the query failed on it; for other queries it may be good.
     #[serde(default)]
     pub skipped: bool,
 }
 
-/// A row of a view that came behind the watermark of what it was made of.
+/// A row of a view that arrived behind the watermark of the input that it was computed from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedBehind {
     /// Its offset in the view.
     pub row: u64,
-    /// In ticks.
+    /// That watermark, in ticks.
     pub behind: i64,
 }
 
@@ -112,11 +112,11 @@ pub struct SavedBehind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Unused {
-    /// It came after its windows had closed.
+    /// It arrived after its windows had closed.
     Late(SavedLate),
     /// It could not be used.
     Bad(SavedBad),
-    /// It is in the view, and is late for windows over that.
+    /// It is in the view, and is late for windows over the view.
     Behind(SavedBehind),
 }
 
@@ -131,7 +131,7 @@ impl Unused {
     }
 }
 
-/// What a query goes on from.
+/// The state from which a query resumes.
 #[derive(Debug, Default)]
 pub struct Resume {
     /// As in [`QueryCut::inputs`].
@@ -140,13 +140,13 @@ pub struct Resume {
     pub taps: Vec<TapCut>,
     /// As in [`QueryCut::counts`].
     pub counts: Counts,
-    /// Late and bad rows, and rows that came behind, of all cuts up to this one.
+    /// Late and bad rows, and rows that arrived behind the watermark, of all cuts up to this one.
     pub unused: Vec<Unused>,
     /// As in [`QueryCut::rows_given`].
     pub rows_given: Option<u64>,
 }
 
-/// What one stateful operator grows from again.
+/// The state from which one stateful operator is restored.
 #[derive(Debug)]
 pub struct InputState {
     /// As in [`InputCut::watermark`].
@@ -155,18 +155,18 @@ pub struct InputState {
     pub frontier: i64,
     /// See [`Cut::next_id`].
     pub next_id: u64,
-    /// The segments that its open windows are made of.
+    /// The segments of its open windows.
     pub segments: StoredSegments,
 }
 
-/// What became of the rows of one micro-batch.
+/// The rows of one micro-batch by outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Rows that the source gave.
+    /// Rows returned by the source.
     pub rows_in: u64,
     /// Rows that reached the window (or the output, in a stateless query).
     pub aggregated: u64,
-    /// Rows that a condition left out.
+    /// Rows rejected by a condition.
     pub filtered: u64,
     /// Rows whose windows had all closed.
     pub late: u64,

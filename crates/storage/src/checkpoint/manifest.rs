@@ -1,4 +1,4 @@
-//! The manifest of a checkpoint: what is in it, and in which files the segments are.
+//! The manifest of a checkpoint: its contents, and the files of its segments.
 //!
 //! ```text
 //! <crc32 of the second line, as 8 hexadecimal digits>
@@ -25,12 +25,12 @@ pub(super) struct Manifest {
     /// When it was begun, in µs since the epoch.
     pub(super) taken_micros: i64,
     pub(super) stamp: Stamp,
-    /// Whose it is; `None`: it is from before checkpoints said so.
+    /// The owner; `None`: the checkpoint predates the recording of owners.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) owner: Option<String>,
-    /// The archive had committed the view's windows up to this watermark before; `None`: nothing.
+    /// The watermark up to which the archive had committed the view's windows before; `None`: nothing.
     pub(super) archived: Option<i64>,
-    /// Of a view without windows: it had given out so many rows. The archive takes them after it.
+    /// Of a view without windows: the number of rows that it had returned. The archive takes them afterwards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) rows_given: Option<u64>,
     pub(super) inputs: Vec<InputEntry>,
@@ -42,8 +42,8 @@ pub(super) struct Manifest {
     pub(super) files: Vec<FileEntry>,
 }
 
-/// What a state can be gone on from by: the same plan in the same program. Another version may
-/// keep other states for the same aggregate.
+/// Identifies the plan and program that can resume from a state: both must be the same. Another version may keep other
+/// states for the same aggregate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// The continuous plan as text.
@@ -68,7 +68,7 @@ pub(super) struct SegmentEntry {
     pub(super) slice: i64,
     pub(super) counts_from: i64,
     pub(super) rows: u64,
-    /// Its file, and which batches of it.
+    /// Its file, and its batches in that file.
     pub(super) file: String,
     pub(super) first_batch: usize,
     pub(super) batches: usize,
@@ -88,12 +88,12 @@ impl Manifest {
         format!("{id:012}.checkpoint")
     }
 
-    /// The number in a manifest's name.
+    /// Returns the number in a manifest's name.
     pub(super) fn id_of(name: &str) -> Option<u64> {
         name.strip_suffix(".checkpoint")?.parse().ok()
     }
 
-    /// The file's bytes.
+    /// Encodes the file.
     ///
     /// # Errors
     /// Never in practice: all of it is plain data.
@@ -104,7 +104,7 @@ impl Manifest {
         Ok(format!("{:08x}\n{text}\n", crc32fast::hash(text.as_bytes())).into_bytes())
     }
 
-    /// Reads a file.
+    /// Decodes a file.
     ///
     /// # Errors
     /// When it is damaged, or of another format.

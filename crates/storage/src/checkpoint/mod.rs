@@ -5,13 +5,12 @@
 //!                        000000000012-0.arrow       segments that are new in it, operator 0
 //!                        000000000012.unused        late and bad rows that are new in it
 //! ```
-//! A manifest names segments of older files as long as their windows are open, so a checkpoint
-//! writes what is new and costs as much as changed since the one before.
+//! A manifest refers to segments in older files as long as their windows are open, so a checkpoint writes only what is
+//! new, and its cost depends on what changed since the one before.
 //!
-//! Invariants: a file is written once; a manifest is there only when all files that it names are
-//! durable, and the archive has the windows that had closed (of a view without windows: the rows of the
-//! checkpoint before); the last [`KEPT`] are kept with all
-//! their files; a number is never given twice, not even that of a damaged checkpoint.
+//! Invariants: a file is written once; a manifest exists only when all files that it names are durable, and the archive
+//! has the windows that had closed (of a view without windows: the rows of the checkpoint before); the last [`KEPT`]
+//! are retained with all their files; a number is never reused, not even that of a damaged checkpoint.
 
 mod cut;
 mod manifest;
@@ -40,9 +39,9 @@ pub use self::segments::StoredSegments;
 use self::segments::{read_unused, verify, write_segments, write_unused};
 use crate::files::{Files, corrupt, io_error};
 
-/// Checkpoints that are kept: the newest may turn out to be damaged.
+/// Checkpoints retained: the newest may turn out to be damaged.
 const KEPT: usize = 3;
-/// From so many files of late and bad rows on, they are written anew as one.
+/// From this many files of late and bad rows on, they are rewritten as one.
 const UNUSED_FILES_MANY: usize = 16;
 
 /// The checkpoints of one query.
@@ -53,9 +52,9 @@ pub struct Checkpoints {
     stamp: Stamp,
     owner: Owner,
     state: Mutex<State>,
-    /// Apart, because what looks at it must not wait for a disk.
+    /// Separate, because its readers must not wait for a disk.
     shown: Mutex<VecDeque<Shown>>,
-    /// Per stream with a log: the first offset that going on from a kept checkpoint needs.
+    /// Per stream with a log: the first offset that is needed to resume from a retained checkpoint.
     needs: Mutex<BTreeMap<String, u64>>,
 }
 
@@ -65,18 +64,18 @@ struct State {
     next_id: u64,
     /// Oldest first.
     kept: VecDeque<Manifest>,
-    /// Where the segments of each operator are that have been written.
+    /// The locations of the written segments of each operator.
     places: HashMap<(usize, u64), SegmentEntry>,
     /// Segments that could not be written when they were new.
     owed: Vec<(usize, SavedSegment)>,
     owed_unused: Vec<Unused>,
-    /// Whole checkpoints that do not go with what else is kept. They might seem to later.
+    /// Intact checkpoints that do not match the other stored data. They might seem to later.
     unfit: BTreeSet<u64>,
-    /// Nothing is written any more: the view is dropped.
+    /// Whether nothing is written any more: the view is dropped.
     stopped: bool,
 }
 
-/// What `windrow.checkpoints` shows of one.
+/// A checkpoint as `windrow.checkpoints` shows it.
 #[derive(Debug, Clone)]
 pub struct Shown {
     /// Its number.
@@ -85,31 +84,31 @@ pub struct Shown {
     pub taken_micros: i64,
     /// Bytes that it wrote.
     pub new_bytes: u64,
-    /// Bytes that it needs in all.
+    /// Bytes that it needs in total.
     pub bytes: u64,
     /// Segments that it needs.
     pub segments: u64,
     /// Time from the cut until it was durable, in µs.
     pub micros: i64,
-    /// `kept`, or `restored`: the query went on from it when the engine was opened.
+    /// `kept`, or `restored`: the query resumed from it when the engine was opened.
     pub state: &'static str,
 }
 
-/// Whether a checkpoint goes with what else is kept, and why not: given the watermark up to which
-/// the archive had the view's windows, and what the checkpoint holds.
+/// Checks whether a checkpoint matches the other stored data, and returns why not: given the watermark up to which the
+/// archive had the view's windows, and the contents of the checkpoint.
 pub type Fits<'a> = dyn Fn(Option<Watermark>, &Resume) -> Result<(), String> + 'a;
 
-/// What a query can go on from.
+/// The checkpoint from which a query can resume.
 #[derive(Debug, Default)]
 pub struct Newest {
-    /// `None`: there is no checkpoint that can be used.
+    /// `None`: there is no usable checkpoint.
     pub resume: Option<Resume>,
     /// For people: why newer ones cannot be used.
     pub passed_over: Vec<String>,
 }
 
 impl Checkpoints {
-    /// The checkpoints in a directory, which need not be there yet. Blocks.
+    /// Opens the checkpoints in a directory, which need not exist yet. Blocks.
     ///
     /// # Errors
     /// When the directory cannot be listed.
@@ -129,8 +128,8 @@ impl Checkpoints {
         })
     }
 
-    /// The newest checkpoint that is whole, is of this plan, and that `fits` accepts (it gives the
-    /// reason when not). Blocks.
+    /// Returns the newest checkpoint that is intact, is of this plan, and that `fits` accepts (it returns the reason if
+    /// not). Blocks.
     ///
     /// # Errors
     /// When the directory cannot be read at all.
@@ -175,7 +174,7 @@ impl Checkpoints {
         Ok(newest)
     }
 
-    /// How far the newest whole checkpoint in a directory had read the streams with a log, by their names.
+    /// Returns how far the newest intact checkpoint in a directory had read the streams with a log, by their names.
     ///
     /// # Errors
     /// When the directory cannot be listed.
@@ -208,7 +207,7 @@ impl Checkpoints {
         Error::data(what)
     }
 
-    /// New checkpoints build on these, the last of which was loaded.
+    /// Bases new checkpoints on these, the last of which was loaded.
     fn go_on_from(&self, usable: VecDeque<Manifest>) {
         let mut state = self.state.lock();
         state.places.clear();
@@ -235,8 +234,8 @@ impl Checkpoints {
         *self.needs.lock() = needs;
     }
 
-    /// The first offset of a stream's log that going on from a kept checkpoint needs; 0 while
-    /// there is none.
+    /// Returns the first offset of a stream's log that is needed to resume from a retained checkpoint; 0 while there is
+    /// none.
     pub fn needs(&self, stream: &str) -> u64 {
         self.needs.lock().get(stream).copied().unwrap_or(0)
     }
@@ -254,7 +253,7 @@ impl Checkpoints {
         }
     }
 
-    /// What a checkpoint consists of; its files are whole, and segments are read when they are asked for.
+    /// Loads a checkpoint; its files are verified, and segments are read lazily.
     fn load(&self, manifest: &Manifest) -> Result<Resume> {
         for file in &manifest.files {
             verify(&*self.files, &self.dir.join(&file.name), file)?;
@@ -283,13 +282,13 @@ impl Checkpoints {
         Ok(unused)
     }
 
-    /// Writes a cut that was made at `taken_micros`; `archived`: the archive has the view's
-    /// windows up to there. Durable on return; older ones that are not kept are gone. `now` tells
-    /// the time. Blocks.
+    /// Writes a cut that was made at `taken_micros`; `archived`: the watermark up to which the archive has the view's
+    /// windows. Durable on return; older ones that are not retained are deleted. `now` returns the current time in µs.
+    /// Blocks.
     ///
     /// # Errors
-    /// When a file cannot be written. Then the checkpoints of before are there, and the next one
-    /// writes what this one could not.
+    /// When a file cannot be written. The earlier checkpoints then remain, and the next one writes what this one could
+    /// not.
     pub fn write(
         &self,
         cut: QueryCut,
@@ -311,7 +310,7 @@ impl Checkpoints {
             fresh.extend(input.merger.new.drain(..).map(|segment| (number, segment)));
             needed.push((input.watermark, input.merger));
         }
-        // What was owed may not be needed any more.
+        // An owed segment may not be needed any more.
         fresh.retain(|(number, s)| {
             needed.get(*number).is_some_and(|(_, cut)| cut.needed.contains(&s.id))
         });
@@ -344,7 +343,7 @@ impl Checkpoints {
         }
     }
 
-    /// A cut that is not to be written: what is new in it is written with the next one.
+    /// Records a cut that is not to be written: what is new in it is written with the next one.
     pub fn owe(&self, cut: QueryCut) {
         let mut state = self.state.lock();
         for (number, input) in cut.inputs.into_iter().enumerate() {
@@ -386,7 +385,7 @@ impl Checkpoints {
         Ok(written)
     }
 
-    /// Writes the manifest, then lets go of what no kept one needs.
+    /// Writes the manifest, then releases what no retained one needs.
     fn finish(
         &self,
         state: &mut State,
@@ -447,7 +446,7 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Deletes what the kept checkpoints do not need.
+    /// Deletes what the retained checkpoints do not need.
     fn let_go(&self, state: &mut State) {
         while state.kept.len() > KEPT {
             state.kept.pop_front();
@@ -472,7 +471,7 @@ impl Checkpoints {
         let (manifests, others): (Vec<_>, Vec<_>) =
             names.into_iter().partition(|n| Manifest::id_of(n).is_some());
         for name in manifests.into_iter().chain(others) {
-            // A damaged checkpoint stays for looking at until it would have gone anyway.
+            // A damaged checkpoint stays for inspection until it would have been deleted anyway.
             let damaged =
                 number(&name).is_some_and(|id| id >= oldest && !state.unfit.contains(&id));
             let stays = needed.contains(&name) || damaged && Manifest::id_of(&name).is_some();
@@ -488,18 +487,18 @@ impl Checkpoints {
         }
     }
 
-    /// Writes nothing any more; waits for what is being written. Blocks.
+    /// Stops writing, and waits for a write in progress. Blocks.
     pub fn stop(&self) {
         self.state.lock().stopped = true;
     }
 
-    /// Those that are kept, oldest first.
+    /// The retained checkpoints, oldest first.
     pub fn shown(&self) -> Vec<Shown> {
         self.shown.lock().iter().cloned().collect()
     }
 }
 
-/// A segment that was written: of which operator, and where.
+/// A written segment: its operator and its location.
 type NewSegment = (usize, SegmentEntry, FileEntry);
 
 /// What a checkpoint has written so far.
@@ -509,7 +508,7 @@ struct Written {
     unused: Vec<FileEntry>,
 }
 
-/// Whether a checkpoint is one of `owner`.
+/// Whether a checkpoint belongs to `owner`.
 fn is_owner(owner: &Owner, manifest: &Manifest) -> bool {
     match &manifest.owner {
         Some(said) => *said == owner.id,
@@ -517,7 +516,7 @@ fn is_owner(owner: &Owner, manifest: &Manifest) -> bool {
     }
 }
 
-/// The number that a file's name begins with.
+/// Returns the number at the beginning of a file name.
 fn number(name: &str) -> Option<u64> {
     name.get(..12)?.parse().ok()
 }

@@ -1,11 +1,10 @@
-//! How far a query has read its streams: the part of a checkpoint that speaks of sources.
+//! How far a query has read its streams: the part of a checkpoint that concerns sources.
 //!
 //! ```text
 //! partition   split 0      split 1                split 2
 //!             done         consumed up to 4711    not begun
 //! ```
-//! Invariant: what a position says has been read is in the state that was cut with it, no row
-//! more and no row less.
+//! Invariant: the state of the same cut contains exactly the rows that a position says have been read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,29 +12,29 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use windrow_core::{Partition, Split};
 
-/// How far one query has read one stream, by the name of the partition and the number of the
-/// split. (Numbers of partitions are given anew at each start.)
+/// How far one query has read one stream, by partition name and split number. (Partition numbers are reassigned at each
+/// start.)
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Positions(BTreeMap<String, BTreeMap<usize, SplitPosition>>);
 
 /// How far one split has been read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitPosition {
-    /// What it was read from; see [`Split::identity`].
+    /// The identity of what it was read from; see [`Split::identity`].
     pub identity: String,
     /// One past the last offset that has reached the state.
     pub consumed: u64,
-    /// Largest event time up to there, in ticks, that of splits before it included.
+    /// Largest event time up to there, in ticks, including that of earlier splits.
     pub max: Option<i64>,
-    /// It has been read to its end.
+    /// Whether it has been read to its end.
     pub done: bool,
-    /// What its reader said of where that is; see [`SourceBatch::place`](windrow_core::SourceBatch).
+    /// Its reader's description of that position; see [`SourceBatch::place`](windrow_core::SourceBatch).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Arc<str>>,
 }
 
 impl Positions {
-    /// Behind the first `rows` rows of a log.
+    /// Returns the position behind the first `rows` rows of a log.
     pub fn behind(rows: u64) -> Self {
         let mut positions = Self::default();
         let split =
@@ -44,17 +43,17 @@ impl Positions {
         positions
     }
 
-    /// How far a split has been read, if at all.
+    /// Returns how far a split has been read, if at all.
     pub fn of(&self, partition: &str, split: usize) -> Option<&SplitPosition> {
         self.0.get(partition)?.get(&split)
     }
 
-    /// How far the one partition of a log has been read.
+    /// Returns how far the single partition of a log has been read.
     pub fn of_log(&self) -> u64 {
         self.of("log", 0).map_or(0, |p| p.consumed)
     }
 
-    /// A split has been read up to `consumed`.
+    /// Records that a split has been read up to `consumed`.
     pub fn advance(
         &mut self,
         partition: &str,
@@ -70,7 +69,7 @@ impl Positions {
         }
     }
 
-    /// A split is about to be read from its start; returns whether that is new.
+    /// Records that a split is about to be read from its start; returns whether that is new.
     pub fn begin(&mut self, partition: &str, split: &Split, place: &Arc<str>) -> bool {
         let position = self.entry(partition, split);
         let is_new = position.place.is_none() && position.consumed == 0;
@@ -80,19 +79,19 @@ impl Positions {
         is_new
     }
 
-    /// How many splits have been begun.
+    /// The number of splits that have been begun.
     pub fn count(&self) -> usize {
         self.0.values().map(BTreeMap::len).sum()
     }
 
-    /// What readers said of where they stood, by partition.
+    /// The readers' own descriptions of their positions, by partition.
     pub fn places(&self) -> impl Iterator<Item = (&str, &SplitPosition, &Arc<str>)> {
         self.0.iter().flat_map(|(name, splits)| {
             splits.values().filter_map(|split| Some((name.as_str(), split, split.place.as_ref()?)))
         })
     }
 
-    /// A split has been read to its end.
+    /// Records that a split has been read to its end.
     pub fn finish(&mut self, partition: &str, split: &Split, max: Option<i64>) {
         let position = self.entry(partition, split);
         position.max = position.max.max(max);
@@ -107,7 +106,7 @@ impl Positions {
         })
     }
 
-    /// The first partition that was begun, not finished, and is not among these any more.
+    /// Returns the first partition that was begun, not finished, and is missing from `there`.
     pub fn missing(&self, there: &[Partition]) -> Option<&str> {
         let splits = |name: &str| {
             there.iter().find(|p| p.name == name).map_or(0, |partition| partition.splits.len())

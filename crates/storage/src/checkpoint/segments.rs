@@ -1,5 +1,5 @@
-//! The files of a checkpoint beside its manifest: segments as Arrow IPC streams with LZ4, late
-//! and bad rows as lines of JSON. A file is written once and never changed; its checksum is in the manifest.
+//! The data files of a checkpoint: segments as Arrow IPC streams with LZ4, late and bad rows as lines of JSON. A file
+//! is written once and never changed; its checksum is in the manifest.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,7 +18,7 @@ use super::manifest::{FileEntry, SegmentEntry};
 use crate::checkpoint::Unused;
 use crate::files::{Files, LogFile, corrupt, io_error};
 
-/// Bytes that go to the file at a time.
+/// Bytes per write to the file.
 const WRITE_BYTES: usize = 1 << 20;
 
 /// A file being written, with its checksum.
@@ -41,8 +41,7 @@ impl Write for Sink {
     }
 }
 
-/// Writes a new file by `fill`; its bytes are durable on return, its name once the directory is
-/// synced.
+/// Writes a new file by `fill`; its bytes are durable on return, its name once the directory is synced.
 fn write(
     files: &dyn Files,
     path: &Path,
@@ -86,7 +85,7 @@ pub(super) fn write_segments(
         });
         batches += segment.pieces_len();
     }
-    // One piece is in memory at a time: what has gone to disk is as large as it likes.
+    // One piece is in memory at a time: spilled state may be of any size.
     let all = || segments.iter().flat_map(SavedSegment::pieces);
     let entry = write(files, path, |out| {
         let Some(first) = all().next().transpose()? else { return Ok(()) };
@@ -118,7 +117,7 @@ pub(super) fn write_unused(files: &dyn Files, path: &Path, unused: &[Unused]) ->
     })
 }
 
-/// The bytes of a file, if they are those that were written.
+/// Reads a file and verifies its checksum.
 fn read(files: &dyn Files, path: &Path, entry: &FileEntry) -> Result<Vec<u8>> {
     let bytes = files.read(path).map_err(|e| io_error("read", path, e))?;
     if bytes.len() as u64 != entry.bytes {
@@ -131,7 +130,7 @@ fn read(files: &dyn Files, path: &Path, entry: &FileEntry) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether a file of segments is what was written.
+/// Verifies a file of segments.
 ///
 /// # Errors
 /// When it cannot be read, or is damaged.
@@ -139,11 +138,11 @@ pub(super) fn verify(files: &dyn Files, path: &Path, entry: &FileEntry) -> Resul
     read(files, path, entry).map(drop)
 }
 
-/// Segments of one operator that are read from their files as they are asked for, in the order of the files.
+/// The segments of one operator, read lazily from their files, in the order of the files.
 pub struct StoredSegments {
     files: Arc<dyn Files>,
     dir: PathBuf,
-    /// Each with its file.
+    /// The remaining segments, each with its file.
     left: VecDeque<(SegmentEntry, FileEntry)>,
     open: Option<OpenFile>,
 }
@@ -158,10 +157,10 @@ struct OpenFile {
 }
 
 impl StoredSegments {
-    /// `of` are the segments, and `all` the files, which are in `dir`.
+    /// Returns the segments `of`, where `all` are the files, which are in `dir`.
     ///
     /// # Errors
-    /// When the file of a segment is not among them.
+    /// When the file of a segment is missing from `all`.
     pub(super) fn new(
         (files, dir): (Arc<dyn Files>, PathBuf),
         of: &[SegmentEntry],
@@ -177,12 +176,12 @@ impl StoredSegments {
         Ok(Self { files, dir, left: left.into(), open: None })
     }
 
-    /// How many are left.
+    /// The number of remaining segments.
     pub fn len(&self) -> usize {
         self.left.len()
     }
 
-    /// Whether none is left.
+    /// Whether no segment remains.
     pub fn is_empty(&self) -> bool {
         self.left.is_empty()
     }
@@ -243,7 +242,7 @@ fn absent(dir: &Path, entry: &SegmentEntry) -> Error {
     corrupt(&dir.join(&entry.file), 0, "a segment is not in it")
 }
 
-/// The late and bad rows of a file.
+/// Reads the late and bad rows of a file.
 ///
 /// # Errors
 /// When it cannot be read, or is damaged.

@@ -43,7 +43,7 @@ fn segment(id: u64, value: i64) -> SavedSegment {
     }
 }
 
-/// A query that gathers segments and lets go of them.
+/// A query that gathers segments and releases them.
 #[derive(Debug, Clone, Default)]
 struct Model {
     /// Micro-batches so far.
@@ -55,7 +55,7 @@ struct Model {
 }
 
 impl Model {
-    /// Goes on for a while; what is new.
+    /// Advances for a while; returns what is new.
     fn go_on(&mut self, chance: &mut Chance) -> QueryCut {
         self.batches += 1 + chance.below(3);
         let mut inputs = vec![];
@@ -157,7 +157,7 @@ fn write(checkpoints: &Checkpoints, cut: QueryCut) -> Result<()> {
     checkpoints.write(cut, (1_000, None), &|| 3_000)
 }
 
-/// Runs of a query on one disk, each ended by a loss of power.
+/// Simulates runs of a query on one disk, each ended by a loss of power.
 fn simulate(seed: u64) -> (usize, usize) {
     let mut chance = Chance(seed);
     let mut files = FaultyFiles::default();

@@ -1,8 +1,8 @@
-//! Requests to an object store, for callers that wait.
+//! Requests to an object store, for callers that block.
 //!
-//! Each put carries a token in the object's metadata, so that after a lost answer it can be seen
-//! whose object is there. Invariant: a put that is told to have failed because of another object
-//! was not made by this client under this token.
+//! Each put carries a token in the object's metadata, so that after a lost response it can be determined whose object
+//! is there. Invariant: a put reported as failed because of another object was not made by this client under this
+//! token.
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
@@ -26,22 +26,22 @@ use super::off_reactor;
 
 /// The metadata key of the token.
 const TOKEN: &str = "windrow-put";
-/// How often a put is tried whose answer was lost. (The store's client has its own attempts.)
+/// Attempts of a put whose response was lost. (The store's client has its own retries.)
 const PUTS_MAX: usize = 2;
 
-/// Threads that requests run on, apart from those that count rows.
+/// Threads for requests, separate from those that process rows.
 #[derive(Debug)]
 pub struct Threads {
     handle: Handle,
-    /// `None` only while it is dropped.
+    /// `None` only during drop.
     runtime: Option<Runtime>,
 }
 
 impl Threads {
-    /// Two threads: they only move bytes.
+    /// Starts two threads: they only move bytes.
     ///
     /// # Errors
-    /// When the system gives none.
+    /// When the system provides none.
     pub fn start() -> Result<Arc<Self>> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -52,7 +52,7 @@ impl Threads {
         Ok(Arc::new(Self { handle: runtime.handle().clone(), runtime: Some(runtime) }))
     }
 
-    /// The runtime that they belong to.
+    /// The runtime of the threads.
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
@@ -73,7 +73,7 @@ pub(super) struct Client {
     root: PathBuf,
     prefix: Key,
     threads: Arc<Threads>,
-    /// Tells this client's objects from those of others.
+    /// Distinguishes this client's objects from those of others.
     owner: String,
     puts: AtomicU64,
 }
@@ -108,12 +108,12 @@ impl Client {
         &self.threads
     }
 
-    /// Who this client is, in its tokens.
+    /// The id of this client in its tokens.
     pub(super) fn owner(&self) -> &str {
         &self.owner
     }
 
-    /// The key of a path below the root.
+    /// Returns the key of a path below the root.
     pub(super) fn key(&self, path: &Path) -> io::Result<Key> {
         let wrong = || {
             let why = format!("it is no path in \"{}\"", self.root.display());
@@ -128,12 +128,12 @@ impl Client {
         Key::parse(text).map_err(|_| wrong())
     }
 
-    /// A token that was never used.
+    /// Returns a token that was never used.
     pub(super) fn token(&self) -> String {
         format!("{}-{}", self.owner, self.puts.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Whether a token is of this client.
+    /// Whether a token belongs to this client.
     pub(super) fn is_own(&self, token: &str) -> bool {
         token.rsplit_once('-').is_some_and(|(owner, _)| owner == self.owner)
     }
@@ -141,25 +141,25 @@ impl Client {
     /// Runs a request on the store's threads and waits for it.
     ///
     /// # Errors
-    /// When the threads are gone.
+    /// When the threads have stopped.
     pub(super) fn wait<T: Send + 'static>(
         &self,
         request: impl Future<Output = T> + Send + 'static,
     ) -> io::Result<T> {
         let (answer, answered) = sync_channel(1);
         self.threads.handle().spawn(async move {
-            // Fails only when nobody waits any more.
+            // Fails only when nothing waits any more.
             drop(answer.send(request.await));
         });
         off_reactor(|| answered.recv())
             .map_err(|_| io::Error::other("the threads of the object store have ended"))
     }
 
-    /// Puts an object under a condition; its version.
+    /// Puts an object under a condition; returns its version.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`] when the condition does not hold. After any other error it
-    /// is not known whether the object is there, or will be.
+    /// [`io::ErrorKind::AlreadyExists`] when the condition does not hold. After any other error it is unknown whether
+    /// the object is there, or will be.
     pub(super) fn put(
         &self,
         key: &Key,
@@ -173,7 +173,7 @@ impl Client {
         self.wait(put)?.map_err(|e| to_io(e, &path))
     }
 
-    /// The version of an object and the token that it was put under; `None` when it is not there.
+    /// Returns the version of an object and the token of its put; `None` when it does not exist.
     pub(super) fn version(&self, key: &Key) -> io::Result<Option<(String, Option<String>)>> {
         let (store, at) = (self.store(), key.clone());
         self.wait(async move { version(&*store, &at).await })?
@@ -186,12 +186,12 @@ impl Client {
     }
 }
 
-/// Over the version that was seen.
+/// The condition of a put over the version that was seen.
 pub(super) fn over(version: String) -> PutMode {
     PutMode::Update(UpdateVersion { e_tag: Some(version), version: None })
 }
 
-/// Puts an object; when the store says that there is another one, it may be this very put.
+/// Puts an object; when the store reports an existing one, it may be from this very put.
 pub(super) async fn put(
     store: &dyn ObjectStore,
     key: &Key,
@@ -225,7 +225,7 @@ pub(super) async fn put(
     }
 }
 
-/// The version of an object and the token that it was put under; `None` when it is not there.
+/// Returns the version of an object and the token of its put; `None` when it does not exist.
 pub(super) async fn version(
     store: &dyn ObjectStore,
     key: &Key,
@@ -246,7 +246,7 @@ pub(super) async fn version(
     }
 }
 
-/// An error of the store as one of a file.
+/// Converts an error of the store to one of a file.
 pub(super) fn to_io(e: object_store::Error, path: &Path) -> io::Error {
     use object_store::Error as Store;
     let kind = match &e {
@@ -261,13 +261,13 @@ pub(super) fn to_io(e: object_store::Error, path: &Path) -> io::Error {
         _ => io::ErrorKind::Other,
     };
     match e {
-        // What is ours says it best.
+        // Windrow's own error is the most precise.
         Store::Generic { source, .. } if source.is::<Error>() => io::Error::new(kind, source),
         e => io::Error::new(kind, said(&e.to_string())),
     }
 }
 
-/// What a store has said, without the document that it said it in.
+/// Returns the message of a store without the XML document around it.
 fn said(text: &str) -> String {
     let Some((before, document)) = text.split_once("<?xml") else { return text.to_owned() };
     let message = document.split_once("<Message>").and_then(|(_, rest)| rest.split_once('<'));
@@ -275,7 +275,7 @@ fn said(text: &str) -> String {
     message.map_or_else(|| before.to_owned(), |(message, _)| format!("{before}: {message}"))
 }
 
-/// Sixteen hexadecimal digits that nobody else has.
+/// Returns sixteen random hexadecimal digits.
 fn random() -> String {
     let mut random = RandomState::new().build_hasher();
     random.write_u32(std::process::id());

@@ -1,7 +1,7 @@
-//! An object store for tests: in memory, with requests that fail before or after they were done,
-//! puts that come late, and listings that do not show the newest objects yet.
+//! An object store for tests: in memory, with requests that fail before or after they were done, puts that arrive late,
+//! and listings that do not show the newest objects yet.
 //!
-//! Invariant: a seed gives the same faults again, as long as requests come in the same order.
+//! Invariant: the same seed produces the same faults, as long as requests come in the same order.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 
 use crate::trial::Chance;
 
-/// What is in the store, and how it fails; clones share it.
+/// The contents of the store, and how it fails; clones share it.
 #[derive(Debug, Clone)]
 pub struct FaultyStore {
     inner: Arc<InMemory>,
@@ -32,11 +32,11 @@ pub struct FaultyStore {
 #[derive(Debug)]
 struct Faults {
     chance: Chance,
-    /// How many of a hundred requests fail.
+    /// Percentage of requests that fail.
     percent: u64,
-    /// Requests until the process that makes them is gone: all after fail.
+    /// Requests until the process that makes them dies: all later ones fail.
     stop_after: Option<u64>,
-    /// Puts whose answer was lost, and which have not come yet.
+    /// Puts whose response was lost, and which have not arrived yet.
     late: Vec<(Key, Bytes, PutOptions)>,
     /// Objects that listings do not show yet.
     hidden: BTreeSet<Key>,
@@ -46,7 +46,7 @@ struct Faults {
 }
 
 impl FaultyStore {
-    /// An empty store that does not fail yet; what it does later is by this seed.
+    /// Returns an empty store that does not fail yet; its later faults depend on `seed`.
     pub fn new(seed: u64) -> Self {
         let faults = Faults {
             chance: Chance(seed),
@@ -60,43 +60,43 @@ impl FaultyStore {
         Self { inner: Arc::new(InMemory::new()), faults: Arc::new(Mutex::new(faults)) }
     }
 
-    /// From now on so many of a hundred requests fail.
+    /// Makes `percent` of the requests fail from now on.
     pub fn fail(&self, percent: u64) {
         self.faults.lock().percent = percent;
     }
 
-    /// The process dies after so many requests more.
+    /// Makes the process die after this many more requests.
     pub fn stop_after(&self, requests: Option<u64>) {
         self.faults.lock().stop_after = requests;
     }
 
-    /// Listings show new objects late.
+    /// Makes listings show new objects late.
     pub fn hide(&self, hides: bool) {
         let mut faults = self.faults.lock();
         faults.hides = hides;
         faults.hidden.clear();
     }
 
-    /// How many requests have failed.
+    /// The number of failed requests.
     pub fn failed(&self) -> u64 {
         self.faults.lock().failed
     }
 
-    /// Another process' view of the store: the same objects, its own faults.
+    /// Returns another process's view of the store: the same objects, its own faults.
     pub fn other(&self, seed: u64) -> Self {
         Self { inner: Arc::clone(&self.inner), ..Self::new(seed) }
     }
 
-    /// Puts that were sent arrive now.
+    /// Delivers the puts that were sent.
     pub async fn arrive(&self) {
         let late = std::mem::take(&mut self.faults.lock().late);
         for (key, bytes, options) in late {
-            // Who sent it does not hear of it any more.
+            // The sender is not informed any more.
             drop(self.inner.put_opts(&key, bytes.into(), options).await);
         }
     }
 
-    /// What happens to a request.
+    /// Decides what happens to a request.
     fn fate(&self) -> Fate {
         let mut faults = self.faults.lock();
         if let Some(left) = &mut faults.stop_after {
@@ -135,9 +135,9 @@ enum Fate {
     Done,
     /// It was never done.
     Lost,
-    /// It was done, and nobody was told.
+    /// It was done, and the response was lost.
     AnswerLost,
-    /// It will be done when nobody expects it any more.
+    /// It will be done when it is no longer expected.
     Late,
 }
 

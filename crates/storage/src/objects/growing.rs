@@ -4,8 +4,8 @@
 //! x/00000000 ┤ x/00000001 ┤ x/00000002 ┤ buffer (written, not synced)
 //! ├──────────── durable ───────────────┤
 //! ```
-//! Invariants: a part is put only where there is none; after a failed sync its number is settled
-//! (by `truncate`) before anything else is put, so that a put that comes late finds it taken.
+//! Invariants: a part is put only where there is none; after a failed sync its number is settled (by `truncate`) before
+//! anything else is put, so that a put that arrives late finds it taken.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,14 +17,14 @@ use object_store::path::Path as Key;
 use super::client::Client;
 use crate::files::LogFile;
 
-/// How far a growing file reaches.
+/// The extent of a growing file.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Parts {
     pub(super) count: u64,
     pub(super) bytes: u64,
 }
 
-/// The name of a part in its file's place.
+/// Returns the name of a part below its file's key.
 pub(super) fn name(number: u64) -> String {
     format!("{number:08}")
 }
@@ -36,7 +36,7 @@ pub(super) struct Growing {
     path: PathBuf,
     durable: Parts,
     buffer: Vec<u8>,
-    /// Whether a put of the next part failed: it may be there, or come.
+    /// Whether a put of the next part failed: it may be there, or arrive.
     unsettled: bool,
 }
 
@@ -46,7 +46,7 @@ impl Growing {
         Ok(Self { client, path: path.to_owned(), durable, buffer: vec![], unsettled: false })
     }
 
-    /// Puts an empty part behind the end: no other process that has the file open can go on.
+    /// Puts an empty part behind the end: no other process that has the file open can continue.
     pub(super) fn fence(&mut self) -> io::Result<()> {
         self.put()
     }
@@ -87,7 +87,7 @@ impl LogFile for Growing {
             return Err(io::ErrorKind::Unsupported.into());
         };
         self.buffer.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
-        // Takes the number of the part that failed, so that it cannot come any more.
+        // Takes the number of the part that failed, so that it cannot arrive any more.
         if self.unsettled { self.put() } else { Ok(()) }
     }
 }

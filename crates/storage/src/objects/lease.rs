@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! take ──► held ──► renewed, every 10 s ──► … ──► released
-//!            │ no answer for 30 s: writes are refused until it answers again
+//!            │ no response for 30 s: writes are refused until it responds again
 //!            └ another process has taken it: writes are refused for ever
 //! ```
-//! A process that finds the lease of another takes it only when that process is seen to be gone: on
-//! the same machine by its number, elsewhere when the lease was not renewed for as long as it
-//! lasts, by the finder's own clock. Invariants: `LOCK` changes only over the version that was
-//! seen, so that one of two takers gets it; the holder stops to write before its time is over.
+//! A process that finds the lease of another takes it only when that process is known to have ended: on the same
+//! machine by its process id, elsewhere when the lease was not renewed for its whole duration, by the finder's own
+//! clock. Invariants: `LOCK` changes only over the version that was seen, so that only one of two contenders gets it;
+//! the holder stops writing before its time is over.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,14 +26,13 @@ use super::client::{self, Client, over, to_io};
 use super::off_reactor;
 use crate::files::{Lock, in_use, io_error};
 
-/// How long a lease lasts after it was renewed.
+/// Duration of a lease after it was renewed.
 const LEASE: Duration = Duration::from_secs(30);
-/// How long from one renewal to the next.
+/// Time from one renewal to the next.
 const RENEWAL: Duration = Duration::from_secs(10);
-/// How long from a renewal that failed to the next attempt, and from one look at the lease of
-/// another to the next.
+/// Time from a failed renewal to the next attempt, and between two looks at another's lease.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long the end of a process waits until its lease is given back.
+/// How long the exit of a process waits until its lease is released.
 const GOODBYE: Duration = Duration::from_secs(5);
 
 /// Whether this process may write.
@@ -46,11 +45,11 @@ pub(super) struct Held {
 
 #[derive(Debug)]
 enum State {
-    /// Not taken yet, or given back.
+    /// Not taken yet, or released.
     Not,
     /// Until this time, in µs since the Unix epoch.
     Until(i64),
-    /// Somebody else has it.
+    /// Another process has it.
     Lost(String),
 }
 
@@ -59,7 +58,7 @@ impl Held {
         Self { dir: dir.to_owned(), clock, state: Mutex::new(State::Not) }
     }
 
-    /// Whether this process may write now.
+    /// Checks that this process may write now.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] when it may not.
@@ -82,13 +81,13 @@ impl Held {
         Err(Error::new(ErrorKind::Unavailable, message).with_hint(hint))
     }
 
-    /// As if it was held for ever.
+    /// Behaves as if it was held for ever.
     #[cfg(test)]
     pub(super) fn assume(&self) {
         self.set(State::Until(i64::MAX));
     }
 
-    /// As if it had run out.
+    /// Behaves as if it had expired.
     #[cfg(test)]
     pub(super) fn run_out(&self) {
         self.set(State::Until(i64::MIN));
@@ -99,20 +98,20 @@ impl Held {
     }
 }
 
-/// What `LOCK` says.
+/// The contents of `LOCK`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Holder {
-    /// Tells one opening from another.
+    /// Distinguishes one opening from another.
     owner: String,
     host: String,
     pid: u32,
-    /// Which machine, since when, and whose numbers `pid` is one of, where the system tells.
+    /// The machine, its boot, and the pid namespace of `pid`, where the system reports them.
     machine: Option<String>,
-    /// When the process was started, in the system's words.
+    /// The start time of the process, as the system reports it.
     started: Option<String>,
-    /// How long it lasts after it was renewed.
+    /// Seconds for which it lasts after it was renewed.
     seconds: u64,
-    /// How often it was renewed.
+    /// The number of renewals.
     renewed: u64,
     released: bool,
 }
@@ -166,22 +165,22 @@ impl Holder {
     }
 }
 
-/// A file of a few words that the system makes.
+/// Reads a short file provided by the system.
 fn system_file(path: &str) -> Option<String> {
     std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 
-/// This machine since it was started, and the space of numbers that processes have here.
+/// Identifies this machine since its boot, and its pid namespace.
 fn machine() -> Option<String> {
     let boot = system_file("/proc/sys/kernel/random/boot_id")?;
     let numbers = std::fs::read_link("/proc/self/ns/pid").ok()?;
     Some(format!("{boot} {}", numbers.display()))
 }
 
-/// When the process with this number was started; `None` when there is none (any more).
+/// Returns the start time of the process with this pid; `None` when it does not exist (any more).
 fn started(pid: u32) -> Option<String> {
     let stat = system_file(&format!("/proc/{pid}/stat"))?;
-    // The name, in brackets, may hold anything.
+    // The name, in brackets, may contain anything.
     let (_, rest) = stat.rsplit_once(')')?;
     let mut words = rest.split_whitespace();
     let state = words.next()?;
@@ -190,7 +189,7 @@ fn started(pid: u32) -> Option<String> {
     words.nth(18).filter(|_| !ended).map(str::to_owned)
 }
 
-/// The lease; it is given back when it is dropped.
+/// The lease; it is released when this is dropped.
 #[derive(Debug)]
 pub(super) struct Lease {
     stop: Option<oneshot::Sender<()>>,
@@ -200,11 +199,11 @@ pub(super) struct Lease {
 impl Lock for Lease {}
 
 impl Lease {
-    /// Takes the lease of `dir`. Waits for as long as a lease lasts when it cannot be seen
-    /// otherwise whether its holder is gone.
+    /// Takes the lease of `dir`. Waits for the duration of a lease when it cannot be determined otherwise whether its
+    /// holder has ended.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] when another process has it, or the store does not answer.
+    /// [`ErrorKind::Unavailable`] when another process has it, or the store does not respond.
     pub(super) fn take(
         client: &Arc<Client>,
         dir: &Path,
@@ -244,7 +243,7 @@ impl Drop for Lease {
     }
 }
 
-/// What takes and renews the lease.
+/// The task that takes and renews the lease.
 struct Keeper {
     client: Arc<Client>,
     key: Key,
@@ -254,7 +253,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Takes the lease; its version.
+    /// Takes the lease; returns its version.
     async fn take(&mut self, dir: &Path) -> Result<String> {
         let path = dir.join("LOCK");
         let failed = |e| io_error("lock", &path, to_io(e, &path));
@@ -308,8 +307,7 @@ impl Keeper {
         }
     }
 
-    /// Refuses a store that puts an object where there is one although it was told not to: it can
-    /// have no single writer.
+    /// Refuses a store that overwrites an existing object despite the condition: it cannot guarantee a single writer.
     async fn check_conditions(&self, dir: &Path) -> Result<()> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match self.client.store().put_opts(&self.key, PutPayload::default(), options).await {
@@ -323,12 +321,12 @@ impl Keeper {
         }
     }
 
-    /// Renews the lease until it is lost or told to stop; then gives it back.
+    /// Renews the lease until it is lost or stopped; then releases it.
     async fn keep(mut self, mut version: String, mut stop: oneshot::Receiver<()>) {
         let mut pause = RENEWAL;
         loop {
             tokio::select! {
-                // Told, or dropped.
+                // Stopped, or dropped.
                 _ = &mut stop => break,
                 () = self.clock.sleep(pause) => {}
             }
@@ -336,7 +334,7 @@ impl Keeper {
             pause = PAUSE;
             let renewal = tokio::select! {
                 done = self.put(over(version.clone())) => done,
-                // One that hangs may have been made all the same, which the next one sees.
+                // A request that hangs may have been done all the same, which the next one sees.
                 () = self.clock.sleep(RENEWAL) => Err(object_store::Error::Generic {
                     store: "windrow",
                     source: "no answer in time".into(),
@@ -348,7 +346,7 @@ impl Keeper {
                     object_store::Error::AlreadyExists { .. }
                     | object_store::Error::Precondition { .. },
                 ) => match self.holder().await {
-                    // A renewal whose answer was lost.
+                    // A renewal whose response was lost.
                     Ok(Some((now, Some(holder)))) if holder.owner == self.me.owner => version = now,
                     Ok(found) => {
                         let who = found.and_then(|(_, holder)| holder);
@@ -368,7 +366,7 @@ impl Keeper {
         }
     }
 
-    /// Writes that this process has the lease, from now on for as long as it lasts.
+    /// Writes that this process holds the lease, from now on for its duration.
     async fn put(&self, mode: PutMode) -> object_store::Result<String> {
         let now = self.clock.now_micros();
         let (store, token) = (self.client.store(), self.client.token());
@@ -384,7 +382,7 @@ impl Keeper {
         Ok(version)
     }
 
-    /// The holder of the lease, if that can be read, and its version.
+    /// Returns the holder of the lease, if it can be read, and its version.
     async fn holder(&self) -> object_store::Result<Option<(String, Option<Holder>)>> {
         let found = match self.client.store().get(&self.key).await {
             Ok(found) => found,

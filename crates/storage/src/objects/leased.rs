@@ -1,4 +1,4 @@
-//! A store that takes writes only while this process has the lease.
+//! A store that accepts writes only while this process has the lease.
 
 use std::fmt;
 use std::ops::Range;
@@ -45,7 +45,7 @@ impl ObjectStore for Leased {
     async fn put_opts(&self, at: &Key, what: PutPayload, opts: PutOptions) -> Result<PutResult> {
         self.check()?;
         let done = self.inner.put_opts(at, what, opts).await?;
-        // A put may take longer than the lease lasts; who has followed may not have seen it.
+        // A put may take longer than the lease lasts; a successor may not have seen it.
         self.check()?;
         Ok(done)
     }

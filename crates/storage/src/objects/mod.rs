@@ -5,11 +5,10 @@
 //!                  │          └─ refused once the          x/00000000  a file that grows: one object
 //!                  └─ threads    lease is lost              x/00000001  for each sync
 //! ```
-//! An object comes to be wholly or not at all, so nothing here is ever torn. Invariants: an object
-//! is written only where there was none, or over the very version that was seen (conditional
-//! puts), so that of two writers only one goes on; opening a file to append to it first puts an
-//! empty object behind its end, so that nobody else can; all requests run on threads of their own
-//! and the caller waits, off the reactor.
+//! Objects are created atomically, so nothing here is ever torn. Invariants: an object is written only where there was
+//! none, or over the very version that was seen (conditional puts), so that only one of two writers continues; opening
+//! a file to append to it first puts an empty object behind its end, so that nothing else can append; all requests run
+//! on their own threads and the caller waits, off the reactor.
 
 mod client;
 pub mod faulty;
@@ -39,21 +38,21 @@ use growing::{Growing, Parts};
 use lease::{Held, Lease};
 use leased::Leased;
 
-/// Objects that are read at the same time.
+/// Objects read concurrently.
 const READS_MAX: usize = 32;
 
-/// A place in an object store as a file system. Paths begin with the root, whatever that is.
+/// A place in an object store as a file system. All paths begin with the root, whatever it is.
 #[derive(Debug)]
 pub struct ObjectFiles {
     client: Arc<Client>,
-    /// The same store, not held to the lease: for the lease itself.
+    /// The same store without the lease: for the lease itself.
     bare: Arc<Client>,
     held: Arc<Held>,
     clock: Arc<dyn Clock>,
     seen: Mutex<Seen>,
 }
 
-/// What was found when a file was read or written last.
+/// What was found when a file was last read or written.
 #[derive(Debug, Default)]
 struct Seen {
     /// The version of whole files; `None`: there was none.
@@ -63,7 +62,7 @@ struct Seen {
 }
 
 impl ObjectFiles {
-    /// The place `prefix` of `store`, shown as `root`. Requests run on `threads`.
+    /// Returns the place `prefix` of `store`, shown as `root`. Requests run on `threads`.
     pub fn new(
         store: Arc<dyn ObjectStore>,
         (root, prefix): (&Path, Key),
@@ -79,12 +78,12 @@ impl ObjectFiles {
         Self { client: Arc::new(client), bare: Arc::new(bare), held, clock, seen }
     }
 
-    /// The store, which takes writes only while this process has the lease.
+    /// The store, which accepts writes only while this process has the lease.
     pub fn store(&self) -> Arc<dyn ObjectStore> {
         self.client.store()
     }
 
-    /// Writes without a lease, as a process does that does not know yet that it has lost it.
+    /// Writes without a lease, like a process that does not know yet that it has lost it.
     #[cfg(test)]
     fn without_lease(self) -> Self {
         self.held.assume();
@@ -108,7 +107,7 @@ impl ObjectFiles {
         if done.is_err() {
             // Unknown now, also to the next attempt.
             self.seen.lock().versions.remove(path);
-            // An earlier put of ours may have come to pass although its answer was lost.
+            // An earlier put of this process may have succeeded although its response was lost.
             if done.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::AlreadyExists)
                 && let Some((version, by)) = self.client.version(&key)?
                 && by.is_some_and(|by| self.client.is_own(&by))
@@ -121,7 +120,7 @@ impl ObjectFiles {
         Ok(())
     }
 
-    /// The objects of a growing file that a listing shows, in order.
+    /// Returns the objects of a growing file that a listing shows, in order.
     fn parts(&self, path: &Path) -> io::Result<Vec<Key>> {
         let (key, store) = (self.client.key(path)?, self.client.store());
         let list = async move { store.list(Some(&key)).map_ok(|m| m.location).try_collect().await };
@@ -130,8 +129,7 @@ impl ObjectFiles {
         Ok(parts)
     }
 
-    /// How many parts a growing file has. A listing may be behind; what is asked for by its name
-    /// never is.
+    /// Counts the parts of a growing file. A listing may be behind; a get by name never is.
     fn count_parts(&self, path: &Path) -> io::Result<u64> {
         let last = self.parts(path)?.last().and_then(|key| key.filename()?.parse::<u64>().ok());
         let mut count = last.map_or(0, |last| last + 1);
@@ -177,7 +175,7 @@ impl ObjectFiles {
             store.delete_stream(keys).try_for_each(|_| futures::future::ok(())).await
         };
         match self.client.wait(deleted)? {
-            // Deleted already: by an attempt whose answer was lost.
+            // Already deleted, by an attempt whose response was lost.
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(e) => Err(to_io(e, path)),
         }
@@ -192,7 +190,7 @@ impl ObjectFiles {
 
 impl Files for ObjectFiles {
     fn create_dir(&self, _: &Path) -> io::Result<()> {
-        // There are none: a name with a slash is only a name.
+        // Object stores have no directories: a name with a slash is only a name.
         Ok(())
     }
 
@@ -229,7 +227,7 @@ impl Files for ObjectFiles {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {
-        // Whether there is one is seen when its first part is put.
+        // Whether the file exists is determined when its first part is put.
         let client = Arc::clone(&self.client);
         Ok(Box::new(Growing::new(client, path, Parts::default())?))
     }
@@ -289,7 +287,7 @@ impl Files for ObjectFiles {
     }
 }
 
-/// Runs what blocks so that the reactor goes on without this thread.
+/// Runs blocking work so that the reactor continues without this thread.
 fn off_reactor<T>(work: impl FnOnce() -> T) -> T {
     use tokio::runtime::RuntimeFlavor;
     match Handle::try_current().map(|h| h.runtime_flavor()) {

@@ -1,13 +1,13 @@
-//! Logs of processes that come, fail and are followed by others over one object store whose requests fail,
-//! whose puts come late and whose listings are behind; everything from a seed.
+//! Simulates processes with logs that come, fail and are succeeded by others over one object store whose requests fail,
+//! whose puts arrive late and whose listings are behind; everything from a seed.
 //!
-//! With some seeds a process that was followed has seen its
-//! lease run out, and only what it had sent comes late; with the others it goes on to write, and is
-//! stopped by what its follower has put behind the end of the log (as long as that is there: it
-//! goes with a segment that is deleted). Whole data directories are tried in the same way where they are made, above.
+//! With some seeds a process that was succeeded has seen its lease expire, and only what it had sent arrives late; with
+//! the others it continues to write, and is stopped by what its successor has put behind the end of the log (as long as
+//! that exists: it is removed with a segment that is deleted). Whole data directories are tested in the same way in the
+//! crate that creates them, above.
 //!
-//! What must hold: an acknowledged row is there once, at its offset; a refused one is there once or
-//! not at all; the rows of one append stay together.
+//! What must hold: an acknowledged row is there once, at its offset; a refused one is there once or not at all; the
+//! rows of one append stay together.
 
 use windrow_core::{ErrorKind, ManualClock};
 
@@ -23,7 +23,7 @@ fn clock() -> Arc<dyn Clock> {
     Arc::new(ManualClock::at(32_503_680_000_000_000))
 }
 
-/// Counts of what happened, so that a simulation in which nothing does is seen.
+/// Counts of events, so that a simulation in which nothing happens is noticed.
 #[derive(Debug, Default)]
 struct Happened {
     acknowledged: usize,
@@ -38,7 +38,7 @@ fn files(store: &FaultyStore, threads: &Arc<Threads>) -> Arc<ObjectFiles> {
     Arc::new(ObjectFiles::new(store, root, Arc::clone(threads), clock()).without_lease())
 }
 
-/// A process that was followed.
+/// A process that was succeeded.
 struct Followed {
     store: FaultyStore,
     files: Arc<ObjectFiles>,
@@ -51,7 +51,7 @@ fn open(files: Arc<ObjectFiles>, from: u64, records: u64) -> Result<(Wal, Recove
     Wal::open(files, &dir, &schema(), (from, &Known::default()), (options, Box::new(|_, _| {})))
 }
 
-/// A few processes, one after the other; the one before may go on to write for a while.
+/// Runs a few processes, one after the other; the previous one may continue to write for a while.
 fn logs(seed: u64, threads: &Arc<Threads>) -> Happened {
     let mut chance = Chance(seed);
     let base = FaultyStore::new(seed);
@@ -77,7 +77,7 @@ fn logs(seed: u64, threads: &Arc<Threads>) -> Happened {
                 told.check(archived, &numbers(&batches), seed);
                 wal = Some(opened);
             }
-            // Of a store that fails no log can be opened; damage it never is.
+            // No log can be opened on a store that fails; but it is never damaged.
             Err(e) => assert_eq!(e.kind(), ErrorKind::Unavailable, "seed {seed}: {e}"),
         }
         for _ in 0..6 {
@@ -86,7 +86,7 @@ fn logs(seed: u64, threads: &Arc<Threads>) -> Happened {
                 *(if done { &mut happened.acknowledged } else { &mut happened.refused }) += 1;
             }
             if chance.below(4) == 0 {
-                // The ones before do not know that they were followed.
+                // The previous ones do not know that they were succeeded.
                 for Followed { store, wal, .. } in &followed {
                     told.append(wal, &mut chance);
                     threads.handle().block_on(store.arrive());
@@ -96,7 +96,7 @@ fn logs(seed: u64, threads: &Arc<Threads>) -> Happened {
         if let Some(wal) = wal {
             if leased && chance.below(3) == 0 && life < 3 {
                 archived = wal.end() - chance.below(wal.end() - archived + 1);
-                // The process may be gone.
+                // The process may have died.
                 drop(wal.delete_below(archived));
             }
             happened.followed += 1;

@@ -1,4 +1,4 @@
-//! Files in an object store behave as files do, and only one process has them.
+//! Files in an object store behave like files, and only one process can use them.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn path(name: &str) -> PathBuf {
     Path::new(ROOT).join(name)
 }
 
-/// A process that knows the store; its clock.
+/// Returns a process that uses the store, with its clock.
 fn process(store: &Arc<InMemory>) -> (Arc<ObjectFiles>, ManualClock) {
     let clock = ManualClock::at(1_000_000_000_000);
     let (store, root) = (Arc::clone(store) as Arc<dyn ObjectStore>, Path::new(ROOT));
@@ -27,7 +27,7 @@ fn store() -> Arc<InMemory> {
     Arc::new(InMemory::new())
 }
 
-/// Changes what `LOCK` says.
+/// Changes the contents of `LOCK`.
 fn edit_lock(store: &Arc<InMemory>, edit: impl FnOnce(&mut serde_json::Value)) {
     let key = Key::from("data/LOCK");
     futures::executor::block_on(async {
@@ -178,7 +178,7 @@ fn a_silent_holder_elsewhere_is_waited_for() {
     let error = taken.join().unwrap().unwrap_err();
     assert!(error.message().contains("in use by another process (pid"), "{error}");
     assert!(error.message().contains("on \"there\")"), "{error}");
-    // It is not: after thirty seconds it is gone.
+    // It is not: after thirty seconds it counts as ended.
     let (taken, clock) = take(&store);
     for _ in 0..20 {
         clock.advance(Duration::from_secs(1));
@@ -213,10 +213,10 @@ fn who_loses_the_lease_stops_and_who_renews_it_goes_on() {
         });
         until("and the renewal is known", || files.replace(&path("f"), b"x").is_ok());
     }
-    // Time goes by without a renewal: nothing is written until there is one.
+    // Time passes without a renewal: nothing is written until there is one.
     clock.advance(Duration::from_secs(40));
     until("the lease is renewed again", || files.replace(&path("f"), b"y").is_ok());
-    // Somebody has taken it.
+    // Another process has taken it.
     edit_lock(&store, |lock| {
         lock["owner"] = "another".into();
         lock["machine"] = "another".into();

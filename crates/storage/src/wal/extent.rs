@@ -1,11 +1,12 @@
-//! How far a log went: a note beside it, so that a log whose end is lost is not taken for a shorter one.
+//! The extent of a log: a note beside it of how far it went, so that a log whose end is lost is not mistaken for a
+//! shorter one.
 //!
 //! ```text
 //! log     ├ records ────────────────────────┤
 //! EXTENT  {"owner":"91…/3","end":160,…}  ◄─ note: before views archive or checkpoint what they made of its rows,
 //!                                            before its own rows are archived, now and then, and at the close
 //! ```
-//! Invariants: what a note says is durable in the log before the note is written; a note never goes back.
+//! Invariants: what a note covers is durable in the log before the note is written; a note never moves back.
 
 use std::path::{Path, PathBuf};
 
@@ -19,12 +20,12 @@ use crate::files::{Files, corrupt, io_error};
 /// The file, beside the directory of the log.
 const EXTENT: &str = "EXTENT";
 
-/// What the file says.
+/// The contents of the file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Extent {
     owner: Option<String>,
     end: u64,
-    /// How far the producers were then.
+    /// The progress of the producers at that time.
     producers: Producers,
 }
 
@@ -32,7 +33,7 @@ fn path_of(dir: &Path) -> PathBuf {
     dir.with_file_name(EXTENT)
 }
 
-/// Adds what is noted of the log in `dir` to what is known of it.
+/// Adds the note of the log in `dir` to `known`.
 ///
 /// # Errors
 /// When the note cannot be read or is damaged.
@@ -40,7 +41,7 @@ pub fn read(files: &dyn Files, dir: &Path, known: &mut Known) -> Result<()> {
     let path = path_of(dir);
     let bytes = match files.read(&path) {
         Ok(bytes) => bytes,
-        // Logs of before have none; without one the others say how far it went.
+        // Older logs have none; without a note the other sources say how far the log went.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(io_error("read", &path, e)),
     };
@@ -53,7 +54,7 @@ pub fn read(files: &dyn Files, dir: &Path, known: &mut Known) -> Result<()> {
     let extent: Extent = serde_json::from_str(text)
         .map_err(|e| corrupt(&path, 0, &format!("a field is wrong ({e})")))?;
     if known.owner.as_ref().map(|owner| &owner.id) != extent.owner.as_ref() {
-        // One of another log says nothing of this one; whose this one is its segments say.
+        // A note of another log says nothing about this one; this one's owner is in its segments.
         return Ok(());
     }
     if extent.end > known.end {
@@ -65,7 +66,7 @@ pub fn read(files: &dyn Files, dir: &Path, known: &mut Known) -> Result<()> {
     Ok(())
 }
 
-/// The error of a log that ends at row `end`, and is known to have gone further.
+/// Returns the error for a log that ends at row `end`, and is known to have gone further.
 pub(super) fn lost_rows(dir: &Path, end: u64, known: &Known) -> Error {
     let message = format!(
         "the log \"{}\" has lost its end: {} rows are missing, from row {end} up to row {}",
@@ -83,7 +84,7 @@ impl Wal {
     /// Notes how far the log goes, if it has grown since. Blocks.
     ///
     /// # Errors
-    /// When that cannot be written; the note is as it was then.
+    /// When that cannot be written; the note is then unchanged.
     pub fn note_extent(&self) -> Result<()> {
         let mut noted = self.noted.lock();
         // Before the end is read: more may be durable, not less.
@@ -105,7 +106,7 @@ impl Wal {
         Ok(())
     }
 
-    /// Makes what is written durable: the segments before the last one are.
+    /// Makes the last segment durable: the earlier ones already are.
     fn sync(&self) -> Result<()> {
         let last = self.shared.segments.lock().last().map(|segment| segment.path.clone());
         let Some(path) = last else { return Ok(()) };

@@ -6,13 +6,13 @@
 //!     00000000000000000160.wal   header, records [160, …) ◄─ writer thread ◄─ queue ◄─ append
 //! EXTENT                         how far the log went, when it was noted last
 //! ```
-//! Invariants: offsets tile over records and segments; a record is never split over segments and
-//! never rewritten; an append is answered after its rows are as durable as was asked for and have
-//! been applied; damage is an error that names the file, only a torn tail is cut (and reported); a log that
-//! ends before it is known to have ended is an error, until the loss is accepted: then it goes on behind, so that no
-//! offset is given twice.
+//! Invariants: offsets tile over records and segments; a record is never split over segments and never rewritten; an
+//! append is acknowledged after its rows are as durable as requested and have been applied; damage is an error that
+//! names the file, only a torn tail is truncated (and reported); a log that ends before its known end is an error,
+//! until the loss is accepted: then it resumes behind that end, so that no offset is assigned twice.
 //!
-//! `extent.rs` notes how far the log went; `producers.rs` recognises what is sent again, `segment.rs` has the bytes, `recovery.rs` reads a log back, `writer.rs` writes it.
+//! `extent.rs` notes how far the log went; `producers.rs` recognises repeated batches, `segment.rs` defines the bytes,
+//! `recovery.rs` reads a log back, `writer.rs` writes it.
 
 pub mod extent;
 pub mod producers;
@@ -43,9 +43,9 @@ use segment::Beginning;
 use writer::{Active, Request, Writer, create_segment};
 pub use writer::{Appended, Applied};
 
-/// Requests that may wait for the writer.
+/// Requests queued for the writer at most.
 const QUEUE_MAX: usize = 1_024;
-/// Memory of the rows that may wait for the writer, in KiB (one larger batch may pass alone).
+/// Memory of the rows queued for the writer, in KiB (one larger batch may pass alone).
 const QUEUE_KIB_MAX: u32 = 64 << 10;
 
 /// When rows count as durable. (Rows in memory only have no log.)
@@ -57,21 +57,20 @@ pub enum Durability {
     Os,
 }
 
-/// How a log is written.
+/// Options of a log.
 #[derive(Debug, Clone, Copy)]
 pub struct WalOptions {
     /// When rows count as durable.
     pub durability: Durability,
-    /// A segment that has this many bytes is followed by a new one; a larger record has a segment
-    /// of its own.
+    /// A segment with this many bytes is followed by a new one; a larger record has a segment of its own.
     pub segment_bytes_max: u64,
-    /// So it is with one that has this many records.
+    /// A segment with this many records is followed by a new one.
     pub segment_records_max: u64,
 }
 
 /// Records of a segment where each one is an object of its own: few can be deleted at a time.
 const OBJECTS_MAX: u64 = 1_000;
-/// Segments that are many for a log of such records.
+/// Number of segments that is many for a log of such records.
 const SEGMENTS_MANY: usize = 4;
 
 impl Default for WalOptions {
@@ -84,44 +83,44 @@ impl Default for WalOptions {
     }
 }
 
-/// What is known of a log from elsewhere.
+/// What is known of a log from other sources.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
-    /// Whose log it is.
+    /// The owner of the log.
     pub owner: Option<Owner>,
     /// Rows before this offset have been in it.
     pub end: u64,
-    /// What of that the note beside it says.
+    /// The part of that covered by the note beside it.
     pub noted: u64,
-    /// Who knows it, in sentences.
+    /// The sources of this knowledge, in sentences.
     pub from: Vec<String>,
     /// Rows that were lost, and whose loss was accepted.
     pub gaps: Gaps,
-    /// How far the producers were when the extent was noted.
+    /// The progress of the producers when the extent was noted.
     pub producers: Option<Producers>,
 }
 
-/// What a log held when it was opened.
+/// The contents of a log when it was opened.
 #[derive(Debug)]
 pub struct Recovered {
-    /// The offset of the first row given back: the `from` that was asked for, behind what was lost there.
+    /// The offset of the first row returned: the requested `from`, or behind what was lost there.
     pub first: u64,
     /// One past the last offset; the next append begins here.
     pub end: u64,
     /// The rows between, by first offset.
     pub batches: Vec<(u64, RecordBatch)>,
-    /// What an interrupted write had left behind.
+    /// The remains of an interrupted write.
     pub cut: Option<CutTail>,
 }
 
-/// The end of a write that did not come to its end, which was cut off. Nobody is known to have read a row of it.
+/// The end of an interrupted write, which was truncated. No row of it was ever read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CutTail {
     /// The segment.
     pub file: PathBuf,
-    /// Its length since; 0 when it was removed.
+    /// Its length after that; 0 when it was removed.
     pub at: u64,
-    /// How many bytes went.
+    /// Number of bytes removed.
     pub bytes: u64,
     /// What was wrong with them.
     pub why: &'static str,
@@ -135,29 +134,29 @@ struct Segment {
     path: PathBuf,
 }
 
-/// What the writer and its log both know.
+/// State shared by the writer and its log.
 #[derive(Debug)]
 struct Shared {
     /// All segments, ascending; the last one grows.
     segments: Mutex<Vec<Segment>>,
     /// One past the last applied offset.
     end: AtomicU64,
-    /// How far the producers are, of what is durable.
+    /// The progress of the producers, as far as durable.
     producers: Mutex<Producers>,
 }
 
-/// An open log. Dropping it writes what waits, and then ends.
+/// An open log. Dropping it writes what is queued, and then ends.
 pub struct Wal {
     files: Arc<dyn Files>,
     dir: PathBuf,
     schema: SchemaRef,
     durability: Durability,
     owner: Option<String>,
-    /// How far the log went when that was noted last.
+    /// How far the log went when that was last noted.
     noted: Mutex<u64>,
     shared: Arc<Shared>,
     room: Arc<Semaphore>,
-    /// `None` only while it is dropped.
+    /// `None` only during drop.
     queue: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -169,13 +168,13 @@ impl fmt::Debug for Wal {
 }
 
 impl Wal {
-    /// Opens the log in `dir`, or creates it. Rows below `from` are not wanted (they are archived);
-    /// what is given back begins there. `applied` is called by the writer's thread, in the order
-    /// of offsets, with rows that are durable; not with those that are given back here.
+    /// Opens the log in `dir`, or creates it. Rows below `from` are not wanted (they are archived); the returned rows
+    /// begin there. `applied` is called by the writer's thread, in the order of offsets, with rows that are durable;
+    /// not with those returned here.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] when it is damaged, does not reach back to `from`, is of another
-    /// owner, or has lost rows that are `known` to have been in it; [`ErrorKind::Data`] when it has other columns or an unknown format;
+    /// [`ErrorKind::Corrupt`] when it is damaged, does not reach back to `from`, belongs to another owner, or has lost
+    /// rows that are `known` to have been in it; [`ErrorKind::Data`] when it has other columns or an unknown format;
     /// [`ErrorKind::Unavailable`] when the file system fails.
     pub fn open(
         files: Arc<dyn Files>,
@@ -250,7 +249,7 @@ impl Wal {
         Ok((wal, recovered))
     }
 
-    /// Makes the log in `dir` if there is none; rows can be written once it is [open](Self::open).
+    /// Creates the log in `dir` if there is none; rows can be written once it is [open](Self::open).
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] when the file system fails.
@@ -264,10 +263,10 @@ impl Wal {
         Ok(())
     }
 
-    /// Where the log in `dir` would end if it were opened; changes nothing.
+    /// Returns where the log in `dir` would end if it were opened; changes nothing.
     ///
     /// # Errors
-    /// As [`open`](Self::open), but for lost rows.
+    /// As [`open`](Self::open), except for lost rows.
     pub fn end_of(
         files: &dyn Files,
         dir: &Path,
@@ -277,7 +276,7 @@ impl Wal {
         Ok(recovery::recover(files, dir, schema, from, known)?.recovered.end)
     }
 
-    /// Whether there is anything of a log in `dir`.
+    /// Whether any part of a log exists in `dir`.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] when the file system fails.
@@ -285,13 +284,12 @@ impl Wal {
         Ok(!recovery::list(files, dir)?.is_empty())
     }
 
-    /// Appends rows; returns their first offset once they are durable and applied. Dropping the
-    /// future leaves rows that are queued in the queue: then they come, or came, all the same.
+    /// Appends rows; returns their first offset once they are durable and applied. Dropping the future does not remove
+    /// queued rows: they are written all the same.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] when they could not be written; [`ErrorKind::Limit`] when they
-    /// are more than 4 GiB; [`ErrorKind::Internal`] when the writer has panicked; any when they do not have the
-    /// columns of the log.
+    /// [`ErrorKind::Unavailable`] when they could not be written; [`ErrorKind::Limit`] when they exceed 4 GiB;
+    /// [`ErrorKind::Internal`] when the writer has panicked; any kind when they do not have the columns of the log.
     pub async fn append(&self, batch: RecordBatch) -> Result<u64> {
         match self.offer(batch, None).await?.answer().await? {
             Appended::At(offset) => Ok(offset),
@@ -299,11 +297,11 @@ impl Wal {
         }
     }
 
-    /// Queues rows behind those that were queued before, and waits for room in the queue. They are
-    /// left out when they have a stamp and are there already.
+    /// Queues rows behind those queued before, and waits for room in the queue. Rows with a stamp that are in the log
+    /// already are skipped.
     ///
     /// # Errors
-    /// As [`append`](Self::append); what comes of the rows says [`Offered::answer`].
+    /// As [`append`](Self::append); the outcome of the rows is returned by [`Offered::answer`].
     pub async fn offer(&self, batch: RecordBatch, stamp: Option<Stamp>) -> Result<Offered> {
         let batch = segment::with_schema(&batch, &self.schema)?;
         let kib = u32::try_from(bytes_of(&batch) / 1_024).unwrap_or(u32::MAX);
@@ -318,12 +316,12 @@ impl Wal {
         Ok(Offered { answered, dir: self.dir.clone() })
     }
 
-    /// How far the producers are, of what is durable.
+    /// The progress of the producers, as far as durable.
     pub fn producers(&self) -> &Mutex<Producers> {
         &self.shared.producers
     }
 
-    /// Whether a batch of a producer is there already, durably.
+    /// Whether a batch of a producer is in the log already, durably.
     pub fn has(&self, stamp: &Stamp) -> bool {
         self.shared.producers.lock().has(stamp)
     }
@@ -337,8 +335,7 @@ impl Wal {
         futures::executor::block_on(tokio::task::unconstrained(self.append(batch)))
     }
 
-    /// Deletes the segments all of whose offsets are below `offset`; returns how many. The one
-    /// that grows always stays.
+    /// Deletes the segments whose offsets are all below `offset`; returns how many. The growing one always stays.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] when a file cannot be deleted; those before it are.
@@ -358,7 +355,7 @@ impl Wal {
         Ok(deleted)
     }
 
-    /// Whether it is in so many pieces that it had better be archived.
+    /// Whether it is in so many pieces that it should be archived.
     pub fn is_scattered(&self) -> bool {
         self.files.writes_whole() && self.shared.segments.lock().len() > SEGMENTS_MANY
     }
@@ -369,7 +366,7 @@ impl Wal {
     }
 }
 
-/// Rows that are queued.
+/// Queued rows.
 #[derive(Debug)]
 pub struct Offered {
     answered: oneshot::Receiver<Result<Appended>>,
@@ -377,16 +374,17 @@ pub struct Offered {
 }
 
 impl Offered {
-    /// What became of them, once they are durable and applied.
+    /// Returns their outcome, once they are durable and applied.
     ///
     /// # Errors
-    /// As [`Wal::append`]; when a number of the producer's sequence is left out.
+    /// As [`Wal::append`]; when a number of the producer's sequence is missing.
     pub async fn answer(self) -> Result<Appended> {
         self.answered.await.map_err(|_| stopped(&self.dir))?
     }
 }
 
-/// The writer ends with the log that owns it, after all answers. One that ends before has panicked.
+/// Returns the error for a stopped writer. The writer ends with the log that owns it, after all answers; one that ends
+/// earlier has panicked.
 fn stopped(dir: &Path) -> Error {
     let message = format!("the writer of the log \"{}\" has stopped at a panic", dir.display());
     Error::new(ErrorKind::Internal, message)
@@ -407,8 +405,8 @@ impl Drop for Wal {
     }
 }
 
-/// The last segment, to append to. What was read from it may not have been synced before the
-/// process ended; it is now, before anybody relies on it.
+/// Reopens the last segment, to append to it. What was read from it may not have been synced before the process ended;
+/// it is synced now, before anything relies on it.
 fn reopen(files: &dyn Files, dir: &Path, segment: &Segment, len: u64, end: u64) -> Result<Active> {
     let path = segment.path.clone();
     let mut file = files.append(&path).map_err(|e| io_error("open", &path, e))?;

@@ -1,12 +1,11 @@
-//! What each producer has written:, up to where its sequence is in the log.
+//! The progress of each producer: up to where its sequence is in the log.
 //!
-//! A producer numbers its batches 1, 2, 3, … and gives the same number to the same rows when it
-//! sends them again. So a batch that is there already is recognised, however the answer to it was
-//! lost: also after a crash, because the numbers are written in the record of the rows.
+//! A producer numbers its batches 1, 2, 3, … and uses the same number for the same rows when it sends them again. So a
+//! batch that is in the log already is recognised, however its acknowledgement was lost: also after a crash, because
+//! the numbers are written in the record of the rows.
 //!
-//! Invariants: a number is taken once, and only right behind the one before it; what is known of
-//! a producer is forgotten only when it has been silent for [`KEPT_MICROS`], and rather a new
-//! producer is refused than a number counted twice.
+//! Invariants: a number is accepted once, and only directly after the one before it; a producer is forgotten only when
+//! it has been silent for [`KEPT_MICROS`], and a new producer is refused rather than a number counted twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,18 +13,18 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use windrow_core::{Error, ErrorKind, OffsetRange, Result};
 
-/// Producers that one log remembers.
+/// Producers that one log remembers at most.
 const PRODUCERS_MAX: usize = 10_000;
-/// A producer that has been silent for so long (a day) may be forgotten for a new one.
+/// A producer that has been silent for this long (a day), in µs, may be forgotten for a new one.
 const KEPT_MICROS: i64 = 24 * 3_600 * 1_000_000;
-/// When a producer writes that is never forgotten.
+/// The last activity of a producer that is never forgotten.
 const FOR_EVER: i64 = i64::MAX;
-/// How the names of our own producers begin.
+/// The prefix of the names of Windrow's own producers.
 const OURS: &str = "windrow/";
-/// Bytes that a producer's name has at most.
+/// Bytes of a producer's name at most.
 const NAME_BYTES_MAX: usize = 256;
 
-/// Which part of its producer's sequence a batch is.
+/// The position of a batch in its producer's sequence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     producer: Arc<str>,
@@ -33,12 +32,12 @@ pub struct Stamp {
     first: u64,
     /// One past its last number.
     next: u64,
-    /// When it was sent, in microseconds since the Unix epoch.
+    /// When it was sent, in µs since the Unix epoch.
     at_micros: i64,
 }
 
 impl Stamp {
-    /// The batch `sequence` of a producer.
+    /// Returns the stamp of batch `sequence` of a producer.
     ///
     /// # Errors
     /// When the name is empty, too long or reserved, or the number is 0.
@@ -64,12 +63,12 @@ impl Stamp {
 }
 
 impl Stamp {
-    /// The producer that is a continuous INSERT of the data directory.
+    /// Returns the producer of a continuous INSERT of the data directory.
     pub fn insert(id: u64) -> Arc<str> {
         format!("{OURS}insert/{id}").into()
     }
 
-    /// The rows of a source's partition, or of an INSERT, at these offsets; never forgotten.
+    /// Returns the stamp of the rows of a source's partition, or of an INSERT, at these offsets; it is never forgotten.
     pub fn of_rows(partition: &Arc<str>, offsets: OffsetRange) -> Self {
         Self {
             producer: Arc::clone(partition),
@@ -80,16 +79,16 @@ impl Stamp {
     }
 }
 
-/// What a log makes of a stamped batch.
+/// The decision of a log about a stamped batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It comes next.
+    /// It is the next one.
     New,
-    /// It is there already.
+    /// It is in the log already.
     Repeated,
 }
 
-/// How far the producers of a log are.
+/// The progress of the producers of a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Producers {
@@ -98,16 +97,16 @@ pub struct Producers {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Known {
-    /// The number that comes next.
+    /// The next number.
     next: u64,
     at_micros: i64,
 }
 
 impl Producers {
-    /// Judges a batch that would be written behind the `staged` ones.
+    /// Judges a batch that would be written after the `staged` ones.
     ///
     /// # Errors
-    /// When a number is left out, or the producer is new and there are too many.
+    /// When a number is missing, or the producer is new and there are too many.
     pub fn judge(&mut self, stamp: &Stamp, staged: &[Stamp]) -> Result<Verdict> {
         let before = staged.iter().rev().find(|s| s.producer == stamp.producer).map(|s| s.next);
         let known = before.or_else(|| self.known.get(&stamp.producer).map(|k| k.next));
@@ -149,18 +148,18 @@ impl Producers {
         ))
     }
 
-    /// A batch that was judged new has been written.
+    /// Records that a batch judged new has been written.
     pub fn take(&mut self, stamp: &Stamp) {
         let known = Known { next: stamp.next, at_micros: stamp.at_micros };
         self.known.insert(Arc::clone(&stamp.producer), known);
     }
 
-    /// How many numbers of a producer's sequence have been written.
+    /// The number of batches of a producer's sequence that have been written.
     pub fn taken(&self, producer: &str) -> u64 {
         self.known.get(producer).map_or(0, |known| known.next.saturating_sub(1))
     }
 
-    /// All producers.
+    /// The names of all producers.
     pub fn names(&self) -> Vec<Arc<str>> {
         self.known.keys().cloned().collect()
     }

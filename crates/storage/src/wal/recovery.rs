@@ -1,4 +1,4 @@
-//! Reading a log back at the start.
+//! Reading a log back at startup.
 //!
 //! ```text
 //! segments    000…0.wal   00…80.wal   0…160.wal
@@ -7,9 +7,9 @@
 //!              `from`:    └─ returned ─┘
 //!              not read
 //! ```
-//! Invariants: what is returned tiles from `from` to `end`, but for gaps whose loss was accepted; only the very
-//! tail of the last segment is ever cut, and only when no whole record follows and files can be torn, and when it is
-//! known that the log was not longer; anything else that is wrong is an error and changes nothing on disk.
+//! Invariants: what is returned tiles from `from` to `end`, except for gaps whose loss was accepted; only the very tail
+//! of the last segment is ever truncated, and only when no whole record follows and files can be torn, and when the log
+//! is not known to have been longer; anything else that is wrong is an error and changes nothing on disk.
 
 use std::path::{Path, PathBuf};
 
@@ -22,29 +22,29 @@ use super::segment::{self, Beginning, Header};
 use super::{CutTail, Known, Recovered, Segment};
 use crate::files::{Files, corrupt, io_error};
 
-/// What the end of a segment's name is.
+/// The extension of a segment's name.
 const EXTENSION: &str = ".wal";
-/// The digits of the first offset in its name.
+/// Digits of the first offset in its name.
 const DIGITS: usize = 20;
 
-/// A log as found.
+/// A log as found on disk.
 pub(super) struct Found {
     /// All segments, ascending.
     pub(super) segments: Vec<Segment>,
     /// The length of the last segment when it can be appended to.
     pub(super) active_len: Option<u64>,
-    /// How far the producers are.
+    /// The progress of the producers.
     pub(super) producers: Producers,
     pub(super) recovered: Recovered,
 }
 
-/// The file of the segment that begins at `first`.
+/// Returns the file of the segment that begins at `first`.
 pub(super) fn segment_path(dir: &Path, first: u64) -> PathBuf {
     dir.join(format!("{first:020}{EXTENSION}"))
 }
 
 impl Found {
-    /// Cuts a torn tail off.
+    /// Truncates a torn tail.
     pub(super) fn cut(&self, files: &dyn Files) -> Result<()> {
         let Some(CutTail { file: path, at, .. }) = &self.recovered.cut else { return Ok(()) };
         if *at == 0 {
@@ -80,7 +80,7 @@ pub(super) fn recover(
         recovered: Recovered { first: from, end: from, batches: vec![], cut: None },
     };
     let Some(oldest) = found.segments.first() else {
-        // Nothing of it is left; who wrote what the archive has is known from when it was archived.
+        // Nothing of it is left; the producers of the archived rows are known from when they were archived.
         found.producers = known.producers.clone().unwrap_or_default();
         return Ok(found);
     };
@@ -117,11 +117,11 @@ pub(super) fn recover(
         found.segments.pop();
     }
     if reading.end < from {
-        // Rows that were archived but not kept by the log (durability 'os'): it goes on behind.
+        // Rows that were archived but not retained by the log (durability 'os'): it resumes behind them.
         found.active_len = None;
         reading.end = from;
         if let Some(marked) = &known.producers {
-            // Who wrote those rows is known from when they were archived.
+            // The producers of those rows are known from when they were archived.
             reading.producers = marked.clone();
         }
     }
@@ -137,7 +137,7 @@ pub(super) fn recover(
     Ok(found)
 }
 
-/// The segments in a directory, ascending.
+/// Lists the segments in a directory, ascending.
 pub(super) fn list(files: &dyn Files, dir: &Path) -> Result<Vec<Segment>> {
     let names = files.list(dir).map_err(|e| io_error("list", dir, e))?;
     let mut segments: Vec<_> = names
@@ -158,7 +158,7 @@ struct Reading<'a> {
     from: u64,
     /// One past the last offset that was read.
     end: u64,
-    /// How far the producers were there.
+    /// The progress of the producers there.
     producers: Producers,
     batches: Vec<(u64, RecordBatch)>,
     cut: Option<CutTail>,
@@ -171,7 +171,7 @@ fn is_begun(files: &dyn Files, path: &Path) -> Result<bool> {
 }
 
 impl Reading<'_> {
-    /// Reads one segment; its length, or `None` when it was removed.
+    /// Reads one segment; returns its length, or `None` when it was removed.
     fn segment(&mut self, segment: &Segment, last: bool) -> Result<Option<u64>> {
         let path = &segment.path;
         let bytes = self.files.read(path).map_err(|e| io_error("read", path, e))?;
@@ -223,7 +223,7 @@ impl Reading<'_> {
         Ok(Some(at as u64))
     }
 
-    /// Whether a log that says this is the one that is wanted.
+    /// Whether a log with this owner is the expected one.
     fn is_owner(&self, said: Option<&str>) -> bool {
         match (&self.known.owner, said) {
             (None, _) => true,
@@ -256,7 +256,7 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// A last segment whose creation did not come to its end has no rows: it is to go.
+    /// Marks a last segment whose creation was interrupted for removal: it has no rows.
     fn remove_torn(
         &mut self,
         segment: &Segment,
@@ -277,7 +277,7 @@ impl Reading<'_> {
     }
 }
 
-/// The error of a log that is damaged, or lacks something, with more behind it.
+/// Returns the error for a log that is damaged, or lacks something, with more behind it.
 fn damaged(path: &Path, at: usize, why: &str) -> Error {
     corrupt(path, at, why).with_hint(
         "--accept-lost-rows accepts rows that are missing at the end of a log, not in its middle. Without a copy, move this \

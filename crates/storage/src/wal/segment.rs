@@ -6,11 +6,11 @@
 //! record  ├ length u32 ┤ crc32 u32 ┤ first offset u64 ┤ rows u32 ┤ stamps u32 ┤ payload ┤ stamps ┤
 //!                                  └─────────────── length, under the crc ────────────────┘
 //! ```
-//! Numbers are little-endian. The schema (`columns` bytes) is an Arrow IPC stream without batches, a
-//! payload is one with the batches of one group commit: it carries its own dictionaries, and
-//! reading copies into aligned memory. The stamps (`stamps` bytes, none is no bytes) say which
-//! batches of which producers these are; `producers` is what the stamps of all segments before come
-//! to, so that those can be deleted. Both are JSON. Whose log it is stands among the metadata of the schema.
+//! Numbers are little-endian. The schema (`columns` bytes) is an Arrow IPC stream without batches, a payload is one
+//! with the batches of one group commit: it carries its own dictionaries, and reading copies into aligned memory. The
+//! stamps (`stamps` bytes, possibly 0) identify the batches and their producers; `producers` sums up the stamps of all
+//! earlier segments, so that those can be deleted. Both are JSON. The owner of the log is in the metadata of the
+//! schema.
 //!
 //! Invariants: one write is one record, so that only the last one can be torn; a record has rows or
 //! stamps; reading never trusts a length.
@@ -33,14 +33,14 @@ const HEADER_BYTES: usize = 20;
 const RECORD_HEAD: usize = 8;
 /// First offset, rows and length of the stamps of a record.
 const RECORD_FIELDS: usize = 16;
-/// Where the schema of a segment says whose log it is.
+/// The key of the log's owner in the metadata of the schema.
 const OWNER_KEY: &str = "windrow.owner";
-/// How each IPC message begins; tells payloads from chance.
+/// The beginning of each IPC message; distinguishes payloads from random bytes.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 
-/// What the beginning of a file says.
+/// The beginning of a file, decoded.
 pub(super) enum Header {
-    /// All is well; `len` bytes.
+    /// Intact; `len` bytes.
     Whole { schema: Schema, producers: Producers, owner: Option<String>, len: usize },
     /// Written by another version.
     UnknownVersion(u32),
@@ -48,31 +48,31 @@ pub(super) enum Header {
     Damaged(&'static str),
 }
 
-/// A record whose checksum is right.
+/// A record with a valid checksum.
 pub(super) struct Record<'a> {
     /// The offset of its first row.
     pub(super) first: u64,
     /// Its rows.
     pub(super) rows: u32,
-    /// Which batches of which producers these are.
+    /// The stamps of its batches.
     pub(super) stamps: Vec<Stamp>,
     payload: &'a [u8],
     /// Where the next record begins.
     pub(super) next: usize,
 }
 
-/// What a segment begins with.
+/// The contents of the beginning of a segment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Beginning<'a> {
     /// The columns.
     pub(super) schema: &'a Schema,
-    /// What the stamps of all segments before come to.
+    /// The sum of the stamps of all earlier segments.
     pub(super) producers: &'a Producers,
-    /// Whose log it is.
+    /// The owner of the log.
     pub(super) owner: Option<&'a str>,
 }
 
-/// The beginning of a segment.
+/// Encodes the beginning of a segment.
 pub(super) fn encode_header(beginning: Beginning<'_>) -> Result<Vec<u8>> {
     let Beginning { schema, producers, owner } = beginning;
     let mut metadata = schema.metadata().clone();
@@ -92,8 +92,7 @@ pub(super) fn encode_header(beginning: Beginning<'_>) -> Result<Vec<u8>> {
     Ok(header)
 }
 
-/// One record with all rows of `batches`, from offset `first` on, which are these batches of their
-/// producers.
+/// Encodes one record with all rows of `batches`, from offset `first` on, with the stamps of these batches.
 ///
 /// # Errors
 /// When it would not fit into 4 GiB ([`ErrorKind::Limit`]), or Arrow cannot write it.
@@ -123,7 +122,7 @@ pub(super) fn encode_record<'a>(
     Ok(record)
 }
 
-/// Reads the beginning of a file.
+/// Decodes the beginning of a file.
 pub(super) fn read_header(bytes: &[u8]) -> Header {
     match bytes.get(..8) {
         None => return Header::Damaged("the header is cut off"),
@@ -165,7 +164,7 @@ pub(super) fn read_header(bytes: &[u8]) -> Header {
     }
 }
 
-/// Reads the record at a byte; the error says what is wrong with it.
+/// Decodes the record at a byte; the error says what is wrong with it.
 pub(super) fn read_record(bytes: &[u8], at: usize) -> Result<Record<'_>, &'static str> {
     let (Some(len), Some(crc)) = (number(bytes, at), number(bytes, at + 4)) else {
         return Err("the record is cut off");
@@ -205,7 +204,7 @@ pub(super) fn read_record(bytes: &[u8], at: usize) -> Result<Record<'_>, &'stati
 pub(super) fn valid_record_after(bytes: &[u8], at: usize, offset: u64) -> bool {
     let skip = at + 1 + RECORD_HEAD + RECORD_FIELDS;
     let Some(rest) = bytes.get(skip..) else { return false };
-    // Most places are ruled out by the first bytes of the payload; the checksum is for few.
+    // Most positions are ruled out by the first bytes of the payload; the checksum is computed for few.
     rest.windows(CONTINUATION.len()).enumerate().filter(|(_, w)| **w == CONTINUATION).any(
         |(i, _)| {
             let at = at + 1 + i;
@@ -216,7 +215,7 @@ pub(super) fn valid_record_after(bytes: &[u8], at: usize, offset: u64) -> bool {
 }
 
 impl Record<'_> {
-    /// Its batches, with the given columns.
+    /// Decodes its batches, with the given columns.
     pub(super) fn batches(&self, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
         let stream = StreamReader::try_new(self.payload, None)?;
         let batches: Vec<_> =
@@ -229,7 +228,7 @@ impl Record<'_> {
     }
 }
 
-/// The batch with exactly this schema; an error when types or nulls do not fit.
+/// Returns the batch with exactly this schema; an error when types or nulls do not fit.
 pub(super) fn with_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     let columns = batch.columns().to_vec();

@@ -1,7 +1,7 @@
-//! What a log must keep, whatever happens to its files.
+//! What a log must preserve, whatever happens to its files.
 //!
-//! Rows are numbers that say which append they are from; a naive list of what was acknowledged
-//! is the truth. Layout: plain use, damage, faults, crashes.
+//! Rows are numbers that identify their append; a naive list of what was acknowledged is the truth. Layout: plain use,
+//! damage, faults, crashes.
 
 mod lost;
 mod producers;
@@ -80,7 +80,7 @@ fn open(files: &FaultyFiles, from: u64) -> Result<(Wal, Recovered, Rows)> {
     open_with(files, from, WalOptions::default())
 }
 
-/// A log with the given appends in segments of `bytes`; its files.
+/// Returns the files of a log with the given appends in segments of `bytes`.
 fn written(appends: &[&[i64]], bytes: u64) -> FaultyFiles {
     let files = FaultyFiles::default();
     let (wal, ..) = open_with(&files, 0, options(bytes)).unwrap();
@@ -125,7 +125,7 @@ fn rows_come_back_from_disk() {
     assert_eq!((recovered.first, recovered.cut.is_none()), (1, true));
     assert_eq!(rows(&recovered), [2, 3, 4, 5, 6]);
     drop(wal);
-    // The archive is ahead: the log goes on behind it, and later does not miss what it never had.
+    // The archive is ahead: the log resumes behind it, and later does not miss what it never had.
     let (wal, recovered) = open(20).unwrap();
     assert_eq!((recovered.end, recovered.batches.len()), (20, 0));
     assert_eq!(wal.append_blocking(batch(&[7])).unwrap(), 20);
@@ -198,7 +198,7 @@ fn concurrent_appends_share_syncs_and_are_there_once() {
                     let mut acked = vec![];
                     for i in 0..20 {
                         let n = task * 1_000 + i;
-                        // Blocking inside of a task is bad manners, but must not panic or hang.
+                        // Blocking inside a task is bad practice, but must not panic or hang.
                         let first = match i % 5 {
                             0 => wal.append_blocking(batch(&[n])),
                             _ => wal.append(batch(&[n])).await,
@@ -237,7 +237,7 @@ fn durability_os_syncs_only_whole_segments() {
     // Each has its header synced, and all but the last are synced once they are whole.
     assert_eq!(files.counts().1, 2 * count - 1);
     assert_eq!(rows(&open_with(&files, 0, os).unwrap().1), (0..20).collect::<Vec<_>>());
-    // A power failure takes rows from the end only (or leaves damage, which is said).
+    // A power failure takes rows from the end only (or leaves damage, which is reported).
     for seed in 0..50 {
         match open_with(&files.crash(&mut Chance(seed)), 0, os) {
             Ok((_, recovered, _)) => {
@@ -394,7 +394,7 @@ fn after_a_failed_sync_nothing_is_written() {
     drop(wal);
     let (wal, recovered, _) = open(&files, 0).unwrap();
     assert_eq!(rows(&recovered), [1]);
-    // So it is when a write cannot be taken back.
+    // So it is when a write cannot be undone.
     files.set_room(Some(10));
     files.fail_truncate(true);
     assert!(wal.append_blocking(batch(&[4])).is_err());
@@ -416,7 +416,7 @@ fn a_segment_that_could_not_be_created_never_stands_in_the_way() {
         (wal.append_blocking(batch(&[2])).is_ok(), files)
     };
     for seed in 0..50 {
-        // It is gone for good, or nothing is written any more.
+        // Either it is gone for good, or nothing is written any more.
         for (remains, expected) in [(false, vec![1, 2]), (true, vec![1])] {
             let (ok, files) = live(remains);
             assert_eq!(ok, !remains);
@@ -426,7 +426,7 @@ fn a_segment_that_could_not_be_created_never_stands_in_the_way() {
     }
 }
 
-/// One life of a machine: opens, appends from some threads, perhaps deletes, and loses power.
+/// Simulates one life of a machine: opens, appends from some threads, perhaps deletes, and loses power.
 fn live(
     files: &FaultyFiles,
     chance: &mut Chance,

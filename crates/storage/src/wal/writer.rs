@@ -1,15 +1,14 @@
-//! The thread that writes a log.
+//! The writer thread of a log.
 //!
 //! ```text
 //! append ─┐                      ┌ one record ─ one write ─ one sync ┐
 //! append ─┼─► queue (bounded) ─► group                                ├─► applied ─► answers
 //! append ─┘                      └───────────────────────────────────┘
 //! ```
-//! Invariants: rows are applied in the order of their offsets, after they are durable, and
-//! answered after they are applied; at most one record is written but not synced (with
-//! [`Durability::Fsync`]); after a failed sync nothing is ever written again, because what the
-//! disk then holds is unknown. (Where files [are written whole](Files::writes_whole) it can be
-//! settled, and the log goes on when it is.)
+//! Invariants: rows are applied in the order of their offsets, after they are durable, and acknowledged after they are
+//! applied; at most one record is written but not synced (with [`Durability::Fsync`]); after a failed sync nothing is
+//! ever written again, because the contents of the disk are then unknown. (Where files [are written
+//! whole](Files::writes_whole) they can be settled, and the log then continues.)
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,25 +26,25 @@ use super::segment::Beginning;
 use super::{Durability, Segment, Shared, WalOptions, segment};
 use crate::files::{Files, LogFile, io_error};
 
-/// A group takes no more once it has this many bytes.
+/// A group is complete once it has this many bytes.
 const GROUP_BYTES_MAX: usize = 16 << 20;
 
 /// Receives rows with their first offset once they are durable.
 pub type Applied = Box<dyn FnMut(u64, RecordBatch) + Send>;
 
-/// What became of rows.
+/// The outcome of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Appended {
     /// They begin at this offset.
     At(u64),
-    /// They were there before: the same batch of the same producer.
+    /// They were in the log already: the same batch of the same producer.
     Repeated,
 }
 
-/// Rows that wait to be written.
+/// Rows queued for writing.
 pub(super) struct Request {
     pub(super) batch: RecordBatch,
-    /// Which batch of which producer it is; it is left out when it is there already.
+    /// Its producer and number; the batch is skipped when it is in the log already.
     pub(super) stamp: Option<Stamp>,
     pub(super) answer: oneshot::Sender<Result<Appended>>,
     /// Its share of the queue's bytes.
@@ -57,15 +56,15 @@ pub(super) struct Writer {
     pub(super) files: Arc<dyn Files>,
     pub(super) dir: PathBuf,
     pub(super) schema: SchemaRef,
-    /// Whose log it is.
+    /// The owner of the log.
     pub(super) owner: Option<String>,
     pub(super) options: WalOptions,
     pub(super) shared: Arc<Shared>,
     pub(super) applied: Applied,
     pub(super) active: Active,
-    /// Why nothing is written any more.
+    /// The reason why nothing is written any more.
     pub(super) poisoned: Option<String>,
-    /// Whether rows that were refused may still come; first of all that is settled.
+    /// Whether refused rows may still appear; that is settled before anything else.
     pub(super) unsettled: bool,
 }
 
@@ -75,19 +74,19 @@ pub(super) struct Active {
     pub(super) path: PathBuf,
     /// Its bytes up to the end of the last good record.
     pub(super) len: u64,
-    /// How many records it has; what was there when it was opened counts as one.
+    /// The number of its records; its contents when it was opened count as one.
     pub(super) records: u64,
 }
 
-/// Why a segment could not be created.
+/// The reason why a segment could not be created.
 pub(super) struct NotCreated {
     pub(super) error: Error,
-    /// Whether a sync failed, or what was begun may still be there.
+    /// Whether a sync failed, or a part of the file may still exist.
     unsynced: bool,
 }
 
-/// Creates the segment that begins at `first`; it and its name are durable, unless it is made
-/// `lazily`: then they come with its first record.
+/// Creates the segment that begins at `first`; it and its name are durable, unless it is created `lazily`: then they
+/// become so with its first record.
 pub(super) fn create_segment(
     files: &dyn Files,
     dir: &Path,
@@ -108,7 +107,7 @@ pub(super) fn create_segment(
             .map_err(|e| failed(io_error("sync", &path, e), true)),
     };
     if let Err(mut failure) = done {
-        // It must not come back: the segment before may go on with smaller records.
+        // It must not reappear: the segment before may continue with smaller records.
         let removed = files.remove(&path).and_then(|()| files.sync_dir(dir));
         failure.unsynced |= removed.is_err();
         return Err(failure);
@@ -117,7 +116,7 @@ pub(super) fn create_segment(
 }
 
 impl Writer {
-    /// Writes what comes until all senders are gone and the queue is empty.
+    /// Writes requests until all senders are gone and the queue is empty.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         while let Some(request) = queue.blocking_recv() {
             let mut bytes = bytes_of(&request.batch);
@@ -132,7 +131,7 @@ impl Writer {
         }
     }
 
-    /// Writes, applies and answers one group.
+    /// Writes, applies and acknowledges one group.
     fn commit(&mut self, group: Vec<Request>) {
         let first = self.shared.end.load(Ordering::Acquire);
         let (group, stamps) = self.judge(group);
@@ -170,8 +169,8 @@ impl Writer {
         }
     }
 
-    /// What of a group is new and what is a repetition, and the stamps of what is new. What may
-    /// not be written is answered.
+    /// Separates the new requests of a group from repeated ones, and returns the stamps of the new ones. Requests that
+    /// may not be written are answered.
     fn judge(&self, group: Vec<Request>) -> (Vec<(Request, Verdict)>, Vec<Stamp>) {
         let mut producers = self.shared.producers.lock();
         let mut stamps = Vec::new();
@@ -229,7 +228,7 @@ impl Writer {
                 self.unsettled = true;
                 return Err(error);
             }
-            // Rows that were refused should not come back; whether this holds is unknown, too.
+            // Refused rows should not reappear; whether this succeeds is unknown, too.
             drop(active.file.truncate(active.len));
             return Err(self.poison(&error.to_string()));
         }
@@ -238,7 +237,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes sure that rows that were refused do not come later, if there are any.
+    /// Ensures that refused rows do not appear later, if there are any.
     fn settle(&mut self) -> Result<()> {
         if !self.unsettled {
             return Ok(());
@@ -249,7 +248,7 @@ impl Writer {
                 self.unsettled = false;
                 Ok(())
             }
-            // They have come, or another process writes: only who reads the log again can tell.
+            // They have appeared, or another process writes: only rereading the log can tell.
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
                 let why = io_error("cut", &active.path, e).to_string();
                 Err(self.poison(&why))
@@ -258,9 +257,9 @@ impl Writer {
         }
     }
 
-    /// Goes on in a new segment.
+    /// Continues in a new segment.
     fn next_segment(&mut self, first: u64) -> Result<()> {
-        // Only the last segment may be torn, whatever durability was asked for.
+        // Only the last segment may be torn, whatever durability was requested.
         if self.options.durability == Durability::Os
             && let Err(e) = self.active.file.sync()
         {
@@ -295,7 +294,7 @@ fn poisoned(why: &str) -> Error {
         .with_hint("Repair the disk, then start windrow again.")
 }
 
-/// The same error for another caller.
+/// Returns the same error for another caller.
 fn same(error: &Error) -> Error {
     let mut copy = Error::new(error.kind(), error.message());
     if let Some(detail) = error.detail() {

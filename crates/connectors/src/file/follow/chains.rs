@@ -1,4 +1,4 @@
-//! Which files there are, and which name's chain each of them belongs to.
+//! Which files exist, and to which chain each of them belongs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -15,9 +15,9 @@ use super::trail::Relation;
 use crate::file::format::{Packing, packing_of_name};
 use crate::file::location::{Blob, FileId, Found};
 
-/// How long a file that no path leads to any more is kept for readers that have not reached it yet.
+/// How long, in µs, a file that no path leads to any more is retained for readers that have not reached it yet.
 const KEPT_MICROS: i64 = 60_000_000;
-/// Files in a directory that are looked at to find one that was renamed.
+/// Files in a directory that are searched for one that was renamed.
 const SIBLINGS_MAX: usize = 10_000;
 
 /// A file of a chain, held open.
@@ -30,14 +30,14 @@ pub(super) struct Followed {
 #[derive(Debug)]
 struct Now {
     name: String,
-    /// Since when the stream's path does not lead to it.
+    /// The time since which the stream's path does not lead to it.
     gone_micros: Option<i64>,
     /// How far it was read last.
     place: Option<FilePlace>,
 }
 
 impl Followed {
-    /// What it is called now, as far as that is known.
+    /// Its current name, as far as known.
     pub(super) fn name(&self) -> String {
         self.now.lock().name.clone()
     }
@@ -47,20 +47,20 @@ impl Followed {
         self.now.lock().gone_micros.is_none()
     }
 
-    /// It was read up to here.
+    /// Records that it was read up to `place`.
     pub(super) fn is_read(&self, place: &FilePlace) {
         self.now.lock().place = Some(place.clone());
     }
 }
 
-/// A file that a chain got while it was read, and when.
+/// A file added to a chain while the chain is read, with the time.
 #[derive(Debug, Clone)]
 pub(super) struct Arrived {
     pub(super) file: Arc<Followed>,
     pub(super) at_micros: i64,
 }
 
-/// Where a reader gets further files of its chain.
+/// Through which a reader receives further files of its chain.
 pub(super) type Inbox = Arc<Mutex<VecDeque<Arrived>>>;
 
 /// All chains of one stream.
@@ -72,11 +72,11 @@ pub(in crate::file) struct Chains {
 #[derive(Debug, Default)]
 struct State {
     chains: BTreeMap<String, Chain>,
-    /// Every file that somebody holds.
+    /// Every file that is still held.
     held: BTreeMap<FileId, Weak<Followed>>,
-    /// Copies of files that are or will be truncated. They are read from where those were left.
+    /// Copies of files that are or will be truncated. They are read from where those stopped.
     copies: Vec<Arc<Followed>>,
-    /// Places of before a restart, of chains that have not been found again yet.
+    /// Places from before a restart, of chains that have not been found again yet.
     recalled: BTreeMap<String, Vec<FilePlace>>,
 }
 
@@ -91,7 +91,7 @@ impl State {
         self.held.get(&id?)?.upgrade()
     }
 
-    /// Holds a file.
+    /// Keeps a file open.
     fn hold(&mut self, name: &str, handle: Held) -> Arc<Followed> {
         let id = handle.id;
         let now = Now { name: name.to_owned(), gone_micros: None, place: None };
@@ -103,7 +103,7 @@ impl State {
         file
     }
 
-    /// Adds a file to a chain, and gives it to those who read the chain.
+    /// Adds a file to a chain, and sends it to the chain's readers.
     fn add(&mut self, chain: &str, name: &str, handle: Held, at_micros: i64) -> Arc<Followed> {
         let file = self.hold(name, handle);
         let chain = self.chains.entry(chain.to_owned()).or_default();
@@ -117,10 +117,10 @@ impl State {
 }
 
 impl Chains {
-    /// Where a chain was read to before a restart.
+    /// Records where a chain was read to before a restart.
     ///
     /// # Errors
-    /// When that cannot be understood.
+    /// When the place cannot be parsed.
     pub(in crate::file) fn recall(&self, chain: &str, place: &str) -> Result<()> {
         let mut state = self.state.lock();
         let recalled = state.recalled.entry(chain.to_owned()).or_default();
@@ -132,7 +132,7 @@ impl Chains {
         Ok(())
     }
 
-    /// Takes note of the files that are there now; gives the names of all chains.
+    /// Registers the files that exist now; returns the names of all chains.
     ///
     /// # Errors
     /// When one cannot be read.
@@ -159,7 +159,7 @@ impl Chains {
                     if copy == Copied::Perhaps {
                         continue;
                     }
-                    // Another look may have been quicker.
+                    // A concurrent call may have been quicker.
                     if state.held(handle.id).is_some() {
                         continue;
                     }
@@ -170,7 +170,7 @@ impl Chains {
                         state.add(&one.name, &one.name, handle, now_micros);
                     }
                 }
-                // It was renamed or deleted just now.
+                // It was just renamed or deleted.
                 Err(e) if e.kind() == ErrorKind::NotFound => {}
                 Err(e) => return Err(e),
             }
@@ -178,7 +178,7 @@ impl Chains {
         Ok(self.forget_gone(found, now_micros))
     }
 
-    /// Files that the path does not lead to any more are left to their readers.
+    /// Leaves files that the path no longer leads to, to their readers.
     fn forget_gone(&self, found: &[Found], now_micros: i64) -> Vec<String> {
         let is_kept = |file: &Arc<Followed>| {
             let is_listed = match file.handle.id {
@@ -200,15 +200,15 @@ impl Chains {
         state.chains.keys().cloned().collect()
     }
 
-    /// Whether a file that has just been found is a copy of one that is being read: then it is not
-    /// new, and who truncates the other one now loses nothing.
+    /// Whether a newly found file is a copy of one that is being read: then it is not new, and truncating the other one
+    /// now loses nothing.
     async fn is_copy_of_known(&self, name: &str, handle: &Held) -> Result<Copied> {
         let known: Vec<FilePlace> = {
             let state = self.state.lock();
             let held = state.held.values().filter_map(Weak::upgrade);
             held.filter_map(|file| file.now.lock().place.clone()).collect()
         };
-        // What comes to a file's own name is new.
+        // A file that appears under the file's own name is new.
         let near = |place: &&FilePlace| place.name != name && name.starts_with(stem(&place.name));
         for place in known.iter().filter(near) {
             match copied(handle, place).await? {
@@ -219,7 +219,7 @@ impl Chains {
         Ok(Copied::No)
     }
 
-    /// Finds the files that were being read before a restart, whatever they are called now.
+    /// Finds the files that were being read before a restart, under their current names.
     async fn find_again(&self, found: &[Found], now_micros: i64) -> Result<()> {
         let recalled = std::mem::take(&mut self.state.lock().recalled);
         for (chain, places) in recalled {
@@ -239,7 +239,7 @@ impl Chains {
                     }
                 }
             }
-            // Readers that had come to different files were recalled in no order.
+            // Readers that had reached different files were recalled in no order.
             if let Some(chain) = self.state.lock().chains.get_mut(&chain) {
                 chain.files.sort_by_key(|file| file.handle.modified());
             }
@@ -247,8 +247,8 @@ impl Chains {
         Ok(())
     }
 
-    /// Finds files that had the chain's name for a while when nobody looked: rotated like the one that
-    /// was last written to at `since`, and after it.
+    /// Finds files that had the chain's name for a while during the downtime: rotated like the one that was last
+    /// written to at `since`, and after it.
     fn find_between(
         &self,
         chain: &str,
@@ -279,7 +279,7 @@ impl Chains {
         Ok(())
     }
 
-    /// The file of a place: one with its inode and its beginning, or else one with its text.
+    /// Finds the file of a place: one with its inode and its beginning, or else one with its text.
     async fn search(
         &self,
         chain: &str,
@@ -314,13 +314,13 @@ impl Chains {
         match Held::open_local(name, path) {
             Ok(handle) if self.state.lock().held(handle.id).is_some() => Ok(None),
             Ok(handle) => Ok(Some(handle)),
-            // It is none that the stream may read, or was taken away just now.
+            // The stream may not read it, or it was just removed.
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Unavailable) => Ok(None),
             Err(e) => Err(e),
         }
     }
 
-    /// A copy of what a file had held before it was truncated.
+    /// Returns a copy of what a file had held before it was truncated.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -343,21 +343,21 @@ impl Chains {
         Ok(None)
     }
 
-    /// How many chains there are.
+    /// The number of chains.
     pub(super) fn count(&self) -> usize {
         self.state.lock().chains.len()
     }
 
-    /// The files of a chain that are there now.
+    /// The current files of a chain.
     pub(super) fn files(&self, chain: &str) -> Vec<Arc<Followed>> {
         self.state.lock().chains.get(chain).map(|chain| chain.files.clone()).unwrap_or_default()
     }
 
-    /// Why reading a chain anew does not give what was read of it up to an offset: of a file that is gone, or was
-    /// truncated, nothing can be read again.
+    /// Returns why reading a chain again does not reproduce what was read of it up to an offset: a file that is gone,
+    /// or was truncated, cannot be read again.
     ///
     /// # Errors
-    /// When the place cannot be understood.
+    /// When the place cannot be parsed.
     pub(in crate::file) fn lost(
         &self,
         chain: &str,
@@ -377,7 +377,7 @@ impl Chains {
         }))
     }
 
-    /// Where a reader stands that begins a chain.
+    /// Returns the initial place of a reader that begins a chain.
     ///
     /// # Errors
     /// See [`Place::text`].
@@ -388,7 +388,7 @@ impl Chains {
             .text()
     }
 
-    /// The files of a chain, and where further ones will come.
+    /// Returns the files of a chain, and the inbox that receives further ones.
     pub(super) fn subscribe(&self, chain: &str) -> (Vec<Arc<Followed>>, Inbox) {
         let inbox = Inbox::default();
         let mut state = self.state.lock();
@@ -398,7 +398,7 @@ impl Chains {
     }
 }
 
-/// Which of these files is the one of a place.
+/// Finds which of these files is the one of a place.
 ///
 /// # Errors
 /// When one cannot be read.
@@ -416,13 +416,13 @@ pub(super) async fn same_file(
     Ok(best.1)
 }
 
-/// How sure it is that a file is the one of a place.
+/// How certain it is that a file is the one of a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Likeness {
     None,
-    /// It is the same inode, and the beginning is the same: it was truncated.
+    /// Same inode and same beginning: it was truncated.
     Beginning,
-    /// All that was read is there, in another inode.
+    /// All that was read is present, in another inode.
     Text,
     Whole,
 }
@@ -448,7 +448,7 @@ async fn likeness(handle: &Held, name: &str, place: &FilePlace) -> Result<Likene
 pub(super) enum Copied {
     /// It begins with all that was read of the other.
     Yes,
-    /// All that it has so far is the other's beginning.
+    /// All that it has so far is the beginning of the other.
     Perhaps,
     No,
 }
@@ -471,21 +471,21 @@ pub(super) async fn copied(handle: &Held, place: &FilePlace) -> Result<Copied> {
     Ok(if relation == Relation::Same { Copied::Yes } else { Copied::No })
 }
 
-/// What the names of files begin with that are rotated into one another: `app` of `app.log.1`.
+/// The common beginning of the names of files that are rotated into one another: `app` of `app.log.1`.
 fn stem(name: &str) -> &str {
     let base = name.rfind('/').map_or(0, |slash| slash + 1);
     let dot = name.get(base..).and_then(|base| base.find('.'));
     dot.and_then(|dot| name.get(..base + dot)).unwrap_or(name)
 }
 
-/// The files beside a file whose names begin as its own does, itself among them.
+/// Returns the files beside a file whose names begin as its own does, including itself.
 fn siblings(name: &str) -> Vec<String> {
     let path = Path::new(name);
     let (Some(directory), Some(base)) = (path.parent(), path.file_name()) else { return vec![] };
     let base = base.to_string_lossy().into_owned();
     let stem = stem(&base);
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-    // A directory that cannot be read has nothing to offer.
+    // A directory that cannot be read yields nothing.
     let Ok(entries) = std::fs::read_dir(directory) else { return vec![] };
     let mut names: Vec<String> = entries
         .flatten()

@@ -1,4 +1,4 @@
-//! One file that is followed, held open: it stays what it is when it is renamed or deleted.
+//! One followed file, held open: it remains the same file when it is renamed or deleted.
 
 use std::fs::File;
 use std::path::Path;
@@ -11,10 +11,10 @@ use windrow_core::Result;
 
 use crate::file::location::{Blob, FileId, interrupted, unreadable};
 
-/// A file that is held open, or an object.
+/// A file held open, or an object.
 #[derive(Debug, Clone)]
 pub(in crate::file) struct Held {
-    /// What it was called when it was opened.
+    /// Its name when it was opened.
     pub(super) name: Arc<str>,
     pub(super) id: Option<FileId>,
     what: What,
@@ -26,7 +26,7 @@ enum What {
     Store { store: Arc<dyn ObjectStore>, path: StorePath, io: Runtime },
 }
 
-/// A file at one moment.
+/// The state of a file at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Look {
     pub(super) size: u64,
@@ -38,7 +38,7 @@ impl Held {
     /// Opens a file.
     ///
     /// # Errors
-    /// When it cannot be.
+    /// When it cannot be opened.
     pub(super) fn open(name: &str, blob: &Blob, io: &Runtime) -> Result<Self> {
         match blob {
             Blob::Local(path) => Self::open_local(name, path),
@@ -52,22 +52,22 @@ impl Held {
     /// Opens a file on this machine.
     ///
     /// # Errors
-    /// When it cannot be.
+    /// When it cannot be opened.
     pub(super) fn open_local(name: &str, path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| unreadable(name, e))?;
         let meta = file.metadata().map_err(|e| unreadable(name, e))?;
         Ok(Self { name: name.into(), id: FileId::of(&meta), what: What::Local(Arc::new(file)) })
     }
 
-    /// What it was called when it was opened.
+    /// Its name when it was opened.
     pub(in crate::file) fn name(&self) -> &str {
         &self.name
     }
 
-    /// How it is now; `None`: the object is gone.
+    /// Returns its current state; `None`: the object is gone.
     ///
     /// # Errors
-    /// When its place does not answer.
+    /// When its store does not respond.
     pub(super) async fn look(&self) -> Result<Option<Look>> {
         match &self.what {
             What::Local(file) => {
@@ -108,7 +108,7 @@ impl Held {
         false
     }
 
-    /// The bytes in a range; fewer where the file ends before.
+    /// Reads the bytes in a range; fewer where the file ends before.
     ///
     /// # Errors
     /// When it cannot be read.

@@ -1,17 +1,17 @@
-//! Following files: what is appended, through rotation, truncation and restarts.
+//! Following files: appended text is read, through rotation, truncation and restarts.
 //!
 //! ```text
-//! path ─ chain: app.log (now app.log.1) ─► app.log ─►      one partition, offsets go on
+//! path ─ chain: app.log (now app.log.1) ─► app.log ─►      one partition, offsets continue
 //!                │ read to its end            │ from its start
-//!                └─────── cursors of a reader ┘  ──► place: kept with the offset
+//!                └─────── cursors of a reader ┘  ──► place: stored with the offset
 //! ```
-//! A *chain* is the files that have had one name, in the order in which they were found. A file is
-//! known by device and inode, and by what it begins with, whatever it is called now. A *trail* is
-//! what is remembered of the text that was read of a file, so that text is known again: its first
-//! bytes, its last, and marks in between. An offset counts the bytes that were read of a chain.
+//! A *chain* is the files that have had one name, in the order in which they were found. A file is identified by device
+//! and inode, and by its beginning, whatever its name is now. A *trail* summarises the text that was read of a file, so
+//! that the text can be recognised: its first bytes, its last, and marks in between. An offset counts the bytes that
+//! were read of a chain.
 //!
-//! Invariants: a file belongs to one chain; no byte is given out twice and none is left out but
-//! those that were gone before they could be read, which is a bad row that says so.
+//! Invariants: a file belongs to one chain; no byte is returned twice and none is skipped except those that were gone
+//! before they could be read, which are reported as a bad row.
 
 mod chains;
 mod handle;

@@ -1,4 +1,4 @@
-//! Where a reader stands in the files of a chain: what is kept with its offset.
+//! The position of a reader in the files of a chain: what is stored with its offset.
 
 use serde::{Deserialize, Serialize};
 use windrow_core::{Error, Result};
@@ -7,7 +7,7 @@ use super::handle::Held;
 use super::trail::{SavedTrail, Trail};
 use crate::file::location::FileId;
 
-/// The files that a reader has read or still watches, in the order of reading.
+/// The files that a reader has read or still watches, in reading order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Place {
     pub(super) files: Vec<FilePlace>,
@@ -16,11 +16,11 @@ pub(super) struct Place {
 /// How far one file was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FilePlace {
-    /// What it was called last.
+    /// Its last known name.
     pub(super) name: String,
     #[serde(flatten)]
     pub(super) id: Option<FileId>,
-    /// Bytes of it that were given out.
+    /// Bytes of it that were returned in batches.
     pub(super) at: u64,
     /// Bytes of it that were seen.
     pub(super) seen: u64,
@@ -28,12 +28,12 @@ pub(super) struct FilePlace {
 }
 
 impl FilePlace {
-    /// The start of a file.
+    /// Returns the start of a file.
     pub(super) fn start(name: String, handle: &Held) -> Self {
         Self { name, id: handle.id, at: 0, seen: 0, trail: Trail::default().saved(0, 0) }
     }
 
-    /// Whether it is of the file `handle`, which is called `name` now: by inode, where there is one.
+    /// Whether it belongs to the file `handle`, which is called `name` now: by inode, where there is one.
     pub(super) fn is_of(&self, handle: &Held, name: &str) -> bool {
         match self.id {
             Some(id) => handle.id == Some(id),
@@ -43,10 +43,10 @@ impl FilePlace {
 }
 
 impl Place {
-    /// Reads what [`text`](Self::text) wrote.
+    /// Parses the output of [`text`](Self::text).
     ///
     /// # Errors
-    /// When it is not that.
+    /// When the text is not of that form.
     pub(super) fn parse(text: &str) -> Result<Self> {
         serde_json::from_str(text).map_err(|e| {
             Error::data(format!("where a file was read to cannot be understood: {e}"))
@@ -54,7 +54,7 @@ impl Place {
         })
     }
 
-    /// It as one line.
+    /// Formats it as one line.
     ///
     /// # Errors
     /// Never in practice: it is plain data.

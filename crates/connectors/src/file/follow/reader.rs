@@ -1,8 +1,8 @@
-//! Reads the files of a chain, one after the other, and goes on for ever.
+//! A reader of the files of a chain, one after the other, without end.
 //!
-//! Invariants: offsets ascend and tile, whatever becomes of the files; a file that was renamed is
-//! read to its end before the next one is begun, and is watched for a while after that; what was
-//! read is given out only when the file is still the same after the reading.
+//! Invariants: offsets ascend and tile, whatever happens to the files; a renamed file is read to its end before the
+//! next one is begun, and is watched for a while after that; text is returned only when the file is still the same
+//! after it was read.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use crate::file::feed::Feed;
 use crate::file::sample::records_of;
 use crate::file::text::{TextFile, TextFormat, TextReader, TextSettings, TextSplit};
 
-/// Marks of all files of a stream that are kept with an offset, and of one file at least.
+/// Marks of all files of a stream that are stored with an offset, and at least of one file.
 const KEPT_MARKS: usize = 1 << 16;
 const KEPT_MARKS_MIN: usize = 64;
-/// A file that goes on growing delays the next one by this multiple of the wait for a quiet one.
+/// A file that keeps growing delays the next one by this multiple of the wait for a quiet one.
 const PATIENCE: i64 = 3;
 /// Bytes at the end of what was read that are compared.
 const REST_BYTES: usize = 64;
@@ -37,50 +37,50 @@ pub(in crate::file) struct Following {
     pub(in crate::file) chains: Arc<Chains>,
     /// The name of the chain.
     pub(in crate::file) chain: String,
-    /// Between two looks.
+    /// Time between two polls.
     pub(in crate::file) poll: Duration,
-    /// How long a file that was renamed is waited for and watched.
+    /// How long a renamed file is waited for and watched.
     pub(in crate::file) rotate_wait: Duration,
 }
 
-/// Reads one chain.
+/// A reader of one chain.
 pub(in crate::file) struct FollowReader {
     following: Following,
     scan: ScanRequest,
     cursors: Vec<Cursor>,
     inbox: Inbox,
-    /// The offset that comes next.
+    /// The next offset.
     next: u64,
-    /// What comes after something that is missing gets this offset at least.
+    /// The lowest offset for what follows missing text.
     past: u64,
-    /// Which cursor is being read.
+    /// The cursor being read.
     active: Option<usize>,
-    /// What was read, until it is known that the file is still the same.
+    /// A batch that was read, until the file is confirmed to be unchanged.
     fresh: Option<SourceBatch>,
-    /// What there is to say about what is missing.
+    /// Reports about missing text that are still to be returned.
     missing: VecDeque<String>,
-    /// The files have changed since a place was given out.
+    /// Whether the files have changed since a place was returned.
     moved: bool,
-    /// The last file, where it was deleted and let go of.
+    /// The last file, where it was deleted and released.
     deleted: Option<(FilePlace, Trail)>,
-    /// What comes next may not be what other readers had at these offsets.
+    /// Whether what comes next may differ from what other readers had at these offsets.
     broken: bool,
 }
 
-/// How far one file is read.
+/// The reading position in one file.
 struct Cursor {
     file: Arc<Followed>,
     reader: TextReader,
-    /// As of when it was last known to be the same.
+    /// From when it was last known to be the same.
     before: Before,
     look: Option<Look>,
-    /// Bytes that were seen in it.
+    /// Bytes seen in it.
     seen: u64,
     grown_micros: i64,
     place: FilePlace,
 }
 
-/// What came of a look at a file.
+/// The result of a look at a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     Same,
@@ -108,7 +108,7 @@ impl Cursor {
         };
     }
 
-    /// Where it stands, for who keeps it.
+    /// Updates the reading position that is stored with the offset.
     fn keep_place(&mut self, marks_max: usize) {
         let at = self.reader.given_to();
         let trail = self.reader.trail().map(|trail| trail.saved(at, marks_max));
@@ -135,10 +135,10 @@ impl Before {
 }
 
 impl FollowReader {
-    /// Begins to read a chain, or goes on.
+    /// Starts to read a chain, or resumes.
     ///
     /// # Errors
-    /// When a file cannot be read, or where it was read to cannot be understood.
+    /// When a file cannot be read, or the place cannot be parsed.
     pub(in crate::file) async fn open(following: Following, scan: &ScanRequest) -> Result<Self> {
         let (files, inbox) = following.chains.subscribe(&following.chain);
         let mut reader = Self {
@@ -161,7 +161,7 @@ impl FollowReader {
             Some(place) => reader.go_on(Place::parse(place)?, &mut left).await?,
             None => reader.go_on_at(reader.next, &mut left).await?,
         }
-        // What came after the files of the place while nobody looked may have another name by now.
+        // Files that followed those of the place during the downtime may have another name by now.
         let later = reader.cursors.last().and_then(|last| {
             let at = all.iter().position(|file| Arc::ptr_eq(file, &last.file))?;
             all.get(at + 1..).filter(|_| scan.place.is_some())
@@ -178,7 +178,7 @@ impl FollowReader {
         Ok(reader)
     }
 
-    /// Goes on with the files of a place.
+    /// Resumes from the files of a place.
     async fn go_on(&mut self, place: Place, left: &mut Vec<Arc<Followed>>) -> Result<()> {
         let count = place.files.len();
         for (index, place) in place.files.into_iter().enumerate() {
@@ -206,7 +206,7 @@ impl FollowReader {
         Ok(())
     }
 
-    /// Goes on where only an offset is known, of the one file that there was then.
+    /// Resumes where only an offset is known, of the single file that existed then.
     async fn go_on_at(&mut self, at: u64, left: &mut Vec<Arc<Followed>>) -> Result<()> {
         let Some(first) = left.first().filter(|_| at > 0).cloned() else { return Ok(()) };
         let size = first.handle.look().await?.map_or(0, |look| look.size);
@@ -228,7 +228,7 @@ impl FollowReader {
         Ok(())
     }
 
-    /// Reads a file from a position on, where a record starts.
+    /// Opens a cursor on a file at a position where a record starts.
     async fn cursor(&mut self, file: Arc<Followed>, at: u64, trail: Trail) -> Result<Cursor> {
         let name = file.name();
         let format = self.following.format.clone();
@@ -268,15 +268,15 @@ impl FollowReader {
         i64::try_from(self.following.rotate_wait.as_micros()).unwrap_or(i64::MAX)
     }
 
-    /// Which cursor has something to read; `None`: none for now.
+    /// Returns the cursor that has something to read; `None`: none for now.
     async fn look(&mut self) -> Result<Option<usize>> {
         let mut index = 0;
         while index < self.cursors.len() {
             match self.look_at(index).await? {
                 Seen::Grown => return Ok(Some(index)),
-                // That is told before anything else is read.
+                // That is reported before anything else is read.
                 Seen::Truncated if self.moved || !self.missing.is_empty() => return Ok(None),
-                // There is another one in its place now.
+                // Another one has taken its place.
                 Seen::Truncated => {}
                 Seen::Same => index += 1,
             }
@@ -312,7 +312,7 @@ impl FollowReader {
         Ok(if grown { Seen::Grown } else { Seen::Same })
     }
 
-    /// Begins the next file of the chain when the one before is at its end, or ends that one.
+    /// Begins the next file of the chain when the previous one is at its end, or ends that one.
     async fn begin_next(&mut self) -> Result<Option<usize>> {
         let Some(arrived) = self.inbox.lock().front().cloned() else { return Ok(None) };
         let (now, wait) = (self.now(), self.wait_micros());
@@ -335,7 +335,7 @@ impl FollowReader {
         if let Some((place, trail)) = self.deleted.take()
             && copied(&arrived.file.handle, &place).await? == Copied::Yes
         {
-            // It was written anew with more at its end.
+            // It was rewritten with more at its end.
             begin = (place.at, trail);
         }
         let name = arrived.file.name();
@@ -347,7 +347,7 @@ impl FollowReader {
         Ok((self.look_at(last).await? == Seen::Grown).then_some(last))
     }
 
-    /// A file grows no more: what is left of it is its last record, if there is any.
+    /// Ends a file, which grows no more: what is left of it is its last record, if any.
     fn end(&mut self, index: Option<usize>) -> Result<Option<usize>> {
         let cursor = index.and_then(|index| self.cursors.get_mut(index));
         let Some(cursor) = cursor.filter(|cursor| !cursor.reader.unfinished().is_empty()) else {
@@ -381,7 +381,7 @@ impl FollowReader {
         Ok(None)
     }
 
-    /// A file was truncated, and perhaps written to again.
+    /// Handles a file that was truncated, and perhaps written to again.
     async fn truncated(&mut self, index: usize, relation: Relation) -> Result<()> {
         let Some(cursor) = self.cursors.get(index) else { return Ok(()) };
         let (name, place, seen) = (cursor.file.name(), cursor.place.clone(), cursor.seen);
@@ -409,7 +409,7 @@ impl FollowReader {
         }
         let mut again = self.cursor(file, at, kept).await?;
         again.seen = at;
-        // What is there now was not read from where the file was left.
+        // Its current text was not read from where the file was left.
         again.keep_place(0);
         self.broken = true;
         self.moved |= self.next < self.past;
@@ -424,14 +424,14 @@ impl FollowReader {
         Ok(())
     }
 
-    /// What was read, when the file is still the same.
+    /// Returns what was read, when the file is still the same.
     async fn checked(&mut self, index: usize) -> Result<Option<SourceBatch>> {
         let Some(cursor) = self.cursors.get_mut(index) else { return Ok(None) };
         let look = cursor.file.handle.look().await?;
         let look = look.unwrap_or_else(|| Look { size: 0, version: String::new() });
         if cursor.look.as_ref() != Some(&look) {
             let relation = cursor.before.relation(&cursor.file, &look).await?;
-            // Of a file that is shorter now than what was read of it, it was read before.
+            // A file that is now shorter than what was read of it was read before it shrank.
             if relation != Relation::Same && look.size >= cursor.reader.read_to() {
                 self.fresh = None;
                 self.active = None;
@@ -454,7 +454,7 @@ impl FollowReader {
         Ok(Place { files }.text()?.into())
     }
 
-    /// A batch without rows that says what is missing, or only where the reader stands.
+    /// Returns a batch without rows that reports what is missing, or only the reader's place.
     fn news(&mut self) -> Result<Option<SourceBatch>> {
         let mut bad: Vec<BadRow> = vec![];
         let start = self.next;

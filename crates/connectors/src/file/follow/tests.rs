@@ -1,5 +1,4 @@
-//! What becomes of files that are followed: each row once, whatever is done to them, or it is said
-//! what is missing.
+//! Followed files: each row is read once, whatever is done to them, or what is missing is reported.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -18,10 +17,10 @@ use crate::{ConnectorEnv, Declared};
 
 const POLL: Duration = Duration::from_millis(200);
 
-/// Where readers stand, by partition.
+/// The readers' positions, by partition.
 type Stands = BTreeMap<String, (u64, Option<Arc<str>>)>;
 
-/// A directory, and who follows it.
+/// A directory, and the source that follows it.
 struct Case {
     dir: TempDir,
     path: &'static str,
@@ -34,7 +33,7 @@ struct Case {
     seen: Vec<i64>,
     bad: Vec<BadRow>,
     stands: Stands,
-    /// What a kill goes back to.
+    /// The state that a kill returns to.
     checkpoint: (usize, usize, Stands),
 }
 
@@ -80,7 +79,7 @@ impl Case {
         self.is_written(&file);
     }
 
-    /// One write comes a second after the other; a file system's own clock may not tell them apart.
+    /// Sets the time of each write a second after the other; a file system's own clock may not distinguish them.
     fn is_written(&self, file: &File) {
         self.writes.set(self.writes.get() + 1);
         file.set_modified(UNIX_EPOCH + Duration::from_secs(self.writes.get())).unwrap();
@@ -101,13 +100,13 @@ impl Case {
         self.is_written(&File::options().append(true).open(self.at(to)).unwrap());
     }
 
-    /// Where a row ends in a file of one-line rows.
+    /// The end of a row in a file of one-line rows.
     fn end_of(&self, name: &str, row: usize) -> u64 {
         let text = std::fs::read_to_string(self.at(name)).unwrap();
         text.split_inclusive('\n').take(row).map(str::len).sum::<usize>() as u64
     }
 
-    /// Looks for files, and reads what there is to read.
+    /// Looks for files, and reads what is available.
     async fn step(&mut self) {
         if self.source.is_none() {
             let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
@@ -177,7 +176,7 @@ impl Case {
         self.checkpoint = (self.seen.len(), self.bad.len(), self.stands.clone());
     }
 
-    /// What was read after the last checkpoint is lost.
+    /// Loses what was read after the last checkpoint.
     fn kill(&mut self) {
         self.readers.clear();
         self.source = None;
@@ -187,7 +186,7 @@ impl Case {
         self.stands = stands;
     }
 
-    /// Each row of `0..rows` was read once.
+    /// Asserts that each row of `0..rows` was read once.
     fn each_once(&self, rows: i64, context: &str) {
         let mut seen = self.seen.clone();
         seen.sort_unstable();
@@ -216,7 +215,7 @@ fn file_of(path: &str) -> &'static str {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kill {
     Never,
-    /// The change comes while the program is not running.
+    /// The change happens while the program is not running.
     Before,
     /// The program had noticed it, but had made no checkpoint since.
     After,
@@ -327,7 +326,7 @@ async fn a_file_that_is_replaced_begins_anew() {
         },
         |case, context, kill| {
             case.each_once(300, context);
-            // What the old one had got in between, nobody knows.
+            // What the old one had received in between is unknown.
             let said = usize::from(kill != Kill::Never);
             assert_eq!(case.bad.len(), said, "{context}: {:?}", case.bad);
             if let [reason] = &*case.reasons() {
@@ -392,7 +391,7 @@ async fn a_file_that_is_truncated_in_the_middle_is_not_read_again() {
         },
     )
     .await;
-    // In the middle of a row: what it makes with the next one is a bad row.
+    // In the middle of a row: its start joined with the next row is a bad row.
     through(
         |case, file| case.append(file, 1000..1300),
         |case, file| {
@@ -476,13 +475,13 @@ async fn files_that_are_alike_are_not_taken_for_one_another() {
     case.append("c.json", 0..10);
     case.steps(2).await;
     assert_eq!(case.seen.len(), 30);
-    // A copy of a file that is rotated like it is none of its own, but goes on when it differs.
+    // A copy of a file that is rotated like it is none of its own, but is continued when it differs.
     case.copy("c.json", "c.1.json");
     case.steps(2).await;
     assert_eq!(case.seen.len(), 30);
 }
 
-/// Rows are written, files rotated and truncated, the program is killed: each row is read once.
+/// Rows are written, files are rotated and truncated, the program is killed: each row is read once.
 #[tokio::test]
 async fn whatever_is_done_each_row_is_read_once() {
     for seed in 0..25 {
@@ -496,12 +495,12 @@ async fn whatever_is_done_each_row_is_read_once() {
             match random.below(8) {
                 0 if std::fs::exists(case.at(file)).unwrap() => {
                     rotated += 1;
-                    // Where the path is one file's, what comes and goes between two looks is unseen.
+                    // Where the path matches one file only, what appears and disappears between two looks is not seen.
                     case.steps(1).await;
                     case.rename(file, &format!("{file}.{rotated}"));
                     log.push("rename");
                 }
-                // A copy of a file that has not been read could not be told from a new one.
+                // A copy of a file that has not been read could not be distinguished from a new one.
                 1 if std::fs::read(case.at(file)).is_ok_and(|text| text.len() > 2) => {
                     rotated += 1;
                     case.steps(20).await;

@@ -1,11 +1,11 @@
-//! What is remembered of the text that was read of a file, so that it is known again.
+//! A summary of the text that was read of a file, by which the text is recognised.
 //!
 //! ```text
 //! head (first 1 KiB)   marks, each the end of a record …            last
 //! ├────────┤           ▲    ▲    ▲    ▲    ▲    ▲    ▲    ▲    ▲    ▲ position
 //! ```
-//! Invariants: marks ascend; there are at most [`MARKS_MAX`] of them, evenly over the records, so
-//! that memory is bounded and a short file has one for each record.
+//! Invariants: marks ascend; there are at most [`MARKS_MAX`] of them, evenly over the records, so that memory is
+//! bounded and a short file has one for each record.
 
 use std::ops::Range;
 
@@ -14,14 +14,14 @@ use windrow_core::Result;
 
 use super::handle::Held;
 
-/// Bytes at the beginning of a file that tell what it is.
+/// Bytes at the beginning of a file that identify it.
 pub(super) const HEAD_BYTES: usize = 1024;
-/// Bytes before a position that a mark remembers.
+/// Bytes before a position that a mark hashes.
 const MARK_BYTES: usize = 64;
-/// Marks of one file.
+/// Marks of one file at most.
 const MARKS_MAX: usize = 4096;
 
-/// The end of a record, and the text before it.
+/// The end of a record, with a hash of the text before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mark {
     pub(super) at: u64,
@@ -31,7 +31,7 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// The end of `before`, which is at position `at`.
+    /// Returns a mark of the end of `before`, which is at position `at`.
     fn of(before: &[u8], at: u64) -> Self {
         let tail = before.get(before.len().saturating_sub(MARK_BYTES)..).unwrap_or_default();
         // The length is at most MARK_BYTES.
@@ -48,23 +48,23 @@ impl Mark {
     }
 }
 
-/// What was read of a file.
+/// A summary of what was read of a file.
 #[derive(Debug, Clone, Default)]
 pub(in crate::file) struct Trail {
     head: Vec<u8>,
     marks: Vec<Mark>,
-    /// Every so many records are marked.
+    /// Every `stride`-th record is marked.
     stride: u64,
     records: u64,
-    /// Rows that were given out: a header alone does not tell files apart.
+    /// Rows that were returned: a header alone does not distinguish files.
     rows: u64,
     last: Option<Mark>,
 }
 
-/// A trail as it is kept.
+/// A trail in stored form.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SavedTrail {
-    /// How many bytes at the beginning are hashed, and to what.
+    /// How many bytes at the beginning are hashed, and the hash.
     head_bytes: u64,
     head: u64,
     last: Option<Mark>,
@@ -76,19 +76,19 @@ pub(super) struct SavedTrail {
     marks: String,
 }
 
-/// How a file's text now relates to a trail.
+/// The relation of a file's current text to a trail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Relation {
-    /// All that was read is there.
+    /// All that was read is present.
     Same,
-    /// It is there up to this position, which is greater than 0.
+    /// It is present up to this position, which is greater than 0.
     Cut(u64),
-    /// None of it is there.
+    /// None of it is present.
     Other,
 }
 
 impl Trail {
-    /// Bytes were read at the beginning of the file.
+    /// Records bytes read at the beginning of the file.
     pub(in crate::file) fn begins(&mut self, at: u64, bytes: &[u8]) {
         let have = self.head.len();
         if have < HEAD_BYTES && at <= have as u64 {
@@ -98,7 +98,7 @@ impl Trail {
         }
     }
 
-    /// Records of `buffer`, which begins at position `at` of the file.
+    /// Records the records of `buffer`, which begins at position `at` of the file.
     pub(in crate::file) fn passes(&mut self, buffer: &[u8], at: u64, records: &[Range<usize>]) {
         self.stride = self.stride.max(1);
         for record in records {
@@ -119,18 +119,18 @@ impl Trail {
         }
     }
 
-    /// What was given out ends with `before`, at position `at`, and is so many rows more.
+    /// Records that what was returned ends with `before`, at position `at`, and has `rows` more rows.
     pub(in crate::file) fn ends(&mut self, before: &[u8], at: u64, rows: usize) {
         self.last = Some(Mark::of(before, at));
         self.rows += rows as u64;
     }
 
-    /// Records from a position on are cut anew.
+    /// Forgets the records from a position on, which are cut again.
     pub(in crate::file) fn forget_from(&mut self, at: u64) {
         self.marks.retain(|mark| mark.at <= at);
     }
 
-    /// What is kept of it, with at most `marks_max` marks; none of them behind position `at`.
+    /// Returns its stored form, with at most `marks_max` marks, none of them behind position `at`.
     pub(super) fn saved(&self, at: u64, marks_max: usize) -> SavedTrail {
         let marks: Vec<Mark> = self.marks.iter().copied().filter(|m| m.at <= at).collect();
         let mut step = 1;
@@ -161,7 +161,7 @@ impl Trail {
         self.head.get(..bytes).unwrap_or_default()
     }
 
-    /// The same up to a position that is marked, or 0.
+    /// Truncates it to a position that is marked, or 0.
     pub(super) fn cut(&mut self, at: u64) {
         self.marks.retain(|mark| mark.at <= at);
         self.last = self.marks.last().copied();
@@ -171,8 +171,8 @@ impl Trail {
         self.head.truncate(usize::try_from(at).unwrap_or(usize::MAX));
     }
 
-    /// How the text of a file of `size` bytes relates to the trail, where its last bytes before the
-    /// position `whole` are to be `rest`.
+    /// Compares the text of a file of `size` bytes with the trail, where its last bytes before the position `whole` are
+    /// expected to be `rest`.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -199,7 +199,7 @@ impl Trail {
         Ok(mark.is_of(&handle.read(mark.range()).await?))
     }
 
-    /// Up to which mark the text is the same.
+    /// Finds the last mark up to which the text is the same.
     async fn divergence(&self, handle: &Held, size: u64) -> Result<Relation> {
         let (mut same, mut differs) = (0, false);
         for mark in self.marks.iter().filter(|mark| mark.at <= size) {
@@ -230,7 +230,7 @@ impl Trail {
 }
 
 impl SavedTrail {
-    /// The trail, where the beginning of the file `handle` is what it was; `None` where it is not.
+    /// Returns the trail, if the beginning of the file `handle` is unchanged; else `None`.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -244,7 +244,7 @@ impl SavedTrail {
         let (stride, records, rows) = (self.stride, self.records, self.rows);
         let mut trail = Trail { head, marks, stride, records, rows, last: self.last };
         if shorter {
-            // Only marks can tell, and only up to them the beginning is what it was.
+            // Only marks can tell, and the beginning is confirmed only up to them.
             let Relation::Cut(same) = trail.divergence(handle, u64::MAX).await? else {
                 return Ok(None);
             };
@@ -262,7 +262,7 @@ impl SavedTrail {
         if long && hash(&handle.read(0..self.head_bytes).await?) != self.head {
             return Ok(false);
         }
-        // Of a short one only the ends of records can tell.
+        // For a short one only the ends of records can tell.
         let marks = self.marks().unwrap_or_default();
         for mark in marks.iter().filter(|mark| mark.at <= size) {
             if !mark.is_of(&handle.read(mark.range()).await?) {
@@ -272,7 +272,7 @@ impl SavedTrail {
         Ok(long || marks.first().is_some_and(|mark| mark.at <= size))
     }
 
-    /// Whether it says anything about a file.
+    /// Whether it identifies a file at all.
     pub(super) fn tells(&self) -> bool {
         self.head_bytes > 0 && self.rows > 0
     }
@@ -290,7 +290,7 @@ impl SavedTrail {
     }
 }
 
-/// FNV-1a: the same in every version, and quick for a few bytes.
+/// FNV-1a: the same in every version, and fast for a few bytes.
 fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)

@@ -1,8 +1,8 @@
-//! One column of JSON: from values as they stand to an array of the declared type.
+//! One column of JSON: from values as written to an array of the declared type.
 //!
-//! A value becomes what the column is exactly, or the row is bad; what is converted and what is refused is
-//! decided here and nowhere else. Where the columns were found out from the first rows, a value of another kind
-//! contradicts them and is bad, though it might be converted: a text "007" is no number.
+//! A value is converted exactly or the row is bad; what is converted and what is refused is decided here and nowhere
+//! else. Where the columns were inferred from the first rows, a value of another kind contradicts them and is bad, even
+//! where it could be converted: a text "007" is not a number.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -26,22 +26,23 @@ use super::super::convert::{
 };
 use super::tokens::{Cursor, Value, Wrong};
 
-/// Takes the values of one column.
+/// A builder of one column from its values.
 pub(super) trait Column: Send {
-    /// Takes the next one.
+    /// Takes the next value.
     ///
     /// # Errors
-    /// When it does not fit, in words for people. Nothing can be taken any more then.
+    /// When it does not fit, in words for people. Nothing may be taken after that.
     fn take(&mut self, value: Value<'_>) -> Result<(), String>;
 
-    /// All that were taken.
+    /// Returns all values taken.
     ///
     /// # Errors
     /// When one of them does not fit after all.
     fn finish(&mut self) -> Result<ArrayRef, String>;
 }
 
-/// A column of this type, for so many rows. `name` is that of the whole column, of which this may be a part.
+/// Returns a builder of a column of this type, for `rows` rows. `name` is that of the whole column, of which this may
+/// be a part.
 ///
 /// # Errors
 /// When JSON cannot hold this type.
@@ -104,7 +105,7 @@ pub(super) fn column(
     })
 }
 
-/// Takes anything: a column of text that nobody asks for.
+/// Accepts anything: a text column that is not wanted.
 pub(super) struct Anything;
 
 impl Column for Anything {
@@ -117,7 +118,7 @@ impl Column for Anything {
     }
 }
 
-/// A value that is no such type.
+/// Returns the error for a value of another type.
 fn misfit(value: Value<'_>, data_type: &DataType) -> String {
     const CHARS_MAX: usize = 60;
     let text = value.as_text().unwrap_or_default();
@@ -128,7 +129,7 @@ fn misfit(value: Value<'_>, data_type: &DataType) -> String {
     format!("'{shown}' is not {}", sql_name(data_type))
 }
 
-/// The text of a value that may be a number though it is no bare one: where the columns are declared.
+/// Returns the text of a value that may be a number in quotes: where the columns are declared.
 fn quoted<'a>(
     value: Value<'a>,
     strict: bool,
@@ -274,7 +275,7 @@ where
     }
 }
 
-/// Numbers, booleans and nested values are their text.
+/// Numbers, booleans and nested values become their text.
 struct Texts(StringViewBuilder);
 
 impl Column for Texts {
@@ -303,7 +304,7 @@ impl Column for Dates {
                 let date = Date32Type::parse(&text).ok_or_else(|| misfit(value, &DataType::Date32));
                 self.0.append_value(date?);
             }
-            // A number would be days since 1970, which nobody means.
+            // A number would be days since 1970, which is never intended.
             other => return Err(misfit(other, &DataType::Date32)),
         }
         Ok(())
@@ -347,7 +348,7 @@ impl<T: ArrowTimestampType> Column for Timestamps<T> {
     }
 }
 
-/// Bytes are written as hexadecimal digits.
+/// Bytes, written as hexadecimal digits.
 struct Bytes(BinaryBuilder);
 
 impl Column for Bytes {
@@ -372,7 +373,7 @@ impl Column for Bytes {
     }
 }
 
-/// By way of text, with arrow's own conversion.
+/// Conversion through text, with Arrow's own cast.
 struct Converted {
     text: Texts,
     to: DataType,
@@ -504,7 +505,7 @@ impl Maps {
         let [key, value] = pairs.as_ref() else {
             return Err("a map has no keys and values".to_owned());
         };
-        // Keys are text in JSON, whatever they are here.
+        // Keys are always text in JSON.
         let of_keys = NumberRules { inferred: false, ..rules.clone() };
         Ok(Self {
             entries: Arc::clone(entries),

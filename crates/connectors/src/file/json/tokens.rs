@@ -1,24 +1,23 @@
-//! The values of one line of JSON, as they stand in it: nothing is copied, nothing is converted.
+//! The values of one line of JSON, as slices of it: nothing is copied, nothing is converted.
 //!
-//! Everything is checked to be JSON, also what nobody asks for; only raw control characters in strings are let
-//! through.
+//! Everything is checked to be JSON, including what is not wanted; only raw control characters in strings are accepted.
 
 use std::borrow::Cow;
 
-/// Nesting beyond this is refused: the reader calls itself.
+/// Deeper nesting is refused: the parser is recursive.
 const DEPTH_MAX: usize = 128;
 
-/// A value as it stands in the text.
+/// A value as a slice of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Value<'a> {
     Null,
     True,
     False,
-    /// A number that JSON allows.
+    /// A valid JSON number.
     Number(&'a str),
-    /// What is between the quotes.
+    /// The text between the quotes.
     Text(&'a str),
-    /// The same, with escapes in it (all of them right).
+    /// The same, containing escapes (all of them valid).
     Escaped(&'a str),
     /// From bracket to bracket.
     Object(&'a str),
@@ -26,7 +25,7 @@ pub(in super::super) enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// The text that it is in a column of text: strings without quotes, all else as it stands. `None` for null.
+    /// Returns its text for a text column: strings without quotes, everything else as written. `None` for null.
     pub(in super::super) fn as_text(self) -> Option<Cow<'a, str>> {
         Some(match self {
             Self::Null => return None,
@@ -43,7 +42,7 @@ impl<'a> Value<'a> {
 /// Why a text is not JSON.
 pub(in super::super) type Wrong = &'static str;
 
-/// Reads values one after the other.
+/// A parser that reads values one after the other.
 #[derive(Debug, Clone)]
 pub(in super::super) struct Cursor<'a> {
     text: &'a str,
@@ -75,16 +74,16 @@ impl<'a> Cursor<'a> {
         self.text.get(start..self.at).unwrap_or_default()
     }
 
-    /// Whether nothing but space is left.
+    /// Whether only white space is left.
     pub(in super::super) fn is_at_end(&mut self) -> bool {
         self.skip_space();
         self.at >= self.text.len()
     }
 
-    /// Reads an object, and gives `each` its keys and values in order.
+    /// Parses an object, and passes its keys and values to `each` in order.
     ///
     /// # Errors
-    /// When it is none, and those of `each`.
+    /// When it is not an object, and those of `each`.
     pub(in super::super) fn object<E: From<Wrong>>(
         &mut self,
         mut each: impl FnMut(Cow<'a, str>, Value<'a>) -> Result<(), E>,
@@ -128,10 +127,10 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Reads a list, and gives `each` its items in order.
+    /// Parses a list, and passes its items to `each` in order.
     ///
     /// # Errors
-    /// When it is none, and those of `each`.
+    /// When it is not a list, and those of `each`.
     pub(in super::super) fn list<E: From<Wrong>>(
         &mut self,
         mut each: impl FnMut(Value<'a>) -> Result<(), E>,
@@ -165,7 +164,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Reads any value.
+    /// Parses any value.
     ///
     /// # Errors
     /// When it is not JSON.
@@ -259,7 +258,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Where the next quote or backslash stands, or the end: eight bytes at a time.
+/// Finds the next quote or backslash, or the end: eight bytes at a time.
 fn quote_or_backslash(bytes: &[u8], mut at: usize) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = ONES << 7;
@@ -283,7 +282,7 @@ fn quote_or_backslash(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// What the escape at the beginning of `text` means, and its length.
+/// Returns the meaning of the escape at the beginning of `text`, and its length.
 fn unescape(text: &[u8]) -> Option<(char, usize)> {
     let plain = match text.get(1)? {
         b'"' => '"',
@@ -313,7 +312,7 @@ fn hex(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |sum, digit| Some(sum * 16 + (*digit as char).to_digit(16)?))
 }
 
-/// A string without its escapes, which have been checked.
+/// Resolves the escapes of a string, which have been checked.
 fn unescaped(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
@@ -413,7 +412,7 @@ mod tests {
                 for quote in [b'"', b'\\'] {
                     let mut bytes = vec![b'#'; length];
                     bytes[at] = quote;
-                    // The byte behind differs in one bit: it must not be taken for one.
+                    // The byte behind differs in one bit: it must not match.
                     if let Some(next) = bytes.get_mut(at + 1) {
                         *next = quote ^ 1;
                     }

@@ -1,8 +1,8 @@
-//! Which column of a Parquet file is which column of the stream, and how its values become those.
+//! Mapping of the columns of a Parquet file to those of the stream, and conversion of their values.
 //!
-//! Columns go by name. A column that a file lacks is NULL there. The columns of several files are united
-//! without loss: a type that holds the values of all exactly, or an error that names two of the files.
-//! No conversion rounds, cuts or wraps: what does not fit is an error.
+//! Columns are matched by name. A column missing from a file is NULL there. The columns of several files are unified
+//! without loss: to a type that holds the values of all exactly, or an error that names two of the files. No conversion
+//! rounds, truncates or wraps: a value that does not fit is an error.
 
 use std::sync::Arc;
 
@@ -18,17 +18,17 @@ use windrow_core::{Error, Result};
 use super::super::convert::{BareNumber, NumberRules, STRICT, sql_name};
 use super::super::csv::missing_column;
 
-/// Where a declared column stands in a file.
+/// The place of a declared column in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct Place {
-    /// Its number among the file's columns.
+    /// Its index among the file's columns.
     pub root: usize,
-    /// The unit of its whole numbers, where they are times.
+    /// The unit of its whole numbers, where they represent times.
     epoch: Option<TimeUnit>,
 }
 
 impl Place {
-    /// Turns the file's column into the declared type.
+    /// Converts the file's column to the declared type.
     pub(super) fn convert(self, column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
         match self.epoch {
             None => convert(column, to),
@@ -41,10 +41,10 @@ impl Place {
     }
 }
 
-/// Finds the declared columns among those of file `name`; `None` for one that it lacks.
+/// Finds the declared columns among those of file `name`; `None` for a missing one.
 ///
 /// # Errors
-/// When one has a type that cannot become the declared one, or is missing and declared NOT NULL.
+/// When one has a type that cannot be converted to the declared one, or is missing and declared NOT NULL.
 pub(super) fn find_columns(
     has: &Fields,
     declared: &Schema,
@@ -89,7 +89,7 @@ pub(super) fn find_columns(
     declared.fields().iter().map(find).collect()
 }
 
-/// The column of this name; else one that differs in case only, unless that is another declared column.
+/// Finds the column of this name; else one that differs in case only, unless that is another declared column.
 fn find_name(has: &Fields, declared: &Schema, name: &str) -> Option<usize> {
     has.iter().position(|f| f.name() == name).or_else(|| {
         has.iter().position(|f| {
@@ -99,7 +99,7 @@ fn find_name(has: &Fields, declared: &Schema, name: &str) -> Option<usize> {
     })
 }
 
-/// The columns of several files, as they become known.
+/// The columns of several files, as they are discovered.
 #[derive(Debug, Default)]
 pub(in super::super) struct Union {
     /// Each column, and the first file that has it.
@@ -111,7 +111,7 @@ impl Union {
     /// Adds the columns of file `name`.
     ///
     /// # Errors
-    /// When one has a type that does not go together with that of another file.
+    /// When one has a type that is incompatible with that of another file.
     pub(in super::super) fn add(&mut self, fields: &Fields, name: &str) -> Result<()> {
         let mut seen = vec![false; self.columns.len()];
         for field in fields {
@@ -153,18 +153,18 @@ impl Union {
         Ok(())
     }
 
-    /// Whether there was no file.
+    /// Whether no file was added.
     pub(in super::super) fn is_empty(&self) -> bool {
         self.files == 0
     }
 
-    /// All columns, in the order in which they were first seen.
+    /// Returns all columns, in the order in which they were first seen.
     pub(in super::super) fn into_schema(self) -> Schema {
         Schema::new(self.columns.into_iter().map(|(field, _)| field).collect::<Vec<_>>())
     }
 }
 
-/// The type that holds the values of both types exactly.
+/// Returns the type that holds the values of both types exactly.
 fn unite(a: &DataType, b: &DataType) -> Option<DataType> {
     use DataType as T;
     Some(match (a, b) {
@@ -200,7 +200,7 @@ fn unite_numbers(a: &DataType, b: &DataType) -> Option<DataType> {
             Some(match (a == b, a) {
                 (true, true) => signed(n.max(m)),
                 (true, false) => unsigned(n.max(m)),
-                // One bit more than the one without sign has, and at least those of the other.
+                // One bit more than the unsigned type, and at least those of the signed one.
                 (false, a_signed) => {
                     let (with, without) = if a_signed { (n, m) } else { (m, n) };
                     if without == 64 { T::Decimal128(20, 0) } else { signed(with.max(without * 2)) }
@@ -218,7 +218,7 @@ fn unite_numbers(a: &DataType, b: &DataType) -> Option<DataType> {
     }
 }
 
-/// What a type of numbers holds exactly.
+/// The numbers that a numeric type holds exactly.
 #[derive(Debug, Clone, Copy)]
 enum Number {
     Int { signed: bool, bits: u8 },
@@ -247,7 +247,7 @@ impl Number {
         })
     }
 
-    /// Digits before and behind the point.
+    /// Digits before and after the decimal point.
     fn digits(self) -> (i16, i16) {
         match self {
             Self::Int { bits: 8, .. } => (3, 0),
@@ -284,7 +284,7 @@ fn unite_fields(a: &FieldRef, b: &FieldRef) -> Option<FieldRef> {
     Some(Arc::new(a.as_ref().clone().with_data_type(united).with_nullable(nullable)))
 }
 
-/// All fields of both; what one lacks may be NULL.
+/// Returns the fields of both; a field that one lacks is nullable.
 fn unite_structs(a: &Fields, b: &Fields) -> Option<Fields> {
     let mut all: Vec<FieldRef> = vec![];
     for field in a {
@@ -306,7 +306,7 @@ fn is_binary(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView)
 }
 
-/// Whether each value of type `is` has its like in type `to` (a timestamp may lose digits).
+/// Whether each value of type `is` has an equivalent in type `to` (a timestamp may lose digits).
 pub(super) fn can_become(is: &DataType, to: &DataType) -> bool {
     use DataType as T;
     match (is, to) {
@@ -316,7 +316,7 @@ pub(super) fn can_become(is: &DataType, to: &DataType) -> bool {
         (T::Date32, T::Date64) | (T::Date64, T::Date32) => true,
         _ if is_text(is) => is_text(to),
         _ if is_binary(is) => is_binary(to) || is_text(to),
-        // What does not fit is an error when it is met, never wrapped.
+        // A value that does not fit is an error at run time, never wrapped.
         _ if is.is_integer() => to.is_integer() || to.is_floating() || to.is_decimal(),
         _ if is.is_floating() => matches!(to, T::Float32 | T::Float64),
         _ if is.is_decimal() => to.is_decimal() || to.is_floating(),
@@ -332,7 +332,7 @@ pub(super) fn can_become(is: &DataType, to: &DataType) -> bool {
     }
 }
 
-/// Turns a column of a file into the declared type.
+/// Converts a column of a file to the declared type.
 pub(super) fn convert(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     use DataType as T;
     match (column.data_type(), to) {
@@ -359,7 +359,7 @@ pub(super) fn convert(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, Arro
     }
 }
 
-/// By name; a field that is missing is NULL.
+/// Matches fields by name; a missing field is NULL.
 fn convert_struct(column: &StructArray, wanted: &Fields) -> Result<ArrayRef, ArrowError> {
     let field = |field: &FieldRef| match column.column_by_name(field.name()) {
         Some(values) => convert(values, field.data_type()),
@@ -370,7 +370,7 @@ fn convert_struct(column: &StructArray, wanted: &Fields) -> Result<ArrayRef, Arr
     Ok(Arc::new(StructArray::try_new_with_length(wanted.clone(), columns, nulls, column.len())?))
 }
 
-/// The cast rounds what has more digits behind the point; that is an error here.
+/// The cast rounds excess digits after the decimal point; that is an error here.
 fn convert_decimal(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     let cast = cast_with_options(column, to, &STRICT)?;
     let back = cast_with_options(&cast, column.data_type(), &STRICT)?;

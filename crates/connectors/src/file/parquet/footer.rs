@@ -1,7 +1,7 @@
-//! The footer of a Parquet file: its columns, its row groups, and what their statistics tell.
+//! The footer of a Parquet file: its columns, its row groups, and their statistics.
 //!
-//! Text comes as views, which is how it is decoded fastest. INT96 comes as microseconds: nanoseconds in 64
-//! bits hold the years 1678 to 2261, and what else is written as INT96 ("for ever" as 9999-12-31) would wrap.
+//! Text is decoded to views, which is fastest. INT96 is decoded to microseconds: nanoseconds in 64 bits hold the years
+//! 1678 to 2261, and other times written as INT96 ("for ever" as 9999-12-31) would wrap.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use super::super::feed::read_ranges;
 use super::super::location::Blob;
 use super::columns::{self, Place};
 
-/// Bytes of the end of a file that are read at first: most footers are in them.
+/// Bytes at the end of a file that are read first: most footers fit.
 const TAIL_BYTES: u64 = 64 << 10;
 
 /// A Parquet file whose footer has been read.
@@ -90,8 +90,8 @@ fn as_view(field: &Field) -> Field {
     }
 }
 
-/// The same field with microseconds where the file has INT96; `leaves` are the file's columns from this
-/// field's first on.
+/// Returns the same field with microseconds where the file has INT96; `leaves` are the file's columns from this field's
+/// first on.
 fn without_int96(field: &FieldRef, leaves: &mut impl Iterator<Item = PhysicalType>) -> FieldRef {
     use DataType as T;
     let data_type = match field.data_type() {
@@ -119,10 +119,10 @@ pub(super) fn damaged(name: &str, e: ParquetError) -> Error {
 }
 
 impl ParquetFile {
-    /// Finds the declared columns in the file; `None` for one that it lacks.
+    /// Finds the declared columns in the file; `None` for a missing one.
     ///
     /// # Errors
-    /// When one has a type that cannot become the declared one, or is missing and declared NOT NULL.
+    /// When one has a type that cannot be converted to the declared one, or is missing and declared NOT NULL.
     pub(in super::super) fn find_columns(
         &self,
         declared: &Schema,
@@ -131,7 +131,7 @@ impl ParquetFile {
         columns::find_columns(self.metadata.schema().fields(), declared, rules, &self.name)
     }
 
-    /// Rows before each row group, and after the last.
+    /// The number of rows before each row group, and after the last.
     pub(in super::super) fn row_starts(&self) -> Vec<u64> {
         let mut starts = vec![0];
         let mut rows = 0;
@@ -142,14 +142,14 @@ impl ParquetFile {
         starts
     }
 
-    /// Compressed bytes of a row group.
+    /// The compressed bytes of a row group.
     pub(in super::super) fn group_bytes(&self, row_group: usize) -> Option<u64> {
         let group = self.metadata.metadata().row_groups().get(row_group)?;
         u64::try_from(group.compressed_size()).ok()
     }
 
-    /// The smallest and largest value of a column in a row group, as the declared type, where
-    /// the statistics know them.
+    /// Returns the smallest and largest value of a column in a row group, in the declared type, where the statistics
+    /// have them.
     pub(super) fn range(
         &self,
         row_group: usize,
@@ -168,7 +168,7 @@ impl ParquetFile {
         (min.is_valid(0) && max.is_valid(0)).then_some((min, max))
     }
 
-    /// The smallest and largest event time of a row group in ticks, when they are exact.
+    /// Returns the smallest and largest event time of a row group in ticks, when they are exact.
     pub(in super::super) fn event_times(
         &self,
         row_group: usize,
@@ -194,7 +194,7 @@ impl ParquetFile {
     }
 }
 
-/// The first value of a timestamp array.
+/// Returns the first value of a timestamp array.
 fn ticks(array: &ArrayRef) -> Option<i64> {
     let ticks = cast_with_options(array, &DataType::Int64, &STRICT).ok()?;
     let ticks = ticks.as_primitive_opt::<arrow::datatypes::Int64Type>()?;

@@ -1,6 +1,6 @@
 //! Rows of a Parquet file with values that the declared types do not hold: bad rows, as in other formats.
 //!
-//! They are looked for only in batches that do not become as declared as a whole.
+//! They are searched for only in batches that cannot be converted as a whole.
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::{filter_record_batch, nullif};
@@ -13,20 +13,20 @@ use super::super::convert::sql_name;
 use super::super::decode::OnBadRow;
 use super::columns::Place;
 
-/// A batch as it is in the file, without the rows that do not fit.
+/// A batch as in the file, without the rows that do not fit.
 #[derive(Debug)]
 pub(super) struct Fitting {
     pub rows: RecordBatch,
-    /// Which rows those are.
+    /// Marks the rows that fit.
     pub kept: BooleanArray,
-    /// The others, ascending, with why.
+    /// The others, ascending, each with the reason.
     pub unfit: Vec<(usize, String)>,
 }
 
-/// Sets the rows apart that do not become as declared; with `on_bad_row = 'null'` the values that do not become NULL.
+/// Separates the rows that cannot be converted; with `on_bad_row = 'null'` the values that cannot be become NULL.
 ///
 /// # Errors
-/// When rows cannot be taken out of the batch.
+/// When rows cannot be removed from the batch.
 pub(super) fn fitting(
     batch: &RecordBatch,
     columns: &[(usize, Place, &Field)],
@@ -62,7 +62,7 @@ pub(super) fn fitting(
     Ok(Fitting { rows, kept, unfit })
 }
 
-/// The first reason is kept.
+/// Records the first reason for a row.
 fn note(unfit: &mut [Option<String>], row: usize, why: impl FnOnce() -> String) {
     if let Some(slot) = unfit.get_mut(row)
         && slot.is_none()
@@ -71,10 +71,10 @@ fn note(unfit: &mut [Option<String>], row: usize, why: impl FnOnce() -> String) 
     }
 }
 
-/// The rows whose values do not become `to`, ascending.
+/// Returns the rows whose values cannot be converted to `to`, ascending.
 pub(super) fn misfits(column: &ArrayRef, place: Place, to: &DataType) -> Vec<usize> {
     let mut found = vec![];
-    // Halves that are still to be tried, the first one last.
+    // Halves still to be tried, the first one last.
     let mut pieces = vec![(0, column.len())];
     while let Some((from, rows)) = pieces.pop() {
         if rows == 0 || place.convert(&column.slice(from, rows), to).is_ok() {
@@ -91,7 +91,7 @@ pub(super) fn misfits(column: &ArrayRef, place: Place, to: &DataType) -> Vec<usi
     found
 }
 
-/// A row of the file as a line of JSON.
+/// Formats a row of the file as a line of JSON.
 pub(super) fn shown(batch: &RecordBatch, row: usize) -> Result<String> {
     let mut line = vec![];
     let mut writer = LineDelimitedWriter::new(&mut line);

@@ -1,4 +1,4 @@
-//! One column of made-up values: what its options say, and the values of a range of rows.
+//! One column of generated values: its options, and the values of a range of rows.
 
 use std::sync::Arc;
 
@@ -19,29 +19,29 @@ const SALT_VALUE: u64 = 11;
 const SALT_NULL: u64 = 12;
 const SALT_LETTERS: u64 = 13;
 
-/// Random numbers go up to this, where nothing is said and the type allows it.
+/// The default upper bound of random numbers, where the type allows it.
 const RANDOM_MAX: i64 = 1_000_000;
-/// Letters of a random text, where nothing is said.
+/// The default number of letters of a random text.
 const TEXT_LETTERS: usize = 8;
 /// The longest random text.
 const TEXT_LETTERS_MAX: u64 = 1 << 20;
 
-/// How a column gets its values.
+/// The kind of values of a column.
 #[derive(Debug)]
 enum Values {
     /// The row's event time.
     EventTime(TimeUnit),
-    /// `first` and one more with each row.
+    /// `first`, incremented with each row.
     Sequence { first: i64, rows: Option<u64> },
     /// One of `choices` whole numbers from `min`, in the smallest unit of the type.
     Ticks { min: i64, choices: u64 },
-    /// A number from `min` to below `max`; one of `choices` evenly spread ones if that is said.
+    /// A number from `min` to below `max`; one of `choices` evenly spread ones if given.
     Fractions { min: f64, max: f64, choices: Option<u64> },
-    /// A text of so many letters; one of `choices` if that is said.
+    /// A text of `letters` letters; one of `choices` texts if given.
     Texts { letters: usize, choices: Option<u64> },
     /// False or true.
     Flags { choices: u64 },
-    /// One of these.
+    /// One of the listed values.
     Listed(ArrayRef),
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Column {
 }
 
 impl Column {
-    /// Reads what the options say about `field`.
+    /// Parses the options of `field`.
     pub(super) fn try_new(
         field: &Field,
         settings: &Settings<'_>,
@@ -90,7 +90,7 @@ impl Column {
         })
     }
 
-    /// How many rows there are at most because a sequence ends.
+    /// The greatest number of rows, limited by a sequence that ends.
     pub(super) fn rows_max(&self) -> Option<u64> {
         match self.values {
             Values::Sequence { rows, .. } => rows,
@@ -98,12 +98,12 @@ impl Column {
         }
     }
 
-    /// Whether the values are the rows' event times, all of them.
+    /// Whether the values are the rows' event times, without NULLs.
     pub(super) fn is_plain_event_time(&self) -> bool {
         matches!(self.values, Values::EventTime(_)) && self.null_share == 0.0
     }
 
-    /// The values of `count` rows from row `first`, in the column's type or one that casts to it.
+    /// Returns the values of `count` rows from row `first`, in the column's type or one that casts to it.
     pub(super) fn make(&self, first: u64, count: usize, times: &EventTimes) -> Result<ArrayRef> {
         let rows = (first..).take(count);
         let bits = rows.clone().map(|row| mix(self.seed, SALT_VALUE, row));
@@ -158,7 +158,7 @@ impl Column {
         Ok(nullif(&array, &nulls)?)
     }
 
-    /// Whole numbers in the smallest unit of the column's type as values of that type.
+    /// Converts whole numbers in the smallest unit of the column's type to that type.
     fn typed_ticks(&self, ticks: Vec<i64>) -> Result<ArrayRef> {
         match &self.data_type {
             DataType::Decimal128(precision, scale) => {
@@ -166,7 +166,7 @@ impl Column {
                 let array = Decimal128Array::from_iter_values(values);
                 Ok(Arc::new(array.with_precision_and_scale(*precision, *scale)?))
             }
-            // Without a zone first: an instant of UTC, not a local time.
+            // First without a zone: an instant of UTC, not a local time.
             DataType::Timestamp(unit, _) => cast(
                 &(Arc::new(Int64Array::from(ticks)) as ArrayRef),
                 &DataType::Timestamp(*unit, None),
@@ -180,14 +180,14 @@ impl Column {
         }
     }
 
-    /// A text of `letters` lower-case letters in place of what `text` holds.
+    /// Replaces `text` by `letters` lower-case letters.
     fn text(&self, bits: u64, letters: usize, choices: Option<u64>, text: &mut String) {
         /// 26^12 is the largest power of 26 that leaves spread bits in 64.
         const LETTERS_PER_DRAW: usize = 12;
         text.clear();
         let (number, mut rest, tail) = match choices {
             None => (bits, 0, 0),
-            // The last letters spell the choice, so that two choices never look the same.
+            // The last letters encode the choice, so that two choices are never equal.
             Some(n) => {
                 let choice = below(bits, n);
                 (choice, choice, letters_for(n))
@@ -208,13 +208,13 @@ impl Column {
     }
 }
 
-/// Letter `number` (0 to 25).
+/// Returns letter `number` (0 to 25).
 fn letter(number: u64) -> char {
     // Below 26, so it fits.
     char::from(b'a' + (number % 26) as u8)
 }
 
-/// How many letters tell `choices` texts apart.
+/// Returns how many letters distinguish `choices` texts.
 fn letters_for(choices: u64) -> usize {
     let mut letters = 0;
     let mut told_apart = 1u64;
@@ -233,7 +233,7 @@ struct FieldOptions<'a> {
     prefix: String,
 }
 
-/// What `fields.<name>.kind` may say.
+/// The values of `fields.<name>.kind`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Random,
@@ -390,7 +390,7 @@ impl FieldOptions<'_> {
         Ok(Values::Texts { letters, choices })
     }
 
-    /// A value of the column's type, in its smallest unit.
+    /// Parses a value of the column's type, in its smallest unit.
     fn ticks(&self, option: &str) -> Result<Option<i64>> {
         let Some(text) = self.text(option)? else { return Ok(None) };
         let data_type = self.field.data_type();
@@ -429,8 +429,8 @@ fn is_text(data_type: &DataType) -> bool {
     }
 }
 
-/// The smallest and largest random value of a type that whole numbers can hold, in its smallest
-/// unit; `None` for every other type.
+/// Returns the smallest and largest random value of a type that whole numbers can hold, in its smallest unit; `None`
+/// for every other type.
 fn default_range(data_type: &DataType, times: &EventTimes) -> Option<(i64, i64)> {
     const DAY_SECONDS: i64 = 86_400;
     let start_days = times.start_nanos.div_euclid(1_000_000_000 * DAY_SECONDS);
@@ -473,7 +473,7 @@ fn unsupported(field: &Field) -> Error {
     .with_hint("Use numbers, texts, booleans, dates, times or timestamps.")
 }
 
-/// A cast in which a value that does not fit is an error and not NULL.
+/// Casts; a value that does not fit is an error and not NULL.
 fn cast(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     let options = CastOptions { safe: false, ..Default::default() };
     Ok(cast_with_options(array, to, &options)?)

@@ -1,8 +1,8 @@
-//! `connector = 'datagen'`: made-up values for declared columns.
+//! `connector = 'datagen'`: generated values for declared columns.
 //!
-//! A value depends on the seed, the name of its column and the number of its row, so a column
-//! keeps its values when others are added beside it. What can be said about a column stands in
-//! `fields.<name>.…`; the names that Flink's datagen uses are understood as well.
+//! A value depends on the seed, the name of its column and the number of its row, so a column keeps its values when
+//! others are added beside it. The options of a column are `fields.<name>.…`; the names of Flink's datagen are accepted
+//! as well.
 
 mod columns;
 
@@ -21,10 +21,10 @@ use crate::options::{OptionDoc, StreamOptions, bad_value, nearest};
 /// 2024-01-01 00:00:00 UTC.
 const START_NANOS: i64 = 1_704_067_200_000_000_000;
 
-/// From one row's event time to the next, where nothing else is said.
+/// Default distance between the event times of two rows.
 const INTERVAL_NANOS: i64 = 1_000_000;
 
-/// What `connector = 'datagen'` understands.
+/// The options of `connector = 'datagen'`.
 pub const DATAGEN_OPTIONS: &[OptionDoc] = &[
     doc("rows", "number", "", "How many rows there are; without it they never end."),
     doc("number-of-rows", "number", "", "Flink's name of rows."),
@@ -70,11 +70,11 @@ const fn doc(
     OptionDoc { name, values, default, doc }
 }
 
-/// Opens a stream of made-up rows with the declared columns.
+/// Opens a stream of generated rows with the declared columns.
 ///
 /// # Errors
-/// Without declared columns; for an option that cannot be read, that belongs to no column, or
-/// that does not go with the column's type.
+/// Without declared columns; for an option that cannot be parsed, that belongs to no column, or that does not apply to
+/// the column's type.
 pub fn datagen(
     options: &[(String, String)],
     declared: &Declared,
@@ -119,7 +119,7 @@ pub fn datagen(
     }))
 }
 
-/// Every `fields.<name>.…` must be about a declared column.
+/// Checks that every `fields.<name>.…` refers to a declared column.
 fn check_field_names(options: &StreamOptions<'_>, schema: &arrow::datatypes::Schema) -> Result<()> {
     for (key, _) in options.iter() {
         let Some((name, _)) = key.strip_prefix("fields.").and_then(|k| k.rsplit_once('.')) else {
@@ -139,18 +139,18 @@ fn check_field_names(options: &StreamOptions<'_>, schema: &arrow::datatypes::Sch
     Ok(())
 }
 
-/// When each row happens.
+/// The event times of the rows.
 #[derive(Debug, Clone, Copy)]
 struct EventTimes {
     start_nanos: i64,
     interval_nanos: i64,
-    /// How far at most a row's time is moved back.
+    /// The most, in ns, by which a row's time is moved back.
     jitter_nanos: u64,
     seed: u64,
 }
 
 impl EventTimes {
-    /// The event time of row `row` in ticks of `unit`, rounded down.
+    /// Returns the event time of row `row` in ticks of `unit`, rounded down.
     fn ticks(&self, row: u64, unit: TimeUnit) -> Result<i64> {
         const SALT_JITTER: u64 = 1;
         let mut nanos =
@@ -167,7 +167,7 @@ impl EventTimes {
     }
 }
 
-/// Makes the rows of one stream.
+/// A generator of the rows of one stream.
 #[derive(Debug)]
 struct Rows {
     columns: Vec<Column>,

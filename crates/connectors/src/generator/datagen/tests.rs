@@ -1,4 +1,4 @@
-//! Made-up rows: that they repeat, and that the options say what is in them.
+//! Generated rows: that they repeat, and that they follow the options.
 
 use std::collections::BTreeSet;
 

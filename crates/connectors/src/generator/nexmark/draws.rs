@@ -1,10 +1,9 @@
 //! The random draws of the Nexmark generator, event by event, in integers.
 //!
-//! They are those of the crate `nexmark` in the same order from the same generator (`SmallRng` of
-//! rand 0.8, seeded by the event's number), so rows equal the crate's wherever its `f32` clock is
-//! still exact; tests hold the two against each other. Two things differ on purpose: times are
-//! computed in integers, so they stay right for any event number, and a draw that only an unwanted
-//! column needs is not made (strings are most of the cost).
+//! They are those of the crate `nexmark` in the same order from the same generator (`SmallRng` of rand 0.8, seeded by
+//! the event's number), so rows equal the crate's wherever its `f32` clock is still exact; tests compare the two. Two
+//! things differ on purpose: times are computed in integers, so they stay right for any event number, and a draw needed
+//! only by an unwanted column is skipped (strings are most of the cost).
 
 use rand_0_8::rngs::SmallRng;
 use rand_0_8::{Rng, SeedableRng};
@@ -32,7 +31,7 @@ const BID_BYTES: usize = 100;
 const AUCTION_BYTES: usize = 500;
 const PERSON_BYTES: usize = 200;
 
-/// How many events pass until as many auctions have opened as may be open at a time.
+/// The number of events until as many auctions have opened as may be open at a time.
 pub(super) const AUCTION_HORIZON_EVENTS: u64 = IN_FLIGHT_AUCTIONS * EPOCH_EVENTS / EPOCH_AUCTIONS;
 
 /// Channel names and their pages.
@@ -43,7 +42,7 @@ pub(super) struct Channels {
 }
 
 impl Channels {
-    /// The hot channels and ten thousand others.
+    /// Returns the hot channels and ten thousand others.
     pub(super) fn new() -> Self {
         let hot = ["Google", "Facebook", "Baidu", "Apple"];
         let hot = hot.into_iter().zip(0..).map(|(n, i)| (n.to_owned(), base_url(i))).collect();
@@ -63,7 +62,7 @@ impl Channels {
     }
 }
 
-/// A page address that depends on `seed` alone.
+/// Returns a page address that depends on `seed` alone.
 fn base_url(seed: u64) -> String {
     let mut rng = SmallRng::seed_from_u64(seed);
     let mut url = "https://www.nexmark.com".to_owned();
@@ -83,7 +82,7 @@ fn base_url(seed: u64) -> String {
     url
 }
 
-/// How far the draws of an event must go; each level includes those before it.
+/// The depth to which an event is drawn; each level includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Depth {
     /// No draw at all.
@@ -108,7 +107,7 @@ pub(super) struct Bid {
 }
 
 impl Bid {
-    /// Draws the bid of event `number` in its place.
+    /// Draws the bid of event `number` into `self`.
     pub(super) fn draw(&mut self, number: u64, seed: u64, depth: Depth) {
         let rng = &mut SmallRng::seed_from_u64(number ^ seed);
         let epoch = number / EPOCH_EVENTS;
@@ -142,7 +141,7 @@ impl Bid {
         }
     }
 
-    /// The bid's channel and page.
+    /// Returns the bid's channel and page.
     pub(super) fn channel<'a>(&self, channels: &'a Channels) -> (&'a str, &'a str) {
         let found = channels
             .hot
@@ -168,8 +167,8 @@ pub(super) struct Auction {
 }
 
 impl Auction {
-    /// Draws the auction of event `number` in its place; `horizon_ms` is the time that
-    /// [`AUCTION_HORIZON_EVENTS`] events take from it.
+    /// Draws the auction of event `number` into `self`; `horizon_ms` is the duration of [`AUCTION_HORIZON_EVENTS`]
+    /// events from it.
     pub(super) fn draw(&mut self, number: u64, seed: u64, horizon_ms: u64, depth: Depth) {
         let rng = &mut SmallRng::seed_from_u64(number ^ seed);
         let epoch = number / EPOCH_EVENTS;
@@ -198,7 +197,7 @@ impl Auction {
     }
 }
 
-/// The id of the auction of event `number`: needs no draw.
+/// Returns the id of the auction of event `number`; no draw is needed.
 fn auction_id(number: u64) -> i64 {
     let place = (number % EPOCH_EVENTS).saturating_sub(EPOCH_PERSONS);
     id(number / EPOCH_EVENTS * EPOCH_AUCTIONS + place)
@@ -237,7 +236,7 @@ pub(super) struct Person {
 }
 
 impl Person {
-    /// Draws the person of event `number` in its place.
+    /// Draws the person of event `number` into `self`.
     pub(super) fn draw(&mut self, number: u64, seed: u64, depth: Depth) {
         self.id = id(number / EPOCH_EVENTS);
         if depth < Depth::Texts {
@@ -276,13 +275,13 @@ impl Person {
     }
 }
 
-/// One of `list`, by an index of 32 bits.
+/// Picks one of `list`, by a 32-bit index.
 fn pick(list: &'static [&'static str], rng: &mut SmallRng) -> &'static str {
     let index = rng.gen_range(0..list.len() as u32) as usize;
     list.get(index).copied().unwrap_or_default()
 }
 
-/// One of the persons who are active in `epoch`, or who soon will be; base 0.
+/// Picks one of the persons who are active in `epoch`, or who soon will be; base 0.
 fn next_person(epoch: u64, rng: &mut SmallRng) -> u64 {
     let persons = epoch * EPOCH_PERSONS + 1;
     let active = persons.min(ACTIVE_PERSONS);

@@ -28,7 +28,7 @@ const EVENT_RATE: u64 = 10_000;
 /// The most events per second of event time: one per nanosecond.
 const EVENT_RATE_MAX: u64 = 1_000_000_000;
 
-/// What `connector = 'nexmark'` understands.
+/// The options of `connector = 'nexmark'`.
 pub const NEXMARK_OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "table",
@@ -80,13 +80,12 @@ pub const NEXMARK_OPTIONS: &[OptionDoc] = &[
     },
 ];
 
-/// Opens a Nexmark table. Without declared columns the stream has all columns of its table; with
-/// them those that are declared, found by name (case and underscores do not matter) and cast to
-/// the declared type.
+/// Opens a Nexmark table. Without declared columns the stream has all columns of its table; otherwise the declared
+/// ones, matched by name (case and underscores do not matter) and cast to the declared type.
 ///
 /// # Errors
-/// An option that cannot be read, a declared column that the table does not have or whose type
-/// cannot hold it.
+/// For an option that cannot be parsed, and for a declared column that the table does not have or whose type cannot
+/// hold it.
 pub fn nexmark(
     options: &[(String, String)],
     declared: &Declared,
@@ -111,7 +110,7 @@ pub fn nexmark(
         table,
         base_ms: base_time.map_or(BASE_TIME_MS, |nanos| nanos.div_euclid(1_000_000)),
         event_rate: event_rate.or(rate).unwrap_or(EVENT_RATE).min(EVENT_RATE_MAX),
-        // Seed 0 leaves the original's draws as they are.
+        // Seed 0 leaves the original's draws unchanged.
         seed: if seed == 0 { 0 } else { mix(seed, 0, 0) },
         jitter_ms: u64::try_from(jitter_nanos / 1_000_000).unwrap_or(0),
         jitter_share: settings.share(&["out_of_order_share"])?.unwrap_or(1.0),
@@ -131,7 +130,7 @@ pub fn nexmark(
     }))
 }
 
-/// For each column of `schema` the index of the table's column of that name.
+/// Returns, for each column of `schema`, the index of the table's column of that name.
 fn match_columns(table: Table, native: &Schema, schema: &Schema) -> Result<Vec<usize>> {
     let plain = |name: &str| name.replace('_', "").to_ascii_lowercase();
     schema

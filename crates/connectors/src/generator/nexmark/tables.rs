@@ -1,4 +1,4 @@
-//! The three tables: which event is which row, and rows into columns.
+//! The three tables: the mapping of events to rows, and of rows to columns.
 
 use std::sync::{Arc, OnceLock};
 
@@ -18,7 +18,7 @@ use super::draws::{
 const SALT_MOVED: u64 = 1;
 const SALT_JITTER: u64 = 2;
 
-/// Which kind of events.
+/// The kind of events in a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Table {
     Person,
@@ -26,7 +26,7 @@ pub(super) enum Table {
     Bid,
 }
 
-/// A column: its name, its type, and how far an event must be drawn for it.
+/// A column: its name, its type, and the depth to which an event must be drawn for it.
 type ColumnDoc = (&'static str, DataType, Depth);
 
 impl Table {
@@ -83,7 +83,7 @@ impl Table {
         Arc::new(Schema::new(fields))
     }
 
-    /// Where in an epoch the table's events begin, and how many they are.
+    /// The position in an epoch of the table's first event, and the number of its events.
     fn place(self) -> (u64, u64) {
         match self {
             Self::Person => (0, EPOCH_PERSONS),
@@ -92,39 +92,39 @@ impl Table {
         }
     }
 
-    /// The event that row `row` is.
+    /// Returns the event of row `row`.
     fn event(self, row: u64) -> u64 {
         let (start, count) = self.place();
         (row / count).saturating_mul(EPOCH_EVENTS).saturating_add(start + row % count)
     }
 
-    /// How many rows of this table are among the first `events` events.
+    /// Returns how many rows of this table are among the first `events` events.
     pub(super) fn rows_before(self, events: u64) -> u64 {
         let (start, count) = self.place();
         events / EPOCH_EVENTS * count + (events % EPOCH_EVENTS).saturating_sub(start).min(count)
     }
 }
 
-/// Makes the rows of one table.
+/// A generator of the rows of one table.
 #[derive(Debug)]
 pub(super) struct Events {
     pub(super) table: Table,
     pub(super) base_ms: i64,
     /// Events per second of event time.
     pub(super) event_rate: u64,
-    /// What event numbers are mixed with before they seed a draw.
+    /// Mixed with event numbers to seed a draw.
     pub(super) seed: u64,
-    /// How far at most a time is moved back, and the share of events that are.
+    /// The most, in ms, by which a time is moved back, and the share of events that are.
     pub(super) jitter_ms: u64,
     pub(super) jitter_share: f64,
     /// The stream's event-time column, as index into the table's columns, and its declared unit.
     pub(super) event_time: Option<(usize, TimeUnit)>,
-    /// Made when the first bid needs them.
+    /// Created when the first bid needs them.
     pub(super) channels: OnceLock<Channels>,
 }
 
 impl Events {
-    /// ms from the first event to event `number`, rounded to the nearest.
+    /// Returns the ms from the first event to event `number`, rounded to the nearest.
     fn elapsed_ms(&self, number: u64) -> u64 {
         let (seconds, rest) = (number / self.event_rate, number % self.event_rate);
         let ms = (rest * 2_000 + self.event_rate) / (2 * self.event_rate);
@@ -135,7 +135,7 @@ impl Events {
         self.base_ms.saturating_add_unsigned(self.elapsed_ms(number))
     }
 
-    /// The time that event `number` shows: its own, or one moved back.
+    /// Returns the time shown by event `number`: its own, or one moved back.
     fn shown_time_ms(&self, number: u64) -> i64 {
         let time = self.time_ms(number);
         if self.jitter_ms == 0
@@ -291,7 +291,7 @@ impl Columns {
         }
     }
 
-    /// The finished columns, in the order of `wanted` (where one may stand twice).
+    /// Returns the finished columns, in the order of `wanted` (where one may occur twice).
     fn finish(self, wanted: &[usize]) -> Result<Vec<ArrayRef>> {
         let arrays: Vec<Option<ArrayRef>> = self
             .columns

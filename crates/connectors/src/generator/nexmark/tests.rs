@@ -1,4 +1,4 @@
-//! Nexmark rows against the crate `nexmark`, against themselves, and far out.
+//! Nexmark rows compared with the crate `nexmark` and with themselves, and at large row numbers.
 
 use ::nexmark::EventGenerator;
 use ::nexmark::config::NexmarkConfig;
@@ -26,7 +26,7 @@ fn texts(batch: &RecordBatch, column: &str) -> Vec<String> {
     column.iter().map(|text| text.unwrap().to_owned()).collect()
 }
 
-/// The crate's events of one kind, as many as `table` has rows.
+/// Returns the crate's events of one kind, as many as `table` has rows.
 fn original(kind: EventType, rows: usize) -> Vec<Event> {
     let base_time = BASE_TIME_MS.unsigned_abs();
     let config = NexmarkConfig { base_time, ..NexmarkConfig::default() };
@@ -140,7 +140,7 @@ async fn tables_end_with_the_events() {
     }
 }
 
-/// A reader that starts at row `first`, on a source that never ends.
+/// Reads from row `first` of an endless source.
 async fn far_out(source: &dyn Source, first: u64, request: &ScanRequest) -> RecordBatch {
     let detail = Arc::new(SplitRange { first, end: u64::MAX });
     let split = Split { detail, ..source.discover().await.unwrap()[0].splits[0].clone() };
@@ -233,7 +233,7 @@ async fn a_rate_paces_by_the_clock() {
     // Events 5 to 103 are due by now; 50 to 53 and 100 to 103 are no bids.
     let rows = reader.next().await.unwrap().unwrap().rows.num_rows();
     assert_eq!(rows, 45 + 46);
-    // What is there now, for another reader: the same rows, and the end.
+    // What is available now, for another reader: the same rows, and the end.
     let now = ScanRequest { until_now: true, ..request };
     let mut other = source.open(&splits[0], &now).await.unwrap();
     assert_eq!(other.next().await.unwrap().unwrap().rows.num_rows(), 1 + rows);
@@ -272,7 +272,7 @@ fn wrong_options_are_told() {
     }
 }
 
-/// How fast it is: `cargo test -p windrow-connectors --release nexmark_speed -- --ignored --nocapture`.
+/// Measures the speed: `cargo test -p windrow-connectors --release nexmark_speed -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement, worth something in release only"]
 #[expect(clippy::disallowed_methods, reason = "a stopwatch")]

@@ -1,4 +1,4 @@
-//! A log that ends before it is known to have ended.
+//! A log that ends before its known end.
 
 use super::*;
 
@@ -108,7 +108,7 @@ fn another_log_is_refused() {
     other.owner = Some(Owner { id: "d/2".into(), may_be_unsaid: false, is_made: true });
     let error = open(&files, 0, &other, Durability::Fsync).unwrap_err();
     assert!(error.message().ends_with("is of another log"), "{error}");
-    // One that does not say whose it is may be of a directory from before it had an id.
+    // One without an owner may be of a directory from before it had an id.
     (other.end, other.noted) = (0, 0);
     let unsaid = FaultyFiles::default();
     drop(open(&unsaid, 0, &Known::default(), Durability::Fsync).unwrap());
@@ -141,7 +141,7 @@ fn who_wrote_archived_rows_is_known_without_their_records() {
     assert_eq!(send(&wal, 3), Appended::At(2));
 }
 
-/// Lives of a machine that loses power at any step: what was noted is there again, of logs that are not synced too.
+/// Lives of a machine that loses power at any step: what was noted is there again, also in logs that are not synced.
 #[test]
 fn no_loss_of_power_loses_what_was_noted() {
     for seed in seeds(400) {

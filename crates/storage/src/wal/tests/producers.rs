@@ -1,10 +1,10 @@
-//! What a log must know of its producers, whatever happens to its files: the batches of a producer
-//! that sends again what was not acknowledged are there once and in order.
+//! The progress of producers, whatever happens to the files of a log: the batches of a producer that resends what was
+//! not acknowledged are there once and in order.
 
 use super::*;
 use crate::wal::producers::Verdict;
 
-/// Sends the batch `sequence` of a producer: one row, which says which it is.
+/// Sends the batch `sequence` of a producer: one row, which identifies it.
 fn send(wal: &Wal, producer: u64, sequence: u64) -> Result<Verdict> {
     let rows = batch(&[(producer * 1_000 + sequence) as i64]);
     send_rows(wal, producer, sequence, rows)
@@ -40,7 +40,7 @@ fn what_is_sent_again_is_recognised_after_a_restart() {
         assert!(send(&wal, 3, 2).is_err());
         assert_eq!(send(&wal, 1, 3).unwrap(), Verdict::New);
         assert_eq!(wal.append_blocking(batch(&[7])).unwrap(), 3);
-        // Rows go to the archive, and their segments go; the producers stay known.
+        // Rows are archived, and their segments are deleted; the producers stay known.
         wal.delete_below(4).unwrap();
         drop(wal);
         let (wal, ..) = open(4);
@@ -66,7 +66,7 @@ fn a_torn_new_segment_leaves_the_producers_of_the_one_before() {
     assert_eq!(send(&wal, 1, 2).unwrap(), Verdict::New);
 }
 
-/// One life of a machine; counts how many batches of each producer are acknowledged.
+/// Simulates one life of a machine; counts how many batches of each producer are acknowledged.
 fn live(files: &FaultyFiles, chance: &mut Chance, archived: &mut u64, acked: &mut [u64; 3]) {
     if chance.below(8) > 0 {
         files.stop_after(chance.below(60));
@@ -75,7 +75,7 @@ fn live(files: &FaultyFiles, chance: &mut Chance, archived: &mut u64, acked: &mu
     let Ok((wal, ..)) = open_with(files, *archived, options) else { return };
     for _ in 0..12 {
         let producer = chance.below(3) as usize;
-        // Now and then what was acknowledged is sent again.
+        // Occasionally an acknowledged batch is resent.
         let again = chance.below(4) == 0 && acked[producer] > 0;
         let sequence = if again { acked[producer] } else { acked[producer] + 1 };
         let sent = send(&wal, producer as u64, sequence);
