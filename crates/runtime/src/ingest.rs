@@ -18,10 +18,10 @@ use windrow_core::{Clock, Error, ErrorKind, Result};
 use windrow_storage::wal::producers::Stamp;
 
 use crate::catalog::Catalog;
-use crate::session::insert::Target;
 use crate::session::{AbortOnDrop, Role, Session, insert};
 use crate::stream::Feed;
 use crate::stream::push::{PushStream, Pushed, Pushing};
+use crate::stream::target::Target;
 
 /// The way into a stream for batches that all have the same columns.
 #[derive(Debug, Clone)]

@@ -23,9 +23,9 @@ use crate::catalog::{Catalog, Materialized, Object};
 use crate::durable::definitions::Kind;
 use crate::engine::{Parts, register_schema};
 use crate::query::idle::QueryOutlook;
-use crate::query::intake::display_micros;
 use crate::session::{Access, Role};
 use crate::stream::Stream;
+use crate::stream::intake::display_micros;
 use crate::stream::log::StreamLog;
 use crate::stream::table::outside;
 

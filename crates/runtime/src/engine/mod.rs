@@ -6,6 +6,8 @@
 mod background;
 mod configuration;
 mod parts;
+pub(crate) mod pump;
+mod retention;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,7 +31,8 @@ use crate::catalog::{Catalog, Object, system};
 use crate::caught::stopped;
 use crate::durable::store::Store;
 use crate::memory::Memory;
-use crate::query::kept::{BadRows, LateRows};
+use crate::query::parts::QueryParts;
+use crate::query::status::QueryStatus;
 use crate::session::failing::Failed;
 use crate::session::planning::{Planners, inherit_budgets};
 use crate::session::{Access, Session, SessionOptions};
@@ -182,24 +185,16 @@ impl Engine {
         };
         let mut state = session_state(df_config(&limits), Arc::clone(&env))?;
         state.register_catalog_list(Arc::clone(&catalogs));
+        let (planners, query_bytes_max) = (Planners::new(&limits), query_bytes_max(&limits));
+        let on = (clock, runtime.handle().clone());
         let parts = Arc::new(Parts {
-            bad_rows: Arc::new(BadRows::new(limits.kept_rows_max)),
-            late_rows: Arc::new(LateRows::new(limits.kept_rows_max)),
-            clock,
-            cpu: runtime.handle().clone(),
-            counters: Arc::default(),
-            queries: Mutex::default(),
-            scans: Mutex::default(),
-            next_query: AtomicU64::new(1),
+            running: QueryParts::new(limits, on, memory, micro_batch_state(&state)),
             next_statement: AtomicU64::new(1),
             restored: AtomicBool::new(store.is_none()),
             catalogs,
             env,
-            memory,
-            micro_batches: micro_batch_state(&state),
-            planners: Planners::new(&limits),
-            query_bytes_max: query_bytes_max(&limits),
-            limits,
+            planners,
+            query_bytes_max,
             files,
             functions,
         });
@@ -305,6 +300,13 @@ impl Engine {
     /// The names of all streams, views and tables, for completion.
     pub fn names(&self) -> Vec<String> {
         self.inner.catalog.names()
+    }
+
+    /// How far a query is; `None` for one that nobody remembers. The number is that of
+    /// `windrow.queries`.
+    pub fn query_status(&self, id: u64) -> Option<QueryStatus> {
+        let query = self.parts().queries.lock().get(&id).cloned()?;
+        Some(QueryStatus::of(&query))
     }
 
     pub(crate) fn parts(&self) -> &Parts {

@@ -18,6 +18,7 @@ use crate::query::reference::ReferenceTables;
 use crate::query::runner::PlanRunner;
 use crate::query::shared::{Shared, Status, of_query};
 use crate::query::stage::StageRun;
+use crate::stream::again::again;
 
 /// The root of a query's plan, running.
 #[derive(Debug)]
@@ -127,7 +128,7 @@ impl Coordinator {
                 let into = &stream.name;
                 tracing::error!(query = shared.name, into, %error, "a continuous INSERT has failed");
             }
-            self.output.fail(super::shared::again(&error)).await;
+            self.output.fail(again(&error)).await;
         }
     }
 

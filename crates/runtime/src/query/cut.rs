@@ -17,9 +17,9 @@ pub(crate) use windrow_storage::checkpoint::{
     TapCut, Unused,
 };
 
-use crate::query::kept::{BadRows, Late, LateRows};
 use crate::query::progress::SharedProgress;
 use crate::query::stage::StageRun;
+use crate::stream::kept::{BadRows, Late, LateRows};
 
 /// Where one leaf of a query stands in its stream; shared by the workers and the coordinator.
 #[derive(Debug)]

@@ -125,7 +125,8 @@ mod tests {
     use windrow_core::{Partition, PartitionId, Split};
 
     use super::*;
-    use crate::query::progress::{Progress, Step, WhenIdle};
+    use crate::query::progress::{Progress, Step};
+    use crate::stream::WhenIdle;
 
     /// A tap whose one partition is idle after 10 µs.
     fn tap(unit: TimeUnit) -> Arc<TapState> {

@@ -20,9 +20,10 @@ use crate::caught::unwound;
 use crate::query::coordinator::Root;
 use crate::query::cut::{Counts, QueryCut, SavedBad, SavedBehind, TapState, Unused, cut_taps};
 use crate::query::idle::{Holds, QueryOutlook, close_up_to, hold_for_cut};
-use crate::query::kept::{BadRows, LateRows};
 use crate::query::output::Output;
-use crate::query::shared::{Shared, again};
+use crate::query::shared::Shared;
+use crate::stream::again::again;
+use crate::stream::kept::{BadRows, LateRows};
 use crate::stream::log::Given;
 use crate::stream::spill::Spiller;
 

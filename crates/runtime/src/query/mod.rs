@@ -3,14 +3,14 @@
 pub(crate) mod coordinator;
 pub(crate) mod cut;
 pub(crate) mod idle;
-pub(crate) mod intake;
 pub(crate) mod keeper;
-pub(crate) mod kept;
 pub(crate) mod latency;
 pub(crate) mod ledger;
 pub(crate) mod output;
+pub(crate) mod parts;
 pub(crate) mod progress;
 pub(crate) mod promise;
+pub(crate) mod queue;
 pub(crate) mod reference;
 pub(crate) mod runner;
 pub(crate) mod scan;

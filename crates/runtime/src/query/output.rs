@@ -8,10 +8,10 @@ use arrow::record_batch::RecordBatch;
 use windrow_core::{Behind, Clock, Error, ErrorKind, Result, Watermark};
 
 use crate::query::promise::Promise;
-use crate::session::insert::Target;
-use crate::session::queue::RowSender;
+use crate::query::queue::RowSender;
 use crate::stream::log::{Completion, Given, Room, StreamLog};
 use crate::stream::push::PushStream;
+use crate::stream::target::Target;
 
 /// The end of a continuous query.
 #[derive(Debug, Clone)]

@@ -23,7 +23,8 @@ use parking_lot::Mutex;
 use windrow_core::time::ticks_per_second;
 use windrow_core::{Partition, PartitionId, Watermark};
 
-use crate::query::intake::micros_to_ticks;
+use crate::stream::WhenIdle;
+use crate::stream::intake::micros_to_ticks;
 
 /// While the watermark of an idle partition follows the clock, it is looked at so often.
 const CLOCK_STEP_MICROS: std::ops::RangeInclusive<i64> = 20_000..=1_000_000;
@@ -48,15 +49,6 @@ pub(crate) struct Progress {
     since_micros: Option<i64>,
     /// A source has said that it is idle.
     told_idle: bool,
-}
-
-/// When a partition is idle by the clock, and what its watermark does then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct WhenIdle {
-    /// After so long without a row.
-    pub(crate) after_micros: i64,
-    /// Its watermark follows the clock; otherwise it stays, and holds nobody.
-    pub(crate) by_clock: bool,
 }
 
 /// What a scan has to say about the watermark of a query at one moment of the clock.

@@ -22,10 +22,11 @@ use windrow_core::{
 };
 
 use crate::caught::{caught, stopped};
-use crate::query::intake::Intake;
-use crate::query::kept::BadRows;
-use crate::query::progress::{SharedProgress, Step, WhenIdle};
+use crate::query::progress::{SharedProgress, Step};
 use crate::query::tap::{Origin, Tap, TapWorker};
+use crate::stream::WhenIdle;
+use crate::stream::intake::Intake;
+use crate::stream::kept::BadRows;
 
 /// One reading of a stream.
 #[derive(Debug)]

@@ -12,7 +12,9 @@ use crate::memory::{Memory, OperatorMemory};
 use crate::query::cut::{Counts, TapState};
 use crate::query::latency::Latency;
 use crate::query::ledger::Ledger;
+use crate::stream::again::{again, with_message};
 use crate::stream::log::StreamLog;
+use crate::stream::spill::Fails;
 
 /// One running query, as its tasks see it.
 #[derive(Debug)]
@@ -375,14 +377,15 @@ impl Shared {
     }
 }
 
+impl Fails for Shared {
+    fn fail(&self, error: Arc<Error>) {
+        Self::fail(self, error);
+    }
+}
+
 /// The error of a query that was stopped.
 pub(crate) fn cancelled() -> Error {
     Error::new(ErrorKind::Cancelled, "the query was cancelled")
-}
-
-/// The same error once more, for the next one who asks.
-pub(crate) fn again(error: &Arc<Error>) -> Error {
-    with_message(error, error.message().to_owned())
 }
 
 /// What readers of a failed view are told.
@@ -414,35 +417,4 @@ pub(crate) fn of_query(error: Error, query: &str) -> Error {
     }
     let message = format!("query \"{query}\": {}", error.message());
     with_message(&Arc::new(error), message)
-}
-
-fn with_message(error: &Arc<Error>, message: String) -> Error {
-    let mut copy = Error::new(error.kind(), message);
-    if let Some(detail) = error.detail() {
-        copy = copy.with_detail(detail);
-    }
-    if let Some(place) = error.place() {
-        copy = copy.with_place(place);
-    }
-    for hint in error.hints() {
-        copy = copy.with_hint(hint);
-    }
-    copy.with_source(
-        Box::new(ErrorRef(Arc::clone(error))) as Box<dyn std::error::Error + Send + Sync>
-    )
-}
-
-#[derive(Debug)]
-struct ErrorRef(Arc<Error>);
-
-impl std::fmt::Display for ErrorRef {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for ErrorRef {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(self.0.as_ref())
-    }
 }

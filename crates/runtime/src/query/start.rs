@@ -15,13 +15,12 @@ use windrow_sql::plan::{
     ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, micro_batch_state, physical,
 };
 
-use crate::catalog::Catalog;
-use crate::engine::Parts;
 use crate::memory::{MeasuredStore, OperatorMemory};
 use crate::query::coordinator::{Coordinator, Promptness, Root};
 use crate::query::cut::{InputState, QueryCut, Resume, TapCut, TapState, Unused};
 use crate::query::keeper::Keeper;
 use crate::query::output::Output;
+use crate::query::parts::QueryParts;
 use crate::query::progress::{Progress, SharedProgress};
 use crate::query::reference::ReferenceTables;
 use crate::query::runner::PlanRunner;
@@ -32,6 +31,18 @@ use crate::query::tap::{PreparePlan, Sink, Stores, Tap};
 use crate::stream::followers::ReadBy;
 use crate::stream::push::PushStream;
 use crate::stream::{Feed, Stream};
+
+/// The streams that a query may read, by name.
+pub(crate) trait Streams: Sync {
+    /// The stream, or the materialized view as a stream.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    fn stream_to_read(&self, name: &str) -> Result<Arc<Stream>>;
+
+    /// Whether it ends but for rows that somebody may still push.
+    fn waits_for_pushes(&self, name: &str) -> bool;
+}
 
 /// A query that is ready to run, but for its scans.
 #[derive(Debug)]
@@ -117,7 +128,7 @@ impl Wanted {
 }
 
 struct Builder<'a> {
-    catalog: &'a Catalog,
+    streams: &'a dyn Streams,
     state: SessionState,
     wanted: Wanted,
     taps: Vec<Draft>,
@@ -137,7 +148,7 @@ struct Going {
 
 /// Makes the physical plans of a query and its coordinator.
 pub(crate) async fn ready(
-    catalog: &Catalog,
+    streams: &dyn Streams,
     state: &SessionState,
     plan: ContinuousPlan,
     mut wanted: Wanted,
@@ -148,7 +159,7 @@ pub(crate) async fn ready(
         Going { inputs: inputs.into_iter(), taps: taps.into_iter(), unused }
     });
     let mut builder = Builder {
-        catalog,
+        streams,
         state: micro_batch_state(state),
         wanted,
         taps: vec![],
@@ -211,7 +222,7 @@ impl Ready {
 }
 
 /// Starts queries together: each stream that they read is read once for all of them.
-pub(crate) fn launch(parts: &Arc<Parts>, queries: Vec<Ready>) {
+pub(crate) fn launch(parts: &QueryParts, queries: Vec<Ready>) {
     let mut scans: BTreeMap<(String, bool, String), Drafts> = BTreeMap::new();
     let mut coordinators = Vec::new();
     for query in queries {
@@ -270,7 +281,7 @@ fn places(taps: &[Draft]) -> BTreeMap<String, String> {
 
 /// One scan of a stream for these taps. `bounded`: of what is there now.
 fn scan(
-    parts: &Arc<Parts>,
+    parts: &QueryParts,
     stream: &Stream,
     bounded: bool,
     progress: SharedProgress,
@@ -473,11 +484,11 @@ impl Builder<'_> {
         if positions {
             projection.pop();
         }
-        let stream = self.catalog.stream_to_read(relation.name())?;
+        let stream = self.streams.stream_to_read(relation.name())?;
         let at = Arc::new(self.tap_state(&stream.name)?);
         let bounded = self.wanted.push_ends
             && matches!(stream.feed, Feed::Push(_) | Feed::View(_))
-            && self.catalog.waits_for_pushes(&stream.name);
+            && self.streams.waits_for_pushes(&stream.name);
         self.taps.push(Draft {
             at,
             bounded,

@@ -1,6 +1,6 @@
 //! How far a running query is, for people who watch it.
 
-use crate::engine::Engine;
+use crate::query::shared::Shared;
 
 /// How far a continuous query is, and what became of its input rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,22 +17,19 @@ pub struct QueryStatus {
     pub bad: u64,
 }
 
-impl Engine {
-    /// How far a query is; `None` for one that nobody remembers. The number is that of
-    /// `windrow.queries`.
-    pub fn query_status(&self, id: u64) -> Option<QueryStatus> {
-        let parts = self.parts();
-        let query = parts.queries.lock().get(&id).cloned()?;
+impl QueryStatus {
+    /// How far a query is now.
+    pub(crate) fn of(query: &Shared) -> Self {
         let windows_open = query.state.lock().windows_open;
         let taps = query.taps();
         let watermarks = taps.iter().filter_map(|tap| tap.watermark_micros());
         let total = query.ledger.total();
-        Some(QueryStatus {
+        Self {
             watermark_micros: watermarks.min(),
             windows_open,
             rows_in: total.rows_in,
             late: total.late,
             bad: total.bad,
-        })
+        }
     }
 }

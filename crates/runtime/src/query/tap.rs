@@ -26,13 +26,13 @@ use windrow_sql::plan::ROW_COLUMN;
 
 use crate::memory::{MeasuredStore, OperatorMemory};
 use crate::query::cut::TapState;
-use crate::query::intake::{TakenIn, display_micros, render_row, ticks};
-use crate::query::kept::{BadRows, Late, LateRows};
 use crate::query::ledger::{Entry, passed};
 use crate::query::output::Output;
 use crate::query::runner::PlanRunner;
 use crate::query::shared::Shared;
 use crate::query::skipping::{Skipped, run_rows};
+use crate::stream::intake::{TakenIn, display_micros, render_row, ticks};
+use crate::stream::kept::{BadRows, Late, LateRows};
 use crate::stream::push::PushStream;
 use crate::stream::table::with_positions;
 

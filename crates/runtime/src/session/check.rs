@@ -14,10 +14,10 @@ use windrow_sql::parse::{ContinuousQuery, Explained, Insert, Parsed, Statement};
 use windrow_sql::plan::{bounded, continuous};
 
 use crate::catalog::{Object, plain_name};
-use crate::session::insert::Target;
 use crate::session::{Outcome, Session};
 use crate::stream::Feed;
 use crate::stream::lengths::no_lengths;
+use crate::stream::target::Target;
 
 impl Session {
     /// Plans a statement.

@@ -21,7 +21,6 @@ use windrow_sql::plan::physical_expression;
 
 use crate::catalog::{Object, exists, plain_name, read_by};
 use crate::durable::definitions::{Definition, Kind};
-use crate::query::intake::Intake;
 use crate::session::stream_options::{
     EngineOptions, durability, engine_options, interval_nanos, no_options, no_push_options,
     no_retention, timeless, when_idle,
@@ -29,6 +28,7 @@ use crate::session::stream_options::{
 use crate::session::{Outcome, Session};
 use crate::stream::generated::{Column, Columns, GeneratedSource};
 use crate::stream::history::History;
+use crate::stream::intake::Intake;
 use crate::stream::lengths::{Lengths, LimitedSource, OnBad};
 use crate::stream::log::StreamLog;
 use crate::stream::places::Places;

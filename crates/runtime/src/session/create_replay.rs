@@ -9,10 +9,10 @@ use windrow_core::time::with_seconds;
 use windrow_core::{Error, EventTimeColumn, Result, StreamSchema};
 use windrow_sql::parse::CreateStream;
 
-use crate::query::intake::ticks;
 use crate::session::create::place_of_option;
 use crate::session::{Role, Session};
 use crate::stream::Feed;
+use crate::stream::intake::ticks;
 use crate::stream::replay::ReplaySource;
 
 /// The connector's name.

@@ -317,7 +317,7 @@ impl Session {
         };
         let row_by_row = is_row_by_row(&plan.root);
         // Should it fail, no query is left that never runs.
-        let ready = ready(catalog, &self.state(), plan, wanted).await;
+        let ready = ready(catalog.as_ref(), &self.state(), plan, wanted).await;
         let mut query = ready.inspect_err(|_| shared.cancel())?;
         if let (Some(checkpoints), None) = (&checkpoints, &self.restoring) {
             let first = self.first_checkpoint((checkpoints, spiller.as_ref()), &mut query).await;

@@ -17,8 +17,8 @@ use windrow_core::{Error, ErrorKind, Result};
 use crate::catalog::{Catalog, Materialized, Object};
 use crate::durable::failures::Failure;
 use crate::engine::{Engine, Inner};
-use crate::query::shared::again;
 use crate::session::Session;
+use crate::stream::again::again;
 
 /// Failures that are kept for callers that have not asked yet.
 const KEPT_MAX: usize = 256;

@@ -20,12 +20,12 @@ use windrow_storage::wal::producers::Stamp;
 
 use crate::catalog::{Materialized, Object};
 use crate::durable::definitions::Kind;
+use crate::engine::pump::Pump;
 use crate::session::create_view::NewView;
-use crate::session::insert::Target;
 use crate::session::{Outcome, Session};
 use crate::stream::log::Completion;
-use crate::stream::pump::Pump;
 use crate::stream::push::PushStream;
+use crate::stream::target::Target;
 
 /// An INSERT before it runs.
 pub(super) struct NewInsert<'a> {

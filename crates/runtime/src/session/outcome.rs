@@ -13,12 +13,13 @@ use tokio::task::JoinHandle;
 use windrow_core::{Error, Result, Watermark};
 
 use crate::caught::stopped;
-use crate::query::intake::display_micros;
 use crate::query::promise::Promise;
-use crate::query::shared::{Shared, Status, again, cancelled};
-use crate::session::queue::{RowReceiver, queue};
+use crate::query::queue::{RowReceiver, queue};
+use crate::query::shared::{Shared, Status, cancelled};
 use crate::session::running::Running;
 use crate::session::unseen::Unseen;
+use crate::stream::again::again;
+use crate::stream::intake::display_micros;
 
 /// What a statement gives back.
 #[derive(Debug)]

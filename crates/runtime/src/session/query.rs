@@ -21,10 +21,10 @@ use crate::catalog::{Object, plain_name};
 use crate::memory::of_plan;
 use crate::query::output::Output;
 use crate::query::promise::Promise;
+use crate::query::queue::{RowReceiver, RowSender, queue};
 use crate::query::start::{Wanted, launch, ready};
 use crate::session::outcome::{Following, Stop, ready as told};
 use crate::session::planning::EndOnDrop;
-use crate::session::queue::{RowReceiver, RowSender, queue};
 use crate::session::room::{Room, with_room};
 use crate::session::running::Running;
 use crate::session::tables::{Change, fills_memory, held_by_table};
@@ -71,7 +71,7 @@ impl Session {
     /// Starts a continuous query at once.
     pub(super) async fn start_now(&self, plan: ContinuousPlan, wanted: Wanted) -> Result<()> {
         let parts = &self.engine.parts;
-        let query = ready(&self.engine.catalog, &self.state(), plan, wanted).await?;
+        let query = ready(self.engine.catalog.as_ref(), &self.state(), plan, wanted).await?;
         launch(parts, vec![query]);
         Ok(())
     }

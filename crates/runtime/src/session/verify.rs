@@ -29,12 +29,12 @@ use windrow_sql::parse::Verify;
 use windrow_sql::plan::StreamRelation;
 
 use crate::catalog::{Materialized, Object, plain_name};
-use crate::query::intake::{display_micros, ticks};
 use crate::session::compare::{At, differences};
 use crate::session::outcome::ready;
 use crate::session::verify_refused::unknown_skipped;
 use crate::session::{Outcome, Session};
 use crate::stream::Feed;
+use crate::stream::intake::{display_micros, ticks};
 use crate::stream::log::Contents;
 use crate::stream::table::LeftOut;
 

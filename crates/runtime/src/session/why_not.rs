@@ -12,10 +12,11 @@ use windrow_core::Result;
 use crate::catalog::{Object, plain_name};
 use crate::query::cut::TapState;
 use crate::query::idle::QueryOutlook;
-use crate::query::progress::{PartitionStatus, WhenIdle};
+use crate::query::progress::PartitionStatus;
 use crate::query::shared::{Shared, Status};
 use crate::session::explain::{display_time, lines};
 use crate::session::{Outcome, Role, Session};
+use crate::stream::WhenIdle;
 
 /// Partitions of one stream that are named.
 const NAMED_MAX: usize = 3;

@@ -17,7 +17,7 @@ use windrow_core::{
 };
 use windrow_sql::parse::characters_max;
 
-use crate::query::intake::render_row;
+use crate::stream::intake::render_row;
 
 /// Characters of a text that a message shows.
 const SHOWN_MAX: usize = 40;

@@ -35,10 +35,14 @@ use windrow_core::size::shown_bytes;
 use windrow_core::{Behind, Clock, Error, ErrorKind, Limits, OffsetRange, Result, Watermark};
 
 use crate::memory::{self, Memory};
-use crate::query::shared::again;
+use crate::stream::again::again;
 use crate::stream::followers::Followers;
 use crate::stream::tail::{Piece, Tail};
-use crate::stream::{TAIL_BYTES_MAX, TAILS_MAX};
+
+/// A writer waits when the archive is so many tails behind.
+const TAILS_MAX: u64 = 4;
+/// The same by bytes; with a limit of memory most of them lie on disk.
+const TAIL_BYTES_MAX: usize = 2;
 
 /// Rows of one batch that is read from the archive.
 const READ_ROWS: usize = 8_192;

@@ -1,19 +1,23 @@
 //! Stream tables: what a name with offsets and a watermark is made of, and how it is read.
 
+pub(crate) mod again;
 pub(crate) mod followers;
 pub(crate) mod generated;
 pub(crate) mod history;
+pub(crate) mod intake;
+pub(crate) mod kept;
 pub(crate) mod lengths;
 pub(crate) mod log;
 pub(crate) mod log_reader;
 pub(crate) mod places;
-pub(crate) mod pump;
 pub(crate) mod push;
 pub(crate) mod replay;
 pub(crate) mod retention;
 pub(crate) mod spill;
 pub(crate) mod table;
 pub(crate) mod tail;
+pub(crate) mod target;
+pub(crate) mod unseen;
 
 use std::sync::Arc;
 
@@ -21,11 +25,10 @@ use datafusion::catalog::TableProvider;
 use windrow_core::{Clock, Source, StreamSchema};
 use windrow_sql::plan::{EventTime, StreamRelation};
 
-use crate::query::intake::Intake;
-use crate::query::kept::BadRows;
-use crate::query::progress::WhenIdle;
 use crate::stream::followers::ReadBy;
 use crate::stream::history::History;
+use crate::stream::intake::Intake;
+use crate::stream::kept::BadRows;
 use crate::stream::log::StreamLog;
 use crate::stream::log_reader::LogSource;
 use crate::stream::push::PushStream;
@@ -34,11 +37,6 @@ use crate::stream::table::{LeftOut, LogTable, SourceTable};
 
 /// How far ahead of the wall clock a row of an endless source may be stamped: 5 minutes.
 pub(crate) const MAX_FUTURE_SKEW_MICROS: i64 = 5 * 60 * 1_000_000;
-
-/// A writer waits when the archive is so many tails behind.
-pub(crate) const TAILS_MAX: u64 = 4;
-/// The same by bytes; with a limit of memory most of them lie on disk.
-pub(crate) const TAIL_BYTES_MAX: usize = 2;
 
 /// A stream, or a materialized view as its readers see it.
 #[derive(Debug)]
@@ -60,6 +58,15 @@ pub(crate) struct Stream {
     pub(crate) retention: Option<Arc<Retention>>,
     pub(crate) bad_rows: Arc<BadRows>,
     pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// When a partition is idle by the clock, and what its watermark does then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WhenIdle {
+    /// After so long without a row.
+    pub(crate) after_micros: i64,
+    /// Its watermark follows the clock; otherwise it stays, and holds nobody.
+    pub(crate) by_clock: bool,
 }
 
 /// Where a stream's rows come from.

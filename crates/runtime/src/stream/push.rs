@@ -13,9 +13,9 @@ use windrow_core::{
     BadRow, Clock, Error, ErrorKind, Limits, OffsetRange, PartitionId, Result, SourceBatch,
 };
 
-use crate::query::intake::{Intake, TakenIn, lie_in_1970};
-use crate::query::kept::BadRows;
 use crate::stream::generated::Columns;
+use crate::stream::intake::{Intake, TakenIn, lie_in_1970};
+use crate::stream::kept::BadRows;
 use crate::stream::lengths::Lengths;
 use crate::stream::log::{Room, StreamLog};
 use crate::stream::spill::Spiller;

@@ -34,7 +34,7 @@ use windrow_core::{
 };
 use windrow_sql::diagnostics::from_datafusion;
 
-use crate::query::intake::{Intake, ticks};
+use crate::stream::intake::{Intake, ticks};
 use crate::stream::table::outside;
 use crate::stream::{Feed, Stream};
 
@@ -375,7 +375,7 @@ mod tests {
     use windrow_core::{EventTimeColumn, ManualClock, StreamSchema};
 
     use super::*;
-    use crate::query::kept::BadRows;
+    use crate::stream::kept::BadRows;
     use crate::stream::log::StreamLog;
 
     const SECOND: i64 = 1_000_000;

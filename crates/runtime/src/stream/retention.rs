@@ -18,7 +18,6 @@
 //! of its checkpoints after a restart, and finds all rows that came after it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef};
 use futures::TryStreamExt;
@@ -28,16 +27,10 @@ use windrow_archive::ArchiveSnapshot;
 use windrow_core::Result;
 use windrow_core::time::{ticks_per_second, time_unit};
 
-use crate::catalog::{Catalog, Object};
-use crate::caught::caught;
-use crate::engine::Parts;
-use crate::query::intake::ticks;
-use crate::query::shared::Status;
+use crate::stream::intake::ticks;
 use crate::stream::log::StreamLog;
 use crate::stream::spill::Spiller;
 
-/// How often old rows are looked for at most, and again while a reader needs them.
-const INTERVAL: Duration = Duration::from_secs(1);
 /// By so many seconds of event time, or this part of the retention, the first row has to be older
 /// than it may be: so old rows are looked for now and then, not with every new row.
 const SLACK_SECONDS: i64 = 60;
@@ -91,11 +84,11 @@ enum Old {
 
 /// What readers still need of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Needed {
+pub(crate) struct Needed {
     /// No row from this offset on may go.
-    offset: u64,
+    pub(crate) offset: u64,
     /// No row at this event time or after may go.
-    ticks: i64,
+    pub(crate) ticks: i64,
 }
 
 /// What a pass did.
@@ -164,7 +157,10 @@ impl Retention {
     }
 
     /// Drops what is old, and lets go of what of it is needed by nobody.
-    async fn pass(&self, needed: Needed) -> Result<Pass> {
+    ///
+    /// # Errors
+    /// When rows on disk cannot be read, or the archive cannot be changed.
+    pub(crate) async fn pass(&self, needed: Needed) -> Result<Pass> {
         let Some(limit) = self.limit()? else { return Ok(Pass::Done) };
         let first = self.log.state().first;
         let young = *self.young.lock();
@@ -266,41 +262,19 @@ impl Retention {
         Ok(())
     }
 
-    /// Lets go of old rows from now on, until it is stopped.
-    pub(crate) async fn run(self: Arc<Self>, parts: Arc<Parts>, catalog: Arc<Catalog>) {
-        let mut stop = self.stop.subscribe();
-        let mut changed = self.log.watch();
-        let mut last = Pass::Held;
-        loop {
-            let wait = async {
-                if last == Pass::Done && changed.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-                parts.clock.sleep(INTERVAL).await;
-            };
-            tokio::select! {
-                stopped = stop.wait_for(|stop| *stop) => { drop(stopped); return; }
-                () = wait => {}
-            }
-            changed.mark_unchanged();
-            last = self.pass_now(&parts, &catalog).await;
-        }
+    /// Whose rows they are: the name of a stream or view.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
-    /// Drops the rows that are past their retention now. What cannot be dropped stays until the next time.
-    pub(crate) async fn pass_now(&self, parts: &Parts, catalog: &Catalog) -> Pass {
-        // Views that are made again still begin where they stood.
-        if !parts.is_restored() {
-            return Pass::Held;
-        }
-        let pass = async { self.pass(self.needed(parts, catalog)).await };
-        match caught(|| format!("retention of \"{}\"", self.name), pass).await {
-            Ok(pass) => pass,
-            Err(error) => {
-                tracing::warn!(name = self.name, %error, "old rows stay, they cannot be dropped");
-                Pass::Held
-            }
-        }
+    /// A receiver that wakes when the log changes.
+    pub(crate) fn watch(&self) -> watch::Receiver<()> {
+        self.log.watch()
+    }
+
+    /// Whether the log is archived: after a restart it is read again.
+    pub(crate) fn is_archived(&self) -> bool {
+        self.spiller.is_some()
     }
 
     /// Stops; the log is dropped, or the engine closes.
@@ -308,57 +282,12 @@ impl Retention {
         self.stop.send_replace(true);
     }
 
-    /// What the readers of the log still need.
-    fn needed(&self, parts: &Parts, catalog: &Catalog) -> Needed {
-        // Queries read the connector, and what is kept of its rows is for bounded ones.
-        if matches!(catalog.get(&self.name), Some(Object::Stream(s)) if s.history.is_some()) {
-            return Needed { offset: u64::MAX, ticks: i64::MAX };
-        }
-        // Without a data directory nothing is read again.
-        let ticks = self.spiller.as_ref().map_or(i64::MAX, |_| open_from(catalog, &self.name, 0));
-        let mut needed = Needed { offset: u64::MAX, ticks };
-        for query in parts.queries.lock().values().filter(|q| !q.is_over()) {
-            if query.reads(&self.name) {
-                needed.offset = needed.offset.min(query.consumed(&self.name));
-            }
-        }
-        for object in catalog.all() {
-            let Object::Materialized(view) = object else { continue };
-            if !view.reads.contains(&self.name) || view.query.is_over() {
-                continue;
-            }
-            needed.offset = needed.offset.min(view.consumed(&self.name));
-            // After a restart it goes on from one of these.
-            if let Some(checkpoints) = &view.checkpoints {
-                needed.offset = needed.offset.min(checkpoints.needs(&self.name));
-            }
-        }
-        needed
+    /// Completes when it is stopped.
+    pub(crate) async fn stopped(&self) {
+        let mut stop = self.stop.subscribe();
+        // The sender lives in self.
+        drop(stop.wait_for(|stop| *stop).await);
     }
-}
-
-/// From which event time on a restart reads a log again for views without checkpoints: what the
-/// unfinished windows hold that are made of it. `reach` is how far before their own event time the rows of the log may be.
-fn open_from(catalog: &Catalog, name: &str, reach: i64) -> i64 {
-    let mut open = i64::MAX;
-    for object in catalog.all() {
-        let Object::Materialized(view) = object else { continue };
-        // One that has finished reads nothing any more, and one with checkpoints goes on from them.
-        if !view.reads.iter().any(|read| read == name)
-            || matches!(view.query.status(), Status::Finished)
-            || view.checkpoints.is_some()
-        {
-            continue;
-        }
-        let reach = reach.saturating_add(view.reach_ticks);
-        let from = match &view.spiller {
-            Some(spiller) => spiller.frontier().delayed(reach).ticks(),
-            // It is worked out again, for those that read it.
-            None => open_from(catalog, &view.name, reach),
-        };
-        open = open.min(from);
-    }
-    open
 }
 
 #[cfg(test)]

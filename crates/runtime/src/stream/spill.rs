@@ -12,6 +12,7 @@
 //! Invariants: one spill at a time; the tail lets go of rows only after the archive has committed
 //! them; a spill that fails changes nothing and is tried again.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -22,13 +23,19 @@ use windrow_core::{Clock, Error, Limits, Result, Watermark};
 use windrow_storage::wal::Wal;
 
 use crate::caught::unwound;
-use crate::query::shared::{Shared, again};
+use crate::stream::again::again;
 use crate::stream::log::{Completion, Room, StreamLog};
 
 /// From so many files on, small ones are put together.
 const FILES_MANY: usize = 32;
 /// Files that nobody names any more are kept so long for who still reads them.
 const VACUUM_AFTER: Duration = Duration::from_secs(3_600);
+
+/// The query that rows come from, as far as their archive has to know it.
+pub(crate) trait Fails: fmt::Debug + Send + Sync {
+    /// It fails: nobody knows what would become of its rows.
+    fn fail(&self, error: Arc<Error>);
+}
 
 /// Moves the rows of one log to its archive.
 #[derive(Debug)]
@@ -43,7 +50,7 @@ pub(crate) struct Spiller {
     stop: watch::Sender<bool>,
     error: Mutex<Option<String>>,
     /// The query of a view.
-    query: OnceLock<Weak<Shared>>,
+    query: OnceLock<Weak<dyn Fails>>,
 }
 
 impl Spiller {
@@ -66,8 +73,11 @@ impl Spiller {
     }
 
     /// Whose rows these are: a query that fails when its archive panics.
-    pub(crate) fn is_of(&self, query: &Arc<Shared>) {
-        self.query.get_or_init(|| Arc::downgrade(query));
+    pub(crate) fn is_of<Q: Fails + 'static>(&self, query: &Arc<Q>) {
+        self.query.get_or_init(|| {
+            let query: Weak<Q> = Arc::downgrade(query);
+            query
+        });
     }
 
     /// The logs that the rows of a view are made of.
@@ -334,7 +344,16 @@ mod tests {
     use windrow_core::{ErrorKind, ManualClock};
 
     use super::*;
-    use crate::query::shared::Status;
+
+    /// A query that remembers that it has failed.
+    #[derive(Debug, Default)]
+    struct Query(AtomicBool);
+
+    impl Fails for Query {
+        fn fail(&self, _error: Arc<Error>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
 
     /// A clock that panics when it is told to.
     #[derive(Debug)]
@@ -373,7 +392,7 @@ mod tests {
         let told = (Watermark::NONE, Completion::Rows);
         let log = StreamLog::restored(rows.schema(), archive.snapshot(), told, None);
         let spiller = Spiller::new(Arc::clone(&log), archive, None, vec![]);
-        let query = Shared::new(1, "v".into(), 1, None, Arc::clone(&clock) as _);
+        let query = Arc::new(Query::default());
         spiller.is_of(&query);
         log.append(rows).unwrap();
         clock.1.store(true, Ordering::Relaxed);
@@ -381,7 +400,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Internal);
         assert_eq!(error.message(), "archiving stopped at a panic: it is late");
         assert_eq!(spiller.error().unwrap(), error.message());
-        assert!(matches!(query.status(), Status::Failed(_)));
+        assert!(query.0.load(Ordering::Relaxed));
         clock.1.store(false, Ordering::Relaxed);
         // Nobody waits for it for ever.
         spiller.spill().await.unwrap();

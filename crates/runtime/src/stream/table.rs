@@ -24,11 +24,11 @@ use futures::{StreamExt, stream};
 use windrow_core::{Partition, PartitionId, Reader, ScanRequest, Source, SourceBatch, Split};
 use windrow_sql::plan::{POSITION_COLUMN, positions};
 
-use crate::query::intake::Intake;
-use crate::session::unseen::Unseen;
 use crate::stream::history::History;
+use crate::stream::intake::Intake;
 use crate::stream::log::StreamLog;
 use crate::stream::log_reader::{LOG_PARTITION, LogSource};
+use crate::stream::unseen::UnseenBad;
 use crate::stream::{Feed, Stream};
 
 /// A log with fewer rows is read by one thread: there is nothing to gain from two.
@@ -357,7 +357,7 @@ impl TableProvider for SourceTable {
         };
         let wanted = Wanted::of(projection, &self.schema());
         let projected = wanted.schema(&self.schema())?;
-        let unseen = state.config().get_extension::<Unseen>();
+        let unseen = state.config().get_extension::<UnseenBad>();
         let bad = unseen.map(|unseen| unseen.scan(&self.stream.name)).unwrap_or_default();
         let reading = self.reading((source, bad), &wanted, filters, state.config().batch_size());
         let partitions = source.discover().await.map_err(outside)?;

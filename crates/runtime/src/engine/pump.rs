@@ -17,10 +17,10 @@ use windrow_storage::wal::producers::Stamp;
 use crate::catalog::{Catalog, Materialized, Object};
 use crate::caught::caught;
 use crate::query::shared::Shared;
-use crate::session::insert::Target;
 use crate::stream::log::{Completion, StreamLog};
 use crate::stream::push::PushStream;
 use crate::stream::spill::Spiller;
+use crate::stream::target::Target;
 
 /// Finished rows are archived at least so often, while somebody waits for them.
 const INTERVAL: Duration = Duration::from_secs(1);
