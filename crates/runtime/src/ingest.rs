@@ -19,9 +19,9 @@ use windrow_storage::wal::producers::Stamp;
 
 use crate::catalog::Catalog;
 use crate::session::{AbortOnDrop, Role, Session, insert};
-use crate::stream::Feed;
-use crate::stream::push::{PushStream, Pushed, Pushing};
-use crate::stream::target::Target;
+use windrow_stream::Feed;
+use windrow_stream::push::{PushStream, Pushed, Pushing};
+use windrow_stream::target::Target;
 
 /// The way into a stream for batches that all have the same columns.
 #[derive(Debug, Clone)]

@@ -1,8 +1,8 @@
 //! The engine of Windrow: catalog, stream tables, continuous queries and views, behind one
 //! facade, [`Engine`]. The command line is a thin client of it, and so can any program be. What runs, waits and remembers is here. What is
 //! not: formats of files (`windrow_storage`, `windrow_archive`), how SQL is read and planned (`windrow_sql`), how state grows and
-//! merges, and wires. Of its rooms `stream` stands above `query`, and both above `catalog`, `session` and `engine`: a new import
-//! goes that way only.
+//! merges, and wires. Streams are in
+//! `windrow_stream`. Of the rooms here `query` stands above `catalog`, `session` and `engine`: a new import goes that way only.
 //!
 //! ```text
 //! Engine ─ Session ─ statement ─► bounded plan ─────────────────────────────► rows
@@ -15,15 +15,12 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod catalog;
-mod caught;
 pub(crate) mod durable;
 mod engine;
 mod ingest;
 mod machine;
-mod memory;
 pub(crate) mod query;
 mod session;
-pub(crate) mod stream;
 
 pub use catalog::health::{Health, Lag, LogHealth, QueryHealth};
 pub use engine::{Engine, EngineConfig, Progress, Recovery};
@@ -36,5 +33,5 @@ pub use session::{
     Done, ObjectInfo, ObjectKind, Outcome, Position, Prepared, ResultStream, Session,
     SessionOptions, UnusedRows, Values,
 };
-pub use stream::push::Pushed;
 pub use windrow_connectors::Files;
+pub use windrow_stream::push::Pushed;

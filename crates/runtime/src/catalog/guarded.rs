@@ -10,7 +10,7 @@ use datafusion::error::Result;
 use crate::catalog::system::WINDROW;
 use crate::engine::SCHEMA;
 use crate::session::access::{Access, Role};
-use crate::stream::table::outside;
+use windrow_stream::stream::table::outside;
 
 /// All catalogs, for one user.
 #[derive(Debug)]

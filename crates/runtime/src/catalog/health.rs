@@ -6,8 +6,8 @@ use crate::catalog::Object;
 use crate::engine::Engine;
 use crate::query::latency::LatencySnapshot;
 use crate::query::shared::Status;
-use crate::stream::Feed;
-use crate::stream::spill::Spiller;
+use windrow_stream::Feed;
+use windrow_stream::spill::Spiller;
 
 /// What an engine does at some moment.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -25,10 +25,10 @@ use crate::durable::definitions::{Definition, Kind, LostRows};
 use crate::engine::{CATALOG, SCHEMA};
 use crate::query::shared::Shared;
 use crate::query::start::Streams;
-use crate::stream::again::again;
-use crate::stream::log::StreamLog;
-use crate::stream::spill::Spiller;
-use crate::stream::{Feed, Stream};
+use windrow_stream::again::again;
+use windrow_stream::log::StreamLog;
+use windrow_stream::spill::Spiller;
+use windrow_stream::{Feed, Stream};
 
 /// All objects of an engine.
 #[derive(Debug)]

@@ -24,10 +24,10 @@ use crate::durable::definitions::Kind;
 use crate::engine::{Parts, register_schema};
 use crate::query::idle::QueryOutlook;
 use crate::session::{Access, Role};
-use crate::stream::Stream;
-use crate::stream::intake::display_micros;
-use crate::stream::log::StreamLog;
-use crate::stream::table::outside;
+use windrow_stream::Stream;
+use windrow_stream::intake::display_micros;
+use windrow_stream::log::StreamLog;
+use windrow_stream::stream::table::outside;
 
 /// The name of the schema.
 pub(crate) const WINDROW: &str = "windrow";

@@ -29,10 +29,10 @@ use windrow_storage::wal::{Durability, Known, Recovered, Wal, WalOptions, extent
 
 use crate::durable::definitions::{Definition, Definitions, Kind, LostRows, Part};
 use crate::durable::failures::{Failure, Failures};
-use crate::memory::Memory;
-use crate::stream::log::{Completion, StreamLog};
-use crate::stream::places::Places;
-use crate::stream::spill::Spiller;
+use windrow_stream::log::{Completion, StreamLog};
+use windrow_stream::memory::Memory;
+use windrow_stream::places::Places;
+use windrow_stream::spill::Spiller;
 
 /// With a limit of memory files of the archive are short, but not shorter than this.
 const FILE_BYTES_MIN: u64 = 1 << 20;

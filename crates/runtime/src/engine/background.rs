@@ -20,9 +20,9 @@ use crate::durable::store::Store;
 use crate::query::shared::Shared;
 use crate::query::start::{Ready, launch};
 use crate::session::failing::Failed;
-use crate::stream::log::{Completion, Room};
-use crate::stream::retention::Retention;
-use crate::stream::spill::Spiller;
+use windrow_stream::log::{Completion, Room};
+use windrow_stream::retention::Retention;
+use windrow_stream::spill::Spiller;
 
 /// Who follows a view that gives out only what is archived waits at most so long for it.
 const SETTLED_WITHIN: Duration = Duration::from_secs(1);

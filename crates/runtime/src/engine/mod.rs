@@ -28,16 +28,16 @@ use windrow_sql::plan::{micro_batch_state, session_state};
 
 use crate::catalog::guarded::GuardedCatalogs;
 use crate::catalog::{Catalog, Object, system};
-use crate::caught::stopped;
 use crate::durable::store::Store;
-use crate::memory::Memory;
 use crate::query::parts::QueryParts;
 use crate::query::status::QueryStatus;
 use crate::session::failing::Failed;
 use crate::session::planning::{Planners, inherit_budgets};
 use crate::session::{Access, Session, SessionOptions};
-use crate::stream::Feed;
-use crate::stream::push::Pushed;
+use windrow_stream::Feed;
+use windrow_stream::caught::stopped;
+use windrow_stream::memory::Memory;
+use windrow_stream::push::Pushed;
 
 pub(crate) use self::background::Inner;
 pub(crate) use self::configuration::{CATALOG, SCHEMA, register_schema};

@@ -15,12 +15,12 @@ use windrow_core::{Clock, ErrorKind, OffsetRange, Result};
 use windrow_storage::wal::producers::Stamp;
 
 use crate::catalog::{Catalog, Materialized, Object};
-use crate::caught::caught;
 use crate::query::shared::Shared;
-use crate::stream::log::{Completion, StreamLog};
-use crate::stream::push::PushStream;
-use crate::stream::spill::Spiller;
-use crate::stream::target::Target;
+use windrow_stream::caught::caught;
+use windrow_stream::log::{Completion, StreamLog};
+use windrow_stream::push::PushStream;
+use windrow_stream::spill::Spiller;
+use windrow_stream::target::Target;
 
 /// Finished rows are archived at least so often, while somebody waits for them.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::Parts;
 use crate::catalog::{Catalog, Object};
-use crate::caught::caught;
 use crate::query::shared::Status;
-use crate::stream::retention::{Needed, Pass, Retention};
+use windrow_stream::caught::caught;
+use windrow_stream::retention::{Needed, Pass, Retention};
 
 /// How often old rows are looked for at most, and again while a reader needs them.
 const INTERVAL: Duration = Duration::from_secs(1);

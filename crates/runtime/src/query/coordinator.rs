@@ -9,7 +9,6 @@ use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, ErrorKind, Result, Watermark};
 use windrow_sql::leaf::LeafId;
 
-use crate::caught::caught;
 use crate::query::cut::{Counts, InputCut, QueryCut, TapState, cut_taps};
 use crate::query::idle::{QueryOutlook, close_up_to, hold_for_cut};
 use crate::query::keeper::Keeper;
@@ -18,7 +17,8 @@ use crate::query::reference::ReferenceTables;
 use crate::query::runner::PlanRunner;
 use crate::query::shared::{Shared, Status, of_query};
 use crate::query::stage::StageRun;
-use crate::stream::again::again;
+use windrow_stream::again::again;
+use windrow_stream::caught::caught;
 
 /// The root of a query's plan, running.
 #[derive(Debug)]

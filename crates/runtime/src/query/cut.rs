@@ -13,13 +13,13 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use windrow_core::{PartitionId, Result, Watermark};
 pub(crate) use windrow_storage::checkpoint::{
-    Counts, InputCut, InputState, Positions, QueryCut, Resume, SavedBad, SavedBehind, SavedLate,
-    TapCut, Unused,
+    Counts, InputCut, InputState, Positions, QueryCut, Resume, SavedBad, SavedBehind, TapCut,
+    Unused,
 };
 
 use crate::query::progress::SharedProgress;
 use crate::query::stage::StageRun;
-use crate::stream::kept::{BadRows, Late, LateRows};
+use windrow_stream::kept::{BadRows, Late, LateRows};
 
 /// Where one leaf of a query stands in its stream; shared by the workers and the coordinator.
 #[derive(Debug)]
@@ -205,19 +205,6 @@ impl TapState {
 /// Where all leaves of a query stand.
 pub(crate) fn cut_taps(taps: &[Arc<TapState>]) -> Vec<TapCut> {
     taps.iter().map(|tap| tap.cut()).collect()
-}
-
-impl From<Late> for SavedLate {
-    fn from(late: Late) -> Self {
-        Self {
-            stream: late.stream,
-            partition: late.partition_name,
-            offset: late.offset,
-            event_time_micros: late.event_time_micros,
-            watermark_micros: late.watermark_micros,
-            row: late.row,
-        }
-    }
 }
 
 impl StageRun {

@@ -126,7 +126,7 @@ mod tests {
 
     use super::*;
     use crate::query::progress::{Progress, Step};
-    use crate::stream::WhenIdle;
+    use windrow_stream::WhenIdle;
 
     /// A tap whose one partition is idle after 10 µs.
     fn tap(unit: TimeUnit) -> Arc<TapState> {

@@ -16,16 +16,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use windrow_core::{Clock, Error, OffsetRange, Result, Watermark};
 use windrow_storage::checkpoint::Checkpoints;
 
-use crate::caught::unwound;
 use crate::query::coordinator::Root;
 use crate::query::cut::{Counts, QueryCut, SavedBad, SavedBehind, TapState, Unused, cut_taps};
 use crate::query::idle::{Holds, QueryOutlook, close_up_to, hold_for_cut};
 use crate::query::output::Output;
 use crate::query::shared::Shared;
-use crate::stream::again::again;
-use crate::stream::kept::{BadRows, LateRows};
-use crate::stream::log::Given;
-use crate::stream::spill::Spiller;
+use windrow_stream::again::again;
+use windrow_stream::caught::unwound;
+use windrow_stream::kept::{BadRows, LateRows};
+use windrow_stream::log::Given;
+use windrow_stream::spill::Spiller;
 
 /// Makes the checkpoints of one query.
 #[derive(Debug)]

@@ -9,9 +9,9 @@ use windrow_core::{Behind, Clock, Error, ErrorKind, Result, Watermark};
 
 use crate::query::promise::Promise;
 use crate::query::queue::RowSender;
-use crate::stream::log::{Completion, Given, Room, StreamLog};
-use crate::stream::push::PushStream;
-use crate::stream::target::Target;
+use windrow_stream::log::{Completion, Given, Room, StreamLog};
+use windrow_stream::push::PushStream;
+use windrow_stream::target::Target;
 
 /// The end of a continuous query.
 #[derive(Debug, Clone)]

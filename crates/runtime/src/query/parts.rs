@@ -10,11 +10,11 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use windrow_core::{Clock, Error, Limits};
 
-use crate::memory::Memory;
 use crate::query::progress::Progress;
 use crate::query::scan::{Counters, Scan};
 use crate::query::shared::Shared;
-use crate::stream::kept::{BadRows, LateRows};
+use windrow_stream::kept::{BadRows, LateRows};
+use windrow_stream::memory::Memory;
 
 /// Ended queries that `windrow.queries` and `windrow.ledger` remember.
 const ENDED_QUERIES_MAX: usize = 256;

@@ -23,8 +23,8 @@ use parking_lot::Mutex;
 use windrow_core::time::ticks_per_second;
 use windrow_core::{Partition, PartitionId, Watermark};
 
-use crate::stream::WhenIdle;
-use crate::stream::intake::micros_to_ticks;
+use windrow_stream::WhenIdle;
+use windrow_stream::intake::micros_to_ticks;
 
 /// While the watermark of an idle partition follows the clock, it is looked at so often.
 const CLOCK_STEP_MICROS: std::ops::RangeInclusive<i64> = 20_000..=1_000_000;

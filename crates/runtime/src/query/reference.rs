@@ -22,8 +22,8 @@ use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::leaf::LeafTable;
 
-use crate::memory::display;
 use crate::query::runner::RunBytes;
+use windrow_stream::memory::display;
 
 /// Those that a query has read.
 #[derive(Debug, Default)]

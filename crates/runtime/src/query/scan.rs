@@ -21,12 +21,12 @@ use windrow_core::{
     Watermark,
 };
 
-use crate::caught::{caught, stopped};
 use crate::query::progress::{SharedProgress, Step};
 use crate::query::tap::{Origin, Tap, TapWorker};
-use crate::stream::WhenIdle;
-use crate::stream::intake::Intake;
-use crate::stream::kept::BadRows;
+use windrow_stream::WhenIdle;
+use windrow_stream::caught::{caught, stopped};
+use windrow_stream::intake::Intake;
+use windrow_stream::kept::BadRows;
 
 /// One reading of a stream.
 #[derive(Debug)]

@@ -8,13 +8,13 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, RwLock, Semaphore, watch};
 use windrow_core::{Clock, Error, ErrorKind, Result, Watermark};
 
-use crate::memory::{Memory, OperatorMemory};
 use crate::query::cut::{Counts, TapState};
 use crate::query::latency::Latency;
 use crate::query::ledger::Ledger;
-use crate::stream::again::{again, with_message};
-use crate::stream::log::StreamLog;
-use crate::stream::spill::Fails;
+use windrow_stream::again::{again, with_message};
+use windrow_stream::log::StreamLog;
+use windrow_stream::memory::{Memory, OperatorMemory};
+use windrow_stream::spill::Fails;
 
 /// One running query, as its tasks see it.
 #[derive(Debug)]

@@ -20,10 +20,10 @@ use windrow_core::{Result, Watermark};
 use windrow_operators::{CoordinatorPart, Finished, StatefulOperator, WindowRows};
 use windrow_sql::leaf::LeafId;
 
-use crate::memory::{MeasuredStore, OperatorMemory, Part, sorted};
 use crate::query::cut::TapState;
 use crate::query::runner::PlanRunner;
 use crate::query::tap::Stores;
+use windrow_stream::memory::{MeasuredStore, OperatorMemory, Part, sorted};
 
 /// Windows of a row-wise stage go through its finish plan together until there are this many
 /// rows.

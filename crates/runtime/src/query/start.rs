@@ -15,7 +15,6 @@ use windrow_sql::plan::{
     ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, micro_batch_state, physical,
 };
 
-use crate::memory::{MeasuredStore, OperatorMemory};
 use crate::query::coordinator::{Coordinator, Promptness, Root};
 use crate::query::cut::{InputState, QueryCut, Resume, TapCut, TapState, Unused};
 use crate::query::keeper::Keeper;
@@ -28,9 +27,10 @@ use crate::query::scan::{Scan, ScanTime};
 use crate::query::shared::Shared;
 use crate::query::stage::{FINISH_ROWS, InputRun, NestedRun, StageRun};
 use crate::query::tap::{PreparePlan, Sink, Stores, Tap};
-use crate::stream::followers::ReadBy;
-use crate::stream::push::PushStream;
-use crate::stream::{Feed, Stream};
+use windrow_stream::followers::ReadBy;
+use windrow_stream::memory::{MeasuredStore, OperatorMemory};
+use windrow_stream::push::PushStream;
+use windrow_stream::{Feed, Stream};
 
 /// The streams that a query may read, by name.
 pub(crate) trait Streams: Sync {

@@ -24,17 +24,17 @@ use windrow_operators::lateness::{NotOnTime, Tolerance};
 use windrow_sql::leaf::LeafId;
 use windrow_sql::plan::ROW_COLUMN;
 
-use crate::memory::{MeasuredStore, OperatorMemory};
 use crate::query::cut::TapState;
 use crate::query::ledger::{Entry, passed};
 use crate::query::output::Output;
 use crate::query::runner::PlanRunner;
 use crate::query::shared::Shared;
 use crate::query::skipping::{Skipped, run_rows};
-use crate::stream::intake::{TakenIn, display_micros, render_row, ticks};
-use crate::stream::kept::{BadRows, Late, LateRows};
-use crate::stream::push::PushStream;
-use crate::stream::table::with_positions;
+use windrow_stream::intake::{TakenIn, display_micros, render_row, ticks};
+use windrow_stream::kept::{BadRows, Late, LateRows};
+use windrow_stream::memory::{MeasuredStore, OperatorMemory};
+use windrow_stream::push::PushStream;
+use windrow_stream::stream::table::with_positions;
 
 /// The parts of all workers that feed one stateful operator.
 pub(crate) type Stores = Arc<Mutex<Vec<Arc<Mutex<MeasuredStore>>>>>;

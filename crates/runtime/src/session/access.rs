@@ -23,7 +23,7 @@ use crate::engine::{CATALOG, SCHEMA};
 use crate::session::Session;
 use crate::session::admission::Admission;
 use crate::session::settings::{check_range, may_set};
-use crate::stream::table::outside;
+use windrow_stream::stream::table::outside;
 
 /// What a user may do with an object; each role may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

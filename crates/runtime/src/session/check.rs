@@ -15,9 +15,9 @@ use windrow_sql::plan::{bounded, continuous};
 
 use crate::catalog::{Object, plain_name};
 use crate::session::{Outcome, Session};
-use crate::stream::Feed;
-use crate::stream::lengths::no_lengths;
-use crate::stream::target::Target;
+use windrow_stream::Feed;
+use windrow_stream::lengths::no_lengths;
+use windrow_stream::target::Target;
 
 impl Session {
     /// Plans a statement.

@@ -26,16 +26,16 @@ use crate::session::stream_options::{
     no_retention, timeless, when_idle,
 };
 use crate::session::{Outcome, Session};
-use crate::stream::generated::{Column, Columns, GeneratedSource};
-use crate::stream::history::History;
-use crate::stream::intake::Intake;
-use crate::stream::lengths::{Lengths, LimitedSource, OnBad};
-use crate::stream::log::StreamLog;
-use crate::stream::places::Places;
-use crate::stream::push::PushStream;
-use crate::stream::retention::Retention;
-use crate::stream::spill::Spiller;
-use crate::stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
+use windrow_stream::generated::{Column, Columns, GeneratedSource};
+use windrow_stream::history::History;
+use windrow_stream::intake::Intake;
+use windrow_stream::lengths::{Lengths, LimitedSource, OnBad};
+use windrow_stream::log::StreamLog;
+use windrow_stream::places::Places;
+use windrow_stream::push::PushStream;
+use windrow_stream::retention::Retention;
+use windrow_stream::spill::Spiller;
+use windrow_stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
 
 /// A stream before it is given a place for its rows.
 struct StreamColumns {

@@ -11,9 +11,9 @@ use windrow_sql::parse::CreateStream;
 
 use crate::session::create::place_of_option;
 use crate::session::{Role, Session};
-use crate::stream::Feed;
-use crate::stream::intake::ticks;
-use crate::stream::replay::ReplaySource;
+use windrow_stream::Feed;
+use windrow_stream::intake::ticks;
+use windrow_stream::replay::ReplaySource;
 
 /// The connector's name.
 pub(super) const REPLAY: &str = "replay";

@@ -26,11 +26,11 @@ use crate::session::query::streams_read;
 use crate::session::stream_options::timeless;
 use crate::session::view_options::ViewOptions;
 use crate::session::{Outcome, Session};
-use crate::stream::log::Room;
-use crate::stream::log::StreamLog;
-use crate::stream::push::PushStream;
-use crate::stream::spill::Spiller;
-use crate::stream::{Feed, Stream};
+use windrow_stream::log::Room;
+use windrow_stream::log::StreamLog;
+use windrow_stream::push::PushStream;
+use windrow_stream::spill::Spiller;
+use windrow_stream::{Feed, Stream};
 
 /// A materialized view before it is made.
 pub(super) struct NewView {

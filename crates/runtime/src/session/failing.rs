@@ -18,7 +18,7 @@ use crate::catalog::{Catalog, Materialized, Object};
 use crate::durable::failures::Failure;
 use crate::engine::{Engine, Inner};
 use crate::session::Session;
-use crate::stream::again::again;
+use windrow_stream::again::again;
 
 /// Failures that are kept for callers that have not asked yet.
 const KEPT_MAX: usize = 256;

@@ -16,9 +16,9 @@ use crate::session::held::held;
 use crate::session::kept_insert::NewInsert;
 use crate::session::query::streams_read;
 use crate::session::{Done, Outcome, Session, UnusedRows};
-use crate::stream::push::PushStream;
-use crate::stream::target::Target;
-use crate::stream::{Feed, Stream};
+use windrow_stream::push::PushStream;
+use windrow_stream::target::Target;
+use windrow_stream::{Feed, Stream};
 
 /// An INSERT of up to so many rows is one record of the log.
 const WHOLE_ROWS_MAX: usize = 1 << 20;

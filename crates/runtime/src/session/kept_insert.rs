@@ -23,9 +23,9 @@ use crate::durable::definitions::Kind;
 use crate::engine::pump::Pump;
 use crate::session::create_view::NewView;
 use crate::session::{Outcome, Session};
-use crate::stream::log::Completion;
-use crate::stream::push::PushStream;
-use crate::stream::target::Target;
+use windrow_stream::log::Completion;
+use windrow_stream::push::PushStream;
+use windrow_stream::target::Target;
 
 /// An INSERT before it runs.
 pub(super) struct NewInsert<'a> {

@@ -27,9 +27,9 @@ use crate::query::cut::{Resume, SavedBehind, Unused};
 use crate::query::keeper::Keeper;
 use crate::query::start::Ready;
 use crate::session::Session;
-use crate::stream::Feed;
-use crate::stream::log::{Completion, StreamLog};
-use crate::stream::spill::Spiller;
+use windrow_stream::Feed;
+use windrow_stream::log::{Completion, StreamLog};
+use windrow_stream::spill::Spiller;
 
 /// What is kept of a view, and what its query goes on from.
 pub(super) struct KeptView {

@@ -12,14 +12,14 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use windrow_core::{Error, Result, Watermark};
 
-use crate::caught::stopped;
 use crate::query::promise::Promise;
 use crate::query::queue::{RowReceiver, queue};
 use crate::query::shared::{Shared, Status, cancelled};
 use crate::session::running::Running;
 use crate::session::unseen::Unseen;
-use crate::stream::again::again;
-use crate::stream::intake::display_micros;
+use windrow_stream::again::again;
+use windrow_stream::caught::stopped;
+use windrow_stream::intake::display_micros;
 
 /// What a statement gives back.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use windrow_core::Result;
 use windrow_sql::diagnostics::from_datafusion;
 
 use crate::session::Session;
-use crate::stream::table::outside;
+use windrow_stream::stream::table::outside;
 
 impl Session {
     /// Which files its statements may touch.

@@ -24,8 +24,8 @@ use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::Tail;
 use windrow_sql::plan::{ContinuousPlan, bounded, continuous, statement as planned};
 
-use crate::caught::stopped;
 use crate::session::Session;
+use windrow_stream::caught::stopped;
 
 /// Plans that are made at the same time, at least.
 const PLACES_MIN: usize = 16;

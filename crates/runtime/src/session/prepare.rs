@@ -18,7 +18,7 @@ use windrow_sql::plan::{Parameters, bind, parameters, plan_query, unbound};
 
 use crate::catalog::{Object, plain_name};
 use crate::session::{AbortOnDrop, Outcome, Session};
-use crate::stream::Feed;
+use windrow_stream::Feed;
 
 /// A statement that has been understood.
 #[derive(Debug, Clone)]

@@ -18,7 +18,6 @@ use windrow_sql::parse::{ContinuousQuery, Tail};
 use windrow_sql::plan::{ContinuousPlan, StreamRelation, bounded, distinct_columns};
 
 use crate::catalog::{Object, plain_name};
-use crate::memory::of_plan;
 use crate::query::output::Output;
 use crate::query::promise::Promise;
 use crate::query::queue::{RowReceiver, RowSender, queue};
@@ -29,9 +28,10 @@ use crate::session::room::{Room, with_room};
 use crate::session::running::Running;
 use crate::session::tables::{Change, fills_memory, held_by_table};
 use crate::session::{AbortOnDrop, Outcome, ResultStream, Session};
-use crate::stream::lengths::no_lengths;
-use crate::stream::log_reader::{LogSource, dropped};
-use crate::stream::push::PushStream;
+use windrow_stream::lengths::no_lengths;
+use windrow_stream::log_reader::{LogSource, dropped};
+use windrow_stream::memory::of_plan;
+use windrow_stream::push::PushStream;
 
 /// Rows of one batch of a subscription. A reader that stands still holds some of them.
 const SUBSCRIBED_ROWS_MAX: usize = 8_192;

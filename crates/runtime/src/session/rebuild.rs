@@ -24,7 +24,7 @@ use crate::engine::Inner;
 use crate::query::start::launch;
 use crate::session::Session;
 use crate::session::create_view::{Made, NewView};
-use crate::stream::Feed;
+use windrow_stream::Feed;
 
 /// How often it is looked whether anybody still reads the files of a replaced view.
 const READERS_INTERVAL: Duration = Duration::from_secs(1);

@@ -6,9 +6,9 @@ use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::parse::parse_kept;
 
 use crate::catalog::Object;
-use crate::caught::caught;
 use crate::durable::definitions::{Definition, Kind, LostRows};
 use crate::session::Session;
+use windrow_stream::caught::caught;
 
 impl Session {
     /// Makes all objects of the data directory again, in the order in which they were made, and

@@ -8,7 +8,7 @@ use windrow_sql::parse::OptionItem;
 use windrow_storage::wal::Durability;
 
 use crate::session::create_replay::REPLAY;
-use crate::stream::WhenIdle;
+use windrow_stream::WhenIdle;
 
 /// The options that belong to the engine, whatever the connector.
 const STREAM_OPTIONS: &[&str] =

@@ -12,7 +12,7 @@ use crate::catalog::{Catalog, Object};
 use crate::query::shared::Shared;
 use crate::session::outcome::UnusedRows;
 use crate::session::query::streams_read;
-use crate::stream::unseen::UnseenBad;
+use windrow_stream::unseen::UnseenBad;
 
 /// What one statement does not see.
 #[derive(Debug, Default)]

@@ -33,10 +33,10 @@ use crate::session::compare::{At, differences};
 use crate::session::outcome::ready;
 use crate::session::verify_refused::unknown_skipped;
 use crate::session::{Outcome, Session};
-use crate::stream::Feed;
-use crate::stream::intake::{display_micros, ticks};
-use crate::stream::log::Contents;
-use crate::stream::table::LeftOut;
+use windrow_stream::Feed;
+use windrow_stream::intake::{display_micros, ticks};
+use windrow_stream::log::Contents;
+use windrow_stream::stream::table::LeftOut;
 
 /// Differing rows that are shown.
 const SHOWN_MAX: usize = 20;

@@ -7,7 +7,7 @@ use crate::catalog::{Materialized, Object};
 use crate::session::Session;
 use crate::session::explain::display_time;
 use crate::session::verify::Range;
-use crate::stream::Stream;
+use windrow_stream::Stream;
 
 /// What cannot be compared any more.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use windrow_sql::plan::WindowAssign;
 use crate::catalog::Materialized;
 use crate::query::reference::{digest, rows_of_table};
 use crate::session::Session;
-use crate::stream::Feed;
+use windrow_stream::Feed;
 
 impl Session {
     /// Refuses what cannot be compared.

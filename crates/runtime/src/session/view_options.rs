@@ -10,7 +10,7 @@ use windrow_sql::plan::from_event_time;
 
 use crate::session::Session;
 use crate::session::stream_options::retention;
-use crate::stream::Feed;
+use windrow_stream::Feed;
 
 const VIEW_OPTIONS: &[&str] = &["on_error", "retention", "start"];
 

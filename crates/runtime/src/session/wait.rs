@@ -13,8 +13,8 @@ use windrow_sql::diagnostics::from_datafusion;
 
 use crate::catalog::{Materialized, Object, plain_name};
 use crate::session::{Outcome, Session, UnusedRows};
-use crate::stream::Feed;
-use crate::stream::log::{Completion, LogState};
+use windrow_stream::Feed;
+use windrow_stream::log::{Completion, LogState};
 
 impl Session {
     pub(super) async fn wait_for(

@@ -16,7 +16,7 @@ use crate::query::progress::PartitionStatus;
 use crate::query::shared::{Shared, Status};
 use crate::session::explain::{display_time, lines};
 use crate::session::{Outcome, Role, Session};
-use crate::stream::WhenIdle;
+use windrow_stream::WhenIdle;
 
 /// Partitions of one stream that are named.
 const NAMED_MAX: usize = 3;

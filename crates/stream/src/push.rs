@@ -13,33 +13,38 @@ use windrow_core::{
     BadRow, Clock, Error, ErrorKind, Limits, OffsetRange, PartitionId, Result, SourceBatch,
 };
 
-use crate::stream::generated::Columns;
-use crate::stream::intake::{Intake, TakenIn, lie_in_1970};
-use crate::stream::kept::BadRows;
-use crate::stream::lengths::Lengths;
-use crate::stream::log::{Room, StreamLog};
-use crate::stream::spill::Spiller;
+use crate::generated::Columns;
+use crate::intake::{Intake, TakenIn, lie_in_1970};
+use crate::kept::BadRows;
+use crate::lengths::Lengths;
+use crate::log::{Room, StreamLog};
+use crate::spill::Spiller;
 use windrow_storage::wal::producers::{Producers, Stamp, Verdict};
 use windrow_storage::wal::{Appended, Offered, Wal};
 
 /// A stream without a connector.
 #[derive(Debug)]
-pub(crate) struct PushStream {
-    pub(crate) name: String,
-    pub(crate) log: Arc<StreamLog>,
-    pub(crate) intake: Intake,
-    pub(crate) bad_rows: Arc<BadRows>,
-    pub(crate) clock: Arc<dyn Clock>,
+pub struct PushStream {
+    /// The name of the stream.
+    pub name: String,
+    /// Its rows.
+    pub log: Arc<StreamLog>,
+    /// The checks on them.
+    pub intake: Intake,
+    /// Where rows that do not pass are kept.
+    pub bad_rows: Arc<BadRows>,
+    /// Tells how far ahead an event time is.
+    pub clock: Arc<dyn Clock>,
     /// Generated columns, worked out as rows come in.
-    pub(crate) columns: Option<Arc<Columns>>,
+    pub columns: Option<Arc<Columns>>,
     /// How long the texts that are pushed may be.
-    pub(crate) lengths: Lengths,
+    pub lengths: Lengths,
     /// Where rows become durable before readers see them; it appends to the log itself.
-    pub(crate) wal: Option<Arc<Wal>>,
+    pub wal: Option<Arc<Wal>>,
     /// How far the producers are, where there is no such log.
     producers: Mutex<Producers>,
     /// Who archives its history.
-    pub(crate) spiller: Option<Arc<Spiller>>,
+    pub spiller: Option<Arc<Spiller>>,
     /// How much may wait for the archive, where there is one.
     room: Room,
     /// How long rows wait for an archive that fails.
@@ -66,7 +71,7 @@ pub struct Pushed {
 
 /// Rows on their way into a stream.
 #[derive(Debug)]
-pub(crate) struct Pushing {
+pub struct Pushing {
     pushed: Pushed,
     bad: Vec<BadRow>,
     waits: Waits,
@@ -81,7 +86,8 @@ enum Waits {
 }
 
 impl PushStream {
-    pub(crate) fn new(
+    /// A stream over a log that is in memory as yet. `columns`: what is generated, if anything is.
+    pub fn new(
         name: String,
         log: Arc<StreamLog>,
         intake: Intake,
@@ -109,24 +115,24 @@ impl PushStream {
     }
 
     /// The same with lengths of its texts.
-    pub(crate) fn with_lengths(self, lengths: Lengths) -> Self {
+    pub fn with_lengths(self, lengths: Lengths) -> Self {
         Self { lengths, ..self }
     }
 
     /// The same with a write-ahead log. It takes no rows while very many wait for the archive.
-    pub(crate) fn with_wal(self, wal: Arc<Wal>, spiller: Arc<Spiller>, limits: &Limits) -> Self {
+    pub fn with_wal(self, wal: Arc<Wal>, spiller: Arc<Spiller>, limits: &Limits) -> Self {
         let (wal, spiller) = (Some(wal), Some(spiller));
         Self { wal, spiller, room: Room::of(limits), archive_wait: limits.archive_wait, ..self }
     }
 
     /// The columns that rows are pushed with: all but the generated ones.
-    pub(crate) fn physical(&self) -> &SchemaRef {
+    pub fn physical(&self) -> &SchemaRef {
         self.columns.as_ref().map_or_else(|| self.log.schema(), |c| &c.physical)
     }
 
     /// Appends rows that have the [physical](Self::physical) columns. When it returns they are
     /// durable, as far as the stream is.
-    pub(crate) async fn append(&self, rows: &RecordBatch) -> Result<Pushed> {
+    pub async fn append(&self, rows: &RecordBatch) -> Result<Pushed> {
         let pushing = self.offer(rows, None).await?;
         self.settled(pushing).await
     }
@@ -136,7 +142,7 @@ impl PushStream {
     ///
     /// # Errors
     /// As of [`append`](Self::append).
-    pub(crate) async fn offer(&self, rows: &RecordBatch, stamp: Option<Stamp>) -> Result<Pushing> {
+    pub async fn offer(&self, rows: &RecordBatch, stamp: Option<Stamp>) -> Result<Pushing> {
         if stamp.as_ref().is_some_and(|stamp| self.has(stamp)) {
             let pushed = Pushed { rows: 0, bad: 0, repeated: true, in_1970: false };
             let waits = Waits::Done(Verdict::Repeated);
@@ -162,7 +168,7 @@ impl PushStream {
     ///
     /// # Errors
     /// When they could not be written; when their stamp does not follow the one before.
-    pub(crate) async fn settled(&self, pushing: Pushing) -> Result<Pushed> {
+    pub async fn settled(&self, pushing: Pushing) -> Result<Pushed> {
         let Pushing { pushed, bad, waits } = pushing;
         let repeated = match waits {
             Waits::Log(offered) => offered.answer().await? == Appended::Repeated,
@@ -194,12 +200,12 @@ impl PushStream {
     }
 
     /// How many numbers of a producer's sequence are in the stream.
-    pub(crate) fn taken(&self, producer: &str) -> u64 {
+    pub fn taken(&self, producer: &str) -> u64 {
         self.known_producers().lock().taken(producer)
     }
 
     /// Who has written with stamps.
-    pub(crate) fn producers(&self) -> Vec<Arc<str>> {
+    pub fn producers(&self) -> Vec<Arc<str>> {
         self.known_producers().lock().names()
     }
 
@@ -252,12 +258,12 @@ impl PushStream {
     }
 
     /// The same for who cannot await.
-    pub(crate) fn append_blocking(&self, rows: &RecordBatch) -> Result<Pushed> {
+    pub fn append_blocking(&self, rows: &RecordBatch) -> Result<Pushed> {
         self.append_whole(self.whole(rows)?)
     }
 
     /// Appends rows that have all columns, for who cannot await.
-    pub(crate) fn append_whole(&self, rows: RecordBatch) -> Result<Pushed> {
+    pub fn append_whole(&self, rows: RecordBatch) -> Result<Pushed> {
         let TakenIn { rows, bad, times, .. } = self.take_in(rows)?;
         let pushed = self.pushed(&rows, &bad, times);
         match &self.wal {

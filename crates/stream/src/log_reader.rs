@@ -17,15 +17,15 @@ use windrow_core::{
     Split, Watermark,
 };
 
-use crate::stream::followers::{Follower, ReadBy};
-use crate::stream::log::{Found, LogState, StreamLog};
+use crate::followers::{Follower, ReadBy};
+use crate::log::{Found, LogState, StreamLog};
 
 /// What the one partition of a log is called.
 pub(crate) const LOG_PARTITION: &str = "log";
 
 /// A log as a source.
 #[derive(Debug)]
-pub(crate) struct LogSource {
+pub struct LogSource {
     log: Arc<StreamLog>,
     /// Where reading begins; `None`: at the first row that is there.
     from: Option<u64>,
@@ -45,7 +45,7 @@ impl LogSource {
     /// Follows a log from `from` on (`None`: from its first row) until it ends.
     /// `explicit_watermark`: the writer gives the watermark (a view does), it is not derived from
     /// event times.
-    pub(crate) fn follow(log: Arc<StreamLog>, from: Option<u64>, explicit_watermark: bool) -> Self {
+    pub fn follow(log: Arc<StreamLog>, from: Option<u64>, explicit_watermark: bool) -> Self {
         let first = log.state().first;
         Self {
             log,
@@ -59,25 +59,21 @@ impl LogSource {
     }
 
     /// What the log holds now from `from` on (`None`: from its first row), and then ends.
-    pub(crate) fn snapshot(
-        log: Arc<StreamLog>,
-        from: Option<u64>,
-        explicit_watermark: bool,
-    ) -> Self {
+    pub fn snapshot(log: Arc<StreamLog>, from: Option<u64>, explicit_watermark: bool) -> Self {
         let LogState { first, rows, .. } = log.state();
         let (until, skips) = (Some(rows), from.is_none());
         Self { log, from, first, until, explicit_watermark, skips, read_by: ReadBy::Client }
     }
 
     /// The rows that the log holds from `from` on (`None`: from its first row) and before `until`.
-    pub(crate) fn part(log: Arc<StreamLog>, from: Option<u64>, until: u64) -> Self {
+    pub fn part(log: Arc<StreamLog>, from: Option<u64>, until: u64) -> Self {
         let first = log.state().first;
         let (until, read_by) = (Some(until), ReadBy::Client);
         Self { log, from, first, until, explicit_watermark: false, skips: true, read_by }
     }
 
     /// The same, for whom writers wait so long.
-    pub(crate) fn at(self, read_by: ReadBy) -> Self {
+    pub fn at(self, read_by: ReadBy) -> Self {
         Self { read_by, ..self }
     }
 }
@@ -274,7 +270,7 @@ impl LogReader {
 }
 
 /// The error of who asks for rows that are not kept any more.
-pub(crate) fn dropped(offset: u64, first: u64) -> Error {
+pub fn dropped(offset: u64, first: u64) -> Error {
     Error::data(format!("row {offset} is no longer there: retention has dropped it"))
         .with_detail(format!("The first row that is still held has the offset {first}."))
         .with_hint("Read from the beginning, or give the stream or view a longer retention.")

@@ -36,7 +36,7 @@ const CHUNK_BYTES_MIN: usize = 8 << 10;
 const CHUNK_ROWS: usize = 8_192;
 
 /// Puts rows in order: by all columns that can be compared.
-pub(crate) fn sorted(
+pub fn sorted(
     rows: BoxStream<'static, Result<RecordBatch>>,
     schema: SchemaRef,
     memory: Arc<OperatorMemory>,

@@ -34,10 +34,10 @@ use windrow_archive::ArchiveSnapshot;
 use windrow_core::size::shown_bytes;
 use windrow_core::{Behind, Clock, Error, ErrorKind, Limits, OffsetRange, Result, Watermark};
 
+use crate::again::again;
+use crate::followers::Followers;
 use crate::memory::{self, Memory};
-use crate::stream::again::again;
-use crate::stream::followers::Followers;
-use crate::stream::tail::{Piece, Tail};
+use crate::tail::{Piece, Tail};
 
 /// A writer waits when the archive is so many tails behind.
 const TAILS_MAX: u64 = 4;
@@ -49,7 +49,7 @@ const READ_ROWS: usize = 8_192;
 
 /// When rows are complete: the archive takes no others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Completion {
+pub enum Completion {
     /// At once: those of a push stream.
     Rows,
     /// When the watermark has passed them: finished windows.
@@ -64,14 +64,16 @@ pub(crate) enum Completion {
 
 /// How long a tail may be while its writer goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Room {
-    pub(crate) rows: u64,
-    pub(crate) bytes: usize,
+pub struct Room {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes.
+    pub bytes: usize,
 }
 
 impl Room {
     /// So many tails as the archive takes in at a time.
-    pub(crate) fn of(limits: &Limits) -> Self {
+    pub fn of(limits: &Limits) -> Self {
         Self {
             rows: limits.tail_rows_max.saturating_mul(TAILS_MAX),
             bytes: limits.tail_bytes_max.saturating_mul(TAIL_BYTES_MAX),
@@ -89,15 +91,16 @@ struct Kept {
 
 /// What a log had been given at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Given {
+pub struct Given {
     /// One past the last offset.
-    pub(crate) rows: u64,
-    pub(crate) watermark: Watermark,
+    pub rows: u64,
+    /// The watermark that goes with them.
+    pub watermark: Watermark,
 }
 
 /// An append-only table with offsets: a memory tail, and what of it is archived.
 #[derive(Debug)]
-pub(crate) struct StreamLog {
+pub struct StreamLog {
     schema: SchemaRef,
     completion: Completion,
     /// Of a log that is never archived: whose it is, and how many bytes it may hold.
@@ -142,27 +145,28 @@ struct Inner {
 
 /// What a log holds at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LogState {
+pub struct LogState {
     /// The first offset that is given to a new reader.
-    pub(crate) first: u64,
+    pub first: u64,
     /// The first offset that is given to a reader that has begun.
-    pub(crate) held: u64,
+    pub held: u64,
     /// One past the last offset.
-    pub(crate) rows: u64,
+    pub rows: u64,
     /// The promise that the writer gave with its last append.
-    pub(crate) watermark: Watermark,
+    pub watermark: Watermark,
     /// Whether the writer is done.
-    pub(crate) ended: bool,
+    pub ended: bool,
     /// Whether nothing is to come for now, because all that the writer reads is idle.
-    pub(crate) rests: bool,
+    pub rests: bool,
 }
 
 /// All rows of one moment: those of the archive, then those of the tail.
 #[derive(Debug)]
-pub(crate) struct Contents {
+pub struct Contents {
     /// The first row; the archive may have more before it.
-    pub(crate) first: u64,
-    pub(crate) archive: Option<ArchiveSnapshot>,
+    pub first: u64,
+    /// The rows of the archive, if there is one.
+    pub archive: Option<ArchiveSnapshot>,
     pub(crate) tail: Vec<Piece>,
     pub(crate) tail_rows: u64,
 }
@@ -172,7 +176,7 @@ impl Contents {
     ///
     /// # Errors
     /// When the archive cannot be read.
-    pub(crate) async fn batches(&self) -> Result<Vec<RecordBatch>> {
+    pub async fn batches(&self) -> Result<Vec<RecordBatch>> {
         let mut batches = Vec::new();
         if let Some(archive) = &self.archive {
             let all: Vec<usize> = (0..archive.schema().fields().len()).collect();
@@ -187,7 +191,7 @@ impl Contents {
     }
 
     /// The batches of the tail, if it is all in memory.
-    pub(crate) fn tail_in_memory(&self) -> Option<Vec<RecordBatch>> {
+    pub fn tail_in_memory(&self) -> Option<Vec<RecordBatch>> {
         self.tail.iter().map(|piece| piece.batch().cloned()).collect()
     }
 
@@ -199,25 +203,26 @@ impl Contents {
 
 /// Rows of the tail that may go to the archive.
 #[derive(Debug)]
-pub(crate) struct Unarchived {
+pub struct Unarchived {
     /// Offset of the first.
-    pub(crate) first: u64,
-    pub(crate) rows: Vec<Piece>,
+    pub first: u64,
+    /// The rows.
+    pub rows: Vec<Piece>,
     /// One past the last offset.
-    pub(crate) end: u64,
+    pub end: u64,
     /// The watermark that they are complete up to.
-    pub(crate) watermark: Watermark,
+    pub watermark: Watermark,
 }
 
 impl StreamLog {
     /// An empty log in memory alone.
     #[cfg(test)]
-    pub(crate) fn new(schema: SchemaRef) -> Arc<Self> {
+    pub fn new(schema: SchemaRef) -> Arc<Self> {
         Self::with(schema, None, (Watermark::NONE, Completion::Rows), Kept::default())
     }
 
     /// An empty log without archive, of the stream or view `name`.
-    pub(crate) fn in_memory(
+    pub fn in_memory(
         schema: SchemaRef,
         name: &str,
         limits: &Limits,
@@ -230,7 +235,7 @@ impl StreamLog {
 
     /// A log that goes on behind what is archived; `watermark` is the promise that was given with
     /// the archived rows, [`Watermark::END`] when its writer was done.
-    pub(crate) fn restored(
+    pub fn restored(
         schema: SchemaRef,
         archive: ArchiveSnapshot,
         told: (Watermark, Completion),
@@ -272,12 +277,12 @@ impl StreamLog {
     }
 
     /// When its rows are complete.
-    pub(crate) fn completion(&self) -> Completion {
+    pub fn completion(&self) -> Completion {
         self.completion
     }
 
     /// The columns.
-    pub(crate) fn schema(&self) -> &SchemaRef {
+    pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
@@ -286,7 +291,7 @@ impl StreamLog {
     /// # Errors
     /// When the log has ended, or small batches cannot be joined; Limit when it may not hold so
     /// much; what it has failed with, or that it was dropped.
-    pub(crate) fn append(&self, batch: RecordBatch) -> Result<u64> {
+    pub fn append(&self, batch: RecordBatch) -> Result<u64> {
         self.append_behind(batch, &[])
     }
 
@@ -294,7 +299,7 @@ impl StreamLog {
     ///
     /// # Errors
     /// As [`append`](Self::append).
-    pub(crate) fn append_behind(&self, batch: RecordBatch, behind: &[Behind]) -> Result<u64> {
+    pub fn append_behind(&self, batch: RecordBatch, behind: &[Behind]) -> Result<u64> {
         let first = {
             let mut inner = self.inner.lock();
             if let Some(error) = &inner.failed {
@@ -324,12 +329,12 @@ impl StreamLog {
     }
 
     /// Rows from offset `first` on came behind the watermark.
-    pub(crate) fn note_behind(&self, first: u64, behind: &[Behind]) {
+    pub fn note_behind(&self, first: u64, behind: &[Behind]) {
         self.inner.lock().note_behind(first, behind);
     }
 
     /// Which rows of these offsets came behind the watermark, counted from the first.
-    pub(crate) fn behind(&self, offsets: OffsetRange) -> Vec<Behind> {
+    pub fn behind(&self, offsets: OffsetRange) -> Vec<Behind> {
         let inner = self.inner.lock();
         let there = inner.behind.range(offsets.start()..offsets.end());
         let row = |offset: u64| usize::try_from(offset - offsets.start()).ok();
@@ -337,7 +342,7 @@ impl StreamLog {
     }
 
     /// Promises that no appended row will have an event time below `watermark`.
-    pub(crate) fn advance(&self, watermark: Watermark) {
+    pub fn advance(&self, watermark: Watermark) {
         let moved = {
             let mut inner = self.inner.lock();
             let before = inner.watermark;
@@ -353,7 +358,7 @@ impl StreamLog {
     }
 
     /// Tells whether nothing is to come for now.
-    pub(crate) fn rest(&self, rests: bool) {
+    pub fn rest(&self, rests: bool) {
         let before = std::mem::replace(&mut self.inner.lock().rests, rests);
         if before != rests {
             self.changed.send_replace(());
@@ -361,7 +366,7 @@ impl StreamLog {
     }
 
     /// Ends the log: readers that reach the end are done.
-    pub(crate) fn end(&self) {
+    pub fn end(&self) {
         {
             let mut inner = self.inner.lock();
             inner.ended = true;
@@ -372,13 +377,13 @@ impl StreamLog {
     }
 
     /// The writer has failed, for good: readers get its error, those that follow the log when they reach its end.
-    pub(crate) fn fail(&self, error: Arc<Error>) {
+    pub fn fail(&self, error: Arc<Error>) {
         self.inner.lock().failed.get_or_insert(error);
         self.changed.send_replace(());
     }
 
     /// What it holds now.
-    pub(crate) fn state(&self) -> LogState {
+    pub fn state(&self) -> LogState {
         let inner = self.inner.lock();
         LogState {
             first: inner.first,
@@ -391,7 +396,7 @@ impl StreamLog {
     }
 
     /// What may be told to who follows it: what stays as it is, also if the process is killed now.
-    pub(crate) fn settled(&self) -> LogState {
+    pub fn settled(&self) -> LogState {
         let state = self.state();
         if self.completion != (Completion::Checkpoint { in_order: false }) {
             return state;
@@ -405,7 +410,7 @@ impl StreamLog {
     }
 
     /// The archived rows are complete up to this watermark: the same promise as before a restart.
-    pub(crate) fn reached(&self, watermark: Watermark) {
+    pub fn reached(&self, watermark: Watermark) {
         let mut inner = self.inner.lock();
         inner.watermark = inner.watermark.advance(watermark);
         inner.archived_watermark = inner.archived_watermark.advance(watermark);
@@ -413,13 +418,13 @@ impl StreamLog {
     }
 
     /// What it has been given, of a log that is complete by checkpoints.
-    pub(crate) fn given(&self) -> Given {
+    pub fn given(&self) -> Given {
         let inner = self.inner.lock();
         Given { rows: inner.rows, watermark: inner.watermark }
     }
 
     /// There is a checkpoint of what these rows were made of: the archive may take them.
-    pub(crate) fn checkpointed(&self, given: Given) {
+    pub fn checkpointed(&self, given: Given) {
         {
             let mut inner = self.inner.lock();
             inner.checkpoint = given;
@@ -430,7 +435,7 @@ impl StreamLog {
 
     /// What is archived, and the pieces of the tail from the one on that holds `offset` (cheap
     /// copies of references).
-    pub(crate) fn since(&self, offset: u64) -> (Option<ArchiveSnapshot>, Vec<Piece>) {
+    pub fn since(&self, offset: u64) -> (Option<ArchiveSnapshot>, Vec<Piece>) {
         let inner = self.inner.lock();
         let pieces = inner.tail.pieces();
         let known = pieces.partition_point(|piece| piece.end() <= offset.max(inner.start));
@@ -451,7 +456,7 @@ impl StreamLog {
 
     /// Lets go of the rows before `end`: nobody is given them any more. Those of an archive are
     /// deleted by whole files, and what is not archived yet still goes there.
-    pub(crate) fn let_go_before(&self, end: u64) {
+    pub fn let_go_before(&self, end: u64) {
         let mut inner = self.inner.lock();
         let end = end.min(inner.rows);
         if end <= inner.held {
@@ -467,7 +472,7 @@ impl StreamLog {
     }
 
     /// All rows of now (cheap copies of references).
-    pub(crate) fn contents(&self) -> Contents {
+    pub fn contents(&self) -> Contents {
         let inner = self.inner.lock();
         let first = inner.first;
         let from = first.max(inner.start);
@@ -488,14 +493,14 @@ impl StreamLog {
     }
 
     /// How many rows are there.
-    pub(crate) fn held_rows(&self) -> u64 {
+    pub fn held_rows(&self) -> u64 {
         let inner = self.inner.lock();
         let lost = inner.archive.as_ref().map_or(0, |a| a.gaps().within(inner.first, inner.rows));
         inner.rows - inner.first - lost
     }
 
     /// Whether some of its rows are lost.
-    pub(crate) fn has_gaps(&self) -> bool {
+    pub fn has_gaps(&self) -> bool {
         self.inner.lock().archive.as_ref().is_some_and(|a| !a.gaps().is_empty())
     }
 
@@ -505,7 +510,7 @@ impl StreamLog {
     }
 
     /// A receiver that wakes at every change.
-    pub(crate) fn watch(&self) -> watch::Receiver<()> {
+    pub fn watch(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
@@ -517,7 +522,7 @@ impl StreamLog {
 
     /// The complete rows that the archive does not have. `None` when it is up to date, the
     /// watermark included.
-    pub(crate) fn unarchived(&self) -> Option<Unarchived> {
+    pub fn unarchived(&self) -> Option<Unarchived> {
         let inner = self.inner.lock();
         let known = inner.archive.as_ref().and_then(|a| a.state().txn_version);
         let is_older = |watermark: Watermark| known.unwrap_or(i64::MIN) < watermark.ticks();
@@ -544,7 +549,7 @@ impl StreamLog {
     }
 
     /// The archive has grown: the tail lets go of what it holds now.
-    pub(crate) fn archived(&self, archive: ArchiveSnapshot) {
+    pub fn archived(&self, archive: ArchiveSnapshot) {
         let wanted = self.followers.first_wanted();
         let mut inner = self.inner.lock();
         inner.cut(archive.next_row(), wanted);
@@ -557,7 +562,7 @@ impl StreamLog {
 
     /// Waits until the tail has at most so many rows and bytes; who writes faster than the archive
     /// takes in is slowed down.
-    pub(crate) async fn wait_for_room(&self, room: Room) {
+    pub async fn wait_for_room(&self, room: Room) {
         let mut changed = self.watch();
         while self.is_longer_than(room) {
             if changed.changed().await.is_err() {
@@ -567,13 +572,13 @@ impl StreamLog {
     }
 
     /// Who follows it.
-    pub(crate) fn followers(&self) -> &Arc<Followers> {
+    pub fn followers(&self) -> &Arc<Followers> {
         &self.followers
     }
 
     /// Waits until those who follow it closely have read enough; who writes faster than they read is
     /// slowed down.
-    pub(crate) async fn wait_for_followers(&self, clock: &dyn Clock) {
+    pub async fn wait_for_followers(&self, clock: &dyn Clock) {
         self.followers.wait(|| self.settled().rows, clock).await;
     }
 
@@ -585,7 +590,7 @@ impl StreamLog {
     }
 
     /// The tail is archived no more (its object is dropped, or the engine closes).
-    pub(crate) fn let_go(&self) {
+    pub fn let_go(&self) {
         self.inner.lock().let_go = true;
         self.changed.send_replace(());
     }
@@ -610,7 +615,7 @@ impl StreamLog {
     }
 
     /// What its writer has failed with.
-    pub(crate) fn failed(&self) -> Option<Error> {
+    pub fn failed(&self) -> Option<Error> {
         self.inner.lock().failed.as_ref().map(again)
     }
 }

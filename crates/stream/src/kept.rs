@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use windrow_core::{BadRow, PartitionId};
 
-use crate::query::cut::SavedBad;
+use windrow_storage::checkpoint::{SavedBad, SavedLate};
 
 /// The query of rows that are bad for all.
 const FOR_ALL: (&str, u64) = ("", 0);
 
 /// A bad row, by stream, partition and offset: reading a stream again does not double it.
 #[derive(Debug)]
-pub(crate) struct BadRows {
+pub struct BadRows {
     rows_max: usize,
     rows: Mutex<KeptBad>,
 }
@@ -31,28 +31,32 @@ pub(crate) type BadPlace = (String, PartitionId, u64, u64);
 
 /// What is kept of a bad row.
 #[derive(Debug, Clone)]
-pub(crate) struct Bad {
-    pub(crate) partition_name: String,
+pub struct Bad {
+    /// The name of its partition.
+    pub partition_name: String,
     /// The view that it is bad for: an expression of it fails on the row.
-    pub(crate) query: Option<String>,
-    pub(crate) reason: String,
-    pub(crate) raw: String,
+    pub query: Option<String>,
+    /// What is wrong with it.
+    pub reason: String,
+    /// The row as it came, or as JSON.
+    pub raw: String,
     /// Which one of all that were offered it was, from 1; 0: a checkpoint had it before a restart.
     number: u64,
 }
 
 impl BadRows {
-    pub(crate) fn new(rows_max: usize) -> Self {
+    /// None are kept yet; up to `rows_max` will be.
+    pub fn new(rows_max: usize) -> Self {
         Self { rows_max, rows: Mutex::default() }
     }
 
     /// Keeps bad rows of one partition.
-    pub(crate) fn keep(&self, stream: &str, partition: (PartitionId, &str), bad: &[BadRow]) {
+    pub fn keep(&self, stream: &str, partition: (PartitionId, &str), bad: &[BadRow]) {
         self.keep_skipped(FOR_ALL, stream, partition, bad);
     }
 
     /// Keeps rows that an expression of the query fails on.
-    pub(crate) fn keep_skipped(
+    pub fn keep_skipped(
         &self,
         query: (&str, u64),
         stream: &str,
@@ -71,7 +75,7 @@ impl BadRows {
     }
 
     /// Shows a bad row of before a restart again.
-    pub(crate) fn restore(&self, query: (&str, u64), saved: &SavedBad, partition: PartitionId) {
+    pub fn restore(&self, query: (&str, u64), saved: &SavedBad, partition: PartitionId) {
         let SavedBad { stream, partition: name, offset, reason, raw, skipped } = saved;
         let row = BadRow { offset: *offset, reason: reason.clone(), raw: raw.clone() };
         let query = if *skipped { query } else { FOR_ALL };
@@ -98,12 +102,7 @@ impl BadRows {
     }
 
     /// Those of a query and its streams that were offered after the first `count`, and how many have been now.
-    pub(crate) fn after(
-        &self,
-        count: u64,
-        streams: &[&str],
-        query_id: u64,
-    ) -> (Vec<SavedBad>, u64) {
+    pub fn after(&self, count: u64, streams: &[&str], query_id: u64) -> (Vec<SavedBad>, u64) {
         let kept = self.rows.lock();
         let new = kept.rows.iter().filter(|((stream, _, _, query), bad)| {
             let ours = [FOR_ALL.1, query_id].contains(query);
@@ -121,12 +120,12 @@ impl BadRows {
     }
 
     /// Forgets the rows of a dropped stream.
-    pub(crate) fn forget(&self, stream: &str) {
+    pub fn forget(&self, stream: &str) {
         self.rows.lock().rows.retain(|(name, ..), _| name != stream);
     }
 
     /// Where the kept rows stand that an expression of one query failed on.
-    pub(crate) fn places(&self, query_id: u64) -> Vec<(String, PartitionId, u64)> {
+    pub fn places(&self, query_id: u64) -> Vec<(String, PartitionId, u64)> {
         let kept = self.rows.lock();
         let of_query = kept.rows.keys().filter(|(.., query)| *query == query_id);
         of_query
@@ -135,56 +134,76 @@ impl BadRows {
     }
 
     /// All kept rows, by stream, partition and offset.
-    pub(crate) fn all(&self) -> Vec<(BadPlace, Bad)> {
+    pub fn all(&self) -> Vec<(BadPlace, Bad)> {
         self.rows.lock().rows.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 }
 
 /// A late row: by the watermark of its own partition all its windows had closed.
 #[derive(Debug, Clone)]
-pub(crate) struct Late {
-    pub(crate) query: String,
+pub struct Late {
+    /// The name of the query for which it was late.
+    pub query: String,
     /// The query's number: names are given again.
-    pub(crate) query_id: u64,
-    pub(crate) stream: String,
-    pub(crate) partition: PartitionId,
-    pub(crate) partition_name: String,
-    pub(crate) offset: u64,
+    pub query_id: u64,
+    /// Where it was read.
+    pub stream: String,
+    /// The partition of the stream.
+    pub partition: PartitionId,
+    /// The name of that partition.
+    pub partition_name: String,
+    /// Its offset in the partition.
+    pub offset: u64,
     /// In µs since the epoch.
-    pub(crate) event_time_micros: i64,
+    pub event_time_micros: i64,
     /// The partition's watermark just before the row, in µs.
-    pub(crate) watermark_micros: Option<i64>,
+    pub watermark_micros: Option<i64>,
     /// The row as JSON, as far as the query read it.
-    pub(crate) row: String,
+    pub row: String,
     /// A checkpoint has it.
-    pub(crate) saved: bool,
+    pub saved: bool,
+}
+
+impl From<Late> for SavedLate {
+    fn from(late: Late) -> Self {
+        Self {
+            stream: late.stream,
+            partition: late.partition_name,
+            offset: late.offset,
+            event_time_micros: late.event_time_micros,
+            watermark_micros: late.watermark_micros,
+            row: late.row,
+        }
+    }
 }
 
 /// The late rows that are kept.
 #[derive(Debug)]
-pub(crate) struct LateRows {
+pub struct LateRows {
     rows_max: usize,
     rows: Mutex<Vec<Late>>,
 }
 
 impl LateRows {
-    pub(crate) fn new(rows_max: usize) -> Self {
+    /// None are kept yet; up to `rows_max` will be.
+    pub fn new(rows_max: usize) -> Self {
         Self { rows_max, rows: Mutex::default() }
     }
 
     /// How many more will be kept.
-    pub(crate) fn room(&self) -> usize {
+    pub fn room(&self) -> usize {
         self.rows_max.saturating_sub(self.rows.lock().len())
     }
 
-    pub(crate) fn keep(&self, late: Vec<Late>) {
+    /// Keeps those for which there is room.
+    pub fn keep(&self, late: Vec<Late>) {
         let mut rows = self.rows.lock();
         let room = self.rows_max.saturating_sub(rows.len());
         rows.extend(late.into_iter().take(room));
     }
 
     /// Those of one query that no checkpoint has yet; they count as saved now.
-    pub(crate) fn take_unsaved(&self, query_id: u64) -> Vec<Late> {
+    pub fn take_unsaved(&self, query_id: u64) -> Vec<Late> {
         let mut rows = self.rows.lock();
         let unsaved = rows.iter_mut().filter(|l| l.query_id == query_id && !l.saved);
         let taken = unsaved.map(|late| {
@@ -194,12 +213,13 @@ impl LateRows {
         taken.collect()
     }
 
-    pub(crate) fn all(&self) -> Vec<Late> {
+    /// All that are kept, in the order in which they came.
+    pub fn all(&self) -> Vec<Late> {
         self.rows.lock().clone()
     }
 
     /// Where the kept late rows of one query stand: stream, partition, offset.
-    pub(crate) fn places(&self, query_id: u64) -> Vec<(String, PartitionId, u64)> {
+    pub fn places(&self, query_id: u64) -> Vec<(String, PartitionId, u64)> {
         let rows = self.rows.lock();
         let of_query = rows.iter().filter(|late| late.query_id == query_id);
         of_query.map(|late| (late.stream.clone(), late.partition, late.offset)).collect()

@@ -13,11 +13,11 @@ use datafusion::physical_expr::utils::collect_columns;
 use windrow_core::{Partition, Reader, Result, ScanRequest, Source, SourceBatch, Split};
 use windrow_sql::diagnostics::from_datafusion;
 
-use crate::stream::lengths::Lengths;
+use crate::lengths::Lengths;
 
 /// What a column of a stream is.
 #[derive(Debug, Clone)]
-pub(crate) enum Column {
+pub enum Column {
     /// Read from the source: its index there.
     Physical(usize),
     /// Computed over the source's columns.
@@ -26,19 +26,20 @@ pub(crate) enum Column {
 
 /// The columns of a stream that has generated ones.
 #[derive(Debug, Clone)]
-pub(crate) struct Columns {
+pub struct Columns {
     /// All columns, as declared.
-    pub(crate) schema: SchemaRef,
+    pub schema: SchemaRef,
     /// The source's columns.
-    pub(crate) physical: SchemaRef,
-    pub(crate) columns: Vec<Column>,
+    pub physical: SchemaRef,
+    /// All columns, each as it stands in the source or is generated.
+    pub columns: Vec<Column>,
     /// How long the texts of the source's columns may be.
-    pub(crate) lengths: Lengths,
+    pub lengths: Lengths,
 }
 
 impl Columns {
     /// Computes the wanted columns from whole physical rows.
-    pub(crate) fn compute(&self, rows: &RecordBatch, wanted: &[usize]) -> Result<RecordBatch> {
+    pub fn compute(&self, rows: &RecordBatch, wanted: &[usize]) -> Result<RecordBatch> {
         let mut arrays = Vec::with_capacity(wanted.len());
         for index in wanted {
             let field = self.schema.field(*index);
@@ -66,7 +67,7 @@ impl Columns {
     }
 
     /// Whether any column is generated.
-    pub(crate) fn any_generated(&self) -> bool {
+    pub fn any_generated(&self) -> bool {
         self.columns.iter().any(|c| matches!(c, Column::Generated(_)))
     }
 
@@ -93,9 +94,11 @@ impl Columns {
 
 /// A source with generated columns added.
 #[derive(Debug)]
-pub(crate) struct GeneratedSource {
-    pub(crate) inner: Arc<dyn Source>,
-    pub(crate) columns: Arc<Columns>,
+pub struct GeneratedSource {
+    /// Where the rows without generated columns come from.
+    pub inner: Arc<dyn Source>,
+    /// What is generated.
+    pub columns: Arc<Columns>,
 }
 
 #[async_trait]

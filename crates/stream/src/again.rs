@@ -5,12 +5,12 @@ use std::sync::Arc;
 use windrow_core::Error;
 
 /// The same error once more, for the next one who asks.
-pub(crate) fn again(error: &Arc<Error>) -> Error {
+pub fn again(error: &Arc<Error>) -> Error {
     with_message(error, error.message().to_owned())
 }
 
 /// The same error with another message.
-pub(crate) fn with_message(error: &Arc<Error>, message: String) -> Error {
+pub fn with_message(error: &Arc<Error>, message: String) -> Error {
     let mut copy = Error::new(error.kind(), message);
     if let Some(detail) = error.detail() {
         copy = copy.with_detail(detail);

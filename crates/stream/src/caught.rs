@@ -15,7 +15,7 @@ use windrow_core::{Error, ErrorKind, Result};
 ///
 /// # Errors
 /// Those of `work`; Internal when it panics.
-pub(crate) async fn caught<T>(
+pub async fn caught<T>(
     what: impl FnOnce() -> String,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
@@ -26,10 +26,7 @@ pub(crate) async fn caught<T>(
 ///
 /// # Errors
 /// Internal when `work` panics.
-pub(crate) async fn unwound<T>(
-    what: impl FnOnce() -> String,
-    work: impl Future<Output = T>,
-) -> Result<T> {
+pub async fn unwound<T>(what: impl FnOnce() -> String, work: impl Future<Output = T>) -> Result<T> {
     // What was borrowed belongs to the statement or view that fails now.
     AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| {
         let error = Error::panicked(&what(), &*panic);
@@ -39,7 +36,7 @@ pub(crate) async fn unwound<T>(
 }
 
 /// The error of a task that did not come back.
-pub(crate) fn stopped(what: &str, end: JoinError) -> Error {
+pub fn stopped(what: &str, end: JoinError) -> Error {
     match end.try_into_panic() {
         Ok(panic) => {
             let error = Error::panicked(what, &*panic);

@@ -11,18 +11,18 @@ use parking_lot::Mutex;
 
 /// Bad rows per scan of one statement, by stream.
 #[derive(Debug, Default)]
-pub(crate) struct UnseenBad(Mutex<BTreeMap<String, Vec<Arc<AtomicU64>>>>);
+pub struct UnseenBad(Mutex<BTreeMap<String, Vec<Arc<AtomicU64>>>>);
 
 impl UnseenBad {
     /// The count of one scan of a stream.
-    pub(crate) fn scan(&self, stream: &str) -> Arc<AtomicU64> {
+    pub fn scan(&self, stream: &str) -> Arc<AtomicU64> {
         let count = Arc::new(AtomicU64::new(0));
         self.0.lock().entry(stream.to_owned()).or_default().push(Arc::clone(&count));
         count
     }
 
     /// How many there are now.
-    pub(crate) fn total(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         let scans = self.0.lock();
         let most = |counts: &Vec<Arc<AtomicU64>>| {
             counts.iter().map(|count| count.load(Ordering::Relaxed)).max().unwrap_or(0)

@@ -16,33 +16,36 @@ use windrow_core::{BadRow, Behind, Error, Result, RowOffsets, SourceBatch};
 
 /// The checks on one stream's event times.
 #[derive(Debug, Clone)]
-pub(crate) struct Intake {
+pub struct Intake {
     /// The event-time column within the scanned columns; `None`: nothing to check.
-    pub(crate) time: Option<usize>,
+    pub time: Option<usize>,
     /// Event times whose windows have bounds.
-    pub(crate) valid: RangeInclusive<i64>,
+    pub valid: RangeInclusive<i64>,
     /// How far an event time may be ahead of the wall clock, in µs.
-    pub(crate) max_future_skew_micros: Option<i64>,
+    pub max_future_skew_micros: Option<i64>,
 }
 
 /// A batch that passed the gate.
 #[derive(Debug, Clone)]
-pub(crate) struct TakenIn {
-    pub(crate) rows: RecordBatch,
-    pub(crate) row_offsets: Arc<dyn RowOffsets>,
+pub struct TakenIn {
+    /// The good rows.
+    pub rows: RecordBatch,
+    /// The offset of each of them.
+    pub row_offsets: Arc<dyn RowOffsets>,
     /// Smallest and largest event time; `None` when there is no row or no event time.
-    pub(crate) times: Option<(i64, i64)>,
+    pub times: Option<(i64, i64)>,
     /// All bad rows of the batch: undecodable ones and those that failed here.
-    pub(crate) bad: Vec<BadRow>,
-    pub(crate) skipped: u64,
+    pub bad: Vec<BadRow>,
+    /// Rows that the source has left out because of predicates.
+    pub skipped: u64,
     /// As in [`SourceBatch::behind`].
-    pub(crate) behind: Vec<Behind>,
+    pub behind: Vec<Behind>,
 }
 
 impl TakenIn {
     /// All but the first `rows` rows and the bad rows before `offset`. Where rows were skipped,
     /// how many of them come after is not known; they do not count.
-    pub(crate) fn after(&self, rows: usize, offset: u64) -> Self {
+    pub fn after(&self, rows: usize, offset: u64) -> Self {
         let left = self.rows.num_rows().saturating_sub(rows);
         let offsets: Vec<u64> =
             (rows..self.rows.num_rows()).map(|row| self.row_offsets.offset(row)).collect();
@@ -69,7 +72,7 @@ impl Intake {
     ///
     /// # Errors
     /// When the event-time column is not a timestamp (a broken source).
-    pub(crate) fn take(&self, batch: SourceBatch, now_micros: i64) -> Result<TakenIn> {
+    pub fn take(&self, batch: SourceBatch, now_micros: i64) -> Result<TakenIn> {
         let SourceBatch { rows, row_offsets, bad, skipped, behind, .. } = batch;
         let mut taken = TakenIn { rows, row_offsets, bad, skipped, times: None, behind };
         let Some(index) = self.time else { return Ok(taken) };
@@ -136,7 +139,7 @@ impl Intake {
 }
 
 /// One row as a line of JSON.
-pub(crate) fn render_row(rows: &RecordBatch, row: usize) -> Result<String> {
+pub fn render_row(rows: &RecordBatch, row: usize) -> Result<String> {
     let mut line = Vec::new();
     let mut writer = arrow::json::writer::LineDelimitedWriter::new(&mut line);
     writer.write(&rows.slice(row, 1))?;
@@ -146,7 +149,7 @@ pub(crate) fn render_row(rows: &RecordBatch, row: usize) -> Result<String> {
 }
 
 /// The values of a timestamp column, whatever its unit. NULL slots hold anything.
-pub(crate) fn ticks(column: &ArrayRef) -> Result<&[i64]> {
+pub fn ticks(column: &ArrayRef) -> Result<&[i64]> {
     match column.data_type() {
         DataType::Timestamp(TimeUnit::Second, _) => {
             Ok(column.as_primitive::<TimestampSecondType>().values())
@@ -175,7 +178,7 @@ fn min_max(times: &[i64]) -> (i64, i64) {
 }
 
 /// µs since the epoch in ticks, rounded down and saturating.
-pub(crate) fn micros_to_ticks(micros: i64, unit: TimeUnit) -> i64 {
+pub fn micros_to_ticks(micros: i64, unit: TimeUnit) -> i64 {
     match unit {
         TimeUnit::Second => micros.div_euclid(1_000_000),
         TimeUnit::Millisecond => micros.div_euclid(1_000),
@@ -185,7 +188,7 @@ pub(crate) fn micros_to_ticks(micros: i64, unit: TimeUnit) -> i64 {
 }
 
 /// Ticks of a column's unit in µs, for display.
-pub(crate) fn display_micros(ticks: i64, data_type: &DataType) -> Option<i64> {
+pub fn display_micros(ticks: i64, data_type: &DataType) -> Option<i64> {
     match ticks {
         i64::MIN | i64::MAX => None,
         ticks => time_unit(data_type).map(|unit| ticks_to_micros(ticks, unit)),

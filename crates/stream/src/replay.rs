@@ -34,7 +34,7 @@ use windrow_core::{
 };
 use windrow_sql::diagnostics::from_datafusion;
 
-use crate::stream::intake::{Intake, ticks};
+use crate::intake::{Intake, ticks};
 use crate::stream::table::outside;
 use crate::stream::{Feed, Stream};
 
@@ -46,19 +46,21 @@ const MERGE_SHARE: usize = 8;
 
 /// A stream or view, to be read once more.
 #[derive(Debug)]
-pub(crate) struct ReplaySource {
-    pub(crate) of: Arc<Stream>,
+pub struct ReplaySource {
+    /// The stream that is replayed.
+    pub of: Arc<Stream>,
     /// The column that tells the order.
-    pub(crate) time: usize,
+    pub time: usize,
     /// The first event time, in ticks of the column.
-    pub(crate) from: Option<i64>,
+    pub from: Option<i64>,
     /// The event time behind the last.
-    pub(crate) to: Option<i64>,
+    pub to: Option<i64>,
     /// Event time that passes per time of the clock; `None`: as fast as it goes.
-    pub(crate) speed: Option<f64>,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub speed: Option<f64>,
+    /// Paces the replay, where it has a speed.
+    pub clock: Arc<dyn Clock>,
     /// Memory of one reading's sort; what is over it goes to disk.
-    pub(crate) sort_bytes_max: usize,
+    pub sort_bytes_max: usize,
 }
 
 #[async_trait]
@@ -375,8 +377,8 @@ mod tests {
     use windrow_core::{EventTimeColumn, ManualClock, StreamSchema};
 
     use super::*;
-    use crate::stream::kept::BadRows;
-    use crate::stream::log::StreamLog;
+    use crate::kept::BadRows;
+    use crate::log::StreamLog;
 
     const SECOND: i64 = 1_000_000;
 

@@ -31,10 +31,11 @@ const FILE_BYTES: u64 = 64 << 20;
 
 /// A run of rows.
 #[derive(Debug, Clone)]
-pub(crate) struct Piece {
+pub struct Piece {
     /// The offset of its first row.
-    pub(crate) first: u64,
-    pub(crate) rows: usize,
+    pub first: u64,
+    /// How many there are.
+    pub rows: usize,
     /// Bytes in memory, or that it would take there.
     bytes: usize,
     place: Place,
@@ -58,7 +59,7 @@ impl Piece {
     }
 
     /// One past its last offset.
-    pub(crate) fn end(&self) -> u64 {
+    pub fn end(&self) -> u64 {
         self.first + self.rows as u64
     }
 
@@ -71,7 +72,7 @@ impl Piece {
     }
 
     /// The rows, if they are in memory.
-    pub(crate) fn batch(&self) -> Option<&RecordBatch> {
+    pub fn batch(&self) -> Option<&RecordBatch> {
         match &self.place {
             Place::Memory(batch) => Some(batch),
             Place::Disk { .. } => None,
@@ -82,7 +83,7 @@ impl Piece {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub(crate) fn load(&self) -> Result<RecordBatch> {
+    pub fn load(&self) -> Result<RecordBatch> {
         match &self.place {
             Place::Memory(batch) => Ok(batch.clone()),
             Place::Disk { file, at, skip } => Ok(file.read(*at)?.slice(*skip, self.rows)),
@@ -90,7 +91,7 @@ impl Piece {
     }
 
     /// Its rows from the offset `from` on and before `until`, if there are some.
-    pub(crate) fn part(&self, from: u64, until: u64) -> Option<Self> {
+    pub fn part(&self, from: u64, until: u64) -> Option<Self> {
         let first = self.first.max(from);
         let rows = self.end().min(until).checked_sub(first).filter(|rows| *rows > 0)?;
         let (gone, rows) = (usize::try_from(first - self.first).ok()?, usize::try_from(rows).ok()?);

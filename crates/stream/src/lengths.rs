@@ -17,28 +17,29 @@ use windrow_core::{
 };
 use windrow_sql::parse::characters_max;
 
-use crate::stream::intake::render_row;
+use crate::intake::render_row;
 
 /// Characters of a text that a message shows.
 const SHOWN_MAX: usize = 40;
 
 /// Columns, and how many characters each holds at most.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Lengths(Vec<(usize, u64)>);
+pub struct Lengths(Vec<(usize, u64)>);
 
 impl Lengths {
     /// Those of the columns that are not generated, by their number among them.
-    pub(crate) fn of<'a>(physical: impl Iterator<Item = &'a ColumnDef>) -> Self {
+    pub fn of<'a>(physical: impl Iterator<Item = &'a ColumnDef>) -> Self {
         let lengths = physical.enumerate();
         Self(lengths.filter_map(|(i, c)| Some((i, characters_max(&c.data_type)?))).collect())
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether no column has one.
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Why a column does not hold its text, if one does not: the first such row.
-    pub(crate) fn refused(&self, column: usize, text: &ArrayRef) -> Result<Option<String>> {
+    pub fn refused(&self, column: usize, text: &ArrayRef) -> Result<Option<String>> {
         let Some((_, most)) = self.0.iter().find(|(at, _)| *at == column) else { return Ok(None) };
         let (row, found) = (longer(text, *most)?, shown(text));
         Ok(row.first().map(|row| format!("{} is longer than VARCHAR({most})", found(*row))))
@@ -68,7 +69,7 @@ fn shown(text: &ArrayRef) -> impl Fn(usize) -> String {
 ///
 /// # Errors
 /// When a column of a new table has one.
-pub(crate) fn no_lengths(statement: &EngineStatement) -> Result<()> {
+pub fn no_lengths(statement: &EngineStatement) -> Result<()> {
     let columns = match statement {
         EngineStatement::Statement(statement) => match statement.as_ref() {
             ast::Statement::CreateTable(table) => &table.columns,
@@ -89,15 +90,18 @@ pub(crate) fn no_lengths(statement: &EngineStatement) -> Result<()> {
 
 /// A source whose rows are bad where a text is too long.
 #[derive(Debug)]
-pub(crate) struct LimitedSource {
-    pub(crate) inner: Arc<dyn Source>,
-    pub(crate) lengths: Lengths,
-    pub(crate) on_bad: OnBad,
+pub struct LimitedSource {
+    /// Where the rows come from.
+    pub inner: Arc<dyn Source>,
+    /// How long the texts of its columns may be.
+    pub lengths: Lengths,
+    /// What becomes of rows with longer ones.
+    pub on_bad: OnBad,
 }
 
 /// What the stream says of bad rows: `on_bad_row`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OnBad {
+pub enum OnBad {
     /// They are set aside.
     DeadLetter,
     /// What is wrong becomes NULL.
@@ -108,7 +112,7 @@ pub(crate) enum OnBad {
 
 impl OnBad {
     /// As an option says it; the connector has checked that.
-    pub(crate) fn of(option: Option<&str>) -> Self {
+    pub fn of(option: Option<&str>) -> Self {
         match option {
             Some("fail") => Self::Fail,
             Some("null") => Self::Null,

@@ -22,9 +22,9 @@ use windrow_archive::{ArchiveFile, ArchiveTable, HeldFiles, Provenance};
 use windrow_core::{Clock, Error, Limits, Result, Watermark};
 use windrow_storage::wal::Wal;
 
+use crate::again::again;
 use crate::caught::unwound;
-use crate::stream::again::again;
-use crate::stream::log::{Completion, Room, StreamLog};
+use crate::log::{Completion, Room, StreamLog};
 
 /// From so many files on, small ones are put together.
 const FILES_MANY: usize = 32;
@@ -32,14 +32,14 @@ const FILES_MANY: usize = 32;
 const VACUUM_AFTER: Duration = Duration::from_secs(3_600);
 
 /// The query that rows come from, as far as their archive has to know it.
-pub(crate) trait Fails: fmt::Debug + Send + Sync {
+pub trait Fails: fmt::Debug + Send + Sync {
     /// It fails: nobody knows what would become of its rows.
     fn fail(&self, error: Arc<Error>);
 }
 
 /// Moves the rows of one log to its archive.
 #[derive(Debug)]
-pub(crate) struct Spiller {
+pub struct Spiller {
     log: Arc<StreamLog>,
     archive: Arc<ArchiveTable>,
     /// The log of a push stream; views have none.
@@ -54,7 +54,8 @@ pub(crate) struct Spiller {
 }
 
 impl Spiller {
-    pub(crate) fn new(
+    /// Moves the rows of `log` to `archive`. `wal`: the log of a push stream; `sources`: the logs that the rows of a view are made of.
+    pub fn new(
         log: Arc<StreamLog>,
         archive: Arc<ArchiveTable>,
         wal: Option<Arc<Wal>>,
@@ -73,7 +74,7 @@ impl Spiller {
     }
 
     /// Whose rows these are: a query that fails when its archive panics.
-    pub(crate) fn is_of<Q: Fails + 'static>(&self, query: &Arc<Q>) {
+    pub fn is_of<Q: Fails + 'static>(&self, query: &Arc<Q>) {
         self.query.get_or_init(|| {
             let query: Weak<Q> = Arc::downgrade(query);
             query
@@ -81,7 +82,7 @@ impl Spiller {
     }
 
     /// The logs that the rows of a view are made of.
-    pub(crate) fn sources(&self) -> &[Arc<Wal>] {
+    pub fn sources(&self) -> &[Arc<Wal>] {
         &self.sources
     }
 
@@ -89,7 +90,7 @@ impl Spiller {
     ///
     /// # Errors
     /// When that cannot be written.
-    pub(crate) async fn note_extents(&self) -> Result<()> {
+    pub async fn note_extents(&self) -> Result<()> {
         let logs: Vec<_> = self.sources.iter().chain(&self.wal).cloned().collect();
         if logs.is_empty() {
             return Ok(());
@@ -100,7 +101,7 @@ impl Spiller {
     }
 
     /// Whether these are the rows of a view.
-    pub(crate) fn is_view(&self) -> bool {
+    pub fn is_view(&self) -> bool {
         self.wal.is_none()
     }
 
@@ -109,7 +110,7 @@ impl Spiller {
     ///
     /// # Errors
     /// When it cannot be written; nothing has changed then.
-    pub(crate) async fn spill(&self) -> Result<Option<Watermark>> {
+    pub async fn spill(&self) -> Result<Option<Watermark>> {
         let _one_at_a_time = self.spilling.lock().await;
         self.spill_alone().await
     }
@@ -118,7 +119,7 @@ impl Spiller {
     ///
     /// # Errors
     /// As [`spill`](Self::spill).
-    pub(crate) async fn spill_until_stopped(&self) -> Result<Option<Watermark>> {
+    pub async fn spill_until_stopped(&self) -> Result<Option<Watermark>> {
         let _one_at_a_time = self.spilling.lock().await;
         if *self.stop.borrow() {
             return Ok(self.archived());
@@ -200,7 +201,7 @@ impl Spiller {
     }
 
     /// The log whose rows these are.
-    pub(crate) fn log(&self) -> &StreamLog {
+    pub fn log(&self) -> &StreamLog {
         &self.log
     }
 
@@ -223,7 +224,7 @@ impl Spiller {
     }
 
     /// Up to where a view's finished windows are archived.
-    pub(crate) fn frontier(&self) -> Watermark {
+    pub fn frontier(&self) -> Watermark {
         self.archive.state().txn_version.map_or(Watermark::NONE, Watermark::at)
     }
 
@@ -237,7 +238,7 @@ impl Spiller {
     }
 
     /// Spills when the tail is long, and otherwise now and then, until it is stopped.
-    pub(crate) async fn run(self: Arc<Self>, clock: Arc<dyn Clock>, limits: Limits) {
+    pub async fn run(self: Arc<Self>, clock: Arc<dyn Clock>, limits: Limits) {
         let mut stop = self.stop.subscribe();
         loop {
             tokio::select! {
@@ -271,7 +272,7 @@ impl Spiller {
     }
 
     /// Completes when the tail is long.
-    pub(crate) async fn long(&self, limits: &Limits) {
+    pub async fn long(&self, limits: &Limits) {
         self.when(|| self.is_long(limits)).await;
     }
 
@@ -293,39 +294,39 @@ impl Spiller {
     }
 
     /// Stops; a spill that is under way is waited for.
-    pub(crate) async fn stop(&self) {
+    pub async fn stop(&self) {
         self.stop.send_replace(true);
         self.log.let_go();
         drop(self.spilling.lock().await);
     }
 
     /// The files of the archive.
-    pub(crate) fn files(&self) -> Vec<ArchiveFile> {
+    pub fn files(&self) -> Vec<ArchiveFile> {
         self.archive.snapshot().files().collect()
     }
 
     /// Tells whether anybody still holds a file of the archive.
-    pub(crate) fn held(&self) -> HeldFiles {
+    pub fn held(&self) -> HeldFiles {
         self.archive.snapshot().held()
     }
 
     /// Rows that are archived.
-    pub(crate) fn archived_rows(&self) -> u64 {
+    pub fn archived_rows(&self) -> u64 {
         self.archive.state().rows
     }
 
     /// Whether more than that waits for the archive.
-    pub(crate) fn is_over(&self, room: Room) -> bool {
+    pub fn is_over(&self, room: Room) -> bool {
         self.log.is_longer_than(room)
     }
 
     /// What has to come before the next spill is there, or why it is not.
-    pub(crate) fn waits(&self, why: Option<&Error>) {
+    pub fn waits(&self, why: Option<&Error>) {
         *self.error.lock() = why.map(|e| e.message().to_owned());
     }
 
     /// Why the last spill failed, if it did.
-    pub(crate) fn error(&self) -> Option<String> {
+    pub fn error(&self) -> Option<String> {
         self.error.lock().clone()
     }
 }

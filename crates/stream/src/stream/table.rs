@@ -24,29 +24,30 @@ use futures::{StreamExt, stream};
 use windrow_core::{Partition, PartitionId, Reader, ScanRequest, Source, SourceBatch, Split};
 use windrow_sql::plan::{POSITION_COLUMN, positions};
 
-use crate::stream::history::History;
-use crate::stream::intake::Intake;
-use crate::stream::log::StreamLog;
-use crate::stream::log_reader::{LOG_PARTITION, LogSource};
-use crate::stream::unseen::UnseenBad;
+use crate::history::History;
+use crate::intake::Intake;
+use crate::log::StreamLog;
+use crate::log_reader::{LOG_PARTITION, LogSource};
 use crate::stream::{Feed, Stream};
+use crate::unseen::UnseenBad;
 
 /// A log with fewer rows is read by one thread: there is nothing to gain from two.
 const ORDERED_ROWS: u64 = 65_536;
 
 /// Rows of a stream that a bounded query does not read.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct LeftOut {
+pub struct LeftOut {
     /// Of a log: all rows before this offset.
-    pub(crate) before: Option<u64>,
+    pub before: Option<u64>,
     /// Of a log: all rows from this offset on.
-    pub(crate) from: Option<u64>,
+    pub from: Option<u64>,
     /// Single rows.
-    pub(crate) rows: BTreeSet<(PartitionId, u64)>,
+    pub rows: BTreeSet<(PartitionId, u64)>,
 }
 
 impl LeftOut {
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether nothing is left out.
+    pub fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.before.or(self.from).is_none()
     }
 
@@ -276,7 +277,7 @@ fn position_field() -> Field {
 }
 
 /// The rows of a partition with where they stand in a last column.
-pub(crate) fn with_positions(
+pub fn with_positions(
     rows: &RecordBatch,
     partition: &str,
     offset: impl Fn(usize) -> u64,
@@ -526,6 +527,6 @@ impl Reading {
 }
 
 /// An error of ours, on its way through DataFusion.
-pub(crate) fn outside(error: windrow_core::Error) -> DataFusionError {
+pub fn outside(error: windrow_core::Error) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }

@@ -11,12 +11,12 @@ use windrow_sql::diagnostics::did_you_mean;
 use windrow_sql::parse::Insert;
 use windrow_sql::plan::{TIME_ZONE, is_text, loss};
 
-use crate::stream::lengths::Lengths;
-use crate::stream::push::PushStream;
+use crate::lengths::Lengths;
+use crate::push::PushStream;
 
 /// Which column of the stream takes which column of the query.
 #[derive(Debug)]
-pub(crate) struct Target {
+pub struct Target {
     stream: String,
     schema: SchemaRef,
     lengths: Lengths,
@@ -31,12 +31,7 @@ impl Target {
     ///
     /// # Errors
     /// When they do not fit the stream.
-    pub(crate) fn new(
-        push: &PushStream,
-        insert: &Insert,
-        name: &str,
-        given: usize,
-    ) -> Result<Self> {
+    pub fn new(push: &PushStream, insert: &Insert, name: &str, given: usize) -> Result<Self> {
         let schema = push.physical();
         let columns = schema.fields().len();
         let mut from = vec![None; columns];
@@ -72,7 +67,7 @@ impl Target {
     ///
     /// # Errors
     /// When one has no place in the stream, or cannot become what it is there.
-    pub(crate) fn by_name(push: &PushStream, given: &Schema) -> Result<Self> {
+    pub fn by_name(push: &PushStream, given: &Schema) -> Result<Self> {
         let (name, schema) = (&push.name, push.physical());
         let mut from = vec![None; schema.fields().len()];
         for (at, field) in given.fields().iter().enumerate() {
@@ -106,7 +101,7 @@ impl Target {
     }
 
     /// The same for texts that are times in another zone than UTC, where they name none.
-    pub(crate) fn in_zone(self, zone: Arc<str>) -> Self {
+    pub fn in_zone(self, zone: Arc<str>) -> Self {
         Self { zone, ..self }
     }
 
@@ -160,7 +155,7 @@ impl Target {
     ///
     /// # Errors
     /// When a value has no place in its column.
-    pub(crate) fn fit(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+    pub fn fit(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let count = rows.num_rows();
         let mut columns = Vec::with_capacity(self.from.len());
         for (index, (field, from)) in self.schema.fields().iter().zip(&self.from).enumerate() {

@@ -1,23 +1,6 @@
 //! Stream tables: what a name with offsets and a watermark is made of, and how it is read.
 
-pub(crate) mod again;
-pub(crate) mod followers;
-pub(crate) mod generated;
-pub(crate) mod history;
-pub(crate) mod intake;
-pub(crate) mod kept;
-pub(crate) mod lengths;
-pub(crate) mod log;
-pub(crate) mod log_reader;
-pub(crate) mod places;
-pub(crate) mod push;
-pub(crate) mod replay;
-pub(crate) mod retention;
-pub(crate) mod spill;
-pub(crate) mod table;
-pub(crate) mod tail;
-pub(crate) mod target;
-pub(crate) mod unseen;
+pub mod table;
 
 use std::sync::Arc;
 
@@ -25,53 +8,58 @@ use datafusion::catalog::TableProvider;
 use windrow_core::{Clock, Source, StreamSchema};
 use windrow_sql::plan::{EventTime, StreamRelation};
 
-use crate::stream::followers::ReadBy;
-use crate::stream::history::History;
-use crate::stream::intake::Intake;
-use crate::stream::kept::BadRows;
-use crate::stream::log::StreamLog;
-use crate::stream::log_reader::LogSource;
-use crate::stream::push::PushStream;
-use crate::stream::retention::Retention;
+use crate::followers::ReadBy;
+use crate::history::History;
+use crate::intake::Intake;
+use crate::kept::BadRows;
+use crate::log::StreamLog;
+use crate::log_reader::LogSource;
+use crate::push::PushStream;
+use crate::retention::Retention;
 use crate::stream::table::{LeftOut, LogTable, SourceTable};
 
 /// How far ahead of the wall clock a row of an endless source may be stamped: 5 minutes.
-pub(crate) const MAX_FUTURE_SKEW_MICROS: i64 = 5 * 60 * 1_000_000;
+pub const MAX_FUTURE_SKEW_MICROS: i64 = 5 * 60 * 1_000_000;
 
 /// A stream, or a materialized view as its readers see it.
 #[derive(Debug)]
-pub(crate) struct Stream {
-    pub(crate) name: String,
-    pub(crate) schema: StreamSchema,
-    pub(crate) feed: Feed,
+pub struct Stream {
+    /// By which SQL knows it.
+    pub name: String,
+    /// Its columns, the event time among them.
+    pub schema: StreamSchema,
+    /// Where its rows come from.
+    pub feed: Feed,
     /// What is kept of a connector's rows, if anything.
-    pub(crate) history: Option<Arc<History>>,
+    pub history: Option<Arc<History>>,
     /// When its partitions are idle, and what its watermark does then.
-    pub(crate) when_idle: Option<WhenIdle>,
+    pub when_idle: Option<WhenIdle>,
     /// Set by the user; `None`: [`MAX_FUTURE_SKEW_MICROS`] for endless sources.
-    pub(crate) max_future_skew_micros: Option<i64>,
+    pub max_future_skew_micros: Option<i64>,
     /// The name of its connector, for people.
-    pub(crate) connector: String,
+    pub connector: String,
     /// Reading it after a restart gives the same rows.
-    pub(crate) replayable: bool,
+    pub replayable: bool,
     /// What lets go of its old rows, if they are not kept for ever.
-    pub(crate) retention: Option<Arc<Retention>>,
-    pub(crate) bad_rows: Arc<BadRows>,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub retention: Option<Arc<Retention>>,
+    /// Where its bad rows are kept.
+    pub bad_rows: Arc<BadRows>,
+    /// Tells when its partitions are idle.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// When a partition is idle by the clock, and what its watermark does then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct WhenIdle {
+pub struct WhenIdle {
     /// After so long without a row.
-    pub(crate) after_micros: i64,
+    pub after_micros: i64,
     /// Its watermark follows the clock; otherwise it stays, and holds nobody.
-    pub(crate) by_clock: bool,
+    pub by_clock: bool,
 }
 
 /// Where a stream's rows come from.
 #[derive(Debug, Clone)]
-pub(crate) enum Feed {
+pub enum Feed {
     /// INSERT.
     Push(Arc<PushStream>),
     /// A connector.
@@ -84,12 +72,7 @@ impl Stream {
     /// A new reading of the stream, from an offset on where it has a log (`None`: from its
     /// beginning). `bounded`: what is there now; otherwise `read_by` says for how long writers of
     /// its log wait for it.
-    pub(crate) fn source(
-        &self,
-        bounded: bool,
-        read_by: ReadBy,
-        from: Option<u64>,
-    ) -> Arc<dyn Source> {
+    pub fn source(&self, bounded: bool, read_by: ReadBy, from: Option<u64>) -> Arc<dyn Source> {
         match &self.feed {
             Feed::Source(source) => Arc::clone(source),
             Feed::Push(push) if bounded => {
@@ -106,7 +89,7 @@ impl Stream {
     }
 
     /// What is there now for a replay: what was kept of a connector's rows, where some are.
-    pub(crate) fn replayed(&self, from: Option<u64>) -> Arc<dyn Source> {
+    pub fn replayed(&self, from: Option<u64>) -> Arc<dyn Source> {
         match &self.history {
             Some(history) => {
                 Arc::new(LogSource::snapshot(Arc::clone(&history.push.log), from, false))
@@ -116,7 +99,7 @@ impl Stream {
     }
 
     /// The checks on its rows.
-    pub(crate) fn intake(&self) -> Intake {
+    pub fn intake(&self) -> Intake {
         let max_future_skew_micros = match (&self.feed, self.max_future_skew_micros) {
             (_, Some(micros)) => Some(micros),
             (Feed::Source(source), None) if source.is_bounded() => None,
@@ -133,10 +116,7 @@ impl Stream {
     }
 
     /// What the planner sees. `event_times` of a view come from its plan.
-    pub(crate) fn relation(
-        self: &Arc<Self>,
-        event_times: Option<Vec<EventTime>>,
-    ) -> StreamRelation {
+    pub fn relation(self: &Arc<Self>, event_times: Option<Vec<EventTime>>) -> StreamRelation {
         let event_times = event_times.unwrap_or_else(|| {
             let time = self.schema.event_time();
             let plain = |column| EventTime { column, lag_ticks: 0, closes: false };
@@ -148,7 +128,7 @@ impl Stream {
     }
 
     /// What the stream holds when it is scanned, but for some rows.
-    pub(crate) fn contents(self: &Arc<Self>, left_out: LeftOut) -> Arc<dyn TableProvider> {
+    pub fn contents(self: &Arc<Self>, left_out: LeftOut) -> Arc<dyn TableProvider> {
         match &self.feed {
             Feed::Push(push) => Arc::new(LogTable::new(Arc::clone(&push.log), left_out)),
             Feed::View(log) => Arc::new(LogTable::new(Arc::clone(log), left_out)),
@@ -161,7 +141,7 @@ impl Stream {
     }
 
     /// The log that holds its rows here: those that were pushed, or kept of a connector.
-    pub(crate) fn kept(&self) -> Option<&Arc<PushStream>> {
+    pub fn kept(&self) -> Option<&Arc<PushStream>> {
         match &self.feed {
             Feed::Push(push) => Some(push),
             Feed::Source(_) => self.history.as_ref().map(|history| &history.push),

@@ -28,7 +28,7 @@ const LOOKED_AFTER: Duration = Duration::from_millis(250);
 
 /// Who reads, and so for how long writers wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ReadBy {
+pub enum ReadBy {
     /// A query whose rows stay here.
     Query,
     /// A client, or a query that waits for one.
@@ -47,7 +47,7 @@ impl ReadBy {
 
 /// The readers that follow a log.
 #[derive(Debug, Default)]
-pub(crate) struct Followers {
+pub struct Followers {
     state: Mutex<State>,
     moved: watch::Sender<()>,
 }
@@ -94,7 +94,7 @@ impl Followers {
     }
 
     /// Waits until no near reader is far from the end of the log, which `end` tells.
-    pub(crate) async fn wait(&self, end: impl Fn() -> u64, clock: &dyn Clock) {
+    pub async fn wait(&self, end: impl Fn() -> u64, clock: &dyn Clock) {
         let mut moved = self.moved.subscribe();
         loop {
             let far = self.far(end());

@@ -21,7 +21,7 @@ type Known = BTreeMap<String, (u64, Arc<str>)>;
 
 /// Where the readers of one stream stand.
 #[derive(Debug, Default)]
-pub(crate) struct Places {
+pub struct Places {
     known: Mutex<Known>,
     /// What is on disk, and where; `None`: the stream is in memory.
     kept: Option<(Arc<dyn Files>, PathBuf, Mutex<Known>)>,
@@ -32,7 +32,7 @@ impl Places {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub(crate) fn open(files: Arc<dyn Files>, log: &Path) -> Result<Self> {
+    pub fn open(files: Arc<dyn Files>, log: &Path) -> Result<Self> {
         let path = log.join("places.json");
         let known: Known = match files.read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
@@ -44,12 +44,12 @@ impl Places {
     }
 
     /// Where the reader of a partition stands.
-    pub(crate) fn of(&self, partition: &str) -> Option<(u64, Arc<str>)> {
+    pub fn of(&self, partition: &str) -> Option<(u64, Arc<str>)> {
         self.known.lock().get(partition).cloned()
     }
 
     /// All of them: partition and place.
-    pub(crate) fn all(&self) -> Vec<(String, Arc<str>)> {
+    pub fn all(&self) -> Vec<(String, Arc<str>)> {
         self.known
             .lock()
             .iter()
@@ -58,7 +58,7 @@ impl Places {
     }
 
     /// A reader stands at an offset.
-    pub(crate) fn note(&self, partition: &str, at: u64, place: &Arc<str>) {
+    pub fn note(&self, partition: &str, at: u64, place: &Arc<str>) {
         self.known.lock().insert(partition.to_owned(), (at, Arc::clone(place)));
     }
 

@@ -27,9 +27,9 @@ use windrow_archive::ArchiveSnapshot;
 use windrow_core::Result;
 use windrow_core::time::{ticks_per_second, time_unit};
 
-use crate::stream::intake::ticks;
-use crate::stream::log::StreamLog;
-use crate::stream::spill::Spiller;
+use crate::intake::ticks;
+use crate::log::StreamLog;
+use crate::spill::Spiller;
 
 /// By so many seconds of event time, or this part of the retention, the first row has to be older
 /// than it may be: so old rows are looked for now and then, not with every new row.
@@ -40,7 +40,7 @@ const READ_ROWS: usize = 8_192;
 
 /// The retention of one log.
 #[derive(Debug)]
-pub(crate) struct Retention {
+pub struct Retention {
     /// The stream or view.
     name: String,
     log: Arc<StreamLog>,
@@ -84,16 +84,16 @@ enum Old {
 
 /// What readers still need of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Needed {
+pub struct Needed {
     /// No row from this offset on may go.
-    pub(crate) offset: u64,
+    pub offset: u64,
     /// No row at this event time or after may go.
-    pub(crate) ticks: i64,
+    pub ticks: i64,
 }
 
 /// What a pass did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pass {
+pub enum Pass {
     /// Everything that is old is let go of.
     Done,
     /// Some of it is needed.
@@ -101,7 +101,8 @@ pub(crate) enum Pass {
 }
 
 impl Retention {
-    pub(crate) fn new(
+    /// The retention of a log by the event time in `column`; `spiller` archives it, with a data directory.
+    pub fn new(
         name: &str,
         (log, spiller): (&Arc<StreamLog>, Option<&Arc<Spiller>>),
         column: usize,
@@ -128,7 +129,7 @@ impl Retention {
     ///
     /// # Errors
     /// When the event-time column is none (our bug), or rows on disk cannot be read.
-    pub(crate) fn dropped_before(&self) -> Result<Option<i64>> {
+    pub fn dropped_before(&self) -> Result<Option<i64>> {
         if self.log.state().first == 0 { Ok(None) } else { self.limit() }
     }
 
@@ -136,7 +137,7 @@ impl Retention {
     ///
     /// # Errors
     /// As [`dropped_before`](Self::dropped_before).
-    pub(crate) fn let_go_before(&self) -> Result<Option<i64>> {
+    pub fn let_go_before(&self) -> Result<Option<i64>> {
         if self.log.state().held == 0 { Ok(None) } else { self.limit() }
     }
 
@@ -160,7 +161,7 @@ impl Retention {
     ///
     /// # Errors
     /// When rows on disk cannot be read, or the archive cannot be changed.
-    pub(crate) async fn pass(&self, needed: Needed) -> Result<Pass> {
+    pub async fn pass(&self, needed: Needed) -> Result<Pass> {
         let Some(limit) = self.limit()? else { return Ok(Pass::Done) };
         let first = self.log.state().first;
         let young = *self.young.lock();
@@ -263,27 +264,27 @@ impl Retention {
     }
 
     /// Whose rows they are: the name of a stream or view.
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.name
     }
 
     /// A receiver that wakes when the log changes.
-    pub(crate) fn watch(&self) -> watch::Receiver<()> {
+    pub fn watch(&self) -> watch::Receiver<()> {
         self.log.watch()
     }
 
     /// Whether the log is archived: after a restart it is read again.
-    pub(crate) fn is_archived(&self) -> bool {
+    pub fn is_archived(&self) -> bool {
         self.spiller.is_some()
     }
 
     /// Stops; the log is dropped, or the engine closes.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         self.stop.send_replace(true);
     }
 
     /// Completes when it is stopped.
-    pub(crate) async fn stopped(&self) {
+    pub async fn stopped(&self) {
         let mut stop = self.stop.subscribe();
         // The sender lives in self.
         drop(stop.wait_for(|stop| *stop).await);
@@ -296,7 +297,7 @@ mod tests {
     use arrow::record_batch::RecordBatch;
 
     use super::*;
-    use crate::stream::log::Found;
+    use crate::log::Found;
 
     fn append(log: &StreamLog, times: &[Option<i64>]) {
         let times: ArrayRef = Arc::new(TimestampMillisecondArray::from(times.to_vec()));

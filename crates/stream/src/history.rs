@@ -27,8 +27,8 @@ use windrow_core::{
 use windrow_storage::wal::producers::Stamp;
 
 use crate::caught::{caught, stopped};
-use crate::stream::places::Places;
-use crate::stream::push::PushStream;
+use crate::places::Places;
+use crate::push::PushStream;
 
 /// The pause between two passes at least.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -37,8 +37,9 @@ const PAUSES: u32 = 20;
 
 /// The history of one stream.
 #[derive(Debug)]
-pub(crate) struct History {
-    pub(crate) push: Arc<PushStream>,
+pub struct History {
+    /// The log of the rows that were kept.
+    pub push: Arc<PushStream>,
     source: Arc<dyn Source>,
     clock: Arc<dyn Clock>,
     threads: usize,
@@ -62,7 +63,7 @@ struct Passes {
 impl History {
     /// Takes in the rows of `source` from now on, as long as somebody holds the history. `steady`:
     /// its offsets are the same after a restart. `places`: where it was read to before one.
-    pub(crate) fn begin(
+    pub fn begin(
         push: Arc<PushStream>,
         (source, steady): (Arc<dyn Source>, bool),
         places: Places,
@@ -104,7 +105,7 @@ impl History {
     ///
     /// # Errors
     /// When it cannot be read, or has changed; when the log takes no rows.
-    pub(crate) async fn catch_up(self: &Arc<Self>) -> Result<()> {
+    pub async fn catch_up(self: &Arc<Self>) -> Result<()> {
         let mut passes = self.passing.lock().await;
         if passes.done {
             return Ok(());

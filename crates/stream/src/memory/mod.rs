@@ -39,7 +39,7 @@ use windrow_storage::files::io_error;
 use crate::memory::pool::{Share, SharedPool};
 
 pub(crate) use self::file::TailFile;
-pub(crate) use self::sorted::sorted;
+pub use self::sorted::sorted;
 
 /// Windows that are read back have one of so many parts of the limit, and tails one.
 const PARTS: usize = 8;
@@ -62,7 +62,7 @@ const MEASURED_BYTES: usize = 256 << 10;
 
 /// The limit of an engine.
 #[derive(Debug)]
-pub(crate) struct Memory {
+pub struct Memory {
     limit: usize,
     pool: Arc<SharedPool>,
     /// Bytes of all tails in memory.
@@ -76,7 +76,7 @@ pub(crate) struct Memory {
 impl Memory {
     /// A limit of so many bytes. Files go to `own`, a directory for nothing else, or to that of
     /// the system. `give_back` is called when much of the limit is taken.
-    pub(crate) fn new(limit: usize, own: Option<PathBuf>, give_back: Option<fn()>) -> Arc<Self> {
+    pub fn new(limit: usize, own: Option<PathBuf>, give_back: Option<fn()>) -> Arc<Self> {
         let (own, directory) = (own.is_some(), own.unwrap_or_else(std::env::temp_dir));
         let pool = Arc::new(SharedPool::new(limit - limit / PARTS * 2, give_back));
         Arc::new(Self { limit, pool, tails: AtomicUsize::new(0), directory, own })
@@ -86,7 +86,7 @@ impl Memory {
     ///
     /// # Errors
     /// When the directory cannot be used.
-    pub(crate) fn env(&self) -> Result<Arc<RuntimeEnv>> {
+    pub fn env(&self) -> Result<Arc<RuntimeEnv>> {
         if self.own
             && let Err(error) = std::fs::remove_dir_all(&self.directory)
             && error.kind() != io::ErrorKind::NotFound
@@ -104,7 +104,7 @@ impl Memory {
     }
 
     /// The share of a window operator of `query`. What it writes to disk is added to `spilled`.
-    pub(crate) fn operator(
+    pub fn operator(
         self: &Arc<Self>,
         query: &str,
         spilled: &Arc<AtomicU64>,
@@ -122,7 +122,7 @@ impl Memory {
     }
 
     /// Bytes that rows on their way to one reader may take.
-    pub(crate) fn queue_bytes(&self) -> usize {
+    pub fn queue_bytes(&self) -> usize {
         (self.limit / PARTS / 4).max(PASS_BYTES_MIN)
     }
 
@@ -160,7 +160,7 @@ impl Memory {
 
 /// An error of a bounded plan as one for people. One of the disk names the directory that the engine's sorts, joins and
 /// groupings go to when memory is short: the engine itself only says what the system said.
-pub(crate) fn of_plan(error: DataFusionError, env: &RuntimeEnv) -> Error {
+pub fn of_plan(error: DataFusionError, env: &RuntimeEnv) -> Error {
     let raw = match error.find_root() {
         DataFusionError::IoError(io) => Some(io),
         DataFusionError::ArrowError(arrow, _) => match arrow.as_ref() {
@@ -180,7 +180,7 @@ pub(crate) fn of_plan(error: DataFusionError, env: &RuntimeEnv) -> Error {
 }
 
 /// What one window operator holds.
-pub(crate) struct OperatorMemory {
+pub struct OperatorMemory {
     memory: Arc<Memory>,
     query: String,
     spilled: Arc<AtomicU64>,
@@ -202,7 +202,7 @@ impl fmt::Debug for OperatorMemory {
 
 impl OperatorMemory {
     /// A further store or merger.
-    pub(crate) fn part(self: &Arc<Self>) -> Part {
+    pub fn part(self: &Arc<Self>) -> Part {
         let mut held = self.held.lock();
         held.parts.push(0);
         Part { operator: Arc::clone(self), number: held.parts.len() - 1 }
@@ -252,14 +252,14 @@ impl SpillSpace for OperatorMemory {
 
 /// A store or a merger, as its operator counts it. What it held is given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Part {
+pub struct Part {
     operator: Arc<OperatorMemory>,
     number: usize,
 }
 
 impl Part {
     /// Tells what the part takes now; true when it should go to disk.
-    pub(crate) fn tell(&self, bytes: usize) -> bool {
+    pub fn tell(&self, bytes: usize) -> bool {
         self.operator.tell(self.number, bytes)
     }
 }
@@ -272,7 +272,7 @@ impl Drop for Part {
 
 /// A worker's part of an operator that is measured, if there is a limit.
 #[derive(Debug)]
-pub(crate) struct MeasuredStore {
+pub struct MeasuredStore {
     store: Box<dyn WorkerPart>,
     part: Option<Part>,
     /// Bytes taken in since it was measured.
@@ -280,7 +280,8 @@ pub(crate) struct MeasuredStore {
 }
 
 impl MeasuredStore {
-    pub(crate) fn new(store: Box<dyn WorkerPart>, operator: Option<&Arc<OperatorMemory>>) -> Self {
+    /// A worker's part of the operator, measured where memory has a limit.
+    pub fn new(store: Box<dyn WorkerPart>, operator: Option<&Arc<OperatorMemory>>) -> Self {
         Self { store, part: operator.map(OperatorMemory::part), news: 0 }
     }
 
@@ -288,7 +289,7 @@ impl MeasuredStore {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(crate) fn grown(&mut self, rows: &RecordBatch) -> Result<()> {
+    pub fn grown(&mut self, rows: &RecordBatch) -> Result<()> {
         let Some(part) = &self.part else { return Ok(()) };
         self.news = self.news.saturating_add(rows.get_array_memory_size());
         let measured = MEASURED_BYTES.min(part.operator.memory.limit / SMALL_PART);
@@ -305,7 +306,7 @@ impl MeasuredStore {
     }
 
     /// Slices have left.
-    pub(crate) fn shrunk(&mut self) {
+    pub fn shrunk(&mut self) {
         if let Some(part) = &self.part {
             self.news = 0;
             part.tell(self.store.size_bytes());
@@ -328,7 +329,7 @@ impl DerefMut for MeasuredStore {
 }
 
 /// Bytes for people.
-pub(crate) fn display(bytes: usize) -> String {
+pub fn display(bytes: usize) -> String {
     let mut value = bytes;
     let mut unit = "B";
     for larger in ["KiB", "MiB", "GiB", "TiB"] {
