@@ -201,7 +201,7 @@ fn start_log(arguments: &Arguments) {
     let wanted = level.map(str::to_owned).or_else(|| std::env::var("WINDROW_LOG").ok());
     // Who sits at a terminal is told of a failed view by a notice.
     let usual = if arguments.is_server() {
-        "warn,windrow_stream=info,windrow_runtime=info"
+        "warn,windrow_stream=info,windrow_query=info,windrow_runtime=info"
     } else {
         "warn,windrow_failures=off"
     };

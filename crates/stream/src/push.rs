@@ -12,6 +12,8 @@ use windrow_core::offset::Consecutive;
 use windrow_core::{
     BadRow, Clock, Error, ErrorKind, Limits, OffsetRange, PartitionId, Result, SourceBatch,
 };
+use windrow_storage::wal::producers::{Producers, Stamp, Verdict};
+use windrow_storage::wal::{Appended, Offered, Wal};
 
 use crate::generated::Columns;
 use crate::intake::{Intake, TakenIn, lie_in_1970};
@@ -19,8 +21,6 @@ use crate::kept::BadRows;
 use crate::lengths::Lengths;
 use crate::log::{Room, StreamLog};
 use crate::spill::Spiller;
-use windrow_storage::wal::producers::{Producers, Stamp, Verdict};
-use windrow_storage::wal::{Appended, Offered, Wal};
 
 /// A stream without a connector.
 #[derive(Debug)]

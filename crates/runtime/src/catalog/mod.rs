@@ -16,19 +16,19 @@ use datafusion::logical_expr::LogicalPlan;
 use parking_lot::Mutex;
 use sqlparser::ast::{ObjectName, ObjectNamePart};
 use windrow_core::{Error, ErrorKind, Result};
+use windrow_query::shared::Shared;
+use windrow_query::start::Streams;
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::plan::EventTime;
 use windrow_storage::checkpoint::Checkpoints;
-
-use crate::catalog::schema::Tables;
-use crate::durable::definitions::{Definition, Kind, LostRows};
-use crate::engine::{CATALOG, SCHEMA};
-use crate::query::shared::Shared;
-use crate::query::start::Streams;
 use windrow_stream::again::again;
 use windrow_stream::log::StreamLog;
 use windrow_stream::spill::Spiller;
 use windrow_stream::{Feed, Stream};
+
+use crate::catalog::schema::Tables;
+use crate::durable::definitions::{Definition, Kind, LostRows};
+use crate::engine::{CATALOG, SCHEMA};
 
 /// All objects of an engine.
 #[derive(Debug)]

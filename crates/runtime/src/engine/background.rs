@@ -10,19 +10,19 @@ use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use windrow_core::{Error, ErrorKind, Result};
+use windrow_query::shared::Shared;
+use windrow_query::start::{Ready, launch};
 use windrow_storage::checkpoint::Newest;
+use windrow_stream::log::{Completion, Room};
+use windrow_stream::retention::Retention;
+use windrow_stream::spill::Spiller;
 
 use super::pump::Pump;
 use super::retention::pass_now;
 use super::{Parts, Recovery};
 use crate::catalog::{Catalog, Object};
 use crate::durable::store::Store;
-use crate::query::shared::Shared;
-use crate::query::start::{Ready, launch};
 use crate::session::failing::Failed;
-use windrow_stream::log::{Completion, Room};
-use windrow_stream::retention::Retention;
-use windrow_stream::spill::Spiller;
 
 /// Who follows a view that gives out only what is archived waits at most so long for it.
 const SETTLED_WITHIN: Duration = Duration::from_secs(1);

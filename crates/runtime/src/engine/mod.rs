@@ -1,7 +1,8 @@
 //! The engine: one process' streams, views and queries. Everything that the command line does
 //! goes through here.
 //!
-//! `configuration` sets up DataFusion, `parts` is what all queries share, `background` what goes on beside statements.
+//! `configuration` sets up DataFusion, `parts` is what all sessions share, `background` what goes on beside statements (`pump`: continuous
+//! INSERTs; `retention`: old rows).
 
 mod background;
 mod configuration;
@@ -23,21 +24,21 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use windrow_connectors::Files;
 use windrow_core::{Clock, Error, Limits, Result};
+use windrow_query::parts::QueryParts;
+use windrow_query::status::QueryStatus;
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::plan::{micro_batch_state, session_state};
-
-use crate::catalog::guarded::GuardedCatalogs;
-use crate::catalog::{Catalog, Object, system};
-use crate::durable::store::Store;
-use crate::query::parts::QueryParts;
-use crate::query::status::QueryStatus;
-use crate::session::failing::Failed;
-use crate::session::planning::{Planners, inherit_budgets};
-use crate::session::{Access, Session, SessionOptions};
 use windrow_stream::Feed;
 use windrow_stream::caught::stopped;
 use windrow_stream::memory::Memory;
 use windrow_stream::push::Pushed;
+
+use crate::catalog::guarded::GuardedCatalogs;
+use crate::catalog::{Catalog, Object, system};
+use crate::durable::store::Store;
+use crate::session::failing::Failed;
+use crate::session::planning::{Planners, inherit_budgets};
+use crate::session::{Access, Session, SessionOptions};
 
 pub(crate) use self::background::Inner;
 pub(crate) use self::configuration::{CATALOG, SCHEMA, register_schema};

@@ -8,8 +8,8 @@ use datafusion::catalog::CatalogProviderList;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::ScalarUDF;
 use windrow_connectors::Files;
+use windrow_query::parts::QueryParts;
 
-use crate::query::parts::QueryParts;
 use crate::session::planning::Planners;
 
 /// What all sessions of an engine share, and through it what its queries do.

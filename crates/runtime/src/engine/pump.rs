@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use windrow_core::{Clock, ErrorKind, OffsetRange, Result};
+use windrow_query::shared::Shared;
 use windrow_storage::wal::producers::Stamp;
-
-use crate::catalog::{Catalog, Materialized, Object};
-use crate::query::shared::Shared;
 use windrow_stream::caught::caught;
 use windrow_stream::log::{Completion, StreamLog};
 use windrow_stream::push::PushStream;
 use windrow_stream::spill::Spiller;
 use windrow_stream::target::Target;
+
+use crate::catalog::{Catalog, Materialized, Object};
 
 /// Finished rows are archived at least so often, while somebody waits for them.
 const INTERVAL: Duration = Duration::from_secs(1);

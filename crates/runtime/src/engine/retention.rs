@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+use windrow_query::shared::Status;
+use windrow_stream::caught::caught;
+use windrow_stream::retention::{Needed, Pass, Retention};
 
 use super::Parts;
 use crate::catalog::{Catalog, Object};
-use crate::query::shared::Status;
-use windrow_stream::caught::caught;
-use windrow_stream::retention::{Needed, Pass, Retention};
 
 /// How often old rows are looked for at most, and again while a reader needs them.
 const INTERVAL: Duration = Duration::from_secs(1);

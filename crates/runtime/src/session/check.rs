@@ -12,12 +12,12 @@ use windrow_core::{Error, Result};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Explained, Insert, Parsed, Statement};
 use windrow_sql::plan::{bounded, continuous};
-
-use crate::catalog::{Object, plain_name};
-use crate::session::{Outcome, Session};
 use windrow_stream::Feed;
 use windrow_stream::lengths::no_lengths;
 use windrow_stream::target::Target;
+
+use crate::catalog::{Object, plain_name};
+use crate::session::{Outcome, Session};
 
 impl Session {
     /// Plans a statement.

@@ -8,12 +8,12 @@ use windrow_connectors::replay::ReplayOptions;
 use windrow_core::time::with_seconds;
 use windrow_core::{Error, EventTimeColumn, Result, StreamSchema};
 use windrow_sql::parse::CreateStream;
-
-use crate::session::create::place_of_option;
-use crate::session::{Role, Session};
 use windrow_stream::Feed;
 use windrow_stream::intake::ticks;
 use windrow_stream::replay::ReplaySource;
+
+use crate::session::create::place_of_option;
+use crate::session::{Role, Session};
 
 /// The connector's name.
 pub(super) const REPLAY: &str = "replay";

@@ -10,27 +10,27 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::LogicalPlan;
 use windrow_core::{Error, EventTimeColumn, Place, Result, StreamSchema, Watermark, Windows};
+use windrow_query::output::Output;
+use windrow_query::shared::Status;
+use windrow_query::start::{Ready, Wanted, ready};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::CreateView;
 use windrow_sql::plan::{
     ContinuousPlan, Flow, Leaf, StreamRelation, WindowAssign, distinct_columns,
 };
-
-use crate::catalog::{Materialized, Object, plain_name, read_by};
-use crate::durable::definitions::{Definition, Kind};
-use crate::query::output::Output;
-use crate::query::shared::Status;
-use crate::query::start::{Ready, Wanted, ready};
-use crate::session::kept_view::{KeptView, ViewParts, plan_text};
-use crate::session::query::streams_read;
-use crate::session::stream_options::timeless;
-use crate::session::view_options::ViewOptions;
-use crate::session::{Outcome, Session};
 use windrow_stream::log::Room;
 use windrow_stream::log::StreamLog;
 use windrow_stream::push::PushStream;
 use windrow_stream::spill::Spiller;
 use windrow_stream::{Feed, Stream};
+
+use crate::catalog::{Materialized, Object, plain_name, read_by};
+use crate::durable::definitions::{Definition, Kind};
+use crate::session::kept_view::{KeptView, ViewParts, plan_text};
+use crate::session::query::streams_read;
+use crate::session::stream_options::timeless;
+use crate::session::view_options::ViewOptions;
+use crate::session::{Outcome, Session};
 
 /// A materialized view before it is made.
 pub(super) struct NewView {

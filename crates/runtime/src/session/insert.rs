@@ -6,19 +6,19 @@ use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 use windrow_core::{Error, Result};
+use windrow_query::output::Output;
+use windrow_query::start::Wanted;
 use windrow_sql::parse::Insert;
 use windrow_sql::plan::plan_values;
+use windrow_stream::push::PushStream;
+use windrow_stream::target::Target;
+use windrow_stream::{Feed, Stream};
 
 use crate::catalog::{Object, plain_name};
-use crate::query::output::Output;
-use crate::query::start::Wanted;
 use crate::session::held::held;
 use crate::session::kept_insert::NewInsert;
 use crate::session::query::streams_read;
 use crate::session::{Done, Outcome, Session, UnusedRows};
-use windrow_stream::push::PushStream;
-use windrow_stream::target::Target;
-use windrow_stream::{Feed, Stream};
 
 /// An INSERT of up to so many rows is one record of the log.
 const WHOLE_ROWS_MAX: usize = 1 << 20;

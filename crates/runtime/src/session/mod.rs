@@ -48,6 +48,7 @@ use datafusion::prelude::SessionContext;
 use windrow_core::{Budget, Error, Limits, Result};
 use windrow_sql::parse::{Parsed, Statement, parse_one};
 use windrow_sql::plan::TIME_ZONE;
+use windrow_stream::caught::stopped;
 
 use crate::durable::definitions::Definition;
 use crate::engine::Inner;
@@ -58,7 +59,6 @@ pub use admission::{Admission, QueryLimits};
 pub use objects::{ObjectInfo, ObjectKind};
 pub use outcome::{Done, Outcome, Position, ResultStream, UnusedRows};
 pub use prepare::{Prepared, Values};
-use windrow_stream::caught::stopped;
 
 /// A longer text is read aside.
 const LONG_TEXT_BYTES: usize = 64 << 10;

@@ -11,15 +11,15 @@ use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use windrow_core::{Error, Result, Watermark};
-
-use crate::query::promise::Promise;
-use crate::query::queue::{RowReceiver, queue};
-use crate::query::shared::{Shared, Status, cancelled};
-use crate::session::running::Running;
-use crate::session::unseen::Unseen;
+use windrow_query::promise::Promise;
+use windrow_query::queue::{RowReceiver, queue};
+use windrow_query::shared::{Shared, Status, cancelled};
 use windrow_stream::again::again;
 use windrow_stream::caught::stopped;
 use windrow_stream::intake::display_micros;
+
+use crate::session::running::Running;
+use crate::session::unseen::Unseen;
 
 /// What a statement gives back.
 #[derive(Debug)]

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::parse::parse_kept;
+use windrow_stream::caught::caught;
 
 use crate::catalog::Object;
 use crate::durable::definitions::{Definition, Kind, LostRows};
 use crate::session::Session;
-use windrow_stream::caught::caught;
 
 impl Session {
     /// Makes all objects of the data directory again, in the order in which they were made, and

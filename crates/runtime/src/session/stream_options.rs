@@ -6,9 +6,9 @@ use datafusion::common::ScalarValue;
 use windrow_core::{Error, Place, Result};
 use windrow_sql::parse::OptionItem;
 use windrow_storage::wal::Durability;
+use windrow_stream::WhenIdle;
 
 use crate::session::create_replay::REPLAY;
-use windrow_stream::WhenIdle;
 
 /// The options that belong to the engine, whatever the connector.
 const STREAM_OPTIONS: &[&str] =

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use datafusion::logical_expr::LogicalPlan;
 use parking_lot::Mutex;
 use windrow_core::Result;
+use windrow_query::shared::Shared;
+use windrow_stream::unseen::UnseenBad;
 
 use crate::catalog::{Catalog, Object};
-use crate::query::shared::Shared;
 use crate::session::outcome::UnusedRows;
 use crate::session::query::streams_read;
-use windrow_stream::unseen::UnseenBad;
 
 /// What one statement does not see.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@
 //! Each window operator of a query (its workers' stores, its merger) is one spillable consumer of
 //! the pool, which gives all of them, and DataFusion's own operators, even shares. An operator
 //! that is over its share writes its largest parts to disk and goes on. An operator with little
-//! state takes no share. What of the tails is beyond their part lies on disk (`stream/tail`).
+//! state takes no share. What of the tails is beyond their part lies on disk (`tail`).
 //!
 //! Invariants: state is measured after it has grown, so the limit is passed by one micro-batch per
 //! worker at most. Being short of memory never changes an answer: what cannot be divided is an

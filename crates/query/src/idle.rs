@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use windrow_core::Watermark;
 
-use crate::query::cut::TapState;
+use crate::tap_state::TapState;
 
 /// Windows that an idle input lets close come at most so much later in a query that has checkpoints.
 const CLOSE_MICROS: i64 = 200_000;
@@ -29,11 +29,11 @@ const CLOCK_MICROS: i64 = 10_000_000;
 
 /// What the idleness of its inputs means for a query at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct QueryOutlook {
+pub struct QueryOutlook {
     /// Where its watermark should be, in nanoseconds; `None`: nothing is known, or all has ended.
-    pub(crate) target: Option<i128>,
+    pub target: Option<i128>,
     /// The minimum over the partitions that are not idle; `None`: there are none.
-    pub(crate) awake: Option<i128>,
+    pub awake: Option<i128>,
     /// The target comes of the clock.
     by_clock: bool,
     /// Some partition is idle.
@@ -44,7 +44,7 @@ pub(crate) struct QueryOutlook {
 
 impl QueryOutlook {
     /// All inputs together at the wall-clock time `now_micros`.
-    pub(crate) fn of(taps: &[Arc<TapState>], now_micros: i64) -> Self {
+    pub fn of(taps: &[Arc<TapState>], now_micros: i64) -> Self {
         let mut all =
             Self { target: None, awake: None, by_clock: false, idle: false, next_micros: None };
         let mut furthest = i128::MIN;
@@ -73,18 +73,18 @@ impl QueryOutlook {
     }
 
     /// All its inputs are idle, but for those that have ended.
-    pub(crate) fn all_idle(&self) -> bool {
+    pub fn all_idle(&self) -> bool {
         self.idle && self.awake.is_none()
     }
 
     /// Whether an input is still behind the target.
-    pub(crate) fn is_ahead(&self, taps: &[Arc<TapState>]) -> bool {
+    pub fn is_ahead(&self, taps: &[Arc<TapState>]) -> bool {
         self.target
             .is_some_and(|target| taps.iter().any(|tap| tap.watermark() < tap.at_nanos(target)))
     }
 
     /// Holds the rows of all inputs against the target. Nobody may be inside of a micro-batch.
-    pub(crate) fn hold(&self, taps: &[Arc<TapState>]) {
+    pub fn hold(&self, taps: &[Arc<TapState>]) {
         if let Some(target) = self.target {
             taps.iter().for_each(|tap| tap.hold_rows(tap.at_nanos(target)));
         }
@@ -123,10 +123,10 @@ mod tests {
     use arrow::datatypes::TimeUnit;
     use parking_lot::Mutex;
     use windrow_core::{Partition, PartitionId, Split};
+    use windrow_stream::WhenIdle;
 
     use super::*;
-    use crate::query::progress::{Progress, Step};
-    use windrow_stream::WhenIdle;
+    use crate::progress::{Progress, Step};
 
     /// A tap whose one partition is idle after 10 µs.
     fn tap(unit: TimeUnit) -> Arc<TapState> {

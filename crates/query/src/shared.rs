@@ -7,25 +7,31 @@ use datafusion::logical_expr::TableScan;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, RwLock, Semaphore, watch};
 use windrow_core::{Clock, Error, ErrorKind, Result, Watermark};
-
-use crate::query::cut::{Counts, TapState};
-use crate::query::latency::Latency;
-use crate::query::ledger::Ledger;
+use windrow_storage::checkpoint::Counts;
 use windrow_stream::again::{again, with_message};
 use windrow_stream::log::StreamLog;
 use windrow_stream::memory::{Memory, OperatorMemory};
 use windrow_stream::spill::Fails;
 
+use crate::latency::Latency;
+use crate::ledger::Ledger;
+use crate::tap_state::TapState;
+
 /// One running query, as its tasks see it.
 #[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) id: u64,
-    pub(crate) name: String,
-    pub(crate) ledger: Ledger,
+pub struct Shared {
+    /// Its number, as `windrow.queries` has it.
+    pub id: u64,
+    /// Its name: that of the view, or a made one.
+    pub name: String,
+    /// What became of its rows.
+    pub ledger: Ledger,
     /// How long its micro-batches take.
-    pub(crate) latency: Latency,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) state: Mutex<QueryState>,
+    pub latency: Latency,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// How far it is.
+    pub state: Mutex<QueryState>,
     /// Wakes the coordinator: a micro-batch has reached the state.
     wake: Notify,
     /// Micro-batches that the coordinator has not looked at yet.
@@ -37,13 +43,13 @@ pub(crate) struct Shared {
     /// How often the coordinator has been through.
     passes: watch::Sender<u64>,
     /// The limit of memory, if there is one.
-    pub(crate) memory: Option<Arc<Memory>>,
+    pub memory: Option<Arc<Memory>>,
     /// Bytes of state that have gone to disk.
-    pub(crate) spilled_bytes: Arc<AtomicU64>,
+    pub spilled_bytes: Arc<AtomicU64>,
     /// Where its leaves stand in their streams.
     taps: Mutex<Vec<Arc<TapState>>>,
     /// Workers hold it while they are inside of a micro-batch; who cuts the state keeps them out.
-    pub(crate) gate: RwLock<()>,
+    pub gate: RwLock<()>,
     /// Checkpoints that were asked for.
     checkpoints_wanted: AtomicU64,
     checkpoints_done: watch::Sender<Checkpointed>,
@@ -54,7 +60,7 @@ pub(crate) struct Shared {
     /// It had failed before the engine was opened.
     failed_before: AtomicBool,
     /// The reference tables that it has read, with what they come to.
-    pub(crate) tables: Mutex<Vec<(TableScan, u64)>>,
+    pub tables: Mutex<Vec<(TableScan, u64)>>,
 }
 
 /// What became of the checkpoints that were asked for.
@@ -68,17 +74,17 @@ struct Checkpointed {
 
 /// For `windrow.queries`.
 #[derive(Debug, Clone)]
-pub(crate) struct QueryState {
+pub struct QueryState {
     /// What has been given out is complete up to there.
-    pub(crate) watermark: Watermark,
+    pub watermark: Watermark,
     /// Windows closed so far.
-    pub(crate) windows_closed: u64,
+    pub windows_closed: u64,
     /// Windows that have rows and are not closed, as far as the merger knows them.
-    pub(crate) windows_open: usize,
+    pub windows_open: usize,
     /// Micro-batches done.
-    pub(crate) batches: u64,
+    pub batches: u64,
     /// Bytes of window state.
-    pub(crate) state_bytes: usize,
+    pub state_bytes: usize,
 }
 
 impl Default for QueryState {
@@ -95,16 +101,20 @@ impl Default for QueryState {
 
 /// Whether a query still runs.
 #[derive(Debug, Clone)]
-pub(crate) enum Status {
+pub enum Status {
+    /// It takes in rows, or waits for some.
     Running,
     /// All inputs have ended and all windows are out.
     Finished,
+    /// It failed with this error.
     Failed(Arc<Error>),
+    /// It was stopped.
     Cancelled,
 }
 
 impl Status {
-    pub(crate) fn name(&self) -> &'static str {
+    /// As `windrow.queries` shows it.
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Running => "running",
             Self::Finished => "finished",
@@ -115,7 +125,8 @@ impl Status {
 }
 
 impl Shared {
-    pub(crate) fn new(
+    /// A query that has not begun; so many micro-batches may wait for its coordinator.
+    pub fn new(
         id: u64,
         name: String,
         batches_max: usize,
@@ -149,7 +160,7 @@ impl Shared {
     }
 
     /// It is the query of a view with these rows.
-    pub(crate) fn fills(&self, log: &Arc<StreamLog>) {
+    pub fn fills(&self, log: &Arc<StreamLog>) {
         self.log.get_or_init(|| Arc::downgrade(log));
     }
 
@@ -173,7 +184,7 @@ impl Shared {
     }
 
     /// Wakes the coordinator without a micro-batch.
-    pub(crate) fn nudge(&self) {
+    pub fn nudge(&self) {
         self.wake.notify_one();
     }
 
@@ -199,12 +210,12 @@ impl Shared {
     }
 
     /// The coordinator has been through once more.
-    pub(crate) fn passed(&self) {
+    pub fn passed(&self) {
         self.passes.send_modify(|n| *n += 1);
     }
 
     /// A receiver that wakes after each pass of the coordinator.
-    pub(crate) fn watch_passes(&self) -> watch::Receiver<u64> {
+    pub fn watch_passes(&self) -> watch::Receiver<u64> {
         self.passes.subscribe()
     }
 
@@ -214,27 +225,27 @@ impl Shared {
     }
 
     /// Where its leaves stand in their streams.
-    pub(crate) fn taps(&self) -> Vec<Arc<TapState>> {
+    pub fn taps(&self) -> Vec<Arc<TapState>> {
         self.taps.lock().clone()
     }
 
     /// Where a leaf stands that reads this stream.
-    pub(crate) fn tap_of(&self, stream: &str) -> Option<Arc<TapState>> {
+    pub fn tap_of(&self, stream: &str) -> Option<Arc<TapState>> {
         self.taps.lock().iter().find(|tap| tap.stream == stream).map(Arc::clone)
     }
 
     /// Whether the query scans a stream.
-    pub(crate) fn reads(&self, stream: &str) -> bool {
+    pub fn reads(&self, stream: &str) -> bool {
         self.tap_of(stream).is_some()
     }
 
     /// How far the query has taken in the log of a stream or view: one past the last offset.
-    pub(crate) fn consumed(&self, stream: &str) -> u64 {
+    pub fn consumed(&self, stream: &str) -> u64 {
         self.tap_of(stream).map_or(0, |tap| tap.consumed())
     }
 
     /// Goes on from what was counted before a restart.
-    pub(crate) fn restore(&self, counts: &Counts) {
+    pub fn restore(&self, counts: &Counts) {
         self.ledger.restore(counts.rows, counts.partly_late, counts.skipped);
         let mut state = self.state.lock();
         state.windows_closed = counts.windows_closed;
@@ -252,7 +263,7 @@ impl Shared {
     ///
     /// # Errors
     /// When it could not be written.
-    pub(crate) async fn checkpoint(&self) -> Result<()> {
+    pub async fn checkpoint(&self) -> Result<()> {
         let ticket = self.ask_checkpoint();
         let mut done = self.checkpoints_done.subscribe();
         let mut status = self.status.subscribe();
@@ -279,19 +290,19 @@ impl Shared {
     }
 
     /// Whether the query has ended, in whatever way.
-    pub(crate) fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         !matches!(*self.status.borrow(), Status::Running)
     }
 
     /// Stops the query at the next await.
-    pub(crate) fn cancel(&self) {
+    pub fn cancel(&self) {
         self.finish(Status::Cancelled);
         self.stop.send_replace(true);
         self.permits.close();
     }
 
     /// Completes when the query is stopped.
-    pub(crate) async fn stopped(&self) {
+    pub async fn stopped(&self) {
         let mut stop = self.stop.subscribe();
         // The sender lives in self.
         drop(stop.wait_for(|stop| *stop).await);
@@ -302,7 +313,7 @@ impl Shared {
     }
 
     /// Sets the final status, once.
-    pub(crate) fn finish(&self, status: Status) {
+    pub fn finish(&self, status: Status) {
         self.status.send_if_modified(|now| {
             let first = matches!(now, Status::Running);
             if first {
@@ -314,7 +325,7 @@ impl Shared {
 
     /// Fails the query and stops its tasks. Readers of a view are told before anybody can see that it has
     /// failed, so nobody takes what it had for its answer.
-    pub(crate) fn fail(&self, error: Arc<Error>) {
+    pub fn fail(&self, error: Arc<Error>) {
         if let Some(log) = self.log.get().and_then(Weak::upgrade).filter(|_| !self.is_over()) {
             log.fail(Arc::new(has_failed(&self.name, &error)));
         }
@@ -332,30 +343,31 @@ impl Shared {
     }
 
     /// It has failed before a restart, and does not run again.
-    pub(crate) fn fail_as_before(&self, error: Error) {
+    pub fn fail_as_before(&self, error: Error) {
         self.failed_before.store(true, Ordering::Release);
         self.fail(Arc::new(error));
     }
 
     /// Whether it had failed before the engine was opened.
-    pub(crate) fn failed_before(&self) -> bool {
+    pub fn failed_before(&self) -> bool {
         self.failed_before.load(Ordering::Acquire)
     }
 
     /// Whether it has failed, and would again.
-    pub(crate) fn fails_again(&self) -> bool {
+    pub fn fails_again(&self) -> bool {
         self.fails_again.load(Ordering::Acquire)
     }
 
     /// Why it has failed, if it has.
-    pub(crate) fn failure(&self) -> Option<String> {
+    pub fn failure(&self) -> Option<String> {
         match &*self.status.borrow() {
             Status::Failed(error) => Some(error.message().to_owned()),
             Status::Running | Status::Finished | Status::Cancelled => None,
         }
     }
 
-    pub(crate) fn status(&self) -> Status {
+    /// Whether it still runs, or how it ended.
+    pub fn status(&self) -> Status {
         self.status.borrow().clone()
     }
 
@@ -363,7 +375,7 @@ impl Shared {
     ///
     /// # Errors
     /// What the query failed with; `Cancelled` when it was stopped.
-    pub(crate) async fn ended(&self) -> Result<()> {
+    pub async fn ended(&self) -> Result<()> {
         let mut status = self.status.subscribe();
         let ended = status
             .wait_for(|s| !matches!(s, Status::Running))
@@ -384,7 +396,7 @@ impl Fails for Shared {
 }
 
 /// The error of a query that was stopped.
-pub(crate) fn cancelled() -> Error {
+pub fn cancelled() -> Error {
     Error::new(ErrorKind::Cancelled, "the query was cancelled")
 }
 

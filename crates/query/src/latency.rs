@@ -10,7 +10,7 @@ const ENDS_MICROS: [u64; 14] = [
 
 /// Counts by duration. Adding is two additions of one number each.
 #[derive(Debug, Default)]
-pub(crate) struct Latency {
+pub struct Latency {
     buckets: [AtomicU64; ENDS_MICROS.len() + 1],
     sum_micros: AtomicU64,
 }
@@ -33,7 +33,7 @@ impl LatencySnapshot {
 
 impl Latency {
     /// One more micro-batch took so long.
-    pub(crate) fn add(&self, micros: u64) {
+    pub fn add(&self, micros: u64) {
         let at = ENDS_MICROS.partition_point(|end| *end < micros);
         if let Some(bucket) = self.buckets.get(at) {
             bucket.fetch_add(1, Ordering::Relaxed);
@@ -42,7 +42,7 @@ impl Latency {
     }
 
     /// What it holds now.
-    pub(crate) fn snapshot(&self) -> LatencySnapshot {
+    pub fn snapshot(&self) -> LatencySnapshot {
         let ends = ENDS_MICROS.iter().map(|micros| seconds(*micros)).chain([f64::INFINITY]);
         let counts = self.buckets.iter().map(|n| n.load(Ordering::Relaxed));
         LatencySnapshot {

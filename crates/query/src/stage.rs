@@ -19,11 +19,11 @@ use futures::stream::BoxStream;
 use windrow_core::{Result, Watermark};
 use windrow_operators::{CoordinatorPart, Finished, StatefulOperator, WindowRows};
 use windrow_sql::leaf::LeafId;
-
-use crate::query::cut::TapState;
-use crate::query::runner::PlanRunner;
-use crate::query::tap::Stores;
 use windrow_stream::memory::{MeasuredStore, OperatorMemory, Part, sorted};
+
+use crate::runner::PlanRunner;
+use crate::tap::Stores;
+use crate::tap_state::TapState;
 
 /// Windows of a row-wise stage go through its finish plan together until there are this many
 /// rows.
@@ -34,22 +34,22 @@ type LeafWindows = (LeafId, Vec<WindowRows>);
 
 /// A stage, running.
 pub(crate) struct StageRun {
-    pub(crate) inputs: Vec<InputRun>,
-    pub(crate) finish: PlanRunner,
+    pub inputs: Vec<InputRun>,
+    pub finish: PlanRunner,
     /// What rows that do not fit into memory are put in order with, where the output wants them so.
-    pub(crate) sorted: Option<Arc<OperatorMemory>>,
+    pub sorted: Option<Arc<OperatorMemory>>,
     pub(crate) row_wise: bool,
     /// Something that could be finished waits until no rows are on their way.
     pub(crate) holds_back: bool,
     /// Its operator gives rows in one order, whatever came when: they need not be put in order.
-    pub(crate) in_order: bool,
+    pub in_order: bool,
     /// Windows closed so far.
-    pub(crate) closed: u64,
+    pub closed: u64,
     /// Windows that end here or before are in the archive already: they are closed once more and
     /// given to nobody.
-    pub(crate) archived: Watermark,
+    pub archived: Watermark,
     /// The rows that are still to come of windows which do not fit into memory.
-    pub(crate) open: Option<BoxStream<'static, Result<RecordBatch>>>,
+    pub open: Option<BoxStream<'static, Result<RecordBatch>>>,
 }
 
 impl fmt::Debug for StageRun {
@@ -61,16 +61,16 @@ impl fmt::Debug for StageRun {
 /// One stateful operator of a stage, running.
 #[derive(Debug)]
 pub(crate) struct InputRun {
-    pub(crate) leaf: LeafId,
-    pub(crate) operator: Box<dyn CoordinatorPart>,
+    pub leaf: LeafId,
+    pub operator: Box<dyn CoordinatorPart>,
     /// Where the streams stand that feed it.
-    pub(crate) taps: Vec<Arc<TapState>>,
+    pub taps: Vec<Arc<TapState>>,
     pub(crate) stores: Stores,
     pub(crate) nested: Vec<NestedRun>,
-    pub(crate) lag_ticks: i64,
+    pub lag_ticks: i64,
     pub(crate) lateness_ticks: i64,
     /// Windows up to here are being or have been closed.
-    pub(crate) watermark: Watermark,
+    pub watermark: Watermark,
     /// What the coordinator's part holds, if there is a limit of memory.
     memory: Option<(Arc<OperatorMemory>, Part)>,
 }
@@ -78,10 +78,10 @@ pub(crate) struct InputRun {
 /// A stage that feeds a leaf: a window over windows.
 #[derive(Debug)]
 pub(crate) struct NestedRun {
-    pub(crate) leaf: LeafId,
-    pub(crate) stage: Box<StageRun>,
-    pub(crate) prepare: Arc<PlanRunner>,
-    pub(crate) store: MeasuredStore,
+    pub leaf: LeafId,
+    pub stage: Box<StageRun>,
+    pub prepare: Arc<PlanRunner>,
+    pub store: MeasuredStore,
 }
 
 impl InputRun {

@@ -23,18 +23,18 @@ use windrow_operators::StatefulOperator;
 use windrow_operators::lateness::{NotOnTime, Tolerance};
 use windrow_sql::leaf::LeafId;
 use windrow_sql::plan::ROW_COLUMN;
-
-use crate::query::cut::TapState;
-use crate::query::ledger::{Entry, passed};
-use crate::query::output::Output;
-use crate::query::runner::PlanRunner;
-use crate::query::shared::Shared;
-use crate::query::skipping::{Skipped, run_rows};
 use windrow_stream::intake::{TakenIn, display_micros, render_row, ticks};
 use windrow_stream::kept::{BadRows, Late, LateRows};
 use windrow_stream::memory::{MeasuredStore, OperatorMemory};
 use windrow_stream::push::PushStream;
 use windrow_stream::stream::table::with_positions;
+
+use crate::ledger::{Entry, passed};
+use crate::output::Output;
+use crate::runner::PlanRunner;
+use crate::shared::Shared;
+use crate::skipping::{Skipped, run_rows};
+use crate::tap_state::TapState;
 
 /// The parts of all workers that feed one stateful operator.
 pub(crate) type Stores = Arc<Mutex<Vec<Arc<Mutex<MeasuredStore>>>>>;
@@ -42,31 +42,31 @@ pub(crate) type Stores = Arc<Mutex<Vec<Arc<Mutex<MeasuredStore>>>>>;
 /// One query's interest in one scan; shared by the scan's workers.
 #[derive(Debug)]
 pub(crate) struct Tap {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) stream: String,
-    pub(crate) leaf: LeafId,
+    pub shared: Arc<Shared>,
+    pub stream: String,
+    pub leaf: LeafId,
     /// Which scanned columns the leaf has.
-    pub(crate) projection: Vec<usize>,
+    pub projection: Vec<usize>,
     /// Whether the leaf has where its rows stand as a last column.
-    pub(crate) positions: bool,
+    pub positions: bool,
     /// The event-time column among the scanned ones.
-    pub(crate) time: Option<usize>,
-    pub(crate) plan: PreparePlan,
-    pub(crate) state: SessionState,
+    pub time: Option<usize>,
+    pub plan: PreparePlan,
+    pub state: SessionState,
     pub(crate) sink: Sink,
-    pub(crate) late_rows: Arc<LateRows>,
+    pub late_rows: Arc<LateRows>,
     /// `LATE DATA TO`.
-    pub(crate) late_to: Option<Arc<PushStream>>,
+    pub late_to: Option<Arc<PushStream>>,
     /// Where rows go whose expressions fail; `None`: then the query fails.
-    pub(crate) skipped: Option<Arc<BadRows>>,
+    pub skipped: Option<Arc<BadRows>>,
     /// How far it has been read, also before a restart.
-    pub(crate) at: Arc<TapState>,
+    pub at: Arc<TapState>,
 }
 
 /// The stateless part of a query, as physical plans.
 #[derive(Debug, Clone)]
 pub(crate) struct PreparePlan {
-    pub(crate) plan: Arc<dyn ExecutionPlan>,
+    pub plan: Arc<dyn ExecutionPlan>,
     /// The same with the number of the input row in a last column.
     pub(crate) traced: Arc<dyn ExecutionPlan>,
     /// One row in, at most one row out (no join, no unnest): counting needs no tracing.
@@ -103,7 +103,7 @@ impl Sink {
 /// A tap as one worker uses it: with plans and state of its own.
 #[derive(Debug)]
 pub(crate) struct TapWorker {
-    pub(crate) tap: Arc<Tap>,
+    pub tap: Arc<Tap>,
     runner: PlanRunner,
     traced: PlanRunner,
     store: Option<Arc<Mutex<MeasuredStore>>>,
@@ -122,18 +122,18 @@ impl Tap {
 /// Where a batch comes from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Origin<'a> {
-    pub(crate) partition: PartitionId,
+    pub partition: PartitionId,
     /// The partition's name.
-    pub(crate) name: &'a str,
-    pub(crate) split: &'a Split,
+    pub name: &'a str,
+    pub split: &'a Split,
     /// The partition's watermark just before the batch.
-    pub(crate) before: Watermark,
+    pub before: Watermark,
     /// One past the batch's last offset.
-    pub(crate) consumed: u64,
+    pub consumed: u64,
     /// What the reader said of where that is.
-    pub(crate) place: Option<&'a Arc<str>>,
+    pub place: Option<&'a Arc<str>>,
     /// Largest event time of the lane, the batch included.
-    pub(crate) max: Option<i64>,
+    pub max: Option<i64>,
 }
 
 /// Rows of a micro-batch on their way through a plan.

@@ -20,7 +20,7 @@ use windrow_sql::plan::{run, stream};
 
 /// What one run of a plan may hold at once, among the settings of the session that it is planned with.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct RunBytes(pub(crate) usize);
+pub struct RunBytes(pub usize);
 
 /// A plan with its own leaf inputs.
 #[derive(Debug)]

@@ -20,32 +20,32 @@ use windrow_core::{
     Clock, Error, Limits, Partition, PartitionId, Result, ScanRequest, Source, SourceBatch, Split,
     Watermark,
 };
-
-use crate::query::progress::{SharedProgress, Step};
-use crate::query::tap::{Origin, Tap, TapWorker};
 use windrow_stream::WhenIdle;
 use windrow_stream::caught::{caught, stopped};
 use windrow_stream::intake::Intake;
 use windrow_stream::kept::BadRows;
 
+use crate::progress::{SharedProgress, Step};
+use crate::tap::{Origin, Tap, TapWorker};
+
 /// One reading of a stream.
 #[derive(Debug)]
 pub(crate) struct Scan {
-    pub(crate) stream: String,
-    pub(crate) source: Arc<dyn Source>,
-    pub(crate) request: ScanRequest,
-    pub(crate) taps: Vec<Arc<Tap>>,
-    pub(crate) progress: SharedProgress,
-    pub(crate) intake: Intake,
-    pub(crate) time: ScanTime,
-    pub(crate) bad_rows: Arc<BadRows>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) limits: Limits,
-    pub(crate) counters: Arc<Counters>,
+    pub stream: String,
+    pub source: Arc<dyn Source>,
+    pub request: ScanRequest,
+    pub taps: Vec<Arc<Tap>>,
+    pub progress: SharedProgress,
+    pub intake: Intake,
+    pub time: ScanTime,
+    pub bad_rows: Arc<BadRows>,
+    pub clock: Arc<dyn Clock>,
+    pub limits: Limits,
+    pub counters: Arc<Counters>,
     /// Rows of the history that are counted and not read yet.
-    pub(crate) unread: AtomicU64,
+    pub unread: AtomicU64,
     /// Type of the event-time column, for display.
-    pub(crate) time_type: Option<DataType>,
+    pub time_type: Option<DataType>,
 }
 
 /// How the scan's watermark comes about.
@@ -53,22 +53,25 @@ pub(crate) struct Scan {
 pub(crate) struct ScanTime {
     /// The declared delay; `None`: the source tells its watermark itself (a view), or there is
     /// no event time.
-    pub(crate) delay_ticks: Option<i64>,
+    pub delay_ticks: Option<i64>,
     /// When its partitions are idle. Those of a bounded source never are: how fast it is read must not
     /// decide what is late.
-    pub(crate) when_idle: Option<WhenIdle>,
+    pub when_idle: Option<WhenIdle>,
 }
 
 /// What the progress bar shows.
 #[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) rows: AtomicU64,
-    pub(crate) bytes: AtomicU64,
-    pub(crate) bytes_total: AtomicU64,
+pub struct Counters {
+    /// Rows read.
+    pub rows: AtomicU64,
+    /// Bytes read.
+    pub bytes: AtomicU64,
+    /// Bytes that there are to read, as far as sources know.
+    pub bytes_total: AtomicU64,
     /// Rows read of what was there when it was opened, where bytes are not known.
-    pub(crate) history: AtomicU64,
+    pub history: AtomicU64,
     /// All rows of that kind.
-    pub(crate) history_total: AtomicU64,
+    pub history_total: AtomicU64,
 }
 
 impl Counters {

@@ -12,7 +12,7 @@
 //!
 //! A partition is idle when its reader has waited for `idle_timeout`, or when its source says so (a
 //! view whose inputs are all idle). Idleness does not move the scan's watermark: what it means is
-//! decided per query, over all its scans ([`Outlook`], `query/idle.rs`). A partition that is
+//! decided per query, over all its scans ([`Outlook`], `idle.rs`). A partition that is
 //! not begun, or is being read, or whose rows are on their way into a query is not idle, however
 //! long that takes: it is Windrow that is slow then, not the source.
 
@@ -34,7 +34,7 @@ pub(crate) type SharedProgress = Arc<Mutex<Progress>>;
 
 /// The progress of one scan.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub struct Progress {
     delay_ticks: i64,
     /// Of the event times; `None`: there are none.
     unit: Option<TimeUnit>,
@@ -53,15 +53,15 @@ pub(crate) struct Progress {
 
 /// What a scan has to say about the watermark of a query at one moment of the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Outlook {
+pub struct Outlook {
     /// The minimum over the partitions that are not idle; `None`: there are none.
-    pub(crate) awake: Option<Watermark>,
+    pub awake: Option<Watermark>,
     /// That minimum comes of the clock.
-    pub(crate) by_clock: bool,
+    pub by_clock: bool,
     /// The furthest watermark of partitions that are idle or have ended.
     pub(crate) furthest: Watermark,
     /// Some partition is idle.
-    pub(crate) idle: bool,
+    pub idle: bool,
     /// When the next one will be, if nothing comes; or when the clock has to be asked again.
     pub(crate) next_micros: Option<i64>,
 }
@@ -127,30 +127,34 @@ enum SplitState {
 
 /// What a micro-batch did to its split.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Step {
+pub struct Step {
     /// Largest event time of the split so far.
-    pub(crate) max: Option<i64>,
+    pub max: Option<i64>,
     /// What the source itself promised.
     pub(crate) explicit: Option<Watermark>,
     /// One past the batch's last offset.
-    pub(crate) consumed: u64,
+    pub consumed: u64,
     /// The wall clock.
-    pub(crate) now_micros: i64,
+    pub now_micros: i64,
     /// Whether the source says that it is idle.
-    pub(crate) idle: Option<bool>,
+    pub idle: Option<bool>,
     /// Rows that were there when reading began are still unread.
     pub(crate) backlog: bool,
 }
 
 /// What `windrow.watermarks` shows of a partition.
 #[derive(Debug, Clone)]
-pub(crate) struct PartitionStatus {
-    pub(crate) id: PartitionId,
-    pub(crate) name: String,
-    pub(crate) watermark: Watermark,
-    pub(crate) state: &'static str,
+pub struct PartitionStatus {
+    /// Which one of its stream.
+    pub id: PartitionId,
+    /// Its name, as the source gives it.
+    pub name: String,
+    /// The watermark of its own rows.
+    pub watermark: Watermark,
+    /// In a word: `active`, `idle`, `done` and the like.
+    pub state: &'static str,
     /// It is neither idle nor done: it may hold the watermark.
-    pub(crate) awake: bool,
+    pub awake: bool,
 }
 
 impl PartitionProgress {
@@ -197,7 +201,8 @@ impl PartitionProgress {
 }
 
 impl Progress {
-    pub(crate) fn new(delay_ticks: i64, unit: Option<TimeUnit>) -> Self {
+    /// Of a stream whose partitions are not known yet. `delay_ticks`: how far the watermark stays behind event times, in ticks of `unit`.
+    pub fn new(delay_ticks: i64, unit: Option<TimeUnit>) -> Self {
         Self {
             delay_ticks,
             unit,
@@ -216,7 +221,7 @@ impl Progress {
     }
 
     /// When partitions become idle by the clock, if they do.
-    pub(crate) fn when_idle(&self) -> Option<WhenIdle> {
+    pub fn when_idle(&self) -> Option<WhenIdle> {
         self.when_idle
     }
 
@@ -226,7 +231,7 @@ impl Progress {
     }
 
     /// A watermark in nanoseconds, so that those of streams with different units can be compared.
-    pub(crate) fn nanos(&self, watermark: Watermark) -> i128 {
+    pub fn nanos(&self, watermark: Watermark) -> i128 {
         match (watermark, self.unit) {
             (Watermark::NONE, _) | (_, None) => i128::MIN,
             (Watermark::END, _) => i128::MAX,
@@ -242,7 +247,7 @@ impl Progress {
     }
 
     /// Adds partitions that were discovered now.
-    pub(crate) fn add(&mut self, partitions: &[Partition], now_micros: i64) {
+    pub fn add(&mut self, partitions: &[Partition], now_micros: i64) {
         self.since_micros.get_or_insert(now_micros);
         self.partitions.extend(partitions.iter().map(|p| {
             PartitionProgress {
@@ -271,17 +276,17 @@ impl Progress {
     }
 
     /// Whether the partition is already known.
-    pub(crate) fn knows(&self, id: PartitionId) -> bool {
+    pub fn knows(&self, id: PartitionId) -> bool {
         self.partitions.iter().any(|p| p.id == id)
     }
 
     /// No further partitions will come.
-    pub(crate) fn complete(&mut self) {
+    pub fn complete(&mut self) {
         self.complete = true;
     }
 
     /// The scan's watermark now; advances it to the minimum over the partitions.
-    pub(crate) fn watermark(&mut self) -> Watermark {
+    pub fn watermark(&mut self) -> Watermark {
         let now = match self.partitions.iter().map(|p| p.watermark(self.delay_ticks)).min() {
             None if self.complete => Watermark::END,
             // Every partition of now is done, but more may come.
@@ -294,7 +299,7 @@ impl Progress {
     }
 
     /// Which partitions are idle now, and what the others amount to.
-    pub(crate) fn outlook(&self, now_micros: i64) -> Outlook {
+    pub fn outlook(&self, now_micros: i64) -> Outlook {
         let mut outlook = Outlook::NOTHING;
         for p in &self.partitions {
             if p.is_done() {
@@ -353,7 +358,7 @@ impl Progress {
     }
 
     /// A split is being read; `backlog`: rows of it are there already.
-    pub(crate) fn begin(&mut self, id: PartitionId, split: usize, (backlog, now): (bool, i64)) {
+    pub fn begin(&mut self, id: PartitionId, split: usize, (backlog, now): (bool, i64)) {
         self.with(id, |p| {
             p.backlog = backlog;
             p.last_row_micros = p.last_row_micros.max(now);
@@ -364,12 +369,12 @@ impl Progress {
     }
 
     /// A batch is on its way into the queries: the partition speaks.
-    pub(crate) fn take(&mut self, id: PartitionId) {
+    pub fn take(&mut self, id: PartitionId) {
         self.with(id, |p| p.busy += 1);
     }
 
     /// The batch that was [taken](Self::take) has reached the state.
-    pub(crate) fn taken(&mut self, id: PartitionId, split: usize, step: &Step) {
+    pub fn taken(&mut self, id: PartitionId, split: usize, step: &Step) {
         self.with(id, |p| {
             p.busy = p.busy.saturating_sub(1);
             p.told_idle = step.idle.unwrap_or(false);
@@ -380,7 +385,7 @@ impl Progress {
     }
 
     /// Rows of a split have reached the state.
-    pub(crate) fn advance(&mut self, id: PartitionId, split: usize, step: &Step) {
+    pub fn advance(&mut self, id: PartitionId, split: usize, step: &Step) {
         self.with(id, |p| {
             p.last_row_micros = p.last_row_micros.max(step.now_micros);
             p.consumed = p.consumed.max(step.consumed);
@@ -397,12 +402,12 @@ impl Progress {
     }
 
     /// One past the last offset of a partition that has reached the state.
-    pub(crate) fn consumed(&self, id: PartitionId) -> u64 {
+    pub fn consumed(&self, id: PartitionId) -> u64 {
         self.partitions.iter().find(|p| p.id == id).map_or(0, |p| p.consumed)
     }
 
     /// A split is read to its end.
-    pub(crate) fn finish(&mut self, id: PartitionId, split: usize, now_micros: i64) {
+    pub fn finish(&mut self, id: PartitionId, split: usize, now_micros: i64) {
         self.since_micros = self.since_micros.max(Some(now_micros));
         self.with(id, |p| {
             if let Some(s) = p.splits.get_mut(split) {
@@ -418,7 +423,7 @@ impl Progress {
     }
 
     /// Every partition, for the user.
-    pub(crate) fn status(&self, now_micros: i64) -> Vec<PartitionStatus> {
+    pub fn status(&self, now_micros: i64) -> Vec<PartitionStatus> {
         let is_idle = |p: &PartitionProgress| {
             p.idle_from(self.when_idle).is_some_and(|from| from <= now_micros)
         };
@@ -451,8 +456,9 @@ fn nanos_per_tick(unit: TimeUnit) -> i128 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use windrow_core::Split;
+
+    use super::*;
 
     fn new(delay: i64) -> Progress {
         Progress::new(delay, Some(TimeUnit::Microsecond))

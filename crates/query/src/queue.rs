@@ -19,7 +19,7 @@ const UNIT: usize = 1 << 10;
 
 /// The end that rows are given to.
 #[derive(Debug, Clone)]
-pub(crate) struct RowSender {
+pub struct RowSender {
     sender: mpsc::Sender<Sent>,
     room: Arc<Semaphore>,
     units: u32,
@@ -27,7 +27,7 @@ pub(crate) struct RowSender {
 
 /// The end that rows are read from.
 #[derive(Debug)]
-pub(crate) struct RowReceiver(mpsc::Receiver<Sent>);
+pub struct RowReceiver(mpsc::Receiver<Sent>);
 
 #[derive(Debug)]
 struct Sent {
@@ -37,7 +37,7 @@ struct Sent {
 
 /// The reader is gone.
 #[derive(Debug)]
-pub(crate) struct Gone;
+pub struct Gone;
 
 impl fmt::Display for Gone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,7 +48,7 @@ impl fmt::Display for Gone {
 impl std::error::Error for Gone {}
 
 /// A queue of so many batches and bytes (`None`: some).
-pub(crate) fn queue(batches: usize, bytes: Option<usize>) -> (RowSender, RowReceiver) {
+pub fn queue(batches: usize, bytes: Option<usize>) -> (RowSender, RowReceiver) {
     let (sender, receiver) = mpsc::channel(batches);
     let units = u32::try_from(bytes.unwrap_or(QUEUE_BYTES) / UNIT).unwrap_or(u32::MAX).max(1);
     let room = Arc::new(Semaphore::new(units as usize));
@@ -57,7 +57,7 @@ pub(crate) fn queue(batches: usize, bytes: Option<usize>) -> (RowSender, RowRece
 
 impl RowSender {
     /// Waits until there is room, and hands on rows or why there are none.
-    pub(crate) async fn send(&self, rows: Result<RecordBatch>) -> Result<(), Gone> {
+    pub async fn send(&self, rows: Result<RecordBatch>) -> Result<(), Gone> {
         let room = match &rows {
             Ok(rows) => {
                 let units = u32::try_from(bytes_of(rows) / UNIT).unwrap_or(u32::MAX);
@@ -74,11 +74,13 @@ impl RowSender {
 }
 
 impl RowReceiver {
-    pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RecordBatch>>> {
+    /// The next rows, or why there are none; `None` when no more will come.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RecordBatch>>> {
         self.0.poll_recv(cx).map(|sent| sent.map(|sent| sent.rows))
     }
 
-    pub(crate) fn close(&mut self) {
+    /// Takes no more: senders find that the reader is gone.
+    pub fn close(&mut self) {
         self.0.close();
     }
 }

@@ -11,7 +11,7 @@ use windrow_core::Watermark;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Promise {
+pub struct Promise {
     /// Rows given to the reader.
     given: AtomicU64,
     /// The newest watermark, and the rows that had been given before.
@@ -26,18 +26,18 @@ impl Default for Promise {
 
 impl Promise {
     /// Rows are about to be given.
-    pub(crate) fn count(&self, rows: usize) {
+    pub fn count(&self, rows: usize) {
         self.given.fetch_add(rows as u64, Ordering::AcqRel);
     }
 
     /// What has been given is complete up to `watermark`.
-    pub(crate) fn tell(&self, watermark: Watermark) {
+    pub fn tell(&self, watermark: Watermark) {
         let mut told = self.told.lock();
         *told = (self.given.load(Ordering::Acquire), told.1.advance(watermark));
     }
 
     /// The watermark that a reader of the first `rows` rows may rely on; `None`: no newer one.
-    pub(crate) fn after(&self, rows: u64) -> Option<Watermark> {
+    pub fn after(&self, rows: u64) -> Option<Watermark> {
         let (given, watermark) = *self.told.lock();
         (given <= rows).then_some(watermark)
     }

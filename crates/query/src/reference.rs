@@ -21,9 +21,9 @@ use futures::StreamExt;
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::leaf::LeafTable;
-
-use crate::query::runner::RunBytes;
 use windrow_stream::memory::display;
+
+use crate::runner::RunBytes;
 
 /// Those that a query has read.
 #[derive(Debug, Default)]
@@ -109,7 +109,7 @@ impl ReferenceTables {
 ///
 /// # Errors
 /// When it cannot be read, or takes more memory than there is.
-pub(crate) async fn rows_of_table(
+pub async fn rows_of_table(
     state: &SessionState,
     scan: &TableScan,
     taken: usize,
@@ -155,7 +155,7 @@ fn too_large(name: &str, bytes_max: usize) -> Error {
 ///
 /// # Errors
 /// When a column cannot be compared.
-pub(crate) fn digest(rows: &[RecordBatch]) -> Result<u64> {
+pub fn digest(rows: &[RecordBatch]) -> Result<u64> {
     let mut digest = 0_u64;
     for batch in rows {
         let mut hashes = vec![0; batch.num_rows()];

@@ -4,11 +4,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(crate) use windrow_storage::checkpoint::Entry;
+pub use windrow_storage::checkpoint::Entry;
 
 /// The counters of one query. Every input row is in exactly one of the four others.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub struct Ledger {
     rows_in: AtomicU64,
     aggregated: AtomicU64,
     filtered: AtomicU64,
@@ -23,7 +23,7 @@ pub(crate) struct Ledger {
 
 /// Of `rows_in` rows those came through that some row in `from` was made of; per batch of
 /// rows the numbers of the rows they were made of.
-pub(crate) fn passed(entry: &mut Entry, rows_in: u64, from: &[Vec<u64>]) {
+pub fn passed(entry: &mut Entry, rows_in: u64, from: &[Vec<u64>]) {
     let mut from: Vec<u64> = from.iter().flatten().copied().collect();
     from.sort_unstable();
     from.dedup();
@@ -33,7 +33,8 @@ pub(crate) fn passed(entry: &mut Entry, rows_in: u64, from: &[Vec<u64>]) {
 }
 
 impl Ledger {
-    pub(crate) fn add(&self, entry: Entry) {
+    /// Counts the rows of a micro-batch.
+    pub fn add(&self, entry: Entry) {
         debug_assert!(entry.is_balanced(), "{entry:?}");
         self.rows_in.fetch_add(entry.rows_in, Ordering::Relaxed);
         self.aggregated.fetch_add(entry.aggregated, Ordering::Relaxed);
@@ -42,7 +43,8 @@ impl Ledger {
         self.bad.fetch_add(entry.bad, Ordering::Relaxed);
     }
 
-    pub(crate) fn add_rows_out(&self, rows: usize) {
+    /// Counts rows that the query has given out.
+    pub fn add_rows_out(&self, rows: usize) {
         self.rows_out.fetch_add(rows as u64, Ordering::Relaxed);
     }
 
@@ -51,7 +53,7 @@ impl Ledger {
     }
 
     /// Aggregated rows that came too late for some of their windows.
-    pub(crate) fn partly_late(&self) -> u64 {
+    pub fn partly_late(&self) -> u64 {
         self.partly_late.load(Ordering::Relaxed)
     }
 
@@ -60,18 +62,19 @@ impl Ledger {
     }
 
     /// Bad rows that are bad for this query alone.
-    pub(crate) fn skipped(&self) -> u64 {
+    pub fn skipped(&self) -> u64 {
         self.skipped.load(Ordering::Relaxed)
     }
 
     /// Goes on from what was counted before a restart.
-    pub(crate) fn restore(&self, rows: Entry, partly_late: u64, skipped: u64) {
+    pub fn restore(&self, rows: Entry, partly_late: u64, skipped: u64) {
         self.add(rows);
         self.add_partly_late(partly_late);
         self.add_skipped(skipped);
     }
 
-    pub(crate) fn total(&self) -> Entry {
+    /// What became of all rows so far.
+    pub fn total(&self) -> Entry {
         Entry {
             rows_in: self.rows_in.load(Ordering::Relaxed),
             aggregated: self.aggregated.load(Ordering::Relaxed),
@@ -81,7 +84,8 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn rows_out(&self) -> u64 {
+    /// Rows that the query has given out.
+    pub fn rows_out(&self) -> u64 {
         self.rows_out.load(Ordering::Relaxed)
     }
 }

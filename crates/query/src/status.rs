@@ -1,6 +1,6 @@
 //! How far a running query is, for people who watch it.
 
-use crate::query::shared::Shared;
+use crate::shared::Shared;
 
 /// How far a continuous query is, and what became of its input rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct QueryStatus {
 
 impl QueryStatus {
     /// How far a query is now.
-    pub(crate) fn of(query: &Shared) -> Self {
+    pub fn of(query: &Shared) -> Self {
         let windows_open = query.state.lock().windows_open;
         let taps = query.taps();
         let watermarks = taps.iter().filter_map(|tap| tap.watermark_micros());

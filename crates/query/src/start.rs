@@ -14,26 +14,28 @@ use windrow_sql::leaf::LeafId;
 use windrow_sql::plan::{
     ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, micro_batch_state, physical,
 };
-
-use crate::query::coordinator::{Coordinator, Promptness, Root};
-use crate::query::cut::{InputState, QueryCut, Resume, TapCut, TapState, Unused};
-use crate::query::keeper::Keeper;
-use crate::query::output::Output;
-use crate::query::parts::QueryParts;
-use crate::query::progress::{Progress, SharedProgress};
-use crate::query::reference::ReferenceTables;
-use crate::query::runner::PlanRunner;
-use crate::query::scan::{Scan, ScanTime};
-use crate::query::shared::Shared;
-use crate::query::stage::{FINISH_ROWS, InputRun, NestedRun, StageRun};
-use crate::query::tap::{PreparePlan, Sink, Stores, Tap};
+use windrow_storage::checkpoint::{InputState, QueryCut, Resume, TapCut, Unused};
 use windrow_stream::followers::ReadBy;
 use windrow_stream::memory::{MeasuredStore, OperatorMemory};
 use windrow_stream::push::PushStream;
 use windrow_stream::{Feed, Stream};
 
+use crate::coordinator::{Coordinator, Promptness};
+use crate::keeper::Keeper;
+use crate::output::Output;
+use crate::parts::QueryParts;
+use crate::progress::{Progress, SharedProgress};
+use crate::reference::ReferenceTables;
+use crate::root::Root;
+use crate::runner::PlanRunner;
+use crate::scan::{Scan, ScanTime};
+use crate::shared::Shared;
+use crate::stage::{FINISH_ROWS, InputRun, NestedRun, StageRun};
+use crate::tap::{PreparePlan, Sink, Stores, Tap};
+use crate::tap_state::TapState;
+
 /// The streams that a query may read, by name.
-pub(crate) trait Streams: Sync {
+pub trait Streams: Sync {
     /// The stream, or the materialized view as a stream.
     ///
     /// # Errors
@@ -46,7 +48,7 @@ pub(crate) trait Streams: Sync {
 
 /// A query that is ready to run, but for its scans.
 #[derive(Debug)]
-pub(crate) struct Ready {
+pub struct Ready {
     coordinator: Coordinator,
     taps: Vec<Draft>,
 }
@@ -88,31 +90,30 @@ enum DraftSink {
 
 /// How a query is to run.
 #[derive(Debug)]
-pub(crate) struct Wanted {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) output: Output,
+pub struct Wanted {
+    /// The query.
+    pub shared: Arc<Shared>,
+    /// Where its rows go.
+    pub output: Output,
     /// Push streams count as ended once their rows of now are read.
-    pub(crate) push_ends: bool,
-    pub(crate) late_to: Option<Arc<PushStream>>,
+    pub push_ends: bool,
+    /// The stream that takes its late rows (`LATE DATA TO`), if one does.
+    pub late_to: Option<Arc<PushStream>>,
     /// Windows that end here or before are in the archive already.
-    pub(crate) archived: Watermark,
+    pub archived: Watermark,
     /// Where streams and views with a log are read from, by name; others from the beginning.
-    pub(crate) from: BTreeMap<String, u64>,
+    pub from: BTreeMap<String, u64>,
     /// Makes checkpoints of it.
-    pub(crate) keeper: Option<Keeper>,
+    pub keeper: Option<Keeper>,
     /// What it goes on from.
-    pub(crate) resume: Option<Resume>,
+    pub resume: Option<Resume>,
     /// Rows whose expressions fail are bad rows.
-    pub(crate) skips_rows: bool,
+    pub skips_rows: bool,
 }
 
 impl Wanted {
     /// A query that begins at the beginning and is not kept.
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        output: Output,
-        late_to: Option<Arc<PushStream>>,
-    ) -> Self {
+    pub fn new(shared: Arc<Shared>, output: Output, late_to: Option<Arc<PushStream>>) -> Self {
         Self {
             shared,
             output,
@@ -147,7 +148,7 @@ struct Going {
 }
 
 /// Makes the physical plans of a query and its coordinator.
-pub(crate) async fn ready(
+pub async fn ready(
     streams: &dyn Streams,
     state: &SessionState,
     plan: ContinuousPlan,
@@ -196,7 +197,7 @@ impl Ready {
     ///
     /// # Errors
     /// Never in practice: there is no state yet.
-    pub(crate) fn first_cut(&mut self) -> Result<QueryCut> {
+    pub fn first_cut(&mut self) -> Result<QueryCut> {
         self.coordinator.first_cut()
     }
 
@@ -205,7 +206,7 @@ impl Ready {
     ///
     /// # Errors
     /// When a stream's place cannot be listed.
-    pub(crate) async fn find_places(&mut self) -> Result<()> {
+    pub async fn find_places(&mut self) -> Result<()> {
         for tap in &self.taps {
             let source = tap.stream.source(tap.bounded, ReadBy::Client, None);
             if source.rediscover_after().is_none() {
@@ -222,7 +223,7 @@ impl Ready {
 }
 
 /// Starts queries together: each stream that they read is read once for all of them.
-pub(crate) fn launch(parts: &QueryParts, queries: Vec<Ready>) {
+pub fn launch(parts: &QueryParts, queries: Vec<Ready>) {
     let mut scans: BTreeMap<(String, bool, String), Drafts> = BTreeMap::new();
     let mut coordinators = Vec::new();
     for query in queries {
@@ -279,6 +280,21 @@ fn places(taps: &[Draft]) -> BTreeMap<String, String> {
     places
 }
 
+/// The columns that these taps need of a stream, in its order.
+fn columns(stream: &Stream, taps: &Drafts) -> Vec<usize> {
+    // Rows that are not used are kept whole.
+    let whole_rows = taps.iter().any(|(_, t)| t.late_to.is_some() || t.skips_rows);
+    let mut columns: Vec<usize> = if whole_rows {
+        (0..stream.schema.schema().fields().len()).collect()
+    } else {
+        taps.iter().flat_map(|(_, t)| t.projection.iter().copied()).collect()
+    };
+    columns.extend(stream.schema.event_time().map(|e| e.index));
+    columns.sort_unstable();
+    columns.dedup();
+    columns
+}
+
 /// One scan of a stream for these taps. `bounded`: of what is there now.
 fn scan(
     parts: &QueryParts,
@@ -288,16 +304,7 @@ fn scan(
     taps: Drafts,
 ) -> Scan {
     let event_time = stream.schema.event_time();
-    // Rows that are not used are kept whole.
-    let whole_rows = taps.iter().any(|(_, t)| t.late_to.is_some() || t.skips_rows);
-    let mut columns: Vec<usize> = if whole_rows {
-        (0..stream.schema.schema().fields().len()).collect()
-    } else {
-        taps.iter().flat_map(|(_, t)| t.projection.iter().copied()).collect()
-    };
-    columns.extend(event_time.map(|e| e.index));
-    columns.sort_unstable();
-    columns.dedup();
+    let columns = columns(stream, &taps);
     let at = |column: usize| columns.partition_point(|c| *c < column);
     let time = event_time.map(|e| at(e.index));
     let explicit = matches!(stream.feed, Feed::View(_));

@@ -1,36 +1,25 @@
-//! A cut: the whole state of a query between two micro-batches, and what it grows from again.
-//!
-//! ```text
-//! workers ─┤ gate ├─► workers' parts ─► coordinators' parts ─► segments ┐
-//!                     positions of the taps ───────────────┼─► cut ─► checkpoint
-//!                     ledger, late and bad rows ───────────┘
-//! ```
-//! Invariants: while a cut is made no worker is inside of a micro-batch; so each row is either in
-//! the segments and before the positions, or in neither.
+//! Where the leaves of a query stand in their streams, and what holds their windows back.
 
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use windrow_core::{PartitionId, Result, Watermark};
-pub(crate) use windrow_storage::checkpoint::{
-    Counts, InputCut, InputState, Positions, QueryCut, Resume, SavedBad, SavedBehind, TapCut,
-    Unused,
-};
-
-use crate::query::progress::SharedProgress;
-use crate::query::stage::StageRun;
+use windrow_core::{PartitionId, Watermark};
+use windrow_storage::checkpoint::{Positions, TapCut, Unused};
 use windrow_stream::kept::{BadRows, Late, LateRows};
+
+use crate::progress::SharedProgress;
 
 /// Where one leaf of a query stands in its stream; shared by the workers and the coordinator.
 #[derive(Debug)]
-pub(crate) struct TapState {
-    pub(crate) stream: String,
+pub struct TapState {
+    /// The stream that is read.
+    pub stream: String,
     began: Option<u64>,
     /// What was read before a restart.
-    pub(crate) from: Positions,
+    pub from: Positions,
     hold: Mutex<Hold>,
     /// What has been read.
-    pub(crate) positions: Mutex<Positions>,
+    pub positions: Mutex<Positions>,
     /// Late and bad rows of before a restart, until the numbers of their partitions are known.
     unused: Mutex<Vec<Unused>>,
     /// The scan that it reads.
@@ -51,7 +40,7 @@ struct Hold {
 
 impl TapState {
     /// A leaf that is read from its beginning, or from an offset of its log on.
-    pub(crate) fn new(stream: &str, began: Option<u64>) -> Self {
+    pub fn new(stream: &str, began: Option<u64>) -> Self {
         Self::resumed(TapCut {
             stream: stream.to_owned(),
             began,
@@ -61,7 +50,7 @@ impl TapState {
     }
 
     /// A leaf that is read on from where it stood.
-    pub(crate) fn resumed(cut: TapCut) -> Self {
+    pub fn resumed(cut: TapCut) -> Self {
         let held = Watermark::at(cut.hold);
         Self {
             stream: cut.stream,
@@ -75,7 +64,7 @@ impl TapState {
     }
 
     /// The scan is known now.
-    pub(crate) fn reads(&self, progress: &SharedProgress) {
+    pub fn reads(&self, progress: &SharedProgress) {
         // Set once: a query is launched once.
         drop(self.progress.set(Arc::clone(progress)));
     }
@@ -120,12 +109,12 @@ impl TapState {
     }
 
     /// The scan that it reads, once that is known.
-    pub(crate) fn progress(&self) -> Option<&SharedProgress> {
+    pub fn progress(&self) -> Option<&SharedProgress> {
         self.progress.get()
     }
 
     /// How far it has taken in the log of a stream or view: one past the last offset.
-    pub(crate) fn consumed(&self) -> u64 {
+    pub fn consumed(&self) -> u64 {
         let now = self.progress.get().map_or(0, |p| p.lock().consumed(PartitionId(0)));
         now.max(self.from.of_log())
     }
@@ -136,32 +125,32 @@ impl TapState {
     }
 
     /// The watermark of the partitions that have been read.
-    pub(crate) fn own(&self) -> Watermark {
+    pub fn own(&self) -> Watermark {
         self.progress.get().map_or(Watermark::NONE, |p| p.lock().watermark())
     }
 
     /// The watermark that windows over it may be closed by: of what has been read, also before a restart, and beyond
     /// that while its partitions are idle.
-    pub(crate) fn watermark(&self) -> Watermark {
+    pub fn watermark(&self) -> Watermark {
         let own = self.own();
         let hold = *self.hold.lock();
         hold.still.unwrap_or(own.advance(hold.windows))
     }
 
     /// The same in µs since the epoch; `None` while nothing is known, and at the end.
-    pub(crate) fn watermark_micros(&self) -> Option<i64> {
+    pub fn watermark_micros(&self) -> Option<i64> {
         self.micros_of(self.watermark())
     }
 
     /// A watermark of the stream in µs since the epoch; `None` while nothing is known, and at the end.
-    pub(crate) fn micros_of(&self, watermark: Watermark) -> Option<i64> {
+    pub fn micros_of(&self, watermark: Watermark) -> Option<i64> {
         let nanos = self.progress.get()?.lock().nanos(watermark);
         let known = !matches!(watermark, Watermark::NONE | Watermark::END) && nanos != i128::MIN;
         known.then(|| i64::try_from(nanos.div_euclid(1_000)).ok()).flatten()
     }
 
     /// Rows before it are late, whatever the watermark of their partition.
-    pub(crate) fn hold(&self) -> Watermark {
+    pub fn hold(&self) -> Watermark {
         self.hold.lock().rows
     }
 
@@ -205,36 +194,4 @@ impl TapState {
 /// Where all leaves of a query stand.
 pub(crate) fn cut_taps(taps: &[Arc<TapState>]) -> Vec<TapCut> {
     taps.iter().map(|tap| tap.cut()).collect()
-}
-
-impl StageRun {
-    /// Freezes all that is live and gives the state of the window operators, those of nested
-    /// stages first.
-    ///
-    /// # Errors
-    /// When an aggregate cannot give its state.
-    pub(crate) fn cut(&mut self, into: &mut Vec<InputCut>) -> Result<()> {
-        for input in &mut self.inputs {
-            for nested in &mut input.nested {
-                nested.stage.cut(into)?;
-                for segment in nested.store.flush_all()? {
-                    input.operator.add(segment)?;
-                }
-                nested.store.shrunk();
-            }
-            let stores: Vec<_> = input.stores.lock().clone();
-            for store in stores {
-                let mut store = store.lock();
-                let segments = store.flush_all()?;
-                store.shrunk();
-                drop(store);
-                for segment in segments {
-                    input.operator.add(segment)?;
-                }
-            }
-            into.push(InputCut { watermark: input.watermark, merger: input.operator.cut()? });
-            input.measure()?;
-        }
-        Ok(())
-    }
 }

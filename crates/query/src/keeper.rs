@@ -15,30 +15,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use windrow_core::{Clock, Error, OffsetRange, Result, Watermark};
 use windrow_storage::checkpoint::Checkpoints;
-
-use crate::query::coordinator::Root;
-use crate::query::cut::{Counts, QueryCut, SavedBad, SavedBehind, TapState, Unused, cut_taps};
-use crate::query::idle::{Holds, QueryOutlook, close_up_to, hold_for_cut};
-use crate::query::output::Output;
-use crate::query::shared::Shared;
+use windrow_storage::checkpoint::{Counts, QueryCut, SavedBad, SavedBehind, Unused};
 use windrow_stream::again::again;
 use windrow_stream::caught::unwound;
 use windrow_stream::kept::{BadRows, LateRows};
 use windrow_stream::log::Given;
 use windrow_stream::spill::Spiller;
 
+use crate::idle::{Holds, QueryOutlook, close_up_to, hold_for_cut};
+use crate::output::Output;
+use crate::root::Root;
+use crate::shared::Shared;
+use crate::tap_state::{TapState, cut_taps};
+
 /// Makes the checkpoints of one query.
 #[derive(Debug)]
-pub(crate) struct Keeper {
-    pub(crate) checkpoints: Arc<Checkpoints>,
-    pub(crate) spiller: Arc<Spiller>,
-    pub(crate) late_rows: Arc<LateRows>,
-    pub(crate) bad_rows: Arc<BadRows>,
+pub struct Keeper {
+    /// Where checkpoints are written.
+    pub checkpoints: Arc<Checkpoints>,
+    /// Archives the rows that a checkpoint says the origin of.
+    pub spiller: Arc<Spiller>,
+    /// Where the query's late rows are kept.
+    pub late_rows: Arc<LateRows>,
+    /// Where its bad rows are kept.
+    pub bad_rows: Arc<BadRows>,
     /// So many bad rows had been offered at the last cut.
     bad_rows_seen: u64,
     /// Rows of the view before this offset had been looked through at the last cut.
     rows_seen: u64,
-    pub(crate) clock: Arc<dyn Clock>,
+    /// Tells when a checkpoint was made.
+    pub clock: Arc<dyn Clock>,
     /// A checkpoint is being written.
     busy: Arc<AtomicBool>,
     /// What the last cut was like, to see whether there is anything new.
@@ -51,7 +57,8 @@ pub(crate) struct Keeper {
 type Seen = (u64, usize, Watermark, Option<Given>);
 
 impl Keeper {
-    pub(crate) fn new(
+    /// Nothing has been cut yet.
+    pub fn new(
         checkpoints: Arc<Checkpoints>,
         spiller: Arc<Spiller>,
         (late_rows, bad_rows): (Arc<LateRows>, Arc<BadRows>),
@@ -72,12 +79,12 @@ impl Keeper {
     }
 
     /// The newest checkpoint is of so many rows of the view.
-    pub(crate) fn has_rows(&mut self, rows: u64) {
+    pub fn has_rows(&mut self, rows: u64) {
         self.rows_seen = rows;
     }
 
     /// Notes what the newest checkpoint has: the number of micro-batches, the leaves, and the watermark.
-    pub(crate) fn has(&mut self, batches: u64, taps: &[Arc<TapState>], watermark: Watermark) {
+    pub fn has(&mut self, batches: u64, taps: &[Arc<TapState>], watermark: Watermark) {
         self.last = Some((batches, begun(taps), watermark, None));
     }
 

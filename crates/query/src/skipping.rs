@@ -9,7 +9,7 @@ use arrow::record_batch::RecordBatch;
 use windrow_core::{ErrorKind, Result};
 use windrow_sql::leaf::LeafId;
 
-use crate::query::runner::PlanRunner;
+use crate::runner::PlanRunner;
 
 /// A batch that fails is cut into so many pieces.
 const PIECES: usize = 16;
@@ -18,9 +18,9 @@ const PIECES: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Skipped {
     /// The output for the rows that do not fail.
-    pub(crate) out: Vec<RecordBatch>,
+    pub out: Vec<RecordBatch>,
     /// The rows that do, in their order, with the reason.
-    pub(crate) failed: Vec<(usize, String)>,
+    pub failed: Vec<(usize, String)>,
 }
 
 /// Runs a plan over the rows of one leaf, without those that it fails on.

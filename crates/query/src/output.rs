@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Behind, Clock, Error, ErrorKind, Result, Watermark};
-
-use crate::query::promise::Promise;
-use crate::query::queue::RowSender;
 use windrow_stream::log::{Completion, Given, Room, StreamLog};
 use windrow_stream::push::PushStream;
 use windrow_stream::target::Target;
 
+use crate::promise::Promise;
+use crate::queue::RowSender;
+
 /// The end of a continuous query.
 #[derive(Debug, Clone)]
-pub(crate) enum Output {
+pub enum Output {
     /// A client that reads as fast as it can; the query waits for it.
     Client {
         /// Its queue.
@@ -48,7 +48,7 @@ impl Output {
     ///
     /// # Errors
     /// `Cancelled` when the client is gone; what the log says otherwise.
-    pub(crate) async fn send(&self, rows: RecordBatch) -> Result<()> {
+    pub async fn send(&self, rows: RecordBatch) -> Result<()> {
         if rows.num_rows() == 0 {
             return Ok(());
         }
@@ -69,7 +69,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`send`](Self::send).
-    pub(crate) async fn pass(&self, rows: RecordBatch, behind: &[Behind]) -> Result<usize> {
+    pub async fn pass(&self, rows: RecordBatch, behind: &[Behind]) -> Result<usize> {
         let Self::View { log, archived_rows, .. } = self else {
             let count = rows.num_rows();
             return self.send(rows).await.map(|()| count);
@@ -94,7 +94,7 @@ impl Output {
     }
 
     /// What was given out so far, of a view that is archived by that.
-    pub(crate) fn given(&self) -> Option<Given> {
+    pub fn given(&self) -> Option<Given> {
         let Self::View { log, archived_rows, .. } = self else { return None };
         matches!(log.completion(), Completion::Checkpoint { .. }).then(|| {
             let given = log.given();
@@ -121,7 +121,7 @@ impl Output {
     }
 
     /// Promises that later rows have no event time below `watermark`.
-    pub(crate) fn advance(&self, watermark: Watermark) {
+    pub fn advance(&self, watermark: Watermark) {
         match self {
             Self::View { log, .. } if watermark != Watermark::END => log.advance(watermark),
             Self::Client { promise, .. } => promise.tell(watermark),
@@ -130,7 +130,7 @@ impl Output {
     }
 
     /// Tells whether there is nothing to come for now, because all that it is made of is idle.
-    pub(crate) fn rest(&self, rests: bool) {
+    pub fn rest(&self, rests: bool) {
         if let Self::View { log, .. } = self {
             log.rest(rests);
         }
@@ -153,7 +153,7 @@ impl Output {
 
     /// All rows have been sent. A client's channel ends when the query drops it; a stream lives
     /// on.
-    pub(crate) fn end(&self) {
+    pub fn end(&self) {
         match self {
             Self::View { log, .. } => log.end(),
             Self::Client { .. } | Self::Stream { .. } => {}
@@ -161,7 +161,7 @@ impl Output {
     }
 
     /// The query has failed.
-    pub(crate) async fn fail(&self, error: Error) {
+    pub async fn fail(&self, error: Error) {
         match self {
             // A client that is gone needs no error.
             Self::Client { rows: client, .. } => drop(client.send(Err(error)).await),

@@ -7,52 +7,17 @@ use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, ErrorKind, Result, Watermark};
-use windrow_sql::leaf::LeafId;
-
-use crate::query::cut::{Counts, InputCut, QueryCut, TapState, cut_taps};
-use crate::query::idle::{QueryOutlook, close_up_to, hold_for_cut};
-use crate::query::keeper::Keeper;
-use crate::query::output::Output;
-use crate::query::reference::ReferenceTables;
-use crate::query::runner::PlanRunner;
-use crate::query::shared::{Shared, Status, of_query};
-use crate::query::stage::StageRun;
+use windrow_storage::checkpoint::{Counts, QueryCut};
 use windrow_stream::again::again;
 use windrow_stream::caught::caught;
 
-/// The root of a query's plan, running.
-#[derive(Debug)]
-pub(crate) enum Root {
-    /// Windows that close.
-    Stage(Box<StageRun>),
-    /// Rows that pass: workers send them out themselves, only nested stages are stepped here.
-    Rows { nested: Vec<(LeafId, StageRun)>, prepare: Arc<PlanRunner> },
-}
-
-impl Root {
-    /// The state of all window operators, those of nested stages first.
-    ///
-    /// # Errors
-    /// When an aggregate cannot give its state.
-    pub(crate) fn cut(&mut self, into: &mut Vec<InputCut>) -> Result<()> {
-        match self {
-            Self::Stage(stage) => stage.cut(into),
-            Self::Rows { nested, .. } => {
-                nested.iter_mut().try_for_each(|(_, stage)| stage.cut(into))
-            }
-        }
-    }
-}
-
-impl Root {
-    /// The smallest watermark at which a window may close.
-    fn next_close(&self) -> Option<i64> {
-        match self {
-            Self::Stage(stage) => stage.next_close(),
-            Self::Rows { nested, .. } => nested.iter().filter_map(|(_, s)| s.next_close()).min(),
-        }
-    }
-}
+use crate::idle::{QueryOutlook, close_up_to, hold_for_cut};
+use crate::keeper::Keeper;
+use crate::output::Output;
+use crate::reference::ReferenceTables;
+use crate::root::Root;
+use crate::shared::{Shared, Status, of_query};
+use crate::tap_state::{TapState, cut_taps};
 
 /// Being prompt takes one part of this many of the time.
 const PROMPT_PART: i64 = 16;
@@ -60,16 +25,16 @@ const PROMPT_PART: i64 = 16;
 /// The coordinator's own state.
 #[derive(Debug)]
 pub(crate) struct Coordinator {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) root: Root,
-    pub(crate) output: Output,
+    pub shared: Arc<Shared>,
+    pub root: Root,
+    pub output: Output,
     /// Where the leaves of the query stand in their streams.
-    pub(crate) taps: Vec<Arc<TapState>>,
+    pub taps: Vec<Arc<TapState>>,
     /// Makes its checkpoints.
-    pub(crate) keeper: Option<Keeper>,
+    pub keeper: Option<Keeper>,
     /// What it holds of them counts while it runs.
     #[expect(dead_code, reason = "is held")]
-    pub(crate) tables: ReferenceTables,
+    pub tables: ReferenceTables,
     /// When a checkpoint was asked for last so that idle inputs could be left behind.
     pub(crate) moved_micros: i64,
     pub(crate) promptness: Promptness,

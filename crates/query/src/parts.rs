@@ -9,57 +9,57 @@ use datafusion::execution::SessionState;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use windrow_core::{Clock, Error, Limits};
-
-use crate::query::progress::Progress;
-use crate::query::scan::{Counters, Scan};
-use crate::query::shared::Shared;
 use windrow_stream::kept::{BadRows, LateRows};
 use windrow_stream::memory::Memory;
+
+use crate::progress::Progress;
+use crate::scan::{Counters, Scan};
+use crate::shared::Shared;
 
 /// Ended queries that `windrow.queries` and `windrow.ledger` remember.
 const ENDED_QUERIES_MAX: usize = 256;
 
 /// What all queries of an engine share.
 #[derive(Debug)]
-pub(crate) struct QueryParts {
+pub struct QueryParts {
     /// How much of anything is allowed.
-    pub(crate) limits: Limits,
+    pub limits: Limits,
     /// Tells the time.
-    pub(crate) clock: Arc<dyn Clock>,
+    pub clock: Arc<dyn Clock>,
     /// The threads that they run on.
-    pub(crate) cpu: Handle,
+    pub cpu: Handle,
     /// For `windrow.bad_rows`.
-    pub(crate) bad_rows: Arc<BadRows>,
+    pub bad_rows: Arc<BadRows>,
     /// For `windrow.late_rows`.
-    pub(crate) late_rows: Arc<LateRows>,
+    pub late_rows: Arc<LateRows>,
     /// What scans have read.
-    pub(crate) counters: Arc<Counters>,
+    pub counters: Arc<Counters>,
     /// Those that run, and some that have ended, by their numbers.
-    pub(crate) queries: Mutex<BTreeMap<u64, Arc<Shared>>>,
+    pub queries: Mutex<BTreeMap<u64, Arc<Shared>>>,
     /// The scans that there are.
-    pub(crate) scans: Mutex<Vec<ScanNote>>,
+    pub scans: Mutex<Vec<ScanNote>>,
     next_query: AtomicU64,
     /// The limit of memory, if there is one.
-    pub(crate) memory: Option<Arc<Memory>>,
+    pub memory: Option<Arc<Memory>>,
     micro_batches: SessionState,
 }
 
 /// What `windrow.watermarks` needs to know of a scan.
 #[derive(Debug, Clone)]
-pub(crate) struct ScanNote {
+pub struct ScanNote {
     /// What is read.
-    pub(crate) stream: String,
+    pub stream: String,
     /// For whom.
-    pub(crate) queries: Vec<Arc<Shared>>,
+    pub queries: Vec<Arc<Shared>>,
     /// How far it is.
-    pub(crate) progress: Weak<Mutex<Progress>>,
+    pub progress: Weak<Mutex<Progress>>,
     /// The type of its event times, if there are any.
-    pub(crate) time_type: Option<DataType>,
+    pub time_type: Option<DataType>,
 }
 
 impl QueryParts {
     /// Nothing runs yet. `micro_batches`: the settings and functions for plans that run per micro-batch.
-    pub(crate) fn new(
+    pub fn new(
         limits: Limits,
         (clock, cpu): (Arc<dyn Clock>, Handle),
         memory: Option<Arc<Memory>>,
@@ -81,12 +81,12 @@ impl QueryParts {
     }
 
     /// The settings and functions for plans that run per micro-batch.
-    pub(crate) fn micro_batch_state(&self) -> SessionState {
+    pub fn micro_batch_state(&self) -> SessionState {
         self.micro_batches.clone()
     }
 
     /// Registers a query; the oldest ended ones are forgotten.
-    pub(crate) fn new_query(&self, name: Option<String>) -> Arc<Shared> {
+    pub fn new_query(&self, name: Option<String>) -> Arc<Shared> {
         let id = self.next_query.fetch_add(1, Ordering::Relaxed);
         let name = name.unwrap_or_else(|| format!("query_{id}"));
         let memory = self.memory.clone();
@@ -104,7 +104,7 @@ impl QueryParts {
     }
 
     /// Fails the queries that read a stream or view that is gone. (Views that read one keep it from being dropped.)
-    pub(crate) fn fail_readers(&self, name: &str, error: &Arc<Error>) {
+    pub fn fail_readers(&self, name: &str, error: &Arc<Error>) {
         let notes = self.scans.lock().clone();
         let queries = notes.iter().filter(|note| note.stream == name).flat_map(|n| &n.queries);
         queries.filter(|query| !query.is_over()).for_each(|query| query.fail(Arc::clone(error)));
