@@ -25,16 +25,16 @@ const PROMPT_PART: i64 = 16;
 /// The coordinator's own state.
 #[derive(Debug)]
 pub(crate) struct Coordinator {
-    pub shared: Arc<Shared>,
-    pub root: Root,
-    pub output: Output,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) root: Root,
+    pub(crate) output: Output,
     /// Where the leaves of the query stand in their streams.
-    pub taps: Vec<Arc<TapState>>,
+    pub(crate) taps: Vec<Arc<TapState>>,
     /// Makes its checkpoints.
-    pub keeper: Option<Keeper>,
+    pub(crate) keeper: Option<Keeper>,
     /// What it holds of them counts while it runs.
     #[expect(dead_code, reason = "is held")]
-    pub tables: ReferenceTables,
+    pub(crate) tables: ReferenceTables,
     /// When a checkpoint was asked for last so that idle inputs could be left behind.
     pub(crate) moved_micros: i64,
     pub(crate) promptness: Promptness,

@@ -84,7 +84,7 @@ impl QueryOutlook {
     }
 
     /// Holds the rows of all inputs against the target. Nobody may be inside of a micro-batch.
-    pub fn hold(&self, taps: &[Arc<TapState>]) {
+    pub(crate) fn hold(&self, taps: &[Arc<TapState>]) {
         if let Some(target) = self.target {
             taps.iter().for_each(|tap| tap.hold_rows(tap.at_nanos(target)));
         }

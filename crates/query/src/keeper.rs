@@ -14,8 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use windrow_core::{Clock, Error, OffsetRange, Result, Watermark};
-use windrow_storage::checkpoint::Checkpoints;
-use windrow_storage::checkpoint::{Counts, QueryCut, SavedBad, SavedBehind, Unused};
+use windrow_storage::checkpoint::{Checkpoints, Counts, QueryCut, SavedBad, SavedBehind, Unused};
 use windrow_stream::again::again;
 use windrow_stream::caught::unwound;
 use windrow_stream::kept::{BadRows, LateRows};
@@ -32,19 +31,19 @@ use crate::tap_state::{TapState, cut_taps};
 #[derive(Debug)]
 pub struct Keeper {
     /// Where checkpoints are written.
-    pub checkpoints: Arc<Checkpoints>,
+    pub(crate) checkpoints: Arc<Checkpoints>,
     /// Archives the rows that a checkpoint says the origin of.
-    pub spiller: Arc<Spiller>,
+    pub(crate) spiller: Arc<Spiller>,
     /// Where the query's late rows are kept.
-    pub late_rows: Arc<LateRows>,
+    pub(crate) late_rows: Arc<LateRows>,
     /// Where its bad rows are kept.
-    pub bad_rows: Arc<BadRows>,
+    pub(crate) bad_rows: Arc<BadRows>,
     /// So many bad rows had been offered at the last cut.
     bad_rows_seen: u64,
     /// Rows of the view before this offset had been looked through at the last cut.
     rows_seen: u64,
     /// Tells when a checkpoint was made.
-    pub clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     /// A checkpoint is being written.
     busy: Arc<AtomicBool>,
     /// What the last cut was like, to see whether there is anything new.
@@ -84,7 +83,7 @@ impl Keeper {
     }
 
     /// Notes what the newest checkpoint has: the number of micro-batches, the leaves, and the watermark.
-    pub fn has(&mut self, batches: u64, taps: &[Arc<TapState>], watermark: Watermark) {
+    pub(crate) fn has(&mut self, batches: u64, taps: &[Arc<TapState>], watermark: Watermark) {
         self.last = Some((batches, begun(taps), watermark, None));
     }
 

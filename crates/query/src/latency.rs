@@ -33,7 +33,7 @@ impl LatencySnapshot {
 
 impl Latency {
     /// One more micro-batch took so long.
-    pub fn add(&self, micros: u64) {
+    pub(crate) fn add(&self, micros: u64) {
         let at = ENDS_MICROS.partition_point(|end| *end < micros);
         if let Some(bucket) = self.buckets.get(at) {
             bucket.fetch_add(1, Ordering::Relaxed);

@@ -34,7 +34,7 @@ pub fn passed(entry: &mut Entry, rows_in: u64, from: &[Vec<u64>]) {
 
 impl Ledger {
     /// Counts the rows of a micro-batch.
-    pub fn add(&self, entry: Entry) {
+    pub(crate) fn add(&self, entry: Entry) {
         debug_assert!(entry.is_balanced(), "{entry:?}");
         self.rows_in.fetch_add(entry.rows_in, Ordering::Relaxed);
         self.aggregated.fetch_add(entry.aggregated, Ordering::Relaxed);

@@ -81,7 +81,7 @@ impl QueryParts {
     }
 
     /// The settings and functions for plans that run per micro-batch.
-    pub fn micro_batch_state(&self) -> SessionState {
+    pub(crate) fn micro_batch_state(&self) -> SessionState {
         self.micro_batches.clone()
     }
 

@@ -55,13 +55,13 @@ pub struct Progress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outlook {
     /// The minimum over the partitions that are not idle; `None`: there are none.
-    pub awake: Option<Watermark>,
+    pub(crate) awake: Option<Watermark>,
     /// That minimum comes of the clock.
-    pub by_clock: bool,
+    pub(crate) by_clock: bool,
     /// The furthest watermark of partitions that are idle or have ended.
     pub(crate) furthest: Watermark,
     /// Some partition is idle.
-    pub idle: bool,
+    pub(crate) idle: bool,
     /// When the next one will be, if nothing comes; or when the clock has to be asked again.
     pub(crate) next_micros: Option<i64>,
 }
@@ -129,15 +129,15 @@ enum SplitState {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Step {
     /// Largest event time of the split so far.
-    pub max: Option<i64>,
+    pub(crate) max: Option<i64>,
     /// What the source itself promised.
     pub(crate) explicit: Option<Watermark>,
     /// One past the batch's last offset.
-    pub consumed: u64,
+    pub(crate) consumed: u64,
     /// The wall clock.
-    pub now_micros: i64,
+    pub(crate) now_micros: i64,
     /// Whether the source says that it is idle.
-    pub idle: Option<bool>,
+    pub(crate) idle: Option<bool>,
     /// Rows that were there when reading began are still unread.
     pub(crate) backlog: bool,
 }
@@ -247,7 +247,7 @@ impl Progress {
     }
 
     /// Adds partitions that were discovered now.
-    pub fn add(&mut self, partitions: &[Partition], now_micros: i64) {
+    pub(crate) fn add(&mut self, partitions: &[Partition], now_micros: i64) {
         self.since_micros.get_or_insert(now_micros);
         self.partitions.extend(partitions.iter().map(|p| {
             PartitionProgress {
@@ -276,17 +276,17 @@ impl Progress {
     }
 
     /// Whether the partition is already known.
-    pub fn knows(&self, id: PartitionId) -> bool {
+    pub(crate) fn knows(&self, id: PartitionId) -> bool {
         self.partitions.iter().any(|p| p.id == id)
     }
 
     /// No further partitions will come.
-    pub fn complete(&mut self) {
+    pub(crate) fn complete(&mut self) {
         self.complete = true;
     }
 
     /// The scan's watermark now; advances it to the minimum over the partitions.
-    pub fn watermark(&mut self) -> Watermark {
+    pub(crate) fn watermark(&mut self) -> Watermark {
         let now = match self.partitions.iter().map(|p| p.watermark(self.delay_ticks)).min() {
             None if self.complete => Watermark::END,
             // Every partition of now is done, but more may come.
@@ -299,7 +299,7 @@ impl Progress {
     }
 
     /// Which partitions are idle now, and what the others amount to.
-    pub fn outlook(&self, now_micros: i64) -> Outlook {
+    pub(crate) fn outlook(&self, now_micros: i64) -> Outlook {
         let mut outlook = Outlook::NOTHING;
         for p in &self.partitions {
             if p.is_done() {

@@ -31,21 +31,21 @@ use crate::tap::{Origin, Tap, TapWorker};
 /// One reading of a stream.
 #[derive(Debug)]
 pub(crate) struct Scan {
-    pub stream: String,
-    pub source: Arc<dyn Source>,
-    pub request: ScanRequest,
-    pub taps: Vec<Arc<Tap>>,
-    pub progress: SharedProgress,
-    pub intake: Intake,
-    pub time: ScanTime,
-    pub bad_rows: Arc<BadRows>,
-    pub clock: Arc<dyn Clock>,
-    pub limits: Limits,
-    pub counters: Arc<Counters>,
+    pub(crate) stream: String,
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) request: ScanRequest,
+    pub(crate) taps: Vec<Arc<Tap>>,
+    pub(crate) progress: SharedProgress,
+    pub(crate) intake: Intake,
+    pub(crate) time: ScanTime,
+    pub(crate) bad_rows: Arc<BadRows>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) limits: Limits,
+    pub(crate) counters: Arc<Counters>,
     /// Rows of the history that are counted and not read yet.
-    pub unread: AtomicU64,
+    pub(crate) unread: AtomicU64,
     /// Type of the event-time column, for display.
-    pub time_type: Option<DataType>,
+    pub(crate) time_type: Option<DataType>,
 }
 
 /// How the scan's watermark comes about.
@@ -53,10 +53,10 @@ pub(crate) struct Scan {
 pub(crate) struct ScanTime {
     /// The declared delay; `None`: the source tells its watermark itself (a view), or there is
     /// no event time.
-    pub delay_ticks: Option<i64>,
+    pub(crate) delay_ticks: Option<i64>,
     /// When its partitions are idle. Those of a bounded source never are: how fast it is read must not
     /// decide what is late.
-    pub when_idle: Option<WhenIdle>,
+    pub(crate) when_idle: Option<WhenIdle>,
 }
 
 /// What the progress bar shows.

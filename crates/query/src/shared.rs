@@ -29,7 +29,7 @@ pub struct Shared {
     /// How long its micro-batches take.
     pub latency: Latency,
     /// Tells the time.
-    pub clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     /// How far it is.
     pub state: Mutex<QueryState>,
     /// Wakes the coordinator: a micro-batch has reached the state.
@@ -43,13 +43,13 @@ pub struct Shared {
     /// How often the coordinator has been through.
     passes: watch::Sender<u64>,
     /// The limit of memory, if there is one.
-    pub memory: Option<Arc<Memory>>,
+    pub(crate) memory: Option<Arc<Memory>>,
     /// Bytes of state that have gone to disk.
     pub spilled_bytes: Arc<AtomicU64>,
     /// Where its leaves stand in their streams.
     taps: Mutex<Vec<Arc<TapState>>>,
     /// Workers hold it while they are inside of a micro-batch; who cuts the state keeps them out.
-    pub gate: RwLock<()>,
+    pub(crate) gate: RwLock<()>,
     /// Checkpoints that were asked for.
     checkpoints_wanted: AtomicU64,
     checkpoints_done: watch::Sender<Checkpointed>,
@@ -210,7 +210,7 @@ impl Shared {
     }
 
     /// The coordinator has been through once more.
-    pub fn passed(&self) {
+    pub(crate) fn passed(&self) {
         self.passes.send_modify(|n| *n += 1);
     }
 

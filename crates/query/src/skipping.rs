@@ -18,9 +18,9 @@ const PIECES: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Skipped {
     /// The output for the rows that do not fail.
-    pub out: Vec<RecordBatch>,
+    pub(crate) out: Vec<RecordBatch>,
     /// The rows that do, in their order, with the reason.
-    pub failed: Vec<(usize, String)>,
+    pub(crate) failed: Vec<(usize, String)>,
 }
 
 /// Runs a plan over the rows of one leaf, without those that it fails on.

@@ -34,22 +34,22 @@ type LeafWindows = (LeafId, Vec<WindowRows>);
 
 /// A stage, running.
 pub(crate) struct StageRun {
-    pub inputs: Vec<InputRun>,
-    pub finish: PlanRunner,
+    pub(crate) inputs: Vec<InputRun>,
+    pub(crate) finish: PlanRunner,
     /// What rows that do not fit into memory are put in order with, where the output wants them so.
-    pub sorted: Option<Arc<OperatorMemory>>,
+    pub(crate) sorted: Option<Arc<OperatorMemory>>,
     pub(crate) row_wise: bool,
     /// Something that could be finished waits until no rows are on their way.
     pub(crate) holds_back: bool,
     /// Its operator gives rows in one order, whatever came when: they need not be put in order.
-    pub in_order: bool,
+    pub(crate) in_order: bool,
     /// Windows closed so far.
-    pub closed: u64,
+    pub(crate) closed: u64,
     /// Windows that end here or before are in the archive already: they are closed once more and
     /// given to nobody.
-    pub archived: Watermark,
+    pub(crate) archived: Watermark,
     /// The rows that are still to come of windows which do not fit into memory.
-    pub open: Option<BoxStream<'static, Result<RecordBatch>>>,
+    pub(crate) open: Option<BoxStream<'static, Result<RecordBatch>>>,
 }
 
 impl fmt::Debug for StageRun {
@@ -61,16 +61,16 @@ impl fmt::Debug for StageRun {
 /// One stateful operator of a stage, running.
 #[derive(Debug)]
 pub(crate) struct InputRun {
-    pub leaf: LeafId,
-    pub operator: Box<dyn CoordinatorPart>,
+    pub(crate) leaf: LeafId,
+    pub(crate) operator: Box<dyn CoordinatorPart>,
     /// Where the streams stand that feed it.
-    pub taps: Vec<Arc<TapState>>,
+    pub(crate) taps: Vec<Arc<TapState>>,
     pub(crate) stores: Stores,
     pub(crate) nested: Vec<NestedRun>,
-    pub lag_ticks: i64,
+    pub(crate) lag_ticks: i64,
     pub(crate) lateness_ticks: i64,
     /// Windows up to here are being or have been closed.
-    pub watermark: Watermark,
+    pub(crate) watermark: Watermark,
     /// What the coordinator's part holds, if there is a limit of memory.
     memory: Option<(Arc<OperatorMemory>, Part)>,
 }
@@ -78,10 +78,10 @@ pub(crate) struct InputRun {
 /// A stage that feeds a leaf: a window over windows.
 #[derive(Debug)]
 pub(crate) struct NestedRun {
-    pub leaf: LeafId,
-    pub stage: Box<StageRun>,
-    pub prepare: Arc<PlanRunner>,
-    pub store: MeasuredStore,
+    pub(crate) leaf: LeafId,
+    pub(crate) stage: Box<StageRun>,
+    pub(crate) prepare: Arc<PlanRunner>,
+    pub(crate) store: MeasuredStore,
 }
 
 impl InputRun {

@@ -281,7 +281,7 @@ fn places(taps: &[Draft]) -> BTreeMap<String, String> {
 }
 
 /// The columns that these taps need of a stream, in its order.
-fn columns(stream: &Stream, taps: &Drafts) -> Vec<usize> {
+fn columns(stream: &Stream, taps: &[(Arc<Shared>, Draft)]) -> Vec<usize> {
     // Rows that are not used are kept whole.
     let whole_rows = taps.iter().any(|(_, t)| t.late_to.is_some() || t.skips_rows);
     let mut columns: Vec<usize> = if whole_rows {

@@ -42,31 +42,31 @@ pub(crate) type Stores = Arc<Mutex<Vec<Arc<Mutex<MeasuredStore>>>>>;
 /// One query's interest in one scan; shared by the scan's workers.
 #[derive(Debug)]
 pub(crate) struct Tap {
-    pub shared: Arc<Shared>,
-    pub stream: String,
-    pub leaf: LeafId,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) stream: String,
+    pub(crate) leaf: LeafId,
     /// Which scanned columns the leaf has.
-    pub projection: Vec<usize>,
+    pub(crate) projection: Vec<usize>,
     /// Whether the leaf has where its rows stand as a last column.
-    pub positions: bool,
+    pub(crate) positions: bool,
     /// The event-time column among the scanned ones.
-    pub time: Option<usize>,
-    pub plan: PreparePlan,
-    pub state: SessionState,
+    pub(crate) time: Option<usize>,
+    pub(crate) plan: PreparePlan,
+    pub(crate) state: SessionState,
     pub(crate) sink: Sink,
-    pub late_rows: Arc<LateRows>,
+    pub(crate) late_rows: Arc<LateRows>,
     /// `LATE DATA TO`.
-    pub late_to: Option<Arc<PushStream>>,
+    pub(crate) late_to: Option<Arc<PushStream>>,
     /// Where rows go whose expressions fail; `None`: then the query fails.
-    pub skipped: Option<Arc<BadRows>>,
+    pub(crate) skipped: Option<Arc<BadRows>>,
     /// How far it has been read, also before a restart.
-    pub at: Arc<TapState>,
+    pub(crate) at: Arc<TapState>,
 }
 
 /// The stateless part of a query, as physical plans.
 #[derive(Debug, Clone)]
 pub(crate) struct PreparePlan {
-    pub plan: Arc<dyn ExecutionPlan>,
+    pub(crate) plan: Arc<dyn ExecutionPlan>,
     /// The same with the number of the input row in a last column.
     pub(crate) traced: Arc<dyn ExecutionPlan>,
     /// One row in, at most one row out (no join, no unnest): counting needs no tracing.
@@ -103,7 +103,7 @@ impl Sink {
 /// A tap as one worker uses it: with plans and state of its own.
 #[derive(Debug)]
 pub(crate) struct TapWorker {
-    pub tap: Arc<Tap>,
+    pub(crate) tap: Arc<Tap>,
     runner: PlanRunner,
     traced: PlanRunner,
     store: Option<Arc<Mutex<MeasuredStore>>>,
@@ -122,18 +122,18 @@ impl Tap {
 /// Where a batch comes from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Origin<'a> {
-    pub partition: PartitionId,
+    pub(crate) partition: PartitionId,
     /// The partition's name.
-    pub name: &'a str,
-    pub split: &'a Split,
+    pub(crate) name: &'a str,
+    pub(crate) split: &'a Split,
     /// The partition's watermark just before the batch.
-    pub before: Watermark,
+    pub(crate) before: Watermark,
     /// One past the batch's last offset.
-    pub consumed: u64,
+    pub(crate) consumed: u64,
     /// What the reader said of where that is.
-    pub place: Option<&'a Arc<str>>,
+    pub(crate) place: Option<&'a Arc<str>>,
     /// Largest event time of the lane, the batch included.
-    pub max: Option<i64>,
+    pub(crate) max: Option<i64>,
 }
 
 /// Rows of a micro-batch on their way through a plan.

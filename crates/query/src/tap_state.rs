@@ -16,7 +16,7 @@ pub struct TapState {
     pub stream: String,
     began: Option<u64>,
     /// What was read before a restart.
-    pub from: Positions,
+    pub(crate) from: Positions,
     hold: Mutex<Hold>,
     /// What has been read.
     pub positions: Mutex<Positions>,
@@ -50,7 +50,7 @@ impl TapState {
     }
 
     /// A leaf that is read on from where it stood.
-    pub fn resumed(cut: TapCut) -> Self {
+    pub(crate) fn resumed(cut: TapCut) -> Self {
         let held = Watermark::at(cut.hold);
         Self {
             stream: cut.stream,
@@ -131,7 +131,7 @@ impl TapState {
 
     /// The watermark that windows over it may be closed by: of what has been read, also before a restart, and beyond
     /// that while its partitions are idle.
-    pub fn watermark(&self) -> Watermark {
+    pub(crate) fn watermark(&self) -> Watermark {
         let own = self.own();
         let hold = *self.hold.lock();
         hold.still.unwrap_or(own.advance(hold.windows))
@@ -150,7 +150,7 @@ impl TapState {
     }
 
     /// Rows before it are late, whatever the watermark of their partition.
-    pub fn hold(&self) -> Watermark {
+    pub(crate) fn hold(&self) -> Watermark {
         self.hold.lock().rows
     }
 

@@ -94,7 +94,7 @@ impl Followers {
     }
 
     /// Waits until no near reader is far from the end of the log, which `end` tells.
-    pub async fn wait(&self, end: impl Fn() -> u64, clock: &dyn Clock) {
+    pub(crate) async fn wait(&self, end: impl Fn() -> u64, clock: &dyn Clock) {
         let mut moved = self.moved.subscribe();
         loop {
             let far = self.far(end());

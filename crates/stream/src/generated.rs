@@ -39,7 +39,7 @@ pub struct Columns {
 
 impl Columns {
     /// Computes the wanted columns from whole physical rows.
-    pub fn compute(&self, rows: &RecordBatch, wanted: &[usize]) -> Result<RecordBatch> {
+    pub(crate) fn compute(&self, rows: &RecordBatch, wanted: &[usize]) -> Result<RecordBatch> {
         let mut arrays = Vec::with_capacity(wanted.len());
         for index in wanted {
             let field = self.schema.field(*index);

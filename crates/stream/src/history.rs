@@ -105,7 +105,7 @@ impl History {
     ///
     /// # Errors
     /// When it cannot be read, or has changed; when the log takes no rows.
-    pub async fn catch_up(self: &Arc<Self>) -> Result<()> {
+    pub(crate) async fn catch_up(self: &Arc<Self>) -> Result<()> {
         let mut passes = self.passing.lock().await;
         if passes.done {
             return Ok(());

@@ -39,7 +39,7 @@ impl Lengths {
     }
 
     /// Why a column does not hold its text, if one does not: the first such row.
-    pub fn refused(&self, column: usize, text: &ArrayRef) -> Result<Option<String>> {
+    pub(crate) fn refused(&self, column: usize, text: &ArrayRef) -> Result<Option<String>> {
         let Some((_, most)) = self.0.iter().find(|(at, _)| *at == column) else { return Ok(None) };
         let (row, found) = (longer(text, *most)?, shown(text));
         Ok(row.first().map(|row| format!("{} is longer than VARCHAR({most})", found(*row))))

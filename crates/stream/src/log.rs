@@ -68,7 +68,7 @@ pub struct Room {
     /// Rows.
     pub rows: u64,
     /// Bytes.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 impl Room {
@@ -149,7 +149,7 @@ pub struct LogState {
     /// The first offset that is given to a new reader.
     pub first: u64,
     /// The first offset that is given to a reader that has begun.
-    pub held: u64,
+    pub(crate) held: u64,
     /// One past the last offset.
     pub rows: u64,
     /// The promise that the writer gave with its last append.
@@ -157,16 +157,16 @@ pub struct LogState {
     /// Whether the writer is done.
     pub ended: bool,
     /// Whether nothing is to come for now, because all that the writer reads is idle.
-    pub rests: bool,
+    pub(crate) rests: bool,
 }
 
 /// All rows of one moment: those of the archive, then those of the tail.
 #[derive(Debug)]
 pub struct Contents {
     /// The first row; the archive may have more before it.
-    pub first: u64,
+    pub(crate) first: u64,
     /// The rows of the archive, if there is one.
-    pub archive: Option<ArchiveSnapshot>,
+    pub(crate) archive: Option<ArchiveSnapshot>,
     pub(crate) tail: Vec<Piece>,
     pub(crate) tail_rows: u64,
 }
@@ -211,7 +211,7 @@ pub struct Unarchived {
     /// One past the last offset.
     pub end: u64,
     /// The watermark that they are complete up to.
-    pub watermark: Watermark,
+    pub(crate) watermark: Watermark,
 }
 
 impl StreamLog {
@@ -572,7 +572,7 @@ impl StreamLog {
     }
 
     /// Who follows it.
-    pub fn followers(&self) -> &Arc<Followers> {
+    pub(crate) fn followers(&self) -> &Arc<Followers> {
         &self.followers
     }
 
@@ -590,7 +590,7 @@ impl StreamLog {
     }
 
     /// The tail is archived no more (its object is dropped, or the engine closes).
-    pub fn let_go(&self) {
+    pub(crate) fn let_go(&self) {
         self.inner.lock().let_go = true;
         self.changed.send_replace(());
     }

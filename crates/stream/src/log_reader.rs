@@ -73,7 +73,7 @@ impl LogSource {
     }
 
     /// The same, for whom writers wait so long.
-    pub fn at(self, read_by: ReadBy) -> Self {
+    pub(crate) fn at(self, read_by: ReadBy) -> Self {
         Self { read_by, ..self }
     }
 }

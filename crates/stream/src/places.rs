@@ -58,7 +58,7 @@ impl Places {
     }
 
     /// A reader stands at an offset.
-    pub fn note(&self, partition: &str, at: u64, place: &Arc<str>) {
+    pub(crate) fn note(&self, partition: &str, at: u64, place: &Arc<str>) {
         self.known.lock().insert(partition.to_owned(), (at, Arc::clone(place)));
     }
 

@@ -30,15 +30,15 @@ pub struct PushStream {
     /// Its rows.
     pub log: Arc<StreamLog>,
     /// The checks on them.
-    pub intake: Intake,
+    pub(crate) intake: Intake,
     /// Where rows that do not pass are kept.
-    pub bad_rows: Arc<BadRows>,
+    pub(crate) bad_rows: Arc<BadRows>,
     /// Tells how far ahead an event time is.
-    pub clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     /// Generated columns, worked out as rows come in.
-    pub columns: Option<Arc<Columns>>,
+    pub(crate) columns: Option<Arc<Columns>>,
     /// How long the texts that are pushed may be.
-    pub lengths: Lengths,
+    pub(crate) lengths: Lengths,
     /// Where rows become durable before readers see them; it appends to the log itself.
     pub wal: Option<Arc<Wal>>,
     /// How far the producers are, where there is no such log.
@@ -205,7 +205,7 @@ impl PushStream {
     }
 
     /// Who has written with stamps.
-    pub fn producers(&self) -> Vec<Arc<str>> {
+    pub(crate) fn producers(&self) -> Vec<Arc<str>> {
         self.known_producers().lock().names()
     }
 

@@ -33,9 +33,9 @@ const FILE_BYTES: u64 = 64 << 20;
 #[derive(Debug, Clone)]
 pub struct Piece {
     /// The offset of its first row.
-    pub first: u64,
+    pub(crate) first: u64,
     /// How many there are.
-    pub rows: usize,
+    pub(crate) rows: usize,
     /// Bytes in memory, or that it would take there.
     bytes: usize,
     place: Place,
@@ -72,7 +72,7 @@ impl Piece {
     }
 
     /// The rows, if they are in memory.
-    pub fn batch(&self) -> Option<&RecordBatch> {
+    pub(crate) fn batch(&self) -> Option<&RecordBatch> {
         match &self.place {
             Place::Memory(batch) => Some(batch),
             Place::Disk { .. } => None,

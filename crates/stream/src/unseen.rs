@@ -15,7 +15,7 @@ pub struct UnseenBad(Mutex<BTreeMap<String, Vec<Arc<AtomicU64>>>>);
 
 impl UnseenBad {
     /// The count of one scan of a stream.
-    pub fn scan(&self, stream: &str) -> Arc<AtomicU64> {
+    pub(crate) fn scan(&self, stream: &str) -> Arc<AtomicU64> {
         let count = Arc::new(AtomicU64::new(0));
         self.0.lock().entry(stream.to_owned()).or_default().push(Arc::clone(&count));
         count

@@ -89,7 +89,7 @@ impl Stream {
     }
 
     /// What is there now for a replay: what was kept of a connector's rows, where some are.
-    pub fn replayed(&self, from: Option<u64>) -> Arc<dyn Source> {
+    pub(crate) fn replayed(&self, from: Option<u64>) -> Arc<dyn Source> {
         match &self.history {
             Some(history) => {
                 Arc::new(LogSource::snapshot(Arc::clone(&history.push.log), from, false))
