@@ -200,7 +200,7 @@ fn start_log(arguments: &Arguments) {
     let wanted = level.map(str::to_owned).or_else(|| std::env::var("WINDROW_LOG").ok());
     // At a terminal, a failed view is reported by a notice.
     let usual = if arguments.is_server() {
-        "warn,windrow_runtime=info"
+        "warn,windrow_stream=info,windrow_query=info,windrow_runtime=info"
     } else {
         "warn,windrow_failures=off"
     };

@@ -16,12 +16,12 @@ use arrow::record_batch::RecordBatch;
 use tokio::runtime::Handle;
 use windrow_core::{Clock, Error, ErrorKind, Result};
 use windrow_storage::wal::producers::Stamp;
+use windrow_stream::Feed;
+use windrow_stream::push::{PushStream, Pushed, Pushing};
+use windrow_stream::target::Target;
 
 use crate::catalog::Catalog;
-use crate::session::insert::Target;
 use crate::session::{AbortOnDrop, Role, Session, insert};
-use crate::stream::Feed;
-use crate::stream::push::{PushStream, Pushed, Pushing};
 
 /// The way into a stream for batches that all have the same columns.
 #[derive(Debug, Clone)]

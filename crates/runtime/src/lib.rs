@@ -1,8 +1,8 @@
 //! The engine of Windrow: catalog, stream tables, continuous queries and views, behind one
 //! facade, [`Engine`]. The command line is a thin client of it, and so can any program be. What runs, waits and remembers is here. What is
 //! not: formats of files (`windrow_storage`, `windrow_archive`), how SQL is read and planned (`windrow_sql`), how state grows and
-//! merges, and wires. Of its rooms `stream` stands above `query`, and both above `catalog`, `session` and `engine`: a new import
-//! goes that way only.
+//! merges, streams and their logs (`windrow_stream`), how a query runs
+//! (`windrow_query`), and wires.
 //!
 //! ```text
 //! Engine ─ Session ─ statement ─► bounded plan ─────────────────────────────► rows
@@ -15,26 +15,22 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod catalog;
-mod caught;
 pub(crate) mod durable;
 mod engine;
 mod ingest;
 mod machine;
-mod memory;
-pub(crate) mod query;
 mod session;
-pub(crate) mod stream;
 
 pub use catalog::health::{Health, Lag, LogHealth, QueryHealth};
 pub use engine::{Engine, EngineConfig, Progress, Recovery};
 pub use ingest::{BatchId, Incoming, Ingest};
-pub use query::latency::LatencySnapshot;
-pub use query::status::QueryStatus;
 pub use session::failing::Failures;
 pub use session::{Access, Admission, Grant, QueryLimits, Role};
 pub use session::{
     Done, ObjectInfo, ObjectKind, Outcome, Position, Prepared, ResultStream, Session,
     SessionOptions, UnusedRows, Values,
 };
-pub use stream::push::Pushed;
 pub use windrow_connectors::Files;
+pub use windrow_query::latency::LatencySnapshot;
+pub use windrow_query::status::QueryStatus;
+pub use windrow_stream::push::Pushed;

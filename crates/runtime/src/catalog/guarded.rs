@@ -6,11 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::error::Result;
+use windrow_stream::stream::table::outside;
 
 use crate::catalog::system::WINDROW;
 use crate::engine::SCHEMA;
 use crate::session::access::{Access, Role};
-use crate::stream::table::outside;
 
 /// All catalogs, for one user.
 #[derive(Debug)]

@@ -1,13 +1,13 @@
 //! What an engine does, as numbers: for monitoring.
 
 use std::sync::atomic::Ordering::Relaxed;
+use windrow_query::latency::LatencySnapshot;
+use windrow_query::shared::Status;
+use windrow_stream::Feed;
+use windrow_stream::spill::Spiller;
 
 use crate::catalog::Object;
 use crate::engine::Engine;
-use crate::query::latency::LatencySnapshot;
-use crate::query::shared::Status;
-use crate::stream::Feed;
-use crate::stream::spill::Spiller;
 
 /// What an engine does at some moment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -84,7 +84,7 @@ impl Engine {
     fn query_health(&self) -> Vec<QueryHealth> {
         let (parts, catalog) = (self.parts(), self.catalog());
         let all: Vec<_> = parts.queries.lock().values().cloned().collect();
-        let of_view = |q: &std::sync::Arc<crate::query::shared::Shared>| {
+        let of_view = |q: &std::sync::Arc<windrow_query::shared::Shared>| {
             let view = catalog.materialized(&q.name).ok();
             view.is_some_and(|view| std::sync::Arc::ptr_eq(&view.query, q))
         };

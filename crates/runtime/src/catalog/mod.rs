@@ -16,17 +16,19 @@ use datafusion::logical_expr::LogicalPlan;
 use parking_lot::Mutex;
 use sqlparser::ast::{ObjectName, ObjectNamePart};
 use windrow_core::{Error, ErrorKind, Result};
+use windrow_query::shared::Shared;
+use windrow_query::start::Streams;
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::plan::EventTime;
 use windrow_storage::checkpoint::Checkpoints;
+use windrow_stream::again::again;
+use windrow_stream::log::StreamLog;
+use windrow_stream::spill::Spiller;
+use windrow_stream::{Feed, Stream};
 
 use crate::catalog::schema::Tables;
 use crate::durable::definitions::{Definition, Kind, LostRows};
 use crate::engine::{CATALOG, SCHEMA};
-use crate::query::shared::{Shared, again};
-use crate::stream::log::StreamLog;
-use crate::stream::spill::Spiller;
-use crate::stream::{Feed, Stream};
 
 /// All objects of an engine.
 #[derive(Debug)]
@@ -283,6 +285,19 @@ impl Catalog {
         }
     }
 
+    /// Whether a stream or view ends but for rows that somebody may still push: it reads push
+    /// streams, and no connector that is endless by itself.
+    pub(crate) fn waits_for_pushes(&self, name: &str) -> bool {
+        match self.get(name) {
+            Some(Object::Materialized(view)) => {
+                let ends = |n: &String| self.is_bounded(n) || self.waits_for_pushes(n);
+                !view.bounded && view.reads.iter().all(ends)
+            }
+            Some(Object::Stream(stream)) => matches!(stream.feed, Feed::Push(_)),
+            Some(Object::View) | None => false,
+        }
+    }
+
     /// The materialized view of this name.
     pub(crate) fn materialized(&self, name: &str) -> Result<Arc<Materialized>> {
         match self.get(name) {
@@ -345,19 +360,6 @@ impl Catalog {
         }
     }
 
-    /// Whether a stream or view ends but for rows that somebody may still push: it reads push
-    /// streams, and no connector that is endless by itself.
-    pub(crate) fn waits_for_pushes(&self, name: &str) -> bool {
-        match self.get(name) {
-            Some(Object::Materialized(view)) => {
-                let ends = |n: &String| self.is_bounded(n) || self.waits_for_pushes(n);
-                !view.bounded && view.reads.iter().all(ends)
-            }
-            Some(Object::Stream(stream)) => matches!(stream.feed, Feed::Push(_)),
-            Some(Object::View) | None => false,
-        }
-    }
-
     /// Whether the rows of a stream or view are there again after a restart: all but what is only
     /// in memory.
     pub(crate) fn is_replayable(&self, name: &str) -> bool {
@@ -416,6 +418,16 @@ impl Catalog {
             None if known.is_empty() => error.with_hint("Nothing has been created yet."),
             None => error.with_hint(format!("There are: {}.", known.join(", "))),
         }
+    }
+}
+
+impl Streams for Catalog {
+    fn stream_to_read(&self, name: &str) -> Result<Arc<Stream>> {
+        Self::stream_to_read(self, name)
+    }
+
+    fn waits_for_pushes(&self, name: &str) -> bool {
+        Self::waits_for_pushes(self, name)
     }
 }
 

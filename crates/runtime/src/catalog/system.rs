@@ -17,17 +17,17 @@ use datafusion::error::Result as EngineResult;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use windrow_core::{Result, Watermark};
+use windrow_query::idle::QueryOutlook;
 use windrow_sql::diagnostics::from_datafusion;
+use windrow_stream::Stream;
+use windrow_stream::intake::display_micros;
+use windrow_stream::log::StreamLog;
+use windrow_stream::stream::table::outside;
 
 use crate::catalog::{Catalog, Materialized, Object};
 use crate::durable::definitions::Kind;
 use crate::engine::{Parts, register_schema};
-use crate::query::idle::QueryOutlook;
-use crate::query::intake::display_micros;
 use crate::session::{Access, Role};
-use crate::stream::Stream;
-use crate::stream::log::StreamLog;
-use crate::stream::table::outside;
 
 /// The name of the schema.
 pub(crate) const WINDROW: &str = "windrow";

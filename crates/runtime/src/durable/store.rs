@@ -26,13 +26,13 @@ use windrow_storage::directory::DataDirectory;
 use windrow_storage::files::{Files, io_error};
 use windrow_storage::place::Place;
 use windrow_storage::wal::{Durability, Known, Recovered, Wal, WalOptions, extent};
+use windrow_stream::log::{Completion, StreamLog};
+use windrow_stream::memory::Memory;
+use windrow_stream::places::Places;
+use windrow_stream::spill::Spiller;
 
 use crate::durable::definitions::{Definition, Definitions, Kind, LostRows, Part};
 use crate::durable::failures::{Failure, Failures};
-use crate::memory::Memory;
-use crate::stream::log::{Completion, StreamLog};
-use crate::stream::places::Places;
-use crate::stream::spill::Spiller;
 
 /// With a limit of memory files of the archive are short, but not shorter than this.
 const FILE_BYTES_MIN: u64 = 1 << 20;

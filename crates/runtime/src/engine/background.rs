@@ -10,18 +10,19 @@ use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use windrow_core::{Error, ErrorKind, Result};
+use windrow_query::shared::Shared;
+use windrow_query::start::{Ready, launch};
 use windrow_storage::checkpoint::Newest;
+use windrow_stream::log::{Completion, Room};
+use windrow_stream::retention::Retention;
+use windrow_stream::spill::Spiller;
 
+use super::pump::Pump;
+use super::retention::pass_now;
 use super::{Parts, Recovery};
 use crate::catalog::{Catalog, Object};
 use crate::durable::store::Store;
-use crate::query::shared::Shared;
-use crate::query::start::{Ready, launch};
 use crate::session::failing::Failed;
-use crate::stream::log::{Completion, Room};
-use crate::stream::pump::Pump;
-use crate::stream::retention::Retention;
-use crate::stream::spill::Spiller;
 
 /// Who follows a view that gives out only what is archived waits at most so long for it.
 const SETTLED_WITHIN: Duration = Duration::from_secs(1);
@@ -191,13 +192,14 @@ impl Inner {
         self.parts.restored.store(true, Ordering::Release);
         let retentions: Vec<_> = self.retentions.lock().values().cloned().collect();
         for retention in retentions {
-            retention.pass_now(&self.parts, &self.catalog).await;
+            pass_now(&retention, &self.parts, &self.catalog).await;
         }
     }
 
     /// Lets go of the old rows of a log from now on.
     pub(crate) fn retain(&self, name: &str, retention: &Arc<Retention>) {
-        let run = Arc::clone(retention).run(Arc::clone(&self.parts), Arc::clone(&self.catalog));
+        let (parts, catalog) = (Arc::clone(&self.parts), Arc::clone(&self.catalog));
+        let run = super::retention::run(Arc::clone(retention), parts, catalog);
         self.parts.cpu.spawn(run);
         self.retentions.lock().insert(name.to_owned(), Arc::clone(retention));
     }

@@ -8,12 +8,12 @@ use datafusion::catalog::{
 use datafusion::prelude::SessionConfig;
 use futures::FutureExt;
 use windrow_core::{Clock, Error, Limits, Result, SystemClock};
+use windrow_query::runner::RunBytes;
 use windrow_sql::diagnostics::from_datafusion;
 
 use super::Parts;
 use crate::catalog::schema::Tables;
 use crate::machine::statement_bytes;
-use crate::query::runner::RunBytes;
 
 /// The one catalog and schema that statements may write to.
 pub(crate) const CATALOG: &str = "datafusion";

@@ -1,11 +1,14 @@
 //! The engine: one process' streams, views and queries. Everything that the command line does
 //! goes through here.
 //!
-//! `configuration` sets up DataFusion, `parts` is what all queries share, `background` what goes on beside statements.
+//! `configuration` sets up DataFusion, `parts` is what all sessions share, `background` what goes on beside statements (`pump`: continuous
+//! INSERTs; `retention`: old rows).
 
 mod background;
 mod configuration;
 mod parts;
+pub(crate) mod pump;
+mod retention;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,20 +24,21 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use windrow_connectors::Files;
 use windrow_core::{Clock, Error, Limits, Result};
+use windrow_query::parts::QueryParts;
+use windrow_query::status::QueryStatus;
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::plan::{micro_batch_state, session_state};
+use windrow_stream::Feed;
+use windrow_stream::caught::stopped;
+use windrow_stream::memory::Memory;
+use windrow_stream::push::Pushed;
 
 use crate::catalog::guarded::GuardedCatalogs;
 use crate::catalog::{Catalog, Object, system};
-use crate::caught::stopped;
 use crate::durable::store::Store;
-use crate::memory::Memory;
-use crate::query::kept::{BadRows, LateRows};
 use crate::session::failing::Failed;
 use crate::session::planning::{Planners, inherit_budgets};
 use crate::session::{Access, Session, SessionOptions};
-use crate::stream::Feed;
-use crate::stream::push::Pushed;
 
 pub(crate) use self::background::Inner;
 pub(crate) use self::configuration::{CATALOG, SCHEMA, register_schema};
@@ -182,24 +186,16 @@ impl Engine {
         };
         let mut state = session_state(df_config(&limits), Arc::clone(&env))?;
         state.register_catalog_list(Arc::clone(&catalogs));
+        let (planners, query_bytes_max) = (Planners::new(&limits), query_bytes_max(&limits));
+        let on = (clock, runtime.handle().clone());
         let parts = Arc::new(Parts {
-            bad_rows: Arc::new(BadRows::new(limits.kept_rows_max)),
-            late_rows: Arc::new(LateRows::new(limits.kept_rows_max)),
-            clock,
-            cpu: runtime.handle().clone(),
-            counters: Arc::default(),
-            queries: Mutex::default(),
-            scans: Mutex::default(),
-            next_query: AtomicU64::new(1),
+            running: QueryParts::new(limits, on, memory, micro_batch_state(&state)),
             next_statement: AtomicU64::new(1),
             restored: AtomicBool::new(store.is_none()),
             catalogs,
             env,
-            memory,
-            micro_batches: micro_batch_state(&state),
-            planners: Planners::new(&limits),
-            query_bytes_max: query_bytes_max(&limits),
-            limits,
+            planners,
+            query_bytes_max,
             files,
             functions,
         });
@@ -305,6 +301,13 @@ impl Engine {
     /// The names of all streams, views and tables, for completion.
     pub fn names(&self) -> Vec<String> {
         self.inner.catalog.names()
+    }
+
+    /// How far a query is; `None` for one that nobody remembers. The number is that of
+    /// `windrow.queries`.
+    pub fn query_status(&self, id: u64) -> Option<QueryStatus> {
+        let query = self.parts().queries.lock().get(&id).cloned()?;
+        Some(QueryStatus::of(&query))
     }
 
     pub(crate) fn parts(&self) -> &Parts {

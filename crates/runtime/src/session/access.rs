@@ -17,13 +17,13 @@ use sqlparser::ast::ObjectName;
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, DropKind, Explained, Statement};
+use windrow_stream::stream::table::outside;
 
 use crate::catalog::plain_name;
 use crate::engine::{CATALOG, SCHEMA};
 use crate::session::Session;
 use crate::session::admission::Admission;
 use crate::session::settings::{check_range, may_set};
-use crate::stream::table::outside;
 
 /// What a user may do with an object; each role may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -12,12 +12,12 @@ use windrow_core::{Error, Result};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Explained, Insert, Parsed, Statement};
 use windrow_sql::plan::{bounded, continuous};
+use windrow_stream::Feed;
+use windrow_stream::lengths::no_lengths;
+use windrow_stream::target::Target;
 
 use crate::catalog::{Object, plain_name};
-use crate::session::insert::Target;
 use crate::session::{Outcome, Session};
-use crate::stream::Feed;
-use crate::stream::lengths::no_lengths;
 
 impl Session {
     /// Plans a statement.

@@ -18,24 +18,24 @@ use windrow_core::{Error, EventTimeColumn, Result, Source, StreamSchema};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::parse::{CreateStream, OptionItem, WatermarkClause, characters_max};
 use windrow_sql::plan::physical_expression;
+use windrow_stream::generated::{Column, Columns, GeneratedSource};
+use windrow_stream::history::History;
+use windrow_stream::intake::Intake;
+use windrow_stream::lengths::{Lengths, LimitedSource, OnBad};
+use windrow_stream::log::StreamLog;
+use windrow_stream::places::Places;
+use windrow_stream::push::PushStream;
+use windrow_stream::retention::Retention;
+use windrow_stream::spill::Spiller;
+use windrow_stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
 
 use crate::catalog::{Object, exists, plain_name, read_by};
 use crate::durable::definitions::{Definition, Kind};
-use crate::query::intake::Intake;
 use crate::session::stream_options::{
     EngineOptions, durability, engine_options, interval_nanos, no_options, no_push_options,
     no_retention, timeless, when_idle,
 };
 use crate::session::{Outcome, Session};
-use crate::stream::generated::{Column, Columns, GeneratedSource};
-use crate::stream::history::History;
-use crate::stream::lengths::{Lengths, LimitedSource, OnBad};
-use crate::stream::log::StreamLog;
-use crate::stream::places::Places;
-use crate::stream::push::PushStream;
-use crate::stream::retention::Retention;
-use crate::stream::spill::Spiller;
-use crate::stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
 
 /// A stream before it is given a place for its rows.
 struct StreamColumns {

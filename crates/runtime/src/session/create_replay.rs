@@ -8,12 +8,12 @@ use windrow_connectors::replay::ReplayOptions;
 use windrow_core::time::with_seconds;
 use windrow_core::{Error, EventTimeColumn, Result, StreamSchema};
 use windrow_sql::parse::CreateStream;
+use windrow_stream::Feed;
+use windrow_stream::intake::ticks;
+use windrow_stream::replay::ReplaySource;
 
-use crate::query::intake::ticks;
 use crate::session::create::place_of_option;
 use crate::session::{Role, Session};
-use crate::stream::Feed;
-use crate::stream::replay::ReplaySource;
 
 /// The connector's name.
 pub(super) const REPLAY: &str = "replay";

@@ -10,27 +10,27 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::LogicalPlan;
 use windrow_core::{Error, EventTimeColumn, Place, Result, StreamSchema, Watermark, Windows};
+use windrow_query::output::Output;
+use windrow_query::shared::Status;
+use windrow_query::start::{Ready, Wanted, ready};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::CreateView;
 use windrow_sql::plan::{
     ContinuousPlan, Flow, Leaf, StreamRelation, WindowAssign, distinct_columns,
 };
+use windrow_stream::log::Room;
+use windrow_stream::log::StreamLog;
+use windrow_stream::push::PushStream;
+use windrow_stream::spill::Spiller;
+use windrow_stream::{Feed, Stream};
 
 use crate::catalog::{Materialized, Object, plain_name, read_by};
 use crate::durable::definitions::{Definition, Kind};
-use crate::query::output::Output;
-use crate::query::shared::Status;
-use crate::query::start::{Ready, Wanted, ready};
 use crate::session::kept_view::{KeptView, ViewParts, plan_text};
 use crate::session::query::streams_read;
 use crate::session::stream_options::timeless;
 use crate::session::view_options::ViewOptions;
 use crate::session::{Outcome, Session};
-use crate::stream::log::Room;
-use crate::stream::log::StreamLog;
-use crate::stream::push::PushStream;
-use crate::stream::spill::Spiller;
-use crate::stream::{Feed, Stream};
 
 /// A materialized view before it is made.
 pub(super) struct NewView {
@@ -317,7 +317,7 @@ impl Session {
         };
         let row_by_row = is_row_by_row(&plan.root);
         // Should it fail, no query is left that never runs.
-        let ready = ready(catalog, &self.state(), plan, wanted).await;
+        let ready = ready(catalog.as_ref(), &self.state(), plan, wanted).await;
         let mut query = ready.inspect_err(|_| shared.cancel())?;
         if let (Some(checkpoints), None) = (&checkpoints, &self.restoring) {
             let first = self.first_checkpoint((checkpoints, spiller.as_ref()), &mut query).await;

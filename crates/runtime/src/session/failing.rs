@@ -13,11 +13,11 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use windrow_core::{Error, ErrorKind, Result};
+use windrow_stream::again::again;
 
 use crate::catalog::{Catalog, Materialized, Object};
 use crate::durable::failures::Failure;
 use crate::engine::{Engine, Inner};
-use crate::query::shared::again;
 use crate::session::Session;
 
 /// Failures that are kept for callers that have not asked yet.
@@ -109,7 +109,7 @@ impl Inner {
             tracing::error!(target: "windrow_failures", "{}", told.render(""));
             engine.failed.add(Arc::new(told));
             let (Some(store), Some(id)) = (&engine.store, id) else { return };
-            let crate::query::shared::Status::Failed(cause) = query.status() else { return };
+            let windrow_query::shared::Status::Failed(cause) = query.status() else { return };
             let failure = Failure::of(&cause, query.fails_again());
             if let Err(error) = store.note_failure(id, Some(failure)) {
                 tracing::warn!(view = query.name, %error, "that it has failed is not kept");

@@ -17,15 +17,15 @@ use datafusion::logical_expr::LogicalPlan;
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::plan::ContinuousPlan;
 use windrow_storage::wal::producers::Stamp;
+use windrow_stream::log::Completion;
+use windrow_stream::push::PushStream;
+use windrow_stream::target::Target;
 
 use crate::catalog::{Materialized, Object};
 use crate::durable::definitions::Kind;
+use crate::engine::pump::Pump;
 use crate::session::create_view::NewView;
-use crate::session::insert::Target;
 use crate::session::{Outcome, Session};
-use crate::stream::log::Completion;
-use crate::stream::pump::Pump;
-use crate::stream::push::PushStream;
 
 /// An INSERT before it runs.
 pub(super) struct NewInsert<'a> {

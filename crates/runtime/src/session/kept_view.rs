@@ -17,19 +17,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use windrow_core::{Behind, Error, ErrorKind, Result, Watermark};
+use windrow_query::keeper::Keeper;
+use windrow_query::start::Ready;
 use windrow_sql::plan::{ContinuousPlan, Flow, Leaf, LeafSource};
 use windrow_storage::checkpoint::{Checkpoints, Newest, Stamp};
+use windrow_storage::checkpoint::{Resume, SavedBehind, Unused};
 use windrow_storage::wal::Wal;
+use windrow_stream::Feed;
+use windrow_stream::log::{Completion, StreamLog};
+use windrow_stream::spill::Spiller;
 
 use crate::catalog::Object;
 use crate::durable::definitions::Definition;
-use crate::query::cut::{Resume, SavedBehind, Unused};
-use crate::query::keeper::Keeper;
-use crate::query::start::Ready;
 use crate::session::Session;
-use crate::stream::Feed;
-use crate::stream::log::{Completion, StreamLog};
-use crate::stream::spill::Spiller;
 
 /// What is kept of a view, and what its query goes on from.
 pub(super) struct KeptView {
@@ -74,7 +74,8 @@ impl KeptView {
     /// Where its query began to read the logs of its streams, if not at their beginning.
     pub(super) fn began(&self, given: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
         let Some(resume) = &self.resume else { return given };
-        let began = |tap: &crate::query::cut::TapCut| Some((tap.stream.clone(), tap.began?));
+        let began =
+            |tap: &windrow_storage::checkpoint::TapCut| Some((tap.stream.clone(), tap.began?));
         resume.taps.iter().filter_map(began).collect()
     }
 }

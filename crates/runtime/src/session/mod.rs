@@ -23,7 +23,6 @@ mod places;
 pub(crate) mod planning;
 mod prepare;
 pub(crate) mod query;
-pub(crate) mod queue;
 mod rebuild;
 mod restore;
 mod room;
@@ -49,8 +48,8 @@ use datafusion::prelude::SessionContext;
 use windrow_core::{Budget, Error, Limits, Result};
 use windrow_sql::parse::{Parsed, Statement, parse_one};
 use windrow_sql::plan::TIME_ZONE;
+use windrow_stream::caught::stopped;
 
-use crate::caught::stopped;
 use crate::durable::definitions::Definition;
 use crate::engine::Inner;
 use crate::session::running::Running;
@@ -243,7 +242,7 @@ impl Session {
     /// The settings, functions and catalog of the session as they are now.
     pub(crate) fn state(&self) -> SessionState {
         let mut state = self.context.state();
-        state.config_mut().set_extension(Arc::clone(&self.unseen));
+        state.config_mut().set_extension(Arc::clone(&self.unseen.scans));
         state
     }
 

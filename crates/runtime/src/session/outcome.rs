@@ -11,12 +11,13 @@ use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use windrow_core::{Error, Result, Watermark};
+use windrow_query::promise::Promise;
+use windrow_query::queue::{RowReceiver, queue};
+use windrow_query::shared::{Shared, Status, cancelled};
+use windrow_stream::again::again;
+use windrow_stream::caught::stopped;
+use windrow_stream::intake::display_micros;
 
-use crate::caught::stopped;
-use crate::query::intake::display_micros;
-use crate::query::promise::Promise;
-use crate::query::shared::{Shared, Status, again, cancelled};
-use crate::session::queue::{RowReceiver, queue};
 use crate::session::running::Running;
 use crate::session::unseen::Unseen;
 

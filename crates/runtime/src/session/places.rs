@@ -5,9 +5,9 @@ use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use windrow_connectors::Files;
 use windrow_core::Result;
 use windrow_sql::diagnostics::from_datafusion;
+use windrow_stream::stream::table::outside;
 
 use crate::session::Session;
-use crate::stream::table::outside;
 
 impl Session {
     /// Which files its statements may touch.

@@ -23,8 +23,8 @@ use windrow_core::{Budget, Error, Limits, Result};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::Tail;
 use windrow_sql::plan::{ContinuousPlan, bounded, continuous, statement as planned};
+use windrow_stream::caught::stopped;
 
-use crate::caught::stopped;
 use crate::session::Session;
 
 /// Plans that are made at the same time, at least.
@@ -137,7 +137,7 @@ impl Session {
         unless_done.done();
         match done {
             Ok(done) => done,
-            Err(error) if error.is_cancelled() => Err(crate::query::shared::cancelled()),
+            Err(error) if error.is_cancelled() => Err(windrow_query::shared::cancelled()),
             Err(error) => Err(stopped("planning a statement", error)),
         }
     }

@@ -15,10 +15,10 @@ use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Explain, Explained, Insert, Parsed, Statement};
 use windrow_sql::plan::{Parameters, bind, parameters, plan_query, unbound};
+use windrow_stream::Feed;
 
 use crate::catalog::{Object, plain_name};
 use crate::session::{AbortOnDrop, Outcome, Session};
-use crate::stream::Feed;
 
 /// A statement that has been understood.
 #[derive(Debug, Clone)]

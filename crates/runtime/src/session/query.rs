@@ -13,25 +13,25 @@ use datafusion::sql::parser::Statement as EngineStatement;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use sqlparser::ast::ObjectName;
 use windrow_core::{Error, ErrorKind, Result, ScanRequest, Source};
+use windrow_query::output::Output;
+use windrow_query::promise::Promise;
+use windrow_query::queue::{RowReceiver, RowSender, queue};
+use windrow_query::start::{Wanted, launch, ready};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Tail};
 use windrow_sql::plan::{ContinuousPlan, StreamRelation, bounded, distinct_columns};
+use windrow_stream::lengths::no_lengths;
+use windrow_stream::log_reader::{LogSource, dropped};
+use windrow_stream::memory::of_plan;
+use windrow_stream::push::PushStream;
 
 use crate::catalog::{Object, plain_name};
-use crate::memory::of_plan;
-use crate::query::output::Output;
-use crate::query::promise::Promise;
-use crate::query::start::{Wanted, launch, ready};
 use crate::session::outcome::{Following, Stop, ready as told};
 use crate::session::planning::EndOnDrop;
-use crate::session::queue::{RowReceiver, RowSender, queue};
 use crate::session::room::{Room, with_room};
 use crate::session::running::Running;
 use crate::session::tables::{Change, fills_memory, held_by_table};
 use crate::session::{AbortOnDrop, Outcome, ResultStream, Session};
-use crate::stream::lengths::no_lengths;
-use crate::stream::log_reader::{LogSource, dropped};
-use crate::stream::push::PushStream;
 
 /// Rows of one batch of a subscription. A reader that stands still holds some of them.
 const SUBSCRIBED_ROWS_MAX: usize = 8_192;
@@ -71,7 +71,7 @@ impl Session {
     /// Starts a continuous query at once.
     pub(super) async fn start_now(&self, plan: ContinuousPlan, wanted: Wanted) -> Result<()> {
         let parts = &self.engine.parts;
-        let query = ready(&self.engine.catalog, &self.state(), plan, wanted).await?;
+        let query = ready(self.engine.catalog.as_ref(), &self.state(), plan, wanted).await?;
         launch(parts, vec![query]);
         Ok(())
     }

@@ -15,16 +15,16 @@ use std::time::Duration;
 
 use windrow_archive::HeldFiles;
 use windrow_core::{Error, Result, Watermark};
+use windrow_query::start::launch;
 use windrow_sql::plan::ContinuousPlan;
+use windrow_stream::Feed;
 
 use crate::catalog::{Materialized, Object, Rebuilding, replaced};
 use crate::durable::definitions::{Definition, Kind};
 use crate::durable::store::Store;
 use crate::engine::Inner;
-use crate::query::start::launch;
 use crate::session::Session;
 use crate::session::create_view::{Made, NewView};
-use crate::stream::Feed;
 
 /// How often it is looked whether anybody still reads the files of a replaced view.
 const READERS_INTERVAL: Duration = Duration::from_secs(1);

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::parse::parse_kept;
+use windrow_stream::caught::caught;
 
 use crate::catalog::Object;
-use crate::caught::caught;
 use crate::durable::definitions::{Definition, Kind, LostRows};
 use crate::session::Session;
 

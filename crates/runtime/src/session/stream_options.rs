@@ -6,8 +6,8 @@ use datafusion::common::ScalarValue;
 use windrow_core::{Error, Place, Result};
 use windrow_sql::parse::OptionItem;
 use windrow_storage::wal::Durability;
+use windrow_stream::WhenIdle;
 
-use crate::query::progress::WhenIdle;
 use crate::session::create_replay::REPLAY;
 
 /// The options that belong to the engine, whatever the connector.

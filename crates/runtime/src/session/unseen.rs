@@ -1,39 +1,29 @@
 //! Rows that a bounded statement does not see, and its client is told of: bad rows of the connectors that it reads,
 //! late and bad rows of the views.
-//!
-//! The scans of a statement find the counts by its settings; each scan has one of its own, because a stream that is
-//! read twice has its bad rows once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use datafusion::logical_expr::LogicalPlan;
 use parking_lot::Mutex;
 use windrow_core::Result;
+use windrow_query::shared::Shared;
+use windrow_stream::unseen::UnseenBad;
 
 use crate::catalog::{Catalog, Object};
-use crate::query::shared::Shared;
 use crate::session::outcome::UnusedRows;
 use crate::session::query::streams_read;
 
 /// What one statement does not see.
 #[derive(Debug, Default)]
 pub(crate) struct Unseen {
-    /// Bad rows per scan, by stream.
-    scans: Mutex<BTreeMap<String, Vec<Arc<AtomicU64>>>>,
+    /// Those of the connectors, as its scans find them.
+    pub(super) scans: Arc<UnseenBad>,
     /// The queries of the views that are read, by their numbers.
     views: Mutex<BTreeMap<u64, Arc<Shared>>>,
 }
 
 impl Unseen {
-    /// The count of one scan of a stream.
-    pub(crate) fn scan(&self, stream: &str) -> Arc<AtomicU64> {
-        let count = Arc::new(AtomicU64::new(0));
-        self.scans.lock().entry(stream.to_owned()).or_default().push(Arc::clone(&count));
-        count
-    }
-
     /// The plan reads these views, and those that they read.
     ///
     /// # Errors
@@ -55,11 +45,7 @@ impl Unseen {
 
     /// The counts of now.
     pub(crate) fn total(&self) -> UnusedRows {
-        let scans = self.scans.lock();
-        let most = |counts: &Vec<Arc<AtomicU64>>| {
-            counts.iter().map(|count| count.load(Ordering::Relaxed)).max().unwrap_or(0)
-        };
-        let bad = scans.values().map(most).sum();
+        let bad = self.scans.total();
         self.views.lock().values().map(|query| query.ledger.total()).fold(
             UnusedRows { late: 0, bad },
             |sum, rows| UnusedRows { late: sum.late + rows.late, bad: sum.bad + rows.bad },

@@ -27,16 +27,16 @@ use windrow_core::{Error, Result, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::Verify;
 use windrow_sql::plan::StreamRelation;
+use windrow_stream::Feed;
+use windrow_stream::intake::{display_micros, ticks};
+use windrow_stream::log::Contents;
+use windrow_stream::stream::table::LeftOut;
 
 use crate::catalog::{Materialized, Object, plain_name};
-use crate::query::intake::{display_micros, ticks};
 use crate::session::compare::{At, differences};
 use crate::session::outcome::ready;
 use crate::session::verify_refused::unknown_skipped;
 use crate::session::{Outcome, Session};
-use crate::stream::Feed;
-use crate::stream::log::Contents;
-use crate::stream::table::LeftOut;
 
 /// Differing rows that are shown.
 const SHOWN_MAX: usize = 20;

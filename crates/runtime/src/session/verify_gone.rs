@@ -2,12 +2,12 @@
 
 use windrow_core::time::{ticks_to_micros, time_unit};
 use windrow_core::{Error, Result};
+use windrow_stream::Stream;
 
 use crate::catalog::{Materialized, Object};
 use crate::session::Session;
 use crate::session::explain::display_time;
 use crate::session::verify::Range;
-use crate::stream::Stream;
 
 /// What cannot be compared any more.
 #[derive(Debug, Clone)]

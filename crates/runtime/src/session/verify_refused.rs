@@ -4,13 +4,13 @@
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use windrow_core::{Error, Result};
+use windrow_query::reference::{digest, rows_of_table};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::plan::WindowAssign;
+use windrow_stream::Feed;
 
 use crate::catalog::Materialized;
-use crate::query::reference::{digest, rows_of_table};
 use crate::session::Session;
-use crate::stream::Feed;
 
 impl Session {
     /// Refuses what cannot be compared.

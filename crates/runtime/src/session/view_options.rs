@@ -7,10 +7,10 @@ use datafusion::logical_expr::LogicalPlan;
 use windrow_core::{Error, Place, Result};
 use windrow_sql::parse::OptionItem;
 use windrow_sql::plan::from_event_time;
+use windrow_stream::Feed;
 
 use crate::session::Session;
 use crate::session::stream_options::retention;
-use crate::stream::Feed;
 
 const VIEW_OPTIONS: &[&str] = &["on_error", "retention", "start"];
 

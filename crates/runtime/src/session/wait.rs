@@ -10,11 +10,11 @@ use sqlparser::ast::{Expr, ExprWithAlias, ObjectName};
 use windrow_core::time::{ticks_to_micros, time_unit};
 use windrow_core::{Error, ErrorKind, Result, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
+use windrow_stream::Feed;
+use windrow_stream::log::{Completion, LogState};
 
 use crate::catalog::{Materialized, Object, plain_name};
 use crate::session::{Outcome, Session, UnusedRows};
-use crate::stream::Feed;
-use crate::stream::log::{Completion, LogState};
 
 impl Session {
     pub(super) async fn wait_for(

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use sqlparser::ast::ObjectName;
 use windrow_core::Result;
+use windrow_query::idle::QueryOutlook;
+use windrow_query::progress::PartitionStatus;
+use windrow_query::shared::{Shared, Status};
+use windrow_query::tap_state::TapState;
+use windrow_stream::WhenIdle;
 
 use crate::catalog::{Object, plain_name};
-use crate::query::cut::TapState;
-use crate::query::idle::QueryOutlook;
-use crate::query::progress::{PartitionStatus, WhenIdle};
-use crate::query::shared::{Shared, Status};
 use crate::session::explain::{display_time, lines};
 use crate::session::{Outcome, Role, Session};
 

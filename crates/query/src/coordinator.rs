@@ -1,0 +1,326 @@
+//! The coordinator of one continuous query: woken by every micro-batch, it moves the query's
+//! watermark, closes what may close and hands finished rows to the output. While it waits for a
+//! slow output it gives the sources no room, so they wait too.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::record_batch::RecordBatch;
+use windrow_core::{Error, ErrorKind, Result, Watermark};
+use windrow_storage::checkpoint::{Counts, QueryCut};
+use windrow_stream::again::again;
+use windrow_stream::caught::caught;
+
+use crate::idle::{QueryOutlook, close_up_to, hold_for_cut};
+use crate::keeper::Keeper;
+use crate::output::Output;
+use crate::reference::ReferenceTables;
+use crate::root::Root;
+use crate::shared::{Shared, Status, of_query};
+use crate::tap_state::{TapState, cut_taps};
+
+/// Being prompt takes one part of this many of the time.
+const PROMPT_PART: i64 = 16;
+
+/// The coordinator's own state.
+#[derive(Debug)]
+pub(crate) struct Coordinator {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) root: Root,
+    pub(crate) output: Output,
+    /// Where the leaves of the query stand in their streams.
+    pub(crate) taps: Vec<Arc<TapState>>,
+    /// Makes its checkpoints.
+    pub(crate) keeper: Option<Keeper>,
+    /// What it holds of them counts while it runs.
+    #[expect(dead_code, reason = "is held")]
+    pub(crate) tables: ReferenceTables,
+    /// When a checkpoint was asked for last so that idle inputs could be left behind.
+    pub(crate) moved_micros: i64,
+    pub(crate) promptness: Promptness,
+}
+
+/// When the workers of an operator are asked for what they have of something that could wait for more: each time that no
+/// rows are on their way, but so that it takes a small part of the time.
+#[derive(Debug, Default)]
+pub(crate) struct Promptness {
+    last_micros: i64,
+    due_micros: i64,
+}
+
+impl Promptness {
+    fn is_due(&self, now: i64) -> bool {
+        // A clock may have been set back.
+        now >= self.due_micros || now < self.last_micros
+    }
+
+    fn note(&mut self, asked: bool, began: i64, now: i64) {
+        if asked {
+            self.last_micros = began;
+            let took = now.saturating_sub(began).max(0);
+            self.due_micros = now.saturating_add(took.saturating_mul(PROMPT_PART));
+        }
+    }
+}
+
+/// What idle inputs mean for the next pass.
+#[derive(Debug, Clone, Copy, Default)]
+struct Idleness {
+    /// All inputs are idle, and everything that may be given out without them is.
+    rests: bool,
+    /// When to look again.
+    next_micros: Option<i64>,
+}
+
+impl Coordinator {
+    /// Runs until all inputs have ended and all windows are out, or the query is stopped.
+    pub(crate) async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let result = tokio::select! {
+            result = caught(|| of(&shared.name), self.steps()) => result,
+            () = shared.stopped() => Ok(()),
+        };
+        match result {
+            Err(error) if error.kind() == ErrorKind::Cancelled => shared.cancel(),
+            Err(error) => shared.fail_by_rows(Arc::new(of_query(error, &shared.name))),
+            Ok(()) => {}
+        }
+        // Nobody goes on without a query that has stopped.
+        self.output.rest(false);
+        if let Status::Failed(error) = shared.status() {
+            if let Output::Stream { stream, .. } = &self.output {
+                // Nobody waits for a continuous INSERT.
+                let into = &stream.name;
+                tracing::error!(query = shared.name, into, %error, "a continuous INSERT has failed");
+            }
+            self.output.fail(again(&error)).await;
+        }
+    }
+
+    async fn steps(&mut self) -> Result<()> {
+        let mut next_micros = None;
+        loop {
+            let batches = self.wait(next_micros).await;
+            let idleness = self.leave_idle_behind().await;
+            next_micros = idleness.next_micros;
+            let low = self.low();
+            if !idleness.rests {
+                // Before its rows: until then its readers go on without it.
+                self.output.rest(false);
+            }
+            let due = self.step().await?;
+            next_micros = next_micros.into_iter().chain(due).min();
+            self.output.advance(self.watermark(low));
+            if idleness.rests {
+                self.output.rest(true);
+            }
+            self.note(batches, low);
+            if low != Watermark::END {
+                self.wait_for_room(self.watermark(low)).await?;
+            }
+            self.shared.give_room(batches);
+            self.shared.passed();
+            if low == Watermark::END {
+                self.last_checkpoint(self.watermark(low)).await?;
+                self.shared.finish(Status::Finished);
+                self.output.end();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for micro-batches, or until an input may be idle; returns how many came.
+    async fn wait(&mut self, next_micros: Option<i64>) -> usize {
+        let Some(next) = next_micros else { return self.shared.wait_for_batches().await };
+        let left = next.saturating_sub(self.shared.clock.now_micros());
+        let left = Duration::from_micros(u64::try_from(left).unwrap_or(0));
+        tokio::select! {
+            batches = self.shared.wait_for_batches() => batches,
+            () = self.shared.clock.sleep(left) => 0,
+        }
+    }
+
+    /// Moves the watermark past inputs that are idle: at once, or, where the query has checkpoints, by asking
+    /// for one.
+    async fn leave_idle_behind(&mut self) -> Idleness {
+        let now = self.shared.clock.now_micros();
+        let still = self.taps.iter().any(|tap| tap.is_still());
+        let outlook = QueryOutlook::of_idle(&self.taps, now);
+        let Some(mut outlook) = outlook.filter(|_| !self.shared.is_over()) else {
+            return Idleness::default();
+        };
+        let mut idleness = Idleness { rests: false, next_micros: outlook.next_micros };
+        if still || outlook.is_ahead(&self.taps) {
+            if self.keeper.is_some() {
+                let pause = outlook.pause_micros(&self.taps, self.root.next_close());
+                let due = self.moved_micros.saturating_add(pause);
+                if due <= now {
+                    self.moved_micros = now;
+                    self.shared.ask_checkpoint();
+                }
+                let due = self.moved_micros.saturating_add(pause);
+                idleness.next_micros = idleness.next_micros.into_iter().chain([due]).min();
+                return idleness;
+            }
+            let _nobody_inside = self.shared.gate.write().await;
+            // Meanwhile one may have spoken.
+            let now = self.shared.clock.now_micros();
+            close_up_to(&hold_for_cut(&self.taps, now));
+            outlook = QueryOutlook::of(&self.taps, now);
+        }
+        idleness.rests = outlook.all_idle();
+        idleness
+    }
+
+    /// Makes the checkpoint that was asked for, and waits until the archive has taken in enough of
+    /// what was given out; it may need a checkpoint for that.
+    async fn wait_for_room(&mut self, watermark: Watermark) -> Result<()> {
+        let mut woken = false;
+        let (output, clock) = (self.output.clone(), Arc::clone(&self.shared.clock));
+        let room = output.wait_for_room(clock.as_ref());
+        tokio::pin!(room);
+        loop {
+            self.serve_checkpoint(watermark).await?;
+            tokio::select! {
+                biased;
+                () = &mut room => break,
+                () = self.shared.woken() => woken = true,
+            }
+        }
+        if woken {
+            // It may have been for micro-batches.
+            self.shared.nudge();
+        }
+        Ok(())
+    }
+
+    /// Makes the checkpoint that was asked for, if one was.
+    async fn serve_checkpoint(&mut self, watermark: Watermark) -> Result<()> {
+        let Some(keeper) = &mut self.keeper else { return Ok(()) };
+        let (taps, output) = (&self.taps[..], &self.output);
+        keeper.serve(&self.shared, &mut self.root, (taps, output), watermark).await
+    }
+
+    /// All rows of a view without windows are out: keeps which of them came behind. When that
+    /// cannot be written, its writer has told why; the rows themselves are archived all the same.
+    async fn last_checkpoint(&mut self, watermark: Watermark) -> Result<()> {
+        if self.keeper.is_none() || self.output.given().is_none() {
+            return Ok(());
+        }
+        let ticket = self.shared.ask_checkpoint();
+        loop {
+            self.serve_checkpoint(watermark).await?;
+            if self.shared.checkpoint_wanted().is_none_or(|wanted| wanted < ticket) {
+                break;
+            }
+            // One that was begun before, or this one, is being written.
+            self.shared.woken().await;
+        }
+        Ok(())
+    }
+
+    /// The lowest watermark of the scans.
+    fn low(&self) -> Watermark {
+        self.taps.iter().map(|tap| tap.watermark()).min().unwrap_or(Watermark::END)
+    }
+
+    /// What has been given out is complete up to there.
+    fn watermark(&self, low: Watermark) -> Watermark {
+        match &self.root {
+            Root::Stage(stage) => stage.watermark(),
+            Root::Rows { nested, .. } => {
+                nested.iter().map(|(_, s)| s.watermark()).min().unwrap_or(Watermark::END).min(low)
+            }
+        }
+    }
+
+    /// Takes in and gives out what is finished; returns when what is held back is due.
+    async fn step(&mut self) -> Result<Option<i64>> {
+        let now = self.shared.clock.now_micros();
+        let idle = self.shared.is_idle();
+        let prompt = idle && self.promptness.is_due(now);
+        let mut held_back = false;
+        match &mut self.root {
+            Root::Stage(stage) => {
+                stage.gather(prompt).await?;
+                self.promptness.note(prompt, now, self.shared.clock.now_micros());
+                while let Some(rows) = stage.pop().await? {
+                    send(&self.shared, &self.output, rows, stage.in_order).await?;
+                }
+                held_back = stage.holds_back;
+            }
+            Root::Rows { nested, prepare } => {
+                for (leaf, stage) in nested {
+                    stage.gather(prompt).await?;
+                    held_back |= stage.holds_back;
+                    // Rows that are put in order are needed together.
+                    let whole = self.output.is_ordered();
+                    while let Some(rows) =
+                        if whole { stage.pop_whole().await? } else { stage.pop().await? }
+                    {
+                        let rows = prepare.run(vec![(*leaf, rows)]).await?;
+                        send(&self.shared, &self.output, rows, false).await?;
+                    }
+                }
+            }
+        }
+        // While rows are on their way, they wake it.
+        Ok((held_back && idle && !prompt).then_some(self.promptness.due_micros))
+    }
+
+    fn note(&self, batches: usize, low: Watermark) {
+        let (bytes, open, closed) = match &self.root {
+            Root::Stage(stage) => {
+                let (bytes, open) = stage.size();
+                (bytes, open, stage.closed)
+            }
+            Root::Rows { .. } => (0, 0, 0),
+        };
+        let mut state = self.shared.state.lock();
+        state.watermark = self.watermark(low);
+        state.windows_closed = closed;
+        state.windows_open = open;
+        state.state_bytes = bytes;
+        state.batches += batches as u64;
+    }
+}
+
+/// A query that is gone without a word has failed: nobody waits for it any more.
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        if !self.shared.is_over() {
+            let error = Error::internal(format!("{} has stopped", of(&self.shared.name)));
+            self.shared.fail(Arc::new(error));
+        }
+    }
+}
+
+/// What an error calls a query.
+fn of(query: &str) -> String {
+    format!("query \"{query}\"")
+}
+
+/// `in_order`: they are in one order already.
+async fn send(
+    shared: &Shared,
+    output: &Output,
+    rows: Vec<RecordBatch>,
+    in_order: bool,
+) -> Result<()> {
+    shared.ledger.add_rows_out(rows.iter().map(RecordBatch::num_rows).sum());
+    output.send_closed(rows, in_order).await
+}
+
+impl Coordinator {
+    /// The state before the first micro-batch.
+    ///
+    /// # Errors
+    /// When the state cannot be cut.
+    pub(crate) fn first_cut(&mut self) -> Result<QueryCut> {
+        let mut inputs = vec![];
+        self.root.cut(&mut inputs)?;
+        let (counts, unused) = (Counts::default(), vec![]);
+        let rows_given = self.output.given().map(|given| given.rows);
+        Ok(QueryCut { inputs, taps: cut_taps(&self.taps), counts, unused, rows_given })
+    }
+}

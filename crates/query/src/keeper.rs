@@ -1,0 +1,241 @@
+//! Makes the checkpoints of one query, off the path of its results.
+//!
+//! ```text
+//! coordinator ─cut─► keeper ─► logs note how far they go ─► archive what had closed ─► segments ─► manifest ─► whoever waits
+//!   (no windows)     keeper ─► segments ─► manifest ─► archive what had been given out ─► whoever waits
+//! ```
+//! Invariants: one checkpoint of a query at a time. Its windows are in the archive before its
+//! manifest is, so windows that are in neither the state nor the archive do not exist. Of a view without windows
+//! the archive ends where a checkpoint does, in every moment: it takes in rows when there is a checkpoint with just these,
+//! and the next checkpoint is made when it has them. So there is one to go on from with the next row.
+
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use windrow_core::{Clock, Error, OffsetRange, Result, Watermark};
+use windrow_storage::checkpoint::{Checkpoints, Counts, QueryCut, SavedBad, SavedBehind, Unused};
+use windrow_stream::again::again;
+use windrow_stream::caught::unwound;
+use windrow_stream::kept::{BadRows, LateRows};
+use windrow_stream::log::Given;
+use windrow_stream::spill::Spiller;
+
+use crate::idle::{Holds, QueryOutlook, close_up_to, hold_for_cut};
+use crate::output::Output;
+use crate::root::Root;
+use crate::shared::Shared;
+use crate::tap_state::{TapState, cut_taps};
+
+/// Makes the checkpoints of one query.
+#[derive(Debug)]
+pub struct Keeper {
+    /// Where checkpoints are written.
+    pub(crate) checkpoints: Arc<Checkpoints>,
+    /// Archives the rows that a checkpoint says the origin of.
+    pub(crate) spiller: Arc<Spiller>,
+    /// Where the query's late rows are kept.
+    pub(crate) late_rows: Arc<LateRows>,
+    /// Where its bad rows are kept.
+    pub(crate) bad_rows: Arc<BadRows>,
+    /// So many bad rows had been offered at the last cut.
+    bad_rows_seen: u64,
+    /// Rows of the view before this offset had been looked through at the last cut.
+    rows_seen: u64,
+    /// Tells when a checkpoint was made.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// A checkpoint is being written.
+    busy: Arc<AtomicBool>,
+    /// What the last cut was like, to see whether there is anything new.
+    last: Option<Seen>,
+    /// It could not be written.
+    failed: Arc<AtomicBool>,
+}
+
+/// What a query was like at a cut: micro-batches done, splits begun, watermark, and what it had given out.
+type Seen = (u64, usize, Watermark, Option<Given>);
+
+impl Keeper {
+    /// Nothing has been cut yet.
+    pub fn new(
+        checkpoints: Arc<Checkpoints>,
+        spiller: Arc<Spiller>,
+        (late_rows, bad_rows): (Arc<LateRows>, Arc<BadRows>),
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            checkpoints,
+            spiller,
+            late_rows,
+            bad_rows,
+            bad_rows_seen: 0,
+            rows_seen: 0,
+            clock,
+            busy: Arc::default(),
+            last: None,
+            failed: Arc::default(),
+        }
+    }
+
+    /// The newest checkpoint is of so many rows of the view.
+    pub fn has_rows(&mut self, rows: u64) {
+        self.rows_seen = rows;
+    }
+
+    /// Notes what the newest checkpoint has: the number of micro-batches, the leaves, and the watermark.
+    pub(crate) fn has(&mut self, batches: u64, taps: &[Arc<TapState>], watermark: Watermark) {
+        self.last = Some((batches, begun(taps), watermark, None));
+    }
+
+    /// Makes the checkpoint that was asked for, unless one is being written: then the end of that
+    /// one wakes the coordinator again.
+    ///
+    /// # Errors
+    /// When the state cannot be cut. What cannot be written is told to who asked, and the query
+    /// goes on.
+    pub(crate) async fn serve(
+        &mut self,
+        shared: &Arc<Shared>,
+        root: &mut Root,
+        (taps, output): (&[Arc<TapState>], &Output),
+        watermark: Watermark,
+    ) -> Result<()> {
+        let Some(ticket) = shared.checkpoint_wanted() else { return Ok(()) };
+        if self.busy.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let batches = shared.state.lock().batches;
+        let failed = self.failed.swap(false, Ordering::AcqRel);
+        let seen = (batches, begun(taps), watermark, output.given());
+        let nothing_new = self.last == Some(seen) && self.new_bad(shared.id, taps).0.is_empty();
+        let moves = taps.iter().any(|tap| tap.is_still())
+            || QueryOutlook::of_idle(taps, self.clock.now_micros())
+                .is_some_and(|o| o.is_ahead(taps));
+        if nothing_new && !failed && !moves {
+            self.busy.store(false, Ordering::Release);
+            shared.checkpoint_done(ticket, None);
+            return Ok(());
+        }
+        let taken_micros = self.clock.now_micros();
+        let (cut, given, holds) = self.cut(shared, root, (taps, output)).await?;
+        self.last = Some((seen.0, seen.1, watermark, given));
+        let (shared, busy) = (Arc::clone(shared), Arc::clone(&self.busy));
+        let (spiller, checkpoints) = (Arc::clone(&self.spiller), Arc::clone(&self.checkpoints));
+        let (clock, failed) = (Arc::clone(&self.clock), Arc::clone(&self.failed));
+        tokio::spawn(async move {
+            let what = || format!("the checkpoint of query \"{}\"", shared.name);
+            let work = write(&spiller, checkpoints, (cut, given), (taken_micros, clock));
+            let written = match unwound(what, work).await {
+                Ok(written) => written,
+                Err(panic) => {
+                    // What the cut took out of the state may be in no checkpoint: the query cannot make another.
+                    let panic = Arc::new(panic);
+                    shared.fail(Arc::clone(&panic));
+                    Err(again(&panic))
+                }
+            };
+            let error = written.err().map(|error| {
+                tracing::warn!(query = shared.name, %error, "a checkpoint could not be written");
+                Arc::new(error)
+            });
+            if error.is_none() {
+                close_up_to(&holds);
+            }
+            failed.store(error.is_some(), Ordering::Release);
+            busy.store(false, Ordering::Release);
+            shared.checkpoint_done(ticket, error);
+            shared.nudge();
+        });
+        Ok(())
+    }
+
+    /// Bad rows of the query's streams that no cut has given, and how many bad rows there have been.
+    fn new_bad(&self, query_id: u64, taps: &[Arc<TapState>]) -> (Vec<SavedBad>, u64) {
+        let streams: Vec<_> = taps.iter().map(|tap| tap.stream.as_str()).collect();
+        self.bad_rows.after(self.bad_rows_seen, &streams, query_id)
+    }
+
+    /// Cuts while no worker is inside of a micro-batch, with what the log of the view had been given then, and what rows
+    /// are held against from now on.
+    async fn cut(
+        &mut self,
+        shared: &Shared,
+        root: &mut Root,
+        (taps, output): (&[Arc<TapState>], &Output),
+    ) -> Result<(QueryCut, Option<Given>, Holds)> {
+        let _nobody_inside = shared.gate.write().await;
+        let holds = hold_for_cut(taps, self.clock.now_micros());
+        let mut inputs = vec![];
+        root.cut(&mut inputs)?;
+        let state = shared.state.lock().clone();
+        let counts = Counts {
+            rows: shared.ledger.total(),
+            partly_late: shared.ledger.partly_late(),
+            skipped: shared.ledger.skipped(),
+            windows_closed: state.windows_closed,
+            batches: state.batches,
+        };
+        if !counts.rows.is_balanced() {
+            return Err(Error::internal(format!(
+                "rows of query \"{}\" are unaccounted for: {:?}",
+                shared.name, counts.rows
+            )));
+        }
+        let late = self.late_rows.take_unsaved(shared.id);
+        let mut unused: Vec<_> = late.into_iter().map(|l| Unused::Late(l.into())).collect();
+        let (bad, seen) = self.new_bad(shared.id, taps);
+        self.bad_rows_seen = seen;
+        unused.extend(bad.into_iter().map(Unused::Bad));
+        let given = output.given();
+        if let Some(Given { rows, .. }) = given {
+            let new = OffsetRange::try_new(self.rows_seen, rows)?;
+            let behind = self.spiller.log().behind(new);
+            unused.extend(behind.iter().map(|b| {
+                let row = new.start() + b.row as u64;
+                Unused::Behind(SavedBehind { row, behind: b.watermark.ticks() })
+            }));
+            self.rows_seen = rows;
+        }
+        let rows_given = given.map(|given| given.rows);
+        let cut = QueryCut { inputs, taps: cut_taps(taps), counts, unused, rows_given };
+        Ok((cut, given, holds))
+    }
+}
+
+/// How many splits of these leaves have been begun.
+fn begun(taps: &[Arc<TapState>]) -> usize {
+    taps.iter().map(|tap| tap.positions.lock().count()).sum()
+}
+
+/// The archive first, then segments and manifest; then the archive, where it takes only what a checkpoint is of.
+async fn write(
+    spiller: &Spiller,
+    checkpoints: Arc<Checkpoints>,
+    (cut, given): (QueryCut, Option<Given>),
+    (taken_micros, clock): (i64, Arc<dyn Clock>),
+) -> Result<()> {
+    // Even when the archive fails the cut's segments must not be lost: they come only once.
+    let archived = match spiller.note_extents().await {
+        Ok(()) => spiller.spill().await,
+        Err(error) => Err(error),
+    };
+    let work = tokio::task::spawn_blocking(move || match archived {
+        Ok(archived) => checkpoints.write(cut, (taken_micros, archived), &|| clock.now_micros()),
+        Err(error) => {
+            checkpoints.owe(cut);
+            Err(error)
+        }
+    });
+    let written = work.await.unwrap_or_else(|end| match end.try_into_panic() {
+        Ok(panic) => resume_unwind(panic),
+        Err(end) => Err(Error::internal("writing a checkpoint was cancelled").with_source(end)),
+    });
+    if let Some(given) = given {
+        spiller.waits(written.as_ref().err());
+        written?;
+        spiller.log().checkpointed(given);
+        spiller.spill_until_stopped().await.map(|_| ())
+    } else {
+        written
+    }
+}

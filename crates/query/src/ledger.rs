@@ -1,0 +1,91 @@
+//! No row vanishes silently: what became of every row that a query was given.
+//!
+//! `rows_in = aggregated + filtered + late + bad`, per query.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use windrow_storage::checkpoint::Entry;
+
+/// The counters of one query. Every input row is in exactly one of the four others.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    rows_in: AtomicU64,
+    aggregated: AtomicU64,
+    filtered: AtomicU64,
+    late: AtomicU64,
+    bad: AtomicU64,
+    rows_out: AtomicU64,
+    /// Of the aggregated rows, those that count only in some of their windows.
+    partly_late: AtomicU64,
+    /// Of the bad rows, those that an expression of the query failed on.
+    skipped: AtomicU64,
+}
+
+/// Of `rows_in` rows those came through that some row in `from` was made of; per batch of
+/// rows the numbers of the rows they were made of.
+pub fn passed(entry: &mut Entry, rows_in: u64, from: &[Vec<u64>]) {
+    let mut from: Vec<u64> = from.iter().flatten().copied().collect();
+    from.sort_unstable();
+    from.dedup();
+    let passed = from.len() as u64;
+    entry.aggregated += passed;
+    entry.filtered += rows_in.saturating_sub(passed);
+}
+
+impl Ledger {
+    /// Counts the rows of a micro-batch.
+    pub(crate) fn add(&self, entry: Entry) {
+        debug_assert!(entry.is_balanced(), "{entry:?}");
+        self.rows_in.fetch_add(entry.rows_in, Ordering::Relaxed);
+        self.aggregated.fetch_add(entry.aggregated, Ordering::Relaxed);
+        self.filtered.fetch_add(entry.filtered, Ordering::Relaxed);
+        self.late.fetch_add(entry.late, Ordering::Relaxed);
+        self.bad.fetch_add(entry.bad, Ordering::Relaxed);
+    }
+
+    /// Counts rows that the query has given out.
+    pub fn add_rows_out(&self, rows: usize) {
+        self.rows_out.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_partly_late(&self, rows: u64) {
+        self.partly_late.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    /// Aggregated rows that came too late for some of their windows.
+    pub fn partly_late(&self) -> u64 {
+        self.partly_late.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_skipped(&self, rows: u64) {
+        self.skipped.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    /// Bad rows that are bad for this query alone.
+    pub fn skipped(&self) -> u64 {
+        self.skipped.load(Ordering::Relaxed)
+    }
+
+    /// Goes on from what was counted before a restart.
+    pub fn restore(&self, rows: Entry, partly_late: u64, skipped: u64) {
+        self.add(rows);
+        self.add_partly_late(partly_late);
+        self.add_skipped(skipped);
+    }
+
+    /// What became of all rows so far.
+    pub fn total(&self) -> Entry {
+        Entry {
+            rows_in: self.rows_in.load(Ordering::Relaxed),
+            aggregated: self.aggregated.load(Ordering::Relaxed),
+            filtered: self.filtered.load(Ordering::Relaxed),
+            late: self.late.load(Ordering::Relaxed),
+            bad: self.bad.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Rows that the query has given out.
+    pub fn rows_out(&self) -> u64 {
+        self.rows_out.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,35 @@
+//! The continuous query of Windrow at run time. How streams are read together, how rows reach the stateful operators, what watermarks of
+//! partitions amount to, when windows close and where their rows go, what a checkpoint is cut from and what became of each row
+//! may be touched here. What may not: anything that knows a catalog, a session, a statement or an engine. A query finds
+//! its streams by a trait ([`start::Streams`]), and what all queries share comes from its caller ([`parts::QueryParts`]).
+//!
+//! ```text
+//! scan ─► tap (one per query) ─► prepare ─► operator ─┐        (workers)
+//!   └─► progress ─► coordinator ─► close ─► finish ◄──┘ ─► output: client | view | stream
+//!                        └─► keeper ─► cut ─► checkpoint
+//! ```
+//! Operators are known by their port alone (`windrow_operators`), logs and bounded tables are in `windrow_stream`.
+#![forbid(unsafe_code)]
+
+pub mod coordinator;
+pub mod cut;
+pub mod idle;
+pub mod keeper;
+pub mod latency;
+pub mod ledger;
+pub mod output;
+pub mod parts;
+pub mod progress;
+pub mod promise;
+pub mod queue;
+pub mod reference;
+pub mod root;
+pub mod runner;
+pub mod scan;
+pub mod shared;
+pub mod skipping;
+pub mod stage;
+pub mod start;
+pub mod status;
+pub mod tap;
+pub mod tap_state;

@@ -1,0 +1,432 @@
+//! What all tasks of one continuous query share: its counters, its brake, its end.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use datafusion::logical_expr::TableScan;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, RwLock, Semaphore, watch};
+use windrow_core::{Clock, Error, ErrorKind, Result, Watermark};
+use windrow_storage::checkpoint::Counts;
+use windrow_stream::again::{again, with_message};
+use windrow_stream::log::StreamLog;
+use windrow_stream::memory::{Memory, OperatorMemory};
+use windrow_stream::spill::Fails;
+
+use crate::latency::Latency;
+use crate::ledger::Ledger;
+use crate::tap_state::TapState;
+
+/// One running query, as its tasks see it.
+#[derive(Debug)]
+pub struct Shared {
+    /// Its number, as `windrow.queries` has it.
+    pub id: u64,
+    /// Its name: that of the view, or a made one.
+    pub name: String,
+    /// What became of its rows.
+    pub ledger: Ledger,
+    /// How long its micro-batches take.
+    pub latency: Latency,
+    /// Tells the time.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// How far it is.
+    pub state: Mutex<QueryState>,
+    /// Wakes the coordinator: a micro-batch has reached the state.
+    wake: Notify,
+    /// Micro-batches that the coordinator has not looked at yet.
+    pending: AtomicUsize,
+    /// Bounds `pending`: a slow coordinator (or client) slows the sources.
+    permits: Semaphore,
+    stop: watch::Sender<bool>,
+    status: watch::Sender<Status>,
+    /// How often the coordinator has been through.
+    passes: watch::Sender<u64>,
+    /// The limit of memory, if there is one.
+    pub(crate) memory: Option<Arc<Memory>>,
+    /// Bytes of state that have gone to disk.
+    pub spilled_bytes: Arc<AtomicU64>,
+    /// Where its leaves stand in their streams.
+    taps: Mutex<Vec<Arc<TapState>>>,
+    /// Workers hold it while they are inside of a micro-batch; who cuts the state keeps them out.
+    pub(crate) gate: RwLock<()>,
+    /// Checkpoints that were asked for.
+    checkpoints_wanted: AtomicU64,
+    checkpoints_done: watch::Sender<Checkpointed>,
+    /// The rows of a view, whose readers are told that it has failed.
+    log: OnceLock<Weak<StreamLog>>,
+    /// It has failed by its rows: run again it would fail again.
+    fails_again: AtomicBool,
+    /// It had failed before the engine was opened.
+    failed_before: AtomicBool,
+    /// The reference tables that it has read, with what they come to.
+    pub tables: Mutex<Vec<(TableScan, u64)>>,
+}
+
+/// What became of the checkpoints that were asked for.
+#[derive(Debug, Clone, Default)]
+struct Checkpointed {
+    /// How many have been answered.
+    done: u64,
+    /// Why the last one failed, if it did.
+    error: Option<Arc<Error>>,
+}
+
+/// For `windrow.queries`.
+#[derive(Debug, Clone)]
+pub struct QueryState {
+    /// What has been given out is complete up to there.
+    pub watermark: Watermark,
+    /// Windows closed so far.
+    pub windows_closed: u64,
+    /// Windows that have rows and are not closed, as far as the merger knows them.
+    pub windows_open: usize,
+    /// Micro-batches done.
+    pub batches: u64,
+    /// Bytes of window state.
+    pub state_bytes: usize,
+}
+
+impl Default for QueryState {
+    fn default() -> Self {
+        Self {
+            watermark: Watermark::NONE,
+            windows_closed: 0,
+            windows_open: 0,
+            batches: 0,
+            state_bytes: 0,
+        }
+    }
+}
+
+/// Whether a query still runs.
+#[derive(Debug, Clone)]
+pub enum Status {
+    /// It takes in rows, or waits for some.
+    Running,
+    /// All inputs have ended and all windows are out.
+    Finished,
+    /// It failed with this error.
+    Failed(Arc<Error>),
+    /// It was stopped.
+    Cancelled,
+}
+
+impl Status {
+    /// As `windrow.queries` shows it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Finished => "finished",
+            Self::Failed(_) => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl Shared {
+    /// A query that has not begun; so many micro-batches may wait for its coordinator.
+    pub fn new(
+        id: u64,
+        name: String,
+        batches_max: usize,
+        memory: Option<Arc<Memory>>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            name,
+            ledger: Ledger::default(),
+            latency: Latency::default(),
+            clock,
+            state: Mutex::default(),
+            wake: Notify::new(),
+            pending: AtomicUsize::new(0),
+            permits: Semaphore::new(batches_max),
+            stop: watch::Sender::new(false),
+            status: watch::Sender::new(Status::Running),
+            passes: watch::Sender::new(0),
+            memory,
+            spilled_bytes: Arc::default(),
+            gate: RwLock::new(()),
+            checkpoints_wanted: AtomicU64::new(0),
+            checkpoints_done: watch::Sender::new(Checkpointed::default()),
+            log: OnceLock::new(),
+            fails_again: AtomicBool::new(false),
+            failed_before: AtomicBool::new(false),
+            taps: Mutex::default(),
+            tables: Mutex::default(),
+        })
+    }
+
+    /// It is the query of a view with these rows.
+    pub fn fills(&self, log: &Arc<StreamLog>) {
+        self.log.get_or_init(|| Arc::downgrade(log));
+    }
+
+    /// The share of memory of one of its window operators; `None` without a limit.
+    pub(crate) fn operator_memory(&self) -> Option<Arc<OperatorMemory>> {
+        self.memory.as_ref().map(|memory| memory.operator(&self.name, &self.spilled_bytes))
+    }
+
+    /// Waits until the coordinator has room for one more micro-batch.
+    pub(crate) async fn wait_for_room(&self) -> Result<()> {
+        let permit =
+            self.permits.acquire().await.map_err(|closed| cancelled().with_source(closed))?;
+        permit.forget();
+        Ok(())
+    }
+
+    /// A micro-batch has reached the state (or a source has ended).
+    pub(crate) fn batch_done(&self) {
+        self.pending.fetch_add(1, Ordering::AcqRel);
+        self.wake.notify_one();
+    }
+
+    /// Wakes the coordinator without a micro-batch.
+    pub fn nudge(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Completes when somebody wakes the coordinator, for whatever reason.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Waits for micro-batches; returns how many came.
+    pub(crate) async fn wait_for_batches(&self) -> usize {
+        self.woken().await;
+        self.pending.swap(0, Ordering::AcqRel)
+    }
+
+    /// No micro-batch is on its way to the coordinator. One that is will wake it again.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pending.load(Ordering::Acquire) == 0 && self.gate.try_write().is_ok()
+    }
+
+    /// The coordinator is through with `batches` micro-batches.
+    pub(crate) fn give_room(&self, batches: usize) {
+        self.permits.add_permits(batches);
+    }
+
+    /// The coordinator has been through once more.
+    pub(crate) fn passed(&self) {
+        self.passes.send_modify(|n| *n += 1);
+    }
+
+    /// A receiver that wakes after each pass of the coordinator.
+    pub fn watch_passes(&self) -> watch::Receiver<u64> {
+        self.passes.subscribe()
+    }
+
+    /// Remembers a leaf whose scan is known now.
+    pub(crate) fn add_tap(&self, tap: Arc<TapState>) {
+        self.taps.lock().push(tap);
+    }
+
+    /// Where its leaves stand in their streams.
+    pub fn taps(&self) -> Vec<Arc<TapState>> {
+        self.taps.lock().clone()
+    }
+
+    /// Where a leaf stands that reads this stream.
+    pub fn tap_of(&self, stream: &str) -> Option<Arc<TapState>> {
+        self.taps.lock().iter().find(|tap| tap.stream == stream).map(Arc::clone)
+    }
+
+    /// Whether the query scans a stream.
+    pub fn reads(&self, stream: &str) -> bool {
+        self.tap_of(stream).is_some()
+    }
+
+    /// How far the query has taken in the log of a stream or view: one past the last offset.
+    pub fn consumed(&self, stream: &str) -> u64 {
+        self.tap_of(stream).map_or(0, |tap| tap.consumed())
+    }
+
+    /// Goes on from what was counted before a restart.
+    pub fn restore(&self, counts: &Counts) {
+        self.ledger.restore(counts.rows, counts.partly_late, counts.skipped);
+        let mut state = self.state.lock();
+        state.windows_closed = counts.windows_closed;
+        state.batches = counts.batches;
+    }
+
+    /// Asks for a checkpoint; returns its number.
+    pub(crate) fn ask_checkpoint(&self) -> u64 {
+        let ticket = self.checkpoints_wanted.fetch_add(1, Ordering::AcqRel) + 1;
+        self.nudge();
+        ticket
+    }
+
+    /// Asks for a checkpoint and waits until it is durable, or the query is over.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub async fn checkpoint(&self) -> Result<()> {
+        let ticket = self.ask_checkpoint();
+        let mut done = self.checkpoints_done.subscribe();
+        let mut status = self.status.subscribe();
+        let over = status.wait_for(|s| !matches!(s, Status::Running));
+        tokio::select! {
+            done = done.wait_for(|c| c.done >= ticket) => match done {
+                Ok(done) => done.error.as_ref().map_or(Ok(()), |error| Err(again(error))),
+                // The sender lives in self.
+                Err(_) => Ok(()),
+            },
+            _ = over => Ok(()),
+        }
+    }
+
+    /// The number of the newest checkpoint that was asked for and is not answered.
+    pub(crate) fn checkpoint_wanted(&self) -> Option<u64> {
+        let wanted = self.checkpoints_wanted.load(Ordering::Acquire);
+        (wanted > self.checkpoints_done.borrow().done).then_some(wanted)
+    }
+
+    /// All checkpoints up to number `ticket` are answered.
+    pub(crate) fn checkpoint_done(&self, ticket: u64, error: Option<Arc<Error>>) {
+        self.checkpoints_done.send_replace(Checkpointed { done: ticket, error });
+    }
+
+    /// Whether the query has ended, in whatever way.
+    pub fn is_over(&self) -> bool {
+        !matches!(*self.status.borrow(), Status::Running)
+    }
+
+    /// Stops the query at the next await.
+    pub fn cancel(&self) {
+        self.finish(Status::Cancelled);
+        self.stop.send_replace(true);
+        self.permits.close();
+    }
+
+    /// Completes when the query is stopped.
+    pub async fn stopped(&self) {
+        let mut stop = self.stop.subscribe();
+        // The sender lives in self.
+        drop(stop.wait_for(|stop| *stop).await);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Sets the final status, once.
+    pub fn finish(&self, status: Status) {
+        self.status.send_if_modified(|now| {
+            let first = matches!(now, Status::Running);
+            if first {
+                *now = status;
+            }
+            first
+        });
+    }
+
+    /// Fails the query and stops its tasks. Readers of a view are told before anybody can see that it has
+    /// failed, so nobody takes what it had for its answer.
+    pub fn fail(&self, error: Arc<Error>) {
+        if let Some(log) = self.log.get().and_then(Weak::upgrade).filter(|_| !self.is_over()) {
+            log.fail(Arc::new(has_failed(&self.name, &error)));
+        }
+        self.finish(Status::Failed(error));
+        self.stop.send_replace(true);
+        self.permits.close();
+    }
+
+    /// Fails by what its rows are, unless the error is of another kind: then it would fail again.
+    pub(crate) fn fail_by_rows(&self, error: Arc<Error>) {
+        if error.kind() == ErrorKind::Data && !self.is_over() {
+            self.fails_again.store(true, Ordering::Release);
+        }
+        self.fail(error);
+    }
+
+    /// It has failed before a restart, and does not run again.
+    pub fn fail_as_before(&self, error: Error) {
+        self.failed_before.store(true, Ordering::Release);
+        self.fail(Arc::new(error));
+    }
+
+    /// Whether it had failed before the engine was opened.
+    pub fn failed_before(&self) -> bool {
+        self.failed_before.load(Ordering::Acquire)
+    }
+
+    /// Whether it has failed, and would again.
+    pub fn fails_again(&self) -> bool {
+        self.fails_again.load(Ordering::Acquire)
+    }
+
+    /// Why it has failed, if it has.
+    pub fn failure(&self) -> Option<String> {
+        match &*self.status.borrow() {
+            Status::Failed(error) => Some(error.message().to_owned()),
+            Status::Running | Status::Finished | Status::Cancelled => None,
+        }
+    }
+
+    /// Whether it still runs, or how it ended.
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Waits for the end of the query.
+    ///
+    /// # Errors
+    /// What the query failed with; `Cancelled` when it was stopped.
+    pub async fn ended(&self) -> Result<()> {
+        let mut status = self.status.subscribe();
+        let ended = status
+            .wait_for(|s| !matches!(s, Status::Running))
+            .await
+            .map_err(|gone| Error::internal("query status is gone").with_source(gone))?;
+        match &*ended {
+            Status::Running | Status::Finished => Ok(()),
+            Status::Failed(error) => Err(again(error)),
+            Status::Cancelled => Err(cancelled()),
+        }
+    }
+}
+
+impl Fails for Shared {
+    fn fail(&self, error: Arc<Error>) {
+        Self::fail(self, error);
+    }
+}
+
+/// The error of a query that was stopped.
+pub fn cancelled() -> Error {
+    Error::new(ErrorKind::Cancelled, "the query was cancelled")
+}
+
+/// What readers of a failed view are told.
+fn has_failed(view: &str, error: &Error) -> Error {
+    let message = format!("view \"{view}\" has failed: {}", error.message());
+    let mut told = Error::new(error.kind(), message);
+    if let Some(detail) = error.detail() {
+        told = told.with_detail(detail);
+    }
+    // A view over a failed one has its hints already.
+    let known = error.hints().iter().any(|hint| hint.contains("OR REPLACE"));
+    told = error.hints().iter().cloned().fold(told, Error::with_hint);
+    if known {
+        return told;
+    }
+    told.with_hint(match error.kind() {
+        ErrorKind::Data => format!(
+            "Drop it, or CREATE OR REPLACE it with another expression or WITH (on_error = 'skip_row'), \
+             which makes such rows bad rows. SHOW VIEWS has the state of \"{view}\"."
+        ),
+        _ => format!("CREATE OR REPLACE it, or start again. SHOW VIEWS has the state of \"{view}\"."),
+    })
+}
+
+/// The error of a limit says whose it is.
+pub(crate) fn of_query(error: Error, query: &str) -> Error {
+    if error.kind() != ErrorKind::Limit || error.message().contains(query) {
+        return error;
+    }
+    let message = format!("query \"{query}\": {}", error.message());
+    with_message(&Arc::new(error), message)
+}

@@ -1,0 +1,559 @@
+//! From a continuous plan to running tasks: physical plans, taps, scans, coordinator.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use datafusion::execution::SessionState;
+use parking_lot::Mutex;
+use windrow_core::time::time_unit;
+use windrow_core::{Error, Partition, Predicate, Result, ScanRequest, Watermark};
+use windrow_operators::lateness::Tolerance;
+use windrow_operators::{SavedState, SpillSpace, StatefulOperator};
+use windrow_sql::leaf::LeafId;
+use windrow_sql::plan::{
+    ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, micro_batch_state, physical,
+};
+use windrow_storage::checkpoint::{InputState, QueryCut, Resume, TapCut, Unused};
+use windrow_stream::followers::ReadBy;
+use windrow_stream::memory::{MeasuredStore, OperatorMemory};
+use windrow_stream::push::PushStream;
+use windrow_stream::{Feed, Stream};
+
+use crate::coordinator::{Coordinator, Promptness};
+use crate::keeper::Keeper;
+use crate::output::Output;
+use crate::parts::QueryParts;
+use crate::progress::{Progress, SharedProgress};
+use crate::reference::ReferenceTables;
+use crate::root::Root;
+use crate::runner::PlanRunner;
+use crate::scan::{Scan, ScanTime};
+use crate::shared::Shared;
+use crate::stage::{FINISH_ROWS, InputRun, NestedRun, StageRun};
+use crate::tap::{PreparePlan, Sink, Stores, Tap};
+use crate::tap_state::TapState;
+
+/// The streams that a query may read, by name.
+pub trait Streams: Sync {
+    /// The stream, or the materialized view as a stream.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    fn stream_to_read(&self, name: &str) -> Result<Arc<Stream>>;
+
+    /// Whether it ends but for rows that somebody may still push.
+    fn waits_for_pushes(&self, name: &str) -> bool;
+}
+
+/// A query that is ready to run, but for its scans.
+#[derive(Debug)]
+pub struct Ready {
+    coordinator: Coordinator,
+    taps: Vec<Draft>,
+}
+
+/// A tap before its scan is known.
+#[derive(Debug)]
+struct Draft {
+    stream: Arc<Stream>,
+    /// The query reads what is there now and then ends.
+    bounded: bool,
+    leaf: LeafId,
+    projection: Vec<usize>,
+    /// The leaf has where its rows stand as a last column.
+    positions: bool,
+    predicates: Vec<Predicate>,
+    plan: PreparePlan,
+    sink: DraftSink,
+    late_to: Option<Arc<PushStream>>,
+    skips_rows: bool,
+    /// Its query waits for a client.
+    is_for_client: bool,
+    /// How far it has been read.
+    at: Arc<TapState>,
+}
+
+/// The taps of one scan, each with its query.
+type Drafts = Vec<(Arc<Shared>, Draft)>;
+
+#[derive(Debug)]
+enum DraftSink {
+    Window {
+        operator: Arc<dyn StatefulOperator>,
+        lateness_ticks: i64,
+        stores: Stores,
+        memory: Option<Arc<OperatorMemory>>,
+    },
+    Rows(Output),
+}
+
+/// How a query is to run.
+#[derive(Debug)]
+pub struct Wanted {
+    /// The query.
+    pub shared: Arc<Shared>,
+    /// Where its rows go.
+    pub output: Output,
+    /// Push streams count as ended once their rows of now are read.
+    pub push_ends: bool,
+    /// The stream that takes its late rows (`LATE DATA TO`), if one does.
+    pub late_to: Option<Arc<PushStream>>,
+    /// Windows that end here or before are in the archive already.
+    pub archived: Watermark,
+    /// Where streams and views with a log are read from, by name; others from the beginning.
+    pub from: BTreeMap<String, u64>,
+    /// Makes checkpoints of it.
+    pub keeper: Option<Keeper>,
+    /// What it goes on from.
+    pub resume: Option<Resume>,
+    /// Rows whose expressions fail are bad rows.
+    pub skips_rows: bool,
+}
+
+impl Wanted {
+    /// A query that begins at the beginning and is not kept.
+    pub fn new(shared: Arc<Shared>, output: Output, late_to: Option<Arc<PushStream>>) -> Self {
+        Self {
+            shared,
+            output,
+            push_ends: false,
+            late_to,
+            archived: Watermark::NONE,
+            from: BTreeMap::new(),
+            keeper: None,
+            resume: None,
+            skips_rows: false,
+        }
+    }
+}
+
+struct Builder<'a> {
+    streams: &'a dyn Streams,
+    state: SessionState,
+    wanted: Wanted,
+    taps: Vec<Draft>,
+    /// What operators and leaves go on from, in the order in which they are made; `None`: from
+    /// the beginning.
+    resume: Option<Going>,
+    tables: ReferenceTables,
+}
+
+/// What is left of a [`Resume`] for the operators and leaves that are still to be made.
+#[derive(Debug)]
+struct Going {
+    inputs: std::vec::IntoIter<InputState>,
+    taps: std::vec::IntoIter<TapCut>,
+    unused: Vec<Unused>,
+}
+
+/// Makes the physical plans of a query and its coordinator.
+pub async fn ready(
+    streams: &dyn Streams,
+    state: &SessionState,
+    plan: ContinuousPlan,
+    mut wanted: Wanted,
+) -> Result<Ready> {
+    let resume = wanted.resume.take().map(|resume| {
+        let Resume { inputs, taps, counts, unused, .. } = resume;
+        wanted.shared.restore(&counts);
+        Going { inputs: inputs.into_iter(), taps: taps.into_iter(), unused }
+    });
+    let mut builder = Builder {
+        streams,
+        state: micro_batch_state(state),
+        wanted,
+        taps: vec![],
+        resume,
+        tables: ReferenceTables::default(),
+    };
+    let root = builder.root(plan.root).await?;
+    let Builder { wanted, taps, resume, tables, .. } = builder;
+    *wanted.shared.tables.lock() = tables.digests()?;
+    let resumed = resume.is_some();
+    if resume.is_some_and(|mut left| left.inputs.next().is_some() || left.taps.next().is_some()) {
+        return Err(Error::internal("a checkpoint is of another plan"));
+    }
+    let read: Vec<_> = taps.iter().map(|tap| Arc::clone(&tap.at)).collect();
+    let mut keeper = wanted.keeper;
+    if let (Some(keeper), Root::Stage(stage), true) = (&mut keeper, &root, resumed) {
+        keeper.has(wanted.shared.state.lock().batches, &read, stage.watermark());
+    }
+    let coordinator = Coordinator {
+        shared: wanted.shared,
+        root,
+        output: wanted.output,
+        taps: read,
+        keeper,
+        tables,
+        moved_micros: i64::MIN,
+        promptness: Promptness::default(),
+    };
+    Ok(Ready { coordinator, taps })
+}
+
+impl Ready {
+    /// The state of a query that has not begun: where it will begin.
+    ///
+    /// # Errors
+    /// Never in practice: there is no state yet.
+    pub fn first_cut(&mut self) -> Result<QueryCut> {
+        self.coordinator.first_cut()
+    }
+
+    /// Takes note of what the streams are read from that say so before they are read: a restart
+    /// finds it again, even one before the second checkpoint.
+    ///
+    /// # Errors
+    /// When a stream's place cannot be listed.
+    pub async fn find_places(&mut self) -> Result<()> {
+        for tap in &self.taps {
+            let source = tap.stream.source(tap.bounded, ReadBy::Client, None);
+            if source.rediscover_after().is_none() {
+                continue;
+            }
+            for Partition { name, splits, .. } in source.discover().await? {
+                for (split, place) in splits.iter().filter_map(|s| Some((s, s.place.as_ref()?))) {
+                    tap.at.positions.lock().begin(&name, split, place);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Starts queries together: each stream that they read is read once for all of them.
+pub fn launch(parts: &QueryParts, queries: Vec<Ready>) {
+    let mut scans: BTreeMap<(String, bool, String), Drafts> = BTreeMap::new();
+    let mut coordinators = Vec::new();
+    for query in queries {
+        let shared = Arc::clone(&query.coordinator.shared);
+        let places = places(&query.taps);
+        for tap in query.taps {
+            let place = places.get(&tap.stream.name).cloned().unwrap_or_default();
+            let key = (tap.stream.name.clone(), tap.bounded, place);
+            scans.entry(key).or_default().push((Arc::clone(&shared), tap));
+        }
+        coordinators.push(query.coordinator);
+    }
+    let mut ready = Vec::new();
+    for (_, taps) in scans {
+        let Some((_, first)) = taps.first() else { continue };
+        let (stream, bounded) = (Arc::clone(&first.stream), first.bounded);
+        let event_time = stream.schema.event_time();
+        let delay = event_time.map_or(0, |e| e.delay_ticks);
+        let unit =
+            event_time.and_then(|e| time_unit(stream.schema.schema().field(e.index).data_type()));
+        let progress = Arc::new(Mutex::new(Progress::new(delay, unit)));
+        for (shared, tap) in &taps {
+            tap.at.reads(&progress);
+            shared.add_tap(Arc::clone(&tap.at));
+        }
+        ready.push(scan(parts, &stream, bounded, progress, taps));
+    }
+    for coordinator in coordinators {
+        let shared = Arc::clone(&coordinator.shared);
+        parts.cpu.spawn(coordinator.run());
+        shared.nudge();
+    }
+    for scan in ready {
+        parts.note_scan(&scan);
+        parts.cpu.spawn(Arc::new(scan).run());
+    }
+}
+
+/// Where a query stands in the streams whose readers say so in words of their own. Queries that stand
+/// at different places read such a stream one by one: an offset alone does not tell what is behind it.
+fn places(taps: &[Draft]) -> BTreeMap<String, String> {
+    let mut places: BTreeMap<String, String> = BTreeMap::new();
+    for tap in taps {
+        let mut text = String::new();
+        for (partition, read, place) in tap.at.from.places() {
+            text.push_str(&format!("{partition}\n{}\n{place}\n", read.consumed));
+        }
+        let known = places.entry(tap.stream.name.clone()).or_default();
+        // Two leaves of one query may be a batch apart; they are read together.
+        if known.is_empty() || (!text.is_empty() && text < *known) {
+            *known = text;
+        }
+    }
+    places
+}
+
+/// The columns that these taps need of a stream, in its order.
+fn columns(stream: &Stream, taps: &[(Arc<Shared>, Draft)]) -> Vec<usize> {
+    // Rows that are not used are kept whole.
+    let whole_rows = taps.iter().any(|(_, t)| t.late_to.is_some() || t.skips_rows);
+    let mut columns: Vec<usize> = if whole_rows {
+        (0..stream.schema.schema().fields().len()).collect()
+    } else {
+        taps.iter().flat_map(|(_, t)| t.projection.iter().copied()).collect()
+    };
+    columns.extend(stream.schema.event_time().map(|e| e.index));
+    columns.sort_unstable();
+    columns.dedup();
+    columns
+}
+
+/// One scan of a stream for these taps. `bounded`: of what is there now.
+fn scan(
+    parts: &QueryParts,
+    stream: &Stream,
+    bounded: bool,
+    progress: SharedProgress,
+    taps: Drafts,
+) -> Scan {
+    let event_time = stream.schema.event_time();
+    let columns = columns(stream, &taps);
+    let at = |column: usize| columns.partition_point(|c| *c < column);
+    let time = event_time.map(|e| at(e.index));
+    let explicit = matches!(stream.feed, Feed::View(_));
+    let windowed = taps.iter().any(|(_, t)| matches!(t.sink, DraftSink::Window { .. }));
+    let predicates = match taps.as_slice() {
+        [(_, only)] => only.predicates.clone(),
+        _ => vec![],
+    };
+    let delay = event_time.filter(|_| !explicit).map(|e| e.delay_ticks);
+    let mut intake = stream.intake();
+    intake.time = time.filter(|_| !explicit);
+    let read_by = match taps.iter().any(|(_, t)| t.is_for_client) {
+        true => ReadBy::Client,
+        false => ReadBy::Query,
+    };
+    let source = stream.source(bounded, read_by, None);
+    if source.is_bounded() {
+        intake.max_future_skew_micros = None;
+    }
+    let taps = taps
+        .into_iter()
+        .map(|(shared, draft)| {
+            let sink = match draft.sink {
+                DraftSink::Rows(output) => Sink::Rows { output, delay: delay.unwrap_or(0) },
+                DraftSink::Window { operator, lateness_ticks, stores, memory } => {
+                    let valid = operator.valid_times();
+                    intake.valid = (*intake.valid.start()).max(*valid.start())
+                        ..=(*intake.valid.end()).min(*valid.end());
+                    let tolerance =
+                        Tolerance { delay: delay.unwrap_or(0), allowed_lateness: lateness_ticks };
+                    Sink::Window { operator, tolerance, stores, memory }
+                }
+            };
+            Arc::new(Tap {
+                shared,
+                stream: stream.name.clone(),
+                leaf: draft.leaf,
+                projection: draft.projection.iter().map(|c| at(*c)).collect(),
+                positions: draft.positions,
+                time,
+                plan: draft.plan,
+                state: parts.micro_batch_state(),
+                sink,
+                late_rows: Arc::clone(&parts.late_rows),
+                skipped: draft.skips_rows.then(|| Arc::clone(&parts.bad_rows)),
+                late_to: draft.late_to,
+                at: draft.at,
+            })
+        })
+        .collect();
+    Scan {
+        stream: stream.name.clone(),
+        source,
+        request: ScanRequest {
+            projection: columns.clone(),
+            predicates,
+            event_time: event_time.filter(|_| windowed && !explicit).map(|e| e.index),
+            from: None,
+            place: None,
+            past: 0,
+            until_now: bounded,
+            batch_rows_max: parts.limits.batch_rows_max,
+        },
+        taps,
+        progress,
+        intake,
+        time: ScanTime { delay_ticks: delay, when_idle: stream.when_idle },
+        bad_rows: Arc::clone(&parts.bad_rows),
+        clock: Arc::clone(&parts.clock),
+        limits: parts.limits.clone(),
+        counters: Arc::clone(&parts.counters),
+        unread: AtomicU64::new(0),
+        time_type: event_time.map(|e| stream.schema.schema().field(e.index).data_type().clone()),
+    }
+}
+
+impl Builder<'_> {
+    async fn root(&mut self, flow: Flow) -> Result<Root> {
+        match flow {
+            Flow::Windows(stage) => {
+                let mut stage = self.stage(*stage).await?;
+                stage.archived = self.wanted.archived;
+                stage.closed = self.wanted.shared.state.lock().windows_closed;
+                // One end after the other, so that rows have the same offsets in every run, unless they come in order.
+                if self.wanted.output.is_ordered() {
+                    stage.in_order = match stage.inputs.as_mut_slice() {
+                        [one] => stage.row_wise && one.operator.keep_order(),
+                        _ => false,
+                    };
+                    stage.row_wise = stage.in_order;
+                    stage.sorted = self.wanted.shared.operator_memory();
+                }
+                Ok(Root::Stage(Box::new(stage)))
+            }
+            Flow::Rows(flow) => {
+                let plan = self.prepare(&flow).await?;
+                let prepare = Arc::new(PlanRunner::new(Arc::clone(&plan.plan), &self.state));
+                let mut nested = Vec::new();
+                for leaf in flow.leaves {
+                    let sink = DraftSink::Rows(self.wanted.output.clone());
+                    if let Some((_, leaf, stage)) = self.leaf(leaf, &plan, sink).await? {
+                        nested.push((leaf, stage));
+                    }
+                }
+                Ok(Root::Rows { nested, prepare })
+            }
+        }
+    }
+
+    async fn stage(&mut self, stage: Stage) -> Result<StageRun> {
+        let mut inputs = Vec::new();
+        for input in stage.inputs {
+            let plan = self.prepare(&input.flow).await?;
+            let operator = input.operator.stateful();
+            let memory = self.wanted.shared.operator_memory();
+            let mut run = InputRun::new(input.leaf, operator.as_ref(), memory.clone());
+            run.lag_ticks = input.lag_ticks;
+            run.lateness_ticks = input.lateness_ticks;
+            for leaf in input.flow.leaves {
+                let sink = DraftSink::Window {
+                    operator: Arc::clone(&operator),
+                    lateness_ticks: input.lateness_ticks,
+                    stores: Arc::clone(&run.stores),
+                    memory: memory.clone(),
+                };
+                match Box::pin(self.leaf(leaf, &plan, sink)).await? {
+                    Some((plan, leaf, stage)) => run.nested.push(NestedRun {
+                        leaf,
+                        stage: Box::new(stage),
+                        prepare: Arc::new(PlanRunner::new(plan, &self.state)),
+                        store: MeasuredStore::new(operator.worker(), memory.as_ref()),
+                    }),
+                    None => run.taps.extend(self.taps.last().map(|t| Arc::clone(&t.at))),
+                }
+            }
+            self.go_on(&mut run, operator.as_ref())?;
+            inputs.push(run);
+        }
+        let finish = self.tables.pin(&self.state, stage.finish).await?;
+        let state = self.finish_state();
+        let finish = PlanRunner::new(physical(&state, &finish).await?, &state);
+        let row_wise = stage.row_wise;
+        Ok(StageRun {
+            inputs,
+            finish,
+            row_wise,
+            holds_back: false,
+            in_order: false,
+            closed: 0,
+            archived: Watermark::NONE,
+            sorted: None,
+            open: None,
+        })
+    }
+
+    /// The settings of finish plans. What has gone to disk is merged from many batches at once:
+    /// with a limit of memory they are short.
+    fn finish_state(&self) -> SessionState {
+        let mut state = self.state.clone();
+        if self.wanted.shared.memory.is_some() {
+            *state.config_mut() = state.config().clone().with_batch_size(FINISH_ROWS);
+        }
+        state
+    }
+
+    /// A leaf becomes a tap, or a stage that feeds it.
+    async fn leaf(
+        &mut self,
+        leaf: Leaf,
+        plan: &PreparePlan,
+        sink: DraftSink,
+    ) -> Result<Option<(Arc<dyn datafusion::physical_plan::ExecutionPlan>, LeafId, StageRun)>> {
+        let (relation, mut projection, predicates) = match leaf.from {
+            LeafSource::Stage(stage) => {
+                let stage = Box::pin(self.stage(*stage)).await?;
+                return Ok(Some((Arc::clone(&plan.plan), leaf.id, stage)));
+            }
+            LeafSource::Stream { relation, projection, predicates } => {
+                (relation, projection, predicates)
+            }
+        };
+        // The hidden column is not read, but made; it is the last.
+        let positions = relation.position().is_some_and(|at| projection.last() == Some(&at));
+        if positions {
+            projection.pop();
+        }
+        let stream = self.streams.stream_to_read(relation.name())?;
+        let at = Arc::new(self.tap_state(&stream.name)?);
+        let bounded = self.wanted.push_ends
+            && matches!(stream.feed, Feed::Push(_) | Feed::View(_))
+            && self.streams.waits_for_pushes(&stream.name);
+        self.taps.push(Draft {
+            at,
+            bounded,
+            leaf: leaf.id,
+            projection,
+            positions,
+            predicates,
+            plan: plan.clone(),
+            sink,
+            late_to: self.wanted.late_to.clone(),
+            skips_rows: self.wanted.skips_rows,
+            is_for_client: matches!(self.wanted.output, Output::Client { .. }),
+            stream,
+        });
+        Ok(None)
+    }
+
+    /// Where a leaf begins.
+    fn tap_state(&mut self, stream: &str) -> Result<TapState> {
+        let Some(going) = &mut self.resume else {
+            return Ok(TapState::new(stream, self.wanted.from.get(stream).copied()));
+        };
+        let cut = going.taps.next().filter(|tap| tap.stream == stream);
+        let state = TapState::resumed(
+            cut.ok_or_else(|| Error::internal("a checkpoint has other streams than its query"))?,
+        );
+        let (own, others) =
+            std::mem::take(&mut going.unused).into_iter().partition(|u| u.stream() == Some(stream));
+        going.unused = others;
+        state.remember_unused(own);
+        Ok(state)
+    }
+
+    /// A window operator goes on from what it had.
+    fn go_on(&mut self, run: &mut InputRun, operator: &dyn StatefulOperator) -> Result<()> {
+        if let Some(going) = &mut self.resume {
+            let state = going.inputs.next();
+            let state = state
+                .ok_or_else(|| Error::internal("a checkpoint has fewer windows than its query"))?;
+            let InputState { watermark, frontier, next_id, mut segments } = state;
+            run.watermark = watermark;
+            let memory = self.wanted.shared.operator_memory();
+            let space = memory.as_deref().map(|memory| memory as &dyn SpillSpace);
+            let state = SavedState { frontier, next_id, segments: &mut segments, space };
+            run.go_on(operator.restore(state)?)?;
+        } else if self.wanted.keeper.is_some() {
+            run.operator.keep_cuts();
+        }
+        Ok(())
+    }
+
+    async fn prepare(&mut self, flow: &RowsFlow) -> Result<PreparePlan> {
+        let plan = self.tables.pin(&self.state, flow.plan.clone()).await?;
+        let traced = self.tables.pin(&self.state, flow.traced()?.plan).await?;
+        Ok(PreparePlan {
+            row_preserving: flow.is_row_preserving()?,
+            plan: physical(&self.state, &plan).await?,
+            traced: physical(&self.state, &traced).await?,
+        })
+    }
+}

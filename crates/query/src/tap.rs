@@ -1,0 +1,590 @@
+//! A tap: where one query takes rows from a scan.
+//!
+//! ```text
+//! scanned batch ─► late? ─► prepare plan ─► this worker's part of an operator (a windowed query)
+//!                    │             └──────► output                         (a stateless one)
+//!                    └─► late rows: counted, kept, LATE DATA TO
+//! ```
+//! The order in the ledger is that of the query's text: a row that WHERE leaves out is filtered,
+//! even if it came late.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BooleanArray, UInt32Array, UInt64Array};
+use arrow::compute::{filter_record_batch, take_record_batch};
+use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
+use arrow::record_batch::RecordBatch;
+use datafusion::execution::SessionState;
+use datafusion::physical_plan::ExecutionPlan;
+use parking_lot::Mutex;
+use windrow_core::{BadRow, Behind, Error, PartitionId, Result, Split, Watermark};
+use windrow_operators::StatefulOperator;
+use windrow_operators::lateness::{NotOnTime, Tolerance};
+use windrow_sql::leaf::LeafId;
+use windrow_sql::plan::ROW_COLUMN;
+use windrow_stream::intake::{TakenIn, display_micros, render_row, ticks};
+use windrow_stream::kept::{BadRows, Late, LateRows};
+use windrow_stream::memory::{MeasuredStore, OperatorMemory};
+use windrow_stream::push::PushStream;
+use windrow_stream::stream::table::with_positions;
+
+use crate::ledger::{Entry, passed};
+use crate::output::Output;
+use crate::runner::PlanRunner;
+use crate::shared::Shared;
+use crate::skipping::{Skipped, run_rows};
+use crate::tap_state::TapState;
+
+/// The parts of all workers that feed one stateful operator.
+pub(crate) type Stores = Arc<Mutex<Vec<Arc<Mutex<MeasuredStore>>>>>;
+
+/// One query's interest in one scan; shared by the scan's workers.
+#[derive(Debug)]
+pub(crate) struct Tap {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) stream: String,
+    pub(crate) leaf: LeafId,
+    /// Which scanned columns the leaf has.
+    pub(crate) projection: Vec<usize>,
+    /// Whether the leaf has where its rows stand as a last column.
+    pub(crate) positions: bool,
+    /// The event-time column among the scanned ones.
+    pub(crate) time: Option<usize>,
+    pub(crate) plan: PreparePlan,
+    pub(crate) state: SessionState,
+    pub(crate) sink: Sink,
+    pub(crate) late_rows: Arc<LateRows>,
+    /// `LATE DATA TO`.
+    pub(crate) late_to: Option<Arc<PushStream>>,
+    /// Where rows go whose expressions fail; `None`: then the query fails.
+    pub(crate) skipped: Option<Arc<BadRows>>,
+    /// How far it has been read, also before a restart.
+    pub(crate) at: Arc<TapState>,
+}
+
+/// The stateless part of a query, as physical plans.
+#[derive(Debug, Clone)]
+pub(crate) struct PreparePlan {
+    pub(crate) plan: Arc<dyn ExecutionPlan>,
+    /// The same with the number of the input row in a last column.
+    pub(crate) traced: Arc<dyn ExecutionPlan>,
+    /// One row in, at most one row out (no join, no unnest): counting needs no tracing.
+    pub(crate) row_preserving: bool,
+}
+
+/// Where prepared rows go.
+#[derive(Debug)]
+pub(crate) enum Sink {
+    /// Into a stateful operator.
+    Window {
+        operator: Arc<dyn StatefulOperator>,
+        tolerance: Tolerance,
+        stores: Stores,
+        memory: Option<Arc<OperatorMemory>>,
+    },
+    /// Out: the query has no window.
+    Rows {
+        output: Output,
+        /// How far the watermark of the stream is behind its event times, in ticks.
+        delay: i64,
+    },
+}
+
+impl Sink {
+    fn delay(&self) -> i64 {
+        match self {
+            Self::Window { tolerance, .. } => tolerance.delay,
+            Self::Rows { delay, .. } => *delay,
+        }
+    }
+}
+
+/// A tap as one worker uses it: with plans and state of its own.
+#[derive(Debug)]
+pub(crate) struct TapWorker {
+    pub(crate) tap: Arc<Tap>,
+    runner: PlanRunner,
+    traced: PlanRunner,
+    store: Option<Arc<Mutex<MeasuredStore>>>,
+}
+
+impl Tap {
+    /// A split is about to be read from its start. What that is has to be known after a restart before windows that have
+    /// rows of it are in the archive: a file may have another name then.
+    pub(crate) fn begins(&self, partition: &str, split: &Split, place: &Arc<str>) {
+        if self.at.positions.lock().begin(partition, split, place) {
+            self.shared.ask_checkpoint();
+        }
+    }
+}
+
+/// Where a batch comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    pub(crate) partition: PartitionId,
+    /// The partition's name.
+    pub(crate) name: &'a str,
+    pub(crate) split: &'a Split,
+    /// The partition's watermark just before the batch.
+    pub(crate) before: Watermark,
+    /// One past the batch's last offset.
+    pub(crate) consumed: u64,
+    /// What the reader said of where that is.
+    pub(crate) place: Option<&'a Arc<str>>,
+    /// Largest event time of the lane, the batch included.
+    pub(crate) max: Option<i64>,
+}
+
+/// Rows of a micro-batch on their way through a plan.
+struct Rows<'a> {
+    taken: &'a TakenIn,
+    origin: Origin<'a>,
+    /// As the plan reads them.
+    input: RecordBatch,
+    /// Which rows of the batch they are; `None`: all.
+    at: Option<&'a [usize]>,
+}
+
+impl Rows<'_> {
+    /// Some rows of all.
+    fn some<'a>(&'a self, at: &'a [usize]) -> Result<Rows<'a>> {
+        let &Rows { taken, origin, .. } = self;
+        Ok(Rows { taken, origin, input: pick(&self.input, at)?, at: Some(at) })
+    }
+}
+
+/// What a traced plan gives: rows, and for each the number of the input row that it came from.
+struct Traced {
+    batches: Vec<RecordBatch>,
+    from: Vec<Vec<u64>>,
+    /// Input rows that it failed on.
+    skipped: u64,
+}
+
+impl TapWorker {
+    /// A worker's own end of the tap.
+    pub(crate) fn new(tap: Arc<Tap>) -> Self {
+        let store = match &tap.sink {
+            Sink::Window { operator, stores, memory, .. } => {
+                let store = MeasuredStore::new(operator.worker(), memory.as_ref());
+                let store = Arc::new(Mutex::new(store));
+                stores.lock().push(Arc::clone(&store));
+                Some(store)
+            }
+            Sink::Rows { .. } => None,
+        };
+        let runner = PlanRunner::new(Arc::clone(&tap.plan.plan), &tap.state);
+        let traced = PlanRunner::new(Arc::clone(&tap.plan.traced), &tap.state);
+        Self { tap, runner, traced, store }
+    }
+
+    /// What an error calls it.
+    pub(crate) fn preparing(&self) -> String {
+        format!("query \"{}\"", self.tap.shared.name)
+    }
+
+    /// Takes a batch into the query. When it returns, the rows are in the state (or out), and
+    /// only then may the watermark move past them.
+    pub(crate) async fn take(&self, taken: &TakenIn, origin: Origin<'_>) -> Result<()> {
+        let Some((taken, mut origin)) = self.not_yet_read(taken, origin) else { return Ok(()) };
+        let taken = taken.as_ref();
+        self.tap.shared.wait_for_room().await?;
+        let _inside = self.tap.shared.gate.read().await;
+        // It moves only while nobody is inside.
+        origin.before = origin.before.advance(self.tap.at.hold());
+        let began = self.tap.shared.clock.now_micros();
+        let mut entry = Entry {
+            rows_in: taken.rows.num_rows() as u64 + taken.bad.len() as u64 + taken.skipped,
+            bad: taken.bad.len() as u64,
+            filtered: taken.skipped,
+            ..Entry::default()
+        };
+        if taken.rows.num_rows() > 0 {
+            self.take_rows(taken, origin, &mut entry).await?;
+        }
+        if !entry.is_balanced() {
+            return Err(Error::internal(format!(
+                "rows of query \"{}\" are unaccounted for: {entry:?}",
+                self.tap.shared.name
+            )));
+        }
+        self.tap.shared.ledger.add(entry);
+        let mut positions = self.tap.at.positions.lock();
+        let read = (origin.consumed, origin.place);
+        positions.advance(origin.name, origin.split, read, origin.max);
+        drop(positions);
+        let micros = self.tap.shared.clock.now_micros().saturating_sub(began);
+        self.tap.shared.latency.add(micros.unsigned_abs());
+        self.tap.shared.batch_done();
+        Ok(())
+    }
+
+    /// What of a batch was not read before a restart; another query may still have to read all
+    /// of it.
+    fn not_yet_read<'a, 'b>(
+        &self,
+        taken: &'a TakenIn,
+        mut origin: Origin<'b>,
+    ) -> Option<(Cow<'a, TakenIn>, Origin<'b>)> {
+        let Some(read) = self.tap.at.from.of(origin.name, origin.split.number) else {
+            return Some((Cow::Borrowed(taken), origin));
+        };
+        if read.done || origin.consumed <= read.consumed {
+            return None;
+        }
+        if let Some(max) = read.max {
+            let reached = Watermark::at(max).delayed(self.tap.sink.delay());
+            origin.before = origin.before.advance(reached);
+        }
+        let offsets = &taken.row_offsets;
+        let rows = taken.rows.num_rows();
+        let read_rows = (0..rows).take_while(|row| offsets.offset(*row) < read.consumed).count();
+        let read_bad = taken.bad.iter().any(|bad| bad.offset < read.consumed);
+        if read_rows == 0 && !read_bad {
+            return Some((Cow::Borrowed(taken), origin));
+        }
+        Some((Cow::Owned(taken.after(read_rows, read.consumed)), origin))
+    }
+
+    async fn take_rows(
+        &self,
+        taken: &TakenIn,
+        origin: Origin<'_>,
+        entry: &mut Entry,
+    ) -> Result<()> {
+        let mut input = taken.rows.project(&self.tap.projection)?;
+        if self.tap.positions {
+            input = with_positions(&input, origin.name, |row| taken.row_offsets.offset(row))?;
+        }
+        let all = Rows { taken, origin, input, at: None };
+        let Some(store) = &self.store else {
+            return self.pass_on(all, entry).await;
+        };
+        let not_on_time = self.not_on_time(taken, origin)?;
+        if not_on_time.is_empty() {
+            return self.aggregate(store, all, entry).await;
+        }
+        let apart: Vec<usize> = not_on_time
+            .late
+            .iter()
+            .copied()
+            .chain(not_on_time.partly.iter().map(|p| p.0))
+            .collect();
+        let mut on_time = vec![true; all.input.num_rows()];
+        for row in &apart {
+            if let Some(slot) = on_time.get_mut(*row) {
+                *slot = false;
+            }
+        }
+        let at: Vec<usize> =
+            (0..on_time.len()).filter(|row| on_time.get(*row) == Some(&true)).collect();
+        let rest = filter_record_batch(&all.input, &BooleanArray::from(on_time))?;
+        let rest = Rows { taken, origin, input: rest, at: Some(&at) };
+        self.aggregate(store, rest, entry).await?;
+        self.take_late(store, &all, &not_on_time, entry).await
+    }
+
+    /// Which rows of the batch are not on time; most batches are spared the look at each row.
+    fn not_on_time(&self, taken: &TakenIn, origin: Origin<'_>) -> Result<NotOnTime> {
+        if !taken.behind.is_empty() || taken.times.is_none() {
+            return self.not_on_time_of_view(taken, origin.before);
+        }
+        let (Sink::Window { operator, tolerance, .. }, Some((min, max)), Some(time)) =
+            (&self.tap.sink, taken.times, self.tap.time)
+        else {
+            return Ok(NotOnTime::default());
+        };
+        let behind = tolerance.delay.saturating_add(tolerance.allowed_lateness);
+        let closed = origin.before.delayed(tolerance.allowed_lateness).ticks();
+        if min >= closed && min >= max.saturating_sub(behind) {
+            return Ok(NotOnTime::default());
+        }
+        let times = ticks(taken.rows.column(time))?;
+        Ok(operator.classify(times, origin.before, *tolerance))
+    }
+
+    /// The same for rows of a view, which says of some rows that they came behind, and what. Others are on
+    /// time, but for those before `hold`: up to there the query has gone on while the view was idle.
+    fn not_on_time_of_view(&self, taken: &TakenIn, hold: Watermark) -> Result<NotOnTime> {
+        let mut found = NotOnTime::default();
+        let (Sink::Window { operator, tolerance, .. }, Some(time)) =
+            (&self.tap.sink, self.tap.time)
+        else {
+            return Ok(found);
+        };
+        let behind = behind_or_held(taken, time, hold.delayed(tolerance.allowed_lateness))?;
+        let times = ticks(taken.rows.column(time))?;
+        for Behind { row, watermark } in behind {
+            let time = times.get(row).map(std::slice::from_ref).unwrap_or_default();
+            let one = operator.classify(time, watermark.advance(hold), *tolerance);
+            found.late.extend(one.late.iter().map(|_| row));
+            found.partly.extend(one.partly.iter().map(|(_, end)| (row, *end)));
+        }
+        Ok(found)
+    }
+
+    /// Stateless: rows pass.
+    async fn pass_on(&self, all: Rows<'_>, entry: &mut Entry) -> Result<()> {
+        let Sink::Rows { output, .. } = &self.tap.sink else { return Ok(()) };
+        let tells = output.tells_behind();
+        let behind = if tells { self.behind(all.taken, all.origin)? } else { vec![] };
+        if behind.is_empty() {
+            for rows in self.prepare(all, entry).await? {
+                let new = output.pass(rows, &[]).await?;
+                self.tap.shared.ledger.add_rows_out(new);
+            }
+            return Ok(());
+        }
+        let rows_in = all.input.num_rows() as u64;
+        let Traced { batches, from, skipped } = self.trace(all, entry).await?;
+        passed(entry, rows_in - skipped, &from);
+        for (rows, from) in batches.into_iter().zip(from) {
+            let mark = |(row, from): (usize, &u64)| {
+                let at = behind.binary_search_by_key(from, |b| b.row as u64).ok()?;
+                behind.get(at).map(|b| Behind { row, ..*b })
+            };
+            let marks: Vec<Behind> = from.iter().enumerate().filter_map(mark).collect();
+            let new = output.pass(rows, &marks).await?;
+            self.tap.shared.ledger.add_rows_out(new);
+        }
+        Ok(())
+    }
+
+    /// Which rows of the batch came behind the watermark of their partition; most batches are
+    /// spared the look at each row.
+    fn behind(&self, taken: &TakenIn, origin: Origin<'_>) -> Result<Vec<Behind>> {
+        let (Some((min, max)), Some(time)) = (taken.times, self.tap.time) else {
+            return match self.tap.time {
+                Some(time) => behind_or_held(taken, time, origin.before),
+                None => Ok(taken.behind.clone()),
+            };
+        };
+        let delay = self.tap.sink.delay();
+        let mut before = origin.before;
+        if min >= before.ticks() && min >= max.saturating_sub(delay) {
+            return Ok(vec![]);
+        }
+        let mut behind = Vec::new();
+        for (row, time) in ticks(taken.rows.column(time))?.iter().enumerate() {
+            if *time < before.ticks() {
+                behind.push(Behind { row, watermark: before });
+            }
+            before = before.advance(Watermark::at(*time).delayed(delay));
+        }
+        Ok(behind)
+    }
+
+    async fn aggregate(
+        &self,
+        store: &Mutex<MeasuredStore>,
+        rows: Rows<'_>,
+        entry: &mut Entry,
+    ) -> Result<()> {
+        if rows.input.num_rows() == 0 {
+            return Ok(());
+        }
+        let prepared = self.prepare(rows, entry).await?;
+        let mut store = store.lock();
+        prepared.iter().try_for_each(|rows| {
+            store.update(rows)?;
+            store.grown(rows)
+        })
+    }
+
+    /// Runs the prepare plan and counts.
+    async fn prepare(&self, rows: Rows<'_>, entry: &mut Entry) -> Result<Vec<RecordBatch>> {
+        let rows_in = rows.input.num_rows() as u64;
+        if !self.tap.plan.row_preserving {
+            let Traced { batches, from, skipped } = self.trace(rows, entry).await?;
+            passed(entry, rows_in - skipped, &from);
+            return Ok(batches);
+        }
+        let input = rows.input.clone();
+        let (out, skipped) = self.run(&self.runner, input, &rows, entry).await?;
+        let passed: u64 = out.iter().map(|b| b.num_rows() as u64).sum();
+        entry.aggregated += passed;
+        entry.filtered += (rows_in - skipped).saturating_sub(passed);
+        Ok(out)
+    }
+
+    /// Runs a plan over `input`, which is `rows` or those with their numbers. Rows that it fails on are bad
+    /// where the view wants that; how many those were.
+    async fn run(
+        &self,
+        runner: &PlanRunner,
+        input: RecordBatch,
+        rows: &Rows<'_>,
+        entry: &mut Entry,
+    ) -> Result<(Vec<RecordBatch>, u64)> {
+        let Some(kept) = &self.tap.skipped else {
+            return Ok((runner.run_one(self.tap.leaf, input).await?, 0));
+        };
+        let Skipped { out, failed } = run_rows(runner, self.tap.leaf, input).await?;
+        let mut bad = Vec::with_capacity(failed.len());
+        for (row, reason) in failed {
+            let row = rows.at.map_or(Some(row), |at| at.get(row).copied());
+            let row =
+                row.ok_or_else(|| Error::internal("a row that failed is not in its batch"))?;
+            let offset = rows.taken.row_offsets.offset(row);
+            bad.push(BadRow { offset, reason, raw: render_row(&rows.taken.rows, row)? });
+        }
+        let (query, place) = (
+            (self.tap.shared.name.as_str(), self.tap.shared.id),
+            (rows.origin.partition, rows.origin.name),
+        );
+        kept.keep_skipped(query, &self.tap.stream, place, &bad);
+        // With the micro-batch: a cut is made between two.
+        self.tap.shared.ledger.add_skipped(bad.len() as u64);
+        entry.bad += bad.len() as u64;
+        Ok((out, bad.len() as u64))
+    }
+
+    /// Runs the traced plan.
+    async fn trace(&self, input: Rows<'_>, entry: &mut Entry) -> Result<Traced> {
+        let numbered = number_rows(&input.input)?;
+        let mut batches = Vec::new();
+        let mut rows = Vec::new();
+        let (out, skipped) = self.run(&self.traced, numbered, &input, entry).await?;
+        for mut batch in out {
+            let last = batch.num_columns().saturating_sub(1);
+            let column = batch.remove_column(last);
+            let numbers = column
+                .as_primitive_opt::<UInt64Type>()
+                .ok_or_else(|| Error::internal("the row number of a traced plan is lost"))?;
+            rows.push(numbers.values().to_vec());
+            batches.push(batch);
+        }
+        Ok(Traced { batches, from: rows, skipped })
+    }
+
+    /// The rows that are late for some or all of their windows.
+    async fn take_late(
+        &self,
+        store: &Mutex<MeasuredStore>,
+        all: &Rows<'_>,
+        not_on_time: &NotOnTime,
+        entry: &mut Entry,
+    ) -> Result<()> {
+        let partly: Vec<usize> = not_on_time.partly.iter().map(|(row, _)| *row).collect();
+        if !partly.is_empty() {
+            let rows = all.some(&partly)?;
+            let Traced { batches, from, skipped } = self.trace(rows, entry).await?;
+            let mut seen = vec![false; partly.len()];
+            for (batch, rows) in batches.iter().zip(&from) {
+                let mut from = Vec::with_capacity(rows.len());
+                for row in rows {
+                    let at = usize::try_from(*row).unwrap_or(usize::MAX);
+                    let (_, end) = not_on_time.partly.get(at).ok_or_else(|| {
+                        Error::internal("the row number of a traced plan is wrong")
+                    })?;
+                    from.push(*end);
+                    if let Some(seen) = seen.get_mut(at) {
+                        *seen = true;
+                    }
+                }
+                let mut store = store.lock();
+                store.update_partly_late(batch, &from)?;
+                store.grown(batch)?;
+            }
+            let passed = seen.iter().filter(|s| **s).count() as u64;
+            self.tap.shared.ledger.add_partly_late(passed);
+            entry.aggregated += passed;
+            entry.filtered += partly.len() as u64 - passed - skipped;
+        }
+        if not_on_time.late.is_empty() {
+            return Ok(());
+        }
+        let rows = all.some(&not_on_time.late)?;
+        let Traced { from, skipped, .. } = self.trace(rows, entry).await?;
+        let mut late: Vec<usize> = from
+            .iter()
+            .flatten()
+            .filter_map(|at| not_on_time.late.get(usize::try_from(*at).ok()?).copied())
+            .collect();
+        late.sort_unstable();
+        late.dedup();
+        entry.late += late.len() as u64;
+        entry.filtered += not_on_time.late.len() as u64 - late.len() as u64 - skipped;
+        self.keep_late(all.taken, &late, all.origin)
+    }
+
+    fn keep_late(&self, taken: &TakenIn, late: &[usize], origin: Origin<'_>) -> Result<()> {
+        if let Some(to) = &self.tap.late_to {
+            to.append_whole(pick(&taken.rows, late)?)?;
+        }
+        let (Some(time), room) = (self.tap.time, self.tap.late_rows.room()) else { return Ok(()) };
+        let column = taken.rows.column(time);
+        let times = ticks(column)?;
+        let delay = self.tap.sink.delay();
+        let mut kept = Vec::new();
+        let mut before = origin.before;
+        let mut seen = 0;
+        for &row in late.iter().take(room) {
+            let earlier = times.get(seen..row).unwrap_or_default().iter().max();
+            // Of views the event times promise nothing.
+            if let Some(max) = earlier.filter(|_| taken.times.is_some()) {
+                before = before.advance(Watermark::at(*max).delayed(delay));
+            }
+            seen = row;
+            // A view says itself what its rows came behind.
+            let told = taken.behind.binary_search_by_key(&row, |b| b.row).ok();
+            let told = told.and_then(|at| taken.behind.get(at)).map(|b| b.watermark);
+            kept.push(Late {
+                query: self.tap.shared.name.clone(),
+                query_id: self.tap.shared.id,
+                stream: self.tap.stream.clone(),
+                partition: origin.partition,
+                partition_name: origin.name.to_owned(),
+                offset: taken.row_offsets.offset(row),
+                event_time_micros: times
+                    .get(row)
+                    .and_then(|t| display_micros(*t, column.data_type()))
+                    .unwrap_or_default(),
+                watermark_micros: display_micros(
+                    told.map_or(before, |told| told.advance(before)).ticks(),
+                    column.data_type(),
+                ),
+                row: render_row(&taken.rows, row)?,
+                saved: false,
+            });
+        }
+        self.tap.late_rows.keep(kept);
+        Ok(())
+    }
+}
+
+/// The rows of a view that are marked, and those before `hold`, with the greater of both watermarks.
+fn behind_or_held(taken: &TakenIn, time: usize, hold: Watermark) -> Result<Vec<Behind>> {
+    if hold == Watermark::NONE {
+        return Ok(taken.behind.clone());
+    }
+    let mut marked = taken.behind.iter().peekable();
+    let mut behind = Vec::new();
+    let column = taken.rows.column(time);
+    for (row, time) in ticks(column)?.iter().enumerate() {
+        let mark = marked.next_if(|mark| mark.row == row).map(|mark| mark.watermark);
+        let held = (*time < hold.ticks() && column.is_valid(row)).then_some(hold);
+        if let Some(watermark) = mark.max(held) {
+            behind.push(Behind { row, watermark });
+        }
+    }
+    Ok(behind)
+}
+
+/// The batch with the hidden column that traced plans carry along.
+fn number_rows(batch: &RecordBatch) -> Result<RecordBatch> {
+    let numbers = UInt64Array::from_iter_values(0..batch.num_rows() as u64);
+    let mut fields = batch.schema().fields().to_vec();
+    fields.push(Arc::new(Field::new(ROW_COLUMN, DataType::UInt64, false)));
+    let mut columns = batch.columns().to_vec();
+    columns.push(Arc::new(numbers));
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+/// The given rows of a batch.
+fn pick(batch: &RecordBatch, rows: &[usize]) -> Result<RecordBatch> {
+    let rows: UInt32Array =
+        rows.iter().map(|row| u32::try_from(*row).unwrap_or(u32::MAX)).collect();
+    Ok(take_record_batch(batch, &rows)?)
+}

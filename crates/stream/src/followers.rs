@@ -1,0 +1,244 @@
+//! Readers that stand at the end of a log, and its writers, which do not run away from them.
+//!
+//! A reader that has caught up is *near*: it is served from memory. While a near reader is more than
+//! [`NEAR_ROWS`] behind, writers of the log wait. Otherwise whoever writes faster than others read would
+//! take their time of the machine too; rows would be archived before they are read and be read from
+//! there, slower still, and the lag would grow for as long as the writer goes on.
+//!
+//! A query is waited for as long as it moves at all; what is made of its rows is as late as it is. The reader of
+//! a client is waited for as long as it reads at the speed of memory: one that does not waits for
+//! its client, and a slow client slows nobody. A reader that is not waited for any more is near again when it
+//! has caught up.
+//!
+//! Invariants: a writer that waits comes to an end even if no reader ever moves; readers never wait here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use windrow_core::Clock;
+
+/// A near reader may be so many rows behind before writers wait for it. A reader is near when it is
+/// half as far behind.
+const NEAR_ROWS: u64 = 128 << 10;
+/// How often a writer looks whether it should wait any longer.
+const LOOKED_AFTER: Duration = Duration::from_millis(250);
+
+/// Who reads, and so for how long writers wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadBy {
+    /// A query whose rows stay here.
+    Query,
+    /// A client, or a query that waits for one.
+    Client,
+}
+
+impl ReadBy {
+    /// So many rows a reader has to read while a writer waits for it so long, to be waited for any longer.
+    fn least(self) -> (u64, Duration) {
+        match self {
+            Self::Query => (1, 8 * LOOKED_AFTER),
+            Self::Client => (NEAR_ROWS, LOOKED_AFTER),
+        }
+    }
+}
+
+/// The readers that follow a log.
+#[derive(Debug, Default)]
+pub struct Followers {
+    state: Mutex<State>,
+    moved: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    places: BTreeMap<u64, Place>,
+}
+
+/// Where a reader stands.
+#[derive(Debug)]
+struct Place {
+    read_by: ReadBy,
+    position: u64,
+    near: bool,
+    /// While a writer has waited for it: how long, and how many rows it has read.
+    waited: Duration,
+    read: u64,
+}
+
+/// A reader of a log; it leaves when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    all: Arc<Followers>,
+    number: u64,
+}
+
+impl Followers {
+    /// A reader that begins at `position`.
+    pub(crate) fn join(self: &Arc<Self>, position: u64, read_by: ReadBy) -> Follower {
+        let mut state = self.state.lock();
+        let number = state.next;
+        state.next += 1;
+        let place = Place { read_by, position, near: false, waited: Duration::ZERO, read: 0 };
+        state.places.insert(number, place);
+        Follower { all: Arc::clone(self), number }
+    }
+
+    /// The first row that a near reader has not read; `None` when there is none.
+    pub(crate) fn first_wanted(&self) -> Option<u64> {
+        let state = self.state.lock();
+        state.places.values().filter(|place| place.near).map(|place| place.position).min()
+    }
+
+    /// Waits until no near reader is far from the end of the log, which `end` tells.
+    pub(crate) async fn wait(&self, end: impl Fn() -> u64, clock: &dyn Clock) {
+        let mut moved = self.moved.subscribe();
+        loop {
+            let far = self.far(end());
+            if far.is_empty() {
+                return;
+            }
+            let began = clock.now_micros();
+            let judged = clock.sleep(LOOKED_AFTER);
+            tokio::pin!(judged);
+            let mut is_far = true;
+            while is_far {
+                tokio::select! {
+                    () = &mut judged => break,
+                    // The sender lives as long as this.
+                    _ = moved.changed() => is_far = !self.far(end()).is_empty(),
+                }
+            }
+            let waited = clock.now_micros().saturating_sub(began);
+            self.judge(&far, Duration::from_micros(u64::try_from(waited).unwrap_or(0)));
+        }
+    }
+
+    /// The near readers that are too far behind, and where they stand.
+    fn far(&self, end: u64) -> Vec<(u64, u64)> {
+        let state = self.state.lock();
+        let far = state
+            .places
+            .iter()
+            .filter(|(_, place)| place.near && end.saturating_sub(place.position) > NEAR_ROWS);
+        far.map(|(number, place)| (*number, place.position)).collect()
+    }
+
+    /// A writer has waited so long for these readers, which stood there.
+    fn judge(&self, far: &[(u64, u64)], waited: Duration) {
+        let mut state = self.state.lock();
+        for (number, from) in far {
+            let Some(place) = state.places.get_mut(number) else { continue };
+            place.waited += waited;
+            place.read += place.position.saturating_sub(*from);
+            let (rows_min, after) = place.read_by.least();
+            if place.waited >= after {
+                place.near = place.read >= rows_min;
+                (place.waited, place.read) = (Duration::ZERO, 0);
+            }
+        }
+    }
+}
+
+impl Follower {
+    /// It stands at `position` of a log that ends at `end` now.
+    pub(crate) fn stands(&self, position: u64, end: u64) {
+        let mut state = self.all.state.lock();
+        let Some(place) = state.places.get_mut(&self.number) else { return };
+        place.position = position;
+        place.near |= end.saturating_sub(position) <= NEAR_ROWS / 2;
+        let near = place.near;
+        drop(state);
+        if near {
+            self.all.moved.send_replace(());
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.all.state.lock().places.remove(&self.number);
+        self.all.moved.send_replace(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures::FutureExt;
+    use windrow_core::ManualClock;
+
+    use super::*;
+
+    fn is_waiting(followers: &Followers, end: u64, clock: &ManualClock) -> bool {
+        pin!(followers.wait(|| end, clock)).now_or_never().is_none()
+    }
+
+    #[test]
+    fn writers_wait_for_near_readers_alone() {
+        let (followers, clock) = (Arc::new(Followers::default()), ManualClock::at(0));
+        let (near, old) = (followers.join(0, ReadBy::Query), followers.join(0, ReadBy::Query));
+        assert!(!is_waiting(&followers, 10 * NEAR_ROWS, &clock), "nobody has caught up");
+        near.stands(10, 20);
+        assert_eq!(followers.first_wanted(), Some(10));
+        assert!(!is_waiting(&followers, NEAR_ROWS + 10, &clock));
+        assert!(is_waiting(&followers, NEAR_ROWS + 11, &clock));
+        near.stands(11, NEAR_ROWS + 11);
+        assert!(!is_waiting(&followers, NEAR_ROWS + 11, &clock));
+        old.stands(5, 6);
+        assert!(is_waiting(&followers, NEAR_ROWS + 11, &clock));
+        drop(old);
+        assert!(!is_waiting(&followers, NEAR_ROWS + 11, &clock));
+    }
+
+    #[test]
+    fn a_slow_client_is_waited_for_once_and_a_slow_query_for_ever() {
+        let (followers, clock) = (Arc::new(Followers::default()), ManualClock::at(0));
+        let end = 100 * NEAR_ROWS;
+        let (client, query) = (followers.join(0, ReadBy::Client), followers.join(0, ReadBy::Query));
+        client.stands(0, 0);
+        query.stands(0, 0);
+        for step in 1..5 {
+            let mut waiting = pin!(followers.wait(|| end, &clock));
+            assert!((&mut waiting).now_or_never().is_none());
+            client.stands(step * 100, end);
+            query.stands(step * 10, end);
+            clock.advance(LOOKED_AFTER);
+            assert!((&mut waiting).now_or_never().is_none(), "the query moves");
+            let far: Vec<u64> = followers.far(end).iter().map(|(number, _)| *number).collect();
+            assert_eq!(far, [1], "the client is slow");
+        }
+        // A query that stands still is given up too: nobody waits for ever.
+        let mut waiting = pin!(followers.wait(|| end, &clock));
+        let given_up = (0..16).any(|_| {
+            clock.advance(LOOKED_AFTER);
+            (&mut waiting).now_or_never().is_some()
+        });
+        assert!(given_up);
+        assert_eq!(followers.first_wanted(), None);
+        query.stands(end, end);
+        client.stands(end, end);
+        assert_eq!(followers.first_wanted(), Some(end));
+    }
+
+    #[test]
+    fn a_client_that_reads_fast_is_waited_for() {
+        let (followers, clock) = (Arc::new(Followers::default()), ManualClock::at(0));
+        let client = followers.join(0, ReadBy::Client);
+        client.stands(0, 0);
+        for step in 1..20 {
+            let end = (step + 2) * NEAR_ROWS;
+            let mut waiting = pin!(followers.wait(|| end, &clock));
+            assert!((&mut waiting).now_or_never().is_none());
+            client.stands(step * NEAR_ROWS, end);
+            clock.advance(LOOKED_AFTER);
+            assert!((&mut waiting).now_or_never().is_none());
+            client.stands((step + 1) * NEAR_ROWS, end);
+            assert!((&mut waiting).now_or_never().is_some());
+        }
+    }
+}

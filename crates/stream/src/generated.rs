@@ -1,0 +1,193 @@
+//! Generated columns: `col TYPE GENERATED ALWAYS AS (expr)`, computed from the physical columns
+//! of each batch, before anything else sees it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::compute::cast;
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use async_trait::async_trait;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::utils::collect_columns;
+use windrow_core::{Partition, Reader, Result, ScanRequest, Source, SourceBatch, Split};
+use windrow_sql::diagnostics::from_datafusion;
+
+use crate::lengths::Lengths;
+
+/// What a column of a stream is.
+#[derive(Debug, Clone)]
+pub enum Column {
+    /// Read from the source: its index there.
+    Physical(usize),
+    /// Computed over the source's columns.
+    Generated(Arc<dyn PhysicalExpr>),
+}
+
+/// The columns of a stream that has generated ones.
+#[derive(Debug, Clone)]
+pub struct Columns {
+    /// All columns, as declared.
+    pub schema: SchemaRef,
+    /// The source's columns.
+    pub physical: SchemaRef,
+    /// All columns, each as it stands in the source or is generated.
+    pub columns: Vec<Column>,
+    /// How long the texts of the source's columns may be.
+    pub lengths: Lengths,
+}
+
+impl Columns {
+    /// Computes the wanted columns from whole physical rows.
+    pub(crate) fn compute(&self, rows: &RecordBatch, wanted: &[usize]) -> Result<RecordBatch> {
+        let mut arrays = Vec::with_capacity(wanted.len());
+        for index in wanted {
+            let field = self.schema.field(*index);
+            arrays.push(match self.columns.get(*index) {
+                Some(Column::Physical(at)) => Arc::clone(rows.column(*at)),
+                Some(Column::Generated(expr)) => {
+                    let value = expr
+                        .evaluate(rows)
+                        .and_then(|v| v.into_array(rows.num_rows()))
+                        .map_err(from_datafusion)?;
+                    cast(&value, field.data_type())?
+                }
+                None => return Err(windrow_core::Error::internal("no such column")),
+            });
+        }
+        let schema = Arc::new(self.schema.project(wanted)?);
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        Ok(RecordBatch::try_new_with_options(schema, arrays, &options)?)
+    }
+
+    /// All columns, from whole physical rows.
+    pub(crate) fn compute_all(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let all: Vec<usize> = (0..self.columns.len()).collect();
+        self.compute(rows, &all)
+    }
+
+    /// Whether any column is generated.
+    pub fn any_generated(&self) -> bool {
+        self.columns.iter().any(|c| matches!(c, Column::Generated(_)))
+    }
+
+    /// The physical columns that the wanted ones need, ascending.
+    fn needed(&self, wanted: &[usize]) -> Vec<usize> {
+        let mut needed: Vec<usize> = wanted
+            .iter()
+            .filter_map(|index| self.columns.get(*index))
+            .flat_map(|column| match column {
+                Column::Physical(at) => vec![*at],
+                Column::Generated(expr) => {
+                    let mut at: Vec<usize> =
+                        collect_columns(expr).into_iter().map(|c| c.index()).collect();
+                    at.sort_unstable();
+                    at
+                }
+            })
+            .collect();
+        needed.sort_unstable();
+        needed.dedup();
+        needed
+    }
+}
+
+/// A source with generated columns added.
+#[derive(Debug)]
+pub struct GeneratedSource {
+    /// Where the rows without generated columns come from.
+    pub inner: Arc<dyn Source>,
+    /// What is generated.
+    pub columns: Arc<Columns>,
+}
+
+#[async_trait]
+impl Source for GeneratedSource {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.columns.schema)
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.inner.is_bounded()
+    }
+
+    fn notices(&self) -> Vec<String> {
+        self.inner.notices()
+    }
+
+    async fn discover(&self) -> Result<Vec<Partition>> {
+        self.inner.discover().await
+    }
+
+    fn rediscover_after(&self) -> Option<Duration> {
+        self.inner.rediscover_after()
+    }
+
+    fn recall(&self, partition: &str, place: &str) -> Result<()> {
+        self.inner.recall(partition, place)
+    }
+
+    fn lost(&self, partition: &str, offset: u64, place: &str) -> Result<Option<String>> {
+        self.inner.lost(partition, offset, place)
+    }
+
+    async fn open(&self, split: &Split, scan: &ScanRequest) -> Result<Box<dyn Reader>> {
+        let physical = self.columns.needed(&scan.projection);
+        let request = ScanRequest {
+            projection: physical.clone(),
+            // Positions of physical columns differ from those of all columns; the plan checks
+            // the conditions again.
+            predicates: vec![],
+            event_time: None,
+            ..scan.clone()
+        };
+        Ok(Box::new(GeneratedReader {
+            inner: self.inner.open(split, &request).await?,
+            columns: Arc::clone(&self.columns),
+            physical,
+            wanted: scan.projection.clone(),
+        }))
+    }
+}
+
+struct GeneratedReader {
+    inner: Box<dyn Reader>,
+    columns: Arc<Columns>,
+    physical: Vec<usize>,
+    wanted: Vec<usize>,
+}
+
+#[async_trait]
+impl Reader for GeneratedReader {
+    async fn next(&mut self) -> Result<Option<SourceBatch>> {
+        let Some(mut batch) = self.inner.next().await? else { return Ok(None) };
+        let whole = self.widen(&batch.rows)?;
+        batch.rows = self.columns.compute(&whole, &self.wanted)?;
+        Ok(Some(batch))
+    }
+}
+
+impl GeneratedReader {
+    /// Puts the read columns at their places; columns that nobody reads are NULL.
+    fn widen(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let count = rows.num_rows();
+        let schema = &self.columns.physical;
+        let mut fields = Vec::with_capacity(schema.fields().len());
+        let mut arrays = Vec::with_capacity(schema.fields().len());
+        for (index, field) in schema.fields().iter().enumerate() {
+            match self.physical.binary_search(&index) {
+                Ok(at) => {
+                    fields.push(Arc::clone(field));
+                    arrays.push(Arc::clone(rows.column(at)));
+                }
+                Err(_) => {
+                    fields.push(Arc::new(field.as_ref().clone().with_nullable(true)));
+                    arrays.push(arrow::array::new_null_array(field.data_type(), count));
+                }
+            }
+        }
+        let schema = Arc::new(arrow::datatypes::Schema::new(fields));
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        Ok(RecordBatch::try_new_with_options(schema, arrays, &options)?)
+    }
+}

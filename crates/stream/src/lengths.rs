@@ -1,0 +1,252 @@
+//! Columns of text with a length: `VARCHAR(3)`. What is longer makes a row of a connector bad, and an INSERT fail.
+//!
+//! Invariant: whether a row of a connector is bad does not depend on which columns a query reads. So the columns
+//! with a length are always read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{cast, filter_record_batch, nullif};
+use arrow::datatypes::{DataType, SchemaRef};
+use async_trait::async_trait;
+use datafusion::sql::parser::Statement as EngineStatement;
+use sqlparser::ast::{self, ColumnDef};
+use windrow_core::{
+    BadRow, Error, Partition, Reader, Result, ScanRequest, Source, SourceBatch, Split,
+};
+use windrow_sql::parse::characters_max;
+
+use crate::intake::render_row;
+
+/// Characters of a text that a message shows.
+const SHOWN_MAX: usize = 40;
+
+/// Columns, and how many characters each holds at most.
+#[derive(Debug, Clone, Default)]
+pub struct Lengths(Vec<(usize, u64)>);
+
+impl Lengths {
+    /// Those of the columns that are not generated, by their number among them.
+    pub fn of<'a>(physical: impl Iterator<Item = &'a ColumnDef>) -> Self {
+        let lengths = physical.enumerate();
+        Self(lengths.filter_map(|(i, c)| Some((i, characters_max(&c.data_type)?))).collect())
+    }
+
+    /// Whether no column has one.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Why a column does not hold its text, if one does not: the first such row.
+    pub(crate) fn refused(&self, column: usize, text: &ArrayRef) -> Result<Option<String>> {
+        let Some((_, most)) = self.0.iter().find(|(at, _)| *at == column) else { return Ok(None) };
+        let (row, found) = (longer(text, *most)?, shown(text));
+        Ok(row.first().map(|row| format!("{} is longer than VARCHAR({most})", found(*row))))
+    }
+}
+
+/// The rows whose text has more than `most` characters.
+fn longer(text: &ArrayRef, most: u64) -> Result<Vec<usize>> {
+    let text = cast(text, &DataType::Utf8View)?;
+    let rows = text.as_string_view().iter().enumerate();
+    // No text has more characters than bytes.
+    let long = |text: &str| text.len() as u64 > most && text.chars().count() as u64 > most;
+    Ok(rows.filter(|(_, text)| text.is_some_and(long)).map(|(row, _)| row).collect())
+}
+
+/// A text of a column for a message.
+fn shown(text: &ArrayRef) -> impl Fn(usize) -> String {
+    let text = cast(text, &DataType::Utf8View);
+    move |row| {
+        let text = text.as_ref().ok().map_or("", |text| text.as_string_view().value(row));
+        let start: String = text.chars().take(SHOWN_MAX).collect();
+        if start.len() < text.len() { format!("'{start}…'") } else { format!("'{start}'") }
+    }
+}
+
+/// Reference tables keep no lengths.
+///
+/// # Errors
+/// When a column of a new table has one.
+pub fn no_lengths(statement: &EngineStatement) -> Result<()> {
+    let columns = match statement {
+        EngineStatement::Statement(statement) => match statement.as_ref() {
+            ast::Statement::CreateTable(table) => &table.columns,
+            _ => return Ok(()),
+        },
+        EngineStatement::CreateExternalTable(table) => &table.columns,
+        _ => return Ok(()),
+    };
+    match columns.iter().find(|column| characters_max(&column.data_type).is_some()) {
+        Some(column) => Err(Error::sql(format!(
+            "column \"{}\" is {}, but tables keep no lengths",
+            column.name.value, column.data_type
+        ))
+        .with_hint("Declare it as VARCHAR; columns of streams may have a length.")),
+        None => Ok(()),
+    }
+}
+
+/// A source whose rows are bad where a text is too long.
+#[derive(Debug)]
+pub struct LimitedSource {
+    /// Where the rows come from.
+    pub inner: Arc<dyn Source>,
+    /// How long the texts of its columns may be.
+    pub lengths: Lengths,
+    /// What becomes of rows with longer ones.
+    pub on_bad: OnBad,
+}
+
+/// What the stream says of bad rows: `on_bad_row`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnBad {
+    /// They are set aside.
+    DeadLetter,
+    /// What is wrong becomes NULL.
+    Null,
+    /// The reading ends.
+    Fail,
+}
+
+impl OnBad {
+    /// As an option says it; the connector has checked that.
+    pub fn of(option: Option<&str>) -> Self {
+        match option {
+            Some("fail") => Self::Fail,
+            Some("null") => Self::Null,
+            _ => Self::DeadLetter,
+        }
+    }
+}
+
+#[async_trait]
+impl Source for LimitedSource {
+    fn schema(&self) -> SchemaRef {
+        self.inner.schema()
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.inner.is_bounded()
+    }
+
+    fn notices(&self) -> Vec<String> {
+        self.inner.notices()
+    }
+
+    async fn discover(&self) -> Result<Vec<Partition>> {
+        self.inner.discover().await
+    }
+
+    fn rediscover_after(&self) -> Option<Duration> {
+        self.inner.rediscover_after()
+    }
+
+    fn recall(&self, partition: &str, place: &str) -> Result<()> {
+        self.inner.recall(partition, place)
+    }
+
+    fn lost(&self, partition: &str, offset: u64, place: &str) -> Result<Option<String>> {
+        self.inner.lost(partition, offset, place)
+    }
+
+    async fn open(&self, split: &Split, scan: &ScanRequest) -> Result<Box<dyn Reader>> {
+        let mut read = scan.projection.clone();
+        let more = self.lengths.0.iter().map(|(column, _)| *column);
+        read.extend(more.filter(|column| !scan.projection.contains(column)));
+        read.sort_unstable();
+        let place = |column: &usize| read.binary_search(column).unwrap_or_default();
+        let wanted = scan.projection.iter().map(place).collect();
+        let limits = self.lengths.0.iter().map(|(column, most)| (place(column), *most)).collect();
+        let request = ScanRequest { projection: read.clone(), ..scan.clone() };
+        let inner = self.inner.open(split, &request).await?;
+        Ok(Box::new(LimitedReader { inner, limits, wanted, on_bad: self.on_bad }))
+    }
+}
+
+struct LimitedReader {
+    inner: Box<dyn Reader>,
+    /// Columns as they are read, and their lengths.
+    limits: Vec<(usize, u64)>,
+    /// The wanted columns as they are read.
+    wanted: Vec<usize>,
+    on_bad: OnBad,
+}
+
+#[async_trait]
+impl Reader for LimitedReader {
+    async fn next(&mut self) -> Result<Option<SourceBatch>> {
+        let Some(batch) = self.inner.next().await? else { return Ok(None) };
+        let mut batch = self.checked(batch)?;
+        batch.rows = batch.rows.project(&self.wanted)?;
+        Ok(Some(batch))
+    }
+}
+
+impl LimitedReader {
+    fn checked(&self, mut batch: SourceBatch) -> Result<SourceBatch> {
+        let mut reasons: Vec<(usize, String)> = vec![];
+        let mut nulled = vec![];
+        for (column, most) in &self.limits {
+            let text = batch.rows.column(*column);
+            let name = batch.rows.schema_ref().field(*column).name();
+            let found = shown(text);
+            let rows = longer(text, *most)?;
+            if self.on_bad == OnBad::Null && batch.rows.schema_ref().field(*column).is_nullable() {
+                nulled.push((*column, rows));
+                continue;
+            }
+            for row in rows {
+                let reason =
+                    format!("column \"{name}\": {} is longer than VARCHAR({most})", found(row));
+                reasons.push((row, reason));
+            }
+        }
+        for (column, rows) in nulled {
+            batch.rows = without(&batch.rows, column, &rows)?;
+        }
+        if reasons.is_empty() {
+            return Ok(batch);
+        }
+        reasons.sort_by_key(|(row, _)| *row);
+        reasons.dedup_by_key(|(row, _)| *row);
+        if let (OnBad::Fail, Some((row, reason))) = (self.on_bad, reasons.first()) {
+            let offset = batch.row_offsets.offset(*row);
+            return Err(Error::data(format!("{reason} (offset {offset})")));
+        }
+        let rows = batch.rows.clone();
+        let mut keep = vec![true; rows.num_rows()];
+        for (row, reason) in reasons {
+            if let Some(keep) = keep.get_mut(row) {
+                *keep = false;
+            }
+            let offset = batch.row_offsets.offset(row);
+            batch.bad.push(BadRow { offset, reason, raw: render_row(&rows, row)? });
+        }
+        batch.bad.sort_by_key(|bad| bad.offset);
+        let kept = keep.iter().enumerate().filter(|(_, keep)| **keep);
+        let offsets: Vec<u64> = kept.map(|(row, _)| batch.row_offsets.offset(row)).collect();
+        batch.rows = kept_rows(&rows, keep)?;
+        batch.row_offsets = Arc::new(offsets);
+        Ok(batch)
+    }
+}
+
+/// The batch with NULL in a column of some rows.
+fn without(batch: &RecordBatch, column: usize, rows: &[usize]) -> Result<RecordBatch> {
+    if rows.is_empty() {
+        return Ok(batch.clone());
+    }
+    let gone: BooleanArray =
+        (0..batch.num_rows()).map(|row| Some(rows.binary_search(&row).is_ok())).collect();
+    let mut columns = batch.columns().to_vec();
+    if let Some(text) = columns.get_mut(column) {
+        *text = nullif(text, &gone)?;
+    }
+    Ok(RecordBatch::try_new(batch.schema(), columns)?)
+}
+
+fn kept_rows(rows: &RecordBatch, keep: Vec<bool>) -> Result<RecordBatch> {
+    Ok(filter_record_batch(rows, &BooleanArray::from(keep))?)
+}

@@ -1,0 +1,37 @@
+//! Streams of Windrow: a name with columns, event time, offsets and a watermark. What such a name is made of, how it is written, read, kept and forgotten may be
+//! touched here: the log of pushed rows and of views with its followers, the way from the log to the archive, what is kept of
+//! connectors, replays, retention, the checks that every row passes, and the bounded table that a stream is for DataFusion. What
+//! may not: anything that runs a continuous query, or knows a catalog, a session or an engine. Where a log has to tell the
+//! query that fills it something, it does so by a trait ([`spill::Fails`]).
+//!
+//! ```text
+//! INSERT, programs ─► target ─► push ─► (write-ahead log) ─► log ─► spill ─► archive
+//!                                  view ─────────────────────┘ └─► followers
+//! connector ─► history ─► replay
+//! ```
+//! `memory` is the limit that tails of logs and operators share, and `caught` turns panics into errors: both are here because
+//! the first ones that need them are.
+#![forbid(unsafe_code)]
+
+pub mod again;
+pub mod caught;
+pub mod followers;
+pub mod generated;
+pub mod history;
+pub mod intake;
+pub mod kept;
+pub mod lengths;
+pub mod log;
+pub mod log_reader;
+pub mod memory;
+pub mod places;
+pub mod push;
+pub mod replay;
+pub mod retention;
+pub mod spill;
+pub mod stream;
+pub mod tail;
+pub mod target;
+pub mod unseen;
+
+pub use self::stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream, WhenIdle};

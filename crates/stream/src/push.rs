@@ -1,0 +1,317 @@
+//! Push streams: rows come by INSERT and by Flight and stay in a log. With a data directory they
+//! pass a write-ahead log first, and are acknowledged when they are durable there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use parking_lot::Mutex;
+use windrow_core::offset::Consecutive;
+use windrow_core::{
+    BadRow, Clock, Error, ErrorKind, Limits, OffsetRange, PartitionId, Result, SourceBatch,
+};
+use windrow_storage::wal::producers::{Producers, Stamp, Verdict};
+use windrow_storage::wal::{Appended, Offered, Wal};
+
+use crate::generated::Columns;
+use crate::intake::{Intake, TakenIn, lie_in_1970};
+use crate::kept::BadRows;
+use crate::lengths::Lengths;
+use crate::log::{Room, StreamLog};
+use crate::spill::Spiller;
+
+/// A stream without a connector.
+#[derive(Debug)]
+pub struct PushStream {
+    /// The name of the stream.
+    pub name: String,
+    /// Its rows.
+    pub log: Arc<StreamLog>,
+    /// The checks on them.
+    pub(crate) intake: Intake,
+    /// Where rows that do not pass are kept.
+    pub(crate) bad_rows: Arc<BadRows>,
+    /// Tells how far ahead an event time is.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Generated columns, worked out as rows come in.
+    pub(crate) columns: Option<Arc<Columns>>,
+    /// How long the texts that are pushed may be.
+    pub(crate) lengths: Lengths,
+    /// Where rows become durable before readers see them; it appends to the log itself.
+    pub wal: Option<Arc<Wal>>,
+    /// How far the producers are, where there is no such log.
+    producers: Mutex<Producers>,
+    /// Who archives its history.
+    pub spiller: Option<Arc<Spiller>>,
+    /// How much may wait for the archive, where there is one.
+    room: Room,
+    /// How long rows wait for an archive that fails.
+    archive_wait: Duration,
+    /// Rows that were ever offered, good and bad: the offset of a bad row is its number among
+    /// them.
+    offered: AtomicU64,
+    /// It has been told that event times lie in 1970.
+    told_1970: AtomicBool,
+}
+
+/// What became of pushed rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pushed {
+    /// Rows now in the stream.
+    pub rows: u64,
+    /// Rows that could not be used; see `windrow.bad_rows`.
+    pub bad: u64,
+    /// They were there before: the batch was sent again. Then both counts are 0.
+    pub repeated: bool,
+    /// There are rows, and all their event times lie in 1970: nearly always they count another unit.
+    pub in_1970: bool,
+}
+
+/// Rows on their way into a stream.
+#[derive(Debug)]
+pub struct Pushing {
+    pushed: Pushed,
+    bad: Vec<BadRow>,
+    waits: Waits,
+}
+
+#[derive(Debug)]
+enum Waits {
+    /// For the write-ahead log.
+    Log(Offered),
+    /// For nothing.
+    Done(Verdict),
+}
+
+impl PushStream {
+    /// A stream over a log that is in memory as yet. `columns`: what is generated, if anything is.
+    pub fn new(
+        name: String,
+        log: Arc<StreamLog>,
+        intake: Intake,
+        bad_rows: Arc<BadRows>,
+        clock: Arc<dyn Clock>,
+        columns: Option<Arc<Columns>>,
+    ) -> Self {
+        let offered = log.state().rows.into();
+        Self {
+            name,
+            log,
+            intake,
+            bad_rows,
+            clock,
+            columns,
+            lengths: Lengths::default(),
+            wal: None,
+            producers: Mutex::default(),
+            spiller: None,
+            room: Room { rows: u64::MAX, bytes: usize::MAX },
+            archive_wait: Duration::ZERO,
+            offered,
+            told_1970: AtomicBool::new(false),
+        }
+    }
+
+    /// The same with lengths of its texts.
+    pub fn with_lengths(self, lengths: Lengths) -> Self {
+        Self { lengths, ..self }
+    }
+
+    /// The same with a write-ahead log. It takes no rows while very many wait for the archive.
+    pub fn with_wal(self, wal: Arc<Wal>, spiller: Arc<Spiller>, limits: &Limits) -> Self {
+        let (wal, spiller) = (Some(wal), Some(spiller));
+        Self { wal, spiller, room: Room::of(limits), archive_wait: limits.archive_wait, ..self }
+    }
+
+    /// The columns that rows are pushed with: all but the generated ones.
+    pub fn physical(&self) -> &SchemaRef {
+        self.columns.as_ref().map_or_else(|| self.log.schema(), |c| &c.physical)
+    }
+
+    /// Appends rows that have the [physical](Self::physical) columns. When it returns they are
+    /// durable, as far as the stream is.
+    pub async fn append(&self, rows: &RecordBatch) -> Result<Pushed> {
+        let pushing = self.offer(rows, None).await?;
+        self.settled(pushing).await
+    }
+
+    /// Puts rows behind those that were offered before; [`settled`](Self::settled) says what comes
+    /// of them. With a stamp they are left out when they are there already.
+    ///
+    /// # Errors
+    /// As of [`append`](Self::append).
+    pub async fn offer(&self, rows: &RecordBatch, stamp: Option<Stamp>) -> Result<Pushing> {
+        if stamp.as_ref().is_some_and(|stamp| self.has(stamp)) {
+            let pushed = Pushed { rows: 0, bad: 0, repeated: true, in_1970: false };
+            let waits = Waits::Done(Verdict::Repeated);
+            return Ok(Pushing { pushed, bad: vec![], waits });
+        }
+        let TakenIn { rows, bad, times, .. } = self.take_in(self.whole(rows)?)?;
+        let pushed = self.pushed(&rows, &bad, times);
+        let waits = match &self.wal {
+            Some(wal) if rows.num_rows() > 0 || stamp.is_some() => {
+                self.wait_for_room().await?;
+                Waits::Log(wal.offer(rows, stamp).await?)
+            }
+            Some(_) => Waits::Done(Verdict::New),
+            None => {
+                self.wait_for_room().await?;
+                Waits::Done(self.append_to_memory(rows, stamp.as_ref())?)
+            }
+        };
+        Ok(Pushing { pushed, bad, waits })
+    }
+
+    /// What became of offered rows, once they are durable, as far as the stream is.
+    ///
+    /// # Errors
+    /// When they could not be written; when their stamp does not follow the one before.
+    pub async fn settled(&self, pushing: Pushing) -> Result<Pushed> {
+        let Pushing { pushed, bad, waits } = pushing;
+        let repeated = match waits {
+            Waits::Log(offered) => offered.answer().await? == Appended::Repeated,
+            Waits::Done(verdict) => verdict == Verdict::Repeated,
+        };
+        if repeated {
+            return Ok(Pushed { rows: 0, bad: 0, repeated, in_1970: false });
+        }
+        self.keep_bad(&bad);
+        Ok(pushed)
+    }
+
+    /// Appends rows that were read from a source and have all columns, none of which is bad.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append), and when the stamp does not follow the one before.
+    pub(crate) async fn append_read(&self, rows: RecordBatch, stamp: Stamp) -> Result<()> {
+        match &self.wal {
+            Some(wal) => {
+                self.wait_for_room().await?;
+                wal.offer(rows, Some(stamp)).await?.answer().await?;
+            }
+            None => {
+                self.wait_for_room().await?;
+                self.append_to_memory(rows, Some(&stamp))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many numbers of a producer's sequence are in the stream.
+    pub fn taken(&self, producer: &str) -> u64 {
+        self.known_producers().lock().taken(producer)
+    }
+
+    /// Who has written with stamps.
+    pub(crate) fn producers(&self) -> Vec<Arc<str>> {
+        self.known_producers().lock().names()
+    }
+
+    fn known_producers(&self) -> &Mutex<Producers> {
+        self.wal.as_ref().map_or(&self.producers, |wal| wal.producers())
+    }
+
+    /// Whether a stamped batch is there already.
+    fn has(&self, stamp: &Stamp) -> bool {
+        match &self.wal {
+            Some(wal) => wal.has(stamp),
+            None => self.producers.lock().has(stamp),
+        }
+    }
+
+    fn append_to_memory(&self, rows: RecordBatch, stamp: Option<&Stamp>) -> Result<Verdict> {
+        let Some(stamp) = stamp else { return self.log.append(rows).map(|_| Verdict::New) };
+        let mut producers = self.producers.lock();
+        let verdict = producers.judge(stamp, &[])?;
+        if verdict == Verdict::New {
+            self.log.append(rows)?;
+            producers.take(stamp);
+        }
+        Ok(verdict)
+    }
+
+    /// Waits until the archive has taken in what is too much for memory, and until those who follow the stream
+    /// closely have read enough; who writes faster than they do is slowed down.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the archive fails for long.
+    async fn wait_for_room(&self) -> Result<()> {
+        loop {
+            tokio::select! {
+                () = self.log.wait_for_room(self.room) => break,
+                () = self.clock.sleep(self.archive_wait) => {}
+            }
+            let Some(error) = self.spiller.as_ref().and_then(|s| s.error()) else { continue };
+            let message = format!(
+                "stream \"{}\" takes no rows: {} wait in memory, and its archive fails: {error}",
+                self.name,
+                self.log.tail_size().0
+            );
+            return Err(Error::new(ErrorKind::Unavailable, message).with_hint(
+                "Nothing that was acknowledged is lost. It takes rows again when the archive does.",
+            ));
+        }
+        self.log.wait_for_followers(self.clock.as_ref()).await;
+        Ok(())
+    }
+
+    /// The same for who cannot await.
+    pub fn append_blocking(&self, rows: &RecordBatch) -> Result<Pushed> {
+        self.append_whole(self.whole(rows)?)
+    }
+
+    /// Appends rows that have all columns, for who cannot await.
+    pub fn append_whole(&self, rows: RecordBatch) -> Result<Pushed> {
+        let TakenIn { rows, bad, times, .. } = self.take_in(rows)?;
+        let pushed = self.pushed(&rows, &bad, times);
+        match &self.wal {
+            Some(wal) if rows.num_rows() > 0 => wal.append_blocking(rows)?,
+            _ => self.log.append(rows)?,
+        };
+        self.keep_bad(&bad);
+        Ok(pushed)
+    }
+
+    /// The rows with generated columns.
+    fn whole(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        match &self.columns {
+            Some(columns) => columns.compute_all(rows),
+            None => Ok(rows.clone()),
+        }
+    }
+
+    /// What is told of rows on their way. Times in 1970 go to the log too, once: not every client shows a notice.
+    fn pushed(&self, rows: &RecordBatch, bad: &[BadRow], times: Option<(i64, i64)>) -> Pushed {
+        let column = self.intake.time.and_then(|time| rows.columns().get(time));
+        let in_1970 = column.zip(times).is_some_and(|(c, times)| lie_in_1970(c.data_type(), times));
+        if in_1970 && !self.told_1970.swap(true, Ordering::Relaxed) {
+            tracing::warn!(stream = self.name, "all event times of a batch lie in 1970");
+        }
+        let (rows, bad) = (rows.num_rows() as u64, bad.len() as u64);
+        Pushed { rows, bad, repeated: false, in_1970 }
+    }
+
+    /// The good rows among these, and the bad ones.
+    fn take_in(&self, rows: RecordBatch) -> Result<TakenIn> {
+        let count = rows.num_rows() as u64;
+        let first = self.offered.fetch_add(count, Ordering::Relaxed);
+        let batch = SourceBatch {
+            rows,
+            offsets: OffsetRange::try_new(first, first + count)?,
+            row_offsets: Arc::new(Consecutive(first)),
+            bad: vec![],
+            skipped: 0,
+            watermark: None,
+            idle: None,
+            behind: vec![],
+            place: None,
+        };
+        self.intake.take(batch, self.clock.now_micros())
+    }
+
+    fn keep_bad(&self, bad: &[BadRow]) {
+        self.bad_rows.keep(&self.name, (PartitionId(0), "log"), bad);
+    }
+}

@@ -1,0 +1,410 @@
+//! Moves rows from the memory tail of a log to its archive, off the path of results.
+//!
+//! A view spills the windows that its watermark says are finished; the watermark is the
+//! transaction's version, so that after a crash the query knows which windows to leave out. A view
+//! without windows spills the rows that a checkpoint says the origin of; the version is the end offset, by
+//! which that checkpoint is found again. A push stream spills what it has; the version is the end
+//! offset, and the write-ahead log lets go of segments that the archive covers.
+//!
+//! Before rows are archived, the logs that they were made of note how far they go, so that one that loses its end later
+//! is not taken for a shorter one.
+//!
+//! Invariants: one spill at a time; the tail lets go of rows only after the archive has committed
+//! them; a spill that fails changes nothing and is tried again.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use windrow_archive::{ArchiveFile, ArchiveTable, HeldFiles, Provenance};
+use windrow_core::{Clock, Error, Limits, Result, Watermark};
+use windrow_storage::wal::Wal;
+
+use crate::again::again;
+use crate::caught::unwound;
+use crate::log::{Completion, Room, StreamLog};
+
+/// From so many files on, small ones are put together.
+const FILES_MANY: usize = 32;
+/// Files that nobody names any more are kept so long for who still reads them.
+const VACUUM_AFTER: Duration = Duration::from_secs(3_600);
+
+/// The query that rows come from, as far as their archive has to know it.
+pub trait Fails: fmt::Debug + Send + Sync {
+    /// It fails: nobody knows what would become of its rows.
+    fn fail(&self, error: Arc<Error>);
+}
+
+/// Moves the rows of one log to its archive.
+#[derive(Debug)]
+pub struct Spiller {
+    log: Arc<StreamLog>,
+    archive: Arc<ArchiveTable>,
+    /// The log of a push stream; views have none.
+    wal: Option<Arc<Wal>>,
+    /// The logs that the rows of a view are made of, those of the views that it reads included.
+    sources: Vec<Arc<Wal>>,
+    spilling: tokio::sync::Mutex<()>,
+    stop: watch::Sender<bool>,
+    error: Mutex<Option<String>>,
+    /// The query of a view.
+    query: OnceLock<Weak<dyn Fails>>,
+}
+
+impl Spiller {
+    /// Moves the rows of `log` to `archive`. `wal`: the log of a push stream; `sources`: the logs that the rows of a view are made of.
+    pub fn new(
+        log: Arc<StreamLog>,
+        archive: Arc<ArchiveTable>,
+        wal: Option<Arc<Wal>>,
+        sources: Vec<Arc<Wal>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            log,
+            archive,
+            wal,
+            sources,
+            spilling: tokio::sync::Mutex::new(()),
+            stop: watch::Sender::new(false),
+            error: Mutex::new(None),
+            query: OnceLock::new(),
+        })
+    }
+
+    /// Whose rows these are: a query that fails when its archive panics.
+    pub fn is_of<Q: Fails + 'static>(&self, query: &Arc<Q>) {
+        self.query.get_or_init(|| {
+            let query: Weak<Q> = Arc::downgrade(query);
+            query
+        });
+    }
+
+    /// The logs that the rows of a view are made of.
+    pub fn sources(&self) -> &[Arc<Wal>] {
+        &self.sources
+    }
+
+    /// Its log, or those that its rows are made of, note how far they go.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub async fn note_extents(&self) -> Result<()> {
+        let logs: Vec<_> = self.sources.iter().chain(&self.wal).cloned().collect();
+        if logs.is_empty() {
+            return Ok(());
+        }
+        let note = move || logs.iter().try_for_each(|log| log.note_extent());
+        let noted = tokio::task::spawn_blocking(note).await;
+        noted.map_err(|e| Error::internal("noting the extent of a log stopped").with_source(e))?
+    }
+
+    /// Whether these are the rows of a view.
+    pub fn is_view(&self) -> bool {
+        self.wal.is_none()
+    }
+
+    /// Archives what is complete now; returns the watermark up to which the archive has the
+    /// windows of a view (the end offset of a push stream).
+    ///
+    /// # Errors
+    /// When it cannot be written; nothing has changed then.
+    pub async fn spill(&self) -> Result<Option<Watermark>> {
+        let _one_at_a_time = self.spilling.lock().await;
+        self.spill_alone().await
+    }
+
+    /// The same, but nothing once it has been stopped.
+    ///
+    /// # Errors
+    /// As [`spill`](Self::spill).
+    pub async fn spill_until_stopped(&self) -> Result<Option<Watermark>> {
+        let _one_at_a_time = self.spilling.lock().await;
+        if *self.stop.borrow() {
+            return Ok(self.archived());
+        }
+        self.spill_alone().await
+    }
+
+    /// A panic is an error like others, but nobody knows what the archive would do next: a view fails.
+    async fn spill_alone(&self) -> Result<Option<Watermark>> {
+        match unwound(|| "archiving".to_owned(), self.spill_complete()).await {
+            Ok(spilled) => spilled,
+            Err(panic) => {
+                let panic = Arc::new(panic);
+                *self.error.lock() = Some(panic.message().to_owned());
+                if let Some(query) = self.query.get().and_then(Weak::upgrade) {
+                    query.fail(Arc::clone(&panic));
+                }
+                Err(again(&panic))
+            }
+        }
+    }
+
+    async fn spill_complete(&self) -> Result<Option<Watermark>> {
+        let Some(rows) = self.log.unarchived() else {
+            return Ok(self.archived());
+        };
+        if rows.rows.is_empty() && rows.watermark != Watermark::END {
+            // Time without rows is no news: the next run finds it empty too.
+            return Ok(self.archived());
+        }
+        let version = match self.log.completion() {
+            Completion::Watermark => rows.watermark.ticks(),
+            Completion::Checkpoint { .. } if rows.watermark == Watermark::END => {
+                Watermark::END.ticks()
+            }
+            Completion::Rows | Completion::Checkpoint { .. } => {
+                i64::try_from(rows.end).unwrap_or(i64::MAX)
+            }
+        };
+        let provenance = Provenance {
+            watermark: self.wal.is_none().then(|| rows.watermark.ticks()),
+            ..Provenance::default()
+        };
+        let done = match self.note_extents().await {
+            Ok(()) => {
+                let batches = rows.rows.into_iter().map(|piece| piece.load());
+                self.archive.append_from(batches, rows.first, version, &provenance).await
+            }
+            Err(error) => Err(error),
+        };
+        *self.error.lock() = done.as_ref().err().map(|e| e.message().to_owned());
+        if let Err(error) = done {
+            // A commit that was sent before, by this process or one that it follows, may have come
+            // late: the same rows, cut elsewhere. Rows that come in another order each time are
+            // the same only if this process sent them.
+            let archive = self.archive.snapshot();
+            let unordered = Completion::Checkpoint { in_order: false };
+            let first = if self.log.completion() == unordered { rows.end } else { rows.first + 1 };
+            if (first..=rows.end).contains(&archive.state().rows) {
+                self.log.archived(archive);
+            }
+            return Err(error);
+        }
+        self.log.archived(self.archive.snapshot());
+        if let Some(wal) = &self.wal {
+            wal.delete_below(rows.end)?;
+        }
+        if self.archive.state().files >= FILES_MANY
+            && let Err(error) = self.tidy().await
+        {
+            // The rows are archived; the next spill tidies.
+            tracing::warn!(%error, "small archive files could not be put together");
+        }
+        Ok(self.archived())
+    }
+
+    fn archived(&self) -> Option<Watermark> {
+        self.archive.state().txn_version.map(Watermark::at)
+    }
+
+    /// The log whose rows these are.
+    pub fn log(&self) -> &StreamLog {
+        &self.log
+    }
+
+    /// Drops whole files from the front whose rows are all older than `event_time` and before
+    /// the offset `end_max`. Returns how many rows those were.
+    ///
+    /// # Errors
+    /// When the archive cannot be changed.
+    pub(crate) async fn drop_before(&self, event_time: i64, end_max: u64) -> Result<u64> {
+        let _one_at_a_time = self.spilling.lock().await;
+        if *self.stop.borrow() {
+            return Ok(0);
+        }
+        let dropped = self.archive.drop_before(event_time, end_max).await?;
+        if dropped > 0 {
+            self.log.archived(self.archive.snapshot());
+            self.archive.vacuum(VACUUM_AFTER).await?;
+        }
+        Ok(dropped)
+    }
+
+    /// Up to where a view's finished windows are archived.
+    pub fn frontier(&self) -> Watermark {
+        self.archive.state().txn_version.map_or(Watermark::NONE, Watermark::at)
+    }
+
+    /// Puts small files together, and deletes what nobody reads any more.
+    async fn tidy(&self) -> Result<()> {
+        if self.archive.compact().await? {
+            self.log.archived(self.archive.snapshot());
+            self.archive.vacuum(VACUUM_AFTER).await?;
+        }
+        Ok(())
+    }
+
+    /// Spills when the tail is long, and otherwise now and then, until it is stopped.
+    pub async fn run(self: Arc<Self>, clock: Arc<dyn Clock>, limits: Limits) {
+        let mut stop = self.stop.subscribe();
+        loop {
+            tokio::select! {
+                stopped = stop.wait_for(|stop| *stop) => { drop(stopped); return; }
+                () = clock.sleep(limits.spill_interval) => {}
+                () = self.when(|| self.is_due(&limits)) => {}
+            }
+            // A push stream is durable without its archive: no file for a few rows.
+            if self.wal.is_some() && !self.is_long(&limits) {
+                if let Err(error) = self.note_extents().await {
+                    tracing::warn!(%error, "how far a log goes could not be noted");
+                }
+                continue;
+            }
+            if let Err(error) = self.spill().await {
+                tracing::warn!(%error, "finished rows stay in memory, the archive cannot be written");
+                tokio::select! {
+                    stopped = stop.wait_for(|stop| *stop) => { drop(stopped); return; }
+                    () = clock.sleep(limits.spill_interval) => {}
+                }
+            }
+        }
+    }
+
+    /// Whether to spill at once.
+    fn is_due(&self, limits: &Limits) -> bool {
+        match self.log.completion() {
+            Completion::Checkpoint { .. } => self.log.unarchived().is_some(),
+            Completion::Rows | Completion::Watermark => self.is_long(limits),
+        }
+    }
+
+    /// Completes when the tail is long.
+    pub async fn long(&self, limits: &Limits) {
+        self.when(|| self.is_long(limits)).await;
+    }
+
+    /// Completes when that is true of the log.
+    async fn when(&self, is_true: impl Fn() -> bool) {
+        let mut changed = self.log.watch();
+        while !is_true() {
+            if changed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn is_long(&self, limits: &Limits) -> bool {
+        let (rows, bytes) = self.log.tail_size();
+        rows >= limits.tail_rows_max
+            || bytes >= limits.tail_bytes_max
+            || (rows > 0 && self.wal.as_ref().is_some_and(|wal| wal.is_scattered()))
+    }
+
+    /// Stops; a spill that is under way is waited for.
+    pub async fn stop(&self) {
+        self.stop.send_replace(true);
+        self.log.let_go();
+        drop(self.spilling.lock().await);
+    }
+
+    /// The files of the archive.
+    pub fn files(&self) -> Vec<ArchiveFile> {
+        self.archive.snapshot().files().collect()
+    }
+
+    /// Tells whether anybody still holds a file of the archive.
+    pub fn held(&self) -> HeldFiles {
+        self.archive.snapshot().held()
+    }
+
+    /// Rows that are archived.
+    pub fn archived_rows(&self) -> u64 {
+        self.archive.state().rows
+    }
+
+    /// Whether more than that waits for the archive.
+    pub fn is_over(&self, room: Room) -> bool {
+        self.log.is_longer_than(room)
+    }
+
+    /// What has to come before the next spill is there, or why it is not.
+    pub fn waits(&self, why: Option<&Error>) {
+        *self.error.lock() = why.map(|e| e.message().to_owned());
+    }
+
+    /// Why the last spill failed, if it did.
+    pub fn error(&self) -> Option<String> {
+        self.error.lock().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::record_batch::RecordBatch;
+    use futures::future::BoxFuture;
+    use object_store::memory::InMemory;
+    use url::Url;
+    use windrow_archive::{Storage, TableSpec};
+    use windrow_core::offset::Gaps;
+    use windrow_core::{ErrorKind, ManualClock};
+
+    use super::*;
+
+    /// A query that remembers that it has failed.
+    #[derive(Debug, Default)]
+    struct Query(AtomicBool);
+
+    impl Fails for Query {
+        fn fail(&self, _error: Arc<Error>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A clock that panics when it is told to.
+    #[derive(Debug)]
+    struct Bomb(ManualClock, AtomicBool);
+
+    impl Clock for Bomb {
+        fn now_micros(&self) -> i64 {
+            assert!(!self.1.load(Ordering::Relaxed), "it is late");
+            self.0.now_micros()
+        }
+
+        fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+            self.0.sleep(duration)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_view_fails_when_its_archive_panics() {
+        let n: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+        let rows = RecordBatch::try_from_iter([("n", n)]).unwrap();
+        let clock = Arc::new(Bomb(ManualClock::at(0), AtomicBool::new(false)));
+        let url = Url::parse("memory:///archive/").unwrap();
+        let storage = Storage::object_store(url, Arc::new(InMemory::new())).unwrap();
+        let spec = TableSpec {
+            name: "v".into(),
+            schema: rows.schema(),
+            event_time: None,
+            engine_version: "0".into(),
+            fingerprint: String::new(),
+            owner: None,
+            gaps: Gaps::default(),
+        };
+        let archive =
+            ArchiveTable::open(storage.child("v").unwrap(), spec, Arc::clone(&clock) as _);
+        let archive = Arc::new(archive.await.unwrap());
+        let told = (Watermark::NONE, Completion::Rows);
+        let log = StreamLog::restored(rows.schema(), archive.snapshot(), told, None);
+        let spiller = Spiller::new(Arc::clone(&log), archive, None, vec![]);
+        let query = Arc::new(Query::default());
+        spiller.is_of(&query);
+        log.append(rows).unwrap();
+        clock.1.store(true, Ordering::Relaxed);
+        let error = spiller.spill().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert_eq!(error.message(), "archiving stopped at a panic: it is late");
+        assert_eq!(spiller.error().unwrap(), error.message());
+        assert!(query.0.load(Ordering::Relaxed));
+        clock.1.store(false, Ordering::Relaxed);
+        // Nobody waits for it for ever.
+        spiller.spill().await.unwrap();
+        assert_eq!(spiller.archived_rows(), 2);
+    }
+}

@@ -1,0 +1,314 @@
+//! The rows of a log that are in no archive, and some that have just come there: in memory, and with a limit of memory what is beyond
+//! the tails' part of it on disk.
+//!
+//! ```text
+//! offset   start                                  rows
+//!          ├─ disk ─ disk ─┼─ batch ─┼─ … ─ batch ─┤ ◄─ push
+//! ```
+//! The oldest batches go to disk first: who follows a log reads at its end.
+//!
+//! Invariants: the pieces tile; what is told to the limit is what is in memory.
+
+use std::sync::Arc;
+
+use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use windrow_core::Result;
+use windrow_core::size::bytes_of;
+use windrow_operators::compact;
+
+use crate::memory::{Memory, TailFile};
+
+/// Small appended batches are joined into one once together they hold so many rows, these with others
+/// at the next step, and so on: a view of many small windows is a few dozen batches, and each row is
+/// copied once per step at most.
+const JOIN_ROWS: [usize; 3] = [16, 256, 8_192];
+/// Rows of a batch on disk, at most: readers take about as many at a time.
+const DISK_ROWS: usize = 8_192;
+/// A file that has so many bytes gets no more: it is deleted when the archive has its rows.
+const FILE_BYTES: u64 = 64 << 20;
+
+/// A run of rows.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    /// The offset of its first row.
+    pub(crate) first: u64,
+    /// How many there are.
+    pub(crate) rows: usize,
+    /// Bytes in memory, or that it would take there.
+    bytes: usize,
+    place: Place,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    Memory(RecordBatch),
+    /// The rows from `skip` on of the batch at `at`.
+    Disk {
+        file: Arc<TailFile>,
+        at: u64,
+        skip: usize,
+    },
+}
+
+impl Piece {
+    fn new(first: u64, batch: RecordBatch) -> Self {
+        let (rows, bytes) = (batch.num_rows(), bytes_of(&batch));
+        Self { first, rows, bytes, place: Place::Memory(batch) }
+    }
+
+    /// One past its last offset.
+    pub fn end(&self) -> u64 {
+        self.first + self.rows as u64
+    }
+
+    /// Bytes of memory.
+    fn in_memory(&self) -> usize {
+        match self.place {
+            Place::Memory(_) => self.bytes,
+            Place::Disk { .. } => 0,
+        }
+    }
+
+    /// The rows, if they are in memory.
+    pub(crate) fn batch(&self) -> Option<&RecordBatch> {
+        match &self.place {
+            Place::Memory(batch) => Some(batch),
+            Place::Disk { .. } => None,
+        }
+    }
+
+    /// The rows.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn load(&self) -> Result<RecordBatch> {
+        match &self.place {
+            Place::Memory(batch) => Ok(batch.clone()),
+            Place::Disk { file, at, skip } => Ok(file.read(*at)?.slice(*skip, self.rows)),
+        }
+    }
+
+    /// Its rows from the offset `from` on and before `until`, if there are some.
+    pub fn part(&self, from: u64, until: u64) -> Option<Self> {
+        let first = self.first.max(from);
+        let rows = self.end().min(until).checked_sub(first).filter(|rows| *rows > 0)?;
+        let (gone, rows) = (usize::try_from(first - self.first).ok()?, usize::try_from(rows).ok()?);
+        let bytes = if rows == self.rows { self.bytes } else { self.bytes / self.rows * rows };
+        let place = match &self.place {
+            Place::Memory(batch) => Place::Memory(batch.slice(gone, rows)),
+            Place::Disk { file, at, skip } => {
+                Place::Disk { file: Arc::clone(file), at: *at, skip: skip + gone }
+            }
+        };
+        Some(Self { first, rows, bytes, place })
+    }
+}
+
+/// The last rows of a log.
+#[derive(Debug)]
+pub(super) struct Tail {
+    schema: SchemaRef,
+    /// Ascending.
+    pieces: Vec<Piece>,
+    /// Rows before this are in the archive too, and are kept for who is about to read them.
+    start: u64,
+    /// Bytes of those that are in no archive, and of all that are in memory.
+    bytes: usize,
+    in_memory: usize,
+    /// The limit of memory, if there is one, and the file that is written to.
+    memory: Option<Arc<Memory>>,
+    file: Option<Arc<TailFile>>,
+}
+
+impl Tail {
+    pub(super) fn new(schema: SchemaRef, memory: Option<Arc<Memory>>) -> Self {
+        Self { schema, pieces: vec![], start: 0, bytes: 0, in_memory: 0, memory, file: None }
+    }
+
+    pub(super) fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// Bytes of the rows that are in no archive, wherever they are.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The piece that holds `offset`.
+    pub(super) fn at(&self, offset: u64) -> Option<&Piece> {
+        let after = self.pieces.partition_point(|piece| piece.first <= offset);
+        self.pieces.get(after.checked_sub(1)?).filter(|piece| offset < piece.end())
+    }
+
+    /// Appends rows.
+    ///
+    /// # Errors
+    /// When small batches cannot be joined, or what is too much for memory cannot be written.
+    pub(super) fn push(&mut self, first: u64, batch: RecordBatch) -> Result<()> {
+        // What is counted has to be what is held.
+        let batch = if self.memory.is_some() { compact(&batch)? } else { batch };
+        self.pieces.push(Piece::new(first, batch));
+        let joined = join_small(&self.schema, &mut self.pieces);
+        // Also what could not be joined is counted.
+        self.count();
+        joined?;
+        self.move_to_disk()
+    }
+
+    /// The rows before `start` are in an archive, or nobody's any more; those before `kept` go.
+    pub(super) fn cut(&mut self, kept: u64, start: u64) {
+        self.start = start;
+        let pieces = std::mem::take(&mut self.pieces);
+        self.pieces = pieces.iter().filter_map(|piece| piece.part(kept, u64::MAX)).collect();
+        if self.pieces.iter().all(|piece| piece.batch().is_some()) {
+            self.file = None;
+        }
+        self.count();
+    }
+
+    fn count(&mut self) {
+        let unarchived = self.pieces.iter().filter(|piece| piece.end() > self.start);
+        self.bytes = unarchived.map(|piece| piece.bytes).sum();
+        let in_memory: usize = self.pieces.iter().map(Piece::in_memory).sum();
+        if let Some(memory) = &self.memory {
+            memory.tail_grown(in_memory.saturating_sub(self.in_memory));
+            memory.tail_shrunk(self.in_memory.saturating_sub(in_memory));
+        }
+        self.in_memory = in_memory;
+    }
+
+    /// Writes the oldest batches to disk while tails take too much.
+    fn move_to_disk(&mut self) -> Result<()> {
+        let Some(memory) = self.memory.clone() else { return Ok(()) };
+        while memory.tail_is_over(self.in_memory) {
+            let oldest = self.pieces.iter().position(|piece| piece.batch().is_some());
+            let Some(at) = oldest else { return Ok(()) };
+            let Some(piece) = self.pieces.get(at) else { return Ok(()) };
+            let written = self.write(piece, &memory)?;
+            self.file = written.last().and_then(|piece| match &piece.place {
+                Place::Disk { file, .. } => Some(Arc::clone(file)),
+                Place::Memory(_) => None,
+            });
+            self.pieces.splice(at..=at, written);
+            self.count();
+        }
+        Ok(())
+    }
+
+    fn write(&self, piece: &Piece, memory: &Memory) -> Result<Vec<Piece>> {
+        let file = match &self.file {
+            Some(file) if file.bytes() < FILE_BYTES => Arc::clone(file),
+            _ => memory.tail_file()?,
+        };
+        let mut written = vec![];
+        for first in (piece.first..piece.end()).step_by(DISK_ROWS) {
+            let Some(part) = piece.part(first, first + DISK_ROWS as u64) else { continue };
+            let at = file.append(&compact(&part.load()?)?)?;
+            let place = Place::Disk { file: Arc::clone(&file), at, skip: 0 };
+            written.push(Piece { place, ..part });
+        }
+        Ok(written)
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        if let Some(memory) = &self.memory {
+            memory.tail_shrunk(self.in_memory);
+        }
+    }
+}
+
+/// Joins the small batches at the end, at each step those that are smaller than it.
+fn join_small(schema: &SchemaRef, pieces: &mut Vec<Piece>) -> Result<()> {
+    for step in JOIN_ROWS {
+        let (mut rows, mut tail) = (0, pieces.len());
+        while let Some(piece) = tail.checked_sub(1).and_then(|at| pieces.get(at))
+            && piece.rows < step
+            && piece.batch().is_some()
+        {
+            rows += piece.rows;
+            tail -= 1;
+        }
+        let small = pieces.get(tail..).unwrap_or_default();
+        let Some(first) = small.first().filter(|_| small.len() > 1 && rows >= step) else {
+            continue;
+        };
+        let joined = concat_batches(schema, small.iter().filter_map(Piece::batch))?;
+        let joined = Piece::new(first.first, joined);
+        pieces.truncate(tail);
+        pieces.push(joined);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, AsArray, Int64Array};
+    use arrow::datatypes::Int64Type;
+
+    use super::*;
+
+    fn batch(rows: std::ops::Range<u64>) -> RecordBatch {
+        let n: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.map(|n| n as i64)));
+        RecordBatch::try_from_iter([("n", n)]).unwrap()
+    }
+
+    /// Every row stands at its offset.
+    fn check(tail: &Tail, rows: std::ops::Range<u64>) {
+        let mut next = rows.start;
+        for piece in tail.pieces() {
+            assert_eq!(piece.first, next);
+            for n in piece.load().unwrap().column(0).as_primitive::<Int64Type>().values() {
+                assert_eq!(*n as u64, next);
+                next += 1;
+            }
+        }
+        assert_eq!(next, rows.end);
+    }
+
+    #[test]
+    fn many_small_batches_are_read_as_a_few() {
+        let mut tail = Tail::new(batch(0..0).schema(), None);
+        let (mut end, mut most) = (0, 0);
+        for round in 0..12_000 {
+            // Now and then a larger one, so that sizes are mixed.
+            let rows = if round % 1_000 == 999 { 700 } else { 1 + u64::from(round % 7 == 0) };
+            tail.push(end, batch(end..end + rows)).unwrap();
+            end += rows;
+            most = most.max(tail.pieces().iter().filter(|piece| piece.rows < 8_192).count());
+        }
+        assert!(most < 200, "{most} small batches");
+        check(&tail, 0..end);
+        assert!(tail.at(end).is_none() && tail.at(end - 1).is_some());
+    }
+
+    #[test]
+    fn what_is_too_much_lies_on_disk() {
+        let memory = Memory::new(4 << 20, None, None);
+        let schema = batch(0..0).schema();
+        let mut tails = [0, 1].map(|_| Tail::new(Arc::clone(&schema), Some(Arc::clone(&memory))));
+        let mut end = 0;
+        for round in 0..400 {
+            let rows = if round % 3 == 0 { 20_000 } else { 100 };
+            for tail in &mut tails {
+                tail.push(end, batch(end..end + rows)).unwrap();
+            }
+            end += rows;
+            let in_memory: usize = tails.iter().map(|tail| tail.in_memory).sum();
+            // The part for tails, and what each may keep.
+            assert!(in_memory <= (4 << 20) / 8 + 2 * (4 << 20) / 64, "{in_memory}");
+        }
+        check(&tails[0], 0..end);
+        assert!(tails[0].bytes() >= end as usize * 8);
+        tails[0].cut(end - 30_001, end - 30_001);
+        check(&tails[0], end - 30_001..end);
+        for tail in &mut tails {
+            tail.cut(end, end);
+            assert_eq!((tail.bytes(), tail.in_memory), (0, 0));
+        }
+        assert!(!memory.tail_is_over(usize::MAX));
+    }
+}

@@ -1,0 +1,192 @@
+//! Rows from outside as rows of a stream: which column takes which, each value whole or not at all.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, new_null_array};
+use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use windrow_core::{Error, Result};
+use windrow_sql::diagnostics::did_you_mean;
+use windrow_sql::parse::Insert;
+use windrow_sql::plan::{TIME_ZONE, is_text, loss};
+
+use crate::lengths::Lengths;
+use crate::push::PushStream;
+
+/// Which column of the stream takes which column of the query.
+#[derive(Debug)]
+pub struct Target {
+    stream: String,
+    schema: SchemaRef,
+    lengths: Lengths,
+    /// Per column of the stream: the column of the query, or none.
+    from: Vec<Option<usize>>,
+    /// The time zone of texts that name none.
+    zone: Arc<str>,
+}
+
+impl Target {
+    /// The columns that an INSERT names, of which the query gives so many.
+    ///
+    /// # Errors
+    /// When they do not fit the stream.
+    pub fn new(push: &PushStream, insert: &Insert, name: &str, given: usize) -> Result<Self> {
+        let schema = push.physical();
+        let columns = schema.fields().len();
+        let mut from = vec![None; columns];
+        let wanted = if insert.columns.is_empty() { columns } else { insert.columns.len() };
+        if wanted != given {
+            return Err(Error::sql(format!(
+                "INSERT INTO \"{name}\" expects {wanted} columns, the query has {given}"
+            )));
+        }
+        if insert.columns.is_empty() {
+            from = (0..columns).map(Some).collect();
+        }
+        for (at, ident) in insert.columns.iter().enumerate() {
+            let column = match ident.quote_style {
+                Some(_) => ident.value.clone(),
+                None => ident.value.to_lowercase(),
+            };
+            let slot = schema
+                .column_with_name(&column)
+                .and_then(|(index, _)| from.get_mut(index))
+                .ok_or_else(|| {
+                    Error::sql(format!("stream \"{name}\" has no column \"{column}\""))
+                })?;
+            if slot.replace(at).is_some() {
+                return Err(Error::sql(format!("column \"{column}\" stands twice")));
+            }
+        }
+        let (schema, lengths) = (Arc::clone(schema), push.lengths.clone());
+        Ok(Self { stream: name.to_owned(), schema, lengths, from, zone: TIME_ZONE.into() })
+    }
+
+    /// Columns from outside, by their names as they are. What the stream has more is NULL.
+    ///
+    /// # Errors
+    /// When one has no place in the stream, or cannot become what it is there.
+    pub fn by_name(push: &PushStream, given: &Schema) -> Result<Self> {
+        let (name, schema) = (&push.name, push.physical());
+        let mut from = vec![None; schema.fields().len()];
+        for (at, field) in given.fields().iter().enumerate() {
+            let column = field.name();
+            let found = schema.column_with_name(column);
+            let Some((slot, wanted)) =
+                found.and_then(|(index, wanted)| Some((from.get_mut(index)?, wanted)))
+            else {
+                return Err(no_place(push, column));
+            };
+            if slot.replace(at).is_some() {
+                return Err(Error::data(format!("column \"{column}\" is given twice")));
+            }
+            let (is, was) = (wanted.data_type(), field.data_type());
+            if !can_cast_types(was, is) {
+                return Err(Error::data(format!(
+                    "column \"{column}\" of stream \"{name}\" is {is}, and {was} was given"
+                )));
+            }
+        }
+        for (field, from) in schema.fields().iter().zip(&from) {
+            if from.is_none() && !field.is_nullable() {
+                return Err(Error::data(format!(
+                    "column \"{}\" of stream \"{name}\" is NOT NULL, and was not given",
+                    field.name()
+                )));
+            }
+        }
+        let (schema, lengths) = (Arc::clone(schema), push.lengths.clone());
+        Ok(Self { stream: name.clone(), schema, lengths, from, zone: TIME_ZONE.into() })
+    }
+
+    /// The same for texts that are times in another zone than UTC, where they name none.
+    pub fn in_zone(self, zone: Arc<str>) -> Self {
+        Self { zone, ..self }
+    }
+
+    /// A column of the query as one of the stream: each value whole, or none.
+    fn assigned(&self, index: usize, field: &Field, given: &ArrayRef) -> Result<ArrayRef> {
+        let refused = |why: &str| {
+            let (column, stream, is) = (field.name(), &self.stream, field.data_type());
+            Error::data(format!("column \"{column}\" of stream \"{stream}\" is {is}: {why}"))
+        };
+        if let Some(why) = loss(given, field.data_type())? {
+            return Err(refused(&why).with_hint("Round it, or CAST it to cut it off."));
+        }
+        let strict = CastOptions { safe: false, ..CastOptions::default() };
+        let become_type = |given: &ArrayRef, of: &DataType| {
+            cast_with_options(given, of, &strict)
+                .map_err(|e| refused(&e.to_string()).with_source(e))
+        };
+        let column = match field.data_type() {
+            DataType::Timestamp(unit, Some(zone))
+                if is_text(given.data_type()) && *zone != self.zone =>
+            {
+                let read = DataType::Timestamp(*unit, Some(Arc::clone(&self.zone)));
+                become_type(&become_type(given, &read)?, field.data_type())?
+            }
+            of => become_type(given, of)?,
+        };
+        if let Some(why) = self.lengths.refused(index, &column)? {
+            let (column, stream) = (field.name(), &self.stream);
+            let message = format!("column \"{column}\" of stream \"{stream}\": {why}");
+            return Err(Error::data(message).with_hint("Cut it with left(…, n) or a CAST."));
+        }
+        Ok(column)
+    }
+
+    /// A number is no time where nothing says its unit: TIMESTAMP without precision counts nanoseconds, which
+    /// nobody means.
+    fn check_times(&self, field: &Field, given: Option<&DataType>) -> Result<()> {
+        let is_bare = matches!(field.data_type(), DataType::Timestamp(TimeUnit::Nanosecond, _));
+        if !is_bare || !given.is_some_and(DataType::is_numeric) {
+            return Ok(());
+        }
+        Err(Error::data(format!(
+            "column \"{}\" of stream \"{}\" is TIMESTAMP, and a number was given: its unit is not known",
+            field.name(),
+            self.stream
+        ))
+        .with_hint("Say the unit: to_timestamp_seconds(n), to_timestamp_millis(n), to_timestamp_micros(n) or to_timestamp_nanos(n)."))
+    }
+
+    /// Rows of the query as rows of the stream.
+    ///
+    /// # Errors
+    /// When a value has no place in its column.
+    pub fn fit(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let count = rows.num_rows();
+        let mut columns = Vec::with_capacity(self.from.len());
+        for (index, (field, from)) in self.schema.fields().iter().zip(&self.from).enumerate() {
+            let given = from.and_then(|at| rows.columns().get(at)).map(|given| given.data_type());
+            self.check_times(field, given)?;
+            let column = match from {
+                Some(at) => self.assigned(index, field, rows.column(*at))?,
+                None => new_null_array(field.data_type(), count),
+            };
+            if !field.is_nullable() && column.null_count() > 0 {
+                return Err(Error::data(format!(
+                    "column \"{}\" of stream \"{}\" is NOT NULL",
+                    field.name(),
+                    self.stream
+                )));
+            }
+            columns.push(column);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
+    }
+}
+
+/// The error for a column that cannot be written.
+fn no_place(push: &PushStream, column: &str) -> Error {
+    let name = &push.name;
+    if push.log.schema().column_with_name(column).is_some() {
+        return Error::data(format!("column \"{column}\" of stream \"{name}\" is generated"))
+            .with_hint("Leave it out; the stream works it out.");
+    }
+    let known = push.physical().fields().iter().map(|f| f.name().as_str());
+    Error::data(format!("stream \"{name}\" has no column \"{column}\""))
+        .with_hint(did_you_mean(column, known, "columns"))
+}
