@@ -1,4 +1,4 @@
-//! The `windrow` command: a thin client of [`windrow_runtime::Engine`]. Flags, prompts, rendering and exit codes may be touched here;
+//! The `windrow` command: a thin client of [`windrow_engine::Engine`]. Flags, prompts, rendering and exit codes may be touched here;
 //! what SQL can say must not be decided here, since clients of a server have none of this.
 //!
 //! Results go to stdout, everything else (progress, notices, errors) to stderr. The exit status
@@ -35,7 +35,7 @@ use std::sync::Arc;
 use clap::Parser;
 use tokio::runtime::Runtime;
 use windrow_core::{Error, Result};
-use windrow_runtime::{Engine, EngineConfig, Recovery};
+use windrow_engine::{Engine, EngineConfig, Recovery};
 
 use crate::arguments::{Arguments, Work};
 use crate::connection::Connection;
@@ -201,7 +201,7 @@ fn start_log(arguments: &Arguments) {
     let wanted = level.map(str::to_owned).or_else(|| std::env::var("WINDROW_LOG").ok());
     // Who sits at a terminal is told of a failed view by a notice.
     let usual = if arguments.is_server() {
-        "warn,windrow_stream=info,windrow_query=info,windrow_runtime=info"
+        "warn,windrow_stream=info,windrow_query=info,windrow_engine=info"
     } else {
         "warn,windrow_failures=off"
     };

@@ -2,10 +2,10 @@
 //! files, statements and how they are cancelled, metrics and health. What holds for clients of all wires may be touched
 //! here. What may not be: this crate knows no message of any wire (no tonic, no Flight). A wire translates its errors, which are
 //! [`windrow_core::Error`]s, and its names for sessions and statements; what a user may do and take is decided
-//! below, in `windrow_runtime`.
+//! below, in `windrow_engine`.
 //!
 //! ```text
-//! a wire (gRPC, …) ─► Connections ─► Door ─► Sessions ─► Running, statement ─► windrow_runtime::Session
+//! a wire (gRPC, …) ─► Connections ─► Door ─► Sessions ─► Running, statement ─► windrow_engine::Session
 //!                          Listening: the bound port with all of them ◄─ Monitor ◄─ MetricsServer
 //! ```
 #![forbid(unsafe_code)]

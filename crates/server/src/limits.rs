@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use windrow_runtime::QueryLimits;
+use windrow_engine::QueryLimits;
 
 /// How much of a server its clients may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
