@@ -10,7 +10,7 @@
 //!
 //! Invariants: a file is written once; a manifest is there only when all files that it names are
 //! durable, and the archive has the windows that had closed (of a view without windows: the rows of the
-//! checkpoint before); the last [`KEPT`] are kept with all
+//! checkpoint before); the last `KEPT` are kept with all
 //! their files; a number is never given twice, not even that of a damaged checkpoint.
 
 mod cut;

@@ -5,7 +5,7 @@
 //! lost: also after a crash, because the numbers are written in the record of the rows.
 //!
 //! Invariants: a number is taken once, and only right behind the one before it; what is known of
-//! a producer is forgotten only when it has been silent for [`KEPT_MICROS`], and rather a new
+//! a producer is forgotten only when it has been silent for `KEPT_MICROS`, and rather a new
 //! producer is refused than a number counted twice.
 
 use std::collections::BTreeMap;
