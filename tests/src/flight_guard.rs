@@ -17,8 +17,8 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
+use windrow_engine::{Engine, EngineConfig, SessionOptions};
 use windrow_flight::Server;
-use windrow_runtime::{Engine, EngineConfig, SessionOptions};
 use windrow_server::auth::login::{GrantLine, LoginConfig, TokenLine, UserLine, new_token, write};
 use windrow_server::auth::password::{Params, hash_with};
 use windrow_server::{MetricsServer, ServerConfig, ServerLimits, TlsConfig};
@@ -484,10 +484,10 @@ fn metrics() -> Result<(), Failed> {
         "WAIT FOR \"a \"\"strange\"\" one\" UNTIL TIMESTAMP '2026-01-01 00:01:00'",
     ] {
         match served.runtime.block_on(session.run(sql)) {
-            Ok(windrow_runtime::Outcome::Rows(rows)) => {
+            Ok(windrow_engine::Outcome::Rows(rows)) => {
                 served.runtime.block_on(futures::TryStreamExt::try_collect::<Vec<_>>(rows))?;
             }
-            Ok(windrow_runtime::Outcome::Done(_)) => {}
+            Ok(windrow_engine::Outcome::Done(_)) => {}
             Err(e) => return Err(e.render(sql).into()),
         }
     }

@@ -19,8 +19,8 @@ use arrow_flight::{FlightClient, FlightData, FlightDescriptor};
 use futures::{StreamExt, TryStreamExt, stream};
 use libtest_mimic::{Failed, Trial};
 use tonic::transport::Channel;
+use windrow_engine::{Engine, EngineConfig, Outcome, SessionOptions};
 use windrow_flight::Server;
-use windrow_runtime::{Engine, EngineConfig, Outcome, SessionOptions};
 use windrow_server::ServerConfig;
 
 use crate::program::{Home, Running, rounds};

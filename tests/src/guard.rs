@@ -12,7 +12,7 @@ use libtest_mimic::{Failed, Trial};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use windrow_core::{Error, ErrorKind, Limits};
-use windrow_runtime::{
+use windrow_engine::{
     Access, Admission, Engine, EngineConfig, Files, Grant, Outcome, QueryLimits, Role, Session,
     SessionOptions,
 };

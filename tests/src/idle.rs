@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 use windrow_core::{Clock, Limits, ManualClock};
-use windrow_runtime::EngineConfig;
+use windrow_engine::EngineConfig;
 
 use crate::crash::Chance;
 use crate::talk::{Refusal, Talk};

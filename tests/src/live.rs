@@ -12,7 +12,7 @@ use arrow::datatypes::Int32Type;
 use futures::{FutureExt, StreamExt, TryStreamExt, executor::block_on};
 use libtest_mimic::{Failed, Trial};
 use windrow_core::{Limits, ManualClock};
-use windrow_runtime::{Engine, EngineConfig, Outcome, ResultStream, SessionOptions};
+use windrow_engine::{Engine, EngineConfig, Outcome, ResultStream, SessionOptions};
 
 use crate::talk::Talk;
 use crate::watch::trial;

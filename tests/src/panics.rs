@@ -11,7 +11,7 @@ use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf}
 use libtest_mimic::{Failed, Trial};
 use tonic::Code;
 use windrow_core::Limits;
-use windrow_runtime::EngineConfig;
+use windrow_engine::EngineConfig;
 
 use crate::flight::{Served, fetch};
 use crate::talk::{Refusal, Talk};

@@ -10,7 +10,7 @@ use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::{StreamExt, executor::block_on};
 use windrow_core::Limits;
-use windrow_runtime::{Engine, EngineConfig, Outcome, Progress, Session, SessionOptions};
+use windrow_engine::{Engine, EngineConfig, Outcome, Progress, Session, SessionOptions};
 
 /// An engine of one's own and a session in it.
 pub(crate) struct Talk {

@@ -17,7 +17,7 @@ use clap::Parser;
 use futures::StreamExt;
 use futures::executor::block_on;
 use windrow_core::{Error, Limits, Result};
-use windrow_runtime::{Engine, EngineConfig, Outcome, Session, SessionOptions};
+use windrow_engine::{Engine, EngineConfig, Outcome, Session, SessionOptions};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use windrow_core::{Error, ErrorKind, Result};
-use windrow_runtime::Role;
+use windrow_engine::Role;
 use windrow_server::auth::login::{
     GrantLine, Line, TokenLine, UserLine, grants, new_token, read, write,
 };

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use windrow_core::{Error, Result};
-use windrow_runtime::{Engine, SessionOptions};
+use windrow_engine::{Engine, SessionOptions};
 
 use crate::command::Command;
 use crate::connection::Connection;

@@ -1,4 +1,4 @@
-//! The `windrow` command: a thin client of [`windrow_runtime::Engine`]. Flags, prompts, rendering and exit codes belong
+//! The `windrow` command: a thin client of [`windrow_engine::Engine`]. Flags, prompts, rendering and exit codes belong
 //! here; what SQL can express must not be decided here, since clients of a server would not have it.
 //!
 //! Results go to stdout, everything else (progress, notices, errors) to stderr. The exit status is 0, or
@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Runtime;
 use windrow_core::{Error, Result};
-use windrow_runtime::{Engine, EngineConfig, Recovery};
+use windrow_engine::{Engine, EngineConfig, Recovery};
 
 use crate::arguments::{Arguments, Work};
 use crate::connection::Connection;
@@ -200,7 +200,7 @@ fn start_log(arguments: &Arguments) {
     let wanted = level.map(str::to_owned).or_else(|| std::env::var("WINDROW_LOG").ok());
     // At a terminal, a failed view is reported by a notice.
     let usual = if arguments.is_server() {
-        "warn,windrow_stream=info,windrow_query=info,windrow_runtime=info"
+        "warn,windrow_stream=info,windrow_query=info,windrow_engine=info"
     } else {
         "warn,windrow_failures=off"
     };

@@ -8,7 +8,7 @@ use arrow::array::AsArray;
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use windrow_core::Clock;
-use windrow_runtime::{Engine, Progress};
+use windrow_engine::{Engine, Progress};
 
 use crate::clock::clock;
 use crate::style::{terminal_is_able, wants_colour};

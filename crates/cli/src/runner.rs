@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use windrow_core::{Error, ErrorKind, Result};
-use windrow_runtime::{Engine, Failures};
+use windrow_engine::{Engine, Failures};
 use windrow_sql::parse::{Parsed, Statement, parse};
 
 use self::watch::Watch;

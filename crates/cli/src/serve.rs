@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use windrow_core::{Error, Result};
+use windrow_engine::{Engine, Files, QueryLimits};
 use windrow_flight::Server;
-use windrow_runtime::{Engine, Files, QueryLimits};
 use windrow_server::auth::login::LoginConfig;
 use windrow_server::{MetricsServer, ServerConfig, ServerLimits, TlsConfig};
 

@@ -19,7 +19,7 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 use windrow_core::Error;
 use windrow_core::time::{ticks_to_micros, time_unit};
-use windrow_runtime::{Done, Engine, Position, QueryStatus, ResultStream, UnusedRows};
+use windrow_engine::{Done, Engine, Position, QueryStatus, ResultStream, UnusedRows};
 use windrow_server::running::{Execution, cancelled};
 
 use crate::status::to_status;

@@ -12,7 +12,7 @@ use arrow_flight::flight_service_server::FlightServiceServer;
 use futures::TryStreamExt;
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use windrow_core::{Error, ErrorKind, Result};
-use windrow_runtime::Engine;
+use windrow_engine::Engine;
 use windrow_server::{Listening, Monitor, Pem, ServerConfig, out_of_time};
 
 use crate::auth::layer::AuthLayer;

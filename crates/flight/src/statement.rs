@@ -13,7 +13,7 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 use tonic::Status;
 use windrow_core::Result;
-use windrow_runtime::{Done, Outcome, Prepared, Session, Values};
+use windrow_engine::{Done, Outcome, Prepared, Session, Values};
 use windrow_server::running::Execution;
 use windrow_server::session::unguessable;
 use windrow_server::statement::{each, finish};

@@ -2,10 +2,10 @@
 //! limits, TLS files, statements and their cancellation, metrics and health. Whatever applies to clients of all wires
 //! belongs here. What does not: this crate knows no message of any wire (no tonic, no Flight). A wire translates its
 //! errors, which are [`windrow_core::Error`]s, and its names for sessions and statements; what a user may do and
-//! consume is decided below, in `windrow_runtime`.
+//! consume is decided below, in `windrow_engine`.
 //!
 //! ```text
-//! a wire (gRPC, …) ─► Connections ─► Door ─► Sessions ─► Running, statement ─► windrow_runtime::Session
+//! a wire (gRPC, …) ─► Connections ─► Door ─► Sessions ─► Running, statement ─► windrow_engine::Session
 //!                          Listening: the bound port with all of them ◄─ Monitor ◄─ MetricsServer
 //! ```
 #![forbid(unsafe_code)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use windrow_runtime::QueryLimits;
+use windrow_engine::QueryLimits;
 
 /// Limits on what clients may take of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]

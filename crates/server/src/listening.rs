@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use windrow_core::{Clock, Error, ErrorKind, Result};
-use windrow_runtime::{Admission, Engine};
+use windrow_engine::{Admission, Engine};
 
 use crate::auth::login::{Door, LoginConfig};
 use crate::connection::Connections;

@@ -5,7 +5,7 @@ use arrow::compute::sum;
 use arrow::datatypes::UInt64Type;
 use futures::TryStreamExt;
 use windrow_core::Result;
-use windrow_runtime::{Done, Outcome, Prepared, Session, UnusedRows, Values};
+use windrow_engine::{Done, Outcome, Prepared, Session, UnusedRows, Values};
 
 /// Executes a statement for each row of values; returns the last result, with the rows of all.
 ///

@@ -1,7 +1,7 @@
 //! Readers that stand at the end of a log, and its writers, which do not run away from them.
 //!
 //! A reader that has caught up is *near*: it is served from memory. While a near reader is more than
-//! [`NEAR_ROWS`] behind, writers of the log wait. Otherwise whoever writes faster than others read would
+//! `NEAR_ROWS` behind, writers of the log wait. Otherwise whoever writes faster than others read would
 //! take their time of the machine too; rows would be archived before they are read and be read from
 //! there, slower still, and the lag would grow for as long as the writer goes on.
 //!

@@ -29,8 +29,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use windrow_engine::{Engine, EngineConfig};
 use windrow_flight::Server;
-use windrow_runtime::{Engine, EngineConfig};
 use windrow_server::auth::login::{GrantLine, LoginConfig, TokenLine, new_token, write};
 use windrow_server::{MetricsServer, ServerConfig};
 

@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use libtest_mimic::{Failed, Trial};
 use tempfile::TempDir;
 use windrow_core::ErrorKind;
+use windrow_engine::EngineConfig;
 use windrow_flight::client::{Client, ClientConfig, Reply, Target};
-use windrow_runtime::EngineConfig;
 use windrow_server::ServerConfig;
 
 use crate::flight::serving::Serving;

@@ -8,7 +8,7 @@ use arrow::record_batch::RecordBatch;
 use futures::future::BoxFuture;
 use libtest_mimic::{Failed, Trial};
 use windrow_core::{Clock, ManualClock};
-use windrow_runtime::EngineConfig;
+use windrow_engine::EngineConfig;
 
 use crate::flight::{Follower, Served, Told, run, until};
 use crate::watch::trial;

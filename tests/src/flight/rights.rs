@@ -15,7 +15,7 @@ use prost::Message;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
-use windrow_runtime::EngineConfig;
+use windrow_engine::EngineConfig;
 use windrow_server::ServerConfig;
 
 use crate::flight::{Served, fetch, lines, run, status, tokens, until};

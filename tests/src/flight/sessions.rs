@@ -10,7 +10,7 @@ use libtest_mimic::{Failed, Trial};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use windrow_core::ManualClock;
-use windrow_runtime::EngineConfig;
+use windrow_engine::EngineConfig;
 use windrow_server::ServerConfig;
 
 use crate::flight::{Follower, Served, fetch, lines, run, status, tokens, until};

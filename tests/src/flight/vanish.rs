@@ -10,7 +10,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tonic::transport::Endpoint;
-use windrow_runtime::EngineConfig;
+use windrow_engine::EngineConfig;
 use windrow_server::{ServerConfig, ServerLimits};
 
 use crate::flight::{Follower, Served, lines, run, until};

@@ -7,8 +7,8 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
 use windrow_core::{ErrorKind, Result};
+use windrow_engine::{Engine, Outcome, ResultStream, Session, SessionOptions, UnusedRows};
 use windrow_flight::client::Client;
-use windrow_runtime::{Engine, Outcome, ResultStream, Session, SessionOptions, UnusedRows};
 use windrow_sql::parse::Parsed;
 
 use self::remote::{Remote, Subscribed};

@@ -8,8 +8,8 @@ use arrow::util::display::array_value_to_string;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use windrow_core::{Clock, Error, ErrorKind, Place, Result};
+use windrow_engine::UnusedRows;
 use windrow_flight::client::{Client, RemoteRows, Reply};
-use windrow_runtime::UnusedRows;
 use windrow_sql::parse::{Parsed, Statement};
 
 use crate::clock::clock;

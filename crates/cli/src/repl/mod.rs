@@ -14,7 +14,7 @@ use rustyline::history::FileHistory;
 use rustyline::{Editor, ExternalPrinter as _};
 use tokio::runtime::Runtime;
 use windrow_core::{Error, ErrorKind};
-use windrow_runtime::Failures;
+use windrow_engine::Failures;
 
 use self::editor::{Sql, editor};
 use crate::failure::Failure;

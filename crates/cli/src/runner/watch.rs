@@ -8,7 +8,7 @@ use arrow::record_batch::RecordBatch;
 use futures::FutureExt;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use windrow_core::Result;
-use windrow_runtime::Engine;
+use windrow_engine::Engine;
 
 use crate::connection::Rows;
 use crate::interrupt::Interrupts;

@@ -12,7 +12,7 @@ use arrow_flight::sql::{TableExistsOption, TableNotExistOption};
 use futures::{TryFutureExt, TryStreamExt};
 use tonic::Status;
 use windrow_core::{Error, ErrorKind, Result};
-use windrow_runtime::{Ingest, Session};
+use windrow_engine::{Ingest, Session};
 
 use super::declare::declaration;
 use super::{PLACES, decoded, unreadable};

@@ -96,7 +96,7 @@ fn quoted(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use futures::executor::block_on;
-    use windrow_runtime::{Engine, EngineConfig, SessionOptions};
+    use windrow_engine::{Engine, EngineConfig, SessionOptions};
 
     use super::*;
 
@@ -134,7 +134,7 @@ mod tests {
         session.ingest(name, &schema).unwrap();
         // Zones are preserved.
         let made = block_on(session.run("SELECT * FROM \"Odd; DROP \"\"x\"\"\"")).unwrap();
-        let windrow_runtime::Outcome::Rows(rows) = made else { panic!("no rows") };
+        let windrow_engine::Outcome::Rows(rows) = made else { panic!("no rows") };
         for (came, made) in schema.fields().iter().zip(rows.schema().fields()) {
             if matches!(came.data_type(), DataType::Timestamp(..)) {
                 assert_eq!(came.data_type(), made.data_type());

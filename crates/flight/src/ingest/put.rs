@@ -11,7 +11,7 @@ use futures::{FutureExt, TryFutureExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use tonic::Status;
 use windrow_core::{Error, Result};
-use windrow_runtime::{BatchId, Incoming, Ingest, Pushed};
+use windrow_engine::{BatchId, Incoming, Ingest, Pushed};
 use windrow_server::session::InUse;
 
 use super::{decoded, stream_of, unreadable};

@@ -14,7 +14,7 @@ use arrow_flight::sql::{
 use arrow_flight::{FlightDescriptor, FlightInfo, IpcMessage, SchemaAsIpc};
 use bytes::Bytes;
 use tonic::Status;
-use windrow_runtime::{ObjectKind, Session};
+use windrow_engine::{ObjectKind, Session};
 
 use crate::rows::arrow_status;
 use crate::statement;

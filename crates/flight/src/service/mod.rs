@@ -27,7 +27,7 @@ use futures::TryStreamExt;
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 use windrow_core::{Error, ErrorKind};
-use windrow_runtime::{Engine, Prepared, Session, Values};
+use windrow_engine::{Engine, Prepared, Session, Values};
 use windrow_server::auth::login::Door;
 use windrow_server::running::{Execution, Running};
 use windrow_server::session::{ClientSession, Sessions};

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use prost::Message;
 use windrow_core::Place;
-use windrow_runtime::Session;
+use windrow_engine::Session;
 use windrow_sql::parse::{Parsed, Set, Statement};
 
 /// The names of the actions.

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use windrow_core::{Clock, Error, ErrorKind, Result};
-use windrow_runtime::Grant;
+use windrow_engine::Grant;
 
 /// How often a file is checked.
 const LOOKED_AT_EVERY: Duration = Duration::from_secs(1);

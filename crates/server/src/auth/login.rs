@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use windrow_core::{Clock, Error, ErrorKind, Result};
-use windrow_runtime::Admission;
+use windrow_engine::Admission;
 
 use super::Identity;
 use super::bearer::Bearers;
@@ -224,7 +224,7 @@ mod tests {
     use argon2::Params;
     use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
     use windrow_core::ManualClock;
-    use windrow_runtime::{QueryLimits, Role};
+    use windrow_engine::{QueryLimits, Role};
 
     use super::super::password::hash_with;
     use super::*;

@@ -16,7 +16,7 @@ pub mod password;
 
 use std::sync::Arc;
 
-use windrow_runtime::{Access, Admission, Grant, Role};
+use windrow_engine::{Access, Admission, Grant, Role};
 
 /// The identity of a caller.
 #[derive(Debug, Clone)]

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use windrow_core::{Error, ErrorKind, Result};
-use windrow_runtime::{Admission, Engine};
+use windrow_engine::{Admission, Engine};
 
 use crate::auth::login::Door;
 use crate::connection::Connections;

@@ -7,7 +7,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use windrow_runtime::{Health, LogHealth, QueryHealth};
+use windrow_engine::{Health, LogHealth, QueryHealth};
 
 use super::Monitor;
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use windrow_core::{Clock, Error, ErrorKind, Result};
-use windrow_runtime::{Engine, Session, SessionOptions};
+use windrow_engine::{Engine, Session, SessionOptions};
 
 use crate::auth::Identity;
 use crate::session::prepared::PreparedStatements;

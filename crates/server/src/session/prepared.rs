@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use windrow_core::{Error, ErrorKind, Result};
-use windrow_runtime::{Prepared, Values};
+use windrow_engine::{Prepared, Values};
 
 use crate::session::unguessable;
 

@@ -1,8 +1,8 @@
-//! The engine of Windrow: catalog, stream tables, continuous queries and views, behind one
-//! facade, [`Engine`]. The command line is a thin client of it, and so can any program be. What runs, waits and remembers is here. What is
-//! not: formats of files (`windrow_storage`, `windrow_archive`), how SQL is read and planned (`windrow_sql`), how state grows and
-//! merges, streams and their logs (`windrow_stream`), how a query runs
-//! (`windrow_query`), and wires.
+//! The engine of Windrow: catalog, sessions, statements, access, system tables and background work, behind one
+//! facade, [`Engine`]. The command line is a thin client of it, and so can any program be. What exists, what a statement does, who may do
+//! it, what is kept of objects in a data directory and what goes on beside statements may be touched here. What may not:
+//! streams and their logs (`windrow_stream`), how a query runs (`windrow_query`), how SQL is read and planned
+//! (`windrow_sql`), formats of files (`windrow_storage`, `windrow_archive`), and wires.
 //!
 //! ```text
 //! Engine ─ Session ─ statement ─► bounded plan ─────────────────────────────► rows

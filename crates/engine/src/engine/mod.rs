@@ -79,7 +79,7 @@ pub struct EngineConfig {
 ///
 /// ```
 /// use futures::TryStreamExt;
-/// use windrow_runtime::{Engine, EngineConfig, Outcome, SessionOptions};
+/// use windrow_engine::{Engine, EngineConfig, Outcome, SessionOptions};
 ///
 /// # fn main() -> windrow_core::Result<()> {
 /// let engine = Engine::open(EngineConfig::default())?;
