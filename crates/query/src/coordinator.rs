@@ -8,11 +8,11 @@ use std::time::Duration;
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, ErrorKind, Result, Watermark};
 use windrow_storage::checkpoint::{Counts, QueryCut};
-use windrow_stream::again::again;
 use windrow_stream::caught::caught;
+use windrow_stream::repeated::repeated;
 
+use crate::checkpointer::Checkpointer;
 use crate::idle::{QueryOutlook, close_up_to, hold_for_cut};
-use crate::keeper::Keeper;
 use crate::output::Output;
 use crate::reference::ReferenceTables;
 use crate::root::Root;
@@ -31,7 +31,7 @@ pub(crate) struct Coordinator {
     /// Where the leaves of the query stand in their streams.
     pub(crate) taps: Vec<Arc<TapState>>,
     /// Makes its checkpoints.
-    pub(crate) keeper: Option<Keeper>,
+    pub(crate) checkpointer: Option<Checkpointer>,
     /// What it holds of them counts while it runs.
     #[expect(dead_code, reason = "is held")]
     pub(crate) tables: ReferenceTables,
@@ -93,7 +93,7 @@ impl Coordinator {
                 let into = &stream.name;
                 tracing::error!(query = shared.name, into, %error, "a continuous INSERT has failed");
             }
-            self.output.fail(again(&error)).await;
+            self.output.fail(repeated(&error)).await;
         }
     }
 
@@ -151,7 +151,7 @@ impl Coordinator {
         };
         let mut idleness = Idleness { rests: false, next_micros: outlook.next_micros };
         if still || outlook.is_ahead(&self.taps) {
-            if self.keeper.is_some() {
+            if self.checkpointer.is_some() {
                 let pause = outlook.pause_micros(&self.taps, self.root.next_close());
                 let due = self.moved_micros.saturating_add(pause);
                 if due <= now {
@@ -189,22 +189,22 @@ impl Coordinator {
         }
         if woken {
             // It may have been for micro-batches.
-            self.shared.nudge();
+            self.shared.wake();
         }
         Ok(())
     }
 
     /// Makes the checkpoint that was asked for, if one was.
     async fn serve_checkpoint(&mut self, watermark: Watermark) -> Result<()> {
-        let Some(keeper) = &mut self.keeper else { return Ok(()) };
+        let Some(checkpointer) = &mut self.checkpointer else { return Ok(()) };
         let (taps, output) = (&self.taps[..], &self.output);
-        keeper.serve(&self.shared, &mut self.root, (taps, output), watermark).await
+        checkpointer.serve(&self.shared, &mut self.root, (taps, output), watermark).await
     }
 
     /// All rows of a view without windows are out: keeps which of them came behind. When that
     /// cannot be written, its writer has told why; the rows themselves are archived all the same.
     async fn last_checkpoint(&mut self, watermark: Watermark) -> Result<()> {
-        if self.keeper.is_none() || self.output.given().is_none() {
+        if self.checkpointer.is_none() || self.output.given().is_none() {
             return Ok(());
         }
         let ticket = self.shared.ask_checkpoint();

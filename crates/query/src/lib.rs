@@ -6,15 +6,15 @@
 //! ```text
 //! scan ─► tap (one per query) ─► prepare ─► operator ─┐        (workers)
 //!   └─► progress ─► coordinator ─► close ─► finish ◄──┘ ─► output: client | view | stream
-//!                        └─► keeper ─► cut ─► checkpoint
+//!                        └─► checkpointer ─► cut ─► checkpoint
 //! ```
 //! Operators are known by their port alone (`windrow_operators`), logs and bounded tables are in `windrow_stream`.
 #![forbid(unsafe_code)]
 
+pub mod checkpointer;
 pub mod coordinator;
 pub mod cut;
 pub mod idle;
-pub mod keeper;
 pub mod latency;
 pub mod ledger;
 pub mod output;

@@ -126,7 +126,7 @@ impl Scan {
             }
         }
         for tap in &self.taps {
-            tap.shared.nudge();
+            tap.shared.wake();
         }
     }
 
@@ -156,7 +156,7 @@ impl Scan {
             progress.add(&partitions, self.clock.now_micros());
         }
         // Where there is no partition, that is idle too.
-        self.taps.iter().for_each(|tap| tap.shared.nudge());
+        self.taps.iter().for_each(|tap| tap.shared.wake());
         let again = self.source.rediscover_after();
         if again.is_none() {
             self.progress.lock().complete();
@@ -248,7 +248,7 @@ impl Scan {
         progress.begin(lane.partition, split.number, (lane.history > 0, self.clock.now_micros()));
         if progress.may_be_idle() {
             // It may never have a row: their coordinators know now when to look whether it is idle.
-            self.taps.iter().for_each(|tap| tap.shared.nudge());
+            self.taps.iter().for_each(|tap| tap.shared.wake());
         }
         let request =
             ScanRequest { place: before.place, past: before.past, ..self.request.clone() };
@@ -443,7 +443,7 @@ impl Scan {
         let step = Step { max, explicit, consumed, now_micros, idle, backlog };
         self.progress.lock().taken(lane.partition, split.number, &step);
         for tap in taps.iter() {
-            tap.tap.shared.nudge();
+            tap.tap.shared.wake();
         }
         tokio::task::yield_now().await;
         Ok(())
@@ -475,7 +475,7 @@ impl Scan {
         self.counters.bytes.fetch_add(split.bytes.unwrap_or(0), Ordering::Relaxed);
         self.count_history(lane, u64::MAX);
         for tap in taps {
-            tap.tap.shared.nudge();
+            tap.tap.shared.wake();
         }
     }
 }
@@ -486,7 +486,7 @@ fn stop(tap: &TapWorker, error: Error) {
         windrow_core::ErrorKind::Cancelled => tap.tap.shared.cancel(),
         _ => tap.tap.shared.fail_by_rows(Arc::new(error)),
     }
-    tap.tap.shared.nudge();
+    tap.tap.shared.wake();
 }
 
 /// Decodes a whole split on another thread; nothing without a source.

@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, RwLock, Semaphore, watch};
 use windrow_core::{Clock, Error, ErrorKind, Result, Watermark};
 use windrow_storage::checkpoint::Counts;
-use windrow_stream::again::{again, with_message};
 use windrow_stream::log::StreamLog;
 use windrow_stream::memory::{Memory, OperatorMemory};
+use windrow_stream::repeated::{repeated, with_message};
 use windrow_stream::spill::Fails;
 
 use crate::latency::Latency;
@@ -184,7 +184,7 @@ impl Shared {
     }
 
     /// Wakes the coordinator without a micro-batch.
-    pub fn nudge(&self) {
+    pub fn wake(&self) {
         self.wake.notify_one();
     }
 
@@ -255,7 +255,7 @@ impl Shared {
     /// Asks for a checkpoint; returns its number.
     pub(crate) fn ask_checkpoint(&self) -> u64 {
         let ticket = self.checkpoints_wanted.fetch_add(1, Ordering::AcqRel) + 1;
-        self.nudge();
+        self.wake();
         ticket
     }
 
@@ -270,7 +270,7 @@ impl Shared {
         let over = status.wait_for(|s| !matches!(s, Status::Running));
         tokio::select! {
             done = done.wait_for(|c| c.done >= ticket) => match done {
-                Ok(done) => done.error.as_ref().map_or(Ok(()), |error| Err(again(error))),
+                Ok(done) => done.error.as_ref().map_or(Ok(()), |error| Err(repeated(error))),
                 // The sender lives in self.
                 Err(_) => Ok(()),
             },
@@ -383,7 +383,7 @@ impl Shared {
             .map_err(|gone| Error::internal("query status is gone").with_source(gone))?;
         match &*ended {
             Status::Running | Status::Finished => Ok(()),
-            Status::Failed(error) => Err(again(error)),
+            Status::Failed(error) => Err(repeated(error)),
             Status::Cancelled => Err(cancelled()),
         }
     }

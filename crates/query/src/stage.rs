@@ -111,7 +111,7 @@ impl InputRun {
     }
 
     /// The state of before a restart.
-    pub(crate) fn go_on(&mut self, operator: Box<dyn CoordinatorPart>) -> Result<()> {
+    pub(crate) fn resume(&mut self, operator: Box<dyn CoordinatorPart>) -> Result<()> {
         self.operator = operator;
         self.limit();
         self.measure()

@@ -20,8 +20,8 @@ use windrow_stream::memory::{MeasuredStore, OperatorMemory};
 use windrow_stream::push::PushStream;
 use windrow_stream::{Feed, Stream};
 
+use crate::checkpointer::Checkpointer;
 use crate::coordinator::{Coordinator, Promptness};
-use crate::keeper::Keeper;
 use crate::output::Output;
 use crate::parts::QueryParts;
 use crate::progress::{Progress, SharedProgress};
@@ -90,7 +90,7 @@ enum DraftSink {
 
 /// How a query is to run.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct QuerySetup {
     /// The query.
     pub shared: Arc<Shared>,
     /// Where its rows go.
@@ -104,14 +104,14 @@ pub struct Wanted {
     /// Where streams and views with a log are read from, by name; others from the beginning.
     pub from: BTreeMap<String, u64>,
     /// Makes checkpoints of it.
-    pub keeper: Option<Keeper>,
+    pub checkpointer: Option<Checkpointer>,
     /// What it goes on from.
     pub resume: Option<Resume>,
     /// Rows whose expressions fail are bad rows.
     pub skips_rows: bool,
 }
 
-impl Wanted {
+impl QuerySetup {
     /// A query that begins at the beginning and is not kept.
     pub fn new(shared: Arc<Shared>, output: Output, late_to: Option<Arc<PushStream>>) -> Self {
         Self {
@@ -121,7 +121,7 @@ impl Wanted {
             late_to,
             archived: Watermark::NONE,
             from: BTreeMap::new(),
-            keeper: None,
+            checkpointer: None,
             resume: None,
             skips_rows: false,
         }
@@ -131,17 +131,17 @@ impl Wanted {
 struct Builder<'a> {
     streams: &'a dyn Streams,
     state: SessionState,
-    wanted: Wanted,
+    setup: QuerySetup,
     taps: Vec<Draft>,
     /// What operators and leaves go on from, in the order in which they are made; `None`: from
     /// the beginning.
-    resume: Option<Going>,
+    resume: Option<ResumeCursor>,
     tables: ReferenceTables,
 }
 
 /// What is left of a [`Resume`] for the operators and leaves that are still to be made.
 #[derive(Debug)]
-struct Going {
+struct ResumeCursor {
     inputs: std::vec::IntoIter<InputState>,
     taps: std::vec::IntoIter<TapCut>,
     unused: Vec<Unused>,
@@ -152,39 +152,39 @@ pub async fn ready(
     streams: &dyn Streams,
     state: &SessionState,
     plan: ContinuousPlan,
-    mut wanted: Wanted,
+    mut setup: QuerySetup,
 ) -> Result<Ready> {
-    let resume = wanted.resume.take().map(|resume| {
+    let resume = setup.resume.take().map(|resume| {
         let Resume { inputs, taps, counts, unused, .. } = resume;
-        wanted.shared.restore(&counts);
-        Going { inputs: inputs.into_iter(), taps: taps.into_iter(), unused }
+        setup.shared.restore(&counts);
+        ResumeCursor { inputs: inputs.into_iter(), taps: taps.into_iter(), unused }
     });
     let mut builder = Builder {
         streams,
         state: micro_batch_state(state),
-        wanted,
+        setup,
         taps: vec![],
         resume,
         tables: ReferenceTables::default(),
     };
     let root = builder.root(plan.root).await?;
-    let Builder { wanted, taps, resume, tables, .. } = builder;
-    *wanted.shared.tables.lock() = tables.digests()?;
+    let Builder { setup, taps, resume, tables, .. } = builder;
+    *setup.shared.tables.lock() = tables.digests()?;
     let resumed = resume.is_some();
     if resume.is_some_and(|mut left| left.inputs.next().is_some() || left.taps.next().is_some()) {
         return Err(Error::internal("a checkpoint is of another plan"));
     }
     let read: Vec<_> = taps.iter().map(|tap| Arc::clone(&tap.at)).collect();
-    let mut keeper = wanted.keeper;
-    if let (Some(keeper), Root::Stage(stage), true) = (&mut keeper, &root, resumed) {
-        keeper.has(wanted.shared.state.lock().batches, &read, stage.watermark());
+    let mut checkpointer = setup.checkpointer;
+    if let (Some(checkpointer), Root::Stage(stage), true) = (&mut checkpointer, &root, resumed) {
+        checkpointer.has(setup.shared.state.lock().batches, &read, stage.watermark());
     }
     let coordinator = Coordinator {
-        shared: wanted.shared,
+        shared: setup.shared,
         root,
-        output: wanted.output,
+        output: setup.output,
         taps: read,
-        keeper,
+        checkpointer,
         tables,
         moved_micros: i64::MIN,
         promptness: Promptness::default(),
@@ -254,7 +254,7 @@ pub fn launch(parts: &QueryParts, queries: Vec<Ready>) {
     for coordinator in coordinators {
         let shared = Arc::clone(&coordinator.shared);
         parts.cpu.spawn(coordinator.run());
-        shared.nudge();
+        shared.wake();
     }
     for scan in ready {
         parts.note_scan(&scan);
@@ -386,16 +386,16 @@ impl Builder<'_> {
         match flow {
             Flow::Windows(stage) => {
                 let mut stage = self.stage(*stage).await?;
-                stage.archived = self.wanted.archived;
-                stage.closed = self.wanted.shared.state.lock().windows_closed;
+                stage.archived = self.setup.archived;
+                stage.closed = self.setup.shared.state.lock().windows_closed;
                 // One end after the other, so that rows have the same offsets in every run, unless they come in order.
-                if self.wanted.output.is_ordered() {
+                if self.setup.output.is_ordered() {
                     stage.in_order = match stage.inputs.as_mut_slice() {
                         [one] => stage.row_wise && one.operator.keep_order(),
                         _ => false,
                     };
                     stage.row_wise = stage.in_order;
-                    stage.sorted = self.wanted.shared.operator_memory();
+                    stage.sorted = self.setup.shared.operator_memory();
                 }
                 Ok(Root::Stage(Box::new(stage)))
             }
@@ -404,7 +404,7 @@ impl Builder<'_> {
                 let prepare = Arc::new(PlanRunner::new(Arc::clone(&plan.plan), &self.state));
                 let mut nested = Vec::new();
                 for leaf in flow.leaves {
-                    let sink = DraftSink::Rows(self.wanted.output.clone());
+                    let sink = DraftSink::Rows(self.setup.output.clone());
                     if let Some((_, leaf, stage)) = self.leaf(leaf, &plan, sink).await? {
                         nested.push((leaf, stage));
                     }
@@ -419,7 +419,7 @@ impl Builder<'_> {
         for input in stage.inputs {
             let plan = self.prepare(&input.flow).await?;
             let operator = input.operator.stateful();
-            let memory = self.wanted.shared.operator_memory();
+            let memory = self.setup.shared.operator_memory();
             let mut run = InputRun::new(input.leaf, operator.as_ref(), memory.clone());
             run.lag_ticks = input.lag_ticks;
             run.lateness_ticks = input.lateness_ticks;
@@ -440,7 +440,7 @@ impl Builder<'_> {
                     None => run.taps.extend(self.taps.last().map(|t| Arc::clone(&t.at))),
                 }
             }
-            self.go_on(&mut run, operator.as_ref())?;
+            self.resume(&mut run, operator.as_ref())?;
             inputs.push(run);
         }
         let finish = self.tables.pin(&self.state, stage.finish).await?;
@@ -464,7 +464,7 @@ impl Builder<'_> {
     /// with a limit of memory they are short.
     fn finish_state(&self) -> SessionState {
         let mut state = self.state.clone();
-        if self.wanted.shared.memory.is_some() {
+        if self.setup.shared.memory.is_some() {
             *state.config_mut() = state.config().clone().with_batch_size(FINISH_ROWS);
         }
         state
@@ -493,7 +493,7 @@ impl Builder<'_> {
         }
         let stream = self.streams.stream_to_read(relation.name())?;
         let at = Arc::new(self.tap_state(&stream.name)?);
-        let bounded = self.wanted.push_ends
+        let bounded = self.setup.push_ends
             && matches!(stream.feed, Feed::Push(_) | Feed::View(_))
             && self.streams.waits_for_pushes(&stream.name);
         self.taps.push(Draft {
@@ -505,9 +505,9 @@ impl Builder<'_> {
             predicates,
             plan: plan.clone(),
             sink,
-            late_to: self.wanted.late_to.clone(),
-            skips_rows: self.wanted.skips_rows,
-            is_for_client: matches!(self.wanted.output, Output::Client { .. }),
+            late_to: self.setup.late_to.clone(),
+            skips_rows: self.setup.skips_rows,
+            is_for_client: matches!(self.setup.output, Output::Client { .. }),
             stream,
         });
         Ok(None)
@@ -515,33 +515,34 @@ impl Builder<'_> {
 
     /// Where a leaf begins.
     fn tap_state(&mut self, stream: &str) -> Result<TapState> {
-        let Some(going) = &mut self.resume else {
-            return Ok(TapState::new(stream, self.wanted.from.get(stream).copied()));
+        let Some(cursor) = &mut self.resume else {
+            return Ok(TapState::new(stream, self.setup.from.get(stream).copied()));
         };
-        let cut = going.taps.next().filter(|tap| tap.stream == stream);
+        let cut = cursor.taps.next().filter(|tap| tap.stream == stream);
         let state = TapState::resumed(
             cut.ok_or_else(|| Error::internal("a checkpoint has other streams than its query"))?,
         );
-        let (own, others) =
-            std::mem::take(&mut going.unused).into_iter().partition(|u| u.stream() == Some(stream));
-        going.unused = others;
+        let (own, others) = std::mem::take(&mut cursor.unused)
+            .into_iter()
+            .partition(|u| u.stream() == Some(stream));
+        cursor.unused = others;
         state.remember_unused(own);
         Ok(state)
     }
 
     /// A window operator goes on from what it had.
-    fn go_on(&mut self, run: &mut InputRun, operator: &dyn StatefulOperator) -> Result<()> {
-        if let Some(going) = &mut self.resume {
-            let state = going.inputs.next();
+    fn resume(&mut self, run: &mut InputRun, operator: &dyn StatefulOperator) -> Result<()> {
+        if let Some(cursor) = &mut self.resume {
+            let state = cursor.inputs.next();
             let state = state
                 .ok_or_else(|| Error::internal("a checkpoint has fewer windows than its query"))?;
             let InputState { watermark, frontier, next_id, mut segments } = state;
             run.watermark = watermark;
-            let memory = self.wanted.shared.operator_memory();
+            let memory = self.setup.shared.operator_memory();
             let space = memory.as_deref().map(|memory| memory as &dyn SpillSpace);
             let state = SavedState { frontier, next_id, segments: &mut segments, space };
-            run.go_on(operator.restore(state)?)?;
-        } else if self.wanted.keeper.is_some() {
+            run.resume(operator.restore(state)?)?;
+        } else if self.setup.checkpointer.is_some() {
             run.operator.keep_cuts();
         }
         Ok(())

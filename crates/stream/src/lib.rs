@@ -13,7 +13,6 @@
 //! the first ones that need them are.
 #![forbid(unsafe_code)]
 
-pub mod again;
 pub mod caught;
 pub mod followers;
 pub mod generated;
@@ -26,6 +25,7 @@ pub mod log_reader;
 pub mod memory;
 pub mod places;
 pub mod push;
+pub mod repeated;
 pub mod replay;
 pub mod retention;
 pub mod spill;

@@ -34,9 +34,9 @@ use windrow_archive::ArchiveSnapshot;
 use windrow_core::size::shown_bytes;
 use windrow_core::{Behind, Clock, Error, ErrorKind, Limits, OffsetRange, Result, Watermark};
 
-use crate::again::again;
 use crate::followers::Followers;
 use crate::memory::{self, Memory};
+use crate::repeated::repeated;
 use crate::tail::{Piece, Tail};
 
 /// A writer waits when the archive is so many tails behind.
@@ -83,7 +83,7 @@ impl Room {
 
 /// What the rows of a log are held to.
 #[derive(Debug, Default)]
-struct Kept {
+struct LogLimits {
     /// See [`StreamLog`]'s.
     limit: Option<(String, usize)>,
     memory: Option<Arc<Memory>>,
@@ -91,7 +91,7 @@ struct Kept {
 
 /// What a log had been given at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Given {
+pub struct LogEnd {
     /// One past the last offset.
     pub rows: u64,
     /// The watermark that goes with them.
@@ -130,11 +130,11 @@ struct Inner {
     /// them. By offset.
     behind: BTreeMap<u64, Watermark>,
     /// What the newest checkpoint has been made of, of a log that is complete by checkpoints.
-    checkpoint: Given,
+    checkpoint: LogEnd,
     /// The watermark that the archived rows are complete up to, of such a log.
     archived_watermark: Watermark,
     /// Nobody archives the tail any more: who waits for room would wait for ever.
-    let_go: bool,
+    release: bool,
     /// The rows that were there when the watermark was told last.
     rows_at_watermark: u64,
     ended: bool,
@@ -218,7 +218,7 @@ impl StreamLog {
     /// An empty log in memory alone.
     #[cfg(test)]
     pub fn new(schema: SchemaRef) -> Arc<Self> {
-        Self::with(schema, None, (Watermark::NONE, Completion::Rows), Kept::default())
+        Self::with(schema, None, (Watermark::NONE, Completion::Rows), LogLimits::default())
     }
 
     /// An empty log without archive, of the stream or view `name`.
@@ -229,7 +229,7 @@ impl StreamLog {
         memory: Option<&Arc<Memory>>,
     ) -> Arc<Self> {
         let limit = limits.stream_bytes_max.map(|bytes| (name.to_owned(), bytes));
-        let kept = Kept { limit, memory: memory.cloned() };
+        let kept = LogLimits { limit, memory: memory.cloned() };
         Self::with(schema, None, (Watermark::NONE, Completion::Rows), kept)
     }
 
@@ -241,7 +241,7 @@ impl StreamLog {
         told: (Watermark, Completion),
         memory: Option<&Arc<Memory>>,
     ) -> Arc<Self> {
-        let kept = Kept { limit: None, memory: memory.cloned() };
+        let kept = LogLimits { limit: None, memory: memory.cloned() };
         Self::with(schema, Some(archive), told, kept)
     }
 
@@ -249,7 +249,7 @@ impl StreamLog {
         schema: SchemaRef,
         archive: Option<ArchiveSnapshot>,
         (watermark, completion): (Watermark, Completion),
-        kept: Kept,
+        kept: LogLimits,
     ) -> Arc<Self> {
         let start = archive.as_ref().map_or(0, ArchiveSnapshot::next_row);
         let first = archive.as_ref().map_or(0, |a| a.state().first_row);
@@ -264,9 +264,9 @@ impl StreamLog {
             watermark,
             behind: BTreeMap::new(),
             rows_at_watermark: start,
-            checkpoint: Given { rows: start, watermark },
+            checkpoint: LogEnd { rows: start, watermark },
             archived_watermark: watermark,
-            let_go: false,
+            release: false,
             ended: watermark == Watermark::END,
             rests: false,
             failed: None,
@@ -303,7 +303,7 @@ impl StreamLog {
         let first = {
             let mut inner = self.inner.lock();
             if let Some(error) = &inner.failed {
-                return Err(again(error));
+                return Err(repeated(error));
             }
             if inner.ended {
                 return Err(Error::internal("append to a log that has ended"));
@@ -418,13 +418,13 @@ impl StreamLog {
     }
 
     /// What it has been given, of a log that is complete by checkpoints.
-    pub fn given(&self) -> Given {
+    pub fn given(&self) -> LogEnd {
         let inner = self.inner.lock();
-        Given { rows: inner.rows, watermark: inner.watermark }
+        LogEnd { rows: inner.rows, watermark: inner.watermark }
     }
 
     /// There is a checkpoint of what these rows were made of: the archive may take them.
-    pub fn checkpointed(&self, given: Given) {
+    pub fn checkpointed(&self, given: LogEnd) {
         {
             let mut inner = self.inner.lock();
             inner.checkpoint = given;
@@ -456,7 +456,7 @@ impl StreamLog {
 
     /// Lets go of the rows before `end`: nobody is given them any more. Those of an archive are
     /// deleted by whole files, and what is not archived yet still goes there.
-    pub fn let_go_before(&self, end: u64) {
+    pub fn release_before(&self, end: u64) {
         let mut inner = self.inner.lock();
         let end = end.min(inner.rows);
         if end <= inner.held {
@@ -535,7 +535,7 @@ impl StreamLog {
                 (inner.rows, Watermark::END, is_older(Watermark::END))
             }
             Completion::Checkpoint { .. } => {
-                let Given { rows, watermark } = inner.checkpoint;
+                let LogEnd { rows, watermark } = inner.checkpoint;
                 (rows, watermark, rows > inner.start)
             }
         };
@@ -586,12 +586,12 @@ impl StreamLog {
     pub(crate) fn is_longer_than(&self, room: Room) -> bool {
         let inner = self.inner.lock();
         let long = inner.rows - inner.start > room.rows || inner.tail.bytes() > room.bytes;
-        !inner.let_go && long
+        !inner.release && long
     }
 
     /// The tail is archived no more (its object is dropped, or the engine closes).
-    pub(crate) fn let_go(&self) {
-        self.inner.lock().let_go = true;
+    pub(crate) fn release(&self) {
+        self.inner.lock().release = true;
         self.changed.send_replace(());
     }
 
@@ -616,7 +616,7 @@ impl StreamLog {
 
     /// What its writer has failed with.
     pub fn failed(&self) -> Option<Error> {
-        self.inner.lock().failed.as_ref().map(again)
+        self.inner.lock().failed.as_ref().map(repeated)
     }
 }
 

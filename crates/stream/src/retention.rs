@@ -137,7 +137,7 @@ impl Retention {
     ///
     /// # Errors
     /// As [`dropped_before`](Self::dropped_before).
-    pub fn let_go_before(&self) -> Result<Option<i64>> {
+    pub fn release_before(&self) -> Result<Option<i64>> {
         if self.log.state().held == 0 { Ok(None) } else { self.limit() }
     }
 
@@ -181,7 +181,7 @@ impl Retention {
             if needed.ticks < limit && held < end {
                 end = end.min(self.old_until((held, needed.ticks), end).await?.offset);
             }
-            self.log.let_go_before(end);
+            self.log.release_before(end);
         }
         self.give_back(limit.min(needed.ticks)).await?;
         Ok(if self.log.state().held >= first { Pass::Done } else { Pass::Held })

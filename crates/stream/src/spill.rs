@@ -22,9 +22,9 @@ use windrow_archive::{ArchiveFile, ArchiveTable, HeldFiles, Provenance};
 use windrow_core::{Clock, Error, Limits, Result, Watermark};
 use windrow_storage::wal::Wal;
 
-use crate::again::again;
 use crate::caught::unwound;
 use crate::log::{Completion, Room, StreamLog};
+use crate::repeated::repeated;
 
 /// From so many files on, small ones are put together.
 const FILES_MANY: usize = 32;
@@ -137,7 +137,7 @@ impl Spiller {
                 if let Some(query) = self.query.get().and_then(Weak::upgrade) {
                     query.fail(Arc::clone(&panic));
                 }
-                Err(again(&panic))
+                Err(repeated(&panic))
             }
         }
     }
@@ -296,7 +296,7 @@ impl Spiller {
     /// Stops; a spill that is under way is waited for.
     pub async fn stop(&self) {
         self.stop.send_replace(true);
-        self.log.let_go();
+        self.log.release();
         drop(self.spilling.lock().await);
     }
 

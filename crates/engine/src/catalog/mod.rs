@@ -21,8 +21,8 @@ use windrow_query::start::Streams;
 use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::plan::EventTime;
 use windrow_storage::checkpoint::Checkpoints;
-use windrow_stream::again::again;
 use windrow_stream::log::StreamLog;
+use windrow_stream::repeated::repeated;
 use windrow_stream::spill::Spiller;
 use windrow_stream::{Feed, Stream};
 
@@ -396,7 +396,7 @@ impl Catalog {
 
     /// Why an object cannot be used, if so.
     pub(crate) fn broken(&self, name: &str) -> Option<Error> {
-        self.broken.lock().get(name).map(|broken| again(&broken.error))
+        self.broken.lock().get(name).map(|broken| repeated(&broken.error))
     }
 
     /// Forgets a broken object; whether there was one.

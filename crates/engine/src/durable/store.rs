@@ -68,7 +68,7 @@ struct HadRead {
 
 /// A log that is kept on disk.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct DurableLog {
     pub(crate) log: Arc<StreamLog>,
     pub(crate) archive: Arc<ArchiveTable>,
 }
@@ -354,7 +354,7 @@ impl Store {
         schema: &SchemaRef,
         event_time: Option<usize>,
         durability: Durability,
-    ) -> Result<(Kept, Arc<Wal>)> {
+    ) -> Result<(DurableLog, Arc<Wal>)> {
         let mut definition = definition.clone();
         let dir = self.stream_dir(&definition).join("log");
         let mut known = Known {
@@ -417,7 +417,7 @@ impl Store {
             return Err(Error::internal("a log does not go on where its archive ends"));
         }
         self.note_opened(&definition, Part::Stream);
-        Ok((Kept { log, archive }, Arc::new(wal)))
+        Ok((DurableLog { log, archive }, Arc::new(wal)))
     }
 
     /// Makes the log of a stream that has nothing yet, and says whether there was one. The log comes
@@ -503,7 +503,7 @@ impl Store {
         schema: &SchemaRef,
         event_time: Option<usize>,
         completion: Completion,
-    ) -> Result<(Kept, Watermark)> {
+    ) -> Result<(DurableLog, Watermark)> {
         let archive = self.archive(Part::View, definition, schema, event_time).await?;
         let snapshot = archive.snapshot();
         let archived = snapshot.state().txn_version.map_or(Watermark::NONE, Watermark::at);
@@ -515,7 +515,7 @@ impl Store {
         let (told, memory) = ((watermark, completion), self.memory.as_ref());
         let log = StreamLog::restored(Arc::clone(schema), snapshot, told, memory);
         self.note_opened(definition, Part::View);
-        Ok((Kept { log, archive }, watermark))
+        Ok((DurableLog { log, archive }, watermark))
     }
 
     async fn archive(
@@ -578,7 +578,7 @@ impl Store {
     }
 }
 
-impl Kept {
+impl DurableLog {
     /// Moves rows of a stream's log to the archive.
     pub(crate) fn spiller(&self, wal: Arc<Wal>) -> Arc<Spiller> {
         Spiller::new(Arc::clone(&self.log), Arc::clone(&self.archive), Some(wal), vec![])

@@ -216,7 +216,7 @@ impl Inner {
     }
 
     /// Nothing moves to the archive of this name any more, and nothing is dropped from it.
-    pub(crate) async fn let_go(&self, name: &str) {
+    pub(crate) async fn release(&self, name: &str) {
         if let Some(retention) = self.retentions.lock().remove(name) {
             retention.stop();
         }

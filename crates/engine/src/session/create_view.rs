@@ -12,7 +12,7 @@ use datafusion::logical_expr::LogicalPlan;
 use windrow_core::{Error, EventTimeColumn, Place, Result, StreamSchema, Watermark, Windows};
 use windrow_query::output::Output;
 use windrow_query::shared::Status;
-use windrow_query::start::{Ready, Wanted, ready};
+use windrow_query::start::{QuerySetup, Ready, ready};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::CreateView;
 use windrow_sql::plan::{
@@ -200,7 +200,7 @@ impl Session {
             Ok(made) => made,
             Err(error) => {
                 // What was begun for it must not run on.
-                self.engine.let_go(&name).await;
+                self.engine.release(&name).await;
                 return Err(error);
             }
         };
@@ -292,7 +292,7 @@ impl Session {
         let kept = self.kept_view(&view_parts, definition).await?;
         let reach_ticks = view_parts.reach_ticks;
         let from = kept.began(from);
-        let keeper = self.keeper(&kept);
+        let checkpointer = self.checkpointer(&kept);
         let KeptView { log, archived, spiller, checkpoints, resume, archived_rows } = kept;
         let shared = parts.new_query(Some(name.clone()));
         shared.fills(&log);
@@ -307,13 +307,13 @@ impl Session {
             room: spiller.as_ref().map(|_| Room::of(&parts.limits)),
             archived_rows: Arc::new(AtomicU64::new(archived_rows)),
         };
-        let wanted = Wanted {
+        let wanted = QuerySetup {
             archived,
             from: from.clone(),
-            keeper,
+            checkpointer,
             resume,
             skips_rows,
-            ..Wanted::new(Arc::clone(&shared), output, late_to)
+            ..QuerySetup::new(Arc::clone(&shared), output, late_to)
         };
         let row_by_row = is_row_by_row(&plan.root);
         // Should it fail, no query is left that never runs.

@@ -75,7 +75,7 @@ impl Session {
             Some(Object::View | Object::Materialized(_)) => "view",
             None => "table",
         };
-        self.engine.let_go(name).await;
+        self.engine.release(name).await;
         self.engine.catalog.remove(name)?;
         self.engine.parts.fail_readers(name, &Arc::new(dropped(kind, name)));
         Ok(())

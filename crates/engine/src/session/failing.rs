@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use windrow_core::{Error, ErrorKind, Result};
-use windrow_stream::again::again;
+use windrow_stream::repeated::repeated;
 
 use crate::catalog::{Catalog, Materialized, Object};
 use crate::durable::failures::Failure;
@@ -53,7 +53,7 @@ impl Failed {
     fn after(&self, seen: usize) -> (Vec<Error>, usize) {
         let all = self.all.lock();
         let new = all.kept.iter().skip(seen.saturating_sub(all.gone));
-        (new.map(again).collect(), all.gone + all.kept.len())
+        (new.map(repeated).collect(), all.gone + all.kept.len())
     }
 }
 
@@ -105,7 +105,7 @@ impl Inner {
             if error.kind() == ErrorKind::Cancelled {
                 return;
             }
-            let told = log.failed().unwrap_or(again(&Arc::new(error)));
+            let told = log.failed().unwrap_or(repeated(&Arc::new(error)));
             tracing::error!(target: "windrow_failures", "{}", told.render(""));
             engine.failed.add(Arc::new(told));
             let (Some(store), Some(id)) = (&engine.store, id) else { return };

@@ -7,7 +7,7 @@ use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 use windrow_core::{Error, Result};
 use windrow_query::output::Output;
-use windrow_query::start::Wanted;
+use windrow_query::start::QuerySetup;
 use windrow_sql::parse::Insert;
 use windrow_sql::plan::plan_values;
 use windrow_stream::push::PushStream;
@@ -67,7 +67,7 @@ impl Session {
         let shared = self.engine.parts.new_query(Some(format!("insert into {name}")));
         let id = shared.id;
         let output = Output::Stream { stream: Arc::clone(push), target: Arc::new(target) };
-        let wanted = Wanted::new(shared, output, late_to);
+        let wanted = QuerySetup::new(shared, output, late_to);
         self.start_now(plan, wanted).await?;
         // After a restart nobody knows which rows it has inserted already.
         let ends = if self.engine.store.is_some() {

@@ -101,7 +101,7 @@ impl Session {
                 .notice(format!("INSERT \"{name}\": {said}: the others are worked out again"));
             return Ok(());
         }
-        self.engine.let_go(name).await;
+        self.engine.release(name).await;
         self.engine.catalog.remove(name)?;
         Err(Error::new(ErrorKind::Corrupt, format!("it has lost rows: {said}")).with_hint(format!(
             "Restore its archive from a backup, or DROP MATERIALIZED VIEW {name} and insert what is missing."

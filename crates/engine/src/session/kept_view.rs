@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use windrow_core::{Behind, Error, ErrorKind, Result, Watermark};
-use windrow_query::keeper::Keeper;
+use windrow_query::checkpointer::Checkpointer;
 use windrow_query::start::Ready;
 use windrow_sql::plan::{ContinuousPlan, Flow, Leaf, LeafSource};
 use windrow_storage::checkpoint::{Checkpoints, Newest, Stamp};
@@ -301,7 +301,7 @@ impl Session {
             else {
                 continue;
             };
-            if retention.let_go_before()?.is_some_and(|dropped| dropped > needed.ticks()) {
+            if retention.release_before()?.is_some_and(|dropped| dropped > needed.ticks()) {
                 return Err(refused(format!("\"{name}\" has dropped rows that its windows need")));
             }
         }
@@ -309,18 +309,18 @@ impl Session {
     }
 
     /// Makes checkpoints of a query: who makes them.
-    pub(super) fn keeper(&self, kept: &KeptView) -> Option<Keeper> {
+    pub(super) fn checkpointer(&self, kept: &KeptView) -> Option<Checkpointer> {
         let parts = &self.engine.parts;
         kept.checkpoints.as_ref().zip(kept.spiller.as_ref()).map(|(checkpoints, spiller)| {
-            let mut keeper = Keeper::new(
+            let mut checkpointer = Checkpointer::new(
                 Arc::clone(checkpoints),
                 Arc::clone(spiller),
                 (Arc::clone(&parts.late_rows), Arc::clone(&parts.bad_rows)),
                 Arc::clone(&parts.clock),
             );
             let resume = kept.resume.as_ref();
-            keeper.has_rows(resume.and_then(|resume| resume.rows_given).unwrap_or(0));
-            keeper
+            checkpointer.has_rows(resume.and_then(|resume| resume.rows_given).unwrap_or(0));
+            checkpointer
         })
     }
 

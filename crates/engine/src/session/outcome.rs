@@ -14,9 +14,9 @@ use windrow_core::{Error, Result, Watermark};
 use windrow_query::promise::Promise;
 use windrow_query::queue::{RowReceiver, queue};
 use windrow_query::shared::{Shared, Status, cancelled};
-use windrow_stream::again::again;
 use windrow_stream::caught::stopped;
 use windrow_stream::intake::display_micros;
+use windrow_stream::repeated::repeated;
 
 use crate::session::running::Running;
 use crate::session::unseen::Unseen;
@@ -90,7 +90,7 @@ impl Stop {
                 .map(|joined| joined.map_err(|end| stopped("the statement", end))),
             Self::Query(query) => Poll::Ready(match query.status() {
                 Status::Finished => Ok(()),
-                Status::Failed(error) => Err(again(&error)),
+                Status::Failed(error) => Err(repeated(&error)),
                 Status::Cancelled => Err(cancelled()),
                 Status::Running => {
                     Err(Error::internal("the query gives no more rows and has not ended"))

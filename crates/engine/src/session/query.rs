@@ -16,7 +16,7 @@ use windrow_core::{Error, ErrorKind, Result, ScanRequest, Source};
 use windrow_query::output::Output;
 use windrow_query::promise::Promise;
 use windrow_query::queue::{RowReceiver, RowSender, queue};
-use windrow_query::start::{Wanted, launch, ready};
+use windrow_query::start::{QuerySetup, launch, ready};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Tail};
 use windrow_sql::plan::{ContinuousPlan, StreamRelation, bounded, distinct_columns};
@@ -54,9 +54,9 @@ impl Session {
         let time = plan.event_times.first().map(|t| schema.field(t.column).data_type().clone());
         let following = Following::new(0, time);
         let output = Output::Client { rows: sender, promise: following.promise() };
-        let wanted = Wanted {
+        let wanted = QuerySetup {
             push_ends: self.options.push_ends,
-            ..Wanted::new(Arc::clone(&shared), output, late_to)
+            ..QuerySetup::new(Arc::clone(&shared), output, late_to)
         };
         self.start_now(plan, wanted).await?;
         let stop = Stop::Query(shared);
@@ -69,7 +69,7 @@ impl Session {
     }
 
     /// Starts a continuous query at once.
-    pub(super) async fn start_now(&self, plan: ContinuousPlan, wanted: Wanted) -> Result<()> {
+    pub(super) async fn start_now(&self, plan: ContinuousPlan, wanted: QuerySetup) -> Result<()> {
         let parts = &self.engine.parts;
         let query = ready(self.engine.catalog.as_ref(), &self.state(), plan, wanted).await?;
         launch(parts, vec![query]);

@@ -74,7 +74,7 @@ impl Drop for Beside {
             if let Some(view) = view {
                 view.stop_checkpoints().await;
             }
-            engine.let_go(&key).await;
+            engine.release(&key).await;
             if let (Some(store), Some(definition)) = (&engine.store, definition) {
                 store.delete_files(&definition);
             }
@@ -125,7 +125,7 @@ impl Session {
         old.log.fail(Arc::new(replaced(&name)));
         old.query.cancel();
         old.stop_checkpoints().await;
-        engine.let_go(&name).await;
+        engine.release(&name).await;
         engine.rename_kept(&beside.key, &name);
         beside.keep();
         self.delete_unread(old, before);
@@ -185,7 +185,7 @@ impl Session {
             }
             let before = there();
             if before {
-                view.query.nudge();
+                view.query.wake();
             }
             tokio::select! {
                 changed = passes.changed() => if changed.is_err() { return Ok(()) },

@@ -22,7 +22,7 @@ impl Session {
             let restored = caught(what, self.restore_one(&definition)).await;
             if let Err(error) = restored.and_then(|()| self.made(Some(&definition))) {
                 // What was begun of it must not run on.
-                self.engine.let_go(&definition.name).await;
+                self.engine.release(&definition.name).await;
                 let error = named(error, &definition);
                 tracing::error!("{error}");
                 self.engine.catalog.mark_broken(&definition, error);

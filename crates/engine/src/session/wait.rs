@@ -119,7 +119,7 @@ impl Session {
             if view.query.is_over() {
                 return view.ended().await;
             }
-            view.query.nudge();
+            view.query.wake();
             tokio::select! {
                 changed = passes.changed() => if changed.is_err() { return Ok(()) },
                 ended = view.ended() => return ended,

@@ -117,11 +117,11 @@ impl Debug for SavedState<'_> {
 }
 
 /// By start of the slice, then by the end of the first window that the rows count in.
-pub(crate) type BySlice = BTreeMap<(i64, i64), Vec<Kept>>;
+pub(crate) type BySlice = BTreeMap<(i64, i64), Vec<KeptSegment>>;
 
 /// A segment.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct KeptSegment {
     pub(crate) id: Option<SegmentId>,
     pub(crate) rows: u64,
     /// `None` when a checkpoint has it, and the operator in another form.
@@ -141,7 +141,7 @@ impl Saving {
     }
 
     /// A segment is needed: one that has no id gets one and is given out.
-    pub(crate) fn save(&mut self, key: (i64, i64), kept: &mut Kept) -> Result<()> {
+    pub(crate) fn save(&mut self, key: (i64, i64), kept: &mut KeptSegment) -> Result<()> {
         let id = match (kept.id, &kept.body) {
             (Some(id), _) => id,
             (None, Some(body)) => {
@@ -185,7 +185,7 @@ impl<'a> Restored<'a> {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(crate) fn add(&mut self, key: (i64, i64), kept: Kept) -> Result<()> {
+    pub(crate) fn add(&mut self, key: (i64, i64), kept: KeptSegment) -> Result<()> {
         self.bytes += kept.body.as_ref().map_or(0, Body::size_bytes);
         self.all.entry(key).or_default().push(kept);
         if let Some(space) = self.space
@@ -210,7 +210,7 @@ impl<'a> Restored<'a> {
 pub(crate) fn spill_all(spec: &Columns, space: &dyn SpillSpace, kept: &mut BySlice) -> Result<()> {
     let (mut segments, mut places) = (vec![], vec![]);
     for (key, kept) in kept.iter_mut() {
-        for Kept { rows, body, .. } in kept {
+        for KeptSegment { rows, body, .. } in kept {
             if let Some(taken) = body.take_if(|body| !matches!(body, Body::Spilled(_))) {
                 let (slice, counts_from) = *key;
                 segments.push(Segment { slice, counts_from, rows: *rows, body: taken });
@@ -229,11 +229,11 @@ pub(crate) fn spill_all(spec: &Columns, space: &dyn SpillSpace, kept: &mut BySli
 /// on disk is large and stays as it is.
 pub(crate) fn merge_small(
     spec: &Columns,
-    segments: &mut Vec<Kept>,
+    segments: &mut Vec<KeptSegment>,
     groups: &mut Vec<usize>,
 ) -> Result<()> {
-    let mut done: Vec<Kept> = Vec::with_capacity(segments.len());
-    for Kept { mut id, mut rows, body } in segments.drain(..) {
+    let mut done: Vec<KeptSegment> = Vec::with_capacity(segments.len());
+    for KeptSegment { mut id, mut rows, body } in segments.drain(..) {
         let Some(body) = body else { continue };
         let mut body = body.freeze()?;
         if !matches!(body, Body::Spilled(_)) {
@@ -243,13 +243,13 @@ pub(crate) fn merge_small(
                 (id, rows) = (None, rows + before.rows);
             }
         }
-        done.push(Kept { id, rows, body: Some(body) });
+        done.push(KeptSegment { id, rows, body: Some(body) });
     }
     *segments = done;
     Ok(())
 }
 
-impl Kept {
+impl KeptSegment {
     fn is_small_beside(&self, next: &Body) -> bool {
         match &self.body {
             None | Some(Body::Spilled(_)) => false,

@@ -19,7 +19,7 @@ use windrow_core::{Error, Result};
 use super::SessionMerger;
 use super::chain::{Chain, Sessions};
 use crate::segments::Body;
-use crate::segments::kept::{Kept, spill_all};
+use crate::segments::kept::{KeptSegment, spill_all};
 use crate::segments::spill::{BUCKETS, Spilled, SpilledFile, Writing};
 use crate::table::Frozen;
 
@@ -121,7 +121,7 @@ impl SessionMerger {
             bucket += step;
         }
         if let Some(rest) = rest.finish()? {
-            let kept = Kept { id: None, rows, body: Some(Body::Spilled(rest)) };
+            let kept = KeptSegment { id: None, rows, body: Some(Body::Spilled(rest)) };
             self.waiting.entry((next, i64::MIN)).or_default().push(kept);
         }
         if runs.is_empty() {
@@ -132,7 +132,7 @@ impl SessionMerger {
 }
 
 /// Returns the pieces of a slice, all of which are on disk.
-fn spilled(pieces: Option<Vec<Kept>>) -> Result<Vec<Spilled>> {
+fn spilled(pieces: Option<Vec<KeptSegment>>) -> Result<Vec<Spilled>> {
     let pieces = pieces.into_iter().flatten();
     pieces
         .map(|kept| match kept.body {

@@ -32,7 +32,7 @@ use crate::lateness::{NotOnTime, Tolerance};
 use crate::port::WindowRows;
 use crate::port::{CoordinatorPart, Finished};
 use crate::segments::Body;
-use crate::segments::kept::{BySlice, Cut, Kept, SegmentId};
+use crate::segments::kept::{BySlice, Cut, KeptSegment, SegmentId};
 use crate::segments::spill::SpillSpace;
 use crate::spec::{Columns, SessionOperatorSpec};
 use crate::table::Frozen;
@@ -55,7 +55,7 @@ pub(crate) struct SessionMerger {
     /// The id of the previous slice in a checkpoint.
     before_id: Option<SegmentId>,
     /// The pieces that have entered the chain, for checkpoints.
-    entered: Vec<Kept>,
+    entered: Vec<KeptSegment>,
     closed: Closed,
     /// All sessions that end here or before have been returned.
     frontier: i64,
@@ -190,13 +190,13 @@ impl SessionMerger {
     /// Moves the pieces of a slice that have arrived to the chain.
     fn enter(&mut self, slice: i64) -> Result<()> {
         let segments = self.waiting.remove(&(slice, i64::MIN)).unwrap_or_default();
-        for Kept { id, rows, body } in segments {
+        for KeptSegment { id, rows, body } in segments {
             let Some(body) = body else { continue };
             let piece = frozen(body)?;
             self.chain.absorb(&piece, rows)?;
             if self.cuts {
                 let body = id.is_none().then_some(Body::Frozen(piece));
-                self.entered.push(Kept { id, rows, body });
+                self.entered.push(KeptSegment { id, rows, body });
             }
         }
         if self.entered.iter().filter(|kept| kept.id.is_none()).count() > FRESH_MAX {
@@ -228,7 +228,7 @@ impl CoordinatorPart for SessionMerger {
             )));
         }
         let body = if self.space.is_some() { body } else { body.in_memory()? };
-        let kept = Kept { id: None, rows, body: Some(body) };
+        let kept = KeptSegment { id: None, rows, body: Some(body) };
         self.waiting.entry((slice, i64::MIN)).or_default().push(kept);
         Ok(())
     }
@@ -309,12 +309,12 @@ impl CoordinatorPart for SessionMerger {
     }
 
     fn open_windows(&self) -> usize {
-        let pieces = |kept: &Kept| kept.body.as_ref().map_or(0, Body::len);
+        let pieces = |kept: &KeptSegment| kept.body.as_ref().map_or(0, Body::len);
         self.chain.len() + self.waiting.values().flatten().map(pieces).sum::<usize>()
     }
 
     fn size_bytes(&self) -> usize {
-        let size = |kept: &Kept| kept.body.as_ref().map_or(0, Body::size_bytes);
+        let size = |kept: &KeptSegment| kept.body.as_ref().map_or(0, Body::size_bytes);
         let segments = self.waiting.values().flatten().chain(&self.entered);
         self.chain.size_bytes() + self.closed.size_bytes() + segments.map(size).sum::<usize>()
     }

@@ -8,7 +8,7 @@ use super::SessionMerger;
 use crate::extents;
 use crate::segments::Body;
 use crate::segments::kept::SavedState;
-use crate::segments::kept::{Cut, Kept, Restored, Saving, corrupt, merge_small, spill_all};
+use crate::segments::kept::{Cut, KeptSegment, Restored, Saving, corrupt, merge_small, spill_all};
 use crate::segments::saved::{self, StateTypes};
 use crate::spec::SessionOperatorSpec;
 use crate::table::Frozen;
@@ -41,7 +41,8 @@ impl SessionMerger {
             if !is_piece {
                 return Err(corrupt(id, "has rows of another slice"));
             }
-            restored.add((slice, i64::MIN), Kept { id: Some(id), rows, body: Some(body) })?;
+            restored
+                .add((slice, i64::MIN), KeptSegment { id: Some(id), rows, body: Some(body) })?;
         }
         merger.waiting = restored.segments();
         Ok(merger)
@@ -71,7 +72,7 @@ impl SessionMerger {
         let mut saving = Saving::new(self.next_id);
         if let Some((slice, frozen, rows)) = self.chain.before() {
             let body = self.before_id.is_none().then(|| Body::Frozen(frozen.clone()));
-            let mut before = Kept { id: self.before_id, rows, body };
+            let mut before = KeptSegment { id: self.before_id, rows, body };
             saving.save((slice, i64::MIN), &mut before)?;
             self.before_id = before.id;
         }
@@ -102,7 +103,7 @@ impl SessionMerger {
     /// Converts the sessions of the chain to waiting pieces, without those that have ended.
     pub(super) fn dissolve(&mut self) -> Result<()> {
         for (slice, frozen, rows) in self.chain.take()? {
-            let kept = Kept { id: None, rows, body: Some(Body::Frozen(frozen)) };
+            let kept = KeptSegment { id: None, rows, body: Some(Body::Frozen(frozen)) };
             self.waiting.entry((slice, i64::MIN)).or_default().insert(0, kept);
         }
         self.entered.clear();

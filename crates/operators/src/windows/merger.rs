@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, Result, Watermark};
 
-use super::keeper::Keeper;
+use super::open::OpenSegments;
 use super::{Part, Windows, new_windows};
 use crate::bounds::Bounds;
 use crate::port::WindowRows;
@@ -41,7 +41,7 @@ pub struct WindowMerger {
     spec: Arc<OperatorSpec>,
     windows: Box<dyn Windows>,
     /// With cuts only: holds segments until the first of their windows closes.
-    keeper: Option<Keeper>,
+    open: Option<OpenSegments>,
     frontier: i64,
     /// All workers have been flushed up to this watermark.
     flushed: Watermark,
@@ -51,24 +51,24 @@ impl WindowMerger {
     /// Returns an empty merger.
     pub fn new(spec: Arc<OperatorSpec>) -> Self {
         let windows = new_windows(&spec);
-        Self { spec, windows, keeper: None, frontier: i64::MIN, flushed: Watermark::NONE }
+        Self { spec, windows, open: None, frontier: i64::MIN, flushed: Watermark::NONE }
     }
 
     /// Retains what a checkpoint needs from now on (off by default: it costs memory). Segments added before are not
     /// retained: [`cut`](Self::cut) fails while they matter.
     pub fn keep_cuts(&mut self) {
-        self.keeper().keep_cuts();
+        self.open().keep_cuts();
     }
 
     /// Retains all segments from now on until their last window closes, so that [`spill`](Self::spill) can write them
     /// to `space`. Must be called before anything is added.
     pub fn spill_to(&mut self, space: Arc<dyn SpillSpace>) {
-        self.keeper().spill_to(space);
+        self.open().spill_to(space);
     }
 
-    fn keeper(&mut self) -> &mut Keeper {
+    fn open(&mut self) -> &mut OpenSegments {
         let missed = self.windows.last_slice();
-        self.keeper.get_or_insert_with(|| Keeper::new(missed))
+        self.open.get_or_insert_with(|| OpenSegments::new(missed))
     }
 
     /// Writes everything in memory to disk; it is read back and merged when windows close. Without
@@ -77,8 +77,8 @@ impl WindowMerger {
     /// # Errors
     /// When it cannot be written, and when an aggregate cannot return its state.
     pub fn spill(&mut self) -> Result<()> {
-        match &mut self.keeper {
-            Some(keeper) => keeper.spill(&self.spec, &mut self.windows),
+        match &mut self.open {
+            Some(open) => open.spill(&self.spec, &mut self.windows),
             None => Ok(()),
         }
     }
@@ -88,8 +88,8 @@ impl WindowMerger {
     /// # Errors
     /// Internal without [`keep_cuts`](Self::keep_cuts); when an aggregate cannot return its state.
     pub fn cut(&mut self) -> Result<Cut> {
-        match &mut self.keeper {
-            Some(keeper) => keeper.cut(&self.spec, self.frontier),
+        match &mut self.open {
+            Some(open) => open.cut(&self.spec, self.frontier),
             None => Err(Error::internal("a cut of a merger that keeps none")),
         }
     }
@@ -100,8 +100,8 @@ impl WindowMerger {
     /// Corrupt when a segment cannot belong to such a cut.
     pub fn restore(spec: Arc<OperatorSpec>, state: SavedState<'_>) -> Result<Self> {
         let frontier = state.frontier;
-        let keeper = Some(Keeper::restore(&spec, state)?);
-        Ok(Self { keeper, frontier, ..Self::new(spec) })
+        let open = Some(OpenSegments::restore(&spec, state)?);
+        Ok(Self { open, frontier, ..Self::new(spec) })
     }
 
     /// Adds a segment.
@@ -117,8 +117,8 @@ impl WindowMerger {
                 segment.slice
             )));
         }
-        match &mut self.keeper {
-            Some(keeper) => keeper.add(segment),
+        match &mut self.open {
+            Some(open) => open.add(segment),
             None => {
                 let body = segment.body.in_memory()?;
                 self.windows.add(&self.spec, Segment { body, ..segment })
@@ -141,8 +141,8 @@ impl WindowMerger {
                 break;
             }
             let start = self.spec.slicing().start_of(end);
-            let divided = match &mut self.keeper {
-                Some(keeper) => keeper.enter(&self.spec, end, &mut self.windows)?,
+            let divided = match &mut self.open {
+                Some(open) => open.enter(&self.spec, end, &mut self.windows)?,
                 None => None,
             };
             let rows = match divided {
@@ -153,8 +153,8 @@ impl WindowMerger {
                 }
             };
             self.frontier = end;
-            if let Some(keeper) = &mut self.keeper {
-                keeper.forget(&self.spec, end);
+            if let Some(open) = &mut self.open {
+                open.forget(&self.spec, end);
             }
             if !matches!(&rows, WindowRows::Whole(rows) if rows.len() == 0) {
                 output(ClosedWindow { start, end, rows })?;
@@ -166,7 +166,7 @@ impl WindowMerger {
 
     /// Returns the end of the next window that has rows.
     pub fn next_end(&self) -> Option<i64> {
-        let waiting = self.keeper.as_ref().and_then(|k| k.next_end(&self.spec, self.frontier));
+        let waiting = self.open.as_ref().and_then(|k| k.next_end(&self.spec, self.frontier));
         let windows = self.windows.next_end(&self.spec, self.frontier);
         windows.into_iter().chain(waiting).min()
     }
@@ -189,7 +189,7 @@ impl WindowMerger {
     /// too.
     pub fn open_windows(&self) -> usize {
         let slicing = self.spec.slicing();
-        let waiting = self.keeper.as_ref().and_then(Keeper::last_slice);
+        let waiting = self.open.as_ref().and_then(OpenSegments::last_slice);
         match (self.next_end(), self.windows.last_slice().max(waiting)) {
             (Some(next), Some(last)) => {
                 let ticks = slicing.last_end(last).max(next).abs_diff(next);
@@ -202,7 +202,7 @@ impl WindowMerger {
 
     /// Bytes of memory; visits each slice.
     pub fn size_bytes(&self) -> usize {
-        let kept = self.keeper.as_ref().map_or(0, |keeper| keeper.size_bytes(&self.spec));
+        let kept = self.open.as_ref().map_or(0, |open| open.size_bytes(&self.spec));
         self.windows.size_bytes() + kept
     }
 }

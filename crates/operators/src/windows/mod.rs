@@ -1,10 +1,10 @@
 //! Aligned windows: slices of all workers are merged into windows, which close in order of their end.
 //!
-//! What a kind of window is made of stands behind [`Windows`]; [`WindowMerger`] closes them, and its keeper has the segments
+//! What a kind of window is made of stands behind [`Windows`]; [`WindowMerger`] closes them, and its open has the segments
 //! that a checkpoint or a shortage of memory needs.
 
-mod keeper;
 mod merger;
+mod open;
 mod operator;
 mod overlapping;
 mod rows;

@@ -169,7 +169,7 @@ impl Checkpoints {
                 }
             }
         }
-        self.go_on_from(usable);
+        self.continue_from(usable);
         self.state.lock().unfit = unfit;
         Ok(newest)
     }
@@ -208,7 +208,7 @@ impl Checkpoints {
     }
 
     /// Bases new checkpoints on these, the last of which was loaded.
-    fn go_on_from(&self, usable: VecDeque<Manifest>) {
+    fn continue_from(&self, usable: VecDeque<Manifest>) {
         let mut state = self.state.lock();
         state.places.clear();
         if let Some(newest) = usable.back() {

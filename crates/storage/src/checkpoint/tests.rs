@@ -56,7 +56,7 @@ struct Model {
 
 impl Model {
     /// Advances for a while; returns what is new.
-    fn go_on(&mut self, chance: &mut Chance) -> QueryCut {
+    fn resume(&mut self, chance: &mut Chance) -> QueryCut {
         self.batches += 1 + chance.below(3);
         let mut inputs = vec![];
         for input in 0..INPUTS {
@@ -183,7 +183,7 @@ fn simulate(seed: u64) -> (usize, usize) {
         for _ in 0..chance.below(12) {
             files.fail_sync(chance.below(8) == 0);
             files.set_room((chance.below(8) == 0).then(|| chance.below(1500) as usize));
-            let cut = model.go_on(&mut chance);
+            let cut = model.resume(&mut chance);
             cuts.insert(model.batches, model.clone());
             if chance.below(10) == 0 {
                 checkpoints.owe(cut);
@@ -223,7 +223,7 @@ fn only_what_is_new_is_written_and_old_files_go() {
     let mut chance = Chance(1);
     let mut model = Model::default();
     for _ in 0..200 {
-        write(&checkpoints, model.go_on(&mut chance)).unwrap();
+        write(&checkpoints, model.resume(&mut chance)).unwrap();
         let names = files.list(Path::new("checkpoints/v")).unwrap();
         assert!(names.len() < 60, "{names:?}");
     }
@@ -232,7 +232,7 @@ fn only_what_is_new_is_written_and_old_files_go() {
     assert!(shown.iter().all(|s| s.state == "kept" && s.micros == 2_000));
     // Nothing new: a manifest and nothing else.
     let before = files.list(Path::new("checkpoints/v")).unwrap();
-    let mut cut = model.go_on(&mut chance);
+    let mut cut = model.resume(&mut chance);
     for input in &mut cut.inputs {
         let new: Vec<_> = input.merger.new.drain(..).map(|s| s.id).collect();
         input.merger.needed.retain(|id| !new.contains(id));
@@ -247,7 +247,7 @@ fn only_what_is_new_is_written_and_old_files_go() {
 #[test]
 fn another_plan_or_program_does_not_fit() {
     let files = FaultyFiles::default();
-    write(&open(&files, "p"), Model::default().go_on(&mut Chance(3))).unwrap();
+    write(&open(&files, "p"), Model::default().resume(&mut Chance(3))).unwrap();
     let found = newest(&open(&files, "q"));
     assert!(found.resume.is_none());
     assert_eq!(found.passed_over, ["checkpoint 1 is not used: it is of another query"]);
@@ -270,7 +270,7 @@ fn a_flipped_byte_anywhere_is_noticed() {
     let mut chance = Chance(5);
     let checkpoints = open(&files, "p");
     for _ in 0..4 {
-        write(&checkpoints, model.go_on(&mut chance)).unwrap();
+        write(&checkpoints, model.resume(&mut chance)).unwrap();
     }
     let dir = Path::new("checkpoints/v");
     let needed: BTreeSet<String> = {

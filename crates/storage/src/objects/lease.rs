@@ -214,7 +214,7 @@ impl Lease {
         let failed = |e| io_error("lock", &path, e);
         let key = client.key(&path).map_err(failed)?;
         let me = Holder::me(client.owner());
-        let mut keeper = Keeper { client: Arc::clone(client), key, me, held, clock };
+        let mut keeper = LeaseRenewal { client: Arc::clone(client), key, me, held, clock };
         let at = dir.to_owned();
         let taken = client.wait(async move {
             let version = keeper.take(&at).await?;
@@ -244,7 +244,7 @@ impl Drop for Lease {
 }
 
 /// The task that takes and renews the lease.
-struct Keeper {
+struct LeaseRenewal {
     client: Arc<Client>,
     key: Key,
     me: Holder,
@@ -252,7 +252,7 @@ struct Keeper {
     clock: Arc<dyn Clock>,
 }
 
-impl Keeper {
+impl LeaseRenewal {
     /// Takes the lease; returns its version.
     async fn take(&mut self, dir: &Path) -> Result<String> {
         let path = dir.join("LOCK");

@@ -1,8 +1,8 @@
 //! Makes the checkpoints of one query, off the path of its results.
 //!
 //! ```text
-//! coordinator ─cut─► keeper ─► logs note how far they go ─► archive what had closed ─► segments ─► manifest ─► whoever waits
-//!   (no windows)     keeper ─► segments ─► manifest ─► archive what had been given out ─► whoever waits
+//! coordinator ─cut─► checkpointer ─► logs note how far they go ─► archive what had closed ─► segments ─► manifest ─► whoever waits
+//!   (no windows)     checkpointer ─► segments ─► manifest ─► archive what had been given out ─► whoever waits
 //! ```
 //! Invariants: one checkpoint of a query at a time. Its windows are in the archive before its
 //! manifest is, so windows that are in neither the state nor the archive do not exist. Of a view without windows
@@ -15,10 +15,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use windrow_core::{Clock, Error, OffsetRange, Result, Watermark};
 use windrow_storage::checkpoint::{Checkpoints, Counts, QueryCut, SavedBad, SavedBehind, Unused};
-use windrow_stream::again::again;
 use windrow_stream::caught::unwound;
 use windrow_stream::kept::{BadRows, LateRows};
-use windrow_stream::log::Given;
+use windrow_stream::log::LogEnd;
+use windrow_stream::repeated::repeated;
 use windrow_stream::spill::Spiller;
 
 use crate::idle::{Holds, QueryOutlook, close_up_to, hold_for_cut};
@@ -29,7 +29,7 @@ use crate::tap_state::{TapState, cut_taps};
 
 /// Makes the checkpoints of one query.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct Checkpointer {
     /// Where checkpoints are written.
     pub(crate) checkpoints: Arc<Checkpoints>,
     /// Archives the rows that a checkpoint says the origin of.
@@ -53,9 +53,9 @@ pub struct Keeper {
 }
 
 /// What a query was like at a cut: micro-batches done, splits begun, watermark, and what it had given out.
-type Seen = (u64, usize, Watermark, Option<Given>);
+type Seen = (u64, usize, Watermark, Option<LogEnd>);
 
-impl Keeper {
+impl Checkpointer {
     /// Nothing has been cut yet.
     pub fn new(
         checkpoints: Arc<Checkpoints>,
@@ -131,7 +131,7 @@ impl Keeper {
                     // What the cut took out of the state may be in no checkpoint: the query cannot make another.
                     let panic = Arc::new(panic);
                     shared.fail(Arc::clone(&panic));
-                    Err(again(&panic))
+                    Err(repeated(&panic))
                 }
             };
             let error = written.err().map(|error| {
@@ -144,7 +144,7 @@ impl Keeper {
             failed.store(error.is_some(), Ordering::Release);
             busy.store(false, Ordering::Release);
             shared.checkpoint_done(ticket, error);
-            shared.nudge();
+            shared.wake();
         });
         Ok(())
     }
@@ -162,7 +162,7 @@ impl Keeper {
         shared: &Shared,
         root: &mut Root,
         (taps, output): (&[Arc<TapState>], &Output),
-    ) -> Result<(QueryCut, Option<Given>, Holds)> {
+    ) -> Result<(QueryCut, Option<LogEnd>, Holds)> {
         let _nobody_inside = shared.gate.write().await;
         let holds = hold_for_cut(taps, self.clock.now_micros());
         let mut inputs = vec![];
@@ -187,7 +187,7 @@ impl Keeper {
         self.bad_rows_seen = seen;
         unused.extend(bad.into_iter().map(Unused::Bad));
         let given = output.given();
-        if let Some(Given { rows, .. }) = given {
+        if let Some(LogEnd { rows, .. }) = given {
             let new = OffsetRange::try_new(self.rows_seen, rows)?;
             let behind = self.spiller.log().behind(new);
             unused.extend(behind.iter().map(|b| {
@@ -211,7 +211,7 @@ fn begun(taps: &[Arc<TapState>]) -> usize {
 async fn write(
     spiller: &Spiller,
     checkpoints: Arc<Checkpoints>,
-    (cut, given): (QueryCut, Option<Given>),
+    (cut, given): (QueryCut, Option<LogEnd>),
     (taken_micros, clock): (i64, Arc<dyn Clock>),
 ) -> Result<()> {
     // Even when the archive fails the cut's segments must not be lost: they come only once.

@@ -22,7 +22,8 @@ use windrow_core::{Error, Result, WindowKind};
 use super::{Windows, new_windows, next_end};
 use crate::divided::DividedRows;
 use crate::segments::kept::{
-    BySlice, Cut, Kept, Restored, SavedSegment, SavedState, Saving, corrupt, merge_small, spill_all,
+    BySlice, Cut, KeptSegment, Restored, SavedSegment, SavedState, Saving, corrupt, merge_small,
+    spill_all,
 };
 use crate::segments::saved::{self, StateTypes};
 use crate::segments::spill::SpillSpace;
@@ -34,7 +35,7 @@ use crate::spec::{Mode, OperatorSpec};
 const WHOLE_PART: usize = 2;
 /// Keeps the segments that open windows are made of.
 #[derive(Debug, Default)]
-pub(crate) struct Keeper {
+pub(crate) struct OpenSegments {
     /// Whether cuts are made: ids are assigned, and saved segments need not be held twice.
     cuts: bool,
     /// Set under a memory limit: all segments are retained until their last window closes, in memory or here.
@@ -53,7 +54,7 @@ pub(crate) struct Keeper {
     groups: Vec<usize>,
 }
 
-impl Keeper {
+impl OpenSegments {
     /// Returns an empty store; `missed`: the last slice that it does not know.
     pub(crate) fn new(missed: Option<i64>) -> Self {
         Self { missed, ..Self::default() }
@@ -71,7 +72,7 @@ impl Keeper {
     pub(crate) fn restore(spec: &OperatorSpec, state: SavedState<'_>) -> Result<Self> {
         let SavedState { frontier, next_id, segments, space } = state;
         let mut restored = Restored::new(spec.columns(), space);
-        let mut keeper = Self { next_id, cuts: true, ..Self::default() };
+        let mut open = Self { next_id, cuts: true, ..Self::default() };
         let types = StateTypes::of(spec.columns())?;
         let mut known = BTreeSet::new();
         for segment in segments {
@@ -88,17 +89,18 @@ impl Keeper {
             }
             let body = saved::decode(spec.columns(), &types, rows, batches)
                 .map_err(|e| corrupt(id, "is not what its query saved").with_source(e))?;
-            restored.add((slice, counts_from), Kept { id: Some(id), rows, body: Some(body) })?;
+            restored
+                .add((slice, counts_from), KeptSegment { id: Some(id), rows, body: Some(body) })?;
         }
-        keeper.waiting = restored.segments();
-        Ok(keeper)
+        open.waiting = restored.segments();
+        Ok(open)
     }
 
     pub(crate) fn add(&mut self, segment: Segment) -> Result<()> {
         let Segment { slice, counts_from, rows, body } = segment;
         // Without a space, windows are computed in memory.
         let body = if self.space.is_some() { body } else { body.in_memory()? };
-        let kept = Kept { id: None, rows, body: Some(body) };
+        let kept = KeptSegment { id: None, rows, body: Some(body) };
         self.waiting.entry((slice, counts_from)).or_default().push(kept);
         Ok(())
     }
@@ -128,7 +130,7 @@ impl Keeper {
         let slicing = spec.slicing();
         let keys = self.waiting.range(..(end, i64::MIN)).map(|(key, _)| *key);
         let keys: Vec<_> = keys.filter(|key| slicing.first_end(key.0).max(key.1) <= end).collect();
-        let spilled = |kept: &Kept| matches!(kept.body, Some(Body::Spilled(_)));
+        let spilled = |kept: &KeptSegment| matches!(kept.body, Some(Body::Spilled(_)));
         let news = || keys.iter().filter_map(|key| self.waiting.get(key)).flatten();
         if let Some(space) = self.space.clone()
             && (self.divided
@@ -139,10 +141,10 @@ impl Keeper {
         }
         for key in keys {
             let over = slicing.last_end(key.0) <= end;
-            for Kept { id, rows, body } in self.waiting.remove(&key).unwrap_or_default() {
+            for KeptSegment { id, rows, body } in self.waiting.remove(&key).unwrap_or_default() {
                 let Some(mut body) = body else { continue };
                 if !over {
-                    let mut kept = Kept { id, rows, body: None };
+                    let mut kept = KeptSegment { id, rows, body: None };
                     if self.space.is_some() || id.is_none() {
                         let (mine, copy) = body.freeze()?.share()?;
                         (body, kept.body) = (mine, Some(copy));
@@ -236,7 +238,7 @@ impl Keeper {
 
     /// Bytes of memory, except those shared with the windows.
     pub(crate) fn size_bytes(&self, spec: &OperatorSpec) -> usize {
-        let size = |kept: &Kept| kept.body.as_ref().map_or(0, Body::size_bytes);
+        let size = |kept: &KeptSegment| kept.body.as_ref().map_or(0, Body::size_bytes);
         let waiting: usize = self.waiting.values().flatten().map(size).sum();
         let entered = self.entered.values().flatten();
         let entered: usize = match (spec.mode(), spec.window().kind()) {
@@ -255,7 +257,7 @@ impl Keeper {
 /// better made in pieces.
 fn is_large<'a>(
     space: &dyn SpillSpace,
-    segments: impl Iterator<Item = &'a Kept>,
+    segments: impl Iterator<Item = &'a KeptSegment>,
     windows: usize,
 ) -> bool {
     let bytes = segments.filter_map(|kept| kept.body.as_ref()).map(Body::size_bytes);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use windrow_core::Error;
 
 /// The same error once more, for the next one who asks.
-pub fn again(error: &Arc<Error>) -> Error {
+pub fn repeated(error: &Arc<Error>) -> Error {
     with_message(error, error.message().to_owned())
 }
 
