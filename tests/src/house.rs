@@ -30,16 +30,10 @@ const ORDER: &[(&str, &[&str])] = &[
 ];
 
 /// Crates whose circles are still to be cut, and why that is not done yet.
-const NOT_CUT: &[(&str, &str)] = &[
-    (
-        "operators",
-        "the kinds of operators share one room with what they share; each becomes a room of its own",
-    ),
-    (
-        "engine",
-        "catalog, sessions and the engine that holds both name each other; statements become types of their own",
-    ),
-];
+const NOT_CUT: &[(&str, &str)] = &[(
+    "engine",
+    "catalog, sessions and the engine that holds both name each other; statements become types of their own",
+)];
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![

@@ -34,7 +34,7 @@ pub struct SavedSegment {
     /// Input rows that are counted in it.
     pub rows: u64,
     /// Of an aggregate: the keys `k0…`, then the states `s0_0…` (aggregate, column).
-    /// Otherwise the rows, by [`OperatorSpec::input_schema`].
+    /// Otherwise the rows, by [`OperatorSpec::input_schema`](crate::OperatorSpec::input_schema).
     pub batches: Vec<RecordBatch>,
     /// What of it lies on disk, instead of in `batches`.
     pub spilled: Option<SpilledSegment>,

@@ -9,7 +9,7 @@
 //! new, and its cost depends on what changed since the one before.
 //!
 //! Invariants: a file is written once; a manifest exists only when all files that it names are durable, and the archive
-//! has the windows that had closed (of a view without windows: the rows of the checkpoint before); the last [`KEPT`]
+//! has the windows that had closed (of a view without windows: the rows of the checkpoint before); the last `KEPT`
 //! are retained with all their files; a number is never reused, not even that of a damaged checkpoint.
 
 mod cut;

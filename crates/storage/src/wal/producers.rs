@@ -5,7 +5,7 @@
 //! the numbers are written in the record of the rows.
 //!
 //! Invariants: a number is accepted once, and only directly after the one before it; a producer is forgotten only when
-//! it has been silent for [`KEPT_MICROS`], and a new producer is refused rather than a number counted twice.
+//! it has been silent for `KEPT_MICROS`, and a new producer is refused rather than a number counted twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
