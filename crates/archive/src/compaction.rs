@@ -22,13 +22,13 @@ use crate::table::ArchiveTable;
 /// Rows per batch while merging.
 const BATCH_ROWS: usize = 8 << 10;
 
-/// Returns the runs of neighbours that are worth merging, of at most about four files' size in total.
+/// Returns the runs of neighbours that are worth merging, of about one file's size in total: the writer of the table
+/// waits meanwhile, and rows that wait with it must fit in memory.
 fn runs(sizes: &[u64], target: u64) -> Vec<Range<usize>> {
     let small = |i: usize| sizes.get(i).is_some_and(|s| *s < target / 4 * 3);
     let at = |i: usize| sizes.get(i).copied().unwrap_or(0);
-    let budget = target.saturating_mul(4);
     let (mut found, mut total, mut end) = (vec![], 0_u64, sizes.len());
-    while end > 0 && total < budget {
+    while end > 0 && total < target {
         if !small(end - 1) {
             end -= 1;
             continue;
@@ -38,7 +38,7 @@ fn runs(sizes: &[u64], target: u64) -> Vec<Range<usize>> {
         while start > 0
             && small(start - 1)
             && at(start - 1) <= sum.saturating_mul(2)
-            && total.saturating_add(sum) < budget
+            && total.saturating_add(sum) < target
         {
             start -= 1;
             sum = sum.saturating_add(at(start));
