@@ -1,9 +1,11 @@
-//! The stateful operators of Windrow: rows are gathered into slices, slices are merged into windows.
+//! The stateful operators of Windrow: everything between two stateless plans that keeps state. A new kind of operator is
+//! a module here behind the traits of `port`; what runs it, saves it or shows it knows those traits alone. No clock, no
+//! input or output, no SQL text, no catalog belongs here.
 //!
-//! A worker feeds prepared batches to its [`SliceStore`]; each row is counted once, in one slice, whatever the overlap
-//! of windows. When the watermark passes, the store emits the slices as [`Segment`]s. A coordinator adds the segments
-//! of all workers to one [`WindowMerger`], which closes windows in ascending order of their end. Which rows are late is
-//! decided per row, before they get here ([`lateness`]).
+//! A worker feeds prepared batches to its [`WorkerPart`] (aligned windows and sessions share the [`SliceStore`]: each row
+//! is counted once, in one slice, whatever the overlap of windows). When the watermark passes, it emits what it has as
+//! [`Segment`]s. A coordinator adds the segments of all workers to one [`CoordinatorPart`], which returns finished rows in
+//! ascending order of their end. Which rows are late is decided per row, before they get here ([`lateness`]).
 //!
 //! Invariants: synchronous, no input or output, no clock, no observable randomness. The same rows with the same tags
 //! give the same windows, whatever the batches, the stores and the moments of flushing.
