@@ -66,7 +66,7 @@ impl Ledger {
         self.skipped.load(Ordering::Relaxed)
     }
 
-    /// Goes on from what was counted before a restart.
+    /// Continues from the counts of before a restart.
     pub fn restore(&self, rows: Entry, partly_late: u64, skipped: u64) {
         self.add(rows);
         self.add_partly_late(partly_late);

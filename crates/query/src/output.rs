@@ -88,7 +88,7 @@ impl Output {
         log.append(new).map(|_| count)
     }
 
-    /// Whether who reads the rows is told which came behind the watermark.
+    /// Whether readers of the rows learn which of them came behind the watermark.
     pub(crate) fn tells_behind(&self) -> bool {
         matches!(self, Self::View { .. })
     }

@@ -244,7 +244,7 @@ impl Shared {
         self.tap_of(stream).map_or(0, |tap| tap.consumed())
     }
 
-    /// Goes on from what was counted before a restart.
+    /// Continues from the counts of before a restart.
     pub fn restore(&self, counts: &Counts) {
         self.ledger.restore(counts.rows, counts.partly_late, counts.skipped);
         let mut state = self.state.lock();

@@ -263,7 +263,7 @@ impl StageRun {
         Ok(Some(rows))
     }
 
-    /// Lets go of files that the windows were in.
+    /// Releases files that the windows were in.
     fn forget_inputs(&self) {
         self.finish.clear();
     }

@@ -105,7 +105,7 @@ pub struct QuerySetup {
     pub from: BTreeMap<String, u64>,
     /// Makes checkpoints of it.
     pub checkpointer: Option<Checkpointer>,
-    /// What it goes on from.
+    /// The state from which it resumes.
     pub resume: Option<Resume>,
     /// Rows whose expressions fail are bad rows.
     pub skips_rows: bool,
@@ -530,7 +530,7 @@ impl Builder<'_> {
         Ok(state)
     }
 
-    /// A window operator goes on from what it had.
+    /// A stateful operator resumes from what it had.
     fn resume(&mut self, run: &mut InputRun, operator: &dyn StatefulOperator) -> Result<()> {
         if let Some(cursor) = &mut self.resume {
             let state = cursor.inputs.next();

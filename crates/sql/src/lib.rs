@@ -1,5 +1,5 @@
 //! From SQL text to plans. Spellings, refusals, rules and the forms of a plan are made here. What may not be: reading rows,
-//! waiting, knowing what a stream is kept in or who asks; the catalog is asked through what planning is given.
+//! waiting, knowing where a stream is kept or which user asks; the catalog is asked through what planning is given.
 //!
 //! This crate owns the way `text → Statement → plan`: [`parse`] reads statements, with every
 //! spelling of a window brought into one canonical form; [`plan`] makes logical plans of them and

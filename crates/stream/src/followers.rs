@@ -26,7 +26,7 @@ const NEAR_ROWS: u64 = 128 << 10;
 /// How often a writer looks whether it should wait any longer.
 const LOOKED_AFTER: Duration = Duration::from_millis(250);
 
-/// Who reads, and so for how long writers wait.
+/// The kind of reader, which decides for how long writers wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadBy {
     /// A query whose rows stay here.

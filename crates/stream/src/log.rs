@@ -57,7 +57,7 @@ pub enum Completion {
     /// When a checkpoint says what they were made of: views without windows.
     Checkpoint {
         /// Worked out again they come in the same order, so a row that is not archived yet has the
-        /// same offset after a crash. Otherwise who follows the log is given only what is archived.
+        /// same offset after a crash. Otherwise followers of the log get only what is archived.
         in_order: bool,
     },
 }
@@ -107,7 +107,7 @@ pub struct StreamLog {
     limit: Option<(String, usize)>,
     inner: Mutex<Inner>,
     changed: watch::Sender<()>,
-    /// Who follows it.
+    /// Its followers.
     followers: Arc<Followers>,
 }
 
@@ -133,7 +133,7 @@ struct Inner {
     checkpoint: LogEnd,
     /// The watermark that the archived rows are complete up to, of such a log.
     archived_watermark: Watermark,
-    /// Nobody archives the tail any more: who waits for room would wait for ever.
+    /// Nobody archives the tail any more: waiting for room would never end.
     release: bool,
     /// The rows that were there when the watermark was told last.
     rows_at_watermark: u64,
@@ -395,7 +395,7 @@ impl StreamLog {
         }
     }
 
-    /// What may be told to who follows it: what stays as it is, also if the process is killed now.
+    /// What followers may see: what stays as it is, also if the process is killed now.
     pub fn settled(&self) -> LogState {
         let state = self.state();
         if self.completion != (Completion::Checkpoint { in_order: false }) {
@@ -454,7 +454,7 @@ impl StreamLog {
         hidden
     }
 
-    /// Lets go of the rows before `end`: nobody is given them any more. Those of an archive are
+    /// Releases the rows before `end`: nobody is given them any more. Those of an archive are
     /// deleted by whole files, and what is not archived yet still goes there.
     pub fn release_before(&self, end: u64) {
         let mut inner = self.inner.lock();
@@ -548,7 +548,7 @@ impl StreamLog {
         Some(Unarchived { first: inner.start, rows, end, watermark })
     }
 
-    /// The archive has grown: the tail lets go of what it holds now.
+    /// The archive has grown: the tail releases what it holds now.
     pub fn archived(&self, archive: ArchiveSnapshot) {
         let wanted = self.followers.first_wanted();
         let mut inner = self.inner.lock();
@@ -560,7 +560,7 @@ impl StreamLog {
         self.changed.send_replace(());
     }
 
-    /// Waits until the tail has at most so many rows and bytes; who writes faster than the archive
+    /// Waits until the tail has at most so many rows and bytes; a writer that is faster than the archive
     /// takes in is slowed down.
     pub async fn wait_for_room(&self, room: Room) {
         let mut changed = self.watch();
@@ -571,12 +571,12 @@ impl StreamLog {
         }
     }
 
-    /// Who follows it.
+    /// Its followers.
     pub(crate) fn followers(&self) -> &Arc<Followers> {
         &self.followers
     }
 
-    /// Waits until those who follow it closely have read enough; who writes faster than they read is
+    /// Waits until those who follow it closely have read enough; a writer that is faster than they are is
     /// slowed down.
     pub async fn wait_for_followers(&self, clock: &dyn Clock) {
         self.followers.wait(|| self.settled().rows, clock).await;

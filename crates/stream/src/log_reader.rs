@@ -37,7 +37,7 @@ pub struct LogSource {
     explicit_watermark: bool,
     /// What retention drops before it is read is left out, instead of being an error.
     skips: bool,
-    /// How long writers of the log wait for who follows it.
+    /// How long writers of the log wait for its follower.
     read_by: ReadBy,
 }
 
@@ -208,7 +208,7 @@ impl LogReader {
         self.pass(rows, (watermark, idle)).map(Step::Batch)
     }
 
-    /// What of the log there is for this reader: who follows it remembers where it stood.
+    /// What of the log there is for this reader: a follower remembers where it stood.
     fn state(&self) -> LogState {
         if self.until.is_some() { self.log.state() } else { self.log.settled() }
     }
@@ -269,7 +269,7 @@ impl LogReader {
     }
 }
 
-/// The error of who asks for rows that are not kept any more.
+/// The error for rows that are not retained any more.
 pub fn dropped(offset: u64, first: u64) -> Error {
     Error::data(format!("row {offset} is no longer there: retention has dropped it"))
         .with_detail(format!("The first row that is still held has the offset {first}."))

@@ -43,7 +43,7 @@ pub struct PushStream {
     pub wal: Option<Arc<Wal>>,
     /// How far the producers are, where there is no such log.
     producers: Mutex<Producers>,
-    /// Who archives its history.
+    /// What archives its history.
     pub spiller: Option<Arc<Spiller>>,
     /// How much may wait for the archive, where there is one.
     room: Room,
@@ -204,7 +204,7 @@ impl PushStream {
         self.known_producers().lock().taken(producer)
     }
 
-    /// Who has written with stamps.
+    /// The producers that have written with stamps.
     pub(crate) fn producers(&self) -> Vec<Arc<str>> {
         self.known_producers().lock().names()
     }
@@ -233,7 +233,7 @@ impl PushStream {
     }
 
     /// Waits until the archive has taken in what is too much for memory, and until those who follow the stream
-    /// closely have read enough; who writes faster than they do is slowed down.
+    /// closely have read enough; a writer that is faster than they are is slowed down.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] when the archive fails for long.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use windrow_core::Error;
 
-/// The same error once more, for the next one who asks.
+/// The same error once more, for the next reader.
 pub fn repeated(error: &Arc<Error>) -> Error {
     with_message(error, error.message().to_owned())
 }

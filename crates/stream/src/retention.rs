@@ -1,4 +1,4 @@
-//! `retention = '7 days'`: a log lets go of rows that are so much older than its newest one, by
+//! `retention = '7 days'`: a log releases rows that are so much older than its newest one, by
 //! event time.
 //!
 //! ```text
@@ -9,12 +9,12 @@
 //! whether the archive has it. A new reader is not given it any more, whatever else needs it:
 //! that is the promise. Running queries and the views' checkpoints still have what they need; the
 //! rest is let go of. What it took goes later: memory with its batch, the archive's files when all
-//! their rows are let go of. Such rows that are not archived yet are, so that the write-ahead log lets go of them
+//! their rows are released. Such rows that are not archived yet are, so that the write-ahead log releases them
 //! too.
 //!
 //! Invariants: offsets stay what they were; a dropped row is older than the newest row by more
 //! than the retention; a row that was let go of has been read by all running queries, and with a
-//! data directory, no unfinished window of an archived view needs it: such a view goes on from one
+//! data directory, no unfinished window of an archived view needs it: such a view resumes from one
 //! of its checkpoints after a restart, and finds all rows that came after it.
 
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub struct Retention {
     /// The stream or view.
     name: String,
     log: Arc<StreamLog>,
-    /// Who archives the log, with a data directory.
+    /// What archives the log, with a data directory.
     spiller: Option<Arc<Spiller>>,
     /// The event-time column.
     column: usize,
@@ -157,7 +157,7 @@ impl Retention {
         Ok(newest.ticks.map(|newest| newest.saturating_sub(self.keep_ticks)))
     }
 
-    /// Drops what is old, and lets go of what of it is needed by nobody.
+    /// Drops what is old, and releases what of it nothing needs.
     ///
     /// # Errors
     /// When rows on disk cannot be read, or the archive cannot be changed.

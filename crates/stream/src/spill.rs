@@ -4,12 +4,12 @@
 //! transaction's version, so that after a crash the query knows which windows to leave out. A view
 //! without windows spills the rows that a checkpoint says the origin of; the version is the end offset, by
 //! which that checkpoint is found again. A push stream spills what it has; the version is the end
-//! offset, and the write-ahead log lets go of segments that the archive covers.
+//! offset, and the write-ahead log releases segments that the archive covers.
 //!
 //! Before rows are archived, the logs that they were made of note how far they go, so that one that loses its end later
 //! is not taken for a shorter one.
 //!
-//! Invariants: one spill at a time; the tail lets go of rows only after the archive has committed
+//! Invariants: one spill at a time; the tail releases rows only after the archive has committed
 //! them; a spill that fails changes nothing and is tried again.
 
 use std::fmt;

@@ -5,7 +5,7 @@
 //! offset   start                                  rows
 //!          ├─ disk ─ disk ─┼─ batch ─┼─ … ─ batch ─┤ ◄─ push
 //! ```
-//! The oldest batches go to disk first: who follows a log reads at its end.
+//! The oldest batches go to disk first: followers of a log read at its end.
 //!
 //! Invariants: the pieces tile; what is told to the limit is what is in memory.
 
@@ -112,7 +112,7 @@ pub(super) struct Tail {
     schema: SchemaRef,
     /// Ascending.
     pieces: Vec<Piece>,
-    /// Rows before this are in the archive too, and are kept for who is about to read them.
+    /// Rows before this are in the archive too, and are kept for readers that are about to read them.
     start: u64,
     /// Bytes of those that are in no archive, and of all that are in memory.
     bytes: usize,

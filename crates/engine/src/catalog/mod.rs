@@ -39,7 +39,7 @@ pub(crate) struct Catalog {
     broken: Mutex<BTreeMap<String, Broken>>,
     /// Rows of streams that were lost, by the streams.
     lost: Mutex<BTreeMap<String, Vec<LostRows>>>,
-    /// Materialized views that are made anew beside themselves.
+    /// Materialized views that are being rebuilt beside the old ones.
     rebuilding: Mutex<BTreeSet<String>>,
 }
 

@@ -1,4 +1,4 @@
-//! Everything is a table: the schema `windrow`, made anew at each look.
+//! Everything is a table: the schema `windrow`, computed on every read.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

@@ -312,7 +312,7 @@ fn lives(world: &World, seed: u64) -> Happened {
                     allowed(&error, seed);
                 }
                 if chance.below(3) == 0 {
-                    // What cannot be archived now is worked out again.
+                    // What cannot be archived now is recomputed.
                     drop(world.drive("closing", engine.close()));
                 } else {
                     store.stop_after(Some(0));

@@ -24,7 +24,7 @@ use crate::catalog::{Catalog, Object};
 use crate::durable::store::Store;
 use crate::session::failing::Failed;
 
-/// Who follows a view that gives out only what is archived waits at most so long for it.
+/// A follower of a view that gives out only archived rows waits for them at most this long.
 const SETTLED_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(crate) struct Inner {
     pub(super) pumps: Mutex<Vec<Weak<Pump>>>,
     /// For people: what became of the data directory's queries when it was opened.
     pub(super) told: Mutex<Recovery>,
-    /// Who lets go of old rows, by stream and view.
+    /// The tasks that release old rows, by stream and view.
     pub(super) retentions: Mutex<BTreeMap<String, Arc<Retention>>>,
     pub(super) runtime: Mutex<Option<Runtime>>,
     /// The views that have failed in this process.
@@ -112,7 +112,7 @@ impl Inner {
         self.told.lock().notices.push(notice);
     }
 
-    /// Remembers what a view's query goes on from.
+    /// Remembers the state from which a view's query resumes.
     pub(crate) fn tell(&self, view: &str, newest: &Newest) {
         let mut told = self.told.lock();
         told.resumed += usize::from(newest.resume.is_some());
@@ -152,7 +152,7 @@ impl Inner {
     }
 
     /// Completes when a view has waited long for room, because it cannot be archived: that may go on
-    /// for ever, for who waits for the view too.
+    /// for ever, also for those who wait for the view.
     pub(crate) async fn failing_archive(&self) -> Error {
         loop {
             self.parts.clock.sleep(self.parts.limits.archive_wait).await;
@@ -196,7 +196,7 @@ impl Inner {
         }
     }
 
-    /// Lets go of the old rows of a log from now on.
+    /// Releases the old rows of a log from now on.
     pub(crate) fn retain(&self, name: &str, retention: &Arc<Retention>) {
         let (parts, catalog) = (Arc::clone(&self.parts), Arc::clone(&self.catalog));
         let run = super::retention::run(Arc::clone(retention), parts, catalog);

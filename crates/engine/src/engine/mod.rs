@@ -54,7 +54,7 @@ const THREAD_STACK_BYTES: usize = 64 << 20;
 pub struct EngineConfig {
     /// How much of anything is allowed.
     pub limits: Limits,
-    /// Who tells the time; `None`: the machine. Tests bring their own.
+    /// The clock; `None`: that of the machine. Tests bring their own.
     pub clock: Option<Arc<dyn Clock>>,
     /// Where everything is kept durably: a directory, or a URL such as `s3://bucket/prefix`; `None`:
     /// in memory. One engine at a time has a directory.
@@ -109,7 +109,7 @@ pub struct Engine {
 pub struct Recovery {
     /// Views whose queries go on from a checkpoint.
     pub resumed: usize,
-    /// Views that are worked out again from what their streams hold.
+    /// Views that are recomputed from what their streams hold.
     pub again: usize,
     /// What could not be used, and why, a sentence each.
     pub notices: Vec<String>,
@@ -323,7 +323,7 @@ impl Engine {
         &self.inner.catalog
     }
 
-    /// Who tells the time.
+    /// The clock.
     pub fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.inner.parts.clock)
     }

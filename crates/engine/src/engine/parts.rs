@@ -26,7 +26,7 @@ pub(crate) struct Parts {
     pub(super) restored: AtomicBool,
     pub(super) catalogs: Arc<dyn CatalogProviderList>,
     pub(super) env: Arc<RuntimeEnv>,
-    /// Who makes plans.
+    /// The threads that make plans.
     pub(crate) planners: Planners,
     /// Bytes that one statement may take, where nobody says how many.
     pub(crate) query_bytes_max: usize,

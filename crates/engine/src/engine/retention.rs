@@ -12,7 +12,7 @@ use crate::catalog::{Catalog, Object};
 /// How often old rows are looked for at most, and again while a reader needs them.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Lets go of the old rows of a log from now on, until its retention is stopped.
+/// Releases the old rows of a log from now on, until its retention is stopped.
 pub(super) async fn run(retention: Arc<Retention>, parts: Arc<Parts>, catalog: Arc<Catalog>) {
     let mut changed = retention.watch();
     let mut last = Pass::Held;
@@ -70,7 +70,7 @@ fn needed(retention: &Retention, parts: &Parts, catalog: &Catalog) -> Needed {
             continue;
         }
         needed.offset = needed.offset.min(view.consumed(name));
-        // After a restart it goes on from one of these.
+        // After a restart it resumes from one of these.
         if let Some(checkpoints) = &view.checkpoints {
             needed.offset = needed.offset.min(checkpoints.needs(name));
         }
@@ -84,7 +84,7 @@ fn open_from(catalog: &Catalog, name: &str, reach: i64) -> i64 {
     let mut open = i64::MAX;
     for object in catalog.all() {
         let Object::Materialized(view) = object else { continue };
-        // One that has finished reads nothing any more, and one with checkpoints goes on from them.
+        // One that has finished reads nothing any more, and one with checkpoints resumes from them.
         if !view.reads.iter().any(|read| read == name)
             || matches!(view.query.status(), Status::Finished)
             || view.checkpoints.is_some()
@@ -94,7 +94,7 @@ fn open_from(catalog: &Catalog, name: &str, reach: i64) -> i64 {
         let reach = reach.saturating_add(view.reach_ticks);
         let from = match &view.spiller {
             Some(spiller) => spiller.frontier().delayed(reach).ticks(),
-            // It is worked out again, for those that read it.
+            // It is recomputed for the queries that read it.
             None => open_from(catalog, &view.name, reach),
         };
         open = open.min(from);

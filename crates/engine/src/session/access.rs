@@ -5,7 +5,7 @@
 //!    └─ what it reads ─► names resolved in `guarded` schemas ────────────────────┴─► Access
 //! ```
 //! Reading is checked where a name becomes a table, so that it does not matter where in a statement
-//! the name stands. The plan of a view was resolved when the view was made: who reads a view needs
+//! the name stands. The plan of a view was resolved when the view was made: whoever reads a view needs
 //! the view alone, its definition runs with the right of who made it.
 
 use std::sync::Arc;
@@ -103,7 +103,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// Everything, everywhere: who has the process has that anyway.
+    /// Everything, everywhere: whoever controls the process has that anyway.
     pub fn full() -> Self {
         Self {
             user: String::new(),
@@ -126,7 +126,7 @@ impl Access {
         self
     }
 
-    /// Who it is; empty for who has the process.
+    /// The user's name; empty for whoever controls the process.
     pub fn user(&self) -> &str {
         &self.user
     }
@@ -156,7 +156,7 @@ impl Access {
         self.grants.iter().any(|g| g.role >= role)
     }
 
-    /// Refuses who has not the role on an object.
+    /// Refuses a user without the role on an object.
     ///
     /// # Errors
     /// [`ErrorKind::Denied`]; it does not tell whether there is such an object.
@@ -170,7 +170,7 @@ impl Access {
             .with_hint(format!("Ask an administrator for the role {needed} on \"{name}\".")))
     }
 
-    /// Refuses who has not the role anywhere.
+    /// Refuses a user without the role anywhere.
     pub(crate) fn need_somewhere(&self, role: Role, what: &str) -> Result<()> {
         if self.has_somewhere(role) {
             return Ok(());
@@ -178,7 +178,7 @@ impl Access {
         Err(self.denied(format!("{what} needs the role {}", role.as_str())))
     }
 
-    /// Refuses who has not the role on everything.
+    /// Refuses a user without the role on everything.
     pub(crate) fn need_everywhere(&self, role: Role, what: &str) -> Result<()> {
         if self.is_everything(role) {
             return Ok(());

@@ -136,7 +136,7 @@ impl Admission {
     fn reaches(&self, phase: Phase) -> impl Future<Output = ()> + Send + use<> {
         let mut receiver = self.phase.subscribe();
         async move {
-            // Who is gone without a word ends nothing.
+            // A session that is gone without a word ends nothing.
             if receiver.wait_for(|now| *now >= phase).await.is_err() {
                 std::future::pending::<()>().await;
             }

@@ -259,7 +259,7 @@ impl Session {
         }))
     }
 
-    /// What lets go of the old rows of a log, which begins now; the engine knows it by `key`.
+    /// The task that releases the old rows of a log, which begins now; the engine knows it by `key`.
     pub(super) fn retention(
         &self,
         (name, key): (&str, &str),

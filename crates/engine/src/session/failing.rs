@@ -1,4 +1,4 @@
-//! Views that fail: who is told, and what is remembered until the next start.
+//! Views that fail: to whom it is reported, and what is remembered until the next start.
 //!
 //! ```text
 //! query fails ─► its log fails: every reader gets the error

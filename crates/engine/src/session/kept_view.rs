@@ -1,4 +1,4 @@
-//! What the data directory keeps of a materialized view, and what its query goes on from.
+//! What the data directory keeps of a materialized view, and the state from which its query resumes.
 //!
 //! ```text
 //! archive (windows up to F) ─┐
@@ -31,7 +31,7 @@ use crate::catalog::Object;
 use crate::durable::definitions::Definition;
 use crate::session::Session;
 
-/// What is kept of a view, and what its query goes on from.
+/// What is kept of a view, and the state from which its query resumes.
 pub(super) struct KeptView {
     pub(super) log: Arc<StreamLog>,
     /// Windows up to here are in the archive.
@@ -98,7 +98,7 @@ impl Session {
     /// Whether a query can go on from a checkpoint.
     pub(super) fn resumes(&self, reads: &[String], has_late_to: bool) -> bool {
         // A stream of late rows is only in memory: it is filled again by reading all again. A view
-        // that is worked out again may have its rows in another order.
+        // that is recomputed may have its rows in another order.
         let steady = |name: &String| match self.engine.catalog.get(name) {
             Some(Object::Materialized(read)) => read.spiller.is_some(),
             Some(Object::Stream(_) | Object::View) | None => true,
@@ -308,7 +308,7 @@ impl Session {
         Ok(())
     }
 
-    /// Makes checkpoints of a query: who makes them.
+    /// Returns what makes the checkpoints of a query.
     pub(super) fn checkpointer(&self, kept: &KeptView) -> Option<Checkpointer> {
         let parts = &self.engine.parts;
         kept.checkpoints.as_ref().zip(kept.spiller.as_ref()).map(|(checkpoints, spiller)| {

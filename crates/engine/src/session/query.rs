@@ -268,7 +268,7 @@ impl Session {
         let mut held = view.log.state();
         let from = after.unwrap_or(held.rows);
         if from > held.rows && self.engine.catalog.waits_for_pushes(&name) {
-            // Rows that were not archived when the process ended are worked out again.
+            // Rows that were not archived when the process ended are recomputed.
             self.wait_consumed(&view).await?;
         }
         held = view.log.state();
@@ -345,7 +345,7 @@ fn interruptible(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
     wrapped.map_or(plan, |wrapped| wrapped.data)
 }
 
-/// The error of who asks to go on behind rows that a view does not have.
+/// The error for a request to continue after rows that a view does not have.
 fn not_there(view: &str, after: u64, rows: u64) -> Error {
     Error::data(format!("view \"{view}\" has {rows} rows, and none after row {after}"))
         .with_detail(

@@ -84,7 +84,7 @@ fn refuse_limit(view: &Materialized) -> Result<()> {
     ))
 }
 
-/// What gives another value each time cannot be worked out again.
+/// What gives another value each time cannot be recomputed.
 fn refuse_changing(view: &Materialized) -> Result<()> {
     let mut found: Option<String> = None;
     let walked = view.plan.apply_with_subqueries(|node| {

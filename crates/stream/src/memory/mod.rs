@@ -1,4 +1,4 @@
-//! The limit of memory (`--memory-limit`): who has how much, and what goes to disk when it is short.
+//! The limit of memory (`--memory-limit`): what has how much, and what goes to disk when it is short.
 //!
 //! ```text
 //! limit ─┬─ 6/8 a pool of DataFusion ─► state of windows, one share per operator │ sorts, joins, groupings

@@ -40,7 +40,7 @@ pub struct Stream {
     pub connector: String,
     /// Reading it after a restart gives the same rows.
     pub replayable: bool,
-    /// What lets go of its old rows, if they are not kept for ever.
+    /// What releases its old rows, if they are not retained for ever.
     pub retention: Option<Arc<Retention>>,
     /// Where its bad rows are kept.
     pub bad_rows: Arc<BadRows>,
