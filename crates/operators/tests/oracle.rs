@@ -7,7 +7,6 @@ mod naive;
 mod shared;
 mod space;
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,15 +16,14 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::scalar::ScalarValue;
 use naive::{Row, Windowed};
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
-use shared::{KEYS, TIME, aggregates, cell, schema, through_ipc};
+use shared::{Disk, KEYS, TIME, aggregates, cell, schema};
 use space::Space;
 use windrow_core::{Watermark, WindowKind, WindowSpec};
 use windrow_operators::lateness::{Tolerance, classify};
 use windrow_operators::{
-    ClosedWindow, Cut, GroupingSets, Mode, OperatorSpec, SavedSegment, SavedState, Segment,
-    SegmentId, SliceStore, SpillSpace, WindowMerger,
+    ClosedWindow, GroupingSets, Mode, OperatorSpec, SavedState, Segment, SliceStore, SpillSpace,
+    WindowMerger,
 };
 
 /// One random case.
@@ -120,9 +118,8 @@ struct Run<'a> {
     /// Windows that had closed after the cut to which the run returned: they close again.
     again: Windowed,
     /// Segments as they were written.
-    disk: BTreeMap<SegmentId, SavedSegment>,
-    /// The last cuts, and how far the input was read.
-    cuts: Vec<(Cut, Reached)>,
+    /// With how far the input was read at each cut.
+    disk: Disk<Reached>,
     restores: usize,
     /// Set when memory may be short.
     space: Option<Arc<Space>>,
@@ -154,8 +151,7 @@ impl<'a> Run<'a> {
             },
             output: Windowed::new(),
             again: Windowed::new(),
-            disk: BTreeMap::new(),
-            cuts: vec![],
+            disk: Disk::new(),
             restores: 0,
             space: None,
             divided: 0,
@@ -199,7 +195,7 @@ impl<'a> Run<'a> {
         assert_eq!(self.merger.size_bytes(), 0);
         if cuts {
             self.cut();
-            assert_eq!(self.cuts.last().unwrap().0.needed, []);
+            assert_eq!(self.disk.needed(), []);
         }
         assert!(self.stores.iter().all(|s| s.rows() == 0 && s.first_open().is_none()));
         if let Some(space) = &self.space {
@@ -278,31 +274,14 @@ impl<'a> Run<'a> {
     fn cut(&mut self) {
         let segments = self.stores.iter_mut().flat_map(|s| s.flush_all().unwrap());
         segments.for_each(|segment| self.merger.add(segment).unwrap());
-        let mut cut = self.merger.cut().unwrap();
-        for segment in cut.new.drain(..) {
-            assert!(segment.id.0 < cut.next_id && cut.needed.contains(&segment.id));
-            let before = self.disk.insert(segment.id, through_ipc(&segment));
-            assert!(before.is_none(), "an id is given once");
-        }
-        assert!(cut.needed.iter().all(|id| self.disk.contains_key(id)));
+        self.disk.keep(self.merger.cut().unwrap(), self.at.clone());
         assert!(self.merger.cut().unwrap().new.is_empty(), "a segment is given once");
-        self.cuts.push((cut, self.at.clone()));
-        if self.cuts.len() > 3 {
-            self.cuts.remove(0);
-            // What no cut needs is deleted.
-            let cuts = &self.cuts;
-            self.disk.retain(|id, _| cuts.iter().any(|(cut, _)| cut.needed.contains(id)));
-        }
     }
 
     /// Returns to one of the last cuts; what was written later was never written.
     fn lose_all(&mut self, rng: &mut StdRng) {
         self.restores += 1;
-        self.cuts.truncate(rng.random_range(1..=self.cuts.len()));
-        let (cut, at) = self.cuts.last().unwrap().clone();
-        self.disk.retain(|id, _| id.0 < cut.next_id);
-        let mut segments: Vec<_> = cut.needed.iter().map(|id| self.disk[id].clone()).collect();
-        segments.shuffle(rng);
+        let (cut, at, segments) = self.disk.lose(rng);
         let spec = Arc::clone(&self.case.spec);
         let (mut segments, space) = (segments.into_iter().map(Ok), self.space.as_deref());
         let space = space.map(|space| space as &dyn SpillSpace);

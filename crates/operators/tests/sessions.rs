@@ -7,7 +7,6 @@ mod naive;
 mod shared;
 mod space;
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,15 +15,14 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use naive::{Row, Windowed};
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
-use shared::{KEYS, TIME, aggregates, cell, schema, through_ipc};
+use shared::{Disk, KEYS, TIME, aggregates, cell, schema};
 use space::Space;
 use windrow_core::{SessionSpec, Watermark};
 use windrow_operators::lateness::Tolerance;
 use windrow_operators::{
-    CoordinatorPart, Cut, Finished, Mode, SavedSegment, SavedState, SegmentId, SessionOperatorSpec,
-    SpillSpace, StatefulOperator, WorkerPart,
+    CoordinatorPart, Finished, Mode, SavedState, SessionOperatorSpec, SpillSpace, StatefulOperator,
+    WorkerPart,
 };
 
 /// One random case.
@@ -97,9 +95,8 @@ struct Run<'a> {
     /// Sessions returned after the cut to which the run returned: they are returned again.
     again: Windowed,
     /// Segments as they were written.
-    disk: BTreeMap<SegmentId, SavedSegment>,
-    /// The last cuts, and how far the input was read.
-    cuts: Vec<(Cut, Reached)>,
+    /// With how far the input was read at each cut.
+    disk: Disk<Reached>,
     restores: usize,
     /// Set when memory may be short.
     space: Option<Arc<Space>>,
@@ -132,8 +129,7 @@ impl<'a> Run<'a> {
             output: Windowed::new(),
             sequence: vec![],
             again: Windowed::new(),
-            disk: BTreeMap::new(),
-            cuts: vec![],
+            disk: Disk::new(),
             restores: 0,
             space: None,
             spills: 0,
@@ -181,7 +177,7 @@ impl<'a> Run<'a> {
         assert_eq!(self.coordinator.size_bytes(), 0);
         if cuts {
             self.cut();
-            assert_eq!(self.cuts.last().unwrap().0.needed, []);
+            assert_eq!(self.disk.needed(), []);
         }
         assert!(self.workers.iter().all(|w| w.open_windows() == 0 && w.next_close().is_none()));
         if let Some(space) = &self.space {
@@ -287,31 +283,14 @@ impl<'a> Run<'a> {
     fn cut(&mut self) {
         let segments = self.workers.iter_mut().flat_map(|w| w.flush_all().unwrap());
         segments.for_each(|segment| self.coordinator.add(segment).unwrap());
-        let mut cut = self.coordinator.cut().unwrap();
-        for segment in cut.new.drain(..) {
-            assert!(segment.id.0 < cut.next_id && cut.needed.contains(&segment.id));
-            let before = self.disk.insert(segment.id, through_ipc(&segment));
-            assert!(before.is_none(), "an id is given once");
-        }
-        assert!(cut.needed.iter().all(|id| self.disk.contains_key(id)));
+        self.disk.keep(self.coordinator.cut().unwrap(), self.at.clone());
         assert!(self.coordinator.cut().unwrap().new.is_empty(), "a segment is given once");
-        self.cuts.push((cut, self.at.clone()));
-        if self.cuts.len() > 3 {
-            self.cuts.remove(0);
-            // What no cut needs is deleted.
-            let cuts = &self.cuts;
-            self.disk.retain(|id, _| cuts.iter().any(|(cut, _)| cut.needed.contains(id)));
-        }
     }
 
     /// Returns to one of the last cuts; what was written later was never written.
     fn lose_all(&mut self, rng: &mut StdRng) {
         self.restores += 1;
-        self.cuts.truncate(rng.random_range(1..=self.cuts.len()));
-        let (cut, at) = self.cuts.last().unwrap().clone();
-        self.disk.retain(|id, _| id.0 < cut.next_id);
-        let mut segments: Vec<_> = cut.needed.iter().map(|id| self.disk[id].clone()).collect();
-        segments.shuffle(rng);
+        let (cut, at, segments) = self.disk.lose(rng);
         let (frontier, next_id) = (cut.frontier, cut.next_id);
         let (mut segments, space) = (segments.into_iter().map(Ok), self.space.as_deref());
         let space = space.map(|space| space as &dyn SpillSpace);

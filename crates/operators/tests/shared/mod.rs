@@ -1,6 +1,7 @@
 //! Shared parts of the oracles' cases: columns, aggregates, and segments as they are written.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef};
@@ -12,7 +13,10 @@ use datafusion::logical_expr::AggregateUDF;
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::scalar::ScalarValue;
-use windrow_operators::{AggregateCall, SavedSegment};
+use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use windrow_operators::{AggregateCall, Cut, SavedSegment, SegmentId};
 
 use crate::naive;
 
@@ -83,8 +87,52 @@ pub(crate) fn cell(array: &ArrayRef, row: usize) -> String {
     }
 }
 
+/// The segments on disk, and the last cuts with where the run stood at them.
+#[derive(Debug)]
+pub(crate) struct Disk<At> {
+    segments: BTreeMap<SegmentId, SavedSegment>,
+    cuts: Vec<(Cut, At)>,
+}
+
+impl<At: Clone> Disk<At> {
+    pub(crate) fn new() -> Self {
+        Self { segments: BTreeMap::new(), cuts: vec![] }
+    }
+
+    /// Writes a cut, and deletes what none of the last three needs.
+    pub(crate) fn keep(&mut self, mut cut: Cut, at: At) {
+        for segment in cut.new.drain(..) {
+            assert!(segment.id.0 < cut.next_id && cut.needed.contains(&segment.id));
+            let before = self.segments.insert(segment.id, through_ipc(&segment));
+            assert!(before.is_none(), "an id is given once");
+        }
+        assert!(cut.needed.iter().all(|id| self.segments.contains_key(id)));
+        self.cuts.push((cut, at));
+        if self.cuts.len() > 3 {
+            self.cuts.remove(0);
+            let cuts = &self.cuts;
+            self.segments.retain(|id, _| cuts.iter().any(|(cut, _)| cut.needed.contains(id)));
+        }
+    }
+
+    /// The segments that the newest cut needs.
+    pub(crate) fn needed(&self) -> &[SegmentId] {
+        &self.cuts.last().unwrap().0.needed
+    }
+
+    /// Returns one of the last cuts with its segments in any order; what was written later was never written.
+    pub(crate) fn lose(&mut self, rng: &mut StdRng) -> (Cut, At, Vec<SavedSegment>) {
+        self.cuts.truncate(rng.random_range(1..=self.cuts.len()));
+        let (cut, at) = self.cuts.last().unwrap().clone();
+        self.segments.retain(|id, _| id.0 < cut.next_id);
+        let mut segments: Vec<_> = cut.needed.iter().map(|id| self.segments[id].clone()).collect();
+        segments.shuffle(rng);
+        (cut, at, segments)
+    }
+}
+
 /// Writes a segment as an Arrow IPC stream and reads it back.
-pub(crate) fn through_ipc(segment: &SavedSegment) -> SavedSegment {
+fn through_ipc(segment: &SavedSegment) -> SavedSegment {
     let mut file = vec![];
     let pieces: Vec<_> = segment.pieces().map(|piece| piece.unwrap()).collect();
     assert_eq!(pieces.len(), segment.pieces_len());
