@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int32Type;
+use futures::future::{Either, select};
 use futures::{FutureExt, StreamExt, TryStreamExt, executor::block_on};
 use libtest_mimic::{Failed, Trial};
 use windrow_core::{Limits, ManualClock};
@@ -284,6 +285,19 @@ fn dropped() -> Result<(), Failed> {
         let mut waits = Box::pin(other.run("WAIT FOR w UNTIL TIMESTAMP '2027-01-01 00:00:00'"));
         if (&mut waits).now_or_never().is_some() {
             return Err("the view is further than its stream".into());
+        }
+        // It has found its view when others that began later, and go the same way, are done.
+        for _ in 0..10 {
+            let later = Box::pin(session.run("WAIT FOR w UNTIL TIMESTAMP '2026-01-01 00:00:10'"));
+            match select(waits, later).await {
+                Either::Left((done, _)) => {
+                    return Err(format!("WAIT FOR has ended: {}", done.is_ok()).into());
+                }
+                Either::Right((done, still)) => {
+                    done?;
+                    waits = still;
+                }
+            }
         }
         session.run("DROP MATERIALIZED VIEW v CASCADE").await?;
         let waited = waits.await.err().map(|e| e.message().to_owned());
