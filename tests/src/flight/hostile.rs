@@ -219,6 +219,7 @@ pub(super) fn trials() -> Vec<Trial> {
     ]
 }
 
+#[expect(clippy::print_stderr, reason = "figures of the run, for people")]
 fn hostile() -> Result<(), Failed> {
     let home = tempfile::tempdir()?;
     let users = home.path().join("users");
@@ -272,6 +273,10 @@ fn hostile() -> Result<(), Failed> {
         // is so before and afterwards too.
         let alone = alone.max(after);
         let bound = LATE_MAX.max(alone * LATE_TIMES);
+        eprintln!(
+            "hostile statements: another client's p99 is {during:?}, {alone:?} without them; at most {} MB are resident",
+            peak >> 20
+        );
         if during > bound {
             return Err(format!("another client waited: {during:?}, alone {alone:?}").into());
         }

@@ -4,6 +4,7 @@
 //! against. Arithmetic wraps instead of panicking; the rows for which it would wrap are filtered
 //! out by the plan (see [`super::bounded()`]).
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -21,6 +22,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
 };
+use datafusion::physical_expr::ScalarFunctionExpr;
 use windrow_core::{WindowKind, WindowSpec};
 
 /// What a [`BoundFunction`] computes from its one timestamp argument.
@@ -38,6 +40,10 @@ pub(crate) enum Bound {
     StartOfEnd,
     /// `window_time` of the window with this end.
     TimeOfEnd,
+    /// The first instant of the slice of an event time: no window begins or ends within a slice.
+    Slice,
+    /// The ends of all windows of the slice that begins at this time, ascending, as a list.
+    SliceEnds,
 }
 
 /// A function of one timestamp that gives bounds of windows.
@@ -52,6 +58,14 @@ struct BoundFunction {
 pub(crate) fn bound(spec: WindowSpec, bound: Bound, argument: Expr) -> Expr {
     let signature = Signature::any(1, Volatility::Immutable);
     ScalarUDF::new_from_impl(BoundFunction { spec, bound, signature }).call(vec![argument])
+}
+
+/// Another bound of the windows that `call` is a bound of; `None` where it is none.
+pub(crate) fn of_same_windows(call: &ScalarFunctionExpr, bound: Bound) -> Option<Arc<ScalarUDF>> {
+    let known = call.fun().inner().downcast_ref::<BoundFunction>()?;
+    let signature = known.signature.clone();
+    let function = BoundFunction { spec: known.spec, bound, signature };
+    Some(Arc::new(ScalarUDF::new_from_impl(function)))
 }
 
 /// In how many windows a row is at most.
@@ -72,6 +86,8 @@ impl ScalarUDFImpl for BoundFunction {
             Bound::TumbleEnd => "window_end",
             Bound::TumbleTime | Bound::TimeOfEnd => "window_time",
             Bound::Ends => "window_ends",
+            Bound::Slice => "window_slice",
+            Bound::SliceEnds => "window_slice_ends",
         }
     }
 
@@ -82,7 +98,7 @@ impl ScalarUDFImpl for BoundFunction {
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         let [time] = types else { return internal_err!("a bound is a function of one time") };
         Ok(match self.bound {
-            Bound::Ends => DataType::List(Arc::new(Field::new_list_field(time.clone(), false))),
+            Bound::Ends | Bound::SliceEnds => DataType::List(Arc::new(Field::new_list_field(time.clone(), false))),
             _ => time.clone(),
         })
     }
@@ -107,7 +123,7 @@ impl ScalarUDFImpl for BoundFunction {
     fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
         // All bounds but the list grow with the time.
         Ok(match inputs {
-            [time] if self.bound != Bound::Ends => time.sort_properties,
+            [time] if !matches!(self.bound, Bound::Ends | Bound::SliceEnds) => time.sort_properties,
             _ => SortProperties::Unordered,
         })
     }
@@ -118,8 +134,11 @@ impl BoundFunction {
         let DataType::Timestamp(unit, zone) = times.data_type() else {
             return exec_err!("windows go over timestamps, not {}", times.data_type());
         };
-        if self.bound == Bound::Ends {
-            return ends(self.spec, times, *unit);
+        match self.bound {
+            Bound::Ends => return ends(self.spec, times, *unit, &self.spec.valid_times()),
+            // The first instant of a slice need not be valid as an event time: another of it is.
+            Bound::SliceEnds => return ends(self.spec, times, *unit, &(i64::MIN..=i64::MAX)),
+            _ => {}
         }
         let zone = zone.clone();
         Ok(match unit {
@@ -147,7 +166,12 @@ impl BoundFunction {
             Bound::TumbleEnd => starts(spec, times.values(), size),
             Bound::TumbleTime => starts(spec, times.values(), size.wrapping_sub(1)),
             Bound::TimeOfEnd => times.values().iter().map(|end| end.wrapping_sub(1)).collect(),
-            Bound::StartOfEnd | Bound::Ends => match spec.kind() {
+            Bound::Slice => {
+                let width = slice_width(spec);
+                let slice = |time: &i64| floor(*time, width, spec.offset());
+                times.values().iter().map(slice).collect()
+            }
+            Bound::StartOfEnd | Bound::Ends | Bound::SliceEnds => match spec.kind() {
                 WindowKind::Cumulate { size, .. } => times
                     .values()
                     .iter()
@@ -157,6 +181,21 @@ impl BoundFunction {
             },
         };
         PrimitiveArray::new(values, times.nulls().cloned())
+    }
+}
+
+/// The greatest width that all bounds of windows are multiples of, from the offset on.
+fn slice_width(spec: WindowSpec) -> i64 {
+    match spec.kind() {
+        WindowKind::Tumble { size } => size,
+        WindowKind::Cumulate { step, .. } => step,
+        WindowKind::Hop { slide, size } => {
+            let (mut a, mut b) = (size, slide);
+            while b != 0 {
+                (a, b) = (b, a.rem_euclid(b));
+            }
+            a
+        }
     }
 }
 
@@ -183,9 +222,14 @@ fn starts(spec: WindowSpec, times: &[i64], shift: i64) -> ScalarBuffer<i64> {
         .collect()
 }
 
-/// The ends of all windows of each time; none for a time that is NULL or outside
-/// [`WindowSpec::valid_times`].
-fn ends(spec: WindowSpec, times: &ArrayRef, unit: TimeUnit) -> Result<ArrayRef> {
+/// The ends of all windows of each time; none for a time that is NULL or not `valid`
+/// ([`WindowSpec::valid_times`]).
+fn ends(
+    spec: WindowSpec,
+    times: &ArrayRef,
+    unit: TimeUnit,
+    valid: &RangeInclusive<i64>,
+) -> Result<ArrayRef> {
     let zone = match times.data_type() {
         DataType::Timestamp(_, zone) => zone.clone(),
         other => return exec_err!("windows go over timestamps, not {other}"),
@@ -194,7 +238,6 @@ fn ends(spec: WindowSpec, times: &ArrayRef, unit: TimeUnit) -> Result<ArrayRef> 
     let mut flat: Vec<i64> = Vec::with_capacity(values.len().saturating_mul(2));
     let mut offsets: Vec<i32> = Vec::with_capacity(values.len() + 1);
     offsets.push(0);
-    let valid = spec.valid_times();
     for (row, time) in values.iter().enumerate() {
         if valid.contains(time) && nulls.is_none_or(|n| n.is_valid(row)) {
             push_ends(spec, *time, &mut flat);

@@ -19,6 +19,7 @@ use windrow_core::{Error, budget};
 
 use super::functions::BoundFunctions;
 use super::projections::NameApart;
+use super::slices::CountBySlices;
 
 /// The engine's analyzer rules, and ours behind them: functions have their final types then.
 pub(super) fn analyzer() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
@@ -31,9 +32,11 @@ pub(super) fn optimizer() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     Optimizer::new().rules.into_iter().map(|rule| Arc::new(Checked(rule)) as _).collect()
 }
 
-/// The engine's rules for physical plans.
+/// The engine's rules for physical plans, and ours behind them.
 pub(super) fn physical() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-    PhysicalOptimizer::new().rules.into_iter().map(|rule| Arc::new(Checked(rule)) as _).collect()
+    let rules = PhysicalOptimizer::new().rules.into_iter();
+    let ours = [Arc::new(CountBySlices) as Arc<dyn PhysicalOptimizerRule + Send + Sync>];
+    rules.chain(ours).map(|rule| Arc::new(Checked(rule)) as _).collect()
 }
 
 #[derive(Debug)]

@@ -34,6 +34,7 @@ mod session_bounds;
 mod sessions;
 mod shape;
 mod size;
+mod slices;
 mod split;
 mod start;
 mod trace;

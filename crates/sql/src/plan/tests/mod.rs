@@ -7,6 +7,7 @@ mod functions;
 mod refusals;
 mod session_operator;
 mod sessions;
+mod slices;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

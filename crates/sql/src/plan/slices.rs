@@ -1,0 +1,355 @@
+//! The bounded form of overlapping windows, counted by slices.
+//!
+//! Lowered as [`super::bounded()`] says, each row is repeated for every window that it belongs to, and then grouped.
+//! Rows between two neighbouring bounds of windows belong to the same windows. So this rule groups them once,
+//! and repeats the group (Li et al., *No Pane, No Gain*, 2005):
+//!
+//! ```text
+//! AggregateExec: Partial, by [bounds, keys]         ProjectionExec: bounds of each end
+//!   …                                                 UnnestExec: ends of windows of each slice
+//!     UnnestExec: ends of windows of each row   =►      AggregateExec: Partial, by [slice, keys]
+//!       rows                                              rows
+//! ```
+//!
+//! Both give the states of groups in the same columns, and what merges the states stays as it is: so this holds for
+//! every aggregate function. It shares nothing with the window operator, which is tested against the bounded form.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{
+    DataFusionError, Result, ScalarValue, UnnestOptions, internal_datafusion_err,
+};
+use datafusion::physical_expr::expressions::{Column, Literal};
+use datafusion::physical_expr::utils::collect_columns;
+use datafusion::physical_expr::{Partitioning, PhysicalExpr, ScalarFunctionExpr};
+use datafusion::physical_expr_common::physical_expr::is_volatile;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::unnest::{ListUnnest, UnnestExec};
+
+use super::bounds::{Bound, of_same_windows};
+
+type PhysicalExprRef = Arc<dyn PhysicalExpr>;
+type PlanRef = Arc<dyn ExecutionPlan>;
+
+/// The column of slices between the rows and their windows.
+const SLICE: &str = "__window_slice";
+
+/// Groups rows by slices before it repeats them, where the bounds of windows are only grouped by.
+#[derive(Debug)]
+pub(super) struct CountBySlices;
+
+impl PhysicalOptimizerRule for CountBySlices {
+    fn optimize(&self, plan: PlanRef, _: &ConfigOptions) -> Result<PlanRef> {
+        plan.transform_up(|node| {
+            let sliced = match node.downcast_ref::<AggregateExec>() {
+                Some(aggregate) => by_slices(aggregate)?,
+                None => None,
+            };
+            Ok(sliced.map_or_else(|| Transformed::no(node), Transformed::yes))
+        })
+        .data()
+    }
+
+    fn name(&self) -> &'static str {
+        "count_by_slices"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+/// The same groups by way of slices; `None` where the aggregate is not of that shape.
+fn by_slices(aggregate: &AggregateExec) -> Result<Option<PlanRef>> {
+    let last = match aggregate.mode() {
+        AggregateMode::Partial => None,
+        AggregateMode::Single => Some(AggregateMode::Final),
+        AggregateMode::SinglePartitioned => Some(AggregateMode::FinalPartitioned),
+        _ => return Ok(None),
+    };
+    let groups = aggregate.group_expr();
+    let plain = groups.is_single() && !groups.is_empty() && aggregate.limit_options().is_none();
+    // Repeated groups are in no order that a parent may count on.
+    if !plain || aggregate.properties().output_ordering().is_some() {
+        return Ok(None);
+    }
+    let Some(rows) = Rows::of(aggregate.input())? else { return Ok(None) };
+    let Some(sliced) = Sliced::of(aggregate, rows)? else { return Ok(None) };
+    let states = sliced.states(aggregate)?;
+    let Some(mode) = last else { return Ok(Some(states)) };
+    let merged = AggregateExec::try_new(
+        mode,
+        groups.as_final(),
+        aggregate.aggr_expr().to_vec(),
+        aggregate.filter_expr().to_vec(),
+        states,
+        aggregate.input_schema(),
+    )?;
+    Ok(Some(Arc::new(merged)))
+}
+
+/// Rows that are repeated for each of their windows, and what is done to them afterwards.
+struct Rows {
+    unnest: UnnestExec,
+    /// The columns that come out, over those of `unnest`.
+    columns: Vec<PhysicalExprRef>,
+    /// Conditions over the columns of `unnest`.
+    conditions: Vec<PhysicalExprRef>,
+    /// Into how many partitions the rows are dealt.
+    dealt: Option<usize>,
+}
+
+impl Rows {
+    /// Reads a chain of projections and filters over an unnest.
+    fn of(plan: &PlanRef) -> Result<Option<Self>> {
+        if let Some(unnest) = plan.downcast_ref::<UnnestExec>() {
+            let schema = unnest.schema();
+            let fields = schema.fields().iter().enumerate();
+            let columns =
+                fields.map(|(at, field)| Arc::new(Column::new(field.name(), at)) as _).collect();
+            return Ok(Some(Self {
+                unnest: unnest.clone(),
+                columns,
+                conditions: vec![],
+                dealt: None,
+            }));
+        }
+        if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
+            let Some(below) = Self::of(projection.input())? else { return Ok(None) };
+            let columns = projection
+                .expr()
+                .iter()
+                .map(|e| inlined(&e.expr, &below.columns))
+                .collect::<Result<_>>()?;
+            return Ok(Some(Self { columns, ..below }));
+        }
+        if let Some(filter) = plan.downcast_ref::<FilterExec>() {
+            let Some(mut below) = Self::of(filter.input())? else { return Ok(None) };
+            below.conditions.push(inlined(filter.predicate(), &below.columns)?);
+            if let Some(kept) = filter.projection() {
+                below.columns =
+                    kept.iter().filter_map(|i| below.columns.get(*i).map(Arc::clone)).collect();
+            }
+            return Ok(filter.fetch().is_none().then_some(below));
+        }
+        if let Some(dealer) = plan.downcast_ref::<RepartitionExec>()
+            && let Partitioning::RoundRobinBatch(count) = dealer.partitioning()
+        {
+            let below = Self::of(dealer.input())?;
+            return Ok(below.map(|below| Self { dealt: Some(*count), ..below }));
+        }
+        Ok(None)
+    }
+}
+
+/// What an expression over the columns of an unnest is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// Columns of the row, or none at all.
+    Row,
+    /// The end of the window alone.
+    End,
+    Both,
+}
+
+impl Of {
+    fn columns(expr: &PhysicalExprRef, end: usize) -> Self {
+        let columns: HashSet<usize> = collect_columns(expr).iter().map(Column::index).collect();
+        match (columns.contains(&end), columns.len()) {
+            (false, _) => Self::Row,
+            (true, 1) => Self::End,
+            (true, _) => Self::Both,
+        }
+    }
+}
+
+/// An aggregate that can be counted by slices.
+struct Sliced {
+    rows: Rows,
+    /// The rows before they are repeated; the column `end` holds the `ends` of their windows.
+    before: ProjectionExec,
+    ends: PhysicalExprRef,
+    end: usize,
+    /// The group expressions over the columns of the unnest.
+    groups: Vec<(PhysicalExprRef, Of)>,
+}
+
+impl Sliced {
+    fn of(aggregate: &AggregateExec, rows: Rows) -> Result<Option<Self>> {
+        let [ListUnnest { index_in_input_schema: end, depth: 1 }] =
+            *rows.unnest.list_column_indices()
+        else {
+            return Ok(None);
+        };
+        let before = rows.unnest.input().downcast_ref::<ProjectionExec>();
+        let ends = before.and_then(|before| Some(Arc::clone(&before.expr().get(end)?.expr)));
+        let (Some(before), Some(ends)) = (before, ends) else { return Ok(None) };
+        if !is_ends(&ends) || !rows.unnest.struct_column_indices().is_empty() {
+            return Ok(None);
+        }
+        let over_rows = |expr: &PhysicalExprRef| {
+            let expr = inlined(expr, &rows.columns)?;
+            let of = Of::columns(&expr, end);
+            Ok((expr, of))
+        };
+        let by = aggregate.group_expr().expr().iter();
+        let groups = by.map(|(expr, _)| over_rows(expr)).collect::<Result<Vec<_>>>()?;
+        let mut divided = groups.iter().all(|(_, of)| *of != Of::Both)
+            && rows.conditions.iter().all(|condition| Of::columns(condition, end) != Of::Both)
+            && !rows.columns.iter().chain(&rows.conditions).any(is_volatile);
+        for function in aggregate.aggr_expr() {
+            let ordered = function.order_bys().iter().map(|by| Arc::clone(&by.expr));
+            for argument in function.expressions().into_iter().chain(ordered) {
+                divided &= over_rows(&argument)?.1 == Of::Row;
+            }
+        }
+        for filter in aggregate.filter_expr().iter().flatten() {
+            divided &= over_rows(filter)?.1 == Of::Row;
+        }
+        let before = before.clone();
+        Ok(divided.then_some(Self { rows, before, ends, end, groups }))
+    }
+
+    /// The states of the groups, in the columns of a partial `aggregate`.
+    fn states(&self, aggregate: &AggregateExec) -> Result<PlanRef> {
+        let slices = self.slices(aggregate)?;
+        let ends = self.repeated(slices)?;
+        let (of_ends, _) = self.conditions();
+        let ends = of_ends.into_iter().try_fold(ends, |plan, condition| {
+            let condition = at_end(condition, self.end)?;
+            Ok::<PlanRef, DataFusionError>(Arc::new(FilterExec::try_new(condition, plan)?))
+        })?;
+        let schema = ends.schema();
+        let column =
+            |at: usize| Arc::new(Column::new(schema.field(at).name(), at)) as PhysicalExprRef;
+        // Behind the end stand the keys, then the states.
+        let mut next = 1..schema.fields().len();
+        let mut columns = vec![];
+        for ((expr, of), (_, name)) in self.groups.iter().zip(aggregate.group_expr().expr()) {
+            let expr = match of {
+                Of::End => at_end(expr, self.end)?,
+                _ => next.next().map(column).ok_or_else(lost)?,
+            };
+            columns.push((expr, name.clone()));
+        }
+        columns.extend(next.map(|at| (column(at), schema.field(at).name().clone())));
+        Ok(Arc::new(ProjectionExec::try_new(columns, ends)?))
+    }
+
+    /// The conditions on ends, and those on rows.
+    fn conditions(&self) -> (Vec<&PhysicalExprRef>, Vec<&PhysicalExprRef>) {
+        self.rows.conditions.iter().partition(|c| Of::columns(c, self.end) == Of::End)
+    }
+
+    /// The states by slice and key, in this order of columns.
+    fn slices(&self, aggregate: &AggregateExec) -> Result<PlanRef> {
+        let input = self.before.input();
+        let slice = self.bound(Bound::Slice, self.ends.children(), &input.schema())?;
+        let mut columns: Vec<(PhysicalExprRef, String)> =
+            self.before.expr().iter().map(|e| (Arc::clone(&e.expr), e.alias.clone())).collect();
+        columns.get_mut(self.end).ok_or_else(lost)?.0 = slice;
+        let mut rows: PlanRef = Arc::new(ProjectionExec::try_new(columns, Arc::clone(input))?);
+        if let Some(count) = self.rows.dealt {
+            rows = Arc::new(RepartitionExec::try_new(rows, Partitioning::RoundRobinBatch(count))?);
+        }
+        for condition in self.conditions().1 {
+            rows = Arc::new(FilterExec::try_new(Arc::clone(condition), rows)?);
+        }
+        // The aggregate's arguments are numbers of columns: what was a bound is now nothing that one refers to.
+        let from = rows.schema();
+        let mut columns = vec![];
+        for (expr, field) in self.rows.columns.iter().zip(aggregate.input().schema().fields()) {
+            let expr = match Of::columns(expr, self.end) {
+                Of::Row => Arc::clone(expr),
+                _ => Arc::new(Literal::new(ScalarValue::try_from(field.data_type())?)),
+            };
+            columns.push((expr, field.name().clone()));
+        }
+        let slice = Arc::new(Column::new(from.field(self.end).name(), self.end));
+        columns.push((slice, SLICE.to_owned()));
+        let at = columns.len() - 1;
+        let rows = Arc::new(ProjectionExec::try_new(columns, rows)?);
+        let mut by: Vec<(PhysicalExprRef, String)> =
+            vec![(Arc::new(Column::new(SLICE, at)), SLICE.to_owned())];
+        let groups = self.groups.iter().zip(aggregate.group_expr().expr());
+        by.extend(groups.filter(|((_, of), _)| *of == Of::Row).map(|(_, by)| by.clone()));
+        let schema = rows.schema();
+        Ok(Arc::new(AggregateExec::try_new(
+            AggregateMode::Partial,
+            PhysicalGroupBy::new_single(by),
+            aggregate.aggr_expr().to_vec(),
+            aggregate.filter_expr().to_vec(),
+            rows,
+            schema,
+        )?))
+    }
+
+    /// Each slice once for each of its windows: with the window's end in its place.
+    fn repeated(&self, slices: PlanRef) -> Result<PlanRef> {
+        let schema = slices.schema();
+        let slice: PhysicalExprRef = Arc::new(Column::new(SLICE, 0));
+        let ends = self.bound(Bound::SliceEnds, vec![&slice], &schema)?;
+        let mut columns = vec![(ends, SLICE.to_owned())];
+        for (at, field) in schema.fields().iter().enumerate().skip(1) {
+            columns.push((Arc::new(Column::new(field.name(), at)), field.name().clone()));
+        }
+        let listed = Arc::new(ProjectionExec::try_new(columns, slices)?);
+        let list = ListUnnest { index_in_input_schema: 0, depth: 1 };
+        let options = UnnestOptions::new().with_preserve_nulls(false);
+        Ok(Arc::new(UnnestExec::new(listed, vec![list], vec![], schema, options)?))
+    }
+
+    /// A function of the same windows as `ends`.
+    fn bound(
+        &self,
+        bound: Bound,
+        args: Vec<&PhysicalExprRef>,
+        schema: &Schema,
+    ) -> Result<PhysicalExprRef> {
+        let ends = self.ends.downcast_ref::<ScalarFunctionExpr>().ok_or_else(lost)?;
+        let function = of_same_windows(ends, bound).ok_or_else(lost)?;
+        let args = args.into_iter().map(Arc::clone).collect();
+        let options = Arc::new(ends.config_options().clone());
+        Ok(Arc::new(ScalarFunctionExpr::try_new(function, args, schema, options)?))
+    }
+}
+
+/// Whether `expr` gives the ends of all windows of a time.
+fn is_ends(expr: &PhysicalExprRef) -> bool {
+    let call = expr.downcast_ref::<ScalarFunctionExpr>();
+    call.is_some_and(|call| {
+        of_same_windows(call, Bound::Ends).is_some_and(|ends| ends.as_ref() == call.fun())
+    })
+}
+
+/// `expr` with each column replaced by the expression that makes it.
+fn inlined(expr: &PhysicalExprRef, columns: &[PhysicalExprRef]) -> Result<PhysicalExprRef> {
+    Arc::clone(expr)
+        .transform_down(|node| {
+            let Some(column) = node.downcast_ref::<Column>() else {
+                return Ok(Transformed::no(node));
+            };
+            let made = columns.get(column.index()).map(Arc::clone).ok_or_else(lost)?;
+            Ok(Transformed::new(made, true, TreeNodeRecursion::Jump))
+        })
+        .data()
+}
+
+/// An expression over the column `end` of the unnest, over that of the repeated slices.
+fn at_end(expr: &PhysicalExprRef, end: usize) -> Result<PhysicalExprRef> {
+    let columns: Vec<PhysicalExprRef> = vec![Arc::new(Column::new(SLICE, 0)); end + 1];
+    inlined(expr, &columns)
+}
+
+fn lost() -> DataFusionError {
+    internal_datafusion_err!("a column of a window is not where it was planned")
+}
