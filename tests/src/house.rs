@@ -29,12 +29,6 @@ const ORDER: &[(&str, &[&str])] = &[
     ("cli", &["core", "metered", "connectors", "sql", "engine", "server", "flight"]),
 ];
 
-/// Crates whose circles are still to be cut, and why that is not done yet.
-const NOT_CUT: &[(&str, &str)] = &[(
-    "engine",
-    "catalog, sessions and the engine that holds both name each other; statements become types of their own",
-)];
-
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("house/crates import in one direction", directions),
@@ -75,30 +69,17 @@ fn directions() -> Result<(), Failed> {
 }
 
 fn no_circles() -> Result<(), Failed> {
-    let is_crate = |name: &str| ORDER.iter().any(|(known, _)| *known == name);
-    let unknown = NOT_CUT.iter().filter(|(name, _)| !is_crate(name));
-    let mut wrong: Vec<String> =
-        unknown.map(|(name, _)| format!("NOT_CUT has \"{name}\", which is not in ORDER")).collect();
+    let mut wrong: Vec<String> = vec![];
     for (name, _) in ORDER {
         let edges = read(name)?.edges();
-        let circles = circles::circles(&edges);
-        let excuse = NOT_CUT.iter().find(|(excused, _)| excused == name);
-        match (excuse, circles.is_empty()) {
-            (Some(_), false) | (None, true) => {}
-            (Some(_), true) => {
-                wrong.push(format!("\"{name}\" has no circle any more: take it out of NOT_CUT"));
-            }
-            (None, false) => {
-                for circle in circles {
-                    wrong.push(format!("\"{name}\" has a circle of {} files:", circle.len()));
-                    wrong.extend(circle.iter().map(|file| {
-                        let others = edges.get(file).into_iter().flatten();
-                        let others: Vec<_> =
-                            others.filter(|other| circle.contains(*other)).map(shown).collect();
-                        format!("  {} imports {}", shown(file), others.join(", "))
-                    }));
-                }
-            }
+        for circle in circles::circles(&edges) {
+            wrong.push(format!("\"{name}\" has a circle of {} files:", circle.len()));
+            wrong.extend(circle.iter().map(|file| {
+                let others = edges.get(file).into_iter().flatten();
+                let others: Vec<_> =
+                    others.filter(|other| circle.contains(*other)).map(shown).collect();
+                format!("  {} imports {}", shown(file), others.join(", "))
+            }));
         }
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }

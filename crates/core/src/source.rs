@@ -29,6 +29,12 @@ pub trait Source: Debug + Send + Sync {
     /// Whether it ends by itself.
     fn is_bounded(&self) -> bool;
 
+    /// Whether the contract holds beyond this process: a source that is opened with the same options after a restart gives
+    /// the same rows at the same offsets.
+    fn is_replayable(&self) -> bool {
+        true
+    }
+
     /// Notices for whoever creates a stream of it: a declared column that is missing everywhere, times in 1970.
     fn notices(&self) -> Vec<String> {
         vec![]

@@ -1,29 +1,31 @@
-//! Rows that come from programs and not from SQL: batch after batch into a stream without connector.
+//! Ingest: rows that come from programs and not by SQL, batch by batch into a stream without connector.
 //!
 //! ```text
 //! batch ─► columns by name, cast ─► generated columns, bad rows ─► write-ahead log ─► settled
 //!          └──────────────── on the engine's threads ────────────┘  (or memory)
 //! ```
-//! Invariants: batches enter in the order in which they are offered, each wholly or not at all; who
-//! offers waits while the log's queue is full.
+//! Invariants: batches enter in the order in which they are offered, each wholly or not at all; the caller waits while the
+//! queue of the log is full.
 
-use futures::future::BoxFuture;
 use std::sync::Arc;
 
 use arrow::compute::concat_batches;
 use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
+use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use windrow_core::{Clock, Error, ErrorKind, Result};
 use windrow_storage::wal::producers::Stamp;
-use windrow_stream::Feed;
 use windrow_stream::push::{PushStream, Pushed, Pushing};
 use windrow_stream::target::Target;
 
+use crate::access::Role;
 use crate::catalog::Catalog;
-use crate::session::{AbortOnDrop, Role, Session, insert};
+use crate::execution::task::AbortOnDrop;
+use crate::session::Session;
+use crate::statements::insert::accepts_inserts;
 
-/// The way into a stream for batches that all have the same columns.
+/// Inserts batches with the same columns into a stream.
 #[derive(Debug, Clone)]
 pub struct Ingest {
     push: Arc<PushStream>,
@@ -33,8 +35,7 @@ pub struct Ingest {
     cpu: Handle,
 }
 
-/// Which batch of which producer some rows are. A batch that is sent again is recognised by it and
-/// not counted again, also after a crash.
+/// Identifies a batch. A batch that is sent again is recognised and not inserted again, even after a crash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchId {
     /// The name of the producer, of the sender's choosing: 1 to 256 bytes.
@@ -43,7 +44,7 @@ pub struct BatchId {
     pub sequence: u64,
 }
 
-/// A batch on its way.
+/// A batch that is being inserted.
 #[derive(Debug)]
 pub struct Incoming {
     push: Arc<PushStream>,
@@ -58,10 +59,11 @@ impl Session {
     /// When the user may not write to it, there is no such stream, or the columns do not fit it.
     pub fn ingest(&self, stream: &str, columns: &Schema) -> Result<Ingest> {
         self.access().need(Role::Write, stream)?;
-        let (parts, catalog) = (&self.engine.parts, &self.engine.catalog);
+        let cx = self.statement_context();
+        let (parts, catalog) = (&cx.instance.parts, cx.catalog());
         let stream = catalog.stream(stream)?;
-        let push = insert::fed_by_inserts(&stream)?;
-        let target = Arc::new(Target::by_name(&push, columns)?.in_zone(self.time_zone()));
+        let push = accepts_inserts(&stream)?;
+        let target = Arc::new(Target::by_name(&push, columns)?.in_zone(cx.insert_zone()));
         Ok(Ingest {
             push,
             target,
@@ -73,11 +75,11 @@ impl Session {
 }
 
 impl Ingest {
-    /// Puts rows, as one batch, behind those that were offered before; [`Incoming::settled`] says
-    /// what becomes of them. Waits while there is no room.
+    /// Appends rows as one batch, after those that were offered before; [`Incoming::settled`] tells the result. Waits while
+    /// the queue is full.
     ///
     /// # Errors
-    /// When the rows do not fit the stream or it is gone; none of them is in the stream then.
+    /// When the rows do not fit the stream or it was dropped; then none of them is in the stream.
     pub fn offer<'a>(
         &'a self,
         rows: Vec<RecordBatch>,
@@ -98,11 +100,11 @@ impl Ingest {
         })
     }
 
-    /// A stream that was dropped or replaced meanwhile takes no rows.
+    /// Checks that the stream has not been dropped or replaced.
     fn check_there(&self) -> Result<()> {
         let name = &self.push.name;
-        match self.catalog.stream(name)?.feed {
-            Feed::Push(ref push) if Arc::ptr_eq(push, &self.push) => Ok(()),
+        match self.catalog.stream(name)?.push() {
+            Some(push) if Arc::ptr_eq(push, &self.push) => Ok(()),
             _ => {
                 let message = format!("stream \"{name}\" was replaced while rows came in");
                 Err(Error::new(ErrorKind::NotFound, message)
@@ -113,11 +115,10 @@ impl Ingest {
 }
 
 impl Incoming {
-    /// What became of the batch, once it is durable, as far as the stream is.
+    /// Waits until the batch is durable, as far as the stream is, and returns what was inserted.
     ///
     /// # Errors
-    /// When it could not be written, or batches of its producer before it are missing; none of its
-    /// rows is in the stream then.
+    /// When it could not be written, or earlier batches of its producer are missing; then none of its rows is in the stream.
     pub fn settled(self) -> BoxFuture<'static, Result<Pushed>> {
         Box::pin(async move { self.push.settled(self.pushing).await })
     }

@@ -14,22 +14,29 @@
 //! all it holds (plans, syntax trees) can be sent between threads, which takes the compiler minutes.
 #![forbid(unsafe_code)]
 
-pub(crate) mod catalog;
-pub(crate) mod durable;
+mod access;
+mod catalog;
+mod durable;
 mod engine;
+mod execution;
 mod ingest;
-mod machine;
+mod instance;
+mod names;
 mod session;
+mod statements;
+mod system_tables;
+mod views;
 
-pub use catalog::health::{Health, Lag, LogHealth, QueryHealth};
-pub use engine::{Engine, EngineConfig, Progress, Recovery};
+pub use access::admission::{Admission, QueryLimits};
+pub use access::{Access, Grant, Role};
+pub use engine::health::{Health, Lag, LogHealth, QueryHealth};
+pub use engine::{Engine, EngineConfig, Progress};
+pub use execution::context::{SessionOptions, Values};
+pub use execution::outcome::{Done, Outcome, Position, ResultStream, UnusedRows};
 pub use ingest::{BatchId, Incoming, Ingest};
-pub use session::failing::Failures;
-pub use session::{Access, Admission, Grant, QueryLimits, Role};
-pub use session::{
-    Done, ObjectInfo, ObjectKind, Outcome, Position, Prepared, ResultStream, Session,
-    SessionOptions, UnusedRows, Values,
-};
+pub use instance::Recovery;
+pub use instance::failures::Failures;
+pub use session::{ObjectInfo, ObjectKind, Prepared, Session};
 pub use windrow_connectors::Files;
 pub use windrow_query::latency::LatencySnapshot;
 pub use windrow_query::status::QueryStatus;

@@ -15,10 +15,10 @@ use windrow_sql::plan::{
     ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, micro_batch_state, physical,
 };
 use windrow_storage::checkpoint::{InputState, QueryCut, Resume, TapCut, Unused};
+use windrow_stream::Stream;
 use windrow_stream::followers::ReadBy;
 use windrow_stream::memory::{MeasuredStore, OperatorMemory};
 use windrow_stream::push::PushStream;
-use windrow_stream::{Feed, Stream};
 
 use crate::checkpointer::Checkpointer;
 use crate::coordinator::{Coordinator, Promptness};
@@ -307,7 +307,7 @@ fn scan(
     let columns = columns(stream, &taps);
     let at = |column: usize| columns.partition_point(|c| *c < column);
     let time = event_time.map(|e| at(e.index));
-    let explicit = matches!(stream.feed, Feed::View(_));
+    let explicit = stream.is_view();
     let windowed = taps.iter().any(|(_, t)| matches!(t.sink, DraftSink::Window { .. }));
     let predicates = match taps.as_slice() {
         [(_, only)] => only.predicates.clone(),
@@ -494,7 +494,7 @@ impl Builder<'_> {
         let stream = self.streams.stream_to_read(relation.name())?;
         let at = Arc::new(self.tap_state(&stream.name)?);
         let bounded = self.setup.push_ends
-            && matches!(stream.feed, Feed::Push(_) | Feed::View(_))
+            && stream.log().is_some()
             && self.streams.waits_for_pushes(&stream.name);
         self.taps.push(Draft {
             at,

@@ -111,6 +111,10 @@ impl Source for GeneratedSource {
         self.inner.is_bounded()
     }
 
+    fn is_replayable(&self) -> bool {
+        self.inner.is_replayable()
+    }
+
     fn notices(&self) -> Vec<String> {
         self.inner.notices()
     }

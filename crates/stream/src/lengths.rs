@@ -131,6 +131,10 @@ impl Source for LimitedSource {
         self.inner.is_bounded()
     }
 
+    fn is_replayable(&self) -> bool {
+        self.inner.is_replayable()
+    }
+
     fn notices(&self) -> Vec<String> {
         self.inner.notices()
     }

@@ -35,8 +35,8 @@ use windrow_core::{
 use windrow_sql::diagnostics::from_datafusion;
 
 use crate::intake::{Intake, ticks};
+use crate::stream::Stream;
 use crate::stream::table::outside;
-use crate::stream::{Feed, Stream};
 
 /// The hidden columns that put rows of the same event time in order.
 const PARTITION: &str = "__partition";
@@ -71,6 +71,11 @@ impl Source for ReplaySource {
 
     fn is_bounded(&self) -> bool {
         true
+    }
+
+    fn is_replayable(&self) -> bool {
+        // What it replays may have grown by then.
+        false
     }
 
     async fn discover(&self) -> Result<Vec<Partition>> {
@@ -187,10 +192,7 @@ impl History {
 
     /// Where reading begins in a log: archived files that are too old are not opened.
     fn first_offset(&self) -> Option<u64> {
-        let log = match &self.of.feed {
-            Feed::View(log) => log,
-            Feed::Push(_) | Feed::Source(_) => &self.of.kept()?.log,
-        };
+        let log = self.of.log().or_else(|| self.of.kept().map(|push| &push.log))?;
         let in_archive = self.intake.time == Some(self.time);
         self.from.filter(|_| in_archive).map(|from| log.row_from(from))
     }
@@ -379,6 +381,7 @@ mod tests {
     use super::*;
     use crate::kept::BadRows;
     use crate::log::StreamLog;
+    use crate::stream::Feed;
 
     const SECOND: i64 = 1_000_000;
 

@@ -61,10 +61,15 @@ impl<'a> Settings<'a> {
             .transpose()
     }
 
+    /// Whether an instant is the current time, which is another one after a restart.
+    pub(super) fn is_now(&self, name: &str) -> bool {
+        self.options.get(name).is_some_and(|value| value.trim().eq_ignore_ascii_case("now"))
+    }
+
     /// Parses an instant in nanoseconds since the epoch: a timestamp, a number of ms, or `now`.
     pub(super) fn instant(&self, name: &str, clock: &dyn Clock) -> Result<Option<i64>> {
         let Some(value) = self.options.get(name).map(str::trim) else { return Ok(None) };
-        if value.eq_ignore_ascii_case("now") {
+        if self.is_now(name) {
             return Ok(Some(clock.now_micros().saturating_mul(1_000)));
         }
         let nanos = match value.parse::<i64>() {
@@ -116,5 +121,7 @@ mod tests {
         assert_eq!(at("a"), at("b"));
         assert_eq!(at("c"), Some(5_000));
         assert_eq!(at("d"), None);
+        let is_now = |name| Settings::new(&options).is_now(name);
+        assert_eq!(["a", "b", "c", "d"].map(is_now), [false, false, true, false]);
     }
 }

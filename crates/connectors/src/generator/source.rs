@@ -68,6 +68,8 @@ pub(super) struct Generator {
     /// The total number of rows; `None`: endless.
     pub(super) rows: Option<u64>,
     pub(super) pace: Option<Pace>,
+    /// Whether its rows start at a given time, and not at the current one.
+    pub(super) is_replayable: bool,
     pub(super) maker: Arc<dyn MakeRows>,
 }
 
@@ -86,6 +88,10 @@ impl Source for Generator {
 
     fn is_bounded(&self) -> bool {
         self.rows.is_some()
+    }
+
+    fn is_replayable(&self) -> bool {
+        self.is_replayable
     }
 
     async fn discover(&self) -> Result<Vec<Partition>> {

@@ -1,5 +1,4 @@
-//! The catalog as one user sees it: names that the user may not read are refused where they become a
-//! table, and are not listed.
+//! The catalog as one user sees it: names without a grant are refused where they become a table, and are not listed.
 
 use std::sync::Arc;
 
@@ -8,9 +7,8 @@ use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, 
 use datafusion::error::Result;
 use windrow_stream::stream::table::outside;
 
-use crate::catalog::system::WINDROW;
-use crate::engine::SCHEMA;
-use crate::session::access::{Access, Role};
+use crate::access::{Access, Role};
+use crate::names::{SCHEMA, SYSTEM_SCHEMA};
 
 /// All catalogs, for one user.
 #[derive(Debug)]
@@ -51,8 +49,8 @@ impl CatalogProvider for GuardedCatalog {
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         let inner = self.inner.schema(name)?;
-        if name == WINDROW {
-            // Its tables leave out the rows that are not for the user.
+        if name == SYSTEM_SCHEMA {
+            // Its tables leave out the rows that the user has no grant on.
             return Some(inner);
         }
         let prefix = if name == SCHEMA { String::new() } else { format!("{name}.") };
@@ -79,7 +77,7 @@ impl CatalogProvider for GuardedCatalog {
 #[derive(Debug)]
 struct GuardedSchema {
     inner: Arc<dyn SchemaProvider>,
-    /// What patterns see before the name.
+    /// Prefix of its names in the patterns of grants.
     prefix: String,
     access: Arc<Access>,
 }

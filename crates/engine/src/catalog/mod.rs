@@ -1,34 +1,30 @@
-//! What exists: streams, views and reference tables, by name.
+//! The catalog: streams, views and reference tables, by name.
 //!
-//! DataFusion's schema provider holds what the planner scans; this catalog holds what stands
-//! behind it: the stream, the query of a view, the text of each definition.
+//! DataFusion's schema provider (`tables`) holds what the planner scans; this catalog holds what is behind that: the
+//! stream, the query of a view, the text of each definition. `guarded` is the catalog as one user sees it.
+//!
+//! Invariant: an object is in the catalog exactly while its table is in the schema `public`.
 
 pub(crate) mod guarded;
-pub(crate) mod health;
-pub(crate) mod schema;
-pub(crate) mod system;
+mod materialized;
+mod reads;
+pub(crate) mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use datafusion::catalog::{SchemaProvider, TableProvider};
-use datafusion::logical_expr::LogicalPlan;
 use parking_lot::Mutex;
-use sqlparser::ast::{ObjectName, ObjectNamePart};
 use windrow_core::{Error, ErrorKind, Result};
-use windrow_query::shared::Shared;
 use windrow_query::start::Streams;
 use windrow_sql::diagnostics::{from_datafusion, nearest};
-use windrow_sql::plan::EventTime;
-use windrow_storage::checkpoint::Checkpoints;
-use windrow_stream::log::StreamLog;
+use windrow_stream::Stream;
 use windrow_stream::repeated::repeated;
-use windrow_stream::spill::Spiller;
-use windrow_stream::{Feed, Stream};
 
-use crate::catalog::schema::Tables;
+pub(crate) use self::materialized::Materialized;
+pub(crate) use self::reads::streams_read;
+use self::tables::Tables;
 use crate::durable::definitions::{Definition, Kind, LostRows};
-use crate::engine::{CATALOG, SCHEMA};
 
 /// All objects of an engine.
 #[derive(Debug)]
@@ -43,7 +39,7 @@ pub(crate) struct Catalog {
     rebuilding: Mutex<BTreeSet<String>>,
 }
 
-/// A view is being rebuilt while this lives.
+/// Marks a view as being rebuilt until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Rebuilding {
     catalog: Arc<Catalog>,
@@ -60,7 +56,7 @@ impl Drop for Rebuilding {
 #[derive(Debug, Clone)]
 pub(crate) struct Broken {
     pub(crate) kind: Kind,
-    /// The statement that made it.
+    /// The statement that creates it.
     pub(crate) text: String,
     /// Why it could not be opened.
     pub(crate) error: Arc<Error>,
@@ -69,7 +65,7 @@ pub(crate) struct Broken {
 #[derive(Debug, Clone)]
 struct Entry {
     object: Object,
-    /// The statement that made it.
+    /// The statement that creates it.
     text: String,
     /// The streams and views that it reads.
     reads: Vec<String>,
@@ -78,60 +74,16 @@ struct Entry {
 /// A named object. Reference tables are DataFusion's own and not listed here.
 #[derive(Debug, Clone)]
 pub(crate) enum Object {
+    /// A stream.
     Stream(Arc<Stream>),
-    /// A name for a query.
+    /// A view that only names a query.
     View,
+    /// A materialized view.
     Materialized(Arc<Materialized>),
 }
 
-/// A view that keeps its results.
-#[derive(Debug)]
-pub(crate) struct Materialized {
-    pub(crate) name: String,
-    pub(crate) log: Arc<StreamLog>,
-    /// The view as a stream, for queries that read it.
-    pub(crate) stream: Arc<Stream>,
-    pub(crate) query: Arc<Shared>,
-    /// What archives its finished windows, with a data directory.
-    pub(crate) spiller: Option<Arc<Spiller>>,
-    /// The checkpoints of its query.
-    pub(crate) checkpoints: Option<Arc<Checkpoints>>,
-    /// All inputs end by themselves.
-    pub(crate) bounded: bool,
-    /// The streams and views that it reads.
-    pub(crate) reads: Vec<String>,
-    /// Its query, before it became continuous: what `VERIFY VIEW` runs.
-    pub(crate) plan: LogicalPlan,
-    /// The column that tells which of its rows are finished.
-    pub(crate) event_time: Option<EventTime>,
-    /// It has no window: rows of streams pass one by one.
-    pub(crate) row_by_row: bool,
-    /// A view with an equal one has the same rows, whatever its text; `None`: nobody knows.
-    pub(crate) same_as: Option<String>,
-    /// Where it began to read the streams and views that have a log, if not at their beginning.
-    pub(crate) from: BTreeMap<String, u64>,
-    /// How far before the end of a window a row of it may be, in ticks: the lengths of all windows
-    /// of the query together.
-    pub(crate) reach_ticks: i64,
-}
-
-impl Materialized {
-    /// One past the last row of a stream or view with a log that it has taken in.
-    pub(crate) fn consumed(&self, stream: &str) -> u64 {
-        self.query.consumed(stream).max(self.from.get(stream).copied().unwrap_or(0))
-    }
-
-    /// No checkpoint of its query is written any more: its files are about to go.
-    pub(crate) async fn stop_checkpoints(&self) {
-        let Some(checkpoints) = self.checkpoints.clone() else { return };
-        if let Err(error) = tokio::task::spawn_blocking(move || checkpoints.stop()).await {
-            tracing::error!(name = self.name, %error, "checkpoints could not be stopped");
-        }
-    }
-}
-
 impl Object {
-    /// What people call it.
+    /// Returns the kind of object, for messages.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Stream(_) => "stream",
@@ -142,6 +94,7 @@ impl Object {
 }
 
 impl Catalog {
+    /// Creates an empty catalog over a schema.
     pub(crate) fn new(schema: Arc<Tables>) -> Self {
         Self {
             schema,
@@ -152,7 +105,10 @@ impl Catalog {
         }
     }
 
-    /// Adds an object and what the planner scans for it.
+    /// Adds an object with the statement that creates it, the names that it reads, and the table that the planner scans.
+    ///
+    /// # Errors
+    /// When the name is taken.
     pub(crate) fn add(
         &self,
         name: &str,
@@ -169,11 +125,11 @@ impl Catalog {
         Ok(())
     }
 
-    /// Puts another materialized view in the place of `old`, at once. `commit` makes it durable;
-    /// what it gives is given back.
+    /// Replaces the materialized view `old` by another one, atomically. `commit` makes the change durable; its result is
+    /// returned.
     ///
     /// # Errors
-    /// When the old one is gone or somebody reads it, and as `commit`; nothing has changed then.
+    /// When the old view was dropped or is read by another object, and as `commit`; then nothing has changed.
     pub(crate) fn switch<T>(
         &self,
         old: &Arc<Materialized>,
@@ -202,14 +158,14 @@ impl Catalog {
         Ok(committed)
     }
 
-    /// An object has another text from now on.
+    /// Replaces the statement of an object.
     pub(crate) fn retext(&self, name: &str, text: &str) {
         if let Some(entry) = self.objects.lock().get_mut(name) {
             text.clone_into(&mut entry.text);
         }
     }
 
-    /// Says that a view is being rebuilt, until what is returned is dropped.
+    /// Marks a view as being rebuilt until the result is dropped.
     ///
     /// # Errors
     /// When it is being rebuilt already.
@@ -229,41 +185,44 @@ impl Catalog {
         self.rebuilding.lock().contains(name)
     }
 
-    /// Whether anything has this name.
+    /// Whether the name is taken, by an object or a reference table.
     pub(crate) fn exists(&self, name: &str) -> bool {
         self.schema.table_exist(name)
     }
 
-    /// The object of this name, if it is one of ours.
+    /// Returns the object of this name; `None` for reference tables and unknown names.
     pub(crate) fn get(&self, name: &str) -> Option<Object> {
         self.objects.lock().get(name).map(|e| e.object.clone())
     }
 
-    /// The statement that made an object of ours, also of one that cannot be opened.
+    /// Returns the statement that creates an object, even of one that could not be opened.
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         let text = self.objects.lock().get(name).map(|e| e.text.clone());
         text.or_else(|| self.broken.lock().get(name).map(|broken| broken.text.clone()))
     }
 
-    /// All objects of ours, by name.
+    /// Returns all objects, in order of name.
     pub(crate) fn all(&self) -> Vec<Object> {
         self.objects.lock().values().map(|e| e.object.clone()).collect()
     }
 
-    /// All objects of ours with name and defining text.
+    /// Returns all objects with their name and their statement, in order of name.
     pub(crate) fn definitions(&self) -> Vec<(String, Object, String)> {
         let objects = self.objects.lock();
         objects.iter().map(|(n, e)| (n.clone(), e.object.clone(), e.text.clone())).collect()
     }
 
-    /// Every name, reference tables included.
+    /// Returns all names, reference tables included, in order.
     pub(crate) fn names(&self) -> Vec<String> {
         let mut names = self.schema.table_names();
         names.sort_unstable();
         names
     }
 
-    /// The stream of this name.
+    /// Returns the stream of this name.
+    ///
+    /// # Errors
+    /// When there is none.
     pub(crate) fn stream(&self, name: &str) -> Result<Arc<Stream>> {
         match self.get(name) {
             Some(Object::Stream(stream)) => Ok(stream),
@@ -277,7 +236,10 @@ impl Catalog {
         }
     }
 
-    /// The stream, or the materialized view as a stream.
+    /// Returns a stream, or the output of a materialized view as one.
+    ///
+    /// # Errors
+    /// When there is none of this name.
     pub(crate) fn stream_to_read(&self, name: &str) -> Result<Arc<Stream>> {
         match self.get(name) {
             Some(Object::Materialized(view)) => Ok(Arc::clone(&view.stream)),
@@ -285,20 +247,23 @@ impl Catalog {
         }
     }
 
-    /// Whether a stream or view ends but for rows that somebody may still push: it reads push
-    /// streams, and no connector that is endless by itself.
+    /// Whether only rows that may still be inserted keep a stream or view from ending: it reads push streams, and no
+    /// unbounded connector.
     pub(crate) fn waits_for_pushes(&self, name: &str) -> bool {
         match self.get(name) {
             Some(Object::Materialized(view)) => {
                 let ends = |n: &String| self.is_bounded(n) || self.waits_for_pushes(n);
                 !view.bounded && view.reads.iter().all(ends)
             }
-            Some(Object::Stream(stream)) => matches!(stream.feed, Feed::Push(_)),
+            Some(Object::Stream(stream)) => stream.push().is_some(),
             Some(Object::View) | None => false,
         }
     }
 
-    /// The materialized view of this name.
+    /// Returns the materialized view of this name.
+    ///
+    /// # Errors
+    /// When there is none.
     pub(crate) fn materialized(&self, name: &str) -> Result<Arc<Materialized>> {
         match self.get(name) {
             Some(Object::Materialized(view)) => Ok(view),
@@ -313,12 +278,12 @@ impl Catalog {
         }
     }
 
-    /// The streams and views that an object reads.
+    /// Returns the names of the streams and views that an object reads.
     pub(crate) fn reads(&self, name: &str) -> Vec<String> {
         self.objects.lock().get(name).map(|e| e.reads.clone()).unwrap_or_default()
     }
 
-    /// What reads an object.
+    /// Returns the names of the objects that read an object.
     pub(crate) fn readers(&self, name: &str) -> Vec<String> {
         let objects = self.objects.lock();
         objects
@@ -328,8 +293,11 @@ impl Catalog {
             .collect()
     }
 
-    /// Removes an object (or a reference table); a materialized view's query is stopped. Followers of its rows
-    /// get an error: those that have come are not all.
+    /// Removes an object or a reference table. The query of a materialized view is stopped; followers of its rows get an
+    /// error, since the rows they have are incomplete.
+    ///
+    /// # Errors
+    /// When DataFusion's schema refuses it.
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
         let entry = self.objects.lock().remove(name);
         self.lost.lock().remove(name);
@@ -352,16 +320,12 @@ impl Catalog {
     pub(crate) fn is_bounded(&self, name: &str) -> bool {
         match self.get(name) {
             Some(Object::Materialized(view)) => view.bounded,
-            Some(Object::Stream(stream)) => match &stream.feed {
-                Feed::Source(source) => source.is_bounded(),
-                Feed::Push(_) | Feed::View(_) => false,
-            },
+            Some(Object::Stream(stream)) => stream.is_bounded(),
             Some(Object::View) | None => true,
         }
     }
 
-    /// Whether the rows of a stream or view are there again after a restart: all but what is only
-    /// in memory.
+    /// Whether a stream or view gives the same rows after a restart.
     pub(crate) fn is_replayable(&self, name: &str) -> bool {
         match self.get(name) {
             Some(Object::Materialized(view)) => view.reads.iter().all(|n| self.is_replayable(n)),
@@ -370,42 +334,42 @@ impl Catalog {
         }
     }
 
-    /// Remembers that an object of the data directory cannot be used.
+    /// Registers an object of the data directory that could not be opened.
     pub(crate) fn mark_broken(&self, definition: &Definition, error: Error) {
         let (kind, text) = (definition.kind, definition.sql.clone());
         let broken = Broken { kind, text, error: Arc::new(error) };
         self.broken.lock().insert(definition.name.clone(), broken);
     }
 
-    /// The objects that cannot be used, by name.
+    /// Returns the objects that could not be opened, in order of name.
     pub(crate) fn all_broken(&self) -> Vec<(String, Broken)> {
         self.broken.lock().iter().map(|(name, broken)| (name.clone(), broken.clone())).collect()
     }
 
-    /// These rows of a stream were lost.
+    /// Registers rows that a stream has lost.
     pub(crate) fn note_lost(&self, stream: &str, rows: Vec<LostRows>) {
         if !rows.is_empty() {
             self.lost.lock().insert(stream.to_owned(), rows);
         }
     }
 
-    /// Rows of streams that were lost, by the streams.
+    /// Returns the rows that streams have lost, by stream.
     pub(crate) fn lost(&self) -> BTreeMap<String, Vec<LostRows>> {
         self.lost.lock().clone()
     }
 
-    /// Why an object cannot be used, if so.
+    /// Returns why an object could not be opened; `None`: it was, or there is none.
     pub(crate) fn broken(&self, name: &str) -> Option<Error> {
         self.broken.lock().get(name).map(|broken| repeated(&broken.error))
     }
 
-    /// Forgets a broken object; whether there was one.
+    /// Removes an object that could not be opened. Returns whether there was one.
     pub(crate) fn forget_broken(&self, name: &str) -> bool {
         self.lost.lock().remove(name);
         self.broken.lock().remove(name).is_some()
     }
 
-    /// The error for a name that nothing has.
+    /// Returns the error for an unknown name.
     pub(crate) fn missing(&self, kind: &str, name: &str) -> Error {
         if let Some(error) = self.broken(name) {
             return error;
@@ -421,6 +385,19 @@ impl Catalog {
     }
 }
 
+impl Catalog {
+    /// Checks that no view among `reads` has failed.
+    ///
+    /// # Errors
+    /// The error of the first view that has.
+    pub(crate) fn check_reads(&self, reads: &[String]) -> Result<()> {
+        reads.iter().try_for_each(|name| match self.get(name) {
+            Some(Object::Materialized(view)) => view.check(),
+            Some(Object::Stream(_) | Object::View) | None => Ok(()),
+        })
+    }
+}
+
 impl Streams for Catalog {
     fn stream_to_read(&self, name: &str) -> Result<Arc<Stream>> {
         Self::stream_to_read(self, name)
@@ -431,48 +408,27 @@ impl Streams for Catalog {
     }
 }
 
-/// The error of replacing what is read.
+/// Returns the error of replacing an object that another one reads.
 pub(crate) fn read_by(name: &str, reader: &str) -> Error {
     Error::sql(format!("\"{name}\" is read by \"{reader}\""))
         .with_hint(format!("Drop \"{reader}\" first, or give the new one another name."))
 }
 
-/// What readers are told of an object that is dropped while they read.
+/// Returns the error of readers of an object that is dropped.
 pub(crate) fn dropped(kind: &str, name: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("{kind} \"{name}\" was dropped"))
         .with_detail("What was read of it is not all that it would have given.")
 }
 
-/// What followers of a view are told when another one takes its place.
+/// Returns the error of followers of a view that is replaced.
 pub(crate) fn replaced(name: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("view \"{name}\" was replaced"))
         .with_detail("The rows of the new one have numbers of their own.")
         .with_hint(format!("Follow the new one from its beginning: SUBSCRIBE TO {name} AFTER 0."))
 }
 
-/// The error for a name that is taken.
+/// Returns the error for a name that is taken.
 pub(crate) fn exists(name: &str) -> Error {
     Error::new(ErrorKind::Exists, format!("\"{name}\" exists already"))
         .with_hint("Use IF NOT EXISTS or OR REPLACE, or another name.")
-}
-
-/// The plain name that an SQL name stands for: folded to lower case unless quoted.
-pub(crate) fn plain_name(name: &ObjectName) -> Result<String> {
-    let mut parts = Vec::with_capacity(name.0.len());
-    for part in &name.0 {
-        let ObjectNamePart::Identifier(ident) = part else {
-            return Err(Error::sql(format!("\"{name}\" is not a plain name")));
-        };
-        parts.push(match ident.quote_style {
-            Some(_) => ident.value.clone(),
-            None => ident.value.to_lowercase(),
-        });
-    }
-    match parts.as_slice() {
-        [name] => Ok(name.clone()),
-        [schema, name] if schema == SCHEMA => Ok(name.clone()),
-        [catalog, schema, name] if catalog == CATALOG && schema == SCHEMA => Ok(name.clone()),
-        _ => Err(Error::sql(format!("\"{name}\" is outside the schema \"{SCHEMA}\""))
-            .with_hint("Streams and views have plain names; the schema \"windrow\" is read only.")),
-    }
 }

@@ -1,14 +1,8 @@
-//! The engine: one process' streams, views and queries. Everything that the command line does
-//! goes through here.
-//!
-//! `configuration` sets up DataFusion, `parts` is what all sessions share, `background` what goes on beside statements (`pump`: continuous
-//! INSERTs; `retention`: old rows).
+//! The facade: opens and closes an engine, and gives out sessions. `restore` opens the objects of a data directory, `health` is
+//! for monitoring; what runs is in `instance`.
 
-mod background;
-mod configuration;
-mod parts;
-pub(crate) mod pump;
-mod retention;
+pub(crate) mod health;
+mod restore;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,57 +15,56 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::SessionContext;
 use futures::future::BoxFuture;
-use parking_lot::Mutex;
 use windrow_connectors::Files;
 use windrow_core::{Clock, Error, Limits, Result};
 use windrow_query::parts::QueryParts;
 use windrow_query::status::QueryStatus;
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::plan::{micro_batch_state, session_state};
-use windrow_stream::Feed;
 use windrow_stream::caught::stopped;
 use windrow_stream::memory::Memory;
 use windrow_stream::push::Pushed;
 
+use self::restore::restore;
+use crate::access::Access;
 use crate::catalog::guarded::GuardedCatalogs;
-use crate::catalog::{Catalog, Object, system};
+use crate::catalog::{Catalog, Object};
 use crate::durable::store::Store;
-use crate::session::failing::Failed;
-use crate::session::planning::{Planners, inherit_budgets};
-use crate::session::{Access, Session, SessionOptions};
+use crate::execution::context::SessionOptions;
+use crate::instance::configuration::{catalogs, df_config, machine_clock, query_bytes_max};
+use crate::instance::failures::Failures;
+use crate::instance::planners::{Planners, inherit_budgets};
+use crate::instance::{Instance, Parts, Recovery};
+use crate::session::Session;
+use crate::system_tables;
+use crate::views::wait::settle;
 
-pub(crate) use self::background::Inner;
-pub(crate) use self::configuration::{CATALOG, SCHEMA, register_schema};
-use self::configuration::{catalogs, df_config, machine_clock, query_bytes_max};
-pub(crate) use self::parts::Parts;
-
-/// Plans are walked recursively; a long chain of set operations must not end the process. The
-/// memory is only taken as it is used.
+/// Plans are walked recursively; a long chain of set operations must not overflow the stack. Memory is only taken as it is used.
 const THREAD_STACK_BYTES: usize = 64 << 20;
 
-/// How an engine is to be.
+/// The configuration of an engine.
 #[derive(Debug, Clone, Default)]
 pub struct EngineConfig {
-    /// How much of anything is allowed.
+    /// The limits.
     pub limits: Limits,
-    /// The clock; `None`: that of the machine. Tests bring their own.
+    /// The clock; `None`: the clock of the machine.
     pub clock: Option<Arc<dyn Clock>>,
-    /// Where everything is kept durably: a directory, or a URL such as `s3://bucket/prefix`; `None`:
-    /// in memory. One engine at a time has a directory.
+    /// Where everything is stored: a directory, or a URL such as `s3://bucket/prefix`; `None`: in memory. One engine at a time
+    /// can open a data directory.
     pub data_dir: Option<PathBuf>,
-    /// Statements are only checked: they are planned and define what later ones name, but no query
-    /// runs, no rows are read but those that a source's columns are found by, nothing is written.
+    /// Whether statements are only checked: they are planned and define what later ones name, but no query runs, no rows are
+    /// read except those that the columns of a source are inferred from, and nothing is written.
     pub plan_only: bool,
-    /// Which files sessions of remote users may touch.
+    /// The files that sessions of remote users may use; `None`: no files.
     pub files: Option<Files>,
-    /// Scalar functions of whoever embeds the engine, beside the usual ones. A data directory whose views use
-    /// some is opened with them again.
+    /// Scalar functions of the embedding program, in addition to the built-in ones. A data directory whose views use them must
+    /// always be opened with them.
     pub functions: Vec<Arc<ScalarUDF>>,
-    /// Streams of the data directory whose logs have lost their end go on behind it, and the loss is recorded
-    /// (`windrow.lost_rows`); otherwise they are broken.
+    /// Whether streams of the data directory whose logs have lost rows at the end continue after the loss, which is recorded in
+    /// `windrow.lost_rows`; otherwise they are broken.
     pub accept_lost_rows: bool,
-    /// Asks the allocator of the program to give what nobody uses back to the system. Called when much of
-    /// [`Limits::memory_bytes_max`] is taken, so that what allocators keep for later does not come on top of it.
+    /// Asks the allocator of the program to return unused memory to the system. Called when much of
+    /// [`Limits::memory_bytes_max`] is in use, so that memory that the allocator caches does not come on top of it.
     pub give_back: Option<fn()>,
 }
 
@@ -101,18 +94,7 @@ pub struct EngineConfig {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Engine {
-    inner: Arc<Inner>,
-}
-
-/// What became of the queries of a data directory when it was opened.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Recovery {
-    /// Views whose queries go on from a checkpoint.
-    pub resumed: usize,
-    /// Views that are recomputed from what their streams hold.
-    pub again: usize,
-    /// What could not be used, and why, a sentence each.
-    pub notices: Vec<String>,
+    instance: Arc<Instance>,
 }
 
 /// How much has been read since the engine was opened.
@@ -120,23 +102,21 @@ pub struct Recovery {
 pub struct Progress {
     /// Rows read by continuous queries.
     pub rows: u64,
-    /// Stored bytes read, in whole splits.
+    /// Stored bytes read, counted per completed split.
     pub bytes: u64,
-    /// Stored bytes of everything that has been opened for reading.
+    /// Stored bytes of everything that was opened for reading.
     pub bytes_total: u64,
-    /// Rows read of what streams and views held when queries began to read them.
+    /// Rows read among those that streams and views held when queries began to read them.
     pub history: u64,
-    /// All rows of that kind; what a query that was stopped left unread is not among them.
+    /// All rows of that kind, without those that a stopped query left unread.
     pub history_total: u64,
 }
 
 impl Engine {
-    /// Opens an engine. With a data directory, what it holds is there again, and its queries go
-    /// on.
+    /// Opens an engine. With a data directory, its objects are opened and its queries resume.
     ///
     /// # Errors
-    /// When the data directory is in use, not ours or damaged; when threads cannot be started, or
-    /// functions not be registered (our bug).
+    /// When the data directory is in use, damaged, or no data directory of Windrow; when threads cannot be started.
     pub fn open(config: EngineConfig) -> Result<Self> {
         let EngineConfig {
             limits,
@@ -153,22 +133,23 @@ impl Engine {
             Some(path) => Some(Store::open(path, Arc::clone(&clock), accept_lost_rows)?),
             None => None,
         };
-        // A bucket is no place for what lives as long as the process.
+        // Temporary files are local.
         let local = data_dir.filter(|d| !d.to_string_lossy().contains("://"));
         let files = files.unwrap_or_else(Files::nowhere);
         let spill_dir = local.map(|data| data.join("tmp"));
         let memory = limits.memory_bytes_max.map(|limit| Memory::new(limit, spill_dir, give_back));
-        let engine = Self::open_with((limits, files, functions), clock, store, memory)?;
-        engine.inner.plan_only.store(plan_only, Ordering::Relaxed);
-        Ok(engine)
+        Self::open_with((limits, files, functions), clock, store, (memory, plan_only))
     }
 
     /// [`open`](Self::open) over a data directory that is open already.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
     pub(crate) fn open_with(
         (limits, files, functions): (Limits, Files, Vec<Arc<ScalarUDF>>),
         clock: Arc<dyn Clock>,
         store: Option<Store>,
-        memory: Option<Arc<Memory>>,
+        (memory, plan_only): (Option<Arc<Memory>>, bool),
     ) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(limits.threads.max(1))
@@ -187,9 +168,14 @@ impl Engine {
         let mut state = session_state(df_config(&limits), Arc::clone(&env))?;
         state.register_catalog_list(Arc::clone(&catalogs));
         let (planners, query_bytes_max) = (Planners::new(&limits), query_bytes_max(&limits));
-        let on = (clock, runtime.handle().clone());
+        let cpu = runtime.handle().clone();
         let parts = Arc::new(Parts {
-            running: QueryParts::new(limits, on, memory, micro_batch_state(&state)),
+            query_parts: QueryParts::new(
+                limits,
+                (clock, cpu.clone()),
+                memory,
+                micro_batch_state(&state),
+            ),
             next_statement: AtomicU64::new(1),
             restored: AtomicBool::new(store.is_none()),
             catalogs,
@@ -200,47 +186,35 @@ impl Engine {
             functions,
         });
         let catalog = Arc::new(Catalog::new(schema));
-        system::register(&parts, &catalog)?;
-        let cpu = runtime.handle().clone();
-        let inner = Inner {
-            parts,
-            catalog,
-            pending: Mutex::default(),
-            store: store.map(Arc::new),
-            spillers: Mutex::default(),
-            pumps: Mutex::default(),
-            told: Mutex::default(),
-            failed: Failed::default(),
-            retentions: Mutex::default(),
-            runtime: Mutex::new(Some(runtime)),
-            plan_only: AtomicBool::new(false),
-        };
-        let engine = Self { inner: Arc::new(inner) };
-        if engine.inner.store.is_some() {
+        system_tables::register(&parts, &catalog)?;
+        let has_store = store.is_some();
+        let instance = Instance::new((parts, catalog), store, runtime, plan_only);
+        let engine = Self { instance: Arc::new(instance) };
+        if has_store {
             let session = engine.session(SessionOptions::default())?;
-            // On a thread of its own, because the caller may be inside of another runtime.
+            // On a thread of its own, because the caller may be on a thread of another runtime.
             let restored =
-                std::thread::scope(|scope| scope.spawn(|| cpu.block_on(session.restore())).join());
+                std::thread::scope(|scope| scope.spawn(|| cpu.block_on(restore(&session))).join());
             restored.map_err(|panic| Error::panicked("opening the data directory", &*panic))?;
         }
         Ok(engine)
     }
 
-    /// A session: settings of its own, the catalog shared with all others.
+    /// Opens a session, which has settings of its own and shares the catalog with all others.
     ///
     /// # Errors
-    /// When functions cannot be registered (our bug).
+    /// When functions cannot be registered (a bug).
     pub fn session(&self, options: SessionOptions) -> Result<Session> {
-        self.session_with(options, Access::full(), Arc::clone(&self.inner.parts.catalogs))
+        self.session_with(options, Access::full(), Arc::clone(&self.instance.parts.catalogs))
     }
 
-    /// A session of a remote user, who may do what `access` says.
+    /// Opens a session of a remote user with the rights in `access`.
     ///
     /// # Errors
     /// As [`Engine::session`].
     pub fn session_of(&self, options: SessionOptions, access: Access) -> Result<Session> {
         let guarded = GuardedCatalogs {
-            inner: Arc::clone(&self.inner.parts.catalogs),
+            inner: Arc::clone(&self.instance.parts.catalogs),
             access: Arc::new(access.clone()),
         };
         self.session_with(options, access, Arc::new(guarded))
@@ -252,7 +226,7 @@ impl Engine {
         access: Access,
         catalogs: Arc<dyn CatalogProviderList>,
     ) -> Result<Session> {
-        let parts = &self.inner.parts;
+        let parts = &self.instance.parts;
         let access = Arc::new(access);
         let config = df_config(&parts.limits).with_extension(Arc::clone(&access));
         let mut state = session_state(config, Arc::clone(&parts.env))?;
@@ -261,17 +235,16 @@ impl Engine {
             state.register_udf(Arc::clone(function)).map_err(from_datafusion)?;
         }
         let context = SessionContext::new_with_state(state);
-        Ok(Session::new(Arc::clone(&self.inner), context, options, access))
+        Ok(Session::new(Arc::clone(&self.instance), context, options, access))
     }
 
-    /// Appends rows to a stream without connector. The columns must be the stream's, in order,
-    /// without generated ones.
+    /// Appends rows to a stream without connector. The columns must be those of the stream, in order, without generated ones.
     ///
     /// # Errors
-    /// When there is no such stream, or the columns are others.
+    /// When there is no such stream, or the columns differ.
     pub fn push(&self, stream: &str, rows: &RecordBatch) -> Result<Pushed> {
-        let stream = self.inner.catalog.stream(stream)?;
-        let Feed::Push(push) = &stream.feed else {
+        let stream = self.instance.catalog.stream(stream)?;
+        let Some(push) = stream.push() else {
             return Err(Error::sql(format!(
                 "stream \"{}\" is fed by its connector, rows cannot be pushed",
                 stream.name
@@ -286,9 +259,9 @@ impl Engine {
         push.append_blocking(rows)
     }
 
-    /// How much has been read.
+    /// Returns how much has been read.
     pub fn progress(&self) -> Progress {
-        let counters = &self.inner.parts.counters;
+        let counters = &self.instance.parts.counters;
         Progress {
             rows: counters.rows.load(Ordering::Relaxed),
             bytes: counters.bytes.load(Ordering::Relaxed),
@@ -298,49 +271,48 @@ impl Engine {
         }
     }
 
-    /// The names of all streams, views and tables, for completion.
+    /// Returns the names of all streams, views and tables, for completion.
     pub fn names(&self) -> Vec<String> {
-        self.inner.catalog.names()
+        self.instance.catalog.names()
     }
 
-    /// How far a query is; `None` for one that nobody remembers. The number is that of
-    /// `windrow.queries`.
+    /// Returns the status of a query; `None`: it is unknown, or ended long ago. `id` is its number in `windrow.queries`.
     pub fn query_status(&self, id: u64) -> Option<QueryStatus> {
         let query = self.parts().queries.lock().get(&id).cloned()?;
         Some(QueryStatus::of(&query))
     }
 
-    pub(crate) fn parts(&self) -> &Parts {
-        &self.inner.parts
+    fn parts(&self) -> &Parts {
+        &self.instance.parts
     }
 
-    pub(crate) fn inner(&self) -> &Arc<Inner> {
-        &self.inner
+    fn catalog(&self) -> &Catalog {
+        &self.instance.catalog
     }
 
-    /// What exists.
-    pub(crate) fn catalog(&self) -> &Catalog {
-        &self.inner.catalog
-    }
-
-    /// The clock.
+    /// Returns the clock.
     pub fn clock(&self) -> Arc<dyn Clock> {
-        Arc::clone(&self.inner.parts.clock)
+        Arc::clone(&self.instance.parts.clock)
     }
 
-    /// What became of the queries of the data directory when it was opened.
+    /// Returns how the queries of the data directory were recovered when it was opened.
     pub fn recovery(&self) -> Recovery {
-        self.inner.told.lock().clone()
+        self.instance.recovery()
     }
 
-    /// Waits for the views that read only bounded inputs.
+    /// Returns the failures of views, from the opening of the engine on.
+    pub fn failures(&self) -> Failures {
+        Failures::of(&self.instance)
+    }
+
+    /// Waits for the end of the views whose inputs are all bounded.
     ///
     /// # Errors
-    /// What a view failed with.
+    /// The first error of a view that fails.
     pub fn drain<'a>(&'a self) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            self.inner.start_pending();
-            for object in self.inner.catalog.all() {
+            self.instance.start_pending();
+            for object in self.instance.catalog.all() {
                 if let Object::Materialized(view) = object
                     && view.bounded
                     && !view.query.failed_before()
@@ -352,25 +324,23 @@ impl Engine {
         })
     }
 
-    /// Waits as [`drain`](Self::drain), and then until the views over streams that are pushed have taken in what those
-    /// hold now.
+    /// Waits as [`drain`](Self::drain), and then until the views over push streams have consumed what those hold now.
     ///
     /// # Errors
-    /// What a view has failed with since the engine was opened.
+    /// The first error of a view that has failed since the engine was opened.
     pub fn settle<'a>(&'a self) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             self.drain().await?;
-            let session = self.session(SessionOptions::default())?;
-            let inner = Arc::clone(&self.inner);
-            let work = self.inner.parts.cpu.spawn(async move {
+            let instance = Arc::clone(&self.instance);
+            let work = self.instance.parts.cpu.spawn(async move {
                 tokio::select! {
-                    () = session.settle() => {}
-                    // A view that waits for its archive takes nothing in.
-                    error = inner.failing_archive() => tracing::warn!(%error, "not waited for"),
+                    () = settle(&instance.catalog) => {}
+                    // A view that waits for its archive consumes nothing.
+                    error = instance.failing_archive() => tracing::warn!(%error, "not waited for"),
                 }
             });
             work.await.map_err(|end| stopped("waiting for views", end))?;
-            let views = self.inner.catalog.all().into_iter();
+            let views = self.instance.catalog.all().into_iter();
             views
                 .filter_map(|object| match object {
                     Object::Materialized(view) if !view.query.failed_before() => Some(view),
@@ -380,46 +350,47 @@ impl Engine {
         })
     }
 
-    /// Takes in what was pushed, makes checkpoints, archives all finished windows and stops.
-    /// Without a data directory it stops at once.
+    /// Waits until views have consumed pushed rows, writes checkpoints, archives all final windows and stops. Without a data
+    /// directory it stops at once.
     ///
     /// # Errors
-    /// When finished windows cannot be archived. They are not lost: the next opening works them
-    /// out again.
+    /// When final windows cannot be archived. They are not lost: they are recomputed when the data directory is opened.
     pub fn close<'a>(&'a self) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let mut closed = Ok(());
-            if self.inner.store.is_some() {
-                self.inner.start_pending();
-                let session = self.session(SessionOptions::default())?;
-                let inner = Arc::clone(&self.inner);
-                let work = self.inner.parts.cpu.spawn(async move {
-                let settled = async {
-                    session.settle().await;
-                    inner.checkpoint_all().await;
-                };
-                tokio::select! {
-                    () = settled => {}
-                    // A view that waits for its archive takes nothing in; the spill below tells.
-                    error = inner.failing_archive() => tracing::warn!(%error, "closing at once"),
-                }
-                let streams: Vec<_> = inner.spillers.lock().values().cloned().collect();
-                let mut done = inner.spill_all().await;
-                done = done.and(inner.pump_all().await);
-                for stream in streams.iter().filter(|spiller| !spiller.is_view()) {
-                    done = done.and(stream.note_extents().await);
-                }
-                done
-            });
+            if self.instance.store.is_some() {
+                self.instance.start_pending();
+                let work = finish(Arc::clone(&self.instance));
+                let work = self.instance.parts.cpu.spawn(work);
                 closed = work.await.map_err(|end| stopped("closing the data directory", end))?;
             }
-            self.inner.stop();
+            self.instance.stop();
             closed
         })
     }
 
-    /// Stops all queries and waits for nothing.
+    /// Stops all queries at once.
     pub fn shutdown(&self) {
-        self.inner.stop();
+        self.instance.stop();
     }
+}
+
+/// Finishes the work on a data directory that is being closed.
+async fn finish(instance: Arc<Instance>) -> Result<()> {
+    let settled = async {
+        settle(&instance.catalog).await;
+        instance.checkpoint_all().await;
+    };
+    tokio::select! {
+        () = settled => {}
+        // A view that waits for its archive consumes nothing; archiving below returns the error.
+        error = instance.failing_archive() => tracing::warn!(%error, "closing at once"),
+    }
+    let spillers = instance.spillers();
+    let mut done = instance.spill_all().await;
+    done = done.and(instance.flush_pumps().await);
+    for stream in spillers.iter().filter(|spiller| !spiller.is_view()) {
+        done = done.and(stream.note_extents().await);
+    }
+    done
 }

@@ -1,97 +1,38 @@
-//! Sessions: statements in, rows out.
+//! Sessions: the front that takes statements and returns rows. What statements do is in `statements`.
 
-pub(crate) mod access;
-pub(crate) mod admission;
-mod check;
-mod compare;
-mod create;
-mod create_replay;
-mod create_view;
-mod drop;
-mod explain;
-mod external;
-pub(crate) mod failing;
-mod held;
-pub(crate) mod insert;
-mod kept_insert;
-mod kept_view;
-mod names;
 mod objects;
-pub(crate) mod outcome;
-mod passing;
-mod places;
-pub(crate) mod planning;
-mod prepare;
-pub(crate) mod query;
-mod rebuild;
-mod restore;
-mod room;
-mod running;
-mod settings;
-mod show;
-mod stream_options;
-mod tables;
-pub(crate) mod unseen;
-mod verify;
-mod verify_gone;
-mod verify_refused;
-mod view_options;
-mod wait;
-mod why_not;
+mod prepared;
 
-use futures::future::BoxFuture;
 use std::sync::Arc;
 
-use arrow::record_batch::RecordBatch;
-use datafusion::execution::SessionState;
 use datafusion::prelude::SessionContext;
-use windrow_core::{Budget, Error, Limits, Result};
-use windrow_sql::parse::{Parsed, Statement, parse_one};
+use futures::future::BoxFuture;
+use windrow_core::{Error, ErrorKind, Result};
+use windrow_sql::parse::{Parsed, parse_one};
 use windrow_sql::plan::TIME_ZONE;
-use windrow_stream::caught::stopped;
 
-use crate::durable::definitions::Definition;
-use crate::engine::Inner;
-use crate::session::running::Running;
-use crate::session::unseen::Unseen;
-pub use access::{Access, Grant, Role};
-pub use admission::{Admission, QueryLimits};
-pub use objects::{ObjectInfo, ObjectKind};
-pub use outcome::{Done, Outcome, Position, ResultStream, UnusedRows};
-pub use prepare::{Prepared, Values};
+use crate::access::Access;
+use crate::catalog::Catalog;
+use crate::execution::context::{SessionOptions, StatementContext};
+use crate::execution::outcome::{Done, Outcome};
+use crate::execution::running::admitted;
+use crate::execution::task::AbortOnDrop;
+use crate::instance::Instance;
+use crate::statements::{self, Statement};
 
-/// A longer text is read aside.
+pub use self::objects::{ObjectInfo, ObjectKind};
+pub use self::prepared::Prepared;
+
+/// A longer text is parsed on a thread for planning.
 const LONG_TEXT_BYTES: usize = 64 << 10;
-
-/// How a session is to be.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SessionOptions {
-    /// Streams that are fed by INSERT count as ended once a `SELECT … EMIT` has read what they
-    /// hold. Right where nobody else can insert while the query runs (a file of SQL that is
-    /// executed statement by statement); otherwise such a query waits for further rows.
-    pub push_ends: bool,
-}
 
 /// A session of an engine. Cheap to clone; the clones share settings.
 #[derive(Clone)]
 pub struct Session {
-    pub(crate) engine: Arc<Inner>,
-    pub(crate) context: Arc<SessionContext>,
-    pub(crate) options: SessionOptions,
-    /// The definition that is being restored, while an engine is opened.
-    pub(crate) restoring: Option<Arc<Definition>>,
-    /// What its user may do.
+    instance: Arc<Instance>,
+    context: Arc<SessionContext>,
+    options: SessionOptions,
     access: Arc<Access>,
-    /// The statement that this clone of the session executes.
-    running: Option<Running>,
-    /// What that statement may hold at once.
-    budget: Option<Arc<Budget>>,
-    /// The values of the parameters of the statement that is executed.
-    pub(crate) values: Values,
-    /// Many rows of them, for an INSERT that takes them all; the columns are the parameters.
-    value_rows: Option<RecordBatch>,
-    /// What the statement that is executed does not see.
-    unseen: Arc<Unseen>,
 }
 
 impl std::fmt::Debug for Session {
@@ -101,25 +42,14 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
+    /// Creates a session with the settings, functions and catalogs of `context`.
     pub(crate) fn new(
-        engine: Arc<Inner>,
+        instance: Arc<Instance>,
         context: SessionContext,
         options: SessionOptions,
         access: Arc<Access>,
     ) -> Self {
-        let context = Arc::new(context);
-        Self {
-            engine,
-            context,
-            options,
-            restoring: None,
-            access,
-            running: None,
-            budget: None,
-            values: Values::default(),
-            value_rows: None,
-            unseen: Arc::default(),
-        }
+        Self { instance, context: Arc::new(context), options, access }
     }
 
     /// Executes one statement given as text.
@@ -130,131 +60,67 @@ impl Session {
         Box::pin(async move { self.execute(&self.parse(sql).await?).await })
     }
 
-    /// Reads the one statement of a text, within the limits of this session. A long text is read aside, in which
-    /// other work goes on.
+    /// Parses the one statement of a text, within the limits of this session.
     ///
     /// # Errors
     /// What is wrong with the text; that it is longer, takes longer, or takes more memory than a statement may.
     pub fn parse<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Parsed>> {
         Box::pin(async move {
             self.check_size(sql)?;
-            let session = self.for_statement();
+            let cx = self.statement_context();
             if sql.len() < LONG_TEXT_BYTES {
-                return session.budget().run(|| parse_one(sql));
+                return cx.budget.run(|| parse_one(sql));
             }
             let sql = sql.to_owned();
             tokio::select! {
-                read = session.planning(async move { parse_one(&sql) }) => read,
-                error = session.too_long() => Err(error),
+                parsed = cx.planner().run(async move { parse_one(&sql) }) => parsed,
+                error = cx.deadline() => Err(error),
             }
         })
     }
 
-    /// Executes one statement. Dropping the future, or the rows it gives, stops the statement.
+    /// Executes one statement. Dropping the future, or the rows that it returns, stops the statement.
     ///
     /// # Errors
     /// What is wrong with the statement, with its place; what failed while it ran.
     pub fn execute<'a>(&'a self, statement: &'a Parsed) -> BoxFuture<'a, Result<Outcome>> {
         Box::pin(async move {
             self.check_size(&statement.text)?;
-            let session = self.for_statement();
-            let statement = statement.clone();
-            let task = self.engine.parts.cpu.spawn(async move {
-                session.admitted(statement).await.map_err(|e| session.suggest(e))
-            });
-            AbortOnDrop(task).await
+            let statement = Arc::from(statements::of(statement.clone()));
+            self.spawn(self.statement_context(), statement).await
         })
     }
 
-    async fn dispatch(&self, parsed: Parsed) -> Result<Outcome> {
-        if self.engine.plans_only() {
-            return self.check(parsed).await;
-        }
-        if !matches!(&parsed.statement, Statement::CreateView(_) | Statement::CreateStream(_)) {
-            self.engine.start_pending();
-        }
-        self.dispatch_statement(parsed).await
+    /// What the user of the session may do.
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 
-    async fn dispatch_statement(&self, parsed: Parsed) -> Result<Outcome> {
-        // A definition must mean the same when it is read again, after a restart.
-        let defines = match &parsed.statement {
-            Statement::CreateStream(_) | Statement::CreateView(_) => true,
-            Statement::Insert(insert) => !insert.query.tail.is_empty(),
-            _ => false,
-        };
-        let zone = match defines {
-            true => self.state().config_options().execution.time_zone.clone(),
-            false => None,
-        };
-        if let Some(zone) = zone.filter(|zone| zone != TIME_ZONE) {
-            let done = self.in_utc().dispatch_in_zone(parsed).await?;
-            return Ok(match done {
-                Outcome::Done(Done { said, rows: None }) => {
-                    let said = format!("{said} (times without zone are in UTC, not in {zone})");
-                    Outcome::Done(said.into())
-                }
-                other => other,
-            });
-        }
-        self.dispatch_in_zone(parsed).await
+    /// Returns the objects.
+    pub(crate) fn catalog(&self) -> &Arc<Catalog> {
+        &self.instance.catalog
     }
 
-    /// The same session in the time zone of the start.
-    fn in_utc(&self) -> Self {
-        self.in_zone(Some(TIME_ZONE.to_owned()))
+    /// Returns the context of a new statement.
+    pub(crate) fn statement_context(&self) -> StatementContext {
+        StatementContext::new(&self.instance, &self.context, self.options, &self.access)
     }
 
-    /// The same session for definitions from before there was a time zone: TIMESTAMPTZ has none.
-    fn without_zone(&self) -> Self {
-        self.in_zone(None)
-    }
-
-    fn in_zone(&self, zone: Option<String>) -> Self {
-        let mut state = self.state();
-        state.config_mut().options_mut().execution.time_zone = zone;
-        Self { context: Arc::new(SessionContext::new_with_state(state)), ..self.clone() }
-    }
-
-    async fn dispatch_in_zone(&self, parsed: Parsed) -> Result<Outcome> {
-        let Parsed { statement, text, .. } = parsed;
-        self.check_statement(&statement)?;
-        match statement {
-            Statement::CreateStream(create) => self.create_stream(create, &text).await,
-            Statement::CreateView(create) => self.create_view(create, &text).await,
-            Statement::Query(query) => self.query(query).await,
-            Statement::Insert(insert) => self.insert(*insert, &text).await,
-            Statement::Subscribe { view, after } => self.subscribe(&view, after).await,
-            Statement::WaitFor { view, until, timeout } => {
-                self.wait_for(&view, until, timeout).await
-            }
-            Statement::Verify(verify) => self.verify(*verify).await,
-            Statement::Explain(explain) => self.explain(explain).await,
-            Statement::Show(kind) => self.show(kind).await,
-            Statement::ShowCreate(name) => self.show_create(&name).await,
-            Statement::Describe(name) => self.describe(&name).await,
-            Statement::Drop(drop) => self.drop_objects(&drop).await,
-            Statement::Set(set) => self.set(&set),
-            Statement::DataFusion(statement) => self.standard(*statement, &text).await,
-        }
-    }
-
-    /// The settings, functions and catalog of the session as they are now.
-    pub(crate) fn state(&self) -> SessionState {
-        let mut state = self.context.state();
-        state.config_mut().set_extension(Arc::clone(&self.unseen.scans));
-        state
-    }
-
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.engine.parts.limits
+    /// Executes a statement on the threads of the engine.
+    async fn spawn(&self, cx: StatementContext, statement: Arc<dyn Statement>) -> Result<Outcome> {
+        let task = self.instance.parts.cpu.spawn(async move {
+            let dispatch = |cx| dispatch(cx, &*statement);
+            let done = admitted(&cx, statement.admission(), dispatch).await;
+            done.map_err(|error| cx.suggest(error))
+        });
+        AbortOnDrop(task).await
     }
 
     fn check_size(&self, text: &str) -> Result<()> {
-        let max = self.limits().sql_bytes_max;
+        let max = self.instance.parts.limits.sql_bytes_max;
         if text.len() > max {
             return Err(Error::new(
-                windrow_core::ErrorKind::Limit,
+                ErrorKind::Limit,
                 format!("the statement has {} bytes, more than sql_bytes_max = {max}", text.len()),
             ));
         }
@@ -262,25 +128,29 @@ impl Session {
     }
 }
 
-/// A task that stops when nobody waits for it any more.
-pub(crate) struct AbortOnDrop<T>(pub(crate) tokio::task::JoinHandle<T>);
-
-impl<T> Future for AbortOnDrop<Result<T>> {
-    type Output = Result<T>;
-
-    fn poll(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Self::Output> {
-        std::pin::Pin::new(&mut self.0).poll(cx).map(|done| match done {
-            Ok(result) => result,
-            Err(end) => Err(stopped("the statement", end)),
-        })
+/// Executes a statement, or only plans it in an engine that does nothing else.
+async fn dispatch(cx: StatementContext, statement: &dyn Statement) -> Result<Outcome> {
+    if cx.instance.is_plan_only() {
+        statement.check(&cx).await?;
+        return Ok(Outcome::Done("CHECK".into()));
     }
+    if statement.starts_queued_views() {
+        cx.instance.start_pending();
+    }
+    // A definition must mean the same when it is executed again at the next start.
+    let zone = cx.time_zone().filter(|zone| statement.is_definition() && zone != TIME_ZONE);
+    let Some(zone) = zone else { return execute(&cx, statement).await };
+    let done = execute(&cx.in_zone(Some(TIME_ZONE.to_owned())), statement).await?;
+    Ok(match done {
+        Outcome::Done(Done { said, rows: None }) => {
+            let said = format!("{said} (times without zone are in UTC, not in {zone})");
+            Outcome::Done(said.into())
+        }
+        other => other,
+    })
 }
 
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+async fn execute(cx: &StatementContext, statement: &dyn Statement) -> Result<Outcome> {
+    statement.authorize(&cx.access, cx.catalog())?;
+    statement.execute(cx).await
 }

@@ -1,17 +1,17 @@
-//! What a session can read, for clients that list it.
+//! Lists the objects and settings of a session, for clients.
 
-use futures::future::BoxFuture;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use futures::future::BoxFuture;
 use windrow_core::Result;
 use windrow_sql::diagnostics::from_datafusion;
 
+use super::Session;
 use crate::catalog::Object;
-use crate::engine::{CATALOG, SCHEMA};
-use crate::session::Session;
+use crate::names::{CATALOG, SCHEMA};
 
-/// Something that can be read.
+/// An object that can be read.
 #[derive(Debug, Clone)]
 pub struct ObjectInfo {
     /// Its catalog.
@@ -20,24 +20,24 @@ pub struct ObjectInfo {
     pub schema: String,
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub kind: ObjectKind,
     /// Its columns.
     pub columns: SchemaRef,
 }
 
-/// What can be read.
+/// The kind of an object that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ObjectKind {
-    /// An append-only table with event time.
+    /// A stream.
     Stream,
-    /// A view that keeps its results.
+    /// A materialized view.
     MaterializedView,
-    /// A name for a query.
+    /// A view that only names a query.
     View,
     /// A reference table.
     Table,
-    /// Tells about the engine.
+    /// A table of the schema `windrow`.
     SystemTable,
 }
 
@@ -46,7 +46,7 @@ impl ObjectKind {
     pub const ALL: [Self; 5] =
         [Self::MaterializedView, Self::Stream, Self::SystemTable, Self::Table, Self::View];
 
-    /// Its name as JDBC and ADBC clients show it.
+    /// Returns its name as JDBC and ADBC clients show it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Stream => "STREAM",
@@ -59,10 +59,10 @@ impl ObjectKind {
 }
 
 impl Session {
-    /// Everything that can be read, in order of catalog, schema and name.
+    /// Returns all objects that the user may read, in order of catalog, schema and name.
     ///
     /// # Errors
-    /// When the columns of a table cannot be found out.
+    /// When the columns of a table cannot be determined.
     pub fn objects<'a>(&'a self) -> BoxFuture<'a, Result<Vec<ObjectInfo>>> {
         Box::pin(async move {
             let mut objects = Vec::new();
@@ -90,7 +90,7 @@ impl Session {
         })
     }
 
-    /// The names of the catalogs, each with those of its schemas.
+    /// Returns the names of the catalogs, each with the names of its schemas.
     pub fn schemas(&self) -> Vec<(String, Vec<String>)> {
         let schemas = self.context.catalog(CATALOG).map(|c| c.schema_names()).unwrap_or_default();
         let mut schemas: Vec<String> = schemas;
@@ -98,13 +98,13 @@ impl Session {
         vec![(CATALOG.to_owned(), schemas)]
     }
 
-    /// The settings that `SET` changes, with their values, and where names are looked up (`catalog`
-    /// and `schema`).
+    /// Returns the settings that `SET` changes, with their values, and where names are looked up (`catalog` and `schema`).
     pub fn settings(&self) -> Vec<(String, String)> {
         let places = [("catalog", CATALOG), ("schema", SCHEMA)];
         let mut all: Vec<(String, String)> =
             places.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        let entries = self.state().config_options().entries();
+        let state = self.context.state_ref();
+        let entries = state.read().config_options().entries();
         all.extend(entries.into_iter().map(|e| (e.key, e.value.unwrap_or_default())));
         all
     }
@@ -113,7 +113,7 @@ impl Session {
         if schema != SCHEMA {
             return ObjectKind::SystemTable;
         }
-        match self.engine.catalog.get(name) {
+        match self.catalog().get(name) {
             Some(Object::Stream(_)) => ObjectKind::Stream,
             Some(Object::Materialized(_)) => ObjectKind::MaterializedView,
             Some(Object::View) => ObjectKind::View,

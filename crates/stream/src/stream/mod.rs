@@ -1,5 +1,6 @@
 //! Stream tables: what a name with offsets and a watermark is made of, and how it is read.
 
+mod feed;
 pub mod table;
 
 use std::sync::Arc;

@@ -28,7 +28,7 @@ use crate::history::History;
 use crate::intake::Intake;
 use crate::log::StreamLog;
 use crate::log_reader::{LOG_PARTITION, LogSource};
-use crate::stream::{Feed, Stream};
+use crate::stream::Stream;
 use crate::unseen::UnseenBad;
 
 /// A log with fewer rows is read by one thread: there is nothing to gain from two.
@@ -353,7 +353,7 @@ impl TableProvider for SourceTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let Feed::Source(source) = &self.stream.feed else {
+        let Some(source) = self.stream.external() else {
             return Err(DataFusionError::Internal("a source table over no source".into()));
         };
         let wanted = Wanted::of(projection, &self.schema());

@@ -115,6 +115,7 @@ pub fn datagen(
         schema,
         rows,
         pace: rate.map(|rate| Pace::new(rate, &env.clock)),
+        is_replayable: !settings.is_now("start"),
         maker: Arc::new(Rows { columns, times, known_times }),
     }))
 }

@@ -126,6 +126,7 @@ pub fn nexmark(
         columns,
         rows: events.map(|n| table.rows_before(n)),
         pace: rate.map(|rate| Pace::new(rate, &env.clock)),
+        is_replayable: !settings.is_now("base_time"),
         maker: Arc::new(maker),
     }))
 }

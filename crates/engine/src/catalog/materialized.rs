@@ -1,0 +1,77 @@
+//! Materialized views: continuous queries whose results are kept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::logical_expr::LogicalPlan;
+use windrow_core::Result;
+use windrow_query::shared::Shared;
+use windrow_sql::plan::EventTime;
+use windrow_storage::checkpoint::Checkpoints;
+use windrow_stream::Stream;
+use windrow_stream::log::StreamLog;
+use windrow_stream::spill::Spiller;
+
+/// A materialized view.
+#[derive(Debug)]
+pub(crate) struct Materialized {
+    pub(crate) name: String,
+    /// Its rows.
+    pub(crate) log: Arc<StreamLog>,
+    /// The view as a stream, for queries that read it.
+    pub(crate) stream: Arc<Stream>,
+    /// Its continuous query.
+    pub(crate) query: Arc<Shared>,
+    /// Moves its rows to the archive, in a data directory.
+    pub(crate) spiller: Option<Arc<Spiller>>,
+    /// The checkpoints of its query, if it can resume from some.
+    pub(crate) checkpoints: Option<Arc<Checkpoints>>,
+    /// Whether all its inputs end by themselves.
+    pub(crate) bounded: bool,
+    /// The streams and views that it reads.
+    pub(crate) reads: Vec<String>,
+    /// The bounded form of its query, which `VERIFY VIEW` runs.
+    pub(crate) plan: LogicalPlan,
+    /// The column that determines which of its rows are final.
+    pub(crate) event_time: Option<EventTime>,
+    /// Whether it is stateless: rows of streams pass one by one, without a window anywhere.
+    pub(crate) is_stateless: bool,
+    /// Two views with equal fingerprints have the same rows, whatever their text; `None`: unknown.
+    pub(crate) fingerprint: Option<String>,
+    /// The offsets from which it reads the streams and views that have a log, by name; others from their beginning.
+    pub(crate) from: BTreeMap<String, u64>,
+    /// How far before the end of a window a row of it may be, in ticks: the sum of the sizes of all windows of the query.
+    pub(crate) reach_ticks: i64,
+}
+
+impl Materialized {
+    /// Returns the offset up to which it has consumed a stream or view that has a log.
+    pub(crate) fn consumed(&self, stream: &str) -> u64 {
+        self.query.consumed(stream).max(self.from.get(stream).copied().unwrap_or(0))
+    }
+
+    /// Stops writing checkpoints of its query, before its files are deleted.
+    pub(crate) async fn stop_checkpoints(&self) {
+        let Some(checkpoints) = self.checkpoints.clone() else { return };
+        if let Err(error) = tokio::task::spawn_blocking(move || checkpoints.stop()).await {
+            tracing::error!(name = self.name, %error, "checkpoints could not be stopped");
+        }
+    }
+
+    /// Checks that the view has not failed.
+    ///
+    /// # Errors
+    /// The error that its readers get.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.log.failed().map_or(Ok(()), Err)
+    }
+
+    /// Waits for the end of its query.
+    ///
+    /// # Errors
+    /// The error that its readers get when it fails; `Cancelled` when it is stopped.
+    pub(crate) async fn ended(&self) -> Result<()> {
+        let ended = self.query.ended().await;
+        self.check().and(ended)
+    }
+}

@@ -1,0 +1,145 @@
+//! What a statement is executed with.
+
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use datafusion::common::ScalarValue;
+use datafusion::execution::SessionState;
+use datafusion::prelude::SessionContext;
+use windrow_core::{Budget, Limits};
+use windrow_sql::plan::TIME_ZONE;
+
+use crate::access::Access;
+use crate::catalog::Catalog;
+use crate::durable::definitions::Definition;
+use crate::execution::executor::Executor;
+use crate::execution::planner::Planner;
+use crate::execution::running::Running;
+use crate::execution::skipped::SkippedRows;
+use crate::instance::Instance;
+
+/// Less memory is not enough to plan anything.
+const BUDGET_BYTES_MIN: usize = 32 << 20;
+
+/// The options of a session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Streams that are fed by INSERT count as ended once a `SELECT … EMIT` has read what they hold. Right where no other
+    /// client can insert while the query runs (a file of SQL that is executed statement by statement); otherwise such a
+    /// query waits for further rows.
+    pub push_ends: bool,
+}
+
+/// The values of the parameters of a statement, for one execution.
+#[derive(Debug, Clone, Default)]
+pub struct Values(pub(crate) Arc<[ScalarValue]>);
+
+/// What one statement is executed with: the engine, the settings of the session, the rights of the user, a memory budget.
+#[derive(Clone)]
+pub(crate) struct StatementContext {
+    /// The engine.
+    pub(crate) instance: Arc<Instance>,
+    /// DataFusion's session: settings, functions, catalogs.
+    pub(crate) session: Arc<SessionContext>,
+    /// The options of the session.
+    pub(crate) options: SessionOptions,
+    /// What its user may do.
+    pub(crate) access: Arc<Access>,
+    /// The definition that is being restored, while a data directory is opened.
+    pub(crate) restoring: Option<Arc<Definition>>,
+    /// Its share of the limits, on a server.
+    pub(crate) running: Option<Running>,
+    /// Its memory.
+    pub(crate) budget: Arc<Budget>,
+    /// The values of its parameters.
+    pub(crate) values: Values,
+    /// Many rows of values for an INSERT that takes them all; the columns are the parameters.
+    pub(crate) value_rows: Option<RecordBatch>,
+    /// Late and bad rows that it does not read.
+    pub(crate) skipped: Arc<SkippedRows>,
+}
+
+impl std::fmt::Debug for StatementContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StatementContext").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl StatementContext {
+    /// Creates the context of a new statement of a session.
+    pub(crate) fn new(
+        instance: &Arc<Instance>,
+        session: &Arc<SessionContext>,
+        options: SessionOptions,
+        access: &Arc<Access>,
+    ) -> Self {
+        let bytes_max = query_bytes_max(instance, access);
+        Self {
+            instance: Arc::clone(instance),
+            session: Arc::clone(session),
+            options,
+            access: Arc::clone(access),
+            restoring: None,
+            running: None,
+            budget: Budget::new(bytes_max.max(BUDGET_BYTES_MIN)),
+            values: Values::default(),
+            value_rows: None,
+            skipped: Arc::default(),
+        }
+    }
+
+    /// Returns the objects.
+    pub(crate) fn catalog(&self) -> &Arc<Catalog> {
+        &self.instance.catalog
+    }
+
+    /// Returns the limits of the engine.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.instance.parts.limits
+    }
+
+    /// Returns the settings, functions and catalogs as they are now.
+    pub(crate) fn state(&self) -> SessionState {
+        let mut state = self.session.state();
+        state.config_mut().set_extension(Arc::clone(&self.skipped.scans));
+        state
+    }
+
+    /// Returns what makes its plans.
+    pub(crate) fn planner(&self) -> Planner<'_> {
+        Planner::new(self)
+    }
+
+    /// Returns what executes its plans.
+    pub(crate) fn executor(&self) -> Executor<'_> {
+        Executor::new(self)
+    }
+
+    /// Returns the maximum memory of the statement in bytes.
+    pub(crate) fn query_bytes_max(&self) -> usize {
+        query_bytes_max(&self.instance, &self.access)
+    }
+
+    /// Returns the time zone of timestamps that are written without one; `None`: TIMESTAMPTZ has no zone, as in definitions
+    /// of versions without time zones.
+    pub(crate) fn time_zone(&self) -> Option<String> {
+        self.session.state_ref().read().config_options().execution.time_zone.clone()
+    }
+
+    /// Returns the same context in another [time zone](Self::time_zone).
+    pub(crate) fn in_zone(&self, zone: Option<String>) -> Self {
+        let mut state = self.state();
+        state.config_mut().options_mut().execution.time_zone = zone;
+        Self { session: Arc::new(SessionContext::new_with_state(state)), ..self.clone() }
+    }
+
+    /// Returns the time zone that INSERT reads timestamps without zone in.
+    pub(crate) fn insert_zone(&self) -> Arc<str> {
+        self.time_zone().as_deref().unwrap_or(TIME_ZONE).into()
+    }
+}
+
+fn query_bytes_max(instance: &Instance, access: &Access) -> usize {
+    let admitted = access.admission().and_then(|a| a.limits().query_bytes_max);
+    admitted.unwrap_or(instance.parts.query_bytes_max)
+}

@@ -1,0 +1,24 @@
+//! What the execution of every statement is made of: its [context](context::StatementContext), [`Planner`](planner::Planner),
+//! [`Executor`](executor::Executor), place within the limits of a server ([`Running`](running::Running)) and
+//! [`Outcome`](outcome::Outcome). No statement is known here.
+//!
+//! ```text
+//! text ─► Planner ─► plan ─► Executor ─► rows ─► Outcome
+//!             └ budget, user's slots ┘       └ buffered, expansion: memory of the statement
+//! ```
+
+pub(crate) mod buffered;
+pub(crate) mod context;
+pub(crate) mod creation;
+pub(crate) mod executor;
+mod expansion;
+pub(crate) mod files;
+mod memory;
+pub(crate) mod options;
+pub(crate) mod outcome;
+mod pass_through;
+pub(crate) mod planner;
+pub(crate) mod running;
+pub(crate) mod skipped;
+pub(crate) mod suggestions;
+pub(crate) mod task;

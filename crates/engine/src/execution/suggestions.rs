@@ -1,0 +1,66 @@
+//! Suggestions for unknown names.
+
+use windrow_core::{Error, ErrorKind};
+use windrow_sql::diagnostics::nearest;
+
+use crate::access::Role;
+use crate::execution::context::StatementContext;
+
+impl StatementContext {
+    /// Adds the nearest name that exists to an error about an unknown table or function.
+    pub(crate) fn suggest(&self, error: Error) -> Error {
+        if error.kind() == ErrorKind::NotFound && !self.access.is_everything(Role::Read) {
+            // Other names may be hidden from the user.
+            let bare = Error::new(ErrorKind::NotFound, error.message());
+            return match error.place() {
+                Some(place) => bare.with_place(place),
+                None => bare,
+            };
+        }
+        let unknown = |kind: &str| {
+            let rest = error.message().strip_prefix("unknown ")?.strip_prefix(kind)?;
+            rest.strip_prefix(" \"")?.strip_suffix('"').map(str::to_owned)
+        };
+        if let Some(name) = unknown("table") {
+            if let Some(broken) = self.catalog().broken(&name) {
+                return broken;
+            }
+            let mut names = self.catalog().names();
+            names.retain(|name| self.access.has(Role::Read, name));
+            let near = nearest(&name, names.iter().map(String::as_str)).map(str::to_owned);
+            return hinted(
+                &error,
+                ErrorKind::NotFound,
+                near,
+                "SHOW TABLES lists what can be read.",
+            );
+        }
+        if let Some(name) = unknown("function") {
+            let state = self.state();
+            let mut names: Vec<&str> = state
+                .scalar_functions()
+                .keys()
+                .chain(state.aggregate_functions().keys())
+                .chain(state.window_functions().keys())
+                .map(String::as_str)
+                .chain(["tumble", "hop", "cumulate", "session"])
+                .collect();
+            names.sort_unstable();
+            let near = nearest(&name, names).map(str::to_owned);
+            return hinted(&error, ErrorKind::Sql, near, "SHOW FUNCTIONS lists all functions.");
+        }
+        error
+    }
+}
+
+fn hinted(error: &Error, kind: ErrorKind, near: Option<String>, list: &str) -> Error {
+    let hint = match near {
+        Some(near) => format!("Did you mean \"{near}\"? {list}"),
+        None => list.to_owned(),
+    };
+    let better = Error::new(kind, error.message()).with_hint(hint);
+    match error.place() {
+        Some(place) => better.with_place(place),
+        None => better,
+    }
+}

@@ -1,0 +1,330 @@
+//! `CREATE STREAM`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sqlparser::ast::ColumnDef;
+use windrow_connectors::{ConnectorEnv, Declared, open_source};
+use windrow_core::{Error, Result, Source, StreamSchema};
+use windrow_sql::parse::{self, OptionItem};
+use windrow_storage::wal::Durability;
+use windrow_stream::generated::{Columns, GeneratedSource};
+use windrow_stream::history::History;
+use windrow_stream::intake::Intake;
+use windrow_stream::lengths::{Lengths, LimitedSource, OnBad};
+use windrow_stream::log::StreamLog;
+use windrow_stream::places::Places;
+use windrow_stream::push::PushStream;
+use windrow_stream::retention::Retention;
+use windrow_stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
+
+use super::declared_columns::{declared_columns, event_time, has_unsaid_times};
+use super::replay::replay;
+use super::stream_options::{
+    EngineOptions, durability, engine_options, no_options, no_push_options, no_retention, when_idle,
+};
+use super::{Statement, need};
+use crate::access::admission::Weight;
+use crate::access::{Access, Role};
+use crate::catalog::{Catalog, Object};
+use crate::durable::definitions::{Definition, Kind};
+use crate::execution::context::StatementContext;
+use crate::execution::creation::{Creation, start_retention};
+use crate::execution::options::timeless;
+use crate::execution::outcome::Outcome;
+use crate::names::{ident_name, plain_name};
+
+/// `CREATE [OR REPLACE] STREAM …`.
+#[derive(Debug)]
+pub(crate) struct CreateStream {
+    pub(super) create: parse::CreateStream,
+    pub(super) text: String,
+}
+
+/// The columns of a stream that is to be created, and its source.
+struct StreamColumns {
+    schema: StreamSchema,
+    /// `None`: rows come by INSERT.
+    source: Option<Arc<dyn Source>>,
+    columns: Option<Columns>,
+    /// The stream or view that it replays.
+    reads: Vec<String>,
+}
+
+#[async_trait]
+impl Statement for CreateStream {
+    fn admission(&self) -> (&'static str, Option<Weight>) {
+        ("CREATE STREAM", None)
+    }
+
+    fn authorize(&self, access: &Access, _: &Catalog) -> Result<()> {
+        need(access, Role::Admin, &self.create.name)
+    }
+
+    fn is_definition(&self) -> bool {
+        true
+    }
+
+    fn starts_queued_views(&self) -> bool {
+        false
+    }
+
+    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
+        let create = &self.create;
+        let name = plain_name(&create.name)?;
+        let creation = Creation::new(cx, &name);
+        if creation.is_done(create.or_replace, create.if_not_exists, "stream")? {
+            return Ok(Outcome::Done("CREATE STREAM (exists already)".into()));
+        }
+        let options = engine_options(&create.options)?;
+        let columns = self.columns(cx, &name, &options).await?;
+        if let (Some((_, place)), None) = (options.retention, columns.schema.event_time()) {
+            return Err(timeless(&name).with_place(place));
+        }
+        if create.or_replace {
+            creation.replace().await?;
+        }
+        let reads = columns.reads.clone();
+        let notices = columns.source.as_ref().map(|source| source.notices()).unwrap_or_default();
+        let definition = creation.record(Kind::Stream, &self.text)?;
+        let new = NewStream { cx, name: &name, options, definition: definition.as_ref() };
+        let stream = new.create(columns).await;
+        let complete = || creation.complete(definition.as_ref());
+        let stream = stream.and_then(|stream| complete().map(|()| stream));
+        let stream = Arc::new(creation.or_forget(stream)?);
+        let relation = Arc::new(stream.relation(None));
+        let mut message = match stream.schema.event_time() {
+            Some(_) => "CREATE STREAM".to_owned(),
+            None => "CREATE STREAM (no watermark: no windows with EMIT over it)".to_owned(),
+        };
+        for notice in notices {
+            message.push_str("\nnotice: ");
+            message.push_str(&notice);
+        }
+        cx.catalog().add(&name, Object::Stream(stream), relation, (&self.text, reads))?;
+        Ok(Outcome::Done(message.into()))
+    }
+}
+
+impl CreateStream {
+    /// Returns the columns of the stream, and its source if it has a connector.
+    async fn columns(
+        &self,
+        cx: &StatementContext,
+        name: &str,
+        options: &EngineOptions,
+    ) -> Result<StreamColumns> {
+        let create = &self.create;
+        if options.is_replay() {
+            no_push_options(options)?;
+            no_retention(options)?;
+            let (source, schema, of) = replay(cx, create, &options.rest)?;
+            if of == name {
+                return Err(Error::sql(format!("stream \"{name}\" would replay itself")));
+            }
+            let source: Arc<dyn Source> = Arc::new(source);
+            let (source, columns, reads) = (Some(source), None, vec![of]);
+            return Ok(StreamColumns { schema, source, columns, reads });
+        }
+        let columns = match create.columns.as_slice() {
+            [] => None,
+            columns => Some(declared_columns(&cx.state(), columns).await?),
+        };
+        let (source, schema) = match &options.connector {
+            Some(connector) => {
+                let source = self.open(cx, connector, options, columns.as_ref()).await?;
+                let schema = source.schema();
+                no_push_options(options)?;
+                (Some(source), schema)
+            }
+            None => {
+                no_options(options, name)?;
+                let columns = columns.as_ref().ok_or_else(|| {
+                    Error::sql(format!("stream \"{name}\" has neither columns nor a connector"))
+                        .with_hint("Declare its columns, or say where its rows come from: WITH (connector = 'file', path = '…').")
+                })?;
+                (None, Arc::clone(&columns.schema))
+            }
+        };
+        let event_time = match &create.watermark {
+            Some(clause) => Some(event_time(&cx.state(), &schema, clause)?),
+            None => None,
+        };
+        let schema =
+            StreamSchema::try_new(schema, event_time).map_err(|e| match &create.watermark {
+                Some(clause) => e.with_place(clause.place),
+                None => e,
+            })?;
+        Ok(StreamColumns { schema, source, columns, reads: vec![] })
+    }
+
+    /// Opens the source of a connector.
+    async fn open(
+        &self,
+        cx: &StatementContext,
+        connector: &str,
+        options: &EngineOptions,
+        columns: Option<&Columns>,
+    ) -> Result<Arc<dyn Source>> {
+        let (create, parts) = (&self.create, &cx.instance.parts);
+        let env = ConnectorEnv {
+            limits: parts.limits.clone(),
+            clock: Arc::clone(&parts.clock),
+            io: parts.cpu.clone(),
+            files: cx.files(),
+        };
+        let watermark = create.watermark.as_ref().map(|w| ident_name(&w.column));
+        let physical = columns.map(|c| Arc::clone(&c.physical));
+        let delivered =
+            |name: &String| physical.as_ref().is_none_or(|p| p.column_with_name(name).is_some());
+        let is_unsaid = |column: &&ColumnDef| has_unsaid_times(&column.data_type);
+        let unsaid = create.columns.iter().filter(is_unsaid);
+        let declared = Declared {
+            schema: physical.clone(),
+            event_time: watermark.filter(delivered),
+            unsaid: unsaid.map(|column| ident_name(&column.name)).collect(),
+        };
+        let placed = |e: Error| at_option(e, &create.options);
+        let inner = open_source(connector, &options.rest, declared, &env).await.map_err(placed)?;
+        let inner = match columns {
+            Some(columns) if !columns.lengths.is_empty() => Arc::new(LimitedSource {
+                inner,
+                lengths: columns.lengths.clone(),
+                on_bad: OnBad::of(options.of_connector("on_bad_row")),
+            }),
+            _ => inner,
+        };
+        Ok(match columns {
+            Some(columns) if columns.any_generated() => {
+                Arc::new(GeneratedSource { inner, columns: Arc::new(columns.clone()) })
+            }
+            _ => inner,
+        })
+    }
+}
+
+/// A stream that is being created.
+struct NewStream<'a> {
+    cx: &'a StatementContext,
+    name: &'a str,
+    options: EngineOptions,
+    definition: Option<&'a Definition>,
+}
+
+impl NewStream<'_> {
+    /// Creates the stream with its log and its history, and starts its retention.
+    async fn create(self, columns: StreamColumns) -> Result<Stream> {
+        let parts = &self.cx.instance.parts;
+        let StreamColumns { schema, source, columns, .. } = columns;
+        let when_idle = when_idle(self.name, &self.options, schema.event_time().is_some())?;
+        let (feed, history, replayable) = match source {
+            Some(source) => {
+                let history = match self.options.retention {
+                    Some(_) => Some(self.history(&schema, &source).await?),
+                    None => None,
+                };
+                let replayable = source.is_replayable();
+                (Feed::Source(source), history, replayable)
+            }
+            None => {
+                let skew = self.options.max_future_skew_micros.or(Some(MAX_FUTURE_SKEW_MICROS));
+                let push =
+                    self.push_stream(&schema, columns, skew, durability(&self.options)?).await?;
+                let replayable = push.wal.is_some();
+                (Feed::Push(push), None, replayable)
+            }
+        };
+        let mut stream = Stream {
+            name: self.name.to_owned(),
+            schema,
+            feed,
+            history,
+            replayable,
+            when_idle,
+            max_future_skew_micros: self.options.max_future_skew_micros,
+            retention: None,
+            connector: self.options.connector.clone().unwrap_or_else(|| "push".to_owned()),
+            bad_rows: Arc::clone(&parts.bad_rows),
+            clock: Arc::clone(&parts.clock),
+        };
+        stream.retention = self.retention(&stream)?;
+        Ok(stream)
+    }
+
+    /// Starts the retention of the log of the stream, if it has both.
+    fn retention(&self, stream: &Stream) -> Result<Option<Arc<Retention>>> {
+        let (Some(push), Some((keep, place))) = (stream.kept(), self.options.retention) else {
+            return Ok(None);
+        };
+        let log = (&push.log, push.spiller.as_ref());
+        let retention = start_retention(self.cx, (self.name, self.name), log, &stream.schema, keep);
+        retention.map(Some).map_err(|e| e.with_place(place))
+    }
+
+    /// Starts to store the rows of a connector.
+    async fn history(
+        &self,
+        schema: &StreamSchema,
+        source: &Arc<dyn Source>,
+    ) -> Result<Arc<History>> {
+        let default = (!source.is_bounded()).then_some(MAX_FUTURE_SKEW_MICROS);
+        let skew = self.options.max_future_skew_micros.or(default);
+        // The source has the rows too: those that a power failure takes are read again.
+        let push = self.push_stream(schema, None, skew, Some(Durability::Os)).await?;
+        let parts = &self.cx.instance.parts;
+        let places = match (&self.cx.instance.store, self.definition) {
+            (Some(store), Some(definition)) => store.open_places(definition)?,
+            _ => Places::default(),
+        };
+        let by = (Arc::clone(&parts.clock), &parts.limits);
+        let source = (Arc::clone(source), source.is_replayable());
+        Ok(History::begin(push, source, places, by, &parts.cpu))
+    }
+
+    /// Creates a push stream, in memory or in the data directory.
+    async fn push_stream(
+        &self,
+        schema: &StreamSchema,
+        columns: Option<Columns>,
+        max_future_skew_micros: Option<i64>,
+        durability: Option<Durability>,
+    ) -> Result<Arc<PushStream>> {
+        let lengths = columns.as_ref().map_or_else(Lengths::default, |c| c.lengths.clone());
+        let generated = columns.filter(Columns::any_generated).map(Arc::new);
+        let parts = &self.cx.instance.parts;
+        let time = schema.event_time().map(|e| e.index);
+        let intake = Intake { time, valid: i64::MIN..=i64::MAX, max_future_skew_micros };
+        let (log, durable) = match (&self.cx.instance.store, self.definition, durability) {
+            (Some(store), Some(definition), Some(durability)) => {
+                let (log, wal) =
+                    store.open_stream(definition, schema.schema(), time, durability).await?;
+                let spiller = log.spiller(Arc::clone(&wal));
+                self.cx.instance.start_archiving(self.name, Arc::clone(&spiller));
+                (log.log, Some((wal, spiller)))
+            }
+            _ => {
+                let (schema, memory) = (Arc::clone(schema.schema()), parts.memory.as_ref());
+                (StreamLog::in_memory(schema, self.name, &parts.limits, memory), None)
+            }
+        };
+        let (bad_rows, clock) = (Arc::clone(&parts.bad_rows), Arc::clone(&parts.clock));
+        let push = PushStream::new(self.name.to_owned(), log, intake, bad_rows, clock, generated)
+            .with_lengths(lengths);
+        Ok(Arc::new(match durable {
+            Some((wal, spiller)) => push.with_wal(wal, spiller, &parts.limits),
+            None => push,
+        }))
+    }
+}
+
+/// Adds the place of an option to an error that names it and has no place yet.
+pub(super) fn at_option(error: Error, options: &[OptionItem]) -> Error {
+    if error.place().is_some() {
+        return error;
+    }
+    let named = options.iter().find(|o| error.message().contains(&format!("\"{}\"", o.key)));
+    match named {
+        Some(option) => error.with_place(option.place),
+        None => error,
+    }
+}

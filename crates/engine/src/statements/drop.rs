@@ -1,0 +1,139 @@
+//! `DROP`.
+
+use async_trait::async_trait;
+use sqlparser::ast::ObjectName;
+use windrow_core::{Error, Result};
+use windrow_sql::parse::{self, DropKind};
+
+use super::{Statement, need};
+use crate::access::admission::Weight;
+use crate::access::{Access, Role};
+use crate::catalog::{Catalog, Object};
+use crate::execution::context::StatementContext;
+use crate::execution::creation;
+use crate::execution::outcome::Outcome;
+use crate::names::plain_name;
+
+/// `DROP kind [IF EXISTS] name, … [CASCADE]`.
+#[derive(Debug)]
+pub(crate) struct Drop(pub(super) parse::Drop);
+
+#[async_trait]
+impl Statement for Drop {
+    fn admission(&self) -> (&'static str, Option<Weight>) {
+        ("DROP", None)
+    }
+
+    fn authorize(&self, access: &Access, catalog: &Catalog) -> Result<()> {
+        self.0.names.iter().try_for_each(|name| {
+            need(access, Role::Admin, name)?;
+            self.authorize_cascade(access, catalog, name)
+        })
+    }
+
+    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
+        for name in &self.0.names {
+            self.drop_one(cx, &plain_name(name)?).await?;
+        }
+        Ok(Outcome::Done(format!("DROP {}", kind_name(self.0.kind).to_uppercase()).into()))
+    }
+}
+
+impl Drop {
+    /// CASCADE drops the objects that read this one as well.
+    fn authorize_cascade(
+        &self,
+        access: &Access,
+        catalog: &Catalog,
+        name: &ObjectName,
+    ) -> Result<()> {
+        if !self.0.cascade || access.is_everything(Role::Admin) {
+            return Ok(());
+        }
+        let mut todo = vec![plain_name(name)?];
+        while let Some(name) = todo.pop() {
+            access.need(Role::Admin, &name)?;
+            todo.extend(catalog.readers(&name));
+        }
+        Ok(())
+    }
+
+    async fn drop_one(&self, cx: &StatementContext, name: &str) -> Result<()> {
+        let catalog = cx.catalog();
+        if catalog.forget_broken(name) {
+            // An object that cannot be opened can be dropped.
+            return forget(cx, name);
+        }
+        if !catalog.exists(name) {
+            return match self.0.if_exists {
+                true => Ok(()),
+                false => Err(catalog.missing(kind_name(self.0.kind), name)),
+            };
+        }
+        self.check_kind(catalog.get(name).as_ref(), name)?;
+        let readers = catalog.readers(name);
+        if let Some(reader) = readers.first() {
+            if !self.0.cascade {
+                return Err(Error::sql(format!("\"{name}\" is read by \"{reader}\""))
+                    .with_hint(format!("Drop \"{reader}\" first, or use CASCADE.")));
+            }
+            for reader in &readers {
+                drop_with_readers(cx, reader).await?;
+            }
+        }
+        cx.instance.parts.bad_rows.forget(name);
+        remove(cx, name).await
+    }
+
+    /// Checks that an object is of the kind that is to be dropped.
+    fn check_kind(&self, found: Option<&Object>, name: &str) -> Result<()> {
+        let fits = match (found, self.0.kind) {
+            (Some(Object::Stream(_)), DropKind::Stream | DropKind::Table)
+            | (Some(Object::View | Object::Materialized(_)), DropKind::View)
+            | (Some(Object::Materialized(_)), DropKind::MaterializedView)
+            | (None, DropKind::Table) => true,
+            (Some(_) | None, _) => false,
+        };
+        if fits {
+            return Ok(());
+        }
+        let (kind, wanted) = (found.map_or("table", Object::kind), kind_name(self.0.kind));
+        Err(Error::sql(format!("\"{name}\" is a {kind}, not a {wanted}"))
+            .with_hint(format!("Use DROP {} {name}.", kind.to_uppercase())))
+    }
+}
+
+/// Drops an object and all that read it.
+async fn drop_with_readers(cx: &StatementContext, name: &str) -> Result<()> {
+    for reader in cx.catalog().readers(name) {
+        Box::pin(drop_with_readers(cx, &reader)).await?;
+    }
+    if cx.catalog().exists(name) { remove(cx, name).await } else { Ok(()) }
+}
+
+/// Removes an object from the catalog, and what is stored for it.
+async fn remove(cx: &StatementContext, name: &str) -> Result<()> {
+    if let Some(Object::Materialized(view)) = cx.catalog().get(name) {
+        view.stop_checkpoints().await;
+    }
+    creation::remove(cx, name).await?;
+    forget(cx, name)
+}
+
+/// Removes what is stored for an object.
+fn forget(cx: &StatementContext, name: &str) -> Result<()> {
+    match &cx.instance.store {
+        Some(store) => store.forget(name),
+        None => Ok(()),
+    }
+}
+
+fn kind_name(kind: DropKind) -> &'static str {
+    match kind {
+        DropKind::Stream => "stream",
+        DropKind::View => "view",
+        DropKind::MaterializedView => "materialized view",
+        DropKind::Table => "table",
+        DropKind::Sink => "sink",
+    }
+}

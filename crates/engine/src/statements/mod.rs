@@ -1,0 +1,192 @@
+//! The statements of SQL, one file and one type each.
+//!
+//! ```text
+//! Parsed ─ of ─► dyn Statement ─┬─► authorize, admission          before it runs
+//!                               ├─► parameters, columns           prepared, not executed
+//!                               ├─► check                         an engine that only plans
+//!                               └─► execute ─► Outcome
+//! ```
+//! A statement knows itself what it takes: rights, its place in the limits of a server, parameters, columns. [`of`] is the only
+//! place that enumerates them. What they share is in `execution`, and what concerns materialized views in `views`.
+
+pub(crate) mod continuous_insert;
+mod create_stream;
+mod create_view;
+mod csv_header;
+mod declared_columns;
+mod drop;
+mod explain;
+pub(crate) mod insert;
+mod reference_tables;
+mod replay;
+mod select;
+mod set;
+mod show;
+mod standard;
+mod stream_options;
+mod subscribe;
+mod timestamp;
+mod verify;
+mod wait_for;
+mod why_not;
+
+use std::fmt::Debug;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use sqlparser::ast::ObjectName;
+use windrow_core::{Error, Result};
+use windrow_sql::parse::{self, ContinuousQuery, Explained, Parsed};
+use windrow_sql::plan::Parameters;
+
+use crate::access::admission::Weight;
+use crate::access::{Access, Role};
+use crate::catalog::Catalog;
+use crate::execution::context::StatementContext;
+use crate::execution::outcome::Outcome;
+use crate::names::{granted_name, plain_name};
+
+pub(crate) use self::reference_tables::restore_table;
+
+/// A statement.
+#[async_trait]
+pub(crate) trait Statement: Debug + Send + Sync {
+    /// Returns its name in the log, and the limit that it counts in; `None`: in none, it takes no time to speak of.
+    fn admission(&self) -> (&'static str, Option<Weight>);
+
+    /// Checks that the user may do what the statement does or names beside its query. What the query reads is checked when it
+    /// is planned.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`](windrow_core::ErrorKind::Denied).
+    fn authorize(&self, access: &Access, catalog: &Catalog) -> Result<()>;
+
+    /// Whether it is executed again at each start from a data directory, and so must not depend on the settings of a session.
+    fn is_definition(&self) -> bool {
+        false
+    }
+
+    /// Whether queued views start before it. Otherwise they wait for further ones, and read their streams together.
+    fn starts_queued_views(&self) -> bool {
+        true
+    }
+
+    /// Returns the parameters of the statement.
+    ///
+    /// # Errors
+    /// When it cannot be planned.
+    async fn parameters(&self, cx: &StatementContext) -> Result<Parameters> {
+        let _ = cx;
+        Ok(Parameters::new())
+    }
+
+    /// Returns the columns of its rows; `None`: it returns no rows.
+    ///
+    /// # Errors
+    /// When it cannot be planned.
+    async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
+        let _ = cx;
+        Ok(None)
+    }
+
+    /// Whether it is an INSERT that [`value_rows`](StatementContext::value_rows) can give all its rows at once.
+    ///
+    /// # Errors
+    /// When it cannot be planned.
+    async fn takes_value_rows(&self, cx: &StatementContext) -> Result<bool> {
+        let _ = cx;
+        Ok(false)
+    }
+
+    /// Plans the statement, and defines what later statements name, without running a query. By default it is executed.
+    ///
+    /// # Errors
+    /// What is wrong with the statement, with its place.
+    async fn check(&self, cx: &StatementContext) -> Result<()> {
+        self.execute(cx).await.map(drop)
+    }
+
+    /// Explains how the statement runs.
+    ///
+    /// # Errors
+    /// When it cannot be planned, or not be explained at all.
+    async fn explain(&self, cx: &StatementContext, options: ExplainOptions) -> Result<Outcome> {
+        let _ = (cx, options);
+        Err(Error::sql("EXPLAIN takes a query, an INSERT or a CREATE VIEW"))
+    }
+
+    /// Executes the statement.
+    ///
+    /// # Errors
+    /// What is wrong with the statement, with its place; what failed while it ran.
+    async fn execute(&self, cx: &StatementContext) -> Result<Outcome>;
+}
+
+/// How a statement is explained.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ExplainOptions {
+    /// Executes it and shows what happened.
+    pub(crate) analyze: bool,
+    /// Shows more detail.
+    pub(crate) verbose: bool,
+}
+
+/// Returns the statement that was parsed.
+pub(crate) fn of(parsed: Parsed) -> Box<dyn Statement> {
+    let Parsed { statement, text, .. } = parsed;
+    of_statement(statement, text)
+}
+
+fn of_statement(statement: parse::Statement, text: String) -> Box<dyn Statement> {
+    match statement {
+        parse::Statement::CreateStream(create) => {
+            Box::new(create_stream::CreateStream { create, text })
+        }
+        parse::Statement::CreateView(create) => Box::new(create_view::CreateView { create, text }),
+        parse::Statement::Query(query) => Box::new(select::Select { query }),
+        parse::Statement::Insert(insert) => Box::new(insert::Insert { insert: *insert, text }),
+        parse::Statement::Subscribe { view, after } => {
+            Box::new(subscribe::Subscribe { view, after })
+        }
+        parse::Statement::WaitFor { view, until, timeout } => {
+            Box::new(wait_for::WaitFor { view, until, timeout })
+        }
+        parse::Statement::Verify(verify) => Box::new(verify::VerifyView(*verify)),
+        parse::Statement::Explain(parse::Explain { analyze, verbose, what }) => match what {
+            Explained::WhyNot(view) => Box::new(why_not::ExplainWhyNot { view }),
+            Explained::Statement(inner) => Box::new(explain::Explain {
+                statement: of_statement(*inner, text),
+                options: ExplainOptions { analyze, verbose },
+            }),
+        },
+        parse::Statement::Show(kind) => Box::new(show::Show(kind)),
+        parse::Statement::ShowCreate(name) => Box::new(show::ShowCreate(name)),
+        parse::Statement::Describe(name) => Box::new(show::Describe(name)),
+        parse::Statement::Drop(drop) => Box::new(drop::Drop(drop)),
+        parse::Statement::Set(set) => Box::new(set::Set(set)),
+        parse::Statement::DataFusion(statement) => {
+            Box::new(standard::Standard { statement: *statement, text })
+        }
+    }
+}
+
+/// Checks that the user has a role on an object that a statement names.
+fn need(access: &Access, role: Role, name: &ObjectName) -> Result<()> {
+    access.need(role, &granted_name(name))
+}
+
+/// Checks that the user may write to the stream for late rows of a query, or create it.
+fn authorize_late_rows(access: &Access, catalog: &Catalog, query: &ContinuousQuery) -> Result<()> {
+    let Some(name) = &query.tail.late_data_to else { return Ok(()) };
+    let name = plain_name(name)?;
+    let role = if catalog.exists(&name) { Role::Write } else { Role::Admin };
+    access.need(role, &name)
+}
+
+/// Returns the columns of rows that exist already.
+fn columns_of(outcome: &Outcome) -> Option<SchemaRef> {
+    match outcome {
+        Outcome::Rows(rows) => Some(std::sync::Arc::clone(rows.schema())),
+        Outcome::Done(_) => None,
+    }
+}

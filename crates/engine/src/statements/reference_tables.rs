@@ -1,0 +1,256 @@
+//! Reference tables in a data directory: external ones are stored by their definition, tables in memory with their rows, which
+//! are rewritten at each change. Reference tables are small.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use datafusion::common::TableReference;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::datasource::sink::DataSinkExec;
+use datafusion::datasource::{MemTable, provider_as_source, source_as_provider};
+use datafusion::logical_expr::{CreateMemoryTable, DdlStatement, LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
+use datafusion::prelude::SessionContext;
+use windrow_core::{Error, ErrorKind, Owner, Result};
+use windrow_sql::diagnostics::from_datafusion;
+use windrow_sql::plan::bounded;
+
+use crate::durable::definitions::{Definition, Kind};
+use crate::durable::store::Store;
+use crate::execution::buffered::buffered;
+use crate::execution::context::StatementContext;
+use crate::names::SCHEMA;
+
+/// A change by a statement of DataFusion's that has to be durable.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// A table was created.
+    Created(String),
+    /// Rows were inserted, updated or deleted.
+    Rows(String),
+}
+
+impl Change {
+    /// Returns what a plan changes; `None`: nothing.
+    pub(super) fn of(plan: &LogicalPlan) -> Option<Self> {
+        match plan {
+            LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => {
+                Some(Self::Created(table.name.table().to_owned()))
+            }
+            LogicalPlan::Ddl(DdlStatement::CreateExternalTable(table)) => {
+                Some(Self::Created(table.name.table().to_owned()))
+            }
+            LogicalPlan::Dml(dml) => Some(Self::Rows(dml.table_name.table().to_owned())),
+            _ => None,
+        }
+    }
+
+    /// Makes the change durable, in a data directory. `text`: the statement.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) async fn store(self, cx: &StatementContext, text: &str) -> Result<()> {
+        let Some(store) = cx.instance.store.as_ref().filter(|_| cx.restoring.is_none()) else {
+            return Ok(());
+        };
+        let definition = match &self {
+            Self::Created(name) => {
+                Some(store.record_at(name, Kind::Table, text, cx.files().base())?)
+            }
+            Self::Rows(name) => {
+                store.definitions().into_iter().find(|d| d.name == *name && d.kind == Kind::Table)
+            }
+        };
+        match definition {
+            Some(definition) => {
+                store_rows(&cx.session, store, &definition).await?;
+                store.made(&definition)
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Executes the query of a table that is to be created and puts its rows in place of the query. The rows count in the memory
+/// of the statement.
+///
+/// # Errors
+/// When the query fails, or its rows take too much memory.
+pub(super) async fn filled(
+    cx: &StatementContext,
+    mut table: CreateMemoryTable,
+) -> Result<LogicalPlan> {
+    let exists = cx.session.table_provider(table.name.clone()).await.is_ok();
+    if exists && !table.or_replace {
+        return bounded(LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)));
+    }
+    let query = cx.planner().optimized(Arc::unwrap_or_clone(table.input)).await?;
+    let schema = Arc::clone(query.schema().inner());
+    let plan = cx.planner().physical(cx.state(), query).await?;
+    let plan = buffered(plan, 1);
+    let counted = Arc::clone(&plan);
+    let rows = cx.executor().collect_partitions(plan).await?;
+    let rows = MemTable::try_new(schema, rows).map_err(from_datafusion)?;
+    let rows = provider_as_source(Arc::new(rows));
+    let rows = LogicalPlanBuilder::scan("rows", rows, None).and_then(LogicalPlanBuilder::build);
+    table.input = Arc::new(rows.map_err(from_datafusion)?);
+    drop(counted);
+    Ok(LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)))
+}
+
+/// Writes the rows of a table in memory to the data directory; nothing for other tables.
+async fn store_rows(
+    session: &SessionContext,
+    store: &Store,
+    definition: &Definition,
+) -> Result<()> {
+    let name = definition.name.as_str();
+    let table = session.table_provider(TableReference::partial(SCHEMA, name)).await;
+    let table = table.map_err(from_datafusion)?;
+    if table.downcast_ref::<MemTable>().is_none() {
+        return Ok(());
+    }
+    let schema = table.schema();
+    let frame = session.read_table(table).map_err(from_datafusion)?;
+    let rows = frame.collect().await.map_err(from_datafusion)?;
+    let owner = store.table_owner(definition);
+    store.write_table(definition, &to_bytes(&schema, &rows, &owner)?)
+}
+
+/// Restores a reference table from the rows in the data directory. Returns whether there were some; otherwise its statement is
+/// to be executed again.
+///
+/// # Errors
+/// When the rows are damaged.
+pub(crate) async fn restore_table(cx: &StatementContext, definition: &Definition) -> Result<bool> {
+    let Some(store) = &cx.instance.store else { return Ok(false) };
+    let Some((path, bytes)) = store.read_table(definition)? else { return Ok(false) };
+    let table = read_rows(&path, &bytes, &store.table_owner(definition))?;
+    let name = TableReference::partial(SCHEMA, definition.name.as_str());
+    cx.session.register_table(name, Arc::new(table)).map_err(from_datafusion)?;
+    Ok(true)
+}
+
+/// Whether a plan inserts into a table in memory.
+pub(super) fn is_into_memory(plan: &LogicalPlan) -> bool {
+    let LogicalPlan::Dml(dml) = plan else { return false };
+    source_as_provider(&dml.target).is_ok_and(|table| table.downcast_ref::<MemTable>().is_some())
+}
+
+/// Counts the rows that a plan inserts into a table in the memory of the statement.
+///
+/// # Errors
+/// When the plan cannot be rewritten (a bug).
+pub(super) fn buffered_by_table(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let counted = plan.transform_down(|node| {
+        if node.downcast_ref::<DataSinkExec>().is_none() {
+            return Ok(Transformed::no(node));
+        }
+        let inputs = node
+            .children()
+            .into_iter()
+            .map(|input| buffered(Arc::clone(input), 1) as Arc<dyn ExecutionPlan>);
+        let inputs = inputs.collect();
+        let node = replace_children_if_necessary(node, inputs)?;
+        Ok(Transformed::new(node, true, TreeNodeRecursion::Stop))
+    });
+    counted.map(|counted| counted.data).map_err(from_datafusion)
+}
+
+/// Follows the rows in the file, before the CRC-32 of everything before the checksum (4 bytes, little-endian). Readers of Arrow
+/// streams stop before it.
+const TRAILER: &[u8] = b"WNDROWT1";
+const CHECKSUM_BYTES: usize = 4;
+
+/// The key in the metadata of the schema of a table's file that identifies the table.
+const OWNER_KEY: &str = "windrow.owner";
+
+/// Encodes rows as an Arrow stream with a checksum.
+fn to_bytes(schema: &SchemaRef, rows: &[RecordBatch], owner: &Owner) -> Result<Vec<u8>> {
+    let mut metadata = schema.metadata().clone();
+    metadata.insert(OWNER_KEY.to_owned(), owner.id.clone());
+    let schema = schema.as_ref().clone().with_metadata(metadata);
+    let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
+    rows.iter().try_for_each(|batch| writer.write(batch))?;
+    writer.finish()?;
+    let mut bytes = writer.into_inner()?;
+    bytes.extend(TRAILER);
+    bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+    Ok(bytes)
+}
+
+/// Decodes the rows of a table's file. Nothing is decoded before the checksum is verified: damaged bytes can make the reader
+/// panic.
+fn read_rows(path: &Path, bytes: &[u8], owner: &Owner) -> Result<MemTable> {
+    let damaged = |why: &dyn std::fmt::Display| {
+        Error::new(ErrorKind::Corrupt, format!("\"{}\" is damaged: {why}", path.display()))
+            .with_hint("Restore the file from a backup; nothing has been overwritten.")
+    };
+    let (covered, sum) = bytes
+        .split_last_chunk::<CHECKSUM_BYTES>()
+        .ok_or_else(|| damaged(&"its checksum is cut off"))?;
+    if crc32fast::hash(covered) != u32::from_le_bytes(*sum) {
+        return Err(damaged(&"its checksum is wrong"));
+    }
+    let stream =
+        covered.strip_suffix(TRAILER).ok_or_else(|| damaged(&"it does not end as a table does"))?;
+    let reader = StreamReader::try_new(stream, None).map_err(|e| damaged(&e))?;
+    let mut schema = reader.schema().as_ref().clone();
+    match schema.metadata.remove(OWNER_KEY) {
+        Some(said) if said == owner.id => {}
+        None if owner.may_be_unsaid => {}
+        _ => return Err(damaged(&"it is of another table")),
+    }
+    let schema = Arc::new(schema);
+    let rows = reader.map(|batch| {
+        let (_, columns, count) = batch?.into_parts();
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)
+    });
+    let rows: Vec<RecordBatch> = rows.collect::<Result<_, _>>().map_err(|e| damaged(&e))?;
+    MemTable::try_new(schema, vec![rows]).map_err(from_datafusion)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, StringArray};
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+
+    #[test]
+    fn any_damage_is_reported() {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("n", DataType::Int64, false),
+            Field::new("text", DataType::Utf8, true),
+        ]));
+        let columns: (Int64Array, StringArray) =
+            ((0..20).collect(), (0..20).map(|n| Some(format!("text {n}"))).collect());
+        let columns: Vec<arrow::array::ArrayRef> = vec![Arc::new(columns.0), Arc::new(columns.1)];
+        let rows = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+        let owner = |id: &str| Owner { id: id.into(), may_be_unsaid: false, is_made: true };
+        let bytes = to_bytes(&schema, &[rows.clone(), rows.slice(3, 4)], &owner("d/1")).unwrap();
+        let of_another = read_rows(Path::new("t.arrow"), &bytes, &owner("d/2"));
+        assert!(of_another.unwrap_err().message().contains("it is of another table"));
+        let read = |bytes: &[u8]| {
+            let table = read_rows(Path::new("t.arrow"), bytes, &owner("d/1"))?;
+            let all = futures::executor::block_on(table.batches[0].read()).clone();
+            assert_eq!(datafusion::catalog::TableProvider::schema(&table), schema);
+            Ok::<_, Error>(all)
+        };
+        assert_eq!(read(&bytes).unwrap(), [rows.clone(), rows.slice(3, 4)]);
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            assert_eq!(read(&damaged).unwrap_err().kind(), ErrorKind::Corrupt, "byte {at}");
+        }
+        for len in 0..bytes.len() {
+            assert_eq!(read(&bytes[..len]).unwrap_err().kind(), ErrorKind::Corrupt);
+        }
+    }
+}

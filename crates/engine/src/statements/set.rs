@@ -1,0 +1,78 @@
+//! `SET name = value`.
+
+use async_trait::async_trait;
+use windrow_core::{Error, Result};
+use windrow_sql::parse;
+use windrow_sql::plan::TIME_ZONE;
+
+use super::Statement;
+use crate::access::Access;
+use crate::access::admission::Weight;
+use crate::access::settings::{check_range, may_set};
+use crate::catalog::Catalog;
+use crate::execution::context::StatementContext;
+use crate::execution::outcome::Outcome;
+
+const TIME_ZONE_SETTING: &str = "datafusion.execution.time_zone";
+
+/// `SET name = value`.
+#[derive(Debug)]
+pub(crate) struct Set(pub(super) parse::Set);
+
+#[async_trait]
+impl Statement for Set {
+    fn admission(&self) -> (&'static str, Option<Weight>) {
+        ("SET", None)
+    }
+
+    fn authorize(&self, access: &Access, _: &Catalog) -> Result<()> {
+        may_set(access, "SET", &self.0.name)
+    }
+
+    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
+        let set = &self.0;
+        check_range(&set.name, &set.value).map_err(|e| e.with_place(set.place))?;
+        let state = cx.session.state_ref();
+        let mut state = state.write();
+        if set.name == TIME_ZONE_SETTING {
+            let zone = zone(&set.value).map_err(|e| e.with_place(set.place))?;
+            state.config_mut().options_mut().execution.time_zone = Some(zone);
+            return Ok(Outcome::Done("SET".into()));
+        }
+        state.config_mut().options_mut().set(&set.name, &set.value).map_err(|e| {
+            Error::config(format!(
+                "setting \"{}\" cannot be \"{}\": {}",
+                set.name,
+                set.value,
+                e.strip_backtrace()
+            ))
+            .with_place(set.place)
+            .with_hint("SHOW ALL lists the settings.")
+        })?;
+        Ok(Outcome::Done("SET".into()))
+    }
+}
+
+/// Returns the time zone of this name; without a name, the one that sessions begin with.
+///
+/// # Errors
+/// When it does not exist.
+fn zone(name: &str) -> Result<String> {
+    if name.is_empty() {
+        return Ok(TIME_ZONE.to_owned());
+    }
+    // A number alone is hours, as in PostgreSQL.
+    let name = match name.parse::<i32>() {
+        Ok(hours) => format!("{}{:02}:00", if hours < 0 { '-' } else { '+' }, hours.abs()),
+        Err(_) => name.to_owned(),
+    };
+    let known = name.parse::<arrow::array::timezone::Tz>();
+    match known {
+        Ok(_) => Ok(name),
+        Err(e) => Err(Error::config(format!("there is no time zone \"{name}\""))
+            .with_source(e)
+            .with_hint(
+                "Write a name, such as 'Europe/Berlin' or 'UTC', or an offset, such as '+02:00'.",
+            )),
+    }
+}

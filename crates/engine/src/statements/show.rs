@@ -1,0 +1,179 @@
+//! `SHOW …`, `SHOW CREATE name`, `DESCRIBE name`.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::common::TableReference;
+use sqlparser::ast::ObjectName;
+use windrow_core::{Error, Result};
+use windrow_sql::diagnostics::from_datafusion;
+use windrow_sql::parse::ShowKind;
+
+use super::{Statement, columns_of, need};
+use crate::access::admission::Weight;
+use crate::access::{Access, Role};
+use crate::catalog::{Catalog, Object};
+use crate::execution::context::StatementContext;
+use crate::execution::outcome::{Outcome, existing_rows};
+use crate::names::plain_name;
+
+/// `SHOW …` of a kind of object.
+#[derive(Debug)]
+pub(crate) struct Show(pub(super) ShowKind);
+
+/// `SHOW CREATE name`.
+#[derive(Debug)]
+pub(crate) struct ShowCreate(pub(super) ObjectName);
+
+/// `DESCRIBE name`.
+#[derive(Debug)]
+pub(crate) struct Describe(pub(super) ObjectName);
+
+#[async_trait]
+impl Statement for Show {
+    fn admission(&self) -> (&'static str, Option<Weight>) {
+        ("SHOW", None)
+    }
+
+    fn authorize(&self, _: &Access, _: &Catalog) -> Result<()> {
+        // Objects without a grant are not listed.
+        Ok(())
+    }
+
+    async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
+        Ok(columns_of(&self.execute(cx).await?))
+    }
+
+    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
+        let sql = match self.0 {
+            ShowKind::Streams => {
+                "SELECT name, connector, event_time, bounded, error FROM windrow.streams"
+            }
+            ShowKind::Views => "SELECT name, materialized, status, rows, error FROM windrow.views",
+            ShowKind::MaterializedViews => {
+                "SELECT name, status, rows, error FROM windrow.views WHERE materialized"
+            }
+            ShowKind::Tables => return show_tables(cx).await,
+            ShowKind::Queries => "SELECT * FROM windrow.queries",
+            ShowKind::Watermarks => "SELECT * FROM windrow.watermarks",
+            ShowKind::Windows => "SELECT name, windows_open, windows_closed FROM windrow.queries",
+            ShowKind::Functions => {
+                "SELECT DISTINCT routine_name AS name, function_type AS kind \
+                 FROM information_schema.routines ORDER BY name, kind"
+            }
+            ShowKind::Sinks => {
+                return Err(Error::sql("sinks are not part of this version")
+                    .with_hint("CREATE MATERIALIZED VIEW keeps results; COPY … TO writes them."));
+            }
+        };
+        let frame = cx.session.sql(sql).await.map_err(from_datafusion)?;
+        let plan = frame.create_physical_plan().await.map_err(from_datafusion)?;
+        Ok(Outcome::Rows(cx.executor().stream(plan)))
+    }
+}
+
+async fn show_tables(cx: &StatementContext) -> Result<Outcome> {
+    let catalog = cx.catalog();
+    let mut names = catalog.names();
+    names.retain(|name| cx.access.has(Role::Read, name));
+    let kind = |name: &String| catalog.get(name).map_or("table", |object| Object::kind(&object));
+    let kinds: Vec<&str> = names.iter().map(kind).collect();
+    let names: ArrayRef = Arc::new(StringArray::from_iter_values(&names));
+    let kinds: ArrayRef = Arc::new(StringArray::from_iter_values(kinds));
+    rows(vec![("name", names), ("kind", kinds)]).await
+}
+
+#[async_trait]
+impl Statement for ShowCreate {
+    fn admission(&self) -> (&'static str, Option<Weight>) {
+        ("SHOW CREATE", None)
+    }
+
+    fn authorize(&self, access: &Access, _: &Catalog) -> Result<()> {
+        need(access, Role::Read, &self.0)
+    }
+
+    async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
+        Ok(columns_of(&self.execute(cx).await?))
+    }
+
+    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
+        let name = plain_name(&self.0)?;
+        let catalog = cx.catalog();
+        let text = match catalog.text(&name) {
+            Some(text) => text,
+            None if catalog.exists(&name) => {
+                return Err(Error::sql(format!("the definition of table \"{name}\" is not kept")));
+            }
+            None => return Err(catalog.missing("stream or view", &name)),
+        };
+        let names: ArrayRef = Arc::new(StringArray::from_iter_values([name]));
+        let texts: ArrayRef = Arc::new(StringArray::from_iter_values([text]));
+        rows(vec![("name", names), ("definition", texts)]).await
+    }
+}
+
+#[async_trait]
+impl Statement for Describe {
+    fn admission(&self) -> (&'static str, Option<Weight>) {
+        ("DESCRIBE", None)
+    }
+
+    fn authorize(&self, access: &Access, _: &Catalog) -> Result<()> {
+        need(access, Role::Read, &self.0)
+    }
+
+    async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
+        Ok(columns_of(&self.execute(cx).await?))
+    }
+
+    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
+        let table = match plain_name(&self.0) {
+            Ok(name) if !cx.catalog().exists(&name) => {
+                return Err(cx.catalog().missing("stream, view or table", &name));
+            }
+            Ok(name) => TableReference::bare(name),
+            // A system table.
+            Err(_) => TableReference::parse_str(&self.0.to_string()),
+        };
+        let table = cx.session.table_provider(table).await.map_err(from_datafusion)?;
+        let schema = table.schema();
+        let fields = schema.fields();
+        let names = StringArray::from_iter_values(fields.iter().map(|f| f.name()));
+        let types = StringArray::from_iter_values(fields.iter().map(|f| f.data_type().to_string()));
+        let yes_no = |nullable: bool| if nullable { "YES" } else { "NO" };
+        let nulls = StringArray::from_iter_values(fields.iter().map(|f| yes_no(f.is_nullable())));
+        rows(vec![
+            ("column_name", Arc::new(names) as ArrayRef),
+            ("data_type", Arc::new(types)),
+            ("is_nullable", Arc::new(nulls)),
+        ])
+        .await
+    }
+}
+
+/// Returns columns that exist already as the rows of a statement.
+///
+/// # Errors
+/// When the columns have different lengths (a bug).
+pub(super) async fn rows(columns: Vec<(&str, ArrayRef)>) -> Result<Outcome> {
+    let batch = RecordBatch::try_from_iter(columns)?;
+    Ok(Outcome::Rows(existing_rows(batch.schema(), vec![batch]).await))
+}
+
+/// Returns a text as rows, one per line.
+///
+/// # Errors
+/// Never in practice.
+pub(super) async fn lines(column: &str, text: &str) -> Result<Outcome> {
+    let lines: ArrayRef = Arc::new(StringArray::from(text.lines().collect::<Vec<_>>()));
+    rows(vec![(column, lines)]).await
+}
+
+/// Returns a time in µs since the Unix epoch as text.
+pub(super) fn display_time(micros: i64) -> String {
+    let array = arrow::array::TimestampMicrosecondArray::from(vec![micros]);
+    arrow::util::display::array_value_to_string(&array, 0).unwrap_or_else(|_| micros.to_string())
+}

@@ -1,0 +1,162 @@
+//! The statements that DataFusion reads: reference tables, COPY, SET, SHOW, …
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::datasource::MemTable;
+use datafusion::logical_expr::{CreateMemoryTable, DdlStatement, LogicalPlan};
+use datafusion::sql::parser::Statement as EngineStatement;
+use windrow_core::Result;
+use windrow_sql::diagnostics::from_datafusion;
+use windrow_sql::plan::{Parameters, bounded, distinct_columns, parameters};
+use windrow_stream::lengths::no_lengths;
+
+use super::Statement;
+use super::csv_header::check_header;
+use super::reference_tables::{Change, buffered_by_table, filled, is_into_memory};
+use crate::access::Access;
+use crate::access::admission::Weight;
+use crate::access::plans::check_plan;
+use crate::catalog::{Catalog, exists};
+use crate::execution::context::StatementContext;
+use crate::execution::outcome::{Outcome, existing_rows};
+
+/// A statement of DataFusion's.
+#[derive(Debug)]
+pub(crate) struct Standard {
+    pub(super) statement: EngineStatement,
+    pub(super) text: String,
+}
+
+#[async_trait]
+impl Statement for Standard {
+    fn admission(&self) -> (&'static str, Option<Weight>) {
+        ("other", Some(Weight::Query))
+    }
+
+    fn authorize(&self, _: &Access, _: &Catalog) -> Result<()> {
+        // Its plan is checked, which tells what it does.
+        Ok(())
+    }
+
+    async fn parameters(&self, cx: &StatementContext) -> Result<Parameters> {
+        match cx.planner().statement(self.statement.clone()).await? {
+            LogicalPlan::Statement(_) => Ok(Parameters::new()),
+            plan => parameters(&plan),
+        }
+    }
+
+    async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
+        let plan = cx.planner().statement(self.statement.clone()).await?;
+        check_plan(&cx.access, &plan)?;
+        match cx.planner().bind(plan)? {
+            LogicalPlan::Ddl(_)
+            | LogicalPlan::Dml(_)
+            | LogicalPlan::Copy(_)
+            | LogicalPlan::Statement(_) => Ok(None),
+            plan => Ok(Some(cx.planner().physical(cx.state(), plan).await?.schema())),
+        }
+    }
+
+    async fn check(&self, cx: &StatementContext) -> Result<()> {
+        no_lengths(&self.statement)?;
+        let plan = bounded(cx.planner().statement(self.statement.clone()).await?)?;
+        match plan {
+            LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => define_table(cx, table),
+            // Only the columns of the files are read.
+            LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) => {
+                cx.session.execute_logical_plan(plan).await.map(drop).map_err(from_datafusion)
+            }
+            plan => cx.state().optimize(&plan).map(drop).map_err(from_datafusion),
+        }
+    }
+
+    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
+        // Older versions have accepted and ignored lengths.
+        if cx.restoring.is_none() {
+            no_lengths(&self.statement)?;
+        }
+        let plan = cx.planner().statement(self.statement.clone()).await?;
+        let plan = cx.planner().bind(plan)?;
+        check_plan(&cx.access, &plan)?;
+        let plan = cx.resolve_files(plan)?;
+        check_header(&cx.state(), &plan).await?;
+        match &plan {
+            LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => {
+                distinct_columns(&table.input)?;
+                cx.skipped.add_reads(&plan, cx.catalog())?;
+            }
+            LogicalPlan::Copy(copy) => distinct_columns(&copy.input)?,
+            _ => {}
+        }
+        let change = Change::of(&plan);
+        let plan = match plan {
+            LogicalPlan::Dml(_) | LogicalPlan::Copy(_) => {
+                return write(cx, plan, change, &self.text).await;
+            }
+            LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => filled(cx, table).await?,
+            plan @ (LogicalPlan::Ddl(_) | LogicalPlan::Statement(_)) => bounded(plan)?,
+            plan => return cx.executor().bounded(plan).await,
+        };
+        let frame = cx.session.execute_logical_plan(plan).await.map_err(from_datafusion)?;
+        let (state, plan) = frame.into_parts();
+        let plan = cx.planner().physical(state, plan).await?;
+        if !plan.schema().fields().is_empty() {
+            return Ok(Outcome::Rows(cx.executor().stream(plan)));
+        }
+        // It is done; running the plan shows errors that came late.
+        cx.executor().collect(plan).await?;
+        if let Some(change) = change {
+            change.store(cx, &self.text).await?;
+        }
+        Ok(Outcome::Done((tag(&self.statement) + &cx.skipped.total().aside()).into()))
+    }
+}
+
+/// Writes rows to a table or to files.
+async fn write(
+    cx: &StatementContext,
+    plan: LogicalPlan,
+    change: Option<Change>,
+    text: &str,
+) -> Result<Outcome> {
+    // The rows keep the order of what is read: rows of a stream in another order would be late rows when they are read back.
+    let in_memory = is_into_memory(&plan);
+    let plan = cx.planner().physical_in_order(plan).await?;
+    let plan = if in_memory { buffered_by_table(plan)? } else { plan };
+    let Some(change) = change.filter(|_| cx.instance.store.is_some()) else {
+        return Ok(Outcome::Rows(cx.executor().stream(plan).skipping(&cx.skipped)));
+    };
+    // The number of rows is returned once they are durable.
+    let schema = plan.schema();
+    let rows = cx.executor().collect(plan).await?;
+    change.store(cx, text).await?;
+    Ok(Outcome::Rows(existing_rows(schema, rows).await.skipping(&cx.skipped)))
+}
+
+/// Defines a table without its rows.
+fn define_table(cx: &StatementContext, table: CreateMemoryTable) -> Result<()> {
+    cx.state().optimize(&table.input).map_err(from_datafusion)?;
+    let schema = Arc::new(table.input.schema().as_arrow().clone());
+    let empty = MemTable::try_new(schema, vec![vec![]]).map_err(from_datafusion)?;
+    let name = table.name.table().to_owned();
+    if cx.catalog().exists(&name) {
+        if table.if_not_exists {
+            return Ok(());
+        }
+        if !table.or_replace {
+            return Err(exists(&name));
+        }
+        cx.session.deregister_table(table.name.clone()).map_err(from_datafusion)?;
+    }
+    cx.session.register_table(table.name, Arc::new(empty)).map_err(from_datafusion)?;
+    Ok(())
+}
+
+/// Returns the command tag of a statement: its first two words.
+fn tag(statement: &EngineStatement) -> String {
+    let text = statement.to_string();
+    let words: Vec<&str> = text.split_whitespace().take(2).collect();
+    words.join(" ").to_uppercase()
+}

@@ -1,0 +1,177 @@
+//! The options of a stream that the engine itself reads, whatever the connector.
+
+use std::time::Duration;
+
+use windrow_core::{Error, Place, Result};
+use windrow_sql::parse::OptionItem;
+use windrow_storage::wal::Durability;
+use windrow_stream::WhenIdle;
+
+use super::replay::REPLAY;
+use crate::execution::options::{duration, retention};
+
+/// The options of the engine.
+const STREAM_OPTIONS: &[&str] =
+    &["connector", "durability", "idle_timeout", "max_future_skew", "retention", "when_idle"];
+
+/// The options of a stream.
+#[derive(Debug, Default)]
+pub(super) struct EngineOptions {
+    pub(super) connector: Option<String>,
+    pub(super) idle_timeout: Option<Duration>,
+    /// Whether the watermark of idle partitions follows the clock (`when_idle`).
+    pub(super) idle_by_clock: Option<(bool, Place)>,
+    pub(super) max_future_skew_micros: Option<i64>,
+    pub(super) durability: Option<String>,
+    /// Maximum age of a row, relative to the newest row.
+    pub(super) retention: Option<(Duration, Place)>,
+    /// The options of the connector.
+    pub(super) rest: Vec<(String, String)>,
+}
+
+impl EngineOptions {
+    /// Returns the value of an option of the connector.
+    pub(super) fn of_connector(&self, key: &str) -> Option<&str> {
+        self.rest.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn is_replay(&self) -> bool {
+        self.connector.as_ref().is_some_and(|c| c.eq_ignore_ascii_case(REPLAY))
+    }
+}
+
+/// Parses the options of the engine in `WITH (…)`.
+///
+/// # Errors
+/// When a value is malformed.
+pub(super) fn engine_options(options: &[OptionItem]) -> Result<EngineOptions> {
+    let mut found = EngineOptions::default();
+    for OptionItem { key, value, place } in options {
+        match key.as_str() {
+            "connector" => found.connector = Some(value.clone()),
+            "idle_timeout" => found.idle_timeout = Some(duration(key, value, *place)?),
+            "when_idle" => found.idle_by_clock = Some((by_clock(value, *place)?, *place)),
+            "max_future_skew" => {
+                let skew = duration(key, value, *place)?;
+                found.max_future_skew_micros = i64::try_from(skew.as_micros()).ok();
+            }
+            "retention" => found.retention = Some((retention(key, value, *place)?, *place)),
+            "durability" => {
+                found.durability = Some(value.to_lowercase());
+                durability(&found).map_err(|e| e.with_place(*place))?;
+            }
+            _ => found.rest.push((key.clone(), value.clone())),
+        }
+    }
+    Ok(found)
+}
+
+/// Parses `when_idle`.
+fn by_clock(value: &str, place: Place) -> Result<bool> {
+    match value.to_lowercase().as_str() {
+        "wait" => Ok(false),
+        "clock" => Ok(true),
+        _ => Err(Error::config(format!("when_idle = '{value}' is not known"))
+            .with_place(place)
+            .with_hint(
+                "Known: 'wait' (the watermark of an idle partition stays, and holds no query), 'clock' (it \
+                 follows the clock).",
+            )),
+    }
+}
+
+/// Returns when partitions of a stream are idle. `timed`: whether the stream has a watermark.
+///
+/// # Errors
+/// When options are missing or do not fit together.
+pub(super) fn when_idle(
+    name: &str,
+    options: &EngineOptions,
+    timed: bool,
+) -> Result<Option<WhenIdle>> {
+    let by_clock = options.idle_by_clock.filter(|(by_clock, _)| *by_clock);
+    if options.idle_timeout.is_some() && by_clock.is_none() && !timed {
+        return Err(Error::sql(format!(
+            "stream \"{name}\" has idle_timeout and no watermark that silent partitions could hold"
+        ))
+        .with_hint(
+            "Declare one: WATERMARK FOR ts AS ts - INTERVAL '5 seconds'; or leave it out.",
+        ));
+    }
+    if let Some((_, place)) = by_clock
+        && !timed
+    {
+        return Err(Error::sql(format!(
+            "stream \"{name}\" has no watermark that could follow the clock"
+        ))
+        .with_place(place)
+        .with_hint("Declare one: WATERMARK FOR ts AS ts - INTERVAL '5 seconds'."));
+    }
+    match (options.idle_timeout, options.idle_by_clock) {
+        (Some(timeout), _) => Ok(Some(WhenIdle {
+            after_micros: i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX),
+            by_clock: by_clock.is_some(),
+        })),
+        (None, Some((_, place))) => {
+            Err(Error::config(format!("stream \"{name}\" has when_idle and no idle_timeout"))
+                .with_place(place)
+                .with_hint("Say when it is idle: idle_timeout = '10 seconds'."))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+/// Returns the durability of a push stream; `None`: in memory only.
+///
+/// # Errors
+/// When the value is unknown.
+pub(super) fn durability(options: &EngineOptions) -> Result<Option<Durability>> {
+    match options.durability.as_deref() {
+        None | Some("fsync") => Ok(Some(Durability::Fsync)),
+        Some("os") => Ok(Some(Durability::Os)),
+        Some("memory") => Ok(None),
+        Some(other) => Err(Error::config(format!("durability = '{other}' is not known")).with_hint(
+            "Known: 'fsync' (survives a power failure), 'os' (survives a crash of Windrow), 'memory'.",
+        )),
+    }
+}
+
+/// Checks that a replay has no retention: it stores no rows.
+///
+/// # Errors
+/// When it has one.
+pub(super) fn no_retention(options: &EngineOptions) -> Result<()> {
+    match options.retention {
+        None => Ok(()),
+        Some((_, place)) => Err(Error::config("a replay keeps no rows of its own")
+            .with_place(place)
+            .with_hint("Give what it replays a retention.")),
+    }
+}
+
+/// Checks that a stream with a connector has no options of push streams.
+///
+/// # Errors
+/// When it has one.
+pub(super) fn no_push_options(options: &EngineOptions) -> Result<()> {
+    match &options.durability {
+        None => Ok(()),
+        Some(durability) => Err(Error::config(format!(
+            "durability = '{durability}' is for streams without a connector"
+        ))),
+    }
+}
+
+/// Checks that a push stream has no options of connectors.
+///
+/// # Errors
+/// When it has one.
+pub(super) fn no_options(options: &EngineOptions, name: &str) -> Result<()> {
+    match options.rest.first() {
+        None => Ok(()),
+        Some((key, _)) => Err(Error::config(format!(
+            "unknown option \"{key}\" of stream \"{name}\", which has no connector"
+        ))
+        .with_hint(format!("Known options: {}.", STREAM_OPTIONS.join(", ")))),
+    }
+}

@@ -1,0 +1,47 @@
+//! Questions about where the rows of a stream come from, so that callers need not match on [`Feed`].
+
+use std::sync::Arc;
+
+use windrow_core::Source;
+
+use crate::log::StreamLog;
+use crate::push::PushStream;
+use crate::stream::{Feed, Stream};
+
+impl Stream {
+    /// Returns what takes rows of INSERT and of programs; `None` for connectors and views.
+    pub fn push(&self) -> Option<&Arc<PushStream>> {
+        match &self.feed {
+            Feed::Push(push) => Some(push),
+            Feed::Source(_) | Feed::View(_) => None,
+        }
+    }
+
+    /// Returns the source of a connector; `None` where the rows are in a log of the engine.
+    pub fn external(&self) -> Option<&Arc<dyn Source>> {
+        match &self.feed {
+            Feed::Source(source) => Some(source),
+            Feed::Push(_) | Feed::View(_) => None,
+        }
+    }
+
+    /// Returns the log that continuous queries read: pushed rows or rows of a view. `None` for connectors, which are
+    /// read themselves even where their history is retained.
+    pub fn log(&self) -> Option<&Arc<StreamLog>> {
+        match &self.feed {
+            Feed::Push(push) => Some(&push.log),
+            Feed::View(log) => Some(log),
+            Feed::Source(_) => None,
+        }
+    }
+
+    /// Whether it is the output of a materialized view.
+    pub fn is_view(&self) -> bool {
+        matches!(self.feed, Feed::View(_))
+    }
+
+    /// Whether reading it ends by itself.
+    pub fn is_bounded(&self) -> bool {
+        self.external().is_some_and(|source| source.is_bounded())
+    }
+}
