@@ -389,7 +389,7 @@ fn reach(plan: &LogicalPlan) -> Result<i64> {
 /// Whether rows of streams pass one by one, without a window anywhere.
 fn is_row_by_row(root: &Flow) -> bool {
     match root {
-        Flow::Windows(_) => false,
+        Flow::Stage(_) => false,
         Flow::Rows(flow) => flow.leaves.iter().all(Leaf::is_stream),
     }
 }

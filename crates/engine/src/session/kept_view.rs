@@ -85,7 +85,7 @@ impl Session {
     fn keeps(&self, plan: &ContinuousPlan, reads: &[String], has_late_to: bool) -> bool {
         match plan.root {
             // Without history the windows behind the frontier would swallow what comes anew.
-            Flow::Windows(_) => self.are_replayable(reads),
+            Flow::Stage(_) => self.are_replayable(reads),
             // What has no windows has no frontier: only checkpoints tell what the archive has.
             Flow::Rows(_) => self.resumes(reads, has_late_to),
         }
@@ -353,7 +353,8 @@ fn rows_again(log: &StreamLog, resume: Option<&Resume>) -> u64 {
     let Some(resume) = resume else { return log.state().rows };
     let reached = resume.taps.iter().map(|tap| Watermark::at(tap.hold)).min();
     // Whether it has ended, its archive says.
-    if let Some(watermark) = reached.filter(|w| resume.inputs.is_empty() && *w != Watermark::END) {
+    if let Some(watermark) = reached.filter(|w| resume.operators.is_empty() && *w != Watermark::END)
+    {
         log.reached(watermark);
     }
     for row in &resume.unused {
