@@ -154,7 +154,7 @@ fn run_port(
     (lag, idle): (i64, bool),
 ) -> Result<usize> {
     let tolerance = Tolerance { delay: SECOND, allowed_lateness: 0 };
-    let (mut worker, mut coordinator) = (operator.worker(0), operator.coordinator()?);
+    let (mut worker, mut coordinator) = (operator.worker(0), operator.coordinator());
     let (mut watermark, mut complete, mut results) = (Watermark::NONE, Watermark::NONE, 0);
     let mut close = |worker: &mut dyn windrow_operators::WorkerPart, watermark: Watermark| {
         let reached = watermark.delayed(lag);

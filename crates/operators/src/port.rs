@@ -65,10 +65,7 @@ pub trait StatefulOperator: Debug + Send + Sync {
     fn worker(&self, input: usize) -> Box<dyn WorkerPart>;
 
     /// Returns an empty coordinator's part.
-    ///
-    /// # Errors
-    /// When its keys cannot be held.
-    fn coordinator(&self) -> Result<Box<dyn CoordinatorPart>>;
+    fn coordinator(&self) -> Box<dyn CoordinatorPart>;
 
     /// Restores the coordinator's part from a cut. It [keeps cuts](CoordinatorPart::keep_cuts).
     ///

@@ -119,7 +119,7 @@ impl<'a> Run<'a> {
         Self {
             case,
             workers: (0..workers).map(|_| case.operator.worker(0)).collect(),
-            coordinator: case.operator.coordinator().unwrap(),
+            coordinator: case.operator.coordinator(),
             at: Reached {
                 watermarks: vec![Watermark::NONE; partitions],
                 rows: vec![0; partitions],

@@ -162,20 +162,20 @@ impl OperatorRun {
         leaf: LeafId,
         operator: &dyn StatefulOperator,
         memory: Option<Arc<OperatorMemory>>,
-    ) -> Result<Self> {
+    ) -> Self {
         let memory = memory.map(|memory| {
             let part = memory.part();
             (memory, part)
         });
         let mut run = Self {
             leaf,
-            operator: operator.coordinator()?,
+            operator: operator.coordinator(),
             inputs: vec![],
             watermark: Watermark::NONE,
             memory,
         };
         run.limit();
-        Ok(run)
+        run
     }
 
     /// Resumes from the state of before a restart.

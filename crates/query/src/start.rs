@@ -422,7 +422,7 @@ impl Builder<'_> {
         for node in stage.operators {
             let memory = self.setup.shared.operator_memory();
             let operator = node.operator;
-            let mut run = OperatorRun::new(node.leaf, operator.as_ref(), memory.clone())?;
+            let mut run = OperatorRun::new(node.leaf, operator.as_ref(), memory.clone());
             for (number, input) in node.inputs.into_iter().enumerate() {
                 let of = (&operator, number);
                 run.inputs.push(self.operator_input(input, of, memory.as_ref()).await?);

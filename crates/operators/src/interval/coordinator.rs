@@ -123,9 +123,9 @@ impl Waiting {
 }
 
 impl IntervalJoin {
-    pub(super) fn new(spec: Arc<IntervalJoinSpec>) -> Result<Self> {
-        let table = Table::new(&spec)?;
-        Ok(Self {
+    pub(super) fn new(spec: Arc<IntervalJoinSpec>) -> Self {
+        let table = Table::new(&spec);
+        Self {
             spec,
             table,
             past: Default::default(),
@@ -138,7 +138,7 @@ impl IntervalJoin {
             order: None,
             space: None,
             saved: Saved::default(),
-        })
+        }
     }
 
     /// Whether rows that have been processed are on disk.
@@ -165,14 +165,15 @@ impl IntervalJoin {
                 return Ok(());
             }
             self.load()?;
+            self.table.prune(self.frontier)?;
             let bytes_max =
                 if self.is_short() { self.pass_bytes() / CHUNK_SHARE } else { usize::MAX };
             let Some(end) = self.waiting.chunk_end(to, bytes_max) else {
                 self.frontier = self.frontier.max(to);
                 self.entered = self.frontier;
-                return Ok(());
+                self.drop_useless();
+                return self.table.prune(self.frontier);
             };
-            self.table.prune(self.frontier)?;
             let new = self.waiting.take_before(end)?;
             self.entered = end;
             if self.is_short() {
@@ -229,7 +230,7 @@ impl IntervalJoin {
         let right = merged(self.spec.side(RIGHT), right)?;
         let new = [left, right];
         let mut made = vec![];
-        let mut table = Table::new(&self.spec)?;
+        let mut table = Table::new(&self.spec);
         for (side, rows) in new.iter().enumerate() {
             rows.iter().try_for_each(|rows| table.add(side, rows.clone()))?;
         }
@@ -239,7 +240,7 @@ impl IntervalJoin {
             let Some(Some(rows)) = new.get(other) else { continue };
             for piece in pieces {
                 let Some(old) = merged(self.spec.side(side), piece.read()?)? else { continue };
-                let mut table = Table::new(&self.spec)?;
+                let mut table = Table::new(&self.spec);
                 table.add_processed(side, old)?;
                 table.add(other, rows.clone())?;
                 run_all(&mut table, &mut made)?;

@@ -224,8 +224,8 @@ impl StatefulOperator for IntervalJoinSpec {
         Box::new(JoinWorker::new(self.side(input).clone(), self.null_equals))
     }
 
-    fn coordinator(&self) -> Result<Box<dyn CoordinatorPart>> {
-        Ok(Box::new(IntervalJoin::new(Arc::new(self.clone()))?))
+    fn coordinator(&self) -> Box<dyn CoordinatorPart> {
+        Box::new(IntervalJoin::new(Arc::new(self.clone())))
     }
 
     fn restore(&self, state: SavedState<'_>) -> Result<Box<dyn CoordinatorPart>> {

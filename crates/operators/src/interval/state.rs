@@ -115,7 +115,7 @@ impl IntervalJoin {
     /// Corrupt when a segment cannot belong to such a cut.
     pub(super) fn restore(spec: Arc<IntervalJoinSpec>, state: SavedState<'_>) -> Result<Self> {
         let SavedState { frontier, next_id, segments, space } = state;
-        let mut join = Self::new(spec)?;
+        let mut join = Self::new(spec);
         (join.frontier, join.entered) = (frontier, frontier);
         (join.saved.keeps, join.saved.next_id) = (true, next_id);
         let mut ids = BTreeSet::new();

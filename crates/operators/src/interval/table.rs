@@ -21,13 +21,14 @@ use crate::table::Interner;
 
 /// The end of a chain.
 const NONE: u32 = u32::MAX;
-/// Useless rows are kept until there are this many…
+/// Useless rows are kept until there are this many, and not fewer than useful ones.
 const USELESS_MIN: usize = 4096;
 
 /// Rows of both inputs.
 pub(super) struct Table {
     spec: Arc<IntervalJoinSpec>,
-    keys: Interner,
+    /// None are held while there are no rows.
+    keys: Option<Interner>,
     sides: [Rows; 2],
     /// Scratch.
     numbers: Vec<usize>,
@@ -78,9 +79,8 @@ impl fmt::Debug for Table {
 }
 
 impl Table {
-    pub(super) fn new(spec: &Arc<IntervalJoinSpec>) -> Result<Self> {
-        let keys = Interner::of(&spec.key_schema, 0)?;
-        Ok(Self { spec: Arc::clone(spec), keys, sides: Default::default(), numbers: vec![] })
+    pub(super) fn new(spec: &Arc<IntervalJoinSpec>) -> Self {
+        Self { spec: Arc::clone(spec), keys: None, sides: Default::default(), numbers: vec![] }
     }
 
     fn side(&mut self, side: usize) -> &mut Rows {
@@ -104,7 +104,8 @@ impl Table {
             let batches: usize = side.batches.iter().map(RecordBatch::get_array_memory_size).sum();
             batches + side.entries.capacity() * size_of::<Entry>() + side.heads.capacity() * 4
         };
-        self.keys.size_bytes() + self.sides.iter().map(side).sum::<usize>()
+        let keys = self.keys.as_ref().map_or(0, Interner::size_bytes);
+        keys + self.sides.iter().map(side).sum::<usize>()
     }
 
     /// Adds sorted rows of `side`, at or after those that it has.
@@ -113,9 +114,14 @@ impl Table {
         let keys = spec.side(side).input.keys.iter();
         let keys: Vec<ArrayRef> =
             keys.filter_map(|key| batch.columns().get(*key).cloned()).collect();
+        let mut interner = match self.keys.take() {
+            Some(interner) => interner,
+            None => Interner::of(&spec.key_schema, 0)?,
+        };
         let mut numbers = std::mem::take(&mut self.numbers);
-        self.keys.intern(&keys, batch.num_rows(), &mut numbers)?;
-        let groups = self.keys.len();
+        interner.intern(&keys, batch.num_rows(), &mut numbers)?;
+        let groups = interner.len();
+        self.keys = Some(interner);
         let rows = self.side(side);
         if rows.entries.len() + batch.num_rows() >= NONE as usize {
             return Err(Error::new(ErrorKind::Limit, "a join holds more than 4 billion rows"));
@@ -192,14 +198,15 @@ impl Table {
         Ok(Matched { rows, times: pairs.times })
     }
 
-    /// Drops rows that are of no use any more, once they are the larger part. All rows have been processed.
+    /// Drops rows that are of no use any more, once they are the larger part, or all. All rows have been processed.
     pub(super) fn prune(&mut self, frontier: i64) -> Result<()> {
         let mut useless = 0;
         for (side, rows) in self.sides.iter().enumerate() {
             let before = self.spec.useless_before(side, frontier);
             useless += rows.entries.partition_point(|entry| entry.position < before);
         }
-        if useless < USELESS_MIN || useless * 2 < self.len() {
+        let few = useless < USELESS_MIN || useless * 2 < self.len();
+        if few && useless < self.len() || self.len() == 0 {
             return Ok(());
         }
         let [left, right] = self.take(frontier)?;
@@ -224,7 +231,7 @@ impl Table {
                 into.push(filter_record_batch(&batch, &useful)?);
             }
         }
-        self.keys = Interner::of(&self.spec.key_schema, 0)?;
+        self.keys = None;
         Ok(taken)
     }
 }

@@ -60,8 +60,8 @@ impl StatefulOperator for SessionOperatorSpec {
         Box::new(SessionStore { gap: self.session().gap(), store: SliceStore::of_sessions(self) })
     }
 
-    fn coordinator(&self) -> Result<Box<dyn CoordinatorPart>> {
-        Ok(Box::new(SessionMerger::new(self)))
+    fn coordinator(&self) -> Box<dyn CoordinatorPart> {
+        Box::new(SessionMerger::new(self))
     }
 
     fn restore(&self, state: SavedState<'_>) -> Result<Box<dyn CoordinatorPart>> {

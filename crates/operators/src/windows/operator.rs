@@ -58,8 +58,8 @@ impl StatefulOperator for OperatorSpec {
         Box::new(SliceStore::new(self))
     }
 
-    fn coordinator(&self) -> Result<Box<dyn CoordinatorPart>> {
-        Ok(Box::new(WindowMerger::new(Arc::new(self.clone()))))
+    fn coordinator(&self) -> Box<dyn CoordinatorPart> {
+        Box::new(WindowMerger::new(Arc::new(self.clone())))
     }
 
     fn restore(&self, state: SavedState<'_>) -> Result<Box<dyn CoordinatorPart>> {

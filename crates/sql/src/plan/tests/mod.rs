@@ -286,7 +286,7 @@ fn finished(
     operator: &dyn StatefulOperator,
     inputs: &[Vec<RecordBatch>],
 ) -> Vec<(i64, RecordBatch)> {
-    let mut coordinator = operator.coordinator().unwrap();
+    let mut coordinator = operator.coordinator();
     for (number, batches) in inputs.iter().enumerate() {
         let mut worker = operator.worker(number);
         for batch in batches {
