@@ -154,12 +154,12 @@ fn run_port(
     (lag, idle): (i64, bool),
 ) -> Result<usize> {
     let tolerance = Tolerance { delay: SECOND, allowed_lateness: 0 };
-    let (mut worker, mut coordinator) = (operator.worker(), operator.coordinator());
+    let (mut worker, mut coordinator) = (operator.worker(0), operator.coordinator());
     let (mut watermark, mut complete, mut results) = (Watermark::NONE, Watermark::NONE, 0);
     let mut close = |worker: &mut dyn windrow_operators::WorkerPart, watermark: Watermark| {
         let reached = watermark.delayed(lag);
         while let Some(to) = coordinator.flush_to(reached, idle) {
-            worker.flush(to)?.into_iter().try_for_each(|segment| coordinator.add(segment))?;
+            worker.flush(to)?.into_iter().try_for_each(|segment| coordinator.add(0, segment))?;
             coordinator.flushed(to);
         }
         complete = complete.advance(coordinator.complete_to(reached));
@@ -173,7 +173,7 @@ fn run_port(
     for batch in input {
         let times = batch.column(1).as_any().downcast_ref::<TimestampMicrosecondArray>();
         let times: &[i64] = times.map_or(&[], |t| t.values());
-        if !operator.classify(times, watermark, tolerance).is_empty() {
+        if !operator.classify(0, times, watermark, tolerance).is_empty() {
             return Err(Error::internal("no row of this input is late"));
         }
         worker.update(batch)?;

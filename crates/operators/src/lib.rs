@@ -14,9 +14,11 @@
 pub mod aggregates;
 mod batches;
 mod bounds;
+mod describe;
 mod divided;
 mod extents;
 mod failure;
+mod interval;
 mod keys;
 pub mod lateness;
 mod partition;
@@ -30,14 +32,14 @@ mod table;
 mod windows;
 
 pub use batches::compact;
+pub use describe::describe_windows;
 pub use divided::DividedRows;
+pub use interval::{IntervalJoinSpec, JoinInput};
 pub use port::{CoordinatorPart, Finished, StatefulOperator, WindowRows, WorkerPart};
 pub use segments::Segment;
 pub use segments::kept::{Cut, SavedSegment, SavedState, SegmentId, SpilledSegment};
 pub use segments::spill::{SpillFile, SpillSpace, SpilledFile};
 pub use slicing::Slicing;
-pub use spec::{
-    AggregateCall, GroupingSets, Mode, OperatorSpec, SessionOperatorSpec, WindowOperator,
-};
+pub use spec::{AggregateCall, GroupingSets, Mode, OperatorSpec, SessionOperatorSpec};
 pub use store::SliceStore;
 pub use windows::{ClosedWindow, WindowMerger};

@@ -1,21 +1,23 @@
 //! The port of stateful operators: all that the runtime knows of an operator between two stateless plans.
 //!
 //! ```text
-//! prepared rows ─► WorkerPart (one per worker) ─flush─► segments ─► CoordinatorPart ─close─► finished rows
+//! rows of input 0 ─► WorkerPart (one per worker and input) ─flush─► segments ─┬─► CoordinatorPart ─close─► finished rows
+//! rows of input 1 ─► WorkerPart ─flush─► segments ────────────────────────────┘
 //! ```
-//! A worker's part takes rows, after [`StatefulOperator::classify`] has separated the late ones. It emits what it has
-//! gathered as [`Segment`]s, which are also the unit of checkpoints and spilling. The coordinator's part merges the
-//! segments of all workers and returns finished rows in order of event time. ARCHITECTURE.md, "A stateful operator",
-//! explains how to write one.
+//! A worker's part takes the prepared rows of one input, after [`StatefulOperator::classify`] has separated the late
+//! ones. It emits what it has gathered as [`Segment`]s, which are also the unit of checkpoints and spilling. The
+//! coordinator's part merges the segments of all workers and inputs and returns finished rows in order of event time.
+//! Inputs are numbered from 0; an operator sees one watermark, the minimum over its inputs. ARCHITECTURE.md, "A
+//! stateful operator", explains how to write one.
 //!
 //! Invariants of every operator: the same rows give the same finished rows, whatever the batches, the workers and the
 //! moments of flushing, cutting, restoring and spilling. Rows that are finished at a watermark do not change later.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Result, Watermark};
 
@@ -24,26 +26,43 @@ use crate::lateness::{NotOnTime, Tolerance};
 use crate::segments::Segment;
 use crate::segments::kept::{Cut, SavedState};
 use crate::segments::spill::SpillSpace;
-use crate::spec::WindowOperator;
 
 /// A planned stateful operator: a factory of the parts that run.
 pub trait StatefulOperator: Debug + Send + Sync {
-    /// The columns of a prepared batch.
-    fn input_schema(&self) -> &SchemaRef;
+    /// The columns of a prepared batch, for each input.
+    fn inputs(&self) -> Vec<&SchemaRef>;
 
     /// The columns of finished rows.
     fn output_schema(&self) -> &SchemaRef;
 
+    /// What it is, in one word, as EXPLAIN and `windrow.windows` show it.
+    fn name(&self) -> &'static str;
+
+    /// The unit of event time, the same in all inputs.
+    fn time_unit(&self) -> TimeUnit;
+
+    /// Describes the operator on one line, as EXPLAIN shows it: what it does, its keys, what it keeps.
+    ///
+    /// # Errors
+    /// Those of the formatter.
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
+
     /// The event times that it supports, in ticks. Rows at other times are bad rows.
     fn valid_times(&self) -> RangeInclusive<i64>;
 
-    /// Returns the rows of a batch that are late, in all or some windows. `before` is the watermark of the batch's
-    /// partition just before it. A row at or after that watermark (minus the allowed lateness) is on time in every
-    /// operator.
-    fn classify(&self, times: &[i64], before: Watermark, tolerance: Tolerance) -> NotOnTime;
+    /// Returns the rows of a batch of an input that are late, for all or some results. `before` is the watermark of
+    /// the batch's partition just before it. A row at or after that watermark (minus the allowed lateness) is on time
+    /// in every operator.
+    fn classify(
+        &self,
+        input: usize,
+        times: &[i64],
+        before: Watermark,
+        tolerance: Tolerance,
+    ) -> NotOnTime;
 
-    /// Returns an empty part for another worker.
-    fn worker(&self) -> Box<dyn WorkerPart>;
+    /// Returns an empty part for another worker, for rows of `input`.
+    fn worker(&self, input: usize) -> Box<dyn WorkerPart>;
 
     /// Returns an empty coordinator's part.
     fn coordinator(&self) -> Box<dyn CoordinatorPart>;
@@ -55,7 +74,7 @@ pub trait StatefulOperator: Debug + Send + Sync {
     fn restore(&self, state: SavedState<'_>) -> Result<Box<dyn CoordinatorPart>>;
 }
 
-/// What one worker has gathered.
+/// What one worker has gathered of one input.
 pub trait WorkerPart: Debug + Send {
     /// Takes rows that are on time.
     ///
@@ -143,16 +162,16 @@ impl Iterator for WindowRows {
 /// While [`flush_to`](Self::flush_to) requests it, the runtime flushes every worker, [adds](Self::add) the segments and
 /// reports that by [`flushed`](Self::flushed). It then closes up to [`complete_to`](Self::complete_to) and no further.
 pub trait CoordinatorPart: Debug + Send {
-    /// Adds a segment of a worker.
+    /// Adds a segment that a worker gathered of `input`.
     ///
     /// # Errors
     /// Internal when it arrives too late; when an aggregate cannot merge.
-    fn add(&mut self, segment: Segment) -> Result<()>;
+    fn add(&mut self, input: usize, segment: Segment) -> Result<()>;
 
     /// Returns how far workers are to be flushed next, so that what their inputs, which have `reached` a watermark,
     /// have finished can be closed; `None` when no flush is needed. `idle`: no rows are on their way, so whatever can
     /// be finished is to be finished now; otherwise it may wait for more.
-    fn flush_to(&self, reached: Watermark, idle: bool) -> Option<Watermark>;
+    fn flush_to(&mut self, reached: Watermark, idle: bool) -> Option<Watermark>;
 
     /// Records that every worker has been flushed at `to`, and that the segments have been added.
     fn flushed(&mut self, to: Watermark);
@@ -204,14 +223,4 @@ pub trait CoordinatorPart: Debug + Send {
 
     /// Bytes of memory.
     fn size_bytes(&self) -> usize;
-}
-
-impl WindowOperator {
-    /// Returns its implementation: the registry of operators.
-    pub fn stateful(&self) -> Arc<dyn StatefulOperator> {
-        match self {
-            Self::Aligned(operator) => Arc::clone(operator) as _,
-            Self::Session(operator) => Arc::clone(operator) as _,
-        }
-    }
 }

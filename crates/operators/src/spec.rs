@@ -12,19 +12,10 @@ use datafusion::logical_expr::GroupsAccumulator;
 use datafusion::physical_expr::GroupsAccumulatorAdapter;
 use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
 use datafusion::physical_expr::expressions::Column;
-use windrow_core::{Error, Result, SessionSpec, WindowKind, WindowSpec, Windows, time};
+use windrow_core::{Error, Result, SessionSpec, WindowKind, WindowSpec, time};
 
 use crate::failure;
 use crate::slicing::Slicing;
-
-/// An operator that assigns rows to windows, and what it does with the rows of a window when it closes.
-#[derive(Debug, Clone)]
-pub enum WindowOperator {
-    /// Of aligned windows.
-    Aligned(Arc<OperatorSpec>),
-    /// Of sessions.
-    Session(Arc<SessionOperatorSpec>),
-}
 
 /// An operator of aligned windows: which windows, over which column, and what is computed from the rows.
 ///
@@ -442,6 +433,11 @@ impl SessionOperatorSpec {
         self.columns.time
     }
 
+    /// Unit of the event time.
+    pub fn time_unit(&self) -> TimeUnit {
+        self.columns.time_type.0
+    }
+
     /// The columns of a prepared batch.
     pub fn input_schema(&self) -> &SchemaRef {
         &self.columns.input_schema
@@ -455,43 +451,6 @@ impl SessionOperatorSpec {
     /// As [`OperatorSpec::output_schema`].
     pub fn output_schema(&self) -> &SchemaRef {
         &self.columns.output_schema
-    }
-}
-
-impl WindowOperator {
-    fn columns(&self) -> &Columns {
-        match self {
-            Self::Aligned(operator) => &operator.columns,
-            Self::Session(operator) => &operator.columns,
-        }
-    }
-
-    /// The windows.
-    pub fn windows(&self) -> Windows {
-        match self {
-            Self::Aligned(operator) => Windows::Aligned(operator.window),
-            Self::Session(operator) => Windows::Session(operator.session),
-        }
-    }
-
-    /// Unit of the event time.
-    pub fn time_unit(&self) -> TimeUnit {
-        self.columns().time_type.0
-    }
-
-    /// The columns of a prepared batch.
-    pub fn input_schema(&self) -> &SchemaRef {
-        &self.columns().input_schema
-    }
-
-    /// What is computed from the rows.
-    pub fn mode(&self) -> &Mode {
-        &self.columns().mode
-    }
-
-    /// As [`OperatorSpec::output_schema`].
-    pub fn output_schema(&self) -> &SchemaRef {
-        &self.columns().output_schema
     }
 }
 

@@ -11,7 +11,7 @@ use arrow::array::{
     new_null_array,
 };
 use arrow::compute::take;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
@@ -33,9 +33,14 @@ pub(crate) enum Interner {
 }
 
 impl Interner {
-    /// Returns an interner sized for `expected` keys.
+    /// Returns an interner of the keys of `spec`, sized for `expected` of them.
     pub(crate) fn new(spec: &Columns, expected: usize) -> Result<Self> {
-        let schema = Arc::clone(spec.key_schema());
+        Self::of(spec.key_schema(), expected)
+    }
+
+    /// Returns an interner of keys with these columns, sized for `expected` of them.
+    pub(crate) fn of(schema: &SchemaRef, expected: usize) -> Result<Self> {
+        let schema = Arc::clone(schema);
         if let [field] = schema.fields().as_ref()
             && let Some(mut keys) = IntegerKeys::for_type(field.data_type())
         {

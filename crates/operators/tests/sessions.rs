@@ -118,7 +118,7 @@ impl<'a> Run<'a> {
         let partitions = case.partitions.len();
         Self {
             case,
-            workers: (0..workers).map(|_| case.operator.worker()).collect(),
+            workers: (0..workers).map(|_| case.operator.worker(0)).collect(),
             coordinator: case.operator.coordinator(),
             at: Reached {
                 watermarks: vec![Watermark::NONE; partitions],
@@ -194,7 +194,7 @@ impl<'a> Run<'a> {
         self.at.rows[partition] = to;
         let times: Vec<i64> = rows.iter().map(|r| r.time).collect();
         let watermark = &mut self.at.watermarks[partition];
-        let found = case.operator.classify(&times, *watermark, case.tolerance);
+        let found = case.operator.classify(0, &times, *watermark, case.tolerance);
         assert!(found.partly.is_empty(), "no row of a session is late in part");
         for &time in &times {
             *watermark = watermark.advance(Watermark::at(time - case.tolerance.delay));
@@ -211,7 +211,7 @@ impl<'a> Run<'a> {
     fn close(&mut self, reached: Watermark, idle: bool, rows_max: usize) {
         while let Some(to) = self.coordinator.flush_to(reached, idle) {
             let segments = self.workers.iter_mut().flat_map(|w| w.flush(to).unwrap());
-            segments.for_each(|segment| self.coordinator.add(segment).unwrap());
+            segments.for_each(|segment| self.coordinator.add(0, segment).unwrap());
             self.coordinator.flushed(to);
         }
         let complete = self.coordinator.complete_to(reached);
@@ -282,7 +282,7 @@ impl<'a> Run<'a> {
 
     fn cut(&mut self) {
         let segments = self.workers.iter_mut().flat_map(|w| w.flush_all().unwrap());
-        segments.for_each(|segment| self.coordinator.add(segment).unwrap());
+        segments.for_each(|segment| self.coordinator.add(0, segment).unwrap());
         self.disk.keep(self.coordinator.cut().unwrap(), self.at.clone());
         assert!(self.coordinator.cut().unwrap().new.is_empty(), "a segment is given once");
     }
@@ -301,7 +301,7 @@ impl<'a> Run<'a> {
         if let Some(space) = &self.space {
             self.coordinator.spill_to(space.clone());
         }
-        self.workers.iter_mut().for_each(|w| *w = self.case.operator.worker());
+        self.workers.iter_mut().for_each(|w| *w = self.case.operator.worker(0));
         self.again.append(&mut self.output.split_off(&(cut.frontier, i64::MAX)));
         self.at = at;
     }

@@ -165,8 +165,8 @@ impl Checkpointer {
     ) -> Result<(QueryCut, Option<LogEnd>, Holds)> {
         let _nobody_inside = shared.gate.write().await;
         let holds = hold_for_cut(taps, self.clock.now_micros());
-        let mut inputs = vec![];
-        root.cut(&mut inputs)?;
+        let mut operators = vec![];
+        root.cut(&mut operators)?;
         let state = shared.state.lock().clone();
         let counts = Counts {
             rows: shared.ledger.total(),
@@ -197,7 +197,7 @@ impl Checkpointer {
             self.rows_seen = rows;
         }
         let rows_given = given.map(|given| given.rows);
-        let cut = QueryCut { inputs, taps: cut_taps(taps), counts, unused, rows_given };
+        let cut = QueryCut { operators, taps: cut_taps(taps), counts, unused, rows_given };
         Ok((cut, given, holds))
     }
 }

@@ -317,10 +317,10 @@ impl Coordinator {
     /// # Errors
     /// When the state cannot be cut.
     pub(crate) fn first_cut(&mut self) -> Result<QueryCut> {
-        let mut inputs = vec![];
-        self.root.cut(&mut inputs)?;
+        let mut operators = vec![];
+        self.root.cut(&mut operators)?;
         let (counts, unused) = (Counts::default(), vec![]);
         let rows_given = self.output.given().map(|given| given.rows);
-        Ok(QueryCut { inputs, taps: cut_taps(&self.taps), counts, unused, rows_given })
+        Ok(QueryCut { operators, taps: cut_taps(&self.taps), counts, unused, rows_given })
     }
 }

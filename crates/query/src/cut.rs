@@ -9,37 +9,24 @@
 //! the segments and before the positions, or in neither.
 
 use windrow_core::Result;
-use windrow_storage::checkpoint::InputCut;
+use windrow_storage::checkpoint::OperatorCut;
 
 use crate::stage::StageRun;
 
 impl StageRun {
-    /// Freezes all that is live and gives the state of the window operators, those of nested
+    /// Freezes all that is live and returns the state of the operators, those of nested
     /// stages first.
     ///
     /// # Errors
-    /// When an aggregate cannot give its state.
-    pub(crate) fn cut(&mut self, into: &mut Vec<InputCut>) -> Result<()> {
-        for input in &mut self.inputs {
-            for nested in &mut input.nested {
+    /// When an operator cannot return its state.
+    pub(crate) fn cut(&mut self, into: &mut Vec<OperatorCut>) -> Result<()> {
+        for run in &mut self.operators {
+            for nested in run.inputs.iter_mut().flat_map(|input| &mut input.nested) {
                 nested.stage.cut(into)?;
-                for segment in nested.store.flush_all()? {
-                    input.operator.add(segment)?;
-                }
-                nested.store.shrunk();
             }
-            let stores: Vec<_> = input.stores.lock().clone();
-            for store in stores {
-                let mut store = store.lock();
-                let segments = store.flush_all()?;
-                store.shrunk();
-                drop(store);
-                for segment in segments {
-                    input.operator.add(segment)?;
-                }
-            }
-            into.push(InputCut { watermark: input.watermark, merger: input.operator.cut()? });
-            input.measure()?;
+            run.take_segments(|store| store.flush_all())?;
+            into.push(OperatorCut { watermark: run.watermark, state: run.operator.cut()? });
+            run.measure()?;
         }
         Ok(())
     }

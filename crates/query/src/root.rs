@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use windrow_core::Result;
 use windrow_sql::leaf::LeafId;
-use windrow_storage::checkpoint::InputCut;
+use windrow_storage::checkpoint::OperatorCut;
 
 use crate::runner::PlanRunner;
 use crate::stage::StageRun;
@@ -23,7 +23,7 @@ impl Root {
     ///
     /// # Errors
     /// When an aggregate cannot give its state.
-    pub(crate) fn cut(&mut self, into: &mut Vec<InputCut>) -> Result<()> {
+    pub(crate) fn cut(&mut self, into: &mut Vec<OperatorCut>) -> Result<()> {
         match self {
             Self::Stage(stage) => stage.cut(into),
             Self::Rows { nested, .. } => {

@@ -1,8 +1,8 @@
-//! A stage at run time: has its operators put together what the workers gathered and close it in order of its end, and
-//! runs the finish plan on each end.
+//! A stage at run time: its operators merge what the workers gathered and return it in order of its end; the finish plan
+//! runs on each end.
 //!
 //! ```text
-//! parts of the workers ─flush─► part of the coordinator ─close─► finish plan ─► rows
+//! parts of the workers, per input ─flush─► part of the coordinator ─close─► finish plan ─► rows
 //! nested stage ─rows─► prepare ─► a worker's part of its own ─┘
 //! ```
 //! Windows that memory has no room for are made piece by piece while the finish plan reads them, and
@@ -17,7 +17,7 @@ use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use windrow_core::{Result, Watermark};
-use windrow_operators::{CoordinatorPart, Finished, StatefulOperator, WindowRows};
+use windrow_operators::{CoordinatorPart, Finished, Segment, StatefulOperator, WindowRows};
 use windrow_sql::leaf::LeafId;
 use windrow_stream::memory::{MeasuredStore, OperatorMemory, Part, sorted};
 
@@ -34,7 +34,7 @@ type LeafWindows = (LeafId, Vec<WindowRows>);
 
 /// A stage, running.
 pub(crate) struct StageRun {
-    pub(crate) inputs: Vec<InputRun>,
+    pub(crate) operators: Vec<OperatorRun>,
     pub(crate) finish: PlanRunner,
     /// What rows that do not fit into memory are put in order with, where the output wants them so.
     pub(crate) sorted: Option<Arc<OperatorMemory>>,
@@ -54,28 +54,34 @@ pub(crate) struct StageRun {
 
 impl fmt::Debug for StageRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StageRun").field("inputs", &self.inputs).finish_non_exhaustive()
+        f.debug_struct("StageRun").field("operators", &self.operators).finish_non_exhaustive()
     }
 }
 
 /// One stateful operator of a stage, running.
 #[derive(Debug)]
-pub(crate) struct InputRun {
+pub(crate) struct OperatorRun {
     pub(crate) leaf: LeafId,
     pub(crate) operator: Box<dyn CoordinatorPart>,
+    pub(crate) inputs: Vec<InputRun>,
+    /// Rows that finish up to here are being or have been closed.
+    pub(crate) watermark: Watermark,
+    /// What the coordinator's part holds, if there is a limit of memory.
+    memory: Option<(Arc<OperatorMemory>, Part)>,
+}
+
+/// One input of an operator, running.
+#[derive(Debug, Default)]
+pub(crate) struct InputRun {
     /// Where the streams stand that feed it.
     pub(crate) taps: Vec<Arc<TapState>>,
     pub(crate) stores: Stores,
     pub(crate) nested: Vec<NestedRun>,
     pub(crate) lag_ticks: i64,
     pub(crate) lateness_ticks: i64,
-    /// Windows up to here are being or have been closed.
-    pub(crate) watermark: Watermark,
-    /// What the coordinator's part holds, if there is a limit of memory.
-    memory: Option<(Arc<OperatorMemory>, Part)>,
 }
 
-/// A stage that feeds a leaf: a window over windows.
+/// A stage that feeds a leaf: an operator over operators.
 #[derive(Debug)]
 pub(crate) struct NestedRun {
     pub(crate) leaf: LeafId,
@@ -85,7 +91,73 @@ pub(crate) struct NestedRun {
 }
 
 impl InputRun {
-    /// An input that nothing feeds yet.
+    /// The smallest watermark of its streams at which something may finish; `at`: what the coordinator's part says.
+    fn next_close(&self, at: Option<i64>) -> Option<i64> {
+        let stores = self.stores.lock();
+        let live = stores.iter().filter_map(|store| store.lock().next_close());
+        let nested = self.nested.iter().filter_map(|n| n.store.next_close());
+        let own = live.chain(nested).chain(at).min();
+        let own =
+            own.map(|at| at.saturating_add(self.lag_ticks).saturating_add(self.lateness_ticks));
+        own.into_iter().chain(self.nested.iter().filter_map(|n| n.stage.next_close())).min()
+    }
+
+    /// Takes in the rows of nested stages; returns the watermark that the input has reached.
+    async fn gather(&mut self, idle: bool) -> Result<Watermark> {
+        let mut low = Watermark::END;
+        for tap in &self.taps {
+            low = low.min(tap.watermark());
+        }
+        for nested in &mut self.nested {
+            // A nested stage gives all its closed windows at once: each is one merged batch.
+            while let Some(rows) = Box::pin(nested.stage.next(idle)).await? {
+                for prepared in nested.prepare.run(vec![(nested.leaf, rows)]).await? {
+                    nested.store.update(&prepared)?;
+                    nested.store.grown(&prepared)?;
+                }
+            }
+            low = low.min(nested.stage.watermark());
+        }
+        Ok(low.delayed(self.lag_ticks).delayed(self.lateness_ticks))
+    }
+
+    /// Passes on what the workers return by `take`: the segments that they flush.
+    pub(crate) fn take_segments(
+        &mut self,
+        take: impl Fn(&mut MeasuredStore) -> Result<Vec<Segment>>,
+        add: &mut dyn FnMut(Segment) -> Result<()>,
+    ) -> Result<()> {
+        for nested in &mut self.nested {
+            take(&mut nested.store)?.into_iter().try_for_each(&mut *add)?;
+            nested.store.shrunk();
+        }
+        let stores: Vec<_> = self.stores.lock().clone();
+        for store in stores {
+            let mut store = store.lock();
+            let segments = take(&mut store)?;
+            if !segments.is_empty() {
+                store.shrunk();
+            }
+            drop(store);
+            segments.into_iter().try_for_each(&mut *add)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of state and open windows of its workers and nested stages.
+    fn size(&self) -> (usize, usize) {
+        let stores = self.stores.lock();
+        let (bytes, open) = stores.iter().fold((0, 0), |(bytes, open), store| {
+            let store = store.lock();
+            (bytes + store.size_bytes(), open.max(store.open_windows()))
+        });
+        let nested = self.nested.iter().map(|nested| nested.stage.size());
+        nested.fold((bytes, open), |(b, o), (bytes, open)| (b + bytes, o + open))
+    }
+}
+
+impl OperatorRun {
+    /// An operator that nothing feeds yet.
     pub(crate) fn new(
         leaf: LeafId,
         operator: &dyn StatefulOperator,
@@ -98,19 +170,15 @@ impl InputRun {
         let mut run = Self {
             leaf,
             operator: operator.coordinator(),
-            memory,
-            taps: vec![],
-            stores: Stores::default(),
-            nested: vec![],
-            lag_ticks: 0,
-            lateness_ticks: 0,
+            inputs: vec![],
             watermark: Watermark::NONE,
+            memory,
         };
         run.limit();
         run
     }
 
-    /// The state of before a restart.
+    /// Resumes from the state of before a restart.
     pub(crate) fn resume(&mut self, operator: Box<dyn CoordinatorPart>) -> Result<()> {
         self.operator = operator;
         self.limit();
@@ -135,36 +203,20 @@ impl InputRun {
     }
 
     fn next_close(&self) -> Option<i64> {
-        let stores = self.stores.lock();
-        let live = stores.iter().filter_map(|store| store.lock().next_close());
-        let nested = self.nested.iter().filter_map(|n| n.store.next_close());
-        let own = live.chain(nested).chain(self.operator.next_close()).min();
-        let own =
-            own.map(|at| at.saturating_add(self.lag_ticks).saturating_add(self.lateness_ticks));
-        own.into_iter().chain(self.nested.iter().filter_map(|n| n.stage.next_close())).min()
+        let at = self.operator.next_close();
+        self.inputs.iter().filter_map(|input| input.next_close(at)).min()
     }
 
     /// Takes in what has become final and moves the watermark there. `idle`: no rows are on their way. Returns whether
     /// something is held back until then.
     async fn gather(&mut self, idle: bool) -> Result<bool> {
-        let mut low = Watermark::END;
-        for tap in &self.taps {
-            low = low.min(tap.watermark());
+        let mut reached = Watermark::END;
+        for input in &mut self.inputs {
+            reached = reached.min(input.gather(idle).await?);
         }
-        for nested in &mut self.nested {
-            // A nested stage gives all its closed windows at once: each is one merged batch.
-            while let Some(rows) = Box::pin(nested.stage.next(idle)).await? {
-                for prepared in nested.prepare.run(vec![(nested.leaf, rows)]).await? {
-                    nested.store.update(&prepared)?;
-                    nested.store.grown(&prepared)?;
-                }
-            }
-            low = low.min(nested.stage.watermark());
-        }
-        let reached = low.delayed(self.lag_ticks).delayed(self.lateness_ticks);
         let mut any = false;
         while let Some(to) = self.operator.flush_to(reached, idle) {
-            self.flush(to)?;
+            self.take_segments(|store| store.flush(to))?;
             self.operator.flushed(to);
             any = true;
         }
@@ -172,46 +224,43 @@ impl InputRun {
         if any {
             self.measure()?;
         }
-        Ok(self.watermark < reached || self.nested.iter().any(|nested| nested.stage.holds_back))
+        let mut nested = self.inputs.iter().flat_map(|input| &input.nested);
+        Ok(self.watermark < reached || nested.any(|nested| nested.stage.holds_back))
     }
 
-    /// Brings what the workers have gathered for `to` to the coordinator's part.
-    fn flush(&mut self, to: Watermark) -> Result<()> {
-        for nested in &mut self.nested {
-            for segment in nested.store.flush(to)? {
-                self.operator.add(segment)?;
-            }
-            nested.store.shrunk();
-        }
-        let stores: Vec<_> = self.stores.lock().clone();
-        for store in stores {
-            let mut store = store.lock();
-            let segments = store.flush(to)?;
-            if !segments.is_empty() {
-                store.shrunk();
-            }
-            drop(store);
-            for segment in segments {
-                self.operator.add(segment)?;
-            }
+    /// Adds what the workers return by `take` to the coordinator's part.
+    pub(crate) fn take_segments(
+        &mut self,
+        take: impl Fn(&mut MeasuredStore) -> Result<Vec<Segment>>,
+    ) -> Result<()> {
+        let operator = &mut self.operator;
+        for (number, input) in self.inputs.iter_mut().enumerate() {
+            input.take_segments(&take, &mut |segment| operator.add(number, segment))?;
         }
         Ok(())
+    }
+
+    /// Bytes of state, and open windows: those of the coordinator's part, and those that a worker still fills.
+    fn size(&self) -> (usize, usize) {
+        let own = (self.operator.size_bytes(), self.operator.open_windows());
+        let inputs = self.inputs.iter().map(InputRun::size);
+        inputs.fold(own, |(b, o), (bytes, open)| (b + bytes, o + open))
     }
 }
 
 impl StageRun {
     /// The stage's watermark: what it gave out is complete up to there.
     pub(crate) fn watermark(&self) -> Watermark {
-        self.inputs.iter().map(|i| i.watermark).min().unwrap_or(Watermark::END)
+        self.operators.iter().map(|o| o.watermark).min().unwrap_or(Watermark::END)
     }
 
-    /// Takes in what has become final in all inputs. Windows that can close then leave by
+    /// Takes in what has become final in all operators. Windows that can close then leave by
     /// [`StageRun::pop`].
     /// `idle`: no rows are on their way, so that nothing has to wait for more.
     pub(crate) async fn gather(&mut self, idle: bool) -> Result<()> {
         self.holds_back = false;
-        for input in &mut self.inputs {
-            self.holds_back |= input.gather(idle).await?;
+        for operator in &mut self.operators {
+            self.holds_back |= operator.gather(idle).await?;
         }
         Ok(())
     }
@@ -271,11 +320,12 @@ impl StageRun {
     /// Closes the windows of the next end, or of several ends in a row-wise stage.
     fn close_next(&mut self) -> Result<Option<Vec<LeafWindows>>> {
         let watermark = self.watermark();
-        let mut windows: Vec<LeafWindows> = self.inputs.iter().map(|i| (i.leaf, vec![])).collect();
+        let mut windows: Vec<LeafWindows> =
+            self.operators.iter().map(|o| (o.leaf, vec![])).collect();
         let mut count = 0;
         let mut any = false;
-        // Rows of one input need not wait for those of others with the same end.
-        let together = self.row_wise && self.inputs.len() == 1;
+        // Rows of one operator need not wait for those of others with the same end.
+        let together = self.row_wise && self.operators.len() == 1;
         while let Some(end) = self.next_end(watermark)? {
             if self.archived.closes(end) {
                 self.leave_out(end)?;
@@ -283,15 +333,15 @@ impl StageRun {
             }
             let (to, rows_max) =
                 if together { (watermark, FINISH_ROWS) } else { (Watermark::at(end), 1) };
-            for (input, (_, windows)) in self.inputs.iter_mut().zip(&mut windows) {
+            for (run, (_, windows)) in self.operators.iter_mut().zip(&mut windows) {
                 if let Some(Finished { windows: closed, rows }) =
-                    input.operator.close(to, rows_max)?
+                    run.operator.close(to, rows_max)?
                 {
                     self.closed += closed;
                     count += rows.rows_in_memory().unwrap_or(FINISH_ROWS);
                     windows.push(rows);
                 }
-                input.measure()?;
+                run.measure()?;
             }
             any = true;
             if !self.row_wise || count >= FINISH_ROWS {
@@ -303,8 +353,8 @@ impl StageRun {
 
     /// Closes the windows of this end without giving them to anybody.
     fn leave_out(&mut self, end: i64) -> Result<()> {
-        for input in &mut self.inputs {
-            if let Some(finished) = input.operator.close(Watermark::at(end), 1)? {
+        for run in &mut self.operators {
+            if let Some(finished) = run.operator.close(Watermark::at(end), 1)? {
                 self.closed += finished.windows;
             }
         }
@@ -313,34 +363,21 @@ impl StageRun {
 
     /// The smallest watermark of its streams at which a window may close, as far as that can be told.
     pub(crate) fn next_close(&self) -> Option<i64> {
-        self.inputs.iter().filter_map(InputRun::next_close).min()
+        self.operators.iter().filter_map(OperatorRun::next_close).min()
     }
 
     /// The end of the next finished rows, if that is at `to` or before.
     fn next_end(&mut self, to: Watermark) -> Result<Option<i64>> {
         let mut next: Option<i64> = None;
-        for input in &mut self.inputs {
-            next = next.into_iter().chain(input.operator.next_end(to)?).min();
+        for run in &mut self.operators {
+            next = next.into_iter().chain(run.operator.next_end(to)?).min();
         }
         Ok(next)
     }
 
-    /// Bytes of state, and open windows: those of the coordinator's part, and those that a worker still fills.
+    /// Bytes of state, and open windows.
     pub(crate) fn size(&self) -> (usize, usize) {
-        self.inputs.iter().fold((0, 0), |(bytes, open), input| {
-            let (stores, slices) = input.stores.lock().iter().fold((0, 0), |(bytes, open), s| {
-                let store = s.lock();
-                (bytes + store.size_bytes(), open.max(store.open_windows()))
-            });
-            let (nested_bytes, nested_open) = input
-                .nested
-                .iter()
-                .map(|n| n.stage.size())
-                .fold((0, 0), |(b, o), (nb, no)| (b + nb, o + no));
-            (
-                bytes + stores + input.operator.size_bytes() + nested_bytes,
-                open + slices + input.operator.open_windows() + nested_open,
-            )
-        })
+        let operators = self.operators.iter().map(OperatorRun::size);
+        operators.fold((0, 0), |(b, o), (bytes, open)| (b + bytes, o + open))
     }
 }

@@ -12,9 +12,10 @@ use windrow_operators::lateness::Tolerance;
 use windrow_operators::{SavedState, SpillSpace, StatefulOperator};
 use windrow_sql::leaf::LeafId;
 use windrow_sql::plan::{
-    ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, micro_batch_state, physical,
+    ContinuousPlan, Flow, Leaf, LeafSource, OperatorInput, RowsFlow, Stage, micro_batch_state,
+    physical,
 };
-use windrow_storage::checkpoint::{InputState, QueryCut, Resume, TapCut, Unused};
+use windrow_storage::checkpoint::{OperatorState, QueryCut, Resume, TapCut, Unused};
 use windrow_stream::Stream;
 use windrow_stream::followers::ReadBy;
 use windrow_stream::memory::{MeasuredStore, OperatorMemory};
@@ -30,7 +31,7 @@ use crate::root::Root;
 use crate::runner::PlanRunner;
 use crate::scan::{Scan, ScanTime};
 use crate::shared::Shared;
-use crate::stage::{FINISH_ROWS, InputRun, NestedRun, StageRun};
+use crate::stage::{FINISH_ROWS, InputRun, NestedRun, OperatorRun, StageRun};
 use crate::tap::{PreparePlan, Sink, Stores, Tap};
 use crate::tap_state::TapState;
 
@@ -79,8 +80,9 @@ type Drafts = Vec<(Arc<Shared>, Draft)>;
 
 #[derive(Debug)]
 enum DraftSink {
-    Window {
+    Operator {
         operator: Arc<dyn StatefulOperator>,
+        input: usize,
         lateness_ticks: i64,
         stores: Stores,
         memory: Option<Arc<OperatorMemory>>,
@@ -142,7 +144,7 @@ struct Builder<'a> {
 /// What is left of a [`Resume`] for the operators and leaves that are still to be made.
 #[derive(Debug)]
 struct ResumeCursor {
-    inputs: std::vec::IntoIter<InputState>,
+    operators: std::vec::IntoIter<OperatorState>,
     taps: std::vec::IntoIter<TapCut>,
     unused: Vec<Unused>,
 }
@@ -155,9 +157,9 @@ pub async fn ready(
     mut setup: QuerySetup,
 ) -> Result<Ready> {
     let resume = setup.resume.take().map(|resume| {
-        let Resume { inputs, taps, counts, unused, .. } = resume;
+        let Resume { operators, taps, counts, unused, .. } = resume;
         setup.shared.restore(&counts);
-        ResumeCursor { inputs: inputs.into_iter(), taps: taps.into_iter(), unused }
+        ResumeCursor { operators: operators.into_iter(), taps: taps.into_iter(), unused }
     });
     let mut builder = Builder {
         streams,
@@ -171,7 +173,8 @@ pub async fn ready(
     let Builder { setup, taps, resume, tables, .. } = builder;
     *setup.shared.tables.lock() = tables.digests()?;
     let resumed = resume.is_some();
-    if resume.is_some_and(|mut left| left.inputs.next().is_some() || left.taps.next().is_some()) {
+    if resume.is_some_and(|mut left| left.operators.next().is_some() || left.taps.next().is_some())
+    {
         return Err(Error::internal("a checkpoint is of another plan"));
     }
     let read: Vec<_> = taps.iter().map(|tap| Arc::clone(&tap.at)).collect();
@@ -308,7 +311,7 @@ fn scan(
     let at = |column: usize| columns.partition_point(|c| *c < column);
     let time = event_time.map(|e| at(e.index));
     let explicit = stream.is_view();
-    let windowed = taps.iter().any(|(_, t)| matches!(t.sink, DraftSink::Window { .. }));
+    let windowed = taps.iter().any(|(_, t)| matches!(t.sink, DraftSink::Operator { .. }));
     let predicates = match taps.as_slice() {
         [(_, only)] => only.predicates.clone(),
         _ => vec![],
@@ -329,13 +332,13 @@ fn scan(
         .map(|(shared, draft)| {
             let sink = match draft.sink {
                 DraftSink::Rows(output) => Sink::Rows { output, delay: delay.unwrap_or(0) },
-                DraftSink::Window { operator, lateness_ticks, stores, memory } => {
+                DraftSink::Operator { operator, input, lateness_ticks, stores, memory } => {
                     let valid = operator.valid_times();
                     intake.valid = (*intake.valid.start()).max(*valid.start())
                         ..=(*intake.valid.end()).min(*valid.end());
                     let tolerance =
                         Tolerance { delay: delay.unwrap_or(0), allowed_lateness: lateness_ticks };
-                    Sink::Window { operator, tolerance, stores, memory }
+                    Sink::Operator { operator, input, tolerance, stores, memory }
                 }
             };
             Arc::new(Tap {
@@ -384,13 +387,13 @@ fn scan(
 impl Builder<'_> {
     async fn root(&mut self, flow: Flow) -> Result<Root> {
         match flow {
-            Flow::Windows(stage) => {
+            Flow::Stage(stage) => {
                 let mut stage = self.stage(*stage).await?;
                 stage.archived = self.setup.archived;
                 stage.closed = self.setup.shared.state.lock().windows_closed;
                 // One end after the other, so that rows have the same offsets in every run, unless they come in order.
                 if self.setup.output.is_ordered() {
-                    stage.in_order = match stage.inputs.as_mut_slice() {
+                    stage.in_order = match stage.operators.as_mut_slice() {
                         [one] => stage.row_wise && one.operator.keep_order(),
                         _ => false,
                     };
@@ -415,40 +418,24 @@ impl Builder<'_> {
     }
 
     async fn stage(&mut self, stage: Stage) -> Result<StageRun> {
-        let mut inputs = Vec::new();
-        for input in stage.inputs {
-            let plan = self.prepare(&input.flow).await?;
-            let operator = input.operator.stateful();
+        let mut operators = Vec::new();
+        for node in stage.operators {
             let memory = self.setup.shared.operator_memory();
-            let mut run = InputRun::new(input.leaf, operator.as_ref(), memory.clone());
-            run.lag_ticks = input.lag_ticks;
-            run.lateness_ticks = input.lateness_ticks;
-            for leaf in input.flow.leaves {
-                let sink = DraftSink::Window {
-                    operator: Arc::clone(&operator),
-                    lateness_ticks: input.lateness_ticks,
-                    stores: Arc::clone(&run.stores),
-                    memory: memory.clone(),
-                };
-                match Box::pin(self.leaf(leaf, &plan, sink)).await? {
-                    Some((plan, leaf, stage)) => run.nested.push(NestedRun {
-                        leaf,
-                        stage: Box::new(stage),
-                        prepare: Arc::new(PlanRunner::new(plan, &self.state)),
-                        store: MeasuredStore::new(operator.worker(), memory.as_ref()),
-                    }),
-                    None => run.taps.extend(self.taps.last().map(|t| Arc::clone(&t.at))),
-                }
+            let operator = node.operator;
+            let mut run = OperatorRun::new(node.leaf, operator.as_ref(), memory.clone());
+            for (number, input) in node.inputs.into_iter().enumerate() {
+                let of = (&operator, number);
+                run.inputs.push(self.operator_input(input, of, memory.as_ref()).await?);
             }
             self.resume(&mut run, operator.as_ref())?;
-            inputs.push(run);
+            operators.push(run);
         }
         let finish = self.tables.pin(&self.state, stage.finish).await?;
         let state = self.finish_state();
         let finish = PlanRunner::new(physical(&state, &finish).await?, &state);
         let row_wise = stage.row_wise;
         Ok(StageRun {
-            inputs,
+            operators,
             finish,
             row_wise,
             holds_back: false,
@@ -458,6 +445,37 @@ impl Builder<'_> {
             sorted: None,
             open: None,
         })
+    }
+
+    /// What feeds an operator with rows of one of its inputs.
+    async fn operator_input(
+        &mut self,
+        input: OperatorInput,
+        (operator, number): (&Arc<dyn StatefulOperator>, usize),
+        memory: Option<&Arc<OperatorMemory>>,
+    ) -> Result<InputRun> {
+        let OperatorInput { flow, lag_ticks, lateness_ticks } = input;
+        let plan = self.prepare(&flow).await?;
+        let mut run = InputRun { lag_ticks, lateness_ticks, ..InputRun::default() };
+        for leaf in flow.leaves {
+            let sink = DraftSink::Operator {
+                operator: Arc::clone(operator),
+                input: number,
+                lateness_ticks,
+                stores: Arc::clone(&run.stores),
+                memory: memory.cloned(),
+            };
+            match Box::pin(self.leaf(leaf, &plan, sink)).await? {
+                Some((plan, leaf, stage)) => run.nested.push(NestedRun {
+                    leaf,
+                    stage: Box::new(stage),
+                    prepare: Arc::new(PlanRunner::new(plan, &self.state)),
+                    store: MeasuredStore::new(operator.worker(number), memory),
+                }),
+                None => run.taps.extend(self.taps.last().map(|t| Arc::clone(&t.at))),
+            }
+        }
+        Ok(run)
     }
 
     /// The settings of finish plans. What has gone to disk is merged from many batches at once:
@@ -531,12 +549,13 @@ impl Builder<'_> {
     }
 
     /// A stateful operator resumes from what it had.
-    fn resume(&mut self, run: &mut InputRun, operator: &dyn StatefulOperator) -> Result<()> {
+    fn resume(&mut self, run: &mut OperatorRun, operator: &dyn StatefulOperator) -> Result<()> {
         if let Some(cursor) = &mut self.resume {
-            let state = cursor.inputs.next();
-            let state = state
-                .ok_or_else(|| Error::internal("a checkpoint has fewer windows than its query"))?;
-            let InputState { watermark, frontier, next_id, mut segments } = state;
+            let state = cursor.operators.next();
+            let state = state.ok_or_else(|| {
+                Error::internal("a checkpoint has fewer operators than its query")
+            })?;
+            let OperatorState { watermark, frontier, next_id, mut segments } = state;
             run.watermark = watermark;
             let memory = self.setup.shared.operator_memory();
             let space = memory.as_deref().map(|memory| memory as &dyn SpillSpace);

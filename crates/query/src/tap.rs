@@ -77,8 +77,10 @@ pub(crate) struct PreparePlan {
 #[derive(Debug)]
 pub(crate) enum Sink {
     /// Into a stateful operator.
-    Window {
+    Operator {
         operator: Arc<dyn StatefulOperator>,
+        /// The number of the operator's input.
+        input: usize,
         tolerance: Tolerance,
         stores: Stores,
         memory: Option<Arc<OperatorMemory>>,
@@ -94,7 +96,7 @@ pub(crate) enum Sink {
 impl Sink {
     fn delay(&self) -> i64 {
         match self {
-            Self::Window { tolerance, .. } => tolerance.delay,
+            Self::Operator { tolerance, .. } => tolerance.delay,
             Self::Rows { delay, .. } => *delay,
         }
     }
@@ -166,8 +168,8 @@ impl TapWorker {
     /// A worker's own end of the tap.
     pub(crate) fn new(tap: Arc<Tap>) -> Self {
         let store = match &tap.sink {
-            Sink::Window { operator, stores, memory, .. } => {
-                let store = MeasuredStore::new(operator.worker(), memory.as_ref());
+            Sink::Operator { operator, input, stores, memory, .. } => {
+                let store = MeasuredStore::new(operator.worker(*input), memory.as_ref());
                 let store = Arc::new(Mutex::new(store));
                 stores.lock().push(Arc::clone(&store));
                 Some(store)
@@ -290,7 +292,7 @@ impl TapWorker {
         if !taken.behind.is_empty() || taken.times.is_none() {
             return self.not_on_time_of_view(taken, origin.before);
         }
-        let (Sink::Window { operator, tolerance, .. }, Some((min, max)), Some(time)) =
+        let (Sink::Operator { operator, input, tolerance, .. }, Some((min, max)), Some(time)) =
             (&self.tap.sink, taken.times, self.tap.time)
         else {
             return Ok(NotOnTime::default());
@@ -301,14 +303,14 @@ impl TapWorker {
             return Ok(NotOnTime::default());
         }
         let times = ticks(taken.rows.column(time))?;
-        Ok(operator.classify(times, origin.before, *tolerance))
+        Ok(operator.classify(*input, times, origin.before, *tolerance))
     }
 
     /// The same for rows of a view, which says of some rows that they came behind, and what. Others are on
     /// time, but for those before `hold`: up to there the query has gone on while the view was idle.
     fn not_on_time_of_view(&self, taken: &TakenIn, hold: Watermark) -> Result<NotOnTime> {
         let mut found = NotOnTime::default();
-        let (Sink::Window { operator, tolerance, .. }, Some(time)) =
+        let (Sink::Operator { operator, input, tolerance, .. }, Some(time)) =
             (&self.tap.sink, self.tap.time)
         else {
             return Ok(found);
@@ -317,7 +319,7 @@ impl TapWorker {
         let times = ticks(taken.rows.column(time))?;
         for Behind { row, watermark } in behind {
             let time = times.get(row).map(std::slice::from_ref).unwrap_or_default();
-            let one = operator.classify(time, watermark.advance(hold), *tolerance);
+            let one = operator.classify(*input, time, watermark.advance(hold), *tolerance);
             found.late.extend(one.late.iter().map(|_| row));
             found.partly.extend(one.partly.iter().map(|(_, end)| (row, *end)));
         }

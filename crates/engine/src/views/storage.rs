@@ -199,7 +199,7 @@ fn is_storable(
 ) -> bool {
     match plan.root {
         // Without their history, windows behind the frontier would swallow rows that come anew.
-        Flow::Windows(_) => are_replayable(cx, reads),
+        Flow::Stage(_) => are_replayable(cx, reads),
         // Without windows there is no frontier: only a checkpoint tells what the archive has.
         Flow::Rows(_) => is_resumable(cx, reads, has_late_to),
     }
@@ -378,7 +378,7 @@ fn resume_log(log: &StreamLog, resume: Option<&Resume>) -> u64 {
     let Some(resume) = resume else { return log.state().rows };
     let reached = resume.taps.iter().map(|tap| Watermark::at(tap.hold)).min();
     // The end is recorded in the archive.
-    if let Some(watermark) = reached.filter(|w| resume.inputs.is_empty() && *w != Watermark::END) {
+    if let Some(watermark) = reached.filter(|w| resume.operators.is_empty() && *w != Watermark::END) {
         log.reached(watermark);
     }
     for row in &resume.unused {

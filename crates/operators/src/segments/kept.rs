@@ -27,6 +27,8 @@ pub struct SegmentId(pub u64);
 pub struct SavedSegment {
     /// Its name.
     pub id: SegmentId,
+    /// The input of the operator whose rows it has.
+    pub input: usize,
     /// Start of its slice in ticks.
     pub slice: i64,
     /// See [`Segment::counts_from`].
@@ -43,6 +45,12 @@ pub struct SavedSegment {
 /// The groups or rows of a segment on disk.
 #[derive(Debug, Clone)]
 pub struct SpilledSegment(Spilled);
+
+impl SpilledSegment {
+    pub(crate) fn new(spilled: Spilled) -> Self {
+        Self(spilled)
+    }
+}
 
 impl SavedSegment {
     /// Its batches in pieces that can be written one by one, what lies on disk read as it is asked for.
@@ -151,7 +159,15 @@ impl Saving {
                     body => (None, saved::encode(body)?),
                 };
                 let ((slice, counts_from), rows) = (key, kept.rows);
-                self.new.push(SavedSegment { id, slice, counts_from, rows, batches, spilled });
+                self.new.push(SavedSegment {
+                    id,
+                    input: 0,
+                    slice,
+                    counts_from,
+                    rows,
+                    batches,
+                    spilled,
+                });
                 self.next_id += 1;
                 *kept.id.insert(id)
             }

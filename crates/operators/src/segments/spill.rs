@@ -154,6 +154,23 @@ fn write_rows(
     Ok(content)
 }
 
+/// Writes rows to one file, each batch as a segment of its own.
+pub(crate) fn spill_rows(
+    space: &dyn SpillSpace,
+    batches: Vec<RecordBatch>,
+) -> Result<Vec<Spilled>> {
+    let mut file = space.create()?;
+    let mut contents = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let part = Part { buckets: 0..BUCKETS, at: file.append(&batch)? };
+        let (len, bytes) = (batch.num_rows(), batch.get_array_memory_size());
+        contents.push(Content { parts: vec![part], len, bytes, states: None });
+    }
+    let file = file.finish()?;
+    let spilled = contents.into_iter();
+    Ok(spilled.map(|content| Spilled { file: Arc::clone(&file), content }).collect())
+}
+
 fn write_groups(
     spec: &Columns,
     space: &dyn SpillSpace,

@@ -215,7 +215,7 @@ fn frozen(body: Body) -> Result<Frozen> {
 }
 
 impl CoordinatorPart for SessionMerger {
-    fn add(&mut self, segment: Segment) -> Result<()> {
+    fn add(&mut self, _input: usize, segment: Segment) -> Result<()> {
         let Segment { slice, rows, body, .. } = segment;
         let too_late = match self.chain.slice() {
             Some(now) => slice < now,
@@ -233,7 +233,7 @@ impl CoordinatorPart for SessionMerger {
         Ok(())
     }
 
-    fn flush_to(&self, reached: Watermark, idle: bool) -> Option<Watermark> {
+    fn flush_to(&mut self, reached: Watermark, idle: bool) -> Option<Watermark> {
         let to = reached.ticks();
         if to <= self.flushed {
             return None;

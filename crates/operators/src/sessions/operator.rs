@@ -1,12 +1,14 @@
 //! Sessions behind the port of stateful operators.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
-use windrow_core::{Error, Result, Watermark};
+use windrow_core::{Error, Result, Watermark, Windows};
 
 use super::SessionMerger;
+use crate::describe::{describe_mode, describe_windows, names};
 use crate::lateness::{NotOnTime, Tolerance};
 use crate::port::{CoordinatorPart, StatefulOperator, WorkerPart};
 use crate::segments::Segment;
@@ -16,23 +18,45 @@ use crate::spec::SessionOperatorSpec;
 use crate::store::SliceStore;
 
 impl StatefulOperator for SessionOperatorSpec {
-    fn input_schema(&self) -> &SchemaRef {
-        self.input_schema()
+    fn inputs(&self) -> Vec<&SchemaRef> {
+        vec![self.input_schema()]
     }
 
     fn output_schema(&self) -> &SchemaRef {
         self.output_schema()
     }
 
+    fn name(&self) -> &'static str {
+        "window"
+    }
+
+    fn time_unit(&self) -> TimeUnit {
+        self.time_unit()
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&describe_windows(Windows::Session(self.session()), self.time_unit()))?;
+        if !self.keys().is_empty() {
+            write!(f, " per [{}]", names(self.input_schema(), self.keys()))?;
+        }
+        describe_mode(f, self.input_schema(), self.mode())
+    }
+
     fn valid_times(&self) -> RangeInclusive<i64> {
         self.session().valid_times()
     }
 
-    fn classify(&self, times: &[i64], before: Watermark, tolerance: Tolerance) -> NotOnTime {
+    fn classify(
+        &self,
+        _input: usize,
+        times: &[i64],
+        before: Watermark,
+        tolerance: Tolerance,
+    ) -> NotOnTime {
         super::classify(times, before, tolerance)
     }
 
-    fn worker(&self) -> Box<dyn WorkerPart> {
+    fn worker(&self, _input: usize) -> Box<dyn WorkerPart> {
         Box::new(SessionStore { gap: self.session().gap(), store: SliceStore::of_sessions(self) })
     }
 

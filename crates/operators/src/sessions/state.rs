@@ -32,6 +32,9 @@ impl SessionMerger {
             if id.0 >= next_id || !known.insert(id) {
                 return Err(corrupt(id, "has the id of another one"));
             }
+            if segment.input != 0 {
+                return Err(corrupt(id, "has rows of another input"));
+            }
             let body = saved::decode(&merger.columns, &types, rows, segment.into_batches()?)
                 .map_err(|e| corrupt(id, "is not what its query saved").with_source(e))?;
             let is_piece = match &body {

@@ -78,6 +78,9 @@ impl OpenSegments {
         for segment in segments {
             let segment = segment?;
             let SavedSegment { id, slice, counts_from, rows, .. } = segment;
+            if segment.input != 0 {
+                return Err(corrupt(id, "has rows of another input"));
+            }
             let batches = segment.into_batches()?;
             let slicing = spec.slicing();
             let last = slicing.last_end(slice);

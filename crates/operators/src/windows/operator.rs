@@ -1,13 +1,15 @@
 //! Aligned windows behind the port of stateful operators.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
-use windrow_core::{Result, Watermark};
+use windrow_core::{Result, Watermark, Windows};
 
 use super::merger::WindowMerger;
+use crate::describe::{describe_mode, describe_windows};
 use crate::lateness::{NotOnTime, Tolerance, classify};
 use crate::port::{CoordinatorPart, Finished, StatefulOperator, WorkerPart};
 use crate::segments::Segment;
@@ -17,23 +19,42 @@ use crate::spec::OperatorSpec;
 use crate::store::SliceStore;
 
 impl StatefulOperator for OperatorSpec {
-    fn input_schema(&self) -> &SchemaRef {
-        self.input_schema()
+    fn inputs(&self) -> Vec<&SchemaRef> {
+        vec![self.input_schema()]
     }
 
     fn output_schema(&self) -> &SchemaRef {
         self.output_schema()
     }
 
+    fn name(&self) -> &'static str {
+        "window"
+    }
+
+    fn time_unit(&self) -> TimeUnit {
+        self.time_unit()
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&describe_windows(Windows::Aligned(self.window()), self.time_unit()))?;
+        describe_mode(f, self.input_schema(), self.mode())
+    }
+
     fn valid_times(&self) -> RangeInclusive<i64> {
         self.window().valid_times()
     }
 
-    fn classify(&self, times: &[i64], before: Watermark, tolerance: Tolerance) -> NotOnTime {
+    fn classify(
+        &self,
+        _input: usize,
+        times: &[i64],
+        before: Watermark,
+        tolerance: Tolerance,
+    ) -> NotOnTime {
         classify(self.slicing(), times, before, tolerance)
     }
 
-    fn worker(&self) -> Box<dyn WorkerPart> {
+    fn worker(&self, _input: usize) -> Box<dyn WorkerPart> {
         Box::new(SliceStore::new(self))
     }
 
@@ -81,11 +102,11 @@ impl WorkerPart for SliceStore {
 }
 
 impl CoordinatorPart for WindowMerger {
-    fn add(&mut self, segment: Segment) -> Result<()> {
+    fn add(&mut self, _input: usize, segment: Segment) -> Result<()> {
         self.add(segment)
     }
 
-    fn flush_to(&self, reached: Watermark, _idle: bool) -> Option<Watermark> {
+    fn flush_to(&mut self, reached: Watermark, _idle: bool) -> Option<Watermark> {
         (reached > self.flushed_to()).then_some(reached)
     }
 

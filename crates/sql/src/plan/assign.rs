@@ -20,7 +20,8 @@ use datafusion::common::{
     Column, DFSchema, DFSchemaRef, ExprSchema, Result, TableReference, internal_err, plan_err,
 };
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
-use windrow_core::{SessionSpec, WindowKind, WindowSpec, Windows, time};
+use windrow_core::{Windows, time};
+use windrow_operators::describe_windows;
 
 /// Name of the column with the first instant of the window.
 pub const WINDOW_START: &str = "window_start";
@@ -185,57 +186,6 @@ fn kept<'a>(
         .map(|(i, _)| i)
 }
 
-/// The windows in words, lengths in ticks of `unit`.
-pub(crate) fn describe(windows: Windows, unit: TimeUnit) -> String {
-    match windows {
-        Windows::Aligned(window) => describe_aligned(window, unit),
-        Windows::Session(session) => describe_session(session, unit),
-    }
-}
-
-fn describe_session(session: SessionSpec, unit: TimeUnit) -> String {
-    format!("SESSION gap {}", Length { ticks: session.gap(), unit })
-}
-
-fn describe_aligned(spec: WindowSpec, unit: TimeUnit) -> String {
-    let length = |ticks: i64| Length { ticks, unit };
-    let mut text = match spec.kind() {
-        WindowKind::Tumble { size } => format!("TUMBLE size {}", length(size)),
-        WindowKind::Hop { slide, size } => {
-            format!("HOP slide {} size {}", length(slide), length(size))
-        }
-        WindowKind::Cumulate { step, size } => {
-            format!("CUMULATE step {} size {}", length(step), length(size))
-        }
-    };
-    if spec.offset() != 0 {
-        text.push_str(&format!(" offset {}", length(spec.offset())));
-    }
-    text
-}
-
-/// A length of time for people: in seconds where it is whole.
-struct Length {
-    ticks: i64,
-    unit: TimeUnit,
-}
-
-impl fmt::Display for Length {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let per_second = time::ticks_per_second(self.unit);
-        if self.ticks % per_second == 0 {
-            return write!(f, "{} s", self.ticks / per_second);
-        }
-        let unit = match self.unit {
-            TimeUnit::Second => "s",
-            TimeUnit::Millisecond => "ms",
-            TimeUnit::Microsecond => "µs",
-            TimeUnit::Nanosecond => "ns",
-        };
-        write!(f, "{} {unit}", self.ticks)
-    }
-}
-
 impl PartialEq for WindowAssign {
     fn eq(&self, other: &Self) -> bool {
         self.input == other.input
@@ -304,7 +254,7 @@ impl UserDefinedLogicalNodeCore for WindowAssign {
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = self.time_type().map(|(_, unit)| unit).map_err(|_| fmt::Error)?;
-        write!(f, "WindowAssign: {}", describe(self.windows, unit))?;
+        write!(f, "WindowAssign: {}", describe_windows(self.windows, unit))?;
         if let Keys::Of(keys) = &self.keys
             && !keys.is_empty()
         {

@@ -1,13 +1,11 @@
-//! A continuous plan as text, for EXPLAIN: prepare, window, finish.
+//! A continuous plan as text, for EXPLAIN: prepare, operator, finish.
 
 use std::fmt;
 
 use datafusion::catalog::TableProvider;
 use windrow_core::CmpOp;
-use windrow_operators::{Mode, WindowOperator};
 
-use super::assign::describe;
-use super::flow::{ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, WindowInput};
+use super::flow::{ContinuousPlan, Flow, Leaf, LeafSource, OperatorNode, RowsFlow, Stage};
 
 impl fmt::Display for ContinuousPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -16,9 +14,13 @@ impl fmt::Display for ContinuousPlan {
                 writeln!(f, "rows: each micro-batch gives its output at once")?;
                 rows(f, flow, 1)
             }
-            Flow::Windows(stage) => {
-                writeln!(f, "windows: output comes when they close")?;
-                windows(f, stage, 1)
+            Flow::Stage(root) => {
+                let what = match has_windows(root) {
+                    true => "windows: output comes when they close",
+                    false => "joined rows: output comes as the watermark passes",
+                };
+                writeln!(f, "{what}")?;
+                stage(f, root, 1)
             }
         }
     }
@@ -40,62 +42,44 @@ fn plan(
     Ok(())
 }
 
-fn windows(f: &mut fmt::Formatter<'_>, stage: &Stage, depth: usize) -> fmt::Result {
+fn stage(f: &mut fmt::Formatter<'_>, stage: &Stage, depth: usize) -> fmt::Result {
     indent(f, depth)?;
-    writeln!(f, "finish, per closed window:")?;
+    let what = if has_windows(stage) {
+        "finish, per closed window:"
+    } else {
+        "finish, as the watermark passes:"
+    };
+    writeln!(f, "{what}")?;
     plan(f, &stage.finish, depth + 1)?;
-    for input in &stage.inputs {
-        window(f, input, depth)?;
+    for node in &stage.operators {
+        operator(f, node, depth)?;
     }
     Ok(())
 }
 
-fn window(f: &mut fmt::Formatter<'_>, input: &WindowInput, depth: usize) -> fmt::Result {
-    let operator = &input.operator;
-    let name = |index: &usize| {
-        operator.input_schema().fields().get(*index).map_or("?", |field| field.name().as_str())
-    };
+/// Whether rows are finished window by window.
+fn has_windows(stage: &Stage) -> bool {
+    stage.operators.iter().any(|node| node.operator.name() == "window")
+}
+
+fn operator(f: &mut fmt::Formatter<'_>, node: &OperatorNode, depth: usize) -> fmt::Result {
     indent(f, depth)?;
-    write!(f, "window {}: {}", input.leaf, describe(operator.windows(), operator.time_unit()))?;
-    if let WindowOperator::Session(session) = operator
-        && !session.keys().is_empty()
-    {
-        let keys: Vec<_> = session.keys().iter().map(name).collect();
-        write!(f, " per [{}]", keys.join(", "))?;
-    }
-    match operator.mode() {
-        Mode::Rows => write!(f, ", keeps rows")?,
-        Mode::Aggregate { keys, grouping_sets, aggregates } => {
-            let keys: Vec<_> = keys.iter().map(name).collect();
-            write!(f, ", keys [{}]", keys.join(", "))?;
-            if let Some(sets) = grouping_sets {
-                write!(f, " in {} grouping sets", sets.masks().len())?;
-            }
-            write!(f, ", aggregates [")?;
-            for (i, call) in aggregates.iter().enumerate() {
-                let arguments: Vec<_> = call.arguments.iter().map(name).collect();
-                let comma = if i > 0 { ", " } else { "" };
-                let distinct = if call.function.is_distinct() { "distinct " } else { "" };
-                write!(
-                    f,
-                    "{comma}{}({distinct}{})",
-                    call.function.fun().name(),
-                    arguments.join(", ")
-                )?;
-                if let Some(filter) = &call.filter {
-                    write!(f, " filter {}", name(filter))?;
-                }
-            }
-            write!(f, "]")?;
-        }
-    }
-    if input.lateness_ticks > 0 {
-        write!(f, ", takes rows {} ticks longer", input.lateness_ticks)?;
+    write!(f, "{} {}: ", node.operator.name(), node.leaf)?;
+    node.operator.describe(f)?;
+    let lateness = node.inputs.iter().map(|input| input.lateness_ticks).max().unwrap_or(0);
+    if lateness > 0 {
+        write!(f, ", takes rows {lateness} ticks longer")?;
     }
     writeln!(f)?;
-    indent(f, depth + 1)?;
-    writeln!(f, "prepare, per micro-batch:")?;
-    rows(f, &input.flow, depth + 2)
+    for (number, input) in node.inputs.iter().enumerate() {
+        indent(f, depth + 1)?;
+        match node.inputs.len() {
+            1 => writeln!(f, "prepare, per micro-batch:")?,
+            _ => writeln!(f, "prepare input {number}, per micro-batch:")?,
+        }
+        rows(f, &input.flow, depth + 2)?;
+    }
+    Ok(())
 }
 
 fn rows(f: &mut fmt::Formatter<'_>, flow: &RowsFlow, depth: usize) -> fmt::Result {
@@ -129,9 +113,10 @@ fn source(f: &mut fmt::Formatter<'_>, leaf: &Leaf, depth: usize) -> fmt::Result 
             }
             writeln!(f)
         }
-        LeafSource::Stage(stage) => {
-            writeln!(f, "{} reads the windows of:", leaf.id)?;
-            windows(f, stage, depth + 1)
+        LeafSource::Stage(below) => {
+            let what = if has_windows(below) { "windows" } else { "rows" };
+            writeln!(f, "{} reads the {what} of:", leaf.id)?;
+            stage(f, below, depth + 1)
         }
     }
 }

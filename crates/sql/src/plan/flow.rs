@@ -1,13 +1,16 @@
 //! A continuous plan: what the planner hands to the runtime.
 //!
 //! ```text
-//! leaf ─► prepare plan ─► window operator ─► leaf ─► finish plan ─► output
-//!         (RowsFlow)      (WindowOperator)           (Stage)
+//! stream ─► leaf ─► prepare plan ─► operator ─► leaf ─► finish plan ─┬─► output
+//!                   (RowsFlow)      (OperatorNode)      (Stage)      └─► leaf ─► prepare plan ─► operator ─► …
 //! ```
+//! A plan is a tree, of any depth: stateless plans alternate with stateful operators. An operator has one
+//! input or several, each with a prepare plan of its own; the leaf of a prepare plan reads a stream or the finished rows
+//! of another stage.
 //!
 //! Invariants: every leaf of the whole plan has its own [`LeafId`]; a prepare plan treats rows
 //! one by one (its result over a batch is the union of its results over the rows); a finish plan
-//! is run once per *end* of windows, over what all its inputs have for that end.
+//! is run once per *end* of finished rows, over what all its operators have for that end.
 
 use std::sync::Arc;
 
@@ -16,7 +19,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use windrow_core::{Predicate, Result};
-use windrow_operators::WindowOperator;
+use windrow_operators::StatefulOperator;
 
 use super::relation::{EventTime, StreamRelation};
 use crate::diagnostics::from_datafusion;
@@ -40,8 +43,8 @@ pub struct ContinuousPlan {
 pub enum Flow {
     /// Row by row: each micro-batch gives its output at once.
     Rows(RowsFlow),
-    /// Window by window.
-    Windows(Box<Stage>),
+    /// By stateful operators, as the watermark passes.
+    Stage(Box<Stage>),
 }
 
 /// A stateless plan over micro-batches.
@@ -144,35 +147,42 @@ pub enum LeafSource {
         /// that a source may or may not use them.
         predicates: Vec<Predicate>,
     },
-    /// The finished windows of a stage: a window over windows. The watermark of the leaf is the
+    /// The finished rows of a stage: an operator over operators. The watermark of the leaf is the
     /// stage's.
     Stage(Box<Stage>),
 }
 
-/// Windows, and what becomes of them when they close.
+/// Stateful operators, and what becomes of their rows when they are finished.
 #[derive(Debug, Clone)]
 pub struct Stage {
-    /// What feeds the windows. All have the same unit of event time.
-    pub inputs: Vec<WindowInput>,
-    /// The plan that runs per closed end; its leaves are the inputs' and tables that do not stream.
+    /// The operators. All have the same unit of event time.
+    pub operators: Vec<OperatorNode>,
+    /// The plan that runs per end; its leaves are the operators' and tables that do not stream.
     pub finish: LogicalPlan,
-    /// Whether `finish` only filters and projects, so that many windows may go through at once.
+    /// Whether `finish` only filters and projects, so that many ends may go through at once.
     pub row_wise: bool,
 }
 
-/// One window operator of a stage.
+/// One stateful operator of a stage.
 #[derive(Debug, Clone)]
-pub struct WindowInput {
-    /// Where its closed windows enter the finish plan.
+pub struct OperatorNode {
+    /// Where its finished rows enter the finish plan.
     pub leaf: LeafId,
-    /// What prepares its rows: exactly `operator.input_schema()` comes out.
+    /// The operator.
+    pub operator: Arc<dyn StatefulOperator>,
+    /// What feeds it: one for each of `operator.inputs()`.
+    pub inputs: Vec<OperatorInput>,
+}
+
+/// One input of an operator.
+#[derive(Debug, Clone)]
+pub struct OperatorInput {
+    /// What prepares its rows: exactly the operator's columns of this input come out.
     pub flow: RowsFlow,
-    /// The windows and what is kept of them.
-    pub operator: WindowOperator,
     /// How far the time column may lie behind the watermark of `flow`'s leaves: the operator's
     /// watermark is theirs less this. 0 except for windows over another window's start; sessions add
     /// one tick, in which a row may still come that is exactly one gap after the last one.
     pub lag_ticks: i64,
-    /// How long after its end a window still takes rows. 0 for windows over windows.
+    /// How long after its end a window still takes rows. 0 for finished rows of another stage.
     pub lateness_ticks: i64,
 }

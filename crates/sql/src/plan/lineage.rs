@@ -10,6 +10,7 @@ use datafusion::logical_expr::{Aggregate, Distinct, Expr, GroupingSet, LogicalPl
 use windrow_core::Windows;
 
 use super::assign::WindowAssign;
+use super::interval;
 use super::stream_of;
 
 /// What is known about a column.
@@ -58,6 +59,9 @@ pub(crate) fn columns(plan: &LogicalPlan) -> Result<Vec<Known>> {
         LogicalPlan::Join(join) => {
             let nullable = |known: Vec<Known>| vec![Known::default(); known.len()];
             let (left, right) = (columns(&join.left)?, columns(&join.right)?);
+            if let Some(interval) = interval::among(join, &left, &right) {
+                return Ok(interval::known(join, &interval));
+            }
             let (left, right) = match join.join_type {
                 JoinType::Inner => (left, right),
                 JoinType::Left => (left, nullable(right)),
@@ -96,11 +100,17 @@ pub(crate) fn of_column(known: &[Known], plan: &LogicalPlan, column: &Column) ->
     plan.schema().maybe_index_of_column(column).map_or_else(Known::default, |i| at(known, i))
 }
 
-/// What is known about an expression over `plan`: something only if it is a column.
+/// What is known about an expression over `plan`: something only if it is a column, or the greatest of several event
+/// times, which is behind the watermark no more than each of them.
 pub(crate) fn of_expr(known: &[Known], plan: &LogicalPlan, expr: &Expr) -> Known {
     match expr {
         Expr::Alias(alias) => of_expr(known, plan, &alias.expr),
         Expr::Column(column) => of_column(known, plan, column),
+        Expr::ScalarFunction(call) if call.func.name() == "greatest" => {
+            let lags = call.args.iter().map(|arg| of_expr(known, plan, arg).lag);
+            let lags: Option<Vec<i64>> = lags.collect();
+            Known { to_end: None, lag: lags.and_then(|lags| lags.into_iter().min()) }
+        }
         _ => Known::default(),
     }
 }

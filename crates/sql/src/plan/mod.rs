@@ -21,6 +21,7 @@ mod flow;
 mod function_sizes;
 mod functions;
 mod hoist;
+mod interval;
 mod joined;
 mod lineage;
 mod own;
@@ -58,7 +59,9 @@ use crate::diagnostics::from_datafusion;
 pub use assign::{WINDOW_END, WINDOW_START, WINDOW_TIME, WindowAssign};
 pub use bounded::bounded;
 pub use exact::{TIME_ZONE, is_text, loss, physical_expression};
-pub use flow::{ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, WindowInput};
+pub use flow::{
+    ContinuousPlan, Flow, Leaf, LeafSource, OperatorInput, OperatorNode, RowsFlow, Stage,
+};
 use parameters::bind_rows;
 pub use parameters::{Parameters, bind, parameters};
 use relation::ContinuousScan;

@@ -12,6 +12,7 @@ use datafusion::logical_expr::{Aggregate, Distinct, Expr, Join, LogicalPlan, Win
 use windrow_core::{Error, Windows};
 
 use super::assign::WindowAssign;
+use super::interval;
 use super::lineage::{self, Known};
 use super::relation::StreamRelation;
 use super::{is_streaming, stream_of};
@@ -218,30 +219,32 @@ fn of_join(join: &Join) -> Result<Kind> {
     ))
 }
 
-/// Both sides stream: each must have windows, and the join must keep windows apart.
+/// Both sides stream: each has windows, which the join keeps apart, or bounds of the event times tell which rows can
+/// still match.
 fn of_stream_join(join: &Join, left: Kind, right: Kind) -> Result<Kind> {
+    let (l, r) = (lineage::columns(&join.left)?, lineage::columns(&join.right)?);
+    if interval::same_window(join, &l, &r) {
+        return Ok(Kind::Windows);
+    }
     let windowed = |kind| matches!(kind, Kind::Rows { windowed: true } | Kind::Windows);
-    for (kind, side) in [(left, &join.left), (right, &join.right)] {
-        if !windowed(kind) {
+    match interval::bounded(join, &l, &r) {
+        Ok(_) if join.join_type == JoinType::Inner => return Ok(Kind::Rows { windowed: false }),
+        Ok(_) => {
             return Err(refused(
                 Error::sql(format!(
-                    "a join with {} without a window would keep its rows for ever",
-                    streams(side)
+                    "{} JOIN of {} and {} within a time interval is not yet part of this version",
+                    join.join_type,
+                    streams(&join.left),
+                    streams(&join.right)
                 ))
-                .with_hint(
-                    "Join windows: FROM TUMBLE(a, …) AS a JOIN TUMBLE(b, …) AS b ON a.window_start \
-                     = b.window_start AND a.window_end = b.window_end AND ….",
-                ),
+                .with_hint("Use JOIN, which returns the rows that match, or join windows."),
             ));
         }
-    }
-    let (l, r) = (lineage::columns(&join.left)?, lineage::columns(&join.right)?);
-    let same_window = join.on.iter().any(|(a, b)| {
-        let a = lineage::of_expr(&l, &join.left, a).to_end;
-        a.is_some() && a == lineage::of_expr(&r, &join.right, b).to_end
-    });
-    if same_window {
-        return Ok(Kind::Windows);
+        Err(missing) if !windowed(left) || !windowed(right) => {
+            let sides = (streams(&join.left), streams(&join.right));
+            return Err(refused(interval::missing_bound(&missing, (&sides.0, &sides.1))));
+        }
+        Err(_) => {}
     }
     Err(refused(
         Error::sql(format!(

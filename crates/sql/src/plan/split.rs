@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Schema, TimeUnit};
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, Result, ScalarValue, TableReference};
@@ -13,16 +13,18 @@ use datafusion::logical_expr::{
     Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableScan, TableScanBuilder,
 };
 use windrow_core::{CmpOp, Error, Predicate, Windows, time};
-use windrow_operators::{Mode, OperatorSpec, SessionOperatorSpec, WindowOperator};
+use windrow_operators::{Mode, OperatorSpec, SessionOperatorSpec, StatefulOperator};
 
 use super::aggregate::{OPERATOR, Prepared, WindowAggregate, session_text, window_aggregate};
 use super::assign::WindowAssign;
 use super::bounded::{lower, lower_all, named};
-use super::flow::{ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, WindowInput};
+use super::flow::{
+    ContinuousPlan, Flow, Leaf, LeafSource, OperatorInput, OperatorNode, RowsFlow, Stage,
+};
 use super::hoist::{Hoisted, Output, at_leaf, hoist, is_over_session};
 use super::relation::{ContinuousScan, EventTime};
 use super::shape::{Kind, kind, refused};
-use super::{fingerprint, lineage, stream_of};
+use super::{fingerprint, interval, lineage, stream_of};
 use crate::diagnostics::from_datafusion;
 use crate::leaf::{LeafId, LeafTable};
 use crate::parse::{Emit, Tail};
@@ -45,8 +47,12 @@ pub fn continuous(
     let schema = Arc::new(plan.schema().as_arrow().clone());
     let event_times = event_times(&plan).map_err(from_datafusion)?;
     let root = match kind {
-        Kind::Rows { .. } => splitter.rows_flow(&plan).map(Flow::Rows),
-        Kind::Windows => splitter.stage(&plan).map(|stage| Flow::Windows(Box::new(stage))),
+        Kind::Rows { .. } if !interval::is_at_root(&plan).map_err(from_datafusion)? => {
+            splitter.rows_flow(&plan).map(Flow::Rows)
+        }
+        Kind::Rows { .. } | Kind::Windows => {
+            splitter.stage(&plan).map(|stage| Flow::Stage(Box::new(stage)))
+        }
         Kind::Mixed => Err(refused(
             Error::sql("UNION of closed windows with rows that have no window cannot run as one")
                 .with_hint("Run them as two queries."),
@@ -113,7 +119,7 @@ fn check_tail(kind: Kind, tail: &Tail) -> Result<(), Error> {
 }
 
 /// Splits a plan, numbering leaves.
-struct Splitter<'a> {
+pub(super) struct Splitter<'a> {
     state: &'a SessionState,
     /// How many leaves there are.
     leaves: usize,
@@ -122,11 +128,11 @@ struct Splitter<'a> {
     lateness_nanos: i128,
 }
 
-/// The inputs of one stage, with what tells them apart.
+/// The operators of one stage, with what tells them apart.
 #[derive(Default)]
-struct Inputs {
-    inputs: Vec<WindowInput>,
-    fingerprints: Vec<Option<String>>,
+pub(super) struct Operators {
+    pub(super) nodes: Vec<OperatorNode>,
+    pub(super) fingerprints: Vec<Option<String>>,
 }
 
 impl Splitter<'_> {
@@ -134,7 +140,7 @@ impl Splitter<'_> {
         self.state.optimizer().optimize(plan, self.state, |_, _| {})
     }
 
-    fn next_leaf(&mut self) -> LeafId {
+    pub(super) fn next_leaf(&mut self) -> LeafId {
         self.leaves += 1;
         LeafId(self.leaves - 1)
     }
@@ -148,13 +154,18 @@ impl Splitter<'_> {
         Ok(RowsFlow { plan, leaves })
     }
 
-    /// Puts leaves in place of closed windows, and lowers the window relations that remain.
+    /// Puts leaves in place of what operators finish, and lowers the window relations that remain.
     #[recursive::recursive]
     fn stateless(&mut self, plan: &LogicalPlan, leaves: &mut Vec<Leaf>) -> Result<LogicalPlan> {
         match kind(plan)? {
             Kind::Static => return lower_all(plan.clone()),
             Kind::Windows => return self.stage_leaf(plan, leaves),
             Kind::Rows { .. } | Kind::Mixed => {}
+        }
+        if let LogicalPlan::Join(join) = plan
+            && interval::of(join)?.is_some()
+        {
+            return self.stage_leaf(plan, leaves);
         }
         if let Some(assign) = WindowAssign::of(plan) {
             let input = self.stateless(assign.input(), leaves)?;
@@ -166,7 +177,7 @@ impl Splitter<'_> {
             .recompute_schema()
     }
 
-    /// Closed windows as a leaf, under their own names.
+    /// Finished rows as a leaf, under their own names.
     fn stage_leaf(&mut self, plan: &LogicalPlan, leaves: &mut Vec<Leaf>) -> Result<LogicalPlan> {
         // Names of columns may repeat in a plan, not in a leaf.
         let columns = plan.schema().columns();
@@ -250,38 +261,47 @@ impl Splitter<'_> {
         Ok(plan)
     }
 
-    /// `plan`, which needs closed windows, as window operators and a finish plan over them.
+    /// `plan`, which needs finished rows, as operators and a finish plan over them.
     fn stage(&mut self, plan: &LogicalPlan) -> Result<Stage> {
-        let mut inputs = Inputs::default();
-        let finish = self.finish(plan, &mut inputs)?;
+        let mut operators = Operators::default();
+        let finish = self.finish(plan, &mut operators)?;
         let finish = self.optimize(finish)?;
-        let inputs = inputs.inputs;
-        let units: Vec<_> = inputs.iter().map(|input| input.operator.time_unit()).collect();
+        let operators = operators.nodes;
+        let units: Vec<_> = operators.iter().map(|node| node.operator.time_unit()).collect();
         if units.windows(2).any(|pair| pair.first() != pair.last()) {
             return Err(refused(
                 Error::sql("windows over time columns of different units cannot be put together")
                     .with_hint("Cast the time columns to the same timestamp type."),
             ));
         }
-        let row_wise = inputs.len() == 1 && is_row_wise(&finish);
-        Ok(Stage { inputs, finish, row_wise })
+        let row_wise = operators.len() == 1 && is_row_wise(&finish);
+        Ok(Stage { operators, finish, row_wise })
     }
 
     #[recursive::recursive]
-    fn finish(&mut self, plan: &LogicalPlan, inputs: &mut Inputs) -> Result<LogicalPlan> {
+    fn finish(&mut self, plan: &LogicalPlan, operators: &mut Operators) -> Result<LogicalPlan> {
         let kind = kind(plan)?;
         if kind == Kind::Static {
             return lower_all(plan.clone());
+        }
+        if let LogicalPlan::Join(join) = plan
+            && let Some(interval) = interval::of(join)?
+        {
+            return self.interval_join(join, interval, operators);
         }
         if let LogicalPlan::Aggregate(aggregate) = plan
             && can_hoist(&aggregate.input)?
             && let Some(found) = window_aggregate(self.state, aggregate, &mut self.names)?
         {
+            let rows_guess = rows_guess(&found.mode);
             match operator(&found.hoisted, &found.prepare, found.session_keys, found.mode) {
                 Ok(operator) => {
                     let WindowAggregate { hoisted, prepare, outputs, calls, .. } = found;
-                    let leaf = self.window_input(&hoisted, &prepare, &operator, &calls, inputs)?;
-                    return restore(leaf, &operator, &hoisted, outputs, plan.schema());
+                    let columns = Arc::clone(operator.output_schema());
+                    let made = (operator, calls.as_str());
+                    let leaf = self.window_operator(&hoisted, &prepare, made, operators)?;
+                    let table = LeafTable::new(leaf, columns).with_rows_guess(rows_guess);
+                    return restore(table, &hoisted, outputs, plan.schema());
                 }
                 // Its state cannot be merged: the rows are kept instead, and aggregated at the end.
                 Err(e) => tracing::debug!(error = %e, "an aggregate keeps its rows"),
@@ -290,10 +310,10 @@ impl Splitter<'_> {
         if can_hoist(plan)?
             && let Some(hoisted) = hoist(plan, &mut self.names)?
         {
-            return self.kept_rows(&hoisted, plan.schema(), inputs);
+            return self.kept_rows(&hoisted, plan.schema(), operators);
         }
         plan.clone()
-            .map_children(|input| self.finish(&input, inputs).map(Transformed::yes))
+            .map_children(|input| self.finish(&input, operators).map(Transformed::yes))
             .data()?
             .recompute_schema()
     }
@@ -303,7 +323,7 @@ impl Splitter<'_> {
         &mut self,
         hoisted: &Hoisted,
         schema: &DFSchema,
-        inputs: &mut Inputs,
+        operators: &mut Operators,
     ) -> Result<LogicalPlan> {
         let mut prepared = Prepared::new(hoisted.time.clone());
         let outputs = hoisted
@@ -322,41 +342,51 @@ impl Splitter<'_> {
         let text = session_text(&session_keys, "rows");
         let prepare = prepared.plan(hoisted.inner.clone())?;
         let operator = operator(hoisted, &prepare, session_keys, Mode::Rows).map_err(refused)?;
-        let leaf = self.window_input(hoisted, &prepare, &operator, &text, inputs)?;
-        restore(leaf, &operator, hoisted, outputs, schema)
+        let columns = Arc::clone(operator.output_schema());
+        let leaf = self.window_operator(hoisted, &prepare, (operator, &text), operators)?;
+        let table = LeafTable::new(leaf, columns).with_rows_guess(rows_guess(&Mode::Rows));
+        restore(table, hoisted, outputs, schema)
     }
 
     /// Adds a window operator over `prepare` to a stage, unless it has the same one already;
     /// `text` tells operators over the same rows apart. Returns its leaf.
-    fn window_input(
+    fn window_operator(
         &mut self,
         hoisted: &Hoisted,
         prepare: &LogicalPlan,
-        operator: &WindowOperator,
-        text: &str,
-        inputs: &mut Inputs,
+        (operator, text): (Arc<dyn StatefulOperator>, &str),
+        operators: &mut Operators,
     ) -> Result<LeafId> {
         let fingerprint = fingerprint::of_plan(&self.optimize(prepare.clone())?)?
             .map(|plan| format!("{:?} {text} {plan}", hoisted.windows));
         if fingerprint.is_some()
-            && let Some(at) = inputs.fingerprints.iter().position(|known| *known == fingerprint)
-            && let Some(same) = inputs.inputs.get(at)
+            && let Some(at) = operators.fingerprints.iter().position(|known| *known == fingerprint)
+            && let Some(same) = operators.nodes.get(at)
         {
             return Ok(same.leaf);
         }
+        let input = self.operator_input(prepare, hoisted.lag_ticks, hoisted.unit)?;
+        let leaf = self.next_leaf();
+        operators.nodes.push(OperatorNode { leaf, operator, inputs: vec![input] });
+        operators.fingerprints.push(fingerprint);
+        Ok(leaf)
+    }
+
+    /// What feeds an operator with the rows of `prepare`, whose time column lies at most `lag_ticks` behind.
+    pub(super) fn operator_input(
+        &mut self,
+        prepare: &LogicalPlan,
+        lag_ticks: i64,
+        unit: TimeUnit,
+    ) -> Result<OperatorInput> {
         let flow = self.rows_flow(prepare)?;
-        let streams = flow.leaves.iter().any(|l| matches!(l.from, LeafSource::Stream { .. }));
+        let streams = flow.leaves.iter().any(Leaf::is_stream);
         let lateness_ticks = if streams {
-            time::nanos_to_ticks(self.lateness_nanos, hoisted.unit).map_err(refused)?
+            time::nanos_to_ticks(self.lateness_nanos, unit).map_err(refused)?
         } else {
             0
         };
-        let leaf = self.next_leaf();
-        let operator = operator.clone();
-        let lag_ticks = hoisted.lag_ticks;
-        inputs.inputs.push(WindowInput { leaf, flow, operator, lag_ticks, lateness_ticks });
-        inputs.fingerprints.push(fingerprint);
-        Ok(leaf)
+        Ok(OperatorInput { flow, lag_ticks, lateness_ticks })
     }
 }
 
@@ -375,36 +405,33 @@ fn operator(
     prepare: &LogicalPlan,
     session_keys: Vec<usize>,
     mode: Mode,
-) -> Result<WindowOperator, Error> {
+) -> Result<Arc<dyn StatefulOperator>, Error> {
     let schema = Arc::new(prepare.schema().as_arrow().clone());
     Ok(match hoisted.windows {
-        Windows::Aligned(window) => {
-            WindowOperator::Aligned(Arc::new(OperatorSpec::try_new(window, 0, schema, mode)?))
-        }
+        Windows::Aligned(window) => Arc::new(OperatorSpec::try_new(window, 0, schema, mode)?),
         Windows::Session(session) => {
-            let operator = SessionOperatorSpec::try_new(session, session_keys, 0, schema, mode)?;
-            WindowOperator::Session(Arc::new(operator))
+            Arc::new(SessionOperatorSpec::try_new(session, session_keys, 0, schema, mode)?)
         }
     })
 }
 
-/// The closed windows of `leaf` with the columns `outputs`, under the names of `schema`.
+/// How many rows a window has, roughly: its groups are fewer than its rows.
+fn rows_guess(mode: &Mode) -> usize {
+    match mode {
+        Mode::Rows => 1 << 20,
+        Mode::Aggregate { keys, .. } if keys.is_empty() => 1,
+        Mode::Aggregate { .. } => 1 << 14,
+    }
+}
+
+/// The closed windows of a leaf with the columns `outputs`, under the names of `schema`.
 fn restore(
-    leaf: LeafId,
-    operator: &WindowOperator,
+    table: LeafTable,
     hoisted: &Hoisted,
     outputs: Vec<Expr>,
     schema: &DFSchema,
 ) -> Result<LogicalPlan> {
-    let name = TableReference::bare(leaf.to_string());
-    // The groups of a window are fewer than its rows.
-    let rows_guess = match operator.mode() {
-        Mode::Rows => 1 << 20,
-        Mode::Aggregate { keys, .. } if keys.is_empty() => 1,
-        Mode::Aggregate { .. } => 1 << 14,
-    };
-    let table = LeafTable::new(leaf, Arc::clone(operator.output_schema()));
-    let table = table.with_rows_guess(rows_guess);
+    let name = TableReference::bare(table.id().to_string());
     let mut plan = scan(name.clone(), table)?;
     for condition in &hoisted.conditions {
         plan = plan.filter(at_leaf(condition.clone(), &name)?)?;
@@ -416,7 +443,7 @@ fn restore(
     plan.project(exprs)?.build()
 }
 
-fn scan(name: TableReference, table: LeafTable) -> Result<LogicalPlanBuilder> {
+pub(super) fn scan(name: TableReference, table: LeafTable) -> Result<LogicalPlanBuilder> {
     LogicalPlanBuilder::scan(name, provider_as_source(Arc::new(table)), None)
 }
 

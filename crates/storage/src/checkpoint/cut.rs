@@ -15,7 +15,7 @@ use super::segments::StoredSegments;
 #[derive(Debug)]
 pub struct QueryCut {
     /// The stateful operators, those of nested stages first.
-    pub inputs: Vec<InputCut>,
+    pub operators: Vec<OperatorCut>,
     /// One per leaf of the plan, in the plan's order.
     pub taps: Vec<TapCut>,
     /// Its counts.
@@ -28,11 +28,11 @@ pub struct QueryCut {
 
 /// The state of one stateful operator.
 #[derive(Debug)]
-pub struct InputCut {
-    /// Windows up to this watermark have been closed.
+pub struct OperatorCut {
+    /// What finishes up to this watermark has been returned.
     pub watermark: Watermark,
     /// Its segments.
-    pub merger: Cut,
+    pub state: Cut,
 }
 
 /// How far one leaf has been read.
@@ -134,8 +134,8 @@ impl Unused {
 /// The state from which a query resumes.
 #[derive(Debug, Default)]
 pub struct Resume {
-    /// As in [`QueryCut::inputs`].
-    pub inputs: Vec<InputState>,
+    /// As in [`QueryCut::operators`].
+    pub operators: Vec<OperatorState>,
     /// As in [`QueryCut::taps`].
     pub taps: Vec<TapCut>,
     /// As in [`QueryCut::counts`].
@@ -148,14 +148,14 @@ pub struct Resume {
 
 /// The state from which one stateful operator is restored.
 #[derive(Debug)]
-pub struct InputState {
-    /// As in [`InputCut::watermark`].
+pub struct OperatorState {
+    /// As in [`OperatorCut::watermark`].
     pub watermark: Watermark,
     /// See [`Cut::frontier`].
     pub frontier: i64,
     /// See [`Cut::next_id`].
     pub next_id: u64,
-    /// The segments of its open windows.
+    /// The segments that it still needs.
     pub segments: StoredSegments,
 }
 

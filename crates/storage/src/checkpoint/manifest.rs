@@ -33,7 +33,8 @@ pub(super) struct Manifest {
     /// Of a view without windows: the number of rows that it had returned. The archive takes them afterwards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) rows_given: Option<u64>,
-    pub(super) inputs: Vec<InputEntry>,
+    #[serde(rename = "inputs")]
+    pub(super) operators: Vec<OperatorEntry>,
     pub(super) taps: Vec<TapCut>,
     pub(super) counts: Counts,
     /// Files of late and bad rows.
@@ -54,7 +55,7 @@ pub struct Stamp {
 
 /// One stateful operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct InputEntry {
+pub(super) struct OperatorEntry {
     pub(super) watermark: i64,
     pub(super) frontier: i64,
     pub(super) next_id: u64,
@@ -65,6 +66,9 @@ pub(super) struct InputEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SegmentEntry {
     pub(super) id: u64,
+    /// The input of the operator whose rows it has.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) input: usize,
     pub(super) slice: i64,
     pub(super) counts_from: i64,
     pub(super) rows: u64,
@@ -72,6 +76,11 @@ pub(super) struct SegmentEntry {
     pub(super) file: String,
     pub(super) first_batch: usize,
     pub(super) batches: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// A file that a checkpoint needs.

@@ -29,11 +29,11 @@ use windrow_core::{Error, Result, Watermark};
 use windrow_operators::{Cut, SavedSegment};
 
 pub use self::cut::{
-    Counts, Entry, InputCut, InputState, QueryCut, Resume, SavedBad, SavedBehind, SavedLate,
+    Counts, Entry, OperatorCut, OperatorState, QueryCut, Resume, SavedBad, SavedBehind, SavedLate,
     TapCut, Unused,
 };
 pub use self::manifest::Stamp;
-use self::manifest::{FORMAT, FileEntry, InputEntry, Manifest, SegmentEntry};
+use self::manifest::{FORMAT, FileEntry, Manifest, OperatorEntry, SegmentEntry};
 pub use self::positions::{Positions, SplitPosition};
 pub use self::segments::StoredSegments;
 use self::segments::{read_unused, verify, write_segments, write_unused};
@@ -212,8 +212,8 @@ impl Checkpoints {
         let mut state = self.state.lock();
         state.places.clear();
         if let Some(newest) = usable.back() {
-            for (number, input) in newest.inputs.iter().enumerate() {
-                let entries = input.segments.iter().map(|s| ((number, s.id), s.clone()));
+            for (number, operator) in newest.operators.iter().enumerate() {
+                let entries = operator.segments.iter().map(|s| ((number, s.id), s.clone()));
                 state.places.extend(entries);
             }
             self.shown.lock().push_back(Shown { state: "restored", ..shown(newest, 0) });
@@ -258,20 +258,20 @@ impl Checkpoints {
         for file in &manifest.files {
             verify(&*self.files, &self.dir.join(&file.name), file)?;
         }
-        let mut inputs = Vec::with_capacity(manifest.inputs.len());
-        for input in &manifest.inputs {
+        let mut operators = Vec::with_capacity(manifest.operators.len());
+        for operator in &manifest.operators {
             let place = (Arc::clone(&self.files), self.dir.clone());
-            let segments = StoredSegments::new(place, &input.segments, &manifest.files)?;
-            inputs.push(InputState {
-                watermark: Watermark::at(input.watermark),
-                frontier: input.frontier,
-                next_id: input.next_id,
+            let segments = StoredSegments::new(place, &operator.segments, &manifest.files)?;
+            operators.push(OperatorState {
+                watermark: Watermark::at(operator.watermark),
+                frontier: operator.frontier,
+                next_id: operator.next_id,
                 segments,
             });
         }
         let (taps, counts) = (manifest.taps.clone(), manifest.counts);
         let rows_given = manifest.rows_given;
-        Ok(Resume { inputs, taps, counts, unused: self.unused(&manifest.unused)?, rows_given })
+        Ok(Resume { operators, taps, counts, unused: self.unused(&manifest.unused)?, rows_given })
     }
 
     fn unused(&self, entries: &[FileEntry]) -> Result<Vec<Unused>> {
@@ -303,12 +303,12 @@ impl Checkpoints {
         state.next_id += 1;
         let mut fresh = std::mem::take(&mut state.owed);
         let mut unused = std::mem::take(&mut state.owed_unused);
-        let QueryCut { inputs, taps, counts, unused: new_unused, rows_given } = cut;
+        let QueryCut { operators, taps, counts, unused: new_unused, rows_given } = cut;
         unused.extend(new_unused);
         let mut needed = vec![];
-        for (number, mut input) in inputs.into_iter().enumerate() {
-            fresh.extend(input.merger.new.drain(..).map(|segment| (number, segment)));
-            needed.push((input.watermark, input.merger));
+        for (number, OperatorCut { watermark, mut state }) in operators.into_iter().enumerate() {
+            fresh.extend(state.new.drain(..).map(|segment| (number, segment)));
+            needed.push((watermark, state));
         }
         // An owed segment may not be needed any more.
         fresh.retain(|(number, s)| {
@@ -324,7 +324,7 @@ impl Checkpoints {
                     owner: Some(self.owner.id.clone()),
                     archived: archived.map(Watermark::ticks),
                     rows_given,
-                    inputs: vec![],
+                    operators: vec![],
                     taps,
                     counts,
                     unused: written.unused,
@@ -346,8 +346,8 @@ impl Checkpoints {
     /// Records a cut that is not to be written: what is new in it is written with the next one.
     pub fn owe(&self, cut: QueryCut) {
         let mut state = self.state.lock();
-        for (number, input) in cut.inputs.into_iter().enumerate() {
-            state.owed.extend(input.merger.new.into_iter().map(|segment| (number, segment)));
+        for (number, operator) in cut.operators.into_iter().enumerate() {
+            state.owed.extend(operator.state.new.into_iter().map(|segment| (number, segment)));
         }
         state.owed_unused.extend(cut.unused);
     }
@@ -361,13 +361,17 @@ impl Checkpoints {
     ) -> Result<Written> {
         let files = &*self.files;
         files.create_dir(&self.dir).map_err(|e| io_error("create", &self.dir, e))?;
-        let mut by_input: BTreeMap<usize, Vec<SavedSegment>> = BTreeMap::new();
+        // A file has one schema, and so segments of one input of an operator.
+        let mut by_input: BTreeMap<(usize, usize), Vec<SavedSegment>> = BTreeMap::new();
         for (number, segment) in fresh {
-            by_input.entry(*number).or_default().push(segment.clone());
+            by_input.entry((*number, segment.input)).or_default().push(segment.clone());
         }
         let mut written = Written::default();
-        for (number, segments) in by_input {
-            let path = self.dir.join(format!("{id:012}-{number}.arrow"));
+        for ((number, input), segments) in by_input {
+            let path = self.dir.join(match input {
+                0 => format!("{id:012}-{number}.arrow"),
+                _ => format!("{id:012}-{number}-{input}.arrow"),
+            });
             let (file, entries) = write_segments(files, &path, &segments)?;
             written.segments.extend(entries.into_iter().map(|e| (number, e, file.clone())));
         }
@@ -415,7 +419,7 @@ impl Checkpoints {
                 places.insert(key, place.clone());
                 segments.push(place.clone());
             }
-            manifest.inputs.push(InputEntry {
+            manifest.operators.push(OperatorEntry {
                 watermark: watermark.ticks(),
                 frontier: cut.frontier,
                 next_id: cut.next_id,
@@ -527,7 +531,7 @@ fn shown(manifest: &Manifest, micros: i64) -> Shown {
         taken_micros: manifest.taken_micros,
         new_bytes: 0,
         bytes: manifest.files.iter().chain(&manifest.unused).map(|f| f.bytes).sum(),
-        segments: manifest.inputs.iter().map(|i| i.segments.len() as u64).sum(),
+        segments: manifest.operators.iter().map(|i| i.segments.len() as u64).sum(),
         micros,
         state: "kept",
     }

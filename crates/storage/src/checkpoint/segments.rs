@@ -61,7 +61,7 @@ fn write(
     Ok(FileEntry { name, bytes: sink.bytes, crc32: sink.crc.finalize() })
 }
 
-/// Writes segments of one operator (all have the same columns) to a new file.
+/// Writes segments of one input of an operator (all have the same columns) to a new file.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -76,6 +76,7 @@ pub(super) fn write_segments(
     for segment in segments {
         entries.push(SegmentEntry {
             id: segment.id.0,
+            input: segment.input,
             slice: segment.slice,
             counts_from: segment.counts_from,
             rows: segment.rows,
@@ -214,6 +215,7 @@ impl StoredSegments {
         }
         Ok(SavedSegment {
             id: SegmentId(entry.id),
+            input: entry.input,
             slice: entry.slice,
             counts_from: entry.counts_from,
             rows: entry.rows,

@@ -74,7 +74,8 @@ impl Model {
                 needed: self.live[input].keys().copied().map(SegmentId).collect(),
                 new,
             };
-            inputs.push(InputCut { watermark: Watermark::at(self.batches as i64), merger });
+            inputs
+                .push(OperatorCut { watermark: Watermark::at(self.batches as i64), state: merger });
         }
         let unused: Vec<Unused> = (0..chance.below(2))
             .map(|_| {
@@ -104,7 +105,7 @@ impl Model {
             })
             .collect();
         QueryCut {
-            inputs,
+            operators: inputs,
             taps: vec![TapCut {
                 stream: "s".into(),
                 began: None,
@@ -138,7 +139,7 @@ impl Model {
         };
         let offsets: Vec<u64> = resume.unused.iter().map(offset).collect();
         assert_eq!(offsets, (1..=self.unused).collect::<Vec<_>>());
-        for (input, state) in resume.inputs.iter_mut().enumerate() {
+        for (input, state) in resume.operators.iter_mut().enumerate() {
             assert_eq!(state.next_id, self.next_id[input]);
             assert_eq!(state.frontier, self.batches as i64);
             let expected: Vec<_> =
@@ -233,9 +234,9 @@ fn only_what_is_new_is_written_and_old_files_go() {
     // Nothing new: a manifest and nothing else.
     let before = files.list(Path::new("checkpoints/v")).unwrap();
     let mut cut = model.resume(&mut chance);
-    for input in &mut cut.inputs {
-        let new: Vec<_> = input.merger.new.drain(..).map(|s| s.id).collect();
-        input.merger.needed.retain(|id| !new.contains(id));
+    for input in &mut cut.operators {
+        let new: Vec<_> = input.state.new.drain(..).map(|s| s.id).collect();
+        input.state.needed.retain(|id| !new.contains(id));
     }
     cut.unused.clear();
     write(&checkpoints, cut).unwrap();

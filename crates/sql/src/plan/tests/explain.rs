@@ -35,8 +35,8 @@ async fn q5_counts_once() {
     let sql = sql.replace("{W}", "HOP(bid, ts, INTERVAL '2 seconds', INTERVAL '10 seconds')");
     let plan = World::new().continuous(&sql).await.unwrap();
     println!("{plan}");
-    let Flow::Windows(stage) = &plan.root else { panic!("{plan}") };
-    assert_eq!(stage.inputs.len(), 1, "{plan}");
+    let Flow::Stage(stage) = &plan.root else { panic!("{plan}") };
+    assert_eq!(stage.operators.len(), 1, "{plan}");
     assert!(!stage.row_wise);
 }
 
@@ -64,7 +64,7 @@ async fn event_times_of_the_output() {
         .unwrap();
     let found: Vec<_> = plan.event_times.iter().map(|t| (t.column, t.lag_ticks)).collect();
     assert_eq!(found, [(1, 5_000), (2, 0), (3, 0)]);
-    let Flow::Windows(stage) = &plan.root else { panic!("{plan}") };
+    let Flow::Stage(stage) = &plan.root else { panic!("{plan}") };
     assert!(stage.row_wise, "{plan}");
 }
 
@@ -77,8 +77,9 @@ async fn unused_columns_are_not_read() {
         )
         .await
         .unwrap();
-    let Flow::Windows(stage) = &plan.root else { panic!("{plan}") };
-    let LeafSource::Stream { projection, .. } = &stage.inputs[0].flow.leaves[0].from else {
+    let Flow::Stage(stage) = &plan.root else { panic!("{plan}") };
+    let LeafSource::Stream { projection, .. } = &stage.operators[0].inputs[0].flow.leaves[0].from
+    else {
         panic!("{plan}")
     };
     assert_eq!(projection, &[2, 4]);

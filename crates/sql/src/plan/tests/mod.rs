@@ -5,7 +5,6 @@ mod continuous;
 mod explain;
 mod functions;
 mod refusals;
-mod session_operator;
 mod sessions;
 mod slices;
 
@@ -25,7 +24,7 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::prelude::SessionConfig;
 use futures::future::BoxFuture;
 use windrow_core::{Result, Watermark};
-use windrow_operators::{OperatorSpec, SliceStore, WindowMerger, WindowOperator};
+use windrow_operators::StatefulOperator;
 
 use super::*;
 use crate::leaf::LeafInputs;
@@ -206,7 +205,7 @@ impl World {
         let plan = self.continuous(sql).await.unwrap_or_else(|e| panic!("{}", e.render(sql)));
         let batches = match &plan.root {
             Flow::Rows(flow) => self.run_rows(flow).await,
-            Flow::Windows(stage) => self.run_stage(stage).await,
+            Flow::Stage(stage) => self.run_stage(stage).await,
         };
         for batch in &batches {
             let types = |schema: &Schema| -> Vec<(String, DataType)> {
@@ -247,16 +246,13 @@ impl World {
         Box::pin(async move {
             let mut closed: BTreeMap<i64, Vec<(crate::leaf::LeafId, RecordBatch)>> =
                 BTreeMap::new();
-            for input in &stage.inputs {
-                let rows = self.run_rows(&input.flow).await;
-                let windows = match &input.operator {
-                    WindowOperator::Aligned(operator) => aligned(operator, &rows),
-                    WindowOperator::Session(operator) => {
-                        session_operator::sessions(operator, &rows)
-                    }
-                };
-                for (end, batch) in windows {
-                    closed.entry(end).or_default().push((input.leaf, batch));
+            for node in &stage.operators {
+                let mut rows = vec![];
+                for input in &node.inputs {
+                    rows.push(self.run_rows(&input.flow).await);
+                }
+                for (end, batch) in finished(node.operator.as_ref(), &rows) {
+                    closed.entry(end).or_default().push((node.leaf, batch));
                 }
             }
             let state = micro_batch_state(&self.state);
@@ -286,23 +282,27 @@ impl World {
     }
 }
 
-/// The windows of all rows with their ends.
-fn aligned(operator: &Arc<OperatorSpec>, rows: &[RecordBatch]) -> Vec<(i64, RecordBatch)> {
-    let mut store = SliceStore::new(operator);
-    let mut merger = WindowMerger::new(Arc::clone(operator));
-    for batch in rows {
-        store.update(batch).unwrap();
+/// The finished rows of an operator over all rows of its inputs, with their ends.
+fn finished(
+    operator: &dyn StatefulOperator,
+    inputs: &[Vec<RecordBatch>],
+) -> Vec<(i64, RecordBatch)> {
+    let mut coordinator = operator.coordinator();
+    for (number, batches) in inputs.iter().enumerate() {
+        let mut worker = operator.worker(number);
+        for batch in batches {
+            worker.update(batch).unwrap();
+        }
+        for segment in worker.flush(Watermark::END).unwrap() {
+            coordinator.add(number, segment).unwrap();
+        }
     }
-    for segment in store.flush(Watermark::END).unwrap() {
-        merger.add(segment).unwrap();
-    }
+    coordinator.flushed(Watermark::END);
     let mut closed = vec![];
-    merger
-        .close(Watermark::END, &mut |window| {
-            closed.extend(window.rows.map(|batch| (window.end, batch.unwrap())));
-            Ok(())
-        })
-        .unwrap();
+    while let Some(end) = coordinator.next_end(Watermark::END).unwrap() {
+        let finished = coordinator.close(Watermark::at(end), 1).unwrap().unwrap();
+        closed.extend(finished.rows.map(|batch| (end, batch.unwrap())));
+    }
     closed
 }
 

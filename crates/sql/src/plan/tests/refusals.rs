@@ -168,6 +168,6 @@ async fn tails() {
         .continuous(&format!("{windows} EMIT FINAL ALLOW LATENESS INTERVAL '3 seconds'"))
         .await
         .unwrap();
-    let super::Flow::Windows(stage) = plan.root else { panic!("not windows") };
-    assert_eq!(stage.inputs[0].lateness_ticks, 3_000);
+    let super::Flow::Stage(stage) = plan.root else { panic!("not windows") };
+    assert_eq!(stage.operators[0].inputs[0].lateness_ticks, 3_000);
 }

@@ -1,0 +1,94 @@
+//! Operators in words, as EXPLAIN shows them.
+
+use std::fmt;
+
+use arrow::datatypes::{SchemaRef, TimeUnit};
+use windrow_core::{SessionSpec, WindowKind, WindowSpec, Windows, time};
+
+use crate::spec::Mode;
+
+/// Returns the windows in words, with lengths in ticks of `unit`.
+pub fn describe_windows(windows: Windows, unit: TimeUnit) -> String {
+    match windows {
+        Windows::Aligned(window) => aligned(window, unit),
+        Windows::Session(session) => describe_session(session, unit),
+    }
+}
+
+fn describe_session(session: SessionSpec, unit: TimeUnit) -> String {
+    format!("SESSION gap {}", Length { ticks: session.gap(), unit })
+}
+
+fn aligned(spec: WindowSpec, unit: TimeUnit) -> String {
+    let length = |ticks: i64| Length { ticks, unit };
+    let mut text = match spec.kind() {
+        WindowKind::Tumble { size } => format!("TUMBLE size {}", length(size)),
+        WindowKind::Hop { slide, size } => {
+            format!("HOP slide {} size {}", length(slide), length(size))
+        }
+        WindowKind::Cumulate { step, size } => {
+            format!("CUMULATE step {} size {}", length(step), length(size))
+        }
+    };
+    if spec.offset() != 0 {
+        text.push_str(&format!(" offset {}", length(spec.offset())));
+    }
+    text
+}
+
+/// A length of time: in seconds if it is a whole number of them.
+pub(crate) struct Length {
+    pub(crate) ticks: i64,
+    pub(crate) unit: TimeUnit,
+}
+
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let per_second = time::ticks_per_second(self.unit);
+        if self.ticks % per_second == 0 {
+            return write!(f, "{} s", self.ticks / per_second);
+        }
+        let unit = match self.unit {
+            TimeUnit::Second => "s",
+            TimeUnit::Millisecond => "ms",
+            TimeUnit::Microsecond => "µs",
+            TimeUnit::Nanosecond => "ns",
+        };
+        write!(f, "{} {unit}", self.ticks)
+    }
+}
+
+/// Writes what is computed from the rows of a window.
+pub(crate) fn describe_mode(
+    f: &mut fmt::Formatter<'_>,
+    input: &SchemaRef,
+    mode: &Mode,
+) -> fmt::Result {
+    let Mode::Aggregate { keys, grouping_sets, aggregates } = mode else {
+        return write!(f, ", keeps rows");
+    };
+    write!(f, ", keys [{}]", names(input, keys))?;
+    if let Some(sets) = grouping_sets {
+        write!(f, " in {} grouping sets", sets.masks().len())?;
+    }
+    write!(f, ", aggregates [")?;
+    for (i, call) in aggregates.iter().enumerate() {
+        let comma = if i > 0 { ", " } else { "" };
+        let distinct = if call.function.is_distinct() { "distinct " } else { "" };
+        let arguments = names(input, &call.arguments);
+        write!(f, "{comma}{}({distinct}{arguments})", call.function.fun().name())?;
+        if let Some(filter) = call.filter {
+            write!(f, " filter {}", name(input, filter))?;
+        }
+    }
+    write!(f, "]")
+}
+
+/// The names of columns, separated by commas.
+pub(crate) fn names(schema: &SchemaRef, columns: &[usize]) -> String {
+    columns.iter().map(|column| name(schema, *column)).collect::<Vec<_>>().join(", ")
+}
+
+fn name(schema: &SchemaRef, column: usize) -> &str {
+    schema.fields().get(column).map_or("?", |field| field.name().as_str())
+}

@@ -1,0 +1,405 @@
+//! The coordinator's part of a join: puts the rows of all workers in order of time and makes the pairs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::UInt32Array;
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::record_batch::RecordBatch;
+use arrow::row::{RowConverter, SortField};
+use windrow_core::{Error, Result, Watermark};
+
+use super::piece::{Piece, merged};
+use super::state::Saved;
+use super::table::{Matched, Table};
+use super::{IntervalJoinSpec, LEFT, RIGHT};
+use crate::port::{CoordinatorPart, Finished, WindowRows};
+use crate::segments::Segment;
+use crate::segments::kept::Cut;
+use crate::segments::spill::SpillSpace;
+
+/// Rows that are processed together, approximately.
+const CHUNK_ROWS: usize = 64 << 10;
+/// Pairs that are made together, approximately.
+const PAIRS: usize = 8192;
+/// When memory is short, new rows take this share of the bytes that may be read at a time…
+const CHUNK_SHARE: usize = 4;
+/// … and what is on disk is loaded again when it takes less than this share.
+const LOADED_SHARE: usize = 2;
+
+/// See the module.
+pub(super) struct IntervalJoin {
+    pub(super) spec: Arc<IntervalJoinSpec>,
+    /// Rows that have been processed, and those that are being processed.
+    pub(super) table: Table,
+    /// Rows that have been processed and are not in the table: memory is short.
+    pub(super) past: [Vec<Piece>; 2],
+    /// Rows that have not been processed, by their first position.
+    pub(super) waiting: Waiting,
+    pub(super) ready: VecDeque<Ready>,
+    /// Rows before it have been processed.
+    pub(super) frontier: i64,
+    /// Rows before it are in the table, processed or not.
+    pub(super) entered: i64,
+    flushed: Watermark,
+    /// No rows are on their way.
+    idle: bool,
+    order: Option<RowConverter>,
+    pub(super) space: Option<Arc<dyn SpillSpace>>,
+    pub(super) saved: Saved,
+}
+
+/// Pieces by their first position; several may have the same.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    pub(super) pieces: [BTreeMap<(i64, u64), Piece>; 2],
+    next: u64,
+}
+
+/// Pairs that have not been returned; those before `at` have.
+pub(super) struct Ready {
+    matched: Matched,
+    at: usize,
+}
+
+impl fmt::Debug for IntervalJoin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IntervalJoin").field("table", &self.table).finish_non_exhaustive()
+    }
+}
+
+impl Waiting {
+    pub(super) fn push(&mut self, side: usize, piece: Piece) {
+        let [left, right] = &mut self.pieces;
+        let pieces = if side == LEFT { left } else { right };
+        pieces.insert((piece.first, self.next), piece);
+        self.next += 1;
+    }
+
+    /// The first position.
+    pub(super) fn first(&self) -> Option<i64> {
+        self.pieces.iter().filter_map(|pieces| pieces.keys().next()).map(|key| key.0).min()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Piece> {
+        self.pieces.iter().flat_map(BTreeMap::values)
+    }
+
+    /// Returns the position before which there are about `bytes_max` bytes and `CHUNK_ROWS` rows, `to` at most; `None` when there
+    /// are no rows before `to`.
+    fn chunk_end(&self, to: i64, bytes_max: usize) -> Option<i64> {
+        let pieces = self.pieces.iter().flat_map(|pieces| pieces.range(..(to, 0)));
+        let mut pieces: Vec<_> =
+            pieces.map(|(key, piece)| (key.0, piece.rows, piece.bytes_in_memory())).collect();
+        pieces.sort_unstable();
+        let first = pieces.first()?.0;
+        let (mut rows, mut bytes) = (0_usize, 0_usize);
+        for (at, piece_rows, piece_bytes) in pieces {
+            if (rows >= CHUNK_ROWS || bytes >= bytes_max) && at > first {
+                return Some(at);
+            }
+            rows += piece_rows;
+            bytes = bytes.saturating_add(piece_bytes);
+        }
+        Some(to)
+    }
+
+    /// Takes the rows before `end` out.
+    fn take_before(&mut self, end: i64) -> Result<[Vec<RecordBatch>; 2]> {
+        let mut taken = [vec![], vec![]];
+        for (side, taken) in [LEFT, RIGHT].into_iter().zip(&mut taken) {
+            let [left, right] = &mut self.pieces;
+            let pieces = if side == LEFT { left } else { right };
+            let later = pieces.split_off(&(end, 0));
+            for (_, piece) in std::mem::replace(pieces, later) {
+                let (before, rest) = piece.split(end)?;
+                taken.extend(before);
+                rest.into_iter().for_each(|piece| self.push(side, piece));
+            }
+        }
+        Ok(taken)
+    }
+}
+
+impl IntervalJoin {
+    pub(super) fn new(spec: Arc<IntervalJoinSpec>) -> Self {
+        let table = Table::new(&spec);
+        Self {
+            spec,
+            table,
+            past: Default::default(),
+            waiting: Waiting::default(),
+            ready: VecDeque::new(),
+            frontier: i64::MIN,
+            entered: i64::MIN,
+            flushed: Watermark::NONE,
+            idle: false,
+            order: None,
+            space: None,
+            saved: Saved::default(),
+        }
+    }
+
+    /// Whether rows that have been processed are on disk.
+    fn is_short(&self) -> bool {
+        self.past.iter().any(|pieces| !pieces.is_empty())
+    }
+
+    fn pass_bytes(&self) -> usize {
+        self.space.as_ref().map_or(usize::MAX, |space| space.pass_bytes())
+    }
+
+    /// Makes the next pairs from rows before `to`, if there are any.
+    fn advance(&mut self, to: i64) -> Result<()> {
+        while self.ready.is_empty() {
+            if let Some(matched) = self.table.run(PAIRS)? {
+                self.push_ready(matched)?;
+            }
+            if let Some(next) = self.table.next_position() {
+                self.frontier = self.frontier.max(next);
+                continue;
+            }
+            self.frontier = self.frontier.max(self.entered);
+            if !self.ready.is_empty() {
+                return Ok(());
+            }
+            self.load()?;
+            self.table.prune(self.frontier)?;
+            let bytes_max =
+                if self.is_short() { self.pass_bytes() / CHUNK_SHARE } else { usize::MAX };
+            let Some(end) = self.waiting.chunk_end(to, bytes_max) else {
+                self.frontier = self.frontier.max(to);
+                self.entered = self.frontier;
+                self.drop_useless();
+                return self.table.prune(self.frontier);
+            };
+            let new = self.waiting.take_before(end)?;
+            self.entered = end;
+            if self.is_short() {
+                self.pass(new)?;
+                self.frontier = end;
+            } else {
+                let [left, right] = new;
+                self.enter(LEFT, left)?;
+                self.enter(RIGHT, right)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, side: usize, batches: Vec<RecordBatch>) -> Result<()> {
+        match merged(self.spec.side(side), batches)? {
+            Some(rows) => self.table.add(side, rows),
+            None => Ok(()),
+        }
+    }
+
+    /// Loads what has been processed into the table, unless it is too much.
+    fn load(&mut self) -> Result<()> {
+        if !self.is_short() {
+            return Ok(());
+        }
+        self.drop_useless();
+        let bytes: usize = self.past.iter().flatten().map(Piece::bytes_in_memory).sum();
+        if bytes > self.pass_bytes() / LOADED_SHARE {
+            return Ok(());
+        }
+        let past = std::mem::take(&mut self.past);
+        for (side, pieces) in past.into_iter().enumerate() {
+            let batches: Vec<_> = pieces.iter().map(Piece::read).collect::<Result<_>>()?;
+            let batches = batches.into_iter().flatten().collect();
+            if let Some(rows) = merged(self.spec.side(side), batches)? {
+                self.table.add_processed(side, rows)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_useless(&mut self) {
+        for (side, pieces) in self.past.iter_mut().enumerate() {
+            let before = self.spec.useless_before(side, self.frontier);
+            pieces.retain(|piece| piece.last >= before);
+        }
+    }
+
+    /// Makes the pairs of new rows, and those with rows on disk, which are read piece by piece.
+    fn pass(&mut self, new: [Vec<RecordBatch>; 2]) -> Result<()> {
+        let [left, right] = new;
+        let left = merged(self.spec.side(LEFT), left)?;
+        let right = merged(self.spec.side(RIGHT), right)?;
+        let new = [left, right];
+        let mut made = vec![];
+        let mut table = Table::new(&self.spec);
+        for (side, rows) in new.iter().enumerate() {
+            rows.iter().try_for_each(|rows| table.add(side, rows.clone()))?;
+        }
+        run_all(&mut table, &mut made)?;
+        for (side, pieces) in self.past.iter().enumerate() {
+            let other = if side == LEFT { RIGHT } else { LEFT };
+            let Some(Some(rows)) = new.get(other) else { continue };
+            for piece in pieces {
+                let Some(old) = merged(self.spec.side(side), piece.read()?)? else { continue };
+                let mut table = Table::new(&self.spec);
+                table.add_processed(side, old)?;
+                table.add(other, rows.clone())?;
+                run_all(&mut table, &mut made)?;
+            }
+        }
+        for (pieces, rows) in self.past.iter_mut().zip(new) {
+            if let Some(rows) = rows {
+                pieces.extend(Piece::of(rows)?);
+            }
+        }
+        let bytes = made.iter().map(|m| m.rows.get_array_memory_size()).sum();
+        if let Some(error) = self.space.as_ref().and_then(|space| space.refuses(bytes)) {
+            return Err(error);
+        }
+        if made.is_empty() {
+            return Ok(());
+        }
+        let rows = concat_batches(&self.spec.output_schema, made.iter().map(|m| &m.rows))?;
+        let times: Vec<i64> = made.into_iter().flat_map(|m| m.times).collect();
+        let mut order: Vec<u32> =
+            (0..times.len()).filter_map(|at| u32::try_from(at).ok()).collect();
+        order.sort_by_key(|at| times.get(*at as usize));
+        let times = order.iter().filter_map(|at| times.get(*at as usize).copied()).collect();
+        let rows = take_record_batch(&rows, &UInt32Array::from(order))?;
+        self.push_ready(Matched { rows, times })
+    }
+
+    /// Pairs are ready; where an order was asked for, those of one time are put into it.
+    fn push_ready(&mut self, matched: Matched) -> Result<()> {
+        let Matched { mut rows, times } = matched;
+        if let Some(order) = &self.order {
+            let comparable = order.convert_columns(rows.columns())?;
+            let mut places: Vec<u32> =
+                (0..times.len()).filter_map(|at| u32::try_from(at).ok()).collect();
+            places.sort_by(|a, b| {
+                let (a, b) = (*a as usize, *b as usize);
+                let own = times.get(a).cmp(&times.get(b));
+                own.then_with(|| comparable.row(a).cmp(&comparable.row(b)))
+            });
+            rows = take_record_batch(&rows, &UInt32Array::from(places))?;
+        }
+        self.ready.push_back(Ready { matched: Matched { rows, times }, at: 0 });
+        Ok(())
+    }
+
+    /// The end of the next pair: one tick after its time.
+    fn ready_end(&self) -> Option<i64> {
+        let ready = self.ready.front()?;
+        ready.matched.times.get(ready.at).map(|time| time.saturating_add(1))
+    }
+}
+
+/// Processes all rows of a table.
+fn run_all(table: &mut Table, made: &mut Vec<Matched>) -> Result<()> {
+    while !table.is_done() {
+        made.extend(table.run(PAIRS)?);
+    }
+    Ok(())
+}
+
+impl CoordinatorPart for IntervalJoin {
+    fn add(&mut self, input: usize, segment: Segment) -> Result<()> {
+        let piece = Piece::of_segment(segment)?;
+        if piece.first < self.entered {
+            return Err(Error::internal(format!(
+                "rows at {} came when a join had gone on to {}",
+                piece.first, self.entered
+            )));
+        }
+        self.saved.add(input, &piece);
+        self.waiting.push(input, piece);
+        Ok(())
+    }
+
+    fn flush_to(&mut self, reached: Watermark, idle: bool) -> Option<Watermark> {
+        self.idle = idle;
+        (reached > self.flushed).then_some(reached)
+    }
+
+    fn flushed(&mut self, to: Watermark) {
+        self.flushed = self.flushed.advance(to);
+    }
+
+    /// Reading what is on disk is worth it for many rows, and when no more are on their way.
+    fn complete_to(&self, reached: Watermark) -> Watermark {
+        let to = reached.min(self.flushed);
+        if self.idle || to == Watermark::END || !self.is_short() {
+            return to;
+        }
+        let bytes: usize = self.waiting.all().map(Piece::bytes_in_memory).sum();
+        let many = bytes >= self.pass_bytes() / CHUNK_SHARE;
+        if many { to } else { Watermark::at(self.frontier).min(to) }
+    }
+
+    fn next_end(&mut self, to: Watermark) -> Result<Option<i64>> {
+        self.advance(to.ticks())?;
+        Ok(self.ready_end().filter(|end| to.closes(*end)))
+    }
+
+    fn close(&mut self, to: Watermark, rows_max: usize) -> Result<Option<Finished>> {
+        if self.next_end(to)?.is_none() {
+            return Ok(None);
+        }
+        let Some(Ready { matched, at }) = self.ready.front_mut() else { return Ok(None) };
+        let (start, times) = (*at, &matched.times);
+        let within =
+            |row: usize| times.get(row).is_some_and(|time| to.closes(time.saturating_add(1)));
+        let mut end = start;
+        while within(end)
+            && (end - start < rows_max || end == start || times.get(end - 1) == times.get(end))
+        {
+            end += 1;
+        }
+        let rows = matched.rows.slice(start, end - start);
+        *at = end;
+        if end == times.len() {
+            self.ready.pop_front();
+        }
+        let windows = rows.num_rows() as u64;
+        Ok(Some(Finished { windows, rows: WindowRows::Whole(vec![rows].into_iter()) }))
+    }
+
+    fn next_close(&self) -> Option<i64> {
+        let next = self.table.next_position().into_iter().chain(self.waiting.first()).min();
+        self.ready_end().or_else(|| next.map(|position| position.saturating_add(1)))
+    }
+
+    fn keep_order(&mut self) -> bool {
+        let fields = self.spec.output_schema.fields().iter();
+        let fields = fields.map(|field| SortField::new(field.data_type().clone()));
+        self.order = RowConverter::new(fields.collect()).ok();
+        self.order.is_some()
+    }
+
+    fn keep_cuts(&mut self) {
+        self.saved.keep();
+    }
+
+    fn cut(&mut self) -> Result<Cut> {
+        self.save()
+    }
+
+    fn spill_to(&mut self, space: Arc<dyn SpillSpace>) {
+        self.space = Some(space);
+    }
+
+    fn spill(&mut self) -> Result<()> {
+        self.spill_all()
+    }
+
+    fn open_windows(&self) -> usize {
+        let past = self.past.iter().flatten().map(|piece| piece.rows);
+        self.table.len() + self.waiting.all().map(|piece| piece.rows).chain(past).sum::<usize>()
+    }
+
+    fn size_bytes(&self) -> usize {
+        let pieces = self.waiting.all().chain(self.past.iter().flatten());
+        let ready = self.ready.iter().map(|ready| ready.matched.rows.get_array_memory_size());
+        let pieces = pieces.map(Piece::size_bytes).chain(ready).sum::<usize>();
+        self.table.size_bytes() + pieces + self.saved.size_bytes()
+    }
+}

@@ -1,0 +1,233 @@
+//! The state of a join for checkpoints, and on disk when memory is short.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::Array;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use windrow_core::{Error, Result};
+
+use super::coordinator::IntervalJoin;
+use super::piece::{Held, Piece, positions, since, sorted, spill_pieces, times};
+use super::{IntervalJoinSpec, LEFT, RIGHT};
+use crate::batches;
+use crate::segments::kept::{Cut, SavedSegment, SavedState, SegmentId, SpilledSegment, corrupt};
+
+/// The segments of checkpoints.
+#[derive(Debug, Default)]
+pub(super) struct Saved {
+    keeps: bool,
+    next_id: u64,
+    /// What checkpoints have, per input: the last position of each segment.
+    known: [Vec<(SegmentId, i64)>; 2],
+    /// What no checkpoint has, per input.
+    fresh: [Vec<Piece>; 2],
+}
+
+impl Saved {
+    pub(super) fn keep(&mut self) {
+        self.keeps = true;
+    }
+
+    pub(super) fn add(&mut self, input: usize, piece: &Piece) {
+        if self.keeps {
+            let [left, right] = &mut self.fresh;
+            let fresh = if input == LEFT { left } else { right };
+            fresh.push(piece.clone());
+        }
+    }
+
+    pub(super) fn size_bytes(&self) -> usize {
+        self.fresh.iter().flatten().map(Piece::size_bytes).sum()
+    }
+
+    /// Returns the segments of what is new: what is in memory as one, what is on disk piece by piece.
+    fn take_new(&mut self, input: usize) -> Result<Vec<(SavedSegment, i64)>> {
+        let [left, right] = &mut self.fresh;
+        let fresh = std::mem::take(if input == LEFT { left } else { right });
+        let (mut segments, mut in_memory) = (vec![], vec![]);
+        let (mut first, mut last) = (i64::MAX, i64::MIN);
+        for piece in fresh {
+            match piece.held {
+                Held::Spilled(spilled) => {
+                    let spilled = Some(SpilledSegment::new(spilled));
+                    let segment = self.segment(input, piece.first, (piece.rows, vec![]), spilled);
+                    segments.push((segment, piece.last));
+                }
+                Held::Rows(batches) => {
+                    (first, last) = (first.min(piece.first), last.max(piece.last));
+                    in_memory.extend(batches);
+                }
+            }
+        }
+        if !in_memory.is_empty() {
+            let rows = in_memory.iter().map(RecordBatch::num_rows).sum();
+            let batches = batches::together(in_memory)?;
+            segments.push((self.segment(input, first, (rows, batches), None), last));
+        }
+        Ok(segments)
+    }
+
+    fn segment(
+        &mut self,
+        input: usize,
+        slice: i64,
+        (rows, batches): (usize, Vec<RecordBatch>),
+        spilled: Option<SpilledSegment>,
+    ) -> SavedSegment {
+        let id = SegmentId(self.next_id);
+        self.next_id += 1;
+        let rows = rows as u64;
+        SavedSegment { id, input, slice, counts_from: i64::MIN, rows, batches, spilled }
+    }
+}
+
+impl IntervalJoin {
+    /// Returns what a checkpoint needs.
+    ///
+    /// # Errors
+    /// Internal when cuts are not kept, or when pairs are left.
+    pub(super) fn save(&mut self) -> Result<Cut> {
+        if !self.saved.keeps || !self.ready.is_empty() || !self.table.is_done() {
+            return Err(Error::internal("a cut of a join that cannot be remembered"));
+        }
+        let (mut needed, mut new) = (vec![], vec![]);
+        for side in [LEFT, RIGHT] {
+            let before = self.spec.useless_before(side, self.frontier);
+            let [left, right] = &mut self.saved.fresh;
+            let fresh = if side == LEFT { left } else { right };
+            fresh.retain(|piece| piece.last >= before);
+            let segments = self.saved.take_new(side)?;
+            let [left, right] = &mut self.saved.known;
+            let known = if side == LEFT { left } else { right };
+            known.retain(|(_, last)| *last >= before);
+            known.extend(segments.iter().map(|(segment, last)| (segment.id, *last)));
+            needed.extend(known.iter().map(|(id, _)| *id));
+            new.extend(segments.into_iter().map(|(segment, _)| segment));
+        }
+        needed.sort_unstable();
+        Ok(Cut { frontier: self.frontier, next_id: self.saved.next_id, needed, new })
+    }
+
+    /// Restores a join from a cut.
+    ///
+    /// # Errors
+    /// Corrupt when a segment cannot belong to such a cut.
+    pub(super) fn restore(spec: Arc<IntervalJoinSpec>, state: SavedState<'_>) -> Result<Self> {
+        let SavedState { frontier, next_id, segments, space } = state;
+        let mut join = Self::new(spec);
+        (join.frontier, join.entered) = (frontier, frontier);
+        (join.saved.keeps, join.saved.next_id) = (true, next_id);
+        let mut ids = BTreeSet::new();
+        let mut bytes = 0;
+        for segment in segments {
+            let segment = segment?;
+            let (id, input, rows) = (segment.id, segment.input, segment.rows);
+            if id.0 >= next_id || !ids.insert(id) {
+                return Err(corrupt(id, "has the id of another one"));
+            }
+            if input > RIGHT {
+                return Err(corrupt(id, "has rows of another input"));
+            }
+            let batches = decode(&join.spec, input, rows, segment.into_batches()?)
+                .map_err(|e| corrupt(id, "is not what its query saved").with_source(e))?;
+            let mut last = i64::MIN;
+            for batch in batches {
+                let Some(piece) = Piece::of(batch)? else { continue };
+                (last, bytes) = (last.max(piece.last), bytes + piece.size_bytes());
+                join.take_back(input, piece)?;
+            }
+            let [left, right] = &mut join.saved.known;
+            let known = if input == LEFT { left } else { right };
+            known.push((id, last));
+            if let Some(space) = space
+                && bytes > space.pass_bytes()
+            {
+                join.write(space)?;
+                bytes = 0;
+            }
+        }
+        Ok(join)
+    }
+
+    /// Takes rows of a checkpoint back: those before the frontier have been processed.
+    fn take_back(&mut self, input: usize, piece: Piece) -> Result<()> {
+        let useful = self.spec.useless_before(input, self.frontier);
+        let (before, rest) = piece.split(self.frontier)?;
+        rest.into_iter().for_each(|piece| self.waiting.push(input, piece));
+        let [left, right] = &mut self.past;
+        let past = if input == LEFT { left } else { right };
+        for batch in before {
+            past.extend(Piece::of(since(&batch, useful)?)?);
+        }
+        Ok(())
+    }
+
+    /// Writes all rows to disk.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub(super) fn spill_all(&mut self) -> Result<()> {
+        let Some(space) = self.space.clone() else { return Ok(()) };
+        self.dissolve()?;
+        self.write(space.as_ref())
+    }
+
+    /// Takes all rows out of the table.
+    fn dissolve(&mut self) -> Result<()> {
+        // Rows that have been processed are before the next one, the others at it or after.
+        let next = self.table.next_position().unwrap_or(self.entered);
+        self.frontier = self.frontier.max(next);
+        let frontier = self.frontier;
+        let taken = self.table.take(frontier)?;
+        for (side, batches) in taken.into_iter().enumerate() {
+            for batch in batches {
+                if let Some(piece) = Piece::of(batch)? {
+                    self.take_back(side, piece)?;
+                }
+            }
+        }
+        self.entered = frontier;
+        Ok(())
+    }
+
+    fn write(&mut self, space: &dyn crate::SpillSpace) -> Result<()> {
+        for pieces in self.past.iter_mut().chain(&mut self.saved.fresh) {
+            *pieces = spill_pieces(space, std::mem::take(pieces))?;
+        }
+        for side in [LEFT, RIGHT] {
+            let [left, right] = &mut self.waiting.pieces;
+            let pieces = std::mem::take(if side == LEFT { left } else { right });
+            for piece in spill_pieces(space, pieces.into_values().collect())? {
+                self.waiting.push(side, piece);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns the rows of a segment, in order; what is restored is not trusted.
+fn decode(
+    spec: &IntervalJoinSpec,
+    input: usize,
+    rows: u64,
+    batches: Vec<RecordBatch>,
+) -> Result<Vec<RecordBatch>> {
+    let found: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+    if found != rows {
+        return Err(Error::internal(format!("{found} rows instead of {rows}")));
+    }
+    let schema = &spec.side(input).state_schema;
+    let again = batches.into_iter().map(|batch| {
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let columns = batch.columns().to_vec();
+        let batch = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?;
+        let both = positions(&batch)?.iter().zip(times(&batch)?);
+        let nulls = batch.columns().first().map_or(0, |times| times.null_count());
+        if nulls > 0 || both.into_iter().any(|(position, time)| position < time) {
+            return Err(Error::internal("rows at impossible times"));
+        }
+        sorted(batch)
+    });
+    again.collect()
+}

@@ -1,0 +1,312 @@
+//! The rows of both inputs that can still match, in memory: found by key, the latest first.
+//!
+//! Rows are processed in order of their positions. Each one looks for partners among the rows of the other input that
+//! have been processed, and is then linked in front of the earlier rows of its key; so a search visits the partners, and
+//! stops at the first row whose position is before all of them. It passes over rows that are too late for it only
+//! where partners must be older than a positive bound.
+//!
+//! Invariants: the entries of a side are in order of their positions; those before `done` are linked.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array};
+use arrow::compute::{concat_batches, filter_record_batch, interleave, take};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use windrow_core::{Error, ErrorKind, Result};
+
+use super::piece::{merged, positions, times};
+use super::{IntervalJoinSpec, LEFT, RIGHT};
+use crate::table::Interner;
+
+/// The end of a chain.
+const NONE: u32 = u32::MAX;
+/// Useless rows are kept until there are this many, and not fewer than useful ones.
+const USELESS_MIN: usize = 4096;
+
+/// Rows of both inputs.
+pub(super) struct Table {
+    spec: Arc<IntervalJoinSpec>,
+    /// None are held while there are no rows.
+    keys: Option<Interner>,
+    sides: [Rows; 2],
+    /// Scratch.
+    numbers: Vec<usize>,
+}
+
+/// The rows of one input.
+#[derive(Default)]
+struct Rows {
+    /// The rows; each batch is less than half as long as the one before, or nearly.
+    batches: Vec<RecordBatch>,
+    /// The number of the first row of each batch.
+    starts: Vec<usize>,
+    /// One per row.
+    entries: Vec<Entry>,
+    /// The newest linked row of each key.
+    heads: Vec<u32>,
+    /// The number of rows that have been processed.
+    done: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    time: i64,
+    position: i64,
+    key: u32,
+    /// The next older row of the key.
+    next: u32,
+}
+
+/// Pairs, by the numbers of their rows, and the greater time of each.
+#[derive(Debug, Default)]
+struct Pairs {
+    rows: [Vec<u32>; 2],
+    times: Vec<i64>,
+}
+
+/// Finished rows in order of their event time.
+#[derive(Debug)]
+pub(super) struct Matched {
+    pub(super) rows: RecordBatch,
+    pub(super) times: Vec<i64>,
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("rows", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Table {
+    pub(super) fn new(spec: &Arc<IntervalJoinSpec>) -> Self {
+        Self { spec: Arc::clone(spec), keys: None, sides: Default::default(), numbers: vec![] }
+    }
+
+    fn side(&mut self, side: usize) -> &mut Rows {
+        let [left, right] = &mut self.sides;
+        if side == LEFT { left } else { right }
+    }
+
+    /// The number of rows.
+    pub(super) fn len(&self) -> usize {
+        self.sides.iter().map(|side| side.entries.len()).sum()
+    }
+
+    /// Whether all rows have been processed.
+    pub(super) fn is_done(&self) -> bool {
+        self.sides.iter().all(|side| side.done == side.entries.len())
+    }
+
+    /// Bytes of memory.
+    pub(super) fn size_bytes(&self) -> usize {
+        let side = |side: &Rows| {
+            let batches: usize = side.batches.iter().map(RecordBatch::get_array_memory_size).sum();
+            batches + side.entries.capacity() * size_of::<Entry>() + side.heads.capacity() * 4
+        };
+        let keys = self.keys.as_ref().map_or(0, Interner::size_bytes);
+        keys + self.sides.iter().map(side).sum::<usize>()
+    }
+
+    /// Adds sorted rows of `side`, at or after those that it has.
+    pub(super) fn add(&mut self, side: usize, batch: RecordBatch) -> Result<()> {
+        let spec = Arc::clone(&self.spec);
+        let keys = spec.side(side).input.keys.iter();
+        let keys: Vec<ArrayRef> =
+            keys.filter_map(|key| batch.columns().get(*key).cloned()).collect();
+        let mut interner = match self.keys.take() {
+            Some(interner) => interner,
+            None => Interner::of(&spec.key_schema, 0)?,
+        };
+        let mut numbers = std::mem::take(&mut self.numbers);
+        interner.intern(&keys, batch.num_rows(), &mut numbers)?;
+        let groups = interner.len();
+        self.keys = Some(interner);
+        let rows = self.side(side);
+        if rows.entries.len() + batch.num_rows() >= NONE as usize {
+            return Err(Error::new(ErrorKind::Limit, "a join holds more than 4 billion rows"));
+        }
+        rows.heads.resize(groups.max(rows.heads.len()), NONE);
+        let whens = times(&batch)?.iter().zip(positions(&batch)?);
+        rows.entries.extend(whens.zip(&numbers).map(|((time, position), key)| Entry {
+            time: *time,
+            position: *position,
+            key: *key as u32,
+            next: NONE,
+        }));
+        rows.append(batch)?;
+        self.numbers = numbers;
+        Ok(())
+    }
+
+    /// Adds sorted rows of `side` as processed: they do not look for partners.
+    pub(super) fn add_processed(&mut self, side: usize, batch: RecordBatch) -> Result<()> {
+        self.add(side, batch)?;
+        let rows = self.side(side);
+        while rows.done < rows.entries.len() {
+            rows.link();
+        }
+        Ok(())
+    }
+
+    /// The position of the next row to be processed.
+    pub(super) fn next_position(&self) -> Option<i64> {
+        let next = self.sides.iter().filter_map(|side| side.entries.get(side.done));
+        next.map(|entry| entry.position).min()
+    }
+
+    /// Processes rows until there are at least `rows_max` pairs, and then those at the same time; `None` when there are
+    /// no more pairs.
+    pub(super) fn run(&mut self, rows_max: usize) -> Result<Option<Matched>> {
+        let mut pairs = Pairs::default();
+        let mut last = i64::MIN;
+        loop {
+            let [left, right] = &mut self.sides;
+            let side = match (left.entries.get(left.done), right.entries.get(right.done)) {
+                (None, None) => break,
+                (Some(_), None) => LEFT,
+                (None, Some(_)) => RIGHT,
+                (Some(l), Some(r)) if (l.position, l.time) <= (r.position, r.time) => LEFT,
+                (Some(_), Some(_)) => RIGHT,
+            };
+            let (own, other) = if side == LEFT { (left, right) } else { (right, left) };
+            let Some(entry) = own.entries.get(own.done).copied() else { break };
+            if pairs.times.len() >= rows_max && entry.position > last {
+                break;
+            }
+            last = entry.position;
+            // A row that is partly late is only found by others.
+            if entry.time == entry.position {
+                other.find(entry, self.spec.partners(side, entry.time), |partner| {
+                    pairs.push(side, own.done as u32, partner, entry.time);
+                });
+            }
+            own.link();
+        }
+        if pairs.times.is_empty() { Ok(None) } else { self.gather(pairs).map(Some) }
+    }
+
+    /// Returns the rows of pairs.
+    fn gather(&self, pairs: Pairs) -> Result<Matched> {
+        let mut columns = Vec::with_capacity(self.spec.output_schema.fields().len());
+        for (side, numbers) in self.sides.iter().zip(&pairs.rows) {
+            side.gather(numbers, &mut columns)?;
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(pairs.times.len()));
+        let schema = Arc::clone(&self.spec.output_schema);
+        let rows = RecordBatch::try_new_with_options(schema, columns, &options)?;
+        Ok(Matched { rows, times: pairs.times })
+    }
+
+    /// Drops rows that are of no use any more, once they are the larger part, or all. All rows have been processed.
+    pub(super) fn prune(&mut self, frontier: i64) -> Result<()> {
+        let mut useless = 0;
+        for (side, rows) in self.sides.iter().enumerate() {
+            let before = self.spec.useless_before(side, frontier);
+            useless += rows.entries.partition_point(|entry| entry.position < before);
+        }
+        let few = useless < USELESS_MIN || useless * 2 < self.len();
+        if few && useless < self.len() || self.len() == 0 {
+            return Ok(());
+        }
+        let [left, right] = self.take(frontier)?;
+        for (side, batches) in [(LEFT, left), (RIGHT, right)] {
+            if let Some(rows) = merged(self.spec.side(side), batches)? {
+                self.add_processed(side, rows)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes all rows out that are still of use; the table is empty afterwards.
+    pub(super) fn take(&mut self, frontier: i64) -> Result<[Vec<RecordBatch>; 2]> {
+        let mut taken = [vec![], vec![]];
+        for (side, into) in [LEFT, RIGHT].into_iter().zip(&mut taken) {
+            let before = self.spec.useless_before(side, frontier);
+            let rows = std::mem::take(self.side(side));
+            for (batch, start) in rows.batches.into_iter().zip(rows.starts) {
+                let entries = rows.entries.iter().skip(start).take(batch.num_rows());
+                let useful: BooleanArray =
+                    entries.map(|entry| Some(entry.time >= before)).collect();
+                into.push(filter_record_batch(&batch, &useful)?);
+            }
+        }
+        self.keys = None;
+        Ok(taken)
+    }
+}
+
+impl Rows {
+    /// Appends a batch; small ones are put together.
+    fn append(&mut self, mut batch: RecordBatch) -> Result<()> {
+        while let Some(before) = self.batches.pop_if(|b| b.num_rows() <= batch.num_rows() * 2) {
+            self.starts.pop();
+            batch = concat_batches(&batch.schema(), [&before, &batch])?;
+        }
+        self.starts.push(self.entries.len() - batch.num_rows());
+        self.batches.push(batch);
+        Ok(())
+    }
+
+    /// Makes the next row one that others find.
+    fn link(&mut self) {
+        if let Some(entry) = self.entries.get_mut(self.done)
+            && let Some(head) = self.heads.get_mut(entry.key as usize)
+        {
+            entry.next = std::mem::replace(head, self.done as u32);
+        }
+        self.done += 1;
+    }
+
+    /// Calls `found` for each linked row with the key of `entry` and a time within the bounds.
+    fn find(&self, entry: Entry, (first, last): (i64, i64), mut found: impl FnMut(u32)) {
+        let mut at = self.heads.get(entry.key as usize).copied().unwrap_or(NONE);
+        while let Some(row) = self.entries.get(at as usize) {
+            if row.position < first {
+                break;
+            }
+            if row.time >= first && row.time <= last {
+                found(at);
+            }
+            at = row.next;
+        }
+    }
+
+    /// Adds the columns of some rows, without their positions.
+    fn gather(&self, numbers: &[u32], columns: &mut Vec<ArrayRef>) -> Result<()> {
+        let Some(first) = self.batches.first() else { return Ok(()) };
+        let kept = first.num_columns().saturating_sub(1);
+        if let [one] = self.batches.as_slice() {
+            let rows = UInt32Array::from(numbers.to_vec());
+            for column in one.columns().iter().take(kept) {
+                columns.push(take(column, &rows, None)?);
+            }
+            return Ok(());
+        }
+        let place = |number: &u32| {
+            let number = *number as usize;
+            let batch = self.starts.partition_point(|start| *start <= number).saturating_sub(1);
+            (batch, number - self.starts.get(batch).copied().unwrap_or(0))
+        };
+        let places: Vec<(usize, usize)> = numbers.iter().map(place).collect();
+        for at in 0..kept {
+            let parts: Vec<&dyn Array> = self
+                .batches
+                .iter()
+                .filter_map(|b| b.columns().get(at).map(AsRef::as_ref))
+                .collect();
+            columns.push(interleave(&parts, &places)?);
+        }
+        Ok(())
+    }
+}
+
+impl Pairs {
+    fn push(&mut self, side: usize, own: u32, partner: u32, time: i64) {
+        let [left, right] = &mut self.rows;
+        let (l, r) = if side == LEFT { (own, partner) } else { (partner, own) };
+        left.push(l);
+        right.push(r);
+        self.times.push(time);
+    }
+}

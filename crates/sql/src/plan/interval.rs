@@ -1,0 +1,442 @@
+//! Interval joins: inner joins of two streams whose event times are within a fixed interval of each other.
+//!
+//! `a JOIN b ON a.k = b.k AND a.ts BETWEEN b.ts - i AND b.ts + j` keeps only the rows that can still match. Both bounds
+//! must be there, in whatever form: `a.ts >= b.ts - i`, `b.ts <= a.ts + i`, `a.ts - b.ts <= i`, `a.ts = b.ts`. The bounded
+//! form is the ordinary join; the continuous form is an operator with two inputs ([`windrow_operators::IntervalJoinSpec`]), and
+//! conditions that are neither bounds nor equal keys are checked when pairs are finished.
+//!
+//! Invariant: a bound is taken only if it can be said exactly in ticks of the time columns.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, TimeUnit};
+use datafusion::common::{
+    Column, JoinType, NullEquality, Result, ScalarValue, TableReference, internal_err,
+};
+use datafusion::logical_expr::utils::{conjunction, split_conjunction};
+use datafusion::logical_expr::{BinaryExpr, Expr, Join, LogicalPlan, Operator};
+use windrow_core::{Error, time};
+use windrow_operators::{IntervalJoinSpec, JoinInput, StatefulOperator};
+
+use super::aggregate::Prepared;
+use super::bounded::named;
+use super::flow::OperatorNode;
+use super::is_streaming;
+use super::lineage::{self, Known};
+use super::shape::refused;
+use super::split::{Operators, Splitter, scan};
+use crate::leaf::LeafTable;
+
+/// A join as an interval join: `lower <= left - right <= upper`, in ticks.
+#[derive(Debug, Clone)]
+pub(crate) struct Interval {
+    /// The event time of the left side.
+    pub(crate) left: Time,
+    /// The event time of the right side.
+    pub(crate) right: Time,
+    /// The smallest difference.
+    pub(crate) lower: i64,
+    /// The greatest difference.
+    pub(crate) upper: i64,
+    /// Unit of both times.
+    pub(crate) unit: TimeUnit,
+    /// The conditions that are not bounds, over the columns of the join.
+    pub(crate) filter: Option<Expr>,
+}
+
+/// The event time of one side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Time {
+    pub(crate) column: Column,
+    /// Its place among the columns of the side.
+    pub(crate) index: usize,
+    /// How far it may lie behind the watermark of the side.
+    pub(crate) lag_ticks: i64,
+}
+
+/// What keeps a join of streams from being an interval join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// Nothing bounds the event times.
+    Both,
+    /// The left time has no smallest value, given the right one.
+    Lower(Time, Time),
+    /// The left time has no greatest value, given the right one.
+    Upper(Time, Time),
+}
+
+/// A condition `left - right >= at` or `<= at`.
+#[derive(Debug, Clone)]
+struct Bound {
+    left: Time,
+    right: Time,
+    lower: Option<i64>,
+    upper: Option<i64>,
+}
+
+/// The join as an interval join; `None` when it is none.
+///
+/// # Errors
+/// Those of the plan.
+pub(crate) fn of(join: &Join) -> Result<Option<Interval>> {
+    if join.join_type != JoinType::Inner || !streams(join) {
+        return Ok(None);
+    }
+    let (left, right) = (lineage::columns(&join.left)?, lineage::columns(&join.right)?);
+    Ok(among(join, &left, &right))
+}
+
+/// As [`of`], with what is known about the columns of both sides.
+pub(crate) fn among(join: &Join, left: &[Known], right: &[Known]) -> Option<Interval> {
+    if join.join_type != JoinType::Inner || !streams(join) || same_window(join, left, right) {
+        return None;
+    }
+    bounded(join, left, right).ok()
+}
+
+/// Whether both sides read streams.
+fn streams(join: &Join) -> bool {
+    is_streaming(&join.left) && is_streaming(&join.right)
+}
+
+/// Whether the join keeps windows apart: each side has windows, and the keys tell which.
+pub(crate) fn same_window(join: &Join, left: &[Known], right: &[Known]) -> bool {
+    join.on.iter().any(|(a, b)| {
+        let a = lineage::of_expr(left, &join.left, a).to_end;
+        a.is_some() && a == lineage::of_expr(right, &join.right, b).to_end
+    })
+}
+
+/// The bounds of the event times, whatever the kind of join.
+///
+/// # Errors
+/// What is missing.
+pub(crate) fn bounded(join: &Join, left: &[Known], right: &[Known]) -> Result<Interval, Missing> {
+    let sides = Sides { join, left, right };
+    let equal = join.on.iter().filter_map(|(a, b)| sides.bound(a, Operator::Eq, b));
+    let mut bounds: Vec<Bound> = equal.collect();
+    let conditions = join.filter.as_ref().map(split_conjunction).unwrap_or_default();
+    let conditions: Vec<(&Expr, Vec<Bound>)> =
+        conditions.into_iter().map(|condition| (condition, sides.bounds(condition))).collect();
+    bounds.extend(conditions.iter().flat_map(|(_, bounds)| bounds.iter().cloned()));
+    let mut missing = Missing::Both;
+    let mut pairs: Vec<(Time, Time)> = vec![];
+    for bound in &bounds {
+        let pair = (bound.left.clone(), bound.right.clone());
+        if !pairs.contains(&pair) {
+            pairs.push(pair);
+        }
+    }
+    for (left, right) in pairs {
+        let of_pair = |bound: &&Bound| bound.left == left && bound.right == right;
+        let lower = bounds.iter().filter(of_pair).filter_map(|bound| bound.lower).max();
+        let upper = bounds.iter().filter(of_pair).filter_map(|bound| bound.upper).min();
+        let (Some(lower), Some(upper), Some(unit)) =
+            (lower, upper, sides.unit(&left).map(|clock| clock.unit))
+        else {
+            if missing == Missing::Both {
+                missing = match lower {
+                    None => Missing::Lower(left, right),
+                    Some(_) => Missing::Upper(left, right),
+                };
+            }
+            continue;
+        };
+        // A condition whose bounds are all of this pair has been used.
+        let used = |bounds: &[Bound]| !bounds.is_empty() && bounds.iter().all(|b| of_pair(&b));
+        let rest = conditions.iter().filter(|(_, bounds)| !used(bounds));
+        let filter = conjunction(rest.map(|(condition, _)| (*condition).clone()));
+        return Ok(Interval { left, right, lower, upper, unit, filter });
+    }
+    Err(missing)
+}
+
+/// Why the join cannot run, and what would make it one that can.
+pub(crate) fn missing_bound(missing: &Missing, sides: (&str, &str)) -> Error {
+    let (left, right) = sides;
+    match missing {
+        Missing::Both => Error::sql(format!(
+            "a join of {left} and {right} without a window and without bounds of their event times would keep all rows \
+             for ever"
+        ))
+        .with_hint(
+            "Bound the event times in both directions: … AND a.ts BETWEEN b.ts - INTERVAL '1 minute' AND b.ts + INTERVAL '1 \
+             minute'; or join windows: FROM TUMBLE(a, …) AS a JOIN TUMBLE(b, …) AS b ON a.window_start = \
+             b.window_start AND a.window_end = b.window_end AND ….",
+        ),
+        Missing::Lower(l, r) => one_missing((left, right), (&l.column, &r.column), ("lower", ">=", "-")),
+        Missing::Upper(l, r) => one_missing((left, right), (&l.column, &r.column), ("upper", "<=", "+")),
+    }
+}
+
+fn one_missing(
+    (left, right): (&str, &str),
+    (time, other): (&Column, &Column),
+    (which, op, sign): (&str, &str, &str),
+) -> Error {
+    Error::sql(format!(
+        "the join of {left} and {right} has no {which} bound of \"{time}\", so it would keep all rows for ever"
+    ))
+    .with_hint(format!("Add it: … AND {time} {op} {other} {sign} INTERVAL '1 minute'."))
+}
+
+/// What is known about the pairs of an interval join: its two times, which lie behind the greater of
+/// them by the bounds at most.
+pub(crate) fn known(join: &Join, interval: &Interval) -> Vec<Known> {
+    let mut known = vec![Known::default(); join.schema.fields().len()];
+    let left_columns = join.left.schema().fields().len();
+    let places = [
+        (interval.left.index, interval.lower.saturating_neg()),
+        (left_columns + interval.right.index, interval.upper),
+    ];
+    for (index, lag) in places {
+        if let Some(slot) = known.get_mut(index) {
+            slot.lag = Some(lag.max(0));
+        }
+    }
+    known
+}
+
+/// Whether `plan` is an interval join under nothing but what treats rows one by one, so that its pairs leave as they are
+/// finished.
+///
+/// # Errors
+/// Those of the plan.
+#[recursive::recursive]
+pub(crate) fn is_at_root(plan: &LogicalPlan) -> Result<bool> {
+    match plan {
+        LogicalPlan::Projection(_)
+        | LogicalPlan::Filter(_)
+        | LogicalPlan::SubqueryAlias(_)
+        | LogicalPlan::Unnest(_) => plan.inputs().first().map_or(Ok(false), |p| is_at_root(p)),
+        LogicalPlan::Join(join) => match (is_streaming(&join.left), is_streaming(&join.right)) {
+            (true, true) => Ok(of(join)?.is_some()),
+            (true, false) => is_at_root(&join.left),
+            (false, true) => is_at_root(&join.right),
+            (false, false) => Ok(false),
+        },
+        _ => Ok(false),
+    }
+}
+
+/// A join with what is known about its sides.
+struct Sides<'a> {
+    join: &'a Join,
+    left: &'a [Known],
+    right: &'a [Known],
+}
+
+/// An event time plus a constant, or a constant.
+enum Term {
+    Left(Time, i64),
+    Right(Time, i64),
+    /// `left - right`, plus a constant.
+    Difference(Time, Time, i64),
+    Constant(i64),
+}
+
+impl Sides<'_> {
+    fn time(of: &LogicalPlan, known: &[Known], column: &Column) -> Option<Time> {
+        let index = of.schema().maybe_index_of_column(column)?;
+        let lag_ticks = known.get(index)?.lag?;
+        Some(Time { column: column.clone(), index, lag_ticks })
+    }
+
+    fn left(&self, column: &Column) -> Option<Time> {
+        Self::time(&self.join.left, self.left, column)
+    }
+
+    fn right(&self, column: &Column) -> Option<Time> {
+        Self::time(&self.join.right, self.right, column)
+    }
+
+    /// The unit of a time of the left side.
+    fn unit(&self, time: &Time) -> Option<Clock> {
+        clock(self.join.left.schema().field(time.index).data_type())
+    }
+
+    /// The bounds in a condition; a BETWEEN has two.
+    fn bounds(&self, condition: &Expr) -> Vec<Bound> {
+        match condition {
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+                self.bound(left, *op, right).into_iter().collect()
+            }
+            Expr::Between(between) if !between.negated => {
+                let low = self.bound(&between.expr, Operator::GtEq, &between.low);
+                let high = self.bound(&between.expr, Operator::LtEq, &between.high);
+                // Both are bounds, or the condition stays as it is.
+                low.zip(high).map_or(vec![], |(low, high)| vec![low, high])
+            }
+            _ => vec![],
+        }
+    }
+
+    /// `a op b` as a bound of `left - right`.
+    fn bound(&self, a: &Expr, op: Operator, b: &Expr) -> Option<Bound> {
+        let unit = self.clock(a).or_else(|| self.clock(b))?;
+        let (left, right, at, op) = match (self.term(a, unit)?, self.term(b, unit)?) {
+            // left + x op right + y: left - right op y - x
+            (Term::Left(left, x), Term::Right(right, y)) => (left, right, y.checked_sub(x)?, op),
+            (Term::Right(right, y), Term::Left(left, x)) => {
+                (left, right, y.checked_sub(x)?, op.swap()?)
+            }
+            (Term::Difference(left, right, x), Term::Constant(y)) => {
+                (left, right, y.checked_sub(x)?, op)
+            }
+            (Term::Constant(y), Term::Difference(left, right, x)) => {
+                (left, right, y.checked_sub(x)?, op.swap()?)
+            }
+            _ => return None,
+        };
+        let (lower, upper) = match op {
+            Operator::Eq => (Some(at), Some(at)),
+            Operator::GtEq => (Some(at), None),
+            Operator::Gt => (Some(at.checked_add(1)?), None),
+            Operator::LtEq => (None, Some(at)),
+            Operator::Lt => (None, Some(at.checked_sub(1)?)),
+            _ => return None,
+        };
+        // Types with another time zone are compared as instants, and so are their ticks.
+        Some(Bound { left, right, lower, upper })
+    }
+
+    /// What the first event time in an expression counts in.
+    fn clock(&self, expr: &Expr) -> Option<Clock> {
+        let column = *expr.column_refs().iter().next()?;
+        let (side, time) = match self.left(column) {
+            Some(time) => (&self.join.left, time),
+            None => (&self.join.right, self.right(column)?),
+        };
+        clock(side.schema().field(time.index).data_type())
+    }
+
+    fn term(&self, expr: &Expr, unit: Clock) -> Option<Term> {
+        match expr {
+            Expr::Alias(alias) => self.term(&alias.expr, unit),
+            Expr::Column(column) => {
+                let (plan, term) = match self.left(column) {
+                    Some(time) => (&self.join.left, Term::Left(time, 0)),
+                    None => (&self.join.right, Term::Right(self.right(column)?, 0)),
+                };
+                let field = plan.schema().maybe_index_of_column(column);
+                let own = clock(plan.schema().field(field?).data_type());
+                (own == Some(unit)).then_some(term)
+            }
+            Expr::Literal(value, _) => constant(value, unit).map(Term::Constant),
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+                let (a, b) = (self.term(left, unit)?, self.term(right, unit)?);
+                combined(a, *op, b)
+            }
+            _ => None,
+        }
+    }
+}
+
+fn combined(a: Term, op: Operator, b: Term) -> Option<Term> {
+    Some(match (a, op, b) {
+        (Term::Left(time, x), Operator::Plus, Term::Constant(y))
+        | (Term::Constant(y), Operator::Plus, Term::Left(time, x)) => {
+            Term::Left(time, x.checked_add(y)?)
+        }
+        (Term::Left(time, x), Operator::Minus, Term::Constant(y)) => {
+            Term::Left(time, x.checked_sub(y)?)
+        }
+        (Term::Right(time, x), Operator::Plus, Term::Constant(y))
+        | (Term::Constant(y), Operator::Plus, Term::Right(time, x)) => {
+            Term::Right(time, x.checked_add(y)?)
+        }
+        (Term::Right(time, x), Operator::Minus, Term::Constant(y)) => {
+            Term::Right(time, x.checked_sub(y)?)
+        }
+        (Term::Left(left, x), Operator::Minus, Term::Right(right, y)) => {
+            Term::Difference(left, right, x.checked_sub(y)?)
+        }
+        _ => return None,
+    })
+}
+
+/// What the times of a column count in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Clock {
+    unit: TimeUnit,
+    /// Whether each day has 24 hours: it may not in a time zone with daylight saving time.
+    even_days: bool,
+}
+
+fn clock(of: &DataType) -> Option<Clock> {
+    let DataType::Timestamp(unit, zone) = of else { return None };
+    let even_days =
+        zone.as_deref().is_none_or(|zone| zone == "UTC" || zone.starts_with(['+', '-']));
+    Some(Clock { unit: *unit, even_days })
+}
+
+/// A length of time in ticks, if it is a whole number of them and the same at all times.
+fn constant(value: &ScalarValue, Clock { unit, even_days }: Clock) -> Option<i64> {
+    const DAY_NANOS: i128 = 86_400 * 1_000_000_000;
+    let nanos = match value {
+        ScalarValue::IntervalMonthDayNano(Some(length))
+            if length.months == 0 && (even_days || length.days == 0) =>
+        {
+            i128::from(length.days) * DAY_NANOS + i128::from(length.nanoseconds)
+        }
+        ScalarValue::IntervalDayTime(Some(length)) if even_days || length.days == 0 => {
+            i128::from(length.days) * DAY_NANOS + i128::from(length.milliseconds) * 1_000_000
+        }
+        ScalarValue::DurationSecond(Some(n)) => i128::from(*n) * 1_000_000_000,
+        ScalarValue::DurationMillisecond(Some(n)) => i128::from(*n) * 1_000_000,
+        ScalarValue::DurationMicrosecond(Some(n)) => i128::from(*n) * 1_000,
+        ScalarValue::DurationNanosecond(Some(n)) => i128::from(*n),
+        _ => return None,
+    };
+    let per_tick = 1_000_000_000 / i128::from(time::ticks_per_second(unit));
+    (nanos % per_tick == 0).then(|| i64::try_from(nanos / per_tick).ok()).flatten()
+}
+
+impl Splitter<'_> {
+    /// Adds an interval join to a stage; returns its pairs under the names of the join.
+    pub(super) fn interval_join(
+        &mut self,
+        join: &Join,
+        interval: Interval,
+        operators: &mut Operators,
+    ) -> Result<LogicalPlan> {
+        let Interval { left, right, lower, upper, unit, filter } = interval;
+        let (left_keys, right_keys): (Vec<Expr>, Vec<Expr>) = join.on.iter().cloned().unzip();
+        let mut inputs = vec![];
+        let mut sides = vec![];
+        for (plan, time, keys) in [(&join.left, left, left_keys), (&join.right, right, right_keys)]
+        {
+            let mut prepared = Prepared::new(time.column);
+            let keys = keys.into_iter().map(|key| prepared.add(key)).collect();
+            let columns = plan.schema().columns().into_iter();
+            let columns: Vec<usize> = columns.map(|c| prepared.add(Expr::Column(c))).collect();
+            let prepare = prepared.plan(plan.as_ref().clone())?;
+            let schema = Arc::new(prepare.schema().as_arrow().clone());
+            sides.push((JoinInput { schema, keys }, columns));
+            inputs.push(self.operator_input(&prepare, time.lag_ticks, unit)?);
+        }
+        let (Some((right, right_columns)), Some((left, left_columns))) = (sides.pop(), sides.pop())
+        else {
+            return internal_err!("a join has two sides");
+        };
+        let null_equals = join.null_equality == NullEquality::NullEqualsNull;
+        let spec = IntervalJoinSpec::try_new([left, right], (lower, upper), null_equals);
+        let operator: Arc<dyn StatefulOperator> = Arc::new(spec.map_err(refused)?);
+        let leaf = self.next_leaf();
+        let name = TableReference::bare(leaf.to_string());
+        let table = LeafTable::new(leaf, Arc::clone(operator.output_schema()));
+        operators.nodes.push(OperatorNode { leaf, operator, inputs });
+        operators.fingerprints.push(None);
+        let places = left_columns.into_iter().map(|at| format!("l{at}"));
+        let places = places.chain(right_columns.into_iter().map(|at| format!("r{at}")));
+        let columns = places.zip(join.schema.iter()).map(|(place, (qualifier, field))| {
+            let column = Expr::Column(Column::new(Some(name.clone()), place));
+            named(column, qualifier.cloned(), field.name())
+        });
+        let pairs = scan(name.clone(), table)?.project(columns.collect::<Vec<_>>())?;
+        match filter {
+            Some(filter) => pairs.filter(filter)?.build(),
+            None => pairs.build(),
+        }
+    }
+}
