@@ -17,7 +17,6 @@ use datafusion::logical_expr::LogicalPlan;
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::plan::ContinuousPlan;
 use windrow_storage::wal::producers::Stamp;
-use windrow_stream::log::Completion;
 use windrow_stream::push::PushStream;
 use windrow_stream::target::Target;
 
@@ -90,7 +89,7 @@ impl Session {
     /// copied. In one order the same rows come again, with the same numbers.
     async fn or_lost(&self, view: &Materialized, push: &PushStream, id: u64) -> Result<()> {
         let (taken, rows) = (push.taken(&Stamp::insert(id)), view.log.state().rows);
-        let unordered = view.log.completion() == (Completion::Checkpoint { in_order: false });
+        let unordered = view.log.is_unordered();
         if self.restoring.is_none() || taken <= rows {
             return Ok(());
         }

@@ -151,8 +151,8 @@ impl Session {
         };
         let time = plan.event_times.first().map(|e| e.column);
         let completion = self.completion(plan)?;
-        let opened = store.open_view(&definition, &plan.schema, time, completion).await?;
-        let (kept, archived) = opened;
+        let kept = store.open_view(&definition, &plan.schema, time, completion).await?;
+        let archived = kept.log.frontier().watermark();
         let spiller = kept.view_spiller(self.logs_of(reads));
         self.engine.keep(key, Arc::clone(&spiller));
         let mut kept =
@@ -163,7 +163,7 @@ impl Session {
         let checkpoints = store.open_checkpoints(&definition, stamp(plan))?;
         let checkpoints = Arc::new(checkpoints);
         kept.checkpoints = Some(Arc::clone(&checkpoints));
-        let by_rows = matches!(completion, Completion::Checkpoint { .. });
+        let by_rows = completion.is_by_checkpoint();
         let has_ended = archived == Watermark::END;
         if self.restoring.is_none() || (has_ended && !by_rows) {
             return Ok(kept);
@@ -225,13 +225,13 @@ impl Session {
             let ahead = Cell::new(0_u32);
             let newest = checkpoints.newest(&|was_archived, resume| {
                 match completion {
-                    Completion::Rows => {}
-                    Completion::Watermark => {
+                    None | Some(Completion::Append) => {}
+                    Some(Completion::Watermark) => {
                         if was_archived.is_some_and(|w| w > archived) {
                             return Err("the archive has lost windows that it had".to_owned());
                         }
                     }
-                    Completion::Checkpoint { in_order } => {
+                    Some(Completion::Checkpoint { in_order }) => {
                         let given = resume.rows_given.unwrap_or(0);
                         ahead.set(ahead.get() + u32::from(given > rows));
                         if given > rows || (given < rows && !in_order) {
@@ -252,7 +252,7 @@ impl Session {
                 }
                 Ok(())
             })?;
-            if ahead.get() > 1 && completion == (Completion::Checkpoint { in_order: false }) {
+            if ahead.get() > 1 && completion.is_some_and(Completion::is_unordered) {
                 // Whoever follows it may have been given the others, which would come in another order.
                 return Err(Error::new(
                     ErrorKind::Corrupt,
@@ -283,8 +283,7 @@ impl Session {
         if view.starts_late {
             return Err(refused("where it began to read is known from them alone".to_owned()));
         }
-        let unordered = Completion::Checkpoint { in_order: false };
-        if log.completion() == unordered && log.state().rows > 0 {
+        if log.is_unordered() && log.state().rows > 0 {
             let why = "its rows may come in another order than they are archived in";
             return Err(refused(why.to_owned()));
         }
@@ -354,7 +353,7 @@ fn rows_again(log: &StreamLog, resume: Option<&Resume>) -> u64 {
     let reached = resume.taps.iter().map(|tap| Watermark::at(tap.hold)).min();
     // Whether it has ended, its archive says.
     if let Some(watermark) = reached.filter(|w| resume.inputs.is_empty() && *w != Watermark::END) {
-        log.reached(watermark);
+        log.resume_at(watermark);
     }
     for row in &resume.unused {
         if let Unused::Behind(SavedBehind { row, behind }) = row {

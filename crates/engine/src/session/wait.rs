@@ -11,7 +11,7 @@ use windrow_core::time::{ticks_to_micros, time_unit};
 use windrow_core::{Error, ErrorKind, Result, Watermark};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_stream::Feed;
-use windrow_stream::log::{Completion, LogState};
+use windrow_stream::log::LogState;
 
 use crate::catalog::{Materialized, Object, plain_name};
 use crate::session::{Outcome, Session, UnusedRows};
@@ -89,7 +89,7 @@ impl Session {
             match self.engine.catalog.get(input) {
                 Some(Object::Materialized(inner)) => {
                     Box::pin(self.wait_consumed(&inner)).await?;
-                    if inner.log.completion() == (Completion::Checkpoint { in_order: false }) {
+                    if inner.log.is_unordered() {
                         // Its readers are given what is archived.
                         inner.query.checkpoint().await?;
                     }
