@@ -18,6 +18,7 @@ pub mod offset;
 pub mod owner;
 pub mod size;
 pub mod source;
+pub mod sql_type;
 pub mod time;
 pub mod window;
 
@@ -30,5 +31,6 @@ pub use owner::Owner;
 pub use source::{
     BadRow, Behind, CmpOp, Partition, Predicate, Reader, ScanRequest, Source, SourceBatch, Split,
 };
+pub use sql_type::sql_type;
 pub use time::{EventTimeColumn, StreamSchema, Watermark};
 pub use window::{SessionSpec, WindowKind, WindowSpec, Windows};

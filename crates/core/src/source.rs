@@ -156,6 +156,22 @@ pub struct ScanRequest {
     pub batch_rows_max: usize,
 }
 
+impl ScanRequest {
+    /// Requests all rows that are there now, of these columns.
+    pub fn of_now(projection: Vec<usize>, batch_rows_max: usize) -> Self {
+        Self {
+            projection,
+            predicates: vec![],
+            event_time: None,
+            from: None,
+            place: None,
+            past: 0,
+            until_now: true,
+            batch_rows_max,
+        }
+    }
+}
+
 /// `column op literal`.
 #[derive(Debug, Clone)]
 pub struct Predicate {

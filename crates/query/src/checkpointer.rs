@@ -220,7 +220,10 @@ async fn write(
         Err(error) => Err(error),
     };
     let work = tokio::task::spawn_blocking(move || match archived {
-        Ok(archived) => checkpoints.write(cut, (taken_micros, archived), &|| clock.now_micros()),
+        Ok(archived) => {
+            let windows = archived.windows();
+            checkpoints.write(cut, (taken_micros, windows), &|| clock.now_micros())
+        }
         Err(error) => {
             checkpoints.owe(cut);
             Err(error)

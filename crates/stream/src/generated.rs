@@ -2,7 +2,6 @@
 //! of each batch, before anything else sees it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
@@ -10,9 +9,10 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use async_trait::async_trait;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::collect_columns;
-use windrow_core::{Partition, Reader, Result, ScanRequest, Source, SourceBatch, Split};
+use windrow_core::{Reader, Result, ScanRequest, Source, SourceBatch, Split};
 use windrow_sql::diagnostics::from_datafusion;
 
+use crate::altered::Alteration;
 use crate::lengths::Lengths;
 
 /// What a column of a stream is.
@@ -92,51 +92,24 @@ impl Columns {
     }
 }
 
-/// A source with generated columns added.
+/// The alteration of rows by which they get the generated columns.
 #[derive(Debug)]
-pub struct GeneratedSource {
-    /// Where the rows without generated columns come from.
-    pub inner: Arc<dyn Source>,
-    /// What is generated.
-    pub columns: Arc<Columns>,
-}
+pub struct Generated(pub Arc<Columns>);
 
 #[async_trait]
-impl Source for GeneratedSource {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.columns.schema)
+impl Alteration for Generated {
+    fn schema(&self, _: SchemaRef) -> SchemaRef {
+        Arc::clone(&self.0.schema)
     }
 
-    fn is_bounded(&self) -> bool {
-        self.inner.is_bounded()
-    }
-
-    fn is_replayable(&self) -> bool {
-        self.inner.is_replayable()
-    }
-
-    fn notices(&self) -> Vec<String> {
-        self.inner.notices()
-    }
-
-    async fn discover(&self) -> Result<Vec<Partition>> {
-        self.inner.discover().await
-    }
-
-    fn rediscover_after(&self) -> Option<Duration> {
-        self.inner.rediscover_after()
-    }
-
-    fn recall(&self, partition: &str, place: &str) -> Result<()> {
-        self.inner.recall(partition, place)
-    }
-
-    fn lost(&self, partition: &str, offset: u64, place: &str) -> Result<Option<String>> {
-        self.inner.lost(partition, offset, place)
-    }
-
-    async fn open(&self, split: &Split, scan: &ScanRequest) -> Result<Box<dyn Reader>> {
-        let physical = self.columns.needed(&scan.projection);
+    async fn open(
+        &self,
+        source: &dyn Source,
+        split: &Split,
+        scan: &ScanRequest,
+    ) -> Result<Box<dyn Reader>> {
+        let Self(columns) = self;
+        let physical = columns.needed(&scan.projection);
         let request = ScanRequest {
             projection: physical.clone(),
             // Positions of physical columns differ from those of all columns; the plan checks
@@ -146,8 +119,8 @@ impl Source for GeneratedSource {
             ..scan.clone()
         };
         Ok(Box::new(GeneratedReader {
-            inner: self.inner.open(split, &request).await?,
-            columns: Arc::clone(&self.columns),
+            inner: source.open(split, &request).await?,
+            columns: Arc::clone(columns),
             physical,
             wanted: scan.projection.clone(),
         }))
@@ -172,7 +145,7 @@ impl Reader for GeneratedReader {
 }
 
 impl GeneratedReader {
-    /// Puts the read columns at their places; columns that nobody reads are NULL.
+    /// Puts the read columns at their places; columns that are not read are NULL.
     fn widen(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let count = rows.num_rows();
         let schema = &self.columns.physical;

@@ -207,16 +207,10 @@ impl History {
     async fn read(&self, partition: &Partition) -> Result<()> {
         let producer = self.producer(partition);
         let mut consumed = self.push.taken(&producer);
-        let request = ScanRequest {
-            projection: (0..self.source.schema().fields().len()).collect(),
-            predicates: vec![],
-            event_time: None,
-            from: None,
-            place: None,
-            past: 0,
-            until_now: true,
-            batch_rows_max: self.batch_rows_max,
-        };
+        let request = ScanRequest::of_now(
+            (0..self.source.schema().fields().len()).collect(),
+            self.batch_rows_max,
+        );
         for split in &partition.splits {
             let mut request = ScanRequest { from: Some(consumed), ..request.clone() };
             if let Some((at, place)) = self.places.of(&partition.name) {

@@ -4,7 +4,6 @@
 //! with a length are always read.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{cast, filter_record_batch, nullif};
@@ -12,11 +11,10 @@ use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::sql::parser::Statement as EngineStatement;
 use sqlparser::ast::{self, ColumnDef};
-use windrow_core::{
-    BadRow, Error, Partition, Reader, Result, ScanRequest, Source, SourceBatch, Split,
-};
+use windrow_core::{BadRow, Error, Reader, Result, ScanRequest, Source, SourceBatch, Split};
 use windrow_sql::parse::characters_max;
 
+use crate::altered::Alteration;
 use crate::intake::render_row;
 
 /// Characters of a text that a message shows.
@@ -88,11 +86,9 @@ pub fn no_lengths(statement: &EngineStatement) -> Result<()> {
     }
 }
 
-/// A source whose rows are bad where a text is too long.
+/// The alteration of rows by which those with a text that is too long are bad.
 #[derive(Debug)]
-pub struct LimitedSource {
-    /// Where the rows come from.
-    pub inner: Arc<dyn Source>,
+pub struct Limited {
     /// How long the texts of its columns may be.
     pub lengths: Lengths,
     /// What becomes of rows with longer ones.
@@ -122,40 +118,17 @@ impl OnBad {
 }
 
 #[async_trait]
-impl Source for LimitedSource {
-    fn schema(&self) -> SchemaRef {
-        self.inner.schema()
+impl Alteration for Limited {
+    fn schema(&self, read: SchemaRef) -> SchemaRef {
+        read
     }
 
-    fn is_bounded(&self) -> bool {
-        self.inner.is_bounded()
-    }
-
-    fn is_replayable(&self) -> bool {
-        self.inner.is_replayable()
-    }
-
-    fn notices(&self) -> Vec<String> {
-        self.inner.notices()
-    }
-
-    async fn discover(&self) -> Result<Vec<Partition>> {
-        self.inner.discover().await
-    }
-
-    fn rediscover_after(&self) -> Option<Duration> {
-        self.inner.rediscover_after()
-    }
-
-    fn recall(&self, partition: &str, place: &str) -> Result<()> {
-        self.inner.recall(partition, place)
-    }
-
-    fn lost(&self, partition: &str, offset: u64, place: &str) -> Result<Option<String>> {
-        self.inner.lost(partition, offset, place)
-    }
-
-    async fn open(&self, split: &Split, scan: &ScanRequest) -> Result<Box<dyn Reader>> {
+    async fn open(
+        &self,
+        source: &dyn Source,
+        split: &Split,
+        scan: &ScanRequest,
+    ) -> Result<Box<dyn Reader>> {
         let mut read = scan.projection.clone();
         let more = self.lengths.0.iter().map(|(column, _)| *column);
         read.extend(more.filter(|column| !scan.projection.contains(column)));
@@ -164,7 +137,7 @@ impl Source for LimitedSource {
         let wanted = scan.projection.iter().map(place).collect();
         let limits = self.lengths.0.iter().map(|(column, most)| (place(column), *most)).collect();
         let request = ScanRequest { projection: read.clone(), ..scan.clone() };
-        let inner = self.inner.open(split, &request).await?;
+        let inner = source.open(split, &request).await?;
         Ok(Box::new(LimitedReader { inner, limits, wanted, on_bad: self.on_bad }))
     }
 }

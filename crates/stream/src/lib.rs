@@ -13,6 +13,7 @@
 //! the first ones that need them are.
 #![forbid(unsafe_code)]
 
+pub mod altered;
 pub mod caught;
 pub mod followers;
 pub mod generated;

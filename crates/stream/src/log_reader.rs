@@ -18,7 +18,7 @@ use windrow_core::{
 };
 
 use crate::followers::{Follower, ReadBy};
-use crate::log::{Found, LogState, StreamLog};
+use crate::log::{LogState, ReadAt, StreamLog};
 
 /// What the one partition of a log is called.
 pub(crate) const LOG_PARTITION: &str = "log";
@@ -163,7 +163,7 @@ impl LogReader {
         // The state is read before the rows: a watermark must never overtake its rows.
         let state = self.state();
         if !self.begun {
-            self.position = self.position.max(state.held);
+            self.position = self.position.max(state.oldest);
             self.begun = true;
         }
         let behind = self.log.behind_gap(self.position).min(state.rows);
@@ -178,18 +178,18 @@ impl LogReader {
         }
         let left = self.left(state.rows);
         let found = match left.min(self.batch_rows_max) {
-            0 => Found::Nothing,
+            0 => ReadAt::Nothing,
             rows_max => self.log.read(self.position, rows_max)?,
         };
         let rows = match found {
-            Found::Archived(archive) => return Ok(Step::Archive(archive)),
-            Found::Rows(rows) => Some(rows.project(&self.projection)?),
-            Found::Nothing => None,
-            Found::Dropped { first } if self.skips => {
+            ReadAt::Archived(archive) => return Ok(Step::Archive(archive)),
+            ReadAt::Rows(rows) => Some(rows.project(&self.projection)?),
+            ReadAt::Nothing => None,
+            ReadAt::Dropped { first } if self.skips => {
                 self.position = first;
                 return self.look();
             }
-            Found::Dropped { first } => return Err(dropped(self.position, first)),
+            ReadAt::Dropped { first } => return Err(dropped(self.position, first)),
         };
         let caught_up =
             self.position + rows.as_ref().map_or(0, |b| b.num_rows() as u64) >= state.rows;

@@ -261,16 +261,8 @@ impl Position {
                 source
             }
         };
-        let request = ScanRequest {
-            projection: self.history.columns.clone(),
-            predicates: vec![],
-            event_time: None,
-            from: None,
-            place: None,
-            past: 0,
-            until_now: true,
-            batch_rows_max: self.history.batch_rows_max,
-        };
+        let request =
+            ScanRequest::of_now(self.history.columns.clone(), self.history.batch_rows_max);
         loop {
             let Some((partition, reader)) = &mut self.reader else {
                 let Some(split) = self.splits.pop() else { return Ok(None) };

@@ -138,7 +138,7 @@ impl Retention {
     /// # Errors
     /// As [`dropped_before`](Self::dropped_before).
     pub fn release_before(&self) -> Result<Option<i64>> {
-        if self.log.state().held == 0 { Ok(None) } else { self.limit() }
+        if self.log.state().oldest == 0 { Ok(None) } else { self.limit() }
     }
 
     /// The oldest event time that is to be kept now.
@@ -175,7 +175,7 @@ impl Retention {
                 tracing::debug!(name = self.name, dropped, "retention drops old rows");
             }
         }
-        let (first, held) = (self.log.state().first, self.log.state().held);
+        let (first, held) = (self.log.state().first, self.log.state().oldest);
         if held < first {
             let mut end = needed.offset.min(first);
             if needed.ticks < limit && held < end {
@@ -184,7 +184,7 @@ impl Retention {
             self.log.release_before(end);
         }
         self.give_back(limit.min(needed.ticks)).await?;
-        Ok(if self.log.state().held >= first { Pass::Done } else { Pass::Held })
+        Ok(if self.log.state().oldest >= first { Pass::Done } else { Pass::Held })
     }
 
     /// The first row from `from` on that is not older than `before`, or the one at `end`. Rows
@@ -255,7 +255,7 @@ impl Retention {
     /// Deletes the files of dropped rows; those that are not archived are, so that their log ends.
     async fn give_back(&self, before: i64) -> Result<()> {
         let Some(spiller) = &self.spiller else { return Ok(()) };
-        let held = self.log.state().held;
+        let held = self.log.state().oldest;
         if !spiller.is_view() && held > spiller.archived_rows() {
             spiller.spill_until_stopped().await?;
         }
@@ -297,7 +297,7 @@ mod tests {
     use arrow::record_batch::RecordBatch;
 
     use super::*;
-    use crate::log::Found;
+    use crate::log::ReadAt;
 
     fn append(log: &StreamLog, times: &[Option<i64>]) {
         let times: ArrayRef = Arc::new(TimestampMillisecondArray::from(times.to_vec()));
@@ -326,9 +326,9 @@ mod tests {
         // Below 55: the first two batches; the third is young, and what follows it stays.
         let standing = Needed { offset: 1, ticks: i64::MAX };
         assert_eq!(retention.pass(standing).await.unwrap(), Pass::Held);
-        let held = |log: &StreamLog| (log.state().held, log.state().first, log.held_rows());
+        let held = |log: &StreamLog| (log.state().oldest, log.state().first, log.held_rows());
         assert_eq!(held(&log), (1, 4, 4), "a reader stands in the first batch");
-        let Ok(Found::Rows(rows)) = log.read(1, 10) else { panic!("it is given what it needs") };
+        let Ok(ReadAt::Rows(rows)) = log.read(1, 10) else { panic!("it is given what it needs") };
         assert_eq!(rows.num_rows(), 1);
         assert_eq!(retention.pass(Needed { ticks: 20, ..all }).await.unwrap(), Pass::Held);
         assert_eq!(held(&log), (1, 4, 4), "an open window needs 20");

@@ -19,21 +19,21 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use windrow_archive::{ArchiveFile, ArchiveTable, HeldFiles, Provenance};
-use windrow_core::{Clock, Error, Limits, Result, Watermark};
+use windrow_core::{Clock, Error, Limits, Result};
 use windrow_storage::wal::Wal;
 
 use crate::caught::unwound;
-use crate::log::{Completion, Room, StreamLog};
+use crate::log::{Frontier, Room, StreamLog, Unarchived};
 use crate::repeated::repeated;
 
 /// From so many files on, small ones are put together.
 const FILES_MANY: usize = 32;
-/// Files that nobody names any more are kept so long for who still reads them.
+/// Files that no version names any more are kept so long for those that still read them.
 const VACUUM_AFTER: Duration = Duration::from_secs(3_600);
 
 /// The query that rows come from, as far as their archive has to know it.
 pub trait Fails: fmt::Debug + Send + Sync {
-    /// It fails: nobody knows what would become of its rows.
+    /// It fails: what would become of its rows is not known.
     fn fail(&self, error: Arc<Error>);
 }
 
@@ -42,48 +42,76 @@ pub trait Fails: fmt::Debug + Send + Sync {
 pub struct Spiller {
     log: Arc<StreamLog>,
     archive: Arc<ArchiveTable>,
-    /// The log of a push stream; views have none.
-    wal: Option<Arc<Wal>>,
-    /// The logs that the rows of a view are made of, those of the views that it reads included.
-    sources: Vec<Arc<Wal>>,
+    origin: Origin,
     spilling: tokio::sync::Mutex<()>,
     stop: watch::Sender<bool>,
     error: Mutex<Option<String>>,
-    /// The query of a view.
-    query: OnceLock<Weak<dyn Fails>>,
+}
+
+/// Where the rows of a log come from, and what that has to know of their archive.
+#[derive(Debug)]
+enum Origin {
+    /// A push stream. Its write-ahead log releases what is archived.
+    Stream(Arc<Wal>),
+    /// A view.
+    View {
+        /// The logs that its rows are made of, those of the views that it reads included.
+        sources: Vec<Arc<Wal>>,
+        /// Its query, which fails when the archive panics.
+        query: OnceLock<Weak<dyn Fails>>,
+    },
 }
 
 impl Spiller {
-    /// Moves the rows of `log` to `archive`. `wal`: the log of a push stream; `sources`: the logs that the rows of a view are made of.
-    pub fn new(
+    /// Moves the rows of a push stream from `log` to `archive`. `wal` makes them durable before.
+    pub fn of_stream(log: Arc<StreamLog>, archive: Arc<ArchiveTable>, wal: Arc<Wal>) -> Arc<Self> {
+        Self::of(log, archive, Origin::Stream(wal))
+    }
+
+    /// Moves the rows of a view from `log` to `archive`. `sources`: the logs that they are made of.
+    pub fn of_view(
         log: Arc<StreamLog>,
         archive: Arc<ArchiveTable>,
-        wal: Option<Arc<Wal>>,
         sources: Vec<Arc<Wal>>,
     ) -> Arc<Self> {
+        Self::of(log, archive, Origin::View { sources, query: OnceLock::new() })
+    }
+
+    fn of(log: Arc<StreamLog>, archive: Arc<ArchiveTable>, origin: Origin) -> Arc<Self> {
         Arc::new(Self {
             log,
             archive,
-            wal,
-            sources,
+            origin,
             spilling: tokio::sync::Mutex::new(()),
             stop: watch::Sender::new(false),
             error: Mutex::new(None),
-            query: OnceLock::new(),
         })
     }
 
-    /// Whose rows these are: a query that fails when its archive panics.
-    pub fn is_of<Q: Fails + 'static>(&self, query: &Arc<Q>) {
-        self.query.get_or_init(|| {
-            let query: Weak<Q> = Arc::downgrade(query);
-            query
-        });
+    /// Names the query of a view, which fails when the archive panics.
+    pub fn is_of<Q: Fails + 'static>(&self, of: &Arc<Q>) {
+        if let Origin::View { query, .. } = &self.origin {
+            query.get_or_init(|| {
+                let of: Weak<Q> = Arc::downgrade(of);
+                of
+            });
+        }
     }
 
-    /// The logs that the rows of a view are made of.
+    /// The logs that the rows of a view are made of, or the one of a push stream.
     pub fn sources(&self) -> &[Arc<Wal>] {
-        &self.sources
+        match &self.origin {
+            Origin::Stream(wal) => std::slice::from_ref(wal),
+            Origin::View { sources, .. } => sources,
+        }
+    }
+
+    /// The write-ahead log of a push stream.
+    fn wal(&self) -> Option<&Arc<Wal>> {
+        match &self.origin {
+            Origin::Stream(wal) => Some(wal),
+            Origin::View { .. } => None,
+        }
     }
 
     /// Its log, or those that its rows are made of, note how far they go.
@@ -91,7 +119,7 @@ impl Spiller {
     /// # Errors
     /// When that cannot be written.
     pub async fn note_extents(&self) -> Result<()> {
-        let logs: Vec<_> = self.sources.iter().chain(&self.wal).cloned().collect();
+        let logs = self.sources().to_vec();
         if logs.is_empty() {
             return Ok(());
         }
@@ -102,15 +130,14 @@ impl Spiller {
 
     /// Whether these are the rows of a view.
     pub fn is_view(&self) -> bool {
-        self.wal.is_none()
+        matches!(self.origin, Origin::View { .. })
     }
 
-    /// Archives what is complete now; returns the watermark up to which the archive has the
-    /// windows of a view (the end offset of a push stream).
+    /// Archives what is complete now; returns how far the archive is then.
     ///
     /// # Errors
     /// When it cannot be written; nothing has changed then.
-    pub async fn spill(&self) -> Result<Option<Watermark>> {
+    pub async fn spill(&self) -> Result<Frontier> {
         let _one_at_a_time = self.spilling.lock().await;
         self.spill_alone().await
     }
@@ -119,22 +146,24 @@ impl Spiller {
     ///
     /// # Errors
     /// As [`spill`](Self::spill).
-    pub async fn spill_until_stopped(&self) -> Result<Option<Watermark>> {
+    pub async fn spill_until_stopped(&self) -> Result<Frontier> {
         let _one_at_a_time = self.spilling.lock().await;
         if *self.stop.borrow() {
-            return Ok(self.archived());
+            return Ok(self.frontier());
         }
         self.spill_alone().await
     }
 
     /// A panic is an error like others, but nobody knows what the archive would do next: a view fails.
-    async fn spill_alone(&self) -> Result<Option<Watermark>> {
+    async fn spill_alone(&self) -> Result<Frontier> {
         match unwound(|| "archiving".to_owned(), self.spill_complete()).await {
             Ok(spilled) => spilled,
             Err(panic) => {
                 let panic = Arc::new(panic);
                 *self.error.lock() = Some(panic.message().to_owned());
-                if let Some(query) = self.query.get().and_then(Weak::upgrade) {
+                if let Origin::View { query, .. } = &self.origin
+                    && let Some(query) = query.get().and_then(Weak::upgrade)
+                {
                     query.fail(Arc::clone(&panic));
                 }
                 Err(repeated(&panic))
@@ -142,50 +171,31 @@ impl Spiller {
         }
     }
 
-    async fn spill_complete(&self) -> Result<Option<Watermark>> {
+    async fn spill_complete(&self) -> Result<Frontier> {
         let Some(rows) = self.log.unarchived() else {
-            return Ok(self.archived());
+            return Ok(self.frontier());
         };
-        if rows.rows.is_empty() && rows.watermark != Watermark::END {
+        if rows.rows.is_empty() && rows.frontier != Frontier::All {
             // Time without rows is no news: the next run finds it empty too.
-            return Ok(self.archived());
+            return Ok(self.frontier());
         }
-        let version = match self.log.completion() {
-            Completion::Watermark => rows.watermark.ticks(),
-            Completion::Checkpoint { .. } if rows.watermark == Watermark::END => {
-                Watermark::END.ticks()
-            }
-            Completion::Rows | Completion::Checkpoint { .. } => {
-                i64::try_from(rows.end).unwrap_or(i64::MAX)
-            }
-        };
-        let provenance = Provenance {
-            watermark: self.wal.is_none().then(|| rows.watermark.ticks()),
-            ..Provenance::default()
-        };
-        let done = match self.note_extents().await {
-            Ok(()) => {
-                let batches = rows.rows.into_iter().map(|piece| piece.load());
-                self.archive.append_from(batches, rows.first, version, &provenance).await
-            }
-            Err(error) => Err(error),
-        };
+        let (first, end) = (rows.first, rows.end);
+        let done = self.write(rows).await;
         *self.error.lock() = done.as_ref().err().map(|e| e.message().to_owned());
         if let Err(error) = done {
             // A commit that was sent before, by this process or one that it follows, may have come
             // late: the same rows, cut elsewhere. Rows that come in another order each time are
             // the same only if this process sent them.
             let archive = self.archive.snapshot();
-            let unordered = Completion::Checkpoint { in_order: false };
-            let first = if self.log.completion() == unordered { rows.end } else { rows.first + 1 };
-            if (first..=rows.end).contains(&archive.state().rows) {
+            let first = if self.log.is_unordered() { end } else { first + 1 };
+            if (first..=end).contains(&archive.state().rows) {
                 self.log.archived(archive);
             }
             return Err(error);
         }
         self.log.archived(self.archive.snapshot());
-        if let Some(wal) = &self.wal {
-            wal.delete_below(rows.end)?;
+        if let Some(wal) = self.wal() {
+            wal.delete_below(end)?;
         }
         if self.archive.state().files >= FILES_MANY
             && let Err(error) = self.tidy().await
@@ -193,11 +203,17 @@ impl Spiller {
             // The rows are archived; the next spill tidies.
             tracing::warn!(%error, "small archive files could not be put together");
         }
-        Ok(self.archived())
+        Ok(self.frontier())
     }
 
-    fn archived(&self) -> Option<Watermark> {
-        self.archive.state().txn_version.map(Watermark::at)
+    /// Commits rows to the archive.
+    async fn write(&self, rows: Unarchived) -> Result<()> {
+        self.note_extents().await?;
+        let Unarchived { first, rows, watermark, frontier, .. } = rows;
+        let watermark = self.is_view().then(|| watermark.ticks());
+        let provenance = Provenance { watermark, ..Provenance::default() };
+        let batches = rows.into_iter().map(|piece| piece.load());
+        self.archive.append_from(batches, first, frontier.version(), &provenance).await.map(|_| ())
     }
 
     /// The log whose rows these are.
@@ -223,12 +239,14 @@ impl Spiller {
         Ok(dropped)
     }
 
-    /// Up to where a view's finished windows are archived.
-    pub fn frontier(&self) -> Watermark {
-        self.archive.state().txn_version.map_or(Watermark::NONE, Watermark::at)
+    /// How far the archive is.
+    pub fn frontier(&self) -> Frontier {
+        let version = self.archive.state().txn_version;
+        let completion = self.log.completion();
+        completion.map_or(Frontier::Nothing, |completion| completion.frontier(version))
     }
 
-    /// Puts small files together, and deletes what nobody reads any more.
+    /// Puts small files together, and deletes what is read no more.
     async fn tidy(&self) -> Result<()> {
         if self.archive.compact().await? {
             self.log.archived(self.archive.snapshot());
@@ -247,7 +265,7 @@ impl Spiller {
                 () = self.when(|| self.is_due(&limits)) => {}
             }
             // A push stream is durable without its archive: no file for a few rows.
-            if self.wal.is_some() && !self.is_long(&limits) {
+            if !self.is_view() && !self.is_long(&limits) {
                 if let Err(error) = self.note_extents().await {
                     tracing::warn!(%error, "how far a log goes could not be noted");
                 }
@@ -266,8 +284,8 @@ impl Spiller {
     /// Whether to spill at once.
     fn is_due(&self, limits: &Limits) -> bool {
         match self.log.completion() {
-            Completion::Checkpoint { .. } => self.log.unarchived().is_some(),
-            Completion::Rows | Completion::Watermark => self.is_long(limits),
+            Some(by) if by.is_by_checkpoint() => self.log.unarchived().is_some(),
+            _ => self.is_long(limits),
         }
     }
 
@@ -290,7 +308,7 @@ impl Spiller {
         let (rows, bytes) = self.log.tail_size();
         rows >= limits.tail_rows_max
             || bytes >= limits.tail_bytes_max
-            || (rows > 0 && self.wal.as_ref().is_some_and(|wal| wal.is_scattered()))
+            || (rows > 0 && self.wal().is_some_and(|wal| wal.is_scattered()))
     }
 
     /// Stops; a spill that is under way is waited for.
@@ -342,9 +360,10 @@ mod tests {
     use url::Url;
     use windrow_archive::{Storage, TableSpec};
     use windrow_core::offset::Gaps;
-    use windrow_core::{ErrorKind, ManualClock};
+    use windrow_core::{ErrorKind, ManualClock, Watermark};
 
     use super::*;
+    use crate::log::Completion;
 
     /// A query that remembers that it has failed.
     #[derive(Debug, Default)]
@@ -390,12 +409,13 @@ mod tests {
         let archive =
             ArchiveTable::open(storage.child("v").unwrap(), spec, Arc::clone(&clock) as _);
         let archive = Arc::new(archive.await.unwrap());
-        let told = (Watermark::NONE, Completion::Rows);
-        let log = StreamLog::restored(rows.schema(), archive.snapshot(), told, None);
-        let spiller = Spiller::new(Arc::clone(&log), archive, None, vec![]);
+        let by = Completion::Watermark;
+        let log = StreamLog::restored(rows.schema(), archive.snapshot(), by, None);
+        let spiller = Spiller::of_view(Arc::clone(&log), archive, vec![]);
         let query = Arc::new(Query::default());
         spiller.is_of(&query);
         log.append(rows).unwrap();
+        log.advance(Watermark::at(1));
         clock.1.store(true, Ordering::Relaxed);
         let error = spiller.spill().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Internal);

@@ -20,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
 use windrow_archive::{ArchiveOptions, ArchiveTable, Provenance, Storage, TableSpec};
-use windrow_core::{Clock, Error, ErrorKind, Owner, Result, Watermark};
+use windrow_core::{Clock, Error, ErrorKind, Owner, Result};
 use windrow_storage::checkpoint::{Checkpoints, Stamp};
 use windrow_storage::directory::DataDirectory;
 use windrow_storage::files::{Files, io_error};
@@ -377,9 +377,8 @@ impl Store {
                 archive = self.archive(Part::Stream, &definition, schema, event_time).await?;
             }
         }
-        let told = (Watermark::NONE, Completion::Rows);
         let (snapshot, memory) = (archive.snapshot(), self.memory.as_ref());
-        let log = StreamLog::restored(Arc::clone(schema), snapshot, told, memory);
+        let log = StreamLog::restored(Arc::clone(schema), snapshot, Completion::Append, memory);
         let from = log.state().rows;
         let sink = Arc::clone(&log);
         let applied = Box::new(move |_first: u64, rows| {
@@ -492,8 +491,7 @@ impl Store {
         Ok(Some(lost))
     }
 
-    /// The view's log as it was left: its archived rows. The watermark is the one up to which its
-    /// windows are archived, and [`Watermark::END`] when all its rows are.
+    /// The view's log as it was left: its archived rows.
     ///
     /// # Errors
     /// When it is damaged, or its columns are not these.
@@ -503,19 +501,13 @@ impl Store {
         schema: &SchemaRef,
         event_time: Option<usize>,
         completion: Completion,
-    ) -> Result<(DurableLog, Watermark)> {
+    ) -> Result<DurableLog> {
         let archive = self.archive(Part::View, definition, schema, event_time).await?;
         let snapshot = archive.snapshot();
-        let archived = snapshot.state().txn_version.map_or(Watermark::NONE, Watermark::at);
-        let watermark = match completion {
-            // The version is a number of rows until there are no more to come.
-            Completion::Checkpoint { .. } if archived != Watermark::END => Watermark::NONE,
-            _ => archived,
-        };
-        let (told, memory) = ((watermark, completion), self.memory.as_ref());
-        let log = StreamLog::restored(Arc::clone(schema), snapshot, told, memory);
+        let memory = self.memory.as_ref();
+        let log = StreamLog::restored(Arc::clone(schema), snapshot, completion, memory);
         self.note_opened(definition, Part::View);
-        Ok((DurableLog { log, archive }, watermark))
+        Ok(DurableLog { log, archive })
     }
 
     async fn archive(
@@ -581,12 +573,12 @@ impl Store {
 impl DurableLog {
     /// Moves rows of a stream's log to the archive.
     pub(crate) fn spiller(&self, wal: Arc<Wal>) -> Arc<Spiller> {
-        Spiller::new(Arc::clone(&self.log), Arc::clone(&self.archive), Some(wal), vec![])
+        Spiller::of_stream(Arc::clone(&self.log), Arc::clone(&self.archive), wal)
     }
 
     /// Moves rows of a view to the archive; `sources`: the logs that they are made of.
     pub(crate) fn view_spiller(&self, sources: Vec<Arc<Wal>>) -> Arc<Spiller> {
-        Spiller::new(Arc::clone(&self.log), Arc::clone(&self.archive), None, sources)
+        Spiller::of_view(Arc::clone(&self.log), Arc::clone(&self.archive), sources)
     }
 }
 
@@ -598,7 +590,7 @@ async fn step_over(next: u64, log: &StreamLog, archive: &ArchiveTable) -> Result
         return Ok(());
     }
     if let Some(rows) = log.unarchived() {
-        let version = i64::try_from(rows.end).unwrap_or(i64::MAX);
+        let version = rows.frontier.version();
         let batches = rows.rows.into_iter().map(|piece| piece.load());
         archive.append_from(batches, rows.first, version, &Provenance::default()).await?;
     }

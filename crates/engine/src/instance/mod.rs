@@ -25,7 +25,7 @@ use windrow_core::{Error, ErrorKind, Result};
 use windrow_query::shared::Shared;
 use windrow_query::start::{Ready, launch};
 use windrow_storage::checkpoint::Newest;
-use windrow_stream::log::{Completion, Room};
+use windrow_stream::log::Room;
 use windrow_stream::retention::Retention;
 use windrow_stream::spill::Spiller;
 
@@ -182,15 +182,15 @@ impl Instance {
     /// until the query ends.
     pub(crate) fn start_checkpoints(&self, query: Arc<Shared>, spiller: Option<Arc<Spiller>>) {
         let (clock, limits) = (Arc::clone(&self.parts.clock), self.parts.limits.clone());
-        let completion = spiller.as_ref().map(|spiller| spiller.log().completion());
-        let interval = match completion {
-            Some(Completion::Checkpoint { in_order: false }) => {
-                limits.checkpoint_interval.min(UNORDERED_CHECKPOINT_INTERVAL)
-            }
-            _ => limits.checkpoint_interval,
+        let completion = spiller.as_ref().and_then(|spiller| spiller.log().completion());
+        let interval = if completion.is_some_and(|by| by.is_unordered()) {
+            limits.checkpoint_interval.min(UNORDERED_CHECKPOINT_INTERVAL)
+        } else {
+            limits.checkpoint_interval
         };
-        let long = async move |spiller: Option<&Spiller>| match (completion, spiller) {
-            (Some(Completion::Checkpoint { .. }), Some(spiller)) => spiller.long(&limits).await,
+        let by_checkpoint = completion.is_some_and(|by| by.is_by_checkpoint());
+        let long = async move |spiller: Option<&Spiller>| match spiller {
+            Some(spiller) if by_checkpoint => spiller.long(&limits).await,
             _ => std::future::pending().await,
         };
         self.parts.cpu.spawn(async move {

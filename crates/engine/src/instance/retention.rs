@@ -93,7 +93,7 @@ fn open_from(catalog: &Catalog, name: &str, reach: i64) -> i64 {
         }
         let reach = reach.saturating_add(view.reach_ticks);
         let from = match &view.spiller {
-            Some(spiller) => spiller.frontier().delayed(reach).ticks(),
+            Some(spiller) => spiller.frontier().watermark().delayed(reach).ticks(),
             // A restart recomputes it for the queries that read it.
             None => open_from(catalog, &view.name, reach),
         };

@@ -17,7 +17,6 @@ use datafusion::logical_expr::LogicalPlan;
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::plan::ContinuousPlan;
 use windrow_storage::wal::producers::Stamp;
-use windrow_stream::log::Completion;
 use windrow_stream::push::PushStream;
 use windrow_stream::target::Target;
 
@@ -103,7 +102,7 @@ async fn check_archive(
     id: u64,
 ) -> Result<()> {
     let (taken, rows) = (push.taken(&Stamp::insert(id)), view.log.state().rows);
-    let unordered = view.log.completion() == (Completion::Checkpoint { in_order: false });
+    let unordered = view.log.is_unordered();
     if cx.restoring.is_none() || taken <= rows {
         return Ok(());
     }

@@ -8,10 +8,11 @@ use windrow_connectors::{ConnectorEnv, Declared, open_source};
 use windrow_core::{Error, Result, Source, StreamSchema};
 use windrow_sql::parse::{self, OptionItem};
 use windrow_storage::wal::Durability;
-use windrow_stream::generated::{Columns, GeneratedSource};
+use windrow_stream::altered::Altered;
+use windrow_stream::generated::{Columns, Generated};
 use windrow_stream::history::History;
 use windrow_stream::intake::Intake;
-use windrow_stream::lengths::{Lengths, LimitedSource, OnBad};
+use windrow_stream::lengths::{Lengths, Limited, OnBad};
 use windrow_stream::log::StreamLog;
 use windrow_stream::places::Places;
 use windrow_stream::push::PushStream;
@@ -185,21 +186,18 @@ impl CreateStream {
             unsaid: unsaid.map(|column| ident_name(&column.name)).collect(),
         };
         let placed = |e: Error| at_option(e, &create.options);
-        let inner = open_source(connector, &options.rest, declared, &env).await.map_err(placed)?;
-        let inner = match columns {
-            Some(columns) if !columns.lengths.is_empty() => Arc::new(LimitedSource {
-                inner,
-                lengths: columns.lengths.clone(),
-                on_bad: OnBad::of(options.of_connector("on_bad_row")),
-            }),
-            _ => inner,
-        };
-        Ok(match columns {
-            Some(columns) if columns.any_generated() => {
-                Arc::new(GeneratedSource { inner, columns: Arc::new(columns.clone()) })
-            }
-            _ => inner,
-        })
+        let opened = open_source(connector, &options.rest, declared, &env).await;
+        let mut source = opened.map_err(placed)?;
+        let Some(columns) = columns else { return Ok(source) };
+        if !columns.lengths.is_empty() {
+            let on_bad = OnBad::of(options.of_connector("on_bad_row"));
+            let lengths = columns.lengths.clone();
+            source = Arc::new(Altered::new(source, Limited { lengths, on_bad }));
+        }
+        if columns.any_generated() {
+            source = Arc::new(Altered::new(source, Generated(Arc::new(columns.clone()))));
+        }
+        Ok(source)
     }
 }
 

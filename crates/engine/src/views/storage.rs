@@ -122,8 +122,8 @@ impl ViewStorage {
             };
             let time = plan.event_times.first().map(|e| e.column);
             let completion = completion(cx, plan)?;
-            let opened = store.open_view(&definition, &plan.schema, time, completion).await?;
-            let (durable, archived) = opened;
+            let durable = store.open_view(&definition, &plan.schema, time, completion).await?;
+            let archived = durable.log.frontier().watermark();
             let spiller = durable.view_spiller(logs_of(cx, reads));
             cx.instance.start_archiving(key, Arc::clone(&spiller));
             let mut storage =
@@ -148,7 +148,7 @@ impl ViewStorage {
         (checkpoints, completion): (Arc<Checkpoints>, Completion),
     ) -> Result<()> {
         let archived = self.archived;
-        let by_rows = matches!(completion, Completion::Checkpoint { .. });
+        let by_rows = completion.is_by_checkpoint();
         let has_ended = archived == Watermark::END;
         if has_ended && !by_rows {
             return Ok(());
@@ -270,13 +270,13 @@ async fn newest(
         let ahead = Cell::new(0_u32);
         let newest = checkpoints.newest(&|was_archived, resume| {
             match completion {
-                Completion::Rows => {}
-                Completion::Watermark => {
+                None | Some(Completion::Append) => {}
+                Some(Completion::Watermark) => {
                     if was_archived.is_some_and(|w| w > archived) {
                         return Err("the archive has lost windows that it had".to_owned());
                     }
                 }
-                Completion::Checkpoint { in_order } => {
+                Some(Completion::Checkpoint { in_order }) => {
                     let given = resume.rows_given.unwrap_or(0);
                     ahead.set(ahead.get() + u32::from(given > rows));
                     if given > rows || (given < rows && !in_order) {
@@ -295,7 +295,7 @@ async fn newest(
             }
             Ok(())
         })?;
-        if ahead.get() > 1 && completion == (Completion::Checkpoint { in_order: false }) {
+        if ahead.get() > 1 && completion.is_some_and(Completion::is_unordered) {
             // Followers may have got the lost rows, which would come again in another order.
             return Err(Error::new(
                 ErrorKind::Corrupt,
@@ -326,8 +326,7 @@ fn check_rerun(
     if view.starts_late {
         return Err(refused("where it began to read is known from them alone".to_owned()));
     }
-    let unordered = Completion::Checkpoint { in_order: false };
-    if log.completion() == unordered && log.state().rows > 0 {
+    if log.is_unordered() && log.state().rows > 0 {
         let why = "its rows may come in another order than they are archived in";
         return Err(refused(why.to_owned()));
     }
@@ -379,7 +378,7 @@ fn resume_log(log: &StreamLog, resume: Option<&Resume>) -> u64 {
     let reached = resume.taps.iter().map(|tap| Watermark::at(tap.hold)).min();
     // The end is recorded in the archive.
     if let Some(watermark) = reached.filter(|w| resume.operators.is_empty() && *w != Watermark::END) {
-        log.reached(watermark);
+        log.resume_at(watermark);
     }
     for row in &resume.unused {
         if let Unused::Behind(SavedBehind { row, behind }) = row {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use windrow_core::time::{ticks_to_micros, time_unit};
 use windrow_core::{Error, Result, Watermark};
-use windrow_stream::log::{Completion, LogState};
+use windrow_stream::log::LogState;
 
 use crate::catalog::{Catalog, Materialized, Object};
 
@@ -49,7 +49,7 @@ pub(crate) fn wait_consumed<'a>(
             match catalog.get(input) {
                 Some(Object::Materialized(inner)) => {
                     Box::pin(wait_consumed(catalog, &inner)).await?;
-                    if inner.log.completion() == (Completion::Checkpoint { in_order: false }) {
+                    if inner.log.is_unordered() {
                         // Its readers only get archived rows.
                         inner.query.checkpoint().await?;
                     }

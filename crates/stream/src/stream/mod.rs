@@ -17,7 +17,7 @@ use crate::log::StreamLog;
 use crate::log_reader::LogSource;
 use crate::push::PushStream;
 use crate::retention::Retention;
-use crate::stream::table::{LeftOut, LogTable, SourceTable};
+use crate::stream::table::{LeftOut, LogContents, SourceContents, Table};
 
 /// How far ahead of the wall clock a row of an endless source may be stamped: 5 minutes.
 pub const MAX_FUTURE_SKEW_MICROS: i64 = 5 * 60 * 1_000_000;
@@ -131,12 +131,22 @@ impl Stream {
     /// What the stream holds when it is scanned, but for some rows.
     pub fn contents(self: &Arc<Self>, left_out: LeftOut) -> Arc<dyn TableProvider> {
         match &self.feed {
-            Feed::Push(push) => Arc::new(LogTable::new(Arc::clone(&push.log), left_out)),
-            Feed::View(log) => Arc::new(LogTable::new(Arc::clone(log), left_out)),
-            Feed::Source(_) => match &self.history {
+            Feed::Push(push) => Arc::new(Table(LogContents::new(Arc::clone(&push.log), left_out))),
+            Feed::View(log) => Arc::new(Table(LogContents::new(Arc::clone(log), left_out))),
+            Feed::Source(source) => match &self.history {
                 // Single rows are named by the partitions of the source.
-                Some(history) if left_out.is_empty() => Arc::new(LogTable::of_history(history)),
-                _ => Arc::new(SourceTable::new(Arc::clone(self), left_out)),
+                Some(history) if left_out.is_empty() => {
+                    Arc::new(Table(LogContents::of_history(history)))
+                }
+                _ => Arc::new(Table(SourceContents {
+                    stream: self.name.as_str().into(),
+                    schema: self.schema.clone(),
+                    source: Arc::clone(source),
+                    intake: self.intake(),
+                    bad_rows: Arc::clone(&self.bad_rows),
+                    clock: Arc::clone(&self.clock),
+                    left_out: Arc::new(left_out),
+                })),
             },
         }
     }

@@ -1,0 +1,81 @@
+//! A source that gives the rows of another one altered: partitions, splits, offsets and places are those of the
+//! other one.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use windrow_core::{Partition, Reader, Result, ScanRequest, Source, Split};
+
+/// What is done to the rows of a source.
+#[async_trait]
+pub trait Alteration: Debug + Send + Sync {
+    /// The columns that rows have afterwards; `read`: those of the source.
+    fn schema(&self, read: SchemaRef) -> SchemaRef;
+
+    /// Opens a split of the source, as [`Source::open`]; `scan` is about the altered rows.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    async fn open(
+        &self,
+        source: &dyn Source,
+        split: &Split,
+        scan: &ScanRequest,
+    ) -> Result<Box<dyn Reader>>;
+}
+
+/// A source whose rows are altered.
+#[derive(Debug)]
+pub struct Altered<A> {
+    source: Arc<dyn Source>,
+    alteration: A,
+}
+
+impl<A: Alteration> Altered<A> {
+    /// The rows of `source`, altered.
+    pub fn new(source: Arc<dyn Source>, alteration: A) -> Self {
+        Self { source, alteration }
+    }
+}
+
+#[async_trait]
+impl<A: Alteration> Source for Altered<A> {
+    fn schema(&self) -> SchemaRef {
+        self.alteration.schema(self.source.schema())
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.source.is_bounded()
+    }
+
+    fn is_replayable(&self) -> bool {
+        self.source.is_replayable()
+    }
+
+    fn notices(&self) -> Vec<String> {
+        self.source.notices()
+    }
+
+    async fn discover(&self) -> Result<Vec<Partition>> {
+        self.source.discover().await
+    }
+
+    fn rediscover_after(&self) -> Option<Duration> {
+        self.source.rediscover_after()
+    }
+
+    fn recall(&self, partition: &str, place: &str) -> Result<()> {
+        self.source.recall(partition, place)
+    }
+
+    fn lost(&self, partition: &str, offset: u64, place: &str) -> Result<Option<String>> {
+        self.source.lost(partition, offset, place)
+    }
+
+    async fn open(&self, split: &Split, scan: &ScanRequest) -> Result<Box<dyn Reader>> {
+        self.alteration.open(&*self.source, split, scan).await
+    }
+}
