@@ -17,6 +17,7 @@ use windrow_stream::lengths::no_lengths;
 use windrow_stream::target::Target;
 
 use crate::catalog::{Object, plain_name};
+use crate::session::first_rows::apart;
 use crate::session::{Outcome, Session};
 
 impl Session {
@@ -62,7 +63,7 @@ impl Session {
         if query.tail.is_empty() {
             return self.check_bounded(plan).await;
         }
-        continuous(&self.state(), plan, &query.tail).map(drop)
+        continuous(&self.state(), apart(plan)?.0, &query.tail).map(drop)
     }
 
     async fn check_bounded(&self, plan: LogicalPlan) -> Result<()> {

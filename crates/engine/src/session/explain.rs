@@ -11,6 +11,7 @@ use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Explain, Explained, Statement, Tail};
 use windrow_sql::plan::bounded;
 
+use crate::session::first_rows::apart;
 use crate::session::show::rows;
 use crate::session::view_options::ViewOptions;
 use crate::session::{Outcome, Session};
@@ -29,7 +30,7 @@ impl Session {
             Statement::Query(query) if explain.analyze => self.analyze(query).await,
             Statement::Query(query) => {
                 let plan = self.plan(&query.query, &[]).await?;
-                self.explain_continuous(plan, &query.tail).await
+                self.explain_continuous(apart(plan)?.0, &query.tail).await
             }
             Statement::CreateView(create) if create.materialized => {
                 let query = &create.query;
@@ -74,7 +75,7 @@ impl Session {
     /// Runs a continuous query to its end and tells what became of the rows.
     async fn analyze(&self, query: ContinuousQuery) -> Result<Outcome> {
         let plan = self.plan(&query.query, &[]).await?;
-        let shown = self.continuous(plan, &query.tail).await?.to_string();
+        let shown = self.continuous_query(plan, &query).await?.0.to_string();
         let Outcome::Rows(mut result) = Box::pin(self.query(query)).await? else {
             return Err(Error::internal("a query gave no rows"));
         };

@@ -11,6 +11,7 @@ mod drop;
 mod explain;
 mod external;
 pub(crate) mod failing;
+mod first_rows;
 mod held;
 pub(crate) mod insert;
 mod kept_insert;

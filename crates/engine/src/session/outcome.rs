@@ -18,6 +18,7 @@ use windrow_stream::caught::stopped;
 use windrow_stream::intake::display_micros;
 use windrow_stream::repeated::repeated;
 
+use crate::session::first_rows::FirstRows;
 use crate::session::running::Running;
 use crate::session::unseen::Unseen;
 
@@ -58,6 +59,8 @@ pub struct ResultStream {
     over: Option<Over>,
     /// What a bounded statement does not see.
     unseen: Option<Arc<Unseen>>,
+    /// Which of the rows are given out, where not all are.
+    first: Option<FirstRows>,
     /// Nothing more is to be told: the end, or an error, has been.
     told: bool,
 }
@@ -116,7 +119,22 @@ impl ResultStream {
         rows: RowReceiver,
         stop: Stop,
     ) -> Self {
-        Self { schema, following, rows, stop, running: None, over: None, unseen: None, told: false }
+        Self {
+            schema,
+            following,
+            rows,
+            stop,
+            running: None,
+            over: None,
+            unseen: None,
+            first: None,
+            told: false,
+        }
+    }
+
+    /// Only some of the same rows: it ends, and stops, behind the last of them.
+    pub(super) fn only(self, first: Option<FirstRows>) -> Self {
+        Self { first, ..self }
     }
 
     /// The same rows, counted for a statement.
@@ -229,6 +247,46 @@ impl Stream for ResultStream {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
+        loop {
+            if this.first.is_some_and(FirstRows::is_done) {
+                this.end();
+                return Poll::Ready(None);
+            }
+            let mut next = std::task::ready!(this.poll_any(cx));
+            if let (Some(Ok(batch)), Some(first)) = (&mut next, &mut this.first) {
+                let taken = first.take(batch);
+                if taken.num_rows() == 0 && batch.num_rows() > 0 {
+                    continue;
+                }
+                *batch = taken;
+            }
+            if let Some(running) = &this.running {
+                running.note(next.as_ref());
+            }
+            return Poll::Ready(next);
+        }
+    }
+}
+
+impl ResultStream {
+    /// Ends before the query does.
+    fn end(&mut self) {
+        if self.told {
+            return;
+        }
+        self.told = true;
+        self.rows.close();
+        if let Stop::Query(query) = &self.stop {
+            query.cancel();
+        }
+        if let Some(running) = &self.running {
+            running.note(None);
+        }
+    }
+
+    /// The next of all rows of the query.
+    fn poll_any(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RecordBatch>>> {
+        let this = self;
         let over = this.over.as_mut().map(|over| over.0.as_mut().poll(cx));
         let next = match over {
             Some(Poll::Ready(error)) => {
@@ -247,9 +305,6 @@ impl Stream for ResultStream {
         };
         this.told |= !matches!(next, Some(Ok(_)));
         let next = Poll::Ready(next);
-        if let (Some(running), Poll::Ready(next)) = (&this.running, &next) {
-            running.note(next.as_ref());
-        }
         if let (Poll::Ready(Some(Ok(batch))), Some(following)) = (&next, &mut this.following) {
             following.received += batch.num_rows() as u64;
         }

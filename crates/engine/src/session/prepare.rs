@@ -347,7 +347,7 @@ impl Session {
         if query.tail.is_empty() {
             return self.physical_columns(plan).await;
         }
-        Ok(self.continuous(plan, &query.tail).await?.schema)
+        Ok(self.continuous_query(plan, query).await?.0.schema)
     }
 
     async fn physical_columns(&self, plan: LogicalPlan) -> Result<SchemaRef> {

@@ -43,7 +43,7 @@ impl Session {
             return self.bounded(plan).await;
         }
         let reads = streams_read(&plan)?;
-        let plan = self.continuous(plan, &query.tail).await?;
+        let (plan, first) = self.continuous_query(plan, &query).await?;
         if self.options.push_ends {
             self.catch_up(&reads).await?;
         }
@@ -60,7 +60,8 @@ impl Session {
         };
         self.start_now(plan, wanted).await?;
         let stop = Stop::Query(shared);
-        Ok(Outcome::Rows(ResultStream::new(schema, Some(following), receiver, stop)))
+        let rows = ResultStream::new(schema, Some(following), receiver, stop);
+        Ok(Outcome::Rows(rows.only(first)))
     }
 
     /// The way of rows to a reader.

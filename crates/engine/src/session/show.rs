@@ -32,6 +32,14 @@ impl Session {
                 "SELECT DISTINCT routine_name AS name, function_type AS kind \
                  FROM information_schema.routines ORDER BY name, kind"
             }
+            ShowKind::Databases => {
+                "SELECT DISTINCT catalog_name AS name FROM information_schema.schemata \
+                 ORDER BY name"
+            }
+            ShowKind::Schemas => {
+                "SELECT schema_name AS name, catalog_name AS database \
+                 FROM information_schema.schemata ORDER BY database, name"
+            }
             ShowKind::Sinks => {
                 return Err(Error::sql("sinks are not part of this version")
                     .with_hint("CREATE MATERIALIZED VIEW keeps results; COPY … TO writes them."));

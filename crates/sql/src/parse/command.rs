@@ -218,7 +218,7 @@ fn show(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<
         cursor.expect_end()?;
         return Ok(Statement::ShowCreate(name));
     }
-    let kinds: [(&[&str], ShowKind); 10] = [
+    let kinds: [(&[&str], ShowKind); 13] = [
         (&["STREAMS"], ShowKind::Streams),
         (&["SOURCES"], ShowKind::Streams),
         (&["MATERIALIZED", "VIEWS"], ShowKind::MaterializedViews),
@@ -229,6 +229,9 @@ fn show(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<
         (&["WATERMARKS"], ShowKind::Watermarks),
         (&["WINDOWS"], ShowKind::Windows),
         (&["FUNCTIONS"], ShowKind::Functions),
+        (&["DATABASES"], ShowKind::Databases),
+        (&["CATALOGS"], ShowKind::Databases),
+        (&["SCHEMAS"], ShowKind::Schemas),
     ];
     match kinds.iter().find(|(words, _)| cursor.eat(words)) {
         Some((_, ShowKind::Functions)) if !cursor.is_end() => passed(tokens, end),

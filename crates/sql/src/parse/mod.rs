@@ -121,7 +121,7 @@ fn parser(tokens: &[TokenWithSpan]) -> Parser<'static> {
 fn query(tokens: &[TokenWithSpan], mut tail: Tail, end: Place) -> Result<ContinuousQuery> {
     let (tokens, cut) = tail::cut(tokens, end)?;
     tail::merge(&mut tail, cut)?;
-    let tokens = windows(tokens, &mut tail, end)?;
+    let tokens = windows(&tokens, &mut tail, end)?;
     let mut parser = parser(&tokens);
     let mut query = parser.parse_query().map_err(|e| from_parser(e, &tokens, end))?;
     nothing_left(&parser, &tokens, end)?;
@@ -222,7 +222,7 @@ fn canonicalize_engine(statement: &mut EngineStatement) -> Result<()> {
 /// Reads `INSERT INTO target [(columns)] query tail`.
 fn insert(tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
     let (tokens, mut tail) = tail::cut(tokens, end)?;
-    let tokens = windows(tokens, &mut tail, end)?;
+    let tokens = windows(&tokens, &mut tail, end)?;
     let mut parser = parser(&tokens);
     let mut statement = parser.parse_statement().map_err(|e| from_parser(e, &tokens, end))?;
     nothing_left(&parser, &tokens, end)?;

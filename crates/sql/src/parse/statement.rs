@@ -234,6 +234,10 @@ pub enum ShowKind {
     Windows,
     /// Functions.
     Functions,
+    /// Databases (also `CATALOGS`).
+    Databases,
+    /// Schemas.
+    Schemas,
 }
 
 /// `DROP`.
