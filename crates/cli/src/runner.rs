@@ -205,7 +205,13 @@ impl Runner {
                 let time = duration(watch.start.elapsed());
                 Ok(if told { format!("{message} in {time}") } else { message })
             }
-            Ok(Answer::Rows(rows)) => self.print(rows, &mut watch).await,
+            Ok(Answer::Rows(rows)) => {
+                let format = match &statement.statement {
+                    Statement::CopyOut(copy) => Some(copy.format),
+                    _ => None,
+                };
+                self.print(rows, format, &mut watch).await
+            }
             Err(error) => Err(error.into()),
         };
         watch.bar.clear();

@@ -27,7 +27,7 @@ pub(super) fn ctrl_c_clears_what_is_typed() -> Result<(), Failed> {
     // At the continuation, without more.
     terminal.send(&format!("SELECT\r{CTRL_C}"))?;
     terminal.prompt()?;
-    terminal.check(!terminal.screen().contains("leaves."), "nothing is said of leaving")?;
+    terminal.check(!terminal.screen().contains("again leaves."), "nothing is said of leaving")?;
     terminal.enter("SELECT 'still here' AS t;")?;
     terminal.sees("│ still here │")
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use arrow::record_batch::RecordBatch;
 use futures::FutureExt;
 use windrow_core::{Error, ErrorKind};
+use windrow_sql::parse::OutFormat;
 
 use super::pager::{Out, Pager, Paging};
 use super::watch::Watch;
@@ -108,16 +109,22 @@ impl Printed {
 }
 
 impl Runner {
-    /// Prints rows until there are no more; returns a summary for people.
+    /// Prints rows until there are no more; returns a summary for people. `copied`: a COPY writes them in this format.
     pub(super) async fn print(
         &mut self,
         mut rows: Rows,
+        copied: Option<OutFormat>,
         watch: &mut Watch,
     ) -> Result<String, Failure> {
-        let format = self.printing.format;
+        let format = match copied {
+            Some(OutFormat::Csv) => Format::Csv,
+            Some(OutFormat::Json) => Format::Ndjson,
+            None => self.printing.format,
+        };
         let schema = Arc::clone(rows.schema());
         self.last.start(&schema);
-        let is_shown = self.is_repl && self.out_is_terminal() && !rows.is_continuous();
+        let is_shown =
+            self.is_repl && self.out_is_terminal() && !rows.is_continuous() && copied.is_none();
         let pager = self.showing.paging.command().filter(|_| is_shown && !self.showing.watching);
         let rows_max = self.showing.rows_max.filter(|_| is_shown && pager.is_none());
         let printer = Printer::new(format, schema, &self.layout(rows.is_continuous()));
@@ -140,7 +147,10 @@ impl Runner {
             Err(_) => watch.bar.aside(|| printed.printer.close(&mut self.out)),
         };
         self.end_pager(done.and(closed), watch)?;
-        let mut message = counted(printed.rows);
+        let mut message = match copied {
+            Some(_) => format!("COPY {}", printed.rows),
+            None => counted(printed.rows),
+        };
         if self.timing != Timing::Off {
             message.push_str(&format!(" in {}", duration(watch.start.elapsed())));
         }

@@ -23,6 +23,7 @@ use crate::catalog::plain_name;
 use crate::engine::{CATALOG, SCHEMA};
 use crate::session::Session;
 use crate::session::admission::Admission;
+use crate::session::file_tables::file_named;
 use crate::session::settings::{check_range, may_set};
 
 /// What a user may do with an object; each role may do what those before it may.
@@ -227,7 +228,12 @@ impl Session {
                 // It is planned only.
                 Explained::Statement(_) => Ok(()),
             },
+            // Reading files has rules of its own.
+            Statement::Describe(name) if file_named(name).is_some() => Ok(()),
             Statement::ShowCreate(name) | Statement::Describe(name) => need(Role::Read, name),
+            Statement::Summarize(query) => self.check_tail(query),
+            Statement::CopyOut(copy) => self.check_tail(&copy.query),
+            Statement::CopyFrom(copy) => need(Role::Write, &copy.target),
             Statement::Drop(drop) => drop.names.iter().try_for_each(|name| {
                 need(Role::Admin, name)?;
                 self.check_dropped(name, drop.kind, drop.cascade)

@@ -23,8 +23,9 @@ use crate::session::{Outcome, Session};
 impl Session {
     /// Plans a statement.
     pub(super) async fn check(&self, parsed: Parsed) -> Result<Outcome> {
+        let session = self.with_files(&parsed).await?;
         let Parsed { statement, text, .. } = parsed;
-        self.plan_statement(statement, &text).await?;
+        session.plan_statement(statement, &text).await?;
         Ok(Outcome::Done("CHECK".into()))
     }
 
@@ -32,6 +33,19 @@ impl Session {
         let defined = match statement {
             Statement::Query(query) => return self.check_query(query).await,
             Statement::Insert(insert) => return self.check_insert(*insert).await,
+            Statement::Summarize(query) => return self.check_query(*query).await,
+            Statement::CopyOut(copy) => return self.check_query(copy.query).await,
+            Statement::CopyFrom(copy) => {
+                let insert = copy.as_insert(&[])?;
+                return self
+                    .engine
+                    .catalog
+                    .exists(&plain_name(&insert.target)?)
+                    .then_some(())
+                    .ok_or_else(|| {
+                        self.engine.catalog.missing("stream", &insert.target.to_string())
+                    });
+            }
             Statement::Explain(explain) => match explain.what {
                 Explained::Statement(statement) => {
                     return Box::pin(self.plan_statement(*statement, text)).await;

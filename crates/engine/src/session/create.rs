@@ -12,7 +12,7 @@ use sqlparser::ast::{
     ArrayElemTypeDef, BinaryOperator, ColumnDef, ColumnOption, DataType, Expr, ExprWithAlias,
     Ident, ObjectName,
 };
-use windrow_connectors::{ConnectorEnv, Declared, open_source};
+use windrow_connectors::{ConnectorEnv, Declared, open_source, sql_name};
 use windrow_core::time::{nanos_to_ticks, ticks_per_second, time_unit};
 use windrow_core::{Error, EventTimeColumn, Result, Source, StreamSchema};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
@@ -38,12 +38,19 @@ use crate::session::stream_options::{
 use crate::session::{Outcome, Session};
 
 /// A stream before it is given a place for its rows.
-struct StreamColumns {
+pub(super) struct StreamColumns {
     schema: StreamSchema,
     source: Option<Arc<dyn Source>>,
     columns: Option<Columns>,
     /// What it is a replay of.
     reads: Vec<String>,
+}
+
+/// Columns with their types, for people.
+fn listed(schema: &Schema) -> String {
+    let columns = schema.fields().iter();
+    let columns = columns.map(|f| format!("{} {}", f.name(), sql_name(f.data_type())));
+    columns.collect::<Vec<_>>().join(", ")
 }
 
 impl Session {
@@ -71,6 +78,10 @@ impl Session {
             Some(_) => "CREATE STREAM".to_owned(),
             None => "CREATE STREAM (no watermark: no windows with EMIT over it)".to_owned(),
         };
+        if create.columns.is_empty() {
+            said.push_str("\nfound: ");
+            said.push_str(&listed(stream.schema.schema()));
+        }
         for notice in notices {
             said.push_str("\nnotice: ");
             said.push_str(&notice);
@@ -133,7 +144,8 @@ impl Session {
         Ok(StreamColumns { schema, source: feed_source, columns, reads: vec![] })
     }
 
-    async fn new_stream(
+    /// A stream of these columns, which no name leads to yet.
+    pub(super) async fn new_stream(
         &self,
         name: &str,
         columns: StreamColumns,
@@ -310,6 +322,25 @@ impl Session {
         made
     }
 
+    /// The columns of files that nothing is declared of, and what reads them.
+    pub(super) async fn file_columns(&self, options: &EngineOptions) -> Result<StreamColumns> {
+        let source =
+            open_source("file", &options.rest, Declared::default(), &self.connector_env()).await?;
+        let schema = StreamSchema::try_new(source.schema(), None)?;
+        Ok(StreamColumns { schema, source: Some(source), columns: None, reads: vec![] })
+    }
+
+    /// What connectors get of the engine.
+    fn connector_env(&self) -> ConnectorEnv {
+        let parts = &self.engine.parts;
+        ConnectorEnv {
+            limits: parts.limits.clone(),
+            clock: Arc::clone(&parts.clock),
+            io: parts.cpu.clone(),
+            files: self.files(),
+        }
+    }
+
     async fn open(
         &self,
         connector: &str,
@@ -317,13 +348,7 @@ impl Session {
         options: &EngineOptions,
         columns: Option<&Columns>,
     ) -> Result<Arc<dyn Source>> {
-        let parts = &self.engine.parts;
-        let env = ConnectorEnv {
-            limits: parts.limits.clone(),
-            clock: Arc::clone(&parts.clock),
-            io: parts.cpu.clone(),
-            files: self.files(),
-        };
+        let env = self.connector_env();
         let watermark = create.watermark.as_ref().map(|w| ident_name(&w.column));
         let physical = columns.map(|c| Arc::clone(&c.physical));
         let delivered =

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::{FetchType, LogicalPlan, SkipType};
 use windrow_core::Result;
 use windrow_sql::diagnostics::from_datafusion;

@@ -4,6 +4,7 @@ pub(crate) mod access;
 pub(crate) mod admission;
 mod check;
 mod compare;
+mod copy;
 mod create;
 mod create_replay;
 mod create_view;
@@ -11,6 +12,7 @@ mod drop;
 mod explain;
 mod external;
 pub(crate) mod failing;
+mod file_tables;
 mod first_rows;
 mod held;
 pub(crate) mod insert;
@@ -31,6 +33,7 @@ mod running;
 mod settings;
 mod show;
 mod stream_options;
+mod summarize;
 mod tables;
 pub(crate) mod unseen;
 mod verify;
@@ -53,6 +56,7 @@ use windrow_stream::caught::stopped;
 
 use crate::durable::definitions::Definition;
 use crate::engine::Inner;
+use crate::session::file_tables::{FileTables, WithFiles};
 use crate::session::running::Running;
 use crate::session::unseen::Unseen;
 pub use access::{Access, Grant, Role};
@@ -93,6 +97,8 @@ pub struct Session {
     value_rows: Option<RecordBatch>,
     /// What the statement that is executed does not see.
     unseen: Arc<Unseen>,
+    /// The files that the statement reads as tables.
+    file_tables: Option<Arc<FileTables>>,
 }
 
 impl std::fmt::Debug for Session {
@@ -120,6 +126,7 @@ impl Session {
             values: Values::default(),
             value_rows: None,
             unseen: Arc::default(),
+            file_tables: None,
         }
     }
 
@@ -218,13 +225,18 @@ impl Session {
     }
 
     async fn dispatch_in_zone(&self, parsed: Parsed) -> Result<Outcome> {
+        self.check_statement(&parsed.statement)?;
+        let session = self.with_files(&parsed).await?;
         let Parsed { statement, text, .. } = parsed;
-        self.check_statement(&statement)?;
+        session.dispatch_with_files(statement, &text).await
+    }
+
+    async fn dispatch_with_files(&self, statement: Statement, text: &str) -> Result<Outcome> {
         match statement {
-            Statement::CreateStream(create) => self.create_stream(create, &text).await,
-            Statement::CreateView(create) => self.create_view(create, &text).await,
+            Statement::CreateStream(create) => self.create_stream(create, text).await,
+            Statement::CreateView(create) => self.create_view(create, text).await,
             Statement::Query(query) => self.query(query).await,
-            Statement::Insert(insert) => self.insert(*insert, &text).await,
+            Statement::Insert(insert) => self.insert(*insert, text).await,
             Statement::Subscribe { view, after } => self.subscribe(&view, after).await,
             Statement::WaitFor { view, until, timeout } => {
                 self.wait_for(&view, until, timeout).await
@@ -236,7 +248,10 @@ impl Session {
             Statement::Describe(name) => self.describe(&name).await,
             Statement::Drop(drop) => self.drop_objects(&drop).await,
             Statement::Set(set) => self.set(&set),
-            Statement::DataFusion(statement) => self.standard(*statement, &text).await,
+            Statement::DataFusion(statement) => self.standard(*statement, text).await,
+            Statement::Summarize(query) => self.summarize(*query).await,
+            Statement::CopyFrom(copy) => self.copy_from(*copy, text).await,
+            Statement::CopyOut(copy) => self.query(copy.query).await,
         }
     }
 
@@ -244,6 +259,11 @@ impl Session {
     pub(crate) fn state(&self) -> SessionState {
         let mut state = self.context.state();
         state.config_mut().set_extension(Arc::clone(&self.unseen.scans));
+        if let Some(files) = &self.file_tables {
+            let inner = Arc::clone(state.catalog_list());
+            let files = Arc::clone(files);
+            state.register_catalog_list(Arc::new(WithFiles { inner, files }));
+        }
         state
     }
 

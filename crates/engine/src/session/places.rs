@@ -8,6 +8,7 @@ use windrow_sql::diagnostics::from_datafusion;
 use windrow_stream::stream::table::outside;
 
 use crate::session::Session;
+use crate::session::copy::without_directories;
 
 impl Session {
     /// Which files its statements may touch.
@@ -32,7 +33,7 @@ impl Session {
             Ok(match node {
                 LogicalPlan::Copy(mut copy) => {
                     copy.output_url = files.to_write(&copy.output_url).map_err(outside)?;
-                    Transformed::yes(LogicalPlan::Copy(copy))
+                    Transformed::yes(LogicalPlan::Copy(without_directories(copy).map_err(outside)?))
                 }
                 LogicalPlan::Ddl(DdlStatement::CreateExternalTable(mut create)) => {
                     for location in &mut create.locations {

@@ -105,6 +105,7 @@ impl Session {
                 session.engine.start_pending();
                 // First: mistakes in what is not for this user would tell about it.
                 session.check_statement(&statement.statement)?;
+                let session = session.with_files(&statement).await?;
                 // Most statements have none, and planning takes its time.
                 let parameters = match statement.text.contains(['?', '$']) {
                     true => session.parameters(&statement.statement).await?,
@@ -135,8 +136,11 @@ impl Session {
         Box::pin(async move {
             let session = Self { values: values.clone(), ..self.for_statement() };
             let statement = Arc::clone(&prepared.statement);
-            self.on_engine(async move { session.columns_of(statement.statement.clone()).await })
-                .await
+            self.on_engine(async move {
+                let session = session.with_files(&statement).await?;
+                session.columns_of(statement.statement.clone()).await
+            })
+            .await
         })
     }
 
@@ -238,6 +242,8 @@ impl Session {
     async fn parameters(&self, statement: &Statement) -> Result<Parameters> {
         match statement {
             Statement::Query(query) => parameters(&self.unbound(&query.query).await?),
+            Statement::Summarize(query) => parameters(&self.unbound(&query.query).await?),
+            Statement::CopyOut(copy) => parameters(&self.unbound(&copy.query.query).await?),
             Statement::Insert(insert) => self.insert_parameters(insert).await,
             Statement::Explain(Explain { what: Explained::Statement(statement), .. }) => {
                 Box::pin(self.parameters(statement)).await
@@ -287,6 +293,15 @@ impl Session {
         self.check_statement(&statement)?;
         match statement {
             Statement::Query(query) => self.query_columns(&query).await.map(Some),
+            Statement::CopyOut(copy) => self.query_columns(&copy.query).await.map(Some),
+            Statement::Summarize(_) => Ok(Some(super::summarize::columns())),
+            Statement::CopyFrom(copy) => {
+                let name = plain_name(&copy.target)?;
+                match self.engine.catalog.exists(&name) {
+                    true => Ok(None),
+                    false => Err(self.engine.catalog.missing("stream", &name)),
+                }
+            }
             Statement::Subscribe { view, .. } => {
                 let view = self.engine.catalog.materialized(&plain_name(&view)?)?;
                 Ok(Some(Arc::clone(view.log.schema())))

@@ -26,12 +26,13 @@ use windrow_stream::memory::of_plan;
 use windrow_stream::push::PushStream;
 
 use crate::catalog::{Object, plain_name};
-use crate::session::outcome::{Following, Stop, ready as told};
+use crate::session::copy;
+use crate::session::outcome::{Following, Stop};
 use crate::session::planning::EndOnDrop;
 use crate::session::room::{Room, with_room};
 use crate::session::running::Running;
 use crate::session::tables::{Change, fills_memory, held_by_table};
-use crate::session::{AbortOnDrop, Outcome, ResultStream, Session};
+use crate::session::{AbortOnDrop, Done, Outcome, ResultStream, Session};
 
 /// Rows of one batch of a subscription. A reader that stands still holds some of them.
 const SUBSCRIBED_ROWS_MAX: usize = 8_192;
@@ -249,16 +250,15 @@ impl Session {
         // What is written keeps the order of what is read: a stream's rows in another order
         // would be late rows when they are read back.
         let in_memory = fills_memory(&plan);
-        let plan = self.physical_in_order(plan).await?;
-        let plan = if in_memory { held_by_table(plan)? } else { plan };
-        let Some(change) = change.filter(|_| self.engine.store.is_some()) else {
-            return Ok(Outcome::Rows(self.execute_plan(plan).not_seeing(&self.unseen)));
-        };
+        let physical = self.physical_in_order(plan.clone()).await?;
+        let physical = if in_memory { held_by_table(physical)? } else { physical };
+        let rows = copy::count(&self.run_plan(physical).await?)?;
         // How many rows were changed is told when they are durable.
-        let schema = plan.schema();
-        let rows = self.run_plan(plan).await?;
-        self.keep_change(change, text).await?;
-        Ok(Outcome::Rows(told(schema, rows).await.not_seeing(&self.unseen)))
+        if let Some(change) = change {
+            self.keep_change(change, text).await?;
+        }
+        let said = copy::written(&plan, rows) + &self.unseen.total().aside();
+        Ok(Outcome::Done(Done { said, rows: Some(rows) }))
     }
 
     /// Follows a view from now on, or from a sequence number on (sequence numbers count the

@@ -217,6 +217,8 @@ fn told(statement: &Statement) -> (&'static str, Option<Weight>) {
             Explained::Statement(inner) if explain.analyze => ("EXPLAIN ANALYZE", told(inner).1),
             Explained::Statement(_) | Explained::WhyNot(_) => ("EXPLAIN", None),
         },
+        Statement::Summarize(_) => ("SUMMARIZE", query),
+        Statement::CopyFrom(_) | Statement::CopyOut(_) => ("COPY", query),
         Statement::DataFusion(_) => ("other", query),
         Statement::CreateStream(_) => ("CREATE STREAM", None),
         Statement::CreateView(_) => ("CREATE VIEW", None),

@@ -11,6 +11,7 @@ use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::ShowKind;
 
 use crate::catalog::plain_name;
+use crate::session::file_tables::file_named;
 use crate::session::outcome::ready;
 use crate::session::{Outcome, Role, Session};
 
@@ -77,6 +78,10 @@ impl Session {
     }
 
     pub(super) async fn describe(&self, name: &ObjectName) -> Result<Outcome> {
+        if let Some(file) = file_named(name) {
+            let table = self.file(&file.value, &[]).await?;
+            return described(&table.schema()).await;
+        }
         let schema = match plain_name(name) {
             Ok(plain) => {
                 if !self.engine.catalog.exists(&plain) {
@@ -87,23 +92,28 @@ impl Session {
             // A system table.
             Err(_) => self.columns(TableReference::parse_str(&name.to_string())).await?,
         };
-        let fields = schema.fields();
-        let names = StringArray::from_iter_values(fields.iter().map(|f| f.name()));
-        let types = StringArray::from_iter_values(fields.iter().map(|f| f.data_type().to_string()));
-        let yes_no = |nullable: bool| if nullable { "YES" } else { "NO" };
-        let nulls = StringArray::from_iter_values(fields.iter().map(|f| yes_no(f.is_nullable())));
-        rows(vec![
-            ("column_name", Arc::new(names) as ArrayRef),
-            ("data_type", Arc::new(types)),
-            ("is_nullable", Arc::new(nulls)),
-        ])
-        .await
+        described(&schema).await
     }
 
     async fn columns(&self, table: TableReference) -> Result<arrow::datatypes::SchemaRef> {
         let provider = self.context.table_provider(table).await.map_err(from_datafusion)?;
         Ok(provider.schema())
     }
+}
+
+/// The columns of what has this schema.
+async fn described(schema: &arrow::datatypes::Schema) -> Result<Outcome> {
+    let fields = schema.fields();
+    let names = StringArray::from_iter_values(fields.iter().map(|f| f.name()));
+    let types = StringArray::from_iter_values(fields.iter().map(|f| f.data_type().to_string()));
+    let yes_no = |nullable: bool| if nullable { "YES" } else { "NO" };
+    let nulls = StringArray::from_iter_values(fields.iter().map(|f| yes_no(f.is_nullable())));
+    rows(vec![
+        ("column_name", Arc::new(names) as ArrayRef),
+        ("data_type", Arc::new(types)),
+        ("is_nullable", Arc::new(nulls)),
+    ])
+    .await
 }
 
 /// Rows that are there already.

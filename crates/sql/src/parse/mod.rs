@@ -16,6 +16,7 @@
 mod canonical;
 mod clause;
 mod command;
+mod copy;
 mod cursor;
 mod ddl;
 mod dialect;
@@ -40,8 +41,9 @@ pub use lex::is_complete;
 pub use relation::{GROUPED, PARTITION_BY};
 pub use spans::{Piece, Span, spans};
 pub use statement::{
-    ContinuousQuery, CreateStream, CreateView, Drop, DropKind, Explain, Explained, Insert,
-    OptionItem, Parsed, Set, ShowKind, Statement, Verify, WatermarkClause,
+    ContinuousQuery, CopyFrom, CopyOut, CreateStream, CreateView, Drop, DropKind, Explain,
+    Explained, Insert, OptionItem, OutFormat, Parsed, Set, ShowKind, Statement, Verify,
+    WatermarkClause,
 };
 pub use tail::{Emit, Tail};
 
