@@ -19,7 +19,7 @@ const DEPTH_MAX: usize = 16;
 /// When there was one; it has then been reported.
 pub(crate) async fn run(engine: &Engine, files: &[PathBuf], quiet: bool) -> Result<(), Failure> {
     let session = engine.session(SessionOptions { push_ends: true })?;
-    let connection = Connection::Embedded { engine: engine.clone(), session };
+    let connection = Connection::Embedded { engine: engine.clone(), session, is_in_memory: true };
     let mut exit_code = 0;
     for file in files {
         let mut check = Check { connection: &connection, statements: 0, failures: vec![] };

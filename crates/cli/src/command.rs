@@ -12,13 +12,27 @@ use crate::values::Format;
 /// All commands: name, arguments, description. Help, completion and near matches come from this list.
 pub(crate) const COMMANDS: &[(&str, &str, &str)] = &[
     ("\\?", "", "this help"),
+    ("\\!", "[command]", "run a command of the shell, or a shell"),
     ("\\chart", "[column]", "draw the last result as a chart"),
     ("\\d", "[name]", "list what there is, or the columns of one"),
+    ("\\df", "", "list functions"),
+    ("\\dm", "", "list materialized views"),
+    ("\\dn", "", "list schemas"),
+    ("\\ds", "", "list streams"),
+    ("\\dt", "", "list streams, views and tables"),
+    ("\\dv", "", "list views"),
     ("\\e", "", "edit the last statement in $VISUAL or $EDITOR"),
     ("\\format", "[table|csv|ndjson]", "how results are written"),
+    ("\\g", "", "run the statement so far, or the last one again"),
+    ("\\gx", "", "the same, one line per value"),
+    ("\\h", "[statement]", "how a statement is written"),
     ("\\i", "file", "run the statements of a file"),
+    ("\\l", "", "list databases"),
     ("\\o", "[file]", "write results to a file, or to the terminal again"),
+    ("\\pset", "[null text | pager on|off | rows n|all]", "how results are shown"),
     ("\\q", "", "leave (as do exit, quit and Ctrl-D)"),
+    ("\\r", "", "forget the statement so far (as does Ctrl-C)"),
+    ("\\schema", "[name]", "show definitions"),
     ("\\timing", "[on|off]", "tell how long each statement took"),
     ("\\watch", "[seconds]", "run the last statement again and again, until Ctrl-C"),
     ("\\x", "[on|off|auto]", "one line per value; auto: where a table does not fit"),
@@ -33,12 +47,47 @@ const ALIASES: &[(&str, &str)] = &[
     ("\\quit", "\\q"),
     (".help", "\\?"),
     ("help", "\\?"),
-    ("\\h", "\\?"),
-    ("\\help", "\\?"),
+    ("\\help", "\\h"),
     (".format", "\\format"),
+    (".mode", "\\format"),
     ("\\include", "\\i"),
+    ("\\ir", "\\i"),
+    (".read", "\\i"),
     ("\\edit", "\\e"),
+    (".edit", "\\e"),
     ("\\out", "\\o"),
+    (".output", "\\o"),
+    (".tables", "\\dt"),
+    (".databases", "\\l"),
+    ("\\list", "\\l"),
+    (".schema", "\\schema"),
+    ("\\sv", "\\schema"),
+    (".timer", "\\timing"),
+    (".shell", "\\!"),
+    (".system", "\\!"),
+    ("\\reset", "\\r"),
+];
+
+/// Commands of other programs, and what there is instead.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("\\a", "\\format csv writes results for programs."),
+    ("\\c", "\"windrow --connect grpc://host:port\" is the prompt on a server."),
+    ("\\conninfo", "SHOW DATABASES, SHOW SCHEMAS and SHOW TABLES list what there is."),
+    ("\\connect", "\"windrow --connect grpc://host:port\" is the prompt on a server."),
+    ("\\copy", "COPY name TO 'file' and COPY name FROM 'file' are statements."),
+    ("\\dp", "The roles of users are in the accounts file of a server: docs/security.md."),
+    ("\\du", "\"windrow user list\" lists the users of a server."),
+    ("\\echo", "SELECT 'text' prints a text."),
+    ("\\set", "SET name = value; sets an option of the session."),
+    ("\\t", "\\format csv writes results for programs."),
+    ("\\z", "The roles of users are in the accounts file of a server: docs/security.md."),
+    (".dump", "\\schema shows all definitions; COPY name TO 'file' writes rows."),
+    (".headers", "\\format csv writes a header, \\format ndjson has names in each row."),
+    (".import", "COPY name FROM 'file.csv' reads a file into a stream."),
+    (".maxrows", "\\pset rows 1000 sets how many rows are shown."),
+    (".nullvalue", "\\pset null text sets what NULL is shown as."),
+    (".open", "\"windrow DIR\" keeps everything in a directory."),
+    (".separator", "\\format csv separates values by commas."),
 ];
 
 /// The default interval of `\watch`.
@@ -59,6 +108,17 @@ pub(crate) enum Expanded {
     Auto,
 }
 
+/// How results are to be shown: an argument of `\\pset`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// NULL as this text.
+    Null(String),
+    /// Long results through a pager, or not.
+    Pager(bool),
+    /// So many rows of a result at most; `None`: all.
+    Rows(Option<u64>),
+}
+
 /// A parsed command.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Command {
@@ -66,6 +126,20 @@ pub(crate) enum Command {
     Quit,
     /// List the commands.
     Help,
+    /// Show how a statement is written; `None`: which there are.
+    Syntax(Option<String>),
+    /// Run a statement that lists something.
+    List(&'static str),
+    /// Show the definition of an object; `None`: of all.
+    Definition(Option<String>),
+    /// Run the last statement again; `true`: with one line per value.
+    Again(bool),
+    /// Run a command of the shell; `None`: a shell.
+    Shell(Option<String>),
+    /// Set how results are shown; `None`: show that.
+    Show(Option<Shown>),
+    /// Forget the statement so far: there is none where a command may stand.
+    Forget,
     /// List objects, or the columns of one.
     Describe(Option<String>),
     /// Show times or not; `None`: toggle.
@@ -103,6 +177,8 @@ impl Command {
         let line = line.trim().trim_end_matches(';').trim_end();
         let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let name = ALIASES.iter().find(|(alias, _)| *alias == word).map_or(word, |(_, name)| name);
+        // psql's forms that tell more.
+        let name = name.strip_suffix('+').filter(|n| n.starts_with("\\d")).unwrap_or(name);
         let argument = Some(unquoted(rest.trim())).filter(|a| !a.is_empty());
         let none = |command| match &argument {
             None => Ok(command),
@@ -112,7 +188,21 @@ impl Command {
             "\\q" => none(Self::Quit),
             "\\?" => none(Self::Help),
             "\\e" => none(Self::Edit),
+            "\\g" => none(Self::Again(false)),
+            "\\gx" => none(Self::Again(true)),
+            "\\r" => none(Self::Forget),
             "\\d" => Ok(Self::Describe(argument)),
+            "\\df" => none(Self::List("SHOW FUNCTIONS")),
+            "\\dm" => none(Self::List("SHOW MATERIALIZED VIEWS")),
+            "\\dn" => none(Self::List("SHOW SCHEMAS")),
+            "\\ds" => none(Self::List("SHOW STREAMS")),
+            "\\dt" => Ok(argument.map_or(Self::List("SHOW TABLES"), |a| Self::Describe(Some(a)))),
+            "\\dv" => Ok(argument.map_or(Self::List("SHOW VIEWS"), |a| Self::Describe(Some(a)))),
+            "\\l" => none(Self::List("SHOW DATABASES")),
+            "\\schema" => Ok(Self::Definition(argument)),
+            "\\h" => Ok(Self::Syntax(argument)),
+            "\\!" => Ok(Self::Shell(Some(rest.trim().to_owned()).filter(|a| !a.is_empty()))),
+            "\\pset" => Ok(Self::Show(argument.map(|a| shown(&a)).transpose()?)),
             "\\chart" => Ok(Self::Chart(argument)),
             "\\o" => Ok(Self::Output(argument.map(PathBuf::from))),
             "\\i" => argument.map(|a| Self::Include(a.into())).ok_or_else(|| usage(name)),
@@ -136,16 +226,21 @@ impl Command {
     }
 }
 
+/// The width of commands with their arguments in the help.
+const HELP_WIDTH: usize = 28;
+
 /// Describes all commands, for people.
 pub(crate) fn help() -> String {
     let mut text = "Statements end with a semicolon and may go over several lines.\n".to_owned();
     for (name, arguments, doc) in COMMANDS {
-        text.push_str(&format!("  {:<28} {doc}\n", format!("{name} {arguments}")));
+        let (used, width) = (format!("{name} {arguments}"), HELP_WIDTH);
+        let gap = if used.len() > width { format!("\n  {:width$}", "") } else { String::new() };
+        text.push_str(&format!("  {used:<width$}{gap} {doc}\n"));
     }
     text.push_str(
         "Keys: Tab completes, Right takes the grey hint, Ctrl-R searches the history,\n\
-         Ctrl-C ends what runs (twice: leaves), Ctrl-D leaves.\n\
-         Try: SHOW TABLES;  DESCRIBE name;  EXPLAIN SELECT …;  SELECT * FROM windrow.queries;",
+         Ctrl-C ends what runs or clears what is typed (twice: leaves), Ctrl-D leaves.\n\
+         Try: SHOW TABLES;  DESCRIBE name;  EXPLAIN SELECT …;  SELECT * FROM 'file.csv';  \\h SELECT",
     );
     text
 }
@@ -161,6 +256,24 @@ fn switch(name: &str, word: &str) -> Result<bool> {
         "on" | "true" | "1" => Ok(true),
         "off" | "false" | "0" => Ok(false),
         _ => Err(usage(name)),
+    }
+}
+
+/// Reads what `\\pset` is to set.
+fn shown(setting: &str) -> Result<Shown> {
+    let (name, value) = setting.split_once(char::is_whitespace).unwrap_or((setting, ""));
+    let value = unquoted(value.trim());
+    match (name, value.as_str()) {
+        ("null", _) => Ok(Shown::Null(value)),
+        ("pager", "always") => Ok(Shown::Pager(true)),
+        ("pager", word) => switch("\\pset", word).map(Shown::Pager),
+        ("rows", "all") => Ok(Shown::Rows(None)),
+        ("rows", count) => count.parse().map(|n| Shown::Rows(Some(n))).map_err(|_| usage("\\pset")),
+        ("format" | "expanded" | "x", _) => Err(Error::sql(format!("\\pset has no \"{name}\""))
+            .with_hint(
+                "\\format sets how results are written, \\x whether one value is on a line.",
+            )),
+        _ => Err(usage("\\pset")),
     }
 }
 
@@ -181,6 +294,9 @@ fn usage(name: &str) -> Error {
 
 fn unknown(word: &str) -> Error {
     let error = Error::sql(format!("unknown command \"{word}\""));
+    if let Some((_, instead)) = ELSEWHERE.iter().find(|(name, _)| *name == word) {
+        return error.with_hint(*instead);
+    }
     let typed = word.trim_start_matches(['\\', '.']);
     let names = COMMANDS.iter().map(|(n, ..)| n.trim_start_matches('\\'));
     match nearest(typed, names) {
@@ -210,6 +326,24 @@ mod tests {
         assert_eq!(parse("\\timing off"), Command::Timing(Some(false)));
         assert_eq!(parse("\\o 'a b.csv'"), Command::Output(Some("a b.csv".into())));
         assert_eq!(parse("\\watch 0.5"), Command::Watch(Duration::from_millis(500)));
+        assert_eq!(parse("\\! ls -l 'x y'"), Command::Shell(Some("ls -l 'x y'".into())));
+        assert_eq!(parse("\\h create stream"), Command::Syntax(Some("create stream".into())));
+        assert_eq!(parse("\\pset null 'n/a'"), Command::Show(Some(Shown::Null("n/a".into()))));
+        assert_eq!(parse("\\pset rows all"), Command::Show(Some(Shown::Rows(None))));
+        assert_eq!(parse("\\pset pager off"), Command::Show(Some(Shown::Pager(false))));
+    }
+
+    #[test]
+    fn habits_of_other_programs() {
+        assert_eq!(parse("\\dt"), Command::List("SHOW TABLES"));
+        assert_eq!(parse(".tables"), Command::List("SHOW TABLES"));
+        assert_eq!(parse("\\d+ flights"), Command::Describe(Some("flights".into())));
+        assert_eq!(parse(".schema flights"), Command::Definition(Some("flights".into())));
+        assert_eq!(parse(".mode json"), Command::Format(Some(Format::Ndjson)));
+        let hint = |line: &str| Command::parse(line).unwrap_err().hints().to_vec();
+        for (name, instead) in ELSEWHERE {
+            assert_eq!(hint(name), [*instead]);
+        }
     }
 
     #[test]

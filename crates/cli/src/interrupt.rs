@@ -16,6 +16,8 @@ pub(crate) struct Interrupts {
     notify: Notify,
     /// Nothing runs, the user may be typing. Ctrl-C is a key there and not a signal.
     at_prompt: AtomicBool,
+    /// Another program has the terminal (a pager, an editor, a shell): signals are meant for it.
+    of_another: AtomicBool,
 }
 
 impl Interrupts {
@@ -28,9 +30,13 @@ impl Interrupts {
             count: AtomicU32::new(0),
             notify: Notify::new(),
             at_prompt: AtomicBool::new(false),
+            of_another: AtomicBool::new(false),
         });
         let shared = Arc::clone(&interrupts);
         ctrlc::set_handler(move || {
+            if shared.of_another.load(Ordering::SeqCst) {
+                return;
+            }
             let count = shared.count.fetch_add(1, Ordering::SeqCst) + 1;
             if count >= INSISTS || shared.at_prompt.load(Ordering::SeqCst) {
                 leave();
@@ -54,6 +60,14 @@ impl Interrupts {
     pub(crate) fn leaves_prompt(&self) {
         self.at_prompt.store(false, Ordering::SeqCst);
         self.forget();
+    }
+
+    /// Waits for `work`, in which another program has the terminal.
+    pub(crate) fn of_another<R>(&self, work: impl FnOnce() -> R) -> R {
+        self.of_another.store(true, Ordering::SeqCst);
+        let done = work();
+        self.of_another.store(false, Ordering::SeqCst);
+        done
     }
 
     /// Forgets the interrupts: what was to be cancelled has ended.
@@ -89,6 +103,7 @@ mod tests {
             count: AtomicU32::new(0),
             notify: Notify::new(),
             at_prompt: AtomicBool::new(false),
+            of_another: AtomicBool::new(false),
         };
         interrupts.notify.notify_one();
         assert!(interrupts.cancelled().now_or_never().is_none());
@@ -105,6 +120,7 @@ mod tests {
             count: AtomicU32::new(1),
             notify: Notify::new(),
             at_prompt: AtomicBool::new(false),
+            of_another: AtomicBool::new(false),
         };
         assert!(interrupts.at_prompt());
         assert!(!interrupts.at_prompt());

@@ -26,6 +26,7 @@ mod runner;
 mod script;
 mod serve;
 mod style;
+mod syntax;
 mod values;
 
 use std::io::IsTerminal;
@@ -105,9 +106,11 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
             waiting.block_on(check::run(&engine, &files, arguments.printing().quiet))
         }
         work => {
+            let is_in_memory = data_dir.is_none();
             let kept = data_dir.map_or("in memory".to_owned(), |d| format!("in {}", d.display()));
             let place = format!("everything is kept {kept}");
-            let connection = Connection::embedded(&engine, matches!(work, Work::Repl))?;
+            let connection =
+                Connection::embedded(&engine, matches!(work, Work::Repl), is_in_memory)?;
             statements(arguments, work, connection, &interrupts, &waiting, &place)
         }
     };

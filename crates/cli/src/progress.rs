@@ -143,6 +143,14 @@ impl Bar {
         }
     }
 
+    /// Removes the line, and draws none from now on: another program has the terminal.
+    pub(crate) fn hide(&mut self) {
+        self.shown = false;
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
     /// Removes the line.
     pub(crate) fn clear(self) {
         if let Some(bar) = self.bar {

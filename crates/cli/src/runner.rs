@@ -1,34 +1,33 @@
 //! Runs statements and commands one after the other and prints their results.
 
 mod commands;
+mod pager;
+mod printing;
 mod watch;
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{BufWriter, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::FutureExt;
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_engine::{Engine, Failures};
 use windrow_sql::parse::{Parsed, Statement, parse};
 
+use self::pager::Out;
+use self::printing::{Showing, duration, stdout};
 use self::watch::Watch;
 use crate::arguments::Printing;
 use crate::chart::Last;
 use crate::command::{Command, Expanded};
-use crate::connection::{Answer, Connection, Rows};
+use crate::connection::{Answer, Connection, texts};
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
-use crate::output::{Layout, Printer};
 use crate::script::{Item, Script};
-use crate::style::stdout_has_colour;
-use crate::values::Format;
 
-/// Bytes of output that are buffered before they are written.
-const OUT_BYTES: usize = 1 << 18;
+/// The streams that are lost with this process.
+const UNSAVED: &str = "SELECT name, rows FROM windrow.streams \
+    WHERE connector = 'push' AND rows > 0 ORDER BY name";
 
 /// What to do after a piece of a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +57,9 @@ pub(crate) struct Runner {
     interrupts: Arc<Interrupts>,
     printing: Printing,
     expanded: Expanded,
+    showing: Showing,
     timing: Timing,
-    out: BufWriter<Box<dyn Write>>,
+    out: BufWriter<Out>,
     /// The file that results go to instead of stdout.
     out_file: Option<PathBuf>,
     /// Whether a table has been printed, so that the next one is separated from it.
@@ -97,6 +97,7 @@ impl Runner {
             interrupts,
             printing,
             expanded: Expanded::Off,
+            showing: Showing::new(),
             timing: Timing::Rows,
             out: stdout(),
             out_file: None,
@@ -204,7 +205,13 @@ impl Runner {
                 let time = duration(watch.start.elapsed());
                 Ok(if told { format!("{message} in {time}") } else { message })
             }
-            Ok(Answer::Rows(rows)) => self.print(rows, &mut watch).await,
+            Ok(Answer::Rows(rows)) => {
+                let format = match &statement.statement {
+                    Statement::CopyOut(copy) => Some(copy.format),
+                    _ => None,
+                };
+                self.print(rows, format, &mut watch).await
+            }
             Err(error) => Err(error.into()),
         };
         watch.bar.clear();
@@ -220,84 +227,27 @@ impl Runner {
         Ok(())
     }
 
-    /// Prints rows until there are no more; returns a summary for people.
-    async fn print(&mut self, mut rows: Rows, watch: &mut Watch) -> Result<String, Failure> {
-        let format = self.printing.format;
-        let schema = Arc::clone(rows.schema());
-        self.last.start(&schema);
-        let mut printer = Printer::new(format, schema, &self.layout(rows.is_continuous()));
-        if format == Format::Table && std::mem::replace(&mut self.printed_table, true) {
-            writeln!(self.out)?;
+    /// The next result has one line per value.
+    pub(crate) fn expand_once(&mut self) {
+        self.showing.expanded_once = true;
+    }
+
+    /// Describes the streams of this process whose rows are nowhere but in memory.
+    ///
+    /// # Errors
+    /// When the engine cannot tell.
+    pub(crate) async fn unsaved(&self) -> Result<Vec<String>> {
+        if !self.connection.is_in_memory() {
+            return Ok(vec![]);
         }
-        let is_terminal = self.out_is_terminal();
-        loop {
-            let next = match rows.next().now_or_never() {
-                Some(next) => {
-                    watch.glance()?;
-                    next
-                }
-                None => {
-                    // While waiting, show what has arrived.
-                    watch.bar.aside(|| self.out.flush())?;
-                    watch.next(&mut rows, printer.rows()).await?
-                }
-            };
-            let Some(batch) = next.transpose()? else { break };
-            self.last.add(&batch);
-            if is_terminal {
-                watch.bar.aside(|| {
-                    printer.batch(&mut self.out, &batch)?;
-                    Ok::<(), Failure>(self.out.flush()?)
-                })?;
-            } else {
-                printer.batch(&mut self.out, &batch)?;
+        let rows = texts(&self.connection, UNSAVED).await?;
+        let told = |row: Vec<String>| match row.as_slice() {
+            [name, rows] => {
+                Some(format!("\"{name}\" ({rows} row{})", if rows == "1" { "" } else { "s" }))
             }
-        }
-        watch.bar.aside(|| printer.end(&mut self.out))?;
-        let mut message = counted(printer.rows());
-        if self.timing != Timing::Off {
-            message.push_str(&format!(" in {}", duration(watch.start.elapsed())));
-        }
-        message.push_str(&printer.notice());
-        if let Some(unused) = rows.unused_rows() {
-            message.push_str(&left_out(unused.late, "late", "windrow.late_rows"));
-            message.push_str(&left_out(unused.bad, "bad", "windrow.bad_rows"));
-        }
-        Ok(message)
-    }
-
-    /// The current layout of tables.
-    fn layout(&self, continuous: bool) -> Layout {
-        let terminal = if self.out_is_terminal() { terminal_size::terminal_size() } else { None };
-        Layout {
-            continuous,
-            width_max: terminal.map(|(width, _)| usize::from(width.0)),
-            height: terminal.map(|(_, height)| usize::from(height.0)),
-            expanded: self.expanded,
-            colour: self.out_file.is_none() && stdout_has_colour(),
-        }
-    }
-
-    fn out_is_terminal(&self) -> bool {
-        self.out_file.is_none() && std::io::stdout().is_terminal()
-    }
-
-    /// Writes results to `path` from now on, or to stdout.
-    fn set_output(&mut self, path: Option<&Path>) -> Result<(), Failure> {
-        self.out.flush()?;
-        self.out = match path {
-            None => stdout(),
-            Some(path) => {
-                let file = File::create(path).map_err(|e| {
-                    let message = format!("cannot write to \"{}\": {e}", path.display());
-                    Error::new(ErrorKind::NotFound, message).with_source(e)
-                })?;
-                BufWriter::with_capacity(OUT_BYTES, Box::new(file))
-            }
+            _ => None,
         };
-        self.out_file = path.map(Path::to_owned);
-        self.printed_table = false;
-        Ok(())
+        Ok(rows.into_iter().filter_map(told).collect())
     }
 
     /// Prints a message that is not a result.
@@ -309,53 +259,7 @@ impl Runner {
     }
 }
 
-fn stdout() -> BufWriter<Box<dyn Write>> {
-    BufWriter::with_capacity(OUT_BYTES, Box::new(std::io::stdout()))
-}
-
 /// Parses one statement that Windrow itself wrote.
 fn parse_one(sql: &str) -> Result<Parsed> {
     parse(sql)?.pop().ok_or_else(|| Error::internal("there is no statement"))
-}
-
-/// Formats a number of rows for people.
-fn counted(rows: u64) -> String {
-    format!("{rows} row{}", if rows == 1 { "" } else { "s" })
-}
-
-/// Describes input rows that did not count; empty where there are none.
-fn left_out(rows: u64, kind: &str, table: &str) -> String {
-    match rows {
-        0 => String::new(),
-        1 => format!("\nnotice: 1 {kind} row was left out; see {table}"),
-        _ => format!("\nnotice: {rows} {kind} rows were left out; see {table}"),
-    }
-}
-
-/// Formats a duration for people.
-fn duration(time: Duration) -> String {
-    match time.as_secs_f64() {
-        s if s < 1.0 => format!("{} ms", time.as_millis()),
-        s if s < 60.0 => format!("{s:.1} s"),
-        s => format!("{:.0} min {:.0} s", (s / 60.0).floor(), (s % 60.0).floor()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_for_people() {
-        assert_eq!(duration(Duration::from_micros(12_345)), "12 ms");
-        assert_eq!(duration(Duration::from_millis(2_345)), "2.3 s");
-        assert_eq!(duration(Duration::from_secs(125)), "2 min 5 s");
-    }
-
-    #[test]
-    fn rows_that_did_not_count_are_told() {
-        assert_eq!(left_out(0, "late", "windrow.late_rows"), "");
-        let notice = left_out(2, "late", "windrow.late_rows");
-        assert_eq!(notice, "\nnotice: 2 late rows were left out; see windrow.late_rows");
-    }
 }

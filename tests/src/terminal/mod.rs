@@ -3,6 +3,7 @@
 //!
 //! Nothing sleeps: every step waits for what the screen is to show, or fails with what it shows.
 
+mod habits;
 mod pty;
 mod remote;
 
@@ -38,6 +39,15 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("the_rc_file", the_rc_file),
         trial("a_dumb_terminal", a_dumb_terminal),
         trial("charts", charts),
+        trial("ctrl_c_clears_what_is_typed", habits::ctrl_c_clears_what_is_typed),
+        trial("leaving_with_unsaved_rows_asks_once", habits::leaving_with_unsaved_rows_asks_once),
+        trial("typed_ahead_input_is_kept", habits::typed_ahead_input_is_kept),
+        trial("statements_end_with_g", habits::statements_end_with_g),
+        trial("an_interrupted_table_is_closed", habits::an_interrupted_table_is_closed),
+        trial("long_results_are_cut", habits::long_results_are_cut),
+        trial("long_results_go_through_a_pager", habits::long_results_go_through_a_pager),
+        trial("a_pager_that_is_left", habits::a_pager_that_is_left),
+        trial("commands_of_psql_and_duckdb", habits::commands_of_psql_and_duckdb),
         trial("a_prompt_on_a_server", remote::a_prompt_on_a_server),
         trial("failed_views_are_told", remote::failed_views_are_told),
         trial("files_run_on_a_server", remote::files_run_on_a_server),
@@ -133,8 +143,6 @@ fn ctrl_c_ends_what_runs() -> Result<(), Failed> {
 
 fn ctrl_c_twice_leaves() -> Result<(), Failed> {
     let mut terminal = Terminal::start(&[])?;
-    terminal.send("SELECT nothing")?;
-    terminal.sees("SELECT nothing")?;
     terminal.send(CTRL_C)?;
     terminal.sees("Ctrl-C again leaves.")?;
     // What is typed in between makes it one again.

@@ -130,8 +130,7 @@ impl Terminal {
         })
     }
 
-    /// Types a line and waits until what it asks for is done. (What is typed while a line is being
-    /// taken may be lost.)
+    /// Types a line and waits until what it asks for is done.
     pub(super) fn enter(&mut self, line: &str) -> Result<(), Failed> {
         self.send(&format!("{line}\r"))?;
         let begins: String = format!("windrow> {line}").chars().take(60).collect();

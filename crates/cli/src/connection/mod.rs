@@ -3,16 +3,21 @@
 
 mod remote;
 
-use arrow::datatypes::SchemaRef;
+use arrow::array::AsArray;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
 use windrow_core::{ErrorKind, Result};
 use windrow_engine::{Engine, Outcome, ResultStream, Session, SessionOptions, UnusedRows};
 use windrow_flight::client::Client;
-use windrow_sql::parse::Parsed;
+use windrow_sql::parse::{Parsed, parse};
 
 use self::remote::{Remote, Subscribed};
 use crate::progress::Live;
+
+/// Rows that [`texts`] returns, about.
+const TEXTS_MAX: usize = 20_000;
 
 /// The target of statements.
 #[derive(Debug, Clone)]
@@ -23,6 +28,8 @@ pub(crate) enum Connection {
         engine: Engine,
         /// The session of the user at the prompt, or of the script.
         session: Session,
+        /// Nothing outlives the process.
+        is_in_memory: bool,
     },
     /// A server.
     Remote(Client),
@@ -55,9 +62,10 @@ impl Connection {
     ///
     /// # Errors
     /// When no session can be created (a bug in Windrow).
-    pub(crate) fn embedded(engine: &Engine, is_repl: bool) -> Result<Self> {
+    pub(crate) fn embedded(engine: &Engine, is_repl: bool, is_in_memory: bool) -> Result<Self> {
         let options = SessionOptions { push_ends: !is_repl };
-        Ok(Self::Embedded { engine: engine.clone(), session: engine.session(options)? })
+        let session = engine.session(options)?;
+        Ok(Self::Embedded { engine: engine.clone(), session, is_in_memory })
     }
 
     /// The engine in this process, if it is the target.
@@ -68,18 +76,25 @@ impl Connection {
         }
     }
 
+    /// Whether what is stored is lost with this process.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        matches!(self, Self::Embedded { is_in_memory: true, .. })
+    }
+
     /// Executes one statement. Dropping the future, or the returned rows, cancels it.
     ///
     /// # Errors
     /// What is wrong with it, with its place in the text that was parsed; what failed.
     pub(crate) async fn execute(&self, statement: &Parsed) -> Result<Answer> {
         match self {
-            Self::Embedded { engine, session } => Ok(match session.execute(statement).await? {
-                Outcome::Rows(rows) => {
-                    Answer::Rows(Rows::Embedded { engine: engine.clone(), rows })
-                }
-                Outcome::Done(done) => Answer::Done(done.said),
-            }),
+            Self::Embedded { engine, session, .. } => {
+                Ok(match session.execute(statement).await? {
+                    Outcome::Rows(rows) => {
+                        Answer::Rows(Rows::Embedded { engine: engine.clone(), rows })
+                    }
+                    Outcome::Done(done) => Answer::Done(done.said),
+                })
+            }
             Self::Remote(client) => Ok(match remote::execute(client, statement).await? {
                 Remote::Rows(rows) => Answer::Rows(Rows::Remote(rows)),
                 Remote::Done(message) => Answer::Done(message),
@@ -166,4 +181,34 @@ impl Rows {
             Self::Remote(rows) => rows.live(),
         }
     }
+}
+
+/// Returns the first rows of a query, as texts.
+///
+/// # Errors
+/// As [`Connection::execute`].
+pub(crate) async fn texts(connection: &Connection, sql: &str) -> Result<Vec<Vec<String>>> {
+    let mut rows = vec![];
+    for statement in parse(sql)? {
+        let Answer::Rows(mut answer) = connection.execute(&statement).await? else { continue };
+        while let Some(batch) = answer.next().await {
+            let batch = batch?;
+            rows.extend(rows_of(&batch)?);
+            if rows.len() >= TEXTS_MAX {
+                break;
+            }
+        }
+    }
+    Ok(rows)
+}
+
+fn rows_of(batch: &RecordBatch) -> Result<Vec<Vec<String>>> {
+    let columns = batch
+        .columns()
+        .iter()
+        .map(|column| cast(column, &DataType::Utf8))
+        .collect::<Result<Vec<_>, _>>()?;
+    let row =
+        |at: usize| columns.iter().map(|c| c.as_string::<i32>().value(at).to_owned()).collect();
+    Ok((0..batch.num_rows()).map(row).collect())
 }

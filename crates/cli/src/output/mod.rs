@@ -19,7 +19,7 @@ use crate::failure::Failure;
 use crate::values::Format;
 
 /// The layout of a table.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Layout {
     /// Rows are shown as they arrive; the layout follows the first of them.
     pub(crate) continuous: bool,
@@ -31,18 +31,19 @@ pub(crate) struct Layout {
     pub(crate) expanded: Expanded,
     /// With colours.
     pub(crate) colour: bool,
+    /// What NULL is shown as; `None`: as usual.
+    pub(crate) null: Option<String>,
 }
 
 /// A printer of one result.
 pub(crate) struct Printer {
     form: Form,
     schema: SchemaRef,
-    rows: u64,
 }
 
 enum Form {
     Table(Table),
-    Csv { header_due: bool },
+    Csv { header_due: bool, null: Option<String> },
     Ndjson,
 }
 
@@ -51,10 +52,10 @@ impl Printer {
     pub(crate) fn new(format: Format, schema: SchemaRef, layout: &Layout) -> Self {
         let form = match format {
             Format::Table => Form::Table(Table::new(&schema, layout)),
-            Format::Csv => Form::Csv { header_due: true },
+            Format::Csv => Form::Csv { header_due: true, null: layout.null.clone() },
             Format::Ndjson => Form::Ndjson,
         };
-        Self { form, schema, rows: 0 }
+        Self { form, schema }
     }
 
     /// A notice about how it was printed; empty where everything is shown.
@@ -63,11 +64,6 @@ impl Printer {
             Form::Table(table) => table.notice(),
             Form::Csv { .. } | Form::Ndjson => String::new(),
         }
-    }
-
-    /// Rows printed so far.
-    pub(crate) fn rows(&self) -> u64 {
-        self.rows
     }
 
     /// Prints a batch.
@@ -79,13 +75,13 @@ impl Printer {
         out: &mut impl Write,
         batch: &RecordBatch,
     ) -> Result<(), Failure> {
-        self.rows += batch.num_rows() as u64;
         match &mut self.form {
             Form::Table(table) => table.batch(out, batch),
-            Form::Csv { header_due } => {
+            Form::Csv { header_due, null } => {
                 let header = std::mem::take(header_due);
                 let batch = with_flat_columns(batch)?;
-                let writer = arrow::csv::WriterBuilder::new().with_header(header);
+                let null = null.clone().unwrap_or_default();
+                let writer = arrow::csv::WriterBuilder::new().with_header(header).with_null(null);
                 let written = writer.build(&mut *out).write(&batch);
                 written.map_err(|e| from_arrow(e, out))
             }
@@ -99,6 +95,17 @@ impl Printer {
         }
     }
 
+    /// Closes a result that ended before its time: a table of which something is shown gets its last line.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn close(&mut self, out: &mut impl Write) -> Result<(), Failure> {
+        if let Form::Table(table) = &mut self.form {
+            table.close(out)?;
+        }
+        Ok(out.flush()?)
+    }
+
     /// Prints what is left at the end of the rows: a table's end, the header of an empty result.
     ///
     /// # Errors
@@ -106,7 +113,7 @@ impl Printer {
     pub(crate) fn end(&mut self, out: &mut impl Write) -> Result<(), Failure> {
         match &mut self.form {
             Form::Table(table) => table.end(out)?,
-            Form::Csv { header_due: true } => {
+            Form::Csv { header_due: true, .. } => {
                 let nothing = RecordBatch::new_empty(Arc::clone(&self.schema));
                 self.batch(out, &nothing)?;
             }
@@ -227,7 +234,6 @@ mod tests {
             printer.batch(&mut out, batch).unwrap();
         }
         printer.end(&mut out).unwrap();
-        assert_eq!(printer.rows(), batches.iter().map(|b| b.num_rows() as u64).sum::<u64>());
         String::from_utf8(out).unwrap()
     }
 

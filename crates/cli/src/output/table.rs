@@ -59,7 +59,13 @@ impl Table {
             Column { title, is_number: field.data_type().is_numeric(), width, left_out: false }
         };
         let columns: Vec<Column> = schema.fields().iter().map(column).collect();
-        Self { columns, layout: *layout, waiting: Some(vec![]), record: None, since_titles: 0 }
+        Self {
+            columns,
+            layout: layout.clone(),
+            waiting: Some(vec![]),
+            record: None,
+            since_titles: 0,
+        }
     }
 
     pub(super) fn batch(
@@ -67,7 +73,11 @@ impl Table {
         out: &mut impl Write,
         batch: &RecordBatch,
     ) -> Result<(), Failure> {
-        let options = format_options();
+        let null = self.layout.null.clone();
+        let options = match &null {
+            Some(null) => format_options().with_null(null),
+            None => format_options(),
+        };
         let cells = batch
             .columns()
             .iter()
@@ -133,10 +143,15 @@ impl Table {
 
     pub(super) fn end(&mut self, out: &mut impl Write) -> Result<(), Failure> {
         self.start(out)?;
-        if self.record.is_none() {
-            self.line(out, ["└", "┴", "┘"])?;
+        Ok(self.close(out)?)
+    }
+
+    /// Draws the last line, if there is a first one.
+    pub(super) fn close(&self, out: &mut impl Write) -> io::Result<()> {
+        match (&self.waiting, &self.record) {
+            (None, None) => self.line(out, ["└", "┴", "┘"]),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Computes the layout from the waiting rows, if that has not been done, and prints them.
@@ -423,7 +438,7 @@ x    │ 2.0
         let auto = Layout { expanded: Expanded::Auto, width_max: Some(30), ..Layout::default() };
         let text = print_as(Format::Table, auto, sample().schema(), &[sample()]);
         assert!(text.starts_with("─[ row 1 ]─") && text.contains("─[ row 3 ]─"), "{text}");
-        let auto = Layout { width_max: Some(80), ..auto };
+        let auto = Layout { expanded: Expanded::Auto, width_max: Some(80), ..Layout::default() };
         let text = print_as(Format::Table, auto, sample().schema(), &[sample()]);
         assert!(text.starts_with('┌'), "{text}");
     }

@@ -2,17 +2,21 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustyline::completion::Completer;
 use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::{Hinter, HistoryHinter};
 use rustyline::history::FileHistory;
-use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{ColorMode, CompletionType, Config, Context, Editor, Helper};
-use windrow_sql::parse::is_complete;
+use rustyline::validate::Validator;
+use rustyline::{
+    Cmd, ColorMode, CompletionType, ConditionalEventHandler, Config, Context, Editor, Event,
+    EventContext, EventHandler, Helper, KeyEvent, RepeatCount,
+};
 
 use super::completion::complete;
-use super::highlight::highlighted;
+use super::highlight::highlighted_from;
 use super::vocabulary::Vocabulary;
 use crate::command::is_command;
 use crate::style::{Paint, painted, wants_colour};
@@ -31,6 +35,53 @@ pub(super) struct Sql {
     history: HistoryHinter,
     /// The text that was last coloured, and its coloured form.
     coloured: RefCell<(String, String)>,
+    /// The lines of the statement before the one that is typed, with their ends.
+    before: String,
+    /// The line was ended by Ctrl-C.
+    cleared: Arc<AtomicBool>,
+}
+
+impl Sql {
+    /// A line begins, behind the lines of `pending`.
+    pub(super) fn begin(&mut self, pending: &str) {
+        self.before = pending.to_owned();
+        if !pending.is_empty() {
+            self.before.push('\n');
+        }
+        *self.coloured.borrow_mut() = Default::default();
+        self.cleared.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether the line was ended by Ctrl-C, and is to be discarded.
+    pub(super) fn is_cleared(&self) -> bool {
+        self.cleared.load(Ordering::SeqCst)
+    }
+
+    /// The statement with the line that is typed.
+    fn whole(&self, line: &str) -> String {
+        format!("{}{line}", self.before)
+    }
+
+    /// The completions of the word at `position`, and where it starts.
+    fn completions(&self, line: &str, position: usize) -> (usize, Vec<String>) {
+        if self.before.is_empty() || is_command(line) {
+            return complete(line, position, &self.vocabulary);
+        }
+        let before = self.before.len();
+        let (start, found) = complete(&self.whole(line), before + position, &self.vocabulary);
+        // A word does not begin in a line before.
+        if start < before { (position, vec![]) } else { (start - before, found) }
+    }
+}
+
+/// Ctrl-C ends the line like Enter, so that it is known what was typed, and the grey hint goes away.
+struct Clears(Arc<AtomicBool>);
+
+impl ConditionalEventHandler for Clears {
+    fn handle(&self, _: &Event, _: RepeatCount, _: bool, _: &EventContext<'_>) -> Option<Cmd> {
+        self.0.store(true, Ordering::SeqCst);
+        Some(Cmd::AcceptLine)
+    }
 }
 
 /// Returns an editor with an empty history, to be loaded with that of earlier sessions.
@@ -47,7 +98,10 @@ pub(super) fn editor() -> rustyline::Result<Editor<Sql, FileHistory>> {
         .bracketed_paste(true)
         .build();
     let mut editor = Editor::with_config(config)?;
-    editor.set_helper(Some(Sql::default()));
+    let helper = Sql::default();
+    let clears = Clears(Arc::clone(&helper.cleared));
+    editor.bind_sequence(KeyEvent::ctrl('C'), EventHandler::Conditional(Box::new(clears)));
+    editor.set_helper(Some(helper));
     Ok(editor)
 }
 
@@ -60,7 +114,8 @@ impl Highlighter for Sql {
         }
         let mut last = self.coloured.borrow_mut();
         if last.0 != line {
-            let coloured = highlighted(line).unwrap_or_else(|| line.to_owned());
+            let coloured = highlighted_from(&self.whole(line), self.before.len());
+            let coloured = coloured.unwrap_or_else(|| line.to_owned());
             *last = (line.to_owned(), coloured);
         }
         Cow::Owned(last.1.clone())
@@ -85,14 +140,16 @@ impl Hinter for Sql {
     /// Returns the rest of the newest statement with this beginning, or of the only matching word.
     fn hint(&self, line: &str, position: usize, context: &Context<'_>) -> Option<String> {
         // A hint that cannot be distinguished from text is useless.
-        if position < line.len() || line.is_empty() || !wants_colour() {
+        if position < line.len() || line.is_empty() || !wants_colour() || self.is_cleared() {
             return None;
         }
-        let of_history = self.history.hint(line, position, context);
-        if let Some(hint) = of_history.filter(|h| !h.contains('\n')) {
-            return Some(hint);
+        if self.before.is_empty() {
+            let of_history = self.history.hint(line, position, context);
+            if let Some(hint) = of_history.filter(|h| !h.contains('\n')) {
+                return Some(hint);
+            }
         }
-        let (start, candidates) = complete(line, position, &self.vocabulary);
+        let (start, candidates) = self.completions(line, position);
         let [only] = candidates.as_slice() else { return None };
         if position - start < HINT_LETTERS_MIN {
             return None;
@@ -101,16 +158,8 @@ impl Hinter for Sql {
     }
 }
 
-impl Validator for Sql {
-    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
-        let input = context.input();
-        Ok(if is_command(input) || is_complete(input) {
-            ValidationResult::Valid(None)
-        } else {
-            ValidationResult::Incomplete
-        })
-    }
-}
+/// Every line is taken: whether the statement goes on is the prompt's affair.
+impl Validator for Sql {}
 
 impl Completer for Sql {
     type Candidate = String;
@@ -121,6 +170,6 @@ impl Completer for Sql {
         position: usize,
         _: &Context<'_>,
     ) -> rustyline::Result<(usize, Vec<String>)> {
-        Ok(complete(line, position, &self.vocabulary))
+        Ok(self.completions(line, position))
     }
 }

@@ -8,16 +8,20 @@ use crate::style::{PLAIN, Paint};
 /// Longer texts (something pasted) are not coloured, so that typing stays responsive.
 const BYTES_MAX: usize = 16 << 10;
 
-/// Returns `sql` with colours; its width does not change.
-pub(super) fn highlighted(sql: &str) -> Option<String> {
+/// Returns what stands from byte `from` of `sql` on, with colours; its width does not change.
+pub(super) fn highlighted_from(sql: &str, from: usize) -> Option<String> {
     if sql.len() > BYTES_MAX {
         return None;
     }
     let spans = spans(sql);
     let mut out = String::with_capacity(sql.len() * 2);
-    let mut end = 0;
+    let mut end = from;
     for (at, span) in spans.iter().enumerate() {
-        let text = sql.get(span.bytes.clone())?;
+        if span.bytes.end <= from {
+            continue;
+        }
+        let start = span.bytes.start.max(from);
+        let text = sql.get(start..span.bytes.end)?;
         let next = spans.get(at + 1).and_then(|s| sql.get(s.bytes.clone()));
         let paint = match span.piece {
             Piece::Word if is_keyword(text) => Some(Paint::Keyword),
@@ -28,7 +32,7 @@ pub(super) fn highlighted(sql: &str) -> Option<String> {
             Piece::Number => Some(Paint::Number),
             Piece::Comment => Some(Paint::Dim),
         };
-        out.push_str(sql.get(end..span.bytes.start)?);
+        out.push_str(sql.get(end..start)?);
         match paint {
             Some(paint) => out.extend([paint.on(), text, PLAIN]),
             None => out.push_str(text),
@@ -42,6 +46,19 @@ pub(super) fn highlighted(sql: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn highlighted(sql: &str) -> Option<String> {
+        highlighted_from(sql, 0)
+    }
+
+    #[test]
+    fn a_line_is_coloured_by_what_is_before_it() {
+        let sql = "SELECT 'a\nselect', 1";
+        let from = sql.find('\n').unwrap() + 1;
+        let line = highlighted_from(sql, from).unwrap();
+        assert_eq!(line, "\x1b[32mselect'\x1b[0m, \x1b[33m1\x1b[0m");
+        assert_eq!(highlighted_from(sql, sql.len()).unwrap(), "");
+    }
 
     #[test]
     fn each_piece_has_its_colour() {

@@ -4,6 +4,7 @@ mod completion;
 mod editor;
 mod highlight;
 mod keywords;
+mod said;
 mod vocabulary;
 
 use std::path::{Path, PathBuf};
@@ -17,12 +18,15 @@ use windrow_core::{Error, ErrorKind};
 use windrow_engine::Failures;
 
 use self::editor::{Sql, editor};
+use self::said::{Said, said};
 use crate::failure::Failure;
 use crate::runner::{Flow, Runner};
 use crate::script::Script;
 use crate::style::terminal_is_able;
 
 const PROMPT: &str = "windrow> ";
+/// The prompt where a statement goes on. As wide as the other one.
+const CONTINUED: &str = "    ...> ";
 
 /// Reads and runs statements until the user exits. `kept` describes where data is stored, for people.
 ///
@@ -41,7 +45,17 @@ pub(crate) fn run(waiting: &Runtime, runner: &mut Runner, kept: &str) -> Result<
         tell_failures(&mut editor, engine.failures());
     }
     waiting.block_on(runner.tell_remote_failures());
-    read_and_run(&mut editor, waiting, runner, history.as_deref())
+    let mut prompt = Prompt {
+        editor,
+        waiting,
+        runner,
+        history: history.as_deref(),
+        pending: String::new(),
+        to_edit: String::new(),
+        interrupted: false,
+        warned: false,
+    };
+    prompt.read_and_run()
 }
 
 /// Reports views as they fail, also while the user is typing.
@@ -66,54 +80,156 @@ fn tell_failures(editor: &mut Editor<Sql, FileHistory>, mut failures: Failures) 
     }
 }
 
-fn read_and_run(
-    editor: &mut Editor<Sql, FileHistory>,
-    waiting: &Runtime,
-    runner: &mut Runner,
-    history: Option<&Path>,
-) -> Result<(), Failure> {
-    let mut interrupted = false;
-    let mut to_edit = String::new();
-    loop {
-        learn(editor, waiting, runner);
-        let interrupts = runner.interrupts();
-        let input = if interrupts.at_prompt() {
-            Err(ReadlineError::Interrupted)
-        } else {
-            editor.readline_with_initial(PROMPT, (&to_edit, ""))
-        };
-        interrupts.leaves_prompt();
-        to_edit.clear();
-        let input = match input {
-            Ok(input) => input,
-            // Ctrl-C discards what has been typed; a second one exits.
-            Err(ReadlineError::Interrupted) if interrupted => return Ok(()),
-            Err(ReadlineError::Interrupted) => {
-                say("Ctrl-C again leaves.");
-                interrupted = true;
-                continue;
+/// Where the user types.
+struct Prompt<'a> {
+    editor: Editor<Sql, FileHistory>,
+    waiting: &'a Runtime,
+    runner: &'a mut Runner,
+    history: Option<&'a Path>,
+    /// The beginning of a statement that goes on in the next line.
+    pending: String,
+    /// What the next line begins with, to be edited.
+    to_edit: String,
+    /// Ctrl-C was the last that was typed, at an empty prompt.
+    interrupted: bool,
+    /// The user knows that rows would be lost.
+    warned: bool,
+}
+
+impl Prompt<'_> {
+    /// Reads lines and runs what they say, until the user leaves.
+    fn read_and_run(&mut self) -> Result<(), Failure> {
+        loop {
+            if self.pending.is_empty() {
+                learn(&mut self.editor, self.waiting, self.runner);
             }
-            Err(ReadlineError::Eof) => return Ok(()),
-            Err(e) => return Err(terminal_error(&e)),
-        };
-        interrupted = false;
-        if input.trim().is_empty() {
-            continue;
+            let leave = match self.read()? {
+                Input::Line(line) => {
+                    self.interrupted = false;
+                    self.line(line)?
+                }
+                // Ctrl-C discards what has been typed; where there is nothing, a second one leaves.
+                Input::Interrupt { typed } if typed || !self.pending.is_empty() => {
+                    self.pending.clear();
+                    self.interrupted = false;
+                    false
+                }
+                Input::Interrupt { .. } if self.interrupted => true,
+                Input::Interrupt { .. } => {
+                    say("Ctrl-C again leaves.");
+                    self.interrupted = true;
+                    false
+                }
+                Input::End => true,
+            };
+            if leave && self.may_leave() {
+                return Ok(());
+            }
         }
-        remember(editor, &input, history);
-        let ran = waiting.block_on(runner.run(&Script::typed(input)));
-        runner.interrupts().forget();
+    }
+
+    /// Reads a line.
+    fn read(&mut self) -> Result<Input, Failure> {
+        let interrupts = self.runner.interrupts();
+        if interrupts.at_prompt() {
+            interrupts.leaves_prompt();
+            return Ok(Input::Interrupt { typed: false });
+        }
+        let prompt = if self.pending.is_empty() { PROMPT } else { CONTINUED };
+        if let Some(helper) = self.editor.helper_mut() {
+            helper.begin(&self.pending);
+        }
+        let read = self.editor.readline_with_initial(prompt, (&self.to_edit, ""));
+        self.runner.interrupts().leaves_prompt();
+        self.to_edit.clear();
+        let cleared = self.editor.helper().is_some_and(Sql::is_cleared);
+        match read {
+            Ok(line) if cleared => Ok(Input::Interrupt { typed: !line.trim().is_empty() }),
+            Ok(line) => Ok(Input::Line(line)),
+            Err(ReadlineError::Interrupted) => Ok(Input::Interrupt { typed: false }),
+            Err(ReadlineError::Eof) => Ok(Input::End),
+            Err(e) => Err(terminal_error(&e)),
+        }
+    }
+
+    /// Takes a line: the end of a statement, a command, or a part of a statement. Returns whether to leave.
+    fn line(&mut self, line: String) -> Result<bool, Failure> {
+        match said(&self.pending, line) {
+            Said::Nothing => Ok(false),
+            Said::Part(text) => {
+                self.pending = text;
+                Ok(false)
+            }
+            Said::Cleared => {
+                self.pending.clear();
+                Ok(false)
+            }
+            // A command within a statement, which goes on behind it.
+            Said::Aside(command) => self.run(command),
+            Said::All(text) => {
+                self.pending.clear();
+                self.run(text)
+            }
+            Said::Expanded(text) => {
+                self.pending.clear();
+                self.runner.expand_once();
+                self.run(text)
+            }
+        }
+    }
+
+    /// Runs what was typed. Returns whether to leave.
+    fn run(&mut self, input: String) -> Result<bool, Failure> {
+        remember(&mut self.editor, &input, self.history);
+        let ran = self.waiting.block_on(self.runner.run(&Script::typed(input)));
+        self.runner.interrupts().forget();
         match ran {
             Ok(Flow::On) => {}
-            Ok(Flow::Leave) => return Ok(()),
-            Ok(Flow::Edit(text)) => to_edit = text,
+            Ok(Flow::Leave) => return Ok(true),
+            Ok(Flow::Edit(text)) => {
+                self.pending.clear();
+                self.to_edit = text;
+            }
             Err(Failure::ReaderLeft) => return Err(Failure::ReaderLeft),
             Err(Failure::Error { error, .. }) if error.kind() == ErrorKind::Cancelled => {
                 say("cancelled");
             }
             Err(failure) => say(&failure.text().unwrap_or_default()),
         }
+        Ok(false)
     }
+
+    /// Whether the user may leave: once, it is said which rows would be lost.
+    fn may_leave(&mut self) -> bool {
+        if std::mem::replace(&mut self.warned, true) {
+            return true;
+        }
+        match self.waiting.block_on(self.runner.unsaved()) {
+            Ok(streams) if streams.is_empty() => true,
+            Ok(streams) => {
+                say(&format!(
+                    "notice: rows are in memory only and would be lost: {}\nhint: COPY … TO 'file' saves them, and \
+                     \"windrow DIR\" keeps everything. Leave again to lose them.",
+                    streams.join(", ")
+                ));
+                false
+            }
+            Err(error) => {
+                say(&format!("notice: rows that would be lost are not known: {error}"));
+                true
+            }
+        }
+    }
+}
+
+/// What came from the terminal.
+enum Input {
+    /// A line.
+    Line(String),
+    /// Ctrl-C, and whether something was typed before it.
+    Interrupt { typed: bool },
+    /// Ctrl-D.
+    End,
 }
 
 /// Refreshes the names known to the editor. A prompt without completion is better than no prompt.

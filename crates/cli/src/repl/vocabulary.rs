@@ -3,23 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::AsArray;
-use arrow::compute::cast;
-use arrow::datatypes::DataType;
-use arrow::record_batch::RecordBatch;
 use windrow_core::Result;
-use windrow_sql::parse::parse;
 
-use crate::connection::{Answer, Connection};
+use crate::connection::{Connection, texts};
 
 const COLUMNS: &str = "SELECT table_schema, table_name, column_name \
     FROM information_schema.columns WHERE table_schema IN ('public', 'windrow') \
     ORDER BY table_schema, table_name, ordinal_position";
 
 const FUNCTIONS: &str = "SELECT DISTINCT routine_name FROM information_schema.routines ORDER BY 1";
-
-/// Names queried at most.
-const NAMES_MAX: usize = 20_000;
 
 /// The names that a statement may use.
 #[derive(Debug, Default, Clone)]
@@ -52,33 +44,6 @@ impl Vocabulary {
         }
         Ok(())
     }
-}
-
-/// Returns the rows of a query over texts.
-async fn texts(connection: &Connection, sql: &str) -> Result<Vec<Vec<String>>> {
-    let mut rows = vec![];
-    for statement in parse(sql)? {
-        let Answer::Rows(mut answer) = connection.execute(&statement).await? else { continue };
-        while let Some(batch) = answer.next().await {
-            let batch = batch?;
-            rows.extend(rows_of(&batch)?);
-            if rows.len() >= NAMES_MAX {
-                break;
-            }
-        }
-    }
-    Ok(rows)
-}
-
-fn rows_of(batch: &RecordBatch) -> Result<Vec<Vec<String>>> {
-    let columns = batch
-        .columns()
-        .iter()
-        .map(|column| cast(column, &DataType::Utf8))
-        .collect::<Result<Vec<_>, _>>()?;
-    let row =
-        |at: usize| columns.iter().map(|c| c.as_string::<i32>().value(at).to_owned()).collect();
-    Ok((0..batch.num_rows()).map(row).collect())
 }
 
 /// Whether a name needs no quotes.

@@ -11,6 +11,7 @@ use crate::clock::clock;
 use crate::command::{self, Command, Expanded};
 use crate::failure::Failure;
 use crate::script::{Script, Source};
+use crate::syntax;
 use crate::values::Format;
 
 /// The maximum nesting depth of included files.
@@ -19,12 +20,42 @@ const DEPTH_MAX: usize = 16;
 /// The default width of a chart where there is no terminal.
 const CHART_WIDTH: usize = 80;
 
+/// What `\schema` runs: the definitions of all objects.
+const DEFINITIONS: &str = "SELECT name, definition FROM windrow.streams \
+    UNION ALL SELECT name, definition FROM windrow.views ORDER BY name";
+
+/// The error for a statement that there is not.
+fn no_form(words: &str) -> Error {
+    Error::sql(format!("there is no statement \"{words}\"")).with_hint("\\h lists the statements.")
+}
+
 impl Runner {
     /// Executes a command.
     pub(super) async fn command(&mut self, command: Command) -> Result<Flow, Failure> {
         match command {
             Command::Quit => return Ok(Flow::Leave),
             Command::Help => self.notice(&command::help()),
+            Command::Syntax(None) => self.notice(&syntax::statements()),
+            Command::Syntax(Some(words)) => match syntax::forms(&words) {
+                Some(forms) => self.notice(&forms),
+                None => return Err(no_form(&words).into()),
+            },
+            Command::List(sql) => self.aside(sql).await?,
+            Command::Definition(name) => self.definition(name.as_deref()).await?,
+            Command::Again(expanded) => {
+                let Some(sql) = self.last_statement.clone() else {
+                    return Err(Error::sql("there is no statement to run again").into());
+                };
+                self.showing.expanded_once = expanded;
+                self.statement(&parse_one(&sql)?).await?;
+            }
+            Command::Shell(command) => self.shell(command.as_deref())?,
+            Command::Show(shown) => {
+                let said = self.showing.set(shown);
+                self.notice(&said);
+            }
+            // A statement that is not complete cannot stand before a command.
+            Command::Forget => self.notice("there is no statement to forget"),
             Command::Describe(name) => self.describe(name.as_deref()).await?,
             Command::Timing(on) => {
                 let on = on.unwrap_or(self.timing != Timing::All);
@@ -56,7 +87,12 @@ impl Runner {
             Command::Output(path) => self.set_output(path.as_deref())?,
             Command::Include(path) => return self.include(&path).await,
             Command::Edit => return self.edit(),
-            Command::Watch(every) => self.again_and_again(every).await?,
+            Command::Watch(every) => {
+                self.showing.watching = true;
+                let done = self.again_and_again(every).await;
+                self.showing.watching = false;
+                done?;
+            }
             Command::Chart(column) => {
                 let width = self.layout(false).width_max.unwrap_or(CHART_WIDTH);
                 let chart = chart::draw(&self.last, column.as_deref(), width)?;
@@ -81,14 +117,35 @@ impl Runner {
     }
 
     async fn describe(&mut self, name: Option<&str>) -> Result<(), Failure> {
-        // A statement that the user did not see: it does not become the last one.
-        let last = self.last_statement.take();
-        let sql = name.map_or("SHOW TABLES".to_owned(), |name| format!("DESCRIBE {name}"));
-        let done = match parse_one(&sql) {
-            Ok(statement) => self.statement(&statement).await,
-            Err(_) => Err(Error::sql(format!("\"{}\" is no name", name.unwrap_or_default()))
+        match name {
+            None => self.aside("SHOW TABLES").await,
+            Some(name) => self.aside_with("DESCRIBE", name).await,
+        }
+    }
+
+    async fn definition(&mut self, name: Option<&str>) -> Result<(), Failure> {
+        match name {
+            None => self.aside(DEFINITIONS).await,
+            Some(name) => self.aside_with("SHOW CREATE", name).await,
+        }
+    }
+
+    /// Runs a statement about the object called `name`.
+    async fn aside_with(&mut self, words: &str, name: &str) -> Result<(), Failure> {
+        match parse_one(&format!("{words} {name}")) {
+            Ok(_) => self.aside(&format!("{words} {name}")).await,
+            Err(_) => Err(Error::sql(format!("\"{name}\" is no name"))
                 .with_hint("Write a name, in double quotes where it has other than letters.")
                 .into()),
+        }
+    }
+
+    /// Runs a statement that the user did not see: it does not become the last one.
+    async fn aside(&mut self, sql: &str) -> Result<(), Failure> {
+        let last = self.last_statement.take();
+        let done = match parse_one(sql) {
+            Ok(statement) => self.statement(&statement).await,
+            Err(error) => Err(error.into()),
         };
         self.last_statement = last;
         // Places refer to a text that the user did not write.
@@ -99,6 +156,27 @@ impl Runner {
             }
             other => other,
         })
+    }
+
+    /// Runs a command of the shell, or a shell.
+    fn shell(&mut self, command: Option<&str>) -> Result<(), Failure> {
+        if !self.is_repl {
+            return Err(Error::sql("\\! needs somebody at the terminal").into());
+        }
+        let shell = std::env::var("SHELL").ok().filter(|shell| !shell.trim().is_empty());
+        let shell = shell.unwrap_or_else(|| "sh".to_owned());
+        let mut process = std::process::Command::new(&shell);
+        if let Some(command) = command {
+            process.arg("-c").arg(command);
+        }
+        let status = self.interrupts.of_another(|| process.status()).map_err(|e| {
+            Error::new(ErrorKind::Unavailable, format!("cannot start the shell \"{shell}\": {e}"))
+                .with_hint("Set SHELL to a shell that is installed.")
+        })?;
+        if !status.success() {
+            self.notice(&format!("notice: the command ended with {status}"));
+        }
+        Ok(())
     }
 
     /// Runs the last statement once per `every`, until Ctrl-C.
@@ -147,14 +225,12 @@ impl Runner {
             .unwrap_or_else(|| "vi".to_owned());
         // Editors come with arguments, such as "code --wait".
         let mut words = editor.split_whitespace();
-        let status = std::process::Command::new(words.next().unwrap_or("vi"))
-            .args(words)
-            .arg(file.path())
-            .status()
-            .map_err(|e| {
-                cannot(format!("cannot start the editor \"{editor}\": {e}"))
-                    .with_hint("Set VISUAL or EDITOR to an editor that is installed.")
-            })?;
+        let mut process = std::process::Command::new(words.next().unwrap_or("vi"));
+        process.args(words).arg(file.path());
+        let status = self.interrupts.of_another(|| process.status()).map_err(|e| {
+            cannot(format!("cannot start the editor \"{editor}\": {e}"))
+                .with_hint("Set VISUAL or EDITOR to an editor that is installed.")
+        })?;
         if !status.success() {
             self.notice(&format!("notice: the editor gave up ({status}), nothing is taken over"));
             return Ok(Flow::On);

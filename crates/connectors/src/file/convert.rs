@@ -90,7 +90,7 @@ pub(super) fn from_text(
 }
 
 /// Returns the type's name as in SQL, for messages.
-pub(super) fn sql_name(data_type: &DataType) -> String {
+pub fn sql_name(data_type: &DataType) -> String {
     match data_type {
         DataType::Boolean => "BOOLEAN",
         DataType::Int8 => "TINYINT",

@@ -13,6 +13,7 @@ use crate::access::Access;
 use crate::catalog::Catalog;
 use crate::durable::definitions::Definition;
 use crate::execution::executor::Executor;
+use crate::execution::file_tables::{FileTables, WithFiles};
 use crate::execution::planner::Planner;
 use crate::execution::running::Running;
 use crate::execution::skipped::SkippedRows;
@@ -57,6 +58,8 @@ pub(crate) struct StatementContext {
     pub(crate) value_rows: Option<RecordBatch>,
     /// Late and bad rows that it does not read.
     pub(crate) skipped: Arc<SkippedRows>,
+    /// The files that it reads as tables.
+    pub(crate) file_tables: Option<Arc<FileTables>>,
 }
 
 impl std::fmt::Debug for StatementContext {
@@ -85,6 +88,7 @@ impl StatementContext {
             values: Values::default(),
             value_rows: None,
             skipped: Arc::default(),
+            file_tables: None,
         }
     }
 
@@ -102,6 +106,10 @@ impl StatementContext {
     pub(crate) fn state(&self) -> SessionState {
         let mut state = self.session.state();
         state.config_mut().set_extension(Arc::clone(&self.skipped.scans));
+        if let Some(files) = &self.file_tables {
+            let inner = Arc::clone(state.catalog_list());
+            state.register_catalog_list(Arc::new(WithFiles { inner, files: Arc::clone(files) }));
+        }
         state
     }
 

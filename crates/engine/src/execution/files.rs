@@ -1,13 +1,19 @@
 //! Which files a statement may read and write.
 
+use std::path::Path;
+
 use datafusion::common::tree_node::Transformed;
+use datafusion::logical_expr::dml::CopyTo;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use windrow_connectors::Files;
-use windrow_core::Result;
+use windrow_core::{Error, ErrorKind, Result};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_stream::stream::table::outside;
 
 use crate::execution::context::StatementContext;
+
+/// The option of COPY that writes all rows to one file, whatever its name.
+const ONE_FILE: &str = "single_file_output";
 
 impl StatementContext {
     /// Returns the files that the statement may use.
@@ -35,7 +41,7 @@ impl StatementContext {
             Ok(match node {
                 LogicalPlan::Copy(mut copy) => {
                     copy.output_url = files.to_write(&copy.output_url).map_err(outside)?;
-                    Transformed::yes(LogicalPlan::Copy(copy))
+                    Transformed::yes(LogicalPlan::Copy(without_directories(copy).map_err(outside)?))
                 }
                 LogicalPlan::Ddl(DdlStatement::CreateExternalTable(mut create)) => {
                     for location in &mut create.locations {
@@ -49,4 +55,46 @@ impl StatementContext {
         });
         resolved.map(|resolved| resolved.data).map_err(from_datafusion)
     }
+}
+
+/// Makes COPY create no directory: it writes one file unless a directory is named, and that directory must exist.
+///
+/// # Errors
+/// When the directory does not exist.
+fn without_directories(mut copy: CopyTo) -> Result<CopyTo> {
+    let url = copy.output_url.clone();
+    let is_directory = url.ends_with('/')
+        || !copy.partition_by.is_empty()
+        || copy.options.get(ONE_FILE).is_some_and(|said| said == "false");
+    if !is_directory {
+        copy.options.entry(ONE_FILE.to_owned()).or_insert_with(|| "true".to_owned());
+    }
+    let local = match url.split_once("://") {
+        None => url.as_str(),
+        Some(("file", path)) => path,
+        Some(_) => return Ok(copy),
+    };
+    let path = Path::new(local);
+    let directory = if is_directory { Some(path) } else { path.parent() };
+    let Some(directory) = directory.filter(|directory| !directory.as_os_str().is_empty()) else {
+        return Ok(copy);
+    };
+    if !is_directory && path.is_dir() {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("\"{local}\" is a directory, not a file"),
+        )
+        .with_hint(format!(
+            "Name a file in it, or write '{local}/' for files with names of their own."
+        )));
+    }
+    if !directory.is_dir() {
+        let directory = directory.display();
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("there is no directory \"{directory}\""),
+        )
+        .with_hint("COPY creates no directories. Create it first, or copy to another place."));
+    }
+    Ok(copy)
 }

@@ -18,6 +18,7 @@ use windrow_stream::caught::stopped;
 use windrow_stream::intake::display_micros;
 use windrow_stream::repeated::repeated;
 
+use crate::execution::first_rows::FirstRows;
 use crate::execution::running::Running;
 use crate::execution::skipped::SkippedRows;
 
@@ -59,6 +60,8 @@ pub struct ResultStream {
     skipped: Option<Arc<SkippedRows>>,
     /// Whether the end, or an error, has been returned.
     is_over: bool,
+    /// Which of the rows are returned, if not all.
+    first: Option<FirstRows>,
 }
 
 /// Completes when the rows must end, with the reason.
@@ -116,8 +119,13 @@ impl ResultStream {
         rows: RowReceiver,
         stop: Stop,
     ) -> Self {
-        let (running, over, skipped) = (None, None, None);
-        Self { schema, following, rows, stop, running, over, skipped, is_over: false }
+        let (running, over, skipped, first) = (None, None, None, None);
+        Self { schema, following, rows, stop, running, over, skipped, first, is_over: false }
+    }
+
+    /// Returns only some of the rows. The query ends after the last of them.
+    pub(crate) fn only(self, first: Option<FirstRows>) -> Self {
+        Self { first, ..self }
     }
 
     /// Counts the rows for a running statement. `over` completes when they must end, with the reason.
@@ -229,6 +237,46 @@ impl Stream for ResultStream {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
+        loop {
+            if this.first.is_some_and(FirstRows::is_done) {
+                this.end();
+                return Poll::Ready(None);
+            }
+            let mut next = std::task::ready!(this.poll_any(cx));
+            if let (Some(Ok(batch)), Some(first)) = (&mut next, &mut this.first) {
+                let taken = first.take(batch);
+                if taken.num_rows() == 0 && batch.num_rows() > 0 {
+                    continue;
+                }
+                *batch = taken;
+            }
+            if let Some(running) = &this.running {
+                running.note(next.as_ref());
+            }
+            return Poll::Ready(next);
+        }
+    }
+}
+
+impl ResultStream {
+    /// Ends the rows before the query ends.
+    fn end(&mut self) {
+        if self.is_over {
+            return;
+        }
+        self.is_over = true;
+        self.rows.close();
+        if let Stop::Query(query) = &self.stop {
+            query.cancel();
+        }
+        if let Some(running) = &self.running {
+            running.note(None);
+        }
+    }
+
+    /// Returns the next rows of the query, whether or not they are returned.
+    fn poll_any(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RecordBatch>>> {
+        let this = self;
         let over = this.over.as_mut().map(|over| over.0.as_mut().poll(cx));
         let next = match over {
             Some(Poll::Ready(error)) => {
@@ -247,9 +295,6 @@ impl Stream for ResultStream {
         };
         this.is_over |= !matches!(next, Some(Ok(_)));
         let next = Poll::Ready(next);
-        if let (Some(running), Poll::Ready(next)) = (&this.running, &next) {
-            running.note(next.as_ref());
-        }
         if let (Poll::Ready(Some(Ok(batch))), Some(following)) = (&next, &mut this.following) {
             following.received += batch.num_rows() as u64;
         }

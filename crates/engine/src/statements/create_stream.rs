@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
 use sqlparser::ast::ColumnDef;
-use windrow_connectors::{ConnectorEnv, Declared, open_source};
+use windrow_connectors::{ConnectorEnv, Declared, open_source, sql_name};
 use windrow_core::{Error, Result, Source, StreamSchema};
 use windrow_sql::parse::{self, OptionItem};
 use windrow_storage::wal::Durability;
@@ -98,6 +100,10 @@ impl Statement for CreateStream {
             Some(_) => "CREATE STREAM".to_owned(),
             None => "CREATE STREAM (no watermark: no windows with EMIT over it)".to_owned(),
         };
+        if create.columns.is_empty() {
+            message.push_str("\ncolumns: ");
+            message.push_str(&listed(stream.schema.schema()));
+        }
         for notice in notices {
             message.push_str("\nnotice: ");
             message.push_str(&notice);
@@ -167,13 +173,8 @@ impl CreateStream {
         options: &EngineOptions,
         columns: Option<&Columns>,
     ) -> Result<Arc<dyn Source>> {
-        let (create, parts) = (&self.create, &cx.instance.parts);
-        let env = ConnectorEnv {
-            limits: parts.limits.clone(),
-            clock: Arc::clone(&parts.clock),
-            io: parts.cpu.clone(),
-            files: cx.files(),
-        };
+        let create = &self.create;
+        let env = connector_env(cx);
         let watermark = create.watermark.as_ref().map(|w| ident_name(&w.column));
         let physical = columns.map(|c| Arc::clone(&c.physical));
         let delivered =
@@ -313,6 +314,49 @@ impl NewStream<'_> {
             None => push,
         }))
     }
+}
+
+/// Returns what connectors use of the engine.
+fn connector_env(cx: &StatementContext) -> ConnectorEnv {
+    let parts = &cx.instance.parts;
+    ConnectorEnv {
+        limits: parts.limits.clone(),
+        clock: Arc::clone(&parts.clock),
+        io: parts.cpu.clone(),
+        files: cx.files(),
+    }
+}
+
+/// Returns columns with their types, for people.
+fn listed(schema: &Schema) -> String {
+    let columns = schema.fields().iter();
+    let columns = columns.map(|f| format!("{} {}", f.name(), sql_name(f.data_type())));
+    columns.collect::<Vec<_>>().join(", ")
+}
+
+/// Opens files as a table of a bounded query; `options` are those of a stream over them.
+///
+/// # Errors
+/// When they cannot be read, or may not be.
+pub(super) async fn file_table(
+    cx: &StatementContext,
+    path: &str,
+    options: &[OptionItem],
+) -> Result<Arc<dyn TableProvider>> {
+    cx.access.need_somewhere(Role::Admin, "reading a file")?;
+    let others = options.iter().map(|option| (option.key.clone(), option.value.clone()));
+    let options = EngineOptions {
+        connector: Some("file".to_owned()),
+        rest: std::iter::once(("path".to_owned(), path.to_owned())).chain(others).collect(),
+        ..EngineOptions::default()
+    };
+    let env = connector_env(cx);
+    let source = open_source("file", &options.rest, Declared::default(), &env).await?;
+    let schema = StreamSchema::try_new(source.schema(), None)?;
+    let columns = StreamColumns { schema, source: Some(source), columns: None, reads: vec![] };
+    let new = NewStream { cx, name: path, options, definition: None };
+    let stream = Arc::new(new.create(columns).await?);
+    Ok(Arc::new(stream.relation(None)))
 }
 
 /// Adds the place of an option to an error that names it and has no place yet.

@@ -10,12 +10,14 @@
 //! place that enumerates them. What they share is in `execution`, and what concerns materialized views in `views`.
 
 pub(crate) mod continuous_insert;
+mod copy;
 mod create_stream;
 mod create_view;
 mod csv_header;
 mod declared_columns;
 mod drop;
 mod explain;
+mod file_relations;
 pub(crate) mod insert;
 mod reference_tables;
 mod replay;
@@ -25,6 +27,7 @@ mod show;
 mod standard;
 mod stream_options;
 mod subscribe;
+mod summarize;
 mod timestamp;
 mod verify;
 mod wait_for;
@@ -133,8 +136,7 @@ pub(crate) struct ExplainOptions {
 
 /// Returns the statement that was parsed.
 pub(crate) fn of(parsed: Parsed) -> Box<dyn Statement> {
-    let Parsed { statement, text, .. } = parsed;
-    of_statement(statement, text)
+    file_relations::OverFiles::or_plain(parsed, of_statement)
 }
 
 fn of_statement(statement: parse::Statement, text: String) -> Box<dyn Statement> {
@@ -164,6 +166,10 @@ fn of_statement(statement: parse::Statement, text: String) -> Box<dyn Statement>
         parse::Statement::Describe(name) => Box::new(show::Describe(name)),
         parse::Statement::Drop(drop) => Box::new(drop::Drop(drop)),
         parse::Statement::Set(set) => Box::new(set::Set(set)),
+        parse::Statement::Summarize(query) => Box::new(summarize::Summarize { query: *query }),
+        parse::Statement::CopyFrom(copy) => Box::new(copy::CopyFrom { copy: *copy, text }),
+        // The client formats the rows.
+        parse::Statement::CopyOut(copy) => Box::new(select::Select { query: copy.query }),
         parse::Statement::DataFusion(statement) => {
             Box::new(standard::Standard { statement: *statement, text })
         }

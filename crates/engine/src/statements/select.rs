@@ -21,6 +21,7 @@ use crate::access::Access;
 use crate::access::admission::Weight;
 use crate::catalog::{Catalog, streams_read};
 use crate::execution::context::StatementContext;
+use crate::execution::first_rows::without_limit;
 use crate::execution::outcome::{Following, Outcome, ResultStream, Stop};
 use crate::views::late_rows::late_stream;
 use crate::views::wait::wait_for_pushes;
@@ -52,7 +53,9 @@ impl Statement for Select {
         let plan = cx.planner().query(&self.query.query, &[]).await?;
         Ok(Some(match self.query.tail.is_empty() {
             true => cx.planner().physical(cx.state(), plan).await?.schema(),
-            false => cx.planner().continuous(plan, &self.query.tail).await?.schema,
+            false => {
+                cx.planner().continuous(without_limit(plan)?.0, &self.query.tail).await?.schema
+            }
         }))
     }
 
@@ -66,8 +69,9 @@ impl Statement for Select {
             return explain_bounded(cx, plan, options).await;
         }
         if !options.analyze {
-            return explain_continuous(cx, plan, &self.query.tail).await;
+            return explain_continuous(cx, without_limit(plan)?.0, &self.query.tail).await;
         }
+        let plan = without_limit(plan)?.0;
         let shown = cx.planner().continuous(plan, &self.query.tail).await?.to_string();
         let Outcome::Rows(mut result) = self.execute(cx).await? else {
             return Err(Error::internal("a query gave no rows"));
@@ -88,6 +92,7 @@ impl Statement for Select {
             return cx.executor().bounded(plan).await;
         }
         let reads = streams_read(&plan)?;
+        let (plan, first) = without_limit(plan)?;
         let plan = cx.planner().continuous(plan, &self.query.tail).await?;
         if cx.options.push_ends {
             wait_for_pushes(cx.catalog(), &reads).await?;
@@ -105,7 +110,8 @@ impl Statement for Select {
         };
         start_query(cx, plan, setup).await?;
         let stop = Stop::Query(shared);
-        Ok(Outcome::Rows(ResultStream::new(schema, Some(following), receiver, stop)))
+        let rows = ResultStream::new(schema, Some(following), receiver, stop);
+        Ok(Outcome::Rows(rows.only(first)))
     }
 }
 
@@ -134,7 +140,7 @@ pub(super) async fn check_query(cx: &StatementContext, query: &ContinuousQuery) 
     if query.tail.is_empty() {
         return cx.state().optimize(&bounded(plan)?).map(drop).map_err(from_datafusion);
     }
-    continuous(&cx.state(), plan, &query.tail).map(drop)
+    continuous(&cx.state(), without_limit(plan)?.0, &query.tail).map(drop)
 }
 
 /// Explains the bounded form of a plan.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::common::TableReference;
 use sqlparser::ast::ObjectName;
@@ -11,6 +11,8 @@ use windrow_core::{Error, Result};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::ShowKind;
 
+use super::create_stream::file_table;
+use super::file_relations::file_named;
 use super::{Statement, columns_of, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
@@ -62,6 +64,13 @@ impl Statement for Show {
             ShowKind::Functions => {
                 "SELECT DISTINCT routine_name AS name, function_type AS kind \
                  FROM information_schema.routines ORDER BY name, kind"
+            }
+            ShowKind::Databases => {
+                "SELECT DISTINCT catalog_name AS name FROM information_schema.schemata ORDER BY name"
+            }
+            ShowKind::Schemas => {
+                "SELECT schema_name AS name, catalog_name AS database \
+                 FROM information_schema.schemata ORDER BY database, name"
             }
             ShowKind::Sinks => {
                 return Err(Error::sql("sinks are not part of this version")
@@ -122,7 +131,11 @@ impl Statement for Describe {
     }
 
     fn authorize(&self, access: &Access, _: &Catalog) -> Result<()> {
-        need(access, Role::Read, &self.0)
+        match file_named(&self.0) {
+            // It needs the rights of reading files.
+            Some(_) => Ok(()),
+            None => need(access, Role::Read, &self.0),
+        }
     }
 
     async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
@@ -130,6 +143,9 @@ impl Statement for Describe {
     }
 
     async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
+        if let Some(file) = file_named(&self.0) {
+            return described(&file_table(cx, &file.value, &[]).await?.schema()).await;
+        }
         let table = match plain_name(&self.0) {
             Ok(name) if !cx.catalog().exists(&name) => {
                 return Err(cx.catalog().missing("stream, view or table", &name));
@@ -139,19 +155,23 @@ impl Statement for Describe {
             Err(_) => TableReference::parse_str(&self.0.to_string()),
         };
         let table = cx.session.table_provider(table).await.map_err(from_datafusion)?;
-        let schema = table.schema();
-        let fields = schema.fields();
-        let names = StringArray::from_iter_values(fields.iter().map(|f| f.name()));
-        let types = StringArray::from_iter_values(fields.iter().map(|f| f.data_type().to_string()));
-        let yes_no = |nullable: bool| if nullable { "YES" } else { "NO" };
-        let nulls = StringArray::from_iter_values(fields.iter().map(|f| yes_no(f.is_nullable())));
-        rows(vec![
-            ("column_name", Arc::new(names) as ArrayRef),
-            ("data_type", Arc::new(types)),
-            ("is_nullable", Arc::new(nulls)),
-        ])
-        .await
+        described(&table.schema()).await
     }
+}
+
+/// Returns the columns of a schema as rows.
+async fn described(schema: &Schema) -> Result<Outcome> {
+    let fields = schema.fields();
+    let names = StringArray::from_iter_values(fields.iter().map(|f| f.name()));
+    let types = StringArray::from_iter_values(fields.iter().map(|f| f.data_type().to_string()));
+    let yes_no = |nullable: bool| if nullable { "YES" } else { "NO" };
+    let nulls = StringArray::from_iter_values(fields.iter().map(|f| yes_no(f.is_nullable())));
+    rows(vec![
+        ("column_name", Arc::new(names) as ArrayRef),
+        ("data_type", Arc::new(types)),
+        ("is_nullable", Arc::new(nulls)),
+    ])
+    .await
 }
 
 /// Returns columns that exist already as the rows of a statement.

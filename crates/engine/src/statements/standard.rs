@@ -13,6 +13,7 @@ use windrow_sql::plan::{Parameters, bounded, distinct_columns, parameters};
 use windrow_stream::lengths::no_lengths;
 
 use super::Statement;
+use super::copy::{rows_written, write_tag};
 use super::csv_header::check_header;
 use super::reference_tables::{Change, buffered_by_table, filled, is_into_memory};
 use crate::access::Access;
@@ -20,7 +21,7 @@ use crate::access::admission::Weight;
 use crate::access::plans::check_plan;
 use crate::catalog::{Catalog, exists};
 use crate::execution::context::StatementContext;
-use crate::execution::outcome::{Outcome, existing_rows};
+use crate::execution::outcome::{Done, Outcome};
 
 /// A statement of DataFusion's.
 #[derive(Debug)]
@@ -123,16 +124,15 @@ async fn write(
 ) -> Result<Outcome> {
     // The rows keep the order of what is read: rows of a stream in another order would be late rows when they are read back.
     let in_memory = is_into_memory(&plan);
-    let plan = cx.planner().physical_in_order(plan).await?;
-    let plan = if in_memory { buffered_by_table(plan)? } else { plan };
-    let Some(change) = change.filter(|_| cx.instance.store.is_some()) else {
-        return Ok(Outcome::Rows(cx.executor().stream(plan).skipping(&cx.skipped)));
-    };
+    let physical = cx.planner().physical_in_order(plan.clone()).await?;
+    let physical = if in_memory { buffered_by_table(physical)? } else { physical };
+    let rows = rows_written(&cx.executor().collect(physical).await?)?;
     // The number of rows is returned once they are durable.
-    let schema = plan.schema();
-    let rows = cx.executor().collect(plan).await?;
-    change.store(cx, text).await?;
-    Ok(Outcome::Rows(existing_rows(schema, rows).await.skipping(&cx.skipped)))
+    if let Some(change) = change {
+        change.store(cx, text).await?;
+    }
+    let said = write_tag(&plan, rows) + &cx.skipped.total().aside();
+    Ok(Outcome::Done(Done { said, rows: Some(rows) }))
 }
 
 /// Defines a table without its rows.

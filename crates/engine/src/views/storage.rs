@@ -377,7 +377,8 @@ fn resume_log(log: &StreamLog, resume: Option<&Resume>) -> u64 {
     let Some(resume) = resume else { return log.state().rows };
     let reached = resume.taps.iter().map(|tap| Watermark::at(tap.hold)).min();
     // The end is recorded in the archive.
-    if let Some(watermark) = reached.filter(|w| resume.operators.is_empty() && *w != Watermark::END) {
+    if let Some(watermark) = reached.filter(|w| resume.operators.is_empty() && *w != Watermark::END)
+    {
         log.resume_at(watermark);
     }
     for row in &resume.unused {

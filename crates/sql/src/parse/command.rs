@@ -10,7 +10,7 @@ use super::errors::{LEADING, from_parser};
 use super::interval::interval;
 use super::statement::{Drop, DropKind, Explain, Explained, Set, ShowKind, Statement, Verify};
 use super::tail::Tail;
-use super::{engine, insert, parser, query};
+use super::{copy, engine, insert, parser, query};
 use crate::diagnostics::nearest;
 
 /// Reads one statement.
@@ -32,6 +32,8 @@ pub(super) fn statement(tokens: &[TokenWithSpan], end: Place) -> Result<Statemen
         "SUBSCRIBE" => subscribe(cursor),
         "WAIT" => wait(cursor),
         "VERIFY" => verify(cursor),
+        "COPY" => copy::copy(cursor, tokens, end),
+        "SUMMARIZE" => copy::summarize(cursor, end),
         "SHOW" => show(cursor, tokens, end),
         "DESCRIBE" | "DESC" => describe(cursor, tokens, end),
         "DROP" => drop(cursor, tokens, end),
@@ -218,7 +220,7 @@ fn show(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<
         cursor.expect_end()?;
         return Ok(Statement::ShowCreate(name));
     }
-    let kinds: [(&[&str], ShowKind); 10] = [
+    let kinds: [(&[&str], ShowKind); 13] = [
         (&["STREAMS"], ShowKind::Streams),
         (&["SOURCES"], ShowKind::Streams),
         (&["MATERIALIZED", "VIEWS"], ShowKind::MaterializedViews),
@@ -229,6 +231,9 @@ fn show(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<
         (&["WATERMARKS"], ShowKind::Watermarks),
         (&["WINDOWS"], ShowKind::Windows),
         (&["FUNCTIONS"], ShowKind::Functions),
+        (&["DATABASES"], ShowKind::Databases),
+        (&["CATALOGS"], ShowKind::Databases),
+        (&["SCHEMAS"], ShowKind::Schemas),
     ];
     match kinds.iter().find(|(words, _)| cursor.eat(words)) {
         Some((_, ShowKind::Functions)) if !cursor.is_end() => passed(tokens, end),
@@ -248,7 +253,10 @@ fn describe(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Res
     if cursor.sees(&["TABLE"]) && cursor.rest().len() > 1 {
         cursor.advance();
     }
-    let name = cursor.name("a name")?;
+    let name = match copy::file(&mut cursor) {
+        Some(file) => file,
+        None => cursor.name("a name, or a file in single quotes")?,
+    };
     cursor.expect_end()?;
     Ok(Statement::Describe(name))
 }

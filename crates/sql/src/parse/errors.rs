@@ -27,6 +27,7 @@ pub(super) const LEADING: &[&str] = &[
     "SET",
     "RESET",
     "COPY",
+    "SUMMARIZE",
     "SUBSCRIBE",
     "WAIT",
     "VERIFY",

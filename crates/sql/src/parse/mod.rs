@@ -16,6 +16,7 @@
 mod canonical;
 mod clause;
 mod command;
+mod copy;
 mod cursor;
 mod ddl;
 mod dialect;
@@ -40,8 +41,9 @@ pub use lex::is_complete;
 pub use relation::{GROUPED, PARTITION_BY};
 pub use spans::{Piece, Span, spans};
 pub use statement::{
-    ContinuousQuery, CreateStream, CreateView, Drop, DropKind, Explain, Explained, Insert,
-    OptionItem, Parsed, Set, ShowKind, Statement, Verify, WatermarkClause,
+    ContinuousQuery, CopyFrom, CopyOut, CreateStream, CreateView, Drop, DropKind, Explain,
+    Explained, Insert, OptionItem, OutFormat, Parsed, Set, ShowKind, Statement, Verify,
+    WatermarkClause,
 };
 pub use tail::{Emit, Tail};
 
@@ -121,7 +123,7 @@ fn parser(tokens: &[TokenWithSpan]) -> Parser<'static> {
 fn query(tokens: &[TokenWithSpan], mut tail: Tail, end: Place) -> Result<ContinuousQuery> {
     let (tokens, cut) = tail::cut(tokens, end)?;
     tail::merge(&mut tail, cut)?;
-    let tokens = windows(tokens, &mut tail, end)?;
+    let tokens = windows(&tokens, &mut tail, end)?;
     let mut parser = parser(&tokens);
     let mut query = parser.parse_query().map_err(|e| from_parser(e, &tokens, end))?;
     nothing_left(&parser, &tokens, end)?;
@@ -222,7 +224,7 @@ fn canonicalize_engine(statement: &mut EngineStatement) -> Result<()> {
 /// Reads `INSERT INTO target [(columns)] query tail`.
 fn insert(tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
     let (tokens, mut tail) = tail::cut(tokens, end)?;
-    let tokens = windows(tokens, &mut tail, end)?;
+    let tokens = windows(&tokens, &mut tail, end)?;
     let mut parser = parser(&tokens);
     let mut statement = parser.parse_statement().map_err(|e| from_parser(e, &tokens, end))?;
     nothing_left(&parser, &tokens, end)?;

@@ -58,8 +58,14 @@ pub enum Statement {
     Show(ShowKind),
     /// `SHOW CREATE [kind] name`.
     ShowCreate(ObjectName),
-    /// `DESCRIBE name`.
+    /// `DESCRIBE name`, `DESCRIBE 'file'` (a name in single quotes).
     Describe(ObjectName),
+    /// `SUMMARIZE name | 'file' | query`.
+    Summarize(Box<ContinuousQuery>),
+    /// `COPY name FROM 'file'`.
+    CopyFrom(Box<CopyFrom>),
+    /// `COPY … TO STDOUT`.
+    CopyOut(Box<CopyOut>),
     /// `DROP kind [IF EXISTS] name, … [CASCADE]`.
     Drop(Drop),
     /// `SET name = value`.
@@ -124,6 +130,39 @@ pub struct CreateView {
     pub options: Vec<OptionItem>,
     /// What it computes.
     pub query: ContinuousQuery,
+}
+
+/// `COPY name [(columns)] FROM 'file' [(options)]`.
+#[derive(Debug, Clone)]
+pub struct CopyFrom {
+    /// Where rows go.
+    pub target: ObjectName,
+    /// The columns that the file's columns fill, in order; empty: those of the same names.
+    pub columns: Vec<Ident>,
+    /// The file, or the files.
+    pub path: String,
+    /// Where that stands.
+    pub place: Place,
+    /// How it is to be read, as options of a stream of files.
+    pub options: Vec<OptionItem>,
+}
+
+/// `COPY … TO STDOUT`: a query whose rows are written as they are, whatever rows are written as otherwise.
+#[derive(Debug, Clone)]
+pub struct CopyOut {
+    /// The query; it has no tail.
+    pub query: ContinuousQuery,
+    /// How rows are written.
+    pub format: OutFormat,
+}
+
+/// How rows are written to stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutFormat {
+    /// Comma-separated values with a header.
+    Csv,
+    /// A JSON object per line.
+    Json,
 }
 
 /// A query and how it emits.
@@ -234,6 +273,10 @@ pub enum ShowKind {
     Windows,
     /// Functions.
     Functions,
+    /// Databases (also `CATALOGS`).
+    Databases,
+    /// Schemas.
+    Schemas,
 }
 
 /// `DROP`.

@@ -4,6 +4,8 @@
 //! otherwise read `EMIT` as an alias. Only words outside all parentheses count, and only where an
 //! expression or a relation has just ended, so `emit` stays usable as a name.
 
+use std::borrow::Cow;
+
 use sqlparser::ast::ObjectName;
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -11,6 +13,7 @@ use windrow_core::{Error, Place, Result};
 
 use super::cursor::{Cursor, is_word, spanning};
 use super::interval::{Interval, interval};
+use super::lex::room_for_copy;
 
 /// How and how late a continuous query emits. All absent: a bounded query, or the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,20 +64,28 @@ pub enum Emit {
 pub(super) const EMIT_FORMS: &str = "EMIT takes ON WINDOW CLOSE (or FINAL), CHANGES, ON UPDATE, \
      or EVERY <interval>.";
 
-/// Splits the tokens of a statement into what comes before the tail, and the tail.
-pub(super) fn cut(tokens: &[TokenWithSpan], end: Place) -> Result<(&[TokenWithSpan], Tail)> {
-    let Some(start) = find(tokens) else { return Ok((tokens, Tail::default())) };
+/// Splits the tokens of a statement into what comes before the tail, and the tail. A LIMIT behind the tail, as ksqlDB
+/// has it, is one before it.
+pub(super) fn cut(
+    tokens: &[TokenWithSpan],
+    end: Place,
+) -> Result<(Cow<'_, [TokenWithSpan]>, Tail)> {
+    let Some(start) = find(tokens) else { return Ok((tokens.into(), Tail::default())) };
     let (before, after) = tokens.split_at(start);
     let mut tail = Tail::default();
     let mut cursor = Cursor::new(after, end);
     while !cursor.is_end() {
+        if cursor.sees(&["LIMIT"]) {
+            room_for_copy(tokens)?;
+            return Ok(([before, cursor.rest()].concat().into(), tail));
+        }
         if !item(&mut cursor, &mut tail)? {
             return Err(cursor
                 .expected("the end of the statement or another part of the tail")
-                .with_hint("EMIT and lateness stand last, after LIMIT."));
+                .with_hint("EMIT and lateness stand last, before or after LIMIT."));
         }
     }
-    Ok((before, tail))
+    Ok((before.into(), tail))
 }
 
 /// Reads the items that stand here, such as between the name of a view and `AS`.

@@ -98,7 +98,9 @@ impl ScalarUDFImpl for BoundFunction {
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         let [time] = types else { return internal_err!("a bound is a function of one time") };
         Ok(match self.bound {
-            Bound::Ends | Bound::SliceEnds => DataType::List(Arc::new(Field::new_list_field(time.clone(), false))),
+            Bound::Ends | Bound::SliceEnds => {
+                DataType::List(Arc::new(Field::new_list_field(time.clone(), false)))
+            }
             _ => time.clone(),
         })
     }

@@ -1,0 +1,84 @@
+//! `LIMIT n` of a continuous query without windows: the query ends after its first rows. Over windows, LIMIT applies per
+//! window, and the planner plans it.
+//!
+//! The limit is removed from the plan, which the planner would refuse, and enforced where rows leave the query.
+
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::{FetchType, LogicalPlan, SkipType};
+use windrow_core::Result;
+use windrow_sql::diagnostics::from_datafusion;
+use windrow_sql::plan::WindowAssign;
+
+use crate::catalog::streams_read;
+
+/// The rows of a query that are returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FirstRows {
+    /// Number of rows that are skipped first (`OFFSET`).
+    skip: usize,
+    /// Number of rows that are returned after them.
+    left: usize,
+}
+
+impl FirstRows {
+    /// Whether all of them have been returned.
+    pub(crate) fn is_done(self) -> bool {
+        self.left == 0
+    }
+
+    /// Returns those of the next rows that are to be returned.
+    pub(crate) fn take(&mut self, batch: &RecordBatch) -> RecordBatch {
+        let skipped = self.skip.min(batch.num_rows());
+        self.skip -= skipped;
+        let taken = self.left.min(batch.num_rows() - skipped);
+        self.left -= taken;
+        batch.slice(skipped, taken)
+    }
+}
+
+/// Separates a LIMIT of rows without windows from the plan below it.
+///
+/// # Errors
+/// Never in practice: the plan is only read.
+pub(crate) fn without_limit(plan: LogicalPlan) -> Result<(LogicalPlan, Option<FirstRows>)> {
+    let LogicalPlan::Limit(limit) = &plan else { return Ok((plan, None)) };
+    let (Ok(SkipType::Literal(skip)), Ok(FetchType::Literal(Some(left)))) =
+        (limit.get_skip_type(), limit.get_fetch_type())
+    else {
+        return Ok((plan, None));
+    };
+    if has_windows(&plan)? || streams_read(&plan)?.is_empty() {
+        return Ok((plan, None));
+    }
+    Ok((Arc::unwrap_or_clone(Arc::clone(&limit.input)), Some(FirstRows { skip, left })))
+}
+
+fn has_windows(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        found |= WindowAssign::of(node).is_some();
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })
+    .map_err(from_datafusion)?;
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array};
+
+    use super::*;
+
+    #[test]
+    fn rows_are_counted_over_batches() {
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..4));
+        let batch = RecordBatch::try_from_iter([("n", column)]).unwrap();
+        let mut first = FirstRows { skip: 5, left: 4 };
+        let taken: Vec<usize> = (0..3).map(|_| first.take(&batch).num_rows()).collect();
+        assert_eq!(taken, [0, 3, 1]);
+        assert!(first.is_done());
+    }
+}
