@@ -105,7 +105,9 @@ impl Statement for ShowCreate {
         let text = match catalog.text(&name) {
             Some(text) => text,
             None if catalog.exists(&name) => {
-                return Err(Error::sql(format!("the definition of table \"{name}\" is not kept")));
+                return Err(Error::sql(format!(
+                    "the definition of table \"{name}\" is not stored"
+                )));
             }
             None => return Err(catalog.missing("stream or view", &name)),
         };
