@@ -173,9 +173,3 @@ pub(super) async fn lines(column: &str, text: &str) -> Result<Outcome> {
     let lines: ArrayRef = Arc::new(StringArray::from(text.lines().collect::<Vec<_>>()));
     rows(vec![(column, lines)]).await
 }
-
-/// Returns a time in µs since the Unix epoch as text.
-pub(super) fn display_time(micros: i64) -> String {
-    let array = arrow::array::TimestampMicrosecondArray::from(vec![micros]);
-    arrow::util::display::array_value_to_string(&array, 0).unwrap_or_else(|_| micros.to_string())
-}

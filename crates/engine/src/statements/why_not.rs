@@ -16,7 +16,8 @@ use windrow_query::shared::{Shared, Status};
 use windrow_query::tap_state::TapState;
 use windrow_stream::WhenIdle;
 
-use super::show::{display_time, lines};
+use super::show::lines;
+use super::timestamp::display_time;
 use super::{Statement, columns_of, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};

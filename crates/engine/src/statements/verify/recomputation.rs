@@ -12,7 +12,7 @@ use windrow_sql::plan::StreamRelation;
 use windrow_stream::stream::table::LeftOut;
 
 use super::refused::unknown_skipped;
-use super::{Notes, Seen};
+use super::seen::{Notes, Seen};
 use crate::catalog::{Catalog, Materialized, Object};
 use crate::execution::context::StatementContext;
 
