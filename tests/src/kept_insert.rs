@@ -113,7 +113,7 @@ fn dropped() -> Result<(), Failed> {
     let home = Home::new()?;
     let said = home.run(&format!("{STREAMS}{INSERT}{}{INSERT}", rows_of(0)))?;
     said.check(said.err.contains("INSERT (continuous, as \"insert_into_t\""), "its name")?;
-    said.check(said.err.contains("\"insert_into_t\" does it already"), "once")?;
+    said.check(said.err.contains("runs already as \"insert_into_t\""), "once")?;
     let refused = home.run("DROP STREAM t;")?;
     refused.refused(2, &["\"t\" is read by \"insert_into_t\""])?;
     home.ok(LAST)?;

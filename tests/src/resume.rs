@@ -499,7 +499,7 @@ fn retext() -> Result<(), Failed> {
         .replace("AS SELECT", "AS -- the same\nSELECT");
     let said =
         home.run(&format!("WAIT FOR v; {again} {} WAIT FOR v; VERIFY VIEW v", rows(50..60)))?;
-    said.check(said.err.contains("the same plan: it goes on as it is"), "it is rebuilt")?;
+    said.check(said.err.contains("the same plan: it continues unchanged"), "it is rebuilt")?;
     verified(&said)?;
     let other = again.replace("sum(id)", "max(id)");
     let said = home.run(&format!(

@@ -1,8 +1,8 @@
-//! The engine of Windrow: catalog, sessions, statements, access, system tables and background work, behind one
-//! facade, [`Engine`]. The command line is a thin client of it, and so can any program be. What exists, what a statement does, who may do
-//! it, what is kept of objects in a data directory and what goes on beside statements may be touched here. What may not:
-//! streams and their logs (`windrow_stream`), how a query runs (`windrow_query`), how SQL is read and planned
-//! (`windrow_sql`), formats of files (`windrow_storage`, `windrow_archive`), and wires.
+//! The engine of Windrow: catalog, sessions, statements, access control, system tables and background work, behind one facade,
+//! [`Engine`]. The command line is a thin client of it, and any program can be another one. What belongs here: which objects
+//! exist, what statements do and who may execute them, where the parts of an object are in the data directory, and background
+//! work. What does not: streams and their logs (`windrow_stream`), how a query runs (`windrow_query`), how SQL is parsed and
+//! planned (`windrow_sql`), formats of files (`windrow_storage`, `windrow_archive`), and wires.
 //!
 //! ```text
 //! Engine ─ Session ─ statement ─► bounded plan ─────────────────────────────► rows
@@ -10,8 +10,8 @@
 //! ```
 //! See [`Engine`] for an example.
 //!
-//! Public functions that wait return a boxed future. An opaque one would make every crate that awaits it prove again that
-//! all it holds (plans, syntax trees) can be sent between threads, which takes the compiler minutes.
+//! Functions that wait return a boxed future where other crates or many statements await them. With an opaque future, every caller
+//! has to prove again that everything in it (plans, syntax trees) can be sent between threads, which takes the compiler minutes.
 #![forbid(unsafe_code)]
 
 mod access;

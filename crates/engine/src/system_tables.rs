@@ -150,7 +150,7 @@ fn table(columns: Vec<(&str, ArrayRef, bool)>) -> Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
 }
 
-/// Rows that streams have lost: one line per range of them, and view that had taken in some.
+/// Rows that streams have lost: one line per range and view that had consumed some of it.
 fn lost_rows(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
     let mut rows = vec![];
     for (stream, lost) in catalog.lost() {

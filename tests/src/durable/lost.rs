@@ -84,7 +84,7 @@ fn goes_on_behind(home: &mut Home, ids: u32) -> Result<(), Failed> {
     home.flags = vec!["--accept-lost-rows".into()];
     let said = home.run("SELECT count(*) AS n FROM s")?;
     home.flags.clear();
-    let told = ["stream \"s\" has lost", "view \"p\" has taken in", "that \"s\" has lost"];
+    let told = ["stream \"s\" has lost", "view \"p\" has consumed", "that \"s\" has lost"];
     said.check(told.iter().all(|words| said.err.contains(words)), "the loss is not told")?;
     let kept: u32 = said.ok()?.lines().nth(1).ok_or("no row")?.parse()?;
     equal("some rows are lost", &(0 < kept && kept < ids), &true)?;

@@ -197,7 +197,7 @@ impl Admission {
         let QueryLimits { queries_max, queue_max, .. } = self.limits;
         Error::new(
             ErrorKind::Limit,
-            format!("{queries_max} queries run and {queue_max} wait: the server takes no more"),
+            format!("{queries_max} queries run and {queue_max} wait, which is the limit"),
         )
         .with_hint("Try again later, or raise --max-queries or --max-queue.")
     }
@@ -206,7 +206,7 @@ impl Admission {
         let max = self.limits.streams_max;
         Error::new(
             ErrorKind::Limit,
-            format!("{max} continuous results are open, there are no more"),
+            format!("{max} continuous results are open, which is the limit"),
         )
         .with_hint("Close some, or raise --max-streams.")
     }
@@ -215,7 +215,7 @@ impl Admission {
 /// The error of statements on a server that is shutting down.
 pub(crate) fn stopping() -> Error {
     Error::new(ErrorKind::Unavailable, "the server is stopping")
-        .with_hint("Connect again; SUBSCRIBE TO … AFTER goes on where it was.")
+        .with_hint("Connect again; SUBSCRIBE TO … AFTER resumes where it was.")
 }
 
 /// A statement that is counted as waiting until this is dropped.
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!((admission.running(), admission.waiting()), (1, 1));
         let third = admission.enter(Weight::Query).now_or_never().unwrap().unwrap_err();
         assert_eq!(third.kind(), ErrorKind::Limit);
-        assert_eq!(third.message(), "1 queries run and 1 wait: the server takes no more");
+        assert_eq!(third.message(), "1 queries run and 1 wait, which is the limit");
         drop(first);
         let second = second.now_or_never().unwrap().unwrap();
         assert_eq!((admission.running(), admission.waiting()), (1, 0));

@@ -1,4 +1,4 @@
-//! Materialized views: continuous queries whose results are kept.
+//! Materialized views: continuous queries whose results are stored.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -4,12 +4,12 @@
 //! catalog.json  {"format":2,"directory":"91…","next_id":3,"crc32":"…","objects":[{"id":1,"name":"s",…},…]}
 //! change ─► new text ─► Files::replace ─► memory
 //! ```
-//! It also knows which parts of an object have been made, so that one that is missing is no empty one, and
-//! which of its rows have been lost.
+//! A definition includes the parts of the object that have been created, so that a missing part is not taken for an empty one, and
+//! the rows that have been lost.
 //!
-//! Invariants: objects stand in order of creation, so that each finds what it needs; an id is
-//! never given twice; memory changes only after the file did; a file that does not match its
-//! checksum, or is of another directory, is an error and is never overwritten.
+//! Invariants: objects are in order of creation, so that each finds what it reads; an id is never used twice; memory changes only
+//! after the file has; a file that does not match its checksum, or belongs to another directory, is an error and is never
+//! overwritten.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,16 +24,16 @@ use windrow_storage::files::{Files, corrupt, io_error};
 
 /// The format that this version writes.
 const FORMAT: u64 = 2;
-/// The one before: it names neither its directory nor the parts of objects.
+/// The previous format, without the id of the directory and the parts of objects.
 const FORMAT_WITHOUT_ID: u64 = 1;
-/// Longer folder names are cut and made unique by the id; file systems allow 255 bytes.
+/// Longer folder names are truncated and made unique by the id; file systems allow 255 bytes.
 const DIR_BYTES_MAX: usize = 200;
-/// Where objects have their folders.
+/// The folders that contain folders of objects.
 const FOLDERS: [&str; 2] = ["streams", "views"];
-/// The file.
+/// The name of the file.
 const CATALOG: &str = "catalog.json";
 
-/// What kind of object a definition makes.
+/// The kind of object that a definition creates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A stream.
@@ -52,7 +52,7 @@ impl Kind {
     const ALL: [Self; 5] =
         [Self::Stream, Self::View, Self::MaterializedView, Self::Table, Self::Insert];
 
-    /// The word in the file.
+    /// Returns its name in the file.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Stream => "stream",
@@ -64,10 +64,10 @@ impl Kind {
     }
 }
 
-/// What is kept of an object.
+/// A part of an object in the data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
-    /// Log and history of a stream.
+    /// The log and the archive of a stream.
     Stream,
     /// The archived rows of a view.
     View,
@@ -81,7 +81,7 @@ impl Part {
     /// All kinds.
     pub(crate) const ALL: [Self; 4] = [Self::Stream, Self::View, Self::Checkpoints, Self::Table];
 
-    /// The word in the file, and the folder that the part is in.
+    /// Returns its name in the file, which is also the folder that it is in.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Stream => "streams",
@@ -92,43 +92,43 @@ impl Part {
     }
 }
 
-/// Rows of a stream that were lost, and whose loss was accepted.
+/// Rows that a stream has lost, and whose loss was accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LostRows {
-    /// The first.
+    /// The offset of the first.
     pub(crate) start: u64,
-    /// One past the last.
+    /// The offset after the last.
     pub(crate) end: u64,
-    /// When it was accepted, in µs since the epoch.
+    /// When the loss was accepted, in µs since the Unix epoch.
     pub(crate) at_micros: i64,
-    /// Which views had taken in some of them, and up to where.
+    /// The views that had consumed some of them, and the offsets up to which.
     pub(crate) had: Vec<(String, u64)>,
 }
 
-/// One object.
+/// The definition of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Definition {
-    /// Never given twice in a data directory.
+    /// Its id, which is never used twice in a data directory.
     pub(crate) id: u64,
-    /// Its name, as the catalog has it.
+    /// Its name.
     pub(crate) name: String,
-    /// What it is.
+    /// Its kind.
     pub(crate) kind: Kind,
     /// The statement that creates it.
     pub(crate) sql: String,
     /// The name of its folder.
     pub(crate) dir: String,
-    /// What relative paths in it are relative to, when a remote user made it; `None`: somebody who
-    /// may touch all files.
+    /// The directory that relative paths in it are relative to, if a remote user created it; `None`: its creator may use all
+    /// files.
     pub(crate) base: Option<String>,
-    /// What has been made for it, in order.
+    /// The parts that have been created, in order.
     pub(crate) parts: Vec<Part>,
-    /// What of its rows was lost, in order.
+    /// The rows that have been lost, in order.
     pub(crate) lost: Vec<LostRows>,
 }
 
 impl Definition {
-    /// One of which nothing has been made.
+    /// Creates a definition without parts.
     fn new(id: u64, name: &str, kind: Kind, sql: &str) -> Self {
         Self {
             id,
@@ -142,7 +142,7 @@ impl Definition {
         }
     }
 
-    /// The row numbers that were lost.
+    /// Returns the offsets that have been lost.
     pub(crate) fn gaps(&self) -> Gaps {
         Gaps::new(self.lost.iter().filter_map(|l| OffsetRange::try_new(l.start, l.end).ok()))
     }
@@ -165,11 +165,11 @@ struct State {
 }
 
 impl Definitions {
-    /// Reads the definitions; there are none in a new directory.
+    /// Reads the definitions; a new directory has none.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] when the file is damaged, missing, or another directory's;
-    /// [`ErrorKind::Data`] when its format is not known, [`ErrorKind::Unavailable`] when it cannot be read.
+    /// [`ErrorKind::Corrupt`] when the file is damaged, missing, or belongs to another directory; [`ErrorKind::Data`] when its
+    /// format is unknown, [`ErrorKind::Unavailable`] when it cannot be read.
     pub(crate) fn open(directory: &DataDirectory) -> Result<Self> {
         let files = Arc::clone(directory.files());
         let path = directory.path().join(CATALOG);
@@ -214,22 +214,21 @@ impl Definitions {
         Ok(definitions)
     }
 
-    /// The id that the next object gets.
+    /// Returns the id of the next object.
     #[cfg(test)]
     pub(crate) fn next_id(&self) -> u64 {
         self.state.lock().next_id
     }
 
-    /// All objects, in order of creation.
+    /// Returns all objects, in order of creation.
     pub(crate) fn list(&self) -> Vec<Definition> {
         self.state.lock().objects.clone()
     }
 
-    /// Removes the objects `old` (those that there are) and adds one, in one step.
+    /// Removes the objects `old`, as far as they exist, and adds one, atomically.
     ///
     /// # Errors
-    /// [`ErrorKind::Exists`] when the name is taken; when the file cannot be written. Then nothing
-    /// is removed.
+    /// [`ErrorKind::Exists`] when the name is taken; when the file cannot be written. Then nothing has changed.
     #[cfg(test)]
     pub(crate) fn replace(
         &self,
@@ -241,10 +240,10 @@ impl Definitions {
         self.replace_at(old, name, kind, sql, None)
     }
 
-    /// The same of a statement whose relative paths are relative to `base`.
+    /// Removes the objects `old`, as far as they exist, and adds one whose relative paths are relative to `base`, atomically.
     ///
     /// # Errors
-    /// When the catalog cannot be written.
+    /// [`ErrorKind::Exists`] when the name is taken; when the file cannot be written. Then nothing has changed.
     pub(crate) fn replace_at(
         &self,
         old: &[&str],
@@ -255,7 +254,7 @@ impl Definitions {
     ) -> Result<Definition> {
         let mut state = self.state.lock();
         let id = state.next_id;
-        // Removed objects still count: their folder may not be empty yet.
+        // Removed objects count too: their folders may not be empty yet.
         let dir = self.choose_dir(&state, name, id)?;
         let mut new = State { next_id: id + 1, objects: state.objects.clone() };
         new.objects.retain(|o| !old.contains(&o.name.as_str()));
@@ -270,7 +269,7 @@ impl Definitions {
         Ok(added)
     }
 
-    /// A new definition that is in no file yet, with an id and a folder of its own.
+    /// Returns a new definition that is not in the file yet, with an id and a folder of its own.
     pub(crate) fn reserve(&self, name: &str, kind: Kind, sql: &str) -> Definition {
         let mut state = self.state.lock();
         let id = state.next_id;
@@ -279,8 +278,7 @@ impl Definitions {
         Definition { dir, ..Definition::new(id, name, kind, sql) }
     }
 
-    /// Puts a reserved definition in the place of the one of its name, in one step. Gives the
-    /// old one.
+    /// Stores a reserved definition, which replaces the one of its name, atomically. Returns the old one.
     ///
     /// # Errors
     /// When the file cannot be written; then nothing has changed.
@@ -295,7 +293,7 @@ impl Definitions {
         Ok(old)
     }
 
-    /// Gives an object another text.
+    /// Replaces the statement of an object.
     ///
     /// # Errors
     /// When the file cannot be written; then nothing has changed.
@@ -303,7 +301,7 @@ impl Definitions {
         self.change(|o| o.name == name, |object| sql.clone_into(&mut object.sql))
     }
 
-    /// These parts of an object have been made.
+    /// Records the parts of an object that have been created.
     ///
     /// # Errors
     /// When the file cannot be written; then nothing has changed.
@@ -311,7 +309,7 @@ impl Definitions {
         self.change(|o| o.id == id, |object| object.parts = parts.to_vec())
     }
 
-    /// Rows of an object are lost for good.
+    /// Records rows that an object has lost.
     ///
     /// # Errors
     /// When the file cannot be written; then nothing has changed.
@@ -336,7 +334,7 @@ impl Definitions {
         Ok(())
     }
 
-    /// Removes objects (those that there are), in one step; their folders are the caller's.
+    /// Removes objects, as far as they exist, atomically; the caller deletes their folders.
     ///
     /// # Errors
     /// When the file cannot be written; then nothing is removed.
@@ -380,7 +378,7 @@ impl Definitions {
     }
 }
 
-/// What a file says, and whose catalog it is; `None`: it is from before there were ids.
+/// Parses the file. Returns the state and the id of the directory; `None`: the format has no id.
 fn parse(path: &Path, bytes: &[u8]) -> Result<(State, Option<String>)> {
     let damaged = |why: &str| corrupt(path, 0, why);
     let value: Value =
@@ -403,7 +401,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(State, Option<String>)> {
     Ok((state, whose))
 }
 
-/// The error of a catalog that is not there and must be: without one, rows of objects would be swept away.
+/// Checks that a directory without a catalog is new: otherwise rows of objects would be deleted.
 fn check_empty(files: &dyn Files, directory: &DataDirectory) -> Result<()> {
     let path = directory.path();
     let names = files.list(path).map_err(|e| io_error("list", path, e))?;
@@ -416,7 +414,7 @@ fn check_empty(files: &dyn Files, directory: &DataDirectory) -> Result<()> {
         .with_hint("Restore the file from a backup; nothing has been overwritten."))
 }
 
-/// The name of a folder that no other object has.
+/// Returns a folder name that no other object has.
 fn numbered(mut dir: String, id: u64) -> String {
     // Encoded names are ASCII.
     dir.truncate(DIR_BYTES_MAX);
@@ -424,7 +422,7 @@ fn numbered(mut dir: String, id: u64) -> String {
 }
 
 impl State {
-    /// The state in a parsed file, if all its fields are there.
+    /// Returns the state in a parsed file; `None`: a field is missing.
     fn from_json(value: &Value) -> Option<Self> {
         let objects = value.get("objects")?.as_array()?;
         Some(Self {
@@ -433,8 +431,8 @@ impl State {
         })
     }
 
-    /// Over what is meant, not over the text: it does not depend on how JSON is laid out. `whose`: the
-    /// directory, in formats that name it.
+    /// Returns the checksum of the contents, which does not depend on the layout of the JSON. `whose`: the id of the directory, in
+    /// formats that have one.
     fn checksum(&self, whose: Option<&str>) -> String {
         let mut hasher = crc32fast::Hasher::new();
         let mut add = |text: &str| {
@@ -480,7 +478,7 @@ impl Definition {
         object
     }
 
-    /// The definition in a parsed file, if all its fields are there.
+    /// Returns the definition in a parsed file; `None`: a field is missing.
     fn from_json(object: &Value) -> Option<Self> {
         let text = |key: &str| Some(object.get(key)?.as_str()?.to_owned());
         let kind = text("kind")?;

@@ -1,10 +1,10 @@
-//! Which views have failed, and with what, on disk: a restart says so too.
+//! The failures of views, on disk: they are reported again after a restart.
 //!
 //! ```text
 //! failures.json  {"3":{"kind":"data","message":"divide by zero","again":true,…},…}     by the id of the definition
 //! ```
-//! Invariants: what is here is told and never relied on: a view whose failure could not be written is run
-//! again, and fails again. Only views that are in the catalog are here once it has been written.
+//! Invariants: the file is informative and never relied on: a view whose failure could not be written runs again, and fails again.
+//! It only has views that were in the catalog when it was written.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_storage::files::{Files, io_error};
 
-/// The kinds, with their names in the file.
+/// The kinds of errors, with their names in the file.
 const KINDS: [(ErrorKind, &str); 12] = [
     (ErrorKind::Sql, "sql"),
     (ErrorKind::Config, "config"),
@@ -38,12 +38,12 @@ pub(crate) struct Failure {
     message: String,
     detail: Option<String>,
     hints: Vec<String>,
-    /// Run again over the same rows it would fail again.
+    /// Whether it would fail again on the same rows.
     pub(crate) again: bool,
 }
 
 impl Failure {
-    /// The failure `error`.
+    /// Returns the failure of a view with `error`.
     pub(crate) fn of(error: &Error, again: bool) -> Self {
         let known = KINDS.iter().find(|(kind, _)| *kind == error.kind());
         Self {
@@ -55,7 +55,7 @@ impl Failure {
         }
     }
 
-    /// The error that it was.
+    /// Returns the error.
     pub(crate) fn error(&self) -> Error {
         let known = KINDS.iter().find(|(_, name)| *name == self.kind);
         let mut error =
@@ -76,7 +76,7 @@ pub(crate) struct Failures {
 }
 
 impl Failures {
-    /// Reads what is there. What cannot be understood tells nothing: those views are run again.
+    /// Reads the file. A file that cannot be parsed is ignored: its views run again.
     ///
     /// # Errors
     /// When the file cannot be read at all.
@@ -84,7 +84,7 @@ impl Failures {
         let path = directory.join("failures.json");
         let known = match files.read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                tracing::warn!(path = %path.display(), %error, "which views had failed is not known");
+                tracing::warn!(path = %path.display(), %error, "the failures of views cannot be read");
                 BTreeMap::new()
             }),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
@@ -93,12 +93,12 @@ impl Failures {
         Ok(Self { files: Arc::clone(files), path, known: Mutex::new(known) })
     }
 
-    /// Why the view with this id had failed, if it had.
+    /// Returns the failure of the view with this id.
     pub(crate) fn of(&self, id: u64) -> Option<Failure> {
         self.known.lock().get(&id).cloned()
     }
 
-    /// Remembers a failure, or forgets it; those of other ids than `ids` are forgotten too.
+    /// Stores the failure of the view `id`, or removes it, as well as those of ids that are not in `ids`.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -111,7 +111,7 @@ impl Failures {
             return Ok(());
         }
         let json = serde_json::to_vec_pretty(&new)
-            .map_err(|e| Error::internal("a failure cannot be written down").with_source(e))?;
+            .map_err(|e| Error::internal("a failure cannot be encoded").with_source(e))?;
         self.files.replace(&self.path, &json).map_err(|e| io_error("write", &self.path, e))?;
         *known = new;
         Ok(())

@@ -1,17 +1,17 @@
-//! What an engine keeps in its data directory, and how it finds it again.
+//! The data directory: where the parts of each object are, and how they are opened.
 //!
 //! ```text
-//! DIR/catalog.json          definitions of all objects, in the order of their making
+//! DIR/catalog.json          definitions of all objects, in order of creation
 //! DIR/streams/<dir>/log/    write-ahead log of a push stream
 //! DIR/streams/<dir>/        its history, archived (a Delta table)
-//! DIR/views/<dir>/          finished windows of a materialized view (a Delta table)
+//! DIR/views/<dir>/          final rows of a materialized view, archived (a Delta table)
 //! DIR/tables/<dir>.arrow    rows of a reference table
 //! DIR/checkpoints/<dir>/    the state of a materialized view's query
 //! ```
-//! Invariants: a definition is durable before anything is written for its object, and gone before
-//! the object's directory is; a directory that no definition names is swept away at the next
-//! opening. So an object never finds the rows of another one that had its name. What has been made for an
-//! object is in its definition ([`made`](Store::made)) and must be there from then on; each part says whose it is.
+//! Invariants: a definition is durable before anything is written for its object, and removed before the directory of the object
+//! is; a directory without a definition is deleted at the next start. So an object never finds the rows of another one that had
+//! its name. The parts that were created for an object are in its definition ([`made`](Store::made)) and must exist from then
+//! on; each part identifies its object.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -19,25 +19,26 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
-use windrow_archive::{ArchiveOptions, ArchiveTable, Provenance, Storage, TableSpec};
+use windrow_archive::{ArchiveOptions, ArchiveTable, Storage, TableSpec};
 use windrow_core::{Clock, Error, ErrorKind, Owner, Result};
 use windrow_storage::checkpoint::{Checkpoints, Stamp};
 use windrow_storage::directory::DataDirectory;
 use windrow_storage::files::{Files, io_error};
 use windrow_storage::place::Place;
-use windrow_storage::wal::{Durability, Known, Recovered, Wal, WalOptions, extent};
+use windrow_storage::wal::Wal;
 use windrow_stream::log::{Completion, StreamLog};
 use windrow_stream::memory::Memory;
 use windrow_stream::places::Places;
 use windrow_stream::spill::Spiller;
 
-use crate::durable::definitions::{Definition, Definitions, Kind, LostRows, Part};
+use crate::durable::definitions::{Definition, Definitions, Kind, Part};
 use crate::durable::failures::{Failure, Failures};
+use crate::durable::streams::HadRead;
 
-/// With a limit of memory files of the archive are short, but not shorter than this.
+/// Minimum size of archived files where a memory limit makes them smaller.
 const FILE_BYTES_MIN: u64 = 1 << 20;
-/// What an archive has from its beginning.
-const DELTA_LOG: &str = "_delta_log";
+/// The log of a Delta table, which every archive has.
+pub(super) const DELTA_LOG: &str = "_delta_log";
 
 /// The data directory of an engine.
 #[derive(Debug)]
@@ -45,39 +46,33 @@ pub(crate) struct Store {
     /// Where archives are, if not on this machine.
     objects: Option<Storage>,
     directory: DataDirectory,
-    definitions: Definitions,
+    pub(super) definitions: Definitions,
     failures: Failures,
-    clock: Arc<dyn Clock>,
-    /// What has been opened of the objects, by their ids.
+    pub(super) clock: Arc<dyn Clock>,
+    /// The parts of objects that have been opened, by the id of the object.
     opened: Mutex<BTreeMap<u64, BTreeSet<Part>>>,
-    /// Which views had read how much of which stream when the directory was opened.
-    had_read: OnceLock<Vec<HadRead>>,
-    /// Streams that have lost rows go on without them.
-    accepts_lost_rows: bool,
-    /// The limit of memory, if there is one.
-    memory: Option<Arc<Memory>>,
+    /// How far views had read streams when the directory was opened.
+    pub(super) had_read: OnceLock<Vec<HadRead>>,
+    /// Whether streams that have lost rows continue without them.
+    pub(super) accepts_lost_rows: bool,
+    /// The memory limit, if there is one.
+    pub(super) memory: Option<Arc<Memory>>,
 }
 
-/// How far a view had read a stream.
-#[derive(Debug)]
-struct HadRead {
-    view: Definition,
-    stream: String,
-    rows: u64,
-}
-
-/// A log that is kept on disk.
+/// A log with its archive.
 #[derive(Debug)]
 pub(crate) struct DurableLog {
+    /// The log.
     pub(crate) log: Arc<StreamLog>,
+    /// Its archive.
     pub(crate) archive: Arc<ArchiveTable>,
 }
 
 impl Store {
-    /// Opens a data directory, or makes one.
+    /// Opens a data directory, or creates one.
     ///
     /// # Errors
-    /// When another process has it, when it is not ours, of another format, or damaged.
+    /// When another process has it open, when it is no data directory of Windrow, of an unknown format, or damaged.
     pub(crate) fn open(
         path: &Path,
         clock: Arc<dyn Clock>,
@@ -86,7 +81,10 @@ impl Store {
         Self::open_at(Place::named(path, &clock)?, clock, accepts_lost_rows)
     }
 
-    /// [`open`](Self::open) at any place.
+    /// As [`open`](Self::open), at a place that is open already.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
     pub(crate) fn open_at(
         place: Place,
         clock: Arc<dyn Clock>,
@@ -112,22 +110,22 @@ impl Store {
         Ok(store)
     }
 
-    /// The same with logs that are held to a limit.
+    /// Applies a memory limit to logs.
     pub(crate) fn with_memory(self, memory: Option<Arc<Memory>>) -> Self {
         Self { memory, ..self }
     }
 
-    /// How to reach the files of the directory.
+    /// Returns the access to files.
     pub(crate) fn files(&self) -> &Arc<dyn Files> {
         self.directory.files()
     }
 
-    /// All definitions, in the order of their making.
+    /// Returns all definitions, in order of creation.
     pub(crate) fn definitions(&self) -> Vec<Definition> {
         self.definitions.list()
     }
 
-    /// Makes a definition durable; it takes the place of the one of this name, if there is one.
+    /// Stores a definition; it replaces the one of this name, if there is one.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -136,7 +134,7 @@ impl Store {
         self.record_at(name, kind, sql, None)
     }
 
-    /// The same of a statement whose relative paths are relative to `base`.
+    /// Stores a definition whose relative paths are relative to `base`; it replaces the one of this name, if there is one.
     ///
     /// # Errors
     /// When the catalog cannot be written.
@@ -152,28 +150,27 @@ impl Store {
         Ok(definition)
     }
 
-    /// Ids that are in the catalog are noted beside it, so that an older catalog is seen. Before they are, it is not.
+    /// Records the ids of the catalog beside it, so that an older catalog is detected. A crash before that goes undetected.
     fn note_next_id(&self) {
-        // Of reserved ids that no catalog has yet the next opening knows nothing.
+        // Reserved ids that are not in the catalog yet are unknown at the next start.
         let listed = self.definitions.list().iter().map(|definition| definition.id + 1).max();
         if let Some(next_id) = listed
             && let Err(error) = self.directory.note_next_id(next_id)
         {
-            tracing::warn!(%error, "that an object was made is not noted beside the catalog");
+            tracing::warn!(%error, "the next id could not be recorded beside the catalog");
         }
     }
 
-    /// A definition that is not in the catalog yet: what is kept for it is swept away at the next
-    /// opening, unless it is [committed](Self::commit).
+    /// Returns a definition that is not in the catalog yet: what is stored for it is deleted at the next start, unless it is
+    /// [committed](Self::commit).
     pub(crate) fn reserve(&self, name: &str, kind: Kind, sql: &str) -> Definition {
         self.definitions.reserve(name, kind, sql)
     }
 
-    /// Makes a reserved definition durable, in the place of the one of its name, which is given
-    /// back. Its files are the caller's.
+    /// Stores a reserved definition and returns the one of its name that it replaces, whose files the caller deletes.
     ///
     /// # Errors
-    /// When it cannot be written; the old one is there then.
+    /// When it cannot be written; then the old one remains.
     pub(crate) fn commit(&self, definition: &Definition) -> Result<Option<Definition>> {
         let parts = self.opened_parts(definition.id);
         let old = self.definitions.commit(&Definition { parts, ..definition.clone() })?;
@@ -181,8 +178,7 @@ impl Store {
         Ok(old)
     }
 
-    /// An object has been made, with all that is kept of it: what of that is not there at the next opening
-    /// is lost.
+    /// Marks everything that is stored for an object as created: what is missing at the next start has been lost.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -194,40 +190,40 @@ impl Store {
         self.opened.lock().get(&id).into_iter().flatten().copied().collect()
     }
 
-    /// Whose a part is; it has been made before if the definition says so.
-    fn owner(&self, definition: &Definition, part: Part) -> Owner {
+    /// Returns what identifies a part of an object, and whether it has been created before.
+    pub(super) fn owner(&self, definition: &Definition, part: Part) -> Owner {
         let is_made = definition.parts.contains(&part);
         Owner { is_made, ..self.directory.owner(definition.id) }
     }
 
-    /// Whether an object was made when TIMESTAMPTZ had no zone: by a version that knew format 1 only.
+    /// Whether an object was created by a version that only knew format 1, where TIMESTAMPTZ had no zone.
     pub(crate) fn is_from_before_zones(&self, definition: &Definition) -> bool {
         self.directory.owner(definition.id).may_be_unsaid
     }
 
-    fn note_opened(&self, definition: &Definition, part: Part) {
+    pub(super) fn note_opened(&self, definition: &Definition, part: Part) {
         self.opened.lock().entry(definition.id).or_default().insert(part);
     }
 
-    /// The folder of a kind of part.
-    fn folder(&self, part: Part) -> PathBuf {
+    /// Returns the folder of a kind of part.
+    pub(super) fn folder(&self, part: Part) -> PathBuf {
         self.directory.path().join(part.as_str())
     }
 
-    /// Gives an object another text; what is kept for it stays.
+    /// Replaces the statement of an object; what is stored for it remains.
     ///
     /// # Errors
-    /// When it cannot be written; the old one is there then.
+    /// When it cannot be written; then the old one remains.
     pub(crate) fn retext(&self, name: &str, sql: &str) -> Result<()> {
         self.definitions.retext(name, sql)
     }
 
-    /// Why the view with this id had failed, if it had.
+    /// Returns the stored failure of the view with this id.
     pub(crate) fn failure(&self, id: u64) -> Option<Failure> {
         self.failures.of(id)
     }
 
-    /// Remembers that a view has failed, or forgets it.
+    /// Stores the failure of a view, or removes it.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -236,10 +232,10 @@ impl Store {
         self.failures.note(id, failure, &ids)
     }
 
-    /// Forgets a definition, then what was kept for it.
+    /// Removes a definition, then what is stored for it.
     ///
     /// # Errors
-    /// When the definition cannot be removed. What is left of the files is swept away later.
+    /// When the definition cannot be removed. Files that cannot be deleted are deleted at the next start.
     pub(crate) fn forget(&self, name: &str) -> Result<()> {
         let known = self.definitions.list().into_iter().find(|d| d.name == name);
         let Some(definition) = known else { return Ok(()) };
@@ -248,7 +244,7 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes what was kept for an object that has no definition any more.
+    /// Deletes what is stored for an object without a definition.
     pub(crate) fn delete_files(&self, definition: &Definition) {
         let (stream, view) = (self.stream_dir(definition), self.view_dir(definition));
         let checkpoints = self.checkpoints_dir(definition);
@@ -263,15 +259,15 @@ impl Store {
         }
     }
 
-    fn stream_dir(&self, definition: &Definition) -> PathBuf {
+    pub(super) fn stream_dir(&self, definition: &Definition) -> PathBuf {
         self.folder(Part::Stream).join(&definition.dir)
     }
 
-    fn checkpoints_dir(&self, definition: &Definition) -> PathBuf {
+    pub(super) fn checkpoints_dir(&self, definition: &Definition) -> PathBuf {
         self.folder(Part::Checkpoints).join(&definition.dir)
     }
 
-    /// The checkpoints of a view's query.
+    /// Opens the checkpoints of the query of a view.
     ///
     /// # Errors
     /// When they cannot be listed.
@@ -287,7 +283,7 @@ impl Store {
         Ok(checkpoints)
     }
 
-    /// Where readers of a stream's source stood whose rows are kept.
+    /// Opens the positions of the readers of a connector whose rows are stored.
     ///
     /// # Errors
     /// See [`Places::open`].
@@ -299,10 +295,10 @@ impl Store {
         self.folder(Part::View).join(&definition.dir)
     }
 
-    /// Writes the rows of a reference table anew.
+    /// Replaces the stored rows of a reference table.
     ///
     /// # Errors
-    /// When they cannot be written; the old ones are there then.
+    /// When they cannot be written; then the old ones remain.
     pub(crate) fn write_table(&self, definition: &Definition, bytes: &[u8]) -> Result<()> {
         let folder = self.folder(Part::Table);
         let path = self.table_file(definition);
@@ -312,13 +308,12 @@ impl Store {
         Ok(())
     }
 
-    /// Whose the rows of a reference table are.
+    /// Returns what identifies the rows of a reference table.
     pub(crate) fn table_owner(&self, definition: &Definition) -> Owner {
         self.owner(definition, Part::Table)
     }
 
-    /// The bytes that were written last for a reference table, and their file; `None` when there
-    /// never were any.
+    /// Returns the stored rows of a reference table and their file; `None`: there never were any.
     ///
     /// # Errors
     /// When they cannot be read, or are missing.
@@ -339,162 +334,15 @@ impl Store {
         }
     }
 
-    /// Where the rows of a reference table are.
+    /// Returns the file of the rows of a reference table.
     fn table_file(&self, definition: &Definition) -> PathBuf {
         self.folder(Part::Table).join(format!("{}.arrow", definition.dir))
     }
 
-    /// The push stream's log as it was left: archived rows, then those of the write-ahead log.
+    /// Opens the log of a view with its archived rows.
     ///
     /// # Errors
-    /// When it is damaged, has lost rows or is another stream's, or its columns are not these.
-    pub(crate) async fn open_stream(
-        &self,
-        definition: &Definition,
-        schema: &SchemaRef,
-        event_time: Option<usize>,
-        durability: Durability,
-    ) -> Result<(DurableLog, Arc<Wal>)> {
-        let mut definition = definition.clone();
-        let dir = self.stream_dir(&definition).join("log");
-        let mut known = Known {
-            owner: Some(self.owner(&definition, Part::Stream)),
-            gaps: definition.gaps(),
-            ..Known::default()
-        };
-        if self.log_is_there(&definition, schema)? {
-            self.known_of(&definition, &dir, &mut known)?;
-        }
-        let mut archive = self.archive(Part::Stream, &definition, schema, event_time).await?;
-        let mut accepted = false;
-        if self.accepts_lost_rows {
-            let from = archive.state().rows;
-            let end = Wal::end_of(&**self.files(), &dir, schema, (from, &known))?;
-            if let Some(lost) = self.accept(&definition, end, &known)? {
-                accepted = true;
-                definition.lost.push(lost);
-                known.gaps = definition.gaps();
-                archive = self.archive(Part::Stream, &definition, schema, event_time).await?;
-            }
-        }
-        let (snapshot, memory) = (archive.snapshot(), self.memory.as_ref());
-        let log = StreamLog::restored(Arc::clone(schema), snapshot, Completion::Append, memory);
-        let from = log.state().rows;
-        let sink = Arc::clone(&log);
-        let applied = Box::new(move |_first: u64, rows| {
-            if let Err(error) = sink.append(rows) {
-                tracing::error!(%error, "durable rows did not reach their stream");
-            }
-        });
-        let options = WalOptions { durability, ..WalOptions::default() };
-        let (wal, recovered) = Wal::open(
-            Arc::clone(self.files()),
-            &dir,
-            schema,
-            (archive.state().rows, &known),
-            (options, applied),
-        )?;
-        let Recovered { first, end, batches, cut } = recovered;
-        if let Some(cut) = cut {
-            let stream = &definition.name;
-            if accepted {
-                tracing::warn!(stream, ?cut, "what is left of the rows that are lost was cut off");
-            } else {
-                tracing::warn!(
-                    stream,
-                    ?cut,
-                    "a write that did not come to its end was cut off; nothing knows of rows in it"
-                );
-            }
-        }
-        for (first, rows) in batches {
-            step_over(first, &log, &archive).await?;
-            log.append(rows)?;
-        }
-        step_over(end, &log, &archive).await?;
-        if first != from || wal.end() != log.state().rows {
-            return Err(Error::internal("a log does not go on where its archive ends"));
-        }
-        self.note_opened(&definition, Part::Stream);
-        Ok((DurableLog { log, archive }, Arc::new(wal)))
-    }
-
-    /// Makes the log of a stream that has nothing yet, and says whether there was one. The log comes
-    /// before the archive, so where there is an archive and no log, the log was lost.
-    fn log_is_there(&self, definition: &Definition, schema: &SchemaRef) -> Result<bool> {
-        let dir = self.stream_dir(definition);
-        let (files, log) = (&**self.files(), dir.join("log"));
-        let names = files.list(&dir).map_err(|e| io_error("list", &dir, e))?;
-        let owner = self.owner(definition, Part::Stream);
-        if names.is_empty() && owner.is_made {
-            return Err(missing("the directory", &dir));
-        }
-        let is_made = owner.is_made || names.iter().any(|name| name == DELTA_LOG);
-        let is_there = Wal::is_there(files, &log)?;
-        if is_made && !is_there && !self.accepts_lost_rows {
-            return Err(missing("the log", &log));
-        }
-        if !is_made {
-            Wal::begin(files, &log, schema, &owner.id)?;
-        }
-        Ok(is_made || is_there)
-    }
-
-    /// What is known of a stream's log from elsewhere: from the note beside it, and from the checkpoints of views.
-    fn known_of(&self, definition: &Definition, log: &Path, known: &mut Known) -> Result<()> {
-        extent::read(&**self.files(), log, known)?;
-        for HadRead { view, rows, .. } in self.had_read(definition)? {
-            known.end = known.end.max(*rows);
-            known.from.push(format!("View \"{}\" has read it up to row {rows}.", view.name));
-        }
-        Ok(())
-    }
-
-    /// Which views had read how much of a stream.
-    fn had_read(&self, of: &Definition) -> Result<impl Iterator<Item = &HadRead>> {
-        if self.had_read.get().is_none() {
-            let mut all = vec![];
-            for view in self.definitions.list() {
-                if !matches!(view.kind, Kind::MaterializedView | Kind::Insert) {
-                    continue;
-                }
-                let owner = self.owner(&view, Part::Checkpoints);
-                let dir = self.checkpoints_dir(&view);
-                for (stream, rows) in Checkpoints::positions(&**self.files(), &dir, &owner)? {
-                    all.push(HadRead { view: view.clone(), stream, rows });
-                }
-            }
-            // Another thread may have found the same.
-            drop(self.had_read.set(all));
-        }
-        let all = self.had_read.get().map(Vec::as_slice).unwrap_or_default();
-        // A stream that is newer than the view is not the one that it has read.
-        let (name, id) = (of.name.clone(), of.id);
-        Ok(all.iter().filter(move |had| had.stream == name && had.view.id > id))
-    }
-
-    /// Records that the rows of a stream from `end` up to what is known are lost, if there are some.
-    fn accept(&self, definition: &Definition, end: u64, known: &Known) -> Result<Option<LostRows>> {
-        if end >= known.end {
-            return Ok(None);
-        }
-        let had = self.had_read(definition)?.filter(|had| had.rows > end);
-        let had: Vec<_> = had.map(|had| (had.view.name.clone(), had.rows)).collect();
-        let lost = LostRows { start: end, end: known.end, at_micros: self.clock.now_micros(), had };
-        self.definitions.lost(definition.id, &lost)?;
-        tracing::warn!(
-            stream = definition.name,
-            from = lost.start,
-            to = lost.end,
-            "rows are lost, and that is accepted: windrow.lost_rows has them from now on"
-        );
-        Ok(Some(lost))
-    }
-
-    /// The view's log as it was left: its archived rows.
-    ///
-    /// # Errors
-    /// When it is damaged, or its columns are not these.
+    /// When it is damaged, or its columns differ.
     pub(crate) async fn open_view(
         &self,
         definition: &Definition,
@@ -510,7 +358,8 @@ impl Store {
         Ok(DurableLog { log, archive })
     }
 
-    async fn archive(
+    /// Opens the archive of an object.
+    pub(super) async fn archive(
         &self,
         part: Part,
         definition: &Definition,
@@ -530,18 +379,18 @@ impl Store {
         if definition.parts.contains(&part)
             && self.files().list(&dir).map_err(|e| io_error("list", &dir, e))?.is_empty()
         {
-            // Opening it would make it anew.
+            // Opening it would create an empty one.
             return Err(missing("the directory", &dir));
         }
         let storage = match &self.objects {
             Some(root) => root.child(part.as_str())?.child(&definition.dir)?,
             None => Storage::local(&dir)?,
         };
-        // People look for single keys in finished windows; history is read by time.
+        // Final windows are looked up by key; history is read by time.
         let mut options =
             ArchiveOptions { bloom_filters: part == Part::View, ..ArchiveOptions::default() };
         if let Some(memory) = &self.memory {
-            // A file lies in memory until it is whole.
+            // A file is in memory until it is complete.
             let bytes = memory.queue_bytes() as u64;
             options.target_file_bytes =
                 options.target_file_bytes.min((bytes * 2).max(FILE_BYTES_MIN));
@@ -552,7 +401,7 @@ impl Store {
         Ok(Arc::new(table))
     }
 
-    /// Removes the directories that no definition names: what a crash left of dropped objects.
+    /// Deletes the directories without a definition, which a crash has left of dropped objects.
     fn sweep(&self) -> Result<()> {
         let known = self.definitions();
         for part in Part::ALL {
@@ -571,35 +420,19 @@ impl Store {
 }
 
 impl DurableLog {
-    /// Moves rows of a stream's log to the archive.
+    /// Returns what moves rows of a stream to the archive.
     pub(crate) fn spiller(&self, wal: Arc<Wal>) -> Arc<Spiller> {
         Spiller::of_stream(Arc::clone(&self.log), Arc::clone(&self.archive), wal)
     }
 
-    /// Moves rows of a view to the archive; `sources`: the logs that they are made of.
+    /// Returns what moves rows of a view to the archive; `sources`: the logs that the rows come from.
     pub(crate) fn view_spiller(&self, sources: Vec<Arc<Wal>>) -> Arc<Spiller> {
         Spiller::of_view(Arc::clone(&self.log), Arc::clone(&self.archive), sources)
     }
 }
 
-/// Goes on at the row `next` of a log: when rows before it are lost, what the log has before those goes to its archive,
-/// so that the tail in memory has no gap in it.
-async fn step_over(next: u64, log: &StreamLog, archive: &ArchiveTable) -> Result<()> {
-    let end = log.state().rows;
-    if end == next {
-        return Ok(());
-    }
-    if let Some(rows) = log.unarchived() {
-        let version = rows.frontier.version();
-        let batches = rows.rows.into_iter().map(|piece| piece.load());
-        archive.append_from(batches, rows.first, version, &Provenance::default()).await?;
-    }
-    log.archived(archive.snapshot());
-    Ok(())
-}
-
-/// The error of what was made and is not there.
-fn missing(what: &str, path: &Path) -> Error {
+/// Returns the error of a part that was created and does not exist.
+pub(super) fn missing(what: &str, path: &Path) -> Error {
     Error::new(ErrorKind::Corrupt, format!("{what} \"{}\" is missing", path.display()))
         .with_hint("Restore it from a backup; nothing has been overwritten.")
 }

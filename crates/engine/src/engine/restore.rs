@@ -50,12 +50,12 @@ fn report_lost(instance: &Instance, stream: &str, lost: &LostRows) {
     let LostRows { start, end, had, .. } = lost;
     let rows = end - start;
     instance.notice(format!(
-        "stream \"{stream}\" has lost {rows} rows, from row {start} on; it goes on with row {end}"
+        "stream \"{stream}\" has lost {rows} rows, from row {start} on; it continues with row {end}"
     ));
     for (view, to) in had {
         let rows = (*to).min(*end).saturating_sub(*start);
         instance
-            .notice(format!("view \"{view}\" has taken in {rows} rows that \"{stream}\" has lost"));
+            .notice(format!("view \"{view}\" has consumed {rows} rows that \"{stream}\" has lost"));
     }
 }
 
@@ -95,7 +95,7 @@ fn named(error: Error, definition: &Definition) -> Error {
     if matches!(error.kind(), ErrorKind::Sql | ErrorKind::Config | ErrorKind::NotFound) {
         let (name, kind) = (&definition.name, drop_word(definition.kind));
         named = named.with_hint(format!(
-            "SHOW CREATE {name} gives its statement; DROP {kind} {name} gives it up, so that it can be made anew."
+            "SHOW CREATE {name} shows its statement; DROP {kind} {name} removes it, so that it can be created again."
         ));
     }
     named.with_source(error)

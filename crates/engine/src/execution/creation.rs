@@ -34,9 +34,7 @@ impl<'a> Creation<'a> {
     pub(crate) fn is_done(self, replace: bool, if_not_exists: bool, kind: &str) -> Result<bool> {
         let (catalog, name) = (self.cx.catalog(), self.name);
         if let Some(error) = catalog.broken(name) {
-            return Err(
-                error.with_hint(format!("DROP {} {name} gives it up.", kind.to_uppercase()))
-            );
+            return Err(error.with_hint(format!("DROP {} {name} removes it.", kind.to_uppercase())));
         }
         if !catalog.exists(name) {
             return Ok(false);

@@ -227,7 +227,7 @@ impl Instance {
                     let message =
                         format!("view \"{name}\" waits for its archive, which fails: {why}");
                     return Error::new(ErrorKind::Unavailable, message)
-                        .with_hint("Nothing is lost. It goes on when the archive does.");
+                        .with_hint("Nothing is lost. It continues when the archive does.");
                 }
             }
         }

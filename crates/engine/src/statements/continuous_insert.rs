@@ -67,7 +67,7 @@ impl NewInsert<'_> {
             Some(definition) => definition.name.clone(),
             None => {
                 if let Some(same) = running_already(cx, text) {
-                    let done = format!("INSERT (continuous, \"{same}\" does it already)");
+                    let done = format!("INSERT (continuous, runs already as \"{same}\")");
                     return Ok(Outcome::Done(done.into()));
                 }
                 free_name(cx, &push.name)

@@ -139,7 +139,7 @@ impl CreateView {
                 store.retext(&name, &self.text)?;
             }
             cx.catalog().retext(&old.name, &self.text);
-            return Ok(" (the same plan: it goes on as it is)");
+            return Ok(" (the same plan: it continues unchanged)");
         }
         let view = NewView {
             name: name.clone(),

@@ -25,7 +25,7 @@ pub(super) async fn check_header(state: &SessionState, plan: &LogicalPlan) -> Re
     let Some((name, has)) = wrong else { return Ok(()) };
     let table = create.name.table();
     Err(Error::sql(format!(
-        "column \"{name}\" of table \"{table}\" stands where the header of its files has \"{has}\""
+        "column \"{name}\" of table \"{table}\" is at the position of \"{has}\" in the header of its files"
     ))
     .with_hint(format!(
         "An external table takes the columns of CSV by their place: declare them in the order of the header ({}), \

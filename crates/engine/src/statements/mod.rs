@@ -54,7 +54,7 @@ pub(crate) use self::reference_tables::restore_table;
 /// A statement.
 #[async_trait]
 pub(crate) trait Statement: Debug + Send + Sync {
-    /// Returns its name in the log, and the limit that it counts in; `None`: in none, it takes no time to speak of.
+    /// Returns its name in the log, and the limit that it counts in; `None`: it counts in none, because it is short.
     fn admission(&self) -> (&'static str, Option<Weight>);
 
     /// Checks that the user may do what the statement does or names beside its query. What the query reads is checked when it

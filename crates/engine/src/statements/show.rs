@@ -114,7 +114,9 @@ impl Statement for ShowCreate {
         let text = match catalog.text(&name) {
             Some(text) => text,
             None if catalog.exists(&name) => {
-                return Err(Error::sql(format!("the definition of table \"{name}\" is not kept")));
+                return Err(Error::sql(format!(
+                    "the definition of table \"{name}\" is not stored"
+                )));
             }
             None => return Err(catalog.missing("stream or view", &name)),
         };
@@ -190,10 +192,4 @@ pub(super) async fn rows(columns: Vec<(&str, ArrayRef)>) -> Result<Outcome> {
 pub(super) async fn lines(column: &str, text: &str) -> Result<Outcome> {
     let lines: ArrayRef = Arc::new(StringArray::from(text.lines().collect::<Vec<_>>()));
     rows(vec![(column, lines)]).await
-}
-
-/// Returns a time in µs since the Unix epoch as text.
-pub(super) fn display_time(micros: i64) -> String {
-    let array = arrow::array::TimestampMicrosecondArray::from(vec![micros]);
-    arrow::util::display::array_value_to_string(&array, 0).unwrap_or_else(|_| micros.to_string())
 }

@@ -37,7 +37,7 @@ impl Statement for Standard {
     }
 
     fn authorize(&self, _: &Access, _: &Catalog) -> Result<()> {
-        // Its plan is checked, which tells what it does.
+        // What it does is known from its plan, which is checked when it is executed.
         Ok(())
     }
 

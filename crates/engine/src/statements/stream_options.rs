@@ -143,7 +143,7 @@ pub(super) fn durability(options: &EngineOptions) -> Result<Option<Durability>> 
 pub(super) fn no_retention(options: &EngineOptions) -> Result<()> {
     match options.retention {
         None => Ok(()),
-        Some((_, place)) => Err(Error::config("a replay keeps no rows of its own")
+        Some((_, place)) => Err(Error::config("a replay stores no rows of its own")
             .with_place(place)
             .with_hint("Give what it replays a retention.")),
     }

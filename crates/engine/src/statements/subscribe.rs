@@ -98,8 +98,8 @@ impl Statement for Subscribe {
 fn no_such_row(view: &str, after: u64, rows: u64) -> Error {
     Error::data(format!("view \"{view}\" has {rows} rows, and none after row {after}"))
         .with_detail(
-            "If it had more before, it has lost them, or has been made anew since: what comes now may have numbers \
-             that were given to other rows.",
+            "If it had more before, they have been lost, or the view has been created again since: new rows may have \
+             the numbers of other ones.",
         )
         .with_hint(format!("Read what it holds: SUBSCRIBE TO {view} AFTER 0."))
 }

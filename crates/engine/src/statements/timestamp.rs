@@ -1,9 +1,10 @@
-//! Constant timestamps in statements.
+//! Constant timestamps in statements, and times as text.
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, TimeUnit};
+use arrow::util::display::array_value_to_string;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{ColumnarValue, Expr as PlanExpr, LogicalPlanBuilder, cast};
@@ -42,4 +43,10 @@ pub(super) fn constant_micros(state: &SessionState, constant: Expr, clause: &str
             )))
         }
     }
+}
+
+/// Returns a time in µs since the Unix epoch as text.
+pub(super) fn display_time(micros: i64) -> String {
+    let array = TimestampMicrosecondArray::from(vec![micros]);
+    array_value_to_string(&array, 0).unwrap_or_else(|_| micros.to_string())
 }

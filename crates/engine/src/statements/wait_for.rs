@@ -65,7 +65,7 @@ impl Statement for WaitFor {
             Some(timeout) => tokio::select! {
                 done = wait => done?,
                 () = cx.instance.parts.clock.sleep(timeout) => {
-                    let message = format!("view \"{name}\" is not there yet after {timeout:?}");
+                    let message = format!("waiting for view \"{name}\" timed out after {timeout:?}");
                     return Err(Error::new(ErrorKind::Unavailable, message)
                         .with_hint(format!("EXPLAIN WHY NOT {name} says what it waits for.")));
                 }

@@ -16,7 +16,8 @@ use windrow_query::shared::{Shared, Status};
 use windrow_query::tap_state::TapState;
 use windrow_stream::WhenIdle;
 
-use super::show::{display_time, lines};
+use super::show::lines;
+use super::timestamp::display_time;
 use super::{Statement, columns_of, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
@@ -85,7 +86,7 @@ impl Explanation<'_> {
         }
         match query.status() {
             Status::Finished => self.lines.push(format!(
-                "View \"{name}\" waits for nothing: its inputs have ended and all windows are out."
+                "View \"{name}\" waits for nothing: its inputs have ended and all windows are emitted."
             )),
             Status::Cancelled => self.lines.push(format!("View \"{name}\" has been stopped.")),
             Status::Failed(error) => {
@@ -147,7 +148,7 @@ impl Explanation<'_> {
         }
         if outlook.is_ahead(&taps) {
             self.lines.push(
-                "Windows that idle inputs let go are closed when a checkpoint has been written."
+                "Windows that idle inputs no longer hold are closed once a checkpoint has been written."
                     .to_owned(),
             );
         } else if let (true, Some(target)) = (outlook.all_idle(), outlook.target) {
@@ -169,11 +170,12 @@ impl Explanation<'_> {
             }
             _ if is_view => "It moves when that view's does.".to_owned(),
             Some(WhenIdle { after_micros, .. }) => format!(
-                "A later row moves it; after {:?} without a row it is idle and lets go (idle_timeout).",
+                "A later row moves it; after {:?} without a row it is idle and stops holding it (idle_timeout).",
                 std::time::Duration::from_micros(after_micros.unsigned_abs())
             ),
             None => {
-                "A later row moves it; idle_timeout = '…' lets a silent partition go.".to_owned()
+                "A later row moves it; with idle_timeout = '…' a silent partition stops holding it."
+                    .to_owned()
             }
         };
         format!(

@@ -278,7 +278,7 @@ fn previous_failure(cx: &StatementContext, view: &str, reads: &[String]) -> Resu
     }
     if let Some(failure) = failure {
         let why = failure.error();
-        cx.instance.notice(format!("view \"{view}\" had failed ({why}), it is tried again"));
+        cx.instance.notice(format!("view \"{view}\" had failed ({why}), it is retried"));
         store.note_failure(definition.id, None)?;
     }
     Ok(None)

@@ -82,7 +82,7 @@ impl Drop for Replacement {
 }
 
 /// Builds a view beside the one that has its name, waits until it has caught up, and switches the name. Dropping the future
-/// gives the new view up.
+/// abandons the new view.
 ///
 /// # Errors
 /// When the view cannot be built or fails, or the old one is dropped, read by another object or being rebuilt.

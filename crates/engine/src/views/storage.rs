@@ -198,7 +198,7 @@ fn is_storable(
     has_late_to: bool,
 ) -> bool {
     match plan.root {
-        // Without their history, windows behind the frontier would swallow rows that come anew.
+        // Without their history, windows behind the frontier would drop rows that arrive again.
         Flow::Stage(_) => are_replayable(cx, reads),
         // Without windows there is no frontier: only a checkpoint tells what the archive has.
         Flow::Rows(_) => is_resumable(cx, reads, has_late_to),
@@ -280,7 +280,7 @@ async fn newest(
                     let given = resume.rows_given.unwrap_or(0);
                     ahead.set(ahead.get() + u32::from(given > rows));
                     if given > rows || (given < rows && !in_order) {
-                        return Err(format!("it is of {given} rows, and the archive has {rows}"));
+                        return Err(format!("it covers {given} rows, and the archive has {rows}"));
                     }
                 }
             }
@@ -299,9 +299,7 @@ async fn newest(
             // Followers may have got the lost rows, which would come again in another order.
             return Err(Error::new(
                 ErrorKind::Corrupt,
-                format!(
-                    "its archive has lost rows: it has {rows}, and its checkpoints are of more"
-                ),
+                format!("its archive has lost rows: it has {rows}, and its checkpoints cover more"),
             )
             .with_hint("Restore it from a backup; nothing has been overwritten."));
         }

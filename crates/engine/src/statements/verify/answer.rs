@@ -11,7 +11,7 @@ use windrow_stream::intake::{display_micros, ticks};
 
 use super::compare::{At, differences};
 use super::range::Range;
-use super::{Notes, Seen};
+use super::seen::{Notes, Seen};
 use crate::catalog::Materialized;
 use crate::execution::outcome::{Outcome, existing_rows};
 

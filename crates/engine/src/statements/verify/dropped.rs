@@ -6,7 +6,7 @@ use windrow_stream::Stream;
 
 use super::range::Range;
 use crate::catalog::{Catalog, Materialized, Object};
-use crate::statements::show::display_time;
+use crate::statements::timestamp::display_time;
 
 /// The rows of a view that cannot be compared any more.
 #[derive(Debug, Clone)]

@@ -16,8 +16,8 @@ mod dropped;
 mod range;
 mod recomputation;
 mod refused;
+mod seen;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -25,53 +25,26 @@ use arrow::compute::cast;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::TryStreamExt;
-use windrow_core::{Error, Result, Watermark};
+use windrow_core::{Error, Result};
 use windrow_sql::parse::Verify;
-use windrow_stream::log::Contents;
 
 use self::answer::{answer, columns, compare};
 use self::dropped::dropped_rows;
 use self::range::Range;
 use self::recomputation::recomputation;
 use self::refused::check_comparable;
+use self::seen::{Notes, look};
 use super::{Statement, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
-use crate::catalog::{Catalog, Materialized};
+use crate::catalog::Catalog;
 use crate::execution::context::StatementContext;
 use crate::execution::outcome::Outcome;
 use crate::names::plain_name;
 
-/// How often a stateless view is read until no row is between the view and its count of consumed rows.
-const LOOKS_MAX: usize = 100;
-
 /// `VERIFY VIEW view [FROM TIMESTAMP '…'] [TO TIMESTAMP '…']`.
 #[derive(Debug)]
 pub(crate) struct VerifyView(pub(super) Verify);
-
-/// A view at one moment.
-#[derive(Debug)]
-struct Seen {
-    watermark: Watermark,
-    rows: Contents,
-    /// Per stream and view with a log: the offset up to which the view has consumed it.
-    consumed: BTreeMap<String, u64>,
-    /// Whether the view had consumed everything.
-    settled: bool,
-}
-
-/// What the recomputation cannot reproduce.
-#[derive(Debug, Default)]
-struct Notes {
-    /// Number of late rows that are excluded from the recomputation.
-    left_out: u64,
-    /// Number of rows that an expression of the view failed on, which are excluded too.
-    skipped: u64,
-    /// Why the two sides may differ although both are right.
-    reasons: Vec<String>,
-    /// What cannot be compared, and why.
-    gone: Option<String>,
-}
 
 #[async_trait]
 impl Statement for VerifyView {
@@ -120,57 +93,6 @@ impl Statement for VerifyView {
         let compared = compare(schema, &stored, &recomputed, range)?;
         answer(&view, range, &seen, &notes, compared).await
     }
-}
-
-/// Returns the view at this moment. Rows of a stateless view are in the view a moment before they count as consumed; it is read
-/// again until none is in between.
-async fn look(catalog: &Catalog, view: &Materialized) -> Result<Seen> {
-    let mut passes = view.query.watch_passes();
-    let mut looks = 0;
-    loop {
-        let over = view.query.is_over();
-        let before = consumed(catalog, view)?;
-        let watermark = view.query.state.lock().watermark;
-        let rows = view.log.contents();
-        let consumed = consumed(catalog, view)?;
-        let settled = before == consumed && is_caught_up(catalog, view, &consumed)?;
-        looks += 1;
-        if settled || over || !view.is_stateless || looks == LOOKS_MAX {
-            return Ok(Seen { watermark, rows, consumed, settled });
-        }
-        // Whichever way it ends, the view is read once more.
-        tokio::select! {
-            changed = passes.changed() => drop(changed),
-            ended = view.query.ended() => drop(ended),
-        }
-    }
-}
-
-/// Returns the offsets up to which the view has consumed the streams and views that have a log.
-fn consumed(catalog: &Catalog, view: &Materialized) -> Result<BTreeMap<String, u64>> {
-    let mut consumed = BTreeMap::new();
-    for name in &view.reads {
-        if catalog.stream_to_read(name)?.log().is_some() {
-            consumed.insert(name.clone(), view.consumed(name));
-        }
-    }
-    Ok(consumed)
-}
-
-/// Whether the view has consumed all rows of the logs that it reads.
-fn is_caught_up(
-    catalog: &Catalog,
-    view: &Materialized,
-    consumed: &BTreeMap<String, u64>,
-) -> Result<bool> {
-    for name in &view.reads {
-        if let Some(log) = catalog.stream_to_read(name)?.log()
-            && consumed.get(name) != Some(&log.state().rows)
-        {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// Returns a batch with exactly the columns of the view.

@@ -12,7 +12,7 @@ use windrow_sql::plan::StreamRelation;
 use windrow_stream::stream::table::LeftOut;
 
 use super::refused::unknown_skipped;
-use super::{Notes, Seen};
+use super::seen::{Notes, Seen};
 use crate::catalog::{Catalog, Materialized, Object};
 use crate::execution::context::StatementContext;
 
@@ -57,7 +57,7 @@ pub(super) fn recomputation(
         }) {
             let rows = (*to).min(lost.end).saturating_sub(lost.start);
             notes.reasons.push(format!(
-                "the view has taken in {rows} rows that \"{stream}\" has lost since, from row {} on",
+                "the view has consumed {rows} rows that \"{stream}\" has lost since, from row {} on",
                 lost.start
             ));
         }
@@ -78,7 +78,7 @@ pub(super) fn recomputation(
     let still_reads = seen.consumed.len() < view.reads.len() && !view.query.is_over();
     if still_reads || (view.is_stateless && !seen.settled) {
         notes.reasons.push(
-            "the view has not taken in all rows of its streams: late ones among them are \
+            "the view has not consumed all rows of its streams: late ones among them are \
              counted by the recomputation only"
                 .to_owned(),
         );

@@ -107,7 +107,7 @@ fn refuse_volatile(view: &Materialized) -> Result<()> {
 /// Returns the error of rows that the view has skipped and that are not known any more: on them its bounded form fails.
 pub(super) fn unknown_skipped(view: &Materialized, rows: u64) -> Error {
     Error::sql(format!(
-        "view \"{}\" cannot be verified: of the rows that it skipped {rows} are not kept, more than \
+        "view \"{}\" cannot be verified: {rows} of the rows that it skipped are not stored, more than \
          kept_rows_max came",
         view.name
     ))
