@@ -287,7 +287,7 @@ impl Session {
             plan: &plan,
             has_late_to: late_to.is_some(),
             starts_late,
-            reach_ticks: reach(&bounded)?,
+            reach_ticks: reach(&bounded)?.max(plan.reach_ticks()),
         };
         let kept = self.kept_view(&view_parts, definition).await?;
         let reach_ticks = view_parts.reach_ticks;
