@@ -43,7 +43,7 @@ const ROW_VIEWS: [(&str, &str); 3] = [
 ];
 
 /// The views with windows: name, text, and by how many seconds its windows may come later than the stream's watermark.
-const VIEWS: [(&str, &str, u32); 7] = [
+const VIEWS: [(&str, &str, u32); 9] = [
     (
         "t",
         "SELECT window_start, window_end, window_time, k, count(*) AS n, sum(x) AS total, max(id) AS last \
@@ -84,6 +84,19 @@ const VIEWS: [(&str, &str, u32); 7] = [
         "s2",
         "SELECT window_start, window_end, id, k, x \
          FROM SESSION(s PARTITION BY k, ts, INTERVAL '900 milliseconds')",
+        1,
+    ),
+    (
+        "j",
+        "SELECT greatest(a.ts, b.ts) AS window_end, a.id, b.id AS other, b.x FROM s AS a JOIN s AS b \
+         ON a.k = b.k AND a.ts BETWEEN b.ts - INTERVAL '900 milliseconds' AND b.ts + INTERVAL '400 milliseconds'",
+        1,
+    ),
+    (
+        "jt",
+        "SELECT window_start, window_end, count(*) AS n, sum(x) AS total, max(id) AS last FROM TUMBLE((SELECT a.id, a.ts, b.x \
+         FROM s AS a JOIN s AS b ON a.k = b.k AND a.ts >= b.ts - INTERVAL '900 milliseconds' AND a.ts <= b.ts), ts, \
+         INTERVAL '10 seconds') GROUP BY window_start, window_end",
         1,
     ),
 ];

@@ -70,6 +70,17 @@ const QUERIES: &[(usize, &str)] = &[
         4,
         "SELECT window_start, window_end, k, v, name FROM SESSION(s PARTITION BY k, ts, INTERVAL '15 seconds') EMIT FINAL",
     ),
+    // Interval joins: of what one side holds, and of both.
+    (
+        2,
+        "SELECT a.k, b.k AS earlier, a.name, b.v FROM s AS a JOIN s AS b ON a.k = b.k + 20000 \
+     AND a.ts BETWEEN b.ts + INTERVAL '15 seconds' AND b.ts + INTERVAL '40 seconds' EMIT FINAL",
+    ),
+    (
+        3,
+        "SELECT a.k, b.k AS other, a.name, b.name AS named FROM s AS a JOIN s AS b ON a.k % 15000 = b.k % 15000 \
+     AND a.ts BETWEEN b.ts - INTERVAL '20 seconds' AND b.ts + INTERVAL '20 seconds' EMIT FINAL",
+    ),
     // Rows, not groups.
     (
         3,

@@ -50,6 +50,10 @@ pub trait StatefulOperator: Debug + Send + Sync {
     /// The event times that it supports, in ticks. Rows at other times are bad rows.
     fn valid_times(&self) -> RangeInclusive<i64>;
 
+    /// How long a row may be of use, in ticks: results that finish at a time depend on no row that is older than this.
+    /// `i64::MAX` when nothing bounds it.
+    fn reach(&self) -> i64;
+
     /// Returns the rows of a batch of an input that are late, for all or some results. `before` is the watermark of
     /// the batch's partition just before it. A row at or after that watermark (minus the allowed lateness) is on time
     /// in every operator.

@@ -1,13 +1,13 @@
 //! Makes the checkpoints of one query, off the path of its results.
 //!
 //! ```text
-//! coordinator ─cut─► checkpointer ─► logs note how far they go ─► archive what had closed ─► segments ─► manifest ─► whoever waits
-//!   (no windows)     checkpointer ─► segments ─► manifest ─► archive what had been given out ─► whoever waits
+//! coordinator ─cut─► checkpointer ─► logs note how far they go ─► archive what had closed ─► segments ─► manifest ─► whatever waits
+//!   (no windows)     checkpointer ─► segments ─► manifest ─► archive what had been returned ─► whatever waits
 //! ```
 //! Invariants: one checkpoint of a query at a time. Its windows are in the archive before its
 //! manifest is, so windows that are in neither the state nor the archive do not exist. Of a view without windows
 //! the archive ends where a checkpoint does, in every moment: it takes in rows when there is a checkpoint with just these,
-//! and the next checkpoint is made when it has them. So there is one to go on from with the next row.
+//! and the next checkpoint is made when it has them. So there is always one from which the next row follows.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub struct Checkpointer {
     failed: Arc<AtomicBool>,
 }
 
-/// What a query was like at a cut: micro-batches done, splits begun, watermark, and what it had given out.
+/// What a query was like at a cut: micro-batches done, splits begun, watermark, and the end of what it had returned.
 type Seen = (u64, usize, Watermark, Option<LogEnd>);
 
 impl Checkpointer {
@@ -91,8 +91,8 @@ impl Checkpointer {
     /// one wakes the coordinator again.
     ///
     /// # Errors
-    /// When the state cannot be cut. What cannot be written is told to who asked, and the query
-    /// goes on.
+    /// When the state cannot be cut. An error of writing is returned to whatever asked for the checkpoint, and the query
+    /// continues.
     pub(crate) async fn serve(
         &mut self,
         shared: &Arc<Shared>,

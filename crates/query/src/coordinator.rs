@@ -66,7 +66,7 @@ impl Promptness {
 /// What idle inputs mean for the next pass.
 #[derive(Debug, Clone, Copy, Default)]
 struct Idleness {
-    /// All inputs are idle, and everything that may be given out without them is.
+    /// All inputs are idle, and everything that may be returned without them has been.
     rests: bool,
     /// When to look again.
     next_micros: Option<i64>,
@@ -85,11 +85,11 @@ impl Coordinator {
             Err(error) => shared.fail_by_rows(Arc::new(of_query(error, &shared.name))),
             Ok(()) => {}
         }
-        // Nobody goes on without a query that has stopped.
+        // Readers do not continue without a query that has stopped.
         self.output.rest(false);
         if let Status::Failed(error) = shared.status() {
             if let Output::Stream { stream, .. } = &self.output {
-                // Nobody waits for a continuous INSERT.
+                // No client waits for a continuous INSERT.
                 let into = &stream.name;
                 tracing::error!(query = shared.name, into, %error, "a continuous INSERT has failed");
             }
@@ -105,7 +105,7 @@ impl Coordinator {
             next_micros = idleness.next_micros;
             let low = self.low();
             if !idleness.rests {
-                // Before its rows: until then its readers go on without it.
+                // Before its rows: until then its readers continue without it.
                 self.output.rest(false);
             }
             let due = self.step().await?;
@@ -173,7 +173,7 @@ impl Coordinator {
     }
 
     /// Makes the checkpoint that was asked for, and waits until the archive has taken in enough of
-    /// what was given out; it may need a checkpoint for that.
+    /// what was returned; it may need a checkpoint for that.
     async fn wait_for_room(&mut self, watermark: Watermark) -> Result<()> {
         let mut woken = false;
         let (output, clock) = (self.output.clone(), Arc::clone(&self.shared.clock));
@@ -202,7 +202,7 @@ impl Coordinator {
     }
 
     /// All rows of a view without windows are out: keeps which of them came behind. When that
-    /// cannot be written, its writer has told why; the rows themselves are archived all the same.
+    /// cannot be written, its writer has reported why; the rows themselves are archived all the same.
     async fn last_checkpoint(&mut self, watermark: Watermark) -> Result<()> {
         if self.checkpointer.is_none() || self.output.given().is_none() {
             return Ok(());
@@ -224,7 +224,7 @@ impl Coordinator {
         self.taps.iter().map(|tap| tap.watermark()).min().unwrap_or(Watermark::END)
     }
 
-    /// What has been given out is complete up to there.
+    /// What has been returned is complete up to there.
     fn watermark(&self, low: Watermark) -> Watermark {
         match &self.root {
             Root::Stage(stage) => stage.watermark(),
@@ -234,7 +234,7 @@ impl Coordinator {
         }
     }
 
-    /// Takes in and gives out what is finished; returns when what is held back is due.
+    /// Takes in and returns what is finished; returns when what is held back is due.
     async fn step(&mut self) -> Result<Option<i64>> {
         let now = self.shared.clock.now_micros();
         let idle = self.shared.is_idle();
@@ -285,7 +285,7 @@ impl Coordinator {
     }
 }
 
-/// A query that is gone without a word has failed: nobody waits for it any more.
+/// A query whose coordinator was dropped has failed: its rows will never come.
 impl Drop for Coordinator {
     fn drop(&mut self) {
         if !self.shared.is_over() {

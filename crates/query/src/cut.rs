@@ -1,11 +1,11 @@
-//! A cut: the whole state of a query between two micro-batches, and what it grows from again.
+//! A cut: the whole state of a query between two micro-batches, from which it can be restored.
 //!
 //! ```text
 //! workers ─┤ gate ├─► workers' parts ─► coordinators' parts ─► segments ┐
 //!                     positions of the taps ───────────────┼─► cut ─► checkpoint
 //!                     ledger, late and bad rows ───────────┘
 //! ```
-//! Invariants: while a cut is made no worker is inside of a micro-batch; so each row is either in
+//! Invariants: while a cut is made, no worker is inside a micro-batch; so each row is either in
 //! the segments and before the positions, or in neither.
 
 use windrow_core::Result;

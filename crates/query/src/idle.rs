@@ -1,4 +1,4 @@
-//! Idle inputs of one query: how its watermark goes on without them.
+//! Idle inputs of one query: how its watermark proceeds without them.
 //!
 //! ```text
 //! scan a   awake at 20 ─┐
@@ -22,9 +22,9 @@ use crate::tap_state::TapState;
 
 /// Windows that an idle input lets close come at most so much later in a query that has checkpoints.
 const CLOSE_MICROS: i64 = 200_000;
-/// So long if there is nothing to close, but somebody may wait for the watermark.
+/// As long if there is nothing to close, but a reader may wait for the watermark.
 const MOVE_MICROS: i64 = 1_000_000;
-/// So long if there is nothing to close and only the clock goes on.
+/// As long if there is nothing to close and only the clock proceeds.
 const CLOCK_MICROS: i64 = 10_000_000;
 
 /// What the idleness of its inputs means for a query at one moment.
@@ -83,7 +83,7 @@ impl QueryOutlook {
             .is_some_and(|target| taps.iter().any(|tap| tap.watermark() < tap.at_nanos(target)))
     }
 
-    /// Holds the rows of all inputs against the target. Nobody may be inside of a micro-batch.
+    /// Holds the rows of all inputs against the target. No worker may be inside a micro-batch.
     pub(crate) fn hold(&self, taps: &[Arc<TapState>]) {
         if let Some(target) = self.target {
             taps.iter().for_each(|tap| tap.hold_rows(tap.at_nanos(target)));
@@ -105,7 +105,7 @@ impl QueryOutlook {
 /// What the rows of each input are held against.
 pub(crate) type Holds = Vec<(Arc<TapState>, Watermark)>;
 
-/// For a cut: idle inputs are left behind as far as they may be now. Nobody is inside of a micro-batch.
+/// For a cut: idle inputs are left behind as far as they may be now. No worker is inside a micro-batch.
 pub(crate) fn hold_for_cut(taps: &[Arc<TapState>], now_micros: i64) -> Holds {
     if let Some(outlook) = QueryOutlook::of_idle(taps, now_micros) {
         outlook.hold(taps);

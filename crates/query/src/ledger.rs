@@ -43,7 +43,7 @@ impl Ledger {
         self.bad.fetch_add(entry.bad, Ordering::Relaxed);
     }
 
-    /// Counts rows that the query has given out.
+    /// Counts rows that the query has returned.
     pub fn add_rows_out(&self, rows: usize) {
         self.rows_out.fetch_add(rows as u64, Ordering::Relaxed);
     }
@@ -66,7 +66,7 @@ impl Ledger {
         self.skipped.load(Ordering::Relaxed)
     }
 
-    /// Continues from the counts of before a restart.
+    /// Continues from the counts before a restart.
     pub fn restore(&self, rows: Entry, partly_late: u64, skipped: u64) {
         self.add(rows);
         self.add_partly_late(partly_late);
@@ -84,7 +84,7 @@ impl Ledger {
         }
     }
 
-    /// Rows that the query has given out.
+    /// Rows that the query has returned.
     pub fn rows_out(&self) -> u64 {
         self.rows_out.load(Ordering::Relaxed)
     }

@@ -20,7 +20,7 @@ pub enum Output {
     Client {
         /// Its queue.
         rows: RowSender,
-        /// What is told it beside the rows.
+        /// The watermark that goes with the rows.
         promise: Arc<Promise>,
     },
     /// A materialized view: finished windows stay here.
@@ -31,7 +31,7 @@ pub enum Output {
         /// rows of a window then come in one order, whatever the threads, so that their offsets
         /// are the same when the query is run again after a crash.
         room: Option<Room>,
-        /// So many of the next rows are in the archive already: they are worked out once more.
+        /// So many of the next rows are in the archive already: they are computed once more.
         archived_rows: Arc<AtomicU64>,
     },
     /// Another stream (`INSERT INTO s SELECT … EMIT`).
@@ -93,7 +93,7 @@ impl Output {
         matches!(self, Self::View { .. })
     }
 
-    /// What was given out so far, of a view that is archived by that.
+    /// The end of what was returned so far, for a view that is archived by it.
     pub fn given(&self) -> Option<LogEnd> {
         let Self::View { log, archived_rows, .. } = self else { return None };
         log.completion().is_some_and(|by| by.is_by_checkpoint()).then(|| {
@@ -136,7 +136,7 @@ impl Output {
         }
     }
 
-    /// Waits until the archive has taken in enough of what was given out, and those who follow a view closely
+    /// Waits until the archive has taken in enough of what was returned, and readers that follow a view closely
     /// have read enough of it.
     pub(crate) async fn wait_for_room(&self, clock: &dyn Clock) {
         let Self::View { log, room, .. } = self else { return };
@@ -165,7 +165,7 @@ impl Output {
         match self {
             // A client that is gone needs no error.
             Self::Client { rows: client, .. } => drop(client.send(Err(error)).await),
-            // The readers of a view have been told.
+            // The readers of a view have the error already.
             Self::View { .. } | Self::Stream { .. } => {}
         }
     }

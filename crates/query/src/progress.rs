@@ -6,7 +6,7 @@
 //!             └── prefix ──┘
 //! ```
 //! Splits of one partition may be read at the same time, but the watermark follows their order:
-//! only the done prefix and the first split after it count. A partition that nobody has begun
+//! only the done prefix and the first split after it count. A partition that no worker has begun
 //! holds the watermark at its smallest event time where that is known, and entirely where it is
 //! not. The scan's watermark is the minimum over all its partitions, and never moves back.
 //!

@@ -2,7 +2,7 @@
 //! complete.
 //!
 //! Rows wait in a queue, so a promise holds from a number of rows on. It is not queued itself:
-//! a watermark that moves without rows wakes nobody and takes no memory.
+//! a watermark that moves without rows wakes no reader and takes no memory.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -56,7 +56,7 @@ pub fn queue(batches: usize, bytes: Option<usize>) -> (RowSender, RowReceiver) {
 }
 
 impl RowSender {
-    /// Waits until there is room, and hands on rows or why there are none.
+    /// Waits until there is room, then passes on rows, or the error instead of them.
     pub async fn send(&self, rows: Result<RecordBatch>) -> Result<(), Gone> {
         let room = match &rows {
             Ok(rows) => {

@@ -1,4 +1,4 @@
-//! What a query's plan comes to at its end: windows that close, or rows that pass.
+//! The root of a query's plan: operators whose rows are finished, or rows that pass.
 
 use std::sync::Arc;
 

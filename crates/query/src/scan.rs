@@ -51,7 +51,7 @@ pub(crate) struct Scan {
 /// How the scan's watermark comes about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ScanTime {
-    /// The declared delay; `None`: the source tells its watermark itself (a view), or there is
+    /// The declared delay; `None`: the source reports its watermark itself (a view), or there is
     /// no event time.
     pub(crate) delay_ticks: Option<i64>,
     /// When its partitions are idle. Those of a bounded source never are: how fast it is read must not
@@ -480,7 +480,7 @@ impl Scan {
     }
 }
 
-/// A query that cannot go on: a cancelled one just stops, the others fail with their error.
+/// A query that cannot continue: a cancelled one just stops, the others fail with their error.
 fn stop(tap: &TapWorker, error: Error) {
     match error.kind() {
         windrow_core::ErrorKind::Cancelled => tap.tap.shared.cancel(),

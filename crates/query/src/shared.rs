@@ -48,12 +48,12 @@ pub struct Shared {
     pub spilled_bytes: Arc<AtomicU64>,
     /// Where its leaves stand in their streams.
     taps: Mutex<Vec<Arc<TapState>>>,
-    /// Workers hold it while they are inside of a micro-batch; who cuts the state keeps them out.
+    /// Workers hold it while they are inside a micro-batch; a cut of the state keeps them out.
     pub(crate) gate: RwLock<()>,
     /// Checkpoints that were asked for.
     checkpoints_wanted: AtomicU64,
     checkpoints_done: watch::Sender<Checkpointed>,
-    /// The rows of a view, whose readers are told that it has failed.
+    /// The rows of a view, whose readers learn that it has failed.
     log: OnceLock<Weak<StreamLog>>,
     /// It has failed by its rows: run again it would fail again.
     fails_again: AtomicBool,
@@ -75,7 +75,7 @@ struct Checkpointed {
 /// For `windrow.queries`.
 #[derive(Debug, Clone)]
 pub struct QueryState {
-    /// What has been given out is complete up to there.
+    /// What has been returned is complete up to there.
     pub watermark: Watermark,
     /// Windows closed so far.
     pub windows_closed: u64,
@@ -188,7 +188,7 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// Completes when somebody wakes the coordinator, for whatever reason.
+    /// Completes when the coordinator is woken, for whatever reason.
     pub(crate) async fn woken(&self) {
         self.wake.notified().await;
     }
@@ -244,7 +244,7 @@ impl Shared {
         self.tap_of(stream).map_or(0, |tap| tap.consumed())
     }
 
-    /// Continues from the counts of before a restart.
+    /// Continues from the counts before a restart.
     pub fn restore(&self, counts: &Counts) {
         self.ledger.restore(counts.rows, counts.partly_late, counts.skipped);
         let mut state = self.state.lock();
@@ -323,8 +323,8 @@ impl Shared {
         });
     }
 
-    /// Fails the query and stops its tasks. Readers of a view are told before anybody can see that it has
-    /// failed, so nobody takes what it had for its answer.
+    /// Fails the query and stops its tasks. Readers of a view learn it before the status shows that it has
+    /// failed, so that none takes what the view had for its answer.
     pub fn fail(&self, error: Arc<Error>) {
         if let Some(log) = self.log.get().and_then(Weak::upgrade).filter(|_| !self.is_over()) {
             log.fail(Arc::new(has_failed(&self.name, &error)));
@@ -400,7 +400,7 @@ pub fn cancelled() -> Error {
     Error::new(ErrorKind::Cancelled, "the query was cancelled")
 }
 
-/// What readers of a failed view are told.
+/// The error that readers of a failed view get.
 fn has_failed(view: &str, error: &Error) -> Error {
     let message = format!("view \"{view}\" has failed: {}", error.message());
     let mut told = Error::new(error.kind(), message);

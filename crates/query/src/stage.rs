@@ -36,7 +36,7 @@ type LeafWindows = (LeafId, Vec<WindowRows>);
 pub(crate) struct StageRun {
     pub(crate) operators: Vec<OperatorRun>,
     pub(crate) finish: PlanRunner,
-    /// What rows that do not fit into memory are put in order with, where the output wants them so.
+    /// The memory with which rows that do not fit are sorted, where the output needs an order.
     pub(crate) sorted: Option<Arc<OperatorMemory>>,
     pub(crate) row_wise: bool,
     /// Something that could be finished waits until no rows are on their way.
@@ -46,7 +46,7 @@ pub(crate) struct StageRun {
     /// Windows closed so far.
     pub(crate) closed: u64,
     /// Windows that end here or before are in the archive already: they are closed once more and
-    /// given to nobody.
+    /// not returned.
     pub(crate) archived: Watermark,
     /// The rows that are still to come of windows which do not fit into memory.
     pub(crate) open: Option<BoxStream<'static, Result<RecordBatch>>>,
@@ -178,7 +178,7 @@ impl OperatorRun {
         run
     }
 
-    /// Resumes from the state of before a restart.
+    /// Resumes from the state before a restart.
     pub(crate) fn resume(&mut self, operator: Box<dyn CoordinatorPart>) -> Result<()> {
         self.operator = operator;
         self.limit();
@@ -249,7 +249,7 @@ impl OperatorRun {
 }
 
 impl StageRun {
-    /// The stage's watermark: what it gave out is complete up to there.
+    /// The stage's watermark: what it has returned is complete up to there.
     pub(crate) fn watermark(&self) -> Watermark {
         self.operators.iter().map(|o| o.watermark).min().unwrap_or(Watermark::END)
     }
@@ -351,7 +351,7 @@ impl StageRun {
         Ok(any.then_some(windows))
     }
 
-    /// Closes the windows of this end without giving them to anybody.
+    /// Closes the windows of this end without returning them.
     fn leave_out(&mut self, end: i64) -> Result<()> {
         for run in &mut self.operators {
             if let Some(finished) = run.operator.close(Watermark::at(end), 1)? {
@@ -361,7 +361,7 @@ impl StageRun {
         Ok(())
     }
 
-    /// The smallest watermark of its streams at which a window may close, as far as that can be told.
+    /// The smallest watermark of its streams at which a window may close, as far as that is known.
     pub(crate) fn next_close(&self) -> Option<i64> {
         self.operators.iter().filter_map(OperatorRun::next_close).min()
     }

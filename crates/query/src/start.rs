@@ -43,7 +43,7 @@ pub trait Streams: Sync {
     /// When there is none of this name.
     fn stream_to_read(&self, name: &str) -> Result<Arc<Stream>>;
 
-    /// Whether it ends but for rows that somebody may still push.
+    /// Whether only rows that clients may still push keep it from ending.
     fn waits_for_pushes(&self, name: &str) -> bool;
 }
 
@@ -135,7 +135,7 @@ struct Builder<'a> {
     state: SessionState,
     setup: QuerySetup,
     taps: Vec<Draft>,
-    /// What operators and leaves go on from, in the order in which they are made; `None`: from
+    /// What operators and leaves resume from, in the order in which they are made; `None`: from
     /// the beginning.
     resume: Option<ResumeCursor>,
     tables: ReferenceTables,
@@ -388,13 +388,14 @@ impl Builder<'_> {
     async fn root(&mut self, flow: Flow) -> Result<Root> {
         match flow {
             Flow::Stage(stage) => {
+                let keeps_order = stage.keeps_order;
                 let mut stage = self.stage(*stage).await?;
                 stage.archived = self.setup.archived;
                 stage.closed = self.setup.shared.state.lock().windows_closed;
                 // One end after the other, so that rows have the same offsets in every run, unless they come in order.
                 if self.setup.output.is_ordered() {
                     stage.in_order = match stage.operators.as_mut_slice() {
-                        [one] => stage.row_wise && one.operator.keep_order(),
+                        [one] => keeps_order && one.operator.keep_order(),
                         _ => false,
                     };
                     stage.row_wise = stage.in_order;

@@ -193,7 +193,7 @@ impl TapWorker {
         let taken = taken.as_ref();
         self.tap.shared.wait_for_room().await?;
         let _inside = self.tap.shared.gate.read().await;
-        // It moves only while nobody is inside.
+        // It moves only while no worker is inside.
         origin.before = origin.before.advance(self.tap.at.hold());
         let began = self.tap.shared.clock.now_micros();
         let mut entry = Entry {
@@ -307,7 +307,7 @@ impl TapWorker {
     }
 
     /// The same for rows of a view, which says of some rows that they came behind, and what. Others are on
-    /// time, but for those before `hold`: up to there the query has gone on while the view was idle.
+    /// time, but for those before `hold`: up to there the query has proceeded while the view was idle.
     fn not_on_time_of_view(&self, taken: &TakenIn, hold: Watermark) -> Result<NotOnTime> {
         let mut found = NotOnTime::default();
         let (Sink::Operator { operator, input, tolerance, .. }, Some(time)) =

@@ -20,7 +20,7 @@ pub struct TapState {
     hold: Mutex<Hold>,
     /// What has been read.
     pub positions: Mutex<Positions>,
-    /// Late and bad rows of before a restart, until the numbers of their partitions are known.
+    /// Late and bad rows from before a restart, until the numbers of their partitions are known.
     unused: Mutex<Vec<Unused>>,
     /// The scan that it reads.
     progress: OnceLock<SharedProgress>,
@@ -69,12 +69,12 @@ impl TapState {
         drop(self.progress.set(Arc::clone(progress)));
     }
 
-    /// Late and bad rows of before a restart.
+    /// Late and bad rows from before a restart.
     pub(crate) fn remember_unused(&self, unused: Vec<Unused>) {
         self.unused.lock().extend(unused);
     }
 
-    /// The partitions have their numbers: rows of before the restart that did not count are shown
+    /// The partitions have their numbers: rows from before the restart that did not count are shown
     /// again.
     pub(crate) fn show_unused(
         &self,

@@ -185,9 +185,12 @@ impl StatefulOperator for IntervalJoinSpec {
         write!(f, ", keys [{l}] = [{r}]")
     }
 
+    fn reach(&self) -> i64 {
+        self.lower.saturating_abs().max(self.upper.saturating_abs())
+    }
+
     fn valid_times(&self) -> RangeInclusive<i64> {
-        let reach = self.lower.saturating_abs().max(self.upper.saturating_abs());
-        let reach = reach.saturating_add(1);
+        let reach = self.reach().saturating_add(1);
         i64::MIN.saturating_add(reach)..=i64::MAX.saturating_sub(reach)
     }
 

@@ -1,6 +1,6 @@
 //! Segments that an operator keeps: what a checkpoint is given of them, once, and what of them goes to disk.
 //!
-//! Invariants: an id is given once and stands for the same content for ever. What is restored is not trusted.
+//! Invariants: an id is used once and always names the same content. What is restored is not trusted.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use crate::spec::Columns;
 /// Rows of a batch in memory that are written at a time.
 const PIECE_ROWS: usize = 64 << 10;
 
-/// Names a segment of one merger; never given twice by it.
+/// Names a segment of one operator, which never uses it twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentId(pub u64);
 
@@ -38,7 +38,7 @@ pub struct SavedSegment {
     /// Of an aggregate: the keys `k0…`, then the states `s0_0…` (aggregate, column).
     /// Otherwise the rows, by [`OperatorSpec::input_schema`](crate::OperatorSpec::input_schema).
     pub batches: Vec<RecordBatch>,
-    /// What of it lies on disk, instead of in `batches`.
+    /// The part of it that is on disk, instead of in `batches`.
     pub spilled: Option<SpilledSegment>,
 }
 
@@ -53,7 +53,7 @@ impl SpilledSegment {
 }
 
 impl SavedSegment {
-    /// Its batches in pieces that can be written one by one, what lies on disk read as it is asked for.
+    /// Its batches in pieces that can be written one by one; what is on disk is read lazily.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -92,17 +92,17 @@ fn in_pieces(batch: &RecordBatch) -> impl Iterator<Item = Result<RecordBatch>> +
     })
 }
 
-/// The state of a merger between two of its calls.
+/// The state of an operator between two of its calls.
 #[derive(Debug, Clone)]
 pub struct Cut {
-    /// All windows that end at it or before are closed.
+    /// Everything that ends at it or before has been returned.
     pub frontier: i64,
-    /// The first id that is not given yet.
+    /// The first id that has not been used.
     pub next_id: u64,
-    /// All segments that windows which are still open are made of, ascending.
+    /// All segments that unfinished results depend on, ascending.
     pub needed: Vec<SegmentId>,
-    /// Those among them that no earlier cut has given. Who cannot write them has to keep them for
-    /// the next time: they do not come again.
+    /// Those among them that no earlier cut has returned. If they cannot be written, they must be kept for
+    /// the next time: they are not returned again.
     pub new: Vec<SavedSegment>,
 }
 
@@ -148,7 +148,7 @@ impl Saving {
         Self { next_id, needed: vec![], new: vec![] }
     }
 
-    /// A segment is needed: one that has no id gets one and is given out.
+    /// A segment is needed: one that has no id gets one and is returned as new.
     pub(crate) fn save(&mut self, key: (i64, i64), kept: &mut KeptSegment) -> Result<()> {
         let id = match (kept.id, &kept.body) {
             (Some(id), _) => id,

@@ -42,6 +42,11 @@ impl StatefulOperator for SessionOperatorSpec {
         describe_mode(f, self.input_schema(), self.mode())
     }
 
+    /// A session may be as long as time.
+    fn reach(&self) -> i64 {
+        i64::MAX
+    }
+
     fn valid_times(&self) -> RangeInclusive<i64> {
         self.session().valid_times()
     }

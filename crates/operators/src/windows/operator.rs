@@ -40,6 +40,10 @@ impl StatefulOperator for OperatorSpec {
         describe_mode(f, self.input_schema(), self.mode())
     }
 
+    fn reach(&self) -> i64 {
+        self.window().size()
+    }
+
     fn valid_times(&self) -> RangeInclusive<i64> {
         self.window().valid_times()
     }

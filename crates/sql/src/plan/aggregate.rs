@@ -70,7 +70,7 @@ pub(crate) struct WindowAggregate {
     pub(crate) hoisted: Hoisted,
     /// What the operator reads; gives the time, the keys, the arguments, the filters.
     pub(crate) prepare: LogicalPlan,
-    /// The columns of `prepare` that tell sessions apart.
+    /// The columns of `prepare` that separate sessions.
     pub(crate) session_keys: Vec<usize>,
     /// What the operator does.
     pub(crate) mode: Mode,
@@ -155,7 +155,7 @@ pub(crate) fn window_aggregate(
     Ok(Some(WindowAggregate { hoisted, prepare, session_keys, mode, outputs, calls }))
 }
 
-/// What is kept of windows in words, for comparing operators: with what tells sessions apart.
+/// What is kept of windows in words, for comparing operators: with what separates sessions.
 pub(crate) fn session_text(session_keys: &[usize], kept: &str) -> String {
     if session_keys.is_empty() { kept.to_owned() } else { format!("per {session_keys:?} {kept}") }
 }

@@ -6,7 +6,7 @@
 //!
 //! Invariant: the output is the input's columns without those called like a bound, then
 //! `window_start`, `window_end` and `window_time`, of the time column's type and never NULL. Rows
-//! whose time is NULL, or too near the ends of time, belong to no window. What tells sessions apart is
+//! whose time is NULL, or too near the ends of time, belong to no window. What separates sessions is
 //! decided in every plan that leaves the planner ([`super::sessions`]).
 
 use std::cmp::Ordering;
@@ -33,7 +33,7 @@ pub const WINDOW_TIME: &str = "window_time";
 /// The three bounds, in the order of the output.
 pub(crate) const BOUNDS: [&str; 3] = [WINDOW_START, WINDOW_END, WINDOW_TIME];
 
-/// What tells the sessions of rows apart.
+/// What separates the sessions of rows.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd)]
 pub(crate) enum Keys {
     /// These values together, over the input; without any, all rows are of one key. Aligned windows have none.
@@ -99,7 +99,7 @@ impl WindowAssign {
         Ok(Self { input, time, windows, keys: Keys::Of(vec![]), qualifier, schema })
     }
 
-    /// The same, with what tells sessions apart.
+    /// The same, with what separates sessions.
     pub(crate) fn with_keys(self, keys: Keys) -> Self {
         Self { keys, ..self }
     }
@@ -132,12 +132,12 @@ impl WindowAssign {
         self.windows
     }
 
-    /// What tells sessions apart.
+    /// What separates sessions.
     pub(crate) fn keys(&self) -> &Keys {
         &self.keys
     }
 
-    /// The values that tell sessions apart, over the input.
+    /// The values that separate sessions, over the input.
     ///
     /// # Errors
     /// When that is not decided (our bug).

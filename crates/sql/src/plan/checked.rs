@@ -1,6 +1,6 @@
-//! The planner's rules, each of which asks first whether the statement is still to go on.
+//! The planner's rules, each of which asks first whether the statement is still to be planned.
 //!
-//! Planning never yields: without it nobody could end it. The optimiser calls most rules once per node, so that
+//! Planning never yields: without it a statement could not be cancelled. The optimiser calls most rules once per node, so that
 //! a statement is over soon after its client has left, its time is up, or its plan takes too much memory.
 
 use std::sync::Arc;

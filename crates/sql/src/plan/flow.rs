@@ -38,6 +38,17 @@ pub struct ContinuousPlan {
     pub lateness_nanos: i128,
 }
 
+impl ContinuousPlan {
+    /// How long a row of a stream may be of use, in ticks: that of each operator on its way, together. `i64::MAX` when
+    /// nothing bounds it.
+    pub fn reach_ticks(&self) -> i64 {
+        match &self.root {
+            Flow::Rows(flow) => flow.reach_ticks(),
+            Flow::Stage(stage) => stage.reach_ticks(),
+        }
+    }
+}
+
 /// How output rows are made.
 #[derive(Debug, Clone)]
 pub enum Flow {
@@ -60,6 +71,14 @@ pub struct RowsFlow {
 }
 
 impl RowsFlow {
+    fn reach_ticks(&self) -> i64 {
+        let below = self.leaves.iter().filter_map(|leaf| match &leaf.from {
+            LeafSource::Stream { .. } => None,
+            LeafSource::Stage(stage) => Some(stage.reach_ticks()),
+        });
+        below.max().unwrap_or(0)
+    }
+
     /// Whether each input row gives at most one output row, in the order of the input.
     ///
     /// # Errors
@@ -159,8 +178,20 @@ pub struct Stage {
     pub operators: Vec<OperatorNode>,
     /// The plan that runs per end; its leaves are the operators' and tables that do not stream.
     pub finish: LogicalPlan,
-    /// Whether `finish` only filters and projects, so that many ends may go through at once.
+    /// Whether `finish` treats rows one by one, so that many ends may go through at once.
     pub row_wise: bool,
+    /// Whether its rows also leave in the order in which they enter: it only filters and projects.
+    pub keeps_order: bool,
+}
+
+impl Stage {
+    fn reach_ticks(&self) -> i64 {
+        let operators = self.operators.iter().map(|node| {
+            let below = node.inputs.iter().map(|input| input.flow.reach_ticks()).max();
+            node.operator.reach().saturating_add(below.unwrap_or(0))
+        });
+        operators.max().unwrap_or(0)
+    }
 }
 
 /// One stateful operator of a stage.

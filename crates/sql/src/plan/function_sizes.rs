@@ -310,7 +310,7 @@ impl<'a> Given<'a> {
 
     /// A number of times.
     fn count(&self, arg: usize, row: usize) -> u64 {
-        // A number that cannot be read as one is told by the function.
+        // The function reports a number that cannot be read as one.
         self.number(arg, row).map_or(0, |n| u64::try_from(n).unwrap_or_default())
     }
 

@@ -1,12 +1,12 @@
 //! Functions whose result may be much larger than what they are given, or that take long over it.
 //!
 //! `repeat`, `array_repeat`, `range`, `replace`, … make gigabytes of a few bytes, at once and without
-//! yielding. An analyzer rule puts each of them into a [`Bounded`] of the same name, which is worked out within
+//! yielding. An analyzer rule puts each of them into a [`Bounded`] of the same name, which is computed within
 //! bounds ([`pieces`]). `||` becomes such a function too ([`Joined`]). The value of a subquery is looked
 //! at before it stands in every row ([`Passed`]).
 //!
 //! Invariants: a wrapped function gives what the inner one gives, value by value, and is called the same; a
-//! constant is worked out within the same bounds, because wrapping comes before simplifying.
+//! constant is computed within the same bounds, because wrapping comes before simplifying.
 
 use std::sync::Arc;
 

@@ -33,7 +33,7 @@ pub(crate) struct Hoisted {
     pub(crate) time: Column,
     /// The windows.
     pub(crate) windows: Windows,
-    /// What tells sessions apart, over `inner`.
+    /// What separates sessions, over `inner`.
     pub(crate) session_keys: Vec<Expr>,
     /// The unit of their bounds.
     pub(crate) unit: TimeUnit,

@@ -7,25 +7,14 @@
 //!
 //! Invariant: a bound is taken only if it can be said exactly in ticks of the time columns.
 
-use std::sync::Arc;
-
 use arrow::datatypes::{DataType, TimeUnit};
-use datafusion::common::{
-    Column, JoinType, NullEquality, Result, ScalarValue, TableReference, internal_err,
-};
+use datafusion::common::{Column, JoinType, ScalarValue};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{BinaryExpr, Expr, Join, LogicalPlan, Operator};
 use windrow_core::{Error, time};
-use windrow_operators::{IntervalJoinSpec, JoinInput, StatefulOperator};
 
-use super::aggregate::Prepared;
-use super::bounded::named;
-use super::flow::OperatorNode;
 use super::is_streaming;
-use super::lineage::{self, Known};
-use super::shape::refused;
-use super::split::{Operators, Splitter, scan};
-use crate::leaf::LeafTable;
+use super::known::{Known, of_expr};
 
 /// A join as an interval join: `lower <= left - right <= upper`, in ticks.
 #[derive(Debug, Clone)]
@@ -74,36 +63,24 @@ struct Bound {
     upper: Option<i64>,
 }
 
-/// The join as an interval join; `None` when it is none.
-///
-/// # Errors
-/// Those of the plan.
-pub(crate) fn of(join: &Join) -> Result<Option<Interval>> {
-    if join.join_type != JoinType::Inner || !streams(join) {
-        return Ok(None);
-    }
-    let (left, right) = (lineage::columns(&join.left)?, lineage::columns(&join.right)?);
-    Ok(among(join, &left, &right))
-}
-
-/// As [`of`], with what is known about the columns of both sides.
+/// The join as an interval join, given what is known about the columns of both sides; `None` when it is none.
 pub(crate) fn among(join: &Join, left: &[Known], right: &[Known]) -> Option<Interval> {
-    if join.join_type != JoinType::Inner || !streams(join) || same_window(join, left, right) {
+    if join.join_type != JoinType::Inner || !joins_streams(join) || same_window(join, left, right) {
         return None;
     }
     bounded(join, left, right).ok()
 }
 
 /// Whether both sides read streams.
-fn streams(join: &Join) -> bool {
+pub(crate) fn joins_streams(join: &Join) -> bool {
     is_streaming(&join.left) && is_streaming(&join.right)
 }
 
 /// Whether the join keeps windows apart: each side has windows, and the keys tell which.
 pub(crate) fn same_window(join: &Join, left: &[Known], right: &[Known]) -> bool {
     join.on.iter().any(|(a, b)| {
-        let a = lineage::of_expr(left, &join.left, a).to_end;
-        a.is_some() && a == lineage::of_expr(right, &join.right, b).to_end
+        let a = of_expr(left, &join.left, a).to_end;
+        a.is_some() && a == of_expr(right, &join.right, b).to_end
     })
 }
 
@@ -177,7 +154,9 @@ fn one_missing(
     Error::sql(format!(
         "the join of {left} and {right} has no {which} bound of \"{time}\", so it would keep all rows for ever"
     ))
-    .with_hint(format!("Add it: … AND {time} {op} {other} {sign} INTERVAL '1 minute'."))
+    .with_hint(format!(
+        "Add it: … AND {time} {op} {other} {sign} INTERVAL '1 minute'. The interval is a fixed length of time: no months."
+    ))
 }
 
 /// What is known about the pairs of an interval join: its two times, which lie behind the greater of
@@ -195,28 +174,6 @@ pub(crate) fn known(join: &Join, interval: &Interval) -> Vec<Known> {
         }
     }
     known
-}
-
-/// Whether `plan` is an interval join under nothing but what treats rows one by one, so that its pairs leave as they are
-/// finished.
-///
-/// # Errors
-/// Those of the plan.
-#[recursive::recursive]
-pub(crate) fn is_at_root(plan: &LogicalPlan) -> Result<bool> {
-    match plan {
-        LogicalPlan::Projection(_)
-        | LogicalPlan::Filter(_)
-        | LogicalPlan::SubqueryAlias(_)
-        | LogicalPlan::Unnest(_) => plan.inputs().first().map_or(Ok(false), |p| is_at_root(p)),
-        LogicalPlan::Join(join) => match (is_streaming(&join.left), is_streaming(&join.right)) {
-            (true, true) => Ok(of(join)?.is_some()),
-            (true, false) => is_at_root(&join.left),
-            (false, true) => is_at_root(&join.right),
-            (false, false) => Ok(false),
-        },
-        _ => Ok(false),
-    }
 }
 
 /// A join with what is known about its sides.
@@ -390,53 +347,4 @@ fn constant(value: &ScalarValue, Clock { unit, even_days }: Clock) -> Option<i64
     };
     let per_tick = 1_000_000_000 / i128::from(time::ticks_per_second(unit));
     (nanos % per_tick == 0).then(|| i64::try_from(nanos / per_tick).ok()).flatten()
-}
-
-impl Splitter<'_> {
-    /// Adds an interval join to a stage; returns its pairs under the names of the join.
-    pub(super) fn interval_join(
-        &mut self,
-        join: &Join,
-        interval: Interval,
-        operators: &mut Operators,
-    ) -> Result<LogicalPlan> {
-        let Interval { left, right, lower, upper, unit, filter } = interval;
-        let (left_keys, right_keys): (Vec<Expr>, Vec<Expr>) = join.on.iter().cloned().unzip();
-        let mut inputs = vec![];
-        let mut sides = vec![];
-        for (plan, time, keys) in [(&join.left, left, left_keys), (&join.right, right, right_keys)]
-        {
-            let mut prepared = Prepared::new(time.column);
-            let keys = keys.into_iter().map(|key| prepared.add(key)).collect();
-            let columns = plan.schema().columns().into_iter();
-            let columns: Vec<usize> = columns.map(|c| prepared.add(Expr::Column(c))).collect();
-            let prepare = prepared.plan(plan.as_ref().clone())?;
-            let schema = Arc::new(prepare.schema().as_arrow().clone());
-            sides.push((JoinInput { schema, keys }, columns));
-            inputs.push(self.operator_input(&prepare, time.lag_ticks, unit)?);
-        }
-        let (Some((right, right_columns)), Some((left, left_columns))) = (sides.pop(), sides.pop())
-        else {
-            return internal_err!("a join has two sides");
-        };
-        let null_equals = join.null_equality == NullEquality::NullEqualsNull;
-        let spec = IntervalJoinSpec::try_new([left, right], (lower, upper), null_equals);
-        let operator: Arc<dyn StatefulOperator> = Arc::new(spec.map_err(refused)?);
-        let leaf = self.next_leaf();
-        let name = TableReference::bare(leaf.to_string());
-        let table = LeafTable::new(leaf, Arc::clone(operator.output_schema()));
-        operators.nodes.push(OperatorNode { leaf, operator, inputs });
-        operators.fingerprints.push(None);
-        let places = left_columns.into_iter().map(|at| format!("l{at}"));
-        let places = places.chain(right_columns.into_iter().map(|at| format!("r{at}")));
-        let columns = places.zip(join.schema.iter()).map(|(place, (qualifier, field))| {
-            let column = Expr::Column(Column::new(Some(name.clone()), place));
-            named(column, qualifier.cloned(), field.name())
-        });
-        let pairs = scan(name.clone(), table)?.project(columns.collect::<Vec<_>>())?;
-        match filter {
-            Some(filter) => pairs.filter(filter)?.build(),
-            None => pairs.build(),
-        }
-    }
 }

@@ -3,23 +3,28 @@
 
 use std::sync::Arc;
 
-use datafusion::common::{Column, JoinType, Result};
+use datafusion::common::{JoinType, Result};
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
-use datafusion::logical_expr::{Aggregate, Distinct, Expr, GroupingSet, LogicalPlan};
+use datafusion::logical_expr::{Aggregate, Distinct, Expr, GroupingSet, Join, LogicalPlan};
 
 use windrow_core::Windows;
 
 use super::assign::WindowAssign;
-use super::interval;
+use super::interval::{self, Interval};
+use super::known::at;
+pub(crate) use super::known::{Known, of_column, of_expr};
 use super::stream_of;
 
-/// What is known about a column.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Known {
-    /// Its value tells the end of the row's window: `end = value + this`, in ticks.
-    pub(crate) to_end: Option<i64>,
-    /// It carries event time, that far (in ticks) behind the watermark at most.
-    pub(crate) lag: Option<i64>,
+/// A join as an interval join; `None` when it is none.
+///
+/// # Errors
+/// Those of the plan.
+pub(crate) fn interval(join: &Join) -> Result<Option<Interval>> {
+    if join.join_type != JoinType::Inner || !interval::joins_streams(join) {
+        return Ok(None);
+    }
+    let (left, right) = (columns(&join.left)?, columns(&join.right)?);
+    Ok(interval::among(join, &left, &right))
 }
 
 /// What is known about each column of `plan`, in the order of its schema.
@@ -93,30 +98,6 @@ pub(crate) fn columns(plan: &LogicalPlan) -> Result<Vec<Known>> {
     };
     known.resize(plan.schema().fields().len(), Known::default());
     Ok(known)
-}
-
-/// What is known about a column of `plan` that an expression names.
-pub(crate) fn of_column(known: &[Known], plan: &LogicalPlan, column: &Column) -> Known {
-    plan.schema().maybe_index_of_column(column).map_or_else(Known::default, |i| at(known, i))
-}
-
-/// What is known about an expression over `plan`: something only if it is a column, or the greatest of several event
-/// times, which is behind the watermark no more than each of them.
-pub(crate) fn of_expr(known: &[Known], plan: &LogicalPlan, expr: &Expr) -> Known {
-    match expr {
-        Expr::Alias(alias) => of_expr(known, plan, &alias.expr),
-        Expr::Column(column) => of_column(known, plan, column),
-        Expr::ScalarFunction(call) if call.func.name() == "greatest" => {
-            let lags = call.args.iter().map(|arg| of_expr(known, plan, arg).lag);
-            let lags: Option<Vec<i64>> = lags.collect();
-            Known { to_end: None, lag: lags.and_then(|lags| lags.into_iter().min()) }
-        }
-        _ => Known::default(),
-    }
-}
-
-fn at(known: &[Known], index: usize) -> Known {
-    known.get(index).copied().unwrap_or_default()
 }
 
 fn of_exprs<'a>(

@@ -13,13 +13,13 @@ use windrow_core::{Error, Result};
 
 use crate::diagnostics::from_datafusion;
 
-/// The types of the parameters by their number, from 1; `None`: nothing in the statement tells.
+/// The types of the parameters by their number, from 1; `None`: nothing in the statement determines it.
 pub type Parameters = BTreeMap<usize, Option<DataType>>;
 
 /// The parameters of a plan.
 ///
 /// # Errors
-/// When a type cannot be inferred for another reason than that nothing tells.
+/// When a type cannot be inferred for another reason than that nothing determines it.
 pub fn parameters(plan: &LogicalPlan) -> Result<Parameters> {
     let fields = plan.get_parameter_fields().map_err(from_datafusion)?;
     let mut found = Parameters::new();

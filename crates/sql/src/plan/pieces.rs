@@ -1,7 +1,7 @@
-//! Results of functions within bounds: of bytes, and of work that nobody can end.
+//! Results of functions within bounds: of bytes, and of work that cannot be interrupted.
 //!
 //! The statement's budget is asked for the size of a result before it is made. What is large is made piece by
-//! piece, so that a statement that is over stops between two of them, while other tasks of the thread go on
+//! piece, so that a statement that is over stops between two of them, while other tasks of the thread continue
 //! elsewhere. What one value alone would take is bounded too, since a value is made at once.
 //!
 //! Invariants: cutting changes no value; whatever does not fit, into the statement or into a column, is refused with the
@@ -194,7 +194,7 @@ fn searches_long(name: &str, args: &ScalarFunctionArgs) -> bool {
         && longest(args, 0) > SEARCHED_BYTES
 }
 
-/// Looks for all matches in the text of one row, if it is long, and asks at each whether to go on: the function will look
+/// Looks for all matches in the text of one row, if it is long, and asks at each whether to continue: the function will look
 /// for them again, and takes no longer than this did.
 fn search(name: &str, args: &ScalarFunctionArgs) -> Result<()> {
     if !searches_long(name, args) {
@@ -206,7 +206,7 @@ fn search(name: &str, args: &ScalarFunctionArgs) -> Result<()> {
         return Ok(());
     };
     let flags = flags.map(|flags| flags.replace('g', "")).filter(|flags| !flags.is_empty());
-    // What is wrong with a pattern the function tells.
+    // The function reports what is wrong with a pattern.
     let Ok(pattern) = compile_regex(pattern, flags.as_deref()) else { return Ok(()) };
     for _ in pattern.find_iter(searched) {
         budget::check(0).map_err(|stop| over(name, searched.len(), stop))?;
@@ -267,7 +267,7 @@ fn over(name: &str, bytes: usize, stop: Stop) -> DataFusionError {
     }
 }
 
-/// Long work of a thread that has other tasks: they go on elsewhere.
+/// Long work of a thread that has other tasks: they continue elsewhere.
 fn aside<T>(work: impl FnOnce() -> T) -> T {
     use tokio::runtime::{Handle, RuntimeFlavor};
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {

@@ -18,7 +18,7 @@ pub struct EventTime {
     /// How far its values may lie behind the watermark, in ticks of the column: after the
     /// watermark W there comes no row with a value below `W - lag_ticks`.
     pub lag_ticks: i64,
-    /// The value tells the end of the row's window, so that a row at exactly `W - lag_ticks` is
+    /// The value determines the end of the row's window, so that a row at exactly `W - lag_ticks` is
     /// finished as well; otherwise only those below are.
     pub closes: bool,
 }

@@ -1,7 +1,7 @@
 //! The bounds of sessions as window functions over the rows of one key in order of time.
 //!
 //! As [`super::bounds`], this is written independently of the session operator: it is what the operator is
-//! tested against. A partition is worked out as a whole: one pass over its times.
+//! tested against. A partition is computed as a whole: one pass over its times.
 //!
 //! Invariant: rows of equal time have equal bounds, in whatever order they stand.
 

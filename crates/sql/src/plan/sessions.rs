@@ -1,4 +1,4 @@
-//! What tells sessions apart: PARTITION BY of the function, or else the other keys of the GROUP BY over it.
+//! What separates sessions: PARTITION BY of the function, or else the other keys of the GROUP BY over it.
 //!
 //! The latter are known when the statement has been planned. They are put in place here, before anything else
 //! looks at the plan. `GROUP BY k, SESSION(ts, gap)` means sessions of the rows that reach GROUP BY: without
@@ -22,7 +22,7 @@ use super::lineage;
 use super::shape::refused;
 use crate::diagnostics::place_of;
 
-/// `plan` with what tells its sessions apart.
+/// `plan` with what separates its sessions.
 ///
 /// # Errors
 /// When a GROUP BY does not tell it.

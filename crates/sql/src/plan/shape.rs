@@ -104,6 +104,28 @@ fn of_other(plan: &LogicalPlan) -> Result<Kind> {
     Ok(Kind::Static)
 }
 
+/// Whether `plan` is an interval join under nothing but what treats rows one by one, so that its pairs leave as they are
+/// finished.
+///
+/// # Errors
+/// Those of the plan.
+#[recursive::recursive]
+pub(crate) fn returns_pairs(plan: &LogicalPlan) -> Result<bool> {
+    match plan {
+        LogicalPlan::Projection(_)
+        | LogicalPlan::Filter(_)
+        | LogicalPlan::SubqueryAlias(_)
+        | LogicalPlan::Unnest(_) => plan.inputs().first().map_or(Ok(false), |p| returns_pairs(p)),
+        LogicalPlan::Join(join) => match (is_streaming(&join.left), is_streaming(&join.right)) {
+            (true, true) => Ok(lineage::interval(join)?.is_some()),
+            (true, false) => returns_pairs(&join.left),
+            (false, true) => returns_pairs(&join.right),
+            (false, false) => Ok(false),
+        },
+        _ => Ok(false),
+    }
+}
+
 /// A node that needs all rows of a window. `told`: whether it keeps windows apart.
 fn whole(clause: &str, add: &str, input: &LogicalPlan, told: bool) -> Result<Kind> {
     match kind(input)? {
@@ -233,7 +255,7 @@ fn of_stream_join(join: &Join, left: Kind, right: Kind) -> Result<Kind> {
             return Err(refused(
                 Error::sql(format!(
                     "{} JOIN of {} and {} within a time interval is not yet part of this version",
-                    join.join_type,
+                    join.join_type.to_string().to_uppercase(),
                     streams(&join.left),
                     streams(&join.right)
                 ))

@@ -2,7 +2,7 @@
 //!
 //! A short text can mean a plan that no machine holds: CTEs and views that each read the one before twice, a
 //! CUBE of many columns, a list of a million terms. Plans are trees to the planner, so what is read twice is
-//! there twice. The size is worked out before anything is: from the syntax tree with the sizes of the views
+//! there twice. The size is computed before anything else: from the syntax tree with the sizes of the views
 //! that it names, and again, exactly, from the logical plan, in which what is read twice is still there once.
 //!
 //! Invariants: both are linear in the text and in what views hold, however large the plan would be; rows of
@@ -95,7 +95,7 @@ pub fn check_plan(plan: &LogicalPlan) -> Result<()> {
     size_of(plan, &mut known)?.check()
 }
 
-/// The sizes of the views that a statement names. What cannot be found is told when it is planned.
+/// The sizes of the views that a statement names. What cannot be found is an error of planning.
 async fn views(state: &SessionState, statement: &Statement) -> HashMap<String, Size> {
     let mut sizes = HashMap::new();
     let Ok(references) = state.resolve_table_references(statement) else { return sizes };
@@ -265,7 +265,7 @@ fn folded(name: &ast::Ident) -> String {
     }
 }
 
-/// The parts of a constant; none of what is to be worked out.
+/// The parts of a constant; none of what has to be computed.
 fn constants(expr: &ast::Expr) -> u64 {
     match expr {
         ast::Expr::Value(_) | ast::Expr::TypedString(_) => 1,

@@ -23,8 +23,8 @@ use super::flow::{
 };
 use super::hoist::{Hoisted, Output, at_leaf, hoist, is_over_session};
 use super::relation::{ContinuousScan, EventTime};
-use super::shape::{Kind, kind, refused};
-use super::{fingerprint, interval, lineage, stream_of};
+use super::shape::{Kind, kind, refused, returns_pairs};
+use super::{fingerprint, lineage, stream_of};
 use crate::diagnostics::from_datafusion;
 use crate::leaf::{LeafId, LeafTable};
 use crate::parse::{Emit, Tail};
@@ -47,7 +47,7 @@ pub fn continuous(
     let schema = Arc::new(plan.schema().as_arrow().clone());
     let event_times = event_times(&plan).map_err(from_datafusion)?;
     let root = match kind {
-        Kind::Rows { .. } if !interval::is_at_root(&plan).map_err(from_datafusion)? => {
+        Kind::Rows { .. } if !returns_pairs(&plan).map_err(from_datafusion)? => {
             splitter.rows_flow(&plan).map(Flow::Rows)
         }
         Kind::Rows { .. } | Kind::Windows => {
@@ -128,7 +128,7 @@ pub(super) struct Splitter<'a> {
     lateness_nanos: i128,
 }
 
-/// The operators of one stage, with what tells them apart.
+/// The operators of one stage, with what distinguishes them.
 #[derive(Default)]
 pub(super) struct Operators {
     pub(super) nodes: Vec<OperatorNode>,
@@ -163,7 +163,7 @@ impl Splitter<'_> {
             Kind::Rows { .. } | Kind::Mixed => {}
         }
         if let LogicalPlan::Join(join) = plan
-            && interval::of(join)?.is_some()
+            && lineage::interval(join)?.is_some()
         {
             return self.stage_leaf(plan, leaves);
         }
@@ -274,8 +274,11 @@ impl Splitter<'_> {
                     .with_hint("Cast the time columns to the same timestamp type."),
             ));
         }
-        let row_wise = operators.len() == 1 && is_row_wise(&finish);
-        Ok(Stage { operators, finish, row_wise })
+        let one = operators.len() == 1;
+        let keeps_order = one && is_row_wise(&finish);
+        // What is made of rows without windows is made row by row.
+        let row_wise = keeps_order || one && kind(plan)? == Kind::Rows { windowed: false };
+        Ok(Stage { operators, finish, row_wise, keeps_order })
     }
 
     #[recursive::recursive]
@@ -285,7 +288,7 @@ impl Splitter<'_> {
             return lower_all(plan.clone());
         }
         if let LogicalPlan::Join(join) = plan
-            && let Some(interval) = interval::of(join)?
+            && let Some(interval) = lineage::interval(join)?
         {
             return self.interval_join(join, interval, operators);
         }
@@ -349,7 +352,7 @@ impl Splitter<'_> {
     }
 
     /// Adds a window operator over `prepare` to a stage, unless it has the same one already;
-    /// `text` tells operators over the same rows apart. Returns its leaf.
+    /// `text` distinguishes operators over the same rows. Returns its leaf.
     fn window_operator(
         &mut self,
         hoisted: &Hoisted,

@@ -101,7 +101,7 @@ struct Arguments {
     time: Option<ast::Expr>,
     /// In the order of [`Function::intervals`].
     intervals: Vec<Option<ast::Expr>>,
-    /// What tells sessions apart, if it is said.
+    /// What separates sessions, if it is given.
     keys: Option<ast::Expr>,
     /// The window is that of a GROUP BY.
     grouped: bool,

@@ -22,7 +22,7 @@ use datafusion::physical_expr_common::datum::apply;
 use windrow_core::Error;
 use windrow_operators::aggregates::{fits_digits, sql_type};
 
-/// What DataFusion lets go round, as a function that does not.
+/// Arithmetic that wraps in DataFusion, as a function that fails instead.
 pub(super) fn checked(expr: Expr, schema: &dyn ExprSchema) -> Result<Transformed<Expr>> {
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_arithmetic(op) => {
@@ -65,7 +65,7 @@ enum Operation {
     Negative,
 }
 
-/// An operation that fails instead of going round.
+/// An operation that fails instead of wrapping.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Checked {
     operation: Operation,

@@ -107,7 +107,7 @@ pub(super) fn whole_casts(query: LogicalPlan) -> EngineResult<Transformed<Logica
     })
 }
 
-/// The cast of a value to an integer, unless somebody has written it.
+/// The cast of a value to an integer, unless it is written in the statement.
 fn whole_cast(expr: Expr, schema: &dyn ExprSchema) -> EngineResult<Transformed<Expr>> {
     Ok(match expr {
         Expr::Alias(mut alias) => {

@@ -37,7 +37,7 @@ pub(super) fn one_nan(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     })
 }
 
-/// What tells sessions apart; `None` when there is nothing to do.
+/// What separates sessions; `None` when there is nothing to do.
 fn of_sessions(assign: &WindowAssign) -> Result<Option<WindowAssign>> {
     let Keys::Of(keys) = assign.keys() else { return Ok(None) };
     let mut keys = keys.clone();
@@ -169,7 +169,7 @@ fn joined(mut join: Join) -> Result<Transformed<LogicalPlan>> {
         changed |= canonical_operand(right, join.right.schema().as_ref())?;
     }
     if changed {
-        // USING takes columns alone; what it means for names has been worked out.
+        // USING takes columns alone; what it means for names has been determined.
         join.join_constraint = JoinConstraint::On;
     }
     Ok(Transformed::new_transformed(LogicalPlan::Join(join), changed))

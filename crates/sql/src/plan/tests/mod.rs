@@ -4,6 +4,7 @@ mod bounded;
 mod continuous;
 mod explain;
 mod functions;
+mod intervals;
 mod refusals;
 mod sessions;
 mod slices;
