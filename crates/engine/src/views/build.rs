@@ -156,7 +156,7 @@ impl NewView {
                 plan: &plan,
                 has_late_to: self.late_to.is_some(),
                 starts_late: self.starts_late,
-                reach_ticks: reach(&self.bounded)?.max(self.plan.reach_ticks()),
+                reach_ticks: reach(&self.bounded)?.max(plan.reach_ticks()),
             };
             let storage = ViewStorage::open(cx, &spec, definition).await?;
             let reach_ticks = spec.reach_ticks;
