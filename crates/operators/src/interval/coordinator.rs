@@ -181,14 +181,14 @@ impl IntervalJoin {
                 self.frontier = end;
             } else {
                 let [left, right] = new;
-                self.enter(LEFT, left)?;
-                self.enter(RIGHT, right)?;
+                self.enter(LEFT, &left)?;
+                self.enter(RIGHT, &right)?;
             }
         }
         Ok(())
     }
 
-    fn enter(&mut self, side: usize, batches: Vec<RecordBatch>) -> Result<()> {
+    fn enter(&mut self, side: usize, batches: &[RecordBatch]) -> Result<()> {
         match merged(self.spec.side(side), batches)? {
             Some(rows) => self.table.add(side, rows),
             None => Ok(()),
@@ -208,8 +208,8 @@ impl IntervalJoin {
         let past = std::mem::take(&mut self.past);
         for (side, pieces) in past.into_iter().enumerate() {
             let batches: Vec<_> = pieces.iter().map(Piece::read).collect::<Result<_>>()?;
-            let batches = batches.into_iter().flatten().collect();
-            if let Some(rows) = merged(self.spec.side(side), batches)? {
+            let batches: Vec<_> = batches.into_iter().flatten().collect();
+            if let Some(rows) = merged(self.spec.side(side), &batches)? {
                 self.table.add_processed(side, rows)?;
             }
         }
@@ -226,8 +226,8 @@ impl IntervalJoin {
     /// Makes the pairs of new rows, and those with rows on disk, which are read piece by piece.
     fn pass(&mut self, new: [Vec<RecordBatch>; 2]) -> Result<()> {
         let [left, right] = new;
-        let left = merged(self.spec.side(LEFT), left)?;
-        let right = merged(self.spec.side(RIGHT), right)?;
+        let left = merged(self.spec.side(LEFT), &left)?;
+        let right = merged(self.spec.side(RIGHT), &right)?;
         let new = [left, right];
         let mut made = vec![];
         let mut table = Table::new(&self.spec);
@@ -239,7 +239,7 @@ impl IntervalJoin {
             let other = if side == LEFT { RIGHT } else { LEFT };
             let Some(Some(rows)) = new.get(other) else { continue };
             for piece in pieces {
-                let Some(old) = merged(self.spec.side(side), piece.read()?)? else { continue };
+                let Some(old) = merged(self.spec.side(side), &piece.read()?)? else { continue };
                 let mut table = Table::new(&self.spec);
                 table.add_processed(side, old)?;
                 table.add(other, rows.clone())?;

@@ -97,8 +97,8 @@ pub(super) fn sorted(batch: RecordBatch) -> Result<RecordBatch> {
 }
 
 /// Puts batches together and in order; `None` when there are no rows.
-pub(super) fn merged(side: &Side, batches: Vec<RecordBatch>) -> Result<Option<RecordBatch>> {
-    let batch = match batches.as_slice() {
+pub(super) fn merged(side: &Side, batches: &[RecordBatch]) -> Result<Option<RecordBatch>> {
+    let batch = match batches {
         [] => return Ok(None),
         [one] => one.clone(),
         several => concat_batches(&side.state_schema, several)?,

@@ -223,7 +223,7 @@ fn decode(
         let columns = batch.columns().to_vec();
         let batch = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?;
         let both = positions(&batch)?.iter().zip(times(&batch)?);
-        let nulls = batch.columns().first().map_or(0, |times| times.null_count());
+        let nulls = batch.columns().first().map_or(0, Array::null_count);
         if nulls > 0 || both.into_iter().any(|(position, time)| position < time) {
             return Err(Error::internal("rows at impossible times"));
         }

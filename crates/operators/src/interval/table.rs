@@ -211,7 +211,7 @@ impl Table {
         }
         let [left, right] = self.take(frontier)?;
         for (side, batches) in [(LEFT, left), (RIGHT, right)] {
-            if let Some(rows) = merged(self.spec.side(side), batches)? {
+            if let Some(rows) = merged(self.spec.side(side), &batches)? {
                 self.add_processed(side, rows)?;
             }
         }

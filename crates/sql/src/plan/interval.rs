@@ -48,10 +48,10 @@ pub(crate) struct Time {
 pub(crate) enum Missing {
     /// Nothing bounds the event times.
     Both,
-    /// The left time has no smallest value, given the right one.
-    Lower(Time, Time),
-    /// The left time has no greatest value, given the right one.
-    Upper(Time, Time),
+    /// The first of these times, the left one, has no smallest value, given the other.
+    Lower(Box<[Column; 2]>),
+    /// The first of these times, the left one, has no greatest value, given the other.
+    Upper(Box<[Column; 2]>),
 }
 
 /// A condition `left - right >= at` or `<= at`.
@@ -112,9 +112,10 @@ pub(crate) fn bounded(join: &Join, left: &[Known], right: &[Known]) -> Result<In
             (lower, upper, sides.unit(&left).map(|clock| clock.unit))
         else {
             if missing == Missing::Both {
+                let times = Box::new([left.column, right.column]);
                 missing = match lower {
-                    None => Missing::Lower(left, right),
-                    Some(_) => Missing::Upper(left, right),
+                    None => Missing::Lower(times),
+                    Some(_) => Missing::Upper(times),
                 };
             }
             continue;
@@ -141,14 +142,14 @@ pub(crate) fn missing_bound(missing: &Missing, sides: (&str, &str)) -> Error {
              minute'; or join windows: FROM TUMBLE(a, …) AS a JOIN TUMBLE(b, …) AS b ON a.window_start = \
              b.window_start AND a.window_end = b.window_end AND ….",
         ),
-        Missing::Lower(l, r) => one_missing((left, right), (&l.column, &r.column), ("lower", ">=", "-")),
-        Missing::Upper(l, r) => one_missing((left, right), (&l.column, &r.column), ("upper", "<=", "+")),
+        Missing::Lower(times) => one_missing(sides, times, ("lower", ">=", "-")),
+        Missing::Upper(times) => one_missing(sides, times, ("upper", "<=", "+")),
     }
 }
 
 fn one_missing(
     (left, right): (&str, &str),
-    (time, other): (&Column, &Column),
+    [time, other]: &[Column; 2],
     (which, op, sign): (&str, &str, &str),
 ) -> Error {
     Error::sql(format!(
