@@ -12,13 +12,13 @@ use sqlparser::ast::{
     ArrayElemTypeDef, BinaryOperator, ColumnDef, ColumnOption, DataType, Expr, ExprWithAlias,
     Ident, ObjectName,
 };
-use windrow_connectors::{ConnectorEnv, Declared, open_source, sql_name};
+use windrow_connectors::{ConnectorEnv, Declared, open_source};
 use windrow_core::time::{nanos_to_ticks, ticks_per_second, time_unit};
 use windrow_core::{Error, EventTimeColumn, Result, Source, StreamSchema};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
-use windrow_sql::parse::{CreateStream, OptionItem, WatermarkClause, characters_max};
+use windrow_sql::parse::{CreateStream, OptionItem, WatermarkClause, characters_max, is_proctime};
 use windrow_sql::plan::physical_expression;
-use windrow_stream::generated::{Column, Columns, GeneratedSource};
+use windrow_stream::generated::{Column, Columns, GeneratedSource, IntakeTime};
 use windrow_stream::history::History;
 use windrow_stream::intake::Intake;
 use windrow_stream::lengths::{Lengths, LimitedSource, OnBad};
@@ -31,26 +31,20 @@ use windrow_stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
 
 use crate::catalog::{Object, exists, plain_name, read_by};
 use crate::durable::definitions::{Definition, Kind};
+use crate::session::file_tables::listed;
 use crate::session::stream_options::{
-    EngineOptions, durability, engine_options, interval_nanos, no_options, no_push_options,
-    no_retention, timeless, when_idle,
+    EngineOptions, durability, engine_options, intake_of_connector, interval_nanos, no_options,
+    no_push_options, no_retention, timeless, when_idle,
 };
 use crate::session::{Outcome, Session};
 
 /// A stream before it is given a place for its rows.
 pub(super) struct StreamColumns {
-    schema: StreamSchema,
-    source: Option<Arc<dyn Source>>,
-    columns: Option<Columns>,
+    pub(super) schema: StreamSchema,
+    pub(super) source: Option<Arc<dyn Source>>,
+    pub(super) columns: Option<Columns>,
     /// What it is a replay of.
-    reads: Vec<String>,
-}
-
-/// Columns with their types, for people.
-fn listed(schema: &Schema) -> String {
-    let columns = schema.fields().iter();
-    let columns = columns.map(|f| format!("{} {}", f.name(), sql_name(f.data_type())));
-    columns.collect::<Vec<_>>().join(", ")
+    pub(super) reads: Vec<String>,
 }
 
 impl Session {
@@ -116,7 +110,9 @@ impl Session {
             [] => None,
             columns => Some(self.declared_columns(columns).await?),
         };
+        let intake = columns.as_ref().and_then(Columns::intake);
         let (feed_source, schema) = match &options.connector {
+            Some(_) if intake.is_some() => return Err(intake_of_connector(name)),
             Some(connector) => {
                 let source = self.open(connector, create, options, columns.as_ref()).await?;
                 let schema = source.schema();
@@ -134,7 +130,8 @@ impl Session {
         };
         let event_time = match &create.watermark {
             Some(clause) => Some(self.event_time(&schema, clause)?),
-            None => None,
+            // The processing time never goes back, so nothing is ever late by it.
+            None => intake.map(|index| EventTimeColumn { index, delay_ticks: 0 }),
         };
         let schema =
             StreamSchema::try_new(schema, event_time).map_err(|e| match &create.watermark {
@@ -322,16 +319,8 @@ impl Session {
         made
     }
 
-    /// The columns of files that nothing is declared of, and what reads them.
-    pub(super) async fn file_columns(&self, options: &EngineOptions) -> Result<StreamColumns> {
-        let source =
-            open_source("file", &options.rest, Declared::default(), &self.connector_env()).await?;
-        let schema = StreamSchema::try_new(source.schema(), None)?;
-        Ok(StreamColumns { schema, source: Some(source), columns: None, reads: vec![] })
-    }
-
     /// What connectors get of the engine.
-    fn connector_env(&self) -> ConnectorEnv {
+    pub(super) fn connector_env(&self) -> ConnectorEnv {
         let parts = &self.engine.parts;
         ConnectorEnv {
             limits: parts.limits.clone(),
@@ -427,6 +416,9 @@ impl Session {
                 None => {
                     next += 1;
                     Column::Physical(next - 1)
+                }
+                Some(expr) if is_proctime(&expr) => {
+                    Column::Intake(Arc::new(IntakeTime::new(Arc::clone(&self.engine.parts.clock))))
                 }
                 Some(expr) => {
                     let expr = ExprWithAlias { expr, alias: None };

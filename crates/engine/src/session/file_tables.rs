@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::error::Result as EngineResult;
 use datafusion::sql::parser::{CopyToSource, Statement as EngineStatement};
 use sqlparser::ast::{Ident, ObjectName, Query, Visit, visit_relations};
-use windrow_core::{Error, Place, Result};
+use windrow_connectors::{Declared, open_source, sql_name};
+use windrow_core::{Error, Place, Result, StreamSchema};
 use windrow_sql::parse::{ContinuousQuery, Explained, OptionItem, Parsed, Statement};
 
 use crate::engine::SCHEMA;
@@ -52,6 +54,14 @@ impl Session {
     /// The same session, which knows these files.
     pub(super) fn knowing(&self, tables: FileTables) -> Self {
         Self { file_tables: Some(Arc::new(tables)), ..self.clone() }
+    }
+
+    /// The columns of files that nothing is declared of, and what reads them.
+    async fn file_columns(&self, options: &EngineOptions) -> Result<StreamColumns> {
+        let source =
+            open_source("file", &options.rest, Declared::default(), &self.connector_env()).await?;
+        let schema = StreamSchema::try_new(source.schema(), None)?;
+        Ok(StreamColumns { schema, source: Some(source), columns: None, reads: vec![] })
     }
 
     /// Files as a table; `options` are those of a stream over them.
@@ -118,6 +128,13 @@ fn needs_stream(path: &str, table: &Arc<dyn TableProvider>) -> Error {
         None => error
             .with_hint("None of its columns is a time, so there are no windows with EMIT over it."),
     }
+}
+
+/// Columns with their types, for people.
+pub(super) fn listed(schema: &Schema) -> String {
+    let columns = schema.fields().iter();
+    let columns = columns.map(|f| format!("{} {}", f.name(), sql_name(f.data_type())));
+    columns.collect::<Vec<_>>().join(", ")
 }
 
 fn quoted(name: &str) -> String {

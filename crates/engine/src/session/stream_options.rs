@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use datafusion::common::ScalarValue;
+use windrow_connectors::known_connectors;
 use windrow_core::{Error, Place, Result};
 use windrow_sql::parse::OptionItem;
 use windrow_storage::wal::Durability;
@@ -13,6 +14,22 @@ use crate::session::create_replay::REPLAY;
 /// The options that belong to the engine, whatever the connector.
 const STREAM_OPTIONS: &[&str] =
     &["connector", "durability", "idle_timeout", "max_future_skew", "retention", "when_idle"];
+
+/// Options by which ksqlDB reads a topic.
+const KSQL_OPTIONS: &[&str] = &[
+    "kafka_topic",
+    "value_format",
+    "key_format",
+    "value_delimiter",
+    "key",
+    "partitions",
+    "replicas",
+    "timestamp",
+    "timestamp_format",
+    "wrap_single_value",
+    "window_type",
+    "window_size",
+];
 
 /// What the engine itself reads of a stream's options.
 #[derive(Debug, Default)]
@@ -151,6 +168,15 @@ pub(super) fn no_push_options(options: &EngineOptions) -> Result<()> {
 pub(super) fn no_options(options: &EngineOptions, name: &str) -> Result<()> {
     match options.rest.first() {
         None => Ok(()),
+        Some((key, _)) if KSQL_OPTIONS.contains(&key.to_lowercase().as_str()) => {
+            Err(Error::config(format!(
+                "option \"{key}\" of stream \"{name}\" is ksqlDB's: there is no connector for Kafka"
+            ))
+            .with_hint(format!(
+                "Connectors are: {}. Without one, rows come by INSERT or over Flight (docs/flight.md).",
+                known_connectors().join(", ")
+            )))
+        }
         Some((key, _)) => Err(Error::config(format!(
             "unknown option \"{key}\" of stream \"{name}\", which has no connector"
         ))
@@ -202,4 +228,13 @@ pub(super) fn interval_nanos(value: &ScalarValue) -> Option<i128> {
         }
         _ => None,
     }
+}
+
+/// The error for a processing time of rows that are read again.
+pub(super) fn intake_of_connector(name: &str) -> Error {
+    Error::sql(format!("stream \"{name}\" has PROCTIME() and a connector"))
+        .with_detail(
+            "The rows of a connector are not stored: whenever they are read, their processing time would be another.",
+        )
+        .with_hint("Use a time in the data, or INSERT INTO a stream without connector that has PROCTIME().")
 }
