@@ -179,3 +179,22 @@ fn bits(values: &[i32]) -> i32 {
 pub(crate) fn known() -> Result<&'static SqlInfoData, Status> {
     KNOWN.as_ref().map_err(|e| Status::internal(e.clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{AsArray, UInt32Array};
+    use arrow::datatypes::UInt32Type;
+
+    use super::*;
+
+    /// Tableau asks for these, and takes what is not answered for a mistake of the server.
+    #[test]
+    fn what_clients_ask_for_is_answered() {
+        let rows = known().unwrap().record_batch([]).unwrap();
+        let ids: &UInt32Array = rows.column(0).as_primitive::<UInt32Type>();
+        for id in [522, 525, 526, 528, 562, 563, 564, 565, 566] {
+            assert!(ids.iter().flatten().any(|known| known == id), "{id}");
+        }
+        assert_eq!(bits(&[1, 2]), 0b110);
+    }
+}

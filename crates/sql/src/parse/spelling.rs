@@ -165,7 +165,7 @@ fn order_by_all(select: &Select, order_by: Option<&mut OrderBy>) {
     }
     let column = |number: usize| OrderByExpr {
         expr: Expr::value(Value::Number(number.to_string(), false)),
-        options: options.clone(),
+        options: *options,
         with_fill: None,
     };
     order_by.kind = OrderByKind::Expressions((1..=select.projection.len()).map(column).collect());
