@@ -432,8 +432,14 @@ fn files() -> Result<(), Failed> {
         return Err("a private file was written".into());
     }
     // A file that nobody can see.
-    f.run(&session, "SELECT * FROM '/etc/passwd'").err().ok_or("a file is a table")?;
-    f.run(&session, &format!("SELECT * FROM '{shared}/a.csv'")).err().ok_or("a file is a table")?;
+    f.denied(&session, "SELECT * FROM '/etc/passwd'")?;
+    f.denied(&session, "SELECT * FROM 'o*.csv'")?;
+    f.denied(&session, "DESCRIBE '/etc/passwd'")?;
+    f.denied(&session, "SUMMARIZE '/etc/passwd'")?;
+    f.denied(&session, "EXPLAIN SELECT * FROM '/etc/passwd'")?;
+    f.denied(&session, "CREATE TABLE stolen AS SELECT * FROM '/etc/passwd'")?;
+    f.denied(&session, "COPY (SELECT * FROM '/etc/passwd') TO STDOUT")?;
+    f.run(&session, &format!("SELECT * FROM '{shared}/a.csv'"))?;
     Ok(())
 }
 

@@ -16,10 +16,10 @@ use crate::failure::Failure;
 /// A role on objects.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Granted {
-    /// What may be done: read, write (and read), or admin (everything).
+    /// What the role permits: read, write (includes read) or admin (everything).
     #[arg(long, value_name = "read|write|admin")]
     role: Role,
-    /// With which objects: a pattern of names such as "sales_*"; may be given several times.
+    /// Objects the role applies to: a name or a pattern such as "sales_*". May be repeated.
     #[arg(long, value_name = "PATTERN", default_value = "*")]
     on: Vec<String>,
 }
@@ -33,7 +33,7 @@ impl Granted {
 /// The file of users.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Users {
-    /// The file; it is made when it is not there.
+    /// The file. It is created if it does not exist.
     #[arg(long, value_name = "FILE")]
     users: PathBuf,
 }
@@ -41,7 +41,7 @@ pub(crate) struct Users {
 /// The file of tokens.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Tokens {
-    /// The file; it is made when it is not there.
+    /// The file. It is created if it does not exist.
     #[arg(long, value_name = "FILE")]
     tokens: PathBuf,
 }
@@ -49,8 +49,8 @@ pub(crate) struct Tokens {
 /// `windrow user …`.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum UserCommand {
-    /// Adds a user, or gives one another password and role. The password comes from the terminal,
-    /// or is the first line of stdin.
+    /// Add a user, or change the password and role of an existing one. The password is read from the
+    /// terminal, or from the first line of stdin.
     Add {
         /// The user.
         name: String,
@@ -59,7 +59,7 @@ pub(crate) enum UserCommand {
         #[command(flatten)]
         file: Users,
     },
-    /// Gives a user a further role.
+    /// Give a user another role.
     Grant {
         /// The user.
         name: String,
@@ -68,14 +68,14 @@ pub(crate) enum UserCommand {
         #[command(flatten)]
         file: Users,
     },
-    /// Removes a user, who is logged out.
+    /// Remove a user and end the sessions of that user.
     Remove {
         /// The user.
         name: String,
         #[command(flatten)]
         file: Users,
     },
-    /// Lists the users.
+    /// List the users.
     List {
         #[command(flatten)]
         file: Users,
@@ -85,26 +85,26 @@ pub(crate) enum UserCommand {
 /// `windrow token …`.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum TokenCommand {
-    /// Makes a token and prints it, this once: the file has only its hash.
+    /// Create a token and print it. It cannot be shown again: the file holds only its hash.
     Add {
         /// A name for it.
         name: String,
         #[command(flatten)]
         granted: Granted,
-        /// Not valid from then on, such as 2027-01-01T00:00:00Z.
+        /// Time from which it is no longer valid, such as 2027-01-01T00:00:00Z.
         #[arg(long, value_name = "TIME")]
         expires: Option<String>,
         #[command(flatten)]
         file: Tokens,
     },
-    /// Removes a token, which is not valid any more.
+    /// Remove a token: it is no longer valid.
     Remove {
         /// Its name.
         name: String,
         #[command(flatten)]
         file: Tokens,
     },
-    /// Lists the names of the tokens.
+    /// List the names of the tokens.
     List {
         #[command(flatten)]
         file: Tokens,

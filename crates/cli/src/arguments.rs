@@ -28,8 +28,8 @@ Examples:
   windrow -c \"SELECT 1\" --format csv        run a statement
   windrow < statements.sql                  run what comes from a pipe
 
-Results go to stdout, everything else to stderr. Exit status: 0 done, 2 a mistake in the SQL or
-the options, 3 a problem with the data, 4 a service does not answer, 70 a bug in Windrow, 130
+Results go to stdout, everything else to stderr. Exit status: 0 success, 2 a mistake in the SQL or
+the options, 3 a problem with the data, 4 a service cannot be reached, 70 a bug in Windrow, 130
 interrupted. WINDROW_LOG=debug logs to stderr.")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -41,14 +41,14 @@ pub(crate) struct Arguments {
 /// What `windrow` does without a command.
 #[derive(Debug, Args)]
 struct Direct {
-    /// Where everything is kept durably (a directory, or s3://bucket/prefix); without it, everything
-    /// is in memory.
+    /// Store everything durably in this directory or object-store prefix (s3://bucket/prefix).
+    /// Without it, everything is kept in memory.
     #[arg(conflicts_with = "connect")]
     dir: Option<String>,
-    /// Run these statements and exit; may be given several times.
+    /// Run these statements and exit. May be repeated.
     #[arg(short = 'c', long = "command", value_name = "SQL", allow_hyphen_values = true)]
     command_text: Vec<String>,
-    /// Run the statements of this file and exit ("-": stdin); may be given several times.
+    /// Run the statements in this file and exit ("-" reads stdin). May be repeated.
     #[arg(short, long, value_name = "FILE")]
     file: Vec<PathBuf>,
     #[command(flatten)]
@@ -69,48 +69,48 @@ struct Common {
     /// Threads that read and aggregate (default: one per core).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// Write no progress, notices and timings to stderr, only errors.
+    /// Suppress progress, notices and timings: only errors go to stderr.
     #[arg(short, long)]
     quiet: bool,
-    /// Where everything is kept durably (a directory, or s3://bucket/prefix); without it, everything
-    /// is in memory.
+    /// Store everything durably in this directory or object-store prefix (s3://bucket/prefix).
+    /// Without it, everything is kept in memory.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// Go on where a stream of the data directory has lost the end of its log: behind what is missing, which
-    /// windrow.lost_rows names from then on.
+    /// Continue even if a stream in the data directory has lost the end of its log. The missing rows
+    /// are listed in windrow.lost_rows from then on.
     #[arg(long)]
     accept_lost_rows: bool,
-    /// Memory for the state of windows, sorts, joins and groupings, such as 256MB or 4GiB; what is
-    /// over it goes to disk (default: no limit).
+    /// Memory limit for window state, sorts, joins and groupings, such as 256MB or 4GiB. Anything
+    /// above it spills to disk (default: no limit).
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     memory_limit: Option<usize>,
-    /// Rows of a stream or view that wait in memory until they are archived [default: 1048576].
+    /// Rows of a stream or view held in memory before they are archived [default: 1048576].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     tail_rows: Option<u64>,
-    /// Bytes of the same [default: 64MiB].
+    /// Bytes of a stream or view held in memory before they are archived [default: 64MiB].
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     tail_bytes: Option<usize>,
-    /// Memory for the rows of each stream fed by INSERT and of each view, where they are kept in
-    /// memory alone; more is an error (default: no limit).
+    /// Memory limit for the rows of each stream fed by INSERT and each view that is kept in memory
+    /// only. Exceeding it is an error (default: no limit).
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     stream_limit: Option<usize>,
-    /// Batches that wait between two steps of a query [default: 16].
+    /// Batches buffered between two steps of a query [default: 16].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     queue_batches: Option<u16>,
-    /// Seconds from one checkpoint of a query to the next [default: 10].
+    /// Seconds between two checkpoints of a query [default: 10].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     checkpoint_interval: Option<Duration>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the statements of files in order and exit when their bounded queries are done.
+    /// Run the statements in files, in order, and exit when their bounded queries are done.
     Run {
         /// The files ("-": stdin).
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
-        /// Against a server: return when all statements have been taken, whatever its bounded views
-        /// still have to do.
+        /// With --connect: return as soon as the server has accepted all statements, without waiting
+        /// for its bounded views to finish.
         #[arg(long, requires = "connect")]
         detach: bool,
         #[command(flatten)]
@@ -118,10 +118,10 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
-    /// Check the statements of files without running them, and tell all mistakes.
+    /// Check the statements in files without running them, and report every mistake.
     ///
-    /// What a file creates is known to its later statements. Of sources only what their columns
-    /// need is read; nothing is written.
+    /// Objects that a file creates are known to its later statements. Sources are read only as far
+    /// as needed to infer their columns; nothing is written.
     Check {
         /// The files ("-": stdin).
         #[arg(required = true, value_name = "FILE")]
@@ -129,12 +129,12 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
-    /// Write the completions of a shell to stdout.
+    /// Print shell completions.
     Completions {
         /// The shell.
         shell: Shell,
     },
-    /// Write the manual page to stdout.
+    /// Print the manual page.
     Man,
     /// Serve Flight SQL until SIGTERM or Ctrl-C.
     Serve {

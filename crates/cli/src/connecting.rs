@@ -9,25 +9,25 @@ use windrow_flight::client::{Client, ClientConfig, Target};
 /// The variable with the password, for use without a terminal.
 const PASSWORD: &str = "WINDROW_PASSWORD";
 
-/// Which server, and who one is there.
+/// The server to connect to, and the credentials for it.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Connecting {
-    /// Talk to a server: grpc://host:port, or grpc+tls://host:port.
+    /// Connect to a server: grpc://host:port or grpc+tls://host:port.
     #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
     connect: Option<String>,
-    /// Log in as this user; the password comes from $WINDROW_PASSWORD, the URL or the terminal.
+    /// User to log in as. The password is taken from $WINDROW_PASSWORD, the URL or the terminal.
     #[arg(long, value_name = "NAME", requires = "connect")]
     user: Option<String>,
-    /// A file with a token to log in with instead.
+    /// File with a token to authenticate with, instead of a user and password.
     #[arg(long, value_name = "FILE", requires = "connect", conflicts_with = "user")]
     token_file: Option<PathBuf>,
-    /// The certificate authority of the server, in PEM (default: those that the system trusts).
+    /// Certificate authority of the server, PEM (default: those the system trusts).
     #[arg(long, value_name = "FILE", requires = "connect")]
     tls_ca: Option<PathBuf>,
-    /// A certificate of one's own, in PEM, for a server that asks for one.
+    /// Client certificate, PEM, for a server that requires one.
     #[arg(long, value_name = "FILE", requires_all = ["connect", "tls_key"])]
     tls_cert: Option<PathBuf>,
-    /// The key of that certificate, in PEM.
+    /// Private key of the client certificate, PEM.
     #[arg(long, value_name = "FILE", requires_all = ["connect", "tls_cert"])]
     tls_key: Option<PathBuf>,
 }

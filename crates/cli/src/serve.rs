@@ -16,87 +16,87 @@ use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::values::{parse_size, seconds};
 
-/// How to serve.
+/// Options of the server.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Serving {
-    /// Where Flight SQL listens; port 0 is any free one.
+    /// Address for Flight SQL to listen on. Port 0 picks any free port.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
     flight: SocketAddr,
-    /// Where /metrics, /healthz and /readyz are (default: nowhere).
+    /// Address for /metrics, /healthz and /readyz (default: not served).
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
-    /// Who may log in with a password (see windrow user).
+    /// File of users who may log in with a password (see windrow user).
     #[arg(long, value_name = "FILE")]
     users: Option<PathBuf>,
-    /// Who may come in with a token (see windrow token).
+    /// File of tokens that grant access (see windrow token).
     #[arg(long, value_name = "FILE")]
     tokens: Option<PathBuf>,
-    /// The server's certificate, PEM.
+    /// Certificate of the server (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
-    /// Its private key, PEM.
+    /// Private key of the server (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// The authority that clients' certificates must be of, PEM.
+    /// Certificate authority that must have issued the clients' certificates (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_client_ca: Option<PathBuf>,
-    /// A directory or URL whose files clients may use, beside "files" of the data directory; may be
-    /// given several times.
+    /// Directory or URL whose files clients may use, besides "files" in the data directory. May be
+    /// repeated.
     #[arg(long, value_name = "DIR")]
     allow_path: Vec<String>,
-    /// How the log is written to stderr.
+    /// Format of the log on stderr.
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, trace, or a filter as in WINDROW_LOG.
+    /// What to log: error, warn, info, debug, trace, or a filter as in WINDROW_LOG.
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
     #[command(flatten)]
     limits: LimitArguments,
 }
 
-/// How much clients may take.
+/// Limits for clients.
 #[derive(Debug, Clone, Args)]
 struct LimitArguments {
-    /// Bytes of one message from a client [default: 64MiB].
+    /// Maximum size of one message from a client [default: 64MiB].
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     max_message: Option<usize>,
-    /// Connections at the same time; those that nobody has logged in on go first [default: 1000].
+    /// Maximum number of connections. Those without a login are closed first [default: 1000].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: Option<u32>,
-    /// Connections of one address [default: half of all].
+    /// Maximum number of connections from one address [default: half of all].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_peer_connections: Option<u32>,
-    /// Bounded statements at the same time; more wait [default: 100].
+    /// Maximum number of bounded statements that run at once. Further ones wait [default: 100].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_queries: Option<u32>,
-    /// Statements that wait; more are refused [default: 1000].
+    /// Maximum number of statements that wait. Further ones are refused [default: 1000].
     #[arg(long, value_name = "N")]
     max_queue: Option<u32>,
-    /// Continuous results at the same time; more are refused [default: 10000].
+    /// Maximum number of continuous results at once. Further ones are refused [default: 10000].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_streams: Option<u32>,
-    /// Memory of one statement: planning, functions, sorts, joins, groupings, rows that it keeps (default: a
-    /// quarter of the machine's).
+    /// Memory limit for one statement: planning, functions, sorts, joins, groupings and the rows it keeps
+    /// (default: a quarter of the machine's memory).
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     query_memory: Option<usize>,
-    /// Seconds that one bounded statement may take (default: no limit).
+    /// Seconds one bounded statement may take (default: no limit).
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     query_timeout: Option<Duration>,
-    /// Seconds that the token is valid that a login gives [default: 86400].
+    /// Seconds for which the token returned by a login is valid [default: 86400].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     token_lifetime: Option<Duration>,
-    /// Seconds that statements may run on when the server stops [default: 10].
+    /// Seconds that running statements are given to finish when the server stops [default: 10].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     grace: Option<Duration>,
 }
 
-/// How the log is written.
+/// Format of the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
-    /// A line for people.
+    /// One line of text per event.
     #[default]
     Text,
-    /// A JSON object per line.
+    /// One JSON object per line.
     Json,
 }
 

@@ -79,10 +79,14 @@ pub(crate) fn forms(words: &str) -> Option<String> {
     (!found.is_empty()).then(|| found.join("\n\n"))
 }
 
+/// The first words of statements.
+pub(crate) fn names() -> Vec<String> {
+    FORMS.iter().map(|(name, _)| (*name).to_owned()).collect()
+}
+
 /// Lists the statements that there are.
 pub(crate) fn statements() -> String {
-    let names: Vec<&str> = FORMS.iter().map(|(name, _)| *name).collect();
-    format!("Statements: {}.\n\\h SELECT shows how one is written.", names.join(", "))
+    format!("Statements: {}.\n\\h SELECT shows how one is written.", names().join(", "))
 }
 
 #[cfg(test)]

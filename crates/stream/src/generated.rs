@@ -2,14 +2,16 @@
 //! of each batch, before anything else sees it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
-use arrow::compute::cast;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, TimestampMicrosecondArray, UInt32Array};
+use arrow::compute::{cast, take};
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use async_trait::async_trait;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::collect_columns;
-use windrow_core::{Reader, Result, ScanRequest, Source, SourceBatch, Split};
+use windrow_core::{Clock, Reader, Result, ScanRequest, Source, SourceBatch, Split};
 use windrow_sql::diagnostics::from_datafusion;
 
 use crate::altered::Alteration;
@@ -22,6 +24,31 @@ pub enum Column {
     Physical(usize),
     /// Computed over the source's columns.
     Generated(Arc<dyn PhysicalExpr>),
+    /// When the row is taken in: kept with the row, so that it is the same whenever it is read.
+    Intake(Arc<IntakeTime>),
+}
+
+/// The processing time of a stream: the clock, which never goes back.
+#[derive(Debug)]
+pub struct IntakeTime {
+    clock: Arc<dyn Clock>,
+    last_micros: AtomicI64,
+}
+
+impl IntakeTime {
+    /// By this clock.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, last_micros: AtomicI64::new(i64::MIN) }
+    }
+
+    /// The time of rows that are taken in now, as a column.
+    fn column(&self, rows: usize, data_type: &DataType) -> Result<ArrayRef> {
+        let now = self.clock.now_micros();
+        let now = self.last_micros.fetch_max(now, Ordering::Relaxed).max(now);
+        let one = TimestampMicrosecondArray::from(vec![now]);
+        let one = cast(&one, data_type)?;
+        Ok(take(&one, &UInt32Array::from(vec![0; rows]), None)?)
+    }
 }
 
 /// The columns of a stream that has generated ones.
@@ -52,6 +79,7 @@ impl Columns {
                         .map_err(from_datafusion)?;
                     cast(&value, field.data_type())?
                 }
+                Some(Column::Intake(time)) => time.column(rows.num_rows(), field.data_type())?,
                 None => return Err(windrow_core::Error::internal("no such column")),
             });
         }
@@ -68,7 +96,12 @@ impl Columns {
 
     /// Whether any column is generated.
     pub fn any_generated(&self) -> bool {
-        self.columns.iter().any(|c| matches!(c, Column::Generated(_)))
+        self.columns.iter().any(|c| !matches!(c, Column::Physical(_)))
+    }
+
+    /// The column that is the processing time, if any is.
+    pub fn intake(&self) -> Option<usize> {
+        self.columns.iter().position(|c| matches!(c, Column::Intake(_)))
     }
 
     /// The physical columns that the wanted ones need, ascending.
@@ -84,6 +117,7 @@ impl Columns {
                     at.sort_unstable();
                     at
                 }
+                Column::Intake(_) => vec![],
             })
             .collect();
         needed.sort_unstable();

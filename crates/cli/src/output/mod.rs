@@ -219,17 +219,17 @@ mod tests {
         batches: &[RecordBatch],
     ) -> String {
         let layout = Layout { continuous, width_max, ..Layout::default() };
-        print_as(format, layout, schema, batches)
+        print_as(format, &layout, schema, batches)
     }
 
     pub(super) fn print_as(
         format: Format,
-        layout: Layout,
+        layout: &Layout,
         schema: SchemaRef,
         batches: &[RecordBatch],
     ) -> String {
         let mut out = vec![];
-        let mut printer = Printer::new(format, schema, &layout);
+        let mut printer = Printer::new(format, schema, layout);
         for batch in batches {
             printer.batch(&mut out, batch).unwrap();
         }

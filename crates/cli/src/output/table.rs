@@ -417,7 +417,7 @@ mod tests {
     #[test]
     fn null_is_dim_where_there_are_colours() {
         let layout = Layout { colour: true, ..Layout::default() };
-        let text = print_as(Format::Table, layout, sample().schema(), &[sample()]);
+        let text = print_as(Format::Table, &layout, sample().schema(), &[sample()]);
         assert!(text.contains("│ \u{1b}[90mNULL\u{1b}[0m │"), "{text}");
         assert!(text.contains("│ \u{1b}[1mname\u{1b}[0m        │"), "{text}");
         assert_eq!(text.matches("\u{1b}[90m").count(), 2, "{text}");
@@ -426,7 +426,7 @@ mod tests {
     #[test]
     fn one_value_per_line() {
         let layout = Layout { expanded: Expanded::On, ..Layout::default() };
-        let text = print_as(Format::Table, layout, sample().schema(), &[sample().slice(1, 1)]);
+        let text = print_as(Format::Table, &layout, sample().schema(), &[sample().slice(1, 1)]);
         let expected = "\
 ─[ row 1 ]──────────────
 k    │ NULL
@@ -436,10 +436,10 @@ x    │ 2.0
 ";
         assert_eq!(text, expected);
         let auto = Layout { expanded: Expanded::Auto, width_max: Some(30), ..Layout::default() };
-        let text = print_as(Format::Table, auto, sample().schema(), &[sample()]);
+        let text = print_as(Format::Table, &auto, sample().schema(), &[sample()]);
         assert!(text.starts_with("─[ row 1 ]─") && text.contains("─[ row 3 ]─"), "{text}");
         let auto = Layout { expanded: Expanded::Auto, width_max: Some(80), ..Layout::default() };
-        let text = print_as(Format::Table, auto, sample().schema(), &[sample()]);
+        let text = print_as(Format::Table, &auto, sample().schema(), &[sample()]);
         assert!(text.starts_with('┌'), "{text}");
     }
 
@@ -450,7 +450,7 @@ x    │ 2.0
         let batch = texts(&["a", "b", "c", "d"]);
         let text = print_as(
             Format::Table,
-            layout,
+            &layout,
             batch.schema(),
             &[const { 0 }; 5].map(|_| batch.clone()),
         );

@@ -225,8 +225,10 @@ fn command(typed: &str, vocabulary: &Vocabulary) -> (usize, Vec<String>) {
             let (at, files) = files(argument);
             return (start + at, files);
         }
-        "\\d" => all_names(vocabulary),
-        "\\format" | ".format" => words(&["table", "csv", "ndjson"]),
+        "\\d" | "\\d+" | "\\schema" | ".schema" => all_names(vocabulary),
+        "\\format" | ".format" | ".mode" => words(&["table", "csv", "ndjson"]),
+        "\\pset" => words(&["null", "pager", "rows"]),
+        "\\h" => crate::syntax::names(),
         "\\x" => words(&["on", "off", "auto"]),
         "\\timing" => words(&["on", "off"]),
         _ => vec![],

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use sqlparser::ast::ColumnDef;
 use windrow_connectors::{ConnectorEnv, Declared, open_source, sql_name};
-use windrow_core::{Error, Result, Source, StreamSchema};
+use windrow_core::{Error, EventTimeColumn, Result, Source, StreamSchema};
 use windrow_sql::parse::{self, OptionItem};
 use windrow_storage::wal::Durability;
 use windrow_stream::altered::Altered;
@@ -24,7 +24,8 @@ use windrow_stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream};
 use super::declared_columns::{declared_columns, event_time, has_unsaid_times};
 use super::replay::replay;
 use super::stream_options::{
-    EngineOptions, durability, engine_options, no_options, no_push_options, no_retention, when_idle,
+    EngineOptions, durability, engine_options, intake_of_connector, no_options, no_push_options,
+    no_retention, when_idle,
 };
 use super::{Statement, need};
 use crate::access::admission::Weight;
@@ -135,9 +136,13 @@ impl CreateStream {
         }
         let columns = match create.columns.as_slice() {
             [] => None,
-            columns => Some(declared_columns(&cx.state(), columns).await?),
+            columns => {
+                Some(declared_columns(&cx.state(), columns, &cx.instance.parts.clock).await?)
+            }
         };
+        let intake = columns.as_ref().and_then(Columns::intake);
         let (source, schema) = match &options.connector {
+            Some(_) if intake.is_some() => return Err(intake_of_connector(name)),
             Some(connector) => {
                 let source = self.open(cx, connector, options, columns.as_ref()).await?;
                 let schema = source.schema();
@@ -155,7 +160,8 @@ impl CreateStream {
         };
         let event_time = match &create.watermark {
             Some(clause) => Some(event_time(&cx.state(), &schema, clause)?),
-            None => None,
+            // Processing time never goes back, so no row is late by it.
+            None => intake.map(|index| EventTimeColumn { index, delay_ticks: 0 }),
         };
         let schema =
             StreamSchema::try_new(schema, event_time).map_err(|e| match &create.watermark {

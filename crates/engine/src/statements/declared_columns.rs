@@ -13,23 +13,24 @@ use sqlparser::ast::{
     Ident, ObjectName,
 };
 use windrow_core::time::{nanos_to_ticks, ticks_per_second, time_unit};
-use windrow_core::{Error, EventTimeColumn, Result};
+use windrow_core::{Clock, Error, EventTimeColumn, Result};
 use windrow_sql::diagnostics::{from_datafusion, nearest};
-use windrow_sql::parse::{WatermarkClause, characters_max};
+use windrow_sql::parse::{WatermarkClause, characters_max, is_proctime};
 use windrow_sql::plan::physical_expression;
-use windrow_stream::generated::{Column, Columns};
+use windrow_stream::generated::{Column, Columns, IntakeTime};
 use windrow_stream::lengths::Lengths;
 
 use crate::execution::options::interval_nanos;
 use crate::names::ident_name;
 
-/// Returns the declared columns as Arrow columns, generated ones with their expression.
+/// Returns the declared columns as Arrow columns, generated ones with their expression. `clock` gives processing time.
 ///
 /// # Errors
 /// When a type is unknown, or an expression cannot be planned.
 pub(super) async fn declared_columns(
     state: &SessionState,
     columns: &[ColumnDef],
+    clock: &Arc<dyn Clock>,
 ) -> Result<Columns> {
     let mut plain = columns.to_vec();
     for column in &mut plain {
@@ -73,6 +74,9 @@ pub(super) async fn declared_columns(
             None => {
                 next += 1;
                 Column::Physical(next - 1)
+            }
+            Some(expr) if is_proctime(&expr) => {
+                Column::Intake(Arc::new(IntakeTime::new(Arc::clone(clock))))
             }
             Some(expr) => {
                 let expr = ExprWithAlias { expr, alias: None };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use windrow_connectors::known_connectors;
 use windrow_core::{Error, Place, Result};
 use windrow_sql::parse::OptionItem;
 use windrow_storage::wal::Durability;
@@ -13,6 +14,22 @@ use crate::execution::options::{duration, retention};
 /// The options of the engine.
 const STREAM_OPTIONS: &[&str] =
     &["connector", "durability", "idle_timeout", "max_future_skew", "retention", "when_idle"];
+
+/// Options by which ksqlDB reads a topic.
+const KSQL_OPTIONS: &[&str] = &[
+    "kafka_topic",
+    "value_format",
+    "key_format",
+    "value_delimiter",
+    "key",
+    "partitions",
+    "replicas",
+    "timestamp",
+    "timestamp_format",
+    "wrap_single_value",
+    "window_type",
+    "window_size",
+];
 
 /// The options of a stream.
 #[derive(Debug, Default)]
@@ -169,9 +186,27 @@ pub(super) fn no_push_options(options: &EngineOptions) -> Result<()> {
 pub(super) fn no_options(options: &EngineOptions, name: &str) -> Result<()> {
     match options.rest.first() {
         None => Ok(()),
+        Some((key, _)) if KSQL_OPTIONS.contains(&key.to_lowercase().as_str()) => {
+            Err(Error::config(format!(
+                "option \"{key}\" of stream \"{name}\" is ksqlDB's: there is no connector for Kafka"
+            ))
+            .with_hint(format!(
+                "Connectors are: {}. Without one, rows come by INSERT or over Flight (docs/flight.md).",
+                known_connectors().join(", ")
+            )))
+        }
         Some((key, _)) => Err(Error::config(format!(
             "unknown option \"{key}\" of stream \"{name}\", which has no connector"
         ))
         .with_hint(format!("Known options: {}.", STREAM_OPTIONS.join(", ")))),
     }
+}
+
+/// Returns the error for a processing time of rows that are read again.
+pub(super) fn intake_of_connector(name: &str) -> Error {
+    Error::sql(format!("stream \"{name}\" has PROCTIME() and a connector"))
+        .with_detail(
+            "The rows of a connector are not stored: whenever they are read, their processing time would be another.",
+        )
+        .with_hint("Use a time in the data, or INSERT INTO a stream without connector that has PROCTIME().")
 }

@@ -4,7 +4,9 @@ use std::sync::LazyLock;
 
 use arrow_flight::sql::metadata::{SqlInfoData, SqlInfoDataBuilder};
 use arrow_flight::sql::{
-    SqlInfo, SqlNullOrdering, SqlSupportedCaseSensitivity, SqlSupportedTransaction,
+    SqlInfo, SqlNullOrdering, SqlOuterJoinsSupportLevel, SqlSupportedCaseSensitivity,
+    SqlSupportedGroupBy, SqlSupportedTransaction, SqlTransactionIsolationLevel,
+    SupportedSqlGrammar,
 };
 use tonic::Status;
 
@@ -78,6 +80,9 @@ const DATE: &[&str] = &[
     "to_timestamp",
 ];
 
+/// `SupportedAnsi92SqlGrammarLevel.ANSI92_ENTRY_SQL`.
+const ANSI92_ENTRY: i32 = 0;
+
 static KNOWN: LazyLock<Result<SqlInfoData, String>> = LazyLock::new(|| {
     let mut info = SqlInfoDataBuilder::new();
     info.append(SqlInfo::FlightSqlServerName, "Windrow");
@@ -115,6 +120,30 @@ static KNOWN: LazyLock<Result<SqlInfoData, String>> = LazyLock::new(|| {
     info.append(SqlInfo::SqlSupportsDifferentTableCorrelationNames, false);
     info.append(SqlInfo::SqlSupportsExpressionsInOrderBy, true);
     info.append(SqlInfo::SqlSupportsOrderByUnrelated, true);
+    info.append(
+        SqlInfo::SqlSupportedGroupBy,
+        bits(&[
+            SqlSupportedGroupBy::SqlGroupByUnrelated as i32,
+            SqlSupportedGroupBy::SqlGroupByBeyondSelect as i32,
+        ]),
+    );
+    info.append(
+        SqlInfo::SqlSupportedGrammar,
+        bits(&[
+            SupportedSqlGrammar::SqlMinimumGrammar as i32,
+            SupportedSqlGrammar::SqlCoreGrammar as i32,
+        ]),
+    );
+    // Entry level: what is above it has parts that are not there, such as constraints.
+    let entry = bits(&[ANSI92_ENTRY]);
+    info.append(SqlInfo::SqlAnsi92SupportedLevel, entry);
+    info.append(
+        SqlInfo::SqlOuterJoinsSupportLevel,
+        bits(&[
+            SqlOuterJoinsSupportLevel::SqlLimitedOuterJoins as i32,
+            SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32,
+        ]),
+    );
     info.append(SqlInfo::SqlSupportsLikeEscapeClause, true);
     info.append(SqlInfo::SqlSupportsNonNullableColumns, true);
     info.append(SqlInfo::SqlSupportsIntegrityEnhancementFacility, false);
@@ -125,8 +154,23 @@ static KNOWN: LazyLock<Result<SqlInfoData, String>> = LazyLock::new(|| {
     info.append(SqlInfo::SqlSelectForUpdateSupported, false);
     info.append(SqlInfo::SqlStoredProceduresSupported, false);
     info.append(SqlInfo::SqlCorrelatedSubqueriesSupported, true);
+    info.append(
+        SqlInfo::SqlDefaultTransactionIsolation,
+        SqlTransactionIsolationLevel::SqlTransactionNone as i32,
+    );
+    info.append(SqlInfo::SqlTransactionsSupported, false);
+    let none = bits(&[SqlTransactionIsolationLevel::SqlTransactionNone as i32]);
+    info.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, none);
+    info.append(SqlInfo::SqlDataDefinitionCausesTransactionCommit, false);
+    info.append(SqlInfo::SqlDataDefinitionsInTransactionsIgnored, false);
+    info.append(SqlInfo::SqlSavepointsSupported, false);
     info.build().map_err(|e| e.to_string())
 });
+
+/// The bitmask of some values of an enumeration.
+fn bits(values: &[i32]) -> i32 {
+    values.iter().fold(0, |mask, value| mask | 1 << value)
+}
 
 /// All capabilities.
 ///
@@ -134,4 +178,23 @@ static KNOWN: LazyLock<Result<SqlInfoData, String>> = LazyLock::new(|| {
 /// When they cannot be encoded (a bug in Windrow).
 pub(crate) fn known() -> Result<&'static SqlInfoData, Status> {
     KNOWN.as_ref().map_err(|e| Status::internal(e.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{AsArray, UInt32Array};
+    use arrow::datatypes::UInt32Type;
+
+    use super::*;
+
+    /// Tableau asks for these, and takes what is not answered for a mistake of the server.
+    #[test]
+    fn what_clients_ask_for_is_answered() {
+        let rows = known().unwrap().record_batch([]).unwrap();
+        let ids: &UInt32Array = rows.column(0).as_primitive::<UInt32Type>();
+        for id in [522, 525, 526, 528, 562, 563, 564, 565, 566] {
+            assert!(ids.iter().flatten().any(|known| known == id), "{id}");
+        }
+        assert_eq!(bits(&[1, 2]), 0b110);
+    }
 }

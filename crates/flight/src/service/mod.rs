@@ -1,6 +1,7 @@
 //! The Flight SQL service on the engine. Each method only dispatches to the module that answers.
 
 mod actions;
+mod transactions;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -11,11 +12,13 @@ use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::server::{FlightSqlService, PeekableFlightDataStream};
 use arrow_flight::sql::{
-    ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest,
-    ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any, Command,
-    CommandGetCatalogs, CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys,
-    CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes,
-    CommandGetTables, CommandGetXdbcTypeInfo, CommandPreparedStatementQuery,
+    ActionBeginSavepointRequest, ActionBeginSavepointResult, ActionBeginTransactionRequest,
+    ActionBeginTransactionResult, ActionCancelQueryRequest, ActionCancelQueryResult,
+    ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
+    ActionCreatePreparedStatementResult, ActionEndSavepointRequest, ActionEndTransactionRequest,
+    Any, Command, CommandGetCatalogs, CommandGetCrossReference, CommandGetDbSchemas,
+    CommandGetExportedKeys, CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetSqlInfo,
+    CommandGetTableTypes, CommandGetTables, CommandGetXdbcTypeInfo, CommandPreparedStatementQuery,
     CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementQuery,
     CommandStatementUpdate, DoPutPreparedStatementResult, ProstMessageExt, SqlInfo,
     TicketStatementQuery,
@@ -32,6 +35,7 @@ use windrow_server::auth::login::Door;
 use windrow_server::running::{Execution, Running};
 use windrow_server::session::{ClientSession, Sessions};
 
+use self::transactions::{no_transaction, transactionless};
 use crate::auth::handshake::{HandshakeStream, handshake};
 use crate::ingest;
 use crate::metadata;
@@ -267,6 +271,38 @@ impl FlightSqlService for Service {
         };
         let execution = self.begin(handle, &session);
         statement::update(&session.session, &found.prepared, &values, execution).await
+    }
+
+    async fn do_action_begin_transaction(
+        &self,
+        _query: ActionBeginTransactionRequest,
+        _request: Request<Action>,
+    ) -> Result<ActionBeginTransactionResult, Status> {
+        Err(transactionless())
+    }
+
+    async fn do_action_end_transaction(
+        &self,
+        _query: ActionEndTransactionRequest,
+        _request: Request<Action>,
+    ) -> Result<(), Status> {
+        Err(transactionless())
+    }
+
+    async fn do_action_begin_savepoint(
+        &self,
+        _query: ActionBeginSavepointRequest,
+        _request: Request<Action>,
+    ) -> Result<ActionBeginSavepointResult, Status> {
+        Err(transactionless())
+    }
+
+    async fn do_action_end_savepoint(
+        &self,
+        _query: ActionEndSavepointRequest,
+        _request: Request<Action>,
+    ) -> Result<(), Status> {
+        Err(transactionless())
     }
 
     async fn do_action_cancel_query(
@@ -557,15 +593,6 @@ fn damaged(error: FlightError) -> Status {
     match error {
         FlightError::Tonic(status) => *status,
         other => Status::invalid_argument(format!("the parameters cannot be read: {other}")),
-    }
-}
-
-fn no_transaction(id: Option<&[u8]>) -> Result<(), Status> {
-    match id {
-        Some(id) if !id.is_empty() => {
-            Err(Status::invalid_argument("there are no transactions: each statement is by itself"))
-        }
-        _ => Ok(()),
     }
 }
 

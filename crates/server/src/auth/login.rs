@@ -122,7 +122,7 @@ impl Door {
             Some(header) => match header.split_once(' ') {
                 Some((kind, value)) if kind.eq_ignore_ascii_case("basic") => {
                     match basic(value.trim()) {
-                        Some((user, password)) => self.login(&user, password).await,
+                        Some((user, password)) => self.by_password(&user, password).await,
                         None => Err(malformed()),
                     }
                 }
@@ -147,6 +147,15 @@ impl Door {
         if self.is_open() {
             return Ok(self.anybody());
         }
+        let entered = self.by_password(name, password).await;
+        if entered.is_err() {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        entered
+    }
+
+    /// The same, without counting those that are refused.
+    async fn by_password(&self, name: &str, password: String) -> Result<Entered> {
         let users = self.users.as_ref().map(Watched::lines).unwrap_or_default();
         let user = users.iter().find(|u| u.name == name);
         let hash = user.map_or_else(|| self.nobody.clone(), |u| u.password.clone());
@@ -305,6 +314,11 @@ mod tests {
         }
         assert_eq!(f.door.enter(None).await.unwrap_err().message(), "nobody is logged in");
         assert_eq!(f.door.failed(), 10);
+        // A wire without headers logs in by itself.
+        let error = f.door.login("ann", "wrong".to_owned()).await.unwrap_err();
+        assert_eq!(error.message(), "user or password is wrong");
+        f.door.login("ann", "ge:heim".to_owned()).await.unwrap();
+        assert_eq!(f.door.failed(), 11);
     }
 
     #[tokio::test]

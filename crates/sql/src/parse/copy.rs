@@ -3,7 +3,7 @@
 
 use sqlparser::ast::{Ident, ObjectName};
 use sqlparser::keywords::Keyword;
-use sqlparser::tokenizer::{Token, TokenWithSpan};
+use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 use windrow_core::{Error, Place, Result};
 
 use super::cursor::{Cursor, span_of, spanning};
@@ -54,13 +54,19 @@ pub(super) fn copy(
     };
     let path = target.token.to_string().trim_matches('\'').to_lowercase();
     cursor.advance();
-    let is_standard = !opens_options(&cursor) && source.columns.is_empty();
+    let names_lines = path.ends_with(".ndjson") || path.ends_with(".jsonl");
+    let by_name = names_lines && cursor.is_end();
+    let is_standard = !opens_options(&cursor) && source.columns.is_empty() && !by_name;
     if is_standard {
         return Ok(Statement::DataFusion(Box::new(engine(tokens, end)?)));
     }
     let mut written: Vec<TokenWithSpan> = vec![word("COPY", target.span)];
     written.extend(source.as_relation());
     written.extend([word("TO", target.span), target]);
+    if by_name {
+        let span = written.last().map_or(Span::empty(), |token| token.span);
+        written.extend(["STORED", "AS", "JSON"].map(|text| word(text, span)));
+    }
     if opens_options(&cursor) {
         let options = options(&mut cursor)?;
         written.extend(as_engine(&options, &path)?);
@@ -134,7 +140,7 @@ impl Source<'_> {
     }
 }
 
-fn word(text: &str, span: sqlparser::tokenizer::Span) -> TokenWithSpan {
+fn word(text: &str, span: Span) -> TokenWithSpan {
     TokenWithSpan { token: Token::make_keyword(text), span }
 }
 
@@ -211,6 +217,15 @@ fn as_engine(options: &[OptionItem], path: &str) -> Result<Vec<TokenWithSpan>> {
             };
             tokens.extend([word("STORED", span), word("AS", span), word(format, span)]);
             continue;
+        }
+        let is_csv = match format {
+            Some(format) => format.value.eq_ignore_ascii_case("csv"),
+            None => [".json", ".parquet", ".arrow"].iter().all(|suffix| !path.ends_with(suffix)),
+        };
+        if option.key != "compression" && !is_csv {
+            return Err(Error::sql(format!("option \"{}\" is for CSV", option.key))
+                .with_place(option.place)
+                .with_hint("Leave it out, or write (FORMAT csv, …)."));
         }
         let key = OPTIONS.iter().find(|(_, key, _)| *key == option.key).map_or("", |o| o.2);
         rest.push((key, option));

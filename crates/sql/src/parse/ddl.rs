@@ -1,6 +1,9 @@
 //! `CREATE STREAM` and `CREATE [MATERIALIZED] VIEW`.
 
-use sqlparser::ast::{ColumnDef, ColumnOption, Expr, Ident};
+use sqlparser::ast::{
+    ColumnDef, ColumnOption, ColumnOptionDef, DataType, Expr, FunctionArguments, GeneratedAs,
+    Ident, TimezoneInfo,
+};
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 use windrow_core::{Error, Place, Result};
@@ -10,7 +13,7 @@ use super::errors::from_parser;
 use super::interval::interval;
 use super::statement::{CreateStream, CreateView, OptionItem, Statement, WatermarkClause};
 use super::tail::{self, Tail};
-use super::{parser, query};
+use super::{parser, query_in};
 
 /// `OR REPLACE` and `IF NOT EXISTS` around the kind of object.
 #[derive(Debug, Clone, Copy, Default)]
@@ -163,6 +166,9 @@ impl ColumnReader<'_> {
                 .with_place(at)
                 .with_hint("Remove it; a view can drop duplicates or check rows."));
         }
+        if is_word(&second.token, "AS") {
+            return self.without_type(at).map(Some);
+        }
         let column = self.parser.parse_column_def().map_err(|e| self.error(e))?;
         if is_word(&self.parser.peek_token_ref().token, "LATENESS") {
             self.lateness(&column.name)?;
@@ -171,6 +177,29 @@ impl ColumnReader<'_> {
             supported(&column, &option.option)?;
         }
         Ok(Some(column))
+    }
+
+    /// `at AS PROCTIME()`: the one generated column whose type is known.
+    fn without_type(&mut self, at: Place) -> Result<ColumnDef> {
+        let name = self.parser.parse_identifier().map_err(|e| self.error(e))?;
+        self.parser.next_token();
+        let expr = self.parser.parse_expr().map_err(|e| self.error(e))?;
+        if !is_proctime(&expr) {
+            let shown = folded(&name);
+            return Err(Error::sql(format!("column \"{shown}\" has no type"))
+                .with_place(at)
+                .with_hint(format!("Write {shown} TYPE GENERATED ALWAYS AS ({expr}).")));
+        }
+        let option = ColumnOption::Generated {
+            generated_as: GeneratedAs::Always,
+            sequence_options: None,
+            generation_expr: Some(expr),
+            generation_expr_mode: None,
+            generated_keyword: true,
+        };
+        let data_type = DataType::Timestamp(Some(3), TimezoneInfo::None);
+        let options = vec![ColumnOptionDef { name: None, option }];
+        Ok(ColumnDef { name, data_type, options })
     }
 
     /// `ts TIMESTAMP LATENESS INTERVAL '5 seconds'` means `WATERMARK FOR ts AS ts - INTERVAL …`.
@@ -209,6 +238,17 @@ impl ColumnReader<'_> {
     fn error(&self, error: sqlparser::parser::ParserError) -> Error {
         from_parser(error, self.tokens, self.end)
     }
+}
+
+/// Whether a generated column is the processing time: what the clock says when a row is taken in.
+pub fn is_proctime(expr: &Expr) -> bool {
+    let Expr::Function(function) = expr else { return false };
+    let has_none = match &function.args {
+        FunctionArguments::None => true,
+        FunctionArguments::List(list) => list.args.is_empty(),
+        FunctionArguments::Subquery(_) => false,
+    };
+    has_none && function.name.to_string().eq_ignore_ascii_case("proctime")
 }
 
 fn supported(column: &ColumnDef, option: &ColumnOption) -> Result<()> {
@@ -332,7 +372,7 @@ pub(super) fn create_view(
     let options = options(&mut cursor)?;
     tail::items(&mut cursor, &mut first)?;
     cursor.expect(&["AS"])?;
-    let query = query(cursor.rest(), first, end)?;
+    let query = query_in(cursor.rest(), first, end, materialized)?;
     let or_replace = head.or_replace;
     Ok(Statement::CreateView(CreateView {
         or_replace,

@@ -162,7 +162,7 @@ impl Dialect for WindrowDialect {
         supports_prewhere supports_with_fill supports_limit_by supports_interpolate
         supports_settings supports_select_format supports_comment_optimizer_hint
         supports_constraint_keyword_without_name supports_key_column_option
-        supports_comma_separated_trim supports_cte_without_as
+        supports_comma_separated_trim supports_order_by_all supports_cte_without_as
         supports_select_item_multi_column_alias supports_xml_expressions
     }
 }

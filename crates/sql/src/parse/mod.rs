@@ -13,6 +13,7 @@
 //!
 //! Invariants: text never becomes text again; deep nesting is an error, not a stack overflow.
 
+mod buckets;
 mod canonical;
 mod clause;
 mod command;
@@ -21,8 +22,10 @@ mod cursor;
 mod ddl;
 mod dialect;
 mod errors;
+mod foreign;
 mod grouped;
 mod interval;
+mod lateral;
 mod length;
 mod lex;
 mod placeholder;
@@ -35,6 +38,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
+pub use ddl::is_proctime;
 pub use interval::Interval;
 pub use length::characters_max;
 pub use lex::is_complete;
@@ -120,7 +124,17 @@ fn parser(tokens: &[TokenWithSpan]) -> Parser<'static> {
 }
 
 /// Reads a query with its tail; `tail` holds what was said before (`EMIT … AS`).
-fn query(tokens: &[TokenWithSpan], mut tail: Tail, end: Place) -> Result<ContinuousQuery> {
+fn query(tokens: &[TokenWithSpan], tail: Tail, end: Place) -> Result<ContinuousQuery> {
+    query_in(tokens, tail, end, false)
+}
+
+/// The same; `continuous`: it is a continuous one, whether it has a tail or not.
+fn query_in(
+    tokens: &[TokenWithSpan],
+    mut tail: Tail,
+    end: Place,
+    continuous: bool,
+) -> Result<ContinuousQuery> {
     let (tokens, cut) = tail::cut(tokens, end)?;
     tail::merge(&mut tail, cut)?;
     let tokens = windows(&tokens, &mut tail, end)?;
@@ -129,6 +143,9 @@ fn query(tokens: &[TokenWithSpan], mut tail: Tail, end: Place) -> Result<Continu
     nothing_left(&parser, &tokens, end)?;
     spelling::tree(&mut *query)?;
     refused::check(&*query, &tokens, end)?;
+    if continuous || !tail.is_empty() {
+        buckets::windows(&mut query)?;
+    }
     canonical::canonicalize(&mut *query)?;
     Ok(ContinuousQuery { query, tail })
 }
@@ -230,6 +247,11 @@ fn insert(tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
     nothing_left(&parser, &tokens, end)?;
     spelling::tree(&mut statement)?;
     refused::check(&statement, &tokens, end)?;
+    if let (StandardStatement::Insert(insert), false) = (&mut statement, tail.is_empty())
+        && let Some(query) = &mut insert.source
+    {
+        buckets::windows(query)?;
+    }
     canonical::canonicalize(&mut statement)?;
     let StandardStatement::Insert(mut insert) = statement else {
         return Err(

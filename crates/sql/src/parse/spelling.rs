@@ -10,14 +10,15 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Expr, Fetch, Ident, LimitClause, NamedWindowDefinition, NamedWindowExpr, OrderBy, Query,
-    Select, SelectFlavor, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
+    Expr, Fetch, Ident, LimitClause, NamedWindowDefinition, NamedWindowExpr, OrderBy, OrderByExpr,
+    OrderByKind, Query, Select, SelectFlavor, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
     WildcardAdditionalOptions, WindowSpec, WindowType,
 };
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 use windrow_core::{Error, Result};
 
 use super::cursor::{is_word, place_of};
+use super::{foreign, lateral};
 
 /// Rewrites the tokens of a statement.
 ///
@@ -115,7 +116,11 @@ impl VisitorMut for Walk {
         fetch(query);
         let Query { body, order_by, .. } = query;
         match body.as_mut() {
-            SetExpr::Select(select) => flow(windows(select, order_by.as_mut())),
+            SetExpr::Select(select) => {
+                order_by_all(select, order_by.as_mut());
+                lateral::added(select, order_by.as_mut());
+                flow(windows(select, order_by.as_mut()))
+            }
             _ => ControlFlow::Continue(()),
         }
     }
@@ -126,8 +131,13 @@ impl VisitorMut for Walk {
             select.projection = vec![SelectItem::Wildcard(all)];
             select.flavor = SelectFlavor::Standard;
         }
+        lateral::added(select, None);
         name_apart(&mut select.projection);
         flow(windows(select, None))
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+        flow(foreign::expression(expr))
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
@@ -141,6 +151,24 @@ impl VisitorMut for Walk {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// Writes `ORDER BY ALL` as the numbers of the columns. With a wildcard, the engine does it.
+fn order_by_all(select: &Select, order_by: Option<&mut OrderBy>) {
+    let Some(order_by) = order_by else { return };
+    let OrderByKind::All(options) = &order_by.kind else { return };
+    let is_one = |item: &SelectItem| {
+        matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. })
+    };
+    if !select.projection.iter().all(is_one) {
+        return;
+    }
+    let column = |number: usize| OrderByExpr {
+        expr: Expr::value(Value::Number(number.to_string(), false)),
+        options: *options,
+        with_fill: None,
+    };
+    order_by.kind = OrderByKind::Expressions((1..=select.projection.len()).map(column).collect());
 }
 
 fn flow(result: Result<()>) -> ControlFlow<Box<Error>> {

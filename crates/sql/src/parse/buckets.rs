@@ -1,0 +1,409 @@
+//! Other spellings of a tumbling window: `GROUP BY time_bucket(i, ts)`, `date_bin(i, ts)`, `date_trunc('minute', ts)`.
+//!
+//! In a bounded query they are ordinary functions. In a continuous one, GROUP BY of such a call is
+//! `GROUP BY TUMBLE(ts, i)`, and the call itself is the start of the window.
+//!
+//! Invariant: both give the same groups, with the same values.
+
+use std::ops::ControlFlow;
+
+use datafusion::arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
+use sqlparser::ast::{
+    DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, GroupByExpr, Ident, Interval, ObjectName, OrderBy, Query, Select,
+    SelectItem, SetExpr, TableFactor, TypedString, Value, VisitMut, VisitorMut, With,
+};
+use windrow_core::{Error, Place, Result};
+
+use super::grouped::mention;
+use super::interval::parse_text;
+use super::relation::{name_place, placed, plain, unnamed, window_name};
+
+/// Where the buckets of `time_bucket` are counted from: a Monday, as in TimescaleDB and DuckDB; for months the first
+/// of a year.
+const ORIGIN: &str = "2000-01-03 00:00:00";
+const ORIGIN_OF_MONTHS: &str = "2000-01-01 00:00:00";
+
+/// From Thursday 1970-01-01 to the first Monday.
+const MONDAY: i128 = 4 * 86_400 * 1_000_000_000;
+
+/// Writes `time_bucket(i, ts [, origin])` as `date_bin(i, ts, origin)`.
+///
+/// # Errors
+/// When it has other arguments.
+pub(super) fn time_bucket(function: &mut Function) -> Result<()> {
+    if !is_called(function, "time_bucket") {
+        return Ok(());
+    }
+    let place = name_place(&function.name);
+    let wrong = || {
+        placed(
+            Error::sql("time_bucket takes an interval, a time and at most an origin").with_hint(
+                "Write time_bucket(INTERVAL '5 minutes', ts [, TIMESTAMP '2000-01-03']).",
+            ),
+            place,
+        )
+    };
+    let FunctionArguments::List(list) = &mut function.args else { return Err(wrong()) };
+    let size = list.args.first().and_then(expr_of).and_then(text_of_interval).unwrap_or_default();
+    match list.args.as_slice() {
+        [_, _] => {
+            let months = ["mon", "year", "quarter", "decade", "centur"];
+            let is_months = months.iter().any(|unit| size.to_lowercase().contains(unit));
+            let origin = if is_months { ORIGIN_OF_MONTHS } else { ORIGIN };
+            list.args.push(unnamed(Expr::TypedString(TypedString {
+                data_type: DataType::Timestamp(None, sqlparser::ast::TimezoneInfo::None),
+                value: Value::SingleQuotedString(origin.to_owned()).into(),
+                uses_odbc_syntax: false,
+            })));
+        }
+        [_, _, origin] if expr_of(origin).is_some_and(|e| text_of_interval(e).is_none()) => {}
+        _ => return Err(wrong()),
+    }
+    let span = plain(&function.name).map(|ident| ident.span);
+    let mut name = Ident::new("date_bin");
+    if let Some(span) = span {
+        name.span = span;
+    }
+    function.name = ObjectName::from(vec![name]);
+    Ok(())
+}
+
+/// Writes the buckets by which a continuous query groups as windows.
+///
+/// # Errors
+/// When a bucket has no fixed length.
+pub(super) fn windows(query: &mut Query) -> Result<()> {
+    let Query { with, body, order_by, .. } = query;
+    of_body(body, order_by.as_mut(), with.as_mut())
+}
+
+fn of_body(
+    body: &mut SetExpr,
+    order_by: Option<&mut OrderBy>,
+    mut with: Option<&mut With>,
+) -> Result<()> {
+    match body {
+        SetExpr::Select(select) => of_select(select, order_by, with),
+        SetExpr::Query(query) => windows(query),
+        SetExpr::SetOperation { left, right, .. } => {
+            of_body(left, None, with.as_deref_mut())?;
+            of_body(right, None, with)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn of_select(
+    select: &mut Select,
+    order_by: Option<&mut OrderBy>,
+    with: Option<&mut With>,
+) -> Result<()> {
+    if has_window(select) {
+        return Ok(());
+    }
+    if let Some(bucket) = bucket_of(select)? {
+        return rewrite(select, order_by, &bucket);
+    }
+    // What it reads may group.
+    let [from] = select.from.as_mut_slice() else { return Ok(()) };
+    match &mut from.relation {
+        TableFactor::Derived { subquery, .. } if from.joins.is_empty() => windows(subquery),
+        TableFactor::Table { name, args: None, .. } => {
+            let named = name.0.last().and_then(|part| part.as_ident()).cloned();
+            let tables = with.map(|with| with.cte_tables.as_mut_slice()).unwrap_or_default();
+            let cte = tables.iter_mut().find(|cte| {
+                named.as_ref().is_some_and(|n| n.value.eq_ignore_ascii_case(&cte.alias.name.value))
+            });
+            cte.map_or(Ok(()), |cte| windows(&mut cte.query))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a SELECT has a window already: in FROM, in GROUP BY, or by the bounds that it groups by.
+fn has_window(select: &Select) -> bool {
+    let windowed = |factor: &TableFactor| match factor {
+        TableFactor::Table { name, args: Some(_), .. } => window_name(name).is_some(),
+        TableFactor::TableFunction { expr: Expr::Function(f), .. } => {
+            window_name(&f.name).is_some()
+        }
+        _ => false,
+    };
+    let in_from = select
+        .from
+        .iter()
+        .any(|t| windowed(&t.relation) || t.joins.iter().any(|j| windowed(&j.relation)));
+    let GroupByExpr::Expressions(group_by, _) = &select.group_by else { return in_from };
+    in_from
+        || group_by.iter().any(|expr| match expr {
+            Expr::Function(f) => mention(&f.name).is_some(),
+            Expr::Identifier(name) => is_bound(name),
+            Expr::CompoundIdentifier(parts) => parts.last().is_some_and(is_bound),
+            _ => false,
+        })
+}
+
+fn is_bound(name: &Ident) -> bool {
+    let bounds = ["window_start", "window_end", "window_time"];
+    bounds.iter().any(|bound| name.value.eq_ignore_ascii_case(bound))
+}
+
+/// A bucket that a SELECT groups by.
+struct Bucket {
+    /// The call as it stands there.
+    call: Expr,
+    /// What it is called.
+    name: String,
+    /// The column of times, the size and the offset.
+    args: Vec<FunctionArg>,
+}
+
+impl Bucket {
+    fn window(&self, name: &str) -> Expr {
+        let mut ident = Ident::new(name);
+        if let Expr::Function(function) = &self.call
+            && let Some(written) = plain(&function.name)
+        {
+            ident.span = written.span;
+        }
+        Expr::Function(Function {
+            name: ObjectName::from(vec![ident]),
+            uses_odbc_syntax: false,
+            parameters: FunctionArguments::None,
+            args: FunctionArguments::List(FunctionArgumentList {
+                duplicate_treatment: None,
+                args: self.args.clone(),
+                clauses: vec![],
+            }),
+            filter: None,
+            null_treatment: None,
+            over: None,
+            within_group: vec![],
+        })
+    }
+}
+
+/// The first bucket in GROUP BY.
+fn bucket_of(select: &Select) -> Result<Option<Bucket>> {
+    let GroupByExpr::Expressions(group_by, _) = &select.group_by else { return Ok(None) };
+    for expr in group_by {
+        if let Some(expr) = meant(expr, &select.projection)
+            && let Some(bucket) = bucket(expr)?
+        {
+            return Ok(Some(bucket));
+        }
+    }
+    Ok(None)
+}
+
+/// What a grouping expression means, where it is an alias or an ordinal.
+fn meant<'a>(expr: &'a Expr, projection: &'a [SelectItem]) -> Option<&'a Expr> {
+    let of_item = |item: &'a SelectItem| match item {
+        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Some(expr),
+        _ => None,
+    };
+    match expr {
+        Expr::Nested(inner) => meant(inner, projection),
+        Expr::Value(value) => match &value.value {
+            Value::Number(n, _) => {
+                let index: usize = n.parse().ok()?;
+                of_item(projection.get(index.checked_sub(1)?)?)
+            }
+            _ => None,
+        },
+        Expr::Identifier(name) => projection.iter().find_map(|item| match item {
+            SelectItem::ExprWithAlias { alias, expr } if alias == name => Some(expr),
+            _ => None,
+        }),
+        other => Some(other),
+    }
+}
+
+fn is_called(function: &Function, name: &str) -> bool {
+    plain(&function.name).is_some_and(|ident| ident.value.eq_ignore_ascii_case(name))
+}
+
+fn expr_of(arg: &FunctionArg) -> Option<&Expr> {
+    match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    }
+}
+
+fn bucket(expr: &Expr) -> Result<Option<Bucket>> {
+    let Expr::Function(function) = expr else { return Ok(None) };
+    let (bins, truncs) = (is_called(function, "date_bin"), is_called(function, "date_trunc"));
+    let FunctionArguments::List(list) = &function.args else { return Ok(None) };
+    if !bins && !truncs {
+        return Ok(None);
+    }
+    let Some(given) = list.args.iter().map(expr_of).collect::<Option<Vec<_>>>() else {
+        return Ok(None);
+    };
+    let (time, nanos, offset) = match given.as_slice() {
+        [size, time] if bins => (time, length(size, function)?, 0),
+        [size, time, origin] if bins => {
+            let nanos = length(size, function)?;
+            let Some(origin) = origin_nanos(origin) else { return Ok(None) };
+            (time, nanos, if nanos > 0 { origin.rem_euclid(nanos) } else { 0 })
+        }
+        [unit, time] if truncs => {
+            let (nanos, offset) = unit_nanos(unit, function)?;
+            (time, nanos, offset)
+        }
+        _ => return Ok(None),
+    };
+    if !matches!(time, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
+        return Ok(None);
+    }
+    let mut args = vec![unnamed((*time).clone()), unnamed(interval(nanos))];
+    if offset != 0 {
+        args.push(unnamed(interval(offset)));
+    }
+    let name = plain(&function.name).map(|ident| ident.value.to_lowercase()).unwrap_or_default();
+    Ok(Some(Bucket { call: expr.clone(), name, args }))
+}
+
+/// A length as `INTERVAL '… seconds'`, in the largest unit that it is a whole number of.
+fn interval(nanos: i128) -> Expr {
+    let units = [(1_000_000_000, "seconds"), (1_000_000, "milliseconds"), (1_000, "microseconds")];
+    let (size, unit) =
+        units.into_iter().find(|(size, _)| nanos % size == 0).unwrap_or((1, "nanoseconds"));
+    let text = Value::SingleQuotedString(format!("{} {unit}", nanos / size));
+    Expr::Interval(Interval {
+        value: Box::new(Expr::Value(text.into())),
+        leading_field: None,
+        leading_precision: None,
+        last_field: None,
+        fractional_seconds_precision: None,
+    })
+}
+
+/// The text of an interval, or of a string that stands for one.
+fn text_of_interval(expr: &Expr) -> Option<String> {
+    let text = |expr: &Expr| match expr {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) => Some(text.clone()),
+            Value::Number(number, _) => Some(number.clone()),
+            _ => None,
+        },
+        _ => None,
+    };
+    match expr {
+        Expr::Interval(interval) => {
+            let number = text(&interval.value)?;
+            Some(match &interval.leading_field {
+                Some(unit) => format!("{number} {unit}"),
+                None => number,
+            })
+        }
+        other => text(other),
+    }
+}
+
+fn length(size: &Expr, function: &Function) -> Result<i128> {
+    let text = text_of_interval(size);
+    let nanos = text.as_deref().and_then(|text| parse_text(text).ok()).filter(|nanos| *nanos > 0);
+    nanos.ok_or_else(|| no_length(&size.to_string(), name_place(&function.name)))
+}
+
+/// The length of a unit, and where its first one begins behind the epoch.
+fn unit_nanos(unit: &Expr, function: &Function) -> Result<(i128, i128)> {
+    let text = text_of_interval(unit).unwrap_or_else(|| unit.to_string());
+    let seconds = |n: i128| n * 1_000_000_000;
+    Ok(match text.to_lowercase().as_str() {
+        "microsecond" => (1_000, 0),
+        "millisecond" => (1_000_000, 0),
+        "second" => (seconds(1), 0),
+        "minute" => (seconds(60), 0),
+        "hour" => (seconds(3_600), 0),
+        "day" => (seconds(86_400), 0),
+        "week" => (seconds(7 * 86_400), MONDAY),
+        _ => return Err(no_length(&text, name_place(&function.name))),
+    })
+}
+
+fn no_length(size: &str, place: Option<Place>) -> Error {
+    placed(
+        Error::sql(format!("a group by {size} is no window: it has no fixed length"))
+            .with_hint("With EMIT, group by days or less; leave EMIT out to group what is there now by months."),
+        place,
+    )
+}
+
+/// The nanoseconds from the epoch to an origin.
+fn origin_nanos(origin: &Expr) -> Option<i128> {
+    let text = match origin {
+        Expr::TypedString(typed) => match &typed.value.value {
+            Value::SingleQuotedString(text) => text,
+            _ => return None,
+        },
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) => text,
+            _ => return None,
+        },
+        _ => return None,
+    };
+    string_to_timestamp_nanos(text).ok().map(i128::from)
+}
+
+/// Puts the window in the place of the bucket.
+fn rewrite(select: &mut Select, order_by: Option<&mut OrderBy>, bucket: &Bucket) -> Result<()> {
+    let projection = select.projection.clone();
+    if let GroupByExpr::Expressions(group_by, _) = &mut select.group_by {
+        for expr in group_by {
+            if meant(expr, &projection) == Some(&bucket.call) {
+                *expr = bucket.window("TUMBLE");
+            }
+        }
+    }
+    for item in &mut select.projection {
+        if let SelectItem::UnnamedExpr(expr) = item
+            && *expr == bucket.call
+        {
+            // The heading of the bounded form.
+            *item = SelectItem::ExprWithAlias {
+                expr: expr.clone(),
+                alias: Ident::with_quote('"', &bucket.name),
+            };
+        }
+    }
+    let mut starts = Starts { bucket, start: bucket.window("TUMBLE_START"), nested: 0 };
+    let _all = select.projection.visit(&mut starts);
+    let _all = select.having.visit(&mut starts);
+    let _all = select.qualify.visit(&mut starts);
+    let _all = select.distinct.visit(&mut starts);
+    if let Some(order_by) = order_by {
+        let _all = order_by.visit(&mut starts);
+    }
+    Ok(())
+}
+
+/// Puts the start of the window in the place of the call.
+struct Starts<'a> {
+    bucket: &'a Bucket,
+    start: Expr,
+    nested: usize,
+}
+
+impl VisitorMut for Starts<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.nested += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.nested -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if self.nested == 0 && *expr == self.bucket.call {
+            *expr = self.start.clone();
+        }
+        ControlFlow::Continue(())
+    }
+}

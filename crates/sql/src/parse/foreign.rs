@@ -1,0 +1,177 @@
+//! Expressions as PostgreSQL and DuckDB write them, in the words that the engine knows: `(s).b`, `x::json`,
+//! `json_extract_string(x, '$.a')`, `time_bucket(…)`.
+
+use sqlparser::ast::{
+    AccessExpr, CharacterLength, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, Ident, ObjectName, Value,
+};
+use windrow_core::{Error, Result};
+
+use super::buckets::time_bucket;
+use super::relation::{name_place, placed, plain, unnamed};
+
+/// Rewrites one expression.
+///
+/// # Errors
+/// When a call has arguments that cannot be meant.
+pub(super) fn expression(expr: &mut Expr) -> Result<()> {
+    match expr {
+        Expr::Function(function) => {
+            time_bucket(function)?;
+            extract(function)
+        }
+        Expr::CompoundFieldAccess { root, access_chain } => {
+            if let Some(accessed) = accessed(root, access_chain) {
+                *expr = accessed;
+            }
+            Ok(())
+        }
+        Expr::Cast { data_type, .. } => {
+            if matches!(data_type, DataType::JSON | DataType::JSONB) {
+                // JSON is kept as text.
+                *data_type = DataType::Varchar(None::<CharacterLength>);
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `(s).b` as `s.b`; the field of anything else as a call. `None` where it is something else.
+fn accessed(root: &Expr, chain: &[AccessExpr]) -> Option<Expr> {
+    let names = chain.iter().map(|access| match access {
+        AccessExpr::Dot(Expr::Identifier(name)) => Some(name.clone()),
+        _ => None,
+    });
+    let names = names.collect::<Option<Vec<Ident>>>()?;
+    let Expr::Nested(inner) = root else { return None };
+    let before = match inner.as_ref() {
+        Expr::Identifier(name) => vec![name.clone()],
+        Expr::CompoundIdentifier(parts) => parts.clone(),
+        other => {
+            let field = |expr, name: &Ident| {
+                let folded = match name.quote_style {
+                    Some(_) => name.value.clone(),
+                    None => name.value.to_lowercase(),
+                };
+                call("get_field", vec![expr, text(&folded)])
+            };
+            return Some(names.iter().fold(other.clone(), field));
+        }
+    };
+    Some(Expr::CompoundIdentifier([before, names].concat()))
+}
+
+fn text(text: &str) -> Expr {
+    Expr::Value(Value::SingleQuotedString(text.to_owned()).into())
+}
+
+pub(super) fn call(name: &str, args: Vec<Expr>) -> Expr {
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args: args.into_iter().map(unnamed).collect(),
+            clauses: vec![],
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: vec![],
+    })
+}
+
+/// DuckDB's and PostgreSQL's functions that take something out of JSON, and ours.
+const EXTRACTS: &[(&str, &str, bool)] = &[
+    ("json_extract", "json_get_json", true),
+    ("json_extract_string", "json_as_text", true),
+    ("json_extract_path", "json_get_json", false),
+    ("json_extract_path_text", "json_as_text", false),
+];
+
+/// Rewrites `json_extract_string(x, '$.a.b')` as `json_as_text(x, 'a', 'b')`, and its kin.
+fn extract(function: &mut Function) -> Result<()> {
+    let Some(name) = plain(&function.name).cloned() else { return Ok(()) };
+    let found = EXTRACTS.iter().find(|(called, ..)| name.value.eq_ignore_ascii_case(called));
+    let Some((called, ours, by_path)) = found else { return Ok(()) };
+    let FunctionArguments::List(list) = &mut function.args else { return Ok(()) };
+    if *by_path {
+        let steps = match list.args.as_slice() {
+            [_, FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(path)))] => {
+                match &path.value {
+                    Value::SingleQuotedString(path) => steps(path),
+                    Value::Number(..) => Some(vec![Expr::Value(path.clone())]),
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        let Some(steps) = steps else {
+            let error = Error::sql(format!("{called} takes a text and a path that is written out"))
+                .with_hint(format!("Write {called}(x, '$.a.b[0]'), or x -> 'a' -> 'b'."));
+            return Err(placed(error, name_place(&function.name)));
+        };
+        list.args.truncate(1);
+        list.args.extend(steps.into_iter().map(unnamed));
+    }
+    function.name = ObjectName::from(vec![Ident { value: (*ours).to_owned(), ..name }]);
+    Ok(())
+}
+
+/// The steps of a path: `$.a.b[0]`, `$."a b"`, `/a/b/0`, or one key. `None` where it has others.
+fn steps(path: &str) -> Option<Vec<Expr>> {
+    let number = |digits: &str| {
+        let is_index = !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit());
+        is_index.then(|| Expr::Value(Value::Number(digits.to_owned(), false).into()))
+    };
+    if let Some(pointer) = path.strip_prefix('/') {
+        let step = |step: &str| {
+            number(step).unwrap_or_else(|| text(&step.replace("~1", "/").replace("~0", "~")))
+        };
+        return Some(pointer.split('/').map(step).collect());
+    }
+    let Some(mut rest) = path.strip_prefix('$') else { return Some(vec![text(path)]) };
+    let mut steps = vec![];
+    while !rest.is_empty() {
+        if let Some(after) = rest.strip_prefix('[') {
+            let (digits, after) = after.split_once(']')?;
+            steps.push(number(digits)?);
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix(".\"") {
+            let (key, after) = after.split_once('"')?;
+            steps.push(text(key));
+            rest = after;
+        } else {
+            let after = rest.strip_prefix('.')?;
+            let end = after.find(['.', '[']).unwrap_or(after.len());
+            let (key, after) = after.split_at(end);
+            if key.is_empty() || key.contains('*') {
+                return None;
+            }
+            steps.push(text(key));
+            rest = after;
+        }
+    }
+    Some(steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_have_steps() {
+        let shown = |path: &str| {
+            steps(path).map(|steps| steps.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(shown("$.a.b[0]").unwrap(), ["'a'", "'b'", "0"]);
+        assert_eq!(shown("$.\"a b\"").unwrap(), ["'a b'"]);
+        assert_eq!(shown("/a/1").unwrap(), ["'a'", "1"]);
+        assert_eq!(shown("a").unwrap(), ["'a'"]);
+        assert_eq!(shown("$").unwrap(), [""; 0]);
+        assert_eq!(shown("$.*"), None);
+        assert_eq!(shown("$[x]"), None);
+    }
+}

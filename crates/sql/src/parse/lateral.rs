@@ -1,0 +1,197 @@
+//! `LATERAL unnest(list)` and `LATERAL (SELECT e AS a)` beside one relation: columns that are added to its rows.
+//!
+//! The engine has no plan for them where they stand. `FROM t, LATERAL unnest(t.l) AS u (n)` is read as
+//! `FROM (SELECT *, unnest(t.l) AS n FROM t) AS t`, and `u.n` as `t.n`. Anything else is left as it is.
+
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    Expr, FunctionArg, FunctionArgExpr, GroupByExpr, Ident, Join, JoinConstraint, JoinOperator,
+    OrderBy, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, Value, VisitMut,
+    VisitorMut, visit_expressions,
+};
+
+use super::foreign::call;
+use super::relation::{plain, select_star};
+
+/// Rewrites the laterals of one SELECT, and the ORDER BY over it.
+pub(super) fn added(select: &mut Select, order_by: Option<&mut OrderBy>) {
+    let Some((base, all)) = laterals(select) else { return };
+    let Some(first) = select.from.first_mut() else { return };
+    first.joins.clear();
+    let mut relation = first.relation.clone();
+    for lateral in &all {
+        let mut query = select_star(relation);
+        if let SetExpr::Select(inner) = query.body.as_mut() {
+            inner.projection.extend(lateral.columns.iter().cloned());
+        }
+        relation = TableFactor::Derived {
+            lateral: false,
+            subquery: Box::new(query),
+            alias: Some(named(base.clone())),
+            sample: None,
+        };
+    }
+    first.relation = relation;
+    select.from.truncate(1);
+    let mut names = Names { base, of: all.into_iter().filter_map(|l| l.name).collect() };
+    let _all = select.projection.visit(&mut names);
+    let _all = select.selection.visit(&mut names);
+    let _all = select.group_by.visit(&mut names);
+    let _all = select.having.visit(&mut names);
+    let _all = select.qualify.visit(&mut names);
+    let _all = select.distinct.visit(&mut names);
+    if let Some(order_by) = order_by {
+        let _all = order_by.visit(&mut names);
+    }
+}
+
+/// A lateral relation of the columns that it adds.
+struct Lateral {
+    name: Option<Ident>,
+    columns: Vec<SelectItem>,
+}
+
+fn named(name: Ident) -> TableAlias {
+    TableAlias { explicit: true, name, columns: vec![], at: None }
+}
+
+/// What one relation is called, and the laterals beside it; `None` where there are none, or other relations too.
+fn laterals(select: &Select) -> Option<(Ident, Vec<Lateral>)> {
+    let (first, others) = select.from.split_first()?;
+    let base = match &first.relation {
+        TableFactor::Table { alias: Some(alias), .. }
+        | TableFactor::Derived { alias: Some(alias), lateral: false, .. } => alias.name.clone(),
+        TableFactor::Table { name, alias: None, args: None, .. } => {
+            name.0.last()?.as_ident()?.clone()
+        }
+        _ => return None,
+    };
+    let joined = first.joins.iter().map(|join| always(join).then_some(&join.relation));
+    let listed = others.iter().map(|item| item.joins.is_empty().then_some(&item.relation));
+    let found = joined.chain(listed).map(|factor| lateral(factor?)).collect::<Option<Vec<_>>>()?;
+    let all_of_one = |item: &SelectItem| matches!(item, SelectItem::QualifiedWildcard(..));
+    (!found.is_empty() && !select.projection.iter().any(all_of_one)).then_some((base, found))
+}
+
+/// Whether a join takes all pairs.
+fn always(join: &Join) -> bool {
+    match &join.join_operator {
+        JoinOperator::CrossJoin(_) => true,
+        JoinOperator::Join(constraint) | JoinOperator::Inner(constraint) => match constraint {
+            JoinConstraint::On(Expr::Value(value)) => value.value == Value::Boolean(true),
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+fn lateral(factor: &TableFactor) -> Option<Lateral> {
+    match factor {
+        TableFactor::Function { lateral: true, name, args, with_ordinality: false, alias }
+            if plain(name).is_some_and(|i| i.value.eq_ignore_ascii_case("unnest")) =>
+        {
+            let exprs = args.iter().map(|arg| match arg {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+                _ => None,
+            });
+            unnested(exprs.collect::<Option<Vec<_>>>()?, alias.as_ref())
+        }
+        TableFactor::UNNEST {
+            alias,
+            array_exprs,
+            with_offset: false,
+            with_ordinality: false,
+            ..
+        } => {
+            let reads = |expr: &Expr| {
+                let seen = visit_expressions(expr, |e| match e {
+                    Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
+                    _ => ControlFlow::Continue(()),
+                });
+                seen.is_break()
+            };
+            array_exprs.iter().any(reads).then(|| unnested(array_exprs.clone(), alias.as_ref()))?
+        }
+        TableFactor::Derived { lateral: true, subquery, alias: Some(alias), .. } => {
+            let columns = one_row(subquery, alias)?;
+            Some(Lateral { name: Some(alias.name.clone()), columns })
+        }
+        _ => None,
+    }
+}
+
+fn unnested(exprs: Vec<Expr>, alias: Option<&TableAlias>) -> Option<Lateral> {
+    let names: Vec<Ident> = match alias {
+        Some(alias) if !alias.columns.is_empty() => {
+            alias.columns.iter().map(|column| column.name.clone()).collect()
+        }
+        // As in PostgreSQL: the one column is called like the relation.
+        Some(alias) => vec![alias.name.clone()],
+        None => vec![Ident::new("unnest")],
+    };
+    (names.len() == exprs.len()).then(|| Lateral {
+        name: alias.map(|alias| alias.name.clone()),
+        columns: exprs
+            .into_iter()
+            .zip(names)
+            .map(|(expr, alias)| SelectItem::ExprWithAlias {
+                expr: call("unnest", vec![expr]),
+                alias,
+            })
+            .collect(),
+    })
+}
+
+/// The columns of a query that gives one row and reads nothing.
+fn one_row(query: &Query, alias: &TableAlias) -> Option<Vec<SelectItem>> {
+    let Query { with: None, order_by: None, limit_clause: None, fetch: None, body, .. } = query
+    else {
+        return None;
+    };
+    let SetExpr::Select(select) = body.as_ref() else { return None };
+    let is_plain = select.from.is_empty()
+        && select.selection.is_none()
+        && select.having.is_none()
+        && select.distinct.is_none()
+        && select.qualify.is_none()
+        && matches!(&select.group_by, GroupByExpr::Expressions(exprs, _) if exprs.is_empty());
+    if !is_plain || select.projection.is_empty() {
+        return None;
+    }
+    let item = |(at, item): (usize, &SelectItem)| {
+        let renamed = alias.columns.get(at).map(|column| column.name.clone());
+        match item {
+            SelectItem::ExprWithAlias { expr, alias } => Some(SelectItem::ExprWithAlias {
+                expr: expr.clone(),
+                alias: renamed.unwrap_or_else(|| alias.clone()),
+            }),
+            SelectItem::UnnamedExpr(expr) => {
+                let alias = renamed?;
+                Some(SelectItem::ExprWithAlias { expr: expr.clone(), alias })
+            }
+            _ => None,
+        }
+    };
+    select.projection.iter().enumerate().map(item).collect()
+}
+
+/// Puts the one relation in the place of the laterals that were beside it.
+struct Names {
+    base: Ident,
+    of: Vec<Ident>,
+}
+
+impl VisitorMut for Names {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::CompoundIdentifier(parts) = expr
+            && let Some(first) = parts.first_mut()
+            && self.of.iter().any(|name| name.value.eq_ignore_ascii_case(&first.value))
+        {
+            *first = Ident { span: first.span, ..self.base.clone() };
+        }
+        ControlFlow::Continue(())
+    }
+}
