@@ -187,8 +187,8 @@ fn tell(recovery: &Recovery) {
     if recovery.resumed > 0 {
         eprintln!("notice: {} resumed from checkpoints", views(recovery.resumed));
     }
-    if recovery.again > 0 {
-        eprintln!("notice: {} worked out again from streams", views(recovery.again));
+    if recovery.recomputed > 0 {
+        eprintln!("notice: {} worked out again from streams", views(recovery.recomputed));
     }
 }
 

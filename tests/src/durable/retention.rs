@@ -26,7 +26,7 @@ pub(super) fn retention() -> Result<(), Failed> {
         home.tables(&(rows(part * 40..part * 40 + 40) + "WAIT FOR v;"), &queries)?;
     }
     // Views are archived at the end at the latest; then their rows may go.
-    home.run(idle)?.refused(4, &["not there yet"])?;
+    home.run(idle)?.refused(4, &["timed out after"])?;
     let numbers = |table: &[String]| -> Result<Vec<u32>, Failed> {
         let line = table.first().ok_or("no row")?;
         Ok(line.split(',').map(str::parse).collect::<Result<_, _>>()?)
@@ -70,7 +70,7 @@ pub(super) fn little() -> Result<(), Failed> {
     for part in 1..5 {
         home.tables(&(rows(part * 40..part * 40 + 40) + "WAIT FOR v;"), &queries)?;
     }
-    home.run(idle)?.refused(4, &["not there yet"])?;
+    home.run(idle)?.refused(4, &["timed out after"])?;
     let kept = home.tables("", &queries)?;
     let numbers = kept[0].first().ok_or("no row")?.split(',').map(str::parse);
     let numbers: Vec<u32> = numbers.collect::<Result<_, _>>()?;
@@ -90,7 +90,7 @@ pub(super) fn open_windows() -> Result<(), Failed> {
            INTERVAL '100 seconds') GROUP BY window_start, window_end;\n";
     home.tables(&(create + &rows(0..190) + "WAIT FOR v;"), &["SELECT * FROM v"])?;
     let idle = "WAIT FOR v UNTIL TIMESTAMP '2200-01-01 00:00:00' TIMEOUT INTERVAL '3 seconds';";
-    home.run(idle)?.refused(4, &["not there yet"])?;
+    home.run(idle)?.refused(4, &["timed out after"])?;
     // `passing` has an archive of its own, so the stream keeps for it what its checkpoints need.
     let found = home.tables(
         &(rows(190..210) + "WAIT FOR v;"),
@@ -228,7 +228,7 @@ pub(super) fn outlives() -> Result<(), Failed> {
     let idle = "CREATE MATERIALIZED VIEW w AS SELECT window_end, count(*) AS n FROM TUMBLE(h, ts, INTERVAL '1 hour') \
                 GROUP BY window_start, window_end;\n\
                 WAIT FOR w UNTIL TIMESTAMP '2200-01-01 00:00:00' TIMEOUT INTERVAL '4 seconds';";
-    home.run(idle)?.refused(4, &["not there yet"])?;
+    home.run(idle)?.refused(4, &["timed out after"])?;
     let queries =
         ["SELECT count(*) FROM h", "SELECT dropped_rows FROM windrow.streams WHERE name = 'h'"];
     let found = home.tables("", &queries)?;

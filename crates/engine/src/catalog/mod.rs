@@ -383,9 +383,7 @@ impl Catalog {
             None => error.with_hint(format!("There are: {}.", known.join(", "))),
         }
     }
-}
 
-impl Catalog {
     /// Checks that no view among `reads` has failed.
     ///
     /// # Errors

@@ -305,7 +305,7 @@ impl Definitions {
     ///
     /// # Errors
     /// When the file cannot be written; then nothing has changed.
-    pub(crate) fn made(&self, id: u64, parts: &[Part]) -> Result<()> {
+    pub(crate) fn mark_created(&self, id: u64, parts: &[Part]) -> Result<()> {
         self.change(|o| o.id == id, |object| object.parts = parts.to_vec())
     }
 
@@ -313,7 +313,7 @@ impl Definitions {
     ///
     /// # Errors
     /// When the file cannot be written; then nothing has changed.
-    pub(crate) fn lost(&self, id: u64, rows: &LostRows) -> Result<()> {
+    pub(crate) fn record_lost(&self, id: u64, rows: &LostRows) -> Result<()> {
         self.change(|o| o.id == id, |object| object.lost.push(rows.clone()))
     }
 

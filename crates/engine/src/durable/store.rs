@@ -10,7 +10,7 @@
 //! ```
 //! Invariants: a definition is durable before anything is written for its object, and removed before the directory of the object
 //! is; a directory without a definition is deleted at the next start. So an object never finds the rows of another one that had
-//! its name. The parts that were created for an object are in its definition ([`made`](Store::made)) and must exist from then
+//! its name. The parts that were created for an object are in its definition ([`mark_created`](Store::mark_created)) and must exist from then
 //! on; each part identifies its object.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -182,8 +182,8 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(crate) fn made(&self, definition: &Definition) -> Result<()> {
-        self.definitions.made(definition.id, &self.opened_parts(definition.id))
+    pub(crate) fn mark_created(&self, definition: &Definition) -> Result<()> {
+        self.definitions.mark_created(definition.id, &self.opened_parts(definition.id))
     }
 
     fn opened_parts(&self, id: u64) -> Vec<Part> {

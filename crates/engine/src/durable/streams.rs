@@ -160,7 +160,7 @@ impl Store {
         let had = self.had_read(definition)?.filter(|had| had.rows > end);
         let had: Vec<_> = had.map(|had| (had.view.name.clone(), had.rows)).collect();
         let lost = LostRows { start: end, end: known.end, at_micros: self.clock.now_micros(), had };
-        self.definitions.lost(definition.id, &lost)?;
+        self.definitions.record_lost(definition.id, &lost)?;
         tracing::warn!(
             stream = definition.name,
             from = lost.start,

@@ -85,7 +85,7 @@ impl<'a> Creation<'a> {
     /// When it cannot be written.
     pub(crate) fn complete(self, definition: Option<&Definition>) -> Result<()> {
         match (&self.cx.instance.store, definition) {
-            (Some(store), Some(definition)) => store.made(definition),
+            (Some(store), Some(definition)) => store.mark_created(definition),
             _ => Ok(()),
         }
     }

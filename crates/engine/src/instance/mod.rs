@@ -71,7 +71,7 @@ pub struct Recovery {
     /// Number of views whose queries resumed from a checkpoint.
     pub resumed: usize,
     /// Number of views that are recomputed from what their streams hold.
-    pub again: usize,
+    pub recomputed: usize,
     /// What could not be used, and why, one sentence each.
     pub notices: Vec<String>,
 }
@@ -103,11 +103,11 @@ impl Instance {
     /// short pause.
     pub(crate) fn enqueue(self: &Arc<Self>, ready: Ready) {
         self.pending.lock().push(ready);
-        let inner = Arc::downgrade(self);
+        let instance = Arc::downgrade(self);
         let pause = self.parts.clock.sleep(Duration::from_millis(20));
         self.parts.cpu.spawn(pause.map(move |()| {
-            if let Some(inner) = inner.upgrade() {
-                inner.start_pending();
+            if let Some(instance) = instance.upgrade() {
+                instance.start_pending();
             }
         }));
     }
@@ -170,7 +170,7 @@ impl Instance {
         recovery.resumed += usize::from(newest.resume.is_some());
         let unusable = newest.passed_over.iter().map(|why| format!("view \"{view}\": {why}"));
         recovery.notices.extend(unusable);
-        recovery.again += usize::from(newest.resume.is_none());
+        recovery.recomputed += usize::from(newest.resume.is_none());
     }
 
     /// Returns how the queries of the data directory were recovered.

@@ -60,7 +60,7 @@ impl Statement for CreateView {
             return explain_bounded(cx, plan, ExplainOptions { analyze: false, ..options }).await;
         }
         let plan = cx.planner().query(&query.query, &create.columns).await?;
-        let plan = ViewOptions::read(&create.options)?.from_start(plan)?;
+        let plan = ViewOptions::read(&create.options)?.restrict(plan)?;
         explain_continuous(cx, plan, &query.tail).await
     }
 
@@ -121,7 +121,7 @@ impl CreateView {
             cx.catalog().check_reads(&reads)?;
         }
         let options = ViewOptions::read(&self.create.options)?;
-        let bounded = options.from_start(plan)?;
+        let bounded = options.restrict(plan)?;
         let from = options.start_offsets(cx, &reads).await?;
         let plan = cx.planner().continuous(bounded.clone(), tail).await?;
         if let (Some((_, place)), true) = (options.retention, plan.event_times.is_empty()) {

@@ -69,7 +69,7 @@ impl Change {
         match definition {
             Some(definition) => {
                 store_rows(&cx.session, store, &definition).await?;
-                store.made(&definition)
+                store.mark_created(&definition)
             }
             None => Ok(()),
         }

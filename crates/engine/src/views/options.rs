@@ -86,13 +86,11 @@ impl ViewOptions {
     ///
     /// # Errors
     /// When `start` is no timestamp, or a stream has no event time.
-    pub(crate) fn from_start(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+    pub(crate) fn restrict(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
         let Start::At(start, place) = &self.start else { return Ok(plan) };
         from_event_time(plan, start).map_err(|e| e.with_place(*place))
     }
-}
 
-impl ViewOptions {
     /// Returns the offsets at which a view with `start = 'latest'` begins to read each log; empty for others.
     ///
     /// # Errors

@@ -92,9 +92,9 @@ fn parts_and_losses_come_back_and_another_catalog_is_refused() {
     let (one, two) = (open("one"), open("two"));
     let definitions = Definitions::open(&one).unwrap();
     let s = definitions.replace(&[], "s", Kind::Stream, "").unwrap();
-    definitions.made(s.id, &[Part::Stream]).unwrap();
+    definitions.mark_created(s.id, &[Part::Stream]).unwrap();
     let lost = LostRows { start: 5, end: 9, at_micros: 1, had: vec![("v".into(), 8)] };
-    definitions.lost(s.id, &lost).unwrap();
+    definitions.record_lost(s.id, &lost).unwrap();
     let back = Definitions::open(&one).unwrap().list().pop().unwrap();
     assert_eq!((back.parts.as_slice(), back.lost.as_slice()), (&[Part::Stream][..], &[lost][..]));
     assert_eq!((back.gaps().after(4), back.gaps().after(5)), (4, 9));
