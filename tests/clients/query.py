@@ -119,6 +119,19 @@ def all_types(c):
 
 
 @check
+def transactions(c):
+    name = b"type.googleapis.com/arrow.flight.protocol.sql.ActionBeginTransactionRequest"
+    action = flight.Action("BeginTransaction", b"\x0a" + bytes([len(name)]) + name)
+    with flight.FlightClient(place) as client:
+        try:
+            list(client.do_action(action))
+        except NotImplementedError as error:
+            assert "there are no transactions" in str(error), error
+        else:
+            raise AssertionError("a transaction begins")
+
+
+@check
 def metadata(c):
     connection = c.connection
     info = connection.adbc_get_info()
