@@ -46,8 +46,8 @@ use arrow::record_batch::RecordBatch;
 use datafusion::execution::SessionState;
 use datafusion::prelude::SessionContext;
 use windrow_core::{Budget, Error, Limits, Result};
-use windrow_sql::parse::{Parsed, Statement, parse_one};
-use windrow_sql::plan::TIME_ZONE;
+use windrow_sql::parse::{Parsed, Statement, located, parse_one};
+use windrow_sql::plan::{PlannerNames, TIME_ZONE};
 use windrow_stream::caught::stopped;
 
 use crate::durable::definitions::Definition;
@@ -158,11 +158,14 @@ impl Session {
         Box::pin(async move {
             self.check_size(&statement.text)?;
             let session = self.for_statement();
-            let statement = statement.clone();
+            let admitted = statement.clone();
             let task = self.engine.parts.cpu.spawn(async move {
-                session.admitted(statement).await.map_err(|e| session.suggest(e))
+                session.admitted(admitted).await.map_err(|e| session.suggest(e))
             });
-            AbortOnDrop(task).await
+            match AbortOnDrop(task).await {
+                Ok(Outcome::Rows(rows)) => Ok(Outcome::Rows(rows.located_in(statement))),
+                done => done.map_err(|error| located(error, &statement.source())),
+            }
         })
     }
 
@@ -243,6 +246,9 @@ impl Session {
     pub(crate) fn state(&self) -> SessionState {
         let mut state = self.context.state();
         state.config_mut().set_extension(Arc::clone(&self.unseen.scans));
+        if self.restoring.as_ref().is_some_and(|definition| !definition.named_by_text) {
+            state.config_mut().set_extension(Arc::new(PlannerNames));
+        }
         state
     }
 

@@ -14,6 +14,7 @@ use windrow_core::{Error, Result, Watermark};
 use windrow_query::promise::Promise;
 use windrow_query::queue::{RowReceiver, queue};
 use windrow_query::shared::{Shared, Status, cancelled};
+use windrow_sql::parse::{Parsed, StatementText, located};
 use windrow_stream::caught::stopped;
 use windrow_stream::intake::display_micros;
 use windrow_stream::repeated::repeated;
@@ -60,6 +61,8 @@ pub struct ResultStream {
     unseen: Option<Arc<Unseen>>,
     /// Nothing more is to be told: the end, or an error, has been.
     told: bool,
+    /// The text of the statement, for the places of errors.
+    source: Option<StatementText>,
 }
 
 /// Completes when the rows are to end, with why.
@@ -116,7 +119,17 @@ impl ResultStream {
         rows: RowReceiver,
         stop: Stop,
     ) -> Self {
-        Self { schema, following, rows, stop, running: None, over: None, unseen: None, told: false }
+        Self {
+            schema,
+            following,
+            rows,
+            stop,
+            running: None,
+            over: None,
+            unseen: None,
+            told: false,
+            source: None,
+        }
     }
 
     /// The same rows, counted for a statement.
@@ -128,6 +141,11 @@ impl ResultStream {
     /// The same rows of a bounded statement, which does not see some others.
     pub(super) fn not_seeing(self, unseen: &Arc<Unseen>) -> Self {
         Self { unseen: Some(Arc::clone(unseen)), ..self }
+    }
+
+    /// The same rows; their errors get a place in the statement.
+    pub(super) fn located_in(self, statement: &Parsed) -> Self {
+        Self { source: Some(statement.source()), ..self }
     }
 
     /// The columns, known before the first row.
@@ -246,6 +264,10 @@ impl Stream for ResultStream {
             Poll::Pending => return Poll::Pending,
         };
         this.told |= !matches!(next, Some(Ok(_)));
+        let next = match (next, &this.source) {
+            (Some(Err(error)), Some(source)) => Some(Err(located(error, source))),
+            (next, _) => next,
+        };
         let next = Poll::Ready(next);
         if let (Some(running), Poll::Ready(next)) = (&this.running, &next) {
             running.note(next.as_ref());

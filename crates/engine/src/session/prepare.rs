@@ -11,9 +11,9 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::LogicalPlan;
 use sqlparser::ast::{Expr, Ident, Query, SetExpr, Value};
-use windrow_core::{Error, ErrorKind, Result};
-use windrow_sql::diagnostics::from_datafusion;
-use windrow_sql::parse::{ContinuousQuery, Explain, Explained, Insert, Parsed, Statement};
+use windrow_core::{Error, ErrorKind, Result, sql_type};
+use windrow_sql::diagnostics::{arrow_says, from_datafusion};
+use windrow_sql::parse::{ContinuousQuery, Explain, Explained, Insert, Parsed, Statement, located};
 use windrow_sql::plan::{Parameters, bind, parameters, plan_query, unbound};
 use windrow_stream::Feed;
 
@@ -83,10 +83,10 @@ fn fit(number: usize, column: &ArrayRef, wanted: Option<&DataType>) -> Result<Ar
     };
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     cast_with_options(column, wanted, &strict).map_err(|e| {
-        let given = column.data_type();
+        let (wanted, given, why) = (sql_type(wanted), sql_type(column.data_type()), arrow_says(&e));
         Error::new(
             ErrorKind::Data,
-            format!("parameter ${number} is {wanted}, the value is {given}: {e}"),
+            format!("parameter ${number} is {wanted}, the value is {given}: {why}"),
         )
         .with_source(e)
     })
@@ -100,7 +100,8 @@ impl Session {
     pub fn prepare<'a>(&'a self, statement: &'a Parsed) -> BoxFuture<'a, Result<Prepared>> {
         Box::pin(async move {
             self.check_size(&statement.text)?;
-            let (session, statement) = (self.for_statement(), Arc::new(statement.clone()));
+            let (session, text) = (self.for_statement(), statement);
+            let statement = Arc::new(statement.clone());
             self.on_engine(async move {
                 session.engine.start_pending();
                 // First: mistakes in what is not for this user would tell about it.
@@ -120,6 +121,7 @@ impl Session {
                 Ok(Prepared { statement, rows, parameters: Arc::new(types) })
             })
             .await
+            .map_err(|error| located(error, &text.source()))
         })
     }
 

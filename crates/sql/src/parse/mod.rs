@@ -24,6 +24,7 @@ mod grouped;
 mod interval;
 mod length;
 mod lex;
+mod located;
 mod placeholder;
 mod refused;
 mod relation;
@@ -37,11 +38,12 @@ mod tests;
 pub use interval::Interval;
 pub use length::characters_max;
 pub use lex::is_complete;
+pub use located::located;
 pub use relation::{GROUPED, PARTITION_BY};
 pub use spans::{Piece, Span, spans};
 pub use statement::{
     ContinuousQuery, CreateStream, CreateView, Drop, DropKind, Explain, Explained, Insert,
-    OptionItem, Parsed, Set, ShowKind, Statement, Verify, WatermarkClause,
+    OptionItem, Parsed, Set, ShowKind, Statement, StatementText, Verify, WatermarkClause,
 };
 pub use tail::{Emit, Tail};
 

@@ -23,6 +23,7 @@ mod functions;
 mod hoist;
 mod joined;
 mod lineage;
+mod names;
 mod own;
 mod parameters;
 mod pieces;
@@ -58,6 +59,7 @@ pub use assign::{WINDOW_END, WINDOW_START, WINDOW_TIME, WindowAssign};
 pub use bounded::bounded;
 pub use exact::{TIME_ZONE, is_text, loss, physical_expression};
 pub use flow::{ContinuousPlan, Flow, Leaf, LeafSource, RowsFlow, Stage, WindowInput};
+pub use names::PlannerNames;
 use parameters::bind_rows;
 pub use parameters::{Parameters, bind, parameters};
 use relation::ContinuousScan;
@@ -127,6 +129,9 @@ pub async fn statement(state: &SessionState, statement: Statement) -> Result<Log
     budget::check(0)?;
     let mut statement = statement;
     if let Some(query) = queried(&mut statement) {
+        if state.config().get_extension::<PlannerNames>().is_none() {
+            names::name_columns(query);
+        }
         own::name_apart(state, query).await?;
     }
     let plan = state.statement_to_plan(statement).await.map_err(from_datafusion)?;
