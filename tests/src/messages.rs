@@ -138,7 +138,7 @@ fn headings() -> Result<(), Failed> {
         ("SELECT date_trunc('hour', ts), max(n) FROM s GROUP BY date_trunc('hour', ts) ORDER BY 1".to_owned(),
          "date_trunc('hour', ts)|max(n)"),
         ("SELECT f['x'], max(n) OVER (PARTITION BY s.k) FROM s".to_owned(), "f['x']|max(n) OVER (PARTITION BY k)"),
-        ("SELECT a.n, b.n, a.n + b.n FROM s a JOIN s b ON a.k = b.k".to_owned(), "n|n|n + n"),
+        ("SELECT a.n, b.n, a.n + b.n FROM s a JOIN s b ON a.k = b.k".to_owned(), "n|n|a.n + b.n"),
     ] {
         let found = columns(&sql)?;
         if found != names {

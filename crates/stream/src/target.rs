@@ -138,7 +138,7 @@ impl Target {
     }
 
     /// A number is no time where nothing says its unit: TIMESTAMP without precision counts nanoseconds, which
-    /// nobody means.
+    /// is hardly ever meant.
     fn check_times(&self, field: &Field, given: Option<&DataType>) -> Result<()> {
         let is_bare = matches!(field.data_type(), DataType::Timestamp(TimeUnit::Nanosecond, _));
         if !is_bare || !given.is_some_and(DataType::is_numeric) {

@@ -100,7 +100,7 @@ fn check_known(options: &ConfigOptions, set: &Set) -> Result<()> {
         None => "SHOW ALL lists the settings.".to_owned(),
     };
     let error = Error::config(format!("unknown setting \"{}\"", set.name));
-    Err(error.with_place(set.place).with_hint(hint))
+    Err(error.with_hint(hint))
 }
 
 const TIME_ZONE_SETTING: &str = "datafusion.execution.time_zone";

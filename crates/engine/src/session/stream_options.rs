@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use datafusion::common::ScalarValue;
+use windrow_connectors::{known_connectors, options_of};
 use windrow_core::{Error, Place, Result};
 use windrow_sql::parse::OptionItem;
 use windrow_storage::wal::Durability;
@@ -149,13 +150,16 @@ pub(super) fn no_push_options(options: &EngineOptions) -> Result<()> {
 
 /// Refuses what no connector takes.
 pub(super) fn no_options(options: &EngineOptions, name: &str) -> Result<()> {
-    match options.rest.first() {
-        None => Ok(()),
-        Some((key, _)) => Err(Error::config(format!(
-            "unknown option \"{key}\" of stream \"{name}\", which has no connector"
-        ))
-        .with_hint(format!("Known options: {}.", STREAM_OPTIONS.join(", ")))),
-    }
+    let Some((key, _)) = options.rest.first() else { return Ok(()) };
+    let message = format!("unknown option \"{key}\" of stream \"{name}\", which has no connector");
+    let takes = |connector: &&&str| options_of(connector).iter().any(|option| option.name == key.as_str());
+    let of: Vec<String> =
+        known_connectors().iter().filter(takes).map(|c| format!("connector = '{c}'")).collect();
+    let hint = match of.as_slice() {
+        [] => format!("Known options: {}.", STREAM_OPTIONS.join(", ")),
+        of => format!("Add {}, which takes it.", of.join(" or ")),
+    };
+    Err(Error::config(message).with_hint(hint))
 }
 
 /// The value of `retention`.

@@ -4,6 +4,8 @@
 //! The texts are those of DataFusion and Arrow, whose errors carry no more than text; `tests/src/messages.rs` walks
 //! statements that lead to them, so that a new version with other texts is noticed.
 
+use windrow_core::ErrorKind;
+
 use super::did_you_mean;
 use super::words::in_sql;
 
@@ -11,6 +13,14 @@ use super::words::in_sql;
 pub(super) struct Reworded {
     pub(super) message: String,
     pub(super) hint: Option<String>,
+    /// What kind of error it is, where the engine's does not say it.
+    pub(super) kind: Option<ErrorKind>,
+}
+
+impl Reworded {
+    fn of_kind(self, kind: ErrorKind) -> Self {
+        Self { kind: Some(kind), ..self }
+    }
 }
 
 /// Types that can be declared, for near matches.
@@ -54,12 +64,16 @@ pub(super) fn reworded(text: &str) -> Option<Reworded> {
         return Some(of_value);
     }
     let known = [function, operator, types, names, clauses];
-    let Reworded { message, hint } = known.iter().find_map(|known| known(text))?;
-    Some(Reworded { message: in_sql(&message), hint })
+    let known = known.iter().find_map(|known| known(text))?;
+    Some(Reworded { message: in_sql(&known.message), ..known })
 }
 
 fn said(message: String, hint: &str) -> Reworded {
-    Reworded { message, hint: Some(hint.to_owned()).filter(|hint| !hint.is_empty()) }
+    hinted(message, Some(hint.to_owned()).filter(|hint| !hint.is_empty()))
+}
+
+fn hinted(message: String, hint: Option<String>) -> Reworded {
+    Reworded { message, hint, kind: None }
 }
 
 /// What stands between two pieces of a text.
@@ -72,7 +86,7 @@ pub(super) fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'
 fn function(text: &str) -> Option<Reworded> {
     let takes = |name: &str, what: String| {
         let hint = format!("SHOW FUNCTIONS LIKE '{name}' shows what it takes.");
-        Reworded { message: format!("function \"{name}\" {what}"), hint: Some(hint) }
+        hinted(format!("function \"{name}\" {what}"), Some(hint))
     };
     let count = |name: &str, wanted: &str, given: &str| {
         let arguments = if wanted == "1" { "argument" } else { "arguments" };
@@ -123,6 +137,10 @@ fn value(text: &str) -> Option<Reworded> {
         let to = text.rsplit_once("' to value of ")?.1.trim_end_matches(" type");
         return Some(said(format!("cannot cast '{value}' to {}", in_sql(to)), TRY_CAST));
     }
+    if let Some(value) = between(text, "annot cast value '", "' to value of ") {
+        let to = text.rsplit_once("' to value of ")?.1.trim_end_matches(" type");
+        return Some(said(format!("cannot cast '{value}' to {}", in_sql(to)), TRY_CAST));
+    }
     if let Some(value) = between(text, "an't cast value ", " to type ") {
         let to = text.rsplit_once(" to type ")?.1;
         return Some(said(format!("cannot cast {value} to {}", in_sql(to)), TRY_CAST));
@@ -140,7 +158,7 @@ fn value(text: &str) -> Option<Reworded> {
         let why = rest.rsplit_once("error: ").map_or(rest, |(_, why)| why).trim();
         let pattern = rest.trim_start().lines().next().unwrap_or_default().trim();
         let message = format!("'{pattern}' is no regular expression: {why}");
-        return Some(said(message, ""));
+        return Some(said(message, "").of_kind(ErrorKind::Data));
     }
     None
 }
@@ -190,7 +208,7 @@ fn types(text: &str) -> Option<Reworded> {
     if let Some(name) = text.strip_prefix("Unsupported SQL type ") {
         let name = name.trim_end_matches('.');
         let hint = did_you_mean(name, TYPE_NAMES, "types");
-        return Some(Reworded { message: format!("unknown type \"{name}\""), hint: Some(hint) });
+        return Some(hinted(format!("unknown type \"{name}\""), Some(hint)));
     }
     if let Some((then, otherwise)) = between(text, "ailed to coerce then (", ") to common types")
         .and_then(|types| types.split_once(") and else ("))
@@ -228,21 +246,35 @@ fn names(text: &str) -> Option<Reworded> {
         let name = name.to_lowercase();
         let hint = did_you_mean(&name, TABLE_FUNCTIONS, "table functions");
         let message = format!("unknown table function \"{name}\"");
-        return Some(Reworded { message, hint: Some(hint) });
+        return Some(hinted(message, Some(hint)));
     }
-    if let Some(name) = between(text, "Invalid function '", "'")
-        && between(text, "Did you mean '", "'").is_some_and(|near| near.eq_ignore_ascii_case(name))
-    {
-        let message = format!("\"{name}\" is a window function, and has no window here");
-        return Some(said(message, "Write OVER (PARTITION BY … ORDER BY …) behind it."));
-    }
-    if text.starts_with("dot access not supported for non-string expr") {
+    if text.to_lowercase().starts_with("dot access not supported for non-string expr") {
         let message = "a field of this expression cannot be read with a dot".to_owned();
         return Some(said(message, "Read it with brackets: (…)['field']."));
     }
     if text.contains("is not Struct, Map, or Null") {
         let of = between(text, ": type ", " is not Struct")?;
-        return Some(said(format!("{of} has no fields"), "Only a STRUCT or a MAP has them."));
+        let known = said(format!("{of} has no fields"), "Only a STRUCT or a MAP has them.");
+        return Some(known.of_kind(ErrorKind::Sql));
+    }
+    if let Some(field) = between(text, "ield ", " not found in struct") {
+        let message = format!("the STRUCT has no field \"{field}\"");
+        return Some(said(message, "DESCRIBE shows the type of a column.").of_kind(ErrorKind::Sql));
+    }
+    if let Some(name) = text.strip_prefix("Invalid qualifier ") {
+        return Some(said(
+            format!("no table \"{name}\" in FROM"),
+            "Write a name or an alias that is in FROM.",
+        ));
+    }
+    if let Some(name) = between(text, "able '", "' already exists") {
+        let hint = "Use IF NOT EXISTS or OR REPLACE, or another name.";
+        return Some(said(format!("\"{name}\" exists already"), hint).of_kind(ErrorKind::Exists));
+    }
+    let setting = between(text, "ould not find config namespace for key \"", "\"")
+        .or_else(|| between(text, "'", "' is not a variable which can be viewed with 'SHOW'"));
+    if let Some(name) = setting {
+        return Some(said(format!("unknown setting \"{name}\""), "SHOW ALL lists the settings."));
     }
     if let Some(of) = text.strip_suffix(" not supported for Base table") {
         let message = format!("{of} of rows that are there is not supported");
@@ -260,7 +292,7 @@ fn clauses(text: &str) -> Option<Reworded> {
         let hint = format!(
             "Add it to GROUP BY, or say which of its values: min({column}), first_value({column})."
         );
-        return Some(Reworded { message, hint: Some(hint) });
+        return Some(hinted(message, Some(hint)));
     }
     if let Some(expression) = between(text, "HAVING clause references: ", " must appear") {
         let message =
@@ -282,10 +314,20 @@ fn clauses(text: &str) -> Option<Reworded> {
         let (given, row) = row.split_once(" values in row ")?;
         let wanted = text.rsplit_once(" but expected ")?.1;
         let row = row.parse::<usize>().ok()? + 1;
+        if row == 1 {
+            return Some(said(
+                format!("VALUES has rows of {given}, and {wanted} are expected"),
+                "",
+            ));
+        }
         return Some(said(
             format!("row {row} of VALUES has {given} values, and the first has {wanted}"),
             "",
         ));
+    }
+    if text == "Column count doesn't match insert query!" {
+        let message = "the query has another number of columns than are inserted".to_owned();
+        return Some(said(message, "Name the columns: INSERT INTO t (a, b) SELECT …."));
     }
     if let Some((position, rest)) = text
         .strip_prefix("Cannot find column with position ")

@@ -108,6 +108,9 @@ fn unwrap_external(external: Box<dyn StdError + Send + Sync>) -> Result<DataFusi
     match external.downcast::<ArrowError>() {
         Ok(arrow) => Ok(DataFusionError::ArrowError(arrow, None)),
         Err(other) => {
+            if let Some(error) = in_our_words(ErrorKind::Unavailable, &other.to_string()) {
+                return Err(error.with_source(other));
+            }
             let message = first_line(&other.to_string());
             Err(Error::new(ErrorKind::Unavailable, message).with_source(other))
         }
@@ -380,7 +383,10 @@ fn from_schema(error: &SchemaError) -> Error {
 fn from_plan(text: &str) -> Error {
     if let Some(name) = between(text, "table '", "' not found") {
         // The catalog and schema are the engine's defaults, not the user's words.
-        let short = name.strip_prefix("datafusion.public.").unwrap_or(name);
+        let short = name
+            .strip_prefix("datafusion.public.")
+            .or_else(|| name.strip_prefix("datafusion."))
+            .unwrap_or(name);
         let error = Error::new(ErrorKind::NotFound, format!("unknown table \"{short}\""));
         return error.with_hint("SHOW TABLES lists what can be read.");
     }
@@ -416,8 +422,8 @@ fn from_plan(text: &str) -> Error {
 
 /// An error whose text is known.
 fn in_our_words(kind: ErrorKind, text: &str) -> Option<Error> {
-    let Reworded { message, hint } = reworded(&stripped(text))?;
-    let error = Error::new(kind, message);
+    let Reworded { message, hint, kind: known } = reworded(&stripped(text))?;
+    let error = Error::new(known.unwrap_or(kind), message);
     Some(match hint {
         Some(hint) => error.with_hint(hint),
         None => error,

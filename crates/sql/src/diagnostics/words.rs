@@ -91,7 +91,22 @@ fn one<'a>(word: &str, behind: &'a str) -> (String, &'a str) {
 }
 
 fn named(text: &str) -> Option<String> {
-    text.parse::<DataType>().ok().map(|data_type| sql_type(&data_type))
+    if let Ok(data_type) = text.parse::<DataType>() {
+        return Some(sql_type(&data_type));
+    }
+    // A type without what it is of.
+    let family = [
+        ("Decimal", "DECIMAL"),
+        ("Timestamp", "TIMESTAMP"),
+        ("Struct", "STRUCT"),
+        ("Map", "MAP"),
+        ("Interval", "INTERVAL"),
+        ("Duration", "DURATION"),
+        ("Time", "TIME"),
+    ];
+    let is_word = text.chars().all(|c| c.is_ascii_alphanumeric());
+    let known = family.iter().find(|(start, _)| is_word && text.starts_with(start));
+    known.map(|(_, name)| (*name).to_owned())
 }
 
 /// What is in the parentheses at the beginning of a text, and what is behind them.

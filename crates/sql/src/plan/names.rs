@@ -5,7 +5,7 @@
 //!        count(*)  sum(price)    price * 2    1
 //! ```
 //! Names of columns and functions are in lower case unless they were quoted, and qualifiers are left out
-//! unless two columns would have one name without them. A column keeps its name, and a field of a struct has the
+//! unless two columns would look alike without them. A column keeps its name, and a field of a struct has the
 //! field's.
 //!
 //! Names are given to every SELECT, so that those around it can use them, by an alias in the syntax tree. What
@@ -14,13 +14,13 @@
 //!
 //! Invariant: no alias makes two columns of one SELECT alike that DataFusion tells apart.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     self, AccessExpr, Function, FunctionArg, FunctionArguments, Ident, ObjectName, ObjectNamePart,
-    Query, Select, SelectItem, TableAlias, TableFactor, TableWithJoins, Value, Visit, VisitMut,
-    Visitor, VisitorMut,
+    OrderByKind, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins,
+    Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 /// An extension of a session's configuration: columns are called what DataFusion calls them.
@@ -37,31 +37,42 @@ struct Names;
 impl VisitorMut for Names {
     type Break = ();
 
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        let Query { body, order_by: Some(order_by), .. } = query else {
+            return ControlFlow::Continue(());
+        };
+        if let SetExpr::Select(select) = body.as_mut()
+            && select.distinct.is_some()
+            && let OrderByKind::Expressions(by) = &mut order_by.kind
+        {
+            let _never_breaks = self.pre_visit_select(select);
+            let relations = Relations::of(&select.from);
+            for by in by {
+                by_name(&mut by.expr, select, &relations);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         let relations = Relations::of(&select.from);
         let short: Vec<Option<String>> =
             select.projection.iter().map(|item| relations.name(item, true)).collect();
-        let is_alike = |at: usize| {
-            let name = short.get(at).and_then(Option::as_ref);
-            name.is_some_and(|name| {
-                short.iter().flatten().filter(|other| *other == name).count() > 1
-            })
-        };
-        let alike: Vec<bool> = (0..short.len()).map(is_alike).collect();
-        let full = |at: usize, item: &SelectItem| {
-            relations
-                .name(item, false)
-                .filter(|full| short.get(at).is_some_and(|s| s.as_ref() != Some(full)))
-        };
-        let mut names: Vec<Option<String>> = vec![];
-        for (at, item) in select.projection.iter().enumerate() {
-            let name = match alike.get(at) {
-                Some(true) => full(at, item),
-                _ => short.get(at).cloned().flatten(),
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for name in short.iter().flatten() {
+            *counts.entry(name).or_default() += 1;
+        }
+        let is_alike = |name: &str| counts.get(name).is_some_and(|count| *count > 1);
+        let mut given = BTreeSet::new();
+        let mut names = vec![];
+        for (item, short) in select.projection.iter().zip(&short) {
+            let name = match short {
+                Some(_) if is_column(item, &relations) => None,
+                Some(name) if is_alike(name) => relations.name(item, false),
+                name => name.clone(),
             };
-            // The same expression twice stays what it is: that is the planner's to judge.
-            let name = name.filter(|_| !is_column(item, &relations));
-            names.push(name.filter(|name| !names.iter().flatten().any(|other| other == name)));
+            // The same expression twice has been told apart by the parser.
+            names.push(name.filter(|name| given.insert(name.clone())));
         }
         for (item, name) in select.projection.iter_mut().zip(names) {
             let (SelectItem::UnnamedExpr(expr), Some(name)) = (&mut *item, name) else { continue };
@@ -69,6 +80,23 @@ impl VisitorMut for Names {
             *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', name) };
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// Rows of SELECT DISTINCT are ordered by columns of theirs, which have names now.
+fn by_name(by: &mut ast::Expr, select: &Select, relations: &Relations) {
+    let like = |short: bool| {
+        let wanted = relations.shown(by, short);
+        select.projection.iter().find_map(|item| match item {
+            SelectItem::ExprWithAlias { expr, alias } if relations.shown(expr, short) == wanted => {
+                Some(alias.clone())
+            }
+            _ => None,
+        })
+    };
+    let named = like(false).or_else(|| like(true));
+    if let Some(alias) = named {
+        *by = ast::Expr::Identifier(alias);
     }
 }
 
@@ -148,9 +176,18 @@ impl Relations {
             }
             _ => {}
         }
+        Some(self.shown(expr, short))
+    }
+
+    /// The text of an expression; `short`: without qualifiers, if it then means the same.
+    fn shown(&self, expr: &ast::Expr, short: bool) -> String {
+        let expr = without_parentheses(expr);
+        let mut qualified = Qualified { relations: self, columns: BTreeMap::new(), mixed: false };
+        let _never_breaks = Visit::visit(expr, &mut qualified);
+        let short = short && !qualified.mixed;
         let mut shown = expr.clone();
         let _never_breaks = VisitMut::visit(&mut shown, &mut Shown { relations: self, short });
-        Some(shown.to_string())
+        shown.to_string()
     }
 }
 
@@ -169,6 +206,27 @@ impl Visitor for Relations {
         };
         let alias = alias.as_ref().map(|TableAlias { name, .. }| folded(name));
         self.0.extend(name.into_iter().chain(alias));
+        ControlFlow::Continue(())
+    }
+}
+
+/// Whether an expression has columns that differ by their relation alone.
+struct Qualified<'a> {
+    relations: &'a Relations,
+    /// Qualified, by their names without that.
+    columns: BTreeMap<Vec<String>, Vec<String>>,
+    mixed: bool,
+}
+
+impl Visitor for Qualified<'_> {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<()> {
+        if let ast::Expr::CompoundIdentifier(names) = expr {
+            let full: Vec<String> = names.iter().map(folded).collect();
+            let short = full.get(self.relations.qualify(names)..).unwrap_or_default().to_vec();
+            self.mixed |= *self.columns.entry(short).or_insert_with(|| full.clone()) != full;
+        }
         ControlFlow::Continue(())
     }
 }
