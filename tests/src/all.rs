@@ -21,6 +21,7 @@ mod idle;
 mod kept_insert;
 mod live;
 mod memory;
+mod messages;
 mod nexmark;
 mod panics;
 mod program;
@@ -54,6 +55,7 @@ fn main() {
     trials.extend(panics::trials());
     trials.extend(failing::trials());
     trials.extend(memory::trials());
+    trials.extend(messages::trials());
     trials.extend(binary::trials());
     trials.extend(durable::trials());
     trials.extend(disk::trials());

@@ -15,6 +15,6 @@ mod registry;
 pub mod replay;
 
 pub use env::{ConnectorEnv, Declared};
-pub use file::{Files, sql_name};
+pub use file::Files;
 pub use options::{OptionDoc, StreamOptions};
 pub use registry::{known_connectors, open_source, options_of};

@@ -30,10 +30,11 @@ pub fn sql_type(data_type: &DataType) -> String {
             return format!("TIME({})", digits(*unit));
         }
         DataType::Timestamp(unit, None) => return format!("TIMESTAMP({})", digits(*unit)),
-        DataType::Timestamp(unit, Some(_)) => {
-            return format!("TIMESTAMP({}) WITH TIME ZONE", digits(*unit));
+        DataType::Timestamp(unit, Some(zone)) => {
+            let shown = if zone.as_ref() == "UTC" { String::new() } else { format!(" '{zone}'") };
+            return format!("TIMESTAMP({}) WITH TIME ZONE{shown}", digits(*unit));
         }
-        DataType::Duration(unit) => return format!("INTERVAL SECOND({})", digits(*unit)),
+        DataType::Duration(unit) => return format!("DURATION({})", digits(*unit)),
         DataType::Decimal32(precision, scale)
         | DataType::Decimal64(precision, scale)
         | DataType::Decimal128(precision, scale)

@@ -5,6 +5,7 @@
 
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 
+use crate::sql_type;
 use crate::{Error, Result};
 
 /// Adds the seconds to the text of a timestamp that lacks them: `2026-03-04 05:06` becomes `2026-03-04 05:06:00`, as in
@@ -91,7 +92,7 @@ impl StreamSchema {
                 return Err(Error::sql(format!(
                     "event-time column \"{}\" is {}, not a timestamp",
                     field.name(),
-                    field.data_type()
+                    sql_type(field.data_type())
                 ))
                 .with_hint("Declare it as TIMESTAMP, or add a generated column that casts it."));
             }

@@ -1,13 +1,13 @@
 //! Readers that stand at the end of a log, and its writers, which do not run away from them.
 //!
 //! A reader that has caught up is *near*: it is served from memory. While a near reader is more than
-//! `NEAR_ROWS` behind, writers of the log wait. Otherwise whoever writes faster than others read would
-//! take their time of the machine too; rows would be archived before they are read and be read from
+//! `NEAR_ROWS` behind, writers of the log wait. Otherwise a writer that is faster than its readers would
+//! take their share of the machine too; rows would be archived before they are read and be read from
 //! there, slower still, and the lag would grow for as long as the writer goes on.
 //!
 //! A query is waited for as long as it moves at all; what is made of its rows is as late as it is. The reader of
 //! a client is waited for as long as it reads at the speed of memory: one that does not waits for
-//! its client, and a slow client slows nobody. A reader that is not waited for any more is near again when it
+//! its client, and a slow client slows no writer. A reader that is not waited for any more is near again when it
 //! has caught up.
 //!
 //! Invariants: a writer that waits comes to an end even if no reader ever moves; readers never wait here.
@@ -55,12 +55,12 @@ pub struct Followers {
 #[derive(Debug, Default)]
 struct State {
     next: u64,
-    places: BTreeMap<u64, Place>,
+    places: BTreeMap<u64, Standing>,
 }
 
 /// Where a reader stands.
 #[derive(Debug)]
-struct Place {
+struct Standing {
     read_by: ReadBy,
     position: u64,
     near: bool,
@@ -82,7 +82,7 @@ impl Followers {
         let mut state = self.state.lock();
         let number = state.next;
         state.next += 1;
-        let place = Place { read_by, position, near: false, waited: Duration::ZERO, read: 0 };
+        let place = Standing { read_by, position, near: false, waited: Duration::ZERO, read: 0 };
         state.places.insert(number, place);
         Follower { all: Arc::clone(self), number }
     }

@@ -61,7 +61,7 @@ struct Passes {
 }
 
 impl History {
-    /// Takes in the rows of `source` from now on, as long as somebody holds the history. `steady`:
+    /// Takes in the rows of `source` from now on, as long as the history is held. `steady`:
     /// its offsets are the same after a restart. `places`: where it was read to before one.
     pub fn begin(
         push: Arc<PushStream>,

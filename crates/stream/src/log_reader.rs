@@ -72,7 +72,7 @@ impl LogSource {
         Self { log, from, first, until, explicit_watermark: false, skips: true, read_by }
     }
 
-    /// The same, for whom writers wait so long.
+    /// The same for a kind of reader, which decides how long writers wait.
     pub(crate) fn at(self, read_by: ReadBy) -> Self {
         Self { read_by, ..self }
     }
@@ -117,8 +117,8 @@ impl LogSource {
             skips: self.skips && scan.from.is_none(),
             until: self.until,
             explicit_watermark: self.explicit_watermark,
-            told: Watermark::NONE,
-            told_idle: false,
+            passed: Watermark::NONE,
+            passed_idle: false,
             projection: scan.projection.clone(),
             batch_rows_max: scan.batch_rows_max,
             archived: None,
@@ -141,9 +141,9 @@ pub(crate) struct LogReader {
     until: Option<u64>,
     explicit_watermark: bool,
     /// The watermark that was last passed on.
-    told: Watermark,
-    /// It was passed on last that nothing is to come for now.
-    told_idle: bool,
+    passed: Watermark,
+    /// Whether it was passed on last that nothing is to come for now.
+    passed_idle: bool,
     projection: Vec<usize>,
     batch_rows_max: usize,
     /// A reading of the archive that stands at the position.
@@ -195,9 +195,9 @@ impl LogReader {
             self.position + rows.as_ref().map_or(0, |b| b.num_rows() as u64) >= state.rows;
         let tells = self.explicit_watermark && self.until.is_none();
         let watermark =
-            (tells && caught_up && state.watermark > self.told).then_some(state.watermark);
+            (tells && caught_up && state.watermark > self.passed).then_some(state.watermark);
         let idle = tells && caught_up && state.rests;
-        if rows.is_none() && watermark.is_none() && idle == self.told_idle {
+        if rows.is_none() && watermark.is_none() && idle == self.passed_idle {
             self.stands();
             return Ok(Step::Wait);
         }
@@ -229,8 +229,8 @@ impl LogReader {
         batch.behind = self.log.behind(batch.offsets);
         self.position = batch.offsets.end();
         self.stands();
-        self.told = watermark.unwrap_or(self.told);
-        self.told_idle = idle;
+        self.passed = watermark.unwrap_or(self.passed);
+        self.passed_idle = idle;
         batch.watermark = watermark;
         batch.idle = self.explicit_watermark.then_some(idle);
         Ok(batch)

@@ -35,7 +35,7 @@ pub struct PushStream {
     pub(crate) bad_rows: Arc<BadRows>,
     /// Tells how far ahead an event time is.
     pub(crate) clock: Arc<dyn Clock>,
-    /// Generated columns, worked out as rows come in.
+    /// Generated columns, computed as rows come in.
     pub(crate) columns: Option<Arc<Columns>>,
     /// How long the texts that are pushed may be.
     pub(crate) lengths: Lengths,
@@ -52,8 +52,8 @@ pub struct PushStream {
     /// Rows that were ever offered, good and bad: the offset of a bad row is its number among
     /// them.
     offered: AtomicU64,
-    /// It has been told that event times lie in 1970.
-    told_1970: AtomicBool,
+    /// It has been reported that event times lie in 1970.
+    warned_1970: AtomicBool,
 }
 
 /// What became of pushed rows.
@@ -110,7 +110,7 @@ impl PushStream {
             room: Room { rows: u64::MAX, bytes: usize::MAX },
             archive_wait: Duration::ZERO,
             offered,
-            told_1970: AtomicBool::new(false),
+            warned_1970: AtomicBool::new(false),
         }
     }
 
@@ -232,7 +232,7 @@ impl PushStream {
         Ok(verdict)
     }
 
-    /// Waits until the archive has taken in what is too much for memory, and until those who follow the stream
+    /// Waits until the archive has taken in what is too much for memory, and until the readers that follow the stream
     /// closely have read enough; a writer that is faster than they are is slowed down.
     ///
     /// # Errors
@@ -257,12 +257,12 @@ impl PushStream {
         Ok(())
     }
 
-    /// The same for who cannot await.
+    /// The same for callers that cannot await.
     pub fn append_blocking(&self, rows: &RecordBatch) -> Result<Pushed> {
         self.append_whole(self.whole(rows)?)
     }
 
-    /// Appends rows that have all columns, for who cannot await.
+    /// Appends rows that have all columns, for callers that cannot await.
     pub fn append_whole(&self, rows: RecordBatch) -> Result<Pushed> {
         let TakenIn { rows, bad, times, .. } = self.take_in(rows)?;
         let pushed = self.pushed(&rows, &bad, times);
@@ -282,11 +282,11 @@ impl PushStream {
         }
     }
 
-    /// What is told of rows on their way. Times in 1970 go to the log too, once: not every client shows a notice.
+    /// What is reported of rows on their way. Times in 1970 go to the log too, once: not every client shows a notice.
     fn pushed(&self, rows: &RecordBatch, bad: &[BadRow], times: Option<(i64, i64)>) -> Pushed {
         let column = self.intake.time.and_then(|time| rows.columns().get(time));
         let in_1970 = column.zip(times).is_some_and(|(c, times)| lie_in_1970(c.data_type(), times));
-        if in_1970 && !self.told_1970.swap(true, Ordering::Relaxed) {
+        if in_1970 && !self.warned_1970.swap(true, Ordering::Relaxed) {
             tracing::warn!(stream = self.name, "all event times of a batch lie in 1970");
         }
         let (rows, bad) = (rows.num_rows() as u64, bad.len() as u64);

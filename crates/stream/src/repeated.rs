@@ -1,4 +1,4 @@
-//! An error that several wait for: each of them is told the same.
+//! An error that several readers wait for: each gets the same.
 
 use std::sync::Arc;
 

@@ -115,7 +115,7 @@ impl ReplaySource {
         let order = [history.time, history.columns.len(), history.columns.len() + 1];
         let order = order.into_iter().map(|column| {
             let column = Column::new(schema.field(column).name(), column);
-            // Rows without event time come first: they are told as bad before time passes.
+            // Rows without event time come first: they are bad rows before time passes.
             let options = SortOptions { descending: false, nulls_first: true };
             PhysicalSortExpr::new(Arc::new(column), options)
         });

@@ -3,17 +3,17 @@
 //!
 //! ```text
 //! offset   0            held               first                                  rows
-//!          ├─ let go of ──┼─ old, but needed ─┼─ kept: newest − retention … newest ─┤
+//!          ├── released ──┼─ old, but needed ─┼─ kept: newest − retention … newest ─┤
 //! ```
 //! Old is everything in front of the first row that is not, whatever batch or file it is in and
 //! whether the archive has it. A new reader is not given it any more, whatever else needs it:
 //! that is the promise. Running queries and the views' checkpoints still have what they need; the
-//! rest is let go of. What it took goes later: memory with its batch, the archive's files when all
+//! rest is released. What it took goes later: memory with its batch, the archive's files when all
 //! their rows are released. Such rows that are not archived yet are, so that the write-ahead log releases them
 //! too.
 //!
 //! Invariants: offsets stay what they were; a dropped row is older than the newest row by more
-//! than the retention; a row that was let go of has been read by all running queries, and with a
+//! than the retention; a row that was released has been read by all running queries, and with a
 //! data directory, no unfinished window of an archived view needs it: such a view resumes from one
 //! of its checkpoints after a restart, and finds all rows that came after it.
 
@@ -94,7 +94,7 @@ pub struct Needed {
 /// What a pass did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
-    /// Everything that is old is let go of.
+    /// Everything that is old is released.
     Done,
     /// Some of it is needed.
     Held,

@@ -154,7 +154,7 @@ impl Spiller {
         self.spill_alone().await
     }
 
-    /// A panic is an error like others, but nobody knows what the archive would do next: a view fails.
+    /// A panic is an error like others, but what the archive would do next is not known: a view fails.
     async fn spill_alone(&self) -> Result<Frontier> {
         match unwound(|| "archiving".to_owned(), self.spill_complete()).await {
             Ok(spilled) => spilled,
@@ -323,7 +323,7 @@ impl Spiller {
         self.archive.snapshot().files().collect()
     }
 
-    /// Tells whether anybody still holds a file of the archive.
+    /// Tells which files of the archive are still being read.
     pub fn held(&self) -> HeldFiles {
         self.archive.snapshot().held()
     }

@@ -7,7 +7,7 @@
 //! ```
 //! The oldest batches go to disk first: followers of a log read at its end.
 //!
-//! Invariants: the pieces tile; what is told to the limit is what is in memory.
+//! Invariants: the pieces tile; the limit of memory counts what is in memory.
 
 use std::sync::Arc;
 
@@ -38,11 +38,11 @@ pub struct Piece {
     pub(crate) rows: usize,
     /// Bytes in memory, or that it would take there.
     bytes: usize,
-    place: Place,
+    place: Stored,
 }
 
 #[derive(Debug, Clone)]
-enum Place {
+enum Stored {
     Memory(RecordBatch),
     /// The rows from `skip` on of the batch at `at`.
     Disk {
@@ -55,7 +55,7 @@ enum Place {
 impl Piece {
     fn new(first: u64, batch: RecordBatch) -> Self {
         let (rows, bytes) = (batch.num_rows(), bytes_of(&batch));
-        Self { first, rows, bytes, place: Place::Memory(batch) }
+        Self { first, rows, bytes, place: Stored::Memory(batch) }
     }
 
     /// One past its last offset.
@@ -66,16 +66,16 @@ impl Piece {
     /// Bytes of memory.
     fn in_memory(&self) -> usize {
         match self.place {
-            Place::Memory(_) => self.bytes,
-            Place::Disk { .. } => 0,
+            Stored::Memory(_) => self.bytes,
+            Stored::Disk { .. } => 0,
         }
     }
 
     /// The rows, if they are in memory.
     pub(crate) fn batch(&self) -> Option<&RecordBatch> {
         match &self.place {
-            Place::Memory(batch) => Some(batch),
-            Place::Disk { .. } => None,
+            Stored::Memory(batch) => Some(batch),
+            Stored::Disk { .. } => None,
         }
     }
 
@@ -85,8 +85,8 @@ impl Piece {
     /// When they cannot be read.
     pub fn load(&self) -> Result<RecordBatch> {
         match &self.place {
-            Place::Memory(batch) => Ok(batch.clone()),
-            Place::Disk { file, at, skip } => Ok(file.read(*at)?.slice(*skip, self.rows)),
+            Stored::Memory(batch) => Ok(batch.clone()),
+            Stored::Disk { file, at, skip } => Ok(file.read(*at)?.slice(*skip, self.rows)),
         }
     }
 
@@ -97,9 +97,9 @@ impl Piece {
         let (gone, rows) = (usize::try_from(first - self.first).ok()?, usize::try_from(rows).ok()?);
         let bytes = if rows == self.rows { self.bytes } else { self.bytes / self.rows * rows };
         let place = match &self.place {
-            Place::Memory(batch) => Place::Memory(batch.slice(gone, rows)),
-            Place::Disk { file, at, skip } => {
-                Place::Disk { file: Arc::clone(file), at: *at, skip: skip + gone }
+            Stored::Memory(batch) => Stored::Memory(batch.slice(gone, rows)),
+            Stored::Disk { file, at, skip } => {
+                Stored::Disk { file: Arc::clone(file), at: *at, skip: skip + gone }
             }
         };
         Some(Self { first, rows, bytes, place })
@@ -157,7 +157,7 @@ impl Tail {
         self.move_to_disk()
     }
 
-    /// The rows before `start` are in an archive, or nobody's any more; those before `kept` go.
+    /// The rows before `start` are in an archive, or no reader's any more; those before `kept` go.
     pub(super) fn cut(&mut self, kept: u64, start: u64) {
         self.start = start;
         let pieces = std::mem::take(&mut self.pieces);
@@ -188,8 +188,8 @@ impl Tail {
             let Some(piece) = self.pieces.get(at) else { return Ok(()) };
             let written = self.write(piece, &memory)?;
             self.file = written.last().and_then(|piece| match &piece.place {
-                Place::Disk { file, .. } => Some(Arc::clone(file)),
-                Place::Memory(_) => None,
+                Stored::Disk { file, .. } => Some(Arc::clone(file)),
+                Stored::Memory(_) => None,
             });
             self.pieces.splice(at..=at, written);
             self.count();
@@ -206,7 +206,7 @@ impl Tail {
         for first in (piece.first..piece.end()).step_by(DISK_ROWS) {
             let Some(part) = piece.part(first, first + DISK_ROWS as u64) else { continue };
             let at = file.append(&compact(&part.load()?)?)?;
-            let place = Place::Disk { file: Arc::clone(&file), at, skip: 0 };
+            let place = Stored::Disk { file: Arc::clone(&file), at, skip: 0 };
             written.push(Piece { place, ..part });
         }
         Ok(written)

@@ -6,8 +6,8 @@ use arrow::array::{ArrayRef, new_null_array};
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use windrow_core::{Error, Result};
-use windrow_sql::diagnostics::did_you_mean;
+use windrow_core::{Error, Result, sql_type};
+use windrow_sql::diagnostics::{arrow_says, did_you_mean};
 use windrow_sql::parse::Insert;
 use windrow_sql::plan::{TIME_ZONE, is_text, loss};
 
@@ -83,6 +83,7 @@ impl Target {
             }
             let (is, was) = (wanted.data_type(), field.data_type());
             if !can_cast_types(was, is) {
+                let (is, was) = (sql_type(is), sql_type(was));
                 return Err(Error::data(format!(
                     "column \"{column}\" of stream \"{name}\" is {is}, and {was} was given"
                 )));
@@ -108,7 +109,7 @@ impl Target {
     /// A column of the query as one of the stream: each value whole, or none.
     fn assigned(&self, index: usize, field: &Field, given: &ArrayRef) -> Result<ArrayRef> {
         let refused = |why: &str| {
-            let (column, stream, is) = (field.name(), &self.stream, field.data_type());
+            let (column, stream, is) = (field.name(), &self.stream, sql_type(field.data_type()));
             Error::data(format!("column \"{column}\" of stream \"{stream}\" is {is}: {why}"))
         };
         if let Some(why) = loss(given, field.data_type())? {
@@ -117,7 +118,7 @@ impl Target {
         let strict = CastOptions { safe: false, ..CastOptions::default() };
         let become_type = |given: &ArrayRef, of: &DataType| {
             cast_with_options(given, of, &strict)
-                .map_err(|e| refused(&e.to_string()).with_source(e))
+                .map_err(|e| refused(&arrow_says(&e)).with_source(e))
         };
         let column = match field.data_type() {
             DataType::Timestamp(unit, Some(zone))
@@ -137,7 +138,7 @@ impl Target {
     }
 
     /// A number is no time where nothing says its unit: TIMESTAMP without precision counts nanoseconds, which
-    /// nobody means.
+    /// is hardly ever meant.
     fn check_times(&self, field: &Field, given: Option<&DataType>) -> Result<()> {
         let is_bare = matches!(field.data_type(), DataType::Timestamp(TimeUnit::Nanosecond, _));
         if !is_bare || !given.is_some_and(DataType::is_numeric) {

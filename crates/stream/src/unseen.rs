@@ -1,4 +1,4 @@
-//! Bad rows of connectors that a bounded statement reads: it does not see them, and its client is told how many.
+//! Bad rows of connectors that a bounded statement reads: it does not see them, and its client learns how many.
 //!
 //! The scans of a statement find the counts by its settings; each scan has one of its own, because a stream that is
 //! read twice has its bad rows once.

@@ -95,7 +95,7 @@ fn tab_completes() -> Result<(), Failed> {
     terminal.sees("0 rows in ")?;
     terminal.prompt()?;
     terminal.send("\\d readi\t\r")?;
-    terminal.sees("│ sensor      │ Int32")
+    terminal.sees("│ sensor      │ INT")
 }
 
 fn the_history_outlives_the_program() -> Result<(), Failed> {

@@ -70,7 +70,7 @@ pub(super) fn a_prompt_on_a_server() -> Result<(), Failed> {
     terminal.sees("line 1: SELECT 1; SELECT nothing FROM readings;")?;
     terminal.sees("                           ^^^^^^^")?;
     terminal.enter("\\d readings")?;
-    terminal.sees("│ k           │ Int32")?;
+    terminal.sees("│ k           │ INT")?;
     terminal.send(
         "SELECT window_start, count(*) AS n FROM TUMBLE(readings, at, INTERVAL '1 minute') ",
     )?;

@@ -21,6 +21,7 @@ use arrow::datatypes::{
     Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit, UInt8Type, UInt16Type,
     UInt32Type, UInt64Type,
 };
+use windrow_core::sql_type;
 use windrow_core::time::with_seconds;
 
 /// Values that do not fit are errors, never NULL.
@@ -85,40 +86,8 @@ pub(super) fn from_text(
         DataType::Decimal64(p, s) => decimals::<Decimal64Type>(text, *p, *s),
         DataType::Decimal128(p, s) => decimals::<Decimal128Type>(text, *p, *s),
         DataType::Timestamp(unit, zone) => timestamps(text, *unit, zone.as_ref(), bare),
-        other => Err(format!("text cannot become {}", sql_name(other))),
+        other => Err(format!("text cannot become {}", sql_type(other))),
     }
-}
-
-/// Returns the type's name as in SQL, for messages.
-pub fn sql_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Boolean => "BOOLEAN",
-        DataType::Int8 => "TINYINT",
-        DataType::Int16 => "SMALLINT",
-        DataType::Int32 => "INT",
-        DataType::Int64 => "BIGINT",
-        DataType::UInt8 => "TINYINT UNSIGNED",
-        DataType::UInt16 => "SMALLINT UNSIGNED",
-        DataType::UInt32 => "INT UNSIGNED",
-        DataType::UInt64 => "BIGINT UNSIGNED",
-        DataType::Float32 => "REAL",
-        DataType::Float64 => "DOUBLE",
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "VARCHAR",
-        DataType::Date32 => "DATE",
-        DataType::Time64(_) | DataType::Time32(_) => "TIME",
-        DataType::Interval(_) => "INTERVAL",
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "BYTEA",
-        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s) => {
-            return format!("DECIMAL({p}, {s})");
-        }
-        DataType::Map(..) => "a map",
-        DataType::Timestamp(_, None) => "TIMESTAMP",
-        DataType::Timestamp(_, Some(_)) => "TIMESTAMP WITH TIME ZONE",
-        DataType::List(_) | DataType::LargeList(_) => "a list",
-        DataType::Struct(_) => "a struct",
-        other => return other.to_string(),
-    }
-    .to_owned()
 }
 
 fn integers<T: ArrowPrimitiveType>(text: &StringViewArray) -> Result<ArrayRef, String>
@@ -140,7 +109,7 @@ where
     let value = Decimal::of(text.trim()).and_then(|number| number.times_ten_to(0));
     value
         .and_then(|value| T::Native::try_from(value).ok())
-        .ok_or_else(|| format!("'{text}' is not {}", sql_name(&T::DATA_TYPE)))
+        .ok_or_else(|| format!("'{text}' is not {}", sql_type(&T::DATA_TYPE)))
 }
 
 fn floats<T: ArrowPrimitiveType>(text: &StringViewArray) -> Result<ArrayRef, String>
@@ -156,11 +125,11 @@ pub(super) fn float<T: ArrowPrimitiveType>(text: &str) -> Result<T::Native, Stri
 where
     T::Native: FromStr + Into<f64>,
 {
-    let wrong = || format!("'{text}' is not {}", sql_name(&T::DATA_TYPE));
+    let wrong = || format!("'{text}' is not {}", sql_type(&T::DATA_TYPE));
     let value: T::Native = text.trim().parse().map_err(|_| wrong())?;
     let is_finite = value.into().is_finite();
     if !is_finite && text.bytes().any(|b| b.is_ascii_digit()) {
-        return Err(format!("'{text}' is out of range for {}", sql_name(&T::DATA_TYPE)));
+        return Err(format!("'{text}' is out of range for {}", sql_type(&T::DATA_TYPE)));
     }
     Ok(value)
 }

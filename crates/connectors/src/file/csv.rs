@@ -11,9 +11,9 @@ use arrow::csv::ReaderBuilder;
 use arrow::csv::reader::Decoder;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use regex::Regex;
-use windrow_core::{Error, Result};
+use windrow_core::{Error, Result, sql_type};
 
-use super::convert::{NumberRules, sql_name};
+use super::convert::NumberRules;
 use super::decode::{Decode, Looks, finish_column};
 use super::records::Framing;
 
@@ -216,7 +216,7 @@ pub(super) fn check_types(schema: &Schema) -> Result<()> {
         Some(field) => Err(Error::config(format!(
             "column \"{}\" is {}, which CSV cannot hold",
             field.name(),
-            sql_name(field.data_type())
+            sql_type(field.data_type())
         ))
         .with_hint("Declare it as VARCHAR.")),
     }
@@ -420,7 +420,7 @@ impl CsvDecoder {
                 Some(Some(text)) if !why.starts_with("column") => format!(
                     "column \"{}\": '{text}' is not {}",
                     field.name(),
-                    sql_name(field.data_type())
+                    sql_type(field.data_type())
                 ),
                 _ => why,
             }

@@ -11,10 +11,10 @@ use arrow::array::{
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit};
 use windrow_core::time::time_unit;
-use windrow_core::{BadRow, Error, Result};
+use windrow_core::{BadRow, Error, Result, sql_type};
 
 use super::convert::{
-    NumberRules, from_text, is_more_than_its_value, is_rounded_by_double, keeps_promise, sql_name,
+    NumberRules, from_text, is_more_than_its_value, is_rounded_by_double, keeps_promise,
 };
 
 /// The treatment of rows that cannot be decoded.
@@ -245,7 +245,7 @@ fn still_what_was_found(text: &StringViewArray, to: &DataType) -> Result<(), Str
         None => Ok(()),
         Some(value) => Err(format!(
             "'{value}' would not be the same as {}, which the first rows have; declare the column, or raise infer_rows",
-            sql_name(to)
+            sql_type(to)
         )),
     }
 }

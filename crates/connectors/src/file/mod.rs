@@ -36,7 +36,6 @@ use windrow_core::{
 };
 
 use self::convert::NumberRules;
-pub use self::convert::sql_name;
 pub use self::files::Files;
 use self::follow::{Chains, FollowReader, Following};
 use self::format::{Format, Packing, format_of_name, packing_of_name};

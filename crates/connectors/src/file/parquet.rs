@@ -37,9 +37,9 @@ pub(super) use self::columns::{Place, Union};
 use self::footer::damaged;
 pub(super) use self::footer::{ParquetFile, read_footer};
 use self::unfit::{Fitting, fitting, misfits, shown};
-use super::convert::sql_name;
 use super::decode::{OnBadRow, bad_row};
 use super::feed::read_ranges;
+use windrow_core::sql_type;
 
 /// One row group of a file.
 #[derive(Debug)]
@@ -362,7 +362,7 @@ impl Task {
                 Error::data(format!(
                     "column \"{}\" of file \"{file}\" has a value that is no {}: {e}",
                     field.name(),
-                    sql_name(field.data_type())
+                    sql_type(field.data_type())
                 ))
                 .with_source(e)
             })?;

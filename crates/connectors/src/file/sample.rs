@@ -6,9 +6,8 @@ use arrow::datatypes::Schema;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use tokio::runtime::Handle;
-use windrow_core::{Error, Result};
+use windrow_core::{Error, Result, sql_type};
 
-use super::convert::sql_name;
 use super::feed::Feed;
 use super::infer::{self, Guess};
 use super::records::{Framing, RecordCutter};
@@ -167,9 +166,9 @@ impl Sample {
                 return Err(Error::data(format!(
                     "column \"{}\" is {} in file \"{}\" and {} in file \"{file}\"",
                     seen.name,
-                    sql_name(&seen.guess.data_type()),
+                    sql_type(&seen.guess.data_type()),
                     seen.file,
-                    sql_name(&guess.data_type()),
+                    sql_type(&guess.data_type()),
                 ))
                 .with_hint("Declare the columns; one that is VARCHAR takes both as their text."));
             }

@@ -30,6 +30,8 @@ const FORMAT_WITHOUT_ID: u64 = 1;
 const DIR_BYTES_MAX: usize = 200;
 /// The folders that contain folders of objects.
 const FOLDERS: [&str; 2] = ["streams", "views"];
+/// How a definition says that its columns are called by their text.
+const NAMED_BY_TEXT: &str = "text";
 /// The name of the file.
 const CATALOG: &str = "catalog.json";
 
@@ -125,6 +127,9 @@ pub(crate) struct Definition {
     pub(crate) parts: Vec<Part>,
     /// The rows that have been lost, in order.
     pub(crate) lost: Vec<LostRows>,
+    /// Whether columns without an alias are called by the text of their expression. In definitions of earlier versions they
+    /// have the planner's names.
+    pub(crate) named_by_text: bool,
 }
 
 impl Definition {
@@ -139,6 +144,7 @@ impl Definition {
             base: None,
             parts: vec![],
             lost: vec![],
+            named_by_text: true,
         }
     }
 
@@ -298,7 +304,19 @@ impl Definitions {
     /// # Errors
     /// When the file cannot be written; then nothing has changed.
     pub(crate) fn retext(&self, name: &str, sql: &str) -> Result<()> {
-        self.change(|o| o.name == name, |object| sql.clone_into(&mut object.sql))
+        self.change(
+            |o| o.name == name,
+            |object| {
+                sql.clone_into(&mut object.sql);
+                object.named_by_text = true;
+            },
+        )
+    }
+
+    /// Turns a definition into one of a version that left the names of columns to the planner.
+    #[cfg(test)]
+    pub(crate) fn name_as_before(&self, name: &str) -> Result<()> {
+        self.change(|o| o.name == name, |object| object.named_by_text = false)
     }
 
     /// Records the parts of an object that have been created.
@@ -450,7 +468,8 @@ impl State {
         for object in &self.objects {
             hasher.update(&object.id.to_le_bytes());
             let texts = [&object.name, object.kind.as_str(), &object.sql, &object.dir];
-            for text in texts.into_iter().chain(object.base.as_deref()) {
+            let names = object.named_by_text.then_some(NAMED_BY_TEXT);
+            for text in texts.into_iter().chain(object.base.as_deref()).chain(names) {
                 hasher.update(&(text.len() as u64).to_le_bytes());
                 hasher.update(text.as_bytes());
             }
@@ -466,6 +485,9 @@ impl Definition {
         if let Some(object) = object.as_object_mut() {
             if let Some(base) = &self.base {
                 object.insert("base".to_owned(), json!(base));
+            }
+            if self.named_by_text {
+                object.insert("names".to_owned(), json!(NAMED_BY_TEXT));
             }
             if !self.parts.is_empty() {
                 let parts: Vec<&str> = self.parts.iter().map(|part| part.as_str()).collect();
@@ -495,6 +517,10 @@ impl Definition {
             base: match object.get("base") {
                 Some(base) => Some(base.as_str()?.to_owned()),
                 None => None,
+            },
+            named_by_text: match object.get("names") {
+                Some(names) => names.as_str()? == NAMED_BY_TEXT,
+                None => false,
             },
             parts: match object.get("parts") {
                 Some(parts) => parts.as_array()?.iter().map(part).collect::<Option<_>>()?,

@@ -7,7 +7,7 @@ use datafusion::common::ScalarValue;
 use datafusion::execution::SessionState;
 use datafusion::prelude::SessionContext;
 use windrow_core::{Budget, Limits};
-use windrow_sql::plan::TIME_ZONE;
+use windrow_sql::plan::{PlannerNames, TIME_ZONE};
 
 use crate::access::Access;
 use crate::catalog::Catalog;
@@ -106,6 +106,9 @@ impl StatementContext {
     pub(crate) fn state(&self) -> SessionState {
         let mut state = self.session.state();
         state.config_mut().set_extension(Arc::clone(&self.skipped.scans));
+        if self.restoring.as_ref().is_some_and(|definition| !definition.named_by_text) {
+            state.config_mut().set_extension(Arc::new(PlannerNames));
+        }
         if let Some(files) = &self.file_tables {
             let inner = Arc::clone(state.catalog_list());
             state.register_catalog_list(Arc::new(WithFiles { inner, files: Arc::clone(files) }));

@@ -14,6 +14,7 @@ use windrow_core::{Error, Result, Watermark};
 use windrow_query::promise::Promise;
 use windrow_query::queue::{RowReceiver, queue};
 use windrow_query::shared::{Shared, Status, cancelled};
+use windrow_sql::parse::{StatementText, located};
 use windrow_stream::caught::stopped;
 use windrow_stream::intake::display_micros;
 use windrow_stream::repeated::repeated;
@@ -62,6 +63,8 @@ pub struct ResultStream {
     is_over: bool,
     /// Which of the rows are returned, if not all.
     first: Option<FirstRows>,
+    /// The text of the statement, for the places of errors.
+    source: Option<StatementText>,
 }
 
 /// Completes when the rows must end, with the reason.
@@ -119,8 +122,18 @@ impl ResultStream {
         rows: RowReceiver,
         stop: Stop,
     ) -> Self {
-        let (running, over, skipped, first) = (None, None, None, None);
-        Self { schema, following, rows, stop, running, over, skipped, first, is_over: false }
+        Self {
+            schema,
+            following,
+            rows,
+            stop,
+            running: None,
+            over: None,
+            skipped: None,
+            is_over: false,
+            first: None,
+            source: None,
+        }
     }
 
     /// Returns only some of the rows. The query ends after the last of them.
@@ -136,6 +149,11 @@ impl ResultStream {
     /// Reports late and bad rows that the statement skips.
     pub(crate) fn skipping(self, skipped: &Arc<SkippedRows>) -> Self {
         Self { skipped: Some(Arc::clone(skipped)), ..self }
+    }
+
+    /// Adds places in the statement to errors.
+    pub(crate) fn located_in(self, source: StatementText) -> Self {
+        Self { source: Some(source), ..self }
     }
 
     /// Returns the columns, which are known before the first row.
@@ -294,6 +312,10 @@ impl ResultStream {
             Poll::Pending => return Poll::Pending,
         };
         this.is_over |= !matches!(next, Some(Ok(_)));
+        let next = match (next, &this.source) {
+            (Some(Err(error)), Some(source)) => Some(Err(located(error, source))),
+            (next, _) => next,
+        };
         let next = Poll::Ready(next);
         if let (Poll::Ready(Some(Ok(batch))), Some(following)) = (&next, &mut this.following) {
             following.received += batch.num_rows() as u64;

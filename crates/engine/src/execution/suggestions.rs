@@ -37,6 +37,15 @@ impl StatementContext {
         }
         if let Some(name) = unknown("function") {
             let state = self.state();
+            if state.window_functions().contains_key(&name) {
+                let message = format!("\"{name}\" is a window function, and has no window here");
+                let better = Error::sql(message)
+                    .with_hint("Write OVER (PARTITION BY … ORDER BY …) behind it.");
+                return match error.place() {
+                    Some(place) => better.with_place(place),
+                    None => better,
+                };
+            }
             let mut names: Vec<&str> = state
                 .scalar_functions()
                 .keys()

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use datafusion::prelude::SessionContext;
 use futures::future::BoxFuture;
 use windrow_core::{Error, ErrorKind, Result};
-use windrow_sql::parse::{Parsed, parse_one};
+use windrow_sql::parse::{Parsed, StatementText, located, parse_one};
 use windrow_sql::plan::TIME_ZONE;
 
 use crate::access::Access;
@@ -86,8 +86,9 @@ impl Session {
     pub fn execute<'a>(&'a self, statement: &'a Parsed) -> BoxFuture<'a, Result<Outcome>> {
         Box::pin(async move {
             self.check_size(&statement.text)?;
+            let source = statement.source();
             let statement = Arc::from(statements::of(statement.clone()));
-            self.spawn(self.statement_context(), statement).await
+            located_in(self.spawn(self.statement_context(), statement).await, source)
         })
     }
 
@@ -125,6 +126,14 @@ impl Session {
             ));
         }
         Ok(())
+    }
+}
+
+/// Adds places in the text of the statement to errors, also to those of its rows.
+fn located_in(outcome: Result<Outcome>, source: StatementText) -> Result<Outcome> {
+    match outcome {
+        Ok(Outcome::Rows(rows)) => Ok(Outcome::Rows(rows.located_in(source))),
+        done => done.map_err(|error| located(error, &source)),
     }
 }
 

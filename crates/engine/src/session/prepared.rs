@@ -9,9 +9,9 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::ScalarValue;
 use futures::future::BoxFuture;
-use windrow_core::{Error, ErrorKind, Result};
-use windrow_sql::diagnostics::from_datafusion;
-use windrow_sql::parse::Parsed;
+use windrow_core::{Error, ErrorKind, Result, sql_type};
+use windrow_sql::diagnostics::{arrow_says, from_datafusion};
+use windrow_sql::parse::{Parsed, located};
 use windrow_sql::plan::Parameters;
 
 use super::Session;
@@ -80,10 +80,10 @@ fn fit(number: usize, column: &ArrayRef, wanted: Option<&DataType>) -> Result<Ar
     };
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     cast_with_options(column, wanted, &strict).map_err(|e| {
-        let given = column.data_type();
+        let (wanted, given, why) = (sql_type(wanted), sql_type(column.data_type()), arrow_says(&e));
         Error::new(
             ErrorKind::Data,
-            format!("parameter ${number} is {wanted}, the value is {given}: {e}"),
+            format!("parameter ${number} is {wanted}, the value is {given}: {why}"),
         )
         .with_source(e)
     })
@@ -97,6 +97,7 @@ impl Session {
     pub fn prepare<'a>(&'a self, statement: &'a Parsed) -> BoxFuture<'a, Result<Prepared>> {
         Box::pin(async move {
             self.check_size(&statement.text)?;
+            let source = statement.source();
             let (cx, text) = (self.statement_context(), Arc::from(statement.text.as_str()));
             let statement: Arc<dyn Statement> = Arc::from(statements::of(statement.clone()));
             self.within_deadline(cx, async move |mut cx: StatementContext| {
@@ -113,6 +114,7 @@ impl Session {
                 Ok(Prepared { statement, text, rows, parameters: Arc::new(types) })
             })
             .await
+            .map_err(|error| located(error, &source))
         })
     }
 

@@ -6,8 +6,8 @@ use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use sqlparser::ast::ColumnDef;
-use windrow_connectors::{ConnectorEnv, Declared, open_source, sql_name};
-use windrow_core::{Error, EventTimeColumn, Result, Source, StreamSchema};
+use windrow_connectors::{ConnectorEnv, Declared, open_source};
+use windrow_core::{Error, EventTimeColumn, Result, Source, StreamSchema, sql_type};
 use windrow_sql::parse::{self, OptionItem};
 use windrow_storage::wal::Durability;
 use windrow_stream::altered::Altered;
@@ -336,7 +336,7 @@ fn connector_env(cx: &StatementContext) -> ConnectorEnv {
 /// Returns columns with their types, for people.
 fn listed(schema: &Schema) -> String {
     let columns = schema.fields().iter();
-    let columns = columns.map(|f| format!("{} {}", f.name(), sql_name(f.data_type())));
+    let columns = columns.map(|f| format!("{} {}", f.name(), sql_type(f.data_type())));
     columns.collect::<Vec<_>>().join(", ")
 }
 

@@ -1,7 +1,9 @@
 //! `SET name = value`.
 
 use async_trait::async_trait;
+use datafusion::config::ConfigOptions;
 use windrow_core::{Error, Result};
+use windrow_sql::diagnostics::{from_datafusion, nearest};
 use windrow_sql::parse;
 use windrow_sql::plan::TIME_ZONE;
 
@@ -39,18 +41,34 @@ impl Statement for Set {
             state.config_mut().options_mut().execution.time_zone = Some(zone);
             return Ok(Outcome::Done("SET".into()));
         }
-        state.config_mut().options_mut().set(&set.name, &set.value).map_err(|e| {
-            Error::config(format!(
-                "setting \"{}\" cannot be \"{}\": {}",
-                set.name,
-                set.value,
-                e.strip_backtrace()
-            ))
-            .with_place(set.place)
-            .with_hint("SHOW ALL lists the settings.")
+        let options = state.config_mut().options_mut();
+        check_known(options, set)?;
+        options.set(&set.name, &set.value).map_err(|e| {
+            let why = from_datafusion(e);
+            let (name, value) = (&set.name, &set.value);
+            Error::config(format!("setting \"{name}\" cannot be '{value}': {}", why.message()))
+                .with_place(set.place)
+                .with_hint("SHOW ALL lists the settings.")
         })?;
         Ok(Outcome::Done("SET".into()))
     }
+}
+
+/// Checks that a setting exists.
+///
+/// # Errors
+/// When it does not, with the nearest name.
+fn check_known(options: &ConfigOptions, set: &parse::Set) -> Result<()> {
+    let entries = options.entries();
+    let known: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
+    if known.contains(&set.name.as_str()) {
+        return Ok(());
+    }
+    let hint = match nearest(&set.name, known) {
+        Some(near) => format!("Did you mean \"{near}\"? SHOW ALL lists the settings."),
+        None => "SHOW ALL lists the settings.".to_owned(),
+    };
+    Err(Error::config(format!("unknown setting \"{}\"", set.name)).with_hint(hint))
 }
 
 /// Returns the time zone of this name; without a name, the one that sessions begin with.

@@ -7,7 +7,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::common::TableReference;
 use sqlparser::ast::ObjectName;
-use windrow_core::{Error, Result};
+use windrow_core::{Error, Result, sql_type};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::ShowKind;
 
@@ -165,7 +165,7 @@ impl Statement for Describe {
 async fn described(schema: &Schema) -> Result<Outcome> {
     let fields = schema.fields();
     let names = StringArray::from_iter_values(fields.iter().map(|f| f.name()));
-    let types = StringArray::from_iter_values(fields.iter().map(|f| f.data_type().to_string()));
+    let types = StringArray::from_iter_values(fields.iter().map(|f| sql_type(f.data_type())));
     let yes_no = |nullable: bool| if nullable { "YES" } else { "NO" };
     let nulls = StringArray::from_iter_values(fields.iter().map(|f| yes_no(f.is_nullable())));
     rows(vec![

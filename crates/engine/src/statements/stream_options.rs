@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use windrow_connectors::known_connectors;
+use windrow_connectors::{known_connectors, options_of};
 use windrow_core::{Error, Place, Result};
 use windrow_sql::parse::OptionItem;
 use windrow_storage::wal::Durability;
@@ -184,22 +184,26 @@ pub(super) fn no_push_options(options: &EngineOptions) -> Result<()> {
 /// # Errors
 /// When it has one.
 pub(super) fn no_options(options: &EngineOptions, name: &str) -> Result<()> {
-    match options.rest.first() {
-        None => Ok(()),
-        Some((key, _)) if KSQL_OPTIONS.contains(&key.to_lowercase().as_str()) => {
-            Err(Error::config(format!(
-                "option \"{key}\" of stream \"{name}\" is ksqlDB's: there is no connector for Kafka"
-            ))
-            .with_hint(format!(
-                "Connectors are: {}. Without one, rows come by INSERT or over Flight (docs/flight.md).",
-                known_connectors().join(", ")
-            )))
-        }
-        Some((key, _)) => Err(Error::config(format!(
-            "unknown option \"{key}\" of stream \"{name}\", which has no connector"
+    let Some((key, _)) = options.rest.first() else { return Ok(()) };
+    if KSQL_OPTIONS.contains(&key.to_lowercase().as_str()) {
+        return Err(Error::config(format!(
+            "option \"{key}\" of stream \"{name}\" is ksqlDB's: there is no connector for Kafka"
         ))
-        .with_hint(format!("Known options: {}.", STREAM_OPTIONS.join(", ")))),
+        .with_hint(format!(
+            "Connectors are: {}. Without one, rows come by INSERT or over Flight (docs/flight.md).",
+            known_connectors().join(", ")
+        )));
     }
+    let message = format!("unknown option \"{key}\" of stream \"{name}\", which has no connector");
+    let takes =
+        |connector: &&&str| options_of(connector).iter().any(|option| option.name == key.as_str());
+    let of: Vec<String> =
+        known_connectors().iter().filter(takes).map(|c| format!("connector = '{c}'")).collect();
+    let hint = match of.as_slice() {
+        [] => format!("Known options: {}.", STREAM_OPTIONS.join(", ")),
+        of => format!("Add {}, which takes it.", of.join(" or ")),
+    };
+    Err(Error::config(message).with_hint(hint))
 }
 
 /// Returns the error for a processing time of rows that are read again.

@@ -13,8 +13,7 @@ use datafusion::functions_aggregate::expr_fn::{
     approx_distinct, approx_percentile_cont, avg, count, max, min, stddev,
 };
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast as expr_cast, lit};
-use windrow_connectors::sql_name;
-use windrow_core::{Error, Result};
+use windrow_core::{Error, Result, sql_type};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::ContinuousQuery;
 use windrow_sql::plan::{Parameters, distinct_columns, parameters};
@@ -191,7 +190,7 @@ fn transposed(schema: &Schema, row: &RecordBatch) -> Result<RecordBatch> {
     let nulls: Float64Array = nulls.collect();
     let names = StringArray::from_iter_values(schema.fields().iter().map(|f| f.name()));
     let types =
-        StringArray::from_iter_values(schema.fields().iter().map(|f| sql_name(f.data_type())));
+        StringArray::from_iter_values(schema.fields().iter().map(|f| sql_type(f.data_type())));
     let mut made: Vec<ArrayRef> = vec![Arc::new(names), Arc::new(types)];
     for (statistic, texts) in STATISTICS.into_iter().zip(texts) {
         made.push(match statistic {

@@ -1,7 +1,7 @@
 //! The statement that creates a stream for columns of an Arrow schema.
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, TimeUnit};
-use windrow_core::{Error, Result};
+use windrow_core::{Error, Result, sql_type};
 
 /// Returns `create` with the name and the columns. It has no watermark, because nothing in the columns says which one
 /// is the event time and how late rows may be.
@@ -21,7 +21,7 @@ fn column(field: &std::sync::Arc<Field>) -> Result<String> {
     let Some(sql) = type_name(field.data_type()) else {
         return Err(Error::data(format!(
             "column \"{name}\" is {}, which SQL has no name for",
-            field.data_type()
+            sql_type(field.data_type())
         ))
         .with_hint("Cast it before, or make the stream with CREATE STREAM and append to it."));
     };

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use datafusion::logical_expr::AggregateUDF;
 
 pub use sum::sum_udaf;
-pub use total::{fits_digits, sql_type};
+pub use total::fits_digits;
 
 /// Returns all of them, to be registered over DataFusion's of the same names.
 pub fn functions() -> Vec<Arc<AggregateUDF>> {

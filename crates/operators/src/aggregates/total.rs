@@ -10,12 +10,12 @@ use arrow::array::{Array, ArrayRef, AsArray, Int16Array, PrimitiveArray};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
     ArrowNativeType, ArrowPrimitiveType, DataType, Decimal32Type, Decimal64Type, Decimal128Type,
-    Decimal256Type, Int16Type, TimeUnit, i256,
+    Decimal256Type, Int16Type, i256,
 };
 use datafusion::common::Result;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::EmitTo;
-use windrow_core::Error;
+use windrow_core::{Error, sql_type};
 
 /// A number with wrapping addition.
 pub(super) trait Cyclic: ArrowNativeType + Hash + Eq + Debug {
@@ -225,33 +225,6 @@ pub(super) fn beyond(function: &str, data_type: &DataType) -> DataFusionError {
     };
     let message = format!("\"{function}\" is beyond what {} holds", sql_type(data_type));
     ours(Error::data(message).with_hint(hint))
-}
-
-/// Returns the SQL name of a numeric type.
-pub fn sql_type(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Int8 => "TINYINT".to_owned(),
-        DataType::Int16 => "SMALLINT".to_owned(),
-        DataType::Int32 => "INT".to_owned(),
-        DataType::Int64 => "BIGINT".to_owned(),
-        DataType::UInt8 => "TINYINT UNSIGNED".to_owned(),
-        DataType::UInt16 => "SMALLINT UNSIGNED".to_owned(),
-        DataType::UInt32 => "INT UNSIGNED".to_owned(),
-        DataType::UInt64 => "BIGINT UNSIGNED".to_owned(),
-        DataType::Decimal32(digits, scale)
-        | DataType::Decimal64(digits, scale)
-        | DataType::Decimal128(digits, scale)
-        | DataType::Decimal256(digits, scale) => format!("DECIMAL({digits}, {scale})"),
-        DataType::Duration(unit) => match unit {
-            TimeUnit::Second => "a duration in seconds",
-            TimeUnit::Millisecond => "a duration in milliseconds",
-            TimeUnit::Microsecond => "a duration in microseconds",
-            TimeUnit::Nanosecond => "a duration in nanoseconds",
-        }
-        .to_owned(),
-        DataType::Interval(_) => "INTERVAL".to_owned(),
-        other => other.to_string(),
-    }
 }
 
 pub(super) fn ours(error: Error) -> DataFusionError {

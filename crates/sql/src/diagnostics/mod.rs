@@ -3,9 +3,11 @@
 //! Invariants: nothing here panics, whatever the error; an error of the user's making never reads
 //! as a bug; an error of ours that travelled through the engine comes out as it went in.
 
+mod messages;
 mod near;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use datafusion::error::DataFusionError;
 use tokio::task::JoinError;
 use windrow_core::{Error, ErrorKind, Place};
 
+use self::messages::{Reworded, between, reworded};
+use self::words::in_sql;
 pub use near::{did_you_mean, nearest};
 
 /// How many layers around the cause are looked through.
@@ -104,6 +108,9 @@ fn unwrap_external(external: Box<dyn StdError + Send + Sync>) -> Result<DataFusi
     match external.downcast::<ArrowError>() {
         Ok(arrow) => Ok(DataFusionError::ArrowError(arrow, None)),
         Err(other) => {
+            if let Some(error) = in_our_words(ErrorKind::Unavailable, &other.to_string()) {
+                return Err(error.with_source(other));
+            }
             let message = first_line(&other.to_string());
             Err(Error::new(ErrorKind::Unavailable, message).with_source(other))
         }
@@ -192,9 +199,10 @@ fn plain(error: &DataFusionError) -> Error {
         DataFusionError::SchemaError(schema, _) => from_schema(schema),
         DataFusionError::Plan(text) => from_plan(text),
         DataFusionError::SQL(parser, _) => new(ErrorKind::Sql, &parser.to_string()),
-        DataFusionError::NotImplemented(text) => {
-            new(ErrorKind::Sql, text).with_hint("The engine does not support this; rewrite it.")
-        }
+        DataFusionError::NotImplemented(text) => match in_our_words(ErrorKind::Sql, text) {
+            Some(error) => error,
+            None => new(ErrorKind::Sql, text).with_hint("This is not supported; rewrite it."),
+        },
         DataFusionError::Configuration(text) => new(ErrorKind::Config, text),
         DataFusionError::ResourcesExhausted(text) => new(ErrorKind::Limit, text).with_hint(
             "Raise the limit (--memory-limit), use shorter windows, or group by fewer keys.",
@@ -288,6 +296,9 @@ fn from_arrow(error: &ArrowError) -> Error {
         ArrowError::CDataInterface(_) => ErrorKind::Internal,
         _ => ErrorKind::Data,
     };
+    if let Some(error) = in_our_words(kind, &text) {
+        return error;
+    }
     let error = Error::new(kind, tidy(&text));
     if text.starts_with("Cast error") || text.starts_with("Parser error") {
         return error.with_hint("Use TRY_CAST to get NULL where a value does not fit.");
@@ -317,7 +328,7 @@ fn from_execution(text: &str) -> Error {
         return too_much_in_a_batch();
     }
     // Functions report bad values as plain execution errors.
-    Error::new(ErrorKind::Data, tidy(text))
+    in_our_words(ErrorKind::Data, text).unwrap_or_else(|| Error::new(ErrorKind::Data, tidy(text)))
 }
 
 fn from_schema(error: &SchemaError) -> Error {
@@ -372,9 +383,15 @@ fn from_schema(error: &SchemaError) -> Error {
 fn from_plan(text: &str) -> Error {
     if let Some(name) = between(text, "table '", "' not found") {
         // The catalog and schema are the engine's defaults, not the user's words.
-        let short = name.strip_prefix("datafusion.public.").unwrap_or(name);
+        let short = name
+            .strip_prefix("datafusion.public.")
+            .or_else(|| name.strip_prefix("datafusion."))
+            .unwrap_or(name);
         let error = Error::new(ErrorKind::NotFound, format!("unknown table \"{short}\""));
         return error.with_hint("SHOW TABLES lists what can be read.");
+    }
+    if let Some(error) = in_our_words(ErrorKind::Sql, text) {
+        return error;
     }
     if let Some(name) = between(text, "Invalid function '", "'") {
         let error = Error::sql(format!("unknown function \"{name}\""));
@@ -403,13 +420,30 @@ fn from_plan(text: &str) -> Error {
     }
 }
 
-fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
-    let (_, rest) = text.split_once(before)?;
-    rest.split_once(after).map(|(name, _)| name)
+/// An error whose text is known.
+fn in_our_words(kind: ErrorKind, text: &str) -> Option<Error> {
+    let Reworded { message, hint, kind: known } = reworded(&stripped(text))?;
+    let error = Error::new(known.unwrap_or(kind), message);
+    Some(match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    })
+}
+
+/// What an error of Arrow says, without a hint: for messages that begin with the column.
+pub fn arrow_says(error: &ArrowError) -> String {
+    from_arrow(error).message().to_owned()
 }
 
 /// A message as we write it: one line, lower case, no full stop, no word of the engine's own.
 fn tidy(text: &str) -> String {
+    let text = stripped(text);
+    let line: String = text.split('\n').map(str::trim).collect::<Vec<_>>().join(" ");
+    in_sql(&lower_first(line.trim_end_matches('.')))
+}
+
+/// A text without the prefixes that say its kind.
+fn stripped(text: &str) -> String {
     const PREFIXES: &[&str] = &[
         "Error during planning: ",
         "External error: ",
@@ -435,8 +469,7 @@ fn tidy(text: &str) -> String {
     while let Some(rest) = PREFIXES.iter().find_map(|p| text.strip_prefix(p)) {
         text = rest;
     }
-    let line: String = text.split('\n').map(str::trim).collect::<Vec<_>>().join(" ");
-    lower_first(line.trim_end_matches('.'))
+    text.trim_end_matches('.').to_owned()
 }
 
 fn first_line(text: &str) -> String {

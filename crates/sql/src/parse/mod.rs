@@ -28,6 +28,7 @@ mod interval;
 mod lateral;
 mod length;
 mod lex;
+mod located;
 mod placeholder;
 mod refused;
 mod relation;
@@ -42,12 +43,13 @@ pub use ddl::is_proctime;
 pub use interval::Interval;
 pub use length::characters_max;
 pub use lex::is_complete;
+pub use located::located;
 pub use relation::{GROUPED, PARTITION_BY};
 pub use spans::{Piece, Span, spans};
 pub use statement::{
     ContinuousQuery, CopyFrom, CopyOut, CreateStream, CreateView, Drop, DropKind, Explain,
-    Explained, Insert, OptionItem, OutFormat, Parsed, Set, ShowKind, Statement, Verify,
-    WatermarkClause,
+    Explained, Insert, OptionItem, OutFormat, Parsed, Set, ShowKind, Statement, StatementText,
+    Verify, WatermarkClause,
 };
 pub use tail::{Emit, Tail};
 

@@ -23,6 +23,23 @@ pub struct Parsed {
     pub first_column: usize,
 }
 
+/// The text of a statement, and where in its submission it begins.
+#[derive(Debug, Clone)]
+pub struct StatementText {
+    pub(super) text: String,
+    pub(super) first_line: usize,
+    pub(super) first_column: usize,
+}
+
+impl Parsed {
+    /// Its text, with where that begins.
+    pub fn source(&self) -> StatementText {
+        let Self { text, first_line, first_column, .. } = self;
+        let (first_line, first_column) = (*first_line, *first_column);
+        StatementText { text: text.clone(), first_line, first_column }
+    }
+}
+
 /// What a statement says.
 #[derive(Debug, Clone)]
 pub enum Statement {

@@ -26,6 +26,7 @@ mod interval_join;
 mod joined;
 mod known;
 mod lineage;
+mod names;
 mod own;
 mod parameters;
 mod pieces;
@@ -64,6 +65,7 @@ pub use exact::{TIME_ZONE, is_text, loss, physical_expression};
 pub use flow::{
     ContinuousPlan, Flow, Leaf, LeafSource, OperatorInput, OperatorNode, RowsFlow, Stage,
 };
+pub use names::PlannerNames;
 use parameters::bind_rows;
 pub use parameters::{Parameters, bind, parameters};
 use relation::ContinuousScan;
@@ -133,6 +135,9 @@ pub async fn statement(state: &SessionState, statement: Statement) -> Result<Log
     budget::check(0)?;
     let mut statement = statement;
     if let Some(query) = queried(&mut statement) {
+        if state.config().get_extension::<PlannerNames>().is_none() {
+            names::name_columns(query);
+        }
         own::name_apart(state, query).await?;
     }
     let plan = state.statement_to_plan(statement).await.map_err(from_datafusion)?;

@@ -13,7 +13,7 @@ use sqlparser::ast::{
     TableFactor,
 };
 use sqlparser::tokenizer::Span;
-use windrow_core::{Error, Place, SessionSpec, WindowKind, WindowSpec, Windows, time};
+use windrow_core::{Error, Place, SessionSpec, WindowKind, WindowSpec, Windows, sql_type, time};
 
 use super::assign::{Keys, WINDOW_TIME, WindowAssign};
 use super::lineage;
@@ -410,12 +410,16 @@ fn nanos(
 }
 
 fn not_a_timestamp(column: &Column, found: &DataType) -> Error {
-    Error::sql(format!("the time column \"{}\" is {found}, not a timestamp", column.name))
-        .with_hint(format!(
-            "Cast it: FROM TUMBLE((SELECT *, CAST(\"{}\" AS TIMESTAMP) AS ts FROM …), ts, …), \
+    Error::sql(format!(
+        "the time column \"{}\" is {}, not a timestamp",
+        column.name,
+        sql_type(found)
+    ))
+    .with_hint(format!(
+        "Cast it: FROM TUMBLE((SELECT *, CAST(\"{}\" AS TIMESTAMP) AS ts FROM …), ts, …), \
              or declare a generated column of the stream.",
-            column.name
-        ))
+        column.name
+    ))
 }
 
 fn missing(function: Function, what: &str, span: Span) -> DataFusionError {

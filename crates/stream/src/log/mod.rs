@@ -1,7 +1,7 @@
 //! The log of a stream table: an append-only table with offsets that many readers follow.
 //!
 //! It holds the rows of push streams (INSERT, Flight) and the results of views. Readers keep
-//! their own position and are served from the log, so a slow reader holds nobody back and needs no
+//! their own position and are served from the log, so a slow reader holds no other back and needs no
 //! queue.
 //!
 //! ```text
@@ -86,7 +86,7 @@ struct Inner {
     /// Rows of a view that came behind the watermark of what they were made of: its own does not speak of
     /// them. By offset.
     behind: BTreeMap<u64, Watermark>,
-    /// Nobody archives the tail any more: waiting for room would never end.
+    /// The tail is archived no more: waiting for room would never end.
     is_released: bool,
     ended: bool,
     /// Nothing is to come for now: all that its writer reads is idle.
@@ -301,7 +301,7 @@ impl StreamLog {
         hidden
     }
 
-    /// Releases the rows before `end`: nobody is given them any more. Those of an archive are
+    /// Releases the rows before `end`: no reader is given them any more. Those of an archive are
     /// deleted by whole files, and what is not archived yet still goes there.
     pub fn release_before(&self, end: u64) {
         let mut inner = self.inner.lock();

@@ -50,7 +50,7 @@ const OWN_TAIL_BYTES: usize = 1 << 20;
 /// An operator takes a share from this part of the limit on.
 const SMALL_PART: usize = 64;
 /// When three quarters of the pool are taken, an operator that holds more than this part of it
-/// goes to disk: the rest is for those who cannot give way, such as the hash table of a join.
+/// goes to disk: the rest is for consumers that cannot spill, such as the hash table of a join.
 const LARGE_PART: usize = 16;
 /// A table that grows is there twice for a moment, and the allocator keeps some of what it is given back: state
 /// counts for so much more than it holds, one part of this many.
@@ -69,7 +69,7 @@ pub struct Memory {
     tails: AtomicUsize,
     /// Where files go; they have no name there, so that none is left after a crash.
     directory: PathBuf,
-    /// Nobody else puts anything there.
+    /// Nothing else is put there.
     own: bool,
 }
 

@@ -25,7 +25,7 @@ use super::{LARGE_PART, display};
 const SORT: &str = "ExternalSorter";
 /// More than this part of what a grouping has is a step.
 const STEP_PART: usize = 4;
-/// The allocator is asked each time that this part of the pool has been taken anew.
+/// The allocator is asked each time that this part of the pool has been taken.
 const GIVE_BACK_PART: usize = 32;
 /// What an operator may have in any case.
 const BYTES_MIN: usize = 4 << 20;
@@ -64,7 +64,7 @@ impl Taken {
         self.spillable + self.fixed + self.windows
     }
 
-    /// What nobody has taken of the pool, nor the window operators within their shares.
+    /// What has not been taken of the pool, nor the window operators within their shares.
     fn free(&self, size: usize) -> usize {
         let windows = self.windows.min(self.share(size).saturating_mul(self.operators));
         size.saturating_sub(self.fixed + self.spillable + windows)

@@ -54,7 +54,7 @@ pub struct Stream {
 pub struct WhenIdle {
     /// After so long without a row.
     pub after_micros: i64,
-    /// Its watermark follows the clock; otherwise it stays, and holds nobody.
+    /// Its watermark follows the clock; otherwise it stays, and holds no window back.
     pub by_clock: bool,
 }
 

@@ -21,8 +21,10 @@ use arrow::datatypes::{
     TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 
+use windrow_core::sql_type;
+
 use super::super::convert::{
-    NumberRules, STRICT, Times, decimal, float, integer, is_rounded_by_double, sql_name,
+    NumberRules, STRICT, Times, decimal, float, integer, is_rounded_by_double,
 };
 use super::tokens::{Cursor, Value, Wrong};
 
@@ -101,7 +103,7 @@ pub(super) fn column(
         other if can_cast_types(&T::Utf8View, other) => {
             Box::new(Converted { text: Texts(StringViewBuilder::new()), to: other.clone() })
         }
-        other => return Err(format!("JSON cannot hold {}", sql_name(other))),
+        other => return Err(format!("JSON cannot hold {}", sql_type(other))),
     })
 }
 
@@ -126,7 +128,7 @@ fn misfit(value: Value<'_>, data_type: &DataType) -> String {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.into_owned(),
     };
-    format!("'{shown}' is not {}", sql_name(data_type))
+    format!("'{shown}' is not {}", sql_type(data_type))
 }
 
 /// Returns the text of a value that may be a number in quotes: where the columns are declared.
@@ -141,7 +143,7 @@ fn quoted<'a>(
             if strict {
                 return Err(format!(
                     "'{text}' is text, and the first rows have {}; declare the column, or raise infer_rows",
-                    sql_name(data_type)
+                    sql_type(data_type)
                 ));
             }
             Ok(text)

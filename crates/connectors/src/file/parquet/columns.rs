@@ -13,9 +13,9 @@ use arrow::compute::kernels::cmp::distinct;
 use arrow::compute::{can_cast_types, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, TimeUnit};
 use arrow::error::ArrowError;
-use windrow_core::{Error, Result};
+use windrow_core::{Error, Result, sql_type};
 
-use super::super::convert::{BareNumber, NumberRules, STRICT, sql_name};
+use super::super::convert::{BareNumber, NumberRules, STRICT};
 use super::super::csv::missing_column;
 
 /// The place of a declared column in a file.
@@ -70,7 +70,7 @@ pub(super) fn find_columns(
                 BareNumber::Unsaid | BareNumber::Contradicts => Err(Error::data(format!(
                     "column \"{}\" of file \"{name}\" is {}, and declared as TIMESTAMP: the unit of its numbers is not known",
                     field.name(),
-                    sql_name(is)
+                    sql_type(is)
                 ))
                 .with_hint("Say it: epoch = 's', 'ms', 'us' or 'ns' in WITH, or declare the column as TIMESTAMP(3) for milliseconds.")),
             };
@@ -79,8 +79,8 @@ pub(super) fn find_columns(
             return Err(Error::data(format!(
                 "column \"{}\" of file \"{name}\" is {}, which cannot become {}",
                 field.name(),
-                sql_name(is),
-                sql_name(field.data_type())
+                sql_type(is),
+                sql_type(field.data_type())
             ))
             .with_hint("Declare the column with the file's type and CAST it in the query."));
         }
@@ -133,8 +133,8 @@ impl Union {
                 return Err(Error::data(format!(
                     "column \"{}\" is {} in file \"{file}\" and {} in file \"{name}\"",
                     known.name(),
-                    sql_name(known.data_type()),
-                    sql_name(field.data_type())
+                    sql_type(known.data_type()),
+                    sql_type(field.data_type())
                 ))
                 .with_hint("No type holds the values of both exactly; make a stream of each, or write one of the files anew."));
             };

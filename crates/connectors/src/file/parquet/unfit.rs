@@ -7,9 +7,8 @@ use arrow::compute::{filter_record_batch, nullif};
 use arrow::datatypes::{DataType, Field};
 use arrow::json::LineDelimitedWriter;
 use arrow::util::display::array_value_to_string;
-use windrow_core::Result;
+use windrow_core::{Result, sql_type};
 
-use super::super::convert::sql_name;
 use super::super::decode::OnBadRow;
 use super::columns::Place;
 
@@ -45,7 +44,7 @@ pub(super) fn fitting(
         }
         for row in rows {
             let value = array_value_to_string(column, row)?;
-            let of = sql_name(field.data_type());
+            let of = sql_type(field.data_type());
             note(&mut unfit, row, || format!("column \"{}\": '{value}' is not {of}", field.name()));
         }
         if !field.is_nullable() {

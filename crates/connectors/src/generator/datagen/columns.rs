@@ -9,7 +9,7 @@ use arrow::array::{
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options, nullif, take};
 use arrow::datatypes::{DataType, Decimal128Type, Field, Int64Type, TimeUnit};
 use windrow_core::time::{ticks_per_second, time_unit};
-use windrow_core::{Error, Result};
+use windrow_core::{Error, Result, sql_type};
 
 use super::super::source::{below, mix, unit_interval};
 use super::{EventTimes, Settings, bad_value};
@@ -413,7 +413,7 @@ impl FieldOptions<'_> {
             Ok(Some(ticks)) => Ok(Some(ticks)),
             Ok(None) => Err(bad_value(&self.key(option), text, "within 64 bits")),
             Err(e) => {
-                let expected = format!("a value of type {data_type}");
+                let expected = format!("a value of type {}", sql_type(data_type));
                 Err(bad_value(&self.key(option), text, &expected).with_source(e))
             }
         }

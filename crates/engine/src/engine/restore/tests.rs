@@ -7,7 +7,7 @@ use futures::executor::block_on;
 use windrow_storage::directory::DataDirectory;
 use windrow_storage::files::StdFiles;
 
-use crate::durable::definitions::Definitions;
+use crate::durable::definitions::{Definitions, Kind};
 use crate::{Engine, EngineConfig, Outcome, SessionOptions};
 
 fn open(dir: &Path) -> Engine {
@@ -92,6 +92,41 @@ fn what_was_accepted_once_is_opened() {
     assert!(ask(&engine, "SELECT sum(n) AS n FROM v").unwrap().contains("| 2 "));
     let refused = ask(&engine, "CREATE TABLE u (a INT PRIMARY KEY)").unwrap_err();
     assert!(refused.contains("PRIMARY KEY"), "{refused}");
+}
+
+/// Objects of versions that left names of columns to the planner keep these names.
+#[test]
+fn columns_keep_the_names_that_they_were_made_with() {
+    let tmp = tempfile::tempdir().unwrap();
+    let engine = open(tmp.path());
+    ask(&engine, "CREATE STREAM s (n INT, ts TIMESTAMP, WATERMARK FOR ts)").unwrap();
+    block_on(engine.close()).unwrap();
+    drop(engine);
+    let query = "SELECT s.n, s.n + 1 FROM s";
+    let directory = DataDirectory::open(std::sync::Arc::new(StdFiles), tmp.path()).unwrap();
+    let definitions = Definitions::open(&directory).unwrap();
+    for (name, kind, sql) in [
+        ("old", Kind::MaterializedView, format!("CREATE MATERIALIZED VIEW old AS {query}")),
+        ("named", Kind::View, "CREATE VIEW named AS SELECT \"s.n + Int64(1)\" FROM old".to_owned()),
+    ] {
+        definitions.replace(&[], name, kind, &sql).unwrap();
+        definitions.name_as_before(name).unwrap();
+    }
+    drop((definitions, directory));
+    for _ in 0..2 {
+        let engine = open(tmp.path());
+        let new = format!("CREATE MATERIALIZED VIEW IF NOT EXISTS new AS {query}");
+        ask(&engine, &new).unwrap();
+        ask(&engine, "INSERT INTO s VALUES (1, '2026-01-01')").unwrap();
+        ask(&engine, "WAIT FOR old").unwrap();
+        for (name, column) in
+            [("old", "s.n + Int64(1)"), ("named", "s.n + Int64(1)"), ("new", "n + 1")]
+        {
+            let shown = ask(&engine, &format!("SELECT * FROM {name}")).unwrap();
+            assert!(shown.contains(&format!("| {column} |")), "{name}: {shown}");
+        }
+        block_on(engine.close()).unwrap();
+    }
 }
 
 /// What cannot be opened is named, listed, and can be given up.

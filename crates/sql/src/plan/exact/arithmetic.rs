@@ -20,7 +20,8 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_expr_common::datum::apply;
 use windrow_core::Error;
-use windrow_operators::aggregates::{fits_digits, sql_type};
+use windrow_core::sql_type;
+use windrow_operators::aggregates::fits_digits;
 
 /// Arithmetic that wraps in DataFusion, as a function that fails instead.
 pub(super) fn checked(expr: Expr, schema: &dyn ExprSchema) -> Result<Transformed<Expr>> {

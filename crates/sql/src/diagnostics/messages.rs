@@ -1,0 +1,356 @@
+//! What the engine says of a statement, in our words: a message that names the object, and a hint that can be acted
+//! upon. Texts that are not known here are tidied and shown as they are.
+//!
+//! The texts are those of DataFusion and Arrow, whose errors carry no more than text; `tests/src/messages.rs` walks
+//! statements that lead to them, so that a new version with other texts is noticed.
+
+use windrow_core::ErrorKind;
+
+use super::did_you_mean;
+use super::words::in_sql;
+
+/// What is said, and what can be done.
+pub(super) struct Reworded {
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+    /// What kind of error it is, where the engine's does not say it.
+    pub(super) kind: Option<ErrorKind>,
+}
+
+impl Reworded {
+    fn of_kind(self, kind: ErrorKind) -> Self {
+        Self { kind: Some(kind), ..self }
+    }
+}
+
+/// Types that can be declared, for near matches.
+const TYPE_NAMES: [&str; 24] = [
+    "BIGINT",
+    "BOOLEAN",
+    "BYTEA",
+    "CHAR",
+    "DATE",
+    "DECIMAL",
+    "DOUBLE",
+    "FLOAT",
+    "INT",
+    "INTEGER",
+    "INTERVAL",
+    "NUMERIC",
+    "REAL",
+    "SMALLINT",
+    "STRING",
+    "STRUCT",
+    "TEXT",
+    "TIME",
+    "TIMESTAMP",
+    "TIMESTAMPTZ",
+    "TINYINT",
+    "UNSIGNED",
+    "VARCHAR",
+    "VARBINARY",
+];
+/// Functions that stand behind FROM.
+const TABLE_FUNCTIONS: [&str; 6] =
+    ["tumble", "hop", "cumulate", "session", "generate_series", "range"];
+
+const CAST: &str = "CAST one side to the type of the other.";
+const TRY_CAST: &str = "Use TRY_CAST to get NULL where a value does not fit.";
+
+/// The engine's text in our words, if it is known here; `text` has no prefix of its kind any more.
+pub(super) fn reworded(text: &str) -> Option<Reworded> {
+    // What a user wrote is no word of ours.
+    if let Some(of_value) = value(text) {
+        return Some(of_value);
+    }
+    let known = [function, operator, types, names, clauses];
+    let known = known.iter().find_map(|known| known(text))?;
+    Some(Reworded { message: in_sql(&known.message), ..known })
+}
+
+fn said(message: String, hint: &str) -> Reworded {
+    hinted(message, Some(hint.to_owned()).filter(|hint| !hint.is_empty()))
+}
+
+fn hinted(message: String, hint: Option<String>) -> Reworded {
+    Reworded { message, hint, kind: None }
+}
+
+/// What stands between two pieces of a text.
+pub(super) fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(before)?;
+    rest.split_once(after).map(|(found, _)| found)
+}
+
+/// Calls of functions with arguments that they do not take.
+fn function(text: &str) -> Option<Reworded> {
+    let takes = |name: &str, what: String| {
+        let hint = format!("SHOW FUNCTIONS LIKE '{name}' shows what it takes.");
+        hinted(format!("function \"{name}\" {what}"), Some(hint))
+    };
+    let count = |name: &str, wanted: &str, given: &str| {
+        let arguments = if wanted == "1" { "argument" } else { "arguments" };
+        let are = if given == "1" { "is" } else { "are" };
+        takes(name, format!("takes {wanted} {arguments}, and {given} {are} given"))
+    };
+    let call = between(text, "given name and argument types '", "'. You might");
+    let (name, arguments) = match call.and_then(|call| call.strip_suffix(')')?.split_once('(')) {
+        Some((name, arguments)) => (name, Some(arguments)),
+        None => (between(text, "unction '", "'")?, None),
+    };
+    let numbers = between(text, " expects ", " arguments but received ")
+        .zip(text.split_once(" arguments but received ").map(|(_, given)| given));
+    if let Some((wanted, given)) = numbers.filter(|_| !text.contains("to match any signature"))
+        && wanted.chars().all(|c| c.is_ascii_digit())
+    {
+        let end = given.find(|c: char| !c.is_ascii_digit()).unwrap_or(given.len());
+        return Some(count(name, wanted, given.get(..end).unwrap_or(given)));
+    }
+    if let Some(arguments) = arguments {
+        return Some(takes(name, format!("does not take ({arguments})")));
+    }
+    if text.contains("failed to match any signature") {
+        let given =
+            between(text, "(DataType: ", ")").or_else(|| between(text, "but received ", ","));
+        let mut wanted: Vec<&str> = vec![];
+        for part in text.split("expects ").skip(1) {
+            let number = part.split(' ').next().unwrap_or_default();
+            if number.chars().all(|c| c.is_ascii_digit()) && !wanted.contains(&number) {
+                wanted.push(number);
+            }
+        }
+        let received = text.rsplit_once("arguments but received ").map(|(_, given)| given);
+        if let (false, Some(received)) = (wanted.is_empty(), received) {
+            return Some(count(name, &wanted.join(" or "), received.trim_end_matches('.')));
+        }
+        return Some(takes(
+            name,
+            format!("does not take ({})", given.unwrap_or("these arguments")),
+        ));
+    }
+    None
+}
+
+/// Values that do not fit.
+fn value(text: &str) -> Option<Reworded> {
+    if let Some(value) = between(text, "annot cast string '", "' to value of ") {
+        let to = text.rsplit_once("' to value of ")?.1.trim_end_matches(" type");
+        return Some(said(format!("cannot cast '{value}' to {}", in_sql(to)), TRY_CAST));
+    }
+    if let Some(value) = between(text, "annot cast value '", "' to value of ") {
+        let to = text.rsplit_once("' to value of ")?.1.trim_end_matches(" type");
+        return Some(said(format!("cannot cast '{value}' to {}", in_sql(to)), TRY_CAST));
+    }
+    if let Some(value) = between(text, "an't cast value ", " to type ") {
+        let to = text.rsplit_once(" to type ")?.1;
+        return Some(said(format!("cannot cast {value} to {}", in_sql(to)), TRY_CAST));
+    }
+    if text.to_lowercase().starts_with("unsupported cast from ") {
+        let (from, to) = text.get("unsupported cast from ".len()..)?.split_once(" to ")?;
+        let message = format!("cannot cast {} to {}", in_sql(from), in_sql(to));
+        return Some(said(message, "CAST it by way of another type."));
+    }
+    if let Some(rest) = text.strip_prefix("Unable to cast to ") {
+        let to = in_sql(rest.split(' ').next()?);
+        return Some(said(format!("the value is beyond what {to} holds"), TRY_CAST));
+    }
+    if let Some(rest) = text.strip_prefix("regex parse error:") {
+        let why = rest.rsplit_once("error: ").map_or(rest, |(_, why)| why).trim();
+        let pattern = rest.trim_start().lines().next().unwrap_or_default().trim();
+        let message = format!("'{pattern}' is no regular expression: {why}");
+        return Some(said(message, "").of_kind(ErrorKind::Data));
+    }
+    None
+}
+
+fn operator(text: &str) -> Option<Reworded> {
+    let operands = |operation: &str| {
+        // Types have no blanks in them but behind commas.
+        let operation = operation.replace(", ", ",");
+        let mut words = operation.split(' ');
+        let (left, right) = (words.next()?, words.next_back()?);
+        let operator: Vec<&str> = words.collect();
+        let (left, right) = (left.replace(',', ", "), right.replace(',', ", "));
+        Some(format!("operator {} does not take {left} and {right}", operator.join(" ")))
+    };
+    if let Some(operation) = between(text, "annot coerce arithmetic expression ", " to valid types")
+    {
+        return Some(said(
+            operands(operation)?,
+            "CAST the operands to numbers, or to a time and an INTERVAL.",
+        ));
+    }
+    if let Some((_, operation)) = text.split_once("annot infer common argument type for ") {
+        let (_, operation) = operation.split_once(" operation ")?;
+        return Some(said(operands(operation)?, CAST));
+    }
+    if let Some(types) = between(text, "common type to coerce ", " expression") {
+        let (types, operator) = types.rsplit_once(" in ")?;
+        let (left, right) = types.split_once(" and ")?;
+        return Some(said(
+            format!("operator {operator} does not take {left} and {right}"),
+            "CAST both sides to VARCHAR.",
+        ));
+    }
+    if let Some(rest) = text.strip_prefix("Divide by zero") {
+        return Some(said(
+            format!(
+                "divide by zero{}",
+                rest.trim_end_matches(" error").trim_end_matches("error").trim_end()
+            ),
+            "",
+        ));
+    }
+    None
+}
+
+fn types(text: &str) -> Option<Reworded> {
+    if let Some(name) = text.strip_prefix("Unsupported SQL type ") {
+        let name = name.trim_end_matches('.');
+        let hint = did_you_mean(name, TYPE_NAMES, "types");
+        return Some(hinted(format!("unknown type \"{name}\""), Some(hint)));
+    }
+    if let Some((then, otherwise)) = between(text, "ailed to coerce then (", ") to common types")
+        .and_then(|types| types.split_once(") and else ("))
+    {
+        let message = format!("the results of CASE have no common type: {then} and {otherwise}");
+        return Some(said(message, "CAST them to one type."));
+    }
+    if let Some((before, rest)) = text
+        .strip_prefix("Incompatible inputs for Union: Previous inputs were of type ")
+        .and_then(|rest| rest.split_once(", but got incompatible type "))
+    {
+        let (now, column) = rest.split_once(" on column ")?;
+        let column = column.trim_matches('\'');
+        let message = format!("column \"{column}\" of a UNION is {before} before and {now} here");
+        return Some(said(message, "CAST it to one type in all of its queries."));
+    }
+    if let Some(of) = text.strip_prefix("Cannot create filter with non-boolean predicate '") {
+        let (condition, of) = of.split_once("' returning ")?;
+        return Some(said(
+            format!("the condition {condition} is {of}, not BOOLEAN"),
+            "Compare it with something.",
+        ));
+    }
+    for clause in ["LIMIT", "OFFSET"] {
+        let before = format!("Expected {clause} to be an integer or null, but got ");
+        if let Some(of) = text.strip_prefix(&before) {
+            return Some(said(format!("{clause} takes an integer, not {of}"), ""));
+        }
+    }
+    None
+}
+
+fn names(text: &str) -> Option<Reworded> {
+    if let Some(name) = between(text, "able function '", "' not found") {
+        let name = name.to_lowercase();
+        let hint = did_you_mean(&name, TABLE_FUNCTIONS, "table functions");
+        let message = format!("unknown table function \"{name}\"");
+        return Some(hinted(message, Some(hint)));
+    }
+    if text.to_lowercase().starts_with("dot access not supported for non-string expr") {
+        let message = "a field of this expression cannot be read with a dot".to_owned();
+        return Some(said(message, "Read it with brackets: (…)['field']."));
+    }
+    if text.contains("is not Struct, Map, or Null") {
+        let of = between(text, ": type ", " is not Struct")?;
+        let known = said(format!("{of} has no fields"), "Only a STRUCT or a MAP has them.");
+        return Some(known.of_kind(ErrorKind::Sql));
+    }
+    if let Some(field) = between(text, "ield ", " not found in struct") {
+        let message = format!("the STRUCT has no field \"{field}\"");
+        return Some(said(message, "DESCRIBE shows the type of a column.").of_kind(ErrorKind::Sql));
+    }
+    if let Some(name) = text.strip_prefix("Invalid qualifier ") {
+        return Some(said(
+            format!("no table \"{name}\" in FROM"),
+            "Write a name or an alias that is in FROM.",
+        ));
+    }
+    if let Some(name) = between(text, "able '", "' already exists") {
+        let hint = "Use IF NOT EXISTS or OR REPLACE, or another name.";
+        return Some(said(format!("\"{name}\" exists already"), hint).of_kind(ErrorKind::Exists));
+    }
+    let setting = between(text, "ould not find config namespace for key \"", "\"")
+        .or_else(|| between(text, "'", "' is not a variable which can be viewed with 'SHOW'"));
+    if let Some(name) = setting {
+        return Some(said(format!("unknown setting \"{name}\""), "SHOW ALL lists the settings."));
+    }
+    if let Some(of) = text.strip_suffix(" not supported for Base table") {
+        let message = format!("{of} of rows that are there is not supported");
+        return Some(said(message, "Streams only grow: INSERT new rows, or replace the object."));
+    }
+    None
+}
+
+fn clauses(text: &str) -> Option<Reworded> {
+    if let Some(rest) = text.strip_prefix("Column in ") {
+        let clause = rest.split(" must be in GROUP BY").next()?;
+        let column = between(rest, "column \"", "\" must appear")?;
+        let message =
+            format!("column \"{column}\" in {clause} must be in GROUP BY or in an aggregate");
+        let hint = format!(
+            "Add it to GROUP BY, or say which of its values: min({column}), first_value({column})."
+        );
+        return Some(hinted(message, Some(hint)));
+    }
+    if let Some(expression) = between(text, "HAVING clause references: ", " must appear") {
+        let message =
+            format!("HAVING uses {expression}, which must be in GROUP BY or in an aggregate");
+        return Some(said(message, "Without aggregates the condition belongs in WHERE."));
+    }
+    if let Some(columns) =
+        text.strip_prefix("Too many columns! The subquery should only return one column: ").or_else(
+            || text.strip_prefix("Too many columns! The subquery should only return one column"),
+        )
+    {
+        let columns = columns.trim_end_matches('.');
+        return Some(said(
+            format!("the subquery has more than one column: {columns}"),
+            "Select one column in it.",
+        ));
+    }
+    if let Some(row) = between(text, "data length across values list: got ", " but expected ") {
+        let (given, row) = row.split_once(" values in row ")?;
+        let wanted = text.rsplit_once(" but expected ")?.1;
+        let row = row.parse::<usize>().ok()? + 1;
+        if row == 1 {
+            return Some(said(
+                format!("VALUES has rows of {given}, and {wanted} are expected"),
+                "",
+            ));
+        }
+        return Some(said(
+            format!("row {row} of VALUES has {given} values, and the first has {wanted}"),
+            "",
+        ));
+    }
+    if text == "Column count doesn't match insert query!" {
+        let message = "the query has another number of columns than are inserted".to_owned();
+        return Some(said(message, "Name the columns: INSERT INTO t (a, b) SELECT …."));
+    }
+    if let Some((position, rest)) = text
+        .strip_prefix("Cannot find column with position ")
+        .and_then(|rest| rest.split_once(" in SELECT clause. Valid columns: 1 to "))
+    {
+        return Some(said(
+            format!("there is no column {position} in SELECT"),
+            &format!("It has {}.", counted(rest)),
+        ));
+    }
+    if let Some((position, most)) = text
+        .strip_prefix("Order by column out of bounds, specified: ")
+        .and_then(|rest| rest.split_once(", max: "))
+    {
+        return Some(said(
+            format!("there is no column {position} in SELECT"),
+            &format!("It has {}.", counted(most)),
+        ));
+    }
+    None
+}
+
+fn counted(columns: &str) -> String {
+    let columns = columns.trim_end_matches('.');
+    format!("{columns} {}", if columns == "1" { "column" } else { "columns" })
+}

@@ -1,0 +1,283 @@
+//! What result columns without an alias are called: the text of their expression.
+//!
+//! ```text
+//! SELECT count(*), sum(b.price), b.price * 2, 1 FROM bids b
+//!        count(*)  sum(price)    price * 2    1
+//! ```
+//! Names of columns and functions are in lower case unless they were quoted, and qualifiers are left out
+//! unless two columns would look alike without them. A column keeps its name, and a field of a struct has the
+//! field's.
+//!
+//! Names are given to every SELECT, so that those around it can use them, by an alias in the syntax tree. What
+//! DataFusion would call a column shows its own types and is not used, but in objects that were
+//! defined before this rule: [`PlannerNames`].
+//!
+//! Invariant: no alias makes two columns of one SELECT alike that DataFusion tells apart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    self, AccessExpr, Function, FunctionArg, FunctionArguments, Ident, ObjectName, ObjectNamePart,
+    OrderByKind, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins,
+    Value, Visit, VisitMut, Visitor, VisitorMut,
+};
+
+/// An extension of a session's configuration: columns are called what DataFusion calls them.
+#[derive(Debug)]
+pub struct PlannerNames;
+
+/// Names the columns of all SELECTs of a query.
+pub(super) fn name_columns(query: &mut Query) {
+    let _never_breaks = VisitMut::visit(query, &mut Names);
+}
+
+struct Names;
+
+impl VisitorMut for Names {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        let Query { body, order_by: Some(order_by), .. } = query else {
+            return ControlFlow::Continue(());
+        };
+        if let SetExpr::Select(select) = body.as_mut()
+            && select.distinct.is_some()
+            && let OrderByKind::Expressions(by) = &mut order_by.kind
+        {
+            let _never_breaks = self.pre_visit_select(select);
+            let relations = Relations::of(&select.from);
+            for by in by {
+                by_name(&mut by.expr, select, &relations);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        let relations = Relations::of(&select.from);
+        let short: Vec<Option<String>> =
+            select.projection.iter().map(|item| relations.name(item, true)).collect();
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for name in short.iter().flatten() {
+            *counts.entry(name).or_default() += 1;
+        }
+        let is_alike = |name: &str| counts.get(name).is_some_and(|count| *count > 1);
+        let mut given = BTreeSet::new();
+        let mut names = vec![];
+        for (item, short) in select.projection.iter().zip(&short) {
+            let name = match short {
+                Some(_) if is_column(item, &relations) => None,
+                Some(name) if is_alike(name) => relations.name(item, false),
+                name => name.clone(),
+            };
+            // The same expression twice has been told apart by the parser.
+            names.push(name.filter(|name| given.insert(name.clone())));
+        }
+        for (item, name) in select.projection.iter_mut().zip(names) {
+            let (SelectItem::UnnamedExpr(expr), Some(name)) = (&mut *item, name) else { continue };
+            let expr = std::mem::replace(expr, ast::Expr::value(Value::Null));
+            *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', name) };
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Rows of SELECT DISTINCT are ordered by columns of theirs, which have names now.
+fn by_name(by: &mut ast::Expr, select: &Select, relations: &Relations) {
+    let like = |short: bool| {
+        let wanted = relations.shown(by, short);
+        select.projection.iter().find_map(|item| match item {
+            SelectItem::ExprWithAlias { expr, alias } if relations.shown(expr, short) == wanted => {
+                Some(alias.clone())
+            }
+            _ => None,
+        })
+    };
+    let named = like(false).or_else(|| like(true));
+    if let Some(alias) = named {
+        *by = ast::Expr::Identifier(alias);
+    }
+}
+
+/// Whether DataFusion's name is ours: columns, and what has no one name.
+fn is_column(item: &SelectItem, relations: &Relations) -> bool {
+    let SelectItem::UnnamedExpr(expr) = item else { return true };
+    match without_parentheses(expr) {
+        ast::Expr::Identifier(_) => true,
+        ast::Expr::CompoundIdentifier(names) => relations.qualify(names) + 1 >= names.len(),
+        ast::Expr::Function(function) => is_unnest(function) || is_plain_count(function),
+        ast::Expr::Wildcard(_) | ast::Expr::QualifiedWildcard(..) => true,
+        _ => false,
+    }
+}
+
+/// `unnest` may give any number of columns.
+fn is_unnest(function: &Function) -> bool {
+    last(&function.name).is_some_and(|name| name.eq_ignore_ascii_case("unnest"))
+}
+
+/// `count(*)` and nothing behind it: DataFusion calls it the same.
+fn is_plain_count(function: &Function) -> bool {
+    function.to_string().eq_ignore_ascii_case("count(*)")
+}
+
+fn without_parentheses(expr: &ast::Expr) -> &ast::Expr {
+    match expr {
+        ast::Expr::Nested(inner) => without_parentheses(inner),
+        expr => expr,
+    }
+}
+
+fn last(name: &ObjectName) -> Option<String> {
+    name.0.last()?.as_ident().map(folded)
+}
+
+fn folded(ident: &Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    }
+}
+
+/// What columns of a SELECT may be qualified with.
+#[derive(Default)]
+struct Relations(BTreeSet<String>);
+
+impl Relations {
+    fn of(from: &[TableWithJoins]) -> Self {
+        let mut relations = Self::default();
+        for table in from {
+            let _never_breaks = Visit::visit(table, &mut relations);
+        }
+        relations
+    }
+
+    /// How many of the names before a column are those of its relation.
+    fn qualify(&self, names: &[Ident]) -> usize {
+        let before = names.split_last().map_or(&[][..], |(_, before)| before);
+        before.iter().rposition(|name| self.0.contains(&folded(name))).map_or(0, |at| at + 1)
+    }
+
+    /// The name of an item, where it has one.
+    fn name(&self, item: &SelectItem, short: bool) -> Option<String> {
+        let expr = match item {
+            SelectItem::UnnamedExpr(expr) => without_parentheses(expr),
+            SelectItem::ExprWithAlias { alias, .. } => return Some(folded(alias)),
+            _ => return None,
+        };
+        match expr {
+            ast::Expr::Identifier(name) => return Some(folded(name)),
+            ast::Expr::CompoundIdentifier(names) => return names.last().map(folded),
+            ast::Expr::CompoundFieldAccess { access_chain, .. } => {
+                if let Some(AccessExpr::Dot(ast::Expr::Identifier(name))) = access_chain.last() {
+                    return Some(folded(name));
+                }
+            }
+            _ => {}
+        }
+        Some(self.shown(expr, short))
+    }
+
+    /// The text of an expression; `short`: without qualifiers, if it then means the same.
+    fn shown(&self, expr: &ast::Expr, short: bool) -> String {
+        let expr = without_parentheses(expr);
+        let mut qualified = Qualified { relations: self, columns: BTreeMap::new(), mixed: false };
+        let _never_breaks = Visit::visit(expr, &mut qualified);
+        let short = short && !qualified.mixed;
+        let mut shown = expr.clone();
+        let _never_breaks = VisitMut::visit(&mut shown, &mut Shown { relations: self, short });
+        shown.to_string()
+    }
+}
+
+impl Visitor for Relations {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        let (name, alias) = match factor {
+            TableFactor::Table { name, alias, .. } => (last(name), alias),
+            TableFactor::Derived { alias, .. }
+            | TableFactor::TableFunction { alias, .. }
+            | TableFactor::Function { alias, .. }
+            | TableFactor::UNNEST { alias, .. }
+            | TableFactor::NestedJoin { alias, .. } => (None, alias),
+            _ => (None, &None),
+        };
+        let alias = alias.as_ref().map(|TableAlias { name, .. }| folded(name));
+        self.0.extend(name.into_iter().chain(alias));
+        ControlFlow::Continue(())
+    }
+}
+
+/// Whether an expression has columns that differ by their relation alone.
+struct Qualified<'a> {
+    relations: &'a Relations,
+    /// Qualified, by their names without that.
+    columns: BTreeMap<Vec<String>, Vec<String>>,
+    mixed: bool,
+}
+
+impl Visitor for Qualified<'_> {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<()> {
+        if let ast::Expr::CompoundIdentifier(names) = expr {
+            let full: Vec<String> = names.iter().map(folded).collect();
+            let short = full.get(self.relations.qualify(names)..).unwrap_or_default().to_vec();
+            self.mixed |= *self.columns.entry(short).or_insert_with(|| full.clone()) != full;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Makes an expression what is shown of it.
+struct Shown<'a> {
+    relations: &'a Relations,
+    /// Without qualifiers.
+    short: bool,
+}
+
+impl VisitorMut for Shown<'_> {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<()> {
+        match expr {
+            ast::Expr::Identifier(name) => plain(name),
+            ast::Expr::CompoundIdentifier(names) => {
+                if self.short {
+                    names.drain(..self.relations.qualify(names));
+                }
+                names.iter_mut().for_each(plain);
+            }
+            ast::Expr::Function(function) => {
+                for part in &mut function.name.0 {
+                    if let ObjectNamePart::Identifier(name) = part {
+                        plain(name);
+                    }
+                }
+                if let FunctionArguments::List(list) = &mut function.args {
+                    for argument in &mut list.args {
+                        if let FunctionArg::Named { name, .. } = argument {
+                            plain(name);
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// In lower case, unless it was quoted; the quotes stay where the name needs them.
+fn plain(name: &mut Ident) {
+    name.value = folded(name);
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if name.value.chars().all(is_word) {
+        name.quote_style = None;
+    }
+}
+
+#[cfg(test)]
+mod tests;
