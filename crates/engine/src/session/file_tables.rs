@@ -81,10 +81,21 @@ impl Session {
             rest: std::iter::once(path.clone()).chain(given).collect(),
             ..EngineOptions::default()
         };
-        let columns: StreamColumns = self.file_columns(&options).await?;
+        let columns: StreamColumns = self.file_columns(&options).await.map_err(without_ddl)?;
         let stream = Arc::new(self.new_stream(&path.1, columns, options, None).await?);
         Ok(Arc::new(stream.relation(None)))
     }
+}
+
+/// The same error with a hint that fits: there is no WITH to write a format in.
+fn without_ddl(error: Error) -> Error {
+    if !error.hints().iter().any(|hint| hint.starts_with("Add format = ")) {
+        return error;
+    }
+    Error::new(error.kind(), error.message().to_owned()).with_hint(
+        "Name it .csv, .json, .ndjson or .parquet; say COPY … FROM 'file' (FORMAT csv); or make a stream: CREATE STREAM \
+         s WITH (connector = 'file', path = '…', format = 'csv').",
+    )
 }
 
 /// The same error, where the file stands in the text of a statement.
