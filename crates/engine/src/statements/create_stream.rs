@@ -357,12 +357,24 @@ pub(super) async fn file_table(
         ..EngineOptions::default()
     };
     let env = connector_env(cx);
-    let source = open_source("file", &options.rest, Declared::default(), &env).await?;
+    let source = open_source("file", &options.rest, Declared::default(), &env).await;
+    let source = source.map_err(without_options)?;
     let schema = StreamSchema::try_new(source.schema(), None)?;
     let columns = StreamColumns { schema, source: Some(source), columns: None, reads: vec![] };
     let new = NewStream { cx, name: path, options, definition: None };
     let stream = Arc::new(new.create(columns).await?);
     Ok(Arc::new(stream.relation(None)))
+}
+
+/// Replaces a hint to add an option: a file without a definition has none.
+fn without_options(error: Error) -> Error {
+    if !error.hints().iter().any(|hint| hint.starts_with("Add format = ")) {
+        return error;
+    }
+    Error::new(error.kind(), error.message().to_owned()).with_hint(
+        "Name it .csv, .json, .ndjson or .parquet, use COPY … FROM 'file' (FORMAT csv), or create a stream: CREATE STREAM s \
+         WITH (connector = 'file', path = '…', format = 'csv').",
+    )
 }
 
 /// Adds the place of an option to an error that names it and has no place yet.
