@@ -88,8 +88,8 @@ const VIEWS: [(&str, &str, u32); 9] = [
     ),
     (
         "j",
-        "SELECT greatest(a.ts, b.ts) AS window_end, a.id, b.id AS other, b.x FROM s AS a JOIN s AS b \
-         ON a.k = b.k AND a.ts BETWEEN b.ts - INTERVAL '900 milliseconds' AND b.ts + INTERVAL '400 milliseconds'",
+        "SELECT a.ts AS window_end, a.id, b.id AS other, b.x FROM s AS a JOIN s AS b \
+         ON a.k = b.k AND a.ts BETWEEN b.ts AND b.ts + INTERVAL '900 milliseconds'",
         1,
     ),
     (

@@ -14,6 +14,7 @@ use super::piece::{Piece, merged};
 use super::state::Saved;
 use super::table::{Matched, Table};
 use super::{IntervalJoinSpec, LEFT, RIGHT};
+use crate::batches;
 use crate::port::{CoordinatorPart, Finished, WindowRows};
 use crate::segments::Segment;
 use crate::segments::kept::Cut;
@@ -23,9 +24,7 @@ use crate::segments::spill::SpillSpace;
 const CHUNK_ROWS: usize = 64 << 10;
 /// Pairs that are made together, approximately.
 const PAIRS: usize = 8192;
-/// When memory is short, new rows take this share of the bytes that may be read at a time…
-const CHUNK_SHARE: usize = 4;
-/// … and what is on disk is loaded again when it takes less than this share.
+/// What is on disk is loaded again when it takes less than this share of the bytes that may be read at a time.
 const LOADED_SHARE: usize = 2;
 
 /// See the module.
@@ -166,8 +165,7 @@ impl IntervalJoin {
             }
             self.load()?;
             self.table.prune(self.frontier)?;
-            let bytes_max =
-                if self.is_short() { self.pass_bytes() / CHUNK_SHARE } else { usize::MAX };
+            let bytes_max = if self.is_short() { self.pass_bytes() } else { usize::MAX };
             let Some(end) = self.waiting.chunk_end(to, bytes_max) else {
                 self.frontier = self.frontier.max(to);
                 self.entered = self.frontier;
@@ -223,7 +221,7 @@ impl IntervalJoin {
         }
     }
 
-    /// Makes the pairs of new rows, and those with rows on disk, which are read piece by piece.
+    /// Makes the pairs of new rows, and those with rows on disk, of which some pieces are read at a time.
     fn pass(&mut self, new: [Vec<RecordBatch>; 2]) -> Result<()> {
         let [left, right] = new;
         let left = merged(self.spec.side(LEFT), &left)?;
@@ -238,8 +236,10 @@ impl IntervalJoin {
         for (side, pieces) in self.past.iter().enumerate() {
             let other = if side == LEFT { RIGHT } else { LEFT };
             let Some(Some(rows)) = new.get(other) else { continue };
-            for piece in pieces {
-                let Some(old) = merged(self.spec.side(side), &piece.read()?)? else { continue };
+            for pieces in together(pieces, self.pass_bytes()) {
+                let old = pieces.iter().map(Piece::read).collect::<Result<Vec<_>>>()?;
+                let old: Vec<RecordBatch> = old.into_iter().flatten().collect();
+                let Some(old) = merged(self.spec.side(side), &old)? else { continue };
                 let mut table = Table::new(&self.spec);
                 table.add_processed(side, old)?;
                 table.add(other, rows.clone())?;
@@ -271,6 +271,10 @@ impl IntervalJoin {
     /// Pairs are ready; where an order was asked for, those of one time are put into it.
     fn push_ready(&mut self, matched: Matched) -> Result<()> {
         let Matched { mut rows, times } = matched;
+        if self.space.is_some() {
+            // They would count the strings of the table as theirs.
+            rows = batches::compact(&rows)?;
+        }
         if let Some(order) = &self.order {
             let comparable = order.convert_columns(rows.columns())?;
             let mut places: Vec<u32> =
@@ -293,12 +297,29 @@ impl IntervalJoin {
     }
 }
 
-/// Processes all rows of a table.
+/// Processes all rows of a table. The pairs hold no bytes of other rows.
 fn run_all(table: &mut Table, made: &mut Vec<Matched>) -> Result<()> {
     while !table.is_done() {
-        made.extend(table.run(PAIRS)?);
+        if let Some(Matched { rows, times }) = table.run(PAIRS)? {
+            made.push(Matched { rows: batches::compact(&rows)?, times });
+        }
     }
     Ok(())
+}
+
+/// Groups pieces of about `bytes_max` bytes, at least one in each.
+fn together(mut pieces: &[Piece], bytes_max: usize) -> impl Iterator<Item = &[Piece]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0_usize;
+        let full = |piece: &Piece| {
+            bytes = bytes.saturating_add(piece.bytes_in_memory());
+            bytes > bytes_max
+        };
+        let len = pieces.iter().position(full).unwrap_or(pieces.len()).max(1);
+        let (group, rest) = pieces.split_at_checked(len)?;
+        pieces = rest;
+        Some(group)
+    })
 }
 
 impl CoordinatorPart for IntervalJoin {
@@ -331,7 +352,7 @@ impl CoordinatorPart for IntervalJoin {
             return to;
         }
         let bytes: usize = self.waiting.all().map(Piece::bytes_in_memory).sum();
-        let many = bytes >= self.pass_bytes() / CHUNK_SHARE;
+        let many = bytes >= self.pass_bytes();
         if many { to } else { Watermark::at(self.frontier).min(to) }
     }
 

@@ -16,7 +16,7 @@ use crate::segments::{Body, Segment};
 use crate::spec::ticks;
 
 /// A piece in memory is written in parts of this share of the bytes that may be read at a time.
-const SHARE: usize = 8;
+const SHARE: usize = 2;
 
 /// A run of rows; there is at least one.
 #[derive(Debug, Clone)]
@@ -116,7 +116,7 @@ pub(super) fn since(batch: &RecordBatch, time: i64) -> Result<RecordBatch> {
     let columns = batch.columns().iter().map(|column| filter(column, &useful));
     let columns: Vec<ArrayRef> = columns.collect::<Result<_, _>>()?;
     let rows = columns.first().map_or(0, Array::len);
-    batches::with_columns(batch, columns, rows)
+    batches::without_foreign_bytes(batches::with_columns(batch, columns, rows)?)
 }
 
 impl Piece {

@@ -17,6 +17,7 @@ use windrow_core::{Error, ErrorKind, Result};
 
 use super::piece::{merged, positions, times};
 use super::{IntervalJoinSpec, LEFT, RIGHT};
+use crate::batches;
 use crate::table::Interner;
 
 /// The end of a chain.
@@ -228,7 +229,8 @@ impl Table {
                 let entries = rows.entries.iter().skip(start).take(batch.num_rows());
                 let useful: BooleanArray =
                     entries.map(|entry| Some(entry.time >= before)).collect();
-                into.push(filter_record_batch(&batch, &useful)?);
+                // Strings of rows that are dropped must not stay.
+                into.push(batches::without_foreign_bytes(filter_record_batch(&batch, &useful)?)?);
             }
         }
         self.keys = None;

@@ -35,7 +35,7 @@ fn segment(id: u64, value: i64) -> SavedSegment {
     let batch = RecordBatch::try_from_iter([("k0", Arc::new(values) as _)]).unwrap();
     SavedSegment {
         id: SegmentId(id),
-        input: usize::from(id % 3 == 0),
+        input: usize::from(id.is_multiple_of(3)),
         slice: value,
         counts_from: 0,
         rows: 3,
