@@ -152,7 +152,8 @@ pub(super) fn no_push_options(options: &EngineOptions) -> Result<()> {
 pub(super) fn no_options(options: &EngineOptions, name: &str) -> Result<()> {
     let Some((key, _)) = options.rest.first() else { return Ok(()) };
     let message = format!("unknown option \"{key}\" of stream \"{name}\", which has no connector");
-    let takes = |connector: &&&str| options_of(connector).iter().any(|option| option.name == key.as_str());
+    let takes =
+        |connector: &&&str| options_of(connector).iter().any(|option| option.name == key.as_str());
     let of: Vec<String> =
         known_connectors().iter().filter(takes).map(|c| format!("connector = '{c}'")).collect();
     let hint = match of.as_slice() {
