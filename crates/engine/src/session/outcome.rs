@@ -62,7 +62,7 @@ pub struct ResultStream {
     /// Nothing more is to be told: the end, or an error, has been.
     told: bool,
     /// The text of the statement, for the places of errors.
-    source: Option<StatementText>,
+    source: Option<Box<StatementText>>,
 }
 
 /// Completes when the rows are to end, with why.
@@ -145,7 +145,7 @@ impl ResultStream {
 
     /// The same rows; their errors get a place in the statement.
     pub(super) fn located_in(self, statement: &Parsed) -> Self {
-        Self { source: Some(statement.source()), ..self }
+        Self { source: Some(Box::new(statement.source())), ..self }
     }
 
     /// The columns, known before the first row.
