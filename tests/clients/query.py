@@ -88,7 +88,7 @@ def parameters(c):
     same(rows(c, "SELECT k FROM s WHERE k = ?", ("2",)), [(2,)])
     same(rows(c, "SELECT ? AS anything", ("x",)), [("x",)])
     same(rows(c, "SELECT k FROM s ORDER BY k LIMIT ?", (1,)), [(1,)])
-    fails(c, "SELECT k FROM s WHERE k = ?", "parameter $1", "Int32", parameters=("many",))
+    fails(c, "SELECT k FROM s WHERE k = ?", "parameter $1", "INT", parameters=("many",))
     fails(c, "SELECT k FROM s WHERE k = ? AND text = $2", "? and $1", parameters=(1, "x"))
     fails(c, "SELECT k FROM s WHERE k = ? AND text = ?", "2 parameters", parameters=(1,))
     c.execute("INSERT INTO names VALUES (?, ?)", (1, "one"))

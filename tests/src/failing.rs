@@ -69,7 +69,7 @@ fn restart() -> Result<(), Failed> {
     refused(&talk, "SELECT * FROM v", "view \"v\" has failed: divide by zero")?;
     refused(&talk, "SELECT * FROM w", "view \"w\" has failed: view \"v\" has failed")?;
     let states = talk.rows("SELECT name, status, error FROM windrow.views ORDER BY name")?;
-    let failed = "divide by zero error";
+    let failed = "divide by zero";
     assert_eq!(states[1], ["v", "failed", failed]);
     assert_eq!(states[2][..2], ["w", "failed"]);
     assert_eq!(states[0], ["good", "running", "NULL"]);

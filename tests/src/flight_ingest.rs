@@ -292,7 +292,7 @@ fn bulk() -> Result<(), Failed> {
             Ok(RecordBatch::try_from_iter([("n", column)])?)
         };
         let wrong = ingest(&url, "small", APPEND, vec![text("1")?, text("x")?]).await;
-        let words = "column \"n\" of stream \"small\" is Int16";
+        let words = "column \"n\" of stream \"small\" is SMALLINT";
         expect(wrong.as_ref().is_err_and(|e| e.contains(words)), &wrong)?;
         let none = number(&engine, "SELECT count(*) FROM small").await?;
         expect(none == 0, none)

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Behind, Clock, Error, ErrorKind, Result, Watermark};
-use windrow_stream::log::{LogEnd, Room, StreamLog};
+use windrow_stream::log::{Completion, LogEnd, Room, StreamLog};
 use windrow_stream::push::PushStream;
 use windrow_stream::target::Target;
 
@@ -96,7 +96,7 @@ impl Output {
     /// The end of what was returned so far, for a view that is archived by it.
     pub fn given(&self) -> Option<LogEnd> {
         let Self::View { log, archived_rows, .. } = self else { return None };
-        log.completion().is_some_and(|by| by.is_by_checkpoint()).then(|| {
+        log.completion().is_some_and(Completion::is_by_checkpoint).then(|| {
             let given = log.given();
             let again = archived_rows.load(Ordering::Relaxed);
             LogEnd { rows: given.rows.saturating_sub(again), ..given }

@@ -116,7 +116,7 @@ fn prepared() -> Result<(), Failed> {
             let wrong =
                 RecordBatch::try_from_iter([("1", Arc::clone(&text) as _), ("2", text as _)])?;
             select.set_parameters(wrong)?;
-            refused(select.execute().await, "parameter $1 is Int32")?;
+            refused(select.execute().await, "parameter $1 is INT")?;
         }
         let unbound = client.execute("SELECT k FROM s WHERE k = ?".to_owned(), None).await?;
         let fetched = fetch(&mut client, &unbound).await.map_err(|e| format!("{e:?}"));

@@ -64,7 +64,7 @@ pub struct ResultStream {
     /// Which of the rows are returned, if not all.
     first: Option<FirstRows>,
     /// The text of the statement, for the places of errors.
-    source: Option<StatementText>,
+    source: Option<Box<StatementText>>,
 }
 
 /// Completes when the rows must end, with the reason.
@@ -153,7 +153,7 @@ impl ResultStream {
 
     /// Adds places in the statement to errors.
     pub(crate) fn located_in(self, source: StatementText) -> Self {
-        Self { source: Some(source), ..self }
+        Self { source: Some(Box::new(source)), ..self }
     }
 
     /// Returns the columns, which are known before the first row.

@@ -65,8 +65,8 @@ fn columns_are_matched_by_name() {
         (vec![("nn", ints(&[1]))], "stream \"s\" has no column \"nn\""),
         (vec![("k", Arc::clone(&text))], "column \"n\" of stream \"s\" is NOT NULL, and was not"),
         (vec![("n", none)], "column \"n\" of stream \"s\" is NOT NULL"),
-        (vec![("n", text)], "column \"n\" of stream \"s\" is Int64"),
-        (vec![("n", list)], "column \"n\" of stream \"s\" is Int64, and Struct("),
+        (vec![("n", text)], "column \"n\" of stream \"s\" is BIGINT"),
+        (vec![("n", list)], "column \"n\" of stream \"s\" is BIGINT, and STRUCT("),
         (vec![("n", ints(&[1])), ("n", wide)], "column \"n\" is given twice"),
         (vec![("n", ints(&[1])), ("twice", ints(&[2]))], "column \"twice\" of stream \"s\" is gen"),
     ] {

@@ -25,7 +25,7 @@ use windrow_core::{Error, ErrorKind, Result};
 use windrow_query::shared::Shared;
 use windrow_query::start::{Ready, launch};
 use windrow_storage::checkpoint::Newest;
-use windrow_stream::log::Room;
+use windrow_stream::log::{Completion, Room};
 use windrow_stream::retention::Retention;
 use windrow_stream::spill::Spiller;
 
@@ -183,12 +183,12 @@ impl Instance {
     pub(crate) fn start_checkpoints(&self, query: Arc<Shared>, spiller: Option<Arc<Spiller>>) {
         let (clock, limits) = (Arc::clone(&self.parts.clock), self.parts.limits.clone());
         let completion = spiller.as_ref().and_then(|spiller| spiller.log().completion());
-        let interval = if completion.is_some_and(|by| by.is_unordered()) {
+        let interval = if completion.is_some_and(Completion::is_unordered) {
             limits.checkpoint_interval.min(UNORDERED_CHECKPOINT_INTERVAL)
         } else {
             limits.checkpoint_interval
         };
-        let by_checkpoint = completion.is_some_and(|by| by.is_by_checkpoint());
+        let by_checkpoint = completion.is_some_and(Completion::is_by_checkpoint);
         let long = async move |spiller: Option<&Spiller>| match spiller {
             Some(spiller) if by_checkpoint => spiller.long(&limits).await,
             _ => std::future::pending().await,

@@ -14,7 +14,7 @@ use windrow_core::{Clock, ErrorKind, OffsetRange, Result};
 use windrow_query::shared::Shared;
 use windrow_storage::wal::producers::Stamp;
 use windrow_stream::caught::caught;
-use windrow_stream::log::StreamLog;
+use windrow_stream::log::{Completion, StreamLog};
 use windrow_stream::push::PushStream;
 use windrow_stream::spill::Spiller;
 use windrow_stream::target::Target;
@@ -87,7 +87,7 @@ impl Pump {
 
     /// Archives the rows of now.
     async fn archive(&self) -> Result<()> {
-        let by_checkpoint = self.log.completion().is_some_and(|by| by.is_by_checkpoint());
+        let by_checkpoint = self.log.completion().is_some_and(Completion::is_by_checkpoint);
         if by_checkpoint && !self.log.state().ended {
             return self.query.checkpoint().await;
         }

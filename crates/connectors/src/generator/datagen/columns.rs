@@ -298,7 +298,7 @@ impl FieldOptions<'_> {
                 None => Err(Error::config(format!(
                     "column \"{}\" is {} and cannot hold the event time",
                     self.field.name(),
-                    self.field.data_type()
+                    sql_type(self.field.data_type())
                 ))
                 .with_hint("Declare it as TIMESTAMP.")),
             },

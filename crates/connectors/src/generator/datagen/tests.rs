@@ -206,7 +206,7 @@ async fn flinks_names_are_understood_and_mistakes_told() {
         (vec![("fields.kk.min", "1")], "option \"fields.kk.min\" is about no column of the stream"),
         (
             vec![("fields.k.min", "x")],
-            "option \"fields.k.min\" must be a value of type Int64, not \"x\"",
+            "option \"fields.k.min\" must be a value of type BIGINT, not \"x\"",
         ),
         (
             vec![("fields.k.min", "5"), ("fields.k.max", "4")],
@@ -214,7 +214,7 @@ async fn flinks_names_are_understood_and_mistakes_told() {
         ),
         (
             vec![("fields.k.kind", "event_time")],
-            "column \"k\" is Int64 and cannot hold the event time",
+            "column \"k\" is BIGINT and cannot hold the event time",
         ),
         (
             vec![("fields.k.kind", "sequence"), ("fields.k.min", "4")],

@@ -130,7 +130,7 @@ async fn window_functions() {
         ),
         ("SESSION(bid PARTITION BY nobody, ts, INTERVAL '1 s')", "nobody", ""),
         ("SESSION(log, at, INTERVAL '1 s')", "is not the event time", "WATERMARK FOR"),
-        ("TUMBLE(bid, auction, INTERVAL '1 second')", "\"auction\" is Int64", "CAST"),
+        ("TUMBLE(bid, auction, INTERVAL '1 second')", "\"auction\" is BIGINT", "CAST"),
         ("TUMBLE(bid, ts)", "arguments of TUMBLE are wrong", ""),
         ("HOP(bid, ts, INTERVAL '1 second')", "arguments of HOP are wrong", ""),
         ("TUMBLE(log, INTERVAL '1 second')", "TUMBLE has no time column", "WATERMARK FOR"),
