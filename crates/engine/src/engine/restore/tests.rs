@@ -149,7 +149,7 @@ fn what_cannot_be_opened_is_listed_with_the_way_on() {
     let error = ask(&engine, "SELECT * FROM v").unwrap_err();
     for said in [
         "materialized view \"v\" of the data directory cannot be opened: ",
-        "hint: SHOW CREATE v gives its statement; DROP MATERIALIZED VIEW v gives it up",
+        "hint: SHOW CREATE v shows its statement; DROP MATERIALIZED VIEW v removes it",
     ] {
         assert!(error.contains(said), "{error}");
     }
