@@ -45,7 +45,7 @@ fn a_column_is_called_by_its_text() {
                 "SELECT \"Big\", \"Big\" + 1, sum(t.\"Big\") FROM t GROUP BY 1, 2",
                 "Big|\"Big\" + 1|sum(\"Big\")",
             ),
-            ("SELECT t.s['x'] FROM t", "s['x']"),
+            ("SELECT s['x'] FROM t", "s['x']"),
             ("SELECT sum(a) AS total FROM t", "total"),
             ("SELECT *, a + 1 FROM u", "a|c|a + 1"),
             (
