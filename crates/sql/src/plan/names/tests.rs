@@ -42,10 +42,10 @@ fn a_column_is_called_by_its_text() {
             ("SELECT a, t.a + 1, ((a * 2)) FROM t", "a|a + 1|a * 2"),
             ("SELECT CAST(t.a AS BIGINT), a::DOUBLE FROM t", "CAST(a AS BIGINT)|a::DOUBLE"),
             (
-                "SELECT \"Big\", \"Big\" + 1, t.\"Big\" FROM t GROUP BY 1, 2, 3",
-                "Big|\"Big\" + 1|Big",
+                "SELECT \"Big\", \"Big\" + 1, sum(t.\"Big\") FROM t GROUP BY 1, 2",
+                "Big|\"Big\" + 1|sum(\"Big\")",
             ),
-            ("SELECT t.s['x'], (s).x + 1 FROM t", "s['x']|(s).x + 1"),
+            ("SELECT s['x'] FROM t", "s['x']"),
             ("SELECT sum(a) AS total FROM t", "total"),
             ("SELECT *, a + 1 FROM u", "a|c|a + 1"),
             (
