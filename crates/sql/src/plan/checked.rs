@@ -3,10 +3,11 @@
 //! Planning never yields: without it a statement could not be cancelled. The optimiser calls most rules once per node, so that
 //! a statement is over soon after its client has left, its time is up, or its plan takes too much memory.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::OptimizerConfig;
@@ -34,13 +35,44 @@ pub(super) fn optimizer() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
 
 /// The engine's rules for physical plans, and ours behind them.
 pub(super) fn physical() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-    let rules = PhysicalOptimizer::new().rules.into_iter();
+    let rules = PhysicalOptimizer::new().rules.into_iter().map(|rule| match rule.name() {
+        "FilterPushdown" | "FilterPushdown(Post)" => Arc::new(UnlessAmbiguous(rule)) as _,
+        _ => rule,
+    });
     let ours = [Arc::new(CountBySlices) as Arc<dyn PhysicalOptimizerRule + Send + Sync>];
     rules.chain(ours).map(|rule| Arc::new(Checked(rule)) as _).collect()
 }
 
 #[derive(Debug)]
 struct Checked<T>(T);
+
+/// A rule that tells columns apart by their names alone, for plans in which that is possible: below a join of two streams with
+/// a column `ts`, `greatest(a.ts, b.ts)` would become the `ts` of one of them.
+#[derive(Debug)]
+struct UnlessAmbiguous(Arc<dyn PhysicalOptimizerRule + Send + Sync>);
+
+impl PhysicalOptimizerRule for UnlessAmbiguous {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        config: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let is_ambiguous = plan.exists(|node| {
+            let schema = node.schema();
+            let mut names = HashSet::new();
+            Ok(!schema.fields().iter().all(|field| names.insert(field.name())))
+        })?;
+        if is_ambiguous { Ok(plan) } else { self.0.optimize(plan, config) }
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn schema_check(&self) -> bool {
+        self.0.schema_check()
+    }
+}
 
 fn check() -> Result<()> {
     budget::check(0).map_err(|stop| DataFusionError::External(Box::new(Error::from(stop))))
