@@ -346,7 +346,8 @@ fn inlined(expr: &PhysicalExprRef, columns: &[PhysicalExprRef]) -> Result<Physic
 
 /// An expression over the column `end` of the unnest, over that of the repeated slices.
 fn at_end(expr: &PhysicalExprRef, end: usize) -> Result<PhysicalExprRef> {
-    let columns: Vec<PhysicalExprRef> = vec![Arc::new(Column::new(SLICE, 0)); end + 1];
+    let column: PhysicalExprRef = Arc::new(Column::new(SLICE, 0));
+    let columns = vec![column; end + 1];
     inlined(expr, &columns)
 }
 
