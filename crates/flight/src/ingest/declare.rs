@@ -20,7 +20,7 @@ fn column(field: &std::sync::Arc<Field>) -> Result<String> {
     let name = field.name();
     let Some(sql) = type_name(field.data_type()) else {
         return Err(Error::data(format!(
-            "column \"{name}\" is {}, which SQL has no name for",
+            "column \"{name}\" is {}, which columns of a stream cannot have",
             sql_type(field.data_type())
         ))
         .with_hint("Cast it before, or make the stream with CREATE STREAM and append to it."));
@@ -146,7 +146,7 @@ mod tests {
     fn what_has_no_name_is_refused() {
         let field = Field::new("x", DataType::Duration(TimeUnit::Second), true);
         let error = declaration("CREATE STREAM", "s", &Schema::new(vec![field])).unwrap_err();
-        assert!(error.message().starts_with("column \"x\" is Duration"), "{error}");
+        assert!(error.message().starts_with("column \"x\" is DURATION(0)"), "{error}");
         assert!(declaration("CREATE STREAM", "s", &Schema::empty()).is_err());
     }
 }
