@@ -1,7 +1,7 @@
 //! Streams as tables: what a bounded query reads. The same decoding and the same checks as in a
 //! continuous query, but none of its windows.
 //!
-//! A log is read by `log`, a connector by `source`; both are [`Contents`] of one [`Table`].
+//! A log is read by `log`, a connector by `source`; both are `Contents` of one `Table`.
 
 mod log;
 mod source;
