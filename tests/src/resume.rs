@@ -309,7 +309,7 @@ fn damaged() -> Result<(), Failed> {
     }
     let said = home.run(check)?;
     said.check(said.status.success(), "all are damaged")?;
-    said.check(said.err.contains("1 view worked out again from streams"), "it is not told")?;
+    said.check(said.err.contains("1 view recomputed from streams"), "it is not told")?;
     said.check(said.out.contains("\n100\n"), "the rows in the ledger")?;
     verified(&said)
 }
@@ -353,7 +353,7 @@ fn damaged_rows() -> Result<(), Failed> {
     for path in checkpoints(&home, "r")? {
         std::fs::remove_file(path)?;
     }
-    same(54, "1 view worked out again from streams")?;
+    same(54, "1 view recomputed from streams")?;
     for path in checkpoints(&home, "u")? {
         flip_middle(&path)?;
     }

@@ -115,7 +115,7 @@ pub(crate) enum Shown {
     Null(String),
     /// Long results through a pager, or not.
     Pager(bool),
-    /// So many rows of a result at most; `None`: all.
+    /// Maximum number of rows of a result; `None`: all.
     Rows(Option<u64>),
 }
 

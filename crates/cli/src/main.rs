@@ -188,7 +188,7 @@ fn tell(recovery: &Recovery) {
         eprintln!("notice: {} resumed from checkpoints", views(recovery.resumed));
     }
     if recovery.recomputed > 0 {
-        eprintln!("notice: {} worked out again from streams", views(recovery.recomputed));
+        eprintln!("notice: {} recomputed from streams", views(recovery.recomputed));
     }
 }
 

@@ -44,6 +44,36 @@ pub fn classify(
     before: Watermark,
     tolerance: Tolerance,
 ) -> NotOnTime {
+    rows_behind(times, before, tolerance, |time, closed| {
+        if slicing.last_end(time) <= closed {
+            Behindness::Late
+        } else if slicing.first_end(time) <= closed {
+            Behindness::Partly { from: slicing.end_after(time, closed) }
+        } else {
+            Behindness::OnTime
+        }
+    })
+}
+
+/// What becomes of a row that is before the watermark just before it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Behindness {
+    /// It counts in all results.
+    OnTime,
+    /// It counts in the results that end at `from` (ticks) or later.
+    Partly { from: i64 },
+    /// It counts in none.
+    Late,
+}
+
+/// Returns the rows that are not on time, by what `judge` says of the time of a row and the watermark (less the allowed
+/// lateness) just before it. It is asked only about rows before that watermark: the others are on time in every operator.
+pub(crate) fn rows_behind(
+    times: &[i64],
+    before: Watermark,
+    tolerance: Tolerance,
+    judge: impl Fn(i64, i64) -> Behindness,
+) -> NotOnTime {
     let mut found = NotOnTime::default();
     if before == Watermark::END {
         found.late = (0..times.len()).collect();
@@ -52,12 +82,11 @@ pub fn classify(
     let behind = tolerance.delay.saturating_add(tolerance.allowed_lateness);
     let mut closed = before.delayed(tolerance.allowed_lateness).ticks();
     for (row, &time) in times.iter().enumerate() {
-        // A window that holds `time` ends after it: only rows before `closed` can be late.
         if time < closed {
-            if slicing.last_end(time) <= closed {
-                found.late.push(row);
-            } else if slicing.first_end(time) <= closed {
-                found.partly.push((row, slicing.end_after(time, closed)));
+            match judge(time, closed) {
+                Behindness::OnTime => {}
+                Behindness::Partly { from } => found.partly.push((row, from)),
+                Behindness::Late => found.late.push(row),
             }
         }
         closed = closed.max(time.saturating_sub(behind));

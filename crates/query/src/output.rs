@@ -31,7 +31,7 @@ pub enum Output {
         /// rows of a window then come in one order, whatever the threads, so that their offsets
         /// are the same when the query is run again after a crash.
         room: Option<Room>,
-        /// So many of the next rows are in the archive already: they are computed once more.
+        /// Number of the next rows that are in the archive already: they are recomputed.
         archived_rows: Arc<AtomicU64>,
     },
     /// Another stream (`INSERT INTO s SELECT … EMIT`).

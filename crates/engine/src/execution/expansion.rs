@@ -65,7 +65,7 @@ enum Repeated {
     Rows,
     /// Each row is repeated once per element of its lists, which are in these columns.
     Elements(Vec<usize>),
-    /// Constants of so many bytes are added to each row.
+    /// Constants that are added to each row: their size in bytes.
     Constants(usize),
 }
 

@@ -19,11 +19,19 @@ pub(crate) async fn wait_until(view: &Materialized, micros: i64) -> Result<()> {
             .with_hint("Select window_time or window_end in the view, or leave UNTIL out.")
     })?;
     let unit = time_unit(view.stream.schema.schema().field(column.index).data_type());
-    let mut passes = view.query.watch_passes();
-    loop {
+    wait_for(view, || {
         let watermark = view.query.state.lock().watermark;
         let passed = unit.is_some_and(|unit| ticks_to_micros(watermark.ticks(), unit) >= micros);
-        if watermark == Watermark::END || passed {
+        watermark == Watermark::END || passed
+    })
+    .await
+}
+
+/// Waits until `is_reached`, which is asked after each pass of the view's coordinator.
+async fn wait_for(view: &Materialized, is_reached: impl Fn() -> bool) -> Result<()> {
+    let mut passes = view.query.watch_passes();
+    loop {
+        if is_reached() {
             return Ok(());
         }
         if view.query.is_over() {
@@ -95,20 +103,8 @@ async fn wait_for_offset(
     input: &str,
     (rows, watermark): (u64, Watermark),
 ) -> Result<()> {
-    let mut passes = view.query.watch_passes();
     let knows = || view.query.tap_of(input).is_none_or(|tap| tap.own() >= watermark);
-    loop {
-        if view.consumed(input) >= rows && knows() {
-            return Ok(());
-        }
-        if view.query.is_over() {
-            return view.ended().await;
-        }
-        tokio::select! {
-            changed = passes.changed() => if changed.is_err() { return Ok(()) },
-            ended = view.ended() => return ended,
-        }
-    }
+    wait_for(view, || view.consumed(input) >= rows && knows()).await
 }
 
 /// Waits until the views among `reads`, and those that streams among them replay, have consumed the rows that were pushed.

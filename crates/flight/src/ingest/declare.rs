@@ -1,6 +1,6 @@
 //! The statement that creates a stream for columns of an Arrow schema.
 
-use arrow::datatypes::{DataType, Field, Fields, Schema, TimeUnit};
+use arrow::datatypes::{DataType, Field, Fields, Schema};
 use windrow_core::{Error, Result, sql_type};
 
 /// Returns `create` with the name and the columns. It has no watermark, because nothing in the columns says which one
@@ -29,56 +29,40 @@ fn column(field: &std::sync::Arc<Field>) -> Result<String> {
     Ok(format!("{} {sql}{null}", quoted(name)))
 }
 
-/// Returns the SQL name of a type. Encodings of the same values (large, view, dictionary) have one name.
+/// Returns the type as CREATE STREAM takes it; `None`: a stream cannot have it.
 fn type_name(data_type: &DataType) -> Option<String> {
-    let name = match data_type {
-        DataType::Boolean => "BOOLEAN",
-        DataType::Int8 => "TINYINT",
-        DataType::Int16 => "SMALLINT",
-        DataType::Int32 => "INT",
-        DataType::Int64 => "BIGINT",
-        DataType::UInt8 => "TINYINT UNSIGNED",
-        DataType::UInt16 => "SMALLINT UNSIGNED",
-        DataType::UInt32 => "INT UNSIGNED",
-        DataType::UInt64 => "BIGINT UNSIGNED",
-        DataType::Float16 | DataType::Float32 => "REAL",
-        DataType::Float64 => "DOUBLE",
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "TEXT",
-        DataType::Binary
+    Some(match data_type {
+        // SQL has no name for a column with another zone.
+        DataType::Timestamp(_, Some(zone)) if zone.as_ref() != "UTC" => {
+            format!("ARROW('{}')", data_type.to_string().replace('\'', "''"))
+        }
+        DataType::Boolean
+        | DataType::Binary
         | DataType::LargeBinary
         | DataType::BinaryView
-        | DataType::FixedSizeBinary(_) => "BYTEA",
-        DataType::Date32 | DataType::Date64 => "DATE",
-        DataType::Timestamp(unit, zone) => {
-            let digits = match unit {
-                TimeUnit::Second => 0,
-                TimeUnit::Millisecond => 3,
-                TimeUnit::Microsecond => 6,
-                TimeUnit::Nanosecond => 9,
-            };
-            return Some(match zone.as_deref() {
-                None => format!("TIMESTAMP({digits})"),
-                Some("UTC") => format!("TIMESTAMP({digits}) WITH TIME ZONE"),
-                // SQL has no name for a column with another zone.
-                Some(_) => format!("ARROW('{}')", data_type.to_string().replace('\'', "''")),
-            });
-        }
-        DataType::Decimal32(precision, scale)
-        | DataType::Decimal64(precision, scale)
-        | DataType::Decimal128(precision, scale)
-        | DataType::Decimal256(precision, scale)
+        | DataType::FixedSizeBinary(_)
+        | DataType::Utf8
+        | DataType::LargeUtf8
+        | DataType::Utf8View
+        | DataType::Date32
+        | DataType::Date64
+        | DataType::Timestamp(..) => sql_type(data_type),
+        numeric if numeric.is_integer() || numeric.is_floating() => sql_type(numeric),
+        DataType::Decimal32(_, scale)
+        | DataType::Decimal64(_, scale)
+        | DataType::Decimal128(_, scale)
+        | DataType::Decimal256(_, scale)
             if *scale >= 0 =>
         {
-            return Some(format!("DECIMAL({precision}, {scale})"));
+            sql_type(data_type)
         }
-        DataType::Dictionary(_, values) => return type_name(values),
+        DataType::Dictionary(_, values) => type_name(values)?,
         DataType::List(item) | DataType::LargeList(item) | DataType::ListView(item) => {
-            return type_name(item.data_type()).map(|item| format!("{item}[]"));
+            format!("{}[]", type_name(item.data_type())?)
         }
-        DataType::Struct(fields) => return structure(fields),
+        DataType::Struct(fields) => structure(fields)?,
         _ => return None,
-    };
-    Some(name.to_owned())
+    })
 }
 
 fn structure(fields: &Fields) -> Option<String> {
@@ -95,6 +79,7 @@ fn quoted(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::TimeUnit;
     use futures::executor::block_on;
     use windrow_engine::{Engine, EngineConfig, SessionOptions};
 

@@ -34,7 +34,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use windrow_core::{Error, Result, Watermark, time};
 
 use crate::describe::{Length, names};
-use crate::lateness::{NotOnTime, Tolerance};
+use crate::lateness::{Behindness, NotOnTime, Tolerance, rows_behind};
 use crate::port::{CoordinatorPart, StatefulOperator, WorkerPart};
 use crate::segments::kept::SavedState;
 use coordinator::IntervalJoin;
@@ -201,26 +201,11 @@ impl StatefulOperator for IntervalJoinSpec {
         before: Watermark,
         tolerance: Tolerance,
     ) -> NotOnTime {
-        let mut found = NotOnTime::default();
-        if before == Watermark::END {
-            found.late = (0..times.len()).collect();
-            return found;
-        }
-        let behind = tolerance.delay.saturating_add(tolerance.allowed_lateness);
-        let mut closed = before.delayed(tolerance.allowed_lateness).ticks();
-        for (row, &time) in times.iter().enumerate() {
-            if time < closed {
-                let (_, last) = self.partners(input, time);
-                if last < closed {
-                    found.late.push(row);
-                } else {
-                    // A pair ends one tick after its event time.
-                    found.partly.push((row, closed.saturating_add(1)));
-                }
-            }
-            closed = closed.max(time.saturating_sub(behind));
-        }
-        found
+        rows_behind(times, before, tolerance, |time, closed| match self.partners(input, time) {
+            (_, last) if last < closed => Behindness::Late,
+            // A pair ends one tick after its event time.
+            _ => Behindness::Partly { from: closed.saturating_add(1) },
+        })
     }
 
     fn worker(&self, input: usize) -> Box<dyn WorkerPart> {

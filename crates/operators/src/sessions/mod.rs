@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use windrow_core::{Error, Result, Watermark};
 
-use crate::lateness::{NotOnTime, Tolerance};
+use crate::lateness::{Behindness, NotOnTime, Tolerance, rows_behind};
 use crate::port::WindowRows;
 use crate::port::{CoordinatorPart, Finished};
 use crate::segments::Body;
@@ -75,20 +75,7 @@ pub(crate) struct SessionMerger {
 /// Returns the rows that are late: those before the watermark. Whether a session of theirs is open does not matter, so
 /// that lateness depends on the rows of the partition alone.
 pub(crate) fn classify(times: &[i64], before: Watermark, tolerance: Tolerance) -> NotOnTime {
-    let mut found = NotOnTime::default();
-    if before == Watermark::END {
-        found.late = (0..times.len()).collect();
-        return found;
-    }
-    let behind = tolerance.delay.saturating_add(tolerance.allowed_lateness);
-    let mut closed = before.delayed(tolerance.allowed_lateness).ticks();
-    for (row, &time) in times.iter().enumerate() {
-        if time < closed {
-            found.late.push(row);
-        }
-        closed = closed.max(time.saturating_sub(behind));
-    }
-    found
+    rows_behind(times, before, tolerance, |_, _| Behindness::Late)
 }
 
 impl SessionMerger {

@@ -170,7 +170,7 @@ impl Archival {
         }
     }
 
-    /// The writer has promised a watermark behind so many rows.
+    /// Records the number of rows after which the writer promised its watermark.
     pub(super) fn advanced(&mut self, rows: u64) {
         if let Self::Windows(windows) = self {
             windows.rows = rows;
@@ -225,7 +225,7 @@ struct Limit {
 }
 
 impl InMemory {
-    /// The log of the stream or view `name`, which may hold so many bytes.
+    /// The log of the stream or view `name`, with its maximum size in bytes.
     pub(super) fn new(name: &str, bytes_max: Option<usize>) -> Self {
         let limit = |bytes_max| Limit { name: name.to_owned(), bytes_max, bytes: 0 };
         Self { limit: bytes_max.map(limit) }
@@ -241,7 +241,7 @@ impl InMemory {
         Ok(())
     }
 
-    /// Rows have been released; those that are left take so many bytes.
+    /// Records the bytes of the rows that are left after some were released.
     pub(super) fn released(&mut self, bytes: usize) {
         if let Some(limit) = &mut self.limit {
             limit.bytes = bytes;

@@ -9,7 +9,7 @@ use super::archival::{Archival, Complete, Written};
 use super::{Frontier, Inner, LogEnd, StreamLog};
 use crate::tail::Piece;
 
-/// A writer waits when the archive is so many tails behind.
+/// A writer waits when the archive is behind by this number of tails.
 const TAILS_MAX: u64 = 4;
 /// The same by bytes; with a limit of memory most of them lie on disk.
 const TAIL_BYTES_MAX: usize = 2;
@@ -107,7 +107,7 @@ impl StreamLog {
         (inner.rows - inner.start, inner.tail.bytes())
     }
 
-    /// Waits until the tail has at most so many rows and bytes; a writer that is faster than the archive
+    /// Waits until the tail is within a number of rows and bytes; a writer that is faster than the archive
     /// takes in is slowed down.
     pub async fn wait_for_room(&self, room: Room) {
         let mut changed = self.watch();
