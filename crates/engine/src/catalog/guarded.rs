@@ -3,74 +3,32 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
+use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::error::Result;
 use windrow_stream::stream::table::outside;
 
+use super::overlaid::Overlay;
 use crate::access::{Access, Role};
 use crate::names::{SCHEMA, SYSTEM_SCHEMA};
 
-/// All catalogs, for one user.
+/// The overlay of one user.
 #[derive(Debug)]
-pub(crate) struct GuardedCatalogs {
-    pub(crate) inner: Arc<dyn CatalogProviderList>,
+pub(crate) struct Guard {
     pub(crate) access: Arc<Access>,
 }
 
-impl CatalogProviderList for GuardedCatalogs {
-    fn register_catalog(
-        &self,
-        name: String,
-        catalog: Arc<dyn CatalogProvider>,
-    ) -> Option<Arc<dyn CatalogProvider>> {
-        self.inner.register_catalog(name, catalog)
-    }
-
-    fn catalog_names(&self) -> Vec<String> {
-        self.inner.catalog_names()
-    }
-
-    fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
-        let inner = self.inner.catalog(name)?;
-        Some(Arc::new(GuardedCatalog { inner, access: Arc::clone(&self.access) }))
-    }
-}
-
-#[derive(Debug)]
-struct GuardedCatalog {
-    inner: Arc<dyn CatalogProvider>,
-    access: Arc<Access>,
-}
-
-impl CatalogProvider for GuardedCatalog {
-    fn schema_names(&self) -> Vec<String> {
-        self.inner.schema_names()
-    }
-
-    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        let inner = self.inner.schema(name)?;
-        if name == SYSTEM_SCHEMA {
-            // Its tables leave out the rows that the user has no grant on.
-            return Some(inner);
-        }
-        let prefix = if name == SCHEMA { String::new() } else { format!("{name}.") };
-        Some(Arc::new(GuardedSchema { inner, prefix, access: Arc::clone(&self.access) }))
-    }
-
-    fn register_schema(
-        &self,
+impl Overlay for Guard {
+    fn over(
+        self: Arc<Self>,
         name: &str,
         schema: Arc<dyn SchemaProvider>,
-    ) -> Result<Option<Arc<dyn SchemaProvider>>> {
-        self.inner.register_schema(name, schema)
-    }
-
-    fn deregister_schema(
-        &self,
-        name: &str,
-        cascade: bool,
-    ) -> Result<Option<Arc<dyn SchemaProvider>>> {
-        self.inner.deregister_schema(name, cascade)
+    ) -> Arc<dyn SchemaProvider> {
+        if name == SYSTEM_SCHEMA {
+            // Its tables leave out the rows that the user has no grant on.
+            return schema;
+        }
+        let prefix = if name == SCHEMA { String::new() } else { format!("{name}.") };
+        Arc::new(GuardedSchema { inner: schema, prefix, access: Arc::clone(&self.access) })
     }
 }
 

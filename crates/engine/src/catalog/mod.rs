@@ -7,6 +7,7 @@
 
 pub(crate) mod guarded;
 mod materialized;
+pub(crate) mod overlaid;
 mod reads;
 pub(crate) mod tables;
 

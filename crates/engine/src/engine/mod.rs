@@ -27,7 +27,8 @@ use windrow_stream::push::Pushed;
 
 use self::restore::restore;
 use crate::access::Access;
-use crate::catalog::guarded::GuardedCatalogs;
+use crate::catalog::guarded::Guard;
+use crate::catalog::overlaid::OverlaidCatalogs;
 use crate::catalog::{Catalog, Object};
 use crate::durable::store::Store;
 use crate::execution::context::SessionOptions;
@@ -213,9 +214,9 @@ impl Engine {
     /// # Errors
     /// As [`Engine::session`].
     pub fn session_of(&self, options: SessionOptions, access: Access) -> Result<Session> {
-        let guarded = GuardedCatalogs {
+        let guarded = OverlaidCatalogs {
             inner: Arc::clone(&self.instance.parts.catalogs),
-            access: Arc::new(access.clone()),
+            overlay: Arc::new(Guard { access: Arc::new(access.clone()) }),
         };
         self.session_with(options, access, Arc::new(guarded))
     }

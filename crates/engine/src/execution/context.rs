@@ -11,6 +11,7 @@ use windrow_sql::plan::{PlannerNames, TIME_ZONE};
 
 use crate::access::Access;
 use crate::catalog::Catalog;
+use crate::catalog::overlaid::OverlaidCatalogs;
 use crate::durable::definitions::Definition;
 use crate::execution::executor::Executor;
 use crate::execution::file_tables::{FileTables, WithFiles};
@@ -111,7 +112,8 @@ impl StatementContext {
         }
         if let Some(files) = &self.file_tables {
             let inner = Arc::clone(state.catalog_list());
-            state.register_catalog_list(Arc::new(WithFiles { inner, files: Arc::clone(files) }));
+            let overlay = Arc::new(WithFiles(Arc::clone(files)));
+            state.register_catalog_list(Arc::new(OverlaidCatalogs { inner, overlay }));
         }
         state
     }

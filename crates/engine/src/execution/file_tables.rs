@@ -5,56 +5,28 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
+use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::error::Result;
 
+use crate::catalog::overlaid::Overlay;
 use crate::names::SCHEMA;
 
 /// The tables of one statement that are files, by what stands in the quotes.
 pub(crate) type FileTables = BTreeMap<String, Arc<dyn TableProvider>>;
 
-/// All catalogs, with the files of one statement among the tables of the default schema.
+/// The overlay that adds the files of one statement to the tables of the default schema.
 #[derive(Debug)]
-pub(crate) struct WithFiles {
-    pub(crate) inner: Arc<dyn CatalogProviderList>,
-    pub(crate) files: Arc<FileTables>,
-}
+pub(crate) struct WithFiles(pub(crate) Arc<FileTables>);
 
-impl CatalogProviderList for WithFiles {
-    fn register_catalog(
-        &self,
-        name: String,
-        catalog: Arc<dyn CatalogProvider>,
-    ) -> Option<Arc<dyn CatalogProvider>> {
-        self.inner.register_catalog(name, catalog)
-    }
-
-    fn catalog_names(&self) -> Vec<String> {
-        self.inner.catalog_names()
-    }
-
-    fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
-        let inner = self.inner.catalog(name)?;
-        Some(Arc::new(CatalogWithFiles { inner, files: Arc::clone(&self.files) }))
-    }
-}
-
-#[derive(Debug)]
-struct CatalogWithFiles {
-    inner: Arc<dyn CatalogProvider>,
-    files: Arc<FileTables>,
-}
-
-impl CatalogProvider for CatalogWithFiles {
-    fn schema_names(&self) -> Vec<String> {
-        self.inner.schema_names()
-    }
-
-    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        let inner = self.inner.schema(name)?;
+impl Overlay for WithFiles {
+    fn over(
+        self: Arc<Self>,
+        name: &str,
+        schema: Arc<dyn SchemaProvider>,
+    ) -> Arc<dyn SchemaProvider> {
         match name {
-            SCHEMA => Some(Arc::new(SchemaWithFiles { inner, files: Arc::clone(&self.files) })),
-            _ => Some(inner),
+            SCHEMA => Arc::new(SchemaWithFiles { inner: schema, files: Arc::clone(&self.0) }),
+            _ => schema,
         }
     }
 }

@@ -78,8 +78,7 @@ pub(crate) trait Statement: Debug + Send + Sync {
     ///
     /// # Errors
     /// When it cannot be planned.
-    async fn parameters(&self, cx: &StatementContext) -> Result<Parameters> {
-        let _ = cx;
+    async fn parameters(&self, _cx: &StatementContext) -> Result<Parameters> {
         Ok(Parameters::new())
     }
 
@@ -87,8 +86,7 @@ pub(crate) trait Statement: Debug + Send + Sync {
     ///
     /// # Errors
     /// When it cannot be planned.
-    async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
-        let _ = cx;
+    async fn columns(&self, _cx: &StatementContext) -> Result<Option<SchemaRef>> {
         Ok(None)
     }
 
@@ -96,8 +94,7 @@ pub(crate) trait Statement: Debug + Send + Sync {
     ///
     /// # Errors
     /// When it cannot be planned.
-    async fn takes_value_rows(&self, cx: &StatementContext) -> Result<bool> {
-        let _ = cx;
+    async fn takes_value_rows(&self, _cx: &StatementContext) -> Result<bool> {
         Ok(false)
     }
 

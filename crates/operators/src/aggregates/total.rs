@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 use std::hash::Hash;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int16Array, PrimitiveArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int16Array, PrimitiveArray, new_null_array};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
     ArrowNativeType, ArrowPrimitiveType, DataType, Decimal32Type, Decimal64Type, Decimal128Type,
@@ -172,10 +172,12 @@ impl<N: Cyclic> Totals<N> {
 
 /// Builds the turns column of a state: NULL for zero, so that merging needs no check.
 pub(super) fn turns_column(mut turns: Vec<i16>, groups: usize) -> ArrayRef {
-    let any = turns.iter().any(|turn| *turn != 0);
+    if turns.iter().all(|turn| *turn == 0) {
+        // Zeroed by the allocator, which touches no memory for it.
+        return new_null_array(&DataType::Int16, groups);
+    }
     turns.resize(groups, 0);
-    let nulls = (!any).then(|| NullBuffer::new_null(groups));
-    std::sync::Arc::new(Int16Array::new(turns.into(), nulls))
+    std::sync::Arc::new(Int16Array::from(turns))
 }
 
 /// Builds a column of `data_type` from sums.
