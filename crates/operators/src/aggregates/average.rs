@@ -138,17 +138,17 @@ impl<T: ArrowPrimitiveType<Native = i64> + Send> GroupsAccumulator for GroupAver
         opt_filter: Option<&BooleanArray>,
         total_num_groups: usize,
     ) -> Result<()> {
-        let (totals, counts) = (&mut self.totals, &mut self.counts);
-        totals.resize(total_num_groups);
-        counts.resize(total_num_groups, 0);
+        let mut adder = self.totals.adder(total_num_groups);
+        self.counts.resize(total_num_groups, 0);
+        let counts = self.counts.as_mut_slice();
         if let Some(values) = values.first() {
             self.seen.accumulate(
                 group_indices,
                 values.as_primitive::<T>(),
                 opt_filter,
                 total_num_groups,
-                |group, value| {
-                    totals.add(group, value);
+                move |group, value| {
+                    adder.add(group, value);
                     if let Some(count) = counts.get_mut(group) {
                         *count += 1;
                     }
@@ -167,14 +167,13 @@ impl<T: ArrowPrimitiveType<Native = i64> + Send> GroupsAccumulator for GroupAver
         let [counts, sums, turns] = values else {
             return datafusion::common::internal_err!("the state of avg has other columns");
         };
-        let totals = &mut self.totals;
-        totals.resize(total_num_groups);
+        let mut adder = self.totals.adder(total_num_groups);
         self.counts.resize(total_num_groups, 0);
         let sums = sums.as_primitive::<T>();
-        self.seen.accumulate(group_indices, sums, None, total_num_groups, |group, value| {
-            totals.add(group, value);
+        self.seen.accumulate(group_indices, sums, None, total_num_groups, move |group, value| {
+            adder.add(group, value);
         });
-        totals.add_turns(group_indices, turns);
+        self.totals.add_turns(group_indices, turns);
         for (group, more) in group_indices.iter().zip(counts.as_primitive::<UInt64Type>()) {
             if let Some(count) = self.counts.get_mut(*group) {
                 *count += more.unwrap_or(0);

@@ -205,15 +205,14 @@ where
         opt_filter: Option<&BooleanArray>,
         total_num_groups: usize,
     ) -> Result<()> {
-        let totals = &mut self.totals;
-        totals.resize(total_num_groups);
+        let mut adder = self.totals.adder(total_num_groups);
         if let Some(values) = values.first() {
             self.seen.accumulate(
                 group_indices,
                 values.as_primitive::<T>(),
                 opt_filter,
                 total_num_groups,
-                |group, value| totals.add(group, value),
+                move |group, value| adder.add(group, value),
             );
         }
         Ok(())

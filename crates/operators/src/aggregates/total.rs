@@ -106,39 +106,58 @@ impl<N: Cyclic> Total<N> {
 #[derive(Debug, Default)]
 pub(super) struct Totals<N> {
     sums: Vec<N>,
-    /// Possibly shorter than `sums`: what is missing is zero.
-    turns: Vec<i16>,
+    turns: Turns,
+}
+
+/// The turns of many groups.
+#[derive(Debug, Default)]
+struct Turns {
+    /// Possibly shorter than the sums: what is missing is zero.
+    counts: Vec<i16>,
     /// Whether the turns of a group have overflowed.
     lost: bool,
 }
 
-impl<N: Cyclic> Totals<N> {
-    pub(super) fn resize(&mut self, groups: usize) {
-        self.sums.resize(groups, N::default());
-    }
-
-    #[inline]
-    pub(super) fn add(&mut self, group: usize, value: N) {
-        if let Some(sum) = self.sums.get_mut(group) {
-            let (new, turn) = sum.plus(value);
-            *sum = new;
-            if turn != 0 {
-                self.turn(group, turn);
-            }
-        }
-    }
-
+impl Turns {
     #[cold]
-    fn turn(&mut self, group: usize, turn: i16) {
-        if self.turns.len() <= group {
-            self.turns.resize(group + 1, 0);
+    fn count(&mut self, group: usize, turn: i16) {
+        if self.counts.len() <= group {
+            self.counts.resize(group + 1, 0);
         }
-        if let Some(turns) = self.turns.get_mut(group) {
+        if let Some(turns) = self.counts.get_mut(group) {
             match turns.checked_add(turn) {
                 Some(sum) => *turns = sum,
                 None => self.lost = true,
             }
         }
+    }
+}
+
+/// Adds values to the sums of groups. It holds the sums as a slice, so that a loop over it need not look them up in the
+/// vector for each value.
+pub(super) struct Adder<'a, N> {
+    sums: &'a mut [N],
+    turns: &'a mut Turns,
+}
+
+impl<N: Cyclic> Adder<'_, N> {
+    #[inline(always)]
+    pub(super) fn add(&mut self, group: usize, value: N) {
+        if let Some(sum) = self.sums.get_mut(group) {
+            let (new, turn) = sum.plus(value);
+            *sum = new;
+            if turn != 0 {
+                self.turns.count(group, turn);
+            }
+        }
+    }
+}
+
+impl<N: Cyclic> Totals<N> {
+    /// Makes place for `groups` groups, and returns what adds to them.
+    pub(super) fn adder(&mut self, groups: usize) -> Adder<'_, N> {
+        self.sums.resize(groups, N::default());
+        Adder { sums: &mut self.sums, turns: &mut self.turns }
     }
 
     /// Merges the turns of a state, one per group.
@@ -149,24 +168,24 @@ impl<N: Cyclic> Totals<N> {
         }
         for (group, turn) in groups.iter().zip(turns.as_primitive::<Int16Type>()) {
             if let Some(turn) = turn.filter(|turn| *turn != 0) {
-                self.turn(*group, turn);
+                self.turns.count(*group, turn);
             }
         }
     }
 
     /// Takes groups out: their sums and turns; the turns are shorter or empty where they are zero.
     pub(super) fn take(&mut self, emit_to: EmitTo) -> Result<(Vec<N>, Vec<i16>)> {
-        if self.lost {
+        if self.turns.lost {
             return Err(ours(Error::data("a sum is beyond all bounds")));
         }
         let sums = emit_to.take_needed(&mut self.sums);
-        let gone = sums.len().min(self.turns.len());
-        let rest = self.turns.split_off(gone);
-        Ok((sums, std::mem::replace(&mut self.turns, rest)))
+        let counts = &mut self.turns.counts;
+        let rest = counts.split_off(sums.len().min(counts.len()));
+        Ok((sums, std::mem::replace(counts, rest)))
     }
 
     pub(super) fn size(&self) -> usize {
-        self.sums.capacity() * size_of::<N>() + self.turns.capacity() * size_of::<i16>()
+        self.sums.capacity() * size_of::<N>() + self.turns.counts.capacity() * size_of::<i16>()
     }
 }
 
