@@ -16,6 +16,7 @@ mod calls;
 mod checked;
 mod display;
 mod exact;
+mod filter;
 mod fingerprint;
 mod flow;
 mod function_sizes;

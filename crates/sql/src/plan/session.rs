@@ -22,7 +22,7 @@ use windrow_operators::aggregates;
 use super::sample::Samples;
 use super::tvf::WindowRelations;
 use super::types::ArrowTypes;
-use super::{checked, exact};
+use super::{checked, exact, filter};
 use crate::diagnostics::from_datafusion;
 use crate::functions::{self, Operators};
 use crate::leaf::LeafInputs;
@@ -100,7 +100,8 @@ pub async fn physical(
     state: &SessionState,
     plan: &LogicalPlan,
 ) -> Result<Arc<dyn ExecutionPlan>, Error> {
-    state.query_planner().create_physical_plan(plan, state).await.map_err(from_datafusion)
+    let plan = state.query_planner().create_physical_plan(plan, state).await;
+    plan.and_then(filter::batch_by_batch).map_err(from_datafusion)
 }
 
 /// Runs a physical plan once: resets it, executes every output partition in order on this task,

@@ -1,6 +1,7 @@
 //! The continuous form gives what the bounded form gives.
 
 use super::{World, int, ints, times, ts};
+use crate::plan::Flow;
 
 const TUMBLE: &str = "TUMBLE(bid, ts, INTERVAL '2 seconds')";
 const HOP: &str = "HOP(bid, ts, INTERVAL '700 milliseconds', INTERVAL '2 seconds')";
@@ -282,5 +283,19 @@ async fn traced_rows_tell_where_they_came_from() {
         for (price, row) in rows {
             assert_eq!(price, row * row % 97, "{sql}");
         }
+    }
+}
+
+/// A stream keeps such batches: a few rows must not hold the memory of a batch of the session's size.
+#[tokio::test]
+async fn what_passes_a_filter_holds_little_more_than_its_rows() {
+    let world = World::new();
+    let plan = world.continuous("SELECT auction, price, ts FROM bid WHERE price < 3 EMIT CHANGES");
+    let Flow::Rows(flow) = plan.await.unwrap().root else { panic!("no flow of rows") };
+    let batches = world.run_rows(&flow).await;
+    assert!(batches.iter().any(|batch| batch.num_rows() > 0));
+    for batch in batches {
+        let bytes = batch.get_array_memory_size();
+        assert!(bytes < 4_096, "{} rows hold {bytes} bytes", batch.num_rows());
     }
 }
