@@ -11,13 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
-    RenameOptions, Result, UploadPart,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
+    Result, UploadPart,
 };
 
 /// The machine's file system as an object store, with every write synced.
@@ -181,30 +180,7 @@ impl ObjectStore for SyncedLocal {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        let all = || self.inner.list_with_offset(prefix, offset);
-        let Some(prefix) = prefix else { return all() };
-        let (Ok(dir), inner) = (self.inner.path_to_filesystem(prefix), Arc::clone(&self.inner))
-        else {
-            return all();
-        };
-        let (prefix, offset) = (prefix.clone(), offset.clone());
-        let newer = async move {
-            let (at, after) = (prefix.clone(), offset.clone());
-            let names = blocking(move || Ok(names_after(&dir, &at, &after))).await?;
-            let Some(names) = names else {
-                return Ok::<_, Error>(inner.list_with_offset(Some(&prefix), &offset));
-            };
-            let found = names.into_iter().map(move |location| {
-                let inner = Arc::clone(&inner);
-                async move { inner.head(&location).await }
-            });
-            // A file deleted meanwhile is omitted.
-            let there = futures::stream::iter(found).buffered(1).filter(|found| {
-                futures::future::ready(!matches!(found, Err(Error::NotFound { .. })))
-            });
-            Ok(there.boxed())
-        };
-        futures::stream::once(newer).try_flatten().boxed()
+        self.inner.list_with_offset(prefix, offset)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -229,31 +205,6 @@ impl ObjectStore for SyncedLocal {
     }
 }
 
-/// Lists the files of a directory that sort behind `offset`. `LocalFileSystem` inspects every file for that, which
-/// makes each commit of a long Delta log slower than the one before. `None`: the directory has subdirectories or
-/// uncommon names, and the slow listing must be used.
-fn names_after(dir: &FsPath, prefix: &Path, offset: &Path) -> Option<Vec<Path>> {
-    let mut found = vec![];
-    for entry in fs::read_dir(dir).ok()? {
-        let entry = entry.ok()?;
-        let name = entry.file_name().into_string().ok()?;
-        if name.contains('#') {
-            // Being written.
-            continue;
-        }
-        let common = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        if !name.chars().all(common) || !entry.file_type().ok()?.is_file() {
-            return None;
-        }
-        let location = prefix.clone().join(name);
-        if location > *offset {
-            found.push(location);
-        }
-    }
-    found.sort_unstable();
-    Some(found)
-}
-
 /// An upload in parts that is synced when it is complete.
 #[derive(Debug)]
 struct SyncedUpload {
@@ -276,39 +227,5 @@ impl MultipartUpload for SyncedUpload {
 
     async fn abort(&mut self) -> Result<()> {
         self.inner.abort().await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_listing_from_an_offset_is_that_of_the_file_system() {
-        let tmp = tempfile::tempdir().unwrap();
-        for name in ["00.json", "01.json", "02.checkpoint.parquet", "_last_checkpoint"] {
-            fs::write(tmp.path().join(name), name).unwrap();
-        }
-        fs::write(tmp.path().join("03.json#100001"), "half").unwrap();
-        let prefix = Path::from_absolute_path(tmp.path()).unwrap();
-        let (ours, theirs) = (SyncedLocal::new(), LocalFileSystem::new());
-        for round in 0..2 {
-            for offset in ["0", "00.json", "01.json", "zz"] {
-                let offset = prefix.clone().join(offset);
-                let sorted = |list: BoxStream<'static, Result<ObjectMeta>>| async {
-                    let mut found: Vec<_> = list.try_collect().await.unwrap();
-                    found.sort_by(|a, b| a.location.cmp(&b.location));
-                    found
-                };
-                let found = sorted(ours.list_with_offset(Some(&prefix), &offset)).await;
-                let expected = sorted(theirs.list_with_offset(Some(&prefix), &offset)).await;
-                assert_eq!(found, expected, "{offset}, round {round}");
-            }
-            // With a subdirectory the slow listing is used.
-            fs::create_dir_all(tmp.path().join("_sidecars")).unwrap();
-            fs::write(tmp.path().join("_sidecars/a.parquet"), "").unwrap();
-        }
-        let nothing = ours.list_with_offset(Some(&prefix.clone().join("no")), &prefix);
-        assert_eq!(nothing.try_collect::<Vec<_>>().await.unwrap(), []);
     }
 }

@@ -22,6 +22,7 @@ mod file_entry;
 mod file_reader;
 mod file_stats;
 mod file_writer;
+mod listed;
 mod live;
 mod log;
 mod precision;

@@ -10,6 +10,7 @@ use url::Url;
 use windrow_core::{Error, Result};
 
 use crate::durable::SyncedLocal;
+use crate::listed::Listed;
 use crate::verified::Verified;
 
 /// A place in an object store.
@@ -43,7 +44,8 @@ impl Storage {
         let bad = || Error::config(format!("\"{}\" is no usable path", dir.display()));
         let url = Url::from_directory_path(&dir).map_err(|()| bad())?;
         let prefix = Path::from_absolute_path(&dir).map_err(|e| bad().with_source(e))?;
-        let store = Arc::new(Verified::new(Arc::new(SyncedLocal::new()), "/".to_owned()));
+        let files = Arc::new(Listed::new(Arc::new(SyncedLocal::new())));
+        let store = Arc::new(Verified::new(files, "/".to_owned()));
         Ok(Self { store, url, prefix, local: Some(dir) })
     }
 
@@ -63,7 +65,7 @@ impl Storage {
         })?;
         let mut root = url.clone();
         root.set_path("/");
-        let store = Arc::new(Verified::new(store, root.to_string()));
+        let store = Arc::new(Verified::new(Arc::new(Listed::new(store)), root.to_string()));
         Ok(Self { store, url, prefix, local: None })
     }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 use deltalake_core::ObjectStoreError;
 use deltalake_core::kernel::Action;
 use deltalake_core::protocol::DeltaOperation;
-use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use windrow_core::{Error, Result};
 
@@ -31,17 +30,14 @@ impl ArchiveTable {
         let kept = self.kept(&writer, limit);
         let what = format!("vacuum \"{}\" in \"{}\"", self.spec.name, self.storage.shown());
         let here = self.storage.here();
-        let files: Vec<_> = here
-            .list(None)
-            .try_filter(|meta| {
-                let name = meta.location.as_ref();
-                let ours = file_entry::rows_of(name).is_some();
-                let old = meta.last_modified.timestamp_micros() <= limit;
-                std::future::ready(ours && old && !kept.contains(name))
-            })
-            .try_collect()
-            .await
-            .map_err(|e| failure::store(&what, e))?;
+        // Not the log, which may have many entries.
+        let files = here.list_with_delimiter(None).await.map_err(|e| failure::store(&what, e))?;
+        let files = files.objects.into_iter().filter(|meta| {
+            let name = meta.location.as_ref();
+            let ours = file_entry::rows_of(name).is_some();
+            let old = meta.last_modified.timestamp_micros() <= limit;
+            ours && old && !kept.contains(name)
+        });
         let mut deleted = HashSet::new();
         for meta in files {
             match here.delete(&meta.location).await {
