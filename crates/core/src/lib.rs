@@ -31,6 +31,6 @@ pub use owner::Owner;
 pub use source::{
     BadRow, Behind, CmpOp, Partition, Predicate, Reader, ScanRequest, Source, SourceBatch, Split,
 };
-pub use sql_type::sql_type;
+pub use sql_type::{sql_type, with_sql_types};
 pub use time::{EventTimeColumn, StreamSchema, Watermark};
 pub use window::{SessionSpec, WindowKind, WindowSpec, Windows};

@@ -63,6 +63,52 @@ pub fn sql_type(data_type: &DataType) -> String {
     name.to_owned()
 }
 
+/// Returns a text, such as that of a plan, with the SQL names of the types in it, which stand there by Arrow's names:
+/// `CAST(a AS Int64)` becomes `CAST(a AS BIGINT)`. What stands in quotation marks is left as it is, and so are columns.
+pub fn with_sql_types(text: &str) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut shown = String::with_capacity(text.len());
+    let (mut rest, mut before) = (text, ' ');
+    while let Some(first) = rest.chars().next() {
+        let word = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+        let (taken, name) = if matches!(first, '"' | '\'') {
+            let end = rest.get(1..).and_then(|r| r.find(first)).map_or(rest.len(), |end| end + 2);
+            (end, None)
+        } else if word == 0 {
+            (first.len_utf8(), None)
+        } else if before == '.' || !first.is_ascii_uppercase() {
+            (word, None)
+        } else {
+            named(rest, word).map_or((word, None), |(end, name)| (end, Some(name)))
+        };
+        let (part, behind) = rest.split_at(taken);
+        shown.push_str(name.as_deref().unwrap_or(part));
+        before = part.chars().next_back().unwrap_or(' ');
+        rest = behind;
+    }
+    shown
+}
+
+/// Returns the SQL name of the type at the beginning of a text, whose first word has `word` bytes, and where the type ends.
+fn named(text: &str, word: usize) -> Option<(usize, String)> {
+    let mut depth = 0_usize;
+    let parameters = text.get(word..)?.char_indices().map_while(|(at, c)| {
+        depth = match c {
+            '(' => depth + 1,
+            ')' => depth.checked_sub(1)?,
+            _ if depth == 0 => return None,
+            _ => depth,
+        };
+        Some((at, depth))
+    });
+    let closed = parameters.filter(|(_, depth)| *depth == 0).map(|(at, _)| word + at + 1).next();
+    // With what stands in brackets, if that is a part of the type: `Int64(1)` is a number.
+    [closed, Some(word)].into_iter().flatten().find_map(|end| {
+        let data_type: DataType = text.get(..end)?.parse().ok()?;
+        Some((end, sql_type(&data_type)))
+    })
+}
+
 /// Digits of a second.
 fn digits(unit: TimeUnit) -> u8 {
     match unit {
@@ -76,4 +122,29 @@ fn digits(unit: TimeUnit) -> u8 {
 fn list<'a>(fields: impl Iterator<Item = &'a FieldRef>) -> String {
     let field = |field: &FieldRef| format!("{} {}", field.name(), sql_type(field.data_type()));
     fields.map(field).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_are_shown_with_the_types_of_sql() {
+        for (plan, shown) in [
+            ("CAST(s.id AS Int32) AS CAST(id AS INT)", "CAST(s.id AS INT) AS CAST(id AS INT)"),
+            (
+                r#"||(s.t, Utf8View("Int64")) > Int64(-1)"#,
+                r#"||(s.t, VARCHAR("Int64")) > BIGINT(-1)"#,
+            ),
+            ("CAST(a AS Decimal128(12, 2))", "CAST(a AS DECIMAL(12, 2))"),
+            ("CAST(a AS Timestamp(ms))", "CAST(a AS TIMESTAMP(3))"),
+            ("s.Int64, Filter: Boolean(true)", "s.Int64, Filter: BOOLEAN(true)"),
+            ("TableScan: s projection=[id, é] (", "TableScan: s projection=[id, é] ("),
+            ("x = 'Utf8", "x = 'Utf8"),
+        ] {
+            assert_eq!(with_sql_types(plan), shown);
+        }
+        let zoned = DataType::Timestamp(TimeUnit::Microsecond, Some("Europe/Berlin".into()));
+        assert_eq!(with_sql_types(&zoned.to_string()), sql_type(&zoned));
+    }
 }

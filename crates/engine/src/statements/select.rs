@@ -2,20 +2,21 @@
 
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, AsArray, StringArray};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::DataFrame;
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
-use windrow_core::{Error, Result};
+use windrow_core::{Error, Result, with_sql_types};
 use windrow_query::output::Output;
 use windrow_query::start::{QuerySetup, launch, ready};
 use windrow_sql::diagnostics::from_datafusion;
 use windrow_sql::parse::{ContinuousQuery, Tail};
 use windrow_sql::plan::{ContinuousPlan, Parameters, bounded, continuous, parameters};
 
-use super::show::lines;
+use super::show::{lines, rows};
 use super::{ExplainOptions, Statement, authorize_late_rows};
 use crate::access::Access;
 use crate::access::admission::Weight;
@@ -156,7 +157,23 @@ pub(super) async fn explain_bounded(
     let frame = frame.explain(verbose, analyze).map_err(from_datafusion)?;
     let (state, plan) = frame.into_parts();
     let plan = cx.planner().physical(state, plan).await?;
-    Ok(Outcome::Rows(cx.executor().stream(plan)))
+    let shown: Vec<_> = cx.executor().stream(plan).try_collect().await?;
+    let (mut types, mut shown_lines) = (vec![], vec![]);
+    for batch in &shown {
+        let text = |column: usize| batch.column(column).as_string_opt::<i32>();
+        let (Some(kinds), Some(plans)) = (text(0), text(1)) else {
+            return Err(Error::internal("EXPLAIN gave other columns than texts"));
+        };
+        for (kind, plan) in kinds.iter().zip(plans) {
+            let mut kind = kind.unwrap_or_default();
+            for line in with_sql_types(plan.unwrap_or_default()).lines() {
+                types.push(std::mem::take(&mut kind).to_owned());
+                shown_lines.push(line.to_owned());
+            }
+        }
+    }
+    let column = |texts: Vec<String>| Arc::new(StringArray::from(texts)) as ArrayRef;
+    rows(vec![("plan_type", column(types)), ("plan", column(shown_lines))]).await
 }
 
 /// Explains the continuous form of a plan.

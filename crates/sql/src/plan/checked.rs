@@ -21,11 +21,13 @@ use windrow_core::{Error, budget};
 use super::functions::BoundFunctions;
 use super::projections::NameApart;
 use super::slices::CountBySlices;
+use super::type_names::TypeNames;
 
 /// The engine's analyzer rules, and ours behind them: functions have their final types then.
 pub(super) fn analyzer() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let rules = Analyzer::new().rules.into_iter().map(|rule| Arc::new(Checked(rule)) as _);
-    rules.chain([Arc::new(NameApart) as _, Arc::new(BoundFunctions) as _]).collect()
+    let ours = [Arc::new(NameApart) as _, Arc::new(BoundFunctions) as _, Arc::new(TypeNames) as _];
+    rules.chain(ours).collect()
 }
 
 /// The engine's optimizer rules.

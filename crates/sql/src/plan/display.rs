@@ -3,7 +3,7 @@
 use std::fmt;
 
 use datafusion::catalog::TableProvider;
-use windrow_core::CmpOp;
+use windrow_core::{CmpOp, with_sql_types};
 
 use super::flow::{ContinuousPlan, Flow, Leaf, LeafSource, OperatorNode, RowsFlow, Stage};
 
@@ -35,7 +35,7 @@ fn plan(
     plan: &datafusion::logical_expr::LogicalPlan,
     depth: usize,
 ) -> fmt::Result {
-    for line in plan.display_indent().to_string().lines() {
+    for line in with_sql_types(&plan.display_indent().to_string()).lines() {
         indent(f, depth)?;
         writeln!(f, "{line}")?;
     }

@@ -44,6 +44,7 @@ mod split;
 mod start;
 mod trace;
 mod tvf;
+mod type_names;
 mod types;
 
 use std::collections::HashSet;
