@@ -201,7 +201,8 @@ impl Over {
         let Some(space) = self.space.clone() else {
             return Err(Error::internal("state on disk without a place"));
         };
-        let waits = self.spec.wait != Wait::Nothing;
+        // What happens to rows as time goes on happens to all of them.
+        let all = self.spec.wait != Wait::Nothing || self.spec.enters_later();
         let count = self.parts.len();
         let mut divided = match rows {
             Some(rows) => of_part(&self.spec, &rows, count)?,
@@ -210,7 +211,7 @@ impl Over {
         let (mut made, mut bytes) = (vec![], 0);
         for at in 0..count {
             let own = divided.get_mut(at).and_then(Option::take);
-            let Some(part) = self.parts.get_mut(at).filter(|_| own.is_some() || waits) else {
+            let Some(part) = self.parts.get_mut(at).filter(|_| own.is_some() || all) else {
                 continue;
             };
             let (own_rows, own_states) = std::mem::take(part).read()?;

@@ -78,6 +78,8 @@ pub(super) struct Frame {
     leave: usize,
     evaluate: usize,
     pub(super) events: Vec<u32>,
+    /// ROWS: for each evaluation, the row that it waited for; NONE: the end.
+    pub(super) waited_for: Vec<u32>,
 }
 
 /// The next row to enter, to leave, to be evaluated; NONE: the next one that comes.
@@ -95,8 +97,17 @@ const FRESH: Cursors = Cursors { came: 0, enter: NONE, leave: NONE, evaluate: NO
 impl Frame {
     /// A frame whose rows are evaluated `wait` rows of their key, or ticks, later: at least as many as it reaches forward.
     pub(super) fn new(of: OverFrame, wait: i64) -> Self {
-        let (cursors, events) = (vec![], vec![]);
-        Self { of, wait, cursors, passed: 0, enter: 0, leave: 0, evaluate: 0, events }
+        Self {
+            of,
+            wait,
+            cursors: vec![],
+            passed: 0,
+            enter: 0,
+            leave: 0,
+            evaluate: 0,
+            events: vec![],
+            waited_for: vec![],
+        }
     }
 
     /// Makes the events of the rows from `new` on. All rows before `to` have come; `last`: no more will.
@@ -108,6 +119,7 @@ impl Frame {
         (to, last): (i64, bool),
     ) {
         self.events.clear();
+        self.waited_for.clear();
         match self.of {
             OverFrame::Rows { start, end } => {
                 self.cursors.resize(keys.max(self.cursors.len()), FRESH);
@@ -148,6 +160,9 @@ impl Frame {
         if at >= 1 {
             self.events.push(EVALUATE | step(entries, &mut cursors.evaluate));
             self.passed += usize::from(start.map_or(end >= 0, |start| start > 0));
+            if self.wait > 0 {
+                self.waited_for.push(row);
+            }
         }
     }
 
@@ -176,6 +191,7 @@ impl Frame {
                 self.events.push(LEAVE | step(entries, &mut cursors.leave));
             }
             self.events.push(EVALUATE | step(entries, &mut cursors.evaluate));
+            self.waited_for.push(NONE);
         }
     }
 
@@ -198,6 +214,14 @@ impl Frame {
             while time(self.evaluate) == Some(now) {
                 self.events.push(EVALUATE | self.evaluate as u32);
                 self.evaluate += 1;
+            }
+        }
+        if start.is_none() {
+            // All frames to come have these; so what has entered depends on `to` alone, and not on which rows were evaluated.
+            let all = to.saturating_sub(self.wait).saturating_add(end);
+            while time(self.enter).is_some_and(|time| time <= all) {
+                self.events.push(ENTER | self.enter as u32);
+                self.enter += 1;
             }
         }
         let next = time(self.evaluate).unwrap_or(if last { i64::MAX } else { to });
@@ -292,7 +316,8 @@ impl Frame {
     }
 
     pub(super) fn size_bytes(&self) -> usize {
-        self.cursors.capacity() * size_of::<Cursors>() + self.events.capacity() * 4
+        let events = self.events.capacity() + self.waited_for.capacity();
+        self.cursors.capacity() * size_of::<Cursors>() + events * size_of::<u32>()
     }
 }
 

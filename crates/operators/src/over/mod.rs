@@ -282,6 +282,14 @@ impl OverSpec {
         self.calls.iter().any(OverCall::keeps_state)
     }
 
+    /// Whether rows are added to what is known of their key some time after they have come.
+    fn enters_later(&self) -> bool {
+        let framed = self.calls.iter().filter(|call| call.has_frame());
+        framed
+            .map(|call| call.frame)
+            .any(|frame| matches!(frame, OverFrame::Range { start: None, end } if end < 0))
+    }
+
     /// How many ticks later than its time a row leaves; not counting the wait for other rows.
     fn wait_ticks(&self) -> i64 {
         if let Wait::Ticks(ticks) = self.wait { ticks } else { 0 }

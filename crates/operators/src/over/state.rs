@@ -21,7 +21,7 @@ const ROWS: usize = 0;
 /// The input of segments of what functions know per key.
 const STATES: usize = 1;
 /// A checkpoint is written anew when it has this many rows more than needed, and more than twice as many.
-const USELESS_MIN: usize = 4096;
+const USELESS_MIN: usize = 64;
 /// The state on disk is divided into this many parts at most.
 const PARTS_MAX: usize = 256;
 /// A part takes this share of the bytes that may be read at a time.

@@ -21,7 +21,7 @@ use super::{OverSpec, Wait};
 use crate::table::Interner;
 
 /// Useless rows and keys are kept until there are this many, and not fewer than useful ones.
-const USELESS_MIN: usize = 4096;
+const USELESS_MIN: usize = 64;
 
 /// See the module.
 pub(super) struct Table {
@@ -114,7 +114,7 @@ impl Table {
 
     /// From now on, rows of one time are returned in one order.
     pub(super) fn keep_order(&mut self) {
-        (self.ties.always, self.ties.never) = (true, false);
+        self.ties.always = true;
     }
 
     /// Remembers from now on which keys change.
@@ -181,7 +181,11 @@ impl Table {
     /// Takes rows back that had been processed before `to`: what functions know of them otherwise stays as it is.
     fn replay(&mut self, batch: RecordBatch, to: i64) -> Result<()> {
         let new = self.history.len();
+        // Rows that wait leave in the order in which they are held.
+        let always = self.ties.always;
+        self.ties.always |= self.spec.wait != Wait::Nothing;
         self.append(batch)?;
+        self.ties.always = always;
         self.advance(new, (to, false));
         let evaluated = self.evaluated(new);
         let keys = self.keys_len();
@@ -270,7 +274,7 @@ impl Table {
                         let wait = self.spec.wait_ticks().saturating_add(1);
                         evaluated.iter().map(|row| time(row).saturating_add(wait)).collect()
                     }
-                    Wait::Rows(_) => self.ends_by_rows(evaluated.len(), new),
+                    Wait::Rows(_) => self.ends_by_rows(),
                 };
                 (columns, ends)
             }
@@ -283,20 +287,14 @@ impl Table {
     }
 
     /// When rows leave that waited for others: with the row that came last, one tick after its time.
-    fn ends_by_rows(&self, rows: usize, new: usize) -> Vec<i64> {
-        let Some(frame) = self.frames.first() else { return vec![] };
-        let mut ends = Vec::with_capacity(rows);
-        let mut newest = new;
-        for (what, row) in frame.events.iter().copied().map(event) {
-            if what != EVALUATE {
-                newest = newest.max(row as usize);
-                continue;
-            }
+    fn ends_by_rows(&self) -> Vec<i64> {
+        let rows = self.frames.iter().take(1).flat_map(|frame| &frame.waited_for);
+        let end = |row: &u32| {
             // When no row comes any more, it leaves at the end.
-            let came = self.history.entries.get(newest);
-            ends.push(came.map_or(i64::MAX, |entry| entry.time.saturating_add(1)));
-        }
-        ends
+            let came = self.history.entries.get(*row as usize);
+            came.map_or(i64::MAX, |entry| entry.time.saturating_add(1))
+        };
+        rows.map(end).collect()
     }
 
     /// Drops what frames cannot reach any more, once that is the larger part.
@@ -498,7 +496,7 @@ impl Ties {
         batch: &RecordBatch,
         (numbers, total): (&[usize], usize),
     ) -> Result<Option<Vec<u32>>> {
-        if self.never {
+        if self.never && !self.always {
             return Ok(None);
         }
         let runs = self.runs(times(batch)?, numbers, total);
