@@ -263,8 +263,9 @@ fn over(function: OverFunction, frame: OverFrame) -> Result<OverSpec> {
 
 fn bench_over(bencher: divan::Bencher<'_, '_>, size: (i64, usize), spec: Result<OverSpec>) {
     let columns = |batch: &RecordBatch| batch.project(&OVER_COLUMNS);
-    let input = input(size.0, size.1)
-        .and_then(|input| Ok(input.iter().map(columns).collect::<std::result::Result<Vec<_>, _>>()?));
+    let input = input(size.0, size.1).and_then(|input| {
+        Ok(input.iter().map(columns).collect::<std::result::Result<Vec<_>, _>>()?)
+    });
     let (Ok(spec), Ok(input)) = (spec, input) else {
         return;
     };

@@ -231,6 +231,7 @@ impl Over {
         if last {
             self.parts = vec![];
         }
+        self.divide_further(space.as_ref())?;
         if made.is_empty() {
             return Ok(());
         }

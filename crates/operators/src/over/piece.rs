@@ -60,9 +60,10 @@ pub(super) fn sorted(batch: RecordBatch) -> Result<RecordBatch> {
     if times.is_sorted() {
         return Ok(batch);
     }
-    let mut order: Vec<u32> = (0..batch.num_rows()).filter_map(|r| u32::try_from(r).ok()).collect();
-    order.sort_by_key(|row| times[*row as usize]);
-    Ok(take_record_batch(&batch, &UInt32Array::from(order))?)
+    let mut order: Vec<(i64, u32)> = times.iter().copied().zip(0..).collect();
+    order.sort_by_key(|(time, _)| *time);
+    let order = UInt32Array::from_iter_values(order.into_iter().map(|(_, row)| row));
+    Ok(take_record_batch(&batch, &order)?)
 }
 
 /// Puts batches together and in order; `None` when there are no rows.
@@ -190,7 +191,6 @@ pub(super) fn in_parts(space: &dyn SpillSpace, batch: &RecordBatch) -> Result<Ve
 #[derive(Debug)]
 pub(super) struct OverWorker {
     spec: Arc<OverSpec>,
-    /// Each in order of the times.
     batches: Vec<RecordBatch>,
     spilled: Vec<Piece>,
     /// The first time of all; `i64::MAX` when there is none.
@@ -217,11 +217,11 @@ impl OverWorker {
 
 impl WorkerPart for OverWorker {
     fn update(&mut self, batch: &RecordBatch) -> Result<()> {
-        let batch = sorted(batches::without_foreign_bytes(as_state(&self.spec, batch)?)?)?;
-        let Some(piece) = Piece::of(batch.clone())? else { return Ok(()) };
-        self.first = self.first.min(piece.first);
-        self.rows += piece.rows;
-        self.bytes += piece.size_bytes();
+        let batch = batches::without_foreign_bytes(as_state(&self.spec, batch)?)?;
+        let Some(first) = times(&batch)?.iter().min() else { return Ok(()) };
+        self.first = self.first.min(*first);
+        self.rows += batch.num_rows();
+        self.bytes += batch.get_array_memory_size();
         self.batches.push(batch);
         Ok(())
     }

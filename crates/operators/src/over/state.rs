@@ -24,6 +24,8 @@ const STATES: usize = 1;
 const USELESS_MIN: usize = 64;
 /// The state on disk is divided into this many parts at most.
 const PARTS_MAX: usize = 256;
+/// Into how many parts what comes back from a checkpoint is divided at first.
+const PARTS_RESTORED: usize = 32;
 /// A part takes this share of the bytes that may be read at a time.
 const PART_SHARE: usize = 4;
 /// Not the seed of any hash table, whose places would then be filled unevenly.
@@ -344,7 +346,7 @@ impl Over {
     /// Writes what has come back to disk, in parts.
     fn write_back(&mut self, space: &dyn SpillSpace, back: &mut Back) -> Result<()> {
         if self.parts.is_empty() {
-            self.parts.resize_with(PARTS_MAX, Part::default);
+            self.parts.resize_with(PARTS_RESTORED, Part::default);
         }
         let rows = merged(&self.spec, &std::mem::take(&mut back.rows))?;
         self.write_parts(space, rows.as_ref(), &std::mem::take(&mut back.states))?;
@@ -415,6 +417,27 @@ impl Over {
             self.saved.changed = true;
         }
         self.spill_waiting(space.as_ref())
+    }
+
+    /// Divides the state on disk further, if parts have become large.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub(super) fn divide_further(&mut self, space: &dyn SpillSpace) -> Result<()> {
+        let share = (space.pass_bytes() / PART_SHARE).max(1);
+        let largest = self.parts.iter().map(Part::bytes_in_memory).max().unwrap_or(0);
+        if largest <= share * 2 || self.parts.len() >= PARTS_MAX || self.spec.keys.is_empty() {
+            return Ok(());
+        }
+        let parts = std::mem::take(&mut self.parts);
+        self.parts.resize_with(parts.len() * 2, Part::default);
+        for part in parts {
+            let (rows, states) = part.read()?;
+            let states = states.into_iter().map(|states| (SegmentId(0), states));
+            let rows = merged(&self.spec, &rows)?;
+            self.write_parts(space, rows.as_ref(), &states.collect::<Vec<_>>())?;
+        }
+        Ok(())
     }
 
     fn spill_waiting(&mut self, space: &dyn SpillSpace) -> Result<()> {

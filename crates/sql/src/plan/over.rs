@@ -562,6 +562,15 @@ pub(crate) fn among(window: &Window, known: &[Known]) -> Option<Over> {
     if keeps_windows_apart(window, known) { None } else { in_time(window, known).ok() }
 }
 
+/// Whether a node has functions whose rows wait for further rows.
+///
+/// # Errors
+/// Those of the plan.
+pub(crate) fn waits_for_rows(node: &LogicalPlan) -> Result<bool> {
+    let LogicalPlan::Window(window) = node else { return Ok(false) };
+    Ok(of(window)?.is_some_and(|over| over.lag().is_none()))
+}
+
 /// Whether each function is partitioned by the window of its rows.
 pub(crate) fn keeps_windows_apart(window: &Window, known: &[Known]) -> bool {
     window.window_expr.iter().all(|expr| match expr.clone().unalias() {

@@ -179,7 +179,7 @@ fn of_over(window: &Window) -> Result<Kind> {
         Err(over::Missing::Order)
             if matches!(below, Kind::Rows { windowed: false } | Kind::Mixed) =>
         {
-            Err(refused(unordered(input, &known)))
+            Err(refused(unordered(input, &known)?))
         }
         Err(over::Missing::Order) => whole(
             "OVER",
@@ -191,20 +191,26 @@ fn of_over(window: &Window) -> Result<Kind> {
 }
 
 /// Why functions over rows cannot run, where they are not ordered by an event time.
-fn unordered(input: &LogicalPlan, known: &[Known]) -> Error {
+fn unordered(input: &LogicalPlan, known: &[Known]) -> Result<Error> {
     let of = streams(input);
-    let times = known.iter().zip(input.schema().fields()).filter(|(known, _)| known.lag.is_some());
-    let times: Vec<_> = times.map(|(_, field)| field.name().as_str()).collect();
-    match times.first() {
-        Some(time) => Error::sql(format!("OVER on {of} is not ordered by its event time, ascending, so it never ends"))
-            .with_hint(format!(
-                "Use OVER (PARTITION BY … ORDER BY {time}), or add a window's window_end to PARTITION BY."
-            )),
-        None => Error::sql(format!("OVER on {of} has no event time to be ordered by, so it never ends")).with_hint(
-            "Select the event time of the stream in the subquery, unchanged. Rows that waited for further rows (LEAD, or ROWS \
-             … FOLLOWING) do not come in the order of their times.",
-        ),
+    if input.exists(over::waits_for_rows)? {
+        return Ok(Error::sql(format!(
+            "OVER on {of} stands above one that waits for further rows (LEAD, or ROWS … FOLLOWING), whose rows do not come in \
+             order of time"
+        ))
+        .with_hint("Use RANGE BETWEEN … AND INTERVAL '…' FOLLOWING there, or one OVER (…) for all that wait."));
     }
+    let times = known.iter().zip(input.schema().fields()).filter(|(known, _)| known.lag.is_some());
+    let time = times.map(|(_, field)| field.name().clone()).next();
+    let time = time.or_else(|| relations(input).first().and_then(event_time_name));
+    let hint = match time {
+        Some(time) => format!(
+            "Use OVER (PARTITION BY … ORDER BY {time}), or add a window's window_end to PARTITION BY."
+        ),
+        None => "Declare the event time of the stream: WATERMARK FOR ts.".to_owned(),
+    };
+    let e = format!("OVER on {of} is not ordered by its event time, ascending, so it never ends");
+    Ok(Error::sql(e).with_hint(hint))
 }
 
 fn tells<'a>(
