@@ -84,17 +84,21 @@ impl Waiting {
 
     /// Returns the time before which there are about `bytes_max` bytes and `CHUNK_ROWS` rows, `to` at most; `None` when there
     /// are no rows before `to`.
-    fn chunk_end(&self, to: i64, bytes_max: usize) -> Option<i64> {
-        let first = self.first().filter(|first| *first < to)?;
+    fn chunk_end(&self, to: i64, bytes_max: usize) -> Result<Option<i64>> {
+        let Some(first) = self.first().filter(|first| *first < to) else { return Ok(None) };
         let (mut rows, mut bytes) = (0_usize, 0_usize);
         for ((at, _), piece) in self.pieces.range(..(to, 0)) {
             if (rows >= CHUNK_ROWS || bytes >= bytes_max) && *at > first {
-                return Some(*at);
+                return Ok(Some(*at));
+            }
+            let left = bytes_max.saturating_sub(bytes);
+            if let Some(cut) = piece.time_after(left)?.filter(|cut| *cut > first) {
+                return Ok(Some(cut.min(to)));
             }
             rows += piece.rows;
             bytes = bytes.saturating_add(piece.bytes_in_memory());
         }
-        Some(to)
+        Ok(Some(to))
     }
 
     /// Takes the rows before `end` out.
@@ -149,7 +153,7 @@ impl Over {
         while self.ready.is_empty() && self.frontier < to {
             self.load()?;
             let bytes_max = if self.is_short() { self.pass_bytes() } else { usize::MAX };
-            let end = self.waiting.chunk_end(to, bytes_max);
+            let end = self.waiting.chunk_end(to, bytes_max)?;
             let new = self.waiting.take_before(end.unwrap_or(to))?;
             let rows = merged(&self.spec, &new)?;
             let last = to == i64::MAX && end.is_none();
@@ -208,7 +212,7 @@ impl Over {
             Some(rows) => of_part(&self.spec, &rows, count)?,
             None => vec![None; count],
         };
-        let (mut made, mut bytes) = (vec![], 0);
+        let mut made = vec![];
         for at in 0..count {
             let own = divided.get_mut(at).and_then(Option::take);
             let Some(part) = self.parts.get_mut(at).filter(|_| own.is_some() || all) else {
@@ -217,11 +221,8 @@ impl Over {
             let (own_rows, own_states) = std::mem::take(part).read()?;
             let mut table = self.fresh_table()?;
             table.load(merged(&self.spec, &own_rows)?, &own_states, self.frontier)?;
-            if let Some(evaluated) = table.process(own, to, last)? {
-                bytes += evaluated.rows.get_array_memory_size() + evaluated.ends.len() * 8;
-                made.push(evaluated);
-            }
-            if let Some(error) = space.refuses(bytes.max(table.size_bytes())) {
+            made.extend(table.process(own, to, last)?);
+            if let Some(error) = space.refuses(table.size_bytes()) {
                 return Err(error);
             }
             if !last && let Some(part) = self.parts.get_mut(at) {
@@ -236,6 +237,11 @@ impl Over {
             return Ok(());
         }
         let rows = concat_batches(&self.spec.output_schema, made.iter().map(|made| &made.rows))?;
+        // The parts share texts: counted one by one, they would take much more.
+        let rows = batches::compact(&rows)?;
+        if let Some(error) = space.refuses(rows.get_array_memory_size()) {
+            return Err(error);
+        }
         let ends: Vec<i64> = made.into_iter().flat_map(|made| made.ends).collect();
         let mut order: Vec<u32> = (0..ends.len() as u32).collect();
         order.sort_by_key(|at| ends[*at as usize]);

@@ -127,6 +127,18 @@ impl Piece {
         }
     }
 
+    /// The time of the row before which there are about so many bytes, where the rows are in memory and take more.
+    pub(super) fn time_after(&self, bytes: usize) -> Result<Option<i64>> {
+        let Held::Rows(batches) = &self.held else { return Ok(None) };
+        let Some(batch) = batches.first().filter(|batch| batch.get_array_memory_size() > bytes)
+        else {
+            return Ok(None);
+        };
+        let share = bytes as f64 / batch.get_array_memory_size() as f64;
+        let row = (batch.num_rows() as f64 * share) as usize;
+        Ok(times(batch)?.get(row).copied())
+    }
+
     /// Returns the rows; what is on disk is read.
     pub(super) fn read(&self) -> Result<Vec<RecordBatch>> {
         match &self.held {

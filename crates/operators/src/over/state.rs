@@ -139,12 +139,14 @@ pub(super) struct Part {
     rows: Vec<Spilled>,
     /// In their order.
     states: Vec<(SegmentId, Spilled)>,
+    /// Bytes that it took in memory as a table, with accumulators and the places of keys.
+    as_table: usize,
 }
 
 impl Part {
     /// Writes the state in a table.
     pub(super) fn write(space: &dyn SpillSpace, table: &mut Table) -> Result<Self> {
-        let mut part = Self::default();
+        let mut part = Self { as_table: table.size_bytes(), ..Self::default() };
         let (rows, states) = (table.history_rows()?, table.states(true)?);
         part.add(space, rows, states.map(|states| (SegmentId(0), states)))?;
         Ok(part)
@@ -181,7 +183,8 @@ impl Part {
     /// Bytes that it takes in memory.
     pub(super) fn bytes_in_memory(&self) -> usize {
         let states = self.states.iter().map(|(_, states)| states);
-        self.rows.iter().chain(states).map(Spilled::bytes_in_memory).sum()
+        let held: usize = self.rows.iter().chain(states).map(Spilled::bytes_in_memory).sum();
+        held.max(self.as_table)
     }
 }
 
@@ -408,8 +411,9 @@ impl Over {
         let Some(space) = self.space.clone() else { return Ok(()) };
         if let Some(mut table) = self.table.take() {
             let share = (space.pass_bytes() / PART_SHARE).max(1);
-            let parts = (table.size_bytes() / share + 1).next_power_of_two().min(PARTS_MAX);
-            self.parts.resize_with(parts, Part::default);
+            let bytes = table.size_bytes();
+            let parts = (bytes / share + 1).next_power_of_two().min(PARTS_MAX);
+            self.parts.resize_with(parts, || Part { as_table: bytes / parts, ..Part::default() });
             let (rows, states) = (table.history_rows()?, table.states(true)?);
             drop(table);
             let states: Vec<_> = states.map(|states| (SegmentId(0), states)).into_iter().collect();
@@ -430,7 +434,12 @@ impl Over {
             return Ok(());
         }
         let parts = std::mem::take(&mut self.parts);
+        let as_table: Vec<usize> = parts.iter().map(|part| part.as_table / 2).collect();
         self.parts.resize_with(parts.len() * 2, Part::default);
+        // The keys of a part are in the two whose numbers are equal to its own, modulo the old number of parts.
+        for (part, as_table) in self.parts.iter_mut().zip(as_table.iter().cycle()) {
+            part.as_table = *as_table;
+        }
         for part in parts {
             let (rows, states) = part.read()?;
             let states = states.into_iter().map(|states| (SegmentId(0), states));
