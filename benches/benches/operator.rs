@@ -19,8 +19,8 @@ use windrow_core::{Error, Result, SessionSpec, Watermark, WindowKind, WindowSpec
 use windrow_operators::aggregates::sum_udaf;
 use windrow_operators::lateness::{Tolerance, classify};
 use windrow_operators::{
-    AggregateCall, Mode, OperatorSpec, SessionOperatorSpec, SliceStore, StatefulOperator,
-    WindowMerger,
+    AggregateCall, FrameRow, Mode, OperatorSpec, OverCall, OverFrame, OverFunction, OverSpec,
+    SessionOperatorSpec, SliceStore, StatefulOperator, WindowMerger,
 };
 
 #[global_allocator]
@@ -171,7 +171,8 @@ fn run_port(
         Ok::<_, Error>(())
     };
     for batch in input {
-        let times = batch.column(1).as_any().downcast_ref::<TimestampMicrosecondArray>();
+        let mut columns = batch.columns().iter();
+        let times = columns.find_map(|c| c.as_any().downcast_ref::<TimestampMicrosecondArray>());
         let times: &[i64] = times.map_or(&[], |t| t.values());
         if !operator.classify(0, times, watermark, tolerance).is_empty() {
             return Err(Error::internal("no row of this input is late"));
@@ -249,4 +250,57 @@ fn session_10s(bencher: divan::Bencher<'_, '_>, size: (i64, usize)) {
 #[divan::bench(args = [(1_000, 65_536), (100_000, 65_536)], sample_count = 3)]
 fn session_10s_idle(bencher: divan::Bencher<'_, '_>, size: (i64, usize)) {
     bench_sessions(bencher, size, true);
+}
+
+/// The columns as OVER has them: the time first.
+const OVER_COLUMNS: [usize; 3] = [1, 0, 2];
+
+fn over(function: OverFunction, frame: OverFrame) -> Result<OverSpec> {
+    let schema = Arc::new(schema().project(&OVER_COLUMNS)?);
+    let call = OverCall { function, frame, result: (DataType::Int64, true) };
+    OverSpec::try_new(schema, vec![1], vec![], vec![call])
+}
+
+fn bench_over(bencher: divan::Bencher<'_, '_>, size: (i64, usize), spec: Result<OverSpec>) {
+    let columns = |batch: &RecordBatch| batch.project(&OVER_COLUMNS);
+    let input = input(size.0, size.1).and_then(|input| {
+        Ok(input.iter().map(columns).collect::<std::result::Result<Vec<_>, _>>()?)
+    });
+    let (Ok(spec), Ok(input)) = (spec, input) else {
+        return;
+    };
+    bencher
+        .counter(ItemsCount::new(ROWS))
+        .bench_local(|| black_box(run_port(&spec, &input, (0, false))).is_ok());
+}
+
+const OVER_SIZES: [(i64, usize); 4] =
+    [(1_000, 8_192), (1_000, 65_536), (1_000_000, 8_192), (1_000_000, 65_536)];
+
+/// `sum(price) OVER (PARTITION BY key ORDER BY ts ROWS 10 PRECEDING)`.
+#[divan::bench(args = OVER_SIZES, sample_count = 3)]
+fn over_sum_rows_10(bencher: divan::Bencher<'_, '_>, size: (i64, usize)) {
+    let frame = OverFrame::Rows { start: Some(-10), end: 0 };
+    let sum = call(sum_udaf(), 2).map(OverFunction::Aggregate);
+    bench_over(bencher, size, sum.and_then(|sum| over(sum, frame)));
+}
+
+/// `sum(price) OVER (PARTITION BY key ORDER BY ts RANGE INTERVAL '10 seconds' PRECEDING)`.
+#[divan::bench(args = OVER_SIZES, sample_count = 3)]
+fn over_sum_range_10s(bencher: divan::Bencher<'_, '_>, size: (i64, usize)) {
+    let frame = OverFrame::Range { start: Some(-10 * SECOND), end: 0 };
+    let sum = call(sum_udaf(), 2).map(OverFunction::Aggregate);
+    bench_over(bencher, size, sum.and_then(|sum| over(sum, frame)));
+}
+
+/// `lag(price) OVER (PARTITION BY key ORDER BY ts)`.
+#[divan::bench(args = OVER_SIZES, sample_count = 3)]
+fn over_lag(bencher: divan::Bencher<'_, '_>, size: (i64, usize)) {
+    let lag = OverFunction::Value {
+        column: 2,
+        which: FrameRow::First,
+        ignore_nulls: false,
+        default: None,
+    };
+    bench_over(bencher, size, over(lag, OverFrame::Rows { start: Some(-1), end: -1 }));
 }

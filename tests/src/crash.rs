@@ -43,7 +43,7 @@ const ROW_VIEWS: [(&str, &str); 3] = [
 ];
 
 /// The views with windows: name, text, and by how many seconds its windows may come later than the stream's watermark.
-const VIEWS: [(&str, &str, u32); 9] = [
+const VIEWS: [(&str, &str, u32); 11] = [
     (
         "t",
         "SELECT window_start, window_end, window_time, k, count(*) AS n, sum(x) AS total, max(id) AS last \
@@ -98,6 +98,19 @@ const VIEWS: [(&str, &str, u32); 9] = [
          FROM s AS a JOIN s AS b ON a.k = b.k AND a.ts >= b.ts - INTERVAL '900 milliseconds' AND a.ts <= b.ts), ts, \
          INTERVAL '10 seconds') GROUP BY window_start, window_end",
         1,
+    ),
+    (
+        "o",
+        "SELECT ts AS window_end, id, k, sum(x) OVER (PARTITION BY k ORDER BY ts RANGE BETWEEN INTERVAL '900 milliseconds' PRECEDING \
+         AND CURRENT ROW) AS near, sum(x) OVER (PARTITION BY k ORDER BY ts) AS total, \
+         lag(x, 2) OVER (PARTITION BY k ORDER BY ts, id) AS before, row_number() OVER (PARTITION BY k ORDER BY ts, id) AS n FROM s",
+        1,
+    ),
+    (
+        "of",
+        "SELECT ts AS window_end, id, k, count(*) OVER (PARTITION BY k ORDER BY ts RANGE BETWEEN CURRENT ROW \
+         AND INTERVAL '900 milliseconds' FOLLOWING) AS next, max(x) OVER (PARTITION BY k ORDER BY ts) AS high FROM s",
+        2,
     ),
 ];
 

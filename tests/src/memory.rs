@@ -81,6 +81,21 @@ const QUERIES: &[(usize, &str)] = &[
         "SELECT a.k, b.k AS other, a.name, b.name AS named FROM s AS a JOIN s AS b ON a.k % 15000 = b.k % 15000 \
      AND a.ts BETWEEN b.ts - INTERVAL '20 seconds' AND b.ts + INTERVAL '20 seconds' EMIT FINAL",
     ),
+    // OVER: what is known per key, and rows that frames can reach.
+    (
+        2,
+        "SELECT k, count(*) OVER (PARTITION BY name ORDER BY ts) AS n, min(name) OVER (PARTITION BY name ORDER BY ts) AS m, \
+     first_value(v) OVER (PARTITION BY name ORDER BY ts) AS f FROM s EMIT FINAL",
+    ),
+    (
+        2,
+        "SELECT k, v, lag(name) OVER (PARTITION BY k % 20000 ORDER BY ts) AS before, sum(v) OVER (PARTITION BY k % 20000 \
+     ORDER BY ts RANGE BETWEEN INTERVAL '45 seconds' PRECEDING AND CURRENT ROW) AS s FROM s EMIT FINAL",
+    ),
+    (
+        3,
+        "SELECT name, lead(name) OVER (PARTITION BY k % 20000 ORDER BY ts) AS next FROM s EMIT FINAL",
+    ),
     // Rows, not groups.
     (
         3,

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use datafusion::logical_expr::AggregateUDF;
 
 pub use sum::sum_udaf;
+pub(crate) use total::beyond;
 pub use total::fits_digits;
 
 /// Returns all of them, to be registered over DataFusion's of the same names.

@@ -236,7 +236,7 @@ pub fn fits_digits(column: &ArrayRef) -> bool {
 }
 
 /// Returns the error for a result of `function` that does not fit its type.
-pub(super) fn beyond(function: &str, data_type: &DataType) -> DataFusionError {
+pub(crate) fn beyond(function: &str, data_type: &DataType) -> DataFusionError {
     let hint = match data_type {
         DataType::Int64 | DataType::UInt64 => "Use CAST(… AS DECIMAL(38, 0)) within it.",
         DataType::Duration(_) | DataType::Interval(_) => {

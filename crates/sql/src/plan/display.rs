@@ -15,9 +15,11 @@ impl fmt::Display for ContinuousPlan {
                 rows(f, flow, 1)
             }
             Flow::Stage(root) => {
-                let what = match has_windows(root) {
-                    true => "windows: output comes when they close",
-                    false => "joined rows: output comes as the watermark passes",
+                let joins = root.operators.iter().any(|node| node.operator.inputs().len() > 1);
+                let what = match (has_windows(root), joins) {
+                    (true, _) => "windows: output comes when they close",
+                    (false, true) => "joined rows: output comes as the watermark passes",
+                    (false, false) => "rows: output comes as the watermark passes",
                 };
                 writeln!(f, "{what}")?;
                 stage(f, root, 1)

@@ -315,13 +315,13 @@ fn combined(a: Term, op: Operator, b: Term) -> Option<Term> {
 
 /// What the times of a column count in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Clock {
-    unit: TimeUnit,
+pub(crate) struct Clock {
+    pub(crate) unit: TimeUnit,
     /// Whether each day has 24 hours: it may not in a time zone with daylight saving time.
     even_days: bool,
 }
 
-fn clock(of: &DataType) -> Option<Clock> {
+pub(crate) fn clock(of: &DataType) -> Option<Clock> {
     let DataType::Timestamp(unit, zone) = of else { return None };
     let even_days =
         zone.as_deref().is_none_or(|zone| zone == "UTC" || zone.starts_with(['+', '-']));
@@ -329,7 +329,7 @@ fn clock(of: &DataType) -> Option<Clock> {
 }
 
 /// A length of time in ticks, if it is a whole number of them and the same at all times.
-fn constant(value: &ScalarValue, Clock { unit, even_days }: Clock) -> Option<i64> {
+pub(crate) fn constant(value: &ScalarValue, Clock { unit, even_days }: Clock) -> Option<i64> {
     const DAY_NANOS: i128 = 86_400 * 1_000_000_000;
     let nanos = match value {
         ScalarValue::IntervalMonthDayNano(Some(length))

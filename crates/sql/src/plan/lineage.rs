@@ -13,7 +13,7 @@ use super::assign::WindowAssign;
 use super::interval::{self, Interval};
 use super::known::at;
 pub(crate) use super::known::{Known, of_column, of_expr};
-use super::stream_of;
+use super::{over, stream_of};
 
 /// A join as an interval join; `None` when it is none.
 ///
@@ -55,11 +55,17 @@ pub(crate) fn columns(plan: &LogicalPlan) -> Result<Vec<Known>> {
         | LogicalPlan::Repartition(_)
         | LogicalPlan::Subquery(_)
         | LogicalPlan::SubqueryAlias(_)
-        | LogicalPlan::Window(_)
         | LogicalPlan::Distinct(Distinct::All(_)) => match plan.inputs().first() {
             Some(input) => columns(input)?,
             None => vec![],
         },
+        LogicalPlan::Window(window) => {
+            let input = columns(&window.input)?;
+            match over::among(window, &input) {
+                Some(over) => over::known(window, &over),
+                None => input,
+            }
+        }
         LogicalPlan::Aggregate(aggregate) => of_aggregate(aggregate)?,
         LogicalPlan::Join(join) => {
             let nullable = |known: Vec<Known>| vec![Known::default(); known.len()];

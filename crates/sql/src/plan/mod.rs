@@ -28,6 +28,7 @@ mod joined;
 mod known;
 mod lineage;
 mod names;
+mod over;
 mod own;
 mod parameters;
 mod pieces;

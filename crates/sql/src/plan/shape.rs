@@ -15,7 +15,7 @@ use super::assign::WindowAssign;
 use super::interval;
 use super::lineage::{self, Known};
 use super::relation::StreamRelation;
-use super::{is_streaming, stream_of};
+use super::{is_streaming, over, stream_of};
 
 /// What a plan is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,8 +104,8 @@ fn of_other(plan: &LogicalPlan) -> Result<Kind> {
     Ok(Kind::Static)
 }
 
-/// Whether `plan` is an interval join under nothing but what treats rows one by one, so that its pairs leave as they are
-/// finished.
+/// Whether `plan` is an interval join or OVER in event time under nothing but what treats rows one by one, so that its rows
+/// leave as they are finished.
 ///
 /// # Errors
 /// Those of the plan.
@@ -116,6 +116,7 @@ pub(crate) fn returns_pairs(plan: &LogicalPlan) -> Result<bool> {
         | LogicalPlan::Filter(_)
         | LogicalPlan::SubqueryAlias(_)
         | LogicalPlan::Unnest(_) => plan.inputs().first().map_or(Ok(false), |p| returns_pairs(p)),
+        LogicalPlan::Window(window) => Ok(over::of(window)?.is_some()),
         LogicalPlan::Join(join) => match (is_streaming(&join.left), is_streaming(&join.right)) {
             (true, true) => Ok(lineage::interval(join)?.is_some()),
             (true, false) => returns_pairs(&join.left),
@@ -163,18 +164,53 @@ fn of_aggregate(aggregate: &Aggregate) -> Result<Kind> {
 }
 
 fn of_over(window: &Window) -> Result<Kind> {
-    let known = lineage::columns(&window.input)?;
-    let told = window.window_expr.iter().all(|expr| {
-        let expr = match expr {
-            Expr::Alias(alias) => alias.expr.as_ref(),
-            other => other,
-        };
-        match expr {
-            Expr::WindowFunction(f) => tells(&known, &window.input, f.params.partition_by.iter()),
-            _ => false,
+    let input = &window.input;
+    let known = lineage::columns(input)?;
+    if over::keeps_windows_apart(window, &known) {
+        return whole("OVER", "", input, true);
+    }
+    let below = kind(input)?;
+    if below == Kind::Static {
+        return Ok(Kind::Static);
+    }
+    match over::in_time(window, &known) {
+        Ok(_) => Ok(Kind::Rows { windowed: false }),
+        Err(over::Missing::Other(e)) => Err(refused(e)),
+        Err(over::Missing::Order)
+            if matches!(below, Kind::Rows { windowed: false } | Kind::Mixed) =>
+        {
+            Err(refused(unordered(input, &known)?))
         }
-    });
-    whole("OVER", "Add window_end to PARTITION BY.", &window.input, told)
+        Err(over::Missing::Order) => whole(
+            "OVER",
+            "Add window_end to PARTITION BY, or order it by the event time alone.",
+            input,
+            false,
+        ),
+    }
+}
+
+/// Why functions over rows cannot run, where they are not ordered by an event time.
+fn unordered(input: &LogicalPlan, known: &[Known]) -> Result<Error> {
+    let of = streams(input);
+    if input.exists(over::waits_for_rows)? {
+        return Ok(Error::sql(format!(
+            "OVER on {of} stands above one that waits for further rows (LEAD, or ROWS … FOLLOWING), whose rows do not come in \
+             order of time"
+        ))
+        .with_hint("Use RANGE BETWEEN … AND INTERVAL '…' FOLLOWING there, or one OVER (…) for all that wait."));
+    }
+    let times = known.iter().zip(input.schema().fields()).filter(|(known, _)| known.lag.is_some());
+    let time = times.map(|(_, field)| field.name().clone()).next();
+    let time = time.or_else(|| relations(input).first().and_then(event_time_name));
+    let hint = match time {
+        Some(time) => format!(
+            "Use OVER (PARTITION BY … ORDER BY {time}), or add a window's window_end to PARTITION BY."
+        ),
+        None => "Declare the event time of the stream: WATERMARK FOR ts.".to_owned(),
+    };
+    let e = format!("OVER on {of} is not ordered by its event time, ascending, so it never ends");
+    Ok(Error::sql(e).with_hint(hint))
 }
 
 fn tells<'a>(

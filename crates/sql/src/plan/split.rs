@@ -24,7 +24,7 @@ use super::flow::{
 use super::hoist::{Hoisted, Output, at_leaf, hoist, is_over_session};
 use super::relation::{ContinuousScan, EventTime};
 use super::shape::{Kind, kind, refused, returns_pairs};
-use super::{fingerprint, lineage, stream_of};
+use super::{fingerprint, lineage, over, stream_of};
 use crate::diagnostics::from_datafusion;
 use crate::leaf::{LeafId, LeafTable};
 use crate::parse::{Emit, Tail};
@@ -140,6 +140,10 @@ impl Splitter<'_> {
         self.state.optimizer().optimize(plan, self.state, |_, _| {})
     }
 
+    pub(super) fn state(&self) -> &SessionState {
+        self.state
+    }
+
     pub(super) fn next_leaf(&mut self) -> LeafId {
         self.leaves += 1;
         LeafId(self.leaves - 1)
@@ -164,6 +168,11 @@ impl Splitter<'_> {
         }
         if let LogicalPlan::Join(join) = plan
             && lineage::interval(join)?.is_some()
+        {
+            return self.stage_leaf(plan, leaves);
+        }
+        if let LogicalPlan::Window(window) = plan
+            && over::of(window)?.is_some()
         {
             return self.stage_leaf(plan, leaves);
         }
@@ -282,7 +291,11 @@ impl Splitter<'_> {
     }
 
     #[recursive::recursive]
-    fn finish(&mut self, plan: &LogicalPlan, operators: &mut Operators) -> Result<LogicalPlan> {
+    pub(super) fn finish(
+        &mut self,
+        plan: &LogicalPlan,
+        operators: &mut Operators,
+    ) -> Result<LogicalPlan> {
         let kind = kind(plan)?;
         if kind == Kind::Static {
             return lower_all(plan.clone());
@@ -291,6 +304,11 @@ impl Splitter<'_> {
             && let Some(interval) = lineage::interval(join)?
         {
             return self.interval_join(join, interval, operators);
+        }
+        if let LogicalPlan::Window(window) = plan
+            && let Some(over) = over::of(window)?
+        {
+            return self.over(window, &over, operators);
         }
         if let LogicalPlan::Aggregate(aggregate) = plan
             && can_hoist(&aggregate.input)?

@@ -5,6 +5,7 @@ mod continuous;
 mod explain;
 mod functions;
 mod intervals;
+mod overs;
 mod refusals;
 mod sessions;
 mod slices;

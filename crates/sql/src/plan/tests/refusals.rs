@@ -14,9 +14,9 @@ const SHAPES: &[(&str, &str, &str)] = &[
         ("SELECT price FROM bid ORDER BY price", "ORDER BY on stream \"bid\"", "TUMBLE"),
         ("SELECT price FROM bid LIMIT 3", "LIMIT on stream \"bid\"", "TUMBLE"),
         (
-            "SELECT row_number() OVER (ORDER BY ts) FROM bid",
-            "OVER on stream \"bid\" without a window never ends",
-            "TUMBLE",
+            "SELECT row_number() OVER (ORDER BY price) FROM bid",
+            "OVER on stream \"bid\" is not ordered by its event time",
+            "ORDER BY ts",
         ),
         (
             "SELECT b.price FROM bid b JOIN person p ON b.bidder = p.id",
@@ -52,7 +52,7 @@ const SHAPES: &[(&str, &str, &str)] = &[
             "every grouping set",
         ),
         (
-            "SELECT row_number() OVER (PARTITION BY auction ORDER BY ts) FROM TUMBLE(bid, ts, INTERVAL '1 second')",
+            "SELECT row_number() OVER (PARTITION BY auction ORDER BY price) FROM TUMBLE(bid, ts, INTERVAL '1 second')",
             "OVER over windows of stream \"bid\" goes across windows",
             "PARTITION BY",
         ),

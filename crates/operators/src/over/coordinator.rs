@@ -1,0 +1,398 @@
+//! The coordinator's part of OVER: puts the rows of all workers in order of time and processes them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::UInt32Array;
+use arrow::compute::{concat_batches, take, take_record_batch};
+use arrow::record_batch::RecordBatch;
+use windrow_core::{Error, Result, Watermark};
+
+use super::piece::{Piece, merged, times};
+use super::state::{Part, Saved, of_part};
+use super::table::{Evaluated, Table};
+use super::{OverSpec, Wait};
+use crate::batches;
+use crate::port::{CoordinatorPart, Finished, WindowRows};
+use crate::segments::Segment;
+use crate::segments::kept::Cut;
+use crate::segments::spill::SpillSpace;
+
+/// Rows that are processed together, approximately.
+const CHUNK_ROWS: usize = 64 << 10;
+/// What is on disk is loaded again when it takes less than this share of the bytes that may be read at a time.
+const LOADED_SHARE: usize = 2;
+
+/// See the module.
+pub(super) struct Over {
+    pub(super) spec: Arc<OverSpec>,
+    /// The state, unless memory is short.
+    pub(super) table: Option<Table>,
+    /// The state by the hash of the key, when memory is short.
+    pub(super) parts: Vec<Part>,
+    /// Rows that have not been processed, by their first time.
+    pub(super) waiting: Waiting,
+    pub(super) ready: VecDeque<Ready>,
+    /// Rows before it have been processed.
+    pub(super) frontier: i64,
+    flushed: Watermark,
+    /// No rows are on their way.
+    idle: bool,
+    ordered: bool,
+    pub(super) space: Option<Arc<dyn SpillSpace>>,
+    pub(super) saved: Saved,
+}
+
+/// Pieces by their first time; several may have the same.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    pub(super) pieces: BTreeMap<(i64, u64), Piece>,
+    next: u64,
+}
+
+/// Rows that have not been returned; those before `at` have.
+pub(super) struct Ready {
+    evaluated: Evaluated,
+    at: usize,
+}
+
+impl fmt::Debug for Over {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Over").field("table", &self.table).finish_non_exhaustive()
+    }
+}
+
+impl Waiting {
+    pub(super) fn push(&mut self, piece: Piece) {
+        self.pieces.insert((piece.first, self.next), piece);
+        self.next += 1;
+    }
+
+    /// The first time.
+    fn first(&self) -> Option<i64> {
+        self.pieces.keys().next().map(|key| key.0)
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.pieces.values().map(|piece| piece.rows).sum()
+    }
+
+    fn bytes_in_memory(&self) -> usize {
+        self.pieces.values().map(Piece::bytes_in_memory).sum()
+    }
+
+    /// Returns the time before which there are about `bytes_max` bytes and `CHUNK_ROWS` rows, `to` at most; `None` when there
+    /// are no rows before `to`.
+    fn chunk_end(&self, to: i64, bytes_max: usize) -> Result<Option<i64>> {
+        let Some(first) = self.first().filter(|first| *first < to) else { return Ok(None) };
+        let (mut rows, mut bytes) = (0_usize, 0_usize);
+        for ((at, _), piece) in self.pieces.range(..(to, 0)) {
+            if (rows >= CHUNK_ROWS || bytes >= bytes_max) && *at > first {
+                return Ok(Some(*at));
+            }
+            let left = bytes_max.saturating_sub(bytes);
+            if let Some(cut) = piece.time_after(left)?.filter(|cut| *cut > first) {
+                return Ok(Some(cut.min(to)));
+            }
+            rows += piece.rows;
+            bytes = bytes.saturating_add(piece.bytes_in_memory());
+        }
+        Ok(Some(to))
+    }
+
+    /// Takes the rows before `end` out.
+    fn take_before(&mut self, end: i64) -> Result<Vec<RecordBatch>> {
+        let mut taken = vec![];
+        let later = self.pieces.split_off(&(end, 0));
+        for (_, piece) in std::mem::replace(&mut self.pieces, later) {
+            let (before, rest) = piece.split(end)?;
+            taken.extend(before);
+            rest.into_iter().for_each(|piece| self.push(piece));
+        }
+        Ok(taken)
+    }
+}
+
+impl Over {
+    pub(super) fn new(spec: Arc<OverSpec>) -> Self {
+        Self {
+            spec,
+            table: None,
+            parts: vec![],
+            waiting: Waiting::default(),
+            ready: VecDeque::new(),
+            frontier: i64::MIN,
+            flushed: Watermark::NONE,
+            idle: false,
+            ordered: false,
+            space: None,
+            saved: Saved::default(),
+        }
+    }
+
+    /// Whether the state is on disk.
+    pub(super) fn is_short(&self) -> bool {
+        !self.parts.is_empty()
+    }
+
+    pub(super) fn fresh_table(&self) -> Result<Table> {
+        let mut table = Table::new(&self.spec, self.ordered)?;
+        if self.saved.keeps() {
+            table.remember_touched();
+        }
+        Ok(table)
+    }
+
+    fn pass_bytes(&self) -> usize {
+        self.space.as_ref().map_or(usize::MAX, |space| space.pass_bytes())
+    }
+
+    /// Processes rows before `to`, if there are any, until some of them can be returned.
+    fn advance(&mut self, to: i64) -> Result<()> {
+        while self.ready.is_empty() && self.frontier < to {
+            self.load()?;
+            let bytes_max = if self.is_short() { self.pass_bytes() } else { usize::MAX };
+            let end = self.waiting.chunk_end(to, bytes_max)?;
+            let new = self.waiting.take_before(end.unwrap_or(to))?;
+            let rows = merged(&self.spec, &new)?;
+            let last = to == i64::MAX && end.is_none();
+            let to = match end {
+                // What waits for the end is processed by itself.
+                Some(end) if end == i64::MAX => times_end(rows.as_ref())?,
+                Some(end) => end,
+                None => to,
+            };
+            if self.is_short() {
+                self.pass(rows, to, last)?;
+            } else if rows.is_some() || self.table.is_some() {
+                let mut table = match self.table.take() {
+                    Some(table) => table,
+                    None => self.fresh_table()?,
+                };
+                let evaluated = table.process(rows, to, last)?;
+                self.table = (!last && !table.is_empty()).then_some(table);
+                let by_rows = matches!(self.spec.wait, Wait::Rows(_));
+                evaluated.map_or(Ok(()), |evaluated| self.push_ready(evaluated, by_rows))?;
+            }
+            self.frontier = to;
+            self.saved.processed();
+        }
+        Ok(())
+    }
+
+    /// Loads the state from disk, unless it is too much.
+    fn load(&mut self) -> Result<()> {
+        let bytes: usize = self.parts.iter().map(Part::bytes_in_memory).sum();
+        if !self.is_short() || bytes > self.pass_bytes() / LOADED_SHARE {
+            return Ok(());
+        }
+        let mut table = self.fresh_table()?;
+        let (mut rows, mut states) = (vec![], vec![]);
+        for part in std::mem::take(&mut self.parts) {
+            let (own_rows, own_states) = part.read()?;
+            rows.extend(own_rows);
+            states.extend(own_states);
+        }
+        table.load(merged(&self.spec, &rows)?, &states, self.frontier)?;
+        table.touch_all();
+        self.table = (!table.is_empty()).then_some(table);
+        Ok(())
+    }
+
+    /// Processes rows while the state is on disk: part by part.
+    fn pass(&mut self, rows: Option<RecordBatch>, to: i64, last: bool) -> Result<()> {
+        let Some(space) = self.space.clone() else {
+            return Err(Error::internal("state on disk without a place"));
+        };
+        // What happens to rows as time goes on happens to all of them.
+        let all = self.spec.wait != Wait::Nothing || self.spec.enters_later();
+        let count = self.parts.len();
+        let mut divided = match rows {
+            Some(rows) => of_part(&self.spec, &rows, count)?,
+            None => vec![None; count],
+        };
+        let mut made = vec![];
+        for at in 0..count {
+            let own = divided.get_mut(at).and_then(Option::take);
+            let Some(part) = self.parts.get_mut(at).filter(|_| own.is_some() || all) else {
+                continue;
+            };
+            let (own_rows, own_states) = std::mem::take(part).read()?;
+            let mut table = self.fresh_table()?;
+            table.load(merged(&self.spec, &own_rows)?, &own_states, self.frontier)?;
+            made.extend(table.process(own, to, last)?);
+            if let Some(error) = space.refuses(table.size_bytes()) {
+                return Err(error);
+            }
+            if !last && let Some(part) = self.parts.get_mut(at) {
+                *part = Part::write(space.as_ref(), &mut table)?;
+            }
+        }
+        if last {
+            self.parts = vec![];
+        }
+        self.divide_further(space.as_ref())?;
+        if made.is_empty() {
+            return Ok(());
+        }
+        let rows = concat_batches(&self.spec.output_schema, made.iter().map(|made| &made.rows))?;
+        // The parts share texts: counted one by one, they would take much more.
+        let rows = batches::compact(&rows)?;
+        if let Some(error) = space.refuses(rows.get_array_memory_size()) {
+            return Err(error);
+        }
+        let ends: Vec<i64> = made.into_iter().flat_map(|made| made.ends).collect();
+        let mut order: Vec<u32> = (0..ends.len() as u32).collect();
+        order.sort_by_key(|at| ends[*at as usize]);
+        let ends = order.iter().map(|at| ends[*at as usize]).collect();
+        let rows = take_record_batch(&rows, &UInt32Array::from(order))?;
+        self.push_ready(Evaluated { rows, ends }, true)
+    }
+
+    /// Rows are ready. `unordered`: where an order was asked for, those of one end are not yet in it.
+    fn push_ready(&mut self, evaluated: Evaluated, unordered: bool) -> Result<()> {
+        let Evaluated { mut rows, ends } = evaluated;
+        if self.space.is_some() {
+            // They would count the texts of the history as theirs.
+            rows = batches::compact(&rows)?;
+        }
+        if self.ordered
+            && unordered
+            && let Some(converter) = self.spec.tie_order()
+        {
+            let columns =
+                self.spec.ties.iter().filter_map(|(c, _)| rows.columns().get(*c).cloned());
+            let comparable = converter.convert_columns(&columns.collect::<Vec<_>>())?;
+            let mut places: Vec<u32> = (0..ends.len() as u32).collect();
+            places.sort_by(|a, b| {
+                let (a, b) = (*a as usize, *b as usize);
+                ends[a].cmp(&ends[b]).then_with(|| comparable.row(a).cmp(&comparable.row(b)))
+            });
+            let places = UInt32Array::from(places);
+            let columns = rows.columns().iter().map(|column| take(column, &places, None));
+            rows = RecordBatch::try_new(rows.schema(), columns.collect::<Result<_, _>>()?)?;
+        }
+        self.ready.push_back(Ready { evaluated: Evaluated { rows, ends }, at: 0 });
+        Ok(())
+    }
+
+    /// The end of the next row.
+    fn ready_end(&self) -> Option<i64> {
+        let ready = self.ready.front()?;
+        ready.evaluated.ends.get(ready.at).copied()
+    }
+}
+
+/// One tick after the last time.
+fn times_end(rows: Option<&RecordBatch>) -> Result<i64> {
+    let last = rows.map(times).transpose()?.and_then(|times| times.last().copied());
+    Ok(last.map_or(i64::MIN, |last| last.saturating_add(1)))
+}
+
+impl CoordinatorPart for Over {
+    fn add(&mut self, _input: usize, segment: Segment) -> Result<()> {
+        let piece = Piece::of_segment(segment)?;
+        if piece.first < self.frontier {
+            return Err(Error::internal(format!(
+                "rows at {} came when OVER had gone on to {}",
+                piece.first, self.frontier
+            )));
+        }
+        self.saved.add(&piece);
+        self.waiting.push(piece);
+        Ok(())
+    }
+
+    fn flush_to(&mut self, reached: Watermark, idle: bool) -> Option<Watermark> {
+        self.idle = idle;
+        (reached > self.flushed).then_some(reached)
+    }
+
+    fn flushed(&mut self, to: Watermark) {
+        self.flushed = self.flushed.advance(to);
+    }
+
+    /// Reading what is on disk is worth it for many rows, and when no more are on their way.
+    fn complete_to(&self, reached: Watermark) -> Watermark {
+        let to = reached.min(self.flushed);
+        if self.idle || to == Watermark::END || !self.is_short() {
+            return to;
+        }
+        let many = self.waiting.bytes_in_memory() >= self.pass_bytes();
+        if many { to } else { Watermark::at(self.frontier).min(to) }
+    }
+
+    fn next_end(&mut self, to: Watermark) -> Result<Option<i64>> {
+        self.advance(to.ticks())?;
+        Ok(self.ready_end().filter(|end| to.closes(*end)))
+    }
+
+    fn close(&mut self, to: Watermark, rows_max: usize) -> Result<Option<Finished>> {
+        if self.next_end(to)?.is_none() {
+            return Ok(None);
+        }
+        let Some(Ready { evaluated, at }) = self.ready.front_mut() else { return Ok(None) };
+        let (start, ends) = (*at, &evaluated.ends);
+        let within = ends.partition_point(|end| to.closes(*end));
+        let mut end = start.saturating_add(rows_max.max(1)).min(within);
+        while end < within && ends.get(end) == ends.get(end - 1) {
+            end += 1;
+        }
+        let rows = evaluated.rows.slice(start, end - start);
+        *at = end;
+        if end == ends.len() {
+            self.ready.pop_front();
+        }
+        let windows = rows.num_rows() as u64;
+        Ok(Some(Finished { windows, rows: WindowRows::Whole(vec![rows].into_iter()) }))
+    }
+
+    fn next_close(&self) -> Option<i64> {
+        let own = self.waiting.first().into_iter();
+        let own = own.chain(self.table.as_ref().and_then(Table::waits_at)).min();
+        let wait = self.spec.wait_ticks().saturating_add(1);
+        self.ready_end().or_else(|| own.map(|time| time.saturating_add(wait)))
+    }
+
+    fn keep_order(&mut self) -> bool {
+        self.ordered = self.spec.tie_order().is_some();
+        if self.ordered
+            && let Some(table) = &mut self.table
+        {
+            table.keep_order();
+        }
+        self.ordered
+    }
+
+    fn keep_cuts(&mut self) {
+        self.saved.keep();
+    }
+
+    fn cut(&mut self) -> Result<Cut> {
+        self.save()
+    }
+
+    fn spill_to(&mut self, space: Arc<dyn SpillSpace>) {
+        self.space = Some(space);
+    }
+
+    fn spill(&mut self) -> Result<()> {
+        self.spill_all()
+    }
+
+    fn open_windows(&self) -> usize {
+        let held = self.table.as_ref().map_or(0, |table| table.history.len());
+        let parts: usize = self.parts.iter().map(Part::rows).sum();
+        self.waiting.rows() + held + parts
+    }
+
+    fn size_bytes(&self) -> usize {
+        let waiting: usize = self.waiting.pieces.values().map(Piece::size_bytes).sum();
+        let ready = self.ready.iter().map(|ready| {
+            ready.evaluated.rows.get_array_memory_size() + ready.evaluated.ends.capacity() * 8
+        });
+        let table = self.table.as_ref().map_or(0, Table::size_bytes);
+        table + waiting + ready.sum::<usize>() + self.saved.size_bytes()
+    }
+}

@@ -1,0 +1,497 @@
+//! OVER in event time: functions over frames of rows around each row, per key, in order of time.
+//!
+//! ```text
+//! rows ─► workers ─pieces─► waiting ─in order of time─► history ─► frames ─events─► functions ─┬─► rows with their values
+//!                                                       (the rows that frames can still reach)  │   in order of time
+//! ```
+//! When the watermark has passed a time, all rows up to it have come, so the frames of the rows of that time are final,
+//! unless they reach forward. A row leaves once its frames are final: one tick after its time, or after the time up to which
+//! a frame of RANGE reaches forward, or when as many rows of its key have come as a frame of ROWS reaches forward.
+//!
+//! A row is appended to the history ([`history`]) with the columns that functions read; each frame says which rows enter it,
+//! leave it and are evaluated ([`frames`]); each function follows these events over all keys in one loop. Rows that no
+//! frame can reach are dropped. A frame that begins with the first row keeps no rows: its functions keep what they know
+//! per key, and so does `row_number() = 1`, which deduplicates.
+//!
+//! A row that is behind the watermark of its partition is late: its own frame may have been returned, and so may those in
+//! which it would have been.
+//!
+//! Rows of one time and key that a function tells apart are ordered by their columns, so that the answer does not depend
+//! on which came first.
+//!
+//! Invariants: rows before the frontier have been processed. A segment of input 0 holds rows, one of number 1 what
+//! functions know per key; a later one of these replaces what earlier ones say of a key.
+
+mod coordinator;
+mod extremes;
+mod frames;
+mod functions;
+mod general;
+mod history;
+mod picks;
+mod piece;
+mod running;
+mod state;
+mod table;
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use arrow::compute::SortOptions;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::row::{RowConverter, SortField};
+use datafusion::scalar::ScalarValue;
+use windrow_core::{Error, Result, Watermark, time};
+
+use crate::describe::{Length, names};
+use crate::lateness::{Behindness, NotOnTime, Tolerance, rows_behind};
+use crate::port::{CoordinatorPart, StatefulOperator, WorkerPart};
+use crate::segments::kept::SavedState;
+use crate::spec::AggregateCall;
+use coordinator::Over;
+pub use frames::OverFrame;
+use piece::OverWorker;
+
+/// A function over a frame, as the planner gives it.
+#[derive(Debug, Clone)]
+pub struct OverCall {
+    /// The function.
+    pub function: OverFunction,
+    /// The rows that it sees; `row_number`, `rank` and `dense_rank` see all up to the current one.
+    pub frame: OverFrame,
+    /// Type of the result, and whether it may be NULL.
+    pub result: (DataType, bool),
+}
+
+/// What is computed.
+#[derive(Debug, Clone)]
+pub enum OverFunction {
+    /// The number of the row, from 1.
+    RowNumber,
+    /// The number of the first row of the same time.
+    Rank,
+    /// The number of the time among the times.
+    DenseRank,
+    /// The value that one row of the frame has.
+    Value {
+        /// The column.
+        column: usize,
+        /// FrameRow row.
+        which: FrameRow,
+        /// Rows that have NULL there do not count.
+        ignore_nulls: bool,
+        /// The value where the frame has no such row; `None`: NULL.
+        default: Option<ScalarValue>,
+    },
+    /// An aggregate of the frame.
+    Aggregate(AggregateCall),
+}
+
+/// FrameRow row of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameRow {
+    /// The first.
+    First,
+    /// The last.
+    Last,
+    /// The n-th, from 1.
+    Nth(u64),
+}
+
+/// Functions over frames of the rows of each key.
+#[derive(Debug, Clone)]
+pub struct OverSpec {
+    input: SchemaRef,
+    keys: Vec<usize>,
+    calls: Vec<OverCall>,
+    wait: Wait,
+    key_schema: SchemaRef,
+    state_schema: SchemaRef,
+    output_schema: SchemaRef,
+    time_unit: TimeUnit,
+    logging: Logging,
+    ties: Vec<(usize, SortOptions)>,
+    /// Rows of one time are to be ordered in any case.
+    orders: bool,
+}
+
+/// What a row waits for after its time has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Nothing,
+    /// The watermark, so many ticks later.
+    Ticks(i64),
+    /// So many further rows of its key.
+    Rows(i64),
+}
+
+/// FrameRow columns of a row are in the history.
+#[derive(Debug, Clone, Default)]
+struct Logging {
+    /// Columns of the input, ascending.
+    columns: Vec<usize>,
+    types: Vec<DataType>,
+}
+
+impl Logging {
+    fn new(input: &SchemaRef, mut columns: Vec<usize>) -> Result<Self> {
+        columns.sort_unstable();
+        columns.dedup();
+        let types = columns.iter().map(|column| {
+            let field = input.fields().get(*column);
+            let field = field.ok_or_else(|| Error::internal("OVER reads a column that is none"))?;
+            Ok(field.data_type().clone())
+        });
+        let types = types.collect::<Result<_>>()?;
+        Ok(Self { columns, types })
+    }
+
+    /// The place of a column in the history.
+    fn place(&self, column: usize) -> Result<usize> {
+        let place = self.columns.binary_search(&column);
+        place.map_err(|_| Error::internal("OVER reads a column that it does not keep"))
+    }
+
+    fn data_type(&self, place: usize) -> DataType {
+        self.types.get(place).cloned().unwrap_or(DataType::Null)
+    }
+}
+
+impl OverCall {
+    /// Whether it knows more of a key than follows from the rows that its frame can reach.
+    fn keeps_state(&self) -> bool {
+        match &self.function {
+            OverFunction::RowNumber | OverFunction::Rank | OverFunction::DenseRank => true,
+            OverFunction::Value { .. } => picks::Pinned::is_needed(self),
+            OverFunction::Aggregate(_) => self.frame.start().is_none(),
+        }
+    }
+
+    /// Whether its frame says what it sees.
+    fn has_frame(&self) -> bool {
+        !matches!(
+            self.function,
+            OverFunction::RowNumber | OverFunction::Rank | OverFunction::DenseRank
+        )
+    }
+
+    fn columns(&self) -> Vec<usize> {
+        match &self.function {
+            OverFunction::RowNumber | OverFunction::Rank | OverFunction::DenseRank => vec![],
+            OverFunction::Value { column, .. } => vec![*column],
+            OverFunction::Aggregate(call) => {
+                call.arguments.iter().copied().chain(call.filter).collect()
+            }
+        }
+    }
+}
+
+fn wait_of(calls: &[OverCall]) -> Result<Wait> {
+    let (mut rows, mut ticks) = (None, None);
+    for call in calls.iter().filter(|call| call.has_frame()) {
+        let (start, end) = (call.frame.start(), call.frame.end());
+        if start.is_some_and(|start| start > end) {
+            return Err(Error::internal("a frame begins after its end"));
+        }
+        let wait = match call.frame {
+            OverFrame::Rows { .. } => &mut rows,
+            OverFrame::Range { .. } => &mut ticks,
+        };
+        *wait = Some(wait.unwrap_or(0).max(end));
+    }
+    match (rows, ticks) {
+        (None | Some(0), None | Some(0)) => Ok(Wait::Nothing),
+        (Some(rows), None) => Ok(Wait::Rows(rows)),
+        (None, Some(ticks)) => Ok(Wait::Ticks(ticks)),
+        (Some(_), Some(_)) => Err(Error::internal("frames of one OVER end at different times")),
+    }
+}
+
+impl OverSpec {
+    /// Computes `calls` for each row of `input`, whose first column is the event time: a timestamp, never NULL. `keys`: the
+    /// columns of PARTITION BY. `order`: the columns that order rows of one time, if the query says so. Where a frame
+    /// reaches forward, all must be of the same kind, ROWS or RANGE. The output has the columns of the input as `c0…`, then the results as
+    /// `w0…`.
+    ///
+    /// # Errors
+    /// When an aggregate cannot be computed over a frame that rows leave; Internal when a column does not exist, or frames
+    /// do not fit together.
+    pub fn try_new(
+        input: SchemaRef,
+        keys: Vec<usize>,
+        order: Vec<(usize, SortOptions)>,
+        calls: Vec<OverCall>,
+    ) -> Result<Self> {
+        let time = input.fields().first().and_then(|field| time::time_unit(field.data_type()));
+        let time_unit = time.ok_or_else(|| Error::internal("OVER without a time"))?;
+        let wait = wait_of(&calls)?;
+        let key_fields = keys.iter().map(|key| {
+            let field = input.fields().get(*key);
+            let field = field.ok_or_else(|| Error::internal("a key of OVER is missing"))?;
+            Ok(Field::new(field.name(), field.data_type().clone(), true))
+        });
+        let key_fields = key_fields.collect::<Result<Vec<_>>>()?;
+        let fields = input.fields().iter().enumerate();
+        let mut output: Vec<Field> =
+            fields.map(|(i, f)| f.as_ref().clone().with_name(format!("c{i}"))).collect();
+        output.extend(calls.iter().enumerate().map(|(i, call)| {
+            let (data_type, nullable) = &call.result;
+            Field::new(format!("w{i}"), data_type.clone(), *nullable)
+        }));
+        let all = 0..input.fields().len();
+        let logged: Vec<usize> = match wait {
+            Wait::Nothing => {
+                let read = calls.iter().flat_map(OverCall::columns);
+                read.chain(order.iter().map(|(column, _)| *column)).collect()
+            }
+            Wait::Ticks(_) | Wait::Rows(_) => all.clone().collect(),
+        };
+        let logging = Logging::new(&input, logged)?;
+        let orders = !order.is_empty();
+        // What the history has comes first: the rest is lost when a checkpoint is written anew.
+        let mut ties = order;
+        for column in logging.columns.iter().copied().chain(all) {
+            if ties.iter().all(|(known, _)| *known != column) {
+                ties.push((column, SortOptions::default()));
+            }
+        }
+        let nullable = input.fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
+        let spec = Self {
+            state_schema: Arc::new(Schema::new(nullable.collect::<Vec<_>>())),
+            key_schema: Arc::new(Schema::new(key_fields)),
+            output_schema: Arc::new(Schema::new(output)),
+            input,
+            keys,
+            calls,
+            wait,
+            time_unit,
+            logging,
+            ties,
+            orders,
+        };
+        // Says what cannot be computed.
+        for call in &spec.calls {
+            functions::function(call, &spec.logging)?;
+        }
+        Ok(spec)
+    }
+
+    /// Whether functions know more of a key than follows from the rows that frames can reach.
+    fn keeps_state(&self) -> bool {
+        self.calls.iter().any(OverCall::keeps_state)
+    }
+
+    /// Whether rows are added to what is known of their key some time after they have come.
+    fn enters_later(&self) -> bool {
+        let framed = self.calls.iter().filter(|call| call.has_frame());
+        framed
+            .map(|call| call.frame)
+            .any(|frame| matches!(frame, OverFrame::Range { start: None, end } if end < 0))
+    }
+
+    /// How many ticks later than its time a row leaves; not counting the wait for other rows.
+    fn wait_ticks(&self) -> i64 {
+        if let Wait::Ticks(ticks) = self.wait { ticks } else { 0 }
+    }
+
+    /// Returns the time before which rows are of no use once those before `frontier` have been processed.
+    fn useless_before(&self, frontier: i64) -> i64 {
+        let framed = self.calls.iter().filter(|call| call.has_frame());
+        let frames = framed.map(|call| match call.frame {
+            OverFrame::Range { start: Some(start), .. } => Some(start.min(0)),
+            OverFrame::Range { start: None, end } | OverFrame::Rows { start: None, end } => {
+                (end == 0).then_some(0)
+            }
+            OverFrame::Rows { start: Some(start), end } => (start == 0 && end == 0).then_some(0),
+        });
+        let first = frames.reduce(|a, b| a.zip(b).map(|(a, b)| a.min(b)));
+        match (self.wait, first.unwrap_or(Some(0))) {
+            (Wait::Rows(_), _) | (_, None) => i64::MIN,
+            _ if frontier == i64::MIN => frontier,
+            (_, Some(first)) => frontier.saturating_sub(self.wait_ticks()).saturating_add(first),
+        }
+    }
+
+    /// What orders rows of one time; `None` when a column cannot be compared.
+    fn tie_order(&self) -> Option<RowConverter> {
+        let fields = self.ties.iter().filter_map(|(column, options)| {
+            let field = self.input.fields().get(*column)?;
+            Some(SortField::new_with_options(field.data_type().clone(), *options))
+        });
+        RowConverter::new(fields.collect()).ok()
+    }
+}
+
+impl StatefulOperator for OverSpec {
+    fn name(&self) -> &'static str {
+        "over"
+    }
+
+    fn inputs(&self) -> Vec<&SchemaRef> {
+        vec![&self.input]
+    }
+
+    fn output_schema(&self) -> &SchemaRef {
+        &self.output_schema
+    }
+
+    fn time_unit(&self) -> TimeUnit {
+        self.time_unit
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "keys [{}], [", names(&self.input, &self.keys))?;
+        for (i, call) in self.calls.iter().enumerate() {
+            let comma = if i > 0 { ", " } else { "" };
+            write!(f, "{comma}{}", DescribedCall { spec: self, call })?;
+        }
+        write!(f, "], ")?;
+        match self.wait {
+            Wait::Nothing => {}
+            Wait::Ticks(ticks) => {
+                write!(f, "rows wait {}, ", Length { ticks, unit: self.time_unit })?;
+            }
+            Wait::Rows(rows) => {
+                write!(f, "rows wait for {rows} more of their key, however long, ")?;
+            }
+        }
+        self.describe_state(f)
+    }
+
+    fn reach(&self) -> i64 {
+        match self.useless_before(0) {
+            i64::MIN => i64::MAX,
+            _ if self.keeps_state() => i64::MAX,
+            first => first.saturating_neg(),
+        }
+    }
+
+    fn valid_times(&self) -> RangeInclusive<i64> {
+        let reach = self.useless_before(0).saturating_neg();
+        let reach = if reach == i64::MAX { 1 } else { reach.saturating_add(1) };
+        i64::MIN.saturating_add(reach)..=i64::MAX.saturating_sub(reach)
+    }
+
+    fn classify(
+        &self,
+        _input: usize,
+        times: &[i64],
+        before: Watermark,
+        tolerance: Tolerance,
+    ) -> NotOnTime {
+        rows_behind(times, before, tolerance, |_, _| Behindness::Late)
+    }
+
+    fn worker(&self, _input: usize) -> Box<dyn WorkerPart> {
+        Box::new(OverWorker::new(Arc::new(self.clone())))
+    }
+
+    fn coordinator(&self) -> Box<dyn CoordinatorPart> {
+        Box::new(Over::new(Arc::new(self.clone())))
+    }
+
+    fn restore(&self, state: SavedState<'_>) -> Result<Box<dyn CoordinatorPart>> {
+        Ok(Box::new(Over::restore(Arc::new(self.clone()), state)?))
+    }
+}
+
+impl OverSpec {
+    /// Writes what stays in state.
+    fn describe_state(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let framed = || self.calls.iter().filter(|call| call.has_frame()).map(|call| call.frame);
+        let rows = framed().filter_map(|frame| match frame {
+            OverFrame::Rows { start, end } => {
+                let back = start.unwrap_or(end).min(0).saturating_neg();
+                Some(back.saturating_add(end.max(0))).filter(|rows| *rows > 0)
+            }
+            OverFrame::Range { .. } => None,
+        });
+        let ticks = framed().filter_map(|frame| match frame {
+            OverFrame::Range { start: Some(start), end } => {
+                Some(end.max(0).saturating_sub(start.min(0)))
+            }
+            OverFrame::Range { .. } | OverFrame::Rows { .. } => None,
+        });
+        write!(f, "keeps")?;
+        let mut comma = "";
+        if let Some(rows) = rows.max() {
+            write!(f, " the last {rows} rows of each key")?;
+            comma = ",";
+        }
+        if let Some(ticks) = ticks.max() {
+            let length = Length { ticks, unit: self.time_unit };
+            write!(f, "{comma} the rows of the last {length}")?;
+            comma = ",";
+        }
+        if self.keeps_state() {
+            write!(f, "{comma} a result per key")?;
+        } else if comma.is_empty() {
+            write!(f, " nothing")?;
+        }
+        Ok(())
+    }
+}
+
+/// A call in words.
+struct DescribedCall<'a> {
+    spec: &'a OverSpec,
+    call: &'a OverCall,
+}
+
+impl fmt::Display for DescribedCall<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let input = &self.spec.input;
+        match &self.call.function {
+            OverFunction::RowNumber => return write!(f, "row_number()"),
+            OverFunction::Rank => return write!(f, "rank()"),
+            OverFunction::DenseRank => return write!(f, "dense_rank()"),
+            OverFunction::Value { column, which, .. } => {
+                let column = names(input, &[*column]);
+                match which {
+                    FrameRow::First => write!(f, "first_value({column})")?,
+                    FrameRow::Last => write!(f, "last_value({column})")?,
+                    FrameRow::Nth(n) => write!(f, "nth_value({column}, {n})")?,
+                }
+            }
+            OverFunction::Aggregate(call) => {
+                let distinct = if call.function.is_distinct() { "distinct " } else { "" };
+                let arguments = names(input, &call.arguments);
+                write!(f, "{}({distinct}{arguments})", call.function.fun().name())?;
+                if let Some(filter) = call.filter {
+                    write!(f, " filter {}", names(input, &[filter]))?;
+                }
+            }
+        }
+        let (kind, unit) = match self.call.frame {
+            OverFrame::Rows { .. } => ("ROWS", None),
+            OverFrame::Range { .. } => ("RANGE", Some(self.spec.time_unit)),
+        };
+        let start = self.call.frame.start().map(|at| Bound { at, unit });
+        let end = Bound { at: self.call.frame.end(), unit };
+        match start {
+            None => write!(f, " {kind} UNBOUNDED PRECEDING to {end}"),
+            Some(start) => write!(f, " {kind} {start} to {end}"),
+        }
+    }
+}
+
+/// A bound of a frame in words.
+struct Bound {
+    at: i64,
+    unit: Option<TimeUnit>,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.at == 0 {
+            return write!(f, "CURRENT ROW");
+        }
+        let ticks = self.at.saturating_abs();
+        match self.unit {
+            Some(unit) => write!(f, "{}", Length { ticks, unit })?,
+            None => write!(f, "{ticks}")?,
+        }
+        write!(f, " {}", if self.at < 0 { "PRECEDING" } else { "FOLLOWING" })
+    }
+}
