@@ -99,6 +99,18 @@ const VIEWS: [(&str, &str, u32); 9] = [
          INTERVAL '10 seconds') GROUP BY window_start, window_end",
         1,
     ),
+    (
+        "jl",
+        "SELECT a.ts AS window_end, a.id, b.id AS other, b.x FROM s AS a LEFT JOIN s AS b \
+         ON a.k = b.k AND a.x <> b.x AND a.ts BETWEEN b.ts + INTERVAL '1 millisecond' AND b.ts + INTERVAL '200 milliseconds'",
+        1,
+    ),
+    (
+        "ja",
+        "SELECT a.ts AS window_end, a.id, b.id AS other, b.x FROM s AS a ASOF LEFT JOIN s AS b \
+         ON a.k = b.k AND a.ts > b.ts",
+        1,
+    ),
 ];
 
 pub(crate) fn trials() -> Vec<Trial> {

@@ -81,6 +81,17 @@ const QUERIES: &[(usize, &str)] = &[
         "SELECT a.k, b.k AS other, a.name, b.name AS named FROM s AS a JOIN s AS b ON a.k % 15000 = b.k % 15000 \
      AND a.ts BETWEEN b.ts - INTERVAL '20 seconds' AND b.ts + INTERVAL '20 seconds' EMIT FINAL",
     ),
+    // What matches nothing, and the latest row of each key.
+    (
+        3,
+        "SELECT a.k, b.k AS other, a.name, b.name AS named FROM s AS a LEFT JOIN s AS b ON a.k = b.k + 20000 AND b.v > a.v \
+     AND a.ts BETWEEN b.ts + INTERVAL '15 seconds' AND b.ts + INTERVAL '40 seconds' EMIT FINAL",
+    ),
+    (
+        2,
+        "SELECT a.k, b.k AS other, a.name, b.name AS named FROM s AS a ASOF LEFT JOIN s AS b ON a.k = b.k + 20000 \
+     AND a.ts >= b.ts EMIT FINAL",
+    ),
     // Rows, not groups.
     (
         3,

@@ -34,7 +34,7 @@ mod windows;
 pub use batches::compact;
 pub use describe::describe_windows;
 pub use divided::DividedRows;
-pub use interval::{IntervalJoinSpec, JoinInput};
+pub use interval::{IntervalJoinSpec, JoinFilter, JoinInput, JoinKind, Matching};
 pub use port::{CoordinatorPart, Finished, StatefulOperator, WindowRows, WorkerPart};
 pub use segments::Segment;
 pub use segments::kept::{Cut, SavedSegment, SavedState, SegmentId, SpilledSegment};

@@ -9,6 +9,8 @@ use datafusion::logical_expr::{Aggregate, Distinct, Expr, GroupingSet, Join, Log
 
 use windrow_core::Windows;
 
+use super::asof::AsofJoin;
+use super::asof_join;
 use super::assign::WindowAssign;
 use super::interval::{self, Interval};
 use super::known::at;
@@ -20,7 +22,7 @@ use super::stream_of;
 /// # Errors
 /// Those of the plan.
 pub(crate) fn interval(join: &Join) -> Result<Option<Interval>> {
-    if join.join_type != JoinType::Inner || !interval::joins_streams(join) {
+    if !interval::joins_streams(join) {
         return Ok(None);
     }
     let (left, right) = (columns(&join.left)?, columns(&join.right)?);
@@ -92,7 +94,7 @@ pub(crate) fn columns(plan: &LogicalPlan) -> Result<Vec<Known>> {
         }
         LogicalPlan::Extension(_) => match WindowAssign::of(plan) {
             Some(assign) => of_assign(assign)?,
-            None => nothing(),
+            None => AsofJoin::of(plan).map_or_else(nothing, asof_join::known),
         },
         _ => nothing(),
     };

@@ -11,6 +11,8 @@ use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, Join, LogicalPlan, Window};
 use windrow_core::{Error, Windows};
 
+use super::asof::AsofJoin;
+use super::asof_join;
 use super::assign::WindowAssign;
 use super::interval;
 use super::lineage::{self, Known};
@@ -95,6 +97,9 @@ fn of_other(plan: &LogicalPlan) -> Result<Kind> {
             Windows::Session(_) => Kind::Windows,
         });
     }
+    if let Some(join) = AsofJoin::of(plan) {
+        return of_asof(join);
+    }
     if is_streaming(plan) {
         return Err(refused(
             Error::sql(format!("{} cannot run continuously", what(plan)))
@@ -104,7 +109,15 @@ fn of_other(plan: &LogicalPlan) -> Result<Kind> {
     Ok(Kind::Static)
 }
 
-/// Whether `plan` is an interval join under nothing but what treats rows one by one, so that its pairs leave as they are
+fn of_asof(join: &AsofJoin) -> Result<Kind> {
+    if (kind(&join.left)?, kind(&join.right)?) == (Kind::Static, Kind::Static) {
+        return Ok(Kind::Static);
+    }
+    asof_join::check(join)?;
+    Ok(Kind::Rows { windowed: false })
+}
+
+/// Whether `plan` is a join in time under nothing but what treats rows one by one, so that its rows leave as they are
 /// finished.
 ///
 /// # Errors
@@ -122,6 +135,7 @@ pub(crate) fn returns_pairs(plan: &LogicalPlan) -> Result<bool> {
             (false, true) => returns_pairs(&join.right),
             (false, false) => Ok(false),
         },
+        LogicalPlan::Extension(_) => Ok(AsofJoin::of(plan).is_some() && is_streaming(plan)),
         _ => Ok(false),
     }
 }
@@ -250,16 +264,21 @@ fn of_stream_join(join: &Join, left: Kind, right: Kind) -> Result<Kind> {
     }
     let windowed = |kind| matches!(kind, Kind::Rows { windowed: true } | Kind::Windows);
     match interval::bounded(join, &l, &r) {
-        Ok(_) if join.join_type == JoinType::Inner => return Ok(Kind::Rows { windowed: false }),
+        Ok(_) if interval::join_kind(join).is_some() => {
+            return Ok(Kind::Rows { windowed: false });
+        }
         Ok(_) => {
+            let what = if join.null_aware { "NOT IN" } else { "EXISTS or IN under OR" };
             return Err(refused(
                 Error::sql(format!(
-                    "{} JOIN of {} and {} within a time interval is not yet part of this version",
-                    join.join_type.to_string().to_uppercase(),
+                    "{what} cannot be decided row by row for {} and {}",
                     streams(&join.left),
                     streams(&join.right)
                 ))
-                .with_hint("Use JOIN, which returns the rows that match, or join windows."),
+                .with_hint(match join.null_aware {
+                    true => "A NULL on either side would leave out other rows: use NOT EXISTS (SELECT … WHERE b.k = a.k AND …).",
+                    false => "Use it with AND, or join with LEFT JOIN and test for NULL.",
+                }),
             ));
         }
         Err(missing) if !windowed(left) || !windowed(right) => {
