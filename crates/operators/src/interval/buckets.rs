@@ -121,7 +121,8 @@ impl Buckets {
         if batches.is_empty() {
             return Ok(());
         }
-        let kept = batches.iter().map(|batch| Piece::of(batch.clone())).collect::<Result<Vec<_>>>()?;
+        let kept =
+            batches.iter().map(|batch| Piece::of(batch.clone())).collect::<Result<Vec<_>>>()?;
         let spilled = spill_rows(space, batches)?;
         for (((number, side), piece), spilled) in places.into_iter().zip(kept).zip(spilled) {
             let slot = self.list.get_mut(number).and_then(|bucket| bucket.sides.get_mut(side));
@@ -350,10 +351,7 @@ fn tells(spec: &IntervalJoinSpec, side: usize, rows: &RecordBatch) -> Result<Opt
 }
 
 /// Results of several tables, in order of their time.
-pub(super) fn in_order(
-    schema: &SchemaRef,
-    made: Vec<Matched>,
-) -> Result<Option<Matched>> {
+pub(super) fn in_order(schema: &SchemaRef, made: Vec<Matched>) -> Result<Option<Matched>> {
     if made.is_empty() {
         return Ok(None);
     }

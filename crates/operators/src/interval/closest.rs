@@ -142,8 +142,7 @@ impl Rows {
     /// Returns which rows are of use to rows that look back from times of which all up to `effective` may be matched: those at
     /// `before` or after, but for each key of those up to `effective` the latest only.
     pub(super) fn latest(&self, effective: i64, before: i64) -> Result<Vec<bool>> {
-        let mut useful: Vec<bool> =
-            self.entries.iter().map(|entry| entry.time >= before).collect();
+        let mut useful: Vec<bool> = self.entries.iter().map(|entry| entry.time >= before).collect();
         for head in &self.heads {
             let mut at = *head;
             let mut best: Option<(u32, i64)> = None;

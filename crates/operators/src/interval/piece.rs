@@ -100,10 +100,7 @@ pub(super) fn sorted(batch: RecordBatch) -> Result<RecordBatch> {
 }
 
 /// Puts batches together and in order; `None` when there are no rows.
-pub(super) fn merged(
-    schema: &SchemaRef,
-    batches: &[RecordBatch],
-) -> Result<Option<RecordBatch>> {
+pub(super) fn merged(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Option<RecordBatch>> {
     let batch = match batches {
         [] => return Ok(None),
         [one] => one.clone(),

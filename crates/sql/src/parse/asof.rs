@@ -18,8 +18,18 @@ use crate::functions::{AS_OF, ASOF};
 const KINDS: &[&str] = &["LEFT", "RIGHT", "FULL", "INNER", "OUTER", "SEMI", "ANTI"];
 /// Words that end the part of a join before its condition.
 const ENDS: &[&str] = &[
-    "JOIN", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "QUALIFY", "WINDOW", "UNION", "EXCEPT",
-    "INTERSECT", "EMIT",
+    "JOIN",
+    "WHERE",
+    "GROUP",
+    "HAVING",
+    "ORDER",
+    "LIMIT",
+    "QUALIFY",
+    "WINDOW",
+    "UNION",
+    "EXCEPT",
+    "INTERSECT",
+    "EMIT",
 ];
 
 /// A join whose condition has not come.

@@ -2,28 +2,30 @@
 //! before it.
 //!
 //! ```text
-//! left  ─► keys, tick, side, (left row), NULL  ─┐        per key, in order of tick, side, values
+//! left  ─► keys, tick, side, (left row), NULL  ─┐        per key, put in order of tick, side, values:
 //! right ─► keys, tick, side, NULL, (right row) ─┴► union ─► last right row so far ─► rows of the left side
 //! ```
+//! The order is made by the window function: sorts of a union in which one side is constant are planned wrongly by
+//! the engine underneath.
 //! The ticks of the right side are moved by the bound, so that a row counts from its tick on; where later rows are looked
 //! for, the order is the other way round. This is written independently of the operator, which is tested against it.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, UInt32Array};
-use arrow::compute::take;
+use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
+use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices, take};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{Column, Result, ScalarValue, internal_err};
 use datafusion::functions::core::expr_fn::{get_field, named_struct};
 use datafusion::logical_expr::expr::{WindowFunction, WindowFunctionParams};
 use datafusion::logical_expr::function::{PartitionEvaluatorArgs, WindowUDFFieldArgs};
 use datafusion::logical_expr::{
-    Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, PartitionEvaluator, Signature, Volatility,
-    WindowFrame, WindowFrameBound, WindowFrameUnits, WindowUDF, WindowUDFImpl, cast, lit, when,
+    Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, PartitionEvaluator, Signature,
+    Volatility, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowUDF, WindowUDFImpl, cast,
+    lit, when,
 };
 
 use super::asof::AsofJoin;
-use super::bounded::named;
 
 /// Columns of the union, and of what is put beside it.
 const TICK: &str = "__tick";
@@ -62,7 +64,7 @@ pub(crate) fn lower(join: &AsofJoin, left: LogicalPlan, right: LogicalPlan) -> R
     let right = right_rows.project(right, no_left, right_row)?;
     let left = left_rows.project(LogicalPlanBuilder::from(left), left_row, no_right)?;
     let both = LogicalPlanBuilder::from(left).union(right)?;
-    let found = last_row(join, back, right_columns.len());
+    let found = last_row(join, back);
     let rows = both.window([found])?.filter(column(IS_LEFT))?;
     let found = column(FOUND);
     // What is found is the nearest row; whether it is near enough, its tick says.
@@ -87,7 +89,8 @@ pub(crate) fn lower(join: &AsofJoin, left: LogicalPlan, right: LogicalPlan) -> R
         });
     }
     let columns = exprs.into_iter().zip(schema.iter());
-    let columns = columns.map(|(expr, (of, field))| named(expr, of.cloned(), field.name()));
+    let columns =
+        columns.map(|(expr, (of, field))| expr.alias_qualified(of.cloned(), field.name()));
     rows.project(columns.collect::<Vec<_>>())?.build()
 }
 
@@ -137,22 +140,18 @@ fn row(columns: &[Column], tick: Option<&Expr>) -> Expr {
 }
 
 /// The last row of the right side so far, among the rows of a key.
-fn last_row(join: &AsofJoin, back: bool, right_columns: usize) -> Expr {
-    // NULL, of which nothing is before or after, comes first.
-    let mut order_by = vec![column(TICK).sort(back, true), column(IS_LEFT).sort(true, true)];
-    let values = (0..right_columns).map(|i| get_field(column(RIGHT_ROW), name(i)));
-    order_by.extend(values.map(|value| value.sort(true, true)));
-    let signature = Signature::any(1, Volatility::Immutable);
+fn last_row(join: &AsofJoin, back: bool) -> Expr {
+    let signature = Signature::any(3, Volatility::Immutable);
     let call = WindowFunction {
-        fun: Arc::new(WindowUDF::new_from_impl(LastRow { signature })).into(),
+        fun: Arc::new(WindowUDF::new_from_impl(LastRow { back, signature })).into(),
         params: WindowFunctionParams {
-            args: vec![column(RIGHT_ROW)],
+            args: vec![column(TICK), column(IS_LEFT), column(RIGHT_ROW)],
             partition_by: (0..join.on.len()).map(|i| column(&key_name(i))).collect(),
-            order_by,
+            order_by: vec![],
             window_frame: WindowFrame::new_bounds(
                 WindowFrameUnits::Rows,
                 WindowFrameBound::Preceding(ScalarValue::UInt64(None)),
-                WindowFrameBound::CurrentRow,
+                WindowFrameBound::Following(ScalarValue::UInt64(None)),
             ),
             filter: None,
             null_treatment: None,
@@ -165,6 +164,8 @@ fn last_row(join: &AsofJoin, back: bool, right_columns: usize) -> Expr {
 /// The last value that is not NULL, up to each row.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct LastRow {
+    /// Ticks ascend.
+    back: bool,
     signature: Signature,
 }
 
@@ -181,31 +182,48 @@ impl WindowUDFImpl for LastRow {
         &self,
         _args: PartitionEvaluatorArgs<'_>,
     ) -> Result<Box<dyn PartitionEvaluator>> {
-        Ok(Box::new(LastSoFar))
+        Ok(Box::new(LastSoFar { back: self.back }))
     }
 
     fn field(&self, args: WindowUDFFieldArgs<'_>) -> Result<FieldRef> {
         match args.input_fields() {
-            [row] => Ok(Arc::new(Field::new(args.name(), row.data_type().clone(), true))),
-            _ => internal_err!("the last row is a function of rows"),
+            [_, _, row] => Ok(Arc::new(Field::new(args.name(), row.data_type().clone(), true))),
+            _ => internal_err!("the last row is a function of ticks, sides and rows"),
         }
     }
 }
 
 #[derive(Debug)]
-struct LastSoFar;
+struct LastSoFar {
+    back: bool,
+}
 
 impl PartitionEvaluator for LastSoFar {
     fn evaluate_all(&mut self, values: &[ArrayRef], _rows: usize) -> Result<ArrayRef> {
-        let [rows] = values else { return internal_err!("the last row is a function of rows") };
+        let [ticks, sides, rows] = values else {
+            return internal_err!("the last row is a function of ticks, sides and rows");
+        };
+        let ascending = SortOptions { descending: false, nulls_first: true };
+        // NULL, of which nothing is before or after, comes first.
+        let by_tick = SortOptions { descending: !self.back, nulls_first: true };
+        let mut order = vec![SortColumn { values: Arc::clone(ticks), options: Some(by_tick) }];
+        let others =
+            std::iter::once(sides).chain(rows.as_struct_opt().map_or(&[][..], |r| r.columns()));
+        order.extend(
+            others
+                .map(|values| SortColumn { values: Arc::clone(values), options: Some(ascending) }),
+        );
+        let order = lexsort_to_indices(&order, None)?;
+        let mut places: Vec<Option<u32>> = vec![None; rows.len()];
         let mut last = None;
-        let places = (0_u32..).zip(0..rows.len()).map(|(place, row)| {
-            if rows.is_valid(row) {
-                last = Some(place);
+        for row in order.values() {
+            if rows.is_valid(*row as usize) {
+                last = Some(*row);
             }
-            last
-        });
-        let places: UInt32Array = places.collect();
-        Ok(take(rows, &places, None)?)
+            if let Some(place) = places.get_mut(*row as usize) {
+                *place = last;
+            }
+        }
+        Ok(take(rows, &UInt32Array::from(places), None)?)
     }
 }

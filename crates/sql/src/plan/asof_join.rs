@@ -10,60 +10,9 @@ use windrow_operators::{IntervalJoinSpec, JoinKind};
 use super::asof::AsofJoin;
 use super::interval::{Time, unit_of};
 use super::interval_join::{Sides, at_leaf, returned};
-use super::known::{Known, of_column};
-use super::lineage;
+use super::lineage::{self, of_column};
 use super::shape::refused;
 use super::split::{Operators, Splitter};
-
-/// What is known about the rows of an ASOF join: those of the left side come at their time, or, where they wait for a later
-/// row, as much later as they wait at most.
-pub(crate) fn known(join: &AsofJoin) -> Vec<Known> {
-    let mut known = vec![Known::default(); join.columns().fields().len()];
-    let [left, right] = &join.times;
-    let (left_schema, right_schema) = (join.left.schema(), join.right.schema());
-    let (left_lag, right_lag) = match join.bounds.look_back() {
-        true => (Some(0), join.bounds.upper),
-        false => (join.bounds.lower.map(i64::saturating_neg), Some(0)),
-    };
-    let at = left_schema.maybe_index_of_column(left);
-    if let Some(slot) = at.and_then(|at| known.get_mut(at)) {
-        slot.lag = left_lag;
-    }
-    let at = right_schema.maybe_index_of_column(right).filter(|_| !join.is_outer);
-    if let Some(slot) = at.and_then(|at| known.get_mut(left_schema.fields().len() + at)) {
-        slot.lag = right_lag;
-    }
-    known
-}
-
-/// Refuses an ASOF join of streams that could not run for ever.
-///
-/// # Errors
-/// With what is missing.
-pub(crate) fn check(join: &AsofJoin) -> Result<()> {
-    let sides = [(&join.left, join.times.first()), (&join.right, join.times.last())];
-    for (plan, time) in sides {
-        let Some(time) = time else { continue };
-        if of_column(&lineage::columns(plan)?, plan, time).lag.is_none() {
-            return Err(refused(
-                Error::sql(format!("the ASOF join compares \"{time}\", which is not the event time of its stream"))
-                    .with_hint("Compare event times, unchanged; a table that does not change is joined with JOIN, or declared as a stream."),
-            ));
-        }
-    }
-    let [left, right] = &join.times;
-    if !join.bounds.look_back() && join.bounds.lower.is_none() {
-        return Err(refused(
-            Error::sql(format!(
-                "the ASOF join has no lower bound of \"{left}\", so it would wait for a later row for ever"
-            ))
-            .with_hint(format!(
-                "Add how long to wait: … AND {left} >= {right} - INTERVAL '1 minute'. The interval is a fixed length of time: no months."
-            )),
-        ));
-    }
-    Ok(())
-}
 
 impl Splitter<'_> {
     /// Adds an ASOF join to a stage; returns its rows under the names of the join.
@@ -87,8 +36,7 @@ impl Splitter<'_> {
         let right = self.join_input(&join.right, right, right_keys, unit)?;
         let sides = Sides::of(left, right);
         let kind = if join.is_outer { JoinKind::Left } else { JoinKind::Inner };
-        let bounds =
-            (join.bounds.lower.unwrap_or(i64::MIN), join.bounds.upper.unwrap_or(i64::MAX));
+        let bounds = (join.bounds.lower.unwrap_or(i64::MIN), join.bounds.upper.unwrap_or(i64::MAX));
         let spec = IntervalJoinSpec::try_new(sides.inputs, bounds, false);
         let spec = spec.and_then(|spec| spec.with_kind(kind).closest()).map_err(refused)?;
         let columns = returned(kind, &sides.columns);

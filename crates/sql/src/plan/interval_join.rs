@@ -131,11 +131,7 @@ impl Sides {
         left: (JoinInput, OperatorInput, Vec<usize>),
         right: (JoinInput, OperatorInput, Vec<usize>),
     ) -> Self {
-        Self {
-            inputs: [left.0, right.0],
-            flows: [left.1, right.1],
-            columns: [left.2, right.2],
-        }
+        Self { inputs: [left.0, right.0], flows: [left.1, right.1], columns: [left.2, right.2] }
     }
 }
 

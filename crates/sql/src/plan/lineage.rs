@@ -9,8 +9,7 @@ use datafusion::logical_expr::{Aggregate, Distinct, Expr, GroupingSet, Join, Log
 
 use windrow_core::Windows;
 
-use super::asof::AsofJoin;
-use super::asof_join;
+use super::asof::{self, AsofJoin};
 use super::assign::WindowAssign;
 use super::interval::{self, Interval};
 use super::known::at;
@@ -94,7 +93,7 @@ pub(crate) fn columns(plan: &LogicalPlan) -> Result<Vec<Known>> {
         }
         LogicalPlan::Extension(_) => match WindowAssign::of(plan) {
             Some(assign) => of_assign(assign)?,
-            None => AsofJoin::of(plan).map_or_else(nothing, asof_join::known),
+            None => AsofJoin::of(plan).map_or_else(nothing, asof::known),
         },
         _ => nothing(),
     };

@@ -11,6 +11,7 @@
 mod aggregate;
 mod asof;
 mod asof_bounded;
+mod asof_decide;
 mod asof_join;
 mod assign;
 mod bounded;
@@ -146,7 +147,7 @@ pub async fn statement(state: &SessionState, statement: Statement) -> Result<Log
     let plan = state.statement_to_plan(statement).await.map_err(from_datafusion)?;
     check_plan(&plan)?;
     budget::check(0)?;
-    let plan = asof::decide(plan).map_err(from_datafusion)?;
+    let plan = asof_decide::decide(plan).map_err(from_datafusion)?;
     let plan = sessions::decide(plan).map_err(from_datafusion)?;
     own::check(&plan).map_err(from_datafusion)?;
     Ok(plan)

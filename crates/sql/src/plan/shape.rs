@@ -12,7 +12,6 @@ use datafusion::logical_expr::{Aggregate, Distinct, Expr, Join, LogicalPlan, Win
 use windrow_core::{Error, Windows};
 
 use super::asof::AsofJoin;
-use super::asof_join;
 use super::assign::WindowAssign;
 use super::interval;
 use super::lineage::{self, Known};
@@ -113,8 +112,37 @@ fn of_asof(join: &AsofJoin) -> Result<Kind> {
     if (kind(&join.left)?, kind(&join.right)?) == (Kind::Static, Kind::Static) {
         return Ok(Kind::Static);
     }
-    asof_join::check(join)?;
+    check_asof(join)?;
     Ok(Kind::Rows { windowed: false })
+}
+
+/// Refuses an ASOF join of streams that could not run for ever.
+///
+/// # Errors
+/// With what is missing.
+fn check_asof(join: &AsofJoin) -> Result<()> {
+    let sides = [(&join.left, join.times.first()), (&join.right, join.times.last())];
+    for (plan, time) in sides {
+        let Some(time) = time else { continue };
+        if lineage::of_column(&lineage::columns(plan)?, plan, time).lag.is_none() {
+            return Err(refused(
+                Error::sql(format!("the ASOF join compares \"{time}\", which is not the event time of its stream"))
+                    .with_hint("Compare event times, unchanged; a table that does not change is joined with JOIN, or declared as a stream."),
+            ));
+        }
+    }
+    let [left, right] = &join.times;
+    if !join.bounds.look_back() && join.bounds.lower.is_none() {
+        return Err(refused(
+            Error::sql(format!(
+                "the ASOF join has no lower bound of \"{left}\", so it would wait for a later row for ever"
+            ))
+            .with_hint(format!(
+                "Add how long to wait: … AND {left} >= {right} - INTERVAL '1 minute'. The interval is a fixed length of time: no months."
+            )),
+        ));
+    }
+    Ok(())
 }
 
 /// Whether `plan` is a join in time under nothing but what treats rows one by one, so that its rows leave as they are

@@ -33,8 +33,10 @@ pub(super) fn one_nan(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             Some(assign) => of_sessions(assign)?
                 .map_or_else(|| Transformed::no(node.clone()), |a| Transformed::yes(a.into_plan())),
             None => match AsofJoin::of(&node) {
-                Some(join) => of_asof(join)?
-                    .map_or_else(|| Transformed::no(node.clone()), |j| Transformed::yes(j.into_plan())),
+                Some(join) => of_asof(join)?.map_or_else(
+                    || Transformed::no(node.clone()),
+                    |j| Transformed::yes(j.into_plan()),
+                ),
                 None => Transformed::no(node),
             },
         },
