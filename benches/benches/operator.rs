@@ -1,5 +1,6 @@
 //! The window operator alone, on one thread: 10 M rows in memory through one [`SliceStore`] and one
-//! [`WindowMerger`], every window's rows built and dropped; sessions through the port of stateful operators.
+//! [`WindowMerger`], every window's rows built and dropped; sessions and joins through the port of stateful operators. The rows of
+//! a join are those of both inputs, 5 M each.
 //!
 //! Key `i64`, event time in µs, price `i64`; half of the rows have a hot key that moves, the others
 //! are spread over all keys; 18,400 rows per second of event time, out of order by up to a second.
@@ -8,7 +9,7 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::functions_aggregate::{count::count_udaf, min_max::max_udaf};
 use datafusion::logical_expr::AggregateUDF;
@@ -19,8 +20,9 @@ use windrow_core::{Error, Result, SessionSpec, Watermark, WindowKind, WindowSpec
 use windrow_operators::aggregates::sum_udaf;
 use windrow_operators::lateness::{Tolerance, classify};
 use windrow_operators::{
-    AggregateCall, FrameRow, Mode, OperatorSpec, OverCall, OverFrame, OverFunction, OverSpec,
-    SessionOperatorSpec, SliceStore, StatefulOperator, WindowMerger,
+    AggregateCall, FrameRow, IntervalJoinSpec, JoinInput, JoinKind, Mode, OperatorSpec, OverCall,
+    OverFrame, OverFunction, OverSpec, SessionOperatorSpec, SliceStore, StatefulOperator,
+    WindowMerger, WorkerPart,
 };
 
 #[global_allocator]
@@ -303,4 +305,102 @@ fn over_lag(bencher: divan::Bencher<'_, '_>, size: (i64, usize)) {
         default: None,
     };
     bench_over(bencher, size, over(lag, OverFrame::Rows { start: Some(-1), end: -1 }));
+}
+
+/// Rows with keys that are as likely, the time first; batches are of one input and the other in turn.
+fn join_input(keys: i64, batch_rows: usize) -> Result<Vec<RecordBatch>> {
+    let schema = Arc::new(schema().project(&[1, 0, 2])?);
+    let mut random = Random(0x9E37_79B9_7F4A_7C15);
+    let rows: Vec<i64> = (0..ROWS as i64).collect();
+    let batches = rows.chunks(batch_rows).map(|rows| {
+        let times = rows.iter().map(|row| row * SECOND / ROWS_PER_SECOND - random.below(SECOND));
+        let times: Vec<i64> = times.collect();
+        let mut numbers = |n| Int64Array::from_iter_values(rows.iter().map(|_| random.below(n)));
+        let columns: [ArrayRef; 3] = [
+            Arc::new(TimestampMicrosecondArray::from(times)),
+            Arc::new(numbers(keys)),
+            Arc::new(numbers(10_000)),
+        ];
+        Ok(RecordBatch::try_new(Arc::clone(&schema), columns.to_vec())?)
+    });
+    batches.collect()
+}
+
+/// A join by key within bounds; `closest`: with the closest row alone.
+fn join(kind: JoinKind, bounds: (i64, i64), closest: bool) -> Result<IntervalJoinSpec> {
+    let side = || -> Result<JoinInput> {
+        Ok(JoinInput { schema: Arc::new(schema().project(&[1, 0, 2])?), keys: vec![1] })
+    };
+    let spec = IntervalJoinSpec::try_new([side()?, side()?], bounds, false)?.with_kind(kind);
+    if closest { spec.closest() } else { Ok(spec) }
+}
+
+/// All rows through a join as the runtime does it, one batch for the left side and one for the right; the number of results.
+fn run_join(operator: &dyn StatefulOperator, input: &[RecordBatch]) -> Result<usize> {
+    let mut workers: [Box<dyn WorkerPart>; 2] = [operator.worker(0), operator.worker(1)];
+    let mut coordinator = operator.coordinator();
+    let (mut watermark, mut results) = (Watermark::NONE, 0);
+    let mut close = |workers: &mut [Box<dyn WorkerPart>; 2], reached: Watermark| {
+        while let Some(to) = coordinator.flush_to(reached, false) {
+            for (input, worker) in workers.iter_mut().enumerate() {
+                let mut segments = worker.flush(to)?.into_iter();
+                segments.try_for_each(|segment| coordinator.add(input, segment))?;
+            }
+            coordinator.flushed(to);
+        }
+        let complete = coordinator.complete_to(reached);
+        while let Some(finished) = coordinator.close(complete, 8_192)? {
+            for rows in finished.rows {
+                results += black_box(rows?).num_rows();
+            }
+        }
+        Ok::<_, Error>(())
+    };
+    for (number, batch) in input.iter().enumerate() {
+        let times = batch.column(0).as_any().downcast_ref::<TimestampMicrosecondArray>();
+        let latest = times.and_then(|t| t.values().iter().copied().max()).unwrap_or(i64::MIN);
+        if let Some(worker) = workers.get_mut(number % 2) {
+            worker.update(batch)?;
+        }
+        watermark = watermark.advance(Watermark::at(latest.saturating_sub(SECOND)));
+        if number % 2 == 1 {
+            // The other input is one batch behind.
+            let one = batch.num_rows() as i64 * SECOND / ROWS_PER_SECOND;
+            close(&mut workers, watermark.delayed(one))?;
+        }
+    }
+    close(&mut workers, Watermark::END)?;
+    Ok(results)
+}
+
+fn bench_join(
+    bencher: divan::Bencher<'_, '_>,
+    spec: Result<IntervalJoinSpec>,
+    (keys, batch_rows): (i64, usize),
+) {
+    let prepared = spec.and_then(|s| Ok((s, join_input(keys, batch_rows)?)));
+    let Ok((spec, input)) = prepared else {
+        return;
+    };
+    bencher
+        .counter(ItemsCount::new(ROWS))
+        .bench_local(|| black_box(run_join(&spec, &input)).is_ok());
+}
+
+/// Keys that are far more than the rows within the bounds, so that there are few pairs.
+const JOIN_SIZES: [(i64, usize); 2] = [(100_000, 8_192), (1_000_000, 8_192)];
+
+#[divan::bench(args = JOIN_SIZES, sample_count = 3)]
+fn join_interval_10s(bencher: divan::Bencher<'_, '_>, size: (i64, usize)) {
+    bench_join(bencher, join(JoinKind::Inner, (0, 10 * SECOND), false), size);
+}
+
+#[divan::bench(args = JOIN_SIZES, sample_count = 3)]
+fn join_interval_left_10s(bencher: divan::Bencher<'_, '_>, size: (i64, usize)) {
+    bench_join(bencher, join(JoinKind::Left, (0, 10 * SECOND), false), size);
+}
+
+#[divan::bench(args = JOIN_SIZES, sample_count = 3)]
+fn join_asof(bencher: divan::Bencher<'_, '_>, size: (i64, usize)) {
+    bench_join(bencher, join(JoinKind::Inner, (0, i64::MAX), true), size);
 }

@@ -43,7 +43,7 @@ const ROW_VIEWS: [(&str, &str); 3] = [
 ];
 
 /// The views with windows: name, text, and by how many seconds its windows may come later than the stream's watermark.
-const VIEWS: [(&str, &str, u32); 11] = [
+const VIEWS: [(&str, &str, u32); 13] = [
     (
         "t",
         "SELECT window_start, window_end, window_time, k, count(*) AS n, sum(x) AS total, max(id) AS last \
@@ -111,6 +111,18 @@ const VIEWS: [(&str, &str, u32); 11] = [
         "SELECT ts AS window_end, id, k, count(*) OVER (PARTITION BY k ORDER BY ts RANGE BETWEEN CURRENT ROW \
          AND INTERVAL '900 milliseconds' FOLLOWING) AS next, max(x) OVER (PARTITION BY k ORDER BY ts) AS high FROM s",
         2,
+    ),
+    (
+        "jl",
+        "SELECT a.ts AS window_end, a.id, b.id AS other, b.x FROM s AS a LEFT JOIN s AS b \
+         ON a.k = b.k AND a.x <> b.x AND a.ts BETWEEN b.ts + INTERVAL '1 millisecond' AND b.ts + INTERVAL '200 milliseconds'",
+        1,
+    ),
+    (
+        "ja",
+        "SELECT a.ts AS window_end, a.id, b.id AS other, b.x FROM s AS a ASOF LEFT JOIN s AS b \
+         ON a.k = b.k AND a.ts > b.ts",
+        1,
     ),
 ];
 

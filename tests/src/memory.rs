@@ -96,6 +96,17 @@ const QUERIES: &[(usize, &str)] = &[
         3,
         "SELECT name, lead(name) OVER (PARTITION BY k % 20000 ORDER BY ts) AS next FROM s EMIT FINAL",
     ),
+    // What matches nothing, and the latest row of each key.
+    (
+        3,
+        "SELECT a.k, b.k AS other, a.name, b.name AS named FROM s AS a LEFT JOIN s AS b ON a.k = b.k + 20000 AND b.v > a.v \
+     AND a.ts BETWEEN b.ts + INTERVAL '15 seconds' AND b.ts + INTERVAL '40 seconds' EMIT FINAL",
+    ),
+    (
+        2,
+        "SELECT a.k, b.k AS other, a.name, b.name AS named FROM s AS a ASOF LEFT JOIN s AS b ON a.k = b.k + 20000 \
+     AND a.ts >= b.ts EMIT FINAL",
+    ),
     // Rows, not groups.
     (
         3,

@@ -35,7 +35,7 @@ mod windows;
 pub use batches::compact;
 pub use describe::describe_windows;
 pub use divided::DividedRows;
-pub use interval::{IntervalJoinSpec, JoinInput};
+pub use interval::{IntervalJoinSpec, JoinFilter, JoinInput, JoinKind, Matching};
 pub use over::{FrameRow, OverCall, OverFrame, OverFunction, OverSpec};
 pub use port::{CoordinatorPart, Finished, StatefulOperator, WindowRows, WorkerPart};
 pub use segments::Segment;

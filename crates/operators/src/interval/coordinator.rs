@@ -1,15 +1,16 @@
-//! The coordinator's part of a join: puts the rows of all workers in order of time and makes the pairs.
+//! The coordinator's part of a join: puts the rows of all workers in order of time and makes the results.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::UInt32Array;
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::compute::take_record_batch;
 use arrow::record_batch::RecordBatch;
 use arrow::row::{RowConverter, SortField};
 use windrow_core::{Error, Result, Watermark};
 
+use super::buckets::{Buckets, in_order};
 use super::piece::{Piece, merged};
 use super::state::Saved;
 use super::table::{Matched, Table};
@@ -32,8 +33,10 @@ pub(super) struct IntervalJoin {
     pub(super) spec: Arc<IntervalJoinSpec>,
     /// Rows that have been processed, and those that are being processed.
     pub(super) table: Table,
-    /// Rows that have been processed and are not in the table: memory is short.
+    /// Rows that have been processed and are not in the table: memory is short. Those of plain pairs.
     pub(super) past: [Vec<Piece>; 2],
+    /// The same, of anything else.
+    pub(super) buckets: Buckets,
     /// Rows that have not been processed, by their first position.
     pub(super) waiting: Waiting,
     pub(super) ready: VecDeque<Ready>,
@@ -41,6 +44,8 @@ pub(super) struct IntervalJoin {
     pub(super) frontier: i64,
     /// Rows before it are in the table, processed or not.
     pub(super) entered: i64,
+    /// Results before it have been returned before a restart: they are made once more, and dropped.
+    pub(super) returned: i64,
     flushed: Watermark,
     /// No rows are on their way.
     idle: bool,
@@ -128,10 +133,12 @@ impl IntervalJoin {
             spec,
             table,
             past: Default::default(),
+            buckets: Buckets::default(),
             waiting: Waiting::default(),
             ready: VecDeque::new(),
             frontier: i64::MIN,
             entered: i64::MIN,
+            returned: i64::MIN,
             flushed: Watermark::NONE,
             idle: false,
             order: None,
@@ -142,17 +149,17 @@ impl IntervalJoin {
 
     /// Whether rows that have been processed are on disk.
     fn is_short(&self) -> bool {
-        self.past.iter().any(|pieces| !pieces.is_empty())
+        self.past.iter().any(|pieces| !pieces.is_empty()) || !self.buckets.is_empty()
     }
 
-    fn pass_bytes(&self) -> usize {
+    pub(super) fn pass_bytes(&self) -> usize {
         self.space.as_ref().map_or(usize::MAX, |space| space.pass_bytes())
     }
 
-    /// Makes the next pairs from rows before `to`, if there are any.
+    /// Makes the next results from rows before `to`, if there are any.
     fn advance(&mut self, to: i64) -> Result<()> {
         while self.ready.is_empty() {
-            if let Some(matched) = self.table.run(PAIRS)? {
+            if let Some(matched) = self.table.run(PAIRS, self.entered)? {
                 self.push_ready(matched)?;
             }
             if let Some(next) = self.table.next_position() {
@@ -166,16 +173,22 @@ impl IntervalJoin {
             self.load()?;
             self.table.prune(self.frontier)?;
             let bytes_max = if self.is_short() { self.pass_bytes() } else { usize::MAX };
-            let Some(end) = self.waiting.chunk_end(to, bytes_max) else {
+            let chunk = self.waiting.chunk_end(to, bytes_max);
+            let end = self.table.telling_end(chunk.unwrap_or(to), CHUNK_ROWS);
+            let end = self.telling_end_of_buckets(end);
+            if chunk.is_none() && self.next_telling().is_none_or(|time| time >= end) {
                 self.frontier = self.frontier.max(to);
                 self.entered = self.frontier;
                 self.drop_useless();
                 return self.table.prune(self.frontier);
-            };
+            }
             let new = self.waiting.take_before(end)?;
             self.entered = end;
             if self.is_short() {
-                self.pass(new)?;
+                match self.spec.is_plain() {
+                    true => self.pass(new)?,
+                    false => self.pass_buckets(new, end)?,
+                }
                 self.frontier = end;
             } else {
                 let [left, right] = new;
@@ -186,8 +199,13 @@ impl IntervalJoin {
         Ok(())
     }
 
+    /// When the next row may be told to match nothing.
+    fn next_telling(&self) -> Option<i64> {
+        self.table.next_telling().into_iter().chain(self.buckets.next_telling()).min()
+    }
+
     fn enter(&mut self, side: usize, batches: &[RecordBatch]) -> Result<()> {
-        match merged(self.spec.side(side), batches)? {
+        match merged(&self.spec.side(side).state_schema, batches)? {
             Some(rows) => self.table.add(side, rows),
             None => Ok(()),
         }
@@ -199,6 +217,9 @@ impl IntervalJoin {
             return Ok(());
         }
         self.drop_useless();
+        if !self.spec.is_plain() {
+            return self.load_buckets(self.pass_bytes() / LOADED_SHARE);
+        }
         let bytes: usize = self.past.iter().flatten().map(Piece::bytes_in_memory).sum();
         if bytes > self.pass_bytes() / LOADED_SHARE {
             return Ok(());
@@ -207,8 +228,8 @@ impl IntervalJoin {
         for (side, pieces) in past.into_iter().enumerate() {
             let batches: Vec<_> = pieces.iter().map(Piece::read).collect::<Result<_>>()?;
             let batches: Vec<_> = batches.into_iter().flatten().collect();
-            if let Some(rows) = merged(self.spec.side(side), &batches)? {
-                self.table.add_processed(side, rows)?;
+            if let Some(rows) = merged(&self.spec.side(side).state_schema, &batches)? {
+                self.table.add_processed(side, rows, &[])?;
             }
         }
         Ok(())
@@ -219,31 +240,33 @@ impl IntervalJoin {
             let before = self.spec.useless_before(side, self.frontier);
             pieces.retain(|piece| piece.last >= before);
         }
+        self.buckets.drop_useless(&self.spec, self.frontier);
     }
 
     /// Makes the pairs of new rows, and those with rows on disk, of which some pieces are read at a time.
     fn pass(&mut self, new: [Vec<RecordBatch>; 2]) -> Result<()> {
         let [left, right] = new;
-        let left = merged(self.spec.side(LEFT), &left)?;
-        let right = merged(self.spec.side(RIGHT), &right)?;
+        let left = merged(&self.spec.side(LEFT).state_schema, &left)?;
+        let right = merged(&self.spec.side(RIGHT).state_schema, &right)?;
         let new = [left, right];
         let mut made = vec![];
         let mut table = Table::new(&self.spec);
         for (side, rows) in new.iter().enumerate() {
             rows.iter().try_for_each(|rows| table.add(side, rows.clone()))?;
         }
-        run_all(&mut table, &mut made)?;
+        run_all(&mut table, i64::MAX, &mut made)?;
         for (side, pieces) in self.past.iter().enumerate() {
             let other = if side == LEFT { RIGHT } else { LEFT };
             let Some(Some(rows)) = new.get(other) else { continue };
             for pieces in together(pieces, self.pass_bytes()) {
                 let old = pieces.iter().map(Piece::read).collect::<Result<Vec<_>>>()?;
                 let old: Vec<RecordBatch> = old.into_iter().flatten().collect();
-                let Some(old) = merged(self.spec.side(side), &old)? else { continue };
+                let schema = &self.spec.side(side).state_schema;
+                let Some(old) = merged(schema, &old)? else { continue };
                 let mut table = Table::new(&self.spec);
-                table.add_processed(side, old)?;
+                table.add_processed(side, old, &[])?;
                 table.add(other, rows.clone())?;
-                run_all(&mut table, &mut made)?;
+                run_all(&mut table, i64::MAX, &mut made)?;
             }
         }
         for (pieces, rows) in self.past.iter_mut().zip(new) {
@@ -251,26 +274,32 @@ impl IntervalJoin {
                 pieces.extend(Piece::of(rows)?);
             }
         }
+        self.push_made(made)
+    }
+
+    /// Results of several tables are ready.
+    pub(super) fn push_made(&mut self, made: Vec<Matched>) -> Result<()> {
         let bytes = made.iter().map(|m| m.rows.get_array_memory_size()).sum();
         if let Some(error) = self.space.as_ref().and_then(|space| space.refuses(bytes)) {
             return Err(error);
         }
-        if made.is_empty() {
-            return Ok(());
+        match in_order(&self.spec.output_schema, made)? {
+            Some(matched) => self.push_ready(matched),
+            None => Ok(()),
         }
-        let rows = concat_batches(&self.spec.output_schema, made.iter().map(|m| &m.rows))?;
-        let times: Vec<i64> = made.into_iter().flat_map(|m| m.times).collect();
-        let mut order: Vec<u32> =
-            (0..times.len()).filter_map(|at| u32::try_from(at).ok()).collect();
-        order.sort_by_key(|at| times.get(*at as usize));
-        let times = order.iter().filter_map(|at| times.get(*at as usize).copied()).collect();
-        let rows = take_record_batch(&rows, &UInt32Array::from(order))?;
-        self.push_ready(Matched { rows, times })
     }
 
-    /// Pairs are ready; where an order was asked for, those of one time are put into it.
+    /// Results are ready; where an order was asked for, those of one time are put into it.
     fn push_ready(&mut self, matched: Matched) -> Result<()> {
-        let Matched { mut rows, times } = matched;
+        let Matched { mut rows, mut times } = matched;
+        let returned = times.partition_point(|time| *time < self.returned);
+        if returned > 0 {
+            times.drain(..returned);
+            rows = rows.slice(returned, times.len());
+        }
+        if times.is_empty() {
+            return Ok(());
+        }
         if self.space.is_some() {
             // They would count the strings of the table as theirs.
             rows = batches::compact(&rows)?;
@@ -290,21 +319,23 @@ impl IntervalJoin {
         Ok(())
     }
 
-    /// The end of the next pair: one tick after its time.
+    /// The end of the next result: one tick after its time.
     fn ready_end(&self) -> Option<i64> {
         let ready = self.ready.front()?;
         ready.matched.times.get(ready.at).map(|time| time.saturating_add(1))
     }
 }
 
-/// Processes all rows of a table. The pairs hold no bytes of other rows.
-fn run_all(table: &mut Table, made: &mut Vec<Matched>) -> Result<()> {
-    while !table.is_done() {
-        if let Some(Matched { rows, times }) = table.run(PAIRS)? {
+/// Processes all rows of a table, which are all before `until`. The results hold no bytes of other rows.
+pub(super) fn run_all(table: &mut Table, until: i64, made: &mut Vec<Matched>) -> Result<()> {
+    loop {
+        if let Some(Matched { rows, times }) = table.run(PAIRS, until)? {
             made.push(Matched { rows: batches::compact(&rows)?, times });
         }
+        if table.is_done() {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 /// Groups pieces of about `bytes_max` bytes, at least one in each.
@@ -385,8 +416,9 @@ impl CoordinatorPart for IntervalJoin {
     }
 
     fn next_close(&self) -> Option<i64> {
-        let next = self.table.next_position().into_iter().chain(self.waiting.first()).min();
-        self.ready_end().or_else(|| next.map(|position| position.saturating_add(1)))
+        let next = self.table.next_position().into_iter().chain(self.waiting.first());
+        let next = next.chain(self.next_telling()).min().map(|time| time.max(self.returned));
+        self.ready_end().or_else(|| next.map(|time| time.saturating_add(1)))
     }
 
     fn keep_order(&mut self) -> bool {
@@ -413,12 +445,13 @@ impl CoordinatorPart for IntervalJoin {
     }
 
     fn open_windows(&self) -> usize {
-        let past = self.past.iter().flatten().map(|piece| piece.rows);
+        let past = self.past.iter().flatten().chain(self.buckets.pieces()).map(|piece| piece.rows);
         self.table.len() + self.waiting.all().map(|piece| piece.rows).chain(past).sum::<usize>()
     }
 
     fn size_bytes(&self) -> usize {
-        let pieces = self.waiting.all().chain(self.past.iter().flatten());
+        let past = self.past.iter().flatten().chain(self.buckets.pieces());
+        let pieces = self.waiting.all().chain(past);
         let ready = self.ready.iter().map(|ready| ready.matched.rows.get_array_memory_size());
         let pieces = pieces.map(Piece::size_bytes).chain(ready).sum::<usize>();
         self.table.size_bytes() + pieces + self.saved.size_bytes()

@@ -1,5 +1,5 @@
-//! The inner interval join: pairs of rows of two inputs with equal keys whose event times are within a fixed interval of
-//! each other, `lower <= left - right <= upper`.
+//! Joins in time: rows of two inputs with equal keys whose event times are within an interval of each other, `lower <= left -
+//! right <= upper`. Interval joins match all such rows, ASOF joins the closest one.
 //!
 //! ```text
 //! left  ─► workers ─pieces─► waiting ─┐ in order of time   ┌─ table: the rows of both inputs ─┐
@@ -12,15 +12,33 @@
 //! Two kinds of rows are of no use any more and are dropped: those that no row at or after the watermark can match, and
 //! rows with a NULL in their key.
 //!
+//! What else a join returns ([`kind`], [`outcome`]) has a time, too. A row that matches nothing is known as such at the last
+//! time of a row that it could match, or at its own, whichever is later, and comes with the results of that time. A row that
+//! matches something (a semi join) comes with its first match. So each of the inputs' times lies behind the time of a result
+//! by its bound at most, whether there is a partner or not.
+//!
 //! A row that is behind the watermark `W` of its partition can no longer be part of pairs whose event time is before `W`, since
 //! those may have been returned. If a row at or after `W` can still match it, it counts from `W` on (it is partly late);
 //! otherwise it is late. So each row has a *position*: its time, or the watermark from which it counts. A row that is partly
-//! late only waits to be found. Positions order everything here; they are the last column of the state's batches.
+//! late only waits to be found. Positions order everything here; they are the last column of the state's batches. Where a
+//! result says that something matches nothing, or that it is the first match, no row is partly late: whether it had matched before
+//! `W` cannot be known, so it is late as a whole, and results are exact for the rows that are not.
+//!
+//! An ASOF join that looks back (`lower >= 0`) needs of the right input, per key, the latest row before the frontier and those
+//! after it: rows are versions, and one that is followed by another is dropped. One that looks forward (`upper <= 0`) is made
+//! when the right row comes: all rows of its key that wait take it.
+//!
+//! Whether a row has matched is not in checkpoints: restoring replays the rows since the earliest one on which that
+//! depends, without returning what was returned.
 //!
 //! Invariants: rows before the frontier have been processed, and all pairs before it have been made. A segment holds
 //! rows of one input in order of their positions; its two times are the first and the last of them.
 
+mod buckets;
+mod closest;
 mod coordinator;
+mod kind;
+mod outcome;
 mod piece;
 mod state;
 mod table;
@@ -38,6 +56,7 @@ use crate::lateness::{Behindness, NotOnTime, Tolerance, rows_behind};
 use crate::port::{CoordinatorPart, StatefulOperator, WorkerPart};
 use crate::segments::kept::SavedState;
 use coordinator::IntervalJoin;
+pub use kind::{JoinFilter, JoinKind, Matching};
 use worker::JoinWorker;
 
 /// The number of the left input.
@@ -47,7 +66,7 @@ const RIGHT: usize = 1;
 /// The name of the last column of the state's batches.
 const POSITION: &str = "position";
 
-/// An inner interval join: its inputs, and how far apart the times of a pair may be.
+/// A join in time: its inputs, how far apart the times of a pair may be, and what it returns.
 #[derive(Debug, Clone)]
 pub struct IntervalJoinSpec {
     sides: [Side; 2],
@@ -57,6 +76,9 @@ pub struct IntervalJoinSpec {
     upper: i64,
     /// NULL is equal to NULL.
     null_equals: bool,
+    kind: JoinKind,
+    matching: Matching,
+    filter: Option<JoinFilter>,
     key_schema: SchemaRef,
     output_schema: SchemaRef,
     time_unit: TimeUnit,
@@ -79,7 +101,7 @@ struct Side {
 }
 
 impl IntervalJoinSpec {
-    /// Joins rows with equal keys whose times satisfy `lower <= left - right <= upper`, in ticks. `null_equals`: NULL is
+    /// Returns the inner join of rows with equal keys whose times satisfy `lower <= left - right <= upper`, in ticks. `null_equals`: NULL is
     /// a key like others; otherwise rows with a NULL in their key match nothing. The output has the columns of the left
     /// input as `l0…`, then those of the right one as `r0…`.
     ///
@@ -114,12 +136,7 @@ impl IntervalJoinSpec {
         if types(&left_keys) != types(&right_keys) {
             return Err(Error::internal("the keys of a join are of different types"));
         }
-        let renamed = |input: &JoinInput, side: &'static str| -> Vec<Field> {
-            let fields = input.schema.fields().iter().enumerate();
-            fields.map(|(i, f)| f.as_ref().clone().with_name(format!("{side}{i}"))).collect()
-        };
-        let mut output = renamed(left, "l");
-        output.extend(renamed(right, "r"));
+        let output_schema = output_schema(&inputs, JoinKind::Inner);
         let sides = inputs.map(|input| {
             let mut fields = input.schema.fields().to_vec();
             fields.push(Arc::new(Field::new(POSITION, DataType::Int64, false)));
@@ -130,10 +147,46 @@ impl IntervalJoinSpec {
             lower,
             upper,
             null_equals,
+            kind: JoinKind::Inner,
+            matching: Matching::All,
+            filter: None,
             key_schema: Arc::new(Schema::new(left_keys)),
-            output_schema: Arc::new(Schema::new(output)),
+            output_schema,
             time_unit,
         })
+    }
+
+    /// Returns the join of another kind. Its output has the columns of the inputs that it returns; those of an input that a row may
+    /// be without can be NULL.
+    pub fn with_kind(self, kind: JoinKind) -> Self {
+        let inputs = self.sides.each_ref().map(|side| side.input.clone());
+        Self { kind, output_schema: output_schema(&inputs, kind), ..self }
+    }
+
+    /// Returns the join of pairs that satisfy a condition, too.
+    ///
+    /// # Errors
+    /// Internal for an ASOF join: which row is the closest does not depend on conditions.
+    pub fn with_filter(self, filter: JoinFilter) -> Result<Self> {
+        match self.matching {
+            Matching::All => Ok(Self { filter: Some(filter), ..self }),
+            Matching::Closest => Err(Error::internal("an ASOF join with a condition")),
+        }
+    }
+
+    /// Returns the ASOF join: each row of the left input matches the closest row of the right input within the bounds. An
+    /// upper bound of `i64::MAX` is none.
+    ///
+    /// # Errors
+    /// Internal when the bounds allow both earlier and later rows, for a kind other than inner and left, and with a
+    /// condition.
+    pub fn closest(self) -> Result<Self> {
+        let one_way = self.lower >= 0 || (self.upper <= 0 && self.lower > i64::MIN);
+        let kind = matches!(self.kind, JoinKind::Inner | JoinKind::Left);
+        if !one_way || !kind || self.filter.is_some() {
+            return Err(Error::internal("an ASOF join that looks both ways, or that is not one"));
+        }
+        Ok(Self { matching: Matching::Closest, ..self })
     }
 
     fn side(&self, side: usize) -> &Side {
@@ -149,8 +202,66 @@ impl IntervalJoinSpec {
         }
     }
 
+    /// How long a row of `side` waits for others, beyond its own time.
+    fn wait(&self, side: usize) -> i64 {
+        match side {
+            LEFT => self.lower.saturating_neg().max(0),
+            _ => self.upper.max(0),
+        }
+    }
+
+    /// Whether each row of the left input matches one row of the right input at most, an earlier one.
+    fn looks_back(&self) -> bool {
+        self.matching == Matching::Closest && self.lower >= 0
+    }
+
+    /// Whether each row of the left input matches one row of the right input at most, a later one.
+    fn looks_forward(&self) -> bool {
+        self.matching == Matching::Closest && self.lower < 0
+    }
+
+    /// Whether pairs are all there is: nothing depends on what a row has matched before.
+    fn is_plain(&self) -> bool {
+        self.kind == JoinKind::Inner && self.matching == Matching::All && self.filter.is_none()
+    }
+
+    /// Whether it must be known of rows of `side` that they have matched.
+    fn tracks(&self, side: usize) -> bool {
+        self.kind.has_unmatched(side)
+            || self.kind.has_matched(side)
+            || (side == LEFT && self.looks_forward())
+    }
+
+    /// Whether rows of `side` with a NULL in their key are kept: they match nothing.
+    fn keeps_nulls(&self, side: usize) -> bool {
+        self.null_equals || self.kind.has_unmatched(side)
+    }
+
+    /// Whether results that are exact need rows that count in all or nothing.
+    fn is_exact(&self, side: usize) -> bool {
+        match self.matching {
+            Matching::All => self.tracks(LEFT) || self.tracks(RIGHT),
+            Matching::Closest => side == LEFT,
+        }
+    }
+
+    /// Returns the time before which rows of `side` are not needed to replay results at or after `frontier`: whether a
+    /// row has matched depends on those before.
+    fn replay_before(&self, side: usize, frontier: i64) -> i64 {
+        let tracks = self.tracks(LEFT) || self.tracks(RIGHT);
+        match tracks && !self.looks_back() {
+            true if frontier < i64::MAX => {
+                frontier.saturating_sub(self.wait(LEFT)).saturating_sub(self.wait(RIGHT))
+            }
+            _ => self.useless_before(side, frontier),
+        }
+    }
+
     /// Returns the time before which rows of `side` are of no use when rows before `frontier` have been processed.
     fn useless_before(&self, side: usize, frontier: i64) -> i64 {
+        if frontier == i64::MAX {
+            return frontier;
+        }
         let time = match side {
             LEFT => frontier.saturating_add(self.lower),
             _ => frontier.saturating_sub(self.upper),
@@ -178,19 +289,41 @@ impl StatefulOperator for IntervalJoinSpec {
 
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let length = |ticks| Length { ticks, unit: self.time_unit };
-        write!(f, "INNER from {} to {}", length(self.lower), length(self.upper))?;
+        if self.matching == Matching::Closest {
+            write!(f, "ASOF ")?;
+        }
+        write!(f, "{} from {}", self.kind.name(), length(self.lower))?;
+        match self.upper {
+            i64::MAX => write!(f, " on")?,
+            upper => write!(f, " to {}", length(upper))?,
+        }
         let [left, right] = &self.sides;
         let (left, right) = (&left.input, &right.input);
         let (l, r) = (names(&left.schema, &left.keys), names(&right.schema, &right.keys));
-        write!(f, ", keys [{l}] = [{r}]")
+        write!(f, ", keys [{l}] = [{r}]")?;
+        if let Some(filter) = &self.filter {
+            write!(f, ", where {}", filter.expr)?;
+        }
+        if self.looks_back() && self.upper == i64::MAX {
+            write!(f, ", keeps the latest row of each key")?;
+        }
+        Ok(())
     }
 
     fn reach(&self) -> i64 {
-        self.lower.saturating_abs().max(self.upper.saturating_abs())
+        let pairs = self.lower.saturating_abs().max(self.upper.saturating_abs());
+        match self.is_exact(LEFT) {
+            true => pairs.max(self.wait(LEFT).saturating_add(self.wait(RIGHT))),
+            false => pairs,
+        }
     }
 
     fn valid_times(&self) -> RangeInclusive<i64> {
-        let reach = self.reach().saturating_add(1);
+        let reach = match self.upper {
+            i64::MAX => self.lower.saturating_abs(),
+            _ => self.reach(),
+        };
+        let reach = reach.saturating_add(1);
         i64::MIN.saturating_add(reach)..=i64::MAX.saturating_sub(reach)
     }
 
@@ -202,14 +335,14 @@ impl StatefulOperator for IntervalJoinSpec {
         tolerance: Tolerance,
     ) -> NotOnTime {
         rows_behind(times, before, tolerance, |time, closed| match self.partners(input, time) {
-            (_, last) if last < closed => Behindness::Late,
+            (_, last) if last < closed || self.is_exact(input) => Behindness::Late,
             // A pair ends one tick after its event time.
             _ => Behindness::Partly { from: closed.saturating_add(1) },
         })
     }
 
     fn worker(&self, input: usize) -> Box<dyn WorkerPart> {
-        Box::new(JoinWorker::new(self.side(input).clone(), self.null_equals))
+        Box::new(JoinWorker::new(self.side(input).clone(), self.keeps_nulls(input)))
     }
 
     fn coordinator(&self) -> Box<dyn CoordinatorPart> {
@@ -219,4 +352,22 @@ impl StatefulOperator for IntervalJoinSpec {
     fn restore(&self, state: SavedState<'_>) -> Result<Box<dyn CoordinatorPart>> {
         Ok(Box::new(IntervalJoin::restore(Arc::new(self.clone()), state)?))
     }
+}
+
+/// The columns of the inputs that a join of this kind returns, under the names `l0…` and `r0…`.
+fn output_schema([left, right]: &[JoinInput; 2], kind: JoinKind) -> SchemaRef {
+    let mut output = vec![];
+    for (side, input, name) in [(LEFT, left, "l"), (RIGHT, right, "r")] {
+        if !kind.has_columns(side) {
+            continue;
+        }
+        let other = if side == LEFT { RIGHT } else { LEFT };
+        let may_miss = kind.has_pairs() && kind.has_unmatched(other);
+        for (i, field) in input.schema.fields().iter().enumerate() {
+            let field = field.as_ref().clone().with_name(format!("{name}{i}"));
+            let nullable = field.is_nullable() || may_miss;
+            output.push(field.with_nullable(nullable));
+        }
+    }
+    Arc::new(Schema::new(output))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, UInt32Array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::{concat_batches, filter, filter_record_batch, take_record_batch};
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use windrow_core::{Error, Result};
 
@@ -50,11 +50,11 @@ pub(super) fn times(batch: &RecordBatch) -> Result<&[i64]> {
     ticks(first.ok_or_else(|| Error::internal("the times of a join's rows are lost"))?)
 }
 
-/// Converts prepared rows to a batch of state, in order of the positions; without rows that can match nothing. `from`: the
-/// end from which each row counts, where rows are partly late.
+/// Converts prepared rows to a batch of state, in order of the positions; without rows that have a NULL in their key, unless
+/// those are kept. `from`: the end from which each row counts, where rows are partly late.
 pub(super) fn arrange(
     side: &Side,
-    null_equals: bool,
+    keeps_nulls: bool,
     batch: &RecordBatch,
     from: Option<&[i64]>,
 ) -> Result<RecordBatch> {
@@ -72,16 +72,19 @@ pub(super) fn arrange(
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     let schema = Arc::clone(&side.state_schema);
     let mut rows = RecordBatch::try_new_with_options(schema, columns, &options)?;
-    if !null_equals {
-        let keys = side.input.keys.iter().filter_map(|key| batch.columns().get(*key));
-        let nulls = keys.fold(None, |all: Option<NullBuffer>, key| {
-            NullBuffer::union(all.as_ref(), key.logical_nulls().as_ref())
-        });
-        if let Some(nulls) = nulls.filter(|nulls| nulls.null_count() > 0) {
-            rows = filter_record_batch(&rows, &BooleanArray::new(nulls.into_inner(), None))?;
-        }
+    if !keeps_nulls && let Some(nulls) = null_keys(side, batch) {
+        rows = filter_record_batch(&rows, &BooleanArray::new(nulls.into_inner(), None))?;
     }
     sorted(batches::without_foreign_bytes(rows)?)
+}
+
+/// Which rows have no NULL in their key; `None` when that is so of all.
+pub(super) fn null_keys(side: &Side, batch: &RecordBatch) -> Option<NullBuffer> {
+    let keys = side.input.keys.iter().filter_map(|key| batch.columns().get(*key));
+    let nulls = keys.fold(None, |all: Option<NullBuffer>, key| {
+        NullBuffer::union(all.as_ref(), key.logical_nulls().as_ref())
+    });
+    nulls.filter(|nulls| nulls.null_count() > 0)
 }
 
 /// Returns the rows in order of their positions; those that are partly late before others of the same position.
@@ -97,11 +100,11 @@ pub(super) fn sorted(batch: RecordBatch) -> Result<RecordBatch> {
 }
 
 /// Puts batches together and in order; `None` when there are no rows.
-pub(super) fn merged(side: &Side, batches: &[RecordBatch]) -> Result<Option<RecordBatch>> {
+pub(super) fn merged(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Option<RecordBatch>> {
     let batch = match batches {
         [] => return Ok(None),
         [one] => one.clone(),
-        several => concat_batches(&side.state_schema, several)?,
+        several => concat_batches(schema, several)?,
     };
     if batch.num_rows() == 0 { Ok(None) } else { sorted(batch).map(Some) }
 }
@@ -200,17 +203,12 @@ impl Piece {
 pub(super) fn spill_pieces(space: &dyn SpillSpace, pieces: Vec<Piece>) -> Result<Vec<Piece>> {
     let (mut written, mut batches) = (vec![], vec![]);
     for piece in pieces {
-        let Held::Rows(rows) = piece.held else {
+        if let Held::Spilled(_) = piece.held {
             written.push(piece);
             continue;
-        };
-        for batch in rows {
-            let parts = batch.get_array_memory_size() / (space.pass_bytes() / SHARE).max(1) + 1;
-            let step = batch.num_rows().div_ceil(parts).max(1);
-            for start in (0..batch.num_rows()).step_by(step) {
-                let part = batch.slice(start, step.min(batch.num_rows() - start));
-                batches.push(batches::compact(&part)?);
-            }
+        }
+        for batch in parts(space, piece) {
+            batches.push(batch?);
         }
     }
     if batches.is_empty() {
@@ -221,4 +219,23 @@ pub(super) fn spill_pieces(space: &dyn SpillSpace, pieces: Vec<Piece>) -> Result
     let pieces = kept.into_iter().flatten().zip(spilled);
     written.extend(pieces.map(|(piece, spilled)| Piece { held: Held::Spilled(spilled), ..piece }));
     Ok(written)
+}
+
+/// The rows of a piece that is in memory, in parts that can be read one at a time and hold no bytes of others.
+pub(super) fn parts(
+    space: &dyn SpillSpace,
+    piece: Piece,
+) -> impl Iterator<Item = Result<RecordBatch>> {
+    let pass_bytes = space.pass_bytes();
+    let rows = match piece.held {
+        Held::Rows(rows) => rows,
+        Held::Spilled(_) => vec![],
+    };
+    rows.into_iter().flat_map(move |batch| {
+        let parts = batch.get_array_memory_size() / (pass_bytes / SHARE).max(1) + 1;
+        let step = batch.num_rows().div_ceil(parts).max(1);
+        (0..batch.num_rows()).step_by(step).map(move |start| {
+            batches::compact(&batch.slice(start, step.min(batch.num_rows() - start)))
+        })
+    })
 }

@@ -11,6 +11,7 @@ use super::coordinator::IntervalJoin;
 use super::piece::{Held, Piece, positions, since, sorted, spill_pieces, times};
 use super::{IntervalJoinSpec, LEFT, RIGHT};
 use crate::batches;
+use crate::port::CoordinatorPart;
 use crate::segments::kept::{Cut, SavedSegment, SavedState, SegmentId, SpilledSegment, corrupt};
 
 /// The segments of checkpoints.
@@ -18,11 +19,25 @@ use crate::segments::kept::{Cut, SavedSegment, SavedState, SegmentId, SpilledSeg
 pub(super) struct Saved {
     keeps: bool,
     next_id: u64,
-    /// What checkpoints have, per input: the last position of each segment.
-    known: [Vec<(SegmentId, i64)>; 2],
+    /// What checkpoints have, per input.
+    known: [Vec<Known>; 2],
     /// What no checkpoint has, per input.
     fresh: [Vec<Piece>; 2],
 }
+
+/// A segment that checkpoints have.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    id: SegmentId,
+    /// Its last position.
+    last: i64,
+    rows: usize,
+}
+
+/// Segments are written anew when they have this many times the rows that are still of use…
+const GROWTH: usize = 2;
+/// … and this many more.
+const GROWTH_MIN: usize = 4096;
 
 impl Saved {
     pub(super) fn keep(&mut self) {
@@ -42,7 +57,7 @@ impl Saved {
     }
 
     /// Returns the segments of what is new: what is in memory as one, what is on disk piece by piece.
-    fn take_new(&mut self, input: usize) -> Result<Vec<(SavedSegment, i64)>> {
+    fn take_new(&mut self, input: usize) -> Result<Vec<(SavedSegment, Known)>> {
         let [left, right] = &mut self.fresh;
         let fresh = std::mem::take(if input == LEFT { left } else { right });
         let (mut segments, mut in_memory) = (vec![], vec![]);
@@ -52,7 +67,8 @@ impl Saved {
                 Held::Spilled(spilled) => {
                     let spilled = Some(SpilledSegment::new(spilled));
                     let segment = self.segment(input, piece.first, (piece.rows, vec![]), spilled);
-                    segments.push((segment, piece.last));
+                    let known = Known { id: segment.id, last: piece.last, rows: piece.rows };
+                    segments.push((segment, known));
                 }
                 Held::Rows(batches) => {
                     (first, last) = (first.min(piece.first), last.max(piece.last));
@@ -63,7 +79,9 @@ impl Saved {
         if !in_memory.is_empty() {
             let rows = in_memory.iter().map(RecordBatch::num_rows).sum();
             let batches = batches::together(in_memory)?;
-            segments.push((self.segment(input, first, (rows, batches), None), last));
+            let segment = self.segment(input, first, (rows, batches), None);
+            let known = Known { id: segment.id, last, rows };
+            segments.push((segment, known));
         }
         Ok(segments)
     }
@@ -86,27 +104,54 @@ impl IntervalJoin {
     /// Returns what a checkpoint needs.
     ///
     /// # Errors
-    /// Internal when cuts are not kept, or when pairs are left.
+    /// Internal when cuts are not kept, or when results are left.
     pub(super) fn save(&mut self) -> Result<Cut> {
         if !self.saved.keeps || !self.ready.is_empty() || !self.table.is_done() {
             return Err(Error::internal("a cut of a join that cannot be remembered"));
         }
+        let frontier = self.frontier.max(self.returned);
+        if self.spec.looks_back() {
+            self.save_anew()?;
+        }
         let (mut needed, mut new) = (vec![], vec![]);
         for side in [LEFT, RIGHT] {
-            let before = self.spec.useless_before(side, self.frontier);
+            let before = self.spec.replay_before(side, frontier);
             let [left, right] = &mut self.saved.fresh;
             let fresh = if side == LEFT { left } else { right };
             fresh.retain(|piece| piece.last >= before);
             let segments = self.saved.take_new(side)?;
             let [left, right] = &mut self.saved.known;
             let known = if side == LEFT { left } else { right };
-            known.retain(|(_, last)| *last >= before);
-            known.extend(segments.iter().map(|(segment, last)| (segment.id, *last)));
-            needed.extend(known.iter().map(|(id, _)| *id));
+            known.retain(|known| known.last >= before);
+            known.extend(segments.iter().map(|(_, known)| *known));
+            needed.extend(known.iter().map(|known| known.id));
             new.extend(segments.into_iter().map(|(segment, _)| segment));
         }
         needed.sort_unstable();
-        Ok(Cut { frontier: self.frontier, next_id: self.saved.next_id, needed, new })
+        Ok(Cut { frontier, next_id: self.saved.next_id, needed, new })
+    }
+
+    /// Of an ASOF join that looks back, the segments hold rows that others have followed: writes those that are still of
+    /// use anew, once they are the smaller part.
+    fn save_anew(&mut self) -> Result<()> {
+        let [_, known] = &self.saved.known;
+        let [_, fresh] = &self.saved.fresh;
+        let held = known.iter().map(|known| known.rows).chain(fresh.iter().map(|piece| piece.rows));
+        let held: usize = held.sum();
+        if held < self.open_windows() * GROWTH + GROWTH_MIN {
+            return Ok(());
+        }
+        let mut pieces = self.buckets.pieces_of(self.spec.side(RIGHT), RIGHT)?;
+        for batch in self.table.rows(RIGHT) {
+            pieces.extend(Piece::of(batch)?);
+        }
+        let [_, waiting] = &self.waiting.pieces;
+        pieces.extend(waiting.values().cloned());
+        let [_, known] = &mut self.saved.known;
+        known.clear();
+        let [_, fresh] = &mut self.saved.fresh;
+        *fresh = pieces;
+        Ok(())
     }
 
     /// Restores a join from a cut.
@@ -116,7 +161,9 @@ impl IntervalJoin {
     pub(super) fn restore(spec: Arc<IntervalJoinSpec>, state: SavedState<'_>) -> Result<Self> {
         let SavedState { frontier, next_id, segments, space } = state;
         let mut join = Self::new(spec);
-        (join.frontier, join.entered) = (frontier, frontier);
+        // What rows have matched is not saved: anything but plain pairs is replayed.
+        let from = if join.spec.is_plain() { frontier } else { i64::MIN };
+        (join.frontier, join.entered, join.returned) = (from, from, frontier);
         (join.saved.keeps, join.saved.next_id) = (true, next_id);
         let mut ids = BTreeSet::new();
         let mut bytes = 0;
@@ -132,14 +179,15 @@ impl IntervalJoin {
             let batches = decode(&join.spec, input, rows, segment.into_batches()?)
                 .map_err(|e| corrupt(id, "is not what its query saved").with_source(e))?;
             let mut last = i64::MIN;
+            let known_rows = batches.iter().map(RecordBatch::num_rows).sum();
             for batch in batches {
                 let Some(piece) = Piece::of(batch)? else { continue };
                 (last, bytes) = (last.max(piece.last), bytes + piece.size_bytes());
-                join.take_back(input, piece)?;
+                join.take_back(input, piece, frontier)?;
             }
             let [left, right] = &mut join.saved.known;
             let known = if input == LEFT { left } else { right };
-            known.push((id, last));
+            known.push(Known { id, last, rows: known_rows });
             if let Some(space) = space
                 && bytes > space.pass_bytes()
             {
@@ -151,9 +199,18 @@ impl IntervalJoin {
     }
 
     /// Takes rows of a checkpoint back: those before the frontier have been processed.
-    fn take_back(&mut self, input: usize, piece: Piece) -> Result<()> {
-        let useful = self.spec.useless_before(input, self.frontier);
-        let (before, rest) = piece.split(self.frontier)?;
+    fn take_back(&mut self, input: usize, piece: Piece, frontier: i64) -> Result<()> {
+        if !self.spec.is_plain() {
+            let before = self.spec.replay_before(input, frontier);
+            for batch in piece.read()? {
+                if let Some(piece) = Piece::of(since(&batch, before)?)? {
+                    self.waiting.push(input, piece);
+                }
+            }
+            return Ok(());
+        }
+        let useful = self.spec.useless_before(input, frontier);
+        let (before, rest) = piece.split(frontier)?;
         rest.into_iter().for_each(|piece| self.waiting.push(input, piece));
         let [left, right] = &mut self.past;
         let past = if input == LEFT { left } else { right };
@@ -179,13 +236,26 @@ impl IntervalJoin {
         let next = self.table.next_position().unwrap_or(self.entered);
         self.frontier = self.frontier.max(next);
         let frontier = self.frontier;
-        let taken = self.table.take(frontier)?;
-        for (side, batches) in taken.into_iter().enumerate() {
+        for (side, mut taken) in self.table.take(frontier)?.into_iter().enumerate() {
+            let batches = std::mem::take(&mut taken.batches);
+            if self.spec.is_plain() {
+                for batch in batches {
+                    if let Some(piece) = Piece::of(batch)? {
+                        self.take_back(side, piece, frontier)?;
+                    }
+                }
+                continue;
+            }
             for batch in batches {
                 if let Some(piece) = Piece::of(batch)? {
-                    self.take_back(side, piece)?;
+                    let (before, rest) = piece.split(frontier)?;
+                    rest.into_iter().for_each(|piece| self.waiting.push(side, piece));
+                    taken.batches.extend(before);
                 }
             }
+            // Rows that have been processed come first.
+            taken.matched.truncate(taken.batches.iter().map(RecordBatch::num_rows).sum());
+            self.buckets.add(&self.spec, side, taken)?;
         }
         self.entered = frontier;
         Ok(())
@@ -195,6 +265,7 @@ impl IntervalJoin {
         for pieces in self.past.iter_mut().chain(&mut self.saved.fresh) {
             *pieces = spill_pieces(space, std::mem::take(pieces))?;
         }
+        self.buckets.spill(space)?;
         for side in [LEFT, RIGHT] {
             let [left, right] = &mut self.waiting.pieces;
             let pieces = std::mem::take(if side == LEFT { left } else { right });

@@ -5,65 +5,83 @@
 //! stops at the first row whose position is before all of them. It passes over rows that are too late for it only
 //! where partners must be older than a positive bound.
 //!
-//! Invariants: the entries of a side are in order of their positions; those before `done` are linked.
+//! What a join returns beyond plain pairs is decided in [`super::outcome`] and [`super::closest`].
+//!
+//! Invariants: the entries of a side are in order of their positions; those before `done` have been processed. Of those
+//! before `told` it is known, and has been returned if it is wanted, that they match nothing.
 
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array, new_null_array};
 use arrow::compute::{concat_batches, filter_record_batch, interleave, take};
+use arrow::datatypes::Schema;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use windrow_core::{Error, ErrorKind, Result};
 
-use super::piece::{merged, positions, times};
+use super::piece::{merged, null_keys, positions, times};
 use super::{IntervalJoinSpec, LEFT, RIGHT};
 use crate::batches;
 use crate::table::Interner;
 
-/// The end of a chain.
-const NONE: u32 = u32::MAX;
+/// The end of a chain; the key of a row that matches nothing; no row.
+pub(super) const NONE: u32 = u32::MAX;
 /// Useless rows are kept until there are this many, and not fewer than useful ones.
 const USELESS_MIN: usize = 4096;
 
 /// Rows of both inputs.
 pub(super) struct Table {
-    spec: Arc<IntervalJoinSpec>,
+    pub(super) spec: Arc<IntervalJoinSpec>,
     /// None are held while there are no rows.
     keys: Option<Interner>,
-    sides: [Rows; 2],
+    pub(super) sides: [Rows; 2],
     /// Scratch.
     numbers: Vec<usize>,
 }
 
 /// The rows of one input.
 #[derive(Default)]
-struct Rows {
+pub(super) struct Rows {
     /// The rows; each batch is less than half as long as the one before, or nearly.
     batches: Vec<RecordBatch>,
     /// The number of the first row of each batch.
     starts: Vec<usize>,
     /// One per row.
-    entries: Vec<Entry>,
+    pub(super) entries: Vec<Entry>,
     /// The newest linked row of each key.
-    heads: Vec<u32>,
+    pub(super) heads: Vec<u32>,
     /// The number of rows that have been processed.
-    done: usize,
+    pub(super) done: usize,
+    /// Which rows have matched; empty where that need not be known.
+    pub(super) matched: Vec<bool>,
+    /// The number of rows of which all has been returned that there is without a partner.
+    pub(super) told: usize,
+    /// The number of rows that are linked behind others of their key.
+    followed: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Entry {
-    time: i64,
-    position: i64,
-    key: u32,
+pub(super) struct Entry {
+    pub(super) time: i64,
+    pub(super) position: i64,
+    pub(super) key: u32,
     /// The next older row of the key.
-    next: u32,
+    pub(super) next: u32,
 }
 
 /// Pairs, by the numbers of their rows, and the greater time of each.
 #[derive(Debug, Default)]
-struct Pairs {
-    rows: [Vec<u32>; 2],
-    times: Vec<i64>,
+pub(super) struct Pairs {
+    pub(super) rows: [Vec<u32>; 2],
+    pub(super) times: Vec<i64>,
+}
+
+/// Rows of one input that are taken out of a table, in order.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    pub(super) batches: Vec<RecordBatch>,
+    /// Which of them have matched; empty where that need not be known.
+    pub(super) matched: Vec<bool>,
 }
 
 /// Finished rows in order of their event time.
@@ -84,7 +102,7 @@ impl Table {
         Self { spec: Arc::clone(spec), keys: None, sides: Default::default(), numbers: vec![] }
     }
 
-    fn side(&mut self, side: usize) -> &mut Rows {
+    pub(super) fn side(&mut self, side: usize) -> &mut Rows {
         let [left, right] = &mut self.sides;
         if side == LEFT { left } else { right }
     }
@@ -92,6 +110,12 @@ impl Table {
     /// The number of rows.
     pub(super) fn len(&self) -> usize {
         self.sides.iter().map(|side| side.entries.len()).sum()
+    }
+
+    /// The rows of an input, those of no use among them.
+    pub(super) fn rows(&self, side: usize) -> Vec<RecordBatch> {
+        let [left, right] = &self.sides;
+        if side == LEFT { left.batches.clone() } else { right.batches.clone() }
     }
 
     /// Whether all rows have been processed.
@@ -103,7 +127,8 @@ impl Table {
     pub(super) fn size_bytes(&self) -> usize {
         let side = |side: &Rows| {
             let batches: usize = side.batches.iter().map(RecordBatch::get_array_memory_size).sum();
-            batches + side.entries.capacity() * size_of::<Entry>() + side.heads.capacity() * 4
+            let entries = side.entries.capacity() * size_of::<Entry>();
+            batches + entries + side.heads.capacity() * 4 + side.matched.capacity()
         };
         let keys = self.keys.as_ref().map_or(0, Interner::size_bytes);
         keys + self.sides.iter().map(side).sum::<usize>()
@@ -127,6 +152,20 @@ impl Table {
         if rows.entries.len() + batch.num_rows() >= NONE as usize {
             return Err(Error::new(ErrorKind::Limit, "a join holds more than 4 billion rows"));
         }
+        let nulls = match !spec.null_equals && spec.keeps_nulls(side) {
+            true => null_keys(spec.side(side), &batch),
+            false => None,
+        };
+        if let Some(nulls) = nulls {
+            for (number, valid) in numbers.iter_mut().zip(&nulls) {
+                if !valid {
+                    *number = NONE as usize;
+                }
+            }
+        }
+        if spec.tracks(side) {
+            rows.matched.resize(rows.entries.len() + batch.num_rows(), false);
+        }
         rows.heads.resize(groups.max(rows.heads.len()), NONE);
         let whens = times(&batch)?.iter().zip(positions(&batch)?);
         rows.entries.extend(whens.zip(&numbers).map(|((time, position), key)| Entry {
@@ -140,10 +179,20 @@ impl Table {
         Ok(())
     }
 
-    /// Adds sorted rows of `side` as processed: they do not look for partners.
-    pub(super) fn add_processed(&mut self, side: usize, batch: RecordBatch) -> Result<()> {
+    /// Adds sorted rows of `side` as processed: they do not look for partners. `matched`: which of them have, where that must be
+    /// known.
+    pub(super) fn add_processed(
+        &mut self,
+        side: usize,
+        batch: RecordBatch,
+        matched: &[bool],
+    ) -> Result<()> {
         self.add(side, batch)?;
         let rows = self.side(side);
+        let before = rows.matched.len().saturating_sub(matched.len());
+        for (slot, matched) in rows.matched.iter_mut().skip(before).zip(matched) {
+            *slot = *matched;
+        }
         while rows.done < rows.entries.len() {
             rows.link();
         }
@@ -156,9 +205,16 @@ impl Table {
         next.map(|entry| entry.position).min()
     }
 
-    /// Processes rows until there are at least `rows_max` pairs, and then those at the same time; `None` when there are
-    /// no more pairs.
-    pub(super) fn run(&mut self, rows_max: usize) -> Result<Option<Matched>> {
+    /// Processes rows until there are at least `rows_max` results, and then those at the same time; `None` when there are
+    /// no more. All rows before `until` are here.
+    pub(super) fn run(&mut self, rows_max: usize, until: i64) -> Result<Option<Matched>> {
+        match self.spec.is_plain() {
+            true => self.run_pairs(rows_max),
+            false => self.run_outcomes(rows_max, until),
+        }
+    }
+
+    fn run_pairs(&mut self, rows_max: usize) -> Result<Option<Matched>> {
         let mut pairs = Pairs::default();
         let mut last = i64::MIN;
         loop {
@@ -188,10 +244,13 @@ impl Table {
     }
 
     /// Returns the rows of pairs.
-    fn gather(&self, pairs: Pairs) -> Result<Matched> {
+    pub(super) fn gather(&self, pairs: Pairs) -> Result<Matched> {
         let mut columns = Vec::with_capacity(self.spec.output_schema.fields().len());
-        for (side, numbers) in self.sides.iter().zip(&pairs.rows) {
-            side.gather(numbers, &mut columns)?;
+        for (side, (rows, numbers)) in self.sides.iter().zip(&pairs.rows).enumerate() {
+            if self.spec.kind.has_columns(side) {
+                let schema = &self.spec.side(side).input.schema;
+                rows.gather(schema, 0..schema.fields().len(), numbers, &mut columns)?;
+            }
         }
         let options = RecordBatchOptions::new().with_row_count(Some(pairs.times.len()));
         let schema = Arc::clone(&self.spec.output_schema);
@@ -204,34 +263,46 @@ impl Table {
         let mut useless = 0;
         for (side, rows) in self.sides.iter().enumerate() {
             let before = self.spec.useless_before(side, frontier);
-            useless += rows.entries.partition_point(|entry| entry.position < before);
+            let past = rows.entries.partition_point(|entry| entry.position < before);
+            let versions = side == RIGHT && self.spec.looks_back();
+            useless += if versions { past.max(rows.followed) } else { past };
         }
         let few = useless < USELESS_MIN || useless * 2 < self.len();
         if few && useless < self.len() || self.len() == 0 {
             return Ok(());
         }
-        let [left, right] = self.take(frontier)?;
-        for (side, batches) in [(LEFT, left), (RIGHT, right)] {
-            if let Some(rows) = merged(self.spec.side(side), &batches)? {
-                self.add_processed(side, rows)?;
+        for (side, taken) in self.take(frontier)?.into_iter().enumerate() {
+            if let Some(rows) = merged(&self.spec.side(side).state_schema, &taken.batches)? {
+                self.add_processed(side, rows, &taken.matched)?;
             }
+        }
+        if self.spec.looks_back() {
+            // What is followed by a row that no row may match yet is not counted again.
+            self.side(RIGHT).followed = 0;
         }
         Ok(())
     }
 
     /// Takes all rows out that are still of use; the table is empty afterwards.
-    pub(super) fn take(&mut self, frontier: i64) -> Result<[Vec<RecordBatch>; 2]> {
-        let mut taken = [vec![], vec![]];
+    pub(super) fn take(&mut self, frontier: i64) -> Result<[Taken; 2]> {
+        let mut taken = [Taken::default(), Taken::default()];
         for (side, into) in [LEFT, RIGHT].into_iter().zip(&mut taken) {
             let before = self.spec.useless_before(side, frontier);
-            let rows = std::mem::take(self.side(side));
+            let mut rows = std::mem::take(self.side(side));
+            let useful: Vec<bool> = match side == RIGHT && self.spec.looks_back() {
+                true => rows.latest(frontier.saturating_sub(self.spec.lower), before)?,
+                false => rows.entries.iter().map(|entry| entry.time >= before).collect(),
+            };
             for (batch, start) in rows.batches.into_iter().zip(rows.starts) {
-                let entries = rows.entries.iter().skip(start).take(batch.num_rows());
-                let useful: BooleanArray =
-                    entries.map(|entry| Some(entry.time >= before)).collect();
+                let useful = useful.get(start..start + batch.num_rows()).unwrap_or_default();
+                let useful = BooleanArray::from(useful.to_vec());
                 // Strings of rows that are dropped must not stay.
-                into.push(batches::without_foreign_bytes(filter_record_batch(&batch, &useful)?)?);
+                let rows = filter_record_batch(&batch, &useful)?;
+                into.batches.push(batches::without_foreign_bytes(rows)?);
             }
+            let mut kept = useful.into_iter();
+            rows.matched.retain(|_| kept.next().unwrap_or(false));
+            into.matched = rows.matched;
         }
         self.keys = None;
         Ok(taken)
@@ -251,17 +322,18 @@ impl Rows {
     }
 
     /// Makes the next row one that others find.
-    fn link(&mut self) {
+    pub(super) fn link(&mut self) {
         if let Some(entry) = self.entries.get_mut(self.done)
             && let Some(head) = self.heads.get_mut(entry.key as usize)
         {
             entry.next = std::mem::replace(head, self.done as u32);
+            self.followed += usize::from(entry.next != NONE);
         }
         self.done += 1;
     }
 
     /// Calls `found` for each linked row with the key of `entry` and a time within the bounds.
-    fn find(&self, entry: Entry, (first, last): (i64, i64), mut found: impl FnMut(u32)) {
+    pub(super) fn find(&self, entry: Entry, (first, last): (i64, i64), mut found: impl FnMut(u32)) {
         let mut at = self.heads.get(entry.key as usize).copied().unwrap_or(NONE);
         while let Some(row) = self.entries.get(at as usize) {
             if row.position < first {
@@ -274,37 +346,57 @@ impl Rows {
         }
     }
 
-    /// Adds the columns of some rows, without their positions.
-    fn gather(&self, numbers: &[u32], columns: &mut Vec<ArrayRef>) -> Result<()> {
-        let Some(first) = self.batches.first() else { return Ok(()) };
-        let kept = first.num_columns().saturating_sub(1);
+    /// Adds some columns of some rows; NULL where there is no row.
+    pub(super) fn gather(
+        &self,
+        schema: &Schema,
+        wanted: impl Iterator<Item = usize>,
+        numbers: &[u32],
+        columns: &mut Vec<ArrayRef>,
+    ) -> Result<()> {
+        let missing = numbers.contains(&NONE);
         if let [one] = self.batches.as_slice() {
-            let rows = UInt32Array::from(numbers.to_vec());
-            for column in one.columns().iter().take(kept) {
+            let rows: UInt32Array = match missing {
+                true => numbers.iter().map(|number| (*number != NONE).then_some(*number)).collect(),
+                false => numbers.to_vec().into(),
+            };
+            for column in wanted.filter_map(|at| one.columns().get(at)) {
                 columns.push(take(column, &rows, None)?);
             }
             return Ok(());
         }
-        let place = |number: &u32| {
-            let number = *number as usize;
-            let batch = self.starts.partition_point(|start| *start <= number).saturating_sub(1);
-            (batch, number - self.starts.get(batch).copied().unwrap_or(0))
-        };
+        let none = (self.batches.len(), 0);
+        let place = |number: &u32| if *number == NONE { none } else { self.place(*number) };
         let places: Vec<(usize, usize)> = numbers.iter().map(place).collect();
-        for at in 0..kept {
-            let parts: Vec<&dyn Array> = self
-                .batches
-                .iter()
-                .filter_map(|b| b.columns().get(at).map(AsRef::as_ref))
-                .collect();
+        for at in wanted {
+            let field = schema.fields().get(at);
+            let field = field.ok_or_else(|| Error::internal("a column of a join is missing"))?;
+            let nothing = new_null_array(field.data_type(), 1);
+            let parts = self.batches.iter().filter_map(|b| b.columns().get(at));
+            let mut parts: Vec<&dyn Array> = parts.map(AsRef::as_ref).collect();
+            if missing || parts.is_empty() {
+                parts.push(nothing.as_ref());
+            }
             columns.push(interleave(&parts, &places)?);
         }
         Ok(())
     }
+
+    /// The batch of a row, and its place there.
+    pub(super) fn place(&self, number: u32) -> (usize, usize) {
+        let number = number as usize;
+        let batch = self.starts.partition_point(|start| *start <= number).saturating_sub(1);
+        (batch, number - self.starts.get(batch).copied().unwrap_or(0))
+    }
+
+    /// A batch of rows, by its number.
+    pub(super) fn batch(&self, number: usize) -> Option<&RecordBatch> {
+        self.batches.get(number)
+    }
 }
 
 impl Pairs {
-    fn push(&mut self, side: usize, own: u32, partner: u32, time: i64) {
+    pub(super) fn push(&mut self, side: usize, own: u32, partner: u32, time: i64) {
         let [left, right] = &mut self.rows;
         let (l, r) = if side == LEFT { (own, partner) } else { (partner, own) };
         left.push(l);

@@ -14,7 +14,8 @@ use crate::segments::spill::SpillSpace;
 #[derive(Debug)]
 pub(super) struct JoinWorker {
     side: Side,
-    null_equals: bool,
+    /// Rows with a NULL in their key are kept.
+    keeps_nulls: bool,
     /// Each in order of the positions.
     batches: Vec<RecordBatch>,
     spilled: Vec<Piece>,
@@ -25,13 +26,13 @@ pub(super) struct JoinWorker {
 }
 
 impl JoinWorker {
-    pub(super) fn new(side: Side, null_equals: bool) -> Self {
+    pub(super) fn new(side: Side, keeps_nulls: bool) -> Self {
         let (batches, spilled) = (vec![], vec![]);
-        Self { side, null_equals, batches, spilled, first: i64::MAX, rows: 0, bytes: 0 }
+        Self { side, keeps_nulls, batches, spilled, first: i64::MAX, rows: 0, bytes: 0 }
     }
 
     fn take_in(&mut self, batch: &RecordBatch, from: Option<&[i64]>) -> Result<()> {
-        let batch = arrange(&self.side, self.null_equals, batch, from)?;
+        let batch = arrange(&self.side, self.keeps_nulls, batch, from)?;
         let Some(piece) = Piece::of(batch.clone())? else { return Ok(()) };
         self.first = self.first.min(piece.first);
         self.rows += piece.rows;

@@ -241,7 +241,7 @@ impl<'a> Writing<'a> {
 }
 
 /// Returns where each bucket begins, and the rows bucket by bucket.
-fn by_bucket(buckets: &[u8]) -> (Vec<usize>, Vec<u32>) {
+pub(crate) fn by_bucket(buckets: &[u8]) -> (Vec<usize>, Vec<u32>) {
     let mut begins = vec![0_usize; BUCKETS + 1];
     for bucket in buckets {
         if let Some(count) = begins.get_mut(usize::from(*bucket) + 1) {
@@ -274,8 +274,13 @@ pub(crate) fn pick(batch: &RecordBatch, rows: &UInt32Array) -> Result<RecordBatc
 
 /// Returns the bucket of each group.
 fn buckets(spec: &Columns, keys: &[ArrayRef], groups: usize) -> Result<Vec<u8>> {
-    let mut hashes = vec![0; groups];
-    if !spec.key_schema().fields().is_empty() {
+    bucket_of(keys.get(..spec.key_schema().fields().len()).unwrap_or_default(), groups)
+}
+
+/// Returns the bucket of each key.
+pub(crate) fn bucket_of(keys: &[ArrayRef], rows: usize) -> Result<Vec<u8>> {
+    let mut hashes = vec![0; rows];
+    if !keys.is_empty() {
         let state = QualityRandomState::with_seed(SEED);
         create_hashes(keys, &state, &mut hashes).map_err(failure::engine)?;
     }

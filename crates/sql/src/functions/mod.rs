@@ -6,6 +6,7 @@
 mod date_part;
 mod format;
 mod intervals;
+mod markers;
 mod parse;
 mod patterns;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use datafusion::logical_expr::{ColumnarValue, Expr, ScalarUDF, Volatility, creat
 
 use self::date_part::DatePart;
 use self::format::Format;
+pub(crate) use self::markers::{AS_OF, ASOF};
 use self::parse::Parse;
 use self::patterns::Family;
 
@@ -54,6 +56,9 @@ pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     let date_part = DatePart::new(datetime::date_part());
     state.register_udf(Arc::new(ScalarUDF::from(date_part)))?;
     state.register_udf(Arc::new(version()))?;
+    for marker in markers::markers() {
+        state.register_udf(Arc::new(marker))?;
+    }
     Ok(())
 }
 

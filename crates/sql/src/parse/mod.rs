@@ -13,6 +13,7 @@
 //!
 //! Invariants: text never becomes text again; deep nesting is an error, not a stack overflow.
 
+mod asof;
 mod buckets;
 mod canonical;
 mod clause;
@@ -157,7 +158,7 @@ fn windows(tokens: &[TokenWithSpan], tail: &mut Tail, end: Place) -> Result<Vec<
     lex::room_for_copy(tokens)?;
     let tokens = relation_tokens(tokens);
     lex::room_for_copy(&tokens)?;
-    let mut tokens = spelling::tokens(&tokens)?;
+    let mut tokens = asof::tokens(spelling::tokens(&tokens)?)?;
     lex::room_for_copy(&tokens)?;
     clause::desugar(&mut tokens, tail, end)?;
     Ok(tokens)

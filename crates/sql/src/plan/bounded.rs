@@ -11,6 +11,8 @@ use datafusion::common::{
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use windrow_core::{Error, WindowKind, WindowSpec, Windows};
 
+use super::asof::AsofJoin;
+use super::asof_bounded;
 use super::assign::{BOUNDS, WindowAssign};
 use super::bounds::{Bound, bound, windows_per_row};
 use super::session_bounds::session_bounds;
@@ -36,7 +38,10 @@ pub(crate) fn lower_all(plan: LogicalPlan) -> Result<LogicalPlan> {
         let lowered = match WindowAssign::of(&node) {
             Some(assign) => lower(assign, assign.input().clone())?,
             // A bound may be nullable to the engine where the node said that it is not.
-            None => node.recompute_schema()?,
+            None => match AsofJoin::of(&node) {
+                Some(join) => asof_bounded::lower(join, join.left.clone(), join.right.clone())?,
+                None => node.recompute_schema()?,
+            },
         };
         Ok(Transformed::yes(lowered))
     })

@@ -1,9 +1,10 @@
-//! Interval joins: inner joins of two streams whose event times are within a fixed interval of each other.
+//! Interval joins: joins of two streams whose event times are within a fixed interval of each other.
 //!
 //! `a JOIN b ON a.k = b.k AND a.ts BETWEEN b.ts - i AND b.ts + j` keeps only the rows that can still match. Both bounds
 //! must be there, in whatever form: `a.ts >= b.ts - i`, `b.ts <= a.ts + i`, `a.ts - b.ts <= i`, `a.ts = b.ts`. The bounded
-//! form is the ordinary join; the continuous form is an operator with two inputs ([`windrow_operators::IntervalJoinSpec`]), and
-//! conditions that are neither bounds nor equal keys are checked when pairs are finished.
+//! form is the ordinary join; the continuous form is an operator with two inputs ([`windrow_operators::IntervalJoinSpec`]).
+//! Conditions that are neither bounds nor equal keys are checked when pairs are finished; where it matters whether a row has
+//! matched, by the operator.
 //!
 //! Invariant: a bound is taken only if it can be said exactly in ticks of the time columns.
 
@@ -12,9 +13,14 @@ use datafusion::common::{Column, JoinType, ScalarValue};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{BinaryExpr, Expr, Join, LogicalPlan, Operator};
 use windrow_core::{Error, time};
+use windrow_operators::JoinKind;
 
 use super::is_streaming;
 use super::known::{Known, of_expr};
+
+/// The places of the inputs among [`Sides::plans`].
+const LEFT: usize = 0;
+const RIGHT: usize = 1;
 
 /// A join as an interval join: `lower <= left - right <= upper`, in ticks.
 #[derive(Debug, Clone)]
@@ -56,19 +62,36 @@ pub(crate) enum Missing {
 
 /// A condition `left - right >= at` or `<= at`.
 #[derive(Debug, Clone)]
-struct Bound {
-    left: Time,
-    right: Time,
-    lower: Option<i64>,
-    upper: Option<i64>,
+pub(crate) struct Bound {
+    pub(crate) left: Time,
+    pub(crate) right: Time,
+    pub(crate) lower: Option<i64>,
+    pub(crate) upper: Option<i64>,
 }
 
 /// The join as an interval join, given what is known about the columns of both sides; `None` when it is none.
 pub(crate) fn among(join: &Join, left: &[Known], right: &[Known]) -> Option<Interval> {
-    if join.join_type != JoinType::Inner || !joins_streams(join) || same_window(join, left, right) {
+    if join_kind(join).is_none() || !joins_streams(join) || same_window(join, left, right) {
         return None;
     }
     bounded(join, left, right).ok()
+}
+
+/// The kind of an interval join; `None` of what cannot be one: a column that says whether a row has matched, and NOT IN of what may
+/// be NULL, where one row decides for all.
+pub(crate) fn join_kind(join: &Join) -> Option<JoinKind> {
+    Some(match join.join_type {
+        _ if join.null_aware => return None,
+        JoinType::Inner => JoinKind::Inner,
+        JoinType::Left => JoinKind::Left,
+        JoinType::Right => JoinKind::Right,
+        JoinType::Full => JoinKind::Full,
+        JoinType::LeftSemi => JoinKind::LeftSemi,
+        JoinType::RightSemi => JoinKind::RightSemi,
+        JoinType::LeftAnti => JoinKind::LeftAnti,
+        JoinType::RightAnti => JoinKind::RightAnti,
+        JoinType::LeftMark | JoinType::RightMark => return None,
+    })
 }
 
 /// Whether both sides read streams.
@@ -89,7 +112,7 @@ pub(crate) fn same_window(join: &Join, left: &[Known], right: &[Known]) -> bool 
 /// # Errors
 /// What is missing.
 pub(crate) fn bounded(join: &Join, left: &[Known], right: &[Known]) -> Result<Interval, Missing> {
-    let sides = Sides { join, left, right };
+    let sides = Sides { plans: [&join.left, &join.right], left, right };
     let equal = join.on.iter().filter_map(|(a, b)| sides.bound(a, Operator::Eq, b));
     let mut bounds: Vec<Bound> = equal.collect();
     let conditions = join.filter.as_ref().map(split_conjunction).unwrap_or_default();
@@ -160,26 +183,47 @@ fn one_missing(
     ))
 }
 
-/// What is known about the pairs of an interval join: its two times, which lie behind the greater of
-/// them by the bounds at most.
+/// What is known about the rows of an interval join: its two times lie behind the greater of them by the bounds at
+/// most. A row without a partner comes when none can come any more, which is no later than the last possible one: so it is
+/// with its own time, too. Times that may be NULL are no event times.
 pub(crate) fn known(join: &Join, interval: &Interval) -> Vec<Known> {
     let mut known = vec![Known::default(); join.schema.fields().len()];
-    let left_columns = join.left.schema().fields().len();
+    let (left, right) = match join.join_type {
+        JoinType::Inner => (Some(0), Some(join.left.schema().fields().len())),
+        JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti => (Some(0), None),
+        JoinType::Right => (None, Some(join.left.schema().fields().len())),
+        JoinType::RightSemi | JoinType::RightAnti => (None, Some(0)),
+        _ => (None, None),
+    };
     let places = [
-        (interval.left.index, interval.lower.saturating_neg()),
-        (left_columns + interval.right.index, interval.upper),
+        (left, &interval.left, interval.lower.saturating_neg()),
+        (right, &interval.right, interval.upper),
     ];
-    for (index, lag) in places {
-        if let Some(slot) = known.get_mut(index) {
+    for (columns_before, time, lag) in places {
+        if let Some(slot) = columns_before.and_then(|n| known.get_mut(n + time.index)) {
             slot.lag = Some(lag.max(0));
         }
     }
     known
 }
 
-/// A join with what is known about its sides.
+/// The bounds that a condition is, if it is one or two of them.
+pub(crate) fn bounds_of(
+    condition: &Expr,
+    (left, left_known): (&LogicalPlan, &[Known]),
+    (right, right_known): (&LogicalPlan, &[Known]),
+) -> Vec<Bound> {
+    Sides { plans: [left, right], left: left_known, right: right_known }.bounds(condition)
+}
+
+/// The unit of a time column.
+pub(crate) fn unit_of(plan: &LogicalPlan, time: &Time) -> Option<TimeUnit> {
+    Some(clock(plan.schema().field(time.index).data_type())?.unit)
+}
+
+/// Two inputs with what is known about their columns.
 struct Sides<'a> {
-    join: &'a Join,
+    plans: [&'a LogicalPlan; 2],
     left: &'a [Known],
     right: &'a [Known],
 }
@@ -201,16 +245,16 @@ impl Sides<'_> {
     }
 
     fn left(&self, column: &Column) -> Option<Time> {
-        Self::time(&self.join.left, self.left, column)
+        Self::time(self.plans[LEFT], self.left, column)
     }
 
     fn right(&self, column: &Column) -> Option<Time> {
-        Self::time(&self.join.right, self.right, column)
+        Self::time(self.plans[RIGHT], self.right, column)
     }
 
     /// The unit of a time of the left side.
     fn unit(&self, time: &Time) -> Option<Clock> {
-        clock(self.join.left.schema().field(time.index).data_type())
+        clock(self.plans[LEFT].schema().field(time.index).data_type())
     }
 
     /// The bounds in a condition; a BETWEEN has two.
@@ -262,8 +306,8 @@ impl Sides<'_> {
     fn clock(&self, expr: &Expr) -> Option<Clock> {
         let column = *expr.column_refs().iter().next()?;
         let (side, time) = match self.left(column) {
-            Some(time) => (&self.join.left, time),
-            None => (&self.join.right, self.right(column)?),
+            Some(time) => (self.plans[LEFT], time),
+            None => (self.plans[RIGHT], self.right(column)?),
         };
         clock(side.schema().field(time.index).data_type())
     }
@@ -273,8 +317,8 @@ impl Sides<'_> {
             Expr::Alias(alias) => self.term(&alias.expr, unit),
             Expr::Column(column) => {
                 let (plan, term) = match self.left(column) {
-                    Some(time) => (&self.join.left, Term::Left(time, 0)),
-                    None => (&self.join.right, Term::Right(self.right(column)?, 0)),
+                    Some(time) => (self.plans[LEFT], Term::Left(time, 0)),
+                    None => (self.plans[RIGHT], Term::Right(self.right(column)?, 0)),
                 };
                 let field = plan.schema().maybe_index_of_column(column);
                 let own = clock(plan.schema().field(field?).data_type());

@@ -9,6 +9,7 @@ use datafusion::logical_expr::{Aggregate, Distinct, Expr, GroupingSet, Join, Log
 
 use windrow_core::Windows;
 
+use super::asof::{self, AsofJoin};
 use super::assign::WindowAssign;
 use super::interval::{self, Interval};
 use super::known::at;
@@ -20,7 +21,7 @@ use super::{over, stream_of};
 /// # Errors
 /// Those of the plan.
 pub(crate) fn interval(join: &Join) -> Result<Option<Interval>> {
-    if join.join_type != JoinType::Inner || !interval::joins_streams(join) {
+    if !interval::joins_streams(join) {
         return Ok(None);
     }
     let (left, right) = (columns(&join.left)?, columns(&join.right)?);
@@ -98,7 +99,7 @@ pub(crate) fn columns(plan: &LogicalPlan) -> Result<Vec<Known>> {
         }
         LogicalPlan::Extension(_) => match WindowAssign::of(plan) {
             Some(assign) => of_assign(assign)?,
-            None => nothing(),
+            None => AsofJoin::of(plan).map_or_else(nothing, asof::known),
         },
         _ => nothing(),
     };

@@ -9,6 +9,10 @@
 //! the clause named and a way out; nothing here panics on any plan.
 
 mod aggregate;
+mod asof;
+mod asof_bounded;
+mod asof_decide;
+mod asof_join;
 mod assign;
 mod bounded;
 mod bounds;
@@ -146,6 +150,7 @@ pub async fn statement(state: &SessionState, statement: Statement) -> Result<Log
     let plan = state.statement_to_plan(statement).await.map_err(from_datafusion)?;
     check_plan(&plan)?;
     budget::check(0)?;
+    let plan = asof_decide::decide(plan).map_err(from_datafusion)?;
     let plan = sessions::decide(plan).map_err(from_datafusion)?;
     own::check(&plan).map_err(from_datafusion)?;
     Ok(plan)

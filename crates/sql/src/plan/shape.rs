@@ -11,6 +11,7 @@ use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, Join, LogicalPlan, Window};
 use windrow_core::{Error, Windows};
 
+use super::asof::AsofJoin;
 use super::assign::WindowAssign;
 use super::interval;
 use super::lineage::{self, Known};
@@ -95,6 +96,9 @@ fn of_other(plan: &LogicalPlan) -> Result<Kind> {
             Windows::Session(_) => Kind::Windows,
         });
     }
+    if let Some(join) = AsofJoin::of(plan) {
+        return of_asof(join);
+    }
     if is_streaming(plan) {
         return Err(refused(
             Error::sql(format!("{} cannot run continuously", what(plan)))
@@ -104,7 +108,44 @@ fn of_other(plan: &LogicalPlan) -> Result<Kind> {
     Ok(Kind::Static)
 }
 
-/// Whether `plan` is an interval join or OVER in event time under nothing but what treats rows one by one, so that its rows
+fn of_asof(join: &AsofJoin) -> Result<Kind> {
+    if (kind(&join.left)?, kind(&join.right)?) == (Kind::Static, Kind::Static) {
+        return Ok(Kind::Static);
+    }
+    check_asof(join)?;
+    Ok(Kind::Rows { windowed: false })
+}
+
+/// Refuses an ASOF join of streams that could not run for ever.
+///
+/// # Errors
+/// With what is missing.
+fn check_asof(join: &AsofJoin) -> Result<()> {
+    let sides = [(&join.left, join.times.first()), (&join.right, join.times.last())];
+    for (plan, time) in sides {
+        let Some(time) = time else { continue };
+        if lineage::of_column(&lineage::columns(plan)?, plan, time).lag.is_none() {
+            return Err(refused(
+                Error::sql(format!("the ASOF join compares \"{time}\", which is not the event time of its stream"))
+                    .with_hint("Compare event times, unchanged; a table that does not change is joined with JOIN, or declared as a stream."),
+            ));
+        }
+    }
+    let [left, right] = &join.times;
+    if !join.bounds.look_back() && join.bounds.lower.is_none() {
+        return Err(refused(
+            Error::sql(format!(
+                "the ASOF join has no lower bound of \"{left}\", so it would wait for a later row for ever"
+            ))
+            .with_hint(format!(
+                "Add how long to wait: … AND {left} >= {right} - INTERVAL '1 minute'. The interval is a fixed length of time: no months."
+            )),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether `plan` is a join in time or OVER in event time under nothing but what treats rows one by one, so that its rows
 /// leave as they are finished.
 ///
 /// # Errors
@@ -123,6 +164,7 @@ pub(crate) fn returns_pairs(plan: &LogicalPlan) -> Result<bool> {
             (false, true) => returns_pairs(&join.right),
             (false, false) => Ok(false),
         },
+        LogicalPlan::Extension(_) => Ok(AsofJoin::of(plan).is_some() && is_streaming(plan)),
         _ => Ok(false),
     }
 }
@@ -286,16 +328,21 @@ fn of_stream_join(join: &Join, left: Kind, right: Kind) -> Result<Kind> {
     }
     let windowed = |kind| matches!(kind, Kind::Rows { windowed: true } | Kind::Windows);
     match interval::bounded(join, &l, &r) {
-        Ok(_) if join.join_type == JoinType::Inner => return Ok(Kind::Rows { windowed: false }),
+        Ok(_) if interval::join_kind(join).is_some() => {
+            return Ok(Kind::Rows { windowed: false });
+        }
         Ok(_) => {
+            let what = if join.null_aware { "NOT IN" } else { "EXISTS or IN under OR" };
             return Err(refused(
                 Error::sql(format!(
-                    "{} JOIN of {} and {} within a time interval is not yet part of this version",
-                    join.join_type.to_string().to_uppercase(),
+                    "{what} cannot be decided row by row for {} and {}",
                     streams(&join.left),
                     streams(&join.right)
                 ))
-                .with_hint("Use JOIN, which returns the rows that match, or join windows."),
+                .with_hint(match join.null_aware {
+                    true => "A NULL on either side would leave out other rows: use NOT EXISTS (SELECT … WHERE b.k = a.k AND …).",
+                    false => "Use it with AND, or join with LEFT JOIN and test for NULL.",
+                }),
             ));
         }
         Err(missing) if !windowed(left) || !windowed(right) => {

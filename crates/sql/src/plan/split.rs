@@ -16,6 +16,7 @@ use windrow_core::{CmpOp, Error, Predicate, Windows, time};
 use windrow_operators::{Mode, OperatorSpec, SessionOperatorSpec, StatefulOperator};
 
 use super::aggregate::{OPERATOR, Prepared, WindowAggregate, session_text, window_aggregate};
+use super::asof::AsofJoin;
 use super::assign::WindowAssign;
 use super::bounded::{lower, lower_all, named};
 use super::flow::{
@@ -120,7 +121,7 @@ fn check_tail(kind: Kind, tail: &Tail) -> Result<(), Error> {
 
 /// Splits a plan, numbering leaves.
 pub(super) struct Splitter<'a> {
-    state: &'a SessionState,
+    pub(super) state: &'a SessionState,
     /// How many leaves there are.
     leaves: usize,
     /// How many names were made.
@@ -174,6 +175,9 @@ impl Splitter<'_> {
         if let LogicalPlan::Window(window) = plan
             && over::of(window)?.is_some()
         {
+            return self.stage_leaf(plan, leaves);
+        }
+        if AsofJoin::of(plan).is_some() {
             return self.stage_leaf(plan, leaves);
         }
         if let Some(assign) = WindowAssign::of(plan) {
@@ -309,6 +313,9 @@ impl Splitter<'_> {
             && let Some(over) = over::of(window)?
         {
             return self.over(window, &over, operators);
+        }
+        if let Some(join) = AsofJoin::of(plan) {
+            return self.asof_join(join, operators);
         }
         if let LogicalPlan::Aggregate(aggregate) = plan
             && can_hoist(&aggregate.input)?

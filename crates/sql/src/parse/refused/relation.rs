@@ -178,7 +178,7 @@ pub(super) fn join(walk: &Walk<'_>, join: &Join) -> Result<()> {
             ("APPLY", "Write CROSS JOIN LATERAL (SELECT …).")
         }
         JoinOperator::AsOf { match_condition: _, constraint: _ } => {
-            ("ASOF", "Join with <=, and keep the last row: … QUALIFY row_number() OVER (…) = 1.")
+            ("ASOF", "Write a ASOF JOIN b ON a.k = b.k AND a.ts >= b.ts.")
         }
         JoinOperator::StraightJoin(_) => ("STRAIGHT_JOIN", "Write JOIN."),
         JoinOperator::ArrayJoin | JoinOperator::LeftArrayJoin | JoinOperator::InnerArrayJoin => {

@@ -11,6 +11,7 @@ use datafusion::logical_expr::{
     LogicalPlanBuilder, Operator,
 };
 
+use super::super::asof::AsofJoin;
 use super::super::assign::{Keys, WindowAssign};
 use super::floats::{canonical_in_place, canonical_operand, is_canonical, is_nan};
 
@@ -31,7 +32,13 @@ pub(super) fn one_nan(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         LogicalPlan::Extension(_) => match WindowAssign::of(&node) {
             Some(assign) => of_sessions(assign)?
                 .map_or_else(|| Transformed::no(node.clone()), |a| Transformed::yes(a.into_plan())),
-            None => Transformed::no(node),
+            None => match AsofJoin::of(&node) {
+                Some(join) => of_asof(join)?.map_or_else(
+                    || Transformed::no(node.clone()),
+                    |j| Transformed::yes(j.into_plan()),
+                ),
+                None => Transformed::no(node),
+            },
         },
         other => Transformed::no(other),
     })
@@ -46,6 +53,17 @@ fn of_sessions(assign: &WindowAssign) -> Result<Option<WindowAssign>> {
         changed |= canonical_in_place(key, assign.input().schema().as_ref())?;
     }
     Ok(changed.then(|| assign.clone().with_keys(Keys::Of(keys))))
+}
+
+/// The keys of an ASOF join; `None` when there is nothing to do.
+fn of_asof(join: &AsofJoin) -> Result<Option<AsofJoin>> {
+    let mut on = join.on.clone();
+    let mut changed = false;
+    for (left, right) in &mut on {
+        changed |= canonical_in_place(left, join.left.schema().as_ref())?;
+        changed |= canonical_in_place(right, join.right.schema().as_ref())?;
+    }
+    Ok(changed.then(|| join.clone().with_on(on)))
 }
 
 /// Equality of floating-point numbers, where one of the operands may be NaN.

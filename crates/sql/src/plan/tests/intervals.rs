@@ -50,6 +50,49 @@ async fn bounds_are_found_in_any_form() {
 }
 
 #[tokio::test]
+async fn rows_without_a_partner_are_the_same_in_both_forms() {
+    let world = World::new();
+    let near = "b.ts BETWEEN p.ts - INTERVAL '1 second' AND p.ts + INTERVAL '2 seconds'";
+    for keys in ["b.bidder = p.id", "b.bidder = p.id AND b.price > 50 AND p.id <> b.auction"] {
+        for kind in ["LEFT", "RIGHT", "FULL"] {
+            let sql = format!(
+                "SELECT b.price, b.ts, p.id FROM bid b {kind} JOIN person p ON {keys} AND {near}"
+            );
+            world.agree(&sql).await;
+        }
+        for is in ["", "NOT "] {
+            let sql = format!(
+                "SELECT b.price, b.ts FROM bid b WHERE {is}EXISTS (SELECT 1 FROM person p WHERE {keys} AND {near})"
+            );
+            world.agree(&sql).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_closest_row_is_the_same_in_both_forms() {
+    let world = World::new();
+    let tolerance = "p.ts <= b.ts + INTERVAL '3 seconds' AND p.ts >= b.ts - INTERVAL '3 seconds'";
+    let (before, after) = tolerance.split_once(" AND ").unwrap();
+    for kind in ["ASOF", "ASOF LEFT"] {
+        for order in [
+            "b.ts >= p.ts".to_owned(),
+            "b.ts > p.ts".to_owned(),
+            format!("b.ts >= p.ts AND {after}"),
+            format!("b.ts <= p.ts AND {before}"),
+            format!("b.ts < p.ts AND {before}"),
+        ] {
+            for keys in ["b.bidder = p.id AND", "b.channel = p.name AND", ""] {
+                let sql = format!(
+                    "SELECT b.price, b.ts, p.id, p.name FROM bid b {kind} JOIN person p ON {keys} {order}"
+                );
+                world.agree(&sql).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_join_goes_wherever_a_stream_does() {
     let world = World::new();
     let join = "bid b JOIN person p ON b.bidder = p.id AND b.ts BETWEEN p.ts - INTERVAL '1 second' AND p.ts + INTERVAL '2 seconds'";

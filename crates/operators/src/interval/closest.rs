@@ -1,0 +1,164 @@
+//! ASOF joins: the row of the right input that is closest to a row of the left one.
+//!
+//! A row that looks back finds its partner when it is processed. One that looks forward waits: the next row of the right input
+//! of its key takes it, and with it all earlier rows that still wait, since whatever took one of those took all before it. Of
+//! several rows at one time, the one with the greatest values counts, whatever came first.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+
+use arrow::array::make_comparator;
+use arrow::compute::SortOptions;
+use windrow_core::Result;
+
+use super::LEFT;
+use super::table::{Entry, NONE, Pairs, Rows, Table};
+
+/// The pairs of the rows that were taken at one time, by the number of the row of the left input.
+#[derive(Debug, Default)]
+pub(super) struct Takers {
+    time: i64,
+    pairs: HashMap<u32, usize>,
+}
+
+impl Table {
+    pub(super) fn find_closest(
+        &mut self,
+        side: usize,
+        entry: Entry,
+        found: &mut Pairs,
+        takers: &mut Takers,
+    ) -> Result<()> {
+        let partners = self.spec.partners(side, entry.time);
+        let looks_back = self.spec.looks_back();
+        let [left, right] = &mut self.sides;
+        match (side, looks_back) {
+            (LEFT, true) => {
+                if let Some(partner) = right.latest_for(entry, partners)? {
+                    found.push(LEFT, left.done as u32, partner, entry.time);
+                }
+                left.done += 1;
+                Ok(())
+            }
+            (LEFT, false) => {
+                left.link();
+                Ok(())
+            }
+            (_, true) => {
+                right.link();
+                Ok(())
+            }
+            (_, false) => {
+                let taken = left.take_waiting(right, (entry, partners), found, takers);
+                right.done += 1;
+                taken
+            }
+        }
+    }
+}
+
+impl Rows {
+    /// The latest row with the key of `entry` and a time within the bounds.
+    fn latest_for(&self, entry: Entry, (first, last): (i64, i64)) -> Result<Option<u32>> {
+        let mut at = self.heads.get(entry.key as usize).copied().unwrap_or(NONE);
+        let mut best: Option<(u32, i64)> = None;
+        while let Some(row) = self.entries.get(at as usize) {
+            // Those behind it have no greater position, and so no greater time.
+            if row.position < best.map_or(first, |best| best.1) {
+                break;
+            }
+            if row.time >= first && row.time <= last && self.is_later((at, row.time), best)? {
+                best = Some((at, row.time));
+            }
+            at = row.next;
+        }
+        Ok(best.map(|best| best.0))
+    }
+
+    /// Whether a row is after another one, in time or else in its values.
+    fn is_later(&self, (row, time): (u32, i64), than: Option<(u32, i64)>) -> Result<bool> {
+        let Some((other, of)) = than else { return Ok(true) };
+        match time.cmp(&of) {
+            Ordering::Equal => Ok(self.by_values(row, other)? == Ordering::Greater),
+            order => Ok(order == Ordering::Greater),
+        }
+    }
+
+    /// Compares two rows column by column; NULL is the smallest value.
+    fn by_values(&self, a: u32, b: u32) -> Result<Ordering> {
+        let ((a, a_row), (b, b_row)) = (self.place(a), self.place(b));
+        let (Some(a), Some(b)) = (self.batch(a), self.batch(b)) else { return Ok(Ordering::Equal) };
+        // The position is not a value.
+        let columns = a.num_columns().saturating_sub(1);
+        let options = SortOptions { descending: false, nulls_first: true };
+        for (a, b) in a.columns().iter().zip(b.columns()).take(columns) {
+            let order = make_comparator(a, b, options)?(a_row, b_row);
+            if order != Ordering::Equal {
+                return Ok(order);
+            }
+        }
+        Ok(Ordering::Equal)
+    }
+
+    /// Pairs the rows that wait for the next row of the right input with it.
+    fn take_waiting(
+        &mut self,
+        right: &Self,
+        (entry, (first, last)): (Entry, (i64, i64)),
+        found: &mut Pairs,
+        takers: &mut Takers,
+    ) -> Result<()> {
+        if takers.time != entry.time {
+            takers.pairs.clear();
+            takers.time = entry.time;
+        }
+        let own = right.done as u32;
+        let mut at = self.heads.get(entry.key as usize).copied().unwrap_or(NONE);
+        while let Some(row) = self.entries.get(at as usize) {
+            if row.time < first {
+                break;
+            }
+            if row.time <= last {
+                let Some(matched) = self.matched.get_mut(at as usize) else { break };
+                if !std::mem::replace(matched, true) {
+                    takers.pairs.insert(at, found.times.len());
+                    found.push(LEFT, at, own, entry.time);
+                } else if let Some(pair) = takers.pairs.get(&at) {
+                    let [_, partners] = &mut found.rows;
+                    if let Some(partner) = partners.get_mut(*pair)
+                        && right.by_values(own, *partner)? == Ordering::Greater
+                    {
+                        *partner = own;
+                    }
+                } else {
+                    break;
+                }
+            }
+            at = row.next;
+        }
+        Ok(())
+    }
+
+    /// Returns which rows are of use to rows that look back from times of which all up to `effective` may be matched: those at
+    /// `before` or after, but for each key of those up to `effective` the latest only.
+    pub(super) fn latest(&self, effective: i64, before: i64) -> Result<Vec<bool>> {
+        let mut useful: Vec<bool> = self.entries.iter().map(|entry| entry.time >= before).collect();
+        for head in &self.heads {
+            let mut at = *head;
+            let mut best: Option<(u32, i64)> = None;
+            while let Some(row) = self.entries.get(at as usize) {
+                if row.time <= effective {
+                    let dropped = match self.is_later((at, row.time), best)? {
+                        true => best.replace((at, row.time)).map(|best| best.0),
+                        false => Some(at),
+                    };
+                    if let Some(slot) = dropped.and_then(|row| useful.get_mut(row as usize)) {
+                        *slot = false;
+                    }
+                }
+                at = row.next;
+            }
+        }
+        Ok(useful)
+    }
+}

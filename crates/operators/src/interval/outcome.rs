@@ -1,0 +1,182 @@
+//! What is returned beyond plain pairs: pairs that satisfy a condition, rows that match nothing, rows that match something.
+//!
+//! Rows are processed as for pairs. The pairs that are found are candidates: the condition is asked for many at a time. Then the
+//! rows that have matched are marked, and rows before `until` whose time has come without a mark are told to match nothing.
+//!
+//! Invariant: results come in order of their time, across calls, too: a call makes all results before the next row that it
+//! leaves unprocessed.
+
+use std::sync::Arc;
+
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use windrow_core::Result;
+
+use super::closest::Takers;
+use super::table::{Entry, Matched, NONE, Pairs, Rows, Table};
+use super::{JoinFilter, LEFT, Matching, RIGHT};
+
+/// The number of a row of each input, or none, and the time of the result.
+type Outcome = (i64, [u32; 2]);
+
+impl Table {
+    /// As `run`, for what is not only pairs.
+    pub(super) fn run_outcomes(&mut self, rows_max: usize, until: i64) -> Result<Option<Matched>> {
+        let mut found = Pairs::default();
+        let mut takers = Takers::default();
+        let mut last = i64::MIN;
+        while let Some((side, entry)) = self.next_entry() {
+            if found.times.len() >= rows_max && entry.position > last {
+                break;
+            }
+            last = entry.position;
+            match self.spec.matching {
+                Matching::All => self.find_all(side, entry, &mut found),
+                Matching::Closest => self.find_closest(side, entry, &mut found, &mut takers)?,
+            }
+        }
+        let found = match self.spec.filter.clone() {
+            Some(filter) => self.filtered(&filter, found)?,
+            None => found,
+        };
+        let outcomes = self.outcomes(found, self.next_position().unwrap_or(until));
+        if outcomes.is_empty() {
+            return Ok(None);
+        }
+        let mut all = Pairs::default();
+        for (time, [left, right]) in outcomes {
+            all.push(LEFT, left, right, time);
+        }
+        self.gather(all).map(Some)
+    }
+
+    /// The next row to be processed. At one time, rows of the left input come first, unless they look for earlier ones.
+    fn next_entry(&self) -> Option<(usize, Entry)> {
+        let [left, right] = &self.sides;
+        match (left.entries.get(left.done), right.entries.get(right.done)) {
+            (None, None) => None,
+            (Some(l), None) => Some((LEFT, *l)),
+            (None, Some(r)) => Some((RIGHT, *r)),
+            (Some(l), Some(r)) => {
+                let left_first = match self.spec.looks_back() {
+                    true => l.position < r.position,
+                    false => (l.position, l.time) <= (r.position, r.time),
+                };
+                Some(if left_first { (LEFT, *l) } else { (RIGHT, *r) })
+            }
+        }
+    }
+
+    fn find_all(&mut self, side: usize, entry: Entry, found: &mut Pairs) {
+        let [left, right] = &mut self.sides;
+        let (own, other) = if side == LEFT { (left, right) } else { (right, left) };
+        // A row that is partly late is only found by others.
+        if entry.time == entry.position {
+            other.find(entry, self.spec.partners(side, entry.time), |partner| {
+                found.push(side, own.done as u32, partner, entry.time);
+            });
+        }
+        own.link();
+    }
+
+    /// The pairs that satisfy the condition.
+    fn filtered(&self, filter: &JoinFilter, found: Pairs) -> Result<Pairs> {
+        if found.times.is_empty() {
+            return Ok(found);
+        }
+        let mut columns = vec![];
+        for (side, ((rows, numbers), wanted)) in
+            self.sides.iter().zip(&found.rows).zip(&filter.columns).enumerate()
+        {
+            let schema = &self.spec.side(side).input.schema;
+            rows.gather(schema, wanted.iter().copied(), numbers, &mut columns)?;
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(found.times.len()));
+        let schema = Arc::clone(&filter.schema);
+        let batch = RecordBatch::try_new_with_options(schema, columns, &options)?;
+        let keeps = filter.keeps(&batch)?;
+        let mut kept = Pairs::default();
+        let [left, right] = &found.rows;
+        for (((time, left), right), keeps) in found.times.iter().zip(left).zip(right).zip(&keeps) {
+            if keeps == Some(true) {
+                kept.push(LEFT, *left, *right, *time);
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Marks what has matched, and returns all results before `until`, in order.
+    fn outcomes(&mut self, found: Pairs, until: i64) -> Vec<Outcome> {
+        let spec = Arc::clone(&self.spec);
+        let mut outcomes: Vec<Outcome> = vec![];
+        for (side, (rows, numbers)) in self.sides.iter_mut().zip(&found.rows).enumerate() {
+            if !spec.tracks(side) {
+                continue;
+            }
+            for (number, time) in numbers.iter().zip(&found.times) {
+                let Some(matched) = rows.matched.get_mut(*number as usize) else { continue };
+                let first = !std::mem::replace(matched, true);
+                if first && spec.kind.has_matched(side) {
+                    outcomes.push((*time, alone(side, *number)));
+                }
+            }
+        }
+        if spec.kind.has_pairs() {
+            let [left, right] = found.rows;
+            let pairs = left.into_iter().zip(right).map(|(left, right)| [left, right]);
+            outcomes.extend(found.times.into_iter().zip(pairs));
+        }
+        for (side, rows) in self.sides.iter_mut().enumerate() {
+            let (wait, wanted) = (spec.wait(side), spec.kind.has_unmatched(side));
+            if wanted {
+                rows.tell(wait, until, |number, time| outcomes.push((time, alone(side, number))));
+            }
+        }
+        outcomes.sort_by_key(|outcome| outcome.0);
+        outcomes
+    }
+
+    /// When the next row may be told to match nothing.
+    pub(super) fn next_telling(&self) -> Option<i64> {
+        let sides = self.sides.iter().enumerate().filter_map(|(side, rows)| {
+            let next = rows.entries.get(rows.told).filter(|_| rows.told < rows.done)?;
+            let wanted = self.spec.kind.has_unmatched(side);
+            wanted.then(|| next.time.saturating_add(self.spec.wait(side)))
+        });
+        sides.min()
+    }
+
+    /// Returns the time before which about `rows_max` rows are told to match nothing, `to` at most. All rows have been processed.
+    pub(super) fn telling_end(&self, to: i64, rows_max: usize) -> i64 {
+        let sides = self.sides.iter().enumerate().filter_map(|(side, rows)| {
+            let last = rows.entries.get(rows.told.saturating_add(rows_max))?;
+            let wanted = self.spec.kind.has_unmatched(side);
+            let end = last.time.saturating_add(self.spec.wait(side)).saturating_add(1);
+            wanted.then_some(end)
+        });
+        sides.min().map_or(to, |end| end.min(to))
+    }
+}
+
+impl Rows {
+    /// Calls `tell` for each row that has not matched and whose time, which is `wait` after its own, is before `until`.
+    fn tell(&mut self, wait: i64, until: i64, mut tell: impl FnMut(u32, i64)) {
+        while self.told < self.done
+            && let Some(entry) = self.entries.get(self.told)
+        {
+            let matched = self.matched.get(self.told).copied().unwrap_or(false);
+            let time = entry.time.saturating_add(wait);
+            if !matched && time >= until {
+                break;
+            }
+            if !matched {
+                tell(self.told as u32, time);
+            }
+            self.told += 1;
+        }
+    }
+}
+
+/// A row of one input without a partner.
+fn alone(side: usize, number: u32) -> [u32; 2] {
+    if side == LEFT { [number, NONE] } else { [NONE, number] }
+}
