@@ -403,7 +403,7 @@ fn value(call: &OverCall, rows: &[&Row], at: usize) -> String {
                 ("array_agg", ..) => naive::sorted_list(
                     rows.iter().map(|r| text_of(r, column).unwrap_or_default()).collect(),
                 ),
-                (other, ..) => panic!("{other}"),
+                (other, ..) => format!("no {other} here"),
             }
         }
     }

@@ -293,7 +293,7 @@ impl Logged {
         }
         match &mut self.values {
             Values::Ints(values) => {
-                *values = kept.iter().map(|row| values[*row as usize]).collect()
+                *values = kept.iter().map(|row| values[*row as usize]).collect();
             }
             Values::Floats(values) => {
                 *values = kept.iter().map(|row| values[*row as usize]).collect();

@@ -33,6 +33,7 @@ mod known;
 mod lineage;
 mod names;
 mod over;
+mod over_order;
 mod own;
 mod parameters;
 mod pieces;

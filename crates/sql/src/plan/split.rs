@@ -25,7 +25,7 @@ use super::flow::{
 use super::hoist::{Hoisted, Output, at_leaf, hoist, is_over_session};
 use super::relation::{ContinuousScan, EventTime};
 use super::shape::{Kind, kind, refused, returns_pairs};
-use super::{fingerprint, lineage, over, stream_of};
+use super::{fingerprint, lineage, over, over_order, stream_of};
 use crate::diagnostics::from_datafusion;
 use crate::leaf::{LeafId, LeafTable};
 use crate::parse::{Emit, Tail};
@@ -41,6 +41,7 @@ pub fn continuous(
 ) -> Result<ContinuousPlan, Error> {
     let plan = streams_in_place(plan).map_err(from_datafusion)?;
     let plan = state.optimizer().optimize(plan, state, |_, _| {}).map_err(from_datafusion)?;
+    let plan = over_order::waiting_last(plan).map_err(from_datafusion)?;
     let kind = kind(&plan).map_err(from_datafusion)?;
     check_tail(kind, tail)?;
     let lateness_nanos = tail.lateness.map_or(0, |interval| interval.nanos);
