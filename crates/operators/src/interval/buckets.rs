@@ -150,7 +150,7 @@ pub(super) type Rows = (RecordBatch, Vec<bool>);
 
 impl IntervalJoin {
     /// Joins new rows with those on disk, some buckets at a time. All rows before `end` are here.
-    pub(super) fn pass_buckets(&mut self, new: [Vec<RecordBatch>; 2], end: i64) -> Result<()> {
+    pub(super) fn pass_buckets(&mut self, new: &[Vec<RecordBatch>; 2], end: i64) -> Result<()> {
         let Some(space) = self.space.clone() else {
             return Err(Error::internal("a join has rows on disk, and no space for them"));
         };

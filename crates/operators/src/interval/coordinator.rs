@@ -25,6 +25,8 @@ use crate::segments::spill::SpillSpace;
 const CHUNK_ROWS: usize = 64 << 10;
 /// Pairs that are made together, approximately.
 const PAIRS: usize = 8192;
+/// Where what is on disk is written again for each pass, as many times the bytes that may be read at a time are new.
+const REWRITING_FACTOR: usize = 2;
 /// What is on disk is loaded again when it takes less than this share of the bytes that may be read at a time.
 const LOADED_SHARE: usize = 2;
 
@@ -152,6 +154,14 @@ impl IntervalJoin {
         self.past.iter().any(|pieces| !pieces.is_empty()) || !self.buckets.is_empty()
     }
 
+    /// Bytes of new rows that are joined at a time with those on disk: more where these are written again each time.
+    fn chunk_bytes(&self) -> usize {
+        match self.spec.is_plain() {
+            true => self.pass_bytes(),
+            false => self.pass_bytes().saturating_mul(REWRITING_FACTOR),
+        }
+    }
+
     pub(super) fn pass_bytes(&self) -> usize {
         self.space.as_ref().map_or(usize::MAX, |space| space.pass_bytes())
     }
@@ -172,7 +182,7 @@ impl IntervalJoin {
             }
             self.load()?;
             self.table.prune(self.frontier)?;
-            let bytes_max = if self.is_short() { self.pass_bytes() } else { usize::MAX };
+            let bytes_max = if self.is_short() { self.chunk_bytes() } else { usize::MAX };
             let chunk = self.waiting.chunk_end(to, bytes_max);
             let end = self.table.telling_end(chunk.unwrap_or(to), CHUNK_ROWS);
             let end = self.telling_end_of_buckets(end);
@@ -187,7 +197,7 @@ impl IntervalJoin {
             if self.is_short() {
                 match self.spec.is_plain() {
                     true => self.pass(new)?,
-                    false => self.pass_buckets(new, end)?,
+                    false => self.pass_buckets(&new, end)?,
                 }
                 self.frontier = end;
             } else {
@@ -383,7 +393,7 @@ impl CoordinatorPart for IntervalJoin {
             return to;
         }
         let bytes: usize = self.waiting.all().map(Piece::bytes_in_memory).sum();
-        let many = bytes >= self.pass_bytes();
+        let many = bytes >= self.chunk_bytes();
         if many { to } else { Watermark::at(self.frontier).min(to) }
     }
 

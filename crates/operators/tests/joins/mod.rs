@@ -327,7 +327,9 @@ impl<'a> Run<'a> {
             _ => (ids(Some(1)), ids(Some(5))),
         };
         for (row, ids) in left.into_iter().zip(right).enumerate() {
-            let time = *self.times.get(&ids).unwrap_or_else(|| panic!("unexpected: {ids:?}"));
+            let time = self.times.get(&ids).copied();
+            assert!(time.is_some(), "unexpected: {ids:?}");
+            let time = time.unwrap();
             self.pairs.push((time, ids.0, ids.1));
             let cells = rows.columns().iter().map(|c| match c.is_null(row) {
                 true => "NULL".to_owned(),
