@@ -1,10 +1,11 @@
 //! Functions that DataFusion has not, or has with fewer meanings: patterns of times, parts of
-//! intervals, numbers times intervals.
+//! intervals, numbers times intervals, hashes.
 //!
 //! What is registered here takes the place of DataFusion's function of that name.
 
 mod date_part;
 mod format;
+mod hash;
 mod intervals;
 mod parse;
 mod patterns;
@@ -24,6 +25,7 @@ use datafusion::logical_expr::{ColumnarValue, Expr, ScalarUDF, Volatility, creat
 
 use self::date_part::DatePart;
 use self::format::Format;
+use self::hash::HashOf;
 use self::parse::Parse;
 use self::patterns::Family;
 
@@ -53,6 +55,7 @@ pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     }
     let date_part = DatePart::new(datetime::date_part());
     state.register_udf(Arc::new(ScalarUDF::from(date_part)))?;
+    state.register_udf(Arc::new(ScalarUDF::from(HashOf::default())))?;
     state.register_udf(Arc::new(version()))?;
     Ok(())
 }
