@@ -47,7 +47,10 @@ fn calendar_window(rng: &mut StdRng) -> WindowSpec {
             step_unit = StepUnit::Day;
             WindowKind::Cumulate { step: rng.random_range(1..10), size }
         }
-        _ => WindowKind::Cumulate { step: rng.random_range(20_000..80_000), size },
+        _ => {
+            let days = if unit == CalendarUnit::Day { 1 } else { 10 };
+            WindowKind::Cumulate { step: rng.random_range(20_000..80_000) * days, size }
+        }
     };
     let zone = Zone::of("Europe/Berlin").unwrap();
     let calendar = Calendar { unit, step_unit, zone, ticks_per_second: 1, shift_seconds: 0 };

@@ -128,7 +128,9 @@ fn calendar_windows(spec: &WindowSpec, calendar: Calendar, time: i64) -> Vec<(i6
         WindowKind::Hop { slide, size } => (slide, size),
     };
     let first = starts[0].1;
-    let longest = starts.iter().filter(|(_, n)| (n - spec.offset()).rem_euclid(period) == 0);
+    let begun = starts.partition_point(|(start, _)| *start <= time);
+    let near = &starts[begun.saturating_sub(size as usize)..begun];
+    let longest = near.iter().filter(|(_, n)| (n - spec.offset()).rem_euclid(period) == 0);
     longest
         .filter_map(|(start, n)| Some((*start, starts.get((n + size - first) as usize)?.0)))
         .filter(|(start, end)| (*start..*end).contains(&time))
@@ -140,9 +142,10 @@ fn calendar_windows(spec: &WindowSpec, calendar: Calendar, time: i64) -> Vec<(i6
                 .map(|at| (start, at))
                 .collect(),
             (WindowKind::Cumulate { step, .. }, _) => {
-                let days = units(CalendarUnit::Day).iter().map(|(instant, _)| *instant);
-                let within =
-                    days.filter(|at| (start..end).contains(at)).step_by(step as usize).skip(1);
+                let days = units(CalendarUnit::Day);
+                let from = days.partition_point(|(instant, _)| *instant < start);
+                let within = days[from..].iter().map(|(instant, _)| *instant);
+                let within = within.take_while(|at| *at < end).step_by(step as usize).skip(1);
                 within.chain([end]).map(|at| (start, at)).collect()
             }
             _ => vec![(start, end)],

@@ -45,7 +45,7 @@ impl ScalarUDFImpl for HashOf {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let columns = ColumnarValue::values_to_arrays(&args.args)?;
-        let rows = columns.first().map_or(args.number_rows, |column| column.len());
+        let rows = columns.first().map_or(args.number_rows, Array::len);
         let hashes: ArrayRef = Arc::new(hashes(&columns, rows)?);
         if args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_))) {
             let one = datafusion::common::ScalarValue::try_from_array(&hashes, 0)?;

@@ -206,9 +206,9 @@ impl BoundFunction {
     /// What a bound of calendar windows is for each time.
     fn by_calendar(&self, mut grid: Grid, times: &[i64]) -> ScalarBuffer<i64> {
         let bound = |time: i64| match self.bound {
-            Bound::TumbleStart => grid.tumble(time).0,
-            Bound::TumbleEnd => grid.tumble(time).1,
-            Bound::TumbleTime => grid.tumble(time).1.wrapping_sub(1),
+            Bound::TumbleStart => grid.last_window(time).0,
+            Bound::TumbleEnd => grid.last_window(time).1,
+            Bound::TumbleTime => grid.last_window(time).1.wrapping_sub(1),
             Bound::TimeOfEnd => time.wrapping_sub(1),
             Bound::Slice => grid.slice(time),
             Bound::StartOfEnd | Bound::Ends | Bound::SliceEnds => grid.start_of_end(time),

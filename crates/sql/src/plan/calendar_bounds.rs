@@ -29,12 +29,20 @@ impl Grid {
         Some(Self { kind: spec.kind(), offset: spec.offset(), calendar, last: None, steps: None })
     }
 
-    /// The start and end of the tumbling window of `time`.
-    pub(super) fn tumble(&mut self, time: i64) -> (i64, i64) {
-        let (WindowKind::Tumble { size }
-        | WindowKind::Hop { size, .. }
-        | WindowKind::Cumulate { size, .. }) = self.kind;
-        self.period(time, size)
+    /// The start and end of the longest of the windows that contain `time` and begin last: of the only one of TUMBLE, and of
+    /// the one that begins at `time`, if one does.
+    pub(super) fn last_window(&mut self, time: i64) -> (i64, i64) {
+        match self.kind {
+            WindowKind::Tumble { size } | WindowKind::Cumulate { size, .. } => {
+                self.period(time, size)
+            }
+            WindowKind::Hop { slide, size } => {
+                let unit = self.calendar.unit;
+                let since = (self.number(unit, time) - self.offset).rem_euclid(slide);
+                let first = self.number(unit, time) - since;
+                (self.instant(unit, first), self.instant(unit, first + size))
+            }
+        }
     }
 
     /// The start of the window that ends at `end`.
