@@ -69,7 +69,9 @@ impl CalendarSlicing {
     pub(crate) fn start_of(&self, end: i64) -> i64 {
         match self.kind {
             WindowKind::Tumble { size } | WindowKind::Hop { size, .. } => {
-                self.start(self.unit(end).saturating_sub(size))
+                // From the last unit that has an instant: a zone that crossed the date line has an empty day.
+                let after = self.unit(end.saturating_sub(1)).saturating_add(1);
+                self.start(after.saturating_sub(size))
             }
             WindowKind::Cumulate { size, .. } => self.aligned(end.saturating_sub(1), size).0,
         }

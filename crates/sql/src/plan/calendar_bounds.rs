@@ -50,7 +50,8 @@ impl Grid {
         match self.kind {
             WindowKind::Cumulate { size, .. } => self.period(end.saturating_sub(1), size).0,
             WindowKind::Tumble { size } | WindowKind::Hop { size, .. } => {
-                self.instant(self.calendar.unit, self.number(self.calendar.unit, end) - size)
+                let last = self.number(self.calendar.unit, end.saturating_sub(1));
+                self.instant(self.calendar.unit, last + 1 - size)
             }
         }
     }
@@ -81,7 +82,10 @@ impl Grid {
                 let number = self.number(unit, time);
                 let starts = (number - size + 1)..=number;
                 let starts = starts.filter(|n| (n - self.offset).rem_euclid(slide) == 0);
-                ends.extend(starts.map(|start| self.instant(unit, start + size)));
+                // Of windows that differ by a day that the zone has skipped, the first one counts.
+                let mut all: Vec<i64> = starts.map(|n| self.instant(unit, n + size)).collect();
+                all.dedup();
+                ends.append(&mut all);
             }
             WindowKind::Cumulate { step, size } => {
                 let (start, end) = self.period(time, size);
