@@ -43,7 +43,7 @@ const ROW_VIEWS: [(&str, &str); 3] = [
 ];
 
 /// The views with windows: name, text, and by how many seconds its windows may come later than the stream's watermark.
-const VIEWS: [(&str, &str, u32); 13] = [
+const VIEWS: [(&str, &str, u32); 15] = [
     (
         "t",
         "SELECT window_start, window_end, window_time, k, count(*) AS n, sum(x) AS total, max(id) AS last \
@@ -61,6 +61,21 @@ const VIEWS: [(&str, &str, u32); 13] = [
         "SELECT window_start, window_end, sum(n) AS n, sum(total) AS total, max(last) AS last \
          FROM TUMBLE(t, window_time, INTERVAL '30 seconds') GROUP BY window_start, window_end",
         10,
+    ),
+    // The windows of a view.
+    (
+        "vt",
+        "SELECT window_start, window_end, sum(n) AS n, sum(total) AS total, max(last) AS last, max_by(k, last) AS k \
+         FROM t GROUP BY window_start, window_end",
+        10,
+    ),
+    // By the calendar.
+    (
+        "cd",
+        "SELECT window_start, window_end, k, count(*) AS n, max_by(id, x) AS best, mode(x) AS often \
+         FROM CUMULATE(s, ts, INTERVAL '20 seconds', INTERVAL '1 day', 'Asia/Kolkata') \
+         GROUP BY window_start, window_end, k",
+        0,
     ),
     (
         "rt",

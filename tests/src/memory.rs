@@ -41,6 +41,11 @@ const QUERIES: &[(usize, &str)] = &[
         "SELECT window_end, k % 20000 AS g, count(DISTINCT v) AS d FROM CUMULATE(s, ts, INTERVAL '20 seconds', INTERVAL '1 minute') \
      GROUP BY window_start, window_end, k % 20000 EMIT FINAL",
     ),
+    (
+        4,
+        "SELECT window_end, k % 20000 AS g, mode(v) AS m, max_by(name, v) AS n FROM TUMBLE(s, ts, INTERVAL '1 month') \
+     GROUP BY window_start, window_end, k % 20000 EMIT FINAL",
+    ),
     // The finish plan needs the whole window.
     (
         3,

@@ -44,9 +44,9 @@ const FORMS: &[(&str, &str)] = &[
         "[WITH name AS (query), …]\n\
          SELECT [DISTINCT] expression [AS name], …\n\
          FROM name | 'file' | (query)\n\
-         \x20   | TUMBLE(name, time, size [, offset])\n\
-         \x20   | HOP(name, time, slide, size [, offset])\n\
-         \x20   | CUMULATE(name, time, step, size [, offset])\n\
+         \x20   | TUMBLE(name, time, size [, offset] [, zone])\n\
+         \x20   | HOP(name, time, slide, size [, offset] [, zone])\n\
+         \x20   | CUMULATE(name, time, step, size [, offset] [, zone])\n\
          \x20   | SESSION(name [PARTITION BY key, …], time, gap)\n\
          [JOIN … ON …] [WHERE condition] [GROUP BY expression, …] [HAVING condition]\n\
          [ORDER BY expression [DESC], … | ALL] [LIMIT n]\n\

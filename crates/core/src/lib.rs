@@ -2,15 +2,17 @@
 //! has two sides. What does not belong here: anything that computes an answer, reads or writes, or waits; a term used
 //! by one crate alone stays in that crate.
 //!
-//! Every other crate depends on it for event time ([`time`]), the intervals into which rows are grouped ([`window`]),
-//! the position of a row in its partition ([`offset`]), how rows enter ([`source`]), the time of day ([`clock`]),
+//! Every other crate depends on it for event time ([`time`]), the intervals into which rows are grouped ([`window`],
+//! [`calendar`]), the position of a row in its partition ([`offset`]), how rows enter ([`source`]), the time of day ([`clock`]),
 //! limits ([`limits`]), the memory of one statement ([`budget`]), the size of a batch in bytes ([`size`]), the owner of
 //! a part of a data directory ([`owner`]), and errors ([`error`]).
 //!
-//! This crate depends on Arrow and nothing else: no DataFusion, no tokio, no input or output.
+//! This crate depends on Arrow and on the database of time zones (chrono-tz), and on nothing else of weight: no
+//! DataFusion, no tokio, no input or output.
 #![forbid(unsafe_code)]
 
 pub mod budget;
+pub mod calendar;
 pub mod clock;
 pub mod error;
 pub mod limits;
@@ -23,6 +25,7 @@ pub mod time;
 pub mod window;
 
 pub use budget::Budget;
+pub use calendar::{Calendar, CalendarUnit, StepUnit, Zone};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{Error, ErrorKind, Place, Result};
 pub use limits::Limits;

@@ -3,39 +3,40 @@
 
 use std::ops::RangeInclusive;
 
-use crate::{Error, Result};
+use crate::{Calendar, Error, Result};
 
-/// The shape of a window. All lengths are ticks of the event-time column.
+/// The shape of a window. All lengths are ticks of the event-time column, or days or months of a [`Calendar`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum WindowKind {
     /// Fixed, gapless, not overlapping: `[k·size, (k+1)·size)`.
     Tumble {
-        /// Length in ticks.
+        /// Length.
         size: i64,
     },
-    /// Fixed, one starting every `slide` ticks: `[k·slide, k·slide + size)`. `size` need not be a multiple of `slide`.
+    /// Fixed, one starting every `slide`: `[k·slide, k·slide + size)`. `size` need not be a multiple of `slide`.
     Hop {
-        /// Ticks from one start to the next.
+        /// From one start to the next.
         slide: i64,
-        /// Length in ticks.
+        /// Length.
         size: i64,
     },
     /// Growing: `[k·size, k·size + j·step)` for `j = 1 …`, the last of which ends at `(k+1)·size` (`size` is a multiple
-    /// of `step`).
+    /// of `step`). By the calendar, `size` need not be one: the last step is as long as what is left.
     Cumulate {
-        /// Ticks by which each window is longer than the one before.
+        /// By how much each window is longer than the one before.
         step: i64,
-        /// Length of the longest window in ticks.
+        /// Length of the longest window.
         size: i64,
     },
 }
 
 /// A valid window: lengths are positive, `slide ≤ size`, `step` divides `size`. Windows align to the Unix epoch plus
-/// `offset`; times before 1970 round down.
+/// `offset`; times before 1970 round down. With a [`Calendar`], sizes, slides and offsets are its days or months.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WindowSpec {
     kind: WindowKind,
     offset: i64,
+    calendar: Option<Calendar>,
 }
 
 /// Sessions: runs of rows of one key whose neighbours are at most `gap` ticks apart (rows exactly one gap apart
@@ -48,7 +49,7 @@ pub struct SessionSpec {
 /// The windows of a relation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Windows {
-    /// Of fixed length (or, in CUMULATE, one of several), aligned to the Unix epoch.
+    /// Of fixed length (or, in CUMULATE, one of several), aligned to the Unix epoch or to a calendar.
     Aligned(WindowSpec),
     /// As long as rows keep coming.
     Session(SessionSpec),
@@ -100,6 +101,18 @@ impl WindowSpec {
     /// When a length is not positive, a slide is longer than the size, or a step does not divide the size; the hint
     /// suggests the most likely correction.
     pub fn try_new(kind: WindowKind, offset: i64) -> Result<Self> {
+        Self::checked(kind, offset, None)
+    }
+
+    /// The same of windows whose lengths are days or months of a calendar.
+    ///
+    /// # Errors
+    /// As [`try_new`](Self::try_new), but a step need not divide the size.
+    pub fn of_calendar(kind: WindowKind, offset: i64, calendar: Calendar) -> Result<Self> {
+        Self::checked(kind, offset, Some(calendar))
+    }
+
+    fn checked(kind: WindowKind, offset: i64, calendar: Option<Calendar>) -> Result<Self> {
         let positive = |name: &str, v: i64| {
             if v > 0 {
                 Ok(())
@@ -124,17 +137,30 @@ impl WindowSpec {
             WindowKind::Cumulate { step, size } => {
                 positive("step", step)?;
                 positive("size", size)?;
-                if step > size {
+                let (step_length, size_length) = match calendar {
+                    Some(calendar) => calendar.lengths(step, size),
+                    None => (step, size),
+                };
+                if step_length > size_length {
                     return Err(Error::sql("the step of CUMULATE is longer than its size")
                         .with_hint("CUMULATE takes (step, size): did you swap them?"));
                 }
-                if size % step != 0 {
+                if calendar.is_none() && size % step != 0 {
                     return Err(Error::sql("the size of CUMULATE is not a multiple of its step"));
                 }
                 size
             }
         };
-        Ok(Self { kind, offset: offset.rem_euclid(period) })
+        let spec = Self { kind, offset: offset.rem_euclid(period), calendar };
+        if calendar.is_some_and(|c| spec.size() > c.seconds(Calendar::SECONDS_MAX / 8)) {
+            return Err(Error::sql("the window's size is longer than the calendar"));
+        }
+        Ok(spec)
+    }
+
+    /// The calendar by which its lengths are counted; `None`: in ticks.
+    pub fn calendar(&self) -> Option<Calendar> {
+        self.calendar
     }
 
     /// The shape.
@@ -142,17 +168,29 @@ impl WindowSpec {
         self.kind
     }
 
-    /// The offset from the epoch in ticks, `0 ≤ offset < size or slide`.
+    /// The offset from the epoch in ticks (or units of the calendar), `0 ≤ offset < size or slide`.
     pub fn offset(&self) -> i64 {
         self.offset
     }
 
-    /// Length of the longest window in ticks.
+    /// Length of the longest window in ticks; of calendar windows, no window is longer.
     pub fn size(&self) -> i64 {
+        let (WindowKind::Tumble { size }
+        | WindowKind::Hop { size, .. }
+        | WindowKind::Cumulate { size, .. }) = self.kind;
+        match self.calendar {
+            None => size,
+            Some(calendar) => calendar.seconds(size.saturating_mul(calendar.unit.seconds_max())),
+        }
+    }
+
+    /// Whether each time is in one window only.
+    pub fn is_disjoint(&self) -> bool {
+        let same_unit = self.calendar.is_none_or(|calendar| calendar.steps_in_units());
         match self.kind {
-            WindowKind::Tumble { size }
-            | WindowKind::Hop { size, .. }
-            | WindowKind::Cumulate { size, .. } => size,
+            WindowKind::Tumble { .. } => true,
+            WindowKind::Hop { slide, size } => slide == size,
+            WindowKind::Cumulate { step, size } => step == size && same_unit,
         }
     }
 
@@ -163,6 +201,11 @@ impl WindowSpec {
 
     /// The event times for which all bounds fit in 64 bits. A row outside is a bad row: its windows do not exist.
     pub fn valid_times(&self) -> RangeInclusive<i64> {
-        times_within(self.size().saturating_mul(2))
+        let representable = times_within(self.size().saturating_mul(2));
+        let Some(calendar) = self.calendar else { return representable };
+        let known = calendar.seconds(Calendar::SECONDS_MAX);
+        let margin = self.size().saturating_mul(2);
+        let known = known.saturating_sub(margin).max(0);
+        (*representable.start()).max(-known)..=(*representable.end()).min(known)
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use arrow::datatypes::{SchemaRef, TimeUnit};
-use windrow_core::{SessionSpec, WindowKind, WindowSpec, Windows, time};
+use windrow_core::{CalendarUnit, SessionSpec, StepUnit, WindowKind, WindowSpec, Windows, time};
 
 use crate::spec::Mode;
 
@@ -20,20 +20,43 @@ fn describe_session(session: SessionSpec, unit: TimeUnit) -> String {
 }
 
 fn aligned(spec: WindowSpec, unit: TimeUnit) -> String {
-    let length = |ticks: i64| Length { ticks, unit };
+    let length = |ticks: i64| match spec.calendar() {
+        None => Length { ticks, unit }.to_string(),
+        Some(calendar) => of_units(ticks, calendar.unit),
+    };
+    let step = |step: i64| match spec.calendar().map(|calendar| calendar.step_unit) {
+        None | Some(StepUnit::Tick) => Length { ticks: step, unit }.to_string(),
+        Some(StepUnit::Day) => of_units(step, CalendarUnit::Day),
+        Some(StepUnit::Month) => of_units(step, CalendarUnit::Month),
+    };
     let mut text = match spec.kind() {
         WindowKind::Tumble { size } => format!("TUMBLE size {}", length(size)),
         WindowKind::Hop { slide, size } => {
             format!("HOP slide {} size {}", length(slide), length(size))
         }
-        WindowKind::Cumulate { step, size } => {
-            format!("CUMULATE step {} size {}", length(step), length(size))
+        WindowKind::Cumulate { step: by, size } => {
+            format!("CUMULATE step {} size {}", step(by), length(size))
         }
     };
     if spec.offset() != 0 {
         text.push_str(&format!(" offset {}", length(spec.offset())));
     }
+    if let Some(calendar) = spec.calendar() {
+        if calendar.shift_seconds != 0 {
+            text.push_str(&format!(" shift {} s", calendar.shift_seconds));
+        }
+        text.push_str(&format!(" in {}", calendar.zone));
+    }
     text
+}
+
+fn of_units(number: i64, unit: CalendarUnit) -> String {
+    let name = match unit {
+        CalendarUnit::Day => "day",
+        CalendarUnit::Month => "month",
+    };
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {name}{plural}")
 }
 
 /// A length of time: in seconds if it is a whole number of them.

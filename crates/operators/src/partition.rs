@@ -3,6 +3,8 @@
 //! The common batch lies in one slice and is not touched; a batch in time order is divided into runs without copying;
 //! only a mixed batch is gathered, and then once.
 
+use std::collections::BTreeMap;
+
 use arrow::array::UInt32Array;
 use windrow_core::{Error, Result};
 
@@ -37,8 +39,8 @@ pub(crate) fn partition(slicing: &Slicing, times: &[i64]) -> Result<Partition> {
     let Some(&first) = times.first() else {
         return Ok(Partition::Runs(vec![]));
     };
-    let slice = slicing.slice(first);
-    if all_within(times, slice, slicing.width()) {
+    let (slice, last) = slicing.bounds(first);
+    if all_within(times, slice, last) {
         return Ok(Partition::One(slice));
     }
     if u32::try_from(times.len()).is_err() {
@@ -47,21 +49,23 @@ pub(crate) fn partition(slicing: &Slicing, times: &[i64]) -> Result<Partition> {
     if let Some(runs) = runs(slicing, times) {
         return Ok(Partition::Runs(runs));
     }
+    let Some(width) = slicing.width() else {
+        return Ok(sort(slicing, times));
+    };
     let (min, max) = times.iter().fold((first, first), |(a, b), &t| (a.min(t), b.max(t)));
     let base = slicing.slice(min);
-    let span = max.abs_diff(base) / slicing.width().unsigned_abs();
+    let span = max.abs_diff(base) / width.unsigned_abs();
     Ok(match usize::try_from(span) {
         Ok(span) if span < times.len().saturating_mul(2) => {
-            count_and_scatter(slicing, times, base, span + 1)
+            count_and_scatter(width, times, base, span + 1)
         }
         _ => sort(slicing, times),
     })
 }
 
-/// Whether all times are in `[from, from + width)`: two subtractions and an OR per row, which
+/// Whether all times are in `from..=last`: two subtractions and an OR per row, which
 /// the compiler turns into vector code. A difference that wraps sets the sign bit of the other.
-fn all_within(times: &[i64], from: i64, width: i64) -> bool {
-    let last = from.saturating_add(width - 1);
+fn all_within(times: &[i64], from: i64, last: i64) -> bool {
     times.chunks(4096).all(|chunk| {
         chunk
             .iter()
@@ -79,8 +83,7 @@ fn runs(slicing: &Slicing, times: &[i64]) -> Option<Vec<Piece>> {
         if runs.len() >= runs_max {
             return None;
         }
-        let slice = slicing.slice(first);
-        let last = slice.saturating_add(slicing.width() - 1);
+        let (slice, last) = slicing.bounds(first);
         let rest = times.get(start..).unwrap_or_default();
         let len = rest.iter().position(|&t| t < slice || t > last).unwrap_or(rest.len());
         runs.push(Piece { slice, start, len });
@@ -90,8 +93,8 @@ fn runs(slicing: &Slicing, times: &[i64]) -> Option<Vec<Piece>> {
 }
 
 /// Sorts by slice number with a counting sort; stable.
-fn count_and_scatter(slicing: &Slicing, times: &[i64], base: i64, slices: usize) -> Partition {
-    let numbers = slice_numbers(slicing.width(), times, base, slices);
+fn count_and_scatter(width: i64, times: &[i64], base: i64, slices: usize) -> Partition {
+    let numbers = slice_numbers(width, times, base, slices);
     let mut counts = vec![0_u32; slices];
     for &number in &numbers {
         if let Some(count) = counts.get_mut(number as usize) {
@@ -103,7 +106,7 @@ fn count_and_scatter(slicing: &Slicing, times: &[i64], base: i64, slices: usize)
     for (number, count) in counts.iter_mut().enumerate() {
         let len = *count;
         if len > 0 {
-            let slice = base.saturating_add((number as i64).saturating_mul(slicing.width()));
+            let slice = base.saturating_add((number as i64).saturating_mul(width));
             pieces.push(Piece { slice, start: start as usize, len: len as usize });
         }
         *count = start;
@@ -137,10 +140,13 @@ fn slice_numbers(width: i64, times: &[i64], base: i64, slices: usize) -> Vec<u32
     times.iter().map(|&t| (t.wrapping_sub(base) as u64 / width) as u32).collect()
 }
 
-/// Sorts times that are far apart by slice, keeping the order of rows.
+/// Sorts times that are far apart, or in slices of different lengths, by slice, keeping the order of rows.
 fn sort(slicing: &Slicing, times: &[i64]) -> Partition {
+    let mut known = KnownSlices { slicing, ends: BTreeMap::new(), last: None };
+    let even = slicing.width().is_some();
+    let mut slice = |time| if even { slicing.slice(time) } else { known.slice(time) };
     let mut rows: Vec<(i64, u32)> =
-        times.iter().zip(0_u32..).map(|(&t, row)| (slicing.slice(t), row)).collect();
+        times.iter().zip(0_u32..).map(|(&t, row)| (slice(t), row)).collect();
     rows.sort_unstable();
     let mut pieces: Vec<Piece> = vec![];
     for (i, (slice, _)) in rows.iter().enumerate() {
@@ -152,11 +158,34 @@ fn sort(slicing: &Slicing, times: &[i64]) -> Partition {
     Partition::Gather(rows.iter().map(|(_, row)| *row).collect::<Vec<u32>>().into(), pieces)
 }
 
+/// The slices that times were in: to look one up costs less than to find it by the calendar.
+struct KnownSlices<'a> {
+    slicing: &'a Slicing,
+    /// The last tick of each, by the first.
+    ends: BTreeMap<i64, i64>,
+    /// First and last tick of the slice that was found last.
+    last: Option<(i64, i64)>,
+}
+
+impl KnownSlices<'_> {
+    fn slice(&mut self, time: i64) -> i64 {
+        let contains = |slice: &(i64, i64)| (slice.0..=slice.1).contains(&time);
+        if let Some(slice) = self.last.filter(contains) {
+            return slice.0;
+        }
+        let before = self.ends.range(..=time).next_back().map(|(from, to)| (*from, *to));
+        let slice = before.filter(contains).unwrap_or_else(|| self.slicing.bounds(time));
+        self.ends.insert(slice.0, slice.1);
+        self.last = Some(slice);
+        slice.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
-    use windrow_core::{WindowKind, WindowSpec};
+    use windrow_core::{Calendar, CalendarUnit, StepUnit, WindowKind, WindowSpec, Zone};
 
     use super::*;
 
@@ -197,6 +226,36 @@ mod tests {
             let step = [0, 1, 3, 1_000_000_007][rng.random_range(0..4)];
             let times: Vec<i64> = (0..rng.random_range(1..3000))
                 .map(|i| i * step + rng.random_range(-jitter..jitter) * i64::from(jitter > 2000))
+                .collect();
+            seen.insert(check(&slicing, &times));
+        }
+        assert_eq!(seen.len(), 3, "{seen:?}");
+    }
+
+    #[test]
+    fn batches_are_cut_by_day_and_month() {
+        let mut rng = StdRng::seed_from_u64(2);
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..100 {
+            let calendar = Calendar {
+                unit: [CalendarUnit::Day, CalendarUnit::Month][rng.random_range(0..2)],
+                step_unit: StepUnit::Tick,
+                zone: Zone::of("Europe/Berlin").unwrap(),
+                ticks_per_second: 1000,
+                shift_seconds: rng.random_range(0..86_400),
+            };
+            let size = rng.random_range(1..4);
+            let step = rng.random_range(3_600_000..86_400_000);
+            let kind = match rng.random_range(0..3) {
+                0 => WindowKind::Tumble { size },
+                1 => WindowKind::Hop { slide: 1, size },
+                _ => WindowKind::Cumulate { step, size },
+            };
+            let slicing = Slicing::new(WindowSpec::of_calendar(kind, 0, calendar).unwrap());
+            let step = [0, 1_000, 100_000, 40_000_000][rng.random_range(0..4)];
+            let jitter = [1, 1_000, 5_000_000_000][rng.random_range(0..3)];
+            let times: Vec<i64> = (0..rng.random_range(1..3000))
+                .map(|i| 1_700_000_000_000 + i * step + rng.random_range(-jitter..jitter))
                 .collect();
             seen.insert(check(&slicing, &times));
         }

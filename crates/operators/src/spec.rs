@@ -15,6 +15,7 @@ use datafusion::physical_expr::expressions::Column;
 use windrow_core::{Error, Result, SessionSpec, WindowKind, WindowSpec, time};
 
 use crate::failure;
+use crate::row_ends::RowEnds;
 use crate::slicing::Slicing;
 
 /// An operator of aligned windows: which windows, over which column, and what is computed from the rows.
@@ -26,6 +27,7 @@ pub struct OperatorSpec {
     window: WindowSpec,
     slicing: Slicing,
     columns: Arc<Columns>,
+    row_ends: Option<RowEnds>,
 }
 
 /// An operator of sessions: as [`OperatorSpec`], with the columns whose values separate sessions.
@@ -332,7 +334,19 @@ impl OperatorSpec {
         mode: Mode,
     ) -> Result<Self> {
         let columns = Columns::try_new(time, input_schema, mode)?;
-        Ok(Self { window, slicing: Slicing::new(window), columns: Arc::new(columns) })
+        let slicing = Slicing::new(window);
+        Ok(Self { window, slicing, columns: Arc::new(columns), row_ends: None })
+    }
+
+    /// The same over rows that come with windows of their own, whose last tick is the time column: another time, by which
+    /// lateness is judged, says when those end.
+    #[must_use]
+    pub fn with_row_ends(self, row_ends: RowEnds) -> Self {
+        Self { row_ends: Some(row_ends), ..self }
+    }
+
+    pub(crate) fn row_ends(&self) -> Option<RowEnds> {
+        self.row_ends
     }
 
     /// The windows.

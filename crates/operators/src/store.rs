@@ -67,7 +67,7 @@ impl SliceStore {
     /// Returns an empty store.
     pub fn new(spec: &OperatorSpec) -> Self {
         // A tumbling slice is at most merged with those of other workers: it stays live.
-        let live = spec.slicing().advance() == spec.window().size();
+        let live = spec.window().is_disjoint();
         Self::of(spec.columns(), spec.slicing(), Leaving::FirstWindow { live })
     }
 

@@ -19,7 +19,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use shared::{Disk, KEYS, TIME, aggregates, cell, schema};
 use space::Space;
-use windrow_core::{Watermark, WindowKind, WindowSpec};
+use windrow_core::{Calendar, CalendarUnit, StepUnit, Watermark, WindowKind, WindowSpec, Zone};
 use windrow_operators::lateness::{Tolerance, classify};
 use windrow_operators::{
     ClosedWindow, GroupingSets, Mode, OperatorSpec, SavedState, Segment, SliceStore, SpillSpace,
@@ -35,7 +35,32 @@ struct Case {
     text: DataType,
 }
 
+/// Windows by the calendar of Berlin; ticks are seconds.
+fn calendar_window(rng: &mut StdRng) -> WindowSpec {
+    let unit = [CalendarUnit::Day, CalendarUnit::Month][rng.random_range(0..2)];
+    let mut step_unit = StepUnit::Tick;
+    let size = rng.random_range(1..4);
+    let kind = match rng.random_range(0..4) {
+        0 => WindowKind::Tumble { size },
+        1 => WindowKind::Hop { slide: rng.random_range(1..=size), size },
+        2 if unit == CalendarUnit::Month => {
+            step_unit = StepUnit::Day;
+            WindowKind::Cumulate { step: rng.random_range(1..10), size }
+        }
+        _ => {
+            let days = if unit == CalendarUnit::Day { 1 } else { 10 };
+            WindowKind::Cumulate { step: rng.random_range(20_000..80_000) * days, size }
+        }
+    };
+    let zone = Zone::of("Europe/Berlin").unwrap();
+    let calendar = Calendar { unit, step_unit, zone, ticks_per_second: 1, shift_seconds: 0 };
+    WindowSpec::of_calendar(kind, rng.random_range(-100..100), calendar).unwrap()
+}
+
 fn window(rng: &mut StdRng) -> WindowSpec {
+    if rng.random_bool(0.2) {
+        return calendar_window(rng);
+    }
     let kind = match rng.random_range(0..10) {
         0..=2 => WindowKind::Tumble { size: rng.random_range(1..60) },
         3..=7 => {
@@ -76,15 +101,21 @@ fn case(rng: &mut StdRng) -> Case {
     };
     let schema = schema(&text);
     let mode = mode(rng, &schema);
-    let spec = OperatorSpec::try_new(window(rng), TIME, schema, mode).unwrap();
-    let jitter = rng.random_range(0..40);
-    let speed = [0.05, 0.5, 3.0][rng.random_range(0..3)];
+    let window = window(rng);
+    // Days and months are long, and their clocks change on 2024-03-31 and 2024-10-27.
+    let (scale, change) = match window.calendar() {
+        Some(_) => (5_000, [1_711_846_800, 1_729_990_800][rng.random_range(0..2)]),
+        None => (1, 0),
+    };
+    let spec = OperatorSpec::try_new(window, TIME, schema, mode).unwrap();
+    let jitter = rng.random_range(0..40) * scale;
+    let speed = [0.05, 0.5, 3.0][rng.random_range(0..3)] * scale as f64;
     let cardinality = rng.random_range(1..30);
-    let origin = rng.random_range(-500..500);
+    let origin = change + rng.random_range(-500..500) * scale;
     let mut id = 0;
     let partitions = (0..rng.random_range(1..5))
         .map(|_| {
-            let mut clock = f64::from(origin + rng.random_range(-20..20));
+            let mut clock = (origin + rng.random_range(-20..20) * scale) as f64;
             (0..rng.random_range(0..150))
                 .map(|_| {
                     clock += speed * rng.random_range(0.0..2.0);
@@ -98,7 +129,7 @@ fn case(rng: &mut StdRng) -> Case {
                 .collect()
         })
         .collect();
-    let allowed_lateness = if rng.random_bool(0.3) { rng.random_range(0..50) } else { 0 };
+    let allowed_lateness = if rng.random_bool(0.3) { rng.random_range(0..50) * scale } else { 0 };
     let delay = rng.random_range(0..=jitter + 3);
     Case {
         spec: Arc::new(spec),

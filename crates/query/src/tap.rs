@@ -556,7 +556,8 @@ impl TapWorker {
     }
 }
 
-/// The rows of a view that are marked, and those before `hold`, with the greater of both watermarks.
+/// The rows of a view that are marked, and those up to `hold` (a window may end there), with the greater of both
+/// watermarks.
 fn behind_or_held(taken: &TakenIn, time: usize, hold: Watermark) -> Result<Vec<Behind>> {
     if hold == Watermark::NONE {
         return Ok(taken.behind.clone());
@@ -566,7 +567,7 @@ fn behind_or_held(taken: &TakenIn, time: usize, hold: Watermark) -> Result<Vec<B
     let column = taken.rows.column(time);
     for (row, time) in ticks(column)?.iter().enumerate() {
         let mark = marked.next_if(|mark| mark.row == row).map(|mark| mark.watermark);
-        let held = (*time < hold.ticks() && column.is_valid(row)).then_some(hold);
+        let held = (*time <= hold.ticks() && column.is_valid(row)).then_some(hold);
         if let Some(watermark) = mark.max(held) {
             behind.push(Behind { row, watermark });
         }

@@ -1,5 +1,6 @@
 //! `LIMIT n` of a continuous query without windows: the query ends after its first rows. Over windows, LIMIT applies per
-//! window, and the planner plans it.
+//! window, and the planner plans it. The rows of a view of windows are rows, unless ORDER BY, an aggregate or OVER takes
+//! those of a window together.
 //!
 //! The limit is removed from the plan, which the planner would refuse, and enforced where rows leave the query.
 
@@ -7,10 +8,11 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{FetchType, LogicalPlan, SkipType};
 use windrow_core::Result;
 use windrow_sql::diagnostics::from_datafusion;
-use windrow_sql::plan::WindowAssign;
+use windrow_sql::plan::{StreamRelation, WindowAssign};
 
 use crate::catalog::streams_read;
 
@@ -57,13 +59,24 @@ pub(crate) fn without_limit(plan: LogicalPlan) -> Result<(LogicalPlan, Option<Fi
 }
 
 fn has_windows(plan: &LogicalPlan) -> Result<bool> {
-    let mut found = false;
+    let (mut assigned, mut of_view, mut together) = (false, false, false);
     plan.apply_with_subqueries(|node| {
-        found |= WindowAssign::of(node).is_some();
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        match node {
+            LogicalPlan::TableScan(scan) => {
+                let provider = source_as_provider(&scan.source)?;
+                let relation = provider.downcast_ref::<StreamRelation>();
+                of_view |= relation.is_some_and(StreamRelation::has_windows);
+            }
+            LogicalPlan::Sort(_)
+            | LogicalPlan::Aggregate(_)
+            | LogicalPlan::Window(_)
+            | LogicalPlan::Distinct(_) => together = true,
+            _ => assigned |= WindowAssign::of(node).is_some(),
+        }
+        Ok(TreeNodeRecursion::Continue)
     })
     .map_err(from_datafusion)?;
-    Ok(found)
+    Ok(assigned || of_view && together)
 }
 
 #[cfg(test)]

@@ -1,13 +1,16 @@
-//! Aggregate functions that replace DataFusion's where those silently give another number: sums that wrap, and
-//! percentiles that round.
+//! Aggregate functions that replace DataFusion's where those silently give another number (sums that wrap, and
+//! percentiles that round), and those that DataFusion has not: `max_by`, `min_by`, `mode`, `percentile_disc`,
+//! `approx_top_k`.
 //!
-//! [`functions`] returns all of them; names, arguments and result types are DataFusion's. They serve both forms of a
-//! query, so their states are stored in segments.
+//! [`functions`] returns all of them; names, arguments and result types of the former are DataFusion's. They serve both
+//! forms of a query, so their states are stored in segments.
 //!
 //! Invariant: a result that does not fit its type is an error, and whether it fits depends on the rows alone, not on
 //! their order: a sum that leaves the range of its type on the way and comes back is right.
 
 mod average;
+mod counted;
+mod extreme;
 mod intervals;
 mod percentile;
 mod sum;
@@ -23,11 +26,16 @@ pub use sum::sum_udaf;
 pub(crate) use total::beyond;
 pub use total::fits_digits;
 
-/// Returns all of them, to be registered over DataFusion's of the same names.
+/// Returns all of them, to be registered over DataFusion's of the same names, where it has them.
 pub fn functions() -> Vec<Arc<AggregateUDF>> {
     vec![
         sum_udaf(),
         Arc::new(AggregateUDF::new_from_impl(average::Average::default())),
         Arc::new(AggregateUDF::new_from_impl(percentile::Percentile::default())),
+        Arc::new(AggregateUDF::new_from_impl(extreme::ByExtreme::new(extreme::Extreme::Greatest))),
+        Arc::new(AggregateUDF::new_from_impl(extreme::ByExtreme::new(extreme::Extreme::Smallest))),
+        Arc::new(AggregateUDF::new_from_impl(counted::Counted::new(counted::Of::Mode))),
+        Arc::new(AggregateUDF::new_from_impl(counted::Counted::new(counted::Of::Percentile))),
+        Arc::new(AggregateUDF::new_from_impl(counted::Counted::new(counted::Of::Top))),
     ]
 }

@@ -192,8 +192,7 @@ impl WindowMerger {
         let waiting = self.open.as_ref().and_then(OpenSegments::last_slice);
         match (self.next_end(), self.windows.last_slice().max(waiting)) {
             (Some(next), Some(last)) => {
-                let ticks = slicing.last_end(last).max(next).abs_diff(next);
-                let windows = ticks / slicing.advance().unsigned_abs();
+                let windows = slicing.windows_between(next, slicing.last_end(last).max(next));
                 usize::try_from(windows).unwrap_or(usize::MAX).saturating_add(1)
             }
             _ => 0,

@@ -14,7 +14,7 @@ mod tumbling;
 use std::fmt::Debug;
 
 use arrow::array::ArrayRef;
-use windrow_core::{Result, WindowKind};
+use windrow_core::Result;
 
 pub use self::merger::{ClosedWindow, WindowMerger};
 use self::overlapping::Overlapping;
@@ -46,12 +46,10 @@ trait Windows: Debug + Send {
 
 /// Empty windows of the spec's kind.
 fn new_windows(spec: &OperatorSpec) -> Box<dyn Windows> {
-    match (spec.mode(), spec.window().kind()) {
+    match (spec.mode(), spec.window().is_disjoint()) {
         (Mode::Rows, _) => Box::new(RowWindows::default()),
-        (_, WindowKind::Tumble { .. }) => Box::new(Tumbling::default()),
-        (_, WindowKind::Hop { slide, size }) if slide == size => Box::new(Tumbling::default()),
-        (_, WindowKind::Cumulate { step, size }) if step == size => Box::new(Tumbling::default()),
-        _ => Box::new(Overlapping::default()),
+        (_, true) => Box::new(Tumbling::default()),
+        (_, false) => Box::new(Overlapping::default()),
     }
 }
 

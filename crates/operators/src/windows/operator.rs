@@ -36,7 +36,12 @@ impl StatefulOperator for OperatorSpec {
     }
 
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&describe_windows(Windows::Aligned(self.window()), self.time_unit()))?;
+        match self.row_ends() {
+            Some(_) => f.write_str("windows that the rows came with")?,
+            None => {
+                f.write_str(&describe_windows(Windows::Aligned(self.window()), self.time_unit()))?;
+            }
+        }
         describe_mode(f, self.input_schema(), self.mode())
     }
 
@@ -55,7 +60,10 @@ impl StatefulOperator for OperatorSpec {
         before: Watermark,
         tolerance: Tolerance,
     ) -> NotOnTime {
-        classify(self.slicing(), times, before, tolerance)
+        match self.row_ends() {
+            Some(ends) => classify(self.slicing(), &ends.last_ticks(times), before, tolerance),
+            None => classify(self.slicing(), times, before, tolerance),
+        }
     }
 
     fn worker(&self, _input: usize) -> Box<dyn WorkerPart> {

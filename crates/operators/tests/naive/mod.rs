@@ -1,7 +1,7 @@
 //! A naive evaluator: the answer by visiting every row and every window.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{
     ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, StructArray,
@@ -12,7 +12,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use rand::Rng;
 use rand::rngs::StdRng;
-use windrow_core::WindowKind;
+use windrow_core::{Calendar, CalendarUnit, StepUnit, WindowKind, WindowSpec, Zone};
 use windrow_operators::lateness::Tolerance;
 use windrow_operators::{Mode, OperatorSpec, SessionOperatorSpec};
 
@@ -84,7 +84,85 @@ pub(crate) fn batch(schema: &SchemaRef, text: &DataType, rows: &[Row]) -> Record
     RecordBatch::try_new(Arc::clone(schema), columns).unwrap()
 }
 
+/// Returns the first instants of the days or months of Berlin in the years 2023 to 2026, by asking its clocks every
+/// hour, with their numbers.
+fn units(unit: CalendarUnit) -> &'static [(i64, i64)] {
+    static DAYS: OnceLock<Vec<(i64, i64)>> = OnceLock::new();
+    static MONTHS: OnceLock<Vec<(i64, i64)>> = OnceLock::new();
+    let berlin = Zone::of("Europe/Berlin").unwrap();
+    let walk = || {
+        let mut day = i64::MIN;
+        let starts = (1_672_531_200..1_798_761_600).step_by(3_600).filter_map(|instant| {
+            let shown = (instant + berlin.ahead_of_utc(instant)).div_euclid(86_400);
+            let begins = shown != std::mem::replace(&mut day, shown);
+            begins.then_some((instant, shown))
+        });
+        starts.collect()
+    };
+    let days = DAYS.get_or_init(walk);
+    match unit {
+        CalendarUnit::Day => days,
+        CalendarUnit::Month => MONTHS.get_or_init(|| {
+            let lengths = |year: i64| {
+                let leap = if year % 4 == 0 { 29 } else { 28 };
+                [31, leap, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
+            };
+            // The first of them may be the middle of a day; from 2023-02-01 on, in days and months after 1970.
+            let (mut day, mut month) = (19_389, 637);
+            let mut starts = vec![];
+            while let Some((instant, _)) = days.iter().find(|(_, number)| *number == day) {
+                starts.push((*instant, month));
+                day += lengths(1970 + month / 12)[(month % 12) as usize];
+                month += 1;
+            }
+            starts
+        }),
+    }
+}
+
+/// Returns all calendar windows that contain `time`, by trying.
+fn calendar_windows(spec: &WindowSpec, calendar: Calendar, time: i64) -> Vec<(i64, i64)> {
+    let starts = units(calendar.unit);
+    let (period, size) = match spec.kind() {
+        WindowKind::Tumble { size } | WindowKind::Cumulate { size, .. } => (size, size),
+        WindowKind::Hop { slide, size } => (slide, size),
+    };
+    let first = starts[0].1;
+    let begun = starts.partition_point(|(start, _)| *start <= time);
+    let near = &starts[begun.saturating_sub(size as usize)..begun];
+    let longest = near.iter().filter(|(_, n)| (n - spec.offset()).rem_euclid(period) == 0);
+    longest
+        .filter_map(|(start, n)| Some((*start, starts.get((n + size - first) as usize)?.0)))
+        .filter(|(start, end)| (*start..*end).contains(&time))
+        .flat_map(|(start, end)| match (spec.kind(), calendar.step_unit) {
+            (WindowKind::Cumulate { step, .. }, StepUnit::Tick) => (1..)
+                .map(|j| start + j * step)
+                .take_while(|at| *at < end)
+                .chain([end])
+                .map(|at| (start, at))
+                .collect(),
+            (WindowKind::Cumulate { step, .. }, _) => {
+                let days = units(CalendarUnit::Day);
+                let from = days.partition_point(|(instant, _)| *instant < start);
+                let within = days[from..].iter().map(|(instant, _)| *instant);
+                let within = within.take_while(|at| *at < end).step_by(step as usize).skip(1);
+                within.chain([end]).map(|at| (start, at)).collect()
+            }
+            _ => vec![(start, end)],
+        })
+        .filter(|(_, end)| time < *end)
+        .collect()
+}
+
 /// Returns all windows (start, end) that contain `time`, by trying.
+fn windows_of(spec: &WindowSpec, time: i64) -> Vec<(i64, i64)> {
+    match spec.calendar() {
+        Some(calendar) => calendar_windows(spec, calendar, time),
+        None => windows(spec.kind(), spec.offset(), time),
+    }
+}
+
+/// Returns all windows of constant length that contain `time`, by trying.
 fn windows(kind: WindowKind, offset: i64, time: i64) -> Vec<(i64, i64)> {
     let (period, lengths): (i64, Vec<i64>) = match kind {
         WindowKind::Tumble { size } => (size, vec![size]),
@@ -115,7 +193,7 @@ pub(crate) fn evaluate(
         let mut watermark = i64::MIN / 2;
         for row in rows {
             let mut counted = false;
-            for (start, end) in windows(spec.window().kind(), spec.window().offset(), row.time) {
+            for (start, end) in windows_of(&spec.window(), row.time) {
                 if end + tolerance.allowed_lateness > watermark {
                     counted = true;
                     for key in keys(spec.mode(), row) {
@@ -245,5 +323,13 @@ fn aggregate(rows: &[&Row]) -> Vec<String> {
         ),
         flagged.to_string(),
         floats.len().to_string(),
+        show(rows.iter().filter_map(|r| Some((r.value?, r.id))).max().map(|(_, id)| id)),
+        show(most_frequent(&values)),
     ]
+}
+
+/// The smallest of the most frequent values.
+fn most_frequent(values: &[i64]) -> Option<i64> {
+    let times = |value: &i64| values.iter().filter(|other| *other == value).count();
+    values.iter().copied().max_by_key(|value| (times(value), -value))
 }

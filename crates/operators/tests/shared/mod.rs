@@ -60,6 +60,12 @@ fn call(
     AggregateCall { function: Arc::new(function), arguments: arguments.to_vec(), filter }
 }
 
+/// An aggregate of this crate.
+fn own(name: &str) -> Arc<AggregateUDF> {
+    let mut all = windrow_operators::aggregates::functions().into_iter();
+    all.find(|function| function.name() == name).unwrap()
+}
+
 /// Returns the aggregates in the order in which [`naive`] computes them.
 pub(crate) fn aggregates(schema: &SchemaRef) -> Vec<AggregateCall> {
     use functions::{array_agg, average, count, min_max, regr};
@@ -73,6 +79,8 @@ pub(crate) fn aggregates(schema: &SchemaRef) -> Vec<AggregateCall> {
         call(schema, array_agg::array_agg_udaf(), &[VALUE], false, None),
         call(schema, count::count_udaf(), &[VALUE], false, Some(FLAG)),
         call(schema, regr::regr_count_udaf(), &[FLOAT, FLOAT], false, None),
+        call(schema, own("max_by"), &[0, VALUE], false, None),
+        call(schema, own("mode"), &[VALUE], false, None),
     ]
 }
 

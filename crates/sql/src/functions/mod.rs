@@ -1,10 +1,11 @@
 //! Functions that DataFusion has not, or has with fewer meanings: patterns of times, parts of
-//! intervals, numbers times intervals.
+//! intervals, numbers times intervals, hashes.
 //!
 //! What is registered here takes the place of DataFusion's function of that name.
 
 mod date_part;
 mod format;
+mod hash;
 mod intervals;
 mod markers;
 mod parse;
@@ -25,6 +26,7 @@ use datafusion::logical_expr::{ColumnarValue, Expr, ScalarUDF, Volatility, creat
 
 use self::date_part::DatePart;
 use self::format::Format;
+use self::hash::HashOf;
 pub(crate) use self::markers::{AS_OF, ASOF};
 use self::parse::Parse;
 use self::patterns::Family;
@@ -55,6 +57,7 @@ pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     }
     let date_part = DatePart::new(datetime::date_part());
     state.register_udf(Arc::new(ScalarUDF::from(date_part)))?;
+    state.register_udf(Arc::new(ScalarUDF::from(HashOf::default())))?;
     state.register_udf(Arc::new(version()))?;
     for marker in markers::markers() {
         state.register_udf(Arc::new(marker))?;

@@ -1,4 +1,4 @@
-//! Other spellings of a tumbling window: `GROUP BY time_bucket(i, ts)`, `date_bin(i, ts)`, `date_trunc('minute', ts)`.
+//! Other spellings of a tumbling window: `GROUP BY time_bucket(i, ts)`, `date_bin(i, ts)`, `date_trunc('month', ts)`.
 //!
 //! In a bounded query they are ordinary functions. In a continuous one, GROUP BY of such a call is
 //! `GROUP BY TUMBLE(ts, i)`, and the call itself is the start of the window.
@@ -7,25 +7,29 @@
 
 use std::ops::ControlFlow;
 
+use chrono::{DateTime, Datelike, NaiveTime};
 use datafusion::arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use sqlparser::ast::{
-    DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, GroupByExpr, Ident, Interval, ObjectName, OrderBy, Query, Select,
-    SelectItem, SetExpr, TableFactor, TypedString, Value, VisitMut, VisitorMut, With,
+    DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgOperator,
+    FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, Interval, ObjectName, OrderBy,
+    Query, Select, SelectItem, SetExpr, TableFactor, TypedString, Value, VisitMut, VisitorMut,
+    With,
 };
 use windrow_core::{Error, Place, Result};
 
 use super::grouped::mention;
-use super::interval::parse_text;
-use super::relation::{name_place, placed, plain, unnamed, window_name};
+use super::interval::{Span, parse_span, parse_text, without_quarters};
+use super::relation::{ZONE, ZONE_OF_COLUMN, name_place, placed, plain, unnamed, window_name};
 
 /// Where the buckets of `time_bucket` are counted from: a Monday, as in TimescaleDB and DuckDB; for months the first
 /// of a year.
 const ORIGIN: &str = "2000-01-03 00:00:00";
 const ORIGIN_OF_MONTHS: &str = "2000-01-01 00:00:00";
 
-/// From Thursday 1970-01-01 to the first Monday.
-const MONDAY: i128 = 4 * 86_400 * 1_000_000_000;
+/// Days from Thursday 1970-01-01 to the first Monday.
+const MONDAY: i128 = 4;
+
+const SECOND: i128 = 1_000_000_000;
 
 /// Writes `time_bucket(i, ts [, origin])` as `date_bin(i, ts, origin)`.
 ///
@@ -45,6 +49,9 @@ pub(super) fn time_bucket(function: &mut Function) -> Result<()> {
         )
     };
     let FunctionArguments::List(list) = &mut function.args else { return Err(wrong()) };
+    if let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(size))) = list.args.first_mut() {
+        *size = without_quarters(size.clone());
+    }
     let size = list.args.first().and_then(expr_of).and_then(text_of_interval).unwrap_or_default();
     match list.args.as_slice() {
         [_, _] => {
@@ -72,7 +79,7 @@ pub(super) fn time_bucket(function: &mut Function) -> Result<()> {
 /// Writes the buckets by which a continuous query groups as windows.
 ///
 /// # Errors
-/// When a bucket has no fixed length.
+/// When a bucket is none of a window.
 pub(super) fn windows(query: &mut Query) -> Result<()> {
     let Query { with, body, order_by, .. } = query;
     of_body(body, order_by.as_mut(), with.as_mut())
@@ -155,7 +162,7 @@ struct Bucket {
     call: Expr,
     /// What it is called.
     name: String,
-    /// The column of times, the size and the offset.
+    /// The column of times, the size, the offset and the time zone.
     args: Vec<FunctionArg>,
 }
 
@@ -241,36 +248,48 @@ fn bucket(expr: &Expr) -> Result<Option<Bucket>> {
     let Some(given) = list.args.iter().map(expr_of).collect::<Option<Vec<_>>>() else {
         return Ok(None);
     };
-    let (time, nanos, offset) = match given.as_slice() {
-        [size, time] if bins => (time, length(size, function)?, 0),
+    let (time, size, offset) = match given.as_slice() {
+        [size, time] if bins => (time, length(size, function)?, Span::default()),
         [size, time, origin] if bins => {
-            let nanos = length(size, function)?;
-            let Some(origin) = origin_nanos(origin) else { return Ok(None) };
-            (time, nanos, if nanos > 0 { origin.rem_euclid(nanos) } else { 0 })
+            let size = length(size, function)?;
+            let Some(offset) = offset_of_origin(size, origin) else { return Ok(None) };
+            (time, size, offset)
         }
         [unit, time] if truncs => {
-            let (nanos, offset) = unit_nanos(unit, function)?;
-            (time, nanos, offset)
+            let (size, offset) = of_unit(unit, function)?;
+            (time, size, offset)
         }
         _ => return Ok(None),
     };
     if !matches!(time, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
         return Ok(None);
     }
-    let mut args = vec![unnamed((*time).clone()), unnamed(interval(nanos))];
-    if offset != 0 {
+    let mut args = vec![unnamed((*time).clone()), unnamed(interval(size))];
+    if offset != Span::default() {
         args.push(unnamed(interval(offset)));
     }
+    // date_bin counts in UTC, date_trunc by the clocks of the column's time zone.
+    args.push(if bins {
+        marked(ZONE, Value::SingleQuotedString("UTC".to_owned()))
+    } else {
+        marked(ZONE_OF_COLUMN, Value::Boolean(true))
+    });
     let name = plain(&function.name).map(|ident| ident.value.to_lowercase()).unwrap_or_default();
     Ok(Some(Bucket { call: expr.clone(), name, args }))
 }
 
-/// A length as `INTERVAL '… seconds'`, in the largest unit that it is a whole number of.
-fn interval(nanos: i128) -> Expr {
-    let units = [(1_000_000_000, "seconds"), (1_000_000, "milliseconds"), (1_000, "microseconds")];
-    let (size, unit) =
-        units.into_iter().find(|(size, _)| nanos % size == 0).unwrap_or((1, "nanoseconds"));
-    let text = Value::SingleQuotedString(format!("{} {unit}", nanos / size));
+/// `name => value`.
+fn marked(name: &str, value: Value) -> FunctionArg {
+    FunctionArg::Named {
+        name: Ident::new(name),
+        arg: FunctionArgExpr::Expr(Expr::Value(value.into())),
+        operator: FunctionArgOperator::RightArrow,
+    }
+}
+
+/// A length as an interval.
+fn interval(length: Span) -> Expr {
+    let text = Value::SingleQuotedString(length.text());
     Expr::Interval(Interval {
         value: Box::new(Expr::Value(text.into())),
         leading_field: None,
@@ -302,34 +321,62 @@ fn text_of_interval(expr: &Expr) -> Option<String> {
     }
 }
 
-fn length(size: &Expr, function: &Function) -> Result<i128> {
+/// The length of the buckets of date_bin: days have 24 hours.
+fn length(size: &Expr, function: &Function) -> Result<Span> {
     let text = text_of_interval(size);
-    let nanos = text.as_deref().and_then(|text| parse_text(text).ok()).filter(|nanos| *nanos > 0);
-    nanos.ok_or_else(|| no_length(&size.to_string(), name_place(&function.name)))
+    let span = text.as_deref().and_then(|text| parse_span(text).ok()).unwrap_or_default();
+    let of_days = text.as_deref().and_then(|text| parse_text(text).ok()).unwrap_or_default();
+    if span.months > 0 && span.days == 0 && span.nanos == 0 {
+        return Ok(span);
+    }
+    if of_days > 0 {
+        return Ok(Span { nanos: of_days, ..Span::default() });
+    }
+    Err(no_length(&size.to_string(), name_place(&function.name)))
 }
 
 /// The length of a unit, and where its first one begins behind the epoch.
-fn unit_nanos(unit: &Expr, function: &Function) -> Result<(i128, i128)> {
+fn of_unit(unit: &Expr, function: &Function) -> Result<(Span, Span)> {
     let text = text_of_interval(unit).unwrap_or_else(|| unit.to_string());
-    let seconds = |n: i128| n * 1_000_000_000;
+    let none = Span::default();
+    let nanos = |nanos| (Span { nanos, ..none }, none);
+    let months = |months| (Span { months, ..none }, none);
     Ok(match text.to_lowercase().as_str() {
-        "microsecond" => (1_000, 0),
-        "millisecond" => (1_000_000, 0),
-        "second" => (seconds(1), 0),
-        "minute" => (seconds(60), 0),
-        "hour" => (seconds(3_600), 0),
-        "day" => (seconds(86_400), 0),
-        "week" => (seconds(7 * 86_400), MONDAY),
+        "microsecond" => nanos(1_000),
+        "millisecond" => nanos(1_000_000),
+        "second" => nanos(SECOND),
+        "minute" => nanos(60 * SECOND),
+        "hour" => nanos(3_600 * SECOND),
+        "day" => (Span { days: 1, ..none }, none),
+        "week" => (Span { days: 7, ..none }, Span { days: MONDAY, ..none }),
+        "month" => months(1),
+        "quarter" => months(3),
+        "year" => months(12),
         _ => return Err(no_length(&text, name_place(&function.name))),
     })
 }
 
 fn no_length(size: &str, place: Option<Place>) -> Error {
     placed(
-        Error::sql(format!("a group by {size} is no window: it has no fixed length"))
-            .with_hint("With EMIT, group by days or less; leave EMIT out to group what is there now by months."),
+        Error::sql(format!("a group by {size} is no window: it is no length of time"))
+            .with_hint("Group by whole months, or by days, hours and shorter units together."),
         place,
     )
+}
+
+/// Where the first bucket begins behind the epoch, when one begins at `origin`.
+fn offset_of_origin(size: Span, origin: &Expr) -> Option<Span> {
+    let origin = origin_nanos(origin)?;
+    if size.months == 0 {
+        return Some(Span { nanos: origin.rem_euclid(size.nanos), ..Span::default() });
+    }
+    // A month that begins on another day than the first would be cut where it is too short.
+    let origin = DateTime::from_timestamp_nanos(i64::try_from(origin).ok()?).naive_utc();
+    if origin.day() != 1 || origin.time() != NaiveTime::MIN {
+        return None;
+    }
+    let months = (i128::from(origin.year()) - 1970) * 12 + i128::from(origin.month0());
+    Some(Span { months: months.rem_euclid(size.months), ..Span::default() })
 }
 
 /// The nanoseconds from the epoch to an origin.

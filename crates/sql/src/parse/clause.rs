@@ -9,16 +9,18 @@ use sqlparser::tokenizer::{Span, Token, TokenWithSpan, Word};
 use windrow_core::{Error, Place, Result};
 
 use super::cursor::{Cursor, is_word, place_of, unquoted};
+use super::ddl::literal;
 use super::grouped::CLAUSE_MARK;
-use super::interval::{Interval, interval};
-use super::relation::{WindowFunction, no_offset};
+use super::interval::{self, Interval, interval};
+use super::relation::{WindowFunction, ZONE, no_offset};
 use super::tail::{Tail, once};
 
 /// What a clause says.
 struct Clause {
     window: WindowFunction,
     /// In the order of the function's arguments.
-    lengths: Vec<Interval>,
+    lengths: Vec<interval::Span>,
+    zone: Option<String>,
     grace: Option<Interval>,
     /// How many tokens it has.
     len: usize,
@@ -65,10 +67,11 @@ fn kind(tokens: &[TokenWithSpan]) -> Option<WindowFunction> {
 
 #[derive(Default)]
 struct Parts {
-    size: Option<Interval>,
-    advance: Option<Interval>,
-    offset: Option<Interval>,
-    gap: Option<Interval>,
+    size: Option<interval::Span>,
+    advance: Option<interval::Span>,
+    offset: Option<interval::Span>,
+    gap: Option<interval::Span>,
+    zone: Option<String>,
     grace: Option<Interval>,
 }
 
@@ -90,7 +93,8 @@ fn read(tokens: &[TokenWithSpan], end: Place) -> Result<Clause> {
         return Err(inner.expected("\",\" or \")\""));
     }
     let lengths = lengths(window, &parts, place_of(span))?;
-    Ok(Clause { window, lengths, grace: parts.grace, len: cursor.position(), span })
+    let Parts { zone, grace, .. } = parts;
+    Ok(Clause { window, lengths, zone, grace, len: cursor.position(), span })
 }
 
 fn part(inner: &mut Cursor<'_>, window: WindowFunction, parts: &mut Parts) -> Result<()> {
@@ -103,16 +107,19 @@ fn part(inner: &mut Cursor<'_>, window: WindowFunction, parts: &mut Parts) -> Re
         Err(no_offset(Some(at)))
     } else if session {
         let _optional = inner.eat(&["GAP"]);
-        let gap = interval(inner, "the gap of the session")?;
+        let gap = interval::span(inner, "the gap of the session")?;
         once(&mut parts.gap, Some(gap), "GAP", at)
     } else if inner.eat(&["SIZE"]) {
-        once(&mut parts.size, Some(interval(inner, "the size of the window")?), "SIZE", at)
+        once(&mut parts.size, Some(interval::span(inner, "the size of the window")?), "SIZE", at)
     } else if inner.eat(&["ADVANCE", "BY"]) && window != WindowFunction::Tumble {
-        once(&mut parts.advance, Some(interval(inner, "the advance")?), "ADVANCE BY", at)
+        once(&mut parts.advance, Some(interval::span(inner, "the advance")?), "ADVANCE BY", at)
     } else if inner.eat(&["OFFSET"]) {
-        once(&mut parts.offset, Some(interval(inner, "the offset")?), "OFFSET", at)
+        once(&mut parts.offset, Some(interval::span(inner, "the offset")?), "OFFSET", at)
+    } else if inner.eat(&["TIME", "ZONE"]) {
+        once(&mut parts.zone, Some(literal(inner, "a time zone")?), "TIME ZONE", at)
     } else {
-        Err(inner.expected("SIZE, ADVANCE BY, OFFSET or GRACE PERIOD").with_hint(usage(window)))
+        let known = "SIZE, ADVANCE BY, OFFSET, TIME ZONE or GRACE PERIOD";
+        Err(inner.expected(known).with_hint(usage(window)))
     }
 }
 
@@ -127,8 +134,8 @@ fn usage(window: WindowFunction) -> &'static str {
     }
 }
 
-fn lengths(window: WindowFunction, parts: &Parts, place: Place) -> Result<Vec<Interval>> {
-    let need = |part: Option<Interval>, name: &str| {
+fn lengths(window: WindowFunction, parts: &Parts, place: Place) -> Result<Vec<interval::Span>> {
+    let need = |part: Option<interval::Span>, name: &str| {
         let missing = || {
             Error::sql(format!("{name} is missing in the WINDOW clause"))
                 .with_place(place)
@@ -238,22 +245,17 @@ fn marker(clause: &Clause, target: &Target) -> Vec<TokenWithSpan> {
             out.push(Token::Comma);
         }
         out.push(word("INTERVAL".to_owned(), Keyword::INTERVAL));
-        out.push(Token::SingleQuotedString(literal(length.nanos)));
+        out.push(Token::SingleQuotedString(length.text()));
+    }
+    if let Some(zone) = &clause.zone {
+        out.push(Token::Comma);
+        out.push(word(ZONE.to_owned(), Keyword::NoKeyword));
+        out.push(Token::RArrow);
+        out.push(Token::SingleQuotedString(zone.clone()));
     }
     out.push(Token::RParen);
     if matches!(target, Target::Extend(_)) {
         out.push(Token::Comma);
     }
     out.into_iter().map(|token| TokenWithSpan { token, span: clause.span }).collect()
-}
-
-/// The value of an interval literal, in the largest unit that is exact.
-fn literal(nanos: i128) -> String {
-    let units = [(1_000_000_000, "seconds"), (1_000_000, "milliseconds"), (1_000, "microseconds")];
-    for (unit, name) in units {
-        if nanos % unit == 0 {
-            return format!("{} {name}", nanos / unit);
-        }
-    }
-    format!("{nanos} nanoseconds")
 }

@@ -1,5 +1,6 @@
-//! Fixed lengths of time as the tail, the window clause and WAIT FOR write them.
+//! Lengths of time as the tail, the window clause and WAIT FOR write them.
 
+use sqlparser::ast::{DateTimeField, Expr, Value};
 use sqlparser::tokenizer::Token;
 use windrow_core::{Error, Place, Result};
 
@@ -31,15 +32,73 @@ impl Interval {
     }
 }
 
+/// A length of time that may have months, whose days may have 23 or 25 hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Span {
+    pub(super) months: i128,
+    pub(super) days: i128,
+    pub(super) nanos: i128,
+}
+
+impl Span {
+    const NANOS_PER_DAY: i128 = 86_400 * 1_000_000_000;
+
+    /// As the text of an interval, in the largest unit that is exact.
+    pub(super) fn text(self) -> String {
+        let Self { months, days, nanos } = self;
+        let mut parts = vec![];
+        if months != 0 {
+            parts.push(format!("{months} months"));
+        }
+        if days != 0 {
+            parts.push(format!("{days} days"));
+        }
+        if nanos != 0 || parts.is_empty() {
+            let units =
+                [(1_000_000_000, "seconds"), (1_000_000, "milliseconds"), (1_000, "microseconds")];
+            let exact = units.into_iter().find(|(size, _)| nanos % size == 0);
+            let (size, unit) = exact.unwrap_or((1, "nanoseconds"));
+            parts.push(format!("{} {unit}", nanos / size));
+        }
+        parts.join(" ")
+    }
+
+    fn checked_add(self, other: Self) -> Option<Self> {
+        Some(Self {
+            months: self.months.checked_add(other.months)?,
+            days: self.days.checked_add(other.days)?,
+            nanos: self.nanos.checked_add(other.nanos)?,
+        })
+    }
+}
+
 /// Reads `INTERVAL '5 seconds'`, `INTERVAL '5' SECOND`, `'5 seconds'`, `5 SECONDS` or `5s`;
 /// `what` names it in errors.
 pub(super) fn interval(cursor: &mut Cursor<'_>, what: &str) -> Result<Interval> {
+    let (text, place) = interval_text(cursor, what)?;
+    let nanos = parse_text(&text).map_err(|why| no_length(&text, what, &why, place))?;
+    Ok(Interval { nanos, place })
+}
+
+/// As [`interval`], of a length that may have months.
+pub(super) fn span(cursor: &mut Cursor<'_>, what: &str) -> Result<Span> {
+    let (text, place) = interval_text(cursor, what)?;
+    parse_span(&text).map_err(|why| no_length(&text, what, &why, place))
+}
+
+fn no_length(text: &str, what: &str, why: &str, place: Place) -> Error {
+    Error::sql(format!("\"{text}\" is not {what}: {why}"))
+        .with_place(place)
+        .with_hint("Write a length such as '10 seconds', '1 hour 30 minutes' or '00:05:00'.")
+}
+
+fn interval_text(cursor: &mut Cursor<'_>, what: &str) -> Result<(String, Place)> {
     let start = cursor.place();
     cursor.eat(&["INTERVAL"]);
     let text = match cursor.peek(0) {
         Token::SingleQuotedString(text) => {
             cursor.advance();
-            let unit = unquoted(cursor.peek(0)).filter(|w| unit_nanos(w).is_some());
+            let unit = unquoted(cursor.peek(0)).filter(|w| unit_of(w).is_some());
             match unit {
                 Some(unit) if is_number(text.trim()) => {
                     cursor.advance();
@@ -56,12 +115,7 @@ pub(super) fn interval(cursor: &mut Cursor<'_>, what: &str) -> Result<Interval> 
         }
     };
     let place = spanning(start, cursor.place_before());
-    let nanos = parse_text(&text).map_err(|why| {
-        Error::sql(format!("\"{text}\" is not {what}: {why}"))
-            .with_place(place)
-            .with_hint("Write a length such as '10 seconds', '1 hour 30 minutes' or '00:05:00'.")
-    })?;
-    Ok(Interval { nanos, place })
+    Ok((text, place))
 }
 
 /// `1 HOUR 30 MINUTES`, bare.
@@ -83,13 +137,23 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || c == '.')
 }
 
-/// The nanoseconds of a text such as `1 day 02:30:00`, or why it has none.
+/// The nanoseconds of a text such as `1 day 02:30:00`, or why it has none; a day has 24 hours.
 pub(super) fn parse_text(text: &str) -> Result<i128, String> {
+    let Span { months, days, nanos } = parse_span(text)?;
+    if months != 0 {
+        return Err("months have no fixed length; use days or shorter units".to_owned());
+    }
+    let days = days.checked_mul(Span::NANOS_PER_DAY).ok_or_else(too_long)?;
+    days.checked_add(nanos).ok_or_else(too_long)
+}
+
+/// The length that a text says, or why it says none.
+pub(super) fn parse_span(text: &str) -> Result<Span, String> {
     let mut rest = text.trim();
     if rest.is_empty() {
         return Err("it is empty".to_owned());
     }
-    let mut total = 0_i128;
+    let mut total = Span::default();
     while !rest.is_empty() {
         if rest.starts_with('-') {
             return Err("it is negative".to_owned());
@@ -99,19 +163,59 @@ pub(super) fn parse_text(text: &str) -> Result<i128, String> {
         if number.is_empty() {
             return Err(format!("a number is missing before \"{rest}\""));
         }
-        let nanos = if number.contains(':') {
+        let part = if number.contains(':') {
             rest = after.trim_start();
-            clock(number)?
+            Span { nanos: clock(number)?, ..Span::default() }
         } else {
             let after = after.trim_start();
             let letters = after.find(|c: char| !c.is_alphabetic()).unwrap_or(after.len());
             let (unit, after) = after.split_at(letters);
             rest = after.trim_start();
-            scaled(number, unit_of(unit)?)?
+            of_unit(number, unit)?
         };
-        total = total.checked_add(nanos).ok_or_else(too_long)?;
+        total = total.checked_add(part).ok_or_else(too_long)?;
     }
     Ok(total)
+}
+
+/// So many of a unit. A part of a day is one of 24 hours; there are no parts of months.
+fn of_unit(number: &str, name: &str) -> Result<Span, String> {
+    match unit_of(name) {
+        Some(Unit::Nanos(nanos)) => Ok(Span { nanos: scaled(number, nanos)?, ..Span::default() }),
+        Some(Unit::Days(days)) if number.contains('.') => {
+            let nanos =
+                scaled(number, days.checked_mul(Span::NANOS_PER_DAY).ok_or_else(too_long)?)?;
+            Ok(Span { nanos, ..Span::default() })
+        }
+        Some(Unit::Days(days)) => Ok(Span { days: scaled(number, days)?, ..Span::default() }),
+        Some(Unit::Months(_)) if number.contains('.') => Err(format!("{name} are whole numbers")),
+        Some(Unit::Months(months)) => {
+            Ok(Span { months: scaled(number, months)?, ..Span::default() })
+        }
+        None if name.is_empty() => Err("the unit is missing".to_owned()),
+        None => Err(format!("\"{name}\" is not a unit of time")),
+    }
+}
+
+/// Writes quarters of a year, which the engine does not read, as months: `INTERVAL '1 quarter'`, `INTERVAL '1' QUARTER`.
+pub(super) fn without_quarters(mut expr: Expr) -> Expr {
+    let Expr::Interval(interval) = &mut expr else { return expr };
+    let Expr::Value(value) = interval.value.as_mut() else { return expr };
+    let (Value::SingleQuotedString(text) | Value::Number(text, _)) = &value.value else {
+        return expr;
+    };
+    let said = match &interval.leading_field {
+        Some(DateTimeField::Quarter) => format!("{text} quarters"),
+        Some(_) => return expr,
+        None => text.clone(),
+    };
+    if said.to_lowercase().contains("quarter")
+        && let Ok(span) = parse_span(&said)
+    {
+        value.value = Value::SingleQuotedString(span.text());
+        interval.leading_field = None;
+    }
+    expr
 }
 
 /// `hh:mm[:ss[.fff]]`.
@@ -144,28 +248,28 @@ fn too_long() -> String {
     "it is too long".to_owned()
 }
 
-fn unit_of(unit: &str) -> Result<i128, String> {
-    match unit_nanos(unit) {
-        Some(Some(nanos)) => Ok(nanos),
-        Some(None) => Err(format!("{unit} has no fixed length; use days or shorter units")),
-        None if unit.is_empty() => Err("the unit is missing".to_owned()),
-        None => Err(format!("\"{unit}\" is not a unit of time")),
-    }
+/// A unit of time.
+enum Unit {
+    Nanos(i128),
+    Days(i128),
+    Months(i128),
 }
 
-/// The nanoseconds of a unit; `Some(None)` for one without a fixed length.
-fn unit_nanos(unit: &str) -> Option<Option<i128>> {
+/// The unit of that name.
+fn unit_of(name: &str) -> Option<Unit> {
     const SECOND: i128 = 1_000_000_000;
-    Some(match unit.to_lowercase().as_str() {
-        "ns" | "nanosecond" | "nanoseconds" => Some(1),
-        "us" | "µs" | "microsecond" | "microseconds" => Some(1_000),
-        "ms" | "millisecond" | "milliseconds" => Some(1_000_000),
-        "s" | "sec" | "secs" | "second" | "seconds" => Some(SECOND),
-        "m" | "min" | "mins" | "minute" | "minutes" => Some(60 * SECOND),
-        "h" | "hr" | "hrs" | "hour" | "hours" => Some(3_600 * SECOND),
-        "d" | "day" | "days" => Some(86_400 * SECOND),
-        "w" | "week" | "weeks" => Some(7 * 86_400 * SECOND),
-        "month" | "months" | "mon" | "mons" | "quarter" | "quarters" | "year" | "years" => None,
+    Some(match name.to_lowercase().as_str() {
+        "ns" | "nanosecond" | "nanoseconds" => Unit::Nanos(1),
+        "us" | "µs" | "microsecond" | "microseconds" => Unit::Nanos(1_000),
+        "ms" | "millisecond" | "milliseconds" => Unit::Nanos(1_000_000),
+        "s" | "sec" | "secs" | "second" | "seconds" => Unit::Nanos(SECOND),
+        "m" | "min" | "mins" | "minute" | "minutes" => Unit::Nanos(60 * SECOND),
+        "h" | "hr" | "hrs" | "hour" | "hours" => Unit::Nanos(3_600 * SECOND),
+        "d" | "day" | "days" => Unit::Days(1),
+        "w" | "week" | "weeks" => Unit::Days(7),
+        "month" | "months" | "mon" | "mons" => Unit::Months(1),
+        "quarter" | "quarters" => Unit::Months(3),
+        "year" | "years" => Unit::Months(12),
         _ => return None,
     })
 }

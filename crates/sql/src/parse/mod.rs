@@ -4,8 +4,8 @@
 //! `TableFactor::Table` with the one-part name `tumble`, `hop`, `cumulate` or `session` and the
 //! arguments `(SELECT * FROM input)` (always a subquery), then the time column as an identifier
 //! (left out: the event time of the input), then the intervals, positional or named (`size`,
-//! `slide`, `step`, `gap`, `offset`), then for a session with keys [`PARTITION_BY`], or for one that stood in
-//! GROUP BY [`GROUPED`].
+//! `slide`, `step`, `gap`, `offset`), then a time zone as [`ZONE`] or [`ZONE_OF_COLUMN`], for a session with keys
+//! [`PARTITION_BY`], or for one that stood in GROUP BY [`GROUPED`].
 //!
 //! The way of a submission: one lexing pass (places are those of the whole submission), split at
 //! `;`, the tail cut off, window clauses turned into functions, the rest parsed by sqlparser with
@@ -45,7 +45,7 @@ pub use interval::Interval;
 pub use length::characters_max;
 pub use lex::is_complete;
 pub use located::located;
-pub use relation::{GROUPED, PARTITION_BY};
+pub use relation::{GROUPED, PARTITION_BY, ZONE, ZONE_OF_COLUMN};
 pub use spans::{Piece, Span, spans};
 pub use statement::{
     ContinuousQuery, CopyFrom, CopyOut, CreateStream, CreateView, Drop, DropKind, Explain,

@@ -8,12 +8,13 @@ use sqlparser::ast::helpers::attached_token::AttachedToken;
 use sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, FunctionArgOperator, FunctionArguments, GroupByExpr, Ident,
     ObjectName, Query, Select, SelectFlavor, SelectItem, SetExpr, TableFactor, TableFunctionArgs,
-    TableWithJoins, WildcardAdditionalOptions,
+    TableWithJoins, Value, WildcardAdditionalOptions,
 };
 use windrow_core::{Error, Place, Result};
 
 use super::cursor::place_of;
 use super::dialect::PARTITIONED;
+use super::interval::without_quarters;
 use crate::diagnostics::did_you_mean;
 
 /// The named argument that carries the keys of a session.
@@ -22,6 +23,12 @@ pub const PARTITION_BY: &str = "partition_by";
 /// The named argument of a session that stood in GROUP BY: it is one of the rows that get there. `$` cannot begin an
 /// identifier, so no text can name it without quotes.
 pub const GROUPED: &str = "$grouped";
+
+/// The named argument that carries the time zone of days and months.
+pub const ZONE: &str = "zone";
+
+/// The named argument of a window whose time zone is that of the type of its time column. `$` as in [`GROUPED`].
+pub const ZONE_OF_COLUMN: &str = "$zone_of_column";
 
 /// The four window functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +65,11 @@ impl WindowFunction {
     /// The least and the greatest number of intervals, and how it is called.
     fn usage(self) -> (usize, usize, &'static str) {
         match self {
-            Self::Tumble => (1, 2, "TUMBLE(table, time column, size [, offset])"),
-            Self::Hop => (2, 3, "HOP(table, time column, slide, size [, offset])"),
-            Self::Cumulate => (2, 3, "CUMULATE(table, time column, step, size [, offset])"),
+            Self::Tumble => (1, 2, "TUMBLE(table, time column, size [, offset] [, time zone])"),
+            Self::Hop => (2, 3, "HOP(table, time column, slide, size [, offset] [, time zone])"),
+            Self::Cumulate => {
+                (2, 3, "CUMULATE(table, time column, step, size [, offset] [, time zone])")
+            }
             Self::Session => (1, 1, "SESSION(table [PARTITION BY key], time column, gap)"),
         }
     }
@@ -141,7 +150,9 @@ struct Arguments {
     keys: Vec<Expr>,
     intervals: Vec<FunctionArg>,
     positional: usize,
-    grouped: Option<FunctionArg>,
+    zone: Option<Expr>,
+    /// What only our own text names.
+    marks: Vec<FunctionArg>,
 }
 
 fn arguments(
@@ -163,7 +174,7 @@ fn arguments(
             }
         }
     }
-    let Arguments { input, time, mut keys, intervals, grouped, .. } = found;
+    let Arguments { input, time, mut keys, intervals, zone, marks, .. } = found;
     let Some(input) = input else {
         return Err(wrong(window, "the table is missing", place));
     };
@@ -194,7 +205,12 @@ fn arguments(
             operator: FunctionArgOperator::RightArrow,
         });
     }
-    out.extend(grouped);
+    out.extend(zone.map(|zone| FunctionArg::Named {
+        name: Ident::new(ZONE),
+        arg: FunctionArgExpr::Expr(zone),
+        operator: FunctionArgOperator::RightArrow,
+    }));
+    out.extend(marks);
     Ok(out)
 }
 
@@ -229,16 +245,18 @@ fn named(
             found.keys.extend(keys(expr));
             Ok(())
         }
-        GROUPED if window == WindowFunction::Session && name.quote_style.is_none() => {
-            found.grouped = Some(FunctionArg::Named {
-                name: name.clone(),
-                arg: FunctionArgExpr::Expr(expr),
-                operator,
-            });
+        GROUPED | ZONE_OF_COLUMN if name.quote_style.is_none() => {
+            let arg = FunctionArgExpr::Expr(expr);
+            found.marks.push(FunctionArg::Named { name: name.clone(), arg, operator });
             Ok(())
         }
+        ZONE | "timezone" | "time_zone" if window != WindowFunction::Session => {
+            set(&mut found.zone, expr, window, &key, place)
+        }
+        ZONE | "timezone" | "time_zone" => Err(no_zone(place)),
         "offset" if window == WindowFunction::Session => Err(no_offset(place)),
         known if window.parameters().contains(&known) => {
+            let expr = without_quarters(expr);
             let twice = found
                 .intervals
                 .iter()
@@ -252,7 +270,8 @@ fn named(
             Ok(())
         }
         _ => {
-            let known = window.parameters().iter().copied().chain(["data", "timecol"]);
+            let zone = (window != WindowFunction::Session).then_some(ZONE);
+            let known = window.parameters().iter().copied().chain(["data", "timecol"]).chain(zone);
             let hint = did_you_mean(&key, known, "arguments");
             let what = format!("{} has no argument \"{}\"", window.title(), name.value);
             Err(placed(Error::sql(what).with_hint(hint), place))
@@ -277,9 +296,34 @@ fn positional(
         expr if found.time.is_none() && found.intervals.is_empty() && !is_interval(&expr) => {
             found.time = Some(time_column(window, expr, place)?);
         }
-        expr => found.intervals.push(unnamed(expr)),
+        expr if !found.intervals.is_empty() && names_a_zone(&expr) => {
+            if window == WindowFunction::Session {
+                return Err(no_zone(place));
+            }
+            set(&mut found.zone, expr, window, "time zone", place)?;
+        }
+        expr => found.intervals.push(unnamed(without_quarters(expr))),
     }
     Ok(())
+}
+
+/// Why a session has no time zone.
+fn no_zone(place: Option<Place>) -> Error {
+    let hint = "A session begins with its first row and not with a day: leave the time zone out.";
+    placed(Error::sql("SESSION takes a gap and no time zone").with_hint(hint), place)
+}
+
+/// Whether an argument is a text that can only be the name of a zone: intervals begin with a number.
+fn names_a_zone(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) => {
+                text.trim_start().starts_with(|c: char| c.is_alphabetic())
+            }
+            _ => false,
+        },
+        _ => false,
+    }
 }
 
 fn set(

@@ -23,7 +23,9 @@ use datafusion::logical_expr::{
     Volatility,
 };
 use datafusion::physical_expr::ScalarFunctionExpr;
-use windrow_core::{WindowKind, WindowSpec};
+use windrow_core::{CalendarUnit, StepUnit, WindowKind, WindowSpec};
+
+use super::calendar_bounds::Grid;
 
 /// What a [`BoundFunction`] computes from its one timestamp argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,6 +72,14 @@ pub(crate) fn of_same_windows(call: &ScalarFunctionExpr, bound: Bound) -> Option
 
 /// In how many windows a row is at most.
 pub(crate) fn windows_per_row(spec: WindowSpec) -> i64 {
+    if let (WindowKind::Cumulate { step, .. }, Some(calendar)) = (spec.kind(), spec.calendar()) {
+        let step_unit = match calendar.step_unit {
+            StepUnit::Tick => 1,
+            StepUnit::Day => calendar.seconds(CalendarUnit::Day.seconds_max() / 2),
+            StepUnit::Month => calendar.seconds(CalendarUnit::Month.seconds_max()),
+        };
+        return spec.size().div_euclid(step.saturating_mul(step_unit)).saturating_add(1);
+    }
     match spec.kind() {
         WindowKind::Tumble { .. } => 1,
         WindowKind::Hop { slide, size } => {
@@ -162,6 +172,12 @@ impl BoundFunction {
     fn map<T: ArrowPrimitiveType<Native = i64>>(&self, times: &ArrayRef) -> PrimitiveArray<T> {
         let times = times.as_primitive::<T>();
         let spec = self.spec;
+        if let Some(grid) = Grid::of(spec) {
+            return PrimitiveArray::new(
+                self.by_calendar(grid, times.values()),
+                times.nulls().cloned(),
+            );
+        }
         let size = spec.size();
         let values: ScalarBuffer<i64> = match self.bound {
             Bound::TumbleStart => starts(spec, times.values(), 0),
@@ -183,6 +199,21 @@ impl BoundFunction {
             },
         };
         PrimitiveArray::new(values, times.nulls().cloned())
+    }
+}
+
+impl BoundFunction {
+    /// What a bound of calendar windows is for each time.
+    fn by_calendar(&self, mut grid: Grid, times: &[i64]) -> ScalarBuffer<i64> {
+        let bound = |time: i64| match self.bound {
+            Bound::TumbleStart => grid.last_window(time).0,
+            Bound::TumbleEnd => grid.last_window(time).1,
+            Bound::TumbleTime => grid.last_window(time).1.wrapping_sub(1),
+            Bound::TimeOfEnd => time.wrapping_sub(1),
+            Bound::Slice => grid.slice(time),
+            Bound::StartOfEnd | Bound::Ends | Bound::SliceEnds => grid.start_of_end(time),
+        };
+        times.iter().copied().map(bound).collect()
     }
 }
 
@@ -240,9 +271,13 @@ fn ends(
     let mut flat: Vec<i64> = Vec::with_capacity(values.len().saturating_mul(2));
     let mut offsets: Vec<i32> = Vec::with_capacity(values.len() + 1);
     offsets.push(0);
+    let mut grid = Grid::of(spec);
     for (row, time) in values.iter().enumerate() {
         if valid.contains(time) && nulls.is_none_or(|n| n.is_valid(row)) {
-            push_ends(spec, *time, &mut flat);
+            match &mut grid {
+                Some(grid) => grid.push_ends(*time, &mut flat),
+                None => push_ends(spec, *time, &mut flat),
+            }
         }
         let Ok(end) = i32::try_from(flat.len()) else {
             return exec_err!("a batch has more than {} rows after windowing", i32::MAX);

@@ -12,14 +12,18 @@ use arrow::datatypes::TimeUnit;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, Result, TableReference};
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Expr, Join, LogicalPlan, LogicalPlanBuilder, Projection};
+use datafusion::logical_expr::{
+    Expr, Join, LogicalPlan, LogicalPlanBuilder, Projection, TableScan,
+};
 use windrow_core::Windows;
+use windrow_operators::RowEnds;
 
 use super::aggregate::OPERATOR;
 use super::assign::{BOUNDS, WindowAssign};
 use super::bounded::lower_all;
 use super::lineage;
 use super::shape::{Kind, kind};
+use super::{stream_of, view_windows};
 
 /// The qualifier of bounds in expressions that wait for the closed window.
 const BOUND_QUALIFIER: &str = "__window";
@@ -39,6 +43,8 @@ pub(crate) struct Hoisted {
     pub(crate) unit: TimeUnit,
     /// How far the time column may lie behind the watermark.
     pub(crate) lag_ticks: i64,
+    /// Of rows that come with their windows: what the first event time of their view says of the end.
+    pub(crate) row_ends: Option<RowEnds>,
     /// What each column of the plan is, in order.
     pub(crate) outputs: Vec<Output>,
     /// Conditions over bounds: only windows that satisfy all of them count.
@@ -73,6 +79,7 @@ pub(crate) enum Rewritten {
 pub(crate) fn hoist(plan: &LogicalPlan, names: &mut usize) -> Result<Option<Hoisted>> {
     match plan {
         LogicalPlan::Extension(_) => WindowAssign::of(plan).map(of_assign).transpose(),
+        LogicalPlan::TableScan(scan) => of_view(plan, scan),
         // Columns keep their order; only their names change, and those are not used here.
         LogicalPlan::SubqueryAlias(alias) => hoist(&alias.input, names),
         LogicalPlan::Projection(projection) => {
@@ -121,9 +128,27 @@ fn of_assign(assign: &WindowAssign) -> Result<Hoisted> {
         session_keys: assign.session_keys()?,
         unit: assign.time_type()?.1,
         lag_ticks: lag.saturating_add(behind),
+        row_ends: None,
         outputs: rows.chain(bounds).collect(),
         conditions: vec![],
     })
+}
+
+/// The rows of a view of windows, by those windows: their columns are columns of the rows.
+fn of_view(plan: &LogicalPlan, scan: &TableScan) -> Result<Option<Hoisted>> {
+    let Some(relation) = stream_of(scan) else { return Ok(None) };
+    let Some(found) = view_windows::of_scan(scan, &relation)? else { return Ok(None) };
+    Ok(Some(Hoisted {
+        inner: found.rows,
+        time: found.time,
+        windows: Windows::Aligned(found.windows),
+        session_keys: vec![],
+        unit: found.unit,
+        lag_ticks: found.lag_ticks,
+        row_ends: Some(found.row_ends),
+        outputs: plan.schema().columns().into_iter().map(Output::Row).collect(),
+        conditions: vec![],
+    }))
 }
 
 /// A join of windowed rows with a table that does not stream.

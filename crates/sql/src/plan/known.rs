@@ -3,11 +3,13 @@
 use datafusion::common::Column;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
+use super::relation::ToEnd;
+
 /// What is known about a column.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Known {
-    /// Its value determines the end of the row's window: `end = value + this`, in ticks.
-    pub(crate) to_end: Option<i64>,
+    /// Its value determines the end of the row's window.
+    pub(crate) to_end: Option<ToEnd>,
     /// It carries event time, that far (in ticks) behind the watermark at most.
     pub(crate) lag: Option<i64>,
 }

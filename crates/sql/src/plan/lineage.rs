@@ -14,6 +14,7 @@ use super::assign::WindowAssign;
 use super::interval::{self, Interval};
 use super::known::at;
 pub(crate) use super::known::{Known, of_column, of_expr};
+use super::relation::ToEnd;
 use super::{over, stream_of};
 
 /// A join as an interval join; `None` when it is none.
@@ -43,6 +44,7 @@ pub(crate) fn columns(plan: &LogicalPlan) -> Result<Vec<Known>> {
                     };
                     if let Some(slot) = at.and_then(|i| known.get_mut(i)) {
                         slot.lag = Some(time.lag_ticks);
+                        slot.to_end = time.to_end.filter(|_| relation.window().is_some());
                     }
                 }
             }
@@ -169,7 +171,8 @@ fn of_union(inputs: &[Arc<LogicalPlan>]) -> Result<Vec<Known>> {
 /// Rows leave when their session ends, however long ago they came: only its end moves with the watermark.
 fn of_session(assign: &WindowAssign, lag: Option<i64>) -> Vec<Known> {
     let rows = assign.kept().map(|_| Known::default());
-    let bounds = [Known::default(), Known { to_end: Some(0), lag }, Known { to_end: Some(1), lag }];
+    let ends = [0, 1].map(|ticks| Known { to_end: Some(ToEnd::Ticks(ticks)), lag });
+    let bounds = [Known::default()].into_iter().chain(ends);
     rows.chain(bounds).collect()
 }
 
@@ -183,13 +186,17 @@ fn of_assign(assign: &WindowAssign) -> Result<Vec<Known>> {
     };
     let size = spec.size();
     let kept = assign.kept().map(|i| Known { to_end: None, ..at(&input, i) });
+    let start_to_end = match spec.calendar() {
+        None => ToEnd::Ticks(size),
+        Some(_) => ToEnd::CalendarWindow(spec),
+    };
     let bounds = [
         Known {
-            to_end: spec.start_tells_end().then_some(size),
+            to_end: spec.start_tells_end().then_some(start_to_end),
             lag: lag.map(|lag| lag.saturating_add(size)),
         },
-        Known { to_end: Some(0), lag },
-        Known { to_end: Some(1), lag },
+        Known { to_end: Some(ToEnd::Ticks(0)), lag },
+        Known { to_end: Some(ToEnd::Ticks(1)), lag },
     ];
     Ok(kept.chain(bounds).collect())
 }

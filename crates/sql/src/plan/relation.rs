@@ -9,6 +9,7 @@ use datafusion::common::{Constraints, Result, Statistics, internal_err};
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use windrow_core::WindowSpec;
 
 /// A column that carries event time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,6 +22,17 @@ pub struct EventTime {
     /// The value determines the end of the row's window, so that a row at exactly `W - lag_ticks` is
     /// finished as well; otherwise only those below are.
     pub closes: bool,
+    /// How the value determines the end of the row's window, where it does.
+    pub to_end: Option<ToEnd>,
+}
+
+/// How a value determines the end of a row's window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ToEnd {
+    /// The end is that many ticks later.
+    Ticks(i64),
+    /// It is the start of one of these windows, which have different lengths.
+    CalendarWindow(WindowSpec),
 }
 
 /// Name of the hidden column that says where a row stands: see
@@ -80,6 +92,24 @@ impl StreamRelation {
     /// The index of the hidden column, where it is shown.
     pub fn position(&self) -> Option<usize> {
         self.schema.fields().len().checked_sub(1).filter(|_| self.positions)
+    }
+
+    /// Whether its rows come with windows.
+    pub fn has_windows(&self) -> bool {
+        self.window().is_some()
+    }
+
+    /// The column that best tells the windows of its rows, and how; `None` where they have none. (Where the first event
+    /// time tells no window, rows come one by one, and some of them late.)
+    pub(crate) fn window(&self) -> Option<(&EventTime, ToEnd)> {
+        self.event_times.first()?.to_end?;
+        let told = self.event_times.iter().filter_map(|time| Some((time, time.to_end?)));
+        told.min_by_key(|(_, to_end)| match to_end {
+            ToEnd::Ticks(1) => 0,
+            ToEnd::Ticks(0) => 1,
+            ToEnd::Ticks(_) => 2,
+            ToEnd::CalendarWindow(_) => 3,
+        })
     }
 
     /// Its columns that carry event time.

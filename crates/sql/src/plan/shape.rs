@@ -44,7 +44,7 @@ pub(crate) fn kind(plan: &LogicalPlan) -> Result<Kind> {
     refuse_streaming_subqueries(plan)?;
     match plan {
         LogicalPlan::TableScan(scan) => Ok(match stream_of(scan) {
-            Some(_) => Kind::Rows { windowed: false },
+            Some(relation) => Kind::Rows { windowed: relation.window().is_some() },
             None => Kind::Static,
         }),
         LogicalPlan::Projection(_)
@@ -308,15 +308,21 @@ fn of_join(join: &Join) -> Result<Kind> {
     if preserved {
         return Ok(if left == Kind::Static { right } else { left });
     }
-    Err(refused(
-        Error::sql(format!(
-            "{} JOIN of {} with a table keeps the table's unmatched rows, which are known only \
-             when the stream ends",
-            join.join_type,
-            streams(if left == Kind::Static { &join.right } else { &join.left })
-        ))
-        .with_hint("Keep the stream's rows instead: FROM stream LEFT JOIN table, or use JOIN."),
+    let streaming = if left == Kind::Static { right } else { left };
+    let e = Error::sql(format!(
+        "{} JOIN of {} with a table keeps the table's unmatched rows, which are known only \
+         when the stream ends",
+        join.join_type,
+        streams(if left == Kind::Static { &join.right } else { &join.left })
     ))
+    .with_hint("Keep the stream's rows instead: FROM stream LEFT JOIN table, or use JOIN.");
+    Err(refused(match streaming {
+        Kind::Windows | Kind::Rows { windowed: true } => e.with_hint(
+            "For the rows of the table that each window lacks: FROM (SELECT DISTINCT window_end FROM windows) AS d CROSS \
+             JOIN table AS t LEFT JOIN windows AS w ON w.window_end = d.window_end AND w.key = t.key.",
+        ),
+        _ => e,
+    }))
 }
 
 /// Both sides stream: each has windows, which the join keeps apart, or bounds of the event times tell which rows can

@@ -23,7 +23,7 @@ use super::flow::{
     ContinuousPlan, Flow, Leaf, LeafSource, OperatorInput, OperatorNode, RowsFlow, Stage,
 };
 use super::hoist::{Hoisted, Output, at_leaf, hoist, is_over_session};
-use super::relation::{ContinuousScan, EventTime};
+use super::relation::{ContinuousScan, EventTime, ToEnd};
 use super::shape::{Kind, kind, refused, returns_pairs};
 use super::{fingerprint, lineage, over, over_order, stream_of};
 use crate::diagnostics::from_datafusion;
@@ -89,8 +89,8 @@ fn event_times(plan: &LogicalPlan) -> Result<Vec<EventTime>> {
         .enumerate()
         .filter_map(|(column, known)| {
             // Start and end of a window move with its end; its last tick is one before.
-            let closes = known.to_end.is_some_and(|to_end| to_end != 1);
-            Some(EventTime { column, lag_ticks: known.lag?, closes })
+            let closes = known.to_end.is_some_and(|to_end| to_end != ToEnd::Ticks(1));
+            Some(EventTime { column, lag_ticks: known.lag?, closes, to_end: known.to_end })
         })
         .collect())
 }
@@ -437,7 +437,13 @@ fn operator(
 ) -> Result<Arc<dyn StatefulOperator>, Error> {
     let schema = Arc::new(prepare.schema().as_arrow().clone());
     Ok(match hoisted.windows {
-        Windows::Aligned(window) => Arc::new(OperatorSpec::try_new(window, 0, schema, mode)?),
+        Windows::Aligned(window) => {
+            let spec = OperatorSpec::try_new(window, 0, schema, mode)?;
+            Arc::new(match hoisted.row_ends {
+                Some(row_ends) => spec.with_row_ends(row_ends),
+                None => spec,
+            })
+        }
         Windows::Session(session) => {
             Arc::new(SessionOperatorSpec::try_new(session, session_keys, 0, schema, mode)?)
         }

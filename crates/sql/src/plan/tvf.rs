@@ -2,7 +2,7 @@
 //!
 //! Only the canonical spelling comes here; the parser brings the others into it.
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::{Column, DFSchema, DataFusionError, ExprSchema, Result, ScalarValue};
 use datafusion::logical_expr::planner::{
     PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
@@ -13,13 +13,12 @@ use sqlparser::ast::{
     TableFactor,
 };
 use sqlparser::tokenizer::Span;
-use windrow_core::{Error, Place, SessionSpec, WindowKind, WindowSpec, Windows, sql_type, time};
+use windrow_core::{Error, Place, SessionSpec, Windows, Zone, sql_type, time};
 
 use super::assign::{Keys, WINDOW_TIME, WindowAssign};
+use super::lengths::{Clocks, Length, Lengths};
 use super::lineage;
-use crate::parse::{GROUPED, PARTITION_BY};
-
-const NANOS_PER_DAY: i128 = 86_400_000_000_000;
+use crate::parse::{GROUPED, PARTITION_BY, ZONE, ZONE_OF_COLUMN};
 
 /// Plans window relations; leaves every other relation to DataFusion.
 #[derive(Debug)]
@@ -66,9 +65,9 @@ impl Function {
 
     fn usage(self) -> &'static str {
         match self {
-            Self::Tumble => "Write TUMBLE(stream, time, size [, offset]).",
-            Self::Hop => "Write HOP(stream, time, slide, size [, offset]).",
-            Self::Cumulate => "Write CUMULATE(stream, time, step, size [, offset]).",
+            Self::Tumble => "Write TUMBLE(stream, time, size [, offset] [, time zone]).",
+            Self::Hop => "Write HOP(stream, time, slide, size [, offset] [, time zone]).",
+            Self::Cumulate => "Write CUMULATE(stream, time, step, size [, offset] [, time zone]).",
             Self::Session => "Write SESSION(stream [PARTITION BY key], time, gap).",
         }
     }
@@ -103,6 +102,9 @@ struct Arguments {
     intervals: Vec<Option<ast::Expr>>,
     /// What separates sessions, if it is given.
     keys: Option<ast::Expr>,
+    zone: Option<ast::Expr>,
+    /// The time zone is that of the time column's type.
+    zone_of_column: bool,
     /// The window is that of a GROUP BY.
     grouped: bool,
 }
@@ -127,19 +129,23 @@ fn plan(
     let Some(unit) = time::time_unit(&time_type) else {
         return Err(error(not_a_timestamp(&time, &time_type), Some(time_span)));
     };
-    let mut ticks = vec![];
+    let mut lengths = vec![];
     for (name, expr) in function.intervals().iter().zip(arguments.intervals) {
-        ticks.push(match expr {
-            Some(expr) => {
-                let span = expr.span();
-                let nanos = nanos(function, name, expr, context)?;
-                time::nanos_to_ticks(nanos, unit).map_err(|e| error(e, Some(span)))?
-            }
-            None if *name == "offset" => 0,
+        lengths.push(match expr {
+            Some(expr) => Some((length(function, name, &expr, context)?, expr.span())),
+            None if *name == "offset" => None,
             None => return Err(missing(function, name, span)),
         });
     }
-    let windows = windows(function, &ticks).map_err(|e| error(e, Some(span)))?;
+    let clocks = match arguments.zone {
+        Some(zone) => Clocks { zone: named_zone(function, zone, context)?, named: true },
+        None => Clocks {
+            zone: implied_zone(&time_type, arguments.zone_of_column, context)
+                .map_err(|e| error(e, Some(span)))?,
+            named: false,
+        },
+    };
+    let windows = windows(function, &lengths, clocks, unit).map_err(|e| error(e, Some(span)))?;
     let keys = match (windows, arguments.keys) {
         (Windows::Aligned(_), _) => Keys::Of(vec![]),
         (Windows::Session(_), None) => Keys::Grouped { after: arguments.grouped },
@@ -149,19 +155,67 @@ fn plan(
 }
 
 /// The windows of these lengths, which stand in the order of [`Function::intervals`].
-fn windows(function: Function, ticks: &[i64]) -> windrow_core::Result<Windows> {
-    let (kind, offset) = match (function, ticks) {
-        (Function::Tumble, [size, offset]) => (WindowKind::Tumble { size: *size }, *offset),
-        (Function::Hop, [slide, size, offset]) => {
-            (WindowKind::Hop { slide: *slide, size: *size }, *offset)
+fn windows(
+    function: Function,
+    lengths: &[Option<(Length, Span)>],
+    clocks: Clocks,
+    unit: TimeUnit,
+) -> windrow_core::Result<Windows> {
+    // What is no whole number of ticks is so at its own place.
+    for (length, span) in lengths.iter().flatten() {
+        length.check(unit).map_err(|e| match place(*span) {
+            Some(place) => e.with_place(place),
+            None => e,
+        })?;
+    }
+    let lengths: Vec<Option<Length>> =
+        lengths.iter().map(|given| given.map(|(length, _)| length)).collect();
+    let (of, offset) = match (function, lengths.as_slice()) {
+        (Function::Tumble, [Some(size), offset]) => (Lengths::Tumble { size: *size }, offset),
+        (Function::Hop, [Some(slide), Some(size), offset]) => {
+            (Lengths::Hop { slide: *slide, size: *size }, offset)
         }
-        (Function::Cumulate, [step, size, offset]) => {
-            (WindowKind::Cumulate { step: *step, size: *size }, *offset)
+        (Function::Cumulate, [Some(step), Some(size), offset]) => {
+            (Lengths::Cumulate { step: *step, size: *size }, offset)
         }
-        (Function::Session, [gap]) => return SessionSpec::try_new(*gap).map(Windows::Session),
+        (Function::Session, [Some(gap)]) => {
+            return SessionSpec::try_new(gap.ticks(unit)?).map(Windows::Session);
+        }
         _ => return Err(Error::internal("a window function with other intervals than its own")),
     };
-    WindowSpec::try_new(kind, offset).map(Windows::Aligned)
+    of.windows(offset.unwrap_or_default(), clocks, unit).map(Windows::Aligned)
+}
+
+/// The zone that an argument names.
+fn named_zone(
+    function: Function,
+    zone: ast::Expr,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<Zone> {
+    let span = zone.span();
+    match context.sql_to_expr(zone, &DFSchema::empty())? {
+        Expr::Literal(ScalarValue::Utf8(Some(name)) | ScalarValue::Utf8View(Some(name)), _) => {
+            Zone::of(&name).map_err(|e| error(e, Some(span)))
+        }
+        _ => {
+            let e = Error::sql(format!("the time zone of {} must be a text", function.name()));
+            Err(error(e.with_hint("Write it as 'Europe/Berlin'."), Some(span)))
+        }
+    }
+}
+
+/// The zone of windows that name none: that of the session where the time has a zone, and UTC where it has none.
+fn implied_zone(
+    time: &DataType,
+    of_column: bool,
+    context: &dyn RelationPlannerContext,
+) -> windrow_core::Result<Zone> {
+    let DataType::Timestamp(_, Some(own)) = time else { return Ok(Zone::UTC) };
+    if of_column {
+        return Zone::of(own);
+    }
+    let session = context.context_provider().options().execution.time_zone.as_deref();
+    session.map_or(Ok(Zone::UTC), Zone::of)
 }
 
 /// The values of PARTITION BY, each once.
@@ -203,6 +257,8 @@ fn sort_arguments(
         time: None,
         intervals: vec![None; names.len()],
         keys: None,
+        zone: None,
+        zone_of_column: false,
         grouped: false,
     };
     let mut positional = 0;
@@ -221,11 +277,16 @@ fn sort_arguments(
             sorted.grouped = true;
             continue;
         }
+        if name.as_ref().is_some_and(|name| name.value == ZONE_OF_COLUMN) {
+            sorted.zone_of_column = true;
+            continue;
+        }
         let slot = match name {
             Some(name) => match context.normalize_ident(name.clone()).to_lowercase().as_str() {
                 "data" => &mut sorted.data,
                 "timecol" => &mut sorted.time,
                 PARTITION_BY if function == Function::Session => &mut sorted.keys,
+                ZONE if function != Function::Session => &mut sorted.zone,
                 other => match names.iter().position(|n| *n == other) {
                     Some(i) => &mut sorted.intervals[i],
                     None => return Err(unknown_name(function, &name.value, name.span)),
@@ -360,53 +421,27 @@ fn inferred_time(function: Function, input: &LogicalPlan, span: Span) -> Result<
     }
 }
 
-/// The length of an interval in nanoseconds; a day has 24 hours.
-fn nanos(
+/// The length that an interval says.
+fn length(
     function: Function,
     name: &str,
-    expr: ast::Expr,
+    expr: &ast::Expr,
     context: &mut dyn RelationPlannerContext,
-) -> Result<i128> {
-    let span = expr.span();
+) -> Result<Length> {
     let not_an_interval = || {
         let e = Error::sql(format!("the {name} of {} must be an interval", function.name()));
         let hint = "Write it as INTERVAL '10 seconds'.";
-        error(e.with_hint(hint).with_hint(function.usage()), Some(span))
+        error(e.with_hint(hint).with_hint(function.usage()), Some(expr.span()))
     };
-    let (value, sign) = match context.sql_to_expr(expr, &DFSchema::empty())? {
-        Expr::Literal(value, _) => (value, 1),
+    let length = match context.sql_to_expr(expr.clone(), &DFSchema::empty())? {
+        Expr::Literal(value, _) => Length::of(&value),
         Expr::Negative(inner) => match *inner {
-            Expr::Literal(value, _) => (value, -1),
-            _ => return Err(not_an_interval()),
+            Expr::Literal(value, _) => Length::of(&value).map(Length::negative),
+            _ => None,
         },
-        _ => return Err(not_an_interval()),
+        _ => None,
     };
-    let value = match &value {
-        ScalarValue::Utf8(Some(_)) | ScalarValue::Utf8View(Some(_)) => value
-            .cast_to(&DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano))
-            .map_err(|_| not_an_interval())?,
-        _ => value,
-    };
-    let (months, nanos) = match value {
-        ScalarValue::IntervalMonthDayNano(Some(v)) => {
-            (v.months, i128::from(v.days) * NANOS_PER_DAY + i128::from(v.nanoseconds))
-        }
-        ScalarValue::IntervalDayTime(Some(v)) => {
-            (0, i128::from(v.days) * NANOS_PER_DAY + i128::from(v.milliseconds) * 1_000_000)
-        }
-        ScalarValue::IntervalYearMonth(Some(months)) => (months, 0),
-        ScalarValue::DurationSecond(Some(v)) => (0, i128::from(v) * 1_000_000_000),
-        ScalarValue::DurationMillisecond(Some(v)) => (0, i128::from(v) * 1_000_000),
-        ScalarValue::DurationMicrosecond(Some(v)) => (0, i128::from(v) * 1_000),
-        ScalarValue::DurationNanosecond(Some(v)) => (0, i128::from(v)),
-        _ => return Err(not_an_interval()),
-    };
-    if months != 0 {
-        let e = Error::sql("months and years have no fixed length, so windows cannot have them");
-        let hint = "Use days, or group by date_trunc('month', …) over windows of one day.";
-        return Err(error(e.with_hint(hint), Some(span)));
-    }
-    Ok(nanos * sign)
+    length.ok_or_else(not_an_interval)
 }
 
 fn not_a_timestamp(column: &Column, found: &DataType) -> Error {
@@ -435,6 +470,9 @@ fn unexpected(function: Function, span: Span) -> DataFusionError {
 fn unknown_name(function: Function, name: &str, span: Span) -> DataFusionError {
     let mut known = vec!["data", "timecol"];
     known.extend(function.intervals());
+    if function != Function::Session {
+        known.push(ZONE);
+    }
     let e = Error::sql(format!("{} has no argument \"{name}\"", function.name()));
     error(e.with_hint(format!("Its arguments are: {}.", known.join(", "))), Some(span))
 }

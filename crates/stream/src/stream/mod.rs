@@ -120,7 +120,7 @@ impl Stream {
     pub fn relation(self: &Arc<Self>, event_times: Option<Vec<EventTime>>) -> StreamRelation {
         let event_times = event_times.unwrap_or_else(|| {
             let time = self.schema.event_time();
-            let plain = |column| EventTime { column, lag_ticks: 0, closes: false };
+            let plain = |column| EventTime { column, lag_ticks: 0, closes: false, to_end: None };
             time.map(|e| plain(e.index)).into_iter().collect()
         });
         let bounded = self.contents(LeftOut::default());

@@ -123,7 +123,8 @@ impl World {
         let schema = Arc::new(Schema::new(fields));
         let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
         let table = MemTable::try_new(Arc::clone(&schema), vec![vec![batch.clone()]]).unwrap();
-        let event_times = time.map(|column| EventTime { column, lag_ticks: 0, closes: false });
+        let event_times =
+            time.map(|column| EventTime { column, lag_ticks: 0, closes: false, to_end: None });
         self.contents.insert(name.to_owned(), batch);
         let relation = StreamRelation::new(
             name.to_owned(),

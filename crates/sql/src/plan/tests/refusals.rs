@@ -109,7 +109,11 @@ async fn shapes_that_never_end() {
 async fn window_functions() {
     let world = World::new();
     for (from, message, hint) in [
-        ("TUMBLE(bid, ts, INTERVAL '1 month')", "months and years", "days"),
+        (
+            "HOP(bid, ts, INTERVAL '1 day', INTERVAL '1 month')",
+            "not both days or both months",
+            "CUMULATE",
+        ),
         ("TUMBLE(bid, ts, INTERVAL '0 seconds')", "size must be positive", ""),
         ("HOP(bid, ts, INTERVAL '3 seconds', INTERVAL '1 second')", "longer than its size", "swap"),
         ("CUMULATE(bid, ts, INTERVAL '3 s', INTERVAL '7 s')", "not a multiple", ""),
