@@ -158,7 +158,7 @@ fn run_port(
     let tolerance = Tolerance { delay: SECOND, allowed_lateness: 0 };
     let (mut worker, mut coordinator) = (operator.worker(0), operator.coordinator());
     let (mut watermark, mut complete, mut results) = (Watermark::NONE, Watermark::NONE, 0);
-    let mut close = |worker: &mut dyn windrow_operators::WorkerPart, watermark: Watermark| {
+    let mut close = |worker: &mut dyn WorkerPart, watermark: Watermark| {
         let reached = watermark.delayed(lag);
         while let Some(to) = coordinator.flush_to(reached, idle) {
             worker.flush(to)?.into_iter().try_for_each(|segment| coordinator.add(0, segment))?;
