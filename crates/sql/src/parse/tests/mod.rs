@@ -121,7 +121,7 @@ fn windows_become_canonical() {
         ),
         (
             "WITH a AS (SELECT k, sum(x) FROM t WINDOW CUMULATING (SIZE 1 DAY, ADVANCE BY 1 HOUR) GROUP BY k HAVING sum(x) > 1) SELECT * FROM a",
-            "WITH a AS (SELECT k, sum(x) FROM cumulate((SELECT * FROM t), INTERVAL '3600 seconds', INTERVAL '86400 seconds') AS t GROUP BY window_start, window_end, k HAVING sum(x) > 1) SELECT * FROM a",
+            "WITH a AS (SELECT k, sum(x) FROM cumulate((SELECT * FROM t), INTERVAL '3600 seconds', INTERVAL '1 days') AS t GROUP BY window_start, window_end, k HAVING sum(x) > 1) SELECT * FROM a",
         ),
         (
             "SELECT count(*) FROM t WINDOW SESSION (5 MINUTES) UNION ALL SELECT 2",
