@@ -15,9 +15,10 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use windrow_core::{Error, Result};
 
 use super::coordinator::{IntervalJoin, run_all};
-use super::piece::{Held, Piece, merged, parts, sorted, times};
+use super::piece::{self, merged, sorted, times};
 use super::table::{Matched, Table, Taken};
 use super::{IntervalJoinSpec, LEFT, Side};
+use crate::segments::ordered::{Held, Piece};
 use crate::segments::spill::{BUCKETS, bucket_of, by_bucket, spill_rows};
 
 /// Buckets that have files of their own: fewer than state of groups has, since rows are larger.
@@ -36,8 +37,8 @@ pub(super) struct Buckets {
 #[derive(Debug, Default)]
 struct Bucket {
     sides: [Vec<Piece>; 2],
-    /// When the next of its rows may be told to match nothing.
-    tells: Option<i64>,
+    /// When the next of its rows expires.
+    expires: Option<i64>,
 }
 
 impl Bucket {
@@ -67,15 +68,15 @@ impl Buckets {
         for bucket in &self.list {
             let pieces = bucket.sides.get(number).into_iter().flatten();
             if let Some((rows, _)) = read(side, pieces)? {
-                all.extend(Piece::of(rows)?);
+                all.extend(piece::of(rows)?);
             }
         }
         Ok(all)
     }
 
-    /// When the next row may be told to match nothing.
-    pub(super) fn next_telling(&self) -> Option<i64> {
-        self.list.iter().filter_map(|bucket| bucket.tells).min()
+    /// When the next row expires.
+    pub(super) fn next_expiry(&self) -> Option<i64> {
+        self.list.iter().filter_map(|bucket| bucket.expires).min()
     }
 
     /// Drops pieces whose last row is of no use any more.
@@ -97,9 +98,10 @@ impl Buckets {
             let rows = rows_of(&rows, &order, part(&begins, number, number + 1))?;
             if let Some(rows) = rows {
                 let rows = sorted(rows)?;
-                bucket.tells = bucket.tells.into_iter().chain(tells(spec, side, &rows)?).min();
+                bucket.expires =
+                    bucket.expires.into_iter().chain(first_expiry(spec, side, &rows)?).min();
                 if let Some(pieces) = bucket.sides.get_mut(side) {
-                    pieces.extend(Piece::of(rows)?);
+                    pieces.extend(piece::of(rows)?);
                 }
             }
         }
@@ -112,7 +114,7 @@ impl Buckets {
         for (number, bucket) in self.list.iter_mut().enumerate() {
             for (side, pieces) in bucket.sides.iter_mut().enumerate() {
                 let in_memory = pieces.extract_if(.., |piece| matches!(piece.held, Held::Rows(_)));
-                for batch in in_memory.flat_map(|piece| parts(space, piece)) {
+                for batch in in_memory.flat_map(|piece| piece.parts(space)) {
                     places.push((number, side));
                     batches.push(batch?);
                 }
@@ -122,12 +124,12 @@ impl Buckets {
             return Ok(());
         }
         let kept =
-            batches.iter().map(|batch| Piece::of(batch.clone())).collect::<Result<Vec<_>>>()?;
+            batches.iter().map(|batch| piece::of(batch.clone())).collect::<Result<Vec<_>>>()?;
         let spilled = spill_rows(space, batches)?;
         for (((number, side), piece), spilled) in places.into_iter().zip(kept).zip(spilled) {
             let slot = self.list.get_mut(number).and_then(|bucket| bucket.sides.get_mut(side));
             if let (Some(slot), Some(piece)) = (slot, piece) {
-                slot.push(Piece { held: Held::Spilled(spilled), ..piece });
+                slot.push(piece.on_disk(spilled));
             }
         }
         Ok(())
@@ -169,7 +171,7 @@ impl IntervalJoin {
         while first < PARTS {
             let until = self.buckets.group(first, space.pass_bytes() / SHARE);
             let mut table = Table::new(&spec);
-            let mut any = self.buckets.tell_before(first..until, end);
+            let mut any = self.buckets.expire_before(first..until, end);
             let mut fresh = vec![];
             for (side, new) in sorted_new.iter().enumerate() {
                 let Some((rows, begins, order)) = new else { continue };
@@ -215,10 +217,10 @@ impl IntervalJoin {
         Ok(())
     }
 
-    /// Returns the time before which rows on disk are told together to match nothing, `to` at most: about as many as may be
+    /// Returns the time before which rows on disk expire together, `to` at most: about as many as may be
     /// read at a time, if they are spread evenly.
-    pub(super) fn telling_end_of_buckets(&self, to: i64) -> i64 {
-        let Some(first) = self.buckets.next_telling().filter(|first| *first < to) else {
+    pub(super) fn expiry_end_of_buckets(&self, to: i64) -> i64 {
+        let Some(first) = self.buckets.next_expiry().filter(|first| *first < to) else {
             return to;
         };
         let bytes: usize = self.buckets.pieces().map(Piece::bytes_in_memory).sum();
@@ -247,10 +249,10 @@ impl Buckets {
         end
     }
 
-    /// Whether rows of these buckets may be told to match nothing before `end`.
-    fn tell_before(&self, buckets: std::ops::Range<usize>, end: i64) -> bool {
+    /// Whether rows of these buckets expire before `end`.
+    fn expire_before(&self, buckets: std::ops::Range<usize>, end: i64) -> bool {
         let buckets = self.list.get(buckets).unwrap_or_default();
-        buckets.iter().any(|bucket| bucket.tells.is_some_and(|tells| tells < end))
+        buckets.iter().any(|bucket| bucket.expires.is_some_and(|expires| expires < end))
     }
 
     /// Takes the rows of some buckets out, those of each input in order.
@@ -337,8 +339,8 @@ fn rows_of(
     Ok(Some(take_record_batch(rows, &UInt32Array::from(numbers.to_vec()))?))
 }
 
-/// When the first row that has not matched is told so, if any is.
-fn tells(spec: &IntervalJoinSpec, side: usize, rows: &RecordBatch) -> Result<Option<i64>> {
+/// When the first row that has not matched expires, if any does.
+fn first_expiry(spec: &IntervalJoinSpec, side: usize, rows: &RecordBatch) -> Result<Option<i64>> {
     if !spec.kind.has_unmatched(side) {
         return Ok(None);
     }

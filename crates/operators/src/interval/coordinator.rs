@@ -11,7 +11,7 @@ use arrow::row::{RowConverter, SortField};
 use windrow_core::{Error, Result, Watermark};
 
 use super::buckets::{Buckets, in_order};
-use super::piece::{Piece, merged};
+use super::piece::{self, merged, positions};
 use super::state::Saved;
 use super::table::{Matched, Table};
 use super::{IntervalJoinSpec, LEFT, RIGHT};
@@ -19,6 +19,7 @@ use crate::batches;
 use crate::port::{CoordinatorPart, Finished, WindowRows};
 use crate::segments::Segment;
 use crate::segments::kept::Cut;
+use crate::segments::ordered::Piece;
 use crate::segments::spill::SpillSpace;
 
 /// Rows that are processed together, approximately.
@@ -184,9 +185,9 @@ impl IntervalJoin {
             self.table.prune(self.frontier)?;
             let bytes_max = if self.is_short() { self.chunk_bytes() } else { usize::MAX };
             let chunk = self.waiting.chunk_end(to, bytes_max);
-            let end = self.table.telling_end(chunk.unwrap_or(to), CHUNK_ROWS);
-            let end = self.telling_end_of_buckets(end);
-            if chunk.is_none() && self.next_telling().is_none_or(|time| time >= end) {
+            let end = self.table.expiry_end(chunk.unwrap_or(to), CHUNK_ROWS);
+            let end = self.expiry_end_of_buckets(end);
+            if chunk.is_none() && self.next_expiry().is_none_or(|time| time >= end) {
                 self.frontier = self.frontier.max(to);
                 self.entered = self.frontier;
                 self.drop_useless();
@@ -209,9 +210,9 @@ impl IntervalJoin {
         Ok(())
     }
 
-    /// When the next row may be told to match nothing.
-    fn next_telling(&self) -> Option<i64> {
-        self.table.next_telling().into_iter().chain(self.buckets.next_telling()).min()
+    /// When the next row expires.
+    fn next_expiry(&self) -> Option<i64> {
+        self.table.next_expiry().into_iter().chain(self.buckets.next_expiry()).min()
     }
 
     fn enter(&mut self, side: usize, batches: &[RecordBatch]) -> Result<()> {
@@ -281,7 +282,7 @@ impl IntervalJoin {
         }
         for (pieces, rows) in self.past.iter_mut().zip(new) {
             if let Some(rows) = rows {
-                pieces.extend(Piece::of(rows)?);
+                pieces.extend(piece::of(rows)?);
             }
         }
         self.push_made(made)
@@ -365,7 +366,7 @@ fn together(mut pieces: &[Piece], bytes_max: usize) -> impl Iterator<Item = &[Pi
 
 impl CoordinatorPart for IntervalJoin {
     fn add(&mut self, input: usize, segment: Segment) -> Result<()> {
-        let piece = Piece::of_segment(segment)?;
+        let piece = Piece::of_segment(segment, positions)?;
         if piece.first < self.entered {
             return Err(Error::internal(format!(
                 "rows at {} came when a join had gone on to {}",
@@ -427,7 +428,7 @@ impl CoordinatorPart for IntervalJoin {
 
     fn next_close(&self) -> Option<i64> {
         let next = self.table.next_position().into_iter().chain(self.waiting.first());
-        let next = next.chain(self.next_telling()).min().map(|time| time.max(self.returned));
+        let next = next.chain(self.next_expiry()).min().map(|time| time.max(self.returned));
         self.ready_end().or_else(|| next.map(|time| time.saturating_add(1)))
     }
 

@@ -1,7 +1,7 @@
 //! What is returned beyond plain pairs: pairs that satisfy a condition, rows that match nothing, rows that match something.
 //!
 //! Rows are processed as for pairs. The pairs that are found are candidates: the condition is asked for many at a time. Then the
-//! rows that have matched are marked, and rows before `until` whose time has come without a mark are told to match nothing.
+//! rows that have matched are marked, and rows that expire before `until` without a mark are returned as unmatched.
 //!
 //! Invariant: results come in order of their time, across calls, too: a call makes all results before the next row that it
 //! leaves unprocessed.
@@ -128,27 +128,27 @@ impl Table {
         for (side, rows) in self.sides.iter_mut().enumerate() {
             let (wait, wanted) = (spec.wait(side), spec.kind.has_unmatched(side));
             if wanted {
-                rows.tell(wait, until, |number, time| outcomes.push((time, alone(side, number))));
+                rows.expire(wait, until, |number, time| outcomes.push((time, alone(side, number))));
             }
         }
         outcomes.sort_by_key(|outcome| outcome.0);
         outcomes
     }
 
-    /// When the next row may be told to match nothing.
-    pub(super) fn next_telling(&self) -> Option<i64> {
+    /// When the next row expires.
+    pub(super) fn next_expiry(&self) -> Option<i64> {
         let sides = self.sides.iter().enumerate().filter_map(|(side, rows)| {
-            let next = rows.entries.get(rows.told).filter(|_| rows.told < rows.done)?;
+            let next = rows.entries.get(rows.expired).filter(|_| rows.expired < rows.done)?;
             let wanted = self.spec.kind.has_unmatched(side);
             wanted.then(|| next.time.saturating_add(self.spec.wait(side)))
         });
         sides.min()
     }
 
-    /// Returns the time before which about `rows_max` rows are told to match nothing, `to` at most. All rows have been processed.
-    pub(super) fn telling_end(&self, to: i64, rows_max: usize) -> i64 {
+    /// Returns the time before which about `rows_max` rows expire, `to` at most. All rows have been processed.
+    pub(super) fn expiry_end(&self, to: i64, rows_max: usize) -> i64 {
         let sides = self.sides.iter().enumerate().filter_map(|(side, rows)| {
-            let last = rows.entries.get(rows.told.saturating_add(rows_max))?;
+            let last = rows.entries.get(rows.expired.saturating_add(rows_max))?;
             let wanted = self.spec.kind.has_unmatched(side);
             let end = last.time.saturating_add(self.spec.wait(side)).saturating_add(1);
             wanted.then_some(end)
@@ -158,20 +158,20 @@ impl Table {
 }
 
 impl Rows {
-    /// Calls `tell` for each row that has not matched and whose time, which is `wait` after its own, is before `until`.
-    fn tell(&mut self, wait: i64, until: i64, mut tell: impl FnMut(u32, i64)) {
-        while self.told < self.done
-            && let Some(entry) = self.entries.get(self.told)
+    /// Calls `unmatched` for each row that has not matched and expires before `until`: `wait` after its own time.
+    fn expire(&mut self, wait: i64, until: i64, mut unmatched: impl FnMut(u32, i64)) {
+        while self.expired < self.done
+            && let Some(entry) = self.entries.get(self.expired)
         {
-            let matched = self.matched.get(self.told).copied().unwrap_or(false);
+            let matched = self.matched.get(self.expired).copied().unwrap_or(false);
             let time = entry.time.saturating_add(wait);
             if !matched && time >= until {
                 break;
             }
             if !matched {
-                tell(self.told as u32, time);
+                unmatched(self.expired as u32, time);
             }
-            self.told += 1;
+            self.expired += 1;
         }
     }
 }

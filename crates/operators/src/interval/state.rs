@@ -8,11 +8,12 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use windrow_core::{Error, Result};
 
 use super::coordinator::IntervalJoin;
-use super::piece::{Held, Piece, positions, since, sorted, spill_pieces, times};
+use super::piece::{self, positions, since, sorted, times};
 use super::{IntervalJoinSpec, LEFT, RIGHT};
 use crate::batches;
 use crate::port::CoordinatorPart;
 use crate::segments::kept::{Cut, SavedSegment, SavedState, SegmentId, SpilledSegment, corrupt};
+use crate::segments::ordered::{Held, Piece, spill_pieces};
 
 /// The segments of checkpoints.
 #[derive(Debug, Default)]
@@ -34,7 +35,7 @@ struct Known {
     rows: usize,
 }
 
-/// Segments are written anew when they have this many times the rows that are still of use…
+/// Segments are rewritten when they have this many times the rows that are still of use…
 const GROWTH: usize = 2;
 /// … and this many more.
 const GROWTH_MIN: usize = 4096;
@@ -111,7 +112,7 @@ impl IntervalJoin {
         }
         let frontier = self.frontier.max(self.returned);
         if self.spec.looks_back() {
-            self.save_anew()?;
+            self.rewrite()?;
         }
         let (mut needed, mut new) = (vec![], vec![]);
         for side in [LEFT, RIGHT] {
@@ -131,9 +132,9 @@ impl IntervalJoin {
         Ok(Cut { frontier, next_id: self.saved.next_id, needed, new })
     }
 
-    /// Of an ASOF join that looks back, the segments hold rows that others have followed: writes those that are still of
-    /// use anew, once they are the smaller part.
-    fn save_anew(&mut self) -> Result<()> {
+    /// Rewrites the rows that are still of use, once they are the smaller part: of an ASOF join that looks back, the
+    /// segments hold rows that others have followed.
+    fn rewrite(&mut self) -> Result<()> {
         let [_, known] = &self.saved.known;
         let [_, fresh] = &self.saved.fresh;
         let held = known.iter().map(|known| known.rows).chain(fresh.iter().map(|piece| piece.rows));
@@ -143,7 +144,7 @@ impl IntervalJoin {
         }
         let mut pieces = self.buckets.pieces_of(self.spec.side(RIGHT), RIGHT)?;
         for batch in self.table.rows(RIGHT) {
-            pieces.extend(Piece::of(batch)?);
+            pieces.extend(piece::of(batch)?);
         }
         let [_, waiting] = &self.waiting.pieces;
         pieces.extend(waiting.values().cloned());
@@ -181,7 +182,7 @@ impl IntervalJoin {
             let mut last = i64::MIN;
             let known_rows = batches.iter().map(RecordBatch::num_rows).sum();
             for batch in batches {
-                let Some(piece) = Piece::of(batch)? else { continue };
+                let Some(piece) = piece::of(batch)? else { continue };
                 (last, bytes) = (last.max(piece.last), bytes + piece.size_bytes());
                 join.take_back(input, piece, frontier)?;
             }
@@ -203,7 +204,7 @@ impl IntervalJoin {
         if !self.spec.is_plain() {
             let before = self.spec.replay_before(input, frontier);
             for batch in piece.read()? {
-                if let Some(piece) = Piece::of(since(&batch, before)?)? {
+                if let Some(piece) = piece::of(since(&batch, before)?)? {
                     self.waiting.push(input, piece);
                 }
             }
@@ -215,7 +216,7 @@ impl IntervalJoin {
         let [left, right] = &mut self.past;
         let past = if input == LEFT { left } else { right };
         for batch in before {
-            past.extend(Piece::of(since(&batch, useful)?)?);
+            past.extend(piece::of(since(&batch, useful)?)?);
         }
         Ok(())
     }
@@ -240,14 +241,14 @@ impl IntervalJoin {
             let batches = std::mem::take(&mut taken.batches);
             if self.spec.is_plain() {
                 for batch in batches {
-                    if let Some(piece) = Piece::of(batch)? {
+                    if let Some(piece) = piece::of(batch)? {
                         self.take_back(side, piece, frontier)?;
                     }
                 }
                 continue;
             }
             for batch in batches {
-                if let Some(piece) = Piece::of(batch)? {
+                if let Some(piece) = piece::of(batch)? {
                     let (before, rest) = piece.split(frontier)?;
                     rest.into_iter().for_each(|piece| self.waiting.push(side, piece));
                     taken.batches.extend(before);

@@ -8,7 +8,7 @@
 //! What a join returns beyond plain pairs is decided in [`super::outcome`] and [`super::closest`].
 //!
 //! Invariants: the entries of a side are in order of their positions; those before `done` have been processed. Of those
-//! before `told` it is known, and has been returned if it is wanted, that they match nothing.
+//! before `expired` it is known whether they have matched, and they have been returned if they have not and are wanted.
 
 use std::fmt;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ pub(super) struct Rows {
     /// Which rows have matched; empty where that need not be known.
     pub(super) matched: Vec<bool>,
     /// The number of rows of which all has been returned that there is without a partner.
-    pub(super) told: usize,
+    pub(super) expired: usize,
     /// The number of rows that are linked behind others of their key.
     followed: usize,
 }

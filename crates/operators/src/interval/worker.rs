@@ -4,10 +4,11 @@ use arrow::record_batch::RecordBatch;
 use windrow_core::{Result, Watermark};
 
 use super::Side;
-use super::piece::{Piece, arrange, sorted, spill_pieces};
+use super::piece::{self, arrange, sorted};
 use crate::batches;
 use crate::port::WorkerPart;
 use crate::segments::Segment;
+use crate::segments::ordered::{Piece, spill_pieces};
 use crate::segments::spill::SpillSpace;
 
 /// The rows that one worker has.
@@ -33,7 +34,7 @@ impl JoinWorker {
 
     fn take_in(&mut self, batch: &RecordBatch, from: Option<&[i64]>) -> Result<()> {
         let batch = arrange(&self.side, self.keeps_nulls, batch, from)?;
-        let Some(piece) = Piece::of(batch.clone())? else { return Ok(()) };
+        let Some(piece) = piece::of(batch.clone())? else { return Ok(()) };
         self.first = self.first.min(piece.first);
         self.rows += piece.rows;
         self.bytes += piece.size_bytes();
@@ -45,7 +46,7 @@ impl JoinWorker {
     fn take_pieces(&mut self) -> Result<Vec<Piece>> {
         let mut pieces = std::mem::take(&mut self.spilled);
         for batch in batches::together(std::mem::take(&mut self.batches))? {
-            pieces.extend(Piece::of(sorted(batch)?)?);
+            pieces.extend(piece::of(sorted(batch)?)?);
         }
         (self.first, self.rows, self.bytes) = (i64::MAX, 0, 0);
         Ok(pieces)

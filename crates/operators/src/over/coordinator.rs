@@ -9,7 +9,7 @@ use arrow::compute::{concat_batches, take, take_record_batch};
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, Result, Watermark};
 
-use super::piece::{Piece, merged, times};
+use super::piece::{merged, time_after, times};
 use super::state::{Part, Saved, of_part};
 use super::table::{Evaluated, Table};
 use super::{OverSpec, Wait};
@@ -17,6 +17,7 @@ use crate::batches;
 use crate::port::{CoordinatorPart, Finished, WindowRows};
 use crate::segments::Segment;
 use crate::segments::kept::Cut;
+use crate::segments::ordered::Piece;
 use crate::segments::spill::SpillSpace;
 
 /// Rows that are processed together, approximately.
@@ -92,7 +93,7 @@ impl Waiting {
                 return Ok(Some(*at));
             }
             let left = bytes_max.saturating_sub(bytes);
-            if let Some(cut) = piece.time_after(left)?.filter(|cut| *cut > first) {
+            if let Some(cut) = time_after(piece, left)?.filter(|cut| *cut > first) {
                 return Ok(Some(cut.min(to)));
             }
             rows += piece.rows;
@@ -292,7 +293,7 @@ fn times_end(rows: Option<&RecordBatch>) -> Result<i64> {
 
 impl CoordinatorPart for Over {
     fn add(&mut self, _input: usize, segment: Segment) -> Result<()> {
-        let piece = Piece::of_segment(segment)?;
+        let piece = Piece::of_segment(segment, times)?;
         if piece.first < self.frontier {
             return Err(Error::internal(format!(
                 "rows at {} came when OVER had gone on to {}",

@@ -249,7 +249,7 @@ impl OverSpec {
         };
         let logging = Logging::new(&input, logged)?;
         let orders = !order.is_empty();
-        // What the history has comes first: the rest is lost when a checkpoint is written anew.
+        // What the history has comes first: the rest is lost when a checkpoint is rewritten.
         let mut ties = order;
         for column in logging.columns.iter().copied().chain(all) {
             if ties.iter().all(|(known, _)| *known != column) {

@@ -1,4 +1,4 @@
-//! Rows in order of their times, in memory or on disk; and the part of one worker, which arranges them.
+//! Rows in order of their times, and the part of one worker, which arranges them.
 
 use std::sync::Arc;
 
@@ -10,32 +10,10 @@ use windrow_core::{Error, Result, Watermark};
 use super::OverSpec;
 use crate::batches;
 use crate::port::WorkerPart;
-use crate::segments::spill::{SpillSpace, Spilled, spill_rows};
-use crate::segments::{Body, Segment};
+use crate::segments::Segment;
+use crate::segments::ordered::{Held, Piece, spill_pieces};
+use crate::segments::spill::SpillSpace;
 use crate::spec::ticks;
-
-/// A piece in memory is written in parts of this share of the bytes that may be read at a time.
-const SHARE: usize = 2;
-
-/// A run of rows; there is at least one.
-#[derive(Debug, Clone)]
-pub(super) struct Piece {
-    /// The first time.
-    pub(super) first: i64,
-    /// The last time.
-    pub(super) last: i64,
-    pub(super) rows: usize,
-    pub(super) held: Held,
-}
-
-/// Where the rows are.
-#[derive(Debug, Clone)]
-pub(super) enum Held {
-    /// In memory.
-    Rows(Vec<RecordBatch>),
-    /// On disk.
-    Spilled(Spilled),
-}
 
 /// Returns the event times of a batch.
 pub(super) fn times(batch: &RecordBatch) -> Result<&[i64]> {
@@ -76,127 +54,20 @@ pub(super) fn merged(spec: &OverSpec, batches: &[RecordBatch]) -> Result<Option<
     if batch.num_rows() == 0 { Ok(None) } else { sorted(batch).map(Some) }
 }
 
-impl Piece {
-    /// A piece of sorted rows; `None` when there are none.
-    pub(super) fn of(batch: RecordBatch) -> Result<Option<Self>> {
-        let (first, last) = match times(&batch)? {
-            [] => return Ok(None),
-            [only] => (*only, *only),
-            [first, .., last] => (*first, *last),
-        };
-        let rows = batch.num_rows();
-        Ok(Some(Self { first, last, rows, held: Held::Rows(vec![batch]) }))
-    }
-
-    /// The piece that a segment holds.
-    pub(super) fn of_segment(segment: Segment) -> Result<Self> {
-        let Segment { slice: first, counts_from: last, rows, body } = segment;
-        let held = match body {
-            Body::Rows(rows) => Held::Rows(rows),
-            Body::Spilled(spilled) => Held::Spilled(spilled),
-            Body::Live(_) | Body::Frozen(_) => {
-                return Err(Error::internal("a segment of OVER holds groups"));
-            }
-        };
-        Ok(Self { first, last, rows: usize::try_from(rows).unwrap_or(usize::MAX), held })
-    }
-
-    /// The piece as a segment: its two times are those of the first and the last row.
-    fn into_segment(self) -> Segment {
-        let Self { first, last, rows, held } = self;
-        let body = match held {
-            Held::Rows(rows) => Body::Rows(rows),
-            Held::Spilled(spilled) => Body::Spilled(spilled),
-        };
-        Segment { slice: first, counts_from: last, rows: rows as u64, body }
-    }
-
-    /// Bytes of memory.
-    pub(super) fn size_bytes(&self) -> usize {
-        match &self.held {
-            Held::Rows(rows) => rows.iter().map(RecordBatch::get_array_memory_size).sum(),
-            Held::Spilled(_) => 0,
-        }
-    }
-
-    /// Bytes that it takes in memory once it is read.
-    pub(super) fn bytes_in_memory(&self) -> usize {
-        match &self.held {
-            Held::Spilled(spilled) => spilled.bytes_in_memory(),
-            Held::Rows(_) => self.size_bytes(),
-        }
-    }
-
-    /// The time of the row before which there are about so many bytes, where the rows are in memory and take more.
-    pub(super) fn time_after(&self, bytes: usize) -> Result<Option<i64>> {
-        let Held::Rows(batches) = &self.held else { return Ok(None) };
-        let Some(batch) = batches.first().filter(|batch| batch.get_array_memory_size() > bytes)
-        else {
-            return Ok(None);
-        };
-        let share = bytes as f64 / batch.get_array_memory_size() as f64;
-        let row = (batch.num_rows() as f64 * share) as usize;
-        Ok(times(batch)?.get(row).copied())
-    }
-
-    /// Returns the rows; what is on disk is read.
-    pub(super) fn read(&self) -> Result<Vec<RecordBatch>> {
-        match &self.held {
-            Held::Rows(rows) => Ok(rows.clone()),
-            Held::Spilled(spilled) => spilled.batches().collect(),
-        }
-    }
-
-    /// Returns the rows before a time, and pieces of the others.
-    pub(super) fn split(self, at: i64) -> Result<(Vec<RecordBatch>, Vec<Self>)> {
-        if self.first >= at {
-            return Ok((vec![], vec![self]));
-        }
-        let all = self.read()?;
-        if self.last < at {
-            return Ok((all, vec![]));
-        }
-        let (mut before, mut rest) = (vec![], vec![]);
-        for batch in all {
-            let rows = times(&batch)?.partition_point(|time| *time < at);
-            if rows > 0 {
-                before.push(batch.slice(0, rows));
-            }
-            rest.extend(Self::of(batch.slice(rows, batch.num_rows() - rows))?);
-        }
-        Ok((before, rest))
-    }
+/// A piece of rows in order of their times; `None` when there are none.
+pub(super) fn of(batch: RecordBatch) -> Result<Option<Piece>> {
+    Piece::of(batch, times)
 }
 
-/// Writes the pieces in memory to disk, in pieces that can be read one at a time.
-pub(super) fn spill_pieces(space: &dyn SpillSpace, pieces: Vec<Piece>) -> Result<Vec<Piece>> {
-    let (mut written, mut batches) = (vec![], vec![]);
-    for piece in pieces {
-        let Held::Rows(rows) = piece.held else {
-            written.push(piece);
-            continue;
-        };
-        for batch in rows {
-            batches.extend(in_parts(space, &batch)?);
-        }
-    }
-    if batches.is_empty() {
-        return Ok(written);
-    }
-    let kept = batches.iter().map(|batch| Piece::of(batch.clone())).collect::<Result<Vec<_>>>()?;
-    let spilled = spill_rows(space, batches)?;
-    let pieces = kept.into_iter().flatten().zip(spilled);
-    written.extend(pieces.map(|(piece, spilled)| Piece { held: Held::Spilled(spilled), ..piece }));
-    Ok(written)
-}
-
-/// Cuts a batch so that a part can be read back at a time.
-pub(super) fn in_parts(space: &dyn SpillSpace, batch: &RecordBatch) -> Result<Vec<RecordBatch>> {
-    let parts = batch.get_array_memory_size() / (space.pass_bytes() / SHARE).max(1) + 1;
-    let step = batch.num_rows().div_ceil(parts).max(1);
-    let starts = (0..batch.num_rows()).step_by(step);
-    let part = |start| batches::compact(&batch.slice(start, step.min(batch.num_rows() - start)));
-    starts.map(part).collect()
+/// The time of the row before which there are about so many bytes, where the rows are in memory and take more.
+pub(super) fn time_after(piece: &Piece, bytes: usize) -> Result<Option<i64>> {
+    let Held::Rows(batches) = &piece.held else { return Ok(None) };
+    let Some(batch) = batches.first().filter(|batch| batch.get_array_memory_size() > bytes) else {
+        return Ok(None);
+    };
+    let share = bytes as f64 / batch.get_array_memory_size() as f64;
+    let row = (batch.num_rows() as f64 * share) as usize;
+    Ok(times(batch)?.get(row).copied())
 }
 
 /// The rows that one worker has.
@@ -220,7 +91,7 @@ impl OverWorker {
     fn take_pieces(&mut self) -> Result<Vec<Piece>> {
         let mut pieces = std::mem::take(&mut self.spilled);
         for batch in batches::together(std::mem::take(&mut self.batches))? {
-            pieces.extend(Piece::of(sorted(batch)?)?);
+            pieces.extend(of(sorted(batch)?)?);
         }
         (self.first, self.rows, self.bytes) = (i64::MAX, 0, 0);
         Ok(pieces)

@@ -10,9 +10,10 @@ use windrow_core::{Error, Result};
 
 use super::OverSpec;
 use super::coordinator::Over;
-use super::piece::{Held, Piece, in_parts, merged, sorted, spill_pieces, times};
+use super::piece::{self, merged, sorted, times};
 use super::table::Table;
 use crate::segments::kept::{Cut, SavedSegment, SavedState, SegmentId, SpilledSegment, corrupt};
+use crate::segments::ordered::{Held, Piece, in_parts, spill_pieces};
 use crate::segments::spill::{SpillSpace, Spilled, pick, spill_rows};
 use crate::{batches, failure};
 
@@ -20,7 +21,7 @@ use crate::{batches, failure};
 const ROWS: usize = 0;
 /// The input of segments of what functions know per key.
 const STATES: usize = 1;
-/// A checkpoint is written anew when it has this many rows more than needed, and more than twice as many.
+/// A checkpoint is rewritten when it has this many rows more than needed, and more than twice as many.
 const USELESS_MIN: usize = 64;
 /// The state on disk is divided into this many parts at most.
 const PARTS_MAX: usize = 256;
@@ -159,10 +160,10 @@ impl Part {
         states: Option<(SegmentId, RecordBatch)>,
     ) -> Result<()> {
         if let Some(rows) = rows.filter(|rows| rows.num_rows() > 0) {
-            self.rows.extend(spill_rows(space, in_parts(space, &rows)?)?);
+            self.rows.extend(spill_rows(space, in_parts(space, rows).collect::<Result<_>>()?)?);
         }
         if let Some((id, states)) = states.filter(|(_, states)| states.num_rows() > 0) {
-            let spilled = spill_rows(space, in_parts(space, &states)?)?;
+            let spilled = spill_rows(space, in_parts(space, states).collect::<Result<_>>()?)?;
             self.states.extend(spilled.into_iter().map(|spilled| (id, spilled)));
         }
         Ok(())
@@ -248,7 +249,7 @@ impl Over {
             self.saved.rows.clear();
             let mut pieces: Vec<Piece> = self.waiting.pieces.values().cloned().collect();
             let rows = self.table.as_mut().map(Table::history_rows).transpose()?.flatten();
-            pieces.extend(rows.map(Piece::of).transpose()?.flatten());
+            pieces.extend(rows.map(piece::of).transpose()?.flatten());
             self.saved.rows_of(pieces)?
         } else {
             self.saved.rows_of(fresh)?
@@ -338,7 +339,7 @@ impl Over {
             let batch = sorted(RecordBatch::try_new_with_options(schema, columns, &options)?)?;
             last = last.max(times(&batch)?.last().copied().unwrap_or(last));
             back.bytes += batch.get_array_memory_size();
-            let Some(piece) = Piece::of(batch)? else { continue };
+            let Some(piece) = piece::of(batch)? else { continue };
             let (before, rest) = piece.split(self.frontier)?;
             back.rows.extend(before);
             rest.into_iter().for_each(|piece| self.waiting.push(piece));

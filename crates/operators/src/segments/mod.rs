@@ -1,6 +1,7 @@
 //! A segment: the unit that workers pass to the merger when a slice leaves its store.
 
 pub(crate) mod kept;
+pub(crate) mod ordered;
 pub(crate) mod saved;
 pub(crate) mod spill;
 

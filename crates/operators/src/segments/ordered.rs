@@ -1,0 +1,170 @@
+//! Rows in order, in memory or on disk: what operators whose rows leave one by one keep.
+
+use arrow::record_batch::RecordBatch;
+use windrow_core::{Error, Result};
+
+use super::spill::{SpillSpace, Spilled, spill_rows};
+use super::{Body, Segment};
+use crate::batches;
+
+/// A piece in memory is written in parts of this share of the bytes that may be read at a time.
+const SHARE: usize = 2;
+
+/// Returns what the rows of a batch are in order of, a value for each row.
+pub(crate) type OrderOf = for<'a> fn(&'a RecordBatch) -> Result<&'a [i64]>;
+
+/// A run of rows in order; there is at least one.
+#[derive(Debug, Clone)]
+pub(crate) struct Piece {
+    order: OrderOf,
+    /// The first value of the order.
+    pub(crate) first: i64,
+    /// The last value of the order.
+    pub(crate) last: i64,
+    pub(crate) rows: usize,
+    pub(crate) held: Held,
+}
+
+/// Where the rows are.
+#[derive(Debug, Clone)]
+pub(crate) enum Held {
+    /// In memory.
+    Rows(Vec<RecordBatch>),
+    /// On disk.
+    Spilled(Spilled),
+}
+
+impl Piece {
+    /// A piece of rows that are in order; `None` when there are none.
+    pub(crate) fn of(batch: RecordBatch, order: OrderOf) -> Result<Option<Self>> {
+        let (first, last) = match order(&batch)? {
+            [] => return Ok(None),
+            [only] => (*only, *only),
+            [first, .., last] => (*first, *last),
+        };
+        let rows = batch.num_rows();
+        Ok(Some(Self { order, first, last, rows, held: Held::Rows(vec![batch]) }))
+    }
+
+    /// The piece that a segment holds.
+    ///
+    /// # Errors
+    /// Internal when it holds groups.
+    pub(crate) fn of_segment(segment: Segment, order: OrderOf) -> Result<Self> {
+        let Segment { slice: first, counts_from: last, rows, body } = segment;
+        let held = match body {
+            Body::Rows(rows) => Held::Rows(rows),
+            Body::Spilled(spilled) => Held::Spilled(spilled),
+            Body::Live(_) | Body::Frozen(_) => {
+                return Err(Error::internal("a segment of rows in order holds groups"));
+            }
+        };
+        Ok(Self { order, first, last, rows: usize::try_from(rows).unwrap_or(usize::MAX), held })
+    }
+
+    /// The piece as a segment: its two times are the first and the last value of the order.
+    pub(crate) fn into_segment(self) -> Segment {
+        let Self { first, last, rows, held, .. } = self;
+        let body = match held {
+            Held::Rows(rows) => Body::Rows(rows),
+            Held::Spilled(spilled) => Body::Spilled(spilled),
+        };
+        Segment { slice: first, counts_from: last, rows: rows as u64, body }
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn size_bytes(&self) -> usize {
+        match &self.held {
+            Held::Rows(rows) => rows.iter().map(RecordBatch::get_array_memory_size).sum(),
+            Held::Spilled(_) => 0,
+        }
+    }
+
+    /// Bytes that it takes in memory once it is read.
+    pub(crate) fn bytes_in_memory(&self) -> usize {
+        match &self.held {
+            Held::Spilled(spilled) => spilled.bytes_in_memory(),
+            Held::Rows(_) => self.size_bytes(),
+        }
+    }
+
+    /// Returns the rows; what is on disk is read.
+    pub(crate) fn read(&self) -> Result<Vec<RecordBatch>> {
+        match &self.held {
+            Held::Rows(rows) => Ok(rows.clone()),
+            Held::Spilled(spilled) => spilled.batches().collect(),
+        }
+    }
+
+    /// Returns the rows before a value of the order, and pieces of the others.
+    pub(crate) fn split(self, at: i64) -> Result<(Vec<RecordBatch>, Vec<Self>)> {
+        if self.first >= at {
+            return Ok((vec![], vec![self]));
+        }
+        let all = self.read()?;
+        if self.last < at {
+            return Ok((all, vec![]));
+        }
+        let (mut before, mut rest) = (vec![], vec![]);
+        for batch in all {
+            let rows = (self.order)(&batch)?.partition_point(|value| *value < at);
+            if rows > 0 {
+                before.push(batch.slice(0, rows));
+            }
+            rest.extend(Self::of(batch.slice(rows, batch.num_rows() - rows), self.order)?);
+        }
+        Ok((before, rest))
+    }
+
+    /// The same rows, which have been written to disk.
+    pub(crate) fn on_disk(self, spilled: Spilled) -> Self {
+        Self { held: Held::Spilled(spilled), ..self }
+    }
+
+    /// The rows in memory, in parts that can be read one at a time and hold no bytes of others.
+    pub(crate) fn parts(self, space: &dyn SpillSpace) -> impl Iterator<Item = Result<RecordBatch>> {
+        let rows = match self.held {
+            Held::Rows(rows) => rows,
+            Held::Spilled(_) => vec![],
+        };
+        rows.into_iter().flat_map(move |batch| in_parts(space, batch))
+    }
+}
+
+/// Writes the pieces in memory to disk, in pieces that can be read one at a time.
+pub(crate) fn spill_pieces(space: &dyn SpillSpace, pieces: Vec<Piece>) -> Result<Vec<Piece>> {
+    let (mut written, mut parts, mut batches) = (vec![], vec![], vec![]);
+    for piece in pieces {
+        if let Held::Spilled(_) = piece.held {
+            written.push(piece);
+            continue;
+        }
+        let order = piece.order;
+        for batch in piece.parts(space) {
+            let batch = batch?;
+            if let Some(part) = Piece::of(batch.clone(), order)? {
+                parts.push(part);
+                batches.push(batch);
+            }
+        }
+    }
+    if batches.is_empty() {
+        return Ok(written);
+    }
+    let spilled = spill_rows(space, batches)?;
+    let pieces = parts.into_iter().zip(spilled);
+    written.extend(pieces.map(|(part, spilled)| part.on_disk(spilled)));
+    Ok(written)
+}
+
+/// Divides a batch into parts that can be read back one at a time and hold no bytes of others.
+pub(crate) fn in_parts(
+    space: &dyn SpillSpace,
+    batch: RecordBatch,
+) -> impl Iterator<Item = Result<RecordBatch>> + use<> {
+    let parts = batch.get_array_memory_size() / (space.pass_bytes() / SHARE).max(1) + 1;
+    let step = batch.num_rows().div_ceil(parts).max(1);
+    (0..batch.num_rows())
+        .step_by(step)
+        .map(move |start| batches::compact(&batch.slice(start, step.min(batch.num_rows() - start))))
+}
