@@ -108,7 +108,7 @@ const QUERIES: &[(usize, &str)] = &[
      AND a.ts BETWEEN b.ts + INTERVAL '15 seconds' AND b.ts + INTERVAL '40 seconds' EMIT FINAL",
     ),
     (
-        2,
+        3,
         "SELECT a.k, b.k AS other, a.name, b.name AS named FROM s AS a ASOF LEFT JOIN s AS b ON a.k = b.k + 20000 \
      AND a.ts >= b.ts EMIT FINAL",
     ),
