@@ -1,4 +1,4 @@
-//! `hash(x, …)`: a number of 64 bits that is the same in every run, on every machine and in every version.
+//! `hash(x, …)`: a number of 64 bits that is the same in every run and on every machine.
 //!
 //! It is XXH64 of the values as text, each after its length, so that `hash('ab', 'c')` and `hash('a', 'bc')` differ. Values
 //! that are shown alike have one hash, whatever their types: 1 as INT and as BIGINT. NULL is a value of its own.
@@ -60,17 +60,21 @@ fn hashes(columns: &[ArrayRef], rows: usize) -> Result<UInt64Array> {
     let mut shown = Vec::with_capacity(columns.len());
     for column in columns {
         let formatter = ArrayFormatter::try_new(column.as_ref(), &options)?;
-        shown.push((column.logical_nulls(), formatter));
+        shown.push((column.logical_nulls(), column.data_type().is_floating(), formatter));
     }
     let mut hashes = Vec::with_capacity(rows);
     for row in 0..rows {
         let mut hash = XxHash64::with_seed(0);
-        for (nulls, formatter) in &shown {
+        for (nulls, is_float, formatter) in &shown {
             if nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
                 hash.write(&NULL.to_le_bytes());
                 continue;
             }
-            let text = formatter.value(row).try_to_string()?;
+            let mut text = formatter.value(row).try_to_string()?;
+            if *is_float && text == "-0.0" {
+                // There is one zero.
+                text = "0.0".to_owned();
+            }
             hash.write(&(text.len() as u64).to_le_bytes());
             hash.write(text.as_bytes());
         }
