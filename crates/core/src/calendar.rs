@@ -16,7 +16,7 @@ use crate::{Error, Result};
 pub enum Zone {
     /// By its name in the database.
     Named(Tz),
-    /// So many seconds east of UTC.
+    /// An offset, in seconds east of UTC.
     Fixed(i32),
 }
 
@@ -47,11 +47,11 @@ pub struct Calendar {
     pub unit: CalendarUnit,
     /// What steps are counted in.
     pub step_unit: StepUnit,
-    /// Whose clocks tell when a day begins.
+    /// The time zone whose clocks days and months follow.
     pub zone: Zone,
     /// Ticks of the event-time column in one second.
     pub ticks_per_second: i64,
-    /// So many seconds after midnight, by those clocks, days and months begin.
+    /// When days and months begin, by those clocks: seconds after midnight.
     pub shift_seconds: i64,
 }
 

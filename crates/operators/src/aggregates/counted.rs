@@ -24,7 +24,7 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
 };
 
-use super::extreme::plain_type;
+use super::extreme::{counts, plain_type};
 
 /// More values than this are not asked for at once.
 const TOP_MAX: i64 = 10_000;
@@ -450,9 +450,7 @@ impl GroupsAccumulator for Counts {
             .iter()
             .enumerate()
             .map(|(at, row)| {
-                let counts = nulls.as_ref().is_none_or(|nulls| nulls.is_valid(at))
-                    && opt_filter.is_none_or(|filter| filter.is_valid(at) && filter.value(at));
-                if counts { vec![(row.data(), 1)] } else { vec![] }
+                if counts(nulls.as_ref(), opt_filter, at) { vec![(row.data(), 1)] } else { vec![] }
             })
             .collect();
         Ok(vec![self.lists(&lists)?])

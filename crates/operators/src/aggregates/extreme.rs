@@ -246,7 +246,11 @@ impl Best {
 }
 
 /// Whether a row is one of the group: where its key is not NULL, and the filter holds.
-fn counts(nulls: Option<&NullBuffer>, filter: Option<&BooleanArray>, row: usize) -> bool {
+pub(super) fn counts(
+    nulls: Option<&NullBuffer>,
+    filter: Option<&BooleanArray>,
+    row: usize,
+) -> bool {
     nulls.is_none_or(|nulls| nulls.is_valid(row))
         && filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row))
 }

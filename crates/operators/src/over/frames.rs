@@ -173,7 +173,7 @@ impl Frame {
             if cursors.evaluate != row as u32 {
                 continue;
             }
-            // As if so many further rows came that it is its turn.
+            // At the end of the input, as if the further rows that this one waits for had come.
             let before = i64::from(cursors.came).saturating_sub(self.wait);
             let at = before.max(0) + 1;
             cursors.came = u32::try_from(at.saturating_add(self.wait)).unwrap_or(u32::MAX);

@@ -77,7 +77,7 @@ pub enum OverFunction {
     Value {
         /// The column.
         column: usize,
-        /// FrameRow row.
+        /// Which row.
         which: FrameRow,
         /// Rows that have NULL there do not count.
         ignore_nulls: bool,
@@ -88,7 +88,7 @@ pub enum OverFunction {
     Aggregate(AggregateCall),
 }
 
-/// FrameRow row of a frame.
+/// Which row of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameRow {
     /// The first.
@@ -120,13 +120,13 @@ pub struct OverSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {
     Nothing,
-    /// The watermark, so many ticks later.
+    /// The watermark to be this number of ticks further.
     Ticks(i64),
-    /// So many further rows of its key.
+    /// This number of further rows of its key.
     Rows(i64),
 }
 
-/// FrameRow columns of a row are in the history.
+/// Which columns of a row are in the history.
 #[derive(Debug, Clone, Default)]
 struct Logging {
     /// Columns of the input, ascending.

@@ -59,7 +59,7 @@ pub(super) fn of(batch: RecordBatch) -> Result<Option<Piece>> {
     Piece::of(batch, times)
 }
 
-/// The time of the row before which there are about so many bytes, where the rows are in memory and take more.
+/// Returns the time at which the rows before take about `bytes`; `None` where they take less, or are on disk.
 pub(super) fn time_after(piece: &Piece, bytes: usize) -> Result<Option<i64>> {
     let Held::Rows(batches) = &piece.held else { return Ok(None) };
     let Some(batch) = batches.first().filter(|batch| batch.get_array_memory_size() > bytes) else {
