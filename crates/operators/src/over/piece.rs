@@ -11,7 +11,7 @@ use super::OverSpec;
 use crate::batches;
 use crate::port::WorkerPart;
 use crate::segments::Segment;
-use crate::segments::ordered::{Held, Piece, spill_pieces};
+use crate::segments::ordered::{Gathered, Held, Piece};
 use crate::segments::spill::SpillSpace;
 use crate::spec::ticks;
 
@@ -70,76 +70,49 @@ pub(super) fn time_after(piece: &Piece, bytes: usize) -> Result<Option<i64>> {
     Ok(times(batch)?.get(row).copied())
 }
 
-/// The rows that one worker has.
+/// The part of one worker.
 #[derive(Debug)]
 pub(super) struct OverWorker {
     spec: Arc<OverSpec>,
-    batches: Vec<RecordBatch>,
-    spilled: Vec<Piece>,
-    /// The first time of all; `i64::MAX` when there is none.
-    first: i64,
-    rows: usize,
-    bytes: usize,
+    gathered: Gathered,
 }
 
 impl OverWorker {
     pub(super) fn new(spec: Arc<OverSpec>) -> Self {
-        Self { spec, batches: vec![], spilled: vec![], first: i64::MAX, rows: 0, bytes: 0 }
-    }
-
-    /// Returns everything that it has.
-    fn take_pieces(&mut self) -> Result<Vec<Piece>> {
-        let mut pieces = std::mem::take(&mut self.spilled);
-        for batch in batches::together(std::mem::take(&mut self.batches))? {
-            pieces.extend(of(sorted(batch)?)?);
-        }
-        (self.first, self.rows, self.bytes) = (i64::MAX, 0, 0);
-        Ok(pieces)
+        Self { spec, gathered: Gathered::new(times, sorted) }
     }
 }
 
 impl WorkerPart for OverWorker {
     fn update(&mut self, batch: &RecordBatch) -> Result<()> {
-        let batch = batches::without_foreign_bytes(as_state(&self.spec, batch)?)?;
-        let Some(first) = times(&batch)?.iter().min() else { return Ok(()) };
-        self.first = self.first.min(*first);
-        self.rows += batch.num_rows();
-        self.bytes += batch.get_array_memory_size();
-        self.batches.push(batch);
-        Ok(())
+        self.gathered.add(batches::without_foreign_bytes(as_state(&self.spec, batch)?)?)
     }
 
     fn update_partly_late(&mut self, _batch: &RecordBatch, _from: &[i64]) -> Result<()> {
         Err(Error::internal("a row of OVER is late or not"))
     }
 
-    /// Rows at or after `to` leave as well: the coordinator keeps them as they are.
     fn flush(&mut self, to: Watermark) -> Result<Vec<Segment>> {
-        if self.first >= to.ticks() { Ok(vec![]) } else { self.flush_all() }
+        self.gathered.flush(to)
     }
 
     fn flush_all(&mut self) -> Result<Vec<Segment>> {
-        let segments = self.take_pieces()?.into_iter().map(Piece::into_segment);
-        Ok(segments.collect())
+        self.gathered.flush_all()
     }
 
     fn spill(&mut self, space: &dyn SpillSpace) -> Result<()> {
-        let (first, rows) = (self.first, self.rows);
-        let pieces = self.take_pieces()?;
-        self.spilled = spill_pieces(space, pieces)?;
-        (self.first, self.rows) = (first, rows);
-        Ok(())
+        self.gathered.spill(space)
     }
 
     fn next_close(&self) -> Option<i64> {
-        (self.first < i64::MAX).then(|| self.first.saturating_add(1))
+        self.gathered.next_close()
     }
 
     fn open_windows(&self) -> usize {
-        self.rows
+        self.gathered.rows()
     }
 
     fn size_bytes(&self) -> usize {
-        self.bytes
+        self.gathered.size_bytes()
     }
 }

@@ -1,7 +1,7 @@
 //! Rows in order, in memory or on disk: what operators whose rows leave one by one keep.
 
 use arrow::record_batch::RecordBatch;
-use windrow_core::{Error, Result};
+use windrow_core::{Error, Result, Watermark};
 
 use super::spill::{SpillSpace, Spilled, spill_rows};
 use super::{Body, Segment};
@@ -128,6 +128,81 @@ impl Piece {
             Held::Spilled(_) => vec![],
         };
         rows.into_iter().flat_map(move |batch| in_parts(space, batch))
+    }
+}
+
+/// The rows that one worker has gathered, until they leave.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    order: OrderOf,
+    /// Puts the rows of a batch in order.
+    sort: fn(RecordBatch) -> Result<RecordBatch>,
+    batches: Vec<RecordBatch>,
+    spilled: Vec<Piece>,
+    /// The first value of all; `i64::MAX` when there is none.
+    first: i64,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Gathered {
+    pub(crate) fn new(order: OrderOf, sort: fn(RecordBatch) -> Result<RecordBatch>) -> Self {
+        let (batches, spilled) = (vec![], vec![]);
+        Self { order, sort, batches, spilled, first: i64::MAX, rows: 0, bytes: 0 }
+    }
+
+    /// Adds rows, in any order.
+    pub(crate) fn add(&mut self, batch: RecordBatch) -> Result<()> {
+        let Some(first) = (self.order)(&batch)?.iter().min() else { return Ok(()) };
+        self.first = self.first.min(*first);
+        self.rows += batch.num_rows();
+        self.bytes += batch.get_array_memory_size();
+        self.batches.push(batch);
+        Ok(())
+    }
+
+    /// Takes everything out, in pieces.
+    fn take_pieces(&mut self) -> Result<Vec<Piece>> {
+        let mut pieces = std::mem::take(&mut self.spilled);
+        for batch in batches::together(std::mem::take(&mut self.batches))? {
+            pieces.extend(Piece::of((self.sort)(batch)?, self.order)?);
+        }
+        (self.first, self.rows, self.bytes) = (i64::MAX, 0, 0);
+        Ok(pieces)
+    }
+
+    /// Takes everything out, if any of it is before a watermark. Rows at or after it leave as well: the coordinator keeps
+    /// them as they are.
+    pub(crate) fn flush(&mut self, to: Watermark) -> Result<Vec<Segment>> {
+        if self.first >= to.ticks() { Ok(vec![]) } else { self.flush_all() }
+    }
+
+    /// Takes everything out.
+    pub(crate) fn flush_all(&mut self) -> Result<Vec<Segment>> {
+        Ok(self.take_pieces()?.into_iter().map(Piece::into_segment).collect())
+    }
+
+    /// Writes everything to disk.
+    pub(crate) fn spill(&mut self, space: &dyn SpillSpace) -> Result<()> {
+        let (first, rows) = (self.first, self.rows);
+        let pieces = self.take_pieces()?;
+        self.spilled = spill_pieces(space, pieces)?;
+        (self.first, self.rows) = (first, rows);
+        Ok(())
+    }
+
+    /// The smallest watermark at which a row may leave.
+    pub(crate) fn next_close(&self) -> Option<i64> {
+        (self.first < i64::MAX).then(|| self.first.saturating_add(1))
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.bytes
     }
 }
 
