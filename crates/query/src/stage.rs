@@ -121,20 +121,16 @@ impl InputRun {
         Ok(low.delayed(self.lag_ticks).delayed(self.lateness_ticks))
     }
 
-    /// Passes on what the workers return by `take`: the segments that they flush.
-    pub(crate) fn take_segments(
-        &mut self,
-        take: impl Fn(&mut MeasuredStore) -> Result<Vec<Segment>>,
-        add: &mut dyn FnMut(Segment) -> Result<()>,
-    ) -> Result<()> {
+    /// Passes on what the workers flush at `to`.
+    fn flush(&mut self, to: Watermark, add: &mut dyn FnMut(Segment) -> Result<()>) -> Result<()> {
         for nested in &mut self.nested {
-            take(&mut nested.store)?.into_iter().try_for_each(&mut *add)?;
+            nested.store.flush(to)?.into_iter().try_for_each(&mut *add)?;
             nested.store.shrunk();
         }
         let stores: Vec<_> = self.stores.lock().clone();
         for store in stores {
             let mut store = store.lock();
-            let segments = take(&mut store)?;
+            let segments = store.flush(to)?;
             if !segments.is_empty() {
                 store.shrunk();
             }
@@ -216,7 +212,7 @@ impl OperatorRun {
         }
         let mut any = false;
         while let Some(to) = self.operator.flush_to(reached, idle) {
-            self.take_segments(|store| store.flush(to))?;
+            self.flush(to)?;
             self.operator.flushed(to);
             any = true;
         }
@@ -228,14 +224,11 @@ impl OperatorRun {
         Ok(self.watermark < reached || nested.any(|nested| nested.stage.holds_back))
     }
 
-    /// Adds what the workers return by `take` to the coordinator's part.
-    pub(crate) fn take_segments(
-        &mut self,
-        take: impl Fn(&mut MeasuredStore) -> Result<Vec<Segment>>,
-    ) -> Result<()> {
+    /// Adds what the workers flush at `to` to the coordinator's part.
+    fn flush(&mut self, to: Watermark) -> Result<()> {
         let operator = &mut self.operator;
         for (number, input) in self.inputs.iter_mut().enumerate() {
-            input.take_segments(&take, &mut |segment| operator.add(number, segment))?;
+            input.flush(to, &mut |segment| operator.add(number, segment))?;
         }
         Ok(())
     }

@@ -305,6 +305,13 @@ impl MeasuredStore {
         Ok(())
     }
 
+    /// Moves the whole state out, as [`WorkerPart::take`] does. What is moved out is not measured.
+    pub fn take(&mut self) -> Box<dyn WorkerPart> {
+        let taken = self.store.take();
+        self.shrunk();
+        taken
+    }
+
     /// Slices have left.
     pub fn shrunk(&mut self) {
         if let Some(part) = &self.part {
