@@ -173,6 +173,7 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let threads = tokio::runtime::Builder::new_multi_thread()
         .thread_name("flight")
+        .on_thread_stop(windrow_core::budget::thread_ends)
         .enable_all()
         .build()
         .map_err(|e| Error::internal(format!("cannot start threads: {e}")).with_source(e))?;

@@ -25,13 +25,41 @@ use crate::{Error, ErrorKind};
 thread_local! {
     /// Bytes allocated by this thread less bytes freed by it. Only differences are meaningful.
     static HELD: Cell<i64> = const { Cell::new(0) };
+    /// The same since the thread last added it to [`ALL_HELD`].
+    static NOT_ADDED: Cell<i64> = const { Cell::new(0) };
     static WORKS_FOR: RefCell<Option<Work>> = const { RefCell::new(None) };
 }
+
+/// Bytes that the program holds, except those that threads have not added yet.
+static ALL_HELD: AtomicI64 = AtomicI64::new(0);
+/// A thread adds what it has allocated or freed once it is this much, in bytes.
+const ADDED_BYTES: u64 = 128 << 10;
 
 /// Records that the allocator has given `bytes` to this thread; a negative number records that they were freed.
 #[inline]
 pub fn allocated(bytes: i64) {
     HELD.with(|held| held.set(held.get().wrapping_add(bytes)));
+    NOT_ADDED.with(|not_added| {
+        let news = not_added.get().wrapping_add(bytes);
+        if news.unsigned_abs() < ADDED_BYTES {
+            not_added.set(news);
+        } else {
+            not_added.set(0);
+            ALL_HELD.fetch_add(news, Ordering::Relaxed);
+        }
+    });
+}
+
+/// Adds what this thread has allocated and freed to [`held_bytes`]. For a thread that ends: others do so as they go.
+pub fn thread_ends() {
+    let news = NOT_ADDED.with(|not_added| not_added.replace(0));
+    ALL_HELD.fetch_add(news, Ordering::Relaxed);
+}
+
+/// Returns how many bytes the program has allocated and not freed, to within some hundred kilobytes for each thread; `None`
+/// where no allocator counts.
+pub fn held_bytes() -> Option<u64> {
+    u64::try_from(ALL_HELD.load(Ordering::Relaxed)).ok().filter(|held| *held > 0)
 }
 
 /// How many bytes one statement may hold, and whether it is to continue. Shared by all threads that work for it.

@@ -1,5 +1,7 @@
 //! The system tables: the schema `windrow`, computed on every read.
 
+mod memory;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -45,6 +47,7 @@ const TABLES: &[(&str, Make, &[&str])] = &[
     ("lost_rows", lost_rows, &["stream"]),
     ("files", files, &["name"]),
     ("checkpoints", checkpoints, &["view"]),
+    ("memory", memory::memory, &["name"]),
 ];
 
 /// Registers the schema.

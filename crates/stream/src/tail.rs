@@ -136,6 +136,11 @@ impl Tail {
         self.bytes
     }
 
+    /// Bytes of memory.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.in_memory
+    }
+
     /// The piece that holds `offset`.
     pub(super) fn at(&self, offset: u64) -> Option<&Piece> {
         let after = self.pieces.partition_point(|piece| piece.first <= offset);

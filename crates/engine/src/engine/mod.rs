@@ -16,7 +16,7 @@ use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::SessionContext;
 use futures::future::BoxFuture;
 use windrow_connectors::Files;
-use windrow_core::{Clock, Error, Limits, Result};
+use windrow_core::{Clock, Error, Limits, Result, budget};
 use windrow_query::parts::QueryParts;
 use windrow_query::status::QueryStatus;
 use windrow_sql::diagnostics::from_datafusion;
@@ -35,6 +35,7 @@ use crate::execution::context::SessionOptions;
 use crate::instance::configuration::{catalogs, df_config, machine_clock, query_bytes_max};
 use crate::instance::failures::Failures;
 use crate::instance::planners::{Planners, inherit_budgets};
+use crate::instance::unused_memory;
 use crate::instance::{Instance, Parts, Recovery};
 use crate::session::Session;
 use crate::system_tables;
@@ -65,7 +66,9 @@ pub struct EngineConfig {
     /// `windrow.lost_rows`; otherwise they are broken.
     pub accept_lost_rows: bool,
     /// Asks the allocator of the program to return unused memory to the system. Called when much of
-    /// [`Limits::memory_bytes_max`] is in use, so that memory that the allocator caches does not come on top of it.
+    /// [`Limits::memory_bytes_max`] is in use, so that memory that the allocator caches does not come on top of it, and
+    /// every few seconds where an allocator that counts ([`budget::allocated`](windrow_core::budget::allocated)) has much of
+    /// it.
     pub give_back: Option<fn()>,
 }
 
@@ -139,7 +142,14 @@ impl Engine {
         let files = files.unwrap_or_else(Files::nowhere);
         let spill_dir = local.map(|data| data.join("tmp"));
         let memory = limits.memory_bytes_max.map(|limit| Memory::new(limit, spill_dir, give_back));
-        Self::open_with((limits, files, functions), clock, store, (memory, plan_only))
+        let returning =
+            give_back.map(|give_back| unused_memory::run(give_back, Arc::clone(&clock)));
+        let engine =
+            Self::open_with((limits, files, functions), clock, store, (memory, plan_only))?;
+        if let Some(returning) = returning {
+            engine.instance.parts.cpu.spawn(returning);
+        }
+        Ok(engine)
     }
 
     /// [`open`](Self::open) over a data directory that is open already.
@@ -156,6 +166,7 @@ impl Engine {
             .worker_threads(limits.threads.max(1))
             .thread_name("windrow")
             .thread_stack_size(THREAD_STACK_BYTES)
+            .on_thread_stop(budget::thread_ends)
             .enable_all()
             .build()
             .map_err(|e| Error::internal(format!("cannot start threads: {e}")).with_source(e))?;

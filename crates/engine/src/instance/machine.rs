@@ -1,4 +1,4 @@
-//! Detects how much memory the machine has for this process.
+//! Detects how much memory the machine has for this process, and how much the process has of it.
 
 /// Assumed where the system does not tell.
 const UNKNOWN_BYTES: usize = 4 << 30;
@@ -23,6 +23,17 @@ fn memory_bytes() -> usize {
     [machine, container, process].into_iter().flatten().min().unwrap_or(UNKNOWN_BYTES)
 }
 
+/// Returns the memory of the machine that this process has, in bytes; `None` where the system does not tell.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    process_status_bytes(&std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+fn process_status_bytes(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    kilobytes.checked_mul(1024)
+}
+
 fn machine_bytes(text: &str) -> Option<usize> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kilobytes: usize = line.split_whitespace().next()?.parse().ok()?;
@@ -45,6 +56,8 @@ mod tests {
         let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
                       Max address space         8589934592           unlimited            bytes     \n";
         assert_eq!(process_bytes(limits), Some(8_589_934_592));
+        let status = "Name:\twindrow\nVmRSS:\t  123456 kB\nThreads:\t4\n";
+        assert_eq!(process_status_bytes(status), Some(123_456 * 1024));
         let limits = limits.replace("8589934592", "unlimited ");
         assert_eq!(process_bytes(&limits), None);
         assert!(statement_bytes() >= STATEMENT_BYTES_MIN);

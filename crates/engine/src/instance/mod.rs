@@ -2,16 +2,18 @@
 //! background work: views that start together, checkpoints, archiving, retention, continuous INSERTs.
 //!
 //! `parts` is what sessions and queries share, `configuration` sets up DataFusion, `planners` limits planning, `pump` copies
-//! the rows of continuous INSERTs, `retention` drops old rows, `failures` reports views that fail. No session and no
+//! the rows of continuous INSERTs, `retention` drops old rows, `unused_memory` returns what
+//! the allocator retains, `failures` reports views that fail. No session and no
 //! statement is known here.
 
 pub(crate) mod configuration;
 pub(crate) mod failures;
-mod machine;
+pub(crate) mod machine;
 mod parts;
 pub(crate) mod planners;
 pub(crate) mod pump;
 mod retention;
+pub(crate) mod unused_memory;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;

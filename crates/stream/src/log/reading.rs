@@ -150,6 +150,11 @@ impl StreamLog {
         inner.archive.as_ref().map_or(inner.first, |a| a.row_from(event_time).max(inner.first))
     }
 
+    /// Returns the bytes of memory that its rows take, those among them that readers still need.
+    pub fn memory_bytes(&self) -> usize {
+        self.inner.lock().tail.memory_bytes()
+    }
+
     /// How many rows are there.
     pub fn held_rows(&self) -> u64 {
         let inner = self.inner.lock();
