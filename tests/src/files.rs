@@ -1,18 +1,21 @@
-//! What is said when a stream over files is made: columns that are nowhere, times in 1970. Columns and their types are
-//! in `slt/columns.slt`.
+//! What is said when a stream over files is made: columns that are nowhere, times in 1970. How far a statement over files
+//! is. Columns and their types are in `slt/columns.slt`.
 
 use std::path::Path;
 
+use futures::StreamExt;
 use libtest_mimic::{Failed, Trial};
 use windrow_core::Limits;
+use windrow_engine::{Outcome, ReadProgress};
 
-use crate::talk::{Answer, Talk};
+use crate::talk::{Answer, Talk, texts};
 use crate::watch::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     [
         ("a column that no row has is told", nowhere as fn() -> Result<(), Failed>),
         ("event times in 1970 are told", in_1970),
+        ("a bounded statement knows how much it has read", reads),
     ]
     .map(|(name, test)| trial(format!("files/{name}"), test))
     .into()
@@ -20,6 +23,30 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 fn write(dir: &Path, name: &str, text: &str) -> Result<(), Failed> {
     Ok(std::fs::write(dir.join(name), text)?)
+}
+
+fn reads() -> Result<(), Failed> {
+    let (dir, talk) = (tempfile::tempdir()?, Talk::new(Limits::default())?);
+    let (first, second) = ("id\n1\n2\n", "id\n3\nx\n");
+    write(dir.path(), "1.csv", first)?;
+    write(dir.path(), "2.csv", second)?;
+    said(&talk, dir.path(), "(id INT)", "*.csv'")?;
+    let Outcome::Rows(mut rows) = talk.begin("SELECT sum(id) FROM s")? else {
+        return Err("no rows".into());
+    };
+    let total = futures::executor::block_on(async {
+        let mut total = vec![];
+        while let Some(batch) = rows.next().await {
+            total.extend(texts(&batch?)?);
+        }
+        Ok::<_, Failed>(total)
+    })?;
+    assert_eq!(total, [["6"]]);
+    let bytes = (first.len() + second.len()) as u64;
+    let progress = rows.read_progress();
+    // The bad row was read too.
+    assert_eq!(progress, Some(ReadProgress { rows: 4, bytes, bytes_total: bytes }));
+    Ok(())
 }
 
 /// What making a stream says.

@@ -20,6 +20,7 @@ use crate::watch::trial;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("flight/the own client logs in over TLS", logins),
+        trial("flight/the own client learns how far a bounded statement is", learns),
         trial("flight/the own client comes back after a restart", comes_back),
         trial("flight/the program subscribes on after a restart", subscribes_on),
         trial("flight/the program says what to do when its query is lost", lost),
@@ -55,6 +56,29 @@ fn secure(tmp: &TempDir) -> Result<(Served, String), Failed> {
     let (serving, token) = guarded(tmp)?;
     let serving = ServerConfig { tls: Some(tls_config(tmp, &good, None)?), ..serving };
     Ok((Served::with_both(EngineConfig::default(), serving)?, token))
+}
+
+/// While its one row is not there.
+fn learns() -> Result<(), Failed> {
+    let (served, tmp) = (Served::start()?, tempfile::tempdir()?);
+    served.runtime.block_on(async {
+        let client = Client::connect(config(&tmp, &served.url(), None, "")?).await?;
+        ask(
+            &client,
+            "CREATE STREAM bid WITH (connector = 'nexmark', \"table\" = 'bid', events = '2000000000')",
+        )
+        .await?;
+        let Reply::Rows(mut rows) = client.execute("SELECT count(*) FROM bid").await? else {
+            return Err("no rows".into());
+        };
+        loop {
+            let batch = rows.next().await.ok_or("it has ended")??;
+            assert_eq!(batch.num_rows(), 0);
+            if rows.position().and_then(|position| position.rows_in).is_some_and(|rows| rows > 0) {
+                return Ok(());
+            }
+        }
+    })
 }
 
 fn logins() -> Result<(), Failed> {
