@@ -103,7 +103,7 @@ pub type Fits<'a> = dyn Fn(Option<Watermark>, &Resume) -> Result<(), String> + '
 pub struct Newest {
     /// `None`: there is no usable checkpoint.
     pub resume: Option<Resume>,
-    /// For people: why newer ones cannot be used.
+    /// Why newer ones cannot be used, as messages.
     pub passed_over: Vec<String>,
 }
 
@@ -249,7 +249,7 @@ impl Checkpoints {
         } else if manifest.id == id {
             Ok(manifest)
         } else {
-            Err(corrupt(&path, 0, &format!("it says that it is checkpoint {}", manifest.id)))
+            Err(corrupt(&path, 0, &format!("its manifest has the id {}", manifest.id)))
         }
     }
 
@@ -467,7 +467,7 @@ impl Checkpoints {
         let names = match self.files.list(&self.dir) {
             Ok(names) => names,
             Err(error) => {
-                tracing::warn!(dir = %self.dir.display(), %error, "old checkpoints stay");
+                tracing::warn!(dir = %self.dir.display(), %error, "old checkpoints are not deleted");
                 return;
             }
         };
@@ -487,7 +487,7 @@ impl Checkpoints {
 
     fn delete(&self, path: &Path) {
         if let Err(error) = self.files.remove(path) {
-            tracing::warn!(path = %path.display(), %error, "not deleted, will be at the next checkpoint");
+            tracing::warn!(path = %path.display(), %error, "cannot delete a file, the next checkpoint tries again");
         }
     }
 
