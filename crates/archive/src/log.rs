@@ -90,8 +90,8 @@ impl DeltaLog {
             stored => {
                 let place = &self.place;
                 let whose = match stored {
-                    Some(stored) => format!("it is that of {stored} and not of {}", owner.id),
-                    None => format!("it does not say that it is that of {}", owner.id),
+                    Some(stored) => format!("it belongs to {stored}, not to {}", owner.id),
+                    None => format!("it records no owner instead of {}", owner.id),
                 };
                 let message = format!(
                     "the archive in \"{place}\" is not the one of \"{}\": {whose}",
@@ -109,7 +109,7 @@ impl DeltaLog {
     fn check_schema(&self, spec: &TableSpec) -> Result<()> {
         let state = self.state()?;
         let stored = state.metadata().configuration().get(SCHEMA_KEY).ok_or_else(|| {
-            Error::data(format!("the Delta table in \"{}\" was not made by Windrow", self.place))
+            Error::data(format!("the Delta table in \"{}\" was not created by Windrow", self.place))
                 .with_hint("Use another directory.")
         })?;
         let stored = delta_schema::from_text(stored).ok_or_else(|| {
@@ -126,7 +126,7 @@ impl DeltaLog {
             self.place, spec.name
         ))
         .with_detail(delta_schema::difference(&stored, &spec.schema))
-        .with_hint("Use the definition that made it, or another directory."))
+        .with_hint("Use the definition that created it, or another directory."))
     }
 
     /// The loaded state.
