@@ -49,7 +49,7 @@ impl ServerConfig {
         }
         let message = format!("{} is open to the network, and nobody has to log in", self.address);
         Err(Error::config(message)
-            .with_hint("Give --users, --tokens or --tls-client-ca, or listen on 127.0.0.1 alone."))
+            .with_hint("Add --users, --tokens or --tls-client-ca, or listen on 127.0.0.1 only."))
     }
 }
 

@@ -57,7 +57,7 @@ async fn act(
 
 fn is_over(done: Result<Option<String>, Status>) -> Result<(), Failed> {
     match done {
-        Err(e) if e.code() == Code::NotFound && e.message().contains("the session is over") => {
+        Err(e) if e.code() == Code::NotFound && e.message().contains("the session has ended") => {
             Ok(())
         }
         other => Err(format!("the session is not over: {other:?}").into()),
