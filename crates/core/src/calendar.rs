@@ -59,12 +59,12 @@ impl Calendar {
     /// Times further than this many seconds from 1970 (200,000 years) are in no calendar window.
     pub const SECONDS_MAX: i64 = 200_000 * 366 * 86_400;
 
-    /// A number of seconds in ticks, saturating.
+    /// Converts seconds to ticks, saturating.
     pub fn seconds(&self, seconds: i64) -> i64 {
         seconds.saturating_mul(self.ticks_per_second)
     }
 
-    /// Whether steps are counted in the same as sizes.
+    /// Whether steps and sizes are counted in the same unit.
     pub fn steps_in_units(&self) -> bool {
         matches!(
             (self.step_unit, self.unit),
@@ -72,7 +72,7 @@ impl Calendar {
         )
     }
 
-    /// A step and the least length of a size, in something in which both can be compared.
+    /// Returns an upper bound of a step and a lower bound of a size, in a common unit.
     pub(crate) fn lengths(&self, step: i64, size: i64) -> (i64, i64) {
         if self.steps_in_units() {
             return (step, size);
@@ -91,8 +91,8 @@ impl Calendar {
 }
 
 impl CalendarUnit {
-    /// No unit of this kind is longer, in seconds. A day of 24 hours may be longer by a change of daylight saving time,
-    /// or by another whole day where a zone has crossed the date line.
+    /// An upper bound of the length of one unit, in seconds. A day may exceed 24 hours by a change of daylight saving
+    /// time, or by another whole day where a zone has crossed the date line.
     pub fn seconds_max(self) -> i64 {
         match self {
             Self::Day => 2 * 86_400,
