@@ -94,10 +94,10 @@ fn from_flight(error: FlightError) -> Error {
                 ErrorKind::Unavailable,
                 format!("the connection to the server was lost: {cause}"),
             )
-            .with_hint("Run the statement again; SUBSCRIBE TO … AFTER goes on where it was."),
+            .with_hint("Run the statement again; SUBSCRIBE TO … AFTER resumes where it stopped."),
             None => from_status(&status),
         },
         FlightError::Arrow(error) => error.into(),
-        other => Error::data(format!("the server sent what cannot be read: {other}")),
+        other => Error::data(format!("the server's data cannot be read: {other}")),
     }
 }

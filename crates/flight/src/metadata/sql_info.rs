@@ -134,7 +134,7 @@ static KNOWN: LazyLock<Result<SqlInfoData, String>> = LazyLock::new(|| {
             SupportedSqlGrammar::SqlCoreGrammar as i32,
         ]),
     );
-    // Entry level: what is above it has parts that are not there, such as constraints.
+    // Entry level only: the higher levels include features that are missing here, such as constraints.
     let entry = bits(&[ANSI92_ENTRY]);
     info.append(SqlInfo::SqlAnsi92SupportedLevel, entry);
     info.append(
