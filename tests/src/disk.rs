@@ -231,7 +231,7 @@ fn failing_archive() -> Result<(), Failed> {
             return Err("rows are taken without end".into());
         }
     };
-    for word in ["\"s\" takes no rows", "wait in memory", "archive fails", "hint: "] {
+    for word in ["\"s\" accepts no rows", "wait in memory", "archive fails", "hint: "] {
         if !refused.contains(word) {
             return Err(format!("{word:?} is not said: {refused}").into());
         }

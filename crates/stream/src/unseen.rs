@@ -1,7 +1,7 @@
-//! Bad rows of connectors that a bounded statement reads: it does not see them, and its client learns how many.
+//! The number of bad rows that a bounded statement has skipped in connectors; its client is informed of it.
 //!
-//! The scans of a statement find the counts by its settings; each scan has one of its own, because a stream that is
-//! read twice has its bad rows once.
+//! Scans find the counters in the settings of their statement. Each scan has its own, because the bad rows of a stream
+//! that is read twice count once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-/// Bad rows per scan of one statement, by stream.
+/// The number of bad rows per scan of one statement, by stream.
 #[derive(Debug, Default)]
 pub struct UnseenBad(Mutex<BTreeMap<String, Vec<Arc<AtomicU64>>>>);
 
 impl UnseenBad {
-    /// The count of one scan of a stream.
+    /// Returns a new counter for one scan of a stream.
     pub(crate) fn scan(&self, stream: &str) -> Arc<AtomicU64> {
         let count = Arc::new(AtomicU64::new(0));
         self.0.lock().entry(stream.to_owned()).or_default().push(Arc::clone(&count));
         count
     }
 
-    /// How many there are now.
+    /// The number of bad rows so far, each stream counted once.
     pub fn total(&self) -> u64 {
         let scans = self.0.lock();
         let most = |counts: &Vec<Arc<AtomicU64>>| {
