@@ -5,8 +5,8 @@
 //!                     positions of the taps ───────────────┼─► cut ─► checkpoint
 //!                     ledger, late and bad rows ───────────┘
 //! ```
-//! Invariants: while a cut is made, no worker is inside a micro-batch; so each row is either in
-//! the segments and before the positions, or in neither.
+//! Invariant: while a cut is made, no worker is inside a micro-batch, so each row is either in the segments and before
+//! the positions, or in neither.
 
 use windrow_core::Result;
 use windrow_storage::checkpoint::OperatorCut;
@@ -14,8 +14,7 @@ use windrow_storage::checkpoint::OperatorCut;
 use crate::stage::StageRun;
 
 impl StageRun {
-    /// Freezes all that is live and returns the state of the operators, those of nested
-    /// stages first.
+    /// Freezes all live state, and appends the state of the operators to `into`, those of nested stages first.
     ///
     /// # Errors
     /// When an operator cannot return its state.

@@ -1,4 +1,4 @@
-//! The root of a query's plan: operators whose rows are finished, or rows that pass.
+//! The root of a query's plan: a stage of operators, or rows of a stateless plan.
 
 use std::sync::Arc;
 
@@ -9,20 +9,20 @@ use windrow_storage::checkpoint::OperatorCut;
 use crate::runner::PlanRunner;
 use crate::stage::StageRun;
 
-/// The root of a query's plan, running.
+/// The root of a query's plan at run time.
 #[derive(Debug)]
 pub(crate) enum Root {
-    /// Windows that close.
+    /// A stage, whose finished rows the coordinator sends.
     Stage(Box<StageRun>),
-    /// Rows that pass: workers send them out themselves, only nested stages are stepped here.
+    /// A stateless plan: workers send its rows themselves; only nested stages are stepped by the coordinator.
     Rows { nested: Vec<(LeafId, StageRun)>, prepare: Arc<PlanRunner> },
 }
 
 impl Root {
-    /// The state of all window operators, those of nested stages first.
+    /// Appends the state of all stateful operators to `into`, those of nested stages first.
     ///
     /// # Errors
-    /// When an aggregate cannot give its state.
+    /// When an operator cannot return its state.
     pub(crate) fn cut(&mut self, into: &mut Vec<OperatorCut>) -> Result<()> {
         match self {
             Self::Stage(stage) => stage.cut(into),
