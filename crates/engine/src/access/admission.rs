@@ -215,7 +215,7 @@ impl Admission {
 /// The error of statements on a server that is shutting down.
 pub(crate) fn stopping() -> Error {
     Error::new(ErrorKind::Unavailable, "the server is stopping")
-        .with_hint("Connect again; SUBSCRIBE TO … AFTER resumes where it was.")
+        .with_hint("Connect again; SUBSCRIBE TO … AFTER resumes where it stopped.")
 }
 
 /// A statement that is counted as waiting until this is dropped.

@@ -30,7 +30,7 @@ const FORMAT_WITHOUT_ID: u64 = 1;
 const DIR_BYTES_MAX: usize = 200;
 /// The folders that contain folders of objects.
 const FOLDERS: [&str; 2] = ["streams", "views"];
-/// How a definition says that its columns are called by their text.
+/// The value by which a definition records that its columns are named by their text.
 const NAMED_BY_TEXT: &str = "text";
 /// The name of the file.
 const CATALOG: &str = "catalog.json";
@@ -207,7 +207,7 @@ impl Definitions {
         if state.next_id < directory.next_id() {
             let message = format!("\"{}\" is older than the data directory", path.display());
             return Err(Error::new(ErrorKind::Corrupt, message)
-                .with_detail("Objects have been made since, whose rows would be swept away.")
+                .with_detail("Objects have been created since, and their rows would be deleted.")
                 .with_hint("Restore the newest one; nothing has been overwritten."));
         }
         let id = directory.id().unwrap_or_default();

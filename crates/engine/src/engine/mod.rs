@@ -1,5 +1,5 @@
-//! The facade: opens and closes an engine, and gives out sessions. `restore` opens the objects of a data directory, `health` is
-//! for monitoring; what runs is in `instance`.
+//! The facade: opens and closes an engine, and opens sessions. `restore` opens the objects of a data directory,
+//! `health` is for monitoring; the running state is in `instance`.
 
 pub(crate) mod health;
 mod restore;

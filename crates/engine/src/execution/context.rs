@@ -26,9 +26,9 @@ const BUDGET_BYTES_MIN: usize = 32 << 20;
 /// The options of a session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// Streams that are fed by INSERT count as ended once a `SELECT … EMIT` has read what they hold. Right where no other
-    /// client can insert while the query runs (a file of SQL that is executed statement by statement); otherwise such a
-    /// query waits for further rows.
+    /// Streams that are fed by INSERT count as ended once a `SELECT … EMIT` has read what they hold. Appropriate where
+    /// no other client can insert while the query runs (a file of SQL that is executed statement by statement);
+    /// otherwise such a query waits for further rows.
     pub push_ends: bool,
 }
 

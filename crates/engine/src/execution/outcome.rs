@@ -35,7 +35,7 @@ pub enum Outcome {
 /// The outcome of a statement that returns no rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
-    /// The command tag with remarks for people: `CREATE STREAM`, `INSERT 0 3`.
+    /// The command tag with remarks: `CREATE STREAM`, `INSERT 0 3`.
     pub said: String,
     /// Number of rows that an INSERT has inserted; `None` for other statements.
     pub rows: Option<u64>,
@@ -98,7 +98,7 @@ impl Stop {
                 Status::Failed(error) => Err(repeated(&error)),
                 Status::Cancelled => Err(cancelled()),
                 Status::Running => {
-                    Err(Error::internal("the query gives no more rows and has not ended"))
+                    Err(Error::internal("the query returns no more rows and has not ended"))
                 }
             }),
         }

@@ -42,7 +42,7 @@ const UNORDERED_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// The state of an engine.
 #[derive(Debug)]
 pub(crate) struct Instance {
-    /// What sessions and queries share.
+    /// The parts that sessions and queries share.
     pub(crate) parts: Arc<Parts>,
     /// The objects.
     pub(crate) catalog: Arc<Catalog>,
@@ -50,9 +50,9 @@ pub(crate) struct Instance {
     pending: Mutex<Vec<Ready>>,
     /// The data directory, if there is one.
     pub(crate) store: Option<Arc<Store>>,
-    /// What moves rows to archives, by the name of the stream or view.
+    /// The spillers, which move rows to archives, by the name of the stream or view.
     spillers: Mutex<BTreeMap<String, Arc<Spiller>>>,
-    /// What copies the rows of continuous INSERTs.
+    /// The pumps, which copy the rows of continuous INSERTs.
     pumps: Mutex<Vec<Weak<Pump>>>,
     /// How the queries of the data directory were recovered.
     recovery: Mutex<Recovery>,
@@ -72,7 +72,7 @@ pub struct Recovery {
     pub resumed: usize,
     /// Number of views that are recomputed from what their streams hold.
     pub recomputed: usize,
-    /// What could not be used, and why, one sentence each.
+    /// Notices about states that could not be used, one sentence each.
     pub notices: Vec<String>,
 }
 
@@ -159,7 +159,7 @@ impl Instance {
         done
     }
 
-    /// Adds a notice about the data directory, for people.
+    /// Adds a notice about the data directory.
     pub(crate) fn notice(&self, notice: String) {
         self.recovery.lock().notices.push(notice);
     }
@@ -284,7 +284,7 @@ impl Instance {
         }
     }
 
-    /// Returns what moves the rows of streams and views to their archives.
+    /// Returns the spillers of all streams and views.
     pub(crate) fn spillers(&self) -> Vec<Arc<Spiller>> {
         self.spillers.lock().values().cloned().collect()
     }

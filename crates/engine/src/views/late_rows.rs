@@ -37,7 +37,7 @@ pub(crate) fn late_stream(
     Ok(Some(stream))
 }
 
-/// Returns what takes rows for an existing stream.
+/// Returns the push stream that accepts the late rows, if an existing stream can.
 fn existing(to: &Stream, (from, read): (&Stream, &str)) -> Result<Arc<PushStream>> {
     let name = &to.name;
     match to.push() {

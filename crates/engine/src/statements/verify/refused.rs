@@ -1,5 +1,5 @@
-//! Views that cannot be verified: their bounded form means something else, has other values each time, or reads what has changed
-//! since.
+//! Views that cannot be verified: their bounded form has another meaning, computes other values each time, or reads
+//! data that has changed since.
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionState;
