@@ -57,7 +57,7 @@ impl Target {
                     Error::sql(format!("stream \"{name}\" has no column \"{column}\""))
                 })?;
             if slot.replace(at).is_some() {
-                return Err(Error::sql(format!("column \"{column}\" stands twice")));
+                return Err(Error::sql(format!("column \"{column}\" is named twice")));
             }
         }
         let (schema, lengths) = (Arc::clone(schema), push.lengths.clone());

@@ -65,7 +65,7 @@ impl NumberRules {
 /// Converts text into `to` (a number or a timestamp).
 ///
 /// # Errors
-/// For the first value that cannot be converted, in words for people.
+/// For the first value that cannot be converted, as a sentence for messages.
 pub(super) fn from_text(
     text: &StringViewArray,
     to: &DataType,
