@@ -1,4 +1,4 @@
-//! What users may do, where their files are and how much they may take, as the engine sees it: roles, patterns, paths,
+//! What users may do, which files they may access and how much they may use, in the engine: roles, patterns, paths,
 //! limits.
 
 use std::sync::Arc;

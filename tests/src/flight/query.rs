@@ -1,4 +1,4 @@
-//! Statements, prepared statements, sessions, continuous streams, and what an enemy sends.
+//! Statements, prepared statements, sessions, continuous streams, and hostile messages.
 
 use std::sync::Arc;
 

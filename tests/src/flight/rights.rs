@@ -1,4 +1,5 @@
-//! Statements against roles: what a user may not do cannot be prepared either, and handles are for who prepared them.
+//! Statements against roles: what a user may not do cannot be prepared either, and handles belong to the session that
+//! prepared them.
 
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::client::FlightSqlServiceClient;

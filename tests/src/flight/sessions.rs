@@ -1,4 +1,4 @@
-//! How long sessions and what belongs to them live, and how many there may be.
+//! The lifetime and the number of sessions and their prepared statements.
 
 use std::sync::Arc;
 use std::time::Duration;

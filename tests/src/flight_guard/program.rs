@@ -1,4 +1,4 @@
-//! `windrow serve` itself: its line when it is ready, its log, its signals; and the files of users and tokens.
+//! The program `windrow serve`: its ready line, its log, its signals; and the files of users and tokens.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
