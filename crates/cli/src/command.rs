@@ -138,7 +138,7 @@ pub(crate) enum Command {
     Shell(Option<String>),
     /// Set how results are shown; `None`: show that.
     Show(Option<Shown>),
-    /// Clear the statement so far: there is none where a command is possible.
+    /// Clear the statement so far; executed only where there is none.
     Forget,
     /// List objects, or the columns of one.
     Describe(Option<String>),

@@ -149,6 +149,9 @@ struct ResumeCursor {
 }
 
 /// Creates the physical plans of a query and its coordinator.
+///
+/// # Errors
+/// When DataFusion cannot plan a part, a stream cannot be opened, or the state to resume from belongs to another plan.
 pub async fn ready(
     streams: &dyn Streams,
     state: &SessionState,

@@ -138,7 +138,7 @@ impl Intake {
     }
 }
 
-/// Renders one row as a line of JSON.
+/// Renders one row as a line of JSON. An error when a column has a type without a JSON form.
 pub fn render_row(rows: &RecordBatch, row: usize) -> Result<String> {
     let mut line = Vec::new();
     let mut writer = arrow::json::writer::LineDelimitedWriter::new(&mut line);
@@ -148,7 +148,7 @@ pub fn render_row(rows: &RecordBatch, row: usize) -> Result<String> {
     Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
 }
 
-/// The values of a timestamp column in ticks, whatever its unit. The values of NULLs are arbitrary.
+/// The values of a timestamp column, in ticks of its unit; those of NULLs are arbitrary. An error for any other type.
 pub fn ticks(column: &ArrayRef) -> Result<&[i64]> {
     match column.data_type() {
         DataType::Timestamp(TimeUnit::Second, _) => {

@@ -131,6 +131,10 @@ impl PushStream {
     }
 
     /// Appends rows that have the [physical](Self::physical) columns. On return they are as durable as the stream is.
+    ///
+    /// # Errors
+    /// When a generated column cannot be computed; when the rows cannot be written;
+    /// [`ErrorKind::Unavailable`] when too many rows wait in memory for an archive that fails.
     pub async fn append(&self, rows: &RecordBatch) -> Result<Pushed> {
         let pushing = self.offer(rows, None).await?;
         self.settled(pushing).await

@@ -54,7 +54,7 @@ impl Runner {
                 let said = self.showing.set(shown);
                 self.notice(&said);
             }
-            // A statement that is not complete cannot stand before a command.
+            // Executed only where no statement has begun.
             Command::Forget => self.notice("there is no statement to clear"),
             Command::Describe(name) => self.describe(name.as_deref()).await?,
             Command::Timing(on) => {

@@ -62,7 +62,7 @@ enum Phase {
 /// The limit that a statement counts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Weight {
-    /// [`QueryLimits::queries_max`]: it ends by itself, and works until then.
+    /// [`QueryLimits::queries_max`]: it ends by itself, and uses the CPU until then.
     Query,
     /// [`QueryLimits::streams_max`]: it runs until its client leaves, and mostly waits.
     Stream,

@@ -4,8 +4,8 @@
 //! catalog.json  {"format":2,"directory":"91…","next_id":3,"crc32":"…","objects":[{"id":1,"name":"s",…},…]}
 //! change ─► new text ─► Files::replace ─► memory
 //! ```
-//! A definition includes the parts of the object that have been created, so that a missing part is not taken for an empty one, and
-//! the rows that have been lost.
+//! A definition includes the parts of the object that have been created, so that a missing part is not mistaken for an
+//! empty one, and the rows that have been lost.
 //!
 //! Invariants: objects are in order of creation, so that each finds what it reads; an id is never used twice; memory changes only
 //! after the file has; a file that does not match its checksum, or belongs to another directory, is an error and is never

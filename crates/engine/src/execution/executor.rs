@@ -40,7 +40,7 @@ impl<'a> Executor<'a> {
         queue(batches, memory.map(|memory| memory.queue_bytes()))
     }
 
-    /// Executes the bounded form of a plan over the rows of now.
+    /// Executes the bounded form of a plan over the current rows.
     ///
     /// # Errors
     /// When it cannot be planned, or a view that it reads has failed.

@@ -26,7 +26,7 @@ use crate::execution::skipped::SkippedRows;
 /// The outcome of a statement.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It returns rows: those of now, or rows as windows close.
+    /// It returns rows: the current ones, or new ones as windows close.
     Rows(ResultStream),
     /// It is done and returns no rows.
     Done(Done),

@@ -42,7 +42,7 @@ pub(crate) struct NewView {
     pub(crate) from: BTreeMap<String, u64>,
     /// Whether it begins after the last row that its streams have when it is created.
     pub(crate) starts_late: bool,
-    /// Maximum age of its rows, and where the option stands.
+    /// Maximum age of its rows, and the place of the option in the statement.
     pub(crate) retention: Option<(Duration, Place)>,
     /// Whether rows whose expressions fail become bad rows.
     pub(crate) skips_rows: bool,

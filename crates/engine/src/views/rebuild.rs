@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! old  ──────── answers SELECT, consumes rows ────────┐ stopped; its files are deleted once nothing reads them
-//! new  ─ reads history ─ … ─ where the old one stood ─┴─ has the name: catalog and definition ───►
+//! new  ─ reads history ─ … ─ position of the old view ┴─ has the name: catalog and definition ───►
 //! ```
 //! Invariants: until the switch the old view is unchanged, whatever happens to the new one, a crash included; the definition
 //! on disk changes in one step, under the lock of the catalog; readers of the old view read its rows to the end.

@@ -66,7 +66,8 @@ impl RemoteRows {
         self.position.as_ref()
     }
 
-    /// Returns the next rows; `None` when there are no more. Dropping the future loses none.
+    /// Returns the next rows; `None` when there are no more. Dropping the future loses none. An error of the server
+    /// ends the result.
     pub async fn next(&mut self) -> Option<Result<RecordBatch>> {
         loop {
             let data = match self.decoder.next().await? {

@@ -336,7 +336,7 @@ impl LeaseRenewal {
             pause = PAUSE;
             let renewal = tokio::select! {
                 done = self.put(over(version.clone())) => done,
-                // A request that hangs may have been done all the same, which the next one sees.
+                // A request without a response may still have been executed; the next one sees that.
                 () = self.clock.sleep(RENEWAL) => Err(object_store::Error::Generic {
                     store: "windrow",
                     source: "no response in time".into(),

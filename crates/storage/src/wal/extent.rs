@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! log     ├ records ────────────────────────┤
-//! EXTENT  {"owner":"91…/3","end":160,…}  ◄─ note: before views archive or checkpoint what they made of its rows,
-//!                                            before its own rows are archived, now and then, and at the close
+//! EXTENT  {"owner":"91…/3","end":160,…}  ◄─ note: before views archive or checkpoint results derived from its rows,
+//!                                            before its own rows are archived, at intervals, and at a clean end
 //! ```
 //! Invariants: what a note covers is durable in the log before the note is written; a note never moves back.
 

@@ -285,7 +285,7 @@ impl Wal {
     }
 
     /// Appends rows; returns their first offset once they are durable and applied. Dropping the future does not remove
-    /// queued rows: they are written all the same.
+    /// queued rows: they are still written.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] when they could not be written; [`ErrorKind::Limit`] when they exceed 4 GiB;

@@ -164,7 +164,7 @@ impl Writer {
             drop(share);
         }
         for (answer, appended) in answers {
-            // As above: the rows are there all the same.
+            // Fails only when the caller has stopped waiting; the rows are written.
             drop(answer.send(Ok(appended)));
         }
     }
