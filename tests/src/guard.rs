@@ -192,7 +192,7 @@ fn roles() -> Result<(), Failed> {
         "SET datafusion.execution.batch_size = 0",
     ] {
         let error = f.run(&admin, sql).err().ok_or(format!("{sql} is done"))?;
-        if error.kind() != ErrorKind::Config || !error.message().contains("it goes from") {
+        if error.kind() != ErrorKind::Config || !error.message().contains("it must be from") {
             return Err(error.render("").into());
         }
     }

@@ -1,4 +1,4 @@
-//! The calendar of a time zone: what windows of days and months are counted in.
+//! The calendar of a time zone, in whose days and months windows can be measured.
 //!
 //! A day begins when the clocks of the zone show midnight (or the first instant after it, where they skip it), and so does
 //! a month: days have 23 or 25 hours where daylight saving time begins or ends, months have 28 to 31 days.
@@ -20,7 +20,7 @@ pub enum Zone {
     Fixed(i32),
 }
 
-/// What the length of a calendar window is counted in.
+/// The unit of the lengths of calendar windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CalendarUnit {
     /// Days, numbered from 1970-01-01 on.
@@ -29,7 +29,7 @@ pub enum CalendarUnit {
     Month,
 }
 
-/// What the step of a cumulating calendar window is counted in.
+/// The unit of the step of a cumulating calendar window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum StepUnit {
     /// Ticks of the event-time column, from the start of the window on.
@@ -43,9 +43,9 @@ pub enum StepUnit {
 /// How windows follow the calendar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Calendar {
-    /// What sizes, slides and offsets of the windows are counted in.
+    /// The unit of sizes, slides and offsets.
     pub unit: CalendarUnit,
-    /// What steps are counted in.
+    /// The unit of steps.
     pub step_unit: StepUnit,
     /// The time zone whose clocks days and months follow.
     pub zone: Zone,

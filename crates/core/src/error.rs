@@ -1,4 +1,4 @@
-//! Errors for people: message, place in the SQL, hint.
+//! Errors as shown to users: message, place in the SQL, hint.
 //!
 //! Crates keep precise error enums internally; what leaves a crate is this one [`Error`]. A new [`ErrorKind`] is
 //! justified only when the caller would *act* differently.

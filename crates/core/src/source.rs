@@ -274,7 +274,7 @@ impl SourceBatch {
 pub struct BadRow {
     /// Its position in its partition.
     pub offset: u64,
-    /// The reason, for people: names the column and what was expected.
+    /// The reason, as shown to users: it names the column and what was expected.
     pub reason: String,
     /// The original row, truncated to a readable length; invalid UTF-8 is replaced.
     pub raw: String,

@@ -1,4 +1,4 @@
-//! What types are called in SQL, for messages and listings.
+//! The SQL names of types, for messages and listings.
 //!
 //! Invariant: no name of Arrow is shown; encodings of the same values (large, view, dictionary) have one name.
 

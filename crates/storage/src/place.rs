@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR, file://…   ─► StdFiles
-//! s3://bucket/…   ─► ObjectFiles, and the bucket itself for what writes objects of its own    (credentials: AWS_…)
+//! s3://bucket/…   ─► ObjectFiles, and the bucket itself, for writers of their own objects    (credentials: AWS_…)
 //! ```
 
 use std::path::{Path, PathBuf};

@@ -167,7 +167,7 @@ impl FileOptions {
                 .collect(),
         };
         if read.follow && read.in_order {
-            return Err(Error::config("options \"follow\" and \"files\" do not go together")
+            return Err(Error::config("options \"follow\" and \"files\" exclude each other")
                 .with_hint("A followed file has no end after which the next one could start."));
         }
         Ok(read)

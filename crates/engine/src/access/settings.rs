@@ -76,7 +76,7 @@ pub(crate) fn check_range(name: &str, value: &str) -> Result<()> {
     match value.trim().parse::<u64>() {
         Ok(number) if (least..=greatest).contains(&number) => Ok(()),
         _ => Err(Error::config(format!(
-            "setting \"{name}\" cannot be {}: it goes from {least} to {greatest}",
+            "setting \"{name}\" cannot be {}: it must be from {least} to {greatest}",
             value.trim()
         ))
         .with_hint(format!("Give a number from {least} to {greatest}."))),

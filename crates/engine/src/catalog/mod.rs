@@ -422,7 +422,7 @@ pub(crate) fn dropped(kind: &str, name: &str) -> Error {
 /// Returns the error of followers of a view that is replaced.
 pub(crate) fn replaced(name: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("view \"{name}\" was replaced"))
-        .with_detail("The rows of the new one are numbered anew, from 1.")
+        .with_detail("The rows of the new one are numbered from 1.")
         .with_hint(format!("Follow the new one from its beginning: SUBSCRIBE TO {name} AFTER 0."))
 }
 

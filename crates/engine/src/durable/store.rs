@@ -191,7 +191,7 @@ impl Store {
         self.opened.lock().get(&id).into_iter().flatten().copied().collect()
     }
 
-    /// Returns what identifies a part of an object, and whether it has been created before.
+    /// Returns the owner of a part of an object: its identity, and whether it has been created before.
     pub(super) fn owner(&self, definition: &Definition, part: Part) -> Owner {
         let is_made = definition.parts.contains(&part);
         Owner { is_made, ..self.directory.owner(definition.id) }
@@ -309,7 +309,7 @@ impl Store {
         Ok(())
     }
 
-    /// Returns what identifies the rows of a reference table.
+    /// Returns the owner of the rows of a reference table.
     pub(crate) fn table_owner(&self, definition: &Definition) -> Owner {
         self.owner(definition, Part::Table)
     }

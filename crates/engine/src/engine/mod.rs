@@ -117,7 +117,7 @@ impl Engine {
     /// Opens an engine. With a data directory, its objects are opened and its queries resume.
     ///
     /// # Errors
-    /// When the data directory is in use, damaged, or no data directory of Windrow; when threads cannot be started.
+    /// When the data directory is in use, damaged, or not one of Windrow's; when threads cannot be started.
     pub fn open(config: EngineConfig) -> Result<Self> {
         let EngineConfig {
             limits,

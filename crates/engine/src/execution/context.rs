@@ -1,4 +1,4 @@
-//! What a statement is executed with.
+//! The context in which a statement is executed.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub struct SessionOptions {
 #[derive(Debug, Clone, Default)]
 pub struct Values(pub(crate) Arc<[ScalarValue]>);
 
-/// What one statement is executed with: the engine, the settings of the session, the rights of the user, a memory budget.
+/// The context of one statement: the engine, the settings of the session, the rights of the user, a memory budget.
 #[derive(Clone)]
 pub(crate) struct StatementContext {
     /// The engine.
@@ -118,12 +118,12 @@ impl StatementContext {
         state
     }
 
-    /// Returns what makes its plans.
+    /// Returns the planner of the statement.
     pub(crate) fn planner(&self) -> Planner<'_> {
         Planner::new(self)
     }
 
-    /// Returns what executes its plans.
+    /// Returns the executor of the statement.
     pub(crate) fn executor(&self) -> Executor<'_> {
         Executor::new(self)
     }

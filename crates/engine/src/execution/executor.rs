@@ -93,7 +93,7 @@ impl<'a> Executor<'a> {
         })
     }
 
-    /// Executes a physical plan in the background. `logical`: what to plan again where smaller batches are needed.
+    /// Executes a physical plan in the background. `logical`: the plan to replan where smaller batches are needed.
     fn spawn(self, plan: Arc<dyn ExecutionPlan>, logical: Option<LogicalPlan>) -> ResultStream {
         let schema = plan.schema();
         let running = self.cx.running.clone();

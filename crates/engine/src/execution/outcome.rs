@@ -76,7 +76,7 @@ impl std::fmt::Debug for Over {
     }
 }
 
-/// What dropping the rows stops.
+/// The work that is stopped when the rows are dropped.
 #[derive(Debug)]
 pub(crate) enum Stop {
     /// A task that executes a bounded plan.
@@ -223,7 +223,7 @@ impl Following {
         Self { first, received: 0, promise, watermark, time }
     }
 
-    /// Returns what the sender of the rows reports watermarks to.
+    /// Returns the promise in which the sender of the rows records watermarks.
     pub(crate) fn promise(&self) -> Arc<Promise> {
         Arc::clone(&self.promise)
     }

@@ -322,7 +322,7 @@ impl NewStream<'_> {
     }
 }
 
-/// Returns what connectors use of the engine.
+/// Returns the environment of connectors: the parts of the engine that they use.
 fn connector_env(cx: &StatementContext) -> ConnectorEnv {
     let parts = &cx.instance.parts;
     ConnectorEnv {

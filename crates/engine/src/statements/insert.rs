@@ -177,7 +177,7 @@ impl Insert {
         Standard { statement, text: self.text.clone() }
     }
 
-    /// Returns what it inserts into.
+    /// Returns its target.
     fn target(&self, catalog: &Catalog, name: &str) -> Result<Into> {
         match catalog.get(name) {
             Some(Object::Stream(stream)) => Ok(Into::Stream(stream)),

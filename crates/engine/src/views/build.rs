@@ -57,7 +57,7 @@ pub(crate) struct NewView {
 pub(super) struct BuiltView {
     /// The view.
     pub(super) view: Arc<Materialized>,
-    /// What the planner scans.
+    /// The table that the planner scans.
     pub(super) relation: Arc<StreamRelation>,
     /// Its query.
     pub(super) query: Ready,
@@ -235,7 +235,7 @@ impl NewView {
     }
 }
 
-/// Returns where the rows of a view go.
+/// Returns the destination of the rows of a view.
 fn output(cx: &StatementContext, storage: &ViewStorage) -> Output {
     Output::View {
         log: Arc::clone(&storage.log),
@@ -244,7 +244,7 @@ fn output(cx: &StatementContext, storage: &ViewStorage) -> Output {
     }
 }
 
-/// Makes the query of a view, and its first checkpoint if the view is new and has checkpoints.
+/// Creates the query of a view, and its first checkpoint if the view is new and has checkpoints.
 fn begin<'a>(
     cx: &'a StatementContext,
     plan: ContinuousPlan,

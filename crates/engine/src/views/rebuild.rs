@@ -143,7 +143,7 @@ pub(crate) fn check_late_stream(catalog: &Catalog, late_to: &str) -> Result<()> 
     if !catalog.exists(late_to) {
         return Ok(());
     }
-    Err(Error::sql(format!("late rows would be doubled in \"{late_to}\" by the new view"))
+    Err(Error::sql(format!("late rows would be inserted twice into \"{late_to}\" by the new view"))
         .with_hint(format!("DROP STREAM {late_to} first, or name another stream.")))
 }
 

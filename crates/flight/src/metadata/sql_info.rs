@@ -187,7 +187,7 @@ mod tests {
 
     use super::*;
 
-    /// Tableau asks for these, and takes what is not answered for a mistake of the server.
+    /// Tableau requests these, and treats a missing one as an error of the server.
     #[test]
     fn what_clients_ask_for_is_answered() {
         let rows = known().unwrap().record_batch([]).unwrap();

@@ -60,13 +60,17 @@ pub fn read(files: &dyn Files, dir: &Path, known: &mut Known) -> Result<()> {
     if extent.end > known.end {
         known.end = extent.end;
     }
-    known.from.push(format!("\"{}\" says that it went to row {}.", path.display(), extent.end));
+    known.from.push(format!(
+        "\"{}\" records that the log ended at row {}.",
+        path.display(),
+        extent.end
+    ));
     known.producers = Some(extent.producers);
     known.noted = extent.end;
     Ok(())
 }
 
-/// Returns the error for a log that ends at row `end`, and is known to have gone further.
+/// Returns the error for a log that ends at row `end`, and is known to have been longer.
 pub(super) fn lost_rows(dir: &Path, end: u64, known: &Known) -> Error {
     let message = format!(
         "the log \"{}\" has lost its end: {} rows are missing, from row {end} up to row {}",

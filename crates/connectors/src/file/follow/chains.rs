@@ -60,7 +60,7 @@ pub(super) struct Arrived {
     pub(super) at_micros: i64,
 }
 
-/// Through which a reader receives further files of its chain.
+/// The queue through which a reader receives further files of its chain.
 pub(super) type Inbox = Arc<Mutex<VecDeque<Arrived>>>;
 
 /// All chains of one stream.

@@ -71,7 +71,7 @@ pub(in crate::file) struct FollowReader {
 struct Cursor {
     file: Arc<Followed>,
     reader: TextReader,
-    /// From when it was last known to be the same.
+    /// Its text when it was last found unchanged.
     before: Before,
     look: Option<Look>,
     /// Bytes seen in it.
@@ -80,7 +80,7 @@ struct Cursor {
     place: FilePlace,
 }
 
-/// The result of a look at a file.
+/// The result of checking a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     Same,

@@ -466,7 +466,7 @@ fn default_range(data_type: &DataType, times: &EventTimes) -> Option<(i64, i64)>
 
 fn unsupported(field: &Field) -> Error {
     Error::config(format!(
-        "datagen cannot make values of type {} for column \"{}\"",
+        "datagen cannot generate values of type {} for column \"{}\"",
         field.data_type(),
         field.name()
     ))

@@ -155,8 +155,8 @@ fn position_field() -> Field {
     Field::new(POSITION_COLUMN, DataType::UInt64, false)
 }
 
-/// Appends the hidden column with the positions of the rows, from which samples are taken. An error when the rows
-/// cannot be extended by it, which does not happen in practice.
+/// Appends the hidden column with the positions of the rows, from which samples are taken. It fails only for a bug in
+/// Windrow.
 pub fn with_positions(
     rows: &RecordBatch,
     partition: &str,
