@@ -8,7 +8,7 @@ use arrow::array::AsArray;
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use windrow_core::Clock;
-use windrow_engine::{Engine, Progress};
+use windrow_engine::{Engine, Progress, ReadProgress};
 
 use crate::clock::clock;
 use crate::style::{terminal_is_able, wants_colour};
@@ -69,6 +69,8 @@ pub(crate) struct Bar {
     /// Rows that came out, where the input is not counted in this process.
     rows_out: u64,
     live: Option<Live>,
+    /// How much a bounded statement has read.
+    read: Option<ReadProgress>,
     bar: Option<ProgressBar>,
 }
 
@@ -84,6 +86,7 @@ impl Bar {
             speed: 0.0,
             rows_out: 0,
             live: None,
+            read: None,
             bar: None,
         }
     }
@@ -94,14 +97,26 @@ impl Bar {
         self.rows_out = rows_out;
     }
 
+    /// Sets how much a bounded statement has read.
+    pub(crate) fn read(&mut self, read: Option<ReadProgress>) {
+        if read.is_some() && self.read.is_none() {
+            // Rows that other statements read do not count.
+            (self.start, self.last_rows) = (NOTHING, 0);
+        }
+        self.read = read;
+    }
+
     /// Updates the line; called every [`TICK`].
     pub(crate) fn tick(&mut self) {
         if !self.shown {
             return;
         }
-        let now = match &self.engine {
-            Some(engine) => engine.progress(),
-            None => {
+        let now = match (&self.engine, self.read) {
+            (_, Some(ReadProgress { rows, bytes, bytes_total })) => {
+                Progress { rows, bytes, bytes_total, ..NOTHING }
+            }
+            (Some(engine), None) => engine.progress(),
+            (None, None) => {
                 let rows_in = self.live.and_then(|live| live.rows_in);
                 Progress { rows: rows_in.unwrap_or(self.rows_out), ..NOTHING }
             }

@@ -41,3 +41,4 @@ pub use windrow_connectors::Files;
 pub use windrow_query::latency::LatencySnapshot;
 pub use windrow_query::status::QueryStatus;
 pub use windrow_stream::push::Pushed;
+pub use windrow_stream::reads::ReadProgress;

@@ -418,5 +418,10 @@ fn checkpoints(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
         ("bytes", count(all.iter().map(|c| c.1.bytes)), false),
         ("new_bytes", count(all.iter().map(|c| c.1.new_bytes)), false),
         ("millis", count(all.iter().map(|c| c.1.micros.unsigned_abs() / 1_000)), false),
+        (
+            "paused_micros",
+            maybe_count(all.iter().map(|c| c.1.paused_micros.map(i64::unsigned_abs))),
+            true,
+        ),
     ])
 }

@@ -19,7 +19,7 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 use windrow_core::Error;
 use windrow_core::time::{ticks_to_micros, time_unit};
-use windrow_engine::{Done, Engine, Position, QueryStatus, ResultStream, UnusedRows};
+use windrow_engine::{Done, Engine, Position, QueryStatus, ReadProgress, ResultStream, UnusedRows};
 use windrow_server::running::{Execution, cancelled};
 
 use crate::status::to_status;
@@ -74,6 +74,16 @@ pub(crate) struct Telling {
     engine: Engine,
     /// Time without rows after which a heartbeat is sent.
     heartbeat: Duration,
+    /// Whether the client requested heartbeats: it then gets them for bounded statements too.
+    is_wanted: bool,
+}
+
+/// The `app_metadata` with the progress of a bounded statement, if its client requested heartbeats.
+#[derive(Debug, Serialize)]
+struct Read {
+    rows_in: u64,
+    bytes: u64,
+    bytes_total: u64,
 }
 
 impl Telling {
@@ -81,8 +91,9 @@ impl Telling {
     pub(crate) fn of(engine: Engine, headers: &MetadataMap) -> Self {
         let wanted = headers.get(HEARTBEAT_HEADER).and_then(|v| v.to_str().ok()?.parse().ok());
         let wanted = wanted.map(Duration::from_millis);
+        let is_wanted = wanted.is_some();
         let heartbeat = wanted.map_or(HEARTBEAT, |w| w.clamp(HEARTBEAT_MIN, HEARTBEAT));
-        Self { engine, heartbeat }
+        Self { engine, heartbeat, is_wanted }
     }
 }
 
@@ -175,7 +186,7 @@ impl Sending {
             if let Some(message) = self.ready.pop_front() {
                 return Ok(Some(message));
             }
-            let waits = self.rows.is_continuous();
+            let waits = self.rows.is_continuous() || self.telling.is_wanted;
             let clock = self.telling.engine.clock();
             tokio::select! {
                 biased;
@@ -203,22 +214,31 @@ impl Sending {
             return self.tell();
         }
         let Some(UnusedRows { late, bad }) = self.rows.unused_rows() else { return Ok(()) };
-        if late + bad > 0 {
-            let none = RecordBatch::new_empty(Arc::clone(self.rows.schema()));
-            let mut told = || {
-                let json = serde_json::to_vec(&Unused { late, bad });
-                let json = json.map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
-                Ok::<_, ArrowError>(self.encoder.message(&none)?.with_app_metadata(json))
-            };
-            let told = told().map_err(|e| arrow_status(e, &self.sql))?;
-            self.ready.push_back(told);
+        if late + bad == 0 {
+            return Ok(());
         }
+        let none = RecordBatch::new_empty(Arc::clone(self.rows.schema()));
+        self.send_beside(&none, &Unused { late, bad })
+    }
+
+    /// Sends metadata with a batch that has no rows.
+    fn send_beside(&mut self, none: &RecordBatch, beside: &impl Serialize) -> Result<(), Status> {
+        let mut message = || {
+            let json = serde_json::to_vec(beside);
+            let json = json.map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
+            Ok::<_, ArrowError>(self.encoder.message(none)?.with_app_metadata(json))
+        };
+        let message = message().map_err(|e| arrow_status(e, &self.sql))?;
+        self.ready.push_back(message);
         Ok(())
     }
 
-    /// Sends the position without rows.
+    /// Sends the position without rows, or the progress of a bounded statement.
     fn tell(&mut self) -> Result<(), Status> {
         let none = RecordBatch::new_empty(Arc::clone(self.rows.schema()));
+        if let Some(ReadProgress { rows, bytes, bytes_total }) = self.rows.read_progress() {
+            return self.send_beside(&none, &Read { rows_in: rows, bytes, bytes_total });
+        }
         self.encode(&none).map_err(|e| arrow_status(e, &self.sql))
     }
 

@@ -99,6 +99,10 @@ pub trait WorkerPart: Debug + Send {
     /// When an aggregate cannot return its state.
     fn flush(&mut self, to: Watermark) -> Result<Vec<Segment>>;
 
+    /// Moves the whole state out into a part of its own, at a cost that does not grow with the rows: for a checkpoint,
+    /// for which all workers stand still meanwhile. Later rows start afresh.
+    fn take(&mut self) -> Box<dyn WorkerPart>;
+
     /// Returns the whole state: for a checkpoint.
     ///
     /// # Errors

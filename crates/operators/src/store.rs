@@ -196,6 +196,15 @@ impl SliceStore {
         Ok(segments)
     }
 
+    /// Moves all open slices out into a store of their own. Later rows for them start afresh.
+    pub fn take(&mut self) -> Self {
+        let mut emptied = Self::of(&self.columns, &self.slicing, self.leaving);
+        let on_time = self.open.iter().filter(|((_, from), _)| *from == ON_TIME);
+        emptied.groups_expected =
+            on_time.map(|(_, open)| open.body.len()).max().unwrap_or(self.groups_expected);
+        std::mem::replace(self, emptied)
+    }
+
     /// Removes and returns all open slices, in order of their start, whatever the watermark: for a checkpoint. Later
     /// rows for them start afresh.
     ///

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use windrow_core::{Clock, Error, OffsetRange, Result, Watermark};
-use windrow_storage::checkpoint::{Checkpoints, Counts, QueryCut, SavedBad, SavedBehind, Unused};
+use windrow_storage::checkpoint::{
+    Checkpoints, Counts, CutTime, QueryCut, SavedBad, SavedBehind, Unused,
+};
 use windrow_stream::caught::unwound;
 use windrow_stream::kept::{BadRows, LateRows};
 use windrow_stream::log::LogEnd;
@@ -116,7 +118,6 @@ impl Checkpointer {
             shared.checkpoint_done(ticket, None);
             return Ok(());
         }
-        let taken_micros = self.clock.now_micros();
         let (cut, given, holds) = self.cut(shared, root, (taps, output)).await?;
         self.last = Some((seen.0, seen.1, watermark, given));
         let (shared, busy) = (Arc::clone(shared), Arc::clone(&self.busy));
@@ -124,7 +125,7 @@ impl Checkpointer {
         let (clock, failed) = (Arc::clone(&self.clock), Arc::clone(&self.failed));
         tokio::spawn(async move {
             let what = || format!("the checkpoint of query \"{}\"", shared.name);
-            let work = write(&spiller, checkpoints, (cut, given), (taken_micros, clock));
+            let work = write(&spiller, checkpoints, (cut, given), clock);
             let written = match unwound(what, work).await {
                 Ok(written) => written,
                 Err(panic) => {
@@ -155,18 +156,18 @@ impl Checkpointer {
         self.bad_rows.after(self.bad_rows_seen, &streams, query_id)
     }
 
-    /// Makes a cut while no worker is inside a micro-batch; returns it with the end of the view's log at that moment,
-    /// and the holds that apply from now on.
+    /// Makes a cut between two micro-batches; returns it with the end of the view's log at that moment, and the holds
+    /// that apply from now on. Workers are stopped only while the state is moved out, not while segments are made of it.
     async fn cut(
         &mut self,
         shared: &Shared,
         root: &mut Root,
         (taps, output): (&[Arc<TapState>], &Output),
     ) -> Result<(QueryCut, Option<LogEnd>, Holds)> {
-        let _nobody_inside = shared.gate.write().await;
+        let taken_micros = self.clock.now_micros();
+        let nobody_inside = shared.gate.write().await;
         let holds = hold_for_cut(taps, self.clock.now_micros());
-        let mut operators = vec![];
-        root.cut(&mut operators)?;
+        let parts = root.take_parts();
         let state = shared.state.lock().clone();
         let counts = Counts {
             rows: shared.ledger.total(),
@@ -197,7 +198,12 @@ impl Checkpointer {
             self.rows_seen = rows;
         }
         let rows_given = given.map(|given| given.rows);
-        let cut = QueryCut { operators, taps: cut_taps(taps), counts, unused, rows_given };
+        let taps = cut_taps(taps);
+        drop(nobody_inside);
+        let paused_micros = self.clock.now_micros().saturating_sub(taken_micros);
+        let operators = root.cut(parts)?;
+        let at = CutTime { taken_micros, paused_micros };
+        let cut = QueryCut { at, operators, taps, counts, unused, rows_given };
         Ok((cut, given, holds))
     }
 }
@@ -212,7 +218,7 @@ async fn write(
     spiller: &Spiller,
     checkpoints: Arc<Checkpoints>,
     (cut, given): (QueryCut, Option<LogEnd>),
-    (taken_micros, clock): (i64, Arc<dyn Clock>),
+    clock: Arc<dyn Clock>,
 ) -> Result<()> {
     // Even when archiving fails, the segments of the cut must not be lost: operators return them only once.
     let archived = match spiller.note_extents().await {
@@ -222,7 +228,7 @@ async fn write(
     let work = tokio::task::spawn_blocking(move || match archived {
         Ok(archived) => {
             let windows = archived.windows();
-            checkpoints.write(cut, (taken_micros, windows), &|| clock.now_micros())
+            checkpoints.write(cut, windows, &|| clock.now_micros())
         }
         Err(error) => {
             checkpoints.owe(cut);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, ErrorKind, Result, Watermark};
-use windrow_storage::checkpoint::{Counts, QueryCut};
+use windrow_storage::checkpoint::{Counts, CutTime, QueryCut};
 use windrow_stream::caught::caught;
 use windrow_stream::repeated::repeated;
 
@@ -317,10 +317,11 @@ impl Coordinator {
     /// # Errors
     /// When the state cannot be cut.
     pub(crate) fn first_cut(&mut self) -> Result<QueryCut> {
-        let mut operators = vec![];
-        self.root.cut(&mut operators)?;
+        let parts = self.root.take_parts();
+        let operators = self.root.cut(parts)?;
+        let at = CutTime { taken_micros: self.shared.clock.now_micros(), paused_micros: 0 };
         let (counts, unused) = (Counts::default(), vec![]);
         let rows_given = self.output.given().map(|given| given.rows);
-        Ok(QueryCut { operators, taps: cut_taps(&self.taps), counts, unused, rows_given })
+        Ok(QueryCut { at, operators, taps: cut_taps(&self.taps), counts, unused, rows_given })
     }
 }

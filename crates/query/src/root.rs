@@ -6,6 +6,7 @@ use windrow_core::Result;
 use windrow_sql::leaf::LeafId;
 use windrow_storage::checkpoint::OperatorCut;
 
+use crate::cut::TakenParts;
 use crate::runner::PlanRunner;
 use crate::stage::StageRun;
 
@@ -19,17 +20,33 @@ pub(crate) enum Root {
 }
 
 impl Root {
-    /// Appends the state of all stateful operators to `into`, those of nested stages first.
+    /// Moves out the state of the workers, for [`cut`](Self::cut).
+    pub(crate) fn take_parts(&mut self) -> Vec<TakenParts> {
+        let mut taken = vec![];
+        match self {
+            Self::Stage(stage) => stage.take_parts(&mut taken),
+            Self::Rows { nested, .. } => {
+                nested.iter_mut().for_each(|(_, stage)| stage.take_parts(&mut taken));
+            }
+        }
+        taken
+    }
+
+    /// Returns the state of all operators, those of nested stages first, with what was `taken` from the workers.
     ///
     /// # Errors
     /// When an operator cannot return its state.
-    pub(crate) fn cut(&mut self, into: &mut Vec<OperatorCut>) -> Result<()> {
+    pub(crate) fn cut(&mut self, taken: Vec<TakenParts>) -> Result<Vec<OperatorCut>> {
+        let (mut taken, mut cuts) = (taken.into_iter(), vec![]);
         match self {
-            Self::Stage(stage) => stage.cut(into),
+            Self::Stage(stage) => stage.cut(&mut taken, &mut cuts)?,
             Self::Rows { nested, .. } => {
-                nested.iter_mut().try_for_each(|(_, stage)| stage.cut(into))
+                for (_, stage) in nested {
+                    stage.cut(&mut taken, &mut cuts)?;
+                }
             }
         }
+        Ok(cuts)
     }
 
     /// The smallest watermark at which a window may close.

@@ -119,20 +119,16 @@ impl InputRun {
         Ok(low.delayed(self.lag_ticks).delayed(self.lateness_ticks))
     }
 
-    /// Passes the segments that `take` returns for each worker to `add`.
-    pub(crate) fn take_segments(
-        &mut self,
-        take: impl Fn(&mut MeasuredStore) -> Result<Vec<Segment>>,
-        add: &mut dyn FnMut(Segment) -> Result<()>,
-    ) -> Result<()> {
+    /// Passes the segments that the workers flush at `to` to `add`.
+    fn flush(&mut self, to: Watermark, add: &mut dyn FnMut(Segment) -> Result<()>) -> Result<()> {
         for nested in &mut self.nested {
-            take(&mut nested.store)?.into_iter().try_for_each(&mut *add)?;
+            nested.store.flush(to)?.into_iter().try_for_each(&mut *add)?;
             nested.store.shrunk();
         }
         let stores: Vec<_> = self.stores.lock().clone();
         for store in stores {
             let mut store = store.lock();
-            let segments = take(&mut store)?;
+            let segments = store.flush(to)?;
             if !segments.is_empty() {
                 store.shrunk();
             }
@@ -214,7 +210,7 @@ impl OperatorRun {
         }
         let mut any = false;
         while let Some(to) = self.operator.flush_to(reached, idle) {
-            self.take_segments(|store| store.flush(to))?;
+            self.flush(to)?;
             self.operator.flushed(to);
             any = true;
         }
@@ -226,14 +222,11 @@ impl OperatorRun {
         Ok(self.watermark < reached || nested.any(|nested| nested.stage.holds_back))
     }
 
-    /// Adds the segments that `take` returns for each worker to the coordinator's part.
-    pub(crate) fn take_segments(
-        &mut self,
-        take: impl Fn(&mut MeasuredStore) -> Result<Vec<Segment>>,
-    ) -> Result<()> {
+    /// Adds the segments that the workers flush at `to` to the coordinator's part.
+    fn flush(&mut self, to: Watermark) -> Result<()> {
         let operator = &mut self.operator;
         for (number, input) in self.inputs.iter_mut().enumerate() {
-            input.take_segments(&take, &mut |segment| operator.add(number, segment))?;
+            input.flush(to, &mut |segment| operator.add(number, segment))?;
         }
         Ok(())
     }

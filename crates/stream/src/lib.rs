@@ -26,6 +26,7 @@ pub mod log_reader;
 pub mod memory;
 pub mod places;
 pub mod push;
+pub mod reads;
 pub mod repeated;
 pub mod replay;
 pub mod retention;
@@ -33,6 +34,5 @@ pub mod spill;
 pub mod stream;
 pub mod tail;
 pub mod target;
-pub mod unseen;
 
 pub use self::stream::{Feed, MAX_FUTURE_SKEW_MICROS, Stream, WhenIdle};

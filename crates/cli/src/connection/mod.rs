@@ -9,7 +9,9 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
 use windrow_core::{ErrorKind, Result};
-use windrow_engine::{Engine, Outcome, ResultStream, Session, SessionOptions, UnusedRows};
+use windrow_engine::{
+    Engine, Outcome, ReadProgress, ResultStream, Session, SessionOptions, UnusedRows,
+};
 use windrow_flight::client::Client;
 use windrow_sql::parse::{Parsed, parse};
 
@@ -166,6 +168,14 @@ impl Rows {
         match self {
             Self::Embedded { rows, .. } => rows.unused_rows(),
             Self::Remote(rows) => rows.unused_rows(),
+        }
+    }
+
+    /// How much a bounded statement has read, for the progress bar.
+    pub(crate) fn read_progress(&self) -> Option<ReadProgress> {
+        match self {
+            Self::Embedded { rows, .. } => rows.read_progress(),
+            Self::Remote(rows) => rows.read_progress(),
         }
     }
 

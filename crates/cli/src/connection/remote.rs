@@ -8,7 +8,7 @@ use arrow::util::display::array_value_to_string;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use windrow_core::{Clock, Error, ErrorKind, Place, Result};
-use windrow_engine::UnusedRows;
+use windrow_engine::{ReadProgress, UnusedRows};
 use windrow_flight::client::{Client, RemoteRows, Reply};
 use windrow_sql::parse::{Parsed, Statement};
 
@@ -115,6 +115,13 @@ impl Subscribed {
         }
     }
 
+    /// How much a bounded statement has read, as the server last reported.
+    pub(super) fn read_progress(&self) -> Option<ReadProgress> {
+        let position = self.rows.position()?;
+        let (rows, bytes) = (position.rows_in?, position.bytes?);
+        Some(ReadProgress { rows, bytes, bytes_total: position.bytes_total? })
+    }
+
     /// As the server last reported.
     pub(super) fn unused_rows(&self) -> Option<UnusedRows> {
         let position = self.rows.position()?;
@@ -147,7 +154,7 @@ impl Subscribed {
                     self.again = Some(again.boxed());
                 }
                 // A progress report only.
-                Some(Ok(batch)) if self.is_continuous && batch.num_rows() == 0 => {}
+                Some(Ok(batch)) if batch.num_rows() == 0 => {}
                 other => return other,
             }
         }

@@ -63,6 +63,7 @@ impl Watch {
                 error = self.interrupts.cancelled() => return Err(error),
                 _ = self.ticks.tick() => {
                     self.bar.live(rows.is_continuous().then(|| rows.live()), rows_out);
+                    self.bar.read(rows.read_progress());
                     self.bar.tick();
                 }
                 next = rows.next() => return Ok(next),

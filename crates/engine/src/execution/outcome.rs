@@ -17,6 +17,7 @@ use windrow_query::shared::{Shared, Status, cancelled};
 use windrow_sql::parse::{StatementText, located};
 use windrow_stream::caught::stopped;
 use windrow_stream::intake::display_micros;
+use windrow_stream::reads::ReadProgress;
 use windrow_stream::repeated::repeated;
 
 use crate::execution::first_rows::FirstRows;
@@ -176,6 +177,14 @@ impl ResultStream {
         match &self.stop {
             Stop::Query(query) => Some(query.id),
             Stop::Task(_) => None,
+        }
+    }
+
+    /// Returns how much of its connectors a bounded statement has read; `None` for a continuous query.
+    pub fn read_progress(&self) -> Option<ReadProgress> {
+        match &self.stop {
+            Stop::Query(_) => None,
+            Stop::Task(_) => self.skipped.as_ref().map(|skipped| skipped.read_progress()),
         }
     }
 

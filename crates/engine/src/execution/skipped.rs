@@ -8,7 +8,7 @@ use datafusion::logical_expr::LogicalPlan;
 use parking_lot::Mutex;
 use windrow_core::Result;
 use windrow_query::shared::Shared;
-use windrow_stream::unseen::UnseenBad;
+use windrow_stream::reads::{BoundedReads, ReadProgress};
 
 use crate::catalog::{Catalog, Object, streams_read};
 use crate::execution::outcome::UnusedRows;
@@ -16,8 +16,8 @@ use crate::execution::outcome::UnusedRows;
 /// The late and bad rows that one statement skips.
 #[derive(Debug, Default)]
 pub(crate) struct SkippedRows {
-    /// Bad rows of connectors, as the scans find them.
-    pub(super) scans: Arc<UnseenBad>,
+    /// The readings of connectors, with the bad rows that scans find.
+    pub(super) scans: Arc<BoundedReads>,
     /// The queries of the views that are read, by their ids.
     views: Mutex<BTreeMap<u64, Arc<Shared>>>,
 }
@@ -42,9 +42,14 @@ impl SkippedRows {
         Ok(())
     }
 
+    /// Returns how much has been read.
+    pub(crate) fn read_progress(&self) -> ReadProgress {
+        self.scans.progress()
+    }
+
     /// Returns the current counts.
     pub(crate) fn total(&self) -> UnusedRows {
-        let bad = self.scans.total();
+        let bad = self.scans.bad_rows();
         self.views.lock().values().map(|query| query.ledger.total()).fold(
             UnusedRows { late: 0, bad },
             |sum, rows| UnusedRows { late: sum.late + rows.late, bad: sum.bad + rows.bad },

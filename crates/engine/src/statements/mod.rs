@@ -24,6 +24,7 @@ mod replay;
 mod select;
 mod set;
 mod show;
+mod show_functions;
 mod standard;
 mod stream_options;
 mod subscribe;
@@ -159,6 +160,9 @@ fn of_statement(statement: parse::Statement, text: String) -> Box<dyn Statement>
             }),
         },
         parse::Statement::Show(kind) => Box::new(show::Show(kind)),
+        parse::Statement::ShowFunctions(pattern) => {
+            Box::new(show_functions::ShowFunctions(pattern))
+        }
         parse::Statement::ShowCreate(name) => Box::new(show::ShowCreate(name)),
         parse::Statement::Describe(name) => Box::new(show::Describe(name)),
         parse::Statement::Drop(drop) => Box::new(drop::Drop(drop)),

@@ -61,10 +61,6 @@ impl Statement for Show {
             ShowKind::Queries => "SELECT * FROM windrow.queries",
             ShowKind::Watermarks => "SELECT * FROM windrow.watermarks",
             ShowKind::Windows => "SELECT name, windows_open, windows_closed FROM windrow.queries",
-            ShowKind::Functions => {
-                "SELECT DISTINCT routine_name AS name, function_type AS kind \
-                 FROM information_schema.routines ORDER BY name, kind"
-            }
             ShowKind::Databases => {
                 "SELECT DISTINCT catalog_name AS name FROM information_schema.schemata ORDER BY name"
             }

@@ -363,8 +363,7 @@ pub(super) async fn write_first_checkpoint(
     query.find_places().await?;
     let cut = query.first_cut()?;
     let (checkpoints, clock) = (Arc::clone(checkpoints), Arc::clone(&cx.instance.parts.clock));
-    let taken_micros = clock.now_micros();
-    let write = move || checkpoints.write(cut, (taken_micros, None), &|| clock.now_micros());
+    let write = move || checkpoints.write(cut, None, &|| clock.now_micros());
     let written = tokio::task::spawn_blocking(write).await;
     written.map_err(|e| Error::internal("writing a checkpoint stopped").with_source(e))?
 }

@@ -14,7 +14,7 @@ use windrow_core::{Error, ErrorKind, Result};
 
 use crate::status::from_status;
 
-/// The progress of a continuous result, as the server reports it in `app_metadata`.
+/// The progress of a result, as the server reports it in `app_metadata`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Position {
@@ -26,11 +26,15 @@ pub struct Position {
     pub window_start: Option<String>,
     /// End of the last window in the rows.
     pub window_end: Option<String>,
-    /// Rows that the query has read; `None` for a subscription.
+    /// Rows that the statement has read; `None` for a subscription.
     pub rows_in: Option<u64>,
-    /// Of these, rows that were late.
+    /// Stored bytes that a bounded statement has read.
+    pub bytes: Option<u64>,
+    /// Stored bytes that it reads in total.
+    pub bytes_total: Option<u64>,
+    /// Of the rows that it has read, those that were late.
     pub late: Option<u64>,
-    /// Of these, rows that could not be used.
+    /// Of the rows that it has read, those that could not be used.
     pub bad: Option<u64>,
     /// Windows that have rows and are not closed.
     pub open_windows: Option<usize>,
@@ -60,8 +64,7 @@ impl RemoteRows {
         &self.schema
     }
 
-    /// The progress of a continuous result with the rows received so far; `None` for a bounded one, and before the
-    /// server has reported.
+    /// The progress of the statement with the rows received so far; `None` before the server has reported.
     pub fn position(&self) -> Option<&Position> {
         self.position.as_ref()
     }

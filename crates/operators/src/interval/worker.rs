@@ -43,6 +43,11 @@ impl WorkerPart for JoinWorker {
         self.gathered.flush(to)
     }
 
+    fn take(&mut self) -> Box<dyn WorkerPart> {
+        let (side, keeps_nulls) = (self.side.clone(), self.keeps_nulls);
+        Box::new(Self { side, keeps_nulls, gathered: self.gathered.take() })
+    }
+
     fn flush_all(&mut self) -> Result<Vec<Segment>> {
         self.gathered.flush_all()
     }

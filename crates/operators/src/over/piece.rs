@@ -96,6 +96,10 @@ impl WorkerPart for OverWorker {
         self.gathered.flush(to)
     }
 
+    fn take(&mut self) -> Box<dyn WorkerPart> {
+        Box::new(Self { spec: Arc::clone(&self.spec), gathered: self.gathered.take() })
+    }
+
     fn flush_all(&mut self) -> Result<Vec<Segment>> {
         self.gathered.flush_all()
     }

@@ -177,6 +177,11 @@ impl Gathered {
         if self.first >= to.ticks() { Ok(vec![]) } else { self.flush_all() }
     }
 
+    /// Moves everything out as it is.
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::new(self.order, self.sort))
+    }
+
     /// Takes everything out.
     pub(crate) fn flush_all(&mut self) -> Result<Vec<Segment>> {
         Ok(self.take_pieces()?.into_iter().map(Piece::into_segment).collect())

@@ -94,6 +94,10 @@ impl WorkerPart for SessionStore {
         self.store.flush(to)
     }
 
+    fn take(&mut self) -> Box<dyn WorkerPart> {
+        Box::new(Self { gap: self.gap, store: self.store.take() })
+    }
+
     fn flush_all(&mut self) -> Result<Vec<Segment>> {
         self.store.flush_all()
     }

@@ -92,6 +92,10 @@ impl WorkerPart for SliceStore {
         self.flush(to)
     }
 
+    fn take(&mut self) -> Box<dyn WorkerPart> {
+        Box::new(self.take())
+    }
+
     fn flush_all(&mut self) -> Result<Vec<Segment>> {
         self.flush_all()
     }

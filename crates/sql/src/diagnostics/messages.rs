@@ -284,6 +284,18 @@ fn names(text: &str) -> Option<Reworded> {
 }
 
 fn clauses(text: &str) -> Option<Reworded> {
+    if text.contains("OuterReferenceColumn(") {
+        let message = "this correlated subquery cannot be written as a join";
+        let hint = "Join with a query instead; the first rows of each key have row_number() \
+                    OVER (PARTITION BY key ORDER BY …) <= n.";
+        return Some(said(message.to_owned(), hint));
+    }
+    if let Some((argument, _)) = between(text, "argument #", ", got Column(")
+        .and_then(|argument| argument.split_once(" must be "))
+    {
+        let message = format!("argument {argument} of a function in FROM must be a constant");
+        return Some(said(message, "Where it reads columns, write LATERAL behind one relation."));
+    }
     if let Some(rest) = text.strip_prefix("Column in ") {
         let clause = rest.split(" must be in GROUP BY").next()?;
         let column = between(rest, "column \"", "\" must appear")?;

@@ -220,7 +220,10 @@ fn show(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<
         cursor.expect_end()?;
         return Ok(Statement::ShowCreate(name));
     }
-    let kinds: [(&[&str], ShowKind); 13] = [
+    if cursor.eat(&["FUNCTIONS"]) {
+        return show_functions(cursor);
+    }
+    let kinds: [(&[&str], ShowKind); 12] = [
         (&["STREAMS"], ShowKind::Streams),
         (&["SOURCES"], ShowKind::Streams),
         (&["MATERIALIZED", "VIEWS"], ShowKind::MaterializedViews),
@@ -230,19 +233,30 @@ fn show(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<
         (&["SINKS"], ShowKind::Sinks),
         (&["WATERMARKS"], ShowKind::Watermarks),
         (&["WINDOWS"], ShowKind::Windows),
-        (&["FUNCTIONS"], ShowKind::Functions),
         (&["DATABASES"], ShowKind::Databases),
         (&["CATALOGS"], ShowKind::Databases),
         (&["SCHEMAS"], ShowKind::Schemas),
     ];
     match kinds.iter().find(|(words, _)| cursor.eat(words)) {
-        Some((_, ShowKind::Functions)) if !cursor.is_end() => passed(tokens, end),
         Some((_, kind)) => {
             cursor.expect_end()?;
             Ok(Statement::Show(*kind))
         }
         None => passed(tokens, end),
     }
+}
+
+fn show_functions(mut cursor: Cursor<'_>) -> Result<Statement> {
+    let mut pattern = None;
+    if cursor.eat(&["LIKE"]) {
+        let Token::SingleQuotedString(text) = cursor.peek(0) else {
+            return Err(cursor.expected("a pattern in single quotes"));
+        };
+        pattern = Some(text.clone());
+        cursor.advance();
+    }
+    cursor.expect_end()?;
+    Ok(Statement::ShowFunctions(pattern))
 }
 
 fn describe(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {

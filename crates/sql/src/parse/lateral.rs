@@ -1,4 +1,4 @@
-//! `LATERAL unnest(list)` and `LATERAL (SELECT e AS a)` beside one relation: columns that are added to its rows.
+//! `LATERAL unnest(list)`, `LATERAL generate_series(1, n)` and `LATERAL (SELECT e AS a)` beside one relation: columns that are added to its rows.
 //!
 //! The engine has no plan for them where they stand. `FROM t, LATERAL unnest(t.l) AS u (n)` is read as
 //! `FROM (SELECT *, unnest(t.l) AS n FROM t) AS t`, and `u.n` as `t.n`. Anything else is left as it is.
@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, GroupByExpr, Ident, Join, JoinConstraint, JoinOperator,
-    OrderBy, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, Value, VisitMut,
-    VisitorMut, visit_expressions,
+    ObjectName, OrderBy, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor,
+    TableFunctionArgs, Value, VisitMut, VisitorMut, visit_expressions,
 };
 
 use super::foreign::call;
@@ -91,11 +91,14 @@ fn lateral(factor: &TableFactor) -> Option<Lateral> {
         TableFactor::Function { lateral: true, name, args, with_ordinality: false, alias }
             if plain(name).is_some_and(|i| i.value.eq_ignore_ascii_case("unnest")) =>
         {
-            let exprs = args.iter().map(|arg| match arg {
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
-                _ => None,
-            });
-            unnested(exprs.collect::<Option<Vec<_>>>()?, alias.as_ref())
+            unnested(unnamed(args)?, alias.as_ref(), "unnest")
+        }
+        TableFactor::Function { lateral: true, name, args, with_ordinality: false, alias } => {
+            series(name, args, alias.as_ref())
+        }
+        // As in PostgreSQL a function reads the relations before it also without the word.
+        TableFactor::Table { name, args: Some(TableFunctionArgs { args, .. }), alias, .. } => {
+            unnamed(args)?.iter().any(reads_columns).then(|| series(name, args, alias.as_ref()))?
         }
         TableFactor::UNNEST {
             alias,
@@ -104,14 +107,8 @@ fn lateral(factor: &TableFactor) -> Option<Lateral> {
             with_ordinality: false,
             ..
         } => {
-            let reads = |expr: &Expr| {
-                let seen = visit_expressions(expr, |e| match e {
-                    Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
-                    _ => ControlFlow::Continue(()),
-                });
-                seen.is_break()
-            };
-            array_exprs.iter().any(reads).then(|| unnested(array_exprs.clone(), alias.as_ref()))?
+            let added = || unnested(array_exprs.clone(), alias.as_ref(), "unnest");
+            array_exprs.iter().any(reads_columns).then(added)?
         }
         TableFactor::Derived { lateral: true, subquery, alias: Some(alias), .. } => {
             let columns = one_row(subquery, alias)?;
@@ -121,14 +118,40 @@ fn lateral(factor: &TableFactor) -> Option<Lateral> {
     }
 }
 
-fn unnested(exprs: Vec<Expr>, alias: Option<&TableAlias>) -> Option<Lateral> {
+/// `generate_series(…)` or `range(…)`: the list of that name, unnested.
+fn series(name: &ObjectName, args: &[FunctionArg], alias: Option<&TableAlias>) -> Option<Lateral> {
+    let name = plain(name)?.value.to_lowercase();
+    if !["generate_series", "range"].contains(&name.as_str()) {
+        return None;
+    }
+    unnested(vec![call(&name, unnamed(args)?)], alias, &name)
+}
+
+fn unnamed(args: &[FunctionArg]) -> Option<Vec<Expr>> {
+    let exprs = args.iter().map(|arg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    });
+    exprs.collect()
+}
+
+fn reads_columns(expr: &Expr) -> bool {
+    let seen = visit_expressions(expr, |e| match e {
+        Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    seen.is_break()
+}
+
+/// `name`: what the column is called where nothing else is said.
+fn unnested(exprs: Vec<Expr>, alias: Option<&TableAlias>, name: &str) -> Option<Lateral> {
     let names: Vec<Ident> = match alias {
         Some(alias) if !alias.columns.is_empty() => {
             alias.columns.iter().map(|column| column.name.clone()).collect()
         }
         // As in PostgreSQL: the one column is called like the relation.
         Some(alias) => vec![alias.name.clone()],
-        None => vec![Ident::new("unnest")],
+        None => vec![Ident::new(name)],
     };
     (names.len() == exprs.len()).then(|| Lateral {
         name: alias.map(|alias| alias.name.clone()),

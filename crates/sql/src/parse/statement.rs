@@ -73,6 +73,8 @@ pub enum Statement {
     Explain(Explain),
     /// `SHOW …` of a kind that Windrow keeps.
     Show(ShowKind),
+    /// `SHOW FUNCTIONS [LIKE pattern]`.
+    ShowFunctions(Option<String>),
     /// `SHOW CREATE [kind] name`.
     ShowCreate(ObjectName),
     /// `DESCRIBE name`, `DESCRIBE 'file'` (a name in single quotes).
@@ -288,8 +290,6 @@ pub enum ShowKind {
     Watermarks,
     /// Open windows.
     Windows,
-    /// Functions.
-    Functions,
     /// Databases (also `CATALOGS`).
     Databases,
     /// Schemas.

@@ -18,9 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    self, AccessExpr, Function, FunctionArg, FunctionArguments, Ident, ObjectName, ObjectNamePart,
-    OrderByKind, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins,
-    Value, Visit, VisitMut, Visitor, VisitorMut,
+    self, AccessExpr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
+    ObjectNamePart, OrderByKind, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor,
+    TableWithJoins, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 /// An extension of a session's configuration: columns are called what DataFusion calls them.
@@ -112,9 +112,13 @@ fn is_column(item: &SelectItem, relations: &Relations) -> bool {
     }
 }
 
-/// `unnest` may give any number of columns.
+/// `unnest` may give any number of columns, unless its argument is certainly a list.
 fn is_unnest(function: &Function) -> bool {
+    let FunctionArguments::List(list) = &function.args else { return false };
     last(&function.name).is_some_and(|name| name.eq_ignore_ascii_case("unnest"))
+        && !list.args.iter().all(|arg| {
+            matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Expr(ast::Expr::Array(_))))
+        })
 }
 
 /// `count(*)` and nothing behind it: DataFusion calls it the same.

@@ -14,6 +14,8 @@ use super::segments::StoredSegments;
 /// The state of a query at one moment.
 #[derive(Debug)]
 pub struct QueryCut {
+    /// When it was made.
+    pub at: CutTime,
     /// The stateful operators, those of nested stages first.
     pub operators: Vec<OperatorCut>,
     /// One per leaf of the plan, in the plan's order.
@@ -24,6 +26,15 @@ pub struct QueryCut {
     pub unused: Vec<Unused>,
     /// The number of rows that the query had returned; `None` where the archive is not compared with it.
     pub rows_given: Option<u64>,
+}
+
+/// The time of a cut, and the pause that it caused.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CutTime {
+    /// When it was begun, in µs since the Unix epoch.
+    pub taken_micros: i64,
+    /// How long the workers of the query were stopped for it, in µs.
+    pub paused_micros: i64,
 }
 
 /// The state of one stateful operator.

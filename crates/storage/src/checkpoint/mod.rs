@@ -29,8 +29,8 @@ use windrow_core::{Error, Result, Watermark};
 use windrow_operators::{Cut, SavedSegment};
 
 pub use self::cut::{
-    Counts, Entry, OperatorCut, OperatorState, QueryCut, Resume, SavedBad, SavedBehind, SavedLate,
-    TapCut, Unused,
+    Counts, CutTime, Entry, OperatorCut, OperatorState, QueryCut, Resume, SavedBad, SavedBehind,
+    SavedLate, TapCut, Unused,
 };
 pub use self::manifest::Stamp;
 use self::manifest::{FORMAT, FileEntry, Manifest, OperatorEntry, SegmentEntry};
@@ -90,6 +90,8 @@ pub struct Shown {
     pub segments: u64,
     /// Time from the cut until it was durable, in µs.
     pub micros: i64,
+    /// How long the workers of the query were stopped for it, in µs; `None` after a restart.
+    pub paused_micros: Option<i64>,
     /// `kept`, or `restored`: the query resumed from it when the engine was opened.
     pub state: &'static str,
 }
@@ -282,9 +284,8 @@ impl Checkpoints {
         Ok(unused)
     }
 
-    /// Writes a cut that was made at `taken_micros`; `archived`: the watermark up to which the archive has the view's
-    /// windows. Durable on return; older ones that are not retained are deleted. `now` returns the current time in µs.
-    /// Blocks.
+    /// Writes a cut; `archived`: the watermark up to which the archive has the view's windows. Durable on return; older
+    /// ones that are not retained are deleted. `now` returns the current time in µs. Blocks.
     ///
     /// # Errors
     /// When a file cannot be written. The earlier checkpoints then remain, and the next one writes what this one could
@@ -292,7 +293,7 @@ impl Checkpoints {
     pub fn write(
         &self,
         cut: QueryCut,
-        (taken_micros, archived): (i64, Option<Watermark>),
+        archived: Option<Watermark>,
         now: &dyn Fn() -> i64,
     ) -> Result<()> {
         let mut state = self.state.lock();
@@ -303,7 +304,7 @@ impl Checkpoints {
         state.next_id += 1;
         let mut fresh = std::mem::take(&mut state.owed);
         let mut unused = std::mem::take(&mut state.owed_unused);
-        let QueryCut { operators, taps, counts, unused: new_unused, rows_given } = cut;
+        let QueryCut { at, operators, taps, counts, unused: new_unused, rows_given } = cut;
         unused.extend(new_unused);
         let mut needed = vec![];
         for (number, OperatorCut { watermark, mut state }) in operators.into_iter().enumerate() {
@@ -319,7 +320,7 @@ impl Checkpoints {
                 let manifest = Manifest {
                     format: FORMAT,
                     id,
-                    taken_micros,
+                    taken_micros: at.taken_micros,
                     stamp: self.stamp.clone(),
                     owner: Some(self.owner.id.clone()),
                     archived: archived.map(Watermark::ticks),
@@ -330,7 +331,9 @@ impl Checkpoints {
                     unused: written.unused,
                     files: vec![],
                 };
-                let done = self.finish(&mut state, manifest, (needed, written.segments), now);
+                let paused = Some(at.paused_micros);
+                let done =
+                    self.finish(&mut state, (manifest, paused), (needed, written.segments), now);
                 if done.is_err() {
                     (state.owed, state.owed_unused) = (fresh, unused);
                 }
@@ -393,7 +396,7 @@ impl Checkpoints {
     fn finish(
         &self,
         state: &mut State,
-        mut manifest: Manifest,
+        (mut manifest, paused_micros): (Manifest, Option<i64>),
         (needed, written): (Vec<(Watermark, Cut)>, Vec<NewSegment>),
         now: &dyn Fn() -> i64,
     ) -> Result<()> {
@@ -438,7 +441,7 @@ impl Checkpoints {
         let new_bytes: u64 = fresh.filter(|f| f.name.starts_with(&own)).map(|f| f.bytes).sum();
         let new_bytes = new_bytes + bytes.len() as u64;
         let mut all = self.shown.lock();
-        all.push_back(Shown { new_bytes, ..shown(&manifest, micros) });
+        all.push_back(Shown { new_bytes, paused_micros, ..shown(&manifest, micros) });
         while all.len() > KEPT {
             all.pop_front();
         }
@@ -533,6 +536,7 @@ fn shown(manifest: &Manifest, micros: i64) -> Shown {
         bytes: manifest.files.iter().chain(&manifest.unused).map(|f| f.bytes).sum(),
         segments: manifest.operators.iter().map(|i| i.segments.len() as u64).sum(),
         micros,
+        paused_micros: None,
         state: "kept",
     }
 }

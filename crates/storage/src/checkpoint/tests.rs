@@ -106,6 +106,7 @@ impl Model {
             })
             .collect();
         QueryCut {
+            at: CutTime { taken_micros: 1_000, paused_micros: 7 },
             operators: inputs,
             taps: vec![TapCut {
                 stream: "s".into(),
@@ -156,7 +157,7 @@ impl Model {
 }
 
 fn write(checkpoints: &Checkpoints, cut: QueryCut) -> Result<()> {
-    checkpoints.write(cut, (1_000, None), &|| 3_000)
+    checkpoints.write(cut, None, &|| 3_000)
 }
 
 /// Simulates runs of a query on one disk, each ended by a loss of power.

@@ -307,6 +307,13 @@ impl MeasuredStore {
         Ok(())
     }
 
+    /// Moves the whole state out, as [`WorkerPart::take`] does; it is not measured any more.
+    pub fn take(&mut self) -> Box<dyn WorkerPart> {
+        let taken = self.store.take();
+        self.shrunk();
+        taken
+    }
+
     /// Measures the part again, after slices have left it.
     pub fn shrunk(&mut self) {
         if let Some(part) = &self.part {

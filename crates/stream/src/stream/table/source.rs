@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -21,7 +20,7 @@ use windrow_core::{
 use super::{Contents, LeftOut, ScanCall, Wanted, outside, with_positions};
 use crate::intake::Intake;
 use crate::kept::BadRows;
-use crate::unseen::UnseenBad;
+use crate::reads::{BoundedReads, BoundedScan};
 
 /// The current contents of a connector.
 #[derive(Debug, Clone)]
@@ -47,15 +46,16 @@ impl Contents for SourceContents {
     async fn scan(&self, call: ScanCall<'_>) -> Result<Arc<dyn ExecutionPlan>> {
         let wanted = Wanted::of(call.projection, &self.schema());
         let projected = wanted.schema(&self.schema())?;
-        let unseen = call.state.config().get_extension::<UnseenBad>();
-        let bad = unseen.map(|unseen| unseen.scan(&self.stream)).unwrap_or_default();
-        let reading = self.reading(bad, &wanted, call.filters, call.batch_rows_max());
         let partitions = self.source.discover().await.map_err(outside)?;
         let named = |p: Partition| {
             let name: Arc<str> = p.name.into();
             p.splits.into_iter().map(move |split| (Arc::clone(&name), split))
         };
         let splits: Vec<(Arc<str>, Split)> = partitions.into_iter().flat_map(named).collect();
+        let bytes = splits.iter().filter_map(|(_, split)| split.bytes).sum();
+        let reads = call.state.config().get_extension::<BoundedReads>();
+        let scan = BoundedScan::new(reads, &self.stream, bytes);
+        let reading = self.reading(scan, &wanted, call.filters, call.batch_rows_max());
         let count = call.partitions().clamp(1, splits.len().max(1));
         let per_partition = splits.len().div_ceil(count).max(1);
         let mut streams: Vec<Arc<dyn PartitionStream>> = splits
@@ -82,7 +82,7 @@ impl Contents for SourceContents {
 impl SourceContents {
     fn reading(
         &self,
-        bad: Arc<AtomicU64>,
+        scan: BoundedScan,
         wanted: &Wanted,
         filters: &[Expr],
         batch_rows_max: usize,
@@ -106,7 +106,7 @@ impl SourceContents {
             intake,
             shown,
             positions: wanted.positions,
-            bad,
+            scan,
         }
     }
 }
@@ -121,8 +121,7 @@ struct Reading {
     shown: Vec<usize>,
     /// Whether the hidden column follows them.
     positions: bool,
-    /// The number of bad rows so far.
-    bad: Arc<AtomicU64>,
+    scan: BoundedScan,
 }
 
 /// Some splits, read one after the other.
@@ -149,6 +148,7 @@ impl PartitionStream for Part {
             reading: self.reading.clone(),
             splits: self.splits.clone().into_iter(),
             reader: None,
+            bytes: 0,
         };
         let rows = stream::try_unfold(at, |mut at| async move {
             Ok(at.next().await.map_err(outside)?.map(|rows| (rows, at)))
@@ -164,6 +164,8 @@ struct Position {
     reading: Reading,
     splits: std::vec::IntoIter<(Arc<str>, Split)>,
     reader: Option<(Named, Box<dyn Reader>)>,
+    /// Stored bytes of the split of the reader.
+    bytes: u64,
 }
 
 impl Position {
@@ -173,6 +175,7 @@ impl Position {
                 let Some((name, split)) = self.splits.next() else { return Ok(None) };
                 let reader =
                     self.reading.contents.source.open(&split, &self.reading.request).await?;
+                self.bytes = split.bytes.unwrap_or(0);
                 self.reader = Some(((split.partition, name), reader));
             }
             let Some((partition, reader)) = &mut self.reader else { continue };
@@ -183,7 +186,10 @@ impl Position {
                         return Ok(Some(rows));
                     }
                 }
-                None => self.reader = None,
+                None => {
+                    self.reading.scan.add_bytes(self.bytes);
+                    self.reader = None;
+                }
             }
         }
     }
@@ -198,7 +204,7 @@ impl Reading {
         let partition = *partition;
         let SourceContents { stream, bad_rows, clock, left_out, .. } = &self.contents;
         let taken = self.intake.take(batch, clock.now_micros())?;
-        self.bad.fetch_add(taken.bad.len() as u64, Ordering::Relaxed);
+        self.scan.add_rows(taken.rows.num_rows() + taken.bad.len(), taken.bad.len());
         bad_rows.keep(stream, (partition, ""), &taken.bad);
         let mut rows = taken.rows.project(&self.shown)?;
         if self.positions {

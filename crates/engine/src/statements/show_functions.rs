@@ -1,0 +1,129 @@
+//! `SHOW FUNCTIONS [LIKE pattern]`: all functions, with their syntax and a description.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, StringArray};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{Documentation, TypeSignature};
+use windrow_core::Result;
+
+use super::show::rows;
+use super::{Statement, columns_of};
+use crate::access::Access;
+use crate::access::admission::Weight;
+use crate::catalog::Catalog;
+use crate::execution::context::StatementContext;
+use crate::execution::outcome::Outcome;
+
+/// The windowing table functions, which no registry has: name, syntax, description.
+const WINDOWS: [(&str, &str, &str); 4] = [
+    (
+        "tumble",
+        "tumble(TABLE name, DESCRIPTOR(time), size [, offset | zone])",
+        "Assigns each row to the window of this size that contains its time.",
+    ),
+    (
+        "hop",
+        "hop(TABLE name, DESCRIPTOR(time), slide, size [, offset | zone])",
+        "Assigns each row to all windows that contain its time; a window begins at each slide.",
+    ),
+    (
+        "cumulate",
+        "cumulate(TABLE name, DESCRIPTOR(time), step, size [, offset | zone])",
+        "Assigns each row to windows with one start that grow by a step up to a size.",
+    ),
+    (
+        "session",
+        "session(TABLE name [PARTITION BY key, …], DESCRIPTOR(time), gap)",
+        "Assigns rows to sessions, which end when no row comes for the gap.",
+    ),
+];
+
+/// `SHOW FUNCTIONS [LIKE pattern]`.
+#[derive(Debug)]
+pub(crate) struct ShowFunctions(pub(super) Option<String>);
+
+/// A row of the result.
+#[derive(Debug)]
+struct Function {
+    syntax: String,
+    description: String,
+}
+
+#[async_trait]
+impl Statement for ShowFunctions {
+    fn admission(&self) -> (&'static str, Option<Weight>) {
+        ("SHOW", None)
+    }
+
+    fn authorize(&self, _: &Access, _: &Catalog) -> Result<()> {
+        Ok(())
+    }
+
+    async fn columns(&self, cx: &StatementContext) -> Result<Option<SchemaRef>> {
+        Ok(columns_of(&self.execute(cx).await?))
+    }
+
+    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
+        let mut all = functions(&cx.state());
+        if let Some(pattern) = &self.0 {
+            let names = StringArray::from_iter_values(all.keys().map(|(name, _)| name));
+            let pattern = StringArray::new_scalar(pattern.to_lowercase());
+            let like = arrow::compute::like(&names, &pattern)?;
+            let mut keeps = like.values().iter();
+            all.retain(|_, _| keeps.next().unwrap_or(false));
+        }
+        let text = |values: Vec<&str>| Arc::new(StringArray::from(values)) as ArrayRef;
+        rows(vec![
+            ("name", text(all.keys().map(|(name, _)| name.as_str()).collect())),
+            ("kind", text(all.keys().map(|(_, kind)| *kind).collect())),
+            ("syntax", text(all.values().map(|f| f.syntax.as_str()).collect())),
+            ("description", text(all.values().map(|f| f.description.as_str()).collect())),
+        ])
+        .await
+    }
+}
+
+/// All functions, by name and kind, without those that only the parser uses (their names have a `$`).
+fn functions(state: &SessionState) -> BTreeMap<(String, &'static str), Function> {
+    let scalar = state.scalar_functions().iter().map(|(name, f)| {
+        let takes = &f.signature().type_signature;
+        ((name.clone(), "scalar"), described(name, f.documentation(), takes))
+    });
+    let aggregate = state.aggregate_functions().iter().map(|(name, f)| {
+        let takes = &f.signature().type_signature;
+        ((name.clone(), "aggregate"), described(name, f.documentation(), takes))
+    });
+    let window = state.window_functions().iter().map(|(name, f)| {
+        let takes = &f.signature().type_signature;
+        ((name.clone(), "window"), described(name, f.documentation(), takes))
+    });
+    let tables = WINDOWS.into_iter().map(|(name, syntax, description)| {
+        let (syntax, description) = (syntax.to_owned(), description.to_owned());
+        ((name.to_owned(), "table"), Function { syntax, description })
+    });
+    let all = scalar.chain(aggregate).chain(window).chain(tables);
+    all.filter(|((name, _), _)| !name.contains('$')).collect()
+}
+
+/// Returns the syntax and description of a function; `name`: its name or alias, which the syntax has.
+fn described(name: &str, docs: Option<&Documentation>, takes: &TypeSignature) -> Function {
+    let Some(docs) = docs else {
+        let none = matches!(takes, TypeSignature::Nullary)
+            || matches!(takes, TypeSignature::Exact(types) if types.is_empty());
+        let syntax = format!("{name}({})", if none { "" } else { "…" });
+        return Function { syntax, description: String::new() };
+    };
+    let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let syntax = one_line(&docs.syntax_example);
+    let syntax = match syntax.split_once('(') {
+        Some((own, arguments)) if own != name && !own.contains(' ') => {
+            format!("{name}({arguments}")
+        }
+        _ => syntax,
+    };
+    Function { syntax, description: one_line(&docs.description) }
+}
