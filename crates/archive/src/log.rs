@@ -5,6 +5,7 @@
 //! else is done.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
 use deltalake_core::kernel::{Action, Transaction};
@@ -29,11 +30,18 @@ const OWNER_KEY: &str = "windrow.owner";
 /// The table property with the fingerprint of the query.
 const FINGERPRINT_KEY: &str = "windrow.fingerprint";
 
+/// Old entries are deleted this often within their retention.
+const CLEANINGS: u32 = 8;
+
 /// The log of one table, as of the last known commit.
 pub(crate) struct DeltaLog {
     table: DeltaTable,
     place: String,
     app: String,
+    /// How long old entries are retained.
+    retention: Duration,
+    /// When old entries were last deleted, in µs since the Unix epoch.
+    cleaned_micros: Option<i64>,
 }
 
 /// The changes of one commit.
@@ -50,7 +58,11 @@ pub(crate) struct Commit {
 
 impl DeltaLog {
     /// Opens the log in `storage`, or creates it.
-    pub(crate) async fn open(storage: &Storage, spec: &TableSpec) -> Result<Self> {
+    pub(crate) async fn open(
+        storage: &Storage,
+        spec: &TableSpec,
+        retention: Duration,
+    ) -> Result<Self> {
         let store: LogStoreRef = default_logstore(
             storage.here(),
             storage.root(),
@@ -73,9 +85,12 @@ impl DeltaLog {
             if spec.owner.as_ref().is_some_and(|owner| owner.is_made) {
                 return Err(is_missing(storage));
             }
-            create(store, spec, columns).await.map_err(|e| failure::delta(&what(), e))?
+            create(store, spec, (columns, retention))
+                .await
+                .map_err(|e| failure::delta(&what(), e))?
         };
-        let log = Self { table, place, app: spec.name.clone() };
+        let app = spec.name.clone();
+        let log = Self { table, place, app, retention, cleaned_micros: None };
         log.check_owner(spec)?;
         log.check_schema(spec)?;
         Ok(log)
@@ -206,16 +221,19 @@ impl DeltaLog {
         Ok(())
     }
 
-    /// Writes a checkpoint if one is due, and deletes old log entries. A failure only slows down the next opening, so
-    /// it is logged and not returned.
-    pub(crate) async fn checkpoint_if_due(&mut self, interval: u64) {
+    /// Writes a checkpoint if one is due, and deletes old log entries a few times within their retention. A failure
+    /// only slows down the next opening, so it is logged and not returned.
+    pub(crate) async fn checkpoint_if_due(&mut self, interval: u64, now_micros: i64) {
         let Some(version) = self.table.version() else { return };
         if version == 0 || !version.is_multiple_of(interval.max(1)) {
             return;
         }
         let written = async {
             checkpoints::create_checkpoint(&self.table, None).await?;
-            checkpoints::cleanup_metadata(&self.table, None).await?;
+            if self.is_cleaning_due(now_micros) {
+                checkpoints::cleanup_metadata(&self.table, None).await?;
+                self.cleaned_micros = Some(now_micros);
+            }
             // The old state still reads entries that may be gone, and more of them with each commit; from the
             // checkpoint on, commits are fast again.
             DeltaTableState::try_new(self.table.log_store().as_ref(), Some(version)).await
@@ -230,22 +248,32 @@ impl DeltaLog {
     }
 }
 
+impl DeltaLog {
+    /// Whether old entries are to be deleted now. That lists the whole log, so it is not done at each checkpoint.
+    fn is_cleaning_due(&self, now_micros: i64) -> bool {
+        let Some(cleaned) = self.cleaned_micros else { return true };
+        let elapsed = u128::try_from(now_micros.saturating_sub(cleaned)).unwrap_or(0);
+        elapsed >= (self.retention / CLEANINGS).as_micros()
+    }
+}
+
 /// Creates the table: version 0 of its log.
 async fn create(
     store: LogStoreRef,
     spec: &TableSpec,
-    columns: Vec<deltalake_core::kernel::StructField>,
+    (columns, retention): (Vec<deltalake_core::kernel::StructField>, Duration),
 ) -> Result<DeltaTable, deltalake_core::DeltaTableError> {
     let schema = delta_schema::to_text(&spec.schema)
         .map_err(|e| deltalake_core::DeltaTableError::generic(e.message()))?;
     // Replaced files and log entries are useless once their current readers are done; retained for weeks, as is the
     // default, they would make every checkpoint slow.
+    let retention = format!("interval {} seconds", retention.as_secs());
     let properties: HashMap<String, Option<String>> = [
         (SCHEMA_KEY, schema.as_str()),
         (FINGERPRINT_KEY, spec.fingerprint.as_str()),
         ("windrow.engineVersion", spec.engine_version.as_str()),
-        ("delta.logRetentionDuration", "interval 1 hours"),
-        ("delta.deletedFileRetentionDuration", "interval 1 hours"),
+        ("delta.logRetentionDuration", retention.as_str()),
+        ("delta.deletedFileRetentionDuration", retention.as_str()),
     ]
     .into_iter()
     .chain(spec.owner.as_ref().map(|owner| (OWNER_KEY, owner.id.as_str())))

@@ -1,6 +1,7 @@
 //! The caller's description of a table, and the table's description of itself.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
@@ -99,6 +100,8 @@ pub struct ArchiveOptions {
     pub compression_level: i32,
     /// Commits between two checkpoints of the log.
     pub checkpoint_interval: u64,
+    /// How long replaced files and old entries are retained in the log of a new table, for current readers.
+    pub log_retention: Duration,
     /// Whether columns of integers and text with mostly distinct values get Bloom filters.
     pub bloom_filters: bool,
 }
@@ -112,6 +115,7 @@ impl Default for ArchiveOptions {
             row_group_rows_soft: 64 << 10,
             compression_level: 1,
             checkpoint_interval: 100,
+            log_retention: Duration::from_secs(3_600),
             bloom_filters: false,
         }
     }

@@ -77,7 +77,7 @@ impl ArchiveTable {
         if spec.event_time.is_some_and(|i| i >= spec.schema.fields().len()) {
             return Err(Error::internal(format!("\"{}\" has no such event time", spec.name)));
         }
-        let log = DeltaLog::open(&storage, &spec).await?;
+        let log = DeltaLog::open(&storage, &spec, options.log_retention).await?;
         let fingerprint = log.fingerprint();
         let table = Self {
             storage,
@@ -219,7 +219,8 @@ impl ArchiveTable {
         writer.log.commit(commit).await?;
         self.publish(writer, next);
         writer.stale = false;
-        writer.log.checkpoint_if_due(self.options.checkpoint_interval).await;
+        let now = self.clock.now_micros();
+        writer.log.checkpoint_if_due(self.options.checkpoint_interval, now).await;
         Ok(())
     }
 
