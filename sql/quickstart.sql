@@ -2,8 +2,8 @@
 -- Run it from the root of the repository:   windrow run sql/quickstart.sql
 
 -- 1. A STREAM is a table whose rows have an event time. Each line of the file is one flight, written when it landed.
---    Flights take up to eleven hours, so departures come out of order; the WATERMARK line says how long to wait for
---    stragglers: 6 hours. A window is finished once no departure within it can be expected any more.
+--    Flights take up to eleven hours, so departures come out of order; the WATERMARK line declares how long to wait for
+--    stragglers: 6 hours. A window is finished once no departure within it is expected any more.
 CREATE STREAM flights (
     departed TIMESTAMP,          -- New York time
     landed   TIMESTAMP,
@@ -21,7 +21,7 @@ CREATE STREAM flights (
 CREATE EXTERNAL TABLE airlines (carrier VARCHAR, name VARCHAR)
 STORED AS CSV LOCATION 'sql/data/airlines.csv' OPTIONS ('format.has_header' 'true');
 
--- 3. A tumbling window: departures per six hours. EMIT makes it continuous: a window comes as soon as it is finished.
+-- 3. A tumbling window: departures per six hours. EMIT makes it continuous: a window is returned as soon as it is finished.
 --    See the storm arrive on the 8th, and the airports open again on the 9th.
 SELECT window_start, count(*) AS departures, round(avg(delay), 1) AS avg_delay, max(delay) AS max_delay
 FROM TUMBLE(flights, departed, INTERVAL '6 hours')
@@ -57,7 +57,7 @@ FROM (
 WHERE place <= 3
 EMIT FINAL;
 
--- 7. A MATERIALIZED VIEW is a continuous query that keeps its finished windows: ask it whatever you like.
+-- 7. A MATERIALIZED VIEW is a continuous query that stores its finished windows: query it as you like.
 CREATE MATERIALIZED VIEW hourly AS
 SELECT window_start, window_end, origin, count(*) AS departures, avg(delay) AS avg_delay
 FROM TUMBLE(flights, departed, INTERVAL '1 hour')
@@ -70,8 +70,8 @@ FROM hourly
 GROUP BY origin
 ORDER BY origin;
 
--- 8. No row vanishes silently. The flights to Honolulu landed, and so arrived, too late for their windows: they were put
---    aside, and the ledger of each query adds up: rows_in = aggregated + filtered + late + bad.
+-- 8. No row vanishes silently. The flights to Honolulu landed, and so arrived, too late for their windows: they were set
+--    aside, and the ledger of each query balances: rows_in = aggregated + filtered + late + bad.
 SELECT * FROM windrow.ledger;
 
 SELECT event_time, watermark, row FROM windrow.late_rows WHERE query = 'hourly';

@@ -12,7 +12,7 @@ SELECT at, payload ->> 'page' AS page, payload ->> 'user' AS visitor
 FROM clicks
 WHERE (payload ->> 'bot') IS DISTINCT FROM 'true';
 
--- Runs from now on and keeps what it finishes. The window is written as a clause here; see TUMBLE(…) for the other way.
+-- Runs from now on and stores finished windows. The window is a clause here; TUMBLE(…) is the other way to write it.
 CREATE MATERIALIZED VIEW pages_per_minute AS
 SELECT window_start, window_end, window_time, page, count(*) AS clicks, count(DISTINCT visitor) AS visitors
 FROM visits WINDOW TUMBLING (SIZE 1 MINUTE)
@@ -34,7 +34,7 @@ INSERT INTO clicks VALUES
     (TIMESTAMP '2026-03-01 10:30:00', '{"page": "/docs", "user": "bob"}'),
     (TIMESTAMP '2026-03-01 11:30:00', '{"page": "/", "user": "ada"}');
 
--- Until the views have passed these times.
+-- Waits until the views have passed these times.
 WAIT FOR pages_per_minute UNTIL TIMESTAMP '2026-03-01 11:00:00' TIMEOUT INTERVAL '10 seconds';
 WAIT FOR pages_per_hour UNTIL TIMESTAMP '2026-03-01 11:00:00' TIMEOUT INTERVAL '10 seconds';
 

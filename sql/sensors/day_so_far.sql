@@ -1,5 +1,5 @@
 -- Sensors: the day so far. A cumulating window grows by six hours until it holds a day; each step gives a result, and
--- at midnight it starts anew. Made-up data of a generator, the same at each run; one value in twenty is missing, and
+-- at midnight it starts again. The data is generated, and the same at each run; one value in twenty is missing, and
 -- rows are up to a minute out of order.
 
 CREATE STREAM readings (

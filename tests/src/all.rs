@@ -1,4 +1,4 @@
-//! The tests of the whole: SQL in, rows out.
+//! The tests of the whole program: SQL in, rows out.
 //!
 //! One linked binary with its own harness, so that each SQL file is a test by its own name: `cargo test -p windrow-tests
 //! -- slt/joins`. Paths in the SQL are relative to the root of the repository, where the tests run.

@@ -1,4 +1,4 @@
-//! Bad input: a clear error or a dead letter, never a panic, never a lost good row.
+//! Bad input gives a clear error or a bad row, never a panic, and loses no good row.
 
 use std::io::Write;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The `windrow` program itself: what it prints where, and how it exits.
+//! The `windrow` program: its output on stdout and stderr, and its exit status.
 
 use std::process::{Command, Output, Stdio};
 

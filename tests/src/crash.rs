@@ -1,12 +1,13 @@
-//! Kill -9 at any moment: every acknowledged row is there once, every INSERT wholly or not at all, every window once and as
-//! the bounded query has it.
+//! Kill -9 at any moment: every acknowledged row is there once, every INSERT wholly or not at all, every window once
+//! and equal to that of the bounded query.
 //!
-//! Each scenario kills the real program many times over one data directory. Its choices come from a seed (printed when it
-//! fails; `WINDROW_CRASH_SEED` sets another): so many changes of files after the start, or after an acknowledgement. No kill waits for a
-//! time to pass, so a slow machine has the same kills. With `WINDROW_LONG_TESTS` all kills are made, otherwise a quarter of them;
-//! `WINDROW_CRASH_TIMES=10` kills ten times as often. After a failure the data directory is left to be looked at.
+//! Each scenario kills the real program many times over one data directory. Its choices come from a seed (printed when
+//! it fails; `WINDROW_CRASH_SEED` sets another): the number of file changes after the start, or after an
+//! acknowledgement, at which it kills. No kill waits for a time to pass, so a slow machine has the same kills. With
+//! `WINDROW_LONG_TESTS` all kills are made, otherwise a quarter of them; `WINDROW_CRASH_TIMES=10` kills ten times as
+//! often. After a failure the data directory is left for inspection.
 //!
-//! What SIGKILL cannot show is what a power failure would: what the system has, it keeps.
+//! SIGKILL does not simulate a power failure: the system keeps what was written.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,8 +1,8 @@
-//! Disks that are full, and archives that take nothing: what was acknowledged is there, the error names the file, all else
-//! goes on.
+//! Full disks, and archives that cannot be written: acknowledged rows are there, the error names the file, everything
+//! else continues.
 //!
-//! Where the user may not mount a small disk, those tests are told as ignored. What then holds the promise are the tests of the
-//! log over files that fail (`windrow_storage::wal::tests::a_full_disk_refuses_rows_and_goes_on_when_there_is_room`).
+//! Where the user may not mount a small disk, those tests are reported as ignored. The tests of the log over failing
+//! files still run (`windrow_storage::wal::tests::a_full_disk_refuses_rows_and_goes_on_when_there_is_room`).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -231,7 +231,7 @@ fn failing_archive() -> Result<(), Failed> {
             return Err("rows are taken without end".into());
         }
     };
-    for word in ["\"s\" takes no rows", "wait in memory", "archive fails", "hint: "] {
+    for word in ["\"s\" accepts no rows", "wait in memory", "archive fails", "hint: "] {
         if !refused.contains(word) {
             return Err(format!("{word:?} is not said: {refused}").into());
         }

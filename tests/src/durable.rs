@@ -1,4 +1,5 @@
-//! `windrow DIR`: what was there before the program ended is there when it starts again, and damage is told, never overwritten.
+//! `windrow DIR`: everything that was there before the program ended is there when it starts again; damage is reported,
+//! and never overwritten.
 
 mod damage;
 mod lost;

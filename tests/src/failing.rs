@@ -1,4 +1,4 @@
-//! Views that fail: what a restart says of them, and rows that are skipped over it.
+//! Views that fail: their state after a restart, and rows that are skipped across it.
 
 use std::fs;
 use std::path::Path;

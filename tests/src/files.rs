@@ -1,5 +1,5 @@
-//! What is said when a stream over files is made: columns that are nowhere, times in 1970. How far a statement over files
-//! is. Columns and their types are in `slt/columns.slt`.
+//! Notices and errors when a stream over files is created: columns that no file has, times in 1970. How far a statement over
+//! files is. Columns and their types are in `slt/columns.slt`.
 
 use std::path::Path;
 

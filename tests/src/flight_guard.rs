@@ -1,5 +1,5 @@
-//! Who comes in through the Flight port, and what the port stands: logins, tokens, certificates, connections that say
-//! nothing, messages that are too long; and `windrow serve` with its signals, its log and its metrics.
+//! Which clients the Flight port admits, and what it withstands: logins, tokens, certificates, silent connections,
+//! messages that are too long; and `windrow serve` with its signals, its log and its metrics.
 
 mod program;
 

@@ -1,5 +1,5 @@
-//! Rows over Flight: each acknowledged batch is there once, whatever is sent again and whoever dies; what does not fit is refused
-//! in words.
+//! Rows over Flight: each acknowledged batch is there once, whatever is sent again and whichever side dies; rows that
+//! do not fit are refused with the reason.
 
 use std::collections::BTreeMap;
 use std::process::Command;

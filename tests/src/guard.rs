@@ -1,4 +1,4 @@
-//! What users may do, where their files are and how much they may take, as the engine sees it: roles, patterns, paths,
+//! What users may do, which files they may access and how much they may use, in the engine: roles, patterns, paths,
 //! limits.
 
 use std::sync::Arc;
@@ -192,7 +192,7 @@ fn roles() -> Result<(), Failed> {
         "SET datafusion.execution.batch_size = 0",
     ] {
         let error = f.run(&admin, sql).err().ok_or(format!("{sql} is done"))?;
-        if error.kind() != ErrorKind::Config || !error.message().contains("it goes from") {
+        if error.kind() != ErrorKind::Config || !error.message().contains("it must be from") {
             return Err(error.render("").into());
         }
     }

@@ -1,4 +1,4 @@
-//! The house keeps its order: crates import in one direction, and modules of a crate form no circles.
+//! The structure of the code: crates import in one direction, and modules of a crate form no cycles.
 
 mod circles;
 mod modules;

@@ -1,5 +1,5 @@
-//! Queries over several streams of which some are silent. The clock is the test's, so what is idle is decided by the test: by
-//! hand first, then by chance and held against a naive evaluator, in memory and over crashes.
+//! Queries over several streams of which some are silent. The test moves the clock and so decides which are idle: first
+//! by hand, then at random, compared with a naive evaluator, in memory and across crashes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

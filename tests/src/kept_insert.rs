@@ -1,4 +1,5 @@
-//! `INSERT INTO t SELECT … EMIT` in a data directory: it goes on after every end, and each of its rows is in `t` once.
+//! `INSERT INTO t SELECT … EMIT` in a data directory: it resumes after every end of the process, and each of its rows
+//! is in `t` once.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! What goes on while a query runs: files that grow, partitions that fall silent, followers of a view, the same answer from
-//! any number of threads.
+//! Changes while a query runs: files that grow, partitions that become silent, followers of a view; and the same answer
+//! from any number of threads.
 
 use std::fmt::Write as _;
 use std::fs;

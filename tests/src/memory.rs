@@ -1,4 +1,4 @@
-//! A limit of memory far below what windows need: the answers are the same, and what cannot be divided is an error.
+//! A memory limit far below what windows need: the answers are the same, and state that cannot be divided is an error.
 
 use libtest_mimic::{Failed, Trial};
 use windrow_core::Limits;

@@ -1,7 +1,8 @@
-//! What is said of statements that are refused, or that fail: every text in `tests/messages.txt`, with its place and hint.
+//! The messages of statements that are refused, or that fail: every text in `tests/messages.txt`, with its place and
+//! hint.
 //!
-//! The walk covers what parser and planner refuse and what fails while a statement runs. `WINDROW_WRITE_MESSAGES=1` writes
-//! the file anew from the statements in it; the difference is then to be read.
+//! They cover what parser and planner refuse, and what fails while a statement runs. `WINDROW_WRITE_MESSAGES=1`
+//! rewrites the file from the statements in it; then review the difference.
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -1,5 +1,6 @@
-//! Nexmark q5, q7, q8 and q11 on a million events: the continuous form equals the bounded one, row for row. Slow (a minute or
-//! so without optimisation), and run all the same: these are the only tests with many slices, groups and threads at once.
+//! Nexmark q5, q7, q8 and q11 on a million events: the continuous form equals the bounded one, row for row. Slow (about
+//! a minute without optimisation), but always run: these are the only tests with many slices, groups and threads at
+//! once.
 
 use libtest_mimic::{Failed, Trial};
 use windrow_core::Limits;

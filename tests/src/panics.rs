@@ -1,4 +1,4 @@
-//! A function that panics, in every kind of execution: what panics below a statement or a view is its error, and never an
+//! A function that panics, in every kind of execution: a panic below a statement or a view is its error, and never an
 //! empty answer.
 
 use std::path::Path;

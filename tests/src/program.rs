@@ -1,8 +1,8 @@
-//! The `windrow` program as a child on a data directory of its own: what is typed, what it says, and its end, of its own accord or
-//! by force.
+//! The `windrow` program as a child process on a data directory of its own: its input, its output, and its end, by
+//! itself or by force.
 //!
-//! A line on stderr counts only with its line end: what was cut off by the end of the program was not said. Nothing waits
-//! longer than [`PATIENCE`], and no child outlives its [`Running`].
+//! A line on stderr counts only with its line end: a line that the end of the program has truncated is ignored. Nothing
+//! waits longer than [`PATIENCE`], and no child outlives its [`Running`].
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};

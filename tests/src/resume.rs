@@ -1,5 +1,5 @@
-//! Checkpoints: after a kill or a clean end queries go on from their newest whole checkpoint, read nothing twice and miss
-//! nothing; what is damaged or has changed is told.
+//! Checkpoints: after a kill or a clean end, queries resume from their newest complete checkpoint, and read every row
+//! once; damage and changes are reported.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

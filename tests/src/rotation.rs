@@ -1,5 +1,5 @@
-//! Files that are rotated, replaced, truncated and deleted while they are followed, while the program is not running, and
-//! after it was killed: each row is in the view once, or the view says what is missing.
+//! Files that are rotated, replaced, truncated and deleted while they are followed, while the program is not running,
+//! and after it was killed: each row is in the view once, or missing data is reported.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
-//! The durable tests once more, with the data directory in a bucket: an S3-compatible server (moto, a Python package) runs on
-//! a port of the loopback while the tests do, and what a test damages it damages through the same protocol.
+//! The durable tests with the data directory in a bucket: an S3-compatible server (moto, a Python package) runs on a
+//! port of the loopback while the tests do, and tests damage objects through the same protocol.
 //!
-//! moto answers conditional puts (`If-None-Match`, `If-Match`) as S3 does, but does not check and write in one step; here only
-//! one process writes at a time. That of two writers one is refused is tested beside `ObjectFiles`.
+//! moto answers conditional puts (`If-None-Match`, `If-Match`) as S3 does, but does not check and write in one step;
+//! here only one process writes at a time. That one of two writers is refused is tested beside `ObjectFiles`.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

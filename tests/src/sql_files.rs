@@ -1,4 +1,4 @@
-//! Every file of `sql/` runs to its end, and each of its queries has something to show.
+//! Every file of `sql/` runs to its end, and each of its queries returns rows.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Talking to an engine: text in, rows as text out.
+//! Helpers that run statements on an engine: text in, rows as text out.
 
 use std::fmt;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Names the test that hangs, and those that took longest. The harness has no limit of its own: without this, a test that waits for ever
-//! says nothing until somebody ends the whole run.
+//! Reports a test that hangs, and the tests that took longest. The harness has no limit of its own: without this, a
+//! test that waits for ever is not reported until the whole run is ended.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

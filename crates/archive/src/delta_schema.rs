@@ -16,7 +16,7 @@ pub(crate) fn columns(schema: &Schema) -> Result<Vec<StructField>> {
     schema.fields().iter().map(|f| column(f, f.name())).collect()
 }
 
-/// Converts one field; `path` is its name for people.
+/// Converts one field; `path` is its name in messages.
 fn column(field: &Field, path: &str) -> Result<StructField> {
     Ok(StructField::nullable(field.name(), data_type(field.data_type(), path)?))
 }
@@ -85,7 +85,9 @@ fn structure(fields: &Fields, path: &str) -> Result<Delta> {
 fn no_word(arrow: &Arrow, path: &str) -> Error {
     Error::sql(format!("column \"{path}\" of type {arrow} cannot be archived"))
         .with_detail("Delta Lake has no such type.")
-        .with_hint("CAST the column to a type that it has, such as BIGINT, VARCHAR or TIMESTAMP.")
+        .with_hint(
+            "CAST the column to a type that Delta has, such as BIGINT, VARCHAR or TIMESTAMP.",
+        )
 }
 
 /// Encodes the exact schema as text (hexadecimal digits of an Arrow stream without batches).
@@ -123,8 +125,8 @@ pub(crate) fn difference(stored: &Schema, wanted: &Schema) -> String {
     let (s, w) = (stored.fields(), wanted.fields());
     for (x, y) in s.iter().zip(w) {
         if show(x) != show(y) {
-            return format!("It has the column {}, and {} is wanted.", show(x), show(y));
+            return format!("It has the column {} instead of {}.", show(x), show(y));
         }
     }
-    format!("It has {} columns, and {} are wanted.", s.len(), w.len())
+    format!("It has {} columns instead of {}.", s.len(), w.len())
 }

@@ -103,7 +103,7 @@ fn put_file(path: &FsPath, payload: &PutPayload, create: bool) -> Result<()> {
     if create || written.is_err() {
         // Listings skip staged files, so a leftover only wastes some space.
         if let Err(e) = fs::remove_file(&staged) {
-            tracing::debug!(path = %staged.display(), error = %e, "staged file stays");
+            tracing::debug!(path = %staged.display(), error = %e, "cannot remove a staged file");
         }
     }
     written.map_err(|e| failed(path, e))?;

@@ -1,4 +1,4 @@
-//! Converts errors of the underlying libraries to errors for people.
+//! Converts errors of the underlying libraries to Windrow's.
 //!
 //! A missing or damaged file is [`ErrorKind::Corrupt`] and named; a store that does not respond is
 //! [`ErrorKind::Unavailable`]; the rest is a bug in Windrow.

@@ -162,7 +162,7 @@ impl FileWriter {
     fn end(&mut self) -> Result<()> {
         let Some(mut open) = self.open.take() else { return Ok(()) };
         let provenance = serde_json::to_string(&self.provenance)
-            .map_err(|e| Error::internal(format!("cannot note a provenance: {e}")))?;
+            .map_err(|e| Error::internal(format!("cannot record a provenance: {e}")))?;
         for (key, value) in [
             (PROVENANCE_KEY, provenance),
             ("windrow.table", self.spec.name.clone()),

@@ -1,8 +1,8 @@
 //! An object store that remembers the ends of the Delta logs in it.
 //!
-//! Every commit asks which entries follow the last one known. A store answers by listing the whole log, so each commit would be
-//! slower than the one before. A table has one writer, which is this process; what it has listed and written since is what is
-//! there. After anything else has changed a log, or has failed, the log is listed again.
+//! Every commit asks which entries follow the last one known. A store answers by listing the whole log, so each commit
+//! would be slower than the one before. A table has one writer, this process, so the last listing and the entries
+//! written since are the log. After any other change of a log, or a failure, it is listed again.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -87,13 +87,13 @@ impl Logs {
         }
     }
 
-    /// Takes out what is known of a log that is written to.
+    /// Removes and returns the remembered end of a log that is about to be written to, with the number of changes.
     fn take(&mut self, log: &Path) -> (Option<Tail>, u64) {
         self.changes += 1;
         (self.tails.remove(log), self.changes)
     }
 
-    /// Puts it back with the entry that was written, unless something has changed since.
+    /// Stores it again with the entry that was written, unless something has changed since.
     fn put_back(&mut self, changes: u64, log: Path, mut tail: Tail, entry: ObjectMeta) {
         if self.changes == changes && tail.entries.len() < ENTRIES_MAX {
             self.changes += 1;
@@ -120,7 +120,7 @@ impl ObjectStore for Listed {
         let Some(log) = log_of(location) else {
             return self.inner.put_opts(location, payload, opts).await;
         };
-        // Until it is known how it went, also when this is dropped halfway, the log is unknown.
+        // The log is unknown until the outcome is known, also when this future is dropped halfway.
         let (tail, changes) = self.logs.lock().take(&log);
         let done = self.inner.put_opts(location, payload, opts).await?;
         if let (Some(tail), Ok(entry)) = (tail, self.inner.head(location).await) {
@@ -270,7 +270,7 @@ mod tests {
         }
         assert_eq!(names(&store, "0.json").await, ["1.json", "2.json"]);
         store.put(&file("3.json"), "x".into()).await.unwrap();
-        // Nobody else writes: this one is not seen, which shows that the store is not asked.
+        // Written past the cache: it is not seen, which shows that the store is not asked.
         below.put(&file("4.json"), "x".into()).await.unwrap();
         assert_eq!(names(&store, "1.json").await, ["2.json", "3.json"]);
         // An older name than was asked for before.

@@ -30,7 +30,7 @@ const OWNER_KEY: &str = "windrow.owner";
 /// The table property with the fingerprint of the query.
 const FINGERPRINT_KEY: &str = "windrow.fingerprint";
 
-/// How often old entries are deleted within the time for which they stay.
+/// Old entries are deleted this often within their retention.
 const CLEANINGS: u32 = 8;
 
 /// The log of one table, as of the last known commit.
@@ -38,7 +38,7 @@ pub(crate) struct DeltaLog {
     table: DeltaTable,
     place: String,
     app: String,
-    /// For how long old entries stay.
+    /// How long old entries are retained.
     retention: Duration,
     /// When old entries were last deleted, in µs since the Unix epoch.
     cleaned_micros: Option<i64>,
@@ -105,8 +105,8 @@ impl DeltaLog {
             stored => {
                 let place = &self.place;
                 let whose = match stored {
-                    Some(stored) => format!("it is that of {stored} and not of {}", owner.id),
-                    None => format!("it does not say that it is that of {}", owner.id),
+                    Some(stored) => format!("it belongs to {stored}, not to {}", owner.id),
+                    None => format!("it records no owner instead of {}", owner.id),
                 };
                 let message = format!(
                     "the archive in \"{place}\" is not the one of \"{}\": {whose}",
@@ -124,7 +124,7 @@ impl DeltaLog {
     fn check_schema(&self, spec: &TableSpec) -> Result<()> {
         let state = self.state()?;
         let stored = state.metadata().configuration().get(SCHEMA_KEY).ok_or_else(|| {
-            Error::data(format!("the Delta table in \"{}\" was not made by Windrow", self.place))
+            Error::data(format!("the Delta table in \"{}\" was not created by Windrow", self.place))
                 .with_hint("Use another directory.")
         })?;
         let stored = delta_schema::from_text(stored).ok_or_else(|| {
@@ -141,7 +141,7 @@ impl DeltaLog {
             self.place, spec.name
         ))
         .with_detail(delta_schema::difference(&stored, &spec.schema))
-        .with_hint("Use the definition that made it, or another directory."))
+        .with_hint("Use the definition that created it, or another directory."))
     }
 
     /// The loaded state.
@@ -221,8 +221,8 @@ impl DeltaLog {
         Ok(())
     }
 
-    /// Writes a checkpoint if one is due, and at times deletes old log entries. A failure only slows down the next
-    /// opening, so it is logged and not returned.
+    /// Writes a checkpoint if one is due, and deletes old log entries a few times within their retention. A failure
+    /// only slows down the next opening, so it is logged and not returned.
     pub(crate) async fn checkpoint_if_due(&mut self, interval: u64, now_micros: i64) {
         let Some(version) = self.table.version() else { return };
         if version == 0 || !version.is_multiple_of(interval.max(1)) {
@@ -249,8 +249,7 @@ impl DeltaLog {
 }
 
 impl DeltaLog {
-    /// Whether old entries are to be deleted, which lists the whole log: a few times within their retention, not at each
-    /// checkpoint.
+    /// Whether old entries are to be deleted now. That lists the whole log, so it is not done at each checkpoint.
     fn is_cleaning_due(&self, now_micros: i64) -> bool {
         let Some(cleaned) = self.cleaned_micros else { return true };
         let elapsed = u128::try_from(now_micros.saturating_sub(cleaned)).unwrap_or(0);

@@ -46,9 +46,9 @@ impl HeldFiles {
 /// The rows and columns to read from a file.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
-    /// The columns, in the order wanted.
+    /// The indexes of the columns, in the requested order.
     pub(crate) projection: Vec<usize>,
-    /// The columns, in the requested order.
+    /// The schema of these columns.
     pub(crate) schema: SchemaRef,
     /// The first row, in the sequence.
     pub(crate) from_row: u64,
@@ -162,7 +162,7 @@ impl ArchiveSnapshot {
                 "row {from_row} of \"{}\" is no longer there",
                 self.spec.name
             ))
-            .with_detail(format!("The first row that is still held is {}.", state.first_row)));
+            .with_detail(format!("The first retained row is {}.", state.first_row)));
         }
         let part = Part {
             projection: projection.to_vec(),

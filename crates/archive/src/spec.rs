@@ -100,7 +100,7 @@ pub struct ArchiveOptions {
     pub compression_level: i32,
     /// Commits between two checkpoints of the log.
     pub checkpoint_interval: u64,
-    /// For how long replaced files and old entries stay in the log of a new table, for those that still read it.
+    /// How long replaced files and old entries are retained in the log of a new table, for current readers.
     pub log_retention: Duration,
     /// Whether columns of integers and text with mostly distinct values get Bloom filters.
     pub bloom_filters: bool,

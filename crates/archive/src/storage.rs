@@ -41,7 +41,7 @@ impl Storage {
         };
         std::fs::create_dir_all(dir).map_err(failed)?;
         let dir = dir.canonicalize().map_err(failed)?;
-        let bad = || Error::config(format!("\"{}\" is no usable path", dir.display()));
+        let bad = || Error::config(format!("\"{}\" is not a usable path", dir.display()));
         let url = Url::from_directory_path(&dir).map_err(|()| bad())?;
         let prefix = Path::from_absolute_path(&dir).map_err(|e| bad().with_source(e))?;
         let files = Arc::new(Listed::new(Arc::new(SyncedLocal::new())));
@@ -117,7 +117,7 @@ impl Storage {
         self.prefix.clone().join(name)
     }
 
-    /// A path in the store, for people.
+    /// A path in the store, for messages.
     pub(crate) fn shown_path(&self, path: &Path) -> String {
         if self.local.is_some() {
             return format!("/{path}");
@@ -127,7 +127,7 @@ impl Storage {
         url.to_string()
     }
 
-    /// The place, for people.
+    /// The place, for messages.
     pub(crate) fn shown(&self) -> String {
         self.local.as_ref().map_or_else(|| self.url.to_string(), |dir| dir.display().to_string())
     }

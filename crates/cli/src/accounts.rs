@@ -160,7 +160,7 @@ impl TokenCommand {
                 if lines.iter().any(|l| l.name == *name) {
                     let message = format!("token \"{name}\" exists already");
                     return Err(Error::new(ErrorKind::Exists, message)
-                        .with_hint("Remove it first, or take another name.")
+                        .with_hint("Remove it first, or choose another name.")
                         .into());
                 }
                 let (token, hash) = new_token();
@@ -209,7 +209,7 @@ fn nobody(kind: &str, name: &str) -> Error {
 /// Checks a name: in Basic authentication a colon ends the name.
 fn check_name(name: &str) -> Result<()> {
     if name.is_empty() || name.contains(|c: char| c == ':' || c.is_control()) {
-        return Err(Error::config(format!("\"{}\" is no name for a user", name.escape_debug()))
+        return Err(Error::config(format!("\"{}\" is not a name for a user", name.escape_debug()))
             .with_hint("A name is not empty, and has no colon and no control characters."));
     }
     Ok(())

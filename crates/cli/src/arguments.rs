@@ -60,7 +60,7 @@ struct Direct {
     common: Common,
 }
 
-/// What may be said with and without a command.
+/// Options with and without a command.
 #[derive(Debug, Args)]
 struct Common {
     /// How results are written.
@@ -179,12 +179,12 @@ pub(crate) enum Work {
     Man,
 }
 
-/// Commands that take the options which stand without a command too.
+/// Commands that accept the options that are possible without a command.
 const WITH_OPTIONS: [&str; 3] = ["run", "check", "serve"];
 
 impl Arguments {
-    /// What the program was started with. Options may stand before their command: `windrow --format csv run
-    /// x.sql`. Ends the process with a message when the arguments are wrong.
+    /// Parses the arguments of the program. Options may precede their command: `windrow --format csv run x.sql`. Ends
+    /// the process with a message when the arguments are wrong.
     pub(crate) fn read() -> Self {
         let given: Vec<OsString> = std::env::args_os().collect();
         match Self::try_parse_from(&given) {
@@ -242,7 +242,7 @@ impl Arguments {
         let accepts = self.common().accept_lost_rows;
         if accepts && (self.data_dir()?.is_none() || self.connecting().is_remote()) {
             return Err(Error::config(
-                "--accept-lost-rows is for a data directory, and none is named",
+                "--accept-lost-rows needs a data directory, and none is named",
             )
             .with_hint("Name it: windrow DIR --accept-lost-rows."));
         }
@@ -337,14 +337,14 @@ impl Arguments {
     }
 }
 
-/// Refuses to make a data directory where something else was meant.
+/// Refuses to create a data directory where something else was probably meant.
 fn check_new(dir: &str) -> Result<()> {
-    let to_make = format!("To make a data directory of that name: windrow ./{dir}");
+    let to_make = format!("To create a data directory of that name: windrow ./{dir}");
     if Path::new(dir).extension().is_some_and(|end| end.eq_ignore_ascii_case("sql"))
         && !dir.contains('/')
     {
         return Err(Error::config(format!("there is no file \"{dir}\""))
-            .with_hint(format!("A file that is there is run by: windrow run {dir}"))
+            .with_hint(format!("To run an existing file: windrow run {dir}"))
             .with_hint(to_make));
     }
     let commands = Arguments::command();

@@ -76,7 +76,7 @@ struct Series {
 pub(crate) fn draw(last: &Last, column: Option<&str>, width: usize) -> Result<String> {
     let Some(batch) = last.batch()? else {
         return Err(Error::sql("there is no result to draw")
-            .with_hint("Run a query that gives rows, then \\chart."));
+            .with_hint("Run a query that returns rows, then \\chart."));
     };
     let series = chosen(&batch, column)?;
     let x = times(&batch)?;

@@ -3,7 +3,7 @@
 use windrow_core::SystemClock;
 
 /// Returns the machine's clock, with tokio's timer.
-#[expect(clippy::disallowed_methods, reason = "the clock of people needs the timer of the machine")]
+#[expect(clippy::disallowed_methods, reason = "the wall clock needs the timer of the machine")]
 pub(crate) fn clock() -> SystemClock {
     SystemClock::new(|time| Box::pin(tokio::time::sleep(time)))
 }

@@ -14,7 +14,7 @@ pub(crate) const COMMANDS: &[(&str, &str, &str)] = &[
     ("\\?", "", "this help"),
     ("\\!", "[command]", "run a command of the shell, or a shell"),
     ("\\chart", "[column]", "draw the last result as a chart"),
-    ("\\d", "[name]", "list what there is, or the columns of one"),
+    ("\\d", "[name]", "list objects, or the columns of one"),
     ("\\df", "", "list functions"),
     ("\\dm", "", "list materialized views"),
     ("\\dn", "", "list schemas"),
@@ -23,18 +23,18 @@ pub(crate) const COMMANDS: &[(&str, &str, &str)] = &[
     ("\\dv", "", "list views"),
     ("\\e", "", "edit the last statement in $VISUAL or $EDITOR"),
     ("\\format", "[table|csv|ndjson]", "how results are written"),
-    ("\\g", "", "run the statement so far, or the last one again"),
+    ("\\g", "", "run the statement so far, or repeat the last one"),
     ("\\gx", "", "the same, one line per value"),
-    ("\\h", "[statement]", "how a statement is written"),
+    ("\\h", "[statement]", "show the syntax of a statement"),
     ("\\i", "file", "run the statements of a file"),
     ("\\l", "", "list databases"),
     ("\\o", "[file]", "write results to a file, or to the terminal again"),
     ("\\pset", "[null text | pager on|off | rows n|all]", "how results are shown"),
     ("\\q", "", "leave (as do exit, quit and Ctrl-D)"),
-    ("\\r", "", "forget the statement so far (as does Ctrl-C)"),
+    ("\\r", "", "clear the statement so far (as does Ctrl-C)"),
     ("\\schema", "[name]", "show definitions"),
-    ("\\timing", "[on|off]", "tell how long each statement took"),
-    ("\\watch", "[seconds]", "run the last statement again and again, until Ctrl-C"),
+    ("\\timing", "[on|off]", "show how long each statement took"),
+    ("\\watch", "[seconds]", "run the last statement repeatedly, until Ctrl-C"),
     ("\\x", "[on|off|auto]", "one line per value; auto: where a table does not fit"),
 ];
 
@@ -68,11 +68,11 @@ const ALIASES: &[(&str, &str)] = &[
     ("\\reset", "\\r"),
 ];
 
-/// Commands of other programs, and what there is instead.
+/// Commands of other programs, and the alternatives to them.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("\\a", "\\format csv writes results for programs."),
     ("\\c", "\"windrow --connect grpc://host:port\" is the prompt on a server."),
-    ("\\conninfo", "SHOW DATABASES, SHOW SCHEMAS and SHOW TABLES list what there is."),
+    ("\\conninfo", "SHOW DATABASES, SHOW SCHEMAS and SHOW TABLES list what exists."),
     ("\\connect", "\"windrow --connect grpc://host:port\" is the prompt on a server."),
     ("\\copy", "COPY name TO 'file' and COPY name FROM 'file' are statements."),
     ("\\dp", "The roles of users are in the accounts file of a server: docs/security.md."),
@@ -96,7 +96,7 @@ const WATCH: Duration = Duration::from_secs(2);
 const WATCH_MIN: Duration = Duration::from_millis(100);
 const WATCH_MAX: Duration = Duration::from_secs(86_400);
 
-/// When a result is written one value per line.
+/// When a result is written with one value per line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Expanded {
     /// Never: as a table.
@@ -126,7 +126,7 @@ pub(crate) enum Command {
     Quit,
     /// List the commands.
     Help,
-    /// Show how a statement is written; `None`: which there are.
+    /// Show the syntax of a statement; `None`: list the statements.
     Syntax(Option<String>),
     /// Run a statement that lists something.
     List(&'static str),
@@ -138,7 +138,7 @@ pub(crate) enum Command {
     Shell(Option<String>),
     /// Set how results are shown; `None`: show that.
     Show(Option<Shown>),
-    /// Forget the statement so far: there is none where a command may stand.
+    /// Clear the statement so far; executed only where there is none.
     Forget,
     /// List objects, or the columns of one.
     Describe(Option<String>),
@@ -177,7 +177,7 @@ impl Command {
         let line = line.trim().trim_end_matches(';').trim_end();
         let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let name = ALIASES.iter().find(|(alias, _)| *alias == word).map_or(word, |(_, name)| name);
-        // psql's forms that tell more.
+        // psql's forms with more detail.
         let name = name.strip_suffix('+').filter(|n| n.starts_with("\\d")).unwrap_or(name);
         let argument = Some(unquoted(rest.trim())).filter(|a| !a.is_empty());
         let none = |command| match &argument {
@@ -229,7 +229,7 @@ impl Command {
 /// The width of commands with their arguments in the help.
 const HELP_WIDTH: usize = 28;
 
-/// Describes all commands, for people.
+/// Returns the help text.
 pub(crate) fn help() -> String {
     let mut text = "Statements end with a semicolon and may go over several lines.\n".to_owned();
     for (name, arguments, doc) in COMMANDS {
@@ -239,7 +239,7 @@ pub(crate) fn help() -> String {
     }
     text.push_str(
         "Keys: Tab completes, Right takes the grey hint, Ctrl-R searches the history,\n\
-         Ctrl-C ends what runs or clears what is typed (twice: leaves), Ctrl-D leaves.\n\
+         Ctrl-C cancels what runs or clears the line (twice: leaves), Ctrl-D leaves.\n\
          Try: SHOW TABLES;  DESCRIBE name;  EXPLAIN SELECT …;  SELECT * FROM 'file.csv';  \\h SELECT",
     );
     text
@@ -280,7 +280,7 @@ fn shown(setting: &str) -> Result<Shown> {
 fn every(seconds: &str) -> Result<Duration> {
     let every = seconds.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
     every.filter(|every| (WATCH_MIN..=WATCH_MAX).contains(every)).ok_or_else(|| {
-        Error::sql(format!("\"{seconds}\" is no time to wait"))
+        Error::sql(format!("\"{seconds}\" is not a time to wait"))
             .with_hint("Write a number of seconds from 0.1 to 86400, such as \\watch 5.")
     })
 }
@@ -288,7 +288,7 @@ fn every(seconds: &str) -> Result<Duration> {
 /// Returns the error for arguments that a command does not accept.
 fn usage(name: &str) -> Error {
     let arguments = COMMANDS.iter().find(|(n, ..)| *n == name).map_or("", |(_, a, _)| a);
-    Error::sql(format!("command \"{name}\" is not used so"))
+    Error::sql(format!("wrong arguments for command \"{name}\""))
         .with_hint(format!("Write it as: {}", format!("{name} {arguments}").trim_end()))
 }
 
@@ -356,7 +356,7 @@ mod tests {
         assert_eq!(hint("\\q now"), ["Write it as: \\q"]);
         assert_eq!(hint("\\x maybe"), ["Write it as: \\x [on|off|auto]"]);
         for wrong in ["\\watch soon", "\\watch -1", "\\watch 1e99", "\\watch NaN"] {
-            assert!(Command::parse(wrong).unwrap_err().message().contains("no time to wait"));
+            assert!(Command::parse(wrong).unwrap_err().message().contains("not a time to wait"));
         }
     }
 

@@ -74,7 +74,7 @@ fn password(user: &str) -> Result<String> {
         return Ok(password);
     }
     rpassword::prompt_password(format!("Password of {user}: ")).map_err(|e| {
-        Error::config(format!("the password of \"{user}\" cannot be asked for: {e}"))
+        Error::config(format!("cannot prompt for the password of \"{user}\": {e}"))
             .with_hint(format!("Set {PASSWORD} where there is no terminal."))
     })
 }

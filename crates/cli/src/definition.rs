@@ -28,7 +28,7 @@ pub(crate) fn man() -> Result<(), Failure> {
     command.build();
     let man = clap_mangen::Man::new(command.clone());
     man.render(&mut page)?;
-    // One page for all of it: nobody looks for a page per subcommand.
+    // One page for all subcommands.
     for sub in command.get_subcommands().filter(|c| c.get_name() != "help") {
         let man = clap_mangen::Man::new(sub.clone());
         writeln!(page, ".SH \"WINDROW {}\"", sub.get_name().to_uppercase())?;

@@ -17,7 +17,7 @@ pub(crate) enum Failure {
         /// The SQL that places in the error refer to.
         sql: String,
     },
-    /// The failure has been reported already.
+    /// It has been reported already.
     Told {
         /// The exit status.
         exit_code: u8,

@@ -86,7 +86,7 @@ impl Interrupts {
 }
 
 /// Exits the program while something still runs.
-#[expect(clippy::exit, reason = "the user insists, and what runs did not stop when asked")]
+#[expect(clippy::exit, reason = "the user insists, and the statement did not stop")]
 fn leave() {
     std::process::exit(i32::from(ErrorKind::Cancelled.exit_code()));
 }

@@ -9,14 +9,14 @@ pub(crate) fn to_log() {
 }
 
 fn tell(panic: &PanicHookInfo<'_>) {
-    let said = panic.payload_as_str().unwrap_or("it says nothing");
+    let said = panic.payload_as_str().unwrap_or("without a message");
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("unnamed");
     let trace = Backtrace::capture();
     if trace.status() == BacktraceStatus::Captured {
-        tracing::error!(place, thread, "a panic, our bug: {said}\n{trace}");
+        tracing::error!(place, thread, "a panic (a bug in Windrow): {said}\n{trace}");
     } else {
-        tracing::error!(place, thread, "a panic, our bug: {said}");
+        tracing::error!(place, thread, "a panic (a bug in Windrow): {said}");
     }
 }

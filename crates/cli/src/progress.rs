@@ -100,7 +100,7 @@ impl Bar {
     /// Sets how much a bounded statement has read.
     pub(crate) fn read(&mut self, read: Option<ReadProgress>) {
         if read.is_some() && self.read.is_none() {
-            // What others read does not count.
+            // Rows that other statements read do not count.
             (self.start, self.last_rows) = (NOTHING, 0);
         }
         self.read = read;

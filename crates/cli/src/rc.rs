@@ -1,10 +1,10 @@
-//! The user's own commands for every REPL: `$WINDROWRC`, or `.windrowrc` in the home directory.
+//! The commands that every REPL runs first: `$WINDROWRC`, or `.windrowrc` in the home directory.
 
 use std::path::PathBuf;
 
 use crate::runner::{Flow, Runner};
 
-/// Runs them. Errors are reported, and the REPL starts all the same.
+/// Runs them. Errors are reported, and the REPL starts nevertheless.
 #[expect(clippy::print_stderr, reason = "what is no result goes there")]
 pub(crate) async fn run(runner: &mut Runner) -> Flow {
     let Some(path) = path() else { return Flow::On };

@@ -29,7 +29,7 @@ use crate::script::{Item, Script};
 const UNSAVED: &str = "SELECT name, rows FROM windrow.streams \
     WHERE connector = 'push' AND rows > 0 ORDER BY name";
 
-/// What to do after a piece of a script.
+/// The action after a piece of a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Flow {
     /// Continue with the next piece.
@@ -40,7 +40,7 @@ pub(crate) enum Flow {
     Edit(String),
 }
 
-/// Which times are shown.
+/// The statements whose times are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Timing {
     /// Those of results.
@@ -77,7 +77,7 @@ pub(crate) struct Runner {
     changed: bool,
     /// Failures of views of this process. At the terminal the editor reports them.
     failures: Option<Failures>,
-    /// What was reported about views of a server.
+    /// The messages about views of a server that have been reported.
     told: BTreeSet<String>,
 }
 
@@ -175,7 +175,7 @@ impl Runner {
             Ok(failed) => failed,
             Err(error) if error.kind() == ErrorKind::Unavailable => return,
             Err(error) => {
-                return self.notice(&format!("notice: views that fail are not told of: {error}"));
+                return self.notice(&format!("notice: failed views cannot be reported: {error}"));
             }
         };
         // A view that was recreated and fails again gives a new notice.
@@ -215,7 +215,7 @@ impl Runner {
             Err(error) => Err(error.into()),
         };
         watch.bar.clear();
-        // What has been printed comes before what is reported about it.
+        // Results are written before messages about them.
         let flushed = self.out.flush();
         self.tell_failures();
         if self.is_repl {
@@ -232,10 +232,10 @@ impl Runner {
         self.showing.expanded_once = true;
     }
 
-    /// Describes the streams of this process whose rows are nowhere but in memory.
+    /// Describes the streams of this process whose rows are in memory only.
     ///
     /// # Errors
-    /// When the engine cannot tell.
+    /// When the engine cannot list them.
     pub(crate) async fn unsaved(&self) -> Result<Vec<String>> {
         if !self.connection.is_in_memory() {
             return Ok(vec![]);

@@ -220,7 +220,7 @@ fn ready(server: &Server, tls: bool, metrics: Option<&MetricsServer>) -> Result<
 #[expect(clippy::print_stderr, reason = "notices go to stderr")]
 fn open_to_everybody() {
     eprintln!(
-        "notice: nobody has to log in, so the server listens on this machine alone; --users, \
-         --tokens or --tls-client-ca ask who comes"
+        "notice: no login is needed, so the server listens on this machine only; --users, \
+         --tokens or --tls-client-ca require one"
     );
 }

@@ -49,7 +49,7 @@ pub(crate) fn terminal_is_able() -> bool {
     std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
 }
 
-/// Whether colours are wanted at all: `NO_COLOR` is not set, and the terminal is able.
+/// Whether to use colours at all: `NO_COLOR` is not set, and the terminal supports them.
 pub(crate) fn wants_colour() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
     !refused && terminal_is_able()

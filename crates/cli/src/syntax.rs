@@ -1,4 +1,4 @@
-//! How statements are written: what `\h` shows.
+//! The syntax of statements, which `\h` shows.
 
 /// A statement, and its form.
 const FORMS: &[(&str, &str)] = &[
@@ -51,7 +51,7 @@ const FORMS: &[(&str, &str)] = &[
          [JOIN … ON …] [WHERE condition] [GROUP BY expression, …] [HAVING condition]\n\
          [ORDER BY expression [DESC], … | ALL] [LIMIT n]\n\
          [EMIT FINAL | EMIT CHANGES] [ALLOW LATENESS interval] [LATE DATA TO name]\n\
-         Without EMIT it reads what is there and ends; with EMIT rows come as windows close.",
+         Without EMIT it reads the current rows and ends; with EMIT it returns rows as windows close.",
     ),
     ("SET", "SET name = value"),
     (
@@ -84,9 +84,9 @@ pub(crate) fn names() -> Vec<String> {
     FORMS.iter().map(|(name, _)| (*name).to_owned()).collect()
 }
 
-/// Lists the statements that there are.
+/// Lists all statements.
 pub(crate) fn statements() -> String {
-    format!("Statements: {}.\n\\h SELECT shows how one is written.", names().join(", "))
+    format!("Statements: {}.\n\\h SELECT shows the syntax of one.", names().join(", "))
 }
 
 #[cfg(test)]

@@ -33,10 +33,10 @@ pub(crate) fn parse_size(text: &str) -> Result<usize, String> {
         "mib" => 1 << 20,
         "gib" => 1 << 30,
         "tib" => 1 << 40,
-        _ => return Err("say a whole number and a unit, such as 256MB or 4GiB".to_owned()),
+        _ => return Err("write a whole number and a unit, such as 256MB or 4GiB".to_owned()),
     };
     let number: u64 =
-        number.parse().map_err(|e| format!("\"{number}\" is no number of bytes: {e}"))?;
+        number.parse().map_err(|e| format!("\"{number}\" is not a number of bytes: {e}"))?;
     match number.checked_mul(factor).map(usize::try_from) {
         Some(Ok(bytes)) if bytes as u64 >= BYTES_MIN => Ok(bytes),
         Some(Ok(_)) => Err("at least 1MiB is needed".to_owned()),

@@ -14,7 +14,7 @@ pub struct OptionDoc {
     /// Its name. A part `*` between dots matches any name (`fields.*.min`), and a trailing `*` for any ending
     /// (`aws_*`).
     pub name: &'static str,
-    /// Its values, for people: `true | false`, `a number`.
+    /// Its values as shown to users: `true | false`, `a number`.
     pub values: &'static str,
     /// Its default; empty when it has none.
     pub default: &'static str,
@@ -59,7 +59,7 @@ impl<'a> StreamOptions<'a> {
                 return Err(unknown_option(connector, key, known));
             }
             if checked.iter().any(|(k, _)| *k == lower) {
-                return Err(Error::config(format!("option \"{key}\" stands twice")));
+                return Err(Error::config(format!("option \"{key}\" is given twice")));
             }
             checked.push((lower, value.as_str()));
         }
@@ -200,7 +200,7 @@ fn edit_distance(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
-/// Parses `200 ms`, `1.5 s`, `PT`-free; a bare number is milliseconds.
+/// Parses `200 ms`, `1.5 s` (not ISO 8601); a bare number is milliseconds.
 fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

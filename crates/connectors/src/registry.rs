@@ -40,7 +40,7 @@ pub async fn open_source(
         "file" => file::open(options, declared, env).await,
         "nexmark" => generator::nexmark(options, &declared, env),
         "datagen" => generator::datagen(options, &declared, env),
-        "replay" => Err(Error::internal("the engine makes a replay's source itself")),
+        "replay" => Err(Error::internal("the source of a replay is created by the engine")),
         other => {
             let error = Error::config(format!("unknown connector \"{connector}\""));
             let error = match nearest(other, known_connectors()) {

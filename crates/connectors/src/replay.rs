@@ -1,4 +1,4 @@
-//! The options of `connector = 'replay'`. Its source is the engine's own: a stream or a view that is read once more.
+//! The options of `connector = 'replay'`. Its source is the engine's own: the history of a stream or view.
 
 use windrow_core::Result;
 
@@ -10,25 +10,25 @@ pub const OPTIONS: &[OptionDoc] = &[
         name: "of",
         values: "a name",
         default: "",
-        doc: "The stream or materialized view whose history becomes a stream again.",
+        doc: "The stream or materialized view whose history is replayed.",
     },
     OptionDoc {
         name: "from",
         values: "a timestamp",
         default: "",
-        doc: "Rows with an event time before it are left out.",
+        doc: "Rows with an event time before it are omitted.",
     },
     OptionDoc {
         name: "to",
         values: "a timestamp",
         default: "",
-        doc: "Rows with this event time or a later one are left out.",
+        doc: "Rows with this event time or a later one are omitted.",
     },
     OptionDoc {
         name: "speed",
         values: "max | 1x | 10x | …",
         default: "max",
-        doc: "How fast event time passes by the wall clock; bounded queries read at full speed.",
+        doc: "The speed of event time relative to the wall clock; bounded queries read at full speed.",
     },
 ];
 

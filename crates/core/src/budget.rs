@@ -1,5 +1,4 @@
-//! What one statement may hold in memory while it is planned and its expressions are evaluated, and whether its result
-//! is still wanted.
+//! The memory budget of one statement while it is planned and its expressions are evaluated, and its cancellation.
 //!
 //! Planning and expressions never yield, so nothing outside can stop them or inspect what they hold. They call
 //! [`check`] themselves, between two steps and before a large allocation. The budget is attached to the thread

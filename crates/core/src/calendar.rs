@@ -1,4 +1,4 @@
-//! The calendar of a time zone: what windows of days and months are counted in.
+//! The calendar of a time zone, in whose days and months windows can be measured.
 //!
 //! A day begins when the clocks of the zone show midnight (or the first instant after it, where they skip it), and so does
 //! a month: days have 23 or 25 hours where daylight saving time begins or ends, months have 28 to 31 days.
@@ -20,7 +20,7 @@ pub enum Zone {
     Fixed(i32),
 }
 
-/// What the length of a calendar window is counted in.
+/// The unit of the lengths of calendar windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CalendarUnit {
     /// Days, numbered from 1970-01-01 on.
@@ -29,7 +29,7 @@ pub enum CalendarUnit {
     Month,
 }
 
-/// What the step of a cumulating calendar window is counted in.
+/// The unit of the step of a cumulating calendar window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum StepUnit {
     /// Ticks of the event-time column, from the start of the window on.
@@ -43,9 +43,9 @@ pub enum StepUnit {
 /// How windows follow the calendar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Calendar {
-    /// What sizes, slides and offsets of the windows are counted in.
+    /// The unit of sizes, slides and offsets.
     pub unit: CalendarUnit,
-    /// What steps are counted in.
+    /// The unit of steps.
     pub step_unit: StepUnit,
     /// The time zone whose clocks days and months follow.
     pub zone: Zone,
@@ -59,12 +59,12 @@ impl Calendar {
     /// Times further than this many seconds from 1970 (200,000 years) are in no calendar window.
     pub const SECONDS_MAX: i64 = 200_000 * 366 * 86_400;
 
-    /// A number of seconds in ticks, saturating.
+    /// Converts seconds to ticks, saturating.
     pub fn seconds(&self, seconds: i64) -> i64 {
         seconds.saturating_mul(self.ticks_per_second)
     }
 
-    /// Whether steps are counted in the same as sizes.
+    /// Whether steps and sizes are counted in the same unit.
     pub fn steps_in_units(&self) -> bool {
         matches!(
             (self.step_unit, self.unit),
@@ -72,7 +72,7 @@ impl Calendar {
         )
     }
 
-    /// A step and the least length of a size, in something in which both can be compared.
+    /// Returns an upper bound of a step and a lower bound of a size, in a common unit.
     pub(crate) fn lengths(&self, step: i64, size: i64) -> (i64, i64) {
         if self.steps_in_units() {
             return (step, size);
@@ -91,8 +91,8 @@ impl Calendar {
 }
 
 impl CalendarUnit {
-    /// No unit of this kind is longer, in seconds. A day of 24 hours may be longer by a change of daylight saving time,
-    /// or by another whole day where a zone has crossed the date line.
+    /// An upper bound of the length of one unit, in seconds. A day may exceed 24 hours by a change of daylight saving
+    /// time, or by another whole day where a zone has crossed the date line.
     pub fn seconds_max(self) -> i64 {
         match self {
             Self::Day => 2 * 86_400,

@@ -1,4 +1,4 @@
-//! Errors for people: message, place in the SQL, hint.
+//! Errors as shown to users: message, place in the SQL, hint.
 //!
 //! Crates keep precise error enums internally; what leaves a crate is this one [`Error`]. A new [`ErrorKind`] is
 //! justified only when the caller would *act* differently.
@@ -134,7 +134,7 @@ impl Error {
     pub fn panicked(what: &str, panic: &(dyn Any + Send)) -> Self {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let said = text.or_else(|| panic.downcast_ref::<&str>().copied());
-        let said = said.and_then(|said| said.lines().next()).unwrap_or("it says nothing");
+        let said = said.and_then(|said| said.lines().next()).unwrap_or("without a message");
         Self::internal(format!("{what} stopped at a panic: {said}")).with_hint(
             "This is a bug in Windrow; please report it with the statement and the place that the log has.",
         )

@@ -35,7 +35,7 @@ pub trait Source: Debug + Send + Sync {
         true
     }
 
-    /// Notices for whoever creates a stream of it: a declared column that is missing everywhere, times in 1970.
+    /// Notices for the user who creates a stream of it, such as a declared column that is missing everywhere.
     fn notices(&self) -> Vec<String> {
         vec![]
     }
@@ -84,7 +84,7 @@ pub trait Source: Debug + Send + Sync {
 pub struct Partition {
     /// Its number, which never changes.
     pub id: PartitionId,
-    /// Its name for people: a path, a name.
+    /// Its name as shown to users, such as a path.
     pub name: String,
     /// Its splits, in order.
     pub splits: Vec<Split>,
@@ -228,12 +228,12 @@ pub struct SourceBatch {
     /// An explicit watermark after this batch, from sources that know more than the event times of their rows (a view's
     /// output).
     pub watermark: Option<Watermark>,
-    /// Whether whatever fills the source is idle (a view whose inputs are all idle); `None`: unknown here.
+    /// Whether the source is idle because all of its own inputs are (a view); `None`: unknown here.
     pub idle: Option<bool>,
     /// The rows that break an explicit watermark, ascending by row.
     pub behind: Vec<Behind>,
-    /// The reader's position after this batch, in a text of its own, where the offset alone does not determine it. It
-    /// is stored with the offset and returned as [`ScanRequest::place`].
+    /// The reader's position after this batch, as text in a format of its own, where the offset alone does not
+    /// determine it. It is stored with the offset and returned as [`ScanRequest::place`].
     pub place: Option<Arc<str>>,
 }
 
@@ -274,7 +274,7 @@ impl SourceBatch {
 pub struct BadRow {
     /// Its position in its partition.
     pub offset: u64,
-    /// The reason, for people: names the column and what was expected.
+    /// The reason, as shown to users: it names the column and what was expected.
     pub reason: String,
     /// The original row, truncated to a readable length; invalid UTF-8 is replaced.
     pub raw: String,

@@ -1,4 +1,4 @@
-//! What types are called in SQL, for messages and listings.
+//! The SQL names of types, for messages and listings.
 //!
 //! Invariant: no name of Arrow is shown; encodings of the same values (large, view, dictionary) have one name.
 
@@ -63,8 +63,8 @@ pub fn sql_type(data_type: &DataType) -> String {
     name.to_owned()
 }
 
-/// Returns a text, such as that of a plan, with the SQL names of the types in it, which stand there by Arrow's names:
-/// `CAST(a AS Int64)` becomes `CAST(a AS BIGINT)`. What stands in quotation marks is left as it is, and so are columns.
+/// Replaces Arrow's names of types by SQL names in a text, such as that of a plan: `CAST(a AS Int64)` becomes
+/// `CAST(a AS BIGINT)`. Quoted text and names of columns are not changed.
 pub fn with_sql_types(text: &str) -> String {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut shown = String::with_capacity(text.len());
@@ -102,7 +102,7 @@ fn named(text: &str, word: usize) -> Option<(usize, String)> {
         Some((at, depth))
     });
     let closed = parameters.filter(|(_, depth)| *depth == 0).map(|(at, _)| word + at + 1).next();
-    // With what stands in brackets, if that is a part of the type: `Int64(1)` is a number.
+    // Including the parentheses, if they are part of the type: `Int64(1)` is a number.
     [closed, Some(word)].into_iter().flatten().find_map(|end| {
         let data_type: DataType = text.get(..end)?.parse().ok()?;
         Some((end, sql_type(&data_type)))

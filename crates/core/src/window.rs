@@ -104,7 +104,7 @@ impl WindowSpec {
         Self::checked(kind, offset, None)
     }
 
-    /// The same of windows whose lengths are days or months of a calendar.
+    /// As [`try_new`](Self::try_new), for windows whose lengths are days or months of a calendar.
     ///
     /// # Errors
     /// As [`try_new`](Self::try_new), but a step need not divide the size.

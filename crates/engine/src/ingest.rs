@@ -1,4 +1,4 @@
-//! Ingest: rows that come from programs and not by SQL, batch by batch into a stream without connector.
+//! Ingest: rows from programs instead of SQL, batch by batch, into a stream without connector.
 //!
 //! ```text
 //! batch ─► columns by name, cast ─► generated columns, bad rows ─► write-ahead log ─► settled
@@ -75,8 +75,8 @@ impl Session {
 }
 
 impl Ingest {
-    /// Appends rows as one batch, after those that were offered before; [`Incoming::settled`] tells the result. Waits while
-    /// the queue is full.
+    /// Appends rows as one batch, after those that were offered before; [`Incoming::settled`] returns the result. Waits
+    /// while the queue is full.
     ///
     /// # Errors
     /// When the rows do not fit the stream or it was dropped; then none of them is in the stream.
@@ -115,7 +115,7 @@ impl Ingest {
 }
 
 impl Incoming {
-    /// Waits until the batch is durable, as far as the stream is, and returns what was inserted.
+    /// Waits until the batch is as durable as the stream is, and returns the outcome.
     ///
     /// # Errors
     /// When it could not be written, or earlier batches of its producer are missing; then none of its rows is in the stream.

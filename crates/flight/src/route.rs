@@ -105,7 +105,7 @@ impl FlightService for Route {
         };
         tokio::select! {
             done = self.0.do_put(request) => done.map_err(in_words),
-            // A sender that takes longer than the grace period is told why it is cut off.
+            // A sender that takes longer than the grace period gets an error.
             error = ended => Err(to_status(&error, "")),
         }
     }

@@ -74,11 +74,11 @@ pub(crate) struct Telling {
     engine: Engine,
     /// Time without rows after which a heartbeat is sent.
     heartbeat: Duration,
-    /// The client asked for it: it gets one of a bounded statement as well.
+    /// Whether the client requested heartbeats: it then gets them for bounded statements too.
     is_wanted: bool,
 }
 
-/// The `app_metadata` that tells how far a bounded statement is, when its client asked for that.
+/// The `app_metadata` with the progress of a bounded statement, if its client requested heartbeats.
 #[derive(Debug, Serialize)]
 struct Read {
     rows_in: u64,
@@ -233,7 +233,7 @@ impl Sending {
         Ok(())
     }
 
-    /// Sends the position without rows; of a bounded statement, how much it has read.
+    /// Sends the position without rows, or the progress of a bounded statement.
     fn tell(&mut self) -> Result<(), Status> {
         let none = RecordBatch::new_empty(Arc::clone(self.rows.schema()));
         if let Some(ReadProgress { rows, bytes, bytes_total }) = self.rows.read_progress() {

@@ -1,4 +1,4 @@
-//! Rows as they are sent: types that every client reads, messages of a size that clients accept, the metadata beside
+//! Rows as they are sent: types that every client supports, messages of a size that clients accept, the metadata beside
 //! them.
 //!
 //! Dictionaries and string views become plain arrays: a view of a few rows would carry the whole buffer that it points

@@ -1,13 +1,13 @@
-//! Makes the checkpoints of one query, off the path of its results.
+//! Makes the checkpoints of one query, in the background.
 //!
 //! ```text
-//! coordinator ─cut─► checkpointer ─► logs note how far they go ─► archive what had closed ─► segments ─► manifest ─► whatever waits
-//!   (no windows)     checkpointer ─► segments ─► manifest ─► archive what had been returned ─► whatever waits
+//! coordinator ─cut─► checkpointer ─► extents of logs ─► archive closed windows ─► segments ─► manifest ─► waiters
+//!   (no windows)     checkpointer ─► extents of logs ─► segments ─► manifest ─► archive returned rows ─► waiters
 //! ```
-//! Invariants: one checkpoint of a query at a time. Its windows are in the archive before its
-//! manifest is, so windows that are in neither the state nor the archive do not exist. Of a view without windows
-//! the archive ends where a checkpoint does, in every moment: it takes in rows when there is a checkpoint with just these,
-//! and the next checkpoint is made when it has them. So there is always one from which the next row follows.
+//! Invariants: one checkpoint of a query at a time. Closed windows are archived before the manifest is written, so
+//! every window is in the state or in the archive. The archive of a view without windows always ends where a checkpoint
+//! does: rows are archived once there is a checkpoint with exactly these, and the next checkpoint is made after that.
+//! So there is always a checkpoint from which the next row follows.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -32,33 +32,34 @@ use crate::tap_state::{TapState, cut_taps};
 /// Makes the checkpoints of one query.
 #[derive(Debug)]
 pub struct Checkpointer {
-    /// Where checkpoints are written.
+    /// The store of the checkpoints.
     pub(crate) checkpoints: Arc<Checkpoints>,
-    /// Archives the rows that a checkpoint says the origin of.
+    /// Archives the rows of the query's view.
     pub(crate) spiller: Arc<Spiller>,
-    /// Where the query's late rows are kept.
+    /// The store of the query's late rows.
     pub(crate) late_rows: Arc<LateRows>,
-    /// Where its bad rows are kept.
+    /// The store of its bad rows.
     pub(crate) bad_rows: Arc<BadRows>,
-    /// So many bad rows had been offered at the last cut.
+    /// The number of bad rows offered before the last cut.
     bad_rows_seen: u64,
-    /// Rows of the view before this offset had been looked through at the last cut.
+    /// Rows of the view before this offset were examined by the last cut.
     rows_seen: u64,
-    /// Tells when a checkpoint was made.
+    /// The clock for the times of checkpoints.
     pub(crate) clock: Arc<dyn Clock>,
-    /// A checkpoint is being written.
+    /// Whether a checkpoint is being written.
     busy: Arc<AtomicBool>,
-    /// What the last cut was like, to see whether there is anything new.
+    /// The state at the last cut, to detect that nothing has changed since.
     last: Option<Seen>,
-    /// It could not be written.
+    /// Whether the last checkpoint could not be written.
     failed: Arc<AtomicBool>,
 }
 
-/// What a query was like at a cut: micro-batches done, splits begun, watermark, and the end of what it had returned.
+/// The progress of a query at a cut: micro-batches processed, splits begun, watermark, and the end of the returned
+/// rows.
 type Seen = (u64, usize, Watermark, Option<LogEnd>);
 
 impl Checkpointer {
-    /// Nothing has been cut yet.
+    /// Returns a checkpointer that has made no cut yet.
     pub fn new(
         checkpoints: Arc<Checkpoints>,
         spiller: Arc<Spiller>,
@@ -79,21 +80,20 @@ impl Checkpointer {
         }
     }
 
-    /// The newest checkpoint is of so many rows of the view.
+    /// Records that the newest checkpoint covers the first `rows` rows of the view.
     pub fn has_rows(&mut self, rows: u64) {
         self.rows_seen = rows;
     }
 
-    /// Notes what the newest checkpoint has: the number of micro-batches, the leaves, and the watermark.
+    /// Records the progress at the newest checkpoint: the number of micro-batches, the leaves, and the watermark.
     pub(crate) fn has(&mut self, batches: u64, taps: &[Arc<TapState>], watermark: Watermark) {
         self.last = Some((batches, begun(taps), watermark, None));
     }
 
-    /// Makes the checkpoint that was asked for, unless one is being written: then the end of that
-    /// one wakes the coordinator again.
+    /// Makes the requested checkpoint, unless one is being written: the coordinator is then woken when that is done.
     ///
     /// # Errors
-    /// When the state cannot be cut. An error of writing is returned to whatever asked for the checkpoint, and the query
+    /// When the state cannot be cut. A failed write is reported to those that requested the checkpoint, and the query
     /// continues.
     pub(crate) async fn serve(
         &mut self,
@@ -129,14 +129,14 @@ impl Checkpointer {
             let written = match unwound(what, work).await {
                 Ok(written) => written,
                 Err(panic) => {
-                    // What the cut took out of the state may be in no checkpoint: the query cannot make another.
+                    // Segments of this cut may be in no checkpoint, so the query cannot make another one.
                     let panic = Arc::new(panic);
                     shared.fail(Arc::clone(&panic));
                     Err(repeated(&panic))
                 }
             };
             let error = written.err().map(|error| {
-                tracing::warn!(query = shared.name, %error, "a checkpoint could not be written");
+                tracing::warn!(query = shared.name, %error, "cannot write a checkpoint");
                 Arc::new(error)
             });
             if error.is_none() {
@@ -150,15 +150,14 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// Bad rows of the query's streams that no cut has given, and how many bad rows there have been.
+    /// Returns the bad rows of the query's streams that no cut has returned, and the number of bad rows offered so far.
     fn new_bad(&self, query_id: u64, taps: &[Arc<TapState>]) -> (Vec<SavedBad>, u64) {
         let streams: Vec<_> = taps.iter().map(|tap| tap.stream.as_str()).collect();
         self.bad_rows.after(self.bad_rows_seen, &streams, query_id)
     }
 
-    /// Cuts between two micro-batches, with what the log of the view had been given then, and what rows
-    /// are held against from now on. Workers stand still only while the state is moved out, not while segments are
-    /// made of it.
+    /// Makes a cut between two micro-batches; returns it with the end of the view's log at that moment, and the holds
+    /// that apply from now on. Workers are stopped only while the state is moved out, not while segments are made of it.
     async fn cut(
         &mut self,
         shared: &Shared,
@@ -209,19 +208,19 @@ impl Checkpointer {
     }
 }
 
-/// How many splits of these leaves have been begun.
+/// The number of splits of these leaves that have been begun.
 fn begun(taps: &[Arc<TapState>]) -> usize {
     taps.iter().map(|tap| tap.positions.lock().count()).sum()
 }
 
-/// The archive first, then segments and manifest; then the archive, where it takes only what a checkpoint is of.
+/// Archives, writes segments and manifest, and archives again where rows need a checkpoint first.
 async fn write(
     spiller: &Spiller,
     checkpoints: Arc<Checkpoints>,
     (cut, given): (QueryCut, Option<LogEnd>),
     clock: Arc<dyn Clock>,
 ) -> Result<()> {
-    // Even when the archive fails the cut's segments must not be lost: they come only once.
+    // Even when archiving fails, the segments of the cut must not be lost: operators return them only once.
     let archived = match spiller.note_extents().await {
         Ok(()) => spiller.spill().await,
         Err(error) => Err(error),

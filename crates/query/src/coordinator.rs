@@ -1,6 +1,6 @@
-//! The coordinator of one continuous query: woken by every micro-batch, it moves the query's
-//! watermark, closes what may close and hands finished rows to the output. While it waits for a
-//! slow output it gives the sources no room, so they wait too.
+//! The coordinator of one continuous query: woken by every micro-batch, it advances the query's watermark, closes
+//! windows and sends finished rows to the output. While it waits for a slow output it admits no micro-batches, so the
+//! sources wait too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::root::Root;
 use crate::shared::{Shared, Status, of_query};
 use crate::tap_state::{TapState, cut_taps};
 
-/// Being prompt takes one part of this many of the time.
+/// Prompt flushes may take one part in this many of the time.
 const PROMPT_PART: i64 = 16;
 
 /// The coordinator's own state.
@@ -28,20 +28,20 @@ pub(crate) struct Coordinator {
     pub(crate) shared: Arc<Shared>,
     pub(crate) root: Root,
     pub(crate) output: Output,
-    /// Where the leaves of the query stand in their streams.
+    /// The positions of the query's leaves in their streams.
     pub(crate) taps: Vec<Arc<TapState>>,
-    /// Makes its checkpoints.
+    /// Makes its checkpoints, where it has them.
     pub(crate) checkpointer: Option<Checkpointer>,
-    /// What it holds of them counts while it runs.
+    /// The reference tables, whose memory counts while the query runs.
     #[expect(dead_code, reason = "is held")]
     pub(crate) tables: ReferenceTables,
-    /// When a checkpoint was asked for last so that idle inputs could be left behind.
+    /// When a checkpoint was last requested in order to advance past idle inputs, in µs since the Unix epoch.
     pub(crate) moved_micros: i64,
     pub(crate) promptness: Promptness,
 }
 
-/// When the workers of an operator are asked for what they have of something that could wait for more: each time that no
-/// rows are on their way, but so that it takes a small part of the time.
+/// When workers are flushed although more rows may come for the same result (*prompt*): whenever no rows are on their
+/// way, but limited to a small part of the time.
 #[derive(Debug, Default)]
 pub(crate) struct Promptness {
     last_micros: i64,
@@ -63,17 +63,17 @@ impl Promptness {
     }
 }
 
-/// What idle inputs mean for the next pass.
+/// The consequences of idle inputs for the next pass.
 #[derive(Debug, Clone, Copy, Default)]
 struct Idleness {
-    /// All inputs are idle, and everything that may be returned without them has been.
+    /// Whether all inputs are idle, and the watermark has advanced as far as it may without them.
     rests: bool,
-    /// When to look again.
+    /// When to check again, in µs since the Unix epoch.
     next_micros: Option<i64>,
 }
 
 impl Coordinator {
-    /// Runs until all inputs have ended and all windows are out, or the query is stopped.
+    /// Runs until all inputs have ended and all windows have been returned, or the query is stopped.
     pub(crate) async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let result = tokio::select! {
@@ -85,7 +85,7 @@ impl Coordinator {
             Err(error) => shared.fail_by_rows(Arc::new(of_query(error, &shared.name))),
             Ok(()) => {}
         }
-        // Readers do not continue without a query that has stopped.
+        // Readers must not treat a query that has stopped as idle.
         self.output.rest(false);
         if let Status::Failed(error) = shared.status() {
             if let Output::Stream { stream, .. } = &self.output {
@@ -105,7 +105,7 @@ impl Coordinator {
             next_micros = idleness.next_micros;
             let low = self.low();
             if !idleness.rests {
-                // Before its rows: until then its readers continue without it.
+                // Before its rows: until now its readers have advanced without it.
                 self.output.rest(false);
             }
             let due = self.step().await?;
@@ -129,7 +129,7 @@ impl Coordinator {
         }
     }
 
-    /// Waits for micro-batches, or until an input may be idle; returns how many came.
+    /// Waits for micro-batches, or until `next_micros`; returns the number of micro-batches.
     async fn wait(&mut self, next_micros: Option<i64>) -> usize {
         let Some(next) = next_micros else { return self.shared.wait_for_batches().await };
         let left = next.saturating_sub(self.shared.clock.now_micros());
@@ -140,8 +140,7 @@ impl Coordinator {
         }
     }
 
-    /// Moves the watermark past inputs that are idle: at once, or, where the query has checkpoints, by asking
-    /// for one.
+    /// Advances the watermark past idle inputs: at once, or, where the query has checkpoints, by requesting one.
     async fn leave_idle_behind(&mut self) -> Idleness {
         let now = self.shared.clock.now_micros();
         let still = self.taps.iter().any(|tap| tap.is_still());
@@ -163,7 +162,7 @@ impl Coordinator {
                 return idleness;
             }
             let _nobody_inside = self.shared.gate.write().await;
-            // Meanwhile one may have spoken.
+            // An input may have resumed meanwhile.
             let now = self.shared.clock.now_micros();
             close_up_to(&hold_for_cut(&self.taps, now));
             outlook = QueryOutlook::of(&self.taps, now);
@@ -172,8 +171,8 @@ impl Coordinator {
         idleness
     }
 
-    /// Makes the checkpoint that was asked for, and waits until the archive has taken in enough of
-    /// what was returned; it may need a checkpoint for that.
+    /// Waits until few enough returned rows are not archived, and makes requested checkpoints meanwhile, which
+    /// archiving may need.
     async fn wait_for_room(&mut self, watermark: Watermark) -> Result<()> {
         let mut woken = false;
         let (output, clock) = (self.output.clone(), Arc::clone(&self.shared.clock));
@@ -188,21 +187,22 @@ impl Coordinator {
             }
         }
         if woken {
-            // It may have been for micro-batches.
+            // The wake-up may have been for micro-batches.
             self.shared.wake();
         }
         Ok(())
     }
 
-    /// Makes the checkpoint that was asked for, if one was.
+    /// Makes a checkpoint, if one is requested.
     async fn serve_checkpoint(&mut self, watermark: Watermark) -> Result<()> {
         let Some(checkpointer) = &mut self.checkpointer else { return Ok(()) };
         let (taps, output) = (&self.taps[..], &self.output);
         checkpointer.serve(&self.shared, &mut self.root, (taps, output), watermark).await
     }
 
-    /// All rows of a view without windows are out: keeps which of them came behind. When that
-    /// cannot be written, its writer has reported why; the rows themselves are archived all the same.
+    /// Makes a last checkpoint when all rows of a view without windows have been returned, so that it records which of
+    /// them arrived behind the watermark. If it cannot be written, that has been logged; the rows themselves are
+    /// archived nevertheless.
     async fn last_checkpoint(&mut self, watermark: Watermark) -> Result<()> {
         if self.checkpointer.is_none() || self.output.given().is_none() {
             return Ok(());
@@ -213,18 +213,18 @@ impl Coordinator {
             if self.shared.checkpoint_wanted().is_none_or(|wanted| wanted < ticket) {
                 break;
             }
-            // One that was begun before, or this one, is being written.
+            // This checkpoint or an earlier one is being written.
             self.shared.woken().await;
         }
         Ok(())
     }
 
-    /// The lowest watermark of the scans.
+    /// The minimum of the watermarks of the leaves.
     fn low(&self) -> Watermark {
         self.taps.iter().map(|tap| tap.watermark()).min().unwrap_or(Watermark::END)
     }
 
-    /// What has been returned is complete up to there.
+    /// The watermark of the query: the returned rows are complete up to it.
     fn watermark(&self, low: Watermark) -> Watermark {
         match &self.root {
             Root::Stage(stage) => stage.watermark(),
@@ -234,7 +234,7 @@ impl Coordinator {
         }
     }
 
-    /// Takes in and returns what is finished; returns when what is held back is due.
+    /// Gathers and sends finished rows; returns when results that are held back are due.
     async fn step(&mut self) -> Result<Option<i64>> {
         let now = self.shared.clock.now_micros();
         let idle = self.shared.is_idle();
@@ -253,7 +253,7 @@ impl Coordinator {
                 for (leaf, stage) in nested {
                     stage.gather(prompt).await?;
                     held_back |= stage.holds_back;
-                    // Rows that are put in order are needed together.
+                    // Rows that are sorted are needed together.
                     let whole = self.output.is_ordered();
                     while let Some(rows) =
                         if whole { stage.pop_whole().await? } else { stage.pop().await? }
@@ -264,7 +264,7 @@ impl Coordinator {
                 }
             }
         }
-        // While rows are on their way, they wake it.
+        // Rows that are on their way wake the coordinator.
         Ok((held_back && idle && !prompt).then_some(self.promptness.due_micros))
     }
 
@@ -285,7 +285,7 @@ impl Coordinator {
     }
 }
 
-/// A query whose coordinator was dropped has failed: its rows will never come.
+/// A query whose coordinator is dropped before its end fails: it will return no more rows.
 impl Drop for Coordinator {
     fn drop(&mut self) {
         if !self.shared.is_over() {
@@ -295,12 +295,12 @@ impl Drop for Coordinator {
     }
 }
 
-/// What an error calls a query.
+/// The name of a query in errors.
 fn of(query: &str) -> String {
     format!("query \"{query}\"")
 }
 
-/// `in_order`: they are in one order already.
+/// Sends finished rows to the output; `in_order`: their order does not depend on timing already.
 async fn send(
     shared: &Shared,
     output: &Output,
@@ -312,7 +312,7 @@ async fn send(
 }
 
 impl Coordinator {
-    /// The state before the first micro-batch.
+    /// Returns the state before the first micro-batch.
     ///
     /// # Errors
     /// When the state cannot be cut.

@@ -5,9 +5,9 @@
 //!                     positions of the taps          ├─ gate opens ─► coordinators' parts ─► segments ─► checkpoint
 //!                     ledger, late and bad rows ─────┘
 //! ```
-//! Invariants: while the state is moved out, no worker is inside a micro-batch; so each row is either in
-//! the segments and before the positions, or in neither. Nothing in this pause costs time per row: segments are made
-//! of what was moved out when the workers run again.
+//! Invariants: while the state is moved out, no worker is inside a micro-batch, so each row is either in the segments
+//! and before the positions, or in neither. This pause does not depend on the number of rows: segments are made of the
+//! moved state when the workers run again.
 
 use std::vec;
 
@@ -17,11 +17,11 @@ use windrow_storage::checkpoint::OperatorCut;
 
 use crate::stage::{InputRun, StageRun};
 
-/// What the workers had gathered for one operator, by the number of its input.
+/// The workers' state of one operator, each part with the number of its input.
 pub(crate) type TakenParts = Vec<(usize, Box<dyn WorkerPart>)>;
 
 impl StageRun {
-    /// Moves out what the workers have gathered for each operator, those of nested stages first.
+    /// Moves out the workers' state of each operator, and appends it to `into`, those of nested stages first.
     pub(crate) fn take_parts(&mut self, into: &mut Vec<TakenParts>) {
         for run in &mut self.operators {
             for nested in run.inputs.iter_mut().flat_map(|input| &mut input.nested) {
@@ -38,8 +38,8 @@ impl StageRun {
         }
     }
 
-    /// Returns the state of the operators, those of nested stages first; `taken`: what [`take_parts`](Self::take_parts)
-    /// moved out.
+    /// Appends the state of the operators to `into`, those of nested stages first. `taken`: the output of
+    /// [`take_parts`](Self::take_parts).
     ///
     /// # Errors
     /// When an operator cannot return its state.
@@ -68,7 +68,7 @@ impl StageRun {
 }
 
 impl InputRun {
-    /// Moves out what nested stages and workers have gathered.
+    /// Moves out the state of nested stages and workers.
     fn take_parts(&mut self) -> Vec<Box<dyn WorkerPart>> {
         let nested = self.nested.iter_mut().map(|nested| nested.store.take());
         let stores = self.stores.lock();

@@ -1,18 +1,18 @@
-//! Idle inputs of one query: how its watermark proceeds without them.
+//! Idle inputs of one query: how its watermark advances without them.
 //!
 //! ```text
 //! scan a   awake at 20 ─┐
 //! scan b   idle at 5    ├─► the query's watermark is 20; rows of b before 20 are late from then on
 //! view c   awake at 30 ─┘
 //! ```
-//! The watermark of a query is the minimum over those partitions of all its inputs that are not idle; when
-//! all are idle it is the furthest of them, and stays there. So a scan may be *held* at a watermark
-//! beyond its own: rows of it before that are late, also when its partition speaks again.
+//! The watermark of a query is the minimum over the partitions of all its inputs that are not idle; when all are idle
+//! it is the greatest of their watermarks, and stays there. So an input may have a *hold*, a watermark beyond its own:
+//! its rows before that are late, also when its partition resumes.
 //!
-//! Invariants: a hold moves only while no worker is inside of a micro-batch, so that a row is either in
-//! the state or held against it; idleness is decided by the clock and cannot be decided again, so of
-//! a query that has checkpoints a hold is in one before a window is closed by it. What comes
-//! after that checkpoint, in this run or in the next, is held against it in the same way.
+//! Invariants: a hold moves only while no worker is inside a micro-batch, so each row is either in the state or
+//! compared with the hold; idleness is decided by the clock, which cannot be replayed, so where a query has
+//! checkpoints, a hold is in one before a window is closed by it. Rows after that checkpoint, in this run or the next,
+//! are compared with the same hold.
 
 use std::sync::Arc;
 
@@ -20,30 +20,32 @@ use windrow_core::Watermark;
 
 use crate::tap_state::TapState;
 
-/// Windows that an idle input lets close come at most so much later in a query that has checkpoints.
+/// The interval between checkpoints that advance past idle inputs, in µs, when a window can close: the delay of its
+/// result.
 const CLOSE_MICROS: i64 = 200_000;
-/// As long if there is nothing to close, but a reader may wait for the watermark.
+/// The same when no window can close, but a reader may be waiting for the watermark.
 const MOVE_MICROS: i64 = 1_000_000;
-/// As long if there is nothing to close and only the clock proceeds.
+/// The same when no window can close, and only the clock moves the watermark.
 const CLOCK_MICROS: i64 = 10_000_000;
 
-/// What the idleness of its inputs means for a query at one moment.
+/// The watermark that a query may have without its idle inputs, at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueryOutlook {
-    /// Where its watermark should be, in nanoseconds; `None`: nothing is known, or all has ended.
+    /// The watermark that it may have, in ns since the Unix epoch; `None`: no input is idle, nothing is known, or all
+    /// have ended.
     pub target: Option<i128>,
-    /// The minimum over the partitions that are not idle; `None`: there are none.
+    /// The minimum over the partitions that are not idle, in ns since the Unix epoch; `None`: there are none.
     pub awake: Option<i128>,
-    /// The target comes of the clock.
+    /// Whether the target follows the clock.
     by_clock: bool,
-    /// Some partition is idle.
+    /// Whether any partition is idle.
     idle: bool,
-    /// When it has to be asked again, if nothing comes before.
+    /// When to evaluate it again if no row arrives before, in µs since the Unix epoch.
     pub(crate) next_micros: Option<i64>,
 }
 
 impl QueryOutlook {
-    /// All inputs together at the wall-clock time `now_micros`.
+    /// Evaluates all inputs together at the wall-clock time `now_micros` (µs since the Unix epoch).
     pub fn of(taps: &[Arc<TapState>], now_micros: i64) -> Self {
         let mut all =
             Self { target: None, awake: None, by_clock: false, idle: false, next_micros: None };
@@ -65,33 +67,33 @@ impl QueryOutlook {
         all
     }
 
-    /// The same, of a query that may have idle inputs; `None` costs next to nothing.
+    /// As [`of`](Self::of); `None` if no input can be idle, which is cheap to determine.
     pub(crate) fn of_idle(taps: &[Arc<TapState>], now_micros: i64) -> Option<Self> {
         let progress = taps.iter().filter_map(|tap| tap.progress());
         let may_be_idle = progress.into_iter().any(|p| p.lock().may_be_idle());
         may_be_idle.then(|| Self::of(taps, now_micros))
     }
 
-    /// All its inputs are idle, but for those that have ended.
+    /// Whether all inputs that have not ended are idle.
     pub fn all_idle(&self) -> bool {
         self.idle && self.awake.is_none()
     }
 
-    /// Whether an input is still behind the target.
+    /// Whether the watermark of any input is behind the target.
     pub fn is_ahead(&self, taps: &[Arc<TapState>]) -> bool {
         self.target
             .is_some_and(|target| taps.iter().any(|tap| tap.watermark() < tap.at_nanos(target)))
     }
 
-    /// Holds the rows of all inputs against the target. No worker may be inside a micro-batch.
+    /// Sets the holds of all inputs to the target. No worker may be inside a micro-batch.
     pub(crate) fn hold(&self, taps: &[Arc<TapState>]) {
         if let Some(target) = self.target {
             taps.iter().for_each(|tap| tap.hold_rows(tap.at_nanos(target)));
         }
     }
 
-    /// How long a query that has checkpoints waits from one move to the next. `next_close`: the smallest
-    /// watermark at which a window closes, where there is one.
+    /// The interval, in µs, between two advances of a query that has checkpoints. `next_close`: the smallest watermark
+    /// at which a window closes, if there is one.
     pub(crate) fn pause_micros(&self, taps: &[Arc<TapState>], next_close: Option<i64>) -> i64 {
         let target = self.target.zip(taps.first()).map(|(target, tap)| tap.at_nanos(target));
         match (target, next_close) {
@@ -102,10 +104,10 @@ impl QueryOutlook {
     }
 }
 
-/// What the rows of each input are held against.
+/// The hold of each input.
 pub(crate) type Holds = Vec<(Arc<TapState>, Watermark)>;
 
-/// For a cut: idle inputs are left behind as far as they may be now. No worker is inside a micro-batch.
+/// Advances the holds past idle inputs, for a cut, and returns them. No worker may be inside a micro-batch.
 pub(crate) fn hold_for_cut(taps: &[Arc<TapState>], now_micros: i64) -> Holds {
     if let Some(outlook) = QueryOutlook::of_idle(taps, now_micros) {
         outlook.hold(taps);
@@ -113,7 +115,7 @@ pub(crate) fn hold_for_cut(taps: &[Arc<TapState>], now_micros: i64) -> Holds {
     taps.iter().map(|tap| (Arc::clone(tap), tap.hold())).collect()
 }
 
-/// The cut is durable: windows may close up to its holds.
+/// Lets windows close up to the holds of a cut that is durable.
 pub(crate) fn close_up_to(holds: &Holds) {
     holds.iter().for_each(|(tap, hold)| tap.close_windows(*hold));
 }
@@ -171,7 +173,7 @@ mod tests {
         let holds = hold_for_cut(&taps, 15);
         assert_eq!((taps[1].hold(), taps[1].watermark()), (Watermark::at(20), Watermark::NONE));
         assert!(QueryOutlook::of(&taps, 15).is_ahead(&taps));
-        // Not even by its own rows: some of those may be late by the hold alone.
+        // Not even by the input's own rows: some of these may be late only because of the hold.
         row(&taps[1], 40, 16);
         assert_eq!(taps[1].watermark(), Watermark::NONE);
         close_up_to(&holds);

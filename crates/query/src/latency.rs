@@ -1,38 +1,38 @@
-//! How long micro-batches take, as a histogram.
+//! A histogram of the durations of micro-batches.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The upper ends of the buckets, in µs; one more bucket has all that is longer.
+/// The upper bounds of the buckets, inclusive, in µs; one more bucket has all longer durations.
 const ENDS_MICROS: [u64; 14] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
     5_000_000, 30_000_000,
 ];
 
-/// Counts by duration. Adding is two additions of one number each.
+/// A histogram of durations. Adding one costs two atomic additions.
 #[derive(Debug, Default)]
 pub struct Latency {
     buckets: [AtomicU64; ENDS_MICROS.len() + 1],
     sum_micros: AtomicU64,
 }
 
-/// What a histogram held at some moment.
+/// The contents of a histogram at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LatencySnapshot {
-    /// Upper end in seconds (the last is infinite) and how many fell into the bucket alone.
+    /// The upper bound in seconds (the last is infinite) and the count of each bucket, not cumulated.
     pub buckets: Vec<(f64, u64)>,
-    /// All of them together, in seconds.
+    /// The sum of all durations, in seconds.
     pub sum_seconds: f64,
 }
 
 impl LatencySnapshot {
-    /// How many there were.
+    /// The number of durations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(|(_, n)| n).sum()
     }
 }
 
 impl Latency {
-    /// One more micro-batch took so long.
+    /// Adds the duration of a micro-batch, in µs.
     pub(crate) fn add(&self, micros: u64) {
         let at = ENDS_MICROS.partition_point(|end| *end < micros);
         if let Some(bucket) = self.buckets.get(at) {
@@ -41,7 +41,7 @@ impl Latency {
         self.sum_micros.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// What it holds now.
+    /// Returns the current contents.
     pub fn snapshot(&self) -> LatencySnapshot {
         let ends = ENDS_MICROS.iter().map(|micros| seconds(*micros)).chain([f64::INFINITY]);
         let counts = self.buckets.iter().map(|n| n.load(Ordering::Relaxed));

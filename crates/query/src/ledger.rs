@@ -1,4 +1,4 @@
-//! No row vanishes silently: what became of every row that a query was given.
+//! The account of every row that a query has read, so that none vanishes silently.
 //!
 //! `rows_in = aggregated + filtered + late + bad`, per query.
 
@@ -17,12 +17,12 @@ pub struct Ledger {
     rows_out: AtomicU64,
     /// Of the aggregated rows, those that count only in some of their windows.
     partly_late: AtomicU64,
-    /// Of the bad rows, those that an expression of the query failed on.
+    /// Of the bad rows, those for which an expression of the query failed.
     skipped: AtomicU64,
 }
 
-/// Of `rows_in` rows those came through that some row in `from` was made of; per batch of
-/// rows the numbers of the rows they were made of.
+/// Counts rows whose plan may drop or multiply them: of `rows_in` input rows, those passed that an output row was
+/// computed from. `from`: per batch of output rows, the number of the input row of each.
 pub fn passed(entry: &mut Entry, rows_in: u64, from: &[Vec<u64>]) {
     let mut from: Vec<u64> = from.iter().flatten().copied().collect();
     from.sort_unstable();
@@ -52,7 +52,7 @@ impl Ledger {
         self.partly_late.fetch_add(rows, Ordering::Relaxed);
     }
 
-    /// Aggregated rows that came too late for some of their windows.
+    /// The number of aggregated rows that were too late for some of their windows.
     pub fn partly_late(&self) -> u64 {
         self.partly_late.load(Ordering::Relaxed)
     }
@@ -61,7 +61,7 @@ impl Ledger {
         self.skipped.fetch_add(rows, Ordering::Relaxed);
     }
 
-    /// Bad rows that are bad for this query alone.
+    /// The number of bad rows that are bad for this query only.
     pub fn skipped(&self) -> u64 {
         self.skipped.load(Ordering::Relaxed)
     }
@@ -73,7 +73,7 @@ impl Ledger {
         self.add_skipped(skipped);
     }
 
-    /// What became of all rows so far.
+    /// The counts of all rows so far.
     pub fn total(&self) -> Entry {
         Entry {
             rows_in: self.rows_in.load(Ordering::Relaxed),
@@ -84,7 +84,7 @@ impl Ledger {
         }
     }
 
-    /// Rows that the query has returned.
+    /// The number of rows that the query has returned.
     pub fn rows_out(&self) -> u64 {
         self.rows_out.load(Ordering::Relaxed)
     }

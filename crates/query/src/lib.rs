@@ -1,14 +1,15 @@
-//! The continuous query of Windrow at run time. How streams are read together, how rows reach the stateful operators, what watermarks of
-//! partitions amount to, when windows close and where their rows go, what a checkpoint is cut from and what became of each row
-//! may be touched here. What may not: anything that knows a catalog, a session, a statement or an engine. A query finds
-//! its streams by a trait ([`start::Streams`]), and what all queries share comes from its caller ([`parts::QueryParts`]).
+//! Continuous queries at run time. How streams are read together, how rows reach the stateful operators, how watermarks
+//! of partitions combine, when windows close and where their rows go, how a checkpoint is cut, and the account of every
+//! row belong here. What does not: anything that knows a catalog, a session, a statement or an engine. A query finds
+//! its streams through a trait ([`start::Streams`]), and its caller provides what all queries share
+//! ([`parts::QueryParts`]).
 //!
 //! ```text
 //! scan ─► tap (one per query) ─► prepare ─► operator ─┐        (workers)
 //!   └─► progress ─► coordinator ─► close ─► finish ◄──┘ ─► output: client | view | stream
 //!                        └─► checkpointer ─► cut ─► checkpoint
 //! ```
-//! Operators are known by their port alone (`windrow_operators`), logs and bounded tables are in `windrow_stream`.
+//! Operators are known by their port only (`windrow_operators`); logs and bounded tables are in `windrow_stream`.
 #![forbid(unsafe_code)]
 
 pub mod checkpointer;

@@ -1,4 +1,4 @@
-//! Where the rows of a continuous query go.
+//! The destination of the rows of a continuous query.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,41 +13,40 @@ use windrow_stream::target::Target;
 use crate::promise::Promise;
 use crate::queue::RowSender;
 
-/// The end of a continuous query.
+/// The destination of the rows of a continuous query.
 #[derive(Debug, Clone)]
 pub enum Output {
-    /// A client that reads as fast as it can; the query waits for it.
+    /// A client; the query waits while its queue is full.
     Client {
         /// Its queue.
         rows: RowSender,
-        /// The watermark that goes with the rows.
+        /// The watermark up to which the rows are complete.
         promise: Arc<Promise>,
     },
-    /// A materialized view: finished windows stay here.
+    /// A materialized view, which stores the rows.
     View {
         /// Its log.
         log: Arc<StreamLog>,
-        /// The view is archived, and waits while more than that is not yet. The
-        /// rows of a window then come in one order, whatever the threads, so that their offsets
-        /// are the same when the query is run again after a crash.
+        /// For an archived view: the size of the tail at which the query waits. The rows of a window are then sorted,
+        /// so that their offsets are the same when they are recomputed after a crash.
         room: Option<Room>,
-        /// Number of the next rows that are in the archive already: they are recomputed.
+        /// The number of the next rows that are archived already: they are recomputed and not appended.
         archived_rows: Arc<AtomicU64>,
     },
     /// Another stream (`INSERT INTO s SELECT … EMIT`).
     Stream {
-        /// Which.
+        /// The stream.
         stream: Arc<PushStream>,
-        /// How the columns fit.
+        /// The mapping of the query's columns to the stream's.
         target: Arc<Target>,
     },
 }
 
 impl Output {
-    /// Hands on rows, in order.
+    /// Sends rows, in order.
     ///
     /// # Errors
-    /// `Cancelled` when the client is gone; what the log says otherwise.
+    /// `Cancelled` when the client is gone; those of the log or stream otherwise.
     pub async fn send(&self, rows: RecordBatch) -> Result<()> {
         if rows.num_rows() == 0 {
             return Ok(());
@@ -57,15 +56,15 @@ impl Output {
             Self::Client { rows: client, promise } => {
                 promise.count(rows.num_rows());
                 client.send(Ok(rows)).await.map_err(|closed| {
-                    Error::new(ErrorKind::Cancelled, "the client has gone").with_source(closed)
+                    Error::new(ErrorKind::Cancelled, "the client is gone").with_source(closed)
                 })
             }
             Self::Stream { stream, target } => stream.append(&target.fit(&rows)?).await.map(|_| ()),
         }
     }
 
-    /// Hands on rows that passed one by one, some of which came `behind` the watermark. Returns how
-    /// many of them are new: the archive may have some already.
+    /// Sends rows of a stateless query, some of which arrived `behind` the watermark. Returns the number of new rows:
+    /// the others are archived already.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -79,7 +78,7 @@ impl Output {
             let count = rows.num_rows();
             return log.append_behind(rows, behind).map(|_| count);
         }
-        // Rows that come in one order come from one worker at a time.
+        // Rows of a fixed order come from one worker at a time.
         log.note_behind(log.state().rows - left, behind);
         let gone = rows.num_rows().min(usize::try_from(left).unwrap_or(usize::MAX));
         archived_rows.store(left - gone as u64, Ordering::Relaxed);
@@ -88,12 +87,13 @@ impl Output {
         log.append(new).map(|_| count)
     }
 
-    /// Whether readers of the rows learn which of them came behind the watermark.
+    /// Whether readers of the rows are informed which of them arrived behind the watermark.
     pub(crate) fn tells_behind(&self) -> bool {
         matches!(self, Self::View { .. })
     }
 
-    /// The end of what was returned so far, for a view that is archived by it.
+    /// The end of the rows returned so far, for a view whose rows are complete by checkpoints; `None` for other
+    /// outputs.
     pub fn given(&self) -> Option<LogEnd> {
         let Self::View { log, archived_rows, .. } = self else { return None };
         log.completion().is_some_and(Completion::is_by_checkpoint).then(|| {
@@ -103,7 +103,7 @@ impl Output {
         })
     }
 
-    /// Hands on all rows of the windows that closed together; `in_order`: as they are to stay.
+    /// Sends all rows of windows that closed together; `in_order`: they need not be sorted.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -129,15 +129,14 @@ impl Output {
         }
     }
 
-    /// Tells whether there is nothing to come for now, because all that it is made of is idle.
+    /// Informs the readers of a view whether it is idle, because all its inputs are.
     pub fn rest(&self, rests: bool) {
         if let Self::View { log, .. } = self {
             log.rest(rests);
         }
     }
 
-    /// Waits until the archive has taken in enough of what was returned, and readers that follow a view closely
-    /// have read enough of it.
+    /// Waits until few enough rows of a view are not archived, and until its near followers have caught up.
     pub(crate) async fn wait_for_room(&self, clock: &dyn Clock) {
         let Self::View { log, room, .. } = self else { return };
         if let Some(room) = room {
@@ -146,13 +145,13 @@ impl Output {
         log.wait_for_followers(clock).await;
     }
 
-    /// Whether the rows of a window are put into one order.
+    /// Whether the rows of a window are sorted.
     pub(crate) fn is_ordered(&self) -> bool {
         matches!(self, Self::View { room: Some(_), .. })
     }
 
-    /// All rows have been sent. A client's channel ends when the query drops it; a stream lives
-    /// on.
+    /// Ends a view's log, when all rows have been sent. A client's queue ends when the query drops it; a stream
+    /// continues.
     pub fn end(&self) {
         match self {
             Self::View { log, .. } => log.end(),
@@ -160,10 +159,10 @@ impl Output {
         }
     }
 
-    /// The query has failed.
+    /// Sends a client the error with which the query has failed.
     pub async fn fail(&self, error: Error) {
         match self {
-            // A client that is gone needs no error.
+            // Fails only when the client is gone.
             Self::Client { rows: client, .. } => drop(client.send(Err(error)).await),
             // The readers of a view have the error already.
             Self::View { .. } | Self::Stream { .. } => {}
@@ -171,7 +170,7 @@ impl Output {
     }
 }
 
-/// The rows sorted by all columns that can be compared, in one batch; `None` when there are none.
+/// Sorts rows by all columns that can be compared, into one batch; `None` when there are none.
 fn ordered(rows: &[RecordBatch]) -> Result<Option<RecordBatch>> {
     let Some(first) = rows.first() else { return Ok(None) };
     let rows = concat_batches(&first.schema(), rows)?;

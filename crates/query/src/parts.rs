@@ -1,4 +1,5 @@
-//! What all queries of an engine share: limits, clock, threads, counters, and the queries and scans that there are.
+//! Everything that all queries of an engine share: limits, clock, threads, counters, and the lists of queries and
+//! scans.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,46 +20,47 @@ use crate::shared::Shared;
 /// Ended queries that `windrow.queries` and `windrow.ledger` remember.
 const ENDED_QUERIES_MAX: usize = 256;
 
-/// What all queries of an engine share.
+/// Everything that all queries of an engine share.
 #[derive(Debug)]
 pub struct QueryParts {
-    /// How much of anything is allowed.
+    /// The limits of the engine.
     pub limits: Limits,
-    /// Tells the time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// The threads that they run on.
+    /// The threads on which queries run.
     pub cpu: Handle,
     /// For `windrow.bad_rows`.
     pub bad_rows: Arc<BadRows>,
     /// For `windrow.late_rows`.
     pub late_rows: Arc<LateRows>,
-    /// What scans have read.
+    /// The progress of all scans.
     pub counters: Arc<Counters>,
-    /// Those that run, and some that have ended, by their numbers.
+    /// Running queries, and some that have ended, by id.
     pub queries: Mutex<BTreeMap<u64, Arc<Shared>>>,
-    /// The scans that there are.
+    /// The scans.
     pub scans: Mutex<Vec<ScanNote>>,
     next_query: AtomicU64,
-    /// The limit of memory, if there is one.
+    /// The memory limit, if there is one.
     pub memory: Option<Arc<Memory>>,
     micro_batches: SessionState,
 }
 
-/// What `windrow.watermarks` needs to know of a scan.
+/// A scan in `windrow.watermarks`.
 #[derive(Debug, Clone)]
 pub struct ScanNote {
-    /// What is read.
+    /// The stream that is read.
     pub stream: String,
-    /// For whom.
+    /// The queries that it serves.
     pub queries: Vec<Arc<Shared>>,
-    /// How far it is.
+    /// Its progress.
     pub progress: Weak<Mutex<Progress>>,
     /// The type of its event times, if there are any.
     pub time_type: Option<DataType>,
 }
 
 impl QueryParts {
-    /// Nothing runs yet. `micro_batches`: the settings and functions for plans that run per micro-batch.
+    /// Returns the parts of an engine without queries. `micro_batches`: the settings and functions for plans that run
+    /// per micro-batch.
     pub fn new(
         limits: Limits,
         (clock, cpu): (Arc<dyn Clock>, Handle),
@@ -85,7 +87,7 @@ impl QueryParts {
         self.micro_batches.clone()
     }
 
-    /// Registers a query; the oldest ended ones are forgotten.
+    /// Registers a query; the oldest ended ones are removed.
     pub fn new_query(&self, name: Option<String>) -> Arc<Shared> {
         let id = self.next_query.fetch_add(1, Ordering::Relaxed);
         let name = name.unwrap_or_else(|| format!("query_{id}"));
@@ -103,14 +105,14 @@ impl QueryParts {
         shared
     }
 
-    /// Fails the queries that read a stream or view that is gone. (Views that read one keep it from being dropped.)
+    /// Fails the queries that read a dropped stream or view. (One that a view reads cannot be dropped.)
     pub fn fail_readers(&self, name: &str, error: &Arc<Error>) {
         let notes = self.scans.lock().clone();
         let queries = notes.iter().filter(|note| note.stream == name).flat_map(|n| &n.queries);
         queries.filter(|query| !query.is_over()).for_each(|query| query.fail(Arc::clone(error)));
     }
 
-    /// Remembers a scan for `windrow.watermarks`.
+    /// Adds a scan to `windrow.watermarks`.
     pub(crate) fn note_scan(&self, scan: &Scan) {
         let mut scans = self.scans.lock();
         scans.retain(|s| s.progress.strong_count() > 0);

@@ -1,20 +1,19 @@
-//! How far a scan has come: its watermark, and which of its partitions are idle.
+//! The progress of a scan: its watermark, and which of its partitions are idle.
 //!
 //! ```text
 //! partition   split 0     split 1     split 2
 //!             done        active      unread        watermark = max(done, active) − delay
 //!             └── prefix ──┘
 //! ```
-//! Splits of one partition may be read at the same time, but the watermark follows their order:
-//! only the done prefix and the first split after it count. A partition that no worker has begun
-//! holds the watermark at its smallest event time where that is known, and entirely where it is
-//! not. The scan's watermark is the minimum over all its partitions, and never moves back.
+//! Splits of one partition may be read at the same time, but the watermark follows their order: only the done prefix
+//! and the first split after it count. A partition that no worker has begun holds the watermark at its smallest event
+//! time if that is known, and entirely otherwise. The scan's watermark is the minimum over all its partitions, and
+//! never moves back.
 //!
-//! A partition is idle when its reader has waited for `idle_timeout`, or when its source says so (a
-//! view whose inputs are all idle). Idleness does not move the scan's watermark: what it means is
-//! decided per query, over all its scans ([`Outlook`], `idle.rs`). A partition that is
-//! not begun, or is being read, or whose rows are on their way into a query is not idle, however
-//! long that takes: it is Windrow that is slow then, not the source.
+//! A partition is idle when its reader has waited for `idle_timeout`, or when its source reports it (a view whose
+//! inputs are all idle). Idleness does not move the scan's watermark: its consequences are determined per query, over
+//! all its scans ([`Outlook`], `idle.rs`). A partition that has not been begun, or whose rows are being read or
+//! processed, is not idle, however long that takes: Windrow is slow then, not the source.
 
 use std::sync::Arc;
 
@@ -26,43 +25,44 @@ use windrow_core::{Partition, PartitionId, Watermark};
 use windrow_stream::WhenIdle;
 use windrow_stream::intake::micros_to_ticks;
 
-/// While the watermark of an idle partition follows the clock, it is looked at so often.
+/// The interval at which the watermark of an idle partition that follows the clock is evaluated, in µs.
 const CLOCK_STEP_MICROS: std::ops::RangeInclusive<i64> = 20_000..=1_000_000;
 
-/// Progress that the scan's workers write and coordinators read.
+/// The progress of a scan, which its workers write and coordinators read.
 pub(crate) type SharedProgress = Arc<Mutex<Progress>>;
 
 /// The progress of one scan.
 #[derive(Debug)]
 pub struct Progress {
     delay_ticks: i64,
-    /// Of the event times; `None`: there are none.
+    /// The unit of the event times; `None`: there are none.
     unit: Option<TimeUnit>,
-    /// `None`: no partition is idle by the clock.
+    /// When partitions are idle by the clock; `None`: never.
     when_idle: Option<WhenIdle>,
     partitions: Vec<PartitionProgress>,
-    /// The minimum so far.
+    /// The scan's watermark.
     watermark: Watermark,
-    /// No further partitions will come.
+    /// Whether all partitions are known.
     complete: bool,
-    /// When the partitions were looked for first, or one of them ended last.
+    /// When partitions were first discovered, or one last ended, in µs since the Unix epoch.
     since_micros: Option<i64>,
-    /// A source has said that it is idle.
+    /// Whether a source has ever reported that it is idle.
     told_idle: bool,
 }
 
-/// What a scan has to say about the watermark of a query at one moment of the clock.
+/// The contribution of a scan to the watermark of a query, at one moment of the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outlook {
     /// The minimum over the partitions that are not idle; `None`: there are none.
     pub(crate) awake: Option<Watermark>,
-    /// That minimum comes of the clock.
+    /// Whether that minimum follows the clock.
     pub(crate) by_clock: bool,
-    /// The furthest watermark of partitions that are idle or have ended.
+    /// The greatest watermark of partitions that are idle or have ended.
     pub(crate) furthest: Watermark,
-    /// Some partition is idle.
+    /// Whether any partition is idle.
     pub(crate) idle: bool,
-    /// When the next one will be, if nothing comes; or when the clock has to be asked again.
+    /// When another partition becomes idle if no row arrives, or when the clock has to be read again, in µs since the
+    /// Unix epoch.
     pub(crate) next_micros: Option<i64>,
 }
 
@@ -93,19 +93,19 @@ struct PartitionProgress {
     splits: Vec<SplitProgress>,
     /// Largest event time of the done prefix.
     prefix_max: Option<i64>,
-    /// How many splits the done prefix has.
+    /// The number of splits of the done prefix.
     prefix: usize,
-    /// What the source itself promised.
+    /// The explicit watermark of the source.
     explicit: Watermark,
-    /// The same before it ended.
+    /// The same before the source ended.
     explicit_last: Watermark,
-    /// The source says that it is idle.
+    /// Whether the source reports that it is idle.
     told_idle: bool,
-    /// Batches on their way into the queries.
+    /// The number of batches on their way into the queries.
     busy: usize,
-    /// Rows that were there when reading began are still unread.
+    /// Whether rows that existed when reading began are still unread.
     backlog: bool,
-    /// When the last batch had reached the state, or reading began.
+    /// When the last batch reached the state, or reading began, in µs since the Unix epoch.
     last_row_micros: i64,
     /// One past the last offset that has reached the state.
     consumed: u64,
@@ -125,35 +125,35 @@ enum SplitState {
     Done,
 }
 
-/// What a micro-batch did to its split.
+/// The progress of a split by a micro-batch.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Step {
-    /// Largest event time of the split so far.
+    /// The largest event time of the split so far, in ticks.
     pub(crate) max: Option<i64>,
-    /// What the source itself promised.
+    /// The explicit watermark of the source.
     pub(crate) explicit: Option<Watermark>,
     /// One past the batch's last offset.
     pub(crate) consumed: u64,
-    /// The wall clock.
+    /// The wall-clock time, in µs since the Unix epoch.
     pub(crate) now_micros: i64,
-    /// Whether the source says that it is idle.
+    /// Whether the source reports that it is idle; `None`: unknown.
     pub(crate) idle: Option<bool>,
-    /// Rows that were there when reading began are still unread.
+    /// Whether rows that existed when reading began are still unread.
     pub(crate) backlog: bool,
 }
 
-/// What `windrow.watermarks` shows of a partition.
+/// A partition in `windrow.watermarks`.
 #[derive(Debug, Clone)]
 pub struct PartitionStatus {
-    /// Which one of its stream.
+    /// Its id in its stream.
     pub id: PartitionId,
     /// Its name, as the source gives it.
     pub name: String,
-    /// The watermark of its own rows.
+    /// Its own watermark.
     pub watermark: Watermark,
-    /// In a word: `active`, `idle`, `done` and the like.
+    /// Its state: `active`, `idle`, `done` and the like.
     pub state: &'static str,
-    /// It is neither idle nor done: it may hold the watermark.
+    /// Whether it is neither idle nor done, so that it may hold the watermark back.
     pub awake: bool,
 }
 
@@ -168,7 +168,7 @@ impl PartitionProgress {
         }
         let begun = self.splits.iter().any(|s| s.state != SplitState::Unread);
         if !begun {
-            // The smallest of all splits, if every one of them knows.
+            // The minimum over all splits, if it is known for each of them.
             let known = self.splits.iter().map(|s| s.min_known).min().flatten();
             return known.map_or(Watermark::NONE, Watermark::at).advance(self.explicit);
         }
@@ -180,7 +180,8 @@ impl PartitionProgress {
 }
 
 impl PartitionProgress {
-    /// From when on it is idle; `None`: not before its reader waits.
+    /// The time from which on it is idle, in µs since the Unix epoch; `None`: not while rows are being read or
+    /// processed.
     fn idle_from(&self, when: Option<WhenIdle>) -> Option<i64> {
         if self.told_idle && self.busy == 0 {
             return Some(i64::MIN);
@@ -192,7 +193,7 @@ impl PartitionProgress {
         Some(self.last_row_micros.saturating_add(after))
     }
 
-    /// The watermark of one that has ended, as it was before.
+    /// The watermark of a partition just before it ended.
     fn last(&self, delay_ticks: i64) -> Watermark {
         let max =
             self.prefix_max.map_or(Watermark::NONE, |m| Watermark::at(m).delayed(delay_ticks));
@@ -201,7 +202,8 @@ impl PartitionProgress {
 }
 
 impl Progress {
-    /// Of a stream whose partitions are not known yet. `delay_ticks`: how far the watermark stays behind event times, in ticks of `unit`.
+    /// Returns the progress of a stream whose partitions are not known yet. `delay_ticks`: the delay of the watermark
+    /// behind event times, in ticks of `unit`.
     pub fn new(delay_ticks: i64, unit: Option<TimeUnit>) -> Self {
         Self {
             delay_ticks,
@@ -215,12 +217,12 @@ impl Progress {
         }
     }
 
-    /// Partitions become idle by the clock.
+    /// Makes partitions become idle by the clock.
     pub(crate) fn idles(&mut self, when: WhenIdle) {
         self.when_idle = Some(when);
     }
 
-    /// When partitions become idle by the clock, if they do.
+    /// When partitions become idle by the clock; `None`: never.
     pub fn when_idle(&self) -> Option<WhenIdle> {
         self.when_idle
     }
@@ -230,7 +232,7 @@ impl Progress {
         self.when_idle.is_some() || self.told_idle
     }
 
-    /// A watermark in nanoseconds, so that those of streams with different units can be compared.
+    /// Converts a watermark to nanoseconds, so that those of streams with different units can be compared.
     pub fn nanos(&self, watermark: Watermark) -> i128 {
         match (watermark, self.unit) {
             (Watermark::NONE, _) | (_, None) => i128::MIN,
@@ -239,14 +241,14 @@ impl Progress {
         }
     }
 
-    /// `nanos` nanoseconds as a watermark in this unit, rounded down.
+    /// Converts nanoseconds to a watermark in the unit of the stream, rounded down.
     pub(crate) fn at_nanos(&self, nanos: i128) -> Watermark {
         let Some(unit) = self.unit else { return Watermark::NONE };
         let ticks = i64::try_from(nanos.div_euclid(nanos_per_tick(unit)));
         ticks.ok().filter(|ticks| *ticks != i64::MAX).map_or(Watermark::NONE, Watermark::at)
     }
 
-    /// Adds partitions that were discovered now.
+    /// Adds newly discovered partitions.
     pub(crate) fn add(&mut self, partitions: &[Partition], now_micros: i64) {
         self.since_micros.get_or_insert(now_micros);
         self.partitions.extend(partitions.iter().map(|p| {
@@ -280,16 +282,16 @@ impl Progress {
         self.partitions.iter().any(|p| p.id == id)
     }
 
-    /// No further partitions will come.
+    /// Whether all partitions are known.
     pub(crate) fn complete(&mut self) {
         self.complete = true;
     }
 
-    /// The scan's watermark now; advances it to the minimum over the partitions.
+    /// Advances the scan's watermark to the minimum over the partitions, and returns it.
     pub(crate) fn watermark(&mut self) -> Watermark {
         let now = match self.partitions.iter().map(|p| p.watermark(self.delay_ticks)).min() {
             None if self.complete => Watermark::END,
-            // Every partition of now is done, but more may come.
+            // All known partitions are done, but more may be discovered.
             Some(Watermark::END) if !self.complete => self.watermark.advance(self.furthest()),
             None => Watermark::NONE,
             Some(w) => w,
@@ -298,7 +300,7 @@ impl Progress {
         self.watermark
     }
 
-    /// Which partitions are idle now, and what the others amount to.
+    /// Determines which partitions are idle now, and the watermark of the others.
     pub(crate) fn outlook(&self, now_micros: i64) -> Outlook {
         let mut outlook = Outlook::NOTHING;
         for p in &self.partitions {
@@ -310,7 +312,7 @@ impl Progress {
             }
         }
         if !self.complete && self.partitions.iter().all(PartitionProgress::is_done) {
-            // What is not there yet is silent, too.
+            // Partitions that are yet to be discovered count as one that is silent.
             let own = self.watermark.advance(self.furthest());
             let from = self.when_idle.zip(self.since_micros);
             let from = from.map(|(when, since)| since.saturating_add(when.after_micros));
@@ -319,7 +321,7 @@ impl Progress {
         outlook
     }
 
-    /// What a partition with this watermark, which is idle from then on, says.
+    /// Adds a partition with the watermark `own`, which is idle from `idle_from` on.
     fn look(&self, outlook: &mut Outlook, own: Watermark, idle_from: Option<i64>, now_micros: i64) {
         match (idle_from, self.when_idle) {
             (Some(from), _) if from > now_micros => {
@@ -341,14 +343,14 @@ impl Progress {
         }
     }
 
-    /// The watermark of an idle partition that goes by the clock: as if a row of now had come.
+    /// The watermark of an idle partition that follows the clock: as if a row with the current time had arrived.
     fn by_clock(&self, own: Watermark, now_micros: i64) -> Watermark {
         let Some(unit) = self.unit else { return own };
         let now = Watermark::at(micros_to_ticks(now_micros, unit));
         own.advance(now.delayed(self.delay_ticks))
     }
 
-    /// The watermark that the rows read so far amount to, if nothing else came.
+    /// The greatest watermark of the done prefixes of all partitions.
     fn furthest(&self) -> Watermark {
         self.partitions
             .iter()
@@ -357,7 +359,7 @@ impl Progress {
             .unwrap_or(Watermark::NONE)
     }
 
-    /// A split is being read; `backlog`: rows of it are there already.
+    /// Records that reading of a split begins; `backlog`: it has rows already.
     pub fn begin(&mut self, id: PartitionId, split: usize, (backlog, now): (bool, i64)) {
         self.with(id, |p| {
             p.backlog = backlog;
@@ -368,12 +370,12 @@ impl Progress {
         });
     }
 
-    /// A batch is on its way into the queries: the partition speaks.
+    /// Records that a batch is on its way into the queries: the partition is not idle.
     pub fn take(&mut self, id: PartitionId) {
         self.with(id, |p| p.busy += 1);
     }
 
-    /// The batch that was [taken](Self::take) has reached the state.
+    /// Records that the batch that was [taken](Self::take) has reached the state.
     pub fn taken(&mut self, id: PartitionId, split: usize, step: &Step) {
         self.with(id, |p| {
             p.busy = p.busy.saturating_sub(1);
@@ -384,7 +386,7 @@ impl Progress {
         self.advance(id, split, step);
     }
 
-    /// Rows of a split have reached the state.
+    /// Records that rows of a split have reached the state.
     pub fn advance(&mut self, id: PartitionId, split: usize, step: &Step) {
         self.with(id, |p| {
             p.last_row_micros = p.last_row_micros.max(step.now_micros);
@@ -401,12 +403,12 @@ impl Progress {
         });
     }
 
-    /// One past the last offset of a partition that has reached the state.
+    /// Returns one past the last offset of a partition that has reached the state.
     pub fn consumed(&self, id: PartitionId) -> u64 {
         self.partitions.iter().find(|p| p.id == id).map_or(0, |p| p.consumed)
     }
 
-    /// A split is read to its end.
+    /// Records that a split has been read to its end.
     pub fn finish(&mut self, id: PartitionId, split: usize, now_micros: i64) {
         self.since_micros = self.since_micros.max(Some(now_micros));
         self.with(id, |p| {
@@ -422,7 +424,7 @@ impl Progress {
         });
     }
 
-    /// Every partition, for the user.
+    /// Returns the status of every partition, for `windrow.watermarks`.
     pub fn status(&self, now_micros: i64) -> Vec<PartitionStatus> {
         let is_idle = |p: &PartitionProgress| {
             p.idle_from(self.when_idle).is_some_and(|from| from <= now_micros)

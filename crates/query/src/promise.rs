@@ -1,20 +1,19 @@
-//! What a continuous query promises the reader of its rows: up to which event time they are
-//! complete.
+//! The watermark of the rows that a continuous query has returned to a client: they are complete up to it.
 //!
-//! Rows wait in a queue, so a promise holds from a number of rows on. It is not queued itself:
-//! a watermark that moves without rows wakes no reader and takes no memory.
+//! Rows wait in a queue, so a watermark holds only for a reader of all rows sent before it. It is not queued itself: a
+//! watermark that advances without rows wakes no reader and takes no memory.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use windrow_core::Watermark;
 
-/// See the module.
+/// The newest watermark, and the number of rows that it covers.
 #[derive(Debug)]
 pub struct Promise {
-    /// Rows given to the reader.
+    /// The number of rows sent.
     given: AtomicU64,
-    /// The newest watermark, and the rows that had been given before.
+    /// The number of rows sent before the newest watermark, and that watermark.
     told: Mutex<(u64, Watermark)>,
 }
 
@@ -25,18 +24,19 @@ impl Default for Promise {
 }
 
 impl Promise {
-    /// Rows are about to be given.
+    /// Records that rows are about to be sent.
     pub fn count(&self, rows: usize) {
         self.given.fetch_add(rows as u64, Ordering::AcqRel);
     }
 
-    /// What has been given is complete up to `watermark`.
+    /// Records that the rows sent so far are complete up to `watermark`.
     pub fn tell(&self, watermark: Watermark) {
         let mut told = self.told.lock();
         *told = (self.given.load(Ordering::Acquire), told.1.advance(watermark));
     }
 
-    /// The watermark that a reader of the first `rows` rows may rely on; `None`: no newer one.
+    /// Returns the watermark for a reader of the first `rows` rows; `None`: it covers rows that the reader has not read
+    /// yet.
     pub fn after(&self, rows: u64) -> Option<Watermark> {
         let (given, watermark) = *self.told.lock();
         (given <= rows).then_some(watermark)

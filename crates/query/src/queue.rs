@@ -1,6 +1,6 @@
-//! The way of rows to one reader: as many batches as a query may be ahead, and so many bytes.
+//! The queue of rows to one reader, bounded by batches and by bytes.
 //!
-//! Invariant: there are at most as many bytes on the way as the queue may hold, or one batch.
+//! Invariant: the queue holds at most its maximum of bytes, or a single batch.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use windrow_core::Result;
 
 use windrow_core::size::bytes_of;
 
-/// Bytes of a queue where there is no limit of memory.
+/// Bytes of a queue where there is no memory limit.
 const QUEUE_BYTES: usize = 64 << 20;
-/// What bytes are counted in.
+/// The unit in which bytes are counted.
 const UNIT: usize = 1 << 10;
 
-/// The end that rows are given to.
+/// The sending end of a queue.
 #[derive(Debug, Clone)]
 pub struct RowSender {
     sender: mpsc::Sender<Sent>,
@@ -25,7 +25,7 @@ pub struct RowSender {
     units: u32,
 }
 
-/// The end that rows are read from.
+/// The receiving end of a queue.
 #[derive(Debug)]
 pub struct RowReceiver(mpsc::Receiver<Sent>);
 
@@ -35,19 +35,19 @@ struct Sent {
     _room: Option<OwnedSemaphorePermit>,
 }
 
-/// The reader is gone.
+/// The error of sending when the reader is gone.
 #[derive(Debug)]
 pub struct Gone;
 
 impl fmt::Display for Gone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("nobody reads the rows")
+        f.write_str("the reader of the rows is gone")
     }
 }
 
 impl std::error::Error for Gone {}
 
-/// A queue of so many batches and bytes (`None`: some).
+/// Returns a queue of at most `batches` batches and `bytes` bytes (`None`: 64 MiB).
 pub fn queue(batches: usize, bytes: Option<usize>) -> (RowSender, RowReceiver) {
     let (sender, receiver) = mpsc::channel(batches);
     let units = u32::try_from(bytes.unwrap_or(QUEUE_BYTES) / UNIT).unwrap_or(u32::MAX).max(1);
@@ -56,7 +56,7 @@ pub fn queue(batches: usize, bytes: Option<usize>) -> (RowSender, RowReceiver) {
 }
 
 impl RowSender {
-    /// Waits until there is room, then passes on rows, or the error instead of them.
+    /// Waits until there is room, then sends rows, or an error instead of them.
     pub async fn send(&self, rows: Result<RecordBatch>) -> Result<(), Gone> {
         let room = match &rows {
             Ok(rows) => {
@@ -74,12 +74,12 @@ impl RowSender {
 }
 
 impl RowReceiver {
-    /// The next rows, or why there are none; `None` when no more will come.
+    /// Receives the next rows or an error; `None` at the end.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RecordBatch>>> {
         self.0.poll_recv(cx).map(|sent| sent.map(|sent| sent.rows))
     }
 
-    /// Takes no more: senders find that the reader is gone.
+    /// Closes the queue: sending fails from now on.
     pub fn close(&mut self) {
         self.0.close();
     }
@@ -105,7 +105,7 @@ mod tests {
         assert!(next().flatten().is_some());
         sender.send(Ok(batch.clone())).now_or_never().unwrap().unwrap();
         assert!(next().is_some() && next().is_some() && next().is_none());
-        // One batch that is larger than all of it goes alone.
+        // A batch that is larger than the whole queue is sent alone.
         let (sender, receiver) = queue(16, Some(1));
         sender.send(Ok(batch.clone())).now_or_never().unwrap().unwrap();
         let waits = sender.send(Ok(batch));

@@ -1,9 +1,9 @@
-//! Reference tables of a continuous query: read when it begins, so that a micro-batch does not read their files
-//! again, and held as long as it runs.
+//! Reference tables of a continuous query: read when it begins, so that no micro-batch reads their files again, and
+//! held as long as it runs.
 //!
-//! Invariants: a table is read once however many plans of the query name it, so all of them see the same rows;
-//! what is held counts in the memory of the query and of the engine, batch by batch as it is read. The rows of a table
-//! in memory are that table's own, and are not counted twice.
+//! Invariants: a table is read once however many plans of the query name it, so all of them see the same rows; its rows
+//! count in the memory of the query and of the engine, batch by batch as they are read. The rows of a table in memory
+//! belong to that table, and are not counted twice.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use windrow_stream::memory::display;
 
 use crate::runner::RunBytes;
 
-/// Those that a query has read.
+/// The reference tables that a query has read.
 #[derive(Debug, Default)]
 pub(crate) struct ReferenceTables(Vec<Held>);
 
@@ -33,12 +33,12 @@ pub(crate) struct ReferenceTables(Vec<Held>);
 struct Held {
     scan: TableScan,
     rows: Vec<RecordBatch>,
-    /// As long as the query runs.
+    /// Their memory, reserved as long as the query runs.
     memory: MemoryReservation,
 }
 
 impl ReferenceTables {
-    /// The same plan over the rows that its tables have now.
+    /// Replaces the tables of a plan by their current rows, which are read at their first use.
     ///
     /// # Errors
     /// When a table cannot be read, or all together take more memory than a query may.
@@ -77,7 +77,7 @@ impl ReferenceTables {
     }
 
     async fn table(&mut self, state: &SessionState, scan: TableScan) -> Result<LogicalPlan> {
-        // Functions that are tables have the same name whatever they are given.
+        // Table functions have the same name whatever their arguments.
         let same = |held: &&Held| held.scan == scan && Arc::ptr_eq(&held.scan.source, &scan.source);
         let rows = match self.0.iter().find(same) {
             Some(held) => held.rows.clone(),
@@ -95,7 +95,7 @@ impl ReferenceTables {
         scan.map(LogicalPlan::TableScan).map_err(from_datafusion)
     }
 
-    /// The tables, with what their rows come to.
+    /// The tables, with the [digests](digest) of their rows.
     ///
     /// # Errors
     /// When a column cannot be compared.
@@ -105,7 +105,8 @@ impl ReferenceTables {
     }
 }
 
-/// What a reference table holds now, beside `taken` bytes of others. It counts as long as the reservation is there.
+/// Reads a reference table; `taken`: the bytes of the query's other tables. The rows count as long as the returned
+/// reservation exists.
 ///
 /// # Errors
 /// When it cannot be read, or takes more memory than there is.
@@ -142,16 +143,16 @@ pub async fn rows_of_table(
 
 fn too_large(name: &str, bytes_max: usize) -> Error {
     let message = format!(
-        "the rows of table \"{name}\", which a continuous query keeps in memory, take it beyond what a query may hold \
+        "the rows of table \"{name}\", which a continuous query holds in memory, exceed the memory of a query \
          (--query-memory, {})",
         display(bytes_max)
     );
     Error::new(ErrorKind::Limit, message).with_hint(
-        "Keep the columns and rows that the query needs in a smaller table (CREATE TABLE … AS), or raise --query-memory.",
+        "Put the columns and rows that the query needs into a smaller table (CREATE TABLE … AS), or raise --query-memory.",
     )
 }
 
-/// A number that other rows hardly have, in whatever order they come.
+/// Returns a hash of the rows that does not depend on their order.
 ///
 /// # Errors
 /// When a column cannot be compared.

@@ -1,4 +1,4 @@
-//! The root of a query's plan: operators whose rows are finished, or rows that pass.
+//! The root of a query's plan: a stage of operators, or rows of a stateless plan.
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use crate::cut::TakenParts;
 use crate::runner::PlanRunner;
 use crate::stage::StageRun;
 
-/// The root of a query's plan, running.
+/// The root of a query's plan at run time.
 #[derive(Debug)]
 pub(crate) enum Root {
-    /// Windows that close.
+    /// A stage, whose finished rows the coordinator sends.
     Stage(Box<StageRun>),
-    /// Rows that pass: workers send them out themselves, only nested stages are stepped here.
+    /// A stateless plan: workers send its rows themselves; only nested stages are stepped by the coordinator.
     Rows { nested: Vec<(LeafId, StageRun)>, prepare: Arc<PlanRunner> },
 }
 
 impl Root {
-    /// Moves out what the workers have gathered, for [`cut`](Self::cut).
+    /// Moves out the state of the workers, for [`cut`](Self::cut).
     pub(crate) fn take_parts(&mut self) -> Vec<TakenParts> {
         let mut taken = vec![];
         match self {

@@ -1,8 +1,8 @@
-//! Runs one bounded DataFusion plan again and again, each time on other rows.
+//! Runs one bounded DataFusion plan repeatedly, each time on other rows.
 //!
-//! The physical plan is made once and shared by all workers; what differs between them is the
-//! task context, which holds the rows of the leaves. The plan's state is reset before every run:
-//! a plan that is run twice without it gives wrong rows or panics.
+//! The physical plan is created once and shared by all workers; each has its own task context, which holds the rows of
+//! the leaves. The plan's state is reset before every run: a plan that is run twice without that returns wrong rows or
+//! panics.
 
 use std::sync::Arc;
 use std::task::Context;
@@ -18,7 +18,7 @@ use windrow_operators::WindowRows;
 use windrow_sql::leaf::{LeafId, LeafInputs};
 use windrow_sql::plan::{run, stream};
 
-/// What one run of a plan may hold at once, among the settings of the session that it is planned with.
+/// The maximum bytes that one run of a plan may hold at once, as an extension of the session's configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct RunBytes(pub usize);
 
@@ -32,7 +32,7 @@ pub(crate) struct PlanRunner {
 }
 
 impl PlanRunner {
-    /// A runner of `plan`, with `state`'s functions, memory pool and settings.
+    /// Returns a runner of `plan`, with the functions, memory pool and settings of `state`.
     pub(crate) fn new(plan: Arc<dyn ExecutionPlan>, state: &SessionState) -> Self {
         let inputs = Arc::new(LeafInputs::default());
         let config = state.config().clone().with_extension(Arc::clone(&inputs));
@@ -42,12 +42,12 @@ impl PlanRunner {
         Self { plan, context: state.task_ctx(), inputs, budget: Budget::new(bytes) }
     }
 
-    /// The columns of its rows.
+    /// The schema of its output.
     pub(crate) fn schema(&self) -> SchemaRef {
         self.plan.schema()
     }
 
-    /// The output for these rows of one leaf; all other leaves are empty.
+    /// Runs the plan over these rows of one leaf; all other leaves are empty.
     pub(crate) async fn run_one(
         &self,
         leaf: LeafId,
@@ -56,8 +56,8 @@ impl PlanRunner {
         self.run(vec![(leaf, vec![rows])]).await
     }
 
-    /// The output for the rows of windows that are made as they are asked for, likewise. The
-    /// runner is not used for anything else before its end.
+    /// Runs the plan over the rows of windows, which are read lazily. The runner must not be used for anything else
+    /// before the stream ends.
     pub(crate) fn stream(
         &self,
         inputs: Vec<(LeafId, Vec<WindowRows>)>,
@@ -71,12 +71,12 @@ impl PlanRunner {
         Ok(futures::stream::poll_fn(within).boxed())
     }
 
-    /// Forgets what the leaves were given.
+    /// Releases the rows of the leaves.
     pub(crate) fn clear(&self) {
         self.inputs.clear();
     }
 
-    /// The output for these rows of the leaves.
+    /// Runs the plan over these rows of the leaves.
     pub(crate) async fn run(
         &self,
         inputs: Vec<(LeafId, Vec<RecordBatch>)>,

@@ -1,11 +1,11 @@
-//! A scan: reads one stream once, for all queries that tap it.
+//! A scan: one reading of a stream, for all queries that tap it.
 //!
 //! ```text
 //! source ─► partitions ─► lanes ─► workers (at most `threads`) ─► taps
 //! ```
-//! A *lane* is what has to be read in order: the splits of a partition, or a single split where
-//! the event times of those before it are known, so that its watermark is known without reading
-//! them. Splits within a lane are decoded at the same time and taken in order.
+//! A *lane* is a sequence of splits that must be read in order: those of a partition, or a single split where the event
+//! times of all splits are known, so that its watermark is known without reading the splits before it. Splits within a
+//! lane are decoded at the same time and consumed in order.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -42,76 +42,76 @@ pub(crate) struct Scan {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
-    /// Rows of the history that are counted and not read yet.
+    /// Rows of the history that are counted in `counters` and not read yet.
     pub(crate) unread: AtomicU64,
-    /// Type of the event-time column, for display.
+    /// The type of the event-time column, for display.
     pub(crate) time_type: Option<DataType>,
 }
 
-/// How the scan's watermark comes about.
+/// How the scan's watermark is determined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ScanTime {
-    /// The declared delay; `None`: the source reports its watermark itself (a view), or there is
-    /// no event time.
+    /// The declared delay, in ticks; `None`: the source reports its watermark itself (a view), or there is no event
+    /// time.
     pub(crate) delay_ticks: Option<i64>,
-    /// When its partitions are idle. Those of a bounded source never are: how fast it is read must not
-    /// decide what is late.
+    /// When its partitions are idle. Those of a bounded source never are: the speed of reading must not determine what
+    /// is late.
     pub(crate) when_idle: Option<WhenIdle>,
 }
 
-/// What the progress bar shows.
+/// Totals over all scans, for the progress bar.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Rows read.
     pub rows: AtomicU64,
     /// Bytes read.
     pub bytes: AtomicU64,
-    /// Bytes that there are to read, as far as sources know.
+    /// All bytes, as far as sources know their sizes.
     pub bytes_total: AtomicU64,
-    /// Rows read of what was there when it was opened, where bytes are not known.
+    /// Of sources whose bytes are not known: rows read that existed when their reading began.
     pub history: AtomicU64,
     /// All rows of that kind.
     pub history_total: AtomicU64,
 }
 
 impl Counters {
-    /// How many rows of a split count as history: those of logs and generators.
+    /// The number of rows of a split that count as history: those of logs and generators.
     fn history_of(split: &Split) -> u64 {
         if split.bytes.is_some() { 0 } else { split.rows.unwrap_or(0) }
     }
 }
 
-/// Splits that are read in order.
+/// A sequence of splits that must be read in order.
 #[derive(Debug)]
 struct Lane {
     partition: PartitionId,
     name: String,
     splits: Vec<Split>,
-    /// Largest event time of the partition before this lane.
+    /// The largest event time of the partition so far: before this lane, and in what has been read of it.
     max: Option<i64>,
-    /// It was found when windows were closed by this watermark, whatever the partition's own.
+    /// The watermark of the scan when the lane was discovered, up to which windows may have been closed.
     hold: Watermark,
-    /// Rows of the split's history that are not read yet.
+    /// Rows of the current split's history that are not read yet.
     history: u64,
 }
 
-/// How far a split was read before a restart, by the query that had read least of it.
+/// How far a split was read before a restart, by the query that had read the least of it.
 #[derive(Debug, Clone, Default)]
 struct ReadBefore {
-    /// All had read it to its end.
+    /// Whether all queries had read it to its end.
     done: bool,
     from: Option<u64>,
-    /// Largest event time up to there.
+    /// The largest event time up to there, in ticks.
     max: Option<i64>,
-    /// What the reader said of where that is.
+    /// The reader's description of that position.
     place: Option<Arc<str>>,
-    /// How far the query had read that had read most of it.
+    /// The position of the query that had read the most of it.
     past: u64,
 }
 
 impl Scan {
-    /// Reads the stream to its end (which an endless one does not have). Errors of the stream
-    /// fail all its queries, errors of one query only that one.
+    /// Reads the stream to its end, or until all queries have stopped. An error of the stream fails all its queries, an
+    /// error of one query only that one.
     pub(crate) async fn run(self: Arc<Self>) {
         let result = tokio::select! {
             result = caught(|| self.reading(), Arc::clone(&self).read_all()) => result,
@@ -130,12 +130,12 @@ impl Scan {
         }
     }
 
-    /// What an error calls the scan.
+    /// The name of the scan in errors.
     fn reading(&self) -> String {
         format!("reading stream \"{}\"", self.stream)
     }
 
-    /// Completes when no query wants the scan any more.
+    /// Completes when all queries of the scan have stopped.
     async fn all_stopped(&self) {
         for tap in &self.taps {
             tap.shared.stopped().await;
@@ -155,7 +155,7 @@ impl Scan {
             }
             progress.add(&partitions, self.clock.now_micros());
         }
-        // Where there is no partition, that is idle too.
+        // A stream without partitions may be idle too.
         self.taps.iter().for_each(|tap| tap.shared.wake());
         let again = self.source.rediscover_after();
         if again.is_none() {
@@ -180,7 +180,7 @@ impl Scan {
         }
     }
 
-    /// What was being read before a restart must still be there.
+    /// Checks that all partitions that were partly read before a restart still exist, and restores late and bad rows.
     fn find_again(&self, partitions: &[Partition]) -> Result<()> {
         let names: Vec<_> = partitions.iter().map(|p| (p.id, p.name.as_str())).collect();
         for tap in &self.taps {
@@ -188,12 +188,12 @@ impl Scan {
             tap.at.show_unused(query, &names, (&tap.late_rows, &self.bad_rows));
             if let Some(missing) = tap.at.from.missing(partitions) {
                 return Err(Error::data(format!(
-                    "\"{missing}\" of stream \"{}\" is gone, and was not read to its end before \
+                    "\"{missing}\" of stream \"{}\" is missing, and was not read to its end before \
                      the restart",
                     self.stream
                 ))
                 .with_hint(format!(
-                    "Put it back, or drop \"{}\" and create it again.",
+                    "Restore it, or drop \"{}\" and create it again.",
                     tap.shared.name
                 )));
             }
@@ -201,7 +201,7 @@ impl Scan {
         Ok(())
     }
 
-    /// How far all queries had read a split before a restart.
+    /// Returns how far a split was read before a restart.
     fn read_before(&self, lane: &Lane, split: &Split) -> Result<ReadBefore> {
         let mut before: Option<ReadBefore> = None;
         let all = || self.taps.iter().map(|tap| tap.at.from.of(&lane.name, split.number));
@@ -237,7 +237,7 @@ impl Scan {
         let timed = self.time.delay_ticks.is_some();
         lane.max = lane.max.max(before.max.filter(|_| timed));
         lane.history = Counters::history_of(split);
-        // What was read before a restart is no work that is still to be done.
+        // Rows that were read before a restart are not work to be done.
         self.count_history(lane, before.from.unwrap_or(0));
         if let Some(place) = &split.place {
             for tap in &self.taps {
@@ -247,7 +247,7 @@ impl Scan {
         let mut progress = self.progress.lock();
         progress.begin(lane.partition, split.number, (lane.history > 0, self.clock.now_micros()));
         if progress.may_be_idle() {
-            // It may never have a row: their coordinators know now when to look whether it is idle.
+            // It may never have a row: coordinators now compute when it becomes idle.
             self.taps.iter().for_each(|tap| tap.shared.wake());
         }
         let request =
@@ -275,7 +275,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Looks for new partitions again and again, and reads them.
+    /// Discovers new partitions at intervals, and reads them.
     async fn follow(
         self: Arc<Self>,
         after: Duration,
@@ -303,7 +303,7 @@ impl Scan {
         }
     }
 
-    /// Cuts partitions into lanes.
+    /// Divides partitions into lanes; `hold`: the watermark of the scan.
     fn lanes(&self, partitions: Vec<Partition>, hold: Watermark) -> Vec<Lane> {
         let timed = self.time.delay_ticks.is_some();
         let mut lanes = Vec::new();
@@ -338,7 +338,7 @@ impl Scan {
         lanes
     }
 
-    /// A worker: takes lane after lane.
+    /// A worker: reads lane after lane.
     async fn work(self: Arc<Self>, lanes: Arc<Mutex<VecDeque<Lane>>>) -> Result<()> {
         let mut taps: Vec<TapWorker> = self.taps.iter().cloned().map(TapWorker::new).collect();
         loop {
@@ -396,7 +396,7 @@ impl Scan {
         Ok(())
     }
 
-    /// One micro-batch into all taps; then the watermark moves.
+    /// Sends one micro-batch to all taps; then the watermark may move.
     async fn take(
         &self,
         lane: &mut Lane,
@@ -438,7 +438,7 @@ impl Scan {
         if timed {
             lane.max = max;
         }
-        // It is idle from now on at the earliest, however long the queries have taken.
+        // The time without rows begins now, however long the queries have taken.
         let (now_micros, backlog) = (self.clock.now_micros(), lane.history > 0);
         let step = Step { max, explicit, consumed, now_micros, idle, backlog };
         self.progress.lock().taken(lane.partition, split.number, &step);
@@ -449,11 +449,11 @@ impl Scan {
         Ok(())
     }
 
-    /// So many rows of the lane's split are read; those behind its history do not count.
+    /// Records that `rows` rows of the lane's split were read; those after its history do not count.
     fn count_history(&self, lane: &mut Lane, rows: u64) {
         let rows = rows.min(lane.history);
         lane.history -= rows;
-        // A scan that was stopped has given its history back already.
+        // A stopped scan has subtracted its history already.
         let less = |unread: u64| unread.checked_sub(rows);
         if self.unread.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
             self.counters.history.fetch_add(rows, Ordering::Relaxed);
@@ -462,7 +462,7 @@ impl Scan {
 
     fn end_split(&self, lane: &mut Lane, split: &Split, taps: &[TapWorker]) {
         if self.time.delay_ticks.is_some() {
-            // Rows that were skipped count for the watermark all the same.
+            // Skipped rows count for the watermark too.
             lane.max = lane.max.max(split.event_times.map(|(_, max)| max));
             let now_micros = self.clock.now_micros();
             let step = Step { max: lane.max, now_micros, ..Step::default() };
@@ -480,7 +480,7 @@ impl Scan {
     }
 }
 
-/// A query that cannot continue: a cancelled one just stops, the others fail with their error.
+/// Stops a query after an error of its tap: a cancelled one is cancelled, others fail with the error.
 fn stop(tap: &TapWorker, error: Error) {
     match error.kind() {
         windrow_core::ErrorKind::Cancelled => tap.tap.shared.cancel(),
@@ -489,7 +489,7 @@ fn stop(tap: &TapWorker, error: Error) {
     tap.tap.shared.wake();
 }
 
-/// Decodes a whole split on another thread; nothing without a source.
+/// Decodes a whole split on another thread; without a source there is nothing to decode.
 async fn decode(
     source: Option<Arc<dyn Source>>,
     split: Split,

@@ -1,4 +1,4 @@
-//! What all tasks of one continuous query share: its counters, its brake, its end.
+//! The state that all tasks of one continuous query share: its counters, its back-pressure, its status.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -17,73 +17,73 @@ use crate::latency::Latency;
 use crate::ledger::Ledger;
 use crate::tap_state::TapState;
 
-/// One running query, as its tasks see it.
+/// The shared state of one query.
 #[derive(Debug)]
 pub struct Shared {
-    /// Its number, as `windrow.queries` has it.
+    /// Its id, as in `windrow.queries`.
     pub id: u64,
-    /// Its name: that of the view, or a made one.
+    /// Its name: that of the view, or a generated one.
     pub name: String,
-    /// What became of its rows.
+    /// The account of its rows.
     pub ledger: Ledger,
-    /// How long its micro-batches take.
+    /// The durations of its micro-batches.
     pub latency: Latency,
-    /// Tells the time.
+    /// The clock.
     pub(crate) clock: Arc<dyn Clock>,
-    /// How far it is.
+    /// Its progress.
     pub state: Mutex<QueryState>,
     /// Wakes the coordinator: a micro-batch has reached the state.
     wake: Notify,
-    /// Micro-batches that the coordinator has not looked at yet.
+    /// The number of micro-batches that the coordinator has not seen yet.
     pending: AtomicUsize,
     /// Bounds `pending`: a slow coordinator (or client) slows the sources.
     permits: Semaphore,
     stop: watch::Sender<bool>,
     status: watch::Sender<Status>,
-    /// How often the coordinator has been through.
+    /// The number of passes of the coordinator.
     passes: watch::Sender<u64>,
-    /// The limit of memory, if there is one.
+    /// The memory limit, if there is one.
     pub(crate) memory: Option<Arc<Memory>>,
-    /// Bytes of state that have gone to disk.
+    /// Bytes of state spilled to disk so far.
     pub spilled_bytes: Arc<AtomicU64>,
-    /// Where its leaves stand in their streams.
+    /// The positions of its leaves in their streams.
     taps: Mutex<Vec<Arc<TapState>>>,
-    /// Workers hold it while they are inside a micro-batch; a cut of the state keeps them out.
+    /// Workers hold it shared while they are inside a micro-batch; a cut of the state holds it exclusively.
     pub(crate) gate: RwLock<()>,
-    /// Checkpoints that were asked for.
+    /// The number of checkpoints requested.
     checkpoints_wanted: AtomicU64,
     checkpoints_done: watch::Sender<Checkpointed>,
-    /// The rows of a view, whose readers learn that it has failed.
+    /// The log of a view, whose readers are informed of its failure.
     log: OnceLock<Weak<StreamLog>>,
-    /// It has failed by its rows: run again it would fail again.
+    /// Whether it has failed on its rows, so that it would fail again if it were restarted.
     fails_again: AtomicBool,
-    /// It had failed before the engine was opened.
+    /// Whether it failed before the engine was opened.
     failed_before: AtomicBool,
-    /// The reference tables that it has read, with what they come to.
+    /// The reference tables that it has read, with the digests of their rows.
     pub tables: Mutex<Vec<(TableScan, u64)>>,
 }
 
-/// What became of the checkpoints that were asked for.
+/// The outcome of requested checkpoints.
 #[derive(Debug, Clone, Default)]
 struct Checkpointed {
-    /// How many have been answered.
+    /// The number of requests that are done.
     done: u64,
-    /// Why the last one failed, if it did.
+    /// The error of the last one, if it failed.
     error: Option<Arc<Error>>,
 }
 
-/// For `windrow.queries`.
+/// The progress of a query, for `windrow.queries`.
 #[derive(Debug, Clone)]
 pub struct QueryState {
-    /// What has been returned is complete up to there.
+    /// The watermark: returned rows are complete up to it.
     pub watermark: Watermark,
     /// Windows closed so far.
     pub windows_closed: u64,
-    /// Windows that have rows and are not closed, as far as the merger knows them.
+    /// Windows that have rows and are not closed, as far as the coordinator knows.
     pub windows_open: usize,
     /// Micro-batches done.
     pub batches: u64,
-    /// Bytes of window state.
+    /// Bytes of state in memory.
     pub state_bytes: usize,
 }
 
@@ -99,12 +99,12 @@ impl Default for QueryState {
     }
 }
 
-/// Whether a query still runs.
+/// The status of a query.
 #[derive(Debug, Clone)]
 pub enum Status {
-    /// It takes in rows, or waits for some.
+    /// It processes rows, or waits for some.
     Running,
-    /// All inputs have ended and all windows are out.
+    /// All inputs have ended and all windows have been returned.
     Finished,
     /// It failed with this error.
     Failed(Arc<Error>),
@@ -113,7 +113,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// As `windrow.queries` shows it.
+    /// Its name in `windrow.queries`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -125,7 +125,7 @@ impl Status {
 }
 
 impl Shared {
-    /// A query that has not begun; so many micro-batches may wait for its coordinator.
+    /// Returns a query that has not begun; at most `batches_max` micro-batches wait for its coordinator.
     pub fn new(
         id: u64,
         name: String,
@@ -159,12 +159,12 @@ impl Shared {
         })
     }
 
-    /// It is the query of a view with these rows.
+    /// Sets the log of the view whose query this is.
     pub fn fills(&self, log: &Arc<StreamLog>) {
         self.log.get_or_init(|| Arc::downgrade(log));
     }
 
-    /// The share of memory of one of its window operators; `None` without a limit.
+    /// Returns the share of memory of one of its stateful operators; `None` without a limit.
     pub(crate) fn operator_memory(&self) -> Option<Arc<OperatorMemory>> {
         self.memory.as_ref().map(|memory| memory.operator(&self.name, &self.spilled_bytes))
     }
@@ -177,7 +177,7 @@ impl Shared {
         Ok(())
     }
 
-    /// A micro-batch has reached the state (or a source has ended).
+    /// Records that a micro-batch has reached the state, and wakes the coordinator.
     pub(crate) fn batch_done(&self) {
         self.pending.fetch_add(1, Ordering::AcqRel);
         self.wake.notify_one();
@@ -188,48 +188,48 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// Completes when the coordinator is woken, for whatever reason.
+    /// Completes when the coordinator is woken.
     pub(crate) async fn woken(&self) {
         self.wake.notified().await;
     }
 
-    /// Waits for micro-batches; returns how many came.
+    /// Waits until the coordinator is woken; returns the number of micro-batches since the last call.
     pub(crate) async fn wait_for_batches(&self) -> usize {
         self.woken().await;
         self.pending.swap(0, Ordering::AcqRel)
     }
 
-    /// No micro-batch is on its way to the coordinator. One that is will wake it again.
+    /// Whether no micro-batch is on its way to the coordinator. (One that is will wake it.)
     pub(crate) fn is_idle(&self) -> bool {
         self.pending.load(Ordering::Acquire) == 0 && self.gate.try_write().is_ok()
     }
 
-    /// The coordinator is through with `batches` micro-batches.
+    /// Admits `batches` further micro-batches, after the coordinator has processed as many.
     pub(crate) fn give_room(&self, batches: usize) {
         self.permits.add_permits(batches);
     }
 
-    /// The coordinator has been through once more.
+    /// Records that the coordinator has completed a pass.
     pub(crate) fn passed(&self) {
         self.passes.send_modify(|n| *n += 1);
     }
 
-    /// A receiver that wakes after each pass of the coordinator.
+    /// Returns a receiver that is notified after each pass of the coordinator.
     pub fn watch_passes(&self) -> watch::Receiver<u64> {
         self.passes.subscribe()
     }
 
-    /// Remembers a leaf whose scan is known now.
+    /// Adds a leaf whose scan is known.
     pub(crate) fn add_tap(&self, tap: Arc<TapState>) {
         self.taps.lock().push(tap);
     }
 
-    /// Where its leaves stand in their streams.
+    /// The positions of its leaves in their streams.
     pub fn taps(&self) -> Vec<Arc<TapState>> {
         self.taps.lock().clone()
     }
 
-    /// Where a leaf stands that reads this stream.
+    /// The position of a leaf that reads this stream.
     pub fn tap_of(&self, stream: &str) -> Option<Arc<TapState>> {
         self.taps.lock().iter().find(|tap| tap.stream == stream).map(Arc::clone)
     }
@@ -239,7 +239,7 @@ impl Shared {
         self.tap_of(stream).is_some()
     }
 
-    /// How far the query has taken in the log of a stream or view: one past the last offset.
+    /// How far the query has read the log of a stream or view: one past the last offset.
     pub fn consumed(&self, stream: &str) -> u64 {
         self.tap_of(stream).map_or(0, |tap| tap.consumed())
     }
@@ -252,14 +252,14 @@ impl Shared {
         state.batches = counts.batches;
     }
 
-    /// Asks for a checkpoint; returns its number.
+    /// Requests a checkpoint; returns the number of the request.
     pub(crate) fn ask_checkpoint(&self) -> u64 {
         let ticket = self.checkpoints_wanted.fetch_add(1, Ordering::AcqRel) + 1;
         self.wake();
         ticket
     }
 
-    /// Asks for a checkpoint and waits until it is durable, or the query is over.
+    /// Requests a checkpoint and waits until it is durable, or the query has ended.
     ///
     /// # Errors
     /// When it could not be written.
@@ -278,18 +278,18 @@ impl Shared {
         }
     }
 
-    /// The number of the newest checkpoint that was asked for and is not answered.
+    /// The number of the newest request for a checkpoint that is not done.
     pub(crate) fn checkpoint_wanted(&self) -> Option<u64> {
         let wanted = self.checkpoints_wanted.load(Ordering::Acquire);
         (wanted > self.checkpoints_done.borrow().done).then_some(wanted)
     }
 
-    /// All checkpoints up to number `ticket` are answered.
+    /// Records that all requests up to number `ticket` are done.
     pub(crate) fn checkpoint_done(&self, ticket: u64, error: Option<Arc<Error>>) {
         self.checkpoints_done.send_replace(Checkpointed { done: ticket, error });
     }
 
-    /// Whether the query has ended, in whatever way.
+    /// Whether the query has ended, for whatever reason.
     pub fn is_over(&self) -> bool {
         !matches!(*self.status.borrow(), Status::Running)
     }
@@ -323,8 +323,8 @@ impl Shared {
         });
     }
 
-    /// Fails the query and stops its tasks. Readers of a view learn it before the status shows that it has
-    /// failed, so that none takes what the view had for its answer.
+    /// Fails the query and stops its tasks. The log of a view fails before the status changes, so that no reader
+    /// mistakes the rows so far for the complete result.
     pub fn fail(&self, error: Arc<Error>) {
         if let Some(log) = self.log.get().and_then(Weak::upgrade).filter(|_| !self.is_over()) {
             log.fail(Arc::new(has_failed(&self.name, &error)));
@@ -334,7 +334,7 @@ impl Shared {
         self.permits.close();
     }
 
-    /// Fails by what its rows are, unless the error is of another kind: then it would fail again.
+    /// Fails the query; with an error of kind `Data` it would fail again on the same rows.
     pub(crate) fn fail_by_rows(&self, error: Arc<Error>) {
         if error.kind() == ErrorKind::Data && !self.is_over() {
             self.fails_again.store(true, Ordering::Release);
@@ -342,23 +342,23 @@ impl Shared {
         self.fail(error);
     }
 
-    /// It has failed before a restart, and does not run again.
+    /// Fails the query with its error from before a restart.
     pub fn fail_as_before(&self, error: Error) {
         self.failed_before.store(true, Ordering::Release);
         self.fail(Arc::new(error));
     }
 
-    /// Whether it had failed before the engine was opened.
+    /// Whether it failed before the engine was opened.
     pub fn failed_before(&self) -> bool {
         self.failed_before.load(Ordering::Acquire)
     }
 
-    /// Whether it has failed, and would again.
+    /// Whether it has failed, and would fail again if it were restarted.
     pub fn fails_again(&self) -> bool {
         self.fails_again.load(Ordering::Acquire)
     }
 
-    /// Why it has failed, if it has.
+    /// The message of its error, if it has failed.
     pub fn failure(&self) -> Option<String> {
         match &*self.status.borrow() {
             Status::Failed(error) => Some(error.message().to_owned()),
@@ -366,7 +366,7 @@ impl Shared {
         }
     }
 
-    /// Whether it still runs, or how it ended.
+    /// Its status.
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
     }
@@ -374,7 +374,7 @@ impl Shared {
     /// Waits for the end of the query.
     ///
     /// # Errors
-    /// What the query failed with; `Cancelled` when it was stopped.
+    /// The error of the query; `Cancelled` when it was stopped.
     pub async fn ended(&self) -> Result<()> {
         let mut status = self.status.subscribe();
         let ended = status
@@ -395,12 +395,12 @@ impl Fails for Shared {
     }
 }
 
-/// The error of a query that was stopped.
+/// Returns the error for a query that was stopped.
 pub fn cancelled() -> Error {
     Error::new(ErrorKind::Cancelled, "the query was cancelled")
 }
 
-/// The error that readers of a failed view get.
+/// Returns the error for the readers of a failed view.
 fn has_failed(view: &str, error: &Error) -> Error {
     let message = format!("view \"{view}\" has failed: {}", error.message());
     let mut told = Error::new(error.kind(), message);
@@ -418,11 +418,11 @@ fn has_failed(view: &str, error: &Error) -> Error {
             "Drop it, or CREATE OR REPLACE it with another expression or WITH (on_error = 'skip_row'), \
              which makes such rows bad rows. SHOW VIEWS has the state of \"{view}\"."
         ),
-        _ => format!("CREATE OR REPLACE it, or start again. SHOW VIEWS has the state of \"{view}\"."),
+        _ => format!("CREATE OR REPLACE it, or restart windrow. SHOW VIEWS has the state of \"{view}\"."),
     })
 }
 
-/// The error of a limit says whose it is.
+/// Adds the name of the query to the error of a limit.
 pub(crate) fn of_query(error: Error, query: &str) -> Error {
     if error.kind() != ErrorKind::Limit || error.message().contains(query) {
         return error;

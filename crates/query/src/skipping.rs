@@ -1,9 +1,9 @@
-//! Rows whose expressions fail, found in a batch: what a view with `on_error = 'skip_row'` leaves out.
+//! Finding the rows of a batch on which expressions fail, which a view with `on_error = 'skip_row'` skips.
 //!
-//! A batch that fails is cut into sixteen, and each piece that fails again, down to the rows.
+//! A batch that fails is divided into sixteen pieces, and each piece that fails again, down to single rows.
 //!
-//! Invariants: a row is left out only when the plan fails on it alone, so it does not matter which rows were
-//! in its batch; the output of the others is in their order; what fails by anything but its rows fails.
+//! Invariants: a row is skipped only when the plan fails on it alone, so the other rows of its batch do not matter; the
+//! output of the others is in their order; a failure for any other reason is returned.
 
 use arrow::record_batch::RecordBatch;
 use windrow_core::{ErrorKind, Result};
@@ -11,22 +11,22 @@ use windrow_sql::leaf::LeafId;
 
 use crate::runner::PlanRunner;
 
-/// A batch that fails is cut into so many pieces.
+/// The number of pieces into which a failed batch is divided.
 const PIECES: usize = 16;
 
-/// What became of a batch.
+/// The result for a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Skipped {
-    /// The output for the rows that do not fail.
+    /// The output for the rows on which the plan does not fail.
     pub(crate) out: Vec<RecordBatch>,
-    /// The rows that do, in their order, with the reason.
+    /// The numbers of the rows on which it fails, in order, with the reason.
     pub(crate) failed: Vec<(usize, String)>,
 }
 
-/// Runs a plan over the rows of one leaf, without those that it fails on.
+/// Runs a plan over the rows of one leaf, without those on which it fails.
 ///
 /// # Errors
-/// When it fails by anything but its rows.
+/// When it fails for another reason than its rows.
 pub(crate) async fn run_rows(
     runner: &PlanRunner,
     leaf: LeafId,
@@ -42,7 +42,7 @@ pub(crate) async fn run_rows(
             Err(_) => {
                 let step = rows.div_ceil(PIECES);
                 let pieces = (first..first + rows).step_by(step);
-                // The first is taken next.
+                // The first piece is on top.
                 todo.extend(pieces.rev().map(|at| (at, step.min(first + rows - at))));
             }
         }

@@ -1,14 +1,14 @@
-//! A stage at run time: its operators merge what the workers gathered and return it in order of its end; the finish plan
-//! runs on each end.
+//! A stage at run time: its operators merge the segments of the workers and return finished rows in order of their
+//! ends; the finish plan runs on each end.
 //!
 //! ```text
 //! parts of the workers, per input ─flush─► part of the coordinator ─close─► finish plan ─► rows
 //! nested stage ─rows─► prepare ─► a worker's part of its own ─┘
 //! ```
-//! Windows that memory has no room for are made piece by piece while the finish plan reads them, and
-//! its rows leave as they come.
+//! Windows that do not fit in memory are read back piece by piece while the finish plan runs, and its rows are returned
+//! as it produces them.
 //!
-//! A stage never waits for rows: it is stepped by the coordinator, which hands the rows on.
+//! A stage never waits for rows: the coordinator steps it, and sends the rows.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,30 +25,28 @@ use crate::runner::PlanRunner;
 use crate::tap::Stores;
 use crate::tap_state::TapState;
 
-/// Windows of a row-wise stage go through its finish plan together until there are this many
-/// rows.
+/// Windows of a row-wise stage are finished together until they have this many rows.
 pub(crate) const FINISH_ROWS: usize = 8_192;
 
 /// The windows that a leaf of the finish plan reads.
 type LeafWindows = (LeafId, Vec<WindowRows>);
 
-/// A stage, running.
+/// A stage at run time.
 pub(crate) struct StageRun {
     pub(crate) operators: Vec<OperatorRun>,
     pub(crate) finish: PlanRunner,
-    /// The memory with which rows that do not fit are sorted, where the output needs an order.
+    /// The memory for sorting rows of windows that do not fit in memory, where the output is ordered.
     pub(crate) sorted: Option<Arc<OperatorMemory>>,
     pub(crate) row_wise: bool,
-    /// Something that could be finished waits until no rows are on their way.
+    /// Whether results that could be finished are held back while rows are on their way.
     pub(crate) holds_back: bool,
-    /// Its operator gives rows in one order, whatever came when: they need not be put in order.
+    /// Whether the order of its rows does not depend on timing, so that they need not be sorted.
     pub(crate) in_order: bool,
     /// Windows closed so far.
     pub(crate) closed: u64,
-    /// Windows that end here or before are in the archive already: they are closed once more and
-    /// not returned.
+    /// Windows that end at this watermark or before are archived already: they are closed and not returned.
     pub(crate) archived: Watermark,
-    /// The rows that are still to come of windows which do not fit into memory.
+    /// The remaining rows of windows that do not fit in memory.
     pub(crate) open: Option<BoxStream<'static, Result<RecordBatch>>>,
 }
 
@@ -58,22 +56,22 @@ impl fmt::Debug for StageRun {
     }
 }
 
-/// One stateful operator of a stage, running.
+/// One stateful operator of a stage, at run time.
 #[derive(Debug)]
 pub(crate) struct OperatorRun {
     pub(crate) leaf: LeafId,
     pub(crate) operator: Box<dyn CoordinatorPart>,
     pub(crate) inputs: Vec<InputRun>,
-    /// Rows that finish up to here are being or have been closed.
+    /// The watermark up to which rows are being, or have been, closed.
     pub(crate) watermark: Watermark,
-    /// What the coordinator's part holds, if there is a limit of memory.
+    /// The memory of the coordinator's part, if there is a memory limit.
     memory: Option<(Arc<OperatorMemory>, Part)>,
 }
 
-/// One input of an operator, running.
+/// One input of an operator, at run time.
 #[derive(Debug, Default)]
 pub(crate) struct InputRun {
-    /// Where the streams stand that feed it.
+    /// The taps that feed it.
     pub(crate) taps: Vec<Arc<TapState>>,
     pub(crate) stores: Stores,
     pub(crate) nested: Vec<NestedRun>,
@@ -81,7 +79,7 @@ pub(crate) struct InputRun {
     pub(crate) lateness_ticks: i64,
 }
 
-/// A stage that feeds a leaf: an operator over operators.
+/// A stage that feeds an input of another operator.
 #[derive(Debug)]
 pub(crate) struct NestedRun {
     pub(crate) leaf: LeafId,
@@ -91,7 +89,7 @@ pub(crate) struct NestedRun {
 }
 
 impl InputRun {
-    /// The smallest watermark of its streams at which something may finish; `at`: what the coordinator's part says.
+    /// The smallest watermark of its streams at which rows may finish; `at`: that of the coordinator's part.
     fn next_close(&self, at: Option<i64>) -> Option<i64> {
         let stores = self.stores.lock();
         let live = stores.iter().filter_map(|store| store.lock().next_close());
@@ -102,14 +100,14 @@ impl InputRun {
         own.into_iter().chain(self.nested.iter().filter_map(|n| n.stage.next_close())).min()
     }
 
-    /// Takes in the rows of nested stages; returns the watermark that the input has reached.
+    /// Adds the rows of nested stages to their store; returns the watermark that the input has reached.
     async fn gather(&mut self, idle: bool) -> Result<Watermark> {
         let mut low = Watermark::END;
         for tap in &self.taps {
             low = low.min(tap.watermark());
         }
         for nested in &mut self.nested {
-            // A nested stage gives all its closed windows at once: each is one merged batch.
+            // All closed windows of a nested stage are taken at once: each is one merged batch.
             while let Some(rows) = Box::pin(nested.stage.next(idle)).await? {
                 for prepared in nested.prepare.run(vec![(nested.leaf, rows)]).await? {
                     nested.store.update(&prepared)?;
@@ -121,7 +119,7 @@ impl InputRun {
         Ok(low.delayed(self.lag_ticks).delayed(self.lateness_ticks))
     }
 
-    /// Passes on what the workers flush at `to`.
+    /// Passes the segments that the workers flush at `to` to `add`.
     fn flush(&mut self, to: Watermark, add: &mut dyn FnMut(Segment) -> Result<()>) -> Result<()> {
         for nested in &mut self.nested {
             nested.store.flush(to)?.into_iter().try_for_each(&mut *add)?;
@@ -140,7 +138,7 @@ impl InputRun {
         Ok(())
     }
 
-    /// Bytes of state and open windows of its workers and nested stages.
+    /// Bytes of state, and the number of open windows, of its workers and nested stages.
     fn size(&self) -> (usize, usize) {
         let stores = self.stores.lock();
         let (bytes, open) = stores.iter().fold((0, 0), |(bytes, open), store| {
@@ -153,7 +151,7 @@ impl InputRun {
 }
 
 impl OperatorRun {
-    /// An operator that nothing feeds yet.
+    /// Returns an operator without inputs.
     pub(crate) fn new(
         leaf: LeafId,
         operator: &dyn StatefulOperator,
@@ -187,7 +185,7 @@ impl OperatorRun {
         }
     }
 
-    /// The coordinator's part has grown or shrunk: when memory is short now, it goes to disk.
+    /// Measures the coordinator's part, and spills it if memory is short.
     pub(crate) fn measure(&mut self) -> Result<()> {
         if let Some((_, part)) = &self.memory
             && part.tell(self.operator.size_bytes())
@@ -203,8 +201,8 @@ impl OperatorRun {
         self.inputs.iter().filter_map(|input| input.next_close(at)).min()
     }
 
-    /// Takes in what has become final and moves the watermark there. `idle`: no rows are on their way. Returns whether
-    /// something is held back until then.
+    /// Gathers what has become final and advances the watermark. `idle`: no rows are on their way. Returns whether
+    /// results are held back until that is so.
     async fn gather(&mut self, idle: bool) -> Result<bool> {
         let mut reached = Watermark::END;
         for input in &mut self.inputs {
@@ -224,7 +222,7 @@ impl OperatorRun {
         Ok(self.watermark < reached || nested.any(|nested| nested.stage.holds_back))
     }
 
-    /// Adds what the workers flush at `to` to the coordinator's part.
+    /// Adds the segments that the workers flush at `to` to the coordinator's part.
     fn flush(&mut self, to: Watermark) -> Result<()> {
         let operator = &mut self.operator;
         for (number, input) in self.inputs.iter_mut().enumerate() {
@@ -233,7 +231,7 @@ impl OperatorRun {
         Ok(())
     }
 
-    /// Bytes of state, and open windows: those of the coordinator's part, and those that a worker still fills.
+    /// Bytes of state, and the number of open windows, of the coordinator's part and the inputs.
     fn size(&self) -> (usize, usize) {
         let own = (self.operator.size_bytes(), self.operator.open_windows());
         let inputs = self.inputs.iter().map(InputRun::size);
@@ -242,14 +240,13 @@ impl OperatorRun {
 }
 
 impl StageRun {
-    /// The stage's watermark: what it has returned is complete up to there.
+    /// The watermark of the stage: its closed windows are complete up to it.
     pub(crate) fn watermark(&self) -> Watermark {
         self.operators.iter().map(|o| o.watermark).min().unwrap_or(Watermark::END)
     }
 
-    /// Takes in what has become final in all operators. Windows that can close then leave by
-    /// [`StageRun::pop`].
-    /// `idle`: no rows are on their way, so that nothing has to wait for more.
+    /// Gathers what has become final in all operators; [`StageRun::pop`] then returns it. `idle`: no rows are on their
+    /// way, so that no result need wait for more.
     pub(crate) async fn gather(&mut self, idle: bool) -> Result<()> {
         self.holds_back = false;
         for operator in &mut self.operators {
@@ -258,14 +255,14 @@ impl StageRun {
         Ok(())
     }
 
-    /// Gathers, then gives the next rows; `None` when nothing more can close now.
+    /// Gathers, then returns the next rows; `None` when nothing more can close now.
     async fn next(&mut self, idle: bool) -> Result<Option<Vec<RecordBatch>>> {
         self.gather(idle).await?;
         self.pop().await
     }
 
-    /// The next finished rows: those of one end, of several ends of a row-wise stage, or a piece
-    /// of them; `None` when nothing more can close.
+    /// Returns the next finished rows: those of one end, of several ends of a row-wise stage, or a piece of them;
+    /// `None` when nothing more can close.
     pub(crate) async fn pop(&mut self) -> Result<Option<Vec<RecordBatch>>> {
         loop {
             if let Some(open) = &mut self.open {
@@ -305,7 +302,7 @@ impl StageRun {
         Ok(Some(rows))
     }
 
-    /// Releases files that the windows were in.
+    /// Releases the files of windows that have been read.
     fn forget_inputs(&self) {
         self.finish.clear();
     }
@@ -317,7 +314,7 @@ impl StageRun {
             self.operators.iter().map(|o| (o.leaf, vec![])).collect();
         let mut count = 0;
         let mut any = false;
-        // Rows of one operator need not wait for those of others with the same end.
+        // A single operator need not close one end at a time for the sake of others.
         let together = self.row_wise && self.operators.len() == 1;
         while let Some(end) = self.next_end(watermark)? {
             if self.archived.closes(end) {
@@ -354,12 +351,12 @@ impl StageRun {
         Ok(())
     }
 
-    /// The smallest watermark of its streams at which a window may close, as far as that is known.
+    /// The smallest watermark of its streams at which a window may close, if any is known.
     pub(crate) fn next_close(&self) -> Option<i64> {
         self.operators.iter().filter_map(OperatorRun::next_close).min()
     }
 
-    /// The end of the next finished rows, if that is at `to` or before.
+    /// The end of the next finished rows, if it is at `to` or before.
     fn next_end(&mut self, to: Watermark) -> Result<Option<i64>> {
         let mut next: Option<i64> = None;
         for run in &mut self.operators {
@@ -368,7 +365,7 @@ impl StageRun {
         Ok(next)
     }
 
-    /// Bytes of state, and open windows.
+    /// Bytes of state, and the number of open windows.
     pub(crate) fn size(&self) -> (usize, usize) {
         let operators = self.operators.iter().map(OperatorRun::size);
         operators.fold((0, 0), |(b, o), (bytes, open)| (b + bytes, o + open))

@@ -37,17 +37,17 @@ use crate::tap_state::TapState;
 
 /// The streams that a query may read, by name.
 pub trait Streams: Sync {
-    /// The stream, or the materialized view as a stream.
+    /// Returns the stream, or the materialized view as a stream.
     ///
     /// # Errors
     /// When there is none of this name.
     fn stream_to_read(&self, name: &str) -> Result<Arc<Stream>>;
 
-    /// Whether only rows that clients may still push keep it from ending.
+    /// Whether the stream would end if no client pushed further rows.
     fn waits_for_pushes(&self, name: &str) -> bool;
 }
 
-/// A query that is ready to run, but for its scans.
+/// A query that is ready to run, except for its scans.
 #[derive(Debug)]
 pub struct Ready {
     coordinator: Coordinator,
@@ -58,20 +58,20 @@ pub struct Ready {
 #[derive(Debug)]
 struct Draft {
     stream: Arc<Stream>,
-    /// The query reads what is there now and then ends.
+    /// Whether the query reads the rows that exist now, and then ends.
     bounded: bool,
     leaf: LeafId,
     projection: Vec<usize>,
-    /// The leaf has where its rows stand as a last column.
+    /// Whether the leaf has the positions of its rows as a last column.
     positions: bool,
     predicates: Vec<Predicate>,
     plan: PreparePlan,
     sink: DraftSink,
     late_to: Option<Arc<PushStream>>,
     skips_rows: bool,
-    /// Its query waits for a client.
+    /// Whether its query waits for a client.
     is_for_client: bool,
-    /// How far it has been read.
+    /// Its position.
     at: Arc<TapState>,
 }
 
@@ -90,31 +90,31 @@ enum DraftSink {
     Rows(Output),
 }
 
-/// How a query is to run.
+/// The parameters of a query.
 #[derive(Debug)]
 pub struct QuerySetup {
     /// The query.
     pub shared: Arc<Shared>,
-    /// Where its rows go.
+    /// The destination of its rows.
     pub output: Output,
-    /// Push streams count as ended once their rows of now are read.
+    /// Whether push streams count as ended once their current rows are read.
     pub push_ends: bool,
-    /// The stream that takes its late rows (`LATE DATA TO`), if one does.
+    /// The stream for its late rows (`LATE DATA TO`), if any.
     pub late_to: Option<Arc<PushStream>>,
-    /// Windows that end here or before are in the archive already.
+    /// Windows that end at this watermark or before are archived already.
     pub archived: Watermark,
-    /// Where streams and views with a log are read from, by name; others from the beginning.
+    /// The offsets from which logs of streams and views are read, by name; others are read from the beginning.
     pub from: BTreeMap<String, u64>,
-    /// Makes checkpoints of it.
+    /// Makes its checkpoints; `None`: it has none.
     pub checkpointer: Option<Checkpointer>,
-    /// The state from which it resumes.
+    /// The state from which it resumes; `None`: from the beginning.
     pub resume: Option<Resume>,
-    /// Rows whose expressions fail are bad rows.
+    /// Whether rows on which expressions fail become bad rows.
     pub skips_rows: bool,
 }
 
 impl QuerySetup {
-    /// A query that begins at the beginning and is not kept.
+    /// Returns the parameters of a query that begins at the beginning and has no checkpoints.
     pub fn new(shared: Arc<Shared>, output: Output, late_to: Option<Arc<PushStream>>) -> Self {
         Self {
             shared,
@@ -135,13 +135,12 @@ struct Builder<'a> {
     state: SessionState,
     setup: QuerySetup,
     taps: Vec<Draft>,
-    /// What operators and leaves resume from, in the order in which they are made; `None`: from
-    /// the beginning.
+    /// The state for operators and leaves, in the order in which they are created; `None`: from the beginning.
     resume: Option<ResumeCursor>,
     tables: ReferenceTables,
 }
 
-/// What is left of a [`Resume`] for the operators and leaves that are still to be made.
+/// The rest of a [`Resume`], for the operators and leaves that are yet to be created.
 #[derive(Debug)]
 struct ResumeCursor {
     operators: std::vec::IntoIter<OperatorState>,
@@ -149,7 +148,10 @@ struct ResumeCursor {
     unused: Vec<Unused>,
 }
 
-/// Makes the physical plans of a query and its coordinator.
+/// Creates the physical plans of a query and its coordinator.
+///
+/// # Errors
+/// When DataFusion cannot plan a part, a stream cannot be opened, or the state to resume from belongs to another plan.
 pub async fn ready(
     streams: &dyn Streams,
     state: &SessionState,
@@ -175,7 +177,7 @@ pub async fn ready(
     let resumed = resume.is_some();
     if resume.is_some_and(|mut left| left.operators.next().is_some() || left.taps.next().is_some())
     {
-        return Err(Error::internal("a checkpoint is of another plan"));
+        return Err(Error::internal("a checkpoint belongs to another plan"));
     }
     let read: Vec<_> = taps.iter().map(|tap| Arc::clone(&tap.at)).collect();
     let mut checkpointer = setup.checkpointer;
@@ -196,7 +198,7 @@ pub async fn ready(
 }
 
 impl Ready {
-    /// The state of a query that has not begun: where it will begin.
+    /// Returns the state of a query that has not begun: the positions at which it will begin.
     ///
     /// # Errors
     /// Never in practice: there is no state yet.
@@ -204,11 +206,11 @@ impl Ready {
         self.coordinator.first_cut()
     }
 
-    /// Takes note of what the streams are read from that say so before they are read: a restart
-    /// finds it again, even one before the second checkpoint.
+    /// Records the initial positions of streams whose readers describe them before the first row, so that they are in
+    /// the first checkpoint.
     ///
     /// # Errors
-    /// When a stream's place cannot be listed.
+    /// When the partitions of a stream cannot be listed.
     pub async fn find_places(&mut self) -> Result<()> {
         for tap in &self.taps {
             let source = tap.stream.source(tap.bounded, ReadBy::Client, None);
@@ -265,8 +267,8 @@ pub fn launch(parts: &QueryParts, queries: Vec<Ready>) {
     }
 }
 
-/// Where a query stands in the streams whose readers say so in words of their own. Queries that stand
-/// at different places read such a stream one by one: an offset alone does not tell what is behind it.
+/// The positions of a query in streams whose readers describe them, by stream. Queries at different positions read such
+/// a stream separately, because an offset alone does not identify the rows behind it.
 fn places(taps: &[Draft]) -> BTreeMap<String, String> {
     let mut places: BTreeMap<String, String> = BTreeMap::new();
     for tap in taps {
@@ -275,7 +277,7 @@ fn places(taps: &[Draft]) -> BTreeMap<String, String> {
             text.push_str(&format!("{partition}\n{}\n{place}\n", read.consumed));
         }
         let known = places.entry(tap.stream.name.clone()).or_default();
-        // Two leaves of one query may be a batch apart; they are read together.
+        // Two leaves of one query may be a batch apart; they share a scan.
         if known.is_empty() || (!text.is_empty() && text < *known) {
             *known = text;
         }
@@ -283,9 +285,9 @@ fn places(taps: &[Draft]) -> BTreeMap<String, String> {
     places
 }
 
-/// The columns that these taps need of a stream, in its order.
+/// The indexes of the columns that these taps need of a stream, ascending.
 fn columns(stream: &Stream, taps: &[(Arc<Shared>, Draft)]) -> Vec<usize> {
-    // Rows that are not used are kept whole.
+    // Late and bad rows are stored with all columns.
     let whole_rows = taps.iter().any(|(_, t)| t.late_to.is_some() || t.skips_rows);
     let mut columns: Vec<usize> = if whole_rows {
         (0..stream.schema.schema().fields().len()).collect()
@@ -298,7 +300,7 @@ fn columns(stream: &Stream, taps: &[(Arc<Shared>, Draft)]) -> Vec<usize> {
     columns
 }
 
-/// One scan of a stream for these taps. `bounded`: of what is there now.
+/// Returns a scan of a stream for these taps. `bounded`: of its current rows only.
 fn scan(
     parts: &QueryParts,
     stream: &Stream,
@@ -392,7 +394,8 @@ impl Builder<'_> {
                 let mut stage = self.stage(*stage).await?;
                 stage.archived = self.setup.archived;
                 stage.closed = self.setup.shared.state.lock().windows_closed;
-                // One end after the other, so that rows have the same offsets in every run, unless they come in order.
+                // One end after the other, so that rows have the same offsets in every run, unless their order is
+                // fixed.
                 if self.setup.output.is_ordered() {
                     stage.in_order = match stage.operators.as_mut_slice() {
                         [one] => keeps_order && one.operator.keep_order(),
@@ -448,7 +451,7 @@ impl Builder<'_> {
         })
     }
 
-    /// What feeds an operator with rows of one of its inputs.
+    /// Creates one input of an operator, with the taps and stages that feed it.
     async fn operator_input(
         &mut self,
         input: OperatorInput,
@@ -479,8 +482,8 @@ impl Builder<'_> {
         Ok(run)
     }
 
-    /// The settings of finish plans. What has gone to disk is merged from many batches at once:
-    /// with a limit of memory they are short.
+    /// The settings of finish plans. With a memory limit, batches are short, because spilled rows are merged from many
+    /// batches at once.
     fn finish_state(&self) -> SessionState {
         let mut state = self.state.clone();
         if self.setup.shared.memory.is_some() {
@@ -489,7 +492,7 @@ impl Builder<'_> {
         state
     }
 
-    /// A leaf becomes a tap, or a stage that feeds it.
+    /// Creates the tap, or the nested stage, that feeds a leaf.
     async fn leaf(
         &mut self,
         leaf: Leaf,
@@ -505,7 +508,7 @@ impl Builder<'_> {
                 (relation, projection, predicates)
             }
         };
-        // The hidden column is not read, but made; it is the last.
+        // The hidden column is computed, not read; it is the last.
         let positions = relation.position().is_some_and(|at| projection.last() == Some(&at));
         if positions {
             projection.pop();
@@ -532,7 +535,7 @@ impl Builder<'_> {
         Ok(None)
     }
 
-    /// Where a leaf begins.
+    /// Returns the initial position of a leaf.
     fn tap_state(&mut self, stream: &str) -> Result<TapState> {
         let Some(cursor) = &mut self.resume else {
             return Ok(TapState::new(stream, self.setup.from.get(stream).copied()));
@@ -549,7 +552,7 @@ impl Builder<'_> {
         Ok(state)
     }
 
-    /// A stateful operator resumes from what it had.
+    /// Restores a stateful operator, if there is a state.
     fn resume(&mut self, run: &mut OperatorRun, operator: &dyn StatefulOperator) -> Result<()> {
         if let Some(cursor) = &mut self.resume {
             let state = cursor.operators.next();

@@ -1,15 +1,15 @@
-//! How far a running query is, for people who watch it.
+//! The progress of a running query, for users who watch it.
 
 use crate::shared::Shared;
 
-/// How far a continuous query is, and what became of its input rows.
+/// The progress of a continuous query, and the account of its input rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueryStatus {
     /// The watermark of its inputs, in µs since 1970; `None` while nothing is known, and at the end.
     pub watermark_micros: Option<i64>,
     /// Windows that have rows and are not closed.
     pub windows_open: usize,
-    /// Input rows, also those of a restart before.
+    /// The number of input rows, including those before a restart.
     pub rows_in: u64,
     /// Of these, rows that were late: in `windrow.late_rows`.
     pub late: u64,
@@ -18,7 +18,7 @@ pub struct QueryStatus {
 }
 
 impl QueryStatus {
-    /// How far a query is now.
+    /// Returns the current progress of a query.
     pub fn of(query: &Shared) -> Self {
         let windows_open = query.state.lock().windows_open;
         let taps = query.taps();

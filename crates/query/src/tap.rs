@@ -1,12 +1,11 @@
-//! A tap: where one query takes rows from a scan.
+//! A tap: the point at which one query takes rows from a scan.
 //!
 //! ```text
 //! scanned batch ─► late? ─► prepare plan ─► this worker's part of an operator (a windowed query)
 //!                    │             └──────► output                         (a stateless one)
 //!                    └─► late rows: counted, kept, LATE DATA TO
 //! ```
-//! The order in the ledger is that of the query's text: a row that WHERE leaves out is filtered,
-//! even if it came late.
+//! The ledger follows the order of the query's text: a row that WHERE removes is filtered, even if it is late.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -45,21 +44,21 @@ pub(crate) struct Tap {
     pub(crate) shared: Arc<Shared>,
     pub(crate) stream: String,
     pub(crate) leaf: LeafId,
-    /// Which scanned columns the leaf has.
+    /// The indexes of the leaf's columns among the scanned ones.
     pub(crate) projection: Vec<usize>,
-    /// Whether the leaf has where its rows stand as a last column.
+    /// Whether the leaf has the positions of its rows as a last column.
     pub(crate) positions: bool,
-    /// The event-time column among the scanned ones.
+    /// The index of the event-time column among the scanned ones.
     pub(crate) time: Option<usize>,
     pub(crate) plan: PreparePlan,
     pub(crate) state: SessionState,
     pub(crate) sink: Sink,
     pub(crate) late_rows: Arc<LateRows>,
-    /// `LATE DATA TO`.
+    /// The stream for late rows (`LATE DATA TO`).
     pub(crate) late_to: Option<Arc<PushStream>>,
-    /// Where rows go whose expressions fail; `None`: then the query fails.
+    /// The store for rows on which expressions fail; `None`: the query then fails.
     pub(crate) skipped: Option<Arc<BadRows>>,
-    /// How far it has been read, also before a restart.
+    /// Its position in the stream.
     pub(crate) at: Arc<TapState>,
 }
 
@@ -67,16 +66,16 @@ pub(crate) struct Tap {
 #[derive(Debug, Clone)]
 pub(crate) struct PreparePlan {
     pub(crate) plan: Arc<dyn ExecutionPlan>,
-    /// The same with the number of the input row in a last column.
+    /// The same plan, with the number of the input row as a last column.
     pub(crate) traced: Arc<dyn ExecutionPlan>,
-    /// One row in, at most one row out (no join, no unnest): counting needs no tracing.
+    /// Whether each input row has at most one output row (no join, no unnest), so that counting needs no tracing.
     pub(crate) row_preserving: bool,
 }
 
-/// Where prepared rows go.
+/// The destination of prepared rows.
 #[derive(Debug)]
 pub(crate) enum Sink {
-    /// Into a stateful operator.
+    /// A stateful operator.
     Operator {
         operator: Arc<dyn StatefulOperator>,
         /// The number of the operator's input.
@@ -85,10 +84,10 @@ pub(crate) enum Sink {
         stores: Stores,
         memory: Option<Arc<OperatorMemory>>,
     },
-    /// Out: the query has no window.
+    /// The output: the query is stateless.
     Rows {
         output: Output,
-        /// How far the watermark of the stream is behind its event times, in ticks.
+        /// The delay of the stream's watermark behind its event times, in ticks.
         delay: i64,
     },
 }
@@ -102,7 +101,7 @@ impl Sink {
     }
 }
 
-/// A tap as one worker uses it: with plans and state of its own.
+/// The tap of one worker, with its own plans and state.
 #[derive(Debug)]
 pub(crate) struct TapWorker {
     pub(crate) tap: Arc<Tap>,
@@ -112,8 +111,9 @@ pub(crate) struct TapWorker {
 }
 
 impl Tap {
-    /// A split is about to be read from its start. What that is has to be known after a restart before windows that have
-    /// rows of it are in the archive: a file may have another name then.
+    /// Records that a split is about to be read from its start, and requests a checkpoint if that is new: its identity
+    /// must be durable before windows with its rows are archived, because the file may have another name after a
+    /// restart.
     pub(crate) fn begins(&self, partition: &str, split: &Split, place: &Arc<str>) {
         if self.at.positions.lock().begin(partition, split, place) {
             self.shared.ask_checkpoint();
@@ -121,7 +121,7 @@ impl Tap {
     }
 }
 
-/// Where a batch comes from.
+/// The origin of a batch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Origin<'a> {
     pub(crate) partition: PartitionId,
@@ -132,40 +132,40 @@ pub(crate) struct Origin<'a> {
     pub(crate) before: Watermark,
     /// One past the batch's last offset.
     pub(crate) consumed: u64,
-    /// What the reader said of where that is.
+    /// The reader's description of that position.
     pub(crate) place: Option<&'a Arc<str>>,
-    /// Largest event time of the lane, the batch included.
+    /// The largest event time of the lane, this batch included, in ticks.
     pub(crate) max: Option<i64>,
 }
 
-/// Rows of a micro-batch on their way through a plan.
+/// Rows of a micro-batch, or some of them, as the input of a plan.
 struct Rows<'a> {
     taken: &'a TakenIn,
     origin: Origin<'a>,
-    /// As the plan reads them.
+    /// The columns that the plan reads.
     input: RecordBatch,
-    /// Which rows of the batch they are; `None`: all.
+    /// Their numbers in the batch; `None`: they are all rows.
     at: Option<&'a [usize]>,
 }
 
 impl Rows<'_> {
-    /// Some rows of all.
+    /// Returns those with the numbers `at`, of all rows.
     fn some<'a>(&'a self, at: &'a [usize]) -> Result<Rows<'a>> {
         let &Rows { taken, origin, .. } = self;
         Ok(Rows { taken, origin, input: pick(&self.input, at)?, at: Some(at) })
     }
 }
 
-/// What a traced plan gives: rows, and for each the number of the input row that it came from.
+/// The output of a traced plan: rows, and for each the number of its input row.
 struct Traced {
     batches: Vec<RecordBatch>,
     from: Vec<Vec<u64>>,
-    /// Input rows that it failed on.
+    /// The number of input rows on which it failed.
     skipped: u64,
 }
 
 impl TapWorker {
-    /// A worker's own end of the tap.
+    /// Returns the tap of a new worker, and registers its store.
     pub(crate) fn new(tap: Arc<Tap>) -> Self {
         let store = match &tap.sink {
             Sink::Operator { operator, input, stores, memory, .. } => {
@@ -181,19 +181,19 @@ impl TapWorker {
         Self { tap, runner, traced, store }
     }
 
-    /// What an error calls it.
+    /// The name of the query in errors.
     pub(crate) fn preparing(&self) -> String {
         format!("query \"{}\"", self.tap.shared.name)
     }
 
-    /// Takes a batch into the query. When it returns, the rows are in the state (or out), and
-    /// only then may the watermark move past them.
+    /// Processes a batch. On return, its rows are in the state or have been sent; only then may the watermark move past
+    /// them.
     pub(crate) async fn take(&self, taken: &TakenIn, origin: Origin<'_>) -> Result<()> {
         let Some((taken, mut origin)) = self.not_yet_read(taken, origin) else { return Ok(()) };
         let taken = taken.as_ref();
         self.tap.shared.wait_for_room().await?;
         let _inside = self.tap.shared.gate.read().await;
-        // It moves only while no worker is inside.
+        // The hold moves only while no worker is inside.
         origin.before = origin.before.advance(self.tap.at.hold());
         let began = self.tap.shared.clock.now_micros();
         let mut entry = Entry {
@@ -222,8 +222,7 @@ impl TapWorker {
         Ok(())
     }
 
-    /// What of a batch was not read before a restart; another query may still have to read all
-    /// of it.
+    /// Returns the part of a batch that the query had not read before a restart. (Another query may need all of it.)
     fn not_yet_read<'a, 'b>(
         &self,
         taken: &'a TakenIn,
@@ -287,7 +286,7 @@ impl TapWorker {
         self.take_late(store, &all, &not_on_time, entry).await
     }
 
-    /// Which rows of the batch are not on time; most batches are spared the look at each row.
+    /// Returns the rows of the batch that are not on time. For most batches, no single row is examined.
     fn not_on_time(&self, taken: &TakenIn, origin: Origin<'_>) -> Result<NotOnTime> {
         if !taken.behind.is_empty() || taken.times.is_none() {
             return self.not_on_time_of_view(taken, origin.before);
@@ -306,8 +305,8 @@ impl TapWorker {
         Ok(operator.classify(*input, times, origin.before, *tolerance))
     }
 
-    /// The same for rows of a view, which says of some rows that they came behind, and what. Others are on
-    /// time, but for those before `hold`: up to there the query has proceeded while the view was idle.
+    /// The same for rows of a view, which marks those that arrived behind a watermark. The others are on time, except
+    /// those before `hold`, up to which the query has advanced while the view was idle.
     fn not_on_time_of_view(&self, taken: &TakenIn, hold: Watermark) -> Result<NotOnTime> {
         let mut found = NotOnTime::default();
         let (Sink::Operator { operator, input, tolerance, .. }, Some(time)) =
@@ -326,7 +325,7 @@ impl TapWorker {
         Ok(found)
     }
 
-    /// Stateless: rows pass.
+    /// Runs a stateless query over the rows, and sends the output.
     async fn pass_on(&self, all: Rows<'_>, entry: &mut Entry) -> Result<()> {
         let Sink::Rows { output, .. } = &self.tap.sink else { return Ok(()) };
         let tells = output.tells_behind();
@@ -353,8 +352,8 @@ impl TapWorker {
         Ok(())
     }
 
-    /// Which rows of the batch came behind the watermark of their partition; most batches are
-    /// spared the look at each row.
+    /// Returns the rows of the batch that arrived behind the watermark of their partition. For most batches, no single
+    /// row is examined.
     fn behind(&self, taken: &TakenIn, origin: Origin<'_>) -> Result<Vec<Behind>> {
         let (Some((min, max)), Some(time)) = (taken.times, self.tap.time) else {
             return match self.tap.time {
@@ -394,7 +393,7 @@ impl TapWorker {
         })
     }
 
-    /// Runs the prepare plan and counts.
+    /// Runs the prepare plan, and counts its rows in `entry`.
     async fn prepare(&self, rows: Rows<'_>, entry: &mut Entry) -> Result<Vec<RecordBatch>> {
         let rows_in = rows.input.num_rows() as u64;
         if !self.tap.plan.row_preserving {
@@ -410,8 +409,8 @@ impl TapWorker {
         Ok(out)
     }
 
-    /// Runs a plan over `input`, which is `rows` or those with their numbers. Rows that it fails on are bad
-    /// where the view wants that; how many those were.
+    /// Runs a plan over `input`, which is `rows` or these with their numbers. Returns the output, and the number of
+    /// rows that were skipped as bad because the plan fails on them (where the view skips such rows).
     async fn run(
         &self,
         runner: &PlanRunner,
@@ -436,7 +435,7 @@ impl TapWorker {
             (rows.origin.partition, rows.origin.name),
         );
         kept.keep_skipped(query, &self.tap.stream, place, &bad);
-        // With the micro-batch: a cut is made between two.
+        // Counted within the micro-batch, because cuts are made between two.
         self.tap.shared.ledger.add_skipped(bad.len() as u64);
         entry.bad += bad.len() as u64;
         Ok((out, bad.len() as u64))
@@ -460,7 +459,7 @@ impl TapWorker {
         Ok(Traced { batches, from: rows, skipped })
     }
 
-    /// The rows that are late for some or all of their windows.
+    /// Processes the rows that are late for some or all of their windows.
     async fn take_late(
         &self,
         store: &Mutex<MeasuredStore>,
@@ -524,12 +523,12 @@ impl TapWorker {
         let mut seen = 0;
         for &row in late.iter().take(room) {
             let earlier = times.get(seen..row).unwrap_or_default().iter().max();
-            // Of views the event times promise nothing.
+            // The watermark of a view does not follow from event times.
             if let Some(max) = earlier.filter(|_| taken.times.is_some()) {
                 before = before.advance(Watermark::at(*max).delayed(delay));
             }
             seen = row;
-            // A view says itself what its rows came behind.
+            // A view marks its rows with the watermark that they were behind.
             let told = taken.behind.binary_search_by_key(&row, |b| b.row).ok();
             let told = told.and_then(|at| taken.behind.get(at)).map(|b| b.watermark);
             kept.push(Late {
@@ -556,8 +555,8 @@ impl TapWorker {
     }
 }
 
-/// The rows of a view that are marked, and those up to `hold` (a window may end there), with the greater of both
-/// watermarks.
+/// Returns the marked rows of a view, and those with event times up to `hold` (a window may end there), with the
+/// greater of both watermarks.
 fn behind_or_held(taken: &TakenIn, time: usize, hold: Watermark) -> Result<Vec<Behind>> {
     if hold == Watermark::NONE {
         return Ok(taken.behind.clone());
@@ -575,7 +574,7 @@ fn behind_or_held(taken: &TakenIn, time: usize, hold: Watermark) -> Result<Vec<B
     Ok(behind)
 }
 
-/// The batch with the hidden column that traced plans carry along.
+/// Appends the hidden column with row numbers, which traced plans pass through.
 fn number_rows(batch: &RecordBatch) -> Result<RecordBatch> {
     let numbers = UInt64Array::from_iter_values(0..batch.num_rows() as u64);
     let mut fields = batch.schema().fields().to_vec();
@@ -585,7 +584,7 @@ fn number_rows(batch: &RecordBatch) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
-/// The given rows of a batch.
+/// Returns the rows of a batch with these numbers.
 fn pick(batch: &RecordBatch, rows: &[usize]) -> Result<RecordBatch> {
     let rows: UInt32Array =
         rows.iter().map(|row| u32::try_from(*row).unwrap_or(u32::MAX)).collect();

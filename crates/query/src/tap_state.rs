@@ -1,4 +1,4 @@
-//! Where the leaves of a query stand in their streams, and what holds their windows back.
+//! The positions of the leaves of a query in their streams, and the watermarks by which their windows close.
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,37 +9,36 @@ use windrow_stream::kept::{BadRows, Late, LateRows};
 
 use crate::progress::SharedProgress;
 
-/// Where one leaf of a query stands in its stream; shared by the workers and the coordinator.
+/// The position of one leaf of a query in its stream; shared by the workers and the coordinator.
 #[derive(Debug)]
 pub struct TapState {
     /// The stream that is read.
     pub stream: String,
     began: Option<u64>,
-    /// What was read before a restart.
+    /// The positions before a restart.
     pub(crate) from: Positions,
     hold: Mutex<Hold>,
-    /// What has been read.
+    /// The current positions.
     pub positions: Mutex<Positions>,
-    /// Late and bad rows from before a restart, until the numbers of their partitions are known.
+    /// Late and bad rows from before a restart, until the ids of their partitions are known.
     unused: Mutex<Vec<Unused>>,
-    /// The scan that it reads.
+    /// The progress of its scan.
     progress: OnceLock<SharedProgress>,
 }
 
-/// How far windows may be closed, whatever the watermarks of partitions say: they were before a
-/// restart, or without inputs that are idle.
+/// Watermarks beyond those of the partitions, because windows were closed before a restart, or without idle inputs.
 #[derive(Debug, Clone, Copy)]
 struct Hold {
     /// Rows before it are late.
     rows: Watermark,
-    /// Windows may close up to here. It follows `rows` when a checkpoint says so.
+    /// Windows may close up to it. It follows `rows` once that is in a checkpoint.
     windows: Watermark,
-    /// The watermark, as long as it does not.
+    /// The watermark at which windows stay until then.
     still: Option<Watermark>,
 }
 
 impl TapState {
-    /// A leaf that is read from its beginning, or from an offset of its log on.
+    /// Returns the position of a leaf that is read from its beginning, or from the offset `began` of its log.
     pub fn new(stream: &str, began: Option<u64>) -> Self {
         Self::resumed(TapCut {
             stream: stream.to_owned(),
@@ -49,7 +48,7 @@ impl TapState {
         })
     }
 
-    /// A leaf that is read on from where it stood.
+    /// Returns the position of a leaf that resumes from a checkpoint.
     pub(crate) fn resumed(cut: TapCut) -> Self {
         let held = Watermark::at(cut.hold);
         Self {
@@ -63,19 +62,18 @@ impl TapState {
         }
     }
 
-    /// The scan is known now.
+    /// Sets the progress of its scan.
     pub fn reads(&self, progress: &SharedProgress) {
         // Set once: a query is launched once.
         drop(self.progress.set(Arc::clone(progress)));
     }
 
-    /// Late and bad rows from before a restart.
+    /// Stores late and bad rows from before a restart.
     pub(crate) fn remember_unused(&self, unused: Vec<Unused>) {
         self.unused.lock().extend(unused);
     }
 
-    /// The partitions have their numbers: rows from before the restart that did not count are shown
-    /// again.
+    /// Restores late and bad rows from before a restart, once the ids of the partitions are known.
     pub(crate) fn show_unused(
         &self,
         query: (&str, u64),
@@ -101,36 +99,36 @@ impl TapState {
                     saved: true,
                 }),
                 Unused::Bad(bad) => bad_rows.restore(query, &bad, number(&bad.partition)),
-                // The log of the view knows them.
+                // The log of the view has them.
                 Unused::Behind(_) => {}
             }
         }
         late_rows.keep(shown);
     }
 
-    /// The scan that it reads, once that is known.
+    /// The progress of its scan, once that is known.
     pub fn progress(&self) -> Option<&SharedProgress> {
         self.progress.get()
     }
 
-    /// How far it has taken in the log of a stream or view: one past the last offset.
+    /// How far it has read the log of a stream or view: one past the last offset.
     pub fn consumed(&self) -> u64 {
         let now = self.progress.get().map_or(0, |p| p.lock().consumed(PartitionId(0)));
         now.max(self.from.of_log())
     }
 
-    /// `nanos` nanoseconds as a watermark in the unit of the stream.
+    /// Converts nanoseconds to a watermark in the unit of the stream.
     pub(crate) fn at_nanos(&self, nanos: i128) -> Watermark {
         self.progress.get().map_or(Watermark::NONE, |p| p.lock().at_nanos(nanos))
     }
 
-    /// The watermark of the partitions that have been read.
+    /// The watermark of the scan.
     pub fn own(&self) -> Watermark {
         self.progress.get().map_or(Watermark::NONE, |p| p.lock().watermark())
     }
 
-    /// The watermark that windows over it may be closed by: of what has been read, also before a restart, and beyond
-    /// that while its partitions are idle.
+    /// The watermark by which windows over it may close: the greater of those of the scan and the hold, where the hold
+    /// is durable; otherwise it stays where it was.
     pub(crate) fn watermark(&self) -> Watermark {
         let own = self.own();
         let hold = *self.hold.lock();
@@ -149,13 +147,13 @@ impl TapState {
         known.then(|| i64::try_from(nanos.div_euclid(1_000)).ok()).flatten()
     }
 
-    /// Rows before it are late, whatever the watermark of their partition.
+    /// The hold: rows before it are late, whatever the watermark of their partition.
     pub(crate) fn hold(&self) -> Watermark {
         self.hold.lock().rows
     }
 
-    /// Rows before `to` are late from now on. No window closes by that before
-    /// [`close_windows`](Self::close_windows), nor by rows that come until then.
+    /// Makes rows before `to` late from now on. No window closes by that before [`close_windows`](Self::close_windows),
+    /// nor by rows that arrive until then.
     pub(crate) fn hold_rows(&self, to: Watermark) {
         let own = self.own();
         let mut hold = self.hold.lock();
@@ -168,14 +166,14 @@ impl TapState {
         hold.rows = to;
     }
 
-    /// Windows may close up to `to`: rows before it have been [held](Self::hold_rows) for good.
+    /// Lets windows close up to `to`: the [hold](Self::hold_rows) at it is durable.
     pub(crate) fn close_windows(&self, to: Watermark) {
         let mut hold = self.hold.lock();
         hold.windows = hold.windows.advance(to);
         hold.still = hold.still.filter(|_| hold.windows < hold.rows).map(|at| at.advance(to));
     }
 
-    /// Rows are held of which no checkpoint knows.
+    /// Whether the hold is not in a checkpoint yet.
     pub(crate) fn is_still(&self) -> bool {
         self.hold.lock().still.is_some()
     }
@@ -184,14 +182,14 @@ impl TapState {
         TapCut {
             stream: self.stream.clone(),
             began: self.began,
-            // A partition's own watermark is never behind the scan's, unless it is idle or new.
+            // A partition's own watermark is never behind that of the scan, unless it is idle or new.
             hold: self.own().advance(self.hold()).ticks(),
             positions: self.positions.lock().clone(),
         }
     }
 }
 
-/// Where all leaves of a query stand.
+/// The positions of all leaves of a query, for a cut.
 pub(crate) fn cut_taps(taps: &[Arc<TapState>]) -> Vec<TapCut> {
     taps.iter().map(|tap| tap.cut()).collect()
 }

@@ -226,7 +226,7 @@ impl AsyncRead for Connection {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
         }
         if Pin::new(&mut this.closed).poll(context).is_ready() {
-            let why = "the connection gave way to another one, because nobody had logged in on it";
+            let why = "the connection was closed for another one: it had no login";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
         }
         Pin::new(&mut this.stream).poll_read(context, buffer)

@@ -1,10 +1,10 @@
-//! Limits on what clients may take of a server. Limits on queries belong to the engine ([`QueryLimits`]).
+//! Limits on the resources that clients may use. Limits on queries belong to the engine ([`QueryLimits`]).
 
 use std::time::Duration;
 
 use windrow_engine::QueryLimits;
 
-/// Limits on what clients may take of a server.
+/// Limits on the resources that clients may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerLimits {
     /// Bytes of one message from a client; a longer one is refused before it is read.

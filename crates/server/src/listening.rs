@@ -14,7 +14,8 @@ use crate::limits::ServerLimits;
 use crate::metrics::Monitor;
 use crate::tls::TlsConfig;
 
-/// After the grace period clients are told why their queries end; then connections are closed.
+/// The time, after the grace period, in which clients get the error that ends their queries, before connections are
+/// closed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The configuration of a server.
@@ -49,7 +50,7 @@ impl ServerConfig {
         }
         let message = format!("{} is open to the network, and nobody has to log in", self.address);
         Err(Error::config(message)
-            .with_hint("Give --users, --tokens or --tls-client-ca, or listen on 127.0.0.1 alone."))
+            .with_hint("Add --users, --tokens or --tls-client-ca, or listen on 127.0.0.1 only."))
     }
 }
 
@@ -113,7 +114,7 @@ impl Listening {
 }
 
 /// Completes when a stopping server has no time left: queries may continue for `grace` after [`Admission::stop`], then
-/// clients are told why they end.
+/// they end with an error, which clients have some time to receive.
 pub async fn out_of_time(admission: &Admission, clock: &dyn Clock, grace: Duration) {
     admission.stopping().await;
     clock.sleep(grace).await;

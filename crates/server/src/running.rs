@@ -40,8 +40,8 @@ impl Running {
         Execution { _session: session, running: self.clone(), key, stopped }
     }
 
-    /// Cancels all executions of a ticket; returns whether there was one. Executions without a ticket cannot be named,
-    /// or anybody could cancel them.
+    /// Cancels all executions of a ticket; returns whether there was one. An empty id matches none, or any client could
+    /// cancel executions without a ticket.
     pub fn cancel(&self, id: &[u8]) -> bool {
         if id.is_empty() {
             return false;

@@ -46,7 +46,7 @@ struct About {
     id: String,
     /// Objects with a smaller id predate the ids of directories.
     unsaid_below: u64,
-    /// Whether there is a catalog: if it is missing, it is lost.
+    /// Whether a catalog was ever written: if it is missing, it is lost.
     has_catalog: bool,
     /// Ids below this one have been assigned to objects: a catalog that would assign one again is outdated.
     next_id: u64,

@@ -211,7 +211,7 @@ impl Files for FaultyFiles {
     }
 }
 
-/// Tests ensure themselves that there is one user.
+/// Tests themselves ensure that there is one user.
 #[derive(Debug)]
 struct Unlocked;
 

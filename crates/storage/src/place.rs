@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR, file://…   ─► StdFiles
-//! s3://bucket/…   ─► ObjectFiles, and the bucket itself for what writes objects of its own    (credentials: AWS_…)
+//! s3://bucket/…   ─► ObjectFiles, and the bucket itself, for writers of their own objects    (credentials: AWS_…)
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ impl Place {
     /// Returns the place named by `path`: a directory, or a URL.
     ///
     /// # Errors
-    /// When it is a URL where no data directory can be.
+    /// When it is a URL that cannot hold a data directory.
     pub fn named(path: &Path, clock: &Arc<dyn Clock>) -> Result<Self> {
         let Some(text) = path.to_str().filter(|text| text.contains("://")) else {
             return Ok(Self::local(path));

@@ -1,5 +1,5 @@
-//! A source that gives the rows of another one altered: partitions, splits, offsets and places are those of the
-//! other one.
+//! A source whose rows are those of another source, transformed: columns are added or replaced, rows may become bad.
+//! Partitions, splits, offsets and places are those of the other source.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use windrow_core::{Partition, Reader, Result, ScanRequest, Source, Split};
 
-/// What is done to the rows of a source.
+/// A transformation of the rows of a source.
 #[async_trait]
 pub trait Alteration: Debug + Send + Sync {
-    /// The columns that rows have afterwards; `read`: those of the source.
+    /// The columns after the transformation; `read`: those of the source.
     fn schema(&self, read: SchemaRef) -> SchemaRef;
 
-    /// Opens a split of the source, as [`Source::open`]; `scan` is about the altered rows.
+    /// Opens a split of the source, as [`Source::open`]; `scan` refers to the transformed rows.
     ///
     /// # Errors
     /// As [`Source::open`].
@@ -27,7 +27,7 @@ pub trait Alteration: Debug + Send + Sync {
     ) -> Result<Box<dyn Reader>>;
 }
 
-/// A source whose rows are altered.
+/// A source whose rows are transformed.
 #[derive(Debug)]
 pub struct Altered<A> {
     source: Arc<dyn Source>,
@@ -35,7 +35,7 @@ pub struct Altered<A> {
 }
 
 impl<A: Alteration> Altered<A> {
-    /// The rows of `source`, altered.
+    /// Returns the rows of `source`, transformed.
     pub fn new(source: Arc<dyn Source>, alteration: A) -> Self {
         Self { source, alteration }
     }

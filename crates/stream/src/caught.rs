@@ -1,9 +1,9 @@
-//! Panics as errors: whatever unwinds below a statement or a view fails that statement or view, and nobody
-//! takes what it left behind for an end.
+//! Panics as errors: a panic below a statement or a view fails that statement or view, and no reader mistakes a result
+//! that was cut off for a complete one.
 //!
-//! Invariants: a task that others wait for runs inside of [`caught`], or is joined and its end told by
-//! [`stopped`]; a channel that closes is no end unless the side that filled it says so. The panic itself, with its place,
-//! is in the log by the process' panic hook.
+//! Invariants: a task that others wait for runs inside of [`caught`], or is joined and its failure reported by
+//! [`stopped`]; a closed channel is not an end of rows unless the sender has said so. The panic itself, with its place,
+//! is logged by the panic hook of the process.
 
 use std::panic::AssertUnwindSafe;
 
@@ -11,7 +11,7 @@ use futures::FutureExt;
 use tokio::task::JoinError;
 use windrow_core::{Error, ErrorKind, Result};
 
-/// Completes `work`; a panic is the error of what `what` names.
+/// Awaits `work`; a panic becomes an error of whatever `what` names.
 ///
 /// # Errors
 /// Those of `work`; Internal when it panics.
@@ -22,12 +22,12 @@ pub async fn caught<T>(
     unwound(what, work).await.and_then(|done| done)
 }
 
-/// The same, for callers that treat a panic unlike other errors.
+/// As [`caught`], for callers that treat a panic differently from other errors: the panic is the outer error.
 ///
 /// # Errors
 /// Internal when `work` panics.
 pub async fn unwound<T>(what: impl FnOnce() -> String, work: impl Future<Output = T>) -> Result<T> {
-    // What was borrowed belongs to the statement or view that fails now.
+    // Whatever it borrowed belongs to the statement or view that fails now.
     AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| {
         let error = Error::panicked(&what(), &*panic);
         tracing::error!("{error}");
@@ -35,7 +35,7 @@ pub async fn unwound<T>(what: impl FnOnce() -> String, work: impl Future<Output 
     })
 }
 
-/// The error of a task that did not come back.
+/// Returns the error for a task that panicked or was cancelled.
 pub fn stopped(what: &str, end: JoinError) -> Error {
     match end.try_into_panic() {
         Ok(panic) => {

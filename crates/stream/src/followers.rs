@@ -1,16 +1,16 @@
-//! Readers that stand at the end of a log, and its writers, which do not run away from them.
+//! Back-pressure from the readers of a log to its writers.
 //!
-//! A reader that has caught up is *near*: it is served from memory. While a near reader is more than
-//! `NEAR_ROWS` behind, writers of the log wait. Otherwise a writer that is faster than its readers would
-//! take their share of the machine too; rows would be archived before they are read and be read from
-//! there, slower still, and the lag would grow for as long as the writer goes on.
+//! A reader that has caught up is *near*: it is served from memory. While a near reader is more than `NEAR_ROWS`
+//! behind, writers of the log wait. Otherwise a writer that is faster than its readers would take their share of the
+//! machine too; rows would be archived before they are read, then be read from the archive, which is slower, and the
+//! lag would grow for as long as the writer continues.
 //!
-//! A query is waited for as long as it moves at all; what is made of its rows is as late as it is. The reader of
-//! a client is waited for as long as it reads at the speed of memory: one that does not waits for
-//! its client, and a slow client slows no writer. A reader that is not waited for any more is near again when it
-//! has caught up.
+//! Writers wait for a query as long as it makes any progress, because its results are as late as it is. They wait for
+//! the reader of a client only while it reads at the speed of memory: a slower one is waiting for its client, and a
+//! slow client must not slow a writer. A reader for which writers no longer wait becomes near again when it has caught
+//! up.
 //!
-//! Invariants: a writer that waits comes to an end even if no reader ever moves; readers never wait here.
+//! Invariants: a writer's wait ends even if no reader makes progress; readers never wait here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,23 +20,23 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use windrow_core::Clock;
 
-/// A near reader may be so many rows behind before writers wait for it. A reader is near when it is
-/// half as far behind.
+/// Rows that a near reader may be behind before writers wait for it. A reader becomes near when it is at most half of
+/// that behind.
 const NEAR_ROWS: u64 = 128 << 10;
-/// How often a writer looks whether it should wait any longer.
+/// How often a waiting writer checks whether the readers make progress.
 const LOOKED_AFTER: Duration = Duration::from_millis(250);
 
-/// The kind of reader, which decides for how long writers wait.
+/// The kind of reader, which determines how long writers wait for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadBy {
-    /// A query whose rows stay here.
+    /// A query whose results stay in this process, such as a view.
     Query,
     /// A client, or a query that waits for one.
     Client,
 }
 
 impl ReadBy {
-    /// So many rows a reader has to read while a writer waits for it so long, to be waited for any longer.
+    /// The rows that a reader must read per time of waiting, for writers to continue to wait for it.
     fn least(self) -> (u64, Duration) {
         match self {
             Self::Query => (1, 8 * LOOKED_AFTER),
@@ -58,18 +58,18 @@ struct State {
     places: BTreeMap<u64, Standing>,
 }
 
-/// Where a reader stands.
+/// The progress of a reader.
 #[derive(Debug)]
 struct Standing {
     read_by: ReadBy,
     position: u64,
     near: bool,
-    /// While a writer has waited for it: how long, and how many rows it has read.
+    /// How long a writer has waited for it, and how many rows it has read meanwhile.
     waited: Duration,
     read: u64,
 }
 
-/// A reader of a log; it leaves when it is dropped.
+/// A registered reader of a log, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Follower {
     all: Arc<Followers>,
@@ -77,7 +77,7 @@ pub(crate) struct Follower {
 }
 
 impl Followers {
-    /// A reader that begins at `position`.
+    /// Registers a reader that begins at the offset `position`.
     pub(crate) fn join(self: &Arc<Self>, position: u64, read_by: ReadBy) -> Follower {
         let mut state = self.state.lock();
         let number = state.next;
@@ -87,13 +87,13 @@ impl Followers {
         Follower { all: Arc::clone(self), number }
     }
 
-    /// The first row that a near reader has not read; `None` when there is none.
+    /// The lowest offset that a near reader has yet to read; `None`: there is no near reader.
     pub(crate) fn first_wanted(&self) -> Option<u64> {
         let state = self.state.lock();
         state.places.values().filter(|place| place.near).map(|place| place.position).min()
     }
 
-    /// Waits until no near reader is far from the end of the log, which `end` tells.
+    /// Waits until no near reader is too far behind the end of the log, which `end` returns.
     pub(crate) async fn wait(&self, end: impl Fn() -> u64, clock: &dyn Clock) {
         let mut moved = self.moved.subscribe();
         loop {
@@ -117,7 +117,7 @@ impl Followers {
         }
     }
 
-    /// The near readers that are too far behind, and where they stand.
+    /// The near readers that are too far behind, with their positions.
     fn far(&self, end: u64) -> Vec<(u64, u64)> {
         let state = self.state.lock();
         let far = state
@@ -127,7 +127,8 @@ impl Followers {
         far.map(|(number, place)| (*number, place.position)).collect()
     }
 
-    /// A writer has waited so long for these readers, which stood there.
+    /// Records that a writer has waited for these readers, given with their positions before; those that have read too
+    /// little are not near any more.
     fn judge(&self, far: &[(u64, u64)], waited: Duration) {
         let mut state = self.state.lock();
         for (number, from) in far {
@@ -144,7 +145,7 @@ impl Followers {
 }
 
 impl Follower {
-    /// It stands at `position` of a log that ends at `end` now.
+    /// Records that it is at the offset `position` of a log that ends at `end` now.
     pub(crate) fn stands(&self, position: u64, end: u64) {
         let mut state = self.all.state.lock();
         let Some(place) = state.places.get_mut(&self.number) else { return };
@@ -212,7 +213,7 @@ mod tests {
             let far: Vec<u64> = followers.far(end).iter().map(|(number, _)| *number).collect();
             assert_eq!(far, [1], "the client is slow");
         }
-        // A query that stands still is given up too: nobody waits for ever.
+        // Writers stop waiting for a query without progress too.
         let mut waiting = pin!(followers.wait(|| end, &clock));
         let given_up = (0..16).any(|_| {
             clock.advance(LOOKED_AFTER);

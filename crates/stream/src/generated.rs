@@ -1,5 +1,5 @@
-//! Generated columns: `col TYPE GENERATED ALWAYS AS (expr)`, computed from the physical columns
-//! of each batch, before anything else sees it.
+//! Generated columns: `col TYPE GENERATED ALWAYS AS (expr)`, computed from the physical columns of each batch before
+//! anything else sees it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -17,14 +17,14 @@ use windrow_sql::diagnostics::from_datafusion;
 use crate::altered::Alteration;
 use crate::lengths::Lengths;
 
-/// What a column of a stream is.
+/// The origin of a column of a stream.
 #[derive(Debug, Clone)]
 pub enum Column {
-    /// Read from the source: its index there.
+    /// Read from the source, where it has this index.
     Physical(usize),
     /// Computed over the source's columns.
     Generated(Arc<dyn PhysicalExpr>),
-    /// When the row is taken in: kept with the row, so that it is the same whenever it is read.
+    /// The time at which the row enters; stored with the row, so that every reading sees the same time.
     Intake(Arc<IntakeTime>),
 }
 
@@ -36,12 +36,12 @@ pub struct IntakeTime {
 }
 
 impl IntakeTime {
-    /// By this clock.
+    /// Returns the processing time of `clock`.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self { clock, last_micros: AtomicI64::new(i64::MIN) }
     }
 
-    /// The time of rows that are taken in now, as a column.
+    /// The time of rows that enter now, as a column of `rows` rows.
     fn column(&self, rows: usize, data_type: &DataType) -> Result<ArrayRef> {
         let now = self.clock.now_micros();
         let now = self.last_micros.fetch_max(now, Ordering::Relaxed).max(now);
@@ -51,21 +51,21 @@ impl IntakeTime {
     }
 }
 
-/// The columns of a stream that has generated ones.
+/// The columns of a stream with generated columns.
 #[derive(Debug, Clone)]
 pub struct Columns {
     /// All columns, as declared.
     pub schema: SchemaRef,
     /// The source's columns.
     pub physical: SchemaRef,
-    /// All columns, each as it stands in the source or is generated.
+    /// The origin of each column of `schema`.
     pub columns: Vec<Column>,
-    /// How long the texts of the source's columns may be.
+    /// The maximum lengths of the source's text columns.
     pub lengths: Lengths,
 }
 
 impl Columns {
-    /// Computes the wanted columns from whole physical rows.
+    /// Computes the columns `wanted` from rows with all physical columns.
     pub(crate) fn compute(&self, rows: &RecordBatch, wanted: &[usize]) -> Result<RecordBatch> {
         let mut arrays = Vec::with_capacity(wanted.len());
         for index in wanted {
@@ -88,7 +88,7 @@ impl Columns {
         Ok(RecordBatch::try_new_with_options(schema, arrays, &options)?)
     }
 
-    /// All columns, from whole physical rows.
+    /// Computes all columns from rows with all physical columns.
     pub(crate) fn compute_all(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let all: Vec<usize> = (0..self.columns.len()).collect();
         self.compute(rows, &all)
@@ -99,12 +99,12 @@ impl Columns {
         self.columns.iter().any(|c| !matches!(c, Column::Physical(_)))
     }
 
-    /// The column that is the processing time, if any is.
+    /// The index of the processing-time column, if there is one.
     pub fn intake(&self) -> Option<usize> {
         self.columns.iter().position(|c| matches!(c, Column::Intake(_)))
     }
 
-    /// The physical columns that the wanted ones need, ascending.
+    /// The physical columns from which the columns `wanted` are computed, ascending.
     fn needed(&self, wanted: &[usize]) -> Vec<usize> {
         let mut needed: Vec<usize> = wanted
             .iter()
@@ -126,7 +126,7 @@ impl Columns {
     }
 }
 
-/// The alteration of rows by which they get the generated columns.
+/// The transformation that adds the generated columns to rows.
 #[derive(Debug)]
 pub struct Generated(pub Arc<Columns>);
 
@@ -146,8 +146,7 @@ impl Alteration for Generated {
         let physical = columns.needed(&scan.projection);
         let request = ScanRequest {
             projection: physical.clone(),
-            // Positions of physical columns differ from those of all columns; the plan checks
-            // the conditions again.
+            // The indexes of physical columns differ from those of all columns; the plan applies the conditions itself.
             predicates: vec![],
             event_time: None,
             ..scan.clone()
@@ -179,7 +178,7 @@ impl Reader for GeneratedReader {
 }
 
 impl GeneratedReader {
-    /// Puts the read columns at their places; columns that are not read are NULL.
+    /// Returns rows with all physical columns; those that were not read are NULL.
     fn widen(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let count = rows.num_rows();
         let schema = &self.columns.physical;

@@ -1,15 +1,15 @@
-//! The history of a stream with a connector (`retention = '…'`): its rows in a log of their own, which
-//! bounded queries read and which outlives files that are taken away.
+//! The history of a stream with a connector (`retention = '…'`): its rows in a log of their own, which bounded queries
+//! read and which outlives files that are deleted.
 //!
 //! ```text
 //! source ─► partitions ─ pass ─► log ─► archive ─► SELECT … FROM stream
 //! ```
-//! Continuous queries go on to read the source, where each partition has its own order: in one log
-//! honest rows of a slow partition would be late. A pass takes in what the source holds now; it comes
-//! now and then, and before a bounded query.
+//! Continuous queries read the source itself, where each partition has its own order: in a single log, rows of a slow
+//! partition would be late. A pass copies what the source holds now to the log; passes are made in the background, and
+//! before a bounded query.
 //!
-//! Invariants: each row of the source is in the log once, also after a crash: a partition is a
-//! producer of the log, and its offsets (from 1) are the numbers of its rows; one pass at a time.
+//! Invariants: each row of the source is in the log once, also after a crash, because a partition is a producer of the
+//! log whose sequence numbers are its offsets; one pass at a time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,39 +30,39 @@ use crate::caught::{caught, stopped};
 use crate::places::Places;
 use crate::push::PushStream;
 
-/// The pause between two passes at least.
+/// The minimum pause between two passes.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A pass is followed by a pause of so many times its length.
+/// The pause after a pass, as a multiple of its duration.
 const PAUSES: u32 = 20;
 
 /// The history of one stream.
 #[derive(Debug)]
 pub struct History {
-    /// The log of the rows that were kept.
+    /// The log with the retained rows.
     pub push: Arc<PushStream>,
     source: Arc<dyn Source>,
     clock: Arc<dyn Clock>,
     threads: usize,
     batch_rows_max: usize,
-    /// Tells this reading from those before a restart, where offsets are not the same again.
+    /// Distinguishes this reading from those before a restart, where a restart may assign other offsets.
     reading: Option<i64>,
-    /// Where readers stood in partitions, where they say so.
+    /// The readers' positions in partitions, where readers describe them.
     places: Places,
     passing: tokio::sync::Mutex<Passes>,
 }
 
-/// What passes have come to.
+/// The state that passes share.
 #[derive(Debug, Default)]
 struct Passes {
-    /// The source knows where it was read to before a restart.
+    /// Whether the source knows how far it was read before a restart.
     recalled: bool,
-    /// All of a bounded source has been taken in.
+    /// Whether all of a bounded source has been copied.
     done: bool,
 }
 
 impl History {
-    /// Takes in the rows of `source` from now on, as long as the history is held. `steady`:
-    /// its offsets are the same after a restart. `places`: where it was read to before one.
+    /// Starts to copy the rows of `source`, until the history is dropped. `steady`: whether its offsets are the same
+    /// after a restart. `places`: how far it was read before a restart.
     pub fn begin(
         push: Arc<PushStream>,
         (source, steady): (Arc<dyn Source>, bool),
@@ -87,7 +87,7 @@ impl History {
                 let passed = caught(|| history.keeping(), history.catch_up()).await;
                 if let Err(error) = &passed {
                     let stream = &history.push.name;
-                    tracing::warn!(stream, %error, "the history does not go on for now");
+                    tracing::warn!(stream, %error, "cannot read new rows into the history, it is tried again");
                 } else if history.source.is_bounded() {
                     return;
                 }
@@ -101,10 +101,10 @@ impl History {
         history
     }
 
-    /// Takes in what the source holds now.
+    /// Copies what the source holds now to the log.
     ///
     /// # Errors
-    /// When it cannot be read, or has changed; when the log takes no rows.
+    /// When the source cannot be read, or has changed; when the log accepts no rows.
     pub(crate) async fn catch_up(self: &Arc<Self>) -> Result<()> {
         let mut passes = self.passing.lock().await;
         if passes.done {
@@ -141,7 +141,7 @@ impl History {
         Ok(())
     }
 
-    /// What has been read is durable first, and then how far that is.
+    /// Stores the positions, after the rows before them are durable.
     async fn keep_places(self: &Arc<Self>) -> Result<()> {
         let (Some(new), Some(spiller)) = (self.places.unwritten(), &self.push.spiller) else {
             return Ok(());
@@ -152,15 +152,16 @@ impl History {
         written.map_err(|end| stopped(&self.keeping(), end))?
     }
 
-    /// [`catch_up`](Self::catch_up) before it is read; a history is there for when its source is not.
+    /// [Catches up](Self::catch_up) before the history is read. A source that is unavailable or deleted is not an
+    /// error: the history outlives it.
     ///
     /// # Errors
-    /// As there, but for a source that is gone.
+    /// As [`catch_up`](Self::catch_up), except for such a source.
     pub(crate) async fn freshen(self: &Arc<Self>) -> Result<()> {
         match self.catch_up().await {
             Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::NotFound) => {
                 let stream = &self.push.name;
-                tracing::warn!(stream, %error, "read without what its source may have now");
+                tracing::warn!(stream, %error, "the source cannot be read, the result has its retained rows only");
                 Ok(())
             }
             other => other,
@@ -174,12 +175,12 @@ impl History {
         }
     }
 
-    /// What an error calls it.
+    /// The name of this work in errors.
     fn keeping(&self) -> String {
         format!("keeping the rows of stream \"{}\"", self.push.name)
     }
 
-    /// What a partition is called in the log.
+    /// The name of a partition as a producer of the log.
     fn producer(&self, partition: &Partition) -> Arc<str> {
         let identity = partition.splits.first().map_or("", |split| &*split.identity);
         match self.reading {
@@ -188,7 +189,8 @@ impl History {
         }
     }
 
-    /// Another file of the same name has other rows at the same offsets.
+    /// Refuses a partition whose contents have been replaced: another file of the same name has other rows at the same
+    /// offsets.
     fn check_unchanged(&self, partition: &Partition, known: &[Arc<str>]) -> Result<()> {
         let (name, ours) = (format!("{}\n", partition.name), self.producer(partition));
         let was = known.iter().find(|k| k.starts_with(&name) && **k != ours);
@@ -250,7 +252,7 @@ impl History {
     }
 }
 
-/// Those of `rows` from an offset on.
+/// Returns those of `rows` whose offset is `from` or greater.
 fn behind(rows: RecordBatch, offsets: &dyn RowOffsets, from: u64) -> Result<RecordBatch> {
     if rows.num_rows() == 0 || offsets.offset(0) >= from {
         return Ok(rows);

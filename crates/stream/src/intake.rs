@@ -1,5 +1,5 @@
-//! The gate that every decoded batch passes, whatever source it comes from: NULL event times,
-//! rows stamped too far ahead of the wall clock and times without windows become bad rows.
+//! The checks that every decoded batch passes, whatever its source: rows whose event time is NULL, too far ahead of the
+//! wall clock, or outside of the range in which windows have bounds become bad rows.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -17,34 +17,34 @@ use windrow_core::{BadRow, Behind, Error, Result, RowOffsets, SourceBatch};
 /// The checks on one stream's event times.
 #[derive(Debug, Clone)]
 pub struct Intake {
-    /// The event-time column within the scanned columns; `None`: nothing to check.
+    /// The index of the event-time column among the scanned columns; `None`: there is nothing to check.
     pub time: Option<usize>,
-    /// Event times whose windows have bounds.
+    /// The event times, in ticks, whose windows have bounds.
     pub valid: RangeInclusive<i64>,
     /// How far an event time may be ahead of the wall clock, in µs.
     pub max_future_skew_micros: Option<i64>,
 }
 
-/// A batch that passed the gate.
+/// A batch that has been checked.
 #[derive(Debug, Clone)]
 pub struct TakenIn {
     /// The good rows.
     pub rows: RecordBatch,
-    /// The offset of each of them.
+    /// The offset of each good row.
     pub row_offsets: Arc<dyn RowOffsets>,
-    /// Smallest and largest event time; `None` when there is no row or no event time.
+    /// Smallest and largest event time of the good rows, in ticks; `None`: there are no rows, or no event time.
     pub times: Option<(i64, i64)>,
     /// All bad rows of the batch: undecodable ones and those that failed here.
     pub bad: Vec<BadRow>,
-    /// Rows that the source has left out because of predicates.
+    /// Number of rows that the source has skipped because of predicates.
     pub skipped: u64,
     /// As in [`SourceBatch::behind`].
     pub behind: Vec<Behind>,
 }
 
 impl TakenIn {
-    /// All but the first `rows` rows and the bad rows before `offset`. Where rows were skipped,
-    /// how many of them come after is not known; they do not count.
+    /// Returns the batch without its first `rows` rows and without the bad rows before `offset`. Skipped rows are not
+    /// counted in it: how many of them come after is unknown.
     pub fn after(&self, rows: usize, offset: u64) -> Self {
         let left = self.rows.num_rows().saturating_sub(rows);
         let offsets: Vec<u64> =
@@ -52,7 +52,7 @@ impl TakenIn {
         Self {
             rows: self.rows.slice(rows, left),
             row_offsets: Arc::new(offsets),
-            // The range of the whole batch: only a bound.
+            // The range of the whole batch, which is wider.
             times: self.times.filter(|_| left > 0),
             bad: self.bad.iter().filter(|bad| bad.offset >= offset).cloned().collect(),
             skipped: 0,
@@ -61,7 +61,7 @@ impl TakenIn {
     }
 }
 
-/// Those of the rows from `first` on, which are counted from there.
+/// Returns the entries of the rows from `first` on, renumbered from there.
 fn from_row(behind: &[Behind], first: usize) -> Vec<Behind> {
     let left = behind.iter().filter_map(|b| Some(Behind { row: b.row.checked_sub(first)?, ..*b }));
     left.collect()
@@ -101,7 +101,7 @@ impl Intake {
         }
     }
 
-    /// Some rows are bad: keeps the good ones and says of each bad one why.
+    /// Separates the good rows from the bad ones, and gives each bad one its reason.
     fn separate(&self, mut taken: TakenIn, column: &ArrayRef, highest: i64) -> Result<TakenIn> {
         let times = ticks(column)?;
         let name = taken.rows.schema_ref().field(self.time.unwrap_or(0)).name().clone();
@@ -138,7 +138,7 @@ impl Intake {
     }
 }
 
-/// One row as a line of JSON.
+/// Renders one row as a line of JSON. An error when a column has a type without a JSON form.
 pub fn render_row(rows: &RecordBatch, row: usize) -> Result<String> {
     let mut line = Vec::new();
     let mut writer = arrow::json::writer::LineDelimitedWriter::new(&mut line);
@@ -148,7 +148,7 @@ pub fn render_row(rows: &RecordBatch, row: usize) -> Result<String> {
     Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
 }
 
-/// The values of a timestamp column, whatever its unit. NULL slots hold anything.
+/// The values of a timestamp column, in ticks of its unit; those of NULLs are arbitrary. An error for any other type.
 pub fn ticks(column: &ArrayRef) -> Result<&[i64]> {
     match column.data_type() {
         DataType::Timestamp(TimeUnit::Second, _) => {
@@ -167,7 +167,8 @@ pub fn ticks(column: &ArrayRef) -> Result<&[i64]> {
     }
 }
 
-/// Whether event times from the first to the second all lie in 1970: nearly always they count another unit.
+/// Whether all event times between these (in ticks, inclusive) lie in 1970: nearly always their numbers have another
+/// unit than the column.
 pub(crate) fn lie_in_1970(column: &DataType, (min, max): (i64, i64)) -> bool {
     let year = |unit| 0..ticks_per_second(unit) * 365 * 86_400;
     time_unit(column).map(year).is_some_and(|year| year.contains(&min) && year.contains(&max))
@@ -177,7 +178,7 @@ fn min_max(times: &[i64]) -> (i64, i64) {
     times.iter().fold((i64::MAX, i64::MIN), |(lo, hi), t| (lo.min(*t), hi.max(*t)))
 }
 
-/// µs since the epoch in ticks, rounded down and saturating.
+/// Converts µs since the epoch to ticks, rounded down and saturating.
 pub fn micros_to_ticks(micros: i64, unit: TimeUnit) -> i64 {
     match unit {
         TimeUnit::Second => micros.div_euclid(1_000_000),
@@ -187,7 +188,7 @@ pub fn micros_to_ticks(micros: i64, unit: TimeUnit) -> i64 {
     }
 }
 
-/// Ticks of a column's unit in µs, for display.
+/// Converts ticks of a column's unit to µs, for display; `None`: the column is not a timestamp.
 pub fn display_micros(ticks: i64, data_type: &DataType) -> Option<i64> {
     match ticks {
         i64::MIN | i64::MAX => None,

@@ -1,6 +1,6 @@
-//! Rows that were not used, kept for looking at: `windrow.late_rows` and `windrow.bad_rows`.
+//! Late and bad rows retained for inspection: `windrow.late_rows` and `windrow.bad_rows`.
 //!
-//! All of them are counted; up to `kept_rows_max` are kept, the first ones.
+//! All are counted; the first `kept_rows_max` of each are retained.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use windrow_core::{BadRow, PartitionId};
 
 use windrow_storage::checkpoint::{SavedBad, SavedLate};
 
-/// The query of rows that are bad for all.
+/// In place of a query's name and id: the row is bad for all queries.
 const FOR_ALL: (&str, u64) = ("", 0);
 
-/// A bad row, by stream, partition and offset: reading a stream again does not double it.
+/// The retained bad rows, by stream, partition and offset, so that reading a stream again does not store a row twice.
 #[derive(Debug)]
 pub struct BadRows {
     rows_max: usize,
@@ -22,40 +22,40 @@ pub struct BadRows {
 #[derive(Debug, Default)]
 struct KeptBad {
     rows: BTreeMap<BadPlace, Bad>,
-    /// How many have been offered so far.
+    /// The number of rows offered so far, retained or not.
     count: u64,
 }
 
-/// Where a bad row stands: stream, partition, offset, and the number of the query that it is bad for, 0 where it is for all.
+/// The key of a bad row: stream, partition, offset, and the id of the query for which it is bad; 0: for all.
 pub(crate) type BadPlace = (String, PartitionId, u64, u64);
 
-/// What is kept of a bad row.
+/// A retained bad row.
 #[derive(Debug, Clone)]
 pub struct Bad {
     /// The name of its partition.
     pub partition_name: String,
-    /// The view that it is bad for: an expression of it fails on the row.
+    /// The view for which it is bad, because one of its expressions fails on the row; `None`: it is bad for all.
     pub query: Option<String>,
-    /// What is wrong with it.
+    /// The reason why it is bad.
     pub reason: String,
-    /// The row as it came, or as JSON.
+    /// The row as it was read, or as JSON.
     pub raw: String,
-    /// Which one of all that were offered it was, from 1; 0: a checkpoint had it before a restart.
+    /// Its number among all rows offered, from 1; 0: it was restored from a checkpoint.
     number: u64,
 }
 
 impl BadRows {
-    /// None are kept yet; up to `rows_max` will be.
+    /// Returns an empty store for up to `rows_max` rows.
     pub fn new(rows_max: usize) -> Self {
         Self { rows_max, rows: Mutex::default() }
     }
 
-    /// Keeps bad rows of one partition.
+    /// Offers rows of one partition that are bad for all queries.
     pub fn keep(&self, stream: &str, partition: (PartitionId, &str), bad: &[BadRow]) {
         self.keep_skipped(FOR_ALL, stream, partition, bad);
     }
 
-    /// Keeps rows that an expression of the query fails on.
+    /// Offers rows of one partition that are bad for the query (name, id) because one of its expressions fails on them.
     pub fn keep_skipped(
         &self,
         query: (&str, u64),
@@ -74,7 +74,7 @@ impl BadRows {
         }
     }
 
-    /// Shows a bad row of before a restart again.
+    /// Restores a bad row from a checkpoint.
     pub fn restore(&self, query: (&str, u64), saved: &SavedBad, partition: PartitionId) {
         let SavedBad { stream, partition: name, offset, reason, raw, skipped } = saved;
         let row = BadRow { offset: *offset, reason: reason.clone(), raw: raw.clone() };
@@ -82,7 +82,7 @@ impl BadRows {
         self.insert(&mut self.rows.lock(), (stream, query), (partition, name), (&row, 0));
     }
 
-    /// Keeps a row, if there is room and it is not there.
+    /// Retains a row, if there is room and it is not retained already.
     fn insert(
         &self,
         kept: &mut KeptBad,
@@ -101,7 +101,8 @@ impl BadRows {
         });
     }
 
-    /// Those of a query and its streams that were offered after the first `count`, and how many have been now.
+    /// Returns the rows that are bad for the query, or for all and from one of `streams`, and were offered after the
+    /// first `count`; and the number of rows offered until now.
     pub fn after(&self, count: u64, streams: &[&str], query_id: u64) -> (Vec<SavedBad>, u64) {
         let kept = self.rows.lock();
         let new = kept.rows.iter().filter(|((stream, _, _, query), bad)| {
@@ -119,12 +120,12 @@ impl BadRows {
         (saved.collect(), kept.count)
     }
 
-    /// Forgets the rows of a dropped stream.
+    /// Removes the rows of a dropped stream.
     pub fn forget(&self, stream: &str) {
         self.rows.lock().rows.retain(|(name, ..), _| name != stream);
     }
 
-    /// Where the kept rows stand that an expression of one query failed on.
+    /// The places (stream, partition, offset) of the retained rows that are bad for this query only.
     pub fn places(&self, query_id: u64) -> Vec<(String, PartitionId, u64)> {
         let kept = self.rows.lock();
         let of_query = kept.rows.keys().filter(|(.., query)| *query == query_id);
@@ -133,20 +134,20 @@ impl BadRows {
             .collect()
     }
 
-    /// All kept rows, by stream, partition and offset.
+    /// All retained rows, in the order of stream, partition and offset.
     pub fn all(&self) -> Vec<(BadPlace, Bad)> {
         self.rows.lock().rows.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 }
 
-/// A late row: by the watermark of its own partition all its windows had closed.
+/// A late row: by the watermark of its own partition, all its windows had closed.
 #[derive(Debug, Clone)]
 pub struct Late {
     /// The name of the query for which it was late.
     pub query: String,
-    /// The query's number: names are given again.
+    /// The id of that query: names are reused.
     pub query_id: u64,
-    /// Where it was read.
+    /// The stream that it was read from.
     pub stream: String,
     /// The partition of the stream.
     pub partition: PartitionId,
@@ -154,13 +155,13 @@ pub struct Late {
     pub partition_name: String,
     /// Its offset in the partition.
     pub offset: u64,
-    /// In µs since the epoch.
+    /// Its event time, in µs since the Unix epoch.
     pub event_time_micros: i64,
-    /// The partition's watermark just before the row, in µs.
+    /// The partition's watermark just before the row, in µs since the Unix epoch.
     pub watermark_micros: Option<i64>,
-    /// The row as JSON, as far as the query read it.
+    /// The row as JSON, with the columns that the query reads.
     pub row: String,
-    /// A checkpoint has it.
+    /// Whether a checkpoint has it.
     pub saved: bool,
 }
 
@@ -177,7 +178,7 @@ impl From<Late> for SavedLate {
     }
 }
 
-/// The late rows that are kept.
+/// The retained late rows.
 #[derive(Debug)]
 pub struct LateRows {
     rows_max: usize,
@@ -185,24 +186,24 @@ pub struct LateRows {
 }
 
 impl LateRows {
-    /// None are kept yet; up to `rows_max` will be.
+    /// Returns an empty store for up to `rows_max` rows.
     pub fn new(rows_max: usize) -> Self {
         Self { rows_max, rows: Mutex::default() }
     }
 
-    /// How many more will be kept.
+    /// The number of further rows that will be retained.
     pub fn room(&self) -> usize {
         self.rows_max.saturating_sub(self.rows.lock().len())
     }
 
-    /// Keeps those for which there is room.
+    /// Retains as many of these rows as there is room for.
     pub fn keep(&self, late: Vec<Late>) {
         let mut rows = self.rows.lock();
         let room = self.rows_max.saturating_sub(rows.len());
         rows.extend(late.into_iter().take(room));
     }
 
-    /// Those of one query that no checkpoint has yet; they count as saved now.
+    /// Returns the rows of one query that no checkpoint has yet, and marks them as saved.
     pub fn take_unsaved(&self, query_id: u64) -> Vec<Late> {
         let mut rows = self.rows.lock();
         let unsaved = rows.iter_mut().filter(|l| l.query_id == query_id && !l.saved);
@@ -213,12 +214,12 @@ impl LateRows {
         taken.collect()
     }
 
-    /// All that are kept, in the order in which they came.
+    /// All retained rows, in the order in which they arrived.
     pub fn all(&self) -> Vec<Late> {
         self.rows.lock().clone()
     }
 
-    /// Where the kept late rows of one query stand: stream, partition, offset.
+    /// The places (stream, partition, offset) of the retained late rows of one query.
     pub fn places(&self, query_id: u64) -> Vec<(String, PartitionId, u64)> {
         let rows = self.rows.lock();
         let of_query = rows.iter().filter(|late| late.query_id == query_id);

@@ -1,4 +1,4 @@
-//! Columns of text with a length: `VARCHAR(3)`. What is longer makes a row of a connector bad, and an INSERT fail.
+//! Columns of text with a length: `VARCHAR(3)`. A longer text makes a row of a connector bad, and an INSERT fail.
 //!
 //! Invariant: whether a row of a connector is bad does not depend on which columns a query reads. So the columns
 //! with a length are always read.
@@ -17,26 +17,26 @@ use windrow_sql::parse::characters_max;
 use crate::altered::Alteration;
 use crate::intake::render_row;
 
-/// Characters of a text that a message shows.
+/// Characters of a text that a message shows at most.
 const SHOWN_MAX: usize = 40;
 
-/// Columns, and how many characters each holds at most.
+/// Columns with a length, by index, and the maximum number of characters of each.
 #[derive(Debug, Clone, Default)]
 pub struct Lengths(Vec<(usize, u64)>);
 
 impl Lengths {
-    /// Those of the columns that are not generated, by their number among them.
+    /// Returns the lengths of the columns that are not generated; indexes are among these.
     pub fn of<'a>(physical: impl Iterator<Item = &'a ColumnDef>) -> Self {
         let lengths = physical.enumerate();
         Self(lengths.filter_map(|(i, c)| Some((i, characters_max(&c.data_type)?))).collect())
     }
 
-    /// Whether no column has one.
+    /// Whether no column has a length.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Why a column does not hold its text, if one does not: the first such row.
+    /// Returns why a text is too long for a column, for the first such row; `None`: all fit.
     pub(crate) fn refused(&self, column: usize, text: &ArrayRef) -> Result<Option<String>> {
         let Some((_, most)) = self.0.iter().find(|(at, _)| *at == column) else { return Ok(None) };
         let (row, found) = (longer(text, *most)?, shown(text));
@@ -44,7 +44,7 @@ impl Lengths {
     }
 }
 
-/// The rows whose text has more than `most` characters.
+/// The indexes of the rows whose text has more than `most` characters.
 fn longer(text: &ArrayRef, most: u64) -> Result<Vec<usize>> {
     let text = cast(text, &DataType::Utf8View)?;
     let rows = text.as_string_view().iter().enumerate();
@@ -53,7 +53,7 @@ fn longer(text: &ArrayRef, most: u64) -> Result<Vec<usize>> {
     Ok(rows.filter(|(_, text)| text.is_some_and(long)).map(|(row, _)| row).collect())
 }
 
-/// A text of a column for a message.
+/// Returns a function that shows the text of a row in a message, shortened.
 fn shown(text: &ArrayRef) -> impl Fn(usize) -> String {
     let text = cast(text, &DataType::Utf8View);
     move |row| {
@@ -63,10 +63,10 @@ fn shown(text: &ArrayRef) -> impl Fn(usize) -> String {
     }
 }
 
-/// Reference tables keep no lengths.
+/// Refuses lengths in a new reference table, which cannot enforce them.
 ///
 /// # Errors
-/// When a column of a new table has one.
+/// When a column has a length.
 pub fn no_lengths(statement: &EngineStatement) -> Result<()> {
     let columns = match statement {
         EngineStatement::Statement(statement) => match statement.as_ref() {
@@ -86,28 +86,28 @@ pub fn no_lengths(statement: &EngineStatement) -> Result<()> {
     }
 }
 
-/// The alteration of rows by which those with a text that is too long are bad.
+/// The transformation that makes rows with too long a text bad.
 #[derive(Debug)]
 pub struct Limited {
-    /// How long the texts of its columns may be.
+    /// The maximum lengths of the text columns.
     pub lengths: Lengths,
-    /// What becomes of rows with longer ones.
+    /// The treatment of rows with a longer text.
     pub on_bad: OnBad,
 }
 
-/// What the stream says of bad rows: `on_bad_row`.
+/// The treatment of bad rows: the option `on_bad_row`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnBad {
-    /// They are set aside.
+    /// They become bad rows.
     DeadLetter,
-    /// What is wrong becomes NULL.
+    /// The value becomes NULL.
     Null,
-    /// The reading ends.
+    /// Reading fails.
     Fail,
 }
 
 impl OnBad {
-    /// As an option says it; the connector has checked that.
+    /// Parses the option's value, which the connector has validated.
     pub fn of(option: Option<&str>) -> Self {
         match option {
             Some("fail") => Self::Fail,
@@ -144,9 +144,9 @@ impl Alteration for Limited {
 
 struct LimitedReader {
     inner: Box<dyn Reader>,
-    /// Columns as they are read, and their lengths.
+    /// Indexes of the columns as they are read, with their lengths.
     limits: Vec<(usize, u64)>,
-    /// The wanted columns as they are read.
+    /// Indexes of the wanted columns among those that are read.
     wanted: Vec<usize>,
     on_bad: OnBad,
 }
@@ -210,7 +210,7 @@ impl LimitedReader {
     }
 }
 
-/// The batch with NULL in a column of some rows.
+/// Returns the batch with NULL in a column of these rows.
 fn without(batch: &RecordBatch, column: usize, rows: &[usize]) -> Result<RecordBatch> {
     if rows.is_empty() {
         return Ok(batch.clone());

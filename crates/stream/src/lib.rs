@@ -1,16 +1,16 @@
-//! Streams of Windrow: a name with columns, event time, offsets and a watermark. What such a name is made of, how it is written, read, kept and forgotten may be
-//! touched here: the log of pushed rows and of views with its followers, the way from the log to the archive, what is kept of
-//! connectors, replays, retention, the checks that every row passes, and the bounded table that a stream is for DataFusion. What
-//! may not: anything that runs a continuous query, or knows a catalog, a session or an engine. Where a log has to tell the
-//! query that fills it something, it does so by a trait ([`spill::Fails`]).
+//! Streams: a name with columns, event time, offsets and a watermark. How a stream is written, read, retained and
+//! dropped belongs here: the log of pushed rows and of views with its followers, archiving of logs, the history of
+//! connectors, replays, retention, the checks that every row passes, and streams as bounded tables of DataFusion. What
+//! does not: anything that runs a continuous query, or knows a catalog, a session or an engine. A log notifies the
+//! query that fills it through a trait ([`spill::Fails`]).
 //!
 //! ```text
 //! INSERT, programs ─► target ─► push ─► (write-ahead log) ─► log ─► spill ─► archive
 //!                                  view ─────────────────────┘ └─► followers
 //! connector ─► history ─► replay
 //! ```
-//! `memory` is the limit that tails of logs and operators share, and `caught` turns panics into errors: both are here because
-//! the first ones that need them are.
+//! `memory` is the limit that tails of logs and operators share, and `caught` turns panics into errors; both are here
+//! because this is the lowest crate that needs them.
 #![forbid(unsafe_code)]
 
 pub mod altered;

@@ -1,7 +1,6 @@
-//! Reading a log: from any offset that is held, first what is archived, then the memory tail; and,
-//! where the log goes on, waiting for more.
+//! Reading a log from any retained offset: first its archive, then its tail; then, when following, waiting for more.
 //!
-//! Invariant: a watermark is passed on only with or after all rows that it speaks of.
+//! Invariant: a watermark is passed on only with or after all rows that it covers.
 
 use std::sync::Arc;
 
@@ -20,31 +19,30 @@ use windrow_core::{
 use crate::followers::{Follower, ReadBy};
 use crate::log::{LogState, ReadAt, StreamLog};
 
-/// What the one partition of a log is called.
+/// The name of the single partition of a log.
 pub(crate) const LOG_PARTITION: &str = "log";
 
 /// A log as a source.
 #[derive(Debug)]
 pub struct LogSource {
     log: Arc<StreamLog>,
-    /// Where reading begins; `None`: at the first row that is there.
+    /// The offset at which reading begins; `None`: at the first retained row.
     from: Option<u64>,
-    /// The first row that was given to a new reader when this was made.
+    /// The first offset for a new reader when this source was created.
     first: u64,
-    /// Where reading ends, whatever comes later; `None`: when the log ends.
+    /// The offset before which reading ends; `None`: when the log ends.
     until: Option<u64>,
-    /// Whether the log's writer knows the watermark better than the event times do.
+    /// Whether the log's own watermark is passed on, instead of one derived from event times.
     explicit_watermark: bool,
-    /// What retention drops before it is read is left out, instead of being an error.
+    /// Whether rows that retention drops before they are read are skipped; otherwise that is an error.
     skips: bool,
-    /// How long writers of the log wait for its follower.
+    /// The kind of reader, which determines how long writers of the log wait for it.
     read_by: ReadBy,
 }
 
 impl LogSource {
-    /// Follows a log from `from` on (`None`: from its first row) until it ends.
-    /// `explicit_watermark`: the writer gives the watermark (a view does), it is not derived from
-    /// event times.
+    /// Follows a log from offset `from` on (`None`: from its first row) until it ends. `explicit_watermark`: the log's
+    /// own watermark is passed on (that of a view), instead of one derived from event times.
     pub fn follow(log: Arc<StreamLog>, from: Option<u64>, explicit_watermark: bool) -> Self {
         let first = log.state().first;
         Self {
@@ -58,21 +56,21 @@ impl LogSource {
         }
     }
 
-    /// What the log holds now from `from` on (`None`: from its first row), and then ends.
+    /// Reads the rows that the log has now, from offset `from` on (`None`: from its first row), and ends.
     pub fn snapshot(log: Arc<StreamLog>, from: Option<u64>, explicit_watermark: bool) -> Self {
         let LogState { first, rows, .. } = log.state();
         let (until, skips) = (Some(rows), from.is_none());
         Self { log, from, first, until, explicit_watermark, skips, read_by: ReadBy::Client }
     }
 
-    /// The rows that the log holds from `from` on (`None`: from its first row) and before `until`.
+    /// Reads the rows of the log from offset `from` on (`None`: from its first row) and before `until`, and ends.
     pub fn part(log: Arc<StreamLog>, from: Option<u64>, until: u64) -> Self {
         let first = log.state().first;
         let (until, read_by) = (Some(until), ReadBy::Client);
         Self { log, from, first, until, explicit_watermark: false, skips: true, read_by }
     }
 
-    /// The same for a kind of reader, which decides how long writers wait.
+    /// Sets the kind of reader, which determines how long writers of the log wait for it.
     pub(crate) fn at(self, read_by: ReadBy) -> Self {
         Self { read_by, ..self }
     }
@@ -102,7 +100,7 @@ impl Source for LogSource {
 }
 
 impl LogSource {
-    /// Reads the log; it has only one split.
+    /// Returns a reader of the log, which has only one split.
     pub(crate) fn reader(&self, scan: &ScanRequest) -> LogReader {
         let from = scan.from.or(self.from);
         let position = from.unwrap_or(self.first);
@@ -126,31 +124,31 @@ impl LogSource {
     }
 }
 
-/// Reads a log: first what is archived, then the tail.
+/// A reader of a log: first of its archive, then of its tail.
 pub(crate) struct LogReader {
     log: Arc<StreamLog>,
     changed: watch::Receiver<()>,
-    /// What writers of the log know of it, if it goes on where the log does.
+    /// Its registration with the writers of the log; `None`: it does not follow the log.
     follower: Option<Follower>,
     position: u64,
-    /// Whether the position says where to read; otherwise reading begins with the first row from it on
-    /// that is held.
+    /// Whether rows must be read from exactly this position; otherwise reading begins with the first retained row at or
+    /// after it.
     begun: bool,
-    /// See [`LogSource`]'s.
+    /// As in [`LogSource`].
     skips: bool,
     until: Option<u64>,
     explicit_watermark: bool,
     /// The watermark that was last passed on.
     passed: Watermark,
-    /// Whether it was passed on last that nothing is to come for now.
+    /// Whether the idleness that was last passed on is "idle".
     passed_idle: bool,
     projection: Vec<usize>,
     batch_rows_max: usize,
-    /// A reading of the archive that stands at the position.
+    /// A stream of archived rows that begins at the position.
     archived: Option<BoxStream<'static, Result<RecordBatch>>>,
 }
 
-/// What a reader finds at its position.
+/// The next step of a reader.
 enum Step {
     Batch(SourceBatch),
     Archive(ArchiveSnapshot),
@@ -158,7 +156,7 @@ enum Step {
 }
 
 impl LogReader {
-    /// What is at the position.
+    /// Determines what is at the position.
     fn look(&mut self) -> Result<Step> {
         // The state is read before the rows: a watermark must never overtake its rows.
         let state = self.state();
@@ -168,7 +166,7 @@ impl LogReader {
         }
         let behind = self.log.behind_gap(self.position).min(state.rows);
         if behind > self.position {
-            // Nothing comes of rows that are lost, but the position is behind them.
+            // Lost rows yield an empty batch that covers their offsets.
             let columns = self.log.schema().project(&self.projection)?;
             let mut batch =
                 SourceBatch::consecutive(RecordBatch::new_empty(Arc::new(columns)), self.position)?;
@@ -208,18 +206,18 @@ impl LogReader {
         self.pass(rows, (watermark, idle)).map(Step::Batch)
     }
 
-    /// What of the log there is for this reader: a follower remembers where it stood.
+    /// The part of the log for this reader. A follower resumes by offsets after a crash, and so gets settled rows only.
     fn state(&self) -> LogState {
         if self.until.is_some() { self.log.state() } else { self.log.settled() }
     }
 
-    /// Rows that may be read when the log has `rows`.
+    /// The number of rows that remain to be read when the log has `rows`.
     fn left(&self, rows: u64) -> usize {
         let until = self.until.unwrap_or(u64::MAX).min(rows);
         usize::try_from(until.saturating_sub(self.position)).unwrap_or(usize::MAX)
     }
 
-    /// Rows that stand at the position, and what is promised behind them.
+    /// Returns the rows at the position as a batch, with the watermark and idleness after them.
     fn pass(
         &mut self,
         rows: RecordBatch,
@@ -236,14 +234,14 @@ impl LogReader {
         Ok(batch)
     }
 
-    /// Tells writers of the log how far it has been read.
+    /// Reports the position to the writers of the log.
     fn stands(&self) {
         if let Some(follower) = &self.follower {
             follower.stands(self.position, self.log.settled().rows);
         }
     }
 
-    /// The next batch of the archive; `None` when it is read to its end.
+    /// Reads the next batch of the archive; `None` at its end.
     async fn next_archived(&mut self) -> Result<Option<SourceBatch>> {
         let Some(archived) = &mut self.archived else { return Ok(None) };
         let Some(rows) = archived.next().await.transpose()? else {
@@ -269,10 +267,10 @@ impl LogReader {
     }
 }
 
-/// The error for rows that are not retained any more.
+/// Returns the error for rows that retention has dropped; `first` is the first retained offset.
 pub fn dropped(offset: u64, first: u64) -> Error {
     Error::data(format!("row {offset} is no longer there: retention has dropped it"))
-        .with_detail(format!("The first row that is still held has the offset {first}."))
+        .with_detail(format!("The first retained row has the offset {first}."))
         .with_hint("Read from the beginning, or give the stream or view a longer retention.")
 }
 
@@ -294,7 +292,7 @@ impl Reader for LogReader {
                 }
                 Step::Wait => {}
             }
-            // First: what there was is no answer of a view that has failed.
+            // First: the rows of a view that has failed are not a complete result.
             if let Some(error) = self.log.failed() {
                 return Err(error);
             }

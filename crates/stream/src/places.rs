@@ -1,11 +1,10 @@
-//! Where the readers of a stream's history stand, on disk: a file that is rotated while nothing runs is known
-//! again.
+//! The positions of the readers of a stream's history, on disk, so that a file that was rotated while the engine was
+//! down is recognised.
 //!
 //! ```text
-//! DIR/streams/<dir>/log/places.json    {"app.log":[4711,"…"]}     by partition: offset, and the reader's own words
+//! DIR/streams/<dir>/log/places.json    {"app.log":[4711,"…"]}     by partition: offset, and the reader's description of it
 //! ```
-//! Invariant: what a place says has been read is durable in the log, so a place is at most as far as
-//! the log is.
+//! Invariant: the rows before a stored position are durable in the log.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,19 +15,19 @@ use windrow_core::{Error, Result};
 
 use windrow_storage::files::{Files, corrupt, io_error};
 
-/// By partition: an offset, and what its reader said of where that is.
+/// By partition: an offset, and the reader's description of it.
 type Known = BTreeMap<String, (u64, Arc<str>)>;
 
-/// Where the readers of one stream stand.
+/// The positions of the readers of one stream.
 #[derive(Debug, Default)]
 pub struct Places {
     known: Mutex<Known>,
-    /// What is on disk, and where; `None`: the stream is in memory.
+    /// The file's path and its contents as written; `None`: the stream is in memory only.
     kept: Option<(Arc<dyn Files>, PathBuf, Mutex<Known>)>,
 }
 
 impl Places {
-    /// Those of the log in directory `log`. Blocks.
+    /// Reads the positions of the log in directory `log`. Blocks.
     ///
     /// # Errors
     /// When they cannot be read.
@@ -43,12 +42,12 @@ impl Places {
         Ok(Self { known: Mutex::new(known.clone()), kept: Some((files, path, Mutex::new(known))) })
     }
 
-    /// Where the reader of a partition stands.
+    /// The position of the reader of a partition, with its description.
     pub fn of(&self, partition: &str) -> Option<(u64, Arc<str>)> {
         self.known.lock().get(partition).cloned()
     }
 
-    /// All of them: partition and place.
+    /// All partitions with the descriptions of their positions.
     pub fn all(&self) -> Vec<(String, Arc<str>)> {
         self.known
             .lock()
@@ -57,12 +56,12 @@ impl Places {
             .collect()
     }
 
-    /// A reader stands at an offset.
+    /// Records the position of a partition's reader.
     pub(crate) fn note(&self, partition: &str, at: u64, place: &Arc<str>) {
         self.known.lock().insert(partition.to_owned(), (at, Arc::clone(place)));
     }
 
-    /// What is to be written: `None` when that is on disk already, or nothing is kept.
+    /// The positions, if they differ from those on disk; `None` too when the stream is in memory only.
     pub(crate) fn unwritten(&self) -> Option<Unwritten> {
         let (_, _, written) = self.kept.as_ref()?;
         let known = self.known.lock().clone();
@@ -70,21 +69,21 @@ impl Places {
         is_new.then_some(Unwritten(known))
     }
 
-    /// Writes it, once what has been read is durable in the log. Blocks.
+    /// Writes positions; the rows before them must be durable in the log. Blocks.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When they cannot be written.
     pub(crate) fn write(&self, Unwritten(known): Unwritten) -> Result<()> {
         let Some((files, path, written)) = &self.kept else { return Ok(()) };
         let json = serde_json::to_vec(&known)
-            .map_err(|e| Error::internal("a place cannot be written down").with_source(e))?;
+            .map_err(|e| Error::internal("positions cannot be encoded").with_source(e))?;
         files.replace(path, &json).map_err(|e| io_error("write", path, e))?;
         *written.lock() = known;
         Ok(())
     }
 }
 
-/// Places that are not on disk yet.
+/// Positions that are not on disk yet.
 #[derive(Debug)]
 pub(crate) struct Unwritten(Known);
 

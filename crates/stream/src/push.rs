@@ -1,5 +1,5 @@
-//! Push streams: rows come by INSERT and by Flight and stay in a log. With a data directory they
-//! pass a write-ahead log first, and are acknowledged when they are durable there.
+//! Push streams: rows enter by INSERT and Flight and are stored in a log. With a data directory they pass a write-ahead
+//! log first, and are acknowledged when they are durable there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,47 +29,47 @@ pub struct PushStream {
     pub name: String,
     /// Its rows.
     pub log: Arc<StreamLog>,
-    /// The checks on them.
+    /// The checks that they pass.
     pub(crate) intake: Intake,
-    /// Where rows that do not pass are kept.
+    /// The store for rows that fail them.
     pub(crate) bad_rows: Arc<BadRows>,
-    /// Tells how far ahead an event time is.
+    /// The wall clock, with which event times in the future are detected.
     pub(crate) clock: Arc<dyn Clock>,
-    /// Generated columns, computed as rows come in.
+    /// The generated columns, if any; they are computed when rows enter.
     pub(crate) columns: Option<Arc<Columns>>,
-    /// How long the texts that are pushed may be.
+    /// The maximum lengths of text columns.
     pub(crate) lengths: Lengths,
-    /// Where rows become durable before readers see them; it appends to the log itself.
+    /// The write-ahead log, which appends durable rows to `log`; `None`: the stream is in memory only.
     pub wal: Option<Arc<Wal>>,
-    /// How far the producers are, where there is no such log.
+    /// The progress of the producers, where there is no write-ahead log.
     producers: Mutex<Producers>,
-    /// What archives its history.
+    /// Archives the log, where there is a data directory.
     pub spiller: Option<Arc<Spiller>>,
-    /// How much may wait for the archive, where there is one.
+    /// How many rows may wait for the archive.
     room: Room,
-    /// How long rows wait for an archive that fails.
+    /// How long an append waits for an archive that fails.
     archive_wait: Duration,
-    /// Rows that were ever offered, good and bad: the offset of a bad row is its number among
-    /// them.
+    /// The number of rows ever offered, good and bad: the offset of a bad row is its number among them.
     offered: AtomicU64,
-    /// It has been reported that event times lie in 1970.
+    /// Whether event times in 1970 have been logged.
     warned_1970: AtomicBool,
 }
 
-/// What became of pushed rows.
+/// The outcome of pushed rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pushed {
-    /// Rows now in the stream.
+    /// Rows that are in the stream now.
     pub rows: u64,
     /// Rows that could not be used; see `windrow.bad_rows`.
     pub bad: u64,
-    /// They were there before: the batch was sent again. Then both counts are 0.
+    /// The batch was sent before and is in the stream already. Then both counts are 0.
     pub repeated: bool,
-    /// There are rows, and all their event times lie in 1970: nearly always they count another unit.
+    /// There are rows, and all their event times lie in 1970: nearly always their numbers have another unit than the
+    /// column.
     pub in_1970: bool,
 }
 
-/// Rows on their way into a stream.
+/// Rows that have been offered to a stream; [`PushStream::settled`] returns the outcome.
 #[derive(Debug)]
 pub struct Pushing {
     pushed: Pushed,
@@ -79,14 +79,14 @@ pub struct Pushing {
 
 #[derive(Debug)]
 enum Waits {
-    /// For the write-ahead log.
+    /// Until the write-ahead log has written them.
     Log(Offered),
-    /// For nothing.
+    /// Not at all.
     Done(Verdict),
 }
 
 impl PushStream {
-    /// A stream over a log that is in memory as yet. `columns`: what is generated, if anything is.
+    /// Returns a stream over a log in memory. `columns`: all columns, where some are generated.
     pub fn new(
         name: String,
         log: Arc<StreamLog>,
@@ -114,34 +114,37 @@ impl PushStream {
         }
     }
 
-    /// The same with lengths of its texts.
+    /// Sets the maximum lengths of text columns.
     pub fn with_lengths(self, lengths: Lengths) -> Self {
         Self { lengths, ..self }
     }
 
-    /// The same with a write-ahead log. It takes no rows while very many wait for the archive.
+    /// Adds a write-ahead log and an archive. Appends then wait while too many rows are not archived.
     pub fn with_wal(self, wal: Arc<Wal>, spiller: Arc<Spiller>, limits: &Limits) -> Self {
         let (wal, spiller) = (Some(wal), Some(spiller));
         Self { wal, spiller, room: Room::of(limits), archive_wait: limits.archive_wait, ..self }
     }
 
-    /// The columns that rows are pushed with: all but the generated ones.
+    /// The columns of pushed rows: all except the generated ones.
     pub fn physical(&self) -> &SchemaRef {
         self.columns.as_ref().map_or_else(|| self.log.schema(), |c| &c.physical)
     }
 
-    /// Appends rows that have the [physical](Self::physical) columns. When it returns they are
-    /// durable, as far as the stream is.
+    /// Appends rows that have the [physical](Self::physical) columns. On return they are as durable as the stream is.
+    ///
+    /// # Errors
+    /// When a generated column cannot be computed; when the rows cannot be written;
+    /// [`ErrorKind::Unavailable`] when too many rows wait in memory for an archive that fails.
     pub async fn append(&self, rows: &RecordBatch) -> Result<Pushed> {
         let pushing = self.offer(rows, None).await?;
         self.settled(pushing).await
     }
 
-    /// Puts rows behind those that were offered before; [`settled`](Self::settled) says what comes
-    /// of them. With a stamp they are left out when they are there already.
+    /// Queues rows behind those offered before; [`settled`](Self::settled) returns the outcome. Rows with a stamp that
+    /// are in the stream already are skipped.
     ///
     /// # Errors
-    /// As of [`append`](Self::append).
+    /// As [`append`](Self::append).
     pub async fn offer(&self, rows: &RecordBatch, stamp: Option<Stamp>) -> Result<Pushing> {
         if stamp.as_ref().is_some_and(|stamp| self.has(stamp)) {
             let pushed = Pushed { rows: 0, bad: 0, repeated: true, in_1970: false };
@@ -164,7 +167,7 @@ impl PushStream {
         Ok(Pushing { pushed, bad, waits })
     }
 
-    /// What became of offered rows, once they are durable, as far as the stream is.
+    /// Returns the outcome of offered rows, once they are as durable as the stream is.
     ///
     /// # Errors
     /// When they could not be written; when their stamp does not follow the one before.
@@ -199,7 +202,7 @@ impl PushStream {
         Ok(())
     }
 
-    /// How many numbers of a producer's sequence are in the stream.
+    /// The number of batches (or rows, of a source's partition) of a producer's sequence that are in the stream.
     pub fn taken(&self, producer: &str) -> u64 {
         self.known_producers().lock().taken(producer)
     }
@@ -213,7 +216,7 @@ impl PushStream {
         self.wal.as_ref().map_or(&self.producers, |wal| wal.producers())
     }
 
-    /// Whether a stamped batch is there already.
+    /// Whether a stamped batch is in the stream already.
     fn has(&self, stamp: &Stamp) -> bool {
         match &self.wal {
             Some(wal) => wal.has(stamp),
@@ -232,11 +235,11 @@ impl PushStream {
         Ok(verdict)
     }
 
-    /// Waits until the archive has taken in what is too much for memory, and until the readers that follow the stream
-    /// closely have read enough; a writer that is faster than they are is slowed down.
+    /// Waits until few enough rows are not archived, and until near followers have caught up: the back-pressure on
+    /// writers.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] when the archive fails for long.
+    /// [`ErrorKind::Unavailable`] when the archive fails for longer than `archive_wait`.
     async fn wait_for_room(&self) -> Result<()> {
         loop {
             tokio::select! {
@@ -245,19 +248,19 @@ impl PushStream {
             }
             let Some(error) = self.spiller.as_ref().and_then(|s| s.error()) else { continue };
             let message = format!(
-                "stream \"{}\" takes no rows: {} wait in memory, and its archive fails: {error}",
+                "stream \"{}\" accepts no rows: {} wait in memory, and its archive fails: {error}",
                 self.name,
                 self.log.tail_size().0
             );
             return Err(Error::new(ErrorKind::Unavailable, message).with_hint(
-                "Nothing that was acknowledged is lost. It takes rows again when the archive does.",
+                "Nothing that was acknowledged is lost. It accepts rows again when the archive does.",
             ));
         }
         self.log.wait_for_followers(self.clock.as_ref()).await;
         Ok(())
     }
 
-    /// The same for callers that cannot await.
+    /// As [`append`](Self::append), for callers that cannot await; it does not wait for the archive.
     pub fn append_blocking(&self, rows: &RecordBatch) -> Result<Pushed> {
         self.append_whole(self.whole(rows)?)
     }
@@ -274,7 +277,7 @@ impl PushStream {
         Ok(pushed)
     }
 
-    /// The rows with generated columns.
+    /// Returns the rows with generated columns.
     fn whole(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         match &self.columns {
             Some(columns) => columns.compute_all(rows),
@@ -282,7 +285,8 @@ impl PushStream {
         }
     }
 
-    /// What is reported of rows on their way. Times in 1970 go to the log too, once: not every client shows a notice.
+    /// Returns the outcome to report for rows. Times in 1970 are also logged, once, because not every client shows
+    /// notices.
     fn pushed(&self, rows: &RecordBatch, bad: &[BadRow], times: Option<(i64, i64)>) -> Pushed {
         let column = self.intake.time.and_then(|time| rows.columns().get(time));
         let in_1970 = column.zip(times).is_some_and(|(c, times)| lie_in_1970(c.data_type(), times));
@@ -293,7 +297,7 @@ impl PushStream {
         Pushed { rows, bad, repeated: false, in_1970 }
     }
 
-    /// The good rows among these, and the bad ones.
+    /// Checks rows; returns the good and the bad ones.
     fn take_in(&self, rows: RecordBatch) -> Result<TakenIn> {
         let count = rows.num_rows() as u64;
         let first = self.offered.fetch_add(count, Ordering::Relaxed);

@@ -1,6 +1,6 @@
-//! What a bounded statement reads of connectors: how far it is, and how many bad rows it does not see.
+//! The readings of connectors by a bounded statement: its progress, and the number of bad rows that it skips.
 //!
-//! The scans of a statement find this by its settings.
+//! The scans of a statement find this in its settings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-/// The reads of one statement.
+/// The readings of one statement.
 #[derive(Debug, Default)]
 pub struct BoundedReads {
     /// Bad rows per scan, by stream. Each scan has a count of its own, because a stream that is read twice has its bad
@@ -19,18 +19,18 @@ pub struct BoundedReads {
     bytes_total: AtomicU64,
 }
 
-/// How far a bounded statement has read its connectors.
+/// The progress of a bounded statement in its connectors.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReadProgress {
-    /// Rows that were read.
+    /// Rows read.
     pub rows: u64,
-    /// Stored bytes that were read.
+    /// Stored bytes read, counted per completed split.
     pub bytes: u64,
-    /// Stored bytes that will have been read at the end; 0 while that is unknown.
+    /// Stored bytes to read in total; 0 while that is unknown.
     pub bytes_total: u64,
 }
 
-/// One scan of a stream, and the statement that it is part of.
+/// One scan of a stream, for a statement.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BoundedScan {
     reads: Arc<BoundedReads>,
@@ -38,7 +38,7 @@ pub(crate) struct BoundedScan {
 }
 
 impl BoundedScan {
-    /// Begins a scan of `bytes` stored bytes for the statement with these reads.
+    /// Begins a scan of `bytes` stored bytes; `reads`: those of its statement.
     pub(crate) fn new(reads: Option<Arc<BoundedReads>>, stream: &str, bytes: u64) -> Self {
         let scan = Self { reads: reads.unwrap_or_default(), bad: Arc::default() };
         let mut bad = scan.reads.bad.lock();
@@ -61,7 +61,7 @@ impl BoundedScan {
 }
 
 impl BoundedReads {
-    /// Returns the number of bad rows so far.
+    /// Returns the number of bad rows so far, each stream counted once.
     pub fn bad_rows(&self) -> u64 {
         let scans = self.bad.lock();
         let most = |counts: &Vec<Arc<AtomicU64>>| {

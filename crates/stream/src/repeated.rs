@@ -1,15 +1,15 @@
-//! An error that several readers wait for: each gets the same.
+//! Copies of an error that several readers get.
 
 use std::sync::Arc;
 
 use windrow_core::Error;
 
-/// The same error once more, for the next reader.
+/// Returns a copy of the error, with the original as its source.
 pub fn repeated(error: &Arc<Error>) -> Error {
     with_message(error, error.message().to_owned())
 }
 
-/// The same error with another message.
+/// Returns a copy of the error with another message.
 pub fn with_message(error: &Arc<Error>, message: String) -> Error {
     let mut copy = Error::new(error.kind(), message);
     if let Some(detail) = error.detail() {

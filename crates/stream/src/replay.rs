@@ -1,13 +1,12 @@
-//! `connector = 'replay'`: the history of a stream or view as a stream again, in the order of
-//! event time.
+//! `connector = 'replay'`: the history of a stream or view as a stream, in the order of event time.
 //!
 //! ```text
 //! archive ∪ memory tail (or the connector's splits) ─► in range ─► sort (spills to disk) ─► pace ─► rows
 //! ```
-//! Invariants: the history is that of the moment at which it is opened, so a replay ends; rows of
-//! the same event time come in the order of partition and offset, so one history gives one order;
-//! offsets are row numbers of the replay. Since rows come in order, the greatest event time so far
-//! is the watermark. The pace changes when a row comes, never what is in it.
+//! Invariants: the history is that of the moment at which it is opened, so a replay ends; rows of the same event time
+//! are in the order of partition and offset, so one history has one order; offsets are row numbers of the replay. Since
+//! rows are in order, the greatest event time so far is the watermark. The pace determines when a row is returned,
+//! never its contents.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,28 +37,28 @@ use crate::intake::{Intake, ticks};
 use crate::stream::Stream;
 use crate::stream::table::outside;
 
-/// The hidden columns that put rows of the same event time in order.
+/// The hidden columns that order rows of the same event time.
 const PARTITION: &str = "__partition";
 const OFFSET: &str = "__offset";
-/// The part of its memory that the sort keeps for merging what it spilled: one part in so many.
+/// The memory of a sort divided by this is reserved for merging spilled runs.
 const MERGE_SHARE: usize = 8;
 
-/// A stream or view, to be read once more.
+/// The replay of a stream or view.
 #[derive(Debug)]
 pub struct ReplaySource {
     /// The stream that is replayed.
     pub of: Arc<Stream>,
-    /// The column that tells the order.
+    /// The index of the column by which rows are ordered.
     pub time: usize,
-    /// The first event time, in ticks of the column.
+    /// The lowest event time, inclusive, in ticks of the column; `None`: no bound.
     pub from: Option<i64>,
-    /// The event time behind the last.
+    /// The highest event time, exclusive, in ticks of the column; `None`: no bound.
     pub to: Option<i64>,
-    /// Event time that passes per time of the clock; `None`: as fast as it goes.
+    /// Seconds of event time per second of the clock; `None`: as fast as possible.
     pub speed: Option<f64>,
-    /// Paces the replay, where it has a speed.
+    /// The clock that paces the replay, where it has a speed.
     pub clock: Arc<dyn Clock>,
-    /// Memory of one reading's sort; what is over it goes to disk.
+    /// Bytes of memory of one reading's sort; the excess spills to disk.
     pub sort_bytes_max: usize,
 }
 
@@ -74,7 +73,7 @@ impl Source for ReplaySource {
     }
 
     fn is_replayable(&self) -> bool {
-        // What it replays may have grown by then.
+        // The replayed stream may have grown by then.
         false
     }
 
@@ -119,8 +118,8 @@ impl ReplaySource {
             let options = SortOptions { descending: false, nulls_first: true };
             PhysicalSortExpr::new(Arc::new(column), options)
         });
-        let order = LexOrdering::new(order)
-            .ok_or_else(|| Error::internal("a replay is in the order of nothing"))?;
+        let order =
+            LexOrdering::new(order).ok_or_else(|| Error::internal("a replay has no sort order"))?;
         let plan =
             StreamingTableExec::try_new(schema, vec![Arc::new(history)], None, vec![], false, None)
                 .map_err(from_datafusion)?;
@@ -137,12 +136,12 @@ impl ReplaySource {
     }
 }
 
-/// Where a column stands among those that a reading needs.
+/// The index of a column of the stream among those that a reading needs.
 fn history_position(scan: &ScanRequest, replay: &ReplaySource, column: usize) -> usize {
     columns(scan, replay).partition_point(|c| *c < column)
 }
 
-/// The columns that a reading needs: those wanted, and the event times.
+/// The columns that a reading needs: the requested ones, and the event times.
 fn columns(scan: &ScanRequest, replay: &ReplaySource) -> Vec<usize> {
     let mut columns = scan.projection.clone();
     columns.push(replay.time);
@@ -152,7 +151,7 @@ fn columns(scan: &ScanRequest, replay: &ReplaySource) -> Vec<usize> {
     columns
 }
 
-/// One reading of the history, in the order in which it is stored.
+/// One reading of the history, in stored order.
 #[derive(Debug, Clone)]
 struct History {
     of: Arc<Stream>,
@@ -190,14 +189,14 @@ impl History {
         }
     }
 
-    /// Where reading begins in a log: archived files that are too old are not opened.
+    /// The offset at which reading of a log begins, so that archived files that are too old are not opened.
     fn first_offset(&self) -> Option<u64> {
         let log = self.of.log().or_else(|| self.of.kept().map(|push| &push.log))?;
         let in_archive = self.intake.time == Some(self.time);
         self.from.filter(|_| in_archive).map(|from| log.row_from(from))
     }
 
-    /// The rows of a batch that are in range, with the hidden columns.
+    /// Returns the rows of a batch that are in range, with the hidden columns.
     fn take(&self, partition: PartitionId, batch: SourceBatch) -> Result<RecordBatch> {
         let taken = self.intake.take(batch, self.of.clock.now_micros())?;
         self.of.bad_rows.keep(&self.of.name, (partition, ""), &taken.bad);
@@ -214,7 +213,7 @@ impl History {
         let keep = ticks(&column)?.iter().enumerate().map(|(row, time)| {
             let inside =
                 self.from.is_none_or(|from| *time >= from) && self.to.is_none_or(|to| *time < to);
-            // A row without event time becomes a bad row, in whatever range.
+            // A row without event time becomes a bad row, whatever the range.
             Some(inside || column.is_null(row))
         });
         Ok(filter_record_batch(&rows, &BooleanArray::from_iter(keep))?)
@@ -235,12 +234,12 @@ impl PartitionStream for History {
     }
 }
 
-/// How far a reading of the history is.
+/// The progress of a reading of the history.
 struct Position {
     history: History,
-    /// What is read, from its first row on.
+    /// The source; `None`: reading has not begun.
     source: Option<Arc<dyn Source>>,
-    /// The splits that are left, the next one last.
+    /// The remaining splits, the next one last.
     splits: Vec<Split>,
     reader: Option<(PartitionId, Box<dyn Reader>)>,
 }
@@ -282,24 +281,24 @@ impl Position {
     }
 }
 
-/// How fast event time passes.
+/// The pace of a replay.
 #[derive(Debug)]
 struct Pace {
     speed: f64,
     unit: TimeUnit,
     clock: Arc<dyn Clock>,
-    /// The first event time, and when it was given, in µs.
+    /// The first event time, and when its row was returned, both in µs.
     begun: Option<(i64, i64)>,
 }
 
 impl Pace {
-    /// How long until a row of this event time is due; zero when it is.
+    /// Returns the time until a row with this event time, in ticks, is due; zero when it is.
     fn until(&mut self, time: i64) -> Duration {
         let now = self.clock.now_micros();
         let time = ticks_to_micros(time, self.unit);
         let (first, begun) = *self.begun.get_or_insert((time, now));
         let passed = Duration::from_micros(u64::try_from(time.saturating_sub(first)).unwrap_or(0));
-        // What is too long to be told is longer than anybody waits.
+        // A time that overflows is longer than any wait.
         let due = Duration::try_from_secs_f64(passed.as_secs_f64() / self.speed)
             .unwrap_or(Duration::from_micros(u64::MAX));
         let since = u64::try_from(now.saturating_sub(begun)).unwrap_or(0);
@@ -307,13 +306,13 @@ impl Pace {
     }
 }
 
-/// Gives the sorted rows as they fall due.
+/// Returns the sorted rows as they become due.
 struct ReplayReader {
     rows: SendableRecordBatchStream,
-    /// The wanted columns among those that are read.
+    /// The indexes of the requested columns among those that are read.
     shown: Vec<usize>,
     time: usize,
-    /// Rows that are sorted and not due yet.
+    /// Sorted rows that are not due yet.
     left: Option<RecordBatch>,
     position: u64,
     pace: Option<Pace>,
@@ -344,9 +343,9 @@ impl Reader for ReplayReader {
             let Some(pace) = &mut self.pace else { return self.give(&rows) };
             let column = rows.column(self.time);
             let times = ticks(column)?;
-            // Those without event time stand first, and fall due at once.
+            // Rows without event time are first, and due at once.
             let timeless = column.null_count();
-            // The first is asked first: the pace begins with it.
+            // For the first row before any other: the pace begins with it.
             let wait = times.get(timeless).map(|time| pace.until(*time));
             let due = |time: &i64| pace.until(*time).is_zero();
             let count = timeless + times.get(timeless..).unwrap_or_default().partition_point(due);
@@ -355,7 +354,7 @@ impl Reader for ReplayReader {
                 return self.give(&rows.slice(0, count));
             }
             let slept = wait.map(|wait| pace.clock.sleep(wait));
-            // Kept before the wait: a call that is dropped loses nothing.
+            // Stored before the wait: dropping the future loses nothing.
             self.left = Some(rows);
             if let Some(slept) = slept {
                 slept.await;

@@ -1,21 +1,18 @@
-//! `retention = '7 days'`: a log releases rows that are so much older than its newest one, by
-//! event time.
+//! `retention = '7 days'`: a log drops rows whose event time is that much older than that of its newest row.
 //!
 //! ```text
 //! offset   0            held               first                                  rows
 //!          ├── released ──┼─ old, but needed ─┼─ kept: newest − retention … newest ─┤
 //! ```
-//! Old is everything in front of the first row that is not, whatever batch or file it is in and
-//! whether the archive has it. A new reader is not given it any more, whatever else needs it:
-//! that is the promise. Running queries and the views' checkpoints still have what they need; the
-//! rest is released. What it took goes later: memory with its batch, the archive's files when all
-//! their rows are released. Such rows that are not archived yet are, so that the write-ahead log releases them
-//! too.
+//! All rows before the first one that is not old enough are dropped, whatever batch or file they are in and whether
+//! they are archived. New readers do not get them, whatever else needs them: that is the promise. Dropped rows that
+//! running queries and the views' checkpoints still need are held for these; the others are released. Their space is
+//! freed later: memory with its batch, the archive's files when all their rows are released. Released rows that are not
+//! archived yet are archived first, so that the write-ahead log can delete them.
 //!
-//! Invariants: offsets stay what they were; a dropped row is older than the newest row by more
-//! than the retention; a row that was released has been read by all running queries, and with a
-//! data directory, no unfinished window of an archived view needs it: such a view resumes from one
-//! of its checkpoints after a restart, and finds all rows that came after it.
+//! Invariants: offsets do not change; a dropped row is older than the newest row by more than the retention; a released
+//! row has been read by all running queries, and, with a data directory, no unfinished window of an archived view needs
+//! it: after a restart such a view resumes from one of its checkpoints, and finds all rows that follow it.
 
 use std::sync::Arc;
 
@@ -31,77 +28,78 @@ use crate::intake::ticks;
 use crate::log::StreamLog;
 use crate::spill::Spiller;
 
-/// By so many seconds of event time, or this part of the retention, the first row has to be older
-/// than it may be: so old rows are looked for now and then, not with every new row.
+/// Rows are dropped when the first one exceeds the retention by this many seconds, or by the retention divided by
+/// `SLACK_PART` if that is less: so old rows are not searched for with every new row.
 const SLACK_SECONDS: i64 = 60;
 const SLACK_PART: i64 = 60;
-/// Rows whose event times are read from the archive at a time.
+/// Rows per batch of event times read from the archive.
 const READ_ROWS: usize = 8_192;
 
 /// The retention of one log.
 #[derive(Debug)]
 pub struct Retention {
-    /// The stream or view.
+    /// The name of the stream or view.
     name: String,
     log: Arc<StreamLog>,
-    /// What archives the log, with a data directory.
+    /// Archives the log, where there is a data directory.
     spiller: Option<Arc<Spiller>>,
-    /// The event-time column.
+    /// The index of the event-time column.
     column: usize,
-    /// How much older than the newest row a row may be, in ticks of the column.
+    /// The retention, in ticks of the column.
     keep_ticks: i64,
-    /// By how much more it is older when it goes.
+    /// How far the first row exceeds the retention when rows are dropped, in ticks.
     slack_ticks: i64,
     newest: Mutex<Newest>,
-    /// The first row that is not old, as far as that has been looked for.
+    /// The first row that is not old, when it was last searched for.
     young: Mutex<Young>,
     stop: watch::Sender<bool>,
 }
 
-/// The greatest event time, as far as it has been looked for.
+/// The greatest event time, in ticks, of the archive and of the tail before `offset`.
 #[derive(Debug, Default)]
 struct Newest {
     ticks: Option<i64>,
-    /// The tail has been looked at before this offset.
+    /// Rows of the tail before this offset are included.
     offset: u64,
 }
 
-/// A row, the rows before which are all old.
+/// A row before which all rows are old.
 #[derive(Debug, Clone, Copy, Default)]
 struct Young {
     offset: u64,
-    /// Its event time, in ticks; `None`: it has not been looked at.
+    /// Its event time, in ticks; `None`: unknown.
     ticks: Option<i64>,
 }
 
-/// What a look at the front has found.
+/// The result of a search for the first row that is not old.
 enum Old {
     /// All rows before this offset are old.
     All(u64),
-    /// There is one that is not.
+    /// This is the first row that is not old.
     Until(Young),
 }
 
-/// What readers still need of a log.
+/// The rows of a log that readers still need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needed {
-    /// No row from this offset on may go.
+    /// Rows from this offset on must not be released.
     pub offset: u64,
-    /// No row at this event time or after may go.
+    /// Rows with this event time (in ticks) or a later one, and those behind them, must not be released.
     pub ticks: i64,
 }
 
-/// What a pass did.
+/// The outcome of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
-    /// Everything that is old is released.
+    /// All dropped rows are released.
     Done,
-    /// Some of it is needed.
+    /// Some dropped rows are still needed.
     Held,
 }
 
 impl Retention {
-    /// The retention of a log by the event time in `column`; `spiller` archives it, with a data directory.
+    /// Returns the retention of a log by the event time in column `column`; `spiller` archives the log, where there is
+    /// a data directory.
     pub fn new(
         name: &str,
         (log, spiller): (&Arc<StreamLog>, Option<&Arc<Spiller>>),
@@ -124,16 +122,15 @@ impl Retention {
         })
     }
 
-    /// Every row that was ever dropped is older than this event time, in ticks; `None`: nothing
-    /// was dropped.
+    /// Returns an event time, in ticks, below which the times of all dropped rows are; `None`: nothing was dropped.
     ///
     /// # Errors
-    /// When the event-time column is none (our bug), or rows on disk cannot be read.
+    /// When the event-time column is not a timestamp (a bug in Windrow), or rows on disk cannot be read.
     pub fn dropped_before(&self) -> Result<Option<i64>> {
         if self.log.state().first == 0 { Ok(None) } else { self.limit() }
     }
 
-    /// The same of rows that were dropped: a reader that goes on where it stood is not given them either.
+    /// Returns the same for released rows, which readers that began earlier do not get either.
     ///
     /// # Errors
     /// As [`dropped_before`](Self::dropped_before).
@@ -141,7 +138,7 @@ impl Retention {
         if self.log.state().oldest == 0 { Ok(None) } else { self.limit() }
     }
 
-    /// The oldest event time that is to be kept now.
+    /// The lowest event time that is retained now, in ticks; `None`: there is no row with an event time.
     fn limit(&self) -> Result<Option<i64>> {
         let mut newest = self.newest.lock();
         let (archived, tail) = self.log.since(newest.offset);
@@ -157,7 +154,7 @@ impl Retention {
         Ok(newest.ticks.map(|newest| newest.saturating_sub(self.keep_ticks)))
     }
 
-    /// Drops what is old, and releases what of it nothing needs.
+    /// Drops old rows, and releases those that are not `needed`.
     ///
     /// # Errors
     /// When rows on disk cannot be read, or the archive cannot be changed.
@@ -187,7 +184,7 @@ impl Retention {
         Ok(if self.log.state().oldest >= first { Pass::Done } else { Pass::Held })
     }
 
-    /// The first row from `from` on that is not older than `before`, or the one at `end`. Rows
+    /// Returns the first row from offset `from` on whose event time is not below `before`, or the one at `end`. Rows
     /// without event time count as old.
     async fn old_until(&self, (from, before): (u64, i64), end: u64) -> Result<Young> {
         let (archive, _) = self.log.since(u64::MAX);
@@ -213,7 +210,7 @@ impl Retention {
         Ok(Young { offset: at, ticks: None })
     }
 
-    /// The same in the archive, from the row `at` on.
+    /// Searches the archive, from offset `at` on.
     async fn old_in_archive(
         &self,
         archive: &ArchiveSnapshot,
@@ -240,7 +237,7 @@ impl Retention {
         Ok(Old::All(at.min(end)))
     }
 
-    /// Which of the rows from `first` on are old.
+    /// Searches a column of event times whose first row has the offset `first`.
     fn old_in(&self, column: &ArrayRef, (first, before): (u64, i64)) -> Result<Old> {
         let mut times = ticks(column)?.iter().enumerate();
         let young = times.find(|(row, time)| **time >= before && column.is_valid(*row));
@@ -252,7 +249,8 @@ impl Retention {
         })
     }
 
-    /// Deletes the files of dropped rows; those that are not archived are, so that their log ends.
+    /// Deletes the files of released rows. Released rows that are not archived yet are archived first, so that the
+    /// write-ahead log can delete them.
     async fn give_back(&self, before: i64) -> Result<()> {
         let Some(spiller) = &self.spiller else { return Ok(()) };
         let held = self.log.state().oldest;
@@ -263,22 +261,22 @@ impl Retention {
         Ok(())
     }
 
-    /// Whose rows they are: the name of a stream or view.
+    /// The name of the stream or view.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// A receiver that wakes when the log changes.
+    /// Returns a receiver that is notified of every change of the log.
     pub fn watch(&self) -> watch::Receiver<()> {
         self.log.watch()
     }
 
-    /// Whether the log is archived: after a restart it is read again.
+    /// Whether the log is archived, and so is read again after a restart.
     pub fn is_archived(&self) -> bool {
         self.spiller.is_some()
     }
 
-    /// Stops; the log is dropped, or the engine closes.
+    /// Stops retention: the log is dropped, or the engine closes.
     pub fn stop(&self) {
         self.stop.send_replace(true);
     }
@@ -323,7 +321,7 @@ mod tests {
         append(&log, &[Some(10)]);
         assert_eq!(retention.dropped_before().unwrap(), None);
         append(&log, &[Some(155), Some(30)]);
-        // Below 55: the first two batches; the third is young, and what follows it stays.
+        // Below 55: the first two batches. The third is not, so the rows after it remain.
         let standing = Needed { offset: 1, ticks: i64::MAX };
         assert_eq!(retention.pass(standing).await.unwrap(), Pass::Held);
         let held = |log: &StreamLog| (log.state().oldest, log.state().first, log.held_rows());
@@ -335,7 +333,7 @@ mod tests {
         assert_eq!(retention.pass(Needed { ticks: 60, ..all }).await.unwrap(), Pass::Done);
         assert_eq!((held(&log), log.state().rows), ((4, 4, 4), 8));
         assert_eq!(retention.dropped_before().unwrap(), Some(55));
-        // Of a batch only the old rows go.
+        // Only the old rows of a batch are dropped.
         append(&log, &[Some(170), Some(300)]);
         assert_eq!(retention.pass(all).await.unwrap(), Pass::Done);
         assert_eq!((held(&log), log.contents().tail_rows), ((9, 9, 1), 1));

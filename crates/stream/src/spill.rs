@@ -1,16 +1,15 @@
-//! Moves rows from the memory tail of a log to its archive, off the path of results.
+//! Moves rows from the tail of a log to its archive, in the background.
 //!
-//! A view spills the windows that its watermark says are finished; the watermark is the
-//! transaction's version, so that after a crash the query knows which windows to leave out. A view
-//! without windows spills the rows that a checkpoint says the origin of; the version is the end offset, by
-//! which that checkpoint is found again. A push stream spills what it has; the version is the end
-//! offset, and the write-ahead log releases segments that the archive covers.
+//! A view archives the windows that are finished by its watermark; the watermark is the transaction's version, from
+//! which the query knows after a crash which windows to omit. A view without windows archives the rows whose origin is
+//! in a checkpoint; the version is the end offset, by which that checkpoint is identified. A push stream archives all
+//! its rows; the version is the end offset, and the write-ahead log deletes segments that are archived.
 //!
-//! Before rows are archived, the logs that they were made of note how far they go, so that one that loses its end later
-//! is not taken for a shorter one.
+//! Before rows are archived, the logs from which they were computed record their extents, so that a log that loses its
+//! end later is not mistaken for a shorter one.
 //!
-//! Invariants: one spill at a time; the tail releases rows only after the archive has committed
-//! them; a spill that fails changes nothing and is tried again.
+//! Invariants: one spill at a time; the tail releases rows only after the archive has committed them; a failed spill
+//! changes nothing and is retried.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
@@ -26,14 +25,14 @@ use crate::caught::unwound;
 use crate::log::{Frontier, Room, StreamLog, Unarchived};
 use crate::repeated::repeated;
 
-/// From so many files on, small ones are put together.
+/// With this many files, small ones are merged.
 const FILES_MANY: usize = 32;
-/// Files that no version names any more are kept so long for those that still read them.
+/// The age at which files that were removed from the archive are deleted; readers may still hold them.
 const VACUUM_AFTER: Duration = Duration::from_secs(3_600);
 
-/// The query that rows come from, as far as their archive has to know it.
+/// The query that produces the rows of a log, as its archive sees it.
 pub trait Fails: fmt::Debug + Send + Sync {
-    /// It fails: what would become of its rows is not known.
+    /// Makes the query fail with this error, because the state of its archive is unknown.
     fn fail(&self, error: Arc<Error>);
 }
 
@@ -48,14 +47,14 @@ pub struct Spiller {
     error: Mutex<Option<String>>,
 }
 
-/// Where the rows of a log come from, and what that has to know of their archive.
+/// The origin of the rows of a log.
 #[derive(Debug)]
 enum Origin {
-    /// A push stream. Its write-ahead log releases what is archived.
+    /// A push stream. Its write-ahead log deletes archived rows.
     Stream(Arc<Wal>),
     /// A view.
     View {
-        /// The logs that its rows are made of, those of the views that it reads included.
+        /// The logs from which its rows are computed, including those below the views that it reads.
         sources: Vec<Arc<Wal>>,
         /// Its query, which fails when the archive panics.
         query: OnceLock<Weak<dyn Fails>>,
@@ -63,12 +62,12 @@ enum Origin {
 }
 
 impl Spiller {
-    /// Moves the rows of a push stream from `log` to `archive`. `wal` makes them durable before.
+    /// Returns a spiller of a push stream, from `log` to `archive`. `wal` is its write-ahead log.
     pub fn of_stream(log: Arc<StreamLog>, archive: Arc<ArchiveTable>, wal: Arc<Wal>) -> Arc<Self> {
         Self::of(log, archive, Origin::Stream(wal))
     }
 
-    /// Moves the rows of a view from `log` to `archive`. `sources`: the logs that they are made of.
+    /// Returns a spiller of a view, from `log` to `archive`. `sources`: the logs from which its rows are computed.
     pub fn of_view(
         log: Arc<StreamLog>,
         archive: Arc<ArchiveTable>,
@@ -88,7 +87,7 @@ impl Spiller {
         })
     }
 
-    /// Names the query of a view, which fails when the archive panics.
+    /// Sets the query of a view, which fails when archiving panics.
     pub fn is_of<Q: Fails + 'static>(&self, of: &Arc<Q>) {
         if let Origin::View { query, .. } = &self.origin {
             query.get_or_init(|| {
@@ -98,7 +97,7 @@ impl Spiller {
         }
     }
 
-    /// The logs that the rows of a view are made of, or the one of a push stream.
+    /// The logs from which the rows of a view are computed, or the one of a push stream.
     pub fn sources(&self) -> &[Arc<Wal>] {
         match &self.origin {
             Origin::Stream(wal) => std::slice::from_ref(wal),
@@ -114,7 +113,7 @@ impl Spiller {
         }
     }
 
-    /// Its log, or those that its rows are made of, note how far they go.
+    /// Records the extents of the [sources](Self::sources).
     ///
     /// # Errors
     /// When that cannot be written.
@@ -133,16 +132,16 @@ impl Spiller {
         matches!(self.origin, Origin::View { .. })
     }
 
-    /// Archives what is complete now; returns how far the archive is then.
+    /// Archives the rows that are complete now; returns the progress of the archive.
     ///
     /// # Errors
-    /// When it cannot be written; nothing has changed then.
+    /// When the archive cannot be written; then nothing has changed.
     pub async fn spill(&self) -> Result<Frontier> {
         let _one_at_a_time = self.spilling.lock().await;
         self.spill_alone().await
     }
 
-    /// The same, but nothing once it has been stopped.
+    /// As [`spill`](Self::spill), but does nothing once it has been stopped.
     ///
     /// # Errors
     /// As [`spill`](Self::spill).
@@ -154,7 +153,8 @@ impl Spiller {
         self.spill_alone().await
     }
 
-    /// A panic is an error like others, but what the archive would do next is not known: a view fails.
+    /// Spills; a panic becomes an error, and fails the query of a view, because the state of the archive is then
+    /// unknown.
     async fn spill_alone(&self) -> Result<Frontier> {
         match unwound(|| "archiving".to_owned(), self.spill_complete()).await {
             Ok(spilled) => spilled,
@@ -176,16 +176,16 @@ impl Spiller {
             return Ok(self.frontier());
         };
         if rows.rows.is_empty() && rows.frontier != Frontier::All {
-            // Time without rows is no news: the next run finds it empty too.
+            // An advance of the watermark without rows is not worth a commit.
             return Ok(self.frontier());
         }
         let (first, end) = (rows.first, rows.end);
         let done = self.write(rows).await;
         *self.error.lock() = done.as_ref().err().map(|e| e.message().to_owned());
         if let Err(error) = done {
-            // A commit that was sent before, by this process or one that it follows, may have come
-            // late: the same rows, cut elsewhere. Rows that come in another order each time are
-            // the same only if this process sent them.
+            // An earlier commit, by this process or its predecessor, may have arrived late: with the same rows, but
+            // another end. Rows whose order changes when they are recomputed are the same only if this process sent
+            // them.
             let archive = self.archive.snapshot();
             let first = if self.log.is_unordered() { end } else { first + 1 };
             if (first..=end).contains(&archive.state().rows) {
@@ -200,8 +200,8 @@ impl Spiller {
         if self.archive.state().files >= FILES_MANY
             && let Err(error) = self.tidy().await
         {
-            // The rows are archived; the next spill tidies.
-            tracing::warn!(%error, "small archive files could not be put together");
+            // The rows are archived; the next spill merges.
+            tracing::warn!(%error, "cannot merge small archive files");
         }
         Ok(self.frontier())
     }
@@ -216,13 +216,13 @@ impl Spiller {
         self.archive.append_from(batches, first, frontier.version(), &provenance).await.map(|_| ())
     }
 
-    /// The log whose rows these are.
+    /// The log whose rows are archived.
     pub fn log(&self) -> &StreamLog {
         &self.log
     }
 
-    /// Drops whole files from the front whose rows are all older than `event_time` and before
-    /// the offset `end_max`. Returns how many rows those were.
+    /// Drops whole files from the front whose rows all have event times below `event_time` (in ticks) and offsets below
+    /// `end_max`. Returns the number of dropped rows.
     ///
     /// # Errors
     /// When the archive cannot be changed.
@@ -239,14 +239,14 @@ impl Spiller {
         Ok(dropped)
     }
 
-    /// How far the archive is.
+    /// The progress of the archive.
     pub fn frontier(&self) -> Frontier {
         let version = self.archive.state().txn_version;
         let completion = self.log.completion();
         completion.map_or(Frontier::Nothing, |completion| completion.frontier(version))
     }
 
-    /// Puts small files together, and deletes what is read no more.
+    /// Merges small files, and deletes files that were removed some time ago.
     async fn tidy(&self) -> Result<()> {
         if self.archive.compact().await? {
             self.log.archived(self.archive.snapshot());
@@ -255,7 +255,7 @@ impl Spiller {
         Ok(())
     }
 
-    /// Spills when the tail is long, and otherwise now and then, until it is stopped.
+    /// Spills when the tail is long, and otherwise at intervals, until it is stopped.
     pub async fn run(self: Arc<Self>, clock: Arc<dyn Clock>, limits: Limits) {
         let mut stop = self.stop.subscribe();
         loop {
@@ -264,15 +264,15 @@ impl Spiller {
                 () = clock.sleep(limits.spill_interval) => {}
                 () = self.when(|| self.is_due(&limits)) => {}
             }
-            // A push stream is durable without its archive: no file for a few rows.
+            // A push stream is durable without its archive: a few rows are not worth a file.
             if !self.is_view() && !self.is_long(&limits) {
                 if let Err(error) = self.note_extents().await {
-                    tracing::warn!(%error, "how far a log goes could not be noted");
+                    tracing::warn!(%error, "cannot record the extent of a log");
                 }
                 continue;
             }
             if let Err(error) = self.spill().await {
-                tracing::warn!(%error, "finished rows stay in memory, the archive cannot be written");
+                tracing::warn!(%error, "the archive cannot be written, finished rows remain in memory");
                 tokio::select! {
                     stopped = stop.wait_for(|stop| *stop) => { drop(stopped); return; }
                     () = clock.sleep(limits.spill_interval) => {}
@@ -294,7 +294,7 @@ impl Spiller {
         self.when(|| self.is_long(limits)).await;
     }
 
-    /// Completes when that is true of the log.
+    /// Completes when `is_true` returns true, which is checked at every change of the log.
     async fn when(&self, is_true: impl Fn() -> bool) {
         let mut changed = self.log.watch();
         while !is_true() {
@@ -311,7 +311,7 @@ impl Spiller {
             || (rows > 0 && self.wal().is_some_and(|wal| wal.is_scattered()))
     }
 
-    /// Stops; a spill that is under way is waited for.
+    /// Stops, and waits for a spill in progress.
     pub async fn stop(&self) {
         self.stop.send_replace(true);
         self.log.release();
@@ -323,22 +323,22 @@ impl Spiller {
         self.archive.snapshot().files().collect()
     }
 
-    /// Tells which files of the archive are still being read.
+    /// Returns a handle that shows whether the archive's files are still being read.
     pub fn held(&self) -> HeldFiles {
         self.archive.snapshot().held()
     }
 
-    /// Rows that are archived.
+    /// The number of rows that are archived.
     pub fn archived_rows(&self) -> u64 {
         self.archive.state().rows
     }
 
-    /// Whether more than that waits for the archive.
+    /// Whether more rows than `room` wait for the archive.
     pub fn is_over(&self, room: Room) -> bool {
         self.log.is_longer_than(room)
     }
 
-    /// What has to come before the next spill is there, or why it is not.
+    /// Records whether the step before the next spill (a checkpoint) has failed, and why.
     pub fn waits(&self, why: Option<&Error>) {
         *self.error.lock() = why.map(|e| e.message().to_owned());
     }
@@ -423,7 +423,7 @@ mod tests {
         assert_eq!(spiller.error().unwrap(), error.message());
         assert!(query.0.load(Ordering::Relaxed));
         clock.1.store(false, Ordering::Relaxed);
-        // Nobody waits for it for ever.
+        // Later spills do not wait for it.
         spiller.spill().await.unwrap();
         assert_eq!(spiller.archived_rows(), 2);
     }

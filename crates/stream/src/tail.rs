@@ -1,13 +1,13 @@
-//! The rows of a log that are in no archive, and some that have just come there: in memory, and with a limit of memory what is beyond
-//! the tails' part of it on disk.
+//! The tail of a log: the rows that are not archived, and some that have just been. It is in memory; with a memory
+//! limit, the rows beyond the tails' part of it are on disk.
 //!
 //! ```text
 //! offset   start                                  rows
 //!          ├─ disk ─ disk ─┼─ batch ─┼─ … ─ batch ─┤ ◄─ push
 //! ```
-//! The oldest batches go to disk first: followers of a log read at its end.
+//! The oldest batches spill first: followers of a log read at its end.
 //!
-//! Invariants: the pieces tile; the limit of memory counts what is in memory.
+//! Invariants: the pieces tile; the memory limit counts the batches in memory.
 
 use std::sync::Arc;
 
@@ -20,13 +20,12 @@ use windrow_operators::compact;
 
 use crate::memory::{Memory, TailFile};
 
-/// Small appended batches are joined into one once together they hold so many rows, these with others
-/// at the next step, and so on: a view of many small windows is a few dozen batches, and each row is
-/// copied once per step at most.
+/// Small appended batches are joined once together they have this many rows, the results again at the next step, and so
+/// on: a view of many small windows has a few dozen batches, and each row is copied once per step at most.
 const JOIN_ROWS: [usize; 3] = [16, 256, 8_192];
 /// Rows of a batch on disk, at most: readers take about as many at a time.
 const DISK_ROWS: usize = 8_192;
-/// A file that has so many bytes gets no more: it is deleted when the archive has its rows.
+/// The size in bytes at which a file is followed by a new one; a file is deleted when all its rows are archived.
 const FILE_BYTES: u64 = 64 << 20;
 
 /// A run of rows.
@@ -34,9 +33,9 @@ const FILE_BYTES: u64 = 64 << 20;
 pub struct Piece {
     /// The offset of its first row.
     pub(crate) first: u64,
-    /// How many there are.
+    /// The number of its rows.
     pub(crate) rows: usize,
-    /// Bytes in memory, or that it would take there.
+    /// The bytes that it takes in memory, or would take there.
     bytes: usize,
     place: Stored,
 }
@@ -63,7 +62,7 @@ impl Piece {
         self.first + self.rows as u64
     }
 
-    /// Bytes of memory.
+    /// The bytes that it takes in memory now.
     fn in_memory(&self) -> usize {
         match self.place {
             Stored::Memory(_) => self.bytes,
@@ -79,7 +78,7 @@ impl Piece {
         }
     }
 
-    /// The rows.
+    /// Returns the rows.
     ///
     /// # Errors
     /// When they cannot be read.
@@ -90,7 +89,7 @@ impl Piece {
         }
     }
 
-    /// Its rows from the offset `from` on and before `until`, if there are some.
+    /// Returns its rows with offsets in `from..until`; `None`: there are none.
     pub fn part(&self, from: u64, until: u64) -> Option<Self> {
         let first = self.first.max(from);
         let rows = self.end().min(until).checked_sub(first).filter(|rows| *rows > 0)?;
@@ -106,18 +105,18 @@ impl Piece {
     }
 }
 
-/// The last rows of a log.
+/// The tail of a log.
 #[derive(Debug)]
 pub(super) struct Tail {
     schema: SchemaRef,
     /// Ascending.
     pieces: Vec<Piece>,
-    /// Rows before this are in the archive too, and are kept for readers that are about to read them.
+    /// Rows before this offset are archived too, and are retained for readers that are about to read them.
     start: u64,
-    /// Bytes of those that are in no archive, and of all that are in memory.
+    /// The bytes of the pieces that are not archived, and those of all pieces in memory.
     bytes: usize,
     in_memory: usize,
-    /// The limit of memory, if there is one, and the file that is written to.
+    /// The memory limit, if there is one, and the file to which is written.
     memory: Option<Arc<Memory>>,
     file: Option<Arc<TailFile>>,
 }
@@ -131,7 +130,7 @@ impl Tail {
         &self.pieces
     }
 
-    /// Bytes of the rows that are in no archive, wherever they are.
+    /// The bytes of the rows that are not archived, in memory or on disk.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -150,19 +149,19 @@ impl Tail {
     /// Appends rows.
     ///
     /// # Errors
-    /// When small batches cannot be joined, or what is too much for memory cannot be written.
+    /// When small batches cannot be joined, or rows cannot be spilled.
     pub(super) fn push(&mut self, first: u64, batch: RecordBatch) -> Result<()> {
-        // What is counted has to be what is held.
+        // The counted bytes must be those that are held.
         let batch = if self.memory.is_some() { compact(&batch)? } else { batch };
         self.pieces.push(Piece::new(first, batch));
         let joined = join_small(&self.schema, &mut self.pieces);
-        // Also what could not be joined is counted.
+        // Also when joining failed.
         self.count();
         joined?;
         self.move_to_disk()
     }
 
-    /// The rows before `start` are in an archive, or no reader's any more; those before `kept` go.
+    /// Records that the rows before `start` are archived or released, and removes those before `kept`.
     pub(super) fn cut(&mut self, kept: u64, start: u64) {
         self.start = start;
         let pieces = std::mem::take(&mut self.pieces);
@@ -184,7 +183,7 @@ impl Tail {
         self.in_memory = in_memory;
     }
 
-    /// Writes the oldest batches to disk while tails take too much.
+    /// Spills the oldest batches while tails exceed their part of the limit.
     fn move_to_disk(&mut self) -> Result<()> {
         let Some(memory) = self.memory.clone() else { return Ok(()) };
         while memory.tail_is_over(self.in_memory) {
@@ -226,7 +225,7 @@ impl Drop for Tail {
     }
 }
 
-/// Joins the small batches at the end, at each step those that are smaller than it.
+/// Joins the small batches at the end; at each step, those with fewer rows than it.
 fn join_small(schema: &SchemaRef, pieces: &mut Vec<Piece>) -> Result<()> {
     for step in JOIN_ROWS {
         let (mut rows, mut tail) = (0, pieces.len());
@@ -261,7 +260,7 @@ mod tests {
         RecordBatch::try_from_iter([("n", n)]).unwrap()
     }
 
-    /// Every row stands at its offset.
+    /// Checks that every row is at its offset.
     fn check(tail: &Tail, rows: std::ops::Range<u64>) {
         let mut next = rows.start;
         for piece in tail.pieces() {
@@ -279,7 +278,7 @@ mod tests {
         let mut tail = Tail::new(batch(0..0).schema(), None);
         let (mut end, mut most) = (0, 0);
         for round in 0..12_000 {
-            // Now and then a larger one, so that sizes are mixed.
+            // Some larger ones, so that sizes are mixed.
             let rows = if round % 1_000 == 999 { 700 } else { 1 + u64::from(round % 7 == 0) };
             tail.push(end, batch(end..end + rows)).unwrap();
             end += rows;
@@ -303,7 +302,7 @@ mod tests {
             }
             end += rows;
             let in_memory: usize = tails.iter().map(|tail| tail.in_memory).sum();
-            // The part for tails, and what each may keep.
+            // The part for tails, and the part that each may have.
             assert!(in_memory <= (4 << 20) / 8 + 2 * (4 << 20) / 64, "{in_memory}");
         }
         check(&tails[0], 0..end);

@@ -1,4 +1,5 @@
-//! Rows from outside as rows of a stream: which column takes which, each value whole or not at all.
+//! Assignment of rows from queries and clients to the columns of a stream. A value is converted without loss, or
+//! refused.
 
 use std::sync::Arc;
 
@@ -14,23 +15,23 @@ use windrow_sql::plan::{TIME_ZONE, is_text, loss};
 use crate::lengths::Lengths;
 use crate::push::PushStream;
 
-/// Which column of the stream takes which column of the query.
+/// The mapping of the columns of a query to those of a stream.
 #[derive(Debug)]
 pub struct Target {
     stream: String,
     schema: SchemaRef,
     lengths: Lengths,
-    /// Per column of the stream: the column of the query, or none.
+    /// Per column of the stream: the index of the query's column, or `None`.
     from: Vec<Option<usize>>,
-    /// The time zone of texts that name none.
+    /// The time zone of texts without one.
     zone: Arc<str>,
 }
 
 impl Target {
-    /// The columns that an INSERT names, of which the query gives so many.
+    /// Maps the columns that an INSERT names (all, if it names none) to the `given` columns of its query, in order.
     ///
     /// # Errors
-    /// When they do not fit the stream.
+    /// When the numbers of columns differ, or a column does not exist or is named twice.
     pub fn new(push: &PushStream, insert: &Insert, name: &str, given: usize) -> Result<Self> {
         let schema = push.physical();
         let columns = schema.fields().len();
@@ -56,17 +57,18 @@ impl Target {
                     Error::sql(format!("stream \"{name}\" has no column \"{column}\""))
                 })?;
             if slot.replace(at).is_some() {
-                return Err(Error::sql(format!("column \"{column}\" stands twice")));
+                return Err(Error::sql(format!("column \"{column}\" is named twice")));
             }
         }
         let (schema, lengths) = (Arc::clone(schema), push.lengths.clone());
         Ok(Self { stream: name.to_owned(), schema, lengths, from, zone: TIME_ZONE.into() })
     }
 
-    /// Columns from outside, by their names as they are. What the stream has more is NULL.
+    /// Maps columns by their exact names. Other columns of the stream become NULL.
     ///
     /// # Errors
-    /// When one has no place in the stream, or cannot become what it is there.
+    /// When a column does not exist in the stream, is given twice, or cannot be converted, or one that is NOT NULL is
+    /// missing.
     pub fn by_name(push: &PushStream, given: &Schema) -> Result<Self> {
         let (name, schema) = (&push.name, push.physical());
         let mut from = vec![None; schema.fields().len()];
@@ -101,12 +103,12 @@ impl Target {
         Ok(Self { stream: name.clone(), schema, lengths, from, zone: TIME_ZONE.into() })
     }
 
-    /// The same for texts that are times in another zone than UTC, where they name none.
+    /// Sets the time zone of texts that name none; the default is UTC.
     pub fn in_zone(self, zone: Arc<str>) -> Self {
         Self { zone, ..self }
     }
 
-    /// A column of the query as one of the stream: each value whole, or none.
+    /// Converts a column of the query to the type of the stream's, without loss.
     fn assigned(&self, index: usize, field: &Field, given: &ArrayRef) -> Result<ArrayRef> {
         let refused = |why: &str| {
             let (column, stream, is) = (field.name(), &self.stream, sql_type(field.data_type()));
@@ -132,13 +134,13 @@ impl Target {
         if let Some(why) = self.lengths.refused(index, &column)? {
             let (column, stream) = (field.name(), &self.stream);
             let message = format!("column \"{column}\" of stream \"{stream}\": {why}");
-            return Err(Error::data(message).with_hint("Cut it with left(…, n) or a CAST."));
+            return Err(Error::data(message).with_hint("Truncate it with left(…, n) or a CAST."));
         }
         Ok(column)
     }
 
-    /// A number is no time where nothing says its unit: TIMESTAMP without precision counts nanoseconds, which
-    /// is hardly ever meant.
+    /// Refuses numbers for a TIMESTAMP without precision: their unit is unknown, and its own, nanoseconds, is hardly
+    /// ever meant.
     fn check_times(&self, field: &Field, given: Option<&DataType>) -> Result<()> {
         let is_bare = matches!(field.data_type(), DataType::Timestamp(TimeUnit::Nanosecond, _));
         if !is_bare || !given.is_some_and(DataType::is_numeric) {
@@ -149,13 +151,13 @@ impl Target {
             field.name(),
             self.stream
         ))
-        .with_hint("Say the unit: to_timestamp_seconds(n), to_timestamp_millis(n), to_timestamp_micros(n) or to_timestamp_nanos(n)."))
+        .with_hint("Convert it with its unit: to_timestamp_seconds(n), to_timestamp_millis(n), to_timestamp_micros(n) or to_timestamp_nanos(n)."))
     }
 
-    /// Rows of the query as rows of the stream.
+    /// Converts rows of the query to rows of the stream.
     ///
     /// # Errors
-    /// When a value has no place in its column.
+    /// When a value cannot be converted, is too long, or is NULL in a column that is NOT NULL.
     pub fn fit(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let count = rows.num_rows();
         let mut columns = Vec::with_capacity(self.from.len());
@@ -180,12 +182,12 @@ impl Target {
     }
 }
 
-/// The error for a column that cannot be written.
+/// Returns the error for a column that cannot be written.
 fn no_place(push: &PushStream, column: &str) -> Error {
     let name = &push.name;
     if push.log.schema().column_with_name(column).is_some() {
         return Error::data(format!("column \"{column}\" of stream \"{name}\" is generated"))
-            .with_hint("Leave it out; the stream works it out.");
+            .with_hint("Omit it; the stream computes it.");
     }
     let known = push.physical().fields().iter().map(|f| f.name().as_str());
     Error::data(format!("stream \"{name}\" has no column \"{column}\""))

@@ -1,4 +1,4 @@
-//! Damaged and missing files are told and never overwritten, and nothing else goes with them.
+//! Damaged and missing files are reported and never overwritten, and affect nothing else.
 
 use std::path::{Path, PathBuf};
 

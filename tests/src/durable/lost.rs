@@ -1,4 +1,5 @@
-//! What is not there any more, or is another's, is told: the lost end of a log, missing directories, parts of another run.
+//! Missing parts, and parts of other objects, are reported: the lost end of a log, missing directories, parts of
+//! another run.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! What is dropped by age, and what is worked out again: rebuilt views, replays.
+//! Rows dropped by age, and what is recomputed: rebuilt views, replays.
 
 use libtest_mimic::Failed;
 

@@ -1,4 +1,5 @@
-//! SIGTERM while clients are at work: each is told why its stream ends, and what was acknowledged is there after the next start.
+//! SIGTERM while clients are active: each gets the reason why its stream ends, and acknowledged rows are there after
+//! the next start.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! Statements that are meant to bring the server down, from a login that may only read: the server lives, keeps to its
-//! limits, and goes on serving others.
+//! Statements that are meant to bring the server down, from a login that may only read: the server survives, keeps its
+//! limits, and continues to serve others.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;

@@ -1,4 +1,5 @@
-//! Messages that are longer than the server reads: refused by their length, whatever is sent behind it, and nobody else notices.
+//! Messages that are longer than the server reads: refused by their length, whatever follows, without an effect on
+//! other clients.
 
 use arrow::array::{ArrayRef, StringArray};
 use arrow::record_batch::RecordBatch;

@@ -1,4 +1,4 @@
-//! The Flight SQL server as its clients see it: those of Rust in this process, those of Python in one of their own.
+//! The Flight SQL server as its clients see it: Rust clients in this process, Python clients in processes of their own.
 
 mod ending;
 mod hostile;

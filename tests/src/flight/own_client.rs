@@ -1,4 +1,4 @@
-//! The client of the `windrow` command: how it logs in, and what becomes of it when its server goes and comes back.
+//! The client of the `windrow` command: how it logs in, and what it does when its server stops and returns.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

@@ -1,4 +1,4 @@
-//! Statements, prepared statements, sessions, continuous streams, and what an enemy sends.
+//! Statements, prepared statements, sessions, continuous streams, and hostile messages.
 
 use std::sync::Arc;
 
@@ -161,7 +161,7 @@ fn handles() -> Result<(), Failed> {
         assert!(String::from_utf8_lossy(&body.body).contains("77"));
         let close = Action { r#type: "CloseSession".into(), body: vec![].into() };
         plain.do_action(close).await?.into_inner().try_next().await?;
-        refused(other.execute("SELECT 1".to_owned(), None).await, "the session is over")
+        refused(other.execute("SELECT 1".to_owned(), None).await, "the session has ended")
     })
 }
 

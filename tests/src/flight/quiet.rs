@@ -1,4 +1,5 @@
-//! Continuous results without rows: now and then they say where they are, so that both sides see that the other is there.
+//! Continuous results without rows: they report their position at intervals, so that both sides notice a broken
+//! connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

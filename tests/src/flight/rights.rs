@@ -1,4 +1,5 @@
-//! Statements against roles: what a user may not do cannot be prepared either, and handles are for who prepared them.
+//! Statements against roles: what a user may not do cannot be prepared either, and handles belong to the session that
+//! prepared them.
 
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::client::FlightSqlServiceClient;
@@ -172,7 +173,7 @@ fn others() -> Result<(), Failed> {
         let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
         reader.set_header("cookie", cookie);
         let stolen = status(reader.execute("SELECT 1".to_owned(), None).await)?;
-        assert!(stolen.message().contains("the session is over"), "{stolen:?}");
+        assert!(stolen.message().contains("the session has ended"), "{stolen:?}");
         assert_eq!(lines(&fetch(&mut writer, &info).await?)?, ["1"]);
         Ok(())
     })

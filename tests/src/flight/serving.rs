@@ -1,4 +1,5 @@
-//! The real program as a server: `windrow serve` on ports of its own, with what monitoring and the system tell of it.
+//! The real program as a server: `windrow serve` on ports of its own, with its metrics and what the system reports of
+//! it.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! How long sessions and what belongs to them live, and how many there may be.
+//! The lifetime and the number of sessions and their prepared statements.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +57,7 @@ async fn act(
 
 fn is_over(done: Result<Option<String>, Status>) -> Result<(), Failed> {
     match done {
-        Err(e) if e.code() == Code::NotFound && e.message().contains("the session is over") => {
+        Err(e) if e.code() == Code::NotFound && e.message().contains("the session has ended") => {
             Ok(())
         }
         other => Err(format!("the session is not over: {other:?}").into()),

@@ -1,4 +1,5 @@
-//! A subscriber that does not read: it slows nobody, takes no memory that grows, and has every row once when it reads at last.
+//! A subscriber that does not read: it slows no other, takes no growing memory, and gets every row once when it reads
+//! at last.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Clients that vanish without a word: no FIN, no RST, only silence. What they had is freed all the same.
+//! Clients that vanish silently, without FIN or RST: their resources are freed nevertheless.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `windrow serve` itself: its line when it is ready, its log, its signals; and the files of users and tokens.
+//! The program `windrow serve`: its ready line, its log, its signals; and the files of users and tokens.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -171,7 +171,7 @@ pub(super) fn accounts() -> Result<(), Failed> {
         (
             vec!["user", "add", "b:b", "--role", "read", "--users", &users],
             "x\n",
-            "is no name for a user",
+            "is not a name for a user",
         ),
         (
             vec!["user", "add", "bob", "--role", "read", "--on", "[", "--users", &users],
@@ -183,7 +183,7 @@ pub(super) fn accounts() -> Result<(), Failed> {
         (
             vec!["token", "add", "ci", "--role", "read", "--expires", "soon", "--tokens", &tokens],
             "",
-            "is no time",
+            "is not a valid time",
         ),
     ] {
         let (done, _, err) = typed(&arguments, line)?;

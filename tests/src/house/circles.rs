@@ -1,4 +1,4 @@
-//! Circles in a graph: the groups of files each of which names, by way of others, each other.
+//! Cycles in a graph: the groups of files that refer to one another, directly or through others.
 
 use std::collections::{BTreeMap, BTreeSet};
 

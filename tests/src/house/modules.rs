@@ -1,7 +1,7 @@
-//! The modules of a crate and which of them names which: the paths in `use` lines and in expressions, followed through what
-//! modules import from elsewhere to the file that has the item.
+//! The modules of a crate and their references: the paths in `use` lines and in expressions, followed through
+//! re-exports to the file that has the item.
 //!
-//! What Cargo and the compiler know better is not repeated here: macros, traits and globs of other crates are not followed.
+//! Macros, traits and globs of other crates are not followed: Cargo and the compiler know these better.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -1,4 +1,4 @@
-//! The words of a Rust file, as far as imports need them: comments, texts and what only tests have are left out.
+//! The tokens of a Rust file that imports need: without comments, string literals and code for tests.
 
 /// A part of a Rust file.
 #[derive(Debug, Clone, PartialEq, Eq)]

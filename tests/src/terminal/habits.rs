@@ -1,4 +1,4 @@
-//! What people who know psql, DuckDB or a shell expect of a prompt.
+//! Behaviour that users of psql, DuckDB and shells expect of a prompt.
 
 use libtest_mimic::Failed;
 

@@ -1,7 +1,6 @@
-//! The REPL as somebody at a terminal sees it: the real program in a pseudo-terminal, its output on
-//! a screen.
+//! The REPL as its user sees it: the real program in a pseudo-terminal, its output on a screen.
 //!
-//! Nothing sleeps: every step waits for what the screen is to show, or fails with what it shows.
+//! Nothing sleeps: every step waits until the screen shows a text, or fails with its contents.
 
 mod habits;
 mod pty;

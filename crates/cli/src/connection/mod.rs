@@ -104,7 +104,7 @@ impl Connection {
         }
     }
 
-    /// Returns the views of a server that have failed or cannot be opened, with a message for people about each.
+    /// Returns the views of a server that have failed or cannot be opened, with a message about each.
     ///
     /// # Errors
     /// When the server does not respond.
@@ -163,7 +163,7 @@ impl Rows {
         }
     }
 
-    /// The input rows that did not count, as far as known.
+    /// The numbers of late and bad input rows, as far as known.
     pub(crate) fn unused_rows(&self) -> Option<UnusedRows> {
         match self {
             Self::Embedded { rows, .. } => rows.unused_rows(),

@@ -51,7 +51,7 @@ pub(super) async fn execute(client: &Client, statement: &Parsed) -> Result<Remot
     })
 }
 
-/// Returns the views of a server that have failed or cannot be opened, with a message for people about each.
+/// Returns the views of a server that have failed or cannot be opened, with a message about each.
 ///
 /// # Errors
 /// As [`Client::execute`].

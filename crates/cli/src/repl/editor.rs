@@ -24,7 +24,7 @@ use crate::style::{Paint, painted, wants_colour};
 /// Statements that the history keeps.
 const HISTORY_MAX: usize = 10_000;
 
-/// The number of letters of a word from which a unique completion is hinted.
+/// The minimum number of letters of a word for which a unique completion is hinted.
 const HINT_LETTERS_MIN: usize = 3;
 
 /// The helper of the line editor.
@@ -37,12 +37,12 @@ pub(super) struct Sql {
     coloured: RefCell<(String, String)>,
     /// The lines of the statement before the one that is typed, with their ends.
     before: String,
-    /// The line was ended by Ctrl-C.
+    /// Whether the line was ended by Ctrl-C.
     cleared: Arc<AtomicBool>,
 }
 
 impl Sql {
-    /// A line begins, behind the lines of `pending`.
+    /// Begins a line that follows the lines of `pending`.
     pub(super) fn begin(&mut self, pending: &str) {
         self.before = pending.to_owned();
         if !pending.is_empty() {
@@ -74,7 +74,7 @@ impl Sql {
     }
 }
 
-/// Ctrl-C ends the line like Enter, so that it is known what was typed, and the grey hint goes away.
+/// Makes Ctrl-C end the line like Enter, so that the typed text is known, and the grey hint disappears.
 struct Clears(Arc<AtomicBool>);
 
 impl ConditionalEventHandler for Clears {
@@ -158,7 +158,7 @@ impl Hinter for Sql {
     }
 }
 
-/// Every line is taken: whether the statement goes on is the prompt's affair.
+/// Accepts every line: the prompt determines whether the statement continues.
 impl Validator for Sql {}
 
 impl Completer for Sql {

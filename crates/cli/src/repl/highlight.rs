@@ -8,7 +8,7 @@ use crate::style::{PLAIN, Paint};
 /// Longer texts (something pasted) are not coloured, so that typing stays responsive.
 const BYTES_MAX: usize = 16 << 10;
 
-/// Returns what stands from byte `from` of `sql` on, with colours; its width does not change.
+/// Returns `sql` from byte `from` on, with colours; its width does not change.
 pub(super) fn highlighted_from(sql: &str, from: usize) -> Option<String> {
     if sql.len() > BYTES_MAX {
         return None;

@@ -25,10 +25,10 @@ use crate::script::Script;
 use crate::style::terminal_is_able;
 
 const PROMPT: &str = "windrow> ";
-/// The prompt where a statement goes on. As wide as the other one.
+/// The prompt of a continuation line; as wide as the other one.
 const CONTINUED: &str = "    ...> ";
 
-/// Reads and runs statements until the user exits. `kept` describes where data is stored, for people.
+/// Reads and runs statements until the user exits. `kept` describes where data is stored.
 ///
 /// # Errors
 /// When the terminal cannot be used.
@@ -76,28 +76,28 @@ fn tell_failures(editor: &mut Editor<Sql, FileHistory>, mut failures: Failures) 
         }
     };
     if let Err(e) = std::thread::Builder::new().name("notices".into()).spawn(tell) {
-        say(&format!("notice: views that fail are not told of: {e}"));
+        say(&format!("notice: failed views cannot be reported: {e}"));
     }
 }
 
-/// Where the user types.
+/// The prompt at which the user types.
 struct Prompt<'a> {
     editor: Editor<Sql, FileHistory>,
     waiting: &'a Runtime,
     runner: &'a mut Runner,
     history: Option<&'a Path>,
-    /// The beginning of a statement that goes on in the next line.
+    /// The beginning of a statement that continues on the next line.
     pending: String,
-    /// What the next line begins with, to be edited.
+    /// The initial text of the next line, to be edited.
     to_edit: String,
-    /// Ctrl-C was the last that was typed, at an empty prompt.
+    /// Whether the last input was Ctrl-C at an empty prompt.
     interrupted: bool,
-    /// The user knows that rows would be lost.
+    /// Whether the user has been warned that rows would be lost.
     warned: bool,
 }
 
 impl Prompt<'_> {
-    /// Reads lines and runs what they say, until the user leaves.
+    /// Reads lines and runs them, until the user leaves.
     fn read_and_run(&mut self) -> Result<(), Failure> {
         loop {
             if self.pending.is_empty() {
@@ -164,7 +164,7 @@ impl Prompt<'_> {
                 self.pending.clear();
                 Ok(false)
             }
-            // A command within a statement, which goes on behind it.
+            // A command within a statement, which continues after it.
             Said::Aside(command) => self.run(command),
             Said::All(text) => {
                 self.pending.clear();
@@ -199,7 +199,7 @@ impl Prompt<'_> {
         Ok(false)
     }
 
-    /// Whether the user may leave: once, it is said which rows would be lost.
+    /// Whether the user may leave: the first time, a notice lists the rows that would be lost.
     fn may_leave(&mut self) -> bool {
         if std::mem::replace(&mut self.warned, true) {
             return true;
@@ -215,14 +215,14 @@ impl Prompt<'_> {
                 false
             }
             Err(error) => {
-                say(&format!("notice: rows that would be lost are not known: {error}"));
+                say(&format!("notice: cannot determine which rows would be lost: {error}"));
                 true
             }
         }
     }
 }
 
-/// What came from the terminal.
+/// Input from the terminal.
 enum Input {
     /// A line.
     Line(String),

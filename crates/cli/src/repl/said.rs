@@ -1,18 +1,18 @@
-//! What a typed line says: the end of a statement, a part of it, or a command within it. As in psql, a command may
-//! stand between the lines of a statement, and `\g` ends one like a semicolon.
+//! Classification of typed lines: the end of a statement, a part of it, or a command within it. As in psql, a command
+//! may be between the lines of a statement, and `\g` ends one like a semicolon.
 
 use windrow_sql::parse::{is_complete, spans};
 
 use crate::command::is_command;
 
-/// What is to be done with a line.
+/// The class of a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Said {
     /// Nothing.
     Nothing,
-    /// The statement goes on; what there is of it.
+    /// The statement continues; its text so far.
     Part(String),
-    /// The statement so far is to be forgotten.
+    /// The statement so far is to be cleared.
     Cleared,
     /// A command that does not end the statement around it.
     Aside(String),
@@ -22,7 +22,7 @@ pub(super) enum Said {
     Expanded(String),
 }
 
-/// Returns what `line` says behind the lines of `pending`, which are the beginning of a statement.
+/// Classifies `line`, which follows the lines of `pending`, the beginning of a statement.
 pub(super) fn said(pending: &str, line: String) -> Said {
     if pending.is_empty() {
         if line.trim().is_empty() {
@@ -49,7 +49,7 @@ pub(super) fn said(pending: &str, line: String) -> Said {
     if is_complete(&text) { Said::All(text) } else { Said::Part(text) }
 }
 
-/// The statement that a command at its end runs.
+/// Returns the statement that ends with the command `command`, without it.
 fn ended_by(text: &str, command: &str) -> Option<String> {
     let before = text.trim_end().strip_suffix(command)?;
     (before.ends_with(char::is_whitespace) && !is_open(before))

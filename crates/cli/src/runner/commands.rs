@@ -20,11 +20,11 @@ const DEPTH_MAX: usize = 16;
 /// The default width of a chart where there is no terminal.
 const CHART_WIDTH: usize = 80;
 
-/// What `\schema` runs: the definitions of all objects.
+/// The statement of `\schema`: the definitions of all objects.
 const DEFINITIONS: &str = "SELECT name, definition FROM windrow.streams \
     UNION ALL SELECT name, definition FROM windrow.views ORDER BY name";
 
-/// The error for a statement that there is not.
+/// Returns the error for a statement that does not exist.
 fn no_form(words: &str) -> Error {
     Error::sql(format!("there is no statement \"{words}\"")).with_hint("\\h lists the statements.")
 }
@@ -54,8 +54,8 @@ impl Runner {
                 let said = self.showing.set(shown);
                 self.notice(&said);
             }
-            // A statement that is not complete cannot stand before a command.
-            Command::Forget => self.notice("there is no statement to forget"),
+            // Executed only where no statement has begun.
+            Command::Forget => self.notice("there is no statement to clear"),
             Command::Describe(name) => self.describe(name.as_deref()).await?,
             Command::Timing(on) => {
                 let on = on.unwrap_or(self.timing != Timing::All);
@@ -134,13 +134,15 @@ impl Runner {
     async fn aside_with(&mut self, words: &str, name: &str) -> Result<(), Failure> {
         match parse_one(&format!("{words} {name}")) {
             Ok(_) => self.aside(&format!("{words} {name}")).await,
-            Err(_) => Err(Error::sql(format!("\"{name}\" is no name"))
-                .with_hint("Write a name, in double quotes where it has other than letters.")
+            Err(_) => Err(Error::sql(format!("\"{name}\" is not a name"))
+                .with_hint(
+                    "Write a name, in double quotes if it has other characters than letters.",
+                )
                 .into()),
         }
     }
 
-    /// Runs a statement that the user did not see: it does not become the last one.
+    /// Runs a statement that the user did not write: it does not become the last one.
     async fn aside(&mut self, sql: &str) -> Result<(), Failure> {
         let last = self.last_statement.take();
         let done = match parse_one(sql) {
@@ -161,7 +163,7 @@ impl Runner {
     /// Runs a command of the shell, or a shell.
     fn shell(&mut self, command: Option<&str>) -> Result<(), Failure> {
         if !self.is_repl {
-            return Err(Error::sql("\\! needs somebody at the terminal").into());
+            return Err(Error::sql("\\! needs an interactive terminal").into());
         }
         let shell = std::env::var("SHELL").ok().filter(|shell| !shell.trim().is_empty());
         let shell = shell.unwrap_or_else(|| "sh".to_owned());
@@ -183,7 +185,7 @@ impl Runner {
     async fn again_and_again(&mut self, every: Duration) -> Result<(), Failure> {
         let Some(sql) = self.last_statement.clone() else {
             return Err(Error::sql("there is no statement to watch")
-                .with_hint("Run a statement first; \\watch runs it again and again.")
+                .with_hint("Run a statement first; \\watch repeats it.")
                 .into());
         };
         let statement = parse_one(&sql)?;
@@ -208,14 +210,14 @@ impl Runner {
     /// Opens the last statement in the user's editor.
     fn edit(&mut self) -> Result<Flow, Failure> {
         if !self.is_repl {
-            return Err(Error::sql("\\e needs somebody at the terminal").into());
+            return Err(Error::sql("\\e needs an interactive terminal").into());
         }
         let cannot = |what: String| Error::new(ErrorKind::Unavailable, what);
         let file = tempfile::Builder::new()
             .prefix("windrow-")
             .suffix(".sql")
             .tempfile()
-            .map_err(|e| cannot(format!("cannot make a file to edit: {e}")))?;
+            .map_err(|e| cannot(format!("cannot create a file to edit: {e}")))?;
         let text = self.last_statement.clone().unwrap_or_default();
         std::fs::write(file.path(), format!("{text}\n"))
             .map_err(|e| cannot(format!("cannot write the file to edit: {e}")))?;
@@ -232,11 +234,13 @@ impl Runner {
                 .with_hint("Set VISUAL or EDITOR to an editor that is installed.")
         })?;
         if !status.success() {
-            self.notice(&format!("notice: the editor gave up ({status}), nothing is taken over"));
+            self.notice(&format!(
+                "notice: the editor ended with {status}, the statement is unchanged"
+            ));
             return Ok(Flow::On);
         }
         let edited = std::fs::read_to_string(file.path())
-            .map_err(|e| cannot(format!("cannot read what was edited: {e}")))?;
+            .map_err(|e| cannot(format!("cannot read the edited file: {e}")))?;
         Ok(Flow::Edit(edited.trim().to_owned()))
     }
 }

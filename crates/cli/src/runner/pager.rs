@@ -1,4 +1,4 @@
-//! Where results go: to stdout, to a file, or through the user's pager once they are longer than the screen.
+//! The destination of results: stdout, a file, or the user's pager once they are longer than the screen.
 
 use std::fs::File;
 use std::io::{self, Stdout, Write};
@@ -6,11 +6,12 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use crate::failure::Failure;
 
-/// What `\pset pager on` uses where `$PAGER` is not set.
+/// The pager of `\pset pager on` where `$PAGER` is not set.
 const USUAL: &str = "less";
-/// What `less` does unless `$LESS` says otherwise: colours, no line broken, what was shown stays, short texts at once.
+/// The options of `less` unless `$LESS` is set: colours, no wrapped lines, the screen is not cleared, short texts are
+/// shown directly.
 const LESS: &str = "FRSX";
-/// Lines of a screen that are not the result's: the summary and the prompt.
+/// Lines of a screen that are not part of the result: the summary and the prompt.
 const REST: usize = 3;
 
 /// When results go through a pager.
@@ -26,7 +27,7 @@ pub(super) enum Paging {
 }
 
 impl Paging {
-    /// The command of the pager that is to be used.
+    /// The command of the pager to use; `None`: no pager.
     pub(super) fn command(self) -> Option<String> {
         let set = std::env::var("PAGER").ok().filter(|command| !command.trim().is_empty());
         match self {
@@ -37,13 +38,13 @@ impl Paging {
     }
 }
 
-/// Where results go.
+/// The destination of results.
 pub(super) enum Out {
-    /// To stdout.
+    /// Stdout.
     Stdout(Stdout),
-    /// To a file.
+    /// A file.
     File(File),
-    /// To the terminal, or to a pager.
+    /// The terminal, or a pager.
     Paged(Pager),
 }
 
@@ -75,13 +76,13 @@ pub(super) struct Pager {
 }
 
 impl Pager {
-    /// A pager for results that are too long for a screen of `height` lines.
+    /// Returns a pager for results that are too long for a screen of `height` lines.
     pub(super) fn new(command: String, height: usize) -> Self {
         let lines_max = height.saturating_sub(REST);
         Self { command, lines_max, lines: 0, held: vec![], running: None }
     }
 
-    /// Whether the pager has the terminal.
+    /// Whether the pager is running, and so has the terminal.
     pub(super) fn is_running(&self) -> bool {
         self.running.is_some()
     }

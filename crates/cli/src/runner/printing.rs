@@ -1,4 +1,4 @@
-//! Printing of results: as they come, at the terminal in a size for people.
+//! Printing of results as they arrive; at the terminal, of limited length.
 
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
@@ -27,7 +27,7 @@ const OUT_BYTES: usize = 1 << 18;
 /// Rows of a bounded result that are shown at the prompt, unless it goes through a pager.
 const ROWS_MAX: u64 = 1_000;
 
-/// The height of a terminal that does not say how high it is.
+/// The assumed height of a terminal that does not report it.
 const HEIGHT: usize = 24;
 
 /// How results are shown at the prompt.
@@ -36,11 +36,11 @@ pub(super) struct Showing {
     paging: Paging,
     /// Rows that are shown at most; `None`: all.
     rows_max: Option<u64>,
-    /// What NULL is shown as, where that was said.
+    /// The text for NULL, where one was set.
     null: Option<String>,
     /// The next result has one line per value.
     pub(super) expanded_once: bool,
-    /// A statement is run again and again: nothing waits for the user.
+    /// Whether a statement is being repeated, so that nothing waits for the user.
     pub(super) watching: bool,
 }
 
@@ -55,7 +55,7 @@ impl Showing {
         }
     }
 
-    /// Changes a setting, and says what it is now.
+    /// Changes a setting, and returns a description of the current ones.
     pub(super) fn set(&mut self, shown: Option<Shown>) -> String {
         let before = shown.clone();
         match shown {
@@ -88,7 +88,7 @@ struct Printed {
     printer: Printer,
     /// Rows that are printed at most; the others are counted.
     rows_max: u64,
-    /// Rows that there were.
+    /// Rows so far, printed or not.
     rows: u64,
 }
 
@@ -140,7 +140,7 @@ impl Runner {
             self.out = BufWriter::with_capacity(OUT_BYTES, Out::Paged(pager));
         }
         let done = self.print_rows(&mut rows, &mut printed, watch).await;
-        // What has been begun is closed, whatever ended it.
+        // A table that was begun is closed, whatever ended it.
         let closed = match &done {
             Ok(()) => watch.bar.aside(|| printed.printer.end(&mut self.out)),
             Err(Failure::ReaderLeft) => Ok(()),
@@ -168,7 +168,7 @@ impl Runner {
         Ok(message)
     }
 
-    /// Prints rows as they come.
+    /// Prints rows as they arrive.
     async fn print_rows(
         &mut self,
         rows: &mut Rows,
@@ -209,7 +209,7 @@ impl Runner {
         if !matches!(self.out.get_ref(), Out::Paged(_)) {
             return done;
         }
-        // A pager that was left takes no more.
+        // A pager that the user has left accepts no more.
         let flushed = self.out.flush().map_err(Failure::from);
         let (out, _written) = std::mem::replace(&mut self.out, stdout()).into_parts();
         let Out::Paged(pager) = out else { return done };
@@ -270,7 +270,7 @@ fn counted(rows: u64) -> String {
     format!("{rows} row{}", if rows == 1 { "" } else { "s" })
 }
 
-/// Describes input rows that did not count; empty where there are none.
+/// Describes late or bad input rows; empty if there are none.
 fn left_out(rows: u64, kind: &str, table: &str) -> String {
     match rows {
         0 => String::new(),

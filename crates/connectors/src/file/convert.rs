@@ -65,7 +65,7 @@ impl NumberRules {
 /// Converts text into `to` (a number or a timestamp).
 ///
 /// # Errors
-/// For the first value that cannot be converted, in words for people.
+/// For the first value that cannot be converted, as a sentence for messages.
 pub(super) fn from_text(
     text: &StringViewArray,
     to: &DataType,
@@ -318,7 +318,7 @@ impl Times {
     fn number(&self, text: &str, number: Decimal) -> Result<Option<i64>, String> {
         match self.bare {
             BareNumber::Unsaid => Err(format!(
-                "'{text}' is a bare number, and nothing says its unit: write epoch = 'ms' (or 's', 'us', 'ns') \
+                "'{text}' is a bare number, and its unit is not defined: set epoch = 'ms' (or 's', 'us', 'ns') \
                  in WITH, or declare TIMESTAMP(3) for milliseconds"
             )),
             BareNumber::Contradicts => Err(format!(

@@ -88,7 +88,7 @@ impl CsvDialect {
     /// Splits one record into its fields as text.
     ///
     /// # Errors
-    /// When it is not a single record, in words for people.
+    /// When it is not a single record, as a sentence for messages.
     pub(super) fn split(&self, record: &[u8]) -> Result<Vec<Option<String>>, String> {
         let reader = csv_reader(self, record);
         let mut found = None;

@@ -44,7 +44,7 @@ pub(super) trait Decode: Send {
     /// Decodes exactly `rows` records.
     ///
     /// # Errors
-    /// When any of them is bad, in words for people (the text matters for a single record only).
+    /// When any of them is bad, as a sentence for messages (which matters for a single record only).
     fn decode(&mut self, text: &[u8], rows: usize) -> Result<RecordBatch, String>;
 
     /// Returns the value of each wanted column of a record, or what is wrong with it.
@@ -188,7 +188,7 @@ pub(super) fn bad_row(bad: &BadRow, name: &str, unit: &str) -> Error {
     let BadRow { offset, reason, raw } = bad;
     Error::data(format!("file \"{name}\" has a bad row at {unit} {offset}: {reason}"))
         .with_detail(format!("The row is: {raw}"))
-        .with_hint("Use on_bad_row = 'dead_letter' to set bad rows aside and go on.")
+        .with_hint("Use on_bad_row = 'dead_letter' to set bad rows aside and continue.")
 }
 
 /// Builds one row of the fields, NULL where they are bad.
@@ -244,13 +244,13 @@ fn still_what_was_found(text: &StringViewArray, to: &DataType) -> Result<(), Str
     match text.iter().flatten().find(|value| contradicts(value)) {
         None => Ok(()),
         Some(value) => Err(format!(
-            "'{value}' would not be the same as {}, which the first rows have; declare the column, or raise infer_rows",
+            "'{value}' would lose information as {}, the type of the first rows; declare the column, or raise infer_rows",
             sql_type(to)
         )),
     }
 }
 
-/// Returns a bad row for people: without line ends, invalid UTF-8 replaced, truncated to a readable length.
+/// Returns a bad row as shown to users: without line ends, invalid UTF-8 replaced, truncated to a readable length.
 pub(super) fn readable(record: &[u8]) -> String {
     let head = record.get(..RAW_CHARS_MAX * 4).unwrap_or(record);
     let text = String::from_utf8_lossy(head);

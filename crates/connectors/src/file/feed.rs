@@ -233,8 +233,8 @@ impl Unpack {
 }
 
 fn damaged(name: &str, e: std::io::Error) -> Error {
-    Error::data(format!("file \"{name}\" cannot be unpacked: {e}"))
-        .with_hint("It is damaged, cut off, or not packed as its name says; set compression.")
+    Error::data(format!("file \"{name}\" cannot be decompressed: {e}"))
+        .with_hint("It is damaged, truncated, or not compressed as its name says; set compression.")
         .with_source(e)
 }
 

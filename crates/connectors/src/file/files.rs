@@ -161,7 +161,7 @@ impl Files {
             None if base.contains("://") && Path::new(path).is_relative() => {
                 return self.url(&format!("{base}/{path}"));
             }
-            // Including what begins with "~" or looks like a URL: it is a name here.
+            // Even if it begins with "~" or looks like a URL: it is a name here.
             None => Path::new(base).join(path),
         };
         let local = without_dots(&local);
@@ -222,13 +222,13 @@ impl Files {
     }
 
     fn outside(&self, path: &str) -> Error {
-        let message = format!("\"{path}\" is outside of the places for files");
+        let message = format!("\"{path}\" is outside of the directories for files");
         let error = Error::new(ErrorKind::Denied, message);
         match self.roots.as_deref() {
-            Some([]) | None => error.with_hint("The server has no place for files (--allow-path)."),
+            Some([]) | None => error.with_hint("The server allows no files (--allow-path)."),
             Some(_) => error.with_hint(
                 "Put files into the directory \"files\" of the data directory, or ask an \
-                 administrator to allow the place (--allow-path).",
+                 administrator to allow the path (--allow-path).",
             ),
         }
     }
@@ -245,7 +245,7 @@ impl Root {
         let path = text.strip_prefix("file://").unwrap_or(text);
         let real = std::fs::canonicalize(path).map_err(|e| unusable(text, &e))?;
         if !real.is_dir() {
-            return Err(unusable(text, &"it is no directory"));
+            return Err(unusable(text, &"it is not a directory"));
         }
         Ok(Self::Local(real))
     }

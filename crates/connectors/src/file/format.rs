@@ -42,7 +42,7 @@ pub(super) const PACKINGS: &[(&str, Packing)] = &[
 ];
 
 impl Format {
-    /// Its name for people.
+    /// Its name in messages.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Json => "JSON",

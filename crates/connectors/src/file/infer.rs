@@ -122,7 +122,7 @@ impl Guess {
     pub(super) fn of_json(line: &str) -> Result<Self, Wrong> {
         let mut cursor = Cursor::new(line);
         let value = cursor.value()?;
-        if cursor.is_at_end() { Self::of_value(value) } else { Err("something stands behind it") }
+        if cursor.is_at_end() { Self::of_value(value) } else { Err("there is text after it") }
     }
 
     fn of_value(value: Value<'_>) -> Result<Self, Wrong> {

@@ -199,7 +199,7 @@ impl Keys {
             }
             Ok(())
         })?;
-        if cursor.is_at_end() { Ok(()) } else { Err("something stands behind the object") }
+        if cursor.is_at_end() { Ok(()) } else { Err("there is text after the object") }
     }
 
     fn find(&mut self, number: usize, key: &str) -> Option<usize> {

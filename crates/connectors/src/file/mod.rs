@@ -386,7 +386,7 @@ impl FileSource {
             }
             // It may be half written; it is retried.
             Err(e) if self.options.follow && e.kind() == ErrorKind::Data => {
-                tracing::warn!(file = found.name, "left out for now: {e}");
+                tracing::warn!(file = found.name, "skipped for now: {e}");
                 Ok(None)
             }
             Err(e) => Err(e),
@@ -416,10 +416,10 @@ fn nothing(options: &FileOptions) -> Error {
             ErrorKind::NotFound,
             format!("directory \"{path}\" has no {what} files"),
         )
-        .with_hint("Files are told by .json, .ndjson, .jsonl, .csv, .tsv and .parquet (and .gz or .zst); set format for others.");
+        .with_hint("Files are recognised by .json, .ndjson, .jsonl, .csv, .tsv and .parquet (and .gz or .zst); set format for others.");
     }
     Error::new(ErrorKind::NotFound, format!("no file matches \"{path}\""))
-        .with_hint("Relative paths start where windrow was started.")
+        .with_hint("Relative paths are relative to the directory in which windrow was started.")
 }
 
 /// Numbers the splits of one partition.

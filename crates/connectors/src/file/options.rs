@@ -37,44 +37,44 @@ pub const OPTIONS: &[OptionDoc] = &[
         "compression",
         "'none' | 'gzip' | 'zstd'",
         "by the file's name",
-        "How text files are packed.",
+        "How text files are compressed.",
     ),
-    option("delimiter", "one character", ",", "Stands between the fields of CSV."),
+    option("delimiter", "one character", ",", "The separator of fields in CSV."),
     option("header", "true | false", "true", "Whether the first record of CSV names the columns."),
     option("quote", "one character", "\"", "Opens and closes a field of CSV."),
-    option(
-        "escape",
-        "one character",
-        "",
-        "Takes the meaning from the next character in a quoted field of CSV.",
-    ),
-    option("null", "a word", "", "What means NULL in CSV, beside the empty field."),
+    option("escape", "one character", "", "The escape character in quoted fields of CSV."),
+    option("null", "a word", "", "The text that means NULL in CSV, besides the empty field."),
     option(
         "on_bad_row",
         "'dead_letter' | 'fail' | 'null'",
         "dead_letter",
-        "What becomes of a row that cannot be decoded: it is set aside in windrow.bad_rows, the \
+        "What happens to a row that cannot be decoded: it is set aside in windrow.bad_rows, the \
          query fails, or its bad fields become NULL.",
     ),
     option(
         "epoch",
         "'s' | 'ms' | 'us' | 'ns'",
         "",
-        "The unit of numbers in TIMESTAMP columns, counted from 1970. Without it they are taken in the \
-         unit of a declared precision (TIMESTAMP(3): milliseconds), and are bad rows where there is none.",
+        "The unit of numbers in TIMESTAMP columns, counted from 1970. Without it they have the unit of a declared \
+         precision (TIMESTAMP(3): milliseconds), and are bad rows where there is none.",
     ),
     option(
         "follow",
         "true | false",
         "false",
-        "Keeps reading what is appended, and new files that match; the stream never ends.",
+        "Keeps reading appended data, and new files that match; the stream never ends.",
     ),
-    option("poll_interval", "a length of time", "200 ms", "How often follow looks for more."),
+    option(
+        "poll_interval",
+        "a length of time",
+        "200 ms",
+        "How often followed files are checked for more data.",
+    ),
     option(
         "rotate_wait",
         "a length of time",
         "2 s",
-        "How long a followed file that was renamed is still waited for before the next one is read.",
+        "How long to wait for more data in a renamed file before the next one is read.",
     ),
     option(
         "files",
@@ -86,15 +86,15 @@ pub const OPTIONS: &[OptionDoc] = &[
         "infer_rows",
         "a number",
         "1000",
-        "From how many rows the columns of text files are found out, evenly from all files (100 of each \
-         at least).",
+        "The number of rows from which the columns of text files are inferred, evenly over all files (at \
+         least 100 of each).",
     ),
     option("endpoint", "a URL", "", "The address of an S3-compatible store."),
     option("region", "a name", "", "The region of the S3 bucket."),
     option("access_key_id", "a key", "", "For S3; the environment's AWS_ACCESS_KEY_ID otherwise."),
     option("secret_access_key", "a key", "", "For S3; AWS_SECRET_ACCESS_KEY otherwise."),
     option("session_token", "a token", "", "For S3; AWS_SESSION_TOKEN otherwise."),
-    option("allow_http", "true | false", "false", "Lets the store be reached without TLS."),
+    option("allow_http", "true | false", "false", "Whether the store may be accessed without TLS."),
     option("aws_*", "a value", "", "Any other option of the S3 client."),
 ];
 
@@ -167,7 +167,7 @@ impl FileOptions {
                 .collect(),
         };
         if read.follow && read.in_order {
-            return Err(Error::config("options \"follow\" and \"files\" do not go together")
+            return Err(Error::config("options \"follow\" and \"files\" exclude each other")
                 .with_hint("A followed file has no end after which the next one could start."));
         }
         Ok(read)

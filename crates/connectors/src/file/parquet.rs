@@ -360,7 +360,7 @@ impl Task {
             let file = &self.split.file.name;
             let column = place.convert(column, field.data_type()).map_err(|e| {
                 Error::data(format!(
-                    "column \"{}\" of file \"{file}\" has a value that is no {}: {e}",
+                    "column \"{}\" of file \"{file}\" has a value that is not {}: {e}",
                     field.name(),
                     sql_type(field.data_type())
                 ))

@@ -47,7 +47,7 @@ impl FileSource {
                 if sample.columns.is_empty() {
                     let names: Vec<&str> = files.iter().take(3).map(|f| f.name.as_str()).collect();
                     return Err(Error::data(format!(
-                        "the columns cannot be found out: there are no rows in \"{}\"",
+                        "the columns cannot be inferred: there are no rows in \"{}\"",
                         names.join("\", \"")
                     ))
                     .with_hint("Declare the columns: CREATE STREAM s (column TYPE, …) WITH (…)."));
@@ -230,7 +230,7 @@ impl FileSource {
                 field.name(),
                 seen.file
             ))
-            .with_hint("Say it: epoch = 's', 'ms', 'us' or 'ns' in WITH, or declare the column as TIMESTAMP(3) for milliseconds.")),
+            .with_hint("Set epoch = 's', 'ms', 'us' or 'ns' in WITH, or declare the column as TIMESTAMP(3) for milliseconds.")),
             _ => Ok(None),
         }
     }
@@ -256,8 +256,7 @@ fn in_1970(column: &str, (min, max): (i128, i128), unit: TimeUnit) -> Option<Str
     let year = i128::from(ticks_per_second(unit)) * 365 * 86_400;
     (min >= 0 && max < year).then(|| {
         format!(
-            "the event times \"{column}\" of the first rows lie in 1970; if their unit is another, say it: \
-             epoch = 's', 'ms', 'us' or 'ns' in WITH"
+            "the event times \"{column}\" of the first rows lie in 1970; if their unit is another, set epoch = 's', 'ms', 'us' or 'ns' in WITH"
         )
     })
 }

@@ -345,7 +345,7 @@ async fn packed_files_are_unpacked_and_damage_is_told() {
         let source = case.open(name, &[], ab()).await.unwrap();
         let e = read(&source, &all(&source)).await.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Data, "{name}");
-        assert!(e.message().contains("cannot be unpacked"), "{name}: {e}");
+        assert!(e.message().contains("cannot be decompressed"), "{name}: {e}");
     }
 }
 
@@ -513,7 +513,7 @@ async fn no_cut_changes_what_is_read() {
     }
 }
 
-/// Reading each split from any batch on returns the same rows as the full read from there on.
+/// Resuming a split at any batch returns the same rows as the full read from there on.
 #[tokio::test]
 async fn reading_goes_on_at_any_batch() {
     let mut random = Random(7);

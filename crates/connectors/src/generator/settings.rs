@@ -23,7 +23,7 @@ impl<'a> Settings<'a> {
         let first = found.next();
         if let (Some((a, _)), Some((b, _))) = (first, found.next()) {
             return Err(Error::config(format!("options \"{a}\" and \"{b}\" mean the same"))
-                .with_hint("Give one of them."));
+                .with_hint("Use one of them."));
         }
         Ok(first)
     }

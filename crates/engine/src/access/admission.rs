@@ -62,7 +62,7 @@ enum Phase {
 /// The limit that a statement counts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Weight {
-    /// [`QueryLimits::queries_max`]: it ends by itself, and works until then.
+    /// [`QueryLimits::queries_max`]: it ends by itself, and uses the CPU until then.
     Query,
     /// [`QueryLimits::streams_max`]: it runs until its client leaves, and mostly waits.
     Stream,
@@ -215,7 +215,7 @@ impl Admission {
 /// The error of statements on a server that is shutting down.
 pub(crate) fn stopping() -> Error {
     Error::new(ErrorKind::Unavailable, "the server is stopping")
-        .with_hint("Connect again; SUBSCRIBE TO … AFTER resumes where it was.")
+        .with_hint("Connect again; SUBSCRIBE TO … AFTER resumes where it stopped.")
 }
 
 /// A statement that is counted as waiting until this is dropped.

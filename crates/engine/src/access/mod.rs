@@ -97,7 +97,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// Full access, for whoever controls the process.
+    /// Full access, for the owner of the process.
     pub fn full() -> Self {
         Self {
             user: String::new(),
@@ -120,7 +120,7 @@ impl Access {
         self
     }
 
-    /// The user's name; empty for whoever controls the process.
+    /// The user's name; empty for the owner of the process.
     pub fn user(&self) -> &str {
         &self.user
     }

@@ -1,4 +1,4 @@
-//! What DataFusion's own statements do, by their plans, and which role that takes.
+//! The roles that DataFusion's own statements require, by their plans.
 
 use datafusion::common::TableReference;
 use datafusion::common::tree_node::TreeNodeRecursion;

@@ -1,9 +1,9 @@
-//! Settings: which ones exist is up to DataFusion, their ranges and who may change them are defined here.
+//! Settings: DataFusion defines which ones exist; their ranges, and who may change them, are defined here.
 //!
 //! A setting that changes how much of the machine statements use (threads, rows of a batch, buffers, thresholds for
 //! spilling) takes the role admin on all objects. One that only changes how a statement is read or its result is
-//! written (time zone, dialect, formats, EXPLAIN) is open to all users. The ranges apply to everyone: outside of them
-//! no machine can do what is asked for.
+//! written (time zone, dialect, formats, EXPLAIN) is open to all users. The ranges apply to all users: no machine can
+//! work with values outside of them.
 
 use windrow_core::{Error, Result};
 
@@ -76,7 +76,7 @@ pub(crate) fn check_range(name: &str, value: &str) -> Result<()> {
     match value.trim().parse::<u64>() {
         Ok(number) if (least..=greatest).contains(&number) => Ok(()),
         _ => Err(Error::config(format!(
-            "setting \"{name}\" cannot be {}: it goes from {least} to {greatest}",
+            "setting \"{name}\" cannot be {}: it must be from {least} to {greatest}",
             value.trim()
         ))
         .with_hint(format!("Give a number from {least} to {greatest}."))),

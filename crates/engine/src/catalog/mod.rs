@@ -1,7 +1,7 @@
 //! The catalog: streams, views and reference tables, by name.
 //!
-//! DataFusion's schema provider (`tables`) holds what the planner scans; this catalog holds what is behind that: the
-//! stream, the query of a view, the text of each definition. `guarded` is the catalog as one user sees it.
+//! DataFusion's schema provider (`tables`) has the tables that the planner scans; this catalog has the objects behind
+//! them: streams, the queries of views, the text of each definition. `guarded` is the catalog as one user sees it.
 //!
 //! Invariant: an object is in the catalog exactly while its table is in the schema `public`.
 
@@ -416,13 +416,13 @@ pub(crate) fn read_by(name: &str, reader: &str) -> Error {
 /// Returns the error of readers of an object that is dropped.
 pub(crate) fn dropped(kind: &str, name: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("{kind} \"{name}\" was dropped"))
-        .with_detail("What was read of it is not all that it would have given.")
+        .with_detail("The rows that were read are not its complete result.")
 }
 
 /// Returns the error of followers of a view that is replaced.
 pub(crate) fn replaced(name: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("view \"{name}\" was replaced"))
-        .with_detail("The rows of the new one have numbers of their own.")
+        .with_detail("The rows of the new one are numbered from 1.")
         .with_hint(format!("Follow the new one from its beginning: SUBSCRIBE TO {name} AFTER 0."))
 }
 

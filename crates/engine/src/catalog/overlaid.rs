@@ -6,9 +6,9 @@ use std::sync::Arc;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider};
 use datafusion::error::Result;
 
-/// What is seen instead of a schema.
+/// A replacement of schemas.
 pub(crate) trait Overlay: Debug + Send + Sync + 'static {
-    /// Returns what is seen instead of `schema`, which may be `schema` itself.
+    /// Returns the replacement of `schema`, which may be `schema` itself.
     fn over(
         self: Arc<Self>,
         name: &str,

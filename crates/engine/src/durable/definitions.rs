@@ -4,8 +4,8 @@
 //! catalog.json  {"format":2,"directory":"91…","next_id":3,"crc32":"…","objects":[{"id":1,"name":"s",…},…]}
 //! change ─► new text ─► Files::replace ─► memory
 //! ```
-//! A definition includes the parts of the object that have been created, so that a missing part is not taken for an empty one, and
-//! the rows that have been lost.
+//! A definition includes the parts of the object that have been created, so that a missing part is not mistaken for an
+//! empty one, and the rows that have been lost.
 //!
 //! Invariants: objects are in order of creation, so that each finds what it reads; an id is never used twice; memory changes only
 //! after the file has; a file that does not match its checksum, or belongs to another directory, is an error and is never
@@ -30,7 +30,7 @@ const FORMAT_WITHOUT_ID: u64 = 1;
 const DIR_BYTES_MAX: usize = 200;
 /// The folders that contain folders of objects.
 const FOLDERS: [&str; 2] = ["streams", "views"];
-/// How a definition says that its columns are called by their text.
+/// The value by which a definition records that its columns are named by their text.
 const NAMED_BY_TEXT: &str = "text";
 /// The name of the file.
 const CATALOG: &str = "catalog.json";
@@ -207,7 +207,7 @@ impl Definitions {
         if state.next_id < directory.next_id() {
             let message = format!("\"{}\" is older than the data directory", path.display());
             return Err(Error::new(ErrorKind::Corrupt, message)
-                .with_detail("Objects have been made since, whose rows would be swept away.")
+                .with_detail("Objects have been created since, and their rows would be deleted.")
                 .with_hint("Restore the newest one; nothing has been overwritten."));
         }
         let id = directory.id().unwrap_or_default();

@@ -1,12 +1,12 @@
-//! Whole engines that come, fail and are followed by others over one object store whose requests
-//! fail and whose puts come late, under a clock that the test moves; what happens comes from a seed.
+//! Simulates whole engines that are opened, killed and succeeded by others, over one object store whose requests fail
+//! and whose puts arrive late, under a clock that the test moves. A seed determines the faults.
 //!
-//! An engine that is killed makes no further request, and what it had sent may still arrive while
-//! its follower runs. What must hold in the end: an object that was made is there; each acknowledged
-//! row is there once, a refused INSERT is there wholly or not at all; a view has each window that
-//! has ended exactly once, equal to the bounded query; the ledger balances.
+//! An engine that is killed makes no further request, but requests that it has sent may still arrive while its
+//! successor runs. What must hold in the end: an object that was created exists; each acknowledged row is there once, a
+//! refused INSERT is there wholly or not at all; a view has each window that has ended exactly once, equal to the
+//! bounded query; the ledger balances.
 //!
-//! Threads take turns as they like, so a seed gives the same faults only where their order does.
+//! The order in which threads run is not controlled, so a seed reproduces faults only where it does not matter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -51,7 +51,7 @@ const VIEWS: [(&str, &str); 3] = [
     ),
 ];
 
-/// What clients were told.
+/// A record of what clients were told.
 #[derive(Debug, Default)]
 struct Told {
     /// The number of the next row, which is its second too.
@@ -60,11 +60,11 @@ struct Told {
     stored: BTreeSet<i64>,
     /// The rows of each refused INSERT.
     refused: Vec<Vec<i64>>,
-    /// Objects that were made.
+    /// Objects that were created.
     made: BTreeSet<&'static str>,
 }
 
-/// Counts of what happened, so that a simulation in which nothing does is seen.
+/// Counts of events, so that a simulation in which nothing happens is noticed.
 #[derive(Debug, Default)]
 struct Happened {
     acknowledged: usize,
@@ -74,7 +74,7 @@ struct Happened {
     resumed: usize,
 }
 
-/// What all seeds share.
+/// The parts that all seeds share.
 struct World {
     threads: Arc<StoreThreads>,
     client: tokio::runtime::Runtime,
@@ -82,13 +82,13 @@ struct World {
 }
 
 impl World {
-    /// Completes `work`; the clock goes on while it waits.
+    /// Runs `work` to its end; the clock advances while it waits.
     fn drive<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
         let ticks = async {
             for _ in 0..TICKS_MAX {
                 self.clock.advance(Duration::from_millis(20));
                 tokio::task::yield_now().await;
-                // Lets the engine's threads have the processor.
+                // Gives the processor to the engine's threads.
                 std::thread::sleep(Duration::from_micros(200));
             }
         };
@@ -101,7 +101,7 @@ impl World {
         })
     }
 
-    /// Runs a statement; the rows that it gives.
+    /// Runs a statement; returns its rows.
     fn ask(&self, session: &Session, sql: &str) -> Result<Vec<RecordBatch>> {
         self.drive(sql, async {
             match session.run(sql).await? {
@@ -144,7 +144,7 @@ impl World {
     }
 }
 
-/// A refusal by a store that fails is all that may go wrong.
+/// Checks that an error is one of a failing store.
 fn allowed(error: &Error, seed: u64) {
     assert!(
         matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Cancelled),
@@ -167,7 +167,7 @@ fn rows(numbers: &[i64]) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
-/// One life of an engine; everything that it was asked for.
+/// Simulates one life of an engine, and records everything that was acknowledged.
 fn live(
     world: &World,
     engine: &Engine,
@@ -190,7 +190,7 @@ fn live(
         return Ok(());
     }
     for (name, query) in VIEWS {
-        // A view is made over what is there.
+        // A view needs its input.
         if name == "deeper" && !engine.names().iter().any(|n| n == "tumbling") {
             continue;
         }
@@ -221,7 +221,7 @@ fn live(
     Ok(())
 }
 
-/// Appends rows; on a thread of its own, since the caller moves the clock.
+/// Appends rows, on a thread of its own, because the caller moves the clock.
 async fn push(engine: Engine, rows: RecordBatch) -> Result<()> {
     let pushed = tokio::task::spawn_blocking(move || engine.push("s", &rows)).await;
     pushed.map_err(|e| Error::internal(e.to_string()))?.map(|_| ())
@@ -249,7 +249,7 @@ fn windows(batches: &[RecordBatch]) -> Vec<Window> {
     all
 }
 
-/// Everything is there, once.
+/// Checks that everything is there, once.
 fn check(world: &World, engine: &Engine, told: &Told, seed: u64) {
     let session = engine.session(SessionOptions::default()).unwrap();
     let ask =
@@ -283,8 +283,7 @@ fn check(world: &World, engine: &Engine, told: &Told, seed: u64) {
         ask(&format!("WAIT FOR {name}"));
         let view = windows(&ask(&format!("SELECT * FROM {name}")));
         let truth = windows(&ask(query));
-        // What has ended is what the stream's time has passed; a deeper view's is that of the
-        // windows that it reads.
+        // Windows have ended that the stream's time has passed; for a deeper view, that of the windows that it reads.
         let now = found.iter().max().map_or(-1, |n| n * 1_000_000);
         let ended = |now: i64| truth.iter().filter(|w| w.1 <= now).copied().collect::<Vec<_>>();
         let now = if name == "deeper" { now.div_euclid(5_000_000) * 5_000_000 } else { now };
@@ -312,7 +311,7 @@ fn lives(world: &World, seed: u64) -> Happened {
                     allowed(&error, seed);
                 }
                 if chance.below(3) == 0 {
-                    // What cannot be archived now is recomputed.
+                    // Windows that cannot be archived now are recomputed.
                     drop(world.drive("closing", engine.close()));
                 } else {
                     store.stop_after(Some(0));
@@ -341,7 +340,7 @@ fn lives(world: &World, seed: u64) -> Happened {
     happened
 }
 
-/// Takes objects from the end of the stream's log away, or all.
+/// Deletes objects from the end of the stream's log, or all.
 fn lose_the_end(world: &World, base: &FaultyStore, chance: &mut Chance) {
     world.client.block_on(async {
         let all: Vec<_> = base.list(None).try_collect().await.unwrap();
@@ -360,8 +359,8 @@ fn numbers(batches: &[RecordBatch]) -> Vec<i64> {
     batches.iter().flat_map(column).collect()
 }
 
-/// A log that loses its end is told, whatever of it is archived; once that is accepted, all new rows are counted. Whether it
-/// had to be accepted.
+/// Checks that a log that has lost its end is reported, whatever is archived, and that all new rows are counted once
+/// the loss is accepted. Returns whether it had to be accepted.
 fn loses(world: &World, seed: u64) -> bool {
     let mut chance = Chance(seed);
     let base = FaultyStore::new(seed);
@@ -396,7 +395,7 @@ fn loses(world: &World, seed: u64) -> bool {
     engine.shutdown();
     let engine = world.engine_with(&base, &base, &mut chance, true).unwrap();
     let before = rows_of(&engine).unwrap();
-    // Behind all windows that hold an old row.
+    // After all windows that have an old row.
     told.next += 30 - told.next % 30 + 30;
     let first = told.next;
     for _ in 0..10 {

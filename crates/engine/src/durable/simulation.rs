@@ -1,5 +1,5 @@
-//! Whole data directories (catalog, log, archive) of processes that come, fail and are followed by others over one
-//! object store whose requests fail and whose puts come late; everything from a seed.
+//! Simulates data directories (catalog, log, archive) of processes that start, fail and are succeeded by others, over
+//! one object store whose requests fail and whose puts arrive late. A seed determines everything.
 //!
 //! What must hold: an acknowledged row is there once, at its offset; a refused one is there once or
 //! not at all; the rows of one append stay together.
@@ -27,7 +27,7 @@ fn clock() -> Arc<dyn Clock> {
     Arc::new(ManualClock::at(32_503_680_000_000_000))
 }
 
-/// Counts of what happened, so that a simulation in which nothing does is seen.
+/// Counts of events, so that a simulation in which nothing happens is noticed.
 #[derive(Debug, Default)]
 struct Happened {
     acknowledged: usize,
@@ -35,8 +35,8 @@ struct Happened {
     failed_requests: u64,
 }
 
-/// Opens a data directory. What the process before left in `LOCK` does not count: its machine is
-/// gone, which this one cannot know.
+/// Opens a data directory. The `LOCK` of the previous process is deleted: its machine is gone, which this one cannot
+/// know.
 pub(super) fn data_directory(
     store: &FaultyStore,
     base: &FaultyStore,
@@ -75,12 +75,12 @@ async fn live(
     let spiller = kept.spiller(Arc::clone(&wal));
     for _ in 0..chance.below(8) {
         if chance.below(3) == 0 {
-            // What fails is tried again, or by the next process.
+            // A failure is retried later, or by the next process.
             drop(spiller.spill().await);
         } else {
             told.append(&wal, chance);
         }
-        // What the processes before had sent.
+        // Requests that earlier processes had sent.
         for store in before.iter().filter(|_| chance.below(4) == 0) {
             store.arrive().await;
         }

@@ -72,7 +72,8 @@ impl Store {
     /// Opens a data directory, or creates one.
     ///
     /// # Errors
-    /// When another process has it open, when it is no data directory of Windrow, of an unknown format, or damaged.
+    /// When another process has it open, when it is not a data directory of Windrow, has an unknown format, or is
+    /// damaged.
     pub(crate) fn open(
         path: &Path,
         clock: Arc<dyn Clock>,
@@ -157,7 +158,7 @@ impl Store {
         if let Some(next_id) = listed
             && let Err(error) = self.directory.note_next_id(next_id)
         {
-            tracing::warn!(%error, "the next id could not be recorded beside the catalog");
+            tracing::warn!(%error, "cannot record the next id beside the catalog");
         }
     }
 
@@ -190,7 +191,7 @@ impl Store {
         self.opened.lock().get(&id).into_iter().flatten().copied().collect()
     }
 
-    /// Returns what identifies a part of an object, and whether it has been created before.
+    /// Returns the owner of a part of an object: its identity, and whether it has been created before.
     pub(super) fn owner(&self, definition: &Definition, part: Part) -> Owner {
         let is_made = definition.parts.contains(&part);
         Owner { is_made, ..self.directory.owner(definition.id) }
@@ -255,7 +256,7 @@ impl Store {
 
     fn remove(&self, path: &Path) {
         if let Err(error) = self.files().remove_all(path) {
-            tracing::warn!(path = %path.display(), %error, "not deleted, will be at the next start");
+            tracing::warn!(path = %path.display(), %error, "cannot delete, the next start tries again");
         }
     }
 
@@ -308,7 +309,7 @@ impl Store {
         Ok(())
     }
 
-    /// Returns what identifies the rows of a reference table.
+    /// Returns the owner of the rows of a reference table.
     pub(crate) fn table_owner(&self, definition: &Definition) -> Owner {
         self.owner(definition, Part::Table)
     }
@@ -420,12 +421,13 @@ impl Store {
 }
 
 impl DurableLog {
-    /// Returns what moves rows of a stream to the archive.
+    /// Returns the spiller of a stream, which moves its rows to the archive.
     pub(crate) fn spiller(&self, wal: Arc<Wal>) -> Arc<Spiller> {
         Spiller::of_stream(Arc::clone(&self.log), Arc::clone(&self.archive), wal)
     }
 
-    /// Returns what moves rows of a view to the archive; `sources`: the logs that the rows come from.
+    /// Returns the spiller of a view, which moves its rows to the archive; `sources`: the logs from which they are
+    /// computed.
     pub(crate) fn view_spiller(&self, sources: Vec<Arc<Wal>>) -> Arc<Spiller> {
         Spiller::of_view(Arc::clone(&self.log), Arc::clone(&self.archive), sources)
     }

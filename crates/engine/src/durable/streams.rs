@@ -77,12 +77,12 @@ impl Store {
         if let Some(cut) = cut {
             let stream = &definition.name;
             if accepted {
-                tracing::warn!(stream, ?cut, "the rest of the lost rows was cut off");
+                tracing::warn!(stream, ?cut, "truncated the remains of lost rows");
             } else {
                 tracing::warn!(
                     stream,
                     ?cut,
-                    "an incomplete write was cut off; nothing has read rows of it"
+                    "truncated an incomplete write; no row of it was ever read"
                 );
             }
         }
@@ -92,7 +92,7 @@ impl Store {
         }
         step_over(end, &log, &archive).await?;
         if first != from || wal.end() != log.state().rows {
-            return Err(Error::internal("a log does not go on where its archive ends"));
+            return Err(Error::internal("a log does not continue where its archive ends"));
         }
         self.note_opened(&definition, Part::Stream);
         Ok((DurableLog { log, archive }, Arc::new(wal)))

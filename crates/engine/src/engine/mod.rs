@@ -1,5 +1,5 @@
-//! The facade: opens and closes an engine, and gives out sessions. `restore` opens the objects of a data directory, `health` is
-//! for monitoring; what runs is in `instance`.
+//! The facade: opens and closes an engine, and opens sessions. `restore` opens the objects of a data directory,
+//! `health` is for monitoring; the running state is in `instance`.
 
 pub(crate) mod health;
 mod restore;
@@ -120,7 +120,7 @@ impl Engine {
     /// Opens an engine. With a data directory, its objects are opened and its queries resume.
     ///
     /// # Errors
-    /// When the data directory is in use, damaged, or no data directory of Windrow; when threads cannot be started.
+    /// When the data directory is in use, damaged, or not one of Windrow's; when threads cannot be started.
     pub fn open(config: EngineConfig) -> Result<Self> {
         let EngineConfig {
             limits,

@@ -1,4 +1,4 @@
-//! What a statement is executed with.
+//! The context in which a statement is executed.
 
 use std::sync::Arc;
 
@@ -26,9 +26,9 @@ const BUDGET_BYTES_MIN: usize = 32 << 20;
 /// The options of a session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// Streams that are fed by INSERT count as ended once a `SELECT … EMIT` has read what they hold. Right where no other
-    /// client can insert while the query runs (a file of SQL that is executed statement by statement); otherwise such a
-    /// query waits for further rows.
+    /// Streams that are fed by INSERT count as ended once a `SELECT … EMIT` has read what they hold. Appropriate where
+    /// no other client can insert while the query runs (a file of SQL that is executed statement by statement);
+    /// otherwise such a query waits for further rows.
     pub push_ends: bool,
 }
 
@@ -36,7 +36,7 @@ pub struct SessionOptions {
 #[derive(Debug, Clone, Default)]
 pub struct Values(pub(crate) Arc<[ScalarValue]>);
 
-/// What one statement is executed with: the engine, the settings of the session, the rights of the user, a memory budget.
+/// The context of one statement: the engine, the settings of the session, the rights of the user, a memory budget.
 #[derive(Clone)]
 pub(crate) struct StatementContext {
     /// The engine.
@@ -118,12 +118,12 @@ impl StatementContext {
         state
     }
 
-    /// Returns what makes its plans.
+    /// Returns the planner of the statement.
     pub(crate) fn planner(&self) -> Planner<'_> {
         Planner::new(self)
     }
 
-    /// Returns what executes its plans.
+    /// Returns the executor of the statement.
     pub(crate) fn executor(&self) -> Executor<'_> {
         Executor::new(self)
     }

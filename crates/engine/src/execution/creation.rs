@@ -1,4 +1,4 @@
-//! What the statements that create objects share: names that are taken, definitions in the data directory, retention.
+//! Shared parts of the statements that create objects: checks of names, definitions in the data directory, retention.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -40,7 +40,7 @@ impl<'a> Executor<'a> {
         queue(batches, memory.map(|memory| memory.queue_bytes()))
     }
 
-    /// Executes the bounded form of a plan over the rows of now.
+    /// Executes the bounded form of a plan over the current rows.
     ///
     /// # Errors
     /// When it cannot be planned, or a view that it reads has failed.
@@ -93,7 +93,7 @@ impl<'a> Executor<'a> {
         })
     }
 
-    /// Executes a physical plan in the background. `logical`: what to plan again where smaller batches are needed.
+    /// Executes a physical plan in the background. `logical`: the plan to replan where smaller batches are needed.
     fn spawn(self, plan: Arc<dyn ExecutionPlan>, logical: Option<LogicalPlan>) -> ResultStream {
         let schema = plan.schema();
         let running = self.cx.running.clone();

@@ -173,12 +173,11 @@ impl Repeated {
                 budget::Stop::Over { bytes_max, .. } => Error::new(
                     ErrorKind::Limit,
                     format!(
-                        "rows are repeated that are so wide that one batch of them takes up to \
-                         {bytes} bytes, more than the statement may hold (--query-memory, \
-                         {bytes_max} bytes)"
+                        "rows that are repeated are so wide that one batch takes up to {bytes} bytes, \
+                         more than the statement may hold (--query-memory, {bytes_max} bytes)"
                     ),
                 )
-                .with_hint("Leave out the long columns, or cut them (left, array_slice)."),
+                .with_hint("Omit the long columns, or shorten them (left, array_slice)."),
             };
             DataFusionError::External(Box::new(error))
         })

@@ -1,5 +1,5 @@
-//! Files that a statement reads as tables: `FROM 'x.csv'`. They are found in the default schema by what stands in the quotes,
-//! and by that statement only.
+//! Files that a statement reads as tables: `FROM 'x.csv'`. Their names in the default schema are the text in the
+//! quotes, and only that statement finds them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use datafusion::error::Result;
 use crate::catalog::overlaid::Overlay;
 use crate::names::SCHEMA;
 
-/// The tables of one statement that are files, by what stands in the quotes.
+/// The tables of one statement that are files, by the text in the quotes.
 pub(crate) type FileTables = BTreeMap<String, Arc<dyn TableProvider>>;
 
 /// The overlay that adds the files of one statement to the tables of the default schema.

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::execution::context::StatementContext;
 
-/// Returns what bounded plans of a statement are executed with, for the settings of `state`.
+/// Returns the task context of the bounded plans of a statement, with the settings of `state`.
 pub(super) fn task_context(cx: &StatementContext, state: &SessionState) -> Arc<TaskContext> {
     if cx.running.is_none() {
         return state.task_ctx();

@@ -1,6 +1,6 @@
-//! What the execution of every statement is made of: its [context](context::StatementContext), [`Planner`](planner::Planner),
-//! [`Executor`](executor::Executor), place within the limits of a server ([`Running`](running::Running)) and
-//! [`Outcome`](outcome::Outcome). No statement is known here.
+//! The parts of the execution of every statement: its [context](context::StatementContext),
+//! [`Planner`](planner::Planner), [`Executor`](executor::Executor), place within the limits of a server
+//! ([`Running`](running::Running)) and [`Outcome`](outcome::Outcome). No statement is known here.
 //!
 //! ```text
 //! text ─► Planner ─► plan ─► Executor ─► rows ─► Outcome

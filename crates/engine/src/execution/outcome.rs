@@ -27,7 +27,7 @@ use crate::execution::skipped::SkippedRows;
 /// The outcome of a statement.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It returns rows: those of now, or rows as windows close.
+    /// It returns rows: the current ones, or new ones as windows close.
     Rows(ResultStream),
     /// It is done and returns no rows.
     Done(Done),
@@ -36,7 +36,7 @@ pub enum Outcome {
 /// The outcome of a statement that returns no rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
-    /// The command tag with remarks for people: `CREATE STREAM`, `INSERT 0 3`.
+    /// The command tag with remarks: `CREATE STREAM`, `INSERT 0 3`.
     pub said: String,
     /// Number of rows that an INSERT has inserted; `None` for other statements.
     pub rows: Option<u64>,
@@ -77,7 +77,7 @@ impl std::fmt::Debug for Over {
     }
 }
 
-/// What dropping the rows stops.
+/// The work that is stopped when the rows are dropped.
 #[derive(Debug)]
 pub(crate) enum Stop {
     /// A task that executes a bounded plan.
@@ -99,7 +99,7 @@ impl Stop {
                 Status::Failed(error) => Err(repeated(&error)),
                 Status::Cancelled => Err(cancelled()),
                 Status::Running => {
-                    Err(Error::internal("the query gives no more rows and has not ended"))
+                    Err(Error::internal("the query returns no more rows and has not ended"))
                 }
             }),
         }
@@ -232,7 +232,7 @@ impl Following {
         Self { first, received: 0, promise, watermark, time }
     }
 
-    /// Returns what the sender of the rows reports watermarks to.
+    /// Returns the promise in which the sender of the rows records watermarks.
     pub(crate) fn promise(&self) -> Arc<Promise> {
         Arc::clone(&self.promise)
     }

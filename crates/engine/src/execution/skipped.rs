@@ -16,7 +16,7 @@ use crate::execution::outcome::UnusedRows;
 /// The late and bad rows that one statement skips.
 #[derive(Debug, Default)]
 pub(crate) struct SkippedRows {
-    /// What is read of connectors, and the bad rows that scans find in it.
+    /// The readings of connectors, with the bad rows that scans find.
     pub(super) scans: Arc<BoundedReads>,
     /// The queries of the views that are read, by their ids.
     views: Mutex<BTreeMap<u64, Arc<Shared>>>,

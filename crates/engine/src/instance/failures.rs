@@ -20,7 +20,7 @@ use super::Instance;
 use crate::catalog::Materialized;
 use crate::durable::failures::Failure;
 
-/// Maximum number of failures that are kept for callers that have not asked yet.
+/// Maximum number of failures that are retained for callers that have not read them yet.
 const FAILURES_MAX: usize = 256;
 
 /// The failures of this process, in order.

@@ -1,6 +1,6 @@
 //! Detects how much memory the machine has for this process, and how much the process has of it.
 
-/// Assumed where the system does not tell.
+/// Assumed where the system does not report it.
 const UNKNOWN_BYTES: usize = 4 << 30;
 /// One statement may take the memory divided by this, unless configured otherwise.
 const STATEMENT_PART: usize = 4;

@@ -1,10 +1,16 @@
 //! The running instance behind all clones of an [`Engine`](crate::Engine): its catalog, its data directory, and its
 //! background work: views that start together, checkpoints, archiving, retention, continuous INSERTs.
 //!
+<<<<<<< HEAD
 //! `parts` is what sessions and queries share, `configuration` sets up DataFusion, `planners` limits planning, `pump` copies
 //! the rows of continuous INSERTs, `retention` drops old rows, `unused_memory` returns what
 //! the allocator retains, `failures` reports views that fail. No session and no
 //! statement is known here.
+=======
+//! `parts` is shared by sessions and queries, `configuration` sets up DataFusion, `planners` limits planning, `pump`
+//! copies the rows of continuous INSERTs, `retention` drops old rows, `failures` reports views that fail. No session
+//! and no statement is known here.
+>>>>>>> h-pr
 
 pub(crate) mod configuration;
 pub(crate) mod failures;
@@ -44,7 +50,7 @@ const UNORDERED_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// The state of an engine.
 #[derive(Debug)]
 pub(crate) struct Instance {
-    /// What sessions and queries share.
+    /// The parts that sessions and queries share.
     pub(crate) parts: Arc<Parts>,
     /// The objects.
     pub(crate) catalog: Arc<Catalog>,
@@ -52,9 +58,9 @@ pub(crate) struct Instance {
     pending: Mutex<Vec<Ready>>,
     /// The data directory, if there is one.
     pub(crate) store: Option<Arc<Store>>,
-    /// What moves rows to archives, by the name of the stream or view.
+    /// The spillers, which move rows to archives, by the name of the stream or view.
     spillers: Mutex<BTreeMap<String, Arc<Spiller>>>,
-    /// What copies the rows of continuous INSERTs.
+    /// The pumps, which copy the rows of continuous INSERTs.
     pumps: Mutex<Vec<Weak<Pump>>>,
     /// How the queries of the data directory were recovered.
     recovery: Mutex<Recovery>,
@@ -74,7 +80,7 @@ pub struct Recovery {
     pub resumed: usize,
     /// Number of views that are recomputed from what their streams hold.
     pub recomputed: usize,
-    /// What could not be used, and why, one sentence each.
+    /// Notices about states that could not be used, one sentence each.
     pub notices: Vec<String>,
 }
 
@@ -161,7 +167,7 @@ impl Instance {
         done
     }
 
-    /// Adds a notice about the data directory, for people.
+    /// Adds a notice about the data directory.
     pub(crate) fn notice(&self, notice: String) {
         self.recovery.lock().notices.push(notice);
     }
@@ -286,7 +292,7 @@ impl Instance {
         }
     }
 
-    /// Returns what moves the rows of streams and views to their archives.
+    /// Returns the spillers of all streams and views.
     pub(crate) fn spillers(&self) -> Vec<Arc<Spiller>> {
         self.spillers.lock().values().cloned().collect()
     }

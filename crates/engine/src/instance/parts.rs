@@ -1,4 +1,4 @@
-//! What the sessions and queries of an engine share.
+//! The parts that the sessions and queries of an engine share.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use windrow_query::parts::QueryParts;
 
 use super::planners::Planners;
 
-/// What the sessions of an engine share, and through it what its queries share.
+/// The parts that the sessions of an engine share; it includes those of queries.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    /// What queries share.
+    /// The parts that queries share.
     pub(crate) query_parts: QueryParts,
     /// The files that remote users may use.
     pub(crate) files: Files,

@@ -111,7 +111,7 @@ impl EndOnDrop {
         Self(Some(Arc::clone(budget)))
     }
 
-    /// The work is done.
+    /// Keeps the budget, because the work is done.
     pub(crate) fn done(mut self) {
         self.0 = None;
     }

@@ -85,7 +85,7 @@ impl Pump {
         }
     }
 
-    /// Archives the rows of now.
+    /// Archives the rows that the view has now.
     async fn archive(&self) -> Result<()> {
         let by_checkpoint = self.log.completion().is_some_and(Completion::is_by_checkpoint);
         if by_checkpoint && !self.log.state().ended {

@@ -31,9 +31,9 @@ use crate::views::storage::is_resumable;
 
 /// A durable continuous INSERT that is to be started.
 pub(super) struct NewInsert<'a> {
-    /// What takes its rows.
+    /// The stream that receives its rows.
     pub(super) push: &'a Arc<PushStream>,
-    /// How its rows fit the columns of the stream.
+    /// The mapping of its columns to those of the stream.
     pub(super) target: Target,
     /// The statement.
     pub(super) text: &'a str,

@@ -322,7 +322,7 @@ impl NewStream<'_> {
     }
 }
 
-/// Returns what connectors use of the engine.
+/// Returns the environment of connectors: the parts of the engine that they use.
 fn connector_env(cx: &StatementContext) -> ConnectorEnv {
     let parts = &cx.instance.parts;
     ConnectorEnv {
@@ -333,7 +333,7 @@ fn connector_env(cx: &StatementContext) -> ConnectorEnv {
     }
 }
 
-/// Returns columns with their types, for people.
+/// Returns columns with their types, for messages.
 fn listed(schema: &Schema) -> String {
     let columns = schema.fields().iter();
     let columns = columns.map(|f| format!("{} {}", f.name(), sql_type(f.data_type())));

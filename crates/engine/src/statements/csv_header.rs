@@ -29,7 +29,7 @@ pub(super) async fn check_header(state: &SessionState, plan: &LogicalPlan) -> Re
     ))
     .with_hint(format!(
         "An external table takes the columns of CSV by their place: declare them in the order of the header ({}), \
-         leave them out, or make a stream, which goes by name.",
+         omit them, or create a stream, which matches columns by name.",
         header.join(", ")
     )))
 }

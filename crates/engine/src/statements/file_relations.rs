@@ -124,7 +124,7 @@ impl Statement for OverFiles {
     }
 }
 
-/// Returns where the name of a file stands in the text of a statement.
+/// Returns the line and column of a file's name in the text of a statement.
 fn place(file: &Ident, parsed: &Parsed) -> Option<Place> {
     let written = format!("'{}'", file.value.replace('\'', "''"));
     let (before, _) = parsed.text.split_once(&written)?;
@@ -172,7 +172,7 @@ fn quoted(name: &str) -> String {
     }
 }
 
-/// Returns the file that a name in single quotes stands for.
+/// Returns the file that a name in single quotes denotes.
 pub(super) fn file_named(name: &ObjectName) -> Option<&Ident> {
     match name.0.as_slice() {
         [part] => part.as_ident().filter(|ident| ident.quote_style == Some('\'')),

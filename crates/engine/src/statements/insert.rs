@@ -103,7 +103,7 @@ impl Statement for Insert {
         if !is_push || self.is_continuous() {
             return Ok(false);
         }
-        // The plan tells, and not the text: VALUES may stand below a LIMIT.
+        // By the plan and not by the text: VALUES may be below a LIMIT.
         let plan = cx.planner().unbound(&self.insert.query.query).await?;
         Ok(matches!(plan, LogicalPlan::Values(values) if values.values.len() == 1))
     }
@@ -177,7 +177,7 @@ impl Insert {
         Standard { statement, text: self.text.clone() }
     }
 
-    /// Returns what it inserts into.
+    /// Returns its target.
     fn target(&self, catalog: &Catalog, name: &str) -> Result<Into> {
         match catalog.get(name) {
             Some(Object::Stream(stream)) => Ok(Into::Stream(stream)),
@@ -232,13 +232,13 @@ async fn insert_bounded(
     message += &rows.unused_rows().map(UnusedRows::aside).unwrap_or_default();
     if in_1970 && inserted > 0 {
         message.push_str(
-            "\nnotice: all event times lie in 1970; a number counts the unit of the column",
+            "\nnotice: all event times lie in 1970; numbers are read in the unit of the column",
         );
     }
     Ok(Outcome::Done(Done { said: message, rows: Some(inserted) }))
 }
 
-/// Returns what takes rows for a stream.
+/// Returns the push stream that accepts the rows of a stream.
 ///
 /// # Errors
 /// When the stream has a connector.

@@ -6,8 +6,8 @@
 //!                               ├─► check                         an engine that only plans
 //!                               └─► execute ─► Outcome
 //! ```
-//! A statement knows itself what it takes: rights, its place in the limits of a server, parameters, columns. [`of`] is the only
-//! place that enumerates them. What they share is in `execution`, and what concerns materialized views in `views`.
+//! Each statement defines what it requires: rights, its place in the limits of a server, parameters, columns. [`of`] is
+//! the only place that enumerates them. Shared parts are in `execution`, and materialized views in `views`.
 
 pub(crate) mod continuous_insert;
 mod copy;

@@ -37,8 +37,8 @@ fn open(
     options: &[(String, String)],
 ) -> Result<(ReplaySource, StreamSchema, String)> {
     if !create.columns.is_empty() {
-        return Err(Error::sql("a replay has the columns of what it replays")
-            .with_hint("Leave the columns out; WATERMARK FOR may stay."));
+        return Err(Error::sql("a replay has the columns of the stream or view that it replays")
+            .with_hint("Omit the columns; WATERMARK FOR may remain."));
     }
     let options = ReplayOptions::try_new(options)?;
     let catalog = cx.catalog();
@@ -60,8 +60,10 @@ fn open(
         None => {
             let of = of.schema.event_time().map(|e| EventTimeColumn { delay_ticks: 0, ..e });
             of.ok_or_else(|| {
-                Error::sql(format!("option \"of\": \"{name}\" has no event time to be in order of"))
-                    .with_hint("Name the column: CREATE STREAM … (WATERMARK FOR column) WITH (…).")
+                Error::sql(format!(
+                    "option \"of\": \"{name}\" has no event time by which to order it"
+                ))
+                .with_hint("Name the column: CREATE STREAM … (WATERMARK FOR column) WITH (…).")
             })?
         }
     };

@@ -75,7 +75,7 @@ impl Statement for Select {
         let plan = without_limit(plan)?.0;
         let shown = cx.planner().continuous(plan, &self.query.tail).await?.to_string();
         let Outcome::Rows(mut result) = self.execute(cx).await? else {
-            return Err(Error::internal("a query gave no rows"));
+            return Err(Error::internal("a query returned no rows"));
         };
         let mut count = 0;
         while let Some(batch) = result.try_next().await? {

@@ -1,4 +1,4 @@
-//! `SHOW FUNCTIONS [LIKE pattern]`: what can be called, how it is written, and what it does.
+//! `SHOW FUNCTIONS [LIKE pattern]`: all functions, with their syntax and a description.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::catalog::Catalog;
 use crate::execution::context::StatementContext;
 use crate::execution::outcome::Outcome;
 
-/// The windows that can be written in FROM, which no registry has.
+/// The windowing table functions, which no registry has: name, syntax, description.
 const WINDOWS: [(&str, &str, &str); 4] = [
     (
         "tumble",
@@ -87,7 +87,7 @@ impl Statement for ShowFunctions {
     }
 }
 
-/// All functions by name and kind. What only the parser can write (its name has a `$`) is left out.
+/// All functions, by name and kind, without those that only the parser uses (their names have a `$`).
 fn functions(state: &SessionState) -> BTreeMap<(String, &'static str), Function> {
     let scalar = state.scalar_functions().iter().map(|(name, f)| {
         let takes = &f.signature().type_signature;
@@ -109,7 +109,7 @@ fn functions(state: &SessionState) -> BTreeMap<(String, &'static str), Function>
     all.filter(|((name, _), _)| !name.contains('$')).collect()
 }
 
-/// `name`: an alias of a function is written by its own name.
+/// Returns the syntax and description of a function; `name`: its name or alias, which the syntax has.
 fn described(name: &str, docs: Option<&Documentation>, takes: &TypeSignature) -> Function {
     let Some(docs) = docs else {
         let none = matches!(takes, TypeSignature::Nullary)

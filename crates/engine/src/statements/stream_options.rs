@@ -162,7 +162,7 @@ pub(super) fn no_retention(options: &EngineOptions) -> Result<()> {
         None => Ok(()),
         Some((_, place)) => Err(Error::config("a replay stores no rows of its own")
             .with_place(place)
-            .with_hint("Give what it replays a retention.")),
+            .with_hint("Set retention on the stream or view that it replays.")),
     }
 }
 

@@ -105,7 +105,8 @@ impl Statement for Summarize {
         let plan = cx.planner().physical(cx.state(), statistics(plan)?).await?;
         let rows = cx.executor().collect(plan).await?;
         let row = rows.iter().find(|batch| batch.num_rows() > 0);
-        let row = row.ok_or_else(|| Error::internal("an aggregate without groups gave no row"))?;
+        let row =
+            row.ok_or_else(|| Error::internal("an aggregate without groups returned no row"))?;
         let batch = transposed(&schema, row)?;
         let rows = existing_rows(result_columns(), vec![batch]).await;
         Ok(Outcome::Rows(rows.skipping(&cx.skipped)))

@@ -1,4 +1,4 @@
-//! `EXPLAIN WHY NOT view`: what a view is waiting for, in words.
+//! `EXPLAIN WHY NOT view`: explains what a view is waiting for, in sentences.
 //!
 //! Invariant: it names exactly the partitions that hold the watermark of the view, by the same decision that the view itself
 //! uses ([`QueryOutlook`]).

@@ -42,7 +42,7 @@ pub(crate) struct NewView {
     pub(crate) from: BTreeMap<String, u64>,
     /// Whether it begins after the last row that its streams have when it is created.
     pub(crate) starts_late: bool,
-    /// Maximum age of its rows, and where the option stands.
+    /// Maximum age of its rows, and the place of the option in the statement.
     pub(crate) retention: Option<(Duration, Place)>,
     /// Whether rows whose expressions fail become bad rows.
     pub(crate) skips_rows: bool,
@@ -57,7 +57,7 @@ pub(crate) struct NewView {
 pub(super) struct BuiltView {
     /// The view.
     pub(super) view: Arc<Materialized>,
-    /// What the planner scans.
+    /// The table that the planner scans.
     pub(super) relation: Arc<StreamRelation>,
     /// Its query.
     pub(super) query: Ready,
@@ -235,7 +235,7 @@ impl NewView {
     }
 }
 
-/// Returns where the rows of a view go.
+/// Returns the destination of the rows of a view.
 fn output(cx: &StatementContext, storage: &ViewStorage) -> Output {
     Output::View {
         log: Arc::clone(&storage.log),
@@ -244,7 +244,7 @@ fn output(cx: &StatementContext, storage: &ViewStorage) -> Output {
     }
 }
 
-/// Makes the query of a view, and its first checkpoint if the view is new and has checkpoints.
+/// Creates the query of a view, and its first checkpoint if the view is new and has checkpoints.
 fn begin<'a>(
     cx: &'a StatementContext,
     plan: ContinuousPlan,

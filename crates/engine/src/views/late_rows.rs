@@ -37,13 +37,13 @@ pub(crate) fn late_stream(
     Ok(Some(stream))
 }
 
-/// Returns what takes rows for an existing stream.
+/// Returns the push stream that accepts the late rows, if an existing stream can.
 fn existing(to: &Stream, (from, read): (&Stream, &str)) -> Result<Arc<PushStream>> {
     let name = &to.name;
     match to.push() {
         // A query that runs again after a crash would insert its late rows a second time.
         Some(push) if push.wal.is_some() => Err(Error::sql(format!(
-            "\"{name}\" is a durable stream, late rows of a query would be doubled in it"
+            "\"{name}\" is a durable stream, late rows of a query would be inserted twice into it"
         ))
         .with_hint("Name a stream that does not exist yet; it is filled again at every start.")),
         Some(push) if to.schema.schema() == from.schema.schema() => Ok(Arc::clone(push)),

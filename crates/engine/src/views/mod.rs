@@ -4,7 +4,7 @@
 //! plan ─► storage: open archive, checkpoints ─► query ─► catalog ─► start
 //!    └──► rebuild: the same beside the old view ─► wait until it has caught up ─► switch
 //! ```
-//! Statements decide what is created and with which options; what a view does while it runs is `windrow_query`'s.
+//! Statements decide what is created and with which options; a running view is in `windrow_query`.
 
 pub(crate) mod build;
 pub(crate) mod late_rows;

@@ -18,7 +18,7 @@ const VIEW_OPTIONS: &[&str] = &["on_error", "retention", "start"];
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct ViewOptions {
     start: Start,
-    /// Maximum age of a row, relative to the newest row, and where the option stands.
+    /// Maximum age of a row, relative to the newest row, and the place of the option in the statement.
     pub(crate) retention: Option<(Duration, Place)>,
     /// Whether a row whose expressions fail becomes a bad row, instead of failing the view.
     pub(crate) skips_rows: bool,

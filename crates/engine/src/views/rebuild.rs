@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! old  ──────── answers SELECT, consumes rows ────────┐ stopped; its files are deleted once nothing reads them
-//! new  ─ reads history ─ … ─ where the old one stood ─┴─ has the name: catalog and definition ───►
+//! new  ─ reads history ─ … ─ position of the old view ┴─ has the name: catalog and definition ───►
 //! ```
 //! Invariants: until the switch the old view is unchanged, whatever happens to the new one, a crash included; the definition
 //! on disk changes in one step, under the lock of the catalog; readers of the old view read its rows to the end.
@@ -143,7 +143,7 @@ pub(crate) fn check_late_stream(catalog: &Catalog, late_to: &str) -> Result<()> 
     if !catalog.exists(late_to) {
         return Ok(());
     }
-    Err(Error::sql(format!("late rows would be doubled in \"{late_to}\" by the new view"))
+    Err(Error::sql(format!("late rows would be inserted twice into \"{late_to}\" by the new view"))
         .with_hint(format!("DROP STREAM {late_to} first, or name another stream.")))
 }
 

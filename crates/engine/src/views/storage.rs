@@ -173,7 +173,7 @@ impl ViewStorage {
         Ok(())
     }
 
-    /// Returns what writes the checkpoints of its query; `None`: it has none.
+    /// Returns the checkpointer of its query; `None`: it has no checkpoints.
     pub(super) fn checkpointer(&self, cx: &StatementContext) -> Option<Checkpointer> {
         let parts = &cx.instance.parts;
         self.checkpoints.as_ref().zip(self.spiller.as_ref()).map(|(checkpoints, spiller)| {

@@ -113,7 +113,7 @@ impl Client {
         Ok(client)
     }
 
-    /// The server, for people.
+    /// The server, for messages.
     pub fn target(&self) -> &Target {
         &self.config.target
     }
@@ -163,7 +163,7 @@ impl Client {
     async fn fetch(&self, info: &FlightInfo) -> Result<Streaming<FlightData>> {
         let ticket = info.endpoint.first().and_then(|endpoint| endpoint.ticket.clone());
         let ticket = ticket
-            .ok_or_else(|| Error::new(ErrorKind::Unavailable, "the server gave no ticket"))?;
+            .ok_or_else(|| Error::new(ErrorKind::Unavailable, "the server returned no ticket"))?;
         self.call(|mut flight, mut headers| {
             let ticket = ticket.clone();
             headers.insert(HEARTBEAT_HEADER, AsciiMetadataValue::from(HEARTBEAT_MS));
@@ -210,7 +210,10 @@ impl Client {
         // Dropping the rest of the answer ends the call; what matters is in its headers.
         drop(answer);
         let mut bearer = bearer.ok_or_else(|| {
-            Error::new(ErrorKind::Unauthenticated, "the server took the login and gave no token")
+            Error::new(
+                ErrorKind::Unauthenticated,
+                "the server accepted the login and returned no token",
+            )
         })?;
         bearer.set_sensitive(true);
         self.session.lock().authorization = Some(bearer);
@@ -234,7 +237,7 @@ impl Client {
         headers
     }
 
-    /// Stores the cookies by which the server identifies its session.
+    /// Stores the cookies by which the server identifies the session.
     fn keep_cookies(&self, metadata: &MetadataMap) {
         let mut session = self.session.lock();
         for cookie in metadata.get_all("set-cookie").iter().filter_map(|c| c.to_str().ok()) {
@@ -269,7 +272,7 @@ fn with<T>(headers: MetadataMap, message: T) -> Request<T> {
 fn secret(text: &str) -> Result<AsciiMetadataValue> {
     let mut value = AsciiMetadataValue::try_from(text).map_err(|_| {
         Error::config("the token has characters that cannot be sent")
-            .with_hint("A token is letters, digits and signs on one line.")
+            .with_hint("A token is one line of printable ASCII characters.")
     })?;
     value.set_sensitive(true);
     Ok(value)

@@ -30,7 +30,7 @@ pub struct Position {
     pub rows_in: Option<u64>,
     /// Stored bytes that a bounded statement has read.
     pub bytes: Option<u64>,
-    /// Stored bytes that it will have read at its end.
+    /// Stored bytes that it reads in total.
     pub bytes_total: Option<u64>,
     /// Of the rows that it has read, those that were late.
     pub late: Option<u64>,
@@ -64,13 +64,13 @@ impl RemoteRows {
         &self.schema
     }
 
-    /// The progress of a continuous result with the rows received so far; `None` for a bounded one, and before the
-    /// server has reported.
+    /// The progress of the statement with the rows received so far; `None` before the server has reported.
     pub fn position(&self) -> Option<&Position> {
         self.position.as_ref()
     }
 
-    /// Returns the next rows; `None` when there are no more. Dropping the future loses none.
+    /// Returns the next rows; `None` when there are no more. Dropping the future loses none. An error of the server
+    /// ends the result.
     pub async fn next(&mut self) -> Option<Result<RecordBatch>> {
         loop {
             let data = match self.decoder.next().await? {
@@ -98,10 +98,10 @@ fn from_flight(error: FlightError) -> Error {
                 ErrorKind::Unavailable,
                 format!("the connection to the server was lost: {cause}"),
             )
-            .with_hint("Run the statement again; SUBSCRIBE TO … AFTER goes on where it was."),
+            .with_hint("Run the statement again; SUBSCRIBE TO … AFTER resumes where it stopped."),
             None => from_status(&status),
         },
         FlightError::Arrow(error) => error.into(),
-        other => Error::data(format!("the server sent what cannot be read: {other}")),
+        other => Error::data(format!("the server's data cannot be read: {other}")),
     }
 }

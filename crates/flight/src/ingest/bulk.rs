@@ -104,7 +104,7 @@ impl Wish {
     fn of(command: &CommandStatementIngest) -> Result<Self> {
         if command.temporary {
             return Err(Error::config("streams are not temporary").with_hint(
-                "Ingest without \"temporary\"; drop the stream when it is needed no more.",
+                "Ingest without \"temporary\"; drop the stream when it is no longer needed.",
             ));
         }
         if command.transaction_id.is_some() {

@@ -20,10 +20,10 @@ fn column(field: &std::sync::Arc<Field>) -> Result<String> {
     let name = field.name();
     let Some(sql) = type_name(field.data_type()) else {
         return Err(Error::data(format!(
-            "column \"{name}\" is {}, which columns of a stream cannot have",
+            "column \"{name}\" is {}, a type that columns of streams cannot have",
             sql_type(field.data_type())
         ))
-        .with_hint("Cast it before, or make the stream with CREATE STREAM and append to it."));
+        .with_hint("Cast it first, or create the stream with CREATE STREAM and append to it."));
     };
     let null = if field.is_nullable() { "" } else { " NOT NULL" };
     Ok(format!("{} {sql}{null}", quoted(name)))

@@ -54,15 +54,15 @@ struct Sender {
     next: Option<u64>,
 }
 
-/// Ingests the batches of a sender into the stream that its descriptor names. `command` is what the descriptor requests
-/// besides: nothing.
+/// Ingests the batches of a sender into the stream that its descriptor names. `command`: the command of the descriptor,
+/// which must be empty.
 pub(crate) async fn put(
     session: InUse,
     command: &Any,
     mut data: PeekableFlightDataStream,
 ) -> Result<BoxStream<'static, Result<PutResult, Status>>, Status> {
     if !command.type_url.is_empty() {
-        let error = format!("a DoPut of {} is not known", command.type_url);
+        let error = format!("DoPut does not support {}", command.type_url);
         return Err(Status::unimplemented(error));
     }
     let first = data.peek().await.cloned().transpose()?;
@@ -166,9 +166,11 @@ fn said(metadata: &Bytes) -> Result<Said> {
 
 fn answer(sequence: u64, pushed: Pushed) -> Result<PutResult> {
     let Pushed { rows, bad, repeated, in_1970 } = pushed;
-    let notice =
-        in_1970.then_some("all event times lie in 1970; a number counts the unit of the column");
-    let json = serde_json::to_vec(&Told { sequence, rows, bad, repeated, notice })
-        .map_err(|e| Error::internal("an answer cannot be written as JSON").with_source(e))?;
+    let notice = in_1970
+        .then_some("all event times lie in 1970; numbers are read in the unit of the column");
+    let json =
+        serde_json::to_vec(&Told { sequence, rows, bad, repeated, notice }).map_err(|e| {
+            Error::internal("an acknowledgement cannot be written as JSON").with_source(e)
+        })?;
     Ok(PutResult { app_metadata: json.into() })
 }

@@ -1,4 +1,4 @@
-//! Keys: there are none. Clients request them all the same, and expect the columns of the specification.
+//! Keys: there are none. Clients request them nevertheless, and expect the columns of the specification.
 
 use std::sync::Arc;
 

@@ -84,7 +84,7 @@ pub(crate) fn table_types(query: CommandGetTableTypes) -> Result<RecordBatch, St
 /// Returns the streams, views and tables whose name contains `wanted`, as flights.
 pub(crate) async fn flights(session: &Session, wanted: &[u8]) -> Result<Vec<FlightInfo>, Status> {
     let wanted = std::str::from_utf8(wanted)
-        .map_err(|_| Status::invalid_argument("the criteria are no text"))?;
+        .map_err(|_| Status::invalid_argument("the criteria are not text"))?;
     let objects = session.objects().await.map_err(|e| to_status(&e, ""))?;
     let mut flights = Vec::new();
     for object in objects.iter().filter(|o| o.kind != ObjectKind::SystemTable) {

@@ -134,7 +134,7 @@ static KNOWN: LazyLock<Result<SqlInfoData, String>> = LazyLock::new(|| {
             SupportedSqlGrammar::SqlCoreGrammar as i32,
         ]),
     );
-    // Entry level: what is above it has parts that are not there, such as constraints.
+    // Entry level only: the higher levels include features that are missing here, such as constraints.
     let entry = bits(&[ANSI92_ENTRY]);
     info.append(SqlInfo::SqlAnsi92SupportedLevel, entry);
     info.append(
@@ -187,7 +187,7 @@ mod tests {
 
     use super::*;
 
-    /// Tableau asks for these, and takes what is not answered for a mistake of the server.
+    /// Tableau requests these, and treats a missing one as an error of the server.
     #[test]
     fn what_clients_ask_for_is_answered() {
         let rows = known().unwrap().record_batch([]).unwrap();

@@ -20,9 +20,9 @@ pub(super) fn actions() -> Vec<Result<ActionType, Status>> {
         Ok(ActionType { r#type: name.to_owned(), description: description.to_owned() })
     };
     vec![
-        action(CANCEL, "Stops what the tickets of a FlightInfo have started."),
+        action(CANCEL, "Cancels the executions started with the tickets of a FlightInfo."),
         action(options::SET, "Changes settings of the session."),
-        action(options::GET, "Tells the settings of the session."),
+        action(options::GET, "Returns the settings of the session."),
         action(options::CLOSE, "Ends the session."),
     ]
 }

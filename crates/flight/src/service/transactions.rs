@@ -1,9 +1,9 @@
-//! Transactions, which there are none of: what clients that ask for them get.
+//! Transactions: there are none; these are the responses to clients that request them.
 
 use tonic::Status;
 
-/// What clients expect of a store without transactions: drivers then stay in autocommit, or say that they cannot leave
-/// it.
+/// The response that clients expect of a store without transactions: drivers then stay in autocommit, or report that
+/// they cannot leave it.
 pub(super) fn transactionless() -> Status {
     Status::unimplemented("there are no transactions: each statement takes effect by itself")
 }

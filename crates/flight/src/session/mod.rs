@@ -25,7 +25,7 @@ pub(crate) fn of<T>(
     request: &Request<T>,
 ) -> Result<Arc<ClientSession>, Status> {
     let identity = request.extensions().get::<Identity>();
-    let identity = identity.ok_or_else(|| Status::internal("nobody said who this is"))?;
+    let identity = identity.ok_or_else(|| Status::internal("the request has no identity"))?;
     let peer = peer(request.extensions()).map(Peer::number);
     sessions.of(identity, cookie(request.metadata()), peer).map_err(|e| to_status(&e, ""))
 }

@@ -76,7 +76,8 @@ impl Bearers {
 }
 
 impl Tokens {
-    /// A user who logs in again and again drops only tokens of their own, unless there are very many in all.
+    /// When there are too many tokens, drops the expired ones, and otherwise the oldest one: of this user, unless the
+    /// total is reached.
     fn make_room(&mut self, user: &str, now: i64) {
         let of_user = self.by_hash.values().filter(|b| b.user == user).count();
         if self.by_hash.len() < TOKENS_MAX && of_user < TOKENS_OF_USER_MAX {

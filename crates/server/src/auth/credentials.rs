@@ -95,7 +95,8 @@ impl Line for UserLine {
 
     fn check(&self) -> Result<()> {
         argon2::PasswordHash::new(&self.password).map(|_| ()).map_err(|e| {
-            let message = format!("the password of user \"{}\" is no hash: {e}", self.name);
+            let message =
+                format!("the password of user \"{}\" is not a valid hash: {e}", self.name);
             Error::config(message).with_hint("Use windrow user add.")
         })
     }
@@ -113,7 +114,7 @@ impl Line for TokenLine {
     fn check(&self) -> Result<()> {
         let digits = self.token.strip_prefix(SHA256).unwrap_or_default();
         if digits.len() != 64 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            let message = format!("the token \"{}\" is no hash", self.name);
+            let message = format!("the token \"{}\" is not a valid hash", self.name);
             return Err(Error::config(message).with_hint("Use windrow token add."));
         }
         self.expires_micros().map(|_| ())
@@ -128,7 +129,10 @@ impl TokenLine {
     pub fn expires_micros(&self) -> Result<Option<i64>> {
         let Some(text) = &self.expires else { return Ok(None) };
         let time = chrono::DateTime::parse_from_rfc3339(text).map_err(|e| {
-            let message = format!("the end \"{text}\" of token \"{}\" is no time: {e}", self.name);
+            let message = format!(
+                "the expiry \"{text}\" of token \"{}\" is not a valid time: {e}",
+                self.name
+            );
             Error::config(message).with_hint("Write 2027-01-01T00:00:00Z.").with_source(e)
         })?;
         Ok(Some(time.timestamp_micros()))
@@ -200,12 +204,12 @@ fn understood<L: Line>(path: &Path, text: &str) -> Result<Vec<L>> {
             |why: &str| Error::config(format!("line {} of \"{}\": {why}", at + 1, path.display()));
         // serde's message about an invalid value may contain the value.
         let line: L = serde_json::from_str(line).map_err(|e| {
-            wrong(&format!("this is no entry (column {})", e.column()))
+            wrong(&format!("not a valid entry (column {})", e.column()))
                 .with_hint("docs/security.md describes the file.")
         })?;
         line.check().and_then(|()| grants(&line)).map_err(|e| wrong(e.message()))?;
         if lines.iter().any(|l| l.name() == line.name()) {
-            return Err(wrong(&format!("\"{}\" stands there twice", line.name())));
+            return Err(wrong(&format!("\"{}\" is defined twice", line.name())));
         }
         lines.push(line);
     }
@@ -222,8 +226,9 @@ pub fn write<L: Line>(path: &Path, lines: &[L]) -> Result<()> {
     // Readable by its owner only.
     let mut file = tempfile::NamedTempFile::new_in(parent).map_err(failed)?;
     for line in lines {
-        let json = serde_json::to_string(line)
-            .map_err(|e| Error::internal(format!("an entry is no JSON: {e}")).with_source(e))?;
+        let json = serde_json::to_string(line).map_err(|e| {
+            Error::internal(format!("an entry cannot be encoded: {e}")).with_source(e)
+        })?;
         writeln!(file, "{json}").map_err(failed)?;
     }
     file.as_file().sync_all().map_err(failed)?;
@@ -261,7 +266,7 @@ impl<L: Line> Watched<L> {
         if !path.exists() {
             let message = format!("\"{}\" does not exist", path.display());
             return Err(Error::new(ErrorKind::NotFound, message)
-                .with_hint("windrow user add and windrow token add make such files."));
+                .with_hint("windrow user add and windrow token add create such files."));
         }
         let text = text(path)?;
         let lines = Arc::new(understood(path, &text)?);
@@ -288,7 +293,7 @@ impl<L: Line> Watched<L> {
             Ok(())
         });
         if let Err(error) = changed {
-            tracing::error!("{error}; what was read before holds");
+            tracing::error!("{error}; the last valid contents remain in effect");
         }
         Arc::clone(&seen.lines)
     }

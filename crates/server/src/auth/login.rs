@@ -169,7 +169,7 @@ impl Door {
         Ok(Entered { identity, token: Some(token) })
     }
 
-    /// Whether no login is needed.
+    /// Whether clients need no login.
     fn is_open(&self) -> bool {
         self.users.is_none() && self.tokens.is_none()
     }
@@ -213,7 +213,7 @@ impl Door {
 
 fn nobody_logged_in() -> Error {
     Error::new(ErrorKind::Unauthenticated, "nobody is logged in")
-        .with_hint("Give user and password, or a token: authorization: Bearer ….")
+        .with_hint("Log in with user and password, or send a token: authorization: Bearer ….")
 }
 
 fn malformed() -> Error {

@@ -68,7 +68,7 @@ impl Checks {
         }
         let _waiting = Waiting::enter(&self.waiting).ok_or_else(|| {
             Error::new(ErrorKind::Limit, format!("{LOGIN_QUEUE_MAX} logins wait already"))
-                .with_hint("Try again later; use the bearer token that a login gives.")
+                .with_hint("Try again later; use the bearer token that a login returns.")
         })?;
         let running = Arc::clone(&self.running)
             .acquire_owned()

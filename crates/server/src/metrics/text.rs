@@ -30,12 +30,12 @@ type Of<T> = fn(&T) -> u64;
 
 /// Name, help, whether it is a counter, value.
 const QUERIES: &[(&str, &str, bool, Of<QueryHealth>)] = &[
-    ("query_rows_in", "Rows that a query's streams gave it", true, |q| q.rows_in),
-    ("query_rows_out", "Rows that a query gave", true, |q| q.rows_out),
+    ("query_rows_in", "Rows that a query has read", true, |q| q.rows_in),
+    ("query_rows_out", "Rows that a query has returned", true, |q| q.rows_out),
     ("query_rows_late", "Rows whose windows had all closed", true, |q| q.rows_late),
     ("query_rows_bad", "Rows that could not be used", true, |q| q.rows_bad),
     ("query_windows_closed", "Windows closed", true, |q| q.windows_closed),
-    ("query_spilled_bytes", "Bytes of window state that went to disk", true, |q| q.spilled_bytes),
+    ("query_spilled_bytes", "Bytes of window state spilled to disk", true, |q| q.spilled_bytes),
     ("query_windows_open", "Windows that have rows and are not closed", false, |q| q.windows_open),
     ("query_state_bytes", "Bytes of window state", false, |q| q.state_bytes),
     ("query_running", "Whether a query runs", false, |q| u64::from(q.running)),
@@ -43,7 +43,7 @@ const QUERIES: &[(&str, &str, bool, Of<QueryHealth>)] = &[
 ];
 
 const LOGS: &[(&str, &str, bool, Of<LogHealth>)] = &[
-    ("stream_rows", "Rows that came into a stream or view", true, |l| l.rows),
+    ("stream_rows", "Rows added to a stream or view", true, |l| l.rows),
     ("archive_failing", "Whether rows cannot be archived", false, |l| {
         u64::from(l.archive_error.is_some())
     }),
@@ -73,9 +73,9 @@ impl Collector for Numbers {
         gauges(&mut encoder, ("watermark_lag_seconds", help), lags)?;
         for (name, help, grows, value) in [
             ("connections", "Open connections", false, connections.open() as u64),
-            ("queries_running", "Bounded statements that run", false, admission.running() as u64),
-            ("queries_queued", "Statements that wait to run", false, admission.waiting() as u64),
-            ("streams_open", "Continuous results that are read", false, admission.streams() as u64),
+            ("queries_running", "Bounded statements running", false, admission.running() as u64),
+            ("queries_queued", "Statements queued", false, admission.waiting() as u64),
+            ("streams_open", "Continuous results being read", false, admission.streams() as u64),
             ("logins_failed", "Logins and tokens that were refused", true, door.failed()),
         ] {
             let none: [(&str, &str); 0] = [];

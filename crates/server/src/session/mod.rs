@@ -180,7 +180,7 @@ fn is_idle(session: &Arc<ClientSession>, now: i64) -> bool {
 }
 
 fn over() -> Error {
-    Error::new(ErrorKind::NotFound, "the session is over")
+    Error::new(ErrorKind::NotFound, "the session has ended")
         .with_hint("Connect again; settings and prepared statements are lost with it.")
 }
 

@@ -51,7 +51,7 @@ impl PreparedStatements {
     pub fn get(&self, handle: &[u8]) -> Result<Arc<Statement>> {
         self.0.lock().get(handle).cloned().ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "there is no such prepared statement").with_hint(
-                "It was closed, its session is over, or it belongs to another connection. \
+                "It was closed, its session has ended, or it belongs to another connection. \
                  Prepare it again.",
             )
         })

@@ -24,23 +24,23 @@ pub struct QueryCut {
     pub counts: Counts,
     /// Late and bad rows, and rows that arrived behind the watermark, that no earlier cut has returned.
     pub unused: Vec<Unused>,
-    /// Rows that the query had returned, where the archive is checked against that.
+    /// The number of rows that the query had returned; `None` where the archive is not compared with it.
     pub rows_given: Option<u64>,
 }
 
-/// When a cut was made.
+/// The time of a cut, and the pause that it caused.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CutTime {
     /// When it was begun, in µs since the Unix epoch.
     pub taken_micros: i64,
-    /// For how long the workers of the query stood still for it, in µs.
+    /// How long the workers of the query were stopped for it, in µs.
     pub paused_micros: i64,
 }
 
 /// The state of one stateful operator.
 #[derive(Debug)]
 pub struct OperatorCut {
-    /// What finishes up to this watermark has been returned.
+    /// The watermark; results that are final at it have been returned.
     pub watermark: Watermark,
     /// Its segments.
     pub state: Cut,
@@ -51,9 +51,9 @@ pub struct OperatorCut {
 pub struct TapCut {
     /// The name of the stream.
     pub stream: String,
-    /// Where it began to read a log; `None`: at the beginning.
+    /// The offset from which it began to read a log; `None`: from the first row.
     pub began: Option<u64>,
-    /// Windows over its rows may be closed up to here, in ticks.
+    /// The watermark up to which windows over its rows may have been closed, in ticks.
     pub hold: i64,
     /// How far its splits have been read.
     pub positions: Positions,
@@ -62,11 +62,11 @@ pub struct TapCut {
 /// The counts of a query.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Its rows by outcome.
+    /// Its rows, by outcome.
     pub rows: Entry,
     /// Of the rows that count, those that count in some of their windows only.
     pub partly_late: u64,
-    /// Of the bad rows, those that an expression of the query failed on.
+    /// Of the bad rows, those for which an expression of the query failed.
     #[serde(default)]
     pub skipped: u64,
     /// Windows closed.
@@ -105,7 +105,7 @@ pub struct SavedBad {
     pub reason: String,
     /// The part of it that was read.
     pub raw: String,
-    /// Whether an expression of the query failed on it; for other queries it may be good.
+    /// Whether it is bad because an expression of the query failed on it; for other queries it may be good.
     #[serde(default)]
     pub skipped: bool,
 }

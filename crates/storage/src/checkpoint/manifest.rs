@@ -30,7 +30,7 @@ pub(super) struct Manifest {
     pub(super) owner: Option<String>,
     /// The watermark up to which the archive had committed the view's windows before; `None`: nothing.
     pub(super) archived: Option<i64>,
-    /// Of a view without windows: the number of rows that it had returned. The archive takes them afterwards.
+    /// Of a view without windows: the number of rows that it had returned. The archive commits them afterwards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) rows_given: Option<u64>,
     #[serde(rename = "inputs")]
@@ -108,7 +108,7 @@ impl Manifest {
     /// Never in practice: all of it is plain data.
     pub(super) fn to_bytes(&self) -> Result<Vec<u8>> {
         let text = serde_json::to_string(self).map_err(|e| {
-            windrow_core::Error::internal("a checkpoint cannot be written down").with_source(e)
+            windrow_core::Error::internal("a checkpoint cannot be encoded").with_source(e)
         })?;
         Ok(format!("{:08x}\n{text}\n", crc32fast::hash(text.as_bytes())).into_bytes())
     }

@@ -90,7 +90,7 @@ pub struct Shown {
     pub segments: u64,
     /// Time from the cut until it was durable, in µs.
     pub micros: i64,
-    /// For how long the workers of the query stood still for it, in µs; `None` after a restart.
+    /// How long the workers of the query were stopped for it, in µs; `None` after a restart.
     pub paused_micros: Option<i64>,
     /// `kept`, or `restored`: the query resumed from it when the engine was opened.
     pub state: &'static str,
@@ -105,7 +105,7 @@ pub type Fits<'a> = dyn Fn(Option<Watermark>, &Resume) -> Result<(), String> + '
 pub struct Newest {
     /// `None`: there is no usable checkpoint.
     pub resume: Option<Resume>,
-    /// For people: why newer ones cannot be used.
+    /// Why newer ones cannot be used, as messages.
     pub passed_over: Vec<String>,
 }
 
@@ -251,7 +251,7 @@ impl Checkpoints {
         } else if manifest.id == id {
             Ok(manifest)
         } else {
-            Err(corrupt(&path, 0, &format!("it says that it is checkpoint {}", manifest.id)))
+            Err(corrupt(&path, 0, &format!("its manifest has the id {}", manifest.id)))
         }
     }
 
@@ -284,9 +284,8 @@ impl Checkpoints {
         Ok(unused)
     }
 
-    /// Writes a cut; `archived`: the watermark up to which the archive has the view's
-    /// windows. Durable on return; older ones that are not retained are deleted. `now` returns the current time in µs.
-    /// Blocks.
+    /// Writes a cut; `archived`: the watermark up to which the archive has the view's windows. Durable on return; older
+    /// ones that are not retained are deleted. `now` returns the current time in µs. Blocks.
     ///
     /// # Errors
     /// When a file cannot be written. The earlier checkpoints then remain, and the next one writes what this one could
@@ -471,7 +470,7 @@ impl Checkpoints {
         let names = match self.files.list(&self.dir) {
             Ok(names) => names,
             Err(error) => {
-                tracing::warn!(dir = %self.dir.display(), %error, "old checkpoints stay");
+                tracing::warn!(dir = %self.dir.display(), %error, "old checkpoints are not deleted");
                 return;
             }
         };
@@ -491,7 +490,7 @@ impl Checkpoints {
 
     fn delete(&self, path: &Path) {
         if let Err(error) = self.files.remove(path) {
-            tracing::warn!(path = %path.display(), %error, "not deleted, will be at the next checkpoint");
+            tracing::warn!(path = %path.display(), %error, "cannot delete a file, the next checkpoint tries again");
         }
     }
 

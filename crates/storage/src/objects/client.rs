@@ -116,7 +116,7 @@ impl Client {
     /// Returns the key of a path below the root.
     pub(super) fn key(&self, path: &Path) -> io::Result<Key> {
         let wrong = || {
-            let why = format!("it is no path in \"{}\"", self.root.display());
+            let why = format!("it is not a path in \"{}\"", self.root.display());
             io::Error::new(io::ErrorKind::InvalidInput, why)
         };
         let below = path.strip_prefix(&self.root).map_err(|_| wrong())?;
@@ -152,7 +152,7 @@ impl Client {
             drop(answer.send(request.await));
         });
         off_reactor(|| answered.recv())
-            .map_err(|_| io::Error::other("the threads of the object store have ended"))
+            .map_err(|_| io::Error::other("the threads of the object store have stopped"))
     }
 
     /// Puts an object under a condition; returns its version.

@@ -30,7 +30,7 @@ use crate::files::{Lock, in_use, io_error};
 const LEASE: Duration = Duration::from_secs(30);
 /// Time from one renewal to the next.
 const RENEWAL: Duration = Duration::from_secs(10);
-/// Time from a failed renewal to the next attempt, and between two looks at another's lease.
+/// Time from a failed renewal to the next attempt, and between two reads of another process's lease.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long the exit of a process waits until its lease is released.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -67,8 +67,10 @@ impl Held {
         let (message, hint) = match &*self.state.lock() {
             State::Until(end) if self.clock.now_micros() < *end => return Ok(()),
             State::Until(_) => (
-                format!("the lease of data directory \"{dir}\" ran out, its store does not answer"),
-                "Writing goes on when the store answers, if no other process has come.",
+                format!(
+                    "the lease of data directory \"{dir}\" has expired: its store does not respond"
+                ),
+                "Writing resumes when the store responds, unless another process has taken the lease.",
             ),
             State::Lost(to) => (
                 format!("data directory \"{dir}\" was taken over by {to}"),
@@ -81,7 +83,7 @@ impl Held {
         Err(Error::new(ErrorKind::Unavailable, message).with_hint(hint))
     }
 
-    /// Behaves as if it was held for ever.
+    /// Behaves as if it were held for ever.
     #[cfg(test)]
     pub(super) fn assume(&self) {
         self.set(State::Until(i64::MAX));
@@ -227,7 +229,7 @@ impl Lease {
         client.threads().handle().spawn(async move {
             keeper.keep(version, stopped).await;
             if end.send(()).is_err() {
-                tracing::debug!("nobody waited for the end of the lease");
+                tracing::debug!("nothing waits for the lease to be released");
             }
         });
         Ok(Self { stop: Some(stop), ended: Mutex::new(ended) })
@@ -238,7 +240,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         drop(self.stop.take());
         if off_reactor(|| self.ended.lock().recv_timeout(GOODBYE)).is_err() {
-            tracing::warn!("the lease of the data directory was not given back, it will run out");
+            tracing::warn!("the lease of the data directory was not released and will expire");
         }
     }
 }
@@ -273,7 +275,7 @@ impl LeaseRenewal {
                         (Standing::Unknown, None) => {
                             tracing::warn!(
                                 "data directory \"{}\" was used by {}; it can be opened in {} s \
-                                 if that is gone",
+                                 if that process has ended",
                                 dir.display(),
                                 holder.shown(),
                                 holder.seconds
@@ -301,7 +303,7 @@ impl LeaseRenewal {
                 Err(
                     object_store::Error::AlreadyExists { .. }
                     | object_store::Error::Precondition { .. },
-                ) => Err(in_use(dir, "another process, which was faster")),
+                ) => Err(in_use(dir, "another process, which opened it first")),
                 Err(e) => Err(failed(e)),
             };
         }
@@ -334,10 +336,10 @@ impl LeaseRenewal {
             pause = PAUSE;
             let renewal = tokio::select! {
                 done = self.put(over(version.clone())) => done,
-                // A request that hangs may have been done all the same, which the next one sees.
+                // A request without a response may still have been executed; the next one sees that.
                 () = self.clock.sleep(RENEWAL) => Err(object_store::Error::Generic {
                     store: "windrow",
-                    source: "no answer in time".into(),
+                    source: "no response in time".into(),
                 }),
             };
             match renewal {
@@ -362,7 +364,7 @@ impl LeaseRenewal {
         self.held.set(State::Not);
         self.me.released = true;
         if let Err(error) = self.put(over(version)).await {
-            tracing::debug!(%error, "the lease was not given back");
+            tracing::debug!(%error, "the lease was not released");
         }
     }
 

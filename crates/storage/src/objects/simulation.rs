@@ -1,5 +1,5 @@
-//! Simulates processes with logs that come, fail and are succeeded by others over one object store whose requests fail,
-//! whose puts arrive late and whose listings are behind; everything from a seed.
+//! Simulates processes that open logs, fail and are succeeded by others, over one object store whose requests fail,
+//! whose puts arrive late and whose listings are behind. A seed determines everything.
 //!
 //! With some seeds a process that was succeeded has seen its lease expire, and only what it had sent arrives late; with
 //! the others it continues to write, and is stopped by what its successor has put behind the end of the log (as long as

@@ -1,10 +1,10 @@
-//! The extent of a log: a note beside it of how far it went, so that a log whose end is lost is not mistaken for a
-//! shorter one.
+//! The extent of a log: a note beside it that records where it ended, so that a log whose end is lost is not mistaken
+//! for a shorter one.
 //!
 //! ```text
 //! log     ├ records ────────────────────────┤
-//! EXTENT  {"owner":"91…/3","end":160,…}  ◄─ note: before views archive or checkpoint what they made of its rows,
-//!                                            before its own rows are archived, now and then, and at the close
+//! EXTENT  {"owner":"91…/3","end":160,…}  ◄─ note: before views archive or checkpoint results derived from its rows,
+//!                                            before its own rows are archived, at intervals, and at a clean end
 //! ```
 //! Invariants: what a note covers is durable in the log before the note is written; a note never moves back.
 
@@ -41,7 +41,7 @@ pub fn read(files: &dyn Files, dir: &Path, known: &mut Known) -> Result<()> {
     let path = path_of(dir);
     let bytes = match files.read(&path) {
         Ok(bytes) => bytes,
-        // Older logs have none; without a note the other sources say how far the log went.
+        // Older logs have none; without a note the other sources determine where the log ended.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(io_error("read", &path, e)),
     };
@@ -60,13 +60,17 @@ pub fn read(files: &dyn Files, dir: &Path, known: &mut Known) -> Result<()> {
     if extent.end > known.end {
         known.end = extent.end;
     }
-    known.from.push(format!("\"{}\" says that it went to row {}.", path.display(), extent.end));
+    known.from.push(format!(
+        "\"{}\" records that the log ended at row {}.",
+        path.display(),
+        extent.end
+    ));
     known.producers = Some(extent.producers);
     known.noted = extent.end;
     Ok(())
 }
 
-/// Returns the error for a log that ends at row `end`, and is known to have gone further.
+/// Returns the error for a log that ends at row `end`, and is known to have been longer.
 pub(super) fn lost_rows(dir: &Path, end: u64, known: &Known) -> Error {
     let message = format!(
         "the log \"{}\" has lost its end: {} rows are missing, from row {end} up to row {}",
@@ -76,12 +80,12 @@ pub(super) fn lost_rows(dir: &Path, end: u64, known: &Known) -> Error {
     );
     Error::new(ErrorKind::Corrupt, message).with_detail(known.from.join(" ")).with_hint(
         "Restore its files from a backup; nothing has been overwritten. Or start once with \
-         --accept-lost-rows: it goes on behind the rows that are missing, and windrow.lost_rows says which.",
+         --accept-lost-rows: the log then continues after the missing rows, and windrow.lost_rows lists them.",
     )
 }
 
 impl Wal {
-    /// Notes how far the log goes, if it has grown since. Blocks.
+    /// Records where the log ends now, if it has grown since the last note. Blocks.
     ///
     /// # Errors
     /// When that cannot be written; the note is then unchanged.
@@ -98,7 +102,7 @@ impl Wal {
         let producers = self.shared.producers.lock().clone();
         let extent = Extent { owner: self.owner.clone(), end, producers };
         let text = serde_json::to_string(&extent)
-            .map_err(|e| Error::internal("an extent cannot be written down").with_source(e))?;
+            .map_err(|e| Error::internal("an extent cannot be encoded").with_source(e))?;
         let path = path_of(&self.dir);
         let bytes = format!("{:08x}\n{text}\n", crc32fast::hash(text.as_bytes()));
         self.files.replace(&path, bytes.as_bytes()).map_err(|e| io_error("write", &path, e))?;

@@ -4,14 +4,14 @@
 //! dir/00000000000000000000.wal   header, records [0, 80)
 //!     00000000000000000080.wal   header, records [80, 160)
 //!     00000000000000000160.wal   header, records [160, …) ◄─ writer thread ◄─ queue ◄─ append
-//! EXTENT                         how far the log went, when it was noted last
+//! EXTENT                         where the log ended when that was last noted
 //! ```
 //! Invariants: offsets tile over records and segments; a record is never split over segments and never rewritten; an
 //! append is acknowledged after its rows are as durable as requested and have been applied; damage is an error that
 //! names the file, only a torn tail is truncated (and reported); a log that ends before its known end is an error,
 //! until the loss is accepted: then it resumes behind that end, so that no offset is assigned twice.
 //!
-//! `extent.rs` notes how far the log went; `producers.rs` recognises repeated batches, `segment.rs` defines the bytes,
+//! `extent.rs` records where the log ends; `producers.rs` recognises repeated batches, `segment.rs` defines the bytes,
 //! `recovery.rs` reads a log back, `writer.rs` writes it.
 
 pub mod extent;
@@ -70,7 +70,7 @@ pub struct WalOptions {
 
 /// Records of a segment where each one is an object of its own: few can be deleted at a time.
 const OBJECTS_MAX: u64 = 1_000;
-/// Number of segments that is many for a log of such records.
+/// With more segments than this, a log of such records should be archived.
 const SEGMENTS_MANY: usize = 4;
 
 impl Default for WalOptions {
@@ -88,7 +88,7 @@ impl Default for WalOptions {
 pub struct Known {
     /// The owner of the log.
     pub owner: Option<Owner>,
-    /// Rows before this offset have been in it.
+    /// Rows below this offset have been in it.
     pub end: u64,
     /// The part of that covered by the note beside it.
     pub noted: u64,
@@ -152,7 +152,7 @@ pub struct Wal {
     schema: SchemaRef,
     durability: Durability,
     owner: Option<String>,
-    /// How far the log went when that was last noted.
+    /// The end of the log when it was last noted.
     noted: Mutex<u64>,
     shared: Arc<Shared>,
     room: Arc<Semaphore>,
@@ -168,9 +168,9 @@ impl fmt::Debug for Wal {
 }
 
 impl Wal {
-    /// Opens the log in `dir`, or creates it. Rows below `from` are not wanted (they are archived); the returned rows
-    /// begin there. `applied` is called by the writer's thread, in the order of offsets, with rows that are durable;
-    /// not with those returned here.
+    /// Opens the log in `dir`, or creates it. Rows below `from` are not returned (they are archived). `applied` is
+    /// called by the writer's thread, in the order of offsets, with rows that are durable; not with those returned
+    /// here.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`] when it is damaged, does not reach back to `from`, belongs to another owner, or has lost
@@ -285,7 +285,7 @@ impl Wal {
     }
 
     /// Appends rows; returns their first offset once they are durable and applied. Dropping the future does not remove
-    /// queued rows: they are written all the same.
+    /// queued rows: they are still written.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] when they could not be written; [`ErrorKind::Limit`] when they exceed 4 GiB;
@@ -355,7 +355,7 @@ impl Wal {
         Ok(deleted)
     }
 
-    /// Whether it is in so many pieces that it should be archived.
+    /// Whether it consists of so many objects that it should be archived; `false` on a file system.
     pub fn is_scattered(&self) -> bool {
         self.files.writes_whole() && self.shared.segments.lock().len() > SEGMENTS_MANY
     }
@@ -389,7 +389,7 @@ fn stopped(dir: &Path) -> Error {
     let message = format!("the writer of the log \"{}\" has stopped at a panic", dir.display());
     Error::new(ErrorKind::Internal, message)
         .with_detail("What was acknowledged is durable. The panic and its place are in the program's log.")
-        .with_hint("This is a bug in Windrow; please report it with that place. Start windrow again to go on.")
+        .with_hint("This is a bug in Windrow; please report it with that place. Restart windrow to continue.")
 }
 
 impl Drop for Wal {

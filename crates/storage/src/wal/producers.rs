@@ -1,4 +1,4 @@
-//! The progress of each producer: up to where its sequence is in the log.
+//! The progress of each producer: the last batch of its sequence that is in the log.
 //!
 //! A producer numbers its batches 1, 2, 3, … and uses the same number for the same rows when it sends them again. So a
 //! batch that is in the log already is recognised, however its acknowledgement was lost: also after a crash, because
@@ -49,15 +49,15 @@ impl Stamp {
             )));
         }
         if producer.starts_with(OURS) {
-            return Err(Error::data(format!("the name \"{producer}\" is Windrow's own"))
-                .with_hint(format!("Take one that does not begin with \"{OURS}\".")));
+            return Err(Error::data(format!("the name \"{producer}\" is reserved for Windrow"))
+                .with_hint(format!("Choose one that does not begin with \"{OURS}\".")));
         }
         match sequence.checked_add(1) {
             Some(next) if sequence > 0 => {
                 Ok(Self { producer: producer.into(), first: sequence, next, at_micros })
             }
             _ => Err(Error::data(format!("producer \"{producer}\" has no batch {sequence}"))
-                .with_hint("The first batch has the sequence 1, each further one is one more.")),
+                .with_hint("A producer numbers its batches 1, 2, 3, ….")),
         }
     }
 }
@@ -143,8 +143,8 @@ impl Producers {
         }
         let message = format!("{PRODUCERS_MAX} producers have written here within a day");
         Err(Error::new(ErrorKind::Limit, message).with_hint(
-            "Write under the name of one that exists, or without a name: then nothing is \
-             remembered, and a repeated batch counts again.",
+            "Use the name of an existing producer, or none: without a name, a batch that is sent again is \
+             stored again.",
         ))
     }
 

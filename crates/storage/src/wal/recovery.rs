@@ -44,7 +44,7 @@ pub(super) fn segment_path(dir: &Path, first: u64) -> PathBuf {
 }
 
 impl Found {
-    /// Truncates a torn tail.
+    /// Truncates the torn tail, or removes the torn segment.
     pub(super) fn cut(&self, files: &dyn Files) -> Result<()> {
         let Some(CutTail { file: path, at, .. }) = &self.recovered.cut else { return Ok(()) };
         if *at == 0 {
@@ -281,7 +281,7 @@ impl Reading<'_> {
 fn damaged(path: &Path, at: usize, why: &str) -> Error {
     corrupt(path, at, why).with_hint(
         "--accept-lost-rows accepts rows that are missing at the end of a log, not in its middle. Without a copy, move this \
-         file and those behind it away: then their rows are its lost end. DROP gives the stream up.",
+         file and those behind it away: then their rows are its lost end. DROP discards the stream.",
     )
 }
 

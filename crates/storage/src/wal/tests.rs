@@ -388,7 +388,7 @@ fn after_a_failed_sync_nothing_is_written() {
     files.fail_sync(false);
     let again = wal.append_blocking(batch(&[3])).unwrap_err();
     assert_eq!(again.message(), error.message());
-    assert!(error.message().starts_with("the log takes no more rows: cannot sync"), "{error}");
+    assert!(error.message().starts_with("the log accepts no more rows: cannot sync"), "{error}");
     assert!(applied.lock().is_empty());
     assert_eq!(wal.end(), 1);
     drop(wal);

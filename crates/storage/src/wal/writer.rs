@@ -138,7 +138,7 @@ impl Writer {
         let new = group.iter().filter(|(_, verdict)| *verdict == Verdict::New).map(|(r, _)| r);
         if let Err(error) = self.write(first, &new.collect::<Vec<_>>(), &stamps) {
             for (request, _) in group {
-                // A caller that is gone does not want the answer.
+                // Fails only when the caller has stopped waiting.
                 drop(request.answer.send(Err(same(&error))));
             }
             return;
@@ -164,7 +164,7 @@ impl Writer {
             drop(share);
         }
         for (answer, appended) in answers {
-            // As above: the rows are there all the same.
+            // Fails only when the caller has stopped waiting; the rows are written.
             drop(answer.send(Ok(appended)));
         }
     }
@@ -186,7 +186,7 @@ impl Writer {
             };
             match verdict {
                 Ok(verdict) => judged.push((request, verdict)),
-                // A caller that is gone does not want the answer.
+                // Fails only when the caller has stopped waiting.
                 Err(error) => drop(request.answer.send(Err(error))),
             }
         }
@@ -289,9 +289,9 @@ impl Writer {
 }
 
 fn poisoned(why: &str) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("the log takes no more rows: {why}"))
+    Error::new(ErrorKind::Unavailable, format!("the log accepts no more rows: {why}"))
         .with_detail("What the disk holds after such an error is unknown until it is read again.")
-        .with_hint("Repair the disk, then start windrow again.")
+        .with_hint("Repair the disk, then restart windrow.")
 }
 
 /// Returns the same error for another caller.

@@ -1,14 +1,14 @@
-//! Which rows of a log its archive takes, and what its followers may see before that.
+//! Which rows of a log may be archived, and what its followers may see before that.
 //!
-//! A log is archived in one of four ways. Each has a type with the state that it alone needs; the
-//! log itself has what all of them share.
+//! A log is archived in one of four ways, each of which has a type with its own state; the log has the state that they
+//! share.
 //!
-//! | log | the archive takes | version of a commit |
+//! | log | archived | version of a commit |
 //! |---|---|---|
-//! | in memory alone | nothing | |
+//! | in memory only | nothing | |
 //! | of a push stream | every row | rows |
 //! | of a view with windows | rows of finished windows | watermark |
-//! | of a view without windows | rows that a checkpoint says the origin of | rows |
+//! | of a view without windows | rows whose origin is in a checkpoint | rows |
 //!
 //! Invariant: the version of a commit is read and written as a [`Frontier`] only, which says whether it counts
 //! rows or is a watermark.
@@ -20,27 +20,27 @@ use windrow_core::{Error, ErrorKind, Result, Watermark};
 use super::{LogEnd, LogState};
 use crate::memory;
 
-/// What makes rows of an archived log complete: the archive takes no others.
+/// The condition under which rows of a log are complete; only complete rows are archived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Completion {
-    /// Nothing but being appended: the rows of a push stream.
+    /// They are appended: the rows of a push stream.
     Append,
-    /// The watermark that has passed them: finished windows.
+    /// The watermark has passed them: finished windows.
     Watermark,
-    /// A checkpoint that says what they were made of: views without windows.
+    /// A checkpoint records which inputs they were computed from: views without windows.
     Checkpoint {
-        /// Recomputed rows come in the same order, so a row that is not archived yet has the
-        /// same offset after a crash. Otherwise followers of the log get only what is archived.
+        /// Whether recomputed rows have the same order, so that a row that is not archived yet has the same offset
+        /// after a crash. Otherwise followers of the log get archived rows only.
         in_order: bool,
     },
 }
 
-/// How far an archive is, by the version of its newest commit.
+/// The progress of an archive, according to the version of its newest commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frontier {
     /// Nothing has been committed.
     Nothing,
-    /// It has the rows before this offset.
+    /// It has the rows below this offset.
     Rows(u64),
     /// It has the windows that end at or before this watermark.
     Windows(Watermark),
@@ -54,12 +54,12 @@ impl Completion {
         matches!(self, Self::Checkpoint { .. })
     }
 
-    /// Whether rows that are not archived may be others after a crash. Followers do not get them.
+    /// Whether rows that are not archived may have other offsets after a crash. Followers do not get these.
     pub fn is_unordered(self) -> bool {
         self == Self::Checkpoint { in_order: false }
     }
 
-    /// What the version of an archive's newest commit says.
+    /// Decodes the version of an archive's newest commit.
     pub fn frontier(self, version: Option<i64>) -> Frontier {
         match (self, version) {
             (_, None) => Frontier::Nothing,
@@ -91,7 +91,7 @@ impl Frontier {
         }
     }
 
-    /// The version of a commit that brings an archive to here.
+    /// The version of the commit with which an archive reaches this frontier.
     pub fn version(self) -> i64 {
         match self {
             Self::Nothing => i64::MIN,
@@ -102,27 +102,27 @@ impl Frontier {
     }
 }
 
-/// What is common to the ways in which a log can be archived, at one moment.
+/// The state of a log that all ways of archiving share, at one moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Written {
-    /// What has been appended and promised.
+    /// The end of the log and its watermark.
     pub(super) end: LogEnd,
     /// One past the last archived row.
     pub(super) archived: u64,
-    /// How far the archive is.
+    /// The progress of the archive.
     pub(super) frontier: Frontier,
-    /// Whether the writer is done.
+    /// Whether the log has ended.
     pub(super) ended: bool,
 }
 
-/// Rows that are complete.
+/// The complete rows of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Complete {
-    /// One past the last one.
+    /// One past the last complete row.
     pub(super) rows: u64,
-    /// The watermark that they are complete up to.
+    /// The watermark up to which they are complete.
     pub(super) watermark: Watermark,
-    /// How far the archive is when it has them.
+    /// The progress of the archive when it has them.
     pub(super) frontier: Frontier,
 }
 
@@ -136,7 +136,7 @@ pub(super) enum Archival {
 }
 
 impl Archival {
-    /// An archive that has `archived` of a log whose rows are complete by `completion`.
+    /// Returns the state of a log whose rows are complete by `completion`, and of which `archived` is archived.
     pub(super) fn by(completion: Completion, archived: LogEnd) -> Self {
         match completion {
             Completion::Append => Self::Rows,
@@ -149,7 +149,7 @@ impl Archival {
         }
     }
 
-    /// What makes rows complete, where the log is archived.
+    /// The condition under which rows are complete; `None`: the log is not archived.
     pub(super) fn completion(&self) -> Option<Completion> {
         match self {
             Self::Never(_) => None,
@@ -159,10 +159,10 @@ impl Archival {
         }
     }
 
-    /// Rows are about to be appended.
+    /// Checks that rows may be appended, and counts their bytes.
     ///
     /// # Errors
-    /// Limit when the log may not hold so much.
+    /// Limit when the log would exceed its maximum size.
     pub(super) fn admit(&mut self, rows: &RecordBatch) -> Result<()> {
         match self {
             Self::Never(memory) => memory.admit(rows),
@@ -177,15 +177,14 @@ impl Archival {
         }
     }
 
-    /// The archive has grown to `rows` rows.
+    /// Records that the archive has grown to `rows` rows.
     pub(super) fn archived(&mut self, rows: u64) {
         if let Self::Checkpoints(by) = self {
             by.settle(rows);
         }
     }
 
-    /// The rows that are complete and that the archive does not have. `None` when it is up to date,
-    /// the watermark included.
+    /// Returns the complete rows that are not archived. `None`: the archive is up to date, the watermark included.
     pub(super) fn complete(&self, log: Written) -> Option<Complete> {
         match self {
             Self::Never(_) => None,
@@ -199,7 +198,7 @@ impl Archival {
         }
     }
 
-    /// What of a log followers may see: what stays as it is, also if the process is killed now.
+    /// Returns the part of a log that followers may see: what remains true if the process is killed now.
     pub(super) fn settled(&self, now: LogState, archived: u64) -> LogState {
         match self {
             Self::Checkpoints(by) if !by.in_order => by.settled(now, archived),
@@ -208,24 +207,24 @@ impl Archival {
     }
 }
 
-/// A log in memory alone.
+/// A log in memory only.
 #[derive(Debug, Default)]
 pub(super) struct InMemory {
     limit: Option<Limit>,
 }
 
-/// How much a log in memory may hold.
+/// The maximum size of a log in memory.
 #[derive(Debug)]
 struct Limit {
-    /// The stream or view.
+    /// The name of the stream or view.
     name: String,
     bytes_max: usize,
-    /// Bytes that its rows were appended with.
+    /// Bytes of the rows that it holds.
     bytes: usize,
 }
 
 impl InMemory {
-    /// The log of the stream or view `name`, with its maximum size in bytes.
+    /// Returns the state of the log of the stream or view `name`, with its maximum size in bytes.
     pub(super) fn new(name: &str, bytes_max: Option<usize>) -> Self {
         let limit = |bytes_max| Limit { name: name.to_owned(), bytes_max, bytes: 0 };
         Self { limit: bytes_max.map(limit) }
@@ -241,7 +240,7 @@ impl InMemory {
         Ok(())
     }
 
-    /// Records the bytes of the rows that are left after some were released.
+    /// Records the bytes of the remaining rows after some were released.
     pub(super) fn released(&mut self, bytes: usize) {
         if let Some(limit) = &mut self.limit {
             limit.bytes = bytes;
@@ -252,14 +251,14 @@ impl InMemory {
 impl Limit {
     fn exceeded(&self) -> Error {
         let (name, max) = (&self.name, memory::display(self.bytes_max));
-        let message = format!("\"{name}\" is in memory alone and may hold {max} of rows");
+        let message = format!("\"{name}\" is in memory only and may hold {max} of rows");
         Error::new(ErrorKind::Limit, message).with_hint(
             "Raise the limit (--stream-limit), or keep everything in a data directory (windrow DIR).",
         )
     }
 }
 
-/// A log of finished windows: those rows are complete that were there when the watermark moved last.
+/// A log of finished windows: the rows before the last advance of the watermark are complete.
 #[derive(Debug)]
 pub(super) struct Windows {
     rows: u64,
@@ -279,31 +278,31 @@ impl Windows {
     }
 }
 
-/// A log of rows that passed one by one: those are complete that a checkpoint says the origin of.
+/// A log of a view without windows: the rows whose origin is in a checkpoint are complete.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     /// See [`Completion::Checkpoint`].
     in_order: bool,
-    /// What the log had been given at the newest checkpoint.
+    /// The end of the log at the newest checkpoint.
     newest: LogEnd,
-    /// The watermark that the archived rows are complete up to.
+    /// The watermark up to which the archived rows are complete.
     watermark: Watermark,
 }
 
 impl Checkpoints {
-    /// There is a checkpoint of what the rows before `newest` were made of. `archived`: the rows that the archive has.
+    /// Records that a checkpoint has the origin of the rows before `newest`. `archived`: the number of archived rows.
     pub(super) fn checkpointed(&mut self, newest: LogEnd, archived: u64) {
         self.newest = newest;
         self.settle(archived);
     }
 
-    /// The archived rows are complete up to this watermark.
+    /// Records the watermark up to which the archived rows are complete.
     pub(super) fn resume_at(&mut self, watermark: Watermark) {
         self.watermark = self.watermark.advance(watermark);
         self.newest.watermark = self.newest.watermark.advance(watermark);
     }
 
-    /// Once the archive has all rows of a checkpoint, what that promises holds for them.
+    /// Adopts the watermark of the newest checkpoint once all its rows are archived.
     fn settle(&mut self, archived: u64) {
         if archived >= self.newest.rows {
             self.watermark = self.watermark.advance(self.newest.watermark);

@@ -1,6 +1,6 @@
-//! How rows of a log move to its archive, and how long its writer may be ahead of that.
+//! How rows of a log move to its archive, and how far its writer may be ahead of that.
 //!
-//! Invariant: the tail releases rows only when it is given a snapshot of the archive that has them.
+//! Invariant: the tail releases rows only when it receives a snapshot of the archive that has them.
 
 use windrow_archive::ArchiveSnapshot;
 use windrow_core::{Limits, Watermark};
@@ -9,12 +9,12 @@ use super::archival::{Archival, Complete, Written};
 use super::{Frontier, Inner, LogEnd, StreamLog};
 use crate::tail::Piece;
 
-/// A writer waits when the archive is behind by this number of tails.
+/// A writer waits when more rows than this number of tails (of `tail_rows_max`) are not archived.
 const TAILS_MAX: u64 = 4;
-/// The same by bytes; with a limit of memory most of them lie on disk.
+/// The same for bytes; with a memory limit most of them are on disk.
 const TAIL_BYTES_MAX: usize = 2;
 
-/// How long a tail may be while its writer goes on.
+/// The size of a tail up to which its writer need not wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
     /// Rows.
@@ -24,7 +24,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// So many tails as the archive takes in at a time.
+    /// Returns the room for a few tails of the maximum size.
     pub fn of(limits: &Limits) -> Self {
         Self {
             rows: limits.tail_rows_max.saturating_mul(TAILS_MAX),
@@ -33,23 +33,23 @@ impl Room {
     }
 }
 
-/// Rows of the tail that may go to the archive.
+/// Rows of the tail that are to be archived.
 #[derive(Debug)]
 pub struct Unarchived {
-    /// Offset of the first.
+    /// The offset of the first row.
     pub first: u64,
     /// The rows.
     pub rows: Vec<Piece>,
     /// One past the last offset.
     pub end: u64,
-    /// The watermark that they are complete up to.
+    /// The watermark up to which they are complete.
     pub(crate) watermark: Watermark,
-    /// How far the archive is when it has them.
+    /// The progress of the archive when it has them.
     pub frontier: Frontier,
 }
 
 impl StreamLog {
-    /// A checkpoint says what the rows before `given` were made of: the archive may take them, where rows are
+    /// Records that a checkpoint has the origin of the rows before `given`: they may be archived, where rows are
     /// complete by checkpoints.
     pub fn checkpointed(&self, given: LogEnd) {
         {
@@ -62,7 +62,7 @@ impl StreamLog {
         self.changed.send_replace(());
     }
 
-    /// The archived rows are complete up to this watermark: the same promise as before a restart.
+    /// Restores the watermark from before a restart, up to which the archived rows are complete.
     pub fn resume_at(&self, watermark: Watermark) {
         let mut inner = self.inner.lock();
         inner.watermark = inner.watermark.advance(watermark);
@@ -71,8 +71,7 @@ impl StreamLog {
         }
     }
 
-    /// The complete rows that the archive does not have. `None` when it is up to date, the
-    /// watermark included.
+    /// Returns the complete rows that are not archived. `None`: the archive is up to date, the watermark included.
     pub fn unarchived(&self) -> Option<Unarchived> {
         let inner = self.inner.lock();
         let Complete { rows: end, watermark, frontier } =
@@ -83,7 +82,7 @@ impl StreamLog {
         Some(Unarchived { first: inner.start, rows, end, watermark, frontier })
     }
 
-    /// The archive has grown: the tail releases what it holds now.
+    /// Adopts a newer snapshot of the archive; the tail releases the rows that it has.
     pub fn archived(&self, archive: ArchiveSnapshot) {
         let wanted = self.followers.first_wanted();
         let mut inner = self.inner.lock();
@@ -96,19 +95,18 @@ impl StreamLog {
         self.changed.send_replace(());
     }
 
-    /// How far the archive is.
+    /// The progress of the archive.
     pub fn frontier(&self) -> Frontier {
         self.inner.lock().frontier()
     }
 
-    /// Rows and bytes of the tail.
+    /// Rows and bytes that are not archived.
     pub(crate) fn tail_size(&self) -> (u64, usize) {
         let inner = self.inner.lock();
         (inner.rows - inner.start, inner.tail.bytes())
     }
 
-    /// Waits until the tail is within a number of rows and bytes; a writer that is faster than the archive
-    /// takes in is slowed down.
+    /// Waits until the tail has at most the rows and bytes of `room`: the back-pressure of the archive on writers.
     pub async fn wait_for_room(&self, room: Room) {
         let mut changed = self.watch();
         while self.is_longer_than(room) {
@@ -118,14 +116,14 @@ impl StreamLog {
         }
     }
 
-    /// Whether the tail is longer than that, and its writer waits for the archive.
+    /// Whether the tail exceeds `room`, so that its writer has to wait for the archive.
     pub(crate) fn is_longer_than(&self, room: Room) -> bool {
         let inner = self.inner.lock();
         let long = inner.rows - inner.start > room.rows || inner.tail.bytes() > room.bytes;
         !inner.is_released && long
     }
 
-    /// The tail is archived no more (its object is dropped, or the engine closes).
+    /// Ends archiving (the object is dropped, or the engine closes): writers do not wait for it any more.
     pub(crate) fn release(&self) {
         self.inner.lock().is_released = true;
         self.changed.send_replace(());

@@ -1,27 +1,26 @@
 //! The log of a stream table: an append-only table with offsets that many readers follow.
 //!
-//! It holds the rows of push streams (INSERT, Flight) and the results of views. Readers keep
-//! their own position and are served from the log, so a slow reader holds no other back and needs no
-//! queue.
+//! It holds the rows of push streams (INSERT, Flight) and the results of views. Readers keep their own position and are
+//! served from the log, so a slow reader delays no other and needs no queue.
 //!
 //! ```text
 //! offset   0                    start    n1             rows
 //!          ├─ archive (Parquet) ──┼─ batch ─┼─ … ─ batch ─┤ ◄─ append      watermark, ended
 //!                                 └────── memory tail ─────┘
 //! ```
-//! Without a data directory there is no archive and the tail is everything.
+//! Without a data directory there is no archive, and the tail has all rows.
 //!
-//! Retention drops rows at the front, in two steps. A new reader begins at `first`, also
-//! where its file or batch has older rows. Rows before it stay from `oldest` on while a reader that
-//! has begun, or a checkpoint, still needs them. Rows that were lost with the end
-//! of a write-ahead log leave a gap in the archive, or between it and the tail, never in the tail.
+//! Retention drops rows at the front, in two steps. A new reader begins at `first`, even in the middle of a file or
+//! batch. The rows from `oldest` to `first` remain while a reader that began earlier, or a checkpoint, still needs
+//! them. Rows that were lost with the end of a write-ahead log leave a gap in the archive, or between it and the tail,
+//! never in the tail.
 //!
-//! This file is what the writer does. `reading` is what readers are given, `archiving` how rows move to the
-//! archive, and `archival` which rows may.
+//! This file has the operations of the writer, `reading` those of readers; `archiving` moves rows to the archive, and
+//! `archival` determines which.
 //!
-//! Invariants: offsets are row numbers and tile, but for gaps; a row once appended never moves or changes;
-//! the boundary `start` moves only together with the archive's snapshot, under one lock, so each
-//! row is read once; the watermark never moves back; after `end` nothing is appended.
+//! Invariants: offsets are row numbers and tile, except for gaps; an appended row never moves or changes; the boundary
+//! `start` moves only together with the archive's snapshot, under one lock, so each row is read once; the watermark
+//! never moves back; nothing is appended after `end`.
 
 mod archival;
 mod archiving;
@@ -47,20 +46,20 @@ use crate::memory::Memory;
 use crate::repeated::repeated;
 use crate::tail::Tail;
 
-/// What a log had been given at one moment.
+/// The end of a log at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogEnd {
     /// One past the last offset.
     pub rows: u64,
-    /// The watermark that goes with them.
+    /// The watermark after these rows.
     pub watermark: Watermark,
 }
 
-/// An append-only table with offsets: a memory tail, and what of it is archived.
+/// An append-only table with offsets: an archive, and a tail of rows that are not archived yet.
 #[derive(Debug)]
 pub struct StreamLog {
     schema: SchemaRef,
-    /// What makes rows complete, where the log is archived.
+    /// The condition under which rows are complete; `None`: the log is not archived.
     completion: Option<Completion>,
     inner: Mutex<Inner>,
     changed: watch::Sender<()>,
@@ -70,55 +69,55 @@ pub struct StreamLog {
 
 #[derive(Debug)]
 struct Inner {
-    /// First offset that is given to a new reader: retention has dropped the rows before it.
+    /// The first offset for a new reader: retention has dropped the rows before it.
     first: u64,
-    /// First offset that is given to a reader that has begun.
+    /// The first offset for a reader that began earlier.
     oldest: u64,
-    /// The rows before `start`, and some before `oldest` that share a file with others.
+    /// The archived rows before `start`; it may have rows before `oldest` that share a file with others.
     archive: Option<ArchiveSnapshot>,
-    /// Which rows go there.
+    /// Which rows are archived.
     archival: Archival,
-    /// First offset of the tail.
+    /// The first offset that is not archived.
     start: u64,
     tail: Tail,
     rows: u64,
     watermark: Watermark,
-    /// Rows of a view that came behind the watermark of what they were made of: its own does not speak of
-    /// them. By offset.
+    /// Rows of a view that arrived behind the watermark of their input, with that watermark, by offset. The watermark
+    /// of the view does not cover them.
     behind: BTreeMap<u64, Watermark>,
-    /// The tail is archived no more: waiting for room would never end.
+    /// Whether archiving has ended: waiting for room would never end.
     is_released: bool,
     ended: bool,
-    /// Nothing is to come for now: all that its writer reads is idle.
+    /// Whether the writer is idle, because all its inputs are.
     rests: bool,
     failed: Option<Arc<Error>>,
 }
 
-/// What a log holds at one moment.
+/// The extent of a log at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogState {
-    /// The first offset that is given to a new reader.
+    /// The first offset for a new reader.
     pub first: u64,
-    /// The first offset that is given to a reader that has begun.
+    /// The first offset for a reader that began earlier.
     pub(crate) oldest: u64,
     /// One past the last offset.
     pub rows: u64,
-    /// The promise that the writer gave with its last append.
+    /// The watermark: no later row has an event time below it.
     pub watermark: Watermark,
-    /// Whether the writer is done.
+    /// Whether the log has ended.
     pub ended: bool,
-    /// Whether nothing is to come for now, because all that the writer reads is idle.
+    /// Whether the writer is idle, because all its inputs are.
     pub(crate) rests: bool,
 }
 
 impl StreamLog {
-    /// An empty log in memory alone.
+    /// Returns an empty log in memory, without a name or a limit.
     #[cfg(test)]
     pub fn new(schema: SchemaRef) -> Arc<Self> {
         Self::with(schema, (None, Archival::Never(InMemory::default())), None)
     }
 
-    /// An empty log without archive, of the stream or view `name`.
+    /// Returns an empty log without an archive, of the stream or view `name`.
     pub fn in_memory(
         schema: SchemaRef,
         name: &str,
@@ -129,8 +128,8 @@ impl StreamLog {
         Self::with(schema, (None, Archival::Never(in_memory)), memory)
     }
 
-    /// A log that goes on behind what is archived. Its watermark is what the archive says; [`Watermark::END`] when
-    /// it has everything.
+    /// Returns a log that continues after the archived rows. Its watermark is that of the archive; [`Watermark::END`]
+    /// when the archive is complete.
     pub fn restored(
         schema: SchemaRef,
         archive: ArchiveSnapshot,
@@ -172,12 +171,12 @@ impl StreamLog {
         Arc::new(Self { schema, completion, inner, changed, followers: Arc::default() })
     }
 
-    /// What makes rows complete, where the log is archived.
+    /// The condition under which rows are complete; `None`: the log is not archived.
     pub fn completion(&self) -> Option<Completion> {
         self.completion
     }
 
-    /// Whether followers get only what is archived: other rows may be others after a crash.
+    /// Whether followers get archived rows only, because the others may have other offsets after a crash.
     pub fn is_unordered(&self) -> bool {
         self.completion.is_some_and(Completion::is_unordered)
     }
@@ -190,13 +189,13 @@ impl StreamLog {
     /// Appends rows; returns their first offset.
     ///
     /// # Errors
-    /// When the log has ended, or small batches cannot be joined; Limit when it may not hold so
-    /// much; what it has failed with, or that it was dropped.
+    /// When the log has ended, or rows cannot be spilled; Limit when it would exceed its maximum size; the error with
+    /// which it [has failed](Self::fail), or that it was dropped.
     pub fn append(&self, batch: RecordBatch) -> Result<u64> {
         self.append_behind(batch, &[])
     }
 
-    /// Appends rows some of which came behind the watermark.
+    /// Appends rows, those in `behind` with event times below the watermark.
     ///
     /// # Errors
     /// As [`append`](Self::append).
@@ -223,7 +222,7 @@ impl StreamLog {
         Ok(first)
     }
 
-    /// Rows from offset `first` on came behind the watermark.
+    /// Records rows that arrived behind the watermark; their numbers count from offset `first`.
     pub fn note_behind(&self, first: u64, behind: &[Behind]) {
         self.inner.lock().note_behind(first, behind);
     }
@@ -244,7 +243,7 @@ impl StreamLog {
         }
     }
 
-    /// Tells whether nothing is to come for now.
+    /// Sets whether the writer is idle.
     pub fn rest(&self, rests: bool) {
         let before = std::mem::replace(&mut self.inner.lock().rests, rests);
         if before != rests {
@@ -252,7 +251,7 @@ impl StreamLog {
         }
     }
 
-    /// Ends the log: readers that reach the end are done.
+    /// Ends the log: its watermark is [`Watermark::END`], and readers end when they reach its end.
     pub fn end(&self) {
         {
             let mut inner = self.inner.lock();
@@ -263,18 +262,18 @@ impl StreamLog {
         self.changed.send_replace(());
     }
 
-    /// The writer has failed, for good: readers get its error, those that follow the log when they reach its end.
+    /// Records that the writer has failed permanently: readers get this error, followers when they reach the end.
     pub fn fail(&self, error: Arc<Error>) {
         self.inner.lock().failed.get_or_insert(error);
         self.changed.send_replace(());
     }
 
-    /// What the writer has failed with.
+    /// The error with which the writer has failed, if it has.
     pub fn failed(&self) -> Option<Error> {
         self.inner.lock().failed.as_ref().map(repeated)
     }
 
-    /// What it has been given so far.
+    /// The current end of the log.
     pub fn given(&self) -> LogEnd {
         let inner = self.inner.lock();
         LogEnd { rows: inner.rows, watermark: inner.watermark }
@@ -285,14 +284,13 @@ impl StreamLog {
         &self.followers
     }
 
-    /// Waits until those that follow it closely have read enough; a writer that is faster than they are is
-    /// slowed down.
+    /// Waits until the near followers have caught up: their back-pressure on writers (see
+    /// [`followers`](crate::followers)).
     pub async fn wait_for_followers(&self, clock: &dyn Clock) {
         self.followers.wait(|| self.settled().rows, clock).await;
     }
 
-    /// A new reader is not given the rows before `end` any more. Returns how many rows those
-    /// were.
+    /// Hides the rows before `end` from new readers. Returns how many these were.
     pub(crate) fn hide_before(&self, end: u64) -> u64 {
         let mut inner = self.inner.lock();
         let end = end.min(inner.rows);
@@ -301,8 +299,8 @@ impl StreamLog {
         hidden
     }
 
-    /// Releases the rows before `end`: no reader is given them any more. Those of an archive are
-    /// deleted by whole files, and what is not archived yet still goes there.
+    /// Releases the rows before `end`: no reader gets them any more. An archive deletes them as whole files, and rows
+    /// that are not archived yet still are.
     pub fn release_before(&self, end: u64) {
         let mut inner = self.inner.lock();
         let end = end.min(inner.rows);
@@ -321,12 +319,12 @@ impl Inner {
         self.behind.extend(behind.iter().map(|b| (first + b.row as u64, b.watermark)));
     }
 
-    /// The watermark speaks of all rows that are there.
+    /// Records that the watermark covers all rows appended so far.
     fn note_advance(&mut self) {
         self.archival.advanced(self.rows);
     }
 
-    /// Rows before `oldest` are not there any more.
+    /// Drops the rows before `oldest`.
     fn begin_at(&mut self, oldest: u64) {
         if oldest > self.oldest {
             self.behind = self.behind.split_off(&oldest);
@@ -335,8 +333,8 @@ impl Inner {
         }
     }
 
-    /// The tail begins at `start` from now on. Rows from `wanted` on stay in memory, if there are: a reader
-    /// is about to read them.
+    /// Makes `start` the first offset that is not archived. Rows from `wanted` on remain in memory, because a reader is
+    /// about to read them.
     fn cut(&mut self, start: u64, wanted: Option<u64>) {
         self.tail.cut(wanted.map_or(start, |wanted| wanted.min(start)), start);
         self.start = start;

@@ -1,6 +1,6 @@
-//! What readers of a log are given: the state of the log, and its rows wherever they are.
+//! Reading a log: its state, and its rows wherever they are stored.
 //!
-//! Invariant: rows and boundaries that are read together are read under one lock; disk is read outside of it.
+//! Invariant: rows and boundaries that belong together are read under one lock; disks are read outside of it.
 
 use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
@@ -11,22 +11,22 @@ use windrow_core::{Behind, OffsetRange, Result};
 use super::{Inner, LogState, StreamLog};
 use crate::tail::Piece;
 
-/// Rows of one batch that is read from the archive.
+/// Rows per batch read from the archive.
 const READ_ROWS: usize = 8_192;
 
-/// All rows of one moment: those of the archive, then those of the tail.
+/// All rows at one moment: those of the archive, then those of the tail.
 #[derive(Debug)]
 pub struct Contents {
-    /// The first row; the archive may have more before it.
+    /// The offset of the first row; the archive may have older ones.
     pub(crate) first: u64,
-    /// The rows of the archive, if there is one.
+    /// The archive, if there is one.
     pub(crate) archive: Option<ArchiveSnapshot>,
     pub(crate) tail: Vec<Piece>,
     pub(crate) tail_rows: u64,
 }
 
 impl Contents {
-    /// All rows, those of the archive read into memory.
+    /// Returns all rows; those of the archive are read into memory.
     ///
     /// # Errors
     /// When the archive cannot be read.
@@ -44,7 +44,7 @@ impl Contents {
         Ok(batches)
     }
 
-    /// The batches of the tail, if it is all in memory.
+    /// The batches of the tail; `None`: some are on disk.
     pub fn tail_in_memory(&self) -> Option<Vec<RecordBatch>> {
         self.tail.iter().map(|piece| piece.batch().cloned()).collect()
     }
@@ -55,38 +55,38 @@ impl Contents {
     }
 }
 
-/// What stands at an offset.
+/// The row at an offset.
 pub(crate) enum ReadAt {
     Rows(RecordBatch),
     /// It is in the archive.
     Archived(ArchiveSnapshot),
-    /// Nothing yet.
+    /// It has not been appended yet.
     Nothing,
-    /// Nothing any more.
+    /// It was dropped.
     Dropped {
-        /// The first row that is still there.
+        /// The first retained offset.
         first: u64,
     },
 }
 
 impl StreamLog {
-    /// What it holds now.
+    /// The current extent of the log.
     pub fn state(&self) -> LogState {
         self.inner.lock().state()
     }
 
-    /// What followers may see: what stays as it is, also if the process is killed now.
+    /// The part of the log that followers may see: what remains true if the process is killed now.
     pub fn settled(&self) -> LogState {
         let inner = self.inner.lock();
         inner.archival.settled(inner.state(), inner.start)
     }
 
-    /// A receiver that wakes at every change.
+    /// Returns a receiver that is notified of every change.
     pub fn watch(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// All rows of now (cheap copies of references).
+    /// Returns all current rows (cheap copies of references).
     pub fn contents(&self) -> Contents {
         let inner = self.inner.lock();
         let first = inner.first;
@@ -100,8 +100,8 @@ impl StreamLog {
         }
     }
 
-    /// What is archived, and the pieces of the tail from the one on that holds `offset` (cheap
-    /// copies of references).
+    /// Returns the archive, and the pieces of the tail from the one on that holds `offset` (cheap copies of
+    /// references).
     pub fn since(&self, offset: u64) -> (Option<ArchiveSnapshot>, Vec<Piece>) {
         let inner = self.inner.lock();
         let pieces = inner.tail.pieces();
@@ -111,7 +111,7 @@ impl StreamLog {
         (inner.archive.clone(), pieces.collect())
     }
 
-    /// Up to `rows_max` rows from `offset` on, from one stored batch.
+    /// Reads up to `rows_max` rows from `offset` on, from one stored batch.
     ///
     /// # Errors
     /// When they are on disk and cannot be read.
@@ -125,12 +125,12 @@ impl StreamLog {
         if offset < inner.start && piece.is_none() {
             return Ok(inner.archive.clone().map_or(ReadAt::Nothing, ReadAt::Archived));
         }
-        // Disk is read when others can go on.
+        // Disks are read without the lock.
         drop(inner);
         piece.map_or(Ok(ReadAt::Nothing), |piece| piece.load().map(ReadAt::Rows))
     }
 
-    /// Which rows of these offsets came behind the watermark, counted from the first.
+    /// Returns the rows of these offsets that arrived behind the watermark, numbered from the first offset.
     pub fn behind(&self, offsets: OffsetRange) -> Vec<Behind> {
         let inner = self.inner.lock();
         let there = inner.behind.range(offsets.start()..offsets.end());
@@ -138,24 +138,28 @@ impl StreamLog {
         there.filter_map(|(o, w)| Some(Behind { row: row(*o)?, watermark: *w })).collect()
     }
 
-    /// The first offset from `offset` on whose row is not lost.
+    /// Returns the first offset at or after `offset` that is not lost.
     pub(crate) fn behind_gap(&self, offset: u64) -> u64 {
         self.inner.lock().archive.as_ref().map_or(offset, |a| a.gaps().after(offset))
     }
 
-    /// An archived row before which all rows have an event time below `event_time`, in ticks of
-    /// the archive's event-time column; the first row when nothing is known.
+    /// Returns an archived row before which all rows have an event time below `event_time`, in ticks of the archive's
+    /// event-time column; the first row when nothing is known.
     pub(crate) fn row_from(&self, event_time: i64) -> u64 {
         let inner = self.inner.lock();
         inner.archive.as_ref().map_or(inner.first, |a| a.row_from(event_time).max(inner.first))
     }
 
+<<<<<<< HEAD
     /// Returns the bytes of memory that its rows take, those among them that readers still need.
     pub fn memory_bytes(&self) -> usize {
         self.inner.lock().tail.memory_bytes()
     }
 
     /// How many rows are there.
+=======
+    /// The number of rows that a reader can get.
+>>>>>>> h-pr
     pub fn held_rows(&self) -> u64 {
         let inner = self.inner.lock();
         let lost = inner.archive.as_ref().map_or(0, |a| a.gaps().within(inner.first, inner.rows));

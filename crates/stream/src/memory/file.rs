@@ -1,9 +1,9 @@
-//! Files for state: Arrow IPC streams with LZ4, one after the other.
+//! Files for spilled state: Arrow IPC streams with LZ4, one after the other.
 //!
 //! ```text
 //! length of the stream (8 bytes, little endian) · stream (schema, one batch, end) · length · …
 //! ```
-//! They live no longer than the process, and have no name in their directory.
+//! They have no name in their directory, so that none outlives the process.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
@@ -21,7 +21,7 @@ use windrow_operators::{SpillFile, SpilledFile};
 
 use windrow_storage::files::io_error;
 
-/// A new file. Its bytes are added to `written`.
+/// Creates a file in `directory`. Bytes written to it are added to `written`.
 pub(crate) fn create(directory: &Path, written: Arc<AtomicU64>) -> Result<Box<dyn SpillFile>> {
     let file = StateFile::create(directory)?;
     Ok(Box::new(Writing { file, at: 0, buffer: vec![], written }))
@@ -39,7 +39,7 @@ impl TailFile {
         Ok(Self { file: StateFile::create(directory)?, end: AtomicU64::new(0) })
     }
 
-    /// Appends a batch; returns where it is. One thread at a time.
+    /// Appends a batch; returns its byte position. Must be called by one thread at a time.
     pub(crate) fn append(&self, batch: &RecordBatch) -> Result<u64> {
         let mut buffer = vec![];
         encode(batch, &mut buffer)?;
@@ -52,18 +52,18 @@ impl TailFile {
         Ok(at)
     }
 
-    /// The batch that was appended there.
+    /// Reads the batch at a byte position.
     pub(crate) fn read(&self, at: u64) -> Result<RecordBatch> {
         self.file.read(at)
     }
 
-    /// Bytes that it has.
+    /// The size of the file in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.end.load(Ordering::Acquire)
     }
 }
 
-/// The length, and the batch as a stream.
+/// Encodes a batch: the length, then the stream.
 fn encode(batch: &RecordBatch, buffer: &mut Vec<u8>) -> Result<()> {
     let options =
         IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
@@ -88,7 +88,7 @@ struct Writing {
     written: Arc<AtomicU64>,
 }
 
-/// A file that is deleted when it is dropped.
+/// A file without a name; its space is freed when it is dropped.
 #[derive(Debug)]
 struct StateFile {
     file: Mutex<File>,

@@ -1,18 +1,18 @@
-//! The limit of memory (`--memory-limit`): what has how much, and what goes to disk when it is short.
+//! The memory limit (`--memory-limit`): how it is divided, and what spills to disk when memory is short.
 //!
 //! ```text
 //! limit ─┬─ 6/8 a pool of DataFusion ─► state of windows, one share per operator │ sorts, joins, groupings
 //!        ├─ 1/8 windows that are read back from disk, piece by piece
 //!        └─ 1/8 tails: rows of streams and views that no archive has yet
 //! ```
-//! Each window operator of a query (its workers' stores, its merger) is one spillable consumer of
-//! the pool, which gives all of them, and DataFusion's own operators, even shares. An operator
-//! that is over its share writes its largest parts to disk and goes on. An operator with little
-//! state takes no share. What of the tails is beyond their part lies on disk (`tail`).
+//! Each stateful operator of a query (the parts of its workers, its coordinator's part) is one spillable consumer of
+//! the pool, which gives all of them, and DataFusion's own operators, even shares. An operator that is over its share
+//! spills its largest parts and continues. An operator with little state takes no share. Tails that exceed their part
+//! are spilled (`tail`).
 //!
-//! Invariants: state is measured after it has grown, so the limit is passed by one micro-batch per
-//! worker at most. Being short of memory never changes an answer: what cannot be divided is an
-//! error. Without a limit nothing is measured.
+//! Invariants: state is measured after it has grown, so the limit is exceeded by one micro-batch per worker at most.
+//! Memory pressure never changes an answer: state that cannot be divided is an error. Without a limit nothing is
+//! measured.
 
 mod file;
 mod pool;
@@ -41,51 +41,53 @@ use crate::memory::pool::{Share, SharedPool};
 pub(crate) use self::file::TailFile;
 pub use self::sorted::sorted;
 
-/// Windows that are read back have one of so many parts of the limit, and tails one.
+/// The divisor of the limit that gives the part for windows that are read back, and the part for tails.
 const PARTS: usize = 8;
-/// A log may keep this part of the bytes for tails in any case, and this much at most, so that
-/// it does not write row by row where others take all of them.
+/// A log may hold the part for tails divided by this, but at most [`OWN_TAIL_BYTES`], in any case, so that it does not
+/// spill row by row when other logs use up the part.
 const OWN_TAIL_PART: usize = 8;
 const OWN_TAIL_BYTES: usize = 1 << 20;
-/// An operator takes a share from this part of the limit on.
+/// An operator takes a share once it holds more than the limit divided by this.
 const SMALL_PART: usize = 64;
-/// When three quarters of the pool are taken, an operator that holds more than this part of it
-/// goes to disk: the rest is for consumers that cannot spill, such as the hash table of a join.
+/// When three quarters of the pool are taken, an operator that holds more than the pool divided by this spills: the
+/// rest is for consumers that cannot spill, such as the hash table of a join.
 const LARGE_PART: usize = 16;
-/// A table that grows is there twice for a moment, and the allocator keeps some of what it is given back: state
-/// counts for so much more than it holds, one part of this many.
+/// State is counted with a surcharge of its size divided by this: a hash table that grows exists twice for a moment,
+/// and the allocator retains some freed memory.
 const GROWTH_PART: usize = 2;
-/// A window is not read back in smaller pieces than this, in bytes.
+/// The minimum size, in bytes, of the pieces in which windows are read back.
 const PASS_BYTES_MIN: usize = 64 << 10;
-/// A store is measured when it has taken in so many bytes.
+/// A store is measured after each input of this many bytes, more often where the limit is small.
 const MEASURED_BYTES: usize = 256 << 10;
 
-/// The limit of an engine.
+/// The memory limit of an engine.
 #[derive(Debug)]
 pub struct Memory {
     limit: usize,
     pool: Arc<SharedPool>,
-    /// Bytes of all tails in memory.
+    /// The bytes of all tails in memory.
     tails: AtomicUsize,
-    /// Where files go; they have no name there, so that none is left after a crash.
+    /// The directory for spill files, which have no name there, so that none is left after a crash.
     directory: PathBuf,
-    /// Nothing else is put there.
+    /// Whether the directory is for nothing else.
     own: bool,
 }
 
 impl Memory {
-    /// A limit of so many bytes. Files go to `own`, a directory for nothing else, or to that of
-    /// the system. `give_back` is called when much of the limit is taken.
+    /// Returns a limit of `limit` bytes. Files are created in `own`, a directory for nothing else, or in the system's
+    /// directory for temporary files. `give_back` is called whenever much of the pool was taken: it returns the
+    /// allocator's unused memory to the system.
     pub fn new(limit: usize, own: Option<PathBuf>, give_back: Option<fn()>) -> Arc<Self> {
         let (own, directory) = (own.is_some(), own.unwrap_or_else(std::env::temp_dir));
         let pool = Arc::new(SharedPool::new(limit - limit / PARTS * 2, give_back));
         Arc::new(Self { limit, pool, tails: AtomicUsize::new(0), directory, own })
     }
 
-    /// What DataFusion's operators run with. What a process that crashed left is deleted.
+    /// Returns the environment of DataFusion's operators, with this pool and directory. Files left by a crashed process
+    /// are deleted.
     ///
     /// # Errors
-    /// When the directory cannot be used.
+    /// When the directory cannot be emptied or created.
     pub fn env(&self) -> Result<Arc<RuntimeEnv>> {
         if self.own
             && let Err(error) = std::fs::remove_dir_all(&self.directory)
@@ -103,7 +105,7 @@ impl Memory {
             .map_err(from_datafusion)
     }
 
-    /// The share of a window operator of `query`. What it writes to disk is added to `spilled`.
+    /// Returns the share of a stateful operator of `query`. The bytes that it spills are added to `spilled`.
     pub fn operator(
         self: &Arc<Self>,
         query: &str,
@@ -121,31 +123,31 @@ impl Memory {
         (self.limit / PARTS).max(PASS_BYTES_MIN)
     }
 
-    /// Bytes that rows on their way to one reader may take.
+    /// The maximum bytes of rows queued for one reader.
     pub fn queue_bytes(&self) -> usize {
         (self.limit / PARTS / 4).max(PASS_BYTES_MIN)
     }
 
-    /// A file for a tail.
+    /// Creates a file for a tail.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     pub(crate) fn tail_file(&self) -> Result<Arc<TailFile>> {
         TailFile::create(&self.directory).map(Arc::new)
     }
 
-    /// A tail has so many bytes more in memory.
+    /// Records that a tail has `bytes` more in memory.
     pub(crate) fn tail_grown(&self, bytes: usize) {
         self.tails.fetch_add(bytes, Ordering::Relaxed);
         self.pool.passed(bytes);
     }
 
-    /// A tail has so many bytes less in memory.
+    /// Records that a tail has `bytes` less in memory.
     pub(crate) fn tail_shrunk(&self, bytes: usize) {
         self.tails.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Whether a tail that has so many bytes in memory should write some to disk.
+    /// Whether a tail with `mine` bytes in memory should spill some of them.
     pub(crate) fn tail_is_over(&self, mine: usize) -> bool {
         let max = self.limit / PARTS;
         mine > (max / OWN_TAIL_PART).min(OWN_TAIL_BYTES) && self.tails.load(Ordering::Relaxed) > max
@@ -158,8 +160,8 @@ impl Memory {
     }
 }
 
-/// An error of a bounded plan as one for people. One of the disk names the directory that the engine's sorts, joins and
-/// groupings go to when memory is short: the engine itself only says what the system said.
+/// Converts an error of a bounded plan. An I/O error of spilled sorts, joins and groupings names the directory for
+/// spill files, because DataFusion only passes on the error of the system.
 pub fn of_plan(error: DataFusionError, env: &RuntimeEnv) -> Error {
     let raw = match error.find_root() {
         DataFusionError::IoError(io) => Some(io),
@@ -173,13 +175,13 @@ pub fn of_plan(error: DataFusionError, env: &RuntimeEnv) -> Error {
     match (raw, env.disk_manager.temp_dir_paths().first()) {
         (Some(io), Some(directory)) => {
             let again = io::Error::new(io.kind(), io.to_string());
-            io_error("keep in files what is over the limit of memory, in", directory, again)
+            io_error("spill to", directory, again)
         }
         _ => from_datafusion(error),
     }
 }
 
-/// What one window operator holds.
+/// The memory of one stateful operator.
 pub struct OperatorMemory {
     memory: Arc<Memory>,
     query: String,
@@ -189,7 +191,7 @@ pub struct OperatorMemory {
 
 #[derive(Default)]
 struct Held {
-    /// Bytes of each store, and of the merger.
+    /// The bytes of each part.
     parts: Vec<usize>,
     share: Share,
 }
@@ -201,15 +203,15 @@ impl fmt::Debug for OperatorMemory {
 }
 
 impl OperatorMemory {
-    /// A further store or merger.
+    /// Registers a further part.
     pub fn part(self: &Arc<Self>) -> Part {
         let mut held = self.held.lock();
         held.parts.push(0);
         Part { operator: Arc::clone(self), number: held.parts.len() - 1 }
     }
 
-    /// Tells the bytes of a part; true when the operator is over its share and this part should
-    /// go to disk. One that holds much less than the others may wait for them.
+    /// Records the bytes of a part; returns whether the operator is over its share and this part should spill. A part
+    /// that holds less than half of the average need not.
     fn tell(&self, number: usize, bytes: usize) -> bool {
         let mut held = self.held.lock();
         if let Some(part) = held.parts.get_mut(number) {
@@ -233,7 +235,7 @@ impl SpillSpace for OperatorMemory {
     }
 
     fn refuses(&self, bytes: usize) -> Option<Error> {
-        // As much as there is, but not less than a piece takes anyway.
+        // The whole limit, but not less than pieces take in any case.
         let limit = self.memory.limit.max(4 * PASS_BYTES_MIN);
         (bytes > limit).then(|| {
             let (query, state) = (&self.query, display(bytes));
@@ -242,7 +244,7 @@ impl SpillSpace for OperatorMemory {
                 ErrorKind::Limit,
                 format!("a few groups of query \"{query}\" take {state}, the memory limit is {limit}"),
             )
-            .with_detail("State goes to disk group by group, and a single group cannot be divided.")
+            .with_detail("State spills group by group, and a single group cannot be divided.")
             .with_hint(
                 "Raise the limit (--memory-limit), use shorter windows, or an aggregate that keeps less.",
             )
@@ -250,7 +252,7 @@ impl SpillSpace for OperatorMemory {
     }
 }
 
-/// A store or a merger, as its operator counts it. What it held is given back when it is dropped.
+/// A measured part of an operator: that of a worker or of the coordinator. Its bytes are released when it is dropped.
 #[derive(Debug)]
 pub struct Part {
     operator: Arc<OperatorMemory>,
@@ -258,7 +260,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// Tells what the part takes now; true when it should go to disk.
+    /// Records the bytes that the part holds now; returns whether it should spill.
     pub fn tell(&self, bytes: usize) -> bool {
         self.operator.tell(self.number, bytes)
     }
@@ -270,25 +272,25 @@ impl Drop for Part {
     }
 }
 
-/// A worker's part of an operator that is measured, if there is a limit.
+/// A worker's part of an operator, which is measured if there is a limit.
 #[derive(Debug)]
 pub struct MeasuredStore {
     store: Box<dyn WorkerPart>,
     part: Option<Part>,
-    /// Bytes taken in since it was measured.
+    /// Bytes of input since it was measured last.
     news: usize,
 }
 
 impl MeasuredStore {
-    /// A worker's part of the operator, measured where memory has a limit.
+    /// Wraps a worker's part; `operator`: the operator's memory, if there is a limit.
     pub fn new(store: Box<dyn WorkerPart>, operator: Option<&Arc<OperatorMemory>>) -> Self {
         Self { store, part: operator.map(OperatorMemory::part), news: 0 }
     }
 
-    /// `rows` have been taken in: when memory is short now, the store goes to disk.
+    /// Records that `rows` were added; the part spills if memory is short now.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When spilling fails.
     pub fn grown(&mut self, rows: &RecordBatch) -> Result<()> {
         let Some(part) = &self.part else { return Ok(()) };
         self.news = self.news.saturating_add(rows.get_array_memory_size());
@@ -299,20 +301,20 @@ impl MeasuredStore {
         self.news = 0;
         if part.tell(self.store.size_bytes()) {
             self.store.spill(part.operator.as_ref())?;
-            // What an empty store takes is counted, and does not go away.
+            // The bytes of an empty store still count.
             part.tell(self.store.size_bytes());
         }
         Ok(())
     }
 
-    /// Moves the whole state out, as [`WorkerPart::take`] does. What is moved out is not measured.
+    /// Moves the whole state out, as [`WorkerPart::take`] does; it is not measured any more.
     pub fn take(&mut self) -> Box<dyn WorkerPart> {
         let taken = self.store.take();
         self.shrunk();
         taken
     }
 
-    /// Slices have left.
+    /// Measures the part again, after slices have left it.
     pub fn shrunk(&mut self) {
         if let Some(part) = &self.part {
             self.news = 0;
@@ -335,7 +337,7 @@ impl DerefMut for MeasuredStore {
     }
 }
 
-/// Bytes for people.
+/// Formats a number of bytes for messages, such as `64 MiB`.
 pub fn display(bytes: usize) -> String {
     let mut value = bytes;
     let mut unit = "B";

@@ -1,14 +1,13 @@
-//! The pool that DataFusion's operators and the state of windows share.
+//! The memory pool that DataFusion's operators and stateful operators share.
 //!
-//! As in DataFusion's own fair pool, all that can go to disk have the same share of what is left by those
-//! that cannot. Three things are otherwise, so that what can go to disk does so and is not
-//! refused: DataFusion's sorts and groupings may fill three quarters of their share only, because they
-//! need some more to merge what they hold (which counts as memory that cannot go to disk); what
-//! is no sort may take all that is free in one step, because groups that are given out are counted
-//! with all of their buffers, and cannot go to disk any more; and what operators of windows hold
-//! beyond their shares, until they have gone to disk, takes nothing from others.
+//! As in DataFusion's `FairSpillPool`, all consumers that can spill have the same share of the memory that is left by
+//! those that cannot. Three things differ, so that consumers that can spill do so instead of failing: DataFusion's
+//! sorts and groupings may fill three quarters of their share only, because they need more to merge what they hold
+//! (which counts as memory that cannot spill); a consumer that is not a sort may take all free memory in one large
+//! step, because groups that are being returned are counted with all of their buffers, and cannot spill any more; and
+//! the memory that stateful operators hold beyond their shares, until they have spilled, is not taken from others.
 //!
-//! Each of DataFusion's operators may have a little in any case, because it cannot do with less.
+//! Each of DataFusion's operators may have [`BYTES_MIN`] in any case, because it cannot work with less.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,38 +20,38 @@ use parking_lot::Mutex;
 
 use super::{LARGE_PART, display};
 
-/// What the name of a sort's consumer begins with.
+/// The prefix of the names of consumers that are sorts.
 const SORT: &str = "ExternalSorter";
-/// More than this part of what a grouping has is a step.
+/// A request for more than the memory of a consumer divided by this is a large step.
 const STEP_PART: usize = 4;
-/// The allocator is asked each time that this part of the pool has been taken.
+/// Unused memory is returned to the system each time that the pool divided by this has been taken.
 const GIVE_BACK_PART: usize = 32;
-/// What an operator may have in any case.
+/// Bytes that each of DataFusion's operators may have in any case.
 const BYTES_MIN: usize = 4 << 20;
 
-/// A part of the limit, in even shares.
+/// A part of the limit, divided into even shares.
 #[derive(Debug)]
 pub(crate) struct SharedPool {
     size: usize,
     taken: Mutex<Taken>,
-    /// Bytes that were taken since the allocator was asked to give back what is unused.
+    /// Bytes taken since unused memory was last returned to the system.
     news: AtomicUsize,
     give_back: Option<fn()>,
 }
 
 #[derive(Debug, Default)]
 struct Taken {
-    /// Consumers of DataFusion that can go to disk, and their bytes.
+    /// DataFusion's consumers that can spill, and their bytes.
     spillers: usize,
     spillable: usize,
-    /// Bytes of those that cannot.
+    /// Bytes of consumers that cannot, and of stateful operators with little state.
     fixed: usize,
-    /// Window operators with much state, and their bytes.
+    /// Stateful operators with much state, and their bytes.
     operators: usize,
     windows: usize,
 }
 
-/// What a window operator has of the pool.
+/// The part of the pool that a stateful operator holds.
 #[derive(Debug, Default)]
 pub(super) struct Share {
     bytes: usize,
@@ -64,26 +63,26 @@ impl Taken {
         self.spillable + self.fixed + self.windows
     }
 
-    /// What has not been taken of the pool, nor the window operators within their shares.
+    /// The bytes that are free; stateful operators count with at most their shares.
     fn free(&self, size: usize) -> usize {
         let windows = self.windows.min(self.share(size).saturating_mul(self.operators));
         size.saturating_sub(self.fixed + self.spillable + windows)
     }
 
-    /// What each that can go to disk may take.
+    /// The share, in bytes, of each consumer that can spill.
     fn share(&self, size: usize) -> usize {
         size.saturating_sub(self.fixed) / (self.spillers + self.operators).max(1)
     }
 }
 
 impl SharedPool {
-    /// A pool of so many bytes. `give_back` asks the allocator to return to the system what it keeps.
+    /// Returns a pool of `size` bytes. `give_back` makes the allocator return unused memory to the system.
     pub(super) fn new(size: usize, give_back: Option<fn()>) -> Self {
         Self { size, taken: Mutex::default(), news: AtomicUsize::new(0), give_back }
     }
 
-    /// So many bytes have been taken, of the pool or beside it. What grows is copied into larger buffers again
-    /// and again; allocators keep the old ones for a while, and that would come on top of the limit.
+    /// Records that `bytes` were taken, from the pool or beside it. Growing data is copied into larger buffers again
+    /// and again; allocators retain the old ones for a while, which would come on top of the limit.
     pub(super) fn passed(&self, bytes: usize) {
         let Some(give_back) = self.give_back else { return };
         let news = self.news.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
@@ -93,8 +92,8 @@ impl SharedPool {
         }
     }
 
-    /// A window operator holds so many bytes now; from `small` on it takes a share. Whether there
-    /// is so much for it: it is counted in any case.
+    /// Records that a stateful operator holds `bytes` now; with more than `small` it takes a share. Returns whether it
+    /// may hold them; they are counted in any case.
     pub(super) fn resize(&self, share: &mut Share, bytes: usize, small: usize) -> bool {
         self.passed(bytes.saturating_sub(share.bytes));
         let mut taken = self.taken.lock();
@@ -115,13 +114,13 @@ impl SharedPool {
         bytes <= taken.share(self.size) && !(tight && bytes > self.size / LARGE_PART)
     }
 
-    /// Takes bytes for what has a bound of its own, however many are left.
+    /// Takes bytes for a consumer with a bound of its own, whatever is free.
     pub(super) fn take(&self, bytes: usize) {
         self.taken.lock().fixed += bytes;
         self.passed(bytes);
     }
 
-    /// Gives them back.
+    /// Returns bytes that were [taken](Self::take).
     pub(super) fn give(&self, bytes: usize) {
         self.taken.lock().fixed -= bytes;
     }
@@ -184,7 +183,7 @@ impl MemoryPool for SharedPool {
         if additional > left && held.saturating_add(additional) > BYTES_MIN {
             let name = consumer.name();
             return Err(DataFusionError::ResourcesExhausted(format!(
-                "{name} needs {} of memory more, and may have {}, with the {} that it has: the queries \
+                "{name} needs {} more memory and may have {} beside the {} that it holds: the queries \
                  share {}",
                 display(additional),
                 display(left),
@@ -252,14 +251,14 @@ mod tests {
         let shared: Arc<dyn MemoryPool> = Arc::new(SharedPool::new(1000 * MIB, None));
         let [some, others] = ["hash[0]", "hash[1]"]
             .map(|name| MemoryConsumer::new(name).with_can_spill(true).register(&shared));
-        // Groups that are collected go to disk at three quarters of 500.
+        // Groups that are being collected spill at three quarters of 500.
         for groups in [&some, &others] {
             groups.try_grow(300 * MIB).unwrap();
             groups.try_grow(75 * MIB).unwrap();
             groups.try_grow(1).unwrap_err();
         }
         others.free();
-        // They are given out.
+        // They are being returned.
         some.try_resize(900 * MIB).unwrap();
         others.try_resize(101 * MIB).unwrap_err();
     }

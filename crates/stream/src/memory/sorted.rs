@@ -1,15 +1,14 @@
-//! Rows in the order of all their columns, in little memory.
+//! Sorting rows by all of their columns, in little memory.
 //!
 //! ```text
 //! rows ─► run (in memory, ordered) ─► disk │ … │ 32 runs at a time, chunk by chunk ─► ordered rows
 //! ```
-//! DataFusion's own sort is refused where the pool is short when it merges; what is put in order
-//! here are windows that were too large for memory in the first place, so this takes a fixed part
-//! of the limit, however long the rows are.
+//! DataFusion's own sort fails when the pool is short while it merges; the windows that are sorted here were too large
+//! for memory in the first place, so this sort takes a fixed part of the limit, however many rows there are.
 //!
-//! Invariants: the order is that of the values alone, as `Output` gives it to what fits into
-//! memory. A run, and the chunks that are merged, take the part of the limit that windows are read
-//! back with, and its rows as they are compared about as much again.
+//! Invariants: the order depends on the values alone, and is that of `Output` for rows that fit in memory. A run, and
+//! the chunks that are merged, take the part of the limit for windows that are read back; the encoded rows by which
+//! they are compared take about as much again.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -28,14 +27,14 @@ use super::OperatorMemory;
 
 /// Runs that are merged at a time.
 const RUNS_MERGED: usize = 32;
-/// A chunk of a run is this part of what a run may take.
+/// The size of a chunk is the maximum size of a run divided by this.
 const CHUNK_PART: usize = 128;
 /// The least size of a chunk, in bytes: each chunk is a stream of its own in its file.
 const CHUNK_BYTES_MIN: usize = 8 << 10;
-/// Rows of a chunk, at most.
+/// Rows of a chunk at most.
 const CHUNK_ROWS: usize = 8_192;
 
-/// Puts rows in order: by all columns that can be compared.
+/// Sorts rows by all columns that can be compared.
 pub fn sorted(
     rows: BoxStream<'static, Result<RecordBatch>>,
     schema: SchemaRef,
@@ -60,7 +59,7 @@ pub fn sorted(
         .boxed()
 }
 
-/// Where the chunks of a run are, in order.
+/// The positions of the chunks of a run, in order.
 #[derive(Debug, Clone)]
 struct Run {
     file: Arc<dyn SpilledFile>,
@@ -70,7 +69,7 @@ struct Run {
 struct Sorter {
     order: Arc<RowOrder>,
     memory: Arc<OperatorMemory>,
-    /// What was taken of the pool.
+    /// The memory taken from the pool.
     _held: Held,
     run_bytes_max: usize,
     run: Vec<RecordBatch>,
@@ -78,7 +77,7 @@ struct Sorter {
     runs: Vec<Run>,
 }
 
-/// Bytes of the pool, given back in the end.
+/// Bytes of the pool, returned when this is dropped.
 struct Held(Arc<OperatorMemory>, usize);
 
 impl Held {
@@ -110,7 +109,7 @@ impl RowOrder {
         Ok(Self { columns, converter: RowConverter::new(fields)? })
     }
 
-    /// `None`: nothing can be compared.
+    /// Encodes rows for comparison; `None`: no column can be compared.
     fn rows(&self, batch: &RecordBatch) -> Result<Option<Rows>> {
         if self.columns.is_empty() {
             return Ok(None);
@@ -125,7 +124,7 @@ impl Sorter {
         let run_bytes_max = memory.pass_bytes();
         Ok(Self {
             order: Arc::new(RowOrder::new(schema)?),
-            // A run, and what it is compared by.
+            // A run, and its encoded rows.
             _held: Held::new(&memory, run_bytes_max * 2),
             memory,
             run_bytes_max,
@@ -147,7 +146,7 @@ impl Sorter {
         Ok(())
     }
 
-    /// Rows of a chunk of what takes `bytes` with `rows` rows.
+    /// The number of rows per chunk, for `rows` rows that take `bytes`.
     fn chunk_rows(&self, rows: usize, bytes: usize) -> usize {
         let chunk = (self.run_bytes_max / CHUNK_PART).max(CHUNK_BYTES_MIN);
         (rows / (bytes / chunk).max(1)).clamp(1, CHUNK_ROWS)
@@ -168,7 +167,7 @@ impl Sorter {
         Ok(())
     }
 
-    /// The rows in order, once all have been pushed.
+    /// Returns the rows in order, once all have been pushed.
     fn finish(mut self) -> Result<Merge> {
         if self.runs.is_empty() {
             let (run, held) = (std::mem::take(&mut self.run), self._held);
@@ -178,7 +177,7 @@ impl Sorter {
         if !self.run.is_empty() {
             self.end_run()?;
         }
-        // Runs of runs, as long as there are too many.
+        // Runs are merged to longer ones while there are too many.
         while self.runs.len() > RUNS_MERGED {
             let some = self.runs.drain(..RUNS_MERGED).collect();
             let mut merge = Merge::of_runs(Arc::clone(&self.order), some)?;
@@ -194,7 +193,7 @@ impl Sorter {
     }
 }
 
-/// Places (batch, row) of all rows in order.
+/// Returns the places (batch, row) of all rows, in order.
 fn in_order(order: &RowOrder, run: &[RecordBatch]) -> Result<Vec<(usize, usize)>> {
     let mut places: Vec<(usize, usize)> = run
         .iter()
@@ -209,7 +208,7 @@ fn in_order(order: &RowOrder, run: &[RecordBatch]) -> Result<Vec<(usize, usize)>
     Ok(places)
 }
 
-/// The rows at these places; they keep no batch alive.
+/// Copies the rows at these places.
 fn gather(batches: &[&RecordBatch], places: &[(usize, usize)]) -> Result<RecordBatch> {
     compact(&interleave_record_batch(batches, places)?)
 }
@@ -234,19 +233,18 @@ impl Writing {
     }
 }
 
-/// Gives rows in order.
+/// A merge of runs, or the rows of one run in memory.
 struct Merge {
     order: Arc<RowOrder>,
     cursors: Vec<Cursor>,
-    /// Cursors that have rows; the first has the least, and each is before the two at twice its
-    /// place.
+    /// A binary heap of the cursors that have rows, by index: the first one has the least row.
     heap: Vec<usize>,
-    /// Of what fits into memory: its batches, and the places of the rows that are to come.
+    /// For rows that fit in memory: the batches, and the places of the remaining rows in order.
     whole: (Vec<RecordBatch>, std::vec::IntoIter<(usize, usize)>),
     held: Option<Held>,
 }
 
-/// Stands before a row of a run.
+/// A position in a run.
 struct Cursor {
     run: Run,
     next_place: usize,
@@ -256,7 +254,7 @@ struct Cursor {
 }
 
 impl Cursor {
-    /// Goes to the next chunk; false when there is none.
+    /// Loads the next chunk; returns `false` when there is none.
     fn load(&mut self, order: &RowOrder) -> Result<bool> {
         let Some(place) = self.run.places.get(self.next_place) else { return Ok(false) };
         self.batch = self.run.file.read(*place)?;
@@ -304,7 +302,7 @@ impl Merge {
         row(a).cmp(&row(b)).then(a.cmp(&b))
     }
 
-    /// Lets the cursor at this place of the heap go down to where it belongs.
+    /// Sifts down the cursor at this place of the heap.
     fn sink(&mut self, mut at: usize) {
         while let Some(left) = self.heap.get(2 * at + 1).copied() {
             let mut least = (2 * at + 1, left);
@@ -322,7 +320,7 @@ impl Merge {
         }
     }
 
-    /// The next rows; `None` when there are no more.
+    /// Returns the next rows; `None` when there are no more.
     fn next_rows(&mut self) -> Result<Option<RecordBatch>> {
         let (run, places) = &mut self.whole;
         let some: Vec<_> = places.by_ref().take(CHUNK_ROWS).collect();
@@ -330,7 +328,7 @@ impl Merge {
             let batches: Vec<&RecordBatch> = run.iter().collect();
             return Ok(Some(gather(&batches, &some)?));
         }
-        // Each cursor's batch; those that were read to their end stay until the rows are copied.
+        // Each cursor's batch; those that were read to their end remain until the rows are copied.
         let mut batches: Vec<RecordBatch> = self.cursors.iter().map(|c| c.batch.clone()).collect();
         let mut stands: Vec<usize> = (0..batches.len()).collect();
         let mut taken: Vec<(usize, usize)> = vec![];

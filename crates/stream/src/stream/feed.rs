@@ -1,4 +1,4 @@
-//! Questions about where the rows of a stream come from, so that callers need not match on [`Feed`].
+//! Properties of the origin of a stream's rows, so that callers need not match on [`Feed`].
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::push::PushStream;
 use crate::stream::{Feed, Stream};
 
 impl Stream {
-    /// Returns what takes rows of INSERT and of programs; `None` for connectors and views.
+    /// Returns the stream that accepts rows by INSERT and Flight; `None` for connectors and views.
     pub fn push(&self) -> Option<&Arc<PushStream>> {
         match &self.feed {
             Feed::Push(push) => Some(push),

@@ -1,4 +1,4 @@
-//! Stream tables: what a name with offsets and a watermark is made of, and how it is read.
+//! Stream tables: a name with columns, offsets and a watermark, and how it is read.
 
 mod feed;
 pub mod table;
@@ -19,46 +19,46 @@ use crate::push::PushStream;
 use crate::retention::Retention;
 use crate::stream::table::{LeftOut, LogContents, SourceContents, Table};
 
-/// How far ahead of the wall clock a row of an endless source may be stamped: 5 minutes.
+/// How far the event time of a row of an unbounded source may be ahead of the wall clock, by default: 5 minutes, in µs.
 pub const MAX_FUTURE_SKEW_MICROS: i64 = 5 * 60 * 1_000_000;
 
 /// A stream, or a materialized view as its readers see it.
 #[derive(Debug)]
 pub struct Stream {
-    /// By which SQL knows it.
+    /// Its name in SQL.
     pub name: String,
-    /// Its columns, the event time among them.
+    /// Its columns and its event time.
     pub schema: StreamSchema,
     /// Where its rows come from.
     pub feed: Feed,
-    /// What is kept of a connector's rows, if anything.
+    /// The retained rows of a connector, if any.
     pub history: Option<Arc<History>>,
     /// When its partitions are idle, and what its watermark does then.
     pub when_idle: Option<WhenIdle>,
-    /// Set by the user; `None`: [`MAX_FUTURE_SKEW_MICROS`] for endless sources.
+    /// The maximum skew that the user has set, in µs; `None`: [`MAX_FUTURE_SKEW_MICROS`] for unbounded sources.
     pub max_future_skew_micros: Option<i64>,
-    /// The name of its connector, for people.
+    /// The name of its connector, for listings.
     pub connector: String,
-    /// Reading it after a restart gives the same rows.
+    /// Whether reading it after a restart returns the same rows.
     pub replayable: bool,
-    /// What releases its old rows, if they are not retained for ever.
+    /// Drops its old rows, if they are not retained for ever.
     pub retention: Option<Arc<Retention>>,
-    /// Where its bad rows are kept.
+    /// The store for its bad rows.
     pub bad_rows: Arc<BadRows>,
-    /// Tells when its partitions are idle.
+    /// The clock by which its partitions are idle.
     pub clock: Arc<dyn Clock>,
 }
 
 /// When a partition is idle by the clock, and what its watermark does then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WhenIdle {
-    /// After so long without a row.
+    /// The time without a row after which a partition is idle, in µs.
     pub after_micros: i64,
-    /// Its watermark follows the clock; otherwise it stays, and holds no window back.
+    /// Whether its watermark then follows the clock; otherwise it stays, and is ignored.
     pub by_clock: bool,
 }
 
-/// Where a stream's rows come from.
+/// The origin of a stream's rows.
 #[derive(Debug, Clone)]
 pub enum Feed {
     /// INSERT.
@@ -70,9 +70,9 @@ pub enum Feed {
 }
 
 impl Stream {
-    /// A new reading of the stream, from an offset on where it has a log (`None`: from its
-    /// beginning). `bounded`: what is there now; otherwise `read_by` says for how long writers of
-    /// its log wait for it.
+    /// Returns a source for a new reading of the stream, from offset `from` on where it has a log (`None`: from its
+    /// first row). `bounded`: only of the rows that it has now; otherwise `read_by` determines how long writers of its
+    /// log wait for the reader.
     pub fn source(&self, bounded: bool, read_by: ReadBy, from: Option<u64>) -> Arc<dyn Source> {
         match &self.feed {
             Feed::Source(source) => Arc::clone(source),
@@ -89,7 +89,7 @@ impl Stream {
         }
     }
 
-    /// What is there now for a replay: what was kept of a connector's rows, where some are.
+    /// Returns a source of the current rows for a replay: the history of a connector, where there is one.
     pub(crate) fn replayed(&self, from: Option<u64>) -> Arc<dyn Source> {
         match &self.history {
             Some(history) => {
@@ -99,13 +99,13 @@ impl Stream {
         }
     }
 
-    /// The checks on its rows.
+    /// The checks that its rows pass.
     pub fn intake(&self) -> Intake {
         let max_future_skew_micros = match (&self.feed, self.max_future_skew_micros) {
             (_, Some(micros)) => Some(micros),
             (Feed::Source(source), None) if source.is_bounded() => None,
             (Feed::View(_), None) => None,
-            // What was pushed has been checked when it was pushed.
+            // Pushed rows were checked when they entered.
             (Feed::Push(_), None) => None,
             (Feed::Source(_), None) => Some(MAX_FUTURE_SKEW_MICROS),
         };
@@ -116,7 +116,7 @@ impl Stream {
         }
     }
 
-    /// What the planner sees. `event_times` of a view come from its plan.
+    /// Returns the stream as the planner sees it. `event_times`: those of a view, from its plan.
     pub fn relation(self: &Arc<Self>, event_times: Option<Vec<EventTime>>) -> StreamRelation {
         let event_times = event_times.unwrap_or_else(|| {
             let time = self.schema.event_time();
@@ -128,13 +128,13 @@ impl Stream {
         StreamRelation::new(self.name.clone(), schema, event_times, bounded)
     }
 
-    /// What the stream holds when it is scanned, but for some rows.
+    /// Returns the rows of the stream at the time of a scan, without some, as a table.
     pub fn contents(self: &Arc<Self>, left_out: LeftOut) -> Arc<dyn TableProvider> {
         match &self.feed {
             Feed::Push(push) => Arc::new(Table(LogContents::new(Arc::clone(&push.log), left_out))),
             Feed::View(log) => Arc::new(Table(LogContents::new(Arc::clone(log), left_out))),
             Feed::Source(source) => match &self.history {
-                // Single rows are named by the partitions of the source.
+                // Single rows are identified by the partitions of the source, which the history does not have.
                 Some(history) if left_out.is_empty() => {
                     Arc::new(Table(LogContents::of_history(history)))
                 }
@@ -151,7 +151,7 @@ impl Stream {
         }
     }
 
-    /// The log that holds its rows here: those that were pushed, or kept of a connector.
+    /// The log with its rows: the pushed ones, or the history of a connector.
     pub fn kept(&self) -> Option<&Arc<PushStream>> {
         match &self.feed {
             Feed::Push(push) => Some(push),

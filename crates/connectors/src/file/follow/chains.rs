@@ -60,7 +60,7 @@ pub(super) struct Arrived {
     pub(super) at_micros: i64,
 }
 
-/// Through which a reader receives further files of its chain.
+/// The queue through which a reader receives further files of its chain.
 pub(super) type Inbox = Arc<Mutex<VecDeque<Arrived>>>;
 
 /// All chains of one stream.
@@ -178,7 +178,7 @@ impl Chains {
         Ok(self.forget_gone(found, now_micros))
     }
 
-    /// Leaves files that the path no longer leads to, to their readers.
+    /// Removes files that the path no longer leads to; their readers keep them.
     fn forget_gone(&self, found: &[Found], now_micros: i64) -> Vec<String> {
         let is_kept = |file: &Arc<Followed>| {
             let is_listed = match file.handle.id {
@@ -230,7 +230,11 @@ impl Chains {
                     continue;
                 }
                 if let Some((name, handle)) = self.search(&chain, &place, found).await? {
-                    tracing::debug!(file = name, was = place.name, "a file is known again");
+                    tracing::debug!(
+                        file = name,
+                        was = place.name,
+                        "a file was recognised after a restart"
+                    );
                     let since = handle.modified();
                     let file = self.state.lock().add(&chain, &name, handle, now_micros);
                     file.is_read(&place);
@@ -372,7 +376,7 @@ impl Chains {
         let there: u64 = Place::parse(place)?.files.iter().filter(is_there).map(|f| f.at).sum();
         Ok((there < offset).then(|| {
             format!(
-                "file \"{chain}\" has been rotated, truncated or replaced since it was read: of {offset} bytes {there} are still there"
+                "file \"{chain}\" has been rotated, truncated or replaced since it was read: of {offset} bytes {there} can be read again"
             )
         }))
     }

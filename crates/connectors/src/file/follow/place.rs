@@ -49,7 +49,7 @@ impl Place {
     /// When the text is not of that form.
     pub(super) fn parse(text: &str) -> Result<Self> {
         serde_json::from_str(text).map_err(|e| {
-            Error::data(format!("where a file was read to cannot be understood: {e}"))
+            Error::data(format!("the position in a followed file cannot be parsed: {e}"))
                 .with_source(e)
         })
     }
@@ -60,6 +60,6 @@ impl Place {
     /// Never in practice: it is plain data.
     pub(super) fn text(&self) -> Result<String> {
         serde_json::to_string(self)
-            .map_err(|e| Error::internal("a place cannot be written down").with_source(e))
+            .map_err(|e| Error::internal("a position cannot be encoded").with_source(e))
     }
 }

@@ -71,7 +71,7 @@ pub(in crate::file) struct FollowReader {
 struct Cursor {
     file: Arc<Followed>,
     reader: TextReader,
-    /// From when it was last known to be the same.
+    /// Its text when it was last found unchanged.
     before: Before,
     look: Option<Look>,
     /// Bytes seen in it.
@@ -80,7 +80,7 @@ struct Cursor {
     place: FilePlace,
 }
 
-/// The result of a look at a file.
+/// The result of checking a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     Same,
@@ -339,7 +339,7 @@ impl FollowReader {
             begin = (place.at, trail);
         }
         let name = arrived.file.name();
-        tracing::info!(file = name, from = begin.0, "the next file of a chain is read");
+        tracing::info!(file = name, from = begin.0, "reading the next file of a chain");
         let cursor = self.cursor(arrived.file, begin.0, begin.1).await?;
         self.cursors.push(cursor);
         self.moved = true;
@@ -373,7 +373,7 @@ impl FollowReader {
             return Ok(Some(ended));
         }
         let cursor = self.cursors.remove(gone);
-        tracing::debug!(file = cursor.file.name(), "a file that is gone is let go of");
+        tracing::debug!(file = cursor.file.name(), "a deleted file is released");
         if self.cursors.is_empty() {
             self.deleted = Some((cursor.place, cursor.before.trail));
         }
@@ -399,7 +399,7 @@ impl FollowReader {
                  byte {old} on are missing"
             )),
             Some(_) | None => {
-                tracing::info!(file = name, from = at, "a file was truncated and is read on");
+                tracing::info!(file = name, from = at, "a file was truncated, reading continues");
             }
         }
         let mut kept = trail.clone();

@@ -1,4 +1,4 @@
-//! Followed files: each row is read once, whatever is done to them, or what is missing is reported.
+//! Followed files: whatever is done to them, each row is read once, or missing text is reported.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -221,7 +221,7 @@ enum Kill {
     After,
 }
 
-/// Reads, changes something, reads on, for each path and kill.
+/// Reads, changes something, and continues to read, for each path and kill.
 async fn through(
     before: impl Fn(&Case, &str),
     change: impl Fn(&Case, &str),

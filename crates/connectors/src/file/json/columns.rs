@@ -33,7 +33,7 @@ pub(super) trait Column: Send {
     /// Takes the next value.
     ///
     /// # Errors
-    /// When it does not fit, in words for people. Nothing may be taken after that.
+    /// When it does not fit, as a sentence for messages. Nothing may be taken after that.
     fn take(&mut self, value: Value<'_>) -> Result<(), String>;
 
     /// Returns all values taken.
@@ -116,7 +116,7 @@ impl Column for Anything {
     }
 
     fn finish(&mut self) -> Result<ArrayRef, String> {
-        Err("a column that was passed over was asked for".to_owned())
+        Err("a skipped column was requested".to_owned())
     }
 }
 

@@ -72,7 +72,7 @@ pub(super) fn find_columns(
                     field.name(),
                     sql_type(is)
                 ))
-                .with_hint("Say it: epoch = 's', 'ms', 'us' or 'ns' in WITH, or declare the column as TIMESTAMP(3) for milliseconds.")),
+                .with_hint("Set epoch = 's', 'ms', 'us' or 'ns' in WITH, or declare the column as TIMESTAMP(3) for milliseconds.")),
             };
         }
         if !can_become(is, field.data_type()) {
@@ -136,7 +136,7 @@ impl Union {
                     sql_type(known.data_type()),
                     sql_type(field.data_type())
                 ))
-                .with_hint("No type holds the values of both exactly; make a stream of each, or write one of the files anew."));
+                .with_hint("No type holds the values of both exactly; create a stream for each, or rewrite one of the files."));
             };
             let nullable = known.is_nullable() || field.is_nullable();
             *known = known.clone().with_data_type(united).with_nullable(nullable);

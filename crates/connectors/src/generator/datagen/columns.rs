@@ -67,7 +67,7 @@ impl Column {
         let null_share = settings.share(&[&key, &options.key("null-rate")])?.unwrap_or(0.0);
         if null_share > 0.0 && !field.is_nullable() {
             return Err(Error::config(format!(
-                "option \"{key}\" asks for NULLs in column \"{}\", which is NOT NULL",
+                "option \"{key}\" requests NULLs in column \"{}\", which is NOT NULL",
                 field.name()
             )));
         }
@@ -281,7 +281,7 @@ impl FieldOptions<'_> {
         for option in others {
             if self.text(option)?.is_some() {
                 return Err(Error::config(format!(
-                    "option \"{}\" does not go with the kind of column \"{}\"",
+                    "option \"{}\" does not apply to the kind of column \"{}\"",
                     self.key(option),
                     self.field.name()
                 ))
@@ -466,7 +466,7 @@ fn default_range(data_type: &DataType, times: &EventTimes) -> Option<(i64, i64)>
 
 fn unsupported(field: &Field) -> Error {
     Error::config(format!(
-        "datagen cannot make values of type {} for column \"{}\"",
+        "datagen cannot generate values of type {} for column \"{}\"",
         field.data_type(),
         field.name()
     ))

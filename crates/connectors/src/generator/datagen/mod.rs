@@ -26,11 +26,11 @@ const INTERVAL_NANOS: i64 = 1_000_000;
 
 /// The options of `connector = 'datagen'`.
 pub const DATAGEN_OPTIONS: &[OptionDoc] = &[
-    doc("rows", "number", "", "How many rows there are; without it they never end."),
-    doc("number-of-rows", "number", "", "Flink's name of rows."),
+    doc("rows", "number", "", "The number of rows; without it the stream never ends."),
+    doc("number-of-rows", "number", "", "Flink's name for rows."),
     doc("rate", "number", "", "Rows per second of wall clock; without it as fast as possible."),
-    doc("rows-per-second", "number", "", "Flink's name of rate."),
-    doc("seed", "number", "0", "Another seed gives other values; the same one gives the same."),
+    doc("rows-per-second", "number", "", "Flink's name for rate."),
+    doc("seed", "number", "0", "The seed of the values: the same seed gives the same values."),
     doc(
         "start",
         "timestamp | ms since 1970 | now",
@@ -41,22 +41,27 @@ pub const DATAGEN_OPTIONS: &[OptionDoc] = &[
         "interval",
         "interval",
         "1 second / rate, or else 1 ms",
-        "How much later each row's event time is than that of the row before.",
+        "The interval between the event times of two rows.",
     ),
-    doc("disorder", "interval", "0 ms", "How far at most an event time is moved back."),
+    doc(
+        "disorder",
+        "interval",
+        "0 ms",
+        "The maximum interval by which an event time is moved back.",
+    ),
     doc(
         "fields.*.kind",
         "random | sequence | event_time",
         "event_time for timestamps, else random",
-        "How the column gets its values.",
+        "How the values of the column are generated.",
     ),
     doc("fields.*.min", "value", "0", "Smallest random value."),
     doc("fields.*.max", "value", "1000000 (numbers with a fraction: 1)", "Largest random value."),
-    doc("fields.*.cardinality", "number", "", "How many different values there are at most."),
+    doc("fields.*.cardinality", "number", "", "The maximum number of different values."),
     doc("fields.*.values", "a,b,c", "", "The values to choose from."),
     doc("fields.*.length", "number", "8", "Letters of a random text."),
     doc("fields.*.null_share", "0 to 1", "0", "The share of rows in which the column is NULL."),
-    doc("fields.*.null-rate", "0 to 1", "0", "Flink's name of null_share."),
+    doc("fields.*.null-rate", "0 to 1", "0", "Flink's name for null_share."),
     doc("fields.*.start", "number", "0", "First value of a sequence."),
     doc("fields.*.end", "number", "", "Last value of a sequence; the stream ends with it."),
 ];
@@ -130,7 +135,7 @@ fn check_field_names(options: &StreamOptions<'_>, schema: &arrow::datatypes::Sch
             continue;
         }
         let known: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-        let error = Error::config(format!("option \"{key}\" is about no column of the stream"));
+        let error = Error::config(format!("option \"{key}\" names no column of the stream"));
         let error = match nearest(name, &known) {
             Some(near) => error.with_hint(format!("Did you mean \"{near}\"?")),
             None => error,
@@ -187,9 +192,10 @@ impl MakeRows for Rows {
         columns
             .iter()
             .map(|&i| {
-                let column = self.columns.get(i).ok_or_else(|| {
-                    Error::internal(format!("datagen was asked for column {i}, which is not there"))
-                })?;
+                let column = self
+                    .columns
+                    .get(i)
+                    .ok_or_else(|| Error::internal(format!("datagen has no column {i}")))?;
                 column.make(first, count, &self.times)
             })
             .collect()

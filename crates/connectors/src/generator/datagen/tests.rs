@@ -203,7 +203,7 @@ async fn flinks_names_are_understood_and_mistakes_told() {
         Some(10)
     );
     for (pairs, message) in [
-        (vec![("fields.kk.min", "1")], "option \"fields.kk.min\" is about no column of the stream"),
+        (vec![("fields.kk.min", "1")], "option \"fields.kk.min\" names no column of the stream"),
         (
             vec![("fields.k.min", "x")],
             "option \"fields.k.min\" must be a value of type BIGINT, not \"x\"",
@@ -218,7 +218,7 @@ async fn flinks_names_are_understood_and_mistakes_told() {
         ),
         (
             vec![("fields.k.kind", "sequence"), ("fields.k.min", "4")],
-            "option \"fields.k.min\" does not go with the kind of column \"k\"",
+            "option \"fields.k.min\" does not apply to the kind of column \"k\"",
         ),
         (
             vec![("rows", "1"), ("number-of-rows", "2")],

@@ -25,7 +25,7 @@ const BASE_TIME_MS: i64 = 1_436_918_400_000;
 /// Events per second of event time where neither `event_rate` nor `rate` is given.
 const EVENT_RATE: u64 = 10_000;
 
-/// The most events per second of event time: one per nanosecond.
+/// The maximum number of events per second of event time: one per nanosecond.
 const EVENT_RATE_MAX: u64 = 1_000_000_000;
 
 /// The options of `connector = 'nexmark'`.
@@ -34,13 +34,13 @@ pub const NEXMARK_OPTIONS: &[OptionDoc] = &[
         name: "table",
         values: "bid | auction | person",
         default: "bid",
-        doc: "Which of the three kinds of events this stream has.",
+        doc: "The kind of events in this stream.",
     },
     OptionDoc {
         name: "events",
         values: "number",
         default: "",
-        doc: "How many events there are, counted over all three kinds; without it they never end.",
+        doc: "The number of events, counted over all three kinds; without it the stream never ends.",
     },
     OptionDoc {
         name: "rate",
@@ -64,13 +64,13 @@ pub const NEXMARK_OPTIONS: &[OptionDoc] = &[
         name: "seed",
         values: "number",
         default: "0",
-        doc: "Another seed gives other events; the same one gives the same.",
+        doc: "The seed of the events: the same seed gives the same events.",
     },
     OptionDoc {
         name: "out_of_order",
         values: "interval",
         default: "0 ms",
-        doc: "How far at most an event's date_time is moved back.",
+        doc: "The maximum interval by which an event's date_time is moved back.",
     },
     OptionDoc {
         name: "out_of_order_share",
@@ -156,7 +156,7 @@ fn match_columns(table: Table, native: &Schema, schema: &Schema) -> Result<Vec<u
                     field.name(),
                     field.data_type()
                 ))
-                .with_hint("Leave the columns out: the stream then has those of its table."));
+                .with_hint("Omit the columns: the stream then has those of its table."));
             }
             Ok(index)
         })

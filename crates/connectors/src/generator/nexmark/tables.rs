@@ -307,6 +307,6 @@ impl Columns {
             .iter()
             .map(|&i| arrays.get(i).cloned().flatten())
             .collect::<Option<_>>()
-            .ok_or_else(|| Error::internal("nexmark was asked for a column that it does not have"))
+            .ok_or_else(|| Error::internal("nexmark has no such column"))
     }
 }

@@ -1,4 +1,5 @@
-//! The catalog comes back as it was, is refused when it is damaged or another's, and is changed in whole steps.
+//! The catalog is restored as it was, is refused when it is damaged or belongs to another directory, and changes
+//! atomically.
 
 use windrow_storage::files::StdFiles;
 
@@ -28,7 +29,7 @@ fn definitions_come_back_in_order() {
     assert_eq!((s.id, s.dir.as_str()), (4, "s.4"));
     definitions.remove(&["V", "nobody"]).unwrap();
     assert_eq!(Definitions::open(&directory).unwrap().list(), [s]);
-    // An id is not given again, even if the newest object is gone.
+    // An id is not reused, even if the newest object is gone.
     definitions.remove(&["s"]).unwrap();
     let definitions = Definitions::open(&directory).unwrap();
     std::fs::create_dir_all(tmp.path().join("views/w")).unwrap();

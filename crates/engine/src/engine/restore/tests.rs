@@ -28,7 +28,7 @@ fn ask(engine: &Engine, sql: &str) -> Result<String, String> {
     rows.map(|rows| shown(rows).to_string()).map_err(|e| e.render(""))
 }
 
-/// Makes the directory one that a version of format 1 has written, with other texts.
+/// Rewrites the directory as a version of format 1 would have written it, with other texts.
 fn made_old(dir: &Path, texts: &[(&str, &str)]) {
     let format = dir.join("FORMAT");
     let about = std::fs::read_to_string(&format).unwrap();
@@ -42,7 +42,7 @@ fn made_old(dir: &Path, texts: &[(&str, &str)]) {
     }
 }
 
-/// Clauses that were taken and ignored, and TIMESTAMPTZ when it was a time without zone.
+/// Clauses that were accepted and ignored, and TIMESTAMPTZ when it was a time without zone.
 #[test]
 fn what_was_accepted_once_is_opened() {
     let tmp = tempfile::tempdir().unwrap();
@@ -86,7 +86,7 @@ fn what_was_accepted_once_is_opened() {
     );
     let engine = open(&dir);
     assert_eq!(answers(&engine), before);
-    // It goes on as it was, and a new one is held to what is true today.
+    // It continues as it was; a new one must follow today's rules.
     ask(&engine, "INSERT INTO s VALUES (3, '2026-01-01 13:00:00')").unwrap();
     ask(&engine, "WAIT FOR v").unwrap();
     assert!(ask(&engine, "SELECT sum(n) AS n FROM v").unwrap().contains("| 2 "));
@@ -94,7 +94,7 @@ fn what_was_accepted_once_is_opened() {
     assert!(refused.contains("PRIMARY KEY"), "{refused}");
 }
 
-/// Objects of versions that left names of columns to the planner keep these names.
+/// Objects of versions with the planner's names of columns keep these names.
 #[test]
 fn columns_keep_the_names_that_they_were_made_with() {
     let tmp = tempfile::tempdir().unwrap();
@@ -129,7 +129,7 @@ fn columns_keep_the_names_that_they_were_made_with() {
     }
 }
 
-/// What cannot be opened is named, listed, and can be given up.
+/// Objects that cannot be opened are named and listed, and can be dropped.
 #[test]
 fn what_cannot_be_opened_is_listed_with_the_way_on() {
     let tmp = tempfile::tempdir().unwrap();

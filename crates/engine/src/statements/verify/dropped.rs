@@ -30,12 +30,12 @@ impl Dropped {
     /// Excludes the rows from a range.
     ///
     /// # Errors
-    /// When the view has no event time that tells which rows those are.
+    /// When the view has no event time that determines which rows those are.
     pub(super) fn exclude_from(&self, mut range: Range, view: &Materialized) -> Result<Range> {
         if range.column.is_none() {
             return Err(Error::sql(format!(
                 "view \"{}\" cannot be verified: retention has dropped rows of \"{}\", and the \
-                 view has no event time that tells which of its rows they were in",
+                 view has no event time that determines which of its rows are affected",
                 view.name, self.name
             ))
             .with_hint("Select window_end or the event time in the view."));

@@ -1,5 +1,5 @@
-//! `VERIFY VIEW view [FROM TIMESTAMP '…'] [TO TIMESTAMP '…']`: compares the rows of a view with those that the bounded form of its
-//! query gives over what its streams hold now.
+//! `VERIFY VIEW view [FROM TIMESTAMP '…'] [TO TIMESTAMP '…']`: compares the rows of a view with those that the bounded
+//! form of its query returns over the rows that its streams hold now.
 //!
 //! ```text
 //! rows of the view ──────────────────────────► final, in range ─┐
@@ -77,7 +77,7 @@ impl Statement for VerifyView {
         let schema = view.log.schema();
         let mut stored = range.of_batches(&seen.rows.batches().await?)?;
         let Outcome::Rows(mut result) = cx.executor().bounded(plan).await? else {
-            return Err(Error::internal("a query gave no rows"));
+            return Err(Error::internal("a query returned no rows"));
         };
         let mut recomputed = vec![];
         while let Some(batch) = result.try_next().await? {

@@ -55,7 +55,7 @@ impl Range {
             }
             if !view.is_stateless && watermark != Watermark::END {
                 return Err(Error::sql(format!(
-                    "view \"{}\" has no event time that tells which of its windows are finished",
+                    "view \"{}\" has no event time that determines which of its windows are finished",
                     view.name
                 ))
                 .with_hint("Select window_end in the view."));

@@ -1,5 +1,5 @@
-//! Views that cannot be verified: their bounded form means something else, has other values each time, or reads what has changed
-//! since.
+//! Views that cannot be verified: their bounded form has another meaning, computes other values each time, or reads
+//! data that has changed since.
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionState;
@@ -49,10 +49,10 @@ async fn refuse_changed(state: &SessionState, view: &Materialized) -> Result<()>
         let (rows, _held) = rows_of_table(state, &scan, 0).await?;
         if digest(&rows)? != was {
             return Err(Error::sql(format!(
-                "view \"{}\" cannot be verified: table \"{table}\" has changed since the view has read it",
+                "view \"{}\" cannot be verified: table \"{table}\" has changed since the view read it",
                 view.name
             ))
-            .with_hint("CREATE OR REPLACE the view, so that all its rows are of the table as it is now."));
+            .with_hint("CREATE OR REPLACE the view, so that all its rows use the current table."));
         }
     }
     Ok(())
@@ -97,7 +97,7 @@ fn refuse_volatile(view: &Materialized) -> Result<()> {
     match found {
         None => Ok(()),
         Some(function) => Err(Error::sql(format!(
-            "view \"{}\" cannot be verified: {function}() gives another value each time it is computed",
+            "view \"{}\" cannot be verified: {function}() returns another value each time it is computed",
             view.name
         ))
         .with_hint("Let the value come with the rows, in a column of the stream.")),

@@ -20,15 +20,15 @@ use crate::history::History;
 use crate::log::StreamLog;
 use crate::log_reader::{LOG_PARTITION, LogSource};
 
-/// A log with fewer rows is read by one thread: there is nothing to gain from two.
+/// A log with fewer rows is read in order by one thread: several would not be faster.
 const ORDERED_ROWS: u64 = 65_536;
 
-/// A log as it is now: its archive, then its memory tail, each row once.
+/// The current contents of a log: its archive, then its tail.
 #[derive(Debug)]
 pub(crate) struct LogContents {
     log: Arc<StreamLog>,
     left_out: LeftOut,
-    /// What the log is filled by before it is read, where that is a connector.
+    /// The history of a connector, which catches up before the log is read.
     history: Option<Arc<History>>,
 }
 
@@ -37,15 +37,14 @@ impl LogContents {
         Self { log, left_out, history: None }
     }
 
-    /// What is kept of a connector's rows, and what it has now.
+    /// Returns the history of a connector, with the rows that the connector has now.
     pub(crate) fn of_history(history: &Arc<History>) -> Self {
         let history = Arc::clone(history);
         let log = Arc::clone(&history.push.log);
         Self { log, left_out: LeftOut::default(), history: Some(history) }
     }
 
-    /// The rows in `range` (without bounds: all) that are not left out, read in the order of
-    /// their offsets.
+    /// Plans a scan of the rows with offsets in `range` (without bounds: all) that are not left out, in order.
     fn scan_in_order(
         &self,
         projection: Option<&Vec<usize>>,
@@ -70,7 +69,7 @@ impl LogContents {
     }
 }
 
-/// A whole log, row by row.
+/// A range of a log, read in order.
 #[derive(Debug)]
 struct LogPart {
     log: Arc<StreamLog>,
@@ -161,7 +160,7 @@ impl Contents for LogContents {
         let archived = archive.scan(call.state, projection, call.filters, call.limit).await?;
         let mut parts = vec![archived];
         if let Some(until) = parted {
-            // Of the first file some rows are old: those that stay are read by their offsets.
+            // The first file has dropped rows: the others are read by their offsets.
             parts.insert(0, self.scan_in_order(projection, batch_rows, (None, Some(until)))?);
         }
         if contents.tail_rows > 0 {
@@ -174,17 +173,16 @@ impl Contents for LogContents {
     }
 }
 
-/// In its history a row does not stand where it stands in the connector, which the continuous form
-/// reads.
+/// Returns the error for sampling a history: rows have other offsets there than in the connector, which the continuous
+/// form reads.
 fn unsampled(stream: &str) -> windrow_core::Error {
     windrow_core::Error::sql(format!(
-        "the kept rows of stream \"{stream}\" cannot be sampled: where they stood in their source is not kept"
+        "the retained rows of stream \"{stream}\" cannot be sampled: their offsets in the source are not retained"
     ))
-    .with_hint("Sample a materialized view over it, or leave retention out.")
+    .with_hint("Sample a materialized view over it, or omit the option retention.")
 }
 
-/// Spreads batches over at most `count` partitions, in runs, so that their order is kept within
-/// one.
+/// Distributes batches over at most `count` partitions, in runs, so that each partition keeps their order.
 fn spread(batches: Vec<RecordBatch>, count: usize) -> Vec<Vec<RecordBatch>> {
     let per_partition = batches.len().div_ceil(count.max(1)).max(1);
     let mut partitions: Vec<Vec<RecordBatch>> = vec![];

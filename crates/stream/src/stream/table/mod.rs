@@ -1,5 +1,5 @@
-//! Streams as tables: what a bounded query reads. The same decoding and the same checks as in a
-//! continuous query, but none of its windows.
+//! Streams as tables for bounded queries: with the same decoding and the same checks as in a continuous query, but none
+//! of its windows.
 //!
 //! A log is read by `log`, a connector by `source`; both are `Contents` of one `Table`.
 
@@ -42,7 +42,7 @@ impl LeftOut {
         self.rows.is_empty() && self.before.or(self.from).is_none()
     }
 
-    /// Those of `rows` that are read; row `i` stands at `offset(i)`.
+    /// Returns those of `rows` that are not left out; row `i` has the offset `offset(i)`.
     fn apply(
         &self,
         rows: RecordBatch,
@@ -61,7 +61,7 @@ impl LeftOut {
     }
 }
 
-/// What a stream holds, for a bounded query.
+/// The contents of a stream for a bounded query.
 #[async_trait]
 pub(crate) trait Contents: Debug + Send + Sync {
     fn schema(&self) -> SchemaRef;
@@ -73,7 +73,7 @@ pub(crate) trait Contents: Debug + Send + Sync {
     async fn scan(&self, call: ScanCall<'_>) -> Result<Arc<dyn ExecutionPlan>>;
 }
 
-/// What DataFusion asks of a table.
+/// The arguments of a scan by DataFusion.
 #[derive(Clone, Copy)]
 pub(crate) struct ScanCall<'a> {
     state: &'a dyn Session,
@@ -87,7 +87,7 @@ impl ScanCall<'_> {
         self.state.config().batch_size()
     }
 
-    /// How many partitions a plan should have.
+    /// The number of partitions that a plan should have.
     fn partitions(&self) -> usize {
         self.state.config().target_partitions()
     }
@@ -111,7 +111,7 @@ impl<C: Contents + 'static> TableProvider for Table<C> {
         &self,
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>> {
-        // Archives and readers skip what their statistics rule out; a tail skips nothing.
+        // Archives and readers skip rows by their statistics; a tail skips none.
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
@@ -126,7 +126,7 @@ impl<C: Contents + 'static> TableProvider for Table<C> {
     }
 }
 
-/// What is read of a relation: columns of its schema, and perhaps the hidden one behind them.
+/// The columns that are read, and whether the hidden column with positions follows them.
 struct Wanted {
     columns: Vec<usize>,
     positions: bool,
@@ -155,7 +155,8 @@ fn position_field() -> Field {
     Field::new(POSITION_COLUMN, DataType::UInt64, false)
 }
 
-/// The rows of a partition with where they stand in a last column.
+/// Appends the hidden column with the positions of the rows, from which samples are taken. It fails only for a bug in
+/// Windrow.
 pub fn with_positions(
     rows: &RecordBatch,
     partition: &str,
@@ -169,7 +170,7 @@ pub fn with_positions(
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
-/// An error of ours, on its way through DataFusion.
+/// Wraps one of Windrow's errors, to pass through DataFusion.
 pub fn outside(error: windrow_core::Error) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }

@@ -1,4 +1,4 @@
-//! The contents of a connector for a bounded query: what it has now.
+//! The current contents of a connector, for a bounded query.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,16 +22,16 @@ use crate::intake::Intake;
 use crate::kept::BadRows;
 use crate::reads::{BoundedReads, BoundedScan};
 
-/// What a connector holds now.
+/// The current contents of a connector.
 #[derive(Debug, Clone)]
 pub(crate) struct SourceContents {
     /// The name of the stream.
     pub(crate) stream: Arc<str>,
     pub(crate) schema: StreamSchema,
     pub(crate) source: Arc<dyn Source>,
-    /// The checks on the rows of the stream.
+    /// The checks that rows pass.
     pub(crate) intake: Intake,
-    /// Where rows that do not pass are kept.
+    /// The store for rows that fail them.
     pub(crate) bad_rows: Arc<BadRows>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) left_out: Arc<LeftOut>,
@@ -111,20 +111,20 @@ impl SourceContents {
     }
 }
 
-/// How to read a source for a bounded query.
+/// The parameters of a bounded reading.
 #[derive(Debug, Clone)]
 struct Reading {
     contents: SourceContents,
     request: Arc<ScanRequest>,
     intake: Intake,
-    /// The wanted columns among the scanned ones.
+    /// The indexes of the requested columns among the scanned ones.
     shown: Vec<usize>,
-    /// Whether the hidden column is wanted behind them.
+    /// Whether the hidden column follows them.
     positions: bool,
     scan: BoundedScan,
 }
 
-/// Some splits, one after the other.
+/// Some splits, read one after the other.
 struct Part {
     reading: Reading,
     schema: SchemaRef,
