@@ -1,16 +1,9 @@
 //! The running instance behind all clones of an [`Engine`](crate::Engine): its catalog, its data directory, and its
 //! background work: views that start together, checkpoints, archiving, retention, continuous INSERTs.
 //!
-<<<<<<< HEAD
-//! `parts` is what sessions and queries share, `configuration` sets up DataFusion, `planners` limits planning, `pump` copies
-//! the rows of continuous INSERTs, `retention` drops old rows, `unused_memory` returns what
-//! the allocator retains, `failures` reports views that fail. No session and no
-//! statement is known here.
-=======
 //! `parts` is shared by sessions and queries, `configuration` sets up DataFusion, `planners` limits planning, `pump`
-//! copies the rows of continuous INSERTs, `retention` drops old rows, `failures` reports views that fail. No session
-//! and no statement is known here.
->>>>>>> h-pr
+//! copies the rows of continuous INSERTs, `retention` drops old rows, `unused_memory` returns what the allocator retains,
+//! `failures` reports views that fail. No session and no statement is known here.
 
 pub(crate) mod configuration;
 pub(crate) mod failures;

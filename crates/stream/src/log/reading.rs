@@ -150,16 +150,12 @@ impl StreamLog {
         inner.archive.as_ref().map_or(inner.first, |a| a.row_from(event_time).max(inner.first))
     }
 
-<<<<<<< HEAD
     /// Returns the bytes of memory that its rows take, those among them that readers still need.
     pub fn memory_bytes(&self) -> usize {
         self.inner.lock().tail.memory_bytes()
     }
 
-    /// How many rows are there.
-=======
     /// The number of rows that a reader can get.
->>>>>>> h-pr
     pub fn held_rows(&self) -> u64 {
         let inner = self.inner.lock();
         let lost = inner.archive.as_ref().map_or(0, |a| a.gaps().within(inner.first, inner.rows));
