@@ -44,8 +44,8 @@ fn data_type(arrow: &Arrow, path: &str) -> Result<Delta> {
         | Arrow::Decimal64(p, s)
         | Arrow::Decimal128(p, s)
         | Arrow::Decimal256(p, s) => {
-            let scale = u8::try_from(*s).map_err(|_| no_word(arrow, path))?;
-            Delta::decimal(*p, scale).map_err(|e| no_word(arrow, path).with_source(e))
+            let scale = u8::try_from(*s).map_err(|_| unsupported_type(arrow, path))?;
+            Delta::decimal(*p, scale).map_err(|e| unsupported_type(arrow, path).with_source(e))
         }
         Arrow::Dictionary(_, value) => data_type(value, path),
         Arrow::List(item)
@@ -63,9 +63,9 @@ fn data_type(arrow: &Arrow, path: &str) -> Result<Delta> {
                 let value = data_type(pair[1].data_type(), &format!("{path} (its values)"))?;
                 Ok(Delta::from(MapType::new(key, value, true)))
             }
-            _ => Err(no_word(arrow, path)),
+            _ => Err(unsupported_type(arrow, path)),
         },
-        _ => Err(no_word(arrow, path)),
+        _ => Err(unsupported_type(arrow, path)),
     }
 }
 
@@ -82,7 +82,7 @@ fn structure(fields: &Fields, path: &str) -> Result<Delta> {
 }
 
 /// Returns the error for a type that Delta does not have.
-fn no_word(arrow: &Arrow, path: &str) -> Error {
+fn unsupported_type(arrow: &Arrow, path: &str) -> Error {
     Error::sql(format!("column \"{path}\" of type {arrow} cannot be archived"))
         .with_detail("Delta Lake has no such type.")
         .with_hint(

@@ -81,8 +81,8 @@ impl DeltaLog {
             }
             table
         } else {
-            no_orphans(storage, spec).await?;
-            if spec.owner.as_ref().is_some_and(|owner| owner.is_made) {
+            refuse_orphans(storage, spec).await?;
+            if spec.owner.as_ref().is_some_and(|owner| owner.is_created) {
                 return Err(is_missing(storage));
             }
             create(store, spec, (columns, retention))
@@ -101,7 +101,7 @@ impl DeltaLog {
         let Some(owner) = &spec.owner else { return Ok(()) };
         match self.state()?.metadata().configuration().get(OWNER_KEY) {
             Some(stored) if *stored == owner.id => Ok(()),
-            None if owner.may_be_unsaid => Ok(()),
+            None if owner.may_be_unrecorded => Ok(()),
             stored => {
                 let place = &self.place;
                 let whose = match stored {
@@ -296,7 +296,7 @@ fn is_missing(storage: &Storage) -> Error {
 }
 
 /// Refuses to create a new log where the log of a table was lost: its rows would vanish unnoticed.
-async fn no_orphans(storage: &Storage, spec: &TableSpec) -> Result<()> {
+async fn refuse_orphans(storage: &Storage, spec: &TableSpec) -> Result<()> {
     let what = format!("look for the archive \"{}\" in \"{}\"", spec.name, storage.shown());
     let here = storage.here();
     let mut files = here.list(None);

@@ -36,7 +36,7 @@ pub(crate) async fn run(engine: &Engine, files: &[PathBuf], quiet: bool) -> Resu
             tell(&format!("{name}: {}, {errors}", plural(statements, "statement")));
         }
     }
-    if exit_code == 0 { Ok(()) } else { Err(Failure::Told { exit_code }) }
+    if exit_code == 0 { Ok(()) } else { Err(Failure::Reported { exit_code }) }
 }
 
 /// The check of one file and those that it includes.

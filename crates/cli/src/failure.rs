@@ -18,7 +18,7 @@ pub(crate) enum Failure {
         sql: String,
     },
     /// It has been reported already.
-    Told {
+    Reported {
         /// The exit status.
         exit_code: u8,
     },
@@ -48,7 +48,7 @@ impl Failure {
     /// The text for the user; `None` for a reader that left.
     pub(crate) fn text(&self) -> Option<String> {
         match self {
-            Self::ReaderLeft | Self::Told { .. } => None,
+            Self::ReaderLeft | Self::Reported { .. } => None,
             Self::Error { error, origin, sql } => {
                 let origin = origin.as_ref().map(|o| format!("{o}: ")).unwrap_or_default();
                 Some(format!("error: {origin}{}", error.render(sql)))
@@ -60,7 +60,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::ReaderLeft => 0,
-            Self::Told { exit_code } => *exit_code,
+            Self::Reported { exit_code } => *exit_code,
             Self::Error { error, .. } => error.kind().exit_code(),
         }
     }

@@ -7,7 +7,7 @@ pub struct Owner {
     /// Unique among all objects of all data directories.
     pub id: String,
     /// Whether the part may predate the recording of owners.
-    pub may_be_unsaid: bool,
+    pub may_be_unrecorded: bool,
     /// Whether it was created before: if it is missing, it is lost.
-    pub is_made: bool,
+    pub is_created: bool,
 }

@@ -195,7 +195,7 @@ impl WindowSpec {
     }
 
     /// Whether the start of a window determines its end (not in CUMULATE).
-    pub fn start_tells_end(&self) -> bool {
+    pub fn start_determines_end(&self) -> bool {
         !matches!(self.kind, WindowKind::Cumulate { .. })
     }
 

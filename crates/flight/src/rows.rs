@@ -37,7 +37,7 @@ const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
 
 /// The `app_metadata` of a batch of a continuous query.
 #[derive(Debug, Serialize)]
-struct Beside {
+struct PositionMetadata {
     /// The number of the batch's last row.
     sequence: u64,
     /// No later row has an event time below it.
@@ -69,7 +69,7 @@ struct Unused {
 
 /// How the rows of a result are reported to a client.
 #[derive(Debug)]
-pub(crate) struct Telling {
+pub(crate) struct RowReporting {
     /// The engine of the rows.
     engine: Engine,
     /// Time without rows after which a heartbeat is sent.
@@ -86,7 +86,7 @@ struct Read {
     bytes_total: u64,
 }
 
-impl Telling {
+impl RowReporting {
     /// Reads the settings from the headers of the client.
     pub(crate) fn of(engine: Engine, headers: &MetadataMap) -> Self {
         let wanted = headers.get(HEARTBEAT_HEADER).and_then(|v| v.to_str().ok()?.parse().ok());
@@ -97,7 +97,7 @@ impl Telling {
     }
 }
 
-impl Beside {
+impl PositionMetadata {
     /// Describes the position behind the row `sequence`; `known` has the watermark.
     fn at(sequence: u64, known: Option<Position>) -> Self {
         let watermark = known.and_then(|p| p.watermark_micros).map(time_text);
@@ -111,14 +111,14 @@ impl Beside {
 
 /// The `app_metadata` of a statement without rows.
 #[derive(Debug, Serialize)]
-struct Said<'a> {
+struct StatementDone<'a> {
     done: &'a str,
     rows: Option<u64>,
 }
 
 /// Returns the single message of a statement without rows: no columns, and the result as metadata.
 pub(crate) fn done(done: &Done) -> Result<Messages, Status> {
-    let said = Said { done: &done.said, rows: done.rows };
+    let said = StatementDone { done: &done.said, rows: done.rows };
     let json = serde_json::to_vec(&said).map_err(|e| Status::internal(e.to_string()))?;
     let head = Encoder::new(&Arc::new(Schema::empty())).head().with_app_metadata(json);
     Ok(futures::stream::iter([Ok(head)]).boxed())
@@ -139,20 +139,20 @@ pub(crate) fn messages(
     mut rows: ResultStream,
     sql: Arc<str>,
     execution: Execution,
-    telling: Telling,
+    reporting: RowReporting,
 ) -> Result<Messages, Status> {
     let encoder = Encoder::new(rows.schema());
     let windows = Windows::of(rows.schema());
     let mut head = encoder.head();
     if let Some(position) = rows.position() {
         // A client that loses the connection before the first batch resumes here.
-        let beside = Beside::at(position.sequence, Some(position));
-        head = head.with_app_metadata(beside.json().map_err(|e| arrow_status(e, &sql))?);
+        let metadata = PositionMetadata::at(position.sequence, Some(position));
+        head = head.with_app_metadata(metadata.json().map_err(|e| arrow_status(e, &sql))?);
     }
     let ready = VecDeque::from([head]);
     let ended = false;
     let sending =
-        Sending { rows, sql, execution, telling, encoder, windows, ready, before: None, ended };
+        Sending { rows, sql, execution, reporting, encoder, windows, ready, before: None, ended };
     let next = |sending: Option<Sending>| async move {
         let mut sending = sending?;
         match sending.next().await {
@@ -169,7 +169,7 @@ struct Sending {
     rows: ResultStream,
     sql: Arc<str>,
     execution: Execution,
-    telling: Telling,
+    reporting: RowReporting,
     encoder: Encoder,
     windows: Windows,
     /// Messages of the batch that was read last.
@@ -186,8 +186,8 @@ impl Sending {
             if let Some(message) = self.ready.pop_front() {
                 return Ok(Some(message));
             }
-            let waits = self.rows.is_continuous() || self.telling.is_wanted;
-            let clock = self.telling.engine.clock();
+            let waits = self.rows.is_continuous() || self.reporting.is_wanted;
+            let clock = self.reporting.engine.clock();
             tokio::select! {
                 biased;
                 () = self.execution.stopped() => return Err(to_status(&cancelled(), "")),
@@ -203,7 +203,7 @@ impl Sending {
                         encoded.map_err(|e| arrow_status(e, &self.sql))?;
                     }
                 },
-                () = clock.sleep(self.telling.heartbeat), if waits => self.tell()?,
+                () = clock.sleep(self.reporting.heartbeat), if waits => self.tell()?,
             }
         }
     }
@@ -218,13 +218,17 @@ impl Sending {
             return Ok(());
         }
         let none = RecordBatch::new_empty(Arc::clone(self.rows.schema()));
-        self.send_beside(&none, &Unused { late, bad })
+        self.send_metadata(&none, &Unused { late, bad })
     }
 
     /// Sends metadata with a batch that has no rows.
-    fn send_beside(&mut self, none: &RecordBatch, beside: &impl Serialize) -> Result<(), Status> {
+    fn send_metadata(
+        &mut self,
+        none: &RecordBatch,
+        metadata: &impl Serialize,
+    ) -> Result<(), Status> {
         let mut message = || {
-            let json = serde_json::to_vec(beside);
+            let json = serde_json::to_vec(metadata);
             let json = json.map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
             Ok::<_, ArrowError>(self.encoder.message(none)?.with_app_metadata(json))
         };
@@ -237,7 +241,7 @@ impl Sending {
     fn tell(&mut self) -> Result<(), Status> {
         let none = RecordBatch::new_empty(Arc::clone(self.rows.schema()));
         if let Some(ReadProgress { rows, bytes, bytes_total }) = self.rows.read_progress() {
-            return self.send_beside(&none, &Read { rows_in: rows, bytes, bytes_total });
+            return self.send_metadata(&none, &Read { rows_in: rows, bytes, bytes_total });
         }
         self.encode(&none).map_err(|e| arrow_status(e, &self.sql))
     }
@@ -254,13 +258,13 @@ impl Sending {
                 // Rows of the batch after this piece may be older than its watermark.
                 let known = if left == 0 { Some(position) } else { before };
                 let [window_start, window_end] = self.windows.range(&piece)?;
-                let beside = Beside {
+                let metadata = PositionMetadata {
                     window_start,
                     window_end,
                     counts,
-                    ..Beside::at(position.sequence - left, known)
+                    ..PositionMetadata::at(position.sequence - left, known)
                 };
-                message = message.with_app_metadata(beside.json()?);
+                message = message.with_app_metadata(metadata.json()?);
             }
             self.ready.push_back(message);
         }
@@ -268,7 +272,7 @@ impl Sending {
     }
 
     fn counts(&self) -> Option<Counts> {
-        let status = self.telling.engine.query_status(self.rows.query_id()?)?;
+        let status = self.reporting.engine.query_status(self.rows.query_id()?)?;
         let QueryStatus { rows_in, late, bad, windows_open, .. } = status;
         Some(Counts { rows_in, late, bad, open_windows: windows_open })
     }

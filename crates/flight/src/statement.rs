@@ -19,7 +19,7 @@ use windrow_server::session::unguessable;
 use windrow_server::statement::{each, finish};
 use windrow_sql::parse::Statement;
 
-use crate::rows::{Messages, Telling, arrow_status, done, messages};
+use crate::rows::{Messages, RowReporting, arrow_status, done, messages};
 use crate::status::to_status;
 use crate::wire;
 
@@ -142,16 +142,16 @@ pub(crate) async fn execute_text(
     session: &Session,
     sql: &str,
     mut execution: Execution,
-    telling: Telling,
+    reporting: RowReporting,
 ) -> Result<Messages, Status> {
     let statement = unless_stopped(&mut execution, sql, session.parse(sql)).await?;
     // A query is known to return rows; it was prepared when its client requested its info.
     if !matches!(statement.statement, Statement::Query(_)) {
         let prepared = session.prepare(&statement).await.map_err(|e| to_status(&e, sql))?;
-        return execute(session, &prepared, &Values::default(), execution, telling).await;
+        return execute(session, &prepared, &Values::default(), execution, reporting).await;
     }
     match unless_stopped(&mut execution, sql, session.execute(&statement)).await? {
-        Outcome::Rows(rows) => messages(rows, sql.into(), execution, telling),
+        Outcome::Rows(rows) => messages(rows, sql.into(), execution, reporting),
         Outcome::Done(said) => done(&said),
     }
 }
@@ -165,12 +165,14 @@ pub(crate) async fn execute(
     prepared: &Prepared,
     values: &Values,
     mut execution: Execution,
-    telling: Telling,
+    reporting: RowReporting,
 ) -> Result<Messages, Status> {
     let sql: Arc<str> = prepared.text().into();
     let outcome = session.execute_with(prepared, values);
     match unless_stopped(&mut execution, &sql, outcome).await? {
-        Outcome::Rows(rows) if prepared.rows().is_some() => messages(rows, sql, execution, telling),
+        Outcome::Rows(rows) if prepared.rows().is_some() => {
+            messages(rows, sql, execution, reporting)
+        }
         outcome => done(&unless_stopped(&mut execution, &sql, finish(outcome)).await?),
     }
 }

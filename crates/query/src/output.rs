@@ -124,7 +124,7 @@ impl Output {
     pub fn advance(&self, watermark: Watermark) {
         match self {
             Self::View { log, .. } if watermark != Watermark::END => log.advance(watermark),
-            Self::Client { promise, .. } => promise.tell(watermark),
+            Self::Client { promise, .. } => promise.advance(watermark),
             Self::View { .. } | Self::Stream { .. } => {}
         }
     }

@@ -47,7 +47,7 @@ pub struct Progress {
     /// When partitions were first discovered, or one last ended, in µs since the Unix epoch.
     since_micros: Option<i64>,
     /// Whether a source has ever reported that it is idle.
-    told_idle: bool,
+    reported_idle: bool,
 }
 
 /// The contribution of a scan to the watermark of a query, at one moment of the clock.
@@ -100,7 +100,7 @@ struct PartitionProgress {
     /// The same before the source ended.
     explicit_last: Watermark,
     /// Whether the source reports that it is idle.
-    told_idle: bool,
+    reported_idle: bool,
     /// The number of batches on their way into the queries.
     busy: usize,
     /// Whether rows that existed when reading began are still unread.
@@ -183,7 +183,7 @@ impl PartitionProgress {
     /// The time from which on it is idle, in µs since the Unix epoch; `None`: not while rows are being read or
     /// processed.
     fn idle_from(&self, when: Option<WhenIdle>) -> Option<i64> {
-        if self.told_idle && self.busy == 0 {
+        if self.reported_idle && self.busy == 0 {
             return Some(i64::MIN);
         }
         let waits = self.busy == 0
@@ -213,7 +213,7 @@ impl Progress {
             watermark: Watermark::NONE,
             complete: false,
             since_micros: None,
-            told_idle: false,
+            reported_idle: false,
         }
     }
 
@@ -229,7 +229,7 @@ impl Progress {
 
     /// Whether a partition may ever be idle.
     pub(crate) fn may_be_idle(&self) -> bool {
-        self.when_idle.is_some() || self.told_idle
+        self.when_idle.is_some() || self.reported_idle
     }
 
     /// Converts a watermark to nanoseconds, so that those of streams with different units can be compared.
@@ -268,7 +268,7 @@ impl Progress {
                 prefix: 0,
                 explicit: Watermark::NONE,
                 explicit_last: Watermark::NONE,
-                told_idle: false,
+                reported_idle: false,
                 busy: 0,
                 backlog: false,
                 last_row_micros: now_micros,
@@ -379,10 +379,10 @@ impl Progress {
     pub fn taken(&mut self, id: PartitionId, split: usize, step: &Step) {
         self.with(id, |p| {
             p.busy = p.busy.saturating_sub(1);
-            p.told_idle = step.idle.unwrap_or(false);
+            p.reported_idle = step.idle.unwrap_or(false);
             p.backlog = step.backlog;
         });
-        self.told_idle |= step.idle.unwrap_or(false);
+        self.reported_idle |= step.idle.unwrap_or(false);
         self.advance(id, split, step);
     }
 

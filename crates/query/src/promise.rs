@@ -14,12 +14,12 @@ pub struct Promise {
     /// The number of rows sent.
     given: AtomicU64,
     /// The number of rows sent before the newest watermark, and that watermark.
-    told: Mutex<(u64, Watermark)>,
+    newest: Mutex<(u64, Watermark)>,
 }
 
 impl Default for Promise {
     fn default() -> Self {
-        Self { given: AtomicU64::new(0), told: Mutex::new((0, Watermark::NONE)) }
+        Self { given: AtomicU64::new(0), newest: Mutex::new((0, Watermark::NONE)) }
     }
 }
 
@@ -30,15 +30,15 @@ impl Promise {
     }
 
     /// Records that the rows sent so far are complete up to `watermark`.
-    pub fn tell(&self, watermark: Watermark) {
-        let mut told = self.told.lock();
-        *told = (self.given.load(Ordering::Acquire), told.1.advance(watermark));
+    pub fn advance(&self, watermark: Watermark) {
+        let mut newest = self.newest.lock();
+        *newest = (self.given.load(Ordering::Acquire), newest.1.advance(watermark));
     }
 
     /// Returns the watermark for a reader of the first `rows` rows; `None`: it covers rows that the reader has not read
     /// yet.
     pub fn after(&self, rows: u64) -> Option<Watermark> {
-        let (given, watermark) = *self.told.lock();
+        let (given, watermark) = *self.newest.lock();
         (given <= rows).then_some(watermark)
     }
 }
@@ -51,12 +51,12 @@ mod tests {
     fn a_watermark_does_not_overtake_its_rows() {
         let promise = Promise::default();
         promise.count(3);
-        promise.tell(Watermark::at(10));
+        promise.advance(Watermark::at(10));
         assert_eq!(promise.after(2), None);
         assert_eq!(promise.after(3), Some(Watermark::at(10)));
         promise.count(1);
         assert_eq!(promise.after(3), Some(Watermark::at(10)));
-        promise.tell(Watermark::at(20));
+        promise.advance(Watermark::at(20));
         assert_eq!(promise.after(3), None);
         assert_eq!(promise.after(4), Some(Watermark::at(20)));
     }

@@ -188,10 +188,10 @@ impl OperatorRun {
     /// Measures the coordinator's part, and spills it if memory is short.
     pub(crate) fn measure(&mut self) -> Result<()> {
         if let Some((_, part)) = &self.memory
-            && part.tell(self.operator.size_bytes())
+            && part.report(self.operator.size_bytes())
         {
             self.operator.spill()?;
-            part.tell(self.operator.size_bytes());
+            part.report(self.operator.size_bytes());
         }
         Ok(())
     }

@@ -5,7 +5,7 @@
 //! consume is decided below, in `windrow_engine`.
 //!
 //! ```text
-//! a wire (gRPC, …) ─► Connections ─► Door ─► Sessions ─► Running, statement ─► windrow_engine::Session
+//! a wire (gRPC, …) ─► Connections ─► Authenticator ─► Sessions ─► Running, statement ─► windrow_engine::Session
 //!                          Listening: the bound port with all of them ◄─ Monitor ◄─ MetricsServer
 //! ```
 #![forbid(unsafe_code)]

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use windrow_core::{Clock, Error, ErrorKind, Result};
 use windrow_engine::{Admission, Engine};
 
-use crate::auth::login::{Door, LoginConfig};
+use crate::auth::login::{Authenticator, LoginConfig};
 use crate::connection::Connections;
 use crate::limits::ServerLimits;
 use crate::metrics::Monitor;
@@ -64,7 +64,7 @@ pub struct Listening {
     /// The port.
     pub listener: TcpListener,
     /// The authenticator.
-    pub door: Arc<Door>,
+    pub door: Arc<Authenticator>,
     /// The limits shared by the statements of all clients.
     pub admission: Arc<Admission>,
     /// The open connections.
@@ -81,7 +81,8 @@ impl Listening {
     pub async fn bind(engine: Engine, config: ServerConfig) -> Result<Self> {
         config.check()?;
         let admission = Arc::new(Admission::new(config.limits.queries.clone()));
-        let door = Arc::new(Door::open(&config.login, &engine.clock(), Arc::clone(&admission))?);
+        let door =
+            Arc::new(Authenticator::open(&config.login, &engine.clock(), Arc::clone(&admission))?);
         let listener = TcpListener::bind(config.address).await.map_err(|e| {
             let message = format!("cannot listen on {}: {e}", config.address);
             Error::new(ErrorKind::Unavailable, message).with_source(e)

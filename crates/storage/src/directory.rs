@@ -134,8 +134,8 @@ impl DataDirectory {
         let about = self.about.lock();
         Owner {
             id: format!("{}/{object}", about.id),
-            may_be_unsaid: object < about.unsaid_below,
-            is_made: false,
+            may_be_unrecorded: object < about.unsaid_below,
+            is_created: false,
         }
     }
 
@@ -267,7 +267,7 @@ mod tests {
         let opened = open(&path).unwrap();
         assert_eq!((opened.id(), opened.has_catalog()), (Some(id.clone()), true));
         assert_eq!(opened.next_id(), 5);
-        let owner = Owner { id: format!("{id}/3"), may_be_unsaid: false, is_made: false };
+        let owner = Owner { id: format!("{id}/3"), may_be_unrecorded: false, is_created: false };
         assert_eq!(opened.owner(3), owner);
         assert_ne!(open(&tmp.path().join("b")).unwrap().id(), Some(id));
     }
@@ -285,7 +285,7 @@ mod tests {
         drop(opened);
         let opened = open(tmp.path()).unwrap();
         assert_eq!(opened.id(), id);
-        assert!(opened.owner(3).may_be_unsaid && !opened.owner(4).may_be_unsaid);
+        assert!(opened.owner(3).may_be_unrecorded && !opened.owner(4).may_be_unrecorded);
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod completion;
 mod editor;
 mod highlight;
 mod keywords;
-mod said;
+mod line;
 mod vocabulary;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use windrow_core::{Error, ErrorKind};
 use windrow_engine::Failures;
 
 use self::editor::{Sql, editor};
-use self::said::{Said, said};
+use self::line::{Line, take_line};
 use crate::failure::Failure;
 use crate::runner::{Flow, Runner};
 use crate::script::Script;
@@ -154,23 +154,23 @@ impl Prompt<'_> {
 
     /// Takes a line: the end of a statement, a command, or a part of a statement. Returns whether to leave.
     fn line(&mut self, line: String) -> Result<bool, Failure> {
-        match said(&self.pending, line) {
-            Said::Nothing => Ok(false),
-            Said::Part(text) => {
+        match take_line(&self.pending, line) {
+            Line::Nothing => Ok(false),
+            Line::Part(text) => {
                 self.pending = text;
                 Ok(false)
             }
-            Said::Cleared => {
+            Line::Cleared => {
                 self.pending.clear();
                 Ok(false)
             }
             // A command within a statement, which continues after it.
-            Said::Aside(command) => self.run(command),
-            Said::All(text) => {
+            Line::Aside(command) => self.run(command),
+            Line::All(text) => {
                 self.pending.clear();
                 self.run(text)
             }
-            Said::Expanded(text) => {
+            Line::Expanded(text) => {
                 self.pending.clear();
                 self.runner.expand_once();
                 self.run(text)

@@ -225,7 +225,7 @@ pub(super) fn finish_column(
             format!("column \"{name}\": read as {}, declared as {to}", read.data_type())
         })?;
         let unit = time_unit(to).unwrap_or(TimeUnit::Nanosecond);
-        let found = if rules.inferred { still_what_was_found(text, to) } else { Ok(()) };
+        let found = if rules.inferred { check_inferred(text, to) } else { Ok(()) };
         found
             .and_then(|()| from_text(text, to, rules.of(name, unit)))
             .map_err(|why| format!("column \"{name}\": {why}"))?
@@ -235,7 +235,7 @@ pub(super) fn finish_column(
 }
 
 /// Checks that no text contradicts the inferred type, even where it could be converted.
-fn still_what_was_found(text: &StringViewArray, to: &DataType) -> Result<(), String> {
+fn check_inferred(text: &StringViewArray, to: &DataType) -> Result<(), String> {
     let contradicts: fn(&str) -> bool = match to {
         DataType::Int64 | DataType::UInt64 | DataType::Decimal128(_, 0) => is_more_than_its_value,
         DataType::Float64 => is_rounded_by_double,

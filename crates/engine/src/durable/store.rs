@@ -193,13 +193,13 @@ impl Store {
 
     /// Returns the owner of a part of an object: its identity, and whether it has been created before.
     pub(super) fn owner(&self, definition: &Definition, part: Part) -> Owner {
-        let is_made = definition.parts.contains(&part);
-        Owner { is_made, ..self.directory.owner(definition.id) }
+        let is_created = definition.parts.contains(&part);
+        Owner { is_created, ..self.directory.owner(definition.id) }
     }
 
     /// Whether an object was created by a version that only knew format 1, where TIMESTAMPTZ had no zone.
     pub(crate) fn is_from_before_zones(&self, definition: &Definition) -> bool {
-        self.directory.owner(definition.id).may_be_unsaid
+        self.directory.owner(definition.id).may_be_unrecorded
     }
 
     pub(super) fn note_opened(&self, definition: &Definition, part: Part) {

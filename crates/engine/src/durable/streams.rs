@@ -105,18 +105,18 @@ impl Store {
         let (files, log) = (&**self.files(), dir.join("log"));
         let names = files.list(&dir).map_err(|e| io_error("list", &dir, e))?;
         let owner = self.owner(definition, Part::Stream);
-        if names.is_empty() && owner.is_made {
+        if names.is_empty() && owner.is_created {
             return Err(missing("the directory", &dir));
         }
-        let is_made = owner.is_made || names.iter().any(|name| name == DELTA_LOG);
+        let is_created = owner.is_created || names.iter().any(|name| name == DELTA_LOG);
         let is_there = Wal::is_there(files, &log)?;
-        if is_made && !is_there && !self.accepts_lost_rows {
+        if is_created && !is_there && !self.accepts_lost_rows {
             return Err(missing("the log", &log));
         }
-        if !is_made {
+        if !is_created {
             Wal::begin(files, &log, schema, &owner.id)?;
         }
-        Ok(is_made || is_there)
+        Ok(is_created || is_there)
     }
 
     /// Adds what is known about the extent of a log: from the file beside it, and from the checkpoints of views.

@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use windrow_core::{ErrorKind, Result};
 use windrow_query::queue::{RowReceiver, RowSender, queue};
-use windrow_stream::memory::of_plan;
+use windrow_stream::memory::plan_error;
 
 use crate::execution::context::StatementContext;
 use crate::execution::expansion::{BatchFit, check_expansion};
@@ -84,7 +84,7 @@ impl<'a> Executor<'a> {
             let unless_done = EndOnDrop::new(budget);
             let work = async move {
                 let env = context.runtime_env();
-                collect_partitioned(plan, context).await.map_err(|e| of_plan(e, &env))
+                collect_partitioned(plan, context).await.map_err(|e| plan_error(e, &env))
             };
             let work = self.cx.instance.parts.cpu.spawn(budget.within(Box::pin(work)));
             let rows = AbortOnDrop(work).await?;
@@ -162,9 +162,9 @@ async fn produce_once(
     sent: &mut bool,
 ) -> Result<()> {
     let env = context.runtime_env();
-    let mut rows = execute_stream(plan, context).map_err(|e| of_plan(e, &env))?;
+    let mut rows = execute_stream(plan, context).map_err(|e| plan_error(e, &env))?;
     while let Some(batch) = rows.next().await {
-        let batch = batch.map_err(|e| of_plan(e, &env))?;
+        let batch = batch.map_err(|e| plan_error(e, &env))?;
         *sent = true;
         if sender.send(Ok(batch)).await.is_err() {
             return Ok(());

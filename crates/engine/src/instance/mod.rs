@@ -169,7 +169,7 @@ impl Instance {
     pub(crate) fn note_resumed(&self, view: &str, newest: &Newest) {
         let mut recovery = self.recovery.lock();
         recovery.resumed += usize::from(newest.resume.is_some());
-        let unusable = newest.passed_over.iter().map(|why| format!("view \"{view}\": {why}"));
+        let unusable = newest.skipped.iter().map(|why| format!("view \"{view}\": {why}"));
         recovery.notices.extend(unusable);
         recovery.recomputed += usize::from(newest.resume.is_none());
     }

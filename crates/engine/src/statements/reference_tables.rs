@@ -203,7 +203,7 @@ fn read_rows(path: &Path, bytes: &[u8], owner: &Owner) -> Result<MemTable> {
     let mut schema = reader.schema().as_ref().clone();
     match schema.metadata.remove(OWNER_KEY) {
         Some(said) if said == owner.id => {}
-        None if owner.may_be_unsaid => {}
+        None if owner.may_be_unrecorded => {}
         _ => return Err(damaged(&"it is of another table")),
     }
     let schema = Arc::new(schema);
@@ -233,7 +233,7 @@ mod tests {
             ((0..20).collect(), (0..20).map(|n| Some(format!("text {n}"))).collect());
         let columns: Vec<arrow::array::ArrayRef> = vec![Arc::new(columns.0), Arc::new(columns.1)];
         let rows = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
-        let owner = |id: &str| Owner { id: id.into(), may_be_unsaid: false, is_made: true };
+        let owner = |id: &str| Owner { id: id.into(), may_be_unrecorded: false, is_created: true };
         let bytes = to_bytes(&schema, &[rows.clone(), rows.slice(3, 4)], &owner("d/1")).unwrap();
         let of_another = read_rows(Path::new("t.arrow"), &bytes, &owner("d/2"));
         assert!(of_another.unwrap_err().message().contains("it is of another table"));

@@ -120,7 +120,7 @@ async fn follow(
                     return Ok(());
                 }
                 if let Some(watermark) = batch.watermark {
-                    promise.tell(watermark);
+                    promise.advance(watermark);
                 }
             }
         }

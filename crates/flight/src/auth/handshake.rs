@@ -11,9 +11,9 @@ use prost::Message;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 use windrow_core::{Error, ErrorKind};
-use windrow_server::auth::login::Door;
+use windrow_server::auth::login::Authenticator;
 
-use super::layer::Given;
+use super::layer::IssuedToken;
 use crate::status::to_status;
 
 /// The token returned where none is needed: clients expect one.
@@ -28,12 +28,12 @@ pub(crate) type HandshakeStream =
 /// # Errors
 /// When user or password is wrong or missing.
 pub(crate) async fn handshake(
-    door: &Arc<Door>,
+    door: &Arc<Authenticator>,
     request: Request<Streaming<HandshakeRequest>>,
 ) -> Result<Response<HandshakeStream>, Status> {
-    let given = request.extensions().get::<Given>().cloned();
+    let given = request.extensions().get::<IssuedToken>().cloned();
     let (token, version) = match given {
-        Some(Given(token)) => (token, 0),
+        Some(IssuedToken(token)) => (token, 0),
         None => in_message(door, request.into_inner()).await?,
     };
     let payload = Bytes::from(token.clone());
@@ -48,7 +48,7 @@ pub(crate) async fn handshake(
 }
 
 async fn in_message(
-    door: &Arc<Door>,
+    door: &Arc<Authenticator>,
     mut messages: Streaming<HandshakeRequest>,
 ) -> Result<(String, u64), Status> {
     let first = messages.message().await?.unwrap_or_default();

@@ -11,7 +11,7 @@ use http::{Request, Response};
 use tonic::body::Body;
 use tower::{Layer, Service};
 use windrow_core::{Error, ErrorKind};
-use windrow_server::auth::login::{Door, Entered};
+use windrow_server::auth::login::{Authenticated, Authenticator};
 
 use crate::connection::peer;
 use crate::status::to_status;
@@ -21,11 +21,11 @@ const HANDSHAKE: &str = "/arrow.flight.protocol.FlightService/Handshake";
 
 /// A token issued by a handshake, in the extensions of its request.
 #[derive(Debug, Clone)]
-pub(crate) struct Given(pub(crate) String);
+pub(crate) struct IssuedToken(pub(crate) String);
 
 /// Wraps a service in [`Authenticated`].
 #[derive(Debug, Clone)]
-pub(crate) struct AuthLayer(pub(crate) Arc<Door>);
+pub(crate) struct AuthLayer(pub(crate) Arc<Authenticator>);
 
 impl<S> Layer<S> for AuthLayer {
     type Service = Authenticated<S>;
@@ -39,7 +39,7 @@ impl<S> Layer<S> for AuthLayer {
 #[derive(Debug, Clone)]
 pub(crate) struct Authenticated<S> {
     inner: S,
-    door: Arc<Door>,
+    door: Arc<Authenticator>,
 }
 
 impl<S> Service<Request<Body>> for Authenticated<S>
@@ -77,7 +77,7 @@ where
                     Err(Error::new(ErrorKind::Unauthenticated, message).with_source(e))
                 }
             };
-            let Entered { identity, token } = match entered {
+            let Authenticated { identity, token } = match entered {
                 Ok(entered) => entered,
                 Err(error) => return Ok(to_status(&error, "").into_http()),
             };
@@ -86,7 +86,7 @@ where
             }
             request.extensions_mut().insert(identity);
             if let (true, Some(token)) = (handshake, &token) {
-                request.extensions_mut().insert(Given(token.clone()));
+                request.extensions_mut().insert(IssuedToken(token.clone()));
             }
             let mut response = inner.call(request).await?;
             if let Some(mut value) =

@@ -1,5 +1,5 @@
 //! Authentication over gRPC: the layer in front of every call, and the handshake. Credentials are checked by the
-//! [`Door`](windrow_server::auth::login::Door).
+//! [`Authenticator`](windrow_server::auth::login::Authenticator).
 
 pub(crate) mod handshake;
 pub(crate) mod layer;

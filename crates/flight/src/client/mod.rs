@@ -70,7 +70,7 @@ pub enum Reply {
 
 /// Metadata that a server sends for a statement without rows.
 #[derive(Deserialize)]
-struct Said {
+struct StatementDone {
     done: String,
 }
 
@@ -152,7 +152,7 @@ impl Client {
         let mut data = self.fetch(&info).await?;
         let mut reply = Reply::Done("OK".to_owned());
         while let Some(message) = data.message().await.map_err(|status| self.error(&status))? {
-            if let Ok(Said { done }) = serde_json::from_slice(&message.app_metadata) {
+            if let Ok(StatementDone { done }) = serde_json::from_slice(&message.app_metadata) {
                 reply = Reply::Done(done);
             }
         }

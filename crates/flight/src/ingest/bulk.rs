@@ -48,11 +48,11 @@ struct Rows {
 
 impl Rows {
     async fn ingest(&mut self, session: &Session, command: &CommandStatementIngest) -> Result<i64> {
-        let wish = Wish::of(command)?;
+        let mode = IngestMode::of(command)?;
         let Some(schema) = self.schema().await? else {
             return Err(Error::data("no columns were sent"));
         };
-        let ingest = wish.open(session, &command.table, &schema).await?;
+        let ingest = mode.open(session, &command.table, &schema).await?;
         let (mut piece, mut rows, mut bytes) = (vec![], 0, 0);
         while let Some(message) = self.data.try_next().map_err(unreadable).await? {
             let DecodedPayload::RecordBatch(batch) = message.payload else { continue };
@@ -89,7 +89,7 @@ impl Rows {
 
 /// What the client requests about the stream itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wish {
+enum IngestMode {
     /// It must exist.
     Append,
     /// It must not exist and is created.
@@ -100,7 +100,7 @@ enum Wish {
     Replace,
 }
 
-impl Wish {
+impl IngestMode {
     fn of(command: &CommandStatementIngest) -> Result<Self> {
         if command.temporary {
             return Err(Error::config("streams are not temporary").with_hint(

@@ -24,14 +24,14 @@ const WAITING_MAX: usize = 8;
 /// applies to the batch that follows, and the producer to all.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Said {
+struct BatchMetadata {
     producer: Option<String>,
     sequence: Option<u64>,
 }
 
 /// The metadata of an acknowledgement, likewise.
 #[derive(Debug, Serialize)]
-struct Told {
+struct Acknowledgement {
     sequence: u64,
     rows: u64,
     bad: u64,
@@ -129,7 +129,7 @@ impl Sender {
         }
     }
 
-    fn said(&mut self, said: Said) {
+    fn said(&mut self, said: BatchMetadata) {
         if let Some(producer) = said.producer
             && self.producer.as_ref() != Some(&producer)
         {
@@ -153,9 +153,9 @@ impl Sender {
     }
 }
 
-fn said(metadata: &Bytes) -> Result<Said> {
+fn said(metadata: &Bytes) -> Result<BatchMetadata> {
     if metadata.is_empty() {
-        return Ok(Said::default());
+        return Ok(BatchMetadata::default());
     }
     serde_json::from_slice(metadata).map_err(|e| {
         Error::data(format!("the app_metadata of a batch is not understood: {e}"))
@@ -168,8 +168,8 @@ fn answer(sequence: u64, pushed: Pushed) -> Result<PutResult> {
     let Pushed { rows, bad, repeated, in_1970 } = pushed;
     let notice = in_1970
         .then_some("all event times lie in 1970; numbers are read in the unit of the column");
-    let json =
-        serde_json::to_vec(&Told { sequence, rows, bad, repeated, notice }).map_err(|e| {
+    let json = serde_json::to_vec(&Acknowledgement { sequence, rows, bad, repeated, notice })
+        .map_err(|e| {
             Error::internal("an acknowledgement cannot be written as JSON").with_source(e)
         })?;
     Ok(PutResult { app_metadata: json.into() })

@@ -31,7 +31,7 @@ use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 use windrow_core::{Error, ErrorKind};
 use windrow_engine::{Engine, Prepared, Session, Values};
-use windrow_server::auth::login::Door;
+use windrow_server::auth::login::Authenticator;
 use windrow_server::running::{Execution, Running};
 use windrow_server::session::{ClientSession, Sessions};
 
@@ -39,7 +39,7 @@ use self::transactions::{no_transaction, transactionless};
 use crate::auth::handshake::{HandshakeStream, handshake};
 use crate::ingest;
 use crate::metadata;
-use crate::rows::{self, Telling};
+use crate::rows::{self, RowReporting};
 use crate::session;
 use crate::statement;
 use crate::status::{refused, to_status};
@@ -60,11 +60,11 @@ pub(crate) struct Parts {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) running: Running,
     engine: Engine,
-    door: Arc<Door>,
+    door: Arc<Authenticator>,
 }
 
 impl Service {
-    pub(crate) fn new(engine: Engine, door: Arc<Door>) -> Self {
+    pub(crate) fn new(engine: Engine, door: Arc<Authenticator>) -> Self {
         let sessions = Arc::new(Sessions::new(engine.clone()));
         let parts = Parts { sessions, running: Running::default(), engine, door };
         Self(Arc::new(Box::new(parts)))
@@ -103,9 +103,9 @@ async fn rows_of(
     prepared: &Prepared,
     values: &Values,
     execution: Execution,
-    telling: Telling,
+    reporting: RowReporting,
 ) -> Rows {
-    statement::execute(session, prepared, values, execution, telling).await.map(Response::new)
+    statement::execute(session, prepared, values, execution, reporting).await.map(Response::new)
 }
 
 fn metadata_rows(rows: &RecordBatch) -> Rows {
@@ -164,8 +164,8 @@ impl FlightSqlService for Service {
         }
         let session = self.session_of(&request)?;
         let execution = self.begin(&fetch.id, &session);
-        let telling = Telling::of(self.engine.clone(), request.metadata());
-        let rows = statement::execute_text(&session.session, &fetch.sql, execution, telling);
+        let reporting = RowReporting::of(self.engine.clone(), request.metadata());
+        let rows = statement::execute_text(&session.session, &fetch.sql, execution, reporting);
         rows.await.map(Response::new)
     }
 
@@ -226,8 +226,8 @@ impl FlightSqlService for Service {
         let found = session.prepared.get(&query.prepared_statement_handle).map_err(refused)?;
         let execution = self.begin(&query.prepared_statement_handle, &session);
         let values = found.bound_once().map_err(refused)?;
-        let telling = Telling::of(self.engine.clone(), request.metadata());
-        rows_of(&session.session, &found.prepared, &values, execution, telling).await
+        let reporting = RowReporting::of(self.engine.clone(), request.metadata());
+        rows_of(&session.session, &found.prepared, &values, execution, reporting).await
     }
 
     async fn do_put_prepared_statement_query(

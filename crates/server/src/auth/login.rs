@@ -51,7 +51,7 @@ impl LoginConfig {
 
 /// The authenticator: decides which clients may enter, and as which identity.
 #[derive(Debug)]
-pub struct Door {
+pub struct Authenticator {
     users: Option<Watched<UserLine>>,
     tokens: Option<Watched<TokenLine>>,
     bearers: Bearers,
@@ -65,14 +65,14 @@ pub struct Door {
 
 /// An authenticated client, with its token for subsequent calls.
 #[derive(Debug)]
-pub struct Entered {
+pub struct Authenticated {
     /// The identity of the client.
     pub identity: Identity,
     /// `None`: the credentials that were presented remain valid.
     pub token: Option<String>,
 }
 
-impl Door {
+impl Authenticator {
     /// Opens the files.
     ///
     /// # Errors
@@ -113,7 +113,7 @@ impl Door {
     ///
     /// # Errors
     /// [`ErrorKind::Unauthenticated`]; [`ErrorKind::Limit`] when there are too many logins.
-    pub async fn enter(&self, header: Option<&str>) -> Result<Entered> {
+    pub async fn enter(&self, header: Option<&str>) -> Result<Authenticated> {
         if self.is_open() {
             return Ok(self.anybody());
         }
@@ -143,7 +143,7 @@ impl Door {
     ///
     /// # Errors
     /// As [`enter`](Self::enter).
-    pub async fn login(&self, name: &str, password: String) -> Result<Entered> {
+    pub async fn login(&self, name: &str, password: String) -> Result<Authenticated> {
         if self.is_open() {
             return Ok(self.anybody());
         }
@@ -155,7 +155,7 @@ impl Door {
     }
 
     /// The same, without counting those that are refused.
-    async fn by_password(&self, name: &str, password: String) -> Result<Entered> {
+    async fn by_password(&self, name: &str, password: String) -> Result<Authenticated> {
         let users = self.users.as_ref().map(Watched::lines).unwrap_or_default();
         let user = users.iter().find(|u| u.name == name);
         let hash = user.map_or_else(|| self.nobody.clone(), |u| u.password.clone());
@@ -166,7 +166,7 @@ impl Door {
         };
         let token = self.bearers.give(name, &user.password);
         let identity = Identity::new(name, &grants(user)?, &self.admission);
-        Ok(Entered { identity, token: Some(token) })
+        Ok(Authenticated { identity, token: Some(token) })
     }
 
     /// Whether clients need no login.
@@ -174,11 +174,11 @@ impl Door {
         self.users.is_none() && self.tokens.is_none()
     }
 
-    fn anybody(&self) -> Entered {
-        Entered { identity: Identity::anybody(&self.admission), token: None }
+    fn anybody(&self) -> Authenticated {
+        Authenticated { identity: Identity::anybody(&self.admission), token: None }
     }
 
-    fn bearer(&self, token: &str) -> Result<Entered> {
+    fn bearer(&self, token: &str) -> Result<Authenticated> {
         let refused = |why: &str| Error::new(ErrorKind::Unauthenticated, why);
         match self.bearers.find(token) {
             Some(Some(bearer)) => {
@@ -189,7 +189,7 @@ impl Door {
                         .with_hint("Log in again.")
                 })?;
                 let identity = Identity::new(&bearer.user, &grants(user)?, &self.admission);
-                return Ok(Entered { identity, token: None });
+                return Ok(Authenticated { identity, token: None });
             }
             Some(None) => {
                 return Err(refused("the login has expired").with_hint("Log in again."));
@@ -207,7 +207,7 @@ impl Door {
             return Err(refused(&message).with_hint("Ask an administrator for a new one."));
         }
         let identity = Identity::new(&found.name, &grants(found)?, &self.admission);
-        Ok(Entered { identity, token: None })
+        Ok(Authenticated { identity, token: None })
     }
 }
 
@@ -242,7 +242,7 @@ mod tests {
         _tmp: tempfile::TempDir,
         clock: ManualClock,
         config: LoginConfig,
-        door: Door,
+        door: Authenticator,
         token: String,
     }
 
@@ -271,7 +271,7 @@ mod tests {
         let clock = ManualClock::default();
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
         let admission = Arc::new(Admission::new(QueryLimits::default()));
-        let door = Door::open(&config, &shared, admission).unwrap();
+        let door = Authenticator::open(&config, &shared, admission).unwrap();
         Fixture { _tmp: tmp, clock, config, door, token }
     }
 

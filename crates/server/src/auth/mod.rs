@@ -1,7 +1,7 @@
 //! Authentication and authorisation: users with passwords, tokens, and their rights.
 //!
 //! ```text
-//! call ─► Door ─┬─ Basic  ─► users file ─► argon2, off the reactor ─► Identity, a new bearer token
+//! call ─► Authenticator ─┬─ Basic  ─► users file ─► argon2, off the reactor ─► Identity, a new bearer token
 //!               └─ Bearer ─► tokens given at login │ tokens file   ─► Identity
 //! Identity (which the wire keeps beside the request) ─► Access of the session
 //! ```

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use windrow_core::{Error, ErrorKind, Result};
 use windrow_engine::{Admission, Engine};
 
-use crate::auth::login::Door;
+use crate::auth::login::Authenticator;
 use crate::connection::Connections;
 
 /// The format of `/metrics`.
@@ -27,7 +27,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 #[derive(Debug, Clone)]
 pub struct Monitor {
     pub(crate) engine: Engine,
-    pub(crate) door: Arc<Door>,
+    pub(crate) door: Arc<Authenticator>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) connections: Connections,
 }

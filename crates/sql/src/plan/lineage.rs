@@ -192,7 +192,7 @@ fn of_assign(assign: &WindowAssign) -> Result<Vec<Known>> {
     };
     let bounds = [
         Known {
-            to_end: spec.start_tells_end().then_some(start_to_end),
+            to_end: spec.start_determines_end().then_some(start_to_end),
             lag: lag.map(|lag| lag.saturating_add(size)),
         },
         Known { to_end: Some(ToEnd::Ticks(0)), lag },

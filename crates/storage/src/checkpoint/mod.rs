@@ -106,7 +106,7 @@ pub struct Newest {
     /// `None`: there is no usable checkpoint.
     pub resume: Option<Resume>,
     /// Why newer ones cannot be used, as messages.
-    pub passed_over: Vec<String>,
+    pub skipped: Vec<String>,
 }
 
 impl Checkpoints {
@@ -139,9 +139,9 @@ impl Checkpoints {
         let names = self.files.list(&self.dir).map_err(|e| io_error("list", &self.dir, e))?;
         let ids: BTreeSet<u64> = names.iter().filter_map(|n| Manifest::id_of(n)).collect();
         let mut newest = Newest::default();
-        if ids.is_empty() && self.owner.is_made {
+        if ids.is_empty() && self.owner.is_created {
             let dir = self.dir.display();
-            newest.passed_over.push(format!("there is no checkpoint in \"{dir}\" any more"));
+            newest.skipped.push(format!("there is no checkpoint in \"{dir}\" any more"));
         }
         let mut usable: VecDeque<Manifest> = VecDeque::new();
         let mut unfit = BTreeSet::new();
@@ -167,7 +167,7 @@ impl Checkpoints {
                 }
                 Err(error) => {
                     let message = error.message();
-                    newest.passed_over.push(format!("checkpoint {id} is not used: {message}"));
+                    newest.skipped.push(format!("checkpoint {id} is not used: {message}"));
                 }
             }
         }
@@ -519,7 +519,7 @@ struct Written {
 fn is_owner(owner: &Owner, manifest: &Manifest) -> bool {
     match &manifest.owner {
         Some(said) => *said == owner.id,
-        None => owner.may_be_unsaid,
+        None => owner.may_be_unrecorded,
     }
 }
 

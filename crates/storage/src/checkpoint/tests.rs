@@ -18,7 +18,7 @@ fn stamp(plan: &str) -> Stamp {
 }
 
 fn owner() -> Owner {
-    Owner { id: "d/1".into(), may_be_unsaid: false, is_made: false }
+    Owner { id: "d/1".into(), may_be_unrecorded: false, is_created: false }
 }
 
 fn open(files: &FaultyFiles, plan: &str) -> Checkpoints {
@@ -172,7 +172,7 @@ fn simulate(seed: u64) -> (usize, usize) {
         let checkpoints = open(&files, "p");
         let mut found = newest(&checkpoints);
         let at = found.resume.as_ref().map_or(0, |resume| resume.counts.batches);
-        assert!(at >= acknowledged, "seed {seed}: {at} < {acknowledged}, {:?}", found.passed_over);
+        assert!(at >= acknowledged, "seed {seed}: {at} < {acknowledged}, {:?}", found.skipped);
         let mut model = cuts[&at].clone();
         if let Some(resume) = &mut found.resume {
             model.assert_is(resume);
@@ -253,16 +253,13 @@ fn another_plan_or_program_does_not_fit() {
     write(&open(&files, "p"), Model::default().resume(&mut Chance(3))).unwrap();
     let found = newest(&open(&files, "q"));
     assert!(found.resume.is_none());
-    assert_eq!(found.passed_over, ["checkpoint 1 is not used: it is of another query"]);
+    assert_eq!(found.skipped, ["checkpoint 1 is not used: it is of another query"]);
     let other = Stamp { engine: "windrow 2".into(), ..stamp("p") };
     let other =
         Checkpoints::open(Arc::new(files.clone()), "checkpoints/v".into(), other, owner()).unwrap();
-    assert_eq!(
-        newest(&other).passed_over,
-        ["checkpoint 1 is not used: it was written by windrow 1"]
-    );
+    assert_eq!(newest(&other).skipped, ["checkpoint 1 is not used: it was written by windrow 1"]);
     let refused = open(&files, "p").newest(&|_, _| Err("no".into())).unwrap();
-    assert_eq!(refused.passed_over, ["checkpoint 1 is not used: no"]);
+    assert_eq!(refused.skipped, ["checkpoint 1 is not used: no"]);
     assert!(newest(&open(&files, "p")).resume.is_some());
 }
 
@@ -291,7 +288,7 @@ fn a_flipped_byte_anywhere_is_noticed() {
             damaged[at] ^= 4;
             files.replace(&path, &damaged).unwrap();
             let found = newest(&open(&files, "p"));
-            let told = found.passed_over.first().cloned().unwrap_or_default();
+            let told = found.skipped.first().cloned().unwrap_or_default();
             assert!(told.contains(&name) && told.contains("is damaged"), "{name}, {at}: {told}");
         }
         files.replace(&path, &bytes).unwrap();

@@ -33,7 +33,7 @@ const RENEWAL: Duration = Duration::from_secs(10);
 /// Time from a failed renewal to the next attempt, and between two reads of another process's lease.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long the exit of a process waits until its lease is released.
-const GOODBYE: Duration = Duration::from_secs(5);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether this process may write.
 #[derive(Debug)]
@@ -239,7 +239,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         drop(self.stop.take());
-        if off_reactor(|| self.ended.lock().recv_timeout(GOODBYE)).is_err() {
+        if off_reactor(|| self.ended.lock().recv_timeout(RELEASE_TIMEOUT)).is_err() {
             tracing::warn!("the lease of the data directory was not released and will expire");
         }
     }

@@ -227,7 +227,7 @@ impl Reading<'_> {
     fn is_owner(&self, said: Option<&str>) -> bool {
         match (&self.known.owner, said) {
             (None, _) => true,
-            (Some(owner), None) => owner.may_be_unsaid,
+            (Some(owner), None) => owner.may_be_unrecorded,
             (Some(owner), Some(said)) => owner.id == said,
         }
     }

@@ -162,7 +162,7 @@ impl Memory {
 
 /// Converts an error of a bounded plan. An I/O error of spilled sorts, joins and groupings names the directory for
 /// spill files, because DataFusion only passes on the error of the system.
-pub fn of_plan(error: DataFusionError, env: &RuntimeEnv) -> Error {
+pub fn plan_error(error: DataFusionError, env: &RuntimeEnv) -> Error {
     let raw = match error.find_root() {
         DataFusionError::IoError(io) => Some(io),
         DataFusionError::ArrowError(arrow, _) => match arrow.as_ref() {
@@ -212,7 +212,7 @@ impl OperatorMemory {
 
     /// Records the bytes of a part; returns whether the operator is over its share and this part should spill. A part
     /// that holds less than half of the average need not.
-    fn tell(&self, number: usize, bytes: usize) -> bool {
+    fn report(&self, number: usize, bytes: usize) -> bool {
         let mut held = self.held.lock();
         if let Some(part) = held.parts.get_mut(number) {
             *part = bytes;
@@ -261,14 +261,14 @@ pub struct Part {
 
 impl Part {
     /// Records the bytes that the part holds now; returns whether it should spill.
-    pub fn tell(&self, bytes: usize) -> bool {
-        self.operator.tell(self.number, bytes)
+    pub fn report(&self, bytes: usize) -> bool {
+        self.operator.report(self.number, bytes)
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
-        self.operator.tell(self.number, 0);
+        self.operator.report(self.number, 0);
     }
 }
 
@@ -299,10 +299,10 @@ impl MeasuredStore {
             return Ok(());
         }
         self.news = 0;
-        if part.tell(self.store.size_bytes()) {
+        if part.report(self.store.size_bytes()) {
             self.store.spill(part.operator.as_ref())?;
             // The bytes of an empty store still count.
-            part.tell(self.store.size_bytes());
+            part.report(self.store.size_bytes());
         }
         Ok(())
     }
@@ -318,7 +318,7 @@ impl MeasuredStore {
     pub fn shrunk(&mut self) {
         if let Some(part) = &self.part {
             self.news = 0;
-            part.tell(self.store.size_bytes());
+            part.report(self.store.size_bytes());
         }
     }
 }
@@ -366,13 +366,13 @@ mod tests {
             ArrowError::IoError("full".into(), full()).into(),
         ];
         for error in errors {
-            let error = of_plan(error, &env);
+            let error = plan_error(error, &env);
             assert_eq!(error.kind(), ErrorKind::Unavailable);
             let place = tmp.path().join("tmp").display().to_string();
             assert!(error.message().contains(&place), "{error}");
             assert!(error.hints().iter().any(|hint| hint.contains("Free space")), "{error}");
         }
-        let other = of_plan(DataFusionError::Execution("no".into()), &env);
+        let other = plan_error(DataFusionError::Execution("no".into()), &env);
         assert_eq!(other.message(), "no");
     }
 }

@@ -123,7 +123,7 @@ fn a_catalog_from_before_ids_is_taken_over_once() {
     std::fs::write(tmp.path().join(CATALOG), old.to_string()).unwrap();
     let directory = DataDirectory::open(Arc::new(StdFiles), tmp.path()).unwrap();
     assert_eq!(Definitions::open(&directory).unwrap().list(), std::slice::from_ref(&object));
-    assert!(directory.owner(1).may_be_unsaid && !directory.owner(2).may_be_unsaid);
+    assert!(directory.owner(1).may_be_unrecorded && !directory.owner(2).may_be_unrecorded);
     assert_eq!(Definitions::open(&directory).unwrap().list(), [object]);
     // A catalog of the old format in a directory that has an id is another one's.
     std::fs::write(tmp.path().join(CATALOG), old.to_string()).unwrap();

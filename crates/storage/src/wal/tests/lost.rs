@@ -6,7 +6,7 @@ const DIR: &str = "/s/log";
 
 fn known(files: &FaultyFiles, gaps: &[(u64, u64)]) -> Known {
     let gaps = gaps.iter().map(|(a, b)| windrow_core::OffsetRange::try_new(*a, *b).unwrap());
-    let owner = Owner { id: "d/1".into(), may_be_unsaid: false, is_made: true };
+    let owner = Owner { id: "d/1".into(), may_be_unrecorded: false, is_created: true };
     let mut known = Known { owner: Some(owner), gaps: Gaps::new(gaps), ..Known::default() };
     extent::read(files, Path::new(DIR), &mut known).unwrap();
     known
@@ -105,7 +105,7 @@ fn a_torn_end_that_nobody_knows_is_cut() {
 fn another_log_is_refused() {
     let files = ten(3);
     let mut other = known(&files, &[]);
-    other.owner = Some(Owner { id: "d/2".into(), may_be_unsaid: false, is_made: true });
+    other.owner = Some(Owner { id: "d/2".into(), may_be_unrecorded: false, is_created: true });
     let error = open(&files, 0, &other, Durability::Fsync).unwrap_err();
     assert!(error.message().ends_with("is of another log"), "{error}");
     // One without an owner may be of a directory from before it had an id.
@@ -113,7 +113,7 @@ fn another_log_is_refused() {
     let unsaid = FaultyFiles::default();
     drop(open(&unsaid, 0, &Known::default(), Durability::Fsync).unwrap());
     assert!(open(&unsaid, 0, &other, Durability::Fsync).is_err());
-    other.owner = Some(Owner { id: "d/2".into(), may_be_unsaid: true, is_made: true });
+    other.owner = Some(Owner { id: "d/2".into(), may_be_unrecorded: true, is_created: true });
     drop(open(&unsaid, 0, &other, Durability::Fsync).unwrap());
 }
 

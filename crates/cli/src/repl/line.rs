@@ -7,7 +7,7 @@ use crate::command::is_command;
 
 /// The class of a line.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum Line {
     /// Nothing.
     Nothing,
     /// The statement continues; its text so far.
@@ -23,30 +23,30 @@ pub(super) enum Said {
 }
 
 /// Classifies `line`, which follows the lines of `pending`, the beginning of a statement.
-pub(super) fn said(pending: &str, line: String) -> Said {
+pub(super) fn take_line(pending: &str, line: String) -> Line {
     if pending.is_empty() {
         if line.trim().is_empty() {
-            return Said::Nothing;
+            return Line::Nothing;
         }
         if is_command(&line) {
-            return Said::All(line);
+            return Line::All(line);
         }
     } else if line.trim_start().starts_with('\\') && !is_open(pending) {
         match line.trim() {
-            "\\r" => return Said::Cleared,
-            "\\g" => return Said::All(pending.to_owned()),
-            "\\gx" => return Said::Expanded(pending.to_owned()),
-            _ => return Said::Aside(line),
+            "\\r" => return Line::Cleared,
+            "\\g" => return Line::All(pending.to_owned()),
+            "\\gx" => return Line::Expanded(pending.to_owned()),
+            _ => return Line::Aside(line),
         }
     }
     let text = if pending.is_empty() { line } else { format!("{pending}\n{line}") };
     if let Some(before) = ended_by(&text, "\\g") {
-        return Said::All(before);
+        return Line::All(before);
     }
     if let Some(before) = ended_by(&text, "\\gx") {
-        return Said::Expanded(before);
+        return Line::Expanded(before);
     }
-    if is_complete(&text) { Said::All(text) } else { Said::Part(text) }
+    if is_complete(&text) { Line::All(text) } else { Line::Part(text) }
 }
 
 /// Returns the statement that ends with the command `command`, without it.
@@ -65,26 +65,26 @@ fn is_open(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn after(pending: &str, line: &str) -> Said {
-        said(pending, line.to_owned())
+    fn after(pending: &str, line: &str) -> Line {
+        take_line(pending, line.to_owned())
     }
 
     #[test]
     fn lines_make_statements() {
-        assert_eq!(after("", "  "), Said::Nothing);
-        assert_eq!(after("", "SELECT"), Said::Part("SELECT".into()));
-        assert_eq!(after("SELECT", "1;"), Said::All("SELECT\n1;".into()));
-        assert_eq!(after("SELECT 'a", "\\r"), Said::Part("SELECT 'a\n\\r".into()));
-        assert_eq!(after("", "\\d t"), Said::All("\\d t".into()));
+        assert_eq!(after("", "  "), Line::Nothing);
+        assert_eq!(after("", "SELECT"), Line::Part("SELECT".into()));
+        assert_eq!(after("SELECT", "1;"), Line::All("SELECT\n1;".into()));
+        assert_eq!(after("SELECT 'a", "\\r"), Line::Part("SELECT 'a\n\\r".into()));
+        assert_eq!(after("", "\\d t"), Line::All("\\d t".into()));
     }
 
     #[test]
     fn commands_stand_within_statements() {
-        assert_eq!(after("SELECT 1", "\\r"), Said::Cleared);
-        assert_eq!(after("SELECT 1", "\\d t"), Said::Aside("\\d t".into()));
-        assert_eq!(after("SELECT 1", "\\g"), Said::All("SELECT 1".into()));
-        assert_eq!(after("SELECT", "1 \\gx"), Said::Expanded("SELECT\n1".into()));
-        assert_eq!(after("", "SELECT 1 \\g"), Said::All("SELECT 1".into()));
-        assert_eq!(after("", "SELECT ' \\g"), Said::Part("SELECT ' \\g".into()));
+        assert_eq!(after("SELECT 1", "\\r"), Line::Cleared);
+        assert_eq!(after("SELECT 1", "\\d t"), Line::Aside("\\d t".into()));
+        assert_eq!(after("SELECT 1", "\\g"), Line::All("SELECT 1".into()));
+        assert_eq!(after("SELECT", "1 \\gx"), Line::Expanded("SELECT\n1".into()));
+        assert_eq!(after("", "SELECT 1 \\g"), Line::All("SELECT 1".into()));
+        assert_eq!(after("", "SELECT ' \\g"), Line::Part("SELECT ' \\g".into()));
     }
 }
