@@ -23,7 +23,7 @@ pub(super) enum Line {
 }
 
 /// Classifies `line`, which follows the lines of `pending`, the beginning of a statement.
-pub(super) fn take_line(pending: &str, line: String) -> Line {
+pub(super) fn classify(pending: &str, line: String) -> Line {
     if pending.is_empty() {
         if line.trim().is_empty() {
             return Line::Nothing;
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     fn after(pending: &str, line: &str) -> Line {
-        take_line(pending, line.to_owned())
+        classify(pending, line.to_owned())
     }
 
     #[test]

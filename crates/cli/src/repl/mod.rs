@@ -18,7 +18,7 @@ use windrow_core::{Error, ErrorKind};
 use windrow_engine::Failures;
 
 use self::editor::{Sql, editor};
-use self::line::{Line, take_line};
+use self::line::{Line, classify};
 use crate::failure::Failure;
 use crate::runner::{Flow, Runner};
 use crate::script::Script;
@@ -154,7 +154,7 @@ impl Prompt<'_> {
 
     /// Takes a line: the end of a statement, a command, or a part of a statement. Returns whether to leave.
     fn line(&mut self, line: String) -> Result<bool, Failure> {
-        match take_line(&self.pending, line) {
+        match classify(&self.pending, line) {
             Line::Nothing => Ok(false),
             Line::Part(text) => {
                 self.pending = text;
