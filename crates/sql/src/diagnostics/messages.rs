@@ -205,6 +205,10 @@ fn operator(text: &str) -> Option<Reworded> {
 }
 
 fn types(text: &str) -> Option<Reworded> {
+    if let Some(name) = text.strip_prefix("Unable to find factory for ") {
+        let hint = did_you_mean(name, ["PARQUET", "CSV", "JSON", "ARROW"], "formats");
+        return Some(hinted(format!("unknown format \"{name}\""), Some(hint)));
+    }
     if let Some(name) = text.strip_prefix("Unsupported SQL type ") {
         let name = name.trim_end_matches('.');
         let hint = did_you_mean(name, TYPE_NAMES, "types");

@@ -38,6 +38,7 @@ pub(super) fn statement(tokens: &[TokenWithSpan], end: Place) -> Result<Statemen
         "DESCRIBE" | "DESC" => describe(cursor, tokens, end),
         "DROP" => drop(cursor, tokens, end),
         "SET" => set(cursor, tokens, end),
+        "ALTER" => alter(cursor, tokens, end),
         "PAUSE" | "RESUME" | "DECLARE" | "FETCH" | "REFRESH" => Err(later(word, cursor.place())),
         _ if LEADING.iter().any(|k| k.eq_ignore_ascii_case(word)) => passed(tokens, end),
         _ => {
@@ -96,6 +97,22 @@ fn create(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Resul
             _ => error,
         })
     }
+}
+
+fn alter(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
+    let place = cursor.place();
+    cursor.advance();
+    let kinds = [
+        ("STREAM", "STREAM"),
+        ("SOURCE", "SOURCE"),
+        ("MATERIALIZED", "MATERIALIZED VIEW"),
+        ("VIEW", "VIEW"),
+    ];
+    let Some((_, kind)) = kinds.iter().find(|(first, _)| cursor.sees(&[first])) else {
+        return passed(tokens, end);
+    };
+    let hint = format!("CREATE OR REPLACE {kind} gives it another definition.");
+    Err(Error::sql(format!("ALTER {kind} is not supported")).with_place(place).with_hint(hint))
 }
 
 fn explain(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
@@ -286,7 +303,13 @@ fn drop(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<
         (&["SINK"], DropKind::Sink),
     ];
     let Some((_, kind)) = kinds.iter().find(|(words, _)| cursor.eat(words)) else {
-        return passed(tokens, end);
+        return passed(tokens, end).map_err(|error| match error.place() {
+            Some(place) if place == cursor.place() => {
+                let what = "STREAM, VIEW, MATERIALIZED VIEW, TABLE or SCHEMA after DROP";
+                error.hints().iter().cloned().fold(cursor.expected(what), Error::with_hint)
+            }
+            _ => error,
+        });
     };
     let if_exists = cursor.eat(&["IF", "EXISTS"]);
     let mut names = vec![cursor.name("a name")?];

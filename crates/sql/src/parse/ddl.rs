@@ -56,9 +56,20 @@ pub(super) fn is_stream(tokens: &[TokenWithSpan]) -> bool {
     false
 }
 
+/// `IF NOT EXISTS`, if it is there.
+fn if_not_exists(cursor: &mut Cursor<'_>) -> Result<bool> {
+    let is_there = cursor.eat(&["IF", "NOT", "EXISTS"]);
+    if !is_there && cursor.sees(&["IF", "NOT"]) {
+        cursor.advance();
+        cursor.advance();
+        return Err(cursor.expected("EXISTS after IF NOT"));
+    }
+    Ok(is_there)
+}
+
 /// What follows `CREATE [OR REPLACE] STREAM`.
 pub(super) fn create_stream(mut cursor: Cursor<'_>, head: Head) -> Result<Statement> {
-    let if_not_exists = cursor.eat(&["IF", "NOT", "EXISTS"]);
+    let if_not_exists = if_not_exists(&mut cursor)?;
     let name = cursor.name("the name of the stream")?;
     let (columns, watermark) = if cursor.peek(0) == &Token::LParen {
         let open = cursor.place();
@@ -231,6 +242,11 @@ impl ColumnReader<'_> {
         if token.token == Token::EOF {
             return Ok(());
         }
+        if is_word(&token.token, "NOT") {
+            let after = self.parser.peek_nth_token_ref(1);
+            let what = format!("expected NULL after NOT, found \"{}\"", after.token);
+            return Err(Error::sql(what).with_place(place_of(after.span)));
+        }
         let what = format!("expected \",\" or \")\" after a column, found \"{}\"", token.token);
         Err(Error::sql(what).with_place(place_of(token.span)))
     }
@@ -352,7 +368,7 @@ pub(super) fn create_view(
     materialized: bool,
     end: Place,
 ) -> Result<Statement> {
-    let if_not_exists = cursor.eat(&["IF", "NOT", "EXISTS"]);
+    let if_not_exists = if_not_exists(&mut cursor)?;
     let name = cursor.name("the name of the view")?;
     let mut columns = vec![];
     if cursor.peek(0) == &Token::LParen {
