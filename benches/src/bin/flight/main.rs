@@ -49,10 +49,13 @@ enum What {
         #[arg(default_value_t = 10_000_000)]
         rows: u64,
     },
-    /// From the row that closes a window until the subscriber has it, at 100,000 rows/s.
+    /// From the row by which the watermark passes a result until the subscriber has it, at 100,000 rows/s.
     Latency {
         #[arg(default_value_t = 20)]
         seconds: u64,
+        /// What the view consists of.
+        #[arg(long, value_enum, default_value_t = Results::Windows)]
+        of: Results,
     },
     /// Many clients that query a view again and again.
     Clients {
@@ -61,6 +64,17 @@ enum What {
         #[arg(default_value_t = 20)]
         queries: usize,
     },
+}
+
+/// What a view gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Results {
+    /// Windows of 50 ms with 100 groups.
+    Windows,
+    /// A row for each row, with a sum over the rows of its key in the last second.
+    Over,
+    /// A row for each row, of an interval join of the stream with itself.
+    Join,
 }
 
 /// A running `windrow serve`.
@@ -129,7 +143,7 @@ async fn main() -> Result<()> {
     match arguments.what {
         What::Rows { rows } => results(&served, rows).await,
         What::Ingest { rows } => ingest(&served, rows).await,
-        What::Latency { seconds } => latency(&served, seconds).await,
+        What::Latency { seconds, of } => latency(&served, seconds, of).await,
         What::Clients { clients, queries } => many(&served, clients, queries).await,
     }
 }
@@ -238,35 +252,59 @@ async fn ingest(served: &Served, rows: u64) -> Result<()> {
     Ok(())
 }
 
-async fn latency(served: &Served, seconds: u64) -> Result<()> {
-    // A batch of 500 rows each 5 ms; windows of 50 ms, so that each tenth batch closes one.
+impl Results {
+    fn query(self) -> &'static str {
+        match self {
+            Self::Windows => {
+                "SELECT window_start, window_end, n % 100 AS k, count(*) AS c \
+                 FROM TUMBLE(s, at, INTERVAL '50 milliseconds') GROUP BY window_start, window_end, k"
+            }
+            Self::Over => {
+                "SELECT n, at, sum(n) OVER (PARTITION BY n % 100 ORDER BY at \
+                 RANGE BETWEEN INTERVAL '1 second' PRECEDING AND CURRENT ROW) AS total FROM s"
+            }
+            Self::Join => {
+                "SELECT a.n, a.at FROM s AS a JOIN s AS b \
+                 ON a.n = b.n AND b.at BETWEEN a.at - INTERVAL '1 second' AND a.at"
+            }
+        }
+    }
+
+    /// The times, in µs, that the watermark has to reach for these results; ascending.
+    fn due(self, results: &RecordBatch) -> Vec<i64> {
+        let (column, after) = if self == Self::Windows { ("window_end", 0) } else { ("at", 1) };
+        let Some(times) = results.column_by_name(column) else { return vec![] };
+        let times = times.as_primitive::<TimestampMicrosecondType>().values();
+        times.iter().map(|time| time + after).collect()
+    }
+}
+
+async fn latency(served: &Served, seconds: u64, of: Results) -> Result<()> {
+    // A batch of 500 rows each 5 ms; each tenth batch closes a window of 50 ms.
     const ROWS: i64 = 500;
     const MICROS: i64 = 10;
     const EVERY: Duration = Duration::from_millis(5);
     const WINDOW: i64 = 50_000;
     let mut client = served.client().await?;
     run(&mut client, STREAM).await?;
-    run(
-        &mut client,
-        "CREATE MATERIALIZED VIEW v AS SELECT window_start, window_end, n % 100 AS k, count(*) AS c \
-         FROM TUMBLE(s, at, INTERVAL '50 milliseconds') GROUP BY window_start, window_end, k",
-    )
-    .await?;
+    run(&mut client, &format!("CREATE MATERIALIZED VIEW v AS {}", of.query())).await?;
     let info = client.execute("SUBSCRIBE TO v AFTER 0".to_owned(), None).await?;
     let ticket = info.endpoint.first().and_then(|e| e.ticket.clone()).ok_or("no ticket")?;
-    let mut windows = client.do_get(ticket).await?;
+    let mut results = client.do_get(ticket).await?;
     let batches = (Duration::from_secs(seconds).as_millis() / EVERY.as_millis()) as i64;
-    let all = batches * ROWS * MICROS / WINDOW - 1;
+    // The last row passes what is before it.
+    let last = (batches * ROWS - 1) * MICROS;
+    let last = if of == Results::Windows { last / WINDOW * WINDOW } else { last };
+    let passed_by = |due: i64| ((due + MICROS - 1) / MICROS / ROWS) as usize;
     let received = tokio::spawn(async move {
         let mut received = vec![];
-        while let Some(batch) = windows.try_next().await? {
+        while let Some(batch) = results.try_next().await? {
             let now = Instant::now();
-            let Some(ends) = batch.column_by_name("window_end") else { continue };
-            let ends = ends.as_primitive::<TimestampMicrosecondType>().values();
-            let mut ends: Vec<i64> = ends.iter().map(|end| end / WINDOW).collect();
-            ends.dedup();
-            received.extend(ends.into_iter().map(|end| (end, now)));
-            if received.last().is_some_and(|(end, _)| *end >= all) {
+            let due = of.due(&batch);
+            let mut passed: Vec<usize> = due.iter().map(|due| passed_by(*due)).collect();
+            passed.dedup();
+            received.extend(passed.into_iter().map(|batch| (batch, now)));
+            if due.last().is_some_and(|due| *due >= last) {
                 break;
             }
         }
@@ -299,13 +337,10 @@ async fn latency(served: &Served, seconds: u64) -> Result<()> {
     answers.await??;
     let mut times: Vec<Duration> = received
         .iter()
-        .filter_map(|(end, at)| {
-            let closes = (end * WINDOW / MICROS / ROWS) as usize;
-            sent.get(closes).map(|sent| at.saturating_duration_since(*sent))
-        })
+        .filter_map(|(batch, at)| sent.get(*batch).map(|sent| at.saturating_duration_since(*sent)))
         .collect();
     println!(
-        "{} windows of 100 groups, 100,000 rows/s: p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms",
+        "{} batches passed by the watermark, 100,000 rows/s: p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms",
         times.len(),
         percentile(&mut times, 50),
         percentile(&mut times, 99),
