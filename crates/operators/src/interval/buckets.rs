@@ -176,7 +176,7 @@ impl IntervalJoin {
             for (side, new) in sorted_new.iter().enumerate() {
                 let Some((rows, begins, order)) = new else { continue };
                 if let Some(rows) = rows_of(rows, order, part(begins, first, until))? {
-                    fresh.push((side, sorted(rows)?));
+                    fresh.push((side, vec![rows]));
                     any = true;
                 }
             }
@@ -185,7 +185,7 @@ impl IntervalJoin {
                     self.buckets.take_group(&spec, first..until)?.into_iter().enumerate()
                 {
                     if let Some((rows, matched)) = old {
-                        table.add_processed(side, rows, &matched)?;
+                        table.add_processed(side, vec![rows], &matched)?;
                     }
                 }
                 for (side, rows) in fresh {
@@ -211,7 +211,7 @@ impl IntervalJoin {
         let spec = Arc::clone(&self.spec);
         for (side, rows) in self.buckets.take_all(&spec)?.into_iter().enumerate() {
             if let Some((rows, matched)) = rows {
-                self.table.add_processed(side, rows, &matched)?;
+                self.table.add_processed(side, vec![rows], &matched)?;
             }
         }
         Ok(())

@@ -203,8 +203,8 @@ impl IntervalJoin {
                 self.frontier = end;
             } else {
                 let [left, right] = new;
-                self.enter(LEFT, &left)?;
-                self.enter(RIGHT, &right)?;
+                self.table.add(LEFT, left)?;
+                self.table.add(RIGHT, right)?;
             }
         }
         Ok(())
@@ -213,13 +213,6 @@ impl IntervalJoin {
     /// When the next row expires.
     fn next_expiry(&self) -> Option<i64> {
         self.table.next_expiry().into_iter().chain(self.buckets.next_expiry()).min()
-    }
-
-    fn enter(&mut self, side: usize, batches: &[RecordBatch]) -> Result<()> {
-        match merged(&self.spec.side(side).state_schema, batches)? {
-            Some(rows) => self.table.add(side, rows),
-            None => Ok(()),
-        }
     }
 
     /// Loads what has been processed into the table, unless it is too much.
@@ -238,10 +231,7 @@ impl IntervalJoin {
         let past = std::mem::take(&mut self.past);
         for (side, pieces) in past.into_iter().enumerate() {
             let batches: Vec<_> = pieces.iter().map(Piece::read).collect::<Result<_>>()?;
-            let batches: Vec<_> = batches.into_iter().flatten().collect();
-            if let Some(rows) = merged(&self.spec.side(side).state_schema, &batches)? {
-                self.table.add_processed(side, rows, &[])?;
-            }
+            self.table.add_processed(side, batches.into_iter().flatten().collect(), &[])?;
         }
         Ok(())
     }
@@ -263,7 +253,7 @@ impl IntervalJoin {
         let mut made = vec![];
         let mut table = Table::new(&self.spec);
         for (side, rows) in new.iter().enumerate() {
-            rows.iter().try_for_each(|rows| table.add(side, rows.clone()))?;
+            table.add(side, rows.iter().cloned().collect())?;
         }
         run_all(&mut table, i64::MAX, &mut made)?;
         for (side, pieces) in self.past.iter().enumerate() {
@@ -271,12 +261,9 @@ impl IntervalJoin {
             let Some(Some(rows)) = new.get(other) else { continue };
             for pieces in together(pieces, self.pass_bytes()) {
                 let old = pieces.iter().map(Piece::read).collect::<Result<Vec<_>>>()?;
-                let old: Vec<RecordBatch> = old.into_iter().flatten().collect();
-                let schema = &self.spec.side(side).state_schema;
-                let Some(old) = merged(schema, &old)? else { continue };
                 let mut table = Table::new(&self.spec);
-                table.add_processed(side, old, &[])?;
-                table.add(other, rows.clone())?;
+                table.add_processed(side, old.into_iter().flatten().collect(), &[])?;
+                table.add(other, vec![rows.clone()])?;
                 run_all(&mut table, i64::MAX, &mut made)?;
             }
         }

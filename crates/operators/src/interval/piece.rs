@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, UInt32Array};
 use arrow::buffer::NullBuffer;
-use arrow::compute::{concat_batches, filter, filter_record_batch, take_record_batch};
-use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::compute::{cast, concat_batches, filter, filter_record_batch, take, take_record_batch};
+use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use windrow_core::{Error, Result};
 
 use super::Side;
 use crate::batches;
+use crate::segments::ascending::ascending;
 use crate::segments::ordered::Piece;
 use crate::spec::ticks;
 
@@ -35,16 +36,15 @@ pub(super) fn arrange(
     from: Option<&[i64]>,
 ) -> Result<RecordBatch> {
     let own = times(batch)?;
-    let positions: Int64Array = match from {
-        None => own.to_vec().into(),
+    let mut columns = batch.columns().to_vec();
+    columns.push(match from {
+        None => as_positions(columns.first())?,
         Some(from) => {
             // A pair ends one tick after its event time.
             let later = own.iter().zip(from).map(|(own, from)| (*own).max(from.saturating_sub(1)));
-            later.collect::<Vec<_>>().into()
+            Arc::new(Int64Array::from_iter_values(later))
         }
-    };
-    let mut columns = batch.columns().to_vec();
-    columns.push(Arc::new(positions));
+    });
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     let schema = Arc::clone(&side.state_schema);
     let mut rows = RecordBatch::try_new_with_options(schema, columns, &options)?;
@@ -52,6 +52,12 @@ pub(super) fn arrange(
         rows = filter_record_batch(&rows, &BooleanArray::new(nulls.into_inner(), None))?;
     }
     sorted(batches::without_foreign_bytes(rows)?)
+}
+
+/// The times as positions, without copying them.
+fn as_positions(times: Option<&ArrayRef>) -> Result<ArrayRef> {
+    let times = times.ok_or_else(|| Error::internal("the times of a join's rows are lost"))?;
+    Ok(cast(times, &DataType::Int64)?)
 }
 
 /// Which rows have no NULL in their key; `None` when that is so of all.
@@ -66,13 +72,32 @@ pub(super) fn null_keys(side: &Side, batch: &RecordBatch) -> Option<NullBuffer> 
 /// Returns the rows in order of their positions; those that are partly late before others of the same position.
 pub(super) fn sorted(batch: RecordBatch) -> Result<RecordBatch> {
     let (positions, times) = (positions(&batch)?, times(&batch)?);
-    let key = |row: usize| (positions.get(row), times.get(row));
-    if (1..batch.num_rows()).all(|row| key(row - 1) <= key(row)) {
-        return Ok(batch);
+    let same = positions == times;
+    let Some(order) = in_order(positions, times, same) else { return Ok(batch) };
+    let order = UInt32Array::from(order);
+    if !same {
+        return Ok(take_record_batch(&batch, &order)?);
     }
-    let mut order: Vec<u32> = (0..batch.num_rows()).filter_map(|r| u32::try_from(r).ok()).collect();
+    let Some((_, columns)) = batch.columns().split_last() else { return Ok(batch) };
+    let columns = columns.iter().map(|column| take(column, &order, None));
+    let mut columns: Vec<ArrayRef> = columns.collect::<Result<_, _>>()?;
+    columns.push(as_positions(columns.first())?);
+    batches::with_columns(&batch, columns, order.len())
+}
+
+/// The places of rows in order of their positions, then their times; `None` when they are in order. `same`: the positions are the
+/// times.
+pub(super) fn in_order(positions: &[i64], times: &[i64], same: bool) -> Option<Vec<u32>> {
+    if same {
+        return ascending(times);
+    }
+    let key = |row: usize| (positions.get(row), times.get(row));
+    if (1..times.len()).all(|row| key(row - 1) <= key(row)) {
+        return None;
+    }
+    let mut order: Vec<u32> = (0..times.len()).filter_map(|r| u32::try_from(r).ok()).collect();
     order.sort_by_key(|row| key(*row as usize));
-    Ok(take_record_batch(&batch, &UInt32Array::from(order))?)
+    Some(order)
 }
 
 /// Puts batches together and in order; `None` when there are no rows.

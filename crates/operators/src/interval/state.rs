@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::Array;
+use arrow::array::{Array, BooleanArray};
+use arrow::compute::{filter_record_batch, not};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use windrow_core::{Error, Result};
 
 use super::coordinator::IntervalJoin;
 use super::piece::{self, positions, since, sorted, times};
+use super::table::Taken;
 use super::{IntervalJoinSpec, LEFT, RIGHT};
 use crate::batches;
 use crate::port::CoordinatorPart;
@@ -144,7 +146,7 @@ impl IntervalJoin {
         }
         let mut pieces = self.buckets.pieces_of(self.spec.side(RIGHT), RIGHT)?;
         for batch in self.table.rows(RIGHT) {
-            pieces.extend(piece::of(batch)?);
+            pieces.extend(piece::of(sorted(batch)?)?);
         }
         let [_, waiting] = &self.waiting.pieces;
         pieces.extend(waiting.values().cloned());
@@ -237,26 +239,31 @@ impl IntervalJoin {
         let next = self.table.next_position().unwrap_or(self.entered);
         self.frontier = self.frontier.max(next);
         let frontier = self.frontier;
-        for (side, mut taken) in self.table.take(frontier)?.into_iter().enumerate() {
-            let batches = std::mem::take(&mut taken.batches);
-            if self.spec.is_plain() {
-                for batch in batches {
-                    if let Some(piece) = piece::of(batch)? {
+        for (side, taken) in self.table.take(frontier)?.into_iter().enumerate() {
+            let mut processed = Taken::default();
+            let mut matched = taken.matched.as_slice();
+            for batch in taken.batches {
+                let (own, rest) = matched.split_at_checked(batch.num_rows()).unwrap_or_default();
+                matched = rest;
+                if self.spec.is_plain() {
+                    if let Some(piece) = piece::of(sorted(batch)?)? {
                         self.take_back(side, piece, frontier)?;
                     }
+                    continue;
                 }
-                continue;
-            }
-            for batch in batches {
-                if let Some(piece) = piece::of(batch)? {
-                    let (before, rest) = piece.split(frontier)?;
-                    rest.into_iter().for_each(|piece| self.waiting.push(side, piece));
-                    taken.batches.extend(before);
+                let before: Vec<bool> =
+                    positions(&batch)?.iter().map(|at| *at < frontier).collect();
+                processed.matched.extend(
+                    own.iter().zip(&before).filter_map(|(own, before)| before.then_some(*own)),
+                );
+                let before = BooleanArray::from(before);
+                let waiting = filter_record_batch(&batch, &not(&before)?)?;
+                if let Some(piece) = piece::of(sorted(waiting)?)? {
+                    self.waiting.push(side, piece);
                 }
+                processed.batches.push(filter_record_batch(&batch, &before)?);
             }
-            // Rows that have been processed come first.
-            taken.matched.truncate(taken.batches.iter().map(RecordBatch::num_rows).sum());
-            self.buckets.add(&self.spec, side, taken)?;
+            self.buckets.add(&self.spec, side, processed)?;
         }
         self.entered = frontier;
         Ok(())

@@ -7,6 +7,8 @@
 //!
 //! What a join returns beyond plain pairs is decided in [`super::outcome`] and [`super::closest`].
 //!
+//! Rows stay where they are when they are added, in any order; only their entries are put in order.
+//!
 //! Invariants: the entries of a side are in order of their positions; those before `done` have been processed. Of those
 //! before `expired` it is known whether they have matched, and they have been returned if they have not and are wanted.
 
@@ -19,8 +21,8 @@ use arrow::datatypes::Schema;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use windrow_core::{Error, ErrorKind, Result};
 
-use super::piece::{merged, null_keys, positions, times};
-use super::{IntervalJoinSpec, LEFT, RIGHT};
+use super::piece::{in_order, null_keys, positions, times};
+use super::{IntervalJoinSpec, LEFT, RIGHT, Side};
 use crate::batches;
 use crate::table::Interner;
 
@@ -28,6 +30,12 @@ use crate::table::Interner;
 pub(super) const NONE: u32 = u32::MAX;
 /// Useless rows are kept until there are this many, and not fewer than useful ones.
 const USELESS_MIN: usize = 4096;
+/// Neighbouring batches are put together up to this many rows…
+const TOGETHER_ROWS: usize = 16 << 10;
+/// … or up to this share of all.
+const TOGETHER_SHARE: usize = 64;
+/// Rows whose batch is looked up at once, as a power of two.
+const BLOCK_BITS: u32 = 12;
 
 /// Rows of both inputs.
 pub(super) struct Table {
@@ -35,6 +43,8 @@ pub(super) struct Table {
     /// None are held while there are no rows.
     keys: Option<Interner>,
     pub(super) sides: [Rows; 2],
+    /// The number of keys to expect.
+    expected: usize,
     /// Scratch.
     numbers: Vec<usize>,
 }
@@ -42,10 +52,14 @@ pub(super) struct Table {
 /// The rows of one input.
 #[derive(Default)]
 pub(super) struct Rows {
-    /// The rows; each batch is less than half as long as the one before, or nearly.
+    /// The rows as they came; small batches are put together.
     batches: Vec<RecordBatch>,
-    /// The number of the first row of each batch.
+    /// The place of the first row of each batch among all.
     starts: Vec<usize>,
+    /// The batch of the first row of each block.
+    blocks: Vec<u32>,
+    /// Bytes of `batches`.
+    bytes: usize,
     /// One per row.
     pub(super) entries: Vec<Entry>,
     /// The newest linked row of each key.
@@ -67,6 +81,8 @@ pub(super) struct Entry {
     pub(super) key: u32,
     /// The next older row of the key.
     pub(super) next: u32,
+    /// The place of the row in the batches.
+    row: u32,
 }
 
 /// Pairs, by the numbers of their rows, and the greater time of each.
@@ -76,7 +92,7 @@ pub(super) struct Pairs {
     pub(super) times: Vec<i64>,
 }
 
-/// Rows of one input that are taken out of a table, in order.
+/// Rows of one input that are taken out of a table, in any order.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     pub(super) batches: Vec<RecordBatch>,
@@ -99,7 +115,13 @@ impl fmt::Debug for Table {
 
 impl Table {
     pub(super) fn new(spec: &Arc<IntervalJoinSpec>) -> Self {
-        Self { spec: Arc::clone(spec), keys: None, sides: Default::default(), numbers: vec![] }
+        Self {
+            spec: Arc::clone(spec),
+            keys: None,
+            sides: Default::default(),
+            expected: 0,
+            numbers: vec![],
+        }
     }
 
     pub(super) fn side(&mut self, side: usize) -> &mut Rows {
@@ -126,73 +148,82 @@ impl Table {
     /// Bytes of memory.
     pub(super) fn size_bytes(&self) -> usize {
         let side = |side: &Rows| {
-            let batches: usize = side.batches.iter().map(RecordBatch::get_array_memory_size).sum();
             let entries = side.entries.capacity() * size_of::<Entry>();
-            batches + entries + side.heads.capacity() * 4 + side.matched.capacity()
+            side.bytes + entries + side.heads.capacity() * 4 + side.matched.capacity()
         };
         let keys = self.keys.as_ref().map_or(0, Interner::size_bytes);
         keys + self.sides.iter().map(side).sum::<usize>()
     }
 
-    /// Adds sorted rows of `side`, at or after those that it has.
-    pub(super) fn add(&mut self, side: usize, batch: RecordBatch) -> Result<()> {
+    /// Adds rows of `side`, in any order, all of them at or after those that it has.
+    pub(super) fn add(&mut self, side: usize, batches: Vec<RecordBatch>) -> Result<()> {
+        self.add_marked(side, batches, &[])
+    }
+
+    /// Adds rows of `side`. `matched`: which of them have matched, batch by batch, where that must be known.
+    fn add_marked(
+        &mut self,
+        side: usize,
+        batches: Vec<RecordBatch>,
+        matched: &[bool],
+    ) -> Result<()> {
         let spec = Arc::clone(&self.spec);
-        let keys = spec.side(side).input.keys.iter();
+        let mut fresh: Vec<Entry> = vec![];
+        let before = self.side(side).row_count();
+        for batch in batches {
+            if batch.num_rows() > 0 {
+                self.intern(spec.side(side), &batch)?;
+                let numbers = std::mem::take(&mut self.numbers);
+                self.side(side).append(batch, &numbers, &mut fresh)?;
+                self.numbers = numbers;
+            }
+        }
+        let keys = self.keys.as_ref().map_or(0, Interner::len);
+        put_in_order(&mut fresh);
+        let rows = self.side(side);
+        if spec.tracks(side) {
+            let marks = fresh.iter().map(|entry| {
+                matched.get((entry.row as usize).saturating_sub(before)).copied().unwrap_or(false)
+            });
+            rows.matched.extend(marks);
+        }
+        rows.heads.resize(keys.max(rows.heads.len()), NONE);
+        rows.entries.append(&mut fresh);
+        Ok(())
+    }
+
+    /// Sets `numbers` to those of the keys of rows.
+    fn intern(&mut self, side: &Side, batch: &RecordBatch) -> Result<()> {
+        let keys = side.input.keys.iter();
         let keys: Vec<ArrayRef> =
             keys.filter_map(|key| batch.columns().get(*key).cloned()).collect();
-        let mut interner = match self.keys.take() {
+        let interner = match &mut self.keys {
             Some(interner) => interner,
-            None => Interner::of(&spec.key_schema, 0)?,
+            none => none.insert(Interner::of(&self.spec.key_schema, self.expected)?),
         };
-        let mut numbers = std::mem::take(&mut self.numbers);
-        interner.intern(&keys, batch.num_rows(), &mut numbers)?;
-        let groups = interner.len();
-        self.keys = Some(interner);
-        let rows = self.side(side);
-        if rows.entries.len() + batch.num_rows() >= NONE as usize {
-            return Err(Error::new(ErrorKind::Limit, "a join holds more than 4 billion rows"));
-        }
-        let nulls = match !spec.null_equals && spec.keeps_nulls(side) {
-            true => null_keys(spec.side(side), &batch),
-            false => None,
-        };
+        interner.intern(&keys, batch.num_rows(), &mut self.numbers)?;
+        // Where rows with a NULL in their key are not kept, there are none.
+        let nulls = if self.spec.null_equals { None } else { null_keys(side, batch) };
         if let Some(nulls) = nulls {
-            for (number, valid) in numbers.iter_mut().zip(&nulls) {
+            for (number, valid) in self.numbers.iter_mut().zip(&nulls) {
                 if !valid {
                     *number = NONE as usize;
                 }
             }
         }
-        if spec.tracks(side) {
-            rows.matched.resize(rows.entries.len() + batch.num_rows(), false);
-        }
-        rows.heads.resize(groups.max(rows.heads.len()), NONE);
-        let whens = times(&batch)?.iter().zip(positions(&batch)?);
-        rows.entries.extend(whens.zip(&numbers).map(|((time, position), key)| Entry {
-            time: *time,
-            position: *position,
-            key: *key as u32,
-            next: NONE,
-        }));
-        rows.append(batch)?;
-        self.numbers = numbers;
         Ok(())
     }
 
-    /// Adds sorted rows of `side` as processed: they do not look for partners. `matched`: which of them have, where that must be
-    /// known.
+    /// Adds rows of `side` as processed: they do not look for partners. `matched`: which of them have, batch by batch, where that
+    /// must be known.
     pub(super) fn add_processed(
         &mut self,
         side: usize,
-        batch: RecordBatch,
+        batches: Vec<RecordBatch>,
         matched: &[bool],
     ) -> Result<()> {
-        self.add(side, batch)?;
+        self.add_marked(side, batches, matched)?;
         let rows = self.side(side);
-        let before = rows.matched.len().saturating_sub(matched.len());
-        for (slot, matched) in rows.matched.iter_mut().skip(before).zip(matched) {
-            *slot = *matched;
-        }
         while rows.done < rows.entries.len() {
             rows.link();
         }
@@ -272,9 +303,7 @@ impl Table {
             return Ok(());
         }
         for (side, taken) in self.take(frontier)?.into_iter().enumerate() {
-            if let Some(rows) = merged(&self.spec.side(side).state_schema, &taken.batches)? {
-                self.add_processed(side, rows, &taken.matched)?;
-            }
+            self.add_processed(side, taken.batches, &taken.matched)?;
         }
         if self.spec.looks_back() {
             // What is followed by a row that no row may match yet is not counted again.
@@ -293,30 +322,78 @@ impl Table {
                 true => rows.latest(frontier.saturating_sub(self.spec.lower), before)?,
                 false => rows.entries.iter().map(|entry| entry.time >= before).collect(),
             };
-            for (batch, start) in rows.batches.into_iter().zip(rows.starts) {
-                let useful = useful.get(start..start + batch.num_rows()).unwrap_or_default();
-                let useful = BooleanArray::from(useful.to_vec());
-                // Strings of rows that are dropped must not stay.
-                let rows = filter_record_batch(&batch, &useful)?;
-                into.batches.push(batches::without_foreign_bytes(rows)?);
+            let mut kept = vec![false; rows.row_count()];
+            let mut matched = vec![false; if rows.matched.is_empty() { 0 } else { kept.len() }];
+            for (number, (entry, useful)) in rows.entries.iter().zip(&useful).enumerate() {
+                if let Some(slot) = kept.get_mut(entry.row as usize) {
+                    *slot = *useful;
+                }
+                if let Some(slot) = matched.get_mut(entry.row as usize) {
+                    *slot = rows.matched.get(number).copied().unwrap_or(false);
+                }
             }
-            let mut kept = useful.into_iter();
-            rows.matched.retain(|_| kept.next().unwrap_or(false));
-            into.matched = rows.matched;
+            for (batch, start) in std::mem::take(&mut rows.batches).into_iter().zip(&rows.starts) {
+                let kept = kept.get(*start..start + batch.num_rows()).unwrap_or_default();
+                if kept.contains(&true) {
+                    // Strings of rows that are dropped must not stay.
+                    let rows = filter_record_batch(&batch, &BooleanArray::from(kept.to_vec()))?;
+                    into.batches.push(batches::without_foreign_bytes(rows)?);
+                }
+            }
+            let mut kept = kept.into_iter();
+            matched.retain(|_| kept.next().unwrap_or(false));
+            into.matched = matched;
         }
+        let rows = taken.iter().flat_map(|taken| &taken.batches).map(RecordBatch::num_rows);
+        self.expected = rows.sum::<usize>().min(self.keys.as_ref().map_or(0, Interner::len));
         self.keys = None;
         Ok(taken)
     }
 }
 
 impl Rows {
-    /// Appends a batch; small ones are put together.
-    fn append(&mut self, mut batch: RecordBatch) -> Result<()> {
-        while let Some(before) = self.batches.pop_if(|b| b.num_rows() <= batch.num_rows() * 2) {
-            self.starts.pop();
+    /// The number of rows in the batches.
+    fn row_count(&self) -> usize {
+        let last = self.starts.last().zip(self.batches.last());
+        last.map_or(0, |(start, batch)| start + batch.num_rows())
+    }
+
+    /// Appends a batch and makes entries of its rows, given the numbers of their keys. Small batches are put together.
+    fn append(
+        &mut self,
+        mut batch: RecordBatch,
+        numbers: &[usize],
+        entries: &mut Vec<Entry>,
+    ) -> Result<()> {
+        let first = self.row_count();
+        let total = first + batch.num_rows();
+        if total >= NONE as usize {
+            return Err(Error::new(ErrorKind::Limit, "a join holds more than 4 billion rows"));
+        }
+        let whens = times(&batch)?.iter().zip(positions(&batch)?);
+        let rows = first as u32..total as u32;
+        entries.extend(whens.zip(numbers).zip(rows).map(|(((time, position), key), row)| Entry {
+            time: *time,
+            position: *position,
+            key: *key as u32,
+            next: NONE,
+            row,
+        }));
+        let few = TOGETHER_ROWS.max(total / TOGETHER_SHARE);
+        let fits = |before: &RecordBatch, rows: usize| {
+            before.num_rows() <= rows * 2 && before.num_rows() + rows <= few
+        };
+        let mut start = first;
+        while let Some(before) = self.batches.pop_if(|before| fits(before, batch.num_rows())) {
+            start = self.starts.pop().unwrap_or(0);
+            self.bytes = self.bytes.saturating_sub(before.get_array_memory_size());
             batch = concat_batches(&batch.schema(), [&before, &batch])?;
         }
-        self.starts.push(self.entries.len() - batch.num_rows());
+        let number = self.batches.len() as u32;
+        self.blocks.truncate(start.div_ceil(1 << BLOCK_BITS));
+        self.blocks.resize(total.div_ceil(1 << BLOCK_BITS), number);
+        self.starts.push(start);
+        self.bytes += batch.get_array_memory_size();
         self.batches.push(batch);
         Ok(())
     }
@@ -356,9 +433,10 @@ impl Rows {
     ) -> Result<()> {
         let missing = numbers.contains(&NONE);
         if let [one] = self.batches.as_slice() {
+            let row = |number: &u32| self.entries.get(*number as usize).map(|entry| entry.row);
             let rows: UInt32Array = match missing {
-                true => numbers.iter().map(|number| (*number != NONE).then_some(*number)).collect(),
-                false => numbers.to_vec().into(),
+                true => numbers.iter().map(row).collect(),
+                false => numbers.iter().filter_map(row).collect::<Vec<_>>().into(),
             };
             for column in wanted.filter_map(|at| one.columns().get(at)) {
                 columns.push(take(column, &rows, None)?);
@@ -384,9 +462,12 @@ impl Rows {
 
     /// The batch of a row, and its place there.
     pub(super) fn place(&self, number: u32) -> (usize, usize) {
-        let number = number as usize;
-        let batch = self.starts.partition_point(|start| *start <= number).saturating_sub(1);
-        (batch, number - self.starts.get(batch).copied().unwrap_or(0))
+        let row = self.entries.get(number as usize).map_or(0, |entry| entry.row as usize);
+        let mut batch = self.blocks.get(row >> BLOCK_BITS).map_or(0, |batch| *batch as usize);
+        while self.starts.get(batch + 1).is_some_and(|start| *start <= row) {
+            batch += 1;
+        }
+        (batch, row - self.starts.get(batch).copied().unwrap_or(0))
     }
 
     /// A batch of rows, by its number.
@@ -402,5 +483,14 @@ impl Pairs {
         left.push(l);
         right.push(r);
         self.times.push(time);
+    }
+}
+
+/// Puts entries in order of their positions; those of rows that are partly late before others of the same position.
+fn put_in_order(entries: &mut Vec<Entry>) {
+    let positions: Vec<i64> = entries.iter().map(|entry| entry.position).collect();
+    let times: Vec<i64> = entries.iter().map(|entry| entry.time).collect();
+    if let Some(order) = in_order(&positions, &times, positions == times) {
+        *entries = order.iter().filter_map(|at| entries.get(*at as usize).copied()).collect();
     }
 }

@@ -11,6 +11,7 @@ use super::OverSpec;
 use crate::batches;
 use crate::port::WorkerPart;
 use crate::segments::Segment;
+use crate::segments::ascending::ascending;
 use crate::segments::ordered::{Gathered, Held, Piece};
 use crate::segments::spill::SpillSpace;
 use crate::spec::ticks;
@@ -34,14 +35,10 @@ pub(super) fn as_state(spec: &OverSpec, batch: &RecordBatch) -> Result<RecordBat
 
 /// Returns the rows in order of their times; those of one time stay as they are.
 pub(super) fn sorted(batch: RecordBatch) -> Result<RecordBatch> {
-    let times = times(&batch)?;
-    if times.is_sorted() {
-        return Ok(batch);
+    match ascending(times(&batch)?) {
+        Some(order) => Ok(take_record_batch(&batch, &UInt32Array::from(order))?),
+        None => Ok(batch),
     }
-    let mut order: Vec<(i64, u32)> = times.iter().copied().zip(0..).collect();
-    order.sort_by_key(|(time, _)| *time);
-    let order = UInt32Array::from_iter_values(order.into_iter().map(|(_, row)| row));
-    Ok(take_record_batch(&batch, &order)?)
 }
 
 /// Puts batches together and in order; `None` when there are no rows.

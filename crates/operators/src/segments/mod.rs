@@ -1,5 +1,6 @@
 //! A segment: the unit that workers pass to the merger when a slice leaves its store.
 
+pub(crate) mod ascending;
 pub(crate) mod kept;
 pub(crate) mod ordered;
 pub(crate) mod saved;
