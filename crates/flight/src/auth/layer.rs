@@ -11,7 +11,7 @@ use http::{Request, Response};
 use tonic::body::Body;
 use tower::{Layer, Service};
 use windrow_core::{Error, ErrorKind};
-use windrow_server::auth::login::{Authenticated, Authenticator};
+use windrow_server::auth::login::{Authenticator, LoggedIn};
 
 use crate::connection::peer;
 use crate::status::to_status;
@@ -31,7 +31,7 @@ impl<S> Layer<S> for AuthLayer {
     type Service = Authenticated<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Authenticated { inner, door: Arc::clone(&self.0) }
+        Authenticated { inner, authenticator: Arc::clone(&self.0) }
     }
 }
 
@@ -39,7 +39,7 @@ impl<S> Layer<S> for AuthLayer {
 #[derive(Debug, Clone)]
 pub(crate) struct Authenticated<S> {
     inner: S,
-    door: Arc<Authenticator>,
+    authenticator: Arc<Authenticator>,
 }
 
 impl<S> Service<Request<Body>> for Authenticated<S>
@@ -59,7 +59,7 @@ where
         // The ready service handles this call; a fresh clone waits for the next one.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
-        let door = Arc::clone(&self.door);
+        let authenticator = Arc::clone(&self.authenticator);
         if let Some(peer) = peer(request.extensions()) {
             peer.has_called();
         }
@@ -71,13 +71,13 @@ where
                 return inner.call(request).await;
             }
             let entered = match header.as_ref().map(HeaderValue::to_str).transpose() {
-                Ok(header) => door.enter(header).await,
+                Ok(header) => authenticator.enter(header).await,
                 Err(e) => {
                     let message = "the header \"authorization\" is not text";
                     Err(Error::new(ErrorKind::Unauthenticated, message).with_source(e))
                 }
             };
-            let Authenticated { identity, token } = match entered {
+            let LoggedIn { identity, token } = match entered {
                 Ok(entered) => entered,
                 Err(error) => return Ok(to_status(&error, "").into_http()),
             };

@@ -65,7 +65,7 @@ pub struct Authenticator {
 
 /// An authenticated client, with its token for subsequent calls.
 #[derive(Debug)]
-pub struct Authenticated {
+pub struct LoggedIn {
     /// The identity of the client.
     pub identity: Identity,
     /// `None`: the credentials that were presented remain valid.
@@ -113,7 +113,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`ErrorKind::Unauthenticated`]; [`ErrorKind::Limit`] when there are too many logins.
-    pub async fn enter(&self, header: Option<&str>) -> Result<Authenticated> {
+    pub async fn enter(&self, header: Option<&str>) -> Result<LoggedIn> {
         if self.is_open() {
             return Ok(self.anybody());
         }
@@ -143,7 +143,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// As [`enter`](Self::enter).
-    pub async fn login(&self, name: &str, password: String) -> Result<Authenticated> {
+    pub async fn login(&self, name: &str, password: String) -> Result<LoggedIn> {
         if self.is_open() {
             return Ok(self.anybody());
         }
@@ -155,7 +155,7 @@ impl Authenticator {
     }
 
     /// The same, without counting those that are refused.
-    async fn by_password(&self, name: &str, password: String) -> Result<Authenticated> {
+    async fn by_password(&self, name: &str, password: String) -> Result<LoggedIn> {
         let users = self.users.as_ref().map(Watched::lines).unwrap_or_default();
         let user = users.iter().find(|u| u.name == name);
         let hash = user.map_or_else(|| self.nobody.clone(), |u| u.password.clone());
@@ -166,7 +166,7 @@ impl Authenticator {
         };
         let token = self.bearers.give(name, &user.password);
         let identity = Identity::new(name, &grants(user)?, &self.admission);
-        Ok(Authenticated { identity, token: Some(token) })
+        Ok(LoggedIn { identity, token: Some(token) })
     }
 
     /// Whether clients need no login.
@@ -174,11 +174,11 @@ impl Authenticator {
         self.users.is_none() && self.tokens.is_none()
     }
 
-    fn anybody(&self) -> Authenticated {
-        Authenticated { identity: Identity::anybody(&self.admission), token: None }
+    fn anybody(&self) -> LoggedIn {
+        LoggedIn { identity: Identity::anybody(&self.admission), token: None }
     }
 
-    fn bearer(&self, token: &str) -> Result<Authenticated> {
+    fn bearer(&self, token: &str) -> Result<LoggedIn> {
         let refused = |why: &str| Error::new(ErrorKind::Unauthenticated, why);
         match self.bearers.find(token) {
             Some(Some(bearer)) => {
@@ -189,7 +189,7 @@ impl Authenticator {
                         .with_hint("Log in again.")
                 })?;
                 let identity = Identity::new(&bearer.user, &grants(user)?, &self.admission);
-                return Ok(Authenticated { identity, token: None });
+                return Ok(LoggedIn { identity, token: None });
             }
             Some(None) => {
                 return Err(refused("the login has expired").with_hint("Log in again."));
@@ -207,7 +207,7 @@ impl Authenticator {
             return Err(refused(&message).with_hint("Ask an administrator for a new one."));
         }
         let identity = Identity::new(&found.name, &grants(found)?, &self.admission);
-        Ok(Authenticated { identity, token: None })
+        Ok(LoggedIn { identity, token: None })
     }
 }
 
