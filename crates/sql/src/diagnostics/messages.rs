@@ -294,7 +294,7 @@ fn clauses(text: &str) -> Option<Reworded> {
                     OVER (PARTITION BY key ORDER BY …) <= n.";
         return Some(said(message.to_owned(), hint));
     }
-    if let Some((argument, _)) = between(text, "argument #", ", got Column(")
+    if let Some((argument, _)) = between(text, "rgument #", ", got Column(")
         .and_then(|argument| argument.split_once(" must be "))
     {
         let message = format!("argument {argument} of a function in FROM must be a constant");
