@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use windrow_core::{Error, Result};
-use windrow_engine::{Engine, Files, QueryLimits};
+use windrow_engine::{Engine, Files, QueryLimits, thread_rests};
 use windrow_flight::Server;
 use windrow_server::auth::login::LoginConfig;
 use windrow_server::{MetricsServer, ServerConfig, ServerLimits, TlsConfig};
@@ -173,6 +173,7 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let threads = tokio::runtime::Builder::new_multi_thread()
         .thread_name("flight")
+        .on_thread_park(|| thread_rests(windrow_metered::give_back))
         .on_thread_stop(windrow_core::budget::thread_ends)
         .enable_all()
         .build()

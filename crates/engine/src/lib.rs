@@ -36,6 +36,7 @@ pub use execution::outcome::{Done, Outcome, Position, ResultStream, UnusedRows};
 pub use ingest::{BatchId, Incoming, Ingest};
 pub use instance::Recovery;
 pub use instance::failures::Failures;
+pub use instance::unused_memory::thread_rests;
 pub use session::{ObjectInfo, ObjectKind, Prepared, Session};
 pub use windrow_connectors::Files;
 pub use windrow_query::latency::LatencySnapshot;

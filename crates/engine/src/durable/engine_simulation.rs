@@ -140,7 +140,7 @@ impl World {
             ..Limits::default()
         };
         let given = (limits, windrow_connectors::Files::nowhere(), vec![]);
-        Engine::open_with(given, clock, Some(store), (None, false))
+        Engine::open_with(given, clock, Some(store), (None, None, false))
     }
 }
 

@@ -7,6 +7,7 @@ mod restore;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use datafusion::catalog::CatalogProviderList;
@@ -35,12 +36,15 @@ use crate::execution::context::SessionOptions;
 use crate::instance::configuration::{catalogs, df_config, machine_clock, query_bytes_max};
 use crate::instance::failures::Failures;
 use crate::instance::planners::{Planners, inherit_budgets};
-use crate::instance::unused_memory;
+use crate::instance::unused_memory::{self, thread_rests};
 use crate::instance::{Instance, Parts, Recovery};
 use crate::session::Session;
 use crate::system_tables;
 use crate::views::wait::settle;
 
+/// Threads that block end soon when they have nothing to do. A burst (the entries of a Delta log are read together) makes
+/// a hundred of them, which the trickle of usual work would then keep, each with memory that the allocator retains for it.
+const IDLE_THREAD_LIFETIME: Duration = Duration::from_millis(250);
 /// Plans are walked recursively; a long chain of set operations must not overflow the stack. Memory is only taken as it is used.
 const THREAD_STACK_BYTES: usize = 64 << 20;
 
@@ -144,8 +148,12 @@ impl Engine {
         let memory = limits.memory_bytes_max.map(|limit| Memory::new(limit, spill_dir, give_back));
         let returning =
             give_back.map(|give_back| unused_memory::run(give_back, Arc::clone(&clock)));
-        let engine =
-            Self::open_with((limits, files, functions), clock, store, (memory, plan_only))?;
+        let engine = Self::open_with(
+            (limits, files, functions),
+            clock,
+            store,
+            (memory, give_back, plan_only),
+        )?;
         if let Some(returning) = returning {
             engine.instance.parts.cpu.spawn(returning);
         }
@@ -160,12 +168,17 @@ impl Engine {
         (limits, files, functions): (Limits, Files, Vec<Arc<ScalarUDF>>),
         clock: Arc<dyn Clock>,
         store: Option<Store>,
-        (memory, plan_only): (Option<Arc<Memory>>, bool),
+        (memory, give_back, plan_only): (Option<Arc<Memory>>, Option<fn()>, bool),
     ) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        if let Some(give_back) = give_back {
+            runtime.on_thread_park(move || thread_rests(give_back));
+        }
+        let runtime = runtime
             .worker_threads(limits.threads.max(1))
             .thread_name("windrow")
             .thread_stack_size(THREAD_STACK_BYTES)
+            .thread_keep_alive(IDLE_THREAD_LIFETIME)
             .on_thread_stop(budget::thread_ends)
             .enable_all()
             .build()

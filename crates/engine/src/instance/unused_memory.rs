@@ -3,7 +3,9 @@
 //! Acquiring pages again takes time, so it is not done while memory is used and freed in turns, but at intervals, when what
 //! is retained is a good part of what the process has.
 
+use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use windrow_core::{Clock, budget};
@@ -17,6 +19,14 @@ const RETAINED_PART: u64 = 4;
 /// … and than this many bytes: code, stacks and buffers of the system are resident as well.
 const RETAINED_BYTES: u64 = 96 << 20;
 
+/// Counts the times at which all threads were to return memory.
+static ROUND: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// The last of these times at which this thread did.
+    static RETURNED: Cell<u64> = const { Cell::new(0) };
+}
+
 /// Looks until the runtime ends.
 pub(crate) async fn run(give_back: fn(), clock: Arc<dyn Clock>) {
     loop {
@@ -24,8 +34,19 @@ pub(crate) async fn run(give_back: fn(), clock: Arc<dyn Clock>) {
         if let (Some(held), Some(resident)) = (budget::held_bytes(), resident_bytes())
             && is_much(held, resident)
         {
+            ROUND.fetch_add(1, Ordering::Relaxed);
             give_back();
         }
+    }
+}
+
+/// Returns to the system, by `give_back`, what the allocator retains for this thread, if that is due. For threads of the
+/// program's own runtimes to call when they have nothing to do: what a thread has freed is otherwise its own until it works
+/// again.
+pub fn thread_rests(give_back: fn()) {
+    let round = ROUND.load(Ordering::Relaxed);
+    if RETURNED.replace(round) != round {
+        give_back();
     }
 }
 
