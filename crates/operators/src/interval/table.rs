@@ -22,6 +22,7 @@ use windrow_core::{Error, ErrorKind, Result};
 use super::piece::{merged, null_keys, positions, times};
 use super::{IntervalJoinSpec, LEFT, RIGHT};
 use crate::batches;
+use crate::survey::Times;
 use crate::table::Interner;
 
 /// The end of a chain; the key of a row that matches nothing; no row.
@@ -125,13 +126,12 @@ impl Table {
 
     /// Bytes of memory.
     pub(super) fn size_bytes(&self) -> usize {
-        let side = |side: &Rows| {
-            let batches: usize = side.batches.iter().map(RecordBatch::get_array_memory_size).sum();
-            let entries = side.entries.capacity() * size_of::<Entry>();
-            batches + entries + side.heads.capacity() * 4 + side.matched.capacity()
-        };
-        let keys = self.keys.as_ref().map_or(0, Interner::size_bytes);
-        keys + self.sides.iter().map(side).sum::<usize>()
+        self.keys_bytes() + self.sides.iter().map(Rows::size_bytes).sum::<usize>()
+    }
+
+    /// Bytes of memory of the keys of both inputs.
+    pub(super) fn keys_bytes(&self) -> usize {
+        self.keys.as_ref().map_or(0, Interner::size_bytes)
     }
 
     /// Adds sorted rows of `side`, at or after those that it has.
@@ -310,6 +310,19 @@ impl Table {
 }
 
 impl Rows {
+    /// Bytes of memory.
+    pub(super) fn size_bytes(&self) -> usize {
+        let batches: usize = self.batches.iter().map(RecordBatch::get_array_memory_size).sum();
+        let entries = self.entries.capacity() * size_of::<Entry>();
+        batches + entries + self.heads.capacity() * 4 + self.matched.capacity()
+    }
+
+    /// The first and the last event time.
+    pub(super) fn times(&self) -> Times {
+        let times = self.entries.iter().map(|entry| entry.time);
+        times.clone().min().zip(times.max())
+    }
+
     /// Appends a batch; small ones are put together.
     fn append(&mut self, mut batch: RecordBatch) -> Result<()> {
         while let Some(before) = self.batches.pop_if(|b| b.num_rows() <= batch.num_rows() * 2) {
