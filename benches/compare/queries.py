@@ -12,6 +12,12 @@ QUERIES = {
     "q5": "hot items: hop 10 s / 2 s, most bids per window",
     "q7": "highest bid of each 10 s",
     "q8": "new sellers per 10 s",
+    "q2": "selection of auctions",
+    "q12": "bids per bidder and 10 s",
+    "q15": "statistics of bids per day, with distinct bidders and auctions",
+    "q17": "statistics of auctions per day",
+    "q18": "last bid of each bidder on each auction per 10 s",
+    "q19": "ten highest bids of each auction per 10 s",
 }
 
 # What each query reads, for rows per second.
@@ -76,10 +82,33 @@ FROM (SELECT id, name, window_start AS starttime, window_end AS endtime
 JOIN (SELECT seller, window_start AS starttime, window_end AS endtime
       FROM TUMBLE(auction, date_time, INTERVAL '10 seconds') GROUP BY seller, window_start, window_end) AS a
 ON p.id = a.seller AND p.starttime = a.starttime AND p.endtime = a.endtime""",
+    "q2": """
+SELECT auction, price FROM bid WHERE auction % 123 = 0""",
+    "q12": """
+SELECT window_start, bidder, count(*) AS n
+FROM TUMBLE(bid, date_time, INTERVAL '10 seconds') GROUP BY window_start, window_end, bidder""",
+    "q15": """
+SELECT window_start, count(*) AS bids, count(*) FILTER (WHERE price < 10000) AS low_bids,
+       count(DISTINCT bidder) AS bidders, count(DISTINCT bidder) FILTER (WHERE price < 10000) AS low_bidders,
+       count(DISTINCT auction) AS auctions, count(DISTINCT auction) FILTER (WHERE price < 10000) AS low_auctions
+FROM TUMBLE(bid, date_time, INTERVAL '1 day') GROUP BY window_start, window_end""",
+    "q17": """
+SELECT window_start, auction, count(*) AS bids, count(*) FILTER (WHERE price < 10000) AS low,
+       count(*) FILTER (WHERE price >= 10000 AND price < 1000000) AS middle, count(*) FILTER (WHERE price >= 1000000) AS high,
+       min(price) AS least, max(price) AS most, sum(price) AS total
+FROM TUMBLE(bid, date_time, INTERVAL '1 day') GROUP BY window_start, window_end, auction""",
+    "q18": """
+SELECT window_start, auction, bidder, price, date_time
+FROM (SELECT *, row_number() OVER (PARTITION BY window_start, window_end, bidder, auction ORDER BY date_time DESC, price DESC) AS place
+      FROM TUMBLE(bid, date_time, INTERVAL '10 seconds')) AS ranked WHERE place = 1""",
+    "q19": """
+SELECT window_start, auction, bidder, price, date_time, CAST(place AS BIGINT) AS place
+FROM (SELECT *, row_number() OVER (PARTITION BY window_start, window_end, auction ORDER BY price DESC, date_time, bidder) AS place
+      FROM TUMBLE(bid, date_time, INTERVAL '10 seconds')) AS ranked WHERE place <= 10""",
 }
 
 # What EMIT form to ask for; a query without windows passes its rows at once.
-WINDROW_EMIT = {"QC": "EMIT CHANGES"}
+WINDROW_EMIT = {"QC": "EMIT CHANGES", "q2": "EMIT CHANGES"}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -129,6 +158,29 @@ JOIN (SELECT {bin}(date_time, 10) AS w, max(price) AS highest FROM bid GROUP BY 
 SELECT {ts}(p.w) AS starttime, p.id, p.name
 FROM (SELECT DISTINCT {bin}(date_time, 10) AS w, id, name FROM person) AS p
 JOIN (SELECT DISTINCT {bin}(date_time, 10) AS w, seller FROM auction) AS a ON p.w = a.w AND p.id = a.seller"""],
+    "q2": ["SELECT auction, price FROM bid WHERE auction % 123 = 0"],
+    "q12": ["""
+SELECT {ts}(w) AS window_start, bidder, n FROM (SELECT {bin}(date_time, 10) AS w, bidder, count(*) AS n FROM bid GROUP BY 1, 2) AS x"""],
+    "q15": ["""
+SELECT {ts}(w) AS window_start, bids, low_bids, bidders, low_bidders, auctions, low_auctions FROM (
+  SELECT {bin}(date_time, 86400) AS w, count(*) AS bids, count(*) FILTER (WHERE price < 10000) AS low_bids,
+         count(DISTINCT bidder) AS bidders, count(DISTINCT bidder) FILTER (WHERE price < 10000) AS low_bidders,
+         count(DISTINCT auction) AS auctions, count(DISTINCT auction) FILTER (WHERE price < 10000) AS low_auctions
+  FROM bid GROUP BY 1) AS x"""],
+    "q17": ["""
+SELECT {ts}(w) AS window_start, auction, bids, low, middle, high, least, most, total FROM (
+  SELECT {bin}(date_time, 86400) AS w, auction, count(*) AS bids, count(*) FILTER (WHERE price < 10000) AS low,
+         count(*) FILTER (WHERE price >= 10000 AND price < 1000000) AS middle, count(*) FILTER (WHERE price >= 1000000) AS high,
+         min(price) AS least, max(price) AS most, CAST(sum(price) AS BIGINT) AS total
+  FROM bid GROUP BY 1, 2) AS x"""],
+    "q18": ["""
+SELECT {ts}(w) AS window_start, auction, bidder, price, date_time FROM (
+  SELECT *, row_number() OVER (PARTITION BY w, bidder, auction ORDER BY date_time DESC, price DESC) AS place
+  FROM (SELECT {bin}(date_time, 10) AS w, auction, bidder, price, date_time FROM bid) AS b) AS ranked WHERE place = 1"""],
+    "q19": ["""
+SELECT {ts}(w) AS window_start, auction, bidder, price, date_time, CAST(place AS BIGINT) AS place FROM (
+  SELECT *, row_number() OVER (PARTITION BY w, auction ORDER BY price DESC, date_time, bidder) AS place
+  FROM (SELECT {bin}(date_time, 10) AS w, auction, bidder, price, date_time FROM bid) AS b) AS ranked WHERE place <= 10"""],
 }
 
 
@@ -225,4 +277,48 @@ def polars_plans(name, scan):
         people = scan("person").select(start(10), "id", "name").unique()
         sellers = scan("auction").select(start(10), pl.col("seller").alias("id")).unique()
         return [people.join(sellers, on=["window_start", "id"]).select("window_start", "id", "name")]
+    if name == "q2":
+        return [scan("bid").filter(pl.col("auction") % 123 == 0).select("auction", "price")]
+    if name == "q12":
+        return [scan("bid").group_by(start(10), "bidder").agg(pl.len().cast(pl.Int64).alias("n"))]
+    price, low = pl.col("price"), pl.col("price") < 10000
+
+    def number(of):
+        return of.sum().cast(pl.Int64)
+
+    if name == "q15":
+        def distinct(column):
+            return pl.col(column).n_unique().cast(pl.Int64)
+
+        def low_distinct(column):
+            return pl.col(column).filter(low).n_unique().cast(pl.Int64)
+
+        return [
+            scan("bid")
+            .group_by(start(86400))
+            .agg(
+                pl.len().cast(pl.Int64).alias("bids"), number(low).alias("low_bids"),
+                distinct("bidder").alias("bidders"), low_distinct("bidder").alias("low_bidders"),
+                distinct("auction").alias("auctions"), low_distinct("auction").alias("low_auctions"),
+            )
+        ]
+    if name == "q17":
+        return [
+            scan("bid")
+            .group_by(start(86400), "auction")
+            .agg(
+                pl.len().cast(pl.Int64).alias("bids"), number(low).alias("low"),
+                number((price >= 10000) & (price < 1000000)).alias("middle"), number(price >= 1000000).alias("high"),
+                price.min().alias("least"), price.max().alias("most"), price.sum().alias("total"),
+            )
+        ]
+    columns = ["window_start", "auction", "bidder", "price", "date_time"]
+    bids = scan("bid").with_columns(start(10))
+    if name == "q18":
+        ordered = bids.sort("date_time", "price", descending=True)
+        return [ordered.unique(["window_start", "bidder", "auction"], keep="first", maintain_order=True).select(columns)]
+    if name == "q19":
+        ordered = bids.sort(["price", "date_time", "bidder"], descending=[True, False, False])
+        place = (pl.int_range(pl.len()).over("window_start", "auction") + 1).cast(pl.Int64).alias("place")
+        return [ordered.with_columns(place).filter(pl.col("place") <= 10).select([*columns, "place"])]
     raise KeyError(name)

@@ -29,7 +29,7 @@ mod views;
 
 pub use access::admission::{Admission, QueryLimits};
 pub use access::{Access, Grant, Role};
-pub use engine::health::{Health, Lag, LogHealth, QueryHealth};
+pub use engine::health::{Health, Lag, LogHealth, OperatorHealth, QueryHealth};
 pub use engine::{Engine, EngineConfig, Progress};
 pub use execution::context::{SessionOptions, Values};
 pub use execution::outcome::{Done, Outcome, Position, ResultStream, UnusedRows};

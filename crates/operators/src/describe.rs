@@ -5,6 +5,7 @@ use std::fmt;
 use arrow::datatypes::{SchemaRef, TimeUnit};
 use windrow_core::{CalendarUnit, SessionSpec, StepUnit, WindowKind, WindowSpec, Windows, time};
 
+use crate::slicing::Slicing;
 use crate::spec::Mode;
 
 /// Returns the windows in words, with lengths in ticks of `unit`.
@@ -19,16 +20,26 @@ fn describe_session(session: SessionSpec, unit: TimeUnit) -> String {
     format!("SESSION gap {}", Length { ticks: session.gap(), unit })
 }
 
-fn aligned(spec: WindowSpec, unit: TimeUnit) -> String {
-    let length = |ticks: i64| match spec.calendar() {
+/// The length of a window, in words.
+fn length(spec: WindowSpec, ticks: i64, unit: TimeUnit) -> String {
+    match spec.calendar() {
         None => Length { ticks, unit }.to_string(),
         Some(calendar) => of_units(ticks, calendar.unit),
-    };
-    let step = |step: i64| match spec.calendar().map(|calendar| calendar.step_unit) {
-        None | Some(StepUnit::Tick) => Length { ticks: step, unit }.to_string(),
-        Some(StepUnit::Day) => of_units(step, CalendarUnit::Day),
-        Some(StepUnit::Month) => of_units(step, CalendarUnit::Month),
-    };
+    }
+}
+
+/// The step of a cumulating window, in words.
+fn step(spec: WindowSpec, ticks: i64, unit: TimeUnit) -> String {
+    match spec.calendar().map(|calendar| calendar.step_unit) {
+        None | Some(StepUnit::Tick) => Length { ticks, unit }.to_string(),
+        Some(StepUnit::Day) => of_units(ticks, CalendarUnit::Day),
+        Some(StepUnit::Month) => of_units(ticks, CalendarUnit::Month),
+    }
+}
+
+fn aligned(spec: WindowSpec, unit: TimeUnit) -> String {
+    let length = |ticks| length(spec, ticks, unit);
+    let step = |ticks| step(spec, ticks, unit);
     let mut text = match spec.kind() {
         WindowKind::Tumble { size } => format!("TUMBLE size {}", length(size)),
         WindowKind::Hop { slide, size } => {
@@ -48,6 +59,23 @@ fn aligned(spec: WindowSpec, unit: TimeUnit) -> String {
         text.push_str(&format!(" in {}", calendar.zone));
     }
     text
+}
+
+/// What stays in state of windows: the part of time of which there is one value per key, and for how long.
+pub(crate) fn describe_kept(spec: WindowSpec, slicing: &Slicing, unit: TimeUnit) -> String {
+    let length = |ticks| length(spec, ticks, unit);
+    match (spec.kind(), slicing.width()) {
+        (WindowKind::Tumble { size }, _) => length(size),
+        (WindowKind::Hop { size, .. }, Some(ticks)) => {
+            format!("{}, for {}", Length { ticks, unit }, length(size))
+        }
+        (WindowKind::Hop { slide, size }, None) => {
+            format!("at most {}, for {}", length(slide), length(size))
+        }
+        (WindowKind::Cumulate { step: by, size }, _) => {
+            format!("{}, for {}", step(spec, by, unit), length(size))
+        }
+    }
 }
 
 fn of_units(number: i64, unit: CalendarUnit) -> String {
@@ -81,14 +109,15 @@ impl fmt::Display for Length {
     }
 }
 
-/// Writes what is computed from the rows of a window.
+/// Writes what is computed from the rows of a window, and what is kept for that of each `part` of time.
 pub(crate) fn describe_mode(
     f: &mut fmt::Formatter<'_>,
     input: &SchemaRef,
     mode: &Mode,
+    part: &str,
 ) -> fmt::Result {
     let Mode::Aggregate { keys, grouping_sets, aggregates } = mode else {
-        return write!(f, ", keeps rows");
+        return write!(f, ", keeps rows of {part}");
     };
     write!(f, ", keys [{}]", names(input, keys))?;
     if let Some(sets) = grouping_sets {
@@ -104,7 +133,8 @@ pub(crate) fn describe_mode(
             write!(f, " filter {}", name(input, filter))?;
         }
     }
-    write!(f, "]")
+    let key = if keys.is_empty() { "" } else { " key and" };
+    write!(f, "], keeps a value per{key} {part}")
 }
 
 /// The names of columns, separated by commas.

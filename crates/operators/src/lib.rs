@@ -31,6 +31,7 @@ mod sessions;
 mod slicing;
 mod spec;
 mod store;
+mod survey;
 mod table;
 mod windows;
 
@@ -47,4 +48,5 @@ pub use segments::spill::{SpillFile, SpillSpace, SpilledFile};
 pub use slicing::Slicing;
 pub use spec::{AggregateCall, GroupingSets, Mode, OperatorSpec, SessionOperatorSpec};
 pub use store::SliceStore;
+pub use survey::{OpenState, Survey};
 pub use windows::{ClosedWindow, WindowMerger};

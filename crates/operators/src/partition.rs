@@ -4,16 +4,21 @@
 //! only a mixed batch is gathered, and then once.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use arrow::array::UInt32Array;
 use windrow_core::{Error, Result};
 
 use crate::slicing::Slicing;
+use crate::survey::Times;
 
 /// Average rows per run from which runs are used without copying.
 const RUN_ROWS_MIN: usize = 256;
 /// Up to this many slices the slice of a row is found by comparison, beyond by division.
 const COMPARED_SLICES_MAX: usize = 12;
+
+/// Times that are compared independently of each other.
+const LANES: usize = 4;
 
 /// Rows `[start, start + len)` that fall into one slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +28,18 @@ pub(crate) struct Piece {
     pub(crate) len: usize,
 }
 
+impl Piece {
+    /// Its rows.
+    pub(crate) fn rows(&self) -> Range<usize> {
+        self.start..self.start + self.len
+    }
+}
+
 /// The division of a batch into slices.
 #[derive(Debug)]
 pub(crate) enum Partition {
-    /// All rows are in one slice.
-    One(i64),
+    /// All rows are in one slice; the first and the last time.
+    One(i64, Times),
     /// Runs of the batch as it is.
     Runs(Vec<Piece>),
     /// Runs of the batch after its rows have been put in this order.
@@ -40,8 +52,9 @@ pub(crate) fn partition(slicing: &Slicing, times: &[i64]) -> Result<Partition> {
         return Ok(Partition::Runs(vec![]));
     };
     let (slice, last) = slicing.bounds(first);
-    if all_within(times, slice, last) {
-        return Ok(Partition::One(slice));
+    let within = |&(a, b): &(i64, i64)| a >= slice && b <= last;
+    if let Some(own) = extent(times).filter(within) {
+        return Ok(Partition::One(slice, Some(own)));
     }
     if u32::try_from(times.len()).is_err() {
         return Err(Error::internal(format!("a micro-batch of {} rows", times.len())));
@@ -52,7 +65,7 @@ pub(crate) fn partition(slicing: &Slicing, times: &[i64]) -> Result<Partition> {
     let Some(width) = slicing.width() else {
         return Ok(sort(slicing, times));
     };
-    let (min, max) = times.iter().fold((first, first), |(a, b), &t| (a.min(t), b.max(t)));
+    let (min, max) = extent(times).unwrap_or((first, first));
     let base = slicing.slice(min);
     let span = max.abs_diff(base) / width.unsigned_abs();
     Ok(match usize::try_from(span) {
@@ -63,15 +76,19 @@ pub(crate) fn partition(slicing: &Slicing, times: &[i64]) -> Result<Partition> {
     })
 }
 
-/// Whether all times are in `from..=last`: two subtractions and an OR per row, which
-/// the compiler turns into vector code. A difference that wraps sets the sign bit of the other.
-fn all_within(times: &[i64], from: i64, last: i64) -> bool {
-    times.chunks(4096).all(|chunk| {
-        chunk
-            .iter()
-            .fold(0_i64, |outside, &t| outside | t.wrapping_sub(from) | last.wrapping_sub(t))
-            >= 0
-    })
+/// The first and the last of some times. Four at a time, so that no comparison waits for the one before.
+pub(crate) fn extent(times: &[i64]) -> Times {
+    let &first = times.first()?;
+    let (mut low, mut high) = ([first; LANES], [first; LANES]);
+    let (chunks, rest) = times.as_chunks::<LANES>();
+    for chunk in chunks {
+        for ((low, high), &time) in low.iter_mut().zip(&mut high).zip(chunk) {
+            *low = (*low).min(time);
+            *high = (*high).max(time);
+        }
+    }
+    let all = low.into_iter().chain(high).chain(rest.iter().copied());
+    Some(all.fold((first, first), |(a, b), time| (a.min(time), b.max(time))))
 }
 
 /// Returns the runs of one slice each, if they are long enough to be worth it.
@@ -196,7 +213,7 @@ mod tests {
     /// Checks that every row is in exactly one piece, the one of its slice, and that rows of a slice keep their order.
     fn check(slicing: &Slicing, times: &[i64]) -> &'static str {
         let (what, order, pieces) = match partition(slicing, times).unwrap() {
-            Partition::One(slice) => {
+            Partition::One(slice, _) => {
                 ("one", None, vec![Piece { slice, start: 0, len: times.len() }])
             }
             Partition::Runs(pieces) => ("runs", None, pieces),

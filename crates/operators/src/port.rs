@@ -26,6 +26,7 @@ use crate::lateness::{NotOnTime, Tolerance};
 use crate::segments::Segment;
 use crate::segments::kept::{Cut, SavedState};
 use crate::segments::spill::SpillSpace;
+use crate::survey::{OpenState, Survey};
 
 /// A planned stateful operator: a factory of the parts that run.
 pub trait StatefulOperator: Debug + Send + Sync {
@@ -120,6 +121,11 @@ pub trait WorkerPart: Debug + Send {
 
     /// The number of windows (or the operator's equivalent) that have rows here.
     fn open_windows(&self) -> usize;
+
+    /// The number of rows that it has gathered.
+    fn rows(&self) -> u64 {
+        self.open_windows() as u64
+    }
 
     /// Bytes of memory.
     fn size_bytes(&self) -> usize;
@@ -229,6 +235,25 @@ pub trait CoordinatorPart: Debug + Send {
     /// The number of open windows (or the operator's equivalent), as far as known here.
     fn open_windows(&self) -> usize;
 
+    /// The number of rows that it keeps, alone or as part of an aggregate.
+    fn rows(&self) -> u64 {
+        self.open_windows() as u64
+    }
+
     /// Bytes of memory.
     fn size_bytes(&self) -> usize;
+
+    /// Returns what it keeps, `entries_max` entries at most. Every worker has just returned all of its state, which has been added. It
+    /// may arrange its state differently for that.
+    ///
+    /// # Errors
+    /// When an aggregate cannot return its state; the operator must then not be used further.
+    fn survey(&mut self, entries_max: usize) -> Result<Survey> {
+        let state = OpenState {
+            rows: self.rows(),
+            bytes: self.size_bytes() as u64,
+            ..OpenState::default()
+        };
+        Ok(Survey { states: vec![state], truncated: entries_max == 0 })
+    }
 }

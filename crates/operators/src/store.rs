@@ -14,10 +14,11 @@ use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, Result, Watermark};
 
 use crate::batches;
-use crate::partition::{Partition, Piece, partition};
+use crate::partition::{Partition, Piece, extent, partition};
 use crate::segments::Body;
 use crate::segments::spill::{SpillSpace, spill};
 use crate::spec::{Columns, ticks};
+use crate::survey::{Times, cover};
 use crate::table::GroupTable;
 use crate::{OperatorSpec, Segment, SessionOperatorSpec, Slicing};
 
@@ -59,6 +60,8 @@ enum Leaving {
 struct OpenSlice {
     body: Body,
     rows: u64,
+    /// The first and the last event time of its rows.
+    times: Times,
     /// What was spilled when memory was short.
     spilled: Vec<Segment>,
 }
@@ -119,20 +122,23 @@ impl SliceStore {
 
     /// Counts rows; returns the number of pieces into which they were divided.
     fn update_step(&mut self, batch: &RecordBatch) -> Result<usize> {
-        let times = self.times(batch)?;
-        match partition(&self.slicing, ticks(&times)?)? {
-            Partition::One(slice) => {
+        let column = self.times(batch)?;
+        let times = ticks(&column)?;
+        match partition(&self.slicing, times)? {
+            Partition::One(slice, own) => {
                 let piece = Piece { slice, start: 0, len: batch.num_rows() };
-                self.count(batch, &[piece], &[])?;
+                self.count(batch, &[piece], &[], |_| own)?;
                 Ok(1)
             }
             Partition::Runs(pieces) => {
-                self.count(batch, &pieces, &[])?;
+                let of = |piece: &Piece| extent(times.get(piece.rows()).unwrap_or_default());
+                self.count(batch, &pieces, &[], of)?;
                 Ok(pieces.len())
             }
             Partition::Gather(order, pieces) => {
                 let batch = self.gather(batch, &order)?;
-                self.count(&batch, &pieces, &[])?;
+                let of = |piece: &Piece| extent_of(times, &order, piece);
+                self.count(&batch, &pieces, &[], of)?;
                 Ok(pieces.len())
             }
         }
@@ -171,7 +177,8 @@ impl SliceStore {
         }
         let order = UInt32Array::from(rows.iter().map(|r| r.2).collect::<Vec<_>>());
         let batch = self.gather(batch, &order)?;
-        self.count(&batch, &pieces, &tags)
+        let own = ticks(&times)?;
+        self.count(&batch, &pieces, &tags, |piece| extent_of(own, &order, piece))
     }
 
     /// Removes and returns the slices that belong to a window which `watermark` closes, in order of their start. (With
@@ -231,7 +238,7 @@ impl SliceStore {
                 Entry::Occupied(open) => open.into_mut().spilled.push(segment),
                 Entry::Vacant(place) => {
                     let body = empty(&self.columns, 0)?;
-                    place.insert(OpenSlice { body, rows: 0, spilled: vec![segment] });
+                    place.insert(OpenSlice { body, rows: 0, times: None, spilled: vec![segment] });
                 }
             }
         }
@@ -258,7 +265,8 @@ impl SliceStore {
             live if stays_live => live,
             shared => shared.freeze()?,
         };
-        segments.push(Segment { slice, counts_from: from, rows: open.rows, body });
+        let (rows, times) = (open.rows, open.times);
+        segments.push(Segment { slice, counts_from: from, rows, times, body });
         Ok(())
     }
 
@@ -327,8 +335,15 @@ impl SliceStore {
         Ok(RecordBatch::try_new(batch.schema(), columns)?)
     }
 
-    /// Counts pieces of a batch, each in its slice; `tags` is empty for rows that are on time.
-    fn count(&mut self, batch: &RecordBatch, pieces: &[Piece], tags: &[i64]) -> Result<()> {
+    /// Counts pieces of a batch, each in its slice; `tags` is empty for rows that are on time. `times` returns the first and the last
+    /// time of a piece.
+    fn count(
+        &mut self,
+        batch: &RecordBatch,
+        pieces: &[Piece],
+        tags: &[i64],
+        times: impl Fn(&Piece) -> Times,
+    ) -> Result<()> {
         let spec = Arc::clone(&self.columns);
         let layout = &spec.layout().columns;
         let packed: Vec<ArrayRef> = layout.iter().map(|c| Arc::clone(batch.column(*c))).collect();
@@ -337,6 +352,7 @@ impl SliceStore {
             let whole = piece.len == batch.num_rows();
             let (open, groups) = self.slice(piece.slice, from)?;
             open.rows += piece.len as u64;
+            open.times = cover(open.times, times(piece));
             match &mut open.body {
                 Body::Rows(kept) => {
                     let rows = batch.slice(piece.start, piece.len);
@@ -369,11 +385,18 @@ impl SliceStore {
                 let expected = if usual { self.groups_expected } else { 0 };
                 let body = empty(&self.columns, expected)?;
                 self.leaves_at = self.leaves_at.min(leaves_at((slice, from)));
-                place.insert(OpenSlice { body, rows: 0, spilled: vec![] })
+                place.insert(OpenSlice { body, rows: 0, times: None, spilled: vec![] })
             }
         };
         Ok((open, &mut self.groups))
     }
+}
+
+/// The first and the last time of a piece of rows that are in another order.
+fn extent_of(times: &[i64], order: &UInt32Array, piece: &Piece) -> Times {
+    let rows = order.values().get(piece.rows()).unwrap_or_default();
+    let times = rows.iter().filter_map(|row| times.get(*row as usize));
+    times.fold(None, |all, &time| cover(all, Some((time, time))))
 }
 
 /// Returns the body of an open, empty slice, sized for `expected` groups.

@@ -211,6 +211,12 @@ impl Frozen {
         Ok(self.states.iter().map(pick).collect::<Result<_, _>>()?)
     }
 
+    /// Keys and extents alone.
+    pub(crate) fn outline(&self) -> Self {
+        let states = self.states.last().cloned().into_iter().collect();
+        Self { keys: self.keys.clone(), states, groups: self.groups }
+    }
+
     /// The first and last times, where they are held: the last state.
     pub(crate) fn extents(&self) -> &[ArrayRef] {
         self.states.last().map_or(&[], Vec::as_slice)

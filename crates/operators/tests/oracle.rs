@@ -7,6 +7,7 @@ mod naive;
 mod shared;
 mod space;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -22,8 +23,8 @@ use space::Space;
 use windrow_core::{Calendar, CalendarUnit, StepUnit, Watermark, WindowKind, WindowSpec, Zone};
 use windrow_operators::lateness::{Tolerance, classify};
 use windrow_operators::{
-    ClosedWindow, GroupingSets, Mode, OperatorSpec, SavedState, Segment, SliceStore, SpillSpace,
-    WindowMerger,
+    ClosedWindow, CoordinatorPart, GroupingSets, Mode, OperatorSpec, SavedState, Segment,
+    SliceStore, SpillSpace, WindowMerger,
 };
 
 /// One random case.
@@ -165,6 +166,8 @@ struct Reached {
     rows: Vec<usize>,
     late: usize,
     partly_late: usize,
+    /// The rows that count, with the first end that each counts in.
+    taken: Vec<(i64, i64)>,
 }
 
 impl<'a> Run<'a> {
@@ -179,6 +182,7 @@ impl<'a> Run<'a> {
                 rows: vec![0; partitions],
                 late: 0,
                 partly_late: 0,
+                taken: vec![],
             },
             output: Windowed::new(),
             again: Windowed::new(),
@@ -218,6 +222,9 @@ impl<'a> Run<'a> {
                 self.lose_all(rng);
             }
             self.spill(rng);
+            if rng.random_bool(0.03) {
+                self.look([3, 100_000][rng.random_range(0..2)]);
+            }
         }
         self.close(Watermark::END);
         assert!(self.again.is_empty(), "windows that had closed did not come again");
@@ -257,6 +264,9 @@ impl<'a> Run<'a> {
             !found.late.contains(&i) && !found.partly.iter().any(|(row, _)| *row == i)
         });
         let on_time = UInt32Array::from(on_time.collect::<Vec<_>>());
+        let whole = on_time.values().iter().map(|row| (times[*row as usize], i64::MIN));
+        let partly = found.partly.iter().map(|(row, from)| (times[*row], *from));
+        self.at.taken.extend(whole.chain(partly));
         store.update(&take_record_batch(&batch, &on_time).unwrap()).unwrap();
         let (partly, from): (Vec<u32>, Vec<i64>) =
             found.partly.iter().map(|(row, from)| (*row as u32, *from)).unzip();
@@ -300,6 +310,31 @@ impl<'a> Run<'a> {
             self.merger.spill().unwrap();
             assert_eq!(self.merger.size_bytes(), 0);
         }
+    }
+
+    /// Compares what the open windows are said to hold with the rows that were taken.
+    fn look(&mut self, windows_max: usize) {
+        let segments = self.stores.iter_mut().flat_map(|s| s.flush_all().unwrap());
+        segments.for_each(|segment| self.merger.add(segment).unwrap());
+        let (slicing, frontier) = (*self.case.spec.slicing(), self.merger.frontier());
+        let mut expected: BTreeMap<i64, (u64, i64, i64)> = BTreeMap::new();
+        for &(time, from) in &self.at.taken {
+            let mut end = slicing.end_after(time, frontier.max(from.saturating_sub(1)));
+            while end <= slicing.last_end(time) {
+                let window = expected.entry(end).or_insert((0, time, time));
+                *window = (window.0 + 1, window.1.min(time), window.2.max(time));
+                end = slicing.end_after(time, end);
+            }
+        }
+        let survey = CoordinatorPart::survey(&mut self.merger, windows_max).unwrap();
+        assert_eq!(survey.truncated, expected.len() > windows_max);
+        let found = survey.states.into_iter().map(|state| {
+            let ((start, end), (first, last)) = (state.bounds.unwrap(), state.times.unwrap());
+            assert_eq!(start, slicing.start_of(end));
+            (end, (state.rows, first, last))
+        });
+        let expected: Vec<_> = expected.into_iter().take(windows_max).collect();
+        assert_eq!(found.collect::<Vec<_>>(), expected, "{:?}", self.case.spec.window());
     }
 
     fn cut(&mut self) {

@@ -111,6 +111,8 @@ struct Reached {
     late: usize,
     /// The returned rows are complete up to here.
     complete: Watermark,
+    /// Key and time of the rows that count.
+    taken: Vec<(Option<String>, i64)>,
 }
 
 impl<'a> Run<'a> {
@@ -125,6 +127,7 @@ impl<'a> Run<'a> {
                 rows: vec![0; partitions],
                 late: 0,
                 complete: Watermark::NONE,
+                taken: vec![],
             },
             output: Windowed::new(),
             sequence: vec![],
@@ -169,6 +172,9 @@ impl<'a> Run<'a> {
                 self.lose_all(rng);
             }
             self.spill(rng);
+            if rng.random_bool(0.05) {
+                self.look([3, 100_000][rng.random_range(0..2)]);
+            }
         }
         self.close(Watermark::END, rng.random_bool(0.5), 100);
         assert!(self.again.is_empty(), "sessions that had closed did not come again");
@@ -203,6 +209,12 @@ impl<'a> Run<'a> {
         let batch = naive::batch(case.spec.input_schema(), &case.text, rows);
         let on_time = (0..rows.len() as u32).filter(|row| !found.late.contains(&(*row as usize)));
         let on_time = UInt32Array::from(on_time.collect::<Vec<_>>());
+        for row in on_time.values() {
+            let row = &rows[*row as usize];
+            let texts = row.key_texts().into_iter().take(case.spec.keys().len());
+            let texts: Vec<String> = texts.collect();
+            self.at.taken.push(((!texts.is_empty()).then(|| texts.join(", ")), row.time));
+        }
         let worker = rng.random_range(0..self.workers.len());
         self.workers[worker].update(&take_record_batch(&batch, &on_time).unwrap()).unwrap();
     }
@@ -277,6 +289,52 @@ impl<'a> Run<'a> {
             self.coordinator.spill().unwrap();
             assert_eq!(self.coordinator.size_bytes(), 0);
             self.spills += 1;
+        }
+    }
+
+    /// Compares what the open sessions are said to hold with the rows that were taken.
+    fn look(&mut self, sessions_max: usize) {
+        let segments = self.workers.iter_mut().flat_map(|w| w.flush_all().unwrap());
+        segments.for_each(|segment| self.coordinator.add(0, segment).unwrap());
+        let survey = self.coordinator.survey(sessions_max).unwrap();
+        let (gap, mut taken) = (self.case.spec.session().gap(), self.at.taken.clone());
+        taken.sort();
+        let near =
+            |a: &(Option<String>, i64), b: &(Option<String>, i64)| a.0 == b.0 && b.1 - a.1 <= gap;
+        let mut expected = vec![];
+        for rows in taken.chunk_by(near) {
+            let (first, last) = (rows[0].1, rows[rows.len() - 1].1);
+            if !self.at.complete.closes(last + gap) {
+                expected.push((last, first, rows[0].0.clone(), rows.len() as u64));
+            }
+        }
+        expected.sort();
+        let rows: u64 = expected.iter().map(|session| session.3).sum();
+        assert!(self.coordinator.rows() >= rows, "rows of open sessions");
+        if self.space.is_some() {
+            // Some are on disk, and shown by slice, with those that had ended when a checkpoint was made.
+            let told: u64 = survey.states.iter().map(|state| state.rows).sum();
+            assert!(survey.truncated || told >= rows);
+            return;
+        }
+        assert_eq!(survey.truncated, expected.len() > sessions_max);
+        let mut found: Vec<_> = survey
+            .states
+            .into_iter()
+            .map(|state| {
+                let (first, last) = state.times.unwrap();
+                assert_eq!(state.bounds, Some((first, last + gap)));
+                (last, first, state.key.map(|key| key.replace("{a: ", "{a:")), state.rows)
+            })
+            .collect();
+        if survey.truncated {
+            let ends = |sessions: &[(i64, i64, Option<String>, u64)]| {
+                sessions.iter().map(|session| session.0).collect::<Vec<_>>()
+            };
+            assert_eq!(ends(&found), ends(&expected[..sessions_max]), "those that end first");
+        } else {
+            found.sort();
+            assert_eq!(found, expected);
         }
     }
 

@@ -76,6 +76,7 @@ impl Coordinator {
     /// Runs until all inputs have ended and all windows have been returned, or the query is stopped.
     pub(crate) async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
+        shared.asked.begin();
         let result = tokio::select! {
             result = caught(|| of(&shared.name), self.steps()) => result,
             () = shared.stopped() => Ok(()),
@@ -100,7 +101,7 @@ impl Coordinator {
     async fn steps(&mut self) -> Result<()> {
         let mut next_micros = None;
         loop {
-            let batches = self.wait(next_micros).await;
+            let batches = self.wait(next_micros).await?;
             let idleness = self.leave_idle_behind().await;
             next_micros = idleness.next_micros;
             let low = self.low();
@@ -130,14 +131,31 @@ impl Coordinator {
     }
 
     /// Waits for micro-batches, or until `next_micros`; returns the number of micro-batches.
-    async fn wait(&mut self, next_micros: Option<i64>) -> usize {
-        let Some(next) = next_micros else { return self.shared.wait_for_batches().await };
-        let left = next.saturating_sub(self.shared.clock.now_micros());
-        let left = Duration::from_micros(u64::try_from(left).unwrap_or(0));
-        tokio::select! {
-            batches = self.shared.wait_for_batches() => batches,
-            () = self.shared.clock.sleep(left) => 0,
+    async fn wait(&mut self, next_micros: Option<i64>) -> Result<usize> {
+        loop {
+            let left = next_micros.map(|next| {
+                let left = next.saturating_sub(self.shared.clock.now_micros());
+                Duration::from_micros(u64::try_from(left).unwrap_or(0))
+            });
+            let due = async {
+                match left {
+                    Some(left) => self.shared.clock.sleep(left).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                batches = self.shared.wait_for_batches() => return Ok(batches),
+                () = due => return Ok(0),
+                () = self.shared.asked.asked() => {}
+            }
+            self.answer()?;
         }
+    }
+
+    /// Answers requests for what the query keeps.
+    fn answer(&mut self) -> Result<()> {
+        let root = &mut self.root;
+        self.shared.asked.answer(|entries_max| root.survey(entries_max))
     }
 
     /// Advances the watermark past idle inputs: at once, or, where the query has checkpoints, by requesting one.
@@ -184,6 +202,7 @@ impl Coordinator {
                 biased;
                 () = &mut room => break,
                 () = self.shared.woken() => woken = true,
+                () = self.shared.asked.asked() => self.answer()?,
             }
         }
         if woken {
@@ -240,47 +259,65 @@ impl Coordinator {
         let idle = self.shared.is_idle();
         let prompt = idle && self.promptness.is_due(now);
         let mut held_back = false;
-        match &mut self.root {
-            Root::Stage(stage) => {
-                stage.gather(prompt).await?;
+        let mut at = 0;
+        while let Some(stage) = self.root.stage_mut(at) {
+            stage.gather(prompt).await?;
+            held_back |= stage.holds_back;
+            if matches!(self.root, Root::Stage(_)) {
                 self.promptness.note(prompt, now, self.shared.clock.now_micros());
-                while let Some(rows) = stage.pop().await? {
-                    send(&self.shared, &self.output, rows, stage.in_order).await?;
-                }
-                held_back = stage.holds_back;
             }
-            Root::Rows { nested, prepare } => {
-                for (leaf, stage) in nested {
-                    stage.gather(prompt).await?;
-                    held_back |= stage.holds_back;
-                    // Rows that are sorted are needed together.
-                    let whole = self.output.is_ordered();
-                    while let Some(rows) =
-                        if whole { stage.pop_whole().await? } else { stage.pop().await? }
-                    {
-                        let rows = prepare.run(vec![(*leaf, rows)]).await?;
-                        send(&self.shared, &self.output, rows, false).await?;
-                    }
-                }
+            while let Some((rows, in_order)) = self.next_rows(at).await? {
+                self.send(rows, in_order).await?;
             }
+            at += 1;
         }
         // Rows that are on their way wake the coordinator.
         Ok((held_back && idle && !prompt).then_some(self.promptness.due_micros))
     }
 
-    fn note(&self, batches: usize, low: Watermark) {
-        let (bytes, open, closed) = match &self.root {
-            Root::Stage(stage) => {
-                let (bytes, open) = stage.size();
-                (bytes, open, stage.closed)
+    /// The next finished rows of a stage, and whether they are in one order already.
+    async fn next_rows(&mut self, at: usize) -> Result<Option<(Vec<RecordBatch>, bool)>> {
+        match &mut self.root {
+            Root::Stage(stage) => Ok(stage.pop().await?.map(|rows| (rows, stage.in_order))),
+            Root::Rows { nested, prepare } => {
+                let Some((leaf, stage)) = nested.get_mut(at) else { return Ok(None) };
+                // Rows that are put in order are needed together.
+                let whole = self.output.is_ordered();
+                let rows = if whole { stage.pop_whole().await? } else { stage.pop().await? };
+                match rows {
+                    Some(rows) => Ok(Some((prepare.run(vec![(*leaf, rows)]).await?, false))),
+                    None => Ok(None),
+                }
             }
-            Root::Rows { .. } => (0, 0, 0),
+        }
+    }
+
+    /// Sends rows. However long the output takes, those who ask what the query keeps are told meanwhile.
+    async fn send(&mut self, rows: Vec<RecordBatch>, in_order: bool) -> Result<()> {
+        let (shared, output) = (Arc::clone(&self.shared), self.output.clone());
+        let sent = send(&shared, &output, rows, in_order);
+        tokio::pin!(sent);
+        loop {
+            tokio::select! {
+                biased;
+                sent = &mut sent => return sent,
+                () = shared.asked.asked() => self.answer()?,
+            }
+        }
+    }
+
+    fn note(&self, batches: usize, low: Watermark) {
+        let closed = match &self.root {
+            Root::Stage(stage) => stage.closed,
+            Root::Rows { .. } => 0,
         };
+        let operators = self.root.sizes();
         let mut state = self.shared.state.lock();
         state.watermark = self.watermark(low);
         state.windows_closed = closed;
-        state.windows_open = open;
-        state.state_bytes = bytes;
+        state.windows_open = operators.iter().map(|operator| operator.open).sum();
+        state.state_bytes = operators.iter().map(|operator| operator.bytes).sum();
+        state.operators = operators;
         state.batches += batches as u64;
     }
 }

@@ -32,5 +32,6 @@ pub mod skipping;
 pub mod stage;
 pub mod start;
 pub mod status;
+pub mod survey;
 pub mod tap;
 pub mod tap_state;

@@ -9,6 +9,7 @@ use windrow_storage::checkpoint::OperatorCut;
 use crate::cut::TakenParts;
 use crate::runner::PlanRunner;
 use crate::stage::StageRun;
+use crate::survey::{OperatorSize, OperatorSurvey};
 
 /// The root of a query's plan at run time.
 #[derive(Debug)]
@@ -47,6 +48,39 @@ impl Root {
             }
         }
         Ok(cuts)
+    }
+
+    /// A stage that is stepped, by its number.
+    pub(crate) fn stage_mut(&mut self, at: usize) -> Option<&mut StageRun> {
+        match self {
+            Self::Stage(stage) => Some(stage.as_mut()).filter(|_| at == 0),
+            Self::Rows { nested, .. } => nested.get_mut(at).map(|(_, stage)| stage),
+        }
+    }
+
+    /// What all operators keep, `entries_max` entries at most.
+    ///
+    /// # Errors
+    /// When an aggregate cannot give its state.
+    pub(crate) fn survey(&mut self, entries_max: usize) -> Result<Vec<OperatorSurvey>> {
+        let mut all = vec![];
+        match self {
+            Self::Stage(stage) => stage.survey(entries_max, &mut all)?,
+            Self::Rows { nested, .. } => {
+                nested.iter_mut().try_for_each(|(_, stage)| stage.survey(entries_max, &mut all))?;
+            }
+        }
+        Ok(all)
+    }
+
+    /// How much each operator keeps.
+    pub(crate) fn sizes(&self) -> Vec<OperatorSize> {
+        let mut all = vec![];
+        match self {
+            Self::Stage(stage) => stage.sizes(&mut all),
+            Self::Rows { nested, .. } => nested.iter().for_each(|(_, stage)| stage.sizes(&mut all)),
+        }
+        all
     }
 
     /// The smallest watermark at which a window may close.

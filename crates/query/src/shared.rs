@@ -15,6 +15,7 @@ use windrow_stream::spill::Fails;
 
 use crate::latency::Latency;
 use crate::ledger::Ledger;
+use crate::survey::{Asked, OperatorSize, OperatorSurvey};
 use crate::tap_state::TapState;
 
 /// The shared state of one query.
@@ -42,6 +43,8 @@ pub struct Shared {
     status: watch::Sender<Status>,
     /// The number of passes of the coordinator.
     passes: watch::Sender<u64>,
+    /// Requests for what it keeps.
+    pub(crate) asked: Asked,
     /// The memory limit, if there is one.
     pub(crate) memory: Option<Arc<Memory>>,
     /// Bytes of state spilled to disk so far.
@@ -85,6 +88,8 @@ pub struct QueryState {
     pub batches: u64,
     /// Bytes of state in memory.
     pub state_bytes: usize,
+    /// What each of its operators keeps.
+    pub operators: Vec<OperatorSize>,
 }
 
 impl Default for QueryState {
@@ -95,6 +100,7 @@ impl Default for QueryState {
             windows_open: 0,
             batches: 0,
             state_bytes: 0,
+            operators: vec![],
         }
     }
 }
@@ -146,6 +152,7 @@ impl Shared {
             stop: watch::Sender::new(false),
             status: watch::Sender::new(Status::Running),
             passes: watch::Sender::new(0),
+            asked: Asked::default(),
             memory,
             spilled_bytes: Arc::default(),
             gate: RwLock::new(()),
@@ -287,6 +294,18 @@ impl Shared {
     /// Records that all requests up to number `ticket` are done.
     pub(crate) fn checkpoint_done(&self, ticket: u64, error: Option<Arc<Error>>) {
         self.checkpoints_done.send_replace(Checkpointed { done: ticket, error });
+    }
+
+    /// What the query keeps now, `entries_max` entries at most; nothing when it has not begun, or is over before it answers.
+    pub async fn survey(&self, entries_max: usize) -> Vec<OperatorSurvey> {
+        let mut status = self.status.subscribe();
+        let Some(answer) = self.asked.ask(entries_max) else { return vec![] };
+        let over = status.wait_for(|s| !matches!(s, Status::Running));
+        tokio::select! {
+            biased;
+            answer = answer => answer.unwrap_or_default(),
+            _ = over => vec![],
+        }
     }
 
     /// Whether the query has ended, for whatever reason.

@@ -13,6 +13,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::datatypes::TimeUnit;
 use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
@@ -22,6 +23,7 @@ use windrow_sql::leaf::LeafId;
 use windrow_stream::memory::{MeasuredStore, OperatorMemory, Part, sorted};
 
 use crate::runner::PlanRunner;
+use crate::survey::OperatorSize;
 use crate::tap::Stores;
 use crate::tap_state::TapState;
 
@@ -64,6 +66,11 @@ pub(crate) struct OperatorRun {
     pub(crate) inputs: Vec<InputRun>,
     /// The watermark up to which rows are being, or have been, closed.
     pub(crate) watermark: Watermark,
+    /// Its name and its leaf.
+    name: Arc<str>,
+    /// The same, with what it does, as EXPLAIN shows it.
+    pub(crate) described: Arc<str>,
+    pub(crate) time_unit: TimeUnit,
     /// The memory of the coordinator's part, if there is a memory limit.
     memory: Option<(Arc<OperatorMemory>, Part)>,
 }
@@ -138,15 +145,20 @@ impl InputRun {
         Ok(())
     }
 
-    /// Bytes of state, and the number of open windows, of its workers and nested stages.
-    fn size(&self) -> (usize, usize) {
-        let stores = self.stores.lock();
-        let (bytes, open) = stores.iter().fold((0, 0), |(bytes, open), store| {
+    /// Adds what its workers hold.
+    fn add_size(&self, size: &mut OperatorSize) {
+        let mut open = 0;
+        for store in self.stores.lock().iter() {
             let store = store.lock();
-            (bytes + store.size_bytes(), open.max(store.open_windows()))
-        });
-        let nested = self.nested.iter().map(|nested| nested.stage.size());
-        nested.fold((bytes, open), |(b, o), (bytes, open)| (b + bytes, o + open))
+            size.bytes += store.size_bytes();
+            size.rows += store.rows();
+            open = open.max(store.open_windows());
+        }
+        size.open += open;
+        for nested in &self.nested {
+            size.bytes += nested.store.size_bytes();
+            size.rows += nested.store.rows();
+        }
     }
 }
 
@@ -161,8 +173,12 @@ impl OperatorRun {
             let part = memory.part();
             (memory, part)
         });
+        let name = format!("{} {leaf}", operator.name());
         let mut run = Self {
             leaf,
+            described: format!("{name}: {}", Described(operator)).into(),
+            name: name.into(),
+            time_unit: operator.time_unit(),
             operator: operator.coordinator(),
             inputs: vec![],
             watermark: Watermark::NONE,
@@ -231,11 +247,16 @@ impl OperatorRun {
         Ok(())
     }
 
-    /// Bytes of state, and the number of open windows, of the coordinator's part and the inputs.
-    fn size(&self) -> (usize, usize) {
-        let own = (self.operator.size_bytes(), self.operator.open_windows());
-        let inputs = self.inputs.iter().map(InputRun::size);
-        inputs.fold(own, |(b, o), (bytes, open)| (b + bytes, o + open))
+    /// What it keeps: the coordinator's part, and what workers still fill.
+    fn size(&self) -> OperatorSize {
+        let mut size = OperatorSize {
+            operator: Arc::clone(&self.name),
+            bytes: self.operator.size_bytes(),
+            open: self.operator.open_windows(),
+            rows: self.operator.rows(),
+        };
+        self.inputs.iter().for_each(|input| input.add_size(&mut size));
+        size
     }
 }
 
@@ -365,9 +386,22 @@ impl StageRun {
         Ok(next)
     }
 
-    /// Bytes of state, and the number of open windows.
-    pub(crate) fn size(&self) -> (usize, usize) {
-        let operators = self.operators.iter().map(OperatorRun::size);
-        operators.fold((0, 0), |(b, o), (bytes, open)| (b + bytes, o + open))
+    /// Adds what its operators keep, those of nested stages first.
+    pub(crate) fn sizes(&self, into: &mut Vec<OperatorSize>) {
+        for operator in &self.operators {
+            for nested in operator.inputs.iter().flat_map(|input| &input.nested) {
+                nested.stage.sizes(into);
+            }
+            into.push(operator.size());
+        }
+    }
+}
+
+/// An operator as EXPLAIN describes it.
+struct Described<'a>(&'a dyn StatefulOperator);
+
+impl fmt::Display for Described<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.describe(f)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use windrow_query::latency::LatencySnapshot;
 use windrow_query::shared::{Shared, Status};
+use windrow_query::survey::OperatorSize;
 use windrow_stream::spill::Spiller;
 
 use super::Engine;
@@ -46,8 +47,23 @@ pub struct QueryHealth {
     pub state_bytes: u64,
     /// State of its windows that has been spilled to disk, in bytes.
     pub spilled_bytes: u64,
+    /// What each of its operators keeps.
+    pub operators: Vec<OperatorHealth>,
     /// The latencies of its micro-batches.
     pub latency: LatencySnapshot,
+}
+
+/// What one operator of a query keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperatorHealth {
+    /// What it is, and the leaf that reads it, as EXPLAIN shows them.
+    pub operator: Arc<str>,
+    /// Bytes of memory.
+    pub bytes: u64,
+    /// Open windows or sessions; rows where an operator keeps rows.
+    pub open: u64,
+    /// Rows, alone or as part of an aggregate.
+    pub rows: u64,
 }
 
 /// The log of a stream or view.
@@ -74,6 +90,17 @@ pub struct Lag {
     pub stream: String,
     /// The time from the lowest watermark of its partitions to now, in µs; negative when the watermark is ahead.
     pub micros: i64,
+}
+
+impl OperatorHealth {
+    fn of(size: &OperatorSize) -> Self {
+        Self {
+            operator: Arc::clone(&size.operator),
+            bytes: size.bytes as u64,
+            open: size.open as u64,
+            rows: size.rows,
+        }
+    }
 }
 
 impl Engine {
@@ -105,6 +132,7 @@ impl Engine {
                     windows_closed: state.windows_closed,
                     state_bytes: state.state_bytes as u64,
                     spilled_bytes: q.spilled_bytes.load(Relaxed),
+                    operators: state.operators.iter().map(OperatorHealth::of).collect(),
                     latency: q.latency.snapshot(),
                 }
             })

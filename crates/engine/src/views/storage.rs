@@ -386,8 +386,9 @@ fn resume_log(log: &StreamLog, resume: Option<&Resume>) -> u64 {
     log.state().rows.saturating_sub(resume.rows_given.unwrap_or(0))
 }
 
-/// The version of the states of Windrow's own aggregates: 2 added the number of overflows to that of `sum`.
-const STATES: u32 = 2;
+/// The version of the states of Windrow's own aggregates: 2 added the number of overflows to that of `sum`, 3 the
+/// number of rows to sessions.
+const STATES: u32 = 3;
 
 /// Identifies the plan that a state belongs to: equal plans can resume from it, whatever their text.
 fn stamp(plan: &ContinuousPlan) -> Stamp {

@@ -62,6 +62,11 @@ impl Buckets {
         self.list.iter().flat_map(Bucket::pieces)
     }
 
+    /// All pieces of one input.
+    pub(super) fn pieces_on(&self, side: usize) -> impl Iterator<Item = &Piece> {
+        self.list.iter().filter_map(move |bucket| bucket.sides.get(side)).flatten()
+    }
+
     /// The rows of one input, without what they have matched.
     pub(super) fn pieces_of(&self, side: &Side, number: usize) -> Result<Vec<Piece>> {
         let mut all = vec![];

@@ -21,6 +21,7 @@ use crate::segments::Segment;
 use crate::segments::kept::Cut;
 use crate::segments::ordered::Piece;
 use crate::segments::spill::SpillSpace;
+use crate::survey::{OpenState, Survey, cover};
 
 /// Rows that are processed together, approximately.
 const CHUNK_ROWS: usize = 64 << 10;
@@ -445,6 +446,25 @@ impl CoordinatorPart for IntervalJoin {
     fn open_windows(&self) -> usize {
         let past = self.past.iter().flatten().chain(self.buckets.pieces()).map(|piece| piece.rows);
         self.table.len() + self.waiting.all().map(|piece| piece.rows).chain(past).sum::<usize>()
+    }
+
+    fn survey(&mut self, _entries_max: usize) -> Result<Survey> {
+        let inputs = self.table.sides.iter().zip(&self.waiting.pieces).zip(&self.past).enumerate();
+        let states = inputs.map(|(input, ((table, waiting), past))| {
+            let pieces = || waiting.values().chain(past).chain(self.buckets.pieces_on(input));
+            let rows: usize = pieces().map(|piece| piece.rows).sum();
+            let bytes: usize = pieces().map(Piece::size_bytes).sum();
+            let times = pieces().map(|piece| Some((piece.first, piece.last)));
+            OpenState {
+                input: Some(input),
+                rows: (table.entries.len() + rows) as u64,
+                // The keys are those of both.
+                bytes: (table.size_bytes() + bytes + self.table.keys_bytes() / 2) as u64,
+                times: times.fold(table.times(), cover),
+                ..OpenState::default()
+            }
+        });
+        Ok(Survey::of_rows(states.collect()))
     }
 
     fn size_bytes(&self) -> usize {

@@ -257,6 +257,12 @@ impl IntervalJoinSpec {
         }
     }
 
+    /// How long rows of `side` are kept beyond the watermark, in ticks.
+    fn kept_ticks(&self, side: usize) -> i64 {
+        let matched = self.useless_before(side, 0).saturating_neg();
+        if self.kind.has_unmatched(side) { matched.max(self.wait(side)) } else { matched }
+    }
+
     /// Returns the time before which rows of `side` are of no use when rows before `frontier` have been processed.
     fn useless_before(&self, side: usize, frontier: i64) -> i64 {
         if frontier == i64::MAX {
@@ -304,10 +310,14 @@ impl StatefulOperator for IntervalJoinSpec {
         if let Some(filter) = &self.filter {
             write!(f, ", where {}", filter.expr)?;
         }
+        let kept = [LEFT, RIGHT].map(|side| self.kept_ticks(side));
         if self.looks_back() && self.upper == i64::MAX {
-            write!(f, ", keeps the latest row of each key")?;
+            return write!(f, ", keeps the latest row of each key");
         }
-        Ok(())
+        match kept {
+            [left, right] if left == right => write!(f, ", keeps rows of {}", length(left)),
+            [left, right] => write!(f, ", keeps rows of {} and {}", length(left), length(right)),
+        }
     }
 
     fn reach(&self) -> i64 {

@@ -99,7 +99,16 @@ impl Saved {
         let id = SegmentId(self.next_id);
         self.next_id += 1;
         let rows = rows as u64;
-        SavedSegment { id, input, slice, counts_from: i64::MIN, rows, batches, spilled }
+        SavedSegment {
+            id,
+            input,
+            slice,
+            counts_from: i64::MIN,
+            rows,
+            times: None,
+            batches,
+            spilled,
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use windrow_core::{Error, ErrorKind, Result};
 use super::piece::{in_order, null_keys, positions, times};
 use super::{IntervalJoinSpec, LEFT, RIGHT, Side};
 use crate::batches;
+use crate::survey::Times;
 use crate::table::Interner;
 
 /// The end of a chain; the key of a row that matches nothing; no row.
@@ -147,12 +148,12 @@ impl Table {
 
     /// Bytes of memory.
     pub(super) fn size_bytes(&self) -> usize {
-        let side = |side: &Rows| {
-            let entries = side.entries.capacity() * size_of::<Entry>();
-            side.bytes + entries + side.heads.capacity() * 4 + side.matched.capacity()
-        };
-        let keys = self.keys.as_ref().map_or(0, Interner::size_bytes);
-        keys + self.sides.iter().map(side).sum::<usize>()
+        self.keys_bytes() + self.sides.iter().map(Rows::size_bytes).sum::<usize>()
+    }
+
+    /// Bytes of memory of the keys of both inputs.
+    pub(super) fn keys_bytes(&self) -> usize {
+        self.keys.as_ref().map_or(0, Interner::size_bytes)
     }
 
     /// Adds rows of `side`, in any order, all of them at or after those that it has.
@@ -352,6 +353,18 @@ impl Table {
 }
 
 impl Rows {
+    /// Bytes of memory.
+    pub(super) fn size_bytes(&self) -> usize {
+        let entries = self.entries.capacity() * size_of::<Entry>();
+        self.bytes + entries + self.heads.capacity() * 4 + self.matched.capacity()
+    }
+
+    /// The first and the last event time.
+    pub(super) fn times(&self) -> Times {
+        let times = self.entries.iter().map(|entry| entry.time);
+        times.clone().min().zip(times.max())
+    }
+
     /// The number of rows in the batches.
     fn row_count(&self) -> usize {
         let last = self.starts.last().zip(self.batches.last());

@@ -19,6 +19,7 @@ use crate::segments::Segment;
 use crate::segments::kept::Cut;
 use crate::segments::ordered::Piece;
 use crate::segments::spill::SpillSpace;
+use crate::survey::{OpenState, Survey, cover};
 
 /// Rows that are processed together, approximately.
 const CHUNK_ROWS: usize = 64 << 10;
@@ -386,6 +387,20 @@ impl CoordinatorPart for Over {
         let held = self.table.as_ref().map_or(0, |table| table.history.len());
         let parts: usize = self.parts.iter().map(Part::rows).sum();
         self.waiting.rows() + held + parts
+    }
+
+    fn survey(&mut self, _entries_max: usize) -> Result<Survey> {
+        let history = self.table.as_ref().map(|table| table.history.entries.as_slice());
+        let history = history.unwrap_or_default();
+        let kept = history.first().zip(history.last()).map(|(a, b)| (a.time, b.time));
+        let waiting = self.waiting.pieces.values().map(|piece| Some((piece.first, piece.last)));
+        let state = OpenState {
+            rows: self.rows(),
+            bytes: self.size_bytes() as u64,
+            times: if self.is_short() { None } else { waiting.fold(kept, cover) },
+            ..OpenState::default()
+        };
+        Ok(Survey::of_rows(vec![state]))
     }
 
     fn size_bytes(&self) -> usize {

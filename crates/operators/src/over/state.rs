@@ -131,7 +131,7 @@ fn segment(
     spilled: Option<SpilledSegment>,
 ) -> SavedSegment {
     let rows = rows as u64;
-    SavedSegment { id, input, slice, counts_from: i64::MIN, rows, batches, spilled }
+    SavedSegment { id, input, slice, counts_from: i64::MIN, rows, times: None, batches, spilled }
 }
 
 /// The state of some keys, on disk.

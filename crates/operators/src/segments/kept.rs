@@ -14,6 +14,7 @@ use super::saved;
 use super::spill::{SpillSpace, Spilled, pick, spill};
 use super::{Body, Segment};
 use crate::spec::Columns;
+use crate::survey::{Times, cover};
 
 /// Rows of a batch in memory that are written at a time.
 const PIECE_ROWS: usize = 64 << 10;
@@ -35,6 +36,8 @@ pub struct SavedSegment {
     pub counts_from: i64,
     /// Input rows that are counted in it.
     pub rows: u64,
+    /// The first and the last event time of its rows, where they are recorded.
+    pub times: Option<(i64, i64)>,
     /// Of an aggregate: the keys `k0…`, then the states `s0_0…` (aggregate, column).
     /// Otherwise the rows, by [`OperatorSpec::input_schema`](crate::OperatorSpec::input_schema).
     pub batches: Vec<RecordBatch>,
@@ -132,6 +135,7 @@ pub(crate) type BySlice = BTreeMap<(i64, i64), Vec<KeptSegment>>;
 pub(crate) struct KeptSegment {
     pub(crate) id: Option<SegmentId>,
     pub(crate) rows: u64,
+    pub(crate) times: Times,
     /// `None` when a checkpoint has it, and the operator in another form.
     pub(crate) body: Option<Body>,
 }
@@ -165,6 +169,7 @@ impl Saving {
                     slice,
                     counts_from,
                     rows,
+                    times: kept.times,
                     batches,
                     spilled,
                 });
@@ -226,10 +231,16 @@ impl<'a> Restored<'a> {
 pub(crate) fn spill_all(spec: &Columns, space: &dyn SpillSpace, kept: &mut BySlice) -> Result<()> {
     let (mut segments, mut places) = (vec![], vec![]);
     for (key, kept) in kept.iter_mut() {
-        for KeptSegment { rows, body, .. } in kept {
+        for KeptSegment { rows, times, body, .. } in kept {
             if let Some(taken) = body.take_if(|body| !matches!(body, Body::Spilled(_))) {
                 let (slice, counts_from) = *key;
-                segments.push(Segment { slice, counts_from, rows: *rows, body: taken });
+                segments.push(Segment {
+                    slice,
+                    counts_from,
+                    rows: *rows,
+                    times: *times,
+                    body: taken,
+                });
                 places.push(body);
             }
         }
@@ -249,17 +260,17 @@ pub(crate) fn merge_small(
     groups: &mut Vec<usize>,
 ) -> Result<()> {
     let mut done: Vec<KeptSegment> = Vec::with_capacity(segments.len());
-    for KeptSegment { mut id, mut rows, body } in segments.drain(..) {
+    for KeptSegment { mut id, mut rows, mut times, body } in segments.drain(..) {
         let Some(body) = body else { continue };
         let mut body = body.freeze()?;
         if !matches!(body, Body::Spilled(_)) {
             while let Some(before) = done.pop_if(|before| before.is_small_beside(&body)) {
                 let Some(larger) = before.body else { continue };
                 body = Body::merge(spec, larger, body, groups)?.freeze()?;
-                (id, rows) = (None, rows + before.rows);
+                (id, rows, times) = (None, rows + before.rows, cover(times, before.times));
             }
         }
-        done.push(KeptSegment { id, rows, body: Some(body) });
+        done.push(KeptSegment { id, rows, times, body: Some(body) });
     }
     *segments = done;
     Ok(())

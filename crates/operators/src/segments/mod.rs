@@ -12,6 +12,7 @@ use windrow_core::{Error, Result};
 use self::spill::Spilled;
 use crate::batches;
 use crate::spec::Columns;
+use crate::survey::Times;
 use crate::table::{Frozen, GroupTable, arrays_bytes};
 
 /// The state that one store has gathered for one slice. Several segments of one slice add up.
@@ -20,6 +21,8 @@ pub struct Segment {
     pub(crate) slice: i64,
     pub(crate) counts_from: i64,
     pub(crate) rows: u64,
+    /// The first and the last event time of its rows, where they are recorded.
+    pub(crate) times: Times,
     pub(crate) body: Body,
 }
 

@@ -51,7 +51,7 @@ impl Piece {
     /// # Errors
     /// Internal when it holds groups.
     pub(crate) fn of_segment(segment: Segment, order: OrderOf) -> Result<Self> {
-        let Segment { slice: first, counts_from: last, rows, body } = segment;
+        let Segment { slice: first, counts_from: last, rows, body, .. } = segment;
         let held = match body {
             Body::Rows(rows) => Held::Rows(rows),
             Body::Spilled(spilled) => Held::Spilled(spilled),
@@ -69,7 +69,7 @@ impl Piece {
             Held::Rows(rows) => Body::Rows(rows),
             Held::Spilled(spilled) => Body::Spilled(spilled),
         };
-        Segment { slice: first, counts_from: last, rows: rows as u64, body }
+        Segment { slice: first, counts_from: last, rows: rows as u64, times: None, body }
     }
 
     /// Bytes of memory.

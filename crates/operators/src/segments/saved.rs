@@ -11,6 +11,7 @@ use datafusion::logical_expr::EmitTo;
 use windrow_core::{Error, ErrorKind, Result};
 
 use super::Body;
+use crate::extents;
 use crate::spec::{AggregateCall, Columns};
 use crate::table::Frozen;
 
@@ -22,7 +23,7 @@ impl StateTypes {
     pub(crate) fn of(spec: &Columns) -> Result<Self> {
         let calls = spec.calls().iter().map(|call| state_types(spec, call));
         let mut types = calls.collect::<Result<Vec<_>>>()?;
-        types.extend(spec.holds_extents().then(|| vec![DataType::Int64; 2]));
+        types.extend(spec.holds_extents().then(|| vec![DataType::Int64; extents::COLUMNS]));
         Ok(Self(types))
     }
 }

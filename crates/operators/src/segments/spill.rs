@@ -111,22 +111,22 @@ pub(crate) fn spill(
     }
     let mut file = space.create()?;
     let mut written = Vec::with_capacity(segments.len());
-    for Segment { slice, counts_from, rows, body } in segments {
+    for Segment { slice, counts_from, rows, times, body } in segments {
         let content = match body.freeze()? {
             Body::Spilled(spilled) => Err(spilled),
             Body::Rows(batches) => Ok(write_rows(space, batches, file.as_mut())?),
             Body::Frozen(frozen) => Ok(write_groups(spec, space, &frozen, file.as_mut())?),
             Body::Live(_) => return Err(Error::internal("a live slice cannot be written")),
         };
-        written.push((slice, counts_from, rows, content));
+        written.push(((slice, counts_from, rows, times), content));
     }
     let file = file.finish()?;
-    let spilled = written.into_iter().map(|(slice, counts_from, rows, content)| {
+    let spilled = written.into_iter().map(|((slice, counts_from, rows, times), content)| {
         let spilled = match content {
             Ok(content) => Spilled { file: Arc::clone(&file), content },
             Err(spilled) => spilled,
         };
-        Segment { slice, counts_from, rows, body: Body::Spilled(spilled) }
+        Segment { slice, counts_from, rows, times, body: Body::Spilled(spilled) }
     });
     Ok(spilled.collect())
 }

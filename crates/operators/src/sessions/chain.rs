@@ -37,7 +37,7 @@ pub(super) struct Chain {
 struct Before {
     slice: i64,
     frozen: Frozen,
-    /// Input rows of the slice.
+    /// Input rows of the sessions that have not ended or been continued.
     rows: u64,
     /// Groups by their last time.
     order: Vec<u32>,
@@ -53,6 +53,7 @@ struct Now {
     /// By position.
     id_at: Vec<u32>,
     accumulators: Accumulators,
+    /// Input rows, those of sessions that it continues included.
     rows: u64,
 }
 
@@ -92,7 +93,7 @@ impl Chain {
     }
 
     /// Begins with the pieces of a complete slice.
-    pub(super) fn begin(&mut self, slice: i64, pieces: Vec<Frozen>, rows: u64) -> Result<()> {
+    pub(super) fn begin(&mut self, slice: i64, pieces: Vec<Frozen>) -> Result<()> {
         if pieces.iter().all(|piece| piece.groups == 0) {
             (self.before, self.now) = (None, None);
             return Ok(());
@@ -109,7 +110,7 @@ impl Chain {
             }
         };
         self.now = None;
-        self.before = Before::new(slice, frozen, rows)?;
+        self.before = Before::new(slice, frozen)?;
         Ok(())
     }
 
@@ -139,10 +140,8 @@ impl Chain {
         let (_, last) = extents::of_state(before.frozen.extents())?;
         let (mut ended, mut on): (Vec<u32>, Vec<u32>) = (vec![], vec![]);
         self.positions.clear();
-        let first = match &self.now {
-            Some(now) => now.accumulators.extents()?.first(),
-            None => &[],
-        };
+        let from = before.at;
+        let extents = self.now.as_ref().map(|now| now.accumulators.extents()).transpose()?;
         while let Some(&row) = before.order.get(before.at) {
             let end = last.get(row as usize).ok_or_else(lost)?.saturating_add(self.gap);
             if end > to {
@@ -150,7 +149,7 @@ impl Chain {
             }
             before.at += 1;
             let position = self.now.as_ref().and_then(|now| now.position.get(row as usize));
-            let piece = position.and_then(|at| first.get(*at as usize).map(|first| (*at, *first)));
+            let piece = position.and_then(|at| Some((*at, extents?.first(*at as usize)?)));
             match piece {
                 Some((position, first)) if first <= end => {
                     on.push(row);
@@ -160,7 +159,10 @@ impl Chain {
                 _ => {}
             }
         }
+        let gone = before.order.get(from..before.at).unwrap_or_default();
+        before.rows = before.rows.saturating_sub(rows_of(&before.frozen, gone)?);
         if let (Some(now), false) = (&mut self.now, on.is_empty()) {
+            now.rows += rows_of(&before.frozen, &on)?;
             let states = before.frozen.take_states(&UInt32Array::from(on))?;
             now.accumulators.merge(&states, &self.positions, now.id_at.len())?;
         }
@@ -179,9 +181,8 @@ impl Chain {
             return Err(Error::internal("sessions of a slice are left behind"));
         }
         if let Some(now) = self.now.take() {
-            let rows = now.rows;
             let slice = before.slice.saturating_add(self.gap);
-            self.before = Before::new(slice, now.freeze()?, rows)?;
+            self.before = Before::new(slice, now.freeze()?)?;
         }
         Ok(())
     }
@@ -208,6 +209,29 @@ impl Chain {
         Ok(pieces)
     }
 
+    /// Returns the keys and extents of the open sessions, slice by slice; a session may be in both. The groups of the current
+    /// slice are numbered anew.
+    pub(super) fn outline(&mut self) -> Result<Vec<Frozen>> {
+        let mut pieces = vec![];
+        if let Some(before) = &self.before {
+            let left = before.order.get(before.at..).unwrap_or_default().to_vec();
+            pieces.push(before.frozen.outline().take(&UInt32Array::from(left))?);
+        }
+        if let Some(now) = self.now.take() {
+            let rows = now.rows;
+            let frozen = now.freeze()?;
+            self.absorb(&frozen, rows)?;
+            pieces.push(frozen.outline());
+        }
+        Ok(pieces)
+    }
+
+    /// The number of rows in open sessions; after a restart, also of those that had ended in the slice of the checkpoint.
+    pub(super) fn rows(&self) -> u64 {
+        let before = self.before.as_ref().map_or(0, |before| before.rows);
+        before + self.now.as_ref().map_or(0, |now| now.rows)
+    }
+
     /// The number of open sessions; some may be counted twice.
     pub(super) fn len(&self) -> usize {
         let before = self.before.as_ref().map_or(0, |before| before.order.len() - before.at);
@@ -231,11 +255,13 @@ impl Chain {
 
 impl Before {
     /// Returns `None` when there are no sessions.
-    fn new(slice: i64, frozen: Frozen, rows: u64) -> Result<Option<Self>> {
+    fn new(slice: i64, frozen: Frozen) -> Result<Option<Self>> {
         if frozen.groups == 0 {
             return Ok(None);
         }
         let (_, last) = extents::of_state(frozen.extents())?;
+        let rows = extents::rows_of_state(frozen.extents())?;
+        let rows = rows.iter().map(|rows| rows.unsigned_abs()).sum();
         let mut order: Vec<(i64, u32)> = last.iter().copied().zip(0_u32..).collect();
         order.sort_unstable();
         let order = order.into_iter().map(|(_, row)| row).collect();
@@ -313,6 +339,13 @@ fn evaluate(columns: &Columns, ended: Frozen, gap: i64) -> Result<Sessions> {
     let mut columns = ended.keys;
     columns.extend(accumulators.take_values()?);
     Ok(Sessions { columns, starts, ends })
+}
+
+/// The number of input rows of some sessions.
+fn rows_of(frozen: &Frozen, sessions: &[u32]) -> Result<u64> {
+    let rows = extents::rows_of_state(frozen.extents())?;
+    let rows = sessions.iter().filter_map(|session| rows.get(*session as usize));
+    Ok(rows.map(|rows| rows.unsigned_abs()).sum())
 }
 
 fn number(of: usize) -> Result<u32> {

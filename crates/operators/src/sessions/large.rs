@@ -103,7 +103,7 @@ impl SessionMerger {
                 return Err(error);
             }
             let mut chain = Chain::new(&self.columns, self.gap);
-            chain.begin(slice, old, 0)?;
+            chain.begin(slice, old)?;
             if chain.has_begun() {
                 new.iter().try_for_each(|piece| chain.absorb(piece, 0))?;
                 if let Some(ended) = chain.drain(i64::MAX, self.frontier)? {
@@ -113,7 +113,7 @@ impl SessionMerger {
                 }
                 chain.step()?;
             } else {
-                chain.begin(next, new, 0)?;
+                chain.begin(next, new)?;
             }
             if let Some((_, frozen, _)) = chain.before() {
                 rest.push(frozen, range.end)?;
@@ -121,7 +121,7 @@ impl SessionMerger {
             bucket += step;
         }
         if let Some(rest) = rest.finish()? {
-            let kept = KeptSegment { id: None, rows, body: Some(Body::Spilled(rest)) };
+            let kept = KeptSegment { id: None, rows, times: None, body: Some(Body::Spilled(rest)) };
             self.waiting.entry((next, i64::MIN)).or_default().push(kept);
         }
         if runs.is_empty() {

@@ -22,6 +22,7 @@ mod closed;
 mod large;
 mod operator;
 mod state;
+mod survey;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use crate::segments::Body;
 use crate::segments::kept::{BySlice, Cut, KeptSegment, SegmentId};
 use crate::segments::spill::SpillSpace;
 use crate::spec::{Columns, SessionOperatorSpec};
+use crate::survey::Survey;
 use crate::table::Frozen;
 use crate::{Segment, Slicing};
 use chain::Chain;
@@ -150,10 +152,9 @@ impl SessionMerger {
                     [one] => one.id,
                     _ => None,
                 };
-                let rows = segments.iter().map(|kept| kept.rows).sum();
                 let pieces = segments.into_iter().filter_map(|kept| kept.body);
                 let pieces = pieces.map(frozen).collect::<Result<_>>()?;
-                self.chain.begin(slice, pieces, rows)?;
+                self.chain.begin(slice, pieces)?;
             }
             let Some(slice) = self.chain.slice() else { return Ok(to) };
             self.enter(slice)?;
@@ -177,13 +178,13 @@ impl SessionMerger {
     /// Moves the pieces of a slice that have arrived to the chain.
     fn enter(&mut self, slice: i64) -> Result<()> {
         let segments = self.waiting.remove(&(slice, i64::MIN)).unwrap_or_default();
-        for KeptSegment { id, rows, body } in segments {
+        for KeptSegment { id, rows, times, body } in segments {
             let Some(body) = body else { continue };
             let piece = frozen(body)?;
             self.chain.absorb(&piece, rows)?;
             if self.cuts {
                 let body = id.is_none().then_some(Body::Frozen(piece));
-                self.entered.push(KeptSegment { id, rows, body });
+                self.entered.push(KeptSegment { id, rows, times, body });
             }
         }
         if self.entered.iter().filter(|kept| kept.id.is_none()).count() > FRESH_MAX {
@@ -203,7 +204,7 @@ fn frozen(body: Body) -> Result<Frozen> {
 
 impl CoordinatorPart for SessionMerger {
     fn add(&mut self, _input: usize, segment: Segment) -> Result<()> {
-        let Segment { slice, rows, body, .. } = segment;
+        let Segment { slice, rows, times, body, .. } = segment;
         let too_late = match self.chain.slice() {
             Some(now) => slice < now,
             None => self.last_tick(slice) <= self.frontier,
@@ -215,7 +216,7 @@ impl CoordinatorPart for SessionMerger {
             )));
         }
         let body = if self.space.is_some() { body } else { body.in_memory()? };
-        let kept = KeptSegment { id: None, rows, body: Some(body) };
+        let kept = KeptSegment { id: None, rows, times, body: Some(body) };
         self.waiting.entry((slice, i64::MIN)).or_default().push(kept);
         Ok(())
     }
@@ -298,6 +299,14 @@ impl CoordinatorPart for SessionMerger {
     fn open_windows(&self) -> usize {
         let pieces = |kept: &KeptSegment| kept.body.as_ref().map_or(0, Body::len);
         self.chain.len() + self.waiting.values().flatten().map(pieces).sum::<usize>()
+    }
+
+    fn rows(&self) -> u64 {
+        self.chain.rows() + self.waiting.values().flatten().map(|kept| kept.rows).sum::<u64>()
+    }
+
+    fn survey(&mut self, entries_max: usize) -> Result<Survey> {
+        self.survey_sessions(entries_max)
     }
 
     fn size_bytes(&self) -> usize {

@@ -39,7 +39,7 @@ impl StatefulOperator for SessionOperatorSpec {
         if !self.keys().is_empty() {
             write!(f, " per [{}]", names(self.input_schema(), self.keys()))?;
         }
-        describe_mode(f, self.input_schema(), self.mode())
+        describe_mode(f, self.input_schema(), self.mode(), "open session")
     }
 
     /// A session may be as long as time.
@@ -112,6 +112,10 @@ impl WorkerPart for SessionStore {
 
     fn open_windows(&self) -> usize {
         self.store.groups()
+    }
+
+    fn rows(&self) -> u64 {
+        self.store.rows()
     }
 
     fn size_bytes(&self) -> usize {

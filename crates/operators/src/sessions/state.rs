@@ -28,7 +28,7 @@ impl SessionMerger {
         let mut known = BTreeSet::new();
         for segment in segments {
             let segment = segment?;
-            let (id, slice, rows) = (segment.id, segment.slice, segment.rows);
+            let (id, slice, rows, times) = (segment.id, segment.slice, segment.rows, segment.times);
             if id.0 >= next_id || !known.insert(id) {
                 return Err(corrupt(id, "has the id of another one"));
             }
@@ -44,8 +44,10 @@ impl SessionMerger {
             if !is_piece {
                 return Err(corrupt(id, "has rows of another slice"));
             }
-            restored
-                .add((slice, i64::MIN), KeptSegment { id: Some(id), rows, body: Some(body) })?;
+            restored.add(
+                (slice, i64::MIN),
+                KeptSegment { id: Some(id), rows, times, body: Some(body) },
+            )?;
         }
         merger.waiting = restored.segments();
         Ok(merger)
@@ -75,7 +77,7 @@ impl SessionMerger {
         let mut saving = Saving::new(self.next_id);
         if let Some((slice, frozen, rows)) = self.chain.before() {
             let body = self.before_id.is_none().then(|| Body::Frozen(frozen.clone()));
-            let mut before = KeptSegment { id: self.before_id, rows, body };
+            let mut before = KeptSegment { id: self.before_id, rows, times: None, body };
             saving.save((slice, i64::MIN), &mut before)?;
             self.before_id = before.id;
         }
@@ -106,7 +108,8 @@ impl SessionMerger {
     /// Converts the sessions of the chain to waiting pieces, without those that have ended.
     pub(super) fn dissolve(&mut self) -> Result<()> {
         for (slice, frozen, rows) in self.chain.take()? {
-            let kept = KeptSegment { id: None, rows, body: Some(Body::Frozen(frozen)) };
+            let kept =
+                KeptSegment { id: None, rows, times: None, body: Some(Body::Frozen(frozen)) };
             self.waiting.entry((slice, i64::MIN)).or_default().insert(0, kept);
         }
         self.entered.clear();

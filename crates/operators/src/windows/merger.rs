@@ -11,13 +11,15 @@ use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, Result, Watermark};
 
 use super::open::OpenSegments;
+use super::survey::Added;
 use super::{Part, Windows, new_windows};
 use crate::bounds::Bounds;
 use crate::port::WindowRows;
-use crate::segments::Segment;
 use crate::segments::kept::{Cut, SavedState};
 use crate::segments::spill::SpillSpace;
+use crate::segments::{Body, Segment};
 use crate::spec::OperatorSpec;
+use crate::survey::Survey;
 
 /// A finished window.
 #[derive(Debug)]
@@ -45,13 +47,16 @@ pub struct WindowMerger {
     frontier: i64,
     /// All workers have been flushed up to this watermark.
     flushed: Watermark,
+    /// What came by slice, until the last window of the slice has closed.
+    added: Added,
 }
 
 impl WindowMerger {
     /// Returns an empty merger.
     pub fn new(spec: Arc<OperatorSpec>) -> Self {
         let windows = new_windows(&spec);
-        Self { spec, windows, open: None, frontier: i64::MIN, flushed: Watermark::NONE }
+        let (frontier, flushed) = (i64::MIN, Watermark::NONE);
+        Self { spec, windows, open: None, frontier, flushed, added: Added::default() }
     }
 
     /// Retains what a checkpoint needs from now on (off by default: it costs memory). Segments added before are not
@@ -100,8 +105,13 @@ impl WindowMerger {
     /// Corrupt when a segment cannot belong to such a cut.
     pub fn restore(spec: Arc<OperatorSpec>, state: SavedState<'_>) -> Result<Self> {
         let frontier = state.frontier;
-        let open = Some(OpenSegments::restore(&spec, state)?);
-        Ok(Self { open, frontier, ..Self::new(spec) })
+        let open = OpenSegments::restore(&spec, state)?;
+        let mut added = Added::default();
+        for (key, kept) in open.waiting() {
+            let bytes = kept.body.as_ref().map_or(0, Body::size_bytes);
+            added.add(*key, (kept.rows, bytes), kept.times);
+        }
+        Ok(Self { open: Some(open), frontier, added, ..Self::new(spec) })
     }
 
     /// Adds a segment.
@@ -117,6 +127,8 @@ impl WindowMerger {
                 segment.slice
             )));
         }
+        let key = (segment.slice, segment.counts_from);
+        self.added.add(key, (segment.rows, segment.size_bytes()), segment.times);
         match &mut self.open {
             Some(open) => open.add(segment),
             None => {
@@ -153,6 +165,7 @@ impl WindowMerger {
                 }
             };
             self.frontier = end;
+            self.added.forget(self.spec.slicing(), end);
             if let Some(open) = &mut self.open {
                 open.forget(&self.spec, end);
             }
@@ -197,6 +210,26 @@ impl WindowMerger {
             }
             _ => 0,
         }
+    }
+
+    /// The number of rows in open windows.
+    pub fn rows(&self) -> u64 {
+        self.added.rows()
+    }
+
+    /// Returns the open windows in order of their end, `windows_max` at most.
+    pub(crate) fn survey_windows(&self, windows_max: usize) -> Survey {
+        let bytes = |key, added| {
+            let open = self.open.as_ref();
+            let waiting = open.and_then(|open| open.slice_bytes(key));
+            let entered = match (waiting, open.is_some_and(OpenSegments::is_divided)) {
+                (_, true) => 0,
+                (Some(_), _) => self.windows.slice_bytes(key).unwrap_or(0),
+                (None, _) => self.windows.slice_bytes(key).unwrap_or(added),
+            };
+            waiting.unwrap_or(0) + entered
+        };
+        self.added.survey(&self.spec, self.frontier, bytes, windows_max)
     }
 
     /// Bytes of memory; visits each slice.

@@ -9,6 +9,7 @@ mod operator;
 mod overlapping;
 mod rows;
 mod stacks;
+mod survey;
 mod tumbling;
 
 use std::fmt::Debug;
@@ -42,6 +43,9 @@ trait Windows: Debug + Send {
     fn last_slice(&self) -> Option<i64>;
 
     fn size_bytes(&self) -> usize;
+
+    /// Bytes of memory of what came by one slice and end of a first window; `None` where the state is not held by slice.
+    fn slice_bytes(&self, key: (i64, i64)) -> Option<usize>;
 }
 
 /// Empty windows of the spec's kind.

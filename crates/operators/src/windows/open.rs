@@ -77,7 +77,7 @@ impl OpenSegments {
         let mut known = BTreeSet::new();
         for segment in segments {
             let segment = segment?;
-            let SavedSegment { id, slice, counts_from, rows, .. } = segment;
+            let SavedSegment { id, slice, counts_from, rows, times, .. } = segment;
             if segment.input != 0 {
                 return Err(corrupt(id, "has rows of another input"));
             }
@@ -92,20 +92,36 @@ impl OpenSegments {
             }
             let body = saved::decode(spec.columns(), &types, rows, batches)
                 .map_err(|e| corrupt(id, "is not what its query saved").with_source(e))?;
-            restored
-                .add((slice, counts_from), KeptSegment { id: Some(id), rows, body: Some(body) })?;
+            let kept = KeptSegment { id: Some(id), rows, times, body: Some(body) };
+            restored.add((slice, counts_from), kept)?;
         }
         open.waiting = restored.segments();
         Ok(open)
     }
 
     pub(crate) fn add(&mut self, segment: Segment) -> Result<()> {
-        let Segment { slice, counts_from, rows, body } = segment;
+        let Segment { slice, counts_from, rows, times, body } = segment;
         // Without a space, windows are computed in memory.
         let body = if self.space.is_some() { body } else { body.in_memory()? };
-        let kept = KeptSegment { id: None, rows, body: Some(body) };
+        let kept = KeptSegment { id: None, rows, times, body: Some(body) };
         self.waiting.entry((slice, counts_from)).or_default().push(kept);
         Ok(())
+    }
+
+    /// What is in no closed window.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (&(i64, i64), &KeptSegment)> {
+        self.waiting.iter().flat_map(|(key, kept)| kept.iter().map(move |kept| (key, kept)))
+    }
+
+    /// Bytes of memory of what is in no closed window, of one slice and end of a first window; `None` when there is nothing.
+    pub(crate) fn slice_bytes(&self, key: (i64, i64)) -> Option<usize> {
+        let bodies = self.waiting.get(&key)?.iter().filter_map(|kept| kept.body.as_ref());
+        Some(bodies.map(Body::size_bytes).sum())
+    }
+
+    /// Whether what is in a closed window and in an open one is on disk.
+    pub(crate) fn is_divided(&self) -> bool {
+        self.divided
     }
 
     /// Returns the end of the first window after `frontier` with rows that the windows do not have.
@@ -144,17 +160,19 @@ impl OpenSegments {
         }
         for key in keys {
             let over = slicing.last_end(key.0) <= end;
-            for KeptSegment { id, rows, body } in self.waiting.remove(&key).unwrap_or_default() {
+            let kept = self.waiting.remove(&key).unwrap_or_default();
+            for KeptSegment { id, rows, times, body } in kept {
                 let Some(mut body) = body else { continue };
                 if !over {
-                    let mut kept = KeptSegment { id, rows, body: None };
+                    let mut kept = KeptSegment { id, rows, times, body: None };
                     if self.space.is_some() || id.is_none() {
                         let (mine, copy) = body.freeze()?.share()?;
                         (body, kept.body) = (mine, Some(copy));
                     }
                     self.entered.entry(key).or_default().push(kept);
                 }
-                windows.add(spec, Segment { slice: key.0, counts_from: key.1, rows, body })?;
+                let (slice, counts_from) = key;
+                windows.add(spec, Segment { slice, counts_from, rows, times, body })?;
             }
         }
         Ok(None)

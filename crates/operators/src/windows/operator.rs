@@ -9,7 +9,7 @@ use arrow::record_batch::RecordBatch;
 use windrow_core::{Result, Watermark, Windows};
 
 use super::merger::WindowMerger;
-use crate::describe::{describe_mode, describe_windows};
+use crate::describe::{describe_kept, describe_mode, describe_windows};
 use crate::lateness::{NotOnTime, Tolerance, classify};
 use crate::port::{CoordinatorPart, Finished, StatefulOperator, WorkerPart};
 use crate::segments::Segment;
@@ -17,6 +17,7 @@ use crate::segments::kept::{Cut, SavedState};
 use crate::segments::spill::SpillSpace;
 use crate::spec::OperatorSpec;
 use crate::store::SliceStore;
+use crate::survey::Survey;
 
 impl StatefulOperator for OperatorSpec {
     fn inputs(&self) -> Vec<&SchemaRef> {
@@ -42,7 +43,11 @@ impl StatefulOperator for OperatorSpec {
                 f.write_str(&describe_windows(Windows::Aligned(self.window()), self.time_unit()))?;
             }
         }
-        describe_mode(f, self.input_schema(), self.mode())
+        let kept = match self.row_ends() {
+            Some(_) => "window".to_owned(),
+            None => describe_kept(self.window(), self.slicing(), self.time_unit()),
+        };
+        describe_mode(f, self.input_schema(), self.mode(), &kept)
     }
 
     fn reach(&self) -> i64 {
@@ -110,6 +115,10 @@ impl WorkerPart for SliceStore {
 
     fn open_windows(&self) -> usize {
         self.open_slices()
+    }
+
+    fn rows(&self) -> u64 {
+        self.rows()
     }
 
     fn size_bytes(&self) -> usize {
@@ -181,6 +190,14 @@ impl CoordinatorPart for WindowMerger {
 
     fn open_windows(&self) -> usize {
         self.open_windows()
+    }
+
+    fn rows(&self) -> u64 {
+        self.rows()
+    }
+
+    fn survey(&mut self, entries_max: usize) -> Result<Survey> {
+        Ok(self.survey_windows(entries_max))
     }
 
     fn size_bytes(&self) -> usize {

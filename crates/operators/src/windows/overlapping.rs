@@ -86,4 +86,9 @@ impl Windows for Overlapping {
         waiting.map(Frozen::size_bytes).sum::<usize>()
             + self.stacks.as_ref().map_or(0, Stacks::size_bytes)
     }
+
+    /// Slices in the stacks are merged with others.
+    fn slice_bytes(&self, _key: (i64, i64)) -> Option<usize> {
+        None
+    }
 }

@@ -54,4 +54,9 @@ impl Windows for RowWindows {
     fn size_bytes(&self) -> usize {
         self.slices.values().flatten().map(RecordBatch::get_array_memory_size).sum()
     }
+
+    fn slice_bytes(&self, key: (i64, i64)) -> Option<usize> {
+        let batches = self.slices.get(&key).into_iter().flatten();
+        Some(batches.map(RecordBatch::get_array_memory_size).sum())
+    }
 }

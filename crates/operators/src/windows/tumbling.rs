@@ -50,4 +50,8 @@ impl Windows for Tumbling {
     fn size_bytes(&self) -> usize {
         self.open.values().map(Body::size_bytes).sum()
     }
+
+    fn slice_bytes(&self, (slice, _): (i64, i64)) -> Option<usize> {
+        Some(self.open.get(&slice).map_or(0, Body::size_bytes))
+    }
 }

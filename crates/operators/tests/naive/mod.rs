@@ -48,7 +48,7 @@ impl Row {
         }
     }
 
-    fn key_texts(&self) -> [String; 3] {
+    pub(crate) fn key_texts(&self) -> [String; 3] {
         let (a, b, c) = &self.keys;
         [show(*a), show(b.clone()), show(c.map(|n| format!("{{a:{n}}}")))]
     }

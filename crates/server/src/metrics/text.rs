@@ -7,7 +7,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use windrow_engine::{Health, LogHealth, QueryHealth};
+use windrow_engine::{Health, LogHealth, OperatorHealth, QueryHealth};
 
 use super::Monitor;
 
@@ -42,6 +42,15 @@ const QUERIES: &[(&str, &str, bool, Of<QueryHealth>)] = &[
     ("query_failed", "Whether a query ended with an error", false, |q| u64::from(q.failed)),
 ];
 
+/// Name, help, value.
+const OPERATORS: &[(&str, &str, Of<OperatorHealth>)] = &[
+    ("operator_state_bytes", "Bytes of memory that an operator of a query keeps", |o| o.bytes),
+    ("operator_state_rows", "Rows that an operator keeps, alone or aggregated", |o| o.rows),
+    ("operator_open", "Open windows or sessions of an operator; rows where it keeps rows", |o| {
+        o.open
+    }),
+];
+
 const LOGS: &[(&str, &str, bool, Of<LogHealth>)] = &[
     ("stream_rows", "Rows added to a stream or view", true, |l| l.rows),
     ("archive_failing", "Whether rows cannot be archived", false, |l| {
@@ -58,6 +67,14 @@ impl Collector for Numbers {
         for (name, help, grows, of) in QUERIES {
             let values = queries.iter().map(|(query, q)| ([("query", *query)], of(q)));
             numbers(&mut encoder, (name, help, *grows), values)?;
+        }
+        for (name, help, of) in OPERATORS {
+            let values = queries.iter().flat_map(|(query, q)| {
+                q.operators
+                    .iter()
+                    .map(move |o| ([("query", *query), ("operator", &*o.operator)], of(o)))
+            });
+            numbers(&mut encoder, (name, help, false), values)?;
         }
         latencies(&mut encoder, &health)?;
         for (name, help, grows, of) in LOGS {

@@ -10,6 +10,7 @@ use windrow_core::{Error, Place, Result};
 
 use super::cursor::{Cursor, is_word, place_of, unquoted};
 use super::ddl::literal;
+use super::errors::counted_window;
 use super::grouped::CLAUSE_MARK;
 use super::interval::{self, Interval, interval};
 use super::relation::{WindowFunction, ZONE, no_offset};
@@ -110,6 +111,9 @@ fn part(inner: &mut Cursor<'_>, window: WindowFunction, parts: &mut Parts) -> Re
         let gap = interval::span(inner, "the gap of the session")?;
         once(&mut parts.gap, Some(gap), "GAP", at)
     } else if inner.eat(&["SIZE"]) {
+        if matches!(inner.peek(0), Token::Number(..)) && is_word(inner.peek(1), "ROWS") {
+            return Err(counted_window().with_place(at));
+        }
         once(&mut parts.size, Some(interval::span(inner, "the size of the window")?), "SIZE", at)
     } else if inner.eat(&["ADVANCE", "BY"]) && window != WindowFunction::Tumble {
         once(&mut parts.advance, Some(interval::span(inner, "the advance")?), "ADVANCE BY", at)

@@ -112,11 +112,30 @@ pub(super) fn from_parser(error: ParserError, tokens: &[TokenWithSpan], end: Pla
         }
         _ => end,
     };
+    if index.is_some_and(|at| counts_rows(tokens, at)) {
+        return counted_window().with_place(place).with_source(error);
+    }
     let mut out = Error::sql(reworded(message)).with_place(place);
     if let Some(hint) = hint(tokens, index.unwrap_or(tokens.len())) {
         out = out.with_hint(hint);
     }
     out.with_source(error)
+}
+
+/// Whether the number at `index` is that of an argument `ROWS 100`.
+fn counts_rows(tokens: &[TokenWithSpan], index: usize) -> bool {
+    let token = |at: Option<usize>| at.and_then(|at| tokens.get(at)).map(|token| &token.token);
+    let number = matches!(token(Some(index)), Some(Token::Number(..)));
+    let rows = token(index.checked_sub(1)).is_some_and(|token| is_word(token, "ROWS"));
+    number && rows && matches!(token(index.checked_sub(2)), Some(Token::Comma | Token::RArrow))
+}
+
+/// The error of a window of a number of rows.
+pub(super) fn counted_window() -> Error {
+    Error::sql("a window has a length of time, not a number of rows").with_hint(
+        "Take every hundredth row of a key with the 99 before it: row_number() OVER (PARTITION BY key ORDER BY ts) AS n, \
+         sum(x) OVER (PARTITION BY key ORDER BY ts ROWS BETWEEN 99 PRECEDING AND CURRENT ROW), and WHERE n % 100 = 0 around it.",
+    )
 }
 
 /// The error of the engine's own statement parser.

@@ -45,7 +45,7 @@ pub use interval::Interval;
 pub use length::characters_max;
 pub use lex::is_complete;
 pub use located::located;
-pub use relation::{GROUPED, PARTITION_BY, ZONE, ZONE_OF_COLUMN};
+pub use relation::{FILL, GROUPED, PARTITION_BY, ZONE, ZONE_OF_COLUMN};
 pub use spans::{Piece, Span, spans};
 pub use statement::{
     ContinuousQuery, CopyFrom, CopyOut, CreateStream, CreateView, Drop, DropKind, Explain,

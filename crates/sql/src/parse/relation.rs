@@ -24,6 +24,9 @@ pub const PARTITION_BY: &str = "partition_by";
 /// identifier, so no text can name it without quotes.
 pub const GROUPED: &str = "$grouped";
 
+/// The function that fills gaps between windows, and its named argument that says with what.
+pub const FILL: &str = "fill";
+
 /// The named argument that carries the time zone of days and months.
 pub const ZONE: &str = "zone";
 
@@ -115,7 +118,7 @@ pub(super) fn placed(error: Error, place: Option<Place>) -> Error {
 /// Brings a table factor into canonical form where it is a window; leaves others alone.
 pub(super) fn canonical(factor: &mut TableFactor) -> Result<()> {
     if let TableFactor::TableFunction { expr: Expr::Function(function), alias } = factor
-        && window_name(&function.name).is_some()
+        && (window_name(&function.name).is_some() || is_fill(&function.name))
         && let FunctionArguments::List(list) = &mut function.args
     {
         let name = function.name.clone();
@@ -134,7 +137,59 @@ pub(super) fn canonical(factor: &mut TableFactor) -> Result<()> {
         args.args = arguments(window, std::mem::take(&mut args.args), place)?;
         *name = ObjectName::from(vec![Ident { value: window.name().to_owned(), ..first(name) }]);
     }
+    if let TableFactor::Table { name, args: Some(args), .. } = factor
+        && is_fill(name)
+    {
+        let place = name_place(name);
+        args.args = filled(std::mem::take(&mut args.args), place)?;
+        *name = ObjectName::from(vec![Ident { value: FILL.to_owned(), ..first(name) }]);
+    }
     Ok(())
+}
+
+fn is_fill(name: &ObjectName) -> bool {
+    plain(name).is_some_and(|ident| ident.value.eq_ignore_ascii_case(FILL))
+}
+
+/// The arguments of FILL: the relation as a subquery, the others as they are, and its keys by name.
+fn filled(args: Vec<FunctionArg>, place: Option<Place>) -> Result<Vec<FunctionArg>> {
+    let mut args = args.into_iter();
+    let wrong = || {
+        let e = Error::sql("the first argument of FILL is not a relation");
+        placed(
+            e.with_hint("Write FILL(windows [PARTITION BY key], window_time, size, ttl)."),
+            place,
+        )
+    };
+    let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(input))) = args.next() else {
+        return Err(wrong());
+    };
+    let mut keys = vec![];
+    // Its errors would be about a window function.
+    let input = subquery(WindowFunction::Session, input, &mut keys, place).map_err(|_| wrong())?;
+    let mut out = vec![unnamed(input)];
+    for arg in args {
+        out.push(match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => unnamed(without_descriptor(expr)),
+            other => other,
+        });
+    }
+    if !keys.is_empty() {
+        out.push(FunctionArg::Named {
+            name: Ident::new(PARTITION_BY),
+            arg: FunctionArgExpr::Expr(Expr::Tuple(keys)),
+            operator: FunctionArgOperator::RightArrow,
+        });
+    }
+    Ok(out)
+}
+
+/// The only column of a `DESCRIPTOR`, or the expression itself.
+fn without_descriptor(expr: Expr) -> Expr {
+    match descriptor(&expr) {
+        Some(mut columns) if columns.len() == 1 => columns.remove(0),
+        _ => expr,
+    }
 }
 
 fn first(name: &ObjectName) -> Ident {

@@ -21,6 +21,7 @@ mod calls;
 mod checked;
 mod display;
 mod exact;
+mod fill;
 mod filter;
 mod fingerprint;
 mod flow;

@@ -1,4 +1,5 @@
-//! `FROM TUMBLE(…)`, `HOP(…)`, `CUMULATE(…)`, `SESSION(…)`: from the syntax tree to [`WindowAssign`].
+//! `FROM TUMBLE(…)`, `HOP(…)`, `CUMULATE(…)`, `SESSION(…)`: from the syntax tree to [`WindowAssign`]. `FILL(…)` has the same
+//! arguments, and is planned by [`super::fill`].
 //!
 //! Only the canonical spelling comes here; the parser brings the others into it.
 
@@ -16,9 +17,10 @@ use sqlparser::tokenizer::Span;
 use windrow_core::{Error, Place, SessionSpec, Windows, Zone, sql_type, time};
 
 use super::assign::{Keys, WINDOW_TIME, WindowAssign};
+use super::fill::{self, Filling};
 use super::lengths::{Clocks, Length, Lengths};
 use super::lineage;
-use crate::parse::{GROUPED, PARTITION_BY, ZONE, ZONE_OF_COLUMN};
+use crate::parse::{FILL, GROUPED, PARTITION_BY, ZONE, ZONE_OF_COLUMN};
 
 /// Plans window relations; leaves every other relation to DataFusion.
 #[derive(Debug)]
@@ -30,6 +32,7 @@ enum Function {
     Hop,
     Cumulate,
     Session,
+    Fill,
 }
 
 impl Function {
@@ -40,6 +43,7 @@ impl Function {
             "hop" => Self::Hop,
             "cumulate" => Self::Cumulate,
             "session" => Self::Session,
+            "fill" => Self::Fill,
             _ => return None,
         })
     }
@@ -50,6 +54,7 @@ impl Function {
             Self::Hop => "HOP",
             Self::Cumulate => "CUMULATE",
             Self::Session => "SESSION",
+            Self::Fill => "FILL",
         }
     }
 
@@ -60,7 +65,12 @@ impl Function {
             Self::Hop => &["slide", "size", "offset"],
             Self::Cumulate => &["step", "size", "offset"],
             Self::Session => &["gap"],
+            Self::Fill => &["size", "ttl"],
         }
+    }
+
+    fn has_keys(self) -> bool {
+        matches!(self, Self::Session | Self::Fill)
     }
 
     fn usage(self) -> &'static str {
@@ -69,6 +79,9 @@ impl Function {
             Self::Hop => "Write HOP(stream, time, slide, size [, offset] [, time zone]).",
             Self::Cumulate => "Write CUMULATE(stream, time, step, size [, offset] [, time zone]).",
             Self::Session => "Write SESSION(stream [PARTITION BY key], time, gap).",
+            Self::Fill => {
+                "Write FILL(windows [PARTITION BY key], window_time, size, ttl [, fill => 'previous'])."
+            }
         }
     }
 }
@@ -107,6 +120,8 @@ struct Arguments {
     zone_of_column: bool,
     /// The window is that of a GROUP BY.
     grouped: bool,
+    /// What FILL puts into gaps.
+    fill: Option<ast::Expr>,
 }
 
 fn plan(
@@ -137,6 +152,16 @@ fn plan(
             None => return Err(missing(function, name, span)),
         });
     }
+    if function == Function::Fill {
+        let keys = arguments.keys.map(|keys| session_keys(function, keys, &input, context));
+        let filling = Filling {
+            keys: keys.transpose()?.unwrap_or_default(),
+            previous: arguments.fill.map_or(Ok(false), |fill| is_previous(fill, context))?,
+            lengths,
+            span,
+        };
+        return fill::plan(input, &time, unit, filling, context);
+    }
     let clocks = match arguments.zone {
         Some(zone) => Clocks { zone: named_zone(function, zone, context)?, named: true },
         None => Clocks {
@@ -149,7 +174,9 @@ fn plan(
     let keys = match (windows, arguments.keys) {
         (Windows::Aligned(_), _) => Keys::Of(vec![]),
         (Windows::Session(_), None) => Keys::Grouped { after: arguments.grouped },
-        (Windows::Session(_), Some(keys)) => Keys::Of(session_keys(keys, &input, context)?),
+        (Windows::Session(_), Some(keys)) => {
+            Keys::Of(session_keys(function, keys, &input, context)?)
+        }
     };
     Ok(WindowAssign::try_new(input, time, windows)?.with_keys(keys).into_plan())
 }
@@ -220,6 +247,7 @@ fn implied_zone(
 
 /// The values of PARTITION BY, each once.
 fn session_keys(
+    function: Function,
     keys: ast::Expr,
     input: &LogicalPlan,
     context: &mut dyn RelationPlannerContext,
@@ -234,7 +262,8 @@ fn session_keys(
         let key = context.sql_to_expr(expr, input.schema())?;
         if key.is_volatile() {
             let e = Error::sql(format!(
-                "\"{key}\" is another value each time, so it is no key of SESSION"
+                "\"{key}\" is another value each time, so it is no key of {}",
+                function.name()
             ));
             return Err(error(e.with_hint("Compute it in a column of the stream."), Some(span)));
         }
@@ -243,6 +272,32 @@ fn session_keys(
         }
     }
     Ok(keys)
+}
+
+/// Whether gaps are filled with the row before, and not with NULL.
+fn is_previous(fill: ast::Expr, context: &mut dyn RelationPlannerContext) -> Result<bool> {
+    let span = fill.span();
+    let expr = context.sql_to_expr(fill, &DFSchema::empty())?;
+    let refused = |hint: &str| {
+        let e =
+            Error::sql("FILL fills gaps with NULL, or with the row before (fill => 'previous')");
+        Err(error(e.with_hint(hint), Some(span)))
+    };
+    match &expr {
+        Expr::Literal(value, _) if value.is_null() => Ok(false),
+        Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)), _) => {
+            match text.to_lowercase().as_str() {
+                "null" => Ok(false),
+                "previous" | "prev" | "locf" => Ok(true),
+                "linear" | "interpolate" => refused(
+                    "A value between two rows is known when the second has come: compute it from the rows before and after, \
+                 with lag and lead OVER (PARTITION BY key ORDER BY window_time).",
+                ),
+                _ => refused("A constant is coalesce(x, 0) over the NULLs."),
+            }
+        }
+        _ => refused("A constant is coalesce(x, 0) over the NULLs."),
+    }
 }
 
 fn sort_arguments(
@@ -260,6 +315,7 @@ fn sort_arguments(
         zone: None,
         zone_of_column: false,
         grouped: false,
+        fill: None,
     };
     let mut positional = 0;
     for arg in args {
@@ -285,8 +341,9 @@ fn sort_arguments(
             Some(name) => match context.normalize_ident(name.clone()).to_lowercase().as_str() {
                 "data" => &mut sorted.data,
                 "timecol" => &mut sorted.time,
-                PARTITION_BY if function == Function::Session => &mut sorted.keys,
-                ZONE if function != Function::Session => &mut sorted.zone,
+                PARTITION_BY if function.has_keys() => &mut sorted.keys,
+                ZONE if !function.has_keys() => &mut sorted.zone,
+                FILL if function == Function::Fill => &mut sorted.fill,
                 other => match names.iter().position(|n| *n == other) {
                     Some(i) => &mut sorted.intervals[i],
                     None => return Err(unknown_name(function, &name.value, name.span)),
@@ -470,8 +527,10 @@ fn unexpected(function: Function, span: Span) -> DataFusionError {
 fn unknown_name(function: Function, name: &str, span: Span) -> DataFusionError {
     let mut known = vec!["data", "timecol"];
     known.extend(function.intervals());
-    if function != Function::Session {
-        known.push(ZONE);
+    match function {
+        Function::Session => {}
+        Function::Fill => known.push(FILL),
+        _ => known.push(ZONE),
     }
     let e = Error::sql(format!("{} has no argument \"{name}\"", function.name()));
     error(e.with_hint(format!("Its arguments are: {}.", known.join(", "))), Some(span))

@@ -72,6 +72,9 @@ pub(super) struct SegmentEntry {
     pub(super) slice: i64,
     pub(super) counts_from: i64,
     pub(super) rows: u64,
+    /// The first and the last event time of its rows, where they are recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) times: Option<(i64, i64)>,
     /// Its file, and its batches in that file.
     pub(super) file: String,
     pub(super) first_batch: usize,

@@ -80,6 +80,7 @@ pub(super) fn write_segments(
             slice: segment.slice,
             counts_from: segment.counts_from,
             rows: segment.rows,
+            times: segment.times,
             file: name.clone(),
             first_batch: batches,
             batches: segment.pieces_len(),
@@ -219,6 +220,7 @@ impl StoredSegments {
             slice: entry.slice,
             counts_from: entry.counts_from,
             rows: entry.rows,
+            times: entry.times,
             batches,
             spilled: None,
         })

@@ -39,6 +39,7 @@ fn segment(id: u64, value: i64) -> SavedSegment {
         slice: value,
         counts_from: 0,
         rows: 3,
+        times: Some((value, value + 2)),
         batches: vec![batch],
         spilled: None,
     }

@@ -1,6 +1,7 @@
 //! The system tables: the schema `windrow`, computed on every read.
 
 mod memory;
+mod windows;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -68,6 +69,8 @@ pub(crate) fn register(parts: &Arc<Parts>, catalog: &Arc<Catalog>) -> Result<()>
         };
         schema.register_table((*name).to_owned(), Arc::new(table)).map_err(from_datafusion)?;
     }
+    let open = windows::Windows::new(parts)?;
+    schema.register_table("windows".to_owned(), Arc::new(open)).map_err(from_datafusion)?;
     register_schema(parts, SYSTEM_SCHEMA, Arc::new(schema))
 }
 
