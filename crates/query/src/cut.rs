@@ -15,31 +15,24 @@ use windrow_core::{Error, Result};
 use windrow_operators::WorkerPart;
 use windrow_storage::checkpoint::OperatorCut;
 
-use crate::stage::{InputRun, StageRun};
+use crate::stage::{OperatorRun, StageRun};
 
 /// The workers' state of one operator, each part with the number of its input.
 pub(crate) type TakenParts = Vec<(usize, Box<dyn WorkerPart>)>;
 
 impl StageRun {
-    /// Moves out the workers' state of each operator, and appends it to `into`, those of nested stages first.
+    /// Moves out what the workers have gathered for each operator, those of nested stages first.
     pub(crate) fn take_parts(&mut self, into: &mut Vec<TakenParts>) {
         for run in &mut self.operators {
             for nested in run.inputs.iter_mut().flat_map(|input| &mut input.nested) {
                 nested.stage.take_parts(into);
             }
-            let inputs = run.inputs.iter_mut().enumerate();
-            into.push(
-                inputs
-                    .flat_map(|(number, input)| {
-                        input.take_parts().into_iter().map(move |part| (number, part))
-                    })
-                    .collect(),
-            );
+            into.push(run.take_parts());
         }
     }
 
-    /// Appends the state of the operators to `into`, those of nested stages first. `taken`: the output of
-    /// [`take_parts`](Self::take_parts).
+    /// Returns the state of the operators, those of nested stages first; `taken`: what [`take_parts`](Self::take_parts)
+    /// moved out.
     ///
     /// # Errors
     /// When an operator cannot return its state.
@@ -53,13 +46,7 @@ impl StageRun {
                 nested.stage.cut(taken, into)?;
             }
             let parts = taken.next();
-            for (input, mut part) in
-                parts.ok_or_else(|| Error::internal("a cut lacks an operator"))?
-            {
-                for segment in part.flush_all()? {
-                    run.operator.add(input, segment)?;
-                }
-            }
+            run.add_parts(parts.ok_or_else(|| Error::internal("a cut lacks an operator"))?)?;
             into.push(OperatorCut { watermark: run.watermark, state: run.operator.cut()? });
             run.measure()?;
         }
@@ -67,11 +54,29 @@ impl StageRun {
     }
 }
 
-impl InputRun {
-    /// Moves out the state of nested stages and workers.
-    fn take_parts(&mut self) -> Vec<Box<dyn WorkerPart>> {
-        let nested = self.nested.iter_mut().map(|nested| nested.store.take());
-        let stores = self.stores.lock();
-        nested.chain(stores.iter().map(|store| store.lock().take())).collect()
+impl OperatorRun {
+    /// Moves out what nested stages and workers have gathered.
+    pub(crate) fn take_parts(&mut self) -> TakenParts {
+        let mut parts = vec![];
+        for (number, input) in self.inputs.iter_mut().enumerate() {
+            let nested = input.nested.iter_mut().map(|nested| nested.store.take());
+            let stores = input.stores.lock();
+            let taken = nested.chain(stores.iter().map(|store| store.lock().take()));
+            parts.extend(taken.map(|part| (number, part)));
+        }
+        parts
+    }
+
+    /// Adds what was moved out to the coordinator's part.
+    ///
+    /// # Errors
+    /// When a part cannot return its state.
+    pub(crate) fn add_parts(&mut self, parts: TakenParts) -> Result<()> {
+        for (input, mut part) in parts {
+            for segment in part.flush_all()? {
+                self.operator.add(input, segment)?;
+            }
+        }
+        Ok(())
     }
 }

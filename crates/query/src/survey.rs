@@ -117,7 +117,8 @@ impl StageRun {
 
 impl OperatorRun {
     fn survey(&mut self, entries_max: usize) -> Result<OperatorSurvey> {
-        self.take_segments(|store| store.flush_all())?;
+        let parts = self.take_parts();
+        self.add_parts(parts)?;
         let mut survey = self.operator.survey(entries_max)?;
         survey.truncated |= survey.states.len() > entries_max;
         survey.states.truncate(entries_max);

@@ -36,7 +36,7 @@ use crate::execution::context::SessionOptions;
 use crate::instance::configuration::{catalogs, df_config, machine_clock, query_bytes_max};
 use crate::instance::failures::Failures;
 use crate::instance::planners::{Planners, inherit_budgets};
-use crate::instance::unused_memory::{self, thread_rests};
+use crate::instance::unused_memory::{self, GiveBack, thread_rests};
 use crate::instance::{Instance, Parts, Recovery};
 use crate::session::Session;
 use crate::system_tables;
@@ -168,7 +168,7 @@ impl Engine {
         (limits, files, functions): (Limits, Files, Vec<Arc<ScalarUDF>>),
         clock: Arc<dyn Clock>,
         store: Option<Store>,
-        (memory, give_back, plan_only): (Option<Arc<Memory>>, Option<fn()>, bool),
+        (memory, give_back, plan_only): (Option<Arc<Memory>>, Option<GiveBack>, bool),
     ) -> Result<Self> {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         if let Some(give_back) = give_back {

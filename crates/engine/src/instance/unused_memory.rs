@@ -19,6 +19,9 @@ const RETAINED_PART: u64 = 4;
 /// … and than this many bytes: code, stacks and buffers of the system are resident as well.
 const RETAINED_BYTES: u64 = 96 << 20;
 
+/// Asks an allocator to return what it retains.
+pub(crate) type GiveBack = fn();
+
 /// Counts the times at which all threads were to return memory.
 static ROUND: AtomicU64 = AtomicU64::new(0);
 

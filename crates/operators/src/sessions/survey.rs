@@ -110,7 +110,7 @@ fn texts(keys: &[ArrayRef], sessions: &[Session]) -> Result<Vec<Option<String>>>
     let options = FormatOptions::default().with_null("NULL");
     let formatters = keys.iter().map(|key| ArrayFormatter::try_new(key.as_ref(), &options));
     let formatters: Vec<_> = formatters.collect::<Result<_, _>>()?;
-    let rows = keys.first().map_or(0, |key| key.len());
+    let rows = keys.first().map_or(0, Array::len);
     let text = |row: usize| {
         let values: Vec<String> = formatters.iter().map(|f| f.value(row).to_string()).collect();
         Some(values.join(", "))
