@@ -37,6 +37,8 @@ pub(super) struct Chain {
 struct Before {
     slice: i64,
     frozen: Frozen,
+    /// Input rows of all sessions.
+    all_rows: u64,
     /// Input rows of the sessions that have not ended or been continued.
     rows: u64,
     /// Groups by their last time.
@@ -189,7 +191,7 @@ impl Chain {
 
     /// Returns the previous slice as a piece: its start, its groups, and its input rows.
     pub(super) fn before(&self) -> Option<(i64, &Frozen, u64)> {
-        self.before.as_ref().map(|before| (before.slice, &before.frozen, before.rows))
+        self.before.as_ref().map(|before| (before.slice, &before.frozen, before.all_rows))
     }
 
     /// Takes out all open sessions, as pieces of their slices.
@@ -265,7 +267,7 @@ impl Before {
         let mut order: Vec<(i64, u32)> = last.iter().copied().zip(0_u32..).collect();
         order.sort_unstable();
         let order = order.into_iter().map(|(_, row)| row).collect();
-        Ok(Some(Self { slice, frozen, rows, order, at: 0 }))
+        Ok(Some(Self { slice, frozen, all_rows: rows, rows, order, at: 0 }))
     }
 
     /// Returns the last time of a session.

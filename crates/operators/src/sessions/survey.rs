@@ -51,7 +51,11 @@ impl SessionMerger {
         let truncated = sessions.len() + on_disk.len() > sessions_max;
         on_disk.truncate(sessions_max);
         sessions.truncate(sessions_max - on_disk.len());
-        let texts = texts(&keys.take_keys()?, &sessions)?;
+        // What has taken no keys gives none.
+        let texts = match sessions.is_empty() {
+            true => vec![],
+            false => texts(&keys.take_keys()?, &sessions)?,
+        };
         let mut states = on_disk;
         states.extend(sessions.iter().zip(texts).map(|(session, key)| OpenState {
             key,
