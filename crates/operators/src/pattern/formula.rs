@@ -95,6 +95,11 @@ impl Formula {
         Self { expr, reads, schema }
     }
 
+    /// The slots that it reads.
+    pub fn reads(&self) -> &[Read] {
+        &self.reads
+    }
+
     /// The type of the result.
     ///
     /// # Errors

@@ -138,10 +138,9 @@ impl PatternPlan {
 
     /// How far the time of a match's rows may lie behind the watermark when it is returned, in ticks; `None`: any time.
     pub fn lag(&self) -> Option<i64> {
-        match self.within {
-            _ if self.pattern.is_prompt() && !self.all_rows => Some(0),
-            within => within,
-        }
+        let of_rows = self.conditions.iter().all(|condition| condition.history.is_none());
+        let prompt = self.pattern.is_fixed() || self.pattern.is_prompt() && of_rows;
+        if prompt && !self.all_rows { Some(0) } else { self.within }
     }
 
     fn column(&self, at: usize) -> Result<&Field> {

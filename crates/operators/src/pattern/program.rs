@@ -90,12 +90,17 @@ impl Pattern {
         }
     }
 
-    fn is_fixed(&self) -> bool {
+    /// Whether all matches have the same number of rows.
+    pub fn is_fixed(&self) -> bool {
         let (least, most) = self.lengths();
         most == Some(least)
     }
 
     /// Whether a match is final with its last row: no preferred one could then still be longer.
+    ///
+    /// Unless all matches are of one length, a match may still be found long after its last row, when an attempt from an
+    /// earlier row has failed; not if conditions depend on rows and their neighbours alone, since that attempt would then
+    /// have found the same end.
     pub fn is_prompt(&self) -> bool {
         match self {
             pattern if pattern.is_fixed() => true,

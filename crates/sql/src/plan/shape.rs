@@ -15,6 +15,7 @@ use super::asof::AsofJoin;
 use super::assign::WindowAssign;
 use super::interval;
 use super::lineage::{self, Known};
+use super::pattern::RowPattern;
 use super::relation::StreamRelation;
 use super::{is_streaming, over, stream_of};
 
@@ -99,6 +100,13 @@ fn of_other(plan: &LogicalPlan) -> Result<Kind> {
     if let Some(join) = AsofJoin::of(plan) {
         return of_asof(join);
     }
+    if let Some(pattern) = RowPattern::of(plan) {
+        if kind(&pattern.input)? == Kind::Static {
+            return Ok(Kind::Static);
+        }
+        pattern.check_continuous(&lineage::columns(&pattern.input)?, &streams(&pattern.input))?;
+        return Ok(Kind::Rows { windowed: false });
+    }
     if is_streaming(plan) {
         return Err(refused(
             Error::sql(format!("{} cannot run continuously", what(plan)))
@@ -145,7 +153,7 @@ fn check_asof(join: &AsofJoin) -> Result<()> {
     Ok(())
 }
 
-/// Whether `plan` is a join in time or OVER in event time under nothing but what treats rows one by one, so that its rows
+/// Whether `plan` is a join in time, OVER in event time or a pattern under nothing but what treats rows one by one, so that its rows
 /// leave as they are finished.
 ///
 /// # Errors
@@ -164,7 +172,10 @@ pub(crate) fn returns_pairs(plan: &LogicalPlan) -> Result<bool> {
             (false, true) => returns_pairs(&join.right),
             (false, false) => Ok(false),
         },
-        LogicalPlan::Extension(_) => Ok(AsofJoin::of(plan).is_some() && is_streaming(plan)),
+        LogicalPlan::Extension(_) => {
+            let is_ours = AsofJoin::of(plan).is_some() || RowPattern::of(plan).is_some();
+            Ok(is_ours && is_streaming(plan))
+        }
         _ => Ok(false),
     }
 }

@@ -59,16 +59,20 @@ pub fn physical_expression(
     schema: &DFSchema,
 ) -> Result<Arc<dyn PhysicalExpr>, Error> {
     let exact = || {
-        let context = SimplifyContext::builder()
-            .with_schema(Arc::new(schema.clone()))
-            .with_config_options(Arc::clone(state.config_options()))
-            .build();
-        let expr = ExprSimplifier::new(context).coerce(expr, schema)?;
-        let config = state.config_options();
-        let expr = expr.transform_up(|expr| exact_expr(expr, schema, config)).data()?;
+        let expr = coerced(expr, schema, state.config_options())?;
         state.create_physical_expr(expr, schema)
     };
     exact().map_err(from_datafusion)
+}
+
+/// An expression that stands alone, with the types and the exactness that plans have.
+pub(super) fn coerced(expr: Expr, schema: &DFSchema, config: &Arc<ConfigOptions>) -> Result<Expr> {
+    let context = SimplifyContext::builder()
+        .with_schema(Arc::new(schema.clone()))
+        .with_config_options(Arc::clone(config))
+        .build();
+    let expr = ExprSimplifier::new(context).coerce(expr, schema)?;
+    expr.transform_up(|expr| exact_expr(expr, schema, config)).data()
 }
 
 /// Expressions of every node.
