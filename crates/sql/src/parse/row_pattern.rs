@@ -14,6 +14,8 @@ use windrow_core::{Error, Result};
 
 use super::cursor::{Cursor, is_word, place_of, span_of, unquoted};
 
+/// The function that stands for a subquery.
+pub(crate) const ROWS: &str = "$rows";
 /// The variable that stands for the pattern as an expression.
 pub(crate) const PATTERN: &str = "$pattern";
 /// … for where the search goes on.
@@ -56,7 +58,68 @@ pub(super) fn tokens(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     if !tokens.iter().any(|token| is_word(&token.token, "MATCH_RECOGNIZE")) {
         return Ok(tokens);
     }
-    rewritten(&tokens)
+    rewritten(&subqueries(tokens))
+}
+
+/// Writes `(SELECT …) AS t MATCH_RECOGNIZE (…)` as `"$rows"((SELECT …)) AS t MATCH_RECOGNIZE (…)`, since the parser underneath
+/// reads the clause behind names only.
+fn subqueries(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut at = 0;
+    while at < tokens.len() {
+        let is_it = tokens.get(at).is_some_and(|token| is_word(&token.token, "MATCH_RECOGNIZE"));
+        if is_it
+            && let Some((open, close)) = subquery(tokens.get(..at).unwrap_or_default())
+            && let Some(span) = tokens.get(open).map(|token| token.span)
+        {
+            tokens.insert(close + 1, token(Token::RParen, span));
+            tokens.splice(open..open, [quoted(ROWS, span), token(Token::LParen, span)]);
+            at += 3;
+        }
+        at += 1;
+    }
+    tokens
+}
+
+/// Where the subquery stands that is last, under a name or not: its parentheses.
+fn subquery(before: &[TokenWithSpan]) -> Option<(usize, usize)> {
+    let at = |i: usize| before.get(i).map(|token| &token.token);
+    let is_word_at = |i: usize| matches!(at(i), Some(Token::Word(_)));
+    let mut last = before.len().checked_sub(1)?;
+    // The names of columns.
+    if at(last) == Some(&Token::RParen) {
+        let open = opening(before, last)?;
+        if is_word_at(open.checked_sub(1)?) && !selects(at(open + 1)) {
+            last = open - 1;
+        }
+    }
+    if is_word_at(last) {
+        last = last.checked_sub(1)?;
+        if at(last).is_some_and(|token| is_word(token, "AS")) {
+            last = last.checked_sub(1)?;
+        }
+    }
+    let open = if at(last) == Some(&Token::RParen) { opening(before, last)? } else { return None };
+    selects(at(open + 1)).then_some((open, last))
+}
+
+fn selects(token: Option<&Token>) -> bool {
+    token.is_some_and(|token| is_word(token, "SELECT") || is_word(token, "WITH"))
+}
+
+/// Where the parenthesis opens that closes at `close`.
+fn opening(tokens: &[TokenWithSpan], close: usize) -> Option<usize> {
+    let mut depth = 0_usize;
+    for at in (0..=close).rev() {
+        match tokens.get(at).map(|token| &token.token) {
+            Some(Token::RParen) => depth += 1,
+            Some(Token::LParen) => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth == 0 {
+            return Some(at);
+        }
+    }
+    None
 }
 
 fn rewritten(tokens: &[TokenWithSpan]) -> Result<Vec<TokenWithSpan>> {
@@ -248,8 +311,8 @@ fn choice(cursor: &mut Cursor<'_>, span: Span) -> Result<Vec<TokenWithSpan>> {
 fn sequence(cursor: &mut Cursor<'_>, span: Span) -> Result<Vec<TokenWithSpan>> {
     let mut parts = vec![repeated(cursor)?];
     while !cursor.is_end() && *cursor.peek(0) != Token::Pipe {
-        // The end of an exclusion.
-        if *cursor.peek(0) == Token::Minus {
+        // The end of an exclusion, or of a part of PERMUTE.
+        if matches!(cursor.peek(0), Token::Minus | Token::Comma) {
             break;
         }
         parts.push(repeated(cursor)?);

@@ -60,7 +60,7 @@ impl RelationPlanner for RowPatterns {
         else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
-        let input = context.plan(*table)?;
+        let input = context.plan(source(*table))?;
         let given = Given {
             partition_by,
             order_by,
@@ -69,6 +69,20 @@ impl RelationPlanner for RowPatterns {
         };
         let plan = planned(input, given, symbols, context)?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
+    }
+}
+
+/// The subquery that the parser has made a function, or what it is otherwise.
+fn source(table: TableFactor) -> TableFactor {
+    let TableFactor::Table { name, args: Some(args), alias, .. } = &table else { return table };
+    match (name.0.as_slice(), args.args.as_slice()) {
+        ([name], [FunctionArg::Unnamed(FunctionArgExpr::Expr(ast::Expr::Subquery(subquery)))])
+            if name.as_ident().is_some_and(|name| name.value == marks::ROWS) =>
+        {
+            let (subquery, alias) = (subquery.clone(), alias.clone());
+            TableFactor::Derived { lateral: false, subquery, alias, sample: None }
+        }
+        _ => table,
     }
 }
 
