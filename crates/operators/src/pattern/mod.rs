@@ -21,6 +21,7 @@ mod formula;
 mod output;
 mod program;
 mod rules;
+mod skip;
 mod store;
 mod table;
 mod whole;

@@ -202,8 +202,7 @@ impl<'a> Matches<'a> {
         if !ends.is_sorted() {
             let mut order: Vec<u32> = (0..count as u32).collect();
             order.sort_by_key(|at| ends.get(*at as usize).copied());
-            let sorted = |of: &[i64]| order.iter().map(|at| of[*at as usize]).collect::<Vec<_>>();
-            ends = sorted(&ends);
+            ends = order.iter().map(|at| ends[*at as usize]).collect();
             starts = order.iter().map(|at| starts[*at as usize]).collect();
             rows = take_record_batch(&rows, &UInt32Array::from(order))?;
         }

@@ -408,7 +408,7 @@ fn primary(cursor: &mut Cursor<'_>, span: Span) -> Result<Vec<TokenWithSpan>> {
         }
         Token::Caret | Token::Placeholder(_) => {
             let first = *cursor.peek(0) == Token::Caret;
-            let (sign, what) = if first { ("^", "begin") } else { ("$", "end") };
+            let (sign, what) = if first { ("^", "beginning") } else { ("$", "end") };
             Err(Error::sql(format!("the anchor {sign} is not part of this version"))
                 .with_place(cursor.place())
                 .with_hint(format!(

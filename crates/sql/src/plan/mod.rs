@@ -41,6 +41,7 @@ mod parameters;
 mod pattern;
 mod pattern_bounded;
 mod pattern_clause;
+mod pattern_compile;
 mod pattern_slots;
 mod pieces;
 mod projections;

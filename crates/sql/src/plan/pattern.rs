@@ -118,19 +118,23 @@ impl RowPattern {
         Some(Time { column: column.clone(), index, lag_ticks })
     }
 
-    /// Refuses what cannot run for ever.
+    /// Refuses what cannot run for ever. `of`: the streams below in words, and the event time of the first one.
     ///
     /// # Errors
     /// With what is missing.
-    pub(crate) fn check_continuous(&self, known: &[Known], of: &str) -> Result<()> {
+    pub(crate) fn check_continuous(
+        &self,
+        known: &[Known],
+        (of, time): (&str, Option<String>),
+    ) -> Result<()> {
         if self.event_time(known).is_none() {
             let e = format!(
                 "MATCH_RECOGNIZE on {of} is not ordered by its event time, ascending, so it never ends"
             );
             let times = known.iter().zip(self.input.schema().fields());
-            let time =
-                times.filter(|(known, _)| known.lag.is_some()).map(|(_, field)| field.name());
-            let hint = match time.clone().next() {
+            let mut times = times.filter(|(known, _)| known.lag.is_some());
+            let time = times.next().map(|(_, field)| field.name().clone()).or(time);
+            let hint = match time {
                 Some(time) => format!("Write ORDER BY {time} first; further columns may follow."),
                 None => "Declare the event time of the stream, WATERMARK FOR ts, and order by it, unchanged.".to_owned(),
             };

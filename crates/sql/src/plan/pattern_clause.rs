@@ -3,37 +3,27 @@
 //! What the parser underneath does not read comes as definitions of variables that no text can name
 //! ([`crate::parse::row_pattern`]).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::compute::SortOptions;
-use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{Column, DFSchema, Result};
-use datafusion::execution::context::ExecutionProps;
-use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::planner::{
     PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
 };
-use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{Expr, LogicalPlan};
-use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
-use datafusion::physical_expr::create_physical_expr;
 use sqlparser::ast::{
     self, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, OrderByExpr,
     RowsPerMatch, Spanned, SymbolDefinition, TableFactor, Value,
 };
+use sqlparser::tokenizer::Span;
 use windrow_core::Error;
-use windrow_operators::{
-    AggregateCall, Condition, Formula, Output, Pattern, PatternPlan, PatternSpec, Read, RowOf,
-    Skip, Slot, VARIABLES_MAX,
-};
+use windrow_operators::{Pattern, Skip, VARIABLES_MAX};
 
+use super::exact::{canonical_in_place, coerced};
 use super::interval;
-use super::pattern::{Clause, RowPattern, TimeOf};
-use super::pattern_slots::{
-    Draft, Planned, Prepared, SlotDraft, Slots, Variables, boolean, folded, slot_schema,
-};
+use super::pattern::RowPattern;
+use super::pattern_compile::{Drafts, OutputDraft};
+use super::pattern_slots::{Draft, Planned, Prepared, Slots, Variables, boolean, folded};
 use super::tvf::error;
 use crate::parse::row_pattern as marks;
 
@@ -103,12 +93,8 @@ struct Said {
     within: Option<ast::Expr>,
     /// By variable.
     conditions: Vec<Option<(Ident, ast::Expr)>>,
-}
-
-/// What a column of the result is.
-enum OutputDraft {
-    Column(usize),
-    Measure(Planned),
+    /// Where the pattern stands.
+    span: Option<Span>,
 }
 
 fn planned(
@@ -120,16 +106,8 @@ fn planned(
     let said = said(symbols)?;
     let schema = Arc::clone(input.schema());
     let mut prepared = Prepared::default();
-    let order = order(&given.order_by, &schema, &mut prepared, context)?;
-    let mut keys = vec![];
-    for key in given.partition_by {
-        let expr = context.sql_to_expr(key, &schema)?;
-        let index = prepared.add(expr, &schema)?;
-        if !keys.contains(&index) {
-            keys.push(index);
-        }
-    }
-    let mut own: Vec<usize> = keys.clone();
+    let order = order((&given.order_by, said.span), &schema, &mut prepared, context)?;
+    let (keys, mut own) = keys(given.partition_by, &schema, &mut prepared, context)?;
     let mut rest = vec![];
     if given.all_rows {
         for (index, _) in &order {
@@ -153,18 +131,7 @@ fn planned(
         measures: false,
         is_final: false,
     };
-    let mut conditions = vec![];
-    for condition in said.conditions {
-        conditions.push(match condition {
-            None => None,
-            Some((name, expr)) => {
-                let planned = slots.plan(expr)?;
-                boolean(&planned, &name)?;
-                check_classifiers(&planned, conditions.len(), &name)?;
-                Some(planned)
-            }
-        });
-    }
+    let conditions = conditions(said.conditions, &mut slots)?;
     (slots.measures, slots.is_final) = (true, !given.all_rows);
     let mut measures = vec![];
     for ast::Measure { expr, alias } in given.measures {
@@ -197,13 +164,54 @@ fn planned(
         all_rows: given.all_rows,
         skip: said.skip.unwrap_or(Skip::PastLastRow),
         within,
+        span: said.span,
     };
     drafts.build(input)
 }
 
+/// The conditions of DEFINE, by variable.
+fn conditions(
+    defined: Vec<Option<(Ident, ast::Expr)>>,
+    slots: &mut Slots<'_>,
+) -> Result<Vec<Option<Planned>>> {
+    let mut conditions = vec![];
+    for condition in defined {
+        conditions.push(match condition {
+            None => None,
+            Some((name, expr)) => {
+                let planned = slots.plan(expr)?;
+                boolean(&planned, &name)?;
+                check_classifiers(&planned, conditions.len(), &name)?;
+                Some(planned)
+            }
+        });
+    }
+    Ok(conditions)
+}
+
+/// The columns of PARTITION BY: as they are compared, and as they are shown.
+fn keys(
+    by: Vec<ast::Expr>,
+    schema: &DFSchema,
+    prepared: &mut Prepared,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<(Vec<usize>, Vec<usize>)> {
+    let (mut keys, mut shown) = (vec![], vec![]);
+    for key in by {
+        let expr = standing_alone(key, schema, context)?;
+        let value = prepared.add(expr.clone(), schema)?;
+        let key = prepared.add(comparable(expr, schema)?, schema)?;
+        if !keys.contains(&key) {
+            keys.push(key);
+            shown.push(value);
+        }
+    }
+    Ok((keys, shown))
+}
+
 /// The order of rows; its first column comes first among those that are prepared.
 fn order(
-    by: &[OrderByExpr],
+    (by, span): (&[OrderByExpr], Option<Span>),
     schema: &DFSchema,
     prepared: &mut Prepared,
     context: &mut dyn RelationPlannerContext,
@@ -213,18 +221,35 @@ fn order(
             Error::sql("MATCH_RECOGNIZE needs an ORDER BY: a pattern goes over rows in an order");
         return Err(error(
             e.with_hint("Write ORDER BY and the event time behind PARTITION BY."),
-            None,
+            span,
         ));
     }
     let mut order = vec![];
     for OrderByExpr { expr, options, .. } in by {
-        let expr = context.sql_to_expr(expr.clone(), schema)?;
+        let expr = comparable(standing_alone(expr.clone(), schema, context)?, schema)?;
         let descending = options.asc == Some(false);
         // As in ORDER BY: NULL is the greatest.
         let nulls_first = options.nulls_first.unwrap_or(descending);
         order.push((prepared.add(expr, schema)?, SortOptions { descending, nulls_first }));
     }
     Ok(order)
+}
+
+/// An expression over the columns of a row.
+fn standing_alone(
+    expr: ast::Expr,
+    schema: &DFSchema,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<Expr> {
+    let expr = context.sql_to_expr(expr, schema)?;
+    let config = Arc::new(context.context_provider().options().clone());
+    coerced(expr, schema, &config)
+}
+
+/// The expression, where it is compared: with one zero and one NaN.
+fn comparable(mut expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    canonical_in_place(&mut expr, schema)?;
+    Ok(expr)
 }
 
 /// A condition knows the name of its own variable alone.
@@ -273,6 +298,7 @@ fn said(symbols: Vec<SymbolDefinition>) -> Result<Said> {
     for SymbolDefinition { symbol, definition } in symbols {
         match (symbol.value.as_str(), definition) {
             (marks::PATTERN, definition) => {
+                said.span = Some(symbol.span);
                 let pattern = pattern(&definition, &mut said.variables)?;
                 if pattern.lengths().0 == 0 {
                     let e = Error::sql("the pattern can match no rows at all");
@@ -379,7 +405,7 @@ fn pattern(expr: &ast::Expr, variables: &mut Variables) -> Result<Pattern> {
     Ok(match (mark, parts.as_slice()) {
         (marks::SEQUENCE, parts) => Pattern::Sequence(all(parts)?),
         (marks::CHOICE, parts) => Pattern::Choice(all(parts)?),
-        (marks::PERMUTE, parts) => permuted(all(parts)?)?,
+        (marks::PERMUTE, parts) => permuted(&all(parts)?)?,
         (marks::HIDDEN, [part]) => hidden(pattern(part, variables)?),
         (marks::REPEAT, [part, least, most, greedy]) => Pattern::Repeat {
             pattern: Box::new(pattern(part, variables)?),
@@ -425,7 +451,7 @@ fn hidden(pattern: Pattern) -> Pattern {
 const PERMUTED_MAX: usize = 6;
 
 /// The parts in each order, the one in which they stand first.
-fn permuted(parts: Vec<Pattern>) -> Result<Pattern> {
+fn permuted(parts: &[Pattern]) -> Result<Pattern> {
     if parts.len() > PERMUTED_MAX {
         let e = Error::sql(format!("PERMUTE has more than {PERMUTED_MAX} parts"));
         return Err(error(e.with_hint("Use fewer, or write the orders that matter with |."), None));
@@ -442,183 +468,4 @@ fn permuted(parts: Vec<Pattern>) -> Result<Pattern> {
         Pattern::Sequence(order.into_iter().filter_map(|at| parts.get(at).cloned()).collect())
     };
     Ok(Pattern::Choice(orders.into_iter().map(order).collect()))
-}
-
-/// A clause with everything planned, to be compiled.
-struct Drafts {
-    prepared: Prepared,
-    keys: Vec<usize>,
-    order: Vec<(usize, SortOptions)>,
-    pattern: Pattern,
-    names: Vec<Ident>,
-    conditions: Vec<Option<Planned>>,
-    outputs: Vec<(String, OutputDraft)>,
-    all_rows: bool,
-    skip: Skip,
-    within: Option<i64>,
-}
-
-impl Drafts {
-    fn build(self, input: LogicalPlan) -> Result<LogicalPlan> {
-        let fields = self.prepared.types.iter().enumerate();
-        let fields = fields.map(|(i, of)| Field::new(RowPattern::name(i), of.clone(), true));
-        let columns: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let text = self.text();
-        let mut conditions = vec![];
-        for (variable, planned) in self.conditions.into_iter().enumerate() {
-            let own = u32::try_from(variable).ok().and_then(|at| 1_u64.checked_shl(at));
-            conditions.push(match planned {
-                Some(planned) => condition(planned, own.unwrap_or(0), &columns)?,
-                None => Condition::default(),
-            });
-        }
-        let (mut outputs, mut fields, mut times) = (vec![], vec![], vec![]);
-        for (at, (name, output)) in self.outputs.into_iter().enumerate() {
-            if let Some(is_last) = time_of(&output, self.all_rows) {
-                times.push(TimeOf { column: at, is_last });
-            }
-            outputs.push(match output {
-                OutputDraft::Column(column) => Output::Column(column),
-                OutputDraft::Measure(planned) => Output::Measure(formula(planned, &columns)?),
-            });
-            fields.push(name);
-        }
-        let plan = PatternPlan {
-            input: columns,
-            keys: self.keys,
-            order: self.order,
-            pattern: self.pattern,
-            names: self.names.into_iter().map(|name| name.value).collect(),
-            conditions,
-            outputs,
-            all_rows: self.all_rows,
-            skip: self.skip,
-            within: self.within,
-        };
-        let spec = PatternSpec::try_new(plan).map_err(|e| error(e, None))?;
-        let types = windrow_operators::StatefulOperator::output_schema(&spec).fields().iter();
-        let fields = fields.into_iter().zip(types);
-        let fields: Vec<Field> =
-            fields.map(|(name, of)| Field::new(name, of.data_type().clone(), true)).collect();
-        for (at, field) in fields.iter().enumerate() {
-            if fields.iter().take(at).any(|before| before.name() == field.name()) {
-                let e = Error::sql(format!(
-                    "two columns of MATCH_RECOGNIZE are named \"{}\"",
-                    field.name()
-                ));
-                return Err(error(e.with_hint("Give the measure another name."), None));
-            }
-        }
-        let schema = DFSchema::from_unqualified_fields(fields.into(), HashMap::new())?;
-        let clause = Clause { spec, types: self.prepared.types, times, text };
-        let (clause, schema) = (Arc::new(clause), Arc::new(schema));
-        Ok(RowPattern::new(input, self.prepared.exprs, clause, schema).into_plan())
-    }
-
-    /// All that tells clauses apart, but what is prepared.
-    fn text(&self) -> String {
-        let Self {
-            keys, order, pattern, names, conditions, outputs, all_rows, skip, within, ..
-        } = self;
-        let planned = |p: &Planned| format!("{:?} {:?}", p.expr, p.slots);
-        let conditions: Vec<_> =
-            conditions.iter().map(|condition| condition.as_ref().map(planned)).collect();
-        let outputs = outputs.iter().map(|(name, output)| match output {
-            OutputDraft::Column(column) => format!("{name} {column}"),
-            OutputDraft::Measure(measure) => format!("{name} {}", planned(measure)),
-        });
-        let outputs: Vec<_> = outputs.collect();
-        let names: Vec<_> = names.iter().map(|name| &name.value).collect();
-        format!(
-            "{keys:?} {order:?} {pattern:?} {names:?} {conditions:?} {outputs:?} {all_rows} {skip:?} {within:?}"
-        )
-    }
-}
-
-/// Whether a column of the result is the time of a row: of the last one, or of any.
-fn time_of(output: &OutputDraft, all_rows: bool) -> Option<bool> {
-    let measure = match output {
-        OutputDraft::Column(column) => return (all_rows && *column == 0).then_some(false),
-        OutputDraft::Measure(measure) => measure,
-    };
-    let (Expr::Column(_), [slot]) = (&measure.expr, measure.slots.as_slice()) else { return None };
-    match slot.what {
-        Draft::Value { row, column: 0 } if row == RowOf::LAST => Some(!all_rows),
-        Draft::Value { row, column: 0 } if row == (RowOf { first: true, ..RowOf::LAST }) => {
-            Some(false)
-        }
-        _ => None,
-    }
-}
-
-/// The condition of a variable, divided into what depends on the row and its neighbours and what on the match.
-fn condition(planned: Planned, own: u64, columns: &SchemaRef) -> Result<Condition> {
-    let of_row = |part: &&Expr| {
-        part.column_refs().iter().all(|column| {
-            let slot = slot_of(column).and_then(|at| planned.slots.get(at));
-            slot.is_some_and(|slot| match slot.what {
-                Draft::Value { row, .. } => row.is_current(own),
-                _ => false,
-            })
-        })
-    };
-    let parts = split_conjunction(&planned.expr);
-    let (rows, history): (Vec<&Expr>, Vec<&Expr>) = parts.into_iter().partition(of_row);
-    let formula = |parts: Vec<&Expr>| {
-        let expr = conjunction(parts.into_iter().cloned());
-        expr.map(|expr| formula(only_read(expr, &planned.slots)?, columns)).transpose()
-    };
-    Ok(Condition { row: formula(rows)?, history: formula(history)? })
-}
-
-/// The number of the slot that a column is.
-fn slot_of(column: &Column) -> Option<usize> {
-    column.name.strip_prefix('$')?.parse().ok()
-}
-
-/// An expression with no more slots than it reads.
-fn only_read(expr: Expr, slots: &[SlotDraft]) -> Result<Planned> {
-    let mut read: Vec<usize> = expr.column_refs().into_iter().filter_map(slot_of).collect();
-    read.sort_unstable();
-    read.dedup();
-    let expr = expr.transform_up(|expr| match &expr {
-        Expr::Column(column) => {
-            let at = slot_of(column).and_then(|at| read.iter().position(|slot| *slot == at));
-            Ok(match at {
-                Some(at) => {
-                    Transformed::yes(Expr::Column(Column::new_unqualified(format!("${at}"))))
-                }
-                None => Transformed::no(expr),
-            })
-        }
-        _ => Ok(Transformed::no(expr)),
-    });
-    let slots = read.iter().filter_map(|at| slots.get(*at).cloned()).collect();
-    Ok(Planned { expr: expr.data()?, slots })
-}
-
-/// Compiles an expression; `columns`: those that are prepared.
-fn formula(planned: Planned, columns: &SchemaRef) -> Result<Formula> {
-    let schema = slot_schema(&planned.slots)?;
-    let (props, planning) = (ExecutionProps::new(), PhysicalPlanningContext::default());
-    let expr = create_physical_expr(&planned.expr, &schema, &props, &planning)?;
-    let prepared = DFSchema::try_from(Arc::clone(columns))?;
-    let mut reads = vec![];
-    for SlotDraft { what, is_final, data_type } in planned.slots {
-        let slot = match what {
-            Draft::Value { row, column } => Slot::Value { row, column },
-            Draft::Aggregate { variables, call, arguments, filter } => {
-                let lowered =
-                    LoweredAggregateBuilder::new(&call, &prepared, columns, &props, &planning)
-                        .with_name("m")
-                        .build()?;
-                let function = Arc::clone(&lowered.aggregate);
-                Slot::Aggregate { variables, call: AggregateCall { function, arguments, filter } }
-            }
-            Draft::Classifier(of) => Slot::Classifier(of),
-            Draft::MatchNumber => Slot::MatchNumber,
-        };
-        reads.push(Read { slot, is_final, data_type });
-    }
-    Ok(Formula::new(expr, reads))
 }

@@ -104,7 +104,9 @@ fn of_other(plan: &LogicalPlan) -> Result<Kind> {
         if kind(&pattern.input)? == Kind::Static {
             return Ok(Kind::Static);
         }
-        pattern.check_continuous(&lineage::columns(&pattern.input)?, &streams(&pattern.input))?;
+        let time = relations(&pattern.input).first().and_then(event_time_name);
+        let of = streams(&pattern.input);
+        pattern.check_continuous(&lineage::columns(&pattern.input)?, (&of, time))?;
         return Ok(Kind::Rows { windowed: false });
     }
     if is_streaming(plan) {
@@ -416,7 +418,11 @@ fn require_event_time(assign: &WindowAssign) -> Result<()> {
         let below = WindowAssign::of(below).map(WindowAssign::windows);
         Ok(matches!(below, Some(Windows::Session(_))))
     })?;
+    let over_patterns = assign.input().exists(|below| Ok(RowPattern::of(below).is_some()))?;
     let hint = match found.as_slice() {
+        _ if over_patterns => "Add WITHIN INTERVAL '…' to MATCH_RECOGNIZE, so that a match comes at most that long after its rows, and use its \
+             MATCH_ROWTIME()."
+            .to_owned(),
         _ if over_sessions => "Use window_time of the sessions below: their rows come when they have ended, and not in \
              the order of their own times."
             .to_owned(),

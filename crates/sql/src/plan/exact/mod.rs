@@ -37,6 +37,7 @@ use windrow_core::Error;
 use crate::diagnostics::from_datafusion;
 
 pub use assignment::loss;
+pub(super) use floats::canonical_in_place;
 pub use zones::{TIME_ZONE, is_text};
 
 /// The rules, to stand behind all others.
@@ -139,7 +140,7 @@ impl AnalyzerRule for OneZeroInOrder {
                     };
                     // They are the first keys of the order.
                     for key in &mut on.on_expr {
-                        changed |= floats::canonical_in_place(key, schema.as_ref())?;
+                        changed |= canonical_in_place(key, schema.as_ref())?;
                     }
                     Transformed::new_transformed(LogicalPlan::Distinct(Distinct::On(on)), changed)
                 }
@@ -190,7 +191,7 @@ impl AnalyzerRule for WholeInserts {
 fn one_zero(sort: &mut [SortExpr], schema: &dyn ExprSchema) -> Result<bool> {
     let mut changed = false;
     for key in sort {
-        changed |= floats::canonical_in_place(&mut key.expr, schema)?;
+        changed |= canonical_in_place(&mut key.expr, schema)?;
     }
     Ok(changed)
 }
