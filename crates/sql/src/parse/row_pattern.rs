@@ -473,3 +473,30 @@ pub(super) fn opens_pattern(before: &[TokenWithSpan]) -> bool {
     let last = before.last().is_some_and(|token| is_word(&token.token, "PATTERN"));
     last && before.iter().any(|token| is_word(&token.token, "MATCH_RECOGNIZE"))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::parse::parse;
+
+    #[test]
+    fn question_marks_of_a_pattern_are_no_parameters() {
+        let sql = "SELECT * FROM (SELECT * FROM t) AS u MATCH_RECOGNIZE (ORDER BY ts PATTERN (a b? c*? d{2,}?) \
+                   DEFINE a AS x > ?) WHERE y = ?";
+        let read = format!("{:?}", parse(sql).unwrap());
+        for part in ["$rows", "$repeat", "\"$1\"", "\"$2\""] {
+            assert!(read.contains(part), "{part} in {read}");
+        }
+        assert!(!read.contains("\"$3\""));
+    }
+
+    #[test]
+    fn columns_may_have_the_names_of_its_words() {
+        for sql in [
+            "SELECT pattern, within, subset, define FROM t",
+            "SELECT pattern(x), final(x) FROM t WHERE within > 1",
+            "SELECT * FROM t MATCH_RECOGNIZE (PARTITION BY pattern ORDER BY within PATTERN (skip) DEFINE skip AS final > 1)",
+        ] {
+            parse(sql).unwrap();
+        }
+    }
+}
