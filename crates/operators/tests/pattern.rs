@@ -521,7 +521,7 @@ impl<'a> Run<'a> {
 
 /// The rows of columns in words.
 fn cells(columns: &[ArrayRef]) -> Vec<String> {
-    let rows = columns.first().map_or(0, |column| Array::len(column));
+    let rows = columns.first().map_or(0, Array::len);
     let line = |row| columns.iter().map(|column| shared::cell(column, row)).collect::<Vec<_>>();
     (0..rows).map(|row| line(row).join("|")).collect()
 }
