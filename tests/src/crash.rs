@@ -44,7 +44,7 @@ const ROW_VIEWS: [(&str, &str); 3] = [
 ];
 
 /// The views with windows: name, text, and by how many seconds its windows may come later than the stream's watermark.
-const VIEWS: [(&str, &str, u32); 15] = [
+const VIEWS: [(&str, &str, u32); 16] = [
     (
         "t",
         "SELECT window_start, window_end, window_time, k, count(*) AS n, sum(x) AS total, max(id) AS last \
@@ -127,6 +127,14 @@ const VIEWS: [(&str, &str, u32); 15] = [
         "SELECT ts AS window_end, id, k, count(*) OVER (PARTITION BY k ORDER BY ts RANGE BETWEEN CURRENT ROW \
          AND INTERVAL '900 milliseconds' FOLLOWING) AS next, max(x) OVER (PARTITION BY k ORDER BY ts) AS high FROM s",
         2,
+    ),
+    (
+        "p",
+        "SELECT window_end, k, n, began, middle, ended, total FROM s MATCH_RECOGNIZE (PARTITION BY k ORDER BY ts, id \
+         MEASURES MATCH_ROWTIME() AS window_end, MATCH_NUMBER() AS n, FIRST(id) AS began, b.id AS middle, LAST(id) AS ended, \
+         sum(x) AS total AFTER MATCH SKIP TO NEXT ROW PATTERN (a b c) WITHIN INTERVAL '5 seconds' \
+         DEFINE b AS b.x >= PREV(b.x, 2), c AS c.x > a.x) AS m",
+        1,
     ),
     (
         "jl",

@@ -101,6 +101,12 @@ const QUERIES: &[(usize, &str)] = &[
         3,
         "SELECT name, lead(name) OVER (PARTITION BY k % 20000 ORDER BY ts) AS next FROM s EMIT FINAL",
     ),
+    // Patterns: the rows of open matches.
+    (
+        3,
+        "SELECT * FROM s MATCH_RECOGNIZE (PARTITION BY k % 20000 ORDER BY ts, k MEASURES FIRST(name) AS f, LAST(name) AS l \
+     PATTERN (a b+) WITHIN INTERVAL '45 seconds' DEFINE b AS b.v >= PREV(b.v)) EMIT FINAL",
+    ),
     // What matches nothing, and the latest row of each key.
     (
         3,

@@ -1,5 +1,11 @@
 //! Limits. Every limit has a name, a unit and a default; none may ever give a silently wrong answer.
 
+/// Steps of a pattern of MATCH_RECOGNIZE at most, each repetition in braces counted on its own.
+pub const PATTERN_STEPS_MAX: usize = 10_000;
+
+/// Different ways in which the rows of one match so far may have been taken, at most: those that conditions can tell apart.
+pub const MATCH_THREADS_MAX: usize = 10_000;
+
 /// The limits of one engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {

@@ -19,11 +19,13 @@ mod describe;
 mod divided;
 mod extents;
 mod failure;
+mod in_order;
 mod interval;
 mod keys;
 pub mod lateness;
 mod over;
 mod partition;
+mod pattern;
 mod port;
 mod row_ends;
 mod segments;
@@ -40,6 +42,10 @@ pub use describe::describe_windows;
 pub use divided::DividedRows;
 pub use interval::{IntervalJoinSpec, JoinFilter, JoinInput, JoinKind, Matching};
 pub use over::{FrameRow, OverCall, OverFrame, OverFunction, OverSpec};
+pub use pattern::{
+    Condition, Formula, Output, Pattern, PatternPlan, PatternSpec, Read, RowOf, Skip, Slot,
+    VARIABLES_MAX, slot_schema,
+};
 pub use port::{CoordinatorPart, Finished, StatefulOperator, WindowRows, WorkerPart};
 pub use row_ends::RowEnds;
 pub use segments::Segment;

@@ -19,19 +19,15 @@
 //! Rows of one time and key that a function tells apart are ordered by their columns, so that the answer does not depend
 //! on which came first.
 //!
-//! Invariants: rows before the frontier have been processed. A segment of input 0 holds rows, one of number 1 what
-//! functions know per key; a later one of these replaces what earlier ones say of a key.
+//! What surrounds the table of keys is [`in_order`](crate::in_order).
 
-mod coordinator;
 mod extremes;
 mod frames;
 mod functions;
 mod general;
 mod history;
 mod picks;
-mod piece;
 mod running;
-mod state;
 mod table;
 
 use std::fmt;
@@ -40,18 +36,18 @@ use std::sync::Arc;
 
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use arrow::row::{RowConverter, SortField};
+use arrow::row::RowConverter;
 use datafusion::scalar::ScalarValue;
 use windrow_core::{Error, Result, Watermark, time};
 
 use crate::describe::{Length, names};
+use crate::in_order::{InOrder, OrderedSpec, OrderedWorker, RowOrder, Ties, sort_fields};
 use crate::lateness::{Behindness, NotOnTime, Tolerance, rows_behind};
 use crate::port::{CoordinatorPart, StatefulOperator, WorkerPart};
 use crate::segments::kept::SavedState;
 use crate::spec::AggregateCall;
-use coordinator::Over;
 pub use frames::OverFrame;
-use piece::OverWorker;
+use table::Table;
 
 /// A function over a frame, as the planner gives it.
 #[derive(Debug, Clone)]
@@ -290,12 +286,47 @@ impl OverSpec {
             .any(|frame| matches!(frame, OverFrame::Range { start: None, end } if end < 0))
     }
 
-    /// How many ticks later than its time a row leaves; not counting the wait for other rows.
+    /// What orders rows of one time.
+    fn ties(&self, ordered: bool) -> Ties {
+        let always = ordered || self.orders;
+        let never = !always && !self.calls.iter().any(functions::minds_order);
+        Ties::new(&self.input, self.ties.clone(), (always, never))
+    }
+}
+
+impl OrderedSpec for OverSpec {
+    type Table = Table;
+
+    fn state_schema(&self) -> &SchemaRef {
+        &self.state_schema
+    }
+
+    fn returned(&self) -> &SchemaRef {
+        &self.output_schema
+    }
+
+    fn key_columns(&self) -> &[usize] {
+        &self.keys
+    }
+
+    /// The columns of the input come first in a result.
+    fn returned_order(&self) -> Option<RowOrder> {
+        let converter = RowConverter::new(sort_fields(&self.input, &self.ties)).ok()?;
+        Some(RowOrder { converter, columns: self.ties.iter().map(|(column, _)| *column).collect() })
+    }
+
+    fn returns_unordered(&self) -> bool {
+        matches!(self.wait, Wait::Rows(_))
+    }
+
     fn wait_ticks(&self) -> i64 {
         if let Wait::Ticks(ticks) = self.wait { ticks } else { 0 }
     }
 
-    /// Returns the time before which rows are of no use once those before `frontier` have been processed.
+    fn all_advance(&self) -> bool {
+        self.wait != Wait::Nothing || self.enters_later()
+    }
+
     fn useless_before(&self, frontier: i64) -> i64 {
         let framed = self.calls.iter().filter(|call| call.has_frame());
         let frames = framed.map(|call| match call.frame {
@@ -311,15 +342,6 @@ impl OverSpec {
             _ if frontier == i64::MIN => frontier,
             (_, Some(first)) => frontier.saturating_sub(self.wait_ticks()).saturating_add(first),
         }
-    }
-
-    /// What orders rows of one time; `None` when a column cannot be compared.
-    fn tie_order(&self) -> Option<RowConverter> {
-        let fields = self.ties.iter().filter_map(|(column, options)| {
-            let field = self.input.fields().get(*column)?;
-            Some(SortField::new_with_options(field.data_type().clone(), *options))
-        });
-        RowConverter::new(fields.collect()).ok()
     }
 }
 
@@ -384,15 +406,15 @@ impl StatefulOperator for OverSpec {
     }
 
     fn worker(&self, _input: usize) -> Box<dyn WorkerPart> {
-        Box::new(OverWorker::new(Arc::new(self.clone())))
+        Box::new(OrderedWorker::new(Arc::new(self.clone())))
     }
 
     fn coordinator(&self) -> Box<dyn CoordinatorPart> {
-        Box::new(Over::new(Arc::new(self.clone())))
+        Box::new(InOrder::new(Arc::new(self.clone())))
     }
 
     fn restore(&self, state: SavedState<'_>) -> Result<Box<dyn CoordinatorPart>> {
-        Ok(Box::new(Over::restore(Arc::new(self.clone()), state)?))
+        Ok(Box::new(InOrder::restore(Arc::new(self.clone()), state)?))
     }
 }
 

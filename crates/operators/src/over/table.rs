@@ -3,32 +3,31 @@
 //! Invariants: rows are processed in order of time, all rows of one time together; keys are numbered from 0.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt32Array, new_null_array};
 use arrow::compute::{take, take_record_batch};
 use arrow::datatypes::{Field, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use arrow::row::RowConverter;
 use windrow_core::{Error, Result};
 
 use super::frames::{EVALUATE, Frame, event};
-use super::functions::{Function, function, minds_order};
+use super::functions::{Function, function};
 use super::history::{History, Numbers, ints_array};
-use super::piece::times;
 use super::{OverSpec, Wait};
+use crate::in_order::piece::times;
+use crate::in_order::{Evaluated, OrderedSpec, OrderedTable, Ties};
 use crate::table::Interner;
 
 /// Useless rows and keys are kept until there are this many, and not fewer than useful ones.
 const USELESS_MIN: usize = 64;
 
 /// See the module.
-pub(super) struct Table {
+pub(crate) struct Table {
     spec: Arc<OverSpec>,
     /// None are held while there are no rows.
     keys: Option<Interner>,
-    pub(super) history: History,
+    history: History,
     frames: Vec<Frame>,
     functions: Vec<Call>,
     ties: Ties,
@@ -64,14 +63,6 @@ impl Touched {
     }
 }
 
-/// Rows with their values.
-#[derive(Debug)]
-pub(super) struct Evaluated {
-    pub(super) rows: RecordBatch,
-    /// When each leaves, ascending.
-    pub(super) ends: Vec<i64>,
-}
-
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table").field("rows", &self.history.len()).finish_non_exhaustive()
@@ -79,105 +70,6 @@ impl fmt::Debug for Table {
 }
 
 impl Table {
-    /// An empty table. `ordered`: rows of one time are returned in one order, whatever came first.
-    pub(super) fn new(spec: &Arc<OverSpec>, ordered: bool) -> Result<Self> {
-        let mut frames: Vec<Frame> = vec![];
-        let mut functions = vec![];
-        let wait = match spec.wait {
-            Wait::Nothing => 0,
-            Wait::Ticks(wait) | Wait::Rows(wait) => wait,
-        };
-        for call in &spec.calls {
-            let place = || {
-                frames.iter().position(|frame| frame.of == call.frame).unwrap_or_else(|| {
-                    frames.push(Frame::new(call.frame, wait));
-                    frames.len() - 1
-                })
-            };
-            functions.push(Call {
-                frame: call.has_frame().then(place),
-                function: function(call, &spec.logging)?,
-                keeps_state: call.keeps_state(),
-            });
-        }
-        Ok(Self {
-            spec: Arc::clone(spec),
-            keys: None,
-            history: History::new(spec.logging.types.iter().cloned()),
-            frames,
-            functions,
-            ties: Ties::new(spec, ordered),
-            touched: None,
-            numbers: vec![],
-        })
-    }
-
-    /// From now on, rows of one time are returned in one order.
-    pub(super) fn keep_order(&mut self) {
-        self.ties.always = true;
-    }
-
-    /// Remembers from now on which keys change.
-    pub(super) fn remember_touched(&mut self) {
-        if self.spec.keeps_state() && self.touched.is_none() {
-            self.touched = Some(Touched::default());
-        }
-    }
-
-    /// All keys have changed, as far as checkpoints know.
-    pub(super) fn touch_all(&mut self) {
-        let keys = self.keys_len();
-        if let Some(touched) = &mut self.touched {
-            (0..keys).filter_map(|key| u32::try_from(key).ok()).for_each(|key| touched.touch(key));
-        }
-    }
-
-    pub(super) fn keys_len(&self) -> usize {
-        self.keys.as_ref().map_or(0, Interner::len)
-    }
-
-    /// Whether it has no state.
-    pub(super) fn is_empty(&self) -> bool {
-        self.keys.is_none()
-    }
-
-    /// The time of the first row that waits for its frame to end.
-    pub(super) fn waits_at(&self) -> Option<i64> {
-        match self.spec.wait {
-            Wait::Ticks(_) => self.frames.first()?.waits_at(&self.history),
-            Wait::Nothing | Wait::Rows(_) => None,
-        }
-    }
-
-    /// Processes sorted rows, which are all before `to` that have not been processed; returns those whose frames are
-    /// final. `last`: no more rows come.
-    pub(super) fn process(
-        &mut self,
-        batch: Option<RecordBatch>,
-        to: i64,
-        last: bool,
-    ) -> Result<Option<Evaluated>> {
-        let new = self.history.len();
-        let batch = batch.map(|batch| self.append(batch)).transpose()?;
-        self.advance(new, (to, last));
-        let evaluated = self.evaluated(new);
-        let mut values = Vec::with_capacity(self.functions.len());
-        let keys = self.keys_len();
-        for call in &mut self.functions {
-            let events = call.frame.and_then(|at| self.frames.get(at)).map(|f| f.events.as_slice());
-            let events = events.unwrap_or_default();
-            values.push(call.function.run(events, &evaluated, &self.history, keys)?);
-        }
-        self.touch(&evaluated);
-        let rows = if evaluated.is_empty() {
-            None
-        } else {
-            Some(self.rows(batch, (&evaluated, new), values)?)
-        };
-        self.prune()?;
-        Ok(rows)
-    }
-
     /// Takes rows back that had been processed before `to`: what functions know of them otherwise stays as it is.
     fn replay(&mut self, batch: RecordBatch, to: i64) -> Result<()> {
         let new = self.history.len();
@@ -253,7 +145,7 @@ impl Table {
     }
 
     /// The evaluated rows with the values.
-    fn rows(
+    fn returned(
         &self,
         batch: Option<RecordBatch>,
         (evaluated, new): (&[u32], usize),
@@ -367,9 +259,103 @@ impl Table {
         let rows = UInt32Array::from(keys.to_vec());
         Ok(all.iter().map(|key| take(key, &rows, None)).collect::<Result<_, _>>()?)
     }
+}
 
-    /// The rows of the history, under the columns of the state; those that it does not have are NULL.
-    pub(super) fn history_rows(&mut self) -> Result<Option<RecordBatch>> {
+impl OrderedTable for Table {
+    type Spec = OverSpec;
+
+    fn new(spec: &Arc<OverSpec>, ordered: bool) -> Result<Self> {
+        let mut frames: Vec<Frame> = vec![];
+        let mut functions = vec![];
+        let wait = match spec.wait {
+            Wait::Nothing => 0,
+            Wait::Ticks(wait) | Wait::Rows(wait) => wait,
+        };
+        for call in &spec.calls {
+            let place = || {
+                frames.iter().position(|frame| frame.of == call.frame).unwrap_or_else(|| {
+                    frames.push(Frame::new(call.frame, wait));
+                    frames.len() - 1
+                })
+            };
+            functions.push(Call {
+                frame: call.has_frame().then(place),
+                function: function(call, &spec.logging)?,
+                keeps_state: call.keeps_state(),
+            });
+        }
+        Ok(Self {
+            spec: Arc::clone(spec),
+            keys: None,
+            history: History::new(spec.logging.types.iter().cloned()),
+            frames,
+            functions,
+            ties: spec.ties(ordered),
+            touched: None,
+            numbers: vec![],
+        })
+    }
+
+    fn keep_order(&mut self) {
+        self.ties.always = true;
+    }
+
+    fn remember_touched(&mut self) {
+        if self.spec.keeps_state() && self.touched.is_none() {
+            self.touched = Some(Touched::default());
+        }
+    }
+
+    fn touch_all(&mut self) {
+        let keys = self.keys_len();
+        if let Some(touched) = &mut self.touched {
+            (0..keys).filter_map(|key| u32::try_from(key).ok()).for_each(|key| touched.touch(key));
+        }
+    }
+
+    fn keys_len(&self) -> usize {
+        self.keys.as_ref().map_or(0, Interner::len)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.keys.is_none()
+    }
+
+    fn waits_at(&self) -> Option<i64> {
+        match self.spec.wait {
+            Wait::Ticks(_) => self.frames.first()?.waits_at(&self.history),
+            Wait::Nothing | Wait::Rows(_) => None,
+        }
+    }
+
+    fn process(
+        &mut self,
+        batch: Option<RecordBatch>,
+        to: i64,
+        last: bool,
+    ) -> Result<Option<Evaluated>> {
+        let new = self.history.len();
+        let batch = batch.map(|batch| self.append(batch)).transpose()?;
+        self.advance(new, (to, last));
+        let evaluated = self.evaluated(new);
+        let mut values = Vec::with_capacity(self.functions.len());
+        let keys = self.keys_len();
+        for call in &mut self.functions {
+            let events = call.frame.and_then(|at| self.frames.get(at)).map(|f| f.events.as_slice());
+            let events = events.unwrap_or_default();
+            values.push(call.function.run(events, &evaluated, &self.history, keys)?);
+        }
+        self.touch(&evaluated);
+        let rows = if evaluated.is_empty() {
+            None
+        } else {
+            Some(self.returned(batch, (&evaluated, new), values)?)
+        };
+        self.prune()?;
+        Ok(rows)
+    }
+
+    fn rows(&mut self) -> Result<Option<RecordBatch>> {
         let rows = self.history.len();
         if rows == 0 {
             return Ok(None);
@@ -397,8 +383,7 @@ impl Table {
         Ok(Some(RecordBatch::try_new(Arc::clone(&spec.state_schema), columns)?))
     }
 
-    /// What functions know of keys beyond the history: of those that changed since the last time, or of all.
-    pub(super) fn states(&mut self, all: bool) -> Result<Option<RecordBatch>> {
+    fn states(&mut self, all: bool) -> Result<Option<RecordBatch>> {
         let keys: Vec<u32> = match &mut self.touched {
             Some(touched) => {
                 let keys = std::mem::take(&mut touched.keys);
@@ -421,8 +406,7 @@ impl Table {
         Ok(Some(RecordBatch::try_new(schema, columns)?))
     }
 
-    /// Fills an empty table with what was known when rows before `frontier` had been processed: `states` in their order.
-    pub(super) fn load(
+    fn load(
         &mut self,
         rows: Option<RecordBatch>,
         states: &[RecordBatch],
@@ -455,8 +439,7 @@ impl Table {
         rows.map_or(Ok(()), |rows| self.replay(rows, frontier))
     }
 
-    /// Bytes of memory.
-    pub(super) fn size_bytes(&self) -> usize {
+    fn size_bytes(&self) -> usize {
         if self.is_empty() {
             return 0;
         }
@@ -468,91 +451,12 @@ impl Table {
             + self.frames.iter().map(Frame::size_bytes).sum::<usize>()
             + self.functions.iter().map(|call| call.function.size_bytes()).sum::<usize>()
     }
-}
 
-/// What puts rows of one time in order.
-struct Ties {
-    spec: Arc<OverSpec>,
-    /// Rows of one time are ordered in any case; otherwise where one key has several.
-    always: bool,
-    never: bool,
-    converter: Option<RowConverter>,
-    /// The last time with several rows at which a key had a row.
-    seen: Vec<u64>,
-    times: u64,
-}
-
-impl Ties {
-    fn new(spec: &Arc<OverSpec>, ordered: bool) -> Self {
-        let always = ordered || spec.orders;
-        let never = !always && !spec.calls.iter().any(minds_order);
-        Self { spec: Arc::clone(spec), always, never, converter: None, seen: vec![], times: 0 }
+    fn len(&self) -> usize {
+        self.history.len()
     }
 
-    /// Returns the order of the rows of a sorted batch; `None` when they are in order. `numbers`: those of the keys, of
-    /// `total`.
-    fn order(
-        &mut self,
-        batch: &RecordBatch,
-        (numbers, total): (&[usize], usize),
-    ) -> Result<Option<Vec<u32>>> {
-        if self.never && !self.always {
-            return Ok(None);
-        }
-        let runs = self.runs(times(batch)?, numbers, total);
-        if runs.is_empty() {
-            return Ok(None);
-        }
-        let converter = match self.converter.take() {
-            Some(converter) => Some(converter),
-            None => self.spec.tie_order(),
-        };
-        let Some(converter) = converter else { return Ok(None) };
-        let tied = runs.iter().cloned().flatten().filter_map(|row| u32::try_from(row).ok());
-        let tied = UInt32Array::from_iter_values(tied);
-        let columns = self.spec.ties.iter().filter_map(|(column, _)| batch.columns().get(*column));
-        let columns = columns.map(|column| take(column, &tied, None));
-        let comparable = converter.convert_columns(&columns.collect::<Result<Vec<_>, _>>()?)?;
-        let mut order: Vec<u32> = (0..batch.num_rows() as u32).collect();
-        let mut before = 0;
-        let mut places: Vec<u32> = vec![];
-        for run in runs {
-            places.clear();
-            places.extend(before as u32..(before + run.len()) as u32);
-            places.sort_by(|a, b| comparable.row(*a as usize).cmp(&comparable.row(*b as usize)));
-            for (slot, place) in order[run.clone()].iter_mut().zip(&places) {
-                *slot = tied.value(*place as usize);
-            }
-            before += run.len();
-        }
-        self.converter = Some(converter);
-        Ok(Some(order))
-    }
-
-    /// The rows of one time that have to be ordered, time by time.
-    fn runs(&mut self, times: &[i64], numbers: &[usize], total: usize) -> Vec<Range<usize>> {
-        let mut runs = vec![];
-        let mut start = 0;
-        for run in times.chunk_by(|a, b| a == b) {
-            let rows = start..start + run.len();
-            start = rows.end;
-            if run.len() == 1 {
-                continue;
-            }
-            if self.always {
-                runs.push(rows);
-                continue;
-            }
-            self.seen.resize(total.max(self.seen.len()), 0);
-            self.times += 1;
-            let mut again = false;
-            for key in &numbers[rows.clone()] {
-                again |= std::mem::replace(&mut self.seen[*key], self.times) == self.times;
-            }
-            if again {
-                runs.push(rows);
-            }
-        }
-        runs
+    fn needed_from(&self) -> i64 {
+        i64::MIN
     }
 }

@@ -33,6 +33,7 @@ mod located;
 mod placeholder;
 mod refused;
 mod relation;
+pub(crate) mod row_pattern;
 mod spans;
 mod spelling;
 mod statement;
@@ -158,7 +159,7 @@ fn windows(tokens: &[TokenWithSpan], tail: &mut Tail, end: Place) -> Result<Vec<
     lex::room_for_copy(tokens)?;
     let tokens = relation_tokens(tokens);
     lex::room_for_copy(&tokens)?;
-    let mut tokens = asof::tokens(spelling::tokens(&tokens)?)?;
+    let mut tokens = row_pattern::tokens(asof::tokens(spelling::tokens(&tokens)?)?)?;
     lex::room_for_copy(&tokens)?;
     clause::desugar(&mut tokens, tail, end)?;
     Ok(tokens)

@@ -1,11 +1,12 @@
 //! Parameters: JDBC-style clients write `?`, the engine underneath reads `$1`.
 //!
-//! A `?` in a string, a comment or a quoted name is no token of its own and stays what it is.
+//! A `?` in a string, a comment or a quoted name is no token of its own and stays what it is, and so does one in a pattern.
 
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 use windrow_core::{Error, Result};
 
 use super::cursor::place_of;
+use super::row_pattern::opens_pattern;
 
 /// The most parameters of a statement.
 const PARAMETERS_MAX: usize = 10_000;
@@ -16,9 +17,21 @@ const PARAMETERS_MAX: usize = 10_000;
 /// When both forms stand in one statement, or a parameter is none of them.
 pub(super) fn number(tokens: &mut [TokenWithSpan]) -> Result<()> {
     let (mut marks, mut numbered) = (0_usize, false);
-    for token in tokens {
+    // How deep in the parentheses of a pattern.
+    let mut depth = 0_usize;
+    for at in 0..tokens.len() {
+        let (before, rest) = tokens.split_at_mut(at);
+        let Some(token) = rest.first_mut() else { break };
+        match &token.token {
+            Token::LParen if depth > 0 || opens_pattern(before) => depth += 1,
+            Token::RParen => depth = depth.saturating_sub(1),
+            _ => {}
+        }
         let place = place_of(token.span);
         let Token::Placeholder(text) = &mut token.token else { continue };
+        if depth > 0 {
+            continue;
+        }
         if text == "?" {
             marks += 1;
             *text = format!("${marks}");

@@ -15,6 +15,8 @@ use super::asof::AsofJoin;
 use super::asof_bounded;
 use super::assign::{BOUNDS, WindowAssign};
 use super::bounds::{Bound, bound, windows_per_row};
+use super::pattern::RowPattern;
+use super::pattern_bounded;
 use super::session_bounds::session_bounds;
 use crate::diagnostics::from_datafusion;
 
@@ -38,9 +40,12 @@ pub(crate) fn lower_all(plan: LogicalPlan) -> Result<LogicalPlan> {
         let lowered = match WindowAssign::of(&node) {
             Some(assign) => lower(assign, assign.input().clone())?,
             // A bound may be nullable to the engine where the node said that it is not.
-            None => match AsofJoin::of(&node) {
-                Some(join) => asof_bounded::lower(join, join.left.clone(), join.right.clone())?,
-                None => node.recompute_schema()?,
+            None => match (AsofJoin::of(&node), RowPattern::of(&node)) {
+                (Some(join), _) => {
+                    asof_bounded::lower(join, join.left.clone(), join.right.clone())?
+                }
+                (_, Some(pattern)) => pattern_bounded::lower(pattern, pattern.input.clone())?,
+                (None, None) => node.recompute_schema()?,
             },
         };
         Ok(Transformed::yes(lowered))

@@ -14,6 +14,7 @@ use super::assign::WindowAssign;
 use super::interval::{self, Interval};
 use super::known::at;
 pub(crate) use super::known::{Known, of_column, of_expr};
+use super::pattern::{self, RowPattern};
 use super::relation::ToEnd;
 use super::{over, stream_of};
 
@@ -101,7 +102,11 @@ pub(crate) fn columns(plan: &LogicalPlan) -> Result<Vec<Known>> {
         }
         LogicalPlan::Extension(_) => match WindowAssign::of(plan) {
             Some(assign) => of_assign(assign)?,
-            None => AsofJoin::of(plan).map_or_else(nothing, asof::known),
+            None => match (AsofJoin::of(plan), RowPattern::of(plan)) {
+                (Some(join), _) => asof::known(join),
+                (_, Some(found)) => pattern::known(found),
+                (None, None) => nothing(),
+            },
         },
         _ => nothing(),
     };

@@ -205,7 +205,8 @@ impl Visitor for Relations {
             | TableFactor::TableFunction { alias, .. }
             | TableFactor::Function { alias, .. }
             | TableFactor::UNNEST { alias, .. }
-            | TableFactor::NestedJoin { alias, .. } => (None, alias),
+            | TableFactor::NestedJoin { alias, .. }
+            | TableFactor::MatchRecognize { alias, .. } => (None, alias),
             _ => (None, &None),
         };
         let alias = alias.as_ref().map(|TableAlias { name, .. }| folded(name));

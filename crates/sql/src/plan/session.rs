@@ -19,6 +19,7 @@ use futures::{StreamExt, TryStreamExt};
 use windrow_core::Error;
 use windrow_operators::aggregates;
 
+use super::pattern_clause::RowPatterns;
 use super::sample::Samples;
 use super::tvf::WindowRelations;
 use super::types::ArrowTypes;
@@ -43,7 +44,11 @@ pub fn session_state(
         .with_config(config)
         .with_runtime_env(runtime)
         .with_type_planner(Arc::new(ArrowTypes))
-        .with_relation_planners(vec![Arc::new(Samples), Arc::new(WindowRelations)])
+        .with_relation_planners(vec![
+            Arc::new(Samples),
+            Arc::new(WindowRelations),
+            Arc::new(RowPatterns),
+        ])
         .with_analyzer_rules(checked::analyzer())
         .with_optimizer_rules(checked::optimizer())
         .with_physical_optimizer_rules(checked::physical());

@@ -15,6 +15,7 @@ use super::asof::AsofJoin;
 use super::assign::WindowAssign;
 use super::interval;
 use super::lineage::{self, Known};
+use super::pattern::RowPattern;
 use super::relation::StreamRelation;
 use super::{is_streaming, over, stream_of};
 
@@ -99,6 +100,15 @@ fn of_other(plan: &LogicalPlan) -> Result<Kind> {
     if let Some(join) = AsofJoin::of(plan) {
         return of_asof(join);
     }
+    if let Some(pattern) = RowPattern::of(plan) {
+        if kind(&pattern.input)? == Kind::Static {
+            return Ok(Kind::Static);
+        }
+        let time = relations(&pattern.input).first().and_then(event_time_name);
+        let of = streams(&pattern.input);
+        pattern.check_continuous(&lineage::columns(&pattern.input)?, (&of, time))?;
+        return Ok(Kind::Rows { windowed: false });
+    }
     if is_streaming(plan) {
         return Err(refused(
             Error::sql(format!("{} cannot run continuously", what(plan)))
@@ -145,7 +155,7 @@ fn check_asof(join: &AsofJoin) -> Result<()> {
     Ok(())
 }
 
-/// Whether `plan` is a join in time or OVER in event time under nothing but what treats rows one by one, so that its rows
+/// Whether `plan` is a join in time, OVER in event time or a pattern under nothing but what treats rows one by one, so that its rows
 /// leave as they are finished.
 ///
 /// # Errors
@@ -164,7 +174,10 @@ pub(crate) fn returns_pairs(plan: &LogicalPlan) -> Result<bool> {
             (false, true) => returns_pairs(&join.right),
             (false, false) => Ok(false),
         },
-        LogicalPlan::Extension(_) => Ok(AsofJoin::of(plan).is_some() && is_streaming(plan)),
+        LogicalPlan::Extension(_) => {
+            let is_ours = AsofJoin::of(plan).is_some() || RowPattern::of(plan).is_some();
+            Ok(is_ours && is_streaming(plan))
+        }
         _ => Ok(false),
     }
 }
@@ -405,7 +418,11 @@ fn require_event_time(assign: &WindowAssign) -> Result<()> {
         let below = WindowAssign::of(below).map(WindowAssign::windows);
         Ok(matches!(below, Some(Windows::Session(_))))
     })?;
+    let over_patterns = assign.input().exists(|below| Ok(RowPattern::of(below).is_some()))?;
     let hint = match found.as_slice() {
+        _ if over_patterns => "Add WITHIN INTERVAL '…' to MATCH_RECOGNIZE, so that a match comes at most that long after its rows, and use its \
+             MATCH_ROWTIME()."
+            .to_owned(),
         _ if over_sessions => "Use window_time of the sessions below: their rows come when they have ended, and not in \
              the order of their own times."
             .to_owned(),

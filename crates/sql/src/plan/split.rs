@@ -23,6 +23,7 @@ use super::flow::{
     ContinuousPlan, Flow, Leaf, LeafSource, OperatorInput, OperatorNode, RowsFlow, Stage,
 };
 use super::hoist::{Hoisted, Output, at_leaf, hoist, is_over_session};
+use super::pattern::RowPattern;
 use super::relation::{ContinuousScan, EventTime, ToEnd};
 use super::shape::{Kind, kind, refused, returns_pairs};
 use super::{fingerprint, lineage, over, over_order, stream_of};
@@ -178,7 +179,7 @@ impl Splitter<'_> {
         {
             return self.stage_leaf(plan, leaves);
         }
-        if AsofJoin::of(plan).is_some() {
+        if AsofJoin::of(plan).is_some() || RowPattern::of(plan).is_some() {
             return self.stage_leaf(plan, leaves);
         }
         if let Some(assign) = WindowAssign::of(plan) {
@@ -317,6 +318,9 @@ impl Splitter<'_> {
         }
         if let Some(join) = AsofJoin::of(plan) {
             return self.asof_join(join, operators);
+        }
+        if let Some(pattern) = RowPattern::of(plan) {
+            return self.row_pattern(pattern, operators);
         }
         if let LogicalPlan::Aggregate(aggregate) = plan
             && can_hoist(&aggregate.input)?

@@ -1,13 +1,13 @@
 //! What stands in FROM.
 
 use sqlparser::ast::{
-    FunctionArg, Join, JoinOperator, TableAlias, TableAliasColumnDef, TableFactor,
-    TableFunctionArgs, TableSample, TableSampleKind, TableSampleMethod, TableSampleQuantity,
-    TableSampleSeed, TableSampleUnit,
+    EmptyMatchesMode, FunctionArg, Join, JoinOperator, RowsPerMatch, TableAlias,
+    TableAliasColumnDef, TableFactor, TableFunctionArgs, TableSample, TableSampleKind,
+    TableSampleMethod, TableSampleQuantity, TableSampleSeed, TableSampleUnit,
 };
 use windrow_core::Result;
 
-use super::Walk;
+use super::{Walk, query};
 
 pub(super) fn factor(walk: &Walk<'_>, factor: &TableFactor) -> Result<()> {
     match factor {
@@ -54,9 +54,27 @@ pub(super) fn factor(walk: &Walk<'_>, factor: &TableFactor) -> Result<()> {
             let hint = "Join the parts with UNION ALL.";
             Err(walk.refused("UNPIVOT", "UNPIVOT is not supported", hint))
         }
-        TableFactor::MatchRecognize { .. } => {
-            let hint = "Look at neighbours with lag and lead, or join windows.";
-            Err(walk.refused("MATCH_RECOGNIZE", "MATCH_RECOGNIZE is not supported", hint))
+        TableFactor::MatchRecognize {
+            table: _,
+            partition_by: _,
+            order_by,
+            measures: _,
+            rows_per_match,
+            after_match_skip: _,
+            pattern: _,
+            symbols: _,
+            alias: name,
+        } => {
+            order_by.iter().try_for_each(|by| query::ordered(walk, by))?;
+            let unmatched = Some(RowsPerMatch::AllRows(Some(EmptyMatchesMode::WithUnmatched)));
+            let hint = "Join the rows with those of the matches: … LEFT JOIN (SELECT * FROM t MATCH_RECOGNIZE (…)) AS m ON ….";
+            walk.without(
+                *rows_per_match == unmatched,
+                "WITH UNMATCHED ROWS",
+                "WITH UNMATCHED ROWS is not supported",
+                hint,
+            )?;
+            optional(walk, name.as_ref())
         }
         TableFactor::JsonTable { .. }
         | TableFactor::OpenJsonTable { .. }

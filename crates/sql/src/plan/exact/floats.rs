@@ -58,7 +58,7 @@ pub(super) fn one_zero(mut expr: Expr, schema: &dyn ExprSchema) -> Result<Transf
 
 /// Makes one of all zeros and of all NaN of a floating-point expression; whether there was anything to do. What it is
 /// called stays, so that columns keep their names.
-pub(super) fn canonical_in_place(expr: &mut Expr, schema: &dyn ExprSchema) -> Result<bool> {
+pub(crate) fn canonical_in_place(expr: &mut Expr, schema: &dyn ExprSchema) -> Result<bool> {
     made_canonical(expr, schema, true)
 }
 

@@ -37,6 +37,7 @@ use windrow_core::Error;
 use crate::diagnostics::from_datafusion;
 
 pub use assignment::loss;
+pub(super) use floats::canonical_in_place;
 pub use zones::{TIME_ZONE, is_text};
 
 /// The rules, to stand behind all others.
@@ -59,16 +60,20 @@ pub fn physical_expression(
     schema: &DFSchema,
 ) -> Result<Arc<dyn PhysicalExpr>, Error> {
     let exact = || {
-        let context = SimplifyContext::builder()
-            .with_schema(Arc::new(schema.clone()))
-            .with_config_options(Arc::clone(state.config_options()))
-            .build();
-        let expr = ExprSimplifier::new(context).coerce(expr, schema)?;
-        let config = state.config_options();
-        let expr = expr.transform_up(|expr| exact_expr(expr, schema, config)).data()?;
+        let expr = coerced(expr, schema, state.config_options())?;
         state.create_physical_expr(expr, schema)
     };
     exact().map_err(from_datafusion)
+}
+
+/// An expression that stands alone, with the types and the exactness that plans have.
+pub(super) fn coerced(expr: Expr, schema: &DFSchema, config: &Arc<ConfigOptions>) -> Result<Expr> {
+    let context = SimplifyContext::builder()
+        .with_schema(Arc::new(schema.clone()))
+        .with_config_options(Arc::clone(config))
+        .build();
+    let expr = ExprSimplifier::new(context).coerce(expr, schema)?;
+    expr.transform_up(|expr| exact_expr(expr, schema, config)).data()
 }
 
 /// Expressions of every node.
@@ -135,7 +140,7 @@ impl AnalyzerRule for OneZeroInOrder {
                     };
                     // They are the first keys of the order.
                     for key in &mut on.on_expr {
-                        changed |= floats::canonical_in_place(key, schema.as_ref())?;
+                        changed |= canonical_in_place(key, schema.as_ref())?;
                     }
                     Transformed::new_transformed(LogicalPlan::Distinct(Distinct::On(on)), changed)
                 }
@@ -186,7 +191,7 @@ impl AnalyzerRule for WholeInserts {
 fn one_zero(sort: &mut [SortExpr], schema: &dyn ExprSchema) -> Result<bool> {
     let mut changed = false;
     for key in sort {
-        changed |= floats::canonical_in_place(&mut key.expr, schema)?;
+        changed |= canonical_in_place(&mut key.expr, schema)?;
     }
     Ok(changed)
 }

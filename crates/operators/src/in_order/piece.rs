@@ -7,7 +7,7 @@ use arrow::compute::{concat_batches, take_record_batch};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use windrow_core::{Error, Result, Watermark};
 
-use super::OverSpec;
+use super::OrderedSpec;
 use crate::batches;
 use crate::port::WorkerPart;
 use crate::segments::Segment;
@@ -17,19 +17,19 @@ use crate::segments::spill::SpillSpace;
 use crate::spec::ticks;
 
 /// Returns the event times of a batch.
-pub(super) fn times(batch: &RecordBatch) -> Result<&[i64]> {
+pub(crate) fn times(batch: &RecordBatch) -> Result<&[i64]> {
     let first = batch.columns().first();
-    let first = first.ok_or_else(|| Error::internal("the times of rows of OVER are lost"))?;
+    let first = first.ok_or_else(|| Error::internal("the times of rows are lost"))?;
     if first.null_count() > 0 {
-        return Err(Error::internal("rows of OVER have no time"));
+        return Err(Error::internal("rows have no time"));
     }
     ticks(first)
 }
 
 /// Returns the rows under the columns of the state, which may be NULL.
-pub(super) fn as_state(spec: &OverSpec, batch: &RecordBatch) -> Result<RecordBatch> {
+fn as_state(spec: &impl OrderedSpec, batch: &RecordBatch) -> Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    let schema = Arc::clone(&spec.state_schema);
+    let schema = Arc::clone(spec.state_schema());
     Ok(RecordBatch::try_new_with_options(schema, batch.columns().to_vec(), &options)?)
 }
 
@@ -42,11 +42,14 @@ pub(super) fn sorted(batch: RecordBatch) -> Result<RecordBatch> {
 }
 
 /// Puts batches together and in order; `None` when there are no rows.
-pub(super) fn merged(spec: &OverSpec, batches: &[RecordBatch]) -> Result<Option<RecordBatch>> {
+pub(super) fn merged(
+    spec: &impl OrderedSpec,
+    batches: &[RecordBatch],
+) -> Result<Option<RecordBatch>> {
     let batch = match batches {
         [] => return Ok(None),
         [one] => one.clone(),
-        several => concat_batches(&spec.state_schema, several)?,
+        several => concat_batches(spec.state_schema(), several)?,
     };
     if batch.num_rows() == 0 { Ok(None) } else { sorted(batch).map(Some) }
 }
@@ -69,24 +72,24 @@ pub(super) fn time_after(piece: &Piece, bytes: usize) -> Result<Option<i64>> {
 
 /// The part of one worker.
 #[derive(Debug)]
-pub(super) struct OverWorker {
-    spec: Arc<OverSpec>,
+pub(crate) struct OrderedWorker<S> {
+    spec: Arc<S>,
     gathered: Gathered,
 }
 
-impl OverWorker {
-    pub(super) fn new(spec: Arc<OverSpec>) -> Self {
+impl<S> OrderedWorker<S> {
+    pub(crate) fn new(spec: Arc<S>) -> Self {
         Self { spec, gathered: Gathered::new(times, sorted) }
     }
 }
 
-impl WorkerPart for OverWorker {
+impl<S: OrderedSpec> WorkerPart for OrderedWorker<S> {
     fn update(&mut self, batch: &RecordBatch) -> Result<()> {
-        self.gathered.add(batches::without_foreign_bytes(as_state(&self.spec, batch)?)?)
+        self.gathered.add(batches::without_foreign_bytes(as_state(self.spec.as_ref(), batch)?)?)
     }
 
     fn update_partly_late(&mut self, _batch: &RecordBatch, _from: &[i64]) -> Result<()> {
-        Err(Error::internal("a row of OVER is late or not"))
+        Err(Error::internal("a row that is processed in order is late or not"))
     }
 
     fn flush(&mut self, to: Watermark) -> Result<Vec<Segment>> {

@@ -1,4 +1,4 @@
-//! The coordinator's part of OVER: puts the rows of all workers in order of time and processes them.
+//! The coordinator's part: puts the rows of all workers in order of time and processes them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -11,8 +11,7 @@ use windrow_core::{Error, Result, Watermark};
 
 use super::piece::{merged, time_after, times};
 use super::state::{Part, Saved, of_part};
-use super::table::{Evaluated, Table};
-use super::{OverSpec, Wait};
+use super::{Evaluated, OrderedSpec, OrderedTable, RowOrder};
 use crate::batches;
 use crate::port::{CoordinatorPart, Finished, WindowRows};
 use crate::segments::Segment;
@@ -27,10 +26,10 @@ const CHUNK_ROWS: usize = 64 << 10;
 const LOADED_SHARE: usize = 2;
 
 /// See the module.
-pub(super) struct Over {
-    pub(super) spec: Arc<OverSpec>,
+pub(crate) struct InOrder<S: OrderedSpec> {
+    pub(super) spec: Arc<S>,
     /// The state, unless memory is short.
-    pub(super) table: Option<Table>,
+    pub(super) table: Option<S::Table>,
     /// The state by the hash of the key, when memory is short.
     pub(super) parts: Vec<Part>,
     /// Rows that have not been processed, by their first time.
@@ -59,9 +58,9 @@ pub(super) struct Ready {
     at: usize,
 }
 
-impl fmt::Debug for Over {
+impl<S: OrderedSpec> fmt::Debug for InOrder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Over").field("table", &self.table).finish_non_exhaustive()
+        f.debug_struct("InOrder").field("table", &self.table).finish_non_exhaustive()
     }
 }
 
@@ -72,7 +71,7 @@ impl Waiting {
     }
 
     /// The first time.
-    fn first(&self) -> Option<i64> {
+    pub(super) fn first(&self) -> Option<i64> {
         self.pieces.keys().next().map(|key| key.0)
     }
 
@@ -116,8 +115,8 @@ impl Waiting {
     }
 }
 
-impl Over {
-    pub(super) fn new(spec: Arc<OverSpec>) -> Self {
+impl<S: OrderedSpec> InOrder<S> {
+    pub(crate) fn new(spec: Arc<S>) -> Self {
         Self {
             spec,
             table: None,
@@ -138,8 +137,8 @@ impl Over {
         !self.parts.is_empty()
     }
 
-    pub(super) fn fresh_table(&self) -> Result<Table> {
-        let mut table = Table::new(&self.spec, self.ordered)?;
+    pub(super) fn fresh_table(&self) -> Result<S::Table> {
+        let mut table = S::Table::new(&self.spec, self.ordered)?;
         if self.saved.keeps() {
             table.remember_touched();
         }
@@ -157,7 +156,7 @@ impl Over {
             let bytes_max = if self.is_short() { self.pass_bytes() } else { usize::MAX };
             let end = self.waiting.chunk_end(to, bytes_max)?;
             let new = self.waiting.take_before(end.unwrap_or(to))?;
-            let rows = merged(&self.spec, &new)?;
+            let rows = merged(self.spec.as_ref(), &new)?;
             let last = to == i64::MAX && end.is_none();
             let to = match end {
                 // What waits for the end is processed by itself.
@@ -174,8 +173,8 @@ impl Over {
                 };
                 let evaluated = table.process(rows, to, last)?;
                 self.table = (!last && !table.is_empty()).then_some(table);
-                let by_rows = matches!(self.spec.wait, Wait::Rows(_));
-                evaluated.map_or(Ok(()), |evaluated| self.push_ready(evaluated, by_rows))?;
+                let unordered = self.spec.returns_unordered();
+                evaluated.map_or(Ok(()), |evaluated| self.push_ready(evaluated, unordered))?;
             }
             self.frontier = to;
             self.saved.processed();
@@ -196,8 +195,9 @@ impl Over {
             rows.extend(own_rows);
             states.extend(own_states);
         }
-        table.load(merged(&self.spec, &rows)?, &states, self.frontier)?;
+        table.load(merged(self.spec.as_ref(), &rows)?, &states, self.frontier)?;
         table.touch_all();
+        self.saved.stale = true;
         self.table = (!table.is_empty()).then_some(table);
         Ok(())
     }
@@ -208,10 +208,10 @@ impl Over {
             return Err(Error::internal("state on disk without a place"));
         };
         // What happens to rows as time goes on happens to all of them.
-        let all = self.spec.wait != Wait::Nothing || self.spec.enters_later();
+        let all = last || self.spec.all_advance();
         let count = self.parts.len();
         let mut divided = match rows {
-            Some(rows) => of_part(&self.spec, &rows, count)?,
+            Some(rows) => of_part(self.spec.as_ref(), &rows, count)?,
             None => vec![None; count],
         };
         let mut made = vec![];
@@ -222,13 +222,13 @@ impl Over {
             };
             let (own_rows, own_states) = std::mem::take(part).read()?;
             let mut table = self.fresh_table()?;
-            table.load(merged(&self.spec, &own_rows)?, &own_states, self.frontier)?;
+            table.load(merged(self.spec.as_ref(), &own_rows)?, &own_states, self.frontier)?;
             made.extend(table.process(own, to, last)?);
             if let Some(error) = space.refuses(table.size_bytes()) {
                 return Err(error);
             }
             if !last && let Some(part) = self.parts.get_mut(at) {
-                *part = Part::write(space.as_ref(), &mut table)?;
+                *part = Part::write::<S>(space.as_ref(), &mut table)?;
             }
         }
         if last {
@@ -238,7 +238,7 @@ impl Over {
         if made.is_empty() {
             return Ok(());
         }
-        let rows = concat_batches(&self.spec.output_schema, made.iter().map(|made| &made.rows))?;
+        let rows = concat_batches(self.spec.returned(), made.iter().map(|made| &made.rows))?;
         // The parts share texts: counted one by one, they would take much more.
         let rows = batches::compact(&rows)?;
         if let Some(error) = space.refuses(rows.get_array_memory_size()) {
@@ -261,10 +261,9 @@ impl Over {
         }
         if self.ordered
             && unordered
-            && let Some(converter) = self.spec.tie_order()
+            && let Some(RowOrder { converter, columns }) = self.spec.returned_order()
         {
-            let columns =
-                self.spec.ties.iter().filter_map(|(c, _)| rows.columns().get(*c).cloned());
+            let columns = columns.iter().filter_map(|c| rows.columns().get(*c).cloned());
             let comparable = converter.convert_columns(&columns.collect::<Vec<_>>())?;
             let mut places: Vec<u32> = (0..ends.len() as u32).collect();
             places.sort_by(|a, b| {
@@ -292,12 +291,12 @@ fn times_end(rows: Option<&RecordBatch>) -> Result<i64> {
     Ok(last.map_or(i64::MIN, |last| last.saturating_add(1)))
 }
 
-impl CoordinatorPart for Over {
+impl<S: OrderedSpec> CoordinatorPart for InOrder<S> {
     fn add(&mut self, _input: usize, segment: Segment) -> Result<()> {
         let piece = Piece::of_segment(segment, times)?;
         if piece.first < self.frontier {
             return Err(Error::internal(format!(
-                "rows at {} came when OVER had gone on to {}",
+                "rows at {} came when those up to {} had been processed",
                 piece.first, self.frontier
             )));
         }
@@ -352,13 +351,13 @@ impl CoordinatorPart for Over {
 
     fn next_close(&self) -> Option<i64> {
         let own = self.waiting.first().into_iter();
-        let own = own.chain(self.table.as_ref().and_then(Table::waits_at)).min();
+        let own = own.chain(self.table.as_ref().and_then(OrderedTable::waits_at)).min();
         let wait = self.spec.wait_ticks().saturating_add(1);
         self.ready_end().or_else(|| own.map(|time| time.saturating_add(wait)))
     }
 
     fn keep_order(&mut self) -> bool {
-        self.ordered = self.spec.tie_order().is_some();
+        self.ordered = self.spec.returned_order().is_some();
         if self.ordered
             && let Some(table) = &mut self.table
         {
@@ -384,7 +383,7 @@ impl CoordinatorPart for Over {
     }
 
     fn open_windows(&self) -> usize {
-        let held = self.table.as_ref().map_or(0, |table| table.history.len());
+        let held = self.table.as_ref().map_or(0, OrderedTable::len);
         let parts: usize = self.parts.iter().map(Part::rows).sum();
         self.waiting.rows() + held + parts
     }
@@ -408,7 +407,7 @@ impl CoordinatorPart for Over {
         let ready = self.ready.iter().map(|ready| {
             ready.evaluated.rows.get_array_memory_size() + ready.evaluated.ends.capacity() * 8
         });
-        let table = self.table.as_ref().map_or(0, Table::size_bytes);
+        let table = self.table.as_ref().map_or(0, OrderedTable::size_bytes);
         table + waiting + ready.sum::<usize>() + self.saved.size_bytes()
     }
 }

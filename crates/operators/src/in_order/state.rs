@@ -1,4 +1,4 @@
-//! The state of OVER for checkpoints, and on disk when memory is short.
+//! The state for checkpoints, and on disk when memory is short.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,10 +8,9 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::hash_utils::{QualityRandomState, create_hashes};
 use windrow_core::{Error, Result};
 
-use super::OverSpec;
-use super::coordinator::Over;
+use super::coordinator::InOrder;
 use super::piece::{self, merged, sorted, times};
-use super::table::Table;
+use super::{OrderedSpec, OrderedTable};
 use crate::segments::kept::{Cut, SavedSegment, SavedState, SegmentId, SpilledSegment, corrupt};
 use crate::segments::ordered::{Held, Piece, in_parts, spill_pieces};
 use crate::segments::spill::{SpillSpace, Spilled, pick, spill_rows};
@@ -19,7 +18,7 @@ use crate::{batches, failure};
 
 /// The input of segments of rows.
 const ROWS: usize = 0;
-/// The input of segments of what functions know per key.
+/// The input of segments of what is known per key.
 const STATES: usize = 1;
 /// A checkpoint is rewritten when it has this many rows more than needed, and more than twice as many.
 const USELESS_MIN: usize = 64;
@@ -45,6 +44,8 @@ pub(super) struct Saved {
     states: Vec<Known>,
     /// The state on disk has changed since the last checkpoint.
     changed: bool,
+    /// Checkpoints know keys that are gone: the states of all are to be written.
+    pub(super) stale: bool,
 }
 
 /// A segment that a checkpoint has.
@@ -146,9 +147,12 @@ pub(super) struct Part {
 
 impl Part {
     /// Writes the state in a table.
-    pub(super) fn write(space: &dyn SpillSpace, table: &mut Table) -> Result<Self> {
+    pub(super) fn write<S: OrderedSpec>(
+        space: &dyn SpillSpace,
+        table: &mut S::Table,
+    ) -> Result<Self> {
         let mut part = Self { as_table: table.size_bytes(), ..Self::default() };
-        let (rows, states) = (table.history_rows()?, table.states(true)?);
+        let (rows, states) = (table.rows()?, table.states(true)?);
         part.add(space, rows, states.map(|states| (SegmentId(0), states)))?;
         Ok(part)
     }
@@ -191,11 +195,11 @@ impl Part {
 
 /// Divides rows by the hash of their keys; `None` for a part without rows.
 pub(super) fn of_part(
-    spec: &OverSpec,
+    spec: &impl OrderedSpec,
     rows: &RecordBatch,
     parts: usize,
 ) -> Result<Vec<Option<RecordBatch>>> {
-    let keys = spec.keys.iter().filter_map(|key| rows.columns().get(*key).cloned());
+    let keys = spec.key_columns().iter().filter_map(|key| rows.columns().get(*key).cloned());
     divided(&keys.collect::<Vec<_>>(), rows, parts)
 }
 
@@ -223,16 +227,20 @@ fn divided(
     own.collect()
 }
 
-impl Over {
+impl<S: OrderedSpec> InOrder<S> {
     /// Returns what a checkpoint needs.
     ///
     /// # Errors
     /// Internal when cuts are not kept, or when rows are left.
     pub(super) fn save(&mut self) -> Result<Cut> {
         if !self.saved.keeps || !self.ready.is_empty() {
-            return Err(Error::internal("a cut of OVER that cannot be remembered"));
+            return Err(Error::internal("a cut of rows in order that cannot be remembered"));
         }
-        let useless = self.spec.useless_before(self.frontier);
+        let mut useless = self.spec.useless_before(self.frontier);
+        if let Some(table) = self.table.as_ref().filter(|_| !self.is_short()) {
+            let waiting = self.waiting.first().unwrap_or(i64::MAX);
+            useless = useless.max(table.needed_from().min(waiting));
+        }
         if self.frontier == i64::MAX {
             self.saved.rows.clear();
             self.saved.fresh.clear();
@@ -243,12 +251,11 @@ impl Over {
         let fresh = std::mem::take(&mut self.saved.fresh);
         let known: usize = self.saved.rows.iter().map(|known| known.rows).sum();
         let all = known + fresh.iter().map(|piece| piece.rows).sum::<usize>();
-        let needed =
-            self.table.as_ref().map_or(0, |table| table.history.len()) + self.waiting.rows();
+        let needed = self.table.as_ref().map_or(0, OrderedTable::len) + self.waiting.rows();
         let mut new = if !self.is_short() && all > needed * 2 + USELESS_MIN {
             self.saved.rows.clear();
             let mut pieces: Vec<Piece> = self.waiting.pieces.values().cloned().collect();
-            let rows = self.table.as_mut().map(Table::history_rows).transpose()?.flatten();
+            let rows = self.table.as_mut().map(OrderedTable::rows).transpose()?.flatten();
             pieces.extend(rows.map(piece::of).transpose()?.flatten());
             self.saved.rows_of(pieces)?
         } else {
@@ -273,13 +280,15 @@ impl Over {
             let states = states.into_iter();
             return Ok(states.map(|states| self.saved.states_of(vec![], Some(states))).collect());
         }
-        let Some(table) = &mut self.table else { return Ok(vec![]) };
         let known: usize = self.saved.states.iter().map(|known| known.rows).sum();
-        let whole = known > table.keys_len() * 2 + USELESS_MIN;
-        let Some(states) = table.states(whole)? else { return Ok(vec![]) };
+        let keys = self.table.as_ref().map_or(0, OrderedTable::keys_len);
+        let whole = self.saved.stale || known > keys * 2 + USELESS_MIN;
         if whole {
             self.saved.states.clear();
+            self.saved.stale = false;
         }
+        let states = self.table.as_mut().map(|table| table.states(whole)).transpose()?.flatten();
+        let Some(states) = states else { return Ok(vec![]) };
         Ok(vec![self.saved.states_of(vec![states], None)])
     }
 
@@ -287,11 +296,11 @@ impl Over {
     ///
     /// # Errors
     /// Corrupt when a segment cannot belong to such a cut.
-    pub(super) fn restore(spec: Arc<OverSpec>, state: SavedState<'_>) -> Result<Self> {
+    pub(crate) fn restore(spec: Arc<S>, state: SavedState<'_>) -> Result<Self> {
         let SavedState { frontier, next_id, segments, space } = state;
-        let mut over = Self::new(spec);
-        over.frontier = frontier;
-        (over.saved.keeps, over.saved.next_id) = (true, next_id);
+        let mut restored = Self::new(spec);
+        restored.frontier = frontier;
+        (restored.saved.keeps, restored.saved.next_id) = (true, next_id);
         let mut ids = BTreeSet::new();
         let mut back = Back::default();
         for segment in segments {
@@ -307,26 +316,26 @@ impl Over {
             }
             match input {
                 ROWS => {
-                    let last = over.take_back(&mut back, batches);
+                    let last = restored.take_back(&mut back, batches);
                     let wrong = |e| corrupt(id, "is not what its query saved").with_source(e);
-                    over.saved.rows.push(Known { id, last: last.map_err(wrong)?, rows: found });
+                    restored.saved.rows.push(Known { id, last: last.map_err(wrong)?, rows: found });
                 }
                 STATES => {
                     back.bytes += bytes(&batches);
                     back.states.extend(batches.into_iter().map(|batch| (id, batch)));
-                    over.saved.states.push(Known { id, last: i64::MAX, rows: found });
+                    restored.saved.states.push(Known { id, last: i64::MAX, rows: found });
                 }
                 _ => return Err(corrupt(id, "has rows of another input")),
             }
             if let Some(space) = space
                 && back.bytes > space.pass_bytes()
             {
-                over.write_back(space, &mut back)?;
+                restored.write_back(space, &mut back)?;
             }
         }
-        over.saved.states.sort_by_key(|known| known.id);
-        over.settle(space, back)?;
-        Ok(over)
+        restored.saved.states.sort_by_key(|known| known.id);
+        restored.settle(space, back)?;
+        Ok(restored)
     }
 
     /// Takes rows of a checkpoint back; returns the last time.
@@ -334,7 +343,7 @@ impl Over {
         let mut last = i64::MIN;
         for batch in batches {
             let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-            let schema = Arc::clone(&self.spec.state_schema);
+            let schema = Arc::clone(self.spec.state_schema());
             let columns = batch.columns().to_vec();
             let batch = sorted(RecordBatch::try_new_with_options(schema, columns, &options)?)?;
             last = last.max(times(&batch)?.last().copied().unwrap_or(last));
@@ -352,7 +361,7 @@ impl Over {
         if self.parts.is_empty() {
             self.parts.resize_with(PARTS_RESTORED, Part::default);
         }
-        let rows = merged(&self.spec, &std::mem::take(&mut back.rows))?;
+        let rows = merged(self.spec.as_ref(), &std::mem::take(&mut back.rows))?;
         self.write_parts(space, rows.as_ref(), &std::mem::take(&mut back.states))?;
         self.spill_waiting(space)?;
         back.bytes = 0;
@@ -371,10 +380,15 @@ impl Over {
         back.states.sort_by_key(|(id, _)| *id);
         let states: Vec<RecordBatch> = back.states.into_iter().map(|(_, states)| states).collect();
         let mut table = self.fresh_table()?;
-        table.load(merged(&self.spec, &back.rows)?, &states, self.frontier).map_err(|e| {
-            Error::new(windrow_core::ErrorKind::Corrupt, "a checkpoint is not what its query saved")
+        table.load(merged(self.spec.as_ref(), &back.rows)?, &states, self.frontier).map_err(
+            |e| {
+                Error::new(
+                    windrow_core::ErrorKind::Corrupt,
+                    "a checkpoint is not what its query saved",
+                )
                 .with_source(e)
-        })?;
+            },
+        )?;
         self.table = (!table.is_empty()).then_some(table);
         Ok(())
     }
@@ -388,14 +402,14 @@ impl Over {
     ) -> Result<()> {
         let parts = self.parts.len();
         if let Some(rows) = rows {
-            let own = of_part(&self.spec, rows, parts)?;
+            let own = of_part(self.spec.as_ref(), rows, parts)?;
             for (part, own) in self.parts.iter_mut().zip(own) {
                 part.add(space, own, None)?;
             }
         }
         for (id, states) in states {
-            let keys = states.columns().get(..self.spec.keys.len());
-            let keys = keys.ok_or_else(|| Error::internal("a state of OVER without keys"))?;
+            let keys = states.columns().get(..self.spec.key_columns().len());
+            let keys = keys.ok_or_else(|| Error::internal("a state without keys"))?;
             let own = divided(keys, states, parts)?;
             for (part, own) in self.parts.iter_mut().zip(own) {
                 part.add(space, None, own.map(|own| (*id, own)))?;
@@ -415,7 +429,7 @@ impl Over {
             let bytes = table.size_bytes();
             let parts = (bytes / share + 1).next_power_of_two().min(PARTS_MAX);
             self.parts.resize_with(parts, || Part { as_table: bytes / parts, ..Part::default() });
-            let (rows, states) = (table.history_rows()?, table.states(true)?);
+            let (rows, states) = (table.rows()?, table.states(true)?);
             drop(table);
             let states: Vec<_> = states.map(|states| (SegmentId(0), states)).into_iter().collect();
             self.write_parts(space.as_ref(), rows.as_ref(), &states)?;
@@ -431,7 +445,10 @@ impl Over {
     pub(super) fn divide_further(&mut self, space: &dyn SpillSpace) -> Result<()> {
         let share = (space.pass_bytes() / PART_SHARE).max(1);
         let largest = self.parts.iter().map(Part::bytes_in_memory).max().unwrap_or(0);
-        if largest <= share * 2 || self.parts.len() >= PARTS_MAX || self.spec.keys.is_empty() {
+        if largest <= share * 2
+            || self.parts.len() >= PARTS_MAX
+            || self.spec.key_columns().is_empty()
+        {
             return Ok(());
         }
         let parts = std::mem::take(&mut self.parts);
@@ -444,7 +461,7 @@ impl Over {
         for part in parts {
             let (rows, states) = part.read()?;
             let states = states.into_iter().map(|states| (SegmentId(0), states));
-            let rows = merged(&self.spec, &rows)?;
+            let rows = merged(self.spec.as_ref(), &rows)?;
             self.write_parts(space, rows.as_ref(), &states.collect::<Vec<_>>())?;
         }
         Ok(())
