@@ -1,6 +1,8 @@
 //! Checkpoints: after a kill or a clean end, queries resume from their newest complete checkpoint, and read every row
 //! once; damage and changes are reported.
 
+mod in_time;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +31,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("resume/late rows stay late, bad rows bad, once", late),
         trial("resume/another text of the same plan keeps the state", retext),
         trial("resume/a view that starts at the latest does so for ever", latest),
+        trial("resume/joins in time and OVER go on with other threads", in_time::other_threads),
     ]
 }
 

@@ -185,9 +185,25 @@ impl IntegerKeys {
     pub(crate) fn take(&mut self) -> Result<ArrayRef> {
         self.table = vec![];
         let values = std::mem::take(&mut self.values);
+        let null = self.null.take();
+        let nulls = null.map(|null| (0..values.len()).map(|i| i != null).collect::<NullBuffer>());
+        self.array(values, nulls)
+    }
+
+    /// Returns some keys, by their numbers.
+    pub(crate) fn pick(&self, numbers: &[u32]) -> Result<ArrayRef> {
+        let values = numbers.iter().map(|number| self.values.get(*number as usize).copied());
+        let nulls = self.null.map(|null| {
+            numbers.iter().map(|number| *number as usize != null).collect::<NullBuffer>()
+        });
+        match values.collect::<Option<Vec<i64>>>() {
+            Some(values) => self.array(values, nulls),
+            None => Err(Error::internal("a key that has not been numbered")),
+        }
+    }
+
+    fn array(&self, values: Vec<i64>, nulls: Option<NullBuffer>) -> Result<ArrayRef> {
         let len = values.len();
-        let nulls =
-            self.null.take().map(|null| (0..len).map(|i| i != null).collect::<NullBuffer>());
         let buffer = match self.width {
             1 => narrow(&values, |key| key as i8),
             2 => narrow(&values, |key| key as i16),
@@ -228,7 +244,12 @@ mod tests {
             all.extend(&numbers);
         }
         assert_eq!(keys.len(), all.iter().max().unwrap() + 1);
-        (all, keys.take().unwrap())
+        let last = keys.len() as u32 - 1;
+        let picked = keys.pick(&[last, 0]).unwrap();
+        let taken = keys.take().unwrap();
+        assert_eq!(picked.slice(0, 1).as_ref(), taken.slice(last as usize, 1).as_ref());
+        assert_eq!(picked.slice(1, 1).as_ref(), taken.slice(0, 1).as_ref());
+        (all, taken)
     }
 
     #[test]

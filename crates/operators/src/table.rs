@@ -81,6 +81,24 @@ impl Interner {
         }
     }
 
+    /// Returns some keys, by their numbers. Unless they are integers, that takes as long as to number all keys.
+    pub(crate) fn pick_keys(
+        &mut self,
+        schema: &SchemaRef,
+        numbers: &[u32],
+    ) -> Result<Vec<ArrayRef>> {
+        if let Self::Integers(keys) = self {
+            return Ok(vec![keys.pick(numbers)?]);
+        }
+        let total = self.len();
+        let all = self.take_keys()?;
+        // They get the same numbers again.
+        *self = Self::of(schema, total)?;
+        self.intern(&all, total, &mut vec![])?;
+        let rows = UInt32Array::from(numbers.to_vec());
+        Ok(all.iter().map(|key| take(key, &rows, None)).collect::<Result<_, _>>()?)
+    }
+
     /// Takes the keys out; the interner is empty afterwards.
     pub(crate) fn take_keys(&mut self) -> Result<Vec<ArrayRef>> {
         match self {

@@ -229,7 +229,7 @@ impl IntervalJoin {
             return to;
         };
         let bytes: usize = self.buckets.pieces().map(Piece::bytes_in_memory).sum();
-        let steps = bytes / (self.pass_bytes() / SHARE).max(1) + 1;
+        let steps = bytes / self.pass_bytes().max(1) + 1;
         let last = self.buckets.pieces().map(|piece| piece.last).max().unwrap_or(first);
         let wait = self.spec.wait(LEFT).max(self.spec.wait(super::RIGHT));
         let last = last.saturating_add(wait).max(first);
@@ -346,7 +346,7 @@ fn rows_of(
 
 /// When the first row that has not matched expires, if any does.
 fn first_expiry(spec: &IntervalJoinSpec, side: usize, rows: &RecordBatch) -> Result<Option<i64>> {
-    if !spec.kind.has_unmatched(side) {
+    if !spec.expires(side) {
         return Ok(None);
     }
     let matched = rows.columns().get(rows.num_columns().saturating_sub(2));

@@ -1,8 +1,9 @@
 //! ASOF joins: the row of the right input that is closest to a row of the left one.
 //!
 //! A row that looks back finds its partner when it is processed. One that looks forward waits: the next row of the right input
-//! of its key takes it, and with it all earlier rows that still wait, since whatever took one of those took all before it. Of
-//! several rows at one time, the one with the greatest values counts, whatever came first.
+//! of its key takes it, and with it all earlier rows that still wait, since whatever took one of those took all before it. One that
+//! looks both ways finds its partner when it expires. Of several rows at one time, the one with the greatest values counts, whatever
+//! came first.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -30,9 +31,14 @@ impl Table {
         takers: &mut Takers,
     ) -> Result<()> {
         let partners = self.spec.partners(side, entry.time);
-        let looks_back = self.spec.looks_back();
+        let (looks_back, looks_around) = (self.spec.looks_back(), self.spec.looks_around());
         let [left, right] = &mut self.sides;
         match (side, looks_back) {
+            (_, _) if looks_around => {
+                let rows = if side == LEFT { left } else { right };
+                rows.link();
+                Ok(())
+            }
             (LEFT, true) => {
                 if let Some(partner) = right.latest_for(entry, partners)? {
                     found.push(LEFT, left.done as u32, partner, entry.time);
@@ -68,6 +74,31 @@ impl Rows {
                 break;
             }
             if row.time >= first && row.time <= last && self.is_later((at, row.time), best)? {
+                best = Some((at, row.time));
+            }
+            at = row.next;
+        }
+        Ok(best.map(|best| best.0))
+    }
+
+    /// The nearest row with the key of `entry` and a time within the bounds; the earlier one of two.
+    pub(super) fn nearest_to(
+        &self,
+        entry: Entry,
+        (first, last): (i64, i64),
+    ) -> Result<Option<u32>> {
+        let mut at = self.heads.get(entry.key as usize).copied().unwrap_or(NONE);
+        let mut best: Option<(u32, i64)> = None;
+        while let Some(row) = self.entries.get(at as usize) {
+            if row.time < first {
+                break;
+            }
+            let apart = |time: i64| (time.abs_diff(entry.time), time);
+            let nearer = best.is_none_or(|(_, time)| apart(row.time) < apart(time));
+            let same = best.filter(|(_, time)| row.time == *time);
+            if row.time <= last
+                && (nearer || (same.is_some() && self.is_later((at, row.time), same)?))
+            {
                 best = Some((at, row.time));
             }
             at = row.next;

@@ -26,7 +26,8 @@
 //!
 //! An ASOF join that looks back (`lower >= 0`) needs of the right input, per key, the latest row before the frontier and those
 //! after it: rows are versions, and one that is followed by another is dropped. One that looks forward (`upper <= 0`) is made
-//! when the right row comes: all rows of its key that wait take it.
+//! when the right row comes: all rows of its key that wait take it. One that looks both ways is made when no row can come any more
+//! that is near enough: each row of the left input waits as long as the bounds say, and then takes the nearest.
 //!
 //! Whether a row has matched is not in checkpoints: restoring replays the rows since the earliest one on which that
 //! depends, without returning what was returned.
@@ -174,17 +175,16 @@ impl IntervalJoinSpec {
         }
     }
 
-    /// Returns the ASOF join: each row of the left input matches the closest row of the right input within the bounds. An
-    /// upper bound of `i64::MAX` is none.
+    /// Returns the ASOF join: each row of the left input matches the closest row of the right input within the bounds; the
+    /// earlier one of two that are equally close. An upper bound of `i64::MAX` is none, where only earlier rows are allowed.
     ///
     /// # Errors
-    /// Internal when the bounds allow both earlier and later rows, for a kind other than inner and left, and with a
-    /// condition.
+    /// Internal when the join would wait for ever, for a kind other than inner and left, and with a condition.
     pub fn closest(self) -> Result<Self> {
-        let one_way = self.lower >= 0 || (self.upper <= 0 && self.lower > i64::MIN);
+        let bounded = self.lower >= 0 || (self.upper < i64::MAX && self.lower > i64::MIN);
         let kind = matches!(self.kind, JoinKind::Inner | JoinKind::Left);
-        if !one_way || !kind || self.filter.is_some() {
-            return Err(Error::internal("an ASOF join that looks both ways, or that is not one"));
+        if !bounded || !kind || self.filter.is_some() {
+            return Err(Error::internal("an ASOF join that waits for ever, or that is not one"));
         }
         Ok(Self { matching: Matching::Closest, ..self })
     }
@@ -217,7 +217,17 @@ impl IntervalJoinSpec {
 
     /// Whether each row of the left input matches one row of the right input at most, a later one.
     fn looks_forward(&self) -> bool {
-        self.matching == Matching::Closest && self.lower < 0
+        self.matching == Matching::Closest && self.lower < 0 && self.upper <= 0
+    }
+
+    /// Whether each row of the left input matches the nearest row of the right input, in whichever direction.
+    fn looks_around(&self) -> bool {
+        self.matching == Matching::Closest && self.lower < 0 && self.upper > 0
+    }
+
+    /// Whether rows of `side` have results when nothing can match them any more.
+    fn expires(&self, side: usize) -> bool {
+        self.kind.has_unmatched(side) || (side == LEFT && self.looks_around())
     }
 
     /// Whether pairs are all there is: nothing depends on what a row has matched before.
@@ -241,7 +251,7 @@ impl IntervalJoinSpec {
     fn is_exact(&self, side: usize) -> bool {
         match self.matching {
             Matching::All => self.tracks(LEFT) || self.tracks(RIGHT),
-            Matching::Closest => side == LEFT,
+            Matching::Closest => side == LEFT || self.looks_around(),
         }
     }
 
@@ -270,6 +280,10 @@ impl IntervalJoinSpec {
         }
         let time = match side {
             LEFT => frontier.saturating_add(self.lower),
+            // It takes the nearest row when it has waited.
+            _ if self.looks_around() => {
+                frontier.saturating_add(self.lower).saturating_sub(self.upper)
+            }
             _ => frontier.saturating_sub(self.upper),
         };
         time.min(frontier)

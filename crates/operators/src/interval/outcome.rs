@@ -38,7 +38,7 @@ impl Table {
             Some(filter) => self.filtered(&filter, found)?,
             None => found,
         };
-        let outcomes = self.outcomes(found, self.next_position().unwrap_or(until));
+        let outcomes = self.outcomes(found, self.next_position().unwrap_or(until))?;
         if outcomes.is_empty() {
             return Ok(None);
         }
@@ -105,7 +105,7 @@ impl Table {
     }
 
     /// Marks what has matched, and returns all results before `until`, in order.
-    fn outcomes(&mut self, found: Pairs, until: i64) -> Vec<Outcome> {
+    fn outcomes(&mut self, found: Pairs, until: i64) -> Result<Vec<Outcome>> {
         let spec = Arc::clone(&self.spec);
         let mut outcomes: Vec<Outcome> = vec![];
         for (side, (rows, numbers)) in self.sides.iter_mut().zip(&found.rows).enumerate() {
@@ -126,20 +126,41 @@ impl Table {
             outcomes.extend(found.times.into_iter().zip(pairs));
         }
         for (side, rows) in self.sides.iter_mut().enumerate() {
-            let (wait, wanted) = (spec.wait(side), spec.kind.has_unmatched(side));
-            if wanted {
+            if spec.expires(side) && !spec.looks_around() {
+                let wait = spec.wait(side);
                 rows.expire(wait, until, |number, time| outcomes.push((time, alone(side, number))));
             }
         }
+        if spec.looks_around() {
+            self.nearest_before(until, &mut outcomes)?;
+        }
         outcomes.sort_by_key(|outcome| outcome.0);
-        outcomes
+        Ok(outcomes)
+    }
+
+    /// Finds the nearest row of the right input for each row of the left one that expires before `until`.
+    fn nearest_before(&mut self, until: i64, outcomes: &mut Vec<Outcome>) -> Result<()> {
+        let mut expired = vec![];
+        let wait = self.spec.wait(LEFT);
+        let keeps = self.spec.kind.has_unmatched(LEFT);
+        let [left, right] = &mut self.sides;
+        left.expire(wait, until, |number, time| expired.push((number, time)));
+        for (number, time) in expired {
+            let Some(entry) = left.entries.get(number as usize).copied() else { continue };
+            match right.nearest_to(entry, self.spec.partners(LEFT, entry.time))? {
+                Some(partner) => outcomes.push((time, [number, partner])),
+                None if keeps => outcomes.push((time, alone(LEFT, number))),
+                None => {}
+            }
+        }
+        Ok(())
     }
 
     /// When the next row expires.
     pub(super) fn next_expiry(&self) -> Option<i64> {
         let sides = self.sides.iter().enumerate().filter_map(|(side, rows)| {
             let next = rows.entries.get(rows.expired).filter(|_| rows.expired < rows.done)?;
-            let wanted = self.spec.kind.has_unmatched(side);
+            let wanted = self.spec.expires(side);
             wanted.then(|| next.time.saturating_add(self.spec.wait(side)))
         });
         sides.min()
@@ -149,7 +170,7 @@ impl Table {
     pub(super) fn expiry_end(&self, to: i64, rows_max: usize) -> i64 {
         let sides = self.sides.iter().enumerate().filter_map(|(side, rows)| {
             let last = rows.entries.get(rows.expired.saturating_add(rows_max))?;
-            let wanted = self.spec.kind.has_unmatched(side);
+            let wanted = self.spec.expires(side);
             let end = last.time.saturating_add(self.spec.wait(side)).saturating_add(1);
             wanted.then_some(end)
         });

@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array, new_null_array};
-use arrow::compute::{concat_batches, filter_record_batch, interleave, take};
+use arrow::compute::{concat_batches, filter_record_batch, interleave, take, take_record_batch};
 use arrow::datatypes::Schema;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use windrow_core::{Error, ErrorKind, Result};
@@ -37,6 +37,8 @@ const TOGETHER_ROWS: usize = 16 << 10;
 const TOGETHER_SHARE: usize = 64;
 /// Rows whose batch is looked up at once, as a power of two.
 const BLOCK_BITS: u32 = 12;
+/// Bytes of other rows that a column of times may hold.
+const PINNED_BYTES: usize = 1024;
 
 /// Rows of both inputs.
 pub(super) struct Table {
@@ -374,10 +376,11 @@ impl Rows {
     /// Appends a batch and makes entries of its rows, given the numbers of their keys. Small batches are put together.
     fn append(
         &mut self,
-        mut batch: RecordBatch,
+        batch: RecordBatch,
         numbers: &[usize],
         entries: &mut Vec<Entry>,
     ) -> Result<()> {
+        let mut batch = of_its_own(batch)?;
         let first = self.row_count();
         let total = first + batch.num_rows();
         if total >= NONE as usize {
@@ -497,6 +500,18 @@ impl Pairs {
         right.push(r);
         self.times.push(time);
     }
+}
+
+/// Copies the rows where they are a small part of a larger batch, which would otherwise stay, and count, as a whole.
+fn of_its_own(batch: RecordBatch) -> Result<RecordBatch> {
+    // The first column is the time.
+    let held = batch.columns().first().map_or(0, |times| times.get_buffer_memory_size());
+    let rows = batch.num_rows();
+    if held <= rows * 2 * size_of::<i64>() + PINNED_BYTES {
+        return Ok(batch);
+    }
+    let all = UInt32Array::from_iter_values((0..rows).filter_map(|row| u32::try_from(row).ok()));
+    Ok(take_record_batch(&batch, &all)?)
 }
 
 /// Puts entries in order of their positions; those of rows that are partly late before others of the same position.

@@ -1,4 +1,5 @@
-//! `min` and `max` of values that are held as integers.
+//! `min` and `max` of values that are held as integers or as floats; these are compared by their bits, in the total order of IEEE 754:
+//! NaN is the greatest value.
 
 use arrow::array::ArrayRef;
 use arrow::buffer::{BooleanBuffer, NullBuffer};
@@ -7,7 +8,7 @@ use windrow_core::Result;
 
 use super::frames::{ENTER, EVALUATE, event};
 use super::functions::{Function, Source, column, kept};
-use super::history::{History, Logged, NONE, Numbers, ints_array};
+use super::history::{History, Logged, NONE, Numbers, floats_array, ints_array};
 
 /// The extreme of all rows from the beginning, per key.
 #[derive(Debug)]
@@ -26,7 +27,33 @@ impl Extreme {
     fn array(&self, values: &[Option<i64>]) -> Result<ArrayRef> {
         let valid = BooleanBuffer::collect_bool(values.len(), |i| values[i].is_some());
         let nulls = Some(NullBuffer::new(valid)).filter(|nulls| nulls.null_count() > 0);
-        ints_array(&self.of, values.iter().map(|value| value.unwrap_or(0)).collect(), nulls)
+        let values = values.iter().map(|value| value.unwrap_or(0));
+        if self.of.is_floating() {
+            return Ok(floats_array(&self.of, values.map(float).collect(), nulls));
+        }
+        ints_array(&self.of, values.collect(), nulls)
+    }
+
+    fn follow(
+        &mut self,
+        events: &[u32],
+        rows: &History,
+        value: impl Fn(u32) -> i64,
+        out: &mut Vec<Option<i64>>,
+    ) {
+        for (what, row) in events.iter().copied().map(event) {
+            let best = &mut self.keys[rows.entries[row as usize].key as usize];
+            if what == EVALUATE {
+                out.push(*best);
+            } else if self.source.has(rows, row) {
+                let value = value(row);
+                *best = Some(match *best {
+                    None => value,
+                    Some(best) if self.least => best.min(value),
+                    Some(best) => best.max(value),
+                });
+            }
+        }
     }
 }
 
@@ -39,20 +66,12 @@ impl Function for Extreme {
         keys: usize,
     ) -> Result<ArrayRef> {
         self.keys.resize(keys.max(self.keys.len()), None);
-        let values = rows.columns[self.source.column].ints();
+        let column = &rows.columns[self.source.column];
+        let (ints, floats) = (column.ints(), column.floats());
         let mut out = Vec::with_capacity(evaluated.len());
-        for (what, row) in events.iter().copied().map(event) {
-            let best = &mut self.keys[rows.entries[row as usize].key as usize];
-            if what == EVALUATE {
-                out.push(*best);
-            } else if self.source.has(rows, row) {
-                let value = values[row as usize];
-                *best = Some(match *best {
-                    None => value,
-                    Some(best) if self.least => best.min(value),
-                    Some(best) => best.max(value),
-                });
-            }
+        match self.of.is_floating() {
+            true => self.follow(events, rows, |row| ordered(floats[row as usize]), &mut out),
+            false => self.follow(events, rows, |row| ints[row as usize], &mut out),
         }
         self.array(&out)
     }
@@ -79,8 +98,12 @@ impl Function for Extreme {
         }
         let mut values = Logged::new(self.of.clone());
         values.append(column)?;
+        let value = |row: usize| match self.of.is_floating() {
+            true => ordered(values.floats()[row]),
+            false => values.ints()[row],
+        };
         for (row, key) in keys.iter().enumerate() {
-            self.keys[*key] = values.is_valid(row as u32).then(|| values.ints()[row]);
+            self.keys[*key] = values.is_valid(row as u32).then(|| value(row));
         }
         Ok(())
     }
@@ -88,6 +111,17 @@ impl Function for Extreme {
     fn size_bytes(&self) -> usize {
         self.keys.capacity() * size_of::<Option<i64>>()
     }
+}
+
+/// A number that compares with others as the floats do.
+fn ordered(value: f64) -> i64 {
+    let bits = value.to_bits() as i64;
+    bits ^ ((bits >> 63) as u64 >> 1) as i64
+}
+
+/// The float of such a number.
+fn float(ordered: i64) -> f64 {
+    f64::from_bits((ordered ^ ((ordered >> 63) as u64 >> 1) as i64) as u64)
 }
 
 /// The extreme of a frame that rows leave: per key the rows of the frame that are better than all later ones, in order;
@@ -126,21 +160,15 @@ impl SlidingExtreme {
     pub(super) fn new(source: Source, least: bool) -> Self {
         Self { source, least, keys: vec![], links: vec![] }
     }
-}
 
-impl Function for SlidingExtreme {
-    fn run(
+    /// The rows with the results.
+    fn follow(
         &mut self,
         events: &[u32],
-        evaluated: &[u32],
         rows: &History,
-        keys: usize,
-    ) -> Result<ArrayRef> {
-        self.keys.resize(keys.max(self.keys.len()), EMPTY);
-        self.links.resize(rows.len(), ALONE);
-        let column = &rows.columns[self.source.column];
-        let values = column.ints();
-        let mut out = Vec::with_capacity(evaluated.len());
+        value: impl Fn(u32) -> i64,
+        out: &mut Vec<u32>,
+    ) {
         for (what, row) in events.iter().copied().map(event) {
             let ends = &mut self.keys[rows.entries[row as usize].key as usize];
             match what {
@@ -149,10 +177,9 @@ impl Function for SlidingExtreme {
                     if !self.source.has(rows, row) {
                         continue;
                     }
-                    let value = values[row as usize];
+                    let own = value(row);
                     let worse = |other: u32| {
-                        let other = values[other as usize];
-                        if self.least { other >= value } else { other <= value }
+                        if self.least { value(other) >= own } else { value(other) <= own }
                     };
                     while ends.last != NONE && worse(ends.last) {
                         ends.last = self.links[ends.last as usize].before;
@@ -173,6 +200,26 @@ impl Function for SlidingExtreme {
                 }
                 _ => {}
             }
+        }
+    }
+}
+
+impl Function for SlidingExtreme {
+    fn run(
+        &mut self,
+        events: &[u32],
+        evaluated: &[u32],
+        rows: &History,
+        keys: usize,
+    ) -> Result<ArrayRef> {
+        self.keys.resize(keys.max(self.keys.len()), EMPTY);
+        self.links.resize(rows.len(), ALONE);
+        let column = &rows.columns[self.source.column];
+        let (ints, floats) = (column.ints(), column.floats());
+        let mut out = Vec::with_capacity(evaluated.len());
+        match column.data_type().is_floating() {
+            true => self.follow(events, rows, |row| ordered(floats[row as usize]), &mut out),
+            false => self.follow(events, rows, |row| ints[row as usize], &mut out),
         }
         column.gather(&out)
     }

@@ -13,7 +13,7 @@ use windrow_core::{Error, Result};
 use super::extremes::{Extreme, SlidingExtreme};
 use super::frames::OverFrame;
 use super::general::General;
-use super::history::{History, Numbers, compares_as_integer};
+use super::history::{History, Numbers, compares_as_number};
 use super::picks::{Pick, Pinned};
 use super::running::{Counts, FloatSum, IntSum, Running, Sums};
 use super::{Logging, OverCall, OverFunction};
@@ -89,7 +89,7 @@ pub(super) fn function(call: &OverCall, logging: &Logging) -> Result<Box<dyn Fun
                     let sums = Sums { average: name == "avg", of };
                     Box::new(Running::<FloatSum>::new(source, sums))
                 }
-                ("min" | "max", _) if plain && of == result && compares_as_integer(&of) => {
+                ("min" | "max", _) if plain && of == result && compares_as_number(&of) => {
                     if unbounded {
                         Box::new(Extreme::new(source, name == "min", of))
                     } else {

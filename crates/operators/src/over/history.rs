@@ -164,9 +164,10 @@ fn integer(data_type: &DataType) -> Option<(usize, bool)> {
     data_type.primitive_width().filter(|width| integer && *width <= 8).map(|w| (w, signed))
 }
 
-/// Whether the values are held as integers that compare as the values do.
-pub(super) fn compares_as_integer(data_type: &DataType) -> bool {
-    integer(data_type).is_some() && *data_type != DataType::UInt64
+/// Whether the values are held as integers that compare as the values do, or as floats.
+pub(super) fn compares_as_number(data_type: &DataType) -> bool {
+    let float = matches!(data_type, DataType::Float32 | DataType::Float64);
+    float || (integer(data_type).is_some() && *data_type != DataType::UInt64)
 }
 
 impl Logged {
@@ -378,7 +379,11 @@ fn narrow<T: ArrowNativeType>(values: &[i64], cut: impl Fn(i64) -> T) -> Buffer 
 }
 
 /// Returns a column of floats of the type.
-fn floats_array(data_type: &DataType, values: Vec<f64>, nulls: Option<NullBuffer>) -> ArrayRef {
+pub(super) fn floats_array(
+    data_type: &DataType,
+    values: Vec<f64>,
+    nulls: Option<NullBuffer>,
+) -> ArrayRef {
     match data_type {
         DataType::Float32 => {
             let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();

@@ -248,16 +248,11 @@ impl Table {
     }
 
     /// The columns of some keys.
-    fn key_values(&mut self, keys: &[u32]) -> Result<Vec<ArrayRef>> {
-        let Some(mut interner) = self.keys.take() else { return Ok(vec![]) };
-        let total = interner.len();
-        let all = interner.take_keys()?;
-        // They get the same numbers again.
-        let mut fresh = Interner::of(&self.spec.key_schema, total)?;
-        fresh.intern(&all, total, &mut self.numbers)?;
-        self.keys = Some(fresh);
-        let rows = UInt32Array::from(keys.to_vec());
-        Ok(all.iter().map(|key| take(key, &rows, None)).collect::<Result<_, _>>()?)
+    fn key_values(&mut self, numbers: &[u32]) -> Result<Vec<ArrayRef>> {
+        match &mut self.keys {
+            Some(keys) => keys.pick_keys(&self.spec.key_schema, numbers),
+            None => Ok(vec![]),
+        }
     }
 }
 

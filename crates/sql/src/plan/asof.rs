@@ -1,12 +1,13 @@
 //! ASOF joins as a node of a logical plan: each row of the left side with the one row of the right side that is closest to it
-//! in time, before it or after it.
+//! in time, before it, after it, or in either direction.
 //!
 //! The parser leaves a marker in ON, of which [`super::asof_decide`] makes an [`AsofJoin`]. It is *never* executed: the
 //! bounded form lowers it ([`super::asof_bounded`]), the continuous form makes an operator of it ([`super::asof_join`]).
 //!
-//! Invariants: the bounds are exact in ticks of the times, and allow rows of one direction only; the output is the columns of
-//! the left side, then those of the right one, NULL where an outer join has found nothing. Of several rows of the
-//! right side at one time, the one with the greatest values counts, column by column, NULL being the smallest.
+//! Invariants: the bounds are exact in ticks of the times, and both are there where they allow both directions; the output is the
+//! columns of the left side, then those of the right one, NULL where an outer join has found nothing. Of two rows that are equally
+//! far away, the earlier one counts; of several rows of the right side at one time, the one with the greatest values, column by
+//! column, NULL being the smallest.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -49,6 +50,12 @@ impl Bounds {
     pub(crate) fn look_back(self) -> bool {
         self.lower.is_some_and(|lower| lower >= 0)
     }
+
+    /// How far the row of the right side may be after and before, where it may be either.
+    pub(crate) fn around(self) -> Option<(i64, i64)> {
+        let (lower, upper) = self.lower.zip(self.upper)?;
+        (lower < 0 && upper > 0).then_some((lower, upper))
+    }
 }
 
 impl AsofJoin {
@@ -89,14 +96,17 @@ impl AsofJoin {
 }
 
 /// What is known about the rows of an ASOF join: those of the left side come at their time, or, where they wait for a later
-/// row, as much later as they wait at most.
+/// row, as much later as they wait at most. Where they look in both directions, they always wait.
 pub(crate) fn known(join: &AsofJoin) -> Vec<Known> {
     let mut known = vec![Known::default(); join.columns().fields().len()];
     let [left, right] = &join.times;
     let (left_schema, right_schema) = (join.left.schema(), join.right.schema());
-    let (left_lag, right_lag) = match join.bounds.look_back() {
-        true => (Some(0), join.bounds.upper),
-        false => (join.bounds.lower.map(i64::saturating_neg), Some(0)),
+    let (left_lag, right_lag) = match (join.bounds.around(), join.bounds.look_back()) {
+        (Some((lower, upper)), _) => {
+            (Some(lower.saturating_neg()), Some(upper.saturating_sub(lower)))
+        }
+        (None, true) => (Some(0), join.bounds.upper),
+        (None, false) => (join.bounds.lower.map(i64::saturating_neg), Some(0)),
     };
     let at = left_schema.maybe_index_of_column(left);
     if let Some(slot) = at.and_then(|at| known.get_mut(at)) {
@@ -155,13 +165,15 @@ impl UserDefinedLogicalNodeCore for AsofJoin {
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.is_outer { "Left" } else { "Inner" };
         let [left, right] = &self.times;
-        let (direction, strict) = match (self.bounds.lower, self.bounds.upper) {
-            (Some(lower), _) if lower >= 0 => (">=", lower),
-            (_, upper) => ("<=", upper.unwrap_or(0)),
-        };
-        write!(f, "{kind} AsofJoin: {left} {direction} {right}")?;
-        if strict != 0 {
-            write!(f, " + {strict} ticks")?;
+        write!(f, "{kind} AsofJoin: {left} ")?;
+        match (self.bounds.lower, self.bounds.upper) {
+            (Some(lower), Some(upper)) if lower < 0 && upper > 0 => {
+                write!(f, "nearest to {right}, from {lower} to {upper} ticks")?;
+            }
+            (Some(0), _) => write!(f, ">= {right}")?,
+            (Some(lower), _) if lower > 0 => write!(f, ">= {right} + {lower} ticks")?,
+            (_, None | Some(0)) => write!(f, "<= {right}")?,
+            (_, Some(upper)) => write!(f, "<= {right} + {upper} ticks")?,
         }
         for (left, right) in &self.on {
             write!(f, ", {left} = {right}")?;

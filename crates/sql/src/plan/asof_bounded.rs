@@ -8,13 +8,14 @@
 //! The order is made by the window function: sorts of a union in which one side is constant are planned wrongly by
 //! the engine underneath.
 //! The ticks of the right side are moved by the bound, so that a row counts from its tick on; where later rows are looked
-//! for, the order is the other way round. This is written independently of the operator, which is tested against it.
+//! for, the order is the other way round; where both are, the ticks stay as they are, and of the rows around each row the nearer one
+//! is taken. This is written independently of the operator, which is tested against it.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
 use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices, take};
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
 use datafusion::common::{Column, Result, ScalarValue, internal_err};
 use datafusion::functions::core::expr_fn::{get_field, named_struct};
 use datafusion::logical_expr::expr::{WindowFunction, WindowFunctionParams};
@@ -39,9 +40,17 @@ pub(crate) fn lower(join: &AsofJoin, left: LogicalPlan, right: LogicalPlan) -> R
     let (left_columns, right_columns) = (left.schema().columns(), right.schema().columns());
     let schema = Arc::clone(join.columns());
     let [left_time, right_time] = join.times.clone().map(Expr::Column);
-    let back = join.bounds.look_back();
+    let look = match join.bounds.around() {
+        Some((lower, upper)) => Look::Around { lower, upper },
+        None if join.bounds.look_back() => Look::Back,
+        None => Look::Forward,
+    };
     // `left - right` is this at least (looking back) or at most.
-    let nearest = if back { join.bounds.lower } else { join.bounds.upper };
+    let nearest = match look {
+        Look::Back => join.bounds.lower,
+        Look::Forward => join.bounds.upper,
+        Look::Around { .. } => None,
+    };
     let left_rows = Side {
         keys: join.on.iter().map(|(key, _)| key.clone()).collect(),
         tick: cast(left_time, DataType::Int64),
@@ -64,18 +73,17 @@ pub(crate) fn lower(join: &AsofJoin, left: LogicalPlan, right: LogicalPlan) -> R
     let right = right_rows.project(right, no_left, right_row)?;
     let left = left_rows.project(LogicalPlanBuilder::from(left), left_row, no_right)?;
     let both = LogicalPlanBuilder::from(left).union(right)?;
-    let found = last_row(join, back);
+    let found = closest_row(join, look);
     let rows = both.window([found])?.filter(column(IS_LEFT))?;
     let found = column(FOUND);
     // What is found is the nearest row; whether it is near enough, its tick says.
     let distance = column(TICK) - get_field(found.clone(), TICK);
     let moved = nearest.unwrap_or(0);
-    let far = if back { join.bounds.upper } else { join.bounds.lower };
-    let near = match far {
-        None => found.clone().is_not_null(),
-        // The tick that is found has been moved.
-        Some(far) if back => distance.lt_eq(lit(far.saturating_sub(moved))),
-        Some(far) => distance.gt_eq(lit(far.saturating_sub(moved))),
+    // The tick that is found has been moved.
+    let near = match (look, join.bounds.lower, join.bounds.upper) {
+        (Look::Back, _, Some(far)) => distance.lt_eq(lit(far.saturating_sub(moved))),
+        (Look::Forward, Some(far), _) => distance.gt_eq(lit(far.saturating_sub(moved))),
+        _ => found.clone().is_not_null(),
     };
     let rows = if join.is_outer { rows } else { rows.filter(near.clone())? };
     let mut exprs = vec![];
@@ -139,11 +147,23 @@ fn row(columns: &[Column], tick: Option<&Expr>) -> Expr {
     named_struct(tick.chain(parts).collect())
 }
 
-/// The last row of the right side so far, among the rows of a key.
-fn last_row(join: &AsofJoin, back: bool) -> Expr {
+/// Where the row of the right side is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Look {
+    Back,
+    Forward,
+    /// In both directions, as far as the bounds of `left - right`.
+    Around {
+        lower: i64,
+        upper: i64,
+    },
+}
+
+/// The closest row of the right side, among the rows of a key.
+fn closest_row(join: &AsofJoin, look: Look) -> Expr {
     let signature = Signature::any(3, Volatility::Immutable);
     let call = WindowFunction {
-        fun: Arc::new(WindowUDF::new_from_impl(LastRow { back, signature })).into(),
+        fun: Arc::new(WindowUDF::new_from_impl(ClosestRow { look, signature })).into(),
         params: WindowFunctionParams {
             args: vec![column(TICK), column(IS_LEFT), column(RIGHT_ROW)],
             partition_by: (0..join.on.len()).map(|i| column(&key_name(i))).collect(),
@@ -161,17 +181,16 @@ fn last_row(join: &AsofJoin, back: bool) -> Expr {
     Expr::WindowFunction(Box::new(call)).alias(FOUND)
 }
 
-/// The last value that is not NULL, up to each row.
+/// The closest value that is not NULL, seen from each row.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct LastRow {
-    /// Ticks ascend.
-    back: bool,
+struct ClosestRow {
+    look: Look,
     signature: Signature,
 }
 
-impl WindowUDFImpl for LastRow {
+impl WindowUDFImpl for ClosestRow {
     fn name(&self) -> &'static str {
-        "last_row"
+        "closest_row"
     }
 
     fn signature(&self) -> &Signature {
@@ -182,30 +201,30 @@ impl WindowUDFImpl for LastRow {
         &self,
         _args: PartitionEvaluatorArgs<'_>,
     ) -> Result<Box<dyn PartitionEvaluator>> {
-        Ok(Box::new(LastSoFar { back: self.back }))
+        Ok(Box::new(Closest { look: self.look }))
     }
 
     fn field(&self, args: WindowUDFFieldArgs<'_>) -> Result<FieldRef> {
         match args.input_fields() {
             [_, _, row] => Ok(Arc::new(Field::new(args.name(), row.data_type().clone(), true))),
-            _ => internal_err!("the last row is a function of ticks, sides and rows"),
+            _ => internal_err!("the closest row is a function of ticks, sides and rows"),
         }
     }
 }
 
 #[derive(Debug)]
-struct LastSoFar {
-    back: bool,
+struct Closest {
+    look: Look,
 }
 
-impl PartitionEvaluator for LastSoFar {
+impl PartitionEvaluator for Closest {
     fn evaluate_all(&mut self, values: &[ArrayRef], _rows: usize) -> Result<ArrayRef> {
         let [ticks, sides, rows] = values else {
-            return internal_err!("the last row is a function of ticks, sides and rows");
+            return internal_err!("the closest row is a function of ticks, sides and rows");
         };
         let ascending = SortOptions { descending: false, nulls_first: true };
         // NULL, of which nothing is before or after, comes first.
-        let by_tick = SortOptions { descending: !self.back, nulls_first: true };
+        let by_tick = SortOptions { descending: self.look == Look::Forward, nulls_first: true };
         let mut order = vec![SortColumn { values: Arc::clone(ticks), options: Some(by_tick) }];
         let others =
             std::iter::once(sides).chain(rows.as_struct_opt().map_or(&[][..], |r| r.columns()));
@@ -224,6 +243,43 @@ impl PartitionEvaluator for LastSoFar {
                 *place = last;
             }
         }
+        if let Look::Around { lower, upper } = self.look {
+            nearer(&mut places, (ticks, rows), order.values(), (lower, upper))?;
+        }
         Ok(take(rows, &UInt32Array::from(places), None)?)
     }
+}
+
+/// Puts the next row of the right side in the place of the one before where it is nearer; neither where none is within the bounds.
+fn nearer(
+    places: &mut [Option<u32>],
+    (ticks, rows): (&ArrayRef, &ArrayRef),
+    order: &[u32],
+    (lower, upper): (i64, i64),
+) -> Result<()> {
+    let Some(ticks) = ticks.as_primitive_opt::<Int64Type>() else {
+        return internal_err!("the ticks of an ASOF join are no integers");
+    };
+    let mut next: Option<u32> = None;
+    // Of the rows of one tick, the one with the greatest values is the last.
+    for row in order.iter().rev() {
+        let own = ticks.value(*row as usize);
+        if rows.is_valid(*row as usize) {
+            if next.is_none_or(|next| ticks.value(next as usize) != own) {
+                next = Some(*row);
+            }
+            continue;
+        }
+        let Some(place) = places.get_mut(*row as usize) else { continue };
+        let distance = |row: &u32| own.abs_diff(ticks.value(*row as usize));
+        let has_time = ticks.is_valid(*row as usize);
+        let before = place.filter(|row| has_time && distance(row) <= upper.unsigned_abs());
+        let after = next.filter(|row| has_time && distance(row) <= lower.unsigned_abs());
+        *place = match (before, after) {
+            (Some(before), Some(after)) if distance(&after) < distance(&before) => Some(after),
+            (Some(before), _) => Some(before),
+            (None, after) => after,
+        };
+    }
+    Ok(())
 }

@@ -37,8 +37,10 @@ pub(crate) fn decide(plan: LogicalPlan) -> Result<LogicalPlan> {
         LogicalPlan::Join(join) if join.filter.as_ref().is_some_and(is_marked) => {
             Ok(Transformed::yes(of_join(&join)?.into_plan()))
         }
-        node if node.expressions().iter().any(is_marked) => Err(misplaced()),
-        node => Ok(Transformed::no(node)),
+        node => match node.expressions().iter().find(|expr| is_marked(expr)) {
+            Some(condition) => Err(misplaced(condition)),
+            None => Ok(Transformed::no(node)),
+        },
     })
     .data()
 }
@@ -54,11 +56,12 @@ fn marker(expr: &Expr) -> Option<(&str, &[Expr])> {
     }
 }
 
-fn misplaced() -> DataFusionError {
+fn misplaced(condition: &Expr) -> DataFusionError {
     let error = Error::sql("the condition of an ASOF join stands where there is none");
-    refused(error.with_hint(
+    let error = error.with_hint(
         "Write it in ON, beside other conditions with AND: a ASOF JOIN b ON a.k = b.k AND a.ts >= b.ts.",
-    ))
+    );
+    refused(placed(error, condition))
 }
 
 fn is_marked(expr: &Expr) -> bool {
@@ -79,11 +82,9 @@ fn of_join(join: &Join) -> Result<AsofJoin> {
         JoinType::Inner => false,
         JoinType::Left => true,
         other => {
-            return Err(refused(
-                Error::sql(format!("{other} ASOF JOIN is not supported")).with_hint(
-                    "Use ASOF JOIN or ASOF LEFT JOIN, with the sides the other way round.",
-                ),
-            ));
+            let error = Error::sql(format!("{other} ASOF JOIN is not supported"));
+            let hint = "Use ASOF JOIN or ASOF LEFT JOIN, with the sides the other way round.";
+            return Err(of_conditions(join, error.with_hint(hint)));
         }
     };
     let mut found = Conditions::default();
@@ -95,15 +96,16 @@ fn of_join(join: &Join) -> Result<AsofJoin> {
                     read(join, condition, &mut found)?;
                 }
             }
-            None if is_marked(condition) => return Err(misplaced()),
+            None if is_marked(condition) => return Err(misplaced(condition)),
             None => read(join, condition, &mut found)?,
         }
     }
     found.on.extend(join.on.iter().cloned());
-    let (times, bounds) = match found.as_of.take() {
+    let times = match found.as_of.take() {
         Some(time) => as_of(join, time, &found.bounds)?,
-        None => closest(&found.bounds)?,
+        None => closest(&found.bounds),
     };
+    let (times, bounds) = times.map_err(|error| of_conditions(join, error))?;
     let sides = [join.left.as_ref().clone(), join.right.as_ref().clone()];
     AsofJoin::try_new(sides, found.on, times, bounds, is_outer)
 }
@@ -143,6 +145,14 @@ fn read(join: &Join, condition: &Expr, found: &mut Conditions) -> Result<()> {
     let hint = "Its conditions are equal keys (a.k = b.k) and the order of two timestamps of the same precision (a.ts >= b.ts, \
                 and a.ts <= b.ts + INTERVAL '1 minute'), with AND. Conditions of one side go into a subquery.";
     Err(refused(placed(e.with_hint(hint), condition)))
+}
+
+/// An error of all conditions of a join.
+fn of_conditions(join: &Join, error: Error) -> DataFusionError {
+    refused(match &join.filter {
+        Some(conditions) => placed(error, conditions),
+        None => error,
+    })
 }
 
 fn placed(error: Error, condition: &Expr) -> Error {
@@ -185,56 +195,58 @@ fn timestamps(plan: &LogicalPlan) -> Vec<Known> {
     known.collect()
 }
 
+/// The times that an ASOF join compares, and its bounds.
+type Times = Result<([Column; 2], Bounds), Error>;
+
 /// The times of an ASOF join, and its bounds.
-fn closest(bounds: &[Bound]) -> Result<([Column; 2], Bounds)> {
+fn closest(bounds: &[Bound]) -> Times {
     let Some(first) = bounds.first() else {
-        return Err(refused(
+        return Err(
             Error::sql("an ASOF join needs the order of two timestamps").with_hint(
                 "Add it: … AND a.ts >= b.ts for the latest row of b before, a.ts <= b.ts for the next one.",
             ),
-        ));
+        );
     };
     let same =
         |of: &Bound| of.left.column == first.left.column && of.right.column == first.right.column;
     if let Some(other) = bounds.iter().find(|bound| !same(bound)) {
-        return Err(refused(
-            Error::sql(format!(
-                "an ASOF join compares \"{}\" with \"{}\", and also \"{}\" with \"{}\"",
-                first.left.column, first.right.column, other.left.column, other.right.column
-            ))
-            .with_hint("It has one time on each side."),
-        ));
+        return Err(Error::sql(format!(
+            "an ASOF join compares \"{}\" with \"{}\", and also \"{}\" with \"{}\"",
+            first.left.column, first.right.column, other.left.column, other.right.column
+        ))
+        .with_hint("It has one time on each side."));
     }
     let found = Bounds {
         lower: bounds.iter().filter_map(|bound| bound.lower).max(),
         upper: bounds.iter().filter_map(|bound| bound.upper).min(),
     };
-    if !found.look_back() && found.upper.is_none_or(|upper| upper > 0) {
-        return Err(refused(
+    if !found.look_back() && found.upper.is_none_or(|upper| upper > 0) && found.around().is_none() {
+        return Err(
             Error::sql(format!(
                 "an ASOF join looks for an earlier or for a later row, but \"{}\" may be on both sides of \"{}\"",
                 first.right.column, first.left.column
             ))
             .with_hint(
-                "Compare the times themselves: a.ts >= b.ts or a.ts <= b.ts; a tolerance bounds the other direction.",
+                "Compare the times themselves: a.ts >= b.ts or a.ts <= b.ts; or give a tolerance in both directions for the nearest row: \
+                 a.ts BETWEEN b.ts - INTERVAL '5 seconds' AND b.ts + INTERVAL '5 seconds'.",
             ),
-        ));
+        );
     }
     Ok(([first.left.column.clone(), first.right.column.clone()], found))
 }
 
 /// The times of a join with the versions of a stream as of a time.
-fn as_of(join: &Join, time: Expr, bounds: &[Bound]) -> Result<([Column; 2], Bounds)> {
+fn as_of(join: &Join, time: Expr, bounds: &[Bound]) -> Result<Times> {
     let Expr::Column(left) = time else {
         let e = Error::sql(format!("FOR SYSTEM_TIME AS OF takes a column, not {time}"));
-        return Err(refused(placed(e.with_hint("Write FOR SYSTEM_TIME AS OF a.ts."), &time)));
+        return Ok(Err(e.with_hint("Write FOR SYSTEM_TIME AS OF a.ts.")));
     };
     let known = lineage::columns(&join.right)?;
     let times = known.iter().enumerate().filter(|(_, known)| known.lag.is_some());
     let columns: Vec<Column> =
         times.map(|(i, _)| Column::from(join.right.schema().qualified_field(i))).collect();
     let [right] = columns.as_slice() else {
-        return Err(refused(
+        return Ok(Err(
             Error::sql(match columns.len() {
                 0 => "FOR SYSTEM_TIME AS OF needs a stream, whose rows are versions by their event time".to_owned(),
                 _ => "FOR SYSTEM_TIME AS OF of a relation with several event times is ambiguous".to_owned(),
@@ -243,7 +255,7 @@ fn as_of(join: &Join, time: Expr, bounds: &[Bound]) -> Result<([Column; 2], Boun
         ));
     };
     if !bounds.is_empty() {
-        return Err(refused(
+        return Ok(Err(
             Error::sql("FOR SYSTEM_TIME AS OF says which version counts: ON can have no further order of times")
                 .with_hint("Use ASOF JOIN for a tolerance."),
         ));
@@ -255,12 +267,10 @@ fn as_of(join: &Join, time: Expr, bounds: &[Bound]) -> Result<([Column; 2], Boun
     if type_of(&join.left, &left).is_none()
         || type_of(&join.left, &left) != type_of(&join.right, right)
     {
-        return Err(refused(
-            Error::sql(format!(
-                "\"{left}\" and \"{right}\" are not timestamps of the same precision"
-            ))
-            .with_hint("Cast the time columns to the same timestamp type."),
-        ));
+        return Ok(Err(Error::sql(format!(
+            "\"{left}\" and \"{right}\" are not timestamps of the same precision"
+        ))
+        .with_hint("Cast the time columns to the same timestamp type.")));
     }
-    Ok(([left, right.clone()], Bounds { lower: Some(0), upper: None }))
+    Ok(Ok(([left, right.clone()], Bounds { lower: Some(0), upper: None })))
 }

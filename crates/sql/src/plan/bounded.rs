@@ -15,6 +15,7 @@ use super::asof::AsofJoin;
 use super::asof_bounded;
 use super::assign::{BOUNDS, WindowAssign};
 use super::bounds::{Bound, bound, windows_per_row};
+use super::over_bounded;
 use super::pattern::RowPattern;
 use super::pattern_bounded;
 use super::session_bounds::session_bounds;
@@ -36,21 +37,27 @@ pub fn bounded(plan: LogicalPlan) -> Result<LogicalPlan, Error> {
 
 /// [`bounded`], with the engine's error.
 pub(crate) fn lower_all(plan: LogicalPlan) -> Result<LogicalPlan> {
-    plan.transform_up_with_subqueries(|node| {
-        let lowered = match WindowAssign::of(&node) {
-            Some(assign) => lower(assign, assign.input().clone())?,
-            // A bound may be nullable to the engine where the node said that it is not.
-            None => match (AsofJoin::of(&node), RowPattern::of(&node)) {
-                (Some(join), _) => {
-                    asof_bounded::lower(join, join.left.clone(), join.right.clone())?
-                }
-                (_, Some(pattern)) => pattern_bounded::lower(pattern, pattern.input.clone())?,
-                (None, None) => node.recompute_schema()?,
-            },
-        };
-        Ok(Transformed::yes(lowered))
-    })
-    .data()
+    plan.transform_up_with_subqueries(|node| lower_node(node).map(Transformed::yes)).data()
+}
+
+fn lower_node(node: LogicalPlan) -> Result<LogicalPlan> {
+    if let Some(assign) = WindowAssign::of(&node) {
+        return lower(assign, assign.input().clone());
+    }
+    if let Some(join) = AsofJoin::of(&node) {
+        return asof_bounded::lower(join, join.left.clone(), join.right.clone());
+    }
+    if let Some(pattern) = RowPattern::of(&node) {
+        return pattern_bounded::lower(pattern, pattern.input.clone());
+    }
+    // A bound may be nullable to the engine where the node said that it is not.
+    let node = node.recompute_schema()?;
+    if let LogicalPlan::Window(window) = &node
+        && let Some(lowered) = over_bounded::with_columns(window)?
+    {
+        return Ok(lowered);
+    }
+    Ok(node)
 }
 
 /// One window relation over `input` as ordinary nodes, with the same columns.

@@ -1,7 +1,9 @@
 //! Interval joins: joins of two streams whose event times are within a fixed interval of each other.
 //!
 //! `a JOIN b ON a.k = b.k AND a.ts BETWEEN b.ts - i AND b.ts + j` keeps only the rows that can still match. Both bounds
-//! must be there, in whatever form: `a.ts >= b.ts - i`, `b.ts <= a.ts + i`, `a.ts - b.ts <= i`, `a.ts = b.ts`. The bounded
+//! must be there, in whatever form: `a.ts >= b.ts - i`, `b.ts <= a.ts + i`, `a.ts - b.ts <= i`, `a.ts = b.ts`; or follow: from the
+//! bounds of a window, which are a fixed length apart (`a.ts >= w.window_start AND a.ts < w.window_end`), or, the second one, from
+//! constants (`a.ts >= b.ts AND a.ts < TIMESTAMP '…' AND b.ts >= TIMESTAMP '…'`). The bounded
 //! form is the ordinary join; the continuous form is an operator with two inputs ([`windrow_operators::IntervalJoinSpec`]).
 //! Conditions that are neither bounds nor equal keys are checked when pairs are finished; where it matters whether a row has
 //! matched, by the operator.
@@ -15,8 +17,9 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Join, LogicalPlan, Operator};
 use windrow_core::{Error, time};
 use windrow_operators::JoinKind;
 
-use super::is_streaming;
 use super::known::{Known, of_expr};
+use super::relation::ToEnd;
+use super::{is_streaming, ranges};
 
 /// The places of the inputs among [`Sides::plans`].
 const LEFT: usize = 0;
@@ -131,6 +134,8 @@ pub(crate) fn bounded(join: &Join, left: &[Known], right: &[Known]) -> Result<In
         let of_pair = |bound: &&Bound| bound.left == left && bound.right == right;
         let lower = bounds.iter().filter(of_pair).filter_map(|bound| bound.lower).max();
         let upper = bounds.iter().filter(of_pair).filter_map(|bound| bound.upper).min();
+        let (follows_lower, follows_upper) = sides.following(&left, &right);
+        let (lower, upper) = (lower.or(follows_lower), upper.or(follows_upper));
         let (Some(lower), Some(upper), Some(unit)) =
             (lower, upper, sides.unit(&left).map(|clock| clock.unit))
         else {
@@ -179,14 +184,16 @@ fn one_missing(
         "the join of {left} and {right} has no {which} bound of \"{time}\", so it would keep all rows for ever"
     ))
     .with_hint(format!(
-        "Add it: … AND {time} {op} {other} {sign} INTERVAL '1 minute'. The interval is a fixed length of time: no months."
+        "Add it: … AND {time} {op} {other} {sign} INTERVAL '1 minute'. The interval is a fixed length of time: no months. Or \
+         end both streams with constants: … AND {time} {op} TIMESTAMP '…' AND {other} {} TIMESTAMP '…'.",
+        if op == ">=" { "<=" } else { ">=" }
     ))
 }
 
 /// What is known about the rows of an interval join: its two times lie behind the greater of them by the bounds at
 /// most. A row without a partner comes when none can come any more, which is no later than the last possible one: so it is
-/// with its own time, too. Times that may be NULL are no event times.
-pub(crate) fn known(join: &Join, interval: &Interval) -> Vec<Known> {
+/// with its own time, too. Times that may be NULL are no event times. Bounds of a window are event times together.
+pub(crate) fn known(join: &Join, interval: &Interval, sides: [&[Known]; 2]) -> Vec<Known> {
     let mut known = vec![Known::default(); join.schema.fields().len()];
     let (left, right) = match join.join_type {
         JoinType::Inner => (Some(0), Some(join.left.schema().fields().len())),
@@ -199,9 +206,17 @@ pub(crate) fn known(join: &Join, interval: &Interval) -> Vec<Known> {
         (left, &interval.left, interval.lower.saturating_neg()),
         (right, &interval.right, interval.upper),
     ];
-    for (columns_before, time, lag) in places {
-        if let Some(slot) = columns_before.and_then(|n| known.get_mut(n + time.index)) {
-            slot.lag = Some(lag.max(0));
+    for ((columns_before, time, lag), side) in places.into_iter().zip(sides) {
+        let Some(columns_before) = columns_before else { continue };
+        let to_end = |index: usize| side.get(index).and_then(ticks_to_end);
+        for (index, slot) in known.iter_mut().skip(columns_before).take(side.len()).enumerate() {
+            // How much further the column is behind.
+            let further = match to_end(index).zip(to_end(time.index)) {
+                _ if index == time.index => 0,
+                Some((own, of_time)) => own.saturating_sub(of_time),
+                None => continue,
+            };
+            slot.lag = Some(lag.saturating_add(further).max(0));
         }
     }
     known
@@ -255,6 +270,31 @@ impl Sides<'_> {
     /// The unit of a time of the left side.
     fn unit(&self, time: &Time) -> Option<Clock> {
         clock(self.plans[LEFT].schema().field(time.index).data_type())
+    }
+
+    /// The smallest and the greatest value of `left - right` that follow from constants on both sides.
+    fn following(&self, left: &Time, right: &Time) -> (Option<i64>, Option<i64>) {
+        let left = ranges::of_column(self.plans[LEFT], &left.column);
+        let right = ranges::of_column(self.plans[RIGHT], &right.column);
+        let difference =
+            |a: Option<i64>, b: Option<i64>| a.zip(b).and_then(|(a, b)| a.checked_sub(b));
+        (difference(left.first, right.last), difference(left.last, right.first))
+    }
+
+    /// A time of a side as another one of that side and what is to be added to it: the bounds of a window are a fixed length
+    /// apart, so all of them are said by the one that lies least behind the watermark.
+    fn by_window(of: &LogicalPlan, known: &[Known], time: Time) -> (Time, i64) {
+        let ends = known.iter().enumerate();
+        let ends = ends.filter_map(|(i, known)| Some((i, ticks_to_end(known)?)));
+        let first = ends.min_by_key(|(i, _)| known.get(*i).and_then(|known| known.lag));
+        let own = known.get(time.index).and_then(ticks_to_end);
+        let (Some((index, first)), Some(own)) = (first, own) else { return (time, 0) };
+        let column = Column::from(of.schema().qualified_field(index));
+        // Both reach the same end.
+        match Self::time(of, known, &column).zip(first.checked_sub(own)) {
+            Some(found) if clock_at(of, index) == clock_at(of, time.index) => found,
+            _ => (time, 0),
+        }
     }
 
     /// The bounds in a condition; a BETWEEN has two.
@@ -317,8 +357,15 @@ impl Sides<'_> {
             Expr::Alias(alias) => self.term(&alias.expr, unit),
             Expr::Column(column) => {
                 let (plan, term) = match self.left(column) {
-                    Some(time) => (self.plans[LEFT], Term::Left(time, 0)),
-                    None => (self.plans[RIGHT], Term::Right(self.right(column)?, 0)),
+                    Some(time) => {
+                        let (time, ticks) = Self::by_window(self.plans[LEFT], self.left, time);
+                        (self.plans[LEFT], Term::Left(time, ticks))
+                    }
+                    None => {
+                        let (plan, time) = (self.plans[RIGHT], self.right(column)?);
+                        let (time, ticks) = Self::by_window(plan, self.right, time);
+                        (plan, Term::Right(time, ticks))
+                    }
                 };
                 let field = plan.schema().maybe_index_of_column(column);
                 let own = clock(plan.schema().field(field?).data_type());
@@ -355,6 +402,18 @@ fn combined(a: Term, op: Operator, b: Term) -> Option<Term> {
         }
         _ => return None,
     })
+}
+
+/// How far an event time is from the end of the window of its row, if that is so.
+fn ticks_to_end(known: &Known) -> Option<i64> {
+    match known.to_end {
+        Some(ToEnd::Ticks(ticks)) if known.lag.is_some() => Some(ticks),
+        _ => None,
+    }
+}
+
+fn clock_at(plan: &LogicalPlan, index: usize) -> Option<Clock> {
+    clock(plan.schema().field(index).data_type())
 }
 
 /// What the times of a column count in.

@@ -75,7 +75,7 @@ pub(crate) fn columns(plan: &LogicalPlan) -> Result<Vec<Known>> {
             let nullable = |known: Vec<Known>| vec![Known::default(); known.len()];
             let (left, right) = (columns(&join.left)?, columns(&join.right)?);
             if let Some(interval) = interval::among(join, &left, &right) {
-                return Ok(interval::known(join, &interval));
+                return Ok(interval::known(join, &interval, [&left, &right]));
             }
             let (left, right) = match join.join_type {
                 JoinType::Inner => (left, right),

@@ -6,7 +6,7 @@
 //! is refused, naming the clause and a way out.
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DataFusionError, JoinType, Result};
+use datafusion::common::{Column, DataFusionError, JoinType, Result};
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, Join, LogicalPlan, Window};
 use windrow_core::{Error, Windows};
@@ -18,6 +18,7 @@ use super::lineage::{self, Known};
 use super::pattern::RowPattern;
 use super::relation::StreamRelation;
 use super::{is_streaming, over, stream_of};
+use crate::diagnostics::place_of;
 
 /// What a plan is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,24 +136,30 @@ fn check_asof(join: &AsofJoin) -> Result<()> {
     for (plan, time) in sides {
         let Some(time) = time else { continue };
         if lineage::of_column(&lineage::columns(plan)?, plan, time).lag.is_none() {
-            return Err(refused(
-                Error::sql(format!("the ASOF join compares \"{time}\", which is not the event time of its stream"))
-                    .with_hint("Compare event times, unchanged; a table that does not change is joined with JOIN, or declared as a stream."),
-            ));
+            let e = Error::sql(format!("the ASOF join compares \"{time}\", which is not the event time of its stream"))
+                .with_hint("Compare event times, unchanged; a table that does not change is joined with JOIN, or declared as a stream.");
+            return Err(refused(at(e, time)));
         }
     }
     let [left, right] = &join.times;
     if !join.bounds.look_back() && join.bounds.lower.is_none() {
-        return Err(refused(
-            Error::sql(format!(
-                "the ASOF join has no lower bound of \"{left}\", so it would wait for a later row for ever"
-            ))
-            .with_hint(format!(
-                "Add how long to wait: … AND {left} >= {right} - INTERVAL '1 minute'. The interval is a fixed length of time: no months."
-            )),
+        let e = Error::sql(format!(
+            "the ASOF join has no lower bound of \"{left}\", so it would wait for a later row for ever"
+        ))
+        .with_hint(format!(
+            "Add how long to wait: … AND {left} >= {right} - INTERVAL '1 minute'. The interval is a fixed length of time: no months."
         ));
+        return Err(refused(at(e, left)));
     }
     Ok(())
+}
+
+/// An error of a column, with its place where that is known.
+fn at(error: Error, column: &Column) -> Error {
+    match column.spans().first().and_then(place_of) {
+        Some(place) => error.with_place(place),
+        None => error,
+    }
 }
 
 /// Whether `plan` is a join in time, OVER in event time or a pattern under nothing but what treats rows one by one, so that its rows
