@@ -389,9 +389,7 @@ impl<S: OrderedSpec> CoordinatorPart for InOrder<S> {
     }
 
     fn survey(&mut self, _entries_max: usize) -> Result<Survey> {
-        let history = self.table.as_ref().map(|table| table.history.entries.as_slice());
-        let history = history.unwrap_or_default();
-        let kept = history.first().zip(history.last()).map(|(a, b)| (a.time, b.time));
+        let kept = self.table.as_ref().and_then(OrderedTable::times);
         let waiting = self.waiting.pieces.values().map(|piece| Some((piece.first, piece.last)));
         let state = OpenState {
             rows: self.rows(),

@@ -27,6 +27,8 @@ pub(crate) use coordinator::InOrder;
 pub(crate) use piece::OrderedWorker;
 pub(crate) use ties::{Ties, sort_fields};
 
+use crate::survey::Times;
+
 /// A planned operator of this kind.
 pub(crate) trait OrderedSpec: fmt::Debug + Send + Sync + Sized + 'static {
     /// The state of its keys.
@@ -98,6 +100,9 @@ pub(crate) trait OrderedTable: fmt::Debug + Send + Sized {
 
     /// The number of rows that it needs.
     fn len(&self) -> usize;
+
+    /// The first and the last event time of these rows.
+    fn times(&self) -> Times;
 
     /// The number of keys.
     fn keys_len(&self) -> usize;

@@ -505,7 +505,7 @@ impl Pairs {
 /// Copies the rows where they are a small part of a larger batch, which would otherwise stay, and count, as a whole.
 fn of_its_own(batch: RecordBatch) -> Result<RecordBatch> {
     // The first column is the time.
-    let held = batch.columns().first().map_or(0, |times| times.get_buffer_memory_size());
+    let held = batch.columns().first().map_or(0, Array::get_buffer_memory_size);
     let rows = batch.num_rows();
     if held <= rows * 2 * size_of::<i64>() + PINNED_BYTES {
         return Ok(batch);

@@ -17,6 +17,7 @@ use super::history::{History, Numbers, ints_array};
 use super::{OverSpec, Wait};
 use crate::in_order::piece::times;
 use crate::in_order::{Evaluated, OrderedSpec, OrderedTable, Ties};
+use crate::survey::Times;
 use crate::table::Interner;
 
 /// Useless rows and keys are kept until there are this many, and not fewer than useful ones.
@@ -449,6 +450,11 @@ impl OrderedTable for Table {
 
     fn len(&self) -> usize {
         self.history.len()
+    }
+
+    fn times(&self) -> Times {
+        let entries = &self.history.entries;
+        entries.first().zip(entries.last()).map(|(first, last)| (first.time, last.time))
     }
 
     fn needed_from(&self) -> i64 {

@@ -15,6 +15,7 @@ use windrow_core::{Error, ErrorKind, Result};
 
 use crate::batches;
 use crate::in_order::piece::times;
+use crate::survey::Times;
 
 /// No row.
 pub(super) const NONE: u32 = u32::MAX;
@@ -66,6 +67,11 @@ impl Store {
         }
         self.batches.push(batch);
         Ok(first)
+    }
+
+    /// The first and the last time.
+    pub(super) fn times(&self) -> Times {
+        self.times.first().copied().zip(self.times.last().copied())
     }
 
     pub(super) fn time(&self, row: u32) -> i64 {

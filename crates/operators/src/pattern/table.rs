@@ -22,6 +22,7 @@ use super::program::bit;
 use super::skip::next;
 use super::store::{NONE, Store};
 use crate::in_order::{Evaluated, OrderedTable, Ties};
+use crate::survey::Times;
 use crate::table::Interner;
 
 /// Useless rows and keys are kept until there are this many, and not fewer than useful ones.
@@ -571,6 +572,10 @@ impl OrderedTable for Table {
 
     fn len(&self) -> usize {
         self.live
+    }
+
+    fn times(&self) -> Times {
+        self.store.times()
     }
 
     fn keys_len(&self) -> usize {
