@@ -12,5 +12,5 @@ FROM auction AS a
 JOIN person AS p
 ON a.seller = p.id
 AND a.date_time BETWEEN p.date_time AND p.date_time + INTERVAL '5 minutes'
-WHERE a.category = 10 AND p.state IN ('OR', 'ID', 'CA')
+WHERE a.category = 10 AND p.state IN ('or', 'id', 'ca')
 EMIT FINAL;

@@ -18,6 +18,7 @@ pub mod cut;
 pub mod idle;
 pub mod latency;
 pub mod ledger;
+mod look;
 pub mod output;
 pub mod parts;
 pub mod progress;

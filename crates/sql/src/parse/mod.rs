@@ -166,16 +166,16 @@ fn windows(tokens: &[TokenWithSpan], tail: &mut Tail, end: Place) -> Result<Vec<
 }
 
 /// Writes `SESSION(t PARTITION BY k, …)` as `SESSION(TABLE t PARTITION BY k, …)`, which the
-/// dialect reads.
+/// dialect reads; FILL likewise.
 fn relation_tokens(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
     let mut out = Vec::with_capacity(tokens.len());
     for (i, token) in tokens.iter().enumerate() {
         out.push(token.clone());
         let before = i.checked_sub(1).and_then(|b| tokens.get(b));
         let opens = token.token == Token::LParen
-            && before
-                .and_then(|t| unquoted(&t.token))
-                .is_some_and(|w| relation::WindowFunction::named(w).is_some());
+            && before.and_then(|t| unquoted(&t.token)).is_some_and(|w| {
+                relation::WindowFunction::named(w).is_some() || w.eq_ignore_ascii_case(FILL)
+            });
         let ahead = tokens.get(i + 1..).unwrap_or_default();
         if opens && cursor::is_word(ahead.first().map_or(&Token::EOF, |t| &t.token), "TABLE") {
             continue;
