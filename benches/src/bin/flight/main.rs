@@ -294,7 +294,10 @@ async fn latency(served: &Served, seconds: u64, of: Results) -> Result<()> {
     let batches = (Duration::from_secs(seconds).as_millis() / EVERY.as_millis()) as i64;
     // The last row passes what is before it.
     let last = (batches * ROWS - 1) * MICROS;
-    let last = if of == Results::Windows { last / WINDOW * WINDOW } else { last };
+    let last = match of {
+        Results::Windows => last / WINDOW * WINDOW,
+        Results::Over | Results::Join => last - MICROS + 1,
+    };
     let passed_by = |due: i64| ((due + MICROS - 1) / MICROS / ROWS) as usize;
     let received = tokio::spawn(async move {
         let mut received = vec![];
