@@ -71,7 +71,7 @@ pub struct EngineConfig {
     pub accept_lost_rows: bool,
     /// Asks the allocator of the program to return unused memory to the system. Called when much of
     /// [`Limits::memory_bytes_max`] is in use, so that memory that the allocator caches does not come on top of it, and
-    /// every few seconds where an allocator that counts ([`budget::allocated`](windrow_core::budget::allocated)) has much of
+    /// every few seconds where an allocator that counts ([`budget::allocated`]) has much of
     /// it.
     pub give_back: Option<fn()>,
 }
