@@ -292,7 +292,7 @@ impl Coordinator {
         }
     }
 
-    /// Sends rows. However long the output takes, those who ask what the query keeps are told meanwhile.
+    /// Sends rows. However long the output takes, requests for what the query keeps are answered meanwhile.
     async fn send(&mut self, rows: Vec<RecordBatch>, in_order: bool) -> Result<()> {
         let (shared, output) = (Arc::clone(&self.shared), self.output.clone());
         let sent = send(&shared, &output, rows, in_order);

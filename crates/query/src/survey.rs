@@ -1,7 +1,7 @@
 //! What a running query keeps, for `windrow.windows`: whatever asks puts itself on a list, and the coordinator answers between
 //! two of its steps, or while it waits for its output.
 //!
-//! The workers return all of their state first, as for a checkpoint, so that each row is in one place: what is told is
+//! The workers return all of their state first, as for a checkpoint, so that each row is in one place: the answer is
 //! exact for the moment at which the coordinator answers. A query that has not begun or is over keeps nothing.
 
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub struct OperatorSize {
     pub rows: u64,
 }
 
-/// Those who wait for a survey.
+/// The requests for a survey that have not been answered.
 #[derive(Debug, Default)]
 pub(crate) struct Asked {
     list: Mutex<Vec<Question>>,
@@ -81,7 +81,7 @@ impl Asked {
     /// Answers all questions.
     ///
     /// # Errors
-    /// When the state cannot be told.
+    /// When the state cannot be described.
     pub(crate) fn answer(
         &self,
         mut survey: impl FnMut(usize) -> Result<Vec<OperatorSurvey>>,

@@ -24,7 +24,7 @@ pub struct RowOf {
     pub first: bool,
     /// How many of them further on, or further back.
     pub offset: u32,
-    /// Then, so many rows of the partition later (or earlier, if negative).
+    /// Then, by how many rows of the partition later (or earlier, if negative).
     pub shift: i32,
 }
 

@@ -91,7 +91,7 @@ pub struct PatternPlan {
     pub all_rows: bool,
     /// What comes after a match.
     pub skip: Skip,
-    /// All rows of a match are less than so many ticks behind its first one.
+    /// The length of WITHIN in ticks: each row of a match is less than this behind the first one.
     pub within: Option<i64>,
 }
 

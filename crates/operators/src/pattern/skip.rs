@@ -1,4 +1,4 @@
-//! AFTER MATCH SKIP: where the search goes on.
+//! AFTER MATCH SKIP: where the search continues.
 
 use windrow_core::{Error, Result};
 

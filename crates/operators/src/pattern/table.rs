@@ -27,7 +27,7 @@ use crate::table::Interner;
 
 /// Useless rows and keys are kept until there are this many, and not fewer than useful ones.
 const USELESS_MIN: usize = 64;
-/// After so many rows it is checked whether the query is still wanted.
+/// Number of rows after which the table checks whether the query is still wanted.
 const ROWS_BETWEEN_CHECKS: usize = 1 << 12;
 
 /// See the module.

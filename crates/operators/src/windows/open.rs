@@ -274,8 +274,7 @@ impl OpenSegments {
     }
 }
 
-/// Whether the new segments of a window, and what it has already, take so much that its rows are
-/// better made in pieces.
+/// Whether the rows of a window are better made in pieces, by the bytes of its new segments and of what it has already.
 fn is_large<'a>(
     space: &dyn SpillSpace,
     segments: impl Iterator<Item = &'a KeptSegment>,

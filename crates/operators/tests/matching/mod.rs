@@ -46,7 +46,7 @@ pub(crate) struct Naive<'a> {
 /// Variables of the rows so far, and whether they are shown.
 pub(crate) type Labels = Vec<(usize, bool)>;
 
-/// It gives up after so many steps.
+/// The maximum number of steps, after which it gives up.
 pub(crate) const STEPS_MAX: usize = 200_000;
 
 impl Naive<'_> {

@@ -1,6 +1,6 @@
 //! `date_part` and EXTRACT of intervals and durations, with their fractions.
 //!
-//! Of a duration, which is so many nanoseconds, `epoch`, `millisecond`, `microsecond` and
+//! Of a duration, which is a number of nanoseconds, `epoch`, `millisecond`, `microsecond` and
 //! `nanosecond` are all of it. An interval has months and days besides: as in PostgreSQL, its
 //! seconds are those beyond the minute.
 

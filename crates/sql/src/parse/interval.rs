@@ -178,7 +178,7 @@ pub(super) fn parse_span(text: &str) -> Result<Span, String> {
     Ok(total)
 }
 
-/// So many of a unit. A part of a day is one of 24 hours; there are no parts of months.
+/// A number of a unit. A part of a day is one of 24 hours; there are no parts of months.
 fn of_unit(number: &str, name: &str) -> Result<Span, String> {
     match unit_of(name) {
         Some(Unit::Nanos(nanos)) => Ok(Span { nanos: scaled(number, nanos)?, ..Span::default() }),

@@ -35,7 +35,7 @@ pub(super) struct Filling {
     pub(super) span: Span,
 }
 
-/// Plans FILL over the rows of `input`, whose windows are told by `at`, which is in `unit`.
+/// Plans FILL over the rows of `input`, whose windows are identified by the time `at`, which is in `unit`.
 pub(super) fn plan(
     input: LogicalPlan,
     at: &Column,

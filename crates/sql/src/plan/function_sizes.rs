@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, IntervalMonthDayNanoType, IntervalUnit, TimeUni
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
-/// A value of a list takes at least so many bytes.
+/// Minimum size of a value of a list, in bytes.
 const ELEMENT_BYTES: u64 = 8;
 /// Functions that look at what they are given many times, or work much per byte.
 pub(super) const SLOW: [&str; 19] = [

@@ -54,7 +54,7 @@ pub(super) fn within_bounds(
     })
 }
 
-/// What there is of the result for so many rows.
+/// The part of the result that exists, for a number of rows.
 struct Made {
     rows: usize,
     /// See [`held_in`].

@@ -355,7 +355,7 @@ impl Wal {
         Ok(deleted)
     }
 
-    /// Whether it consists of so many objects that it should be archived; `false` on a file system.
+    /// Whether the number of its objects makes archiving due; `false` on a file system.
     pub fn is_scattered(&self) -> bool {
         self.files.writes_whole() && self.shared.segments.lock().len() > SEGMENTS_MANY
     }
