@@ -17,9 +17,6 @@ const RUN_ROWS_MIN: usize = 256;
 /// Up to this many slices the slice of a row is found by comparison, beyond by division.
 const COMPARED_SLICES_MAX: usize = 12;
 
-/// Times that are compared independently of each other.
-const LANES: usize = 4;
-
 /// Rows `[start, start + len)` that fall into one slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Piece {
@@ -52,9 +49,9 @@ pub(crate) fn partition(slicing: &Slicing, times: &[i64]) -> Result<Partition> {
         return Ok(Partition::Runs(vec![]));
     };
     let (slice, last) = slicing.bounds(first);
-    let within = |&(a, b): &(i64, i64)| a >= slice && b <= last;
-    if let Some(own) = extent(times).filter(within) {
-        return Ok(Partition::One(slice, Some(own)));
+    let (min, max) = extent(times).unwrap_or((first, first));
+    if min >= slice && max <= last {
+        return Ok(Partition::One(slice, Some((min, max))));
     }
     if u32::try_from(times.len()).is_err() {
         return Err(Error::internal(format!("a micro-batch of {} rows", times.len())));
@@ -65,7 +62,6 @@ pub(crate) fn partition(slicing: &Slicing, times: &[i64]) -> Result<Partition> {
     let Some(width) = slicing.width() else {
         return Ok(sort(slicing, times));
     };
-    let (min, max) = extent(times).unwrap_or((first, first));
     let base = slicing.slice(min);
     let span = max.abs_diff(base) / width.unsigned_abs();
     Ok(match usize::try_from(span) {
@@ -76,19 +72,10 @@ pub(crate) fn partition(slicing: &Slicing, times: &[i64]) -> Result<Partition> {
     })
 }
 
-/// The first and the last of some times. Four at a time, so that no comparison waits for the one before.
+/// The first and the last of some times.
 pub(crate) fn extent(times: &[i64]) -> Times {
     let &first = times.first()?;
-    let (mut low, mut high) = ([first; LANES], [first; LANES]);
-    let (chunks, rest) = times.as_chunks::<LANES>();
-    for chunk in chunks {
-        for ((low, high), &time) in low.iter_mut().zip(&mut high).zip(chunk) {
-            *low = (*low).min(time);
-            *high = (*high).max(time);
-        }
-    }
-    let all = low.into_iter().chain(high).chain(rest.iter().copied());
-    Some(all.fold((first, first), |(a, b), time| (a.min(time), b.max(time))))
+    Some(times.iter().fold((first, first), |(a, b), &time| (a.min(time), b.max(time))))
 }
 
 /// Returns the runs of one slice each, if they are long enough to be worth it.
