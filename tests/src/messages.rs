@@ -66,6 +66,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("messages/every refusal reads well", refusals),
         trial("messages/columns are called by their text", headings),
+        trial("messages/every function has a description", functions),
     ]
 }
 
@@ -110,6 +111,20 @@ fn refusals() -> Result<(), Failed> {
         return Err(format!("now:{now}\nin {FILE}:{before}").into());
     }
     Ok(())
+}
+
+/// Functions of DataFusion, of its extensions and of Windrow.
+fn functions() -> Result<(), Failed> {
+    let talk = Talk::new(Limits::default())?;
+    let Answer::Rows { rows, .. } = talk.ask("SHOW FUNCTIONS")? else {
+        return Err("SHOW FUNCTIONS gives no rows".into());
+    };
+    let without: Vec<String> = rows
+        .into_iter()
+        .filter(|row| row.iter().any(|cell| cell.is_empty() || cell.contains("(…)")))
+        .map(|row| row.join(" "))
+        .collect();
+    if without.is_empty() { Ok(()) } else { Err(without.join("\n").into()) }
 }
 
 /// Names of columns in results, in views, and in files.

@@ -18,6 +18,7 @@ mod declared_columns;
 mod drop;
 mod explain;
 mod file_relations;
+mod function_descriptions;
 pub(crate) mod insert;
 mod reference_tables;
 mod replay;

@@ -10,6 +10,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Documentation, TypeSignature};
 use windrow_core::Result;
 
+use super::function_descriptions::{DESCRIBED_HERE, WINDOWS};
 use super::show::rows;
 use super::{Statement, columns_of};
 use crate::access::Access;
@@ -17,30 +18,6 @@ use crate::access::admission::Weight;
 use crate::catalog::Catalog;
 use crate::execution::context::StatementContext;
 use crate::execution::outcome::Outcome;
-
-/// The windowing table functions, which no registry has: name, syntax, description.
-const WINDOWS: [(&str, &str, &str); 4] = [
-    (
-        "tumble",
-        "tumble(TABLE name, DESCRIPTOR(time), size [, offset | zone])",
-        "Assigns each row to the window of this size that contains its time.",
-    ),
-    (
-        "hop",
-        "hop(TABLE name, DESCRIPTOR(time), slide, size [, offset | zone])",
-        "Assigns each row to all windows that contain its time; a window begins at each slide.",
-    ),
-    (
-        "cumulate",
-        "cumulate(TABLE name, DESCRIPTOR(time), step, size [, offset | zone])",
-        "Assigns each row to windows with one start that grow by a step up to a size.",
-    ),
-    (
-        "session",
-        "session(TABLE name [PARTITION BY key, …], DESCRIPTOR(time), gap)",
-        "Assigns rows to sessions, which end when no row comes for the gap.",
-    ),
-];
 
 /// `SHOW FUNCTIONS [LIKE pattern]`.
 #[derive(Debug)]
@@ -112,6 +89,10 @@ fn functions(state: &SessionState) -> BTreeMap<(String, &'static str), Function>
 /// Returns the syntax and description of a function; `name`: its name or alias, which the syntax has.
 fn described(name: &str, docs: Option<&Documentation>, takes: &TypeSignature) -> Function {
     let Some(docs) = docs else {
+        if let Some((_, arguments, description)) = DESCRIBED_HERE.iter().find(|f| f.0 == name) {
+            let syntax = format!("{name}{arguments}");
+            return Function { syntax, description: (*description).to_owned() };
+        }
         let none = matches!(takes, TypeSignature::Nullary)
             || matches!(takes, TypeSignature::Exact(types) if types.is_empty());
         let syntax = format!("{name}({})", if none { "" } else { "…" });

@@ -1,0 +1,105 @@
+//! Syntax and descriptions of the functions that do not bring their own, for `SHOW FUNCTIONS`.
+
+/// The windowing table functions, which no registry has: name, syntax, description.
+pub(super) const WINDOWS: [(&str, &str, &str); 4] = [
+    (
+        "tumble",
+        "tumble(TABLE name, DESCRIPTOR(time), size [, offset | zone])",
+        "Assigns each row to the window of this size that contains its time.",
+    ),
+    (
+        "hop",
+        "hop(TABLE name, DESCRIPTOR(time), slide, size [, offset | zone])",
+        "Assigns each row to all windows that contain its time; a window begins at each slide.",
+    ),
+    (
+        "cumulate",
+        "cumulate(TABLE name, DESCRIPTOR(time), step, size [, offset | zone])",
+        "Assigns each row to windows with one start that grow by a step up to a size.",
+    ),
+    (
+        "session",
+        "session(TABLE name [PARTITION BY key, …], DESCRIPTOR(time), gap)",
+        "Assigns rows to sessions, which end when no row comes for the gap.",
+    ),
+];
+
+const MAX_BY: &str =
+    "Returns the value of the row with the greatest key. Rows whose key is NULL do not count.";
+const MIN_BY: &str =
+    "Returns the value of the row with the smallest key. Rows whose key is NULL do not count.";
+const DATE_PART: &str = "Returns a part of a date, time or interval, such as its year or hour.";
+const FORMAT: &str = "Formats a time or a number by a pattern of PostgreSQL, Java or strftime.";
+const DISCRETE: &str =
+    "Returns the first value, in order, at which the share of values so far is at least `p`.";
+const JSON_KEYS: &str = "Returns the keys of a JSON object as a list.";
+const JSON_LENGTH: &str = "Returns the number of elements of a JSON array or object.";
+const TIMESTAMP_OF: &str = "Converts text or a number to a timestamp of this precision; text by the first pattern that fits.";
+
+/// Functions of any kind without a description of their own: name, arguments, description.
+pub(super) const DESCRIBED_HERE: [(&str, &str, &str); 36] = [
+    (
+        "approx_top_k",
+        "(value, k)",
+        "Returns the k most frequent values as a list of {item, count}. The result is exact.",
+    ),
+    ("arg_max", "(value, key)", MAX_BY),
+    ("arg_min", "(value, key)", MIN_BY),
+    ("date_format", "(time, pattern)", FORMAT),
+    ("date_part", "(part, time)", DATE_PART),
+    ("datepart", "(part, time)", DATE_PART),
+    (
+        "hash",
+        "(value [, …])",
+        "Returns a number of 64 bits that is the same in every run and version.",
+    ),
+    (
+        "json_as_text",
+        "(json, key [, …])",
+        "Returns the value at a path of keys and indexes as text; `->>` is the same.",
+    ),
+    ("json_contains", "(json, key [, …])", "Returns whether a path of keys and indexes exists."),
+    ("json_from_scalar", "(value)", "Converts a value to JSON."),
+    (
+        "json_get",
+        "(json, key [, …])",
+        "Returns the value at a path of keys and indexes; `->` is the same.",
+    ),
+    ("json_get_array", "(json, key [, …])", "Returns the array at a path as a list of JSON texts."),
+    ("json_get_bool", "(json, key [, …])", "Returns the boolean at a path, NULL if it is none."),
+    (
+        "json_get_float",
+        "(json, key [, …])",
+        "Returns the number at a path as DOUBLE, NULL if it is none.",
+    ),
+    (
+        "json_get_int",
+        "(json, key [, …])",
+        "Returns the integer at a path as BIGINT, NULL if it is none.",
+    ),
+    ("json_get_json", "(json, key [, …])", "Returns the value at a path as JSON text."),
+    ("json_get_str", "(json, key [, …])", "Returns the string at a path, NULL if it is none."),
+    ("json_keys", "(json [, key, …])", JSON_KEYS),
+    ("json_len", "(json [, key, …])", JSON_LENGTH),
+    ("json_length", "(json [, key, …])", JSON_LENGTH),
+    ("json_object_keys", "(json [, key, …])", JSON_KEYS),
+    ("json_union_to_text", "(value)", "Converts the result of `json_get` to JSON text."),
+    ("max_by", "(value, key)", MAX_BY),
+    ("min_by", "(value, key)", MIN_BY),
+    ("mode", "(value)", "Returns the most frequent value; of equally frequent ones the smallest."),
+    ("percentile_disc", "(p) WITHIN GROUP (ORDER BY value)", DISCRETE),
+    ("quantile_disc", "(value, p)", DISCRETE),
+    ("scalar_to_json", "(value)", "Converts a value to JSON."),
+    ("to_char", "(value, pattern)", FORMAT),
+    (
+        "to_date",
+        "(text [, pattern, …])",
+        "Converts text to a date, by the first pattern that fits.",
+    ),
+    ("to_timestamp", "(value [, pattern, …])", TIMESTAMP_OF),
+    ("to_timestamp_micros", "(value [, pattern, …])", TIMESTAMP_OF),
+    ("to_timestamp_millis", "(value [, pattern, …])", TIMESTAMP_OF),
+    ("to_timestamp_nanos", "(value [, pattern, …])", TIMESTAMP_OF),
+    ("to_timestamp_seconds", "(value [, pattern, …])", TIMESTAMP_OF),
+    ("version", "()", "Returns the version of Windrow."),
+];
