@@ -21,7 +21,7 @@ pub(super) struct Head {
     pub(super) or_replace: bool,
 }
 
-/// Whether `CREATE TABLE …` means a stream: it has a watermark or names a connector.
+/// Whether `CREATE TABLE …` means a stream: it declares a watermark or names a connector.
 pub(super) fn is_stream(tokens: &[TokenWithSpan]) -> bool {
     let mut depth = 0_usize;
     for (i, token) in tokens.iter().enumerate() {
@@ -136,7 +136,7 @@ fn columns(
     Ok((columns, watermark))
 }
 
-/// An identifier as the catalog knows it.
+/// An identifier, folded as in the catalog.
 fn folded(ident: &Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
@@ -190,7 +190,7 @@ impl ColumnReader<'_> {
         Ok(Some(column))
     }
 
-    /// `at AS PROCTIME()`: the one generated column whose type is known.
+    /// `at AS PROCTIME()`: the only generated column that needs no type.
     fn without_type(&mut self, at: Place) -> Result<ColumnDef> {
         let name = self.parser.parse_identifier().map_err(|e| self.error(e))?;
         self.parser.next_token();
@@ -256,7 +256,7 @@ impl ColumnReader<'_> {
     }
 }
 
-/// Whether a generated column is the processing time: what the clock says when a row is taken in.
+/// Whether a generated column is the processing time: the time of the clock when the row is read.
 pub fn is_proctime(expr: &Expr) -> bool {
     let Expr::Function(function) = expr else { return false };
     let has_none = match &function.args {
