@@ -1,8 +1,7 @@
 //! Rewords the engine's messages: each names the object and has a hint that the user can act on. Texts that are not
 //! recognised are tidied and shown as they are.
 //!
-//! DataFusion and Arrow identify their errors by text only. `tests/src/messages.rs` runs statements that cause them,
-//! so
+//! DataFusion and Arrow identify their errors by text only. `tests/src/messages.rs` runs statements that cause them, so
 //! that a release that changes these texts is noticed.
 
 use windrow_core::ErrorKind;

@@ -1,5 +1,4 @@
-//! ASOF joins, and joins with the versions of a stream: rewrites their tokens as a join with a marker in its
-//! condition,
+//! ASOF joins, and joins with the versions of a stream: rewrites their tokens as a join with a marker in its condition,
 //! which the planner recognises. Tokens, because the underlying parser reads only one of the spellings.
 //!
 //! ```text

@@ -1,5 +1,4 @@
-//! The walk that brings every window of a query into canonical form, at any depth, and every CAST to a text type with
-//! a
+//! The walk that brings every window of a query into canonical form, at any depth, and every CAST to a text type with a
 //! length.
 
 use std::ops::ControlFlow;

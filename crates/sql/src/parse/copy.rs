@@ -12,8 +12,7 @@ use super::tail::Tail;
 use super::{ddl, engine, insert, query};
 use crate::diagnostics::nearest;
 
-/// The options in parentheses: their name in the statement, in a stream of files (`WITH (…)`), and in the engine's
-/// COPY
+/// The options in parentheses: their name in the statement, in a stream of files (`WITH (…)`), and in the engine's COPY
 /// (`OPTIONS (…)`).
 const OPTIONS: &[(&str, &str, &str)] = &[
     ("format", "format", ""),
@@ -339,8 +338,7 @@ pub(super) fn file(cursor: &mut Cursor<'_>) -> Option<ObjectName> {
 
 impl CopyFrom {
     /// The INSERT that this is: of the columns `names` of the file, or, if `names` is empty, of all its columns, into
-    /// the
-    /// columns that the statement lists.
+    /// the columns that the statement lists.
     ///
     /// # Errors
     /// Never in practice: all of its parts have been parsed before.

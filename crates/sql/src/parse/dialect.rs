@@ -1,14 +1,11 @@
 //! The dialect: sqlparser's generic one, plus `TABLE t [PARTITION BY k, …]` as an argument, with the operator
-//! precedence
-//! of PostgreSQL and DuckDB.
+//! precedence of PostgreSQL and DuckDB.
 //!
 //! Invariants: all that [`GenericDialect`] accepts is accepted here, except columns named `case` or `not` without
 //! quotes.
 //! [`Dialect::dialect`] identifies it as the generic dialect to the parser, and every flag that the generic dialect
-//! sets
-//! is set below. CASE, NOT and INTERVAL are parsed once: the parser would otherwise retry them as names, which
-//! doubles
-//! its work with each level of a statement that has an error.
+//! sets is set below. CASE, NOT and INTERVAL are parsed once: the parser would otherwise retry them as names, which
+//! doubles its work with each level of a statement that has an error.
 
 use std::any::TypeId;
 
@@ -91,9 +88,8 @@ impl Dialect for WindrowDialect {
         is_other(&parser.peek_token_ref().token).then_some(Ok(OTHER))
     }
 
-    /// The order of PostgreSQL and DuckDB. Operators that they lack have the place that other databases give them:
-    /// XOR is
-    /// between OR and AND, as in MySQL.
+    /// The order of PostgreSQL and DuckDB. Operators that they lack have the place that other databases give them: XOR
+    /// is between OR and AND, as in MySQL.
     fn prec_value(&self, precedence: Precedence) -> u8 {
         match precedence {
             Precedence::Period => 100,
@@ -251,8 +247,7 @@ fn chains(parser: &Parser<'_>, left: &Expr) -> bool {
         )
 }
 
-/// Whether `TABLE` begins an argument here: `TABLE (`, or a name that ends the argument. A column named `table` is
-/// left
+/// Whether `TABLE` begins an argument here: `TABLE (`, or a name that ends the argument. A column named `table` is left
 /// alone, since other tokens follow it. This only looks ahead: backtracking would double the work with each level of
 /// nesting.
 fn is_table_argument(parser: &Parser<'_>) -> bool {

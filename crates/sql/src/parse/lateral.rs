@@ -1,6 +1,5 @@
 //! `LATERAL unnest(list)`, `LATERAL generate_series(1, n)` and `LATERAL (SELECT e AS a)` beside one relation: they
-//! become
-//! columns that are added to its rows.
+//! become columns that are added to its rows.
 //!
 //! The engine cannot plan them as relations. `FROM t, LATERAL unnest(t.l) AS u (n)` is read as
 //! `FROM (SELECT *, unnest(t.l) AS n FROM t) AS t`, and `u.n` as `t.n`. Anything else is left unchanged.

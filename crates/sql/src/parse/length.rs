@@ -1,7 +1,6 @@
 //! The length of text types, which DataFusion ignores: `VARCHAR(3)`.
 //!
-//! CAST to such a type shortens the text, as the SQL standard requires. What columns of such a type contain is
-//! checked
+//! CAST to such a type shortens the text, as the SQL standard requires. What columns of such a type contain is checked
 //! where their rows are stored.
 
 use sqlparser::ast::{

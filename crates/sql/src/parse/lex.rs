@@ -1,6 +1,5 @@
 //! Splits text into the tokens of its statements: one pass over the whole submission, so that the places in errors
-//! refer
-//! to it, split at `;`.
+//! refer to it, split at `;`.
 //!
 //! Invariants: a token list has no white space; the nesting of parentheses and the length of operator chains are
 //! limited, so that the trees made of them can be walked and dropped on any thread's stack.
@@ -17,11 +16,9 @@ use crate::diagnostics::lower_first;
 /// The greatest depth of parentheses and CASE.
 pub(super) const DEPTH_MAX: usize = 60;
 /// The most operators of one precedence, or joins, in a chain. Each adds a level to the expression's tree, and trees
-/// are
-/// dropped recursively.
+/// are dropped recursively.
 pub(super) const CHAIN_MAX: usize = 1_000;
-/// The most set operations in a chain, including those in parentheses inside it. Each adds a level to the plan, and
-/// the
+/// The most set operations in a chain, including those in parentheses inside it. Each adds a level to the plan, and the
 /// levels of a plan need far more stack than those of an expression.
 pub(super) const SETS_MAX: usize = 200;
 
@@ -91,8 +88,7 @@ fn count_at_most(sql: &str) -> usize {
 
 /// Whether a prompt can submit `sql`: it ends with `;`, or it is empty.
 ///
-/// Text that cannot be tokenized counts as complete, so that its error is shown; an open string, quoted name or
-/// comment
+/// Text that cannot be tokenized counts as complete, so that its error is shown; an open string, quoted name or comment
 /// does not.
 pub fn is_complete(sql: &str) -> bool {
     match Tokenizer::new(&DIALECT, sql).tokenize() {
@@ -191,8 +187,7 @@ impl Chains {
 }
 
 /// Whether the parenthesis at `i` belongs to a word that is parsed as syntax first, and as the name of a function if
-/// that
-/// fails.
+/// that fails.
 fn tried_twice(tokens: &[TokenWithSpan], i: usize) -> bool {
     let before = i.checked_sub(1).and_then(|b| tokens.get(b)).map(|t| &t.token);
     let Some(Token::Word(w)) = before else { return false };

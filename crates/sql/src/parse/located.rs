@@ -1,8 +1,7 @@
 //! Finds the place of an error in a statement when only its message tells it.
 //!
 //! The planner has places for columns, tables and operators. For functions, types, clauses and values it only has
-//! names;
-//! the first token of the statement with such a name is the place.
+//! names; the first token of the statement with such a name is the place.
 //!
 //! Invariants: an existing place is kept; a planning error always has one, if only the beginning of the statement; a
 //! run-time error gets one only if what failed occurs once in the statement.

@@ -7,11 +7,9 @@
 //! `slide`, `step`, `gap`, `offset`), then a time zone as [`ZONE`] or [`ZONE_OF_COLUMN`], for a session with keys
 //! [`PARTITION_BY`], or for one that was written in GROUP BY [`GROUPED`].
 //!
-//! The steps: the submission is tokenized in one pass (places are those of the whole submission) and split at `;`,
-//! the
+//! The steps: the submission is tokenized in one pass (places are those of the whole submission) and split at `;`, the
 //! tail is cut off, window clauses become functions, sqlparser parses the rest with our dialect, and windows are
-//! brought
-//! into canonical form.
+//! brought into canonical form.
 //!
 //! Invariants: no syntax tree becomes text again; deep nesting is an error, not a stack overflow.
 //! Invariants: text never becomes text again; deep nesting is an error, not a stack overflow.
@@ -99,8 +97,7 @@ pub fn parse(sql: &str) -> Result<Vec<Parsed>> {
     Ok(statements)
 }
 
-/// Parses a definition that this or an earlier version has accepted: clauses that are refused today have no effect,
-/// as
+/// Parses a definition that this or an earlier version has accepted: clauses that are refused today have no effect, as
 /// they had none then.
 ///
 /// # Errors

@@ -1,8 +1,7 @@
 //! Window relations, spellings 1 and 2, brought into the canonical form
 //! `name((SELECT * FROM input), [time column,] interval…)` as a [`TableFactor::Table`].
 //!
-//! The input is always a subquery, so that code that resolves the tables of a statement beforehand finds them.
-//! Session
+//! The input is always a subquery, so that code that resolves the tables of a statement beforehand finds them. Session
 //! keys follow as the named argument `partition_by`, a tuple.
 
 use sqlparser::ast::helpers::attached_token::AttachedToken;
@@ -21,8 +20,7 @@ use crate::diagnostics::did_you_mean;
 /// The named argument that carries the keys of a session.
 pub const PARTITION_BY: &str = "partition_by";
 
-/// The named argument of a session that was written in GROUP BY: its rows are those that reach the GROUP BY. `$`
-/// cannot
+/// The named argument of a session that was written in GROUP BY: its rows are those that reach the GROUP BY. `$` cannot
 /// begin an identifier, so a statement cannot name it without quotes.
 pub const GROUPED: &str = "$grouped";
 

@@ -7,8 +7,7 @@
 //!                      "$skip" AS "$last"(b), "$within" AS INTERVAL '1' HOUR, "$subset" AS "$subset"(u, a, b), b AS …
 //! ```
 //! and `FINAL f(…)` as `"$final"(f(…))`. Tokens keep their places. `$` cannot begin an identifier, so a statement
-//! cannot
-//! name these without quotes.
+//! cannot name these without quotes.
 
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 use windrow_core::{Error, Result};
@@ -63,8 +62,7 @@ pub(super) fn tokens(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
 }
 
 /// Rewrites `(SELECT …) AS t MATCH_RECOGNIZE (…)` as `"$rows"((SELECT …)) AS t MATCH_RECOGNIZE (…)`, since the
-/// underlying
-/// parser accepts the clause only after names.
+/// underlying parser accepts the clause only after names.
 fn subqueries(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut at = 0;
     while at < tokens.len() {

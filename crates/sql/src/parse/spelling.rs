@@ -311,8 +311,7 @@ impl VisitorMut for Resolve {
 }
 
 /// Appends `_1`, `_2`, … to columns of a SELECT that would have the name of an earlier one. The planner identifies
-/// columns
-/// by name; it can distinguish columns of two relations.
+/// columns by name; it can distinguish columns of two relations.
 fn name_apart(projection: &mut [SelectItem]) {
     let everything = projection.iter().any(|item| match item {
         SelectItem::Wildcard(options) => {

@@ -208,8 +208,7 @@ pub struct Insert {
 
 impl Insert {
     /// The same statement for the underlying engine, for a target that is one of its tables. The tail, which it does
-    /// not
-    /// have, is left out.
+    /// not have, is left out.
     pub fn into_datafusion(self) -> EngineStatement {
         let mut insert = self.rest;
         let mut query = self.query.query;
@@ -221,8 +220,7 @@ impl Insert {
     }
 }
 
-/// Doubles an explicit cast. The planner casts each value of VALUES to the type of its column, unless it has that
-/// cast
+/// Doubles an explicit cast. The planner casts each value of VALUES to the type of its column, unless it has that cast
 /// already; doubled, an explicit cast can be distinguished from an added one (`plan/exact/assignment`).
 fn keep_cast(value: &mut Expr) {
     let mut inner = &*value;

@@ -64,8 +64,7 @@ pub enum Emit {
 pub(super) const EMIT_FORMS: &str = "EMIT takes ON WINDOW CLOSE (or FINAL), CHANGES, ON UPDATE, \
      or EVERY <interval>.";
 
-/// Splits the tokens of a statement into those before the tail, and the tail. A LIMIT after the tail, as in ksqlDB,
-/// is
+/// Splits the tokens of a statement into those before the tail, and the tail. A LIMIT after the tail, as in ksqlDB, is
 /// moved before it.
 pub(super) fn cut(
     tokens: &[TokenWithSpan],

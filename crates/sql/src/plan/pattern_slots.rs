@@ -1,14 +1,12 @@
-//! The expressions of DEFINE and MEASURES: what they read of the rows of a match becomes slots, and the rest an expression over
-//! these.
+//! The expressions of DEFINE and MEASURES: what they read of the rows of a match becomes slots, and the rest becomes an
+//! expression over these.
 //!
-//! ```text
-//! b.price > PREV(b.price) AND avg(a.price) < 15     "$0" > "$1" AND "$2" < 15
-//!   "$0": price of the last b   "$1": price of the row before it   "$2": avg(price) over the rows of a
-//! ```
-//! This is done over the syntax tree, since variables are no relations that the engine underneath would know. Slots are
-//! quoted names that no text can write without quotes.
+//! ```text b.price > PREV(b.price) AND avg(a.price) < 15     "$0" > "$1" AND "$2" < 15   "$0": price of the last b
+//! "$1": price of the row before it   "$2": avg(price) over the rows of a ``` This works on the syntax tree, since
+//! variables are not relations of the underlying engine. Slots have quoted names, which cannot be written without
+//! quotes.
 //!
-//! Invariant: nothing is left out; what a match cannot know is refused.
+//! Invariant: nothing is dropped; what cannot be computed within a match is refused.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -44,7 +42,7 @@ pub(super) struct Variables {
     pub(super) subsets: Vec<(Ident, u64)>,
 }
 
-/// A name as it is compared.
+/// A name in the form in which it is compared.
 pub(super) fn folded(ident: &Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
@@ -53,7 +51,7 @@ pub(super) fn folded(ident: &Ident) -> String {
 }
 
 impl Variables {
-    /// The variables that a name names, as bits.
+    /// The variables with this name, as bits.
     pub(super) fn find(&self, name: &Ident) -> Option<u64> {
         let wanted = folded(name);
         let at = self.names.iter().position(|known| folded(known) == wanted);
@@ -78,7 +76,7 @@ impl Variables {
     }
 }
 
-/// The columns that are computed of each row beforehand.
+/// The columns that are computed for each row beforehand.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
     pub(super) exprs: Vec<Expr>,
@@ -86,7 +84,7 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// The index of the column that holds `expr`.
+    /// The index of the column for `expr`, which is added if it is new.
     pub(super) fn add(&mut self, expr: Expr, schema: &DFSchema) -> Result<usize> {
         let expr = expr.unalias();
         if let Some(known) = self.exprs.iter().position(|known| *known == expr) {
@@ -105,7 +103,7 @@ pub(super) enum Draft {
         row: RowOf,
         column: usize,
     },
-    /// The call is over prepared columns, under their names.
+    /// The call is over prepared columns, by their names.
     Aggregate {
         variables: Option<u64>,
         call: Expr,
@@ -124,7 +122,7 @@ pub(super) struct SlotDraft {
     pub(super) data_type: DataType,
 }
 
-/// Plans expressions.
+/// Plans expressions over the rows of a match.
 pub(super) struct Slots<'a> {
     pub(super) context: &'a mut dyn RelationPlannerContext,
     pub(super) schema: &'a DFSchema,
@@ -132,9 +130,9 @@ pub(super) struct Slots<'a> {
     pub(super) prepared: &'a mut Prepared,
     /// The name of a prepared column.
     pub(super) column: fn(usize) -> String,
-    /// FINAL and RUNNING may be said.
+    /// Whether FINAL and RUNNING are allowed.
     pub(super) measures: bool,
-    /// What stands without either sees all rows of the match.
+    /// Whether functions without either see all rows of the match.
     pub(super) is_final: bool,
 }
 
@@ -156,7 +154,7 @@ impl Slots<'_> {
     /// Plans an expression of DEFINE or MEASURES.
     ///
     /// # Errors
-    /// What cannot be planned, or stands where it has no meaning.
+    /// When it cannot be planned, or has a function where it is not allowed.
     pub(super) fn plan(&mut self, mut expr: ast::Expr) -> Result<Planned> {
         let span = expr.span();
         let mut found = vec![];
@@ -189,7 +187,7 @@ impl Slots<'_> {
         Ok(SlotDraft { what: Draft::Value { row, column }, is_final, data_type })
     }
 
-    /// Takes the variable off the columns of an expression; `None`: they have none.
+    /// Removes the variable from the columns of an expression and returns it; `None` if they have none.
     fn unqualified<T: VisitMut>(&self, expr: &mut T, span: Span) -> Result<Option<u64>> {
         let mut walk =
             Unqualified { variables: self.variables, found: None, bare: false, inner: None };
@@ -281,7 +279,7 @@ impl Slots<'_> {
         let (mut args, mut arguments) = (vec![], vec![]);
         for arg in params.args {
             let index = self.prepared.add(arg.clone(), self.schema)?;
-            // Functions read constants (a percentile, a separator) when they are built.
+            // Functions read constant arguments (a percentile, a separator) when they are built.
             args.push(match arg {
                 Expr::Literal(..) => arg,
                 _ => Expr::Column(Column::new_unqualified((self.column)(index))),
@@ -319,7 +317,7 @@ impl Slots<'_> {
         Ok(None)
     }
 
-    /// The slot that a call is, if it is one.
+    /// The slot of a call, if it reads rows of the match.
     fn call(&mut self, call: &Function, is_final: bool) -> Result<Option<SlotDraft>> {
         let Some(name) = function_name(&call.name) else { return Ok(None) };
         let span = call.name.span();
@@ -367,7 +365,7 @@ impl Slots<'_> {
     }
 }
 
-/// The one part of a function's name, as it is compared.
+/// The single part of a function's name, in the form in which it is compared.
 fn function_name(name: &ObjectName) -> Option<String> {
     let [part] = name.0.as_slice() else { return None };
     part.as_ident().map(folded)
@@ -379,7 +377,7 @@ fn too_far(name: &str, span: Span) -> DataFusionError {
     error(e.with_hint(format!("Write {name}(a.price, 1).")), Some(span))
 }
 
-/// The argument of a navigation, and how far it goes.
+/// The argument of a navigation function, and its offset.
 fn arguments(name: &str, call: Function) -> Result<(ast::Expr, Option<u32>)> {
     let span = call.name.span();
     let FunctionArguments::List(list) = call.args else { return Err(too_far(name, span)) };
@@ -404,7 +402,7 @@ fn arguments(name: &str, call: Function) -> Result<(ast::Expr, Option<u32>)> {
     Ok((first, offset))
 }
 
-/// Refuses what is another value each time, or is not known within a match.
+/// Refuses functions that differ between calls, or are not available within a match.
 fn refuse_unstable(expr: &Expr, span: Span) -> Result<()> {
     let mut found = None;
     expr.apply(|expr| {
@@ -447,11 +445,11 @@ pub(super) fn boolean(planned: &Planned, name: &Ident) -> Result<()> {
     }
 }
 
-/// Puts slots in the place of what reads rows.
+/// Replaces everything that reads rows by slots.
 struct Walk<'w, 'a> {
     slots: &'w mut Slots<'a>,
     found: &'w mut Vec<SlotDraft>,
-    /// What FINAL or RUNNING says of the next call.
+    /// Set by FINAL or RUNNING for the next call.
     is_final: Option<bool>,
 }
 
@@ -539,13 +537,13 @@ impl VisitorMut for Walk<'_, '_> {
     }
 }
 
-/// Takes variables off columns.
+/// Removes variables from columns.
 struct Unqualified<'v> {
     variables: &'v Variables,
     found: Option<Vec<u64>>,
-    /// There is a column without one.
+    /// Whether there is a column without one.
     bare: bool,
-    /// A function over rows within.
+    /// A nested function over rows.
     inner: Option<(String, Span)>,
 }
 
@@ -562,7 +560,7 @@ impl VisitorMut for Unqualified<'_> {
                             found.push(of);
                         }
                         *expr = column_of(parts.split_off(1));
-                        // It is visited no more: it has no parts that are expressions.
+                        // It is not visited again: it contains no expressions.
                     }
                     None => self.bare = true,
                 }

@@ -1,6 +1,6 @@
 //! Types that SQL has no name for: `ARROW('Timestamp(us, "Europe/Berlin")')`.
 //!
-//! The text in it is as `arrow_typeof` shows types.
+//! The text has the form in which `arrow_typeof` displays types.
 
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{DataFusionError, Result};

@@ -70,7 +70,7 @@ pub(super) fn query(walk: &Walk<'_>, query: &Query) -> Result<()> {
     pipe_operators.iter().try_for_each(|operator| pipe(walk, operator))
 }
 
-/// `FETCH FIRST n ROWS ONLY` has become LIMIT before.
+/// `FETCH FIRST n ROWS ONLY` has been rewritten as LIMIT before.
 fn fetch(walk: &Walk<'_>, fetch: &Fetch) -> Result<()> {
     let Fetch { with_ties, percent, quantity: _ } = fetch;
     let hint = "Rank the rows: … QUALIFY rank() OVER (ORDER BY …) <= n.";
@@ -108,7 +108,7 @@ fn order_by(walk: &Walk<'_>, order_by: &OrderBy) -> Result<()> {
     }
 }
 
-/// One expression of an ORDER BY, wherever it stands.
+/// One expression of any ORDER BY.
 pub(super) fn ordered(walk: &Walk<'_>, expr: &OrderByExpr) -> Result<()> {
     let OrderByExpr { expr: _, options, with_fill } = expr;
     let OrderByOptions { asc: _, nulls_first: _ } = options;
@@ -273,7 +273,7 @@ fn select_item(walk: &Walk<'_>, item: &SelectItem) -> Result<()> {
     }
 }
 
-/// What may stand behind `*`.
+/// The options of `*`.
 pub(super) fn wildcard(walk: &Walk<'_>, options: &WildcardAdditionalOptions) -> Result<()> {
     let WildcardAdditionalOptions {
         wildcard_token: _,

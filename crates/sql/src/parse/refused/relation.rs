@@ -1,4 +1,4 @@
-//! What stands in FROM.
+//! Relations in FROM.
 
 use sqlparser::ast::{
     EmptyMatchesMode, FunctionArg, Join, JoinOperator, RowsPerMatch, TableAlias,
@@ -87,7 +87,7 @@ pub(super) fn factor(walk: &Walk<'_>, factor: &TableFactor) -> Result<()> {
     }
 }
 
-/// The parts of a table that other databases have.
+/// The parts of a table in FROM that only other databases have.
 fn table(walk: &Walk<'_>, factor: &TableFactor) -> Result<()> {
     let TableFactor::Table {
         name: _,

@@ -1,4 +1,4 @@
-//! Tables of statements: what they are read as, and how wrong ones are refused.
+//! Tables of statements: how they are parsed, and how wrong ones are refused.
 
 mod operators;
 mod refused;
@@ -28,7 +28,7 @@ fn fails(sql: &str) -> Error {
     }
 }
 
-/// The part of `sql` that the error's place covers (one line).
+/// The part of `sql` that the place of the error covers (one line).
 fn pointed(sql: &str, place: Option<Place>) -> String {
     let place = place.unwrap_or_else(|| panic!("no place: {sql}"));
     let line = sql.lines().nth(place.line - 1).unwrap_or_default();
@@ -127,7 +127,7 @@ fn windows_become_canonical() {
             "SELECT count(*) FROM t WINDOW SESSION (5 MINUTES) UNION ALL SELECT 2",
             "SELECT count(*) FROM session((SELECT * FROM t), INTERVAL '300 seconds', $grouped => true) AS t GROUP BY window_start, window_end UNION ALL SELECT 2",
         ),
-        // Not ours.
+        // Functions with such names that are not windows.
         (
             "SELECT sum(a) OVER w FROM t WINDOW w AS (PARTITION BY k)",
             "SELECT sum(a) OVER (PARTITION BY k) FROM t",
@@ -447,7 +447,7 @@ fn wrong_text_is_refused_in_good_time() {
     }
 }
 
-/// Deep or long text is refused, or read, on a thread with the usual small stack.
+/// Deep or long text is refused, or parsed, on a thread with the usual small stack.
 #[test]
 fn deep_and_long_text() {
     let run = || {
@@ -513,8 +513,7 @@ fn deep_and_long_text() {
 
 const CHAIN: usize = lex::CHAIN_MAX;
 
-/// Wrong statements below the limits of nesting: a parser that reads a part twice at each level
-/// would not come back from them.
+/// Wrong statements below the limits of nesting: a parser that reads a part twice at each level would not finish.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "the test is about real time")]
 fn wrong_nesting_is_refused_at_once() {
@@ -589,7 +588,7 @@ fn arrows_bind_tighter_than_comparisons() {
     }
 }
 
-/// The expression's tree, without its parentheses.
+/// The expression's tree, without parentheses.
 fn shape(expression: &str) -> String {
     use sqlparser::ast::{Expr, VisitMut, VisitorMut};
     struct Bracket;
@@ -611,7 +610,7 @@ fn shape(expression: &str) -> String {
     tree.to_string()
 }
 
-/// Reading is within the budget of the statement, and stops when that is over.
+/// Parsing stays within the budget of the statement, and stops when the statement is cancelled.
 #[test]
 fn a_text_is_read_within_a_budget() {
     let terms: Vec<String> = (0..20_000).map(|i| i.to_string()).collect();
@@ -631,7 +630,7 @@ fn a_text_is_read_within_a_budget() {
         let error = budget.run(|| parse(&sql)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
     }
-    // What is quoted is one token, however long.
+    // Quoted text is one token, whatever its length.
     let budget = Budget::new(1 << 20);
     budget.run(|| parse(&format!("SELECT '{terms}' -- {terms}"))).unwrap();
 }

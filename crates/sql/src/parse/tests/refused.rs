@@ -1,8 +1,8 @@
-//! Clauses that the parser takes and nothing would keep: each is refused, with its place and a hint.
+//! Clauses that the parser accepts and nothing would implement: each is refused, with its place and a hint.
 
 use super::{parse, pointed};
 
-/// The statement, what the message has in it, and the text at its place.
+/// The statement, a part of the message, and the text at its place.
 const REFUSED: &[(&str, &str, &str)] = &[
     // Queries.
     ("SELECT a FROM t FOR UPDATE", "locks no rows", "FOR"),
@@ -76,7 +76,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("SELECT b LIKE ANY ('x') FROM t", "LIKE ANY", "ANY"),
     ("SELECT ceil(a TO DAY) FROM t", "one value", "TO"),
     ("SELECT CONVERT(a, CHAR) FROM t", "CONVERT", "CONVERT"),
-    // INSERT: into streams as well, whose planner is not DataFusion's.
+    // INSERT: also into streams, which DataFusion's planner does not handle.
     ("INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING", "appends", "ON"),
     ("INSERT INTO t VALUES (1) RETURNING a", "gives no rows", "RETURNING"),
     ("INSERT OVERWRITE t VALUES (1)", "appends", "OVERWRITE"),
