@@ -68,9 +68,8 @@ use self::errors::{from_engine, from_parser};
 /// The parser's own recursion limit; the depth of parentheses is limited before ([`lex`]).
 const RECURSION_MAX: usize = 200;
 
-/// The stack that recursive functions find at least, in bytes. The default of the crate, 128 KiB,
-/// is less than what sqlparser uses between two of its checks when it is not optimised: its
-/// parser then overflowed the stack at some twenty levels.
+/// The least stack that recursive functions have left, in bytes. The default of the crate, 128 KiB, is less than an
+/// unoptimised sqlparser uses between two of its checks, so that it overflowed the stack at some twenty levels.
 const STACK_MIN: usize = 1 << 20;
 /// The stack that is added when less is left, in bytes.
 const STACK_ADDED: usize = 8 << 20;

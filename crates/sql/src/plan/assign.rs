@@ -39,8 +39,8 @@ pub(crate) enum Keys {
     Of(Vec<Expr>),
     /// The other keys of the GROUP BY above, which the planner has not seen yet.
     Grouped {
-        /// The sessions are those of the rows that reach GROUP BY, as in `GROUP BY SESSION(…)`, and not those of
-        /// the input.
+        /// Whether the sessions are those of the rows that reach GROUP BY, as in `GROUP BY SESSION(…)`, and not those
+        /// of the input.
         after: bool,
     },
 }

@@ -1,12 +1,12 @@
-//! What separates sessions: PARTITION BY of the function, or else the other keys of the GROUP BY over it.
+//! Session keys: PARTITION BY of the function, or otherwise the other keys of the GROUP BY above it.
 //!
-//! The latter are known when the statement has been planned. They are put in place here, before anything else
-//! looks at the plan. `GROUP BY k, SESSION(ts, gap)` means sessions of the rows that reach GROUP BY: without
-//! what WHERE leaves out, and with what joins add. The window, which the parser has put around the relation of `ts`, moves
-//! up to the GROUP BY. `FROM SESSION(t, ts, gap)` stays where it is, and means sessions of the rows of `t`.
+//! The latter are known when the statement has been planned. They are set here, before anything else reads the plan.
+//! `GROUP BY k, SESSION(ts, gap)` means sessions of the rows that reach GROUP BY: without those that WHERE removes, and
+//! with those that joins add. The parser has put the window around the relation of `ts`; it moves up to the GROUP BY.
+//! `FROM SESSION(t, ts, gap)` stays where it is, and means sessions of the rows of `t`.
 //!
-//! Invariant: what leaves has no undecided sessions. A GROUP BY counts for the sessions of its own SELECT alone, so that a
-//! view or a subquery means the same wherever it is used.
+//! Invariant: the resulting plan has no undecided sessions. A GROUP BY only affects the sessions of its own SELECT, so
+//! that a view or a subquery means the same wherever it is used.
 
 use std::collections::HashSet;
 use std::sync::Arc;

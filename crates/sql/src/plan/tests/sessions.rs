@@ -1,4 +1,4 @@
-//! Sessions: what tells them apart, and that both forms give the same rows.
+//! Sessions: their keys, and that both forms return the same rows.
 
 use super::World;
 
@@ -48,7 +48,7 @@ const OPERATORS: &[(&str, &str)] = &[
          GROUP BY GROUPING SETS ((window_end, bidder, auction), (window_end, auction))",
         "keeps rows",
     ),
-    // What leaves out rows does so after the sessions are known.
+    // Conditions apply after the sessions have been formed.
     (
         "SELECT bidder, count(*) FROM SESSION(bid PARTITION BY bidder, ts, INTERVAL '1 second') WHERE price > 50
          GROUP BY bidder, window_start, window_end",
@@ -119,7 +119,7 @@ const AGREE: &[&str] = &[
     "SELECT * FROM (SELECT bidder, price, window_end, row_number() OVER
        (PARTITION BY bidder, window_end ORDER BY price DESC, ts) AS n
      FROM SESSION(bid PARTITION BY bidder, ts, INTERVAL '2250 milliseconds')) WHERE n <= 2",
-    // Sessions that begin and end together.
+    // Sessions with the same start and end.
     "SELECT a.bidder, b.id, a.window_end FROM
      (SELECT bidder, window_start, window_end, count(*) FROM SESSION(bid PARTITION BY bidder, ts, INTERVAL '50 milliseconds')
       GROUP BY bidder, window_start, window_end) a
