@@ -199,7 +199,7 @@ impl UserDefinedLogicalNodeCore for AsofJoin {
         Self::try_new(sides, on, [left_time, right_time], self.bounds, self.is_outer)
     }
 
-    // All columns of the right side, because they decide between rows of one time.
+    /// All columns of the right side, because they decide between rows of one time.
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
         let [time, _] = &self.times;
         let left = self.left.schema();
