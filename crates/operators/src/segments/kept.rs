@@ -252,7 +252,7 @@ pub(crate) fn spill_all(spec: &Columns, space: &dyn SpillSpace, kept: &mut BySli
 }
 
 /// Freezes the segments of a slice, and merges neighbours until each is less than half of the one before, so that their
-/// number, and how often a row is merged, is logarithmic. Segments on disk are large and are not merged.
+/// number, and how often a row is merged, are logarithmic. Segments on disk are large and are not merged.
 pub(crate) fn merge_small(
     spec: &Columns,
     segments: &mut Vec<KeptSegment>,

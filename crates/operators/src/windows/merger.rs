@@ -42,7 +42,7 @@ pub struct ClosedWindow {
 pub struct WindowMerger {
     spec: Arc<OperatorSpec>,
     windows: Box<dyn Windows>,
-    /// Only with cuts: holds segments until the last of their windows has closed.
+    /// With cuts or spilling: holds segments until the first of their windows closes.
     open: Option<OpenSegments>,
     frontier: i64,
     /// All workers have been flushed up to this watermark.

@@ -265,7 +265,7 @@ impl Stacks {
         Ok(keys)
     }
 
-    /// Merges what counts in this window only; `self.positions` has the positions of the back's keys.
+    /// Merges `extras`, which count in this window only; `self.positions` has the positions of the back's keys.
     fn merge_extras(
         &mut self,
         extras: &[&Frozen],
