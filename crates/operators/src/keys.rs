@@ -51,7 +51,7 @@ impl IntegerKeys {
             table: vec![],
             values: vec![],
             null: None,
-            // Random, so that whoever sends keys cannot make all of them collide. Numbers do not depend on it.
+            // Random, so that senders of keys cannot make all of them collide. Numbers do not depend on it.
             seed: RandomState::new().hash_one(0) | 1,
         })
     }

@@ -135,7 +135,7 @@ impl Attempt {
         self.threads.extend(first.map(|at| Thread { at: *at, path: NONE, memory: 0 }));
     }
 
-    /// Starts anew.
+    /// Resets the attempt, to begin at another row.
     pub(super) fn begin(&mut self, rules: &Rules) -> Result<()> {
         self.threads.clear();
         self.steps.clear();

@@ -1,6 +1,6 @@
 //! Near matches for names that do not exist.
 
-/// How many known names a hint lists.
+/// The most names that a hint lists.
 const LISTED_MAX: usize = 20;
 
 /// The candidate that `name` was most likely meant to be: at most a third of its letters differ

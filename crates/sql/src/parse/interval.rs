@@ -11,7 +11,7 @@ use super::cursor::{Cursor, spanning, unquoted};
 pub struct Interval {
     /// In nanoseconds; not negative.
     pub nanos: i128,
-    /// Where it stands.
+    /// Its place.
     pub place: Place,
 }
 
