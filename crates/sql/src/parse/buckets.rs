@@ -111,7 +111,7 @@ fn of_select(
     if let Some(bucket) = bucket_of(select)? {
         return rewrite(select, order_by, &bucket);
     }
-    // What it reads may group.
+    // Its input may group by buckets.
     let [from] = select.from.as_mut_slice() else { return Ok(()) };
     match &mut from.relation {
         TableFactor::Derived { subquery, .. } if from.joins.is_empty() => windows(subquery),

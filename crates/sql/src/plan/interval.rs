@@ -83,7 +83,7 @@ pub(crate) fn among(join: &Join, left: &[Known], right: &[Known]) -> Option<Inte
 }
 
 /// The kind of an interval join; `None` for joins that cannot be one: those with a column that says whether a row has
-/// matched, and NOT IN of a column that may be NULL, where a single row decides about all.
+/// matched, and NOT IN of a column that may be NULL, where a single row decides for all.
 pub(crate) fn join_kind(join: &Join) -> Option<JoinKind> {
     Some(match join.join_type {
         _ if join.null_aware => return None,
