@@ -129,7 +129,7 @@ fn any_cut_gives_the_same_sums() {
             }
             Err(()) => {
                 let error = merged.evaluate(EmitTo::All).unwrap_err().to_string();
-                assert!(error.contains("\"sum\" is beyond what BIGINT holds"), "{error}");
+                assert!(error.contains("\"sum\" is out of range for BIGINT"), "{error}");
             }
         }
     }

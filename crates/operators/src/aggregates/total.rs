@@ -242,9 +242,9 @@ pub(crate) fn beyond(function: &str, data_type: &DataType) -> DataFusionError {
         DataType::Duration(_) | DataType::Interval(_) => {
             "Use date_part('epoch', …), the seconds as a number, within it."
         }
-        _ => "Use CAST(… AS DOUBLE) within it, or a DECIMAL with fewer digits behind the point.",
+        _ => "Use CAST(… AS DOUBLE) within it, or a DECIMAL with fewer digits after the point.",
     };
-    let message = format!("\"{function}\" is beyond what {} holds", sql_type(data_type));
+    let message = format!("\"{function}\" is out of range for {}", sql_type(data_type));
     ours(Error::data(message).with_hint(hint))
 }
 

@@ -137,7 +137,8 @@ impl Logging {
         columns.dedup();
         let types = columns.iter().map(|column| {
             let field = input.fields().get(*column);
-            let field = field.ok_or_else(|| Error::internal("OVER reads a column that is none"))?;
+            let field =
+                field.ok_or_else(|| Error::internal("OVER reads a column that does not exist"))?;
             Ok(field.data_type().clone())
         });
         let types = types.collect::<Result<_>>()?;

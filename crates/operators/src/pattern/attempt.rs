@@ -193,7 +193,7 @@ impl Attempt {
             let Some(Instruction::Take { variable, shown }) =
                 rules.program.code.get(thread.at as usize).copied()
             else {
-                return Err(Error::internal("a thread stands before no row"));
+                return Err(Error::internal("a thread is at no instruction that takes a row"));
             };
             let number = usize::from(variable);
             if may_be & bit(number) == 0 {
@@ -249,7 +249,7 @@ impl Attempt {
                     self.best = Some(thread.path);
                     return Ok(true);
                 }
-                None => return Err(Error::internal("a pattern goes on behind its end")),
+                None => return Err(Error::internal("a pattern continues after its end")),
             }
         }
         Ok(false)

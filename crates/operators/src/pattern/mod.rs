@@ -149,7 +149,7 @@ impl PatternPlan {
 
     fn column(&self, at: usize) -> Result<&Field> {
         let field = self.input.fields().get(at).map(AsRef::as_ref);
-        field.ok_or_else(|| Error::internal("MATCH_RECOGNIZE reads a column that is none"))
+        field.ok_or_else(|| Error::internal("MATCH_RECOGNIZE reads a column that does not exist"))
     }
 }
 

@@ -102,7 +102,7 @@ impl Store {
     pub(super) fn one(&self, column: usize, row: u32) -> Result<ArrayRef> {
         let field = self.schema.fields().get(column);
         let field =
-            field.ok_or_else(|| Error::internal("a pattern reads a column that is none"))?;
+            field.ok_or_else(|| Error::internal("a pattern reads a column that does not exist"))?;
         if row == NONE {
             return Ok(new_null_array(field.data_type(), 1));
         }
@@ -116,7 +116,7 @@ impl Store {
     pub(super) fn gather(&self, column: usize, rows: &[u32]) -> Result<ArrayRef> {
         let field = self.schema.fields().get(column);
         let field =
-            field.ok_or_else(|| Error::internal("a pattern reads a column that is none"))?;
+            field.ok_or_else(|| Error::internal("a pattern reads a column that does not exist"))?;
         let nothing = new_null_array(field.data_type(), 1);
         let columns = self.batches.iter().filter_map(|(_, batch)| batch.columns().get(column));
         let mut arrays: Vec<&dyn arrow::array::Array> = columns.map(AsRef::as_ref).collect();

@@ -142,7 +142,9 @@ impl Table {
         let mut columns = vec![];
         for read in &formula.reads {
             let Slot::Value { row, column } = &read.slot else {
-                return Err(Error::internal("a condition on rows reads what is none"));
+                return Err(Error::internal(
+                    "a condition on rows reads a column that does not exist",
+                ));
             };
             let neighbour = |(key, place): (&usize, &usize)| {
                 let at = i64::try_from(*place).ok()? + i64::from(row.shift);

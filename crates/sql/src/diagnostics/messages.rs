@@ -152,12 +152,12 @@ fn value(text: &str) -> Option<Reworded> {
     }
     if let Some(rest) = text.strip_prefix("Unable to cast to ") {
         let to = in_sql(rest.split(' ').next()?);
-        return Some(said(format!("the value is beyond what {to} holds"), TRY_CAST));
+        return Some(said(format!("the value is out of range for {to}"), TRY_CAST));
     }
     if let Some(rest) = text.strip_prefix("regex parse error:") {
         let why = rest.rsplit_once("error: ").map_or(rest, |(_, why)| why).trim();
         let pattern = rest.trim_start().lines().next().unwrap_or_default().trim();
-        let message = format!("'{pattern}' is no regular expression: {why}");
+        let message = format!("'{pattern}' is not a regular expression: {why}");
         return Some(said(message, "").of_kind(ErrorKind::Data));
     }
     None
@@ -281,7 +281,7 @@ fn names(text: &str) -> Option<Reworded> {
         return Some(said(format!("unknown setting \"{name}\""), "SHOW ALL lists the settings."));
     }
     if let Some(of) = text.strip_suffix(" not supported for Base table") {
-        let message = format!("{of} of rows that are there is not supported");
+        let message = format!("{of} of existing rows is not supported");
         return Some(said(message, "Streams only grow: INSERT new rows, or replace the object."));
     }
     None
@@ -298,7 +298,7 @@ fn clauses(text: &str) -> Option<Reworded> {
         .and_then(|argument| argument.split_once(" must be "))
     {
         let message = format!("argument {argument} of a function in FROM must be a constant");
-        return Some(said(message, "Where it reads columns, write LATERAL behind one relation."));
+        return Some(said(message, "Where it reads columns, write LATERAL after one relation."));
     }
     if let Some(rest) = text.strip_prefix("Column in ") {
         let clause = rest.split(" must be in GROUP BY").next()?;
@@ -306,7 +306,7 @@ fn clauses(text: &str) -> Option<Reworded> {
         let message =
             format!("column \"{column}\" in {clause} must be in GROUP BY or in an aggregate");
         let hint = format!(
-            "Add it to GROUP BY, or say which of its values: min({column}), first_value({column})."
+            "Add it to GROUP BY, or choose one of its values: min({column}), first_value({column})."
         );
         return Some(hinted(message, Some(hint)));
     }
@@ -342,7 +342,7 @@ fn clauses(text: &str) -> Option<Reworded> {
         ));
     }
     if text == "Column count doesn't match insert query!" {
-        let message = "the query has another number of columns than are inserted".to_owned();
+        let message = "the query has a different number of columns than the INSERT".to_owned();
         return Some(said(message, "Name the columns: INSERT INTO t (a, b) SELECT …."));
     }
     if let Some((position, rest)) = text

@@ -189,7 +189,7 @@ const POSTGRES_SHORT: &[(&str, &str)] = &[
 ];
 
 const POSTGRES_HINT: &str = "PostgreSQL's patterns have YYYY, MM, DD, HH24, HH12, MI, SS, MS, US, AM, \
-                             Month, Mon, Day, Dy, TZ and OF; text stands in double quotes.";
+                             Month, Mon, Day, Dy, TZ and OF; literal text is in double quotes.";
 
 fn postgres(text: &str) -> Result<Vec<Piece>> {
     let mut pieces = vec![];
@@ -281,7 +281,7 @@ fn postgres_name(rest: &str, short: bool) -> Option<(Piece, usize)> {
 }
 
 const JAVA_HINT: &str = "Java's patterns have yyyy, MM, dd, HH, hh, mm, ss, SSS, a, MMM, EEE, XXX and \
-                         VV; text stands in single quotes.";
+                         VV; literal text is in single quotes.";
 
 fn java(text: &str) -> Result<Vec<Piece>> {
     let mut pieces = vec![];

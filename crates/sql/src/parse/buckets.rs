@@ -357,7 +357,7 @@ fn of_unit(unit: &Expr, function: &Function) -> Result<(Span, Span)> {
 
 fn no_length(size: &str, place: Option<Place>) -> Error {
     placed(
-        Error::sql(format!("a group by {size} is no window: it is no length of time"))
+        Error::sql(format!("a group by {size} is not a window: it is not a length of time"))
             .with_hint("Group by whole months, or by days, hours and shorter units together."),
         place,
     )

@@ -55,7 +55,7 @@ impl VisitorMut for Walk {
                 format!("Group by the window, or read FROM {title}(…) and select {column}."),
             ),
             Mention::Window { .. } => (
-                format!("{title} stands where it is neither a relation nor a group"),
+                format!("{title} is used where it is neither a relation nor a group"),
                 format!("Use it in FROM, as {title}(t, ts, …), or in GROUP BY."),
             ),
         };

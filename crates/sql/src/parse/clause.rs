@@ -168,7 +168,7 @@ enum Target {
 
 fn target(tokens: &[TokenWithSpan], at: usize, len: usize, place: Place) -> Result<Target> {
     if grouped_before(tokens, at) {
-        return Err(Error::sql("the WINDOW clause stands after GROUP BY")
+        return Err(Error::sql("the WINDOW clause comes after GROUP BY")
             .with_place(place)
             .with_hint("Put it before GROUP BY, next to WHERE."));
     }

@@ -42,7 +42,7 @@ pub(super) fn statement(tokens: &[TokenWithSpan], end: Place) -> Result<Statemen
         "PAUSE" | "RESUME" | "DECLARE" | "FETCH" | "REFRESH" => Err(later(word, cursor.place())),
         _ if LEADING.iter().any(|k| k.eq_ignore_ascii_case(word)) => passed(tokens, end),
         _ => {
-            let error = Error::sql(format!("\"{word}\" begins no statement"));
+            let error = Error::sql(format!("\"{word}\" does not begin a statement"));
             let place = cursor.place();
             cursor.advance();
             Err(error.with_place(place).with_hint(match nearest(word, LEADING.iter().copied()) {
@@ -111,7 +111,7 @@ fn alter(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result
     let Some((_, kind)) = kinds.iter().find(|(first, _)| cursor.sees(&[first])) else {
         return passed(tokens, end);
     };
-    let hint = format!("CREATE OR REPLACE {kind} gives it another definition.");
+    let hint = format!("CREATE OR REPLACE {kind} replaces its definition.");
     Err(Error::sql(format!("ALTER {kind} is not supported")).with_place(place).with_hint(hint))
 }
 

@@ -210,9 +210,11 @@ fn as_engine(options: &[OptionItem], path: &str) -> Result<Vec<TokenWithSpan>> {
                 "parquet" => "PARQUET",
                 "arrow" => "ARROW",
                 other => {
-                    return Err(Error::sql(format!("\"{other}\" is no format to write"))
-                        .with_place(option.place)
-                        .with_hint("Formats are: csv, json, parquet, arrow."));
+                    return Err(Error::sql(format!(
+                        "\"{other}\" is not a format that can be written"
+                    ))
+                    .with_place(option.place)
+                    .with_hint("Formats are: csv, json, parquet, arrow."));
                 }
             };
             tokens.extend([word("STORED", span), word("AS", span), word(format, span)]);
@@ -320,7 +322,7 @@ pub(super) fn summarize(mut cursor: Cursor<'_>, end: Place) -> Result<Statement>
     tokens.extend_from_slice(cursor.rest());
     let query = query(&tokens, Tail::default(), end)?;
     if let Some(place) = query.tail.place {
-        return Err(Error::sql("SUMMARIZE looks at what is there, it takes no EMIT")
+        return Err(Error::sql("SUMMARIZE reads what is there now, so it takes no EMIT")
             .with_place(place)
             .with_hint("Leave out EMIT and what follows it."));
     }

@@ -105,7 +105,7 @@ fn columns(
         if let Some(column) = reader.element()? {
             let name = folded(&column.name);
             if columns.iter().any(|c| name == folded(&c.name)) {
-                return Err(Error::sql(format!("column \"{name}\" stands twice"))
+                return Err(Error::sql(format!("column \"{name}\" is given twice"))
                     .with_place(place_of(column.name.span))
                     .with_hint("Rename or remove one of them."));
             }
@@ -292,7 +292,7 @@ pub(super) fn options(cursor: &mut Cursor<'_>) -> Result<Vec<OptionItem>> {
     while !inner.is_end() {
         let item = option(&mut inner)?;
         if options.iter().any(|o| o.key.eq_ignore_ascii_case(&item.key)) {
-            return Err(Error::config(format!("option \"{}\" stands twice", item.key))
+            return Err(Error::config(format!("option \"{}\" is given twice", item.key))
                 .with_place(item.place)
                 .with_hint("Remove one of them."));
         }

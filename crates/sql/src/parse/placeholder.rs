@@ -46,7 +46,7 @@ pub(super) fn number(tokens: &mut [TokenWithSpan]) -> Result<()> {
             numbered = true;
         }
         if marks > 0 && numbered {
-            return Err(Error::sql("? and $1 stand in one statement")
+            return Err(Error::sql("the statement has both ? and $1")
                 .with_place(place)
                 .with_hint("Write all parameters in one way."));
         }

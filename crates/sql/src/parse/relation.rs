@@ -225,7 +225,7 @@ fn arguments(
                 positional(window, &mut found, expr, place)?;
             }
             other => {
-                return Err(wrong(window, &format!("\"{other}\" is no argument for it"), place));
+                return Err(wrong(window, &format!("\"{other}\" is not an argument of it"), place));
             }
         }
     }
@@ -317,7 +317,7 @@ fn named(
                 .iter()
                 .any(|a| matches!(a, FunctionArg::Named { name, .. } if name.value == known));
             if twice {
-                return Err(wrong(window, &format!("\"{key}\" stands twice"), place));
+                return Err(wrong(window, &format!("\"{key}\" is given twice"), place));
             }
             let name = Ident { value: key, quote_style: None, span: name.span };
             let arg = FunctionArgExpr::Expr(expr);
@@ -389,7 +389,7 @@ fn set(
     place: Option<Place>,
 ) -> Result<()> {
     if slot.replace(expr).is_some() {
-        return Err(wrong(window, &format!("\"{key}\" stands twice"), place));
+        return Err(wrong(window, &format!("\"{key}\" is given twice"), place));
     }
     Ok(())
 }

@@ -48,7 +48,7 @@ pub(crate) const FINAL: &str = "$final";
 pub(crate) const RUNNING: &str = "$running";
 
 const PATTERN_USAGE: &str = "Write PATTERN (a b+ c?): names of variables, one after the other or with | between them, and *, +, ?, \
-     {n,m} behind them, with another ? as few as possible.";
+     {n,m} after them, with another ? for as few rows as possible.";
 
 /// Rewrites the tokens of a statement.
 ///
@@ -378,9 +378,11 @@ fn quantifier(cursor: &mut Cursor<'_>) -> Result<Option<(u32, Option<u32>)>> {
             }
             let least = least.unwrap_or(0);
             if most == Some(0) || most.is_some_and(|most| most < least) {
-                return Err(Error::sql("a quantifier is at least 1, and its bounds ascend")
-                    .with_place(place)
-                    .with_hint(PATTERN_USAGE));
+                return Err(Error::sql(
+                    "a quantifier must be at least 1, and its bounds must ascend",
+                )
+                .with_place(place)
+                .with_hint(PATTERN_USAGE));
             }
             (least, most)
         }
@@ -412,7 +414,7 @@ fn primary(cursor: &mut Cursor<'_>, span: Span) -> Result<Vec<TokenWithSpan>> {
             Err(Error::sql(format!("the anchor {sign} is not part of this version"))
                 .with_place(cursor.place())
                 .with_hint(format!(
-                    "A stream has no {what} that a match could be held to; test for it in DEFINE, such as PREV(ts) IS NULL for the first row."
+                    "A stream has no {what} that a match could be anchored to; test for it in DEFINE, such as PREV(ts) IS NULL for the first row."
                 )))
         }
         Token::Word(_) if cursor.sees(&["PERMUTE"]) && *cursor.peek(1) == Token::LParen => {

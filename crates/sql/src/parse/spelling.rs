@@ -250,7 +250,7 @@ fn named(known: &[(Ident, WindowSpec)], name: &Ident) -> Result<WindowSpec> {
 pub(super) fn no_window(name: &Ident) -> Error {
     Error::sql(format!("there is no window \"{}\"", name.value))
         .with_place(place_of(name.span))
-        .with_hint(format!("Define it behind FROM: WINDOW {} AS (PARTITION BY …).", name.value))
+        .with_hint(format!("Define it after FROM: WINDOW {} AS (PARTITION BY …).", name.value))
 }
 
 /// A definition that extends another: `w AS (v ORDER BY …)`.
@@ -258,7 +258,7 @@ fn built(known: &[(Ident, WindowSpec)], mut spec: WindowSpec) -> Result<WindowSp
     let Some(name) = spec.window_name.take() else { return Ok(spec) };
     let base = named(known, &name)?;
     let wrong = |what: &str| {
-        Error::sql(format!("window \"{}\" cannot be built upon: {what}", name.value))
+        Error::sql(format!("window \"{}\" cannot be extended: {what}", name.value))
             .with_place(place_of(name.span))
             .with_hint("Write the whole window out: OVER (PARTITION BY … ORDER BY …).")
     };

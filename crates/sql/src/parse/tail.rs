@@ -82,7 +82,7 @@ pub(super) fn cut(
         if !item(&mut cursor, &mut tail)? {
             return Err(cursor
                 .expected("the end of the statement or another part of the tail")
-                .with_hint("EMIT and lateness stand last, before or after LIMIT."));
+                .with_hint("EMIT and lateness come last, before or after LIMIT."));
         }
     }
     Ok((before.into(), tail))
@@ -113,7 +113,7 @@ pub(super) fn once<T>(slot: &mut Option<T>, value: Option<T>, what: &str, at: Pl
         return Ok(());
     }
     if slot.is_some() {
-        return Err(Error::sql(format!("{what} stands twice"))
+        return Err(Error::sql(format!("{what} is given twice"))
             .with_place(at)
             .with_hint("Each part of the tail may be given once; remove one."));
     }

@@ -58,7 +58,7 @@ fn marker(expr: &Expr) -> Option<(&str, &[Expr])> {
 }
 
 fn misplaced(condition: &Expr) -> DataFusionError {
-    let error = Error::sql("the condition of an ASOF join stands where there is none");
+    let error = Error::sql("the condition of an ASOF join must be at the top level of ON");
     let error = error.with_hint(
         "Write it in ON, beside other conditions with AND: a ASOF JOIN b ON a.k = b.k AND a.ts >= b.ts.",
     );

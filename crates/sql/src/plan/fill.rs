@@ -120,7 +120,7 @@ fn key_name(key: &Expr, span: Span) -> Result<String> {
     match key {
         Expr::Column(column) => Ok(column.name.clone()),
         other => {
-            let e = Error::sql(format!("a key of FILL must be a column, and \"{other}\" is none"));
+            let e = Error::sql(format!("a key of FILL must be a column, not \"{other}\""));
             Err(error(e.with_hint("Compute it in a subquery."), Some(span)))
         }
     }

@@ -196,7 +196,7 @@ fn not_aligned() -> Error {
 fn shifted(offset: Length, unit: CalendarUnit) -> Result<(i64, i64)> {
     if offset.nanos % NANOS_PER_SECOND != 0 {
         return Err(Error::sql(
-            "the offset of a window of days or months is no whole number of seconds",
+            "the offset of a window of days or months is not a whole number of seconds",
         ));
     }
     let seconds = i128::from(offset.days) * SECONDS_PER_DAY + offset.nanos / NANOS_PER_SECOND;

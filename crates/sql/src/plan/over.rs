@@ -237,7 +237,7 @@ fn call(function: WindowFunction, time: &Time, clock: Clock) -> Result<Call, Err
     let (what, frame) = one_before(what, frame, &time.column)?;
     if params.order_by.len() > 1 && what.sees_peers(frame) {
         return Err(Error::sql(format!(
-            "{name}() over a stream is ordered by more than \"{}\", so that rows of one time are no peers",
+            "{name}() over a stream is ordered by more than \"{}\", so rows of the same time are not peers",
             time.column.name
         ))
         .with_hint(format!(
@@ -303,7 +303,7 @@ fn shifted(name: &str, args: &[Expr], ignore_nulls: bool) -> Result<(What, OverF
     };
     let rows =
         rows.filter(|rows| rows.unsigned_abs() <= FOLLOWING_MAX as u64).ok_or_else(|| {
-            Error::sql(format!("the number of rows in {name}() over a stream is no constant"))
+            Error::sql(format!("the number of rows in {name}() over a stream is not a constant"))
                 .with_hint(format!("Give a whole number of up to {FOLLOWING_MAX}: {name}(x, 2)."))
         })?;
     let default = match args.get(2) {
@@ -311,7 +311,7 @@ fn shifted(name: &str, args: &[Expr], ignore_nulls: bool) -> Result<(What, OverF
         Some(Expr::Literal(value, _)) => Some(value.clone()),
         Some(_) => {
             return Err(Error::sql(format!(
-                "the default of {name}() over a stream is no constant"
+                "the default of {name}() over a stream is not a constant"
             ))
             .with_hint(format!("Use coalesce({name}(x, 1), …), or give a constant.")));
         }

@@ -143,7 +143,7 @@ impl RowPattern {
         }
         if self.plan().looks_ahead() {
             return Err(refused(
-                Error::sql("NEXT in MATCH_RECOGNIZE over a stream would wait for rows behind the match")
+                Error::sql("NEXT in MATCH_RECOGNIZE over a stream would wait for rows after the match")
                     .with_hint("Make the next row a variable of the pattern: PATTERN (a b) DEFINE b AS b.x > a.x."),
             ));
         }

@@ -217,10 +217,9 @@ fn order(
     context: &mut dyn RelationPlannerContext,
 ) -> Result<Vec<(usize, SortOptions)>> {
     if by.is_empty() {
-        let e =
-            Error::sql("MATCH_RECOGNIZE needs an ORDER BY: a pattern goes over rows in an order");
+        let e = Error::sql("MATCH_RECOGNIZE needs an ORDER BY: a pattern matches rows in an order");
         return Err(error(
-            e.with_hint("Write ORDER BY and the event time behind PARTITION BY."),
+            e.with_hint("Write ORDER BY and the event time after PARTITION BY."),
             span,
         ));
     }
@@ -259,7 +258,7 @@ fn check_classifiers(planned: &Planned, variable: usize, name: &Ident) -> Result
         if let Draft::Classifier(Some(of)) = slot.what
             && of & own == 0
         {
-            let e = Error::sql("CLASSIFIER of another variable stands in DEFINE");
+            let e = Error::sql("CLASSIFIER of another variable is not allowed in DEFINE");
             let hint =
                 "Use it in MEASURES, or test the variable's columns: LAST(a.price) IS NOT NULL.";
             return Err(error(e.with_hint(hint), Some(name.span)));
@@ -302,7 +301,7 @@ fn said(symbols: Vec<SymbolDefinition>) -> Result<Said> {
                 let pattern = pattern(&definition, &mut said.variables)?;
                 if pattern.lengths().0 == 0 {
                     let e = Error::sql("the pattern can match no rows at all");
-                    let hint = "Make a variable of it necessary: a+ instead of a*.";
+                    let hint = "Require one of its variables: a+ instead of a*.";
                     return Err(error(e.with_hint(hint), Some(symbol.span)));
                 }
                 said.pattern = Some(pattern);

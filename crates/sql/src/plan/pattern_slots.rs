@@ -69,7 +69,7 @@ impl Variables {
     pub(super) fn named(&self, name: &Ident) -> Result<u64> {
         self.find(name).ok_or_else(|| {
             let known = self.names.iter().map(|name| name.value.as_str());
-            let e = Error::sql(format!("\"{}\" is no variable of the pattern", name.value));
+            let e = Error::sql(format!("\"{}\" is not a variable of the pattern", name.value));
             let e = e.with_hint(did_you_mean(&name.value, known, "variables"));
             error(e, Some(name.span))
         })
@@ -194,9 +194,10 @@ impl Slots<'_> {
         let _never_breaks = VisitMut::visit(expr, &mut walk);
         let Unqualified { found, bare, inner, .. } = walk;
         if let Some((name, at)) = inner {
-            let e =
-                Error::sql(format!("{name} stands within another function over rows of a match"));
-            let hint = "PREV and NEXT may hold FIRST or LAST, and nothing else holds another one.";
+            let e = Error::sql(format!(
+                "{name} cannot be nested in another function over rows of a match"
+            ));
+            let hint = "PREV and NEXT may contain FIRST or LAST; no other function may contain another one.";
             return Err(error(e.with_hint(hint), Some(at)));
         }
         match found.as_deref() {
@@ -322,7 +323,7 @@ impl Slots<'_> {
         let Some(name) = function_name(&call.name) else { return Ok(None) };
         let span = call.name.span();
         if call.over.is_some() {
-            let e = Error::sql("OVER stands in MATCH_RECOGNIZE");
+            let e = Error::sql("OVER is not allowed in MATCH_RECOGNIZE");
             let hint = "Compute it in a subquery: FROM (SELECT *, … OVER (…) AS x FROM t) MATCH_RECOGNIZE (…).";
             return Err(error(e.with_hint(hint), Some(span)));
         }
@@ -423,7 +424,7 @@ fn refuse_unstable(expr: &Expr, span: Span) -> Result<()> {
     match found {
         None => Ok(()),
         Some(what) => {
-            let e = Error::sql(format!("{what} stands in MATCH_RECOGNIZE"));
+            let e = Error::sql(format!("{what} is not allowed in MATCH_RECOGNIZE"));
             let hint = "Compute it in a subquery below, or in the SELECT above.";
             Err(error(e.with_hint(hint), Some(span)))
         }
@@ -468,7 +469,7 @@ impl Walk<'_, '_> {
                 {
                     let is_final = marker == FINAL;
                     if !self.slots.measures {
-                        let e = Error::sql("FINAL and RUNNING stand in DEFINE");
+                        let e = Error::sql("FINAL and RUNNING are not allowed in DEFINE");
                         let hint = "Conditions see the rows so far; leave the word out.";
                         return Err(error(e.with_hint(hint), Some(call.name.span())));
                     }
@@ -482,9 +483,9 @@ impl Walk<'_, '_> {
                         if !matches!(inner, ast::Expr::Identifier(_)) {
                             let word = marker.trim_start_matches('$').to_uppercase();
                             let e = Error::sql(format!(
-                                "{word} stands before what reads no rows of the match"
+                                "{word} must come before a function over rows of the match"
                             ));
-                            let hint = "It stands before FIRST, LAST and aggregates.";
+                            let hint = "It may come before FIRST, LAST and aggregates.";
                             return Err(error(e.with_hint(hint), Some(call.name.span())));
                         }
                         *expr = inner;
@@ -508,7 +509,7 @@ impl Walk<'_, '_> {
                 *expr = self.slot(slot);
             }
             ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. } => {
-                let e = Error::sql("a subquery stands in MATCH_RECOGNIZE");
+                let e = Error::sql("a subquery is not allowed in MATCH_RECOGNIZE");
                 let hint =
                     "Join its result below: FROM (SELECT … FROM t JOIN u …) MATCH_RECOGNIZE (…).";
                 return Err(error(e.with_hint(hint), Some(expr.span())));

@@ -30,7 +30,8 @@ use super::relation::POSITION_COLUMN;
 use super::stream_of;
 use super::tvf::error;
 
-const HINT: &str = "Write FROM stream TABLESAMPLE BERNOULLI (10) REPEATABLE (1): so many percent.";
+const HINT: &str =
+    "Write FROM stream TABLESAMPLE BERNOULLI (10) REPEATABLE (1) for 10 percent of the rows.";
 
 /// Plans relations with a sample; leaves every other relation to the next planner.
 #[derive(Debug)]

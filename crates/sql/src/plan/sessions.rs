@@ -117,7 +117,7 @@ fn grouped(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
         },
         _ => {
             return Err(refused(
-                Error::sql("GROUP BY over more than one SESSION does not tell their keys")
+                Error::sql("GROUP BY over more than one SESSION does not determine their keys")
                     .with_hint(
                         "Name the keys of each: SESSION(t PARTITION BY key, time column, gap).",
                     ),
@@ -172,7 +172,7 @@ fn keys(aggregate: &Aggregate, found: &Found<'_>) -> Result<Option<Vec<Expr>>> {
                 let same = |a: &[Expr], b: &[Expr]| a.iter().all(|key| b.contains(key));
                 if !same(before, &keys) || !same(&keys, before) {
                     return Err(refused(
-                        Error::sql("the grouping sets have different keys, so they do not tell those of SESSION")
+                        Error::sql("the grouping sets have different keys, so they do not determine those of SESSION")
                             .with_hint(PARTITION_HINT),
                     ));
                 }
@@ -181,7 +181,7 @@ fn keys(aggregate: &Aggregate, found: &Found<'_>) -> Result<Option<Vec<Expr>>> {
     }
     if grouped && changing {
         return Err(refused(
-            Error::sql("a key of GROUP BY is another value each time, so it is no key of SESSION")
+            Error::sql("a key of GROUP BY has another value each time it is computed, so it cannot be a key of SESSION")
                 .with_hint("Compute it in a column of the stream."),
         ));
     }
@@ -194,7 +194,7 @@ const PARTITION_HINT: &str = "Name the keys of the sessions: FROM SESSION(t PART
 fn mixed(expr: &Expr) -> datafusion::common::DataFusionError {
     refused(
         Error::sql(format!(
-            "\"{expr}\" is made of a session and of its rows, so it is no key of it"
+            "\"{expr}\" depends on a session and on its rows, so it cannot be one of its keys"
         ))
         .with_hint(PARTITION_HINT),
     )
@@ -204,10 +204,10 @@ fn mixed(expr: &Expr) -> datafusion::common::DataFusionError {
 fn cannot_tell(column: Option<&Column>) -> datafusion::common::DataFusionError {
     let error = match column {
         Some(column) => Error::sql(format!(
-            "GROUP BY does not tell the keys of SESSION: \"{}\" is no column of its input",
+            "GROUP BY does not determine the keys of SESSION: \"{}\" is not a column of its input",
             column.flat_name()
         )),
-        None => Error::sql("GROUP BY does not tell the keys of SESSION"),
+        None => Error::sql("GROUP BY does not determine the keys of SESSION"),
     };
     let error = error.with_hint(PARTITION_HINT);
     let place = column.and_then(|column| column.spans().first().and_then(place_of));
@@ -357,7 +357,7 @@ fn joined<'a>(
         if below.mentions(condition)? {
             return Err(refused(
                 Error::sql(format!(
-                    "\"{condition}\" is of a session that is made of the joined rows"
+                    "\"{condition}\" refers to a session that is formed of the joined rows"
                 ))
                 .with_hint(
                     "Join a subquery of sessions: (SELECT … FROM SESSION(t PARTITION BY key, …)).",

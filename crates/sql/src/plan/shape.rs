@@ -255,7 +255,7 @@ fn unordered(input: &LogicalPlan, known: &[Known]) -> Result<Error> {
     let of = streams(input);
     if input.exists(over::waits_for_rows)? {
         return Ok(Error::sql(format!(
-            "OVER on {of} stands above one that waits for further rows (LEAD, or ROWS … FOLLOWING), whose rows do not come in \
+            "OVER on {of} is above one that waits for further rows (LEAD, or ROWS … FOLLOWING), whose rows are not returned in \
              order of time"
         ))
         .with_hint("Use RANGE BETWEEN … AND INTERVAL '…' FOLLOWING there, or one OVER (…) for all that wait."));

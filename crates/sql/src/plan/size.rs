@@ -44,7 +44,7 @@ impl Size {
         let over = |what: &str, found: u64, max: u64| {
             Error::new(
                 ErrorKind::Limit,
-                format!("the statement means a plan of {found} {what}, more than {max}"),
+                format!("the plan of the statement has {found} {what}, more than {max}"),
             )
             .with_hint(
                 "What is named twice is planned twice, views and WITH too. Keep results in a \
@@ -229,7 +229,7 @@ impl Visitor for Walk {
         self.frame()?.size.nodes += 1;
         let sets = grouping_sets(&select.group_by);
         if sets > SETS_MAX {
-            let message = format!("GROUP BY means {sets} grouping sets, more than {SETS_MAX}");
+            let message = format!("GROUP BY has {sets} grouping sets, more than {SETS_MAX}");
             return ControlFlow::Break(Box::new(
                 Error::new(ErrorKind::Limit, message)
                     .with_hint("Name those that you need in GROUPING SETS (…)."),
@@ -381,7 +381,7 @@ mod tests {
         let cube = |n| format!("SELECT count(*) FROM {} GROUP BY CUBE ({})", from(n), columns(n));
         plan(&context, &cube(10)).unwrap();
         let sets = refused(&context, &cube(20));
-        assert_eq!(sets, "GROUP BY means 1048576 grouping sets, more than 4096");
+        assert_eq!(sets, "GROUP BY has 1048576 grouping sets, more than 4096");
         refused(&context, &cube(63));
         let both = format!("SELECT 1 FROM {} GROUP BY CUBE ({1}), CUBE ({1})", from(8), columns(8));
         refused(&context, &both);

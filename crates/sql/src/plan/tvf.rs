@@ -262,7 +262,7 @@ fn session_keys(
         let key = context.sql_to_expr(expr, input.schema())?;
         if key.is_volatile() {
             let e = Error::sql(format!(
-                "\"{key}\" is another value each time, so it is no key of {}",
+                "\"{key}\" has another value each time it is computed, so it cannot be a key of {}",
                 function.name()
             ));
             return Err(error(e.with_hint("Compute it in a column of the stream."), Some(span)));

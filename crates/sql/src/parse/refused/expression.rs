@@ -99,7 +99,7 @@ fn arguments(walk: &Walk<'_>, function: &str, list: &FunctionArgumentList) -> Re
             | FunctionArgExpr::QualifiedWildcard(_)
             | FunctionArgExpr::Wildcard => {}
             FunctionArgExpr::WildcardWithOptions(_) => {
-                let message = format!("nothing may stand behind * in {function}");
+                let message = format!("nothing may follow * in {function}");
                 return Err(walk.refused(function, &message, "Write count(*)."));
             }
         }

@@ -163,7 +163,7 @@ pub(super) fn insert(walk: &Walk<'_>, insert: &Insert) -> Result<()> {
     walk.without(
         !optimizer_hints.is_empty(),
         "INSERT",
-        "hints to the optimizer are not read",
+        "optimizer hints are not supported",
         leave,
     )?;
     let named = matches!(table, TableObject::TableName(_));
@@ -184,7 +184,7 @@ pub(super) fn insert(walk: &Walk<'_>, insert: &Insert) -> Result<()> {
     walk.without(alias, "AS", "the target of INSERT has no alias", leave)?;
     let hint = "SELECT the rows afterwards.";
     let returns = returning.is_some() || output.is_some();
-    walk.without(returns, "RETURNING", "INSERT gives no rows back", hint)?;
+    walk.without(returns, "RETURNING", "INSERT returns no rows", hint)?;
     walk.without(priority.is_some(), "INSERT", "INSERT has no priority", leave)?;
     let hint = "Use SET name = value before it.";
     walk.without(settings.is_some(), "SETTINGS", "INSERT has no SETTINGS of its own", hint)?;
@@ -253,7 +253,11 @@ fn constrained(walk: &Walk<'_>, table: &str, constraint: &TableConstraint) -> Er
             ("INDEX", "Remove it: there are no indexes.")
         }
     };
-    walk.refused(word, &format!("table \"{table}\" cannot have {word}: it would not be held"), hint)
+    walk.refused(
+        word,
+        &format!("table \"{table}\" cannot have {word}: it would not be enforced"),
+        hint,
+    )
 }
 
 const KEY: &str = "Remove it; SELECT DISTINCT, or GROUP BY the key, gives each key once.";
@@ -269,10 +273,10 @@ fn column_options(column: &ColumnDef) -> Result<()> {
             | ColumnOption::Default(_)
             // It stays in the text of the definition, which SHOW CREATE shows.
             | ColumnOption::Comment(_) => continue,
-            ColumnOption::PrimaryKey(_) => ("PRIMARY KEY: it would not be held".to_owned(), KEY),
-            ColumnOption::Unique(_) => ("UNIQUE: it would not be held".to_owned(), KEY),
-            ColumnOption::ForeignKey(_) => ("REFERENCES: it would not be held".to_owned(), REFERENCE),
-            ColumnOption::Check(_) => ("CHECK: it would not be held".to_owned(), CHECK),
+            ColumnOption::PrimaryKey(_) => ("PRIMARY KEY: it would not be enforced".to_owned(), KEY),
+            ColumnOption::Unique(_) => ("UNIQUE: it would not be enforced".to_owned(), KEY),
+            ColumnOption::ForeignKey(_) => ("REFERENCES: it would not be enforced".to_owned(), REFERENCE),
+            ColumnOption::Check(_) => ("CHECK: it would not be enforced".to_owned(), CHECK),
             ColumnOption::Generated { .. } => (
                 "GENERATED".to_owned(),
                 "Compute it in the query or in a view; the columns of a stream may be generated.",

@@ -326,11 +326,11 @@ fn submissions_are_split() {
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn wrong_statements_point_at_the_mistake() {
     let cases = [
-        ("SELCT 1", "begins no statement", "SELCT", "Did you mean SELECT?"),
+        ("SELCT 1", "does not begin a statement", "SELCT", "Did you mean SELECT?"),
         ("SELECT 1;\nSELECT * FROM t FORM x", "expected the end", "x", ""),
         ("SELECT * FROM", "found the end of the statement", "", ""),
         ("SELECT 1 +", "found the end of the statement", "", ""),
-        ("SELECT * FROM t EMIT FINAL EMIT FINAL", "EMIT stands twice", "EMIT", "remove one"),
+        ("SELECT * FROM t EMIT FINAL EMIT FINAL", "EMIT is given twice", "EMIT", "remove one"),
         ("SELECT * FROM t EMIT FINAL GRACE PERIOD 1 s ALLOW LATENESS 1 s", "twice", "ALLOW", ""),
         ("SELECT * FROM t EMIT FINAL WHERE a", "expected the end", "WHERE", "after LIMIT"),
         ("SELECT * FROM t EMIT CHANGE", "expected the end", "CHANGE", "EMIT takes"),
@@ -392,7 +392,7 @@ fn wrong_statements_point_at_the_mistake() {
         ),
         ("SELECT * FROM TUMBLE('x', ts, INTERVAL '1 m')", "not a table", "TUMBLE", ""),
         ("CREATE STREM s (a INT)", "expected", "STREM", "STREAM"),
-        ("CREATE STREAM s (a INT, A INT)", "column \"a\" stands twice", "A", ""),
+        ("CREATE STREAM s (a INT, A INT)", "column \"a\" is given twice", "A", ""),
         (
             "CREATE STREAM s (a INT, WATERMARK FOR b)",
             "unknown column \"b\"",
@@ -408,7 +408,12 @@ fn wrong_statements_point_at_the_mistake() {
         ("CREATE STREAM s (a INT PRIMARY KEY)", "cannot have PRIMARY KEY", "a", ""),
         ("CREATE STREAM s (a INT b)", "found \"b\"", "b", ""),
         ("CREATE STREAM s (a", "never closed", "(", ""),
-        ("CREATE STREAM s WITH (a = '1', 'A' = '2')", "option \"A\" stands twice", "'A' = '2'", ""),
+        (
+            "CREATE STREAM s WITH (a = '1', 'A' = '2')",
+            "option \"A\" is given twice",
+            "'A' = '2'",
+            "",
+        ),
         ("CREATE STREAM s WITH (a = b)", "the value of \"a\"", "b", "single quotes"),
         ("CREATE STREAM s", "expected columns or WITH", "", "WATERMARK"),
         ("CREATE SINK k FROM v", "not part of this version", "SINK", ""),

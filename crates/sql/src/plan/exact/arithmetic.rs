@@ -192,7 +192,7 @@ fn beyond(error: DataFusionError, of: &DataType) -> DataFusionError {
     match overflow {
         Some(what) => {
             let what = what.strip_prefix("Overflow happened on: ").unwrap_or(&what);
-            ours(format!("{what} is beyond what {} holds", sql_type(of)))
+            ours(format!("{what} is out of range for {}", sql_type(of)))
         }
         None => error,
     }
