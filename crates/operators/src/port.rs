@@ -176,9 +176,9 @@ impl Iterator for WindowRows {
 /// While [`flush_to`](Self::flush_to) requests it, the runtime flushes every worker, [adds](Self::add) the segments and
 /// reports that by [`flushed`](Self::flushed). It then closes up to [`complete_to`](Self::complete_to) and no further.
 pub trait CoordinatorPart: Debug + Send {
-    /// Adds a segment that a worker gathered of `input`.
-    ///
     /// Adds a segment of a worker's state for `input`.
+    ///
+    /// # Errors
     /// Internal when it arrives too late; when an aggregate cannot merge.
     fn add(&mut self, input: usize, segment: Segment) -> Result<()>;
 

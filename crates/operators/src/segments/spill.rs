@@ -3,8 +3,8 @@
 //! ```text
 //! segment ─freeze─► groups, in 256 buckets by hash ─► parts (of some thousand groups, whole buckets) ─► file
 //! window  ◄─ bucket by bucket: the parts of all its segments, merged ◄─────────────────────────┘
+//! ```
 //! A group is in the same bucket in every segment, so that a window can be merged a few buckets at a time without
-//! searching other buckets.
 //! searching other buckets.
 //!
 //! This module does no input or output itself: where the bytes are stored is up to a [`SpillSpace`].

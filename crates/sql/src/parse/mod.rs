@@ -12,7 +12,6 @@
 //! brought into canonical form.
 //!
 //! Invariants: no syntax tree becomes text again; deep nesting is an error, not a stack overflow.
-//! Invariants: text never becomes text again; deep nesting is an error, not a stack overflow.
 
 mod asof;
 mod buckets;

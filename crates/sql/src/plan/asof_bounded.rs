@@ -1,12 +1,15 @@
 //! The bounded form of ASOF joins: both sides in one order, and for each row of the left side the last row of the right
 //! side before it.
 //!
-//! ```text left  ─► keys, tick, side, (left row), NULL  ─┐        per key, ordered by tick, side, values: right ─►
-//! keys, tick, side, NULL, (right row) ─┴► union ─► last right row so far ─► rows of the left side ``` The window
-//! function sorts: the underlying engine plans sorts of a union incorrectly if one side is constant. The ticks of the
-//! right side are shifted by the bound, so that a row counts from its tick on. For later rows the order is reversed;
-//! for both directions the ticks are not shifted, and the nearer of the two neighbours of each row is taken. This is
-//! written independently of the operator, which is tested against it.
+//! ```text
+//! left  ─► keys, tick, side, (left row), NULL  ─┐        per key, ordered by tick, side, values:
+//! right ─► keys, tick, side, NULL, (right row) ─┴► union ─► last right row so far ─► rows of the left side
+//! ```
+//! The window function sorts: the underlying engine plans sorts of a union incorrectly if one side is constant.
+//!
+//! The ticks of the right side are shifted by the bound, so that a row counts from its tick on. For later rows the order
+//! is reversed; for both directions the ticks are not shifted, and the nearer of the two neighbours of each row is taken.
+//! This is written independently of the operator, which is tested against it.
 
 use std::sync::Arc;
 

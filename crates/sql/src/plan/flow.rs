@@ -158,8 +158,8 @@ pub enum LeafSource {
     Stream {
         /// The stream or view.
         relation: Arc<StreamRelation>,
-        /// The columns that the leaf reads: indexes into the relation's schema, ascending, including the
-        /// event-time columns that windows use are among them.
+        /// The columns that the leaf reads: indexes into the relation's schema, ascending; they
+        /// include the event-time columns that windows use.
         projection: Vec<usize>,
         /// Conditions that every row that affects the result satisfies. The plan checks them again, so a source may
         /// ignore them.

@@ -251,7 +251,7 @@ fn comparable(mut expr: Expr, schema: &DFSchema) -> Result<Expr> {
     Ok(expr)
 }
 
-/// Refuses a condition that compares CLASSIFIER with another variable than its own.
+/// Refuses CLASSIFIER of another variable in a condition.
 fn check_classifiers(planned: &Planned, variable: usize, name: &Ident) -> Result<()> {
     let own = u32::try_from(variable).ok().and_then(|at| 1_u64.checked_shl(at)).unwrap_or(0);
     for slot in &planned.slots {

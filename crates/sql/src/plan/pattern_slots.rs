@@ -1,10 +1,12 @@
 //! The expressions of DEFINE and MEASURES: what they read of the rows of a match becomes slots, and the rest becomes an
 //! expression over these.
 //!
-//! ```text b.price > PREV(b.price) AND avg(a.price) < 15     "$0" > "$1" AND "$2" < 15   "$0": price of the last b
-//! "$1": price of the row before it   "$2": avg(price) over the rows of a ``` This works on the syntax tree, since
-//! variables are not relations of the underlying engine. Slots have quoted names, which cannot be written without
-//! quotes.
+//! ```text
+//! b.price > PREV(b.price) AND avg(a.price) < 15     "$0" > "$1" AND "$2" < 15
+//!   "$0": price of the last b   "$1": price of the row before it   "$2": avg(price) over the rows of a
+//! ```
+//! This works on the syntax tree, since variables are not relations of the underlying engine. Slots have quoted names,
+//! which cannot be written without quotes.
 //!
 //! Invariant: nothing is dropped; what cannot be computed within a match is refused.
 

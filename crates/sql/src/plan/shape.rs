@@ -187,7 +187,7 @@ pub(crate) fn returns_pairs(plan: &LogicalPlan) -> Result<bool> {
     }
 }
 
-/// A node that needs all rows of a window. `told`: whether it is grouped by windows.
+/// A node that needs all rows of a window. `told`: whether its keys identify the window.
 fn whole(clause: &str, add: &str, input: &LogicalPlan, told: bool) -> Result<Kind> {
     match kind(input)? {
         Kind::Static => Ok(Kind::Static),

@@ -1,12 +1,13 @@
 //! Numbers as SQL defines them, where DataFusion's plans differ.
 //!
 //! - `+ - *` and unary minus of integers wrap there, and decimals get more digits than their type has. Here each
-//! becomes a function that fails instead ([`arithmetic`]). It is a function because DataFusion's optimiser folds
-//! constants, and leaves those that fail to be executed. - 0.0 and -0.0 are equal, and so are all NaN, except where
-//! DataFusion compares bits or sorts: PARTITION BY, ORDER BY and   its peers, IN, CASE, nullif, DISTINCT within
-//! aggregates. There they are made the same ([`floats`]); so are NaN in   GROUP BY, DISTINCT, joins, equalities and
-//! session keys ([`keys`]). - An INSERT that would truncate a value is an error ([`assignment`]). - Text becomes a time
-//! with zone in the session's time zone ([`zones`]), also without seconds ([`minutes`]).
+//!   becomes a function that fails instead ([`arithmetic`]). It is a function because DataFusion's optimiser folds
+//!   constants, and leaves those that fail to be executed.
+//! - 0.0 and -0.0 are equal, and so are all NaN, except where DataFusion compares bits or sorts: PARTITION BY, ORDER BY
+//!   and its peers, IN, CASE, nullif, DISTINCT within aggregates. There they are made the same ([`floats`]); so are NaN
+//!   in GROUP BY, DISTINCT, joins, equalities and session keys ([`keys`]).
+//! - An INSERT that would truncate a value is an error ([`assignment`]).
+//! - Text becomes a time with zone in the session's time zone ([`zones`]), also without seconds ([`minutes`]).
 //!
 //! All are analyzer rules after type coercion, so that every plan has them: bounded, continuous, DML, and a plan that
 //! is analysed again. They are idempotent.
