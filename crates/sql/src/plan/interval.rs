@@ -2,9 +2,9 @@
 //!
 //! `a JOIN b ON a.k = b.k AND a.ts BETWEEN b.ts - i AND b.ts + j` keeps only the rows that can still match. Both bounds
 //! are needed, in any form: `a.ts >= b.ts - i`, `b.ts <= a.ts + i`, `a.ts - b.ts <= i`, `a.ts = b.ts`. They may also
-//! follow from the bounds of a window, which are a fixed length apart (`a.ts >= w.window_start AND a.ts <
-//! w.window_end`), and the second one from constants (`a.ts >= b.ts AND a.ts < TIMESTAMP '…' AND b.ts >= TIMESTAMP
-//! '…'`).
+//! follow from the bounds of a window, which are a fixed length apart
+//! (`a.ts >= w.window_start AND a.ts < w.window_end`), and the second one from constants
+//! (`a.ts >= b.ts AND a.ts < TIMESTAMP '…' AND b.ts >= TIMESTAMP '…'`).
 //!
 //! The bounded form is the ordinary join; the continuous form is an operator with two inputs
 //! ([`windrow_operators::IntervalJoinSpec`]). Conditions that are neither bounds nor equal keys are checked when pairs

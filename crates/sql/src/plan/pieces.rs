@@ -91,7 +91,7 @@ impl Made {
     }
 }
 
-/// The size of a result, or the limits of one.
+/// The size of a result, and the effort for it.
 #[derive(Clone, Copy)]
 struct Size {
     bytes: usize,
