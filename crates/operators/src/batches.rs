@@ -1,4 +1,4 @@
-//! Batches that are kept as they are: put together where they are small, and without the bytes of other rows.
+//! Batches that are stored: small ones are concatenated, and none retains the bytes of other rows.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ const SMALL_ROWS: usize = 1024;
 /// … up to this many rows.
 const TOGETHER_ROWS: usize = 8192;
 
-/// Puts neighbours together where batches are small: under light load a micro-batch is a few rows,
-/// and what comes after a window should not pay for each.
+/// Concatenates neighbours where batches are small: under light load a micro-batch is a few rows, and the operators
+/// after a window should not pay for each.
 pub(crate) fn together(batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
     let mut out: Vec<RecordBatch> = vec![];
     let mut small: Vec<RecordBatch> = vec![];
@@ -51,8 +51,8 @@ fn put_together(small: &mut Vec<RecordBatch>, out: &mut Vec<RecordBatch>) -> Res
     Ok(())
 }
 
-/// Copies the visible bytes when they are much fewer than those held: string views keep whole buffers alive that mostly
-/// belong to rows that were filtered out.
+/// Copies the visible bytes when they are much fewer than the bytes retained: string views retain whole buffers, most
+/// of which belongs to rows that were filtered out.
 pub(crate) fn without_foreign_bytes(batch: RecordBatch) -> Result<RecordBatch> {
     let mut changed: Option<Vec<ArrayRef>> = None;
     for (i, column) in batch.columns().iter().enumerate() {
@@ -94,7 +94,7 @@ fn compact_views(column: &ArrayRef) -> Option<ArrayRef> {
     }
 }
 
-/// Returns a column that holds only what is visible in it, in the form in which it would be written: views,
+/// Returns a column that retains only what is visible in it, in the form in which it would be written: views,
 /// dictionaries, and those inside lists and structs, share buffers with other rows.
 pub(crate) fn alone(column: &ArrayRef) -> Result<ArrayRef> {
     Ok(match column.data_type() {
@@ -122,7 +122,7 @@ pub(crate) fn alone(column: &ArrayRef) -> Result<ArrayRef> {
     })
 }
 
-/// Returns the batch with columns that hold little more than what is visible, in the form in which they would be
+/// Returns the batch with columns that retain little more than what is visible, in the form in which they would be
 /// written.
 ///
 /// # Errors

@@ -1,19 +1,19 @@
-//! Slices and windows of days and months, as the clocks of a time zone show them.
+//! Slices and windows of days and months in the local time of a time zone.
 //!
-//! Days and months are numbered from 1970 on, and windows are a number of them: what is arithmetic on ticks for other
-//! windows is the same arithmetic on these numbers here. Steps of CUMULATE are counted from the start of the longest
-//! window on, so that they need not divide it.
+//! Days and months are numbered from 1970, and windows have a number of them: the arithmetic on ticks for other windows
+//! is done on these numbers here. Steps of CUMULATE are counted from the start of the longest window, so that they need
+//! not divide it.
 //!
-//! Invariants: units tile time, in order, whatever the clocks do: where an hour of midnight comes twice, the day begins
-//! with the first one. Arithmetic saturates, so that no time panics; for the times of
+//! Invariants: units tile time, in order, whatever the clocks do: if the clocks are set back across midnight, the day
+//! begins with the first midnight. Arithmetic saturates, so that no time panics; for the times of
 //! [`WindowSpec::valid_times`](windrow_core::WindowSpec::valid_times) it is exact.
 
 use windrow_core::{Calendar, CalendarUnit, StepUnit, WindowKind};
 
 const DAY: i64 = 86_400;
-/// No clock is further from UTC than this, in seconds.
+/// The greatest offset of local time from UTC, in seconds.
 const AHEAD_MAX: i64 = DAY;
-/// Years after 200,000 are none.
+/// Units end before the year 200,000.
 const UNIT_MAX: i64 = Calendar::SECONDS_MAX / DAY;
 
 /// The slices of calendar windows.
@@ -21,13 +21,13 @@ const UNIT_MAX: i64 = Calendar::SECONDS_MAX / DAY;
 pub(crate) struct CalendarSlicing {
     kind: WindowKind,
     offset: i64,
-    /// In units; of CUMULATE the step, in its own unit.
+    /// In units; for CUMULATE the step, in its own unit.
     width: i64,
     calendar: Calendar,
 }
 
 impl CalendarSlicing {
-    /// `width`: that of slices of windows in units.
+    /// `width` is that of the slices of windows in units.
     pub(crate) fn new(kind: WindowKind, offset: i64, width: i64, calendar: Calendar) -> Self {
         Self { kind, offset, width, calendar }
     }
@@ -69,7 +69,7 @@ impl CalendarSlicing {
     pub(crate) fn start_of(&self, end: i64) -> i64 {
         match self.kind {
             WindowKind::Tumble { size } | WindowKind::Hop { size, .. } => {
-                // From the last unit that has an instant: a zone that crossed the date line has an empty day.
+                // From the last unit that has an instant: a zone that crossed the date line has skipped a day.
                 let after = self.unit(end.saturating_sub(1)).saturating_add(1);
                 self.start(after.saturating_sub(size))
             }
@@ -77,7 +77,7 @@ impl CalendarSlicing {
         }
     }
 
-    /// The number of windows that end after `end` and up to `last`, roughly where steps have no constant length.
+    /// The number of windows that end after `end` and up to `last`; approximate if the length of steps varies.
     pub(crate) fn windows_between(&self, end: i64, last: i64) -> u64 {
         let units = self.unit(last).abs_diff(self.unit(end));
         match self.kind {
@@ -146,7 +146,7 @@ impl CalendarSlicing {
             CalendarUnit::Day => day,
             CalendarUnit::Month => month_of_day(day),
         };
-        // Clocks that were put back across midnight show the old day again: it is over.
+        // Clocks that were set back across midnight show the previous day again, which has ended.
         if self.start_of_unit(unit, found + 1) <= time { found + 1 } else { found }
     }
 
@@ -166,7 +166,7 @@ impl CalendarSlicing {
         self.calendar.seconds(self.first_instant(shown))
     }
 
-    /// The first second at which the clocks show `shown` (seconds after 1970-01-01 00:00) or later.
+    /// The first second at which the local time is `shown` (seconds after 1970-01-01 00:00) or later.
     fn first_instant(&self, shown: i64) -> i64 {
         let ahead = |seconds| self.calendar.zone.ahead_of_utc(seconds);
         let before = shown - ahead(shown - AHEAD_MAX);
@@ -176,7 +176,7 @@ impl CalendarSlicing {
         if is_shown(low) {
             return low;
         }
-        // The clocks change in between.
+        // The clocks are changed in between.
         while high - low > 1 {
             let middle = low + (high - low) / 2;
             if is_shown(middle) {
@@ -189,8 +189,8 @@ impl CalendarSlicing {
     }
 }
 
-/// The month of a day, both numbered from 1970-01-01 on. (Years of 400 years are alike; a year begins in March here, so
-/// that the leap day is its last.)
+/// The month of a day, both numbered from 1970-01-01. (The calendar repeats every 400 years; here a year begins in
+/// March, so that the leap day is its last.)
 fn month_of_day(day: i64) -> i64 {
     let day = day + 719_468;
     let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
@@ -200,7 +200,7 @@ fn month_of_day(day: i64) -> i64 {
     (era * 400 + year - 1_970) * 12 + from_march + 2
 }
 
-/// The first day of a month, both numbered from 1970-01-01 on.
+/// The first day of a month, both numbered from 1970-01-01.
 fn first_day_of_month(month: i64) -> i64 {
     let from_march = month + 1_970 * 12 - 2;
     let (year, of_year) = (from_march.div_euclid(12), from_march.rem_euclid(12));

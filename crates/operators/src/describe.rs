@@ -1,4 +1,4 @@
-//! Operators in words, as EXPLAIN shows them.
+//! Descriptions of operators, for EXPLAIN.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use windrow_core::{CalendarUnit, SessionSpec, StepUnit, WindowKind, WindowSpec, 
 use crate::slicing::Slicing;
 use crate::spec::Mode;
 
-/// Returns the windows in words, with lengths in ticks of `unit`.
+/// Returns a description of the windows, with lengths in ticks of `unit`.
 pub fn describe_windows(windows: Windows, unit: TimeUnit) -> String {
     match windows {
         Windows::Aligned(window) => aligned(window, unit),
@@ -20,7 +20,7 @@ fn describe_session(session: SessionSpec, unit: TimeUnit) -> String {
     format!("SESSION gap {}", Length { ticks: session.gap(), unit })
 }
 
-/// The length of a window, in words.
+/// The length of a window, as text.
 fn length(spec: WindowSpec, ticks: i64, unit: TimeUnit) -> String {
     match spec.calendar() {
         None => Length { ticks, unit }.to_string(),
@@ -28,7 +28,7 @@ fn length(spec: WindowSpec, ticks: i64, unit: TimeUnit) -> String {
     }
 }
 
-/// The step of a cumulating window, in words.
+/// The step of a cumulating window, as text.
 fn step(spec: WindowSpec, ticks: i64, unit: TimeUnit) -> String {
     match spec.calendar().map(|calendar| calendar.step_unit) {
         None | Some(StepUnit::Tick) => Length { ticks, unit }.to_string(),
@@ -61,7 +61,7 @@ fn aligned(spec: WindowSpec, unit: TimeUnit) -> String {
     text
 }
 
-/// What stays in state of windows: the part of time of which there is one value per key, and for how long.
+/// The unit of state of windows: the period for which one value per key is kept, and for how long.
 pub(crate) fn describe_kept(spec: WindowSpec, slicing: &Slicing, unit: TimeUnit) -> String {
     let length = |ticks| length(spec, ticks, unit);
     match (spec.kind(), slicing.width()) {
@@ -109,7 +109,7 @@ impl fmt::Display for Length {
     }
 }
 
-/// Writes what is computed from the rows of a window, and what is kept for that of each `part` of time.
+/// Writes what is computed from the rows of a window, and what is kept for it per `part` of time.
 pub(crate) fn describe_mode(
     f: &mut fmt::Formatter<'_>,
     input: &SchemaRef,

@@ -1,4 +1,4 @@
-//! A window whose segments are on disk: it is merged some buckets at a time, and its rows are returned in pieces, so
+//! A window whose segments are on disk: a few buckets are merged at a time, and its rows are returned in pieces, so
 //! that it takes little memory whatever its size.
 
 use std::sync::Arc;
@@ -21,10 +21,10 @@ pub struct DividedRows {
     space: Arc<dyn SpillSpace>,
     bounds: Bounds,
     segments: Vec<Spilled>,
-    /// In an aggregate: the next bucket, and the number of buckets per piece.
+    /// Of an aggregate: the next bucket, and the number of buckets per piece.
     bucket: usize,
     step: usize,
-    /// In a window of rows: the next segment and its next batch.
+    /// Of a window of rows: the next segment and its next batch.
     next: (usize, usize),
     /// Scratch.
     groups: Vec<usize>,
@@ -63,7 +63,7 @@ impl DividedRows {
         Ok(None)
     }
 
-    /// Merges the groups of the next buckets; `None` when they take too much and fewer would take less.
+    /// Merges the groups of the next buckets; `None` if they need too much memory and fewer would need less.
     fn merge(&mut self) -> Result<Option<GroupTable>> {
         let mut table = GroupTable::new(self.spec.columns(), 0)?;
         for segment in &self.segments {
@@ -106,7 +106,7 @@ impl Iterator for DividedRows {
             crate::Mode::Rows => self.batch(),
         };
         if !matches!(next, Ok(Some(_))) {
-            // Nothing more, also after an error.
+            // Ends the iteration, also after an error.
             (self.bucket, self.segments) = (BUCKETS, vec![]);
         }
         next.transpose()

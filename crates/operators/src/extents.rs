@@ -1,4 +1,5 @@
-//! The first and last event time of each group, which make a group of a slice a piece of a session, and its rows.
+//! The first and last event time of each group, which make a group of a slice a piece of a session, and its number of
+//! rows.
 
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ impl Extent {
     }
 }
 
-/// First and last times, and rows, by group.
+/// First and last times and numbers of rows, by group.
 #[derive(Debug, Default)]
 pub(crate) struct Extents(Vec<Extent>);
 

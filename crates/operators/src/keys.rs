@@ -1,7 +1,7 @@
 //! Numbering of keys of one integer-like column (integers, dates, times, timestamps, durations): an open-addressing
 //! table with the key beside its number, so that finding a key is one memory access.
 //!
-//! Invariant: `values[table[i].number] == table[i].key` for each filled place; at least a quarter of the places is
+//! Invariant: `values[table[i].number] == table[i].key` for each occupied slot; at least a quarter of the slots is
 //! empty, so that probing ends.
 
 use std::hash::{BuildHasher, RandomState};
@@ -11,12 +11,12 @@ use arrow::buffer::{Buffer, NullBuffer, ScalarBuffer};
 use arrow::datatypes::{ArrowNativeType, DataType};
 use windrow_core::{Error, ErrorKind, Result};
 
-/// The number of an empty place.
+/// The number that marks an empty slot.
 const EMPTY: u32 = u32::MAX;
-/// Places of a fresh table: few, because a slice may hold one key.
+/// The slots of a new table: few, because a slice may hold a single key.
 const PLACES_MIN: usize = 16;
 
-/// Keys whose places are read before the first is compared.
+/// The number of keys whose slots are read before the first is compared.
 const LOOKED_AHEAD: usize = 32;
 
 #[derive(Debug, Clone, Copy)]
@@ -51,8 +51,7 @@ impl IntegerKeys {
             table: vec![],
             values: vec![],
             null: None,
-            // Unknown to the senders of keys, so that they cannot make all of them collide. Numbers do not depend on
-            // it.
+            // Random, so that senders of keys cannot make all of them collide. Numbers do not depend on it.
             seed: RandomState::new().hash_one(0) | 1,
         })
     }
@@ -120,9 +119,9 @@ impl IntegerKeys {
         Ok(())
     }
 
-    /// Reads the places where the keys should be first, then compares: so memory accesses overlap, and a mispredicted
-    /// branch does not wait for one. What was read stays valid: a filled place keeps its key and number, an empty one
-    /// is read again.
+    /// Reads the slots where the keys should be first, then compares: memory accesses overlap, and a mispredicted
+    /// branch does not wait for one. The slots read remain valid: an occupied slot keeps its key and number, and an
+    /// empty one is read again.
     #[inline(always)]
     fn intern_chunk<T: ArrowNativeType>(
         &mut self,
@@ -219,7 +218,7 @@ fn narrow<T: ArrowNativeType>(values: &[i64], cut: impl Fn(i64) -> T) -> Buffer 
     values.iter().map(|key| cut(*key)).collect::<Vec<T>>().into()
 }
 
-/// Both halves of a wide product: each bit of the key reaches the low bits.
+/// Combines both halves of a wide product, so that each bit of the key reaches the low bits.
 #[inline(always)]
 fn spread(key: i64, seed: u64) -> usize {
     let product = u128::from(key as u64 ^ seed) * u128::from(seed ^ 0x9E37_79B9_7F4A_7C15);
@@ -234,7 +233,7 @@ mod tests {
 
     use super::*;
 
-    /// Interns two slices of a column and gives the keys back.
+    /// Interns two slices of a column and returns the keys.
     fn round(column: &ArrayRef) -> (Vec<usize>, ArrayRef) {
         let mut keys = IntegerKeys::for_type(column.data_type()).unwrap();
         let (mut all, mut numbers) = (vec![], vec![]);

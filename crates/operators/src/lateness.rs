@@ -1,6 +1,6 @@
-//! Determines which rows are late: exactly per row, whatever the batches.
+//! Determines which rows are late: exactly per row, independently of the batches.
 //!
-//! Rows of one partition come in order. The watermark just before row `i` is the greatest of the watermark before the
+//! Rows of one partition arrive in order. The watermark just before row `i` is the greatest of the watermark before the
 //! batch and every earlier row's time minus the declared delay. Row `i` counts in those of its windows whose end plus
 //! the allowed lateness is after that watermark: in all of them (on time), in some (partly late: only overlapping
 //! windows have such rows) or in none (late).
@@ -55,7 +55,7 @@ pub fn classify(
     })
 }
 
-/// What becomes of a row that is before the watermark just before it.
+/// The lateness of a row that is before the watermark just before it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Behindness {
     /// It counts in all results.
@@ -66,8 +66,9 @@ pub(crate) enum Behindness {
     Late,
 }
 
-/// Returns the rows that are not on time, by what `judge` says of the time of a row and the watermark (less the allowed
-/// lateness) just before it. It is asked only about rows before that watermark: the others are on time in every operator.
+/// Returns the rows that are not on time, by the result of `judge` for the time of a row and the watermark (less the
+/// allowed lateness) just before it. It is called only for rows before that watermark: others are on time in every
+/// operator.
 pub(crate) fn rows_behind(
     times: &[i64],
     before: Watermark,

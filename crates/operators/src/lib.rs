@@ -1,14 +1,14 @@
-//! The stateful operators of Windrow: everything between two stateless plans that keeps state. A new kind of operator is
-//! a module here behind the traits of `port`; what runs it, saves it or shows it knows those traits alone. No clock, no
-//! input or output, no SQL text, no catalog belongs here.
+//! The stateful operators of Windrow: everything between two stateless plans that keeps state. A new kind of operator
+//! is a module here that implements the traits of `port`; the code that runs, saves or shows operators uses only these
+//! traits. No clock, no input or output, no SQL text and no catalog belongs here.
 //!
 //! A worker feeds prepared batches to its [`WorkerPart`] (aligned windows and sessions share the [`SliceStore`]: each row
-//! is counted once, in one slice, whatever the overlap of windows). When the watermark passes, it emits what it has as
-//! [`Segment`]s. A coordinator adds the segments of all workers to one [`CoordinatorPart`], which returns finished rows in
-//! ascending order of their end. Which rows are late is decided per row, before they get here ([`lateness`]).
+//! is counted once, in one slice, however many windows overlap). When the watermark passes, it emits its state as
+//! [`Segment`]s. A coordinator adds the segments of all workers to one [`CoordinatorPart`], which returns finished rows
+//! in ascending order of their end. Which rows are late is decided per row before that ([`lateness`]).
 //!
 //! Invariants: synchronous, no input or output, no clock, no observable randomness. The same rows with the same tags
-//! give the same windows, whatever the batches, the stores and the moments of flushing.
+//! return the same windows, whatever the batches, the stores and the times of flushes.
 #![forbid(unsafe_code)]
 
 pub mod aggregates;

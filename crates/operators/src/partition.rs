@@ -1,7 +1,7 @@
-//! Divides a batch into pieces that fall into one slice each.
+//! Divides a batch into pieces that are in one slice each.
 //!
-//! The common batch lies in one slice and is not touched; a batch in time order is divided into runs without copying;
-//! only a mixed batch is gathered, and then once.
+//! A typical batch lies in one slice and is not changed; a batch in order of time is divided into runs without copying;
+//! only a mixed batch is copied, and only once.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,12 +12,12 @@ use windrow_core::{Error, Result};
 use crate::slicing::Slicing;
 use crate::survey::Times;
 
-/// Average rows per run from which runs are used without copying.
+/// The average number of rows per run from which runs are used without copying.
 const RUN_ROWS_MIN: usize = 256;
-/// Up to this many slices the slice of a row is found by comparison, beyond by division.
+/// Up to this many slices, the slice of a row is found by comparison, beyond that by division.
 const COMPARED_SLICES_MAX: usize = 12;
 
-/// Rows `[start, start + len)` that fall into one slice.
+/// Rows `[start, start + len)`, which are in one slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub(crate) slice: i64,
@@ -37,9 +37,9 @@ impl Piece {
 pub(crate) enum Partition {
     /// All rows are in one slice; the first and the last time.
     One(i64, Times),
-    /// Runs of the batch as it is.
+    /// Runs of the batch, unchanged.
     Runs(Vec<Piece>),
-    /// Runs of the batch after its rows have been put in this order.
+    /// Runs of the batch after its rows have been reordered like this.
     Gather(UInt32Array, Vec<Piece>),
 }
 
@@ -162,10 +162,10 @@ fn sort(slicing: &Slicing, times: &[i64]) -> Partition {
     Partition::Gather(rows.iter().map(|(_, row)| *row).collect::<Vec<u32>>().into(), pieces)
 }
 
-/// The slices that times were in: to look one up costs less than to find it by the calendar.
+/// The slices found so far: a lookup is cheaper than the calendar.
 struct KnownSlices<'a> {
     slicing: &'a Slicing,
-    /// The last tick of each, by the first.
+    /// The last tick of each slice, by the first.
     ends: BTreeMap<i64, i64>,
     /// First and last tick of the slice that was found last.
     last: Option<(i64, i64)>,

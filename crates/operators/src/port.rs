@@ -1,17 +1,17 @@
-//! The port of stateful operators: all that the runtime knows of an operator between two stateless plans.
+//! The port of stateful operators: the runtime's only view of an operator between two stateless plans.
 //!
 //! ```text
 //! rows of input 0 ─► WorkerPart (one per worker and input) ─flush─► segments ─┬─► CoordinatorPart ─close─► finished rows
 //! rows of input 1 ─► WorkerPart ─flush─► segments ────────────────────────────┘
 //! ```
 //! A worker's part takes the prepared rows of one input, after [`StatefulOperator::classify`] has separated the late
-//! ones. It emits what it has gathered as [`Segment`]s, which are also the unit of checkpoints and spilling. The
+//! ones. It emits its state as [`Segment`]s, which are also the unit of checkpoints and spilling. The
 //! coordinator's part merges the segments of all workers and inputs and returns finished rows in order of event time.
 //! Inputs are numbered from 0; an operator sees one watermark, the minimum over its inputs. ARCHITECTURE.md, "A
 //! stateful operator", explains how to write one.
 //!
-//! Invariants of every operator: the same rows give the same finished rows, whatever the batches, the workers and the
-//! moments of flushing, cutting, restoring and spilling. Rows that are finished at a watermark do not change later.
+//! Invariants of every operator: the same rows return the same finished rows, whatever the batches, the workers and the
+//! times of flushes, cuts, restores and spills. Rows that are finished at a watermark do not change later.
 
 use std::fmt::{self, Debug};
 use std::ops::RangeInclusive;
@@ -36,7 +36,7 @@ pub trait StatefulOperator: Debug + Send + Sync {
     /// The columns of finished rows.
     fn output_schema(&self) -> &SchemaRef;
 
-    /// What it is, in one word, as EXPLAIN and `windrow.windows` show it.
+    /// Its kind, in one word, for EXPLAIN and `windrow.windows`.
     fn name(&self) -> &'static str;
 
     /// The unit of event time, the same in all inputs.
@@ -51,8 +51,8 @@ pub trait StatefulOperator: Debug + Send + Sync {
     /// The event times that it supports, in ticks. Rows at other times are bad rows.
     fn valid_times(&self) -> RangeInclusive<i64>;
 
-    /// How long a row may be of use, in ticks: results that finish at a time depend on no row that is older than this.
-    /// `i64::MAX` when nothing bounds it.
+    /// How long a row may affect results, in ticks: results that finish at a time depend on no row that is older than
+    /// this. `i64::MAX` when there is no limit.
     fn reach(&self) -> i64;
 
     /// Returns the rows of a batch of an input that are late, for all or some results. `before` is the watermark of
@@ -72,14 +72,14 @@ pub trait StatefulOperator: Debug + Send + Sync {
     /// Returns an empty coordinator's part.
     fn coordinator(&self) -> Box<dyn CoordinatorPart>;
 
-    /// Restores the coordinator's part from a cut. It [keeps cuts](CoordinatorPart::keep_cuts).
+    /// Restores the coordinator's part from a cut. It [retains cuts](CoordinatorPart::keep_cuts).
     ///
     /// # Errors
     /// Corrupt when a segment cannot belong to such a cut.
     fn restore(&self, state: SavedState<'_>) -> Result<Box<dyn CoordinatorPart>>;
 }
 
-/// What one worker has gathered of one input.
+/// The state of one worker for one input.
 pub trait WorkerPart: Debug + Send {
     /// Takes rows that are on time.
     ///
@@ -94,14 +94,14 @@ pub trait WorkerPart: Debug + Send {
     /// As [`update`](Self::update).
     fn update_partly_late(&mut self, batch: &RecordBatch, from: &[i64]) -> Result<()>;
 
-    /// Returns what the coordinator needs to close up to `to`. Later rows start afresh.
+    /// Returns what the coordinator needs to close up to `to`. Later rows begin new state.
     ///
     /// # Errors
     /// When an aggregate cannot return its state.
     fn flush(&mut self, to: Watermark) -> Result<Vec<Segment>>;
 
-    /// Moves the whole state out into a part of its own, at a cost that does not grow with the rows: for a checkpoint,
-    /// for which all workers stand still meanwhile. Later rows start afresh.
+    /// Moves the whole state into a part of its own, at a cost that does not grow with the rows: for a checkpoint,
+    /// during which all workers wait. Later rows begin new state.
     fn take(&mut self) -> Box<dyn WorkerPart>;
 
     /// Returns the whole state: for a checkpoint.
@@ -110,7 +110,7 @@ pub trait WorkerPart: Debug + Send {
     /// As [`flush`](Self::flush).
     fn flush_all(&mut self) -> Result<Vec<Segment>>;
 
-    /// Writes its state to disk, from where it is later emitted.
+    /// Writes its state to disk; it is emitted from there later.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -122,7 +122,7 @@ pub trait WorkerPart: Debug + Send {
     /// The number of windows (or the operator's equivalent) that have rows here.
     fn open_windows(&self) -> usize;
 
-    /// The number of rows that it has gathered.
+    /// The number of rows in its state.
     fn rows(&self) -> u64 {
         self.open_windows() as u64
     }
@@ -145,12 +145,12 @@ pub struct Finished {
 pub enum WindowRows {
     /// In memory.
     Whole(std::vec::IntoIter<RecordBatch>),
-    /// Made from disk as they are asked for.
+    /// On disk, read on demand.
     Divided(Box<DividedRows>),
 }
 
 impl WindowRows {
-    /// How many there are; `None` when some of them are on disk.
+    /// The number of rows; `None` when some of them are on disk.
     pub fn rows_in_memory(&self) -> Option<usize> {
         match self {
             Self::Whole(rows) => Some(rows.as_slice().iter().map(RecordBatch::num_rows).sum()),
@@ -170,21 +170,21 @@ impl Iterator for WindowRows {
     }
 }
 
-/// What all workers have gathered, put together.
+/// The merged state of all workers.
 ///
 /// # Contract
 /// While [`flush_to`](Self::flush_to) requests it, the runtime flushes every worker, [adds](Self::add) the segments and
 /// reports that by [`flushed`](Self::flushed). It then closes up to [`complete_to`](Self::complete_to) and no further.
 pub trait CoordinatorPart: Debug + Send {
-    /// Adds a segment that a worker gathered of `input`.
+    /// Adds a segment of a worker's state for `input`.
     ///
     /// # Errors
     /// Internal when it arrives too late; when an aggregate cannot merge.
     fn add(&mut self, input: usize, segment: Segment) -> Result<()>;
 
-    /// Returns how far workers are to be flushed next, so that what their inputs, which have `reached` a watermark,
-    /// have finished can be closed; `None` when no flush is needed. `idle`: no rows are on their way, so whatever can
-    /// be finished is to be finished now; otherwise it may wait for more.
+    /// Returns how far workers must be flushed next to close what is finished at `reached`, the watermark of their
+    /// inputs; `None` when no flush is needed. `idle`: no rows are on their way, so everything that can be finished
+    /// must be finished now; otherwise it may wait for more.
     fn flush_to(&mut self, reached: Watermark, idle: bool) -> Option<Watermark>;
 
     /// Records that every worker has been flushed at `to`, and that the segments have been added.
@@ -199,7 +199,7 @@ pub trait CoordinatorPart: Debug + Send {
     /// When an aggregate fails.
     fn next_end(&mut self, to: Watermark) -> Result<Option<i64>>;
 
-    /// Returns finished rows in order of their end, up to `to`: all of the next end, and of further ones until there
+    /// Returns finished rows in order of their end, up to `to`: all of the next end, and of further ends until there
     /// are at least `rows_max`; `None` when there are none.
     ///
     /// # Errors
@@ -209,15 +209,15 @@ pub trait CoordinatorPart: Debug + Send {
     /// Returns the smallest watermark at which something may finish, as far as that is known without computing it.
     fn next_close(&self) -> Option<i64>;
 
-    /// Requests rows in a deterministic order, whatever the order of arrival: then those of several ends may be
-    /// returned together even where their positions must be the same in every run. Returns false when the operator has
-    /// no such order. Must be called before anything is added.
+    /// Requests rows in a deterministic order, whatever the order of arrival, so that rows of several ends may be
+    /// returned together even if their positions must be the same in every run. Returns false when the operator has no
+    /// such order. Must be called before anything is added.
     fn keep_order(&mut self) -> bool;
 
-    /// Retains from now on what a checkpoint needs. Must be called before anything is added.
+    /// Retains from now on what checkpoints need. Must be called before anything is added.
     fn keep_cuts(&mut self);
 
-    /// Returns what a checkpoint needs of the current state. Everything that can be closed has been.
+    /// Returns what a checkpoint needs of the current state. Everything that can be closed has been closed.
     ///
     /// # Errors
     /// Internal without [`keep_cuts`](Self::keep_cuts); when an aggregate cannot return its state.
@@ -235,7 +235,7 @@ pub trait CoordinatorPart: Debug + Send {
     /// The number of open windows (or the operator's equivalent), as far as known here.
     fn open_windows(&self) -> usize;
 
-    /// The number of rows that it keeps, alone or as part of an aggregate.
+    /// The number of rows in its state, unchanged or as part of an aggregate.
     fn rows(&self) -> u64 {
         self.open_windows() as u64
     }
@@ -243,8 +243,8 @@ pub trait CoordinatorPart: Debug + Send {
     /// Bytes of memory.
     fn size_bytes(&self) -> usize;
 
-    /// Returns what it keeps, `entries_max` entries at most. Every worker has just returned all of its state, which has been added. It
-    /// may arrange its state differently for that.
+    /// Returns its state, `entries_max` entries at most. Every worker has just returned all of its state, which has
+    /// been added. It may rearrange its state for that.
     ///
     /// # Errors
     /// When an aggregate cannot return its state; the operator must then not be used further.

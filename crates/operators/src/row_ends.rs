@@ -1,20 +1,20 @@
-//! When the results of rows end that come with windows of their own, as those of a view do.
+//! When the results of rows end that come with windows of their own, as the rows of a view do.
 
 use windrow_core::WindowSpec;
 
 use crate::slicing::Slicing;
 
-/// What the time by which lateness is judged says of the end of a row's window.
+/// How the end of a row's window follows from the time by which lateness is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowEnds {
-    /// The window ends that many ticks later.
+    /// The window ends this many ticks later.
     After(i64),
-    /// It is the start of one of these windows.
+    /// The time is the start of one of these windows.
     Starts(WindowSpec),
 }
 
 impl RowEnds {
-    /// The last ticks of the windows that rows with these `times` came with.
+    /// The last ticks of the windows of rows with these `times`.
     pub(crate) fn last_ticks(self, times: &[i64]) -> Vec<i64> {
         match self {
             Self::After(ticks) => {

@@ -11,7 +11,7 @@ use crate::calendar::CalendarSlicing;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slicing(Cut);
 
-/// How time is cut.
+/// How time is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cut {
     Even(EvenSlicing),
@@ -41,7 +41,7 @@ impl Slicing {
         })
     }
 
-    /// Length of a slice in ticks; `None` where they differ.
+    /// The length of a slice in ticks; `None` if lengths vary.
     pub fn width(&self) -> Option<i64> {
         match &self.0 {
             Cut::Even(even) => Some(even.width),

@@ -30,11 +30,11 @@ pub struct OperatorSpec {
     row_ends: Option<RowEnds>,
 }
 
-/// An operator of sessions: as [`OperatorSpec`], with the columns whose values separate sessions.
+/// An operator of sessions: like [`OperatorSpec`], with the columns of the session keys.
 ///
-/// Its watermark is one tick behind that of its input, since a row one gap after the last one still joins: a session
-/// closes when the watermark of its input is *after* its end. A row is late if and only if its time is before the
-/// watermark; no row is partly late.
+/// Its watermark is one tick behind that of its input, since a row that is exactly one gap after the last one still
+/// joins: a session closes when the watermark of its input is *after* its end. A row is late if and only if its time is
+/// before the watermark; no row is partly late.
 #[derive(Debug, Clone)]
 pub struct SessionOperatorSpec {
     session: SessionSpec,
@@ -43,7 +43,7 @@ pub struct SessionOperatorSpec {
     columns: Arc<Columns>,
 }
 
-/// The columns that an operator reads, holds and returns: all that tables of groups know of it.
+/// The columns that an operator reads, holds and returns, for tables of groups.
 #[derive(Debug, Clone)]
 pub(crate) struct Columns {
     time: usize,
@@ -59,7 +59,7 @@ pub(crate) struct Columns {
     time_type: (TimeUnit, Option<Arc<str>>),
 }
 
-/// The columns that aggregates read, packed: so that only they are gathered.
+/// The columns that aggregates read, without the others, so that only these are copied.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Layout {
     /// Columns of the prepared batch, each once.
@@ -70,9 +70,9 @@ pub(crate) struct Layout {
     pub(crate) arguments: Vec<Vec<usize>>,
     /// Per aggregate: position of the filter in `columns`.
     pub(crate) filters: Vec<Option<usize>>,
-    /// Position of the event time in `columns`, where groups hold their first and last one.
+    /// Position of the event time in `columns`, if groups hold their first and last one.
     pub(crate) time: Option<usize>,
-    /// The arguments of the one aggregate are packed into a struct of these fields: whole rows.
+    /// The arguments of the only aggregate are packed into a struct of these fields: whole rows.
     pub(crate) packed: Option<Fields>,
 }
 
@@ -119,7 +119,7 @@ pub struct AggregateCall {
     /// The function, built over the *coerced* argument types. Its name is the output column's.
     pub function: Arc<AggregateFunctionExpr>,
     /// Columns of the arguments, then of the ORDER BY inside the call if the function depends on the order. `count(*)`
-    /// needs a column that is never NULL: the time column serves, at no cost.
+    /// needs a column that is never NULL; the time column is one, and costs nothing.
     pub arguments: Vec<usize>,
     /// A boolean column: only rows where it is true count (FILTER).
     pub filter: Option<usize>,
@@ -240,7 +240,7 @@ impl Columns {
         })
     }
 
-    /// Converts to sessions of `keys`: groups hold their first and last time, and where rows are held, those.
+    /// Converts to sessions of `keys`: groups also hold their first and last time, and their rows if slices hold rows.
     fn of_sessions(mut self, keys: &[usize]) -> Result<Self> {
         if matches!(self.mode, Mode::Rows) {
             let fields = key_fields(&self.input_schema, keys, None)?;
@@ -279,7 +279,7 @@ impl Columns {
         &self.layout
     }
 
-    /// The aggregates that are held per group; none where rows are held unchanged.
+    /// The aggregates that are held per group; none if rows are held unchanged.
     pub(crate) fn calls(&self) -> &[AggregateCall] {
         &self.calls
     }
@@ -302,7 +302,7 @@ impl Columns {
         }
     }
 
-    /// Names and types of the keys, the grouping id included.
+    /// Names and types of the keys, including the grouping id.
     pub(crate) fn key_schema(&self) -> &SchemaRef {
         &self.key_schema
     }
@@ -338,8 +338,8 @@ impl OperatorSpec {
         Ok(Self { window, slicing, columns: Arc::new(columns), row_ends: None })
     }
 
-    /// The same over rows that come with windows of their own, whose last tick is the time column: another time, by which
-    /// lateness is judged, says when those end.
+    /// The same operator over rows that come with windows of their own, whose last tick is the time column: lateness is
+    /// judged by another time, from which the end of the window follows.
     #[must_use]
     pub fn with_row_ends(self, row_ends: RowEnds) -> Self {
         Self { row_ends: Some(row_ends), ..self }
@@ -392,10 +392,10 @@ impl OperatorSpec {
 }
 
 impl SessionOperatorSpec {
-    /// As [`OperatorSpec::try_new`]; `keys` are the columns of the prepared batch whose values separate sessions, each
-    /// once (none: all rows are of one key). NULL is a value of its own; 0.0 and -0.0 are one, and so are all NaN. In
-    /// [`Mode::Aggregate`] the groups' keys are the same columns, in any order, without grouping sets: any other
-    /// grouping holds rows, and groups them when a session has closed.
+    /// As [`OperatorSpec::try_new`]; `keys` are the columns of the prepared batch with the session keys, without
+    /// duplicates (none: all rows have the same key). NULL is a distinct value; 0.0 and -0.0 are the same, and so are
+    /// all NaN. In [`Mode::Aggregate`] the groups' keys are the same columns, in any order, without grouping sets: any
+    /// other grouping holds rows, and groups them when a session has closed.
     ///
     /// # Errors
     /// As [`OperatorSpec::try_new`]; Internal when the groups have other keys.
@@ -421,8 +421,8 @@ impl SessionOperatorSpec {
         Ok(Self { session, keys, slicing, columns: Arc::new(columns) })
     }
 
-    /// The division of time into slices: rows of one key and slice belong to one session, since a slice is one gap
-    /// long.
+    /// The division of time into slices: rows of the same key and slice belong to the same session, since a slice is
+    /// one gap long.
     pub(crate) fn slicing(&self) -> &Slicing {
         &self.slicing
     }
@@ -437,7 +437,7 @@ impl SessionOperatorSpec {
         self.session
     }
 
-    /// The columns of the prepared batch whose values separate sessions.
+    /// The columns of the prepared batch with the session keys.
     pub fn keys(&self) -> &[usize] {
         &self.keys
     }
@@ -469,7 +469,7 @@ impl SessionOperatorSpec {
 }
 
 impl AggregateCall {
-    /// Returns a fresh accumulator; functions without a grouped one get DataFusion's adapter.
+    /// Returns a new accumulator; functions without a grouped one get DataFusion's adapter.
     pub(crate) fn accumulator(&self) -> Result<Box<dyn GroupsAccumulator>> {
         if self.function.groups_accumulator_supported() {
             return self.function.create_groups_accumulator().map_err(failure::engine);
@@ -504,7 +504,7 @@ fn check_aggregates(schema: &SchemaRef, aggregates: &[AggregateCall]) -> Result<
     Ok(())
 }
 
-/// Returns the fields of the keys (nullable where a grouping set leaves them out), then the grouping id.
+/// Returns the fields of the keys (nullable if a grouping set omits them), then the grouping id.
 pub(crate) fn key_fields(
     schema: &SchemaRef,
     keys: &[usize],

@@ -1,8 +1,8 @@
 //! The open slices of one worker.
 //!
 //! Invariants: a row is in exactly one slice. Rows that are partly late are held apart from those on time, by the end
-//! of the first window in which they count. A slice leaves when the first window in which it counts may close, and its
-//! store forgets it; later rows for it start afresh.
+//! of the first window in which they count. A slice is removed when the first window in which it counts may close;
+//! later rows begin a new slice.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -22,13 +22,13 @@ use crate::survey::{Times, cover};
 use crate::table::GroupTable;
 use crate::{OperatorSpec, Segment, SessionOperatorSpec, Slicing};
 
-/// Counts from the first window on: the tag of rows that are on time.
+/// The tag of rows that are on time: they count from the first window.
 const ON_TIME: i64 = i64::MIN;
-/// Rows counted at a time.
+/// The number of rows that are counted at a time.
 const STEP_ROWS: usize = 8192;
 /// A step is too short when its pieces are shorter than this on average.
 const PIECE_ROWS_MIN: usize = 512;
-/// Number of open slices up to which a fresh one is sized for as many groups as the last had.
+/// Number of open slices up to which a new one is sized for as many groups as the last one had.
 const USUAL_SLICES_MAX: usize = 8;
 
 /// The open slices of one worker.
@@ -39,20 +39,20 @@ pub struct SliceStore {
     leaving: Leaving,
     /// By start, then by the end of the first window in which the rows count.
     open: BTreeMap<(i64, i64), OpenSlice>,
-    /// The smallest watermark at which something leaves; `i64::MAX` when nothing is open.
+    /// The smallest watermark at which a slice is removed; `i64::MAX` when none is open.
     leaves_at: i64,
-    /// Groups of the slice that left last: the next one will have about as many.
+    /// The number of groups of the slice that was removed last: the next one will have about as many.
     groups_expected: usize,
     /// Scratch: group numbers of the current rows.
     groups: Vec<usize>,
 }
 
-/// When a slice leaves.
+/// When a slice is removed.
 #[derive(Debug, Clone, Copy)]
 enum Leaving {
     /// When the first window in which it counts may close; `live`: as a live table.
     FirstWindow { live: bool },
-    /// When the watermark has reached its start: what has arrived by then leaves.
+    /// When the watermark has reached its start; with the rows that have arrived by then.
     Begun,
 }
 
@@ -62,19 +62,19 @@ struct OpenSlice {
     rows: u64,
     /// The first and the last event time of its rows.
     times: Times,
-    /// What was spilled when memory was short.
+    /// The parts that were spilled when memory was short.
     spilled: Vec<Segment>,
 }
 
 impl SliceStore {
     /// Returns an empty store.
     pub fn new(spec: &OperatorSpec) -> Self {
-        // A tumbling slice is at most merged with those of other workers: it stays live.
+        // A tumbling slice is merged at most with those of other workers: it stays live.
         let live = spec.window().is_disjoint();
         Self::of(spec.columns(), spec.slicing(), Leaving::FirstWindow { live })
     }
 
-    /// Returns an empty store of session pieces: the groups of one slice.
+    /// Returns an empty store of session pieces, which are the groups of one slice.
     pub(crate) fn of_sessions(spec: &SessionOperatorSpec) -> Self {
         Self::of(spec.columns(), spec.slicing(), Leaving::Begun)
     }
@@ -91,18 +91,18 @@ impl SliceStore {
         }
     }
 
-    /// Counts rows that are on time: in all windows that contain them. The time column has no NULL.
+    /// Counts rows that are on time, in all windows that contain them. The time column has no NULL.
     ///
     /// # Errors
     /// When an aggregate fails (overflow, memory); Internal when the batch does not match the specification.
     pub fn update(&mut self, batch: &RecordBatch) -> Result<()> {
         let rows = batch.num_rows();
         if self.columns.layout().packed.is_some() {
-            // Its arrays are kept: in one piece, and without what other rows need.
+            // Its arrays are stored: in one piece, and without the bytes of other rows.
             return self.update_step(&batches::without_foreign_bytes(batch.clone())?).map(|_| ());
         }
-        // Steps that stay in the cache, and often in one slice; all at once where time is so
-        // mixed that a step would fall into many small pieces, and where rows are only kept.
+        // Steps that fit into the cache, and often into one slice; the whole batch at once if its times are so mixed
+        // that a step would consist of many small pieces, or if rows are only stored.
         let mut step = if self.columns.holds_rows() { rows } else { STEP_ROWS };
         let mut start = 0;
         while start < rows {
@@ -144,7 +144,7 @@ impl SliceStore {
         }
     }
 
-    /// Counts rows that are partly late: row `i` only in windows that end at `from[i]` or after
+    /// Counts rows that are partly late: row `i` only in windows that end at `from[i]` or later
     /// (see [`classify`](crate::lateness::classify)).
     ///
     /// # Errors
@@ -181,8 +181,8 @@ impl SliceStore {
         self.count(&batch, &pieces, &tags, |piece| extent_of(own, &order, piece))
     }
 
-    /// Removes and returns the slices that belong to a window which `watermark` closes, in order of their start. (With
-    /// ALLOW LATENESS, `watermark` is that much behind.)
+    /// Removes and returns the slices of windows that `watermark` closes, in order of their start. (With ALLOW
+    /// LATENESS, `watermark` is behind by that.)
     ///
     /// # Errors
     /// When an aggregate cannot return its state.
@@ -203,7 +203,7 @@ impl SliceStore {
         Ok(segments)
     }
 
-    /// Moves all open slices out into a store of their own. Later rows for them start afresh.
+    /// Moves all open slices into a store of their own. Later rows begin new slices.
     pub fn take(&mut self) -> Self {
         let mut emptied = Self::of(&self.columns, &self.slicing, self.leaving);
         let on_time = self.open.iter().filter(|((_, from), _)| *from == ON_TIME);
@@ -213,7 +213,7 @@ impl SliceStore {
     }
 
     /// Removes and returns all open slices, in order of their start, whatever the watermark: for a checkpoint. Later
-    /// rows for them start afresh.
+    /// rows begin new slices.
     ///
     /// # Errors
     /// When an aggregate cannot return its state.
@@ -226,7 +226,7 @@ impl SliceStore {
         Ok(segments)
     }
 
-    /// Writes the open slices to disk; the spilled part leaves with them. They stay open.
+    /// Writes the open slices to disk. They stay open, and are removed together with the spilled parts.
     ///
     /// # Errors
     /// When it cannot be written; when an aggregate cannot return its state.
@@ -275,7 +275,7 @@ impl SliceStore {
         self.open.keys().next().map(|(slice, _)| *slice)
     }
 
-    /// The smallest watermark at which something leaves; `None` when nothing is open.
+    /// The smallest watermark at which a slice is removed; `None` when none is open.
     pub fn next_flush(&self) -> Option<i64> {
         Some(self.leaves_at).filter(|_| !self.open.is_empty())
     }
@@ -296,7 +296,7 @@ impl SliceStore {
         self.open.values().map(|open| open.rows + spilled(open)).sum()
     }
 
-    /// Returns the watermark at which a slice leaves.
+    /// Returns the watermark at which a slice is removed.
     fn leaves(&self) -> impl Fn(&(i64, i64)) -> i64 + use<> {
         let (slicing, leaving) = (self.slicing, self.leaving);
         move |&(slice, from)| match leaving {
@@ -335,8 +335,8 @@ impl SliceStore {
         Ok(RecordBatch::try_new(batch.schema(), columns)?)
     }
 
-    /// Counts pieces of a batch, each in its slice; `tags` is empty for rows that are on time. `times` returns the first and the last
-    /// time of a piece.
+    /// Counts pieces of a batch, each in its slice; `tags` is empty for rows that are on time. `times` returns the
+    /// first and the last time of a piece.
     fn count(
         &mut self,
         batch: &RecordBatch,
@@ -380,7 +380,7 @@ impl SliceStore {
         let open = match self.open.entry((slice, from)) {
             Entry::Occupied(open) => open.into_mut(),
             Entry::Vacant(place) => {
-                // Where many slices are open at once most hold few rows.
+                // If many slices are open at once, most hold few rows.
                 let usual = from == ON_TIME && open_slices < USUAL_SLICES_MAX;
                 let expected = if usual { self.groups_expected } else { 0 };
                 let body = empty(&self.columns, expected)?;
@@ -392,7 +392,7 @@ impl SliceStore {
     }
 }
 
-/// The first and the last time of a piece of rows that are in another order.
+/// The first and the last time of a piece of rows that have been reordered.
 fn extent_of(times: &[i64], order: &UInt32Array, piece: &Piece) -> Times {
     let rows = order.values().get(piece.rows()).unwrap_or_default();
     let times = rows.iter().filter_map(|row| times.get(*row as usize));

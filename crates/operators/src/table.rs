@@ -1,7 +1,7 @@
 //! Live aggregate state: groups and their accumulators.
 //!
 //! Invariant: every group of a table has been passed at least one row or one state, as DataFusion's accumulators expect
-//! (a group they never saw would count as seen).
+//! (a group without any would count as present).
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,11 +24,11 @@ use crate::spec::{AggregateCall, Columns, GroupingSets, ticks};
 
 /// An interner that assigns each distinct key a number, dense from 0 in the order of arrival.
 pub(crate) enum Interner {
-    /// No keys: one group, once there is a row.
+    /// No keys: a single group, once there is a row.
     Nothing { any: bool },
     /// One column of integers.
     Integers(IntegerKeys),
-    /// Everything else.
+    /// All other keys.
     Any(Box<dyn GroupValues>),
 }
 
@@ -81,7 +81,7 @@ impl Interner {
         }
     }
 
-    /// Returns some keys, by their numbers. Unless they are integers, that takes as long as to number all keys.
+    /// Returns some keys, by their numbers. Unless they are integers, this takes as long as numbering all keys.
     pub(crate) fn pick_keys(
         &mut self,
         schema: &SchemaRef,
@@ -92,7 +92,7 @@ impl Interner {
         }
         let total = self.len();
         let all = self.take_keys()?;
-        // They get the same numbers again.
+        // Interned in the same order, they get the same numbers again.
         *self = Self::of(schema, total)?;
         self.intern(&all, total, &mut vec![])?;
         let rows = UInt32Array::from(numbers.to_vec());
@@ -120,7 +120,7 @@ impl Interner {
     }
 }
 
-/// The accumulators of a spec's aggregates, and the first and last time of each group where that is held.
+/// The accumulators of a spec's aggregates, and the first and last time of each group if those are held.
 pub(crate) struct Accumulators {
     calls: Vec<Box<dyn GroupsAccumulator>>,
     extents: Option<Extents>,
@@ -235,7 +235,7 @@ impl Frozen {
         Self { keys: self.keys.clone(), states, groups: self.groups }
     }
 
-    /// The first and last times, where they are held: the last state.
+    /// The first and last times, if they are held: the last state.
     pub(crate) fn extents(&self) -> &[ArrayRef] {
         self.states.last().map_or(&[], Vec::as_slice)
     }
@@ -253,7 +253,7 @@ pub(crate) fn states_bytes(states: &[Vec<ArrayRef>]) -> usize {
     states.iter().map(|s| arrays_bytes(s)).sum()
 }
 
-/// Groups and their aggregates, growing.
+/// A growing table of groups and their aggregates.
 pub(crate) struct GroupTable {
     interner: Interner,
     accumulators: Accumulators,
@@ -332,7 +332,7 @@ impl GroupTable {
     }
 }
 
-/// Builds a column of one grouping id.
+/// Builds a column with a single grouping id.
 fn grouping_id(sets: &GroupingSets, id: u64, rows: usize) -> Result<ArrayRef> {
     let narrow = |_| Error::internal("a grouping id is wider than its type");
     Ok(match sets.id_field().data_type() {

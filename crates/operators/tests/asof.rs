@@ -1,4 +1,4 @@
-//! Random ASOF joins, compared with a search of all rows, as `interval.rs` does it with interval joins.
+//! Random ASOF joins, compared with a search of all rows, as interval joins are in `interval.rs`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod joins;
@@ -13,7 +13,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use windrow_operators::{IntervalJoinSpec, JoinKind};
 
-/// Where the closest row is looked for.
+/// The direction in which the closest row is searched.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Way {
     Back,
@@ -57,14 +57,14 @@ fn naive(case: &Case) -> Expected {
                 && (case.lower..=case.upper).contains(&apart)
                 && l.time.max(r.time) >= *from
         });
-        // Ids differ, and so decide between rows of one time.
+        // Ids differ, so they decide between rows of one time.
         let closest = match way {
             Way::Back => near.max_by_key(|(r, _)| (r.time, r.id)),
             Way::Forward => near.min_by_key(|(r, _)| (r.time, -r.id)),
             Way::Around => near.min_by_key(|(r, _)| (l.time.abs_diff(r.time), r.time, -r.id)),
         };
         match closest {
-            // It is known when no nearer one can come.
+            // The pair is final when no nearer row can arrive.
             Some((r, _)) if way == Way::Around => results.push((l.time - case.lower, l.id, r.id)),
             Some((r, _)) => results.push((l.time.max(r.time), l.id, r.id)),
             None if case.kind == JoinKind::Left => {

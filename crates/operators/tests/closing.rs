@@ -108,7 +108,7 @@ fn a_sliding_window_keeps_no_slice_that_is_over() {
         }
     }
     assert!(merger.size_bytes() < 2 * most, "state does not grow with time");
-    // The last second is still in the store; the one before is in 59 more windows.
+    // The last second is still in the store; the previous one is in 59 more windows.
     assert_eq!(merger.open_windows(), 59);
 }
 

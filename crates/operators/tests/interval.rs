@@ -1,6 +1,6 @@
-//! Random rows, keys, bounds, delays, cuts, workers and moments of flushing of an interval join of each kind, compared with all
-//! pairs of rows. Whatever the cut, the results are the same and in the same order, also when everything in memory is lost and
-//! restored from a checkpoint, or is on disk.
+//! Random rows, keys, bounds, delays, cuts, workers and times of flushes of an interval join of each kind, compared
+//! with all pairs of rows. Whatever the cut, the results are the same and in the same order, also when everything in
+//! memory is lost and restored from a checkpoint, or is on disk.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod joins;
@@ -75,7 +75,7 @@ fn naive(case: &Case, filtered: bool) -> Expected {
             pairs.push((l.0.time.max(r.0.time), l.0.id, r.0.id));
         }
     }
-    // When each row matches first; those that match nothing, with the time at which that is known.
+    // When each row first matches; those that match nothing, with the time at which that is known.
     let first = |rows: &[(&Row, i64)], wait: i64, own: &dyn Fn(&(i64, i64, i64)) -> i64| {
         let (mut some, mut none) = (vec![], vec![]);
         for (row, _) in rows {

@@ -1,5 +1,5 @@
-//! Random rows, keys, windows, delays, cuts, stores and moments of flushing, compared with an evaluator that visits
-//! every row and every window. Whatever the cut, the windows are the same, also when everything in memory is lost and
+//! Random rows, keys, windows, delays, cuts, stores and times of flushes, compared with an evaluator that visits every
+//! row and every window. Whatever the cut, the windows are the same, also when everything in memory is lost and
 //! restored from a checkpoint.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -36,7 +36,7 @@ struct Case {
     text: DataType,
 }
 
-/// Windows by the calendar of Berlin; ticks are seconds.
+/// Calendar windows of Berlin; ticks are seconds.
 fn calendar_window(rng: &mut StdRng) -> WindowSpec {
     let unit = [CalendarUnit::Day, CalendarUnit::Month][rng.random_range(0..2)];
     let mut step_unit = StepUnit::Tick;
@@ -103,7 +103,7 @@ fn case(rng: &mut StdRng) -> Case {
     let schema = schema(&text);
     let mode = mode(rng, &schema);
     let window = window(rng);
-    // Days and months are long, and their clocks change on 2024-03-31 and 2024-10-27.
+    // Days and months are long, and the clocks change on 2024-03-31 and 2024-10-27.
     let (scale, change) = match window.calendar() {
         Some(_) => (5_000, [1_711_846_800, 1_729_990_800][rng.random_range(0..2)]),
         None => (1, 0),
@@ -147,10 +147,9 @@ struct Run<'a> {
     merger: WindowMerger,
     at: Reached,
     output: Windowed,
-    /// Windows that had closed after the cut to which the run returned: they close again.
+    /// Windows that had closed after the cut that was restored: they close again.
     again: Windowed,
-    /// Segments as they were written.
-    /// With how far the input was read at each cut.
+    /// Segments as they were written, with how far the input was read at each cut.
     disk: Disk<Reached>,
     restores: usize,
     /// Set when memory may be short.
@@ -166,7 +165,7 @@ struct Reached {
     rows: Vec<usize>,
     late: usize,
     partly_late: usize,
-    /// The rows that count, with the first end that each counts in.
+    /// The rows that count, with the first end in which each counts.
     taken: Vec<(i64, i64)>,
 }
 
@@ -193,7 +192,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Returns the windows; late and partly late rows; how often everything was lost; windows from disk.
+    /// Returns the windows; late and partly late rows; the number of losses; windows from disk.
     fn finish(mut self, rng: &mut StdRng) -> (Windowed, [usize; 4]) {
         let longest = [1, 5, 40, 1000][rng.random_range(0..4)];
         let cuts = rng.random_bool(0.6);
@@ -312,7 +311,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Compares what the open windows are said to hold with the rows that were taken.
+    /// Compares the survey of the open windows with the rows that were taken.
     fn look(&mut self, windows_max: usize) {
         let segments = self.stores.iter_mut().flat_map(|s| s.flush_all().unwrap());
         segments.for_each(|segment| self.merger.add(segment).unwrap());
@@ -344,7 +343,7 @@ impl<'a> Run<'a> {
         assert!(self.merger.cut().unwrap().new.is_empty(), "a segment is given once");
     }
 
-    /// Returns to one of the last cuts; what was written later was never written.
+    /// Restores one of the last cuts; everything written later is discarded.
     fn lose_all(&mut self, rng: &mut StdRng) {
         self.restores += 1;
         let (cut, at, segments) = self.disk.lose(rng);

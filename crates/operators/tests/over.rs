@@ -1,5 +1,5 @@
-//! Random rows, keys, frames, functions, delays, cuts, workers and moments of flushing of OVER, compared with a few lines
-//! that look at all rows of a key. Whatever the cut, the rows are the same and in the same order, also when everything in
+//! Random rows, keys, frames, functions, delays, cuts, workers and times of flushes of OVER, compared with a few lines
+//! that read all rows of a key. Whatever the cut, the rows are the same and in the same order, also when everything in
 //! memory is lost and restored from a checkpoint, or is on disk.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -57,13 +57,13 @@ struct Case {
     operator: OverSpec,
     calls: Vec<OverCall>,
     keys: Vec<usize>,
-    /// Rows of one time are in order of their ids, descending.
+    /// Whether rows of one time are in descending order of their ids.
     by_id: bool,
     tolerance: Tolerance,
     partitions: Vec<Vec<Row>>,
 }
 
-/// When a row leaves, its id, and its values.
+/// When a row is returned, its id, and its values.
 type Line = (i64, i64, String);
 
 fn schema() -> SchemaRef {
@@ -188,7 +188,7 @@ fn result(function: &OverFunction) -> (DataType, bool) {
 fn case(rng: &mut StdRng) -> Case {
     let keys =
         [vec![], vec![NUMBER], vec![TEXT], vec![TEXT, NUMBER]][rng.random_range(0..4)].clone();
-    // Frames that reach forward are of one kind; the others may be mixed.
+    // Frames that reach forward have one kind; the others may be mixed.
     let (rows, forward) = (rng.random_bool(0.6), rng.random_bool(0.5));
     let calls: Vec<OverCall> = (0..rng.random_range(1..5))
         .map(|_| {
@@ -241,7 +241,7 @@ fn case(rng: &mut StdRng) -> Case {
     Case { operator, calls, keys, by_id, tolerance, partitions }
 }
 
-/// All rows in order, and how many are late.
+/// All rows in order, and the number of late rows.
 fn naive(case: &Case) -> (Vec<Line>, usize) {
     let (mut rows, mut late) = (vec![], 0);
     for partition in &case.partitions {
@@ -256,7 +256,7 @@ fn naive(case: &Case) -> (Vec<Line>, usize) {
             closed = closed.max(row.time - behind);
         }
     }
-    // Rows of one time are told apart by what the operator keeps of them first.
+    // Rows of one time are ordered first by the columns that the operator keeps of them.
     let order = tie_order(case);
     rows.sort_by(|a, b| {
         let ties = order
@@ -452,7 +452,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Returns the rows, how many are late, and losses and spills.
+    /// Returns the rows, the number of late rows, and losses and spills.
     fn finish(mut self, rng: &mut StdRng, ordered: bool) -> (Vec<Line>, usize, [usize; 2]) {
         if ordered {
             assert!(self.coordinator.keep_order());
@@ -550,7 +550,7 @@ impl<'a> Run<'a> {
         assert!(self.coordinator.close(complete, rows_max).unwrap().is_none());
     }
 
-    /// Takes rows; the naive evaluator says when each of them leaves.
+    /// Takes rows; the naive evaluator says when each of them is returned.
     fn give(&mut self, rows: &RecordBatch, end: i64) {
         for row in 0..rows.num_rows() {
             let id = shared::cell(rows.column(1), row).parse().unwrap();
@@ -583,7 +583,7 @@ impl<'a> Run<'a> {
         assert!(self.coordinator.cut().unwrap().new.is_empty(), "a segment is given once");
     }
 
-    /// Returns to one of the last cuts; what was written later was never written.
+    /// Restores one of the last cuts; everything written later is discarded.
     fn lose_all(&mut self, rng: &mut StdRng, ordered: bool) {
         self.restores += 1;
         let (cut, at, segments) = self.disk.lose(rng);
@@ -637,7 +637,7 @@ fn check(seeds: Range<u64>) {
             let (lines, late, losses) = Run::new(&case, workers).finish(&mut rng, ordered);
             let what = format!("seed {seed}, cut {cut}, {}", described(&case));
             assert_eq!(late, expected_late, "late rows, {what}");
-            // Rows of several ends may come together.
+            // Rows of several ends may be returned together.
             let mut found: Vec<_> = lines.iter().map(|(_, id, values)| (*id, values)).collect();
             let mut wanted: Vec<_> = expected.iter().map(|(_, id, values)| (*id, values)).collect();
             found.sort();

@@ -1,5 +1,5 @@
-//! Random rows, keys, patterns, conditions, delays, cuts, workers, losses and spills of MATCH_RECOGNIZE, compared with a matcher
-//! that tries everything over the sorted rows of a key. The bounded form is compared with the same.
+//! Random rows, keys, patterns, conditions, delays, cuts, workers, losses and spills of MATCH_RECOGNIZE, compared with
+//! a matcher that tries everything over the sorted rows of a key. The bounded form is compared with the same.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod matching;
@@ -280,7 +280,7 @@ fn case(rng: &mut StdRng) -> Case {
 /// The rows of each key.
 type Keys = BTreeMap<Option<String>, Vec<Row>>;
 
-/// All results, how many rows are late, and the others; `None` when the naive matcher takes too long.
+/// All results, the number of late rows, and the others; `None` if the naive matcher takes too long.
 fn naive(case: &Case) -> Option<(Vec<String>, usize, Keys)> {
     let (mut keys, mut late) = (Keys::new(), 0);
     for partition in &case.partitions {
@@ -368,7 +368,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Returns the rows, how many are late, and losses and spills.
+    /// Returns the rows, the number of late rows, and losses and spills.
     fn finish(
         mut self,
         rng: &mut StdRng,
@@ -498,7 +498,7 @@ impl<'a> Run<'a> {
         assert!(self.coordinator.cut().unwrap().new.is_empty(), "a segment is given once");
     }
 
-    /// Returns to one of the last cuts; what was written later was never written.
+    /// Restores one of the last cuts; everything written later is discarded.
     fn lose_all(&mut self, rng: &mut StdRng, ordered: bool) {
         self.restores += 1;
         let (cut, at, segments) = self.disk.lose(rng);
@@ -519,7 +519,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The rows of columns in words.
+/// The rows of columns as text.
 fn cells(columns: &[ArrayRef]) -> Vec<String> {
     let rows = columns.first().map_or(0, Array::len);
     let line = |row| columns.iter().map(|column| shared::cell(column, row)).collect::<Vec<_>>();

@@ -1,6 +1,6 @@
-//! Random rows, keys, gaps, delays, cuts, stores and moments of flushing, compared with an evaluator that sorts the
-//! rows of each key. Whatever the cut, the sessions are the same, also when everything in memory is lost and restored
-//! from a checkpoint, or is on disk.
+//! Random rows, keys, gaps, delays, cuts, stores and times of flushes, compared with an evaluator that sorts the rows
+//! of each key. Whatever the cut, the sessions are the same, also when everything in memory is lost and restored from a
+//! checkpoint, or is on disk.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod naive;
@@ -92,10 +92,9 @@ struct Run<'a> {
     output: Windowed,
     /// End and text of all rows, in the order in which they were returned.
     sequence: Vec<(i64, String)>,
-    /// Sessions returned after the cut to which the run returned: they are returned again.
+    /// Sessions returned after the cut that was restored: they are returned again.
     again: Windowed,
-    /// Segments as they were written.
-    /// With how far the input was read at each cut.
+    /// Segments as they were written, with how far the input was read at each cut.
     disk: Disk<Reached>,
     restores: usize,
     /// Set when memory may be short.
@@ -109,7 +108,7 @@ struct Reached {
     watermarks: Vec<Watermark>,
     rows: Vec<usize>,
     late: usize,
-    /// The returned rows are complete up to here.
+    /// The returned rows are complete up to this watermark.
     complete: Watermark,
     /// Key and time of the rows that count.
     taken: Vec<(Option<String>, i64)>,
@@ -139,7 +138,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Returns the sessions; their rows in order; late rows; how often everything was lost, and was spilled.
+    /// Returns the sessions; their rows in order; late rows; the numbers of losses and of spills.
     fn finish(mut self, rng: &mut StdRng) -> (Windowed, Vec<(i64, String)>, [usize; 3]) {
         assert!(self.coordinator.keep_order());
         let longest = [1, 5, 40, 1000][rng.random_range(0..4)];
@@ -160,7 +159,7 @@ impl<'a> Run<'a> {
             if rng.random_bool(0.3) {
                 let watermarks = self.at.watermarks.iter().copied();
                 let watermark = watermarks.min().unwrap_or(Watermark::END);
-                // A row one gap after the last one still joins: one tick behind.
+                // A row one gap after the last one still joins: the watermark is one tick behind.
                 let reached = watermark.delayed(1).delayed(self.case.tolerance.allowed_lateness);
                 let rows_max = [1, 20, 100_000][rng.random_range(0..3)];
                 self.close(reached, rng.random_bool(0.5), rows_max);
@@ -292,7 +291,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Compares what the open sessions are said to hold with the rows that were taken.
+    /// Compares the survey of the open sessions with the rows that were taken.
     fn look(&mut self, sessions_max: usize) {
         let segments = self.workers.iter_mut().flat_map(|w| w.flush_all().unwrap());
         segments.for_each(|segment| self.coordinator.add(0, segment).unwrap());
@@ -343,7 +342,7 @@ impl<'a> Run<'a> {
         assert!(self.coordinator.cut().unwrap().new.is_empty(), "a segment is given once");
     }
 
-    /// Returns to one of the last cuts; what was written later was never written.
+    /// Restores one of the last cuts; everything written later is discarded.
     fn lose_all(&mut self, rng: &mut StdRng) {
         self.restores += 1;
         let (cut, at, segments) = self.disk.lose(rng);

@@ -1,11 +1,11 @@
 //! Where rows enter a plan that runs once per micro-batch or per closed window.
 //!
-//! A [`LeafTable`] stands in a logical plan for rows that come later. Its physical node reads them
-//! from the [`LeafInputs`] that the *task context* carries, so that one physical plan serves all
-//! workers: each has its own task context and its own inputs.
+//! In a logical plan, a [`LeafTable`] takes the place of rows that come later. Its physical node reads them from the
+//! [`LeafInputs`] that the *task context* carries, so that one physical plan serves all workers: each has its own task
+//! context and its own inputs.
 //!
-//! Invariant: a leaf reads what was set for it until that is replaced or cleared (one plan may scan
-//! a leaf twice); without anything set it is empty. Nothing here waits.
+//! Invariant: a leaf reads its inputs until they are replaced or cleared (one plan may scan a leaf twice); without
+//! inputs it is empty. Nothing here waits.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,7 +31,7 @@ use datafusion::physical_plan::{
 };
 use windrow_operators::WindowRows;
 
-/// Names a leaf within one continuous plan.
+/// The id of a leaf within a continuous plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeafId(pub usize);
 
@@ -41,8 +41,8 @@ impl fmt::Display for LeafId {
     }
 }
 
-/// The batches that leaves read next. One per worker, carried by its task context as an
-/// extension of the session's configuration: `SessionConfig::with_extension(Arc::new(inputs))`.
+/// The batches that leaves read next. There is one per worker, carried by its task context as an extension of the
+/// session's configuration: `SessionConfig::with_extension(Arc::new(inputs))`.
 #[derive(Debug, Default)]
 pub struct LeafInputs(Mutex<BTreeMap<LeafId, Input>>);
 
@@ -53,23 +53,23 @@ enum Input {
 }
 
 impl LeafInputs {
-    /// No batches yet.
+    /// Without batches.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What `leaf` reads from now on.
+    /// Sets the batches that `leaf` reads from now on.
     pub fn set(&self, leaf: LeafId, batches: Vec<RecordBatch>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(leaf, Input::Batches(batches));
     }
 
-    /// What `leaf` reads from now on: the rows of windows, made as they are asked for.
+    /// Sets the windows whose rows `leaf` reads from now on; the rows are computed on demand.
     pub fn set_windows(&self, leaf: LeafId, windows: Vec<WindowRows>) {
         let mut inputs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inputs.insert(leaf, Input::Windows(windows));
     }
 
-    /// Forgets everything: all leaves are empty.
+    /// Clears all inputs, so that all leaves are empty.
     pub fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -100,7 +100,7 @@ impl LeafInputs {
     }
 }
 
-/// Rows of a leaf, as the planner guesses: a large micro-batch.
+/// The planner's guess at the rows of a leaf: a large micro-batch.
 const ROWS_GUESS: usize = 1 << 16;
 
 /// Rows that come later, as a table for the planner.
@@ -117,13 +117,13 @@ impl LeafTable {
         Self { id, schema, rows_guess: ROWS_GUESS }
     }
 
-    /// The same leaf with a guess at its rows: joins build their hash table over the smaller side.
+    /// The same leaf with another guess at its rows: joins build their hash table over the smaller side.
     #[must_use]
     pub fn with_rows_guess(self, rows_guess: usize) -> Self {
         Self { rows_guess, ..self }
     }
 
-    /// Its name in [`LeafInputs`].
+    /// Its id in [`LeafInputs`].
     pub fn id(&self) -> LeafId {
         self.id
     }

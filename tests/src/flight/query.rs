@@ -122,7 +122,7 @@ fn prepared() -> Result<(), Failed> {
         let fetched = fetch(&mut client, &unbound).await.map_err(|e| format!("{e:?}"));
         refused(fetched, "parameter $1 has no value")?;
         let both = client.prepare("SELECT ? + $1".to_owned(), None).await;
-        refused(both.map(|_| ()), "? and $1 stand in one statement")
+        refused(both.map(|_| ()), "the statement has both ? and $1")
     })
 }
 

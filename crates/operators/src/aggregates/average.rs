@@ -1,5 +1,5 @@
-//! `avg`: DataFusion's, except for durations, whose sum soon overflows 64 bits: 100,000 days in nanoseconds do.
-//! (DataFusion averages integers as DOUBLE, and decimals over a sum with room for a billion rows.)
+//! `avg`: DataFusion's, except for durations, whose sum easily overflows 64 bits: some 107,000 days in nanoseconds do.
+//! (DataFusion averages integers as DOUBLE, and decimals with a sum that has room for a billion rows.)
 //!
 //! States: the count, the wrapped sum, and its turns (NULL for none).
 

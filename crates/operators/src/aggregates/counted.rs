@@ -1,9 +1,9 @@
-//! Aggregates of how often each value is there: `mode(x)`, `percentile_disc(p) WITHIN GROUP (ORDER BY x)` (alias
+//! Aggregates of the frequencies of values: `mode(x)`, `percentile_disc(p) WITHIN GROUP (ORDER BY x)` (alias
 //! `quantile_disc(x, p)`) and `approx_top_k(x, k)`.
 //!
-//! NULL does not count. A group holds each of its values once, with its number: so the state is as large as the number of
-//! different values, and the answer is exact and does not depend on the order of rows. Of values that are equally
-//! frequent, the smaller one comes first; values are ordered as Arrow's row format orders them.
+//! NULL does not count. A group holds each distinct value once, with its frequency: the state is as large as the number
+//! of distinct values, and the result is exact and does not depend on the order of rows. Of values that are equally
+//! frequent, the smaller one comes first; values have the order of Arrow's row format.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -26,10 +26,10 @@ use datafusion::logical_expr::{
 
 use super::extreme::{counts, plain_type};
 
-/// More values than this are not asked for at once.
+/// The greatest number of values that may be requested.
 const TOP_MAX: i64 = 10_000;
 
-/// Which of them it is.
+/// The kind of aggregate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Of {
     Mode,
@@ -45,7 +45,7 @@ pub(super) struct Counted {
     signature: Signature,
 }
 
-/// What is asked of the numbers.
+/// What is computed from the frequencies.
 #[derive(Debug, Clone, Copy)]
 enum Wanted {
     Mode,
@@ -196,16 +196,16 @@ fn item(of: DataType) -> FieldRef {
     Arc::new(Field::new_list_field(of, true))
 }
 
-/// A value and how often it is there.
+/// The fields of a value and its frequency.
 fn counted_fields(value: &DataType) -> Fields {
     vec![Field::new("item", value.clone(), true), Field::new("count", DataType::UInt64, false)]
         .into()
 }
 
-/// The values of a group, as rows, and their numbers.
+/// The values of a group, as rows, and their frequencies.
 type Numbers = HashMap<Box<[u8]>, u64>;
 
-/// How often each value is there, per group.
+/// The frequency of each value, per group.
 struct Counts {
     wanted: Wanted,
     /// Whether each value counts once.
@@ -213,7 +213,7 @@ struct Counts {
     value_type: DataType,
     rows: RowConverter,
     groups: Vec<Numbers>,
-    /// Of all values.
+    /// The bytes of all values.
     bytes: usize,
 }
 
@@ -224,7 +224,7 @@ impl fmt::Debug for Counts {
 }
 
 impl Counts {
-    /// Adds each value as often as `times` says, to its group.
+    /// Adds each value to its group, as many times as `times` says.
     fn add(
         &mut self,
         values: &ArrayRef,
@@ -307,7 +307,7 @@ impl Counts {
         groups
     }
 
-    /// The values and numbers of each group, ascending, as lists.
+    /// The values and frequencies of each group, ascending, as lists.
     fn lists(&self, groups: &[Vec<(&[u8], u64)>]) -> Result<ArrayRef> {
         let parser = self.rows.parser();
         let rows = groups.iter().flatten().map(|(row, _)| parser.parse(row));
@@ -330,7 +330,7 @@ impl Counts {
         Ok(Arc::new(ListArray::try_new(item, offsets, Arc::new(counted), None)?))
     }
 
-    /// What is asked of each group.
+    /// The result for each group.
     fn answers(&self, groups: &[Numbers]) -> Result<ArrayRef> {
         match self.wanted {
             Wanted::Top(number) => {
@@ -352,7 +352,7 @@ impl Counts {
         }
     }
 
-    /// One value of each group, or NULL.
+    /// A value for each group, or NULL.
     fn values<'a>(&self, rows: impl Iterator<Item = Option<&'a [u8]>>) -> Result<ArrayRef> {
         let none = new_null_array(&self.value_type, 1);
         let none = self.rows.convert_columns(&[none])?;
@@ -382,14 +382,14 @@ impl Counts {
     }
 }
 
-/// The values with their numbers, ascending.
+/// The values with their frequencies, ascending.
 fn ascending(group: &Numbers) -> Vec<(&[u8], u64)> {
     let mut all: Vec<(&[u8], u64)> = group.iter().map(|(row, times)| (&**row, *times)).collect();
     all.sort_unstable();
     all
 }
 
-/// The first value at which at least `fraction` of all are not after it.
+/// The first value up to which at least `fraction` of all values lie.
 fn percentile(group: &Numbers, fraction: f64, descending: bool) -> Option<&[u8]> {
     let mut all = ascending(group);
     if descending {

@@ -2,8 +2,8 @@
 //! key.
 //!
 //! Rows whose key is NULL do not count; a value may be NULL. Of rows with equal keys the greatest or smallest value is
-//! taken, so that the answer does not depend on the order of rows. Keys and values are compared as Arrow's row format
-//! orders them; the state of a group is its best key and value.
+//! returned, so that the result does not depend on the order of rows. Keys and values have the order of Arrow's row
+//! format; the state of a group is its best key and value.
 
 use std::sync::Arc;
 
@@ -116,7 +116,7 @@ impl AggregateUDFImpl for ByExtreme {
     }
 }
 
-/// The type without dictionary, which rows do not have.
+/// The type without dictionary encoding, which the row format does not have.
 pub(super) fn plain_type(of: &DataType) -> DataType {
     match of {
         DataType::Dictionary(_, value) => plain_type(value),
@@ -140,7 +140,7 @@ impl Best {
         Ok(Self { extreme, rows, groups: vec![], bytes: 0 })
     }
 
-    /// Takes rows of keys and values into account; `counts`: whether a row counts.
+    /// Considers rows of keys and values; `counts` says whether a row counts.
     fn take(
         &mut self,
         columns: &[ArrayRef; 2],
@@ -202,7 +202,7 @@ impl Best {
         self.take(&[Arc::clone(key), Arc::clone(value)], counts, group, total)
     }
 
-    /// The keys, the values and whether there are any.
+    /// The keys, the values, and whether each group has any.
     fn columns(&self, groups: &[Option<Box<[u8]>>]) -> Result<[ArrayRef; 3]> {
         let parser = self.rows.parser();
         let none = self.rows.convert_columns(&self.nulls(1)?)?;
@@ -218,7 +218,7 @@ impl Best {
         }
     }
 
-    /// NULL as key and value.
+    /// NULL as key and as value.
     fn nulls(&self, rows: usize) -> Result<Vec<ArrayRef>> {
         let columns = self.rows.convert_rows(std::iter::empty())?;
         Ok(columns.iter().map(|c| arrow::array::new_null_array(c.data_type(), rows)).collect())
@@ -245,7 +245,7 @@ impl Best {
     }
 }
 
-/// Whether a row is one of the group: where its key is not NULL, and the filter holds.
+/// Whether a row counts: its key is not NULL, and the filter is true.
 pub(super) fn counts(
     nulls: Option<&NullBuffer>,
     filter: Option<&BooleanArray>,

@@ -1,4 +1,4 @@
-//! Sums of intervals: each part separately, wider than in an interval.
+//! Sums of intervals: each part separately, with more bits than in an interval.
 //!
 //! States: months, days, and the rest as DECIMAL(38, 0); with DISTINCT the values.
 
@@ -17,7 +17,7 @@ use datafusion::logical_expr::utils::format_state_name;
 
 use super::total::beyond;
 
-/// Digits of the state of the rest.
+/// The digits of the DECIMAL state.
 const DIGITS: u8 = 38;
 
 /// The parts of an interval: months, days, and milliseconds or nanoseconds.

@@ -1,12 +1,12 @@
-//! Aggregate functions that replace DataFusion's where those silently give another number (sums that wrap, and
-//! percentiles that round), and those that DataFusion has not: `max_by`, `min_by`, `mode`, `percentile_disc`,
+//! Aggregate functions that replace DataFusion's where those silently return wrong numbers (sums that wrap, and
+//! percentiles that are rounded), and those that DataFusion lacks: `max_by`, `min_by`, `mode`, `percentile_disc`,
 //! `approx_top_k`.
 //!
 //! [`functions`] returns all of them; names, arguments and result types of the former are DataFusion's. They serve both
 //! forms of a query, so their states are stored in segments.
 //!
 //! Invariant: a result that does not fit its type is an error, and whether it fits depends on the rows alone, not on
-//! their order: a sum that leaves the range of its type on the way and comes back is right.
+//! their order: a sum may leave the range of its type and return to it.
 
 mod average;
 mod counted;
@@ -26,7 +26,7 @@ pub use sum::sum_udaf;
 pub(crate) use total::beyond;
 pub use total::fits_digits;
 
-/// Returns all of them, to be registered over DataFusion's of the same names, where it has them.
+/// Returns all of them, to be registered in place of DataFusion's functions of the same names.
 pub fn functions() -> Vec<Arc<AggregateUDF>> {
     vec![
         sum_udaf(),

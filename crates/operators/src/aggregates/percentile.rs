@@ -201,7 +201,7 @@ impl GroupsAccumulator for GroupPercentiles {
 struct SinglePercentile {
     values: Box<dyn Accumulator>,
     wanted: Wanted,
-    /// Whether the values stay when their state is taken: those of DISTINCT do.
+    /// Whether the values are retained when their state is taken, as those of DISTINCT are.
     keeps_state: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `sum`: exact, or an error. Its result has DataFusion's type (BIGINT for integers, DECIMAL(38) at most).
+//! `sum`: exact, or an error. Its result has DataFusion's type (BIGINT for integers, at most DECIMAL(38)).
 //!
 //! States: the wrapped sum, and its turns (NULL for none); with DISTINCT the values.
 
@@ -279,7 +279,7 @@ where
 #[derive(Debug)]
 struct SingleSum<T: ArrowPrimitiveType> {
     total: Total<T::Native>,
-    /// Number of values in it: none is NULL.
+    /// The number of values that are not NULL.
     values: u64,
     data_type: DataType,
 }

@@ -1,5 +1,5 @@
-//! The sums compared with 128-bit arithmetic: any division into batches, states and frames gives the same, or the same
-//! error.
+//! Sums compared with 128-bit arithmetic: any division into batches, states and frames returns the same result, or the
+//! same error.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ fn function(udaf: Arc<AggregateUDF>, of: &DataType, distinct: bool) -> Aggregate
         .unwrap()
 }
 
-/// Values near the ends of the type, so that most sums leave it on the way.
+/// Values near the ends of the type's range, so that most sums leave it in between.
 fn value(rng: &mut StdRng) -> Option<i64> {
     match rng.random_range(0..6) {
         0 => None,
@@ -42,7 +42,7 @@ fn column(values: &[Option<i64>]) -> ArrayRef {
     Arc::new(Int64Array::from(values.to_vec()))
 }
 
-/// `None` within: NULL; an error: it does not fit.
+/// `None` in `Ok` is NULL; an error means that the sum does not fit.
 type Expected = Result<Option<i64>, ()>;
 
 fn expected(values: impl Iterator<Item = Option<i64>>) -> Expected {
@@ -53,8 +53,8 @@ fn expected(values: impl Iterator<Item = Option<i64>>) -> Expected {
     sum.map(|sum: i128| i64::try_from(sum).map_err(drop)).transpose()
 }
 
-/// The groups of one accumulator, numbered in the order of arrival: every operator does so, and an accumulator treats a
-/// group that it was never passed as one that has values.
+/// The groups of one accumulator, numbered in the order of arrival, as in every operator: an accumulator treats a group
+/// that it was never passed as one with values.
 #[derive(Default)]
 struct Numbered(Vec<usize>);
 
@@ -71,7 +71,7 @@ impl Numbered {
     }
 }
 
-/// Groups arrive in batches, are cut at random moments, and merged in any order.
+/// Groups arrive in batches, are split at random times, and are merged in any order.
 #[test]
 fn any_cut_gives_the_same_sums() {
     let sum = function(sum_udaf(), &DataType::Int64, false);
@@ -129,7 +129,7 @@ fn any_cut_gives_the_same_sums() {
             }
             Err(()) => {
                 let error = merged.evaluate(EmitTo::All).unwrap_err().to_string();
-                assert!(error.contains("\"sum\" is beyond what BIGINT holds"), "{error}");
+                assert!(error.contains("\"sum\" is out of range for BIGINT"), "{error}");
             }
         }
     }
@@ -137,7 +137,7 @@ fn any_cut_gives_the_same_sums() {
     assert!(without_values > 20, "{without_values} groups have no values");
 }
 
-/// One sum over a sliding frame, with and without DISTINCT, and merged from states.
+/// A sum over a sliding frame, with and without DISTINCT, and merged from states.
 #[test]
 fn frames_and_states_give_the_same_sum() {
     for (seed, distinct) in (0..300).flat_map(|seed| [(seed, false), (seed, true)]) {
@@ -174,7 +174,7 @@ fn frames_and_states_give_the_same_sum() {
     }
 }
 
-/// Where no sum wrapped, the second column of the state shows so at a glance.
+/// If no sum has wrapped, the second column of the state is all NULL.
 #[test]
 fn the_state_of_small_sums_has_no_turns() {
     let sum = function(sum_udaf(), &DataType::Int64, false);

@@ -1,5 +1,5 @@
-//! Sums that count their wraps: the type's own wrapping arithmetic, and beside it how many times the sum left the range
-//! of the type at the upper end minus at the lower (its *turns*).
+//! Sums that count how often they wrap: the type's own wrapping arithmetic, and the number of times that the sum has
+//! left the range of the type at the upper end minus those at the lower (its *turns*).
 //!
 //! Invariant: the true sum is `sum + turns × 2^bits`, so it fits the type exactly when `turns` is zero.
 
@@ -76,7 +76,7 @@ impl Cyclic for i256 {
     }
 }
 
-/// One sum, exact.
+/// A single sum, exact.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Total<N> {
     pub(super) sum: N,
@@ -102,7 +102,7 @@ impl<N: Cyclic> Total<N> {
     }
 }
 
-/// The sums of many groups. Memory for turns is allocated only once there was one.
+/// The sums of many groups. Memory for turns is allocated only when a sum wraps.
 #[derive(Debug, Default)]
 pub(super) struct Totals<N> {
     sums: Vec<N>,
@@ -112,7 +112,7 @@ pub(super) struct Totals<N> {
 /// The turns of many groups.
 #[derive(Debug, Default)]
 struct Turns {
-    /// Possibly shorter than the sums: what is missing is zero.
+    /// May be shorter than the sums; missing ones are zero.
     counts: Vec<i16>,
     /// Whether the turns of a group have overflowed.
     lost: bool,
@@ -133,8 +133,8 @@ impl Turns {
     }
 }
 
-/// Adds values to the sums of groups. It holds the sums as a slice, so that a loop over it need not look them up in the
-/// vector for each value.
+/// Adds values to the sums of groups. It borrows the sums as a slice, so that a loop over it need not read the vector's
+/// pointer for each value.
 pub(super) struct Adder<'a, N> {
     sums: &'a mut [N],
     turns: &'a mut Turns,
@@ -154,7 +154,7 @@ impl<N: Cyclic> Adder<'_, N> {
 }
 
 impl<N: Cyclic> Totals<N> {
-    /// Makes place for `groups` groups, and returns what adds to them.
+    /// Makes room for `groups` groups, and returns the adder.
     pub(super) fn adder(&mut self, groups: usize) -> Adder<'_, N> {
         self.sums.resize(groups, N::default());
         Adder { sums: &mut self.sums, turns: &mut self.turns }
@@ -162,7 +162,7 @@ impl<N: Cyclic> Totals<N> {
 
     /// Merges the turns of a state, one per group.
     pub(super) fn add_turns(&mut self, groups: &[usize], turns: &ArrayRef) {
-        // Nearly always there are none at all.
+        // Usually there are none.
         if turns.null_count() == turns.len() {
             return;
         }
@@ -173,7 +173,7 @@ impl<N: Cyclic> Totals<N> {
         }
     }
 
-    /// Takes groups out: their sums and turns; the turns are shorter or empty where they are zero.
+    /// Removes and returns groups: their sums and turns; the turns may be shorter or empty if they are zero.
     pub(super) fn take(&mut self, emit_to: EmitTo) -> Result<(Vec<N>, Vec<i16>)> {
         if self.turns.lost {
             return Err(ours(Error::data("a sum is beyond all bounds")));
@@ -192,7 +192,7 @@ impl<N: Cyclic> Totals<N> {
 /// Builds the turns column of a state: NULL for zero, so that merging needs no check.
 pub(super) fn turns_column(mut turns: Vec<i16>, groups: usize) -> ArrayRef {
     if turns.iter().all(|turn| *turn == 0) {
-        // Zeroed by the allocator, which touches no memory for it.
+        // Zeroed by the allocator, without touching memory.
         return new_null_array(&DataType::Int16, groups);
     }
     turns.resize(groups, 0);
@@ -216,7 +216,7 @@ where
     if fits_digits(&column) { Ok(column) } else { Err(beyond("sum", data_type)) }
 }
 
-/// Whether no decimal has more digits than its type, as a computed one may.
+/// Whether no decimal has more digits than its type allows, as a computed one may.
 pub fn fits_digits(column: &ArrayRef) -> bool {
     match column.data_type() {
         DataType::Decimal32(digits, _) => {
@@ -242,9 +242,9 @@ pub(crate) fn beyond(function: &str, data_type: &DataType) -> DataFusionError {
         DataType::Duration(_) | DataType::Interval(_) => {
             "Use date_part('epoch', …), the seconds as a number, within it."
         }
-        _ => "Use CAST(… AS DOUBLE) within it, or a DECIMAL with fewer digits behind the point.",
+        _ => "Use CAST(… AS DOUBLE) within it, or a DECIMAL with fewer digits after the point.",
     };
-    let message = format!("\"{function}\" is beyond what {} holds", sql_type(data_type));
+    let message = format!("\"{function}\" is out of range for {}", sql_type(data_type));
     ours(Error::data(message).with_hint(hint))
 }
 

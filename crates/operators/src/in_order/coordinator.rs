@@ -1,4 +1,4 @@
-//! The coordinator's part: puts the rows of all workers in order of time and processes them.
+//! The coordinator's part: brings the rows of all workers into order of time and processes them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -20,9 +20,9 @@ use crate::segments::ordered::Piece;
 use crate::segments::spill::SpillSpace;
 use crate::survey::{OpenState, Survey, cover};
 
-/// Rows that are processed together, approximately.
+/// The approximate number of rows that are processed together.
 const CHUNK_ROWS: usize = 64 << 10;
-/// What is on disk is loaded again when it takes less than this share of the bytes that may be read at a time.
+/// State on disk is loaded again when it takes less than this share of the bytes that may be read at a time.
 const LOADED_SHARE: usize = 2;
 
 /// See the module.
@@ -38,7 +38,7 @@ pub(crate) struct InOrder<S: OrderedSpec> {
     /// Rows before it have been processed.
     pub(super) frontier: i64,
     flushed: Watermark,
-    /// No rows are on their way.
+    /// Whether no rows are on their way.
     idle: bool,
     ordered: bool,
     pub(super) space: Option<Arc<dyn SpillSpace>>,
@@ -52,7 +52,7 @@ pub(super) struct Waiting {
     next: u64,
 }
 
-/// Rows that have not been returned; those before `at` have.
+/// Rows that have not been returned; those before `at` have been.
 pub(super) struct Ready {
     evaluated: Evaluated,
     at: usize,
@@ -83,8 +83,8 @@ impl Waiting {
         self.pieces.values().map(Piece::bytes_in_memory).sum()
     }
 
-    /// Returns the time before which there are about `bytes_max` bytes and `CHUNK_ROWS` rows, `to` at most; `None` when there
-    /// are no rows before `to`.
+    /// Returns the time before which there are about `bytes_max` bytes and `CHUNK_ROWS` rows, at most `to`; `None`
+    /// without rows before `to`.
     fn chunk_end(&self, to: i64, bytes_max: usize) -> Result<Option<i64>> {
         let Some(first) = self.first().filter(|first| *first < to) else { return Ok(None) };
         let (mut rows, mut bytes) = (0_usize, 0_usize);
@@ -102,7 +102,7 @@ impl Waiting {
         Ok(Some(to))
     }
 
-    /// Takes the rows before `end` out.
+    /// Removes and returns the rows before `end`.
     fn take_before(&mut self, end: i64) -> Result<Vec<RecordBatch>> {
         let mut taken = vec![];
         let later = self.pieces.split_off(&(end, 0));
@@ -159,7 +159,7 @@ impl<S: OrderedSpec> InOrder<S> {
             let rows = merged(self.spec.as_ref(), &new)?;
             let last = to == i64::MAX && end.is_none();
             let to = match end {
-                // What waits for the end is processed by itself.
+                // Rows that wait for the end are processed alone.
                 Some(end) if end == i64::MAX => times_end(rows.as_ref())?,
                 Some(end) => end,
                 None => to,
@@ -182,7 +182,7 @@ impl<S: OrderedSpec> InOrder<S> {
         Ok(())
     }
 
-    /// Loads the state from disk, unless it is too much.
+    /// Loads the state from disk, unless it is too large.
     fn load(&mut self) -> Result<()> {
         let bytes: usize = self.parts.iter().map(Part::bytes_in_memory).sum();
         if !self.is_short() || bytes > self.pass_bytes() / LOADED_SHARE {
@@ -207,7 +207,7 @@ impl<S: OrderedSpec> InOrder<S> {
         let Some(space) = self.space.clone() else {
             return Err(Error::internal("state on disk without a place"));
         };
-        // What happens to rows as time goes on happens to all of them.
+        // The passing of time may change the rows of every part.
         let all = last || self.spec.all_advance();
         let count = self.parts.len();
         let mut divided = match rows {
@@ -239,7 +239,7 @@ impl<S: OrderedSpec> InOrder<S> {
             return Ok(());
         }
         let rows = concat_batches(self.spec.returned(), made.iter().map(|made| &made.rows))?;
-        // The parts share texts: counted one by one, they would take much more.
+        // The parts share strings, which would be counted in each of them.
         let rows = batches::compact(&rows)?;
         if let Some(error) = space.refuses(rows.get_array_memory_size()) {
             return Err(error);
@@ -252,11 +252,11 @@ impl<S: OrderedSpec> InOrder<S> {
         self.push_ready(Evaluated { rows, ends }, true)
     }
 
-    /// Rows are ready. `unordered`: where an order was asked for, those of one end are not yet in it.
+    /// Adds rows, which are ready. `unordered`: if an order was requested, those of one end are not in it yet.
     fn push_ready(&mut self, evaluated: Evaluated, unordered: bool) -> Result<()> {
         let Evaluated { mut rows, ends } = evaluated;
         if self.space.is_some() {
-            // They would count the texts of the history as theirs.
+            // They would otherwise count the history's strings as theirs.
             rows = batches::compact(&rows)?;
         }
         if self.ordered
@@ -314,7 +314,7 @@ impl<S: OrderedSpec> CoordinatorPart for InOrder<S> {
         self.flushed = self.flushed.advance(to);
     }
 
-    /// Reading what is on disk is worth it for many rows, and when no more are on their way.
+    /// State on disk is read only for many new rows, or if no more are on their way.
     fn complete_to(&self, reached: Watermark) -> Watermark {
         let to = reached.min(self.flushed);
         if self.idle || to == Watermark::END || !self.is_short() {

@@ -1,14 +1,14 @@
-//! Operators of one input whose rows are processed in order of time, each key by itself, and whose results leave one by one.
+//! Operators with one input that process rows in order of time, each key separately, and return results one by one.
 //!
 //! ```text
 //! rows ─► workers ─pieces─► waiting ─in order of time─► table (the state of all keys) ─► results, in order of their ends
 //! ```
-//! When the watermark has passed a time, all rows up to it have come. They go through the operator's table together. What
-//! is the same for all such operators is here: workers, waiting rows, checkpoints, and the state on disk in parts by the
-//! hash of the key when memory is short.
+//! When the watermark has passed a time, all rows up to it have arrived. They are processed by the operator's table
+//! together. This module contains what all such operators share: workers, waiting rows, checkpoints, and, when memory
+//! is short, the state on disk in parts by the hash of the key.
 //!
-//! Invariants: rows before the frontier have been processed. A segment of input 0 holds rows, one of number 1 what is
-//! known per key; a later one of these replaces what earlier ones say of a key.
+//! Invariants: rows before the frontier have been processed. A segment of input 0 holds rows, one of input 1 the state
+//! of keys; a later one of these replaces the state of a key in earlier ones.
 
 mod coordinator;
 pub(crate) mod piece;
@@ -43,19 +43,19 @@ pub(crate) trait OrderedSpec: fmt::Debug + Send + Sync + Sized + 'static {
     /// The columns of the input that are the key.
     fn key_columns(&self) -> &[usize];
 
-    /// What orders results of one end; `None` when a column cannot be compared.
+    /// The order of results of one end; `None` when a column cannot be compared.
     fn returned_order(&self) -> Option<RowOrder>;
 
-    /// Results of one end do not come out of the table in that order.
+    /// Whether the table returns results of one end in another order.
     fn returns_unordered(&self) -> bool;
 
-    /// How many ticks later than its time a row leaves; not counting the wait for other rows.
+    /// How many ticks after its time a row is returned, without the wait for other rows.
     fn wait_ticks(&self) -> i64;
 
-    /// Keys without new rows change as time goes on.
+    /// Whether keys without new rows change as time passes.
     fn all_advance(&self) -> bool;
 
-    /// Returns the time before which rows are of no use once those before `frontier` have been processed.
+    /// Returns the time before which rows are no longer needed once those before `frontier` have been processed.
     fn useless_before(&self, frontier: i64) -> i64;
 }
 
@@ -64,19 +64,20 @@ pub(crate) trait OrderedTable: fmt::Debug + Send + Sized {
     /// The operator.
     type Spec;
 
-    /// An empty table. `ordered`: results of one end are returned in one order, whatever came first.
+    /// An empty table. `ordered`: results of one end are returned in one order, whichever came first.
     fn new(spec: &Arc<Self::Spec>, ordered: bool) -> Result<Self>;
 
     /// From now on, results of one end are returned in one order.
     fn keep_order(&mut self);
 
-    /// Remembers from now on which keys change.
+    /// Records from now on which keys change.
     fn remember_touched(&mut self);
 
-    /// All keys have changed, as far as checkpoints know.
+    /// Records that all keys have changed since the last checkpoint.
     fn touch_all(&mut self);
 
-    /// Processes rows in order of time, which are all before `to` that have not been processed. `last`: no more rows come.
+    /// Processes rows in order of time: all those before `to` that have not been processed. `last`: no more rows
+    /// follow.
     fn process(
         &mut self,
         rows: Option<RecordBatch>,
@@ -84,7 +85,7 @@ pub(crate) trait OrderedTable: fmt::Debug + Send + Sized {
         last: bool,
     ) -> Result<Option<Evaluated>>;
 
-    /// Fills an empty table with what was known when rows before `frontier` had been processed: `states` in their order.
+    /// Fills an empty table with the state after rows before `frontier` had been processed: `states` in their order.
     fn load(
         &mut self,
         rows: Option<RecordBatch>,
@@ -92,10 +93,10 @@ pub(crate) trait OrderedTable: fmt::Debug + Send + Sized {
         frontier: i64,
     ) -> Result<()>;
 
-    /// The rows that it needs, under the columns of the state.
+    /// The rows that it needs, with the columns of the state.
     fn rows(&mut self) -> Result<Option<RecordBatch>>;
 
-    /// What is known of keys beyond their rows: of those that changed since the last time, or of all.
+    /// The state of keys beyond their rows: of those that have changed since the last call, or of all.
     fn states(&mut self, all: bool) -> Result<Option<RecordBatch>>;
 
     /// The number of rows that it needs.
@@ -113,14 +114,14 @@ pub(crate) trait OrderedTable: fmt::Debug + Send + Sized {
     /// The time of the first row that waits for time to pass, as far as known.
     fn waits_at(&self) -> Option<i64>;
 
-    /// The time before which it needs no rows; `i64::MIN` when it does not know.
+    /// The time before which it needs no rows; `i64::MIN` if that is unknown.
     fn needed_from(&self) -> i64;
 
     /// Bytes of memory.
     fn size_bytes(&self) -> usize;
 }
 
-/// What orders results of one end.
+/// The order of results of one end.
 pub(crate) struct RowOrder {
     pub(crate) converter: RowConverter,
     /// The columns that it compares.
@@ -131,6 +132,6 @@ pub(crate) struct RowOrder {
 #[derive(Debug)]
 pub(crate) struct Evaluated {
     pub(crate) rows: RecordBatch,
-    /// When each leaves, ascending.
+    /// The end of each, ascending.
     pub(crate) ends: Vec<i64>,
 }

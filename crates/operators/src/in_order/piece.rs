@@ -1,4 +1,4 @@
-//! Rows in order of their times, and the part of one worker, which arranges them.
+//! Rows in order of their times, and the part of one worker, which sorts them.
 
 use std::sync::Arc;
 
@@ -26,14 +26,14 @@ pub(crate) fn times(batch: &RecordBatch) -> Result<&[i64]> {
     ticks(first)
 }
 
-/// Returns the rows under the columns of the state, which may be NULL.
+/// Returns the rows with the columns of the state, which may be NULL.
 fn as_state(spec: &impl OrderedSpec, batch: &RecordBatch) -> Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     let schema = Arc::clone(spec.state_schema());
     Ok(RecordBatch::try_new_with_options(schema, batch.columns().to_vec(), &options)?)
 }
 
-/// Returns the rows in order of their times; those of one time stay as they are.
+/// Returns the rows in order of their times; rows of one time keep their order.
 pub(super) fn sorted(batch: RecordBatch) -> Result<RecordBatch> {
     match ascending(times(&batch)?) {
         Some(order) => Ok(take_record_batch(&batch, &UInt32Array::from(order))?),
@@ -41,7 +41,7 @@ pub(super) fn sorted(batch: RecordBatch) -> Result<RecordBatch> {
     }
 }
 
-/// Puts batches together and in order; `None` when there are no rows.
+/// Merges batches in order; `None` without rows.
 pub(super) fn merged(
     spec: &impl OrderedSpec,
     batches: &[RecordBatch],
@@ -54,12 +54,12 @@ pub(super) fn merged(
     if batch.num_rows() == 0 { Ok(None) } else { sorted(batch).map(Some) }
 }
 
-/// A piece of rows in order of their times; `None` when there are none.
+/// A piece of rows in order of their times; `None` without rows.
 pub(super) fn of(batch: RecordBatch) -> Result<Option<Piece>> {
     Piece::of(batch, times)
 }
 
-/// Returns the time at which the rows before take about `bytes`; `None` where they take less, or are on disk.
+/// Returns the time before which the rows take about `bytes`; `None` if they take less, or are on disk.
 pub(super) fn time_after(piece: &Piece, bytes: usize) -> Result<Option<i64>> {
     let Held::Rows(batches) = &piece.held else { return Ok(None) };
     let Some(batch) = batches.first().filter(|batch| batch.get_array_memory_size() > bytes) else {

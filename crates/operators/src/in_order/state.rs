@@ -18,17 +18,17 @@ use crate::{batches, failure};
 
 /// The input of segments of rows.
 const ROWS: usize = 0;
-/// The input of segments of what is known per key.
+/// The input of segments with the state of keys.
 const STATES: usize = 1;
 /// A checkpoint is rewritten when it has this many rows more than needed, and more than twice as many.
 const USELESS_MIN: usize = 64;
 /// The state on disk is divided into this many parts at most.
 const PARTS_MAX: usize = 256;
-/// Into how many parts what comes back from a checkpoint is divided at first.
+/// The initial number of parts into which state restored from a checkpoint is divided.
 const PARTS_RESTORED: usize = 32;
 /// A part takes this share of the bytes that may be read at a time.
 const PART_SHARE: usize = 4;
-/// Not the seed of any hash table, whose places would then be filled unevenly.
+/// Differs from the seed of every hash table, whose slots would otherwise be filled unevenly.
 const SEED: u64 = 0x7769_6e64_726f_7721;
 
 /// The segments of checkpoints.
@@ -36,15 +36,15 @@ const SEED: u64 = 0x7769_6e64_726f_7721;
 pub(super) struct Saved {
     keeps: bool,
     next_id: u64,
-    /// What checkpoints have: segments of rows.
+    /// The segments of rows that checkpoints have.
     rows: Vec<Known>,
-    /// What no checkpoint has.
+    /// The pieces that no checkpoint has.
     fresh: Vec<Piece>,
-    /// What checkpoints have: segments of states, in their order.
+    /// The segments of states that checkpoints have, in their order.
     states: Vec<Known>,
-    /// The state on disk has changed since the last checkpoint.
+    /// Whether the state on disk has changed since the last checkpoint.
     changed: bool,
-    /// Checkpoints know keys that are gone: the states of all are to be written.
+    /// Whether checkpoints have keys that no longer exist: the states of all keys are then written.
     pub(super) stale: bool,
 }
 
@@ -71,7 +71,7 @@ impl Saved {
         }
     }
 
-    /// Rows have been processed.
+    /// Records that rows have been processed.
     pub(super) fn processed(&mut self) {
         self.changed = true;
     }
@@ -141,7 +141,7 @@ pub(super) struct Part {
     rows: Vec<Spilled>,
     /// In their order.
     states: Vec<(SegmentId, Spilled)>,
-    /// Bytes that it took in memory as a table, with accumulators and the places of keys.
+    /// The bytes that it took in memory as a table, with accumulators and the slots of keys.
     as_table: usize,
 }
 
@@ -185,7 +185,7 @@ impl Part {
         self.rows.iter().map(Spilled::len).sum()
     }
 
-    /// Bytes that it takes in memory.
+    /// The bytes that it takes in memory.
     pub(super) fn bytes_in_memory(&self) -> usize {
         let states = self.states.iter().map(|(_, states)| states);
         let held: usize = self.rows.iter().chain(states).map(Spilled::bytes_in_memory).sum();
@@ -231,7 +231,7 @@ impl<S: OrderedSpec> InOrder<S> {
     /// Returns what a checkpoint needs.
     ///
     /// # Errors
-    /// Internal when cuts are not kept, or when rows are left.
+    /// Internal when cuts are not retained, or when rows have not been returned.
     pub(super) fn save(&mut self) -> Result<Cut> {
         if !self.saved.keeps || !self.ready.is_empty() {
             return Err(Error::internal("a cut of rows in order that cannot be remembered"));
@@ -338,7 +338,7 @@ impl<S: OrderedSpec> InOrder<S> {
         Ok(restored)
     }
 
-    /// Takes rows of a checkpoint back; returns the last time.
+    /// Restores rows of a checkpoint; returns the last time.
     fn take_back(&mut self, back: &mut Back, batches: Vec<RecordBatch>) -> Result<i64> {
         let mut last = i64::MIN;
         for batch in batches {
@@ -356,7 +356,7 @@ impl<S: OrderedSpec> InOrder<S> {
         Ok(last)
     }
 
-    /// Writes what has come back to disk, in parts.
+    /// Writes restored state to disk, in parts.
     fn write_back(&mut self, space: &dyn SpillSpace, back: &mut Back) -> Result<()> {
         if self.parts.is_empty() {
             self.parts.resize_with(PARTS_RESTORED, Part::default);
@@ -368,7 +368,7 @@ impl<S: OrderedSpec> InOrder<S> {
         Ok(())
     }
 
-    /// Everything has come back.
+    /// Completes restoring.
     fn settle(&mut self, space: Option<&dyn SpillSpace>, mut back: Back) -> Result<()> {
         if let Some(space) = space
             && self.is_short()
@@ -454,7 +454,7 @@ impl<S: OrderedSpec> InOrder<S> {
         let parts = std::mem::take(&mut self.parts);
         let as_table: Vec<usize> = parts.iter().map(|part| part.as_table / 2).collect();
         self.parts.resize_with(parts.len() * 2, Part::default);
-        // The keys of a part are in the two whose numbers are equal to its own, modulo the old number of parts.
+        // The keys of a part are in the two whose numbers equal its own modulo the old number of parts.
         for (part, as_table) in self.parts.iter_mut().zip(as_table.iter().cycle()) {
             part.as_table = *as_table;
         }
@@ -477,7 +477,7 @@ impl<S: OrderedSpec> InOrder<S> {
     }
 }
 
-/// What has come back from a checkpoint.
+/// State restored from a checkpoint.
 #[derive(Debug, Default)]
 struct Back {
     rows: Vec<RecordBatch>,

@@ -1,4 +1,4 @@
-//! What puts rows of one time in order, so that no answer depends on which came first.
+//! The order of rows of one time, so that no answer depends on which arrived first.
 
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ pub(crate) fn sort_fields(input: &SchemaRef, columns: &[(usize, SortOptions)]) -
 pub(crate) struct Ties {
     columns: Vec<(usize, SortOptions)>,
     types: Vec<SortField>,
-    /// Rows of one time are ordered in any case; otherwise where one key has several.
+    /// Whether rows of one time are always sorted; otherwise only if one key has several.
     pub(crate) always: bool,
     never: bool,
     converter: Option<RowConverter>,
@@ -34,8 +34,8 @@ pub(crate) struct Ties {
 }
 
 impl Ties {
-    /// `columns` of `input` order the rows. `always`: also where no key has several at one time; `never`: not even there,
-    /// unless always.
+    /// `columns` of `input` order the rows. `always`: also if no key has several rows at one time; `never`: not even
+    /// then, unless always.
     pub(crate) fn new(
         input: &SchemaRef,
         columns: Vec<(usize, SortOptions)>,
@@ -85,7 +85,7 @@ impl Ties {
         Ok(Some(order))
     }
 
-    /// The rows of one time that have to be ordered, time by time.
+    /// The ranges of rows of one time that have to be sorted, time by time.
     fn runs(&mut self, times: &[i64], numbers: &[usize], total: usize) -> Vec<Range<usize>> {
         let mut runs = vec![];
         let mut start = 0;

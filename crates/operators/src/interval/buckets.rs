@@ -1,10 +1,10 @@
-//! Rows that have been processed, on disk, where it must be known of them what they have matched, or which is the latest of its
-//! key: in buckets by the hash of their keys, each of which is read, joined and written again as a whole.
+//! Processed rows on disk, for joins that need to know what a row has matched, or which row is the latest of its key:
+//! in buckets by the hash of their keys, each of which is read, joined and rewritten as a whole.
 //!
-//! Plain pairs do without ([`super::coordinator`]): their rows stay on disk as they were written.
+//! Plain pairs need no buckets ([`super::coordinator`]): their rows stay on disk as they were written.
 //!
-//! Invariants: a row is in the bucket of its key, in either input. The rows of a bucket are in order of their positions, and
-//! hold whether they have matched in the column before the last.
+//! Invariants: a row is in the bucket of its key, in either input. The rows of a bucket are in order of their
+//! positions; the last column but one says whether they have matched.
 
 use std::sync::Arc;
 
@@ -21,14 +21,14 @@ use super::{IntervalJoinSpec, LEFT, Side};
 use crate::segments::ordered::{Held, Piece};
 use crate::segments::spill::{BUCKETS, bucket_of, by_bucket, spill_rows};
 
-/// Buckets that have files of their own: fewer than state of groups has, since rows are larger.
+/// The number of buckets with files of their own: fewer than for state of groups, since rows are larger.
 const PARTS: usize = 64;
 /// The name of the column that says whether a row has matched.
 const MATCHED: &str = "matched";
-/// A bucket is read when it takes less than this share of the bytes that may be read at a time, with others.
+/// A bucket is read together with others if it takes less than this share of the bytes that may be read at a time.
 const SHARE: usize = 2;
 
-/// Rows by the bucket of their key; there are none without [`PARTS`] of them.
+/// Rows by the bucket of their key: none, or [`PARTS`] buckets.
 #[derive(Debug, Default)]
 pub(super) struct Buckets {
     list: Vec<Bucket>,
@@ -37,7 +37,7 @@ pub(super) struct Buckets {
 #[derive(Debug, Default)]
 struct Bucket {
     sides: [Vec<Piece>; 2],
-    /// When the next of its rows expires.
+    /// When its next row expires.
     expires: Option<i64>,
 }
 
@@ -67,7 +67,7 @@ impl Buckets {
         self.list.iter().filter_map(move |bucket| bucket.sides.get(side)).flatten()
     }
 
-    /// The rows of one input, without what they have matched.
+    /// The rows of one input, without the column of matches.
     pub(super) fn pieces_of(&self, side: &Side, number: usize) -> Result<Vec<Piece>> {
         let mut all = vec![];
         for bucket in &self.list {
@@ -84,7 +84,7 @@ impl Buckets {
         self.list.iter().filter_map(|bucket| bucket.expires).min()
     }
 
-    /// Drops pieces whose last row is of no use any more.
+    /// Drops pieces whose last row is no longer needed.
     pub(super) fn drop_useless(&mut self, spec: &IntervalJoinSpec, frontier: i64) {
         for bucket in &mut self.list {
             for (side, pieces) in bucket.sides.iter_mut().enumerate() {
@@ -94,7 +94,7 @@ impl Buckets {
         }
     }
 
-    /// Adds rows that have been processed.
+    /// Adds processed rows.
     pub(super) fn add(&mut self, spec: &IntervalJoinSpec, side: usize, taken: Taken) -> Result<()> {
         let Some(rows) = with_matched(spec.side(side), taken)? else { return Ok(()) };
         self.list.resize_with(PARTS, Bucket::default);
@@ -113,7 +113,7 @@ impl Buckets {
         Ok(())
     }
 
-    /// Writes what is in memory to one file.
+    /// Writes all rows in memory to one file.
     pub(super) fn spill(&mut self, space: &dyn crate::SpillSpace) -> Result<()> {
         let (mut places, mut batches) = (vec![], vec![]);
         for (number, bucket) in self.list.iter_mut().enumerate() {
@@ -140,7 +140,7 @@ impl Buckets {
         Ok(())
     }
 
-    /// Takes all rows out, those of each input in order.
+    /// Removes and returns all rows, those of each input in order.
     pub(super) fn take_all(&mut self, spec: &IntervalJoinSpec) -> Result<[Option<Rows>; 2]> {
         let list = std::mem::take(&mut self.list);
         let mut all = [None, None];
@@ -152,11 +152,11 @@ impl Buckets {
     }
 }
 
-/// Rows of one input, and which of them have matched.
+/// Rows of one input, and whether each has matched.
 pub(super) type Rows = (RecordBatch, Vec<bool>);
 
 impl IntervalJoin {
-    /// Joins new rows with those on disk, some buckets at a time. All rows before `end` are here.
+    /// Joins new rows with those on disk, a few buckets at a time. All rows before `end` have been added.
     pub(super) fn pass_buckets(&mut self, new: &[Vec<RecordBatch>; 2], end: i64) -> Result<()> {
         let Some(space) = self.space.clone() else {
             return Err(Error::internal("a join has rows on disk, and no space for them"));
@@ -207,7 +207,7 @@ impl IntervalJoin {
         self.push_made(made)
     }
 
-    /// Takes the rows on disk into the table, unless they are more than `bytes_max`.
+    /// Moves the rows on disk to the table, unless they take more than `bytes_max`.
     pub(super) fn load_buckets(&mut self, bytes_max: usize) -> Result<()> {
         let bytes: usize = self.buckets.pieces().map(Piece::bytes_in_memory).sum();
         if bytes > bytes_max {
@@ -222,8 +222,8 @@ impl IntervalJoin {
         Ok(())
     }
 
-    /// Returns the time before which rows on disk expire together, `to` at most: about as many as may be
-    /// read at a time, if they are spread evenly.
+    /// Returns the time before which rows on disk expire together, at most `to`: about as many as may be read at a
+    /// time, if they are distributed evenly.
     pub(super) fn expiry_end_of_buckets(&self, to: i64) -> i64 {
         let Some(first) = self.buckets.next_expiry().filter(|first| *first < to) else {
             return to;
@@ -239,7 +239,7 @@ impl IntervalJoin {
 }
 
 impl Buckets {
-    /// The end of a group of buckets, from `first` on, of about `bytes_max` bytes.
+    /// The end of a group of buckets that begins with `first` and takes about `bytes_max` bytes.
     fn group(&self, first: usize, bytes_max: usize) -> usize {
         let mut bytes = 0_usize;
         let mut end = first;
@@ -260,7 +260,7 @@ impl Buckets {
         buckets.iter().any(|bucket| bucket.expires.is_some_and(|expires| expires < end))
     }
 
-    /// Takes the rows of some buckets out, those of each input in order.
+    /// Removes and returns the rows of some buckets, those of each input in order.
     fn take_group(
         &mut self,
         spec: &IntervalJoinSpec,
@@ -274,7 +274,7 @@ impl Buckets {
     }
 }
 
-/// Reads pieces of buckets and puts their rows in order.
+/// Reads pieces of buckets and sorts their rows.
 fn read<'a>(side: &Side, pieces: impl Iterator<Item = &'a Piece>) -> Result<Option<Rows>> {
     let batches: Vec<_> = pieces.map(Piece::read).collect::<Result<_>>()?;
     let batches: Vec<RecordBatch> = batches.into_iter().flatten().collect();
@@ -297,7 +297,7 @@ fn bucket_schema(side: &Side) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Rows with whether they have matched; `None` when there are none.
+/// Rows with their column of matches; `None` without rows.
 fn with_matched(side: &Side, taken: Taken) -> Result<Option<RecordBatch>> {
     let mut matched = taken.matched;
     let rows: usize = taken.batches.iter().map(RecordBatch::num_rows).sum();
@@ -316,14 +316,14 @@ fn with_matched(side: &Side, taken: Taken) -> Result<Option<RecordBatch>> {
     merged(&bucket_schema(side), &batches)
 }
 
-/// Where each part begins among the rows in order of their parts, and these rows.
+/// Where each part begins among the rows sorted by part, and the order of these rows.
 fn parts_of(side: &Side, rows: &RecordBatch) -> Result<(Vec<usize>, Vec<u32>)> {
     let keys = side.input.keys.iter().filter_map(|key| rows.columns().get(*key).cloned());
     let keys: Vec<ArrayRef> = keys.collect();
     Ok(by_bucket(&bucket_of(&keys, rows.num_rows())?))
 }
 
-/// The places of the rows of some parts.
+/// The range of the rows of some parts.
 fn part(begins: &[usize], first: usize, end: usize) -> std::ops::Range<usize> {
     let begin = |part: usize| {
         let bucket = part * (BUCKETS / PARTS);
@@ -344,7 +344,7 @@ fn rows_of(
     Ok(Some(take_record_batch(rows, &UInt32Array::from(numbers.to_vec()))?))
 }
 
-/// When the first row that has not matched expires, if any does.
+/// When the first row that has not matched expires, if there is one.
 fn first_expiry(spec: &IntervalJoinSpec, side: usize, rows: &RecordBatch) -> Result<Option<i64>> {
     if !spec.expires(side) {
         return Ok(None);
@@ -357,7 +357,7 @@ fn first_expiry(spec: &IntervalJoinSpec, side: usize, rows: &RecordBatch) -> Res
     Ok(first.map(|time| time.saturating_add(spec.wait(side))))
 }
 
-/// Results of several tables, in order of their time.
+/// Merges the results of several tables in order of time.
 pub(super) fn in_order(schema: &SchemaRef, made: Vec<Matched>) -> Result<Option<Matched>> {
     if made.is_empty() {
         return Ok(None);

@@ -1,9 +1,9 @@
 //! ASOF joins: the row of the right input that is closest to a row of the left one.
 //!
-//! A row that looks back finds its partner when it is processed. One that looks forward waits: the next row of the right input
-//! of its key takes it, and with it all earlier rows that still wait, since whatever took one of those took all before it. One that
-//! looks both ways finds its partner when it expires. Of several rows at one time, the one with the greatest values counts, whatever
-//! came first.
+//! A row that looks back finds its partner when it is processed. One that looks forward waits: the next row of the
+//! right input with its key takes it, together with all earlier rows that still wait; those before a row that was taken
+//! have been taken with it. One that looks both ways finds its partner when it expires. Of several rows at one time,
+//! the one with the greatest values counts, whichever came first.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use windrow_core::Result;
 use super::LEFT;
 use super::table::{Entry, NONE, Pairs, Rows, Table};
 
-/// The pairs of the rows that were taken at one time, by the number of the row of the left input.
+/// The pairs of the rows that were taken at one time, by the number of the left row.
 #[derive(Debug, Default)]
 pub(super) struct Takers {
     time: i64,
@@ -69,7 +69,7 @@ impl Rows {
         let mut at = self.heads.get(entry.key as usize).copied().unwrap_or(NONE);
         let mut best: Option<(u32, i64)> = None;
         while let Some(row) = self.entries.get(at as usize) {
-            // Those behind it have no greater position, and so no greater time.
+            // The rows linked after it have no greater position, and so no greater time.
             if row.position < best.map_or(first, |best| best.1) {
                 break;
             }
@@ -81,7 +81,7 @@ impl Rows {
         Ok(best.map(|best| best.0))
     }
 
-    /// The nearest row with the key of `entry` and a time within the bounds; the earlier one of two.
+    /// The nearest row with the key of `entry` and a time within the bounds; of two equally near ones, the earlier.
     pub(super) fn nearest_to(
         &self,
         entry: Entry,
@@ -106,7 +106,7 @@ impl Rows {
         Ok(best.map(|best| best.0))
     }
 
-    /// Whether a row is after another one, in time or else in its values.
+    /// Whether a row is later than another one; at the same time, whether its values are greater.
     fn is_later(&self, (row, time): (u32, i64), than: Option<(u32, i64)>) -> Result<bool> {
         let Some((other, of)) = than else { return Ok(true) };
         match time.cmp(&of) {
@@ -131,7 +131,7 @@ impl Rows {
         Ok(Ordering::Equal)
     }
 
-    /// Pairs the rows that wait for the next row of the right input with it.
+    /// Pairs the rows that wait for the next row of the right input with that row.
     fn take_waiting(
         &mut self,
         right: &Self,
@@ -170,8 +170,8 @@ impl Rows {
         Ok(())
     }
 
-    /// Returns which rows are of use to rows that look back from times of which all up to `effective` may be matched: those at
-    /// `before` or after, but for each key of those up to `effective` the latest only.
+    /// Returns which rows are still needed by rows that look back from times of which all up to `effective` may be
+    /// matched: those at `before` or later, but of those up to `effective` only the latest of each key.
     pub(super) fn latest(&self, effective: i64, before: i64) -> Result<Vec<bool>> {
         let mut useful: Vec<bool> = self.entries.iter().map(|entry| entry.time >= before).collect();
         for head in &self.heads {

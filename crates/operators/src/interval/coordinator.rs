@@ -1,4 +1,4 @@
-//! The coordinator's part of a join: puts the rows of all workers in order of time and makes the results.
+//! The coordinator's part of a join: brings the rows of all workers into order of time and computes the results.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -23,13 +23,13 @@ use crate::segments::ordered::Piece;
 use crate::segments::spill::SpillSpace;
 use crate::survey::{OpenState, Survey, cover};
 
-/// Rows that are processed together, approximately.
+/// The approximate number of rows that are processed together.
 const CHUNK_ROWS: usize = 64 << 10;
-/// Pairs that are made together, approximately.
+/// The approximate number of pairs that are computed together.
 const PAIRS: usize = 8192;
-/// Where what is on disk is written again for each pass, as many times the bytes that may be read at a time are new.
+/// If rows on disk are rewritten in each pass, this many times the bytes that may be read at a time are new rows.
 const REWRITING_FACTOR: usize = 2;
-/// What is on disk is loaded again when it takes less than this share of the bytes that may be read at a time.
+/// Rows on disk are loaded again when they take less than this share of the bytes that may be read at a time.
 const LOADED_SHARE: usize = 2;
 
 /// See the module.
@@ -37,9 +37,9 @@ pub(super) struct IntervalJoin {
     pub(super) spec: Arc<IntervalJoinSpec>,
     /// Rows that have been processed, and those that are being processed.
     pub(super) table: Table,
-    /// Rows that have been processed and are not in the table: memory is short. Those of plain pairs.
+    /// For plain pairs: processed rows that are not in the table, because memory is short.
     pub(super) past: [Vec<Piece>; 2],
-    /// The same, of anything else.
+    /// The same, for all other joins.
     pub(super) buckets: Buckets,
     /// Rows that have not been processed, by their first position.
     pub(super) waiting: Waiting,
@@ -48,10 +48,10 @@ pub(super) struct IntervalJoin {
     pub(super) frontier: i64,
     /// Rows before it are in the table, processed or not.
     pub(super) entered: i64,
-    /// Results before it have been returned before a restart: they are made once more, and dropped.
+    /// Results before it had been returned before a restart: they are computed again, and dropped.
     pub(super) returned: i64,
     flushed: Watermark,
-    /// No rows are on their way.
+    /// Whether no rows are on their way.
     idle: bool,
     order: Option<RowConverter>,
     pub(super) space: Option<Arc<dyn SpillSpace>>,
@@ -65,7 +65,7 @@ pub(super) struct Waiting {
     next: u64,
 }
 
-/// Pairs that have not been returned; those before `at` have.
+/// Pairs that have not been returned; those before `at` have been.
 pub(super) struct Ready {
     matched: Matched,
     at: usize,
@@ -94,8 +94,8 @@ impl Waiting {
         self.pieces.iter().flat_map(BTreeMap::values)
     }
 
-    /// Returns the position before which there are about `bytes_max` bytes and `CHUNK_ROWS` rows, `to` at most; `None` when there
-    /// are no rows before `to`.
+    /// Returns the position before which there are about `bytes_max` bytes and `CHUNK_ROWS` rows, at most `to`; `None`
+    /// without rows before `to`.
     fn chunk_end(&self, to: i64, bytes_max: usize) -> Option<i64> {
         let pieces = self.pieces.iter().flat_map(|pieces| pieces.range(..(to, 0)));
         let mut pieces: Vec<_> =
@@ -113,7 +113,7 @@ impl Waiting {
         Some(to)
     }
 
-    /// Takes the rows before `end` out.
+    /// Removes and returns the rows before `end`.
     fn take_before(&mut self, end: i64) -> Result<[Vec<RecordBatch>; 2]> {
         let mut taken = [vec![], vec![]];
         for (side, taken) in [LEFT, RIGHT].into_iter().zip(&mut taken) {
@@ -151,12 +151,12 @@ impl IntervalJoin {
         }
     }
 
-    /// Whether rows that have been processed are on disk.
+    /// Whether processed rows are on disk.
     fn is_short(&self) -> bool {
         self.past.iter().any(|pieces| !pieces.is_empty()) || !self.buckets.is_empty()
     }
 
-    /// Bytes of new rows that are joined at a time with those on disk: more where these are written again each time.
+    /// The bytes of new rows that are joined at a time with those on disk; more if these are rewritten each time.
     fn chunk_bytes(&self) -> usize {
         match self.spec.is_plain() {
             true => self.pass_bytes(),
@@ -168,7 +168,7 @@ impl IntervalJoin {
         self.space.as_ref().map_or(usize::MAX, |space| space.pass_bytes())
     }
 
-    /// Makes the next results from rows before `to`, if there are any.
+    /// Computes the next results from rows before `to`, if there are any.
     fn advance(&mut self, to: i64) -> Result<()> {
         while self.ready.is_empty() {
             if let Some(matched) = self.table.run(PAIRS, self.entered)? {
@@ -216,7 +216,7 @@ impl IntervalJoin {
         self.table.next_expiry().into_iter().chain(self.buckets.next_expiry()).min()
     }
 
-    /// Loads what has been processed into the table, unless it is too much.
+    /// Loads the processed rows into the table, unless they are too many.
     fn load(&mut self) -> Result<()> {
         if !self.is_short() {
             return Ok(());
@@ -245,7 +245,7 @@ impl IntervalJoin {
         self.buckets.drop_useless(&self.spec, self.frontier);
     }
 
-    /// Makes the pairs of new rows, and those with rows on disk, of which some pieces are read at a time.
+    /// Computes the pairs of new rows, and those with rows on disk, a few pieces of which are read at a time.
     fn pass(&mut self, new: [Vec<RecordBatch>; 2]) -> Result<()> {
         let [left, right] = new;
         let left = merged(&self.spec.side(LEFT).state_schema, &left)?;
@@ -276,7 +276,7 @@ impl IntervalJoin {
         self.push_made(made)
     }
 
-    /// Results of several tables are ready.
+    /// Adds the results of several tables, which are ready.
     pub(super) fn push_made(&mut self, made: Vec<Matched>) -> Result<()> {
         let bytes = made.iter().map(|m| m.rows.get_array_memory_size()).sum();
         if let Some(error) = self.space.as_ref().and_then(|space| space.refuses(bytes)) {
@@ -288,7 +288,7 @@ impl IntervalJoin {
         }
     }
 
-    /// Results are ready; where an order was asked for, those of one time are put into it.
+    /// Adds results, which are ready; if an order was requested, sorts those of one time.
     fn push_ready(&mut self, matched: Matched) -> Result<()> {
         let Matched { mut rows, mut times } = matched;
         let returned = times.partition_point(|time| *time < self.returned);
@@ -300,7 +300,7 @@ impl IntervalJoin {
             return Ok(());
         }
         if self.space.is_some() {
-            // They would count the strings of the table as theirs.
+            // They would otherwise count the table's strings as theirs.
             rows = batches::compact(&rows)?;
         }
         if let Some(order) = &self.order {
@@ -325,7 +325,7 @@ impl IntervalJoin {
     }
 }
 
-/// Processes all rows of a table, which are all before `until`. The results hold no bytes of other rows.
+/// Processes all rows of a table, which are all before `until`. The results retain no bytes of other rows.
 pub(super) fn run_all(table: &mut Table, until: i64, made: &mut Vec<Matched>) -> Result<()> {
     loop {
         if let Some(Matched { rows, times }) = table.run(PAIRS, until)? {
@@ -375,7 +375,7 @@ impl CoordinatorPart for IntervalJoin {
         self.flushed = self.flushed.advance(to);
     }
 
-    /// Reading what is on disk is worth it for many rows, and when no more are on their way.
+    /// Rows on disk are read only for many new rows, or if no more are on their way.
     fn complete_to(&self, reached: Watermark) -> Watermark {
         let to = reached.min(self.flushed);
         if self.idle || to == Watermark::END || !self.is_short() {
@@ -458,7 +458,7 @@ impl CoordinatorPart for IntervalJoin {
             OpenState {
                 input: Some(input),
                 rows: (table.entries.len() + rows) as u64,
-                // The keys are those of both.
+                // Half of the keys: they are those of both inputs.
                 bytes: (table.size_bytes() + bytes + self.table.keys_bytes() / 2) as u64,
                 times: times.fold(table.times(), cover),
                 ..OpenState::default()

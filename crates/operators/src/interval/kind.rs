@@ -62,7 +62,7 @@ impl JoinKind {
         self.has_pairs() || self.has_unmatched(side) || self.has_matched(side)
     }
 
-    /// In the words of SQL.
+    /// Its name in SQL.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Inner => "INNER",
@@ -77,17 +77,17 @@ impl JoinKind {
     }
 }
 
-/// Which of the rows that a row of the left input could match it matches.
+/// Which rows, of those that a row of the left input could match, it matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Matching {
     /// All of them.
     All,
-    /// The one that is closest in time (an ASOF join). Of several at that time, the one with the greatest values, column by
-    /// column in the order of the input, NULL being the smallest.
+    /// The one that is closest in time (an ASOF join). Of several at that time, the one with the greatest values,
+    /// column by column in the order of the input, where NULL is the smallest.
     Closest,
 }
 
-/// A condition on pairs beside keys and times.
+/// A condition on pairs besides keys and times.
 #[derive(Debug, Clone)]
 pub struct JoinFilter {
     /// The condition, over a batch of the columns of `schema`.

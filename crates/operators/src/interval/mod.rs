@@ -1,5 +1,5 @@
-//! Joins in time: rows of two inputs with equal keys whose event times are within an interval of each other, `lower <= left -
-//! right <= upper`. Interval joins match all such rows, ASOF joins the closest one.
+//! Joins in time: rows of two inputs with equal keys whose event times are within an interval of each other,
+//! `lower <= left - right <= upper`. Interval joins match all such rows, ASOF joins the closest one.
 //!
 //! ```text
 //! left  ─► workers ─pieces─► waiting ─┐ in order of time   ┌─ table: the rows of both inputs ─┐
@@ -7,33 +7,35 @@
 //!                                                          └─ or, when memory is short, disk ─┘
 //! ```
 //! The event time of a pair is the greater of its rows' times. When the watermark has passed a time, all rows up to it
-//! have arrived, and so the pairs of that time are final: rows of both inputs are processed together in order of time,
-//! each looks for its partners among the rows before it ([`table`]), and pairs come out in order of their event time.
-//! Two kinds of rows are of no use any more and are dropped: those that no row at or after the watermark can match, and
+//! have arrived, so the pairs of that time are final: rows of both inputs are processed together in order of time, each
+//! looks for its partners among the rows before it ([`table`]), and pairs are returned in order of their event time.
+//! Two kinds of rows are no longer needed and are dropped: those that no row at or after the watermark can match, and
 //! rows with a NULL in their key.
 //!
-//! What else a join returns ([`kind`], [`outcome`]) has a time, too. A row that matches nothing is known as such at the last
-//! time of a row that it could match, or at its own, whichever is later, and comes with the results of that time. A row that
-//! matches something (a semi join) comes with its first match. So each of the inputs' times lies behind the time of a result
-//! by its bound at most, whether there is a partner or not.
+//! All other results of a join ([`kind`], [`outcome`]) have a time, too. That a row matches nothing is known at the
+//! last time of a row that it could match, or at its own, whichever is later, and it is returned with the results of
+//! that time. A row that matches something (a semi join) is returned with its first match. So each of the inputs' times
+//! lies behind the time of a result by at most its bound, with or without a partner.
 //!
-//! A row that is behind the watermark `W` of its partition can no longer be part of pairs whose event time is before `W`, since
-//! those may have been returned. If a row at or after `W` can still match it, it counts from `W` on (it is partly late);
-//! otherwise it is late. So each row has a *position*: its time, or the watermark from which it counts. A row that is partly
-//! late only waits to be found. Positions order everything here; they are the last column of the state's batches. Where a
-//! result says that something matches nothing, or that it is the first match, no row is partly late: whether it had matched before
-//! `W` cannot be known, so it is late as a whole, and results are exact for the rows that are not.
+//! A row that is behind the watermark `W` of its partition can no longer be part of pairs whose event time is before
+//! `W`, since those may have been returned. If a row at or after `W` can still match it, it counts from `W` on (it is
+//! partly late); otherwise it is late. So each row has a *position*: its time, or the watermark from which it counts. A
+//! row that is partly late does not search for partners; it can only be found. Positions order everything here; they
+//! are the last column of the state's batches. If a result says that something matches nothing, or is a first match, no
+//! row is partly late: whether it had matched before `W` cannot be known, so it is entirely late, and results are exact
+//! for the other rows.
 //!
-//! An ASOF join that looks back (`lower >= 0`) needs of the right input, per key, the latest row before the frontier and those
-//! after it: rows are versions, and one that is followed by another is dropped. One that looks forward (`upper <= 0`) is made
-//! when the right row comes: all rows of its key that wait take it. One that looks both ways is made when no row can come any more
-//! that is near enough: each row of the left input waits as long as the bounds say, and then takes the nearest.
+//! An ASOF join that looks back (`lower >= 0`) needs, of the right input and per key, the latest row before the
+//! frontier and those after it: rows are versions, and one that is followed by another is dropped. In a join that looks
+//! forward (`upper <= 0`), pairs are made when the right row arrives: all waiting rows of its key take it. In a join
+//! that looks both ways, a pair is made when no nearer row can arrive: each row of the left input waits as long as the
+//! bounds say, and then takes the nearest.
 //!
-//! Whether a row has matched is not in checkpoints: restoring replays the rows since the earliest one on which that
-//! depends, without returning what was returned.
+//! Checkpoints do not record whether a row has matched: restoring replays the rows since the earliest one on which that
+//! depends, without returning results again.
 //!
-//! Invariants: rows before the frontier have been processed, and all pairs before it have been made. A segment holds
-//! rows of one input in order of their positions; its two times are the first and the last of them.
+//! Invariants: rows before the frontier have been processed, and all pairs before it have been computed. A segment
+//! holds rows of one input in order of their positions; its two times are the first and the last of them.
 
 mod buckets;
 mod closest;
@@ -67,7 +69,7 @@ const RIGHT: usize = 1;
 /// The name of the last column of the state's batches.
 const POSITION: &str = "position";
 
-/// A join in time: its inputs, how far apart the times of a pair may be, and what it returns.
+/// A join in time: its inputs, the bounds of the difference of times, and what it returns.
 #[derive(Debug, Clone)]
 pub struct IntervalJoinSpec {
     sides: [Side; 2],
@@ -75,7 +77,7 @@ pub struct IntervalJoinSpec {
     lower: i64,
     /// The greatest value of `left - right`.
     upper: i64,
-    /// NULL is equal to NULL.
+    /// Whether NULL is equal to NULL.
     null_equals: bool,
     kind: JoinKind,
     matching: Matching,
@@ -85,7 +87,7 @@ pub struct IntervalJoinSpec {
     time_unit: TimeUnit,
 }
 
-/// An input of a join, as the planner gives it.
+/// An input of a join, as planned.
 #[derive(Debug, Clone)]
 pub struct JoinInput {
     /// The columns of a prepared batch. The first is the event time: a timestamp, never NULL.
@@ -102,9 +104,9 @@ struct Side {
 }
 
 impl IntervalJoinSpec {
-    /// Returns the inner join of rows with equal keys whose times satisfy `lower <= left - right <= upper`, in ticks. `null_equals`: NULL is
-    /// a key like others; otherwise rows with a NULL in their key match nothing. The output has the columns of the left
-    /// input as `l0…`, then those of the right one as `r0…`.
+    /// Returns the inner join of rows with equal keys whose times satisfy `lower <= left - right <= upper`, in ticks.
+    /// `null_equals`: NULL is a key like others; otherwise rows with a NULL in their key match nothing. The output has
+    /// the columns of the left input as `l0…`, then those of the right one as `r0…`.
     ///
     /// # Errors
     /// Internal when a column does not exist, the keys are of different types, or a time is not a timestamp of the
@@ -157,14 +159,14 @@ impl IntervalJoinSpec {
         })
     }
 
-    /// Returns the join of another kind. Its output has the columns of the inputs that it returns; those of an input that a row may
-    /// be without can be NULL.
+    /// Returns the same join of another kind. Its output has the columns of the inputs that it returns; those of an
+    /// input without which a row may be returned are nullable.
     pub fn with_kind(self, kind: JoinKind) -> Self {
         let inputs = self.sides.each_ref().map(|side| side.input.clone());
         Self { kind, output_schema: output_schema(&inputs, kind), ..self }
     }
 
-    /// Returns the join of pairs that satisfy a condition, too.
+    /// Returns the same join restricted to pairs that satisfy a condition.
     ///
     /// # Errors
     /// Internal for an ASOF join: which row is the closest does not depend on conditions.
@@ -175,8 +177,9 @@ impl IntervalJoinSpec {
         }
     }
 
-    /// Returns the ASOF join: each row of the left input matches the closest row of the right input within the bounds; the
-    /// earlier one of two that are equally close. An upper bound of `i64::MAX` is none, where only earlier rows are allowed.
+    /// Returns the ASOF join: each row of the left input matches the closest row of the right input within the bounds;
+    /// of two equally close ones, the earlier. An upper bound of `i64::MAX` means none, if only earlier rows are
+    /// allowed.
     ///
     /// # Errors
     /// Internal when the join would wait for ever, for a kind other than inner and left, and with a condition.
@@ -210,17 +213,17 @@ impl IntervalJoinSpec {
         }
     }
 
-    /// Whether each row of the left input matches one row of the right input at most, an earlier one.
+    /// Whether each row of the left input matches at most one row of the right input, an earlier one.
     fn looks_back(&self) -> bool {
         self.matching == Matching::Closest && self.lower >= 0
     }
 
-    /// Whether each row of the left input matches one row of the right input at most, a later one.
+    /// Whether each row of the left input matches at most one row of the right input, a later one.
     fn looks_forward(&self) -> bool {
         self.matching == Matching::Closest && self.lower < 0 && self.upper <= 0
     }
 
-    /// Whether each row of the left input matches the nearest row of the right input, in whichever direction.
+    /// Whether each row of the left input matches the nearest row of the right input, in either direction.
     fn looks_around(&self) -> bool {
         self.matching == Matching::Closest && self.lower < 0 && self.upper > 0
     }
@@ -230,24 +233,24 @@ impl IntervalJoinSpec {
         self.kind.has_unmatched(side) || (side == LEFT && self.looks_around())
     }
 
-    /// Whether pairs are all there is: nothing depends on what a row has matched before.
+    /// Whether pairs are the only results: nothing depends on what a row has matched before.
     fn is_plain(&self) -> bool {
         self.kind == JoinKind::Inner && self.matching == Matching::All && self.filter.is_none()
     }
 
-    /// Whether it must be known of rows of `side` that they have matched.
+    /// Whether it must be recorded which rows of `side` have matched.
     fn tracks(&self, side: usize) -> bool {
         self.kind.has_unmatched(side)
             || self.kind.has_matched(side)
             || (side == LEFT && self.looks_forward())
     }
 
-    /// Whether rows of `side` with a NULL in their key are kept: they match nothing.
+    /// Whether rows of `side` with a NULL in their key are kept, because they are returned as unmatched.
     fn keeps_nulls(&self, side: usize) -> bool {
         self.null_equals || self.kind.has_unmatched(side)
     }
 
-    /// Whether results that are exact need rows that count in all or nothing.
+    /// Whether exact results require that rows of `side` count entirely or not at all.
     fn is_exact(&self, side: usize) -> bool {
         match self.matching {
             Matching::All => self.tracks(LEFT) || self.tracks(RIGHT),
@@ -255,8 +258,8 @@ impl IntervalJoinSpec {
         }
     }
 
-    /// Returns the time before which rows of `side` are not needed to replay results at or after `frontier`: whether a
-    /// row has matched depends on those before.
+    /// Returns the time before which rows of `side` are not needed to replay results at or after `frontier`, since
+    /// whether a row has matched depends on the rows before.
     fn replay_before(&self, side: usize, frontier: i64) -> i64 {
         let tracks = self.tracks(LEFT) || self.tracks(RIGHT);
         match tracks && !self.looks_back() {
@@ -273,14 +276,15 @@ impl IntervalJoinSpec {
         if self.kind.has_unmatched(side) { matched.max(self.wait(side)) } else { matched }
     }
 
-    /// Returns the time before which rows of `side` are of no use when rows before `frontier` have been processed.
+    /// Returns the time before which rows of `side` are no longer needed once rows before `frontier` have been
+    /// processed.
     fn useless_before(&self, side: usize, frontier: i64) -> i64 {
         if frontier == i64::MAX {
             return frontier;
         }
         let time = match side {
             LEFT => frontier.saturating_add(self.lower),
-            // It takes the nearest row when it has waited.
+            // It takes the nearest row at the end of its wait.
             _ if self.looks_around() => {
                 frontier.saturating_add(self.lower).saturating_sub(self.upper)
             }
@@ -378,7 +382,7 @@ impl StatefulOperator for IntervalJoinSpec {
     }
 }
 
-/// The columns of the inputs that a join of this kind returns, under the names `l0…` and `r0…`.
+/// The columns of the inputs that a join of this kind returns, named `l0…` and `r0…`.
 fn output_schema([left, right]: &[JoinInput; 2], kind: JoinKind) -> SchemaRef {
     let mut output = vec![];
     for (side, input, name) in [(LEFT, left, "l"), (RIGHT, right, "r")] {

@@ -1,10 +1,10 @@
-//! What is returned beyond plain pairs: pairs that satisfy a condition, rows that match nothing, rows that match something.
+//! Results other than plain pairs: pairs that satisfy a condition, rows that match nothing, rows that match something.
 //!
-//! Rows are processed as for pairs. The pairs that are found are candidates: the condition is asked for many at a time. Then the
-//! rows that have matched are marked, and rows that expire before `until` without a mark are returned as unmatched.
+//! Rows are processed as for pairs. The pairs found are candidates; the condition is evaluated for many at a time. Then
+//! the rows that have matched are marked, and rows that expire before `until` without a mark are returned as unmatched.
 //!
-//! Invariant: results come in order of their time, across calls, too: a call makes all results before the next row that it
-//! leaves unprocessed.
+//! Invariant: results are in order of their time, also across calls: a call returns all results before the next row
+//! that it leaves unprocessed.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use super::closest::Takers;
 use super::table::{Entry, Matched, NONE, Pairs, Rows, Table};
 use super::{JoinFilter, LEFT, Matching, RIGHT};
 
-/// The number of a row of each input, or none, and the time of the result.
+/// The numbers of a row of each input, or of one, and the time of the result.
 type Outcome = (i64, [u32; 2]);
 
 impl Table {
-    /// As `run`, for what is not only pairs.
+    /// Like `run`, for joins with other results than pairs.
     pub(super) fn run_outcomes(&mut self, rows_max: usize, until: i64) -> Result<Option<Matched>> {
         let mut found = Pairs::default();
         let mut takers = Takers::default();
@@ -49,7 +49,8 @@ impl Table {
         self.gather(all).map(Some)
     }
 
-    /// The next row to be processed. At one time, rows of the left input come first, unless they look for earlier ones.
+    /// The next row to be processed. At the same time, rows of the left input come first, unless they look for earlier
+    /// ones.
     fn next_entry(&self) -> Option<(usize, Entry)> {
         let [left, right] = &self.sides;
         match (left.entries.get(left.done), right.entries.get(right.done)) {
@@ -69,7 +70,7 @@ impl Table {
     fn find_all(&mut self, side: usize, entry: Entry, found: &mut Pairs) {
         let [left, right] = &mut self.sides;
         let (own, other) = if side == LEFT { (left, right) } else { (right, left) };
-        // A row that is partly late is only found by others.
+        // A row that is partly late does not search; it is only found.
         if entry.time == entry.position {
             other.find(entry, self.spec.partners(side, entry.time), |partner| {
                 found.push(side, own.done as u32, partner, entry.time);
@@ -104,7 +105,7 @@ impl Table {
         Ok(kept)
     }
 
-    /// Marks what has matched, and returns all results before `until`, in order.
+    /// Marks rows that have matched, and returns all results before `until`, in order.
     fn outcomes(&mut self, found: Pairs, until: i64) -> Result<Vec<Outcome>> {
         let spec = Arc::clone(&self.spec);
         let mut outcomes: Vec<Outcome> = vec![];
@@ -166,7 +167,7 @@ impl Table {
         sides.min()
     }
 
-    /// Returns the time before which about `rows_max` rows expire, `to` at most. All rows have been processed.
+    /// Returns the time before which about `rows_max` rows expire, at most `to`. All rows have been processed.
     pub(super) fn expiry_end(&self, to: i64, rows_max: usize) -> i64 {
         let sides = self.sides.iter().enumerate().filter_map(|(side, rows)| {
             let last = rows.entries.get(rows.expired.saturating_add(rows_max))?;
@@ -179,7 +180,8 @@ impl Table {
 }
 
 impl Rows {
-    /// Calls `unmatched` for each row that has not matched and expires before `until`: `wait` after its own time.
+    /// Calls `unmatched` for each row that has not matched and expires before `until`, that is `wait` after its own
+    /// time.
     fn expire(&mut self, wait: i64, until: i64, mut unmatched: impl FnMut(u32, i64)) {
         while self.expired < self.done
             && let Some(entry) = self.entries.get(self.expired)

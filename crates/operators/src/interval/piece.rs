@@ -27,8 +27,8 @@ pub(super) fn times(batch: &RecordBatch) -> Result<&[i64]> {
     ticks(first.ok_or_else(|| Error::internal("the times of a join's rows are lost"))?)
 }
 
-/// Converts prepared rows to a batch of state, in order of the positions; without rows that have a NULL in their key, unless
-/// those are kept. `from`: the end from which each row counts, where rows are partly late.
+/// Converts prepared rows to a batch of state in order of their positions, without rows with a NULL in their key unless
+/// those are kept. `from`: the end from which each row counts, if rows are partly late.
 pub(super) fn arrange(
     side: &Side,
     keeps_nulls: bool,
@@ -60,7 +60,7 @@ fn as_positions(times: Option<&ArrayRef>) -> Result<ArrayRef> {
     Ok(cast(times, &DataType::Int64)?)
 }
 
-/// Which rows have no NULL in their key; `None` when that is so of all.
+/// Which rows have no NULL in their key; `None` if no row has one.
 pub(super) fn null_keys(side: &Side, batch: &RecordBatch) -> Option<NullBuffer> {
     let keys = side.input.keys.iter().filter_map(|key| batch.columns().get(*key));
     let nulls = keys.fold(None, |all: Option<NullBuffer>, key| {
@@ -69,7 +69,7 @@ pub(super) fn null_keys(side: &Side, batch: &RecordBatch) -> Option<NullBuffer> 
     nulls.filter(|nulls| nulls.null_count() > 0)
 }
 
-/// Returns the rows in order of their positions; those that are partly late before others of the same position.
+/// Returns the rows in order of their positions; those that are partly late precede others of the same position.
 pub(super) fn sorted(batch: RecordBatch) -> Result<RecordBatch> {
     let (positions, times) = (positions(&batch)?, times(&batch)?);
     let same = positions == times;
@@ -85,8 +85,8 @@ pub(super) fn sorted(batch: RecordBatch) -> Result<RecordBatch> {
     batches::with_columns(&batch, columns, order.len())
 }
 
-/// The places of rows in order of their positions, then their times; `None` when they are in order. `same`: the positions are the
-/// times.
+/// The indexes of rows in order of their positions, then of their times; `None` when they are in order. `same`: the
+/// positions are the times.
 pub(super) fn in_order(positions: &[i64], times: &[i64], same: bool) -> Option<Vec<u32>> {
     if same {
         return ascending(times);
@@ -100,7 +100,7 @@ pub(super) fn in_order(positions: &[i64], times: &[i64], same: bool) -> Option<V
     Some(order)
 }
 
-/// Puts batches together and in order; `None` when there are no rows.
+/// Merges batches in order; `None` without rows.
 pub(super) fn merged(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Option<RecordBatch>> {
     let batch = match batches {
         [] => return Ok(None),
@@ -110,7 +110,7 @@ pub(super) fn merged(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Opti
     if batch.num_rows() == 0 { Ok(None) } else { sorted(batch).map(Some) }
 }
 
-/// Returns the rows at or after a time, by their own times.
+/// Returns the rows whose own times are at or after `time`.
 pub(super) fn since(batch: &RecordBatch, time: i64) -> Result<RecordBatch> {
     let times = times(batch)?;
     if times.iter().all(|own| *own >= time) {
@@ -123,7 +123,7 @@ pub(super) fn since(batch: &RecordBatch, time: i64) -> Result<RecordBatch> {
     batches::without_foreign_bytes(batches::with_columns(batch, columns, rows)?)
 }
 
-/// A piece of rows in order of their positions; `None` when there are none.
+/// A piece of rows in order of their positions; `None` without rows.
 pub(super) fn of(batch: RecordBatch) -> Result<Option<Piece>> {
     Piece::of(batch, positions)
 }

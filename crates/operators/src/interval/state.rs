@@ -22,9 +22,9 @@ use crate::segments::ordered::{Held, Piece, spill_pieces};
 pub(super) struct Saved {
     keeps: bool,
     next_id: u64,
-    /// What checkpoints have, per input.
+    /// The segments that checkpoints have, per input.
     known: [Vec<Known>; 2],
-    /// What no checkpoint has, per input.
+    /// The pieces that no checkpoint has, per input.
     fresh: [Vec<Piece>; 2],
 }
 
@@ -37,7 +37,7 @@ struct Known {
     rows: usize,
 }
 
-/// Segments are rewritten when they have this many times the rows that are still of use…
+/// Segments are rewritten when they have this many times the rows that are still needed…
 const GROWTH: usize = 2;
 /// … and this many more.
 const GROWTH_MIN: usize = 4096;
@@ -59,7 +59,7 @@ impl Saved {
         self.fresh.iter().flatten().map(Piece::size_bytes).sum()
     }
 
-    /// Returns the segments of what is new: what is in memory as one, what is on disk piece by piece.
+    /// Returns the new segments: rows in memory as one, pieces on disk one by one.
     fn take_new(&mut self, input: usize) -> Result<Vec<(SavedSegment, Known)>> {
         let [left, right] = &mut self.fresh;
         let fresh = std::mem::take(if input == LEFT { left } else { right });
@@ -116,7 +116,7 @@ impl IntervalJoin {
     /// Returns what a checkpoint needs.
     ///
     /// # Errors
-    /// Internal when cuts are not kept, or when results are left.
+    /// Internal when cuts are not retained, or when results have not been returned.
     pub(super) fn save(&mut self) -> Result<Cut> {
         if !self.saved.keeps || !self.ready.is_empty() || !self.table.is_done() {
             return Err(Error::internal("a cut of a join that cannot be remembered"));
@@ -143,8 +143,8 @@ impl IntervalJoin {
         Ok(Cut { frontier, next_id: self.saved.next_id, needed, new })
     }
 
-    /// Rewrites the rows that are still of use, once they are the smaller part: of an ASOF join that looks back, the
-    /// segments hold rows that others have followed.
+    /// Rewrites the rows that are still needed, once they are the smaller part: in an ASOF join that looks back,
+    /// segments hold rows that have been followed by others.
     fn rewrite(&mut self) -> Result<()> {
         let [_, known] = &self.saved.known;
         let [_, fresh] = &self.saved.fresh;
@@ -173,7 +173,7 @@ impl IntervalJoin {
     pub(super) fn restore(spec: Arc<IntervalJoinSpec>, state: SavedState<'_>) -> Result<Self> {
         let SavedState { frontier, next_id, segments, space } = state;
         let mut join = Self::new(spec);
-        // What rows have matched is not saved: anything but plain pairs is replayed.
+        // Checkpoints do not record what rows have matched, so everything but plain pairs is replayed.
         let from = if join.spec.is_plain() { frontier } else { i64::MIN };
         (join.frontier, join.entered, join.returned) = (from, from, frontier);
         (join.saved.keeps, join.saved.next_id) = (true, next_id);
@@ -210,7 +210,7 @@ impl IntervalJoin {
         Ok(join)
     }
 
-    /// Takes rows of a checkpoint back: those before the frontier have been processed.
+    /// Restores rows of a checkpoint; those before the frontier have been processed.
     fn take_back(&mut self, input: usize, piece: Piece, frontier: i64) -> Result<()> {
         if !self.spec.is_plain() {
             let before = self.spec.replay_before(input, frontier);
@@ -242,9 +242,9 @@ impl IntervalJoin {
         self.write(space.as_ref())
     }
 
-    /// Takes all rows out of the table.
+    /// Removes all rows from the table.
     fn dissolve(&mut self) -> Result<()> {
-        // Rows that have been processed are before the next one, the others at it or after.
+        // Rows before the next one have been processed, the others have not.
         let next = self.table.next_position().unwrap_or(self.entered);
         self.frontier = self.frontier.max(next);
         let frontier = self.frontier;
@@ -294,7 +294,7 @@ impl IntervalJoin {
     }
 }
 
-/// Returns the rows of a segment, in order; what is restored is not trusted.
+/// Returns the rows of a segment, in order; restored segments are not trusted.
 fn decode(
     spec: &IntervalJoinSpec,
     input: usize,

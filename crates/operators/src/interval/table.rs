@@ -1,16 +1,17 @@
-//! The rows of both inputs that can still match, in memory: found by key, the latest first.
+//! The rows of both inputs that can still match, in memory, by key, the latest first.
 //!
-//! Rows are processed in order of their positions. Each one looks for partners among the rows of the other input that
-//! have been processed, and is then linked in front of the earlier rows of its key; so a search visits the partners, and
-//! stops at the first row whose position is before all of them. It passes over rows that are too late for it only
-//! where partners must be older than a positive bound.
+//! Rows are processed in order of their positions. Each one searches for partners among the rows of the other input
+//! that have been processed, and is then linked in front of the earlier rows of its key. So a search visits the
+//! partners, and stops at the first row whose position is before all of them. It skips rows that are too late for it
+//! only if partners must be older than a positive bound.
 //!
-//! What a join returns beyond plain pairs is decided in [`super::outcome`] and [`super::closest`].
+//! Results other than plain pairs are decided in [`super::outcome`] and [`super::closest`].
 //!
-//! Rows stay where they are when they are added, in any order; only their entries are put in order.
+//! Rows are not moved when they are added, in any order; only their entries are sorted.
 //!
-//! Invariants: the entries of a side are in order of their positions; those before `done` have been processed. Of those
-//! before `expired` it is known whether they have matched, and they have been returned if they have not and are wanted.
+//! Invariants: the entries of a side are in order of their positions; those before `done` have been processed. For
+//! those before `expired` it is decided whether they have matched; if not, they have been returned where the join
+//! returns them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,23 +28,23 @@ use crate::batches;
 use crate::survey::Times;
 use crate::table::Interner;
 
-/// The end of a chain; the key of a row that matches nothing; no row.
+/// The end of a chain; the key of a row that matches nothing; the number of a missing row.
 pub(super) const NONE: u32 = u32::MAX;
-/// Useless rows are kept until there are this many, and not fewer than useful ones.
+/// Rows that are no longer needed are kept until there are this many, and at least as many as needed ones.
 const USELESS_MIN: usize = 4096;
-/// Neighbouring batches are put together up to this many rows…
+/// Neighbouring batches are concatenated up to this many rows…
 const TOGETHER_ROWS: usize = 16 << 10;
 /// … or up to this share of all.
 const TOGETHER_SHARE: usize = 64;
-/// Rows whose batch is looked up at once, as a power of two.
+/// The number of rows whose batch is looked up at once, as a power of two.
 const BLOCK_BITS: u32 = 12;
-/// Bytes of other rows that a column of times may hold.
+/// The bytes of other rows that a column of times may retain.
 const PINNED_BYTES: usize = 1024;
 
 /// Rows of both inputs.
 pub(super) struct Table {
     pub(super) spec: Arc<IntervalJoinSpec>,
-    /// None are held while there are no rows.
+    /// `None` while there are no rows.
     keys: Option<Interner>,
     pub(super) sides: [Rows; 2],
     /// The number of keys to expect.
@@ -55,13 +56,13 @@ pub(super) struct Table {
 /// The rows of one input.
 #[derive(Default)]
 pub(super) struct Rows {
-    /// The rows as they came; small batches are put together.
+    /// The rows as they arrived; small batches are concatenated.
     batches: Vec<RecordBatch>,
-    /// The place of the first row of each batch among all.
+    /// The index of the first row of each batch among all rows.
     starts: Vec<usize>,
     /// The batch of the first row of each block.
     blocks: Vec<u32>,
-    /// Bytes of `batches`.
+    /// The bytes of `batches`.
     bytes: usize,
     /// One per row.
     pub(super) entries: Vec<Entry>,
@@ -69,11 +70,11 @@ pub(super) struct Rows {
     pub(super) heads: Vec<u32>,
     /// The number of rows that have been processed.
     pub(super) done: usize,
-    /// Which rows have matched; empty where that need not be known.
+    /// Which rows have matched; empty if that is not recorded.
     pub(super) matched: Vec<bool>,
-    /// The number of rows of which all has been returned that there is without a partner.
+    /// The number of rows of which all unmatched results have been returned.
     pub(super) expired: usize,
-    /// The number of rows that are linked behind others of their key.
+    /// The number of rows that have been followed by others of their key.
     followed: usize,
 }
 
@@ -84,7 +85,7 @@ pub(super) struct Entry {
     pub(super) key: u32,
     /// The next older row of the key.
     pub(super) next: u32,
-    /// The place of the row in the batches.
+    /// The index of the row among those of the batches.
     row: u32,
 }
 
@@ -95,11 +96,11 @@ pub(super) struct Pairs {
     pub(super) times: Vec<i64>,
 }
 
-/// Rows of one input that are taken out of a table, in any order.
+/// Rows of one input that were removed from a table, in any order.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     pub(super) batches: Vec<RecordBatch>,
-    /// Which of them have matched; empty where that need not be known.
+    /// Which of them have matched; empty if that is not recorded.
     pub(super) matched: Vec<bool>,
 }
 
@@ -137,7 +138,7 @@ impl Table {
         self.sides.iter().map(|side| side.entries.len()).sum()
     }
 
-    /// The rows of an input, those of no use among them.
+    /// The rows of an input, including those no longer needed.
     pub(super) fn rows(&self, side: usize) -> Vec<RecordBatch> {
         let [left, right] = &self.sides;
         if side == LEFT { left.batches.clone() } else { right.batches.clone() }
@@ -158,12 +159,12 @@ impl Table {
         self.keys.as_ref().map_or(0, Interner::size_bytes)
     }
 
-    /// Adds rows of `side`, in any order, all of them at or after those that it has.
+    /// Adds rows of `side`, in any order, none of which is before its existing rows.
     pub(super) fn add(&mut self, side: usize, batches: Vec<RecordBatch>) -> Result<()> {
         self.add_marked(side, batches, &[])
     }
 
-    /// Adds rows of `side`. `matched`: which of them have matched, batch by batch, where that must be known.
+    /// Adds rows of `side`. `matched`: which of them have matched, batch by batch, if that is recorded.
     fn add_marked(
         &mut self,
         side: usize,
@@ -195,7 +196,7 @@ impl Table {
         Ok(())
     }
 
-    /// Sets `numbers` to those of the keys of rows.
+    /// Sets `numbers` to the numbers of the rows' keys.
     fn intern(&mut self, side: &Side, batch: &RecordBatch) -> Result<()> {
         let keys = side.input.keys.iter();
         let keys: Vec<ArrayRef> =
@@ -205,7 +206,7 @@ impl Table {
             none => none.insert(Interner::of(&self.spec.key_schema, self.expected)?),
         };
         interner.intern(&keys, batch.num_rows(), &mut self.numbers)?;
-        // Where rows with a NULL in their key are not kept, there are none.
+        // If rows with a NULL in their key are not kept, there are none.
         let nulls = if self.spec.null_equals { None } else { null_keys(side, batch) };
         if let Some(nulls) = nulls {
             for (number, valid) in self.numbers.iter_mut().zip(&nulls) {
@@ -217,8 +218,8 @@ impl Table {
         Ok(())
     }
 
-    /// Adds rows of `side` as processed: they do not look for partners. `matched`: which of them have, batch by batch, where that
-    /// must be known.
+    /// Adds rows of `side` as processed: they do not search for partners. `matched`: which of them have matched, batch
+    /// by batch, if that is recorded.
     pub(super) fn add_processed(
         &mut self,
         side: usize,
@@ -239,8 +240,8 @@ impl Table {
         next.map(|entry| entry.position).min()
     }
 
-    /// Processes rows until there are at least `rows_max` results, and then those at the same time; `None` when there are
-    /// no more. All rows before `until` are here.
+    /// Processes rows until there are at least `rows_max` results, and then those at the same time; `None` when there
+    /// are no more. All rows before `until` have been added.
     pub(super) fn run(&mut self, rows_max: usize, until: i64) -> Result<Option<Matched>> {
         match self.spec.is_plain() {
             true => self.run_pairs(rows_max),
@@ -266,7 +267,7 @@ impl Table {
                 break;
             }
             last = entry.position;
-            // A row that is partly late is only found by others.
+            // A row that is partly late does not search; it is only found.
             if entry.time == entry.position {
                 other.find(entry, self.spec.partners(side, entry.time), |partner| {
                     pairs.push(side, own.done as u32, partner, entry.time);
@@ -292,7 +293,7 @@ impl Table {
         Ok(Matched { rows, times: pairs.times })
     }
 
-    /// Drops rows that are of no use any more, once they are the larger part, or all. All rows have been processed.
+    /// Drops rows that are no longer needed, once they are the larger part, or all. All rows have been processed.
     pub(super) fn prune(&mut self, frontier: i64) -> Result<()> {
         let mut useless = 0;
         for (side, rows) in self.sides.iter().enumerate() {
@@ -309,13 +310,13 @@ impl Table {
             self.add_processed(side, taken.batches, &taken.matched)?;
         }
         if self.spec.looks_back() {
-            // What is followed by a row that no row may match yet is not counted again.
+            // Rows followed by one that no row may match yet are not counted again.
             self.side(RIGHT).followed = 0;
         }
         Ok(())
     }
 
-    /// Takes all rows out that are still of use; the table is empty afterwards.
+    /// Removes and returns all rows that are still needed; the table is empty afterwards.
     pub(super) fn take(&mut self, frontier: i64) -> Result<[Taken; 2]> {
         let mut taken = [Taken::default(), Taken::default()];
         for (side, into) in [LEFT, RIGHT].into_iter().zip(&mut taken) {
@@ -338,7 +339,7 @@ impl Table {
             for (batch, start) in std::mem::take(&mut rows.batches).into_iter().zip(&rows.starts) {
                 let kept = kept.get(*start..start + batch.num_rows()).unwrap_or_default();
                 if kept.contains(&true) {
-                    // Strings of rows that are dropped must not stay.
+                    // The strings of dropped rows must not be retained.
                     let rows = filter_record_batch(&batch, &BooleanArray::from(kept.to_vec()))?;
                     into.batches.push(batches::without_foreign_bytes(rows)?);
                 }
@@ -373,7 +374,8 @@ impl Rows {
         last.map_or(0, |(start, batch)| start + batch.num_rows())
     }
 
-    /// Appends a batch and makes entries of its rows, given the numbers of their keys. Small batches are put together.
+    /// Appends a batch and creates entries for its rows, given the numbers of their keys. Small batches are
+    /// concatenated.
     fn append(
         &mut self,
         batch: RecordBatch,
@@ -414,7 +416,7 @@ impl Rows {
         Ok(())
     }
 
-    /// Makes the next row one that others find.
+    /// Links the next row, so that others find it.
     pub(super) fn link(&mut self) {
         if let Some(entry) = self.entries.get_mut(self.done)
             && let Some(head) = self.heads.get_mut(entry.key as usize)
@@ -439,7 +441,7 @@ impl Rows {
         }
     }
 
-    /// Adds some columns of some rows; NULL where there is no row.
+    /// Adds some columns of some rows; NULL for a missing row.
     pub(super) fn gather(
         &self,
         schema: &Schema,
@@ -476,7 +478,7 @@ impl Rows {
         Ok(())
     }
 
-    /// The batch of a row, and its place there.
+    /// The batch of a row, and its index there.
     pub(super) fn place(&self, number: u32) -> (usize, usize) {
         let row = self.entries.get(number as usize).map_or(0, |entry| entry.row as usize);
         let mut batch = self.blocks.get(row >> BLOCK_BITS).map_or(0, |batch| *batch as usize);
@@ -502,7 +504,8 @@ impl Pairs {
     }
 }
 
-/// Copies the rows where they are a small part of a larger batch, which would otherwise stay, and count, as a whole.
+/// Copies the rows if they are a small part of a larger batch, which would otherwise be retained, and counted, as a
+/// whole.
 fn of_its_own(batch: RecordBatch) -> Result<RecordBatch> {
     // The first column is the time.
     let held = batch.columns().first().map_or(0, Array::get_buffer_memory_size);
@@ -514,7 +517,7 @@ fn of_its_own(batch: RecordBatch) -> Result<RecordBatch> {
     Ok(take_record_batch(&batch, &all)?)
 }
 
-/// Puts entries in order of their positions; those of rows that are partly late before others of the same position.
+/// Sorts entries by their positions; rows that are partly late precede others of the same position.
 fn put_in_order(entries: &mut Vec<Entry>) {
     let positions: Vec<i64> = entries.iter().map(|entry| entry.position).collect();
     let times: Vec<i64> = entries.iter().map(|entry| entry.time).collect();

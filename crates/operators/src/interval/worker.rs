@@ -1,4 +1,4 @@
-//! What one worker has gathered of one input of a join: rows, arranged for the coordinator.
+//! A worker's part for one input of a join: sorts rows for the coordinator.
 
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Result, Watermark};
@@ -14,9 +14,9 @@ use crate::segments::spill::SpillSpace;
 #[derive(Debug)]
 pub(super) struct JoinWorker {
     side: Side,
-    /// Rows with a NULL in their key are kept.
+    /// Whether rows with a NULL in their key are kept.
     keeps_nulls: bool,
-    /// Each batch in order of the positions.
+    /// The batches, each in order of the positions.
     gathered: Gathered,
 }
 

@@ -1,5 +1,5 @@
-//! `min` and `max` of values that are held as integers or as floats; these are compared by their bits, in the total order of IEEE 754:
-//! NaN is the greatest value.
+//! `min` and `max` of values that are held as integers or as floats; the latter are compared by their bits, in the
+//! total order of IEEE 754: NaN is the greatest value.
 
 use arrow::array::ArrayRef;
 use arrow::buffer::{BooleanBuffer, NullBuffer};
@@ -113,13 +113,13 @@ impl Function for Extreme {
     }
 }
 
-/// A number that compares with others as the floats do.
+/// An integer that compares with others as the floats do.
 fn ordered(value: f64) -> i64 {
     let bits = value.to_bits() as i64;
     bits ^ ((bits >> 63) as u64 >> 1) as i64
 }
 
-/// The float of such a number.
+/// The float of such an integer.
 fn float(ordered: i64) -> f64 {
     f64::from_bits((ordered ^ ((ordered >> 63) as u64 >> 1) as i64) as u64)
 }

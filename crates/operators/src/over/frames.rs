@@ -1,14 +1,14 @@
-//! What happens to a frame as rows come: rows enter it, leave it, and are evaluated.
+//! The changes of a frame as rows arrive: rows enter it, leave it, and are evaluated.
 //!
 //! ```text
 //! new rows ─► frame ─► events: enter 7 · leave 2 · evaluate 7 · … ─► each function over this frame
 //! ```
-//! A frame of ROWS moves in steps of one row of its key: three cursors per key say which row enters, leaves and is
-//! evaluated next. A frame of RANGE moves with the time for all keys at once: three pointers into the history. Rows
-//! leave it as soon as no row to come can see them, whether their key has new rows or not.
+//! A frame of ROWS moves in steps of one row of its key: three cursors per key point to the row that enters, leaves and
+//! is evaluated next. A frame of RANGE moves with the time for all keys at once: three pointers into the history. Rows
+//! leave it as soon as no further row can see them, whether their key has new rows or not.
 //!
-//! Invariants: every row is evaluated once, those of one key in their order; what is in the frame of the row that is
-//! evaluated is what has entered and not left.
+//! Invariants: every row is evaluated once, those of one key in their order; the frame of the row being evaluated
+//! consists of the rows that have entered and not left.
 
 use super::history::{Entry, History, NONE, Numbers};
 
@@ -16,12 +16,12 @@ use super::history::{Entry, History, NONE, Numbers};
 pub(super) const ENTER: u32 = 0;
 /// The row leaves the frame of its key.
 pub(super) const LEAVE: u32 = 1 << 30;
-/// The function has its value for the row.
+/// The function is evaluated for the row.
 pub(super) const EVALUATE: u32 = 2 << 30;
-/// The bits of an event that are the row's.
+/// The bits of an event that hold the row.
 const ROW: u32 = (1 << 30) - 1;
 
-/// Splits an event into what happens and the row.
+/// Splits an event into its kind and the row.
 #[inline(always)]
 pub(super) fn event(event: u32) -> (u32, u32) {
     (event & !ROW, event & ROW)
@@ -32,14 +32,14 @@ pub(super) fn event(event: u32) -> (u32, u32) {
 pub enum OverFrame {
     /// Rows of the key.
     Rows {
-        /// The first; `None`: all from the beginning.
+        /// The first; `None`: the first row of the key.
         start: Option<i64>,
         /// The last.
         end: i64,
     },
-    /// Rows of the key whose times are within the bounds. Rows of the same time are all in a frame, or none.
+    /// Rows of the key whose times are within the bounds. A frame has all rows of the same time or none of them.
     Range {
-        /// The smallest difference of the times; `None`: all from the beginning.
+        /// The smallest difference of the times; `None`: no lower bound.
         start: Option<i64>,
         /// The greatest.
         end: i64,
@@ -47,14 +47,14 @@ pub enum OverFrame {
 }
 
 impl OverFrame {
-    /// Where it begins; `None`: with the first row.
+    /// The start; `None`: the first row.
     pub fn start(self) -> Option<i64> {
         match self {
             Self::Rows { start, .. } | Self::Range { start, .. } => start,
         }
     }
 
-    /// Where it ends.
+    /// The end.
     pub fn end(self) -> i64 {
         match self {
             Self::Rows { end, .. } | Self::Range { end, .. } => end,
@@ -62,30 +62,30 @@ impl OverFrame {
     }
 }
 
-/// A frame, moving.
+/// A moving frame.
 #[derive(Debug)]
 pub(super) struct Frame {
     pub(super) of: OverFrame,
-    /// How many rows of its key, or ticks, later a row is evaluated.
+    /// The number of rows of its key, or ticks, by which the evaluation of a row is delayed.
     wait: i64,
     /// ROWS: the cursors of each key.
     cursors: Vec<Cursors>,
-    /// ROWS: rows that nothing here needs any more: what comes last to a row (to enter, to leave or to be evaluated) has
-    /// happened.
+    /// ROWS: the number of rows that are no longer needed here: the last of their events (to enter, to leave or to be
+    /// evaluated) has occurred.
     passed: usize,
     /// RANGE: the next rows to enter, to leave and to be evaluated.
     enter: usize,
     leave: usize,
     evaluate: usize,
     pub(super) events: Vec<u32>,
-    /// ROWS: for each evaluation, the row that it waited for; NONE: the end.
+    /// ROWS: for each evaluation, the row that it waited for; NONE: the end of the input.
     pub(super) waited_for: Vec<u32>,
 }
 
-/// The next row to enter, to leave, to be evaluated; NONE: the next one that comes.
+/// The next row to enter, to leave, to be evaluated; NONE: the next one that arrives.
 #[derive(Debug, Clone, Copy)]
 struct Cursors {
-    /// Rows that have come; no more are counted than can be told apart.
+    /// The number of rows that have arrived, saturating.
     came: u32,
     enter: u32,
     leave: u32,
@@ -95,7 +95,8 @@ struct Cursors {
 const FRESH: Cursors = Cursors { came: 0, enter: NONE, leave: NONE, evaluate: NONE };
 
 impl Frame {
-    /// A frame whose rows are evaluated `wait` rows of their key, or ticks, later: at least as many as it reaches forward.
+    /// A frame whose rows are evaluated `wait` rows of their key, or ticks, later: at least as many as it reaches
+    /// forward.
     pub(super) fn new(of: OverFrame, wait: i64) -> Self {
         Self {
             of,
@@ -110,7 +111,7 @@ impl Frame {
         }
     }
 
-    /// Makes the events of the rows from `new` on. All rows before `to` have come; `last`: no more will.
+    /// Makes the events of the rows from `new` on. All rows before `to` have arrived; `last`: no more will.
     pub(super) fn advance(
         &mut self,
         history: &History,
@@ -145,7 +146,7 @@ impl Frame {
                 *cursor = row;
             }
         }
-        // In order of the rows of the key, counted from 1: which one enters, leaves and is evaluated now.
+        // In order of the rows of the key, counted from 1: those that enter, leave and are evaluated now.
         let at = came.saturating_sub(self.wait);
         if at.saturating_add(end) >= 1 {
             self.events.push(ENTER | step(entries, &mut cursors.enter));
@@ -166,14 +167,14 @@ impl Frame {
         }
     }
 
-    /// No more rows come: those that waited for others are evaluated.
+    /// Evaluates the rows that waited for others, since no more rows arrive.
     fn evaluate_rest(&mut self, entries: &[Entry], (start, end): (Option<i64>, i64)) {
         for (row, entry) in entries.iter().enumerate() {
             let cursors = &mut self.cursors[entry.key as usize];
             if cursors.evaluate != row as u32 {
                 continue;
             }
-            // At the end of the input, as if the further rows that this one waits for had come.
+            // At the end of the input, as if the further rows that this one waits for had arrived.
             let before = i64::from(cursors.came).saturating_sub(self.wait);
             let at = before.max(0) + 1;
             cursors.came = u32::try_from(at.saturating_add(self.wait)).unwrap_or(u32::MAX);
@@ -217,7 +218,8 @@ impl Frame {
             }
         }
         if start.is_none() {
-            // All frames to come have these; so what has entered depends on `to` alone, and not on which rows were evaluated.
+            // All further frames have these; so the rows that have entered depend on `to` alone, and not on which rows
+            // were evaluated.
             let all = to.saturating_sub(self.wait).saturating_add(end);
             while time(self.enter).is_some_and(|time| time <= all) {
                 self.events.push(ENTER | self.enter as u32);
@@ -227,7 +229,7 @@ impl Frame {
         let next = time(self.evaluate).unwrap_or(if last { i64::MAX } else { to });
         let first = start.map(|start| next.saturating_add(start));
         self.leave_before(entries, first);
-        // Those that no frame to come has need not enter.
+        // Rows that are in no further frame need not enter.
         while self.leave == self.enter && time(self.enter).is_some_and(|time| Some(time) < first) {
             self.enter += 1;
             self.leave += 1;
@@ -256,7 +258,7 @@ impl Frame {
         if self.of.start().is_some() { first.min(self.leave) } else { first }
     }
 
-    /// How many of `rows` it may still need, approximately.
+    /// The number of `rows` that it may still need, approximately.
     pub(super) fn needed(&self, rows: usize) -> usize {
         match self.of {
             OverFrame::Rows { .. } => rows.saturating_sub(self.passed),
@@ -287,7 +289,7 @@ impl Frame {
         }
     }
 
-    /// Only some rows have been kept.
+    /// Updates the row numbers after all but the `kept` rows have been dropped.
     pub(super) fn renumber(&mut self, kept: &[u32], numbers: &Numbers) {
         for cursors in &mut self.cursors {
             for cursor in [&mut cursors.enter, &mut cursors.leave, &mut cursors.evaluate] {
@@ -300,16 +302,16 @@ impl Frame {
         }
     }
 
-    /// No row has been kept.
+    /// Updates the row numbers after all rows have been dropped.
     pub(super) fn forget_rows(&mut self) {
         if self.of.start().is_some() || self.of.end() != 0 || self.wait != 0 {
             return self.renumber(&[], &Numbers::new(&[], 0));
         }
-        // Its cursors are only ever at rows that come.
+        // The cursors of ROWS are all at rows that have not arrived.
         (self.passed, self.enter, self.leave, self.evaluate) = (0, 0, 0, 0);
     }
 
-    /// Only some keys have been kept.
+    /// Updates the keys after all but the `kept` ones have been dropped.
     pub(super) fn keep_keys(&mut self, kept: &[u32]) {
         let cursors = kept.iter().map(|key| self.cursors.get(*key as usize));
         self.cursors = cursors.map(|cursors| cursors.copied().unwrap_or(FRESH)).collect();
@@ -321,7 +323,7 @@ impl Frame {
     }
 }
 
-/// Moves a cursor on to the next row of the key; returns the one where it was.
+/// Moves a cursor to the next row of the key; returns its previous row.
 #[inline(always)]
 fn step(entries: &[Entry], cursor: &mut u32) -> u32 {
     let row = *cursor;

@@ -1,7 +1,7 @@
-//! What functions over frames have in common, and those that only count rows.
+//! The trait of functions over frames, and those functions that only count rows.
 //!
-//! Invariant: the state of a function whose frame has a beginning follows from the rows of the history; of all others it
-//! is returned by [`Function::state`], one row per key.
+//! Invariant: the state of a function whose frame has a beginning follows from the rows of the history; that of all
+//! others is returned by [`Function::state`], one row per key.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use super::{Logging, OverCall, OverFunction};
 
 /// A function over the frame of each row.
 pub(super) trait Function: Debug + Send {
-    /// Follows `events`; returns its value at each evaluation, in their order. Functions that know no frame read
-    /// `evaluated`, the rows in the same order. There are `keys` keys.
+    /// Processes `events`; returns its value at each evaluation, in order. Functions without a frame read `evaluated`,
+    /// the rows in the same order. There are `keys` keys.
     fn run(
         &mut self,
         events: &[u32],
@@ -30,13 +30,13 @@ pub(super) trait Function: Debug + Send {
         keys: usize,
     ) -> Result<ArrayRef>;
 
-    /// Only some rows of the history have been kept.
+    /// Updates row numbers after all but the `kept` rows have been dropped from the history.
     fn renumber(&mut self, kept: &[u32], numbers: &Numbers);
 
-    /// Only some keys have been kept.
+    /// Updates the keys after all but the `kept` ones have been dropped.
     fn keep_keys(&mut self, kept: &[u32]);
 
-    /// What it knows of some keys that does not follow from the history.
+    /// The state of some keys that does not follow from the history.
     fn state(&mut self, _keys: &[u32]) -> Result<Vec<ArrayRef>> {
         Ok(vec![])
     }
@@ -46,7 +46,7 @@ pub(super) trait Function: Debug + Send {
         0
     }
 
-    /// Takes back the state of keys; there are `total` of them.
+    /// Restores the state of keys; there are `total` keys.
     fn restore(&mut self, _keys: &[usize], _total: usize, _state: &[ArrayRef]) -> Result<()> {
         Ok(())
     }
@@ -55,7 +55,7 @@ pub(super) trait Function: Debug + Send {
     fn size_bytes(&self) -> usize;
 }
 
-/// Makes the function of a call; what is logged of a row says `logging`.
+/// Creates the function of a call; `logging` says which columns of a row are in the history.
 pub(super) fn function(call: &OverCall, logging: &Logging) -> Result<Box<dyn Function>> {
     let unbounded = call.frame.start().is_none();
     Ok(match &call.function {
@@ -105,7 +105,7 @@ pub(super) fn function(call: &OverCall, logging: &Logging) -> Result<Box<dyn Fun
     })
 }
 
-/// Whether the values of a call over rows of one time depend on which of them come first.
+/// Whether the values of a call over rows of one time depend on their order.
 pub(super) fn minds_order(call: &OverCall) -> bool {
     match &call.function {
         OverFunction::Rank | OverFunction::DenseRank => false,
@@ -118,10 +118,10 @@ pub(super) fn minds_order(call: &OverCall) -> bool {
     }
 }
 
-/// What an aggregate reads of a row.
+/// The columns that an aggregate reads of a row.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Source {
-    /// The argument, by its place in the history.
+    /// The argument, by its index in the history.
     pub(super) column: usize,
     /// Only rows where this is true count.
     pub(super) filter: Option<usize>,
@@ -149,7 +149,7 @@ pub(super) fn passes(rows: &History, filter: Option<usize>, row: u32) -> bool {
     })
 }
 
-/// Some of the values, in a new order.
+/// Some of the values, in the order of `kept`.
 pub(super) fn kept<T: Clone + Default>(values: &[T], kept: &[u32]) -> Vec<T> {
     kept.iter().map(|key| values.get(*key as usize).cloned().unwrap_or_default()).collect()
 }
@@ -226,7 +226,7 @@ struct Ranks {
     ranks: Vec<Rank>,
 }
 
-/// What is known of the rows of a key so far.
+/// The state of the rows of a key so far.
 #[derive(Debug, Default, Clone, Copy)]
 struct Rank {
     rows: i64,

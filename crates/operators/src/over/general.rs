@@ -1,4 +1,4 @@
-//! Any other aggregate: one of DataFusion's accumulators per key, which takes rows one by one.
+//! All other aggregates: one of DataFusion's accumulators per key, updated row by row.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::failure;
 /// See the module.
 pub(super) struct General {
     call: Arc<AggregateFunctionExpr>,
-    /// The places of its arguments in the history.
+    /// The indexes of its arguments in the history.
     arguments: Vec<usize>,
     filter: Option<usize>,
-    /// Rows leave.
+    /// Whether rows leave the frame.
     sliding: bool,
     state_columns: usize,
     keys: Vec<Option<Box<dyn Accumulator>>>,
-    /// Bytes of the accumulators.
+    /// The bytes of the accumulators.
     bytes: usize,
 }
 

@@ -3,8 +3,8 @@
 //! Rows of one key are linked from older to newer. Columns of integers and floats are held as vectors, so that reading
 //! one value is one access; all others as arrays.
 //!
-//! Invariants: `entries` is in order of time; all columns have as many values as there are entries; `newest` has a place
-//! per key.
+//! Invariants: `entries` is in order of time; all columns have as many values as there are entries; `newest` has an
+//! entry per key.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use windrow_core::{Error, ErrorKind, Result};
 
 /// No row.
 pub(super) const NONE: u32 = u32::MAX;
-/// Rows that can be numbered: the two highest bits of a number are those of events.
+/// The most rows that can be numbered: the two highest bits of a number hold the kind of an event.
 const ROWS_MAX: usize = 1 << 30;
 
 /// A row.
@@ -49,7 +49,7 @@ impl History {
         self.entries.len()
     }
 
-    /// Adds rows at or after those that it has. `keys`: the number of each row's key, of `total` in all.
+    /// Adds rows that are not before the existing ones. `keys`: the number of each row's key, out of `total`.
     ///
     /// # Errors
     /// When there are too many rows.
@@ -79,7 +79,7 @@ impl History {
         Ok(())
     }
 
-    /// Keeps only some rows, in their order.
+    /// Drops all but the `kept` rows, in their order.
     pub(super) fn keep(&mut self, kept: &[u32], numbers: &Numbers) -> Result<()> {
         let entries = kept.iter().filter_map(|row| self.entries.get(*row as usize));
         self.entries =
@@ -98,7 +98,7 @@ impl History {
         self.columns.iter_mut().for_each(Logged::clear);
     }
 
-    /// Keeps only some keys, in a new order; none of the others has a row.
+    /// Drops all but the `kept` keys, in a new order; the dropped ones have no rows.
     pub(super) fn keep_keys(&mut self, kept: &[u32], numbers: &Numbers) {
         self.newest =
             kept.iter().filter_map(|key| self.newest.get(*key as usize)).copied().collect();
@@ -113,12 +113,12 @@ impl History {
     }
 }
 
-/// The new numbers of rows or keys of which only some are kept.
+/// The new numbers of rows or keys after some have been dropped.
 #[derive(Debug)]
 pub(super) struct Numbers(Vec<u32>);
 
 impl Numbers {
-    /// The numbers of `total` old ones of which `kept` are kept.
+    /// The new numbers of `total` old ones of which `kept` remain.
     pub(super) fn new(kept: &[u32], total: usize) -> Self {
         let mut numbers = vec![NONE; total];
         for (new, old) in kept.iter().enumerate() {
@@ -129,7 +129,7 @@ impl Numbers {
         Self(numbers)
     }
 
-    /// The new number of an old one; [`NONE`] when it is not kept.
+    /// The new number of an old one; [`NONE`] if it has been dropped.
     pub(super) fn of(&self, old: u32) -> u32 {
         self.0.get(old as usize).copied().unwrap_or(NONE)
     }
@@ -140,21 +140,21 @@ impl Numbers {
 pub(super) struct Logged {
     data_type: DataType,
     values: Values,
-    /// Whether each value is not NULL; empty while none is.
+    /// Whether each value is not NULL; empty as long as none is NULL.
     valid: Vec<bool>,
     len: usize,
 }
 
 #[derive(Debug)]
 enum Values {
-    /// Whatever is an integer in memory, and booleans.
+    /// Types that are integers in memory, and booleans.
     Ints(Vec<i64>),
     Floats(Vec<f64>),
-    /// Each array is less than half as long as the one before, or nearly; and the first row of each.
+    /// Arrays, each less than about half as long as the previous one, and the first row of each.
     Any(Vec<ArrayRef>, Vec<usize>),
 }
 
-/// Whether values of the type are integers in memory; their width, and whether they have a sign.
+/// The width of a type whose values are integers in memory, and whether it is signed.
 fn integer(data_type: &DataType) -> Option<(usize, bool)> {
     use DataType as D;
     let signed = !data_type.is_unsigned_integer();
@@ -164,7 +164,7 @@ fn integer(data_type: &DataType) -> Option<(usize, bool)> {
     data_type.primitive_width().filter(|width| integer && *width <= 8).map(|w| (w, signed))
 }
 
-/// Whether the values are held as integers that compare as the values do, or as floats.
+/// Whether values are held as integers with the same order, or as floats.
 pub(super) fn compares_as_number(data_type: &DataType) -> bool {
     let float = matches!(data_type, DataType::Float32 | DataType::Float64);
     float || (integer(data_type).is_some() && *data_type != DataType::UInt64)
@@ -189,7 +189,7 @@ impl Logged {
         self.len
     }
 
-    /// The values as integers; empty where they are not held so. The value of a NULL is any.
+    /// The values as integers; empty if they are not held so. The value for NULL is arbitrary.
     pub(super) fn ints(&self) -> &[i64] {
         if let Values::Ints(values) = &self.values { values } else { &[] }
     }
@@ -245,7 +245,7 @@ impl Logged {
         Ok(())
     }
 
-    /// Returns some values; [`NONE`] gives NULL.
+    /// Returns some values; NULL for [`NONE`].
     pub(super) fn gather(&self, rows: &[u32]) -> Result<ArrayRef> {
         match &self.values {
             Values::Ints(values) => {
@@ -301,7 +301,7 @@ impl Logged {
             }
             Values::Any(..) => {
                 let all = self.gather(kept)?;
-                // Texts of rows that are dropped must not stay.
+                // The strings of dropped rows must not be retained.
                 let all = crate::batches::alone(&all)?;
                 self.values = if kept.is_empty() {
                     Values::Any(vec![], vec![])

@@ -4,22 +4,23 @@
 //! rows ─► workers ─pieces─► waiting ─in order of time─► history ─► frames ─events─► functions ─┬─► rows with their values
 //!                                                       (the rows that frames can still reach)  │   in order of time
 //! ```
-//! When the watermark has passed a time, all rows up to it have come, so the frames of the rows of that time are final,
-//! unless they reach forward. A row leaves once its frames are final: one tick after its time, or after the time up to which
-//! a frame of RANGE reaches forward, or when as many rows of its key have come as a frame of ROWS reaches forward.
+//! When the watermark has passed a time, all rows up to it have arrived, so the frames of the rows of that time are
+//! final, unless they reach forward. A row is returned once its frames are final: one tick after its time, or after the
+//! time up to which a frame of RANGE reaches forward, or when as many rows of its key have arrived as a frame of ROWS
+//! reaches forward.
 //!
-//! A row is appended to the history ([`history`]) with the columns that functions read; each frame says which rows enter it,
-//! leave it and are evaluated ([`frames`]); each function follows these events over all keys in one loop. Rows that no
-//! frame can reach are dropped. A frame that begins with the first row keeps no rows: its functions keep what they know
-//! per key, and so does `row_number() = 1`, which deduplicates.
+//! A row is appended to the history ([`history`]) with the columns that functions read; for each frame, events say
+//! which rows enter it, leave it and are evaluated ([`frames`]); each function processes these events of all keys in
+//! one loop. Rows that no frame can reach are dropped. A frame that begins with the first row keeps no rows: its
+//! functions keep state per key, and so does `row_number() = 1`, which deduplicates.
 //!
-//! A row that is behind the watermark of its partition is late: its own frame may have been returned, and so may those in
-//! which it would have been.
+//! A row that is behind the watermark of its partition is late: its own frame may have been returned, and so may those
+//! in which it would have been.
 //!
-//! Rows of one time and key that a function tells apart are ordered by their columns, so that the answer does not depend
-//! on which came first.
+//! If a function distinguishes rows of the same time and key, these are ordered by their columns, so that the answer
+//! does not depend on which arrived first.
 //!
-//! What surrounds the table of keys is [`in_order`](crate::in_order).
+//! Everything around the table of keys is in [`in_order`](crate::in_order).
 
 mod extremes;
 mod frames;
@@ -49,7 +50,7 @@ use crate::spec::AggregateCall;
 pub use frames::OverFrame;
 use table::Table;
 
-/// A function over a frame, as the planner gives it.
+/// A function over a frame, as planned.
 #[derive(Debug, Clone)]
 pub struct OverCall {
     /// The function.
@@ -60,31 +61,31 @@ pub struct OverCall {
     pub result: (DataType, bool),
 }
 
-/// What is computed.
+/// The kind of a function.
 #[derive(Debug, Clone)]
 pub enum OverFunction {
     /// The number of the row, from 1.
     RowNumber,
     /// The number of the first row of the same time.
     Rank,
-    /// The number of the time among the times.
+    /// The rank of the row's time among the distinct times.
     DenseRank,
-    /// The value that one row of the frame has.
+    /// The value of one row of the frame.
     Value {
         /// The column.
         column: usize,
         /// Which row.
         which: FrameRow,
-        /// Rows that have NULL there do not count.
+        /// Whether rows with NULL in the column are skipped.
         ignore_nulls: bool,
-        /// The value where the frame has no such row; `None`: NULL.
+        /// The value if the frame has no such row; `None`: NULL.
         default: Option<ScalarValue>,
     },
     /// An aggregate of the frame.
     Aggregate(AggregateCall),
 }
 
-/// Which row of a frame.
+/// A row of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameRow {
     /// The first.
@@ -108,21 +109,21 @@ pub struct OverSpec {
     time_unit: TimeUnit,
     logging: Logging,
     ties: Vec<(usize, SortOptions)>,
-    /// Rows of one time are to be ordered in any case.
+    /// Whether rows of one time are always sorted.
     orders: bool,
 }
 
-/// What a row waits for after its time has passed.
+/// What a row waits for after the watermark has passed its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {
     Nothing,
-    /// The watermark to be this number of ticks further.
+    /// The watermark must be this number of ticks further.
     Ticks(i64),
     /// This number of further rows of its key.
     Rows(i64),
 }
 
-/// Which columns of a row are in the history.
+/// The columns of a row that are in the history.
 #[derive(Debug, Clone, Default)]
 struct Logging {
     /// Columns of the input, ascending.
@@ -136,14 +137,15 @@ impl Logging {
         columns.dedup();
         let types = columns.iter().map(|column| {
             let field = input.fields().get(*column);
-            let field = field.ok_or_else(|| Error::internal("OVER reads a column that is none"))?;
+            let field =
+                field.ok_or_else(|| Error::internal("OVER reads a column that does not exist"))?;
             Ok(field.data_type().clone())
         });
         let types = types.collect::<Result<_>>()?;
         Ok(Self { columns, types })
     }
 
-    /// The place of a column in the history.
+    /// The index of a column in the history.
     fn place(&self, column: usize) -> Result<usize> {
         let place = self.columns.binary_search(&column);
         place.map_err(|_| Error::internal("OVER reads a column that it does not keep"))
@@ -155,7 +157,7 @@ impl Logging {
 }
 
 impl OverCall {
-    /// Whether it knows more of a key than follows from the rows that its frame can reach.
+    /// Whether it has state of a key that does not follow from the rows that its frame can reach.
     fn keeps_state(&self) -> bool {
         match &self.function {
             OverFunction::RowNumber | OverFunction::Rank | OverFunction::DenseRank => true,
@@ -164,7 +166,7 @@ impl OverCall {
         }
     }
 
-    /// Whether its frame says what it sees.
+    /// Whether the rows that it sees depend on its frame.
     fn has_frame(&self) -> bool {
         !matches!(
             self.function,
@@ -205,14 +207,14 @@ fn wait_of(calls: &[OverCall]) -> Result<Wait> {
 }
 
 impl OverSpec {
-    /// Computes `calls` for each row of `input`, whose first column is the event time: a timestamp, never NULL. `keys`: the
-    /// columns of PARTITION BY. `order`: the columns that order rows of one time, if the query says so. Where a frame
-    /// reaches forward, all must be of the same kind, ROWS or RANGE. The output has the columns of the input as `c0…`, then the results as
-    /// `w0…`.
+    /// Computes `calls` for each row of `input`, whose first column is the event time: a timestamp, never NULL. `keys`:
+    /// the columns of PARTITION BY. `order`: the columns that order rows of one time, if the query has any. If a frame
+    /// reaches forward, all must be of the same kind, ROWS or RANGE. The output has the columns of the input as `c0…`,
+    /// then the results as `w0…`.
     ///
     /// # Errors
-    /// When an aggregate cannot be computed over a frame that rows leave; Internal when a column does not exist, or frames
-    /// do not fit together.
+    /// When an aggregate cannot be computed over a frame that rows leave; Internal when a column does not exist, or
+    /// frames cannot be combined.
     pub fn try_new(
         input: SchemaRef,
         keys: Vec<usize>,
@@ -245,7 +247,7 @@ impl OverSpec {
         };
         let logging = Logging::new(&input, logged)?;
         let orders = !order.is_empty();
-        // What the history has comes first: the rest is lost when a checkpoint is rewritten.
+        // The columns of the history come first: the others are lost when a checkpoint is rewritten.
         let mut ties = order;
         for column in logging.columns.iter().copied().chain(all) {
             if ties.iter().all(|(known, _)| *known != column) {
@@ -266,19 +268,19 @@ impl OverSpec {
             ties,
             orders,
         };
-        // Says what cannot be computed.
+        // Fails for calls that cannot be computed.
         for call in &spec.calls {
             functions::function(call, &spec.logging)?;
         }
         Ok(spec)
     }
 
-    /// Whether functions know more of a key than follows from the rows that frames can reach.
+    /// Whether functions have state of a key that does not follow from the rows that frames can reach.
     fn keeps_state(&self) -> bool {
         self.calls.iter().any(OverCall::keeps_state)
     }
 
-    /// Whether rows are added to what is known of their key some time after they have come.
+    /// Whether rows enter the state of their key some time after they have arrived.
     fn enters_later(&self) -> bool {
         let framed = self.calls.iter().filter(|call| call.has_frame());
         framed
@@ -286,7 +288,7 @@ impl OverSpec {
             .any(|frame| matches!(frame, OverFrame::Range { start: None, end } if end < 0))
     }
 
-    /// What orders rows of one time.
+    /// The order of rows of one time.
     fn ties(&self, ordered: bool) -> Ties {
         let always = ordered || self.orders;
         let never = !always && !self.calls.iter().any(functions::minds_order);
@@ -419,7 +421,7 @@ impl StatefulOperator for OverSpec {
 }
 
 impl OverSpec {
-    /// Writes what stays in state.
+    /// Writes what is kept in state.
     fn describe_state(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let framed = || self.calls.iter().filter(|call| call.has_frame()).map(|call| call.frame);
         let rows = framed().filter_map(|frame| match frame {
@@ -455,7 +457,7 @@ impl OverSpec {
     }
 }
 
-/// A call in words.
+/// The description of a call.
 struct DescribedCall<'a> {
     spec: &'a OverSpec,
     call: &'a OverCall,
@@ -498,7 +500,7 @@ impl fmt::Display for DescribedCall<'_> {
     }
 }
 
-/// A bound of a frame in words.
+/// The description of a bound of a frame.
 struct Bound {
     at: i64,
     unit: Option<TimeUnit>,

@@ -15,7 +15,7 @@ use super::history::{History, Logged, NONE, Numbers};
 use super::{FrameRow, OverCall, OverFunction};
 use crate::failure;
 
-/// Pinned values are put together when there are this many, and more than twice as many as keys.
+/// Retained values are compacted when there are this many, and more than twice as many as keys.
 const PINNED_MIN: usize = 64 << 10;
 
 /// A row of a frame that rows leave, or the current one.
@@ -24,12 +24,12 @@ pub(super) struct Pick {
     column: usize,
     which: FrameRow,
     ignore_nulls: bool,
-    /// The value where the frame has no such row.
+    /// The value if the frame has no such row.
     default: Option<ScalarValue>,
     keys: Vec<Span>,
 }
 
-/// The rows in the frame of a key, without those that are ignored.
+/// The rows in the frame of a key, without those that are skipped.
 #[derive(Debug, Clone, Copy)]
 struct Span {
     first: u32,
@@ -67,7 +67,7 @@ impl Function for Pick {
         let column = &rows.columns[self.column];
         let all = !self.ignore_nulls || column.all_valid();
         let next = |row: u32| rows.entries[row as usize].next;
-        // The first row from `row` to `last` that counts.
+        // The first row from `row` to `last` that is not skipped.
         let counting = |mut row: u32, last: u32| {
             while !all && row != last && !column.is_valid(row) {
                 row = next(row);
@@ -126,7 +126,7 @@ impl Function for Pick {
     }
 }
 
-/// A row of a frame that begins with the first row: its value is kept, the row need not be.
+/// A row of a frame that begins with the first row: its value is retained, so the row need not be.
 #[derive(Debug)]
 pub(super) struct Pinned {
     column: usize,
@@ -136,11 +136,11 @@ pub(super) struct Pinned {
     keys: Vec<Pin>,
 }
 
-/// What a key has.
+/// The state of a key.
 #[derive(Debug, Clone, Copy)]
 struct Pin {
     rows: i64,
-    /// The place of the value.
+    /// The index of the value.
     at: u32,
 }
 
@@ -151,7 +151,7 @@ impl Default for Pin {
 }
 
 impl Pinned {
-    /// Whether the value of a call may be that of a row that the history has no more.
+    /// Whether the value of a call may be that of a row that is no longer in the history.
     pub(super) fn is_needed(call: &OverCall) -> bool {
         let OverFunction::Value { which, ignore_nulls, .. } = &call.function else { return false };
         let current = *which == FrameRow::Last && call.frame.end() == 0 && !ignore_nulls;
@@ -167,7 +167,7 @@ impl Pinned {
         Self { column, which, ignore_nulls, values: Logged::new(data_type), keys: vec![] }
     }
 
-    /// Drops values that no key has any more.
+    /// Drops values that no key refers to any more.
     fn put_together(&mut self) -> Result<()> {
         if self.values.len() < PINNED_MIN || self.values.len() / 2 < self.keys.len() {
             return Ok(());

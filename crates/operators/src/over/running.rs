@@ -1,4 +1,4 @@
-//! Counts, sums and averages: what enters is added, what leaves is subtracted.
+//! Counts, sums and averages: values of rows that enter are added, those of rows that leave are subtracted.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -76,11 +76,11 @@ impl Function for Counts {
     }
 }
 
-/// What a sum is of.
+/// The types of a sum.
 #[derive(Debug)]
 pub(super) struct Sums {
     pub(super) average: bool,
-    /// The type of the arguments, and of the sum.
+    /// The type of the arguments, and that of the sum.
     pub(super) of: DataType,
 }
 
@@ -99,7 +99,7 @@ pub(super) trait Sum: Debug + Default + Clone + Copy + Send {
     /// The results.
     fn results(sums: &Sums, all: &[Self]) -> Result<ArrayRef>;
 
-    /// The sums and how many values each is of.
+    /// The sums, and the number of values in each.
     fn state(all: &[Self]) -> [ArrayRef; 2];
 
     fn restore(state: &[ArrayRef], keys: usize) -> Result<Vec<Self>>;
@@ -181,7 +181,7 @@ pub(super) struct IntSum {
     values: i64,
 }
 
-/// The integer that the history holds as another one where it has no sign.
+/// The exact integer; unsigned ones are held as signed ones in the history.
 fn exact(value: i64, sums: &Sums) -> i128 {
     if sums.of == DataType::UInt64 { i128::from(value as u64) } else { i128::from(value) }
 }
@@ -258,7 +258,7 @@ impl Sum for FloatSum {
     #[inline]
     fn subtract(&mut self, value: f64, _sums: &Sums) {
         self.values -= 1;
-        // What rounding has left of values that are gone ends with the last of them.
+        // The rounding errors of values that have left end with the last value.
         self.sum = if self.values == 0 { 0.0 } else { self.sum - value };
     }
 

@@ -20,13 +20,13 @@ use crate::in_order::{Evaluated, OrderedSpec, OrderedTable, Ties};
 use crate::survey::Times;
 use crate::table::Interner;
 
-/// Useless rows and keys are kept until there are this many, and not fewer than useful ones.
+/// Rows and keys that are no longer needed are kept until there are this many, and at least as many as needed ones.
 const USELESS_MIN: usize = 64;
 
 /// See the module.
 pub(crate) struct Table {
     spec: Arc<OverSpec>,
-    /// None are held while there are no rows.
+    /// `None` while there are no rows.
     keys: Option<Interner>,
     history: History,
     frames: Vec<Frame>,
@@ -37,7 +37,7 @@ pub(crate) struct Table {
     numbers: Vec<usize>,
 }
 
-/// A function at work.
+/// A function with its frame.
 struct Call {
     function: Box<dyn Function>,
     /// Its frame, if it has one.
@@ -45,7 +45,7 @@ struct Call {
     keeps_state: bool,
 }
 
-/// The keys of which functions know something that no checkpoint has.
+/// The keys with state that no checkpoint has.
 #[derive(Debug, Default)]
 struct Touched {
     is: Vec<bool>,
@@ -71,10 +71,10 @@ impl fmt::Debug for Table {
 }
 
 impl Table {
-    /// Takes rows back that had been processed before `to`: what functions know of them otherwise stays as it is.
+    /// Restores rows that had been processed before `to`; the restored state of functions is not changed.
     fn replay(&mut self, batch: RecordBatch, to: i64) -> Result<()> {
         let new = self.history.len();
-        // Rows that wait leave in the order in which they are held.
+        // Rows that wait are returned in the order in which they are held.
         let always = self.ties.always;
         self.ties.always |= self.spec.wait != Wait::Nothing;
         self.append(batch)?;
@@ -179,11 +179,11 @@ impl Table {
         Ok(Evaluated { rows, ends })
     }
 
-    /// When rows leave that waited for others: with the row that came last, one tick after its time.
+    /// The ends of rows that waited for others: one tick after the time of the last of those.
     fn ends_by_rows(&self) -> Vec<i64> {
         let rows = self.frames.iter().take(1).flat_map(|frame| &frame.waited_for);
         let end = |row: &u32| {
-            // When no row comes any more, it leaves at the end.
+            // If no more rows arrive, it ends with the input.
             let came = self.history.entries.get(*row as usize);
             came.map_or(i64::MAX, |entry| entry.time.saturating_add(1))
         };
@@ -216,7 +216,7 @@ impl Table {
         self.prune_keys()
     }
 
-    /// Drops keys without rows, where nothing else is known of them.
+    /// Drops keys without rows, if they have no other state.
     fn prune_keys(&mut self) -> Result<()> {
         if self.spec.keeps_state() {
             return Ok(());

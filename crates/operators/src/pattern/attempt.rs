@@ -1,14 +1,14 @@
-//! An attempt to match the pattern from one row on.
+//! An attempt to match the pattern, beginning at one row.
 //!
-//! Threads stand before instructions that take a row, the preferred one first. Each row moves those whose condition it meets;
-//! a thread that reaches the end of the program has found a match, and all less preferred ones are dropped. What the
-//! preferred ones still find replaces it. The attempt is decided when no thread is left.
+//! Threads wait at instructions that take a row, the preferred one first. Each row advances those whose condition it
+//! meets; a thread that reaches the end of the program has found a match, and all less preferred ones are dropped. A
+//! match that preferred ones find later replaces it. The attempt is decided when no thread is left.
 //!
-//! Of two threads before one instruction only the preferred one stays, if the same rows can be seen from both: those of
-//! variables that conditions refer to. Rows so far that can be seen ([`Memory`]) are shared by all threads and numbered, so
+//! Of two threads at the same instruction only the preferred one is kept, if both see the same rows: those of variables
+//! that conditions refer to. The rows so far that can be seen ([`Memory`]) are shared by all threads and numbered, so
 //! that equal ones have equal numbers.
 //!
-//! Invariant: rows of an attempt are numbered from 0 and taken one after the other.
+//! Invariant: the rows of an attempt are numbered from 0 and taken in order.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -25,20 +25,20 @@ use super::store::{NONE, Store};
 use crate::failure;
 use crate::spec::AggregateCall;
 
-/// The rows of a key, as an attempt sees them.
+/// The rows of a key, from the view of an attempt.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) store: &'a Store,
     /// The rows of the key.
     pub(super) rows: &'a VecDeque<u32>,
-    /// The place in `rows` of the first row of the attempt.
+    /// The index in `rows` of the first row of the attempt.
     pub(super) start: usize,
     /// The number of the match.
     pub(super) number: i64,
 }
 
 impl View<'_> {
-    /// The row that is so far from the start; [`NONE`] beyond the partition.
+    /// The row at this distance from the start; [`NONE`] outside of the partition.
     fn row(&self, at: i64) -> u32 {
         let place = i64::try_from(self.start).ok().and_then(|start| start.checked_add(at));
         let place = place.and_then(|place| usize::try_from(place).ok());
@@ -53,14 +53,14 @@ struct Thread {
     memory: u32,
 }
 
-/// A row taken, with the one before it.
+/// A step of a match: a row taken, and the step before it.
 #[derive(Debug, Clone, Copy)]
 struct Step {
     before: u32,
     label: Label,
 }
 
-/// What a row of a match has been taken as.
+/// The variable that a row of a match has been taken as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Label {
     pub(super) variable: u8,
@@ -75,16 +75,16 @@ struct Memory {
     counted: Box<[Counted]>,
 }
 
-/// Bytes of an aggregate, about.
+/// The approximate bytes of an aggregate.
 const COUNTED_BYTES: usize = 128;
 
-/// What attempts use again and again.
+/// Memory that attempts reuse.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     threads: Vec<Thread>,
     stack: Vec<u32>,
     visited: HashSet<(u32, u32)>,
-    /// The memory behind a memory and a variable, for the current row.
+    /// The memory that follows from a memory and a variable, for the current row.
     behind: HashMap<(u32, u8), u32>,
     /// Whether a condition holds, by variable and memory, for the current row.
     known: HashMap<(u8, u32), bool>,
@@ -98,7 +98,7 @@ pub(super) struct Attempt {
     memories: Vec<Memory>,
     /// Aggregates over all rows so far.
     counted_all: Vec<Counted>,
-    /// How many rows have been taken.
+    /// The number of rows that have been taken.
     pub(super) rows: usize,
     /// The last step of the best match.
     best: Option<u32>,
@@ -135,7 +135,7 @@ impl Attempt {
         self.threads.extend(first.map(|at| Thread { at: *at, path: NONE, memory: 0 }));
     }
 
-    /// Begins again.
+    /// Resets the attempt, to begin at another row.
     pub(super) fn begin(&mut self, rules: &Rules) -> Result<()> {
         self.threads.clear();
         self.steps.clear();
@@ -148,12 +148,12 @@ impl Attempt {
         Ok(())
     }
 
-    /// Whether nothing more can be found.
+    /// Whether no other match can be found.
     pub(super) fn is_decided(&self) -> bool {
         self.threads.is_empty()
     }
 
-    /// What the rows of the best match have been taken as, if there is one.
+    /// The variables of the rows of the best match, if there is one.
     pub(super) fn best(&self) -> Option<Vec<Label>> {
         let mut labels = vec![];
         let mut at = self.best?;
@@ -193,7 +193,7 @@ impl Attempt {
             let Some(Instruction::Take { variable, shown }) =
                 rules.program.code.get(thread.at as usize).copied()
             else {
-                return Err(Error::internal("a thread stands before no row"));
+                return Err(Error::internal("a thread is at no instruction that takes a row"));
             };
             let number = usize::from(variable);
             if may_be & bit(number) == 0 {
@@ -226,7 +226,7 @@ impl Attempt {
         Ok(())
     }
 
-    /// Moves a thread to the instructions that take rows; returns whether it has found a match.
+    /// Advances a thread to the instructions that take rows; returns whether it has found a match.
     fn go_on(&mut self, rules: &Rules, thread: Thread, scratch: &mut Scratch) -> Result<bool> {
         scratch.stack.clear();
         scratch.stack.push(thread.at);
@@ -249,13 +249,13 @@ impl Attempt {
                     self.best = Some(thread.path);
                     return Ok(true);
                 }
-                None => return Err(Error::internal("a pattern goes on behind its end")),
+                None => return Err(Error::internal("a pattern continues after its end")),
             }
         }
         Ok(false)
     }
 
-    /// The memory behind another one when the current row is `variable`.
+    /// The memory that follows from another one if the current row is taken as `variable`.
     fn remember(
         &mut self,
         rules: &Rules,
@@ -355,7 +355,7 @@ impl Attempt {
     }
 }
 
-/// The values that an aggregate reads of a row; `None` where its filter leaves the row out.
+/// The values that an aggregate reads of a row; `None` if its filter excludes the row.
 fn arguments(view: View<'_>, call: &AggregateCall, row: u32) -> Result<Option<Vec<ArrayRef>>> {
     if let Some(filter) = call.filter {
         let passes = view.store.one(filter, row)?;

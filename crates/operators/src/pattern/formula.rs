@@ -1,7 +1,7 @@
 //! Expressions over the rows of a match: what they read of it, and how they are computed from that.
 //!
-//! An expression is one of DataFusion's over columns that are *slots*. A slot is a column of one row of the match, an aggregate
-//! over some of its rows, or what is known of the match itself.
+//! An expression is one of DataFusion's over columns that are *slots*. A slot is a column of one row of the match, an
+//! aggregate over some of its rows, or a property of the match itself.
 
 use std::sync::Arc;
 
@@ -15,16 +15,16 @@ use windrow_core::{Error, Result};
 use crate::failure;
 use crate::spec::AggregateCall;
 
-/// A row of a match, as seen from the last row so far.
+/// A row of a match, relative to the last row so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowOf {
     /// Only rows of these variables count, as bits; `None`: all rows.
     pub variables: Option<u64>,
-    /// Counted from the first of them, otherwise from the last.
+    /// Whether to count from the first of them; otherwise from the last.
     pub first: bool,
-    /// How many of them further on, or further back.
+    /// The number of rows to move on from there, forward from the first or backward from the last.
     pub offset: u32,
-    /// Then, by how many rows of the partition later (or earlier, if negative).
+    /// Then, the number of rows of the partition by which to move forward (or backward, if negative).
     pub shift: i32,
 }
 
@@ -32,17 +32,17 @@ impl RowOf {
     /// The last row so far.
     pub const LAST: Self = Self { variables: None, first: false, offset: 0, shift: 0 };
 
-    /// Whether it is the row that is to be mapped to `variable`, or stands at a fixed distance from it.
+    /// Whether it is the row that is about to be mapped to `variable`, or at a fixed distance from it.
     pub fn is_current(&self, variable: u64) -> bool {
         let counts = self.variables.is_none_or(|variables| variables & variable != 0);
         counts && !self.first && self.offset == 0
     }
 }
 
-/// What an expression reads.
+/// A value that an expression reads.
 #[derive(Debug, Clone)]
 pub enum Slot {
-    /// A column of the input; NULL where there is no such row.
+    /// A column of the input; NULL if there is no such row.
     Value {
         /// The row.
         row: RowOf,
@@ -51,7 +51,7 @@ pub enum Slot {
     },
     /// An aggregate over the rows of these variables, as bits (`None`: all rows).
     Aggregate {
-        /// See above.
+        /// The variables.
         variables: Option<u64>,
         /// The function; its arguments and its filter are columns of the input.
         call: AggregateCall,
@@ -67,7 +67,7 @@ pub enum Slot {
 pub struct Read {
     /// What is read.
     pub slot: Slot,
-    /// It sees all rows of the match, also before the last one.
+    /// Whether it sees all rows of the match, even before the last one.
     pub is_final: bool,
     /// Its type.
     pub data_type: DataType,
@@ -108,7 +108,7 @@ impl Formula {
         self.expr.data_type(&self.schema).map_err(failure::engine)
     }
 
-    /// Computes it for `rows` rows, given the values of its slots.
+    /// Computes the results for `rows` rows, given the values of the slots.
     pub(super) fn evaluate(&self, columns: Vec<ArrayRef>, rows: usize) -> Result<ArrayRef> {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let schema = Arc::clone(&self.schema);
@@ -117,7 +117,7 @@ impl Formula {
         value.into_array(rows).map_err(failure::engine)
     }
 
-    /// The same of a condition; NULL is not true.
+    /// Like [`evaluate`](Self::evaluate), for a condition; NULL is not true.
     pub(super) fn holds(&self, columns: Vec<ArrayRef>, rows: usize) -> Result<BooleanArray> {
         let value = self.evaluate(columns, rows)?;
         let value = value.as_boolean_opt();
@@ -125,16 +125,16 @@ impl Formula {
     }
 }
 
-/// When a row may be mapped to a variable: both must hold.
+/// The condition under which a row may be mapped to a variable: both parts must be true.
 #[derive(Debug, Clone, Default)]
 pub struct Condition {
-    /// What depends on the row and its neighbours in the partition alone.
+    /// The part that depends only on the row and its neighbours in the partition.
     pub row: Option<Formula>,
-    /// What depends on the rows of the match so far.
+    /// The part that depends on the rows of the match so far.
     pub history: Option<Formula>,
 }
 
-/// An aggregate over rows so far: what is needed to go on, and the value.
+/// An aggregate over the rows so far: its state and its value.
 #[derive(Debug, Clone)]
 pub(super) struct Counted {
     state: Arc<Vec<ArrayRef>>,
@@ -142,14 +142,14 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    /// No rows yet.
+    /// Without rows.
     pub(super) fn nothing(call: &AggregateCall) -> Result<Self> {
         let mut accumulator = call.function.create_accumulator().map_err(failure::engine)?;
         let value = accumulator.evaluate().map_err(failure::engine)?;
         Ok(Self { state: Arc::new(vec![]), value })
     }
 
-    /// One more row.
+    /// With one more row.
     pub(super) fn and(&self, call: &AggregateCall, row: &[ArrayRef]) -> Result<Self> {
         let next = || {
             let mut accumulator = call.function.create_accumulator()?;
@@ -166,7 +166,7 @@ impl Counted {
     }
 }
 
-/// An aggregate over rows that are all there.
+/// An aggregate over all of the given rows.
 pub(super) fn total(call: &AggregateCall, rows: &[ArrayRef]) -> Result<ScalarValue> {
     let value = || {
         let mut accumulator = call.function.create_accumulator()?;

@@ -1,20 +1,22 @@
-//! MATCH_RECOGNIZE: rows of a key that follow one another as a pattern says.
+//! MATCH_RECOGNIZE: matches successive rows of a key with a pattern.
 //!
 //! ```text
 //! rows ─in order of time─► per key: an attempt from one row on ─decided─► measures ─► results, in order of their ends
 //!                                       ▲                         │
 //!                                       └─────── the next row ◄───┘
 //! ```
-//! One attempt is under way per key ([`attempt`]): what comes after a match depends on where it ends. When it is decided, the
-//! next one begins, with the rows that are there already. An attempt is decided by the row after which no thread of it is
-//! left, when its time is over (WITHIN), or at the end of all rows. A match ends one tick after the time of the row that
-//! decided it, or at the time at which WITHIN is over, which no row can be before; so results do not depend on when rows came.
+//! There is one attempt at a time per key ([`attempt`]): where the next one begins depends on where a match ends. When
+//! it has been decided, the next one begins with the rows that have already arrived. An attempt is decided by the row
+//! after which it has no threads left, when its time is over (WITHIN), or at the end of all rows. A match ends one tick
+//! after the time of the row that decided it, or at the time at which WITHIN is over, which no row can precede; so
+//! results do not depend on when rows arrived.
 //!
-//! Rows of one time and key are ordered by further columns, so that no answer depends on which came first. A row that is
-//! behind the watermark of its partition is late: rows after it may have been matched.
+//! Rows of the same time and key are ordered by further columns, so that no answer depends on which arrived first. A
+//! row that is behind the watermark of its partition is late: rows after it may have been matched.
 //!
-//! What surrounds the table of keys is [`in_order`](crate::in_order). The state of a key is its rows from the beginning of the
-//! attempt on, and some before it that PREV can see. Attempts themselves are not saved: they are made again of the rows.
+//! Everything around the table of keys is in [`in_order`](crate::in_order). The state of a key is its rows from the
+//! beginning of the attempt, and some before it that PREV can see. Attempts are not saved: they are repeated from the
+//! rows.
 
 mod attempt;
 mod formula;
@@ -45,15 +47,15 @@ pub use program::Pattern;
 use rules::Rules;
 use table::Table;
 
-/// Variables of a pattern at most: a bit each.
+/// The most variables of a pattern: each is a bit.
 pub const VARIABLES_MAX: usize = 64;
 
-/// Where the search goes on after a match.
+/// Where the search continues after a match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Skip {
-    /// Behind its last row.
+    /// After its last row.
     PastLastRow,
-    /// At the row behind its first one.
+    /// At the row after its first one.
     ToNextRow,
     /// At the first row of these variables, as bits.
     ToFirst(u64),
@@ -64,34 +66,34 @@ pub enum Skip {
 /// A column of the result.
 #[derive(Debug, Clone)]
 pub enum Output {
-    /// That of the row that the result stands for: the last one of the match, or each.
+    /// A column of the row that the result stands for: the last one of the match, or each.
     Column(usize),
     /// A value of the match.
     Measure(Formula),
 }
 
-/// What a query says.
+/// The clause, as planned.
 #[derive(Debug, Clone)]
 pub struct PatternPlan {
     /// The columns of the input.
     pub input: SchemaRef,
     /// The columns of PARTITION BY.
     pub keys: Vec<usize>,
-    /// How rows of a key are ordered, before all other columns are compared; the event time comes first.
+    /// The order of the rows of a key, beginning with the event time; ties are ordered by all other columns.
     pub order: Vec<(usize, SortOptions)>,
     /// The pattern; it matches at least one row.
     pub pattern: Pattern,
     /// The names of the variables.
     pub names: Vec<String>,
-    /// When a row may be each variable.
+    /// The condition for each variable.
     pub conditions: Vec<Condition>,
     /// The columns of the result.
     pub outputs: Vec<Output>,
-    /// A match gives all its rows, not only one.
+    /// Whether a match returns all its rows instead of one.
     pub all_rows: bool,
-    /// What comes after a match.
+    /// Where the search continues after a match.
     pub skip: Skip,
-    /// The length of WITHIN in ticks: each row of a match is less than this behind the first one.
+    /// The length of WITHIN in ticks: each row of a match is less than this after the first one.
     pub within: Option<i64>,
 }
 
@@ -103,7 +105,7 @@ pub struct PatternSpec {
     key_schema: SchemaRef,
     state_schema: SchemaRef,
     output_schema: SchemaRef,
-    /// That of the first column of the order, if it is a time.
+    /// The unit of the first column of the order, if that is a time.
     time_unit: Option<TimeUnit>,
     ties: Vec<(usize, SortOptions)>,
     counts_matches: bool,
@@ -119,7 +121,7 @@ impl PatternPlan {
         }))
     }
 
-    /// How far rows are read before and behind others.
+    /// The distances at which rows before and after others are read.
     fn shifts(&self) -> impl Iterator<Item = i32> {
         self.formulas().flat_map(|formula| &formula.reads).filter_map(|read| match &read.slot {
             Slot::Value { row, .. } => Some(row.shift),
@@ -127,7 +129,7 @@ impl PatternPlan {
         })
     }
 
-    /// Whether something depends on rows that come later than the match.
+    /// Whether anything depends on rows after the match.
     pub fn looks_ahead(&self) -> bool {
         self.shifts().any(|shift| shift > 0)
     }
@@ -137,7 +139,8 @@ impl PatternPlan {
         usize::try_from(least.unsigned_abs()).unwrap_or(usize::MAX)
     }
 
-    /// How far the time of a match's rows may lie behind the watermark when it is returned, in ticks; `None`: any time.
+    /// How far the time of a match's rows may lie behind the watermark when it is returned, in ticks; `None`: any
+    /// distance.
     pub fn lag(&self) -> Option<i64> {
         let of_rows = self.conditions.iter().all(|condition| condition.history.is_none());
         let prompt = self.pattern.is_fixed() || self.pattern.is_prompt() && of_rows;
@@ -146,7 +149,7 @@ impl PatternPlan {
 
     fn column(&self, at: usize) -> Result<&Field> {
         let field = self.input.fields().get(at).map(AsRef::as_ref);
-        field.ok_or_else(|| Error::internal("MATCH_RECOGNIZE reads a column that is none"))
+        field.ok_or_else(|| Error::internal("MATCH_RECOGNIZE reads a column that does not exist"))
     }
 }
 
@@ -195,12 +198,12 @@ impl PatternSpec {
         })
     }
 
-    /// What the query says.
+    /// The clause, as planned.
     pub fn plan(&self) -> &PatternPlan {
         &self.plan
     }
 
-    /// The type of a result as one value.
+    /// The type of a result as a single value.
     pub fn output_type(&self) -> DataType {
         DataType::Struct(self.output_schema.fields().clone())
     }

@@ -1,4 +1,4 @@
-//! The rows that matches give: measures and columns, gathered match by match and computed together.
+//! The rows that matches return: measures and columns, collected match by match and computed together.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::spec::AggregateCall;
 pub(super) struct Found<'a> {
     /// The rows of its key…
     pub(super) rows: &'a std::collections::VecDeque<u32>,
-    /// … from this place on, one per label.
+    /// … beginning with this index, one per label.
     pub(super) start: usize,
     pub(super) labels: &'a [Label],
     pub(super) number: i64,
@@ -32,14 +32,14 @@ pub(super) struct Found<'a> {
 }
 
 impl Found<'_> {
-    /// The row at a place in the match, or before or behind it.
+    /// The row at an index in the match, or before or after it.
     fn row(&self, at: i64) -> u32 {
         let place = i64::try_from(self.start).ok().and_then(|start| start.checked_add(at));
         let place = place.and_then(|place| usize::try_from(place).ok());
         place.and_then(|place| self.rows.get(place)).copied().unwrap_or(NONE)
     }
 
-    /// The places of rows of these variables among the first `rows`.
+    /// The indexes of the rows of these variables among the first `rows`.
     fn places(
         &self,
         variables: Option<u64>,
@@ -63,7 +63,7 @@ impl Found<'_> {
 /// The values of a slot.
 #[derive(Debug)]
 enum Values {
-    /// Those that a column has in these rows.
+    /// The values of a column in these rows.
     Rows {
         column: usize,
         rows: Vec<u32>,
@@ -210,7 +210,8 @@ impl<'a> Matches<'a> {
     }
 }
 
-/// An aggregate over the rows of some variables, for each of `ends` (ascending): among that many rows of the match.
+/// An aggregate over the rows of some variables, for each of `ends` (ascending) over the first rows of the match up to
+/// it.
 fn aggregates(
     store: &Store,
     found: &Found<'_>,

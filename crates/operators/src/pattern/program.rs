@@ -1,6 +1,6 @@
-//! A row pattern, and the program that follows it: instructions between which threads move, the preferred one first.
+//! A row pattern, and its program: instructions between which threads move, the preferred one first.
 //!
-//! Invariant: a pattern matches at least one row. A program has [`PATTERN_STEPS_MAX`] instructions at most.
+//! Invariant: a pattern matches at least one row. A program has at most [`PATTERN_STEPS_MAX`] instructions.
 
 use std::fmt;
 
@@ -14,22 +14,22 @@ pub enum Pattern {
     Variable {
         /// The number of the variable.
         variable: usize,
-        /// The row is among those that ALL ROWS PER MATCH returns.
+        /// Whether ALL ROWS PER MATCH returns the row.
         shown: bool,
     },
-    /// One after the other.
+    /// One after another.
     Sequence(Vec<Pattern>),
     /// One of them, the first if possible.
     Choice(Vec<Pattern>),
-    /// Several times.
+    /// A repetition.
     Repeat {
-        /// What is repeated.
+        /// The repeated pattern.
         pattern: Box<Pattern>,
-        /// How often at least.
+        /// The least number of repetitions.
         least: u32,
-        /// How often at most; `None`: without end.
+        /// The greatest number; `None`: unlimited.
         most: Option<u32>,
-        /// As often as possible, otherwise as rarely.
+        /// Whether to repeat as often as possible; otherwise as rarely as possible.
         greedy: bool,
     },
 }
@@ -37,12 +37,12 @@ pub enum Pattern {
 /// An instruction.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Instruction {
-    /// Takes a row as this variable, and goes on with the next instruction.
+    /// Takes a row as this variable, and continues with the next instruction.
     Take {
         variable: u8,
         shown: bool,
     },
-    /// Goes on in two places, the first of which is preferred.
+    /// Continues at two instructions, the first of which is preferred.
     Split(u32, u32),
     Jump(u32),
     /// The rows so far are a match.
@@ -55,7 +55,7 @@ pub(super) struct Program {
     pub(super) code: Vec<Instruction>,
     /// The instructions that may take the first row, the preferred one first.
     pub(super) first: Vec<u32>,
-    /// The variables that the first row may be.
+    /// The variables that the first row may be mapped to, as bits.
     pub(super) first_variables: u64,
 }
 
@@ -96,11 +96,11 @@ impl Pattern {
         most == Some(least)
     }
 
-    /// Whether a match is final with its last row: no preferred one could then still be longer.
+    /// Whether a match is final with its last row: no preferred match could then still be longer.
     ///
-    /// Unless all matches are of one length, a match may still be found long after its last row, when an attempt from an
-    /// earlier row has failed; not if conditions depend on rows and their neighbours alone, since that attempt would then
-    /// have found the same end.
+    /// Unless all matches have the same length, a match may be found long after its last row, when an attempt from an
+    /// earlier row has failed; but not if conditions depend on rows and their neighbours alone, since that attempt
+    /// would then have found the same end.
     pub fn is_prompt(&self) -> bool {
         match self {
             pattern if pattern.is_fixed() => true,
@@ -113,7 +113,7 @@ impl Pattern {
         }
     }
 
-    /// Writes it as it is written in a query.
+    /// Writes the pattern as in a query.
     ///
     /// # Errors
     /// Those of the formatter.
@@ -148,7 +148,7 @@ impl Pattern {
         }
     }
 
-    /// The variables that stand in it, as bits.
+    /// The variables in it, as bits.
     pub fn variables(&self) -> u64 {
         match self {
             Self::Variable { variable, .. } => bit(*variable),
@@ -254,7 +254,7 @@ impl Program {
         }
     }
 
-    /// What stands at `at` goes on behind it or here.
+    /// Completes a split at `at`, which continues after it or at the end of the program so far.
     fn split(&mut self, at: usize, greedy: bool) {
         let body = u32::try_from(at + 1).unwrap_or(u32::MAX);
         let end = self.here();

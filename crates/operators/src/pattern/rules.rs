@@ -1,4 +1,4 @@
-//! A spec, arranged for the matcher: the program, the conditions, and what of a match's rows so far they can see.
+//! A clause, prepared for the matcher: the program, the conditions, and what these can see of a match's rows so far.
 
 use windrow_core::{Error, Result};
 
@@ -11,18 +11,18 @@ use crate::spec::AggregateCall;
 #[derive(Debug)]
 pub(super) struct Rules {
     pub(super) program: Program,
-    /// What depends on rows and their neighbours, with its variable.
+    /// The conditions on rows and their neighbours, with their variables.
     pub(super) of_rows: Vec<(usize, Formula)>,
-    /// What depends on the match so far, by variable.
+    /// The conditions on the match so far, by variable.
     pub(super) of_history: Vec<Option<History>>,
-    /// The variables of which rows are remembered, as bits: conditions of later rows can see them.
+    /// The variables whose rows are remembered, as bits, because conditions of later rows can see them.
     pub(super) remembered: u64,
     pub(super) tracked: Vec<Tracked>,
     /// Aggregates over the rows of some variables, as bits.
     pub(super) counted: Vec<(u64, AggregateCall)>,
     /// Aggregates over all rows.
     pub(super) counted_all: Vec<AggregateCall>,
-    /// How many rows before a match may be read.
+    /// The number of rows before a match that may be read.
     pub(super) before: usize,
     pub(super) within: Option<i64>,
 }
@@ -34,30 +34,30 @@ pub(super) struct History {
     pub(super) slots: Vec<Seen>,
 }
 
-/// A row that is remembered: the first or the last of some variables, or one that far from it.
+/// A row that is remembered: the first or the last of some variables, or one at a distance from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tracked {
     pub(super) variables: u64,
     pub(super) first: bool,
     pub(super) offset: u32,
-    /// Where its numbers begin among those that are remembered.
+    /// The index of its first number among those that are remembered.
     pub(super) place: usize,
 }
 
 impl Tracked {
-    /// How many numbers are remembered: of a first row how many count so far and the row itself, of a last one as many rows
-    /// as are needed, the latest first.
+    /// The count of remembered numbers: for a first row the number of rows so far and the row itself, for a last one as
+    /// many rows as needed, the latest first.
     pub(super) fn len(&self) -> usize {
         if self.first { 2 } else { (self.offset as usize).saturating_add(1) }
     }
 
-    /// Where the number of the row is.
+    /// The index of the number of the row.
     pub(super) fn found(&self) -> usize {
         self.place + if self.first { 1 } else { self.offset as usize }
     }
 }
 
-/// What a condition sees.
+/// A value that a condition sees.
 #[derive(Debug)]
 pub(super) enum Seen {
     Value {
@@ -76,9 +76,9 @@ pub(super) enum Seen {
 /// A row of the match so far.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Base {
-    /// That many rows before the current one.
+    /// This many rows before the current one.
     Back(u32),
-    /// That many rows behind the first one.
+    /// This many rows after the first one.
     Start(u32),
     /// The number of a remembered row.
     Tracked(usize),
@@ -86,7 +86,7 @@ pub(super) enum Base {
 
 impl Rules {
     /// # Errors
-    /// When the pattern has too many steps; Internal when a condition sees what it cannot.
+    /// When the pattern has too many steps; Internal when a condition reads what it cannot see.
     pub(super) fn of(plan: &PatternPlan) -> Result<Self> {
         let mut rules = Self {
             program: Program::of(&plan.pattern)?,

@@ -6,7 +6,7 @@ use super::attempt::Label;
 use super::program::bit;
 use super::{PatternSpec, Skip};
 
-/// How far behind the first row of a match the search goes on.
+/// The number of rows after the first row of a match at which the search continues.
 ///
 /// # Errors
 /// When there is no such row, or it is the first one.

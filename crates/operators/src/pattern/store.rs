@@ -1,9 +1,9 @@
-//! Rows of all keys, numbered in the order in which they were added, with the variables that each may be.
+//! The rows of all keys, numbered in the order in which they were added, with the variables that each may be mapped to.
 //!
-//! Rows are held as batches. A batch that is not much larger than the one behind it is put together with it, so that their
-//! number is a logarithm.
+//! Rows are held as batches. A batch that is not much larger than the next one is concatenated with it, so that the
+//! number of batches is logarithmic.
 //!
-//! Invariants: `times` and `variables` have a place per row; batches follow one another without a gap.
+//! Invariants: `times` and `variables` have an entry per row; batches follow one another without a gap.
 
 use std::sync::Arc;
 
@@ -41,7 +41,8 @@ impl Store {
         self.times.len()
     }
 
-    /// Adds rows that may be any variable; returns the number of the first. `timed`: the first column is a time.
+    /// Adds rows that may be mapped to any variable; returns the number of the first. `timed`: the first column is a
+    /// time.
     pub(super) fn add(&mut self, batch: RecordBatch, timed: bool) -> Result<u32> {
         let first = self.times.len();
         let end = first + batch.num_rows();
@@ -78,19 +79,19 @@ impl Store {
         self.times.get(row as usize).copied().unwrap_or(i64::MAX)
     }
 
-    /// The variables that a row may be, as far as that does not depend on other rows of a match.
+    /// The variables that a row may be mapped to, as far as that does not depend on other rows of a match.
     pub(super) fn variables(&self, row: u32) -> u64 {
         self.variables.get(row as usize).copied().unwrap_or(0)
     }
 
-    /// Of the variables that a row may be, only these stay.
+    /// Restricts the variables that a row may be mapped to.
     pub(super) fn restrict(&mut self, row: usize, variables: u64) {
         if let Some(slot) = self.variables.get_mut(row) {
             *slot &= variables;
         }
     }
 
-    /// The batch and the place in it of a row.
+    /// The batch of a row, and its index there.
     fn place(&self, row: u32) -> (usize, usize) {
         let at = self.batches.partition_point(|(first, _)| *first <= row).saturating_sub(1);
         let first = self.batches.get(at).map_or(0, |(first, _)| *first);
@@ -101,7 +102,7 @@ impl Store {
     pub(super) fn one(&self, column: usize, row: u32) -> Result<ArrayRef> {
         let field = self.schema.fields().get(column);
         let field =
-            field.ok_or_else(|| Error::internal("a pattern reads a column that is none"))?;
+            field.ok_or_else(|| Error::internal("a pattern reads a column that does not exist"))?;
         if row == NONE {
             return Ok(new_null_array(field.data_type(), 1));
         }
@@ -115,7 +116,7 @@ impl Store {
     pub(super) fn gather(&self, column: usize, rows: &[u32]) -> Result<ArrayRef> {
         let field = self.schema.fields().get(column);
         let field =
-            field.ok_or_else(|| Error::internal("a pattern reads a column that is none"))?;
+            field.ok_or_else(|| Error::internal("a pattern reads a column that does not exist"))?;
         let nothing = new_null_array(field.data_type(), 1);
         let columns = self.batches.iter().filter_map(|(_, batch)| batch.columns().get(column));
         let mut arrays: Vec<&dyn arrow::array::Array> = columns.map(AsRef::as_ref).collect();
@@ -132,7 +133,7 @@ impl Store {
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns.collect::<Result<_>>()?)?)
     }
 
-    /// Keeps only some rows, which get the numbers from 0.
+    /// Drops all but some rows, and renumbers these from 0.
     pub(super) fn keep(&mut self, rows: &[u32]) -> Result<()> {
         let batch = match rows {
             [] => None,

@@ -1,7 +1,7 @@
-//! The state of MATCH_RECOGNIZE in memory: keys, their rows, and the attempt that is under way for each.
+//! The state of MATCH_RECOGNIZE in memory: keys, their rows, and the current attempt of each.
 //!
-//! Invariants: rows are processed in order of time, all rows of one time together; keys are numbered from 0. An attempt is
-//! as far as the rows of its key are.
+//! Invariants: rows are processed in order of time, all rows of one time together; keys are numbered from 0. An attempt
+//! has taken all rows of its key so far.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -25,24 +25,24 @@ use crate::in_order::{Evaluated, OrderedTable, Ties};
 use crate::survey::Times;
 use crate::table::Interner;
 
-/// Useless rows and keys are kept until there are this many, and not fewer than useful ones.
+/// Rows and keys that are no longer needed are kept until there are this many, and at least as many as needed ones.
 const USELESS_MIN: usize = 64;
-/// Number of rows after which the table checks whether the query is still wanted.
+/// The number of rows after which the table checks whether the query has been cancelled.
 const ROWS_BETWEEN_CHECKS: usize = 1 << 12;
 
 /// See the module.
 pub(crate) struct Table {
     spec: Arc<PatternSpec>,
-    /// None are held while there are no rows.
+    /// `None` while there are no rows.
     keys: Option<Interner>,
     states: Vec<KeyState>,
     pub(super) store: Store,
     ties: Ties,
-    /// The ends of open attempts by WITHIN; some may be over.
+    /// The ends of open attempts by WITHIN; may include some of decided attempts.
     deadlines: BinaryHeap<Reverse<(i64, u32)>>,
     touched: Option<Touched>,
     scratch: Scratch,
-    /// An attempt that is over.
+    /// A decided attempt, for reuse.
     spare: Option<Box<Attempt>>,
     /// The number of rows that are needed.
     live: usize,
@@ -51,12 +51,12 @@ pub(crate) struct Table {
     numbers: Vec<usize>,
 }
 
-/// What is known of a key.
+/// The state of a key.
 #[derive(Debug)]
 struct KeyState {
-    /// Those before the attempt that may still be read, then those from its beginning on.
+    /// The rows before the attempt that may still be read, then those from its beginning.
     rows: VecDeque<u32>,
-    /// How many rows are before the attempt.
+    /// The number of rows before the attempt.
     start: usize,
     attempt: Option<Box<Attempt>>,
     matches: i64,
@@ -70,7 +70,7 @@ impl Default for KeyState {
     }
 }
 
-/// The keys of which no checkpoint knows what is known here.
+/// The keys whose state has changed since the last checkpoint.
 #[derive(Debug, Default)]
 struct Touched {
     is: Vec<bool>,
@@ -95,7 +95,7 @@ impl fmt::Debug for Table {
 }
 
 impl Table {
-    /// Adds rows of one partition, in their order, and looks for matches to their end.
+    /// Adds rows of one partition, in order, and finds all matches.
     ///
     /// # Errors
     /// When an expression fails.
@@ -131,8 +131,8 @@ impl Table {
         Ok(())
     }
 
-    /// Whether a condition on rows and their neighbours holds for the rows from `first` on, which have these keys and places
-    /// among the rows of their keys.
+    /// Whether a condition on rows and their neighbours is true for the rows from `first` on, with their keys and their
+    /// indexes among the rows of the keys.
     fn holds(
         &self,
         formula: &Formula,
@@ -142,7 +142,9 @@ impl Table {
         let mut columns = vec![];
         for read in &formula.reads {
             let Slot::Value { row, column } = &read.slot else {
-                return Err(Error::internal("a condition on rows reads what is none"));
+                return Err(Error::internal(
+                    "a condition on rows reads a column that does not exist",
+                ));
             };
             let neighbour = |(key, place): (&usize, &usize)| {
                 let at = i64::try_from(*place).ok()? + i64::from(row.shift);
@@ -161,7 +163,7 @@ impl Table {
         Ok((0..holds.len()).map(|row| holds.is_valid(row) && holds.value(row)).collect())
     }
 
-    /// Takes the rows of a key that no attempt has taken.
+    /// Takes the rows of a key that its attempt has not taken.
     fn advance(&mut self, key: usize, matches: &mut Matches<'_>) -> Result<()> {
         let spec = Arc::clone(&self.spec);
         let rules = &spec.rules;
@@ -225,7 +227,7 @@ impl Table {
         Ok(())
     }
 
-    /// The attempt of a key is over: its match is returned, and the next one begins later.
+    /// Ends the attempt of a key: its match is returned, and the next one begins later.
     fn decide(&mut self, key: usize, end: i64, matches: &mut Matches<'_>) -> Result<()> {
         let state = &mut self.states[key];
         let Some(attempt) = state.attempt.take() else { return Ok(()) };
@@ -268,7 +270,7 @@ impl Table {
         Ok(())
     }
 
-    /// No more rows come.
+    /// Decides all attempts, since no more rows arrive.
     fn end(&mut self, matches: &mut Matches<'_>) -> Result<()> {
         for key in 0..self.states.len() {
             while self.states[key].attempt.is_some() {
@@ -280,7 +282,7 @@ impl Table {
         Ok(())
     }
 
-    /// The attempt of a key is about to be over.
+    /// Subtracts the bytes of a key's attempt, which is about to end.
     fn forget_bytes(&mut self, key: usize) {
         let bytes = self.states[key].attempt.as_ref().map_or(0, |attempt| attempt.size_bytes());
         self.attempts_bytes = self.attempts_bytes.saturating_sub(bytes);
@@ -311,7 +313,7 @@ impl Table {
         Ok(())
     }
 
-    /// Drops what is not needed, once that is the larger part.
+    /// Drops rows that are no longer needed, once they are the larger part.
     fn prune(&mut self) -> Result<()> {
         let useless = self.store.len() - self.live;
         if useless > USELESS_MIN && useless > self.live || self.live == 0 && useless > 0 {
@@ -336,12 +338,12 @@ impl Table {
         rows
     }
 
-    /// Whether nothing needs to be known of a key.
+    /// Whether a key needs no state.
     fn is_useless(&self, state: &KeyState) -> bool {
         state.rows.is_empty() && (state.matches == 0 || !self.spec.counts_matches)
     }
 
-    /// Drops keys of which nothing needs to be known, if checkpoints know that.
+    /// Drops keys that need no state, if no checkpoint has state of them.
     fn prune_keys(&mut self) -> Result<()> {
         let total = self.states.len();
         let is_touched = |key: usize| {
@@ -392,7 +394,7 @@ impl Table {
         let Some(mut interner) = self.keys.take() else { return Ok(vec![]) };
         let total = interner.len();
         let all = interner.take_keys()?;
-        // They get the same numbers again.
+        // Interned in the same order, they get the same numbers again.
         let mut fresh = Interner::of(&self.spec.key_schema, total)?;
         fresh.intern(&all, total, &mut self.numbers)?;
         self.keys = Some(fresh);
@@ -400,8 +402,8 @@ impl Table {
         Ok(all.iter().map(|key| take(key, &rows, None)).collect::<Result<_, _>>()?)
     }
 
-    /// Takes back what was known of keys: how many matches they had, and how many of their last rows are needed, of which how
-    /// many since the attempt began.
+    /// Restores the state of keys; returns, for each, how many of their last rows are needed, and how many of those the
+    /// attempt has.
     fn load_states(&mut self, states: &[RecordBatch]) -> Result<Vec<(usize, usize)>> {
         let mut needed = vec![];
         for batch in states {

@@ -1,4 +1,4 @@
-//! The bounded form: all rows of one partition at once.
+//! The bounded form: all rows of a partition at once.
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ use super::table::Table;
 use crate::in_order::{OrderedTable, sort_fields};
 
 impl PatternSpec {
-    /// The type of what [`matches`](Self::matches) returns.
+    /// The type of the result of [`matches`](Self::matches).
     pub fn matches_type(&self) -> DataType {
         DataType::List(Arc::new(Field::new_list_field(self.output_type(), true)))
     }
 
-    /// Returns the results of the matches among the rows of one partition, whose columns are those of the input, in any order: a
-    /// list for each row, in no particular place.
+    /// Returns the results of the matches among the rows of a partition, whose columns are those of the input, in any
+    /// order: a list for each row, in no particular order.
     ///
     /// # Errors
     /// When an expression fails.
@@ -55,7 +55,7 @@ impl PatternSpec {
 
     /// The rows in their order.
     fn sorted(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        // What cannot be compared does not order rows either when the query runs continuously.
+        // Columns that cannot be compared do not order rows in the continuous form either.
         let mut ties = self.ties.clone();
         let converter = RowConverter::new(sort_fields(&self.plan.input, &ties));
         let converter = match converter {

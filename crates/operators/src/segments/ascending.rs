@@ -1,16 +1,16 @@
-//! The order of numbers that are close to each other, such as event times of rows that arrived together: sorted by digits, each
-//! of which takes one pass, so that the cost does not depend on how disordered they are.
+//! Sorts numbers that are close to each other, such as event times of rows that arrived together, with a radix sort, so
+//! that the cost does not depend on their disorder.
 
-/// Bits of a digit: its counts fit in the first-level cache.
+/// The bits of a digit: its counts fit in the first-level cache.
 const DIGIT_BITS: u32 = 11;
 const DIGITS: usize = 1 << DIGIT_BITS;
-/// With more digits, comparing is faster.
+/// With more digits, a comparison sort is faster.
 const PASSES_MAX: u32 = 4;
-/// Fewer values are compared: counting has a fixed cost.
+/// Fewer values are sorted by comparison: counting has a fixed cost.
 const COUNTED_MIN: usize = 512;
 
-/// Returns the places of `values` in ascending order, equal ones in the order of their places; `None` when they are in order. There
-/// are fewer than 2³² of them.
+/// Returns the positions of `values` in ascending order, equal ones in the order of their positions; `None` when they
+/// are in order. There are fewer than 2³² of them.
 pub(crate) fn ascending(values: &[i64]) -> Option<Vec<u32>> {
     if values.is_sorted() {
         return None;
@@ -26,12 +26,12 @@ pub(crate) fn ascending(values: &[i64]) -> Option<Vec<u32>> {
         return Some(by_digits(values, min, bits, place_bits));
     }
     let mut order: Vec<(i64, u32)> = values.iter().copied().zip(0..).collect();
-    // Places differ, so equal values stay in their order.
+    // Positions differ, so the order of equal values is kept.
     order.sort_unstable();
     Some(order.into_iter().map(|(_, place)| place).collect())
 }
 
-/// Sorts by the lowest digit first: each pass keeps the order of the one before. A value above `min` and its place are one number.
+/// Sorts by the lowest digit first; each pass is stable. A value above `min` and its position are one number.
 fn by_digits(values: &[i64], min: i64, bits: u32, place_bits: u32) -> Vec<u32> {
     let mut from: Vec<u64> = values
         .iter()

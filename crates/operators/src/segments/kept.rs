@@ -1,6 +1,6 @@
-//! Segments that an operator keeps: what a checkpoint is given of them, once, and what of them goes to disk.
+//! Segments that an operator retains: which of them a checkpoint gets, once each, and which are written to disk.
 //!
-//! Invariants: an id is used once and always names the same content. What is restored is not trusted.
+//! Invariants: an id is used once and always names the same content. Restored segments are not trusted.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -16,32 +16,32 @@ use super::{Body, Segment};
 use crate::spec::Columns;
 use crate::survey::{Times, cover};
 
-/// Rows of a batch in memory that are written at a time.
+/// The number of rows of a batch in memory that are written at a time.
 const PIECE_ROWS: usize = 64 << 10;
 
-/// Names a segment of one operator, which never uses it twice.
+/// The id of a segment of one operator, which never uses it twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentId(pub u64);
 
 /// A segment as it is written to disk.
 #[derive(Debug, Clone)]
 pub struct SavedSegment {
-    /// Its name.
+    /// Its id.
     pub id: SegmentId,
-    /// The input of the operator whose rows it has.
+    /// The input of the operator that its rows come from.
     pub input: usize,
-    /// Start of its slice in ticks.
+    /// The start of its slice in ticks.
     pub slice: i64,
     /// See [`Segment::counts_from`].
     pub counts_from: i64,
-    /// Input rows that are counted in it.
+    /// The number of input rows counted in it.
     pub rows: u64,
-    /// The first and the last event time of its rows, where they are recorded.
+    /// The first and the last event time of its rows, if they are recorded.
     pub times: Option<(i64, i64)>,
     /// Of an aggregate: the keys `k0…`, then the states `s0_0…` (aggregate, column).
     /// Otherwise the rows, by [`OperatorSpec::input_schema`](crate::OperatorSpec::input_schema).
     pub batches: Vec<RecordBatch>,
-    /// The part of it that is on disk, instead of in `batches`.
+    /// The part of it that is on disk and not in `batches`.
     pub spilled: Option<SpilledSegment>,
 }
 
@@ -56,7 +56,7 @@ impl SpilledSegment {
 }
 
 impl SavedSegment {
-    /// Its batches in pieces that can be written one by one; what is on disk is read lazily.
+    /// Its batches in pieces that can be written one by one; pieces on disk are read lazily.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -74,7 +74,7 @@ impl SavedSegment {
         Ok(batches)
     }
 
-    /// How many pieces there are.
+    /// The number of pieces.
     pub fn pieces_len(&self) -> usize {
         let of = |batch: &RecordBatch| batch.num_rows().div_ceil(PIECE_ROWS).max(1);
         let in_memory: usize = self.batches.iter().map(of).sum();
@@ -82,7 +82,7 @@ impl SavedSegment {
     }
 }
 
-/// A large batch in pieces that hold no bytes of the others.
+/// A large batch in pieces that do not retain bytes of each other.
 fn in_pieces(batch: &RecordBatch) -> impl Iterator<Item = Result<RecordBatch>> + '_ {
     let rows = batch.num_rows();
     (0..rows.max(1)).step_by(PIECE_ROWS).map(move |start| {
@@ -104,20 +104,20 @@ pub struct Cut {
     pub next_id: u64,
     /// All segments that unfinished results depend on, ascending.
     pub needed: Vec<SegmentId>,
-    /// Those among them that no earlier cut has returned. If they cannot be written, they must be kept for
-    /// the next time: they are not returned again.
+    /// Those among them that no earlier cut has returned. If they cannot be written, the caller must keep them for the
+    /// next cut: they are not returned again.
     pub new: Vec<SavedSegment>,
 }
 
-/// What an operator is restored from.
+/// The state from which an operator is restored.
 pub struct SavedState<'a> {
     /// See [`Cut::frontier`].
     pub frontier: i64,
     /// See [`Cut::next_id`].
     pub next_id: u64,
-    /// Exactly those that the cut needed, in any order. They are taken one by one.
+    /// Exactly those that the cut needed, in any order. They are read one by one.
     pub segments: &'a mut dyn Iterator<Item = Result<SavedSegment>>,
-    /// Where those go for which memory is too short; `None`: they stay in memory.
+    /// Where segments are written if memory is too short; `None`: they stay in memory.
     pub space: Option<&'a dyn SpillSpace>,
 }
 
@@ -127,7 +127,7 @@ impl Debug for SavedState<'_> {
     }
 }
 
-/// By start of the slice, then by the end of the first window that the rows count in.
+/// Segments by start of the slice, then by the end of the first window in which the rows count.
 pub(crate) type BySlice = BTreeMap<(i64, i64), Vec<KeptSegment>>;
 
 /// A segment.
@@ -136,11 +136,11 @@ pub(crate) struct KeptSegment {
     pub(crate) id: Option<SegmentId>,
     pub(crate) rows: u64,
     pub(crate) times: Times,
-    /// `None` when a checkpoint has it, and the operator in another form.
+    /// `None` when a checkpoint has it, and the operator holds it in another form.
     pub(crate) body: Option<Body>,
 }
 
-/// A cut that is being made.
+/// A cut in progress.
 pub(crate) struct Saving {
     next_id: u64,
     needed: Vec<SegmentId>,
@@ -152,7 +152,7 @@ impl Saving {
         Self { next_id, needed: vec![], new: vec![] }
     }
 
-    /// A segment is needed: one that has no id gets one and is returned as new.
+    /// Marks a segment as needed: one without an id gets one and is returned as new.
     pub(crate) fn save(&mut self, key: (i64, i64), kept: &mut KeptSegment) -> Result<()> {
         let id = match (kept.id, &kept.body) {
             (Some(id), _) => id,
@@ -188,12 +188,12 @@ impl Saving {
     }
 }
 
-/// Segments that come back from a checkpoint, one by one.
+/// Segments restored from a checkpoint, one by one.
 pub(crate) struct Restored<'a> {
     columns: &'a Columns,
     space: Option<&'a dyn SpillSpace>,
     all: BySlice,
-    /// Bytes of those in memory.
+    /// The bytes of those in memory.
     bytes: usize,
 }
 
@@ -202,7 +202,7 @@ impl<'a> Restored<'a> {
         Self { columns, space, all: BySlice::new(), bytes: 0 }
     }
 
-    /// Takes one more; when they are many in memory, they go to disk.
+    /// Adds a segment; when there are too many in memory, they are written to disk.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -218,7 +218,7 @@ impl<'a> Restored<'a> {
         Ok(())
     }
 
-    /// Larger ones first, as they were: merging minds the order.
+    /// Returns the segments, larger ones first, as they were: merging depends on the order.
     pub(crate) fn segments(mut self) -> BySlice {
         for segments in self.all.values_mut() {
             segments.sort_by_key(|s| (Reverse(s.body.as_ref().map_or(0, Body::len)), s.id));
@@ -227,7 +227,7 @@ impl<'a> Restored<'a> {
     }
 }
 
-/// Writes what is in memory to one file.
+/// Writes all segments in memory to one file.
 pub(crate) fn spill_all(spec: &Columns, space: &dyn SpillSpace, kept: &mut BySlice) -> Result<()> {
     let (mut segments, mut places) = (vec![], vec![]);
     for (key, kept) in kept.iter_mut() {
@@ -251,9 +251,8 @@ pub(crate) fn spill_all(spec: &Columns, space: &dyn SpillSpace, kept: &mut BySli
     Ok(())
 }
 
-/// Freezes the segments of a slice, and merges neighbours until each is less than half of the one
-/// before: their number is then a logarithm, and no row is merged more often than that. What is
-/// on disk is large and stays as it is.
+/// Freezes the segments of a slice, and merges neighbours until each is less than half of the one before, so that their
+/// number, and how often a row is merged, are logarithmic. Segments on disk are large and are not merged.
 pub(crate) fn merge_small(
     spec: &Columns,
     segments: &mut Vec<KeptSegment>,

@@ -1,4 +1,4 @@
-//! A segment: the unit that workers pass to the merger when a slice leaves its store.
+//! A segment: the unit that workers pass to the merger when a slice is removed from its store.
 
 pub(crate) mod ascending;
 pub(crate) mod kept;
@@ -15,13 +15,13 @@ use crate::spec::Columns;
 use crate::survey::Times;
 use crate::table::{Frozen, GroupTable, arrays_bytes};
 
-/// The state that one store has gathered for one slice. Several segments of one slice add up.
+/// The state of one store for one slice. Several segments of a slice are merged.
 #[derive(Debug)]
 pub struct Segment {
     pub(crate) slice: i64,
     pub(crate) counts_from: i64,
     pub(crate) rows: u64,
-    /// The first and the last event time of its rows, where they are recorded.
+    /// The first and the last event time of its rows, if they are recorded.
     pub(crate) times: Times,
     pub(crate) body: Body,
 }
@@ -29,13 +29,13 @@ pub struct Segment {
 /// The content of a segment, or of an open slice.
 #[derive(Debug)]
 pub(crate) enum Body {
-    /// Live groups: cheapest where nothing will be merged (a tumbling window of one worker).
+    /// Live groups: cheapest if nothing will be merged (a tumbling window of one worker).
     Live(Box<GroupTable>),
     /// Keys and states.
     Frozen(Frozen),
     /// Unchanged rows.
     Rows(Vec<RecordBatch>),
-    /// Either, on disk.
+    /// Groups or rows, on disk.
     Spilled(Spilled),
 }
 
@@ -47,7 +47,7 @@ impl Body {
         })
     }
 
-    /// Loads what is on disk.
+    /// Loads a body that is on disk.
     pub(crate) fn in_memory(self) -> Result<Self> {
         match self {
             Self::Spilled(spilled) => spilled.load(),
@@ -99,7 +99,7 @@ impl Body {
         }
     }
 
-    /// The number of groups, or of rows where rows are held.
+    /// The number of groups, or of rows if rows are held.
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Live(table) => table.len(),
@@ -129,7 +129,7 @@ impl Body {
 }
 
 impl Segment {
-    /// Start of the slice in ticks.
+    /// The start of the slice in ticks.
     pub fn slice(&self) -> i64 {
         self.slice
     }
@@ -140,7 +140,7 @@ impl Segment {
         self.counts_from
     }
 
-    /// Input rows counted in it.
+    /// The number of input rows counted in it.
     pub fn rows(&self) -> u64 {
         self.rows
     }

@@ -1,4 +1,4 @@
-//! Rows in order, in memory or on disk: what operators whose rows leave one by one keep.
+//! Rows in order, in memory or on disk, for operators that return rows one by one.
 
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, Result, Watermark};
@@ -10,10 +10,10 @@ use crate::batches;
 /// A piece in memory is written in parts of this share of the bytes that may be read at a time.
 const SHARE: usize = 2;
 
-/// Returns what the rows of a batch are in order of, a value for each row.
+/// Returns the values by which the rows of a batch are ordered, one per row.
 pub(crate) type OrderOf = for<'a> fn(&'a RecordBatch) -> Result<&'a [i64]>;
 
-/// A run of rows in order; there is at least one.
+/// A run of rows in order; there is at least one row.
 #[derive(Debug, Clone)]
 pub(crate) struct Piece {
     order: OrderOf,
@@ -25,7 +25,7 @@ pub(crate) struct Piece {
     pub(crate) held: Held,
 }
 
-/// Where the rows are.
+/// The rows of a piece.
 #[derive(Debug, Clone)]
 pub(crate) enum Held {
     /// In memory.
@@ -35,7 +35,7 @@ pub(crate) enum Held {
 }
 
 impl Piece {
-    /// A piece of rows that are in order; `None` when there are none.
+    /// Returns a piece of rows that are in order; `None` if there are none.
     pub(crate) fn of(batch: RecordBatch, order: OrderOf) -> Result<Option<Self>> {
         let (first, last) = match order(&batch)? {
             [] => return Ok(None),
@@ -46,10 +46,10 @@ impl Piece {
         Ok(Some(Self { order, first, last, rows, held: Held::Rows(vec![batch]) }))
     }
 
-    /// The piece that a segment holds.
+    /// The piece in a segment.
     ///
     /// # Errors
-    /// Internal when it holds groups.
+    /// Internal when the segment holds groups.
     pub(crate) fn of_segment(segment: Segment, order: OrderOf) -> Result<Self> {
         let Segment { slice: first, counts_from: last, rows, body, .. } = segment;
         let held = match body {
@@ -80,7 +80,7 @@ impl Piece {
         }
     }
 
-    /// Bytes that it takes in memory once it is read.
+    /// The bytes that it takes in memory once it is read.
     pub(crate) fn bytes_in_memory(&self) -> usize {
         match &self.held {
             Held::Spilled(spilled) => spilled.bytes_in_memory(),
@@ -88,7 +88,7 @@ impl Piece {
         }
     }
 
-    /// Returns the rows; what is on disk is read.
+    /// Returns the rows, which may be read from disk.
     pub(crate) fn read(&self) -> Result<Vec<RecordBatch>> {
         match &self.held {
             Held::Rows(rows) => Ok(rows.clone()),
@@ -116,12 +116,12 @@ impl Piece {
         Ok((before, rest))
     }
 
-    /// The same rows, which have been written to disk.
+    /// The same piece, after its rows have been written to disk.
     pub(crate) fn on_disk(self, spilled: Spilled) -> Self {
         Self { held: Held::Spilled(spilled), ..self }
     }
 
-    /// The rows in memory, in parts that can be read one at a time and hold no bytes of others.
+    /// The rows in memory, in parts that can be read one at a time and do not retain bytes of each other.
     pub(crate) fn parts(self, space: &dyn SpillSpace) -> impl Iterator<Item = Result<RecordBatch>> {
         let rows = match self.held {
             Held::Rows(rows) => rows,
@@ -131,15 +131,15 @@ impl Piece {
     }
 }
 
-/// The rows that one worker has gathered, until they leave.
+/// The rows that a worker has read, until they are flushed.
 #[derive(Debug)]
 pub(crate) struct Gathered {
     order: OrderOf,
-    /// Puts the rows of a batch in order.
+    /// Sorts the rows of a batch.
     sort: fn(RecordBatch) -> Result<RecordBatch>,
     batches: Vec<RecordBatch>,
     spilled: Vec<Piece>,
-    /// The first value of all; `i64::MAX` when there is none.
+    /// The first value of all; `i64::MAX` without rows.
     first: i64,
     rows: usize,
     bytes: usize,
@@ -161,7 +161,7 @@ impl Gathered {
         Ok(())
     }
 
-    /// Takes everything out, in pieces.
+    /// Removes and returns all rows, in pieces.
     fn take_pieces(&mut self) -> Result<Vec<Piece>> {
         let mut pieces = std::mem::take(&mut self.spilled);
         for batch in batches::together(std::mem::take(&mut self.batches))? {
@@ -171,23 +171,23 @@ impl Gathered {
         Ok(pieces)
     }
 
-    /// Takes everything out, if any of it is before a watermark. Rows at or after it leave as well: the coordinator keeps
-    /// them as they are.
+    /// Removes and returns all rows, if any of them is before a watermark. Rows at or after it are included; the
+    /// coordinator holds them unchanged.
     pub(crate) fn flush(&mut self, to: Watermark) -> Result<Vec<Segment>> {
         if self.first >= to.ticks() { Ok(vec![]) } else { self.flush_all() }
     }
 
-    /// Moves everything out as it is.
+    /// Moves all rows out, unsorted.
     pub(crate) fn take(&mut self) -> Self {
         std::mem::replace(self, Self::new(self.order, self.sort))
     }
 
-    /// Takes everything out.
+    /// Removes and returns all rows.
     pub(crate) fn flush_all(&mut self) -> Result<Vec<Segment>> {
         Ok(self.take_pieces()?.into_iter().map(Piece::into_segment).collect())
     }
 
-    /// Writes everything to disk.
+    /// Writes all rows to disk.
     pub(crate) fn spill(&mut self, space: &dyn SpillSpace) -> Result<()> {
         let (first, rows) = (self.first, self.rows);
         let pieces = self.take_pieces()?;
@@ -196,7 +196,7 @@ impl Gathered {
         Ok(())
     }
 
-    /// The smallest watermark at which a row may leave.
+    /// The smallest watermark at which a row may be flushed.
     pub(crate) fn next_close(&self) -> Option<i64> {
         (self.first < i64::MAX).then(|| self.first.saturating_add(1))
     }
@@ -237,7 +237,7 @@ pub(crate) fn spill_pieces(space: &dyn SpillSpace, pieces: Vec<Piece>) -> Result
     Ok(written)
 }
 
-/// Divides a batch into parts that can be read back one at a time and hold no bytes of others.
+/// Divides a batch into parts that can be read back one at a time and do not retain bytes of each other.
 pub(crate) fn in_parts(
     space: &dyn SpillSpace,
     batch: RecordBatch,

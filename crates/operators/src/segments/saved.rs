@@ -28,7 +28,7 @@ impl StateTypes {
     }
 }
 
-/// Asks the accumulator itself, since a function may declare types other than those it returns.
+/// Determined by the accumulator, since a function may declare other types than those it returns.
 fn state_types(spec: &Columns, call: &AggregateCall) -> Result<Vec<DataType>> {
     let fields = spec.input_schema().fields();
     let arguments = call.arguments.iter().filter_map(|c| fields.get(*c));
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
     use crate::{Mode, OperatorSpec, SliceStore};
 
-    /// Counts three groups with one function over `arguments` columns; `None` when it takes others.
+    /// Counts three groups with one function over `arguments` columns; `None` if the function takes others.
     fn segment(
         function: &Arc<AggregateUDF>,
         argument: &DataType,

@@ -4,7 +4,7 @@
 //! segment ─freeze─► groups, in 256 buckets by hash ─► parts (of some thousand groups, whole buckets) ─► file
 //! window  ◄─ bucket by bucket: the parts of all its segments, merged ◄─────────────────────────┘
 //! ```
-//! A group is in the same bucket in every segment, so that a window can be merged some buckets at a time without
+//! A group is in the same bucket in every segment, so that a window can be merged a few buckets at a time without
 //! searching other buckets.
 //!
 //! This module does no input or output itself: where the bytes are stored is up to a [`SpillSpace`].
@@ -26,9 +26,9 @@ use crate::{batches, failure};
 
 /// The number of buckets over which groups are spread.
 pub(crate) const BUCKETS: usize = 256;
-/// Batches of rows that are read back in one pass.
+/// The number of batches of rows that are read back in one pass.
 const PASS_BATCHES: usize = 4;
-/// Not the seed of any hash table, whose places would then be filled unevenly.
+/// Differs from the seed of every hash table, whose slots would otherwise be filled unevenly.
 const SEED: u64 = 0x7769_6e64_726f_7721;
 
 /// A place for state that does not fit in memory.
@@ -39,10 +39,10 @@ pub trait SpillSpace: Debug + Send + Sync {
     /// When it cannot be created.
     fn create(&self) -> Result<Box<dyn SpillFile>>;
 
-    /// Bytes that a window may take at a time while it is read back; at least 1.
+    /// The bytes that a window may take at a time while it is read back; at least 1.
     fn pass_bytes(&self) -> usize;
 
-    /// The smallest number of groups that is worth a batch of its own.
+    /// The smallest number of groups that justifies a batch of its own.
     fn part_groups_min(&self) -> usize {
         4096
     }
@@ -87,7 +87,7 @@ struct Content {
     parts: Vec<Part>,
     /// The number of groups, or of rows.
     len: usize,
-    /// Bytes that it took in memory.
+    /// The bytes that it took in memory.
     bytes: usize,
     /// State columns per aggregate; `None`: it holds rows.
     states: Option<Vec<usize>>,
@@ -141,7 +141,7 @@ fn write_rows(
         let (rows, bytes) = (batch.num_rows(), batch.get_array_memory_size());
         content.len += rows;
         content.bytes += bytes;
-        // Reading back is batch by batch.
+        // Rows are read back batch by batch.
         let pieces = bytes / (space.pass_bytes() / PASS_BATCHES).max(1) + 1;
         let step = rows.div_ceil(pieces).max(1);
         for start in (0..rows).step_by(step) {
@@ -203,7 +203,7 @@ fn write_groups(
     Ok(content)
 }
 
-/// Groups being written range by range of their buckets.
+/// Groups that are written bucket range by bucket range.
 pub(crate) struct Writing<'a> {
     spec: &'a Columns,
     space: &'a dyn SpillSpace,
@@ -240,7 +240,7 @@ impl<'a> Writing<'a> {
     }
 }
 
-/// Returns where each bucket begins, and the rows bucket by bucket.
+/// Returns the start of each bucket, and the rows bucket by bucket.
 pub(crate) fn by_bucket(buckets: &[u8]) -> (Vec<usize>, Vec<u32>) {
     let mut begins = vec![0_usize; BUCKETS + 1];
     for bucket in buckets {
@@ -266,7 +266,7 @@ pub(crate) fn by_bucket(buckets: &[u8]) -> (Vec<usize>, Vec<u32>) {
     (begins, order)
 }
 
-/// Returns some rows, without bytes of others.
+/// Returns some rows, without retaining bytes of others.
 pub(crate) fn pick(batch: &RecordBatch, rows: &UInt32Array) -> Result<RecordBatch> {
     let columns = batch.columns().iter().map(|c| batches::alone(&take(c, rows, None)?));
     batches::with_columns(batch, columns.collect::<Result<_>>()?, rows.len())
@@ -288,12 +288,12 @@ pub(crate) fn bucket_of(keys: &[ArrayRef], rows: usize) -> Result<Vec<u8>> {
 }
 
 impl Spilled {
-    /// The number of groups, or of rows where rows are held.
+    /// The number of groups, or of rows if rows are held.
     pub(crate) fn len(&self) -> usize {
         self.content.len
     }
 
-    /// Bytes that it takes in memory.
+    /// The bytes that it takes in memory.
     pub(crate) fn bytes_in_memory(&self) -> usize {
         self.content.bytes
     }
@@ -318,12 +318,12 @@ impl Spilled {
         Ok(Body::Frozen(frozen(states, &batch)))
     }
 
-    /// Returns a batch, where rows are held.
+    /// Returns a batch, if rows are held.
     pub(crate) fn batch(&self, number: usize) -> Option<Result<RecordBatch>> {
         self.content.parts.get(number).map(|part| self.file.read(part.at))
     }
 
-    /// Returns the first bucket from `bucket` on that may have groups.
+    /// Returns the first bucket that may have groups, from `bucket` on.
     pub(crate) fn next_bucket(&self, bucket: usize) -> Option<usize> {
         let part = self.content.parts.iter().find(|part| bucket < part.buckets.end)?;
         Some(part.buckets.start.max(bucket))

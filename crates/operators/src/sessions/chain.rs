@@ -1,12 +1,12 @@
 //! Two neighbouring slices: the sessions with their last row in the previous slice, and the pieces of the current one.
 //!
 //! A key has at most one session whose last row is in the previous slice, and one piece per worker in the current
-//! slice, all of one session. Keys are numbered once per slice, those of the previous slice first and in their order:
-//! so the piece that continues a session is found without hashing, and the states of the current slice are dense apart
-//! from that.
+//! slice, all of the same session. Keys are numbered once per slice, those of the previous slice first and in their
+//! order: the piece that continues a session is found without hashing, and the states of the current slice are dense
+//! otherwise.
 //!
-//! Invariant: all pieces of the current slice with rows up to the tick that was drained to have been absorbed, so that
-//! it is known whether a session ends there.
+//! Invariant: all pieces of the current slice with rows up to the last drained tick have been absorbed, so that it is
+//! known whether a session ends there.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::extents;
 use crate::spec::Columns;
 use crate::table::{Accumulators, Frozen, Interner};
 
-/// No position.
+/// Marks an id without a position.
 const NONE: u32 = u32::MAX;
 
 /// The previous slice and the current one.
@@ -37,13 +37,13 @@ pub(super) struct Chain {
 struct Before {
     slice: i64,
     frozen: Frozen,
-    /// Input rows of all sessions.
+    /// The number of input rows of all sessions.
     all_rows: u64,
-    /// Input rows of the sessions that have not ended or been continued.
+    /// The number of input rows of the sessions that have neither ended nor been continued.
     rows: u64,
-    /// Groups by their last time.
+    /// The groups in order of their last time.
     order: Vec<u32>,
-    /// The number of those that have ended or been continued.
+    /// The number of groups that have ended or been continued.
     at: usize,
 }
 
@@ -55,7 +55,7 @@ struct Now {
     /// By position.
     id_at: Vec<u32>,
     accumulators: Accumulators,
-    /// Input rows, those of sessions that it continues included.
+    /// The number of input rows, including those of sessions that it continues.
     rows: u64,
 }
 
@@ -89,19 +89,19 @@ impl Chain {
         self.before.as_ref().map(|before| before.slice)
     }
 
-    /// The start of the current slice, whose pieces it takes.
+    /// The start of the current slice, whose pieces can be absorbed.
     pub(super) fn slice(&self) -> Option<i64> {
         self.before.as_ref().map(|before| before.slice.saturating_add(self.gap))
     }
 
-    /// Begins with the pieces of a complete slice.
+    /// Starts with the pieces of a complete slice.
     pub(super) fn begin(&mut self, slice: i64, pieces: Vec<Frozen>) -> Result<()> {
         if pieces.iter().all(|piece| piece.groups == 0) {
             (self.before, self.now) = (None, None);
             return Ok(());
         }
         let frozen = match <[Frozen; 1]>::try_from(pieces) {
-            // Its keys are distinct.
+            // A single piece has distinct keys.
             Ok([one]) => one,
             Err(pieces) => {
                 let mut now = Now::new(&self.columns, None)?;
@@ -116,7 +116,7 @@ impl Chain {
         Ok(())
     }
 
-    /// Takes a piece of the current slice, of `rows` input rows.
+    /// Absorbs a piece of the current slice with `rows` input rows.
     pub(super) fn absorb(&mut self, piece: &Frozen, rows: u64) -> Result<()> {
         let now = match &mut self.now {
             Some(now) => now,
@@ -130,13 +130,13 @@ impl Chain {
     pub(super) fn earliest_end(&self) -> Option<i64> {
         let before = self.before.as_ref()?;
         let last = before.order.get(before.at).and_then(|row| before.last(*row));
-        // Those of the current slice end after it.
+        // Sessions of the current slice end after it.
         let now = self.now.as_ref().map(|_| before.slice.saturating_add(self.gap));
         last.or(now).map(|last| last.saturating_add(self.gap))
     }
 
     /// Returns the sessions that end after `after`, and at `to` or before; those that have ended by `after` are
-    /// dropped. Continued sessions are in the current slice from now on.
+    /// dropped. Continued sessions are in the current slice afterwards.
     pub(super) fn drain(&mut self, to: i64, after: i64) -> Result<Option<Sessions>> {
         let Some(before) = &mut self.before else { return Ok(None) };
         let (_, last) = extents::of_state(before.frozen.extents())?;
@@ -189,12 +189,12 @@ impl Chain {
         Ok(())
     }
 
-    /// Returns the previous slice as a piece: its start, its groups, and its input rows.
+    /// Returns the previous slice as a piece: its start, its groups, and the number of its input rows.
     pub(super) fn before(&self) -> Option<(i64, &Frozen, u64)> {
         self.before.as_ref().map(|before| (before.slice, &before.frozen, before.all_rows))
     }
 
-    /// Takes out all open sessions, as pieces of their slices.
+    /// Removes and returns all open sessions, as pieces of their slices.
     pub(super) fn take(&mut self) -> Result<Vec<(i64, Frozen, u64)>> {
         let (before, now) = (self.before.take(), self.now.take());
         let Some(before) = before else { return Ok(vec![]) };
@@ -211,8 +211,8 @@ impl Chain {
         Ok(pieces)
     }
 
-    /// Returns the keys and extents of the open sessions, slice by slice; a session may be in both. The groups of the current
-    /// slice are numbered anew.
+    /// Returns the keys and extents of the open sessions, slice by slice; a session may be in both. Renumbers the
+    /// groups of the current slice.
     pub(super) fn outline(&mut self) -> Result<Vec<Frozen>> {
         let mut pieces = vec![];
         if let Some(before) = &self.before {

@@ -1,4 +1,4 @@
-//! Ended sessions that are not returned yet, in order of their end.
+//! Ended sessions that have not been returned, in order of their end.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,13 +21,13 @@ use crate::table::arrays_bytes;
 pub(super) struct Closed {
     columns: Arc<Columns>,
     whole: VecDeque<Ended>,
-    /// Those of a slice that does not fit in memory; they come before all that is added later.
+    /// Those of a slice that does not fit in memory; they precede all that are added later.
     runs: Option<Runs>,
     /// Sessions with the same end are ordered by their keys, and rows of a session by all their columns.
     order: Option<Order>,
 }
 
-/// A comparison of keys, and of whole rows where those are held.
+/// A comparison of keys, and of whole rows if those are held.
 struct Order {
     keys: RowConverter,
     rows: Option<RowConverter>,
@@ -66,14 +66,14 @@ impl Closed {
         self.whole.is_empty() && self.runs.is_none()
     }
 
-    /// Orders all rows deterministically from now on; false when some cannot be compared.
+    /// From now on returns all rows in a deterministic order; false if some cannot be compared.
     pub(super) fn keep_order(&mut self) -> bool {
         let converter = |fields: &Fields| {
             let fields = fields.iter().map(|field| SortField::new(field.data_type().clone()));
             RowConverter::new(fields.collect()).ok()
         };
         let packed = self.columns.layout().packed.as_ref();
-        // Rows without a key all belong to one session.
+        // Without keys, all rows belong to the same session.
         let fields = self.columns.key_schema().fields();
         let (keys, rows) = (converter(fields), packed.map(converter));
         self.order = match (keys, rows) {
@@ -97,10 +97,10 @@ impl Closed {
         Ok(())
     }
 
-    /// Adds sessions on disk that end after all others.
+    /// Adds sessions on disk, which end after all others.
     ///
     /// # Errors
-    /// Internal when there are such already.
+    /// Internal when there are some on disk already.
     pub(super) fn push_runs(&mut self, runs: Runs) -> Result<()> {
         if !self.is_empty() {
             return Err(Error::internal("two slices of sessions are given out at once"));
@@ -128,7 +128,7 @@ impl Closed {
         self.whole.front().and_then(|ended| ended.ends.get(ended.at).copied())
     }
 
-    /// Returns the sessions of the first end, and of further ones up to `to` until there are `rows_max` rows.
+    /// Returns the sessions of the first end, and of further ends up to `to` until there are `rows_max` rows.
     ///
     /// # Errors
     /// When they cannot be read back.
@@ -213,7 +213,7 @@ impl Ended {
         let bounds = self.bounds.each_ref().map(|bound| bound.slice(from, len));
         let mut columns: Vec<ArrayRef>;
         if spec.layout().packed.is_some() {
-            // The lists of rows are the one aggregate.
+            // The lists of rows are the only aggregate.
             let lists = self.columns.last().and_then(|c| c.as_list_opt::<i32>());
             let lists = lists.ok_or_else(|| Error::internal("the rows of a session are lost"))?;
             let offsets = lists.value_offsets().get(from..=to).unwrap_or_default();

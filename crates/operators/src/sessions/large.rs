@@ -1,8 +1,8 @@
-//! Slices that do not fit in memory: two neighbouring ones are merged some buckets of keys at a time.
+//! Slices that do not fit in memory: two neighbouring slices are merged for a few buckets of keys at a time.
 //!
 //! ```text
 //! for each range of buckets:  pieces of both slices ─► a chain of its own ─┬─ ended ─► a run, in order of ends
-//!                                                                          └─ the rest ─► one file: the slice before
+//!                                                          └─ the rest ─► one file: the previous slice
 //! then:                       all runs, merged ─► sessions in order of their end
 //! ```
 
@@ -25,10 +25,10 @@ use crate::table::Frozen;
 
 /// The ratio of the bytes of a table in memory to those of its frozen groups, approximately.
 const LIVE_FACTOR: usize = 2;
-/// Sessions per batch of a run at most.
+/// The most sessions per batch of a run.
 const BATCH_SESSIONS: usize = 4096;
 
-/// Ended sessions on disk, each run in order of their end.
+/// Ended sessions on disk, in runs that are each in order of their end.
 pub(super) struct Runs {
     file: Arc<dyn SpilledFile>,
     runs: Vec<Run>,
@@ -65,7 +65,7 @@ impl SessionMerger {
     /// Merges two complete slices, from disk to disk.
     ///
     /// # Errors
-    /// When they cannot be read or written; when a few groups take more memory than there is.
+    /// When they cannot be read or written; when a few groups need more memory than is available.
     pub(super) fn pass(&mut self, slice: i64) -> Result<()> {
         let Some(space) = self.space.clone() else { return Ok(()) };
         spill_all(&self.columns, space.as_ref(), &mut self.waiting)?;
@@ -142,7 +142,7 @@ fn spilled(pieces: Option<Vec<KeptSegment>>) -> Result<Vec<Spilled>> {
         .collect()
 }
 
-/// Writes ended sessions, start and end last; returns the positions of the batches.
+/// Writes ended sessions, with start and end as the last columns; returns the positions of the batches.
 fn write_run(
     ended: Sessions,
     batch_sessions: usize,
@@ -164,7 +164,7 @@ fn write_run(
 }
 
 impl Run {
-    /// Returns the end of its next session; reads a batch when the last one is used up.
+    /// Returns the end of its next session; reads the next batch when the current one is used up.
     fn end(&mut self, file: &dyn SpilledFile) -> Result<Option<i64>> {
         loop {
             if let Some(batch) = &self.batch
@@ -185,7 +185,7 @@ fn ends(batch: &RecordBatch) -> Result<&[i64]> {
 }
 
 impl Runs {
-    /// Returns all sessions of the next ends, some thousand.
+    /// Returns all sessions of the next ends, several thousand.
     ///
     /// # Errors
     /// When they cannot be read.

@@ -1,21 +1,22 @@
 //! Sessions: runs of rows of one key whose neighbours are at most one gap apart.
 //!
 //! ```text
-//! stores ─pieces of a slice─► waiting ─► chain: sessions of the slice before ⟵ pieces of this one ─► closed ─► out
+//! stores ─pieces of a slice─► waiting ─► chain: sessions of the previous slice ⟵ pieces of this one ─► closed ─► out
 //! ```
-//! Time is divided into slices of one gap, so rows of one key and slice always belong to one session: a slice of a
-//! worker holds *pieces*, as groups with their first and last time. A session whose last row is in one slice continues
-//! in the next one or ends there. So it is enough to merge two neighbouring slices at a time ([`chain`]), in order, and
-//! no index of open sessions is needed.
+//! Time is divided into slices of one gap, so rows of the same key and slice always belong to the same session: a slice
+//! of a worker holds *pieces*, which are groups with their first and last time. A session whose last row is in one
+//! slice continues in the next one or ends there. So it is enough to merge two neighbouring slices at a time
+//! ([`chain`]), in order, and no index of open sessions is needed.
 //!
-//! A session closes when the operator's watermark, which is one tick behind that of its input, has reached its end: all
-//! rows up to one gap after its last one, which would join, have arrived by then. Complete slices are enough for that
-//! while more rows are on their way; otherwise workers flush what they have of an open one, so that nothing is held
-//! back.
+//! A session closes when the operator's watermark, which is one tick behind that of its input, has reached its end: by
+//! then all rows up to one gap after its last one, which would join it, have arrived. While more rows are on their way,
+//! only complete slices are flushed for that; otherwise workers also flush an incomplete one, so that no result is
+//! delayed.
 //!
 //! Invariants: `waiting` and the chain together have every row that was added and is in no closed session; the sessions
-//! of the chain that end at the frontier or before are closed. The same segments from the start give the same sessions,
-//! so that a checkpoint is segments and a frontier: those of the previous slice, merged, and the pieces since.
+//! of the chain that end at the frontier or before are closed. The same segments from the start return the same
+//! sessions, so that a checkpoint consists of segments and a frontier: those of the previous slice, merged, and the
+//! pieces since.
 
 mod chain;
 mod closed;
@@ -42,7 +43,7 @@ use crate::{Segment, Slicing};
 use chain::Chain;
 use closed::Closed;
 
-/// The number of pieces of one slice without a checkpoint at which they are merged.
+/// The number of pieces of a slice without a checkpoint at which they are merged.
 const FRESH_MAX: usize = 64;
 
 /// A merger of the pieces of all workers, which closes sessions in order of their end.
@@ -51,7 +52,7 @@ pub(crate) struct SessionMerger {
     columns: Arc<Columns>,
     slicing: Slicing,
     gap: i64,
-    /// Not in the chain yet.
+    /// Segments that are not in the chain yet.
     waiting: BySlice,
     chain: Chain,
     /// The id of the previous slice in a checkpoint.
@@ -59,13 +60,13 @@ pub(crate) struct SessionMerger {
     /// The pieces that have entered the chain, for checkpoints.
     entered: Vec<KeptSegment>,
     closed: Closed,
-    /// All sessions that end here or before have been returned.
+    /// All sessions that end at this tick or before have been returned.
     frontier: i64,
-    /// Everything up to here has been added.
+    /// Everything up to this tick has been added.
     flushed: i64,
-    /// All sessions that end here or before have left the chain.
+    /// All sessions that end at this tick or before have been removed from the chain.
     drained: i64,
-    /// Whether memory was short: it then waits for complete slices.
+    /// Whether memory was short; it then waits for complete slices.
     short: bool,
     cuts: bool,
     space: Option<Arc<dyn SpillSpace>>,
@@ -74,8 +75,8 @@ pub(crate) struct SessionMerger {
     groups: Vec<usize>,
 }
 
-/// Returns the rows that are late: those before the watermark. Whether a session of theirs is open does not matter, so
-/// that lateness depends on the rows of the partition alone.
+/// Returns the rows that are late: those before the watermark. Whether their session is open does not matter, so that
+/// lateness depends on the rows of the partition alone.
 pub(crate) fn classify(times: &[i64], before: Watermark, tolerance: Tolerance) -> NotOnTime {
     rows_behind(times, before, tolerance, |_, _| Behindness::Late)
 }
@@ -116,7 +117,7 @@ impl SessionMerger {
             .or_else(|| self.chain.earliest_end().into_iter().chain(waiting).min())
     }
 
-    /// Closes what ends at `to` or before, unless it has been returned already.
+    /// Closes sessions that end at `to` or before, unless they have been returned already.
     fn advance(&mut self, to: i64) -> Result<()> {
         while to > self.drained && self.closed.is_empty() {
             self.drained = self.drain(to)?;
@@ -124,10 +125,10 @@ impl SessionMerger {
         Ok(())
     }
 
-    /// Drains up to `to`, or to the first complete slice that leaves from disk; returns how far.
+    /// Drains up to `to`, or to the first complete slice that is read from disk; returns how far.
     fn drain(&mut self, to: i64) -> Result<i64> {
         loop {
-            // An incomplete slice is merged in memory in any case.
+            // An incomplete slice is always merged in memory.
             if self.is_large()
                 && let Some(slice) = self.chain.before_slice().or_else(|| self.first_waiting())
                 && to >= self.last_tick(slice.saturating_add(self.gap))
@@ -244,7 +245,7 @@ impl CoordinatorPart for SessionMerger {
     }
 
     fn complete_to(&self, reached: Watermark) -> Watermark {
-        // What is not flushed yet belongs to slices in which nothing can end before `reached`.
+        // Rows that have not been flushed are in slices in which nothing can end before `reached`.
         if self.earliest_end().is_some_and(|end| reached.closes(end)) {
             return reached.min(Watermark::at(self.flushed));
         }

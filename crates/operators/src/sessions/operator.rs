@@ -1,4 +1,4 @@
-//! Sessions behind the port of stateful operators.
+//! Sessions, implementing the port of stateful operators.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -42,7 +42,7 @@ impl StatefulOperator for SessionOperatorSpec {
         describe_mode(f, self.input_schema(), self.mode(), "open session")
     }
 
-    /// A session may be as long as time.
+    /// The length of a session has no limit.
     fn reach(&self) -> i64 {
         i64::MAX
     }
@@ -74,7 +74,7 @@ impl StatefulOperator for SessionOperatorSpec {
     }
 }
 
-/// The pieces of sessions that one worker has, slice by slice.
+/// A worker's pieces of sessions, slice by slice.
 #[derive(Debug)]
 struct SessionStore {
     gap: i64,

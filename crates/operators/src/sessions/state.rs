@@ -1,4 +1,4 @@
-//! The state of sessions for checkpoints, and on disk when memory is short: pieces of slices, whatever their form.
+//! The state of sessions for checkpoints, and on disk when memory is short: pieces of slices in any form.
 
 use std::collections::BTreeSet;
 
@@ -53,7 +53,7 @@ impl SessionMerger {
         Ok(merger)
     }
 
-    /// Whether all groups had their last row in the slice.
+    /// Whether the last rows of all groups are in the slice.
     fn is_piece(&self, slice: i64, frozen: &Frozen) -> Result<bool> {
         let (first, last) = extents::of_state(frozen.extents())?;
         let within = slice..=self.last_tick(slice);
@@ -65,7 +65,7 @@ impl SessionMerger {
     /// Returns what a checkpoint needs.
     ///
     /// # Errors
-    /// Internal when cuts are not kept, or when ended sessions are left.
+    /// Internal when cuts are not retained, or when ended sessions have not been returned.
     pub(super) fn save(&mut self) -> Result<Cut> {
         if !self.cuts || !self.closed.is_empty() {
             return Err(Error::internal("a cut of sessions that cannot be remembered"));
@@ -84,7 +84,7 @@ impl SessionMerger {
         for kept in &mut self.entered {
             let slice = self.chain.slice().ok_or_else(|| Error::internal("pieces of no slice"))?;
             saving.save((slice, i64::MIN), kept)?;
-            // The chain has it, and now the checkpoint too.
+            // The chain has it, and now the checkpoint has it too.
             kept.body = None;
         }
         for (key, pieces) in &mut self.waiting {
@@ -95,7 +95,7 @@ impl SessionMerger {
         Ok(cut)
     }
 
-    /// Merges pieces that no checkpoint has.
+    /// Merges pieces that are in no checkpoint.
     pub(super) fn merge_entered(&mut self) -> Result<()> {
         let all = std::mem::take(&mut self.entered);
         let (saved, mut fresh): (Vec<_>, Vec<_>) = all.into_iter().partition(|k| k.id.is_some());
@@ -105,7 +105,7 @@ impl SessionMerger {
         Ok(())
     }
 
-    /// Converts the sessions of the chain to waiting pieces, without those that have ended.
+    /// Converts the sessions of the chain to waiting pieces, except those that have ended.
     pub(super) fn dissolve(&mut self) -> Result<()> {
         for (slice, frozen, rows) in self.chain.take()? {
             let kept =

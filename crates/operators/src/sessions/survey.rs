@@ -1,4 +1,4 @@
-//! The open sessions, key by key: their pieces are put together, as the chain would.
+//! The open sessions, key by key: their pieces are merged as in the chain.
 
 use arrow::array::{Array, ArrayRef, UInt32Array};
 use arrow::compute::take;
@@ -12,7 +12,7 @@ use crate::segments::Body;
 use crate::survey::{OpenState, Survey};
 use crate::table::{Frozen, Interner};
 
-/// A session, or a piece of one; the key by its number.
+/// A session, or a piece of one, with the number of its key.
 #[derive(Debug, Clone, Copy)]
 struct Session {
     key: usize,
@@ -22,7 +22,8 @@ struct Session {
 }
 
 impl SessionMerger {
-    /// Returns the open sessions that end first. Sessions on disk are not read: they are shown together, slice by slice.
+    /// Returns the open sessions that end first. Sessions on disk are not read; they are shown together, slice by
+    /// slice.
     pub(super) fn survey_sessions(&mut self, sessions_max: usize) -> Result<Survey> {
         let bytes = self.size_bytes() as u64;
         let mut pieces = self.chain.outline()?;
@@ -44,14 +45,14 @@ impl SessionMerger {
         }
         let mut keys = Interner::new(&self.columns, 0)?;
         let mut sessions = self.together(&mut keys, &pieces)?;
-        // A checkpoint has those of its last slice that had ended, too.
+        // A checkpoint also has sessions of its last slice that had ended.
         sessions.retain(|session| session.last.saturating_add(self.gap) > self.frontier);
         let share = bytes / (sessions.len() as u64).max(1);
         sessions.sort_unstable_by_key(|session| (session.last, session.first, session.key));
         let truncated = sessions.len() + on_disk.len() > sessions_max;
         on_disk.truncate(sessions_max);
         sessions.truncate(sessions_max - on_disk.len());
-        // What has taken no keys gives none.
+        // An interner without keys cannot return any.
         let texts = match sessions.is_empty() {
             true => vec![],
             false => texts(&keys.take_keys()?, &sessions)?,
@@ -68,7 +69,7 @@ impl SessionMerger {
         Ok(Survey { states, truncated })
     }
 
-    /// Puts pieces of one key together that are at most one gap apart.
+    /// Merges pieces of the same key that are at most one gap apart.
     fn together(&self, keys: &mut Interner, pieces: &[Frozen]) -> Result<Vec<Session>> {
         let mut all: Vec<Session> = vec![];
         let mut numbers = vec![];
@@ -102,7 +103,7 @@ impl SessionMerger {
     }
 }
 
-/// The keys of sessions as text, the values of several columns with commas between them; `None` without columns.
+/// The keys of sessions as text, with commas between the values of several columns; `None` without columns.
 fn texts(keys: &[ArrayRef], sessions: &[Session]) -> Result<Vec<Option<String>>> {
     if keys.is_empty() {
         return Ok(vec![None; sessions.len()]);

@@ -42,12 +42,12 @@ pub struct ClosedWindow {
 pub struct WindowMerger {
     spec: Arc<OperatorSpec>,
     windows: Box<dyn Windows>,
-    /// With cuts only: holds segments until the first of their windows closes.
+    /// With cuts or spilling: holds segments until the first of their windows closes.
     open: Option<OpenSegments>,
     frontier: i64,
     /// All workers have been flushed up to this watermark.
     flushed: Watermark,
-    /// What came by slice, until the last window of the slice has closed.
+    /// The rows and bytes added by slice, until the last window of the slice has closed.
     added: Added,
 }
 
@@ -59,8 +59,8 @@ impl WindowMerger {
         Self { spec, windows, open: None, frontier, flushed, added: Added::default() }
     }
 
-    /// Retains what a checkpoint needs from now on (off by default: it costs memory). Segments added before are not
-    /// retained: [`cut`](Self::cut) fails while they matter.
+    /// Retains what checkpoints need from now on (off by default: it costs memory). Segments added before are not
+    /// retained: [`cut`](Self::cut) fails as long as they are needed.
     pub fn keep_cuts(&mut self) {
         self.open().keep_cuts();
     }
@@ -99,7 +99,7 @@ impl WindowMerger {
         }
     }
 
-    /// Restores a merger from a cut. It [keeps cuts](Self::keep_cuts).
+    /// Restores a merger from a cut. It [retains cuts](Self::keep_cuts).
     ///
     /// # Errors
     /// Corrupt when a segment cannot belong to such a cut.
@@ -139,7 +139,7 @@ impl WindowMerger {
     }
 
     /// Closes all windows that end at `watermark` or before; empty ones do not appear. (With ALLOW LATENESS,
-    /// `watermark` is that much behind.)
+    /// `watermark` is behind by that.)
     ///
     /// # Errors
     /// When an aggregate fails, and those of `output`; the merger must then not be used further.
@@ -198,8 +198,8 @@ impl WindowMerger {
         self.flushed = self.flushed.advance(to);
     }
 
-    /// The number of open windows with rows in the merger; where time is sparse this counts the empty ones between them
-    /// too.
+    /// The number of open windows with rows in the merger; if rows are sparse, this also counts the empty windows
+    /// between them.
     pub fn open_windows(&self) -> usize {
         let slicing = self.spec.slicing();
         let waiting = self.open.as_ref().and_then(OpenSegments::last_slice);

@@ -1,7 +1,7 @@
 //! Aligned windows: slices of all workers are merged into windows, which close in order of their end.
 //!
-//! What a kind of window is made of stands behind [`Windows`]; [`WindowMerger`] closes them, and its open has the segments
-//! that a checkpoint or a shortage of memory needs.
+//! The state of each kind of window is behind [`Windows`]; [`WindowMerger`] closes windows, and its `open` holds the
+//! segments that checkpoints and spilling need.
 
 mod merger;
 mod open;
@@ -24,31 +24,30 @@ use self::tumbling::Tumbling;
 use crate::segments::Segment;
 use crate::spec::{Mode, OperatorSpec};
 
-/// Columns (without bounds) of some rows of a window, and their number.
+/// Columns (without bounds) of some rows of a window, and the number of rows.
 type Part = (Vec<ArrayRef>, usize);
 
-/// The state behind a kind of window.
+/// The state of a kind of window.
 trait Windows: Debug + Send {
-    /// Takes a segment some of whose windows end after `frontier`.
+    /// Adds a segment, of which some windows end after `frontier`.
     fn add(&mut self, spec: &OperatorSpec, segment: Segment) -> Result<()>;
 
-    /// End of the first window after `frontier` that has rows.
+    /// The end of the first window after `frontier` that has rows.
     fn next_end(&self, spec: &OperatorSpec, frontier: i64) -> Option<i64>;
 
-    /// The rows of the window that ends at `end`, which is the next; forgets what no later
-    /// window needs.
+    /// Returns the rows of the window that ends at `end`, which is the next; drops what no later window needs.
     fn close(&mut self, spec: &OperatorSpec, end: i64) -> Result<Vec<Part>>;
 
-    /// Start of the last slice that has rows.
+    /// The start of the last slice that has rows.
     fn last_slice(&self) -> Option<i64>;
 
     fn size_bytes(&self) -> usize;
 
-    /// Bytes of memory of what came by one slice and end of a first window; `None` where the state is not held by slice.
+    /// The bytes of memory of one slice and end of a first window; `None` if the state is not held by slice.
     fn slice_bytes(&self, key: (i64, i64)) -> Option<usize>;
 }
 
-/// Empty windows of the spec's kind.
+/// Returns empty windows of the spec's kind.
 fn new_windows(spec: &OperatorSpec) -> Box<dyn Windows> {
     match (spec.mode(), spec.window().is_disjoint()) {
         (Mode::Rows, _) => Box::new(RowWindows::default()),
@@ -57,8 +56,8 @@ fn new_windows(spec: &OperatorSpec) -> Box<dyn Windows> {
     }
 }
 
-/// End of the first window after `frontier` in which one of the (slice, counts from) `keys`,
-/// ascending, counts.
+/// The end of the first window after `frontier` in which one of `keys` (slice and the end from which it counts,
+/// ascending) counts.
 fn next_end<'a>(
     spec: &OperatorSpec,
     frontier: i64,

@@ -1,18 +1,17 @@
-//! Retains every segment until the last of its windows has closed: what a checkpoint needs, and what can be spilled
-//! when memory is short.
+//! Retains every segment until the last of its windows has closed: for checkpoints, and to spill when memory is short.
 //!
 //! ```text
-//! add ─► waiting, by slice ──first window closes──► the windows ──last window closes──► forgotten
+//! add ─► waiting, by slice ──first window closes──► the windows ──last window closes──► dropped
 //!          ├── cut: segments without an id are assigned one and returned, once
-//!          └── spill: memory ─► disk; the windows forget what they have and can be merged from there
+//!          └── spill: memory ─► disk; the windows drop what they have and can be merged from there
 //! ```
 //!
-//! Segments wait here, not in the windows, so that those of one slice can be merged while they are few: a slice that
-//! gets a segment at each of hundreds of cuts retains a number of them that grows with the logarithm of its size, and
-//! holds each key about twice at most.
+//! Segments wait here, not in the windows, so that those of one slice can be merged while they are few: the number of
+//! segments of a slice that gets one at each of hundreds of cuts grows with the logarithm of its size, and holds each
+//! key about twice at most.
 //!
-//! Invariants: an id is assigned once and stands for the same content for ever. The needed segments alone reproduce all
-//! open windows, as if their rows arrived again.
+//! Invariants: an id is assigned once and always names the same content. The needed segments alone reproduce all open
+//! windows, as if their rows arrived again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,20 +29,20 @@ use crate::segments::spill::SpillSpace;
 use crate::segments::{Body, Segment};
 use crate::spec::{Mode, OperatorSpec};
 
-/// A window whose new segments take less than this part of a pass, and that takes less than this many passes, is
-/// computed at once: its rows then exist several times over, as groups, as columns, as rows in order.
+/// A window is computed at once if its new segments take less than this part of a pass, and all of it takes less than
+/// this many passes: its rows then exist several times, as groups, as columns, and as rows in order.
 const WHOLE_PART: usize = 2;
-/// Keeps the segments that open windows are made of.
+/// Retains the segments of open windows.
 #[derive(Debug, Default)]
 pub(crate) struct OpenSegments {
-    /// Whether cuts are made: ids are assigned, and saved segments need not be held twice.
+    /// Whether cuts are made: ids are assigned, and saved segments need not be retained twice.
     cuts: bool,
     /// Set under a memory limit: all segments are retained until their last window closes, in memory or here.
     space: Option<Arc<dyn SpillSpace>>,
     next_id: u64,
-    /// Not in a closed window yet.
+    /// Segments of which no window has closed yet.
     waiting: BySlice,
-    /// In a closed window and in an open one.
+    /// Segments of which some windows have closed and others are open.
     entered: BySlice,
     /// Whether the entered segments are not in the [`Windows`] but all on disk: windows are merged from there until
     /// none of them is needed.
@@ -55,7 +54,7 @@ pub(crate) struct OpenSegments {
 }
 
 impl OpenSegments {
-    /// Returns an empty store; `missed`: the last slice that it does not know.
+    /// Returns an empty store; `missed` is the last slice that arrived before it.
     pub(crate) fn new(missed: Option<i64>) -> Self {
         Self { missed, ..Self::default() }
     }
@@ -101,25 +100,25 @@ impl OpenSegments {
 
     pub(crate) fn add(&mut self, segment: Segment) -> Result<()> {
         let Segment { slice, counts_from, rows, times, body } = segment;
-        // Without a space, windows are computed in memory.
+        // Without spilling, windows are computed in memory.
         let body = if self.space.is_some() { body } else { body.in_memory()? };
         let kept = KeptSegment { id: None, rows, times, body: Some(body) };
         self.waiting.entry((slice, counts_from)).or_default().push(kept);
         Ok(())
     }
 
-    /// What is in no closed window.
+    /// The segments of which no window has closed.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = (&(i64, i64), &KeptSegment)> {
         self.waiting.iter().flat_map(|(key, kept)| kept.iter().map(move |kept| (key, kept)))
     }
 
-    /// Bytes of memory of what is in no closed window, of one slice and end of a first window; `None` when there is nothing.
+    /// The bytes of memory of such segments, of one slice and end of a first window; `None` if there are none.
     pub(crate) fn slice_bytes(&self, key: (i64, i64)) -> Option<usize> {
         let bodies = self.waiting.get(&key)?.iter().filter_map(|kept| kept.body.as_ref());
         Some(bodies.map(Body::size_bytes).sum())
     }
 
-    /// Whether what is in a closed window and in an open one is on disk.
+    /// Whether segments with closed and open windows are on disk.
     pub(crate) fn is_divided(&self) -> bool {
         self.divided
     }
@@ -210,7 +209,7 @@ impl OpenSegments {
         Ok(DividedRows::new(spec, Arc::clone(space), bounds, segments.collect()))
     }
 
-    /// Writes everything in memory to disk; `windows` forget what they have.
+    /// Writes everything in memory to disk; `windows` drop what they have.
     pub(crate) fn spill(
         &mut self,
         spec: &OperatorSpec,
@@ -225,7 +224,7 @@ impl OpenSegments {
         spill_all(spec.columns(), space.as_ref(), &mut self.waiting)
     }
 
-    /// Drops segments of closed windows only.
+    /// Drops segments of which all windows have closed.
     pub(crate) fn forget(&mut self, spec: &OperatorSpec, frontier: i64) {
         while let Some(first) = self.entered.first_entry() {
             if spec.slicing().last_end(first.key().0) > frontier {
@@ -249,7 +248,7 @@ impl OpenSegments {
             segments.iter_mut().try_for_each(|kept| saving.save(*key, kept))?;
         }
         if self.space.is_none() {
-            // The windows have it, and now the checkpoint too.
+            // The windows have it, and now the checkpoint has it too.
             self.entered.values_mut().flatten().for_each(|kept| kept.body = None);
         }
         let cut = saving.cut(frontier);
@@ -274,7 +273,7 @@ impl OpenSegments {
     }
 }
 
-/// Whether the rows of a window are better made in pieces, by the bytes of its new segments and of what it has already.
+/// Whether the rows of a window should be computed in pieces, by the bytes of its new segments and of its earlier ones.
 fn is_large<'a>(
     space: &dyn SpillSpace,
     segments: impl Iterator<Item = &'a KeptSegment>,

@@ -1,4 +1,4 @@
-//! Aligned windows behind the port of stateful operators.
+//! Aligned windows, implementing the port of stateful operators.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -148,7 +148,7 @@ impl CoordinatorPart for WindowMerger {
     }
 
     fn close(&mut self, to: Watermark, _rows_max: usize) -> Result<Option<Finished>> {
-        // A window is many rows, as a rule: each leaves alone.
+        // A window usually has many rows, so each is returned alone.
         let mut finished = None;
         while finished.is_none()
             && let Some(end) = WindowMerger::next_end(self).filter(|end| to.closes(*end))

@@ -1,4 +1,4 @@
-//! Windows of many slices (HOP, CUMULATE): what waits for its window, and what has entered the
+//! Windows of many slices (HOP, CUMULATE): slices that wait for their first window, and those that have entered the
 //! [two stacks](super::stacks).
 //!
 //! Rows that are partly late are held apart (`extras`) and are merged into the windows in which they count.
@@ -16,7 +16,7 @@ use crate::table::Frozen;
 /// The state of overlapping windows.
 #[derive(Debug, Default)]
 pub(crate) struct Overlapping {
-    /// On time, not in a closed window yet.
+    /// On time, and in no closed window yet.
     pending: BTreeMap<i64, Vec<Frozen>>,
     /// Partly late, by slice and first window end.
     extras: BTreeMap<(i64, i64), Vec<Frozen>>,

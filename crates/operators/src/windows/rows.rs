@@ -1,4 +1,4 @@
-//! Windows that keep rows as they are: for joins of windows and for ranking raw rows.
+//! Windows that hold rows unchanged, for joins of windows and for ranking rows.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::{Part, Windows, next_end};
 use crate::segments::{Body, Segment};
 use crate::spec::OperatorSpec;
 
-/// Slices of rows, by start and by the end of the first window that the rows count in.
+/// Slices of rows, by start and by the end of the first window in which the rows count.
 #[derive(Debug, Default)]
 pub(crate) struct RowWindows {
     slices: BTreeMap<(i64, i64), Vec<RecordBatch>>,

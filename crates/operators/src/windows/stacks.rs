@@ -2,13 +2,13 @@
 //!
 //! A slice enters at the *back*: its keys are assigned dense ids once, and its states are merged into the running state
 //! of the back. When the oldest slice must be dropped and the *front* is empty, the slices of the back become the front
-//! (a *turn*): from the newest to the oldest their states are merged into suffixes, so that dropping a slice means
+//! (a *turn*): from the newest to the oldest, their states are merged into suffixes, so that dropping a slice means
 //! using the next shorter suffix. A window is one suffix of the front merged with the back: a constant number of merges
-//! per slide, whatever `size / slide`.
+//! per slide, whatever `size / slide` is.
 //!
 //! Ids are reassigned at each turn, in the order in which the suffixes grow; therefore
 //! - the keys of every suffix are a prefix of the front's keys, and its ids are `0..len`;
-//! - ids stay bounded by the keys that are alive.
+//! - the number of ids is bounded by the number of live keys.
 //!
 //! A suffix can be as long as all its slices together. Only every `√n`-th is retained; those between two retained ones
 //! are computed when they are needed, so that memory grows with `√n`, not `n`.
@@ -26,7 +26,7 @@ use crate::OperatorSpec;
 use crate::slicing::Slicing;
 use crate::table::{Accumulators, Frozen, Interner, arrays_bytes, states_bytes};
 
-/// No position.
+/// Marks an id without a position.
 const NONE: u32 = u32::MAX;
 
 /// A slice inside the stacks.
@@ -70,9 +70,9 @@ struct Front {
     keys: Vec<ArrayRef>,
     /// Slices per block.
     block: usize,
-    /// The suffix from the first slice of each block on.
+    /// The suffix that begins with the first slice of each block.
     kept: Vec<Suffix>,
-    /// The suffixes from the slices of one block on, by the slice's index.
+    /// The suffixes that begin with the slices of a single block, by the slice's index.
     near: BTreeMap<usize, Suffix>,
 }
 
@@ -146,7 +146,7 @@ impl Stacks {
         self.turn(spec)
     }
 
-    /// Makes the back the front; ids are reassigned.
+    /// Moves the slices of the back to the front; ids are reassigned.
     fn turn(&mut self, spec: &OperatorSpec) -> Result<()> {
         let mut back = std::mem::take(&mut self.back);
         let n = back.slices.len();
@@ -202,7 +202,7 @@ impl Stacks {
         if slices.is_empty() {
             return Ok(());
         }
-        // CUMULATE drops all slices at once: none is needed alone.
+        // CUMULATE drops all slices at once, so none is needed alone.
         let needed_alone = matches!(spec.window().kind(), WindowKind::Hop { .. });
         let mut states = Accumulators::new(spec.columns())?;
         let so_far =
@@ -265,7 +265,7 @@ impl Stacks {
         Ok(keys)
     }
 
-    /// Merges what counts in this window only; `self.positions` has the positions of the back's keys.
+    /// Merges `extras`, which count in this window only; `self.positions` has the positions of the back's keys.
     fn merge_extras(
         &mut self,
         extras: &[&Frozen],
@@ -349,7 +349,7 @@ impl Front {
         Ok(self.near.get(&self.next).cloned().unwrap_or_default())
     }
 
-    /// Computes the suffixes from each slice of the block at `next` on.
+    /// Computes the suffixes that begin with each slice of the block at `next`.
     fn work_out_block(&mut self, spec: &OperatorSpec, identity: &mut Vec<usize>) -> Result<()> {
         let after = self.next / self.block + 1;
         let end = (after * self.block).min(self.slices.len());
@@ -362,7 +362,7 @@ impl Front {
             for part in self.slices.get(i).map_or(&[][..], |slice| &slice.parts) {
                 positions.clear();
                 positions.extend(part.ids.iter().map(|id| *id as usize));
-                // New ids come in order: exactly those up to the greatest have been seen.
+                // New ids are ascending: exactly those up to the greatest have been seen.
                 suffix.len = positions.iter().fold(suffix.len, |len, id| len.max(*id + 1));
                 states.merge(&part.states, &positions, suffix.len)?;
             }
@@ -409,7 +409,7 @@ impl Back {
     }
 }
 
-/// Merges a whole suffix into fresh accumulators.
+/// Merges a whole suffix into new accumulators.
 fn merge_all(states: &mut Accumulators, suffix: &Suffix, identity: &mut Vec<usize>) -> Result<()> {
     if suffix.len == 0 {
         return Ok(());

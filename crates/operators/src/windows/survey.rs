@@ -1,4 +1,4 @@
-//! What open windows hold, slice by slice.
+//! The contents of open windows, slice by slice.
 
 use std::collections::BTreeMap;
 
@@ -7,22 +7,22 @@ use crate::OperatorSpec;
 use crate::slicing::Slicing;
 use crate::survey::{OpenState, Survey, Times, cover};
 
-/// What has been added of one slice and end of a first window.
+/// The rows and bytes added of one slice and end of a first window.
 #[derive(Debug, Clone, Copy, Default)]
 struct Slice {
     rows: u64,
-    /// Bytes of memory that it took when it was added.
+    /// The bytes of memory that they took when they were added.
     bytes: usize,
     times: Times,
 }
 
-/// What has been added, by slice and end of the first window in which it counts; until the last window of the slice has
-/// closed.
+/// The rows and bytes added, by slice and end of the first window in which they count, until the last window of the
+/// slice has closed.
 #[derive(Debug, Default)]
 pub(super) struct Added(BTreeMap<(i64, i64), Slice>);
 
 impl Added {
-    /// Notes rows and bytes of a segment, and its first and last time.
+    /// Records rows and bytes of a segment, and its first and last time.
     pub(super) fn add(&mut self, key: (i64, i64), (rows, bytes): (u64, usize), times: Times) {
         let slice = self.0.entry(key).or_default();
         slice.rows += rows;
@@ -45,8 +45,8 @@ impl Added {
         self.0.values().map(|slice| slice.rows).sum()
     }
 
-    /// Returns the windows that end after `frontier`, in order of their end. `bytes`: those that a slice takes now, given those
-    /// that it took when it was added.
+    /// Returns the windows that end after `frontier`, in order of their end. `bytes` returns those that a slice takes
+    /// now, from those that it took when it was added.
     pub(super) fn survey(
         &self,
         spec: &OperatorSpec,
@@ -102,10 +102,10 @@ impl Slice {
     }
 }
 
-/// Slices of rows that are on time, with the sums over those before each.
+/// Slices of rows that are on time, with prefix sums.
 struct Sums<'a> {
     slices: Vec<(i64, &'a Slice)>,
-    /// Rows and bytes; one more than there are slices.
+    /// Rows and bytes before each slice, and of all of them.
     before: Vec<(u64, usize)>,
 }
 
@@ -121,7 +121,7 @@ impl<'a> Sums<'a> {
         Self { slices, before }
     }
 
-    /// The slices that start in `start..end` together. They follow each other, so the first has the first row.
+    /// The slices that start in `start..end` together. They are in order, so the first of them has the first row.
     fn between(&self, start: i64, end: i64) -> Slice {
         let from = self.slices.partition_point(|(slice, _)| *slice < start);
         let to = self.slices.partition_point(|(slice, _)| *slice < end).max(from);

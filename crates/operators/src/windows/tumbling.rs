@@ -1,4 +1,4 @@
-//! Windows of one slice: the segments of the workers add up to the window.
+//! Windows of one slice: the segments of all workers for that slice are merged.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -1,5 +1,5 @@
-//! A join of rows of two inputs, run in any way: batches, workers, flushes, cuts, losses of everything in memory and spills are
-//! random. What is expected comes from a naive evaluator.
+//! A join of rows of two inputs with random batches, workers, flushes, cuts, losses of everything in memory and spills.
+//! Expected results come from a naive evaluator.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -36,7 +36,7 @@ pub(crate) struct Row {
 pub(crate) struct Case {
     pub(crate) operator: IntervalJoinSpec,
     pub(crate) kind: JoinKind,
-    /// How many of the columns `number` and `text` are keys.
+    /// The number of the columns `number` and `text` that are keys.
     pub(crate) keys: usize,
     pub(crate) lower: i64,
     pub(crate) upper: i64,
@@ -46,13 +46,13 @@ pub(crate) struct Case {
     pub(crate) inputs: [Vec<Vec<Row>>; 2],
 }
 
-/// What a naive evaluator says: the results in order of time, and how many rows are late, and partly late.
+/// The result of a naive evaluator: the results in order of time, and the numbers of late and of partly late rows.
 pub(crate) type Expected = (Vec<Outcome>, [usize; 2]);
 
-/// The time of a result, and the ids of its rows; [`NONE`] where there is none.
+/// The time of a result, and the ids of its rows; [`NONE`] for a missing one.
 pub(crate) type Outcome = (i64, i64, i64);
 
-/// No row.
+/// A missing row.
 pub(crate) const NONE: i64 = -1;
 
 fn schema() -> SchemaRef {
@@ -119,8 +119,8 @@ pub(crate) fn keys_equal(case: &Case, l: &Row, r: &Row) -> bool {
     [numbers, texts].iter().take(case.keys).all(|same| *same)
 }
 
-/// The rows of an input that count, with the first time of a result in which they do, as `judge` says of a row
-/// that is behind and the watermark: `None` is late.
+/// The rows of an input that count, with the first time of a result in which they do; `judge` returns that for a row
+/// that is behind and the watermark, and `None` if the row is late.
 pub(crate) fn counted<'a>(
     case: &'a Case,
     input: usize,
@@ -365,7 +365,7 @@ impl<'a> Run<'a> {
         assert!(self.coordinator.cut().unwrap().new.is_empty(), "a segment is given once");
     }
 
-    /// Returns to one of the last cuts; what was written later was never written.
+    /// Restores one of the last cuts; everything written later is discarded.
     fn lose_all(&mut self, rng: &mut StdRng) {
         self.restores += 1;
         let (cut, at, segments) = self.disk.lose(rng);
@@ -387,8 +387,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Runs random cases, and compares them with what a naive evaluator says; returns how many results, late and partly late rows,
-/// losses and spills there were.
+/// Runs random cases, and compares them with a naive evaluator; returns the numbers of results, of late and partly late
+/// rows, and of losses and spills.
 pub(crate) fn check(
     seeds: Range<u64>,
     case: impl Fn(&mut StdRng) -> Case,

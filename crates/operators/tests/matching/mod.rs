@@ -1,4 +1,4 @@
-//! A matcher that tries one way after the other, and what its matches give: the oracle of MATCH_RECOGNIZE.
+//! A matcher that tries one way after another, and the rows that its matches return: the oracle of MATCH_RECOGNIZE.
 
 use windrow_operators::{Output, Pattern, PatternPlan, Read, Slot};
 
@@ -14,27 +14,27 @@ pub(crate) struct Row {
     pub(crate) text: Option<String>,
 }
 
-/// When a row may be a variable.
+/// The condition of a variable.
 #[derive(Debug, Clone)]
 pub(crate) enum Rule {
     Always,
     /// `number < n`
     Below(i64),
-    /// `number >= PREV(number, n)`, or there is none.
+    /// `number >= PREV(number, n)`, or there is no such row.
     NotBelowBefore(i32),
-    /// `number > LAST(v.number, n)`, or there is none.
+    /// `number > LAST(v.number, n)`, or there is no such row.
     AboveLast(u64, u32),
-    /// `number > FIRST(v.number, n)`, or there is none.
+    /// `number > FIRST(v.number, n)`, or there is no such row.
     AboveFirst(u64, u32),
     /// `sum(v.number) < n`
     SumBelow(u64, i64),
     /// `count(*) <= n`
     CountBelow(i64),
-    /// Both.
+    /// Both are true.
     And(Box<Rule>, Box<Rule>),
 }
 
-/// A matcher that tries one way after the other.
+/// A matcher that tries one way after another.
 pub(crate) struct Naive<'a> {
     pub(crate) plan: &'a PatternPlan,
     pub(crate) rules: &'a [Rule],
@@ -79,7 +79,7 @@ impl Naive<'_> {
         }
     }
 
-    /// Matches a pattern, then what comes behind it; the first way that works stays in `labels`.
+    /// Matches a pattern, then what follows it; `labels` has the first way that works.
     pub(crate) fn follow(
         &mut self,
         pattern: &Pattern,
@@ -141,7 +141,7 @@ impl Naive<'_> {
         let before = labels.len();
         let once_more = may
             && self.follow(pattern, labels, &mut |naive, labels| {
-                // What takes no rows could go on for ever.
+                // Without rows, repetitions would never end.
                 if enough && most.is_none() && labels.len() == before {
                     return false;
                 }
@@ -151,7 +151,7 @@ impl Naive<'_> {
     }
 }
 
-/// What a row of a match gives.
+/// The result of a row of a match.
 pub(crate) fn line(
     plan: &PatternPlan,
     rows: &[Row],
@@ -162,7 +162,7 @@ pub(crate) fn line(
     let row = &rows[start + at];
     let text = row.text.clone().unwrap_or_else(|| "NULL".to_owned());
     let mut cells = vec![row.id.to_string(), text];
-    // The measures, taken apart by what they read.
+    // The measures, by what they read.
     for (measure, read) in reads(plan).into_iter().enumerate() {
         let seen = if read.is_final { labels.len() } else { at + 1 };
         let places = |variables: Option<u64>| -> Vec<usize> {

@@ -1,4 +1,4 @@
-//! A naive evaluator: the answer by visiting every row and every window.
+//! A naive evaluator, which visits every row and every window.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -84,8 +84,8 @@ pub(crate) fn batch(schema: &SchemaRef, text: &DataType, rows: &[Row]) -> Record
     RecordBatch::try_new(Arc::clone(schema), columns).unwrap()
 }
 
-/// Returns the first instants of the days or months of Berlin in the years 2023 to 2026, by asking its clocks every
-/// hour, with their numbers.
+/// Returns the first instants of the days or months of Berlin in the years 2023 to 2026, with their numbers, from the
+/// local time of every hour.
 fn units(unit: CalendarUnit) -> &'static [(i64, i64)] {
     static DAYS: OnceLock<Vec<(i64, i64)>> = OnceLock::new();
     static MONTHS: OnceLock<Vec<(i64, i64)>> = OnceLock::new();
@@ -107,7 +107,7 @@ fn units(unit: CalendarUnit) -> &'static [(i64, i64)] {
                 let leap = if year % 4 == 0 { 29 } else { 28 };
                 [31, leap, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
             };
-            // The first of them may be the middle of a day; from 2023-02-01 on, in days and months after 1970.
+            // The first of them may be the middle of a day; from 2023-02-01, in days and months after 1970.
             let (mut day, mut month) = (19_389, 637);
             let mut starts = vec![];
             while let Some((instant, _)) = days.iter().find(|(_, number)| *number == day) {
@@ -120,7 +120,7 @@ fn units(unit: CalendarUnit) -> &'static [(i64, i64)] {
     }
 }
 
-/// Returns all calendar windows that contain `time`, by trying.
+/// Returns all calendar windows that contain `time`, by trial.
 fn calendar_windows(spec: &WindowSpec, calendar: Calendar, time: i64) -> Vec<(i64, i64)> {
     let starts = units(calendar.unit);
     let (period, size) = match spec.kind() {
@@ -154,7 +154,7 @@ fn calendar_windows(spec: &WindowSpec, calendar: Calendar, time: i64) -> Vec<(i6
         .collect()
 }
 
-/// Returns all windows (start, end) that contain `time`, by trying.
+/// Returns all windows (start, end) that contain `time`, by trial.
 fn windows_of(spec: &WindowSpec, time: i64) -> Vec<(i64, i64)> {
     match spec.calendar() {
         Some(calendar) => calendar_windows(spec, calendar, time),
@@ -162,7 +162,7 @@ fn windows_of(spec: &WindowSpec, time: i64) -> Vec<(i64, i64)> {
     }
 }
 
-/// Returns all windows of constant length that contain `time`, by trying.
+/// Returns all windows of constant length that contain `time`, by trial.
 fn windows(kind: WindowKind, offset: i64, time: i64) -> Vec<(i64, i64)> {
     let (period, lengths): (i64, Vec<i64>) = match kind {
         WindowKind::Tumble { size } => (size, vec![size]),
@@ -181,7 +181,7 @@ fn windows(kind: WindowKind, offset: i64, time: i64) -> Vec<(i64, i64)> {
 }
 
 #[allow(dead_code, reason = "not every test binary asks for aligned windows")]
-/// Returns the windows of all rows, and how many rows are in none because they are late.
+/// Returns the windows of all rows, and the number of rows that are in none because they are late.
 pub(crate) fn evaluate(
     spec: &OperatorSpec,
     tolerance: Tolerance,
@@ -221,7 +221,7 @@ pub(crate) fn evaluate(
     (windowed, late)
 }
 
-/// Returns the sessions of all rows, and how many rows are in none because they are late.
+/// Returns the sessions of all rows, and the number of rows that are in none because they are late.
 #[allow(dead_code, reason = "not every test binary asks for sessions")]
 pub(crate) fn sessions(
     spec: &SessionOperatorSpec,

@@ -95,7 +95,7 @@ pub(crate) fn cell(array: &ArrayRef, row: usize) -> String {
     }
 }
 
-/// The segments on disk, and the last cuts with where the run stood at them.
+/// The segments on disk, and the last cuts with the progress of the run at each.
 #[derive(Debug)]
 pub(crate) struct Disk<At> {
     segments: BTreeMap<SegmentId, SavedSegment>,
@@ -107,7 +107,7 @@ impl<At: Clone> Disk<At> {
         Self { segments: BTreeMap::new(), cuts: vec![] }
     }
 
-    /// Writes a cut, and deletes what none of the last three needs.
+    /// Writes a cut, and deletes segments that none of the last three needs.
     pub(crate) fn keep(&mut self, mut cut: Cut, at: At) {
         for segment in cut.new.drain(..) {
             assert!(segment.id.0 < cut.next_id && cut.needed.contains(&segment.id));
@@ -128,7 +128,7 @@ impl<At: Clone> Disk<At> {
         &self.cuts.last().unwrap().0.needed
     }
 
-    /// Returns one of the last cuts with its segments in any order; what was written later was never written.
+    /// Returns one of the last cuts with its segments in any order; everything written later is discarded.
     pub(crate) fn lose(&mut self, rng: &mut StdRng) -> (Cut, At, Vec<SavedSegment>) {
         self.cuts.truncate(rng.random_range(1..=self.cuts.len()));
         let (cut, at) = self.cuts.last().unwrap().clone();

@@ -1,4 +1,4 @@
-//! A space for spilled state in memory: everything goes through Arrow IPC.
+//! A space for spilled state in memory; everything is written and read as Arrow IPC.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,7 +29,7 @@ impl Space {
         }
     }
 
-    /// The number of files that are not deleted.
+    /// The number of files that have not been deleted.
     pub(crate) fn files(&self) -> usize {
         self.files.load(Ordering::Relaxed)
     }

@@ -1,19 +1,19 @@
-//! What the engine says of a statement, in our words: a message that names the object, and a hint that can be acted
-//! upon. Texts that are not known here are tidied and shown as they are.
+//! Rewords the engine's messages: each names the object and has a hint that the user can act on. Texts that are not
+//! recognised are tidied and shown as they are.
 //!
-//! The texts are those of DataFusion and Arrow, whose errors carry no more than text; `tests/src/messages.rs` walks
-//! statements that lead to them, so that a new version with other texts is noticed.
+//! DataFusion and Arrow identify their errors by text only. `tests/src/messages.rs` runs statements that cause them, so
+//! that a release that changes these texts is noticed.
 
 use windrow_core::ErrorKind;
 
 use super::did_you_mean;
 use super::words::in_sql;
 
-/// What is said, and what can be done.
+/// A message with its hint.
 pub(super) struct Reworded {
     pub(super) message: String,
     pub(super) hint: Option<String>,
-    /// What kind of error it is, where the engine's does not say it.
+    /// The kind of the error, where it differs from the engine's.
     pub(super) kind: Option<ErrorKind>,
 }
 
@@ -50,16 +50,16 @@ const TYPE_NAMES: [&str; 24] = [
     "VARCHAR",
     "VARBINARY",
 ];
-/// Functions that stand behind FROM.
+/// Table functions, which may follow FROM.
 const TABLE_FUNCTIONS: [&str; 6] =
     ["tumble", "hop", "cumulate", "session", "generate_series", "range"];
 
 const CAST: &str = "CAST one side to the type of the other.";
 const TRY_CAST: &str = "Use TRY_CAST to get NULL where a value does not fit.";
 
-/// The engine's text in our words, if it is known here; `text` has no prefix of its kind any more.
+/// The text reworded, if it is recognised; `text` no longer has the prefix of its kind.
 pub(super) fn reworded(text: &str) -> Option<Reworded> {
-    // What a user wrote is no word of ours.
+    // Values quote the user's text, which must not be matched below.
     if let Some(of_value) = value(text) {
         return Some(of_value);
     }
@@ -76,13 +76,13 @@ fn hinted(message: String, hint: Option<String>) -> Reworded {
     Reworded { message, hint, kind: None }
 }
 
-/// What stands between two pieces of a text.
+/// The part of a text between two others.
 pub(super) fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(before)?;
     rest.split_once(after).map(|(found, _)| found)
 }
 
-/// Calls of functions with arguments that they do not take.
+/// Function calls with arguments that the function does not take.
 fn function(text: &str) -> Option<Reworded> {
     let takes = |name: &str, what: String| {
         let hint = format!("SHOW FUNCTIONS LIKE '{name}' shows what it takes.");
@@ -152,12 +152,12 @@ fn value(text: &str) -> Option<Reworded> {
     }
     if let Some(rest) = text.strip_prefix("Unable to cast to ") {
         let to = in_sql(rest.split(' ').next()?);
-        return Some(said(format!("the value is beyond what {to} holds"), TRY_CAST));
+        return Some(said(format!("the value is out of range for {to}"), TRY_CAST));
     }
     if let Some(rest) = text.strip_prefix("regex parse error:") {
         let why = rest.rsplit_once("error: ").map_or(rest, |(_, why)| why).trim();
         let pattern = rest.trim_start().lines().next().unwrap_or_default().trim();
-        let message = format!("'{pattern}' is no regular expression: {why}");
+        let message = format!("'{pattern}' is not a regular expression: {why}");
         return Some(said(message, "").of_kind(ErrorKind::Data));
     }
     None
@@ -165,7 +165,7 @@ fn value(text: &str) -> Option<Reworded> {
 
 fn operator(text: &str) -> Option<Reworded> {
     let operands = |operation: &str| {
-        // Types have no blanks in them but behind commas.
+        // Types contain no blanks except after commas.
         let operation = operation.replace(", ", ",");
         let mut words = operation.split(' ');
         let (left, right) = (words.next()?, words.next_back()?);
@@ -281,7 +281,7 @@ fn names(text: &str) -> Option<Reworded> {
         return Some(said(format!("unknown setting \"{name}\""), "SHOW ALL lists the settings."));
     }
     if let Some(of) = text.strip_suffix(" not supported for Base table") {
-        let message = format!("{of} of rows that are there is not supported");
+        let message = format!("{of} of existing rows is not supported");
         return Some(said(message, "Streams only grow: INSERT new rows, or replace the object."));
     }
     None
@@ -298,7 +298,7 @@ fn clauses(text: &str) -> Option<Reworded> {
         .and_then(|argument| argument.split_once(" must be "))
     {
         let message = format!("argument {argument} of a function in FROM must be a constant");
-        return Some(said(message, "Where it reads columns, write LATERAL behind one relation."));
+        return Some(said(message, "Where it reads columns, write LATERAL after one relation."));
     }
     if let Some(rest) = text.strip_prefix("Column in ") {
         let clause = rest.split(" must be in GROUP BY").next()?;
@@ -306,7 +306,7 @@ fn clauses(text: &str) -> Option<Reworded> {
         let message =
             format!("column \"{column}\" in {clause} must be in GROUP BY or in an aggregate");
         let hint = format!(
-            "Add it to GROUP BY, or say which of its values: min({column}), first_value({column})."
+            "Add it to GROUP BY, or choose one of its values: min({column}), first_value({column})."
         );
         return Some(hinted(message, Some(hint)));
     }
@@ -342,7 +342,7 @@ fn clauses(text: &str) -> Option<Reworded> {
         ));
     }
     if text == "Column count doesn't match insert query!" {
-        let message = "the query has another number of columns than are inserted".to_owned();
+        let message = "the query has a different number of columns than the INSERT".to_owned();
         return Some(said(message, "Name the columns: INSERT INTO t (a, b) SELECT …."));
     }
     if let Some((position, rest)) = text

@@ -1,7 +1,7 @@
-//! Errors for people: the engine's errors as ours, and near matches for unknown names.
+//! Converts DataFusion's errors into Windrow's, and finds near matches for unknown names.
 //!
-//! Invariants: nothing here panics, whatever the error; an error of the user's making never reads
-//! as a bug; an error of ours that travelled through the engine comes out as it went in.
+//! Invariants: nothing here panics, whatever the error; a user's mistake is never reported as a bug; one of our own
+//! errors that passed through DataFusion comes out unchanged.
 
 mod messages;
 mod near;
@@ -22,11 +22,11 @@ use self::messages::{Reworded, between, reworded};
 use self::words::in_sql;
 pub use near::{did_you_mean, nearest};
 
-/// How many layers around the cause are looked through.
+/// How many layers are unwrapped in search of the cause.
 const LAYERS_MAX: usize = 64;
 
-/// An error of the engine underneath as one for people: with the kind that says who can act, the
-/// place in the SQL where the engine knows it, and near matches for unknown names.
+/// Converts an error of DataFusion: with a kind that says who can act, the place in the SQL where DataFusion has it,
+/// and near matches for unknown names.
 pub fn from_datafusion(error: DataFusionError) -> Error {
     let mut outside = Outside::default();
     let converted = convert(error, &mut outside);
@@ -42,7 +42,7 @@ pub fn from_datafusion(error: DataFusionError) -> Error {
     }
 }
 
-/// What the layers around the cause tell.
+/// What the layers around the cause say.
 #[derive(Default)]
 struct Outside {
     place: Option<Place>,
@@ -58,7 +58,7 @@ impl Outside {
     }
 }
 
-/// Unwraps the layers, one by one, and converts the cause.
+/// Unwraps the layers one by one and converts the cause.
 fn convert(mut error: DataFusionError, outside: &mut Outside) -> Error {
     for _ in 0..LAYERS_MAX {
         error = match error {
@@ -89,7 +89,7 @@ fn convert(mut error: DataFusionError, outside: &mut Outside) -> Error {
     from_cause(error)
 }
 
-/// The engine's error in a box, or ours.
+/// DataFusion's error in a box, or one of ours.
 fn unwrap_external(external: Box<dyn StdError + Send + Sync>) -> Result<DataFusionError, Error> {
     let external = match external.downcast::<Error>() {
         Ok(ours) => return Err(*ours),
@@ -117,7 +117,7 @@ fn unwrap_external(external: Box<dyn StdError + Send + Sync>) -> Result<DataFusi
     }
 }
 
-/// Our error below those of the libraries that it went through.
+/// One of our errors, wrapped in those of the libraries that it passed through.
 fn ours_below<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
     let mut at = Some(error);
     for _ in 0..LAYERS_MAX {
@@ -130,7 +130,7 @@ fn ours_below<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
     None
 }
 
-/// An error that others hold too: it cannot be taken apart, so what matters of it is copied.
+/// An error that is shared: it cannot be taken apart, so what matters is copied.
 fn from_shared(mut error: &DataFusionError, outside: &mut Outside) -> Error {
     for _ in 0..LAYERS_MAX {
         error = match error {
@@ -192,7 +192,7 @@ fn from_cause(error: DataFusionError) -> Error {
     plain(&error).with_source(error)
 }
 
-/// The cause itself, which has no layers any more.
+/// Converts the cause itself, without any layers.
 fn plain(error: &DataFusionError) -> Error {
     let new = |kind, text: &str| Error::new(kind, tidy(text));
     match error {
@@ -234,13 +234,13 @@ fn plain(error: &DataFusionError) -> Error {
         DataFusionError::Substrait(text) | DataFusionError::Ffi(text) => {
             new(ErrorKind::Internal, text)
         }
-        // Only layers without a cause are left; to print an empty collection would panic.
+        // Only layers without a cause are left; printing an empty collection would panic.
         _ => Error::internal("the engine failed without saying why"),
     }
 }
 
-/// The end of a task that did not come back, if an error of the libraries is about one. Where several wait for a
-/// task (as the partitions behind a repartition do), they share it.
+/// The reason why a task ended early, if an error of the libraries contains one. It is shared where several readers
+/// wait for the task, as the partitions behind a repartition do.
 fn task_end(error: &(dyn StdError + 'static)) -> Option<Error> {
     let mut at = Some(error);
     for _ in 0..LAYERS_MAX {
@@ -254,7 +254,7 @@ fn task_end(error: &(dyn StdError + 'static)) -> Option<Error> {
     panic_in(&error.to_string()).map(|said| Error::panicked("the statement", &said))
 }
 
-/// A task of a plan that did not come back: it has panicked, or nobody wanted it any more.
+/// The error for a task of a plan that ended early: it panicked, or it was aborted.
 fn from_task(end: &JoinError) -> Error {
     if end.is_cancelled() {
         return Error::new(ErrorKind::Cancelled, "the statement was cancelled");
@@ -263,8 +263,7 @@ fn from_task(end: &JoinError) -> Error {
     Error::panicked("the statement", &panic_in(&text).unwrap_or(text))
 }
 
-/// What the panic of a task said, in the words of a `JoinError`, which may have been made text on its way: there it is
-/// written as Rust writes a string.
+/// The panic message inside the text of a `JoinError`, where it is quoted as Rust quotes a string.
 fn panic_in(text: &str) -> Option<String> {
     let (_, written) = text.split_once("panicked with message \"")?;
     let mut said = String::new();
@@ -306,12 +305,12 @@ fn from_arrow(error: &ArrowError) -> Error {
     error
 }
 
-/// Whether a library says that a column has more than its offsets can tell.
+/// Whether a library reports that a column exceeds what its offsets can address.
 fn overflows(text: &str) -> bool {
     ["offset overflow", "string size overflow"].iter().any(|said| text.contains(said))
 }
 
-/// The error of a column that has more in one batch than offsets of 32 bits can tell.
+/// The error for a column that holds more in one batch than 32-bit offsets can address.
 fn too_much_in_a_batch() -> Error {
     let max = i32::MAX;
     Error::new(
@@ -382,7 +381,7 @@ fn from_schema(error: &SchemaError) -> Error {
 
 fn from_plan(text: &str) -> Error {
     if let Some(name) = between(text, "table '", "' not found") {
-        // The catalog and schema are the engine's defaults, not the user's words.
+        // The user wrote neither the catalog nor the schema; they are the engine's defaults.
         let short = name
             .strip_prefix("datafusion.public.")
             .or_else(|| name.strip_prefix("datafusion."))
@@ -420,7 +419,7 @@ fn from_plan(text: &str) -> Error {
     }
 }
 
-/// An error whose text is known.
+/// The reworded error, if its text is recognised.
 fn in_our_words(kind: ErrorKind, text: &str) -> Option<Error> {
     let Reworded { message, hint, kind: known } = reworded(&stripped(text))?;
     let error = Error::new(known.unwrap_or(kind), message);
@@ -430,19 +429,19 @@ fn in_our_words(kind: ErrorKind, text: &str) -> Option<Error> {
     })
 }
 
-/// What an error of Arrow says, without a hint: for messages that begin with the column.
+/// The message of an Arrow error without a hint, for messages that begin with the column.
 pub fn arrow_says(error: &ArrowError) -> String {
     from_arrow(error).message().to_owned()
 }
 
-/// A message as we write it: one line, lower case, no full stop, no word of the engine's own.
+/// Tidies a message: one line, lower case, no full stop, no terms internal to the engine.
 fn tidy(text: &str) -> String {
     let text = stripped(text);
     let line: String = text.split('\n').map(str::trim).collect::<Vec<_>>().join(" ");
     in_sql(&lower_first(line.trim_end_matches('.')))
 }
 
-/// A text without the prefixes that say its kind.
+/// The text without the prefixes that name its kind.
 fn stripped(text: &str) -> String {
     const PREFIXES: &[&str] = &[
         "Error during planning: ",
@@ -484,7 +483,7 @@ fn sentence(text: &str) -> String {
     format!("{first}{}{stop}", chars.as_str())
 }
 
-/// Messages begin in lower case; an abbreviation or a keyword at the beginning keeps its capitals.
+/// Starts a message in lower case; an abbreviation or a keyword at the beginning keeps its capitals.
 pub(crate) fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
     let Some(first) = chars.next() else { return String::new() };
@@ -495,7 +494,7 @@ pub(crate) fn lower_first(text: &str) -> String {
     format!("{}{}", first.to_lowercase(), chars.as_str())
 }
 
-/// The place of a span of the planner, where it has one.
+/// The place of a planner's span, where it has one.
 pub(crate) fn place_of(span: Span) -> Option<Place> {
     let at = |n: u64| usize::try_from(n).ok().filter(|n| *n > 0);
     let (line, column) = (at(span.start.line)?, at(span.start.column)?);

@@ -1,6 +1,6 @@
 //! Near matches for names that do not exist.
 
-/// How many known names a hint lists.
+/// The most names that a hint lists.
 const LISTED_MAX: usize = 20;
 
 /// The candidate that `name` was most likely meant to be: at most a third of its letters differ
@@ -19,7 +19,7 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, c)| c)
 }
 
-/// A hint: "Did you mean "x"? Known streams: a, b.". `what` is a plural.
+/// A hint: `Did you mean "x"? Known streams: a, b.`; `what` is a plural.
 pub fn did_you_mean<'a>(
     name: &str,
     known: impl IntoIterator<Item = &'a str>,
@@ -41,7 +41,7 @@ pub fn did_you_mean<'a>(
     }
 }
 
-/// Levenshtein's distance, a swap of neighbours counting as one.
+/// The Levenshtein distance, except that a swap of neighbours counts as one.
 fn distance(a: &[char], b: &[char]) -> usize {
     let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
     let cell = |rows: &[Vec<usize>], i: usize, j: usize| -> usize {

@@ -1,4 +1,4 @@
-//! What people see of the engine's errors.
+//! How the engine's errors are displayed to users.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -110,7 +110,7 @@ fn our_errors_come_through() {
     drop(shared);
 }
 
-/// A task that panicked is told alike, by whatever way its end comes.
+/// The panic of a task is reported the same way, however its end is observed.
 #[test]
 fn panics_of_tasks_are_errors_of_ours() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -1,11 +1,12 @@
-//! The engine's words for types and values as SQL's: `Int64` is BIGINT, `Utf8("x")` is 'x'.
+//! Replaces the engine's names of types and values by SQL's: `Int64` by BIGINT, `Utf8("x")` by 'x'.
 //!
-//! Invariants: a text without such words is unchanged; what cannot be read stays as it is, but for its type.
+//! Invariants: a text without such names is unchanged; a value that cannot be read stays as it is, except for its
+//! type.
 
 use arrow::datatypes::DataType;
 use windrow_core::sql_type;
 
-/// The first letters of all words that name types of Arrow, and of values of these.
+/// Prefixes of the names of Arrow types, and of values of these.
 const TYPES: [&str; 13] = [
     "Int",
     "UInt",
@@ -21,7 +22,7 @@ const TYPES: [&str; 13] = [
     "Dictionary",
     "List",
 ];
-/// Further ones.
+/// More of them.
 const MORE_TYPES: [&str; 8] = [
     "LargeList",
     "FixedSizeList",
@@ -33,7 +34,7 @@ const MORE_TYPES: [&str; 8] = [
     "FixedSizeBinary",
 ];
 
-/// The text with SQL's words.
+/// The text with SQL's names.
 pub(super) fn in_sql(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -73,7 +74,7 @@ fn is_type(word: &str) -> bool {
     known && !bare || timed || interval || ["Utf8View", "Timestamp"].contains(&word)
 }
 
-/// A word with what is in parentheses behind it, and the rest of the text.
+/// A name with the parentheses that follow it, and the rest of the text.
 fn one<'a>(word: &str, behind: &'a str) -> (String, &'a str) {
     let Some((inner, rest)) = parenthesised(behind) else {
         return (named(word).unwrap_or_else(|| word.to_owned()), behind);
@@ -94,7 +95,7 @@ fn named(text: &str) -> Option<String> {
     if let Ok(data_type) = text.parse::<DataType>() {
         return Some(sql_type(&data_type));
     }
-    // A type without what it is of.
+    // A type without its parameters.
     let family = [
         ("Decimal", "DECIMAL"),
         ("Timestamp", "TIMESTAMP"),
@@ -109,7 +110,7 @@ fn named(text: &str) -> Option<String> {
     known.map(|(_, name)| (*name).to_owned())
 }
 
-/// What is in the parentheses at the beginning of a text, and what is behind them.
+/// The contents of the parentheses at the beginning of a text, and what follows them.
 fn parenthesised(text: &str) -> Option<(&str, &str)> {
     let text = text.strip_prefix('(')?;
     let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
@@ -127,7 +128,7 @@ fn parenthesised(text: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// A value as SQL writes it: `Int64(1)`, `Utf8("x")`, `Decimal128(Some(15),2,1)`.
+/// A value as SQL writes it; the engine writes `Int64(1)`, `Utf8("x")`, `Decimal128(Some(15),2,1)`.
 fn value(of: &str, inner: &str) -> Option<String> {
     let first = inner.split(',').next().unwrap_or(inner).trim();
     if first == "NULL" || first == "None" {
@@ -149,7 +150,7 @@ fn value(of: &str, inner: &str) -> Option<String> {
     let is_number = |text: &str| text.parse::<f64>().is_ok();
     (["true", "false"].contains(&inner) || is_number(inner)).then(|| inner.to_owned()).or_else(
         || {
-            // A time, counted.
+            // A time, as a number.
             (is_number(first) && of.starts_with("Time")).then(|| first.to_owned())
         },
     )
@@ -171,7 +172,7 @@ fn decimal(number: &str, scale: usize) -> Option<String> {
     Some(format!("{sign}{whole}.{part}"))
 }
 
-/// An interval that was shown as `IntervalMonthDayNano { months: 1, days: 0, nanoseconds: 0 }`, or as text.
+/// An interval that is displayed as `IntervalMonthDayNano { months: 1, days: 0, nanoseconds: 0 }`, or as text.
 fn interval(text: &str) -> String {
     let field = |name: &str| -> Option<i64> {
         let (_, rest) = text.split_once(&format!("{name}: "))?;

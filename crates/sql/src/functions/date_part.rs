@@ -1,8 +1,7 @@
 //! `date_part` and EXTRACT of intervals and durations, with their fractions.
 //!
-//! Of a duration, which is a number of nanoseconds, `epoch`, `millisecond`, `microsecond` and
-//! `nanosecond` are all of it. An interval has months and days besides: as in PostgreSQL, its
-//! seconds are those beyond the minute.
+//! For a duration, which is a number of nanoseconds, `epoch`, `millisecond`, `microsecond` and `nanosecond` return all
+//! of it. An interval also has months and days: as in PostgreSQL, its seconds are those beyond the minute.
 
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
-/// DataFusion's, but for parts of spans below a second.
+/// DataFusion's `date_part`, except for parts of spans below a second.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct DatePart {
     inner: Arc<ScalarUDF>,
@@ -31,7 +30,7 @@ impl DatePart {
     }
 }
 
-/// The parts that have fractions, or would not fit 32 bits.
+/// The parts that have fractions, or would not fit into 32 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Epoch,
@@ -40,7 +39,7 @@ enum Part {
     Nano,
 }
 
-/// The part, where it is one of those, of a span.
+/// The part of a span, if it is one of those.
 fn part(name: Option<&str>, of: &DataType) -> Option<Part> {
     if !matches!(of, DataType::Interval(_) | DataType::Duration(_)) {
         return None;
@@ -68,7 +67,7 @@ fn literal(value: &ScalarValue) -> Option<&str> {
 const MINUTE: i64 = 60_000_000_000;
 
 fn computed(part: Part, spans: &ArrayRef) -> Result<ArrayRef> {
-    // Divided by powers of ten, not multiplied by their inverses, which no double holds.
+    // Divided by powers of ten, not multiplied by their inverses, which a double cannot represent.
     if let DataType::Duration(_) = spans.data_type() {
         let nanos = cast(spans, &DataType::Duration(TimeUnit::Nanosecond))?;
         let nanos = nanos.as_primitive::<DurationNanosecondType>();

@@ -20,7 +20,7 @@ use windrow_core::{Error, ErrorKind};
 
 use super::patterns::{Case, Family, Number, Pattern, Piece};
 
-/// DataFusion's `to_char`, which knows chrono's patterns, with all the others.
+/// DataFusion's `to_char`, which accepts chrono's patterns, extended by all the others.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Format {
     name: &'static str,
@@ -77,7 +77,7 @@ impl ScalarUDFImpl for Format {
     }
 }
 
-/// Patterns that differ by the row.
+/// Formats with a pattern per row.
 fn each(prefer: Family, times: &ArrayRef, patterns: &ArrayRef) -> Result<ColumnarValue> {
     let patterns = cast(patterns, &DataType::Utf8)?;
     let patterns = patterns.as_string::<i32>();
@@ -141,7 +141,7 @@ fn written(times: &ArrayRef, pattern: &Pattern) -> Result<StringArray> {
     }
 }
 
-/// What the values have that a pattern may ask for.
+/// The parts of the values that a pattern may use.
 #[derive(Debug, Clone, Copy)]
 struct Has {
     date: bool,
@@ -153,7 +153,7 @@ enum Parts<'p> {
     Pieces(&'p [Piece]),
 }
 
-/// A time of day has no date, and a plain timestamp no zone.
+/// Refuses parts that the values lack: a time of day has no date, and a plain timestamp no time zone.
 fn check(parts: &Parts<'_>, has: Has) -> Result<()> {
     let letters: String = match parts {
         Parts::Whole(text) => text

@@ -1,7 +1,8 @@
 //! `hash(x, …)`: a number of 64 bits that is the same in every run and on every machine.
 //!
-//! It is XXH64 of the values as text, each after its length, so that `hash('ab', 'c')` and `hash('a', 'bc')` differ. Values
-//! that are shown alike have one hash, whatever their types: 1 as INT and as BIGINT. NULL is a value of its own.
+//! It is XXH64 of the values as text, each preceded by its length, so that `hash('ab', 'c')` and `hash('a', 'bc')`
+//! differ. Values with the same text have the same hash, whatever their types: 1 as INT and as BIGINT. NULL is a
+//! distinct value.
 
 use std::hash::Hasher;
 use std::sync::Arc;
@@ -15,10 +16,10 @@ use datafusion::logical_expr::{
 };
 use twox_hash::XxHash64;
 
-/// What stands for the length of NULL.
+/// Takes the place of the length for NULL.
 const NULL: u64 = u64::MAX;
 
-/// The function.
+/// The `hash` function.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct HashOf {
     signature: Signature,
@@ -72,7 +73,7 @@ fn hashes(columns: &[ArrayRef], rows: usize) -> Result<UInt64Array> {
             }
             let mut text = formatter.value(row).try_to_string()?;
             if *is_float && text == "-0.0" {
-                // There is one zero.
+                // 0.0 and -0.0 are the same value.
                 text = "0.0".to_owned();
             }
             hash.write(&(text.len() as u64).to_le_bytes());

@@ -1,7 +1,7 @@
 //! Numbers times intervals: `n * INTERVAL '1 second'`, `INTERVAL '1 hour' / 4`.
 //!
-//! Whole numbers are exact; with others, parts of a month become days of which it has 30, and parts
-//! of a day become nanoseconds, as in PostgreSQL. What does not fit is an error.
+//! Whole numbers are exact; with fractions, parts of a month become days, of which it has 30, and parts of a day become
+//! nanoseconds, as in PostgreSQL. A result that does not fit is an error.
 
 use std::sync::Arc;
 
@@ -94,7 +94,7 @@ impl Times {
         if !all {
             return Err(outside("an interval is out of range"));
         }
-        // They have been compared with what fits.
+        // They have been checked to fit.
         Ok(IntervalMonthDayNano::new(months as i32, days as i32, nanos as i64))
     }
 }

@@ -1,4 +1,4 @@
-//! What the parser leaves in the condition of a join that is an ASOF join: calls that are gone once the statement has been
+//! Calls with which the parser marks an ASOF join in its condition; they are removed once the statement has been
 //! planned. Their names cannot be written without quotes.
 
 use arrow::datatypes::DataType;
@@ -18,7 +18,7 @@ pub(crate) const AS_OF: &str = "$as_of";
 pub(super) fn markers() -> [ScalarUDF; 2] {
     [ASOF, AS_OF].map(|name| {
         let signature = TypeSignature::OneOf(vec![TypeSignature::Nullary, TypeSignature::Any(1)]);
-        // What is immutable and has no arguments would be computed beforehand.
+        // An immutable call without arguments would be evaluated beforehand.
         let signature = Signature::new(signature, Volatility::Volatile);
         ScalarUDF::from(Marker { name, signature })
     })

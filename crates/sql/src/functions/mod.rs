@@ -1,7 +1,7 @@
-//! Functions that DataFusion has not, or has with fewer meanings: patterns of times, parts of
-//! intervals, numbers times intervals, hashes.
+//! Functions that DataFusion lacks, or supports in part: patterns of times, parts of intervals, numbers times
+//! intervals, hashes.
 //!
-//! What is registered here takes the place of DataFusion's function of that name.
+//! A function that is registered here replaces DataFusion's of the same name.
 
 mod date_part;
 mod format;
@@ -34,7 +34,7 @@ use self::patterns::Family;
 /// Registers all of them.
 ///
 /// # Errors
-/// When the session takes no functions (our bug).
+/// When the session accepts no functions (our bug).
 pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     let to_char = datetime::to_char();
     state.register_udf(Arc::new(ScalarUDF::from(Format::new(
@@ -65,7 +65,7 @@ pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     Ok(())
 }
 
-/// `version()`: that of Windrow, and of the engine within.
+/// `version()`: the version of Windrow, and of the engine within.
 fn version() -> ScalarUDF {
     let text = format!(
         "Windrow {} (DataFusion {})",
@@ -77,7 +77,7 @@ fn version() -> ScalarUDF {
     create_udf("version", vec![], DataType::Utf8, Volatility::Immutable, Arc::new(given))
 }
 
-/// Plans operators and EXTRACT with the functions of this room.
+/// Plans operators and EXTRACT with these functions.
 #[derive(Debug)]
 pub(crate) struct Operators;
 

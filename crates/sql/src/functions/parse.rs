@@ -1,4 +1,4 @@
-//! `to_timestamp`, `to_date` and their kin: times from text, by a [pattern](super::patterns).
+//! `to_timestamp`, `to_date` and the like: times from text, by a [pattern](super::patterns).
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use datafusion::logical_expr::{
 
 use super::patterns::{Family, Pattern};
 
-/// DataFusion's function, which knows chrono's patterns, with all the others.
+/// DataFusion's function, which accepts chrono's patterns, extended by all the others.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Parse {
     inner: Arc<ScalarUDF>,
@@ -30,7 +30,7 @@ fn chrono(text: &str) -> Result<String> {
     pattern.map_err(|e| DataFusionError::External(Box::new(e)))
 }
 
-/// A pattern as chrono has it.
+/// A pattern as one of chrono's.
 fn translated(pattern: ColumnarValue) -> Result<ColumnarValue> {
     match pattern {
         ColumnarValue::Scalar(

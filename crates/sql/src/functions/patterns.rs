@@ -1,15 +1,14 @@
 //! Patterns of times: PostgreSQL's (`YYYY-MM-DD HH24:MI`), Java's (`yyyy-MM-dd HH:mm`, as Flink and
 //! Spark have them), MySQL's (`%Y-%m-%d %H:%i`) and chrono's (`%Y-%m-%d %H:%M`).
 //!
-//! Which one it is: with `%` it is chrono's, or MySQL's where it has `%i`, which only MySQL has.
-//! Words that only one of the others has decide between them; where a pattern could be either, the
-//! function does ([`Family`]).
+//! A pattern with `%` is chrono's, or MySQL's if it has `%i`, which only MySQL has. Between the others, parts that only
+//! one of them has decide; a pattern that could be either is what the function prefers ([`Family`]).
 //!
-//! Invariant: a letter that no pattern has is an error, never text.
+//! Invariant: a letter that is in no family of patterns is an error, never text.
 
 use windrow_core::{Error, ErrorKind, Result};
 
-/// Whose patterns a function prefers where both are possible.
+/// The family of patterns that a function prefers if both are possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Family {
     /// `to_char`, `to_date`, `to_timestamp`.
@@ -21,19 +20,19 @@ pub(super) enum Family {
 /// A part of a pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Piece {
-    /// Text as it is.
+    /// Literal text.
     Text(String),
-    /// What chrono writes and reads.
+    /// A part in chrono's form.
     Chrono(&'static str),
-    /// A name of a month or a day, in some case, filled up with blanks to a width.
+    /// A name of a month or a day, in this case, padded with blanks to a width.
     Name { chrono: &'static str, case: Case, width: usize },
     /// Before or after noon.
     Meridiem { upper: bool, dots: bool },
-    /// A number that chrono does not know.
+    /// A number that chrono does not support.
     Number(Number),
 }
 
-/// In which case a name is written.
+/// The case of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Case {
     Upper,
@@ -41,7 +40,7 @@ pub(super) enum Case {
     Title,
 }
 
-/// Numbers that chrono does not know.
+/// Numbers that chrono does not support.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Number {
     Quarter,
@@ -52,19 +51,19 @@ pub(super) enum Number {
     WeekOfMonth,
 }
 
-/// What a pattern says.
+/// A parsed pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pattern {
-    /// chrono's own, as it is.
+    /// chrono's own, unchanged.
     Chrono(String),
     Pieces(Vec<Piece>),
 }
 
 impl Pattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
-    /// When a part of it is in no pattern.
+    /// When it has a part that is in no family of patterns.
     pub(super) fn read(text: &str, prefer: Family) -> Result<Self> {
         if text.contains('%') {
             if !text.contains("%i") {
@@ -79,10 +78,10 @@ impl Pattern {
         .map(Self::Pieces)
     }
 
-    /// The same as a pattern of chrono's, for reading times.
+    /// The same as a pattern of chrono's, for parsing times.
     ///
     /// # Errors
-    /// When it has a part that does not tell a time.
+    /// When it has a part that does not determine a time.
     pub(super) fn to_chrono(&self) -> Result<String> {
         let pieces = match self {
             Self::Chrono(text) => return Ok(text.clone()),
@@ -107,7 +106,7 @@ impl Pattern {
     }
 }
 
-/// Whose pattern it is.
+/// The family of a pattern.
 fn family(text: &str, prefer: Family) -> Family {
     let bare: String = unquoted(text);
     let has = |word: &str| bare.contains(word);
@@ -124,13 +123,13 @@ fn family(text: &str, prefer: Family) -> Family {
     {
         return Family::Postgres;
     }
-    // Java's months and hours are in capitals, its days, minutes and seconds are not.
+    // In Java, months and hours are in capitals; days, minutes and seconds are not.
     let capitals = bare.contains(['M', 'H', 'E', 'S']);
     let small = bare.contains(['y', 'd', 'm', 's']);
     if (capitals && small) || text.contains('\'') { Family::Java } else { prefer }
 }
 
-/// A pattern without what stands in quotes.
+/// A pattern without its quoted text.
 fn unquoted(text: &str) -> String {
     let mut quote = None;
     text.chars()
@@ -153,7 +152,7 @@ fn unknown(part: &str, pattern: &str, hint: &str) -> Error {
         .with_hint(hint)
 }
 
-/// The parts of PostgreSQL's patterns; longer ones before those that they begin with.
+/// The parts of PostgreSQL's patterns; longer ones precede their prefixes.
 const POSTGRES: &[(&str, &str)] = &[
     ("HH24", "%H"),
     ("HH12", "%I"),
@@ -177,7 +176,7 @@ const POSTGRES: &[(&str, &str)] = &[
     ("OF", "%:z"),
 ];
 
-/// The same without leading zeros, behind FM.
+/// The same without leading zeros, after FM.
 const POSTGRES_SHORT: &[(&str, &str)] = &[
     ("HH24", "%-H"),
     ("HH12", "%-I"),
@@ -190,7 +189,7 @@ const POSTGRES_SHORT: &[(&str, &str)] = &[
 ];
 
 const POSTGRES_HINT: &str = "PostgreSQL's patterns have YYYY, MM, DD, HH24, HH12, MI, SS, MS, US, AM, \
-                             Month, Mon, Day, Dy, TZ and OF; text stands in double quotes.";
+                             Month, Mon, Day, Dy, TZ and OF; literal text is in double quotes.";
 
 fn postgres(text: &str) -> Result<Vec<Piece>> {
     let mut pieces = vec![];
@@ -237,7 +236,7 @@ fn postgres(text: &str) -> Result<Vec<Piece>> {
         short = false;
         pieces.push(piece);
         rest = rest.get(len..).unwrap_or_default();
-        // DDTH is "1st" there.
+        // DDTH means "1st" there.
         if rest.get(..2).is_some_and(|t| t.eq_ignore_ascii_case("TH")) {
             return Err(unknown(
                 "TH",
@@ -249,7 +248,7 @@ fn postgres(text: &str) -> Result<Vec<Piece>> {
     Ok(pieces)
 }
 
-/// Names, which are written in the case of the pattern.
+/// Names, in the case of the pattern.
 fn postgres_name(rest: &str, short: bool) -> Option<(Piece, usize)> {
     let dotted = ["A.M.", "P.M."];
     let plain = ["AM", "PM"];
@@ -282,7 +281,7 @@ fn postgres_name(rest: &str, short: bool) -> Option<(Piece, usize)> {
 }
 
 const JAVA_HINT: &str = "Java's patterns have yyyy, MM, dd, HH, hh, mm, ss, SSS, a, MMM, EEE, XXX and \
-                         VV; text stands in single quotes.";
+                         VV; literal text is in single quotes.";
 
 fn java(text: &str) -> Result<Vec<Piece>> {
     let mut pieces = vec![];
@@ -392,7 +391,7 @@ fn mysql(text: &str) -> Result<Vec<Piece>> {
     Ok(pieces)
 }
 
-/// What stands in quotes at the beginning, and what is behind.
+/// The quoted text at the beginning, and the rest after it.
 fn quoted<'a>(rest: &'a str, quote: char, pattern: &str) -> Result<(String, &'a str)> {
     let inside = rest.get(1..).unwrap_or_default();
     match inside.split_once(quote) {

@@ -1,8 +1,8 @@
-//! Tables of patterns: what they are read as.
+//! Tables of patterns: how they are parsed.
 
 use super::patterns::{Family, Pattern};
 
-/// As chrono has it.
+/// The pattern in chrono's form.
 fn chrono(text: &str, prefer: Family) -> String {
     match Pattern::read(text, prefer).and_then(|pattern| pattern.to_chrono()) {
         Ok(chrono) => chrono,
@@ -34,7 +34,7 @@ fn patterns_of_all_families_are_read() {
     ] {
         assert_eq!(chrono(text, Family::Postgres), expected, "{text}");
     }
-    // What could be either is as the function has it.
+    // A pattern that could be either is what the function prefers.
     assert_eq!(chrono("mm", Family::Postgres), "%m");
     assert_eq!(chrono("mm", Family::Java), "%M");
     assert_eq!(chrono("yyyy-MM", Family::Java), "%Y-%m");

@@ -1,12 +1,12 @@
-//! ASOF joins and joins with the versions of a stream, brought into a join with a marker in its condition, which the planner
-//! knows: over the tokens, since the parser underneath reads only one of the spellings.
+//! ASOF joins, and joins with the versions of a stream: rewrites their tokens as a join with a marker in its condition,
+//! which the planner recognises. Tokens, because the underlying parser reads only one of the spellings.
 //!
 //! ```text
 //! a ASOF [LEFT] JOIN b ON c                            a [LEFT] JOIN b ON "$asof"() AND c
 //! a ASOF [LEFT] JOIN b MATCH_CONDITION (m) [ON c]      a [LEFT] JOIN b ON "$asof"(m) [AND c]
 //! a [LEFT] JOIN b FOR SYSTEM_TIME AS OF a.ts ON c      a [LEFT] JOIN b ON "$as_of"(a.ts) AND c
 //! ```
-//! Where `c` has an OR on top, the marker is not beside the other conditions, and the planner says so.
+//! If `c` is an OR at its top level, the marker ends up inside one of its operands, and the planner refuses it.
 
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 use windrow_core::{Error, Place, Result};
@@ -32,7 +32,7 @@ const ENDS: &[&str] = &[
     "EMIT",
 ];
 
-/// A join whose condition has not come.
+/// A join whose condition has not been reached.
 struct Pending {
     depth: usize,
     marker: &'static str,
@@ -44,7 +44,7 @@ struct Pending {
 /// Rewrites the tokens of a statement.
 ///
 /// # Errors
-/// When the condition of such a join is missing, or FOR SYSTEM_TIME stands elsewhere.
+/// When the condition of such a join is missing, or FOR SYSTEM_TIME is used elsewhere.
 pub(super) fn tokens(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     let named = |word: &str| tokens.iter().any(|token| is_word(&token.token, word));
     if !named("ASOF") && !named("SYSTEM_TIME") {
@@ -113,7 +113,7 @@ pub(super) fn tokens(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     Ok(out)
 }
 
-/// No join at this depth or deeper may be without its condition now.
+/// Checks that no join at this depth or deeper still lacks its condition.
 fn nothing_pending(pending: &[Pending], depth: usize) -> Result<()> {
     let Some(join) = pending.last().filter(|join| join.depth >= depth) else { return Ok(()) };
     let (what, hint) = match join.marker {
@@ -129,7 +129,7 @@ fn nothing_pending(pending: &[Pending], depth: usize) -> Result<()> {
     Err(Error::sql(what).with_place(place_of(join.span)).with_hint(hint))
 }
 
-/// How many tokens `ASOF … JOIN` has, without the first.
+/// The number of tokens of `ASOF … JOIN`, without the first.
 fn asof(ahead: &[TokenWithSpan]) -> Option<usize> {
     let (first, rest) = ahead.split_first()?;
     if !is_word(&first.token, "ASOF") {
@@ -141,7 +141,7 @@ fn asof(ahead: &[TokenWithSpan]) -> Option<usize> {
     join.map(|_| kinds + 1)
 }
 
-/// The column of `FOR SYSTEM_TIME AS OF column`, and how many tokens that are.
+/// The column of `FOR SYSTEM_TIME AS OF column`, and the number of tokens.
 fn as_of(ahead: &[TokenWithSpan]) -> Result<Option<(Vec<TokenWithSpan>, usize)>> {
     let words = ["FOR", "SYSTEM_TIME", "AS", "OF"];
     let is_it = |(token, word): (&TokenWithSpan, &str)| is_word(&token.token, word);
@@ -170,7 +170,7 @@ fn as_of(ahead: &[TokenWithSpan]) -> Result<Option<(Vec<TokenWithSpan>, usize)>>
     Ok(Some((rest.get(..len).unwrap_or_default().to_vec(), words.len() + len)))
 }
 
-/// What is in parentheses next, and how many tokens these are.
+/// The contents of the parentheses that are next, and the number of tokens.
 fn parenthesized(ahead: &[TokenWithSpan], span: Span) -> Result<(Vec<TokenWithSpan>, usize)> {
     let mut depth = 0_usize;
     for (at, token) in ahead.iter().enumerate() {
@@ -195,7 +195,7 @@ fn keyword(word: &str, span: Span) -> TokenWithSpan {
     TokenWithSpan { token: Token::make_keyword(word), span }
 }
 
-/// The marker of a join as a call.
+/// The marker of a join, as a call.
 fn marked(join: Pending) -> impl Iterator<Item = TokenWithSpan> {
     let span = join.span;
     let token = move |token| TokenWithSpan { token, span };

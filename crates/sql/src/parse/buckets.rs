@@ -21,8 +21,7 @@ use super::grouped::mention;
 use super::interval::{Span, parse_span, parse_text, without_quarters};
 use super::relation::{ZONE, ZONE_OF_COLUMN, name_place, placed, plain, unnamed, window_name};
 
-/// Where the buckets of `time_bucket` are counted from: a Monday, as in TimescaleDB and DuckDB; for months the first
-/// of a year.
+/// The default origin of `time_bucket`: a Monday, as in TimescaleDB and DuckDB; for months the first of a year.
 const ORIGIN: &str = "2000-01-03 00:00:00";
 const ORIGIN_OF_MONTHS: &str = "2000-01-01 00:00:00";
 
@@ -76,10 +75,10 @@ pub(super) fn time_bucket(function: &mut Function) -> Result<()> {
     Ok(())
 }
 
-/// Writes the buckets by which a continuous query groups as windows.
+/// Rewrites the buckets by which a continuous query groups as windows.
 ///
 /// # Errors
-/// When a bucket is none of a window.
+/// When a bucket is not a window.
 pub(super) fn windows(query: &mut Query) -> Result<()> {
     let Query { with, body, order_by, .. } = query;
     of_body(body, order_by.as_mut(), with.as_mut())
@@ -112,7 +111,7 @@ fn of_select(
     if let Some(bucket) = bucket_of(select)? {
         return rewrite(select, order_by, &bucket);
     }
-    // What it reads may group.
+    // Its input may group by buckets.
     let [from] = select.from.as_mut_slice() else { return Ok(()) };
     match &mut from.relation {
         TableFactor::Derived { subquery, .. } if from.joins.is_empty() => windows(subquery),
@@ -128,7 +127,7 @@ fn of_select(
     }
 }
 
-/// Whether a SELECT has a window already: in FROM, in GROUP BY, or by the bounds that it groups by.
+/// Whether a SELECT already has a window: in FROM, in GROUP BY, or because it groups by the bounds of one.
 fn has_window(select: &Select) -> bool {
     let windowed = |factor: &TableFactor| match factor {
         TableFactor::Table { name, args: Some(_), .. } => window_name(name).is_some(),
@@ -158,9 +157,9 @@ fn is_bound(name: &Ident) -> bool {
 
 /// A bucket that a SELECT groups by.
 struct Bucket {
-    /// The call as it stands there.
+    /// The call as written.
     call: Expr,
-    /// What it is called.
+    /// The name of the column that it makes.
     name: String,
     /// The column of times, the size, the offset and the time zone.
     args: Vec<FunctionArg>,
@@ -204,7 +203,7 @@ fn bucket_of(select: &Select) -> Result<Option<Bucket>> {
     Ok(None)
 }
 
-/// What a grouping expression means, where it is an alias or an ordinal.
+/// The expression that a grouping expression stands for, where it is an alias or an ordinal.
 fn meant<'a>(expr: &'a Expr, projection: &'a [SelectItem]) -> Option<&'a Expr> {
     let of_item = |item: &'a SelectItem| match item {
         SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Some(expr),
@@ -287,7 +286,7 @@ fn marked(name: &str, value: Value) -> FunctionArg {
     }
 }
 
-/// A length as an interval.
+/// An interval of this length.
 fn interval(length: Span) -> Expr {
     let text = Value::SingleQuotedString(length.text());
     Expr::Interval(Interval {
@@ -299,7 +298,7 @@ fn interval(length: Span) -> Expr {
     })
 }
 
-/// The text of an interval, or of a string that stands for one.
+/// The text of an interval, or of a string used as one.
 fn text_of_interval(expr: &Expr) -> Option<String> {
     let text = |expr: &Expr| match expr {
         Expr::Value(value) => match &value.value {
@@ -321,7 +320,7 @@ fn text_of_interval(expr: &Expr) -> Option<String> {
     }
 }
 
-/// The length of the buckets of date_bin: days have 24 hours.
+/// The size of the buckets of date_bin, in which a day has 24 hours.
 fn length(size: &Expr, function: &Function) -> Result<Span> {
     let text = text_of_interval(size);
     let span = text.as_deref().and_then(|text| parse_span(text).ok()).unwrap_or_default();
@@ -335,7 +334,7 @@ fn length(size: &Expr, function: &Function) -> Result<Span> {
     Err(no_length(&size.to_string(), name_place(&function.name)))
 }
 
-/// The length of a unit, and where its first one begins behind the epoch.
+/// The length of a unit, and the offset of its first start after the epoch.
 fn of_unit(unit: &Expr, function: &Function) -> Result<(Span, Span)> {
     let text = text_of_interval(unit).unwrap_or_else(|| unit.to_string());
     let none = Span::default();
@@ -358,19 +357,19 @@ fn of_unit(unit: &Expr, function: &Function) -> Result<(Span, Span)> {
 
 fn no_length(size: &str, place: Option<Place>) -> Error {
     placed(
-        Error::sql(format!("a group by {size} is no window: it is no length of time"))
+        Error::sql(format!("a group by {size} is not a window: it is not a length of time"))
             .with_hint("Group by whole months, or by days, hours and shorter units together."),
         place,
     )
 }
 
-/// Where the first bucket begins behind the epoch, when one begins at `origin`.
+/// The offset of the first bucket after the epoch, when one begins at `origin`.
 fn offset_of_origin(size: Span, origin: &Expr) -> Option<Span> {
     let origin = origin_nanos(origin)?;
     if size.months == 0 {
         return Some(Span { nanos: origin.rem_euclid(size.nanos), ..Span::default() });
     }
-    // A month that begins on another day than the first would be cut where it is too short.
+    // Months that begin on another day than the first would be cut short where a month lacks that day.
     let origin = DateTime::from_timestamp_nanos(i64::try_from(origin).ok()?).naive_utc();
     if origin.day() != 1 || origin.time() != NaiveTime::MIN {
         return None;
@@ -395,7 +394,7 @@ fn origin_nanos(origin: &Expr) -> Option<i128> {
     string_to_timestamp_nanos(text).ok().map(i128::from)
 }
 
-/// Puts the window in the place of the bucket.
+/// Replaces the bucket by the window.
 fn rewrite(select: &mut Select, order_by: Option<&mut OrderBy>, bucket: &Bucket) -> Result<()> {
     let projection = select.projection.clone();
     if let GroupByExpr::Expressions(group_by, _) = &mut select.group_by {
@@ -409,7 +408,7 @@ fn rewrite(select: &mut Select, order_by: Option<&mut OrderBy>, bucket: &Bucket)
         if let SelectItem::UnnamedExpr(expr) = item
             && *expr == bucket.call
         {
-            // The heading of the bounded form.
+            // The column's name in the bounded form.
             *item = SelectItem::ExprWithAlias {
                 expr: expr.clone(),
                 alias: Ident::with_quote('"', &bucket.name),
@@ -427,7 +426,7 @@ fn rewrite(select: &mut Select, order_by: Option<&mut OrderBy>, bucket: &Bucket)
     Ok(())
 }
 
-/// Puts the start of the window in the place of the call.
+/// Replaces the call by the start of the window.
 struct Starts<'a> {
     bucket: &'a Bucket,
     start: Expr,

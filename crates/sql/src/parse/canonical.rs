@@ -1,5 +1,5 @@
-//! The walk that brings every window of a query into canonical form, wherever it stands, and every CAST to a text
-//! type with a length.
+//! The walk that brings every window of a query into canonical form, at any depth, and every CAST to a text type with a
+//! length.
 
 use std::ops::ControlFlow;
 
@@ -10,10 +10,10 @@ use super::grouped::{self, Mention, mention};
 use super::length;
 use super::relation::{self, name_place, placed};
 
-/// Rewrites all windows in `tree`, and all CASTs that cut.
+/// Rewrites all windows in `tree`, and all CASTs that shorten a text.
 ///
 /// # Errors
-/// When a window is written wrongly, with its place.
+/// When a window is not written correctly; the error has its place.
 pub(super) fn canonicalize<T: VisitMut>(tree: &mut T) -> Result<()> {
     match tree.visit(&mut Walk) {
         ControlFlow::Continue(()) => Ok(()),
@@ -55,7 +55,7 @@ impl VisitorMut for Walk {
                 format!("Group by the window, or read FROM {title}(…) and select {column}."),
             ),
             Mention::Window { .. } => (
-                format!("{title} stands where it is neither a relation nor a group"),
+                format!("{title} is used where it is neither a relation nor a group"),
                 format!("Use it in FROM, as {title}(t, ts, …), or in GROUP BY."),
             ),
         };

@@ -1,4 +1,4 @@
-//! Spelling 4: `WINDOW TUMBLING (SIZE 1 MINUTE)` and its kin, at any depth.
+//! Spelling 4: `WINDOW TUMBLING (SIZE 1 MINUTE)` and the like, at any depth.
 //!
 //! A pass over the tokens turns the clause into a marked function in the GROUP BY of the same
 //! SELECT, where spelling 3 takes over. Tokens keep their places. The standard's
@@ -16,19 +16,19 @@ use super::interval::{self, Interval, interval};
 use super::relation::{WindowFunction, ZONE, no_offset};
 use super::tail::{Tail, once};
 
-/// What a clause says.
+/// The contents of a clause.
 struct Clause {
     window: WindowFunction,
     /// In the order of the function's arguments.
     lengths: Vec<interval::Span>,
     zone: Option<String>,
     grace: Option<Interval>,
-    /// How many tokens it has.
+    /// The number of its tokens.
     len: usize,
     span: Span,
 }
 
-/// Rewrites every clause in `tokens`; a grace period goes to the tail.
+/// Rewrites every clause in `tokens`; a grace period is moved to the tail.
 pub(super) fn desugar(tokens: &mut Vec<TokenWithSpan>, tail: &mut Tail, end: Place) -> Result<()> {
     let mut at = 0;
     while at < tokens.len() {
@@ -51,7 +51,7 @@ pub(super) fn desugar(tokens: &mut Vec<TokenWithSpan>, tail: &mut Tail, end: Pla
     Ok(())
 }
 
-/// The window of the clause that begins with these tokens, if one does.
+/// The kind of window of the clause that begins with these tokens, if one does.
 fn kind(tokens: &[TokenWithSpan]) -> Option<WindowFunction> {
     let [window, kind, paren, ..] = tokens else { return None };
     if !is_word(&window.token, "WINDOW") || paren.token != Token::LParen {
@@ -158,17 +158,17 @@ fn lengths(window: WindowFunction, parts: &Parts, place: Place) -> Result<Vec<in
     Ok(lengths)
 }
 
-/// Where the marker goes (index in the tokens with the clause still in them).
+/// Where the marker goes: an index into the tokens, the clause included.
 enum Target {
     /// Just after an existing GROUP BY.
     Extend(usize),
-    /// Here, with a GROUP BY of its own.
+    /// Here, in a GROUP BY of its own.
     Create(usize),
 }
 
 fn target(tokens: &[TokenWithSpan], at: usize, len: usize, place: Place) -> Result<Target> {
     if grouped_before(tokens, at) {
-        return Err(Error::sql("the WINDOW clause stands after GROUP BY")
+        return Err(Error::sql("the WINDOW clause comes after GROUP BY")
             .with_place(place)
             .with_hint("Put it before GROUP BY, next to WHERE."));
     }
@@ -194,7 +194,7 @@ fn target(tokens: &[TokenWithSpan], at: usize, len: usize, place: Place) -> Resu
     Ok(Target::Create(tokens.len()))
 }
 
-/// Whether the SELECT that the clause belongs to has its GROUP BY before it.
+/// Whether the GROUP BY of the SELECT comes before the clause.
 fn grouped_before(tokens: &[TokenWithSpan], at: usize) -> bool {
     let mut depth = 0_usize;
     for token in tokens.get(..at).unwrap_or_default().iter().rev() {
@@ -213,7 +213,7 @@ fn grouped_before(tokens: &[TokenWithSpan], at: usize) -> bool {
     false
 }
 
-/// Whether this keyword comes after where a GROUP BY would stand.
+/// Whether this keyword comes after the place of a GROUP BY.
 fn ends_where(keyword: Keyword) -> bool {
     matches!(
         keyword,

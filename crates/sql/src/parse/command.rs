@@ -1,4 +1,4 @@
-//! Which statement it is: dispatch on the leading words, and the small commands themselves.
+//! Dispatch on the leading words of a statement, and the small commands themselves.
 
 use sqlparser::ast::Expr;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -42,7 +42,7 @@ pub(super) fn statement(tokens: &[TokenWithSpan], end: Place) -> Result<Statemen
         "PAUSE" | "RESUME" | "DECLARE" | "FETCH" | "REFRESH" => Err(later(word, cursor.place())),
         _ if LEADING.iter().any(|k| k.eq_ignore_ascii_case(word)) => passed(tokens, end),
         _ => {
-            let error = Error::sql(format!("\"{word}\" begins no statement"));
+            let error = Error::sql(format!("\"{word}\" does not begin a statement"));
             let place = cursor.place();
             cursor.advance();
             Err(error.with_place(place).with_hint(match nearest(word, LEADING.iter().copied()) {
@@ -59,7 +59,7 @@ fn passed(tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
     Ok(Statement::DataFusion(Box::new(engine(tokens, end)?)))
 }
 
-/// What the design has and this version has not.
+/// The error of a statement that is planned for a later version.
 fn later(what: &str, place: Place) -> Error {
     let what = what.to_uppercase();
     Error::sql(format!("{what} is not part of this version"))
@@ -111,7 +111,7 @@ fn alter(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result
     let Some((_, kind)) = kinds.iter().find(|(first, _)| cursor.sees(&[first])) else {
         return passed(tokens, end);
     };
-    let hint = format!("CREATE OR REPLACE {kind} gives it another definition.");
+    let hint = format!("CREATE OR REPLACE {kind} replaces its definition.");
     Err(Error::sql(format!("ALTER {kind} is not supported")).with_place(place).with_hint(hint))
 }
 
@@ -190,7 +190,7 @@ fn wait(mut cursor: Cursor<'_>) -> Result<Statement> {
     Ok(Statement::WaitFor { view, until, timeout })
 }
 
-/// The one timestamp after the word `after`, up to the word `stop` or the end.
+/// The single timestamp after the word `after`, up to the word `stop` or the end.
 fn timestamp(cursor: &mut Cursor<'_>, after: &str, stop: &str) -> Result<Expr> {
     let mut tokens: Vec<TokenWithSpan> = vec![];
     let start = cursor.place();
@@ -228,7 +228,7 @@ fn show(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<
     if cursor.eat(&["CREATE"]) {
         let kinds: [&[&str]; 5] =
             [&["MATERIALIZED", "VIEW"], &["STREAM"], &["SOURCE"], &["TABLE"], &["VIEW"]];
-        // A word for the kind may also be the name itself: SHOW CREATE stream.
+        // A word for the kind may also be the name: SHOW CREATE stream.
         let kind = kinds.iter().find(|k| cursor.sees(k) && cursor.rest().len() > k.len());
         if let Some(kind) = kind {
             cursor.eat(kind);
@@ -304,7 +304,7 @@ fn drop(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<
     ];
     let Some((_, kind)) = kinds.iter().find(|(words, _)| cursor.eat(words)) else {
         return passed(tokens, end).map_err(|error| match error.place() {
-            // The list of the parser has what nothing here knows.
+            // The parser's list of what it expects lacks our own statements.
             Some(place) if place == cursor.place() && error.message().starts_with("expected") => {
                 let what = "STREAM, VIEW, MATERIALIZED VIEW, TABLE or SCHEMA after DROP";
                 error.hints().iter().cloned().fold(cursor.expected(what), Error::with_hint)
@@ -325,7 +325,7 @@ fn drop(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<
     Ok(Statement::Drop(Drop { kind: *kind, names, if_exists, cascade }))
 }
 
-/// What follows `SET TIME ZONE`: a name or an offset, or LOCAL or DEFAULT for that of the start.
+/// What follows `SET TIME ZONE`: a name or an offset; LOCAL or DEFAULT for the time zone at the start of the session.
 fn time_zone(mut cursor: Cursor<'_>) -> Result<Statement> {
     let _optional = cursor.eat_token(&Token::Eq) || cursor.eat(&["TO"]);
     let start = cursor.place();
@@ -338,7 +338,7 @@ fn time_zone(mut cursor: Cursor<'_>) -> Result<Statement> {
     Ok(Statement::Set(Set { name: TIME_ZONE.to_owned(), value, place }))
 }
 
-/// The setting of the session's time zone.
+/// The setting for the session's time zone.
 const TIME_ZONE: &str = "datafusion.execution.time_zone";
 
 fn set(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
@@ -365,7 +365,7 @@ fn set(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<S
         cursor.expect_token(&Token::Eq)?;
     }
     let start = cursor.place();
-    // A bare word is a value too: SET output = csv.
+    // A bare word is also a value: SET output = csv.
     let value = match unquoted(cursor.peek(0)) {
         Some(word) if !word.eq_ignore_ascii_case("INTERVAL") => {
             cursor.advance();

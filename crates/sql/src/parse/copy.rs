@@ -1,5 +1,5 @@
-//! `COPY`, in PostgreSQL's and DuckDB's form: `COPY t TO 'f' (FORMAT parquet, …)`, `COPY t FROM 'f'`,
-//! `COPY t TO STDOUT`. The engine's own form (`STORED AS … OPTIONS (…)`) passes through.
+//! `COPY`, as PostgreSQL and DuckDB write it: `COPY t TO 'f' (FORMAT parquet, …)`, `COPY t FROM 'f'`,
+//! `COPY t TO STDOUT`. The engine's own form (`STORED AS … OPTIONS (…)`) is passed on.
 
 use sqlparser::ast::{Ident, ObjectName};
 use sqlparser::keywords::Keyword;
@@ -12,8 +12,8 @@ use super::tail::Tail;
 use super::{ddl, engine, insert, query};
 use crate::diagnostics::nearest;
 
-/// The options in parentheses: what people call them, their name in a stream of files (`WITH (…)`), their name
-/// for the engine that writes (`OPTIONS (…)`).
+/// The options in parentheses: their name in the statement, in a stream of files (`WITH (…)`), and in the engine's COPY
+/// (`OPTIONS (…)`).
 const OPTIONS: &[(&str, &str, &str)] = &[
     ("format", "format", ""),
     ("header", "header", "format.has_header"),
@@ -75,7 +75,7 @@ pub(super) fn copy(
     Ok(Statement::DataFusion(Box::new(engine(&written, end)?)))
 }
 
-/// What is copied: a query in its parentheses, or a name with columns.
+/// The source of a COPY: a query in parentheses, or a name with columns.
 struct Source<'a> {
     relation: &'a [TokenWithSpan],
     name: Option<ObjectName>,
@@ -109,11 +109,11 @@ fn source<'a>(cursor: &mut Cursor<'a>) -> Result<Source<'a>> {
 }
 
 impl Source<'_> {
-    /// As the tokens of a query.
+    /// The tokens of an equivalent query.
     fn as_query(&self) -> Vec<TokenWithSpan> {
         let span = span_of(self.place);
         if self.name.is_none() {
-            // Without its parentheses.
+            // Without the parentheses.
             let inner = self.relation.get(1..self.relation.len().saturating_sub(1));
             return inner.unwrap_or_default().to_vec();
         }
@@ -127,7 +127,7 @@ impl Source<'_> {
         tokens
     }
 
-    /// As the tokens of what the engine copies.
+    /// The tokens of the source in the engine's COPY.
     fn as_relation(&self) -> Vec<TokenWithSpan> {
         if self.columns.is_empty() {
             return self.relation.to_vec();
@@ -162,7 +162,7 @@ fn options(cursor: &mut Cursor<'_>) -> Result<Vec<OptionItem>> {
         };
         let _optional = inner.eat_token(&Token::Eq);
         let value = match inner.peek(0) {
-            // HEADER alone means that there is one.
+            // HEADER without a value means true.
             Token::Comma | Token::EOF => "true".to_owned(),
             Token::Word(w) if w.quote_style.is_none() => {
                 inner.advance();
@@ -210,9 +210,11 @@ fn as_engine(options: &[OptionItem], path: &str) -> Result<Vec<TokenWithSpan>> {
                 "parquet" => "PARQUET",
                 "arrow" => "ARROW",
                 other => {
-                    return Err(Error::sql(format!("\"{other}\" is no format to write"))
-                        .with_place(option.place)
-                        .with_hint("Formats are: csv, json, parquet, arrow."));
+                    return Err(Error::sql(format!(
+                        "\"{other}\" is not a format that can be written"
+                    ))
+                    .with_place(option.place)
+                    .with_hint("Formats are: csv, json, parquet, arrow."));
                 }
             };
             tokens.extend([word("STORED", span), word("AS", span), word(format, span)]);
@@ -240,7 +242,7 @@ fn as_engine(options: &[OptionItem], path: &str) -> Result<Vec<TokenWithSpan>> {
             if at > 0 {
                 tokens.push(TokenWithSpan { token: Token::Comma, span });
             }
-            // Parquet's codecs have a level, which people leave out.
+            // Parquet's codecs have a level, which may be left out.
             let value = match (is_parquet, option.value.to_lowercase().as_str()) {
                 (true, "zstd") => "zstd(3)",
                 (true, "gzip") => "gzip(6)",
@@ -320,7 +322,7 @@ pub(super) fn summarize(mut cursor: Cursor<'_>, end: Place) -> Result<Statement>
     tokens.extend_from_slice(cursor.rest());
     let query = query(&tokens, Tail::default(), end)?;
     if let Some(place) = query.tail.place {
-        return Err(Error::sql("SUMMARIZE looks at what is there, it takes no EMIT")
+        return Err(Error::sql("SUMMARIZE reads what is there now, so it takes no EMIT")
             .with_place(place)
             .with_hint("Leave out EMIT and what follows it."));
     }
@@ -337,11 +339,11 @@ pub(super) fn file(cursor: &mut Cursor<'_>) -> Option<ObjectName> {
 }
 
 impl CopyFrom {
-    /// The INSERT that does it, of the columns called `names` of the file; without names: of all its columns, into those
-    /// that the statement lists.
+    /// The INSERT that this is: of the columns `names` of the file, or, if `names` is empty, of all its columns, into
+    /// the columns that the statement lists.
     ///
     /// # Errors
-    /// Never in practice: all its parts have been read.
+    /// Never in practice: all of its parts have been parsed before.
     pub fn as_insert(&self, names: &[String]) -> Result<Insert> {
         let span = span_of(self.place);
         let token = |token: Token| TokenWithSpan { token, span };

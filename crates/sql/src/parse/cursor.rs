@@ -1,7 +1,6 @@
-//! A finger on a slice of tokens, for the grammar that is our own.
+//! A position in a slice of tokens, for the grammar of our own.
 //!
-//! Invariant: the tokens hold no white space and no comments; places are those of the whole
-//! submission.
+//! Invariant: the tokens include no white space and no comments; places are those of the whole submission.
 
 use sqlparser::ast::{Ident, ObjectName};
 use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
@@ -16,17 +15,17 @@ pub(super) fn place_of(span: Span) -> Place {
     Place { line, column, end_line, end_column }
 }
 
-/// From the beginning of one place to the end of another.
+/// The place from the beginning of one to the end of another.
 pub(super) fn spanning(from: Place, to: Place) -> Place {
     Place { end_line: to.end_line, end_column: to.end_column, ..from }
 }
 
-/// Whether the token is this unquoted word, in any case.
+/// Whether the token is this word without quotes, in any case.
 pub(super) fn is_word(token: &Token, word: &str) -> bool {
     unquoted(token).is_some_and(|w| w.eq_ignore_ascii_case(word))
 }
 
-/// The word without quotes that the token is.
+/// The token as a word, if it is one without quotes.
 pub(super) fn unquoted(token: &Token) -> Option<&str> {
     match token {
         Token::Word(w) if w.quote_style.is_none() => Some(&w.value),
@@ -43,27 +42,27 @@ pub(super) struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    /// At the first of `tokens`; `end` is the place to name when something is missing there.
+    /// A cursor at the first of `tokens`; `end` is the place to report when something is missing at the end.
     pub(super) fn new(tokens: &'a [TokenWithSpan], end: Place) -> Self {
         Self { tokens, at: 0, end }
     }
 
-    /// How many tokens are behind it.
+    /// The number of tokens before the cursor.
     pub(super) fn position(&self) -> usize {
         self.at
     }
 
-    /// What is ahead.
+    /// The tokens that are left.
     pub(super) fn rest(&self) -> &'a [TokenWithSpan] {
         self.tokens.get(self.at..).unwrap_or_default()
     }
 
-    /// The token `n` ahead.
+    /// The token `n` after the next one.
     pub(super) fn peek(&self, n: usize) -> &'a Token {
         self.tokens.get(self.at + n).map_or(&Token::EOF, |t| &t.token)
     }
 
-    /// Whether nothing is ahead.
+    /// Whether no tokens are left.
     pub(super) fn is_end(&self) -> bool {
         self.at >= self.tokens.len()
     }
@@ -73,7 +72,7 @@ impl<'a> Cursor<'a> {
         self.tokens.get(self.at).map_or(self.end, |t| place_of(t.span))
     }
 
-    /// The place of the token before.
+    /// The place of the token before the cursor.
     pub(super) fn place_before(&self) -> Place {
         let before = self.at.checked_sub(1).and_then(|i| self.tokens.get(i));
         before.map_or_else(|| self.place(), |t| place_of(t.span))
@@ -91,7 +90,7 @@ impl<'a> Cursor<'a> {
         words.iter().enumerate().all(|(i, w)| is_word(self.peek(i), w))
     }
 
-    /// Takes these words where they are next.
+    /// Takes these words if they are next; returns whether they were.
     pub(super) fn eat(&mut self, words: &[&str]) -> bool {
         let seen = self.sees(words);
         if seen {
@@ -100,7 +99,7 @@ impl<'a> Cursor<'a> {
         seen
     }
 
-    /// Takes this token where it is next.
+    /// Takes this token if it is next; returns whether it was.
     pub(super) fn eat_token(&mut self, token: &Token) -> bool {
         let seen = self.peek(0) == token;
         if seen {
@@ -109,22 +108,22 @@ impl<'a> Cursor<'a> {
         seen
     }
 
-    /// Takes these words, which have to be next.
+    /// Takes these words, or fails if they are not next.
     pub(super) fn expect(&mut self, words: &[&str]) -> Result<()> {
         if self.eat(words) { Ok(()) } else { Err(self.expected(&words.join(" "))) }
     }
 
-    /// Takes this token, which has to be next.
+    /// Takes this token, or fails if it is not next.
     pub(super) fn expect_token(&mut self, token: &Token) -> Result<()> {
         if self.eat_token(token) { Ok(()) } else { Err(self.expected(&token.to_string())) }
     }
 
-    /// Nothing may be ahead.
+    /// Fails if any tokens are left.
     pub(super) fn expect_end(&self) -> Result<()> {
         if self.is_end() { Ok(()) } else { Err(self.expected("the end of the statement")) }
     }
 
-    /// An identifier.
+    /// Takes an identifier; `what` names it in the error.
     pub(super) fn identifier(&mut self, what: &str) -> Result<Ident> {
         match self.tokens.get(self.at) {
             Some(TokenWithSpan { token: Token::Word(w), span }) => {
@@ -135,7 +134,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// A name with dots.
+    /// Takes a name with dots; `what` names it in the error.
     pub(super) fn name(&mut self, what: &str) -> Result<ObjectName> {
         let mut parts = vec![self.identifier(what)?];
         while self.eat_token(&Token::Period) {
@@ -144,7 +143,7 @@ impl<'a> Cursor<'a> {
         Ok(ObjectName::from(parts))
     }
 
-    /// The tokens between the parenthesis that is next and its partner; goes past that.
+    /// Takes the parenthesis that is next and its partner; returns the tokens between them.
     pub(super) fn parenthesized(&mut self) -> Result<Cursor<'a>> {
         let open = self.place();
         self.expect_token(&Token::LParen)?;
@@ -162,7 +161,7 @@ impl<'a> Cursor<'a> {
         Ok(Cursor::new(inner, self.place_before()))
     }
 
-    /// "expected …, found …" at the next token.
+    /// The error "expected …, found …" at the next token.
     pub(super) fn expected(&self, what: &str) -> Error {
         let found = match self.peek(0) {
             Token::EOF => "the end of the statement".to_owned(),
@@ -172,7 +171,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The span of a place: what we make in the place of the user's words stands where they stood.
+/// The span of a place, for what is generated in place of the user's text.
 pub(super) fn span_of(place: Place) -> Span {
     let at = |line: usize, column: usize| Location { line: line as u64, column: column as u64 };
     Span::new(at(place.line, place.column), at(place.end_line, place.end_column))

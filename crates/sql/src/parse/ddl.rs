@@ -21,7 +21,7 @@ pub(super) struct Head {
     pub(super) or_replace: bool,
 }
 
-/// Whether `CREATE TABLE …` means a stream: it has a watermark or names a connector.
+/// Whether `CREATE TABLE …` means a stream: it declares a watermark or names a connector.
 pub(super) fn is_stream(tokens: &[TokenWithSpan]) -> bool {
     let mut depth = 0_usize;
     for (i, token) in tokens.iter().enumerate() {
@@ -105,7 +105,7 @@ fn columns(
         if let Some(column) = reader.element()? {
             let name = folded(&column.name);
             if columns.iter().any(|c| name == folded(&c.name)) {
-                return Err(Error::sql(format!("column \"{name}\" stands twice"))
+                return Err(Error::sql(format!("column \"{name}\" is given twice"))
                     .with_place(place_of(column.name.span))
                     .with_hint("Rename or remove one of them."));
             }
@@ -136,7 +136,7 @@ fn columns(
     Ok((columns, watermark))
 }
 
-/// An identifier as the catalog knows it.
+/// An identifier, folded as in the catalog.
 fn folded(ident: &Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
@@ -190,7 +190,7 @@ impl ColumnReader<'_> {
         Ok(Some(column))
     }
 
-    /// `at AS PROCTIME()`: the one generated column whose type is known.
+    /// `at AS PROCTIME()`: the only generated column that needs no type.
     fn without_type(&mut self, at: Place) -> Result<ColumnDef> {
         let name = self.parser.parse_identifier().map_err(|e| self.error(e))?;
         self.parser.next_token();
@@ -256,7 +256,7 @@ impl ColumnReader<'_> {
     }
 }
 
-/// Whether a generated column is the processing time: what the clock says when a row is taken in.
+/// Whether a generated column is the processing time: the time of the clock when the row is read.
 pub fn is_proctime(expr: &Expr) -> bool {
     let Expr::Function(function) = expr else { return false };
     let has_none = match &function.args {
@@ -292,7 +292,7 @@ pub(super) fn options(cursor: &mut Cursor<'_>) -> Result<Vec<OptionItem>> {
     while !inner.is_end() {
         let item = option(&mut inner)?;
         if options.iter().any(|o| o.key.eq_ignore_ascii_case(&item.key)) {
-            return Err(Error::config(format!("option \"{}\" stands twice", item.key))
+            return Err(Error::config(format!("option \"{}\" is given twice", item.key))
                 .with_place(item.place)
                 .with_hint("Remove one of them."));
         }

@@ -1,10 +1,11 @@
-//! The dialect: sqlparser's generic one, plus `TABLE t [PARTITION BY k, …]` as an argument, with
-//! the precedence of operators that PostgreSQL and DuckDB have.
+//! The dialect: sqlparser's generic one, plus `TABLE t [PARTITION BY k, …]` as an argument, with the operator
+//! precedence of PostgreSQL and DuckDB.
 //!
-//! Invariants: whatever [`GenericDialect`] accepts is accepted here, but for columns that are called
-//! `case` or `not` without quotes; [`Dialect::dialect`] tells the parser so, and every flag that the
-//! generic dialect raises is raised again below. CASE, NOT and INTERVAL are read once: the parser's
-//! second try of them as names doubles its work with each level of a statement that is wrong.
+//! Invariants: all that [`GenericDialect`] accepts is accepted here, except columns named `case` or `not` without
+//! quotes.
+//! [`Dialect::dialect`] identifies it as the generic dialect to the parser, and every flag that the generic dialect
+//! sets is set below. CASE, NOT and INTERVAL are parsed once: the parser would otherwise retry them as names, which
+//! doubles its work with each level of a statement that has an error.
 
 use std::any::TypeId;
 
@@ -21,11 +22,11 @@ use windrow_core::budget::{self, Stop};
 
 use super::relation::{named_table, select_star};
 
-/// The name of the marker function that stands for `TABLE t PARTITION BY k, …` between parsing
-/// and rewriting. `$` cannot begin an identifier, so no text can name it without quotes.
+/// The name of the marker function for `TABLE t PARTITION BY k, …` between parsing and rewriting. `$` cannot begin an
+/// identifier, so a statement cannot name it without quotes.
 pub(super) const PARTITIONED: &str = "$partitioned";
 
-/// The one instance; it has no state.
+/// The only instance; it has no state.
 pub(super) const DIALECT: WindrowDialect = WindrowDialect;
 
 /// See the module.
@@ -54,7 +55,7 @@ impl Dialect for WindrowDialect {
     }
 
     fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
-        // Each expression passes here, so that a statement that is over is not read on.
+        // Every expression passes here, so a cancelled statement is not parsed further.
         if let Err(stop) = budget::check(0) {
             return Some(Err(stopped(stop)));
         }
@@ -72,7 +73,7 @@ impl Dialect for WindrowDialect {
             }
             Token::Word(w) if w.keyword == Keyword::INTERVAL && !fields_first(parser) => {
                 parser.advance_token();
-                // The parser has no limit of its own for these.
+                // The parser has no recursion limit for these.
                 if matches!(&parser.peek_token_ref().token, Token::Word(w) if w.keyword == Keyword::INTERVAL)
                 {
                     return Some(parser.expected("an interval's text", parser.peek_token()));
@@ -87,8 +88,8 @@ impl Dialect for WindrowDialect {
         is_other(&parser.peek_token_ref().token).then_some(Ok(OTHER))
     }
 
-    /// PostgreSQL's and DuckDB's order. What they do not have stands where those who have it put
-    /// it: XOR between OR and AND (MySQL).
+    /// The order of PostgreSQL and DuckDB. Operators that they lack have the place that other databases give them: XOR
+    /// is between OR and AND, as in MySQL.
     fn prec_value(&self, precedence: Precedence) -> u8 {
         match precedence {
             Precedence::Period => 100,
@@ -120,7 +121,7 @@ impl Dialect for WindrowDialect {
             let found = parser.peek_token();
             return Some(parser.expected("AND, OR or the end of the condition", found));
         }
-        // sqlparser takes all that follows as the right operand, AND and OR included.
+        // sqlparser takes everything that follows as the right operand, including AND and OR.
         let negated = match distinct_from(parser)? {
             true => vec![Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM],
             false => vec![Keyword::IS, Keyword::DISTINCT, Keyword::FROM],
@@ -167,10 +168,10 @@ impl Dialect for WindrowDialect {
     }
 }
 
-/// Begins the text of a parser's error that is none: the statement is over. No parser says this.
+/// The prefix of a parser's error that means that the statement has been cancelled. No parser writes this.
 const STOPPED: &str = "\0stopped";
 
-/// The end of a statement, as the parser hands it through.
+/// The cancellation as an error of the parser, which passes it on.
 fn stopped(stop: Stop) -> ParserError {
     ParserError::ParserError(match stop {
         Stop::Ended => STOPPED.to_owned(),
@@ -178,7 +179,7 @@ fn stopped(stop: Stop) -> ParserError {
     })
 }
 
-/// The end of a statement that a parser's error stands for.
+/// The cancellation that a parser's error stands for, if any.
 pub(super) fn stop_in(error: &ParserError) -> Option<Stop> {
     let ParserError::ParserError(text) = error else { return None };
     let mut numbers = text.strip_prefix(STOPPED)?.split_whitespace().map(str::parse);
@@ -188,10 +189,10 @@ pub(super) fn stop_in(error: &ParserError) -> Option<Stop> {
     }
 }
 
-/// The one precedence of what PostgreSQL calls "any other operator": between arithmetic and BETWEEN.
+/// The precedence that PostgreSQL has for "any other operator": between arithmetic and BETWEEN.
 const OTHER: u8 = 24;
 
-/// Whether an operator is one of those. `^` is among them, since it is XOR and not the power.
+/// Whether an operator is one of those. `^` is, because it means XOR and not the power.
 fn is_other(token: &Token) -> bool {
     matches!(
         token,
@@ -224,8 +225,8 @@ fn distinct_from(parser: &Parser<'_>) -> Option<bool> {
         .then_some(negated)
 }
 
-/// Whether a comparison would be compared again (`a < b < c`): PostgreSQL and DuckDB refuse that,
-/// as it hardly means what it says.
+/// Whether the result of a comparison is compared again (`a < b < c`): PostgreSQL and DuckDB refuse that, as it is
+/// hardly ever what is meant.
 fn chains(parser: &Parser<'_>, left: &Expr) -> bool {
     use sqlparser::ast::BinaryOperator as Op;
     let next = &parser.peek_token_ref().token;
@@ -246,9 +247,9 @@ fn chains(parser: &Parser<'_>, left: &Expr) -> bool {
         )
 }
 
-/// Whether `TABLE` begins an argument here: `TABLE (`, or a name and the argument's end after it.
-/// A column that is called `table` is left alone: what follows differs. This only looks ahead; to
-/// try and go back would double the work with each level of nesting.
+/// Whether `TABLE` begins an argument here: `TABLE (`, or a name that ends the argument. A column named `table` is left
+/// alone, since other tokens follow it. This only looks ahead: backtracking would double the work with each level of
+/// nesting.
 fn is_table_argument(parser: &Parser<'_>) -> bool {
     if parser.peek_nth_token_ref(1).token == Token::LParen {
         return true;
@@ -265,8 +266,7 @@ fn is_table_argument(parser: &Parser<'_>) -> bool {
     false
 }
 
-/// Whether the reserved word that is next is the name of a column after all: nothing follows that
-/// could begin an expression.
+/// Whether the reserved word that is next is the name of a column: nothing that could begin an expression follows.
 fn is_column(parser: &Parser<'_>) -> bool {
     match &parser.peek_nth_token_ref(1).token {
         Token::Word(w) => matches!(w.keyword, Keyword::FROM | Keyword::AS),
@@ -277,7 +277,7 @@ fn is_column(parser: &Parser<'_>) -> bool {
     }
 }
 
-/// Whether INTERVAL is next and its fields stand before its text: `INTERVAL DAY TO HOUR '1 2'`.
+/// Whether INTERVAL is next and its fields come before its text: `INTERVAL DAY TO HOUR '1 2'`.
 fn fields_first(parser: &Parser<'_>) -> bool {
     let at = |n: usize| &parser.peek_nth_token_ref(n).token;
     let is_word = |n: usize| matches!(at(n), Token::Word(_));
@@ -314,7 +314,7 @@ fn table_argument(parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
     Ok(if keys.is_empty() { input } else { partitioned(input, keys) })
 }
 
-/// `(k, …)`, or one `k`: a second bare key could not be told from the next argument.
+/// `(k, …)`, or a single `k`: a second key without parentheses would look like the next argument.
 fn partition_keys(parser: &mut Parser<'_>) -> Result<Vec<Expr>, ParserError> {
     if parser.consume_token(&Token::LParen) {
         let keys = parser.parse_comma_separated(Parser::parse_expr)?;

@@ -1,4 +1,4 @@
-//! The parser's errors, for people: with their place, without "Line: 1, Column: 8" in the text.
+//! Converts the parser's errors: with their place, without "Line: 1, Column: 8" in the text.
 
 use datafusion::error::DataFusionError;
 use sqlparser::parser::ParserError;
@@ -53,7 +53,7 @@ pub(super) const LEADING: &[&str] = &[
     "REVOKE",
 ];
 
-/// Words inside statements that people mistype.
+/// Words inside statements that are often mistyped.
 const INNER: &[&str] = &[
     "FROM",
     "WHERE",
@@ -85,7 +85,7 @@ const INNER: &[&str] = &[
     "GENERATED",
 ];
 
-/// A parser's error over `tokens`; `end` is the place behind the last of them.
+/// Converts an error of the parser over `tokens`; `end` is the place after the last of them.
 pub(super) fn from_parser(error: ParserError, tokens: &[TokenWithSpan], end: Place) -> Error {
     if let Some(stop) = stop_in(&error) {
         return stop.into();
@@ -122,7 +122,7 @@ pub(super) fn from_parser(error: ParserError, tokens: &[TokenWithSpan], end: Pla
     out.with_source(error)
 }
 
-/// Whether the number at `index` is that of an argument `ROWS 100`.
+/// Whether the number at `index` belongs to an argument `ROWS 100`.
 fn counts_rows(tokens: &[TokenWithSpan], index: usize) -> bool {
     let token = |at: Option<usize>| at.and_then(|at| tokens.get(at)).map(|token| &token.token);
     let number = matches!(token(Some(index)), Some(Token::Number(..)));
@@ -130,7 +130,7 @@ fn counts_rows(tokens: &[TokenWithSpan], index: usize) -> bool {
     number && rows && matches!(token(index.checked_sub(2)), Some(Token::Comma | Token::RArrow))
 }
 
-/// The error of a window of a number of rows.
+/// The error for a window of a number of rows.
 pub(super) fn counted_window() -> Error {
     Error::sql("a window has a length of time, not a number of rows").with_hint(
         "Take every hundredth row of a key with the 99 before it: row_number() OVER (PARTITION BY key ORDER BY ts) AS n, \
@@ -138,7 +138,7 @@ pub(super) fn counted_window() -> Error {
     )
 }
 
-/// The error of the engine's own statement parser.
+/// Converts an error of the engine's own statement parser.
 pub(super) fn from_engine(error: DataFusionError, tokens: &[TokenWithSpan], end: Place) -> Error {
     match error {
         DataFusionError::SQL(parser, _) => from_parser(*parser, tokens, end),
@@ -150,7 +150,7 @@ pub(super) fn from_engine(error: DataFusionError, tokens: &[TokenWithSpan], end:
     }
 }
 
-/// Splits " at Line: 1, Column: 8" off.
+/// Splits off " at Line: 1, Column: 8".
 fn located(text: &str) -> (&str, Option<(u64, u64)>) {
     let Some((message, rest)) = text.rsplit_once(" at Line: ") else { return (text, None) };
     let numbers = rest
@@ -171,14 +171,14 @@ fn reworded(message: &str) -> String {
     }
 }
 
-/// What the word at `index`, or the one before it, was perhaps meant to be.
+/// A near match for the word at `index`, or for the one before it.
 fn hint(tokens: &[TokenWithSpan], index: usize) -> Option<String> {
     let word = |i: usize| tokens.get(i).map(|t: &TokenWithSpan| &t.token);
     let before = index.checked_sub(1).and_then(word);
     if before.is_some_and(|t| is_word(t, "EMIT")) {
         return Some(EMIT_FORMS.to_owned());
     }
-    // At the end of a parenthesis the mistake is often the word before it.
+    // At the end of a parenthesis the typing error is often in the word before it.
     [word(index), before].into_iter().flatten().find_map(mistyped)
 }
 

@@ -1,4 +1,4 @@
-//! Expressions as PostgreSQL and DuckDB write them, in the words that the engine knows: `(s).b`, `x::json`,
+//! Rewrites expressions of PostgreSQL and DuckDB as the engine has them: `(s).b`, `x::json`,
 //! `json_extract_string(x, '$.a')`, `time_bucket(…)`.
 
 use sqlparser::ast::{
@@ -13,7 +13,7 @@ use super::relation::{name_place, placed, plain, unnamed};
 /// Rewrites one expression.
 ///
 /// # Errors
-/// When a call has arguments that cannot be meant.
+/// When a call has arguments that make no sense.
 pub(super) fn expression(expr: &mut Expr) -> Result<()> {
     match expr {
         Expr::Function(function) => {
@@ -37,7 +37,7 @@ pub(super) fn expression(expr: &mut Expr) -> Result<()> {
     }
 }
 
-/// `(s).b` as `s.b`; the field of anything else as a call. `None` where it is something else.
+/// `(s).b` as `s.b`; a field of any other expression as a call. `None` for other accesses.
 fn accessed(root: &Expr, chain: &[AccessExpr]) -> Option<Expr> {
     let names = chain.iter().map(|access| match access {
         AccessExpr::Dot(Expr::Identifier(name)) => Some(name.clone()),
@@ -83,7 +83,7 @@ pub(super) fn call(name: &str, args: Vec<Expr>) -> Expr {
     })
 }
 
-/// DuckDB's and PostgreSQL's functions that take something out of JSON, and ours.
+/// Functions of DuckDB and PostgreSQL that extract from JSON, and ours for each.
 const EXTRACTS: &[(&str, &str, bool)] = &[
     ("json_extract", "json_get_json", true),
     ("json_extract_string", "json_as_text", true),
@@ -91,7 +91,7 @@ const EXTRACTS: &[(&str, &str, bool)] = &[
     ("json_extract_path_text", "json_as_text", false),
 ];
 
-/// Rewrites `json_extract_string(x, '$.a.b')` as `json_as_text(x, 'a', 'b')`, and its kin.
+/// Rewrites `json_extract_string(x, '$.a.b')` as `json_as_text(x, 'a', 'b')`, and functions like it.
 fn extract(function: &mut Function) -> Result<()> {
     let Some(name) = plain(&function.name).cloned() else { return Ok(()) };
     let found = EXTRACTS.iter().find(|(called, ..)| name.value.eq_ignore_ascii_case(called));

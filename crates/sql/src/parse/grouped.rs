@@ -1,8 +1,8 @@
-//! Spelling 3: `GROUP BY TUMBLE(ts, i)` with `TUMBLE_START` and its kin; and spelling 4, which
-//! [`super::clause`] has brought into spelling 3 with a marked name.
+//! Spelling 3: `GROUP BY TUMBLE(ts, i)` with `TUMBLE_START` and the like; and spelling 4, which [`super::clause`] has
+//! rewritten as spelling 3 with a marked name.
 //!
-//! The window moves into FROM, around the relation that the time column belongs to; in GROUP BY
-//! its bounds take its place; elsewhere its functions become the columns of the bounds.
+//! The window moves into FROM, around the relation that the time column belongs to; in GROUP BY it is replaced by its
+//! bounds, and elsewhere its functions are replaced by the columns of the bounds.
 
 use std::ops::ControlFlow;
 
@@ -33,7 +33,7 @@ pub(super) enum Mention {
     Bound(&'static str),
 }
 
-/// What a scalar function's name means here, if anything.
+/// The window function, or the bound of a window, that a scalar function's name stands for, if any.
 pub(super) fn mention(name: &ObjectName) -> Option<(WindowFunction, Mention)> {
     let name = plain(name)?.value.to_lowercase();
     if let Some(marked) = name.strip_prefix(CLAUSE_MARK) {
@@ -61,7 +61,7 @@ struct Call {
     place: Option<Place>,
 }
 
-/// Rewrites one SELECT (and the ORDER BY over it) where its GROUP BY has a window.
+/// Rewrites a SELECT, and the ORDER BY that applies to it, if its GROUP BY has a window.
 pub(super) fn rewrite(select: &mut Select, mut order_by: Option<&mut OrderBy>) -> Result<()> {
     let GroupByExpr::Expressions(group_by, _) = &select.group_by else { return Ok(()) };
     let mut found: Option<Call> = None;
@@ -83,7 +83,7 @@ pub(super) fn rewrite(select: &mut Select, mut order_by: Option<&mut OrderBy>) -
         check_clause(select, &call)?;
     }
     let mut bounds = Bounds { call: &call, nested: 0, uses_time: false };
-    // Ordinals and aliases in GROUP BY point at the projection as it was.
+    // Ordinals and aliases in GROUP BY refer to the projection before it is rewritten.
     let projection = select.projection.clone();
     for item in &mut select.projection {
         name_window(item);
@@ -116,7 +116,7 @@ fn and_then(
     }
 }
 
-/// The grouping expressions, those inside grouping sets too.
+/// The grouping expressions, including those inside grouping sets.
 fn flat(group_by: &[Expr]) -> impl Iterator<Item = &Expr> {
     group_by.iter().flat_map(|e| match e {
         Expr::GroupingSets(sets) | Expr::Cube(sets) | Expr::Rollup(sets) => {
@@ -161,7 +161,7 @@ fn call_of(function: &Function) -> Option<Call> {
     Some(Call { window, args: list.args.clone(), clause, place })
 }
 
-/// Whether two identifiers mean the same: case counts only in quotes.
+/// Whether two identifiers are the same: case matters only in quotes.
 fn same(a: &Ident, b: &Ident) -> bool {
     let folded = |i: &Ident| match i.quote_style {
         Some(_) => i.value.clone(),
@@ -170,7 +170,7 @@ fn same(a: &Ident, b: &Ident) -> bool {
     folded(a) == folded(b)
 }
 
-/// A clause in a SELECT that computes nothing per window is a mistake.
+/// Refuses a clause in a SELECT that computes nothing per window, which is a mistake.
 fn check_clause(select: &Select, call: &Call) -> Result<()> {
     let GroupByExpr::Expressions(group_by, _) = &select.group_by else { return Ok(()) };
     let has_call = |item: &SelectItem| match item {
@@ -193,7 +193,7 @@ fn check_clause(select: &Select, call: &Call) -> Result<()> {
     ))
 }
 
-/// Keeps the name of a window in the projection: it becomes a struct.
+/// Keeps the name of a window in the projection, where it becomes a struct.
 fn name_window(item: &mut SelectItem) {
     let SelectItem::UnnamedExpr(Expr::Function(f)) = item else { return };
     let Some((window, Mention::Window { .. })) = mention(&f.name) else { return };
@@ -201,7 +201,7 @@ fn name_window(item: &mut SelectItem) {
     *item = SelectItem::ExprWithAlias { expr, alias: Ident::new(window.name()) };
 }
 
-/// Puts columns in the place of a window's functions.
+/// Replaces a window's functions by columns.
 struct Bounds<'a> {
     call: &'a Call,
     nested: usize,
@@ -306,7 +306,7 @@ fn column(name: &str, place: Option<Place>) -> Expr {
     Expr::Identifier(ident)
 }
 
-/// Puts the bounds in the place of the window, in GROUP BY.
+/// Replaces the window in GROUP BY by its bounds.
 fn regroup(group_by: &mut Vec<Expr>, projection: &[SelectItem], uses_time: bool) {
     let mut once = false;
     let mut expand = |exprs: &mut Vec<Expr>, again: bool| {
@@ -415,7 +415,7 @@ fn window_factor(
     factor
 }
 
-/// The relations of a FROM item, those in parentheses too.
+/// The relations of a FROM item, including those in parentheses.
 fn collect<'a>(factor: &'a mut TableFactor, into: &mut Vec<&'a mut TableFactor>) {
     match factor {
         TableFactor::NestedJoin { table_with_joins, .. } => {
@@ -438,7 +438,7 @@ fn is_window(factor: &TableFactor) -> bool {
     }
 }
 
-/// What qualifies the columns of a relation.
+/// The qualifier of a relation's columns.
 fn called(factor: &TableFactor) -> Option<Ident> {
     match factor {
         TableFactor::Table { alias: Some(alias), .. }
@@ -448,7 +448,7 @@ fn called(factor: &TableFactor) -> Option<Ident> {
     }
 }
 
-/// The relation as a subquery, and the alias that stands for the window from now on.
+/// The relation as a subquery, and the alias that refers to the window after the rewrite.
 fn input(
     window: WindowFunction,
     factor: &mut TableFactor,
@@ -458,7 +458,7 @@ fn input(
     let keep = |name: Ident| TableAlias { explicit: true, name, columns: vec![], at: None };
     match factor {
         TableFactor::Table { alias, .. } | TableFactor::Derived { alias, lateral: false, .. } => {
-            // New column names stay inside, where they are counted.
+            // New column names stay inside, where their number is checked.
             if alias.as_ref().is_some_and(|a| a.columns.is_empty()) {
                 *alias = None;
             }

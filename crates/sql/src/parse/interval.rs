@@ -1,4 +1,4 @@
-//! Lengths of time as the tail, the window clause and WAIT FOR write them.
+//! Lengths of time in the tail, in the window clause and in WAIT FOR.
 
 use sqlparser::ast::{DateTimeField, Expr, Value};
 use sqlparser::tokenizer::Token;
@@ -6,17 +6,17 @@ use windrow_core::{Error, Place, Result};
 
 use super::cursor::{Cursor, spanning, unquoted};
 
-/// A fixed length of time. Months and years are none.
+/// A fixed length of time, without months or years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interval {
     /// In nanoseconds; not negative.
     pub nanos: i128,
-    /// Where it stands.
+    /// Its place.
     pub place: Place,
 }
 
 impl Interval {
-    /// Itself, when it is not zero. `what` names it in the error.
+    /// This interval, or an error if it is zero; `what` names it in the error.
     pub(super) fn positive(self, what: &str) -> Result<Self> {
         if self.nanos > 0 {
             return Ok(self);
@@ -32,7 +32,7 @@ impl Interval {
     }
 }
 
-/// A length of time that may have months, whose days may have 23 or 25 hours.
+/// A length of time that may include months; its days may have 23 or 25 hours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Span {
     pub(super) months: i128,
@@ -80,7 +80,7 @@ pub(super) fn interval(cursor: &mut Cursor<'_>, what: &str) -> Result<Interval> 
     Ok(Interval { nanos, place })
 }
 
-/// As [`interval`], of a length that may have months.
+/// Like [`interval`], for a length that may include months.
 pub(super) fn span(cursor: &mut Cursor<'_>, what: &str) -> Result<Span> {
     let (text, place) = interval_text(cursor, what)?;
     parse_span(&text).map_err(|why| no_length(&text, what, &why, place))
@@ -118,7 +118,7 @@ fn interval_text(cursor: &mut Cursor<'_>, what: &str) -> Result<(String, Place)>
     Ok((text, place))
 }
 
-/// `1 HOUR 30 MINUTES`, bare.
+/// `1 HOUR 30 MINUTES`, without INTERVAL and quotes.
 fn numbers(cursor: &mut Cursor<'_>) -> Result<String> {
     let mut text = String::new();
     while let Token::Number(number, _) = cursor.peek(0) {
@@ -147,7 +147,7 @@ pub(super) fn parse_text(text: &str) -> Result<i128, String> {
     days.checked_add(nanos).ok_or_else(too_long)
 }
 
-/// The length that a text says, or why it says none.
+/// The length that a text expresses, or why it expresses none.
 pub(super) fn parse_span(text: &str) -> Result<Span, String> {
     let mut rest = text.trim();
     if rest.is_empty() {
@@ -178,7 +178,7 @@ pub(super) fn parse_span(text: &str) -> Result<Span, String> {
     Ok(total)
 }
 
-/// A number of a unit. A part of a day is one of 24 hours; there are no parts of months.
+/// A number of units. A fraction of a day is one of 24 hours; months have no fractions.
 fn of_unit(number: &str, name: &str) -> Result<Span, String> {
     match unit_of(name) {
         Some(Unit::Nanos(nanos)) => Ok(Span { nanos: scaled(number, nanos)?, ..Span::default() }),

@@ -1,7 +1,8 @@
-//! `LATERAL unnest(list)`, `LATERAL generate_series(1, n)` and `LATERAL (SELECT e AS a)` beside one relation: columns that are added to its rows.
+//! `LATERAL unnest(list)`, `LATERAL generate_series(1, n)` and `LATERAL (SELECT e AS a)` beside one relation: they
+//! become columns that are added to its rows.
 //!
-//! The engine has no plan for them where they stand. `FROM t, LATERAL unnest(t.l) AS u (n)` is read as
-//! `FROM (SELECT *, unnest(t.l) AS n FROM t) AS t`, and `u.n` as `t.n`. Anything else is left as it is.
+//! The engine cannot plan them as relations. `FROM t, LATERAL unnest(t.l) AS u (n)` is read as
+//! `FROM (SELECT *, unnest(t.l) AS n FROM t) AS t`, and `u.n` as `t.n`. Anything else is left unchanged.
 
 use std::ops::ControlFlow;
 
@@ -14,7 +15,7 @@ use sqlparser::ast::{
 use super::foreign::call;
 use super::relation::{plain, select_star};
 
-/// Rewrites the laterals of one SELECT, and the ORDER BY over it.
+/// Rewrites the laterals of a SELECT, and the ORDER BY that applies to it.
 pub(super) fn added(select: &mut Select, order_by: Option<&mut OrderBy>) {
     let Some((base, all)) = laterals(select) else { return };
     let Some(first) = select.from.first_mut() else { return };
@@ -46,7 +47,7 @@ pub(super) fn added(select: &mut Select, order_by: Option<&mut OrderBy>) {
     }
 }
 
-/// A lateral relation of the columns that it adds.
+/// A lateral relation: the columns that it adds.
 struct Lateral {
     name: Option<Ident>,
     columns: Vec<SelectItem>,
@@ -56,7 +57,7 @@ fn named(name: Ident) -> TableAlias {
     TableAlias { explicit: true, name, columns: vec![], at: None }
 }
 
-/// What one relation is called, and the laterals beside it; `None` where there are none, or other relations too.
+/// The name of the one relation, and the laterals beside it; `None` without laterals or with other relations.
 fn laterals(select: &Select) -> Option<(Ident, Vec<Lateral>)> {
     let (first, others) = select.from.split_first()?;
     let base = match &first.relation {
@@ -74,7 +75,7 @@ fn laterals(select: &Select) -> Option<(Ident, Vec<Lateral>)> {
     (!found.is_empty() && !select.projection.iter().any(all_of_one)).then_some((base, found))
 }
 
-/// Whether a join takes all pairs.
+/// Whether a join has no condition, so that it returns all pairs.
 fn always(join: &Join) -> bool {
     match &join.join_operator {
         JoinOperator::CrossJoin(_) => true,
@@ -96,7 +97,7 @@ fn lateral(factor: &TableFactor) -> Option<Lateral> {
         TableFactor::Function { lateral: true, name, args, with_ordinality: false, alias } => {
             series(name, args, alias.as_ref())
         }
-        // As in PostgreSQL a function reads the relations before it also without the word.
+        // As in PostgreSQL, a function reads the relations before it even without LATERAL.
         TableFactor::Table { name, args: Some(TableFunctionArgs { args, .. }), alias, .. } => {
             unnamed(args)?.iter().any(reads_columns).then(|| series(name, args, alias.as_ref()))?
         }
@@ -118,7 +119,7 @@ fn lateral(factor: &TableFactor) -> Option<Lateral> {
     }
 }
 
-/// `generate_series(…)` or `range(…)`: the list of that name, unnested.
+/// `generate_series(…)` or `range(…)`: the list function of that name, unnested.
 fn series(name: &ObjectName, args: &[FunctionArg], alias: Option<&TableAlias>) -> Option<Lateral> {
     let name = plain(name)?.value.to_lowercase();
     if !["generate_series", "range"].contains(&name.as_str()) {
@@ -143,13 +144,13 @@ fn reads_columns(expr: &Expr) -> bool {
     seen.is_break()
 }
 
-/// `name`: what the column is called where nothing else is said.
+/// `name`: the default name of the column.
 fn unnested(exprs: Vec<Expr>, alias: Option<&TableAlias>, name: &str) -> Option<Lateral> {
     let names: Vec<Ident> = match alias {
         Some(alias) if !alias.columns.is_empty() => {
             alias.columns.iter().map(|column| column.name.clone()).collect()
         }
-        // As in PostgreSQL: the one column is called like the relation.
+        // As in PostgreSQL: the only column has the name of the relation.
         Some(alias) => vec![alias.name.clone()],
         None => vec![Ident::new(name)],
     };
@@ -166,7 +167,7 @@ fn unnested(exprs: Vec<Expr>, alias: Option<&TableAlias>, name: &str) -> Option<
     })
 }
 
-/// The columns of a query that gives one row and reads nothing.
+/// The columns of a query that returns one row and reads nothing.
 fn one_row(query: &Query, alias: &TableAlias) -> Option<Vec<SelectItem>> {
     let Query { with: None, order_by: None, limit_clause: None, fetch: None, body, .. } = query
     else {
@@ -199,7 +200,7 @@ fn one_row(query: &Query, alias: &TableAlias) -> Option<Vec<SelectItem>> {
     select.projection.iter().enumerate().map(item).collect()
 }
 
-/// Puts the one relation in the place of the laterals that were beside it.
+/// Replaces the names of the laterals by that of the one relation.
 struct Names {
     base: Ident,
     of: Vec<Ident>,

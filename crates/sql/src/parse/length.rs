@@ -1,14 +1,14 @@
-//! The length of text types, which DataFusion reads over: `VARCHAR(3)`.
+//! The length of text types, which DataFusion ignores: `VARCHAR(3)`.
 //!
-//! CAST to such a type cuts, as the SQL standard has it. What columns of such a type hold is the matter of
-//! whatever keeps the rows.
+//! CAST to such a type shortens the text, as the SQL standard requires. What columns of such a type contain is checked
+//! where their rows are stored.
 
 use sqlparser::ast::{
     CharacterLength, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
     FunctionArguments, Ident, ObjectName, Value,
 };
 
-/// How many characters a text type has at most; `None` where that is not said, and for other types.
+/// The most characters that a text type allows; `None` without a length, and for other types.
 pub fn characters_max(data_type: &DataType) -> Option<u64> {
     let length = match data_type {
         DataType::Character(length)

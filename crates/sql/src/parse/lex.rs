@@ -1,8 +1,8 @@
-//! Text to statements' tokens: one pass over the whole submission, so that every place in an
-//! error is a place in it, split at `;`.
+//! Splits text into the tokens of its statements: one pass over the whole submission, so that the places in errors
+//! refer to it, split at `;`.
 //!
-//! Invariants: a token list has no white space; parentheses nest, and chains of operators grow,
-//! only so far that the trees made of them can be walked and dropped on any thread's stack.
+//! Invariants: a token list has no white space; the nesting of parentheses and the length of operator chains are
+//! limited, so that the trees made of them can be walked and dropped on any thread's stack.
 
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
@@ -13,17 +13,17 @@ use super::dialect::DIALECT;
 use super::placeholder;
 use crate::diagnostics::lower_first;
 
-/// How deep parentheses and CASE may nest.
+/// The greatest depth of parentheses and CASE.
 pub(super) const DEPTH_MAX: usize = 60;
-/// How many operators of one precedence, or joins, may follow one another. Each is one more level
-/// of the expression's tree, and trees are dropped recursively.
+/// The most operators of one precedence, or joins, in a chain. Each adds a level to the expression's tree, and trees
+/// are dropped recursively.
 pub(super) const CHAIN_MAX: usize = 1_000;
-/// How many set operations may follow one another, those in parentheses inside them counted along.
-/// Each is a level of the plan, whose levels need far more stack than those of an expression.
+/// The most set operations in a chain, including those in parentheses inside it. Each adds a level to the plan, and the
+/// levels of a plan need far more stack than those of an expression.
 pub(super) const SETS_MAX: usize = 200;
 
-/// How many parentheses that sqlparser reads twice may be open at once; each doubles its work. It
-/// tries a subquery before a join in parentheses, and CAST and its like before a plain function.
+/// The most open parentheses that sqlparser parses twice; each doubles its work. It tries a subquery before a join in
+/// parentheses, and CAST and the like before a plain function.
 const DOUBLE_MAX: usize = 10;
 
 /// The tokens of one statement.
@@ -33,13 +33,13 @@ pub(super) struct Piece<'a> {
     pub(super) text: &'a str,
     /// Its tokens; never empty.
     pub(super) tokens: Vec<TokenWithSpan>,
-    /// Just behind its last character.
+    /// The place just after its last character.
     pub(super) end: Place,
 }
 
 /// Splits `sql` into statements; empty ones are left out.
 pub(super) fn split(sql: &str) -> Result<Vec<Piece<'_>>> {
-    // The vector of tokens grows by doubling: there are two of them for a moment.
+    // The vector of tokens grows by doubling, so two of them exist for a moment.
     budget::check(count_at_most(sql).saturating_mul(3 * size_of::<TokenWithSpan>()))?;
     let tokens = Tokenizer::new(&DIALECT, sql).tokenize_with_location().map_err(|e| {
         let Location { line, column } = e.location;
@@ -60,15 +60,15 @@ pub(super) fn split(sql: &str) -> Result<Vec<Piece<'_>>> {
     Ok(pieces)
 }
 
-/// Another copy of these tokens, if the statement may hold it.
+/// Checks that the statement may hold another copy of these tokens.
 ///
 /// # Errors
-/// When it may not, or is over.
+/// When it may not, or has been cancelled.
 pub(super) fn room_for_copy(tokens: &[TokenWithSpan]) -> Result<()> {
     Ok(budget::check(size_of_val(tokens))?)
 }
 
-/// Not less than the number of tokens of a text. What is quoted is one.
+/// An upper bound of the number of tokens in a text. Quoted text counts as one.
 fn count_at_most(sql: &str) -> usize {
     let mut bytes = sql.bytes().peekable();
     let (mut tokens, mut within_word) = (0, false);
@@ -77,7 +77,7 @@ fn count_at_most(sql: &str) -> usize {
         tokens += usize::from(!(is_word && within_word));
         within_word = is_word;
         match byte {
-            // A quote that is written twice ends one text here and begins another.
+            // A doubled quote ends one token here and begins another.
             b'\'' | b'"' => drop(bytes.find(|b| *b == byte)),
             b'-' if bytes.peek() == Some(&b'-') => drop(bytes.find(|b| *b == b'\n')),
             _ => {}
@@ -86,10 +86,10 @@ fn count_at_most(sql: &str) -> usize {
     tokens
 }
 
-/// Whether a prompt can hand `sql` over: it ends with `;`, or there is nothing in it.
+/// Whether a prompt can submit `sql`: it ends with `;`, or it is empty.
 ///
-/// Text that cannot be read at all counts as complete, so that its error shows; an open string,
-/// quoted name or comment does not.
+/// Text that cannot be tokenized counts as complete, so that its error is shown; an open string, quoted name or comment
+/// does not.
 pub fn is_complete(sql: &str) -> bool {
     match Tokenizer::new(&DIALECT, sql).tokenize() {
         Ok(tokens) => {
@@ -122,7 +122,7 @@ fn finish<'a>(
     Ok(())
 }
 
-/// Finds bytes by line and column. It only goes forward, so that a long text is walked once.
+/// Finds bytes by line and column. It only moves forward, so that a long text is read once.
 pub(super) struct Positions<'a> {
     text: &'a str,
     byte: usize,
@@ -135,7 +135,7 @@ impl<'a> Positions<'a> {
         Self { text, byte: 0, line: 1, column: 1 }
     }
 
-    /// The byte at `to`, which is not before the one asked for last.
+    /// The byte at `to`, which is not before that of the previous call.
     pub(super) fn seek(&mut self, to: Location) -> usize {
         for c in self.text.get(self.byte..).unwrap_or_default().chars() {
             if (self.line, self.column) >= (to.line, to.column) {
@@ -153,13 +153,13 @@ impl<'a> Positions<'a> {
     }
 }
 
-/// The chains that are open at one depth of parentheses.
+/// The chains at one depth of parentheses.
 #[derive(Default, Clone, Copy)]
 struct Chains {
     sets: usize,
-    /// The most set operations above one another in any parentheses so far.
+    /// The greatest depth of set operations in any parentheses so far.
     sets_within: usize,
-    /// The CASEs without their END.
+    /// The CASEs without END so far.
     cases: usize,
     joins: usize,
     ors: usize,
@@ -169,25 +169,25 @@ struct Chains {
 }
 
 impl Chains {
-    /// At the same parenthesis, in another branch of the set operations.
+    /// The chains in another branch of the set operations, in the same parentheses.
     fn branch(self) -> Self {
         let Self { sets, sets_within, cases, doubled, .. } = self;
         Self { sets, sets_within, cases, doubled, ..Self::default() }
     }
 
-    /// At the same parenthesis and in the same branch, in another expression.
+    /// The chains in another expression of the same branch.
     fn expression(self) -> Self {
         Self { joins: self.joins, ..self.branch() }
     }
 
-    /// Set operations above one another.
+    /// The depth of set operations.
     fn sets_deep(self) -> usize {
         self.sets + self.sets_within
     }
 }
 
-/// Whether the parenthesis at `i` belongs to a word that is read as syntax first, and as the name
-/// of a function when that fails.
+/// Whether the parenthesis at `i` belongs to a word that is parsed as syntax first, and as the name of a function if
+/// that fails.
 fn tried_twice(tokens: &[TokenWithSpan], i: usize) -> bool {
     let before = i.checked_sub(1).and_then(|b| tokens.get(b)).map(|t| &t.token);
     let Some(Token::Word(w)) = before else { return false };
@@ -238,7 +238,7 @@ fn guard(tokens: &[TokenWithSpan]) -> Result<()> {
     for (i, token) in tokens.iter().enumerate() {
         match &token.token {
             Token::LParen | Token::LBracket | Token::LBrace => {
-                // A subscript or a call prolongs the chain it stands in: a[1][1][1] …
+                // A subscript or a call extends the chain that it is in: a[1][1][1] …
                 chains.others += usize::from(token.token == Token::LBracket);
                 open.push(chains);
                 chains = Chains { doubled: tried_twice(tokens, i), ..Chains::default() };
@@ -252,7 +252,7 @@ fn guard(tokens: &[TokenWithSpan]) -> Result<()> {
                 chains.sets_within = chains.sets_within.max(within);
             }
             Token::Comma => chains = chains.expression(),
-            // A word behind a point is a column's name.
+            // A word after a period is the name of a column.
             Token::Word(_) if i.checked_sub(1).is_some_and(|b| is_period(tokens, b)) => {}
             Token::Word(w) => {
                 match w.keyword {

@@ -1,10 +1,10 @@
-//! Where in a statement an error is, when nothing but its message says so.
+//! Finds the place of an error in a statement when only its message tells it.
 //!
-//! The planner knows places of columns, tables and operators. Of functions, types, clauses and values it has only
-//! names; the first token of the statement that is such a name is the place.
+//! The planner has places for columns, tables and operators. For functions, types, clauses and values it only has
+//! names; the first token of the statement with such a name is the place.
 //!
-//! Invariants: a place that is known is kept; an error of planning always gets one, the beginning of the
-//! statement at worst; an error of running gets one only where what failed stands once.
+//! Invariants: an existing place is kept; a planning error always has one, if only the beginning of the statement; a
+//! run-time error gets one only if what failed occurs once in the statement.
 
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
@@ -13,13 +13,13 @@ use windrow_core::{Error, ErrorKind, Place};
 use super::dialect::DIALECT;
 use super::statement::StatementText;
 
-/// The error with a place in the submission that `statement` is part of.
+/// Adds a place in the submission that `statement` is part of.
 pub fn located(error: Error, statement: &StatementText) -> Error {
     if error.place().is_some() || !is_of_statement(error.kind()) {
         return error;
     }
     let mut tokens = vec![];
-    // What was parsed can be read; if not, what has been read will do.
+    // The statement has been parsed, so it can be tokenized; otherwise the tokens so far are used.
     let _read =
         Tokenizer::new(&DIALECT, &statement.text).tokenize_with_location_into_buf(&mut tokens);
     tokens.retain(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF));
@@ -41,7 +41,7 @@ pub fn located(error: Error, statement: &StatementText) -> Error {
     }
 }
 
-/// Whether the statement itself is what is wrong.
+/// Whether the statement itself is wrong.
 fn is_of_statement(kind: ErrorKind) -> bool {
     use ErrorKind::{Config, Data, Exists, NotFound, Sql};
     matches!(kind, Sql | NotFound | Exists | Config | Data)
@@ -64,7 +64,7 @@ fn clauses(message: &str) -> impl Iterator<Item = &str> {
     words.filter(|word| word.len() > 2 && word.chars().all(|c| c.is_ascii_uppercase()))
 }
 
-/// What failed while the statement ran, if it stands there once.
+/// The token that failed while the statement ran, if it occurs once.
 fn running<'a>(message: &str, tokens: &'a [TokenWithSpan]) -> Option<&'a TokenWithSpan> {
     let is_culprit = |token: &Token| {
         if message == "divide by zero" {
@@ -94,7 +94,7 @@ fn is(token: &TokenWithSpan, name: &str) -> bool {
     }
 }
 
-/// The place of a token in the text that the statement was part of.
+/// The place of a token in the submission.
 fn place(token: &TokenWithSpan, statement: &StatementText) -> Place {
     let at = |location: Location| {
         let (line, column) = (to_usize(location.line), to_usize(location.column));

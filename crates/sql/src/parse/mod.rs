@@ -3,15 +3,15 @@
 //! Canonical means that every window, however it was spelled, is a relation in FROM:
 //! `TableFactor::Table` with the one-part name `tumble`, `hop`, `cumulate` or `session` and the
 //! arguments `(SELECT * FROM input)` (always a subquery), then the time column as an identifier
-//! (left out: the event time of the input), then the intervals, positional or named (`size`,
+//! (absent: the event time of the input), then the intervals, positional or named (`size`,
 //! `slide`, `step`, `gap`, `offset`), then a time zone as [`ZONE`] or [`ZONE_OF_COLUMN`], for a session with keys
-//! [`PARTITION_BY`], or for one that stood in GROUP BY [`GROUPED`].
+//! [`PARTITION_BY`], or for one that was written in GROUP BY [`GROUPED`].
 //!
-//! The way of a submission: one lexing pass (places are those of the whole submission), split at
-//! `;`, the tail cut off, window clauses turned into functions, the rest parsed by sqlparser with
-//! our dialect, windows brought into canonical form.
+//! The steps: the submission is tokenized in one pass (places are those of the whole submission) and split at `;`, the
+//! tail is cut off, window clauses become functions, sqlparser parses the rest with our dialect, and windows are
+//! brought into canonical form.
 //!
-//! Invariants: text never becomes text again; deep nesting is an error, not a stack overflow.
+//! Invariants: no syntax tree becomes text again; deep nesting is an error, not a stack overflow.
 
 mod asof;
 mod buckets;
@@ -64,21 +64,20 @@ use windrow_core::{Error, Place, Result, budget};
 use self::cursor::{Cursor, place_of, unquoted};
 use self::errors::{from_engine, from_parser};
 
-/// The parser's own limit of recursion; parentheses are bounded before ([`lex`]).
+/// The parser's own recursion limit; the depth of parentheses is limited before ([`lex`]).
 const RECURSION_MAX: usize = 200;
 
-/// The stack that recursive functions find at least, in bytes. The default of the crate, 128 KiB,
-/// is less than what sqlparser uses between two of its checks when it is not optimised: its
-/// parser then overflowed the stack at some twenty levels.
+/// The least stack that recursive functions have left, in bytes. The default of the crate, 128 KiB, is less than an
+/// unoptimised sqlparser uses between two of its checks, so that it overflowed the stack at some twenty levels.
 const STACK_MIN: usize = 1 << 20;
-/// How much stack is added when less is left.
+/// The stack that is added when less is left, in bytes.
 const STACK_ADDED: usize = 8 << 20;
 
-/// Reads all statements of `sql`, which are separated by `;`.
+/// Parses all statements of `sql`, separated by `;`.
 ///
 /// # Errors
-/// The first statement that cannot be read, with its place in `sql`; no statement is returned
-/// then. What the statement that the thread works for may not hold ([`budget`]).
+/// The first statement that cannot be parsed, with its place in `sql`; no statement is returned then. Also when the
+/// statement of this thread may not hold the tokens ([`budget`]).
 pub fn parse(sql: &str) -> Result<Vec<Parsed>> {
     recursive::set_minimum_stack_size(STACK_MIN);
     recursive::set_stack_allocation_size(STACK_ADDED);
@@ -96,8 +95,8 @@ pub fn parse(sql: &str) -> Result<Vec<Parsed>> {
     Ok(statements)
 }
 
-/// Reads a definition that was accepted once, by this version or one before: clauses that are refused today mean
-/// what they meant then, which is nothing.
+/// Parses a definition that this or an earlier version has accepted: clauses that are refused today have no effect, as
+/// they had none then.
 ///
 /// # Errors
 /// As [`parse`].
@@ -105,7 +104,7 @@ pub fn parse_kept(sql: &str) -> Result<Vec<Parsed>> {
     refused::nothing(|| parse(sql))
 }
 
-/// Reads the one statement of `sql`.
+/// Parses `sql`, which must be one statement.
 ///
 /// # Errors
 /// As [`parse`]; when there is none, or more than one.
@@ -120,19 +119,19 @@ pub fn parse_one(sql: &str) -> Result<Parsed> {
     }
 }
 
-/// A parser of our dialect over `tokens`.
+/// A parser with our dialect over `tokens`.
 fn parser(tokens: &[TokenWithSpan]) -> Parser<'static> {
     Parser::new(&dialect::DIALECT)
         .with_recursion_limit(RECURSION_MAX)
         .with_tokens_with_locations(tokens.to_vec())
 }
 
-/// Reads a query with its tail; `tail` holds what was said before (`EMIT … AS`).
+/// Parses a query with its tail; `tail` holds the parts that came before it (`EMIT … AS`).
 fn query(tokens: &[TokenWithSpan], tail: Tail, end: Place) -> Result<ContinuousQuery> {
     query_in(tokens, tail, end, false)
 }
 
-/// The same; `continuous`: it is a continuous one, whether it has a tail or not.
+/// Like [`query`]; `continuous` makes it a continuous query even without a tail.
 fn query_in(
     tokens: &[TokenWithSpan],
     mut tail: Tail,
@@ -154,7 +153,7 @@ fn query_in(
     Ok(ContinuousQuery { query, tail })
 }
 
-/// The tokens with window clauses turned into functions.
+/// The tokens, with window clauses as functions.
 fn windows(tokens: &[TokenWithSpan], tail: &mut Tail, end: Place) -> Result<Vec<TokenWithSpan>> {
     lex::room_for_copy(tokens)?;
     let tokens = relation_tokens(tokens);
@@ -165,8 +164,8 @@ fn windows(tokens: &[TokenWithSpan], tail: &mut Tail, end: Place) -> Result<Vec<
     Ok(tokens)
 }
 
-/// Writes `SESSION(t PARTITION BY k, …)` as `SESSION(TABLE t PARTITION BY k, …)`, which the
-/// dialect reads; FILL likewise.
+/// Rewrites `SESSION(t PARTITION BY k, …)` as `SESSION(TABLE t PARTITION BY k, …)`, which the dialect reads; FILL
+/// likewise.
 fn relation_tokens(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
     let mut out = Vec::with_capacity(tokens.len());
     for (i, token) in tokens.iter().enumerate() {
@@ -188,7 +187,7 @@ fn relation_tokens(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
     out
 }
 
-/// Whether a table or a subquery is next, and PARTITION BY after it.
+/// Whether a table or a subquery is next, with PARTITION BY after it.
 fn partitioned(mut ahead: Cursor<'_>) -> bool {
     let read = match ahead.peek(0) {
         Token::LParen => ahead.parenthesized().is_ok(),
@@ -197,7 +196,7 @@ fn partitioned(mut ahead: Cursor<'_>) -> bool {
     read && ahead.sees(&["PARTITION", "BY"])
 }
 
-/// Reads anything that the engine underneath knows.
+/// Parses any other statement of the underlying engine.
 fn engine(tokens: &[TokenWithSpan], end: Place) -> Result<EngineStatement> {
     let mut tail = Tail::default();
     let tokens = windows(tokens, &mut tail, end)?;
@@ -242,7 +241,7 @@ fn canonicalize_engine(statement: &mut EngineStatement) -> Result<()> {
     }
 }
 
-/// Reads `INSERT INTO target [(columns)] query tail`.
+/// Parses `INSERT INTO target [(columns)] query tail`.
 fn insert(tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
     let (tokens, mut tail) = tail::cut(tokens, end)?;
     let tokens = windows(&tokens, &mut tail, end)?;
@@ -277,7 +276,7 @@ fn place_of_first(tokens: &[TokenWithSpan], end: Place) -> Place {
     tokens.first().map_or(end, |t| place_of(t.span))
 }
 
-/// Everything has to be read.
+/// Checks that the parser has consumed all tokens.
 fn nothing_left(parser: &Parser<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<()> {
     match parser.peek_token_ref() {
         token if token.token == Token::EOF => Ok(()),

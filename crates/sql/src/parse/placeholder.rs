@@ -1,6 +1,7 @@
-//! Parameters: JDBC-style clients write `?`, the engine underneath reads `$1`.
+//! Parameters: JDBC-style clients write `?`, the underlying engine reads `$1`.
 //!
-//! A `?` in a string, a comment or a quoted name is no token of its own and stays what it is, and so does one in a pattern.
+//! A `?` in a string, a comment or a quoted name is not a token of its own and is left alone, and so is one in a
+//! pattern.
 
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 use windrow_core::{Error, Result};
@@ -11,13 +12,13 @@ use super::row_pattern::opens_pattern;
 /// The most parameters of a statement.
 const PARAMETERS_MAX: usize = 10_000;
 
-/// Writes the `?` of a statement as `$1`, `$2`, … in the order in which they stand.
+/// Replaces the `?` of a statement by `$1`, `$2`, … in their order.
 ///
 /// # Errors
-/// When both forms stand in one statement, or a parameter is none of them.
+/// When a statement has both forms, or a parameter has neither.
 pub(super) fn number(tokens: &mut [TokenWithSpan]) -> Result<()> {
     let (mut marks, mut numbered) = (0_usize, false);
-    // How deep in the parentheses of a pattern.
+    // The depth in the parentheses of a pattern.
     let mut depth = 0_usize;
     for at in 0..tokens.len() {
         let (before, rest) = tokens.split_at_mut(at);
@@ -45,7 +46,7 @@ pub(super) fn number(tokens: &mut [TokenWithSpan]) -> Result<()> {
             numbered = true;
         }
         if marks > 0 && numbered {
-            return Err(Error::sql("? and $1 stand in one statement")
+            return Err(Error::sql("the statement has both ? and $1")
                 .with_place(place)
                 .with_hint("Write all parameters in one way."));
         }

@@ -1,8 +1,8 @@
-//! Window relations, spellings 1 and 2, brought into the one canonical form:
+//! Window relations, spellings 1 and 2, brought into the canonical form
 //! `name((SELECT * FROM input), [time column,] interval…)` as a [`TableFactor::Table`].
 //!
-//! The input is always a subquery, so that code that resolves the tables of a statement beforehand sees
-//! them. Session keys follow as the named argument `partition_by`, a tuple.
+//! The input is always a subquery, so that code that resolves the tables of a statement beforehand finds them. Session
+//! keys follow as the named argument `partition_by`, a tuple.
 
 use sqlparser::ast::helpers::attached_token::AttachedToken;
 use sqlparser::ast::{
@@ -20,17 +20,17 @@ use crate::diagnostics::did_you_mean;
 /// The named argument that carries the keys of a session.
 pub const PARTITION_BY: &str = "partition_by";
 
-/// The named argument of a session that stood in GROUP BY: it is one of the rows that get there. `$` cannot begin an
-/// identifier, so no text can name it without quotes.
+/// The named argument of a session that was written in GROUP BY: its rows are those that reach the GROUP BY. `$` cannot
+/// begin an identifier, so a statement cannot name it without quotes.
 pub const GROUPED: &str = "$grouped";
 
-/// The function that fills gaps between windows, and its named argument that says with what.
+/// The function that fills gaps between windows, and its named argument for the values.
 pub const FILL: &str = "fill";
 
 /// The named argument that carries the time zone of days and months.
 pub const ZONE: &str = "zone";
 
-/// The named argument of a window whose time zone is that of the type of its time column. `$` as in [`GROUPED`].
+/// The named argument of a window in the time zone of its time column's type. `$` as in [`GROUPED`].
 pub const ZONE_OF_COLUMN: &str = "$zone_of_column";
 
 /// The four window functions.
@@ -65,7 +65,7 @@ impl WindowFunction {
         Self::ALL.into_iter().find(|w| w.name().eq_ignore_ascii_case(name))
     }
 
-    /// The least and the greatest number of intervals, and how it is called.
+    /// The least and the greatest number of intervals, and the form of the call.
     fn usage(self) -> (usize, usize, &'static str) {
         match self {
             Self::Tumble => (1, 2, "TUMBLE(table, time column, size [, offset] [, time zone])"),
@@ -88,7 +88,7 @@ impl WindowFunction {
     }
 }
 
-/// The window function that a one-part, unquoted name names.
+/// The window function with this one-part, unquoted name.
 pub(super) fn window_name(name: &ObjectName) -> Option<WindowFunction> {
     plain(name).and_then(|ident| WindowFunction::named(&ident.value))
 }
@@ -101,13 +101,13 @@ pub(super) fn plain(name: &ObjectName) -> Option<&Ident> {
     }
 }
 
-/// Where a name stands.
+/// The place of a name.
 pub(super) fn name_place(name: &ObjectName) -> Option<Place> {
     let ident = name.0.first().and_then(|p| p.as_ident())?;
     (ident.span.start.line > 0).then(|| place_of(ident.span))
 }
 
-/// Adds a place that may be unknown.
+/// Adds a place, if it is known.
 pub(super) fn placed(error: Error, place: Option<Place>) -> Error {
     match place {
         Some(place) => error.with_place(place),
@@ -115,7 +115,7 @@ pub(super) fn placed(error: Error, place: Option<Place>) -> Error {
     }
 }
 
-/// Brings a table factor into canonical form where it is a window; leaves others alone.
+/// Brings a table factor that is a window into canonical form; leaves others alone.
 pub(super) fn canonical(factor: &mut TableFactor) -> Result<()> {
     if let TableFactor::TableFunction { expr: Expr::Function(function), alias } = factor
         && (window_name(&function.name).is_some() || is_fill(&function.name))
@@ -151,7 +151,7 @@ fn is_fill(name: &ObjectName) -> bool {
     plain(name).is_some_and(|ident| ident.value.eq_ignore_ascii_case(FILL))
 }
 
-/// The arguments of FILL: the relation as a subquery, the others as they are, and its keys by name.
+/// The arguments of FILL: the relation as a subquery, its keys by name, and the others unchanged.
 fn filled(args: Vec<FunctionArg>, place: Option<Place>) -> Result<Vec<FunctionArg>> {
     let mut args = args.into_iter();
     let wrong = || {
@@ -165,7 +165,7 @@ fn filled(args: Vec<FunctionArg>, place: Option<Place>) -> Result<Vec<FunctionAr
         return Err(wrong());
     };
     let mut keys = vec![];
-    // Its errors would be about a window function.
+    // The errors of `subquery` would name a window function.
     let input = subquery(WindowFunction::Session, input, &mut keys, place).map_err(|_| wrong())?;
     let mut out = vec![unnamed(input)];
     for arg in args {
@@ -197,7 +197,7 @@ fn first(name: &ObjectName) -> Ident {
     ident.cloned().unwrap_or_else(|| Ident::new(""))
 }
 
-/// What the arguments of a window are, whatever their order and names.
+/// The arguments of a window, whatever their order and names.
 #[derive(Default)]
 struct Arguments {
     input: Option<Expr>,
@@ -206,7 +206,7 @@ struct Arguments {
     intervals: Vec<FunctionArg>,
     positional: usize,
     zone: Option<Expr>,
-    /// What only our own text names.
+    /// Arguments that only our own rewriting adds.
     marks: Vec<FunctionArg>,
 }
 
@@ -225,7 +225,7 @@ fn arguments(
                 positional(window, &mut found, expr, place)?;
             }
             other => {
-                return Err(wrong(window, &format!("\"{other}\" is no argument for it"), place));
+                return Err(wrong(window, &format!("\"{other}\" is not an argument of it"), place));
             }
         }
     }
@@ -269,14 +269,14 @@ fn arguments(
     Ok(out)
 }
 
-/// Why a session has no offset.
+/// The error for a session with an offset.
 pub(super) fn no_offset(place: Option<Place>) -> Error {
     let hint =
         "A session begins with its first row, so there is nothing to shift: leave the offset out.";
     placed(Error::sql("SESSION takes a gap and no offset").with_hint(hint), place)
 }
 
-/// An argument without name.
+/// An argument without a name.
 pub(super) fn unnamed(expr: Expr) -> FunctionArg {
     FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))
 }
@@ -317,7 +317,7 @@ fn named(
                 .iter()
                 .any(|a| matches!(a, FunctionArg::Named { name, .. } if name.value == known));
             if twice {
-                return Err(wrong(window, &format!("\"{key}\" stands twice"), place));
+                return Err(wrong(window, &format!("\"{key}\" is given twice"), place));
             }
             let name = Ident { value: key, quote_style: None, span: name.span };
             let arg = FunctionArgExpr::Expr(expr);
@@ -362,13 +362,13 @@ fn positional(
     Ok(())
 }
 
-/// Why a session has no time zone.
+/// The error for a session with a time zone.
 fn no_zone(place: Option<Place>) -> Error {
     let hint = "A session begins with its first row and not with a day: leave the time zone out.";
     placed(Error::sql("SESSION takes a gap and no time zone").with_hint(hint), place)
 }
 
-/// Whether an argument is a text that can only be the name of a zone: intervals begin with a number.
+/// Whether an argument is a text that can only be the name of a time zone: intervals begin with a number.
 fn names_a_zone(expr: &Expr) -> bool {
     match expr {
         Expr::Value(value) => match &value.value {
@@ -389,7 +389,7 @@ fn set(
     place: Option<Place>,
 ) -> Result<()> {
     if slot.replace(expr).is_some() {
-        return Err(wrong(window, &format!("\"{key}\" stands twice"), place));
+        return Err(wrong(window, &format!("\"{key}\" is given twice"), place));
     }
     Ok(())
 }
@@ -504,7 +504,7 @@ fn subquery(
     Ok(Expr::Subquery(Box::new(select_star(factor))))
 }
 
-/// "TUMBLE: … ", with its usage.
+/// The error for wrong arguments, with the usage of the function.
 pub(super) fn wrong(window: WindowFunction, what: &str, place: Option<Place>) -> Error {
     let (.., usage) = window.usage();
     let error = Error::sql(format!("the arguments of {} are wrong: {what}", window.title()));

@@ -1,4 +1,4 @@
-//! MATCH_RECOGNIZE, brought into what the parser underneath reads of it: over the tokens, since it knows neither reluctant
+//! MATCH_RECOGNIZE, rewritten as what the underlying parser reads: over the tokens, since it has neither reluctant
 //! quantifiers nor WITHIN, SUBSET, `SKIP TO x`, FINAL and RUNNING.
 //!
 //! ```text
@@ -6,33 +6,33 @@
 //! PATTERN ("$") DEFINE "$pattern" AS "$choice"("$sequence"(a, "$repeat"(b, 1, NULL, FALSE)), "$repeat"(c, 2, 2, TRUE)),
 //!                      "$skip" AS "$last"(b), "$within" AS INTERVAL '1' HOUR, "$subset" AS "$subset"(u, a, b), b AS …
 //! ```
-//! and `FINAL f(…)` as `"$final"(f(…))`. Tokens keep their places. `$` cannot begin an identifier, so no text can name these
-//! without quotes.
+//! and `FINAL f(…)` as `"$final"(f(…))`. Tokens keep their places. `$` cannot begin an identifier, so a statement
+//! cannot name these without quotes.
 
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 use windrow_core::{Error, Result};
 
 use super::cursor::{Cursor, is_word, place_of, span_of, unquoted};
 
-/// The function that stands for a subquery.
+/// The function around a subquery.
 pub(crate) const ROWS: &str = "$rows";
-/// The variable that stands for the pattern as an expression.
+/// The variable for the pattern, as an expression.
 pub(crate) const PATTERN: &str = "$pattern";
-/// … for where the search goes on.
+/// … for where the search continues after a match.
 pub(crate) const SKIP: &str = "$skip";
-/// … for the time within which a match is.
+/// … for the greatest duration of a match.
 pub(crate) const WITHIN: &str = "$within";
 /// … for each union of variables.
 pub(crate) const SUBSET: &str = "$subset";
-/// One part after the other.
+/// The parts one after another.
 pub(crate) const SEQUENCE: &str = "$sequence";
-/// One of the parts.
+/// One of the alternatives.
 pub(crate) const CHOICE: &str = "$choice";
 /// The parts in any order.
 pub(crate) const PERMUTE: &str = "$permute";
-/// A part, the least and the greatest number of times, and whether as many as possible.
+/// A part, its least and greatest number of repetitions, and whether it is greedy.
 pub(crate) const REPEAT: &str = "$repeat";
-/// A part whose rows ALL ROWS PER MATCH leaves out.
+/// A part that ALL ROWS PER MATCH excludes.
 pub(crate) const HIDDEN: &str = "$hidden";
 /// The targets of AFTER MATCH SKIP.
 pub(crate) const PAST_LAST_ROW: &str = "$past_last_row";
@@ -48,7 +48,7 @@ pub(crate) const FINAL: &str = "$final";
 pub(crate) const RUNNING: &str = "$running";
 
 const PATTERN_USAGE: &str = "Write PATTERN (a b+ c?): names of variables, one after the other or with | between them, and *, +, ?, \
-     {n,m} behind them, with another ? as few as possible.";
+     {n,m} after them, with another ? for as few rows as possible.";
 
 /// Rewrites the tokens of a statement.
 ///
@@ -61,8 +61,8 @@ pub(super) fn tokens(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     rewritten(&subqueries(tokens))
 }
 
-/// Writes `(SELECT …) AS t MATCH_RECOGNIZE (…)` as `"$rows"((SELECT …)) AS t MATCH_RECOGNIZE (…)`, since the parser underneath
-/// reads the clause behind names only.
+/// Rewrites `(SELECT …) AS t MATCH_RECOGNIZE (…)` as `"$rows"((SELECT …)) AS t MATCH_RECOGNIZE (…)`, since the
+/// underlying parser accepts the clause only after names.
 fn subqueries(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut at = 0;
     while at < tokens.len() {
@@ -80,7 +80,7 @@ fn subqueries(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     tokens
 }
 
-/// Where the subquery stands that is last, under a name or not: its parentheses.
+/// The indexes of the parentheses of a subquery that comes last, with or without an alias.
 fn subquery(before: &[TokenWithSpan]) -> Option<(usize, usize)> {
     let at = |i: usize| before.get(i).map(|token| &token.token);
     let is_word_at = |i: usize| matches!(at(i), Some(Token::Word(_)));
@@ -106,7 +106,7 @@ fn selects(token: Option<&Token>) -> bool {
     token.is_some_and(|token| is_word(token, "SELECT") || is_word(token, "WITH"))
 }
 
-/// Where the parenthesis opens that closes at `close`.
+/// The index of the parenthesis that closes at `close`.
 fn opening(tokens: &[TokenWithSpan], close: usize) -> Option<usize> {
     let mut depth = 0_usize;
     for at in (0..=close).rev() {
@@ -143,10 +143,10 @@ fn rewritten(tokens: &[TokenWithSpan]) -> Result<Vec<TokenWithSpan>> {
     Ok(out)
 }
 
-/// What is added to DEFINE.
+/// Items that are added to DEFINE.
 type Definitions = Vec<Vec<TokenWithSpan>>;
 
-/// Rewrites what is between the parentheses.
+/// Rewrites the contents of the parentheses.
 fn clauses(mut cursor: Cursor<'_>, out: &mut Vec<TokenWithSpan>) -> Result<()> {
     let mut definitions: Definitions = vec![];
     let (mut patterned, mut defined) = (false, false);
@@ -288,7 +288,7 @@ fn subsets(cursor: &mut Cursor<'_>, definitions: &mut Definitions) -> Result<()>
     }
 }
 
-/// The pattern in parentheses.
+/// The pattern inside the parentheses.
 fn pattern(cursor: &mut Cursor<'_>) -> Result<Vec<TokenWithSpan>> {
     let span = span_of(cursor.place());
     let mut inner = cursor.parenthesized()?;
@@ -378,9 +378,11 @@ fn quantifier(cursor: &mut Cursor<'_>) -> Result<Option<(u32, Option<u32>)>> {
             }
             let least = least.unwrap_or(0);
             if most == Some(0) || most.is_some_and(|most| most < least) {
-                return Err(Error::sql("a quantifier is at least 1, and its bounds ascend")
-                    .with_place(place)
-                    .with_hint(PATTERN_USAGE));
+                return Err(Error::sql(
+                    "a quantifier must be at least 1, and its bounds must ascend",
+                )
+                .with_place(place)
+                .with_hint(PATTERN_USAGE));
             }
             (least, most)
         }
@@ -412,7 +414,7 @@ fn primary(cursor: &mut Cursor<'_>, span: Span) -> Result<Vec<TokenWithSpan>> {
             Err(Error::sql(format!("the anchor {sign} is not part of this version"))
                 .with_place(cursor.place())
                 .with_hint(format!(
-                    "A stream has no {what} that a match could be held to; test for it in DEFINE, such as PREV(ts) IS NULL for the first row."
+                    "A stream has no {what} that a match could be anchored to; test for it in DEFINE, such as PREV(ts) IS NULL for the first row."
                 )))
         }
         Token::Word(_) if cursor.sees(&["PERMUTE"]) && *cursor.peek(1) == Token::LParen => {
@@ -468,7 +470,7 @@ fn call(name: &str, span: Span, arguments: Vec<Vec<TokenWithSpan>>) -> Vec<Token
     tokens
 }
 
-/// Whether the parenthesis that is next opens a pattern, in which `?` and `$` are no parameters.
+/// Whether the parenthesis that is next opens a pattern, in which `?` and `$` are not parameters.
 pub(super) fn opens_pattern(before: &[TokenWithSpan]) -> bool {
     let last = before.last().is_some_and(|token| is_word(&token.token, "PATTERN"));
     last && before.iter().any(|token| is_word(&token.token, "MATCH_RECOGNIZE"))

@@ -1,5 +1,5 @@
-//! What each piece of a text is, for those who colour it or complete it. Works on text that is
-//! still being typed: an open string or comment is one.
+//! The pieces of a text, for highlighting and completion. Works on text that is still being typed: an open string or
+//! comment is a piece.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use sqlparser::tokenizer::{Token, Tokenizer, Whitespace};
 use super::dialect::DIALECT;
 use super::lex::Positions;
 
-/// What a piece of text is.
+/// The kind of a piece of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece {
     /// A word without quotes: a keyword or a name.
@@ -28,18 +28,18 @@ pub enum Piece {
 /// A piece of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
-    /// What it is.
+    /// Its kind.
     pub piece: Piece,
-    /// Its bytes.
+    /// Its range in bytes.
     pub bytes: Range<usize>,
-    /// Its end has not been typed.
+    /// Whether its end has not been typed yet.
     pub open: bool,
 }
 
-/// The pieces of `sql`, in order; white space is in none.
+/// The pieces of `sql`, in order, without white space.
 pub fn spans(sql: &str) -> Vec<Span> {
     let mut tokens = vec![];
-    // What cannot be read is the open rest.
+    // What cannot be tokenized is the open rest.
     let read = Tokenizer::new(&DIALECT, sql).tokenize_with_location_into_buf(&mut tokens).is_ok();
     let mut positions = Positions::new(sql);
     let mut spans = vec![];

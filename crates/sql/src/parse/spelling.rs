@@ -1,10 +1,10 @@
-//! Other ways to write a query, brought into the one that the planner knows.
+//! Rewrites other spellings of a query as the one that the planner reads.
 //!
 //! Over the tokens: `FROM t WHERE …` without SELECT, `AS NOT MATERIALIZED (…)`. Over the tree:
 //! `FETCH FIRST n ROWS ONLY`, `FROM t`, named windows (also in ORDER BY and QUALIFY, and
 //! `OVER (w ORDER BY …)`), and columns of a SELECT that would have the same name.
 //!
-//! Invariant: what comes out means the same and has no named windows.
+//! Invariant: the result means the same and has no named windows.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -23,10 +23,10 @@ use super::{foreign, lateral};
 /// Rewrites the tokens of a statement.
 ///
 /// # Errors
-/// `AS MATERIALIZED`, which nothing here would keep.
+/// `AS MATERIALIZED`, which would have no effect.
 pub(super) fn tokens(tokens: &[TokenWithSpan]) -> Result<Vec<TokenWithSpan>> {
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
-    // Elsewhere a word behind AS is a name.
+    // Elsewhere a word after AS is a name.
     let creates = tokens.first().is_some_and(|t| is_word(&t.token, "CREATE"));
     let mut at = 0;
     while let Some(token) = tokens.get(at) {
@@ -48,7 +48,7 @@ pub(super) fn tokens(tokens: &[TokenWithSpan]) -> Result<Vec<TokenWithSpan>> {
                     ));
             }
         }
-        // `TABLE t` is a query, `TABLE(…)` and `CREATE TABLE` are not, nor is the `TABLE t` of a window function.
+        // `TABLE t` is a query; `TABLE(…)`, `CREATE TABLE` and the `TABLE t` of a window function are not.
         let begins = begins_query(follows, creates) && follows.is_none_or(|t| *t != Token::LParen);
         if sees(0, "TABLE") && begins && !opens(1) {
             let words = [Token::make_keyword("SELECT"), Token::Mul, Token::make_keyword("FROM")];
@@ -68,7 +68,7 @@ pub(super) fn tokens(tokens: &[TokenWithSpan]) -> Result<Vec<TokenWithSpan>> {
     Ok(out)
 }
 
-/// Whether a query may begin after this token, where a FROM could not belong to something else.
+/// Whether a query may begin after this token, so that a FROM cannot belong to anything else.
 fn begins_query(before: Option<&Token>, creates: bool) -> bool {
     let words = ["UNION", "ALL", "EXCEPT", "INTERSECT"];
     before.is_none_or(|t| {
@@ -76,7 +76,7 @@ fn begins_query(before: Option<&Token>, creates: bool) -> bool {
     })
 }
 
-/// Whether the query that begins with this FROM says SELECT itself.
+/// Whether the query that begins with this FROM has a SELECT itself.
 fn selects(tokens: &[TokenWithSpan]) -> bool {
     let mut depth = 0_usize;
     for token in tokens {
@@ -99,7 +99,7 @@ fn selects(tokens: &[TokenWithSpan]) -> bool {
 /// Rewrites all queries in `tree`.
 ///
 /// # Errors
-/// A window that is not there, or defined twice, or built upon wrongly.
+/// A window that is not defined, defined twice, or cannot be extended as written.
 pub(super) fn tree<T: VisitMut>(tree: &mut T) -> Result<()> {
     match tree.visit(&mut Walk) {
         ControlFlow::Continue(()) => Ok(()),
@@ -141,7 +141,7 @@ impl VisitorMut for Walk {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
-        // Whether there is a row needs no column: EXISTS (SELECT FROM t).
+        // Whether there are rows does not depend on columns: EXISTS (SELECT FROM t).
         if let Expr::Exists { subquery, .. } = expr
             && let SetExpr::Select(select) = subquery.body.as_mut()
             && select.projection.is_empty()
@@ -153,7 +153,7 @@ impl VisitorMut for Walk {
     }
 }
 
-/// Writes `ORDER BY ALL` as the numbers of the columns. With a wildcard, the engine does it.
+/// Rewrites `ORDER BY ALL` as the ordinals of the columns. With a wildcard, the engine does it.
 fn order_by_all(select: &Select, order_by: Option<&mut OrderBy>) {
     let Some(order_by) = order_by else { return };
     let OrderByKind::All(options) = &order_by.kind else { return };
@@ -178,7 +178,7 @@ fn flow(result: Result<()>) -> ControlFlow<Box<Error>> {
     }
 }
 
-/// `FETCH FIRST n ROWS ONLY` is `LIMIT n`. Its other forms stay, and are refused later.
+/// Rewrites `FETCH FIRST n ROWS ONLY` as `LIMIT n`. Its other forms are refused later.
 fn fetch(query: &mut Query) {
     let Some(Fetch { with_ties: false, percent: false, quantity }) = &query.fetch else { return };
     let one = || Expr::value(Value::Number("1".to_owned(), false));
@@ -194,7 +194,7 @@ fn fetch(query: &mut Query) {
     query.fetch = None;
 }
 
-/// Puts the definitions of named windows where they are used.
+/// Replaces the names of windows by their definitions.
 fn windows(select: &mut Select, order_by: Option<&mut OrderBy>) -> Result<()> {
     if select.named_window.is_empty() {
         return Ok(());
@@ -246,19 +246,19 @@ fn named(known: &[(Ident, WindowSpec)], name: &Ident) -> Result<WindowSpec> {
     lookup(known, name).cloned().ok_or_else(|| no_window(name))
 }
 
-/// The error of a window that is defined nowhere.
+/// The error for a window that is not defined.
 pub(super) fn no_window(name: &Ident) -> Error {
     Error::sql(format!("there is no window \"{}\"", name.value))
         .with_place(place_of(name.span))
-        .with_hint(format!("Define it behind FROM: WINDOW {} AS (PARTITION BY …).", name.value))
+        .with_hint(format!("Define it after FROM: WINDOW {} AS (PARTITION BY …).", name.value))
 }
 
-/// A definition that builds upon another: `w AS (v ORDER BY …)`.
+/// A definition that extends another: `w AS (v ORDER BY …)`.
 fn built(known: &[(Ident, WindowSpec)], mut spec: WindowSpec) -> Result<WindowSpec> {
     let Some(name) = spec.window_name.take() else { return Ok(spec) };
     let base = named(known, &name)?;
     let wrong = |what: &str| {
-        Error::sql(format!("window \"{}\" cannot be built upon: {what}", name.value))
+        Error::sql(format!("window \"{}\" cannot be extended: {what}", name.value))
             .with_place(place_of(name.span))
             .with_hint("Write the whole window out: OVER (PARTITION BY … ORDER BY …).")
     };
@@ -277,7 +277,7 @@ fn built(known: &[(Ident, WindowSpec)], mut spec: WindowSpec) -> Result<WindowSp
     Ok(WindowSpec { partition_by: base.partition_by, ..spec })
 }
 
-/// Puts definitions in place of names; not in subqueries, which have windows of their own.
+/// Replaces names by definitions; not in subqueries, which have windows of their own.
 struct Resolve {
     known: Vec<(Ident, WindowSpec)>,
     nested: usize,
@@ -310,8 +310,8 @@ impl VisitorMut for Resolve {
     }
 }
 
-/// Gives columns of a SELECT that would have the name of one before them `_1`, `_2`, … at its end.
-/// The planner knows columns by their names; columns of two relations it can tell apart.
+/// Appends `_1`, `_2`, … to columns of a SELECT that would have the name of an earlier one. The planner identifies
+/// columns by name; it can distinguish columns of two relations.
 fn name_apart(projection: &mut [SelectItem]) {
     let everything = projection.iter().any(|item| match item {
         SelectItem::Wildcard(options) => {
@@ -319,7 +319,7 @@ fn name_apart(projection: &mut [SelectItem]) {
         }
         _ => false,
     });
-    // By name, so that many columns do not take the square of their number.
+    // By name, so that the work for many columns does not grow with the square of their number.
     let mut taken: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut counted: BTreeMap<String, usize> = BTreeMap::new();
     for item in projection.iter_mut() {
@@ -333,7 +333,7 @@ fn name_apart(projection: &mut [SelectItem]) {
         if !twice {
             others.push(key);
             if let SelectItem::UnnamedExpr(expr @ Expr::Subquery(_)) = item {
-                // The planner calls them all the same.
+                // The planner gives all of them the same name.
                 let alias = Ident::with_quote('"', name);
                 *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
             }
@@ -360,7 +360,7 @@ fn name_apart(projection: &mut [SelectItem]) {
     }
 }
 
-/// What a column is known by, and its name.
+/// The key that identifies a column, and its name.
 fn named_as(item: &SelectItem) -> Option<(String, String)> {
     match item {
         SelectItem::ExprWithAlias { alias, .. } => Some((folded(alias), folded(alias))),
@@ -369,7 +369,7 @@ fn named_as(item: &SelectItem) -> Option<(String, String)> {
             let key: Vec<String> = names.iter().map(folded).collect();
             Some((key.join("."), key.last()?.clone()))
         }
-        // As in PostgreSQL, its column's.
+        // As in PostgreSQL, the name of its column.
         SelectItem::UnnamedExpr(Expr::Subquery(query)) => {
             let name = match query.body.as_ref() {
                 SetExpr::Select(select) => select.projection.first().and_then(named_as),
@@ -394,7 +394,7 @@ fn named_as(item: &SelectItem) -> Option<(String, String)> {
     }
 }
 
-/// Whether two columns would have one name: `k` may be `a.k`, `a.k` is not `b.k`.
+/// Whether two columns would have the same name: `k` may be `a.k`, `a.k` is not `b.k`.
 fn clash(a: &str, b: &str) -> bool {
     let ends = |long: &str, short: &str| {
         !short.contains('.') && long.strip_suffix(short).is_some_and(|l| l.ends_with('.'))

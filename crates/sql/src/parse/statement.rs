@@ -1,4 +1,4 @@
-//! What a statement says, once read. Queries in it are canonical: see [`super`].
+//! The statements that parsing returns. Queries in them are canonical: see [`super`].
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::tail::Tail;
 /// One statement of a submission.
 #[derive(Debug, Clone)]
 pub struct Parsed {
-    /// What it says.
+    /// The parsed statement.
     pub statement: Statement,
     /// Its own text, as written, without the `;`.
     pub text: String,
@@ -32,7 +32,7 @@ pub struct StatementText {
 }
 
 impl Parsed {
-    /// Its text, with where that begins.
+    /// Its text and where that begins.
     pub fn source(&self) -> StatementText {
         let Self { text, first_line, first_column, .. } = self;
         let (first_line, first_column) = (*first_line, *first_column);
@@ -40,7 +40,7 @@ impl Parsed {
     }
 }
 
-/// What a statement says.
+/// A parsed statement.
 #[derive(Debug, Clone)]
 pub enum Statement {
     /// `CREATE STREAM`, and its synonyms.
@@ -64,14 +64,14 @@ pub enum Statement {
         view: ObjectName,
         /// Until its watermark has passed this timestamp; `None`: until its inputs are consumed.
         until: Option<Expr>,
-        /// Give up after so long.
+        /// Fail after this time.
         timeout: Option<Duration>,
     },
     /// `VERIFY VIEW view [FROM TIMESTAMP '…'] [TO TIMESTAMP '…']`.
     Verify(Box<Verify>),
     /// `EXPLAIN [ANALYZE] [VERBOSE] statement` or `EXPLAIN WHY NOT view`.
     Explain(Explain),
-    /// `SHOW …` of a kind that Windrow keeps.
+    /// `SHOW …` for a kind of object that Windrow has.
     Show(ShowKind),
     /// `SHOW FUNCTIONS [LIKE pattern]`.
     ShowFunctions(Option<String>),
@@ -89,7 +89,7 @@ pub enum Statement {
     Drop(Drop),
     /// `SET name = value`.
     Set(Set),
-    /// Everything else, as the engine underneath reads it (windows in it are canonical too).
+    /// Any other statement, as the underlying engine parses it; windows in it are canonical too.
     DataFusion(Box<EngineStatement>),
 }
 
@@ -98,15 +98,15 @@ pub enum Statement {
 pub struct CreateStream {
     /// Replaces a stream of that name.
     pub or_replace: bool,
-    /// Does nothing where one exists.
+    /// Does nothing if the name exists.
     pub if_not_exists: bool,
     /// Its name.
     pub name: ObjectName,
-    /// The columns as declared, generated ones with their expression. Empty: left to the data.
+    /// The columns as declared, generated ones with their expression. Empty: inferred from the data.
     pub columns: Vec<ColumnDef>,
     /// The declared event time.
     pub watermark: Option<WatermarkClause>,
-    /// `WITH (…)`, in order; no key twice.
+    /// `WITH (…)`, in order; no key occurs twice.
     pub options: Vec<OptionItem>,
 }
 
@@ -117,7 +117,7 @@ pub struct WatermarkClause {
     pub column: Ident,
     /// The promise, such as `ts - INTERVAL '5 seconds'`; `None`: the column itself, no delay.
     pub expr: Option<Expr>,
-    /// Where it stands.
+    /// The place of the clause.
     pub place: Place,
 }
 
@@ -128,7 +128,7 @@ pub struct OptionItem {
     pub key: String,
     /// The value as text, quotes removed.
     pub value: String,
-    /// Where key and value stand.
+    /// The place of key and value.
     pub place: Place,
 }
 
@@ -137,36 +137,36 @@ pub struct OptionItem {
 pub struct CreateView {
     /// Replaces a view of that name.
     pub or_replace: bool,
-    /// Does nothing where one exists.
+    /// Does nothing if the name exists.
     pub if_not_exists: bool,
-    /// Runs and keeps its results; otherwise only a name for a query.
+    /// Whether it runs and keeps its results; otherwise it is only a name for a query.
     pub materialized: bool,
     /// Its name.
     pub name: ObjectName,
-    /// New names for the columns; empty: the query's.
+    /// New names for the columns; empty: those of the query.
     pub columns: Vec<Ident>,
-    /// `WITH (…)`, in order; no key twice.
+    /// `WITH (…)`, in order; no key occurs twice.
     pub options: Vec<OptionItem>,
-    /// What it computes.
+    /// The query.
     pub query: ContinuousQuery,
 }
 
 /// `COPY name [(columns)] FROM 'file' [(options)]`.
 #[derive(Debug, Clone)]
 pub struct CopyFrom {
-    /// Where rows go.
+    /// The object that rows are inserted into.
     pub target: ObjectName,
     /// The columns that the file's columns fill, in order; empty: those of the same names.
     pub columns: Vec<Ident>,
     /// The file, or the files.
     pub path: String,
-    /// Where that stands.
+    /// The place of the path.
     pub place: Place,
-    /// How it is to be read, as options of a stream of files.
+    /// How it is read, as options of a stream of files.
     pub options: Vec<OptionItem>,
 }
 
-/// `COPY … TO STDOUT`: a query whose rows are written as they are, whatever rows are written as otherwise.
+/// `COPY … TO STDOUT`: a query whose rows are written in this format, whatever the format of other output.
 #[derive(Debug, Clone)]
 pub struct CopyOut {
     /// The query; it has no tail.
@@ -175,7 +175,7 @@ pub struct CopyOut {
     pub format: OutFormat,
 }
 
-/// How rows are written to stdout.
+/// The format of rows on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutFormat {
     /// Comma-separated values with a header.
@@ -184,31 +184,31 @@ pub enum OutFormat {
     Json,
 }
 
-/// A query and how it emits.
+/// A query and its tail.
 #[derive(Debug, Clone)]
 pub struct ContinuousQuery {
     /// The query; every window in it is canonical.
     pub query: Box<Query>,
-    /// What stood after it.
+    /// How it emits, and what happens to late rows.
     pub tail: Tail,
 }
 
 /// `INSERT INTO target [(columns)] query`.
 #[derive(Debug, Clone)]
 pub struct Insert {
-    /// Where rows go.
+    /// The object that rows are inserted into.
     pub target: ObjectName,
     /// The columns that the query's columns fill; empty: all, in order.
     pub columns: Vec<Ident>,
-    /// Where rows come from.
+    /// The query that returns the rows.
     pub query: ContinuousQuery,
     /// The statement as parsed, without its query.
     pub(super) rest: ast::Insert,
 }
 
 impl Insert {
-    /// The same statement for the engine underneath (for a target that is its table). The tail,
-    /// which it does not know, is left out.
+    /// The same statement for the underlying engine, for a target that is one of its tables. The tail, which it does
+    /// not have, is left out.
     pub fn into_datafusion(self) -> EngineStatement {
         let mut insert = self.rest;
         let mut query = self.query.query;
@@ -220,8 +220,8 @@ impl Insert {
     }
 }
 
-/// The planner casts each value of VALUES to the type of its column, and a cast that stands there already is the
-/// same to it. Twice, it can be told from one that nobody has written (`plan/exact/assignment`).
+/// Doubles an explicit cast. The planner casts each value of VALUES to the type of its column, unless it has that cast
+/// already; doubled, an explicit cast can be distinguished from an added one (`plan/exact/assignment`).
 fn keep_cast(value: &mut Expr) {
     let mut inner = &*value;
     while let Expr::Nested(nested) = inner {
@@ -241,31 +241,31 @@ fn keep_cast(value: &mut Expr) {
 /// `VERIFY VIEW view [FROM TIMESTAMP '…'] [TO TIMESTAMP '…']`.
 #[derive(Debug, Clone)]
 pub struct Verify {
-    /// The materialized view to compute again.
+    /// The materialized view to verify.
     pub view: ObjectName,
-    /// Only rows at this event time or after.
+    /// Only rows with this event time or later.
     pub from: Option<Expr>,
     /// Only rows before this event time.
     pub to: Option<Expr>,
-    /// Where the range stands.
+    /// The place of the range.
     pub place: Place,
 }
 
 /// `EXPLAIN`.
 #[derive(Debug, Clone)]
 pub struct Explain {
-    /// Runs the statement and tells what happened.
+    /// Whether to run the statement and report what happened.
     pub analyze: bool,
-    /// Tells more.
+    /// Whether to report details.
     pub verbose: bool,
-    /// What is asked.
+    /// The subject.
     pub what: Explained,
 }
 
-/// What `EXPLAIN` is asked about.
+/// The subject of `EXPLAIN`.
 #[derive(Debug, Clone)]
 pub enum Explained {
-    /// How a statement runs.
+    /// How a statement is executed.
     Statement(Box<Statement>),
     /// `EXPLAIN WHY NOT view`: what the view is waiting for.
     WhyNot(ObjectName),
@@ -299,17 +299,17 @@ pub enum ShowKind {
 /// `DROP`.
 #[derive(Debug, Clone)]
 pub struct Drop {
-    /// What kind of object.
+    /// The kind of object.
     pub kind: DropKind,
-    /// Which ones.
+    /// The names of the objects.
     pub names: Vec<ObjectName>,
-    /// Says nothing where there is none.
+    /// Whether names that do not exist are ignored.
     pub if_exists: bool,
-    /// Drops what depends on them too.
+    /// Whether to drop the objects that depend on them too.
     pub cascade: bool,
 }
 
-/// What `DROP` removes.
+/// The kinds of objects that `DROP` removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DropKind {
     /// `STREAM` or `SOURCE`.
@@ -331,6 +331,6 @@ pub struct Set {
     pub name: String,
     /// The value as text, quotes removed.
     pub value: String,
-    /// Where the value stands.
+    /// The place of the value.
     pub place: Place,
 }

@@ -1,8 +1,8 @@
 //! The tail of a continuous query: how it emits and what happens to late rows.
 //!
-//! It is cut off the tokens before the query is parsed, because `FROM t EMIT CHANGES` would
-//! otherwise read `EMIT` as an alias. Only words outside all parentheses count, and only where an
-//! expression or a relation has just ended, so `emit` stays usable as a name.
+//! It is cut off the tokens before the query is parsed, because the parser would otherwise read the `EMIT` of
+//! `FROM t EMIT CHANGES` as an alias. Only words outside all parentheses count, and only where an expression or a
+//! relation has just ended, so that `emit` can still be a name.
 
 use std::borrow::Cow;
 
@@ -15,25 +15,25 @@ use super::cursor::{Cursor, is_word, spanning};
 use super::interval::{Interval, interval};
 use super::lex::room_for_copy;
 
-/// How and how late a continuous query emits. All absent: a bounded query, or the defaults.
+/// When a continuous query emits, and what it does with late rows. All absent: a bounded query, or the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tail {
-    /// When results come.
+    /// When results are emitted.
     pub emit: Option<Emit>,
-    /// How long after its close a window still takes rows.
+    /// How long after its end a window still accepts rows.
     pub lateness: Option<Interval>,
     /// The table for rows that come later than that.
     pub late_data_to: Option<ObjectName>,
     /// How long a window waits before it closes.
     pub delay: Option<Interval>,
-    /// Silence of the wall clock after which windows close anyway.
+    /// How long, by the wall clock, no rows may arrive before windows close anyway.
     pub timeout: Option<Interval>,
-    /// Where the tail stands; `None` when there is none.
+    /// The place of the tail; `None` without one.
     pub place: Option<Place>,
 }
 
 impl Tail {
-    /// Whether nothing was said.
+    /// Whether there is no tail.
     pub fn is_empty(&self) -> bool {
         self.emit.is_none()
             && self.lateness.is_none()
@@ -43,7 +43,7 @@ impl Tail {
     }
 }
 
-/// When results come.
+/// When results are emitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Emit {
     /// Once, when the window closes: `ON WINDOW CLOSE`, `FINAL`, `AFTER WINDOW CLOSE`,
@@ -56,7 +56,7 @@ pub enum Emit {
         /// `WITH BATCH interval`.
         batch: Option<Interval>,
     },
-    /// The state so far, every so often: `EVERY`, `PERIODIC`.
+    /// The state so far, at an interval: `EVERY`, `PERIODIC`.
     Every(Interval),
 }
 
@@ -64,8 +64,8 @@ pub enum Emit {
 pub(super) const EMIT_FORMS: &str = "EMIT takes ON WINDOW CLOSE (or FINAL), CHANGES, ON UPDATE, \
      or EVERY <interval>.";
 
-/// Splits the tokens of a statement into what comes before the tail, and the tail. A LIMIT behind the tail, as ksqlDB
-/// has it, is one before it.
+/// Splits the tokens of a statement into those before the tail, and the tail. A LIMIT after the tail, as in ksqlDB, is
+/// moved before it.
 pub(super) fn cut(
     tokens: &[TokenWithSpan],
     end: Place,
@@ -82,19 +82,19 @@ pub(super) fn cut(
         if !item(&mut cursor, &mut tail)? {
             return Err(cursor
                 .expected("the end of the statement or another part of the tail")
-                .with_hint("EMIT and lateness stand last, before or after LIMIT."));
+                .with_hint("EMIT and lateness come last, before or after LIMIT."));
         }
     }
     Ok((before.into(), tail))
 }
 
-/// Reads the items that stand here, such as between the name of a view and `AS`.
+/// Reads the items that are next, such as those between the name of a view and `AS`.
 pub(super) fn items(cursor: &mut Cursor<'_>, tail: &mut Tail) -> Result<()> {
     while begins(cursor.rest()) && item(cursor, tail)? {}
     Ok(())
 }
 
-/// Puts together what stood before `AS` and what stood at the end.
+/// Merges the items before `AS` with those at the end.
 pub(super) fn merge(into: &mut Tail, other: Tail) -> Result<()> {
     let place = other.place;
     let at = place.unwrap_or(Place::at(1, 1));
@@ -107,13 +107,13 @@ pub(super) fn merge(into: &mut Tail, other: Tail) -> Result<()> {
     Ok(())
 }
 
-/// Fills a slot that may be filled once.
+/// Sets a slot that may be set once.
 pub(super) fn once<T>(slot: &mut Option<T>, value: Option<T>, what: &str, at: Place) -> Result<()> {
     if value.is_none() {
         return Ok(());
     }
     if slot.is_some() {
-        return Err(Error::sql(format!("{what} stands twice"))
+        return Err(Error::sql(format!("{what} is given twice"))
             .with_place(at)
             .with_hint("Each part of the tail may be given once; remove one."));
     }
@@ -152,8 +152,8 @@ fn begins(tokens: &[TokenWithSpan]) -> bool {
         || word(0, "LATE") && word(1, "DATA") && word(2, "TO")
 }
 
-/// Whether an expression, a relation or a name can end with this token: where `emit` after it is
-/// not itself a column.
+/// Whether an expression, a relation or a name can end with this token, so that `emit` after it is not itself a
+/// column.
 fn ends_something(token: &Token) -> bool {
     match token {
         Token::Word(w) if w.quote_style.is_none() => !matches!(

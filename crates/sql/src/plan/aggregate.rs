@@ -1,4 +1,4 @@
-//! From an aggregate over windows to a window operator that keeps partial aggregates.
+//! Turns an aggregate over windows into a window operator that keeps partial aggregates.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::hoist::{Hoisted, Rewritten, hoist};
 use super::lineage;
 use super::shape::refused;
 
-/// Name of the time column in prepared batches.
+/// The name of the time column in prepared batches.
 pub(crate) const TIME: &str = "time";
 
 /// The columns of a prepared batch: the time, then each expression once.
@@ -31,11 +31,11 @@ impl Prepared {
         Self { exprs: vec![Expr::Column(time)] }
     }
 
-    /// The index of the column that holds `expr`.
+    /// The index of the column for `expr`, which is added if it is new.
     pub(crate) fn add(&mut self, expr: Expr) -> usize {
         let expr = expr.unalias();
         let found = self.exprs.iter().position(|known| *known == expr);
-        // Two calls of random() are two values.
+        // Two calls of random() return two values.
         if let Some(index) = found.filter(|_| !expr.is_volatile()) {
             return index;
         }
@@ -43,7 +43,7 @@ impl Prepared {
         self.exprs.len() - 1
     }
 
-    /// The columns that hold `keys`, each once.
+    /// The indexes of the columns for `keys`, each key once.
     pub(crate) fn add_keys(&mut self, keys: &[Expr]) -> Vec<usize> {
         let mut columns: Vec<usize> = keys.iter().map(|key| self.add(key.clone())).collect();
         columns.sort_unstable();
@@ -66,23 +66,23 @@ impl Prepared {
 /// An aggregate as a window operator.
 #[derive(Debug)]
 pub(crate) struct WindowAggregate {
-    /// The plan under the window, and its conditions on windows.
+    /// The plan below the window, and its conditions on windows.
     pub(crate) hoisted: Hoisted,
-    /// What the operator reads; gives the time, the keys, the arguments, the filters.
+    /// The plan that prepares the operator's input; its columns are the time, the keys, the arguments, the filters.
     pub(crate) prepare: LogicalPlan,
     /// The columns of `prepare` that separate sessions.
     pub(crate) session_keys: Vec<usize>,
-    /// What the operator does.
+    /// Whether the operator aggregates or keeps rows.
     pub(crate) mode: Mode,
     /// The aggregate's columns in terms of the operator's output and of bounds.
     pub(crate) outputs: Vec<Expr>,
-    /// The aggregate calls in words, for comparing operators.
+    /// The aggregate calls as text, for comparing operators.
     pub(crate) calls: String,
 }
 
-/// Makes a window operator of an aggregate that has windowed rows below; `None` when the rows
-/// themselves must be kept: an order inside of an aggregate, bounds mixed into its expressions,
-/// functions without state that merges, or groups that are not one per session.
+/// Makes a window operator of an aggregate over windowed rows; `None` when the rows themselves must be kept: for an
+/// ORDER BY inside of an aggregate, bounds mixed into its expressions, functions without a state that can be merged, or
+/// groups that are not one per session.
 ///
 /// # Errors
 /// When DataFusion cannot build an expression.
@@ -155,7 +155,7 @@ pub(crate) fn window_aggregate(
     Ok(Some(WindowAggregate { hoisted, prepare, session_keys, mode, outputs, calls }))
 }
 
-/// What is kept of windows in words, for comparing operators: with what separates sessions.
+/// The session keys and the contents of windows as text, for comparing operators.
 pub(crate) fn session_text(session_keys: &[usize], kept: &str) -> String {
     if session_keys.is_empty() { kept.to_owned() } else { format!("per {session_keys:?} {kept}") }
 }
@@ -167,9 +167,8 @@ fn operator_column(name: String) -> Expr {
 /// The qualifier of the operator's columns in [`WindowAggregate::outputs`].
 pub(crate) const OPERATOR: &str = "__operator";
 
-/// The masks over the operator's keys, and DataFusion's grouping id in terms of the operator's.
-/// They differ in the bits of bounds, which the operator does not have as keys. `None` when a
-/// set leaves out a bound.
+/// The grouping sets as masks over the operator's keys, and DataFusion's grouping id in terms of the operator's. The
+/// two ids differ in the bits of bounds, which are no keys of the operator. `None` when a set omits a bound.
 fn grouping(
     sets: &[Vec<Expr>],
     group_exprs: &[Expr],
@@ -258,12 +257,12 @@ fn calls(
         for arg in &function.params.args {
             let Rewritten::Row(arg) = hoisted.rewrite(arg, schema)? else { return Ok(None) };
             let index = match &arg {
-                // count(*): the time is never NULL, and it is there.
+                // count(*): the time is a column that always exists and is never NULL.
                 Expr::Literal(value, _) if counts_rows && !value.is_null() => 0,
                 _ => prepared.add(arg.clone()),
             };
             let column = Expr::Column(Column::new_unqualified(Prepared::name(index)));
-            // Functions read constants (a percentile, a separator) when they are built.
+            // Functions read constant arguments (a percentile, a separator) when they are built.
             args.push(if index > 0 && matches!(arg, Expr::Literal(..)) { arg } else { column });
             arguments.push(index);
         }

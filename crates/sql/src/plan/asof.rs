@@ -1,13 +1,14 @@
-//! ASOF joins as a node of a logical plan: each row of the left side with the one row of the right side that is closest to it
-//! in time, before it, after it, or in either direction.
+//! ASOF joins as a node of a logical plan: each row of the left side with the one row of the right side that is closest
+//! to it in time, before it, after it, or in either direction.
 //!
-//! The parser leaves a marker in ON, of which [`super::asof_decide`] makes an [`AsofJoin`]. It is *never* executed: the
-//! bounded form lowers it ([`super::asof_bounded`]), the continuous form makes an operator of it ([`super::asof_join`]).
+//! The parser leaves a marker in ON, which [`super::asof_decide`] turns into an [`AsofJoin`]. It is *never* executed:
+//! the bounded form lowers it ([`super::asof_bounded`]), the continuous form makes an operator of it
+//! ([`super::asof_join`]).
 //!
-//! Invariants: the bounds are exact in ticks of the times, and both are there where they allow both directions; the output is the
-//! columns of the left side, then those of the right one, NULL where an outer join has found nothing. Of two rows that are equally
-//! far away, the earlier one counts; of several rows of the right side at one time, the one with the greatest values, column by
-//! column, NULL being the smallest.
+//! Invariants: the bounds are exact in ticks of the times, and both are set where they allow both directions; the
+//! output is the columns of the left side, then those of the right one, NULL where an outer join has found nothing. Of
+//! two rows that are equally far away, the earlier one counts; of several rows of the right side at one time, the one
+//! with the greatest values, column by column, where NULL is the smallest.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -31,7 +32,7 @@ pub(crate) struct AsofJoin {
     /// The times that are compared, columns of their sides.
     pub(crate) times: [Column; 2],
     pub(crate) bounds: Bounds,
-    /// Rows of the left side that match nothing are kept.
+    /// Whether rows of the left side that match nothing are returned.
     pub(crate) is_outer: bool,
     schema: DFSchemaRef,
 }
@@ -39,9 +40,9 @@ pub(crate) struct AsofJoin {
 /// `lower <= left - right <= upper` in ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd)]
 pub(crate) struct Bounds {
-    /// `None`: a later row counts however late it is.
+    /// `None`: a later row counts, however much later it is.
     pub(crate) lower: Option<i64>,
-    /// `None`: an earlier row counts however old it is.
+    /// `None`: an earlier row counts, however much earlier it is.
     pub(crate) upper: Option<i64>,
 }
 
@@ -51,7 +52,7 @@ impl Bounds {
         self.lower.is_some_and(|lower| lower >= 0)
     }
 
-    /// How far the row of the right side may be after and before, where it may be either.
+    /// How far after and before the row of the right side may be, if it may be either.
     pub(crate) fn around(self) -> Option<(i64, i64)> {
         let (lower, upper) = self.lower.zip(self.upper)?;
         (lower < 0 && upper > 0).then_some((lower, upper))
@@ -84,7 +85,7 @@ impl AsofJoin {
         LogicalPlan::Extension(Extension { node: Arc::new(self) })
     }
 
-    /// The same with other keys.
+    /// The same join with other keys.
     pub(crate) fn with_on(self, on: Vec<(Expr, Expr)>) -> Self {
         Self { on, ..self }
     }
@@ -95,8 +96,8 @@ impl AsofJoin {
     }
 }
 
-/// What is known about the rows of an ASOF join: those of the left side come at their time, or, where they wait for a later
-/// row, as much later as they wait at most. Where they look in both directions, they always wait.
+/// The event times of an ASOF join: rows of the left side are returned with their time, or, where they wait for a later
+/// row, later by as long as they may wait. In both directions, they always wait.
 pub(crate) fn known(join: &AsofJoin) -> Vec<Known> {
     let mut known = vec![Known::default(); join.columns().fields().len()];
     let [left, right] = &join.times;
@@ -198,7 +199,7 @@ impl UserDefinedLogicalNodeCore for AsofJoin {
         Self::try_new(sides, on, [left_time, right_time], self.bounds, self.is_outer)
     }
 
-    /// Of the right side all columns: they decide between rows of one time.
+    /// All columns of the right side, because they decide between rows of one time.
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
         let [time, _] = &self.times;
         let left = self.left.schema();

@@ -1,15 +1,15 @@
-//! The bounded form of ASOF joins: both sides in one order, and of each row of the left side the last row of the right side
-//! before it.
+//! The bounded form of ASOF joins: both sides in one order, and for each row of the left side the last row of the right
+//! side before it.
 //!
 //! ```text
-//! left  ─► keys, tick, side, (left row), NULL  ─┐        per key, put in order of tick, side, values:
+//! left  ─► keys, tick, side, (left row), NULL  ─┐        per key, ordered by tick, side, values:
 //! right ─► keys, tick, side, NULL, (right row) ─┴► union ─► last right row so far ─► rows of the left side
 //! ```
-//! The order is made by the window function: sorts of a union in which one side is constant are planned wrongly by
-//! the engine underneath.
-//! The ticks of the right side are moved by the bound, so that a row counts from its tick on; where later rows are looked
-//! for, the order is the other way round; where both are, the ticks stay as they are, and of the rows around each row the nearer one
-//! is taken. This is written independently of the operator, which is tested against it.
+//! The window function sorts: the underlying engine plans sorts of a union incorrectly if one side is constant.
+//!
+//! The ticks of the right side are shifted by the bound, so that a row counts from its tick on. For later rows the order
+//! is reversed; for both directions the ticks are not shifted, and the nearer of the two neighbours of each row is taken.
+//! This is written independently of the operator, which is tested against it.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ use datafusion::logical_expr::{
 
 use super::asof::AsofJoin;
 
-/// Columns of the union, and of what is put beside it.
+/// Columns of the union, and those added to it.
 const TICK: &str = "__tick";
 const IS_LEFT: &str = "__is_left";
 const LEFT_ROW: &str = "__left";
@@ -45,7 +45,7 @@ pub(crate) fn lower(join: &AsofJoin, left: LogicalPlan, right: LogicalPlan) -> R
         None if join.bounds.look_back() => Look::Back,
         None => Look::Forward,
     };
-    // `left - right` is this at least (looking back) or at most.
+    // `left - right` is at least this (backward) or at most this (forward).
     let nearest = match look {
         Look::Back => join.bounds.lower,
         Look::Forward => join.bounds.upper,
@@ -76,10 +76,10 @@ pub(crate) fn lower(join: &AsofJoin, left: LogicalPlan, right: LogicalPlan) -> R
     let found = closest_row(join, look);
     let rows = both.window([found])?.filter(column(IS_LEFT))?;
     let found = column(FOUND);
-    // What is found is the nearest row; whether it is near enough, its tick says.
+    // The row found is the nearest one; its tick says whether it is within the bounds.
     let distance = column(TICK) - get_field(found.clone(), TICK);
     let moved = nearest.unwrap_or(0);
-    // The tick that is found has been moved.
+    // The tick of the row found has been shifted.
     let near = match (look, join.bounds.lower, join.bounds.upper) {
         (Look::Back, _, Some(far)) => distance.lt_eq(lit(far.saturating_sub(moved))),
         (Look::Forward, Some(far), _) => distance.gt_eq(lit(far.saturating_sub(moved))),
@@ -139,7 +139,7 @@ fn name(index: usize) -> String {
     format!("c{index}")
 }
 
-/// A row as one value, with its tick.
+/// A row as a single value, with its tick.
 fn row(columns: &[Column], tick: Option<&Expr>) -> Expr {
     let tick = tick.into_iter().flat_map(|tick| [lit(TICK), tick.clone()]);
     let parts = columns.iter().enumerate();
@@ -147,12 +147,12 @@ fn row(columns: &[Column], tick: Option<&Expr>) -> Expr {
     named_struct(tick.chain(parts).collect())
 }
 
-/// Where the row of the right side is looked for.
+/// The direction in which the row of the right side is searched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Look {
     Back,
     Forward,
-    /// In both directions, as far as the bounds of `left - right`.
+    /// In both directions, within the bounds of `left - right`.
     Around {
         lower: i64,
         upper: i64,
@@ -181,7 +181,7 @@ fn closest_row(join: &AsofJoin, look: Look) -> Expr {
     Expr::WindowFunction(Box::new(call)).alias(FOUND)
 }
 
-/// The closest value that is not NULL, seen from each row.
+/// The closest value that is not NULL, for each row.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ClosestRow {
     look: Look,
@@ -223,7 +223,7 @@ impl PartitionEvaluator for Closest {
             return internal_err!("the closest row is a function of ticks, sides and rows");
         };
         let ascending = SortOptions { descending: false, nulls_first: true };
-        // NULL, of which nothing is before or after, comes first.
+        // NULL, which has nothing before or after it, comes first.
         let by_tick = SortOptions { descending: self.look == Look::Forward, nulls_first: true };
         let mut order = vec![SortColumn { values: Arc::clone(ticks), options: Some(by_tick) }];
         let others =
@@ -250,7 +250,8 @@ impl PartitionEvaluator for Closest {
     }
 }
 
-/// Puts the next row of the right side in the place of the one before where it is nearer; neither where none is within the bounds.
+/// Replaces the previous row of the right side by the next one where that is nearer; by NULL where neither is within
+/// the bounds.
 fn nearer(
     places: &mut [Option<u32>],
     (ticks, rows): (&ArrayRef, &ArrayRef),
@@ -261,7 +262,7 @@ fn nearer(
         return internal_err!("the ticks of an ASOF join are no integers");
     };
     let mut next: Option<u32> = None;
-    // Of the rows of one tick, the one with the greatest values is the last.
+    // Of the rows of one tick, the one with the greatest values comes last.
     for row in order.iter().rev() {
         let own = ticks.value(*row as usize);
         if rows.is_valid(*row as usize) {

@@ -1,9 +1,10 @@
-//! From joins that the parser has marked to [`AsofJoin`] nodes.
+//! Turns joins that the parser has marked into [`AsofJoin`] nodes.
 //!
-//! A marker is a call in ON ([`crate::functions`]): `a JOIN b ON "$asof"(a.ts >= b.ts) AND a.k = b.k`, or `"$as_of"(a.ts)` of `FOR
-//! SYSTEM_TIME AS OF a.ts`. It is gone as soon as the statement has been planned, before anything else looks at the plan.
+//! A marker is a call in ON ([`crate::functions`]): `a JOIN b ON "$asof"(a.ts >= b.ts) AND a.k = b.k`, or
+//! `"$as_of"(a.ts)` for `FOR SYSTEM_TIME AS OF a.ts`. It is removed as soon as the statement has been planned, before
+//! anything else reads the plan.
 //!
-//! Invariant: no condition is left out; what is neither a bound of the times nor a pair of equal keys is refused.
+//! Invariant: no condition is dropped; one that is neither a bound of the times nor a pair of equal keys is refused.
 
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError, JoinType, Result};
@@ -20,10 +21,10 @@ use super::shape::refused;
 use crate::diagnostics::place_of;
 use crate::functions::{AS_OF, ASOF};
 
-/// Puts nodes in the place of joins that the parser has marked.
+/// Replaces marked joins by nodes.
 ///
 /// # Errors
-/// When a condition is none that an ASOF join has.
+/// When a condition is not allowed in an ASOF join.
 pub(crate) fn decide(plan: LogicalPlan) -> Result<LogicalPlan> {
     let mut marked = false;
     plan.apply_with_subqueries(|node| {
@@ -57,7 +58,7 @@ fn marker(expr: &Expr) -> Option<(&str, &[Expr])> {
 }
 
 fn misplaced(condition: &Expr) -> DataFusionError {
-    let error = Error::sql("the condition of an ASOF join stands where there is none");
+    let error = Error::sql("the condition of an ASOF join must be at the top level of ON");
     let error = error.with_hint(
         "Write it in ON, beside other conditions with AND: a ASOF JOIN b ON a.k = b.k AND a.ts >= b.ts.",
     );
@@ -68,7 +69,7 @@ fn is_marked(expr: &Expr) -> bool {
     expr.exists(|expr| Ok(marker(expr).is_some())).unwrap_or(false)
 }
 
-/// What the conditions of a marked join say.
+/// The conditions of a marked join.
 #[derive(Default)]
 struct Conditions {
     on: Vec<(Expr, Expr)>,
@@ -110,7 +111,7 @@ fn of_join(join: &Join) -> Result<AsofJoin> {
     AsofJoin::try_new(sides, found.on, times, bounds, is_outer)
 }
 
-/// Takes a condition as a bound of the times or as equal keys.
+/// Adds a condition: a bound of the times or equal keys.
 fn read(join: &Join, condition: &Expr, found: &mut Conditions) -> Result<()> {
     let bounds = match condition {
         // Times may be equal keys.
@@ -147,7 +148,7 @@ fn read(join: &Join, condition: &Expr, found: &mut Conditions) -> Result<()> {
     Err(refused(placed(e.with_hint(hint), condition)))
 }
 
-/// An error of all conditions of a join.
+/// An error about all conditions of a join.
 fn of_conditions(join: &Join, error: Error) -> DataFusionError {
     refused(match &join.filter {
         Some(conditions) => placed(error, conditions),
@@ -156,7 +157,7 @@ fn of_conditions(join: &Join, error: Error) -> DataFusionError {
 }
 
 fn placed(error: Error, condition: &Expr) -> Error {
-    // Columns come in no order.
+    // column_refs has no order.
     let columns = condition.column_refs().into_iter();
     let places = columns.filter_map(|column| place_of(column.spans().first()?));
     match places.min_by_key(|place| (place.line, place.column)) {
@@ -165,7 +166,7 @@ fn placed(error: Error, condition: &Expr) -> Error {
     }
 }
 
-/// Both keys in a type in which they can be compared.
+/// Both keys, cast to a type in which they can be compared.
 fn of_one_type(join: &Join, left: &Expr, right: &Expr) -> Result<(Expr, Expr)> {
     let (of_left, of_right) =
         (left.get_type(join.left.schema())?, right.get_type(join.right.schema())?);
@@ -185,7 +186,7 @@ fn of_one_type(join: &Join, left: &Expr, right: &Expr) -> Result<(Expr, Expr)> {
     ))
 }
 
-/// All columns that are timestamps, as if they were event times: the bounded form compares any.
+/// All columns that are timestamps, as if they were event times: the bounded form can compare any.
 fn timestamps(plan: &LogicalPlan) -> Vec<Known> {
     let fields = plan.schema().fields().iter();
     let known = fields.map(|field| {

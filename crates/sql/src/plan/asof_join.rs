@@ -1,4 +1,4 @@
-//! From an ASOF join to an operator with two inputs.
+//! Turns an ASOF join into an operator with two inputs.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::shape::refused;
 use super::split::{Operators, Splitter};
 
 impl Splitter<'_> {
-    /// Adds an ASOF join to a stage; returns its rows under the names of the join.
+    /// Adds an ASOF join to a stage; returns its rows with the join's column names.
     pub(super) fn asof_join(
         &mut self,
         join: &AsofJoin,

@@ -1,13 +1,12 @@
 //! The window relation as a node of a logical plan.
 //!
-//! `WindowAssign` gives each row the bounds of each window that it belongs to. It is *never*
-//! executed: [`bounded`](super::bounded()) lowers it, [`continuous`](super::continuous) makes window
-//! operators of it.
+//! `WindowAssign` adds to each row the bounds of each window that it belongs to. It is *never* executed:
+//! [`bounded`](super::bounded()) lowers it, [`continuous`](super::continuous) makes window operators of it.
 //!
-//! Invariant: the output is the input's columns without those called like a bound, then
-//! `window_start`, `window_end` and `window_time`, of the time column's type and never NULL. Rows
-//! whose time is NULL, or too near the ends of time, belong to no window. What separates sessions is
-//! decided in every plan that leaves the planner ([`super::sessions`]).
+//! Invariant: the output is the input's columns without those that have the name of a bound, then `window_start`,
+//! `window_end` and `window_time`, of the time column's type and never NULL. Rows whose time is NULL, or too near the
+//! ends of time, belong to no window. Session keys are decided in every plan that leaves the planner
+//! ([`super::sessions`]).
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -23,30 +22,30 @@ use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalN
 use windrow_core::{Windows, time};
 use windrow_operators::describe_windows;
 
-/// Name of the column with the first instant of the window.
+/// The name of the column with the first instant of the window.
 pub const WINDOW_START: &str = "window_start";
-/// Name of the column with the first instant after the window.
+/// The name of the column with the first instant after the window.
 pub const WINDOW_END: &str = "window_end";
-/// Name of the column with the last instant of the window: the event time of its result.
+/// The name of the column with the last instant of the window, the event time of its result.
 pub const WINDOW_TIME: &str = "window_time";
 
 /// The three bounds, in the order of the output.
 pub(crate) const BOUNDS: [&str; 3] = [WINDOW_START, WINDOW_END, WINDOW_TIME];
 
-/// What separates the sessions of rows.
+/// The keys of sessions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd)]
 pub(crate) enum Keys {
-    /// These values together, over the input; without any, all rows are of one key. Aligned windows have none.
+    /// These values together, over the input; if empty, all rows have the same key. Aligned windows have none.
     Of(Vec<Expr>),
     /// The other keys of the GROUP BY above, which the planner has not seen yet.
     Grouped {
-        /// The sessions are those of the rows that reach GROUP BY, as in `GROUP BY SESSION(…)`, and not those of
-        /// the input.
+        /// Whether the sessions are those of the rows that reach GROUP BY, as in `GROUP BY SESSION(…)`, and not those
+        /// of the input.
         after: bool,
     },
 }
 
-/// Gives each row of its input its windows.
+/// Adds its windows to each row of its input.
 #[derive(Debug, Clone)]
 pub struct WindowAssign {
     input: LogicalPlan,
@@ -58,8 +57,8 @@ pub struct WindowAssign {
 }
 
 impl WindowAssign {
-    /// Windows over the column `time` of `input`; sessions of all rows. The bounds are qualified with the
-    /// input's qualifier, where it has one only: `bid.window_end` works as `window_end` does.
+    /// Windows over the column `time` of `input`; sessions are of all rows. The bounds have the input's qualifier,
+    /// if it has only one: `bid.window_end` works as `window_end` does.
     ///
     /// # Errors
     /// When the column does not exist or is not a timestamp.
@@ -70,7 +69,7 @@ impl WindowAssign {
         Self::with_qualifier(input, time, windows, qualifier)
     }
 
-    /// As [`try_new`](Self::try_new), with bounds that have this qualifier.
+    /// Like [`try_new`](Self::try_new), with this qualifier for the bounds.
     ///
     /// # Errors
     /// As there.
@@ -99,7 +98,7 @@ impl WindowAssign {
         Ok(Self { input, time, windows, keys: Keys::Of(vec![]), qualifier, schema })
     }
 
-    /// The same, with what separates sessions.
+    /// The same node with these session keys.
     pub(crate) fn with_keys(self, keys: Keys) -> Self {
         Self { keys, ..self }
     }
@@ -132,7 +131,7 @@ impl WindowAssign {
         self.windows
     }
 
-    /// What separates sessions.
+    /// The session keys.
     pub(crate) fn keys(&self) -> &Keys {
         &self.keys
     }
@@ -140,7 +139,7 @@ impl WindowAssign {
     /// The values that separate sessions, over the input.
     ///
     /// # Errors
-    /// When that is not decided (our bug).
+    /// When they have not been decided (our bug).
     pub(crate) fn session_keys(&self) -> Result<Vec<Expr>> {
         match &self.keys {
             Keys::Of(keys) => Ok(keys.iter().cloned().map(Expr::unalias).collect()),
@@ -158,10 +157,10 @@ impl WindowAssign {
         kept(self.input.schema(), self.qualifier.as_ref())
     }
 
-    /// The type of the time column and so of the bounds.
+    /// The type of the time column, and so of the bounds.
     ///
     /// # Errors
-    /// When the column is gone (our bug).
+    /// When the column does not exist (our bug).
     pub fn time_type(&self) -> Result<(DataType, TimeUnit)> {
         let time_type = self.input.schema().field_from_column(&self.time)?.data_type().clone();
         match time::time_unit(&time_type) {
@@ -171,7 +170,7 @@ impl WindowAssign {
     }
 }
 
-/// The columns that no bound takes the place of. (Bounds without qualifier take that of all of their name.)
+/// The columns that no bound replaces. (Bounds without a qualifier replace all columns of their name.)
 fn kept<'a>(
     schema: &'a DFSchema,
     qualifier: Option<&'a TableReference>,
@@ -239,7 +238,7 @@ impl UserDefinedLogicalNodeCore for WindowAssign {
         std::iter::once(Expr::Column(self.time.clone())).chain(keys.iter().cloned()).collect()
     }
 
-    /// A condition on rows would change their sessions, unless it leaves out all rows of a key.
+    /// A condition on rows would change their sessions, unless it removes all rows of a key.
     fn prevent_predicate_push_down_columns(&self) -> HashSet<String> {
         let bounds = BOUNDS.iter().map(ToString::to_string);
         let Windows::Session(_) = self.windows else { return bounds.collect() };

@@ -2,7 +2,7 @@
 //!
 //! TUMBLE becomes a projection; HOP and CUMULATE become a list of window ends per row, unnested; SESSION
 //! becomes window functions over the rows of a key in order of time ([`super::session_bounds`]).
-//! The optimiser sees through all of it: filters are pushed, columns pruned.
+//! The optimiser handles all of it: filters are pushed, columns pruned.
 
 use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{
@@ -21,7 +21,7 @@ use super::pattern_bounded;
 use super::session_bounds::session_bounds;
 use crate::diagnostics::from_datafusion;
 
-/// Windows that one row may have in a plan that writes down each: more would not fit in memory.
+/// The most windows of a row in a plan that materialises each of them: more would not fit in memory.
 const WINDOWS_PER_ROW_MAX: i64 = 10_000;
 
 /// The column of window ends between the list and the bounds.
@@ -30,12 +30,12 @@ const ENDS: &str = "__window_ends";
 /// Lowers every [`WindowAssign`] to ordinary nodes; nothing of ours remains.
 ///
 /// # Errors
-/// When a row would have more windows than can be written down.
+/// When a row would have more windows than can be materialised.
 pub fn bounded(plan: LogicalPlan) -> Result<LogicalPlan, Error> {
     lower_all(plan).map_err(from_datafusion)
 }
 
-/// [`bounded`], with the engine's error.
+/// [`bounded`], with DataFusion's error.
 pub(crate) fn lower_all(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| lower_node(node).map(Transformed::yes)).data()
 }
@@ -50,7 +50,7 @@ fn lower_node(node: LogicalPlan) -> Result<LogicalPlan> {
     if let Some(pattern) = RowPattern::of(&node) {
         return pattern_bounded::lower(pattern, pattern.input.clone());
     }
-    // A bound may be nullable to the engine where the node said that it is not.
+    // DataFusion may infer a nullable bound where the node declares that it is not.
     let node = node.recompute_schema()?;
     if let LogicalPlan::Window(window) = &node
         && let Some(lowered) = over_bounded::with_columns(window)?
@@ -60,7 +60,7 @@ fn lower_node(node: LogicalPlan) -> Result<LogicalPlan> {
     Ok(node)
 }
 
-/// One window relation over `input` as ordinary nodes, with the same columns.
+/// A window relation over `input` as ordinary nodes, with the same columns.
 pub(crate) fn lower(assign: &WindowAssign, input: LogicalPlan) -> Result<LogicalPlan> {
     let kept: Vec<Expr> = assign
         .kept()
@@ -68,7 +68,7 @@ pub(crate) fn lower(assign: &WindowAssign, input: LogicalPlan) -> Result<Logical
         .collect();
     let time = Expr::Column(assign.time().clone());
     let (time_type, _) = assign.time_type()?;
-    // Leaves out NULL, and every time whose windows cannot be written in 64 bits.
+    // Excludes NULL, and every time whose windows cannot be represented in 64 bits.
     let valid = assign.windows().valid_times();
     let tick = |ticks: i64| -> Result<Expr> {
         Ok(lit(ScalarValue::Int64(Some(ticks)).cast_to(&time_type)?))
@@ -91,7 +91,7 @@ pub(crate) fn lower(assign: &WindowAssign, input: LogicalPlan) -> Result<Logical
     rows.project(kept.into_iter().chain(bounds))?.build()
 }
 
-/// The rows, once per window, and the bounds in terms of them.
+/// The rows, once per window, and the bounds in terms of their columns.
 fn aligned(
     spec: WindowSpec,
     rows: LogicalPlanBuilder,
@@ -121,7 +121,7 @@ fn aligned(
     Ok((rows, [start, end.clone(), bound(spec, Bound::TimeOfEnd, end)]))
 }
 
-/// `expr` under a name that may have a qualifier.
+/// `expr` with this name and optional qualifier.
 pub(crate) fn named(expr: Expr, qualifier: Option<TableReference>, name: &str) -> Expr {
     match &expr {
         Expr::Column(column) if column.relation == qualifier && column.name == name => expr,

@@ -1,8 +1,7 @@
 //! The bounds of windows as scalar functions, for plans in which windows are plain expressions.
 //!
-//! This is written independently of the window operator: it is what the operator is tested
-//! against. Arithmetic wraps instead of panicking; the rows for which it would wrap are filtered
-//! out by the plan (see [`super::bounded()`]).
+//! This is written independently of the window operator, which is tested against it. Arithmetic wraps instead of
+//! panicking; the plan filters out the rows for which it would wrap (see [`super::bounded()`]).
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -27,7 +26,7 @@ use windrow_core::{CalendarUnit, StepUnit, WindowKind, WindowSpec};
 
 use super::calendar_bounds::Grid;
 
-/// What a [`BoundFunction`] computes from its one timestamp argument.
+/// What a [`BoundFunction`] computes of its timestamp argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Bound {
     /// Start of the tumbling window of an event time.
@@ -48,7 +47,7 @@ pub(crate) enum Bound {
     SliceEnds,
 }
 
-/// A function of one timestamp that gives bounds of windows.
+/// A function of one timestamp that returns bounds of windows.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct BoundFunction {
     spec: WindowSpec,
@@ -62,7 +61,7 @@ pub(crate) fn bound(spec: WindowSpec, bound: Bound, argument: Expr) -> Expr {
     ScalarUDF::new_from_impl(BoundFunction { spec, bound, signature }).call(vec![argument])
 }
 
-/// Another bound of the windows that `call` is a bound of; `None` where it is none.
+/// Another bound of the windows of `call`; `None` if that is not a bound.
 pub(crate) fn of_same_windows(call: &ScalarFunctionExpr, bound: Bound) -> Option<Arc<ScalarUDF>> {
     let known = call.fun().inner().downcast_ref::<BoundFunction>()?;
     let signature = known.signature.clone();
@@ -70,7 +69,7 @@ pub(crate) fn of_same_windows(call: &ScalarFunctionExpr, bound: Bound) -> Option
     Some(Arc::new(ScalarUDF::new_from_impl(function)))
 }
 
-/// In how many windows a row is at most.
+/// The most windows that a row is in.
 pub(crate) fn windows_per_row(spec: WindowSpec) -> i64 {
     if let (WindowKind::Cumulate { step, .. }, Some(calendar)) = (spec.kind(), spec.calendar()) {
         let step_unit = match calendar.step_unit {
@@ -117,7 +116,7 @@ impl ScalarUDFImpl for BoundFunction {
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
         let types: Vec<_> = args.arg_fields.iter().map(|f| f.data_type().clone()).collect();
-        // Rows without a time are filtered out below: what a bound is computed for has one.
+        // Rows without a time are filtered out below, so a bound is never computed for NULL.
         Ok(Arc::new(Field::new(self.name(), self.return_type(&types)?, false)))
     }
 
@@ -133,7 +132,7 @@ impl ScalarUDFImpl for BoundFunction {
     }
 
     fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
-        // All bounds but the list grow with the time.
+        // All bounds but the list are monotonic in the time.
         Ok(match inputs {
             [time] if !matches!(self.bound, Bound::Ends | Bound::SliceEnds) => time.sort_properties,
             _ => SortProperties::Unordered,
@@ -148,7 +147,7 @@ impl BoundFunction {
         };
         match self.bound {
             Bound::Ends => return ends(self.spec, times, *unit, &self.spec.valid_times()),
-            // The first instant of a slice need not be valid as an event time: another of it is.
+            // The first instant of a slice may not be a valid event time, though another one of it is.
             Bound::SliceEnds => return ends(self.spec, times, *unit, &(i64::MIN..=i64::MAX)),
             _ => {}
         }
@@ -203,7 +202,7 @@ impl BoundFunction {
 }
 
 impl BoundFunction {
-    /// What a bound of calendar windows is for each time.
+    /// A bound of calendar windows for each time.
     fn by_calendar(&self, mut grid: Grid, times: &[i64]) -> ScalarBuffer<i64> {
         let bound = |time: i64| match self.bound {
             Bound::TumbleStart => grid.last_window(time).0,
@@ -217,7 +216,7 @@ impl BoundFunction {
     }
 }
 
-/// The greatest width that all bounds of windows are multiples of, from the offset on.
+/// The greatest width of which all bounds of the windows are multiples, counted from the offset.
 fn slice_width(spec: WindowSpec) -> i64 {
     match spec.kind() {
         WindowKind::Tumble { size } => size,
@@ -237,8 +236,8 @@ fn floor(time: i64, period: i64, offset: i64) -> i64 {
     time.wrapping_sub(time.wrapping_sub(offset).rem_euclid(period))
 }
 
-/// The start of each time's tumbling window, plus `shift`. Neighbours are mostly in the same
-/// window, which saves the division.
+/// The start of each time's tumbling window, plus `shift`. Neighbouring times are mostly in the same window, which
+/// saves the division.
 fn starts(spec: WindowSpec, times: &[i64], shift: i64) -> ScalarBuffer<i64> {
     let (size, offset) = (spec.size(), spec.offset());
     let mut start = times.first().map_or(0, |first| floor(*first, size, offset));
@@ -324,7 +323,7 @@ fn push_ends(spec: WindowSpec, time: i64, ends: &mut Vec<i64>) {
     }
 }
 
-/// The ticks of a timestamp column, and where they are NULL.
+/// The ticks of a timestamp column, and its NULLs.
 pub(crate) fn ticks(times: &ArrayRef, unit: TimeUnit) -> (&[i64], Option<&NullBuffer>) {
     let values: &[i64] = match unit {
         TimeUnit::Second => times.as_primitive::<TimestampSecondType>().values(),

@@ -1,36 +1,35 @@
 //! The bounds of calendar windows, for plans in which windows are plain expressions: see [`super::bounds`].
 //!
-//! Written independently of the window operator, with the calendar of chrono: a date is asked for its month, and the
-//! clocks of the zone for the instant of a date. Times beyond that calendar have saturated bounds; the rows that have
-//! them are filtered out by the plan.
+//! Written independently of the window operator, with chrono's calendar: for the month of a date, and for the instant
+//! of a date in a time zone. Times beyond that calendar have saturated bounds; the plan filters out their rows.
 
 use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta};
 use windrow_core::{Calendar, CalendarUnit, StepUnit, WindowKind, WindowSpec};
 
-/// No zone skips more of the clock than this, in seconds.
+/// The longest gap in local time of any zone, in seconds.
 const SKIPPED_MAX: i64 = 2 * 86_400;
 
-/// The days or months by which windows are counted; remembers the one that was asked for last.
+/// The days or months by which windows are counted; caches the latest result.
 #[derive(Debug)]
 pub(super) struct Grid {
     kind: WindowKind,
     offset: i64,
     calendar: Calendar,
-    /// The start and end of the period that was found last, and its size.
+    /// The start and end of the latest period, and its size.
     last: Option<(i64, i64, i64)>,
-    /// The start of the cumulating windows that were found last, and all their ends.
+    /// The start of the latest cumulating windows, and all their ends.
     steps: Option<(i64, Vec<i64>)>,
 }
 
 impl Grid {
-    /// The grid of `spec`, where it is one of a calendar.
+    /// The grid of `spec`, if its windows follow the calendar.
     pub(super) fn of(spec: WindowSpec) -> Option<Self> {
         let calendar = spec.calendar()?;
         Some(Self { kind: spec.kind(), offset: spec.offset(), calendar, last: None, steps: None })
     }
 
-    /// The start and end of the longest of the windows that contain `time` and begin last: of the only one of TUMBLE, and of
-    /// the one that begins at `time`, if one does.
+    /// The start and end of the longest of the windows that contain `time` and begin last: for TUMBLE its only window,
+    /// and for others the one that begins at `time`, if one does.
     pub(super) fn last_window(&mut self, time: i64) -> (i64, i64) {
         match self.kind {
             WindowKind::Tumble { size } | WindowKind::Cumulate { size, .. } => {
@@ -73,7 +72,7 @@ impl Grid {
         }
     }
 
-    /// Adds the ends of all windows of `time`, ascending.
+    /// Appends the ends of all windows of `time`, ascending.
     pub(super) fn push_ends(&mut self, time: i64, ends: &mut Vec<i64>) {
         match self.kind {
             WindowKind::Tumble { size } => ends.push(self.period(time, size).1),
@@ -82,7 +81,7 @@ impl Grid {
                 let number = self.number(unit, time);
                 let starts = (number - size + 1)..=number;
                 let starts = starts.filter(|n| (n - self.offset).rem_euclid(slide) == 0);
-                // Of windows that differ by a day that the zone has skipped, the first one counts.
+                // Of windows that differ only by a day that the zone has skipped, the first one counts.
                 let mut all: Vec<i64> = starts.map(|n| self.instant(unit, n + size)).collect();
                 all.dedup();
                 ends.append(&mut all);
@@ -143,7 +142,7 @@ impl Grid {
             CalendarUnit::Day => (date - NaiveDate::default()).num_days(),
             CalendarUnit::Month => (i64::from(date.year()) - 1970) * 12 + i64::from(date.month0()),
         };
-        // Clocks may show a date again that is over.
+        // When clocks are set back, they may show an earlier date again.
         (number..=number + 1).rev().find(|n| self.instant(unit, *n) <= time).unwrap_or(number)
     }
 
@@ -164,7 +163,7 @@ impl Grid {
         let shown = shown
             .and_then(|at| at.checked_add_signed(TimeDelta::seconds(self.calendar.shift_seconds)));
         let Some(shown) = shown else { return beyond };
-        // What the clocks skip begins when they go on.
+        // A period that begins within a gap of local time begins at the end of the gap.
         let instant = (0..=SKIPPED_MAX).find_map(|skipped| {
             let shown = shown.checked_add_signed(TimeDelta::seconds(skipped))?;
             self.calendar.zone.first_instant(&shown)

@@ -1,6 +1,6 @@
-//! Calls that say more than their function honours: `upper(x) FILTER (…)`, `rank() IGNORE NULLS`.
+//! Refuses calls with clauses that their function would ignore: `upper(x) FILTER (…)`, `rank() IGNORE NULLS`.
 //!
-//! Only the session knows which functions aggregate, so this is not the parser's.
+//! This is not part of the parser, because only the session has the list of aggregates.
 
 use std::ops::ControlFlow;
 
@@ -14,10 +14,10 @@ use windrow_core::{Error, Result};
 
 use super::tvf::place;
 
-/// The window functions that can leave out NULLs.
+/// The window functions that support IGNORE NULLS.
 const SKIP_NULLS: &[&str] = &["first_value", "last_value", "nth_value", "lead", "lag"];
 
-/// Refuses what the functions called in `tree` would not honour.
+/// Refuses clauses that the functions called in `tree` would ignore.
 ///
 /// # Errors
 /// The first such call.
@@ -28,7 +28,7 @@ pub(crate) fn check<T: Visit>(state: &SessionState, tree: &T) -> Result<()> {
     }
 }
 
-/// The same of a statement of the engine underneath.
+/// Like [`check`], for a statement of the underlying engine.
 ///
 /// # Errors
 /// As [`check`].
@@ -65,7 +65,7 @@ impl Visitor for Calls<'_> {
 }
 
 impl Calls<'_> {
-    /// What a call says in vain, and what to write instead.
+    /// The error and the hint for a clause that the function would ignore.
     fn unheard(&self, call: &Function) -> Option<(String, &'static str)> {
         let [part] = call.name.0.as_slice() else { return None };
         let name = part.as_ident()?;
@@ -74,7 +74,7 @@ impl Calls<'_> {
             None => name.value.to_lowercase(),
         };
         let clauses = said(call);
-        // As the planner: a scalar function wins.
+        // As in the planner, a scalar function takes precedence.
         let scalar = self.state.scalar_functions().contains_key(&name)
             || self.state.higher_order_functions().contains_key(&name)
             || matches!(name.as_str(), "unnest" | "unnest_outer");
@@ -103,7 +103,7 @@ impl Calls<'_> {
     }
 }
 
-/// The clauses of a call that not every function honours.
+/// The clauses of a call that not every function supports.
 fn said(call: &Function) -> Vec<&'static str> {
     let Function {
         name: _,
@@ -129,7 +129,7 @@ fn said(call: &Function) -> Vec<&'static str> {
             match clause {
                 FunctionArgumentClause::IgnoreOrRespectNulls(t) => said.push(nulls(t)),
                 FunctionArgumentClause::OrderBy(_) => said.push("ORDER BY"),
-                // Refused by the parser.
+                // The parser has refused it.
                 _ => {}
             }
         }

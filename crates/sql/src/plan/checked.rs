@@ -1,7 +1,7 @@
-//! The planner's rules, each of which asks first whether the statement is still to be planned.
+//! The planner's rules, each wrapped in a check of whether the statement has been cancelled.
 //!
-//! Planning never yields: without it a statement could not be cancelled. The optimiser calls most rules once per node, so that
-//! a statement is over soon after its client has left, its time is up, or its plan takes too much memory.
+//! Planning never yields, so a statement could not be cancelled without it. The optimiser calls most rules once per
+//! node, so a statement ends soon after its client has left, its time is up, or its plan takes too much memory.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::projections::NameApart;
 use super::slices::CountBySlices;
 use super::type_names::TypeNames;
 
-/// The engine's analyzer rules, and ours behind them: functions have their final types then.
+/// The engine's analyzer rules followed by ours: by then functions have their final types.
 pub(super) fn analyzer() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let rules = Analyzer::new().rules.into_iter().map(|rule| Arc::new(Checked(rule)) as _);
     let ours = [Arc::new(NameApart) as _, Arc::new(BoundFunctions) as _, Arc::new(TypeNames) as _];
@@ -35,7 +35,7 @@ pub(super) fn optimizer() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     Optimizer::new().rules.into_iter().map(|rule| Arc::new(Checked(rule)) as _).collect()
 }
 
-/// The engine's rules for physical plans, and ours behind them.
+/// The engine's rules for physical plans, followed by ours.
 pub(super) fn physical() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let rules = PhysicalOptimizer::new().rules.into_iter().map(|rule| match rule.name() {
         "FilterPushdown" | "FilterPushdown(Post)" => Arc::new(UnlessAmbiguous(rule)) as _,
@@ -48,8 +48,8 @@ pub(super) fn physical() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
 #[derive(Debug)]
 struct Checked<T>(T);
 
-/// A rule that tells columns apart by their names alone, for plans in which that is possible: below a join of two streams with
-/// a column `ts`, `greatest(a.ts, b.ts)` would become the `ts` of one of them.
+/// A rule that identifies columns by their names alone, applied only to plans in which those are unique: below a join
+/// of two streams with a column `ts`, it would turn `greatest(a.ts, b.ts)` into the `ts` of one of them.
 #[derive(Debug)]
 struct UnlessAmbiguous(Arc<dyn PhysicalOptimizerRule + Send + Sync>);
 

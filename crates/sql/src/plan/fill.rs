@@ -1,8 +1,8 @@
-//! `FROM FILL(windows PARTITION BY key, window_time, size, ttl)`: the rows of windows, and one for each key and window without
-//! any, up to `ttl` after the key's last.
+//! `FROM FILL(windows PARTITION BY key, window_time, size, ttl)`: the rows of windows, and one row for each key and
+//! window that have none, up to `ttl` after the last row of the key.
 //!
-//! A gap is filled by a sliding window over the rows of windows: one that ends with each window, and reaches back `ttl`
-//! further. A key has a row in it exactly if it is to have one in the last window, and its newest row is the one before the
+//! A gap is filled by a sliding window over the rows of windows, which ends with each window and begins `ttl` before
+//! its start. A key has a row in it exactly if the last window must have one, and its newest row is the one before the
 //! gap. So both forms, checkpoints and everything else are those of sliding windows.
 
 use arrow::datatypes::TimeUnit;
@@ -16,7 +16,7 @@ use super::assign::{WINDOW_END, WINDOW_START, WINDOW_TIME, WindowAssign};
 use super::lengths::Length;
 use super::tvf::error;
 
-/// The column that says of a row whether it fills a gap.
+/// The output column that says whether a row fills a gap.
 const FILLED: &str = "filled";
 /// The time of the newest row of a key.
 const NEWEST: &str = "__newest";
@@ -25,13 +25,13 @@ const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
 /// The arguments of FILL.
 pub(super) struct Filling {
-    /// What has windows of its own.
+    /// The columns of PARTITION BY: gaps are filled per key.
     pub(super) keys: Vec<Expr>,
-    /// Gaps have the values of the row before, and not NULL.
+    /// Whether gaps have the values of the previous row instead of NULL.
     pub(super) previous: bool,
-    /// The size of the windows, and how long after its last one a key is filled.
+    /// The size of the windows, and how long after its last row a key is filled.
     pub(super) lengths: Vec<Option<(Length, Span)>>,
-    /// Where FILL stands.
+    /// The span of FILL.
     pub(super) span: Span,
 }
 
@@ -120,13 +120,13 @@ fn key_name(key: &Expr, span: Span) -> Result<String> {
     match key {
         Expr::Column(column) => Ok(column.name.clone()),
         other => {
-            let e = Error::sql(format!("a key of FILL must be a column, and \"{other}\" is none"));
+            let e = Error::sql(format!("a key of FILL must be a column, not \"{other}\""));
             Err(error(e.with_hint("Compute it in a subquery."), Some(span)))
         }
     }
 }
 
-/// A length of time that can be subtracted from times.
+/// A length of time that can be subtracted from event times.
 fn interval(ticks: i64, unit: TimeUnit) -> ScalarValue {
     let nanos = ticks.saturating_mul(NANOS_PER_SECOND / time::ticks_per_second(unit));
     ScalarValue::new_interval_mdn(0, 0, nanos)

@@ -1,8 +1,8 @@
 //! The filter of plans that run once per micro-batch.
 //!
-//! DataFusion's own collects the rows that pass, from many batches, into batches of the session's size, for which it
-//! reserves the memory at once. Where a plan runs once per micro-batch there is nothing to collect: rows would be copied once
-//! more, and a batch of a single row would hold the memory of thousands, for as long as a stream keeps it.
+//! DataFusion's filter collects the rows that pass, from many batches, into batches of the session's size, and reserves
+//! their memory at once. In a plan that runs once per micro-batch there is nothing to collect: rows would be copied
+//! once more, and a batch of a single row would hold the memory of thousands for as long as a stream keeps it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use futures::{StreamExt, TryStreamExt};
 /// Replaces the filters of a plan.
 ///
 /// # Errors
-/// When a node does not take its new inputs (a bug).
+/// When a node refuses its new inputs (a bug).
 pub(super) fn batch_by_batch(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let replaced = plan.transform_up(|node| match node.downcast_ref::<FilterExec>() {
         // With a limit, the rows of several batches belong together.
@@ -36,11 +36,11 @@ pub(super) fn batch_by_batch(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn Exe
     Ok(replaced?.data)
 }
 
-/// Passes on the rows of each batch that fulfil a condition, as a batch of their own.
+/// Returns the rows of each batch that satisfy a condition, as a batch of their own.
 #[derive(Debug)]
 struct FilterBatches {
     condition: Arc<dyn PhysicalExpr>,
-    /// The columns that are passed on; `None`: all.
+    /// The columns that are returned; `None`: all.
     projection: Option<Vec<usize>>,
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
@@ -57,7 +57,7 @@ impl FilterBatches {
     }
 }
 
-/// Returns the rows of a batch that fulfil the condition.
+/// Returns the rows of a batch that satisfy the condition.
 fn passing(
     batch: &RecordBatch,
     condition: &dyn PhysicalExpr,

@@ -1,5 +1,5 @@
-//! Whether two prepare plans are the same but for names: Nexmark q5 writes the same aggregate
-//! twice, under two aliases; it is computed once.
+//! Compares prepare plans except for names: Nexmark q5 has the same aggregate twice, with two aliases; it is computed
+//! once.
 
 use std::fmt::Write as _;
 
@@ -9,9 +9,8 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use super::stream_of;
 
-/// A text that is equal for two plans only if they give the same rows with the same columns in
-/// the same order. `None`: the plan is not compared (it joins, or does something that may differ
-/// from run to run).
+/// A text that is equal for two plans only if they return the same rows with the same columns in the same order.
+/// `None`: the plan cannot be compared, because it joins, or does something that may differ from run to run.
 #[recursive::recursive]
 pub(crate) fn of_plan(plan: &LogicalPlan) -> Result<Option<String>> {
     let (head, exprs): (String, &[Expr]) = match plan {

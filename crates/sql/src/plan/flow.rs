@@ -1,4 +1,4 @@
-//! A continuous plan: what the planner hands to the runtime.
+//! A continuous plan: the planner's result, which the runtime executes.
 //!
 //! ```text
 //! stream ─► leaf ─► prepare plan ─► operator ─► leaf ─► finish plan ─┬─► output
@@ -8,9 +8,9 @@
 //! input or several, each with a prepare plan of its own; the leaf of a prepare plan reads a stream or the finished rows
 //! of another stage.
 //!
-//! Invariants: every leaf of the whole plan has its own [`LeafId`]; a prepare plan treats rows
-//! one by one (its result over a batch is the union of its results over the rows); a finish plan
-//! is run once per *end* of finished rows, over what all its operators have for that end.
+//! Invariants: every leaf of the whole plan has its own [`LeafId`]; a prepare plan treats rows one by one (its result
+//! over a batch is the union of its results over the rows); a finish plan runs once per *end* of finished rows, over
+//! the rows of all its operators for that end.
 
 use std::sync::Arc;
 
@@ -25,22 +25,22 @@ use super::relation::{EventTime, StreamRelation};
 use crate::diagnostics::from_datafusion;
 use crate::leaf::{LeafId, LeafTable};
 
-/// A query that runs for as long as its streams do.
+/// A query that runs as long as its streams do.
 #[derive(Debug, Clone)]
 pub struct ContinuousPlan {
-    /// What makes the output rows.
+    /// What computes the output rows.
     pub root: Flow,
     /// The columns of the output.
     pub schema: SchemaRef,
-    /// Which columns of the output carry event time.
+    /// The columns of the output that carry event time.
     pub event_times: Vec<EventTime>,
-    /// How long after its end a window still takes rows, in nanoseconds (`ALLOW LATENESS`).
+    /// How long after its end a window still accepts rows, in nanoseconds (`ALLOW LATENESS`).
     pub lateness_nanos: i128,
 }
 
 impl ContinuousPlan {
-    /// How long a row of a stream may be of use, in ticks: that of each operator on its way, together. `i64::MAX` when
-    /// nothing bounds it.
+    /// How long a row of a stream may affect results, in ticks: the sum over the operators that it passes. `i64::MAX`
+    /// when there is no limit.
     pub fn reach_ticks(&self) -> i64 {
         match &self.root {
             Flow::Rows(flow) => flow.reach_ticks(),
@@ -49,10 +49,10 @@ impl ContinuousPlan {
     }
 }
 
-/// How output rows are made.
+/// How output rows are computed.
 #[derive(Debug, Clone)]
 pub enum Flow {
-    /// Row by row: each micro-batch gives its output at once.
+    /// Row by row: each micro-batch returns its output at once.
     Rows(RowsFlow),
     /// By stateful operators, as the watermark passes.
     Stage(Box<Stage>),
@@ -60,13 +60,12 @@ pub enum Flow {
 
 /// A stateless plan over micro-batches.
 ///
-/// With more than one leaf, a micro-batch of one leaf goes through with the others empty.
+/// With several leaves, a micro-batch of one leaf passes while the others are empty.
 #[derive(Debug, Clone)]
 pub struct RowsFlow {
-    /// Optimised; its leaves are [`LeafTable`] scans and tables that do
-    /// not stream.
+    /// Optimised; its leaves are [`LeafTable`] scans and tables that do not stream.
     pub plan: LogicalPlan,
-    /// Where its rows come from.
+    /// The leaves that read streams or stages.
     pub leaves: Vec<Leaf>,
 }
 
@@ -79,7 +78,7 @@ impl RowsFlow {
         below.max().unwrap_or(0)
     }
 
-    /// Whether each input row gives at most one output row, in the order of the input.
+    /// Whether each input row returns at most one output row, in the order of the input.
     ///
     /// # Errors
     /// Never in practice: the plan is only looked at.
@@ -106,14 +105,14 @@ impl RowsFlow {
                 Ok(TreeNodeRecursion::Continue)
             })
             .map_err(from_datafusion)?;
-        // A union that reads the same leaf twice doubles its rows.
+        // A union that reads the same leaf twice duplicates its rows.
         let count = leaves.len();
         leaves.sort_unstable();
         leaves.dedup();
         Ok(preserving && leaves.len() == count)
     }
 
-    /// Whether the same rows, in whatever batches, give the same rows in the same order each time.
+    /// Whether the same rows, however they are batched, always return the same rows in the same order.
     ///
     /// # Errors
     /// Never in practice: the plan is only looked at.
@@ -137,11 +136,11 @@ impl RowsFlow {
 /// Where rows enter a plan.
 #[derive(Debug, Clone)]
 pub struct Leaf {
-    /// Its name in [`LeafInputs`](crate::leaf::LeafInputs).
+    /// Its id in [`LeafInputs`](crate::leaf::LeafInputs).
     pub id: LeafId,
     /// The columns that its batches must have.
     pub schema: SchemaRef,
-    /// What makes the batches.
+    /// The source of the batches.
     pub from: LeafSource,
 }
 
@@ -152,18 +151,18 @@ impl Leaf {
     }
 }
 
-/// What makes the rows of a leaf.
+/// The source of a leaf's rows.
 #[derive(Debug, Clone)]
 pub enum LeafSource {
     /// A stream or a view.
     Stream {
-        /// Which.
+        /// The stream or view.
         relation: Arc<StreamRelation>,
-        /// The columns that the leaf wants: indexes into the relation's schema, ascending; the
-        /// event-time columns that windows use are among them.
+        /// The columns that the leaf reads: indexes into the relation's schema, ascending; they
+        /// include the event-time columns that windows use.
         projection: Vec<usize>,
-        /// Conditions that every row the plan can use satisfies. The plan checks them again, so
-        /// that a source may or may not use them.
+        /// Conditions that every row that affects the result satisfies. The plan checks them again, so a source may
+        /// ignore them.
         predicates: Vec<Predicate>,
     },
     /// The finished rows of a stage: an operator over operators. The watermark of the leaf is the
@@ -171,16 +170,16 @@ pub enum LeafSource {
     Stage(Box<Stage>),
 }
 
-/// Stateful operators, and what becomes of their rows when they are finished.
+/// Stateful operators, and the plan for their finished rows.
 #[derive(Debug, Clone)]
 pub struct Stage {
     /// The operators. All have the same unit of event time.
     pub operators: Vec<OperatorNode>,
     /// The plan that runs per end; its leaves are the operators' and tables that do not stream.
     pub finish: LogicalPlan,
-    /// Whether `finish` treats rows one by one, so that many ends may go through at once.
+    /// Whether `finish` treats rows one by one, so that it may run over many ends at once.
     pub row_wise: bool,
-    /// Whether its rows also leave in the order in which they enter: it only filters and projects.
+    /// Whether it also returns rows in the order in which it reads them, because it only filters and projects.
     pub keeps_order: bool,
 }
 
@@ -208,12 +207,12 @@ pub struct OperatorNode {
 /// One input of an operator.
 #[derive(Debug, Clone)]
 pub struct OperatorInput {
-    /// What prepares its rows: exactly the operator's columns of this input come out.
+    /// The plan that prepares its rows: it returns exactly the operator's columns of this input.
     pub flow: RowsFlow,
-    /// How far the time column may lie behind the watermark of `flow`'s leaves: the operator's
-    /// watermark is theirs less this. 0 except for windows over another window's start; sessions add
-    /// one tick, in which a row may still come that is exactly one gap after the last one.
+    /// How far the time column may lie behind the watermark of `flow`'s leaves; the operator's watermark is theirs less
+    /// this. 0 except for windows over another window's start; sessions add one tick, for a row that is exactly one gap
+    /// after the last one and may still come.
     pub lag_ticks: i64,
-    /// How long after its end a window still takes rows. 0 for finished rows of another stage.
+    /// How long after its end a window still accepts rows. 0 for finished rows of another stage.
     pub lateness_ticks: i64,
 }

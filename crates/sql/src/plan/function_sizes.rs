@@ -1,8 +1,8 @@
-//! How large the result of a function may become, from what it is given.
+//! Upper bounds of the size of a function's result, computed from its arguments.
 //!
-//! Invariant: for functions whose result can be much larger than what they are given, the figure is not less
-//! than what the result takes, but for what arrays take beside their values; it costs little beside the function
-//! itself.
+//! Invariant: for functions whose result can be much larger than their arguments, the bound is not less than the size
+//! of the result, except for what arrays need besides their values; computing it costs little compared with the
+//! function.
 
 use std::cell::OnceCell;
 
@@ -12,9 +12,9 @@ use arrow::datatypes::{DataType, IntervalMonthDayNanoType, IntervalUnit, TimeUni
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
-/// Minimum size of a value of a list, in bytes.
+/// The least size of an element of a list, in bytes.
 const ELEMENT_BYTES: u64 = 8;
-/// Functions that look at what they are given many times, or work much per byte.
+/// Functions that read their arguments many times, or need much time per byte.
 pub(super) const SLOW: [&str; 19] = [
     "array_distinct",
     "array_except",
@@ -36,17 +36,18 @@ pub(super) const SLOW: [&str; 19] = [
     "sha512",
     "translate",
 ];
-/// The effort of a byte of these.
+/// The cost of a byte of their arguments.
 const SLOWNESS: usize = 16;
 const DAY_NANOS: i128 = 86_400_000_000_000;
 
-/// What a result of `bytes` costs, in bytes that are copied: about a second is a billion.
+/// The cost of a result of `bytes`, as the number of bytes that could be copied in the same time, about a billion per
+/// second.
 pub(super) fn effort(name: &str, args: &ScalarFunctionArgs, bytes: usize) -> usize {
     let slowness = if SLOW.contains(&name) { SLOWNESS } else { 1 };
     let given = Given::of(args);
     let compared = match name {
         "levenshtein" => given.sum(|row| given.len(0, row).saturating_mul(given.len(1, row))),
-        // Each element of one is looked for in the other.
+        // Each element of one is searched for in the other.
         "array_has_all" | "array_has_any" => {
             let count = |arg, row| given.bytes(arg, row) / ELEMENT_BYTES;
             given.sum(|row| count(0, row).saturating_mul(count(1, row)))
@@ -57,7 +58,7 @@ pub(super) fn effort(name: &str, args: &ScalarFunctionArgs, bytes: usize) -> usi
     held(name, &given).saturating_mul(slowness).saturating_add(bytes).saturating_add(compared)
 }
 
-/// Bytes of what a function works on. What is the same in all rows is a pattern, looked at once, but for lists.
+/// The bytes that a function reads. An argument that is the same in all rows is a pattern, read once, except for lists.
 fn held(name: &str, given: &Given<'_>) -> usize {
     let each = given.args.iter().map(|arg| match arg {
         ColumnarValue::Scalar(_) if !given.constant && !name.starts_with("array_") => 0,
@@ -73,7 +74,7 @@ fn bytes_of(arg: &ColumnarValue, rows: usize) -> usize {
     }
 }
 
-/// Bytes of the values of an array. A slice shares its buffers; what it does not show is not worked on.
+/// The bytes of the values of an array. A slice shares buffers with others; only its own part counts.
 fn shown(array: &ArrayRef) -> usize {
     let beside = array.len().saturating_mul(size_of::<u128>());
     let bytes = match array.data_type() {
@@ -117,13 +118,13 @@ fn shown_by<O: OffsetSizeTrait>(offsets: &[O], values: &ArrayRef) -> usize {
     }
 }
 
-/// Bytes of the longest text of the argument `arg`.
+/// The bytes of the longest text of the argument `arg`.
 pub(super) fn longest(args: &ScalarFunctionArgs, arg: usize) -> u64 {
     let given = Given::of(args);
     (0..given.rows).map(|row| given.len(arg, row)).max().unwrap_or_default()
 }
 
-/// The text of an argument of one row.
+/// The text of an argument of a single row.
 pub(super) fn text(args: &ScalarFunctionArgs, arg: usize) -> Option<&str> {
     match args.args.get(arg)? {
         ColumnarValue::Scalar(value) => value.try_as_str().flatten(),
@@ -137,7 +138,7 @@ pub(super) fn text(args: &ScalarFunctionArgs, arg: usize) -> Option<&str> {
     }
 }
 
-/// Bytes that the result of the function `name` takes at most.
+/// The most bytes that the result of the function `name` takes.
 pub(super) fn result(name: &str, args: &ScalarFunctionArgs) -> usize {
     let given = Given::of(args);
     let rows = given.rows;
@@ -171,7 +172,7 @@ pub(super) fn result(name: &str, args: &ScalarFunctionArgs) -> usize {
             }
         }
         "regexp_replace" => {
-            // Each character may be replaced where all are, and a group may be all of it.
+            // With the flag g, each character may be replaced, and a group may be the whole text.
             let all = given.args.len() > 3;
             let grown = |text: u64, to: u64, rows: u64| {
                 let times = if all { text.saturating_add(rows) } else { rows };
@@ -210,10 +211,10 @@ pub(super) fn result(name: &str, args: &ScalarFunctionArgs) -> usize {
 /// The arguments of a call.
 struct Given<'a> {
     args: &'a [ColumnarValue],
-    /// All are the same in all rows.
+    /// Whether all of them are the same in all rows.
     constant: bool,
     rows: usize,
-    /// Those that are asked for as numbers.
+    /// Those that are read as numbers, computed on demand.
     numbers: Vec<OnceCell<Option<Int64Array>>>,
 }
 
@@ -229,7 +230,7 @@ impl<'a> Given<'a> {
         (0..self.rows).map(each).fold(0, u64::saturating_add)
     }
 
-    /// Bytes of all texts of an argument.
+    /// The bytes of all texts of an argument.
     fn total(&self, arg: usize) -> u64 {
         match self.args.get(arg) {
             Some(ColumnarValue::Array(array)) if *array.data_type() == DataType::Utf8 => {
@@ -244,17 +245,17 @@ impl<'a> Given<'a> {
         }
     }
 
-    /// Bytes of a text that is the same in all rows.
+    /// The bytes of a text that is the same in all rows.
     fn constant_len(&self, arg: usize) -> Option<u64> {
         matches!(self.args.get(arg), Some(ColumnarValue::Scalar(_))).then(|| self.len(arg, 0))
     }
 
-    /// A number of times that is the same in all rows.
+    /// A count that is the same in all rows.
     fn constant_count(&self, arg: usize) -> Option<u64> {
         matches!(self.args.get(arg), Some(ColumnarValue::Scalar(_))).then(|| self.count(arg, 0))
     }
 
-    /// Bytes of a text.
+    /// The bytes of a text.
     fn len(&self, arg: usize, row: usize) -> u64 {
         match self.args.get(arg) {
             Some(ColumnarValue::Array(array)) if array.is_valid(row) => match array.data_type() {
@@ -272,7 +273,7 @@ impl<'a> Given<'a> {
         }
     }
 
-    /// Bytes of a value of any type.
+    /// The bytes of a value of any type.
     fn bytes(&self, arg: usize, row: usize) -> u64 {
         match self.args.get(arg) {
             Some(ColumnarValue::Array(array)) => shown(&array.slice(row, 1)) as u64,
@@ -308,13 +309,13 @@ impl<'a> Given<'a> {
         }
     }
 
-    /// A number of times.
+    /// An argument that is a count.
     fn count(&self, arg: usize, row: usize) -> u64 {
-        // The function reports a number that cannot be read as one.
+        // The function itself reports an invalid count.
         self.number(arg, row).map_or(0, |n| u64::try_from(n).unwrap_or_default())
     }
 
-    /// How many steps there are from the first to the last.
+    /// The number of steps from the first to the last value.
     fn steps(&self, row: usize) -> u64 {
         let (first, last) = match self.args.len() {
             1 => (Some(0), self.ticks(0, row)),
@@ -347,7 +348,7 @@ impl<'a> Given<'a> {
         })
     }
 
-    /// The third argument, an interval, in nanoseconds; months are short.
+    /// The third argument, an interval, in nanoseconds; months count as the shortest ones.
     fn interval(&self, row: usize) -> Option<i128> {
         let array = match self.args.get(2)? {
             ColumnarValue::Array(array) => array.slice(row, 1),
@@ -360,7 +361,7 @@ impl<'a> Given<'a> {
     }
 }
 
-/// An array as numbers, if it is one of numbers or times.
+/// An array as numbers, if it has numbers or times.
 fn numbers_of(array: &ArrayRef) -> Option<Int64Array> {
     cast(array, &DataType::Int64).ok()?.as_primitive_opt().cloned()
 }

@@ -1,12 +1,12 @@
-//! Functions whose result may be much larger than what they are given, or that take long over it.
+//! Functions whose result may be much larger than their arguments, or that need much time for it.
 //!
-//! `repeat`, `array_repeat`, `range`, `replace`, … make gigabytes of a few bytes, at once and without
-//! yielding. An analyzer rule puts each of them into a [`Bounded`] of the same name, which is computed within
-//! bounds ([`pieces`]). `||` becomes such a function too ([`Joined`]). The value of a subquery is looked
-//! at before it stands in every row ([`Passed`]).
+//! `repeat`, `array_repeat`, `range`, `replace`, … turn a few bytes into gigabytes, at once and without yielding. An
+//! analyzer rule wraps each of them in a [`Bounded`] of the same name, which is computed within bounds ([`pieces`]).
+//! `||` is turned into such a function too ([`Joined`]). The value of a subquery is checked before it is repeated for
+//! every row ([`Passed`]).
 //!
-//! Invariants: a wrapped function gives what the inner one gives, value by value, and is called the same; a
-//! constant is computed within the same bounds, because wrapping comes before simplifying.
+//! Invariants: a wrapped function returns the same values as the inner one, and has the same name; a constant is
+//! computed within the same bounds, because wrapping comes before simplifying.
 
 use std::sync::Arc;
 
@@ -106,7 +106,7 @@ pub(super) fn external(error: Error) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }
 
-/// One expression, whose parts have been seen to.
+/// Wraps one expression, whose children have been handled.
 fn wrapped(expr: Expr) -> Transformed<Expr> {
     match expr {
         Expr::ScalarFunction(ScalarFunction { func, mut args }) => {
@@ -130,7 +130,7 @@ fn wrapped(expr: Expr) -> Transformed<Expr> {
                 args: vec![*left, *right],
             }))
         }
-        // One value, that may come to stand in many rows.
+        // A single value, which may be repeated for many rows.
         Expr::ScalarSubquery(query) if may_be_long(&query.subquery) => {
             Transformed::yes(passed(Expr::ScalarSubquery(query)))
         }
@@ -138,7 +138,7 @@ fn wrapped(expr: Expr) -> Transformed<Expr> {
     }
 }
 
-/// Whether the values of a query's column have no size of their own.
+/// Whether the values of a query's column have a variable size.
 fn may_be_long(query: &LogicalPlan) -> bool {
     let fields = query.schema().fields();
     fields.first().is_some_and(|field| field.data_type().primitive_width().is_none())
@@ -266,7 +266,7 @@ impl ScalarUDFImpl for Bounded {
     }
 }
 
-/// The same value, once the statement may hold it.
+/// Returns its argument, after checking that the statement may hold it.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Passed {
     signature: Signature,

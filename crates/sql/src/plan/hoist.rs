@@ -1,10 +1,9 @@
 //! Lifts a window relation above everything that treats rows one by one.
 //!
-//! `filter(project(join(windows(rows), table)))` becomes `windows(filter(project(join(rows,
-//! table))))`: so that all of it runs per micro-batch, in parallel, and the window operator gets
-//! plain columns. Expressions over bounds only are kept aside for the closed window; an
-//! expression that mixes bounds and columns of rows stops the lift. So does what leaves out rows of
-//! sessions, or adds some: the others of a session depend on them.
+//! `filter(project(join(windows(rows), table)))` becomes `windows(filter(project(join(rows, table))))`, so that all of
+//! it runs per micro-batch, in parallel, and the window operator reads plain columns. Expressions over bounds only are
+//! kept for the closed window. An expression that mixes bounds and columns of rows stops the lift, and so does a node
+//! that removes rows of sessions or adds some: the other rows of a session depend on them.
 
 use std::sync::Arc;
 
@@ -25,10 +24,10 @@ use super::lineage;
 use super::shape::{Kind, kind};
 use super::{stream_of, view_windows};
 
-/// The qualifier of bounds in expressions that wait for the closed window.
+/// The qualifier of bounds in expressions that are computed for the closed window.
 const BOUND_QUALIFIER: &str = "__window";
 
-/// A plan taken apart: `windows(inner)`, and what its columns are.
+/// A plan in two parts: `windows(inner)`, and how its columns follow from them.
 #[derive(Debug)]
 pub(crate) struct Hoisted {
     /// The rows, without windows.
@@ -37,21 +36,21 @@ pub(crate) struct Hoisted {
     pub(crate) time: Column,
     /// The windows.
     pub(crate) windows: Windows,
-    /// What separates sessions, over `inner`.
+    /// The session keys, over `inner`.
     pub(crate) session_keys: Vec<Expr>,
-    /// The unit of their bounds.
+    /// The unit of the bounds.
     pub(crate) unit: TimeUnit,
     /// How far the time column may lie behind the watermark.
     pub(crate) lag_ticks: i64,
-    /// Of rows that come with their windows: what the first event time of their view says of the end.
+    /// For rows that come with their windows: how the end of a window follows from the first event time of their view.
     pub(crate) row_ends: Option<RowEnds>,
-    /// What each column of the plan is, in order.
+    /// The origin of each column of the plan, in order.
     pub(crate) outputs: Vec<Output>,
-    /// Conditions over bounds: only windows that satisfy all of them count.
+    /// Conditions over bounds: only windows that satisfy all of them are returned.
     pub(crate) conditions: Vec<Expr>,
 }
 
-/// What a column of a hoisted plan is.
+/// The origin of a column of a hoisted plan.
 #[derive(Debug, Clone)]
 pub(crate) enum Output {
     /// A column of the rows.
@@ -63,7 +62,7 @@ pub(crate) enum Output {
 /// An expression in terms of a hoisted plan.
 #[derive(Debug)]
 pub(crate) enum Rewritten {
-    /// Over columns of the rows, or over nothing.
+    /// Over columns of the rows, or without columns.
     Row(Expr),
     /// Over bounds alone.
     Bound(Expr),
@@ -71,7 +70,7 @@ pub(crate) enum Rewritten {
     Mixed,
 }
 
-/// Takes `plan` apart; `None` when something in it stops the lift.
+/// Splits `plan`; `None` when something in it stops the lift.
 ///
 /// # Errors
 /// When a rewritten node is invalid (our bug).
@@ -109,7 +108,7 @@ pub(crate) fn hoist(plan: &LogicalPlan, names: &mut usize) -> Result<Option<Hois
 fn of_assign(assign: &WindowAssign) -> Result<Hoisted> {
     let known = lineage::columns(assign.input())?;
     let lag = lineage::of_column(&known, assign.input(), assign.time()).lag.unwrap_or(0);
-    // A row that is one gap after the last one of a session still joins it.
+    // A row that is exactly one gap after the last one of a session still joins it.
     let behind = match assign.windows() {
         Windows::Aligned(_) => 0,
         Windows::Session(_) => 1,
@@ -134,7 +133,7 @@ fn of_assign(assign: &WindowAssign) -> Result<Hoisted> {
     })
 }
 
-/// The rows of a view of windows, by those windows: their columns are columns of the rows.
+/// The rows of a view of windows, by those windows, whose bounds are columns of the rows.
 fn of_view(plan: &LogicalPlan, scan: &TableScan) -> Result<Option<Hoisted>> {
     let Some(relation) = stream_of(scan) else { return Ok(None) };
     let Some(found) = view_windows::of_scan(scan, &relation)? else { return Ok(None) };
@@ -192,7 +191,7 @@ fn of_join(join: &Join, names: &mut usize) -> Result<Option<Hoisted>> {
         join.null_equality,
         join.null_aware,
     ) else {
-        // A name below an alias clashes with one of the table: the join stays where it is.
+        // A name below an alias clashes with one of the table: the join cannot be moved.
         return Ok(None);
     };
     // The table's columns (or a mark) are the rest of the schema, before or after the rows'.
@@ -218,7 +217,7 @@ impl Hoisted {
         matches!(self.windows, Windows::Session(_))
     }
 
-    /// `expr`, which is over the plan's columns (`schema`), in terms of `inner` and bounds.
+    /// `expr` over the plan's columns (`schema`), in terms of `inner` and bounds.
     pub(crate) fn rewrite(&self, expr: &Expr, schema: &DFSchema) -> Result<Rewritten> {
         self.rewrite_beside(expr, schema, None)
     }
@@ -248,7 +247,7 @@ impl Hoisted {
                             Ok(Transformed::new(bound.clone(), true, TreeNodeRecursion::Jump))
                         }
                         None => {
-                            // A column of the table beside, or something we do not know.
+                            // A column of the other table, or an unknown one.
                             rows = true;
                             opaque |= table.is_none_or(|t| !t.has_column(&column));
                             Ok(Transformed::no(Expr::Column(column)))
@@ -274,7 +273,7 @@ impl Hoisted {
         })
     }
 
-    /// The projection below the windows: what it computes gets fresh names.
+    /// Moves a projection below the windows, with fresh names for what it computes.
     fn project(mut self, projection: &Projection, names: &mut usize) -> Result<Option<Self>> {
         let schema = projection.input.schema();
         let mut outputs = Vec::with_capacity(projection.expr.len());
@@ -317,7 +316,7 @@ impl Hoisted {
     }
 }
 
-/// Whether [`hoist`] finds sessions under nothing but what treats rows one by one.
+/// Whether there are sessions below `plan`, with only row-wise nodes above them, so that [`hoist`] finds them.
 #[recursive::recursive]
 pub(crate) fn is_over_session(plan: &LogicalPlan) -> bool {
     match plan {
@@ -329,7 +328,7 @@ pub(crate) fn is_over_session(plan: &LogicalPlan) -> bool {
     }
 }
 
-/// An expression over bounds and the operator's columns, as one over the leaf `leaf`.
+/// Turns an expression over bounds and the operator's columns into one over the leaf `leaf`.
 pub(crate) fn at_leaf(expr: Expr, leaf: &TableReference) -> Result<Expr> {
     expr.transform(|node| match node {
         Expr::Column(column)

@@ -1,14 +1,16 @@
 //! Interval joins: joins of two streams whose event times are within a fixed interval of each other.
 //!
 //! `a JOIN b ON a.k = b.k AND a.ts BETWEEN b.ts - i AND b.ts + j` keeps only the rows that can still match. Both bounds
-//! must be there, in whatever form: `a.ts >= b.ts - i`, `b.ts <= a.ts + i`, `a.ts - b.ts <= i`, `a.ts = b.ts`; or follow: from the
-//! bounds of a window, which are a fixed length apart (`a.ts >= w.window_start AND a.ts < w.window_end`), or, the second one, from
-//! constants (`a.ts >= b.ts AND a.ts < TIMESTAMP '…' AND b.ts >= TIMESTAMP '…'`). The bounded
-//! form is the ordinary join; the continuous form is an operator with two inputs ([`windrow_operators::IntervalJoinSpec`]).
-//! Conditions that are neither bounds nor equal keys are checked when pairs are finished; where it matters whether a row has
-//! matched, by the operator.
+//! are needed, in any form: `a.ts >= b.ts - i`, `b.ts <= a.ts + i`, `a.ts - b.ts <= i`, `a.ts = b.ts`. They may also
+//! follow from the bounds of a window, which are a fixed length apart
+//! (`a.ts >= w.window_start AND a.ts < w.window_end`), and the second one from constants
+//! (`a.ts >= b.ts AND a.ts < TIMESTAMP '…' AND b.ts >= TIMESTAMP '…'`).
 //!
-//! Invariant: a bound is taken only if it can be said exactly in ticks of the time columns.
+//! The bounded form is the ordinary join; the continuous form is an operator with two inputs
+//! ([`windrow_operators::IntervalJoinSpec`]). Conditions that are neither bounds nor equal keys are checked when pairs
+//! are finished, or, if it matters whether a row has matched, by the operator.
+//!
+//! Invariant: a bound is used only if it is exact in ticks of the time columns.
 
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::{Column, JoinType, ScalarValue};
@@ -21,7 +23,7 @@ use super::known::{Known, of_expr};
 use super::relation::ToEnd;
 use super::{is_streaming, ranges};
 
-/// The places of the inputs among [`Sides::plans`].
+/// The indexes of the inputs in [`Sides::plans`].
 const LEFT: usize = 0;
 const RIGHT: usize = 1;
 
@@ -46,20 +48,20 @@ pub(crate) struct Interval {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Time {
     pub(crate) column: Column,
-    /// Its place among the columns of the side.
+    /// Its index among the columns of the side.
     pub(crate) index: usize,
     /// How far it may lie behind the watermark of the side.
     pub(crate) lag_ticks: i64,
 }
 
-/// What keeps a join of streams from being an interval join.
+/// Why a join of streams is not an interval join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Missing {
-    /// Nothing bounds the event times.
+    /// Event times have no bounds.
     Both,
-    /// The first of these times, the left one, has no smallest value, given the other.
+    /// The first of these times, the left one, has no lower bound relative to the other.
     Lower(Box<[Column; 2]>),
-    /// The first of these times, the left one, has no greatest value, given the other.
+    /// The first of these times, the left one, has no upper bound relative to the other.
     Upper(Box<[Column; 2]>),
 }
 
@@ -72,7 +74,7 @@ pub(crate) struct Bound {
     pub(crate) upper: Option<i64>,
 }
 
-/// The join as an interval join, given what is known about the columns of both sides; `None` when it is none.
+/// The join as an interval join, given the event times among the columns of both sides; `None` if it is not one.
 pub(crate) fn among(join: &Join, left: &[Known], right: &[Known]) -> Option<Interval> {
     if join_kind(join).is_none() || !joins_streams(join) || same_window(join, left, right) {
         return None;
@@ -80,8 +82,8 @@ pub(crate) fn among(join: &Join, left: &[Known], right: &[Known]) -> Option<Inte
     bounded(join, left, right).ok()
 }
 
-/// The kind of an interval join; `None` of what cannot be one: a column that says whether a row has matched, and NOT IN of what may
-/// be NULL, where one row decides for all.
+/// The kind of an interval join; `None` for joins that cannot be one: those with a column that says whether a row has
+/// matched, and NOT IN of a column that may be NULL, where a single row decides for all.
 pub(crate) fn join_kind(join: &Join) -> Option<JoinKind> {
     Some(match join.join_type {
         _ if join.null_aware => return None,
@@ -102,7 +104,7 @@ pub(crate) fn joins_streams(join: &Join) -> bool {
     is_streaming(&join.left) && is_streaming(&join.right)
 }
 
-/// Whether the join keeps windows apart: each side has windows, and the keys tell which.
+/// Whether the join is within windows: each side has windows, and the keys identify them.
 pub(crate) fn same_window(join: &Join, left: &[Known], right: &[Known]) -> bool {
     join.on.iter().any(|(a, b)| {
         let a = of_expr(left, &join.left, a).to_end;
@@ -110,7 +112,7 @@ pub(crate) fn same_window(join: &Join, left: &[Known], right: &[Known]) -> bool 
     })
 }
 
-/// The bounds of the event times, whatever the kind of join.
+/// The bounds of the event times, for any kind of join.
 ///
 /// # Errors
 /// What is missing.
@@ -157,7 +159,7 @@ pub(crate) fn bounded(join: &Join, left: &[Known], right: &[Known]) -> Result<In
     Err(missing)
 }
 
-/// Why the join cannot run, and what would make it one that can.
+/// Why the join cannot run, with a hint on the missing condition.
 pub(crate) fn missing_bound(missing: &Missing, sides: (&str, &str)) -> Error {
     let (left, right) = sides;
     match missing {
@@ -190,9 +192,10 @@ fn one_missing(
     ))
 }
 
-/// What is known about the rows of an interval join: its two times lie behind the greater of them by the bounds at
-/// most. A row without a partner comes when none can come any more, which is no later than the last possible one: so it is
-/// with its own time, too. Times that may be NULL are no event times. Bounds of a window are event times together.
+/// The event times of an interval join: its two times lie behind the greater of them by the bounds at most. A row
+/// without a partner is returned when no partner can come any more, which is no later than for the last possible one,
+/// so the same holds for its own time. Times that may be NULL are no event times. Bounds of a window are event times
+/// together.
 pub(crate) fn known(join: &Join, interval: &Interval, sides: [&[Known]; 2]) -> Vec<Known> {
     let mut known = vec![Known::default(); join.schema.fields().len()];
     let (left, right) = match join.join_type {
@@ -222,7 +225,7 @@ pub(crate) fn known(join: &Join, interval: &Interval, sides: [&[Known]; 2]) -> V
     known
 }
 
-/// The bounds that a condition is, if it is one or two of them.
+/// The bounds in a condition: none, one or two.
 pub(crate) fn bounds_of(
     condition: &Expr,
     (left, left_known): (&LogicalPlan, &[Known]),
@@ -236,7 +239,7 @@ pub(crate) fn unit_of(plan: &LogicalPlan, time: &Time) -> Option<TimeUnit> {
     Some(clock(plan.schema().field(time.index).data_type())?.unit)
 }
 
-/// Two inputs with what is known about their columns.
+/// Two inputs with the event times among their columns.
 struct Sides<'a> {
     plans: [&'a LogicalPlan; 2],
     left: &'a [Known],
@@ -281,8 +284,8 @@ impl Sides<'_> {
         (difference(left.first, right.last), difference(left.last, right.first))
     }
 
-    /// A time of a side as another one of that side and what is to be added to it: the bounds of a window are a fixed length
-    /// apart, so all of them are said by the one that lies least behind the watermark.
+    /// A time of a side as another one of that side and an offset: the bounds of a window are a fixed length apart, so
+    /// all of them are expressed by the one that lies least behind the watermark.
     fn by_window(of: &LogicalPlan, known: &[Known], time: Time) -> (Time, i64) {
         let ends = known.iter().enumerate();
         let ends = ends.filter_map(|(i, known)| Some((i, ticks_to_end(known)?)));
@@ -290,7 +293,7 @@ impl Sides<'_> {
         let own = known.get(time.index).and_then(ticks_to_end);
         let (Some((index, first)), Some(own)) = (first, own) else { return (time, 0) };
         let column = Column::from(of.schema().qualified_field(index));
-        // Both reach the same end.
+        // Both have the same window end.
         match Self::time(of, known, &column).zip(first.checked_sub(own)) {
             Some(found) if clock_at(of, index) == clock_at(of, time.index) => found,
             _ => (time, 0),
@@ -306,7 +309,7 @@ impl Sides<'_> {
             Expr::Between(between) if !between.negated => {
                 let low = self.bound(&between.expr, Operator::GtEq, &between.low);
                 let high = self.bound(&between.expr, Operator::LtEq, &between.high);
-                // Both are bounds, or the condition stays as it is.
+                // Both must be bounds, or the condition is kept as it is.
                 low.zip(high).map_or(vec![], |(low, high)| vec![low, high])
             }
             _ => vec![],
@@ -342,7 +345,7 @@ impl Sides<'_> {
         Some(Bound { left, right, lower, upper })
     }
 
-    /// What the first event time in an expression counts in.
+    /// The unit of the first event time in an expression.
     fn clock(&self, expr: &Expr) -> Option<Clock> {
         let column = *expr.column_refs().iter().next()?;
         let (side, time) = match self.left(column) {
@@ -404,7 +407,7 @@ fn combined(a: Term, op: Operator, b: Term) -> Option<Term> {
     })
 }
 
-/// How far an event time is from the end of the window of its row, if that is so.
+/// The distance of an event time from the end of its row's window, if that is constant.
 fn ticks_to_end(known: &Known) -> Option<i64> {
     match known.to_end {
         Some(ToEnd::Ticks(ticks)) if known.lag.is_some() => Some(ticks),
@@ -416,11 +419,11 @@ fn clock_at(plan: &LogicalPlan, index: usize) -> Option<Clock> {
     clock(plan.schema().field(index).data_type())
 }
 
-/// What the times of a column count in.
+/// The unit of a column's times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Clock {
     pub(crate) unit: TimeUnit,
-    /// Whether each day has 24 hours: it may not in a time zone with daylight saving time.
+    /// Whether each day has 24 hours, which is not so in a time zone with daylight saving time.
     even_days: bool,
 }
 
@@ -431,7 +434,7 @@ pub(crate) fn clock(of: &DataType) -> Option<Clock> {
     Some(Clock { unit: *unit, even_days })
 }
 
-/// A length of time in ticks, if it is a whole number of them and the same at all times.
+/// A length of time in ticks, if it is a whole number of them and the same at any time.
 pub(crate) fn constant(value: &ScalarValue, Clock { unit, even_days }: Clock) -> Option<i64> {
     const DAY_NANOS: i128 = 86_400 * 1_000_000_000;
     let nanos = match value {

@@ -1,4 +1,4 @@
-//! From an interval join to an operator with two inputs.
+//! Turns an interval join into an operator with two inputs.
 
 use std::sync::Arc;
 
@@ -17,16 +17,16 @@ use super::shape::refused;
 use super::split::{Operators, Splitter, scan};
 use crate::leaf::LeafTable;
 
-/// The inputs of a join, prepared.
+/// The prepared inputs of a join.
 pub(super) struct Sides {
     pub(super) inputs: [JoinInput; 2],
     pub(super) flows: [OperatorInput; 2],
-    /// Where the columns of each side are among those of its input.
+    /// The indexes of each side's columns in its prepared input.
     pub(super) columns: [Vec<usize>; 2],
 }
 
 impl Splitter<'_> {
-    /// Adds an interval join to a stage; returns its rows under the names of the join.
+    /// Adds an interval join to a stage; returns its rows with the join's column names.
     pub(super) fn interval_join(
         &mut self,
         join: &Join,
@@ -44,7 +44,7 @@ impl Splitter<'_> {
         let null_equals = join.null_equality == NullEquality::NullEqualsNull;
         let spec = IntervalJoinSpec::try_new(sides.inputs, (lower, upper), null_equals);
         let mut spec = spec.map_err(refused)?.with_kind(kind);
-        // Pairs are filtered when they are finished, unless it matters that a row has matched.
+        // Pairs are filtered when they are finished, unless it matters whether a row has matched.
         let mut above = filter;
         if kind != JoinKind::Inner
             && let Some(filter) = above.take()
@@ -95,7 +95,7 @@ impl Splitter<'_> {
         scan(name, table)
     }
 
-    /// A condition on pairs for the operator.
+    /// A condition on pairs, for the operator.
     fn join_filter(
         &self,
         join: &Join,
@@ -135,7 +135,7 @@ impl Sides {
     }
 }
 
-/// The names of the operator's columns for those that a join of this kind returns.
+/// The names of the operator's columns that a join of this kind returns.
 pub(super) fn returned(kind: JoinKind, [left, right]: &[Vec<usize>; 2]) -> Vec<String> {
     let left = left.iter().map(|at| format!("l{at}"));
     let right = right.iter().map(|at| format!("r{at}"));
@@ -148,7 +148,7 @@ pub(super) fn returned(kind: JoinKind, [left, right]: &[Vec<usize>; 2]) -> Vec<S
     }
 }
 
-/// Columns of an operator's rows under the names of `schema`.
+/// Columns of an operator's rows, renamed to those of `schema`.
 pub(super) fn at_leaf(
     rows: &LogicalPlanBuilder,
     columns: Vec<String>,

@@ -1,7 +1,6 @@
-//! `||` of texts, as a function: then its result is bounded like that of any other.
+//! `||` of texts as a function, so that its result is bounded like that of any other.
 //!
-//! Invariant: its values, their type and its name in a result are those of the operator, whose work the engine
-//! does.
+//! Invariant: its values, their type and its name in a result are those of the operator; the engine computes it.
 
 use std::sync::Arc;
 

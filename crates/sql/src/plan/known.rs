@@ -1,26 +1,26 @@
-//! What is known about a column's time: its window, and how far it may lie behind the watermark.
+//! The event-time properties of a column: the window that it identifies, and how far it may lie behind the watermark.
 
 use datafusion::common::Column;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use super::relation::ToEnd;
 
-/// What is known about a column.
+/// The event-time properties of a column.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Known {
     /// Its value determines the end of the row's window.
     pub(crate) to_end: Option<ToEnd>,
-    /// It carries event time, that far (in ticks) behind the watermark at most.
+    /// It carries event time, and lies at most this many ticks behind the watermark.
     pub(crate) lag: Option<i64>,
 }
 
-/// What is known about a column of `plan` that an expression names.
+/// The properties of a column of `plan` that an expression names.
 pub(crate) fn of_column(known: &[Known], plan: &LogicalPlan, column: &Column) -> Known {
     plan.schema().maybe_index_of_column(column).map_or_else(Known::default, |i| at(known, i))
 }
 
-/// What is known about an expression over `plan`: something only if it is a column, or the greatest of several event
-/// times, which is behind the watermark no more than each of them.
+/// The properties of an expression over `plan`: none unless it is a column, or the greatest of several event times,
+/// which is no further behind the watermark than any of them.
 pub(crate) fn of_expr(known: &[Known], plan: &LogicalPlan, expr: &Expr) -> Known {
     match expr {
         Expr::Alias(alias) => of_expr(known, plan, &alias.expr),
@@ -34,7 +34,7 @@ pub(crate) fn of_expr(known: &[Known], plan: &LogicalPlan, expr: &Expr) -> Known
     }
 }
 
-/// What is known about the column at `index`.
+/// The properties of the column at `index`.
 pub(crate) fn at(known: &[Known], index: usize) -> Known {
     known.get(index).copied().unwrap_or_default()
 }

@@ -1,7 +1,7 @@
-//! From intervals and a time zone to windows: of a constant length, or by the calendar.
+//! Turns intervals and a time zone into windows: of a constant length, or following the calendar.
 //!
-//! Months and years are always those of the calendar. Days are, where the time zone is another than UTC: there a day may
-//! have 23 or 25 hours. Everything shorter has a constant length.
+//! Months and years always follow the calendar. Days do in any time zone but UTC, where a day may have 23 or 25 hours.
+//! Everything shorter has a constant length.
 
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ScalarValue;
@@ -12,10 +12,10 @@ use windrow_core::{
 const NANOS_PER_SECOND: i128 = 1_000_000_000;
 const NANOS_PER_DAY: i128 = 86_400 * NANOS_PER_SECOND;
 const SECONDS_PER_DAY: i128 = 86_400;
-/// Every month has these.
+/// The days that every month has.
 const DAYS_OF_EVERY_MONTH: i128 = 28;
 
-/// A length of time as an interval says it.
+/// A length of time, in the parts of an interval.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Length {
     months: i64,
@@ -27,11 +27,11 @@ pub(super) struct Length {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Clocks {
     pub(super) zone: Zone,
-    /// Whether it is an argument of the window.
+    /// Whether it is an argument of the window function.
     pub(super) named: bool,
 }
 
-/// The lengths of an aligned window: each may be a slide or step, a size or an offset.
+/// The lengths of an aligned window; each may be a slide or step, a size or an offset.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Lengths {
     Tumble { size: Length },
@@ -40,7 +40,7 @@ pub(super) enum Lengths {
 }
 
 impl Length {
-    /// The length of an interval or a text that is one; `None` for anything else.
+    /// The length of an interval, or of a text that is one; `None` for anything else.
     pub(super) fn of(value: &ScalarValue) -> Option<Self> {
         let nanos = |nanos: i128| Self { nanos, ..Self::default() };
         Some(match value {
@@ -66,7 +66,7 @@ impl Length {
         })
     }
 
-    /// The same length backwards.
+    /// The negated length.
     pub(super) fn negative(self) -> Self {
         Self { months: -self.months, days: -self.days, nanos: -self.nanos }
     }
@@ -74,7 +74,7 @@ impl Length {
     /// In ticks; a day has 24 hours.
     ///
     /// # Errors
-    /// When it has months, or is no whole number of ticks.
+    /// When it has months, or is not a whole number of ticks.
     pub(super) fn ticks(self, unit: TimeUnit) -> Result<i64> {
         if self.months != 0 {
             return Err(Error::sql("months and years have no fixed length")
@@ -83,7 +83,7 @@ impl Length {
         time::nanos_to_ticks(i128::from(self.days) * NANOS_PER_DAY + self.nanos, unit)
     }
 
-    /// Checks that it is a whole number of ticks, whatever its days and months are.
+    /// Checks that it is a whole number of ticks, however long its days and months are.
     ///
     /// # Errors
     /// When it is not.
@@ -97,7 +97,7 @@ impl Length {
 }
 
 impl Lengths {
-    /// The windows of these lengths, by the calendar where they follow it.
+    /// The windows of these lengths, which follow the calendar where the lengths do.
     ///
     /// # Errors
     /// When there are no such windows.
@@ -167,7 +167,7 @@ impl Lengths {
     }
 }
 
-/// A length in whole days or months.
+/// A length as a number of whole days or months.
 fn units(name: &str, length: Length) -> Result<(i64, CalendarUnit)> {
     match length {
         Length { months, days: 0, nanos: 0 } if months != 0 => Ok((months, CalendarUnit::Month)),
@@ -192,11 +192,11 @@ fn not_aligned() -> Error {
         .with_hint("A day of 24 hours, whatever the time zone, is INTERVAL '24 hours'.")
 }
 
-/// An offset as a number of days or months, and the seconds of the day or month after which it begins.
+/// An offset as a number of days or months, and the seconds from the start of the day or month.
 fn shifted(offset: Length, unit: CalendarUnit) -> Result<(i64, i64)> {
     if offset.nanos % NANOS_PER_SECOND != 0 {
         return Err(Error::sql(
-            "the offset of a window of days or months is no whole number of seconds",
+            "the offset of a window of days or months is not a whole number of seconds",
         ));
     }
     let seconds = i128::from(offset.days) * SECONDS_PER_DAY + offset.nanos / NANOS_PER_SECOND;

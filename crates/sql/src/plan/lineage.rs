@@ -1,5 +1,5 @@
-//! What the columns of a plan tell about time, by identity: through renames, filters,
-//! projections, joins and unions, never through computation.
+//! The event-time properties of the columns of a plan. They pass through renames, filters, projections, joins and
+//! unions, and end at any computation.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::pattern::{self, RowPattern};
 use super::relation::ToEnd;
 use super::{over, stream_of};
 
-/// A join as an interval join; `None` when it is none.
+/// The join as an interval join; `None` if it is not one.
 ///
 /// # Errors
 /// Those of the plan.
@@ -30,7 +30,7 @@ pub(crate) fn interval(join: &Join) -> Result<Option<Interval>> {
     Ok(interval::among(join, &left, &right))
 }
 
-/// What is known about each column of `plan`, in the order of its schema.
+/// The properties of each column of `plan`, in the order of its schema.
 #[recursive::recursive]
 pub(crate) fn columns(plan: &LogicalPlan) -> Result<Vec<Known>> {
     let nothing = || vec![Known::default(); plan.schema().fields().len()];
@@ -122,7 +122,7 @@ fn of_exprs<'a>(
     Ok(exprs.map(|expr| of_expr(&known, input, expr)).collect())
 }
 
-/// A key keeps what is known of it, unless a grouping set makes it NULL.
+/// A key keeps its properties, unless a grouping set makes it NULL.
 fn of_aggregate(aggregate: &Aggregate) -> Result<Vec<Known>> {
     let known = columns(&aggregate.input)?;
     let sets = grouping_sets(aggregate);
@@ -136,7 +136,7 @@ fn of_aggregate(aggregate: &Aggregate) -> Result<Vec<Known>> {
         .collect())
 }
 
-/// The grouping sets written out, if there are any.
+/// The grouping sets, expanded, if there are any.
 pub(crate) fn grouping_sets(aggregate: &Aggregate) -> Option<Vec<Vec<Expr>>> {
     let [Expr::GroupingSet(set)] = aggregate.group_expr.as_slice() else { return None };
     Some(match set {
@@ -173,7 +173,7 @@ fn of_union(inputs: &[Arc<LogicalPlan>]) -> Result<Vec<Known>> {
     Ok(merged.unwrap_or_default())
 }
 
-/// Rows leave when their session ends, however long ago they came: only its end moves with the watermark.
+/// Rows are returned when their session ends, however old they are: only its end follows the watermark.
 fn of_session(assign: &WindowAssign, lag: Option<i64>) -> Vec<Known> {
     let rows = assign.kept().map(|_| Known::default());
     let ends = [0, 1].map(|ticks| Known { to_end: Some(ToEnd::Ticks(ticks)), lag });
@@ -181,7 +181,7 @@ fn of_session(assign: &WindowAssign, lag: Option<i64>) -> Vec<Known> {
     rows.chain(bounds).collect()
 }
 
-/// The new windows are the ones that count; older ones keep what they are as event times.
+/// The new windows are those of the rows; older bounds remain event times.
 fn of_assign(assign: &WindowAssign) -> Result<Vec<Known>> {
     let input = columns(assign.input())?;
     let lag = of_column(&input, assign.input(), assign.time()).lag;

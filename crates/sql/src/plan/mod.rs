@@ -1,12 +1,12 @@
 //! Logical plans: from the syntax tree to a bounded or a continuous form.
 //!
-//! [`plan_query`] makes a logical plan whose window relations are [`WindowAssign`] nodes.
+//! [`plan_query`] returns a logical plan whose window relations are [`WindowAssign`] nodes.
 //! [`bounded()`] lowers these to ordinary DataFusion nodes: the truth. [`continuous`] optimises the
 //! plan and splits it at the window boundary: *prepare* plans (stateless, per micro-batch), window
 //! operators, *finish* plans (per closed window).
 //!
-//! Invariants: the two forms mean the same rows; what cannot run continuously is refused with
-//! the clause named and a way out; nothing here panics on any plan.
+//! Invariants: both forms return the same rows; what cannot run continuously is refused, with the clause named and a
+//! way out; nothing here panics on any plan.
 
 mod aggregate;
 mod asof;
@@ -97,12 +97,12 @@ pub use start::from_event_time;
 pub use trace::ROW_COLUMN;
 
 /// Plans a query: analysed, not optimised; window relations are [`WindowAssign`] nodes.
-/// `columns` renames the output (as in `CREATE VIEW v (a, b) AS …`) unless it is empty; `values` are
-/// those of the parameters.
+/// `columns` renames the output (as in `CREATE VIEW v (a, b) AS …`) unless it is empty; `values` are those of the
+/// parameters.
 ///
 /// # Errors
-/// When the query does not fit the catalog, the number of `columns` is not the query's, a
-/// parameter has no value, or the plan would be too large.
+/// When the query does not fit the catalog, the number of `columns` differs from the query's, a parameter has no
+/// value, or the plan would be too large.
 pub async fn plan_query(
     state: &SessionState,
     query: ast::Query,
@@ -113,8 +113,8 @@ pub async fn plan_query(
     rename(state, analyzed(state, plan)?, columns)
 }
 
-/// Plans `VALUES (…)` of one row once for all rows of `values`, whose columns are the parameters in
-/// their order; `None` for any other query.
+/// Plans `VALUES (…)` of one row, once for all rows of `values`, whose columns are the parameters in order; `None` for
+/// any other query.
 ///
 /// # Errors
 /// As [`plan_query`].
@@ -134,7 +134,7 @@ fn analyzed(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
         .map_err(from_datafusion)
 }
 
-/// A query whose parameters have no values yet: see [`parameters()`].
+/// Plans a query whose parameters have no values yet: see [`parameters()`].
 ///
 /// # Errors
 /// When the query does not fit the catalog.
@@ -143,10 +143,10 @@ pub async fn unbound(state: &SessionState, query: ast::Query) -> Result<LogicalP
     statement(state, Statement::Statement(Box::new(query))).await
 }
 
-/// Plans a statement of the engine underneath, parameters without values.
+/// Plans a statement of the underlying engine, whose parameters have no values.
 ///
 /// # Errors
-/// When it does not fit the catalog, calls a function with what that would not honour, or its plan would be too
+/// When it does not fit the catalog, calls a function with a clause that would be ignored, or its plan would be too
 /// large.
 pub async fn statement(state: &SessionState, statement: Statement) -> Result<LogicalPlan> {
     calls::check_engine(state, &statement)?;
@@ -214,10 +214,10 @@ fn rename(state: &SessionState, plan: LogicalPlan, columns: &[ast::Ident]) -> Re
         .map_err(from_datafusion)
 }
 
-/// Refuses columns of the same name where they become those of an object or of a file.
+/// Refuses duplicate column names, for results whose columns become those of an object or of a file.
 ///
 /// # Errors
-/// Names the first such column.
+/// When there is one; it names the first.
 pub fn distinct_columns(plan: &LogicalPlan) -> Result<()> {
     let mut seen = HashSet::new();
     match plan.schema().fields().iter().find(|field| !seen.insert(field.name().as_str())) {
@@ -227,7 +227,7 @@ pub fn distinct_columns(plan: &LogicalPlan) -> Result<()> {
     }
 }
 
-/// Whether a plan reads a stream or a view anywhere, subqueries included.
+/// Whether a plan reads a stream or a view, including in subqueries.
 pub fn is_streaming(plan: &LogicalPlan) -> bool {
     let mut found = false;
     let walked = plan.apply_with_subqueries(|node| {
@@ -237,7 +237,7 @@ pub fn is_streaming(plan: &LogicalPlan) -> bool {
     walked.is_ok() && found
 }
 
-/// The stream that a scan reads, if it is one.
+/// The stream that a scan reads, if it reads one.
 fn stream_of(scan: &TableScan) -> Option<Arc<StreamRelation>> {
     let provider = source_as_provider(&scan.source).ok()?;
     if let Some(scan) = provider.downcast_ref::<ContinuousScan>() {

@@ -1,18 +1,18 @@
-//! What result columns without an alias are called: the text of their expression.
+//! Names result columns without an alias by the text of their expression.
 //!
 //! ```text
 //! SELECT count(*), sum(b.price), b.price * 2, 1 FROM bids b
 //!        count(*)  sum(price)    price * 2    1
 //! ```
-//! Names of columns and functions are in lower case unless they were quoted, and qualifiers are left out
-//! unless two columns would look alike without them. A column keeps its name, and a field of a struct has the
-//! field's.
+//! Names of columns and functions are in lower case unless they were quoted, and qualifiers are omitted unless two
+//! columns would have the same name without them. A column keeps its name, and a field of a struct has the name of the
+//! field.
 //!
-//! Names are given to every SELECT, so that those around it can use them, by an alias in the syntax tree. What
-//! DataFusion would call a column shows its own types and is not used, but in objects that were
-//! defined before this rule: [`PlannerNames`].
+//! Every SELECT is named, by aliases in the syntax tree, so that the queries around it can refer to its columns.
+//! DataFusion's names show its own types; they are used only in objects that were defined before this rule:
+//! [`PlannerNames`].
 //!
-//! Invariant: no alias makes two columns of one SELECT alike that DataFusion tells apart.
+//! Invariant: no alias gives the same name to two columns of a SELECT that DataFusion distinguishes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -23,7 +23,7 @@ use sqlparser::ast::{
     TableWithJoins, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 
-/// An extension of a session's configuration: columns are called what DataFusion calls them.
+/// An extension of a session's configuration: columns have DataFusion's names.
 #[derive(Debug)]
 pub struct PlannerNames;
 
@@ -71,7 +71,7 @@ impl VisitorMut for Names {
                 Some(name) if is_alike(name) => relations.name(item, false),
                 name => name.clone(),
             };
-            // The same expression twice has been told apart by the parser.
+            // The parser has already distinguished repeated expressions.
             names.push(name.filter(|name| given.insert(name.clone())));
         }
         for (item, name) in select.projection.iter_mut().zip(names) {
@@ -83,7 +83,7 @@ impl VisitorMut for Names {
     }
 }
 
-/// Rows of SELECT DISTINCT are ordered by columns of theirs, which have names now.
+/// Rewrites the ORDER BY of SELECT DISTINCT, which may only use its columns, by their new names.
 fn by_name(by: &mut ast::Expr, select: &Select, relations: &Relations) {
     let like = |short: bool| {
         let wanted = relations.shown(by, short);
@@ -100,7 +100,7 @@ fn by_name(by: &mut ast::Expr, select: &Select, relations: &Relations) {
     }
 }
 
-/// Whether DataFusion's name is ours: columns, and what has no one name.
+/// Whether DataFusion's name is the same: for columns, and for items without a single name.
 fn is_column(item: &SelectItem, relations: &Relations) -> bool {
     let SelectItem::UnnamedExpr(expr) = item else { return true };
     match without_parentheses(expr) {
@@ -112,7 +112,7 @@ fn is_column(item: &SelectItem, relations: &Relations) -> bool {
     }
 }
 
-/// `unnest` may give any number of columns, unless its argument is certainly a list.
+/// Whether it is `unnest`, which may return any number of columns, unless its argument is certainly a list.
 fn is_unnest(function: &Function) -> bool {
     let FunctionArguments::List(list) = &function.args else { return false };
     last(&function.name).is_some_and(|name| name.eq_ignore_ascii_case("unnest"))
@@ -121,7 +121,7 @@ fn is_unnest(function: &Function) -> bool {
         })
 }
 
-/// `count(*)` and nothing behind it: DataFusion calls it the same.
+/// Whether it is `count(*)` without further clauses, which has the same name in DataFusion.
 fn is_plain_count(function: &Function) -> bool {
     function.to_string().eq_ignore_ascii_case("count(*)")
 }
@@ -144,7 +144,7 @@ fn folded(ident: &Ident) -> String {
     }
 }
 
-/// What columns of a SELECT may be qualified with.
+/// The qualifiers of columns in a SELECT.
 #[derive(Default)]
 struct Relations(BTreeSet<String>);
 
@@ -157,13 +157,13 @@ impl Relations {
         relations
     }
 
-    /// How many of the names before a column are those of its relation.
+    /// The number of parts before a column's name that name its relation.
     fn qualify(&self, names: &[Ident]) -> usize {
         let before = names.split_last().map_or(&[][..], |(_, before)| before);
         before.iter().rposition(|name| self.0.contains(&folded(name))).map_or(0, |at| at + 1)
     }
 
-    /// The name of an item, where it has one.
+    /// The name of an item, if it has one.
     fn name(&self, item: &SelectItem, short: bool) -> Option<String> {
         let expr = match item {
             SelectItem::UnnamedExpr(expr) => without_parentheses(expr),
@@ -183,7 +183,7 @@ impl Relations {
         Some(self.shown(expr, short))
     }
 
-    /// The text of an expression; `short`: without qualifiers, if it then means the same.
+    /// The text of an expression; with `short` without qualifiers, if it then means the same.
     fn shown(&self, expr: &ast::Expr, short: bool) -> String {
         let expr = without_parentheses(expr);
         let mut qualified = Qualified { relations: self, columns: BTreeMap::new(), mixed: false };
@@ -215,10 +215,10 @@ impl Visitor for Relations {
     }
 }
 
-/// Whether an expression has columns that differ by their relation alone.
+/// Whether an expression has columns that differ only in their relation.
 struct Qualified<'a> {
     relations: &'a Relations,
-    /// Qualified, by their names without that.
+    /// Qualified columns, by their names without qualifiers.
     columns: BTreeMap<Vec<String>, Vec<String>>,
     mixed: bool,
 }
@@ -236,10 +236,10 @@ impl Visitor for Qualified<'_> {
     }
 }
 
-/// Makes an expression what is shown of it.
+/// Turns an expression into the form in which it is displayed.
 struct Shown<'a> {
     relations: &'a Relations,
-    /// Without qualifiers.
+    /// Whether to omit qualifiers.
     short: bool,
 }
 
@@ -275,7 +275,7 @@ impl VisitorMut for Shown<'_> {
     }
 }
 
-/// In lower case, unless it was quoted; the quotes stay where the name needs them.
+/// In lower case, unless it was quoted; the quotes remain if the name needs them.
 fn plain(name: &mut Ident) {
     name.value = folded(name);
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';

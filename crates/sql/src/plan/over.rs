@@ -1,13 +1,13 @@
 //! OVER in event time: which window functions can run row by row, ordered by the event time, and the operator that runs
 //! them.
 //!
-//! `agg(x) OVER (PARTITION BY k ORDER BY ts ROWS BETWEEN 10 PRECEDING AND CURRENT ROW)`: a row's frame is final when the
-//! watermark has passed its time, or that up to which the frame reaches forward. The bounded form is the window function as
-//! it is written; the continuous form is an operator ([`windrow_operators::OverSpec`]).
+//! `agg(x) OVER (PARTITION BY k ORDER BY ts ROWS BETWEEN 10 PRECEDING AND CURRENT ROW)`: a row's frame is final when
+//! the watermark has passed its time, or the end of a frame that reaches forward. The bounded form is the window
+//! function as written; the continuous form is an operator ([`windrow_operators::OverSpec`]).
 //!
-//! A node of the plan may have functions that no single operator computes, because they wait for different things or are
-//! partitioned differently: then it becomes several nodes, one over the other. Those that wait for further rows come
-//! last, since their rows do not come in order of time.
+//! A node of the plan may have functions that no single operator computes, because they wait for different things or
+//! have different partitions: it becomes several nodes, each over the one before. Those that wait for further rows come
+//! last, since their rows are not returned in order of time.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ use super::shape::refused;
 use super::split::{Operators, Splitter, scan};
 use crate::leaf::LeafTable;
 
-/// Rows that a row may wait for.
+/// The most rows that a row may wait for.
 const FOLLOWING_MAX: i64 = 1 << 24;
 
 /// A node of window functions that runs row by row.
@@ -50,12 +50,12 @@ pub(crate) struct Over {
     calls: Vec<Call>,
 }
 
-/// What is left to do where window functions cannot run row by row.
+/// Why window functions cannot run row by row.
 #[derive(Debug)]
 pub(crate) enum Missing {
     /// They are not ordered by an event time.
     Order,
-    /// This.
+    /// The reason.
     Other(Error),
 }
 
@@ -76,7 +76,7 @@ enum What {
     Aggregate,
 }
 
-/// What a function waits for, in the order in which operators go over one another.
+/// What a function waits for, in the order in which operators are stacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Waits {
     Nothing,
@@ -84,11 +84,11 @@ enum Waits {
     Rows,
 }
 
-/// What distinguishes functions that no single operator computes.
+/// Functions of the same kind can be computed by a single operator.
 type Kind<'a> = (Waits, &'a [Expr], &'a [Sort]);
 
 impl Over {
-    /// How far the event time lies behind the watermark of the result; `None`: its rows come in another order.
+    /// How far the event time lies behind the watermark of the result; `None`: rows are returned in another order.
     fn lag(&self) -> Option<i64> {
         if self.calls.iter().any(|call| call.rows_after() > 0) {
             return None;
@@ -102,7 +102,7 @@ impl Over {
         (rows, self.calls.iter().any(|call| call.ticks_after() > 0))
     }
 
-    /// What an operator computes together, in the order in which operators go over one another.
+    /// The indexes of the functions that operators compute together, in the order in which the operators are stacked.
     fn groups(&self) -> Vec<Vec<usize>> {
         let (rows, ticks) = self.forward();
         let mut groups: Vec<(Kind<'_>, Vec<usize>)> = vec![];
@@ -129,7 +129,7 @@ impl What {
         !matches!(self, Self::RowNumber | Self::Rank | Self::DenseRank)
     }
 
-    /// Whether it sees no difference between rows of one time.
+    /// Whether it gives all rows of one time the same value.
     fn sees_peers(&self, frame: OverFrame) -> bool {
         match self {
             Self::RowNumber => false,
@@ -140,7 +140,7 @@ impl What {
 }
 
 impl Call {
-    /// How many rows its frame reaches forward.
+    /// The number of rows by which its frame reaches forward.
     fn rows_after(&self) -> i64 {
         match self.frame {
             OverFrame::Rows { end, .. } if self.what.has_frame() => end.max(0),
@@ -148,7 +148,7 @@ impl Call {
         }
     }
 
-    /// How many ticks its frame reaches forward.
+    /// The number of ticks by which its frame reaches forward.
     fn ticks_after(&self) -> i64 {
         match self.frame {
             OverFrame::Range { end, .. } if self.what.has_frame() => end.max(0),
@@ -157,7 +157,7 @@ impl Call {
     }
 }
 
-/// The node as one that runs row by row, given what is known about the columns of its input.
+/// The node as one that runs row by row, given the event times among the columns of its input.
 ///
 /// # Errors
 /// What is missing.
@@ -237,7 +237,7 @@ fn call(function: WindowFunction, time: &Time, clock: Clock) -> Result<Call, Err
     let (what, frame) = one_before(what, frame, &time.column)?;
     if params.order_by.len() > 1 && what.sees_peers(frame) {
         return Err(Error::sql(format!(
-            "{name}() over a stream is ordered by more than \"{}\", so that rows of one time are no peers",
+            "{name}() over a stream is ordered by more than \"{}\", so rows of the same time are not peers",
             time.column.name
         ))
         .with_hint(format!(
@@ -252,7 +252,7 @@ fn last_value(ignore_nulls: bool) -> What {
     What::Value { which: FrameRow::Last, ignore_nulls, default: None }
 }
 
-/// LAST_VALUE of a frame that begins with the first row and ends some rows back is the value that many rows back.
+/// LAST_VALUE over a frame that begins with the first row and ends some rows back is the value that many rows back.
 fn one_before(what: What, frame: OverFrame, time: &Column) -> Result<(What, OverFrame), Error> {
     let What::Value { which: FrameRow::Last, ignore_nulls: false, .. } = &what else {
         return Ok((what, frame));
@@ -303,7 +303,7 @@ fn shifted(name: &str, args: &[Expr], ignore_nulls: bool) -> Result<(What, OverF
     };
     let rows =
         rows.filter(|rows| rows.unsigned_abs() <= FOLLOWING_MAX as u64).ok_or_else(|| {
-            Error::sql(format!("the number of rows in {name}() over a stream is no constant"))
+            Error::sql(format!("the number of rows in {name}() over a stream is not a constant"))
                 .with_hint(format!("Give a whole number of up to {FOLLOWING_MAX}: {name}(x, 2)."))
         })?;
     let default = match args.get(2) {
@@ -311,7 +311,7 @@ fn shifted(name: &str, args: &[Expr], ignore_nulls: bool) -> Result<(What, OverF
         Some(Expr::Literal(value, _)) => Some(value.clone()),
         Some(_) => {
             return Err(Error::sql(format!(
-                "the default of {name}() over a stream is no constant"
+                "the default of {name}() over a stream is not a constant"
             ))
             .with_hint(format!("Use coalesce({name}(x, 1), …), or give a constant.")));
         }
@@ -383,7 +383,7 @@ fn rows(value: &ScalarValue) -> Option<i64> {
     .filter(|rows| *rows <= FOLLOWING_MAX)
 }
 
-/// What is known about the columns of the result: the time alone, unless rows come in another order.
+/// The event times of the result: the ordering time alone, unless rows are returned in another order.
 pub(crate) fn known(window: &Window, over: &Over) -> Vec<Known> {
     let mut known = vec![Known::default(); window.schema.fields().len()];
     if let Some(slot) = known.get_mut(over.time.index) {
@@ -393,7 +393,7 @@ pub(crate) fn known(window: &Window, over: &Over) -> Vec<Known> {
 }
 
 impl Splitter<'_> {
-    /// Adds functions over rows to a stage; returns the rows with their values under the names of the node.
+    /// Adds functions over rows to a stage; returns the rows with their values and the node's column names.
     pub(super) fn over(
         &mut self,
         window: &Window,
@@ -446,7 +446,7 @@ impl Splitter<'_> {
         scan(name.clone(), table)?.project(columns.collect::<Vec<_>>())?.build()
     }
 
-    /// Plans groups of functions as nodes one over the other.
+    /// Plans groups of functions as nodes stacked on one another.
     fn over_one_another(
         &mut self,
         window: &Window,
@@ -501,7 +501,7 @@ impl Splitter<'_> {
     }
 }
 
-/// A call, with what it reads of the prepared columns.
+/// A call, with the prepared columns that it reads.
 struct Draft<'a> {
     call: &'a Call,
     arguments: Vec<usize>,
@@ -523,12 +523,12 @@ impl<'a> Draft<'a> {
         let (mut args, mut arguments) = (vec![], vec![]);
         for arg in &params.args {
             let index = match arg {
-                // count(*): the time is never NULL, and it is there.
+                // count(*): the time is a column that always exists and is never NULL.
                 Expr::Literal(value, _) if counts_rows && !value.is_null() => 0,
                 _ => prepared.add(arg.clone()),
             };
             let column = Expr::Column(Column::new_unqualified(Prepared::name(index)));
-            // Functions read constants (a percentile, a separator) when they are built.
+            // Functions read constant arguments (a percentile, a separator) when they are built.
             let constant = index > 0 && matches!(arg, Expr::Literal(..));
             args.push(if constant { arg.clone() } else { column });
             arguments.push(index);
@@ -548,7 +548,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// A node of window functions as one that runs row by row; `None` when it keeps windows apart, or cannot.
+/// A node of window functions as one that runs row by row; `None` if it is partitioned by windows, or cannot.
 ///
 /// # Errors
 /// Those of the plan.
@@ -557,7 +557,7 @@ pub(crate) fn of(window: &Window) -> Result<Option<Over>> {
     Ok(among(window, &known))
 }
 
-/// As [`of`], given what is known about the columns of the input.
+/// As [`of`], given the event times among the columns of the input.
 pub(crate) fn among(window: &Window, known: &[Known]) -> Option<Over> {
     if keeps_windows_apart(window, known) { None } else { in_time(window, known).ok() }
 }

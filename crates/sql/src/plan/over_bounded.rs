@@ -1,7 +1,7 @@
-//! The bounded form of OVER with an expression in PARTITION BY: the expression becomes a column first. The engine underneath loses
-//! the order of the rows otherwise, and its RANGE frames then fail.
+//! The bounded form of OVER with an expression in PARTITION BY: the expression becomes a column first. The underlying
+//! engine otherwise loses the order of the rows, and its RANGE frames then fail.
 //!
-//! Invariant: the rows and the columns stay as they are.
+//! Invariant: rows and columns do not change.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Window};
 
 use super::bounded::named;
 
-/// The name of a column that a partition goes by.
+/// The name of a column for an expression in PARTITION BY.
 fn name(index: usize) -> String {
     format!("__partition{index}")
 }
 
-/// Puts the expressions in PARTITION BY below the node; `None` where there is nothing to do.
+/// Moves the expressions in PARTITION BY below the node; `None` if there are none.
 ///
 /// # Errors
 /// Those of the plan.

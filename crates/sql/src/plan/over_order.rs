@@ -1,9 +1,9 @@
-//! The order of OVERs of one query: those whose rows wait for further rows go over all others.
+//! The order of the OVER nodes of a query: those whose rows wait for further rows are moved above all others.
 //!
-//! DataFusion puts the one with the longest PARTITION BY and ORDER BY lowest. But rows that wait for further rows do not
-//! come in order of time, and nothing could then go over them by time.
+//! DataFusion puts the node with the longest PARTITION BY and ORDER BY lowest. But rows that wait for further rows are
+//! not returned in order of time, so no other OVER could run above them.
 //!
-//! Invariant: the rows and the columns stay as they are.
+//! Invariant: rows and columns do not change.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Window};
 
 use super::over::waits_for_rows;
 
-/// Moves OVERs that wait for rows above those that do not read their results.
+/// Moves OVER nodes that wait for rows above those that do not read their results.
 ///
 /// # Errors
 /// Those of the plan.
@@ -42,7 +42,7 @@ pub(crate) fn waiting_last(plan: LogicalPlan) -> Result<LogicalPlan> {
     .data()
 }
 
-/// The node of window functions under nothing but a choice of columns.
+/// The node of window functions below nothing but a choice of columns.
 fn window_below(plan: &LogicalPlan) -> Option<&Window> {
     match plan {
         LogicalPlan::Window(window) => Some(window),

@@ -1,10 +1,9 @@
-//! Windows over what has windows: whose `window_start`, `window_end` and `window_time` is meant.
+//! Resolves `window_start`, `window_end` and `window_time` for windows over relations that have windows themselves.
 //!
-//! `FROM HOP(m, …)` gives rows new bounds, and those that the view `m` has itself step aside. Bare
-//! names are the new bounds. `m.window_time` is the view's own: [`name_apart`] carries it through
-//! the window under a name that no other column has. Within an aggregate a bare name can hardly
-//! mean the new bounds, which are the same for all rows of a window: [`check`] refuses it as
-//! ambiguous.
+//! `FROM HOP(m, …)` adds new bounds to the rows, and hides those that the view `m` has itself. Unqualified names are
+//! the new bounds. `m.window_time` is the view's own: [`name_apart`] passes it through the window with a unique name.
+//! Within an aggregate an unqualified name hardly means the new bounds, which are the same for all rows of a window:
+//! [`check`] refuses it as ambiguous.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -23,13 +22,13 @@ use super::assign::{BOUNDS, WindowAssign};
 use super::shape::refused;
 use crate::diagnostics::place_of;
 
-/// Which bounds the relations have that are named in a query, by name.
+/// The bounds of the relations in a query, by the relations' names.
 type Owners = BTreeMap<String, Vec<&'static str>>;
 
-/// Carries the own bounds of views through the windows over them where the query names them.
+/// Passes the own bounds of views through the windows over them, if the query refers to them.
 ///
 /// # Errors
-/// Never in practice: relations that are not there are the planner's to report.
+/// Never in practice: the planner reports relations that do not exist.
 pub(crate) async fn name_apart(state: &SessionState, query: &mut Query) -> Result<()> {
     let mut mentions = Mentions::default();
     let _never_breaks = Visit::visit(query, &mut mentions);
@@ -51,7 +50,7 @@ pub(crate) async fn name_apart(state: &SessionState, query: &mut Query) -> Resul
     Ok(())
 }
 
-/// Relations with the bounds of theirs that a query names: `m.window_time`.
+/// The relations whose bounds a query refers to: `m.window_time`.
 #[derive(Default)]
 struct Mentions(BTreeMap<String, Vec<&'static str>>);
 
@@ -85,7 +84,7 @@ fn own_bound(expr: &ast::Expr) -> Option<(String, &'static str)> {
     Some((folded(relation), bound))
 }
 
-/// The name under which a bound goes through the windows over its view.
+/// The name with which a bound passes through the windows over its view.
 fn apart(relation: &str, bound: &str) -> Ident {
     Ident::with_quote('"', format!("{bound} of {relation}"))
 }
@@ -150,7 +149,7 @@ impl Apart {
     }
 }
 
-/// The columns that a window without alias reads, of `SELECT * FROM name`; and that name.
+/// The columns that a window without an alias reads, of `SELECT * FROM name`, and that name.
 fn windowed(factor: &mut TableFactor) -> Option<(&mut Vec<SelectItem>, String)> {
     let TableFactor::Table { name, alias: None, args: Some(args), .. } = factor else {
         return None;
@@ -180,10 +179,10 @@ fn last(name: &ObjectName) -> Option<String> {
     name.0.last()?.as_ident().map(folded)
 }
 
-/// Puts the names under which bounds go through in place of theirs.
+/// Replaces the names of bounds by those with which they pass through.
 struct Renamed {
     through: Owners,
-    /// How deep within the inputs of windows, where the names are still theirs.
+    /// The depth within the inputs of windows, where bounds still have their own names.
     inside: usize,
 }
 
@@ -217,10 +216,10 @@ impl VisitorMut for Renamed {
     }
 }
 
-/// Refuses bare bounds within aggregates over windows whose input has bounds of its own.
+/// Refuses unqualified bounds within aggregates over windows whose input has bounds of its own.
 ///
 /// # Errors
-/// The first such bound, with how to name either.
+/// When there is one; the hint says how to name each of the two.
 pub(crate) fn check(plan: &LogicalPlan) -> PlanResult<()> {
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::Aggregate(aggregate) = node {
@@ -264,7 +263,7 @@ fn unambiguous(plan: &LogicalPlan, column: &Column) -> PlanResult<()> {
     }))
 }
 
-/// The window whose bound a column is.
+/// The window that a column is a bound of.
 fn origin(plan: &LogicalPlan, index: usize) -> Option<&WindowAssign> {
     match plan {
         LogicalPlan::Filter(filter) => origin(&filter.input, index),

@@ -1,4 +1,4 @@
-//! Parameters of a plan: which there are, of which types, and their values in their place.
+//! The parameters of a plan, their types, and their replacement by values.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use windrow_core::{Error, Result};
 
 use crate::diagnostics::from_datafusion;
 
-/// The types of the parameters by their number, from 1; `None`: nothing in the statement determines it.
+/// The types of the parameters by number, from 1; `None`: the statement does not determine it.
 pub type Parameters = BTreeMap<usize, Option<DataType>>;
 
 /// The parameters of a plan.
 ///
 /// # Errors
-/// When a type cannot be inferred for another reason than that nothing determines it.
+/// When a type cannot be inferred for any other reason.
 pub fn parameters(plan: &LogicalPlan) -> Result<Parameters> {
     let fields = plan.get_parameter_fields().map_err(from_datafusion)?;
     let mut found = Parameters::new();
@@ -32,7 +32,7 @@ pub fn parameters(plan: &LogicalPlan) -> Result<Parameters> {
     Ok(found)
 }
 
-/// The plan with values in the place of its parameters.
+/// The plan with its parameters replaced by values.
 ///
 /// # Errors
 /// When a parameter has no value.
@@ -53,8 +53,8 @@ pub fn bind(plan: LogicalPlan, values: &[ScalarValue]) -> Result<LogicalPlan> {
     }
 }
 
-/// The plan of `VALUES (…)` of one row, for all rows of `values`, whose columns are the parameters
-/// in their order; `None` for any other plan.
+/// The plan of `VALUES (…)` of one row, for all rows of `values`, whose columns are the parameters in order; `None` for
+/// any other plan.
 ///
 /// # Errors
 /// When a parameter has no value.

@@ -1,11 +1,12 @@
-//! MATCH_RECOGNIZE as a node of a logical plan, and the operator that it becomes when it runs continuously.
+//! MATCH_RECOGNIZE as a node of a logical plan, and its operator in a continuous query.
 //!
-//! The node is made when the clause is planned ([`super::pattern_clause`]), with all its conditions and measures compiled: they
-//! read *prepared* columns, expressions over the input, which alone are seen by the rules of the optimiser. It is *never*
-//! executed: the bounded form lowers it ([`super::pattern_bounded`]), the continuous form makes an operator of it.
+//! The node is created when the clause is planned ([`super::pattern_clause`]), with all its conditions and measures
+//! compiled. They read *prepared* columns, expressions over the input, and only these are visible to the optimiser's
+//! rules. It is *never* executed: the bounded form lowers it ([`super::pattern_bounded`]), the continuous form makes an
+//! operator of it.
 //!
-//! Invariants: the first prepared column orders the rows. Which columns are prepared does not depend on those that are read of
-//! the result, so that rows of one time are in the same order in both forms.
+//! Invariants: the first prepared column orders the rows. The prepared columns do not depend on which columns of the
+//! result are read, so that rows of one time are in the same order in both forms.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -29,15 +30,15 @@ use super::shape::refused;
 use super::split::{Operators, Splitter, scan};
 use crate::leaf::LeafTable;
 
-/// What a clause says, compiled.
+/// A clause, compiled.
 #[derive(Debug)]
 pub(crate) struct Clause {
     pub(crate) spec: PatternSpec,
     /// The types of prepared columns.
     pub(crate) types: Vec<DataType>,
-    /// The columns of the result that are the order's first one in a row of the match.
+    /// The columns of the result that are the time of a row of the match.
     pub(crate) times: Vec<TimeOf>,
-    /// All of it in words: clauses are equal when these are.
+    /// The clause as text: clauses are equal when their texts are.
     pub(crate) text: String,
 }
 
@@ -45,7 +46,7 @@ pub(crate) struct Clause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TimeOf {
     pub(crate) column: usize,
-    /// The last row of the match, otherwise any.
+    /// Whether it is the last row of the match; otherwise it is any.
     pub(crate) is_last: bool,
 }
 
@@ -92,7 +93,7 @@ impl RowPattern {
         format!("p{index}")
     }
 
-    /// The rows with their prepared columns.
+    /// The input with the prepared columns.
     pub(crate) fn prepare(&self, input: LogicalPlan) -> Result<LogicalPlan> {
         let schema = Arc::clone(input.schema());
         let columns = self.prepared.iter().zip(&self.clause.types).enumerate();
@@ -107,7 +108,7 @@ impl RowPattern {
         self.clause.spec.plan()
     }
 
-    /// The event time that orders the rows, given what is known about the columns of the input.
+    /// The event time that orders the rows, given the event times among the columns of the input.
     fn event_time(&self, known: &[Known]) -> Option<Time> {
         let ascending = self.plan().order.first().is_some_and(|(_, options)| !options.descending);
         let Some(Expr::Column(column)) = self.prepared.first().filter(|_| ascending) else {
@@ -118,10 +119,10 @@ impl RowPattern {
         Some(Time { column: column.clone(), index, lag_ticks })
     }
 
-    /// Refuses what cannot run for ever. `of`: the streams below in words, and the event time of the first one.
+    /// Refuses a clause that cannot run for ever. `of`: the streams below as text, and the event time of the first one.
     ///
     /// # Errors
-    /// With what is missing.
+    /// When something is missing; it says what.
     pub(crate) fn check_continuous(
         &self,
         known: &[Known],
@@ -142,7 +143,7 @@ impl RowPattern {
         }
         if self.plan().looks_ahead() {
             return Err(refused(
-                Error::sql("NEXT in MATCH_RECOGNIZE over a stream would wait for rows behind the match")
+                Error::sql("NEXT in MATCH_RECOGNIZE over a stream would wait for rows after the match")
                     .with_hint("Make the next row a variable of the pattern: PATTERN (a b) DEFINE b AS b.x > a.x."),
             ));
         }
@@ -150,7 +151,7 @@ impl RowPattern {
     }
 }
 
-/// What is known about the rows of matches: the times of their last rows, and with WITHIN those of all.
+/// The event times of matches: the times of their last rows, and with WITHIN those of all rows.
 pub(crate) fn known(pattern: &RowPattern) -> Vec<Known> {
     let mut known = vec![Known::default(); pattern.schema.fields().len()];
     let plan = pattern.plan();
@@ -163,7 +164,7 @@ pub(crate) fn known(pattern: &RowPattern) -> Vec<Known> {
 }
 
 impl Splitter<'_> {
-    /// Adds a pattern to a stage; returns its rows under the names of the node.
+    /// Adds a pattern to a stage; returns its rows with the node's column names.
     pub(super) fn row_pattern(
         &mut self,
         pattern: &RowPattern,

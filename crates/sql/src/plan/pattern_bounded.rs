@@ -1,9 +1,10 @@
-//! The bounded form of MATCH_RECOGNIZE: a window function over each partition gives a list of results, which are unnested.
+//! The bounded form of MATCH_RECOGNIZE: a window function over each partition returns a list of results, which is
+//! unnested.
 //!
 //! ```text
 //! rows ─► prepared columns ─► matches(…) OVER (PARTITION BY keys) ─► unnest ─► columns of the result
 //! ```
-//! The engine underneath brings the rows of a partition together; the matcher puts them in order.
+//! The underlying engine collects the rows of a partition; the matcher sorts them.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -29,7 +30,7 @@ pub(crate) fn lower(pattern: &RowPattern, input: LogicalPlan) -> Result<LogicalP
     let prepared = |index: usize| Expr::Column(Column::new_unqualified(RowPattern::name(index)));
     let plan = pattern.clause.spec.plan();
     let rows = LogicalPlanBuilder::from(pattern.prepare(input)?);
-    // Rows that have no place in the order.
+    // Rows with NULL have no place in the order.
     let rows = rows.filter(prepared(0).is_not_null())?;
     let count = pattern.prepared.len();
     let function = Matches {

@@ -1,7 +1,7 @@
 //! `FROM t MATCH_RECOGNIZE (…)`: from the syntax tree to a [`RowPattern`].
 //!
-//! What the parser underneath does not read comes as definitions of variables that no text can name
-//! ([`crate::parse::row_pattern`]).
+//! Syntax that the underlying parser does not have arrives as definitions of variables with names that cannot be
+//! written ([`crate::parse::row_pattern`]).
 
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ impl RelationPlanner for RowPatterns {
     }
 }
 
-/// The subquery that the parser has made a function, or what it is otherwise.
+/// The subquery that the parser has wrapped in a function, or the table itself.
 fn source(table: TableFactor) -> TableFactor {
     let TableFactor::Table { name, args: Some(args), alias, .. } = &table else { return table };
     match (name.0.as_slice(), args.args.as_slice()) {
@@ -76,7 +76,7 @@ fn source(table: TableFactor) -> TableFactor {
     }
 }
 
-/// What the parser underneath has read.
+/// The clause as the underlying parser reads it.
 struct Given {
     partition_by: Vec<ast::Expr>,
     order_by: Vec<OrderByExpr>,
@@ -84,7 +84,7 @@ struct Given {
     all_rows: bool,
 }
 
-/// What the definitions say.
+/// The definitions, taken apart.
 #[derive(Default)]
 struct Said {
     pattern: Option<Pattern>,
@@ -93,7 +93,7 @@ struct Said {
     within: Option<ast::Expr>,
     /// By variable.
     conditions: Vec<Option<(Ident, ast::Expr)>>,
-    /// Where the pattern stands.
+    /// The span of the pattern.
     span: Option<Span>,
 }
 
@@ -189,7 +189,7 @@ fn conditions(
     Ok(conditions)
 }
 
-/// The columns of PARTITION BY: as they are compared, and as they are shown.
+/// The columns of PARTITION BY: as they are compared, and as they are returned.
 fn keys(
     by: Vec<ast::Expr>,
     schema: &DFSchema,
@@ -209,7 +209,7 @@ fn keys(
     Ok((keys, shown))
 }
 
-/// The order of rows; its first column comes first among those that are prepared.
+/// The order of rows; its first column is the first of the prepared ones.
 fn order(
     (by, span): (&[OrderByExpr], Option<Span>),
     schema: &DFSchema,
@@ -217,10 +217,9 @@ fn order(
     context: &mut dyn RelationPlannerContext,
 ) -> Result<Vec<(usize, SortOptions)>> {
     if by.is_empty() {
-        let e =
-            Error::sql("MATCH_RECOGNIZE needs an ORDER BY: a pattern goes over rows in an order");
+        let e = Error::sql("MATCH_RECOGNIZE needs an ORDER BY: a pattern matches rows in an order");
         return Err(error(
-            e.with_hint("Write ORDER BY and the event time behind PARTITION BY."),
+            e.with_hint("Write ORDER BY and the event time after PARTITION BY."),
             span,
         ));
     }
@@ -228,14 +227,14 @@ fn order(
     for OrderByExpr { expr, options, .. } in by {
         let expr = comparable(standing_alone(expr.clone(), schema, context)?, schema)?;
         let descending = options.asc == Some(false);
-        // As in ORDER BY: NULL is the greatest.
+        // As in ORDER BY, NULL is the greatest.
         let nulls_first = options.nulls_first.unwrap_or(descending);
         order.push((prepared.add(expr, schema)?, SortOptions { descending, nulls_first }));
     }
     Ok(order)
 }
 
-/// An expression over the columns of a row.
+/// Plans an expression over the columns of a single row.
 fn standing_alone(
     expr: ast::Expr,
     schema: &DFSchema,
@@ -246,20 +245,20 @@ fn standing_alone(
     coerced(expr, schema, &config)
 }
 
-/// The expression, where it is compared: with one zero and one NaN.
+/// The expression for comparisons, with one zero and one NaN.
 fn comparable(mut expr: Expr, schema: &DFSchema) -> Result<Expr> {
     canonical_in_place(&mut expr, schema)?;
     Ok(expr)
 }
 
-/// A condition knows the name of its own variable alone.
+/// Refuses CLASSIFIER of another variable in a condition.
 fn check_classifiers(planned: &Planned, variable: usize, name: &Ident) -> Result<()> {
     let own = u32::try_from(variable).ok().and_then(|at| 1_u64.checked_shl(at)).unwrap_or(0);
     for slot in &planned.slots {
         if let Draft::Classifier(Some(of)) = slot.what
             && of & own == 0
         {
-            let e = Error::sql("CLASSIFIER of another variable stands in DEFINE");
+            let e = Error::sql("CLASSIFIER of another variable is not allowed in DEFINE");
             let hint =
                 "Use it in MEASURES, or test the variable's columns: LAST(a.price) IS NOT NULL.";
             return Err(error(e.with_hint(hint), Some(name.span)));
@@ -302,7 +301,7 @@ fn said(symbols: Vec<SymbolDefinition>) -> Result<Said> {
                 let pattern = pattern(&definition, &mut said.variables)?;
                 if pattern.lengths().0 == 0 {
                     let e = Error::sql("the pattern can match no rows at all");
-                    let hint = "Make a variable of it necessary: a+ instead of a*.";
+                    let hint = "Require one of its variables: a+ instead of a*.";
                     return Err(error(e.with_hint(hint), Some(symbol.span)));
                 }
                 said.pattern = Some(pattern);
@@ -360,7 +359,7 @@ fn said(symbols: Vec<SymbolDefinition>) -> Result<Said> {
     Ok(said)
 }
 
-/// The name and the arguments of a call that the parser has made.
+/// The name and the arguments of a call that the parser has generated.
 fn marked(expr: &ast::Expr) -> Option<(&str, Vec<&ast::Expr>)> {
     let ast::Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = expr
     else {
@@ -392,7 +391,7 @@ fn number(expr: &ast::Expr) -> Option<u32> {
     }
 }
 
-/// A pattern, whose variables get numbers in the order in which they stand.
+/// A pattern, whose variables are numbered in the order of their first occurrence.
 fn pattern(expr: &ast::Expr, variables: &mut Variables) -> Result<Pattern> {
     if let Some(name) = ident(expr) {
         return variable(name, variables);
@@ -435,7 +434,7 @@ fn variable(name: &Ident, variables: &mut Variables) -> Result<Pattern> {
     Ok(Pattern::Variable { variable, shown: true })
 }
 
-/// The pattern, whose rows are not shown.
+/// The pattern, with its rows excluded from the output.
 fn hidden(pattern: Pattern) -> Pattern {
     match pattern {
         Pattern::Variable { variable, .. } => Pattern::Variable { variable, shown: false },
@@ -447,10 +446,10 @@ fn hidden(pattern: Pattern) -> Pattern {
     }
 }
 
-/// Parts of PERMUTE at most: their orders are written out.
+/// The most parts of PERMUTE: all their orders are expanded.
 const PERMUTED_MAX: usize = 6;
 
-/// The parts in each order, the one in which they stand first.
+/// The parts in each order, beginning with the one in which they are written.
 fn permuted(parts: &[Pattern]) -> Result<Pattern> {
     if parts.len() > PERMUTED_MAX {
         let e = Error::sql(format!("PERMUTE has more than {PERMUTED_MAX} parts"));

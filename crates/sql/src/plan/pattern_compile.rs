@@ -1,4 +1,4 @@
-//! The last step of planning MATCH_RECOGNIZE: conditions and measures as physical expressions.
+//! The last step of planning MATCH_RECOGNIZE: compiles conditions and measures into physical expressions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,13 +25,13 @@ use super::pattern::{Clause, RowPattern, TimeOf};
 use super::pattern_slots::{Draft, Planned, Prepared, SlotDraft, slot_schema};
 use super::tvf::error;
 
-/// What a column of the result is.
+/// The source of a column of the result.
 pub(super) enum OutputDraft {
     Column(usize),
     Measure(Planned),
 }
 
-/// A clause with everything planned, to be compiled.
+/// A clause in which everything is planned, to be compiled.
 pub(super) struct Drafts {
     pub(super) prepared: Prepared,
     pub(super) keys: Vec<usize>,
@@ -50,7 +50,7 @@ impl Drafts {
     /// The node over `input`.
     ///
     /// # Errors
-    /// When the pattern has too many steps; when columns of the result have one name.
+    /// When the pattern has too many steps, or two columns of the result have the same name.
     pub(super) fn build(self, input: LogicalPlan) -> Result<LogicalPlan> {
         let fields = self.prepared.types.iter().enumerate();
         let fields = fields.map(|(i, of)| Field::new(RowPattern::name(i), of.clone(), true));
@@ -107,7 +107,7 @@ impl Drafts {
         Ok(RowPattern::new(input, self.prepared.exprs, clause, schema).into_plan())
     }
 
-    /// All that tells clauses apart, but what is prepared.
+    /// Everything that distinguishes clauses, except the prepared columns.
     fn text(&self) -> String {
         let Self {
             keys, order, pattern, names, conditions, outputs, all_rows, skip, within, ..
@@ -127,7 +127,7 @@ impl Drafts {
     }
 }
 
-/// Whether a column of the result is the time of a row: of the last one, or of any.
+/// Whether a column of the result is the time of a row: `Some(true)` for the last one, `Some(false)` for any.
 fn time_of(output: &OutputDraft, all_rows: bool) -> Option<bool> {
     let measure = match output {
         OutputDraft::Column(column) => return (all_rows && *column == 0).then_some(false),
@@ -143,7 +143,7 @@ fn time_of(output: &OutputDraft, all_rows: bool) -> Option<bool> {
     }
 }
 
-/// The condition of a variable, divided into what depends on the row and its neighbours and what on the match.
+/// The condition of a variable, split into a part over the row and its neighbours and a part over the match.
 fn condition(planned: &Planned, own: u64, columns: &SchemaRef) -> Result<Condition> {
     let of_row = |part: &&Expr| {
         part.column_refs().iter().all(|column| {
@@ -163,12 +163,12 @@ fn condition(planned: &Planned, own: u64, columns: &SchemaRef) -> Result<Conditi
     Ok(Condition { row: formula(rows)?, history: formula(history)? })
 }
 
-/// The number of the slot that a column is.
+/// The number of the slot that a column stands for.
 fn slot_of(column: &Column) -> Option<usize> {
     column.name.strip_prefix('$')?.parse().ok()
 }
 
-/// An expression with no more slots than it reads.
+/// An expression with only those slots that it reads.
 fn only_read(expr: Expr, slots: &[SlotDraft]) -> Result<Planned> {
     let mut read: Vec<usize> = expr.column_refs().into_iter().filter_map(slot_of).collect();
     read.sort_unstable();
@@ -189,7 +189,7 @@ fn only_read(expr: Expr, slots: &[SlotDraft]) -> Result<Planned> {
     Ok(Planned { expr: expr.data()?, slots })
 }
 
-/// Compiles an expression; `columns`: those that are prepared.
+/// Compiles an expression over the prepared `columns`.
 fn formula(planned: Planned, columns: &SchemaRef) -> Result<Formula> {
     let schema = slot_schema(&planned.slots)?;
     let (props, planning) = (ExecutionProps::new(), PhysicalPlanningContext::default());

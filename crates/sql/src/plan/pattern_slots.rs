@@ -1,14 +1,14 @@
-//! The expressions of DEFINE and MEASURES: what they read of the rows of a match becomes slots, and the rest an expression over
-//! these.
+//! The expressions of DEFINE and MEASURES: what they read of the rows of a match becomes slots, and the rest becomes an
+//! expression over these.
 //!
 //! ```text
 //! b.price > PREV(b.price) AND avg(a.price) < 15     "$0" > "$1" AND "$2" < 15
 //!   "$0": price of the last b   "$1": price of the row before it   "$2": avg(price) over the rows of a
 //! ```
-//! This is done over the syntax tree, since variables are no relations that the engine underneath would know. Slots are
-//! quoted names that no text can write without quotes.
+//! This works on the syntax tree, since variables are not relations of the underlying engine. Slots have quoted names,
+//! which cannot be written without quotes.
 //!
-//! Invariant: nothing is left out; what a match cannot know is refused.
+//! Invariant: nothing is dropped; what cannot be computed within a match is refused.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub(super) struct Variables {
     pub(super) subsets: Vec<(Ident, u64)>,
 }
 
-/// A name as it is compared.
+/// A name in the form in which it is compared.
 pub(super) fn folded(ident: &Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
@@ -53,7 +53,7 @@ pub(super) fn folded(ident: &Ident) -> String {
 }
 
 impl Variables {
-    /// The variables that a name names, as bits.
+    /// The variables with this name, as bits.
     pub(super) fn find(&self, name: &Ident) -> Option<u64> {
         let wanted = folded(name);
         let at = self.names.iter().position(|known| folded(known) == wanted);
@@ -71,14 +71,14 @@ impl Variables {
     pub(super) fn named(&self, name: &Ident) -> Result<u64> {
         self.find(name).ok_or_else(|| {
             let known = self.names.iter().map(|name| name.value.as_str());
-            let e = Error::sql(format!("\"{}\" is no variable of the pattern", name.value));
+            let e = Error::sql(format!("\"{}\" is not a variable of the pattern", name.value));
             let e = e.with_hint(did_you_mean(&name.value, known, "variables"));
             error(e, Some(name.span))
         })
     }
 }
 
-/// The columns that are computed of each row beforehand.
+/// The columns that are computed for each row beforehand.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
     pub(super) exprs: Vec<Expr>,
@@ -86,7 +86,7 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// The index of the column that holds `expr`.
+    /// The index of the column for `expr`, which is added if it is new.
     pub(super) fn add(&mut self, expr: Expr, schema: &DFSchema) -> Result<usize> {
         let expr = expr.unalias();
         if let Some(known) = self.exprs.iter().position(|known| *known == expr) {
@@ -105,7 +105,7 @@ pub(super) enum Draft {
         row: RowOf,
         column: usize,
     },
-    /// The call is over prepared columns, under their names.
+    /// The call is over prepared columns, by their names.
     Aggregate {
         variables: Option<u64>,
         call: Expr,
@@ -124,7 +124,7 @@ pub(super) struct SlotDraft {
     pub(super) data_type: DataType,
 }
 
-/// Plans expressions.
+/// Plans expressions over the rows of a match.
 pub(super) struct Slots<'a> {
     pub(super) context: &'a mut dyn RelationPlannerContext,
     pub(super) schema: &'a DFSchema,
@@ -132,9 +132,9 @@ pub(super) struct Slots<'a> {
     pub(super) prepared: &'a mut Prepared,
     /// The name of a prepared column.
     pub(super) column: fn(usize) -> String,
-    /// FINAL and RUNNING may be said.
+    /// Whether FINAL and RUNNING are allowed.
     pub(super) measures: bool,
-    /// What stands without either sees all rows of the match.
+    /// Whether functions without either see all rows of the match.
     pub(super) is_final: bool,
 }
 
@@ -156,7 +156,7 @@ impl Slots<'_> {
     /// Plans an expression of DEFINE or MEASURES.
     ///
     /// # Errors
-    /// What cannot be planned, or stands where it has no meaning.
+    /// When it cannot be planned, or has a function where it is not allowed.
     pub(super) fn plan(&mut self, mut expr: ast::Expr) -> Result<Planned> {
         let span = expr.span();
         let mut found = vec![];
@@ -189,16 +189,17 @@ impl Slots<'_> {
         Ok(SlotDraft { what: Draft::Value { row, column }, is_final, data_type })
     }
 
-    /// Takes the variable off the columns of an expression; `None`: they have none.
+    /// Removes the variable from the columns of an expression and returns it; `None` if they have none.
     fn unqualified<T: VisitMut>(&self, expr: &mut T, span: Span) -> Result<Option<u64>> {
         let mut walk =
             Unqualified { variables: self.variables, found: None, bare: false, inner: None };
         let _never_breaks = VisitMut::visit(expr, &mut walk);
         let Unqualified { found, bare, inner, .. } = walk;
         if let Some((name, at)) = inner {
-            let e =
-                Error::sql(format!("{name} stands within another function over rows of a match"));
-            let hint = "PREV and NEXT may hold FIRST or LAST, and nothing else holds another one.";
+            let e = Error::sql(format!(
+                "{name} cannot be nested in another function over rows of a match"
+            ));
+            let hint = "PREV and NEXT may contain FIRST or LAST; no other function may contain another one.";
             return Err(error(e.with_hint(hint), Some(at)));
         }
         match found.as_deref() {
@@ -281,7 +282,7 @@ impl Slots<'_> {
         let (mut args, mut arguments) = (vec![], vec![]);
         for arg in params.args {
             let index = self.prepared.add(arg.clone(), self.schema)?;
-            // Functions read constants (a percentile, a separator) when they are built.
+            // Functions read constant arguments (a percentile, a separator) when they are built.
             args.push(match arg {
                 Expr::Literal(..) => arg,
                 _ => Expr::Column(Column::new_unqualified((self.column)(index))),
@@ -319,12 +320,12 @@ impl Slots<'_> {
         Ok(None)
     }
 
-    /// The slot that a call is, if it is one.
+    /// The slot of a call, if it reads rows of the match.
     fn call(&mut self, call: &Function, is_final: bool) -> Result<Option<SlotDraft>> {
         let Some(name) = function_name(&call.name) else { return Ok(None) };
         let span = call.name.span();
         if call.over.is_some() {
-            let e = Error::sql("OVER stands in MATCH_RECOGNIZE");
+            let e = Error::sql("OVER is not allowed in MATCH_RECOGNIZE");
             let hint = "Compute it in a subquery: FROM (SELECT *, … OVER (…) AS x FROM t) MATCH_RECOGNIZE (…).";
             return Err(error(e.with_hint(hint), Some(span)));
         }
@@ -367,7 +368,7 @@ impl Slots<'_> {
     }
 }
 
-/// The one part of a function's name, as it is compared.
+/// The single part of a function's name, in the form in which it is compared.
 fn function_name(name: &ObjectName) -> Option<String> {
     let [part] = name.0.as_slice() else { return None };
     part.as_ident().map(folded)
@@ -379,7 +380,7 @@ fn too_far(name: &str, span: Span) -> DataFusionError {
     error(e.with_hint(format!("Write {name}(a.price, 1).")), Some(span))
 }
 
-/// The argument of a navigation, and how far it goes.
+/// The argument of a navigation function, and its offset.
 fn arguments(name: &str, call: Function) -> Result<(ast::Expr, Option<u32>)> {
     let span = call.name.span();
     let FunctionArguments::List(list) = call.args else { return Err(too_far(name, span)) };
@@ -404,7 +405,7 @@ fn arguments(name: &str, call: Function) -> Result<(ast::Expr, Option<u32>)> {
     Ok((first, offset))
 }
 
-/// Refuses what is another value each time, or is not known within a match.
+/// Refuses functions that differ between calls, or are not available within a match.
 fn refuse_unstable(expr: &Expr, span: Span) -> Result<()> {
     let mut found = None;
     expr.apply(|expr| {
@@ -425,7 +426,7 @@ fn refuse_unstable(expr: &Expr, span: Span) -> Result<()> {
     match found {
         None => Ok(()),
         Some(what) => {
-            let e = Error::sql(format!("{what} stands in MATCH_RECOGNIZE"));
+            let e = Error::sql(format!("{what} is not allowed in MATCH_RECOGNIZE"));
             let hint = "Compute it in a subquery below, or in the SELECT above.";
             Err(error(e.with_hint(hint), Some(span)))
         }
@@ -447,11 +448,11 @@ pub(super) fn boolean(planned: &Planned, name: &Ident) -> Result<()> {
     }
 }
 
-/// Puts slots in the place of what reads rows.
+/// Replaces everything that reads rows by slots.
 struct Walk<'w, 'a> {
     slots: &'w mut Slots<'a>,
     found: &'w mut Vec<SlotDraft>,
-    /// What FINAL or RUNNING says of the next call.
+    /// Set by FINAL or RUNNING for the next call.
     is_final: Option<bool>,
 }
 
@@ -470,7 +471,7 @@ impl Walk<'_, '_> {
                 {
                     let is_final = marker == FINAL;
                     if !self.slots.measures {
-                        let e = Error::sql("FINAL and RUNNING stand in DEFINE");
+                        let e = Error::sql("FINAL and RUNNING are not allowed in DEFINE");
                         let hint = "Conditions see the rows so far; leave the word out.";
                         return Err(error(e.with_hint(hint), Some(call.name.span())));
                     }
@@ -484,9 +485,9 @@ impl Walk<'_, '_> {
                         if !matches!(inner, ast::Expr::Identifier(_)) {
                             let word = marker.trim_start_matches('$').to_uppercase();
                             let e = Error::sql(format!(
-                                "{word} stands before what reads no rows of the match"
+                                "{word} must come before a function over rows of the match"
                             ));
-                            let hint = "It stands before FIRST, LAST and aggregates.";
+                            let hint = "It may come before FIRST, LAST and aggregates.";
                             return Err(error(e.with_hint(hint), Some(call.name.span())));
                         }
                         *expr = inner;
@@ -510,7 +511,7 @@ impl Walk<'_, '_> {
                 *expr = self.slot(slot);
             }
             ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. } => {
-                let e = Error::sql("a subquery stands in MATCH_RECOGNIZE");
+                let e = Error::sql("a subquery is not allowed in MATCH_RECOGNIZE");
                 let hint =
                     "Join its result below: FROM (SELECT … FROM t JOIN u …) MATCH_RECOGNIZE (…).";
                 return Err(error(e.with_hint(hint), Some(expr.span())));
@@ -539,13 +540,13 @@ impl VisitorMut for Walk<'_, '_> {
     }
 }
 
-/// Takes variables off columns.
+/// Removes variables from columns.
 struct Unqualified<'v> {
     variables: &'v Variables,
     found: Option<Vec<u64>>,
-    /// There is a column without one.
+    /// Whether there is a column without one.
     bare: bool,
-    /// A function over rows within.
+    /// A nested function over rows.
     inner: Option<(String, Span)>,
 }
 
@@ -562,7 +563,7 @@ impl VisitorMut for Unqualified<'_> {
                             found.push(of);
                         }
                         *expr = column_of(parts.split_off(1));
-                        // It is visited no more: it has no parts that are expressions.
+                        // It is not visited again: it contains no expressions.
                     }
                     None => self.bare = true,
                 }

@@ -1,11 +1,11 @@
-//! Results of functions within bounds: of bytes, and of work that cannot be interrupted.
+//! Computes the results of functions within bounds: of bytes, and of work that cannot be interrupted.
 //!
-//! The statement's budget is asked for the size of a result before it is made. What is large is made piece by
-//! piece, so that a statement that is over stops between two of them, while other tasks of the thread continue
-//! elsewhere. What one value alone would take is bounded too, since a value is made at once.
+//! The size of a result is requested from the statement's budget before it is computed. A large result is computed in
+//! pieces, so that a statement that was cancelled stops between two of them, while other tasks of the thread continue
+//! elsewhere. A single value is limited too, since it is computed at once.
 //!
-//! Invariants: cutting changes no value; whatever does not fit, into the statement or into a column, is refused with the
-//! number and the limit, and no library is left to find out.
+//! Invariants: splitting changes no value; a result that exceeds the statement's budget or a column is refused with the
+//! number and the limit, before a library fails on it.
 
 use std::sync::Arc;
 
@@ -23,17 +23,17 @@ use super::functions::external;
 
 /// The effort of one piece; see [`effort`].
 const PIECE_EFFORT: usize = 16 << 20;
-/// The effort of one value: a second or so.
+/// The most effort of one value: about a second.
 const VALUE_EFFORT_MAX: usize = 1 << 30;
-/// A longer text is searched in advance; see [`search`].
+/// The length from which a text is searched in advance; see [`search`].
 const SEARCHED_BYTES: u64 = 64 << 10;
-/// Bytes, or elements of lists, that a column of one batch holds: its offsets have 32 bits.
+/// The most bytes, or elements of lists, of a column of one batch: its offsets have 32 bits.
 const COLUMN_MAX: usize = i32::MAX as usize;
 
-/// What the function `works` gives for `args`, within the budget of the statement.
+/// The result of the function `works` for `args`, within the budget of the statement.
 ///
 /// # Errors
-/// Its own; that the result would be too large, or take too long; that the statement is over.
+/// Those of the function; that the result would be too large, or take too long; that the statement was cancelled.
 pub(super) fn within_bounds(
     works: &dyn ScalarUDFImpl,
     args: ScalarFunctionArgs,
@@ -54,7 +54,7 @@ pub(super) fn within_bounds(
     })
 }
 
-/// The part of the result that exists, for a number of rows.
+/// The part of the result that has been computed, for a number of rows.
 struct Made {
     rows: usize,
     /// See [`held_in`].
@@ -79,7 +79,7 @@ impl Made {
         ))
     }
 
-    /// The pieces as one column.
+    /// The pieces as a single column.
     fn together(self, name: &str) -> Result<ArrayRef> {
         if let [whole] = self.pieces.as_slice() {
             return Ok(Arc::clone(whole));
@@ -91,7 +91,7 @@ impl Made {
     }
 }
 
-/// How much a result may be.
+/// The size of a result, and the effort for it.
 #[derive(Clone, Copy)]
 struct Size {
     bytes: usize,
@@ -99,11 +99,11 @@ struct Size {
 }
 
 impl Size {
-    /// Of the result for these arguments, if the statement may hold it.
+    /// The size of the result for these arguments, if the statement may hold it.
     fn of(works: &dyn ScalarUDFImpl, args: &ScalarFunctionArgs) -> Result<Self> {
         let bytes = result(works.name(), args);
         budget::check(bytes).map_err(|stop| over(works.name(), bytes, stop))?;
-        // Work that is of no statement has no more than this.
+        // Work outside of statements has this limit only.
         if bytes > COLUMN_MAX && Budget::current().is_none() {
             let stop = Stop::Over { wanted: bytes, bytes_max: COLUMN_MAX };
             return Err(over(works.name(), bytes, stop));
@@ -111,7 +111,7 @@ impl Size {
         Ok(Self { bytes, effort: effort(works.name(), args, bytes) })
     }
 
-    /// Refuses what is too much for one value of this type.
+    /// Refuses what is too much for a single value of this type.
     fn of_one_value(self, works: &dyn ScalarUDFImpl, data_type: &DataType) -> Result<()> {
         let name = works.name();
         if held_by(data_type).is_some_and(|bytes_max| self.bytes > bytes_max) {
@@ -124,7 +124,7 @@ impl Size {
                 "Ask for less at once.",
             ));
         }
-        // The result itself has its limit, and its figure is that of the worst case.
+        // The result has a limit of its own, and its bound is for the worst case.
         let steps = self.effort - self.bytes.min(self.effort);
         if steps > VALUE_EFFORT_MAX {
             return Err(limit(
@@ -138,7 +138,7 @@ impl Size {
     }
 }
 
-/// Bytes that a value of the type may have; `None`: there is no limit of its own.
+/// The most bytes of a value of the type; `None`: no limit of its own.
 fn held_by(data_type: &DataType) -> Option<usize> {
     match data_type {
         DataType::Utf8 | DataType::Binary | DataType::Utf8View | DataType::BinaryView => {
@@ -153,7 +153,7 @@ fn held_by(data_type: &DataType) -> Option<usize> {
     }
 }
 
-/// Makes the result in pieces that are small enough each, in the order of the rows.
+/// Computes the result in small enough pieces, in the order of the rows.
 fn in_pieces(
     works: &dyn ScalarUDFImpl,
     args: ScalarFunctionArgs,
@@ -163,7 +163,7 @@ fn in_pieces(
     let rows = args.number_rows;
     let large = size.effort > PIECE_EFFORT || searches_long(works.name(), &args);
     if large && rows > 1 {
-        // By halves: one row may be nearly all of it.
+        // By halves, since a single row may be nearly all of it.
         let half = rows / 2;
         for (from, count) in [(0, half), (half, rows - half)] {
             let part = |arg: &ColumnarValue| match arg {
@@ -187,15 +187,15 @@ fn in_pieces(
     made.push(works.name(), works.invoke_with_args(args)?.into_array(rows)?)
 }
 
-/// Whether a function looks for all matches of a pattern in a long text. Where each search goes to the end, that takes the
-/// square of its length.
+/// Whether a function searches a long text for all matches of a pattern. If each search goes to the end, that is
+/// quadratic in its length.
 fn searches_long(name: &str, args: &ScalarFunctionArgs) -> bool {
     ["regexp_count", "regexp_instr", "regexp_replace"].contains(&name)
         && longest(args, 0) > SEARCHED_BYTES
 }
 
-/// Looks for all matches in the text of one row, if it is long, and asks at each whether to continue: the function will look
-/// for them again, and takes no longer than this did.
+/// Searches the text of one row for all matches, if it is long, and checks at each whether to continue. The function
+/// repeats the search, and takes no longer than this did.
 fn search(name: &str, args: &ScalarFunctionArgs) -> Result<()> {
     if !searches_long(name, args) {
         return Ok(());
@@ -206,7 +206,7 @@ fn search(name: &str, args: &ScalarFunctionArgs) -> Result<()> {
         return Ok(());
     };
     let flags = flags.map(|flags| flags.replace('g', "")).filter(|flags| !flags.is_empty());
-    // The function reports what is wrong with a pattern.
+    // The function itself reports an invalid pattern.
     let Ok(pattern) = compile_regex(pattern, flags.as_deref()) else { return Ok(()) };
     for _ in pattern.find_iter(searched) {
         budget::check(0).map_err(|stop| over(name, searched.len(), stop))?;
@@ -214,7 +214,7 @@ fn search(name: &str, args: &ScalarFunctionArgs) -> Result<()> {
     Ok(())
 }
 
-/// What of a column is counted by offsets of 32 bits: its bytes, its elements, or theirs, if those are more.
+/// The greatest number in a column that 32-bit offsets count: of its bytes, its elements, or those inside of them.
 fn held_in(column: &ArrayRef) -> usize {
     let shown = |offsets: &[i32]| match offsets {
         [first, .., last] => (
@@ -253,7 +253,7 @@ fn limit(message: String, hint: &str) -> DataFusionError {
     external(Error::new(ErrorKind::Limit, message).with_hint(hint))
 }
 
-/// The error of a result that the statement may not hold.
+/// The error for a result that the statement may not hold.
 fn over(name: &str, bytes: usize, stop: Stop) -> DataFusionError {
     match stop {
         Stop::Ended => external(stop.into()),
@@ -267,7 +267,7 @@ fn over(name: &str, bytes: usize, stop: Stop) -> DataFusionError {
     }
 }
 
-/// Long work of a thread that has other tasks: they continue elsewhere.
+/// Runs long work on a thread that has other tasks, which continue elsewhere.
 fn aside<T>(work: impl FnOnce() -> T) -> T {
     use tokio::runtime::{Handle, RuntimeFlavor};
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {

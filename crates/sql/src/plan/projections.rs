@@ -1,10 +1,10 @@
-//! Projections that read the same above themselves: `SELECT x + x AS x FROM (SELECT x + x AS x FROM …)`.
+//! Projections equal to the one below them: `SELECT x + x AS x FROM (SELECT x + x AS x FROM …)`.
 //!
-//! DataFusion 55 takes the upper of two projections with equal expressions for superfluous, although its
-//! `x` is the lower one's result: rows came out wrong (`merge_consecutive_projections`, "a fast path"). An
-//! analyzer rule names the columns between them apart, so that they are not equal.
+//! DataFusion 55 removes the upper of two projections with equal expressions as redundant, although its `x` is the
+//! lower one's result, so that results were wrong (`merge_consecutive_projections`, "a fast path"). An analyzer rule
+//! renames the columns between them, so that the expressions differ.
 //!
-//! Invariant: names, types and values of what comes out are as before.
+//! Invariant: names, types and values of the output do not change.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use datafusion::common::{Column, Result};
 use datafusion::logical_expr::{Expr, LogicalPlan, Projection};
 use datafusion::optimizer::AnalyzerRule;
 
-/// Names the columns between equal projections apart.
+/// Renames the columns between equal projections.
 #[derive(Debug)]
 pub(super) struct NameApart;
 
@@ -37,7 +37,7 @@ impl AnalyzerRule for NameApart {
     }
 }
 
-/// Whether the upper one would be left out, and something with it.
+/// Whether the upper one would be removed, and something with it.
 fn are_mistaken(upper: &Projection, lower: &Projection) -> bool {
     upper.expr == lower.expr && !upper.expr.iter().all(|expr| matches!(expr, Expr::Column(_)))
 }

@@ -1,6 +1,6 @@
-//! Between which times the rows of a relation are, as far as conditions with constants say: `ts >= TIMESTAMP '…'`.
+//! The range of times in a relation, as far as it follows from conditions with constants: `ts >= TIMESTAMP '…'`.
 //!
-//! Invariant: a row outside of the range does not come; NULL may.
+//! Invariant: no row is outside of the range; NULL is possible.
 
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::{Column, ScalarValue};
@@ -9,7 +9,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
 
 use super::assign::WindowAssign;
 
-/// The first and the last value of a column; `None`: nothing says so.
+/// The first and the last value of a column; `None`: unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Range {
     pub(crate) first: Option<i64>,
@@ -116,7 +116,7 @@ fn of_condition(condition: &Expr, is_it: impl Fn(&Expr) -> bool, unit: TimeUnit)
     }
 }
 
-/// A constant in ticks of the column, if that is its type.
+/// A constant in ticks of the column, if it has that type.
 fn ticks(expr: &Expr, unit: TimeUnit) -> Option<i64> {
     match (expr, unit) {
         (Expr::Literal(ScalarValue::TimestampSecond(value, _), _), TimeUnit::Second)

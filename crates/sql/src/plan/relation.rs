@@ -1,4 +1,4 @@
-//! What the catalog registers for a stream or a materialized view.
+//! The catalog's entry for a stream or a materialized view.
 
 use std::sync::Arc;
 
@@ -16,49 +16,49 @@ use windrow_core::WindowSpec;
 pub struct EventTime {
     /// Index of the column.
     pub column: usize,
-    /// How far its values may lie behind the watermark, in ticks of the column: after the
-    /// watermark W there comes no row with a value below `W - lag_ticks`.
+    /// How far its values may lie behind the watermark, in ticks of the column: after the watermark W no row has a
+    /// value below `W - lag_ticks`.
     pub lag_ticks: i64,
-    /// The value determines the end of the row's window, so that a row at exactly `W - lag_ticks` is
-    /// finished as well; otherwise only those below are.
+    /// Whether the value determines the end of the row's window, so that a row at exactly `W - lag_ticks` is finished
+    /// as well; otherwise only rows below it are.
     pub closes: bool,
-    /// How the value determines the end of the row's window, where it does.
+    /// How the value determines the end of the row's window, if it does.
     pub to_end: Option<ToEnd>,
 }
 
 /// How a value determines the end of a row's window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ToEnd {
-    /// The end is that many ticks later.
+    /// The end is this many ticks later.
     Ticks(i64),
-    /// It is the start of one of these windows, which have different lengths.
+    /// The value is the start of one of these windows, whose lengths differ.
     CalendarWindow(WindowSpec),
 }
 
-/// Name of the hidden column that says where a row stands: see
+/// The name of the hidden column with the position of a row: see
 /// [`positions`](super::positions).
 pub const POSITION_COLUMN: &str = "__position";
 
 /// A stream or a materialized view, for the planner.
 ///
-/// The provider of its present contents knows one more column than its schema has: the index behind
-/// the last is that of [`POSITION_COLUMN`].
+/// The provider of its present contents has one column more than its schema: the index after the last is that of
+/// [`POSITION_COLUMN`].
 ///
-/// A bounded plan scans it through the provider that answers from what is there now. A continuous
-/// plan never scans it: [`continuous`](super::continuous) puts a leaf in its place.
+/// A bounded plan scans it through that provider. A continuous plan never scans it:
+/// [`continuous`](super::continuous) replaces it by a leaf.
 #[derive(Debug, Clone)]
 pub struct StreamRelation {
     name: String,
     schema: SchemaRef,
     event_times: Vec<EventTime>,
     bounded: Arc<dyn TableProvider>,
-    /// Whether the hidden column is shown, as the last of `schema`.
+    /// Whether the hidden column is visible, as the last of `schema`.
     positions: bool,
 }
 
 impl StreamRelation {
-    /// A stream called `name`, whose columns `event_times` carry event time, and whose present
-    /// contents `bounded` reads (with the same schema).
+    /// A stream called `name`, whose columns `event_times` carry event time; `bounded` reads its present contents, with
+    /// the same schema.
     pub fn new(
         name: String,
         schema: SchemaRef,
@@ -73,13 +73,13 @@ impl StreamRelation {
         &self.name
     }
 
-    /// The same stream with other present contents (of the same schema).
+    /// The same stream with other present contents of the same schema.
     #[must_use]
     pub fn with_contents(&self, bounded: Arc<dyn TableProvider>) -> Self {
         Self { bounded, ..self.clone() }
     }
 
-    /// The same stream with the hidden column behind its own.
+    /// The same stream with the hidden column after its own.
     #[must_use]
     pub(crate) fn with_positions(&self) -> Self {
         let mut fields = self.schema.fields().to_vec();
@@ -89,7 +89,7 @@ impl StreamRelation {
         Self { schema: Arc::new(Schema::new(fields)), positions: true, ..self.clone() }
     }
 
-    /// The index of the hidden column, where it is shown.
+    /// The index of the hidden column, if it is visible.
     pub fn position(&self) -> Option<usize> {
         self.schema.fields().len().checked_sub(1).filter(|_| self.positions)
     }
@@ -99,8 +99,8 @@ impl StreamRelation {
         self.window().is_some()
     }
 
-    /// The column that best tells the windows of its rows, and how; `None` where they have none. (Where the first event
-    /// time tells no window, rows come one by one, and some of them late.)
+    /// The column that identifies the windows of its rows most directly, and how; `None` if they have none. (If the
+    /// first event time identifies no window, rows arrive one by one, and some of them late.)
     pub(crate) fn window(&self) -> Option<(&EventTime, ToEnd)> {
         self.event_times.first()?.to_end?;
         let told = self.event_times.iter().filter_map(|time| Some((time, time.to_end?)));
@@ -182,8 +182,8 @@ impl TableProvider for StreamRelation {
     }
 }
 
-/// A [`StreamRelation`] within a plan that is becoming continuous. It takes no filters from the
-/// optimiser, so that these stay visible above it, and it is never scanned.
+/// A [`StreamRelation`] within a plan that is becoming continuous. It accepts no filters from the optimiser, so that
+/// these remain above it, and it is never scanned.
 #[derive(Debug, Clone)]
 pub(crate) struct ContinuousScan(pub(crate) Arc<StreamRelation>);
 

@@ -1,8 +1,8 @@
 //! `TABLESAMPLE`: which rows of a stream or a view are in a sample.
 //!
-//! A row is in or out by a hash of the seed and of where it stands: the name of its partition, and
-//! its offset there. So the same text gives the same rows each time, in both forms, however the
-//! batches are cut. Without REPEATABLE the seed is 0: no answer depends on chance.
+//! That depends on a hash of the seed and of the row's position: the name of its partition, and its offset there. So
+//! the same statement returns the same rows each time, in both forms and for any batches. Without REPEATABLE the seed
+//! is 0, so that no answer depends on chance.
 //!
 //! ```text
 //! scan with a hidden column (`POSITION_COLUMN`) ─► filter ─► projection without it
@@ -30,7 +30,8 @@ use super::relation::POSITION_COLUMN;
 use super::stream_of;
 use super::tvf::error;
 
-const HINT: &str = "Write FROM stream TABLESAMPLE BERNOULLI (10) REPEATABLE (1): so many percent.";
+const HINT: &str =
+    "Write FROM stream TABLESAMPLE BERNOULLI (10) REPEATABLE (1) for 10 percent of the rows.";
 
 /// Plans relations with a sample; leaves every other relation to the next planner.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ impl RelationPlanner for Samples {
     }
 }
 
-/// Percent and seed.
+/// The percentage and the seed.
 fn size(sample: &TableSample, span: Span) -> Result<(f64, u64)> {
     let wrong = |message: &str, span| error(Error::sql(message).with_hint(HINT), Some(span));
     let number = |expr: &ast::Expr| match expr {
@@ -114,13 +115,13 @@ fn unsampled(span: Span) -> datafusion::common::DataFusionError {
     error(e, Some(span))
 }
 
-/// Where rows stand, as the hidden column has it: a hash of the partition's name and of the offset.
+/// The positions of rows for the hidden column: hashes of the partition's name and of the offset.
 pub fn positions(partition: &str, offsets: impl Iterator<Item = u64>) -> UInt64Array {
     let partition = partition.bytes().fold(0, |hash, byte| mixed(hash ^ u64::from(byte)));
     offsets.map(|offset| mixed(partition.wrapping_add(offset))).collect()
 }
 
-/// A permutation of 64 bits, each of which depends on all (the finish of SplitMix64).
+/// A permutation of 64 bits, in which each bit depends on all others (the last step of SplitMix64).
 fn mixed(bits: u64) -> u64 {
     let bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -128,7 +129,7 @@ fn mixed(bits: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
-/// `sampled(position, seed, percent)`: whether the row is in.
+/// `sampled(position, seed, percent)`: whether the row is in the sample.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Sampled {
     signature: Signature,
@@ -167,7 +168,7 @@ impl ScalarUDFImpl for Sampled {
         let Some(position) = position.as_primitive_opt::<UInt64Type>() else {
             return internal_err!("a position is {}", position.data_type());
         };
-        // 53 bits are what a double holds exactly.
+        // A double represents integers of 53 bits exactly.
         let limit = percent / 100.0 * (1_u64 << 53) as f64;
         let seed = mixed(*seed);
         let taken = |position: &u64| ((mixed(position ^ seed) >> 11) as f64) < limit;

@@ -1,4 +1,4 @@
-//! The DataFusion sessions that plans are made and run in.
+//! The DataFusion sessions in which plans are made and run.
 
 use std::sync::Arc;
 
@@ -28,11 +28,11 @@ use crate::diagnostics::from_datafusion;
 use crate::functions::{self, Operators};
 use crate::leaf::LeafInputs;
 
-/// Rows of a batch within plans that run per micro-batch: one batch goes through in one piece.
+/// The rows of a batch within plans that run per micro-batch: a micro-batch is not split.
 const MICRO_BATCH_ROWS: usize = 65_536;
 
-/// A session that knows the window functions and the JSON functions, and whose planning and functions keep to
-/// the budget of the statement that they work for ([`windrow_core::budget`]).
+/// A session with the window functions and the JSON functions, whose planning and functions stay within the budget of
+/// their statement ([`windrow_core::budget`]).
 ///
 /// # Errors
 /// When functions cannot be registered (our bug).
@@ -63,14 +63,14 @@ pub fn session_state(
     }
     datafusion_functions_json::register_all(&mut state).map_err(from_datafusion)?;
     functions::register(&mut state).map_err(from_datafusion)?;
-    // After the functions are made: `now()` and `to_timestamp` give no zone, as the columns have
-    // none that they are compared with.
+    // After the functions have been created: `now()` and `to_timestamp` then have no time zone, like the columns that
+    // they are compared with.
     state.config_mut().options_mut().execution.time_zone = Some(exact::TIME_ZONE.to_owned());
     Ok(state)
 }
 
-/// The settings for plans that run once per micro-batch or closed window: one partition, no
-/// task of its own, nothing that assumes a single execution.
+/// The settings for plans that run once per micro-batch or closed window: one partition, no tasks of their own, and
+/// nothing that assumes a single execution.
 pub fn micro_batch_state(state: &SessionState) -> SessionState {
     let mut config =
         state.config().clone().with_target_partitions(1).with_batch_size(MICRO_BATCH_ROWS);
@@ -89,15 +89,14 @@ pub fn micro_batch_state(state: &SessionState) -> SessionState {
         optimizer.enable_join_dynamic_filter_pushdown = false;
         optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     }
-    // Not through a builder: that would make a new, empty default catalog in the shared list.
+    // Not with a builder, which would create a new, empty default catalog in the shared list.
     let mut state = state.clone();
     *state.config_mut() = config;
     state
 }
 
-/// The physical form of an optimised plan (a prepare or finish plan), for a state from
-/// [`micro_batch_state`]. It may be executed again and again, each time through [`run`] or after
-/// `reset_plan_states`.
+/// The physical form of an optimised plan (a prepare or finish plan), for a state from [`micro_batch_state`]. It may be
+/// executed repeatedly, each time by [`run`] or after `reset_plan_states`.
 ///
 /// # Errors
 /// When DataFusion cannot plan it.
@@ -109,9 +108,8 @@ pub async fn physical(
     plan.and_then(filter::batch_by_batch).map_err(from_datafusion)
 }
 
-/// Runs a physical plan once: resets it, executes every output partition in order on this task,
-/// and collects the batches that are not empty. What its leaves read stands in the
-/// [`LeafInputs`] of `context`, which are cleared at the end.
+/// Runs a physical plan once: resets it, executes every output partition in order on this task, and collects the
+/// batches that are not empty. Its leaves read from the [`LeafInputs`] of `context`, which are cleared at the end.
 ///
 /// # Errors
 /// When an expression fails on the data.
@@ -135,7 +133,7 @@ pub fn stream(
     plan: &Arc<dyn ExecutionPlan>,
     context: &Arc<TaskContext>,
 ) -> Result<BoxStream<'static, Result<RecordBatch, Error>>, Error> {
-    // Without it joins and sorts keep what they had, and metrics grow for ever.
+    // Without a reset, joins and sorts keep their old rows, and metrics grow for ever.
     let plan = reset_plan_states(Arc::clone(plan)).map_err(from_datafusion)?;
     let context = Arc::clone(context);
     let partitions = 0..plan.output_partitioning().partition_count();

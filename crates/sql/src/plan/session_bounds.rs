@@ -1,9 +1,9 @@
 //! The bounds of sessions as window functions over the rows of one key in order of time.
 //!
-//! As [`super::bounds`], this is written independently of the session operator: it is what the operator is
-//! tested against. A partition is computed as a whole: one pass over its times.
+//! Like [`super::bounds`], this is written independently of the session operator, which is tested against it. A
+//! partition is computed in a single pass over its times.
 //!
-//! Invariant: rows of equal time have equal bounds, in whatever order they stand.
+//! Invariant: rows of equal time have equal bounds, in any order.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ pub(crate) fn session_bounds(session: SessionSpec, time: &Expr, keys: &[Expr]) -
     [Bound::Start, Bound::End, Bound::Time].map(call)
 }
 
-/// Which bound.
+/// The bounds of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Bound {
     Start,
@@ -59,7 +59,7 @@ enum Bound {
 }
 
 impl Bound {
-    /// What its column is called below the projection that names it: no column of a user's.
+    /// The name of its column below the projection that renames it; not one that a user can write.
     fn name(self) -> &'static str {
         match self {
             Self::Start => "__session_start",
@@ -105,7 +105,7 @@ impl WindowUDFImpl for SessionBound {
     }
 }
 
-/// Works out one bound for all rows of a key.
+/// Computes a bound for all rows of a key.
 #[derive(Debug)]
 struct Sessions {
     gap: i64,
@@ -139,7 +139,7 @@ impl PartitionEvaluator for Sessions {
     }
 }
 
-/// The bound of each of `times`, which ascend. Neighbours that are one gap apart are still of one session.
+/// The bound for each of `times`, which ascend. Neighbours that are exactly one gap apart are in the same session.
 fn bounds(times: &[i64], gap: i64, bound: Bound) -> Vec<i64> {
     let mut bounds = Vec::with_capacity(times.len());
     let mut rest = times;

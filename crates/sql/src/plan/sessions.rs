@@ -1,12 +1,12 @@
-//! What separates sessions: PARTITION BY of the function, or else the other keys of the GROUP BY over it.
+//! Session keys: PARTITION BY of the function, or otherwise the other keys of the GROUP BY above it.
 //!
-//! The latter are known when the statement has been planned. They are put in place here, before anything else
-//! looks at the plan. `GROUP BY k, SESSION(ts, gap)` means sessions of the rows that reach GROUP BY: without
-//! what WHERE leaves out, and with what joins add. The window, which the parser has put around the relation of `ts`, moves
-//! up to the GROUP BY. `FROM SESSION(t, ts, gap)` stays where it is, and means sessions of the rows of `t`.
+//! The latter are known when the statement has been planned. They are set here, before anything else reads the plan.
+//! `GROUP BY k, SESSION(ts, gap)` means sessions of the rows that reach GROUP BY: without those that WHERE removes, and
+//! with those that joins add. The parser has put the window around the relation of `ts`; it moves up to the GROUP BY.
+//! `FROM SESSION(t, ts, gap)` stays where it is, and means sessions of the rows of `t`.
 //!
-//! Invariant: what leaves has no undecided sessions. A GROUP BY counts for the sessions of its own SELECT alone, so that a
-//! view or a subquery means the same wherever it is used.
+//! Invariant: the resulting plan has no undecided sessions. A GROUP BY only affects the sessions of its own SELECT, so
+//! that a view or a subquery means the same wherever it is used.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use super::lineage;
 use super::shape::refused;
 use crate::diagnostics::place_of;
 
-/// `plan` with what separates its sessions.
+/// Decides the session keys of `plan`.
 ///
 /// # Errors
-/// When a GROUP BY does not tell it.
+/// When a GROUP BY does not determine them.
 pub(crate) fn decide(plan: LogicalPlan) -> Result<LogicalPlan> {
     let mut undecided = false;
     plan.apply_with_subqueries(|node| {
@@ -38,9 +38,9 @@ pub(crate) fn decide(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_down_with_subqueries(|node| match node {
         LogicalPlan::Aggregate(aggregate) => grouped(aggregate),
         node => match unknown(&node) {
-            // Something is between it and its GROUP BY.
+            // A node between it and its GROUP BY.
             Some((_, true)) => Err(cannot_tell(None)),
-            // No GROUP BY over it: sessions of all rows.
+            // No GROUP BY above it: sessions of all rows.
             Some((assign, false)) => {
                 Ok(Transformed::yes(assign.clone().with_keys(Keys::Of(vec![])).into_plan()))
             }
@@ -50,7 +50,7 @@ pub(crate) fn decide(plan: LogicalPlan) -> Result<LogicalPlan> {
     .data()
 }
 
-/// The node, if it is sessions of which that is not decided, and whether they are those of the rows that reach
+/// The node, if it is a session window with undecided keys, and whether its sessions are those of the rows that reach
 /// GROUP BY.
 fn unknown(plan: &LogicalPlan) -> Option<(&WindowAssign, bool)> {
     let assign = WindowAssign::of(plan)?;
@@ -64,7 +64,7 @@ fn unknown(plan: &LogicalPlan) -> Option<(&WindowAssign, bool)> {
 struct Found<'a> {
     assign: &'a WindowAssign,
     after: bool,
-    /// What its columns are called where GROUP BY sees them.
+    /// The names of its columns at the GROUP BY.
     schema: &'a DFSchema,
 }
 
@@ -75,7 +75,7 @@ impl Found<'_> {
     }
 }
 
-/// The undecided sessions in the FROM under a GROUP BY.
+/// The undecided sessions in the FROM below a GROUP BY.
 #[recursive::recursive]
 fn find<'a>(plan: &'a LogicalPlan, into: &mut Vec<Found<'a>>) {
     match plan {
@@ -117,7 +117,7 @@ fn grouped(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
         },
         _ => {
             return Err(refused(
-                Error::sql("GROUP BY over more than one SESSION does not tell their keys")
+                Error::sql("GROUP BY over more than one SESSION does not determine their keys")
                     .with_hint(
                         "Name the keys of each: SESSION(t PARTITION BY key, time column, gap).",
                     ),
@@ -132,8 +132,8 @@ fn grouped(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)))
 }
 
-/// Whether a GROUP BY over sessions has keys that are made by UNNEST: of them there is one per row of a list, so that
-/// they are no keys of sessions.
+/// Whether a GROUP BY over sessions has keys from UNNEST: each row has one per element of a list, so they cannot be
+/// session keys.
 fn is_hidden(aggregate: &Aggregate) -> Result<bool> {
     let LogicalPlan::Unnest(_) = aggregate.input.as_ref() else { return Ok(false) };
     let keys = grouping_set_to_exprlist(&aggregate.group_expr)?;
@@ -142,7 +142,7 @@ fn is_hidden(aggregate: &Aggregate) -> Result<bool> {
         && aggregate.input.exists(|node| Ok(unknown(node).is_some()))?)
 }
 
-/// The keys of a GROUP BY beside the bounds of the sessions; `None` if these are not among them.
+/// The keys of a GROUP BY other than the bounds of the sessions; `None` if those are not among its keys.
 fn keys(aggregate: &Aggregate, found: &Found<'_>) -> Result<Option<Vec<Expr>>> {
     let sets = match lineage::grouping_sets(aggregate) {
         Some(sets) => sets,
@@ -172,7 +172,7 @@ fn keys(aggregate: &Aggregate, found: &Found<'_>) -> Result<Option<Vec<Expr>>> {
                 let same = |a: &[Expr], b: &[Expr]| a.iter().all(|key| b.contains(key));
                 if !same(before, &keys) || !same(&keys, before) {
                     return Err(refused(
-                        Error::sql("the grouping sets have different keys, so they do not tell those of SESSION")
+                        Error::sql("the grouping sets have different keys, so they do not determine those of SESSION")
                             .with_hint(PARTITION_HINT),
                     ));
                 }
@@ -181,7 +181,7 @@ fn keys(aggregate: &Aggregate, found: &Found<'_>) -> Result<Option<Vec<Expr>>> {
     }
     if grouped && changing {
         return Err(refused(
-            Error::sql("a key of GROUP BY is another value each time, so it is no key of SESSION")
+            Error::sql("a key of GROUP BY has another value each time it is computed, so it cannot be a key of SESSION")
                 .with_hint("Compute it in a column of the stream."),
         ));
     }
@@ -194,20 +194,20 @@ const PARTITION_HINT: &str = "Name the keys of the sessions: FROM SESSION(t PART
 fn mixed(expr: &Expr) -> datafusion::common::DataFusionError {
     refused(
         Error::sql(format!(
-            "\"{expr}\" is made of a session and of its rows, so it is no key of it"
+            "\"{expr}\" depends on a session and on its rows, so it cannot be one of its keys"
         ))
         .with_hint(PARTITION_HINT),
     )
 }
 
-/// A key that is none of the input's.
+/// The error for a key that is not a column of the input.
 fn cannot_tell(column: Option<&Column>) -> datafusion::common::DataFusionError {
     let error = match column {
         Some(column) => Error::sql(format!(
-            "GROUP BY does not tell the keys of SESSION: \"{}\" is no column of its input",
+            "GROUP BY does not determine the keys of SESSION: \"{}\" is not a column of its input",
             column.flat_name()
         )),
-        None => Error::sql("GROUP BY does not tell the keys of SESSION"),
+        None => Error::sql("GROUP BY does not determine the keys of SESSION"),
     };
     let error = error.with_hint(PARTITION_HINT);
     let place = column.and_then(|column| column.spans().first().and_then(place_of));
@@ -217,7 +217,7 @@ fn cannot_tell(column: Option<&Column>) -> datafusion::common::DataFusionError {
     })
 }
 
-/// A key, which is over the columns of the sessions, over those of their input.
+/// A key over the columns of the sessions, in terms of their input.
 fn inside(key: Expr, found: &Found<'_>) -> Result<Expr> {
     let kept: Vec<usize> = found.assign.kept().collect();
     key.transform(|part| match part {
@@ -232,7 +232,7 @@ fn inside(key: Expr, found: &Found<'_>) -> Result<Expr> {
     .data()
 }
 
-/// The FROM under a GROUP BY with its sessions decided.
+/// The FROM below a GROUP BY, with its sessions decided.
 #[recursive::recursive]
 fn with_keys(plan: LogicalPlan, keys: &Keys) -> Result<LogicalPlan> {
     if let Some((assign, _)) = unknown(&plan) {
@@ -246,7 +246,7 @@ fn with_keys(plan: LogicalPlan, keys: &Keys) -> Result<LogicalPlan> {
     plan.map_children(|input| with_keys(input, keys).map(Transformed::yes)).data()
 }
 
-/// A FROM without the window in it, and the window.
+/// A FROM without its window, and the window.
 struct Lifted<'a> {
     rows: LogicalPlan,
     time: Column,
@@ -257,7 +257,7 @@ struct Lifted<'a> {
 }
 
 impl Lifted<'_> {
-    /// The window over the whole FROM.
+    /// Puts the window over the whole FROM.
     fn over(self, keys: Vec<Expr>) -> Result<LogicalPlan> {
         let windows = self.assign.windows();
         let assign = WindowAssign::with_qualifier(self.rows, self.time, windows, self.qualifier)?;
@@ -273,7 +273,7 @@ impl Lifted<'_> {
             && (column.relation.is_none() || column.relation == self.qualifier)
     }
 
-    /// Whether an expression says something of the window.
+    /// Whether an expression refers to the window.
     fn mentions(&self, expr: &Expr) -> Result<bool> {
         let mut columns: HashSet<Column> = expr.column_refs().into_iter().cloned().collect();
         expr.apply(|part| {
@@ -295,7 +295,7 @@ impl Lifted<'_> {
     }
 }
 
-/// Takes the window out of a FROM, if there is one that belongs over it.
+/// Takes the window out of a FROM, if it has one that belongs above it.
 #[recursive::recursive]
 fn lift(plan: &LogicalPlan) -> Result<Option<Lifted<'_>>> {
     if let Some((assign, _)) = unknown(plan) {
@@ -345,7 +345,7 @@ fn lift(plan: &LogicalPlan) -> Result<Option<Lifted<'_>>> {
     }
 }
 
-/// The same join, of rows that have no window.
+/// The same join over rows without the window.
 fn joined<'a>(
     join: &Join,
     below: Lifted<'a>,
@@ -357,7 +357,7 @@ fn joined<'a>(
         if below.mentions(condition)? {
             return Err(refused(
                 Error::sql(format!(
-                    "\"{condition}\" is of a session that is made of the joined rows"
+                    "\"{condition}\" refers to a session that is formed of the joined rows"
                 ))
                 .with_hint(
                     "Join a subquery of sessions: (SELECT … FROM SESSION(t PARTITION BY key, …)).",

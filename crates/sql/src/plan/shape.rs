@@ -1,9 +1,8 @@
-//! What a plan is to a continuous query: rows, windows, or something that never ends.
+//! Classifies a plan for continuous execution: rows, windows, or something that never ends.
 //!
-//! Everything above a window relation runs once per *end* of windows. That is right only for
-//! plans whose result is the union of their results per end, which is proven here node by node:
-//! by the columns that tell a row's window (see [`super::lineage`]). Whatever cannot be proven
-//! is refused, naming the clause and a way out.
+//! Everything above a window relation runs once per *end* of windows. That is correct only for plans whose result is
+//! the union of their results per end, which is proven here node by node, by the columns that identify a row's window
+//! (see [`super::lineage`]). Whatever cannot be proven is refused, with the clause named and a way out.
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError, JoinType, Result};
@@ -20,27 +19,26 @@ use super::relation::StreamRelation;
 use super::{is_streaming, over, stream_of};
 use crate::diagnostics::place_of;
 
-/// What a plan is.
+/// The kind of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Reads no stream.
     Static,
-    /// Row by row. `windowed`: each row has its window, so that the rows of a window can be kept
-    /// until it closes.
+    /// Row by row. `windowed`: each row has a window, so that the rows of a window can be kept until it closes.
     Rows {
         /// Whether all rows come through a window relation.
         windowed: bool,
     },
     /// Needs closed windows.
     Windows,
-    /// A union of closed windows and rows that have none.
+    /// A union of closed windows and of rows without windows.
     Mixed,
 }
 
-/// What `plan` is.
+/// The kind of `plan`.
 ///
 /// # Errors
-/// When it cannot run continuously: a statement error that says why and what to do.
+/// When it cannot run continuously: an error of kind `Sql` that says why and what to do.
 #[recursive::recursive]
 pub(crate) fn kind(plan: &LogicalPlan) -> Result<Kind> {
     refuse_streaming_subqueries(plan)?;
@@ -94,7 +92,7 @@ fn of_other(plan: &LogicalPlan) -> Result<Kind> {
         require_event_time(assign)?;
         return Ok(match assign.windows() {
             Windows::Aligned(_) => Kind::Rows { windowed: true },
-            // Which session a row is of is known when the session has ended.
+            // The session of a row is known only when the session has ended.
             Windows::Session(_) => Kind::Windows,
         });
     }
@@ -127,10 +125,10 @@ fn of_asof(join: &AsofJoin) -> Result<Kind> {
     Ok(Kind::Rows { windowed: false })
 }
 
-/// Refuses an ASOF join of streams that could not run for ever.
+/// Refuses an ASOF join of streams that cannot run for ever.
 ///
 /// # Errors
-/// With what is missing.
+/// When something is missing; it says what.
 fn check_asof(join: &AsofJoin) -> Result<()> {
     let sides = [(&join.left, join.times.first()), (&join.right, join.times.last())];
     for (plan, time) in sides {
@@ -154,7 +152,7 @@ fn check_asof(join: &AsofJoin) -> Result<()> {
     Ok(())
 }
 
-/// An error of a column, with its place where that is known.
+/// An error about a column, with its place if that is known.
 fn at(error: Error, column: &Column) -> Error {
     match column.spans().first().and_then(place_of) {
         Some(place) => error.with_place(place),
@@ -162,8 +160,8 @@ fn at(error: Error, column: &Column) -> Error {
     }
 }
 
-/// Whether `plan` is a join in time, OVER in event time or a pattern under nothing but what treats rows one by one, so that its rows
-/// leave as they are finished.
+/// Whether `plan` is a join in time, OVER in event time or a pattern with only row-wise nodes above it, so that its
+/// rows are returned as they are finished.
 ///
 /// # Errors
 /// Those of the plan.
@@ -189,7 +187,7 @@ pub(crate) fn returns_pairs(plan: &LogicalPlan) -> Result<bool> {
     }
 }
 
-/// A node that needs all rows of a window. `told`: whether it keeps windows apart.
+/// A node that needs all rows of a window. `told`: whether its keys identify the window.
 fn whole(clause: &str, add: &str, input: &LogicalPlan, told: bool) -> Result<Kind> {
     match kind(input)? {
         Kind::Static => Ok(Kind::Static),
@@ -252,12 +250,12 @@ fn of_over(window: &Window) -> Result<Kind> {
     }
 }
 
-/// Why functions over rows cannot run, where they are not ordered by an event time.
+/// The error for window functions that are not ordered by an event time.
 fn unordered(input: &LogicalPlan, known: &[Known]) -> Result<Error> {
     let of = streams(input);
     if input.exists(over::waits_for_rows)? {
         return Ok(Error::sql(format!(
-            "OVER on {of} stands above one that waits for further rows (LEAD, or ROWS … FOLLOWING), whose rows do not come in \
+            "OVER on {of} is above one that waits for further rows (LEAD, or ROWS … FOLLOWING), whose rows are not returned in \
              order of time"
         ))
         .with_hint("Use RANGE BETWEEN … AND INTERVAL '…' FOLLOWING there, or one OVER (…) for all that wait."));
@@ -345,8 +343,8 @@ fn of_join(join: &Join) -> Result<Kind> {
     }))
 }
 
-/// Both sides stream: each has windows, which the join keeps apart, or bounds of the event times tell which rows can
-/// still match.
+/// A join of two streams: both sides have windows, and the join is within them, or bounds of the event times determine
+/// which rows can still match.
 fn of_stream_join(join: &Join, left: Kind, right: Kind) -> Result<Kind> {
     let (l, r) = (lineage::columns(&join.left)?, lineage::columns(&join.right)?);
     if interval::same_window(join, &l, &r) {
@@ -408,7 +406,7 @@ fn refuse_streaming_subqueries(plan: &LogicalPlan) -> Result<()> {
     }
 }
 
-/// Windows of a continuous query go over event time, by identity.
+/// Windows of a continuous query need an event time, unchanged.
 fn require_event_time(assign: &WindowAssign) -> Result<()> {
     let known = lineage::columns(assign.input())?;
     let column = assign.time();
@@ -469,7 +467,7 @@ fn relations(plan: &LogicalPlan) -> Vec<StreamRelation> {
     if walked.is_ok() { found } else { vec![] }
 }
 
-/// The streams below, in words.
+/// The names of the streams below, for messages.
 fn streams(plan: &LogicalPlan) -> String {
     let names: Vec<_> = relations(plan).iter().map(|r| format!("\"{}\"", r.name())).collect();
     match names.as_slice() {

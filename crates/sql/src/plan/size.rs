@@ -1,11 +1,11 @@
-//! How large a plan may be.
+//! Limits of the size of a plan.
 //!
-//! A short text can mean a plan that no machine holds: CTEs and views that each read the one before twice, a
-//! CUBE of many columns, a list of a million terms. Plans are trees to the planner, so what is read twice is
-//! there twice. The size is computed before anything else: from the syntax tree with the sizes of the views
-//! that it names, and again, exactly, from the logical plan, in which what is read twice is still there once.
+//! A short text can mean a plan that exceeds any memory: CTEs and views that each read the previous one twice, a CUBE
+//! of many columns, a list of a million terms. To the planner a plan is a tree, so a relation that is read twice is in
+//! it twice. The size is computed before anything else: from the syntax tree with the sizes of the views that it names,
+//! and again, exactly, from the logical plan, in which such a relation is still shared.
 //!
-//! Invariants: both are linear in the text and in what views hold, however large the plan would be; rows of
+//! Invariants: both take time linear in the text and in the contents of views, however large the plan would be; rows of
 //! VALUES are data and not counted (the bytes of a text are limited anyway).
 
 use std::ops::ControlFlow;
@@ -20,14 +20,14 @@ use windrow_core::{Error, ErrorKind, Result};
 
 use crate::diagnostics::from_datafusion;
 
-/// Nodes of a plan: scans, filters, joins, projections, ….
+/// The most nodes of a plan: scans, filters, joins, projections, ….
 const NODES_MAX: u64 = 10_000;
-/// Expressions of a plan with all their parts.
+/// The most expressions of a plan, including all their parts.
 const EXPRESSIONS_MAX: u64 = 250_000;
-/// Grouping sets of one GROUP BY.
+/// The most grouping sets of a GROUP BY.
 const SETS_MAX: u64 = 4_096;
 
-/// How large a plan is.
+/// The size of a plan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Size {
     nodes: u64,
@@ -44,7 +44,7 @@ impl Size {
         let over = |what: &str, found: u64, max: u64| {
             Error::new(
                 ErrorKind::Limit,
-                format!("the statement means a plan of {found} {what}, more than {max}"),
+                format!("the plan of the statement has {found} {what}, more than {max}"),
             )
             .with_hint(
                 "What is named twice is planned twice, views and WITH too. Keep results in a \
@@ -64,7 +64,7 @@ impl Size {
 /// Refuses a statement whose plan would be too large.
 ///
 /// # Errors
-/// With its size.
+/// When it would be; with its size.
 pub(super) async fn check_statement(state: &SessionState, statement: &Statement) -> Result<()> {
     let views = views(state, statement).await;
     let mut walk = Walk { views, frames: vec![Frame::default()] };
@@ -89,13 +89,13 @@ pub(super) async fn check_statement(state: &SessionState, statement: &Statement)
 /// Refuses a plan that is too large.
 ///
 /// # Errors
-/// With its size.
+/// When it is; with its size.
 pub fn check_plan(plan: &LogicalPlan) -> Result<()> {
     let mut known = HashMap::new();
     size_of(plan, &mut known)?.check()
 }
 
-/// The sizes of the views that a statement names. What cannot be found is an error of planning.
+/// The sizes of the views that a statement names. The planner reports names that do not exist.
 async fn views(state: &SessionState, statement: &Statement) -> HashMap<String, Size> {
     let mut sizes = HashMap::new();
     let Ok(references) = state.resolve_table_references(statement) else { return sizes };
@@ -111,8 +111,8 @@ async fn views(state: &SessionState, statement: &Statement) -> HashMap<String, S
     sizes
 }
 
-/// The size of a plan as a tree. `known` are the sizes of the nodes that have been seen, by their address:
-/// they are all part of the plan, and stay where they are.
+/// The size of a plan as a tree. `known` has the sizes of the nodes seen so far, by address: they are all part of the
+/// plan, and do not move.
 #[recursive::recursive]
 fn size_of(plan: &LogicalPlan, known: &mut HashMap<usize, Size>) -> Result<Size> {
     let address = std::ptr::from_ref(plan).addr();
@@ -134,7 +134,7 @@ fn size_of(plan: &LogicalPlan, known: &mut HashMap<usize, Size>) -> Result<Size>
     Ok(size)
 }
 
-/// The size of an expression, with the queries in it.
+/// The size of an expression, including the queries in it.
 fn of_expression(expr: &Expr, known: &mut HashMap<usize, Size>) -> datafusion::error::Result<Size> {
     let mut size = Size::default();
     expr.apply(|part| {
@@ -160,21 +160,21 @@ fn of_expression(expr: &Expr, known: &mut HashMap<usize, Size>) -> datafusion::e
     Ok(size)
 }
 
-/// The walk over a syntax tree. There is a frame for each query around where it is.
+/// The walk over a syntax tree, with a frame for each query around the current one.
 struct Walk {
     views: HashMap<String, Size>,
     frames: Vec<Frame>,
 }
 
-/// What is known of a query.
+/// The state of a query.
 #[derive(Default)]
 struct Frame {
     size: Size,
-    /// The definitions of its WITH: where they are, and their names.
+    /// The definitions of its WITH: their addresses and their names.
     definitions: Vec<(usize, String)>,
-    /// Those that have been walked through.
+    /// The sizes of those that the walk has passed.
     named: HashMap<String, Size>,
-    /// Expressions that are data.
+    /// The number of expressions that are data.
     data: u64,
 }
 
@@ -217,7 +217,7 @@ impl Visitor for Walk {
         let address = std::ptr::from_ref(query).addr();
         match outer.definitions.iter().find(|(at, _)| *at == address) {
             Some((_, name)) => {
-                // It counts where it is named.
+                // It is counted where it is named.
                 outer.named.insert(name.clone(), size);
             }
             None => outer.size.add(size),
@@ -229,7 +229,7 @@ impl Visitor for Walk {
         self.frame()?.size.nodes += 1;
         let sets = grouping_sets(&select.group_by);
         if sets > SETS_MAX {
-            let message = format!("GROUP BY means {sets} grouping sets, more than {SETS_MAX}");
+            let message = format!("GROUP BY has {sets} grouping sets, more than {SETS_MAX}");
             return ControlFlow::Break(Box::new(
                 Error::new(ErrorKind::Limit, message)
                     .with_hint("Name those that you need in GROUPING SETS (…)."),
@@ -257,7 +257,7 @@ impl Visitor for Walk {
     }
 }
 
-/// A name as DataFusion looks it up.
+/// A name in the form in which DataFusion looks it up.
 fn folded(name: &ast::Ident) -> String {
     match name.quote_style {
         Some(_) => name.value.clone(),
@@ -265,7 +265,7 @@ fn folded(name: &ast::Ident) -> String {
     }
 }
 
-/// The parts of a constant; none of what has to be computed.
+/// The number of parts of a constant; 0 for an expression that has to be computed.
 fn constants(expr: &ast::Expr) -> u64 {
     match expr {
         ast::Expr::Value(_) | ast::Expr::TypedString(_) => 1,
@@ -277,7 +277,7 @@ fn constants(expr: &ast::Expr) -> u64 {
     }
 }
 
-/// How many grouping sets a GROUP BY means.
+/// The number of grouping sets of a GROUP BY.
 fn grouping_sets(group_by: &GroupByExpr) -> u64 {
     let (exprs, modifiers) = match group_by {
         GroupByExpr::All(modifiers) => (&[] as &[ast::Expr], modifiers),
@@ -298,7 +298,7 @@ fn grouping_sets(group_by: &GroupByExpr) -> u64 {
     all.fold(1, |all: u64, sets| all.saturating_mul(sets.max(1)))
 }
 
-/// 2 to the power of `n`, or much.
+/// 2 to the power of `n`, saturating.
 fn power(n: usize) -> u64 {
     1_u64 << n.min(40)
 }
@@ -381,7 +381,7 @@ mod tests {
         let cube = |n| format!("SELECT count(*) FROM {} GROUP BY CUBE ({})", from(n), columns(n));
         plan(&context, &cube(10)).unwrap();
         let sets = refused(&context, &cube(20));
-        assert_eq!(sets, "GROUP BY means 1048576 grouping sets, more than 4096");
+        assert_eq!(sets, "GROUP BY has 1048576 grouping sets, more than 4096");
         refused(&context, &cube(63));
         let both = format!("SELECT 1 FROM {} GROUP BY CUBE ({1}), CUBE ({1})", from(8), columns(8));
         refused(&context, &both);

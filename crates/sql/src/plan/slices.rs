@@ -1,8 +1,8 @@
-//! The bounded form of overlapping windows, counted by slices.
+//! The bounded form of overlapping windows, aggregated by slices.
 //!
-//! Lowered as [`super::bounded()`] says, each row is repeated for every window that it belongs to, and then grouped.
-//! Rows between two neighbouring bounds of windows belong to the same windows. So this rule groups them once,
-//! and repeats the group (Li et al., *No Pane, No Gain*, 2005):
+//! Lowered as in [`super::bounded()`], each row is repeated for every window that it belongs to, and then grouped. Rows
+//! between two neighbouring bounds of windows belong to the same windows. So this rule groups these once, and repeats
+//! the group (Li et al., *No Pane, No Gain*, 2005):
 //!
 //! ```text
 //! AggregateExec: Partial, by [bounds, keys]         ProjectionExec: bounds of each end
@@ -11,8 +11,8 @@
 //!       rows                                              rows
 //! ```
 //!
-//! Both give the states of groups in the same columns, and what merges the states stays as it is: so this holds for
-//! every aggregate function. It shares nothing with the window operator, which is tested against the bounded form.
+//! Both return the states of groups in the same columns, and the nodes that merge the states are unchanged, so it works
+//! for every aggregate function. It shares nothing with the window operator, which is tested against the bounded form.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -40,10 +40,10 @@ use super::bounds::{Bound, of_same_windows};
 type PhysicalExprRef = Arc<dyn PhysicalExpr>;
 type PlanRef = Arc<dyn ExecutionPlan>;
 
-/// The column of slices between the rows and their windows.
+/// The column of slices, between the rows and their windows.
 const SLICE: &str = "__window_slice";
 
-/// Groups rows by slices before it repeats them, where the bounds of windows are only grouped by.
+/// Groups rows by slices before they are repeated, if the bounds of windows are used as groups only.
 #[derive(Debug)]
 pub(super) struct CountBySlices;
 
@@ -68,7 +68,7 @@ impl PhysicalOptimizerRule for CountBySlices {
     }
 }
 
-/// The same groups by way of slices; `None` where the aggregate is not of that shape.
+/// The same groups by slices; `None` if the aggregate does not have that shape.
 fn by_slices(aggregate: &AggregateExec) -> Result<Option<PlanRef>> {
     let last = match aggregate.mode() {
         AggregateMode::Partial => None,
@@ -78,7 +78,7 @@ fn by_slices(aggregate: &AggregateExec) -> Result<Option<PlanRef>> {
     };
     let groups = aggregate.group_expr();
     let plain = groups.is_single() && !groups.is_empty() && aggregate.limit_options().is_none();
-    // Repeated groups are in no order that a parent may count on.
+    // Repeated groups have no order that a parent could rely on.
     if !plain || aggregate.properties().output_ordering().is_some() {
         return Ok(None);
     }
@@ -97,14 +97,14 @@ fn by_slices(aggregate: &AggregateExec) -> Result<Option<PlanRef>> {
     Ok(Some(Arc::new(merged)))
 }
 
-/// Rows that are repeated for each of their windows, and what is done to them afterwards.
+/// Rows that are repeated for each of their windows, and the nodes above that.
 struct Rows {
     unnest: UnnestExec,
-    /// The columns that come out, over those of `unnest`.
+    /// The columns that are returned, over those of `unnest`.
     columns: Vec<PhysicalExprRef>,
     /// Conditions over the columns of `unnest`.
     conditions: Vec<PhysicalExprRef>,
-    /// Into how many partitions the rows are dealt.
+    /// The number of partitions into which the rows are distributed.
     dealt: Option<usize>,
 }
 
@@ -151,10 +151,10 @@ impl Rows {
     }
 }
 
-/// What an expression over the columns of an unnest is made of.
+/// What an expression over the columns of an unnest depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Of {
-    /// Columns of the row, or none at all.
+    /// Columns of the row, or no columns.
     Row,
     /// The end of the window alone.
     End,
@@ -172,7 +172,7 @@ impl Of {
     }
 }
 
-/// An aggregate that can be counted by slices.
+/// An aggregate that can be computed by slices.
 struct Sliced {
     rows: Rows,
     /// The rows before they are repeated; the column `end` holds the `ends` of their windows.
@@ -231,7 +231,7 @@ impl Sliced {
         let schema = ends.schema();
         let column =
             |at: usize| Arc::new(Column::new(schema.field(at).name(), at)) as PhysicalExprRef;
-        // Behind the end stand the keys, then the states.
+        // The end is followed by the keys, then by the states.
         let mut next = 1..schema.fields().len();
         let mut columns = vec![];
         for ((expr, of), (_, name)) in self.groups.iter().zip(aggregate.group_expr().expr()) {
@@ -250,7 +250,7 @@ impl Sliced {
         self.rows.conditions.iter().partition(|c| Of::columns(c, self.end) == Of::End)
     }
 
-    /// The states by slice and key, in this order of columns.
+    /// The states by slice and key, with the columns in this order.
     fn slices(&self, aggregate: &AggregateExec) -> Result<PlanRef> {
         let input = self.before.input();
         let slice = self.bound(Bound::Slice, self.ends.children(), &input.schema())?;
@@ -264,7 +264,7 @@ impl Sliced {
         for condition in self.conditions().1 {
             rows = Arc::new(FilterExec::try_new(Arc::clone(condition), rows)?);
         }
-        // The aggregate's arguments are numbers of columns: what was a bound is now nothing that one refers to.
+        // The aggregate refers to its arguments by index; those that were bounds are no longer referred to.
         let from = rows.schema();
         let mut columns = vec![];
         for (expr, field) in self.rows.columns.iter().zip(aggregate.input().schema().fields()) {
@@ -293,7 +293,7 @@ impl Sliced {
         )?))
     }
 
-    /// Each slice once for each of its windows: with the window's end in its place.
+    /// Each slice once for each of its windows, with the end of the window in its place.
     fn repeated(&self, slices: PlanRef) -> Result<PlanRef> {
         let schema = slices.schema();
         let slice: PhysicalExprRef = Arc::new(Column::new(SLICE, 0));
@@ -323,7 +323,7 @@ impl Sliced {
     }
 }
 
-/// Whether `expr` gives the ends of all windows of a time.
+/// Whether `expr` returns the ends of all windows of a time.
 fn is_ends(expr: &PhysicalExprRef) -> bool {
     let call = expr.downcast_ref::<ScalarFunctionExpr>();
     call.is_some_and(|call| {
@@ -331,7 +331,7 @@ fn is_ends(expr: &PhysicalExprRef) -> bool {
     })
 }
 
-/// `expr` with each column replaced by the expression that makes it.
+/// `expr` with each column replaced by the expression that computes it.
 fn inlined(expr: &PhysicalExprRef, columns: &[PhysicalExprRef]) -> Result<PhysicalExprRef> {
     Arc::clone(expr)
         .transform_down(|node| {
@@ -344,7 +344,7 @@ fn inlined(expr: &PhysicalExprRef, columns: &[PhysicalExprRef]) -> Result<Physic
         .data()
 }
 
-/// An expression over the column `end` of the unnest, over that of the repeated slices.
+/// An expression over the column `end` of the unnest, in terms of that of the repeated slices.
 fn at_end(expr: &PhysicalExprRef, end: usize) -> Result<PhysicalExprRef> {
     let column: PhysicalExprRef = Arc::new(Column::new(SLICE, 0));
     let columns = vec![column; end + 1];

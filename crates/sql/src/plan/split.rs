@@ -34,7 +34,7 @@ use crate::parse::{Emit, Tail};
 /// The continuous form of a plan from [`plan_query`](super::plan_query).
 ///
 /// # Errors
-/// When the query cannot run continuously: names the clause, with a way out as a hint.
+/// When the query cannot run continuously; it names the clause, with a way out as a hint.
 pub fn continuous(
     state: &SessionState,
     plan: LogicalPlan,
@@ -69,7 +69,7 @@ pub fn continuous(
     Ok(ContinuousPlan { root, schema, event_times, lateness_nanos })
 }
 
-/// Streams as scans that keep filters visible above them.
+/// Replaces streams by scans that keep filters visible above them.
 fn streams_in_place(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| match node {
         LogicalPlan::TableScan(scan) => match stream_of(&scan) {
@@ -89,7 +89,7 @@ fn event_times(plan: &LogicalPlan) -> Result<Vec<EventTime>> {
         .iter()
         .enumerate()
         .filter_map(|(column, known)| {
-            // Start and end of a window move with its end; its last tick is one before.
+            // Start and end of a window follow its end; its last tick is one before it.
             let closes = known.to_end.is_some_and(|to_end| to_end != ToEnd::Ticks(1));
             Some(EventTime { column, lag_ticks: known.lag?, closes, to_end: known.to_end })
         })
@@ -121,12 +121,12 @@ fn check_tail(kind: Kind, tail: &Tail) -> Result<(), Error> {
     Ok(())
 }
 
-/// Splits a plan, numbering leaves.
+/// Splits a plan, numbering its leaves.
 pub(super) struct Splitter<'a> {
     pub(super) state: &'a SessionState,
-    /// How many leaves there are.
+    /// The number of leaves.
     leaves: usize,
-    /// How many names were made.
+    /// The number of generated names.
     names: usize,
     lateness_nanos: i128,
 }
@@ -161,7 +161,7 @@ impl Splitter<'_> {
         Ok(RowsFlow { plan, leaves })
     }
 
-    /// Puts leaves in place of what operators finish, and lowers the window relations that remain.
+    /// Replaces by leaves what operators finish, and lowers the window relations that remain.
     #[recursive::recursive]
     fn stateless(&mut self, plan: &LogicalPlan, leaves: &mut Vec<Leaf>) -> Result<LogicalPlan> {
         match kind(plan)? {
@@ -192,9 +192,9 @@ impl Splitter<'_> {
             .recompute_schema()
     }
 
-    /// Finished rows as a leaf, under their own names.
+    /// Finished rows as a leaf, with their own column names.
     fn stage_leaf(&mut self, plan: &LogicalPlan, leaves: &mut Vec<Leaf>) -> Result<LogicalPlan> {
-        // Names of columns may repeat in a plan, not in a leaf.
+        // Column names may repeat in a plan, but not in a leaf.
         let columns = plan.schema().columns();
         let exprs = columns
             .iter()
@@ -214,7 +214,7 @@ impl Splitter<'_> {
         scan(name.clone(), LeafTable::new(id, schema))?.project(restored)?.build()
     }
 
-    /// Puts leaves in place of streams; an optimised plan.
+    /// Replaces streams by leaves; returns an optimised plan.
     fn stream_leaves(&mut self, plan: LogicalPlan, leaves: &mut Vec<Leaf>) -> Result<LogicalPlan> {
         plan.transform_down(|node| {
             let (scan, condition) = match &node {
@@ -276,7 +276,7 @@ impl Splitter<'_> {
         Ok(plan)
     }
 
-    /// `plan`, which needs finished rows, as operators and a finish plan over them.
+    /// `plan`, which needs finished rows, as operators with a finish plan over them.
     fn stage(&mut self, plan: &LogicalPlan) -> Result<Stage> {
         let mut operators = Operators::default();
         let finish = self.finish(plan, &mut operators)?;
@@ -291,7 +291,7 @@ impl Splitter<'_> {
         }
         let one = operators.len() == 1;
         let keeps_order = one && is_row_wise(&finish);
-        // What is made of rows without windows is made row by row.
+        // Rows that come from rows without windows are processed row by row.
         let row_wise = keeps_order || one && kind(plan)? == Kind::Rows { windowed: false };
         Ok(Stage { operators, finish, row_wise, keeps_order })
     }
@@ -336,7 +336,7 @@ impl Splitter<'_> {
                     let table = LeafTable::new(leaf, columns).with_rows_guess(rows_guess);
                     return restore(table, &hoisted, outputs, plan.schema());
                 }
-                // Its state cannot be merged: the rows are kept instead, and aggregated at the end.
+                // Its state cannot be merged, so the rows are kept, and aggregated at the end.
                 Err(e) => tracing::debug!(error = %e, "an aggregate keeps its rows"),
             }
         }
@@ -381,8 +381,8 @@ impl Splitter<'_> {
         restore(table, hoisted, outputs, schema)
     }
 
-    /// Adds a window operator over `prepare` to a stage, unless it has the same one already;
-    /// `text` distinguishes operators over the same rows. Returns its leaf.
+    /// Adds a window operator over `prepare` to a stage, unless it already has the same one; `text` distinguishes
+    /// operators over the same rows. Returns its leaf.
     fn window_operator(
         &mut self,
         hoisted: &Hoisted,
@@ -405,7 +405,7 @@ impl Splitter<'_> {
         Ok(leaf)
     }
 
-    /// What feeds an operator with the rows of `prepare`, whose time column lies at most `lag_ticks` behind.
+    /// The input of an operator: the rows of `prepare`, whose time column lies at most `lag_ticks` behind.
     pub(super) fn operator_input(
         &mut self,
         prepare: &LogicalPlan,
@@ -423,7 +423,7 @@ impl Splitter<'_> {
     }
 }
 
-/// Whether `plan` may be a window relation under what treats rows one by one.
+/// Whether `plan` may be a window relation with only row-wise nodes above it.
 fn can_hoist(plan: &LogicalPlan) -> Result<bool> {
     Ok(match kind(plan)? {
         Kind::Rows { windowed } => windowed,
@@ -432,7 +432,7 @@ fn can_hoist(plan: &LogicalPlan) -> Result<bool> {
     })
 }
 
-/// The window operator over the rows that `prepare` gives.
+/// The window operator over the rows of `prepare`.
 fn operator(
     hoisted: &Hoisted,
     prepare: &LogicalPlan,
@@ -454,7 +454,7 @@ fn operator(
     })
 }
 
-/// How many rows a window has, roughly: its groups are fewer than its rows.
+/// A rough guess at the rows of a window: it has fewer groups than rows.
 fn rows_guess(mode: &Mode) -> usize {
     match mode {
         Mode::Rows => 1 << 20,
@@ -463,7 +463,7 @@ fn rows_guess(mode: &Mode) -> usize {
     }
 }
 
-/// The closed windows of a leaf with the columns `outputs`, under the names of `schema`.
+/// The closed windows of a leaf with the columns `outputs`, named as in `schema`.
 fn restore(
     table: LeafTable,
     hoisted: &Hoisted,
@@ -497,12 +497,12 @@ fn is_row_wise(plan: &LogicalPlan) -> bool {
     }
 }
 
-/// The conditions among `filters` that readers understand, over the columns of `schema`.
+/// The conditions among `filters` that readers can use, over the columns of `schema`.
 pub fn predicates(filters: &[Expr], schema: &Schema) -> Vec<Predicate> {
     filters.iter().filter_map(|filter| predicate(filter, schema)).collect()
 }
 
-/// `column op literal` (or the other way round) for readers.
+/// `column op literal` (or the reverse) for readers.
 fn predicate(expr: &Expr, schema: &Schema) -> Option<Predicate> {
     let Expr::BinaryExpr(binary) = expr else { return None };
     let (column, op, literal) = match (binary.left.as_ref(), binary.right.as_ref()) {
@@ -527,7 +527,7 @@ fn predicate(expr: &Expr, schema: &Schema) -> Option<Predicate> {
     Some(Predicate { column: index, op, literal: literal.to_array().ok()? })
 }
 
-/// Whether a literal is a floating-point zero: readers tell 0.0 and -0.0 apart.
+/// Whether a literal is a floating-point zero: readers distinguish 0.0 and -0.0.
 fn is_zero(literal: &ScalarValue) -> bool {
     match literal {
         ScalarValue::Float64(Some(value)) => *value == 0.0,

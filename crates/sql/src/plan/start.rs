@@ -1,7 +1,6 @@
-//! Where a query begins: `start = TIMESTAMP '…'` as a condition on the rows of each stream.
+//! The start of a query: `start = TIMESTAMP '…'` as a condition on the rows of each stream.
 //!
-//! It stands in the plan itself, so that the bounded form, the continuous form and EXPLAIN agree
-//! on it.
+//! It is part of the plan, so that the bounded form, the continuous form and EXPLAIN agree on it.
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TransformedResult};
@@ -14,11 +13,11 @@ use super::shape::refused;
 use super::stream_of;
 use crate::diagnostics::from_datafusion;
 
-/// The plan over the rows of its streams and views whose event time is at `start` (a timestamp as
-/// text) or after. Reference tables are read as they are.
+/// Restricts the streams and views of a plan to rows whose event time is `start` (a timestamp as text) or later.
+/// Reference tables are read unchanged.
 ///
 /// # Errors
-/// When `start` is no timestamp, or a stream has no event time.
+/// When `start` is not a timestamp, or a stream has no event time.
 pub fn from_event_time(plan: LogicalPlan, start: &str) -> Result<LogicalPlan, Error> {
     plan.transform_up_with_subqueries(|node| {
         let LogicalPlan::TableScan(scan) = &node else { return Ok(Transformed::no(node)) };

@@ -1,4 +1,4 @@
-//! Which input row an output row came from: late rows need it.
+//! Traces which input row an output row came from, which is needed for late rows.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use super::flow::{Leaf, RowsFlow};
 use crate::diagnostics::from_datafusion;
 use crate::leaf::LeafTable;
 
-/// Name of the hidden column that numbers rows.
+/// The name of the hidden column that numbers rows.
 pub const ROW_COLUMN: &str = "__row";
 
 impl RowsFlow {
-    /// The same plan with a hidden last column [`ROW_COLUMN`] (`UInt64`, not NULL) in every leaf
-    /// and in the output: each output row carries the number of the input row it came from.
+    /// The same plan with a hidden last column [`ROW_COLUMN`] (`UInt64`, not NULL) in every leaf and in the output:
+    /// each output row has the number of the input row that it came from.
     ///
     /// # Errors
     /// When a node cannot be rebuilt (our bug).
@@ -95,7 +95,7 @@ fn trace_scan(scan: TableScan) -> Result<LogicalPlan> {
         .map(LogicalPlan::TableScan)
 }
 
-/// The plan with the hidden column at the end.
+/// The plan with the hidden column as the last one.
 fn last(plan: LogicalPlan) -> Result<LogicalPlan> {
     let Some(row) = row_column(&plan) else {
         return internal_err!("rows of this plan cannot be traced");

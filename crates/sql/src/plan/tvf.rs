@@ -1,7 +1,7 @@
-//! `FROM TUMBLE(…)`, `HOP(…)`, `CUMULATE(…)`, `SESSION(…)`: from the syntax tree to [`WindowAssign`]. `FILL(…)` has the same
-//! arguments, and is planned by [`super::fill`].
+//! `FROM TUMBLE(…)`, `HOP(…)`, `CUMULATE(…)`, `SESSION(…)`: from the syntax tree to [`WindowAssign`]. `FILL(…)` has the
+//! same arguments, and is planned by [`super::fill`].
 //!
-//! Only the canonical spelling comes here; the parser brings the others into it.
+//! Only the canonical spelling arrives here; the parser has rewritten the others.
 
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::{Column, DFSchema, DataFusionError, ExprSchema, Result, ScalarValue};
@@ -58,7 +58,7 @@ impl Function {
         }
     }
 
-    /// The intervals it takes, in order of position; the last one may be left out.
+    /// The intervals it takes, in order; the last one is optional.
     fn intervals(self) -> &'static [&'static str] {
         match self {
             Self::Tumble => &["size", "offset"],
@@ -107,20 +107,20 @@ impl RelationPlanner for WindowRelations {
     }
 }
 
-/// The arguments by what they are for.
+/// The arguments by purpose.
 struct Arguments {
     data: Option<ast::Expr>,
     time: Option<ast::Expr>,
     /// In the order of [`Function::intervals`].
     intervals: Vec<Option<ast::Expr>>,
-    /// What separates sessions, if it is given.
+    /// The session keys, if they are given.
     keys: Option<ast::Expr>,
     zone: Option<ast::Expr>,
-    /// The time zone is that of the time column's type.
+    /// Whether the time zone is that of the time column's type.
     zone_of_column: bool,
-    /// The window is that of a GROUP BY.
+    /// Whether the window is that of a GROUP BY.
     grouped: bool,
-    /// What FILL puts into gaps.
+    /// The values with which FILL fills gaps.
     fill: Option<ast::Expr>,
 }
 
@@ -181,14 +181,14 @@ fn plan(
     Ok(WindowAssign::try_new(input, time, windows)?.with_keys(keys).into_plan())
 }
 
-/// The windows of these lengths, which stand in the order of [`Function::intervals`].
+/// The windows of these lengths, which are in the order of [`Function::intervals`].
 fn windows(
     function: Function,
     lengths: &[Option<(Length, Span)>],
     clocks: Clocks,
     unit: TimeUnit,
 ) -> windrow_core::Result<Windows> {
-    // What is no whole number of ticks is so at its own place.
+    // A length that is not a whole number of ticks is reported at its own place.
     for (length, span) in lengths.iter().flatten() {
         length.check(unit).map_err(|e| match place(*span) {
             Some(place) => e.with_place(place),
@@ -213,7 +213,7 @@ fn windows(
     of.windows(offset.unwrap_or_default(), clocks, unit).map(Windows::Aligned)
 }
 
-/// The zone that an argument names.
+/// The time zone that an argument names.
 fn named_zone(
     function: Function,
     zone: ast::Expr,
@@ -231,7 +231,7 @@ fn named_zone(
     }
 }
 
-/// The zone of windows that name none: that of the session where the time has a zone, and UTC where it has none.
+/// The default time zone of windows: that of the session if the time has a time zone, otherwise UTC.
 fn implied_zone(
     time: &DataType,
     of_column: bool,
@@ -245,7 +245,7 @@ fn implied_zone(
     session.map_or(Ok(Zone::UTC), Zone::of)
 }
 
-/// The values of PARTITION BY, each once.
+/// The values of PARTITION BY, without duplicates.
 fn session_keys(
     function: Function,
     keys: ast::Expr,
@@ -262,7 +262,7 @@ fn session_keys(
         let key = context.sql_to_expr(expr, input.schema())?;
         if key.is_volatile() {
             let e = Error::sql(format!(
-                "\"{key}\" is another value each time, so it is no key of {}",
+                "\"{key}\" has another value each time it is computed, so it cannot be a key of {}",
                 function.name()
             ));
             return Err(error(e.with_hint("Compute it in a column of the stream."), Some(span)));
@@ -274,7 +274,7 @@ fn session_keys(
     Ok(keys)
 }
 
-/// Whether gaps are filled with the row before, and not with NULL.
+/// Whether gaps are filled with the previous row instead of NULL.
 fn is_previous(fill: ast::Expr, context: &mut dyn RelationPlannerContext) -> Result<bool> {
     let span = fill.span();
     let expr = context.sql_to_expr(fill, &DFSchema::empty())?;
@@ -456,7 +456,7 @@ fn inferred_time(function: Function, input: &LogicalPlan, span: Span) -> Result<
         .filter(|(known, _)| known.lag == Some(0))
         .map(|(_, column)| column)
         .collect();
-    // Every window result has three event times; the one made for windows over windows wins.
+    // Every window result has three event times; the one meant for windows over windows takes precedence.
     let mut over_windows = columns.iter().filter(|c| c.name == WINDOW_TIME);
     match (columns.as_slice(), over_windows.next(), over_windows.next()) {
         ([column], ..) => Ok(column.clone()),
@@ -478,7 +478,7 @@ fn inferred_time(function: Function, input: &LogicalPlan, span: Span) -> Result<
     }
 }
 
-/// The length that an interval says.
+/// The length of an interval.
 fn length(
     function: Function,
     name: &str,
@@ -544,7 +544,7 @@ pub(super) fn error(e: Error, span: Option<Span>) -> DataFusionError {
     }))
 }
 
-/// The place of a span of the syntax tree, where it has one.
+/// The place of a span of the syntax tree, if it has one.
 pub(super) fn place(span: Span) -> Option<Place> {
     let at = |n: u64| usize::try_from(n).ok().filter(|n| *n > 0);
     Some(Place {

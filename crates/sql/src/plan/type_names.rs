@@ -13,7 +13,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use windrow_core::with_sql_types;
 
-/// Shows them so. A second time changes nothing: SQL names are none of Arrow's.
+/// Replaces Arrow's type names by SQL's. It is idempotent: no SQL name is one of Arrow's.
 #[derive(Debug)]
 pub(super) struct TypeNames;
 
@@ -49,7 +49,7 @@ fn named(scan: LogicalPlan) -> Result<LogicalPlan> {
     LogicalPlanBuilder::from(scan).project(columns)?.build()
 }
 
-/// A function from Arrow's names of types to those of SQL.
+/// A function from Arrow's type names to SQL's.
 fn sql_names() -> ScalarUDF {
     let text = || DataType::Utf8;
     let named = |values: &[ColumnarValue]| {

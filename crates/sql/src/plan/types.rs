@@ -1,6 +1,6 @@
 //! Types that SQL has no name for: `ARROW('Timestamp(us, "Europe/Berlin")')`.
 //!
-//! The text in it is as `arrow_typeof` shows types.
+//! The text has the form in which `arrow_typeof` displays types.
 
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{DataFusionError, Result};
@@ -20,7 +20,7 @@ impl TypePlanner for ArrowTypes {
             return Ok(None);
         }
         let data_type: DataType = text.parse().map_err(|e| {
-            let error = Error::sql(format!("\"{text}\" is no type of Arrow")).with_source(e);
+            let error = Error::sql(format!("\"{text}\" is not an Arrow type")).with_source(e);
             let hint = "Write a type as arrow_typeof shows it: ARROW('Timestamp(us, \"UTC\")').";
             DataFusionError::External(Box::new(error.with_hint(hint)))
         })?;

@@ -1,8 +1,9 @@
 //! The windows that the rows of a view came with.
 //!
-//! A view of windows has a column that tells each row's window: its end, its last tick or its start. All rows of a window
-//! have come when the watermark of the view has reached its end. So rows of one end are kept together as those of a window
-//! of a single tick, the last one of the row's window, and what is above needs no TUMBLE of its own.
+//! A view of windows has a column that identifies each row's window: its end, its last tick or its start. All rows of a
+//! window have arrived when the watermark of the view has reached its end. So rows of one end are kept together as
+//! those of a window of a single tick, the last one of the row's window, and the query above needs no TUMBLE of its
+//! own.
 
 use std::sync::Arc;
 
@@ -33,11 +34,11 @@ pub(crate) struct ViewWindows {
     pub(crate) unit: TimeUnit,
     /// How far the time may lie behind the watermark.
     pub(crate) lag_ticks: i64,
-    /// What the first event time of the view says of the end.
+    /// How the end of a window follows from the first event time of the view.
     pub(crate) row_ends: RowEnds,
 }
 
-/// The rows of the view `relation` as windows, with the columns of `scan` first; `None` when it has no windows.
+/// The rows of the view `relation` as windows, with the columns of `scan` first; `None` if it has no windows.
 pub(crate) fn of_scan(scan: &TableScan, relation: &StreamRelation) -> Result<Option<ViewWindows>> {
     let (Some((known, to_end)), Some(first)) =
         (relation.window(), relation.event_times().first().and_then(|first| first.to_end))
@@ -77,7 +78,7 @@ pub(crate) fn of_scan(scan: &TableScan, relation: &StreamRelation) -> Result<Opt
     }))
 }
 
-/// The last tick of a row's window, of a column that tells its end.
+/// The last tick of a row's window, computed from a column that determines its end.
 fn last_tick(column: Expr, to_end: ToEnd, unit: TimeUnit) -> Result<Expr> {
     Ok(match to_end {
         ToEnd::CalendarWindow(windows) => bound(windows, Bound::TumbleTime, column),
@@ -97,7 +98,7 @@ fn last_tick(column: Expr, to_end: ToEnd, unit: TimeUnit) -> Result<Expr> {
     })
 }
 
-/// How far the ends of windows may lie behind the watermark, where `known` tells them.
+/// How far the ends of windows may lie behind the watermark, given the column `known`.
 fn lag_of_end(known: &EventTime, to_end: ToEnd) -> i64 {
     match to_end {
         ToEnd::Ticks(0 | 1) => known.lag_ticks,

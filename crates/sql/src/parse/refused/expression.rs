@@ -54,7 +54,7 @@ pub(super) fn expression(walk: &Walk<'_>, expr: &Expr) -> Result<()> {
             let message = format!("text cannot have the prefix {}", prefix.value);
             Err(walk.refused(&prefix.value, &message, "Leave the prefix out."))
         }
-        // The rest has no parts that the planner would forget; what it does not know it refuses.
+        // The others have no parts that the planner ignores; it refuses those that it does not support.
         _ => Ok(()),
     }
 }
@@ -99,7 +99,7 @@ fn arguments(walk: &Walk<'_>, function: &str, list: &FunctionArgumentList) -> Re
             | FunctionArgExpr::QualifiedWildcard(_)
             | FunctionArgExpr::Wildcard => {}
             FunctionArgExpr::WildcardWithOptions(_) => {
-                let message = format!("nothing may stand behind * in {function}");
+                let message = format!("nothing may follow * in {function}");
                 return Err(walk.refused(function, &message, "Write count(*)."));
             }
         }
@@ -143,7 +143,7 @@ fn window(walk: &Walk<'_>, spec: &WindowSpec) -> Result<()> {
         return Err(no_window(name));
     }
     if let Some(WindowFrame { units: _, start_bound: _, end_bound: _ }) = window_frame {
-        // All three are honoured.
+        // All three are supported.
     }
     order_by.iter().try_for_each(|expr| query::ordered(walk, expr))
 }

@@ -1,11 +1,10 @@
-//! What the parser takes and nothing would keep: each such clause is an error, with its place.
+//! Clauses that the parser accepts and nothing would implement: each is an error, with its place.
 //!
-//! The parser knows the dialects of twenty databases; the planner forgets without a word what it
-//! does not know. So every part of a query stands here once: [`query`], [`relation`],
-//! [`expression`] and [`statement`] take their structures apart without `..`, so that a part that is
-//! new in the parser is an error of the compiler until somebody has decided about it.
+//! The parser reads the dialects of twenty databases; the planner silently ignores what it does not support. So every
+//! part of a query is handled here once: [`query`], [`relation`], [`expression`] and [`statement`] destructure it
+//! without `..`, so that a new part in the parser is a compile error until it has been decided how to handle it.
 //!
-//! Invariant: what passes is honoured by the planner or by us, or changes no answer.
+//! Invariant: what passes is implemented by the planner or by us, or does not affect the result.
 
 mod expression;
 mod query;
@@ -23,11 +22,11 @@ use windrow_core::{Error, Place, Result, budget};
 use super::cursor::{is_word, place_of, spanning};
 
 thread_local! {
-    /// The text that is read on this thread was accepted before.
+    /// Whether the text that is parsed on this thread was accepted before.
     static KEPT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Refuses nothing while `work` runs, which does not leave its thread.
+/// Refuses nothing while `work` runs, which stays on its thread.
 pub(super) fn nothing<T>(work: impl FnOnce() -> T) -> T {
     struct Back(bool);
     impl Drop for Back {
@@ -39,7 +38,7 @@ pub(super) fn nothing<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Refuses every clause of `tree` that would be forgotten; `tokens` tell the places.
+/// Refuses every clause of `tree` that would be ignored; `tokens` are those of the statement, for the places.
 ///
 /// # Errors
 /// The first such clause.
@@ -53,10 +52,10 @@ pub(super) fn check<T: Visit>(tree: &T, tokens: &[TokenWithSpan], end: Place) ->
     }
 }
 
-/// The same of a statement that the engine underneath reads.
+/// Like [`check`], for a statement that the underlying engine parses.
 ///
 /// # Errors
-/// As [`check`]; a statement that it does not execute.
+/// As [`check`]; also a statement that cannot be executed.
 pub(super) fn check_engine(
     statement: &EngineStatement,
     tokens: &[TokenWithSpan],
@@ -94,7 +93,7 @@ impl Walk<'_> {
         if is_there { Err(self.refused(words, message, hint)) } else { Ok(()) }
     }
 
-    /// Where these words stand first; the first token where they do not.
+    /// The place where these words first occur; that of the first token if they do not.
     fn place(&self, words: &str) -> Place {
         let words: Vec<&str> = words.split(' ').collect();
         let found = self.tokens.windows(words.len()).find(|tokens| {

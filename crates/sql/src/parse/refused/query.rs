@@ -70,7 +70,7 @@ pub(super) fn query(walk: &Walk<'_>, query: &Query) -> Result<()> {
     pipe_operators.iter().try_for_each(|operator| pipe(walk, operator))
 }
 
-/// `FETCH FIRST n ROWS ONLY` has become LIMIT before.
+/// `FETCH FIRST n ROWS ONLY` has been rewritten as LIMIT before.
 fn fetch(walk: &Walk<'_>, fetch: &Fetch) -> Result<()> {
     let Fetch { with_ties, percent, quantity: _ } = fetch;
     let hint = "Rank the rows: … QUALIFY rank() OVER (ORDER BY …) <= n.";
@@ -88,7 +88,7 @@ fn set_expr(walk: &Walk<'_>, body: &SetExpr) -> Result<()> {
             set_expr(walk, right)
         }
         SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
-            let message = "a statement that changes rows cannot stand in a query";
+            let message = "a statement that changes rows cannot be part of a query";
             Err(walk.refused("WITH", message, "Write it as a statement of its own."))
         }
         SetExpr::Table(_) => {
@@ -108,7 +108,7 @@ fn order_by(walk: &Walk<'_>, order_by: &OrderBy) -> Result<()> {
     }
 }
 
-/// One expression of an ORDER BY, wherever it stands.
+/// One expression of any ORDER BY.
 pub(super) fn ordered(walk: &Walk<'_>, expr: &OrderByExpr) -> Result<()> {
     let OrderByExpr { expr: _, options, with_fill } = expr;
     let OrderByOptions { asc: _, nulls_first: _ } = options;
@@ -121,7 +121,7 @@ fn pipe(walk: &Walk<'_>, operator: &PipeOperator) -> Result<()> {
         exprs.iter().try_for_each(|e| {
             let ExprWithAliasAndOrderBy { expr: _, order_by } = e;
             let OrderByOptions { asc, nulls_first } = order_by;
-            let hint = "Write |> ORDER BY behind it.";
+            let hint = "Write |> ORDER BY after it.";
             let there = asc.is_some() || nulls_first.is_some();
             walk.without(there, "AGGREGATE", "|> AGGREGATE does not order", hint)
         })
@@ -151,7 +151,7 @@ fn pipe(walk: &Walk<'_>, operator: &PipeOperator) -> Result<()> {
         | PipeOperator::Unpivot { .. } => {
             let text = operator.to_string();
             let word = text.split_whitespace().next().unwrap_or_default().to_uppercase();
-            let hint = "Of the operators behind |> there are WHERE, SELECT, EXTEND, AS, AGGREGATE, \
+            let hint = "The operators after |> are WHERE, SELECT, EXTEND, AS, AGGREGATE, \
                         ORDER BY, LIMIT, JOIN, UNION, INTERSECT and EXCEPT.";
             Err(walk.refused(&word, &format!("|> {word} is not supported"), hint))
         }
@@ -188,7 +188,7 @@ pub(super) fn select(walk: &Walk<'_>, select: &Select) -> Result<()> {
     walk.without(
         !optimizer_hints.is_empty(),
         "SELECT",
-        "hints to the optimizer are not read",
+        "optimizer hints are not supported",
         "Remove them.",
     )?;
     match distinct {
@@ -196,17 +196,17 @@ pub(super) fn select(walk: &Walk<'_>, select: &Select) -> Result<()> {
     }
     let modified = select_modifiers.as_ref().is_some_and(SelectModifiers::is_any_set);
     walk.without(modified, "SELECT", "modifiers of SELECT are not supported", "Leave them out.")?;
-    walk.without(top.is_some(), "TOP", "TOP is not supported", "Write LIMIT behind the query.")?;
+    walk.without(top.is_some(), "TOP", "TOP is not supported", "Write LIMIT after the query.")?;
     let hint = "Write SELECT * EXCLUDE (…).";
-    walk.without(exclude.is_some(), "EXCLUDE", "EXCLUDE stands behind * only", hint)?;
+    walk.without(exclude.is_some(), "EXCLUDE", "EXCLUDE is only allowed after *", hint)?;
     let hint = "Write CREATE TABLE name AS SELECT ….";
-    walk.without(into.is_some(), "INTO", "SELECT … INTO makes no table", hint)?;
+    walk.without(into.is_some(), "INTO", "SELECT … INTO does not create a table", hint)?;
     let hint = "Write FROM t, unnest(t.list) AS u (x).";
     walk.without(!lateral_views.is_empty(), "LATERAL VIEW", "LATERAL VIEW is not supported", hint)?;
     walk.without(prewhere.is_some(), "PREWHERE", "PREWHERE is not supported", "Write WHERE.")?;
     let hint = "Write WITH RECURSIVE.";
     walk.without(!connect_by.is_empty(), "CONNECT BY", "CONNECT BY is not supported", hint)?;
-    let hint = "Write ORDER BY behind the query; rows need not be distributed.";
+    let hint = "Write ORDER BY after the query; rows need not be distributed.";
     walk.without(!cluster_by.is_empty(), "CLUSTER BY", "CLUSTER BY is not supported", hint)?;
     walk.without(
         !distribute_by.is_empty(),
@@ -243,7 +243,7 @@ fn grouping(walk: &Walk<'_>, group_by: &GroupByExpr) -> Result<()> {
     walk.without(
         !modifiers.is_empty(),
         "GROUP BY",
-        "GROUP BY takes nothing behind its columns",
+        "nothing may follow the columns of GROUP BY",
         hint,
     )
 }
@@ -273,7 +273,7 @@ fn select_item(walk: &Walk<'_>, item: &SelectItem) -> Result<()> {
     }
 }
 
-/// What may stand behind `*`.
+/// The options of `*`.
 pub(super) fn wildcard(walk: &Walk<'_>, options: &WildcardAdditionalOptions) -> Result<()> {
     let WildcardAdditionalOptions {
         wildcard_token: _,

@@ -1,4 +1,4 @@
-//! What stands in FROM.
+//! Relations in FROM.
 
 use sqlparser::ast::{
     EmptyMatchesMode, FunctionArg, Join, JoinOperator, RowsPerMatch, TableAlias,
@@ -87,7 +87,7 @@ pub(super) fn factor(walk: &Walk<'_>, factor: &TableFactor) -> Result<()> {
     }
 }
 
-/// The parts of a table that other databases have.
+/// The parts of a table in FROM that only other databases have.
 fn table(walk: &Walk<'_>, factor: &TableFactor) -> Result<()> {
     let TableFactor::Table {
         name: _,
@@ -108,15 +108,15 @@ fn table(walk: &Walk<'_>, factor: &TableFactor) -> Result<()> {
         let hint = "Use SET name = value before the query.";
         walk.without(settings.is_some(), "SETTINGS", "a function in FROM has no SETTINGS", hint)?;
     }
-    walk.without(!with_hints.is_empty(), "WITH", "hints of a table are not read", "Remove them.")?;
+    walk.without(!with_hints.is_empty(), "WITH", "table hints are not supported", "Remove them.")?;
     let hint = "A table has one version; for a stream give event times in WHERE.";
     walk.without(version.is_some(), "FROM", "a table cannot be read as of another time", hint)?;
     ordinality(walk, *with_ordinality)?;
     let hint = "Write the condition in WHERE; archived rows are found by it as quickly.";
     walk.without(!partitions.is_empty(), "PARTITION", "partitions cannot be chosen", hint)?;
     let hint = "Read JSON with ->, ->> and json_get.";
-    walk.without(json_path.is_some(), "FROM", "a path into JSON cannot stand in FROM", hint)?;
-    walk.without(!index_hints.is_empty(), "INDEX", "hints of a table are not read", "Remove them.")
+    walk.without(json_path.is_some(), "FROM", "a path into JSON is not allowed in FROM", hint)?;
+    walk.without(!index_hints.is_empty(), "INDEX", "table hints are not supported", "Remove them.")
 }
 
 fn ordinality(walk: &Walk<'_>, is_there: bool) -> Result<()> {
@@ -146,7 +146,8 @@ fn sampled(walk: &Walk<'_>, sample: Option<&TableSampleKind>, may: bool) -> Resu
     let TableSample { modifier: _, name, quantity, seed, bucket, offset } = &**sample;
     let word =
         if walk.place("TABLESAMPLE") == walk.place("SELECT") { "SAMPLE" } else { "TABLESAMPLE" };
-    let hint = "Write FROM stream TABLESAMPLE BERNOULLI (10) REPEATABLE (1): so many percent.";
+    let hint =
+        "Write FROM stream TABLESAMPLE BERNOULLI (10) REPEATABLE (1) for 10 percent of the rows.";
     walk.without(!may, word, "only a stream or a materialized view can be sampled", hint)?;
     let by_row = match name {
         None | Some(TableSampleMethod::Bernoulli | TableSampleMethod::Row) => true,

@@ -19,7 +19,7 @@ pub(super) fn statement(walk: &Walk<'_>, statement: &Statement) -> Result<()> {
         | Statement::ShowFunctions { filter: _ }
         | Statement::ShowTables { .. }
         | Statement::ShowCreate { .. }
-        // The planner takes these three apart as we do, and refuses what it does not honour.
+        // The planner destructures these three as we do, and refuses what it does not support.
         | Statement::Delete(_)
         | Statement::Update(_)
         | Statement::Truncate(_)
@@ -47,7 +47,7 @@ pub(super) fn statement(walk: &Walk<'_>, statement: &Statement) -> Result<()> {
             walk.without(more, "CREATE", "a schema has no options", "Write CREATE SCHEMA name.")
         }
         Statement::CreateDatabase { db_name, if_not_exists, .. } => {
-            // What else it may say shows in its text.
+            // Any other options appear in its text.
             let plain = match if_not_exists {
                 true => format!("CREATE DATABASE IF NOT EXISTS {db_name}"),
                 false => format!("CREATE DATABASE {db_name}"),
@@ -129,7 +129,7 @@ fn settings(walk: &Walk<'_>, set: &Set) -> Result<()> {
     }
 }
 
-/// INSERT … VALUES or a query, and nothing besides.
+/// INSERT of VALUES or of a query, and nothing else.
 pub(super) fn insert(walk: &Walk<'_>, insert: &Insert) -> Result<()> {
     let Insert {
         insert_token: _,
@@ -163,7 +163,7 @@ pub(super) fn insert(walk: &Walk<'_>, insert: &Insert) -> Result<()> {
     walk.without(
         !optimizer_hints.is_empty(),
         "INSERT",
-        "hints to the optimizer are not read",
+        "optimizer hints are not supported",
         leave,
     )?;
     let named = matches!(table, TableObject::TableName(_));
@@ -184,7 +184,7 @@ pub(super) fn insert(walk: &Walk<'_>, insert: &Insert) -> Result<()> {
     walk.without(alias, "AS", "the target of INSERT has no alias", leave)?;
     let hint = "SELECT the rows afterwards.";
     let returns = returning.is_some() || output.is_some();
-    walk.without(returns, "RETURNING", "INSERT gives no rows back", hint)?;
+    walk.without(returns, "RETURNING", "INSERT returns no rows", hint)?;
     walk.without(priority.is_some(), "INSERT", "INSERT has no priority", leave)?;
     let hint = "Use SET name = value before it.";
     walk.without(settings.is_some(), "SETTINGS", "INSERT has no SETTINGS of its own", hint)?;
@@ -199,7 +199,7 @@ pub(super) fn insert(walk: &Walk<'_>, insert: &Insert) -> Result<()> {
     walk.without(source.is_none(), "INSERT", "INSERT needs VALUES or a query", hint)
 }
 
-/// The planner takes the rest of it apart as we do, and refuses what it does not honour.
+/// The planner destructures the rest as we do, and refuses what it does not support.
 fn create_table(walk: &Walk<'_>, table: &CreateTable) -> Result<()> {
     walk.without(
         table.temporary,
@@ -240,7 +240,7 @@ pub(super) fn external_table(walk: &Walk<'_>, table: &CreateExternalTable) -> Re
     columns.iter().try_for_each(column_options)
 }
 
-/// A constraint that nobody would check, and on which the planner would rely.
+/// The error for a constraint, which would not be checked, and which the planner would rely on.
 fn constrained(walk: &Walk<'_>, table: &str, constraint: &TableConstraint) -> Error {
     let (word, hint) = match constraint {
         TableConstraint::PrimaryKey(_) | TableConstraint::PrimaryKeyUsingIndex(_) => {
@@ -253,7 +253,11 @@ fn constrained(walk: &Walk<'_>, table: &str, constraint: &TableConstraint) -> Er
             ("INDEX", "Remove it: there are no indexes.")
         }
     };
-    walk.refused(word, &format!("table \"{table}\" cannot have {word}: it would not be held"), hint)
+    walk.refused(
+        word,
+        &format!("table \"{table}\" cannot have {word}: it would not be enforced"),
+        hint,
+    )
 }
 
 const KEY: &str = "Remove it; SELECT DISTINCT, or GROUP BY the key, gives each key once.";
@@ -267,12 +271,12 @@ fn column_options(column: &ColumnDef) -> Result<()> {
             ColumnOption::Null
             | ColumnOption::NotNull
             | ColumnOption::Default(_)
-            // It is kept in the text of the definition, which SHOW CREATE shows.
+            // It stays in the text of the definition, which SHOW CREATE shows.
             | ColumnOption::Comment(_) => continue,
-            ColumnOption::PrimaryKey(_) => ("PRIMARY KEY: it would not be held".to_owned(), KEY),
-            ColumnOption::Unique(_) => ("UNIQUE: it would not be held".to_owned(), KEY),
-            ColumnOption::ForeignKey(_) => ("REFERENCES: it would not be held".to_owned(), REFERENCE),
-            ColumnOption::Check(_) => ("CHECK: it would not be held".to_owned(), CHECK),
+            ColumnOption::PrimaryKey(_) => ("PRIMARY KEY: it would not be enforced".to_owned(), KEY),
+            ColumnOption::Unique(_) => ("UNIQUE: it would not be enforced".to_owned(), KEY),
+            ColumnOption::ForeignKey(_) => ("REFERENCES: it would not be enforced".to_owned(), REFERENCE),
+            ColumnOption::Check(_) => ("CHECK: it would not be enforced".to_owned(), CHECK),
             ColumnOption::Generated { .. } => (
                 "GENERATED".to_owned(),
                 "Compute it in the query or in a view; the columns of a stream may be generated.",

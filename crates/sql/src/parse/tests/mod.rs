@@ -1,4 +1,4 @@
-//! Tables of statements: what they are read as, and how wrong ones are refused.
+//! Tables of statements: how they are parsed, and how wrong ones are refused.
 
 mod operators;
 mod refused;
@@ -28,7 +28,7 @@ fn fails(sql: &str) -> Error {
     }
 }
 
-/// The part of `sql` that the error's place covers (one line).
+/// The part of `sql` that the place of the error covers (one line).
 fn pointed(sql: &str, place: Option<Place>) -> String {
     let place = place.unwrap_or_else(|| panic!("no place: {sql}"));
     let line = sql.lines().nth(place.line - 1).unwrap_or_default();
@@ -127,7 +127,7 @@ fn windows_become_canonical() {
             "SELECT count(*) FROM t WINDOW SESSION (5 MINUTES) UNION ALL SELECT 2",
             "SELECT count(*) FROM session((SELECT * FROM t), INTERVAL '300 seconds', $grouped => true) AS t GROUP BY window_start, window_end UNION ALL SELECT 2",
         ),
-        // Not ours.
+        // Functions with such names that are not windows.
         (
             "SELECT sum(a) OVER w FROM t WINDOW w AS (PARTITION BY k)",
             "SELECT sum(a) OVER (PARTITION BY k) FROM t",
@@ -326,11 +326,11 @@ fn submissions_are_split() {
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn wrong_statements_point_at_the_mistake() {
     let cases = [
-        ("SELCT 1", "begins no statement", "SELCT", "Did you mean SELECT?"),
+        ("SELCT 1", "does not begin a statement", "SELCT", "Did you mean SELECT?"),
         ("SELECT 1;\nSELECT * FROM t FORM x", "expected the end", "x", ""),
         ("SELECT * FROM", "found the end of the statement", "", ""),
         ("SELECT 1 +", "found the end of the statement", "", ""),
-        ("SELECT * FROM t EMIT FINAL EMIT FINAL", "EMIT stands twice", "EMIT", "remove one"),
+        ("SELECT * FROM t EMIT FINAL EMIT FINAL", "EMIT is given twice", "EMIT", "remove one"),
         ("SELECT * FROM t EMIT FINAL GRACE PERIOD 1 s ALLOW LATENESS 1 s", "twice", "ALLOW", ""),
         ("SELECT * FROM t EMIT FINAL WHERE a", "expected the end", "WHERE", "after LIMIT"),
         ("SELECT * FROM t EMIT CHANGE", "expected the end", "CHANGE", "EMIT takes"),
@@ -392,7 +392,7 @@ fn wrong_statements_point_at_the_mistake() {
         ),
         ("SELECT * FROM TUMBLE('x', ts, INTERVAL '1 m')", "not a table", "TUMBLE", ""),
         ("CREATE STREM s (a INT)", "expected", "STREM", "STREAM"),
-        ("CREATE STREAM s (a INT, A INT)", "column \"a\" stands twice", "A", ""),
+        ("CREATE STREAM s (a INT, A INT)", "column \"a\" is given twice", "A", ""),
         (
             "CREATE STREAM s (a INT, WATERMARK FOR b)",
             "unknown column \"b\"",
@@ -408,7 +408,12 @@ fn wrong_statements_point_at_the_mistake() {
         ("CREATE STREAM s (a INT PRIMARY KEY)", "cannot have PRIMARY KEY", "a", ""),
         ("CREATE STREAM s (a INT b)", "found \"b\"", "b", ""),
         ("CREATE STREAM s (a", "never closed", "(", ""),
-        ("CREATE STREAM s WITH (a = '1', 'A' = '2')", "option \"A\" stands twice", "'A' = '2'", ""),
+        (
+            "CREATE STREAM s WITH (a = '1', 'A' = '2')",
+            "option \"A\" is given twice",
+            "'A' = '2'",
+            "",
+        ),
         ("CREATE STREAM s WITH (a = b)", "the value of \"a\"", "b", "single quotes"),
         ("CREATE STREAM s", "expected columns or WITH", "", "WATERMARK"),
         ("CREATE SINK k FROM v", "not part of this version", "SINK", ""),
@@ -447,7 +452,7 @@ fn wrong_text_is_refused_in_good_time() {
     }
 }
 
-/// Deep or long text is refused, or read, on a thread with the usual small stack.
+/// Deep or long text is refused, or parsed, on a thread with the usual small stack.
 #[test]
 fn deep_and_long_text() {
     let run = || {
@@ -513,8 +518,7 @@ fn deep_and_long_text() {
 
 const CHAIN: usize = lex::CHAIN_MAX;
 
-/// Wrong statements below the limits of nesting: a parser that reads a part twice at each level
-/// would not come back from them.
+/// Wrong statements below the limits of nesting: a parser that reads a part twice at each level would not finish.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "the test is about real time")]
 fn wrong_nesting_is_refused_at_once() {
@@ -589,7 +593,7 @@ fn arrows_bind_tighter_than_comparisons() {
     }
 }
 
-/// The expression's tree, without its parentheses.
+/// The expression's tree, without parentheses.
 fn shape(expression: &str) -> String {
     use sqlparser::ast::{Expr, VisitMut, VisitorMut};
     struct Bracket;
@@ -611,7 +615,7 @@ fn shape(expression: &str) -> String {
     tree.to_string()
 }
 
-/// Reading is within the budget of the statement, and stops when that is over.
+/// Parsing stays within the budget of the statement, and stops when the statement is cancelled.
 #[test]
 fn a_text_is_read_within_a_budget() {
     let terms: Vec<String> = (0..20_000).map(|i| i.to_string()).collect();
@@ -631,7 +635,7 @@ fn a_text_is_read_within_a_budget() {
         let error = budget.run(|| parse(&sql)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
     }
-    // What is quoted is one token, however long.
+    // Quoted text is one token, whatever its length.
     let budget = Budget::new(1 << 20);
     budget.run(|| parse(&format!("SELECT '{terms}' -- {terms}"))).unwrap();
 }

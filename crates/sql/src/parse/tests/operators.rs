@@ -1,4 +1,4 @@
-//! What binds tighter than what: each operator beside its neighbours.
+//! The precedence of operators: each beside its neighbours.
 
 use super::{fails, pointed, query_of};
 
@@ -101,7 +101,7 @@ const PRECEDENCES: &[(&str, &str)] = &[
     ),
 ];
 
-/// An expression without its parentheses, as a tree.
+/// The tree of an expression without parentheses.
 fn tree(text: &str) -> String {
     use sqlparser::ast::{Expr, VisitMut, VisitorMut};
     struct Bare;
@@ -116,7 +116,7 @@ fn tree(text: &str) -> String {
     }
     let mut query = query_of(&format!("SELECT {text}")).query;
     let _never_breaks = VisitMut::visit(&mut *query, &mut Bare);
-    // Places differ by the parentheses.
+    // Without parentheses, places differ.
     let tree = format!("{query:?}");
     let mut out = String::new();
     let mut rest = tree.as_str();

@@ -1,8 +1,8 @@
-//! Clauses that the parser takes and nothing would keep: each is refused, with its place and a hint.
+//! Clauses that the parser accepts and nothing would implement: each is refused, with its place and a hint.
 
 use super::{parse, pointed};
 
-/// The statement, what the message has in it, and the text at its place.
+/// The statement, a part of the message, and the text at its place.
 const REFUSED: &[(&str, &str, &str)] = &[
     // Queries.
     ("SELECT a FROM t FOR UPDATE", "locks no rows", "FOR"),
@@ -18,7 +18,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("SELECT a FROM t ORDER BY a INTERPOLATE (b)", "INTERPOLATE", "INTERPOLATE"),
     ("SELECT * FROM (SELECT a FROM t FOR UPDATE) AS x", "locks no rows", "FOR"),
     ("SELECT 1 WHERE EXISTS (SELECT a FROM t SETTINGS x = 1)", "SETTINGS", "SETTINGS"),
-    ("WITH x AS (INSERT INTO t VALUES (1)) SELECT * FROM x", "cannot stand in a query", "WITH"),
+    ("WITH x AS (INSERT INTO t VALUES (1)) SELECT * FROM x", "cannot be part of a query", "WITH"),
     ("FROM t |> DROP a", "|> DROP", "DROP"),
     ("FROM t |> TABLESAMPLE BERNOULLI (10 PERCENT)", "TABLESAMPLE", "TABLESAMPLE"),
     ("FROM t |> AGGREGATE sum(a) GROUP BY b ASC", "does not order", "AGGREGATE"),
@@ -70,15 +70,15 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "ON OVERFLOW",
     ),
     ("SELECT group_concat(b SEPARATOR ',') FROM t", "takes no SEPARATOR", "SEPARATOR"),
-    ("SELECT count(* EXCLUDE (a)) FROM t", "behind *", "count"),
+    ("SELECT count(* EXCLUDE (a)) FROM t", "follow *", "count"),
     ("SELECT a COLLATE \"de\" FROM t", "COLLATE", "COLLATE"),
     ("SELECT CAST(a AS VARCHAR FORMAT 'x') FROM t", "FORMAT", "FORMAT"),
     ("SELECT b LIKE ANY ('x') FROM t", "LIKE ANY", "ANY"),
     ("SELECT ceil(a TO DAY) FROM t", "one value", "TO"),
     ("SELECT CONVERT(a, CHAR) FROM t", "CONVERT", "CONVERT"),
-    // INSERT: into streams as well, whose planner is not DataFusion's.
+    // INSERT: also into streams, which DataFusion's planner does not handle.
     ("INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING", "appends", "ON"),
-    ("INSERT INTO t VALUES (1) RETURNING a", "gives no rows", "RETURNING"),
+    ("INSERT INTO t VALUES (1) RETURNING a", "returns no rows", "RETURNING"),
     ("INSERT OVERWRITE t VALUES (1)", "appends", "OVERWRITE"),
     ("INSERT INTO t PARTITION (a = 1) VALUES (1)", "PARTITION", "PARTITION"),
     ("INSERT OR IGNORE INTO t VALUES (1)", "appends", "OR"),

@@ -1,4 +1,4 @@
-//! Other ways to write a query, and what they are read as.
+//! Other spellings of a query, and what they are rewritten as.
 
 use super::{fails, pointed, query_of};
 
@@ -28,7 +28,7 @@ fn queries_are_brought_into_one_spelling() {
             "SELECT a FROM t LIMIT 1 OFFSET 2 ROWS",
         ),
         ("SELECT 1 WHERE EXISTS (SELECT FROM t)", "SELECT 1 WHERE EXISTS (SELECT 1 FROM t)"),
-        // Named windows, wherever they may stand.
+        // Named windows, in every clause that allows them.
         (
             "SELECT sum(a) OVER w FROM t WINDOW w AS (PARTITION BY b) QUALIFY rank() OVER (w ORDER BY c) = 1 ORDER BY max(a) OVER w",
             "SELECT sum(a) OVER (PARTITION BY b) FROM t QUALIFY rank() OVER (PARTITION BY b ORDER BY c) = 1 ORDER BY max(a) OVER (PARTITION BY b)",

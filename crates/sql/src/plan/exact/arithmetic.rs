@@ -1,7 +1,7 @@
-//! `+ - *` and unary minus that fail where the result does not fit its type.
+//! `+ - *` and unary minus that fail if the result does not fit its type.
 //!
-//! Cost: integers are added without a branch per row, with one flag for all of them; only where it is set is
-//! it done again by Arrow's checked kernels, which leave out what stands below a NULL and name the operands.
+//! Cost: integers are added without a branch per row, with a single flag for all of them. Only if it is set, Arrow's
+//! checked kernels repeat the work; they ignore values below NULL, and name the operands.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use windrow_core::Error;
 use windrow_core::sql_type;
 use windrow_operators::aggregates::fits_digits;
 
-/// Arithmetic that wraps in DataFusion, as a function that fails instead.
+/// Replaces arithmetic that wraps in DataFusion by a function that fails instead.
 pub(super) fn checked(expr: Expr, schema: &dyn ExprSchema) -> Result<Transformed<Expr>> {
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_arithmetic(op) => {
@@ -83,7 +83,7 @@ impl ScalarUDFImpl for Checked {
         }
     }
 
-    /// As the operators are named, so that columns keep their names.
+    /// The name of the operator, so that columns keep their names.
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         match args {
             [left, right] => {
@@ -98,7 +98,7 @@ impl ScalarUDFImpl for Checked {
         &self.signature
     }
 
-    /// The operands have been brought together before.
+    /// The operands have been coerced before.
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         Ok(types.to_vec())
     }
@@ -162,7 +162,7 @@ impl ScalarUDFImpl for Checked {
     }
 }
 
-/// Whether a result may have more digits than its type, because there is no wider one.
+/// Whether a result may have more digits than its type, for lack of a wider one.
 fn has_most_digits(data_type: &DataType) -> bool {
     matches!(
         data_type,
@@ -180,7 +180,7 @@ fn fits(value: &ColumnarValue) -> Result<bool> {
     })
 }
 
-/// An overflow with what helps; other errors as they are.
+/// Adds a hint to an overflow; returns other errors unchanged.
 fn beyond(error: DataFusionError, of: &DataType) -> DataFusionError {
     let overflow = match &error {
         DataFusionError::ArrowError(arrow, _) => match arrow.as_ref() {
@@ -192,7 +192,7 @@ fn beyond(error: DataFusionError, of: &DataType) -> DataFusionError {
     match overflow {
         Some(what) => {
             let what = what.strip_prefix("Overflow happened on: ").unwrap_or(&what);
-            ours(format!("{what} is beyond what {} holds", sql_type(of)))
+            ours(format!("{what} is out of range for {}", sql_type(of)))
         }
         None => error,
     }
@@ -204,9 +204,9 @@ fn ours(message: String) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }
 
-/// Signed integers in one pass; `None` when the careful way has to be gone.
+/// Signed integers in one pass; `None` if the checked kernels are needed.
 fn quick(op: Operator, left: &ColumnarValue, right: &ColumnarValue) -> Option<ArrayRef> {
-    // Each operation by itself, so that it becomes a part of the loop.
+    // One branch for each operation, so that it is inlined into the loop.
     macro_rules! by_operator {
         ($arrow:ty, $native:ty) => {
             match op {

@@ -1,8 +1,8 @@
-//! What a value loses when it is inserted into a column of another type: nothing, or the INSERT fails.
+//! Refuses an INSERT of a value that would lose something in a column of another type.
 //!
-//! An integer column takes no fraction, as from a connector, and a number that a smaller floating-point type
-//! has not is not infinite there. A DECIMAL rounds to the digits behind its point, and floating-point numbers to
-//! the nearest that there is: that is what these types are for.
+//! As with connectors, an integer column accepts no fraction, and a number beyond the range of a smaller floating-point
+//! type does not become infinite. A DECIMAL rounds to its digits after the point, and floating-point numbers to the
+//! nearest value, which is what these types are for.
 
 use std::sync::Arc;
 
@@ -22,10 +22,10 @@ use datafusion::logical_expr::{
 };
 use windrow_core::{Error, Result};
 
-/// The first value that `to` does not hold, in words for people.
+/// The first value that `to` cannot hold, described for a message.
 ///
 /// # Errors
-/// When a value cannot be shown.
+/// When a value cannot be formatted.
 pub fn loss(given: &ArrayRef, to: &DataType) -> Result<Option<String>> {
     let (row, what) = if to.is_integer() {
         (fraction(given)?, "has a fraction")
@@ -37,7 +37,7 @@ pub fn loss(given: &ArrayRef, to: &DataType) -> Result<Option<String>> {
     row.map(|row| Ok(format!("{} {what}", array_value_to_string(given, row)?))).transpose()
 }
 
-/// The first row with a number that is no integer.
+/// The first row with a number that is not an integer.
 fn fraction(given: &ArrayRef) -> Result<Option<usize>> {
     let broken = |row: Option<f64>| row.is_some_and(|v| v.fract() != 0.0 && v.is_finite());
     let unit = |scale: i8| u32::try_from(scale).ok().filter(|scale| *scale > 0);
@@ -85,9 +85,9 @@ fn infinite(given: &ArrayRef) -> Result<Option<usize>> {
     }))
 }
 
-/// The casts that an INSERT into a table puts above its query, and around the values of VALUES, as casts that
-/// fail where they would cut off a fraction. (The planner has cast the latter to the table's types by then; a CAST
-/// that stood there is a cast of a cast: `Insert::into_datafusion`.)
+/// Replaces the casts that an INSERT into a table puts above its query, and around the values of VALUES, by casts that
+/// fail instead of truncating a fraction. (The planner has already cast the latter to the table's types; an explicit
+/// CAST is a cast of a cast: `Insert::into_datafusion`.)
 pub(super) fn whole_casts(query: LogicalPlan) -> EngineResult<Transformed<LogicalPlan>> {
     let above = match (&query, query.inputs().first()) {
         (LogicalPlan::Projection(_), Some(input)) => {
@@ -107,7 +107,7 @@ pub(super) fn whole_casts(query: LogicalPlan) -> EngineResult<Transformed<Logica
     })
 }
 
-/// The cast of a value to an integer, unless it is written in the statement.
+/// The cast of a value to an integer, unless the statement has it.
 fn whole_cast(expr: Expr, schema: &dyn ExprSchema) -> EngineResult<Transformed<Expr>> {
     Ok(match expr {
         Expr::Alias(mut alias) => {

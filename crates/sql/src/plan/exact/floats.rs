@@ -1,4 +1,4 @@
-//! One zero and one NaN, where floating-point numbers are compared by their bits.
+//! One zero and one NaN for comparisons of floating-point numbers by their bits.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use datafusion::logical_expr::{
     ScalarUDFImpl, Signature, Volatility,
 };
 
-/// IN, CASE with an operand, nullif, aggregates with DISTINCT, PARTITION BY and ORDER BY of a window function.
+/// Handles IN, CASE with an operand, nullif, aggregates with DISTINCT, PARTITION BY and ORDER BY of a window function.
 pub(super) fn one_zero(mut expr: Expr, schema: &dyn ExprSchema) -> Result<Transformed<Expr>> {
     let mut changed = false;
     match &mut expr {
@@ -36,7 +36,7 @@ pub(super) fn one_zero(mut expr: Expr, schema: &dyn ExprSchema) -> Result<Transf
             }
         }
         Expr::AggregateFunction(function) if function.params.distinct => {
-            // What it is ordered by has to be what is distinct.
+            // ORDER BY must have the expressions of DISTINCT.
             let keys = function.params.order_by.iter_mut().map(|sort| &mut sort.expr);
             for operand in function.params.args.iter_mut().chain(keys) {
                 changed |= canonical_in_place(operand, schema)?;
@@ -56,13 +56,14 @@ pub(super) fn one_zero(mut expr: Expr, schema: &dyn ExprSchema) -> Result<Transf
     Ok(Transformed::new_transformed(expr, changed))
 }
 
-/// Makes one of all zeros and of all NaN of a floating-point expression; whether there was anything to do. What it is
-/// called stays, so that columns keep their names.
+/// Makes all zeros and all NaN of a floating-point expression the same; returns whether there was anything to do. The
+/// expression keeps its name, so that columns do.
 pub(crate) fn canonical_in_place(expr: &mut Expr, schema: &dyn ExprSchema) -> Result<bool> {
     made_canonical(expr, schema, true)
 }
 
-/// The same of an operand, which may stand beside the column that it is made of: it has a name of its own.
+/// Like [`canonical_in_place`], for an operand that may be beside the column that it is made of: it has a name of its
+/// own.
 pub(super) fn canonical_operand(expr: &mut Expr, schema: &dyn ExprSchema) -> Result<bool> {
     made_canonical(expr, schema, false)
 }
@@ -91,7 +92,7 @@ fn made_canonical(expr: &mut Expr, schema: &dyn ExprSchema, keeps_name: bool) ->
     Ok(true)
 }
 
-/// Whether an expression is one that [`canonical_in_place`] has made.
+/// Whether an expression was made by [`canonical_in_place`].
 pub(super) fn is_canonical(expr: &Expr) -> bool {
     let inner = match expr {
         Expr::Alias(alias) => alias.expr.as_ref(),
@@ -101,7 +102,7 @@ pub(super) fn is_canonical(expr: &Expr) -> bool {
         if function.func.inner().downcast_ref::<Canonical>().is_some())
 }
 
-/// Whether a value is NaN, of whatever sign.
+/// Whether a value is NaN, with any sign.
 pub(super) fn is_nan(value: &ScalarValue) -> bool {
     match value {
         ScalarValue::Float64(Some(value)) => value.is_nan(),
@@ -110,7 +111,7 @@ pub(super) fn is_nan(value: &ScalarValue) -> bool {
     }
 }
 
-/// -0.0 + 0.0 is 0.0; of NaN there is one.
+/// -0.0 + 0.0 is 0.0; all NaN become the same.
 fn double(value: f64) -> f64 {
     if value.is_nan() { f64::NAN } else { value + 0.0 }
 }
@@ -123,7 +124,7 @@ fn float(value: f32) -> f32 {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Canonical {
     signature: Signature,
-    /// It is called as its operand.
+    /// Whether it has the name of its operand.
     keeps_name: bool,
 }
 
@@ -177,7 +178,7 @@ impl ScalarUDFImpl for Canonical {
     }
 
     fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
-        // NaN with a sign come first in their order and last in this one.
+        // NaN with a sign come first in the input's order and last in this one.
         Ok(match inputs {
             [ExprProperties { sort_properties: SortProperties::Singleton, .. }] => {
                 SortProperties::Singleton

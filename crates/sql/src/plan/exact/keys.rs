@@ -1,5 +1,5 @@
-//! Keys that are compared by their bits: all NaN are one in GROUP BY, DISTINCT, set operations, joins and sessions. (Zeros
-//! are one there already, but in sessions.) Plans without floating-point keys stay as they are.
+//! Keys that are compared by their bits: makes all NaN the same in GROUP BY, DISTINCT, set operations, joins and
+//! sessions. (Zeros are already the same there, except in sessions.) Plans without floating-point keys are unchanged.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::super::asof::AsofJoin;
 use super::super::assign::{Keys, WindowAssign};
 use super::floats::{canonical_in_place, canonical_operand, is_canonical, is_nan};
 
-/// The keys of one node.
+/// Handles the keys of a node.
 pub(super) fn one_nan(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     Ok(match node {
         LogicalPlan::Aggregate(aggregate) => grouped(aggregate)?,
@@ -44,7 +44,7 @@ pub(super) fn one_nan(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     })
 }
 
-/// What separates sessions; `None` when there is nothing to do.
+/// The session keys; `None` if there is nothing to do.
 fn of_sessions(assign: &WindowAssign) -> Result<Option<WindowAssign>> {
     let Keys::Of(keys) = assign.keys() else { return Ok(None) };
     let mut keys = keys.clone();
@@ -55,7 +55,7 @@ fn of_sessions(assign: &WindowAssign) -> Result<Option<WindowAssign>> {
     Ok(changed.then(|| assign.clone().with_keys(Keys::Of(keys))))
 }
 
-/// The keys of an ASOF join; `None` when there is nothing to do.
+/// The keys of an ASOF join; `None` if there is nothing to do.
 fn of_asof(join: &AsofJoin) -> Result<Option<AsofJoin>> {
     let mut on = join.on.clone();
     let mut changed = false;
@@ -66,7 +66,7 @@ fn of_asof(join: &AsofJoin) -> Result<Option<AsofJoin>> {
     Ok(changed.then(|| join.clone().with_on(on)))
 }
 
-/// Equality of floating-point numbers, where one of the operands may be NaN.
+/// Equality of floating-point numbers if one of the operands may be NaN.
 pub(super) fn equal(mut expr: Expr, schema: &dyn ExprSchema) -> Result<Transformed<Expr>> {
     let mut changed = false;
     if let Expr::BinaryExpr(BinaryExpr { left, op, right }) = &mut expr
@@ -98,7 +98,7 @@ pub(super) fn in_subquery(mut expr: Expr, schema: &dyn ExprSchema) -> Result<Tra
     Ok(Transformed::new_transformed(expr, changed))
 }
 
-/// Columns are made canonical below the aggregate, so that they keep their names; expressions in their place.
+/// Columns are made canonical below the aggregate, so that they keep their names; expressions in place.
 fn grouped(mut aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     let schema = Arc::clone(aggregate.input.schema());
     let mut columns = vec![];
@@ -118,7 +118,7 @@ fn grouped(mut aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)))
 }
 
-/// One key of a GROUP BY; the columns among them are gathered.
+/// Handles one key of a GROUP BY; collects columns.
 fn key_in_place(key: &mut Expr, schema: &DFSchema, columns: &mut Vec<Column>) -> Result<bool> {
     match key {
         Expr::Column(column) => {
@@ -148,7 +148,8 @@ fn keys_in_place<'k>(
     Ok(changed)
 }
 
-/// The rows with the floating-point numbers of these columns made canonical; `None` where there are none, or they are.
+/// The rows with the floating-point numbers of these columns made canonical; `None` if there are none, or they are
+/// already.
 fn canonical_columns(rows: &Arc<LogicalPlan>, columns: &[Column]) -> Result<Option<LogicalPlan>> {
     let schema = rows.schema();
     let made = |column: &Column| match rows.as_ref() {
@@ -179,7 +180,7 @@ fn canonical_columns(rows: &Arc<LogicalPlan>, columns: &[Column]) -> Result<Opti
     LogicalPlanBuilder::from(Arc::clone(rows)).project(exprs)?.build().map(Some)
 }
 
-/// The keys of a join. (Equalities in its condition are made canonical as all others.)
+/// The keys of a join. (Equalities in its condition are handled like all others.)
 fn joined(mut join: Join) -> Result<Transformed<LogicalPlan>> {
     let mut changed = false;
     for (left, right) in &mut join.on {
@@ -187,7 +188,7 @@ fn joined(mut join: Join) -> Result<Transformed<LogicalPlan>> {
         changed |= canonical_operand(right, join.right.schema().as_ref())?;
     }
     if changed {
-        // USING takes columns alone; what it means for names has been determined.
+        // USING accepts only columns; its effect on names has already been resolved.
         join.join_constraint = JoinConstraint::On;
     }
     Ok(Transformed::new_transformed(LogicalPlan::Join(join), changed))

@@ -1,4 +1,4 @@
-//! Texts that become timestamps and have no seconds: Arrow's casts take none of them, and PostgreSQL's and DuckDB's do.
+//! Texts without seconds that become timestamps, as in PostgreSQL and DuckDB: Arrow's casts do not accept them.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::zones::is_text;
 
 const NAME: &str = "with_seconds";
 
-/// A cast of text to a timestamp, whose text has seconds then.
+/// Adds the seconds in a cast of text to a timestamp.
 pub(super) fn whole_minutes(mut expr: Expr, schema: &dyn ExprSchema) -> Result<Transformed<Expr>> {
     let (operand, to) = match &mut expr {
         Expr::Cast(cast) => (&mut cast.expr, cast.field.data_type().clone()),
@@ -44,7 +44,7 @@ pub(super) fn whole_minutes(mut expr: Expr, schema: &dyn ExprSchema) -> Result<T
     }
 }
 
-/// Text with the seconds that times have.
+/// Adds `:00` to the times in a text that have no seconds.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct WithSeconds {
     signature: Signature,
@@ -78,7 +78,7 @@ impl ScalarUDFImpl for WithSeconds {
     }
 }
 
-/// The texts with seconds; `None`: all have them.
+/// The texts with seconds; `None` if all of them have seconds already.
 fn whole(values: &ArrayRef) -> Result<Option<ArrayRef>> {
     let texts = cast(values, &DataType::Utf8)?;
     let texts = texts.as_any().downcast_ref::<StringArray>();

@@ -1,16 +1,16 @@
-//! Numbers as SQL means them, where DataFusion's plans mean something else.
+//! Numbers as SQL defines them, where DataFusion's plans differ.
 //!
 //! - `+ - *` and unary minus of integers wrap there, and decimals get more digits than their type has. Here each
-//!   becomes a function that fails instead ([`arithmetic`]). Functions, because constants are folded by
-//!   DataFusion's optimiser wherever they come together, and it keeps what fails for the time of execution.
-//! - 0.0 and -0.0 are equal, and so are all NaN, but not where DataFusion compares bits or sorts:
-//!   PARTITION BY, ORDER BY and its peers, IN, CASE, nullif, DISTINCT within aggregates. There they are made one ([`floats`]);
-//!   so are NaN in GROUP BY, DISTINCT, joins, equalities and the keys of sessions ([`keys`]).
-//! - What an INSERT cuts off is an error ([`assignment`]).
-//! - Text becomes a time with zone in the session's zone ([`zones`]), also without seconds ([`minutes`]).
+//!   becomes a function that fails instead ([`arithmetic`]). It is a function because DataFusion's optimiser folds
+//!   constants, and leaves those that fail to be executed.
+//! - 0.0 and -0.0 are equal, and so are all NaN, except where DataFusion compares bits or sorts: PARTITION BY, ORDER BY
+//!   and its peers, IN, CASE, nullif, DISTINCT within aggregates. There they are made the same ([`floats`]); so are NaN
+//!   in GROUP BY, DISTINCT, joins, equalities and session keys ([`keys`]).
+//! - An INSERT that would truncate a value is an error ([`assignment`]).
+//! - Text becomes a time with zone in the session's time zone ([`zones`]), also without seconds ([`minutes`]).
 //!
-//! All are analyzer rules behind type coercion, so that every plan has them: bounded, continuous, DML, and what
-//! is planned again. Doing it twice changes nothing.
+//! All are analyzer rules after type coercion, so that every plan has them: bounded, continuous, DML, and a plan that
+//! is analysed again. They are idempotent.
 
 mod arithmetic;
 mod assignment;
@@ -40,7 +40,7 @@ pub use assignment::loss;
 pub(super) use floats::canonical_in_place;
 pub use zones::{TIME_ZONE, is_text};
 
-/// The rules, to stand behind all others.
+/// The rules, which must come after all others.
 pub(super) fn rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     vec![
         Arc::new(ApplyFunctionRewrites::new(vec![Arc::new(ExactNumbers)])),
@@ -50,7 +50,7 @@ pub(super) fn rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     ]
 }
 
-/// A physical expression that stands alone, such as that of a generated column, with what plans have.
+/// A physical expression outside of a plan, such as that of a generated column, with the same rules as in plans.
 ///
 /// # Errors
 /// When it does not fit the columns.
@@ -66,7 +66,7 @@ pub fn physical_expression(
     exact().map_err(from_datafusion)
 }
 
-/// An expression that stands alone, with the types and the exactness that plans have.
+/// An expression outside of a plan, with the types and the exactness of plans.
 pub(super) fn coerced(expr: Expr, schema: &DFSchema, config: &Arc<ConfigOptions>) -> Result<Expr> {
     let context = SimplifyContext::builder()
         .with_schema(Arc::new(schema.clone()))
@@ -76,7 +76,7 @@ pub(super) fn coerced(expr: Expr, schema: &DFSchema, config: &Arc<ConfigOptions>
     expr.transform_up(|expr| exact_expr(expr, schema, config)).data()
 }
 
-/// Expressions of every node.
+/// Handles the expressions of every node.
 #[derive(Debug)]
 struct ExactNumbers;
 
@@ -95,7 +95,7 @@ impl FunctionRewrite for ExactNumbers {
     }
 }
 
-/// One expression, whose operands have been through this.
+/// Handles an expression, whose operands have been handled.
 fn exact_expr(
     expr: Expr,
     schema: &dyn ExprSchema,
@@ -116,7 +116,7 @@ fn exact_expr(
     }
 }
 
-/// ORDER BY, where it is no expression.
+/// Handles ORDER BY where it is not an expression.
 #[derive(Debug)]
 struct OneZeroInOrder;
 
@@ -151,7 +151,7 @@ impl AnalyzerRule for OneZeroInOrder {
     }
 }
 
-/// Keys that are compared by their bits.
+/// Handles keys that are compared by their bits.
 #[derive(Debug)]
 struct OneNanInKeys;
 
@@ -165,7 +165,7 @@ impl AnalyzerRule for OneNanInKeys {
     }
 }
 
-/// INSERT into a table of DataFusion's.
+/// Handles INSERT into one of DataFusion's tables.
 #[derive(Debug)]
 struct WholeInserts;
 

@@ -1,5 +1,5 @@
-//! Times without a zone that become times with one, in the time zone of the session, whatever zone the column beside
-//! them has: as in PostgreSQL, a zone is of the session and not of a column.
+//! Casts of times without a zone to times with one: they are in the time zone of the session, whatever the time zone of
+//! the column. As in PostgreSQL, a time zone belongs to the session and not to a column.
 
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
@@ -7,10 +7,11 @@ use datafusion::common::tree_node::Transformed;
 use datafusion::common::{ExprSchema, Result};
 use datafusion::logical_expr::{Cast, Expr, ExprSchemable};
 
-/// The time zone of a session that has set none.
+/// The default time zone of a session.
 pub const TIME_ZONE: &str = "UTC";
 
-/// A cast to a time with zone; a text is read in the session's zone first. `now()` has no zone here, and is UTC.
+/// A cast to a time with zone; a text is first interpreted in the session's time zone. `now()` has no zone here, and is
+/// UTC.
 pub(super) fn in_zone(
     expr: Expr,
     schema: &dyn ExprSchema,
@@ -36,7 +37,7 @@ pub(super) fn in_zone(
     Ok(Transformed::yes(Expr::Cast(Cast::new_from_field(Box::new(inner), field))))
 }
 
-/// Whether values are text, as they are or as numbers of a dictionary.
+/// Whether values are text, plain or in a dictionary.
 pub fn is_text(of: &DataType) -> bool {
     match of {
         DataType::Dictionary(_, value) => is_text(value),

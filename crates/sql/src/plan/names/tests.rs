@@ -13,7 +13,7 @@ async fn columns(context: &SessionContext, sql: &str) -> Result<Vec<String>, Str
     let parsed = Parser::parse_sql(&GenericDialect {}, sql).unwrap().remove(0);
     let parsed = datafusion::sql::parser::Statement::Statement(Box::new(parsed));
     let plan = statement(&context.state(), parsed).await.map_err(|e| e.to_string())?;
-    // Also the optimizer has to be content.
+    // The optimizer must accept it too.
     let plan = context.state().optimize(&plan).map_err(|e| e.to_string())?;
     Ok(plan.schema().fields().iter().map(|field| field.name().clone()).collect())
 }

@@ -1,4 +1,4 @@
-//! The bounded form, checked by rows computed by hand.
+//! The bounded form, compared with rows computed by hand.
 
 use std::sync::Arc;
 

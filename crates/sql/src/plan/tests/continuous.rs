@@ -1,4 +1,4 @@
-//! The continuous form gives what the bounded form gives.
+//! The continuous form returns the rows of the bounded form.
 
 use super::{World, int, ints, times, ts};
 use crate::plan::Flow;
@@ -191,7 +191,7 @@ async fn ranking_and_composition() {
          GROUP BY window_end, u",
         "SELECT window_end, u, count(*) FROM TUMBLE((SELECT ts, unnest([price, bidder]) AS u FROM bid),
             ts, INTERVAL '2 seconds') GROUP BY window_end, u",
-        // Windows put together.
+        // A union of windows.
         "SELECT window_end, 'b' AS k, count(*) AS n FROM {W} GROUP BY window_end UNION ALL
          SELECT window_end, 'p', count(*) FROM TUMBLE(person, ts, INTERVAL '3 seconds') GROUP BY window_end",
         "SELECT window_end, count(*) FROM (SELECT ts, window_end FROM {W} UNION ALL
@@ -201,7 +201,7 @@ async fn ranking_and_composition() {
         "SELECT window_end, sum(n) FROM TUMBLE((
             SELECT window_time AS t, count(*) AS n FROM {W} GROUP BY window_time UNION ALL
             SELECT ts, id FROM person), t, INTERVAL '6 seconds') GROUP BY window_end",
-        // Tables beside.
+        // Joins with tables.
         "SELECT w.window_end, c.title, count(*) AS n, sum(length(c.title) + w.price) FROM {W} w
          JOIN channels c ON w.channel = c.code GROUP BY w.window_end, c.title",
         "SELECT w.window_end, c.title, count(*) AS n FROM {W} w

@@ -1,4 +1,4 @@
-//! Functions within bounds: what is much is refused with the number and the limit, what fits is what it is without bounds.
+//! Functions within bounds: an excess is refused with the number and the limit; other results are those without bounds.
 
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::common::DataFusionError;
@@ -11,9 +11,9 @@ use crate::plan::function_sizes::SLOW;
 use crate::plan::functions::WRAPPED;
 use crate::plan::{session_state, unbound};
 
-/// Runs a query with a budget of so many bytes, as text.
+/// Runs a query with a budget of this many bytes; returns its rows as text.
 async fn run(sql: &str, bytes: usize) -> Result<String, Error> {
-    // On one thread: whose tasks inherit the budget is the engine's matter.
+    // On one thread, because only the engine's runtime passes the budget on to further tasks.
     let config = SessionConfig::new().with_target_partitions(1);
     let state = session_state(config, Arc::new(RuntimeEnv::default()))?;
     let context = SessionContext::new_with_state(state);
@@ -25,7 +25,7 @@ async fn run(sql: &str, bytes: usize) -> Result<String, Error> {
     Budget::new(bytes).within(Box::pin(work)).await.map_err(from_datafusion)
 }
 
-/// The same by the engine alone, which cuts nothing.
+/// The same without bounds.
 async fn unbounded(sql: &str) -> String {
     let rows = SessionContext::new().sql(sql).await.unwrap().collect().await.unwrap();
     pretty_format_batches(&rows).unwrap().to_string()
@@ -87,8 +87,8 @@ async fn large_results_over_columns_are_refused_batch_by_batch() {
     }
 }
 
-/// However much the statement may hold: a value, and a column of one batch, have ends of their own, and so has work that
-/// nobody can stop.
+/// Whatever the budget of the statement: a value, and a column of one batch, have limits of their own, and so has work
+/// that cannot be interrupted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_no_budget_would_refuse_is_refused_all_the_same() {
     let t = "(SELECT value AS n, CAST(value AS VARCHAR) AS s FROM range(1, 3))";
@@ -123,7 +123,7 @@ async fn what_fits_is_the_same_in_pieces() {
     assert_eq!(row(&found), row(&wanted));
 }
 
-/// Where each search goes to the end of the text, all of them take the square of its length.
+/// If each search goes to the end of the text, all of them together are quadratic in its length.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_search_for_all_matches_can_be_ended() {
     for of in [
@@ -137,7 +137,7 @@ async fn a_search_for_all_matches_can_be_ended() {
         let work = async move { context.sql(&sql).await?.collect().await };
         let budget = Budget::new(1 << 30);
         let task = tokio::spawn(budget.within(Box::pin(work)));
-        // Whenever this comes: it would take hours.
+        // Without an interruption it would take hours.
         tokio::task::yield_now().await;
         budget.end();
         let error = from_datafusion(task.await.unwrap().unwrap_err());

@@ -41,7 +41,7 @@ async fn bounds_are_found_in_any_form() {
             );
             let plan = world.continuous(&sql).await.unwrap_or_else(|e| panic!("{e}: {sql}"));
             assert!(plan.to_string().contains(described), "{sql}\n{plan}");
-            // Pairs of one exact distance are few.
+            // Few pairs have one exact distance.
             if keys == "b.bidder = p.id" && !described.contains("173") {
                 world.agree(&sql).await;
             }

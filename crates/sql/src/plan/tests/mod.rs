@@ -1,4 +1,4 @@
-//! Plans of all shapes: their text, and that both forms give the same rows.
+//! Plans of all shapes: their text, and that both forms return the same rows.
 
 mod bounded;
 mod continuous;
@@ -67,7 +67,7 @@ impl World {
         let config = SessionConfig::new().with_target_partitions(1);
         let state = session_state(config, Arc::new(RuntimeEnv::default())).unwrap();
         let mut world = Self { state, contents: BTreeMap::new() };
-        // Deterministic disorder, negative times included.
+        // Deterministic disorder, including negative times.
         let n = 0..200_i64;
         let time = |i: i64| (i * 173 + (i * i * 37) % 900) - 6_000;
         let channel = |i: i64| [Some("web"), Some("app"), None][usize::try_from(i % 3).unwrap()];
@@ -176,7 +176,7 @@ impl World {
         rows
     }
 
-    /// The one query in `sql`.
+    /// Parses `sql`, a single query.
     fn query(sql: &str) -> ContinuousQuery {
         Self::parsed(sql).unwrap_or_else(|e| panic!("{}\n{sql}", e.render(sql)))
     }
@@ -276,7 +276,7 @@ impl World {
         })
     }
 
-    /// Both forms give the same rows, and there are some.
+    /// Checks that both forms return the same rows, and some.
     pub(super) async fn agree(&self, sql: &str) {
         let bounded = self.bounded_rows(sql).await;
         assert!(!bounded.is_empty(), "no rows: {sql}");

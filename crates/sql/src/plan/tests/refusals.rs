@@ -1,4 +1,4 @@
-//! What cannot run continuously is refused, in words.
+//! The messages for queries that cannot run continuously.
 
 use super::World;
 

@@ -1,4 +1,4 @@
-//! Sessions: what tells them apart, and that both forms give the same rows.
+//! Sessions: their keys, and that both forms return the same rows.
 
 use super::World;
 
@@ -48,7 +48,7 @@ const OPERATORS: &[(&str, &str)] = &[
          GROUP BY GROUPING SETS ((window_end, bidder, auction), (window_end, auction))",
         "keeps rows",
     ),
-    // What leaves out rows does so after the sessions are known.
+    // Conditions apply after the sessions have been formed.
     (
         "SELECT bidder, count(*) FROM SESSION(bid PARTITION BY bidder, ts, INTERVAL '1 second') WHERE price > 50
          GROUP BY bidder, window_start, window_end",
@@ -119,7 +119,7 @@ const AGREE: &[&str] = &[
     "SELECT * FROM (SELECT bidder, price, window_end, row_number() OVER
        (PARTITION BY bidder, window_end ORDER BY price DESC, ts) AS n
      FROM SESSION(bid PARTITION BY bidder, ts, INTERVAL '2250 milliseconds')) WHERE n <= 2",
-    // Sessions that begin and end together.
+    // Sessions with the same start and end.
     "SELECT a.bidder, b.id, a.window_end FROM
      (SELECT bidder, window_start, window_end, count(*) FROM SESSION(bid PARTITION BY bidder, ts, INTERVAL '50 milliseconds')
       GROUP BY bidder, window_start, window_end) a
@@ -210,13 +210,13 @@ async fn a_view_of_sessions_means_the_same_under_any_group() {
 const REFUSED: &[(&str, &str, &str)] = &[
     (
         "SELECT bidder, unnest(make_array(1, 2)) AS x, count(*) FROM bid GROUP BY bidder, x, SESSION(ts, INTERVAL '1 s')",
-        "GROUP BY does not tell the keys of SESSION",
+        "GROUP BY does not determine the keys of SESSION",
         "PARTITION BY",
     ),
     (
         "SELECT bidder, unnest(make_array(1, 2)) AS x, count(*) FROM SESSION(bid, ts, INTERVAL '1 s')
          GROUP BY bidder, x, window_start, window_end",
-        "GROUP BY does not tell the keys of SESSION",
+        "GROUP BY does not determine the keys of SESSION",
         "PARTITION BY",
     ),
     (
@@ -232,12 +232,12 @@ const REFUSED: &[(&str, &str, &str)] = &[
     (
         "SELECT c.title, count(*) FROM SESSION(bid, ts, INTERVAL '1 s') b JOIN channels c ON b.channel = c.code
          GROUP BY c.title, window_start, window_end",
-        "\"c.title\" is no column of its input",
+        "\"c.title\" is not a column of its input",
         "PARTITION BY",
     ),
     (
         "SELECT count(*) FROM SESSION(bid, ts, INTERVAL '1 s') GROUP BY window_end, window_end - ts",
-        "is made of a session and of its rows",
+        "depends on a session and on its rows",
         "PARTITION BY",
     ),
     (
@@ -248,7 +248,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ),
     (
         "SELECT count(*) FROM bid b JOIN channels c ON b.window_end IS NOT NULL GROUP BY SESSION(b.ts, INTERVAL '1 s')",
-        "is of a session that is made of the joined rows",
+        "refers to a session that is formed of the joined rows",
         "subquery",
     ),
     (

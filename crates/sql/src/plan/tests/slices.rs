@@ -1,4 +1,4 @@
-//! Counting by slices gives the rows that counting each row once per window gives.
+//! Aggregating by slices returns the same rows as aggregating each row once per window.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ async fn planned(world: &World, state: &SessionState, sql: &str) -> (String, Vec
     (displayable(plan.as_ref()).indent(true).to_string(), lines(&batches))
 }
 
-/// A world and, for one partition and for several, the state with the rule and the one without it.
+/// A world, and, for one partition and for several, the state with the rule and the one without it.
 fn world() -> (World, Vec<[SessionState; 2]>) {
     let world = World::new();
     let states = [1, 3].map(|partitions| {
@@ -40,7 +40,7 @@ fn world() -> (World, Vec<[SessionState; 2]>) {
     (world, states.into())
 }
 
-/// Takes turns with one partition and several.
+/// Compares with one partition and with several.
 async fn compare(queries: impl Iterator<Item = String>, by_slices: bool) {
     let (world, states) = world();
     for (sql, [state, by_rows]) in queries.zip(states.iter().cycle()) {
