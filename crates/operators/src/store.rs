@@ -396,7 +396,8 @@ impl SliceStore {
 fn extent_of(times: &[i64], order: &UInt32Array, piece: &Piece) -> Times {
     let rows = order.values().get(piece.rows()).unwrap_or_default();
     let times = rows.iter().filter_map(|row| times.get(*row as usize));
-    times.fold(None, |all, &time| cover(all, Some((time, time))))
+    let (low, high) = times.fold((i64::MAX, i64::MIN), |(a, b), &time| (a.min(time), b.max(time)));
+    (low <= high).then_some((low, high))
 }
 
 /// Returns the body of an open, empty slice, sized for `expected` groups.
