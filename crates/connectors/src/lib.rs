@@ -9,6 +9,7 @@
 
 mod env;
 pub mod file;
+mod formats;
 pub mod generator;
 pub mod options;
 mod registry;

@@ -7,8 +7,8 @@
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, TimeUnit};
 
-use super::convert::{is_more_than_its_value, is_rounded_by_double, is_timestamp};
-use super::json::tokens::{Cursor, Value, Wrong};
+use crate::formats::convert::{is_more_than_its_value, is_rounded_by_double, is_timestamp};
+use crate::formats::json::tokens::{Cursor, Value, Wrong};
 
 /// What is known about the values of one column.
 #[derive(Debug, Clone, PartialEq)]

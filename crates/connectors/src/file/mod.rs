@@ -7,19 +7,14 @@
 //! - Listing again finds new and changed files; those found before keep their partition. For followed text files see
 //!   `follow`.
 
-mod convert;
-mod csv;
-mod decode;
 mod feed;
 mod files;
 mod follow;
 mod format;
 mod infer;
-mod json;
 mod location;
 mod options;
 mod parquet;
-mod records;
 mod sample;
 mod schema;
 mod text;
@@ -35,16 +30,16 @@ use windrow_core::{
     Error, ErrorKind, Partition, PartitionId, Reader, Result, ScanRequest, Source, Split,
 };
 
-use self::convert::NumberRules;
 pub use self::files::Files;
 use self::follow::{Chains, FollowReader, Following};
-use self::format::{Format, Packing, format_of_name, packing_of_name};
+use self::format::{Format, Packing, format_of_name, is_tab_separated, packing_of_name};
 use self::location::{Blob, Found, Location};
 use self::options::FileOptions;
 pub use self::options::OPTIONS;
 use self::parquet::{ParquetFile, ParquetReader, ParquetSplit, read_footer};
 use self::sample::first_records;
 use self::text::{TextFile, TextFormat, TextReader, TextSettings, TextSplit};
+use crate::formats::convert::NumberRules;
 use crate::{ConnectorEnv, Declared};
 
 /// The distance between the first offsets of two files in one partition: larger than any file.
@@ -225,7 +220,7 @@ impl FileSource {
 
     fn text_format(&self, name: &str) -> Result<TextFormat> {
         Ok(match self.format {
-            Format::Csv => TextFormat::Csv(self.options.csv.of_file(name)?),
+            Format::Csv => TextFormat::Csv(self.options.csv.of_file(is_tab_separated(name))?),
             Format::Json | Format::Parquet => TextFormat::Json,
         })
     }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use arrow::datatypes::TimeUnit;
 use windrow_core::{Error, Result};
 
-use super::csv::CsvStyle;
-use super::decode::OnBadRow;
 use super::format::{FORMATS, Format, PACKINGS, Packing};
+use crate::formats::csv::CsvStyle;
+use crate::formats::decode::OnBadRow;
+use crate::formats::settings;
 use crate::options::{OptionDoc, StreamOptions};
 
 const fn option(
@@ -39,25 +40,13 @@ pub const OPTIONS: &[OptionDoc] = &[
         "by the file's name",
         "How text files are compressed.",
     ),
-    option("delimiter", "one character", ",", "The separator of fields in CSV."),
+    settings::DELIMITER,
     option("header", "true | false", "true", "Whether the first record of CSV names the columns."),
-    option("quote", "one character", "\"", "Opens and closes a field of CSV."),
-    option("escape", "one character", "", "The escape character in quoted fields of CSV."),
-    option("null", "a word", "", "The text that means NULL in CSV, besides the empty field."),
-    option(
-        "on_bad_row",
-        "'dead_letter' | 'fail' | 'null'",
-        "dead_letter",
-        "What happens to a row that cannot be decoded: it is set aside in windrow.bad_rows, the \
-         query fails, or its bad fields become NULL.",
-    ),
-    option(
-        "epoch",
-        "'s' | 'ms' | 'us' | 'ns'",
-        "",
-        "The unit of numbers in TIMESTAMP columns, counted from 1970. Without it they have the unit of a declared \
-         precision (TIMESTAMP(3): milliseconds), and are bad rows where there is none.",
-    ),
+    settings::QUOTE,
+    settings::ESCAPE,
+    settings::NULL,
+    settings::ON_BAD_ROW,
+    settings::EPOCH,
     option(
         "follow",
         "true | false",
@@ -98,14 +87,6 @@ pub const OPTIONS: &[OptionDoc] = &[
     option("aws_*", "a value", "", "Any other option of the S3 client."),
 ];
 
-/// The values of the option `epoch`.
-const EPOCHS: &[(&str, TimeUnit)] = &[
-    ("s", TimeUnit::Second),
-    ("ms", TimeUnit::Millisecond),
-    ("us", TimeUnit::Microsecond),
-    ("ns", TimeUnit::Nanosecond),
-];
-
 /// Options that are passed to the object store unchanged.
 const STORE_OPTIONS: &[&str] =
     &["endpoint", "region", "access_key_id", "secret_access_key", "session_token", "allow_http"];
@@ -134,27 +115,15 @@ impl FileOptions {
     /// For an unknown option, an invalid value, and options that exclude each other.
     pub(super) fn read(entries: &[(String, String)]) -> Result<Self> {
         let options = StreamOptions::try_new("file", entries, OPTIONS)?;
-        let bad_rows = [
-            ("dead_letter", OnBadRow::DeadLetter),
-            ("fail", OnBadRow::Fail),
-            ("null", OnBadRow::Null),
-        ];
         let orders = [("any_order", false), ("in_order", true)];
-        let is_tsv = options.get("format").is_some_and(|f| f.trim().eq_ignore_ascii_case("tsv"));
         let for_store = |key: &str| key.starts_with("aws_") || STORE_OPTIONS.contains(&key);
         let read = Self {
             path: options.required("path")?.to_owned(),
             format: options.choice("format", FORMATS)?,
             packing: options.choice("compression", PACKINGS)?,
-            csv: CsvStyle {
-                delimiter: options.ascii("delimiter")?.or(is_tsv.then_some(b'\t')),
-                header: options.flag("header", true)?,
-                quote: options.ascii("quote")?.unwrap_or(b'"'),
-                escape: options.ascii("escape")?,
-                null: options.get("null").map(str::to_owned),
-            },
-            on_bad: options.choice("on_bad_row", &bad_rows)?.unwrap_or(OnBadRow::DeadLetter),
-            epoch: options.choice("epoch", EPOCHS)?,
+            csv: settings::csv_style(&options, options.flag("header", true)?)?,
+            on_bad: settings::on_bad_row(&options)?,
+            epoch: settings::epoch(&options)?,
             follow: options.flag("follow", false)?,
             poll: options.duration("poll_interval")?,
             rotate_wait: options.duration("rotate_wait")?.unwrap_or(Duration::from_secs(2)),

@@ -37,8 +37,8 @@ pub(super) use self::columns::{Place, Union};
 use self::footer::damaged;
 pub(super) use self::footer::{ParquetFile, read_footer};
 use self::unfit::{Fitting, fitting, misfits, shown};
-use super::decode::{OnBadRow, bad_row};
 use super::feed::read_ranges;
+use crate::formats::decode::{OnBadRow, Origin, bad_row};
 use windrow_core::sql_type;
 
 /// One row group of a file.
@@ -103,6 +103,11 @@ impl ParquetReader {
 }
 
 impl Task {
+    /// The file, for errors.
+    fn origin(&self) -> Origin<'_> {
+        Origin { kind: "file", name: &self.split.file.name, unit: "row" }
+    }
+
     /// Returns the place of a declared column in the file.
     fn place(&self, column: usize) -> Option<Place> {
         self.split.columns.get(column).copied().flatten()
@@ -332,7 +337,7 @@ impl Task {
             let offset = given.row_offsets.offset(row);
             let bad = BadRow { offset, reason, raw: shown(batch, row)? };
             if self.on_bad == OnBadRow::Fail {
-                return Err(bad_row(&bad, &self.split.file.name, "row"));
+                return Err(bad_row(&bad, self.origin()));
             }
             given.bad.push(bad);
         }

@@ -10,8 +10,8 @@ use windrow_core::{Error, Result, sql_type};
 
 use super::feed::Feed;
 use super::infer::{self, Guess};
-use super::records::{Framing, RecordCutter};
 use super::text::{TextFile, TextFormat};
+use crate::formats::records::{Framing, RecordCutter};
 
 /// Bytes per read, and the most that are read for a sample.
 const LOOK_BYTES: usize = 256 << 10;

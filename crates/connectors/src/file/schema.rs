@@ -12,15 +12,15 @@ use futures::{FutureExt, StreamExt, stream};
 use windrow_core::time::{ticks_per_second, time_unit};
 use windrow_core::{Error, ErrorKind, Result};
 
-use super::convert::BareNumber;
-use super::csv::{CsvColumns, check_types, missing_column};
 use super::infer::Guess;
-use super::json::JsonDecoder;
 use super::location::Found;
 use super::parquet::{ParquetFile, Union};
 use super::sample::{Sample, Seen, first_records, look};
 use super::text::{TextFile, TextFormat};
 use super::{FileSource, Format, nothing};
+use crate::formats::convert::BareNumber;
+use crate::formats::csv::{CsvColumns, check_types, missing_column};
+use crate::formats::json::JsonDecoder;
 use crate::options::nearest;
 
 /// Of more files than these, only the first and the last are read.

@@ -13,15 +13,17 @@ use async_trait::async_trait;
 use tokio::runtime::Handle;
 use windrow_core::{BadRow, Clock, Error, OffsetRange, Reader, Result, ScanRequest, SourceBatch};
 
-use super::convert::NumberRules;
-use super::csv::{CsvColumns, CsvDecoder, CsvDialect};
-use super::decode::{Decode, Decoded, Looks, OnBadRow, Run, decode_run, readable, refuse};
 use super::feed::Feed;
 use super::follow::{Held, Trail};
 use super::format::Packing;
-use super::json::JsonDecoder;
 use super::location::Blob;
-use super::records::{Framing, RecordCutter};
+use crate::formats::convert::NumberRules;
+use crate::formats::csv::{CsvColumns, CsvDecoder, CsvDialect};
+use crate::formats::decode::{
+    Decode, Decoded, Looks, Offsets, OnBadRow, Origin, Run, Unit, decode_run, readable, refuse,
+};
+use crate::formats::json::JsonDecoder;
+use crate::formats::records::{Framing, RecordCutter};
 
 /// Bytes per read beyond the end of a split, to finish its last record.
 const OVERHANG_BYTES: usize = 64 << 10;
@@ -301,7 +303,13 @@ impl TextReader {
     fn json_decoder(&self) -> Box<dyn Decode> {
         let declared = self.settings.declared.clone();
         let (projection, wanted) = (self.projection.clone(), self.wanted.clone());
-        Box::new(JsonDecoder::new(declared, projection, wanted, self.settings.rules.clone()))
+        Box::new(JsonDecoder::new(
+            Unit::Line,
+            declared,
+            projection,
+            wanted,
+            self.settings.rules.clone(),
+        ))
     }
 
     fn csv_decoder(&self, dialect: &CsvDialect, first: &[u8]) -> Result<Box<dyn Decode>> {
@@ -468,7 +476,7 @@ impl TextReader {
         let offset = self.base + self.position(start);
         let bad = BadRow { offset, reason: reason.to_owned(), raw };
         let mut into = Decoded::default();
-        refuse(bad, self.settings.on_bad, &self.split.file.name, &mut into)?;
+        refuse(bad, self.settings.on_bad, Origin::text_of(&self.split.file.name), &mut into)?;
         self.bad.append(&mut into.bad);
         self.cutter.restart(start + length);
         Ok(())
@@ -486,8 +494,10 @@ impl TextReader {
         }
         let Some(decoder) = self.decoder.as_deref_mut() else { return Ok(None) };
         let mut decoded = Decoded::default();
-        let (on_bad, name) = (self.settings.on_bad, &self.split.file.name);
+        let (on_bad, from) = (self.settings.on_bad, Origin::text_of(&self.split.file.name));
         let base = self.base + self.buffer_at;
+        let whole =
+            Run { text: &self.buffer, records: &[], offsets: Offsets::From(base), was_cut: true };
         let mut run: Vec<Range<usize>> = Vec::with_capacity(last - self.done);
         for record in self.records.get(self.done..last).unwrap_or_default() {
             let bytes = self.buffer.get(record.clone()).unwrap_or_default();
@@ -501,8 +511,8 @@ impl TextReader {
                 Looks::Blank => continue,
                 Looks::Whole | Looks::Odd | Looks::Runaway => {}
             }
-            let before = Run { text: &self.buffer, records: &run, base };
-            decode_run(decoder, &before, on_bad, name, &mut decoded)?;
+            let before = Run { records: &run, ..whole };
+            decode_run(decoder, &before, on_bad, from, &mut decoded)?;
             run.clear();
             if decoded.recut.is_some() {
                 break;
@@ -512,25 +522,24 @@ impl TextReader {
                 let line = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |i| i + 1);
                 let reason = "a quoted field is not closed where it should be".to_owned();
                 let raw = readable(bytes.get(..line).unwrap_or_default());
-                refuse(BadRow { offset, reason, raw }, on_bad, name, &mut decoded)?;
+                refuse(BadRow { offset, reason, raw }, on_bad, from, &mut decoded)?;
                 decoded.recut = Some(record.start + line);
             } else if too_long {
                 let max = self.settings.row_bytes_max;
                 let reason = format!("the row is longer than row_bytes_max ({max} bytes)");
                 let bad = BadRow { offset, reason, raw: readable(bytes) };
-                refuse(bad, on_bad, name, &mut decoded)?;
+                refuse(bad, on_bad, from, &mut decoded)?;
             } else {
-                let alone = std::slice::from_ref(record);
-                let alone = Run { text: &self.buffer, records: alone, base };
-                decode_run(decoder, &alone, on_bad, name, &mut decoded)?;
+                let alone = Run { records: std::slice::from_ref(record), ..whole };
+                decode_run(decoder, &alone, on_bad, from, &mut decoded)?;
             }
             if decoded.recut.is_some() {
                 break;
             }
         }
         if decoded.recut.is_none() {
-            let rest = Run { text: &self.buffer, records: &run, base };
-            decode_run(decoder, &rest, on_bad, name, &mut decoded)?;
+            let rest = Run { records: &run, ..whole };
+            decode_run(decoder, &rest, on_bad, from, &mut decoded)?;
         }
         let end = match decoded.recut {
             None => {

@@ -16,10 +16,10 @@ use super::chains::{Arrived, Chains, Copied, Followed, Inbox, copied, same_file}
 use super::handle::Look;
 use super::place::{FilePlace, Place};
 use super::trail::{Relation, SavedTrail, Trail};
-use crate::file::decode::{Decoded, refuse};
 use crate::file::feed::Feed;
 use crate::file::sample::records_of;
 use crate::file::text::{TextFile, TextFormat, TextReader, TextSettings, TextSplit};
+use crate::formats::decode::{Decoded, Origin, refuse};
 
 /// Marks of all files of a stream that are stored with an offset, and at least of one file.
 const KEPT_MARKS: usize = 1 << 16;
@@ -463,7 +463,7 @@ impl FollowReader {
             let mut into = Decoded::default();
             let row = BadRow { offset: self.next, reason, raw: String::new() };
             let settings = &self.following.settings;
-            refuse(row, settings.on_bad, &self.following.chain, &mut into)?;
+            refuse(row, settings.on_bad, Origin::text_of(&self.following.chain), &mut into)?;
             bad = into.bad;
             self.next += 1;
             self.broken = true;

@@ -120,8 +120,7 @@ impl Case {
             options.push(("path".to_owned(), self.at(self.path).to_string_lossy().into_owned()));
             options.push(("follow".to_owned(), "true".to_owned()));
             let schema = Schema::new(vec![Field::new("a", DataType::Int64, true)]);
-            let declared =
-                Declared { schema: Some(Arc::new(schema)), event_time: None, unsaid: vec![] };
+            let declared = Declared { schema: Some(Arc::new(schema)), ..Declared::default() };
             let source = FileSource::open(&options, declared, &env, Tuning::default()).await;
             let source = source.unwrap();
             for (name, (_, place)) in &self.stands {

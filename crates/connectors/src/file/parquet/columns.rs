@@ -15,8 +15,8 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, TimeUnit};
 use arrow::error::ArrowError;
 use windrow_core::{Error, Result, sql_type};
 
-use super::super::convert::{BareNumber, NumberRules, STRICT};
-use super::super::csv::missing_column;
+use crate::formats::convert::{BareNumber, NumberRules, STRICT};
+use crate::formats::csv::missing_column;
 
 /// The place of a declared column in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

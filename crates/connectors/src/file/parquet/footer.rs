@@ -16,10 +16,10 @@ use parquet::file::metadata::{ParquetMetaDataReader, RowGroupMetaData};
 use tokio::runtime::Handle;
 use windrow_core::{Error, Result};
 
-use super::super::convert::{NumberRules, STRICT};
 use super::super::feed::read_ranges;
 use super::super::location::Blob;
 use super::columns::{self, Place};
+use crate::formats::convert::{NumberRules, STRICT};
 
 /// Bytes at the end of a file that are read first: most footers fit.
 const TAIL_BYTES: u64 = 64 << 10;

@@ -9,8 +9,8 @@ use arrow::json::LineDelimitedWriter;
 use arrow::util::display::array_value_to_string;
 use windrow_core::{Result, sql_type};
 
-use super::super::decode::OnBadRow;
 use super::columns::Place;
+use crate::formats::decode::OnBadRow;
 
 /// A batch as in the file, without the rows that do not fit.
 #[derive(Debug)]

@@ -19,7 +19,7 @@ use super::records::Framing;
 
 /// The CSV style of the files of a stream.
 #[derive(Debug, Clone)]
-pub(super) struct CsvStyle {
+pub(crate) struct CsvStyle {
     /// The delimiter; `None`: a tab in `.tsv` files, else a comma.
     pub delimiter: Option<u8>,
     /// Whether the first record names the columns.
@@ -34,7 +34,7 @@ pub(super) struct CsvStyle {
 
 /// The style of one file.
 #[derive(Debug, Clone)]
-pub(super) struct CsvDialect {
+pub(crate) struct CsvDialect {
     delimiter: u8,
     /// Whether the first record names the columns.
     pub header: bool,
@@ -44,12 +44,11 @@ pub(super) struct CsvDialect {
 }
 
 impl CsvStyle {
-    /// Returns the style of a file named `name`.
+    /// Returns the style of one file; `tab`: its fields are separated by tabs unless the options say otherwise.
     ///
     /// # Errors
     /// When the text for NULL cannot be used.
-    pub(super) fn of_file(&self, name: &str) -> Result<CsvDialect> {
-        let tab = super::format::is_tab_separated(name);
+    pub(crate) fn of_file(&self, tab: bool) -> Result<CsvDialect> {
         let null = self.null.as_ref().map(|word| {
             Regex::new(&format!("^({})?$", regex::escape(word)))
                 .map_err(|e| Error::config(format!("option \"null\" cannot be used: {e}")))
@@ -66,7 +65,7 @@ impl CsvStyle {
 
 impl CsvDialect {
     /// How records are delimited.
-    pub(super) fn framing(&self) -> Framing {
+    pub(crate) fn framing(&self) -> Framing {
         let Self { quote, escape, delimiter, .. } = *self;
         Framing::Quoted { quote, escape, delimiter }
     }
@@ -89,7 +88,7 @@ impl CsvDialect {
     ///
     /// # Errors
     /// When it is not a single record, as a sentence for messages.
-    pub(super) fn split(&self, record: &[u8]) -> Result<Vec<Option<String>>, String> {
+    pub(crate) fn split(&self, record: &[u8]) -> Result<Vec<Option<String>>, String> {
         let reader = csv_reader(self, record);
         let mut found = None;
         for row in reader {
@@ -148,7 +147,7 @@ fn csv_reader<'a>(
 
 /// The positions of the declared columns in a file.
 #[derive(Debug, Clone)]
-pub(super) struct CsvColumns {
+pub(crate) struct CsvColumns {
     /// Fields in each record.
     pub count: usize,
     /// For each declared column, its field; `None`: missing from the file.
@@ -162,7 +161,7 @@ impl CsvColumns {
     /// # Errors
     /// When it is not a record, when it lacks a column that is declared NOT NULL, and when it has no header and too few
     /// fields.
-    pub(super) fn of_first(
+    pub(crate) fn of_first(
         declared: &Schema,
         dialect: &CsvDialect,
         (first, inferred): (&[u8], bool),
@@ -201,7 +200,7 @@ impl CsvColumns {
 }
 
 /// Returns the error for a file that lacks a declared column.
-pub(super) fn missing_column(file: &str, column: &str, known: &[&str]) -> Error {
+pub(crate) fn missing_column(file: &str, column: &str, known: &[&str]) -> Error {
     Error::data(format!("file \"{file}\" has no column \"{column}\""))
         .with_hint(format!("Its columns are: {}.", known.join(", ")))
 }
@@ -210,7 +209,7 @@ pub(super) fn missing_column(file: &str, column: &str, known: &[&str]) -> Error 
 ///
 /// # Errors
 /// When they cannot.
-pub(super) fn check_types(schema: &Schema) -> Result<()> {
+pub(crate) fn check_types(schema: &Schema) -> Result<()> {
     match schema.fields().iter().find(|f| f.data_type().is_nested()) {
         None => Ok(()),
         Some(field) => Err(Error::config(format!(
@@ -223,7 +222,7 @@ pub(super) fn check_types(schema: &Schema) -> Result<()> {
 }
 
 /// A decoder of CSV records.
-pub(super) struct CsvDecoder {
+pub(crate) struct CsvDecoder {
     dialect: CsvDialect,
     columns: CsvColumns,
     rules: NumberRules,
@@ -241,7 +240,7 @@ pub(super) struct CsvDecoder {
 const FEW: usize = 32;
 
 impl CsvDecoder {
-    pub(super) fn new(
+    pub(crate) fn new(
         dialect: CsvDialect,
         (columns, rules): (CsvColumns, NumberRules),
         declared: SchemaRef,

@@ -1,11 +1,11 @@
-//! JSON, one object per line.
+//! JSON, one object per line or message.
 //!
 //! All declared columns are checked, whatever a query reads: whether a row is bad is a property of the row. Undeclared
 //! fields are ignored; if a key occurs twice, the last one counts; a missing field is NULL. Numbers, booleans, objects
 //! and lists in a VARCHAR column become their text, as in the line.
 
 mod columns;
-pub(super) mod tokens;
+pub(crate) mod tokens;
 
 use std::collections::HashMap;
 
@@ -15,10 +15,11 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use self::columns::{Anything, Column, column};
 use self::tokens::{Cursor, Value, Wrong};
 use super::convert::{NumberRules, keeps_promise};
-use super::decode::{Decode, Looks};
+use super::decode::{Decode, Looks, Unit};
 
-/// A decoder of lines of JSON.
-pub(super) struct JsonDecoder {
+/// A decoder of objects of JSON.
+pub(crate) struct JsonDecoder {
+    unit: Unit,
     /// All columns as declared.
     declared: SchemaRef,
     /// The wanted columns: indexes into `declared`, and their schema.
@@ -29,21 +30,22 @@ pub(super) struct JsonDecoder {
 }
 
 impl JsonDecoder {
-    pub(super) fn new(
+    pub(crate) fn new(
+        unit: Unit,
         declared: SchemaRef,
         projection: Vec<usize>,
         wanted: SchemaRef,
         rules: NumberRules,
     ) -> Self {
         let keys = Keys::new(&declared);
-        Self { declared, projection, wanted, rules, keys }
+        Self { unit, declared, projection, wanted, rules, keys }
     }
 
     /// Checks that JSON can hold these types.
     ///
     /// # Errors
     /// When it cannot, naming the column.
-    pub(super) fn check_types(declared: &Schema, rules: &NumberRules) -> Result<(), String> {
+    pub(crate) fn check_types(declared: &Schema, rules: &NumberRules) -> Result<(), String> {
         for field in declared.fields() {
             column(field.data_type(), field.name(), rules, 0)
                 .map_err(|why| format!("column \"{}\": {why}", field.name()))?;
@@ -84,7 +86,7 @@ impl Decode for JsonDecoder {
         }
         let mut values = vec![Value::Null; fields.len()];
         let mut seen = 0;
-        for line in lines(text) {
+        for line in records(text, self.unit.separator()) {
             seen += 1;
             values.fill(Value::Null);
             self.keys.read(line, &mut values)?;
@@ -93,7 +95,7 @@ impl Decode for JsonDecoder {
             }
         }
         if seen != rows {
-            return Err("the line is not exactly one JSON object".to_owned());
+            return Err(format!("the {} is not exactly one JSON object", self.unit.name()));
         }
         let mut finished: Vec<Option<ArrayRef>> = vec![None; fields.len()];
         for (index, ((column, slot), field)) in
@@ -116,12 +118,13 @@ impl Decode for JsonDecoder {
     fn fields(&mut self, record: &[u8]) -> Result<Vec<Result<ArrayRef, String>>, String> {
         let trimmed = record.trim_ascii();
         if trimmed.first() != Some(&b'{') {
-            return Err("the line is not a JSON object".to_owned());
+            return Err(format!("the {} is not a JSON object", self.unit.name()));
         }
-        let text = std::str::from_utf8(trimmed)
-            .map_err(|e| format!("the line is not valid UTF-8 at its byte {}", e.valid_up_to()))?;
+        let text = std::str::from_utf8(trimmed).map_err(|e| {
+            format!("the {} is not valid UTF-8 at its byte {}", self.unit.name(), e.valid_up_to())
+        })?;
         let mut values = vec![Value::Null; self.declared.fields().len()];
-        self.keys.read(text, &mut values).map_err(|why| why_not_json(text, why))?;
+        self.keys.read(text, &mut values).map_err(|why| why_not_json(self.unit, text, why))?;
         // The bad column may be one that is not wanted: it is reported here.
         let mut found = vec![];
         for (index, (field, value)) in self.declared.fields().iter().zip(values).enumerate() {
@@ -156,14 +159,14 @@ fn of<E: std::fmt::Display>(field: &Field) -> impl Fn(E) -> String + '_ {
     move |why| format!("column \"{}\": {why}", field.name())
 }
 
-/// The lines that are not blank.
-fn lines(text: &str) -> impl Iterator<Item = &str> {
+/// The records that are not blank.
+fn records(text: &str, separator: u8) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
-        let end = memchr::memchr(b'\n', rest.as_bytes());
+        let end = memchr::memchr(separator, rest.as_bytes());
         let (line, behind) = match end {
             Some(end) => (rest.get(..end), rest.get(end + 1..)),
             None => (Some(rest), None),
@@ -222,18 +225,23 @@ impl Keys {
     }
 }
 
-/// Returns why a line is not JSON, in the words of a parser that examines it more closely.
-fn why_not_json(line: &str, why: Wrong) -> String {
-    match serde_json::from_str::<serde::de::IgnoredAny>(line) {
-        Ok(_) => format!("the line is not valid JSON: {why}"),
+/// Returns why a record is not JSON, in the words of a parser that examines it more closely.
+fn why_not_json(unit: Unit, record: &str, why: Wrong) -> String {
+    let name = unit.name();
+    match serde_json::from_str::<serde::de::IgnoredAny>(record) {
+        Ok(_) => format!("the {name} is not valid JSON: {why}"),
         Err(e) => {
             let text = e.to_string();
-            // The input is one line, so only the column is informative.
+            let place = match unit {
+                // The input is one line, so only the column is informative.
+                Unit::Line => format!("character {}", e.column()),
+                Unit::Message => format!("line {}, character {}", e.line(), e.column()),
+            };
             let what = text.split(" at line ").next().unwrap_or(&text);
             if e.is_eof() {
                 format!("the JSON object is cut off: {what}")
             } else {
-                format!("the line is not valid JSON: {what} at character {}", e.column())
+                format!("the {name} is not valid JSON: {what} at {place}")
             }
         }
     }
@@ -249,7 +257,7 @@ mod tests {
     fn decoder(fields: Vec<Field>, rules: NumberRules) -> JsonDecoder {
         let schema = Arc::new(Schema::new(fields));
         let all = (0..schema.fields().len()).collect();
-        JsonDecoder::new(Arc::clone(&schema), all, schema, rules)
+        JsonDecoder::new(Unit::Line, Arc::clone(&schema), all, schema, rules)
     }
 
     fn text(name: &str) -> Field {
@@ -344,7 +352,8 @@ mod tests {
     fn what_is_not_asked_for_is_checked() {
         let schema = Arc::new(Schema::new(vec![text("a"), Field::new("n", DataType::Int64, true)]));
         let wanted = Arc::new(schema.project(&[0]).unwrap());
-        let mut decoder = JsonDecoder::new(schema, vec![0], wanted, NumberRules::default());
+        let mut decoder =
+            JsonDecoder::new(Unit::Line, schema, vec![0], wanted, NumberRules::default());
         assert_eq!(decoder.decode(b"{\"a\":\"x\",\"n\":1}", 1).unwrap().num_columns(), 1);
         assert!(decoder.decode(b"{\"a\":\"x\",\"n\":1.5}", 1).is_err());
         let reason = decoder.fields(b"{\"a\":\"x\",\"n\":1.5}").unwrap();

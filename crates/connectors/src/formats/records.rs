@@ -7,7 +7,7 @@ use memchr::{memchr, memchr_iter, memchr2};
 
 /// The framing of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(crate) enum Framing {
     /// A line end.
     Lines,
     /// A line end outside a quoted field.
@@ -24,7 +24,7 @@ pub(super) enum Framing {
 impl Framing {
     /// Whether every quoted field of a record ends at a delimiter or at the record's end. Where
     /// text follows a closing quote, a stray quote opened the field.
-    pub(super) fn is_well_quoted(self, record: &[u8]) -> bool {
+    pub(crate) fn is_well_quoted(self, record: &[u8]) -> bool {
         let Self::Quoted { quote, escape, delimiter } = self else { return true };
         let mut cutter = RecordCutter::new(self);
         while cutter.enter_quotes(record, quote, delimiter, &mut |_, _| {}) {
@@ -47,7 +47,7 @@ impl Framing {
 
 /// A finder of the ends of records in a growing buffer.
 #[derive(Debug, Clone)]
-pub(super) struct RecordCutter {
+pub(crate) struct RecordCutter {
     framing: Framing,
     /// Position in the buffer up to which it was cut.
     at: usize,
@@ -57,34 +57,34 @@ pub(super) struct RecordCutter {
 }
 
 impl RecordCutter {
-    pub(super) fn new(framing: Framing) -> Self {
+    pub(crate) fn new(framing: Framing) -> Self {
         Self { framing, at: 0, start: 0, quoted: false }
     }
 
     /// The start of the unfinished record.
-    pub(super) fn start(&self) -> usize {
+    pub(crate) fn start(&self) -> usize {
         self.start
     }
 
     /// Whether the end of the buffer is inside a quoted field.
-    pub(super) fn is_quoted(&self, buffer: &[u8]) -> bool {
+    pub(crate) fn is_quoted(&self, buffer: &[u8]) -> bool {
         // A quote at the very end closes its field when nothing follows.
         self.quoted && !(self.at + 1 == buffer.len() && self.is_quote(buffer.get(self.at)))
     }
 
     /// Forgets the first `bytes` of the buffer, which were removed.
-    pub(super) fn shift(&mut self, bytes: usize) {
+    pub(crate) fn shift(&mut self, bytes: usize) {
         self.at = self.at.saturating_sub(bytes);
         self.start = self.start.saturating_sub(bytes);
     }
 
     /// Starts a new record at `at`, outside quotes.
-    pub(super) fn restart(&mut self, at: usize) {
+    pub(crate) fn restart(&mut self, at: usize) {
         (self.at, self.start, self.quoted) = (at, at, false);
     }
 
     /// Cuts up to the end of `buffer`; passes `(start, one past the line end)` of each record to `record`.
-    pub(super) fn cut(&mut self, buffer: &[u8], mut record: impl FnMut(usize, usize)) {
+    pub(crate) fn cut(&mut self, buffer: &[u8], mut record: impl FnMut(usize, usize)) {
         match self.framing {
             Framing::Lines => self.cut_lines(buffer, buffer.len(), &mut record),
             Framing::Quoted { quote, escape, delimiter } => {

@@ -25,12 +25,12 @@ use windrow_core::sql_type;
 use windrow_core::time::with_seconds;
 
 /// Values that do not fit are errors, never NULL.
-pub(super) const STRICT: CastOptions<'static> =
+pub(crate) const STRICT: CastOptions<'static> =
     CastOptions { safe: false, format_options: arrow::util::display::FormatOptions::new() };
 
 /// The meaning of numbers in the columns of a stream.
 #[derive(Debug, Clone, Default)]
-pub(super) struct NumberRules {
+pub(crate) struct NumberRules {
     /// Whether the columns were inferred from the first rows: values that contradict them are bad.
     pub inferred: bool,
     /// The unit of numbers in columns of times, from the option `epoch`.
@@ -41,7 +41,7 @@ pub(super) struct NumberRules {
 
 /// The meaning of a bare number in a column of times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BareNumber {
+pub(crate) enum BareNumber {
     /// A number of these units since 1970.
     In(TimeUnit),
     /// None: the columns were declared, and no unit is given.
@@ -52,7 +52,7 @@ pub(super) enum BareNumber {
 
 impl NumberRules {
     /// Returns the meaning of a bare number in this column of times, whose unit is `unit`.
-    pub(super) fn of(&self, column: &str, unit: TimeUnit) -> BareNumber {
+    pub(crate) fn of(&self, column: &str, unit: TimeUnit) -> BareNumber {
         match self.epoch {
             Some(unit) => BareNumber::In(unit),
             None if self.inferred => BareNumber::Contradicts,
@@ -66,7 +66,7 @@ impl NumberRules {
 ///
 /// # Errors
 /// For the first value that cannot be converted, as a sentence for messages.
-pub(super) fn from_text(
+pub(crate) fn from_text(
     text: &StringViewArray,
     to: &DataType,
     bare: BareNumber,
@@ -99,7 +99,7 @@ where
 }
 
 /// Parses an integer, exactly.
-pub(super) fn integer<T: ArrowPrimitiveType>(text: &str) -> Result<T::Native, String>
+pub(crate) fn integer<T: ArrowPrimitiveType>(text: &str) -> Result<T::Native, String>
 where
     T::Native: FromStr + TryFrom<i128>,
 {
@@ -121,7 +121,7 @@ where
 }
 
 /// Parses to the nearest float. A number too large to have one is an error.
-pub(super) fn float<T: ArrowPrimitiveType>(text: &str) -> Result<T::Native, String>
+pub(crate) fn float<T: ArrowPrimitiveType>(text: &str) -> Result<T::Native, String>
 where
     T::Native: FromStr + Into<f64>,
 {
@@ -135,7 +135,7 @@ where
 }
 
 /// Whether a number is whole and a double would round it.
-pub(super) fn is_rounded_by_double(number: &str) -> bool {
+pub(crate) fn is_rounded_by_double(number: &str) -> bool {
     // 2⁵³ has 16 digits.
     number.len() >= 16
         && !number.bytes().any(|b| matches!(b, b'.' | b'e' | b'E'))
@@ -160,7 +160,7 @@ where
 }
 
 /// Parses a decimal number, exactly.
-pub(super) fn decimal<T: DecimalType>(
+pub(crate) fn decimal<T: DecimalType>(
     text: &str,
     precision: u8,
     scale: i8,
@@ -266,7 +266,7 @@ fn timestamps(
 
 /// Conversion of text to the ticks of a column of times.
 #[derive(Debug, Clone)]
-pub(super) struct Times {
+pub(crate) struct Times {
     unit: TimeUnit,
     zone: Tz,
     bare: BareNumber,
@@ -275,7 +275,7 @@ pub(super) struct Times {
 impl Times {
     /// # Errors
     /// When the time zone does not exist.
-    pub(super) fn new(
+    pub(crate) fn new(
         unit: TimeUnit,
         zone: Option<&Arc<str>>,
         bare: BareNumber,
@@ -288,7 +288,7 @@ impl Times {
     }
 
     /// Parses one timestamp.
-    pub(super) fn ticks(&self, text: &str) -> Result<i64, String> {
+    pub(crate) fn ticks(&self, text: &str) -> Result<i64, String> {
         let trimmed = text.trim();
         let out_of_range = || format!("'{text}' is out of range for {}", digits_name(self.unit));
         let number = || {
@@ -356,7 +356,7 @@ fn power(unit: TimeUnit) -> i32 {
 }
 
 /// Whether text looks like a timestamp and not like a number; for inference.
-pub(super) fn is_timestamp(text: &str) -> bool {
+pub(crate) fn is_timestamp(text: &str) -> bool {
     let digits = text.as_bytes();
     digits.len() >= 19
         && digits.get(4) == Some(&b'-')
@@ -365,7 +365,7 @@ pub(super) fn is_timestamp(text: &str) -> bool {
 }
 
 /// Whether the text of an integer carries more than its value: `007` is not 7.
-pub(super) fn is_more_than_its_value(text: &str) -> bool {
+pub(crate) fn is_more_than_its_value(text: &str) -> bool {
     matches!(
         text.trim().as_bytes(),
         [b'+', ..] | [b'0', b'0'..=b'9', ..] | [b'-', b'0', b'0'..=b'9', ..]
@@ -376,7 +376,7 @@ pub(super) fn is_more_than_its_value(text: &str) -> bool {
 ///
 /// # Errors
 /// When they do not, naming the column.
-pub(super) fn keeps_promise(column: &dyn Array, field: &Field) -> Result<(), String> {
+pub(crate) fn keeps_promise(column: &dyn Array, field: &Field) -> Result<(), String> {
     if field.is_nullable() || column.null_count() == 0 {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! Decodes records of text to a batch, so that no good row is lost and every bad one is reported.
+//! Decodes records to a batch, so that no good row is lost and every bad one is reported.
 //!
 //! A run of records is decoded at once. When that fails, the run is divided into sixteen, and so on down to the bad
 //! records. Whether a record is bad never depends on its neighbours, on the division, or on what a query reads.
@@ -19,7 +19,7 @@ use super::convert::{
 
 /// The treatment of rows that cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OnBadRow {
+pub(crate) enum OnBadRow {
     /// They become dead letters.
     DeadLetter,
     /// The query fails.
@@ -34,7 +34,7 @@ const RAW_CHARS_MAX: usize = 1_000;
 const CUT: usize = 16;
 
 /// A decoder of records of one format; its batches have the wanted columns.
-pub(super) trait Decode: Send {
+pub(crate) trait Decode: Send {
     /// The wanted columns.
     fn schema(&self) -> &SchemaRef;
 
@@ -54,9 +54,37 @@ pub(super) trait Decode: Send {
     fn fields(&mut self, record: &[u8]) -> Result<Vec<Result<ArrayRef, String>>, String>;
 }
 
+/// What a record of text is. Each ends with its separator, except possibly the last one of a piece of text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// A line of a file.
+    Line,
+    /// A message of a broker, which may contain line ends.
+    Message,
+}
+
+impl Unit {
+    /// What follows a record. No good record of text contains the one of messages.
+    pub(crate) fn separator(self) -> u8 {
+        match self {
+            Self::Line => b'\n',
+            // RFC 7464: JSON text has no raw control characters but line ends and tabs.
+            Self::Message => b'\x1E',
+        }
+    }
+
+    /// Its name in messages for users.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Line => "line",
+            Self::Message => "message",
+        }
+    }
+}
+
 /// The class of a record at first sight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Looks {
+pub(crate) enum Looks {
     /// Blank: skipped.
     Blank,
     /// Possibly good: decoded together with its neighbours.
@@ -68,18 +96,73 @@ pub(super) enum Looks {
 }
 
 /// Records of one piece of text.
-pub(super) struct Run<'a> {
+pub(crate) struct Run<'a> {
     /// The buffer that contains them.
     pub text: &'a [u8],
     /// Their ranges in it, ascending.
     pub records: &'a [Range<usize>],
-    /// Added to a position in `text`, gives the offset.
-    pub base: u64,
+    /// The offsets of the records.
+    pub offsets: Offsets<'a>,
+    /// Whether the records were cut from running text, so that a record of several lines may be a wrong cut.
+    pub was_cut: bool,
+}
+
+/// How the offsets of records follow from their positions in a buffer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Offsets<'a> {
+    /// The position of the record's first byte, plus this.
+    From(u64),
+    /// Given for each record, in order.
+    Of(&'a [u64]),
+}
+
+impl<'a> Offsets<'a> {
+    /// Adds the offsets of all `records` to `to`.
+    fn extend(self, records: &[Range<usize>], to: &mut Vec<u64>) {
+        match self {
+            Self::From(base) => to.extend(records.iter().map(|r| base + r.start as u64)),
+            Self::Of(offsets) => to.extend(offsets.iter().take(records.len())),
+        }
+    }
+
+    /// The offset of the first of `records`.
+    fn first(self, record: &Range<usize>) -> u64 {
+        match self {
+            Self::From(base) => base + record.start as u64,
+            Self::Of(offsets) => offsets.first().copied().unwrap_or(u64::MAX),
+        }
+    }
+
+    /// The offsets of the records from number `start` on.
+    fn after(self, start: usize) -> Self {
+        match self {
+            Self::From(base) => Self::From(base),
+            Self::Of(offsets) => Self::Of(offsets.get(start..).unwrap_or_default()),
+        }
+    }
+}
+
+/// Where the rows of a decoder come from, for errors.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    /// The kind of thing: "file".
+    pub kind: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// The unit of its offsets: "byte".
+    pub unit: &'a str,
+}
+
+impl<'a> Origin<'a> {
+    /// Returns the origin of text in a file.
+    pub(crate) fn text_of(file: &'a str) -> Self {
+        Self { kind: "file", name: file, unit: "byte" }
+    }
 }
 
 /// The result of decoding a run.
 #[derive(Debug, Default)]
-pub(super) struct Decoded {
+pub(crate) struct Decoded {
     /// Good rows, in order.
     pub pieces: Vec<RecordBatch>,
     /// The offset of each good row.
@@ -93,7 +176,7 @@ pub(super) struct Decoded {
 
 impl Decoded {
     /// Concatenates all good rows into one batch.
-    pub(super) fn into_batch(
+    pub(crate) fn into_batch(
         mut self,
         schema: &SchemaRef,
     ) -> Result<(RecordBatch, Vec<u64>, Vec<BadRow>)> {
@@ -119,12 +202,12 @@ fn empty(schema: &SchemaRef, rows: usize) -> Result<RecordBatch> {
 /// Decodes a run of records, none of them blank.
 ///
 /// # Errors
-/// For the first bad row when the stream says `on_bad_row = 'fail'`; `name` is the file.
-pub(super) fn decode_run(
+/// For the first bad row when the stream says `on_bad_row = 'fail'`.
+pub(crate) fn decode_run(
     decoder: &mut dyn Decode,
     run: &Run<'_>,
     on_bad: OnBadRow,
-    name: &str,
+    origin: Origin<'_>,
     into: &mut Decoded,
 ) -> Result<()> {
     let (Some(first), Some(last)) = (run.records.first(), run.records.last()) else {
@@ -133,28 +216,31 @@ pub(super) fn decode_run(
     let text = run.text.get(first.start..last.end).unwrap_or_default();
     let reason = match decoder.decode(text, run.records.len()) {
         Ok(rows) => {
-            into.offsets.extend(run.records.iter().map(|r| run.base + r.start as u64));
+            run.offsets.extend(run.records, &mut into.offsets);
             into.pieces.push(rows);
             return Ok(());
         }
         Err(reason) => reason,
     };
     if run.records.len() > 1 {
-        for part in run.records.chunks(run.records.len().div_ceil(CUT)) {
+        let size = run.records.len().div_ceil(CUT);
+        for (number, records) in run.records.chunks(size).enumerate() {
             if into.recut.is_some() {
                 break;
             }
-            decode_run(decoder, &Run { records: part, ..*run }, on_bad, name, into)?;
+            let part = Run { records, offsets: run.offsets.after(number * size), ..*run };
+            decode_run(decoder, &part, on_bad, origin, into)?;
         }
         return Ok(());
     }
-    let offset = run.base + first.start as u64;
+    let offset = run.offsets.first(first);
     let reason = match decoder.fields(text) {
         Err(reason) => {
-            if let Some(line) = memchr::memchr(b'\n', text.trim_ascii_end()) {
+            let line = memchr::memchr(b'\n', text.trim_ascii_end()).filter(|_| run.was_cut);
+            if let Some(line) = line {
                 into.recut = Some(first.start + line + 1);
                 let raw = readable(text.get(..line).unwrap_or_default());
-                return refuse(BadRow { offset, reason, raw }, on_bad, name, into);
+                return refuse(BadRow { offset, reason, raw }, on_bad, origin, into);
             }
             reason
         }
@@ -168,25 +254,31 @@ pub(super) fn decode_run(
         },
         Ok(fields) => fields.into_iter().find_map(Result::err).unwrap_or(reason),
     };
-    refuse(BadRow { offset, reason, raw: readable(text) }, on_bad, name, into)
+    refuse(BadRow { offset, reason, raw: readable(text) }, on_bad, origin, into)
 }
 
 /// Records a bad row, or fails because of it.
 ///
 /// # Errors
 /// When the stream says `on_bad_row = 'fail'`.
-pub(super) fn refuse(bad: BadRow, on_bad: OnBadRow, name: &str, into: &mut Decoded) -> Result<()> {
+pub(crate) fn refuse(
+    bad: BadRow,
+    on_bad: OnBadRow,
+    origin: Origin<'_>,
+    into: &mut Decoded,
+) -> Result<()> {
     if on_bad == OnBadRow::Fail {
-        return Err(bad_row(&bad, name, "byte"));
+        return Err(bad_row(&bad, origin));
     }
     into.bad.push(bad);
     Ok(())
 }
 
-/// Returns the error for a bad row of file `name`; `unit` is the unit of its offset.
-pub(super) fn bad_row(bad: &BadRow, name: &str, unit: &str) -> Error {
+/// Returns the error for a bad row.
+pub(crate) fn bad_row(bad: &BadRow, origin: Origin<'_>) -> Error {
     let BadRow { offset, reason, raw } = bad;
-    Error::data(format!("file \"{name}\" has a bad row at {unit} {offset}: {reason}"))
+    let Origin { kind, name, unit } = origin;
+    Error::data(format!("{kind} \"{name}\" has a bad row at {unit} {offset}: {reason}"))
         .with_detail(format!("The row is: {raw}"))
         .with_hint("Use on_bad_row = 'dead_letter' to set bad rows aside and continue.")
 }
@@ -212,7 +304,7 @@ fn with_nulls(
 ///
 /// # Errors
 /// For the first value that does not fit, naming the column.
-pub(super) fn finish_column(
+pub(crate) fn finish_column(
     read: &ArrayRef,
     field: &Field,
     rules: &NumberRules,
@@ -251,7 +343,7 @@ fn check_inferred(text: &StringViewArray, to: &DataType) -> Result<(), String> {
 }
 
 /// Returns a bad row as shown to users: without line ends, invalid UTF-8 replaced, truncated to a readable length.
-pub(super) fn readable(record: &[u8]) -> String {
+pub(crate) fn readable(record: &[u8]) -> String {
     let head = record.get(..RAW_CHARS_MAX * 4).unwrap_or(record);
     let text = String::from_utf8_lossy(head);
     let text = text.trim_end_matches(['\r', '\n']);

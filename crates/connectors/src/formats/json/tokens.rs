@@ -9,7 +9,7 @@ const DEPTH_MAX: usize = 128;
 
 /// A value as a slice of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     Null,
     True,
     False,
@@ -26,7 +26,7 @@ pub(in super::super) enum Value<'a> {
 
 impl<'a> Value<'a> {
     /// Returns its text for a text column: strings without quotes, everything else as written. `None` for null.
-    pub(in super::super) fn as_text(self) -> Option<Cow<'a, str>> {
+    pub(crate) fn as_text(self) -> Option<Cow<'a, str>> {
         Some(match self {
             Self::Null => return None,
             Self::True => "true".into(),
@@ -40,17 +40,17 @@ impl<'a> Value<'a> {
 }
 
 /// Why a text is not JSON.
-pub(in super::super) type Wrong = &'static str;
+pub(crate) type Wrong = &'static str;
 
 /// A parser that reads values one after the other.
 #[derive(Debug, Clone)]
-pub(in super::super) struct Cursor<'a> {
+pub(crate) struct Cursor<'a> {
     text: &'a str,
     at: usize,
 }
 
 impl<'a> Cursor<'a> {
-    pub(in super::super) fn new(text: &'a str) -> Self {
+    pub(crate) fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
     }
 
@@ -75,7 +75,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Whether only white space is left.
-    pub(in super::super) fn is_at_end(&mut self) -> bool {
+    pub(crate) fn is_at_end(&mut self) -> bool {
         self.skip_space();
         self.at >= self.text.len()
     }
@@ -84,7 +84,7 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// When it is not an object, and those of `each`.
-    pub(in super::super) fn object<E: From<Wrong>>(
+    pub(crate) fn object<E: From<Wrong>>(
         &mut self,
         mut each: impl FnMut(Cow<'a, str>, Value<'a>) -> Result<(), E>,
     ) -> Result<(), E> {
@@ -131,7 +131,7 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// When it is not a list, and those of `each`.
-    pub(in super::super) fn list<E: From<Wrong>>(
+    pub(crate) fn list<E: From<Wrong>>(
         &mut self,
         mut each: impl FnMut(Value<'a>) -> Result<(), E>,
     ) -> Result<(), E> {
@@ -168,7 +168,7 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// When it is not JSON.
-    pub(in super::super) fn value(&mut self) -> Result<Value<'a>, Wrong> {
+    pub(crate) fn value(&mut self) -> Result<Value<'a>, Wrong> {
         self.nested_value(0)
     }
 
