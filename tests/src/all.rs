@@ -17,6 +17,7 @@ mod flight_guard;
 mod flight_ingest;
 mod guard;
 mod house;
+mod http_rows;
 mod idle;
 mod kept_insert;
 mod live;
@@ -64,6 +65,7 @@ fn main() {
     trials.extend(rotation::trials());
     trials.extend(readers::trials());
     trials.extend(flight_ingest::trials());
+    trials.extend(http_rows::trials());
     trials.extend(guard::trials());
     trials.extend(flight_guard::trials());
     trials.extend(kept_insert::trials());

@@ -26,7 +26,8 @@ const ORDER: &[(&str, &[&str])] = &[
     ("engine", &["core", "storage", "archive", "connectors", "sql", "stream", "query"]),
     ("server", &["core", "engine"]),
     ("flight", &["core", "sql", "engine", "server"]),
-    ("cli", &["core", "metered", "connectors", "sql", "engine", "server", "flight"]),
+    ("http", &["core", "engine", "server"]),
+    ("cli", &["core", "metered", "connectors", "sql", "engine", "server", "flight", "http"]),
 ];
 
 pub(crate) fn trials() -> Vec<Trial> {

@@ -1,4 +1,4 @@
-//! `windrow serve`: the engine behind a Flight SQL port.
+//! `windrow serve`: the engine behind a Flight SQL port, and one for rows over HTTP.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use windrow_core::{Error, Result};
 use windrow_engine::{Engine, Files, QueryLimits, thread_rests};
 use windrow_flight::Server;
+use windrow_http::HttpServer;
 use windrow_server::auth::login::LoginConfig;
 use windrow_server::{MetricsServer, ServerConfig, ServerLimits, TlsConfig};
 
@@ -22,6 +23,9 @@ pub(crate) struct Serving {
     /// Address for Flight SQL to listen on. Port 0 picks any free port.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
     flight: SocketAddr,
+    /// Address for rows over HTTP: POST /v1/streams/NAME (default: not served).
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<SocketAddr>,
     /// Address for /metrics, /healthz and /readyz (default: not served).
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
@@ -188,17 +192,26 @@ pub(crate) fn run(
             Some(address) => Some(MetricsServer::bind(address, server.monitor()).await?),
             None => None,
         };
-        ready(&server, serving.tls_cert.is_some(), metrics.as_ref())?;
-        let metrics = metrics.map(MetricsServer::run);
+        let http = match serving.http {
+            Some(address) => Some(HttpServer::new(server.listening().beside(address).await?)),
+            None => None,
+        };
+        ready(&server, serving.tls_cert.is_some(), http.as_ref(), metrics.as_ref())?;
         let interrupts = Arc::clone(interrupts);
         let flight = server.run(async move { drop(interrupts.cancelled().await) });
-        match metrics {
+        let rows = async {
+            match http {
+                Some(http) => tokio::try_join!(flight, http.run()).map(|((), ())| ()),
+                None => flight.await,
+            }
+        };
+        match metrics.map(MetricsServer::run) {
             // The monitoring port responds until the server has stopped.
             Some(metrics) => tokio::select! {
-                done = flight => done,
+                done = rows => done,
                 done = metrics => done,
             },
-            None => flight.await,
+            None => rows.await,
         }
     });
     // Clients that keep their connections open do not delay the exit.
@@ -208,13 +221,22 @@ pub(crate) fn run(
 
 /// Prints the line that announces that clients can connect.
 #[expect(clippy::print_stdout, reason = "scripts wait for this line")]
-fn ready(server: &Server, tls: bool, metrics: Option<&MetricsServer>) -> Result<()> {
-    let scheme = if tls { "grpc+tls" } else { "grpc" };
-    let flight = format!("windrow: ready, Flight SQL on {scheme}://{}", server.address()?);
-    match metrics {
-        Some(metrics) => println!("{flight}, metrics on http://{}/metrics", metrics.address()?),
-        None => println!("{flight}"),
+fn ready(
+    server: &Server,
+    tls: bool,
+    http: Option<&HttpServer>,
+    metrics: Option<&MetricsServer>,
+) -> Result<()> {
+    let secure = |scheme: &str, suffix: &str| format!("{scheme}{}", if tls { suffix } else { "" });
+    let mut line =
+        format!("windrow: ready, Flight SQL on {}://{}", secure("grpc", "+tls"), server.address()?);
+    if let Some(http) = http {
+        line += &format!(", rows on {}://{}/v1/streams", secure("http", "s"), http.address()?);
     }
+    if let Some(metrics) = metrics {
+        line += &format!(", metrics on http://{}/metrics", metrics.address()?);
+    }
+    println!("{line}");
     Ok(())
 }
 

@@ -17,5 +17,6 @@ pub mod replay;
 
 pub use env::{ConnectorEnv, Declared};
 pub use file::Files;
+pub use formats::body::{RecordFormat, Records, decode_records};
 pub use options::{OptionDoc, StreamOptions};
 pub use registry::{known_connectors, open_source, options_of};

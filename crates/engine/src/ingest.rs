@@ -12,11 +12,13 @@ use std::sync::Arc;
 use arrow::compute::concat_batches;
 use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
-use windrow_core::{Clock, Error, ErrorKind, Result};
+use windrow_connectors::{RecordFormat, decode_records};
+use windrow_core::{BadRow, Clock, Error, ErrorKind, Result};
 use windrow_storage::wal::producers::Stamp;
-use windrow_stream::push::{PushStream, Pushed, Pushing};
+use windrow_stream::push::{PushStream, Pushed, Pushing, Read};
 use windrow_stream::target::Target;
 
 use crate::access::Role;
@@ -74,6 +76,56 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Checks that records can be written to a stream, before they are there.
+    ///
+    /// # Errors
+    /// When the user may not write to it, there is no such stream, or it has a connector.
+    pub fn accepts_records(&self, stream: &str) -> Result<()> {
+        self.push_stream(stream).map(|_| ())
+    }
+
+    /// Decodes records and appends them as one batch, as [`Ingest::offer`] does. A record that cannot be decoded is a
+    /// bad row; `on_bad_row` of the stream does not apply.
+    ///
+    /// # Errors
+    /// As [`accepts_records`](Self::accepts_records); when the text cannot be divided into records; when a row does not
+    /// fit the stream. Then none of them is in the stream.
+    pub async fn ingest_records(
+        &self,
+        stream: &str,
+        format: RecordFormat,
+        text: Bytes,
+        id: Option<&BatchId>,
+    ) -> Result<Incoming> {
+        let push = self.push_stream(stream)?;
+        let cx = self.statement_context();
+        let parts = &cx.instance.parts;
+        let now = parts.clock.now_micros();
+        let stamp = id.map(|id| Stamp::of_batch(&id.producer, id.sequence, now)).transpose()?;
+        let zone = cx.insert_zone();
+        let work = {
+            let push = Arc::clone(&push);
+            async move {
+                let records = decode_records(&text, format, push.physical())?;
+                let target = Target::by_name(&push, &records.rows.schema())?.in_zone(zone);
+                let rows = target.fit(&records.rows)?;
+                let (numbers, bad) = (Some(records.numbers), records.bad);
+                let read = Read { rows: &rows, numbers, bad, records: records.count };
+                push.offer_read(read, stamp).await
+            }
+        };
+        let pushing = AbortOnDrop(parts.cpu.spawn(work)).await?;
+        Ok(Incoming { push, pushing })
+    }
+
+    fn push_stream(&self, stream: &str) -> Result<Arc<PushStream>> {
+        self.access().need(Role::Write, stream)?;
+        let stream = self.statement_context().catalog().stream(stream)?;
+        accepts_inserts(&stream)
+    }
+}
+
 impl Ingest {
     /// Appends rows as one batch, after those that were offered before; [`Incoming::settled`] returns the result. Waits
     /// while the queue is full.
@@ -115,6 +167,11 @@ impl Ingest {
 }
 
 impl Incoming {
+    /// The bad rows, each with the number of its record in the batch (from 0) as its offset.
+    pub fn bad(&self) -> Vec<BadRow> {
+        self.pushing.bad()
+    }
+
     /// Waits until the batch is as durable as the stream is, and returns the outcome.
     ///
     /// # Errors

@@ -39,6 +39,7 @@ pub use instance::failures::Failures;
 pub use instance::unused_memory::thread_rests;
 pub use session::{ObjectInfo, ObjectKind, Prepared, Session};
 pub use windrow_connectors::Files;
+pub use windrow_connectors::RecordFormat;
 pub use windrow_query::latency::LatencySnapshot;
 pub use windrow_query::status::QueryStatus;
 pub use windrow_stream::push::Pushed;

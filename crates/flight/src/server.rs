@@ -42,6 +42,11 @@ impl Server {
         self.0.address()
     }
 
+    /// The port, beside which other wires may be served.
+    pub fn listening(&self) -> &Listening {
+        &self.0
+    }
+
     /// Returns a monitor of the server, valid while the server exists.
     pub fn monitor(&self) -> Monitor {
         self.0.monitor()

@@ -83,10 +83,7 @@ impl Listening {
         let admission = Arc::new(Admission::new(config.limits.queries.clone()));
         let door =
             Arc::new(Authenticator::open(&config.login, &engine.clock(), Arc::clone(&admission))?);
-        let listener = TcpListener::bind(config.address).await.map_err(|e| {
-            let message = format!("cannot listen on {}: {e}", config.address);
-            Error::new(ErrorKind::Unavailable, message).with_source(e)
-        })?;
+        let listener = listen(config.address).await?;
         let max = config.limits.connections_max;
         let per_peer = config.limits.peer_connections_max.unwrap_or(max.div_ceil(2));
         let connections = Connections::new(max, per_peer);
@@ -103,6 +100,23 @@ impl Listening {
             .map_err(|e| Error::internal("the port has no address").with_source(e))
     }
 
+    /// Binds another port of the same server, for another wire: logins, limits and connections are shared.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when that fails; [`ErrorKind::Config`] when it would be open to anyone on a network.
+    pub async fn beside(&self, address: SocketAddr) -> Result<Self> {
+        let config = ServerConfig { address, ..self.config.clone() };
+        config.check()?;
+        Ok(Self {
+            engine: self.engine.clone(),
+            listener: listen(address).await?,
+            config,
+            door: Arc::clone(&self.door),
+            admission: Arc::clone(&self.admission),
+            connections: self.connections.clone(),
+        })
+    }
+
     /// Returns a monitor of the server, valid while the server exists.
     pub fn monitor(&self) -> Monitor {
         Monitor {
@@ -112,6 +126,13 @@ impl Listening {
             connections: self.connections.clone(),
         }
     }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|e| {
+        let message = format!("cannot listen on {address}: {e}");
+        Error::new(ErrorKind::Unavailable, message).with_source(e)
+    })
 }
 
 /// Completes when a stopping server has no time left: queries may continue for `grace` after [`Admission::stop`], then

@@ -10,7 +10,8 @@ use arrow::record_batch::RecordBatch;
 use parking_lot::Mutex;
 use windrow_core::offset::Consecutive;
 use windrow_core::{
-    BadRow, Clock, Error, ErrorKind, Limits, OffsetRange, PartitionId, Result, SourceBatch,
+    BadRow, Clock, Error, ErrorKind, Limits, OffsetRange, PartitionId, Result, RowOffsets,
+    SourceBatch,
 };
 use windrow_storage::wal::producers::{Producers, Stamp, Verdict};
 use windrow_storage::wal::{Appended, Offered, Wal};
@@ -69,11 +70,26 @@ pub struct Pushed {
     pub in_1970: bool,
 }
 
+/// Records that have been decoded for a stream.
+#[derive(Debug)]
+pub struct Read<'a> {
+    /// The good ones, as rows that have the [physical](PushStream::physical) columns.
+    pub rows: &'a RecordBatch,
+    /// Which of the records each row is, from 0, ascending; `None`: all, in order.
+    pub numbers: Option<Vec<u64>>,
+    /// The bad ones; the offset of each is its number among the records.
+    pub bad: Vec<BadRow>,
+    /// Records in all.
+    pub records: u64,
+}
+
 /// Rows that have been offered to a stream; [`PushStream::settled`] returns the outcome.
 #[derive(Debug)]
 pub struct Pushing {
     pushed: Pushed,
     bad: Vec<BadRow>,
+    /// The offset of the first record.
+    first: u64,
     waits: Waits,
 }
 
@@ -83,6 +99,21 @@ enum Waits {
     Log(Offered),
     /// Not at all.
     Done(Verdict),
+}
+
+impl Pushing {
+    /// The bad rows, each with the number of its record as its offset.
+    pub fn bad(&self) -> Vec<BadRow> {
+        let numbered =
+            |bad: &BadRow| BadRow { offset: bad.offset.saturating_sub(self.first), ..bad.clone() };
+        self.bad.iter().map(numbered).collect()
+    }
+}
+
+impl Pushed {
+    /// What people are told where [`in_1970`](Self::in_1970) is set.
+    pub const NOTICE_1970: &'static str =
+        "all event times lie in 1970; numbers are read in the unit of the column";
 }
 
 impl PushStream {
@@ -146,12 +177,23 @@ impl PushStream {
     /// # Errors
     /// As [`append`](Self::append).
     pub async fn offer(&self, rows: &RecordBatch, stamp: Option<Stamp>) -> Result<Pushing> {
+        let records = rows.num_rows() as u64;
+        self.offer_read(Read { rows, numbers: None, bad: vec![], records }, stamp).await
+    }
+
+    /// Queues rows that were decoded, together with the records that could not be, which are bad rows.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub async fn offer_read(&self, read: Read<'_>, stamp: Option<Stamp>) -> Result<Pushing> {
         if stamp.as_ref().is_some_and(|stamp| self.has(stamp)) {
             let pushed = Pushed { rows: 0, bad: 0, repeated: true, in_1970: false };
             let waits = Waits::Done(Verdict::Repeated);
-            return Ok(Pushing { pushed, bad: vec![], waits });
+            return Ok(Pushing { pushed, bad: vec![], first: 0, waits });
         }
-        let TakenIn { rows, bad, times, .. } = self.take_in(self.whole(rows)?)?;
+        let rows = self.whole(read.rows)?;
+        let first = self.offered.fetch_add(read.records, Ordering::Relaxed);
+        let TakenIn { rows, bad, times, .. } = self.take_in(first, read, rows)?;
         let pushed = self.pushed(&rows, &bad, times);
         let waits = match &self.wal {
             Some(wal) if rows.num_rows() > 0 || stamp.is_some() => {
@@ -164,7 +206,7 @@ impl PushStream {
                 Waits::Done(self.append_to_memory(rows, stamp.as_ref())?)
             }
         };
-        Ok(Pushing { pushed, bad, waits })
+        Ok(Pushing { pushed, bad, first, waits })
     }
 
     /// Returns the outcome of offered rows, once they are as durable as the stream is.
@@ -172,7 +214,7 @@ impl PushStream {
     /// # Errors
     /// When they could not be written; when their stamp does not follow the one before.
     pub async fn settled(&self, pushing: Pushing) -> Result<Pushed> {
-        let Pushing { pushed, bad, waits } = pushing;
+        let Pushing { pushed, bad, waits, .. } = pushing;
         let repeated = match waits {
             Waits::Log(offered) => offered.answer().await? == Appended::Repeated,
             Waits::Done(verdict) => verdict == Verdict::Repeated,
@@ -267,7 +309,10 @@ impl PushStream {
 
     /// Appends rows that have all columns, for callers that cannot await.
     pub fn append_whole(&self, rows: RecordBatch) -> Result<Pushed> {
-        let TakenIn { rows, bad, times, .. } = self.take_in(rows)?;
+        let records = rows.num_rows() as u64;
+        let first = self.offered.fetch_add(records, Ordering::Relaxed);
+        let read = Read { rows: &rows, numbers: None, bad: vec![], records };
+        let TakenIn { rows, bad, times, .. } = self.take_in(first, read, rows.clone())?;
         let pushed = self.pushed(&rows, &bad, times);
         match &self.wal {
             Some(wal) if rows.num_rows() > 0 => wal.append_blocking(rows)?,
@@ -297,15 +342,23 @@ impl PushStream {
         Pushed { rows, bad, repeated: false, in_1970 }
     }
 
-    /// Checks rows; returns the good and the bad ones.
-    fn take_in(&self, rows: RecordBatch) -> Result<TakenIn> {
-        let count = rows.num_rows() as u64;
-        let first = self.offered.fetch_add(count, Ordering::Relaxed);
+    /// Checks the `rows` of what was read, which now have all columns; returns the good and the bad ones, with the
+    /// records that are bad already. `first`: the offset of the first record.
+    fn take_in(&self, first: u64, read: Read<'_>, rows: RecordBatch) -> Result<TakenIn> {
+        let Read { numbers, bad, records, .. } = read;
+        let row_offsets: Arc<dyn RowOffsets> = match numbers {
+            None => Arc::new(Consecutive(first)),
+            Some(numbers) => {
+                let offsets: Vec<u64> = numbers.into_iter().map(|number| first + number).collect();
+                Arc::new(offsets)
+            }
+        };
+        let bad = bad.into_iter().map(|bad| BadRow { offset: first + bad.offset, ..bad }).collect();
         let batch = SourceBatch {
             rows,
-            offsets: OffsetRange::try_new(first, first + count)?,
-            row_offsets: Arc::new(Consecutive(first)),
-            bad: vec![],
+            offsets: OffsetRange::try_new(first, first + records)?,
+            row_offsets,
+            bad,
             skipped: 0,
             watermark: None,
             idle: None,

@@ -166,8 +166,7 @@ fn said(metadata: &Bytes) -> Result<BatchMetadata> {
 
 fn answer(sequence: u64, pushed: Pushed) -> Result<PutResult> {
     let Pushed { rows, bad, repeated, in_1970 } = pushed;
-    let notice = in_1970
-        .then_some("all event times lie in 1970; numbers are read in the unit of the column");
+    let notice = in_1970.then_some(Pushed::NOTICE_1970);
     let json = serde_json::to_vec(&Acknowledgement { sequence, rows, bad, repeated, notice })
         .map_err(|e| {
             Error::internal("an acknowledgement cannot be written as JSON").with_source(e)
