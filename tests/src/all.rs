@@ -18,6 +18,7 @@ mod flight_ingest;
 mod guard;
 mod house;
 mod idle;
+mod kafka;
 mod kept_insert;
 mod live;
 mod memory;
@@ -67,6 +68,7 @@ fn main() {
     trials.extend(guard::trials());
     trials.extend(flight_guard::trials());
     trials.extend(kept_insert::trials());
+    trials.extend(kafka::trials());
     trials.extend(s3::trials());
     trials.extend(terminal::trials());
     trials.extend(flight::trials());

@@ -1,5 +1,5 @@
-//! External data as [`Source`](windrow_core::Source)s: files and object stores ([`mod@file`]), and generated events
-//! ([`generator`]). A [`replay`] is the engine's own source; only its options are here. Formats, locations and options
+//! External data as [`Source`](windrow_core::Source)s: files and object stores ([`mod@file`]), topics of Kafka, and
+//! generated events ([`generator`]). A [`replay`] is the engine's own source; only its options are here. Formats, locations and options
 //! may be changed here. What does not belong here: plans and DataFusion, watermarks, and what happens to a row once it
 //! is returned.
 //!
@@ -11,11 +11,12 @@ mod env;
 pub mod file;
 mod formats;
 pub mod generator;
+mod kafka;
 pub mod options;
 mod registry;
 pub mod replay;
 
 pub use env::{ConnectorEnv, Declared};
 pub use file::Files;
-pub use options::{OptionDoc, StreamOptions};
+pub use options::{OptionDoc, StreamOptions, is_secret};
 pub use registry::{known_connectors, open_source, options_of};
