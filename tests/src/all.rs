@@ -19,6 +19,7 @@ mod guard;
 mod house;
 mod http_rows;
 mod idle;
+mod kafka;
 mod kept_insert;
 mod live;
 mod memory;
@@ -69,6 +70,7 @@ fn main() {
     trials.extend(guard::trials());
     trials.extend(flight_guard::trials());
     trials.extend(kept_insert::trials());
+    trials.extend(kafka::trials());
     trials.extend(s3::trials());
     trials.extend(terminal::trials());
     trials.extend(flight::trials());

@@ -31,4 +31,6 @@ pub struct Declared {
     pub event_time: Option<String>,
     /// Columns of type TIMESTAMP without a precision: the unit of a bare number in them is undefined.
     pub unsaid: Vec<String>,
+    /// Columns that are declared `METADATA FROM 'name'`, with the name.
+    pub metadata: Vec<(String, String)>,
 }

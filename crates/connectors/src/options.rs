@@ -35,6 +35,15 @@ impl OptionDoc {
     }
 }
 
+/// Whether the value of an option must not be shown: passwords, keys and tokens, of whatever connector.
+pub fn is_secret(key: &str) -> bool {
+    const SECRET: &[&str] =
+        &["password", "secret", "token", "key.pem", "key_pem", "oauthbearer.config"];
+    const SHOWN: &[&str] = &[".url", ".location", ".claim.name", "token_provider"];
+    let key = key.to_ascii_lowercase();
+    SECRET.iter().any(|word| key.contains(word)) && !SHOWN.iter().any(|end| key.ends_with(end))
+}
+
 /// The options of one stream: every key is known, none occurs twice.
 #[derive(Debug, Clone)]
 pub struct StreamOptions<'a> {
@@ -249,6 +258,28 @@ mod tests {
         assert_eq!(options.get("aws_region"), Some("eu"));
         assert_eq!(options.number::<i64>("fields.a.min").unwrap(), Some(1));
         assert!(StreamOptions::try_new("file", &entries(&[("fields.min", "1")]), KNOWN).is_err());
+    }
+
+    #[test]
+    fn secrets_are_known_by_their_names() {
+        for key in [
+            "sasl.password",
+            "SECRET_ACCESS_KEY",
+            "session_token",
+            "ssl.key.pem",
+            "aws_secret_access_key",
+        ] {
+            assert!(is_secret(key), "{key}");
+        }
+        for key in [
+            "path",
+            "sasl.username",
+            "ssl.key.location",
+            "access_key_id",
+            "sasl.oauthbearer.token.endpoint.url",
+        ] {
+            assert!(!is_secret(key), "{key}");
+        }
     }
 
     #[test]

@@ -32,7 +32,8 @@ pub use limits::Limits;
 pub use offset::{OffsetRange, PartitionId, RowOffsets};
 pub use owner::Owner;
 pub use source::{
-    BadRow, Behind, CmpOp, Partition, Predicate, Reader, ScanRequest, Source, SourceBatch, Split,
+    BadRow, Behind, CmpOp, Partition, Predicate, Reader, ScanRequest, Source, SourceBatch,
+    SourceHealth, Split,
 };
 pub use sql_type::{sql_type, with_sql_types};
 pub use time::{EventTimeColumn, StreamSchema, Watermark};

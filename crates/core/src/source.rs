@@ -47,6 +47,15 @@ pub trait Source: Debug + Send + Sync {
     /// When the location cannot be listed.
     async fn discover(&self) -> Result<Vec<Partition>>;
 
+    /// Returns the partitions that exist now, for a reading that ends: what is missing would be missing in the answer, so
+    /// a source that [`discover`](Source::discover) lets wait for an external system does not wait here.
+    ///
+    /// # Errors
+    /// When the location cannot be listed, or an external system does not respond.
+    async fn discover_now(&self) -> Result<Vec<Partition>> {
+        self.discover().await
+    }
+
     /// How long to wait before calling [`discover`](Source::discover) again; `None` when the partitions are fixed.
     fn rediscover_after(&self) -> Option<std::time::Duration> {
         None
@@ -72,11 +81,27 @@ pub trait Source: Debug + Send + Sync {
         Ok(None)
     }
 
+    /// Returns the state of the connection to an external system; `None`: there is none to lose.
+    fn health(&self) -> Option<SourceHealth> {
+        None
+    }
+
     /// Opens a reader of a split.
     ///
     /// # Errors
     /// When the split cannot be opened.
     async fn open(&self, split: &Split, scan: &ScanRequest) -> Result<Box<dyn Reader>>;
+}
+
+/// The state of the connection to an external system.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourceHealth {
+    /// Whether it responds; `None`: nothing is being read.
+    pub connected: Option<bool>,
+    /// Rows that it has and that were not read yet, where it says so.
+    pub lag_rows: Option<u64>,
+    /// The last error, which need not have lasted.
+    pub last_error: Option<String>,
 }
 
 /// A part of a source in which rows are ordered (a file, a generator, a log).

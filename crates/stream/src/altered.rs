@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use windrow_core::{Partition, Reader, Result, ScanRequest, Source, Split};
+use windrow_core::{Partition, Reader, Result, ScanRequest, Source, SourceHealth, Split};
 
 /// A transformation of the rows of a source.
 #[async_trait]
@@ -61,6 +61,14 @@ impl<A: Alteration> Source for Altered<A> {
 
     async fn discover(&self) -> Result<Vec<Partition>> {
         self.source.discover().await
+    }
+
+    async fn discover_now(&self) -> Result<Vec<Partition>> {
+        self.source.discover_now().await
+    }
+
+    fn health(&self) -> Option<SourceHealth> {
+        self.source.health()
     }
 
     fn rediscover_after(&self) -> Option<Duration> {

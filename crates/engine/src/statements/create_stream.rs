@@ -123,6 +123,9 @@ impl CreateStream {
         options: &EngineOptions,
     ) -> Result<StreamColumns> {
         let create = &self.create;
+        if options.connector.is_none() || options.is_replay() {
+            no_metadata(create)?;
+        }
         if options.is_replay() {
             no_push_options(options)?;
             no_retention(options)?;
@@ -191,6 +194,7 @@ impl CreateStream {
             schema: physical.clone(),
             event_time: watermark.filter(delivered),
             unsaid: unsaid.map(|column| ident_name(&column.name)).collect(),
+            metadata: metadata(&create.columns).collect(),
         };
         let placed = |e: Error| at_option(e, &create.options);
         let opened = open_source(connector, &options.rest, declared, &env).await;
@@ -320,6 +324,21 @@ impl NewStream<'_> {
             None => push,
         }))
     }
+}
+
+/// The columns that are metadata, with its names.
+fn metadata(columns: &[ColumnDef]) -> impl Iterator<Item = (String, String)> + '_ {
+    columns.iter().filter_map(|c| Some((ident_name(&c.name), parse::metadata(c)?)))
+}
+
+/// Checks that rows that come without messages are not declared to have their metadata.
+///
+/// # Errors
+/// When they are.
+fn no_metadata(create: &parse::CreateStream) -> Result<()> {
+    let Some((column, name)) = metadata(&create.columns).next() else { return Ok(()) };
+    Err(Error::sql(format!("column \"{column}\" is metadata '{name}', and the stream has no messages"))
+        .with_hint("Metadata is of connectors: WITH (connector = 'kafka', …). Leave it out, or declare a plain column."))
 }
 
 /// Returns the environment of connectors: the parts of the engine that they use.

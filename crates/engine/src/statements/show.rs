@@ -7,9 +7,10 @@ use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::common::TableReference;
 use sqlparser::ast::ObjectName;
+use windrow_connectors::is_secret;
 use windrow_core::{Error, Result, sql_type};
 use windrow_sql::diagnostics::from_datafusion;
-use windrow_sql::parse::ShowKind;
+use windrow_sql::parse::{ShowKind, masked};
 
 use super::create_stream::file_table;
 use super::file_relations::file_named;
@@ -108,7 +109,7 @@ impl Statement for ShowCreate {
         let name = plain_name(&self.0)?;
         let catalog = cx.catalog();
         let text = match catalog.text(&name) {
-            Some(text) => text,
+            Some(text) => masked(&text, is_secret),
             None if catalog.exists(&name) => {
                 return Err(Error::sql(format!(
                     "the definition of table \"{name}\" is not stored"

@@ -187,12 +187,11 @@ pub(super) fn no_options(options: &EngineOptions, name: &str) -> Result<()> {
     let Some((key, _)) = options.rest.first() else { return Ok(()) };
     if KSQL_OPTIONS.contains(&key.to_lowercase().as_str()) {
         return Err(Error::config(format!(
-            "option \"{key}\" of stream \"{name}\" is ksqlDB's: there is no connector for Kafka"
+            "option \"{key}\" of stream \"{name}\" is ksqlDB's, and the stream has no connector"
         ))
-        .with_hint(format!(
-            "Connectors are: {}. Without one, rows come by INSERT or over Flight (docs/flight.md).",
-            known_connectors().join(", ")
-        )));
+        .with_hint(
+            "Write WITH (connector = 'kafka', bootstrap.servers = 'host:port', topic = 't', format = 'json').",
+        ));
     }
     let message = format!("unknown option \"{key}\" of stream \"{name}\", which has no connector");
     let takes =

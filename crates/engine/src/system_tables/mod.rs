@@ -19,9 +19,11 @@ use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::error::Result as EngineResult;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use windrow_connectors::is_secret;
 use windrow_core::{Result, Watermark};
 use windrow_query::idle::QueryOutlook;
 use windrow_sql::diagnostics::from_datafusion;
+use windrow_sql::parse::masked;
 use windrow_stream::Stream;
 use windrow_stream::intake::display_micros;
 use windrow_stream::stream::table::outside;
@@ -218,6 +220,8 @@ fn streams(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
     let bounded = |s: &Listed<_>| s.object.as_ref().map(|_| catalog.is_bounded(&s.name));
     let log = |s: &Listed<Arc<Stream>>| Some(Arc::clone(&s.object.as_ref()?.kept()?.log));
     let dropped = all.iter().map(|s| Some(log(s)?.state().first));
+    let health: Vec<_> = all.iter().map(|s| s.object.as_ref()?.external()?.health()).collect();
+    let connected: BooleanArray = health.iter().map(|h| h.as_ref()?.connected).collect();
     table(vec![
         ("name", text(all.iter().map(|s| &s.name)), false),
         ("connector", maybe_text(all.iter().map(|s| Some(&s.object.as_ref()?.connector))), true),
@@ -233,7 +237,10 @@ fn streams(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
         ("rows", maybe_count(all.iter().map(|s| Some(log(s)?.held_rows()))), true),
         ("dropped_rows", maybe_count(dropped), true),
         ("error", maybe_text(all.iter().map(|s| s.error.clone())), true),
-        ("definition", text(all.iter().map(|s| &s.text)), false),
+        ("connected", Arc::new(connected), true),
+        ("lag_rows", maybe_count(health.iter().map(|h| h.as_ref()?.lag_rows)), true),
+        ("last_error", maybe_text(health.iter().map(|h| h.as_ref()?.last_error.clone())), true),
+        ("definition", text(all.iter().map(|s| masked(&s.text, is_secret))), false),
     ])
 }
 

@@ -9,6 +9,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan};
 use windrow_core::{Error, Place, Result};
 
 use super::cursor::{Cursor, is_word, place_of, spanning};
+use super::dialect::METADATA;
 use super::errors::from_parser;
 use super::interval::interval;
 use super::statement::{CreateStream, CreateView, OptionItem, Statement, WatermarkClause};
@@ -267,18 +268,46 @@ pub fn is_proctime(expr: &Expr) -> bool {
     has_none && function.name.to_string().eq_ignore_ascii_case("proctime")
 }
 
+/// The name of what a column is of a message besides its value: `c TYPE METADATA [FROM 'name']`.
+pub fn metadata(column: &ColumnDef) -> Option<String> {
+    let mut options = column.options.iter();
+    options.find_map(|option| match &option.option {
+        ColumnOption::DialectSpecific(tokens) => match tokens.as_slice() {
+            [word] if is_word(word, METADATA) => Some(folded(&column.name)),
+            [word, _, Token::SingleQuotedString(name)] if is_word(word, METADATA) => {
+                Some(name.clone())
+            }
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
 fn supported(column: &ColumnDef, option: &ColumnOption) -> Result<()> {
     match option {
         ColumnOption::Null
         | ColumnOption::NotNull
         | ColumnOption::Comment(_)
         | ColumnOption::Generated { generation_expr: Some(_), .. } => Ok(()),
+        ColumnOption::DialectSpecific(_) if metadata(column).is_some() => {
+            let is_generated =
+                |o: &ColumnOptionDef| matches!(o.option, ColumnOption::Generated { .. });
+            if column.options.iter().any(is_generated) {
+                return Err(Error::sql(format!(
+                    "column \"{}\" is both metadata and generated",
+                    folded(&column.name)
+                ))
+                .with_place(place_of(column.name.span))
+                .with_hint("Make two columns of it."));
+            }
+            Ok(())
+        }
         other => Err(Error::sql(format!(
             "column \"{}\" of a stream cannot have {other}",
             folded(&column.name)
         ))
         .with_place(place_of(column.name.span))
-        .with_hint("A column may be NOT NULL or GENERATED ALWAYS AS (…).")),
+        .with_hint("A column may be NOT NULL, GENERATED ALWAYS AS (…) or METADATA FROM '…'.")),
     }
 }
 

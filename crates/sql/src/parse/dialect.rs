@@ -10,8 +10,8 @@
 use std::any::TypeId;
 
 use sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    ObjectName,
+    ColumnOption, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, ObjectName,
 };
 use sqlparser::dialect::{Dialect, GenericDialect, Precedence};
 use sqlparser::keywords::Keyword;
@@ -25,6 +25,9 @@ use super::relation::{named_table, select_star};
 /// The name of the marker function for `TABLE t PARTITION BY k, …` between parsing and rewriting. `$` cannot begin an
 /// identifier, so a statement cannot name it without quotes.
 pub(super) const PARTITIONED: &str = "$partitioned";
+
+/// The word that makes a column one of what a message carries besides its value.
+pub(super) const METADATA: &str = "METADATA";
 
 /// The only instance; it has no state.
 pub(super) const DIALECT: WindrowDialect = WindrowDialect;
@@ -82,6 +85,26 @@ impl Dialect for WindrowDialect {
             }
             _ => None,
         }
+    }
+
+    /// `METADATA [FROM 'name'] [VIRTUAL]`.
+    fn parse_column_option(
+        &self,
+        parser: &mut Parser<'_>,
+    ) -> Result<Option<Result<Option<ColumnOption>, ParserError>>, ParserError> {
+        let is = |parser: &Parser<'_>, word: &str| matches!(&parser.peek_token_ref().token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word));
+        if !is(parser, METADATA) {
+            return Ok(None);
+        }
+        let mut tokens = vec![parser.next_token().token];
+        if parser.parse_keyword(Keyword::FROM) {
+            tokens.push(Token::make_keyword("FROM"));
+            tokens.push(Token::SingleQuotedString(parser.parse_literal_string()?));
+        }
+        if is(parser, "VIRTUAL") {
+            parser.advance_token();
+        }
+        Ok(Some(Ok(Some(ColumnOption::DialectSpecific(tokens)))))
     }
 
     fn get_next_precedence(&self, parser: &Parser<'_>) -> Option<Result<u8, ParserError>> {

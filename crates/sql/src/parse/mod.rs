@@ -34,6 +34,7 @@ mod placeholder;
 mod refused;
 mod relation;
 pub(crate) mod row_pattern;
+mod secrets;
 mod spans;
 mod spelling;
 mod statement;
@@ -41,12 +42,13 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
-pub use ddl::is_proctime;
+pub use ddl::{is_proctime, metadata};
 pub use interval::Interval;
 pub use length::characters_max;
 pub use lex::is_complete;
 pub use located::located;
 pub use relation::{FILL, GROUPED, PARTITION_BY, ZONE, ZONE_OF_COLUMN};
+pub use secrets::masked;
 pub use spans::{Piece, Span, spans};
 pub use statement::{
     ContinuousQuery, CopyFrom, CopyOut, CreateStream, CreateView, Drop, DropKind, Explain,

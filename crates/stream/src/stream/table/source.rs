@@ -46,7 +46,7 @@ impl Contents for SourceContents {
     async fn scan(&self, call: ScanCall<'_>) -> Result<Arc<dyn ExecutionPlan>> {
         let wanted = Wanted::of(call.projection, &self.schema());
         let projected = wanted.schema(&self.schema())?;
-        let partitions = self.source.discover().await.map_err(outside)?;
+        let partitions = self.source.discover_now().await.map_err(outside)?;
         let named = |p: Partition| {
             let name: Arc<str> = p.name.into();
             p.splits.into_iter().map(move |split| (Arc::clone(&name), split))

@@ -1,0 +1,425 @@
+//! Reading one partition of a topic.
+//!
+//! An offset is Kafka's own. Kafka leaves some out (compaction, markers of transactions): they are in the range of a
+//! batch and no rows of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, UInt64Array};
+use arrow::compute::take;
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use async_trait::async_trait;
+use rdkafka::Message;
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::types::RDKafkaErrorCode;
+use tokio::sync::Notify;
+use windrow_core::{
+    BadRow, Clock, Error, ErrorKind, OffsetRange, Reader, Result, ScanRequest, SourceBatch,
+};
+
+use super::client::{Clients, Member, Queue, TopicPartition};
+use super::columns::{Columns, MetadataColumn};
+use crate::formats::decode::{OnBadRow, Origin, bad_row, readable};
+use crate::formats::messages::{MessageDecoder, MessageSettings, Messages};
+
+/// Bytes of values in a batch, about.
+const BATCH_BYTES: usize = 4 << 20;
+/// How long a reader sleeps at most; the client wakes it before.
+const NAP: Duration = Duration::from_secs(1);
+/// How long a bounded reading waits for a broker that does not answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How the partitions of a stream are read.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) columns: Columns,
+    pub(super) messages: MessageSettings,
+    pub(super) clients: Clients,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) io: tokio::runtime::Handle,
+}
+
+/// The connection of a reader.
+struct Connection {
+    /// `None`: it is dropped.
+    queue: Option<Queue>,
+    member: Arc<Member>,
+    partition: TopicPartition,
+    wake: Arc<Notify>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(queue) = self.queue.take() {
+            self.member.release(self.partition.clone(), queue);
+        }
+    }
+}
+
+/// What a reader begins with.
+pub(super) struct Begin {
+    pub(super) partition: TopicPartition,
+    /// `None`: there is nothing to read.
+    pub(super) queue: Option<(Arc<Member>, Queue, Arc<Notify>)>,
+    /// The offset of the first message that is wanted, if it is known.
+    pub(super) from: Option<u64>,
+    /// The offset before which a bounded reading ends.
+    pub(super) until: Option<u64>,
+}
+
+/// A reader of one partition.
+pub(super) struct KafkaReader {
+    reading: Arc<Reading>,
+    name: String,
+    partition: TopicPartition,
+    connection: Option<Connection>,
+    projection: Vec<usize>,
+    wanted: SchemaRef,
+    rows_max: usize,
+    decoder: MessageDecoder,
+    gathered: Gathered,
+    /// Offset up to which batches were returned; unknown before the first message.
+    covered: Option<u64>,
+    until: Option<u64>,
+    /// The first offset of the partition that is read, for a restart.
+    place: Option<Arc<str>>,
+    /// An error that came after messages that are returned first.
+    failed: Option<Error>,
+}
+
+/// Messages that were taken from the queue and not returned yet.
+struct Gathered {
+    messages: Messages,
+    metadata: Vec<MetadataColumn>,
+    bad: Vec<BadRow>,
+    /// The first and the last offset.
+    span: Option<(u64, u64)>,
+}
+
+/// What the queue has next.
+enum Next {
+    Message,
+    /// Nothing for now.
+    Nothing,
+    /// The reading is at its end.
+    End,
+}
+
+impl KafkaReader {
+    /// Returns a reader of the columns of a request.
+    ///
+    /// # Errors
+    /// When a column does not exist.
+    pub(super) fn new(
+        reading: Arc<Reading>,
+        begin: Begin,
+        scan: &ScanRequest,
+        place: Option<Arc<str>>,
+    ) -> Result<Self> {
+        let Begin { partition, queue, from, until } = begin;
+        let projection = scan.projection.clone();
+        let wanted = Arc::new(reading.columns.schema.project(&projection)?);
+        let rows_max = scan.batch_rows_max.max(1);
+        let of_value = reading.columns.of_value(&projection);
+        let decoder = MessageDecoder::new(&reading.messages, of_value, rows_max)?;
+        let nulls = reading.messages.on_bad == OnBadRow::Null;
+        let metadata = reading.columns.builders(&projection, nulls);
+        let connection = queue.map(|(member, queue, wake)| Connection {
+            queue: Some(queue),
+            member,
+            partition: partition.clone(),
+            wake,
+        });
+        Ok(Self {
+            name: format!("{}-{}", partition.0, partition.1),
+            gathered: Gathered { messages: Messages::default(), metadata, bad: vec![], span: None },
+            reading,
+            partition,
+            connection,
+            projection,
+            wanted,
+            rows_max,
+            decoder,
+            covered: from,
+            until,
+            place,
+            failed: None,
+        })
+    }
+
+    /// Takes messages from the queue without waiting.
+    fn gather(&mut self) -> Result<Next> {
+        let Some(connection) = &self.connection else { return Ok(Next::End) };
+        let Some(queue) = &connection.queue else { return Ok(Next::End) };
+        let Gathered { messages, metadata, bad, span } = &mut self.gathered;
+        let mut next = Next::Nothing;
+        while messages.len() + bad.len() < self.rows_max && messages.bytes() < BATCH_BYTES {
+            let message = match queue.poll(Duration::ZERO) {
+                None => break,
+                Some(Ok(message)) => message,
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    if self.until.is_some() {
+                        next = Next::End;
+                        break;
+                    }
+                    continue;
+                }
+                Some(Err(error)) => {
+                    match self.until {
+                        _ if is_gone(&error) || is_unreadable(&error) => {
+                            self.failed = Some(lost(&self.name, &error));
+                        }
+                        Some(_) if !is_passing(&error) => {
+                            self.failed = Some(self.reading.clients.failed(&error));
+                        }
+                        _ => drop(self.reading.clients.failed(&error)),
+                    }
+                    if self.failed.is_some() {
+                        break;
+                    }
+                    continue;
+                }
+            };
+            let offset = u64::try_from(message.offset()).unwrap_or(0);
+            if self.until.is_some_and(|until| offset >= until) {
+                next = Next::End;
+                break;
+            }
+            // A batch of the broker may begin before what was asked for.
+            if self.covered.is_some_and(|covered| offset < covered) {
+                continue;
+            }
+            *span = Some((span.map_or(offset, |(first, _)| first), offset));
+            let mut wrong = None;
+            for column in metadata.iter_mut() {
+                wrong = wrong.or(column.push(&message));
+            }
+            match wrong {
+                Some(reason) => {
+                    bad.push(BadRow { offset, reason, raw: raw(&message) });
+                    // Its metadata has no row.
+                    messages.push_refused(offset);
+                }
+                None => self.decoder.push(messages, offset, message.payload()),
+            }
+            next = Next::Message;
+            if self.until.is_some_and(|until| offset + 1 >= until) {
+                next = Next::End;
+                break;
+            }
+        }
+        Ok(next)
+    }
+
+    /// Returns what was gathered as a batch; `None`: nothing was.
+    fn batch(&mut self) -> Result<Option<SourceBatch>> {
+        let Some((first, last)) = self.gathered.span.take() else { return Ok(None) };
+        let origin = Origin { kind: "partition", name: &self.name, unit: "offset" };
+        if self.reading.messages.on_bad == OnBadRow::Fail
+            && let Some(bad) = self.gathered.bad.first()
+        {
+            return Err(bad_row(bad, origin));
+        }
+        let decoded = self.decoder.decode(&self.gathered.messages, origin)?;
+        let all = self.gathered.messages.offsets();
+        let mut metadata = vec![];
+        for column in &mut self.gathered.metadata {
+            metadata.extend(column.finish()?);
+        }
+        if decoded.offsets.len() < all.len() {
+            metadata = of_rows(&metadata, all, &decoded.offsets)?;
+        }
+        let columns = self.reading.columns.join(&self.projection, decoded.rows.columns(), metadata);
+        let options = RecordBatchOptions::new().with_row_count(Some(decoded.offsets.len()));
+        let rows = RecordBatch::try_new_with_options(Arc::clone(&self.wanted), columns, &options)?;
+        let mut bad = decoded.bad;
+        bad.append(&mut self.gathered.bad);
+        bad.sort_by_key(|bad| bad.offset);
+        self.gathered.messages.clear();
+        let start = self.covered.unwrap_or(first);
+        self.covered = Some(last + 1);
+        if self.place.as_deref() == Some(super::EARLIEST) {
+            self.place = Some(start.to_string().into());
+        }
+        Ok(Some(SourceBatch {
+            rows,
+            offsets: OffsetRange::try_new(start, last + 1)?,
+            row_offsets: Arc::new(decoded.offsets),
+            bad,
+            skipped: decoded.skipped,
+            watermark: None,
+            idle: None,
+            behind: vec![],
+            place: self.place.clone(),
+        }))
+    }
+
+    /// Asks the broker what it has of the partition.
+    fn extent(&self) -> impl Future<Output = Option<(u64, u64)>> + use<> {
+        let (reading, partition) = (Arc::clone(&self.reading), self.partition.clone());
+        let io = reading.io.clone();
+        async move {
+            let asked = io.spawn_blocking(move || reading.clients.extent(&partition)).await;
+            asked.ok()?.ok()
+        }
+    }
+
+    /// Ends with the error that came after the messages that were returned.
+    async fn fail(&mut self) -> Option<Error> {
+        let is_gone = self.failed.as_ref()?.kind() == ErrorKind::Data;
+        let from = self.covered.filter(|_| is_gone);
+        let asked = match from {
+            Some(_) => self.extent().await,
+            None => None,
+        };
+        let missing = from.zip(asked).and_then(|(from, extent)| missing(&self.name, from, extent));
+        let failed = self.failed.take();
+        missing.or(failed)
+    }
+}
+
+#[async_trait]
+impl Reader for KafkaReader {
+    async fn next(&mut self) -> Result<Option<SourceBatch>> {
+        let mut waited = Duration::ZERO;
+        loop {
+            if let Some(error) = self.fail().await {
+                return Err(error);
+            }
+            let next = self.gather()?;
+            if let Next::End = next {
+                self.connection = None;
+            }
+            if let Some(batch) = self.batch()? {
+                return Ok(Some(batch));
+            }
+            let Some(connection) = &self.connection else { return Ok(None) };
+            if self.failed.is_some() || matches!(next, Next::Message) {
+                continue;
+            }
+            if self.until.is_some() && waited >= PATIENCE {
+                let timeout = KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut);
+                return Err(self.reading.clients.failed(&timeout));
+            }
+            tokio::select! {
+                () = connection.wake.notified() => {}
+                () = self.reading.clock.sleep(NAP) => waited += NAP,
+            }
+        }
+    }
+}
+
+/// Returns the metadata of the rows that are left. Both lists of offsets ascend.
+fn of_rows(metadata: &[ArrayRef], all: &[u64], left: &[u64]) -> Result<Vec<ArrayRef>> {
+    let mut at = 0;
+    let rows: UInt64Array = left
+        .iter()
+        .map(|offset| {
+            at += all.get(at..).unwrap_or_default().partition_point(|other| other < offset);
+            Some(at as u64)
+        })
+        .collect();
+    metadata.iter().map(|column| Ok(take(column, &rows, None)?)).collect()
+}
+
+/// The message of a bad row as it is shown.
+fn raw(message: &BorrowedMessage<'_>) -> String {
+    readable(message.payload().unwrap_or_default())
+}
+
+/// Whether the partition has not got the offset that was asked for.
+fn is_gone(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    let gone = [Code::AutoOffsetReset, Code::OffsetOutOfRange, Code::LogTruncation];
+    error.rdkafka_error_code().is_some_and(|code| gone.contains(&code))
+}
+
+/// Whether an error is over when the brokers are back.
+fn is_passing(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    let lasting = [
+        Code::UnknownTopicOrPartition,
+        Code::UnknownTopic,
+        Code::UnknownPartition,
+        Code::TopicAuthorizationFailed,
+        Code::GroupAuthorizationFailed,
+        Code::ClusterAuthorizationFailed,
+        Code::Authentication,
+        Code::SaslAuthenticationFailed,
+    ];
+    error.rdkafka_error_code().is_none_or(|code| !lasting.contains(&code))
+}
+
+/// Whether the client cannot read messages. It steps over them.
+fn is_unreadable(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    let unreadable = [
+        Code::NotImplemented,
+        Code::UnsupportedCompressionType,
+        Code::BadCompression,
+        Code::BadMessage,
+        Code::InvalidMessage,
+    ];
+    error.rdkafka_error_code().is_some_and(|code| unreadable.contains(&code))
+}
+
+/// Returns the error of messages that cannot be had.
+fn lost(name: &str, error: &KafkaError) -> Error {
+    let why = error.rdkafka_error_code().map(|code| code.to_string()).unwrap_or_default();
+    if is_unreadable(error) {
+        return Error::data(format!(
+            "partition \"{name}\" has messages that cannot be read: {why}"
+        ))
+        .with_hint("Compressed with zstd they cannot be: use gzip, snappy or lz4 for the topic.");
+    }
+    Error::data(format!("partition \"{name}\" does not have the next message any more: {why}"))
+        .with_hint(LOST_HINT)
+}
+
+const LOST_HINT: &str = "Messages were removed before they were read: keep them longer (retention.ms of the topic), drop what reads them \
+     and create it again.";
+
+/// Returns the error of a partition that does not have offset `from`, if it is one.
+pub(super) fn missing(name: &str, from: u64, (low, high): (u64, u64)) -> Option<Error> {
+    let what = if from < low {
+        format!(
+            "partition \"{name}\" has lost offsets {from} to {}: its first is {low} now",
+            low - 1
+        )
+    } else if from > high {
+        format!(
+            "partition \"{name}\" ends at offset {high}, and was read up to {from} before: its topic was created again"
+        )
+    } else {
+        return None;
+    };
+    Some(Error::data(what).with_hint(LOST_HINT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::Int64Type;
+
+    #[test]
+    fn metadata_is_of_the_rows_that_are_left() {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3, 4]));
+        let left = of_rows(&[column], &[10, 12, 20, 21], &[12, 21]).unwrap();
+        assert_eq!(left[0].as_primitive::<Int64Type>().values(), &[2, 4]);
+    }
+
+    #[test]
+    fn what_is_gone_is_said() {
+        assert!(missing("t-0", 5, (5, 5)).is_none() && missing("t-0", 5, (0, 9)).is_none());
+        let error = missing("t-0", 5, (8, 9)).unwrap();
+        assert_eq!(
+            error.message(),
+            "partition \"t-0\" has lost offsets 5 to 7: its first is 8 now"
+        );
+        assert!(missing("t-0", 5, (0, 4)).unwrap().message().contains("created again"));
+    }
+}
