@@ -5,6 +5,7 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on says so and fails")]
 
+mod alerts;
 mod bad_input;
 mod binary;
 mod crash;
@@ -16,6 +17,7 @@ mod flight;
 mod flight_guard;
 mod flight_ingest;
 mod guard;
+mod hooks;
 mod house;
 mod idle;
 mod kept_insert;
@@ -29,6 +31,7 @@ mod readers;
 mod resume;
 mod rotation;
 mod s3;
+mod sinks;
 mod slt;
 mod sql_files;
 mod talk;
@@ -67,6 +70,8 @@ fn main() {
     trials.extend(guard::trials());
     trials.extend(flight_guard::trials());
     trials.extend(kept_insert::trials());
+    trials.extend(sinks::trials());
+    trials.extend(alerts::trials());
     trials.extend(s3::trials());
     trials.extend(terminal::trials());
     trials.extend(flight::trials());

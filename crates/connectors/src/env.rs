@@ -1,4 +1,5 @@
-//! The environment of a connector when a source is opened: what the engine provides, and what `CREATE STREAM` declares.
+//! The environment of a connector when a source or sink is opened: what the engine provides, and what `CREATE STREAM` or
+//! `CREATE SINK` declares.
 
 use std::sync::Arc;
 
@@ -31,4 +32,15 @@ pub struct Declared {
     pub event_time: Option<String>,
     /// Columns of type TIMESTAMP without a precision: the unit of a bare number in them is undefined.
     pub unsaid: Vec<String>,
+}
+
+/// The sink that is to be opened.
+#[derive(Debug, Clone)]
+pub struct SinkSpec {
+    /// Its name.
+    pub name: String,
+    /// Distinguishes it from others that have its name at another time.
+    pub id: String,
+    /// The columns of its rows.
+    pub schema: SchemaRef,
 }

@@ -323,7 +323,7 @@ impl NewStream<'_> {
 }
 
 /// Returns the environment of connectors: the parts of the engine that they use.
-fn connector_env(cx: &StatementContext) -> ConnectorEnv {
+pub(super) fn connector_env(cx: &StatementContext) -> ConnectorEnv {
     let parts = &cx.instance.parts;
     ConnectorEnv {
         limits: parts.limits.clone(),

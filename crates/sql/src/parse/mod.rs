@@ -34,6 +34,7 @@ mod placeholder;
 mod refused;
 mod relation;
 pub(crate) mod row_pattern;
+mod sink;
 mod spans;
 mod spelling;
 mod statement;
@@ -49,9 +50,9 @@ pub use located::located;
 pub use relation::{FILL, GROUPED, PARTITION_BY, ZONE, ZONE_OF_COLUMN};
 pub use spans::{Piece, Span, spans};
 pub use statement::{
-    ContinuousQuery, CopyFrom, CopyOut, CreateStream, CreateView, Drop, DropKind, Explain,
-    Explained, Insert, OptionItem, OutFormat, Parsed, Set, ShowKind, Statement, StatementText,
-    Verify, WatermarkClause,
+    ContinuousQuery, CopyFrom, CopyOut, CreateSink, CreateStream, CreateView, Drop, DropKind,
+    Explain, Explained, Insert, OptionItem, OutFormat, Parsed, Set, ShowKind, SinkRows, Statement,
+    StatementText, Verify, WatermarkClause,
 };
 pub use tail::{Emit, Tail};
 
