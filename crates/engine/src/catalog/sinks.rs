@@ -94,7 +94,7 @@ pub(crate) struct SinkState {
     pub(crate) retries: u64,
     /// The last error, even if it is over.
     pub(crate) last_error: Option<String>,
-    /// Whether it is paused, and that is stored.
+    /// Whether it is stored that it is paused.
     pub(crate) is_paused: bool,
 }
 
@@ -142,7 +142,7 @@ impl SinkObject {
             committed,
             retries: 0,
             last_error: None,
-            is_paused: false,
+            is_paused: paused,
         };
         Arc::new(Self {
             name: name.to_owned(),
@@ -208,9 +208,15 @@ impl SinkObject {
             control.paused = paused;
             control.resumed += u64::from(!paused);
         });
+        self.set(|state| {
+            if matches!(state.phase, Phase::Stopped(_)) {
+                state.phase = Phase::Running;
+            }
+        });
         loop {
             let state = self.state();
             let is_over = matches!(state.phase, Phase::Gone | Phase::Finished | Phase::Stopped(_));
+            // Whoever pauses a sink whose last request is under way waits for its end.
             // The sender lives in self.
             if state.is_paused == paused || is_over || changed.changed().await.is_err() {
                 return Ok(());

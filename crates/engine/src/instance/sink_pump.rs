@@ -125,17 +125,12 @@ impl SinkPump {
     /// Waits until the sink is resumed. That it is paused is stored first.
     async fn pause(&mut self) {
         let mut told = self.object.control();
-        for paused in [true, false] {
-            if let Err(error) = self.store().await {
-                self.note(&error);
-                return self.clock.sleep(BACK_OFF.0).await;
-            }
-            self.object.set(|state| state.is_paused = paused);
-            if paused {
-                // The sender lives in the object, which this holds.
-                drop(told.wait_for(|c| !c.paused || c.ends || c.dropped).await);
-            }
+        if let Err(error) = self.store().await {
+            self.note(&error);
+            return self.clock.sleep(BACK_OFF.0).await;
         }
+        // The sender lives in the object, which this holds.
+        drop(told.wait_for(|c| !c.paused || c.ends || c.dropped).await);
     }
 
     async fn end(mut self, phase: Phase) {
@@ -168,6 +163,9 @@ impl SinkPump {
 
     /// Stops at an error until a person resumes the sink. Rows that were not committed are read again then.
     async fn stop(&mut self, error: Error) {
+        let mut told = self.object.control();
+        // Before others see that it has stopped, and resume it.
+        let resumed = told.borrow_and_update().resumed;
         let name = self.object.name.clone();
         tracing::error!(sink = name, %error, "a sink has stopped");
         if let Err(error) = self.sink.close().await {
@@ -185,8 +183,6 @@ impl SinkPump {
             state.last_error = Some(error.message().to_owned());
             state.phase = Phase::Stopped(Arc::new(shown));
         });
-        let mut told = self.object.control();
-        let resumed = told.borrow_and_update().resumed;
         // The sender lives in the object, which this holds.
         drop(told.wait_for(|c| c.resumed > resumed || c.ends || c.dropped).await);
         self.object.set(|state| state.phase = Phase::Running);
@@ -216,6 +212,10 @@ impl SinkPump {
             }
             if control.paused {
                 return Ok(Pause::Paused);
+            }
+            if self.object.state().is_paused {
+                // It is resumed.
+                self.store().await?;
             }
             let log = Arc::clone(&self.object.rows.log);
             let mut changed = log.watch();
@@ -390,8 +390,8 @@ impl SinkPump {
     /// Stores the record.
     async fn store(&mut self) -> Result<()> {
         self.is_unstored = true;
+        let paused = self.control.borrow().paused;
         if let Some((store, definition)) = self.place.clone() {
-            let paused = self.control.borrow().paused;
             let record = SinkRecord { paused, ..self.record };
             let write = move || store.write_sink(&definition, record);
             let written = tokio::task::spawn_blocking(write).await;
@@ -399,8 +399,9 @@ impl SinkPump {
         }
         self.is_unstored = false;
         let committed = self.record.committed;
-        if self.object.state().committed != committed {
-            self.object.set(|state| state.committed = committed);
+        let before = self.object.state();
+        if (before.committed, before.is_paused) != (committed, paused) {
+            self.object.set(|state| (state.committed, state.is_paused) = (committed, paused));
         }
         Ok(())
     }

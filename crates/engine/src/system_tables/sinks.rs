@@ -34,7 +34,11 @@ pub(super) fn sinks(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
         ("state", text(sinks().map(|s| s.map_or("broken", |s| s.status()))), false),
         ("committed", maybe_count(states().map(|s| s.map(|s| s.committed))), true),
         ("lag_rows", maybe_count(sinks().map(|s| s.map(|s| s.lag()))), true),
-        ("rows", maybe_count(states().map(|s| s.map(|s| s.committed - s.first))), true),
+        (
+            "rows",
+            maybe_count(states().map(|s| s.map(|s| s.committed.saturating_sub(s.first)))),
+            true,
+        ),
         ("retries", count(states().map(|s| s.map_or(0, |s| s.retries))), false),
         ("last_error", maybe_text(errors), true),
         ("guarantee", maybe_text(sinks().map(|s| s.map(|s| s.guarantee.as_str()))), true),

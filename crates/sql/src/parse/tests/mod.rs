@@ -2,6 +2,7 @@
 
 mod operators;
 mod refused;
+mod sinks;
 mod spelling;
 
 use windrow_core::{Budget, Error, ErrorKind, Place};
@@ -411,13 +412,6 @@ fn wrong_statements_point_at_the_mistake() {
         ("CREATE STREAM s WITH (a = '1', 'A' = '2')", "option \"A\" stands twice", "'A' = '2'", ""),
         ("CREATE STREAM s WITH (a = b)", "the value of \"a\"", "b", "single quotes"),
         ("CREATE STREAM s", "expected columns or WITH", "", "WATERMARK"),
-        ("CREATE SINK k WITH (a = '1')", "expected FROM, AS or WITH", "", "CREATE SINK k FROM"),
-        ("CREATE SINK k FROM", "the name of a materialized view", "", ""),
-        ("CREATE SINK k FROM v WITH (a = '1') x", "expected the end", "x", ""),
-        ("CREATE SINK k AS SELECT 1 FROM v WITH (a = '1', a = '2')", "stands twice", "a = '2'", ""),
-        ("CREATE SINK k AS SELECT FROM WHERE WITH (a = '1')", "expected", "", ""),
-        ("CREATE SUBSCRIPTION k", "not part of this version", "SUBSCRIPTION", ""),
-        ("PAUSE v", "not part of this version", "PAUSE", "PAUSE SINK"),
         ("SHOW STREAMS x", "expected the end", "x", ""),
         ("SELECT 'abc", "unterminated", "'", ""),
     ];
