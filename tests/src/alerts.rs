@@ -77,9 +77,15 @@ const SILENT: [&str; 2] = [
 ];
 
 fn slow() -> Vec<String> {
-    let mut rows: Vec<(&str, f64, u32)> =
-        (0..20).map(|minute| ("api", if minute % 2 == 0 { 99.0 } else { 101.0 }, minute * 60)).collect();
-    rows.extend([("api", 200.0, 1_200), ("api", 210.0, 1_260), ("api", 100.0, 1_320), ("api", 100.0, 1_500)]);
+    let mut rows: Vec<(&str, f64, u32)> = (0..20)
+        .map(|minute| ("api", if minute % 2 == 0 { 99.0 } else { 101.0 }, minute * 60))
+        .collect();
+    rows.extend([
+        ("api", 200.0, 1_200),
+        ("api", 210.0, 1_260),
+        ("api", 100.0, 1_320),
+        ("api", 100.0, 1_500),
+    ]);
     rows.chunks(5).map(|rows| insert("requests", rows)).collect()
 }
 
@@ -104,12 +110,15 @@ fn alert(name: &str, sinks: &[&str], rows: &[String], expected: &[&str]) -> Resu
             talk.ask(&format!("WAIT FOR {sink}"))?;
         }
         let bodies: Vec<String> = hooks.posts().into_iter().map(|post| post.body).collect();
-        let said = |message: &&str| bodies.iter().any(|body| body.contains(&format!("\"text\": \"{message}")));
+        let said = |message: &&str| {
+            bodies.iter().any(|body| body.contains(&format!("\"text\": \"{message}")))
+        };
         if bodies.len() != expected.len() || !expected.iter().all(|message| said(message)) {
             return Err(format!("expected {expected:?}, got {bodies:#?}").into());
         }
         let firing = bodies.iter().filter(|body| body.contains("\"state\": \"firing\"")).count();
-        let resolved = bodies.iter().filter(|body| body.contains("\"state\": \"resolved\"")).count();
+        let resolved =
+            bodies.iter().filter(|body| body.contains("\"state\": \"resolved\"")).count();
         if firing + resolved != bodies.len() || resolved == 0 {
             return Err(format!("{firing} firing, {resolved} resolved: {bodies:#?}").into());
         }
