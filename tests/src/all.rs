@@ -5,6 +5,7 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on says so and fails")]
 
+mod alerts;
 mod bad_input;
 mod binary;
 mod crash;
@@ -16,6 +17,7 @@ mod flight;
 mod flight_guard;
 mod flight_ingest;
 mod guard;
+mod hooks;
 mod house;
 mod http_rows;
 mod idle;
@@ -31,6 +33,7 @@ mod readers;
 mod resume;
 mod rotation;
 mod s3;
+mod sinks;
 mod slt;
 mod sql_files;
 mod talk;
@@ -71,6 +74,8 @@ fn main() {
     trials.extend(flight_guard::trials());
     trials.extend(kept_insert::trials());
     trials.extend(kafka::trials());
+    trials.extend(sinks::trials());
+    trials.extend(alerts::trials());
     trials.extend(s3::trials());
     trials.extend(terminal::trials());
     trials.extend(flight::trials());

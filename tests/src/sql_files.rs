@@ -1,10 +1,12 @@
-//! Every file of `sql/` runs to its end, and each of its queries returns rows.
+//! Every file of `sql/` runs to its end, and each of its queries returns rows. Those that need a server have a test of their own
+//! (`alerts`).
 
 use std::path::Path;
 
 use libtest_mimic::{Failed, Trial};
 use windrow_core::Limits;
 
+use crate::alerts::needs_server;
 use crate::slt::files;
 use crate::talk::{Answer, Talk};
 use crate::watch::trial;
@@ -12,6 +14,7 @@ use crate::watch::trial;
 pub(crate) fn trials() -> Vec<Trial> {
     files(Path::new("sql"), "sql")
         .into_iter()
+        .filter(|file| !needs_server(file))
         .map(|file| trial(file.display().to_string(), move || run(&file)))
         .collect()
 }

@@ -1,4 +1,5 @@
-//! The environment of a connector when a source is opened: what the engine provides, and what `CREATE STREAM` declares.
+//! The environment of a connector when a source or sink is opened: what the engine provides, and what `CREATE STREAM` or
+//! `CREATE SINK` declares.
 
 use std::sync::Arc;
 
@@ -33,4 +34,15 @@ pub struct Declared {
     pub unsaid: Vec<String>,
     /// Columns that are declared `METADATA FROM 'name'`, with the name.
     pub metadata: Vec<(String, String)>,
+}
+
+/// The sink that is to be opened.
+#[derive(Debug, Clone)]
+pub struct SinkSpec {
+    /// Its name.
+    pub name: String,
+    /// Distinguishes it from others that have its name at another time.
+    pub id: String,
+    /// The columns of its rows.
+    pub schema: SchemaRef,
 }

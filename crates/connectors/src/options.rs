@@ -104,6 +104,20 @@ impl<'a> StreamOptions<'a> {
         })
     }
 
+    /// Returns the value of an option that a sink requires.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub fn required_by_sink(&self, name: &str) -> Result<&'a str> {
+        self.get(name).ok_or_else(|| {
+            Error::config(format!(
+                "a sink with connector \"{}\" needs the option \"{name}\"",
+                self.connector
+            ))
+            .with_hint(format!("Add {name} = '…' to WITH."))
+        })
+    }
+
     /// Parses a switch: `true`/`false`, `on`/`off`, `yes`/`no`, `1`/`0`.
     ///
     /// # Errors

@@ -3,9 +3,9 @@
 //! by one crate alone stays in that crate.
 //!
 //! Every other crate depends on it for event time ([`time`]), the intervals into which rows are grouped ([`window`],
-//! [`calendar`]), the position of a row in its partition ([`offset`]), how rows enter ([`source`]), the time of day ([`clock`]),
-//! limits ([`limits`]), the memory of one statement ([`budget`]), the size of a batch in bytes ([`size`]), the owner of
-//! a part of a data directory ([`owner`]), and errors ([`error`]).
+//! [`calendar`]), the position of a row in its partition ([`offset`]), how rows enter ([`source`]) and leave ([`sink`]),
+//! the time of day ([`clock`]), limits ([`limits`]), the memory of one statement ([`budget`]), the size of a batch in
+//! bytes ([`size`]), the owner of a part of a data directory ([`owner`]), and errors ([`error`]).
 //!
 //! This crate depends on Arrow and on the database of time zones (chrono-tz), and on nothing else of weight: no
 //! DataFusion, no tokio, no input or output.
@@ -18,6 +18,7 @@ pub mod error;
 pub mod limits;
 pub mod offset;
 pub mod owner;
+pub mod sink;
 pub mod size;
 pub mod source;
 pub mod sql_type;
@@ -31,6 +32,7 @@ pub use error::{Error, ErrorKind, Place, Result};
 pub use limits::Limits;
 pub use offset::{OffsetRange, PartitionId, RowOffsets};
 pub use owner::Owner;
+pub use sink::{Guarantee, Sink};
 pub use source::{
     BadRow, Behind, CmpOp, Partition, Predicate, Reader, ScanRequest, Source, SourceBatch,
     SourceHealth, Split,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use windrow_connectors::{known_connectors, options_of};
+use windrow_connectors::{OptionDoc, known_connectors, known_sinks, options_of, sink_options_of};
 use windrow_sql::parse::{Piece, Span, spans};
 
 use super::keywords::KEYWORDS;
@@ -132,6 +132,25 @@ fn open_options(typed: &str, spans: &[Span]) -> bool {
     false
 }
 
+/// The connectors of streams or sinks, whichever the statement creates.
+struct Connectors {
+    known: &'static [&'static str],
+    options: fn(&str) -> &'static [OptionDoc],
+}
+
+impl Connectors {
+    /// Returns the connectors of the statement at the end of `typed`.
+    fn of(typed: &str, spans: &[Span]) -> Self {
+        let text = |span: &Span| typed.get(span.bytes.clone()).unwrap_or_default();
+        let from = spans.iter().rposition(|span| text(span) == ";").map_or(0, |at| at + 1);
+        let mut first = spans.iter().skip(from).take(4);
+        if first.any(|span| text(span).eq_ignore_ascii_case("SINK")) {
+            return Self { known: known_sinks(), options: sink_options_of };
+        }
+        Self { known: known_connectors(), options: options_of }
+    }
+}
+
 /// Returns the connector that the text names, or all if it names none.
 fn connectors(typed: &str, spans: &[Span]) -> Vec<String> {
     let said = spans.windows(3).rev().find_map(|window| {
@@ -140,16 +159,18 @@ fn connectors(typed: &str, spans: &[Span]) -> Vec<String> {
         let is_connector = text(key).trim_matches(['\'', '"']).eq_ignore_ascii_case("connector");
         (is_connector && text(equals) == "=").then(|| text(value).trim_matches('\'').to_owned())
     });
+    let all = Connectors::of(typed, spans);
     match said {
-        Some(connector) if !options_of(&connector).is_empty() => vec![connector],
-        _ => known_connectors().iter().map(|c| (*c).to_owned()).collect(),
+        Some(connector) if !(all.options)(&connector).is_empty() => vec![connector],
+        _ => all.known.iter().map(|c| (*c).to_owned()).collect(),
     }
 }
 
 fn option_names(typed: &str, spans: &[Span]) -> Vec<String> {
     let mut names = vec!["connector".to_owned()];
     for connector in connectors(typed, spans) {
-        let names_of = options_of(&connector).iter().map(|o| o.name).filter(|n| !n.contains('*'));
+        let all = (Connectors::of(typed, spans).options)(&connector);
+        let names_of = all.iter().map(|o| o.name).filter(|n| !n.contains('*'));
         names.extend(names_of.map(str::to_owned));
     }
     names.sort();
@@ -174,14 +195,16 @@ fn within_string(typed: &str, spans: &[Span]) -> (usize, Vec<String>) {
             (start + at, files)
         }
         "connector" => {
-            let all: Vec<String> = known_connectors().iter().map(|c| (*c).to_owned()).collect();
+            let known = Connectors::of(typed, before).known;
+            let all: Vec<String> = known.iter().map(|c| (*c).to_owned()).collect();
             (start, beginning(Some(begun), &all))
         }
         key => {
+            let options = Connectors::of(typed, before).options;
             let connectors = connectors(typed, before);
             let mut values: Vec<String> = connectors
                 .iter()
-                .flat_map(|c| options_of(c))
+                .flat_map(|c| options(c))
                 .filter(|option| option.name == key)
                 .flat_map(|option| option.values.split('|'))
                 .map(|value| value.trim().trim_matches('\'').to_owned())
@@ -292,6 +315,8 @@ mod tests {
         let all = found("CREATE STREAM s (a INT) WITH (connector = 'file', ");
         assert!(all.contains(&"path".to_owned()) && all.contains(&"format".to_owned()), "{all:?}");
         assert_eq!(found("CREATE STREAM s WITH (connector = 'file', format = 'pa"), ["parquet"]);
+        assert_eq!(found("CREATE OR REPLACE SINK k FROM v WITH (connector = 'web"), ["webhook"]);
+        assert_eq!(found("CREATE SINK k FROM v WITH (connector = 'file', roll_s"), ["roll_size"]);
         let nexmark = found("CREATE STREAM s WITH (connector = 'nexmark', ");
         assert!(!nexmark.contains(&"path".to_owned()), "{nexmark:?}");
     }

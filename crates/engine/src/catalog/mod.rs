@@ -9,6 +9,9 @@ pub(crate) mod guarded;
 mod materialized;
 pub(crate) mod overlaid;
 mod reads;
+mod sink_table;
+mod sink_text;
+pub(crate) mod sinks;
 pub(crate) mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +27,9 @@ use windrow_stream::repeated::repeated;
 
 pub(crate) use self::materialized::Materialized;
 pub(crate) use self::reads::streams_read;
+pub(crate) use self::sink_table::SinkTable;
+pub(crate) use self::sink_text::masked;
+use self::sinks::SinkObject;
 use self::tables::Tables;
 use crate::durable::definitions::{Definition, Kind, LostRows};
 
@@ -81,6 +87,8 @@ pub(crate) enum Object {
     View,
     /// A materialized view.
     Materialized(Arc<Materialized>),
+    /// A sink.
+    Sink(Arc<SinkObject>),
 }
 
 impl Object {
@@ -90,6 +98,7 @@ impl Object {
             Self::Stream(_) => "stream",
             Self::View => "view",
             Self::Materialized(_) => "materialized view",
+            Self::Sink(_) => "sink",
         }
     }
 }
@@ -257,7 +266,7 @@ impl Catalog {
                 !view.bounded && view.reads.iter().all(ends)
             }
             Some(Object::Stream(stream)) => stream.push().is_some(),
-            Some(Object::View) | None => false,
+            Some(Object::View | Object::Sink(_)) | None => false,
         }
     }
 
@@ -277,6 +286,30 @@ impl Catalog {
             }
             None => Err(self.missing("materialized view", name)),
         }
+    }
+
+    /// Returns the sink of this name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn sink(&self, name: &str) -> Result<Arc<SinkObject>> {
+        match self.get(name) {
+            Some(Object::Sink(sink)) => Ok(sink),
+            Some(other) => Err(Error::sql(format!("\"{name}\" is a {}, not a sink", other.kind()))),
+            None if self.exists(name) => {
+                Err(Error::sql(format!("\"{name}\" is a table, not a sink")))
+            }
+            None => Err(self.missing("sink", name)),
+        }
+    }
+
+    /// Returns all sinks, in order of name.
+    pub(crate) fn sinks(&self) -> Vec<Arc<SinkObject>> {
+        let sink = |object| match object {
+            Object::Sink(sink) => Some(sink),
+            Object::Stream(_) | Object::View | Object::Materialized(_) => None,
+        };
+        self.all().into_iter().filter_map(sink).collect()
     }
 
     /// Returns the names of the streams and views that an object reads.
@@ -312,7 +345,7 @@ impl Catalog {
                     push.log.fail(Arc::new(dropped("stream", name)));
                 }
             }
-            Some(Object::View) | None => {}
+            Some(Object::View | Object::Sink(_)) | None => {}
         }
         self.schema.deregister_table(name).map(|_| ()).map_err(from_datafusion)
     }
@@ -322,7 +355,7 @@ impl Catalog {
         match self.get(name) {
             Some(Object::Materialized(view)) => view.bounded,
             Some(Object::Stream(stream)) => stream.is_bounded(),
-            Some(Object::View) | None => true,
+            Some(Object::View | Object::Sink(_)) | None => true,
         }
     }
 
@@ -331,13 +364,13 @@ impl Catalog {
         match self.get(name) {
             Some(Object::Materialized(view)) => view.reads.iter().all(|n| self.is_replayable(n)),
             Some(Object::Stream(stream)) => stream.replayable,
-            Some(Object::View) | None => true,
+            Some(Object::View | Object::Sink(_)) | None => true,
         }
     }
 
     /// Registers an object of the data directory that could not be opened.
     pub(crate) fn mark_broken(&self, definition: &Definition, error: Error) {
-        let (kind, text) = (definition.kind, definition.sql.clone());
+        let (kind, text) = (definition.kind, masked(&definition.sql).into_owned());
         let broken = Broken { kind, text, error: Arc::new(error) };
         self.broken.lock().insert(definition.name.clone(), broken);
     }
@@ -392,7 +425,7 @@ impl Catalog {
     pub(crate) fn check_reads(&self, reads: &[String]) -> Result<()> {
         reads.iter().try_for_each(|name| match self.get(name) {
             Some(Object::Materialized(view)) => view.check(),
-            Some(Object::Stream(_) | Object::View) | None => Ok(()),
+            Some(Object::Stream(_) | Object::View | Object::Sink(_)) | None => Ok(()),
         })
     }
 }

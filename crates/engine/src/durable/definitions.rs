@@ -48,11 +48,13 @@ pub(crate) enum Kind {
     Table,
     /// A continuous INSERT.
     Insert,
+    /// A sink.
+    Sink,
 }
 
 impl Kind {
-    const ALL: [Self; 5] =
-        [Self::Stream, Self::View, Self::MaterializedView, Self::Table, Self::Insert];
+    const ALL: [Self; 6] =
+        [Self::Stream, Self::View, Self::MaterializedView, Self::Table, Self::Insert, Self::Sink];
 
     /// Returns its name in the file.
     pub(crate) fn as_str(self) -> &'static str {
@@ -62,6 +64,7 @@ impl Kind {
             Self::MaterializedView => "materialized_view",
             Self::Table => "table",
             Self::Insert => "insert",
+            Self::Sink => "sink",
         }
     }
 }
@@ -77,11 +80,14 @@ pub(crate) enum Part {
     Checkpoints,
     /// The rows of a reference table.
     Table,
+    /// The progress of a sink.
+    Sink,
 }
 
 impl Part {
     /// All kinds.
-    pub(crate) const ALL: [Self; 4] = [Self::Stream, Self::View, Self::Checkpoints, Self::Table];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Stream, Self::View, Self::Checkpoints, Self::Table, Self::Sink];
 
     /// Returns its name in the file, which is also the folder that it is in.
     pub(crate) fn as_str(self) -> &'static str {
@@ -90,6 +96,7 @@ impl Part {
             Self::View => "views",
             Self::Checkpoints => "checkpoints",
             Self::Table => "tables",
+            Self::Sink => "sinks",
         }
     }
 }

@@ -5,6 +5,7 @@
 //! DATA/
 //! ├─ catalog.json            definitions.rs  the objects, in order of creation
 //! ├─ failures.json           failures.rs     the views that have failed, and their errors
+//! ├─ sinks/<dir>.json        sink_records.rs how far sinks are
 //! └─ streams/<dir>/…, …      store.rs        log, archive and checkpoints of each object (streams.rs: logs of push streams)
 //! ```
 //! Invariants: damage is reported by name and never overwritten; a definition is durable before anything is written for its
@@ -16,5 +17,6 @@ mod engine_simulation;
 pub(crate) mod failures;
 #[cfg(test)]
 mod simulation;
+pub(crate) mod sink_records;
 pub(crate) mod store;
 mod streams;

@@ -7,6 +7,7 @@
 //! DIR/views/<dir>/          final rows of a materialized view, archived (a Delta table)
 //! DIR/tables/<dir>.arrow    rows of a reference table
 //! DIR/checkpoints/<dir>/    the state of a materialized view's query
+//! DIR/sinks/<dir>.json      the progress of a sink
 //! ```
 //! Invariants: a definition is durable before anything is written for its object, and removed before the directory of the object
 //! is; a directory without a definition is deleted at the next start. So an object never finds the rows of another one that had
@@ -37,6 +38,8 @@ use crate::durable::streams::HadRead;
 
 /// Minimum size of archived files where a memory limit makes them smaller.
 const FILE_BYTES_MIN: u64 = 1 << 20;
+/// The ending of the names of the files with the progress of sinks.
+const SINK_ENDING: &str = ".json";
 /// The log of a Delta table, which every archive has.
 pub(super) const DELTA_LOG: &str = "_delta_log";
 
@@ -249,7 +252,9 @@ impl Store {
     pub(crate) fn delete_files(&self, definition: &Definition) {
         let (stream, view) = (self.stream_dir(definition), self.view_dir(definition));
         let checkpoints = self.checkpoints_dir(definition);
-        for path in [checkpoints, stream, view, self.table_file(definition)] {
+        for path in
+            [checkpoints, stream, view, self.table_file(definition), self.sink_file(definition)]
+        {
             self.remove(&path);
         }
     }
@@ -340,6 +345,11 @@ impl Store {
         self.folder(Part::Table).join(format!("{}.arrow", definition.dir))
     }
 
+    /// Returns the file of the progress of a sink.
+    pub(super) fn sink_file(&self, definition: &Definition) -> PathBuf {
+        self.folder(Part::Sink).join(format!("{}{SINK_ENDING}", definition.dir))
+    }
+
     /// Opens the log of a view with its archived rows.
     ///
     /// # Errors
@@ -406,7 +416,11 @@ impl Store {
     fn sweep(&self) -> Result<()> {
         let known = self.definitions();
         for part in Part::ALL {
-            let suffix = if part == Part::Table { ".arrow" } else { "" };
+            let suffix = match part {
+                Part::Table => ".arrow",
+                Part::Sink => SINK_ENDING,
+                Part::Stream | Part::View | Part::Checkpoints => "",
+            };
             let folder = self.folder(part);
             let names = self.files().list(&folder).map_err(|e| io_error("list", &folder, e))?;
             for name in names {

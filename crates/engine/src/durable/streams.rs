@@ -134,7 +134,7 @@ impl Store {
         if self.had_read.get().is_none() {
             let mut all = vec![];
             for view in self.definitions.list() {
-                if !matches!(view.kind, Kind::MaterializedView | Kind::Insert) {
+                if !matches!(view.kind, Kind::MaterializedView | Kind::Insert | Kind::Sink) {
                     continue;
                 }
                 let owner = self.owner(&view, Part::Checkpoints);

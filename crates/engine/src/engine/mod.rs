@@ -17,7 +17,7 @@ use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::SessionContext;
 use futures::future::BoxFuture;
 use windrow_connectors::Files;
-use windrow_core::{Clock, Error, Limits, Result, budget};
+use windrow_core::{Clock, Error, ErrorKind, Limits, Result, budget};
 use windrow_query::parts::QueryParts;
 use windrow_query::status::QueryStatus;
 use windrow_sql::diagnostics::from_datafusion;
@@ -349,10 +349,12 @@ impl Engine {
         })
     }
 
-    /// Waits as [`drain`](Self::drain), and then until the views over push streams have consumed what those hold now.
+    /// Waits as [`drain`](Self::drain), then until the views over push streams have consumed what those hold now, and until
+    /// sinks have committed the rows of their views.
     ///
     /// # Errors
-    /// The first error of a view that has failed since the engine was opened.
+    /// The first error of a view that has failed since the engine was opened, or of a sink that has stopped or whose destination
+    /// fails for long.
     pub fn settle<'a>(&'a self) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             self.drain().await?;
@@ -371,24 +373,33 @@ impl Engine {
                     Object::Materialized(view) if !view.query.failed_before() => Some(view),
                     _ => None,
                 })
-                .try_for_each(|view| view.check())
+                .try_for_each(|view| view.check())?;
+            let instance = Arc::clone(&self.instance);
+            let work = self.instance.parts.cpu.spawn(async move {
+                instance.commit_sinks(|since| instance.fails_for_long(since)).await
+            });
+            work.await.map_err(|end| stopped("waiting for sinks", end))?
         })
     }
 
     /// Waits until views have consumed pushed rows, writes checkpoints, archives all final windows and stops. Without a data
-    /// directory it stops at once.
+    /// directory it stops once sinks have committed their rows.
     ///
     /// # Errors
-    /// When final windows cannot be archived. They are not lost: they are recomputed when the data directory is opened.
+    /// When final windows cannot be archived. They are not lost: they are recomputed when the data directory is opened. Without
+    /// one, when a sink cannot commit its rows.
     pub fn close<'a>(&'a self) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let mut closed = Ok(());
-            if self.instance.store.is_some() {
-                self.instance.start_pending();
-                let work = finish(Arc::clone(&self.instance));
-                let work = self.instance.parts.cpu.spawn(work);
-                closed = work.await.map_err(|end| stopped("closing the data directory", end))?;
-            }
+            let instance = Arc::clone(&self.instance);
+            let closed = if instance.store.is_some() {
+                instance.start_pending();
+                let work = self.instance.parts.cpu.spawn(finish(instance));
+                work.await.map_err(|end| stopped("closing the data directory", end))?
+            } else {
+                let work =
+                    self.instance.parts.cpu.spawn(async move { commit_now(&instance).await });
+                work.await.map_err(|end| stopped("closing sinks", end))?
+            };
             self.instance.stop();
             closed
         })
@@ -397,6 +408,18 @@ impl Engine {
     /// Stops all queries at once.
     pub fn shutdown(&self) {
         self.instance.stop();
+    }
+}
+
+/// Commits the rows of sinks, as far as their destinations take them now.
+async fn commit_now(instance: &Instance) -> Result<()> {
+    let wait = instance.parts.limits.archive_wait;
+    tokio::select! {
+        done = instance.commit_sinks(|_| true) => done,
+        () = instance.parts.clock.sleep(wait) => Err(Error::new(
+            ErrorKind::Unavailable,
+            format!("sinks have not committed all rows within {wait:?}"),
+        )),
     }
 }
 
@@ -410,6 +433,9 @@ async fn finish(instance: Arc<Instance>) -> Result<()> {
         () = settled => {}
         // A view that waits for its archive consumes nothing; archiving below returns the error.
         error = instance.failing_archive() => tracing::warn!(%error, "closing at once"),
+    }
+    if let Err(error) = commit_now(&instance).await {
+        tracing::warn!(%error, "the rows of a sink are committed after the next start");
     }
     let spillers = instance.spillers();
     let mut done = instance.spill_all().await;

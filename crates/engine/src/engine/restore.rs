@@ -108,6 +108,7 @@ fn drop_word(kind: Kind) -> &'static str {
         Kind::View => "VIEW",
         Kind::MaterializedView | Kind::Insert => "MATERIALIZED VIEW",
         Kind::Table => "TABLE",
+        Kind::Sink => "SINK",
     }
 }
 

@@ -9,6 +9,7 @@ use windrow_stream::log::StreamLog;
 use windrow_stream::retention::Retention;
 use windrow_stream::spill::Spiller;
 
+use crate::catalog::sinks::SinkObject;
 use crate::catalog::{Object, dropped, exists, read_by};
 use crate::durable::definitions::{Definition, Kind};
 use crate::execution::context::StatementContext;
@@ -113,12 +114,27 @@ pub(crate) async fn remove(cx: &StatementContext, name: &str) -> Result<()> {
     let kind = match cx.catalog().get(name) {
         Some(Object::Stream(_)) => "stream",
         Some(Object::View | Object::Materialized(_)) => "view",
+        Some(Object::Sink(sink)) => return remove_sink(cx, &sink).await,
         None => "table",
     };
     cx.instance.release(name).await;
     cx.catalog().remove(name)?;
     cx.instance.parts.fail_readers(name, &Arc::new(dropped(kind, name)));
     Ok(())
+}
+
+/// Ends a sink and removes it, with the view that exists for it alone.
+async fn remove_sink(cx: &StatementContext, sink: &SinkObject) -> Result<()> {
+    sink.tell(|control| control.dropped = true);
+    sink.gone().await;
+    cx.catalog().remove(&sink.name)?;
+    if !sink.owns_view {
+        return Ok(());
+    }
+    if let Some(Object::Materialized(view)) = cx.catalog().get(&sink.view) {
+        view.stop_checkpoints().await;
+    }
+    Box::pin(remove(cx, &sink.view)).await
 }
 
 /// Starts to drop the rows of a log that are older than `keep`. `name` is the object, `key` identifies the retention in the

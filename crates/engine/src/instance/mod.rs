@@ -2,7 +2,7 @@
 //! background work: views that start together, checkpoints, archiving, retention, continuous INSERTs.
 //!
 //! `parts` is shared by sessions and queries, `configuration` sets up DataFusion, `planners` limits planning, `pump`
-//! copies the rows of continuous INSERTs, `retention` drops old rows, `unused_memory` returns what the allocator retains,
+//! copies the rows of continuous INSERTs, `sink_pump` moves those of sinks, `retention` drops old rows, `unused_memory` returns what the allocator retains,
 //! `failures` reports views that fail. No session and no statement is known here.
 
 pub(crate) mod configuration;
@@ -12,6 +12,7 @@ mod parts;
 pub(crate) mod planners;
 pub(crate) mod pump;
 mod retention;
+pub(crate) mod sink_pump;
 pub(crate) mod unused_memory;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ use self::failures::FailureLog;
 pub(crate) use self::parts::Parts;
 use self::pump::Pump;
 use self::retention::pass_now;
+use self::sink_pump::SinkPump;
 use crate::catalog::{Catalog, Object};
 use crate::durable::store::Store;
 
@@ -158,6 +160,37 @@ impl Instance {
             done = done.and(pump.copy().await);
         }
         done
+    }
+
+    /// Starts to move the rows of a sink.
+    pub(crate) fn start_sink(&self, pump: SinkPump) {
+        self.parts.cpu.spawn(pump.run());
+    }
+
+    /// Commits the rows of all sinks that are not paused. `fails` says whether a destination that has failed since a time, in µs,
+    /// is waited for no longer.
+    ///
+    /// # Errors
+    /// The first error of a sink; the others are committed nevertheless.
+    pub(crate) async fn commit_sinks(&self, fails: impl Fn(i64) -> bool) -> Result<()> {
+        let mut done = Ok(());
+        for sink in self.catalog.sinks() {
+            if sink.status() == "paused" {
+                continue;
+            }
+            let committed = async {
+                let to = sink.rows.finish().await?;
+                sink.committed(to, &fails).await
+            };
+            done = done.and(committed.await);
+        }
+        done
+    }
+
+    /// Whether something that has failed since a time, in µs, is waited for no longer.
+    pub(crate) fn fails_for_long(&self, since: i64) -> bool {
+        let failed = self.parts.clock.now_micros().saturating_sub(since);
+        i64::try_from(self.parts.limits.archive_wait.as_micros()).is_ok_and(|most| failed >= most)
     }
 
     /// Adds a notice about the data directory.

@@ -64,6 +64,9 @@ fn needed(retention: &Retention, parts: &Parts, catalog: &Catalog) -> Needed {
             needed.offset = needed.offset.min(query.consumed(name));
         }
     }
+    for sink in catalog.sinks().iter().filter(|sink| sink.view == name) {
+        needed.offset = needed.offset.min(sink.state().committed);
+    }
     for object in catalog.all() {
         let Object::Materialized(view) = object else { continue };
         if !view.reads.iter().any(|read| read == name) || view.query.is_over() {

@@ -8,7 +8,7 @@ use windrow_core::Result;
 use windrow_sql::diagnostics::from_datafusion;
 
 use super::Session;
-use crate::catalog::Object;
+use crate::catalog::{Object, SinkTable};
 use crate::names::{CATALOG, SCHEMA};
 
 /// An object that can be read.
@@ -77,6 +77,10 @@ impl Session {
                     // It may have been dropped meanwhile.
                     let table = provider.table(&name).await.map_err(from_datafusion)?;
                     let Some(table) = table else { continue };
+                    if table.downcast_ref::<SinkTable>().is_some() {
+                        // Its rows are elsewhere.
+                        continue;
+                    }
                     objects.push(ObjectInfo {
                         catalog: CATALOG.to_owned(),
                         kind: self.kind(&schema, &name),
@@ -117,7 +121,7 @@ impl Session {
             Some(Object::Stream(_)) => ObjectKind::Stream,
             Some(Object::Materialized(_)) => ObjectKind::MaterializedView,
             Some(Object::View) => ObjectKind::View,
-            None => ObjectKind::Table,
+            Some(Object::Sink(_)) | None => ObjectKind::Table,
         }
     }
 }

@@ -342,7 +342,7 @@ fn no_metadata(create: &parse::CreateStream) -> Result<()> {
 }
 
 /// Returns the environment of connectors: the parts of the engine that they use.
-fn connector_env(cx: &StatementContext) -> ConnectorEnv {
+pub(super) fn connector_env(cx: &StatementContext) -> ConnectorEnv {
     let parts = &cx.instance.parts;
     ConnectorEnv {
         limits: parts.limits.clone(),

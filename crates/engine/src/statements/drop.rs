@@ -82,7 +82,11 @@ impl Drop {
             }
         }
         cx.instance.parts.bad_rows.forget(name);
-        remove(cx, name).await
+        match catalog.exists(name) {
+            true => remove(cx, name).await,
+            // A sink has taken its own view with it.
+            false => Ok(()),
+        }
     }
 
     /// Checks that an object is of the kind that is to be dropped.
@@ -91,6 +95,7 @@ impl Drop {
             (Some(Object::Stream(_)), DropKind::Stream | DropKind::Table)
             | (Some(Object::View | Object::Materialized(_)), DropKind::View)
             | (Some(Object::Materialized(_)), DropKind::MaterializedView)
+            | (Some(Object::Sink(_)), DropKind::Sink)
             | (None, DropKind::Table) => true,
             (Some(_) | None, _) => false,
         };

@@ -195,6 +195,12 @@ fn named(statement: &parse::Statement, files: &mut Vec<Ident>) -> bool {
             continuous(&view.query, files);
             true
         }
+        parse::Statement::CreateSink(sink) => {
+            if let parse::SinkRows::Query(query) = &sink.rows {
+                continuous(query, files);
+            }
+            true
+        }
         parse::Statement::Explain(explain) => match &explain.what {
             Explained::Statement(statement) => named(statement, files),
             Explained::WhyNot(_) => false,

@@ -11,6 +11,7 @@
 
 pub(crate) mod continuous_insert;
 mod copy;
+mod create_sink;
 mod create_stream;
 mod create_view;
 mod csv_header;
@@ -20,6 +21,7 @@ mod explain;
 mod file_relations;
 mod function_descriptions;
 pub(crate) mod insert;
+mod pause_sink;
 mod reference_tables;
 mod replay;
 mod select;
@@ -144,6 +146,12 @@ fn of_statement(statement: parse::Statement, text: String) -> Box<dyn Statement>
             Box::new(create_stream::CreateStream { create, text })
         }
         parse::Statement::CreateView(create) => Box::new(create_view::CreateView { create, text }),
+        parse::Statement::CreateSink(create) => {
+            Box::new(create_sink::CreateSink { create: *create, text })
+        }
+        parse::Statement::PauseSink { sink, resume } => {
+            Box::new(pause_sink::PauseSink { sink, resume })
+        }
         parse::Statement::Query(query) => Box::new(select::Select { query }),
         parse::Statement::Insert(insert) => Box::new(insert::Insert { insert: *insert, text }),
         parse::Statement::Subscribe { view, after } => {

@@ -70,8 +70,8 @@ impl Statement for Show {
                  FROM information_schema.schemata ORDER BY database, name"
             }
             ShowKind::Sinks => {
-                return Err(Error::sql("sinks are not part of this version")
-                    .with_hint("CREATE MATERIALIZED VIEW keeps results; COPY … TO writes them."));
+                "SELECT name, \"view\", connector, state, committed, lag_rows, guarantee, last_error \
+                 FROM windrow.sinks"
             }
         };
         let frame = cx.session.sql(sql).await.map_err(from_datafusion)?;
@@ -84,6 +84,8 @@ async fn show_tables(cx: &StatementContext) -> Result<Outcome> {
     let catalog = cx.catalog();
     let mut names = catalog.names();
     names.retain(|name| cx.access.has(Role::Read, name));
+    // The rows of sinks are where they write them.
+    names.retain(|name| !matches!(catalog.get(name), Some(Object::Sink(_))));
     let kind = |name: &String| catalog.get(name).map_or("table", |object| Object::kind(&object));
     let kinds: Vec<&str> = names.iter().map(kind).collect();
     let names: ArrayRef = Arc::new(StringArray::from_iter_values(&names));

@@ -1,4 +1,4 @@
-//! `WAIT FOR view [UNTIL TIMESTAMP '…'] [TIMEOUT …]`.
+//! `WAIT FOR view [UNTIL TIMESTAMP '…'] [TIMEOUT …]`, and the same for a sink.
 
 use std::time::Duration;
 
@@ -10,14 +10,15 @@ use super::timestamp::constant_micros;
 use super::{Statement, need};
 use crate::access::admission::Weight;
 use crate::access::{Access, Role};
-use crate::catalog::Catalog;
+use crate::catalog::sinks::SinkObject;
+use crate::catalog::{Catalog, Object};
 use crate::execution::context::StatementContext;
 use crate::execution::outcome::{Outcome, UnusedRows};
 use crate::names::plain_name;
 use crate::views::wait::{wait_consumed, wait_until};
 
 /// `WAIT FOR view [UNTIL TIMESTAMP '…'] [TIMEOUT …]`: waits until a view has consumed its inputs, or its watermark has passed a
-/// time.
+/// time. For a sink, until the rows that its view has then are committed.
 #[derive(Debug)]
 pub(crate) struct WaitFor {
     pub(super) view: ObjectName,
@@ -36,12 +37,21 @@ impl Statement for WaitFor {
     }
 
     async fn check(&self, cx: &StatementContext) -> Result<()> {
-        cx.catalog().materialized(&plain_name(&self.view)?).map(drop)
+        let (name, catalog) = (plain_name(&self.view)?, cx.catalog());
+        match catalog.get(&name) {
+            Some(Object::Sink(_)) => Ok(()),
+            _ => catalog.materialized(&name).map(drop),
+        }
     }
 
     async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
         let name = plain_name(&self.view)?;
-        let view = cx.catalog().materialized(&name)?;
+        let sink = match cx.catalog().get(&name) {
+            Some(Object::Sink(sink)) => Some(sink),
+            _ => None,
+        };
+        let view = sink.as_ref().map_or(&name, |sink| &sink.view);
+        let view = cx.catalog().materialized(view)?;
         // Even where it had come far enough: its rows are not valid any more.
         view.check()?;
         let wait = async {
@@ -52,7 +62,11 @@ impl Statement for WaitFor {
                 }
                 None if view.bounded => view.ended().await,
                 None => wait_consumed(cx.catalog(), &view).await,
-            }
+            }?;
+            let Some(sink) = &sink else { return Ok(()) };
+            let to = sink.rows.finish().await?;
+            let gives_up = self.timeout.is_none();
+            sink.committed(to, |since| gives_up && cx.instance.fails_for_long(since)).await
         };
         let wait = async {
             tokio::select! {
@@ -65,14 +79,25 @@ impl Statement for WaitFor {
             Some(timeout) => tokio::select! {
                 done = wait => done?,
                 () = cx.instance.parts.clock.sleep(timeout) => {
-                    let message = format!("waiting for view \"{name}\" timed out after {timeout:?}");
-                    return Err(Error::new(ErrorKind::Unavailable, message)
-                        .with_hint(format!("EXPLAIN WHY NOT {name} says what it waits for.")));
+                    return Err(timed_out(&name, sink.as_deref(), timeout));
                 }
             },
         }
         let rows = view.query.ledger.total();
         let unused = UnusedRows { late: rows.late, bad: rows.bad };
         Ok(Outcome::Done(format!("WAIT{}", unused.aside()).into()))
+    }
+}
+
+fn timed_out(name: &str, sink: Option<&SinkObject>, timeout: Duration) -> Error {
+    let kind = if sink.is_some() { "sink" } else { "view" };
+    let message = format!("waiting for {kind} \"{name}\" timed out after {timeout:?}");
+    let error = Error::new(ErrorKind::Unavailable, message);
+    match sink.and_then(|sink| sink.state().last_error) {
+        Some(why) => error.with_detail(format!("The last error of its destination: {why}.")),
+        None => {
+            let view = sink.map_or(name, |sink| &sink.view);
+            error.with_hint(format!("EXPLAIN WHY NOT {view} says what it waits for."))
+        }
     }
 }

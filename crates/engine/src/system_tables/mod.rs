@@ -1,6 +1,7 @@
 //! The system tables: the schema `windrow`, computed on every read.
 
 mod memory;
+mod sinks;
 mod windows;
 
 use std::sync::Arc;
@@ -42,6 +43,7 @@ type Make = fn(&Parts, &Catalog) -> Result<RecordBatch>;
 const TABLES: &[(&str, Make, &[&str])] = &[
     ("streams", streams, &["name"]),
     ("views", views, &["name"]),
+    ("sinks", sinks::sinks, &["name"]),
     ("queries", queries, &["name"]),
     ("watermarks", watermarks, &["query", "stream"]),
     ("ledger", ledger, &["query"]),
@@ -214,7 +216,7 @@ fn listed<T>(
 fn streams(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
     let all = listed(catalog, &[Kind::Stream], |object| match object {
         Object::Stream(stream) => Some(stream),
-        Object::View | Object::Materialized(_) => None,
+        Object::View | Object::Materialized(_) | Object::Sink(_) => None,
     });
     let all: Vec<_> = all.into_iter().map(|(listed, _)| listed).collect();
     let bounded = |s: &Listed<_>| s.object.as_ref().map(|_| catalog.is_bounded(&s.name));
@@ -250,7 +252,7 @@ fn views(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
     let all = listed(catalog, &kinds, |object| match object {
         Object::Materialized(view) => Some(Some(view)),
         Object::View => Some(None),
-        Object::Stream(_) => None,
+        Object::Stream(_) | Object::Sink(_) => None,
     });
     let kept = |v: &(Listed<View>, Kind)| v.0.object.clone().flatten();
     let materialized = |v: &(Listed<View>, Kind)| match &v.0.object {
@@ -399,7 +401,7 @@ fn files(_: &Parts, catalog: &Catalog) -> Result<RecordBatch> {
     let spiller = |object: &Object| match object {
         Object::Materialized(view) => view.spiller.clone(),
         Object::Stream(stream) => stream.kept().and_then(|push| push.spiller.clone()),
-        Object::View => None,
+        Object::View | Object::Sink(_) => None,
     };
     let mut all = Vec::new();
     for (name, object, _) in catalog.definitions() {

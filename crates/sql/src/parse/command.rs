@@ -10,7 +10,7 @@ use super::errors::{LEADING, from_parser};
 use super::interval::interval;
 use super::statement::{Drop, DropKind, Explain, Explained, Set, ShowKind, Statement, Verify};
 use super::tail::Tail;
-use super::{copy, engine, insert, parser, query};
+use super::{copy, engine, insert, parser, query, sink};
 use crate::diagnostics::nearest;
 
 /// Reads one statement.
@@ -39,7 +39,9 @@ pub(super) fn statement(tokens: &[TokenWithSpan], end: Place) -> Result<Statemen
         "DROP" => drop(cursor, tokens, end),
         "SET" => set(cursor, tokens, end),
         "ALTER" => alter(cursor, tokens, end),
-        "PAUSE" | "RESUME" | "DECLARE" | "FETCH" | "REFRESH" => Err(later(word, cursor.place())),
+        "PAUSE" => sink::pause(cursor, false),
+        "RESUME" => sink::pause(cursor, true),
+        "DECLARE" | "FETCH" | "REFRESH" => Err(later(word, cursor.place())),
         _ if LEADING.iter().any(|k| k.eq_ignore_ascii_case(word)) => passed(tokens, end),
         _ => {
             let error = Error::sql(format!("\"{word}\" does not begin a statement"));
@@ -80,17 +82,18 @@ fn create(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Resul
     } else if cursor.sees(&["TABLE"]) && ddl::is_stream(tokens) {
         cursor.advance();
         ddl::create_stream(cursor, head)
-    } else if cursor.eat(&["SINK"]) || cursor.eat(&["SUBSCRIPTION"]) {
-        let word = tokens.get(cursor.position() - 1).and_then(|t| unquoted(&t.token));
-        Err(later(&format!("CREATE {}", word.unwrap_or_default()), at))
+    } else if cursor.eat(&["SINK"]) {
+        sink::create_sink(cursor, head, end)
+    } else if cursor.eat(&["SUBSCRIPTION"]) {
+        Err(later("CREATE SUBSCRIPTION", at))
     } else {
         passed(tokens, end).map_err(|error| match unquoted(cursor.peek(0)) {
             Some(word) if error.place() == Some(at) && error.hints().is_empty() => {
-                let kinds = ["STREAM", "SOURCE", "TABLE", "VIEW", "MATERIALIZED", "EXTERNAL"];
+                let kinds = ["STREAM", "SOURCE", "TABLE", "VIEW", "MATERIALIZED", "SINK", "EXTERNAL"];
                 match nearest(word, kinds) {
                     Some(near) => error.with_hint(format!("Did you mean {near}?")),
                     None => error.with_hint(
-                        "CREATE makes a STREAM, MATERIALIZED VIEW, VIEW, TABLE or EXTERNAL TABLE.",
+                        "CREATE makes a STREAM, MATERIALIZED VIEW, VIEW, SINK, TABLE or EXTERNAL TABLE.",
                     ),
                 }
             }
@@ -107,6 +110,7 @@ fn alter(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result
         ("SOURCE", "SOURCE"),
         ("MATERIALIZED", "MATERIALIZED VIEW"),
         ("VIEW", "VIEW"),
+        ("SINK", "SINK"),
     ];
     let Some((_, kind)) = kinds.iter().find(|(first, _)| cursor.sees(&[first])) else {
         return passed(tokens, end);
@@ -226,8 +230,8 @@ fn verify(mut cursor: Cursor<'_>) -> Result<Statement> {
 fn show(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<Statement> {
     cursor.advance();
     if cursor.eat(&["CREATE"]) {
-        let kinds: [&[&str]; 5] =
-            [&["MATERIALIZED", "VIEW"], &["STREAM"], &["SOURCE"], &["TABLE"], &["VIEW"]];
+        let kinds: [&[&str]; 6] =
+            [&["MATERIALIZED", "VIEW"], &["STREAM"], &["SOURCE"], &["TABLE"], &["VIEW"], &["SINK"]];
         // A word for the kind may also be the name: SHOW CREATE stream.
         let kind = kinds.iter().find(|k| cursor.sees(k) && cursor.rest().len() > k.len());
         if let Some(kind) = kind {
@@ -306,7 +310,7 @@ fn drop(mut cursor: Cursor<'_>, tokens: &[TokenWithSpan], end: Place) -> Result<
         return passed(tokens, end).map_err(|error| match error.place() {
             // The parser's list of what it expects lacks our own statements.
             Some(place) if place == cursor.place() && error.message().starts_with("expected") => {
-                let what = "STREAM, VIEW, MATERIALIZED VIEW, TABLE or SCHEMA after DROP";
+                let what = "STREAM, VIEW, MATERIALIZED VIEW, SINK, TABLE or SCHEMA after DROP";
                 error.hints().iter().cloned().fold(cursor.expected(what), Error::with_hint)
             }
             _ => error,

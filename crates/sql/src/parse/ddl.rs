@@ -58,7 +58,7 @@ pub(super) fn is_stream(tokens: &[TokenWithSpan]) -> bool {
 }
 
 /// `IF NOT EXISTS`, if it is there.
-fn if_not_exists(cursor: &mut Cursor<'_>) -> Result<bool> {
+pub(super) fn if_not_exists(cursor: &mut Cursor<'_>) -> Result<bool> {
     let is_there = cursor.eat(&["IF", "NOT", "EXISTS"]);
     if !is_there && cursor.sees(&["IF", "NOT"]) {
         cursor.advance();

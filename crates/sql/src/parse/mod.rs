@@ -35,6 +35,7 @@ mod refused;
 mod relation;
 pub(crate) mod row_pattern;
 mod secrets;
+mod sink;
 mod spans;
 mod spelling;
 mod statement;
@@ -51,9 +52,9 @@ pub use relation::{FILL, GROUPED, PARTITION_BY, ZONE, ZONE_OF_COLUMN};
 pub use secrets::masked;
 pub use spans::{Piece, Span, spans};
 pub use statement::{
-    ContinuousQuery, CopyFrom, CopyOut, CreateStream, CreateView, Drop, DropKind, Explain,
-    Explained, Insert, OptionItem, OutFormat, Parsed, Set, ShowKind, Statement, StatementText,
-    Verify, WatermarkClause,
+    ContinuousQuery, CopyFrom, CopyOut, CreateSink, CreateStream, CreateView, Drop, DropKind,
+    Explain, Explained, Insert, OptionItem, OutFormat, Parsed, Set, ShowKind, SinkRows, Statement,
+    StatementText, Verify, WatermarkClause,
 };
 pub use tail::{Emit, Tail};
 

@@ -47,6 +47,15 @@ pub enum Statement {
     CreateStream(CreateStream),
     /// `CREATE [MATERIALIZED] VIEW`.
     CreateView(CreateView),
+    /// `CREATE SINK`.
+    CreateSink(Box<CreateSink>),
+    /// `PAUSE SINK name`, `RESUME SINK name`.
+    PauseSink {
+        /// The sink.
+        sink: ObjectName,
+        /// Whether it continues.
+        resume: bool,
+    },
     /// `SELECT`, `WITH`, `VALUES`, with or without a tail.
     Query(ContinuousQuery),
     /// `INSERT INTO`.
@@ -149,6 +158,30 @@ pub struct CreateView {
     pub options: Vec<OptionItem>,
     /// The query.
     pub query: ContinuousQuery,
+}
+
+/// `CREATE [OR REPLACE] SINK [IF NOT EXISTS] name FROM view WITH (…)`, or `… name AS query WITH (…)`.
+#[derive(Debug, Clone)]
+pub struct CreateSink {
+    /// Replaces a sink of that name.
+    pub or_replace: bool,
+    /// Does nothing where one exists.
+    pub if_not_exists: bool,
+    /// Its name.
+    pub name: ObjectName,
+    /// Which rows it takes.
+    pub rows: SinkRows,
+    /// `WITH (…)`, in order; no key twice.
+    pub options: Vec<OptionItem>,
+}
+
+/// The rows that a sink takes.
+#[derive(Debug, Clone)]
+pub enum SinkRows {
+    /// Those of a materialized view.
+    View(ObjectName),
+    /// The results of a query, which becomes a view of the sink's own.
+    Query(ContinuousQuery),
 }
 
 /// `COPY name [(columns)] FROM 'file' [(options)]`.

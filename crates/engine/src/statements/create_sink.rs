@@ -1,0 +1,336 @@
+//! `CREATE SINK`: the rows of a view go to a destination.
+//!
+//! ```text
+//! CREATE SINK k FROM v          ────────────────► sink ─► pump ─► destination
+//! CREATE SINK k AS SELECT …  ─► view k_rows ────►
+//! ```
+//! Invariants: a sink that is acknowledged has reached its destination once; a definition is durable before the first row is
+//! sent; in a data directory a sink only reads rows that keep their numbers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use windrow_connectors::{ConnectorEnv, SinkSpec, open_sink};
+use windrow_core::{Error, Result, Sink};
+use windrow_sql::parse::{self, ContinuousQuery, OptionItem, SinkRows};
+use windrow_sql::plan::distinct_columns;
+
+use super::create_stream::{at_option, connector_env};
+use super::{Statement, authorize_late_rows, need};
+use crate::access::admission::Weight;
+use crate::access::{Access, Role};
+use crate::catalog::sinks::{Phase, SinkObject};
+use crate::catalog::{Catalog, Materialized, Object, SinkTable, exists, masked, streams_read};
+use crate::durable::definitions::{Definition, Kind};
+use crate::durable::sink_records::SinkRecord;
+use crate::execution::context::StatementContext;
+use crate::execution::creation::{self, Creation};
+use crate::execution::outcome::Outcome;
+use crate::instance::sink_pump::SinkPump;
+use crate::names::plain_name;
+use crate::views::build::NewView;
+use crate::views::late_rows::late_stream;
+
+/// The options of the engine.
+const SINK_OPTIONS: &[&str] = &["connector", "on_error", "start"];
+
+/// `CREATE [OR REPLACE] SINK …`.
+#[derive(Debug)]
+pub(crate) struct CreateSink {
+    pub(super) create: parse::CreateSink,
+    pub(super) text: String,
+}
+
+/// The options of a sink.
+#[derive(Debug)]
+struct SinkOptions {
+    connector: String,
+    /// Whether it begins after the last row that its view has.
+    starts_late: bool,
+    /// The options of the connector.
+    rest: Vec<(String, String)>,
+}
+
+#[async_trait]
+impl Statement for CreateSink {
+    fn admission(&self) -> (&'static str, Option<Weight>) {
+        ("CREATE SINK", None)
+    }
+
+    fn authorize(&self, access: &Access, catalog: &Catalog) -> Result<()> {
+        need(access, Role::Admin, &self.create.name)?;
+        match &self.create.rows {
+            SinkRows::View(view) => need(access, Role::Read, view),
+            SinkRows::Query(query) => authorize_late_rows(access, catalog, query),
+        }
+    }
+
+    fn is_definition(&self) -> bool {
+        true
+    }
+
+    async fn execute(&self, cx: &StatementContext) -> Result<Outcome> {
+        let create = &self.create;
+        let name = plain_name(&create.name)?;
+        let creation = Creation::new(cx, &name);
+        if creation.is_done(create.or_replace, create.if_not_exists, "sink")? {
+            return Ok(Outcome::Done("CREATE SINK (exists already)".into()));
+        }
+        let options = SinkOptions::read(&create.options)?;
+        match &create.rows {
+            SinkRows::View(view) => {
+                let view = source(cx.catalog(), &plain_name(view)?)?;
+                let new = NewSink { cx, create, name: &name, options, text: &self.text };
+                new.check(&view)?;
+                let old = new.replaced(&view).await?;
+                creation.replace().await?;
+                let definition = creation.record(Kind::Sink, &self.text)?;
+                let started = new.start(&view, (definition.as_ref(), old), false).await;
+                creation.or_forget(started)?;
+            }
+            SinkRows::Query(query) => {
+                let new = NewSink { cx, create, name: &name, options, text: &self.text };
+                new.of_query(query).await?;
+            }
+        }
+        Ok(Outcome::Done("CREATE SINK".into()))
+    }
+}
+
+impl SinkOptions {
+    /// Parses the options.
+    ///
+    /// # Errors
+    /// When a value is malformed, or there is no connector.
+    fn read(options: &[OptionItem]) -> Result<Self> {
+        let (mut connector, mut starts_late, mut rest) = (None, false, vec![]);
+        for OptionItem { key, value, place } in options {
+            let wrong = |hint: &str| {
+                Error::config(format!("{key} = '{value}' is not known"))
+                    .with_place(*place)
+                    .with_hint(hint)
+            };
+            match key.as_str() {
+                "connector" => connector = Some(value.clone()),
+                "start" => {
+                    starts_late = match value.trim().to_ascii_lowercase().as_str() {
+                        "earliest" => false,
+                        "latest" => true,
+                        _ => return Err(wrong("A sink begins with 'earliest' or 'latest'.")),
+                    }
+                }
+                "on_error" => match value.trim().to_ascii_lowercase().as_str() {
+                    "stop" => {}
+                    "reject" => {
+                        return Err(wrong(
+                            "A row that the destination refuses stops the sink: on_error = 'stop'. Setting such rows aside \
+                             is not part of this version.",
+                        ));
+                    }
+                    _ => return Err(wrong("Known: 'stop'.")),
+                },
+                _ => rest.push((key.clone(), value.clone())),
+            }
+        }
+        let connector = connector.ok_or_else(|| {
+            Error::config("a sink needs a connector").with_hint(format!(
+                "Say where its rows go: WITH (connector = 'file', path = '…', format = 'parquet'). Connectors: {}.",
+                windrow_connectors::known_sinks().join(", ")
+            ))
+        })?;
+        Ok(Self { connector, starts_late, rest })
+    }
+}
+
+/// Returns the view that a sink reads.
+fn source(catalog: &Catalog, name: &str) -> Result<Arc<Materialized>> {
+    match catalog.get(name) {
+        Some(Object::Materialized(view)) => Ok(view),
+        Some(other @ (Object::Stream(_) | Object::View)) => {
+            let kind = other.kind();
+            Err(Error::sql(format!("\"{name}\" is a {kind}, and a sink reads a materialized view"))
+                .with_hint(format!(
+                    "Give the sink a query: CREATE SINK … AS SELECT * FROM {name} WITH (…)."
+                )))
+        }
+        Some(Object::Sink(_)) | None => catalog.materialized(name),
+    }
+}
+
+/// A sink that is being created.
+struct NewSink<'a> {
+    cx: &'a StatementContext,
+    create: &'a parse::CreateSink,
+    name: &'a str,
+    options: SinkOptions,
+    text: &'a str,
+}
+
+impl NewSink<'_> {
+    /// Checks the options, and that the rows of the view keep their numbers.
+    fn check(&self, view: &Materialized) -> Result<()> {
+        self.open("", view)?;
+        if self.cx.restoring.is_none() {
+            view.check()?;
+        }
+        if self.cx.instance.store.is_some() && view.spiller.is_none() {
+            let (sink, view) = (self.name, &view.name);
+            return Err(Error::sql(format!(
+                "sink \"{sink}\" needs a view that is kept in the data directory, and \"{view}\" is not"
+            ))
+            .with_detail("After a restart its rows may have other numbers, and some would come twice or never.")
+            .with_hint("Views are kept that read durable streams and views, and files."));
+        }
+        Ok(())
+    }
+
+    /// Returns the sink of the connector.
+    fn open(&self, id: &str, view: &Materialized) -> Result<Box<dyn Sink>> {
+        let env: ConnectorEnv = connector_env(self.cx);
+        let spec = SinkSpec {
+            name: self.name.to_owned(),
+            id: id.to_owned(),
+            schema: Arc::clone(view.log.schema()),
+        };
+        let opened = open_sink(&self.options.connector, &self.options.rest, &spec, &env);
+        opened.map_err(|error| {
+            let engine = SINK_OPTIONS.join(", ");
+            let unknown = error.message().starts_with("unknown option");
+            let error = match unknown {
+                true => error.with_hint(format!("Options of every sink: {engine}.")),
+                false => error,
+            };
+            at_option(error, &self.create.options)
+        })
+    }
+
+    /// Ends the sink that is replaced. Returns its progress if it read the same view: the new one continues there.
+    async fn replaced(&self, view: &Materialized) -> Result<Option<SinkRecord>> {
+        let Some(Object::Sink(old)) = self.cx.catalog().get(self.name) else { return Ok(None) };
+        if let Some(reader) = self.cx.catalog().readers(self.name).first() {
+            return Err(crate::catalog::read_by(self.name, reader));
+        }
+        old.tell(|control| control.ends = true);
+        old.gone().await;
+        let same = old.view == view.name && !old.owns_view;
+        let state = old.state();
+        let (first, committed) = (state.first, state.committed);
+        Ok(same.then_some(SinkRecord { first, committed, writing: None, paused: false }))
+    }
+
+    /// Creates a sink over a query: the view for its results, and the sink.
+    async fn of_query(self, query: &ContinuousQuery) -> Result<()> {
+        let (cx, name) = (self.cx, self.name);
+        let rows = format!("{name}_rows");
+        let is_replaced = |object: Option<Object>| match object {
+            Some(Object::Sink(old)) => old.owns_view && old.view == rows,
+            _ => false,
+        };
+        if cx.catalog().exists(&rows) && !is_replaced(cx.catalog().get(name)) {
+            return Err(exists(&rows)
+                .with_detail("A sink over a query keeps its results in a view of this name."));
+        }
+        let plan = cx.planner().query(&query.query, &[]).await?;
+        distinct_columns(&plan)?;
+        let reads = streams_read(&plan)?;
+        if cx.restoring.is_none() {
+            cx.catalog().check_reads(&reads)?;
+        }
+        let bounded = plan.clone();
+        let plan = cx.planner().continuous(plan, &query.tail).await?;
+        let late_to = late_stream(cx, &query.tail, &reads)?;
+        let creation = Creation::new(cx, name);
+        if let Some(reader) = cx.catalog().readers(&rows).iter().find(|reader| *reader != name) {
+            return Err(crate::catalog::read_by(&rows, reader));
+        }
+        creation.replace().await?;
+        let view = NewView {
+            name: rows.clone(),
+            text: masked(self.text).into_owned(),
+            reads,
+            bounded,
+            late_to,
+            from: BTreeMap::new(),
+            starts_late: false,
+            retention: None,
+            skips_rows: false,
+            fingerprint: None,
+            feeds: None,
+        };
+        let definition = creation.record(Kind::Sink, self.text)?;
+        let started = async {
+            view.start(cx, plan, definition.clone()).await?;
+            let view = cx.catalog().materialized(&rows)?;
+            let started = async {
+                self.check(&view)?;
+                self.start(&view, (definition.as_ref(), None), true).await
+            };
+            match started.await {
+                Ok(()) => Ok(()),
+                Err(error) => {
+                    view.stop_checkpoints().await;
+                    creation::remove(cx, &rows).await?;
+                    Err(error)
+                }
+            }
+        };
+        creation.or_forget(started.await)
+    }
+
+    /// Reaches the destination, adds the sink to the catalog and starts it.
+    async fn start(
+        &self,
+        view: &Arc<Materialized>,
+        (definition, old): (Option<&Definition>, Option<SinkRecord>),
+        owns_view: bool,
+    ) -> Result<()> {
+        let (cx, name) = (self.cx, self.name);
+        let clock = &cx.instance.parts.clock;
+        let id = definition.map_or_else(|| clock.now_micros().to_string(), |d| d.id.to_string());
+        let mut sink = self.open(&id, view)?;
+        let place = cx.instance.store.clone().zip(definition.cloned());
+        let stored = match (&cx.restoring, &place) {
+            (Some(_), Some((store, definition))) => store.read_sink(definition)?,
+            _ => None,
+        };
+        let is_new = stored.is_none();
+        let mut record = stored.or(old).unwrap_or_else(|| self.begin(view));
+        let is_open = cx.restoring.is_none() && !cx.instance.is_plan_only();
+        if is_open {
+            let known = old.map(|old| old.committed);
+            let has = sink.open(known).await.map_err(|e| at_option(e, &self.create.options))?;
+            record.committed = record.committed.max(has.unwrap_or(0));
+        }
+        if is_new && let Some((store, definition)) = &place {
+            store.write_sink(definition, record)?;
+        }
+        Creation::new(cx, name).complete(definition)?;
+        let object = SinkObject::new(
+            (name, &self.options.connector),
+            (view, owns_view),
+            sink.guarantee(),
+            (record.first, record.committed, record.paused),
+        );
+        let table = Arc::new(SinkTable {
+            name: name.to_owned(),
+            view: view.name.clone(),
+            schema: Arc::clone(view.log.schema()),
+        });
+        let about = (masked(self.text), vec![view.name.clone()]);
+        cx.catalog().add(name, Object::Sink(Arc::clone(&object)), table, (&about.0, about.1))?;
+        if cx.instance.is_plan_only() {
+            object.set(|state| state.phase = Phase::Finished);
+        } else {
+            cx.instance.start_sink(SinkPump::new(&object, (sink, is_open), place, record, clock));
+        }
+        Ok(())
+    }
+
+    /// Returns where a new sink begins.
+    fn begin(&self, view: &Materialized) -> SinkRecord {
+        let state = view.log.state();
+        let first = if self.options.starts_late { state.rows } else { state.first };
+        SinkRecord { first, committed: first, writing: None, paused: false }
+    }
+}
