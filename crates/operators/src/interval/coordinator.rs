@@ -457,7 +457,7 @@ impl CoordinatorPart for IntervalJoin {
             let times = pieces().map(|piece| Some((piece.first, piece.last)));
             OpenState {
                 input: Some(input),
-                rows: (table.entries.len() + rows) as u64,
+                rows: (table.len() + rows) as u64,
                 // The keys are those of both.
                 bytes: (table.size_bytes() + bytes + self.table.keys_bytes() / 2) as u64,
                 times: times.fold(table.times(), cover),

@@ -41,6 +41,7 @@ mod coordinator;
 mod kind;
 mod outcome;
 mod piece;
+mod rows;
 mod state;
 mod table;
 mod worker;
