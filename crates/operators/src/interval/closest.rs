@@ -119,7 +119,9 @@ impl Rows {
     /// Compares two rows column by column; NULL is the smallest value.
     fn by_values(&self, a: u32, b: u32) -> Result<Ordering> {
         let ((a, a_row), (b, b_row)) = (self.place(a), self.place(b));
-        let (Some(a), Some(b)) = (self.batches.get(a), self.batches.get(b)) else { return Ok(Ordering::Equal) };
+        let (Some(a), Some(b)) = (self.batches.get(a), self.batches.get(b)) else {
+            return Ok(Ordering::Equal);
+        };
         // The position is not a value.
         let columns = a.num_columns().saturating_sub(1);
         let options = SortOptions { descending: false, nulls_first: true };
