@@ -31,6 +31,7 @@ mod rotation;
 mod s3;
 mod slt;
 mod sql_files;
+mod steady;
 mod talk;
 mod terminal;
 mod watch;
@@ -55,6 +56,7 @@ fn main() {
     trials.extend(panics::trials());
     trials.extend(failing::trials());
     trials.extend(memory::trials());
+    trials.extend(steady::trials());
     trials.extend(messages::trials());
     trials.extend(binary::trials());
     trials.extend(durable::trials());
