@@ -36,6 +36,7 @@ mod s3;
 mod sinks;
 mod slt;
 mod sql_files;
+mod steady;
 mod talk;
 mod terminal;
 mod watch;
@@ -60,6 +61,7 @@ fn main() {
     trials.extend(panics::trials());
     trials.extend(failing::trials());
     trials.extend(memory::trials());
+    trials.extend(steady::trials());
     trials.extend(messages::trials());
     trials.extend(binary::trials());
     trials.extend(durable::trials());

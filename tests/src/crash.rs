@@ -44,7 +44,7 @@ const ROW_VIEWS: [(&str, &str); 3] = [
 ];
 
 /// The views with windows: name, text, and by how many seconds its windows may come later than the stream's watermark.
-const VIEWS: [(&str, &str, u32); 16] = [
+const VIEWS: [(&str, &str, u32); 17] = [
     (
         "t",
         "SELECT window_start, window_end, window_time, k, count(*) AS n, sum(x) AS total, max(id) AS last \
@@ -135,6 +135,14 @@ const VIEWS: [(&str, &str, u32); 16] = [
          sum(x) AS total AFTER MATCH SKIP TO NEXT ROW PATTERN (a b c) WITHIN INTERVAL '5 seconds' \
          DEFINE b AS b.x >= PREV(b.x, 2), c AS c.x > a.x) AS m",
         1,
+    ),
+    // Gaps.
+    (
+        "g",
+        "SELECT window_start, window_end, k, n, total, filled FROM FILL((SELECT window_start, window_end, window_time, k, \
+         count(*) AS n, sum(x) AS total FROM TUMBLE(s, ts, INTERVAL '1 second') GROUP BY window_start, window_end, window_time, k) \
+         PARTITION BY k, window_time, INTERVAL '1 second', INTERVAL '4 seconds', fill => 'previous')",
+        2,
     ),
     (
         "jl",

@@ -111,6 +111,8 @@ const OBJECTS: &[&str] = &[
     "INSERT INTO secret VALUES (7, TIMESTAMP '2026-01-01 00:00:00')",
     "CREATE MATERIALIZED VIEW v AS SELECT window_end, count(*) AS n FROM TUMBLE(secret, ts, INTERVAL '1 minute') \
      GROUP BY window_start, window_end",
+    "CREATE MATERIALIZED VIEW hidden_v AS SELECT window_end, count(*) AS n FROM TUMBLE(secret, ts, INTERVAL '2 minutes') \
+     GROUP BY window_start, window_end",
     "CREATE VIEW w AS SELECT k + 1 AS k FROM secret",
     "CREATE TABLE t AS SELECT 1 AS k",
     "CREATE TABLE secret_t AS SELECT 2 AS k",
@@ -301,12 +303,17 @@ fn patterns() -> Result<(), Failed> {
 fn hidden() -> Result<(), Failed> {
     let f = Fixture::new(EngineConfig::default())?;
     f.setup(OBJECTS)?;
+    // They have taken the row.
+    f.setup(&["WAIT FOR v", "WAIT FOR hidden_v"])?;
     let session = f.user(&[(Role::Read, "s"), (Role::Read, "v")])?;
     for (sql, names) in [
         ("SHOW TABLES", vec!["s", "v"]),
         ("SELECT name FROM windrow.streams", vec!["s"]),
         ("SELECT name FROM windrow.views", vec!["v"]),
         ("SELECT query FROM windrow.ledger", vec!["v"]),
+        // What another view keeps open is not shown, whether it is asked for or not.
+        ("SELECT DISTINCT query FROM windrow.windows", vec!["v"]),
+        ("SELECT query FROM windrow.windows WHERE query = 'hidden_v'", vec![]),
         // The one who reads it is "v", but the stream is not for the user.
         ("SELECT query FROM windrow.watermarks", vec![]),
         ("SELECT stream FROM windrow.bad_rows", vec![]),

@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("live/a subscriber has every window once", subscribe),
         trial("live/old rows go, but not those that a reader needs", retention),
         trial("live/old rows go although young ones came with them", retention_within),
+        trial("live/what is open is shown while a client does not read", blocked),
         trial("live/a replay goes by the clock", replay),
         trial("live/a view answers while it is rebuilt", rebuild),
         trial("live/whoever follows what is dropped is told", dropped),
@@ -481,6 +482,32 @@ fn subscribe() -> Result<(), Failed> {
         }
         if seen == 49 { Ok(()) } else { Err(format!("{seen} windows").into()) }
     })
+}
+
+/// A query whose client takes no rows, and what it keeps.
+fn blocked() -> Result<(), Failed> {
+    let talk = Talk::following(EngineConfig {
+        limits: Limits { queue_batches_max: 1, batch_rows_max: 1, ..Limits::default() },
+        ..EngineConfig::default()
+    })?;
+    talk.ask("CREATE STREAM s (ts TIMESTAMP, k INT, WATERMARK FOR ts)")?;
+    let unread = talk.begin(
+        "SELECT window_end, count(*) AS n FROM TUMBLE(s, ts, INTERVAL '10 seconds') \
+         GROUP BY window_start, window_end EMIT FINAL",
+    )?;
+    for second in (0..600).step_by(10) {
+        talk.ask(&format!(
+            "INSERT INTO s VALUES ('2026-01-01 00:{:02}:{:02}', {second})",
+            second / 60,
+            second % 60
+        ))?;
+    }
+    // It has closed some windows, waits for its client, and has not come to the last.
+    let query = "SELECT count(*) > 0 FROM windrow.windows w JOIN windrow.queries q ON w.query = q.name \
+                 WHERE q.rows_out > 0 AND q.rows_out < 50";
+    poll(&talk, query, "true")?;
+    drop(unread);
+    Ok(())
 }
 
 fn same_answer() -> Result<(), Failed> {

@@ -107,6 +107,13 @@ const QUERIES: &[(usize, &str)] = &[
         "SELECT * FROM s MATCH_RECOGNIZE (PARTITION BY k % 20000 ORDER BY ts, k MEASURES FIRST(name) AS f, LAST(name) AS l \
      PATTERN (a b+) WITHIN INTERVAL '45 seconds' DEFINE b AS b.v >= PREV(b.v)) EMIT FINAL",
     ),
+    // Gaps: keys that have no rows.
+    (
+        3,
+        "SELECT window_end, g, n, v, filled FROM FILL((SELECT window_start, window_end, window_time, k % 20000 AS g, count(*) AS n, \
+     max(v) AS v FROM TUMBLE(s, ts, INTERVAL '5 seconds') GROUP BY window_start, window_end, window_time, k % 20000) \
+     PARTITION BY g, window_time, INTERVAL '5 seconds', INTERVAL '30 seconds', fill => 'previous') EMIT FINAL",
+    ),
     // What matches nothing, and the latest row of each key.
     (
         3,

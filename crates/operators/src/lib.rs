@@ -23,6 +23,7 @@ mod in_order;
 mod interval;
 mod keys;
 pub mod lateness;
+mod leaving;
 mod over;
 mod partition;
 mod pattern;

@@ -10,7 +10,7 @@ const STREAMS: &str = "CREATE STREAM s (id INT, k INT, ts TIMESTAMP, WATERMARK F
     CREATE STREAM q (id INT, k INT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '2 seconds');\n";
 
 /// A view of each kind of operator whose rows leave one by one.
-const VIEWS: [(&str, &str); 6] = [
+const VIEWS: [(&str, &str); 8] = [
     (
         "pairs",
         "SELECT a.id, b.id AS other, a.ts FROM s AS a JOIN q AS b ON a.k = b.k \
@@ -35,6 +35,18 @@ const VIEWS: [(&str, &str); 6] = [
         "SELECT id, ts, sum(id) OVER (PARTITION BY k ORDER BY ts ROWS BETWEEN 4 PRECEDING AND CURRENT ROW) AS last, \
          count(*) OVER (PARTITION BY k ORDER BY ts) AS n, lag(id) OVER (PARTITION BY k ORDER BY ts) AS before, \
          max(id) OVER (PARTITION BY id % 7 ORDER BY ts RANGE BETWEEN INTERVAL '9 seconds' PRECEDING AND CURRENT ROW) AS m FROM s",
+    ),
+    (
+        "steps",
+        "SELECT * FROM s MATCH_RECOGNIZE (PARTITION BY k ORDER BY ts, id MEASURES MATCH_ROWTIME() AS ts, FIRST(id) AS began, \
+         LAST(id) AS ended, MATCH_NUMBER() AS n AFTER MATCH SKIP TO NEXT ROW PATTERN (a b+ c) WITHIN INTERVAL '8 seconds' DEFINE b AS id > PREV(id), \
+         c AS c.id > a.id)",
+    ),
+    (
+        "gaps",
+        "SELECT window_end, k, n, filled FROM FILL((SELECT window_start, window_end, window_time, k, count(*) AS n \
+         FROM TUMBLE(s, ts, INTERVAL '1 second') GROUP BY window_start, window_end, window_time, k) \
+         PARTITION BY k, window_time, INTERVAL '1 second', INTERVAL '5 seconds')",
     ),
     (
         "first",
@@ -64,7 +76,7 @@ pub(super) fn other_threads() -> Result<(), Failed> {
     let counts = VIEWS.map(|(name, _)| format!("SELECT count(*) > 20 FROM {name};\n")).concat();
     let said = home.run(&(wait + &verify + &counts))?;
     said.check(said.status.success(), "the last round")?;
-    said.check(said.err.contains("6 views resumed from checkpoints"), "they begin anew")?;
+    said.check(said.err.contains("8 views resumed from checkpoints"), "they begin anew")?;
     verified(&said)?;
     said.check(said.out.matches("equal: ").count() == VIEWS.len(), "not all views are equal")?;
     said.check(said.out.matches("\ntrue").count() == VIEWS.len(), "a view has hardly any rows")

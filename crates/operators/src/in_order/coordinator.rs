@@ -1,11 +1,11 @@
 //! The coordinator's part: brings the rows of all workers into order of time and processes them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::UInt32Array;
-use arrow::compute::{concat_batches, take, take_record_batch};
+use arrow::compute::{concat_batches, take_record_batch};
 use arrow::record_batch::RecordBatch;
 use windrow_core::{Error, Result, Watermark};
 
@@ -13,7 +13,8 @@ use super::piece::{merged, time_after, times};
 use super::state::{Part, Saved, of_part};
 use super::{Evaluated, OrderedSpec, OrderedTable, RowOrder};
 use crate::batches;
-use crate::port::{CoordinatorPart, Finished, WindowRows};
+use crate::leaving::{self, Flushed, Leaving};
+use crate::port::{CoordinatorPart, Finished};
 use crate::segments::Segment;
 use crate::segments::kept::Cut;
 use crate::segments::ordered::Piece;
@@ -34,12 +35,11 @@ pub(crate) struct InOrder<S: OrderedSpec> {
     pub(super) parts: Vec<Part>,
     /// Rows that have not been processed, by their first time.
     pub(super) waiting: Waiting,
-    pub(super) ready: VecDeque<Ready>,
+    /// Rows that have not been returned.
+    pub(super) ready: Leaving,
     /// Rows before it have been processed.
     pub(super) frontier: i64,
-    flushed: Watermark,
-    /// Whether no rows are on their way.
-    idle: bool,
+    flushed: Flushed,
     ordered: bool,
     pub(super) space: Option<Arc<dyn SpillSpace>>,
     pub(super) saved: Saved,
@@ -50,12 +50,6 @@ pub(crate) struct InOrder<S: OrderedSpec> {
 pub(super) struct Waiting {
     pub(super) pieces: BTreeMap<(i64, u64), Piece>,
     next: u64,
-}
-
-/// Rows that have not been returned; those before `at` have been.
-pub(super) struct Ready {
-    evaluated: Evaluated,
-    at: usize,
 }
 
 impl<S: OrderedSpec> fmt::Debug for InOrder<S> {
@@ -122,10 +116,9 @@ impl<S: OrderedSpec> InOrder<S> {
             table: None,
             parts: vec![],
             waiting: Waiting::default(),
-            ready: VecDeque::new(),
+            ready: Leaving::default(),
             frontier: i64::MIN,
-            flushed: Watermark::NONE,
-            idle: false,
+            flushed: Flushed::default(),
             ordered: false,
             space: None,
             saved: Saved::default(),
@@ -264,24 +257,11 @@ impl<S: OrderedSpec> InOrder<S> {
             && let Some(RowOrder { converter, columns }) = self.spec.returned_order()
         {
             let columns = columns.iter().filter_map(|c| rows.columns().get(*c).cloned());
-            let comparable = converter.convert_columns(&columns.collect::<Vec<_>>())?;
-            let mut places: Vec<u32> = (0..ends.len() as u32).collect();
-            places.sort_by(|a, b| {
-                let (a, b) = (*a as usize, *b as usize);
-                ends[a].cmp(&ends[b]).then_with(|| comparable.row(a).cmp(&comparable.row(b)))
-            });
-            let places = UInt32Array::from(places);
-            let columns = rows.columns().iter().map(|column| take(column, &places, None));
-            rows = RecordBatch::try_new(rows.schema(), columns.collect::<Result<_, _>>()?)?;
+            let columns: Vec<_> = columns.collect();
+            rows = leaving::ordered(&rows, &ends, (&converter, &columns))?;
         }
-        self.ready.push_back(Ready { evaluated: Evaluated { rows, ends }, at: 0 });
+        self.ready.push(rows, ends);
         Ok(())
-    }
-
-    /// The end of the next row.
-    fn ready_end(&self) -> Option<i64> {
-        let ready = self.ready.front()?;
-        ready.evaluated.ends.get(ready.at).copied()
     }
 }
 
@@ -306,54 +286,35 @@ impl<S: OrderedSpec> CoordinatorPart for InOrder<S> {
     }
 
     fn flush_to(&mut self, reached: Watermark, idle: bool) -> Option<Watermark> {
-        self.idle = idle;
-        (reached > self.flushed).then_some(reached)
+        self.flushed.ask(reached, idle)
     }
 
     fn flushed(&mut self, to: Watermark) {
-        self.flushed = self.flushed.advance(to);
+        self.flushed.note(to);
     }
 
-    /// State on disk is read only for many new rows, or if no more are on their way.
     fn complete_to(&self, reached: Watermark) -> Watermark {
-        let to = reached.min(self.flushed);
-        if self.idle || to == Watermark::END || !self.is_short() {
-            return to;
-        }
-        let many = self.waiting.bytes_in_memory() >= self.pass_bytes();
-        if many { to } else { Watermark::at(self.frontier).min(to) }
+        let many = || self.waiting.bytes_in_memory() >= self.pass_bytes();
+        self.flushed.complete_to(reached, self.frontier, self.is_short(), many)
     }
 
     fn next_end(&mut self, to: Watermark) -> Result<Option<i64>> {
         self.advance(to.ticks())?;
-        Ok(self.ready_end().filter(|end| to.closes(*end)))
+        Ok(self.ready.next_end().filter(|end| to.closes(*end)))
     }
 
     fn close(&mut self, to: Watermark, rows_max: usize) -> Result<Option<Finished>> {
-        if self.next_end(to)?.is_none() {
-            return Ok(None);
+        match self.next_end(to)? {
+            None => Ok(None),
+            Some(_) => Ok(self.ready.close(to, rows_max)),
         }
-        let Some(Ready { evaluated, at }) = self.ready.front_mut() else { return Ok(None) };
-        let (start, ends) = (*at, &evaluated.ends);
-        let within = ends.partition_point(|end| to.closes(*end));
-        let mut end = start.saturating_add(rows_max.max(1)).min(within);
-        while end < within && ends.get(end) == ends.get(end - 1) {
-            end += 1;
-        }
-        let rows = evaluated.rows.slice(start, end - start);
-        *at = end;
-        if end == ends.len() {
-            self.ready.pop_front();
-        }
-        let windows = rows.num_rows() as u64;
-        Ok(Some(Finished { windows, rows: WindowRows::Whole(vec![rows].into_iter()) }))
     }
 
     fn next_close(&self) -> Option<i64> {
         let own = self.waiting.first().into_iter();
         let own = own.chain(self.table.as_ref().and_then(OrderedTable::waits_at)).min();
         let wait = self.spec.wait_ticks().saturating_add(1);
-        self.ready_end().or_else(|| own.map(|time| time.saturating_add(wait)))
+        self.ready.next_end().or_else(|| own.map(|time| time.saturating_add(wait)))
     }
 
     fn keep_order(&mut self) -> bool {
@@ -402,10 +363,7 @@ impl<S: OrderedSpec> CoordinatorPart for InOrder<S> {
 
     fn size_bytes(&self) -> usize {
         let waiting: usize = self.waiting.pieces.values().map(Piece::size_bytes).sum();
-        let ready = self.ready.iter().map(|ready| {
-            ready.evaluated.rows.get_array_memory_size() + ready.evaluated.ends.capacity() * 8
-        });
         let table = self.table.as_ref().map_or(0, OrderedTable::size_bytes);
-        table + waiting + ready.sum::<usize>() + self.saved.size_bytes()
+        table + waiting + self.ready.size_bytes() + self.saved.size_bytes()
     }
 }

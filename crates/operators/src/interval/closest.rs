@@ -13,7 +13,8 @@ use arrow::compute::SortOptions;
 use windrow_core::Result;
 
 use super::LEFT;
-use super::table::{Entry, NONE, Pairs, Rows, Table};
+use super::rows::{Entry, Rows};
+use super::table::{Pairs, Table};
 
 /// The pairs of the rows that were taken at one time, by the number of the left row.
 #[derive(Debug, Default)]
@@ -66,9 +67,9 @@ impl Table {
 impl Rows {
     /// The latest row with the key of `entry` and a time within the bounds.
     fn latest_for(&self, entry: Entry, (first, last): (i64, i64)) -> Result<Option<u32>> {
-        let mut at = self.heads.get(entry.key as usize).copied().unwrap_or(NONE);
+        let mut at = self.head(&entry);
         let mut best: Option<(u32, i64)> = None;
-        while let Some(row) = self.entries.get(at as usize) {
+        while let Some(row) = self.entry(at) {
             // The rows linked after it have no greater position, and so no greater time.
             if row.position < best.map_or(first, |best| best.1) {
                 break;
@@ -76,7 +77,7 @@ impl Rows {
             if row.time >= first && row.time <= last && self.is_later((at, row.time), best)? {
                 best = Some((at, row.time));
             }
-            at = row.next;
+            at = row.before(at);
         }
         Ok(best.map(|best| best.0))
     }
@@ -87,9 +88,9 @@ impl Rows {
         entry: Entry,
         (first, last): (i64, i64),
     ) -> Result<Option<u32>> {
-        let mut at = self.heads.get(entry.key as usize).copied().unwrap_or(NONE);
+        let mut at = self.head(&entry);
         let mut best: Option<(u32, i64)> = None;
-        while let Some(row) = self.entries.get(at as usize) {
+        while let Some(row) = self.entry(at) {
             if row.time < first {
                 break;
             }
@@ -101,7 +102,7 @@ impl Rows {
             {
                 best = Some((at, row.time));
             }
-            at = row.next;
+            at = row.before(at);
         }
         Ok(best.map(|best| best.0))
     }
@@ -118,7 +119,9 @@ impl Rows {
     /// Compares two rows column by column; NULL is the smallest value.
     fn by_values(&self, a: u32, b: u32) -> Result<Ordering> {
         let ((a, a_row), (b, b_row)) = (self.place(a), self.place(b));
-        let (Some(a), Some(b)) = (self.batch(a), self.batch(b)) else { return Ok(Ordering::Equal) };
+        let (Some(a), Some(b)) = (self.batches.get(a), self.batches.get(b)) else {
+            return Ok(Ordering::Equal);
+        };
         // The position is not a value.
         let columns = a.num_columns().saturating_sub(1);
         let options = SortOptions { descending: false, nulls_first: true };
@@ -144,8 +147,8 @@ impl Rows {
             takers.time = entry.time;
         }
         let own = right.done as u32;
-        let mut at = self.heads.get(entry.key as usize).copied().unwrap_or(NONE);
-        while let Some(row) = self.entries.get(at as usize) {
+        let mut at = self.head(&entry);
+        while let Some(row) = self.entry(at).copied() {
             if row.time < first {
                 break;
             }
@@ -165,7 +168,7 @@ impl Rows {
                     break;
                 }
             }
-            at = row.next;
+            at = row.before(at);
         }
         Ok(())
     }
@@ -173,11 +176,11 @@ impl Rows {
     /// Returns which rows are still needed by rows that look back from times of which all up to `effective` may be
     /// matched: those at `before` or later, but of those up to `effective` only the latest of each key.
     pub(super) fn latest(&self, effective: i64, before: i64) -> Result<Vec<bool>> {
-        let mut useful: Vec<bool> = self.entries.iter().map(|entry| entry.time >= before).collect();
-        for head in &self.heads {
-            let mut at = *head;
+        let mut useful: Vec<bool> = self.entries().map(|entry| entry.time >= before).collect();
+        for head in self.heads() {
+            let mut at = head;
             let mut best: Option<(u32, i64)> = None;
-            while let Some(row) = self.entries.get(at as usize) {
+            while let Some(row) = self.entry(at) {
                 if row.time <= effective {
                     let dropped = match self.is_later((at, row.time), best)? {
                         true => best.replace((at, row.time)).map(|best| best.0),
@@ -187,7 +190,7 @@ impl Rows {
                         *slot = false;
                     }
                 }
-                at = row.next;
+                at = row.before(at);
             }
         }
         Ok(useful)

@@ -1,11 +1,9 @@
 //! The coordinator's part of a join: brings the rows of all workers into order of time and computes the results.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::UInt32Array;
-use arrow::compute::take_record_batch;
 use arrow::record_batch::RecordBatch;
 use arrow::row::{RowConverter, SortField};
 use windrow_core::{Error, Result, Watermark};
@@ -16,7 +14,8 @@ use super::state::Saved;
 use super::table::{Matched, Table};
 use super::{IntervalJoinSpec, LEFT, RIGHT};
 use crate::batches;
-use crate::port::{CoordinatorPart, Finished, WindowRows};
+use crate::leaving::{self, Flushed, Leaving};
+use crate::port::{CoordinatorPart, Finished};
 use crate::segments::Segment;
 use crate::segments::kept::Cut;
 use crate::segments::ordered::Piece;
@@ -43,16 +42,15 @@ pub(super) struct IntervalJoin {
     pub(super) buckets: Buckets,
     /// Rows that have not been processed, by their first position.
     pub(super) waiting: Waiting,
-    pub(super) ready: VecDeque<Ready>,
+    /// Results that have not been returned.
+    pub(super) ready: Leaving,
     /// Rows before it have been processed.
     pub(super) frontier: i64,
     /// Rows before it are in the table, processed or not.
     pub(super) entered: i64,
     /// Results before it had been returned before a restart: they are computed again, and dropped.
     pub(super) returned: i64,
-    flushed: Watermark,
-    /// Whether no rows are on their way.
-    idle: bool,
+    flushed: Flushed,
     order: Option<RowConverter>,
     pub(super) space: Option<Arc<dyn SpillSpace>>,
     pub(super) saved: Saved,
@@ -63,12 +61,6 @@ pub(super) struct IntervalJoin {
 pub(super) struct Waiting {
     pub(super) pieces: [BTreeMap<(i64, u64), Piece>; 2],
     next: u64,
-}
-
-/// Pairs that have not been returned; those before `at` have been.
-pub(super) struct Ready {
-    matched: Matched,
-    at: usize,
 }
 
 impl fmt::Debug for IntervalJoin {
@@ -139,12 +131,11 @@ impl IntervalJoin {
             past: Default::default(),
             buckets: Buckets::default(),
             waiting: Waiting::default(),
-            ready: VecDeque::new(),
+            ready: Leaving::default(),
             frontier: i64::MIN,
             entered: i64::MIN,
             returned: i64::MIN,
-            flushed: Watermark::NONE,
-            idle: false,
+            flushed: Flushed::default(),
             order: None,
             space: None,
             saved: Saved::default(),
@@ -304,24 +295,12 @@ impl IntervalJoin {
             rows = batches::compact(&rows)?;
         }
         if let Some(order) = &self.order {
-            let comparable = order.convert_columns(rows.columns())?;
-            let mut places: Vec<u32> =
-                (0..times.len()).filter_map(|at| u32::try_from(at).ok()).collect();
-            places.sort_by(|a, b| {
-                let (a, b) = (*a as usize, *b as usize);
-                let own = times.get(a).cmp(&times.get(b));
-                own.then_with(|| comparable.row(a).cmp(&comparable.row(b)))
-            });
-            rows = take_record_batch(&rows, &UInt32Array::from(places))?;
+            rows = leaving::ordered(&rows, &times, (order, rows.columns()))?;
         }
-        self.ready.push_back(Ready { matched: Matched { rows, times }, at: 0 });
+        // A result leaves one tick after its time.
+        times.iter_mut().for_each(|time| *time = time.saturating_add(1));
+        self.ready.push(rows, times);
         Ok(())
-    }
-
-    /// The end of the next result: one tick after its time.
-    fn ready_end(&self) -> Option<i64> {
-        let ready = self.ready.front()?;
-        ready.matched.times.get(ready.at).map(|time| time.saturating_add(1))
     }
 }
 
@@ -367,57 +346,35 @@ impl CoordinatorPart for IntervalJoin {
     }
 
     fn flush_to(&mut self, reached: Watermark, idle: bool) -> Option<Watermark> {
-        self.idle = idle;
-        (reached > self.flushed).then_some(reached)
+        self.flushed.ask(reached, idle)
     }
 
     fn flushed(&mut self, to: Watermark) {
-        self.flushed = self.flushed.advance(to);
+        self.flushed.note(to);
     }
 
-    /// Rows on disk are read only for many new rows, or if no more are on their way.
     fn complete_to(&self, reached: Watermark) -> Watermark {
-        let to = reached.min(self.flushed);
-        if self.idle || to == Watermark::END || !self.is_short() {
-            return to;
-        }
-        let bytes: usize = self.waiting.all().map(Piece::bytes_in_memory).sum();
-        let many = bytes >= self.chunk_bytes();
-        if many { to } else { Watermark::at(self.frontier).min(to) }
+        let bytes = || self.waiting.all().map(Piece::bytes_in_memory).sum::<usize>();
+        let many = || bytes() >= self.chunk_bytes();
+        self.flushed.complete_to(reached, self.frontier, self.is_short(), many)
     }
 
     fn next_end(&mut self, to: Watermark) -> Result<Option<i64>> {
         self.advance(to.ticks())?;
-        Ok(self.ready_end().filter(|end| to.closes(*end)))
+        Ok(self.ready.next_end().filter(|end| to.closes(*end)))
     }
 
     fn close(&mut self, to: Watermark, rows_max: usize) -> Result<Option<Finished>> {
-        if self.next_end(to)?.is_none() {
-            return Ok(None);
+        match self.next_end(to)? {
+            None => Ok(None),
+            Some(_) => Ok(self.ready.close(to, rows_max)),
         }
-        let Some(Ready { matched, at }) = self.ready.front_mut() else { return Ok(None) };
-        let (start, times) = (*at, &matched.times);
-        let within =
-            |row: usize| times.get(row).is_some_and(|time| to.closes(time.saturating_add(1)));
-        let mut end = start;
-        while within(end)
-            && (end - start < rows_max || end == start || times.get(end - 1) == times.get(end))
-        {
-            end += 1;
-        }
-        let rows = matched.rows.slice(start, end - start);
-        *at = end;
-        if end == times.len() {
-            self.ready.pop_front();
-        }
-        let windows = rows.num_rows() as u64;
-        Ok(Some(Finished { windows, rows: WindowRows::Whole(vec![rows].into_iter()) }))
     }
 
     fn next_close(&self) -> Option<i64> {
         let next = self.table.next_position().into_iter().chain(self.waiting.first());
         let next = next.chain(self.next_expiry()).min().map(|time| time.max(self.returned));
-        self.ready_end().or_else(|| next.map(|time| time.saturating_add(1)))
+        self.ready.next_end().or_else(|| next.map(|time| time.saturating_add(1)))
     }
 
     fn keep_order(&mut self) -> bool {
@@ -457,7 +414,7 @@ impl CoordinatorPart for IntervalJoin {
             let times = pieces().map(|piece| Some((piece.first, piece.last)));
             OpenState {
                 input: Some(input),
-                rows: (table.entries.len() + rows) as u64,
+                rows: (table.len() + rows) as u64,
                 // Half of the keys: they are those of both inputs.
                 bytes: (table.size_bytes() + bytes + self.table.keys_bytes() / 2) as u64,
                 times: times.fold(table.times(), cover),
@@ -470,8 +427,7 @@ impl CoordinatorPart for IntervalJoin {
     fn size_bytes(&self) -> usize {
         let past = self.past.iter().flatten().chain(self.buckets.pieces());
         let pieces = self.waiting.all().chain(past);
-        let ready = self.ready.iter().map(|ready| ready.matched.rows.get_array_memory_size());
-        let pieces = pieces.map(Piece::size_bytes).chain(ready).sum::<usize>();
-        self.table.size_bytes() + pieces + self.saved.size_bytes()
+        let pieces = pieces.map(Piece::size_bytes).sum::<usize>();
+        self.table.size_bytes() + pieces + self.ready.size_bytes() + self.saved.size_bytes()
     }
 }

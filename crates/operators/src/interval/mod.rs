@@ -43,6 +43,7 @@ mod coordinator;
 mod kind;
 mod outcome;
 mod piece;
+mod rows;
 mod state;
 mod table;
 mod worker;

@@ -12,7 +12,8 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use windrow_core::Result;
 
 use super::closest::Takers;
-use super::table::{Entry, Matched, NONE, Pairs, Rows, Table};
+use super::rows::{Entry, NONE, Rows};
+use super::table::{Matched, Pairs, Table};
 use super::{JoinFilter, LEFT, Matching, RIGHT};
 
 /// The numbers of a row of each input, or of one, and the time of the result.
@@ -53,7 +54,7 @@ impl Table {
     /// ones.
     fn next_entry(&self) -> Option<(usize, Entry)> {
         let [left, right] = &self.sides;
-        match (left.entries.get(left.done), right.entries.get(right.done)) {
+        match (left.next(), right.next()) {
             (None, None) => None,
             (Some(l), None) => Some((LEFT, *l)),
             (None, Some(r)) => Some((RIGHT, *r)),
@@ -72,7 +73,7 @@ impl Table {
         let (own, other) = if side == LEFT { (left, right) } else { (right, left) };
         // A row that is partly late does not search; it is only found.
         if entry.time == entry.position {
-            other.find(entry, self.spec.partners(side, entry.time), |partner| {
+            other.find(&entry, self.spec.partners(side, entry.time), |partner| {
                 found.push(side, own.done as u32, partner, entry.time);
             });
         }
@@ -147,7 +148,7 @@ impl Table {
         let [left, right] = &mut self.sides;
         left.expire(wait, until, |number, time| expired.push((number, time)));
         for (number, time) in expired {
-            let Some(entry) = left.entries.get(number as usize).copied() else { continue };
+            let Some(entry) = left.entry(number).copied() else { continue };
             match right.nearest_to(entry, self.spec.partners(LEFT, entry.time))? {
                 Some(partner) => outcomes.push((time, [number, partner])),
                 None if keeps => outcomes.push((time, alone(LEFT, number))),
@@ -160,7 +161,7 @@ impl Table {
     /// When the next row expires.
     pub(super) fn next_expiry(&self) -> Option<i64> {
         let sides = self.sides.iter().enumerate().filter_map(|(side, rows)| {
-            let next = rows.entries.get(rows.expired).filter(|_| rows.expired < rows.done)?;
+            let next = rows.entry_at(rows.expired).filter(|_| rows.expired < rows.done)?;
             let wanted = self.spec.expires(side);
             wanted.then(|| next.time.saturating_add(self.spec.wait(side)))
         });
@@ -170,7 +171,7 @@ impl Table {
     /// Returns the time before which about `rows_max` rows expire, at most `to`. All rows have been processed.
     pub(super) fn expiry_end(&self, to: i64, rows_max: usize) -> i64 {
         let sides = self.sides.iter().enumerate().filter_map(|(side, rows)| {
-            let last = rows.entries.get(rows.expired.saturating_add(rows_max))?;
+            let last = rows.entry_at(rows.expired.saturating_add(rows_max))?;
             let wanted = self.spec.expires(side);
             let end = last.time.saturating_add(self.spec.wait(side)).saturating_add(1);
             wanted.then_some(end)
@@ -184,7 +185,7 @@ impl Rows {
     /// time.
     fn expire(&mut self, wait: i64, until: i64, mut unmatched: impl FnMut(u32, i64)) {
         while self.expired < self.done
-            && let Some(entry) = self.entries.get(self.expired)
+            && let Some(entry) = self.entry_at(self.expired)
         {
             let matched = self.matched.get(self.expired).copied().unwrap_or(false);
             let time = entry.time.saturating_add(wait);

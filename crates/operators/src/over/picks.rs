@@ -27,6 +27,9 @@ pub(super) struct Pick {
     /// The value if the frame has no such row.
     default: Option<ScalarValue>,
     keys: Vec<Span>,
+    /// The keys that have rows in their frames, and perhaps others: where the history is forgotten after each batch, only those of the
+    /// batch are looked at.
+    begun: Vec<u32>,
 }
 
 /// The rows in the frame of a key, without those that are skipped.
@@ -51,7 +54,7 @@ impl Pick {
         default: Option<ScalarValue>,
     ) -> Self {
         let default = default.filter(|default| !default.is_null());
-        Self { column, which, ignore_nulls, default, keys: vec![] }
+        Self { column, which, ignore_nulls, default, keys: vec![], begun: vec![] }
     }
 }
 
@@ -76,7 +79,8 @@ impl Function for Pick {
         };
         let mut out = Vec::with_capacity(evaluated.len());
         for (what, row) in events.iter().copied().map(event) {
-            let span = &mut self.keys[rows.entries[row as usize].key as usize];
+            let key = rows.entries[row as usize].key;
+            let span = &mut self.keys[key as usize];
             match what {
                 EVALUATE => out.push(match self.which {
                     FrameRow::First => span.first,
@@ -90,6 +94,7 @@ impl Function for Pick {
                 ENTER => {
                     if span.first == NONE {
                         span.first = row;
+                        self.begun.push(key);
                     }
                     span.last = row;
                     span.rows += 1;
@@ -111,18 +116,26 @@ impl Function for Pick {
     }
 
     fn renumber(&mut self, _kept: &[u32], numbers: &Numbers) {
-        for span in &mut self.keys {
-            let (first, last) = (numbers.of(span.first), numbers.of(span.last));
-            *span = Span { first, last, rows: span.rows };
-        }
+        let mut begun = std::mem::take(&mut self.begun);
+        // A key that has begun several times is renumbered once.
+        begun.sort_unstable();
+        begun.dedup();
+        begun.retain(|key| {
+            let Some(span) = self.keys.get_mut(*key as usize) else { return false };
+            (span.first, span.last) = (numbers.of(span.first), numbers.of(span.last));
+            span.first != NONE
+        });
+        self.begun = begun;
     }
 
     fn keep_keys(&mut self, keys: &[u32]) {
         self.keys = kept(&self.keys, keys);
+        let begun = self.keys.iter().zip(0_u32..).filter(|(span, _)| span.first != NONE);
+        self.begun = begun.map(|(_, key)| key).collect();
     }
 
     fn size_bytes(&self) -> usize {
-        self.keys.capacity() * size_of::<Span>()
+        self.keys.capacity() * size_of::<Span>() + self.begun.capacity() * size_of::<u32>()
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) fn tokens(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
 }
 
 /// Rewrites `(SELECT …) AS t MATCH_RECOGNIZE (…)` as `"$rows"((SELECT …)) AS t MATCH_RECOGNIZE (…)`, since the
-/// underlying parser accepts the clause only after names.
+/// underlying parser accepts the clause only after names; `(VALUES …)` as `"$rows"((SELECT * FROM (VALUES …)))`.
 fn subqueries(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut at = 0;
     while at < tokens.len() {
@@ -71,9 +71,16 @@ fn subqueries(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             && let Some((open, close)) = subquery(tokens.get(..at).unwrap_or_default())
             && let Some(span) = tokens.get(open).map(|token| token.span)
         {
-            tokens.insert(close + 1, token(Token::RParen, span));
-            tokens.splice(open..open, [quoted(ROWS, span), token(Token::LParen, span)]);
-            at += 3;
+            let mut before = vec![quoted(ROWS, span), token(Token::LParen, span)];
+            let mut behind = vec![token(Token::RParen, span)];
+            if tokens.get(open + 1).is_some_and(|first| is_word(&first.token, "VALUES")) {
+                before.extend([token(Token::LParen, span), word("SELECT", span)]);
+                before.extend([token(Token::Mul, span), word("FROM", span)]);
+                behind.push(token(Token::RParen, span));
+            }
+            at += before.len() + behind.len();
+            tokens.splice(close + 1..close + 1, behind);
+            tokens.splice(open..open, before);
         }
         at += 1;
     }
@@ -103,7 +110,7 @@ fn subquery(before: &[TokenWithSpan]) -> Option<(usize, usize)> {
 }
 
 fn selects(token: Option<&Token>) -> bool {
-    token.is_some_and(|token| is_word(token, "SELECT") || is_word(token, "WITH"))
+    token.is_some_and(|token| ["SELECT", "WITH", "VALUES"].iter().any(|word| is_word(token, word)))
 }
 
 /// The index of the parenthesis that closes at `close`.

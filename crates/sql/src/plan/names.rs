@@ -32,6 +32,11 @@ pub(super) fn name_columns(query: &mut Query) {
     let _never_breaks = VisitMut::visit(query, &mut Names);
 }
 
+/// What a column is called that is an expression over these relations.
+pub(super) fn text(expr: &ast::Expr, relations: impl Iterator<Item = String>) -> String {
+    Relations(relations.collect()).shown(expr, true)
+}
+
 struct Names;
 
 impl VisitorMut for Names {

@@ -3,6 +3,7 @@
 //! Syntax that the underlying parser does not have arrives as definitions of variables with names that cannot be
 //! written ([`crate::parse::row_pattern`]).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::compute::SortOptions;
@@ -20,11 +21,11 @@ use windrow_core::Error;
 use windrow_operators::{Pattern, Skip, VARIABLES_MAX};
 
 use super::exact::{canonical_in_place, coerced};
-use super::interval;
 use super::pattern::RowPattern;
 use super::pattern_compile::{Drafts, OutputDraft};
 use super::pattern_slots::{Draft, Planned, Prepared, Slots, Variables, boolean, folded};
 use super::tvf::error;
+use super::{interval, names};
 use crate::parse::row_pattern as marks;
 
 /// Plans MATCH_RECOGNIZE; leaves every other relation to the next planner.
@@ -106,8 +107,15 @@ fn planned(
     let said = said(symbols)?;
     let schema = Arc::clone(input.schema());
     let mut prepared = Prepared::default();
-    let order = order((&given.order_by, said.span), &schema, &mut prepared, context)?;
-    let (keys, mut own) = keys(given.partition_by, &schema, &mut prepared, context)?;
+    let mut texts = BTreeMap::new();
+    let order = {
+        let mut over = Over { schema: &schema, prepared: &mut prepared, texts: &mut texts };
+        order((&given.order_by, said.span), &mut over, context)?
+    };
+    let (keys, mut own) = {
+        let mut over = Over { schema: &schema, prepared: &mut prepared, texts: &mut texts };
+        keys(given.partition_by, &mut over, context)?
+    };
     let mut rest = vec![];
     if given.all_rows {
         for (index, _) in &order {
@@ -141,7 +149,7 @@ fn planned(
     let name = |index: &usize| {
         let name = prepared.exprs.get(*index).map(|expr| match expr {
             Expr::Column(column) => column.name.clone(),
-            other => other.schema_name().to_string(),
+            other => texts.get(index).cloned().unwrap_or_else(|| other.schema_name().to_string()),
         });
         (name.unwrap_or_default(), OutputDraft::Column(*index))
     };
@@ -189,18 +197,34 @@ fn conditions(
     Ok(conditions)
 }
 
+/// What PARTITION BY and ORDER BY go over, and what is called by its text.
+struct Over<'a> {
+    schema: &'a DFSchema,
+    prepared: &'a mut Prepared,
+    /// What prepared expressions that are no columns are called.
+    texts: &'a mut BTreeMap<usize, String>,
+}
+
+impl Over<'_> {
+    fn text(&self, expr: &ast::Expr) -> String {
+        let relations = self.schema.iter().filter_map(|(relation, _)| relation);
+        names::text(expr, relations.map(|relation| relation.table().to_owned()))
+    }
+}
+
 /// The columns of PARTITION BY: as they are compared, and as they are returned.
 fn keys(
     by: Vec<ast::Expr>,
-    schema: &DFSchema,
-    prepared: &mut Prepared,
+    over: &mut Over<'_>,
     context: &mut dyn RelationPlannerContext,
 ) -> Result<(Vec<usize>, Vec<usize>)> {
     let (mut keys, mut shown) = (vec![], vec![]);
     for key in by {
-        let expr = standing_alone(key, schema, context)?;
-        let value = prepared.add(expr.clone(), schema)?;
-        let key = prepared.add(comparable(expr, schema)?, schema)?;
+        let text = over.text(&key);
+        let expr = standing_alone(key, over.schema, context)?;
+        let value = over.prepared.add(expr.clone(), over.schema)?;
+        over.texts.entry(value).or_insert(text);
+        let key = over.prepared.add(comparable(expr, over.schema)?, over.schema)?;
         if !keys.contains(&key) {
             keys.push(key);
             shown.push(value);
@@ -212,8 +236,7 @@ fn keys(
 /// The order of rows; its first column is the first of the prepared ones.
 fn order(
     (by, span): (&[OrderByExpr], Option<Span>),
-    schema: &DFSchema,
-    prepared: &mut Prepared,
+    over: &mut Over<'_>,
     context: &mut dyn RelationPlannerContext,
 ) -> Result<Vec<(usize, SortOptions)>> {
     if by.is_empty() {
@@ -225,11 +248,14 @@ fn order(
     }
     let mut order = vec![];
     for OrderByExpr { expr, options, .. } in by {
-        let expr = comparable(standing_alone(expr.clone(), schema, context)?, schema)?;
+        let text = over.text(expr);
+        let expr = comparable(standing_alone(expr.clone(), over.schema, context)?, over.schema)?;
         let descending = options.asc == Some(false);
         // As in ORDER BY, NULL is the greatest.
         let nulls_first = options.nulls_first.unwrap_or(descending);
-        order.push((prepared.add(expr, schema)?, SortOptions { descending, nulls_first }));
+        let index = over.prepared.add(expr, over.schema)?;
+        over.texts.entry(index).or_insert(text);
+        order.push((index, SortOptions { descending, nulls_first }));
     }
     Ok(order)
 }
