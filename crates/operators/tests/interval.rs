@@ -16,10 +16,11 @@ use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
-use joins::{Case, Expected, NONE, Row, check, counted, join_inputs, keys_equal, rows};
+use joins::{Case, Expected, NONE, Row, batch, check, counted, join_inputs, keys_equal, rows};
 use rand::Rng;
 use rand::rngs::StdRng;
-use windrow_operators::{IntervalJoinSpec, JoinFilter, JoinKind};
+use windrow_core::Watermark;
+use windrow_operators::{IntervalJoinSpec, JoinFilter, JoinKind, StatefulOperator};
 
 /// `(left.id + right.id) % 3 <> 0`.
 fn filter() -> JoinFilter {
@@ -139,4 +140,50 @@ fn any_cut_gives_the_rows_of_one_side() {
         JoinKind::LeftAnti,
         JoinKind::RightAnti,
     ]);
+}
+
+/// Every row has a key of its own, which the row of the other input that it matches has 2,000 ticks later.
+#[test]
+fn rows_leave_as_soon_as_they_are_of_no_use() {
+    const ROWS: i64 = 40_000;
+    const STEP: i64 = 500;
+    const APART: i64 = 2_000;
+    for (keys, kind) in [(1, JoinKind::Inner), (2, JoinKind::Inner), (2, JoinKind::Left)] {
+        let spec = IntervalJoinSpec::try_new(join_inputs(keys), (0, 3_000), false);
+        let spec = spec.unwrap().with_kind(kind);
+        let mut workers = [0, 1].map(|input| spec.worker(input));
+        let mut coordinator = spec.coordinator();
+        let (mut results, mut most) = (0, [0; 4]);
+        for first in (0..ROWS).step_by(STEP as usize) {
+            let rows = |apart: i64| -> Vec<Row> {
+                let row = |time: i64| {
+                    let number = Some(time - apart);
+                    Row { time, id: time, number, text: Some(format!("key {}", time - apart)) }
+                };
+                (first..first + STEP).map(row).collect()
+            };
+            workers[0].update(&batch(&rows(APART))).unwrap();
+            workers[1].update(&batch(&rows(0))).unwrap();
+            let reached = Watermark::at(first + STEP);
+            while let Some(to) = coordinator.flush_to(reached, true) {
+                for (input, worker) in workers.iter_mut().enumerate() {
+                    for segment in worker.flush(to).unwrap() {
+                        coordinator.add(input, segment).unwrap();
+                    }
+                }
+                coordinator.flushed(to);
+            }
+            let complete = coordinator.complete_to(reached);
+            while let Some(finished) = coordinator.close(complete, 8_192).unwrap() {
+                results += finished.rows.map(|rows| rows.unwrap().num_rows()).sum::<usize>();
+            }
+            let open = coordinator.open_windows();
+            assert!(open <= 3_001, "{open} rows are kept of 3,000, {kind:?}");
+            let most = &mut most[(first * 4 / ROWS) as usize];
+            *most = coordinator.size_bytes().max(*most);
+        }
+        let unmatched = if kind == JoinKind::Left { APART } else { 0 };
+        assert_eq!(results as i64, ROWS - APART + unmatched, "{keys} keys, {kind:?}");
+        assert!(most[3] < most[1] * 13 / 10, "what is kept grows: {most:?}");
+    }
 }

@@ -64,7 +64,7 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-fn batch(rows: &[Row]) -> RecordBatch {
+pub(crate) fn batch(rows: &[Row]) -> RecordBatch {
     let columns: Vec<ArrayRef> = vec![
         Arc::new(TimestampMillisecondArray::from_iter_values(rows.iter().map(|r| r.time))),
         Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.id))),
