@@ -41,21 +41,21 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// The last fifth may hold so many hundredths of what the second holds.
 const MOST: u64 = 130;
 
-/// A query for each operator, over 100,000 rows of 10 seconds; `k` has rows for a tenth of a second, `few` for ever.
+/// A query for each operator, over 100,000 rows of 10 seconds; `k` has ten rows, `few` has rows for ever.
 const QUERIES: [(&str, &str); 10] = [
     (
         "tumbling",
-        "SELECT window_end, k, count(*), sum(v) FROM TUMBLE((SELECT *, v / 1000 AS k FROM s), ts, INTERVAL '10 seconds') \
+        "SELECT window_end, k, count(*), sum(v) FROM TUMBLE((SELECT *, v / 10 AS k FROM s), ts, INTERVAL '10 seconds') \
          GROUP BY window_start, window_end, k EMIT FINAL",
     ),
     (
         "sliding",
-        "SELECT window_end, k, max(v) FROM HOP((SELECT *, v / 1000 AS k FROM s), ts, INTERVAL '2 seconds', INTERVAL '10 seconds') \
+        "SELECT window_end, k, max(v) FROM HOP((SELECT *, v / 10 AS k FROM s), ts, INTERVAL '2 seconds', INTERVAL '10 seconds') \
          GROUP BY window_start, window_end, k EMIT FINAL",
     ),
     (
         "sessions",
-        "SELECT window_start, window_end, k, count(*) FROM SESSION((SELECT *, v / 1000 AS k FROM s) PARTITION BY k, ts, \
+        "SELECT window_start, window_end, k, count(*) FROM SESSION((SELECT *, v / 10 AS k FROM s) PARTITION BY k, ts, \
          INTERVAL '10 seconds') GROUP BY window_start, window_end, k EMIT FINAL",
     ),
     (
@@ -70,12 +70,12 @@ const QUERIES: [(&str, &str); 10] = [
     ),
     (
         "latest",
-        "SELECT a.ts, a.v, b.v AS other FROM s AS a ASOF LEFT JOIN s AS b ON a.v / 1000 = b.v / 1000 AND a.ts > b.ts \
+        "SELECT a.ts, a.v, b.v AS other FROM s AS a ASOF LEFT JOIN s AS b ON a.v / 10 = b.v / 10 AND a.ts > b.ts \
          AND a.ts <= b.ts + INTERVAL '10 seconds' EMIT FINAL",
     ),
     (
         "frames",
-        "SELECT ts, v, sum(v) OVER (PARTITION BY v / 1000 ORDER BY ts RANGE BETWEEN INTERVAL '10 seconds' PRECEDING AND CURRENT ROW) \
+        "SELECT ts, v, sum(v) OVER (PARTITION BY v / 10 ORDER BY ts RANGE BETWEEN INTERVAL '10 seconds' PRECEDING AND CURRENT ROW) \
          FROM s EMIT FINAL",
     ),
     (
@@ -85,13 +85,13 @@ const QUERIES: [(&str, &str); 10] = [
     ),
     (
         "steps",
-        "SELECT * FROM s MATCH_RECOGNIZE (PARTITION BY v / 1000 ORDER BY ts MEASURES FIRST(v) AS f, LAST(v) AS l \
-         PATTERN (a b{3} c+) WITHIN INTERVAL '10 seconds' DEFINE c AS c.few > PREV(c.few)) EMIT FINAL",
+        "SELECT * FROM s MATCH_RECOGNIZE (PARTITION BY v / 10 ORDER BY ts MEASURES FIRST(v) AS f, LAST(v) AS l \
+         PATTERN (a b{3} c+) WITHIN INTERVAL '10 seconds' DEFINE c AS c.few > a.few) EMIT FINAL",
     ),
     (
         "gaps",
-        "SELECT window_end, k, n FROM FILL((SELECT window_start, window_end, window_time, v / 1000 AS k, count(*) AS n \
-         FROM TUMBLE(s, ts, INTERVAL '2 seconds') GROUP BY window_start, window_end, window_time, v / 1000) \
+        "SELECT window_end, k, n FROM FILL((SELECT window_start, window_end, window_time, v / 10 AS k, count(*) AS n \
+         FROM TUMBLE(s, ts, INTERVAL '2 seconds') GROUP BY window_start, window_end, window_time, v / 10) \
          PARTITION BY k, window_time, INTERVAL '2 seconds', INTERVAL '10 seconds') EMIT FINAL",
     ),
 ];
@@ -124,10 +124,10 @@ fn main() -> std::process::ExitCode {
 #[expect(clippy::print_stdout, reason = "the result of this program")]
 fn all(arguments: &Arguments) -> Result<bool> {
     let wanted = |name: &str| arguments.only.as_ref().is_none_or(|only| only == name);
-    println!("operator   seconds  held / resident MB in each fifth");
+    println!("operator   seconds    results  held / resident MB in each fifth");
     let mut flat = true;
     for (name, query) in QUERIES.iter().filter(|(name, _)| wanted(name)) {
-        let (seconds, looks) = watched(arguments, query)?;
+        let (seconds, results, looks) = watched(arguments, query)?;
         let fifths = fifths(&looks);
         let parts: Vec<String> = fifths
             .iter()
@@ -142,7 +142,7 @@ fn all(arguments: &Arguments) -> Result<bool> {
         };
         flat &= !grows;
         let verdict = if grows { "GROWS" } else { "flat" };
-        println!("{name:<10} {seconds:>7.1}  {}  {verdict}", parts.join("  "));
+        println!("{name:<10} {seconds:>7.1} {results:>10}  {}  {verdict}", parts.join("  "));
     }
     Ok(flat)
 }
@@ -152,9 +152,9 @@ fn mb(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
-/// Runs a query in an engine of its own; returns how long it took and what was held.
+/// Runs a query in an engine of its own; returns how long it took, the number of results and what was held.
 #[expect(clippy::disallowed_methods, reason = "a bench measures the machine's time")]
-fn watched(arguments: &Arguments, query: &str) -> Result<(f64, Vec<Look>)> {
+fn watched(arguments: &Arguments, query: &str) -> Result<(f64, usize, Vec<Look>)> {
     let limits = Limits { threads: arguments.threads, ..Limits::default() };
     let engine = Engine::open(EngineConfig { limits, ..EngineConfig::default() })?;
     let session = engine.session(SessionOptions { push_ends: true })?;
@@ -167,25 +167,27 @@ fn watched(arguments: &Arguments, query: &str) -> Result<(f64, Vec<Look>)> {
     block_on(session.run(&stream))?;
     let began = Instant::now();
     let done = AtomicBool::new(false);
-    let looks = std::thread::scope(|scope| {
+    let (results, looks) = std::thread::scope(|scope| {
         let watcher = scope.spawn(|| looks(&engine, &done));
         let result = block_on(drained(&session, query));
         done.store(true, Ordering::Relaxed);
         let looks = watcher.join().map_err(|_| Error::internal("the watcher has panicked"))?;
-        result.and(looks)
+        Ok::<_, Error>((result?, looks?))
     })?;
     let seconds = began.elapsed().as_secs_f64();
     engine.shutdown();
-    Ok((seconds, looks))
+    Ok((seconds, results, looks))
 }
 
-async fn drained(session: &Session, query: &str) -> Result<()> {
+/// The number of results.
+async fn drained(session: &Session, query: &str) -> Result<usize> {
+    let mut results = 0;
     if let Outcome::Rows(mut rows) = session.run(query).await? {
         while let Some(batch) = rows.next().await {
-            batch?;
+            results += batch?.num_rows();
         }
     }
-    Ok(())
+    Ok(results)
 }
 
 /// Looks again and again, until all rows have gone through.
