@@ -389,7 +389,7 @@ fn kills() -> Result<(), Failed> {
             broker.kill()?;
             broker.start()?;
         }
-        running.steps_more(usize::try_from(5 + round * 7 % 31)?)?;
+        running.steps_more(usize::try_from(2 + round * 3 % 8)?)?;
         running.kill()?;
     }
     // The last window is open: nothing comes after its rows.

@@ -111,7 +111,11 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+        let code = error.rdkafka_error_code();
+        // That all are down says less than why one is.
+        let says_less = code == Some(RDKafkaErrorCode::AllBrokersDown)
+            && self.health.last_error.lock().is_some();
+        if says_less || code == Some(RDKafkaErrorCode::PartitionEOF) {
             return;
         }
         self.health.note(&shown(&error, reason));
@@ -169,7 +173,7 @@ impl Member {
         let (served, of_thread) = (Arc::clone(&client), Arc::clone(&left));
         health.members.lock().insert(number, MemberHealth::default());
         let thread = std::thread::Builder::new().name("windrow-kafka".to_owned());
-        let started = thread.spawn(move || serve(served, &of_thread));
+        let started = thread.spawn(move || serve(&served, &of_thread));
         started.map_err(|error| {
             health.members.lock().remove(&number);
             Error::new(ErrorKind::Limit, format!("no thread can be started: {error}"))
@@ -233,13 +237,13 @@ impl Drop for Member {
 }
 
 /// Serves a client until it is left.
-fn serve(client: Arc<Client>, left: &Left) {
+fn serve(client: &Client, left: &Left) {
     let health = Arc::clone(&client.context().health);
     let number = client.context().number;
     loop {
         match client.poll(POLL) {
-            None => {}
-            Some(Err(error)) => health.note(&shown(&error, "")),
+            // Errors have been reported to the context.
+            None | Some(Err(_)) => {}
             // Partitions have queues of their own.
             Some(Ok(message)) => health.note(&format!("a message came twice: {message:?}")),
         }
