@@ -113,7 +113,7 @@ CREATE MATERIALIZED VIEW tv AS SELECT * FROM t;
 INSERT INTO t VALUES
     (TIMESTAMP '2026-01-01 00:00:01.123456', 9223372036854775807, 18446744073709551615, 0.1, CAST('12345678901234567890123456789012345.678' AS DECIMAL(38, 3)), true,
      DATE '1969-12-31', 'it''s \"1\", ü', TIMESTAMPTZ '2026-01-01 00:00:00+02:00'),
-    (TIMESTAMP '2026-01-01 00:00:02', -9223372036854775808, 0, -2.5e300, -0.001, false, DATE '2026-02-28', '', TIMESTAMPTZ '2026-07-01 00:00:00Z'),
+    (TIMESTAMP '2026-01-01 00:00:02', -9223372036854775808, 0, -2.5e300, CAST('-0.001' AS DECIMAL(38, 3)), false, DATE '2026-02-28', '', TIMESTAMPTZ '2026-07-01 00:00:00Z'),
     (TIMESTAMP '2026-01-01 00:00:03', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
 ";
     for durable in [true, false] {
@@ -356,6 +356,10 @@ fn definitions() -> Result<(), Failed> {
     if !why.contains("has files of a sink \"f\" already") {
         return Err(why.into());
     }
+    let kept = talk.rows("SELECT \"view\", state FROM windrow.sinks WHERE name = 'f'")?;
+    if kept != [["v", "running"]] {
+        return Err(format!("the old one is gone: {kept:?}").into());
+    }
     talk.ask("DROP SINK f3, q")?;
     talk.ask("DROP SINK IF EXISTS f")?;
     talk.ask("DROP MATERIALIZED VIEW v")?;
@@ -363,6 +367,12 @@ fn definitions() -> Result<(), Failed> {
         || !refusal(talk.ask("SELECT * FROM q_rows"))?.contains("q_rows")
     {
         return Err("something is left".into());
+    }
+    talk.close()?;
+    // What a replaced sink has left is deleted by the next start.
+    let talk = engine(Some(temp.path()))?;
+    if talk.rows("SELECT count(*) FROM windrow.sinks")? != [["0"]] {
+        return Err("a sink is back".into());
     }
     talk.close()?;
     let left: Vec<_> = std::fs::read_dir(temp.path().join("data/sinks"))?.collect();

@@ -10,7 +10,7 @@
 //! Invariants: the record is never ahead of the destination; where a destination does not know what it has, the rows of a commit
 //! are fixed in the record before any of them is sent; an error holds the sink, and never the view.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -32,8 +32,8 @@ const BATCH_ROWS: usize = 8_192;
 /// The time before a failed attempt is repeated: at first, and at most.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// The place of a sink's record in the data directory.
-pub(crate) type RecordPlace = (Arc<Store>, Definition);
+/// The place of a sink's record in the data directory, which the sink does not keep open.
+pub(crate) type RecordPlace = (Weak<Store>, Definition);
 
 /// Moves the rows of one sink.
 #[derive(Debug)]
@@ -392,6 +392,9 @@ impl SinkPump {
         self.is_unstored = true;
         let paused = self.control.borrow().paused;
         if let Some((store, definition)) = self.place.clone() {
+            let store = store.upgrade().ok_or_else(|| {
+                Error::new(ErrorKind::Unavailable, "the data directory is closed")
+            })?;
             let record = SinkRecord { paused, ..self.record };
             let write = move || store.write_sink(&definition, record);
             let written = tokio::task::spawn_blocking(write).await;

@@ -211,9 +211,14 @@ impl NewSink<'_> {
         if let Some(reader) = self.cx.catalog().readers(self.name).first() {
             return Err(crate::catalog::read_by(self.name, reader));
         }
+        let same = old.view == view.name && !old.owns_view;
+        if !same && !self.cx.instance.is_plan_only() {
+            // If the new one cannot be created, the old one stays.
+            let opened = self.open("", view)?.open(None).await;
+            opened.map_err(|e| at_option(e, &self.create.options))?;
+        }
         old.tell(|control| control.ends = true);
         old.gone().await;
-        let same = old.view == view.name && !old.owns_view;
         let state = old.state();
         let (first, committed) = (state.first, state.committed);
         Ok(same.then_some(SinkRecord { first, committed, writing: None, paused: false }))
@@ -322,6 +327,7 @@ impl NewSink<'_> {
         if cx.instance.is_plan_only() {
             object.set(|state| state.phase = Phase::Finished);
         } else {
+            let place = place.map(|(store, definition)| (Arc::downgrade(&store), definition));
             cx.instance.start_sink(SinkPump::new(&object, (sink, is_open), place, record, clock));
         }
         Ok(())
