@@ -35,7 +35,7 @@ pub(super) fn create_sink(mut cursor: Cursor<'_>, head: Head, end: Place) -> Res
             }
             None => end,
         };
-        SinkRows::Query(query_in(query, Tail::default(), query_end, true)?)
+        SinkRows::Query(Box::new(query_in(query, Tail::default(), query_end, true)?))
     } else {
         let hint = "Write CREATE SINK k FROM view WITH (…), or CREATE SINK k AS SELECT … WITH (…).";
         return Err(cursor.expected("FROM, AS or WITH").with_hint(hint));

@@ -181,7 +181,7 @@ pub enum SinkRows {
     /// Those of a materialized view.
     View(ObjectName),
     /// The results of a query, which becomes a view of the sink's own.
-    Query(ContinuousQuery),
+    Query(Box<ContinuousQuery>),
 }
 
 /// `COPY name [(columns)] FROM 'file' [(options)]`.
