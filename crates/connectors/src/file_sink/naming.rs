@@ -5,7 +5,7 @@
 //! day=2026-01-01/k-000000000100-000000000250-1of2.parquet    some of the rows 100 to 250; the others are in file 2of2
 //! ```
 //! Rows of one commit that go to several directories are committed with the last of their files. What is missing after a crash
-//! is told from the names alone.
+//! follows from the names alone.
 //!
 //! Invariant: a name of one sink is never one of another, whatever their names.
 

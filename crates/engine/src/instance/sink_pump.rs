@@ -89,14 +89,14 @@ impl SinkPump {
 
     /// Moves rows until the sink is dropped, or its view has ended and all rows are committed.
     pub(crate) async fn run(mut self) {
-        let mut told = self.object.control();
+        let mut control = self.object.control();
         let name = self.object.name.clone();
         let mut back_off = BACK_OFF.0;
         loop {
             let before = (self.record.committed, self.sink.progress());
             let worked = tokio::select! {
                 biased;
-                _ = told.wait_for(|control| control.dropped) => Ok(Pause::Ended),
+                _ = control.wait_for(|control| control.dropped) => Ok(Pause::Ended),
                 worked = caught(|| format!("sink \"{name}\""), self.work()) => worked,
             };
             if (self.record.committed, self.sink.progress()) != before {
@@ -124,13 +124,13 @@ impl SinkPump {
 
     /// Waits until the sink is resumed. That it is paused is stored first.
     async fn pause(&mut self) {
-        let mut told = self.object.control();
+        let mut control = self.object.control();
         if let Err(error) = self.store().await {
             self.note(&error);
             return self.clock.sleep(BACK_OFF.0).await;
         }
         // The sender lives in the object, which this holds.
-        drop(told.wait_for(|c| !c.paused || c.ends || c.dropped).await);
+        drop(control.wait_for(|c| !c.paused || c.ends || c.dropped).await);
     }
 
     async fn end(mut self, phase: Phase) {
@@ -163,9 +163,9 @@ impl SinkPump {
 
     /// Stops at an error until a person resumes the sink. Rows that were not committed are read again then.
     async fn stop(&mut self, error: Error) {
-        let mut told = self.object.control();
+        let mut control = self.object.control();
         // Before others see that it has stopped, and resume it.
-        let resumed = told.borrow_and_update().resumed;
+        let resumed = control.borrow_and_update().resumed;
         let name = self.object.name.clone();
         tracing::error!(sink = name, %error, "a sink has stopped");
         if let Err(error) = self.sink.close().await {
@@ -184,19 +184,19 @@ impl SinkPump {
             state.phase = Phase::Stopped(Arc::new(shown));
         });
         // The sender lives in the object, which this holds.
-        drop(told.wait_for(|c| c.resumed > resumed || c.ends || c.dropped).await);
+        drop(control.wait_for(|c| c.resumed > resumed || c.ends || c.dropped).await);
         self.object.set(|state| state.phase = Phase::Running);
     }
 
     /// Sleeps before the next attempt, unless the sink is paused, resumed or dropped meanwhile.
     async fn sleep_until_resumed(&mut self, wait: Duration) {
-        let mut told = self.object.control();
-        let now = *told.borrow_and_update();
+        let mut control = self.object.control();
+        let now = *control.borrow_and_update();
         let changes =
             |c: &Control| c.paused != now.paused || c.resumed > now.resumed || c.ends || c.dropped;
         tokio::select! {
             () = self.clock.sleep(wait) => {}
-            _ = told.wait_for(changes) => {}
+            _ = control.wait_for(changes) => {}
         }
     }
 
@@ -413,8 +413,9 @@ impl SinkPump {
     async fn wait(&mut self, changed: &mut watch::Receiver<()>, seen: Control) {
         let rows = &self.object.rows;
         let outstanding = rows.log.state().rows > self.record.committed;
-        let mut told = self.control.clone();
-        let is_told = |c: &Control| c.paused || c.ends || c.dropped || c.flush_to > seen.flush_to;
+        let mut control = self.control.clone();
+        let is_changed =
+            |c: &Control| c.paused || c.ends || c.dropped || c.flush_to > seen.flush_to;
         let wait_max = self.sink.wait_max();
         let pause = if rows.are_archived() { INTERVAL } else { INTERVAL.min(wait_max) };
         let clock = Arc::clone(&self.clock);
@@ -426,7 +427,7 @@ impl SinkPump {
             clock.sleep(pause).await;
         };
         tokio::select! {
-            _ = told.wait_for(is_told) => {}
+            _ = control.wait_for(is_changed) => {}
             () = next => {}
         }
     }
