@@ -83,6 +83,7 @@ fn count(brokers: &str, topic: &str) -> std::result::Result<(), KafkaError> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "bench")
+        .set("fetch.queue.backoff.ms", "5")
         .set("enable.partition.eof", "true")
         .create()?;
     let mut from = TopicPartitionList::new();

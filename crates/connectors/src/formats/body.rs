@@ -108,7 +108,8 @@ fn objects(text: &[u8]) -> Result<Vec<&[u8]>> {
         .list(|value| {
             found.push(match value {
                 Value::Object(text) | Value::List(text) | Value::Number(text) => text,
-                Value::Text(text) | Value::Escaped(text) => text,
+                // Whatever it says, it is no object.
+                Value::Text(_) | Value::Escaped(_) => "\"\"",
                 Value::Null => "null",
                 Value::True => "true",
                 Value::False => "false",

@@ -496,7 +496,7 @@ mod tests {
         let bad: Vec<u64> = read.bad.iter().map(|bad| bad.offset).collect();
         assert_eq!((bad, read.skipped), (vec![13, 16, 19, 22, 25, 31, 37], 1));
         assert_eq!(read.bad[1].reason, "the message is empty");
-        assert!(read.bad[0].reason.contains("text after the object"), "{}", read.bad[0].reason);
+        assert!(read.bad[0].reason.contains("trailing characters"), "{}", read.bad[0].reason);
         assert!(read.bad[3].reason.contains("cut off"), "{}", read.bad[3].reason);
     }
 

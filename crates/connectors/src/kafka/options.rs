@@ -309,6 +309,8 @@ fn config(options: &StreamOptions<'_>) -> Result<ClientConfig> {
     config.set("isolation.level", "read_committed");
     // Of each partition, so that many of them do not fill the memory.
     config.set("queued.max.messages.kbytes", "16384");
+    // Once that much is there, fetching pauses: by default for a second, in which a fast reader has nothing to do.
+    config.set("fetch.queue.backoff.ms", "5");
     // The certificates of the system: the TLS that is built in knows no place for them.
     config.set("ssl.ca.location", "probe");
     for (key, value) in options.iter().filter(|(key, _)| !OWN.contains(key)) {
