@@ -113,7 +113,7 @@ fn alert(name: &str, sinks: &[&str], rows: &[String], expected: &[&str]) -> Resu
         let said = |message: &&str| {
             bodies.iter().any(|body| body.contains(&format!("\"text\": \"{message}")))
         };
-        if bodies.len() != expected.len() || !expected.iter().all(|message| said(message)) {
+        if bodies.len() != expected.len() || !expected.iter().all(said) {
             return Err(format!("expected {expected:?}, got {bodies:#?}").into());
         }
         let firing = bodies.iter().filter(|body| body.contains("\"state\": \"firing\"")).count();

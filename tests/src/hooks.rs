@@ -67,7 +67,7 @@ impl Hooks {
                 }
                 let server = Arc::clone(&server);
                 // A client that is killed in the middle of a request has sent none.
-                std::thread::spawn(move || connection.is_ok_and(|c| server.serve(c).is_some()));
+                std::thread::spawn(move || connection.is_ok_and(|c| server.serve(&c).is_some()));
             }
         });
         Ok(Self { address, shared })
@@ -110,7 +110,7 @@ impl Shared {
     }
 
     /// Answers one request; `None`: it was cut off.
-    fn serve(&self, connection: TcpStream) -> Option<()> {
+    fn serve(&self, connection: &TcpStream) -> Option<()> {
         let mut from = BufReader::new(connection.try_clone().ok()?);
         let mut headers = BTreeMap::new();
         let mut line = String::new();
@@ -132,6 +132,7 @@ impl Shared {
         self.came.notify_all();
         let answer =
             format!("HTTP/1.1 {status} .\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-        (&connection).write_all(answer.as_bytes()).ok()
+        let mut to = connection;
+        to.write_all(answer.as_bytes()).ok()
     }
 }

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use windrow_connectors::{RecordFormat, decode_records};
 use windrow_core::{BadRow, Clock, Error, ErrorKind, Result};
 use windrow_storage::wal::producers::Stamp;
-use windrow_stream::push::{PushStream, Pushed, Pushing, Read};
+use windrow_stream::push::{PushStream, Pushed, Pushing, Records};
 use windrow_stream::target::Target;
 
 use crate::access::Role;
@@ -107,12 +107,12 @@ impl Session {
         let work = {
             let push = Arc::clone(&push);
             async move {
-                let records = decode_records(&text, format, push.physical())?;
-                let target = Target::by_name(&push, &records.rows.schema())?.in_zone(zone);
-                let rows = target.fit(&records.rows)?;
-                let (numbers, bad) = (Some(records.numbers), records.bad);
-                let read = Read { rows: &rows, numbers, bad, records: records.count };
-                push.offer_read(read, stamp).await
+                let decoded = decode_records(&text, format, push.physical())?;
+                let target = Target::by_name(&push, &decoded.rows.schema())?.in_zone(zone);
+                let rows = target.fit(&decoded.rows)?;
+                let (numbers, bad) = (Some(decoded.numbers), decoded.bad);
+                let records = Records { numbers, bad, count: decoded.count };
+                push.offer_decoded(&rows, records, stamp).await
             }
         };
         let pushing = AbortOnDrop(parts.cpu.spawn(work)).await?;

@@ -70,17 +70,22 @@ pub struct Pushed {
     pub in_1970: bool,
 }
 
-/// Records that have been decoded for a stream.
+/// The records that rows were decoded from.
 #[derive(Debug)]
-pub struct Read<'a> {
-    /// The good ones, as rows that have the [physical](PushStream::physical) columns.
-    pub rows: &'a RecordBatch,
+pub struct Records {
     /// Which of the records each row is, from 0, ascending; `None`: all, in order.
     pub numbers: Option<Vec<u64>>,
     /// The bad ones; the offset of each is its number among the records.
     pub bad: Vec<BadRow>,
     /// Records in all.
-    pub records: u64,
+    pub count: u64,
+}
+
+impl Records {
+    /// Returns the records of rows that are one each.
+    fn of(rows: &RecordBatch) -> Self {
+        Self { numbers: None, bad: vec![], count: rows.num_rows() as u64 }
+    }
 }
 
 /// Rows that have been offered to a stream; [`PushStream::settled`] returns the outcome.
@@ -177,23 +182,27 @@ impl PushStream {
     /// # Errors
     /// As [`append`](Self::append).
     pub async fn offer(&self, rows: &RecordBatch, stamp: Option<Stamp>) -> Result<Pushing> {
-        let records = rows.num_rows() as u64;
-        self.offer_read(Read { rows, numbers: None, bad: vec![], records }, stamp).await
+        self.offer_decoded(rows, Records::of(rows), stamp).await
     }
 
-    /// Queues rows that were decoded, together with the records that could not be, which are bad rows.
+    /// Queues rows that were decoded from records, some of which may be bad rows.
     ///
     /// # Errors
     /// As [`append`](Self::append).
-    pub async fn offer_read(&self, read: Read<'_>, stamp: Option<Stamp>) -> Result<Pushing> {
+    pub async fn offer_decoded(
+        &self,
+        rows: &RecordBatch,
+        records: Records,
+        stamp: Option<Stamp>,
+    ) -> Result<Pushing> {
         if stamp.as_ref().is_some_and(|stamp| self.has(stamp)) {
             let pushed = Pushed { rows: 0, bad: 0, repeated: true, in_1970: false };
             let waits = Waits::Done(Verdict::Repeated);
             return Ok(Pushing { pushed, bad: vec![], first: 0, waits });
         }
-        let rows = self.whole(read.rows)?;
-        let first = self.offered.fetch_add(read.records, Ordering::Relaxed);
-        let TakenIn { rows, bad, times, .. } = self.take_in(first, read, rows)?;
+        let rows = self.whole(rows)?;
+        let first = self.offered.fetch_add(records.count, Ordering::Relaxed);
+        let TakenIn { rows, bad, times, .. } = self.take_in(first, rows, records)?;
         let pushed = self.pushed(&rows, &bad, times);
         let waits = match &self.wal {
             Some(wal) if rows.num_rows() > 0 || stamp.is_some() => {
@@ -309,10 +318,9 @@ impl PushStream {
 
     /// Appends rows that have all columns, for callers that cannot await.
     pub fn append_whole(&self, rows: RecordBatch) -> Result<Pushed> {
-        let records = rows.num_rows() as u64;
-        let first = self.offered.fetch_add(records, Ordering::Relaxed);
-        let read = Read { rows: &rows, numbers: None, bad: vec![], records };
-        let TakenIn { rows, bad, times, .. } = self.take_in(first, read, rows.clone())?;
+        let records = Records::of(&rows);
+        let first = self.offered.fetch_add(records.count, Ordering::Relaxed);
+        let TakenIn { rows, bad, times, .. } = self.take_in(first, rows, records)?;
         let pushed = self.pushed(&rows, &bad, times);
         match &self.wal {
             Some(wal) if rows.num_rows() > 0 => wal.append_blocking(rows)?,
@@ -342,10 +350,10 @@ impl PushStream {
         Pushed { rows, bad, repeated: false, in_1970 }
     }
 
-    /// Checks the `rows` of what was read, which now have all columns; returns the good and the bad ones, with the
-    /// records that are bad already. `first`: the offset of the first record.
-    fn take_in(&self, first: u64, read: Read<'_>, rows: RecordBatch) -> Result<TakenIn> {
-        let Read { numbers, bad, records, .. } = read;
+    /// Checks rows that have all columns; returns the good and the bad ones, with the records that are bad already.
+    /// `first`: the offset of the first record.
+    fn take_in(&self, first: u64, rows: RecordBatch, records: Records) -> Result<TakenIn> {
+        let Records { numbers, bad, count } = records;
         let row_offsets: Arc<dyn RowOffsets> = match numbers {
             None => Arc::new(Consecutive(first)),
             Some(numbers) => {
@@ -356,7 +364,7 @@ impl PushStream {
         let bad = bad.into_iter().map(|bad| BadRow { offset: first + bad.offset, ..bad }).collect();
         let batch = SourceBatch {
             rows,
-            offsets: OffsetRange::try_new(first, first + records)?,
+            offsets: OffsetRange::try_new(first, first + count)?,
             row_offsets,
             bad,
             skipped: 0,

@@ -51,19 +51,19 @@ pub struct Records {
 pub fn decode_records(text: &[u8], format: RecordFormat, columns: &SchemaRef) -> Result<Records> {
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     match format {
-        RecordFormat::Json => decode(objects(text)?, MessageFormat::Json, columns),
-        RecordFormat::Ndjson => decode(lines(text), MessageFormat::Json, columns),
+        RecordFormat::Json => decode(&objects(text)?, MessageFormat::Json, columns),
+        RecordFormat::Ndjson => decode(&lines(text), MessageFormat::Json, columns),
         RecordFormat::Csv => csv(text, columns),
     }
 }
 
-fn decode(records: Vec<&[u8]>, format: MessageFormat, declared: &SchemaRef) -> Result<Records> {
+fn decode(records: &[&[u8]], format: MessageFormat, declared: &SchemaRef) -> Result<Records> {
     let wanted = (0..declared.fields().len()).collect();
     decode_columns(records, format, declared, wanted)
 }
 
 fn decode_columns(
-    records: Vec<&[u8]>,
+    records: &[&[u8]],
     format: MessageFormat,
     declared: &SchemaRef,
     wanted: Vec<usize>,
@@ -80,7 +80,7 @@ fn decode_columns(
     settings.check()?;
     let mut decoder = MessageDecoder::new(&settings, wanted, records.len().max(1))?;
     let mut messages = Messages::default();
-    for (number, record) in (0..).zip(&records) {
+    for (number, record) in (0..).zip(records) {
         decoder.push(&mut messages, number, Some(record));
     }
     let origin = Origin { kind: "request", name: "body", unit: "record" };
@@ -144,7 +144,8 @@ fn csv(text: &[u8], columns: &SchemaRef) -> Result<Records> {
             .with_hint("The first record of CSV names the columns."));
     };
     let (declared, wanted) = header_columns(header, &dialect, columns)?;
-    decode_columns(records.collect(), MessageFormat::Csv(dialect), &declared, wanted)
+    let records: Vec<&[u8]> = records.collect();
+    decode_columns(&records, MessageFormat::Csv(dialect), &declared, wanted)
 }
 
 /// Returns the fields of each record as columns, and which of them are those of the stream.

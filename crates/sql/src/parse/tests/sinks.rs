@@ -40,7 +40,12 @@ fn wrong_sinks_point_at_the_mistake() {
         ("CREATE SINK k FROM", "the name of a materialized view", "", ""),
         ("CREATE SINK k FROM v WITH (a = '1') x", "expected the end", "x", ""),
         ("CREATE SINK k WITH (a = '1') FROM v WITH (a = '1')", "expected the end", "WITH", ""),
-        ("CREATE SINK k AS SELECT 1 FROM v WITH (a = '1', a = '2')", "is given twice", "a = '2'", ""),
+        (
+            "CREATE SINK k AS SELECT 1 FROM v WITH (a = '1', a = '2')",
+            "is given twice",
+            "a = '2'",
+            "",
+        ),
         ("CREATE SINK k AS SELECT FROM WHERE WITH (a = '1')", "expected", "", ""),
         ("CREATE SINK k AS", "expected", "", ""),
         ("CREATE SUBSCRIPTION k", "not part of this version", "SUBSCRIPTION", ""),
