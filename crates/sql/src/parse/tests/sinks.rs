@@ -46,7 +46,12 @@ fn wrong_sinks_point_at_the_mistake() {
             "a = '2'",
             "",
         ),
-        ("CREATE SINK k AS SELECT FROM WHERE WITH (a = '1')", "SELECT has no columns", "SELECT", ""),
+        (
+            "CREATE SINK k AS SELECT FROM WHERE WITH (a = '1')",
+            "SELECT has no columns",
+            "SELECT",
+            "",
+        ),
         ("CREATE SINK k AS", "expected", "", ""),
         ("CREATE SUBSCRIPTION k", "not part of this version", "SUBSCRIPTION", ""),
         ("PAUSE v", "not part of this version", "PAUSE", "PAUSE SINK"),
