@@ -83,7 +83,7 @@ impl Hooks {
         self.shared.posts().clone()
     }
 
-    /// Waits until so many requests have come.
+    /// Waits until `count` requests have come.
     pub(crate) fn wait_for(&self, count: usize) -> Result<Vec<Post>, Failed> {
         let posts = self.shared.posts();
         let waited =

@@ -31,7 +31,7 @@ const ROWS: &str = "INSERT INTO t (ws, k, n) SELECT ts, k, id FROM s WHERE k <> 
 const BOUNDED_ROWS: &str = "SELECT ts, k, id, id * 2 FROM s WHERE k <> 3";
 
 /// Ten rows, 50 milliseconds from one to the next.
-fn rows_of(statement: u64) -> String {
+pub(crate) fn rows_of(statement: u64) -> String {
     let mut sql = "INSERT INTO s VALUES ".to_owned();
     for row in statement * 10..statement * 10 + 10 {
         let (seconds, millis) = (row / 20, row % 20 * 50);

@@ -14,6 +14,7 @@ use windrow_core::Limits;
 use windrow_engine::{Access, Engine, EngineConfig, Files, Grant, Role, SessionOptions};
 
 use crate::hooks::{Hooks, Post};
+use crate::kept_insert::rows_of;
 use crate::program::{Home, PATIENCE};
 use crate::readers::python;
 use crate::talk::{Refusal, Talk};
@@ -42,22 +43,6 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS v AS SELECT window_start, k, count(*) AS 
 FROM TUMBLE(s, ts, INTERVAL '1 second') GROUP BY window_start, window_end, k;
 CREATE MATERIALIZED VIEW IF NOT EXISTS r AS SELECT id, k, ts FROM s WHERE k <> 3;
 ";
-
-/// Ten rows, 50 milliseconds from one to the next.
-fn rows_of(statement: u64) -> String {
-    let mut sql = "INSERT INTO s VALUES ".to_owned();
-    for row in statement * 10..statement * 10 + 10 {
-        let (seconds, millis) = (row / 20, row % 20 * 50);
-        let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-        let comma = if row % 10 == 0 { "" } else { ", " };
-        let k = row % 7;
-        sql.push_str(&format!(
-            "{comma}({row}, {k}, TIMESTAMP '2026-01-01 {hour:02}:{minute:02}:{second:02}.{millis:03}')"
-        ));
-    }
-    sql.push_str(";\n");
-    sql
-}
 
 /// The last row closes all windows before it.
 const LAST: &str = "INSERT INTO s VALUES (-1, 0, TIMESTAMP '2026-01-02 00:00:00');

@@ -38,7 +38,7 @@ struct Arguments {
 const FIFTHS: usize = 5;
 /// The time between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
-/// The last fifth may hold so many hundredths of what the second holds.
+/// What the last fifth may hold at most, in percent of what the second holds.
 const MOST: u64 = 130;
 
 /// A query for each operator, over 100,000 rows of 10 seconds; `k` has ten rows, `few` has rows for ever.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
+use windrow_core::size::parse_bytes;
 
 /// How results are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -20,27 +21,14 @@ pub(crate) enum Format {
 /// Parses bytes: a number and a unit, of thousands (kB, MB, GB, TB) or of 1024 (KiB, MiB, GiB, TiB).
 pub(crate) fn parse_size(text: &str) -> Result<usize, String> {
     const BYTES_MIN: u64 = 1 << 20;
-    let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let factor: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
-        "b" => 1,
-        "kb" | "k" => 1_000,
-        "mb" | "m" => 1_000_000,
-        "gb" | "g" => 1_000_000_000,
-        "tb" | "t" => 1_000_000_000_000,
-        "kib" => 1 << 10,
-        "mib" => 1 << 20,
-        "gib" => 1 << 30,
-        "tib" => 1 << 40,
-        _ => return Err("write a whole number and a unit, such as 256MB or 4GiB".to_owned()),
-    };
-    let number: u64 =
-        number.parse().map_err(|e| format!("\"{number}\" is not a number of bytes: {e}"))?;
-    match number.checked_mul(factor).map(usize::try_from) {
-        Some(Ok(bytes)) if bytes as u64 >= BYTES_MIN => Ok(bytes),
-        Some(Ok(_)) => Err("at least 1MiB is needed".to_owned()),
-        _ => Err("that is more than can be addressed".to_owned()),
+    if text.trim().ends_with(|c: char| c.is_ascii_digit()) {
+        return Err("write a whole number and a unit, such as 256MB or 4GiB".to_owned());
+    }
+    let bytes = parse_bytes(text)?;
+    match usize::try_from(bytes) {
+        Ok(_) if bytes < BYTES_MIN => Err("at least 1MiB is needed".to_owned()),
+        Ok(bytes) => Ok(bytes),
+        Err(_) => Err("that is more than can be addressed".to_owned()),
     }
 }
 

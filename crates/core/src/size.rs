@@ -1,4 +1,4 @@
-//! The size of a batch in bytes, as queues, logs and memory limits count it.
+//! Sizes in bytes: of a batch, as queues, logs and memory limits count it, and as people write them.
 
 use arrow::array::{Array, AsArray, GenericByteViewArray};
 use arrow::datatypes::{ByteViewType, DataType};
@@ -23,6 +23,32 @@ pub fn shown_bytes(batch: &RecordBatch) -> Result<usize> {
         _ => column.to_data().get_slice_memory_size(),
     });
     Ok(sizes.sum::<Result<usize, _>>()?)
+}
+
+/// Parses bytes as people write them: a whole number and a unit, of thousands (kB, MB, GB, TB) or of 1024 (KiB, MiB, GiB,
+/// TiB); without a unit, bytes.
+///
+/// # Errors
+/// What is wrong with the text, as a sentence for messages.
+pub fn parse_bytes(text: &str) -> std::result::Result<u64, String> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let factor: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" | "k" => 1_000,
+        "mb" | "m" => 1_000_000,
+        "gb" | "g" => 1_000_000_000,
+        "tb" | "t" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => return Err("write a whole number and a unit, such as 256MB or 4GiB".to_owned()),
+    };
+    let number: u64 =
+        number.parse().map_err(|e| format!("\"{number}\" is not a number of bytes: {e}"))?;
+    number.checked_mul(factor).ok_or_else(|| "that is more than can be addressed".to_owned())
 }
 
 fn viewed_bytes<T: ByteViewType>(views: &GenericByteViewArray<T>) -> usize {

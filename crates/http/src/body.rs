@@ -40,8 +40,7 @@ pub(crate) struct Unread(pub(crate) StatusCode, pub(crate) Error);
 
 /// How a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Encoding {
-    Identity,
+enum Compression {
     Gzip,
     Zstd,
 }
@@ -58,16 +57,13 @@ impl Bodies {
     /// # Errors
     /// When it is too long, does not arrive in time, or cannot be decompressed.
     pub(crate) async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Counted, Unread> {
-        let encoding = Encoding::of(headers)?;
+        let compression = Compression::of(headers)?;
         let announced = body.size_hint().upper().map(|n| usize::try_from(n).unwrap_or(usize::MAX));
         if announced.is_some_and(|n| n > self.bytes_max) {
             return Err(self.too_long());
         }
-        let most = match encoding {
-            Encoding::Identity => announced.unwrap_or(self.bytes_max),
-            // How much it will be is known afterwards.
-            Encoding::Gzip | Encoding::Zstd => self.bytes_max,
-        };
+        // How much a compressed body will be is known afterwards.
+        let most = announced.filter(|_| compression.is_none()).unwrap_or(self.bytes_max);
         let kibibytes = u32::try_from(kibibytes(most)).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.free).acquire_many_owned(kibibytes).await;
         let permit = permit.map_err(|e| {
@@ -82,9 +78,9 @@ impl Bodies {
                 return Err(Unread(StatusCode::REQUEST_TIMEOUT, error));
             }
         };
-        let bytes = match encoding {
-            Encoding::Identity => bytes,
-            Encoding::Gzip | Encoding::Zstd => self.decompress(encoding, bytes).await?,
+        let bytes = match compression {
+            None => bytes,
+            Some(compression) => self.decompress(compression, bytes).await?,
         };
         Ok(Counted { bytes, _permit: permit })
     }
@@ -105,18 +101,17 @@ impl Bodies {
         Ok(whole.into())
     }
 
-    async fn decompress(&self, encoding: Encoding, bytes: Bytes) -> Result<Bytes, Unread> {
+    async fn decompress(&self, compression: Compression, bytes: Bytes) -> Result<Bytes, Unread> {
         let max = self.bytes_max;
         let work = move || {
             let mut whole = vec![];
             let limit = (max as u64).saturating_add(1);
-            match encoding {
-                Encoding::Gzip => flate2::read::MultiGzDecoder::new(&bytes[..])
+            match compression {
+                Compression::Gzip => flate2::read::MultiGzDecoder::new(&bytes[..])
                     .take(limit)
                     .read_to_end(&mut whole),
-                Encoding::Zstd => zstd::stream::read::Decoder::new(&bytes[..])
+                Compression::Zstd => zstd::stream::read::Decoder::new(&bytes[..])
                     .and_then(|decoder| decoder.take(limit).read_to_end(&mut whole)),
-                Encoding::Identity => return Ok(bytes.to_vec()),
             }
             .map(|_| whole)
         };
@@ -143,19 +138,20 @@ impl Bodies {
     }
 }
 
-impl Encoding {
-    fn of(headers: &HeaderMap) -> Result<Self, Unread> {
+impl Compression {
+    /// `None`: the body is not compressed.
+    fn of(headers: &HeaderMap) -> Result<Option<Self>, Unread> {
         let named = headers.get(CONTENT_ENCODING).map(HeaderValue::to_str);
         let named = match named {
-            None => return Ok(Self::Identity),
+            None => return Ok(None),
             Some(Ok(named)) => named.trim(),
             Some(Err(_)) => "…",
         };
-        for (name, encoding) in
-            [("identity", Self::Identity), ("gzip", Self::Gzip), ("zstd", Self::Zstd)]
+        for (name, compression) in
+            [("identity", None), ("gzip", Some(Self::Gzip)), ("zstd", Some(Self::Zstd))]
         {
             if named.eq_ignore_ascii_case(name) {
-                return Ok(encoding);
+                return Ok(compression);
             }
         }
         let error = Error::config(format!("content-encoding \"{named}\" is not supported"))

@@ -1,3 +1,5 @@
+//! Tests of the formats in which sinks write: what is written is read back by other readers.
+
 use std::io::Read;
 
 use arrow::array::{ArrayRef, DictionaryArray, Float64Array, Int64Array, StringArray};

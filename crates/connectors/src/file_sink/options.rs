@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use windrow_core::size::parse_bytes;
 use windrow_core::{Error, Result};
 
 use crate::encode::{CsvStyle, Encoding, Packing, ParquetPacking};
@@ -164,7 +165,9 @@ impl FileSinkOptions {
         }
         let roll_size = match options.get("roll_size") {
             None => ROLL_SIZE,
-            Some(text) => size(text)
+            Some(text) => parse_bytes(text)
+                .ok()
+                .and_then(|bytes| usize::try_from(bytes).ok())
                 .filter(|size| (1..=ROLL_SIZE_MAX).contains(size))
                 .ok_or_else(|| bad_value("roll_size", text, "a size up to '256 MB'"))?,
         };
@@ -209,24 +212,6 @@ fn encoding(options: &StreamOptions<'_>, format: Format) -> Result<Encoding> {
 
 fn packing(options: &StreamOptions<'_>) -> Result<Packing> {
     Ok(options.choice("compression", Packing::WORDS)?.unwrap_or(Packing::Plain))
-}
-
-/// Parses a size in bytes: `64 MB`, `1 GiB`, `4096`.
-fn size(text: &str) -> Option<usize> {
-    let text = text.trim();
-    let at = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
-    let (number, unit) = text.split_at(at);
-    let factor: usize = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kb" => 1_000,
-        "m" | "mb" => 1_000_000,
-        "g" | "gb" => 1_000_000_000,
-        "kib" => 1 << 10,
-        "mib" => 1 << 20,
-        "gib" => 1 << 30,
-        _ => return None,
-    };
-    number.replace('_', "").parse::<usize>().ok()?.checked_mul(factor)
 }
 
 #[cfg(test)]

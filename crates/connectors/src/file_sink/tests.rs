@@ -1,3 +1,5 @@
+//! Tests of the sink to files: what a directory has after commits, failures and restarts.
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use memchr::memchr_iter;
 use windrow_core::{BadRow, Error, Result};
 
 use super::convert::NumberRules;
@@ -125,10 +124,8 @@ fn objects(text: &[u8]) -> Result<Vec<&[u8]>> {
 
 /// Returns the lines that are not blank.
 fn lines(text: &[u8]) -> Vec<&[u8]> {
-    let ends = memchr_iter(b'\n', text).map(|end| end + 1).chain([text.len()]);
-    let starts = std::iter::once(0).chain(memchr_iter(b'\n', text).map(|end| end + 1));
-    let lines = starts.zip(ends).filter_map(|(start, end)| text.get(start..end));
-    lines.map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).collect()
+    let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    lines.filter(|line| !line.is_empty()).collect()
 }
 
 fn csv(text: &[u8], columns: &SchemaRef) -> Result<Records> {

@@ -1,25 +1,11 @@
-//! HMAC-SHA256 (RFC 2104), by which a receiver tells that a body comes from who has the secret.
+//! The signature of a body by HMAC-SHA256 (RFC 2104), from which a receiver knows that the sender has the secret.
 
-use sha2::{Digest, Sha256};
-
-/// The size of a block of SHA-256 in bytes.
-const BLOCK: usize = 64;
+use ring::hmac::{HMAC_SHA256, Key, sign};
 
 /// Returns the signature of a body in hexadecimal digits.
 pub(super) fn hmac_sha256(secret: &[u8], body: &[u8]) -> String {
-    let mut key = [0_u8; BLOCK];
-    let hashed;
-    let secret = if secret.len() > BLOCK {
-        hashed = Sha256::digest(secret);
-        hashed.as_slice()
-    } else {
-        secret
-    };
-    key.iter_mut().zip(secret).for_each(|(to, from)| *to = *from);
-    let pad = |with: u8| key.map(|byte| byte ^ with);
-    let inner = Sha256::new().chain_update(pad(0x36)).chain_update(body).finalize();
-    let outer = Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize();
-    outer.iter().map(|byte| format!("{byte:02x}")).collect()
+    let signature = sign(&Key::new(HMAC_SHA256, secret), body);
+    signature.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+//! Tests of the sink to HTTP: a small server at the other end.
+
 use std::collections::BTreeMap;
 
 use arrow::array::{ArrayRef, Int64Array};
